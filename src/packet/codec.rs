@@ -1,0 +1,307 @@
+//! The wire and disk format: frames with a fixed prefix, a bincode header, a raw payload.
+//!
+//! ```text
+//! offset size  prefix of a frame, little-endian, 64 bytes
+//!      0    2  magic "sd"
+//!      2    1  wire version
+//!      3    1  kind: 1 packet, 2 skip, 3 lane item
+//!      4    4  length of the header, bytes
+//!      8    4  length of the payload, bytes
+//!     12    4  crc32c of bytes 0..12, 16..56 and the header
+//!     16    4  epoch number
+//!     20    4  zero (compression, flags to come)
+//!     24    8  epoch writer
+//!     32    8  incarnation
+//!     40    8  sequence number
+//!     48    8  chain hash
+//!     56    8  xxh3-64 of the payload, seeded with the sequence number
+//!     64       header (bincode, fixed-int, little-endian), then the payload as it is
+//! ```
+//! The payload hash is written last, by whoever sends or stores the frame; the crc leaves it out.
+//! All versions of bincode are unmaintained; the bytes are those of fixed-int bincode, so that
+//! another codec with the same bytes can take its place in this file alone.
+
+use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
+use bincode::{Decode, Encode};
+use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::item::{ItemNumber, LaneItem};
+use super::op::{Bounded, Op};
+use super::position::{Chain, Epoch, Incarnation, Position, Sequence};
+use crate::limits::{CONTROL_LEN_MAX, HEADER_LEN_MAX, PATH_LEN_MAX, PAYLOAD_LEN_MAX};
+
+/// Length of a frame's prefix in bytes.
+pub const PREFIX_LEN: usize = 64;
+const MAGIC: [u8; 2] = *b"sd";
+const FORMAT_VERSION: u8 = 1;
+
+type Bounds<const MAX: usize> = Configuration<LittleEndian, Fixint, Limit<MAX>>;
+
+fn bounds<const MAX: usize>() -> Bounds<MAX> {
+    bincode::config::standard().with_little_endian().with_fixed_int_encoding().with_limit::<MAX>()
+}
+
+/// Path of the op's object relative to the root of the set, as of the packet's position.
+/// A cross-check and for people; empty where it is longer than [`PATH_LEN_MAX`].
+pub type PathHint = Bounded<PATH_LEN_MAX>;
+
+/// Header of a packet.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PacketHeader {
+    pub path: PathHint,
+    pub op: Op,
+}
+
+/// Header of a lane item.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ItemHeader {
+    pub number: ItemNumber,
+    pub item: LaneItem,
+}
+
+/// Header of a skip record: a run of packets that is not sent. The prefix's position is the
+/// last of them, with its chain hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SkipHeader {
+    /// The first packet that was left out.
+    pub first: Sequence,
+}
+
+/// What a frame holds, decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FrameHeader {
+    Packet(PacketHeader),
+    Skip(SkipHeader),
+    Item(ItemHeader),
+}
+
+/// A frame as it was received: everything checked but not yet performed.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// Packet: its position. Skip: the last skipped. Item: the position after which it is valid.
+    pub position: Position,
+    pub header: FrameHeader,
+    pub payload: Bytes,
+}
+
+/// An encoded frame: prefix and header in one buffer, the payload behind it.
+#[derive(Clone, Debug)]
+pub struct EncodedFrame {
+    pub head: Bytes,
+    pub payload: Bytes,
+}
+
+impl EncodedFrame {
+    /// Bytes on the wire.
+    pub fn len(&self) -> usize {
+        self.head.len() + self.payload.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+}
+
+/// Why bytes are not a frame or a message. Nothing of a connection is trusted after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CodecError {
+    NotAFrame,
+    Version(u8),
+    Kind(u8),
+    /// A declared length beyond its bound: nothing was allocated.
+    TooLong {
+        what: &'static str,
+        len: usize,
+        max: usize,
+    },
+    HeaderChecksum,
+    PayloadChecksum,
+    Header(String),
+    /// Bytes were left over behind the header.
+    Trailing(usize),
+}
+
+impl std::fmt::Display for CodecError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            CodecError::NotAFrame => write!(f, "not a frame"),
+            CodecError::Version(version) => write!(f, "frame format version {version} is not known"),
+            CodecError::Kind(kind) => write!(f, "frame kind {kind} is not known"),
+            CodecError::TooLong { what, len, max } => {
+                write!(f, "{what} of {len} bytes, over the bound of {max}")
+            }
+            CodecError::HeaderChecksum => write!(f, "header checksum is wrong"),
+            CodecError::PayloadChecksum => write!(f, "payload checksum is wrong"),
+            CodecError::Header(why) => write!(f, "header cannot be decoded: {why}"),
+            CodecError::Trailing(len) => write!(f, "{len} bytes left over behind a header"),
+        }
+    }
+}
+
+impl std::error::Error for CodecError {}
+
+const KIND_PACKET: u8 = 1;
+const KIND_SKIP: u8 = 2;
+const KIND_ITEM: u8 = 3;
+
+/// The first 64 bytes of a frame, decoded, with lengths within their bounds.
+#[derive(Clone, Copy, Debug)]
+pub struct Prefix {
+    kind: u8,
+    pub header_len: usize,
+    pub payload_len: usize,
+    header_crc: u32,
+    pub position: Position,
+    payload_hash: u64,
+}
+
+impl Prefix {
+    /// Checks magic, version, kind and lengths. The checksum needs the header: [`Prefix::frame`].
+    pub fn decode(bytes: &[u8; PREFIX_LEN]) -> Result<Prefix, CodecError> {
+        let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
+        let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+        if bytes[..2] != MAGIC || u32_at(20) != 0 {
+            return Err(CodecError::NotAFrame);
+        }
+        if bytes[2] != FORMAT_VERSION {
+            return Err(CodecError::Version(bytes[2]));
+        }
+        if !matches!(bytes[3], KIND_PACKET | KIND_SKIP | KIND_ITEM) {
+            return Err(CodecError::Kind(bytes[3]));
+        }
+        Ok(Prefix {
+            kind: bytes[3],
+            header_len: within("header", u32_at(4) as usize, HEADER_LEN_MAX)?,
+            payload_len: within("payload", u32_at(8) as usize, PAYLOAD_LEN_MAX)?,
+            header_crc: u32_at(12),
+            position: Position {
+                epoch: Epoch { number: u32_at(16), writer: u64_at(24) },
+                incarnation: Incarnation(u64_at(32)),
+                sequence: Sequence(u64_at(40)),
+                chain: Chain(u64_at(48)),
+            },
+            payload_hash: u64_at(56),
+        })
+    }
+
+    /// Checks both checksums and decodes the header, which must be consumed whole.
+    pub fn frame(
+        &self,
+        prefix: &[u8; PREFIX_LEN],
+        header: &[u8],
+        payload: Bytes,
+    ) -> Result<Frame, CodecError> {
+        if header_crc(prefix, header) != self.header_crc {
+            return Err(CodecError::HeaderChecksum);
+        }
+        if payload.len() != self.payload_len
+            || payload_hash(&payload, self.position.sequence) != self.payload_hash
+        {
+            return Err(CodecError::PayloadChecksum);
+        }
+        let header = match self.kind {
+            KIND_PACKET => FrameHeader::Packet(decode_whole::<_, HEADER_LEN_MAX>(header)?),
+            KIND_SKIP => FrameHeader::Skip(decode_whole::<_, HEADER_LEN_MAX>(header)?),
+            _ => FrameHeader::Item(decode_whole::<_, HEADER_LEN_MAX>(header)?),
+        };
+        Ok(Frame { position: self.position, header, payload })
+    }
+}
+
+/// Encodes the header of a packet, before its position is known.
+pub fn encode_packet_header(path: &[u8], op: &Op) -> Vec<u8> {
+    /// Borrowed twin of [`PacketHeader`]: the same bytes without a copy of the op.
+    #[derive(Encode)]
+    struct Borrowed<'a> {
+        path: &'a [u8],
+        op: &'a Op,
+    }
+    let path = if path.len() > PATH_LEN_MAX { &[] } else { path };
+    encode(&Borrowed { path, op })
+}
+
+/// A packet's frame. `header` comes from [`encode_packet_header`].
+pub fn packet_frame(position: &Position, header: &[u8], payload: Bytes) -> EncodedFrame {
+    frame(KIND_PACKET, position, header, payload)
+}
+
+/// The frame of a lane item that is valid after `after`.
+pub fn item_frame(after: &Position, header: &ItemHeader, payload: Bytes) -> EncodedFrame {
+    frame(KIND_ITEM, after, &encode(header), payload)
+}
+
+/// The frame of a skip record from `first` to `last`.
+pub fn skip_frame(first: Sequence, last: &Position) -> EncodedFrame {
+    frame(KIND_SKIP, last, &encode(&SkipHeader { first }), Bytes::new())
+}
+
+/// A control message with its length before it (`u32`, little-endian).
+pub fn encode_message<M: Encode>(message: &M) -> Vec<u8> {
+    let body = encode(message);
+    let mut bytes = Vec::with_capacity(4 + body.len());
+    bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&body);
+    bytes
+}
+
+/// Length of the message behind this prefix, within its bound.
+pub fn message_len(prefix: [u8; 4]) -> Result<usize, CodecError> {
+    within("message", u32::from_le_bytes(prefix) as usize, CONTROL_LEN_MAX)
+}
+
+/// A control message from its bytes (without the length).
+pub fn decode_message<M: Decode<()>>(bytes: &[u8]) -> Result<M, CodecError> {
+    decode_whole::<M, CONTROL_LEN_MAX>(bytes)
+}
+
+fn frame(kind: u8, position: &Position, header: &[u8], payload: Bytes) -> EncodedFrame {
+    let mut head = Vec::with_capacity(PREFIX_LEN + header.len());
+    head.extend_from_slice(&MAGIC);
+    head.push(FORMAT_VERSION);
+    head.push(kind);
+    head.extend_from_slice(&(header.len() as u32).to_le_bytes());
+    head.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    head.extend_from_slice(&[0; 4]);
+    head.extend_from_slice(&position.epoch.number.to_le_bytes());
+    head.extend_from_slice(&[0; 4]);
+    head.extend_from_slice(&position.epoch.writer.to_le_bytes());
+    head.extend_from_slice(&position.incarnation.0.to_le_bytes());
+    head.extend_from_slice(&position.sequence.0.to_le_bytes());
+    head.extend_from_slice(&position.chain.0.to_le_bytes());
+    head.extend_from_slice(&payload_hash(&payload, position.sequence).to_le_bytes());
+    let prefix: &[u8; PREFIX_LEN] = head.first_chunk().expect("the prefix was just written");
+    let crc = header_crc(prefix, header);
+    head[12..16].copy_from_slice(&crc.to_le_bytes());
+    head.extend_from_slice(header);
+    EncodedFrame { head: Bytes::from(head), payload }
+}
+
+fn header_crc(prefix: &[u8; PREFIX_LEN], header: &[u8]) -> u32 {
+    let crc = crc32c::crc32c(&prefix[..12]);
+    let crc = crc32c::crc32c_append(crc, &prefix[16..56]);
+    crc32c::crc32c_append(crc, header)
+}
+
+fn payload_hash(payload: &[u8], sequence: Sequence) -> u64 {
+    xxh3_64_with_seed(payload, sequence.0)
+}
+
+fn encode<T: Encode>(value: &T) -> Vec<u8> {
+    let config = bincode::config::standard().with_little_endian().with_fixed_int_encoding();
+    bincode::encode_to_vec(value, config).expect("our own types encode into memory")
+}
+
+fn decode_whole<T: Decode<()>, const MAX: usize>(bytes: &[u8]) -> Result<T, CodecError> {
+    within("header", bytes.len(), MAX)?;
+    let (value, used) = bincode::decode_from_slice(bytes, bounds::<MAX>())
+        .map_err(|error| CodecError::Header(error.to_string()))?;
+    if used != bytes.len() {
+        return Err(CodecError::Trailing(bytes.len() - used));
+    }
+    Ok(value)
+}
+
+fn within(what: &'static str, len: usize, max: usize) -> Result<usize, CodecError> {
+    if len > max { Err(CodecError::TooLong { what, len, max }) } else { Ok(len) }
+}

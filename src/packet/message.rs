@@ -1,0 +1,122 @@
+//! Messages of the control stream, both ways. Each is bincode behind a `u32` length (codec).
+
+use bincode::{Decode, Encode};
+use serde::{Deserialize, Serialize};
+
+use super::item::ItemNumber;
+use super::op::{Bounded, ObjectId};
+use super::position::{Position, Sequence};
+
+/// Versions of the wire format that this build speaks: it offers the range, the target picks.
+pub const WIRE_VERSION: u16 = 1;
+pub const WIRE_VERSION_OLDEST: u16 = 1;
+
+/// Features as bits; both sides use only what both offered. None is defined yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Features(pub u64);
+
+impl Features {
+    pub const OFFERED: Features = Features(0);
+
+    pub fn common(self, other: Features) -> Features {
+        Features(self.0 & other.0)
+    }
+}
+
+/// Random id of a replication set, kept with the backing directory and the replica.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode, Serialize, Deserialize)]
+pub struct SetId(pub u128);
+
+impl std::fmt::Display for SetId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// Text that travels, at most 1,024 bytes of UTF-8 (checked lossily on arrival).
+pub type Text = Bounded<1024>;
+
+impl Text {
+    /// Cuts a text to the bound, at a character.
+    pub fn from_str_cut(text: &str) -> Text {
+        let mut end = text.len().min(1024);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        Bounded(text.as_bytes()[..end].to_vec())
+    }
+
+    pub fn to_text(&self) -> String {
+        String::from_utf8_lossy(&self.0).into_owned()
+    }
+}
+
+/// What a source sends on the control stream.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum SourceMessage {
+    /// First message of a connection.
+    Hello {
+        version_oldest: u16,
+        version: u16,
+        features: Features,
+        set: SetId,
+        /// Name of the replication set (the target's directory for it).
+        set_name: Text,
+        /// The last position that the source gave out.
+        last: Position,
+        /// The oldest packet that the source's queue still holds; `last.sequence.next()` when empty.
+        oldest: Sequence,
+    },
+    /// Packets follow from the one after this position (after a resynchronisation: its end).
+    StreamFrom { after: Position },
+    /// Make everything applied so far durable and acknowledge it at once.
+    MakeDurable,
+    /// An orderly end: everything was sent.
+    Goodbye,
+}
+
+/// State of the replica's data, for every decision.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DataState {
+    /// Nothing was ever copied here.
+    #[default]
+    Empty,
+    /// The replica is the source as of its applied position.
+    Good,
+    /// A resynchronisation runs or stopped half-way, or an op was given up.
+    Bad,
+}
+
+/// What a target can prove about its replica.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct ReplicaProof {
+    pub data: DataState,
+    /// Packets up to here are applied (page cache), as far as this process or boot can prove.
+    pub applied: Position,
+    /// Packets up to here are durable.
+    pub durable: Position,
+    /// Packets up to here were received by this same target process.
+    pub received: Position,
+    /// Random id of this target process.
+    pub process: u64,
+}
+
+/// What a target sends on the control stream.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum TargetMessage {
+    /// Answer to `Hello`.
+    Welcome { version: u16, features: Features, proof: ReplicaProof },
+    /// Answer to `Hello`: no. The text says why and what to do.
+    Refused { reason: Text },
+    /// Progress of the packet stream.
+    Acknowledge { received: Sequence, applied: Sequence, durable: Sequence },
+    /// Answer to a listing: these files of it lack their content.
+    Wanted { listing: ItemNumber, objects: Vec<ObjectId> },
+    /// The resynchronisation whose `End` had this number is complete and durable.
+    Resynchronised { end: ItemNumber, orphans: u64 },
+    /// The op at the head of the line cannot be performed and is being retried.
+    Retrying { sequence: Sequence, op: Text, reason: Text, attempts: u32 },
+    /// It went through after all.
+    Recovered { sequence: Sequence },
+}

@@ -1,0 +1,18 @@
+//! Packets: one file-system change with its position, and everything else that travels.
+//!
+//! Owns the words of the wire: ops and their results ([`op`]), positions ([`position`]), lane
+//! items ([`item`]), control messages ([`message`]), and their bytes ([`codec`]). Performs nothing.
+
+mod codec;
+mod item;
+mod message;
+mod op;
+mod position;
+#[cfg(test)]
+mod tests;
+
+pub use codec::*;
+pub use item::*;
+pub use message::*;
+pub use op::*;
+pub use position::*;

@@ -1,0 +1,138 @@
+use super::*;
+use bytes::Bytes;
+
+fn position() -> Position {
+    Position {
+        epoch: Epoch { number: 1, writer: 0x0102_0304_0506_0708 },
+        incarnation: Incarnation(9),
+        sequence: Sequence(10),
+        chain: Chain(11),
+    }
+}
+
+fn write() -> Op {
+    Op::Write {
+        object: ObjectId { birth_epoch: 1, generation: 2, inode: 3 },
+        offset: 4096,
+        result: ContentResult {
+            size: 8192,
+            mtime: Timestamp { seconds: -1, nanoseconds: 5 },
+            mode: Some(0o644),
+        },
+    }
+}
+
+fn join(frame: &EncodedFrame) -> Vec<u8> {
+    [&frame.head[..], &frame.payload[..]].concat()
+}
+
+fn parse(bytes: &[u8]) -> Result<Frame, CodecError> {
+    let prefix: &[u8; PREFIX_LEN] = bytes.first_chunk().ok_or(CodecError::NotAFrame)?;
+    let decoded = Prefix::decode(prefix)?;
+    let header = &bytes[PREFIX_LEN..PREFIX_LEN + decoded.header_len];
+    decoded.frame(prefix, header, Bytes::copy_from_slice(&bytes[PREFIX_LEN + decoded.header_len..]))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn a_packet_comes_back_as_it_was_sent() {
+    let header = encode_packet_header(b"dir/file", &write());
+    let sent = packet_frame(&position(), &header, Bytes::from_static(b"payload"));
+    let frame = parse(&join(&sent)).unwrap();
+    assert_eq!(frame.position, position());
+    assert_eq!(frame.payload, "payload");
+    let FrameHeader::Packet(packet) = frame.header else { panic!("not a packet") };
+    assert_eq!(packet.op, write());
+    assert_eq!(packet.path.0, b"dir/file");
+}
+
+/// The wire format is a promise: these bytes change only with the format version.
+#[test]
+fn golden_bytes() {
+    let header = encode_packet_header(b"f", &write());
+    let frame = packet_frame(&position(), &header, Bytes::from_static(b"x"));
+    assert_eq!(hex(&join(&frame)), include_str!("golden_packet.hex").trim(),);
+    let item = ItemHeader {
+        number: ItemNumber(5),
+        item: LaneItem::Content { object: ObjectId { birth_epoch: 1, generation: 2, inode: 3 }, offset: 7 },
+    };
+    let frame = item_frame(&position(), &item, Bytes::from_static(b"y"));
+    assert_eq!(hex(&join(&frame)), include_str!("golden_item.hex").trim());
+    let frame = skip_frame(Sequence(4), &position());
+    assert_eq!(hex(&join(&frame)), include_str!("golden_skip.hex").trim());
+    let ack =
+        TargetMessage::Acknowledge { received: Sequence(3), applied: Sequence(2), durable: Sequence(1) };
+    assert_eq!(hex(&encode_message(&ack)), include_str!("golden_ack.hex").trim());
+}
+
+#[test]
+fn every_flipped_bit_is_noticed() {
+    let header = encode_packet_header(b"dir/file", &write());
+    let good = join(&packet_frame(&position(), &header, Bytes::from_static(b"payload")));
+    for at in 0..good.len() * 8 {
+        let mut bad = good.clone();
+        bad[at / 8] ^= 1 << (at % 8);
+        let outcome = std::panic::catch_unwind(|| match Prefix::decode(bad.first_chunk().unwrap()) {
+            Ok(prefix) if PREFIX_LEN + prefix.header_len > bad.len() => Err(CodecError::NotAFrame),
+            Ok(_) => parse(&bad).map(|_| ()),
+            Err(error) => Err(error),
+        });
+        assert!(matches!(outcome, Ok(Err(_))), "bit {at} went unnoticed");
+    }
+}
+
+#[test]
+fn lengths_are_refused_before_anything_is_allocated() {
+    let header = encode_packet_header(b"", &write());
+    let mut bytes = join(&packet_frame(&position(), &header, Bytes::new()));
+    bytes[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
+    let error = Prefix::decode(bytes.first_chunk().unwrap()).unwrap_err();
+    assert!(matches!(error, CodecError::TooLong { what: "payload", .. }), "{error}");
+    assert!(matches!(message_len(u32::MAX.to_le_bytes()), Err(CodecError::TooLong { .. })));
+}
+
+/// A 44-byte packet once made bincode ask for 8 GB: a list's length is bounded by the limit.
+#[test]
+fn a_declared_list_does_not_allocate_beyond_the_limit() {
+    let mut bytes = 3u32.to_le_bytes().to_vec();
+    bytes.extend_from_slice(&1u64.to_le_bytes());
+    bytes.extend_from_slice(&(1u64 << 40).to_le_bytes());
+    assert!(decode_message::<TargetMessage>(&bytes).is_err());
+}
+
+#[test]
+fn bytes_behind_a_message_are_refused() {
+    let mut bytes = encode_message(&SourceMessage::Goodbye);
+    bytes.push(0);
+    assert_eq!(decode_message::<SourceMessage>(&bytes[4..]), Err(CodecError::Trailing(1)));
+}
+
+#[test]
+fn names_are_checked_at_the_border() {
+    let name = Name::new(b"\xff not utf-8").unwrap();
+    let mut op = Op::RemoveDirectory {
+        at: Entry { dir: ObjectId::default(), name },
+        dir_mtime: Timestamp::default(),
+        object: ObjectId::default(),
+    };
+    for bad in [&b""[..], b".", b"..", b"a/b", b"a\0b", &[b'x'; 256]] {
+        assert_eq!(Name::new(bad), Err(BadName));
+    }
+    let header = encode_packet_header(b"", &op);
+    let with_slash: Vec<u8> = header.iter().map(|&b| if b == b' ' { b'/' } else { b }).collect();
+    let frame = join(&packet_frame(&position(), &with_slash, Bytes::new()));
+    assert!(matches!(parse(&frame), Err(CodecError::Header(_))));
+    let Op::RemoveDirectory { at, .. } = &mut op else { unreachable!() };
+    assert_eq!(at.name.as_bytes(), b"\xff not utf-8");
+}
+
+#[test]
+fn a_path_beyond_the_bound_travels_without_it() {
+    let header = encode_packet_header(&[b'x'; 5000], &write());
+    let frame = parse(&join(&packet_frame(&position(), &header, Bytes::new()))).unwrap();
+    let FrameHeader::Packet(packet) = frame.header else { panic!("not a packet") };
+    assert!(packet.path.0.is_empty());
+}

@@ -1,0 +1,336 @@
+//! The memory level: a list of packets, cursors over it, room for writers.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use serde::Serialize;
+
+use crate::limits::QUEUE_PACKET_COST;
+use crate::packet::{HeaderDigest, Op, Position, Sequence, encode_packet_header};
+
+/// A packet in the queue. Cheap to clone: header and payload are shared.
+#[derive(Clone, Debug)]
+pub struct Packet {
+    pub position: Position,
+    /// Encoded [`crate::packet::PacketHeader`].
+    pub header: Bytes,
+    pub payload: Bytes,
+    pub queued_at: Instant,
+}
+
+/// An op that is ready to be given a position: encoded outside every lock of the queue.
+pub struct Draft {
+    header: Vec<u8>,
+    digest: HeaderDigest,
+    payload: Bytes,
+}
+
+impl Draft {
+    /// `path` is relative to the root of the set, as of the op's place in the order.
+    pub fn new(path: &[u8], op: &Op, payload: Bytes) -> Draft {
+        let header = encode_packet_header(path, op);
+        let digest = HeaderDigest::of(&header, payload.len());
+        Draft { header, digest, payload }
+    }
+
+    fn cost(&self) -> usize {
+        self.header.len() + self.payload.len() + QUEUE_PACKET_COST
+    }
+}
+
+/// The queue was closed: the product is stopping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed;
+
+/// Room in the queue, taken before any lock. What is not used is given back on drop.
+pub struct Reservation {
+    queue: Arc<Queue>,
+    bytes: usize,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.queue.release(self.bytes);
+        }
+    }
+}
+
+/// A reader of the queue, one for each connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CursorId(u64);
+
+/// What the queue holds and did; bytes include the cost of bookkeeping.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct QueueStats {
+    pub packets: u64,
+    pub bytes: u64,
+    pub limit_bytes: u64,
+    /// Writers that wait for room at this moment.
+    pub writers_waiting: u64,
+    /// Times a writer had to wait since the start.
+    pub waits: u64,
+    /// Time writers have spent waiting for room since the start, milliseconds.
+    pub waited_ms: u64,
+    /// Packets and payload bytes captured since the start.
+    pub captured_packets: u64,
+    pub captured_bytes: u64,
+}
+
+/// Ordered packets between capture and targets. See the module for the flow.
+pub struct Queue {
+    limit: usize,
+    /// Bytes reserved or held. A lock of its own, so that waiting for room never holds the tail.
+    room: Mutex<Room>,
+    room_freed: Condvar,
+    /// Last in the lock order (tree, directories, objects, queue): position and list, no I/O.
+    tail: Mutex<Tail>,
+    captured_packets: AtomicU64,
+    captured_bytes: AtomicU64,
+}
+
+#[derive(Default)]
+struct Room {
+    used: usize,
+    waiting: u64,
+    waits: u64,
+    waited: Duration,
+    closed: bool,
+}
+
+struct Tail {
+    last: Position,
+    packets: VecDeque<Packet>,
+    held_bytes: usize,
+    cursors: BTreeMap<CursorId, Cursor>,
+    next_cursor: u64,
+}
+
+struct Cursor {
+    /// Everything up to here may be trimmed as far as this cursor goes.
+    applied: Sequence,
+    wake: Wake,
+}
+
+/// Called after an append, outside the tail lock; must not block.
+type Wake = Arc<dyn Fn() + Send + Sync>;
+
+impl Queue {
+    /// An empty queue whose next packet comes after `start`. `limit` is in bytes.
+    pub fn new(limit: usize, start: Position) -> Arc<Queue> {
+        Arc::new(Queue {
+            limit,
+            room: Mutex::default(),
+            room_freed: Condvar::new(),
+            tail: Mutex::new(Tail {
+                last: start,
+                packets: VecDeque::new(),
+                held_bytes: 0,
+                cursors: BTreeMap::new(),
+                next_cursor: 1,
+            }),
+            captured_packets: AtomicU64::new(0),
+            captured_bytes: AtomicU64::new(0),
+        })
+    }
+
+    /// Takes room for an op with `payload` bytes and up to `header` bytes of header; waits while
+    /// the queue is full. Call it before taking any lock.
+    pub fn reserve(self: &Arc<Self>, payload: usize, header: usize) -> Result<Reservation, Closed> {
+        let bytes = payload + header + QUEUE_PACKET_COST;
+        let mut room = self.room.lock();
+        // One op larger than the whole limit passes when the queue is empty.
+        if !room.closed && room.used > 0 && room.used + bytes > self.limit {
+            room.waiting += 1;
+            room.waits += 1;
+            let since = Instant::now();
+            while !room.closed && room.used > 0 && room.used + bytes > self.limit {
+                self.room_freed.wait(&mut room);
+            }
+            room.waiting -= 1;
+            room.waited += since.elapsed();
+        }
+        if room.closed {
+            return Err(Closed);
+        }
+        room.used += bytes;
+        Ok(Reservation { queue: self.clone(), bytes })
+    }
+
+    /// Gives the op its position and links it behind everything before. Call it under the same
+    /// locks as the change on disk.
+    pub fn append(&self, reservation: &mut Reservation, draft: Draft) -> Position {
+        self.captured_packets.fetch_add(1, Relaxed);
+        self.captured_bytes.fetch_add(draft.payload.len() as u64, Relaxed);
+        let cost = draft.cost();
+        let queued_at = Instant::now();
+        let mut tail = self.tail.lock();
+        tail.last = tail.last.next(draft.digest);
+        let position = tail.last;
+        if tail.cursors.is_empty() {
+            // Nobody reads (capture only): the room goes back with the reservation.
+            return position;
+        }
+        tail.packets.push_back(Packet {
+            position,
+            header: Bytes::from(draft.header),
+            payload: draft.payload,
+            queued_at,
+        });
+        tail.held_bytes += cost;
+        let wakes: WakeList = tail.cursors.values().map(|cursor| cursor.wake.clone()).collect();
+        drop(tail);
+        self.settle(reservation, cost);
+        wakes.iter().for_each(|wake| wake());
+        position
+    }
+
+    /// Turns reserved room into held room of the real cost.
+    fn settle(&self, reservation: &mut Reservation, cost: usize) {
+        if cost <= reservation.bytes {
+            reservation.bytes -= cost;
+        } else {
+            self.room.lock().used += cost - reservation.bytes;
+            reservation.bytes = 0;
+        }
+    }
+
+    fn release(&self, bytes: usize) {
+        let mut room = self.room.lock();
+        room.used -= bytes;
+        if room.waiting > 0 {
+            self.room_freed.notify_all();
+        }
+    }
+
+    /// The last position given out.
+    pub fn last(&self) -> Position {
+        self.tail.lock().last
+    }
+
+    /// The oldest packet still held; the one after the last where none is.
+    pub fn oldest(&self) -> Sequence {
+        let tail = self.tail.lock();
+        tail.packets.front().map_or(tail.last.sequence.next(), |packet| packet.position.sequence)
+    }
+
+    /// A new reader that gets every packet from now on; returns the position it starts after.
+    /// `wake` is called after each append, by the thread that appends: it must not block.
+    pub fn attach(&self, wake: impl Fn() + Send + Sync + 'static) -> (CursorId, Position) {
+        let mut tail = self.tail.lock();
+        let id = CursorId(tail.next_cursor);
+        tail.next_cursor += 1;
+        let last = tail.last;
+        tail.cursors.insert(id, Cursor { applied: last.sequence, wake: Arc::new(wake) });
+        (id, last)
+    }
+
+    /// Removes a reader; what only it held is trimmed.
+    pub fn detach(&self, id: CursorId) {
+        let mut tail = self.tail.lock();
+        tail.cursors.remove(&id);
+        let freed = tail.trim();
+        drop(tail);
+        self.release_trimmed(freed);
+    }
+
+    /// The packets after `after`, in order, until `max_bytes` are exceeded (at least one if any).
+    ///
+    /// Panics if the packets right after `after` were trimmed: a cursor never goes behind its
+    /// own *applied*.
+    pub fn next(&self, after: Sequence, max_bytes: usize) -> Vec<Packet> {
+        let tail = self.tail.lock();
+        let Some(front) = tail.packets.front() else { return Vec::new() };
+        let skip = after
+            .next()
+            .0
+            .checked_sub(front.position.sequence.0)
+            .expect("a cursor went behind its acknowledgement");
+        let mut bytes = 0;
+        let mut batch = Vec::new();
+        for packet in tail.packets.iter().skip(skip as usize) {
+            bytes += packet.header.len() + packet.payload.len() + QUEUE_PACKET_COST;
+            batch.push(packet.clone());
+            if bytes >= max_bytes {
+                break;
+            }
+        }
+        batch
+    }
+
+    /// A target has applied everything up to here; acknowledgements may come late, never lower.
+    pub fn acknowledge_applied(&self, id: CursorId, applied: Sequence) {
+        let mut tail = self.tail.lock();
+        assert!(applied <= tail.last.sequence, "a target acknowledged what was never given out");
+        let Some(cursor) = tail.cursors.get_mut(&id) else { return };
+        cursor.applied = cursor.applied.max(applied);
+        let freed = tail.trim();
+        drop(tail);
+        self.release_trimmed(freed);
+    }
+
+    /// When the oldest packet after `after` was queued, and how many packets and bytes come after it.
+    pub fn lag(&self, after: Sequence) -> (Option<Instant>, u64, u64) {
+        let tail = self.tail.lock();
+        let Some(front) = tail.packets.front() else { return (None, 0, 0) };
+        let skip = (after.0 + 1).saturating_sub(front.position.sequence.0) as usize;
+        if skip == 0 {
+            return (Some(front.queued_at), tail.packets.len() as u64, tail.held_bytes as u64);
+        }
+        let oldest = tail.packets.get(skip).map(|packet| packet.queued_at);
+        let bytes = tail
+            .packets
+            .iter()
+            .skip(skip)
+            .map(|packet| packet.payload.len() + packet.header.len())
+            .sum::<usize>();
+        (oldest, (tail.packets.len().saturating_sub(skip)) as u64, bytes as u64)
+    }
+
+    /// Lets every waiting writer go with an error, and all that come after.
+    pub fn close(&self) {
+        self.room.lock().closed = true;
+        self.room_freed.notify_all();
+    }
+
+    pub fn stats(&self) -> QueueStats {
+        let packets = self.tail.lock().packets.len() as u64;
+        let room = self.room.lock();
+        QueueStats {
+            packets,
+            bytes: room.used as u64,
+            limit_bytes: self.limit as u64,
+            writers_waiting: room.waiting,
+            waits: room.waits,
+            waited_ms: room.waited.as_millis() as u64,
+            captured_packets: self.captured_packets.load(Relaxed),
+            captured_bytes: self.captured_bytes.load(Relaxed),
+        }
+    }
+
+    fn release_trimmed(&self, (bytes, packets): (usize, Vec<Packet>)) {
+        drop(packets);
+        if bytes > 0 {
+            self.release(bytes);
+        }
+    }
+}
+
+type WakeList = Vec<Wake>;
+
+impl Tail {
+    /// Takes out what every cursor has behind it; buffers are dropped by the caller, unlocked.
+    fn trim(&mut self) -> (usize, Vec<Packet>) {
+        let upto = self.cursors.values().map(|cursor| cursor.applied).min().unwrap_or(self.last.sequence);
+        let count = self.packets.iter().take_while(|packet| packet.position.sequence <= upto).count();
+        let gone: Vec<Packet> = self.packets.drain(..count).collect();
+        let bytes =
+            gone.iter().map(|packet| packet.header.len() + packet.payload.len() + QUEUE_PACKET_COST).sum();
+        self.held_bytes -= bytes;
+        (bytes, gone)
+    }
+}

@@ -1,0 +1,114 @@
+//! Recycled payload buffers: freshly mapped memory costs more than the write itself.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::limits::{PAYLOAD_LEN_MAX, POOL_FREE_MAX};
+
+/// Capacities of buffers, in bytes: the sizes in which writes come.
+const CLASSES: [usize; 5] = [4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20];
+const _: () = assert!(CLASSES[CLASSES.len() - 1] == PAYLOAD_LEN_MAX);
+
+/// Free buffers by size, at most [`POOL_FREE_MAX`] bytes in all. Clones share one pool.
+#[derive(Clone, Default)]
+pub struct Pool(Arc<Mutex<Free>>);
+
+#[derive(Default)]
+struct Free {
+    bytes: usize,
+    classes: [Vec<Vec<u8>>; CLASSES.len()],
+}
+
+/// A buffer on loan; it returns to its pool when its last user drops it.
+pub struct Buffer {
+    bytes: Vec<u8>,
+    class: usize,
+    pool: Pool,
+}
+
+impl Pool {
+    pub fn new() -> Pool {
+        Pool::default()
+    }
+
+    /// A buffer with exactly this content. `content` is at most [`PAYLOAD_LEN_MAX`] bytes.
+    pub fn copy_of(&self, content: &[u8]) -> Bytes {
+        if content.is_empty() {
+            return Bytes::new();
+        }
+        let mut buffer = self.take(content.len());
+        buffer.bytes.extend_from_slice(content);
+        Bytes::from_owner(buffer)
+    }
+
+    /// A buffer of `len` bytes with unspecified content, to be filled by its borrower.
+    pub fn filled(&self, len: usize) -> Buffer {
+        let mut buffer = self.take(len);
+        buffer.bytes.resize(len, 0);
+        buffer
+    }
+
+    fn take(&self, len: usize) -> Buffer {
+        let class = CLASSES.iter().position(|&size| len <= size).expect("payloads are bounded");
+        let recycled = {
+            let mut free = self.0.lock();
+            let found = free.classes[class].pop();
+            if found.is_some() {
+                free.bytes -= CLASSES[class];
+            }
+            found
+        };
+        let bytes = recycled.unwrap_or_else(|| Vec::with_capacity(CLASSES[class]));
+        Buffer { bytes, class, pool: self.clone() }
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl AsMut<[u8]> for Buffer {
+    fn as_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
+        let mut free = self.pool.0.lock();
+        if free.bytes + CLASSES[self.class] <= POOL_FREE_MAX {
+            free.bytes += CLASSES[self.class];
+            free.classes[self.class].push(bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_buffer_is_used_again() {
+        let pool = Pool::new();
+        let first = pool.copy_of(&[1; 5000]);
+        let address = first.as_ptr();
+        drop(first);
+        let second = pool.copy_of(&[2; 6000]);
+        assert_eq!(second.as_ptr(), address);
+        assert_eq!(&second[..], &[2; 6000]);
+    }
+
+    #[test]
+    fn free_memory_is_bounded() {
+        let pool = Pool::new();
+        let many: Vec<_> = (0..100).map(|_| pool.copy_of(&[0; 1 << 20])).collect();
+        drop(many);
+        assert!(pool.0.lock().bytes <= POOL_FREE_MAX);
+    }
+}

@@ -1,0 +1,127 @@
+use super::*;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::packet::{Epoch, Incarnation, Op, Position, Sequence};
+
+fn queue(limit: usize) -> Arc<Queue> {
+    Queue::new(limit, Position::origin(Epoch { number: 1, writer: 2 }, Incarnation(3)))
+}
+
+fn append(queue: &Arc<Queue>, payload: &[u8]) -> Position {
+    let mut room = queue.reserve(payload.len(), 64).unwrap();
+    queue.append(
+        &mut room,
+        Draft::new(b"", &Op::Barrier { durable: false }, bytes::Bytes::copy_from_slice(payload)),
+    )
+}
+
+#[test]
+fn packets_come_in_order_and_go_when_applied() {
+    let queue = queue(1 << 20);
+    let woken = Arc::new(AtomicUsize::new(0));
+    let (id, start) = queue.attach({
+        let woken = woken.clone();
+        move || {
+            woken.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let positions: Vec<_> = (0..10).map(|n| append(&queue, &[n])).collect();
+    assert_eq!(woken.load(Ordering::Relaxed), 10);
+    let got = queue.next(start.sequence, usize::MAX);
+    assert_eq!(got.iter().map(|packet| packet.position).collect::<Vec<_>>(), positions);
+    queue.acknowledge_applied(id, Sequence(4));
+    assert_eq!(queue.oldest(), Sequence(5));
+    assert_eq!(queue.next(Sequence(7), usize::MAX).len(), 3);
+    queue.acknowledge_applied(id, Sequence(10));
+    assert_eq!(queue.stats().bytes, 0);
+    assert_eq!(queue.oldest(), Sequence(11));
+}
+
+#[test]
+fn the_slowest_cursor_holds_packets() {
+    let queue = queue(1 << 20);
+    let (fast, _) = queue.attach(|| ());
+    let (slow, _) = queue.attach(|| ());
+    append(&queue, b"x");
+    queue.acknowledge_applied(fast, Sequence(1));
+    assert_eq!(queue.stats().packets, 1);
+    queue.detach(slow);
+    assert_eq!(queue.stats().packets, 0);
+}
+
+#[test]
+fn a_full_queue_makes_writers_wait_and_says_so() {
+    let queue = queue(10_000);
+    let (id, _) = queue.attach(|| ());
+    append(&queue, &[0; 6000]);
+    let writer = std::thread::spawn({
+        let queue = queue.clone();
+        move || append(&queue, &[1; 6000])
+    });
+    while queue.stats().writers_waiting == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    queue.acknowledge_applied(id, Sequence(1));
+    assert_eq!(writer.join().unwrap().sequence, Sequence(2));
+    assert_eq!(queue.stats().waits, 1);
+}
+
+#[test]
+fn closing_lets_waiting_writers_go() {
+    let queue = queue(10_000);
+    queue.attach(|| ());
+    append(&queue, &[0; 6000]);
+    let writer = std::thread::spawn({
+        let queue = queue.clone();
+        move || queue.reserve(6000, 64).err()
+    });
+    while queue.stats().writers_waiting == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    queue.close();
+    assert_eq!(writer.join().unwrap(), Some(Closed));
+}
+
+#[test]
+fn without_readers_nothing_is_held() {
+    let queue = queue(10_000);
+    for _ in 0..100 {
+        append(&queue, &[0; 6000]);
+    }
+    assert_eq!(queue.stats().bytes, 0);
+    assert_eq!(queue.last().sequence, Sequence(100));
+    assert_eq!(queue.stats().captured_bytes, 600_000);
+}
+
+/// Room that was reserved for an op that failed on disk must come back.
+#[test]
+fn an_unused_reservation_is_given_back() {
+    let queue = queue(10_000);
+    drop(queue.reserve(9000, 64).unwrap());
+    assert_eq!(queue.stats().bytes, 0);
+}
+
+#[test]
+fn many_threads_share_one_unbroken_order() {
+    let queue = queue(1 << 20);
+    let (id, start) = queue.attach(|| ());
+    let writers: Vec<_> = (0..4u8)
+        .map(|n| {
+            let queue = queue.clone();
+            std::thread::spawn(move || (0..2000).for_each(|_| _ = append(&queue, &[n; 100])))
+        })
+        .collect();
+    let mut last = start;
+    while last.sequence < Sequence(8000) {
+        for packet in queue.next(last.sequence, 50_000) {
+            let digest = crate::packet::HeaderDigest::of(&packet.header, packet.payload.len());
+            assert_eq!(last.next(digest), packet.position);
+            last = packet.position;
+        }
+        queue.acknowledge_applied(id, last.sequence);
+    }
+    writers.into_iter().for_each(|writer| writer.join().unwrap());
+    assert_eq!(queue.stats().bytes, 0);
+}

@@ -1,0 +1,19 @@
+//! All unsafe code, one system call a function; everything else goes through rustix.
+
+mod handle;
+mod mapping;
+mod thread;
+
+pub use handle::{FileHandle, open_by_handle};
+pub use mapping::SharedPage;
+pub use thread::{Identity, as_caller, keep_capabilities_across_identities, own_umask, set_umask};
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::PathBuf;
+
+/// The path under which the kernel lets a process reach the object behind a descriptor
+/// (`O_PATH` ones too) by calls that have no descriptor form. Never resolves a symlink behind it
+/// when the call itself follows only this one.
+pub fn proc_path(fd: BorrowedFd<'_>) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}

@@ -1,0 +1,113 @@
+//! What a thread is to the kernel: file-system identity, umask, capabilities.
+
+use std::cell::Cell;
+use std::io;
+
+/// Owner and group that a new object gets (`setfsuid(2)`, `setfsgid(2)`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+impl Identity {
+    pub const ROOT: Identity = Identity { uid: 0, gid: 0 };
+}
+
+/// `SECBIT_NO_SETUID_FIXUP` of `capabilities(7)`: a change of identity leaves capabilities alone.
+const SECBIT_NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
+
+thread_local! {
+    static READY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Makes this thread, and those it starts, keep its capabilities when the file-system identity
+/// changes. Without it, root acting for a user could no longer write where only root may.
+///
+/// Errors: `EPERM` without `CAP_SETPCAP`.
+pub fn keep_capabilities_across_identities() -> io::Result<()> {
+    // SAFETY: prctl with integer arguments touches no memory of ours.
+    let current = unsafe { libc::prctl(libc::PR_GET_SECUREBITS) };
+    if current < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: as above.
+    let result =
+        unsafe { libc::prctl(libc::PR_SET_SECUREBITS, current as libc::c_ulong | SECBIT_NO_SETUID_FIXUP) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Gives this thread a umask and working directory of its own (`unshare(CLONE_FS)`), once.
+pub fn own_umask() -> io::Result<()> {
+    if READY.get() {
+        return Ok(());
+    }
+    // SAFETY: CLONE_FS only parts this thread's umask, root and working directory from the others'.
+    if unsafe { libc::unshare(libc::CLONE_FS) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    READY.set(true);
+    Ok(())
+}
+
+/// Sets the umask of this thread; [`own_umask`] must have gone before.
+pub fn set_umask(mask: u32) {
+    debug_assert!(READY.get(), "the umask would be the whole process's");
+    // SAFETY: umask cannot fail and touches no memory of ours.
+    unsafe { libc::umask(mask as libc::mode_t) };
+}
+
+/// Runs `work` with the file-system identity and umask of a caller, on this thread only.
+pub fn as_caller<T>(identity: Identity, umask: u32, work: impl FnOnce() -> T) -> io::Result<T> {
+    own_umask()?;
+    set_umask(umask);
+    if identity == Identity::ROOT {
+        return Ok(work());
+    }
+    let _back = Switched;
+    set_identity(identity);
+    Ok(work())
+}
+
+/// Goes back to root, also when the work panics.
+struct Switched;
+
+impl Drop for Switched {
+    fn drop(&mut self) {
+        set_identity(Identity::ROOT);
+    }
+}
+
+/// Raw system calls: libc's wrappers would be per thread too, but say so nowhere.
+fn set_identity(identity: Identity) {
+    // SAFETY: integer arguments; the calls return the old id and cannot fail for root.
+    unsafe {
+        libc::syscall(libc::SYS_setfsgid, identity.gid);
+        libc::syscall(libc::SYS_setfsuid, identity.uid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn a_file_is_born_as_the_callers() {
+        if !rustix::process::geteuid().is_root() {
+            panic!("this test needs root");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let caller = Identity { uid: 1234, gid: 5678 };
+        std::thread::spawn(move || {
+            keep_capabilities_across_identities().unwrap();
+            // The directory is root's, mode 0700: only kept capabilities let this through.
+            as_caller(caller, 0o077, || std::fs::write(&path, "x")).unwrap().unwrap();
+            let meta = std::fs::metadata(&path).unwrap();
+            assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (1234, 5678, 0o600));
+        })
+        .join()
+        .unwrap();
+    }
+}
