@@ -1,0 +1,792 @@
+//! The adapter between the kernel and a [`Volume`]: the only user of `fuser`.
+//!
+//! Each method unpacks a request, calls the volume, packs the reply; what is decided, is decided
+//! elsewhere. An fsync is answered from a thread of its own pool, so that slow disks never hold
+//! up the threads that serve requests.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::Sender;
+use fuser::{
+    BackgroundSession, BsdFileFlags, Config, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType,
+    Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, Session, SessionACL,
+    TimeOrNow, WriteFlags,
+};
+
+use super::attributes::{Changes, SetTime};
+use super::data::{OpenMode, Sync, WriteRequest};
+use super::error::{FsError, FsResult};
+use super::names::{AskedMode, At};
+use super::objects::NodeId;
+use super::volume::{Caller, Meta, Volume};
+use crate::limits::{FUSE_WRITE_LEN_MAX, KERNEL_CACHE_TTL};
+use crate::packet::Timestamp;
+
+/// Requests that the kernel may have under way in the background.
+const BACKGROUND_MAX: u16 = 64;
+/// Threads that serve requests: as many as CPUs, and enough that writers which wait for room in
+/// the queue leave some for readers.
+const THREADS_MIN: usize = 4;
+/// Threads that sync: one slow disk flush must not queue behind another file's.
+const SYNC_THREADS: usize = 4;
+
+/// Why a mount did not come up.
+#[derive(Debug)]
+pub enum MountError {
+    /// The kernel lacks something that correctness needs.
+    Kernel(String),
+    Io(io::Error),
+}
+
+impl std::fmt::Display for MountError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            MountError::Kernel(what) => write!(f, "the kernel's FUSE lacks {what}"),
+            MountError::Io(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+/// A mount that is up and answers nothing yet: calls on it wait. Dropping it unmounts.
+pub struct Mount {
+    session: Session<Adapter>,
+    mount_point: PathBuf,
+}
+
+/// A mount that serves. Dropping it detaches the mount.
+pub struct Serving {
+    session: Option<BackgroundSession>,
+    mount_point: PathBuf,
+}
+
+impl Mount {
+    /// Mounts over a directory. `name` is shown as the source of the mount. Call it and
+    /// [`Mount::serve`] on one thread: the serving threads inherit its capabilities.
+    pub fn new(volume: Arc<Volume>, mount_point: &Path, name: &str) -> Result<Mount, MountError> {
+        crate::sys::keep_capabilities_across_identities().map_err(MountError::Io)?;
+        let mut config = Config::default();
+        config.mount_options = vec![
+            MountOption::FSName(name.to_owned()),
+            MountOption::Subtype("standin".to_owned()),
+            MountOption::DefaultPermissions,
+            MountOption::Suid,
+            MountOption::Dev,
+        ];
+        config.acl = SessionACL::All;
+        config.n_threads = Some(std::thread::available_parallelism().map_or(2, usize::from).max(THREADS_MIN));
+        let missing = Arc::new(parking_lot::Mutex::new(None));
+        let adapter = Adapter { volume, sync: start_sync_threads(), missing: missing.clone() };
+        match Session::new(adapter, mount_point, &config) {
+            Ok(session) => Ok(Mount { session, mount_point: mount_point.to_owned() }),
+            Err(error) => Err(match missing.lock().take() {
+                Some(what) => MountError::Kernel(what),
+                None => MountError::Io(error),
+            }),
+        }
+    }
+
+    /// Starts to answer.
+    pub fn serve(self) -> io::Result<Serving> {
+        let session = self.session.spawn()?;
+        Ok(Serving { session: Some(session), mount_point: self.mount_point })
+    }
+}
+
+impl Serving {
+    /// Unmounts if nothing uses the mount (`EBUSY` otherwise), and waits for the last requests.
+    pub fn unmount(&mut self) -> io::Result<()> {
+        rustix::mount::unmount(&self.mount_point, rustix::mount::UnmountFlags::NOFOLLOW)?;
+        self.finish();
+        Ok(())
+    }
+
+    /// Takes the mount away from its users: open files go on working until the process ends.
+    pub fn detach(&mut self) -> io::Result<()> {
+        rustix::mount::unmount(&self.mount_point, rustix::mount::UnmountFlags::DETACH)?;
+        Ok(())
+    }
+
+    /// Whether the mount is gone because somebody else unmounted it.
+    pub fn ended(&self) -> bool {
+        self.session.as_ref().is_none_or(|session| session.guard.is_finished())
+    }
+
+    fn finish(&mut self) {
+        if let Some(session) = self.session.take()
+            && let Err(error) = session.join()
+        {
+            log::warn!("the FUSE session ended with an error: {error}");
+        }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if let Some(session) = &self.session
+            && !session.guard.is_finished()
+        {
+            let _ = self.detach();
+        }
+    }
+}
+
+struct Adapter {
+    volume: Arc<Volume>,
+    sync: Sender<SyncJob>,
+    /// What the kernel lacks, found in the handshake.
+    missing: Arc<parking_lot::Mutex<Option<String>>>,
+}
+
+/// A flush of a descriptor, and what to do with its outcome.
+struct SyncJob {
+    fd: Arc<std::os::fd::OwnedFd>,
+    what: Sync,
+    done: Box<dyn FnOnce(io::Result<()>) + Send>,
+}
+
+fn start_sync_threads() -> Sender<SyncJob> {
+    let (sender, receiver) = crossbeam_channel::unbounded::<SyncJob>();
+    for number in 0..SYNC_THREADS {
+        let receiver = receiver.clone();
+        let started = std::thread::Builder::new().name(format!("sync-{number}")).spawn(move || {
+            for job in receiver {
+                let outcome = match job.what {
+                    Sync::Data => rustix::fs::fdatasync(&*job.fd),
+                    Sync::All => rustix::fs::fsync(&*job.fd),
+                };
+                (job.done)(outcome.map_err(io::Error::from));
+            }
+        });
+        if let Err(error) = started {
+            log::error!("a sync thread did not start: {error}");
+        }
+    }
+    sender
+}
+
+thread_local! {
+    /// One buffer a thread for reads, as large as the largest one so far.
+    static READ_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Adapter {
+    fn sync(
+        &self,
+        fd: Arc<std::os::fd::OwnedFd>,
+        what: Sync,
+        done: impl FnOnce(io::Result<()>) + Send + 'static,
+    ) {
+        let job = SyncJob { fd, what, done: Box::new(done) };
+        if let Err(lost) = self.sync.send(job) {
+            (lost.0.done)(Err(io::Error::from_raw_os_error(libc::EIO)));
+        }
+    }
+}
+
+fn caller(request: &Request) -> Caller {
+    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
+}
+
+fn node(ino: INodeNo) -> NodeId {
+    NodeId(ino.0)
+}
+
+fn errno(error: FsError) -> Errno {
+    log::debug!("answered {error}");
+    Errno::from_i32(error.errno)
+}
+
+fn io_errno(error: &io::Error) -> Errno {
+    Errno::from_i32(error.raw_os_error().unwrap_or(libc::EIO))
+}
+
+fn open_flags(mode: OpenMode) -> FopenFlags {
+    match mode {
+        OpenMode::Cached => FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH,
+        OpenMode::Direct => FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH,
+    }
+}
+
+fn file_type(mode: u32) -> FileType {
+    match mode & libc::S_IFMT {
+        libc::S_IFDIR => FileType::Directory,
+        libc::S_IFLNK => FileType::Symlink,
+        libc::S_IFIFO => FileType::NamedPipe,
+        libc::S_IFSOCK => FileType::Socket,
+        libc::S_IFCHR => FileType::CharDevice,
+        libc::S_IFBLK => FileType::BlockDevice,
+        _ => FileType::RegularFile,
+    }
+}
+
+/// `fuser` splits a time before 1970 into whole seconds and the rest by its own rule, which this
+/// undoes: the pair that reaches the kernel is (seconds, nanoseconds) as the file system has it.
+fn system_time(seconds: i64, nanoseconds: i64) -> SystemTime {
+    let nanoseconds = nanoseconds as u32;
+    if seconds >= 0 {
+        UNIX_EPOCH + Duration::new(seconds as u64, nanoseconds)
+    } else {
+        UNIX_EPOCH - Duration::new(seconds.unsigned_abs(), 0) + Duration::new(0, nanoseconds)
+    }
+}
+
+/// `fuser` hands (−2 s, 800,000,000 ns) over as 1970 minus 2.8 s: the true time is minus the
+/// seconds plus the nanoseconds.
+fn set_time(time: TimeOrNow) -> SetTime {
+    let TimeOrNow::SpecificTime(time) = time else { return SetTime::Now };
+    SetTime::At(match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => Timestamp { seconds: after.as_secs() as i64, nanoseconds: after.subsec_nanos() },
+        Err(before) => {
+            let before = before.duration();
+            Timestamp { seconds: -(before.as_secs() as i64), nanoseconds: before.subsec_nanos() }
+        }
+    })
+}
+
+fn attr(meta: &Meta) -> FileAttr {
+    let stat = &meta.stat;
+    FileAttr {
+        ino: INodeNo(meta.node.0),
+        size: stat.st_size as u64,
+        blocks: stat.st_blocks as u64,
+        atime: system_time(stat.st_atime, stat.st_atime_nsec as i64),
+        mtime: system_time(stat.st_mtime, stat.st_mtime_nsec as i64),
+        ctime: system_time(stat.st_ctime, stat.st_ctime_nsec as i64),
+        crtime: UNIX_EPOCH,
+        kind: file_type(stat.st_mode),
+        perm: (stat.st_mode & 0o7777) as u16,
+        nlink: stat.st_nlink as u32,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        rdev: kernel_device(stat.st_rdev),
+        blksize: stat.st_blksize as u32,
+        flags: 0,
+    }
+}
+
+/// A device number as FUSE carries it (the kernel's `new_encode_dev`).
+fn kernel_device(device: u64) -> u32 {
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
+}
+
+fn device_of_kernel(device: u32) -> (u32, u32) {
+    ((device & 0xf_ff00) >> 8, (device & 0xff) | ((device >> 12) & 0xf_ff00))
+}
+
+fn reply_entry(reply: ReplyEntry, outcome: FsResult<Meta>) {
+    match outcome {
+        Ok(meta) => reply.entry(&KERNEL_CACHE_TTL, &attr(&meta), Generation(u64::from(meta.generation))),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+fn reply_attr(reply: ReplyAttr, outcome: FsResult<Meta>) {
+    match outcome {
+        Ok(meta) => reply.attr(&KERNEL_CACHE_TTL, &attr(&meta)),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+fn reply_empty(reply: ReplyEmpty, outcome: FsResult<()>) {
+    match outcome {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+/// A name that does not exist, which the kernel may remember: node 0.
+fn absent() -> FileAttr {
+    FileAttr {
+        ino: INodeNo(0),
+        size: 0,
+        blocks: 0,
+        atime: UNIX_EPOCH,
+        mtime: UNIX_EPOCH,
+        ctime: UNIX_EPOCH,
+        crtime: UNIX_EPOCH,
+        kind: FileType::RegularFile,
+        perm: 0,
+        nlink: 0,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: 0,
+        flags: 0,
+    }
+}
+
+fn reply_xattr(reply: ReplyXattr, size: u32, outcome: FsResult<Vec<u8>>) {
+    match outcome {
+        Ok(value) if size == 0 => reply.size(value.len() as u32),
+        Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
+        Ok(value) => reply.data(&value),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+/// Without these the mount would be wrong, not only slow.
+const NEEDED: [(InitFlags, &str); 4] = [
+    (InitFlags::FUSE_HANDLE_KILLPRIV_V2, "HANDLE_KILLPRIV_V2 (Linux 5.12)"),
+    (InitFlags::FUSE_POSIX_ACL, "POSIX_ACL"),
+    (InitFlags::FUSE_DONT_MASK, "DONT_MASK"),
+    (InitFlags::FUSE_MAX_PAGES, "MAX_PAGES"),
+];
+
+const WANTED: [InitFlags; 4] = [
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+];
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        for (flag, name) in NEEDED {
+            if config.add_capabilities(flag).is_err() {
+                *self.missing.lock() = Some(name.to_owned());
+                return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+            }
+        }
+        for flag in WANTED {
+            let _ = config.add_capabilities(flag);
+        }
+        let _ = config.set_max_write(FUSE_WRITE_LEN_MAX);
+        let _ = config.set_max_background(BACKGROUND_MAX);
+        Ok(())
+    }
+
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.volume.lookup(node(parent), name) {
+            Err(error) if error.errno == libc::ENOENT => {
+                reply.entry(&KERNEL_CACHE_TTL, &absent(), Generation(0));
+            }
+            outcome => reply_entry(reply, outcome),
+        }
+    }
+
+    fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
+        self.volume.forget(node(ino), count);
+    }
+
+    fn getattr(&self, _request: &Request, ino: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
+        reply_attr(reply, self.volume.getattr(node(ino), handle.map(|handle| handle.0)));
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let changes =
+            Changes { mode, uid, gid, size, atime: atime.map(set_time), mtime: mtime.map(set_time) };
+        let handle = handle.map(|handle| handle.0);
+        reply_attr(reply, self.volume.setattr(caller(request), node(ino), handle, changes));
+    }
+
+    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.volume.readlink(node(ino)) {
+            Ok(target) => reply.data(target.as_bytes()),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let at = At { parent: node(parent), name };
+        let asked = AskedMode { mode, umask };
+        reply_entry(reply, self.volume.mknod(caller(request), at, asked, device_of_kernel(rdev)));
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let at = At { parent: node(parent), name };
+        reply_entry(reply, self.volume.mkdir(caller(request), at, AskedMode { mode, umask }));
+    }
+
+    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        reply_empty(reply, self.volume.unlink(At { parent: node(parent), name }));
+    }
+
+    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        reply_empty(reply, self.volume.rmdir(At { parent: node(parent), name }));
+    }
+
+    fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let at = At { parent: node(parent), name };
+        reply_entry(reply, self.volume.symlink(caller(request), at, target));
+    }
+
+    fn rename(
+        &self,
+        _request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let from = At { parent: node(parent), name };
+        let to = At { parent: node(newparent), name: newname };
+        let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
+        reply_empty(reply, self.volume.rename(from, to, flags));
+    }
+
+    fn link(&self, _request: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        let at = At { parent: node(newparent), name: newname };
+        reply_entry(reply, self.volume.link(node(ino), at));
+    }
+
+    fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        match self.volume.open(node(ino), flags.0) {
+            Ok((handle, mode)) => reply.opened(FileHandle(handle), open_flags(mode)),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            if buffer.len() < size as usize {
+                buffer.resize(size as usize, 0);
+            }
+            match self.volume.read(handle.0, offset, &mut buffer[..size as usize]) {
+                Ok(count) => reply.data(&buffer[..count]),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let clear_privileges = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let request = WriteRequest { handle: handle.0, offset, data, clear_privileges };
+        let written = match self.volume.write(request) {
+            Ok(written) => written as u32,
+            Err(error) => return reply.error(errno(error)),
+        };
+        let Some(what) = synchronous(flags.0) else { return reply.written(written) };
+        if self.volume.kernel_syncs(handle.0) {
+            return reply.written(written);
+        }
+        match self.volume.sync_target(handle.0) {
+            Ok(fd) => self.sync(fd, what, move |outcome| match outcome {
+                Ok(()) => reply.written(written),
+                Err(error) => reply.error(io_errno(&error)),
+            }),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn flush(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _handle: FileHandle,
+        _owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        reply.ok();
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.volume.release(handle.0);
+        reply.ok();
+    }
+
+    fn fsync(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        let what = if datasync { Sync::Data } else { Sync::All };
+        match self.volume.sync_target(handle.0) {
+            Ok(fd) => self.sync(fd, what, move |outcome| match outcome {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(io_errno(&error)),
+            }),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        match self.volume.opendir(node(ino)) {
+            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn readdir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let outcome = self.volume.readdir(handle.0, offset, |entry| {
+            let kind = file_type(entry.kind.as_raw_mode());
+            !reply.add(INodeNo(entry.node.0), entry.next_offset, kind, &entry.name)
+        });
+        match outcome {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let mut failed = None;
+        let outcome = self.volume.readdir(handle.0, offset, |entry| {
+            if entry.is_dot() {
+                let dot = FileAttr { kind: FileType::Directory, ..absent() };
+                let ino = INodeNo(entry.node.0);
+                return !reply.add(ino, entry.next_offset, &entry.name, &Duration::ZERO, &dot, Generation(0));
+            }
+            let meta = match self.volume.lookup_listed(handle.0, entry) {
+                Ok(Some(meta)) => meta,
+                Ok(None) => return true,
+                Err(error) => {
+                    failed = Some(error);
+                    return false;
+                }
+            };
+            let generation = Generation(u64::from(meta.generation));
+            let attr = attr(&meta);
+            let full =
+                reply.add(attr.ino, entry.next_offset, &entry.name, &KERNEL_CACHE_TTL, &attr, generation);
+            if full {
+                self.volume.forget(meta.node, 1);
+            }
+            !full
+        });
+        match (outcome, failed) {
+            (Ok(()), None) => reply.ok(),
+            (Err(error), _) | (Ok(()), Some(error)) => reply.error(errno(error)),
+        }
+    }
+
+    fn releasedir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.volume.releasedir(handle.0);
+        reply.ok();
+    }
+
+    fn fsyncdir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        let what = if datasync { Sync::Data } else { Sync::All };
+        match self.volume.sync_directory_target(handle.0) {
+            Ok(fd) => self.sync(Arc::new(fd), what, move |outcome| match outcome {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(io_errno(&error)),
+            }),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        match self.volume.statfs() {
+            Ok(fs) => reply.statfs(
+                fs.f_blocks,
+                fs.f_bfree,
+                fs.f_bavail,
+                fs.f_files,
+                fs.f_ffree,
+                fs.f_bsize as u32,
+                fs.f_namemax as u32,
+                fs.f_frsize as u32,
+            ),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        reply_empty(reply, self.volume.setxattr(caller(request), node(ino), name, value, flags));
+    }
+
+    fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        reply_xattr(reply, size, self.volume.getxattr(node(ino), name));
+    }
+
+    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        reply_xattr(reply, size, self.volume.listxattr(node(ino)));
+    }
+
+    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        reply_empty(reply, self.volume.removexattr(node(ino), name));
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let at = At { parent: node(parent), name };
+        match self.volume.create(caller(request), at, AskedMode { mode, umask }, flags) {
+            Ok((meta, handle, mode)) => {
+                let generation = Generation(u64::from(meta.generation));
+                reply.created(
+                    &KERNEL_CACHE_TTL,
+                    &attr(&meta),
+                    generation,
+                    FileHandle(handle),
+                    open_flags(mode),
+                );
+            }
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn fallocate(
+        &self,
+        request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        reply_empty(reply, self.volume.fallocate(caller(request), handle.0, offset, length, mode));
+    }
+
+    fn lseek(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        match self.volume.seek(handle.0, offset, whence) {
+            Ok(found) => reply.offset(found),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    /// The kernel then reads and writes, and every byte is captured.
+    fn copy_file_range(
+        &self,
+        _request: &Request,
+        _ino_in: INodeNo,
+        _handle_in: FileHandle,
+        _offset_in: u64,
+        _ino_out: INodeNo,
+        _handle_out: FileHandle,
+        _offset_out: u64,
+        _len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+}
+
+/// What a write with these open flags has to sync before it returns.
+fn synchronous(flags: i32) -> Option<Sync> {
+    match flags & libc::O_SYNC {
+        0 => None,
+        libc::O_DSYNC => Some(Sync::Data),
+        _ => Some(Sync::All),
+    }
+}

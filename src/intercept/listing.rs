@@ -1,0 +1,138 @@
+//! Reading directories.
+
+use std::collections::{HashMap, VecDeque};
+use std::ffi::OsString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use parking_lot::{Mutex, RwLock};
+use rustix::fs::{RawDir, SeekFrom};
+
+use super::error::{FsError, FsResult, Step};
+use super::objects::{Node, NodeId};
+use super::volume::{Meta, Volume};
+
+/// Bytes of one `getdents64` call.
+const BUFFER_LEN: usize = 32 * 1024;
+
+/// One entry of a directory.
+pub struct Listed {
+    pub name: OsString,
+    pub node: NodeId,
+    /// `DT_*` type as the file system gave it.
+    pub kind: rustix::fs::FileType,
+    /// Where reading goes on after this entry.
+    pub next_offset: u64,
+}
+
+impl Listed {
+    pub fn is_dot(&self) -> bool {
+        self.name == "." || self.name == ".."
+    }
+}
+
+/// An open directory.
+pub struct OpenDirectory {
+    node: Arc<Node>,
+    fd: OwnedFd,
+    stream: Mutex<Stream>,
+}
+
+/// Entries that were read and not yet taken.
+#[derive(Default)]
+struct Stream {
+    offset: u64,
+    entries: VecDeque<Listed>,
+}
+
+/// Open directories by the number that the kernel holds.
+#[derive(Default)]
+pub struct Listings {
+    next: AtomicU64,
+    open: RwLock<HashMap<u64, Arc<OpenDirectory>>>,
+}
+
+impl Listings {
+    fn get(&self, handle: u64) -> FsResult<Arc<OpenDirectory>> {
+        self.open.read().get(&handle).cloned().ok_or(FsError::new(libc::EBADF, "open directory"))
+    }
+}
+
+impl Volume {
+    pub fn opendir(&self, node: NodeId) -> FsResult<u64> {
+        let node = self.node(node)?;
+        let fd = self.descriptors.open(&node, libc::O_RDONLY | libc::O_DIRECTORY)?;
+        let handle = self.listings.next.fetch_add(1, Relaxed) + 1;
+        let open = OpenDirectory { node, fd, stream: Mutex::default() };
+        self.listings.open.write().insert(handle, Arc::new(open));
+        Ok(handle)
+    }
+
+    pub fn releasedir(&self, handle: u64) {
+        self.listings.open.write().remove(&handle);
+    }
+
+    /// Hands entries from `offset` on to `take` until it answers `false` (its buffer is full:
+    /// that entry comes again) or the directory ends.
+    pub fn readdir(&self, handle: u64, offset: u64, mut take: impl FnMut(&Listed) -> bool) -> FsResult<()> {
+        let dir = self.listings.get(handle)?;
+        let mut stream = dir.stream.lock();
+        if offset != stream.offset {
+            rustix::fs::seek(&dir.fd, SeekFrom::Start(offset)).step("seek in a directory")?;
+            *stream = Stream { offset, entries: VecDeque::new() };
+        }
+        loop {
+            if stream.entries.is_empty() {
+                stream.entries = read_entries(&dir.fd)?;
+            }
+            let Some(entry) = stream.entries.front() else { return Ok(()) };
+            if !take(entry) {
+                return Ok(());
+            }
+            stream.offset = entry.next_offset;
+            stream.entries.pop_front();
+        }
+    }
+
+    /// Looks up an entry that a listing found; `None` when it is gone by now. The kernel gets
+    /// one lookup.
+    pub fn lookup_listed(&self, handle: u64, entry: &Listed) -> FsResult<Option<Meta>> {
+        let dir = self.listings.get(handle)?;
+        let _names = dir.node.names.lock();
+        match self.sight(&dir.node, dir.fd.as_fd(), &entry.name) {
+            Ok((node, stat)) => {
+                let node = node.into_lookup();
+                Ok(Some(self.meta(&node, stat)))
+            }
+            Err(error) if error.errno == libc::ENOENT => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What an fsync of an open directory has to sync.
+    pub fn sync_directory_target(&self, handle: u64) -> FsResult<OwnedFd> {
+        self.listings.get(handle)?.fd.try_clone().step("duplicate a descriptor")
+    }
+}
+
+fn read_entries(fd: &OwnedFd) -> FsResult<VecDeque<Listed>> {
+    let mut buffer = Vec::<u8>::with_capacity(BUFFER_LEN);
+    let mut reader = RawDir::new(fd, buffer.spare_capacity_mut());
+    let mut entries = VecDeque::new();
+    // One system call fills the buffer; what it gave is taken whole.
+    while let Some(entry) = reader.next() {
+        let entry = entry.step("read a directory")?;
+        entries.push_back(Listed {
+            name: OsString::from_vec(entry.file_name().to_bytes().to_vec()),
+            node: NodeId::of_inode(entry.ino()),
+            kind: entry.file_type(),
+            next_offset: entry.next_entry_cookie(),
+        });
+        if reader.is_buffer_empty() {
+            break;
+        }
+    }
+    Ok(entries)
+}

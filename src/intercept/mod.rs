@@ -1,0 +1,33 @@
+//! Capture: the file system that applications see, and the only source of ops.
+//!
+//! ```text
+//!  kernel ── fuse.rs (adapter, the only user of fuser) ── volume.rs and the ops below
+//!                                                            │
+//!            objects.rs (who is who)   locks.rs (in what order)   descriptors.rs (open ends)
+//!                                                            │
+//!                              names.rs  data.rs  attributes.rs  listing.rs
+//!                                  │ change on the backing directory, then,
+//!                                  │ under the same locks, the op into the queue
+//! ```
+//! Never waits for the network, and holds no lock over an fsync. Everything but `fuse.rs` works,
+//! and is tested, without a mount.
+
+mod attributes;
+mod clearing;
+mod data;
+mod descriptors;
+mod error;
+mod fuse;
+mod listing;
+mod locks;
+mod names;
+mod objects;
+#[cfg(test)]
+mod tests;
+mod volume;
+
+pub use data::OpenMode;
+pub use error::FsError;
+pub use fuse::{Mount, MountError, Serving};
+pub use objects::NodeId;
+pub use volume::{Caller, Meta, Volume};

@@ -1,0 +1,202 @@
+//! Who is who: one node for every inode that the kernel knows, found by its number.
+//!
+//! A node exists while the kernel holds lookups on it or an op in progress has it pinned, and
+//! there is never more than one for an inode: its locks would protect nothing otherwise.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+
+use crate::packet::ObjectId;
+use crate::sys::FileHandle;
+
+/// The kernel's name for a node: the backing inode number, 1 for the root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub u64);
+
+impl NodeId {
+    pub const ROOT: NodeId = NodeId(1);
+
+    /// Node id of a backing inode that is not the root. Number 1 belongs to the root.
+    pub fn of_inode(inode: u64) -> NodeId {
+        NodeId(if inode == 1 { u64::MAX } else { inode })
+    }
+}
+
+/// One object of the backing directory.
+pub struct Node {
+    pub id: NodeId,
+    pub object: ObjectId,
+    /// File type, `S_IFMT` bits.
+    pub file_type: u32,
+    /// `None` where the file system has no handles; then `descriptor` is kept for ever.
+    pub handle: Option<FileHandle>,
+    /// Lookups of the kernel plus pins of ops in progress. Only changed under the shard's lock.
+    lookups: AtomicU64,
+    /// *Directory lock*: names in this directory. Taken after the tree lock, before object
+    /// locks; two of them by id order.
+    pub names: Mutex<()>,
+    /// *Object lock*: data and attributes. Taken after directory locks, before the queue's
+    /// tail; several of them by id order.
+    pub state: Mutex<NodeState>,
+    /// Where the object was last seen. A leaf lock: nothing is taken under it.
+    pub place: Mutex<Place>,
+    /// `O_PATH` descriptor, while it is cached. A leaf lock.
+    pub descriptor: Mutex<Option<Arc<OwnedFd>>>,
+    pub recently_used: AtomicBool,
+    /// The descriptor must stay: the last name is gone, or there are no handles.
+    pub keep_descriptor: AtomicBool,
+}
+
+/// What the object lock protects beside the data itself.
+#[derive(Default)]
+pub struct NodeState {
+    /// No name is left: changes are nobody's any more and are not sent.
+    pub nameless: bool,
+    /// Open handles that are read-write and cached: shared mappings are possible.
+    pub cached_read_write: u32,
+    /// Open handles that write directly, past the kernel's page cache.
+    pub direct_writers: u32,
+}
+
+/// Last known name, for the path that travels with packets.
+#[derive(Default)]
+pub struct Place {
+    pub parent: Option<NodeId>,
+    pub name: Box<[u8]>,
+    /// Path as of this tree generation.
+    pub path: Option<(u64, Arc<[u8]>)>,
+}
+
+impl Node {
+    pub fn is_directory(&self) -> bool {
+        self.file_type == libc::S_IFDIR
+    }
+
+    pub fn set_place(&self, parent: NodeId, name: &[u8]) {
+        let mut place = self.place.lock();
+        if place.parent != Some(parent) || *place.name != *name {
+            *place = Place { parent: Some(parent), name: name.into(), path: None };
+        }
+    }
+}
+
+/// What is needed to make a node that is not known yet.
+pub struct Sighting {
+    pub id: NodeId,
+    pub object: ObjectId,
+    pub file_type: u32,
+    pub handle: Option<FileHandle>,
+    pub descriptor: Option<Arc<OwnedFd>>,
+}
+
+const SHARDS: usize = 16;
+/// After this many nodes have gone, freed memory is given back to the system.
+const TRIM_AFTER: u64 = 50_000;
+
+/// The table of nodes.
+pub struct Objects {
+    shards: [Mutex<HashMap<NodeId, Arc<Node>>>; SHARDS],
+    forgotten: AtomicU64,
+}
+
+/// A node that cannot be forgotten while an op works on it.
+pub struct Pinned<'a> {
+    objects: &'a Objects,
+    node: Arc<Node>,
+}
+
+impl std::ops::Deref for Pinned<'_> {
+    type Target = Arc<Node>;
+    fn deref(&self) -> &Arc<Node> {
+        &self.node
+    }
+}
+
+impl Pinned<'_> {
+    /// Hands the pin over to the kernel as a lookup.
+    pub fn into_lookup(self) -> Arc<Node> {
+        let node = self.node.clone();
+        std::mem::forget(self);
+        node
+    }
+}
+
+impl Drop for Pinned<'_> {
+    fn drop(&mut self) {
+        self.objects.forget(self.node.id, 1);
+    }
+}
+
+impl Objects {
+    pub fn new() -> Objects {
+        Objects { shards: std::array::from_fn(|_| Mutex::default()), forgotten: AtomicU64::new(0) }
+    }
+
+    /// The node that the kernel named.
+    pub fn get(&self, id: NodeId) -> Option<Arc<Node>> {
+        self.shard(id).lock().get(&id).cloned()
+    }
+
+    /// The node of a sighted object, made if it is new, pinned once more. A node whose inode
+    /// number now belongs to another object (generation differs) is replaced.
+    pub fn pin(&self, sighting: Sighting) -> Pinned<'_> {
+        let mut shard = self.shard(sighting.id).lock();
+        if let Some(node) = shard.get(&sighting.id)
+            && node.object == sighting.object
+        {
+            node.lookups.fetch_add(1, Relaxed);
+            return Pinned { objects: self, node: node.clone() };
+        }
+        let node = Arc::new(Node {
+            id: sighting.id,
+            object: sighting.object,
+            file_type: sighting.file_type,
+            keep_descriptor: AtomicBool::new(sighting.handle.is_none()),
+            handle: sighting.handle,
+            lookups: AtomicU64::new(1),
+            names: Mutex::new(()),
+            state: Mutex::default(),
+            place: Mutex::default(),
+            descriptor: Mutex::new(sighting.descriptor),
+            recently_used: AtomicBool::new(false),
+        });
+        shard.insert(sighting.id, node.clone());
+        Pinned { objects: self, node }
+    }
+
+    /// Takes back `count` lookups; the node goes with the last.
+    pub fn forget(&self, id: NodeId, count: u64) {
+        if id == NodeId::ROOT {
+            return;
+        }
+        let mut shard = self.shard(id).lock();
+        let Some(node) = shard.get(&id) else { return };
+        let before = node.lookups.load(Relaxed);
+        node.lookups.store(before.saturating_sub(count), Relaxed);
+        if before > count {
+            return;
+        }
+        let gone = shard.remove(&id);
+        if shard.capacity() > 1024 && shard.len() < shard.capacity() / 4 {
+            shard.shrink_to_fit();
+        }
+        drop(shard);
+        drop(gone);
+        if self.forgotten.fetch_add(1, Relaxed) % TRIM_AFTER == TRIM_AFTER - 1 {
+            crate::sys::give_back_memory();
+        }
+    }
+
+    /// Nodes known at this moment.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    fn shard(&self, id: NodeId) -> &Mutex<HashMap<NodeId, Arc<Node>>> {
+        &self.shards[(id.0 as usize ^ (id.0 >> 8) as usize) % SHARDS]
+    }
+}

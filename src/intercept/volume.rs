@@ -1,0 +1,303 @@
+//! The protected directory as a file system: what the ops in this room share.
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use rustix::fs::{AtFlags, Stat};
+
+use super::data::Handles;
+use super::descriptors::Descriptors;
+use super::error::{FsError, FsResult, Step};
+use super::listing::Listings;
+use super::locks::TreeGuard;
+use super::objects::{Node, NodeId, Objects, Pinned, Place, Sighting};
+use crate::limits::{NAME_LEN_MAX, SOURCE_DESCRIPTORS};
+use crate::packet::{Attributes, Entry, Name, ObjectId, Op, Timestamp};
+use crate::queue::{Closed, Draft, Pool, Queue, Reservation};
+use crate::sys::{FileHandle, Identity};
+
+/// Room reserved for the header of an op; what is more or less is settled when it is appended.
+const HEADER_ROOM: usize = 512;
+
+/// Who asked, as the kernel says.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    pub uid: u32,
+    pub gid: u32,
+    pub pid: u32,
+}
+
+impl Caller {
+    pub fn identity(&self) -> Identity {
+        Identity { uid: self.uid, gid: self.gid }
+    }
+}
+
+/// An object with its attributes, for a reply to the kernel.
+pub struct Meta {
+    pub node: NodeId,
+    pub generation: u32,
+    pub stat: Stat,
+}
+
+/// A directory under capture. Every change that goes through it is in the queue, in the order of
+/// its effects on the backing directory.
+pub struct Volume {
+    pub(super) objects: Objects,
+    pub(super) descriptors: Descriptors,
+    pub(super) handles: Handles,
+    pub(super) listings: Listings,
+    pub(super) queue: Arc<Queue>,
+    pub(super) pool: Pool,
+    /// *Tree lock*: first in the lock order.
+    tree: RwLock<()>,
+    /// Raised whenever a directory moves: paths remembered before are worthless.
+    tree_generation: AtomicU64,
+    root: Arc<Node>,
+    has_handles: bool,
+    birth_epoch: u32,
+    diverged: Mutex<Option<String>>,
+}
+
+impl Volume {
+    /// `backing` is an open directory (not `O_PATH`) on a mount that shows nothing but the
+    /// backing directory. New objects get ids of this epoch.
+    ///
+    /// Errors: `ENOTDIR`, and whatever the file system answers to a first look.
+    pub fn new(backing: OwnedFd, queue: Arc<Queue>, birth_epoch: u32) -> FsResult<Volume> {
+        let handle = FileHandle::of(backing.as_fd()).ok();
+        let stat = rustix::fs::fstat(&backing).step("stat the backing directory")?;
+        if file_type(&stat) != libc::S_IFDIR {
+            return Err(FsError::new(libc::ENOTDIR, "backing directory"));
+        }
+        let objects = Objects::new();
+        let root_fd = Arc::new(backing.try_clone().step("duplicate a descriptor")?);
+        let sighting = Sighting {
+            id: NodeId::ROOT,
+            object: object_id(handle.as_ref(), birth_epoch, &stat),
+            file_type: libc::S_IFDIR,
+            handle: None,
+            descriptor: Some(root_fd),
+        };
+        let root = objects.pin(sighting).into_lookup();
+        Ok(Volume {
+            objects,
+            descriptors: Descriptors::new(backing, SOURCE_DESCRIPTORS),
+            handles: Handles::default(),
+            listings: Listings::default(),
+            queue,
+            pool: Pool::new(),
+            tree: RwLock::new(()),
+            tree_generation: AtomicU64::new(0),
+            root,
+            has_handles: handle.is_some(),
+            birth_epoch,
+            diverged: Mutex::new(None),
+        })
+    }
+
+    /// Whether the file system has handles. Without them one descriptor stays open for every
+    /// known object.
+    pub fn has_handles(&self) -> bool {
+        self.has_handles
+    }
+
+    /// Objects that the kernel knows at this moment.
+    pub fn known_objects(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// The object with this name in a directory; the kernel gets one lookup on it.
+    pub fn lookup(&self, parent: NodeId, name: &OsStr) -> FsResult<Meta> {
+        let parent = self.node(parent)?;
+        let _names = parent.names.lock();
+        let dir = self.descriptors.of(&parent)?;
+        let (node, stat) = self.sight(&parent, dir.as_fd(), name)?;
+        let node = node.into_lookup();
+        Ok(self.meta(&node, stat))
+    }
+
+    /// Takes back lookups of the kernel.
+    pub fn forget(&self, node: NodeId, count: u64) {
+        self.objects.forget(node, count);
+    }
+
+    /// Why the targets may miss a change, if they may: a resynchronisation is needed.
+    pub fn diverged(&self) -> Option<String> {
+        self.diverged.lock().clone()
+    }
+
+    /// For steps between a change on disk and its op: where one fails, the change was made and
+    /// cannot be described, and that is never silent.
+    pub(super) fn after_change<T>(&self, outcome: FsResult<T>) -> FsResult<T> {
+        if let Err(error) = &outcome {
+            log::error!("a change could not be captured, a resynchronisation is needed: {error}");
+            self.diverged.lock().get_or_insert_with(|| error.to_string());
+        }
+        outcome
+    }
+
+    pub(super) fn node(&self, id: NodeId) -> FsResult<Arc<Node>> {
+        if id == NodeId::ROOT {
+            return Ok(self.root.clone());
+        }
+        self.objects.get(id).ok_or(FsError::stale("node"))
+    }
+
+    /// Looks at a name, and pins the node of what it finds. The directory's lock must be held.
+    pub(super) fn sight(
+        &self,
+        parent: &Arc<Node>,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+    ) -> FsResult<(Pinned<'_>, Stat)> {
+        let name_c = c_name(name)?;
+        let stat = rustix::fs::statat(dir, &*name_c, AtFlags::SYMLINK_NOFOLLOW).step("look up")?;
+        let node = if self.has_handles {
+            let handle = FileHandle::at(dir, &name_c).step("look up a handle")?;
+            self.pin(Some(handle), None, &stat)
+        } else {
+            let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
+            let fd =
+                rustix::fs::openat(dir, &*name_c, flags, rustix::fs::Mode::empty()).step("open a name")?;
+            self.pin(None, Some(Arc::new(fd)), &stat)
+        };
+        node.set_place(parent.id, name.as_bytes());
+        Ok((node, stat))
+    }
+
+    /// Pins the node of an object that was just made and is open.
+    pub(super) fn sight_new(
+        &self,
+        parent: &Node,
+        fd: Arc<OwnedFd>,
+        name: &OsStr,
+    ) -> FsResult<(Pinned<'_>, Stat)> {
+        let stat = rustix::fs::fstat(&*fd).step("stat a new object")?;
+        let handle = if self.has_handles {
+            Some(FileHandle::of(fd.as_fd()).step("handle of a new object")?)
+        } else {
+            None
+        };
+        let descriptor = if handle.is_none() { Some(fd) } else { None };
+        let node = self.pin(handle, descriptor, &stat);
+        node.set_place(parent.id, name.as_bytes());
+        Ok((node, stat))
+    }
+
+    fn pin(&self, handle: Option<FileHandle>, descriptor: Option<Arc<OwnedFd>>, stat: &Stat) -> Pinned<'_> {
+        self.objects.pin(Sighting {
+            id: NodeId::of_inode(stat.st_ino),
+            object: object_id(handle.as_ref(), self.birth_epoch, stat),
+            file_type: file_type(stat),
+            handle,
+            descriptor,
+        })
+    }
+
+    pub(super) fn meta(&self, node: &Node, stat: Stat) -> Meta {
+        Meta { node: node.id, generation: node.object.generation, stat }
+    }
+
+    pub(super) fn shared_tree(&self) -> TreeGuard<'_> {
+        TreeGuard::Shared { _guard: self.tree.read() }
+    }
+
+    pub(super) fn exclusive_tree(&self) -> TreeGuard<'_> {
+        TreeGuard::Exclusive { _guard: self.tree.write() }
+    }
+
+    /// Call it when a directory moved, under the exclusive tree lock.
+    pub(super) fn directories_moved(&self) {
+        self.tree_generation.fetch_add(1, Relaxed);
+    }
+
+    /// Room in the queue for an op with `payload` bytes. Call it before taking any lock.
+    pub(super) fn reserve(&self, payload: usize) -> Result<Reservation, Closed> {
+        self.queue.reserve(payload, HEADER_ROOM)
+    }
+
+    /// Puts an op about `node` into the queue. The locks of the change must still be held.
+    pub(super) fn append(&self, room: &mut Reservation, node: &Node, op: &Op, payload: Bytes) {
+        let path = self.path(node);
+        self.queue.append(room, Draft::new(&path, op, payload));
+    }
+
+    /// Path of a node relative to the root, as far as it is known; remembered until a directory moves.
+    pub(super) fn path(&self, node: &Node) -> Arc<[u8]> {
+        let generation = self.tree_generation.load(Relaxed);
+        if let Some((as_of, path)) = &node.place.lock().path
+            && *as_of == generation
+        {
+            return path.clone();
+        }
+        let path: Arc<[u8]> = self.walk_up(node).unwrap_or_default().into();
+        node.place.lock().path = Some((generation, path.clone()));
+        path
+    }
+
+    /// `None` where an ancestor is not known any more: the path is only a cross-check.
+    fn walk_up(&self, node: &Node) -> Option<Vec<u8>> {
+        let mut names: Vec<Box<[u8]>> = Vec::new();
+        let (mut parent, name) = place_of(&node.place.lock())?;
+        names.push(name);
+        while parent != NodeId::ROOT {
+            let (above, name) = place_of(&self.objects.get(parent)?.place.lock())?;
+            names.push(name);
+            parent = above;
+            if names.len() > crate::limits::PATH_LEN_MAX {
+                return None;
+            }
+        }
+        names.reverse();
+        Some(names.join(&b'/'))
+    }
+}
+
+fn place_of(place: &Place) -> Option<(NodeId, Box<[u8]>)> {
+    Some((place.parent?, place.name.clone()))
+}
+
+fn object_id(handle: Option<&FileHandle>, birth_epoch: u32, stat: &Stat) -> ObjectId {
+    match handle {
+        Some(handle) => handle.object_id(birth_epoch, stat.st_ino),
+        None => ObjectId { birth_epoch, generation: 0, inode: stat.st_ino },
+    }
+}
+
+/// A name as the system calls take it. Longer names than any file system has are refused here.
+pub(super) fn c_name(name: &OsStr) -> FsResult<CString> {
+    if name.len() > NAME_LEN_MAX {
+        return Err(FsError::new(libc::ENAMETOOLONG, "name"));
+    }
+    CString::new(name.as_bytes()).map_err(|_| FsError::new(libc::EINVAL, "name with a NUL"))
+}
+
+/// A name in a directory, as ops carry it.
+pub(super) fn entry(dir: &Node, name: &OsStr) -> FsResult<Entry> {
+    let name = Name::new(name.as_bytes()).map_err(|_| FsError::new(libc::EINVAL, "name"))?;
+    Ok(Entry { dir: dir.object, name })
+}
+
+/// Type bits (`S_IFMT`) of an object.
+pub(super) fn file_type(stat: &Stat) -> u32 {
+    stat.st_mode & libc::S_IFMT
+}
+
+/// Permission bits, with setuid, setgid and sticky.
+pub(super) fn permissions(stat: &Stat) -> u32 {
+    stat.st_mode & 0o7777
+}
+
+pub(super) fn mtime(stat: &Stat) -> Timestamp {
+    Timestamp { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 }
+}
+
+pub(super) fn attributes(stat: &Stat) -> Attributes {
+    Attributes { mode: permissions(stat), uid: stat.st_uid, gid: stat.st_gid, mtime: mtime(stat) }
+}
