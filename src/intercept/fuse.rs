@@ -67,10 +67,8 @@ pub struct Serving {
 }
 
 impl Mount {
-    /// Mounts over a directory. `name` is shown as the source of the mount. Call it and
-    /// [`Mount::serve`] on one thread: the serving threads inherit its capabilities.
+    /// Mounts over a directory. `name` is shown as the source of the mount.
     pub fn new(volume: Arc<Volume>, mount_point: &Path, name: &str) -> Result<Mount, MountError> {
-        crate::sys::keep_capabilities_across_identities().map_err(MountError::Io)?;
         let mut config = Config::default();
         config.mount_options = vec![
             MountOption::FSName(name.to_owned()),

@@ -8,7 +8,7 @@ mod thread;
 pub use handle::{FileHandle, open_by_handle};
 pub use mapping::SharedPage;
 pub use memory::give_back_memory;
-pub use thread::{Identity, as_caller, keep_capabilities_across_identities, own_umask, set_umask};
+pub use thread::{Identity, as_caller, prepare_thread, set_umask};
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::PathBuf;

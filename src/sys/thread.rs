@@ -21,24 +21,13 @@ thread_local! {
     static READY: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Makes this thread, and those it starts, keep its capabilities when the file-system identity
-/// changes. Without it, root acting for a user could no longer write where only root may.
+/// Makes this thread fit to act for others, once: a umask and working directory of its own
+/// (`unshare(CLONE_FS)`), and capabilities that a change of identity leaves alone. Without the
+/// latter, root acting for a user could no longer write where only root may. Processes that this
+/// thread starts would inherit it: start none.
 ///
 /// Errors: `EPERM` without `CAP_SETPCAP`.
-pub fn keep_capabilities_across_identities() -> io::Result<()> {
-    // SAFETY: prctl with integer arguments touches no memory of ours.
-    let current = unsafe { libc::prctl(libc::PR_GET_SECUREBITS) };
-    if current < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: as above.
-    let result =
-        unsafe { libc::prctl(libc::PR_SET_SECUREBITS, current as libc::c_ulong | SECBIT_NO_SETUID_FIXUP) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// Gives this thread a umask and working directory of its own (`unshare(CLONE_FS)`), once.
-pub fn own_umask() -> io::Result<()> {
+pub fn prepare_thread() -> io::Result<()> {
     if READY.get() {
         return Ok(());
     }
@@ -46,11 +35,21 @@ pub fn own_umask() -> io::Result<()> {
     if unsafe { libc::unshare(libc::CLONE_FS) } < 0 {
         return Err(io::Error::last_os_error());
     }
+    // SAFETY: prctl with integer arguments touches no memory of ours.
+    let current = unsafe { libc::prctl(libc::PR_GET_SECUREBITS) };
+    if current < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let kept = current as libc::c_ulong | SECBIT_NO_SETUID_FIXUP;
+    // SAFETY: as above.
+    if unsafe { libc::prctl(libc::PR_SET_SECUREBITS, kept) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
     READY.set(true);
     Ok(())
 }
 
-/// Sets the umask of this thread; [`own_umask`] must have gone before.
+/// Sets the umask of this thread; [`prepare_thread`] must have gone before.
 pub fn set_umask(mask: u32) {
     debug_assert!(READY.get(), "the umask would be the whole process's");
     // SAFETY: umask cannot fail and touches no memory of ours.
@@ -59,7 +58,7 @@ pub fn set_umask(mask: u32) {
 
 /// Runs `work` with the file-system identity and umask of a caller, on this thread only.
 pub fn as_caller<T>(identity: Identity, umask: u32, work: impl FnOnce() -> T) -> io::Result<T> {
-    own_umask()?;
+    prepare_thread()?;
     set_umask(umask);
     if identity == Identity::ROOT {
         return Ok(work());
@@ -101,7 +100,6 @@ mod tests {
         let path = dir.path().join("f");
         let caller = Identity { uid: 1234, gid: 5678 };
         std::thread::spawn(move || {
-            keep_capabilities_across_identities().unwrap();
             // The directory is root's, mode 0700: only kept capabilities let this through.
             as_caller(caller, 0o077, || std::fs::write(&path, "x")).unwrap().unwrap();
             let meta = std::fs::metadata(&path).unwrap();
