@@ -2,10 +2,12 @@
 
 mod handle;
 mod mapping;
+mod peer;
 mod thread;
 
 pub use handle::{FileHandle, open_by_handle};
 pub use mapping::SharedPage;
+pub use peer::{Peer, peer_of};
 pub use thread::{Identity, as_caller, keep_capabilities_across_identities, own_umask, set_umask};
 
 use std::os::fd::{AsRawFd, BorrowedFd};
