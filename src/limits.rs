@@ -88,6 +88,28 @@ pub const TARGET_DESCRIPTORS: usize = 512;
 /// How long the kernel may cache names and attributes: all changes come through the mount.
 pub const KERNEL_CACHE_TTL: Duration = Duration::from_secs(86_400);
 
+/// Callers that a daemon's control socket serves at once: far above what people and a
+/// monitoring system need, and a bound on its threads.
+pub const CONTROL_CALLERS_MAX: usize = 32;
+
+/// Longest request on the control socket, in bytes.
+pub const CONTROL_REQUEST_LEN_MAX: usize = 16 * 1024;
+
+/// Longest response on the control socket, in bytes: a status with thousands of alerts.
+pub const CONTROL_RESPONSE_LEN_MAX: usize = 4 << 20;
+
+/// A caller of the control socket that says nothing for this long is hung up on.
+pub const CONTROL_IDLE: Duration = Duration::from_secs(60);
+
+/// How long a command waits for a daemon's answer to what needs no waiting.
+pub const CONTROL_ANSWER: Duration = Duration::from_secs(5);
+
+/// A target further behind than this is a warning for monitoring systems.
+pub const LAG_WARNING: Duration = Duration::from_secs(60);
+
+/// How long a question about a mount may take before the mount counts as hung.
+pub const MOUNT_PROBE: Duration = Duration::from_secs(3);
+
 const _: () = assert!(PAYLOAD_LEN_MAX >= FUSE_WRITE_LEN_MAX as usize);
 const _: () = assert!(PAYLOAD_LEN_MAX >= XATTR_VALUE_LEN_MAX);
 const _: () = assert!(LISTING_LEN_CUT + 2 * XATTR_LIST_LEN_MAX < HEADER_LEN_MAX);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::limits::QUEUE_PACKET_COST;
 use crate::packet::{HeaderDigest, Op, Position, Sequence, encode_packet_header};
@@ -65,7 +65,7 @@ impl Drop for Reservation {
 pub struct CursorId(u64);
 
 /// What the queue holds and did; bytes include the cost of bookkeeping.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueStats {
     pub packets: u64,
     pub bytes: u64,

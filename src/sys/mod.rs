@@ -3,11 +3,13 @@
 mod handle;
 mod mapping;
 mod memory;
+mod peer;
 mod thread;
 
 pub use handle::{FileHandle, open_by_handle};
 pub use mapping::SharedPage;
 pub use memory::give_back_memory;
+pub use peer::{Peer, peer_of};
 pub use thread::{Identity, as_caller, prepare_thread, set_umask};
 
 use std::os::fd::{AsRawFd, BorrowedFd};

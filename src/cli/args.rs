@@ -1,0 +1,174 @@
+//! The command line as users and scripts type it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::units::{parse_duration, parse_size};
+use crate::limits::QUEUE_MEMORY;
+use crate::source::Target;
+
+/// Real-time, ordered replication for any directory on Linux.
+#[derive(Debug, Parser)]
+#[command(name = "standin", version, after_help = AFTER_HELP, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Commands that are planned and not in this version: serve, invite, pair, connection, replication,
+mirror, verify, restore, bitmap, merge, resync, monitor, failover, failback, drill, clone, marker, size.
+
+Exit codes: 0 ok, 1 warning or timed out, 2 critical or the command could not work.";
+
+/// What every command has.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Common {
+    /// Answer in JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Directory of the control sockets [default: /run/standin; the user's runtime directory when not root]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub run: Option<PathBuf>,
+    /// Directory of identities and positions [default: /var/lib/standin; the user's state directory when not root]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Mount over DIR and replicate every change of it
+    Protect(Protect),
+    /// Say how a daemon, its connections and its queue are
+    Status(Status),
+    /// Wait until all targets have what was written before this command
+    WaitSync(WaitSync),
+    /// Send what is queued, take the mount away, end the daemon
+    Stop(Stop),
+    /// Check this machine and a directory before they are used
+    Doctor(Doctor),
+    #[command(flatten)]
+    Planned(Planned),
+}
+
+#[derive(Debug, Args)]
+pub struct Protect {
+    /// The directory that applications use
+    pub dir: PathBuf,
+    /// Serve the data of this directory at DIR, instead of DIR's own
+    #[arg(long, value_name = "DIR")]
+    pub backing: Option<PathBuf>,
+    /// local:PATH or null:; may be repeated
+    #[arg(long, value_name = "TARGET")]
+    pub to: Vec<Target>,
+    /// Name of the replication set [default: the last part of DIR]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Start although files are open for writing past the mount; their writes are not replicated
+    #[arg(long)]
+    pub force: bool,
+    /// Take over a replica directory that is not empty
+    #[arg(long)]
+    pub adopt: bool,
+    /// Start although mounts below DIR will be hidden
+    #[arg(long)]
+    pub hide_nested: bool,
+    /// Memory for changes that the targets do not have yet
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value_t = QUEUE_MEMORY as u64)]
+    pub queue_memory: u64,
+    /// Run in the background
+    #[arg(long)]
+    pub daemon: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Name or directory of a replication set [default: the only one]
+    pub set: Option<PathBuf>,
+    /// Show it again every second
+    #[arg(long)]
+    pub watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct WaitSync {
+    /// Name or directory of a replication set [default: the only one]
+    pub set: Option<PathBuf>,
+    /// Wait until it is durable on the targets' disks, not only applied
+    #[arg(long)]
+    pub durable: bool,
+    /// Give up after this long, as in 500ms, 30s, 5m [default: never]
+    #[arg(long, value_name = "T", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub struct Stop {
+    /// Name or directory of a replication set [default: the only one]
+    pub set: Option<PathBuf>,
+    /// Do not drain, detach the mount even when it is busy
+    #[arg(long)]
+    pub now: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// The directory that is to be protected
+    pub dir: Option<PathBuf>,
+    /// Where its replica is to be: local:PATH
+    #[arg(long, value_name = "TARGET")]
+    pub to: Vec<Target>,
+}
+
+/// Commands that are designed and not built: they say so instead of being unknown.
+#[derive(Debug, Subcommand)]
+pub enum Planned {
+    #[command(hide = true)]
+    Serve(Rest),
+    #[command(hide = true)]
+    Invite(Rest),
+    #[command(hide = true)]
+    Pair(Rest),
+    #[command(hide = true)]
+    Connection(Rest),
+    #[command(hide = true)]
+    Replication(Rest),
+    #[command(hide = true)]
+    Mirror(Rest),
+    #[command(hide = true)]
+    Verify(Rest),
+    #[command(hide = true)]
+    Restore(Rest),
+    #[command(hide = true)]
+    Bitmap(Rest),
+    #[command(hide = true)]
+    Merge(Rest),
+    #[command(hide = true)]
+    Resync(Rest),
+    #[command(hide = true)]
+    Monitor(Rest),
+    #[command(hide = true)]
+    Failover(Rest),
+    #[command(hide = true)]
+    Failback(Rest),
+    #[command(hide = true)]
+    Drill(Rest),
+    #[command(hide = true)]
+    Clone(Rest),
+    #[command(hide = true)]
+    Marker(Rest),
+    #[command(hide = true)]
+    Size(Rest),
+}
+
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub struct Rest {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub rest: Vec<OsString>,
+}

@@ -1,0 +1,140 @@
+//! The command's end of the socket: one request at a time, every answer within a time-out.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use super::message::{Request, Response, StopMode, StopReport, SyncReport, WaitFor, WaitSync};
+use super::status::Status;
+use crate::failure::Failure;
+use crate::limits::{CONTROL_ANSWER, CONTROL_RESPONSE_LEN_MAX};
+use crate::sys::proc_path;
+
+/// A connection to a daemon's control socket.
+pub struct Client {
+    reader: BufReader<UnixStream>,
+}
+
+/// Why a daemon gave no answer, or which it gave instead.
+#[derive(Debug)]
+pub enum ClientError {
+    /// There is no such socket.
+    Absent,
+    /// The socket is there, its daemon is not.
+    Dead,
+    /// The file permissions keep this user out.
+    Denied,
+    /// No answer came in time: the daemon hangs or is stopped.
+    Mute,
+    /// The daemon hung up in the middle, or speaks another language.
+    Broken(String),
+    /// The daemon's own words.
+    Failure(Failure),
+}
+
+impl Client {
+    pub fn connect(socket: &Path) -> Result<Client, ClientError> {
+        let stream = connect_short(socket).map_err(ClientError::from)?;
+        stream.set_write_timeout(Some(CONTROL_ANSWER)).map_err(ClientError::from)?;
+        Ok(Client { reader: BufReader::new(stream) })
+    }
+
+    pub fn status(&mut self) -> Result<Status, ClientError> {
+        match self.ask(&Request::Status, Some(CONTROL_ANSWER))? {
+            Response::Status { status } => Ok(*status),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Blocks as long as the daemon does; without a time-out, for ever.
+    pub fn wait_sync(&mut self, wait: WaitSync) -> Result<SyncReport, ClientError> {
+        let request = Request::WaitSync {
+            durable: wait.wait_for == WaitFor::Durable,
+            timeout_ms: wait.timeout.map(|timeout| timeout.as_millis() as u64),
+        };
+        match self.ask(&request, wait.timeout.map(|timeout| timeout.saturating_add(CONTROL_ANSWER)))? {
+            Response::WaitSync { report } => Ok(report),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Blocks until the mount is gone, `patience` at most.
+    pub fn stop(&mut self, mode: StopMode, patience: Duration) -> Result<StopReport, ClientError> {
+        match self.ask(&Request::Stop { mode }, Some(patience))? {
+            Response::Stop { report } => Ok(report),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Blocks until the daemon hangs up, `patience` at most; whether it did.
+    pub fn wait_for_end(&mut self, patience: Duration) -> bool {
+        let timeout = self.reader.get_ref().set_read_timeout(Some(patience));
+        timeout.is_ok() && matches!(self.reader.fill_buf(), Ok([]))
+    }
+
+    fn ask(&mut self, request: &Request, patience: Option<Duration>) -> Result<Response, ClientError> {
+        let broken = |error: serde_json::Error| ClientError::Broken(error.to_string());
+        let mut line = serde_json::to_vec(request).map_err(broken)?;
+        line.push(b'\n');
+        self.reader.get_ref().set_read_timeout(patience)?;
+        self.reader.get_mut().write_all(&line)?;
+        let mut answer = Vec::new();
+        (&mut self.reader).take(CONTROL_RESPONSE_LEN_MAX as u64 + 1).read_until(b'\n', &mut answer)?;
+        match answer.last() {
+            Some(b'\n') => match serde_json::from_slice(&answer).map_err(broken)? {
+                Response::Failure { failure } => Err(ClientError::Failure(failure)),
+                response => Ok(response),
+            },
+            _ if answer.len() > CONTROL_RESPONSE_LEN_MAX => Err(ClientError::Broken("its answer is too long".into())),
+            _ => Err(ClientError::Broken("it hung up without an answer".into())),
+        }
+    }
+}
+
+/// Through a descriptor of the directory: the path of a socket must not be longer than 107 bytes.
+fn connect_short(socket: &Path) -> io::Result<UnixStream> {
+    let (Some(run), Some(name)) = (socket.parent(), socket.file_name()) else {
+        return Err(io::ErrorKind::NotFound.into());
+    };
+    let dir = File::open(run)?;
+    UnixStream::connect(proc_path(dir.as_fd()).join(name))
+}
+
+fn unexpected(response: &Response) -> ClientError {
+    let name = match response {
+        Response::Status { .. } => "status",
+        Response::WaitSync { .. } => "wait_sync",
+        Response::Stop { .. } => "stop",
+        Response::Failure { .. } => "failure",
+    };
+    ClientError::Broken(format!("it answered another question ({name})"))
+}
+
+impl From<io::Error> for ClientError {
+    fn from(error: io::Error) -> ClientError {
+        match error.kind() {
+            io::ErrorKind::NotFound => ClientError::Absent,
+            io::ErrorKind::ConnectionRefused => ClientError::Dead,
+            io::ErrorKind::PermissionDenied => ClientError::Denied,
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Mute,
+            _ => ClientError::Broken(error.to_string()),
+        }
+    }
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClientError::Absent => f.write_str("there is no such daemon"),
+            ClientError::Dead => f.write_str("its daemon is not running any more"),
+            ClientError::Denied => f.write_str("this user may not talk to it"),
+            ClientError::Mute => f.write_str("it does not answer"),
+            ClientError::Broken(why) => f.write_str(why),
+            ClientError::Failure(failure) => failure.fmt(f),
+        }
+    }
+}

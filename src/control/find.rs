@@ -1,0 +1,61 @@
+//! Which daemons there are: by the socket files of a run directory, never by looking at mounts.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::SOCKET_SUFFIX;
+use super::client::{Client, ClientError};
+use super::status::Status;
+
+/// A socket file and what came back from it.
+pub struct Daemon {
+    /// Name of the set.
+    pub name: String,
+    pub socket: PathBuf,
+    pub answer: Answer,
+}
+
+pub enum Answer {
+    Status(Box<Status>),
+    /// Killed: the socket file is all that is left.
+    Dead,
+    /// Alive, or not ours to ask.
+    None(ClientError),
+}
+
+/// Asks every daemon of a run directory at once, in order of their names. A directory that does
+/// not exist has none.
+pub fn daemons(run: &Path) -> io::Result<Vec<Daemon>> {
+    let entries = match fs::read_dir(run) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut sockets = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(SOCKET_SUFFIX));
+        if let Some(name) = name {
+            sockets.push((name.to_owned(), path.clone()));
+        }
+    }
+    sockets.sort();
+    Ok(std::thread::scope(|scope| {
+        let asked: Vec<_> = sockets
+            .into_iter()
+            .map(|(name, socket)| scope.spawn(move || ask(name, socket)))
+            .collect();
+        asked.into_iter().filter_map(|thread| thread.join().ok().flatten()).collect()
+    }))
+}
+
+/// `None` where the socket went away meanwhile.
+fn ask(name: String, socket: PathBuf) -> Option<Daemon> {
+    let answer = match Client::connect(&socket).and_then(|mut client| client.status()) {
+        Ok(status) => Answer::Status(Box::new(status)),
+        Err(ClientError::Absent) => return None,
+        Err(ClientError::Dead) => Answer::Dead,
+        Err(error) => Answer::None(error),
+    };
+    Some(Daemon { name, socket, answer })
+}

@@ -1,0 +1,171 @@
+//! From a status to a verdict: the lines that a person should see, and the exit code for
+//! monitoring systems. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use super::status::{
+    ConnectionState, ConnectionStatus, MirrorStatus, Phase, Role, Status, TargetKind,
+};
+use crate::limits::LAG_WARNING;
+use crate::packet::DataState;
+
+/// How bad it is; ordered. As numbers, the exit codes of `status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    Ok,
+    Warning,
+    Critical,
+}
+
+impl Severity {
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Severity::Ok => 0,
+            Severity::Warning => 1,
+            Severity::Critical => 2,
+        }
+    }
+}
+
+/// One line of the verdict.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    pub severity: Severity,
+    pub text: String,
+}
+
+impl Finding {
+    fn warning(text: String) -> Finding {
+        Finding { severity: Severity::Warning, text }
+    }
+
+    fn critical(text: String) -> Finding {
+        Finding { severity: Severity::Critical, text }
+    }
+}
+
+impl Status {
+    /// What is not as it should be, the daemon's own alerts included; empty when all is well.
+    pub fn findings(&self) -> Vec<Finding> {
+        let mut findings: Vec<Finding> = self
+            .alerts
+            .iter()
+            .map(|alert| Finding { severity: alert.severity, text: alert.text.clone() })
+            .collect();
+        findings.extend(self.phase_finding());
+        findings.extend(self.queue_finding());
+        if self.role == Role::Source && self.connections.is_empty() {
+            findings.push(Finding::warning("There is no connection: nothing is replicated.".into()));
+        }
+        findings.extend(self.connections.iter().flat_map(|connection| connection.findings(self.now_unix_ms)));
+        findings
+    }
+
+    /// The worst of the findings.
+    pub fn severity(&self) -> Severity {
+        self.findings().iter().map(|finding| finding.severity).max().unwrap_or(Severity::Ok)
+    }
+
+    fn phase_finding(&self) -> Option<Finding> {
+        match self.phase {
+            Phase::Serving => None,
+            Phase::Starting => Some(Finding::warning("The daemon is starting.".into())),
+            Phase::Draining => Some(Finding::warning("The daemon is stopping: it drains the queue.".into())),
+            Phase::Stopping => Some(Finding::warning("The daemon is stopping: it takes the mount away.".into())),
+        }
+    }
+
+    fn queue_finding(&self) -> Option<Finding> {
+        let waiting = self.queue.writers_waiting;
+        let full = self.queue.limit_bytes > 0 && self.queue.bytes * 2 >= self.queue.limit_bytes;
+        match (waiting, full) {
+            (1.., _) => Some(Finding::warning(format!(
+                "The queue is full: {waiting} {} for room. Applications are slowed down to the pace of the target.",
+                if waiting == 1 { "writer waits" } else { "writers wait" },
+            ))),
+            (0, true) => Some(Finding::warning(format!(
+                "The queue is {} % full; when it is full, writers wait.",
+                self.queue.bytes * 100 / self.queue.limit_bytes
+            ))),
+            (0, false) => None,
+        }
+    }
+}
+
+impl ConnectionStatus {
+    fn findings(&self, now_unix_ms: u64) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        findings.extend(self.state_finding());
+        if self.kind != TargetKind::Null {
+            findings.extend(self.data_finding());
+        }
+        findings.extend(self.retrying.as_ref().map(|retrying| {
+            Finding::warning(format!(
+                "{}: the target cannot perform an op, everything behind it waits ({} attempts in {} s): {}: {}",
+                self.label(),
+                retrying.attempts,
+                now_unix_ms.saturating_sub(retrying.since_unix_ms) / 1000,
+                retrying.op,
+                retrying.reason
+            ))
+        }));
+        if self.kind != TargetKind::Null && self.lag_applied.seconds > LAG_WARNING.as_secs_f64() {
+            let seconds = self.lag_applied.seconds;
+            findings.push(Finding::warning(format!("{} is {seconds:.0} s behind.", self.label())));
+        }
+        findings
+    }
+
+    fn label(&self) -> String {
+        format!("Connection {} ({})", self.id, self.target)
+    }
+
+    fn state_finding(&self) -> Option<Finding> {
+        let because = match self.reason.as_str() {
+            "" => String::new(),
+            reason => format!(": {reason}"),
+        };
+        let label = self.label();
+        match self.state {
+            ConnectionState::Started | ConnectionState::Scheduled => None,
+            ConnectionState::Stopped => {
+                Some(Finding::warning(format!("{label} is stopped, changes are only queued{because}")))
+            }
+            ConnectionState::Paused => {
+                Some(Finding::warning(format!("{label} is paused, changes are only queued{because}")))
+            }
+            ConnectionState::ScheduledAfterError => {
+                Some(Finding::warning(format!("{label}: the last session of its schedule failed{because}")))
+            }
+            ConnectionState::Error => {
+                Some(Finding::critical(format!("{label} failed and is tried again{because}")))
+            }
+        }
+    }
+
+    /// A replica that is not good is normal while a mirror makes it good, and only then.
+    fn data_finding(&self) -> Option<Finding> {
+        let word = match self.data {
+            DataState::Good => return None,
+            DataState::Empty => "holds nothing yet",
+            DataState::Bad => "is not a consistent copy",
+        };
+        let label = self.label();
+        match self.mirror {
+            MirrorStatus::Calculating
+            | MirrorStatus::Mirroring { .. }
+            | MirrorStatus::RemovingOrphans
+            | MirrorStatus::Restoring => Some(Finding::warning(format!(
+                "{label}: the replica {word}; do not use it before the mirror is complete."
+            ))),
+            MirrorStatus::Idle
+            | MirrorStatus::Paused
+            | MirrorStatus::Stopped
+            | MirrorStatus::Verifying
+            | MirrorStatus::Complete => {
+                Some(Finding::critical(format!("{label}: the replica {word}, and no mirror is making it one.")))
+            }
+        }
+    }
+}

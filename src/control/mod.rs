@@ -1,0 +1,46 @@
+//! The control room: what people and scripts ask a running daemon, and how it answers.
+//!
+//! ```text
+//! standin status ──> Client ──unix socket, one JSON document a line──> Server ──> Handler (the daemon)
+//! ```
+//! Owns the socket, its permissions and bounds, and the words of the answers. Never touches a
+//! mount, a queue or a connection: the [`Handler`] does, on a thread of its own for each caller,
+//! so that the data plane never waits for anyone here.
+
+mod client;
+mod find;
+mod health;
+mod message;
+mod path_text;
+mod server;
+mod status;
+#[cfg(test)]
+mod tests;
+
+pub use client::{Client, ClientError};
+pub use find::{Answer, Daemon, daemons};
+pub use health::{Finding, Severity};
+pub use message::{
+    Request, Response, StopMode, StopReport, SyncReport, SyncedConnection, WaitFor, WaitSync,
+};
+pub use server::{Caller, Handler, Server};
+pub use status::{
+    Alert, Amount, CaptureStatus, ConnectionState, ConnectionStatus, Lag, LinkStatus, MirrorProgress,
+    MirrorStatus, Phase, Retrying, Role, Status, TargetKind,
+};
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Ending of socket files in the run directory.
+const SOCKET_SUFFIX: &str = ".sock";
+
+/// The socket of a set's daemon.
+pub fn socket_path(run: &Path, name: &str) -> PathBuf {
+    run.join(format!("{name}{SOCKET_SUFFIX}"))
+}
+
+/// Milliseconds since 1970, as every `*_unix_ms` of a status.
+pub fn unix_ms(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

@@ -1,0 +1,310 @@
+//! The daemon's end of the socket: one thread accepts, one thread serves each caller.
+//!
+//! Only root and the daemon's own user are served: by the mode of the socket (0600) and, checked
+//! again for every caller, by its credentials as the kernel states them (`SO_PEERCRED`).
+
+use std::collections::HashMap;
+use std::fs::{self, File, Permissions};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use log::{debug, warn};
+use parking_lot::{Condvar, Mutex};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::message::{Request, Response, StopMode, StopReport, SyncReport, WaitFor, WaitSync};
+use super::status::Status;
+use crate::failure::Failure;
+use crate::limits::{CONTROL_ANSWER, CONTROL_CALLERS_MAX, CONTROL_IDLE, CONTROL_REQUEST_LEN_MAX};
+use crate::sys::{Peer, peer_of, proc_path};
+
+/// How long a server that is dropped waits for answers that are being written.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What the daemon does for callers. Each call comes on a thread of its own and may block;
+/// long ones ask [`Caller::is_gone`] now and then.
+pub trait Handler: Send + Sync {
+    fn status(&self) -> Status;
+
+    /// Blocks until all targets have what was written before the call, or until the time-out:
+    /// that is no failure, the report says what lacks. A failure says that waiting is useless.
+    fn wait_sync(&self, wait: WaitSync, caller: &Caller<'_>) -> Result<SyncReport, Failure>;
+
+    /// Blocks until the mount is gone. A failure (a busy mount, with its users) says that the
+    /// daemon goes on serving. The server must live until this has returned.
+    fn stop(&self, mode: StopMode, caller: &Caller<'_>) -> Result<StopReport, Failure>;
+}
+
+/// Who asks.
+pub struct Caller<'a> {
+    stream: &'a UnixStream,
+    closing: &'a AtomicBool,
+    pub pid: i32,
+    pub uid: u32,
+}
+
+impl Caller<'_> {
+    /// Nobody waits for the answer any more, or the server is closing.
+    pub fn is_gone(&self) -> bool {
+        let mut fds = [PollFd::new(self.stream, PollFlags::empty())];
+        let polled = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        // A caller that has only closed its sending side still reads: that is no hang-up.
+        let hung_up = polled.is_ok() && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR);
+        hung_up || self.closing.load(SeqCst)
+    }
+}
+
+/// A socket that is being served. Dropping it takes the socket away, ends idle callers and gives
+/// answers under way a moment to get out.
+pub struct Server {
+    path: PathBuf,
+    /// Device and inode of the socket file: a file of somebody else's is never removed.
+    identity: (u64, u64),
+    shared: Arc<Shared>,
+    accepting: Option<std::thread::JoinHandle<()>>,
+}
+
+struct Shared {
+    listener: UnixListener,
+    handler: Arc<dyn Handler>,
+    own_uid: u32,
+    closing: AtomicBool,
+    callers: Mutex<HashMap<u64, UnixStream>>,
+    caller_left: Condvar,
+}
+
+impl Server {
+    /// Creates the socket (and its directory, if missing) and serves it. A socket file that
+    /// nobody listens on is replaced.
+    ///
+    /// Errors: a living daemon has this socket; the file is no socket; the directory cannot be
+    /// written.
+    pub fn start(path: &Path, handler: Arc<dyn Handler>) -> Result<Server, Failure> {
+        let listener = listen(path)?;
+        let start = || -> io::Result<Server> {
+            let meta = fs::symlink_metadata(path)?;
+            let shared = Arc::new(Shared {
+                listener,
+                handler,
+                own_uid: rustix::process::geteuid().as_raw(),
+                closing: AtomicBool::new(false),
+                callers: Mutex::default(),
+                caller_left: Condvar::new(),
+            });
+            let accepting = std::thread::Builder::new().name("control".into()).spawn({
+                let shared = shared.clone();
+                move || shared.accept_all()
+            })?;
+            let identity = (meta.dev(), meta.ino());
+            Ok(Server { path: path.into(), identity, shared, accepting: Some(accepting) })
+        };
+        start().map_err(|error| no_socket(path, &error.to_string()))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let current = fs::symlink_metadata(&self.path).map(|meta| (meta.dev(), meta.ino()));
+        if current.is_ok_and(|current| current == self.identity) {
+            let _ = fs::remove_file(&self.path);
+        }
+        self.shared.close();
+        if let Some(accepting) = self.accepting.take() {
+            let _ = accepting.join();
+        }
+        self.shared.wait_for_callers(FAREWELL);
+    }
+}
+
+/// Binds the socket under a lock on its directory, so that of two daemons that start at once
+/// neither removes the other's fresh socket as stale.
+fn listen(path: &Path) -> Result<UnixListener, Failure> {
+    let io = |error: io::Error| no_socket(path, &error.to_string());
+    let (Some(run), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(no_socket(path, "it is no path of a file"));
+    };
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(run).map_err(io)?;
+    let dir = File::open(run).map_err(io)?;
+    dir.lock().map_err(io)?;
+    // Through the descriptor: the path of a socket must not be longer than 107 bytes.
+    let short = proc_path(dir.as_fd()).join(name);
+    remove_stale(path, &short)?;
+    let listener = UnixListener::bind(&short).map_err(io)?;
+    fs::set_permissions(&short, Permissions::from_mode(0o600)).map_err(io)?;
+    Ok(listener)
+}
+
+fn remove_stale(path: &Path, short: &Path) -> Result<(), Failure> {
+    let meta = match fs::symlink_metadata(short) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(|error| no_socket(path, &error.to_string()))?,
+    };
+    if !meta.file_type().is_socket() {
+        return Err(no_socket(path, "a file that is no socket is in its place"));
+    }
+    match UnixStream::connect(short) {
+        Ok(_) => Err(Failure::new(
+            format!("Another daemon is running with the control socket {}.", path.display()),
+            "That daemon goes on.",
+            "Stop it, or choose another name (--name) or run directory (--run).",
+        )),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            debug!("{}: replacing a socket that a killed daemon left", path.display());
+            fs::remove_file(short).map_err(|error| no_socket(path, &error.to_string()))
+        }
+        Err(error) => Err(no_socket(path, &error.to_string())),
+    }
+}
+
+fn no_socket(path: &Path, why: &str) -> Failure {
+    Failure::new(
+        format!("The control socket {} cannot be created: {why}.", path.display()),
+        "Nothing was mounted.",
+        "Make its directory writable for this user, or choose another one with --run.",
+    )
+}
+
+impl Shared {
+    fn accept_all(self: Arc<Self>) {
+        for number in 0.. {
+            match self.listener.accept() {
+                _ if self.closing.load(SeqCst) => return,
+                Ok((stream, _)) => self.clone().welcome(number, stream),
+                Err(error) => {
+                    // Out of descriptors, most likely: the callers wait in the backlog.
+                    warn!("control socket: {error}");
+                    std::thread::sleep(Duration::from_millis(200));
+                }
+            }
+        }
+    }
+
+    fn welcome(self: Arc<Self>, number: u64, stream: UnixStream) {
+        if let Err(error) = self.clone().start_caller(number, stream) {
+            warn!("control socket: a caller could not be served: {error}");
+            self.leave(number);
+        }
+    }
+
+    fn start_caller(self: Arc<Self>, number: u64, mut stream: UnixStream) -> io::Result<()> {
+        stream.set_read_timeout(Some(CONTROL_IDLE))?;
+        stream.set_write_timeout(Some(CONTROL_ANSWER))?;
+        {
+            let mut callers = self.callers.lock();
+            if callers.len() >= CONTROL_CALLERS_MAX {
+                drop(callers);
+                return answer(&mut stream, &failure("The daemon serves as many callers as it can.", "Try again later."));
+            }
+            callers.insert(number, stream.try_clone()?);
+        }
+        std::thread::Builder::new().name(format!("control-{number}")).spawn(move || {
+            if let Err(error) = self.serve(stream) {
+                debug!("control socket: caller {number}: {error}");
+            }
+            self.leave(number);
+        })?;
+        Ok(())
+    }
+
+    fn leave(&self, number: u64) {
+        self.callers.lock().remove(&number);
+        self.caller_left.notify_all();
+    }
+
+    /// Answers requests until the caller has no more.
+    fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
+        let Peer { pid, uid } = peer_of(stream.as_fd())?;
+        if uid != 0 && uid != self.own_uid {
+            let what = format!("User {uid} may not control this daemon: only root and user {} may.", self.own_uid);
+            return answer(&mut stream, &failure(&what, "Ask as one of them."));
+        }
+        let mut reader = BufReader::new(stream.try_clone()?);
+        while let Some(line) = read_request(&mut reader)? {
+            let response = match line {
+                Line::TooLong => failure("The request is too long.", "Send one JSON document a line."),
+                Line::Request(bytes) => {
+                    let caller = Caller { stream: &stream, closing: &self.closing, pid, uid };
+                    self.respond(&bytes, &caller)
+                }
+            };
+            answer(&mut stream, &response)?;
+        }
+        Ok(())
+    }
+
+    fn respond(&self, line: &[u8], caller: &Caller<'_>) -> Response {
+        let request: Request = match serde_json::from_slice(line) {
+            Ok(request) => request,
+            Err(error) => {
+                return failure(
+                    &format!("The daemon does not understand the request: {error}."),
+                    "Use a command of the daemon's own version.",
+                );
+            }
+        };
+        let result = match request {
+            Request::Status => Ok(Response::Status { status: Box::new(self.handler.status()) }),
+            Request::WaitSync { durable, timeout_ms } => {
+                let wait_for = if durable { WaitFor::Durable } else { WaitFor::Applied };
+                let wait = WaitSync { wait_for, timeout: timeout_ms.map(Duration::from_millis) };
+                self.handler.wait_sync(wait, caller).map(|report| Response::WaitSync { report })
+            }
+            Request::Stop { mode } => self.handler.stop(mode, caller).map(|report| Response::Stop { report }),
+        };
+        result.unwrap_or_else(|failure| Response::Failure { failure })
+    }
+
+    fn close(&self) {
+        self.closing.store(true, SeqCst);
+        // Wakes the thread in accept(2).
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+        for stream in self.callers.lock().values() {
+            let _ = stream.shutdown(Shutdown::Read);
+        }
+    }
+
+    fn wait_for_callers(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        let mut callers = self.callers.lock();
+        while !callers.is_empty() {
+            if self.caller_left.wait_until(&mut callers, deadline).timed_out() {
+                warn!("control socket: {} callers were left without an answer", callers.len());
+                return;
+            }
+        }
+    }
+}
+
+enum Line {
+    Request(Vec<u8>),
+    TooLong,
+}
+
+/// The next line; `None` at the end. After a line that is too long there is only the end.
+fn read_request(reader: &mut BufReader<UnixStream>) -> io::Result<Option<Line>> {
+    let mut bytes = Vec::new();
+    reader.take(CONTROL_REQUEST_LEN_MAX as u64 + 1).read_until(b'\n', &mut bytes)?;
+    if bytes.len() > CONTROL_REQUEST_LEN_MAX {
+        reader.get_ref().shutdown(Shutdown::Read)?;
+        reader.consume(reader.buffer().len());
+        return Ok(Some(Line::TooLong));
+    }
+    Ok(if bytes.is_empty() { None } else { Some(Line::Request(bytes)) })
+}
+
+fn answer(stream: &mut UnixStream, response: &Response) -> io::Result<()> {
+    let mut line = serde_json::to_vec(response)?;
+    line.push(b'\n');
+    stream.write_all(&line)
+}
+
+fn failure(what: &str, next: &str) -> Response {
+    Response::Failure { failure: Failure::new(what, "The daemon goes on as before.", next) }
+}

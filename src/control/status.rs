@@ -1,0 +1,237 @@
+//! What a daemon says about itself. Field names are a promise to scripts: they are the JSON.
+//!
+//! Times are milliseconds since 1970, amounts are bytes, counters count since the daemon's start.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::health::Severity;
+use super::path_text;
+use crate::packet::{DataState, Sequence};
+use crate::queue::QueueStats;
+
+/// Everything that one daemon knows about one replication set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub role: Role,
+    pub name: String,
+    /// Random id of the replication set, 32 hexadecimal digits.
+    pub set_id: String,
+    /// The mount point of a source, the replica root of a target.
+    #[serde(with = "path_text")]
+    pub directory: PathBuf,
+    /// Where a source's data really is; equal to `directory` when the mount lies over it.
+    #[serde(with = "path_text")]
+    pub backing: PathBuf,
+    pub version: String,
+    pub pid: u32,
+    pub since_unix_ms: u64,
+    /// When this answer was made: ages are counted from here.
+    pub now_unix_ms: u64,
+    pub phase: Phase,
+    /// Epoch and incarnation in which positions are counted, as text.
+    pub history: String,
+    /// The last position that was given to a change.
+    pub last: Sequence,
+    pub queue: QueueStats,
+    pub capture: CaptureStatus,
+    pub connections: Vec<ConnectionStatus>,
+    /// What the daemon itself wants a person to know, beside what [`Status::findings`] derives.
+    pub alerts: Vec<Alert>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    Source,
+    Target,
+}
+
+/// Where the daemon is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The mount or listener is not up yet.
+    Starting,
+    Serving,
+    /// An orderly stop sends what is still queued.
+    Draining,
+    /// The mount is being taken away.
+    Stopping,
+}
+
+/// Counters of the interception.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaptureStatus {
+    /// Objects that the kernel refers to now.
+    pub objects: u64,
+    /// Files that applications hold open now.
+    pub open_files: u64,
+    /// Requests from the kernel since the start.
+    pub requests: u64,
+    /// Requests that were answered with an I/O error (`EIO`) since the start.
+    pub io_errors: u64,
+}
+
+/// One connection as seen from the source.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConnectionStatus {
+    /// Small number for people; starts at 1 with the daemon.
+    pub id: u32,
+    /// Stable id for scripts and logs.
+    pub uuid: String,
+    pub kind: TargetKind,
+    /// The target as it was typed.
+    pub target: String,
+    pub state: ConnectionState,
+    pub since_unix_ms: u64,
+    /// Why the connection is in this state, and how it resynchronised last; may be empty.
+    pub reason: String,
+    /// State of the replica's data.
+    pub data: DataState,
+    pub mirror: MirrorStatus,
+    /// There from the start of a mirror on; stays after its end.
+    pub progress: Option<MirrorProgress>,
+    /// Not yet applied by the target, held in memory.
+    pub queued: Amount,
+    /// Sent since the start, by this connection.
+    pub sent: Amount,
+    /// Sent again after a reconnection.
+    pub resent: Amount,
+    /// The target has applied everything up to here (page cache).
+    pub applied: Sequence,
+    /// The target has made everything up to here durable.
+    pub durable: Sequence,
+    pub lag_applied: Lag,
+    pub lag_durable: Lag,
+    /// There while the connection is up.
+    pub link: Option<LinkStatus>,
+    /// There while the target cannot perform the op at the head of the line.
+    pub retrying: Option<Retrying>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TargetKind {
+    Local,
+    Remote,
+    /// Counts and sends nothing: there is no replica that could be in sync.
+    Null,
+}
+
+/// ```text
+/// connect ──> started <──pause/resume──> paused
+///    │           │ ^                       │
+///    v           v │ reconnected           v
+/// scheduled    error                 stopped (from any state)
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConnectionState {
+    /// No network connection; changes are queued.
+    Stopped,
+    /// Network connection up, changes are sent as soon as possible.
+    Started,
+    /// Network connection up; changes are queued.
+    Paused,
+    /// No network connection until the criteria of the schedule are met.
+    Scheduled,
+    /// Scheduled, and the last session failed.
+    ScheduledAfterError,
+    /// The link or the target daemon failed; changes are queued and it is tried again.
+    Error,
+}
+
+impl ConnectionState {
+    /// The state as a bit mask for scripts.
+    pub fn bits(self) -> u8 {
+        match self {
+            ConnectionState::Stopped => 0,
+            ConnectionState::Started => 1,
+            ConnectionState::Paused => 2,
+            ConnectionState::Scheduled => 4,
+            ConnectionState::ScheduledAfterError => 4 | 8,
+            ConnectionState::Error => 8,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "phase")]
+pub enum MirrorStatus {
+    /// None runs and none has run since the start.
+    Idle,
+    Calculating,
+    /// Of the bytes that were counted so far, 0 to 100. 100 is not done: see `complete`.
+    Mirroring {
+        percent: f64,
+    },
+    Paused,
+    Stopped,
+    RemovingOrphans,
+    Verifying,
+    Restoring,
+    /// The target has made its end durable.
+    Complete,
+}
+
+/// How far a mirror is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MirrorProgress {
+    /// Full, differences, ...: as `mirror start --mode` says it.
+    pub mode: String,
+    pub started_unix_ms: u64,
+    pub files_done: u64,
+    /// `None` while they are still being counted.
+    pub files_total: Option<u64>,
+    pub bytes_done: u64,
+    pub bytes_total: Option<u64>,
+    /// Bytes that were identical on the target and not sent.
+    pub bytes_skipped: u64,
+    pub bytes_per_second: f64,
+    /// Seconds to go, as far as can be told.
+    pub eta_seconds: Option<u64>,
+    /// The file that is being copied.
+    pub current: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amount {
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+/// How far a target is behind: age of the oldest change that it lacks, and how much it lacks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Lag {
+    pub seconds: f64,
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LinkStatus {
+    pub connected_unix_ms: u64,
+    pub rtt_ms: f64,
+    pub udp_sent_bytes: u64,
+    pub udp_received_bytes: u64,
+    pub udp_lost_packets: u64,
+}
+
+/// An op that the target cannot perform; everything behind it waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retrying {
+    pub op: String,
+    pub reason: String,
+    pub since_unix_ms: u64,
+    pub attempts: u32,
+}
+
+/// Something a person should know. Codes are stable, texts are not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alert {
+    pub severity: Severity,
+    pub code: String,
+    pub text: String,
+}

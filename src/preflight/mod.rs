@@ -1,0 +1,3 @@
+//! Checks before a mount goes up. Each stands for a way in which data would be missed, hidden or
+//! destroyed; nothing here changes anything on disk.
+

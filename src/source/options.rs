@@ -1,0 +1,156 @@
+//! What `protect` was asked to do, parsed once at the border.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// Everything a source daemon needs to know at its start. Paths are absolute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProtectOptions {
+    /// Name of the replication set: of its socket in `run` and of its directory in `state`.
+    pub name: String,
+    /// The mount point that applications use. Symlinks in it are resolved.
+    pub directory: PathBuf,
+    /// Where the data is, if not below the mount itself.
+    pub backing: Option<PathBuf>,
+    /// Without any, changes are captured for nobody, as with [`Target::Null`].
+    pub targets: Vec<Target>,
+    /// Parent directory of what sets keep on disk.
+    pub state: PathBuf,
+    /// Directory of the control sockets.
+    pub run: PathBuf,
+    /// Start although files are open for writing past the mount.
+    pub force: bool,
+    /// Take over a replica that is not empty and has no identity.
+    pub adopt: bool,
+    /// Start although mounts below the directory will be hidden by the new one.
+    pub hide_nested: bool,
+    /// Memory level of the queue, bytes; at least [`crate::limits::QUEUE_MEMORY_MIN`].
+    pub queue_memory: usize,
+}
+
+impl ProtectOptions {
+    /// The directory whose content is protected: the backing directory, or the mount point itself.
+    pub fn tree(&self) -> &Path {
+        self.backing.as_deref().unwrap_or(&self.directory)
+    }
+
+    /// What this set keeps on disk (identity, positions).
+    pub fn set_state(&self) -> PathBuf {
+        self.state.join(&self.name)
+    }
+
+    /// The control socket of this set.
+    pub fn socket(&self) -> PathBuf {
+        crate::control::socket_path(&self.run, &self.name)
+    }
+}
+
+/// Where a connection sends to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// `local:PATH`: an embedded target; PATH is the replica (absolute once options are built).
+    Local(PathBuf),
+    /// `null:`: capture and count, send nothing.
+    Null,
+    /// `standin://host:port/repset`: a paired target daemon.
+    Remote { host: String, port: u16, repset: String },
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Local(path) => write!(f, "local:{}", path.display()),
+            Target::Null => f.write_str("null:"),
+            Target::Remote { host, port, repset } => write!(f, "standin://{host}:{port}/{repset}"),
+        }
+    }
+}
+
+/// Text that is no target, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetError(pub String);
+
+impl fmt::Display for TargetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for TargetError {}
+
+impl FromStr for Target {
+    type Err = TargetError;
+
+    fn from_str(text: &str) -> Result<Target, TargetError> {
+        if let Some(path) = text.strip_prefix("local:") {
+            return match path {
+                "" => Err(TargetError("local: needs a path, as in local:/srv/replica".into())),
+                path => Ok(Target::Local(PathBuf::from(path))),
+            };
+        }
+        match text.strip_prefix("standin://") {
+            Some(address) => parse_remote(address),
+            None if text == "null:" => Ok(Target::Null),
+            None => Err(TargetError(format!(
+                "'{text}' is no target: use local:PATH, null: or standin://host:port/repset"
+            ))),
+        }
+    }
+}
+
+/// `host:port/repset`; an IPv6 address stands in brackets.
+fn parse_remote(address: &str) -> Result<Target, TargetError> {
+    let wrong = |why: &str| TargetError(format!("'standin://{address}' is no target: {why}"));
+    let (place, repset) = address.split_once('/').ok_or_else(|| wrong("it lacks the /repset"))?;
+    let (host, port) = place.rsplit_once(':').ok_or_else(|| wrong("it lacks the port"))?;
+    let port = port.parse().map_err(|_| wrong("the port is no number from 1 to 65535"))?;
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    match (host, bare, port) {
+        ("", ..) | (_, Some(""), _) => Err(wrong("it lacks the host")),
+        (_, _, 0) => Err(wrong("the port is no number from 1 to 65535")),
+        (_, None, _) if host.contains(':') => Err(wrong("an IPv6 address stands in brackets")),
+        _ if !is_set_name(repset) => Err(wrong("the repset has to be a plain name")),
+        _ => Ok(Target::Remote { host: bare.unwrap_or(host).into(), port, repset: repset.into() }),
+    }
+}
+
+/// Whether a text can name a replication set: it becomes a file name on both sides.
+pub(crate) fn is_set_name(name: &str) -> bool {
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '@' | '+');
+    !name.is_empty() && name.len() <= 64 && !name.starts_with('.') && name.chars().all(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Result<Target, &str>) {
+        match (text.parse::<Target>(), expected) {
+            (Ok(target), Ok(expected)) => assert_eq!(target, expected, "{text}"),
+            (Err(error), Err(part)) => assert!(error.0.contains(part), "{text}: {error}"),
+            (got, expected) => panic!("{text}: got {got:?}, expected {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn targets_are_parsed_or_refused_with_the_reason() {
+        let remote = |host: &str| Target::Remote { host: host.into(), port: 7447, repset: "web".into() };
+        check("local:/srv/replica", Ok(Target::Local("/srv/replica".into())));
+        check("local:a b", Ok(Target::Local("a b".into())));
+        check("null:", Ok(Target::Null));
+        check("standin://host:7447/web", Ok(remote("host")));
+        check("standin://[::1]:7447/web", Ok(remote("::1")));
+        check("local:", Err("needs a path"));
+        check("null:x", Err("is no target"));
+        check("/srv/replica", Err("use local:PATH"));
+        check("standin://host:7447", Err("/repset"));
+        check("standin://host/web", Err("port"));
+        check("standin://host:0/web", Err("65535"));
+        check("standin://host:99999/web", Err("65535"));
+        check("standin://:7447/web", Err("host"));
+        check("standin://::1:7447/web", Err("brackets"));
+        check("standin://host:7447/a/b", Err("plain name"));
+        check("standin://host:7447/..", Err("plain name"));
+    }
+}
