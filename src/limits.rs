@@ -114,3 +114,20 @@ const _: () = assert!(PAYLOAD_LEN_MAX >= FUSE_WRITE_LEN_MAX as usize);
 const _: () = assert!(PAYLOAD_LEN_MAX >= XATTR_VALUE_LEN_MAX);
 const _: () = assert!(LISTING_LEN_CUT + 2 * XATTR_LIST_LEN_MAX < HEADER_LEN_MAX);
 const _: () = assert!(QUEUE_MEMORY >= QUEUE_MEMORY_MIN);
+
+/// Lane items that wait for the link; a mirror never fills memory.
+pub const LANE_WINDOW: usize = 16;
+
+/// A target acknowledges after this much rest, or after this many packets: each acknowledgement
+/// is a datagram of its own.
+pub const ACKNOWLEDGE_DELAY: Duration = Duration::from_millis(1);
+pub const ACKNOWLEDGE_PACKETS: u64 = 256;
+
+/// Waiting time before a lost connection is dialled again: doubles up to the maximum.
+pub const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(250);
+pub const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(60);
+
+/// How long to wait before attempt number `attempts` + 1 at an op that cannot be performed.
+pub fn apply_retry_delay(attempts: u32) -> Duration {
+    APPLY_RETRY_MIN.saturating_mul(1 << attempts.saturating_sub(1).min(10)).min(APPLY_RETRY_MAX)
+}

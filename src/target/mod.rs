@@ -1,0 +1,108 @@
+//! A target: takes what sources send and performs it on replicas.
+//!
+//! ```text
+//!  Listener ── TargetLink ──> session (one thread for each source)
+//!                                │ frames, in order            ^ acknowledgements
+//!                                v                             │
+//!                        Applier / Reconcile ── replica ── durable points (a thread that syncs)
+//! ```
+//! The embedded target of `local:` runs through the very same link and applier over loopback.
+
+mod session;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+
+use crate::apply::Applier;
+use crate::link::{Fingerprint, Identity, Listener, TargetLink};
+use crate::packet::SetId;
+
+/// Finds the replica of a set for a peer that may write it.
+///
+/// Errors: one line for both sides: why not, and what to do.
+pub trait Replicas: Send + Sync {
+    fn open(&self, peer: Fingerprint, set: SetId, name: &str) -> Result<SharedApplier, String>;
+}
+
+/// One applier for each replica, used by one session at a time.
+pub type SharedApplier = Arc<Mutex<Applier>>;
+
+/// A listener and its sessions.
+pub struct TargetServer {
+    listener: Arc<Listener>,
+    stopping: Arc<AtomicBool>,
+    accepting: Option<std::thread::JoinHandle<()>>,
+}
+
+impl TargetServer {
+    /// Listens and serves. `authorise` says whether a key may connect at all.
+    pub fn start(
+        address: SocketAddr,
+        identity: Arc<Identity>,
+        authorise: impl Fn(&Fingerprint) -> bool + Send + Sync + 'static,
+        replicas: Arc<dyn Replicas>,
+    ) -> io::Result<TargetServer> {
+        let listener = Arc::new(Listener::bind(address, identity, authorise)?);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let accepting = std::thread::Builder::new().name("target-accept".into()).spawn({
+            let (listener, stopping) = (listener.clone(), stopping.clone());
+            move || accept_all(&listener, &replicas, &stopping)
+        })?;
+        Ok(TargetServer { listener, stopping, accepting: Some(accepting) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.listener.local_addr()
+    }
+}
+
+impl Drop for TargetServer {
+    fn drop(&mut self) {
+        self.stopping.store(true, Relaxed);
+        self.listener.close("the target stops");
+        if let Some(accepting) = self.accepting.take()
+            && accepting.join().is_err()
+        {
+            log::error!("the accepting thread panicked");
+        }
+    }
+}
+
+/// Runs until the listener closes; then waits for its sessions.
+fn accept_all(listener: &Listener, replicas: &Arc<dyn Replicas>, stopping: &Arc<AtomicBool>) {
+    let mut sessions: HashMap<u64, std::thread::JoinHandle<()>> = HashMap::new();
+    let mut number = 0;
+    while let Some(link) = listener.accept() {
+        sessions.retain(|_, session| !session.is_finished());
+        number += 1;
+        match start_session(link, replicas.clone(), stopping.clone()) {
+            Ok(session) => drop(sessions.insert(number, session)),
+            Err(error) => log::error!("no thread for a session: {error}"),
+        }
+    }
+    for (_, session) in sessions {
+        if session.join().is_err() {
+            log::error!("a session thread panicked");
+        }
+    }
+}
+
+fn start_session(
+    link: TargetLink,
+    replicas: Arc<dyn Replicas>,
+    stopping: Arc<AtomicBool>,
+) -> io::Result<std::thread::JoinHandle<()>> {
+    std::thread::Builder::new().name("apply".into()).spawn(move || {
+        let peer = link.peer();
+        match session::run(link, replicas.as_ref(), &stopping) {
+            Ok(reason) => log::info!("the connection of source {peer} ended: {reason}"),
+            Err(reason) => log::warn!("the connection of source {peer} was refused: {reason}"),
+        }
+    })
+}

@@ -1,0 +1,314 @@
+//! One source's session on a target: handshake, then frames one after the other.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+
+use super::{Replicas, SharedApplier};
+use crate::apply::{Applier, DurablePoint, Outcome, Reconcile, Retry};
+use crate::limits::{ACKNOWLEDGE_DELAY, ACKNOWLEDGE_PACKETS, DURABLE_INTERVAL, HANDSHAKE_TIME_MAX};
+use crate::link::{FrameReceiver, Received, TargetEvent, TargetLink};
+use crate::packet::{
+    Features, Frame, FrameHeader, Op, Sequence, SourceMessage, TargetMessage, Text, WIRE_VERSION,
+    WIRE_VERSION_OLDEST,
+};
+
+/// How often a session that has nothing to do looks for control messages.
+const IDLE_POLL: Duration = Duration::from_millis(100);
+/// How often a session looks whether a sync under way has ended.
+const SYNC_POLL: Duration = Duration::from_millis(2);
+
+/// Serves one source until its connection ends; answers why it ended.
+///
+/// Errors: the source was refused; the reason went to both sides.
+pub fn run(link: TargetLink, replicas: &dyn Replicas, stopping: &AtomicBool) -> Result<String, String> {
+    let shared = match handshake(&link, replicas) {
+        Ok(shared) => shared,
+        Err(reason) => {
+            link.send(TargetMessage::Refused { reason: Text::from_str_cut(&reason) });
+            // The source closes when it has read why; a silent one is not waited for.
+            let _ = link.messages().recv_timeout(Duration::from_secs(2));
+            link.close(&reason);
+            return Err(reason);
+        }
+    };
+    // An older session of the same source first performs every frame that it had received.
+    let mut applier = shared.lock();
+    let proof = applier.proof();
+    link.send(TargetMessage::Welcome { version: WIRE_VERSION, features: Features::OFFERED, proof });
+    let frames = link.frames();
+    let mut session = Session {
+        link: &link,
+        frames,
+        applier: &mut applier,
+        stopping,
+        reconcile: Reconcile::new(),
+        acknowledged: None,
+        unacknowledged: 0,
+        sync: None,
+        durable_due: Instant::now() + DURABLE_INTERVAL,
+        durable_asked: false,
+    };
+    let reason = session.serve();
+    session.finish();
+    link.close(&reason);
+    Ok(reason)
+}
+
+fn handshake(link: &TargetLink, replicas: &dyn Replicas) -> Result<SharedApplier, String> {
+    let hello = match link.messages().recv_timeout(HANDSHAKE_TIME_MAX) {
+        Ok(TargetEvent::Message(message)) => message,
+        Ok(TargetEvent::Lost { reason }) => return Err(reason),
+        Err(_) => return Err("the source said nothing after it connected".into()),
+    };
+    let SourceMessage::Hello { version_oldest, version, set, set_name, .. } = hello else {
+        return Err("the source did not begin with its greeting".into());
+    };
+    if version_oldest > WIRE_VERSION || version < WIRE_VERSION_OLDEST {
+        return Err(format!(
+            "the source speaks versions {version_oldest} to {version} of the protocol, this target \
+             {WIRE_VERSION_OLDEST} to {WIRE_VERSION}: update the older side"
+        ));
+    }
+    replicas.open(link.peer(), set, &set_name.to_text())
+}
+
+struct Session<'a> {
+    link: &'a TargetLink,
+    frames: FrameReceiver,
+    applier: &'a mut Applier,
+    stopping: &'a AtomicBool,
+    reconcile: Reconcile,
+    /// What the source was told last.
+    acknowledged: Option<(Sequence, Sequence, Sequence)>,
+    /// Packets applied since then.
+    unacknowledged: u64,
+    sync: Option<SyncUnderWay>,
+    durable_due: Instant,
+    durable_asked: bool,
+}
+
+/// A durable point whose sync runs on a thread of its own.
+struct SyncUnderWay {
+    point: DurablePoint,
+    outcome: Receiver<io::Result<()>>,
+}
+
+impl Session<'_> {
+    /// Until the connection ends; answers why.
+    fn serve(&mut self) -> String {
+        loop {
+            match self.frames.recv(self.patience()) {
+                Received::Frame(frame) => {
+                    if let Err(reason) = self.frame(frame) {
+                        return reason;
+                    }
+                    if self.unacknowledged >= ACKNOWLEDGE_PACKETS {
+                        self.acknowledge();
+                    }
+                }
+                Received::Idle => {
+                    self.acknowledge();
+                    if let Err(reason) = self.rest() {
+                        return reason;
+                    }
+                }
+                Received::Closed { reason } => return reason,
+            }
+            if let Err(reason) = self.housekeeping() {
+                return reason;
+            }
+        }
+    }
+
+    /// How long to wait for the next frame before something else is due.
+    fn patience(&self) -> Duration {
+        if self.unacknowledged > 0 {
+            return ACKNOWLEDGE_DELAY;
+        }
+        if self.sync.is_some() {
+            return SYNC_POLL;
+        }
+        let now = Instant::now();
+        let rest = self.applier.next_deadline().map(|at| at.saturating_duration_since(now));
+        IDLE_POLL.min(rest.unwrap_or(IDLE_POLL)).max(Duration::from_millis(1))
+    }
+
+    /// Performs one frame, however long it takes.
+    fn frame(&mut self, frame: Frame) -> Result<(), String> {
+        self.applier.received(frame.position);
+        let mut told = false;
+        loop {
+            match self.applier.handle(&frame) {
+                Outcome::Applied => break,
+                Outcome::Item => return self.item(frame),
+                Outcome::Refused(error) => return Err(error.to_string()),
+                Outcome::Retry(retry) => {
+                    self.wait_to_retry(retry)?;
+                    told = true;
+                }
+            }
+        }
+        if told {
+            self.link.send(TargetMessage::Recovered { sequence: frame.position.sequence });
+        }
+        self.unacknowledged += 1;
+        if matches!(&frame.header, FrameHeader::Packet(packet) if matches!(packet.op, Op::Barrier { .. })) {
+            self.acknowledge();
+        }
+        Ok(())
+    }
+
+    /// Nothing is skipped: the op stays at the head of the line until it goes through.
+    fn wait_to_retry(&mut self, retry: Retry) -> Result<(), String> {
+        self.tell_retrying(retry.sequence, retry.op, &retry.fault.to_string(), retry.attempts);
+        self.acknowledge();
+        self.pause(retry.after)
+    }
+
+    fn tell_retrying(&self, sequence: Sequence, op: &str, reason: &str, attempts: u32) {
+        if attempts == 1 {
+            log::warn!("packet {sequence} ({op}) cannot be performed, it is retried: {reason}");
+        }
+        self.link.send(TargetMessage::Retrying {
+            sequence,
+            op: Text::from_str_cut(op),
+            reason: Text::from_str_cut(reason),
+            attempts,
+        });
+    }
+
+    /// Waits, but not for a connection that is gone.
+    fn pause(&mut self, how_long: Duration) -> Result<(), String> {
+        let until = Instant::now() + how_long;
+        while Instant::now() < until {
+            self.housekeeping()?;
+            std::thread::sleep(Duration::from_millis(20).min(how_long));
+        }
+        Ok(())
+    }
+
+    fn item(&mut self, frame: Frame) -> Result<(), String> {
+        let FrameHeader::Item(header) = frame.header else { unreachable!("only items come here") };
+        let mut attempts = 0;
+        loop {
+            let item = header.item.clone();
+            let handled = self.reconcile.handle_item(
+                self.applier.replica(),
+                frame.position,
+                header.number,
+                item,
+                &frame.payload,
+            );
+            match handled {
+                Ok(messages) => {
+                    messages.into_iter().for_each(|message| self.link.send(message));
+                    if attempts > 0 {
+                        self.link.send(TargetMessage::Recovered { sequence: frame.position.sequence });
+                    }
+                    return Ok(());
+                }
+                Err(fault) => {
+                    attempts += 1;
+                    let after = crate::limits::apply_retry_delay(attempts);
+                    self.tell_retrying(frame.position.sequence, header.item.name(), &fault.to_string(), attempts);
+                    self.pause(after)?;
+                }
+            }
+        }
+    }
+
+    /// What has to happen whether frames come or not.
+    fn housekeeping(&mut self) -> Result<(), String> {
+        if self.stopping.load(Relaxed) {
+            return Err("the target stops".into());
+        }
+        while let Ok(event) = self.link.messages().try_recv() {
+            match event {
+                TargetEvent::Lost { .. } => {}
+                TargetEvent::Message(SourceMessage::MakeDurable) => self.durable_asked = true,
+                TargetEvent::Message(SourceMessage::StreamFrom { .. } | SourceMessage::Goodbye) => {}
+                TargetEvent::Message(SourceMessage::Hello { .. }) => {
+                    return Err("the source greeted twice".into());
+                }
+            }
+        }
+        self.durable()
+    }
+
+    /// Begins a durable point when one is due and takes in what became of the last one.
+    fn durable(&mut self) -> Result<(), String> {
+        if let Some(sync) = self.sync.take() {
+            match sync.outcome.try_recv() {
+                Ok(outcome) => {
+                    self.applier.finish_durable(&sync.point, outcome).map_err(|fault| fault.to_string())?;
+                    self.acknowledge();
+                }
+                Err(crossbeam_channel::TryRecvError::Empty) => self.sync = Some(sync),
+                Err(crossbeam_channel::TryRecvError::Disconnected) => return Err("the syncing thread died".into()),
+            }
+            return Ok(());
+        }
+        let progress = self.applier.acknowledged();
+        let due = self.durable_asked || Instant::now() >= self.durable_due;
+        if !due || progress.applied == progress.durable {
+            return Ok(());
+        }
+        self.durable_asked = false;
+        self.durable_due = Instant::now() + DURABLE_INTERVAL;
+        match self.applier.begin_durable() {
+            Ok(point) => self.sync = Some(start_sync(point).map_err(|error| error.to_string())?),
+            Err(fault) => log::warn!("no durable point could be begun, it is tried again: {fault}"),
+        }
+        Ok(())
+    }
+
+    fn acknowledge(&mut self) {
+        let now = self.applier.acknowledged();
+        let now = (now.received.sequence, now.applied.sequence, now.durable.sequence);
+        self.unacknowledged = 0;
+        if self.acknowledged == Some(now) {
+            return;
+        }
+        self.acknowledged = Some(now);
+        let (received, applied, durable) = now;
+        self.link.send(TargetMessage::Acknowledge { received, applied, durable });
+    }
+
+    /// Nothing comes: pending times are set.
+    fn rest(&mut self) -> Result<(), String> {
+        if self.applier.next_deadline().is_some_and(|at| at <= Instant::now())
+            && let Err(fault) = self.applier.rest()
+        {
+            log::warn!("times could not be set, it is tried again: {fault}");
+        }
+        Ok(())
+    }
+
+    /// The connection is gone: what was received is performed, now it is made durable.
+    fn finish(&mut self) {
+        if let Some(sync) = self.sync.take()
+            && let Ok(outcome) = sync.outcome.recv()
+            && let Err(fault) = self.applier.finish_durable(&sync.point, outcome)
+        {
+            log::warn!("the last durable point failed: {fault}");
+        }
+        let progress = self.applier.acknowledged();
+        if progress.applied != progress.durable
+            && let Err(fault) = self.applier.durable_point()
+        {
+            log::warn!("no durable point at the end of a session: {fault}");
+        }
+    }
+}
+
+fn start_sync(point: DurablePoint) -> io::Result<SyncUnderWay> {
+    let (sender, outcome) = bounded(1);
+    let syncing = point.try_clone()?;
+    std::thread::Builder::new().name("durable".into()).spawn(move || {
+        let _ = sender.send(syncing.sync());
+    })?;
+    Ok(SyncUnderWay { point, outcome })
+}
