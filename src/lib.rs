@@ -1,5 +1,6 @@
 //! standin: real-time, ordered replication for any directory on Linux.
 pub mod limits;
+pub mod link;
 pub mod packet;
 pub mod queue;
 pub mod store;
