@@ -4,6 +4,7 @@ pub mod cli;
 pub mod control;
 pub mod failure;
 pub mod limits;
+pub mod link;
 pub mod packet;
 pub mod preflight;
 pub mod queue;

@@ -71,6 +71,57 @@ pub const DURABLE_INTERVAL: Duration = Duration::from_secs(2);
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(3);
 pub const HEARTBEATS_MISSED: u32 = 3;
 
+/// Shortest and longest heartbeat interval that a source may ask for.
+pub const HEARTBEAT_INTERVAL_MIN: Duration = Duration::from_millis(10);
+pub const HEARTBEAT_INTERVAL_MAX: Duration = Duration::from_secs(60);
+
+/// A connection attempt that is not through after this long has failed; a listener drops a
+/// peer that takes longer.
+pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How long the end of a connection waits for the last control messages to arrive.
+pub const CLOSE_FLUSH: Duration = Duration::from_secs(2);
+
+/// Handshakes under way at a listener. Above the first number a peer must prove its address
+/// first (a retry costs it a round trip and us no memory), above the second it is refused.
+pub const HANDSHAKES_UNPROVEN: usize = 16;
+pub const HANDSHAKES_MAX: usize = 64;
+
+/// Connections to one listener at a time; each may hold [`RECEIVE_WINDOW`] and [`STREAM_WINDOW`].
+pub const LINKS_MAX: usize = 64;
+
+/// Bytes of a stream under way: sent and not yet read by the peer's link thread. 1 Gbit/s at
+/// a round trip of 130 ms; memory for it is used only while the network needs it.
+pub const STREAM_WINDOW: u32 = 16 << 20;
+
+/// Least send window, in bytes: measured, smaller ones cost throughput on any path.
+pub const SEND_WINDOW_MIN: u64 = 2 << 20;
+
+/// Bytes that may be sent before the first acknowledgement. More than ten jumbo datagrams
+/// (after which the peer acknowledges at once), so that a burst after rest never waits.
+pub const INITIAL_WINDOW: u64 = 128 * 1024;
+
+/// Bytes of frames that are taken from the feed at once.
+pub const FEED_BATCH: usize = 512 * 1024;
+
+/// Largest UDP payload: Ethernet jumbo frames (9,000) less IPv6 and UDP headers.
+pub const UDP_PAYLOAD_MAX: u16 = 8952;
+
+/// Bytes that the kernel takes in one segmented send; above it, it answers EMSGSIZE.
+pub const UDP_SEND_MAX: usize = 65_507;
+
+/// Socket buffers, in bytes: a burst of one round trip while the link thread is not scheduled.
+pub const SOCKET_BUFFER: usize = 4 << 20;
+
+/// Control messages that wait to be sent; a peer that lets more pile up has stopped reading.
+pub const CONTROL_OUT_MAX: usize = 16_384;
+
+/// Control messages received and not yet taken; above it the control stream is not read.
+pub const CONTROL_IN_MAX: usize = 256;
+
+/// What a received frame costs beside its header and payload, in bytes.
+pub const FRAME_COST: usize = 256;
+
 /// How long an orderly stop drains the queue before it gives up waiting.
 pub const STOP_DRAIN: Duration = Duration::from_secs(30);
 
@@ -113,6 +164,8 @@ pub const MOUNT_PROBE: Duration = Duration::from_secs(3);
 const _: () = assert!(PAYLOAD_LEN_MAX >= FUSE_WRITE_LEN_MAX as usize);
 const _: () = assert!(PAYLOAD_LEN_MAX >= XATTR_VALUE_LEN_MAX);
 const _: () = assert!(LISTING_LEN_CUT + 2 * XATTR_LIST_LEN_MAX < HEADER_LEN_MAX);
+const _: () = assert!(RECEIVE_WINDOW / 2 >= HEADER_LEN_MAX + PAYLOAD_LEN_MAX + FRAME_COST);
+const _: () = assert!(INITIAL_WINDOW > 11 * UDP_PAYLOAD_MAX as u64);
 const _: () = assert!(QUEUE_MEMORY >= QUEUE_MEMORY_MIN);
 
 /// Lane items that wait for the link; a mirror never fills memory.

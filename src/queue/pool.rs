@@ -43,6 +43,12 @@ impl Pool {
         Bytes::from_owner(buffer)
     }
 
+    /// An empty buffer with room for `len` bytes, at most [`PAYLOAD_LEN_MAX`]: filled by
+    /// [`Buffer::append`], without being zeroed first.
+    pub fn empty(&self, len: usize) -> Buffer {
+        self.take(len)
+    }
+
     /// A buffer of `len` bytes with unspecified content, to be filled by its borrower.
     pub fn filled(&self, len: usize) -> Buffer {
         let mut buffer = self.take(len);
@@ -62,6 +68,13 @@ impl Pool {
         };
         let bytes = recycled.unwrap_or_else(|| Vec::with_capacity(CLASSES[class]));
         Buffer { bytes, class, pool: self.clone() }
+    }
+}
+
+impl Buffer {
+    /// Adds bytes at the end.
+    pub fn append(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
     }
 }
 

@@ -1,0 +1,161 @@
+//! The control stream: messages with their length before them, both ways, in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bincode::{Decode, Encode};
+use crossbeam_channel::Sender;
+use parking_lot::Mutex;
+use quinn::{ReadExactError, RecvStream, SendStream};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::ending::End;
+use crate::limits::{CLOSE_FLUSH, CONTROL_IN_MAX, CONTROL_OUT_MAX};
+use crate::packet::{decode_message, encode_message, message_len};
+
+/// How soon a stream that was left alone, because nobody takes its messages, is looked at again.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(5);
+
+/// Messages on their way out, and the wish to close. Any thread puts in, the link thread takes out.
+pub(super) struct Outbox<M> {
+    state: Mutex<OutboxState<M>>,
+    changed: Notify,
+    overflow: Notify,
+}
+
+struct OutboxState<M> {
+    messages: Vec<M>,
+    closing: Option<String>,
+}
+
+impl<M: Encode + Send + 'static> Outbox<M> {
+    pub(super) fn new() -> Arc<Outbox<M>> {
+        let state = OutboxState { messages: Vec::new(), closing: None };
+        Arc::new(Outbox { state: Mutex::new(state), changed: Notify::new(), overflow: Notify::new() })
+    }
+
+    /// Never blocks. A peer that lets [`CONTROL_OUT_MAX`] messages pile up loses the connection.
+    pub(super) fn put(&self, message: M) {
+        let mut state = self.state.lock();
+        if state.closing.is_some() {
+            return;
+        }
+        if state.messages.len() >= CONTROL_OUT_MAX {
+            self.overflow.notify_one();
+            return;
+        }
+        state.messages.push(message);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Closes once everything put in before is sent. The first reason counts.
+    pub(super) fn close(&self, reason: &str) {
+        self.state.lock().closing.get_or_insert_with(|| reason.to_owned());
+        self.changed.notify_one();
+    }
+
+    /// Waits for the wish to close, whatever is still to be sent.
+    pub(super) async fn closing(&self) -> End {
+        loop {
+            if let Some(reason) = &self.state.lock().closing {
+                return End::Closed(reason.clone());
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    /// Waits until too many messages have piled up.
+    async fn overflowed(&self) -> End {
+        self.overflow.notified().await;
+        End::Fault(format!("the peer left {CONTROL_OUT_MAX} control messages unread"))
+    }
+
+    /// Adds the parts of a connection that send what is put in.
+    pub(super) fn spawn(self: &Arc<Self>, parts: &mut JoinSet<End>, stream: SendStream) {
+        let outbox = self.clone();
+        parts.spawn(async move { outbox.send(stream).await });
+        let outbox = self.clone();
+        parts.spawn(async move { outbox.overflowed().await });
+    }
+
+    fn take(&self) -> (Vec<M>, Option<String>) {
+        let mut state = self.state.lock();
+        (std::mem::take(&mut state.messages), state.closing.clone())
+    }
+
+    /// Sends what is put in, until it is closed and all has arrived.
+    async fn send(&self, mut stream: SendStream) -> End {
+        loop {
+            let (messages, closing) = self.take();
+            if !messages.is_empty() {
+                let bytes: Vec<u8> = messages.iter().flat_map(encode_message).collect();
+                if let Err(error) = stream.write_all(&bytes).await {
+                    return error.into();
+                }
+            } else if let Some(reason) = closing {
+                flush(stream).await;
+                return End::Closed(reason);
+            } else {
+                self.changed.notified().await;
+            }
+        }
+    }
+}
+
+/// Waits, within bounds, until the peer has every byte.
+async fn flush(mut stream: SendStream) {
+    if stream.finish().is_ok() {
+        let _ = timeout(CLOSE_FLUSH, stream.stopped()).await;
+    }
+}
+
+/// Hands on what arrives until the stream ends. A receiver that nobody empties stops the reading.
+pub(super) async fn receive<M, E>(mut stream: RecvStream, events: Sender<E>, event: fn(M) -> E) -> End
+where
+    M: Decode<()>,
+{
+    loop {
+        while events.len() >= CONTROL_IN_MAX {
+            sleep(BACKLOG_PAUSE).await;
+        }
+        match next_message(&mut stream).await {
+            Ok(Some(message)) => {
+                if events.send(event(message)).is_err() {
+                    return End::Closed("nobody takes control messages any more".into());
+                }
+            }
+            Ok(None) => return End::Lost("the peer ended the connection".into()),
+            Err(end) => return end,
+        }
+    }
+}
+
+/// `None`: the stream ended between two messages.
+async fn next_message<M: Decode<()>>(stream: &mut RecvStream) -> Result<Option<M>, End> {
+    let mut prefix = [0; 4];
+    if !read_whole(stream, &mut prefix).await? {
+        return Ok(None);
+    }
+    let len = message_len(prefix).map_err(|error| End::Fault(format!("control stream: {error}")))?;
+    let mut body = vec![0; len];
+    if !read_whole(stream, &mut body).await? && len > 0 {
+        return Err(End::Fault("the control stream ended within a message".into()));
+    }
+    let message = decode_message(&body).map_err(|error| End::Fault(format!("control stream: {error}")))?;
+    Ok(Some(message))
+}
+
+/// `false`: the stream ended before the first byte.
+async fn read_whole(stream: &mut RecvStream, bytes: &mut [u8]) -> Result<bool, End> {
+    match stream.read_exact(bytes).await {
+        Ok(()) => Ok(true),
+        Err(ReadExactError::FinishedEarly(0)) => Ok(false),
+        Err(ReadExactError::FinishedEarly(_)) => {
+            Err(End::Fault("the control stream ended within a message".into()))
+        }
+        Err(ReadExactError::ReadError(error)) => Err(error.into()),
+    }
+}

@@ -1,0 +1,245 @@
+//! The packet stream: from a [`Feed`] on the source to a [`FrameReceiver`] on the target.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use parking_lot::Mutex;
+use quinn::{Connection, RecvStream, SendStream};
+use tokio::sync::Notify;
+
+use super::assembler::{Assembled, Assembler};
+use super::ending::End;
+use crate::limits::{FEED_BATCH, FRAME_COST, RECEIVE_WINDOW, SEND_WINDOW_MIN, STREAM_WINDOW};
+use crate::packet::{EncodedFrame, Frame};
+use crate::queue::Pool;
+
+/// What a source sends next on the packet stream. Called on the link thread: must not block.
+pub trait Feed: Send + 'static {
+    /// The next frames, in the order in which they go, some `max_bytes` of them (one frame may
+    /// exceed it). Empty: nothing right now; after a [`Waker::wake`] it is asked again.
+    fn next_frames(&mut self, max_bytes: usize) -> Vec<EncodedFrame>;
+}
+
+/// Tells the link thread that its [`Feed`] has something. From any thread; never blocks; while
+/// the link thread is awake it costs one atomic read.
+#[derive(Clone)]
+pub struct Waker(Arc<WakerState>);
+
+struct WakerState {
+    asleep: AtomicBool,
+    notify: Notify,
+    started: Notify,
+}
+
+impl Waker {
+    pub(super) fn new() -> Waker {
+        let state =
+            WakerState { asleep: AtomicBool::new(false), notify: Notify::new(), started: Notify::new() };
+        Waker(Arc::new(state))
+    }
+
+    /// Call it after the feed's state has changed.
+    pub fn wake(&self) {
+        std::sync::atomic::fence(SeqCst);
+        if self.0.asleep.load(SeqCst) && self.0.asleep.swap(false, SeqCst) {
+            self.0.notify.notify_one();
+        }
+    }
+
+    pub(super) fn start(&self) {
+        self.0.started.notify_one();
+    }
+
+    /// From here on a wake is kept; the feed must be asked once more before sleeping.
+    fn fall_asleep(&self) {
+        self.0.asleep.store(true, SeqCst);
+        std::sync::atomic::fence(SeqCst);
+    }
+}
+
+/// Sends what the feed gives until the connection ends.
+pub(super) async fn send(
+    connection: Connection,
+    mut stream: SendStream,
+    mut feed: impl Feed,
+    waker: Waker,
+) -> End {
+    waker.0.started.notified().await;
+    loop {
+        let mut frames = feed.next_frames(FEED_BATCH);
+        if frames.is_empty() {
+            waker.fall_asleep();
+            frames = feed.next_frames(FEED_BATCH);
+            if frames.is_empty() {
+                waker.0.notify.notified().await;
+                continue;
+            }
+            waker.0.asleep.store(false, SeqCst);
+        }
+        if let Err(end) = send_batch(&connection, &mut stream, frames).await {
+            return end;
+        }
+    }
+}
+
+async fn send_batch(
+    connection: &Connection,
+    stream: &mut SendStream,
+    frames: Vec<EncodedFrame>,
+) -> Result<(), End> {
+    let bytes: usize = frames.iter().map(EncodedFrame::len).sum();
+    if bytes >= FEED_BATCH / 2 {
+        connection.set_send_window(send_window(connection.stats().path.cwnd));
+    }
+    let mut chunks: Vec<Bytes> = frames
+        .into_iter()
+        .flat_map(|frame| [frame.head, frame.payload])
+        .filter(|part| !part.is_empty())
+        .collect();
+    stream.write_all_chunks(&mut chunks).await?;
+    // Lets the connection send this before the next batch is made.
+    tokio::task::yield_now().await;
+    Ok(())
+}
+
+/// Bytes handed to QUIC and not yet acknowledged. Twice what the network takes keeps it busy;
+/// more would only make what comes next wait behind it.
+fn send_window(congestion_window: u64) -> u64 {
+    (2 * congestion_window).clamp(SEND_WINDOW_MIN, STREAM_WINDOW.into())
+}
+
+/// What [`FrameReceiver::recv`] has.
+// One is made for each frame and taken apart at once: boxing it would only cost.
+#[allow(clippy::large_enum_variant)]
+#[derive(Debug)]
+pub enum Received {
+    Frame(Frame),
+    /// Nothing came within the time given.
+    Idle,
+    /// Nothing will come any more: every frame that had arrived was handed out.
+    Closed {
+        reason: String,
+    },
+}
+
+/// Frames as they arrive, in order, checked and decoded. Up to [`RECEIVE_WINDOW`] bytes wait
+/// here; then the source is slowed down. Taking a frame gives its bytes back.
+#[derive(Clone)]
+pub struct FrameReceiver {
+    frames: Receiver<Assembled>,
+    window: Arc<Window>,
+    reason: Arc<Mutex<String>>,
+}
+
+impl FrameReceiver {
+    /// Waits up to `timeout` for the next frame.
+    pub fn recv(&self, timeout: Duration) -> Received {
+        match self.frames.recv_timeout(timeout) {
+            Ok(Assembled { frame, len }) => {
+                self.window.give_back(len + FRAME_COST);
+                Received::Frame(frame)
+            }
+            Err(RecvTimeoutError::Timeout) => Received::Idle,
+            Err(RecvTimeoutError::Disconnected) => Received::Closed { reason: self.reason.lock().clone() },
+        }
+    }
+
+    /// Bytes received and not yet taken, with what they cost beside their content.
+    pub fn waiting_bytes(&self) -> usize {
+        self.window.used.load(SeqCst)
+    }
+}
+
+/// The link thread's end of a [`FrameReceiver`].
+#[derive(Clone)]
+pub(super) struct FrameSender {
+    frames: Sender<Assembled>,
+    window: Arc<Window>,
+    pub(super) reason: Arc<Mutex<String>>,
+}
+
+pub(super) fn channel() -> (FrameSender, FrameReceiver) {
+    let (sender, frames) = crossbeam_channel::unbounded();
+    let window = Arc::new(Window::default());
+    let reason = Arc::new(Mutex::new(String::new()));
+    let receiver = FrameReceiver { frames, window: window.clone(), reason: reason.clone() };
+    (FrameSender { frames: sender, window, reason }, receiver)
+}
+
+/// Assembles frames from the stream until it ends.
+pub(super) async fn receive(mut stream: RecvStream, pool: Pool, sender: FrameSender) -> End {
+    let mut assembler = Assembler::new(pool);
+    let mut chunks: [Bytes; 32] = Default::default();
+    loop {
+        let count = match stream.read_chunks(&mut chunks).await {
+            Ok(Some(count)) => count,
+            Ok(None) if assembler.between_frames() => {
+                return End::Lost("the source ended the packet stream".into());
+            }
+            Ok(None) => return End::Fault("the packet stream ended within a frame".into()),
+            Err(error) => return error.into(),
+        };
+        for chunk in &mut chunks[..count] {
+            if let Err(end) = hand_on(&mut assembler, chunk, &sender).await {
+                return end;
+            }
+        }
+    }
+}
+
+/// Hands on the frames that this chunk completes.
+async fn hand_on(assembler: &mut Assembler, chunk: &mut Bytes, sender: &FrameSender) -> Result<(), End> {
+    loop {
+        match assembler.take(chunk) {
+            Ok(Some(assembled)) => {
+                sender.window.take(assembled.len + FRAME_COST).await;
+                if sender.frames.send(assembled).is_err() {
+                    return Err(End::Closed("nobody takes frames any more".into()));
+                }
+            }
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(End::Fault(format!("packet stream: {error}"))),
+        }
+    }
+}
+
+/// Bytes received and not yet taken: at most [`RECEIVE_WINDOW`], or one frame.
+#[derive(Default)]
+struct Window {
+    used: AtomicUsize,
+    waiting: AtomicBool,
+    room: Notify,
+}
+
+impl Window {
+    /// Waits for room; only the one task that receives takes.
+    async fn take(&self, bytes: usize) {
+        while !self.try_take(bytes) {
+            self.waiting.store(true, SeqCst);
+            if self.try_take(bytes) {
+                return self.waiting.store(false, SeqCst);
+            }
+            self.room.notified().await;
+        }
+    }
+
+    fn try_take(&self, bytes: usize) -> bool {
+        let used = self.used.load(SeqCst);
+        let fits = used == 0 || used + bytes <= RECEIVE_WINDOW;
+        if fits {
+            self.used.fetch_add(bytes, SeqCst);
+        }
+        fits
+    }
+
+    /// Wakes the receiving task only when half the window is free: not once for each frame.
+    fn give_back(&self, bytes: usize) {
+        let left = self.used.fetch_sub(bytes, SeqCst) - bytes;
+        if left <= RECEIVE_WINDOW / 2 && self.waiting.load(SeqCst) && self.waiting.swap(false, SeqCst) {
+            self.room.notify_one();
+        }
+    }
+}

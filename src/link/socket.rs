@@ -1,0 +1,165 @@
+//! The UDP socket under QUIC, and the settings of the connections over it.
+
+use std::io::{self, IoSliceMut};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use quinn::congestion::CubicConfig;
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{
+    AckFrequencyConfig, AsyncUdpSocket, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, Runtime,
+    ServerConfig, TokioRuntime, TransportConfig, UdpPoller, VarInt,
+};
+use rustix::net::sockopt;
+
+use crate::limits::{
+    INITIAL_WINDOW, SEND_WINDOW_MIN, SOCKET_BUFFER, STREAM_WINDOW, UDP_PAYLOAD_MAX, UDP_SEND_MAX,
+};
+
+/// A QUIC endpoint on `address`; with a server configuration it also listens. Call it within a
+/// runtime.
+pub(super) fn endpoint(address: SocketAddr, server: Option<ServerConfig>) -> io::Result<Endpoint> {
+    let socket = UdpSocket::bind(address)?;
+    enlarge_buffers(&socket);
+    let inner = TokioRuntime.wrap_udp_socket(socket)?;
+    let socket = Arc::new(BoundedSegments { inner, segment: AtomicUsize::new(UDP_PAYLOAD_MAX.into()) });
+    let mut config = EndpointConfig::default();
+    config.max_udp_payload_size(UDP_PAYLOAD_MAX).map_err(io::Error::other)?;
+    Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime))
+}
+
+/// Any local port from which `address` can be reached.
+pub(super) fn local_for(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
+}
+
+/// Streams that the peer may open.
+pub(super) enum PeerStreams {
+    None,
+    /// The source opens two (control, heartbeats) on the small connection, and one way only
+    /// one (packets) on the large one.
+    OfSource,
+}
+
+/// Settings of a connection. `idle` ends it where nothing at all is heard any more (the
+/// heartbeats notice sooner); `keep_alive` keeps the path open.
+pub(super) fn transport(
+    streams: PeerStreams,
+    idle: Duration,
+    keep_alive: Option<Duration>,
+) -> Arc<TransportConfig> {
+    let (both_ways, one_way) = match streams {
+        PeerStreams::None => (0u8, 0u8),
+        PeerStreams::OfSource => (2, 1),
+    };
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(both_ways.into())
+        .max_concurrent_uni_streams(one_way.into())
+        .datagram_receive_buffer_size(None)
+        .max_idle_timeout(IdleTimeout::try_from(idle).ok())
+        .keep_alive_interval(keep_alive)
+        .stream_receive_window(STREAM_WINDOW.into())
+        .receive_window(STREAM_WINDOW.into())
+        .send_window(SEND_WINDOW_MIN)
+        .mtu_discovery_config(Some(mtu_discovery()))
+        .ack_frequency_config(Some(ack_frequency()))
+        .congestion_controller_factory(Arc::new(cubic()));
+    Arc::new(config)
+}
+
+/// Never a large `initial_mtu`: it stalls for ever on a path that cannot carry it.
+fn mtu_discovery() -> MtuDiscoveryConfig {
+    let mut config = MtuDiscoveryConfig::default();
+    config.upper_bound(UDP_PAYLOAD_MAX);
+    config
+}
+
+/// One acknowledgement for ten datagrams: bytes and processor time. The delay bounds what a tail
+/// of fewer costs a sender whose window is full; gaps are reported at once.
+fn ack_frequency() -> AckFrequencyConfig {
+    let mut config = AckFrequencyConfig::default();
+    config.ack_eliciting_threshold(VarInt::from_u32(9)).max_ack_delay(Some(Duration::from_millis(10)));
+    config
+}
+
+fn cubic() -> CubicConfig {
+    let mut config = CubicConfig::default();
+    config.initial_window(INITIAL_WINDOW);
+    config
+}
+
+/// Beyond the system's limits where the process may, else up to them: a smaller buffer works,
+/// only slower.
+fn enlarge_buffers(socket: &UdpSocket) {
+    let receive = sockopt::set_socket_recv_buffer_size_force(socket, SOCKET_BUFFER)
+        .or_else(|_| sockopt::set_socket_recv_buffer_size(socket, SOCKET_BUFFER));
+    let send = sockopt::set_socket_send_buffer_size_force(socket, SOCKET_BUFFER)
+        .or_else(|_| sockopt::set_socket_send_buffer_size(socket, SOCKET_BUFFER));
+    if let Err(error) = receive.and(send) {
+        log::debug!("socket buffers stay as they are: {error}");
+    }
+}
+
+/// A socket that never asks the kernel for more than it takes in one segmented send.
+///
+/// Beyond that the kernel answers EMSGSIZE, quinn-udp takes it for a lost probe and says
+/// nothing, and the connection would stall for ever.
+#[derive(Debug)]
+struct BoundedSegments {
+    inner: Arc<dyn AsyncUdpSocket>,
+    /// Length in bytes of the segments last sent: what the next batch is most likely made of.
+    segment: AtomicUsize,
+}
+
+impl AsyncUdpSocket for BoundedSegments {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        self.inner.clone().create_io_poller()
+    }
+
+    fn try_send(&self, transmit: &Transmit) -> io::Result<()> {
+        let Some(segment) = transmit.segment_size else { return self.inner.try_send(transmit) };
+        let segment = segment.clamp(1, UDP_SEND_MAX);
+        self.segment.store(segment, Relaxed);
+        // Right after the datagrams grew, or where connections with several sizes share the
+        // socket, a batch can still be too long. Where only its first part can be sent, quinn sends
+        // all again, and the peer drops what it has twice.
+        for contents in transmit.contents.chunks(UDP_SEND_MAX / segment * segment) {
+            self.inner.try_send(&Transmit { contents, ..transmit.clone() })?;
+        }
+        Ok(())
+    }
+
+    fn poll_recv(
+        &self,
+        context: &mut Context,
+        buffers: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        self.inner.poll_recv(context, buffers, meta)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.inner.max_transmit_segments().min(UDP_SEND_MAX / self.segment.load(Relaxed)).max(1)
+    }
+
+    /// quinn makes room for this many of the largest datagrams; the kernel joins at most 64 KiB.
+    fn max_receive_segments(&self) -> usize {
+        self.inner.max_receive_segments().min((1 << 16) / usize::from(UDP_PAYLOAD_MAX) + 1)
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.inner.may_fragment()
+    }
+}

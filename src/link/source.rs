@@ -1,0 +1,262 @@
+//! The source's end: dials a target, sends what a feed gives, on a thread of its own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use parking_lot::Mutex;
+use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::control::{self, Outbox};
+use super::ending::{self, End, refused_our_key};
+use super::frames::{self, Feed, Waker};
+use super::heartbeat::{self, Heard};
+use super::identity::{Fingerprint, Identity};
+use super::opening::{GREETING, Opening, Role, SessionToken, bounded};
+use super::socket::{self, PeerStreams};
+use super::{LinkStats, tls};
+use crate::limits::{CLOSE_FLUSH, HANDSHAKE_TIME_MAX, HEARTBEAT_INTERVAL, HEARTBEATS_MISSED};
+use crate::packet::{SourceMessage, TargetMessage};
+use crate::store;
+
+/// Whom to dial, and as whom.
+#[derive(Clone, Debug)]
+pub struct Dial {
+    pub address: SocketAddr,
+    /// The key that the target must show.
+    pub target: Fingerprint,
+    pub identity: Arc<Identity>,
+    /// Both sides go by it; it is brought within the bounds of `limits`.
+    pub heartbeat_interval: Duration,
+    /// An attempt that takes longer has failed.
+    pub patience: Duration,
+}
+
+impl Dial {
+    pub fn new(address: SocketAddr, target: Fingerprint, identity: Arc<Identity>) -> Dial {
+        let (heartbeat_interval, patience) = (HEARTBEAT_INTERVAL, HANDSHAKE_TIME_MAX);
+        Dial { address, target, identity, heartbeat_interval, patience }
+    }
+}
+
+/// What happens on a [`SourceLink`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceEvent {
+    /// The target has accepted this source; messages come through.
+    Up,
+    Message(TargetMessage),
+    /// The last event: the attempt failed or the connection ended.
+    Lost {
+        reason: String,
+    },
+}
+
+/// A connection to a target, from the first attempt to its end. It is never dialled again:
+/// after [`SourceEvent::Lost`] make a new one. Dropped, it closes without waiting.
+pub struct SourceLink {
+    shared: Arc<Shared>,
+    events: Receiver<SourceEvent>,
+    waker: Waker,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    outbox: Arc<Outbox<SourceMessage>>,
+    /// The connections as far as they are up: small, large.
+    connections: Mutex<(Option<Connection>, Option<Connection>)>,
+    heard: Heard,
+}
+
+impl SourceLink {
+    /// Starts dialling and returns at once. What comes of it comes as events.
+    pub fn dial(dial: Dial, feed: impl Feed) -> SourceLink {
+        let (sender, events) = unbounded();
+        let waker = Waker::new();
+        let shared =
+            Arc::new(Shared { outbox: Outbox::new(), connections: Mutex::default(), heard: Heard::now() });
+        let session = Session { dial, shared: shared.clone(), waker: waker.clone(), events: sender.clone() };
+        let thread = std::thread::Builder::new().name("link-source".into()).spawn(move || session.run(feed));
+        let thread = match thread {
+            Ok(thread) => Some(thread),
+            Err(error) => {
+                let _ = sender.send(SourceEvent::Lost { reason: format!("no thread for the link: {error}") });
+                None
+            }
+        };
+        SourceLink { shared, events, waker, thread }
+    }
+
+    /// Wakes this link's feed.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    pub fn events(&self) -> &Receiver<SourceEvent> {
+        &self.events
+    }
+
+    /// Queues a control message; it goes as soon as the link is up. Never blocks.
+    pub fn send(&self, message: SourceMessage) {
+        self.shared.outbox.put(message);
+    }
+
+    /// From now on the feed is asked for frames.
+    pub fn start_feed(&self) {
+        self.waker.start();
+    }
+
+    /// All zero until the link is up.
+    pub fn stats(&self) -> LinkStats {
+        match &*self.shared.connections.lock() {
+            (Some(small), large) => LinkStats::of(small, large.as_ref(), self.shared.heard.age()),
+            (None, _) => LinkStats::default(),
+        }
+    }
+
+    /// Closes once the control messages have arrived, waiting up to [`CLOSE_FLUSH`] for that, and
+    /// for the thread to end. Frames not yet sent are not.
+    pub fn close(mut self, reason: &str) {
+        self.shared.outbox.close(reason);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the link thread panicked");
+        }
+    }
+}
+
+impl Drop for SourceLink {
+    fn drop(&mut self) {
+        self.shared.outbox.close("the source dropped the connection");
+    }
+}
+
+/// What the link thread works with.
+struct Session {
+    dial: Dial,
+    shared: Arc<Shared>,
+    waker: Waker,
+    events: Sender<SourceEvent>,
+}
+
+/// The streams of a link that is up.
+struct Streams {
+    small: Connection,
+    control: (SendStream, RecvStream),
+    large: Connection,
+    packets: SendStream,
+}
+
+impl Session {
+    fn run(self, feed: impl Feed) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let end = match runtime {
+            Ok(runtime) => runtime.block_on(self.dial_and_serve(feed)),
+            Err(error) => End::Lost(format!("no runtime for the link: {error}")),
+        };
+        let _ = self.events.send(SourceEvent::Lost { reason: end.reason().to_owned() });
+    }
+
+    async fn dial_and_serve(&self, feed: impl Feed) -> End {
+        // A socket each, so that heartbeats never wait in a full buffer behind acknowledgements.
+        let local = socket::local_for(self.dial.address);
+        let endpoints = match (socket::endpoint(local, None), socket::endpoint(local, None)) {
+            (Ok(small), Ok(large)) => [small, large],
+            (Err(error), _) | (_, Err(error)) => return End::Lost(format!("no UDP socket: {error}")),
+        };
+        let connected = tokio::select! {
+            connected = timeout(self.dial.patience, self.connect(&endpoints)) => connected,
+            end = self.shared.outbox.closing() => return end,
+        };
+        let end = match connected {
+            Ok(Ok(streams)) => self.serve(streams, feed).await,
+            Ok(Err(end)) => end,
+            Err(_) => {
+                End::Lost(format!("no answer from {} within {:?}", self.dial.address, self.dial.patience))
+            }
+        };
+        for endpoint in &endpoints {
+            let _ = timeout(CLOSE_FLUSH, endpoint.wait_idle()).await;
+        }
+        end
+    }
+
+    /// First the small connection, up to the target's greeting; then the large one.
+    async fn connect(&self, endpoints: &[Endpoint; 2]) -> Result<Streams, End> {
+        let session = store::random_u128();
+        let small = self.handshake(&endpoints[0]).await?;
+        let control = self.greet(&small, session).await?;
+        let large = self.handshake(&endpoints[1]).await?;
+        let mut packets = large.open_uni().await?;
+        packets.write_all(&self.opening(Role::Packets, session)).await?;
+        Ok(Streams { small, control, large, packets })
+    }
+
+    async fn handshake(&self, endpoint: &Endpoint) -> Result<Connection, End> {
+        let Dial { address, target, identity, .. } = &self.dial;
+        let (tls, seen) =
+            tls::client(identity, *target).map_err(|error| End::Lost(format!("TLS: {error}")))?;
+        let every = bounded(self.dial.heartbeat_interval);
+        let mut config = ClientConfig::new(tls);
+        config.transport_config(socket::transport(
+            PeerStreams::None,
+            every * HEARTBEATS_MISSED * 2,
+            Some(every),
+        ));
+        let connecting = endpoint
+            .connect_with(config, *address, tls::SERVER_NAME)
+            .map_err(|error| End::Lost(format!("cannot dial {address}: {error}")))?;
+        connecting.await.map_err(|error| match seen.get() {
+            Some(shown) if shown != target => {
+                End::Lost(format!("the target at {address} shows the key {shown}, but {target} is paired"))
+            }
+            _ => error.into(),
+        })
+    }
+
+    /// Opens the control stream. Only the answer proves that the target accepts this source's key.
+    async fn greet(
+        &self,
+        small: &Connection,
+        session: SessionToken,
+    ) -> Result<(SendStream, RecvStream), End> {
+        let (mut send, mut receive) = small.open_bi().await?;
+        send.write_all(&self.opening(Role::Control, session)).await?;
+        let mut greeting = [0; GREETING.len()];
+        let read = receive.read_exact(&mut greeting).await;
+        match small.close_reason() {
+            Some(error) if refused_our_key(&error) => Err(End::Lost(format!(
+                "the target at {} does not know this host's key {}: pair them first",
+                self.dial.address,
+                self.dial.identity.fingerprint()
+            ))),
+            Some(error) => Err(error.into()),
+            None if read.is_ok() && greeting == GREETING => Ok((send, receive)),
+            None => Err(End::Fault("the target does not greet as one of this protocol".into())),
+        }
+    }
+
+    fn opening(&self, role: Role, session: SessionToken) -> [u8; super::opening::OPENING_LEN] {
+        let heartbeat_interval = bounded(self.dial.heartbeat_interval);
+        Opening { role, heartbeat_interval, session }.encode()
+    }
+
+    /// Runs every part until the first one ends; then all end.
+    async fn serve(&self, streams: Streams, feed: impl Feed) -> End {
+        let Streams { small, control: (send, receive), large, packets } = streams;
+        *self.shared.connections.lock() = (Some(small.clone()), Some(large.clone()));
+        let _ = self.events.send(SourceEvent::Up);
+        let every = bounded(self.dial.heartbeat_interval);
+        let mut parts = JoinSet::new();
+        parts.spawn(heartbeat::beat(small.clone(), every, self.shared.heard.clone()));
+        parts.spawn(frames::send(large.clone(), packets, feed, self.waker.clone()));
+        parts.spawn(ending::gone(large.clone()));
+        self.shared.outbox.spawn(&mut parts, send);
+        let messages = control::receive(receive, self.events.clone(), SourceEvent::Message);
+        ending::first_of(parts, messages, || vec![small, large]).await
+    }
+}

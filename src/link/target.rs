@@ -1,0 +1,182 @@
+//! The target's end of one session: hands on frames and messages as they arrive.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use parking_lot::Mutex;
+use quinn::{Connection, RecvStream, SendStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::{Duration, timeout};
+
+use super::LinkStats;
+use super::control::{self, Outbox};
+use super::ending::{self, End};
+use super::frames::{self, FrameReceiver, FrameSender};
+use super::heartbeat::{self, Heard};
+use super::identity::Fingerprint;
+use crate::limits::HANDSHAKE_TIME_MAX;
+use crate::packet::{SourceMessage, TargetMessage};
+use crate::queue::Pool;
+
+/// What happens on a [`TargetLink`], beside frames.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetEvent {
+    Message(SourceMessage),
+    /// The last event.
+    Lost {
+        reason: String,
+    },
+}
+
+/// A source that is connected. Dropped, it closes.
+pub struct TargetLink {
+    peer: Fingerprint,
+    address: std::net::SocketAddr,
+    frames: FrameReceiver,
+    events: Receiver<TargetEvent>,
+    outbox: Arc<Outbox<TargetMessage>>,
+    small: Connection,
+    large: Arc<Mutex<Option<Connection>>>,
+    heard: Heard,
+}
+
+impl TargetLink {
+    /// The source's key: paired, or it would not be here.
+    pub fn peer(&self) -> Fingerprint {
+        self.peer
+    }
+
+    /// Where the source dialled from.
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.address
+    }
+
+    /// The frames, for the one thread that applies them. Every frame that arrived before the end
+    /// is handed out before [`super::Received::Closed`].
+    pub fn frames(&self) -> FrameReceiver {
+        self.frames.clone()
+    }
+
+    pub fn messages(&self) -> &Receiver<TargetEvent> {
+        &self.events
+    }
+
+    /// Queues a control message. Never blocks.
+    pub fn send(&self, message: TargetMessage) {
+        self.outbox.put(message);
+    }
+
+    pub fn stats(&self) -> LinkStats {
+        LinkStats::of(&self.small, self.large.lock().as_ref(), self.heard.age())
+    }
+
+    /// Closes once the control messages have arrived; returns at once, [`TargetEvent::Lost`]
+    /// says when it is done.
+    pub fn close(&self, reason: &str) {
+        self.outbox.close(reason);
+    }
+}
+
+impl Drop for TargetLink {
+    fn drop(&mut self) {
+        self.outbox.close("the target dropped the connection");
+    }
+}
+
+/// What the link thread works with.
+pub(super) struct Session {
+    small: Connection,
+    control: (SendStream, RecvStream),
+    heartbeat_interval: Duration,
+    frames: FrameSender,
+    events: Sender<TargetEvent>,
+    outbox: Arc<Outbox<TargetMessage>>,
+    large: Arc<Mutex<Option<Connection>>>,
+    heard: Heard,
+    pool: Pool,
+}
+
+/// The large connection with its packet stream, when it comes.
+pub(super) type Packets = (Connection, RecvStream);
+
+/// The two ends of a new session.
+pub(super) fn session(
+    small: Connection,
+    peer: Fingerprint,
+    control: (SendStream, RecvStream),
+    heartbeat_interval: Duration,
+    pool: Pool,
+) -> (Session, TargetLink) {
+    let (frame_sender, frames) = frames::channel();
+    let (event_sender, events) = unbounded();
+    let (outbox, large, heard) = (Outbox::new(), Arc::default(), Heard::now());
+    let link = TargetLink {
+        peer,
+        address: small.remote_address(),
+        frames,
+        events,
+        outbox: outbox.clone(),
+        small: small.clone(),
+        large: Arc::clone(&large),
+        heard: heard.clone(),
+    };
+    let session = Session {
+        small,
+        control,
+        heartbeat_interval,
+        frames: frame_sender,
+        events: event_sender,
+        outbox,
+        large,
+        heard,
+        pool,
+    };
+    (session, link)
+}
+
+impl Session {
+    /// Asks for the end from outside.
+    pub(super) fn closer(&self) -> impl Fn(&str) + Send + Sync + 'static {
+        let outbox = self.outbox.clone();
+        move |reason| outbox.close(reason)
+    }
+
+    /// Turns the source away before anything has run.
+    pub(super) fn refuse(self, reason: &str) {
+        End::Fault(reason.to_owned()).close(&self.small);
+    }
+
+    /// Runs every part until the first one ends; then all end.
+    pub(super) async fn serve(self, packets: oneshot::Receiver<Packets>) -> End {
+        let Session { small, control: (send, receive), frames, events, .. } = self;
+        let mut parts = JoinSet::new();
+        self.outbox.spawn(&mut parts, send);
+        parts.spawn(heartbeat::answer(small.clone(), self.heartbeat_interval, self.heard));
+        parts.spawn(receive_packets(packets, self.large.clone(), self.pool, frames.clone()));
+        let messages = control::receive(receive, events.clone(), TargetEvent::Message);
+        let connections = || [Some(small), self.large.lock().clone()].into_iter().flatten().collect();
+        let end = ending::first_of(parts, messages, connections).await;
+        // Before the last sender goes: the receiver reads it when it finds no sender any more.
+        *frames.reason.lock() = end.reason().to_owned();
+        drop(frames);
+        let _ = events.send(TargetEvent::Lost { reason: end.reason().to_owned() });
+        end
+    }
+}
+
+/// Waits for the large connection, then receives frames from it.
+async fn receive_packets(
+    packets: oneshot::Receiver<Packets>,
+    large: Arc<Mutex<Option<Connection>>>,
+    pool: Pool,
+    frames: FrameSender,
+) -> End {
+    match timeout(HANDSHAKE_TIME_MAX, packets).await {
+        Ok(Ok((connection, stream))) => {
+            *large.lock() = Some(connection);
+            frames::receive(stream, pool, frames).await
+        }
+        Ok(Err(_)) | Err(_) => End::Fault("the connection for packets never came".into()),
+    }
+}
