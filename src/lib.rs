@@ -1,4 +1,5 @@
 //! standin: real-time, ordered replication for any directory on Linux.
+pub mod apply;
 pub mod limits;
 pub mod packet;
 pub mod queue;

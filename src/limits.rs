@@ -64,6 +64,10 @@ pub const PENDING_TIMES_REST: Duration = Duration::from_millis(100);
 /// Objects with pending times before they are set at once, so that the table stays small.
 pub const PENDING_TIMES_MAX: usize = 16_384;
 
+/// Bytes of the log of pending times after which they are set at once: many changes of one
+/// object add to the log, not to the table.
+pub const PENDING_TIMES_LOG_MAX: u64 = 1 << 20;
+
 /// A target makes a durable point at least this often while ops arrive.
 pub const DURABLE_INTERVAL: Duration = Duration::from_secs(2);
 
