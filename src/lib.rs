@@ -3,5 +3,6 @@ pub mod apply;
 pub mod limits;
 pub mod packet;
 pub mod queue;
+pub mod resync;
 pub mod store;
 pub mod sys;
