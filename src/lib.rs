@@ -1,13 +1,42 @@
 //! standin: real-time, ordered replication for any directory on Linux.
-pub mod intercept;
+//!
+//! ```text
+//!  application
+//!      | system calls
+//!  [kernel FUSE]
+//!      |
+//!  [1] intercept --Op--> [2] queue --packets--> [3] link ==QUIC==> [3] link --packets--> [4] apply
+//!      |                      ^  \____________acks____________________/       |
+//!  backing directory      [5] resync (first copy, lane items) ----> link      |
+//!                                                              replica, position, id index
+//!             source owns this side                     target owns this side
+//! ```
+//! In reading order:
+//! - [`packet`]: ops, positions, lane items, messages, and their bytes
+//! - [`intercept`]: FUSE in, ops out; the only user of `fuser`
+//! - [`queue`]: one order for all threads, bounded
+//! - [`link`]: QUIC, keys, heartbeats; the only user of `quinn` and `tokio`
+//! - [`apply`]: performs packets inside the replica's root, exactly once
+//! - [`resync`]: makes a target equal from what the source holds now
+//! - [`control`]: the unix socket and the words of the status; [`cli`]: the commands
+//! - [`source`], [`target`]: the two daemons, where the rooms meet; rooms do not import each other
+//! - [`preflight`]: what is checked before a mount; [`failure`]: errors for people
+//! - [`store`], [`limits`], [`sys`]: small durable files; every bound; all unsafe code
+//!
+//! The data plane (intercept, queue, link, apply) never waits for the control plane.
+
+pub mod apply;
 pub mod cli;
 pub mod control;
 pub mod failure;
+pub mod intercept;
 pub mod limits;
 pub mod link;
 pub mod packet;
 pub mod preflight;
 pub mod queue;
+pub mod resync;
 pub mod source;
 pub mod store;
 pub mod sys;
+pub mod target;

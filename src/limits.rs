@@ -42,6 +42,14 @@ pub const LISTING_ENTRIES_MAX: usize = 1024;
 /// Bytes after which a listing item is cut.
 pub const LISTING_LEN_CUT: usize = 256 * 1024;
 
+/// Listings that a copy has sent and that the target has not answered: hides the round trip, and
+/// bounds the files that wait to be asked for (each listing has at most [`LISTING_ENTRIES_MAX`]).
+pub const LISTINGS_IN_FLIGHT: usize = 8;
+
+/// Content of a file travels in pieces of this many bytes in the lane: small enough that packets,
+/// which share the stream, never wait long behind one.
+pub const CONTENT_CHUNK: usize = 256 << 10;
+
 /// Memory level of the queue, in bytes: as in the product whose queue this follows.
 pub const QUEUE_MEMORY: usize = 128 << 20;
 
@@ -63,6 +71,10 @@ pub const PENDING_TIMES_REST: Duration = Duration::from_millis(100);
 
 /// Objects with pending times before they are set at once, so that the table stays small.
 pub const PENDING_TIMES_MAX: usize = 16_384;
+
+/// Bytes of the log of pending times after which they are set at once: many changes of one
+/// object add to the log, not to the table.
+pub const PENDING_TIMES_LOG_MAX: u64 = 1 << 20;
 
 /// A target makes a durable point at least this often while ops arrive.
 pub const DURABLE_INTERVAL: Duration = Duration::from_secs(2);
@@ -163,6 +175,8 @@ pub const MOUNT_PROBE: Duration = Duration::from_secs(3);
 
 const _: () = assert!(PAYLOAD_LEN_MAX >= FUSE_WRITE_LEN_MAX as usize);
 const _: () = assert!(PAYLOAD_LEN_MAX >= XATTR_VALUE_LEN_MAX);
+const _: () = assert!(PAYLOAD_LEN_MAX >= CONTENT_CHUNK);
+const _: () = assert!(CONTROL_LEN_MAX > 2 * 16 * LISTING_ENTRIES_MAX);
 const _: () = assert!(LISTING_LEN_CUT + 2 * XATTR_LIST_LEN_MAX < HEADER_LEN_MAX);
 const _: () = assert!(RECEIVE_WINDOW / 2 >= HEADER_LEN_MAX + PAYLOAD_LEN_MAX + FRAME_COST);
 const _: () = assert!(INITIAL_WINDOW > 11 * UDP_PAYLOAD_MAX as u64);

@@ -1,0 +1,125 @@
+//! Durable points and the state of the data: what of a replica is proved, and how it comes to be.
+
+use std::fs::File;
+use std::io;
+
+use super::fault::Fault;
+use super::progress::DataStatus;
+use super::replica::Replica;
+use crate::packet::{DataState, Position, ReplicaProof, SetId};
+
+/// A durable point that was begun: [`DurablePoint::sync`] may run on another thread while the
+/// applier goes on; then [`Replica::finish_durable`].
+pub struct DurablePoint {
+    position: Position,
+    root: File,
+    index: File,
+}
+
+impl DurablePoint {
+    /// Everything up to here becomes durable.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Syncs the replica's file system and the index. Blocks for as long as the disk needs.
+    ///
+    /// Errors: the system's; what was written is then in doubt ([`Replica::finish_durable`]).
+    pub fn sync(&self) -> io::Result<()> {
+        rustix::fs::syncfs(&self.root)?;
+        self.index.sync_data()
+    }
+}
+
+impl Replica {
+    /// What the handshake tells the source. `received` is what this process has received.
+    pub fn proof(&self, received: Position) -> ReplicaProof {
+        ReplicaProof {
+            data: self.progress.data().state,
+            applied: self.progress.applied(),
+            durable: self.progress.durable(),
+            received,
+            process: self.progress.process(),
+        }
+    }
+
+    pub fn set(&self) -> SetId {
+        self.progress.set()
+    }
+
+    pub fn applied(&self) -> Position {
+        self.progress.applied()
+    }
+
+    pub fn durable(&self) -> Position {
+        self.progress.durable()
+    }
+
+    /// State of the data, since when and why.
+    pub fn data(&self) -> DataStatus {
+        self.progress.data()
+    }
+
+    /// Marks the data bad, durably, before the first byte that makes it true is written.
+    pub fn mark_bad(&mut self, reason: &str) -> Result<(), Fault> {
+        self.progress.mark_bad(&self.root, reason).map_err(Fault::system("mark the replica bad"))
+    }
+
+    /// Goes on after this position, of whatever history: a resynchronisation is valid from here.
+    pub fn adopt(&mut self, position: Position) -> Result<(), Fault> {
+        self.progress.adopt(position).map_err(Fault::system("adopt a position"))
+    }
+
+    /// The replica is the source as of the applied position: durable, with everything in it, when
+    /// it returns.
+    pub fn mark_good(&mut self) -> Result<(), Fault> {
+        self.durable_point_as(DataState::Good)
+    }
+
+    /// Makes everything applied so far durable.
+    pub fn durable_point(&mut self) -> Result<(), Fault> {
+        self.durable_point_as(self.progress.data().state)
+    }
+
+    /// First part of a durable point: sets pending times and notes the applied position.
+    pub fn begin_durable(&mut self) -> Result<DurablePoint, Fault> {
+        self.begin_durable_as(self.progress.data().state)
+    }
+
+    /// Last part. A failed sync marks the data bad: the kernel may have dropped what it could not
+    /// write, and a second sync would say that all is well.
+    pub fn finish_durable(&mut self, point: &DurablePoint, synced: io::Result<()>) -> Result<(), Fault> {
+        let data = self.progress.data().state;
+        self.finish_durable_as(point, synced, data)
+    }
+
+    fn durable_point_as(&mut self, data: DataState) -> Result<(), Fault> {
+        let point = self.begin_durable_as(data)?;
+        let synced = point.sync();
+        self.finish_durable_as(&point, synced, data)
+    }
+
+    fn begin_durable_as(&mut self, data: DataState) -> Result<DurablePoint, Fault> {
+        self.settle_times()?;
+        let position = self.progress.applied();
+        self.progress
+            .announce(&self.root, position, data)
+            .map_err(Fault::system("identity of the replica"))?;
+        let root = self.root.try_clone().map_err(Fault::system("root"))?;
+        let index = self.index.sync_handle().map_err(Fault::system("object index"))?;
+        Ok(DurablePoint { position, root, index })
+    }
+
+    fn finish_durable_as(
+        &mut self,
+        point: &DurablePoint,
+        synced: io::Result<()>,
+        data: DataState,
+    ) -> Result<(), Fault> {
+        if let Err(error) = synced {
+            self.mark_bad(&format!("a sync of the replica failed: {error}"))?;
+            return Err(Fault::System { what: "sync the replica", error });
+        }
+        self.progress.prove_durable(point.position, data).map_err(Fault::system("position slot"))
+    }
+}

@@ -1,0 +1,60 @@
+//! Why an op could not be performed. Every fault is retried at the head of the line: nothing is
+//! skipped, and nothing that a fault names was touched beyond what its text says.
+
+use std::fmt;
+use std::io;
+
+use crate::packet::ObjectId;
+
+/// A fault of one op, with clear text (`Display`).
+#[derive(Debug)]
+pub enum Fault {
+    /// The index has no such object, or its inode is gone.
+    MissingObject(ObjectId),
+    /// A name of the replica does not hold what the source has there: somebody else wrote here.
+    Mismatch(String),
+    /// A directory of the replica was moved out of it.
+    Outside { object: ObjectId, path: String },
+    /// What the op asks for is never performed: impossible values, or forbidden by the policy.
+    Refused(&'static str),
+    /// The file system of the replica cannot do this at all.
+    Unsupported(&'static str),
+    /// A system call failed.
+    System { what: &'static str, error: io::Error },
+}
+
+impl Fault {
+    /// Wraps the error of a system call: `.map_err(Fault::system("write"))`.
+    pub fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Fault {
+        move |error| Fault::System { what, error: error.into() }
+    }
+
+    /// The number of the system's error, where one is behind the fault.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Fault::System { error, .. } => error.raw_os_error(),
+            Fault::MissingObject(_)
+            | Fault::Mismatch(_)
+            | Fault::Outside { .. }
+            | Fault::Refused(_)
+            | Fault::Unsupported(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::MissingObject(object) => write!(f, "object {object} is not in the replica"),
+            Fault::Mismatch(text) => write!(f, "{text}"),
+            Fault::Outside { object, path } => {
+                write!(f, "directory {object} was moved out of the replica, to {path}")
+            }
+            Fault::Refused(why) => write!(f, "refused: {why}"),
+            Fault::Unsupported(what) => write!(f, "the replica's file system has no {what}"),
+            Fault::System { what, error } => write!(f, "{what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}

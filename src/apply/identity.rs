@@ -1,0 +1,83 @@
+//! Whose replica a directory is: an extended attribute of its root, or, where the file system
+//! has none, a file in the state directory that names the root by its file handle.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::packet::{DataState, Position, SetId};
+use crate::store;
+use crate::sys::FileHandle;
+
+/// Hidden from applications and never replicated.
+pub const IDENTITY_XATTR: &str = "trusted.standin.replica";
+
+/// What the root itself says. It only detects that a replica was set back to an older state: the
+/// slot file is the proof of *durable*.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    pub set: SetId,
+    /// The durable position that was being made when this was written: never behind the slot.
+    pub durable: Position,
+    pub data: DataState,
+}
+
+/// Where the identity of one root is kept.
+pub enum Keeper {
+    Xattr,
+    File { path: PathBuf, root: String },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Document {
+    root: String,
+    identity: Identity,
+}
+
+impl Keeper {
+    /// Finds out where the identity is kept, and reads it.
+    ///
+    /// Errors: the system's; `InvalidData` where the attribute is not ours to read.
+    pub fn find(root: &File, state: &Path) -> io::Result<(Keeper, Option<Identity>)> {
+        let mut value = vec![0; 4096];
+        match rustix::fs::fgetxattr(root, IDENTITY_XATTR, value.as_mut_slice()) {
+            Ok(len) => Ok((Keeper::Xattr, Some(serde_json::from_slice(&value[..len])?))),
+            Err(Errno::NODATA) if probe(root)? => Ok((Keeper::Xattr, None)),
+            Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM) => {
+                let root = format!("{:?}", FileHandle::of(root.as_fd())?);
+                let path = state.join("identity.json");
+                let found = store::read_json::<Document>(&path)?.filter(|found| found.root == root);
+                Ok((Keeper::File { path, root }, found.map(|found| found.identity)))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Writes the identity; durable with the next sync of the file system.
+    pub fn write(&self, root: &File, identity: Identity) -> io::Result<()> {
+        match self {
+            Keeper::Xattr => {
+                let value = serde_json::to_vec(&identity)?;
+                Ok(rustix::fs::fsetxattr(root, IDENTITY_XATTR, &value, XattrFlags::empty())?)
+            }
+            Keeper::File { path, root } => {
+                store::replace_json(path, &Document { root: root.clone(), identity })
+            }
+        }
+    }
+}
+
+/// Whether attributes of this kind can be set here: some file systems read "none" and set none.
+fn probe(root: &File) -> io::Result<bool> {
+    let name = "trusted.standin.probe";
+    match rustix::fs::fsetxattr(root, name, b"", XattrFlags::empty()) {
+        Ok(()) => rustix::fs::fremovexattr(root, name).map(|()| true).map_err(io::Error::from),
+        Err(Errno::NOTSUP | Errno::PERM) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}

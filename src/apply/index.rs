@@ -1,0 +1,443 @@
+//! The index: object id -> file handle of the replica's object, on disk and never in memory.
+//!
+//! ```text
+//! page 0   header, words of 8 bytes: 0 magic, 1 version, 2 slots, 3 hash seed, 4 hash of 0..4,
+//!          5 slots in use (live and tombstones), 6 live; 5 and 6 are hints, exact after growth
+//! 4096..   slots of 64 bytes, open addressing, linear probing:
+//!           0  4  crc32c of bytes 4..64
+//!           4  1  state: 0 empty (all zero), 1 live, 2 tombstone
+//!           5  1  length of the handle
+//!           6  2  zero
+//!           8  4  type of the handle
+//!          12 16  object id: birth epoch, generation, inode
+//!          28 36  bytes of the handle, zero-padded
+//! ```
+//! Slots are written in place: a write survives the death of the process at once, power loss
+//! after [`Index::sync`]. A slot whose crc is wrong (a torn sector) counts as absent.
+
+use std::cell::Cell;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
+
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use crate::packet::ObjectId;
+use crate::store::random_u64;
+use crate::sys::{FileHandle, SharedPage};
+
+const MAGIC: u64 = u64::from_le_bytes(*b"sdindex\0");
+const VERSION: u64 = 1;
+const HEADER_LEN: u64 = 4096;
+const SLOT_LEN: usize = 64;
+/// Longest handle a slot holds, bytes; no local file system has longer ones.
+const SLOT_HANDLE_MAX: usize = 36;
+/// Slots of a new index: 256 KiB, enough for 3,000 objects.
+const SLOTS_MIN: u64 = 4096;
+/// Slots read at once: at 75 % load a search ends within these mostly.
+const PROBE: u64 = 8;
+
+const WORD_MAGIC: usize = 0;
+const WORD_VERSION: usize = 1;
+const WORD_SLOTS: usize = 2;
+const WORD_SEED: usize = 3;
+const WORD_CHECK: usize = 4;
+const WORD_USED: usize = 5;
+const WORD_LIVE: usize = 6;
+
+/// See the module. One thread uses it at a time.
+pub struct Index {
+    path: PathBuf,
+    file: File,
+    page: SharedPage,
+    slots: u64,
+    seed: u64,
+    torn: Cell<u64>,
+}
+
+impl Index {
+    /// Opens an index, or makes an empty one where there is none.
+    ///
+    /// Errors: `InvalidData` where the file is no index of this version; the caller decides
+    /// (a lost index is a resynchronisation).
+    pub fn open(path: &Path) -> io::Result<Index> {
+        match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => Self::load(path, file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::create(path, SLOTS_MIN),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Handle of an object; `None` where it is not known.
+    pub fn get(&self, id: ObjectId) -> io::Result<Option<FileHandle>> {
+        match self.find(id)? {
+            Found::Here { handle, .. } => Ok(Some(handle)),
+            Found::Absent { .. } => Ok(None),
+        }
+    }
+
+    /// Binds an object to a handle, replacing what was there.
+    ///
+    /// Errors: `Unsupported` for a handle of more than 36 bytes.
+    pub fn insert(&mut self, id: ObjectId, handle: FileHandle) -> io::Result<()> {
+        let raw = encode(STATE_LIVE, id, &handle)?;
+        let (at, was_empty) = match self.find(id)? {
+            Found::Here { at, .. } => return self.write_slot(at, &raw),
+            Found::Absent { free: Some(free), was_empty } if !was_empty || self.has_room() => {
+                (free, was_empty)
+            }
+            Found::Absent { .. } => {
+                self.grow()?;
+                return self.insert(id, handle);
+            }
+        };
+        self.write_slot(at, &raw)?;
+        self.page.words()[WORD_LIVE].fetch_add(1, Relaxed);
+        if was_empty {
+            self.page.words()[WORD_USED].fetch_add(1, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Forgets an object; gives the handle it had.
+    pub fn remove(&mut self, id: ObjectId) -> io::Result<Option<FileHandle>> {
+        let Found::Here { at, handle } = self.find(id)? else { return Ok(None) };
+        self.write_slot(at, &tombstone())?;
+        let live = &self.page.words()[WORD_LIVE];
+        live.store(live.load(Relaxed).saturating_sub(1), Relaxed);
+        Ok(Some(handle))
+    }
+
+    /// Every object, in no order. Reads the file once from front to back.
+    pub fn for_each(&self, mut visit: impl FnMut(ObjectId, FileHandle) -> io::Result<()>) -> io::Result<()> {
+        let mut buffer = vec![0; SLOT_LEN * 1024];
+        let mut at = 0;
+        while at < self.slots {
+            let count = (self.slots - at).min(1024) as usize;
+            self.file.read_exact_at(&mut buffer[..count * SLOT_LEN], offset(at))?;
+            for raw in buffer[..count * SLOT_LEN].as_chunks::<SLOT_LEN>().0 {
+                if let Slot::Live(id, handle) = decode(raw) {
+                    visit(id, handle)?;
+                }
+            }
+            at += count as u64;
+        }
+        Ok(())
+    }
+
+    /// Objects known (a hint: one off where the process was killed at the wrong moment).
+    pub fn len(&self) -> u64 {
+        self.page.words()[WORD_LIVE].load(Relaxed)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Torn slots met and cleared since it was opened.
+    pub fn torn(&self) -> u64 {
+        self.torn.get()
+    }
+
+    /// Forgets everything: the file is replaced by an empty one.
+    pub fn clear(&mut self) -> io::Result<()> {
+        let fresh = Self::create(&temporary(&self.path), SLOTS_MIN)?;
+        self.replace_by(fresh)
+    }
+
+    /// Makes all changes durable (`fdatasync`).
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// A second descriptor of the file, to sync it from another thread.
+    pub fn sync_handle(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    fn create(path: &Path, slots: u64) -> io::Result<Index> {
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        file.set_len(offset(slots))?;
+        let page = SharedPage::map(&file)?;
+        let seed = random_u64();
+        let header = [MAGIC, VERSION, slots, seed];
+        for (word, value) in page.words().iter().zip(header) {
+            word.store(value, Relaxed);
+        }
+        page.words()[WORD_CHECK].store(header_check(&header), Relaxed);
+        Ok(Index { path: path.to_owned(), file, page, slots, seed, torn: Cell::new(0) })
+    }
+
+    fn load(path: &Path, file: File) -> io::Result<Index> {
+        let damaged = |why: &str| io::Error::new(io::ErrorKind::InvalidData, format!("object index: {why}"));
+        let len = file.metadata()?.len();
+        if len < offset(1) {
+            return Err(damaged("too short"));
+        }
+        let page = SharedPage::map(&file)?;
+        let word = |at: usize| page.words()[at].load(Relaxed);
+        let header = [word(WORD_MAGIC), word(WORD_VERSION), word(WORD_SLOTS), word(WORD_SEED)];
+        if header[0] != MAGIC || header[1] != VERSION || word(WORD_CHECK) != header_check(&header) {
+            return Err(damaged("no header of this version"));
+        }
+        if len != HEADER_LEN + header[2].saturating_mul(SLOT_LEN as u64) {
+            return Err(damaged("cut off"));
+        }
+        Ok(Index { path: path.to_owned(), file, page, slots: header[2], seed: header[3], torn: Cell::new(0) })
+    }
+
+    /// Walks from the home slot of an id to it, or to the first empty slot.
+    fn find(&self, id: ObjectId) -> io::Result<Found> {
+        let mut buffer = [0; SLOT_LEN * PROBE as usize];
+        let home = self.home(id);
+        let mut free = None;
+        let mut probed = 0;
+        while probed < self.slots {
+            let at = (home + probed) % self.slots;
+            let count = PROBE.min(self.slots - at).min(self.slots - probed);
+            let read = &mut buffer[..count as usize * SLOT_LEN];
+            self.file.read_exact_at(read, offset(at))?;
+            for (at, raw) in (at..).zip(read.as_chunks::<SLOT_LEN>().0) {
+                match decode(raw) {
+                    Slot::Live(found, handle) if found == id => return Ok(Found::Here { at, handle }),
+                    Slot::Live(..) => {}
+                    Slot::Tombstone => _ = free.get_or_insert(at),
+                    Slot::Torn => {
+                        self.torn.set(self.torn.get() + 1);
+                        self.write_slot(at, &tombstone())?;
+                        free.get_or_insert(at);
+                    }
+                    Slot::Empty => {
+                        let was_empty = free.is_none();
+                        return Ok(Found::Absent { free: Some(free.unwrap_or(at)), was_empty });
+                    }
+                }
+            }
+            probed += count;
+        }
+        Ok(Found::Absent { free, was_empty: false })
+    }
+
+    /// Order-preserving in the hash, so that growth writes the new file from front to back.
+    fn home(&self, id: ObjectId) -> u64 {
+        let hash = xxh3_64_with_seed(&id_bytes(id), self.seed);
+        ((u128::from(hash) * u128::from(self.slots)) >> 64) as u64
+    }
+
+    fn has_room(&self) -> bool {
+        (self.page.words()[WORD_USED].load(Relaxed) + 1).saturating_mul(4) <= self.slots * 3
+    }
+
+    /// Rewrites into a new file: twice as large, or the same size where tombstones filled it.
+    fn grow(&mut self) -> io::Result<()> {
+        let mut live = 0u64;
+        self.for_each(|_, _| {
+            live += 1;
+            Ok(())
+        })?;
+        let slots = if live * 8 > self.slots * 3 { self.slots * 2 } else { self.slots };
+        let mut grown = Self::create(&temporary(&self.path), slots)?;
+        grown.seed = self.seed;
+        let header = [MAGIC, VERSION, slots, self.seed];
+        grown.page.words()[WORD_SEED].store(self.seed, Relaxed);
+        grown.page.words()[WORD_CHECK].store(header_check(&header), Relaxed);
+        self.for_each(|id, handle| grown.insert(id, handle))?;
+        self.replace_by(grown)
+    }
+
+    /// A rename after a sync: killed or without power, the old file is whole or the new one.
+    fn replace_by(&mut self, mut other: Index) -> io::Result<()> {
+        other.file.sync_all()?;
+        std::fs::rename(&other.path, &self.path)?;
+        other.path = std::mem::take(&mut self.path);
+        other.torn = Cell::new(self.torn.get());
+        *self = other;
+        Ok(())
+    }
+
+    fn write_slot(&self, at: u64, raw: &[u8; SLOT_LEN]) -> io::Result<()> {
+        self.file.write_all_at(raw, offset(at))
+    }
+}
+
+enum Found {
+    Here {
+        at: u64,
+        handle: FileHandle,
+    },
+    /// `free`: where it could go; `was_empty`: that slot was never used.
+    Absent {
+        free: Option<u64>,
+        was_empty: bool,
+    },
+}
+
+enum Slot {
+    Empty,
+    Live(ObjectId, FileHandle),
+    Tombstone,
+    Torn,
+}
+
+const STATE_LIVE: u8 = 1;
+const STATE_TOMBSTONE: u8 = 2;
+
+fn encode(state: u8, id: ObjectId, handle: &FileHandle) -> io::Result<[u8; SLOT_LEN]> {
+    let bytes = handle.as_bytes();
+    if bytes.len() > SLOT_HANDLE_MAX {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "file handles of more than 36 bytes"));
+    }
+    let mut raw = [0; SLOT_LEN];
+    raw[4] = state;
+    raw[5] = bytes.len() as u8;
+    raw[8..12].copy_from_slice(&handle.kind().to_le_bytes());
+    raw[12..28].copy_from_slice(&id_bytes(id));
+    raw[28..28 + bytes.len()].copy_from_slice(bytes);
+    Ok(sealed(raw))
+}
+
+fn tombstone() -> [u8; SLOT_LEN] {
+    let mut raw = [0; SLOT_LEN];
+    raw[4] = STATE_TOMBSTONE;
+    sealed(raw)
+}
+
+fn sealed(mut raw: [u8; SLOT_LEN]) -> [u8; SLOT_LEN] {
+    let crc = crc32c::crc32c(&raw[4..]);
+    raw[..4].copy_from_slice(&crc.to_le_bytes());
+    raw
+}
+
+fn decode(raw: &[u8; SLOT_LEN]) -> Slot {
+    if raw.iter().all(|&byte| byte == 0) {
+        return Slot::Empty;
+    }
+    let u32_at = |at: usize| u32::from_le_bytes(raw[at..at + 4].try_into().expect("4 bytes"));
+    if u32_at(0) != crc32c::crc32c(&raw[4..]) {
+        return Slot::Torn;
+    }
+    if raw[4] == STATE_TOMBSTONE {
+        return Slot::Tombstone;
+    }
+    let inode = u64::from_le_bytes(raw[20..28].try_into().expect("8 bytes"));
+    let id = ObjectId { birth_epoch: u32_at(12), generation: u32_at(16), inode };
+    match raw[28..].get(..raw[5] as usize).and_then(|bytes| FileHandle::from_parts(u32_at(8) as i32, bytes)) {
+        Some(handle) => Slot::Live(id, handle),
+        None => Slot::Torn,
+    }
+}
+
+fn id_bytes(id: ObjectId) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(&id.birth_epoch.to_le_bytes());
+    bytes[4..8].copy_from_slice(&id.generation.to_le_bytes());
+    bytes[8..].copy_from_slice(&id.inode.to_le_bytes());
+    bytes
+}
+
+fn header_check(header: &[u64; 4]) -> u64 {
+    let mut bytes = [0; 32];
+    for (eight, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(header) {
+        *eight = word.to_le_bytes();
+    }
+    xxh3_64(&bytes)
+}
+
+fn offset(slot: u64) -> u64 {
+    HEADER_LEN + slot * SLOT_LEN as u64
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    fn id(number: u64) -> ObjectId {
+        ObjectId { birth_epoch: 1, generation: number as u32 ^ 7, inode: number }
+    }
+
+    fn handle(number: u64) -> FileHandle {
+        FileHandle::from_parts(1, &number.to_le_bytes()).unwrap()
+    }
+
+    #[test]
+    fn random_changes_agree_with_a_map() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        let mut index = Index::open(&path).unwrap();
+        let mut model = HashMap::new();
+        let mut random = 0x9e37_79b9_7f4a_7c15u64;
+        for step in 0..60_000u64 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let number = (random >> 33) % 12_000;
+            if random >> 62 == 0 {
+                assert_eq!(index.remove(id(number)).unwrap(), model.remove(&id(number)), "step {step}");
+            } else {
+                index.insert(id(number), handle(step)).unwrap();
+                model.insert(id(number), handle(step));
+            }
+            if step % 20_000 == 9_999 {
+                // Dropped without a sync: what the process wrote is there.
+                index = Index::open(&path).unwrap();
+            }
+        }
+        assert_eq!(index.len(), model.len() as u64);
+        for number in 0..12_000 {
+            assert_eq!(index.get(id(number)).unwrap(), model.get(&id(number)).copied());
+        }
+        let mut listed = HashMap::new();
+        index
+            .for_each(|id, handle| {
+                assert!(listed.insert(id, handle).is_none());
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(listed, model);
+        assert!(index.slots > SLOTS_MIN, "it never grew");
+    }
+
+    #[test]
+    fn tombstones_alone_never_make_it_grow() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = Index::open(&dir.path().join("index")).unwrap();
+        for number in 0..20_000 {
+            index.insert(id(number), handle(number)).unwrap();
+            index.remove(id(number)).unwrap();
+        }
+        assert_eq!((index.slots, index.len()), (SLOTS_MIN, 0));
+    }
+
+    #[test]
+    fn a_torn_slot_is_absent_and_counted_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = Index::open(&dir.path().join("index")).unwrap();
+        for number in 0..2000 {
+            index.insert(id(number), handle(number)).unwrap();
+        }
+        let Found::Here { at, .. } = index.find(id(55)).unwrap() else { panic!("not there") };
+        index.file.write_all_at(&[0xff; 20], offset(at) + 30).unwrap();
+        let found = (0..2000).filter(|&number| index.get(id(number)).unwrap().is_some()).count();
+        assert_eq!(found, 1999);
+        assert_eq!(index.get(id(55)).unwrap(), None);
+        assert_eq!(index.torn(), 1);
+        index.insert(id(55), handle(1)).unwrap();
+        assert_eq!(index.get(id(55)).unwrap(), Some(handle(1)));
+    }
+
+    #[test]
+    fn a_damaged_header_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        Index::open(&path).unwrap().file.write_all_at(&[9], 16).unwrap();
+        assert_eq!(Index::open(&path).err().unwrap().kind(), io::ErrorKind::InvalidData);
+    }
+}

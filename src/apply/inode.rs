@@ -1,0 +1,170 @@
+//! System calls on one object behind a descriptor (`O_PATH` is enough): owner, mode, mtime,
+//! extended attributes. Works on symlinks themselves; never resolves a name.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
+
+use super::fault::Fault;
+use crate::limits::{XATTR_LIST_LEN_MAX, XATTR_VALUE_LEN_MAX};
+use crate::packet::{Attributes, Bounded, Owner, Timestamp, Xattr, XattrName};
+use crate::sys::proc_path;
+
+/// Extended attributes of the product itself: hidden from applications, never replicated.
+pub const OWN_XATTR_PREFIX: &[u8] = b"trusted.standin.";
+
+const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
+const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
+
+/// Status of the object.
+pub fn stat(fd: impl AsFd) -> Result<Stat, Fault> {
+    rustix::fs::fstat(fd).map_err(Fault::system("stat"))
+}
+
+/// Sets the owner. Clears setuid, setgid and file capabilities, as the kernel does on the source.
+pub fn set_owner(fd: impl AsFd, owner: Owner) -> Result<(), Fault> {
+    // -1 means "leave it" to the kernel: nobody owns such an object on a source.
+    if owner.uid == u32::MAX || owner.gid == u32::MAX {
+        return Err(Fault::Refused("an owner of -1"));
+    }
+    let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+    rustix::fs::chownat(fd, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH).map_err(Fault::system("chown"))
+}
+
+/// Sets the permission bits (`0o7777`). A symlink has none: nothing is done.
+pub fn set_mode(fd: impl AsFd, mode: u32) -> Result<(), Fault> {
+    let fd = fd.as_fd();
+    if FileType::from_raw_mode(stat(fd)?.st_mode) == FileType::Symlink {
+        return Ok(());
+    }
+    rustix::fs::chmod(proc_path(fd), Mode::from_raw_mode(mode & 0o7777)).map_err(Fault::system("chmod"))
+}
+
+/// Sets the mtime, leaves the atime.
+pub fn set_mtime(fd: impl AsFd, mtime: Timestamp) -> Result<(), Fault> {
+    // Larger values are orders to the kernel ("now", "leave it").
+    if mtime.nanoseconds >= 1_000_000_000 {
+        return Err(Fault::Refused("a time of more than 999,999,999 nanoseconds"));
+    }
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: mtime.seconds, tv_nsec: i64::from(mtime.nanoseconds) },
+    };
+    rustix::fs::utimensat(fd, c"", &times, AtFlags::EMPTY_PATH).map_err(Fault::system("set mtime"))
+}
+
+/// Names of all extended attributes; empty where the file system has none.
+pub fn list_xattrs(fd: impl AsFd) -> Result<Vec<XattrName>, Fault> {
+    let mut list = vec![0; 1024];
+    let len = loop {
+        match rustix::fs::listxattr(proc_path(fd.as_fd()), list.as_mut_slice()) {
+            Ok(len) => break len,
+            Err(rustix::io::Errno::RANGE) if list.len() < XATTR_LIST_LEN_MAX => {
+                list = vec![0; XATTR_LIST_LEN_MAX];
+            }
+            Err(rustix::io::Errno::NOTSUP) => return Ok(Vec::new()),
+            Err(error) => return Err(Fault::system("list xattrs")(error)),
+        }
+    };
+    let names = list[..len].split(|&byte| byte == 0).filter(|name| !name.is_empty());
+    Ok(names.map(|name| Bounded(name.to_vec())).collect())
+}
+
+/// Value of an extended attribute; `None` where there is no such attribute.
+pub fn get_xattr(fd: impl AsFd, name: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+    let mut value = vec![0; 512];
+    loop {
+        match rustix::fs::getxattr(proc_path(fd.as_fd()), name, value.as_mut_slice()) {
+            Ok(len) => {
+                value.truncate(len);
+                return Ok(Some(value));
+            }
+            Err(rustix::io::Errno::RANGE) if value.len() < XATTR_VALUE_LEN_MAX => {
+                value = vec![0; XATTR_VALUE_LEN_MAX];
+            }
+            Err(rustix::io::Errno::NODATA | rustix::io::Errno::NOTSUP) => return Ok(None),
+            Err(error) => return Err(Fault::system("get xattr")(error)),
+        }
+    }
+}
+
+/// Sets an extended attribute of an object of the replica.
+pub fn set_xattr(fd: impl AsFd, name: &XattrName, value: &[u8]) -> Result<(), Fault> {
+    not_our_own(name)?;
+    rustix::fs::setxattr(proc_path(fd.as_fd()), name.0.as_slice(), value, XattrFlags::empty())
+        .map_err(|error| xattr_fault("set xattr", name, error.into()))
+}
+
+/// Removes an extended attribute; that it is not there is fine.
+pub fn remove_xattr(fd: impl AsFd, name: &XattrName) -> Result<(), Fault> {
+    not_our_own(name)?;
+    match rustix::fs::removexattr(proc_path(fd.as_fd()), name.0.as_slice()) {
+        Ok(()) | Err(rustix::io::Errno::NODATA) => Ok(()),
+        Err(error) => Err(xattr_fault("remove xattr", name, error.into())),
+    }
+}
+
+/// Whether an attribute is one that replication carries and may therefore take away.
+pub fn is_replicated(name: &[u8]) -> bool {
+    let of_the_host = [&b"security.selinux"[..], b"security.ima", b"security.evm", b"security.apparmor"];
+    if name.starts_with(OWN_XATTR_PREFIX) || of_the_host.contains(&name) {
+        return false;
+    }
+    name == ACL_ACCESS
+        || name == ACL_DEFAULT
+        || [&b"user."[..], b"trusted.", b"security."].iter().any(|space| name.starts_with(space))
+}
+
+/// Gives an object exactly these extended attributes: others that replication carries go.
+pub fn make_xattrs(fd: impl AsFd, xattrs: &[Xattr]) -> Result<(), Fault> {
+    let fd = fd.as_fd();
+    for name in list_xattrs(fd)? {
+        if is_replicated(&name.0) && !xattrs.iter().any(|xattr| xattr.name == name) {
+            remove_xattr(fd, &name)?;
+        }
+    }
+    for xattr in xattrs {
+        if get_xattr(fd, &xattr.name.0)?.as_deref() != Some(&xattr.value.0) {
+            set_xattr(fd, &xattr.name, &xattr.value.0)?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives an object exactly this owner, these extended attributes and this mode, whatever it had;
+/// the mtime is left to the pending times. The order matters: a chown clears setuid and file
+/// capabilities, an ACL changes the mode.
+pub fn make_attributes(fd: impl AsFd, attributes: &Attributes, xattrs: &[Xattr]) -> Result<(), Fault> {
+    let fd = fd.as_fd();
+    let before = stat(fd)?;
+    if (before.st_uid, before.st_gid) != (attributes.uid, attributes.gid) {
+        set_owner(fd, Owner { uid: attributes.uid, gid: attributes.gid })?;
+    }
+    make_xattrs(fd, xattrs)?;
+    if stat(fd)?.st_mode & 0o7777 != attributes.mode & 0o7777 {
+        set_mode(fd, attributes.mode)?;
+    }
+    Ok(())
+}
+
+/// mtime of a status.
+pub fn mtime(stat: &Stat) -> Timestamp {
+    Timestamp { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 }
+}
+
+fn not_our_own(name: &XattrName) -> Result<(), Fault> {
+    if name.0.starts_with(OWN_XATTR_PREFIX) {
+        return Err(Fault::Refused("an extended attribute of the product itself"));
+    }
+    Ok(())
+}
+
+fn xattr_fault(what: &'static str, name: &XattrName, error: io::Error) -> Fault {
+    let text = format!("{name:?}: {error}");
+    match error.raw_os_error() {
+        // The number is kept where callers decide by it; the name is for people.
+        Some(libc::ENOSPC | libc::EDQUOT | libc::ENOTSUP) | None => Fault::System { what, error },
+        Some(_) => Fault::System { what, error: io::Error::new(error.kind(), text) },
+    }
+}

@@ -1,0 +1,34 @@
+//! Performing packets on a replica: one after the other, inside its root, exactly once.
+//!
+//! ```text
+//!  frame ── applier ──────── order: exactly the packet after *applied*
+//!             │
+//!             ├─ progress    begun (in doubt) ── before ──┐
+//!             ├─ perform     the system calls of the op   │ kill -9 here: decided by identity
+//!             └─ progress    applied ──── after ──────────┘
+//!                   │
+//!             durable point  pending times, syncfs, index, slot
+//! ```
+//! Plain blocking code on one thread. Never skips an op: a fault is retried by the caller.
+
+mod create;
+mod descriptors;
+mod durable;
+mod fault;
+mod identity;
+mod index;
+pub mod inode;
+mod page;
+mod progress;
+mod replica;
+mod slot;
+mod times;
+
+pub use create::{NameTaken, NewObject};
+pub use descriptors::Access;
+pub use durable::DurablePoint;
+pub use fault::Fault;
+pub use identity::IDENTITY_XATTR;
+pub use index::Index;
+pub use progress::{DataStatus, OpenError};
+pub use replica::{Places, Replica};

@@ -1,0 +1,319 @@
+//! How far a replica is, what of that can be proved after a crash, and whether its data is good.
+//!
+//! ```text
+//!             killed process            power loss, other boot, other mount
+//! applied     page (shared mapping)     = durable
+//! begun       page                      = durable
+//! durable     slot file                 slot file, or the root's xattr where that is behind
+//! data state  slot file                 slot file; bad where changes were not yet durable
+//! ```
+//! The slot is marked `dirty`, durably, before the first op after a durable point: after a power
+//! loss a replica at rest is still good, one in motion is not until it was merged.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{AtFlags, StatxFlags};
+use serde::{Deserialize, Serialize};
+
+use super::identity::{Identity, Keeper};
+use super::page::{PageCache, Positions, Which};
+use super::slot::SlotFile;
+use crate::packet::{DataState, Position, SetId};
+use crate::store::random_u64;
+
+/// Longest reason that is kept, in characters.
+const REASON_LEN_MAX: usize = 300;
+
+/// Why a directory cannot be (or stay) the replica of a set. Nothing in it was touched.
+#[derive(Debug)]
+pub enum OpenError {
+    NotADirectory,
+    /// Files of unknown origin are in it: they would be taken for the copy, or be lost.
+    NotEmptyWithoutIdentity,
+    /// It is the replica of another set.
+    OtherSet {
+        found: SetId,
+    },
+    /// Another process has it open.
+    InUse,
+    /// The file system has no file handles (overlayfs): objects cannot be found again.
+    NoFileHandles,
+    Io(&'static str, io::Error),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenError::NotADirectory => write!(f, "not a directory"),
+            OpenError::NotEmptyWithoutIdentity => {
+                write!(f, "the directory is not empty and is no replica: it was left untouched")
+            }
+            OpenError::OtherSet { found } => write!(f, "the directory is the replica of set {found}"),
+            OpenError::InUse => write!(f, "another process has the replica open"),
+            OpenError::NoFileHandles => write!(f, "the file system has no file handles"),
+            OpenError::Io(what, error) => write!(f, "{what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// What the slot file keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    set: SetId,
+    durable: Position,
+    data: DataState,
+    /// Since when the data is in this state, milliseconds since 1970.
+    since_ms: u64,
+    /// Why it is bad.
+    reason: Option<String>,
+    /// Ops after `durable` may be in the page cache.
+    dirty: bool,
+}
+
+/// State of the data, with since when and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DataStatus {
+    pub state: DataState,
+    /// Milliseconds since 1970.
+    pub since_ms: u64,
+    /// Why it is bad.
+    pub reason: Option<String>,
+}
+
+/// See the module.
+pub struct Progress {
+    positions: Positions,
+    slot: SlotFile<Record>,
+    record: Record,
+    keeper: Keeper,
+    same_page_cache: bool,
+    process: u64,
+}
+
+impl Progress {
+    /// Checks whose replica it is and works out what can be proved.
+    pub fn open(root: &File, state: &Path, set: SetId) -> Result<Progress, OpenError> {
+        let io = |what| move |error| OpenError::Io(what, error);
+        let positions =
+            Positions::open(&state.join("progress")).map_err(io("positions"))?.ok_or(OpenError::InUse)?;
+        let (keeper, identity) = Keeper::find(root, state).map_err(io("identity of the replica"))?;
+        check_identity(root, set, identity)?;
+        let (mut slot, record) =
+            SlotFile::<Record>::open(&state.join("slot")).map_err(io("position slot"))?;
+        let cache = page_cache(root).map_err(io("boot and mount"))?;
+        let record = record.filter(|record| record.set == set);
+        let applied = positions
+            .belongs_to(cache)
+            .then(|| positions.load(Which::Applied))
+            .flatten()
+            .filter(|_| record.is_some());
+        let before = record.as_ref().map(|record| record.durable);
+        let proved = prove(set, record.clone(), identity, applied);
+        // The page counts only together with the replica and the slot it was stored for.
+        let same_page_cache = applied.is_some() && identity.is_some() && before == Some(proved.durable);
+        if record.as_ref() != Some(&proved) {
+            slot.write(&proved).map_err(io("position slot"))?;
+        }
+        let process = random_u64();
+        let progress = Progress { positions, slot, record: proved, keeper, same_page_cache, process };
+        if !progress.same_page_cache {
+            progress.positions.start(cache, progress.record.durable);
+        }
+        progress.write_identity(root).map_err(io("identity of the replica"))?;
+        Ok(progress)
+    }
+
+    pub fn set(&self) -> SetId {
+        self.record.set
+    }
+
+    /// Everything up to here is performed, as far as can be proved.
+    pub fn applied(&self) -> Position {
+        self.positions.load(Which::Applied).unwrap_or(self.record.durable)
+    }
+
+    /// The op last begun. Where it is the one after [`Progress::applied`], it is in doubt.
+    pub fn begun(&self) -> Position {
+        self.positions.load(Which::Begun).unwrap_or(self.record.durable)
+    }
+
+    pub fn durable(&self) -> Position {
+        self.record.durable
+    }
+
+    pub fn data(&self) -> DataStatus {
+        let Record { data, since_ms, ref reason, .. } = self.record;
+        DataStatus { state: data, since_ms, reason: reason.clone() }
+    }
+
+    /// Random id of this process's opening of the replica.
+    pub fn process(&self) -> u64 {
+        self.process
+    }
+
+    /// Whether what was written before this process started, and never synced, is still there.
+    pub fn same_page_cache(&self) -> bool {
+        self.same_page_cache
+    }
+
+    /// Records that the op at this position is being performed from now on.
+    pub fn begin(&mut self, position: Position) -> io::Result<()> {
+        if !self.record.dirty {
+            self.write_record(Record { dirty: true, ..self.record.clone() })?;
+        }
+        self.positions.store(Which::Begun, position);
+        Ok(())
+    }
+
+    /// Records that everything up to here is performed.
+    pub fn applied_is(&self, position: Position) {
+        self.positions.store(Which::Applied, position);
+    }
+
+    /// Takes a position of another history or a later one: a resynchronisation made it true.
+    pub fn adopt(&mut self, position: Position) -> io::Result<()> {
+        self.begin(position)?;
+        self.applied_is(position);
+        Ok(())
+    }
+
+    /// Marks the data bad; durable when it returns. The first reason stays.
+    pub fn mark_bad(&mut self, root: &File, reason: &str) -> io::Result<()> {
+        if self.record.data == DataState::Bad {
+            return Ok(());
+        }
+        self.write_record(bad(self.record.clone(), reason))?;
+        // The slot is the proof; the root's mark speaks only where the state directory is lost.
+        if let Err(error) = self.write_identity(root).and_then(|()| root.sync_all()) {
+            log::warn!("the replica's own mark 'bad' could not be written: {error}");
+        }
+        Ok(())
+    }
+
+    /// First half of a durable point, before the sync: the root says what is being made durable.
+    pub fn announce(&self, root: &File, durable: Position, data: DataState) -> io::Result<()> {
+        self.keeper.write(root, Identity { set: self.record.set, durable, data })
+    }
+
+    /// Second half, after the sync of everything up to `durable`: the proof.
+    pub fn prove_durable(&mut self, durable: Position, data: DataState) -> io::Result<()> {
+        let dirty = self.begun() != durable || self.applied() != durable;
+        let mut record = Record { durable, dirty, ..self.record.clone() };
+        if data != record.data {
+            (record.data, record.since_ms, record.reason) = (data, now_ms(), None);
+        }
+        if record == self.record { Ok(()) } else { self.write_record(record) }
+    }
+
+    /// The index is lost: nothing of the replica can be named any more.
+    pub(super) fn lose(&mut self, reason: &str) -> Result<(), OpenError> {
+        if self.record.data == DataState::Empty {
+            return Ok(());
+        }
+        let record = bad(self.record.clone(), reason);
+        self.write_record(record).map_err(|error| OpenError::Io("position slot", error))
+    }
+
+    /// Persist, then publish.
+    fn write_record(&mut self, record: Record) -> io::Result<()> {
+        self.slot.write(&record)?;
+        self.record = record;
+        Ok(())
+    }
+
+    fn write_identity(&self, root: &File) -> io::Result<()> {
+        self.announce(root, self.record.durable, self.record.data)
+    }
+}
+
+fn check_identity(root: &File, set: SetId, identity: Option<Identity>) -> Result<(), OpenError> {
+    match identity {
+        Some(identity) if identity.set == set => Ok(()),
+        Some(identity) => Err(OpenError::OtherSet { found: identity.set }),
+        None if is_empty(root).map_err(|error| OpenError::Io("list the replica", error))? => Ok(()),
+        None => Err(OpenError::NotEmptyWithoutIdentity),
+    }
+}
+
+/// What is true of a replica, from what slot, root and page say.
+///
+/// `applied` is given where the page still counts.
+fn prove(
+    set: SetId,
+    record: Option<Record>,
+    identity: Option<Identity>,
+    applied: Option<Position>,
+) -> Record {
+    let fresh = Record {
+        set,
+        durable: Position::default(),
+        data: DataState::Empty,
+        since_ms: now_ms(),
+        reason: None,
+        dirty: false,
+    };
+    let (record, identity) = match (record, identity) {
+        // An empty directory, and whatever the state directory knew of another one is void.
+        (_, None) => return fresh,
+        (None, Some(identity)) if identity.data == DataState::Empty => return fresh,
+        (None, Some(_)) => return bad(fresh, "the state directory of the replica is lost"),
+        (Some(record), Some(identity)) => (record, identity),
+    };
+    let reached = applied.unwrap_or(record.durable);
+    let ahead = identity.durable.same_history(&reached) && identity.durable.sequence > reached.sequence;
+    if !identity.durable.same_history(&record.durable) && !record.dirty
+        || identity.durable.same_history(&record.durable)
+            && identity.durable.sequence < record.durable.sequence
+    {
+        let durable = identity.durable;
+        return bad(Record { durable, ..record }, "the replica was set back to an older state");
+    }
+    if ahead && (applied.is_some() || !record.dirty) {
+        return bad(record, "the state directory was set back to an older state");
+    }
+    if identity.data == DataState::Bad && record.data != DataState::Bad {
+        return bad(record, "the replica was marked bad");
+    }
+    if record.dirty && applied.is_none() {
+        return bad(record, "the target stopped before the last changes were durable");
+    }
+    record
+}
+
+fn bad(record: Record, reason: &str) -> Record {
+    if record.data == DataState::Bad {
+        return record;
+    }
+    let reason = reason.chars().take(REASON_LEN_MAX).collect();
+    Record { data: DataState::Bad, since_ms: now_ms(), reason: Some(reason), ..record }
+}
+
+fn is_empty(root: &File) -> io::Result<bool> {
+    for entry in rustix::fs::Dir::read_from(root)? {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn page_cache(root: &File) -> io::Result<PageCache> {
+    /// `STATX_MNT_ID_UNIQUE` (`linux/stat.h`, since 6.8): never given twice in one boot.
+    const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let hex: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    let boot = u128::from_str_radix(&hex, 16).map_err(|_| io::ErrorKind::InvalidData)?;
+    let status = rustix::fs::statx(root, c"", AtFlags::EMPTY_PATH, MNT_ID_UNIQUE)?;
+    let mount = if status.stx_mask & MNT_ID_UNIQUE.bits() != 0 { status.stx_mnt_id } else { 0 };
+    Ok(PageCache { boot, mount })
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

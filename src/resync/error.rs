@@ -1,0 +1,53 @@
+//! Why a copy stopped.
+
+use std::fmt;
+use std::io;
+
+use super::Gone;
+
+/// A copy that stopped before its end. The target's replica stays marked bad until a later copy
+/// is complete.
+#[derive(Debug)]
+pub enum CopyError {
+    /// The source could not read an object; nothing was left out in silence.
+    Read { doing: &'static str, path: String, error: io::Error },
+    /// An object's extended attributes do not fit into one item.
+    TooLarge { path: String, len: usize, max: usize },
+    /// The target answered something that was not asked.
+    Answer(String),
+    /// The connection ended.
+    Gone,
+}
+
+impl fmt::Display for CopyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CopyError::Read { doing, path, error } => write!(f, "cannot {doing} {path:?}: {error}"),
+            CopyError::TooLarge { path, len, max } => {
+                write!(f, "the extended attributes of {path:?} take {len} bytes, more than {max}")
+            }
+            CopyError::Answer(what) => write!(f, "the target's answer makes no sense: {what}"),
+            CopyError::Gone => write!(f, "the connection ended"),
+        }
+    }
+}
+
+impl std::error::Error for CopyError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            CopyError::Read { error, .. } => Some(error),
+            CopyError::TooLarge { .. } | CopyError::Answer(_) | CopyError::Gone => None,
+        }
+    }
+}
+
+impl From<Gone> for CopyError {
+    fn from(_: Gone) -> CopyError {
+        CopyError::Gone
+    }
+}
+
+/// The object went away between its listing and its reading: an application removed it.
+pub(super) fn has_vanished(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE))
+}

@@ -1,0 +1,82 @@
+//! What an object is, read from a descriptor of it (`O_PATH` is enough): the same look on both
+//! sides, so that what is compared means the same.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{self, AtFlags, FileType, Statx, StatxFlags, StatxTimestamp};
+use rustix::io::Errno;
+
+use crate::limits::{XATTR_LIST_LEN_MAX, XATTR_VALUE_LEN_MAX};
+use crate::packet::{Attributes, Birth, Bounded, Timestamp, Xattr};
+use crate::sys;
+
+/// Attributes that are this product's own marks: never listed, sent, compared or removed.
+pub const HIDDEN_XATTR_PREFIX: &[u8] = b"trusted.standin.";
+
+/// Status of the object behind a descriptor.
+pub fn stat(fd: BorrowedFd<'_>) -> io::Result<Statx> {
+    Ok(fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?)
+}
+
+pub fn timestamp(time: StatxTimestamp) -> Timestamp {
+    Timestamp { seconds: time.tv_sec, nanoseconds: time.tv_nsec }
+}
+
+/// Owner, permission bits and mtime out of a status.
+pub fn attributes(stat: &Statx) -> Attributes {
+    Attributes {
+        mode: u32::from(stat.stx_mode) & 0o7777,
+        uid: stat.stx_uid,
+        gid: stat.stx_gid,
+        mtime: timestamp(stat.stx_mtime),
+    }
+}
+
+/// What the object is. `fd` is read only where it is a symlink.
+///
+/// Errors: those of `readlink(2)`; `InvalidData` for a kind of object that Linux does not have.
+pub fn birth(fd: BorrowedFd<'_>, stat: &Statx) -> io::Result<Birth> {
+    let (major, minor) = (stat.stx_rdev_major, stat.stx_rdev_minor);
+    Ok(match FileType::from_raw_mode(u32::from(stat.stx_mode)) {
+        FileType::RegularFile => Birth::File,
+        FileType::Directory => Birth::Directory,
+        FileType::Symlink => {
+            Birth::Symlink { target: Bounded(fs::readlinkat(fd, c"", Vec::new())?.into_bytes()) }
+        }
+        FileType::Fifo => Birth::Fifo,
+        FileType::Socket => Birth::Socket,
+        FileType::CharacterDevice => Birth::CharDevice { major, minor },
+        FileType::BlockDevice => Birth::BlockDevice { major, minor },
+        FileType::Unknown => return Err(io::Error::new(io::ErrorKind::InvalidData, "unknown kind of object")),
+    })
+}
+
+/// All extended attributes that are replicated, sorted by name; none where the file system has none.
+pub fn xattrs(fd: BorrowedFd<'_>) -> io::Result<Vec<Xattr>> {
+    let path = sys::proc_path(fd);
+    let mut names = Vec::new();
+    let size = match fs::listxattr_query(&path) {
+        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        Ok(_) => XATTR_LIST_LEN_MAX,
+        Err(error) => return Err(error.into()),
+    };
+    names.reserve(size);
+    fs::listxattr(&path, rustix::buffer::spare_capacity(&mut names))?;
+    let mut found = Vec::new();
+    for name in names.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
+        if name.starts_with(HIDDEN_XATTR_PREFIX) {
+            continue;
+        }
+        let mut value = Vec::with_capacity(XATTR_VALUE_LEN_MAX);
+        match fs::getxattr(&path, CString::new(name)?, rustix::buffer::spare_capacity(&mut value)) {
+            Ok(_) => found.push(Xattr { name: Bounded(name.to_vec()), value: Bounded(value.as_slice().to_vec()) }),
+            // Removed since it was listed.
+            Err(Errno::NODATA) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}

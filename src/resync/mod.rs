@@ -1,0 +1,30 @@
+//! The first copy: makes a target equal from what the backing directory holds now.
+//!
+//! ```text
+//!  backing directory ──walk──> listings ──────────┐
+//!        │                                        ├──> ItemSink ──> link ──> target
+//!        └──content of what the target asks for───┘                             │
+//!                          ^                                                    │
+//!                          └──────────────── Wanted (one for each listing) <────┘
+//! ```
+//! Owns the source's half: the walk ([`Walk`]), reading files, and the order of lane items
+//! ([`FirstCopy`]). The target's half is `apply::Reconcile`. Blocking code for a thread of its
+//! own; it never goes through a mount, writes nothing, and keeps neither listings nor content
+//! longer than until they are sent.
+
+mod content;
+mod copy;
+mod error;
+mod look;
+mod progress;
+mod sink;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+pub use copy::{CopyReport, FirstCopy, Wanted};
+pub use error::CopyError;
+pub use look::{HIDDEN_XATTR_PREFIX, attributes, birth, stat, timestamp, xattrs};
+pub use progress::{CopyProgress, ProgressSnapshot};
+pub use sink::{ChannelSink, Gone, ItemSink, NumberedItem, item_channel};
+pub use walk::{Chunk, ListedFile, TreePath, Walk};
