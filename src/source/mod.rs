@@ -1,18 +1,21 @@
 //! The source daemon: the owner of the mount, the queue and the connections.
+//!
+//! ```text
+//!  checks ── copy ahead (applications still write, unprotected)
+//!         ── mount (calls wait) ── copy of the quiet tree ── serve: `ready`
+//!         ── signal or `standin stop` ── unmount ── drain ── clean-stop mark
+//! ```
 
+mod connection;
+mod daemon;
+mod embedded;
+mod feed;
+mod identity;
 mod options;
+mod startup;
+mod state;
+mod status;
+mod stop;
 
 pub use options::{ProtectOptions, Target, TargetError};
-
-use crate::failure::Failure;
-
-/// Protects a directory until it is told to stop; returns after the unmount.
-///
-/// Errors: whatever keeps the directory from being mounted or served, with what was left as it was.
-pub fn run(options: ProtectOptions) -> Result<(), Failure> {
-    Err(Failure::new(
-        format!("{} cannot be protected: this build has no source daemon.", options.directory.display()),
-        "Nothing was mounted or written.",
-        "Use a build that has one.",
-    ))
-}
+pub use startup::run;

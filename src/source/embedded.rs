@@ -1,0 +1,79 @@
+//! The embedded target of `local:`: the very same listener and applier, over loopback.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::apply::{Applier, OpenError, Places, Replica};
+use crate::failure::Failure;
+use crate::link::{Dial, Fingerprint, Identity};
+use crate::packet::SetId;
+use crate::target::{Replicas, SharedApplier, TargetServer};
+
+/// A target in this process, for one replica.
+pub struct Embedded {
+    server: TargetServer,
+    identity: Arc<Identity>,
+}
+
+/// The one replica that an embedded target has.
+struct Only {
+    set: SetId,
+    applier: SharedApplier,
+}
+
+impl Replicas for Only {
+    fn open(&self, _peer: Fingerprint, set: SetId, _name: &str) -> Result<SharedApplier, String> {
+        match set == self.set {
+            true => Ok(self.applier.clone()),
+            false => Err(format!("this target holds set {}, not {set}", self.set)),
+        }
+    }
+}
+
+impl Embedded {
+    /// Opens the replica (made where it is missing) and listens on loopback. `state` is the
+    /// directory for its index and positions.
+    pub fn start(path: &Path, state: &Path, set: SetId, adopt: bool) -> Result<Embedded, Failure> {
+        std::fs::create_dir_all(path).map_err(|error| failed(path, "cannot be made", &error.to_string()))?;
+        let places = Places::beside(path, state);
+        let replica = match adopt {
+            true => Replica::open_or_adopt(&places, set),
+            false => Replica::open(&places, set),
+        };
+        let replica = replica.map_err(|error| refused(path, &error))?;
+        let identity = Arc::new(Identity::generate());
+        let own = identity.fingerprint();
+        let only = Only { set, applier: Arc::new(Mutex::new(Applier::new(replica))) };
+        let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+        let server = TargetServer::start(loopback, identity.clone(), move |key| *key == own, Arc::new(only))
+            .map_err(|error| failed(path, "cannot be served over loopback", &error.to_string()))?;
+        Ok(Embedded { server, identity })
+    }
+
+    /// How to reach it.
+    pub fn dial(&self) -> Dial {
+        Dial::new(self.server.address(), self.identity.fingerprint(), self.identity.clone())
+    }
+}
+
+const UNTOUCHED: &str = "Nothing was mounted; the replica directory was not changed.";
+
+fn failed(path: &Path, what: &str, why: &str) -> Failure {
+    Failure::new(format!("The replica {} {what}: {why}.", path.display()), UNTOUCHED, "Mend this and start again.")
+}
+
+fn refused(path: &Path, error: &OpenError) -> Failure {
+    let next = match error {
+        OpenError::NotEmptyWithoutIdentity => {
+            "Choose an empty or missing directory, or take this one over with --adopt: what differs from the \
+             source is then overwritten, and what the source lacks is moved aside."
+        }
+        OpenError::OtherSet { .. } => "Choose another directory: this one is the copy of another source.",
+        OpenError::NotADirectory => "Choose a directory.",
+        _ => "Mend this and start again.",
+    };
+    Failure::new(format!("{} cannot be the replica: {error}.", path.display()), UNTOUCHED, next)
+}
