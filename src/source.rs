@@ -2,6 +2,7 @@
 
 mod options;
 
+pub(crate) use options::is_set_name;
 pub use options::{ProtectOptions, Target, TargetError};
 
 use crate::failure::Failure;
