@@ -198,3 +198,6 @@ pub const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(60);
 pub fn apply_retry_delay(attempts: u32) -> Duration {
     APPLY_RETRY_MIN.saturating_mul(1 << attempts.saturating_sub(1).min(10)).min(APPLY_RETRY_MAX)
 }
+
+/// How long `protect` waits for its targets before it gives up.
+pub const CONNECT_PATIENCE: Duration = Duration::from_secs(15);

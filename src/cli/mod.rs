@@ -4,4 +4,70 @@
 //! daemon by the socket files of the run directory ([`find`]).
 
 pub mod args;
+mod doctor;
+mod find;
+mod output;
+mod planned;
+mod protect;
+mod status;
+mod stop;
+#[cfg(test)]
+mod tests;
 pub mod units;
+mod wait_sync;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::failure::Failure;
+use args::{Cli, Command, Common};
+
+/// Exit code of a command that could not work.
+const CANNOT: u8 = 2;
+
+/// Runs the command that this process was started with.
+pub fn main() -> ExitCode {
+    let Cli { common, command } = Cli::parse();
+    let json = common.json;
+    let result = match command {
+        Command::Protect(args) => protect::run(&common, args),
+        Command::Status(args) => status::run(&common, &args),
+        Command::WaitSync(args) => wait_sync::run(&common, &args),
+        Command::Stop(args) => stop::run(&common, &args),
+        Command::Doctor(args) => doctor::run(&common, &args),
+        Command::Planned(planned) => Err(planned::refusal(&planned)),
+    };
+    ExitCode::from(result.unwrap_or_else(|failure| {
+        output::failure(&failure, json);
+        CANNOT
+    }))
+}
+
+/// What a command gives: its exit code.
+type Outcome = Result<u8, Failure>;
+
+impl Common {
+    /// Where the control sockets are.
+    pub fn run_dir(&self) -> PathBuf {
+        self.run.clone().unwrap_or_else(|| default_dir("/run/standin", "XDG_RUNTIME_DIR", ".cache"))
+    }
+
+    /// Where identities and positions are.
+    pub fn state_dir(&self) -> PathBuf {
+        self.state
+            .clone()
+            .unwrap_or_else(|| default_dir("/var/lib/standin", "XDG_STATE_HOME", ".local/state"))
+    }
+}
+
+/// The system's place for root; else the user's (XDG base directories), or one in the home.
+fn default_dir(system: &str, variable: &str, in_home: &str) -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from(system);
+    }
+    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = set(variable).or_else(|| Some(set("HOME")?.join(in_home)));
+    base.map_or_else(|| PathBuf::from(system), |base| base.join("standin"))
+}

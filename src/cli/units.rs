@@ -124,9 +124,14 @@ mod tests {
 
     #[test]
     fn durations_are_read() {
-        for (text, ms) in
-            [("500ms", 500), ("30s", 30_000), ("30", 30_000), ("5m", 300_000), ("1h30m", 5_400_000), ("1.5s", 1500)]
-        {
+        for (text, ms) in [
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("30", 30_000),
+            ("5m", 300_000),
+            ("1h30m", 5_400_000),
+            ("1.5s", 1500),
+        ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
         for text in ["", "s", "5x", "5m3", "-5s", "99999999999d"] {
@@ -147,7 +152,8 @@ mod tests {
         ] {
             assert_eq!(size(bytes), text);
         }
-        for (ms, text) in [(0, "0.0 s"), (450, "0.5 s"), (59_999, "59 s"), (185_000, "3 min 5 s"), (90_000_000, "1 d 1 h")]
+        for (ms, text) in
+            [(0, "0.0 s"), (450, "0.5 s"), (59_999, "59 s"), (185_000, "3 min 5 s"), (90_000_000, "1 d 1 h")]
         {
             assert_eq!(duration(Duration::from_millis(ms)), text);
         }

@@ -89,7 +89,9 @@ impl Client {
                 Response::Failure { failure } => Err(ClientError::Failure(failure)),
                 response => Ok(response),
             },
-            _ if answer.len() > CONTROL_RESPONSE_LEN_MAX => Err(ClientError::Broken("its answer is too long".into())),
+            _ if answer.len() > CONTROL_RESPONSE_LEN_MAX => {
+                Err(ClientError::Broken("its answer is too long".into()))
+            }
             _ => Err(ClientError::Broken("it hung up without an answer".into())),
         }
     }

@@ -34,17 +34,16 @@ pub fn daemons(run: &Path) -> io::Result<Vec<Daemon>> {
     let mut sockets = Vec::new();
     for entry in entries {
         let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(SOCKET_SUFFIX));
+        let name =
+            path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(SOCKET_SUFFIX));
         if let Some(name) = name {
             sockets.push((name.to_owned(), path.clone()));
         }
     }
     sockets.sort();
     Ok(std::thread::scope(|scope| {
-        let asked: Vec<_> = sockets
-            .into_iter()
-            .map(|(name, socket)| scope.spawn(move || ask(name, socket)))
-            .collect();
+        let asked: Vec<_> =
+            sockets.into_iter().map(|(name, socket)| scope.spawn(move || ask(name, socket))).collect();
         asked.into_iter().filter_map(|thread| thread.join().ok().flatten()).collect()
     }))
 }

@@ -3,9 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::status::{
-    ConnectionState, ConnectionStatus, MirrorStatus, Phase, Role, Status, TargetKind,
-};
+use super::status::{ConnectionState, ConnectionStatus, MirrorStatus, Phase, Role, Status, TargetKind};
 use crate::limits::LAG_WARNING;
 use crate::packet::DataState;
 
@@ -72,7 +70,9 @@ impl Status {
             Phase::Serving => None,
             Phase::Starting => Some(Finding::warning("The daemon is starting.".into())),
             Phase::Draining => Some(Finding::warning("The daemon is stopping: it drains the queue.".into())),
-            Phase::Stopping => Some(Finding::warning("The daemon is stopping: it takes the mount away.".into())),
+            Phase::Stopping => {
+                Some(Finding::warning("The daemon is stopping: it takes the mount away.".into()))
+            }
         }
     }
 
@@ -163,9 +163,9 @@ impl ConnectionStatus {
             | MirrorStatus::Paused
             | MirrorStatus::Stopped
             | MirrorStatus::Verifying
-            | MirrorStatus::Complete => {
-                Some(Finding::critical(format!("{label}: the replica {word}, and no mirror is making it one.")))
-            }
+            | MirrorStatus::Complete => Some(Finding::critical(format!(
+                "{label}: the replica {word}, and no mirror is making it one."
+            ))),
         }
     }
 }

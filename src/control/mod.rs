@@ -20,9 +20,7 @@ mod tests;
 pub use client::{Client, ClientError};
 pub use find::{Answer, Daemon, daemons};
 pub use health::{Finding, Severity};
-pub use message::{
-    Request, Response, StopMode, StopReport, SyncReport, SyncedConnection, WaitFor, WaitSync,
-};
+pub use message::{Request, Response, StopMode, StopReport, SyncReport, SyncedConnection, WaitFor, WaitSync};
 pub use server::{Caller, Handler, Server};
 pub use status::{
     Alert, Amount, CaptureStatus, ConnectionState, ConnectionStatus, Lag, LinkStatus, MirrorProgress,

@@ -19,7 +19,11 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
 fn to_text(path: &Path) -> String {
     match path.to_str() {
         Some(text) => text.to_owned(),
-        None => path.as_os_str().as_bytes().iter().fold("bytes:".into(), |text, byte| text + &format!("{byte:02x}")),
+        None => path
+            .as_os_str()
+            .as_bytes()
+            .iter()
+            .fold("bytes:".into(), |text, byte| text + &format!("{byte:02x}")),
     }
 }
 

@@ -200,7 +200,10 @@ impl Shared {
             let mut callers = self.callers.lock();
             if callers.len() >= CONTROL_CALLERS_MAX {
                 drop(callers);
-                return answer(&mut stream, &failure("The daemon serves as many callers as it can.", "Try again later."));
+                return answer(
+                    &mut stream,
+                    &failure("The daemon serves as many callers as it can.", "Try again later."),
+                );
             }
             callers.insert(number, stream.try_clone()?);
         }
@@ -222,7 +225,8 @@ impl Shared {
     fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
         let Peer { pid, uid } = peer_of(stream.as_fd())?;
         if uid != 0 && uid != self.own_uid {
-            let what = format!("User {uid} may not control this daemon: only root and user {} may.", self.own_uid);
+            let what =
+                format!("User {uid} may not control this daemon: only root and user {} may.", self.own_uid);
             return answer(&mut stream, &failure(&what, "Ask as one of them."));
         }
         let mut reader = BufReader::new(stream.try_clone()?);

@@ -49,6 +49,10 @@ pub struct Handles {
 }
 
 impl Handles {
+    pub fn len(&self) -> usize {
+        self.open.read().len()
+    }
+
     fn enter(&self, file: OpenFile) -> u64 {
         let handle = self.next.fetch_add(1, Relaxed) + 1;
         self.open.write().insert(handle, Arc::new(file));

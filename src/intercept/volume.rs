@@ -112,6 +112,11 @@ impl Volume {
         self.objects.len()
     }
 
+    /// Files that applications hold open at this moment.
+    pub fn open_files(&self) -> usize {
+        self.handles.len()
+    }
+
     /// The object with this name in a directory; the kernel gets one lookup on it.
     pub fn lookup(&self, parent: NodeId, name: &OsStr) -> FsResult<Meta> {
         let parent = self.node(parent)?;

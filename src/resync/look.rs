@@ -49,7 +49,9 @@ pub fn birth(fd: BorrowedFd<'_>, stat: &Statx) -> io::Result<Birth> {
         FileType::Socket => Birth::Socket,
         FileType::CharacterDevice => Birth::CharDevice { major, minor },
         FileType::BlockDevice => Birth::BlockDevice { major, minor },
-        FileType::Unknown => return Err(io::Error::new(io::ErrorKind::InvalidData, "unknown kind of object")),
+        FileType::Unknown => {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "unknown kind of object"));
+        }
     })
 }
 
@@ -71,7 +73,9 @@ pub fn xattrs(fd: BorrowedFd<'_>) -> io::Result<Vec<Xattr>> {
         }
         let mut value = Vec::with_capacity(XATTR_VALUE_LEN_MAX);
         match fs::getxattr(&path, CString::new(name)?, rustix::buffer::spare_capacity(&mut value)) {
-            Ok(_) => found.push(Xattr { name: Bounded(name.to_vec()), value: Bounded(value.as_slice().to_vec()) }),
+            Ok(_) => {
+                found.push(Xattr { name: Bounded(name.to_vec()), value: Bounded(value.as_slice().to_vec()) })
+            }
             // Removed since it was listed.
             Err(Errno::NODATA) => {}
             Err(error) => return Err(error.into()),

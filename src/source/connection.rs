@@ -43,7 +43,12 @@ pub struct Settings {
 pub enum Command {
     /// Copies the tree. `ends` says that the tree is quiet: the target is in line afterwards and
     /// the stream starts.
-    Copy { backing: std::os::fd::OwnedFd, suspect_since: Option<Timestamp>, ends: bool, done: Sender<Result<CopyReport, String>> },
+    Copy {
+        backing: std::os::fd::OwnedFd,
+        suspect_since: Option<Timestamp>,
+        ends: bool,
+        done: Sender<Result<CopyReport, String>>,
+    },
     Stop,
 }
 
@@ -72,7 +77,6 @@ pub struct Connection {
     pub uuid: String,
     pub target: Target,
     pub sent: Arc<Sent>,
-    cursor: CursorId,
     shared: Arc<Shared>,
     commands: Sender<Command>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -104,17 +108,30 @@ impl Connection {
         let (id, target) = (settings.id, settings.target.clone());
         let driver =
             Driver { settings, queue, cursor, start, shared: shared.clone(), inbox, sent: sent.clone() };
-        let thread = std::thread::Builder::new().name(format!("connection-{id}")).spawn(move || driver.run())?;
+        let thread =
+            std::thread::Builder::new().name(format!("connection-{id}")).spawn(move || driver.run())?;
         let uuid = format!("{:032x}", crate::store::random_u128());
-        Ok(Connection { id, uuid, target, sent, cursor, shared, commands, thread: Mutex::new(Some(thread)) })
+        Ok(Connection { id, uuid, target, sent, shared, commands, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Capture only: always in line, because it sends nothing.
+    pub fn null(id: u32) -> Connection {
+        let mut report = Report::new();
+        report.reason = "captures and sends nothing".into();
+        let shared = Shared { report: Mutex::new(report), changed: Condvar::new(), waker: Mutex::new(None) };
+        Connection {
+            id,
+            uuid: format!("{:032x}", crate::store::random_u128()),
+            target: Target::Null,
+            sent: Arc::default(),
+            shared: Arc::new(shared),
+            commands: unbounded().0,
+            thread: Mutex::new(None),
+        }
     }
 
     pub fn report(&self) -> Report {
         self.shared.report.lock().clone()
-    }
-
-    pub fn cursor(&self) -> CursorId {
-        self.cursor
     }
 
     /// Tells the connection; a stopped one ignores it.
@@ -332,7 +349,9 @@ impl Session<'_> {
                 self.welcome(&proof);
             }
             TargetMessage::Refused { reason } => return Some(Ended::Lost(reason.to_text())),
-            TargetMessage::Acknowledge { applied, durable, .. } => return self.acknowledged(applied, durable),
+            TargetMessage::Acknowledge { applied, durable, .. } => {
+                return self.acknowledged(applied, durable);
+            }
             TargetMessage::Wanted { listing, objects } => {
                 if let Some(copy) = &self.copy {
                     let _ = copy.wanted.send(Wanted { listing, objects });
@@ -340,8 +359,10 @@ impl Session<'_> {
             }
             TargetMessage::Resynchronised { end, orphans } => self.resynchronised(end, orphans),
             TargetMessage::Retrying { sequence, op, reason, attempts } => self.driver.update(|report| {
-                let since_unix_ms =
-                    report.retrying.as_ref().map_or(unix_ms(SystemTime::now()), |retrying| retrying.since_unix_ms);
+                let since_unix_ms = report
+                    .retrying
+                    .as_ref()
+                    .map_or(unix_ms(SystemTime::now()), |retrying| retrying.since_unix_ms);
                 let op = format!("{} (packet {sequence})", op.to_text());
                 report.retrying = Some(Retrying { op, reason: reason.to_text(), since_unix_ms, attempts });
             }),
@@ -361,13 +382,19 @@ impl Session<'_> {
         self.link.start_feed();
         if self.can_resume(proof) {
             let resent = self.driver.queue.last().sequence.0 - proof.applied.sequence.0;
-            driver.update(|report| report.resent_packets += resent.min(driver.sent.packets.load(std::sync::atomic::Ordering::Relaxed)));
+            driver.update(|report| {
+                report.resent_packets +=
+                    resent.min(driver.sent.packets.load(std::sync::atomic::Ordering::Relaxed))
+            });
             self.link.send(SourceMessage::StreamFrom { after: proof.applied });
             self.stream.start(proof.applied);
             self.link.waker().wake();
             self.streaming(&format!("resumed after packet {}", proof.applied.sequence));
         } else {
-            driver.goto(ConnectionState::Started, "connected; the replica has to be brought into line by a copy");
+            driver.goto(
+                ConnectionState::Started,
+                "connected; the replica has to be brought into line by a copy",
+            );
         }
     }
 

@@ -62,7 +62,11 @@ impl Embedded {
 const UNTOUCHED: &str = "Nothing was mounted; the replica directory was not changed.";
 
 fn failed(path: &Path, what: &str, why: &str) -> Failure {
-    Failure::new(format!("The replica {} {what}: {why}.", path.display()), UNTOUCHED, "Mend this and start again.")
+    Failure::new(
+        format!("The replica {} {what}: {why}.", path.display()),
+        UNTOUCHED,
+        "Mend this and start again.",
+    )
 }
 
 fn refused(path: &Path, error: &OpenError) -> Failure {

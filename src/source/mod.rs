@@ -12,10 +12,14 @@ mod embedded;
 mod feed;
 mod identity;
 mod options;
+mod progress;
+mod signals;
 mod startup;
 mod state;
 mod status;
 mod stop;
 
+pub(crate) use options::is_set_name;
 pub use options::{ProtectOptions, Target, TargetError};
+use signals::{StopSignals, stop_signals};
 pub use startup::run;

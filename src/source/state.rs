@@ -39,7 +39,8 @@ impl SetState {
     pub fn open(dir: &Path, tree: &Path, known: Option<SetId>) -> io::Result<SetState> {
         std::fs::create_dir_all(dir)?;
         let path = dir.join("set.json");
-        let record = store::read_json::<SetRecord>(&path)?.filter(|record| known.is_none_or(|set| set == record.set));
+        let record =
+            store::read_json::<SetRecord>(&path)?.filter(|record| known.is_none_or(|set| set == record.set));
         let record = record.unwrap_or_else(|| SetRecord {
             set: known.unwrap_or_else(|| SetId(store::random_u128())),
             epoch: Epoch { number: 1, writer: store::random_u64() },
@@ -70,4 +71,15 @@ impl SetState {
 pub fn now_with_slack() -> Timestamp {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(CLOCK_SLACK);
     Timestamp { seconds: now.as_secs() as i64, nanoseconds: now.subsec_nanos() }
+}
+
+/// A directory name for what belongs to the replica at this path: readable, and its own.
+pub fn directory_name(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = path.as_os_str().as_bytes();
+    let name: String = path
+        .file_name()
+        .map(|name| name.to_string_lossy().chars().filter(char::is_ascii_alphanumeric).take(32).collect())
+        .unwrap_or_default();
+    format!("{name}-{:016x}", xxhash_rust::xxh3::xxh3_64(bytes))
 }

@@ -65,7 +65,7 @@ impl TargetServer {
 impl Drop for TargetServer {
     fn drop(&mut self) {
         self.stopping.store(true, Relaxed);
-        self.listener.close("the target stops");
+        self.listener.close();
         if let Some(accepting) = self.accepting.take()
             && accepting.join().is_err()
         {

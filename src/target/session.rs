@@ -213,7 +213,12 @@ impl Session<'_> {
                 Err(fault) => {
                     attempts += 1;
                     let after = crate::limits::apply_retry_delay(attempts);
-                    self.tell_retrying(frame.position.sequence, header.item.name(), &fault.to_string(), attempts);
+                    self.tell_retrying(
+                        frame.position.sequence,
+                        header.item.name(),
+                        &fault.to_string(),
+                        attempts,
+                    );
                     self.pause(after)?;
                 }
             }
@@ -247,7 +252,9 @@ impl Session<'_> {
                     self.acknowledge();
                 }
                 Err(crossbeam_channel::TryRecvError::Empty) => self.sync = Some(sync),
-                Err(crossbeam_channel::TryRecvError::Disconnected) => return Err("the syncing thread died".into()),
+                Err(crossbeam_channel::TryRecvError::Disconnected) => {
+                    return Err("the syncing thread died".into());
+                }
             }
             return Ok(());
         }

@@ -1,0 +1,323 @@
+//! `standin doctor`: what this machine and these directories can and cannot do, before it matters.
+
+use std::path::Path;
+
+use rustix::process::{Resource, getrlimit};
+use serde::Serialize;
+
+use super::args::{Common, Doctor};
+use super::{Outcome, output, units};
+use crate::control::Severity;
+use crate::failure::Failure;
+use crate::limits::{SOURCE_DESCRIPTORS, TARGET_DESCRIPTORS};
+use crate::preflight::{
+    FsFacts, MountTable, UseKind, check_directory, check_root_user, check_target, existing_ancestor,
+    fs_warnings, is_within, kernel_version, list_uses, nested_in, open_dev_fuse, open_writers, resolve,
+    standing_mount, users_of,
+};
+use crate::source::Target;
+
+/// Kernels from here on clear setuid bits the way the mount asks for (`FUSE_HANDLE_KILLPRIV_V2`).
+const KERNEL_MIN: (u32, u32) = (5, 11);
+
+/// Descriptors beside those of objects: sockets, files that applications have open.
+const DESCRIPTORS_BESIDE: u64 = 1024;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Level {
+    Ok,
+    /// True by design, whatever this machine can do.
+    Note,
+    Warn,
+    Fail,
+}
+
+/// One line of the report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Line {
+    level: Level,
+    topic: &'static str,
+    text: String,
+}
+
+#[derive(Default)]
+pub(super) struct Report {
+    lines: Vec<Line>,
+}
+
+pub(super) fn run(common: &Common, args: &Doctor) -> Outcome {
+    let mut report = Report::default();
+    report.machine();
+    report.own_places(common);
+    if let Some(dir) = &args.dir {
+        report.places(dir, &args.to);
+    }
+    report.not_replicated();
+    if common.json {
+        output::json(&serde_json::json!({ "exit_code": report.exit_code(), "lines": report.lines }));
+    } else {
+        output::text(&report.text());
+    }
+    Ok(report.exit_code())
+}
+
+impl Report {
+    pub fn add(&mut self, level: Level, topic: &'static str, text: impl Into<String>) {
+        self.lines.push(Line { level, topic, text: text.into() });
+    }
+
+    /// 0, or 1 with a warning, or 2 with a failure.
+    pub fn exit_code(&self) -> u8 {
+        let severity = match self.lines.iter().map(|line| line.level).max() {
+            None | Some(Level::Ok | Level::Note) => Severity::Ok,
+            Some(Level::Warn) => Severity::Warning,
+            Some(Level::Fail) => Severity::Critical,
+        };
+        severity.exit_code()
+    }
+
+    pub fn text(&self) -> String {
+        let line = |line: &Line| {
+            let level = match line.level {
+                Level::Ok => "ok  ",
+                Level::Note => "note",
+                Level::Warn => "WARN",
+                Level::Fail => "FAIL",
+            };
+            format!("{level}  {:<12} {}\n", line.topic, line.text)
+        };
+        self.lines.iter().map(line).collect()
+    }
+
+    /// A failure of a check as a line.
+    fn refuse(&mut self, topic: &'static str, failure: &Failure) {
+        self.add(Level::Fail, topic, format!("{} {}", failure.what, failure.next));
+    }
+
+    fn machine(&mut self) {
+        match check_root_user(rustix::process::geteuid().as_raw()) {
+            Ok(()) => self.add(Level::Ok, "user", "root"),
+            Err(failure) => self.refuse("user", &failure),
+        }
+        let (major, minor, release) = kernel_version();
+        if (major, minor) >= KERNEL_MIN {
+            self.add(Level::Ok, "kernel", release);
+        } else {
+            let text = format!(
+                "{release} is older than 5.11: writes cost more, setuid bits are cleared by other rules."
+            );
+            self.add(Level::Warn, "kernel", text);
+        }
+        match open_dev_fuse() {
+            Ok(()) => self.add(Level::Ok, "fuse", "/dev/fuse can be opened"),
+            Err(error) => {
+                self.add(Level::Fail, "fuse", format!("/dev/fuse: {error}. Load the module (modprobe fuse)."))
+            }
+        }
+        self.descriptors();
+    }
+
+    fn descriptors(&mut self) {
+        let needed = (SOURCE_DESCRIPTORS + TARGET_DESCRIPTORS) as u64 + DESCRIPTORS_BESIDE;
+        match getrlimit(Resource::Nofile).maximum {
+            Some(limit) if limit < needed => self.add(
+                Level::Warn,
+                "descriptors",
+                format!(
+                    "The hard limit is {limit}; {needed} are needed. Raise it (ulimit -Hn, LimitNOFILE=)."
+                ),
+            ),
+            Some(limit) => self.add(Level::Ok, "descriptors", format!("hard limit {limit}")),
+            None => self.add(Level::Ok, "descriptors", "no hard limit"),
+        }
+    }
+
+    fn own_places(&mut self, common: &Common) {
+        for (topic, dir) in [("state", common.state_dir()), ("run", common.run_dir())] {
+            let existing = existing_ancestor(&dir);
+            match rustix::fs::access(&existing, rustix::fs::Access::WRITE_OK) {
+                Ok(()) => self.add(Level::Ok, topic, dir.display().to_string()),
+                Err(error) => {
+                    self.add(
+                        Level::Fail,
+                        topic,
+                        format!("{} cannot be written: {error}.", existing.display()),
+                    );
+                }
+            }
+        }
+    }
+
+    fn places(&mut self, dir: &Path, targets: &[Target]) {
+        let mounts = match MountTable::read() {
+            Ok(mounts) => mounts,
+            Err(error) => return self.add(Level::Fail, "mounts", format!("/proc/self/mountinfo: {error}.")),
+        };
+        let dir = match resolve(dir, &mounts) {
+            Ok(dir) => dir,
+            Err(error) => return self.add(Level::Fail, "directory", format!("{}: {error}.", dir.display())),
+        };
+        let Some(facts) = self.source(&dir, &mounts) else { return };
+        for target in targets {
+            self.target(&dir, &facts, target, &mounts);
+        }
+    }
+
+    /// Facts of the directory's file system, if it can be looked into.
+    fn source(&mut self, dir: &Path, mounts: &MountTable) -> Option<FsFacts> {
+        // First: a mount that hangs must not be touched.
+        match standing_mount(dir) {
+            Err(failure) => {
+                self.refuse("directory", &failure);
+                return None;
+            }
+            Ok(Some(dead)) => {
+                let text = format!(
+                    "A killed daemon left a dead mount at {}; the next start replaces it.",
+                    dead.point.display()
+                );
+                self.add(Level::Warn, "directory", text);
+                return None;
+            }
+            Ok(None) => {}
+        }
+        if let Err(failure) = check_directory(dir) {
+            self.refuse("directory", &failure);
+            return None;
+        }
+        let facts = match FsFacts::of(dir) {
+            Ok(facts) => facts,
+            Err(error) => {
+                self.add(Level::Fail, "directory", format!("{}: {error}.", dir.display()));
+                return None;
+            }
+        };
+        self.add(Level::Ok, "directory", format!("{}: {}", dir.display(), describe(&facts)));
+        fs_warnings(dir, &facts).into_iter().for_each(|warning| self.add(Level::Warn, "directory", warning));
+        self.nested(dir, mounts, &facts);
+        self.users(dir);
+        Some(facts)
+    }
+
+    fn nested(&mut self, dir: &Path, mounts: &MountTable, facts: &FsFacts) {
+        for nested in nested_in(dir, mounts, facts) {
+            let text = format!(
+                "{} is another file system: it would be hidden and not replicated.",
+                nested.display()
+            );
+            self.add(Level::Warn, "nested", text);
+        }
+    }
+
+    fn users(&mut self, dir: &Path) {
+        let users = match users_of(dir) {
+            Ok(users) => users,
+            Err(error) => return self.add(Level::Fail, "open files", format!("/proc: {error}.")),
+        };
+        let writers = open_writers(&users);
+        if writers.is_empty() {
+            self.add(Level::Ok, "open files", "no file is open for writing");
+        } else {
+            let text = format!("They would write past the mount; stop them first: {}.", list_uses(&writers));
+            self.add(Level::Warn, "open files", text);
+        }
+        let standing: Vec<_> =
+            users.others().filter(|entry| entry.kind == UseKind::WorkingDirectory).cloned().collect();
+        if !standing.is_empty() {
+            let text =
+                format!("They would go on seeing the directory without the mount: {}.", list_uses(&standing));
+            self.add(Level::Warn, "open files", text);
+        }
+        if users.unreadable > 0 {
+            let text = format!("{} processes of other users could not be looked into.", users.unreadable);
+            self.add(Level::Warn, "open files", text);
+        }
+    }
+
+    fn target(&mut self, dir: &Path, source: &FsFacts, target: &Target, mounts: &MountTable) {
+        if let Err(failure) = check_target(target) {
+            return self.refuse("target", &failure);
+        }
+        let Target::Local(path) = target else {
+            return self.add(Level::Ok, "target", target.to_string());
+        };
+        let replica = match resolve(path, mounts) {
+            Ok(replica) => replica,
+            Err(error) => return self.add(Level::Fail, "target", format!("{target}: {error}.")),
+        };
+        if is_within(&replica, dir, mounts) || is_within(dir, &replica, mounts) {
+            let text = format!("{target} and {} lie in each other.", dir.display());
+            return self.add(Level::Fail, "target", text);
+        }
+        let existing = existing_ancestor(&replica);
+        match FsFacts::of(&existing) {
+            Err(error) => self.add(Level::Fail, "target", format!("{}: {error}.", existing.display())),
+            Ok(facts) => {
+                self.add(Level::Ok, "target", format!("{}: {}", replica.display(), describe(&facts)));
+                for lack in lacks(source, &facts) {
+                    self.add(Level::Warn, "target", format!("The file system of {target} {lack}."));
+                }
+                if facts.read_only {
+                    self.add(Level::Fail, "target", format!("{target} is mounted read-only."));
+                }
+                self.same_disk(dir, &existing, target, mounts);
+            }
+        }
+    }
+
+    fn same_disk(&mut self, dir: &Path, replica: &Path, target: &Target, mounts: &MountTable) {
+        let device = |path: &Path| mounts.holding(path).map(|mount| mount.device.clone());
+        if device(dir).is_some() && device(dir) == device(replica) {
+            let text = format!(
+                "{target} is on the file system of the directory itself: it does not survive its loss."
+            );
+            self.add(Level::Warn, "target", text);
+        }
+    }
+
+    fn not_replicated(&mut self) {
+        for text in [
+            "ctime, birth time, atime, inode numbers and the order of directories are never equal.",
+            "Reflinks and FIEMAP do not pass the mount: cp --reflink=always fails, copies are plain copies.",
+            "chattr does not pass the mount; flags that files have already are left as they are on both sides.",
+            "Bytes written by O_DIRECT beside a shared mapping of the same page have no defined result.",
+        ] {
+            self.add(Level::Note, "by design", text);
+        }
+    }
+}
+
+/// What a replica's file system cannot hold of what the source's can.
+pub(super) fn lacks(source: &FsFacts, replica: &FsFacts) -> Vec<&'static str> {
+    let mut lacks = Vec::new();
+    let mut lack = |missing: bool, text| {
+        if missing {
+            lacks.push(text);
+        }
+    };
+    lack(source.user_xattrs && !replica.user_xattrs, "holds no user.* attributes");
+    lack(source.trusted_xattrs && !replica.trusted_xattrs, "holds no trusted.* attributes");
+    lack(source.acls && !replica.acls, "holds no POSIX ACLs");
+    lack(
+        !source.case_insensitive && replica.case_insensitive,
+        "does not tell upper from lower case in names",
+    );
+    lack(
+        matches!(replica.fs_type.as_str(), "vfat" | "exfat"),
+        "holds no owners, modes, links and special files",
+    );
+    lacks
+}
+
+fn describe(facts: &FsFacts) -> String {
+    let has = [
+        (facts.handles, "file handles"),
+        (facts.user_xattrs, "user.*"),
+        (facts.trusted_xattrs, "trusted.*"),
+        (facts.acls, "ACLs"),
+        (facts.reflinks, "reflinks"),
+    ];
+    let has: Vec<&str> = has.into_iter().filter(|(has, _)| *has).map(|(_, what)| what).collect();
+    format!("{}, {} free; {}", facts.fs_type, units::size(facts.free_bytes), has.join(", "))
+}

@@ -1,0 +1,132 @@
+//! Which daemon a command means: the only one, or by name, or by a directory that it protects.
+
+use std::path::{Path, PathBuf};
+
+use super::args::Common;
+use crate::control::{Answer, Client, ClientError, Daemon, Status, daemons};
+use crate::failure::Failure;
+use crate::preflight::{MountTable, resolve};
+
+/// The daemon that was meant, and what it said of itself just now.
+pub(super) struct Found {
+    pub status: Status,
+    socket: PathBuf,
+}
+
+impl Found {
+    pub fn client(&self) -> Result<Client, Failure> {
+        Client::connect(&self.socket).map_err(|error| no_answer(&self.status.name, &error))
+    }
+}
+
+const UNTOUCHED: &str = "Nothing was changed.";
+
+/// Finds a daemon; `set` is a name, or a directory that is protected or inside of one.
+///
+/// Errors: none there; several and none named (listed); the one named does not answer.
+pub(super) fn find(common: &Common, set: Option<&Path>) -> Result<Found, Failure> {
+    let run = common.run_dir();
+    let daemons = daemons(&run).map_err(|error| {
+        Failure::new(
+            format!("The run directory {} cannot be read: {error}.", run.display()),
+            UNTOUCHED,
+            "Ask as root, or name another run directory with --run.",
+        )
+    })?;
+    match set {
+        None => the_only(daemons, &run),
+        Some(set) => named(daemons, set, &run),
+    }
+}
+
+fn the_only(daemons: Vec<Daemon>, run: &Path) -> Result<Found, Failure> {
+    let (mut alive, dead): (Vec<_>, Vec<_>) =
+        daemons.into_iter().partition(|daemon| !matches!(daemon.answer, Answer::Dead));
+    match (alive.len(), dead.first()) {
+        (0, None) => Err(none_there(run)),
+        (0, Some(dead)) => Err(killed(&dead.name)),
+        (1, _) => found(alive.remove(0)),
+        _ => Err(Failure::new(
+            format!("Several daemons are running:{}", alive.iter().map(line_of).collect::<String>()),
+            UNTOUCHED,
+            "Say which one is meant, by its name or directory.",
+        )),
+    }
+}
+
+fn line_of(daemon: &Daemon) -> String {
+    let about = match &daemon.answer {
+        Answer::Status(status) => status.directory.display().to_string(),
+        Answer::Dead => "not running any more".into(),
+        Answer::None(error) => error.to_string(),
+    };
+    format!("\n    {}  {about}", daemon.name)
+}
+
+fn named(mut daemons: Vec<Daemon>, set: &Path, run: &Path) -> Result<Found, Failure> {
+    if daemons.is_empty() {
+        return Err(none_there(run));
+    }
+    if let Some(at) = daemons.iter().position(|daemon| Path::new(&daemon.name) == set) {
+        return found(daemons.remove(at));
+    }
+    if let Some(at) = protecting(&daemons, set) {
+        return found(daemons.remove(at));
+    }
+    let known = daemons.iter().map(line_of).collect::<String>();
+    Err(Failure::new(
+        format!("No daemon of {} has the name or protects the directory {}.", run.display(), set.display()),
+        UNTOUCHED,
+        format!("These are there:{known}"),
+    ))
+}
+
+/// The daemon whose directory is the closest around a path.
+fn protecting(daemons: &[Daemon], path: &Path) -> Option<usize> {
+    let path = resolve(path, &MountTable::read().ok()?).ok()?;
+    let directory = |daemon: &Daemon| match &daemon.answer {
+        Answer::Status(status) => Some(status.directory.clone()),
+        Answer::Dead | Answer::None(_) => None,
+    };
+    let around = daemons.iter().enumerate().filter_map(|(at, daemon)| Some((at, directory(daemon)?)));
+    around
+        .filter(|(_, directory)| path.starts_with(directory))
+        .max_by_key(|(_, directory)| directory.components().count())
+        .map(|(at, _)| at)
+}
+
+fn found(daemon: Daemon) -> Result<Found, Failure> {
+    match daemon.answer {
+        Answer::Status(status) => Ok(Found { status: *status, socket: daemon.socket }),
+        Answer::Dead => Err(killed(&daemon.name)),
+        Answer::None(error) => Err(no_answer(&daemon.name, &error)),
+    }
+}
+
+fn none_there(run: &Path) -> Failure {
+    Failure::new(
+        format!("No daemon is running (none in {}).", run.display()),
+        UNTOUCHED,
+        "Start one with `standin protect`, or name its run directory with --run.",
+    )
+}
+
+fn killed(name: &str) -> Failure {
+    Failure::new(
+        format!("The daemon of {name} is not running any more; it was killed or crashed."),
+        UNTOUCHED,
+        "Start it again with the same `standin protect` command: it takes away the dead mount and compares everything.",
+    )
+}
+
+/// A daemon that did not do what was asked, in its own words where it has any.
+pub(super) fn no_answer(name: &str, error: &ClientError) -> Failure {
+    let next = match error {
+        ClientError::Failure(failure) => return failure.clone(),
+        ClientError::Absent | ClientError::Dead => return killed(name),
+        ClientError::Denied => "Ask as root or as the daemon's user.",
+        ClientError::Mute => "See its log; if it hangs for good, kill it and start it again.",
+        ClientError::Broken(_) => "See its log; use a command of the daemon's own version.",
+    };
+    Failure::new(format!("The daemon of {name} gave no answer: {error}."), UNTOUCHED, next)
+}

@@ -1,0 +1,30 @@
+//! Printing. A reader that has gone (`standin status | head -1`) is no error.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::failure::Failure;
+
+pub(super) fn text(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{}", text.trim_end_matches('\n')).and_then(|()| out.flush());
+}
+
+/// One JSON document on one line.
+pub(super) fn json(value: &impl Serialize) {
+    match serde_json::to_string(value) {
+        Ok(line) => text(&line),
+        Err(error) => eprintln!("standin: the answer cannot be written as JSON: {error}"),
+    }
+}
+
+/// On standard error; as JSON on standard output, where a script looks for it.
+pub(super) fn failure(failure: &Failure, as_json: bool) {
+    if as_json {
+        json(&json!({ "error": failure }));
+    } else {
+        let _ = writeln!(io::stderr(), "standin: {failure}");
+    }
+}

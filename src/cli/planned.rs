@@ -1,0 +1,36 @@
+//! Commands that are designed and not built yet.
+
+use super::args::Planned;
+use crate::failure::Failure;
+
+pub(super) fn refusal(command: &Planned) -> Failure {
+    let (name, instead) = match command {
+        Planned::Serve(_) => {
+            ("serve", "Replicate to a directory of this host: standin protect DIR --to local:PATH")
+        }
+        Planned::Invite(_) => ("invite", ""),
+        Planned::Pair(_) => ("pair", ""),
+        Planned::Connection(_) => ("connection", "`standin status` shows the connections."),
+        Planned::Replication(_) => ("replication", "`standin stop` ends replication and mount together."),
+        Planned::Mirror(_) => {
+            ("mirror", "Every start of `standin protect` compares everything and copies what differs.")
+        }
+        Planned::Verify(_) => {
+            ("verify", "Every start of `standin protect` compares everything and copies what differs.")
+        }
+        Planned::Restore(_) => {
+            ("restore", "Stop the protection and copy the replica back, for example with cp -a.")
+        }
+        Planned::Bitmap(_) => ("bitmap", ""),
+        Planned::Merge(_) => ("merge", ""),
+        Planned::Resync(_) => ("resync", ""),
+        Planned::Monitor(_) => ("monitor", "`standin status --json` has exit codes for monitoring systems."),
+        Planned::Failover(_) => ("failover", "The replica is a plain directory: use it where it is."),
+        Planned::Failback(_) => ("failback", ""),
+        Planned::Drill(_) => ("drill", ""),
+        Planned::Clone(_) => ("clone", ""),
+        Planned::Marker(_) => ("marker", "`standin wait-sync` waits until the targets have everything."),
+        Planned::Size(_) => ("size", "`standin protect DIR --to null:` counts what a load would send."),
+    };
+    Failure::new(format!("`standin {name}` is not in this version."), "Nothing was changed.", instead)
+}

@@ -1,0 +1,81 @@
+//! `standin protect`: from what was typed to what a source daemon needs.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::args::{Common, Protect};
+use super::{Outcome, units};
+use crate::failure::Failure;
+use crate::limits::QUEUE_MEMORY_MIN;
+use crate::preflight::{MountTable, check_root_user, check_target, resolve};
+use crate::source::{self, ProtectOptions, Target};
+
+pub(super) fn run(common: &Common, args: Protect) -> Outcome {
+    check_root_user(rustix::process::geteuid().as_raw())?;
+    if args.daemon {
+        return Err(refused(
+            "--daemon is not in this version.".into(),
+            "Leave it out and let a service manager keep the process, as the unit standin@.service does.",
+        ));
+    }
+    source::run(options(common, args)?)?;
+    Ok(0)
+}
+
+/// Absolute paths, a name, bounds; nothing is looked at beyond the way to the paths.
+pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, Failure> {
+    let queue_memory = usize::try_from(args.queue_memory).unwrap_or(usize::MAX);
+    if queue_memory < QUEUE_MEMORY_MIN {
+        return Err(refused(
+            format!("A queue of {} is too small.", units::size(args.queue_memory)),
+            &format!("Give it {} at least.", units::size(QUEUE_MEMORY_MIN as u64)),
+        ));
+    }
+    let mounts = MountTable::read().map_err(|error| lost(Path::new("/proc/self/mountinfo"), &error))?;
+    let place = |path: &Path| resolve(path, &mounts).map_err(|error| lost(path, &error));
+    let directory = place(&args.dir)?;
+    let mut targets = Vec::new();
+    for target in args.to {
+        // Says at once what can never work; the rest is checked with everything else.
+        if matches!(target, Target::Remote { .. }) {
+            check_target(&target)?;
+        }
+        targets.push(match target {
+            Target::Local(path) => Target::Local(place(&path)?),
+            other => other,
+        });
+    }
+    Ok(ProtectOptions {
+        name: set_name(args.name, &directory)?,
+        backing: args.backing.as_deref().map(place).transpose()?,
+        directory,
+        targets,
+        state: place(&common.state_dir())?,
+        run: place(&common.run_dir())?,
+        force: args.force,
+        adopt: args.adopt,
+        hide_nested: args.hide_nested,
+        queue_memory,
+    })
+}
+
+fn set_name(asked: Option<String>, directory: &Path) -> Result<String, Failure> {
+    let last = || directory.file_name().map(|name| name.to_string_lossy().into_owned());
+    match asked.clone().or_else(last) {
+        Some(name) if source::is_set_name(&name) => Ok(name),
+        // `/` has no last part; the checks before the mount say what is wrong with it.
+        None => Ok("root".into()),
+        Some(name) => Err(refused(
+            format!("'{name}' cannot name a replication set."),
+            "Choose a name with --name: at most 64 letters, digits and any of - _ . @ +, not starting with a dot.",
+        )),
+    }
+}
+
+fn lost(path: &Path, error: &io::Error) -> Failure {
+    refused(format!("{} cannot be reached: {error}.", PathBuf::from(path).display()), "Check the path.")
+}
+
+fn refused(what: String, next: &str) -> Failure {
+    Failure::new(what, "Nothing was mounted or written.", next)
+}

@@ -1,0 +1,281 @@
+//! `standin status`: how a daemon is, for people and for monitoring systems.
+
+use std::fmt::Write;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::args::{self, Common};
+use super::find::find;
+use super::{Outcome, output, units};
+use crate::control::{
+    Amount, ConnectionState, ConnectionStatus, Finding, Lag, LinkStatus, MirrorProgress, MirrorStatus, Phase,
+    Role, Severity, Status, TargetKind,
+};
+use crate::packet::DataState;
+
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The cursor to the top left, everything from there on erased (ECMA-48 CUP, ED).
+const HOME_AND_CLEAR: &str = "\x1b[H\x1b[J";
+
+pub(super) fn run(common: &Common, args: &args::Status) -> Outcome {
+    if args.watch {
+        return watch(common, args);
+    }
+    let status = find(common, args.set.as_deref())?.status;
+    show(common, &status, "");
+    Ok(status.severity().exit_code())
+}
+
+/// Until it is interrupted; a daemon that ends or comes back meanwhile is part of the show.
+fn watch(common: &Common, args: &args::Status) -> Outcome {
+    let in_place = !common.json && std::io::stdout().is_terminal();
+    let clear = if in_place { HOME_AND_CLEAR } else { "" };
+    // The first answer has to come: a name that is mistyped is no daemon that may yet start.
+    let first = find(common, args.set.as_deref())?;
+    show(common, &first.status, clear);
+    loop {
+        std::thread::sleep(WATCH_INTERVAL);
+        match find(common, args.set.as_deref()) {
+            Ok(found) => show(common, &found.status, clear),
+            Err(failure) if common.json => output::failure(&failure, true),
+            Err(failure) => output::text(&format!("{clear}{failure}")),
+        }
+    }
+}
+
+fn show(common: &Common, status: &Status, before: &str) {
+    if common.json {
+        output::json(&Document::new(status));
+    } else {
+        output::text(&format!("{before}{}", text(status)));
+    }
+}
+
+/// The status, and the verdict over it.
+#[derive(Serialize)]
+struct Document<'a> {
+    severity: Severity,
+    exit_code: u8,
+    findings: Vec<Finding>,
+    #[serde(flatten)]
+    status: &'a Status,
+    /// States as bits, in the order of `connections`: 0 stopped, 1 started, 2 paused, 4 scheduled, 8 error.
+    state_bits: Vec<u8>,
+}
+
+impl Document<'_> {
+    fn new(status: &Status) -> Document<'_> {
+        let severity = status.severity();
+        Document {
+            severity,
+            exit_code: severity.exit_code(),
+            findings: status.findings(),
+            status,
+            state_bits: status.connections.iter().map(|connection| connection.state.bits()).collect(),
+        }
+    }
+}
+
+/// A status as people read it.
+pub(super) fn text(status: &Status) -> String {
+    let mut text = String::new();
+    let _ = lines(status, &mut text);
+    text
+}
+
+fn lines(status: &Status, text: &mut String) -> std::fmt::Result {
+    let now = status.now_unix_ms;
+    let role = match status.role {
+        Role::Source => "source",
+        Role::Target => "target",
+    };
+    let phase = match status.phase {
+        Phase::Starting => "starting",
+        Phase::Serving => "serving",
+        Phase::Draining => "draining",
+        Phase::Stopping => "stopping",
+    };
+    writeln!(
+        text,
+        "{}  {role} of {}, {phase} for {}",
+        status.name,
+        status.directory.display(),
+        age(status.since_unix_ms, now)
+    )?;
+    if status.backing != status.directory {
+        writeln!(text, "  backing     {}", status.backing.display())?;
+    }
+    writeln!(text, "  set         {} at {}:{}", status.set_id, status.history, status.last)?;
+    writeln!(text, "  daemon      standin {}, pid {}", status.version, status.pid)?;
+    let queue = &status.queue;
+    writeln!(
+        text,
+        "  queue       {}, {} of {}",
+        packets(queue.packets),
+        units::size(queue.bytes),
+        units::size(queue.limit_bytes)
+    )?;
+    if queue.waits > 0 {
+        let waited = units::duration(Duration::from_millis(queue.waited_ms));
+        writeln!(text, "              writers waited {} times, {waited} in all", units::count(queue.waits))?;
+    }
+    writeln!(
+        text,
+        "  captured    {}, {}; {} open files",
+        packets(queue.captured_packets),
+        units::size(queue.captured_bytes),
+        units::count(status.capture.open_files)
+    )?;
+    for connection in &status.connections {
+        text.push('\n');
+        connection_lines(connection, now, text)?;
+    }
+    let findings = status.findings();
+    if !findings.is_empty() {
+        text.push('\n');
+    }
+    findings.iter().try_for_each(|finding| writeln!(text, "{}: {}", label(finding.severity), finding.text))
+}
+
+fn connection_lines(connection: &ConnectionStatus, now: u64, text: &mut String) -> std::fmt::Result {
+    let reason = match connection.reason.as_str() {
+        "" => String::new(),
+        reason => format!(" ({reason})"),
+    };
+    writeln!(
+        text,
+        "connection {}  {}, {} for {}{reason}",
+        connection.id,
+        connection.target,
+        state_word(connection.state),
+        age(connection.since_unix_ms, now)
+    )?;
+    if connection.kind == TargetKind::Null {
+        return writeln!(text, "  counted     {}", amount(&connection.sent));
+    }
+    writeln!(text, "  replica     {}", data_word(connection.data))?;
+    writeln!(text, "  mirror      {}", mirror_words(&connection.mirror))?;
+    if let Some(progress) = &connection.progress {
+        writeln!(text, "              {}", progress_words(progress))?;
+        if !progress.current.is_empty() {
+            writeln!(text, "              {}", progress.current)?;
+        }
+    }
+    writeln!(text, "  applied     {}, behind by {}", connection.applied, lag(&connection.lag_applied))?;
+    writeln!(text, "  durable     {}, behind by {}", connection.durable, lag(&connection.lag_durable))?;
+    writeln!(text, "  queued      {}", amount(&connection.queued))?;
+    let resent = match connection.resent.packets {
+        0 => String::new(),
+        _ => format!(", sent again {}", amount(&connection.resent)),
+    };
+    writeln!(text, "  sent        {}{resent}", amount(&connection.sent))?;
+    if let Some(link) = &connection.link {
+        writeln!(text, "  link        {}", link_words(link, now))?;
+    }
+    if let Some(retrying) = &connection.retrying {
+        let since = age(retrying.since_unix_ms, now);
+        writeln!(
+            text,
+            "  retrying    {} for {since}, {} attempts: {}",
+            retrying.op, retrying.attempts, retrying.reason
+        )?;
+    }
+    Ok(())
+}
+
+fn state_word(state: ConnectionState) -> &'static str {
+    match state {
+        ConnectionState::Stopped => "stopped",
+        ConnectionState::Started => "started",
+        ConnectionState::Paused => "paused",
+        ConnectionState::Scheduled => "scheduled",
+        ConnectionState::ScheduledAfterError => "scheduled after an error",
+        ConnectionState::Error => "error",
+    }
+}
+
+fn data_word(data: DataState) -> &'static str {
+    match data {
+        DataState::Empty => "empty",
+        DataState::Good => "good",
+        DataState::Bad => "bad (not a consistent copy)",
+    }
+}
+
+fn mirror_words(mirror: &MirrorStatus) -> String {
+    match mirror {
+        MirrorStatus::Idle => "idle".into(),
+        MirrorStatus::Calculating => "calculating".into(),
+        MirrorStatus::Mirroring { percent } => format!("mirroring {percent:.1} %"),
+        MirrorStatus::Paused => "paused".into(),
+        MirrorStatus::Stopped => "stopped".into(),
+        MirrorStatus::RemovingOrphans => "removing orphans".into(),
+        MirrorStatus::Verifying => "verifying".into(),
+        MirrorStatus::Restoring => "restoring".into(),
+        MirrorStatus::Complete => "complete".into(),
+    }
+}
+
+fn progress_words(progress: &MirrorProgress) -> String {
+    let of = |total: Option<String>| total.map_or(String::new(), |total| format!(" of {total}"));
+    let mut text = format!(
+        "{}: {}{} files, {}{}",
+        progress.mode,
+        units::count(progress.files_done),
+        of(progress.files_total.map(units::count)),
+        units::size(progress.bytes_done),
+        of(progress.bytes_total.map(units::size)),
+    );
+    if progress.bytes_skipped > 0 {
+        text += &format!(", {} were equal", units::size(progress.bytes_skipped));
+    }
+    if progress.bytes_per_second > 0.0 {
+        text += &format!(", {}/s", units::size(progress.bytes_per_second as u64));
+    }
+    if let Some(eta) = progress.eta_seconds {
+        text += &format!(", {} to go", units::duration(Duration::from_secs(eta)));
+    }
+    text
+}
+
+fn link_words(link: &LinkStatus, now: u64) -> String {
+    format!(
+        "up for {}, round trip {:.1} ms, {} out, {} in, {} lost",
+        age(link.connected_unix_ms, now),
+        link.rtt_ms,
+        units::size(link.udp_sent_bytes),
+        units::size(link.udp_received_bytes),
+        packets(link.udp_lost_packets)
+    )
+}
+
+fn lag(lag: &Lag) -> String {
+    if lag.packets == 0 {
+        return "nothing".into();
+    }
+    let age = units::duration(Duration::try_from_secs_f64(lag.seconds).unwrap_or_default());
+    format!("{age} ({}, {})", packets(lag.packets), units::size(lag.bytes))
+}
+
+fn amount(amount: &Amount) -> String {
+    format!("{}, {}", packets(amount.packets), units::size(amount.bytes))
+}
+
+fn packets(number: u64) -> String {
+    format!("{} {}", units::count(number), if number == 1 { "packet" } else { "packets" })
+}
+
+fn age(since_unix_ms: u64, now_unix_ms: u64) -> String {
+    units::duration(Duration::from_millis(now_unix_ms.saturating_sub(since_unix_ms)))
+}
+
+fn label(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Ok => "note",
+        Severity::Warning => "WARNING",
+        Severity::Critical => "CRITICAL",
+    }
+}

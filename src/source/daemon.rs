@@ -1,0 +1,175 @@
+//! The running source: what the control socket, the signals and the start-up share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+
+use super::connection::Connection;
+use super::embedded::Embedded;
+use super::options::{ProtectOptions, Target};
+use super::state::{SetState, now_with_slack};
+use crate::control::{
+    Caller, Handler, Phase, Status, StopMode, StopReport, SyncReport, SyncedConnection, WaitFor, WaitSync,
+};
+use crate::failure::Failure;
+use crate::intercept::{Serving, Volume};
+use crate::packet::{DataState, Op, Sequence};
+use crate::queue::{Draft, Queue};
+
+/// How often a waiting call looks whether its caller is still there.
+const CALLER_POLL: Duration = Duration::from_millis(200);
+
+/// The one owner of a protected directory.
+pub struct Daemon {
+    pub options: ProtectOptions,
+    pub volume: Arc<Volume>,
+    pub queue: Arc<Queue>,
+    /// Any descriptor of the backing directory, past the mount.
+    pub backing: std::os::fd::OwnedFd,
+    pub started: SystemTime,
+    pub state: Mutex<SetState>,
+    pub connections: Vec<Connection>,
+    /// Embedded targets; they end after the connections.
+    pub embedded: Vec<Embedded>,
+    pub life: Mutex<Life>,
+    pub life_changed: Condvar,
+    /// What a person was told at the start, for the status.
+    pub warnings: Vec<String>,
+}
+
+/// Where the daemon is in its life.
+pub struct Life {
+    pub phase: Phase,
+    pub serving: Option<Serving>,
+    /// A stop ended; what it left.
+    pub stopped: Option<StopReport>,
+}
+
+impl Daemon {
+    pub fn phase(&self) -> Phase {
+        self.life.lock().phase
+    }
+
+    pub fn set_phase(&self, phase: Phase) {
+        self.life.lock().phase = phase;
+        self.life_changed.notify_all();
+    }
+
+    /// Directory of the mount.
+    pub fn mount_point(&self) -> PathBuf {
+        self.options.directory.clone()
+    }
+
+    /// Puts a barrier into the stream; everything before it is what its position means.
+    pub fn barrier(&self, durable: bool) -> Result<Sequence, Failure> {
+        let closed = |_| Failure::new("The daemon is stopping.", "Nothing was changed.", "");
+        let mut room = self.queue.reserve(0, 64).map_err(closed)?;
+        let position = self.queue.append(&mut room, Draft::new(b"", &Op::Barrier { durable }, Bytes::new()));
+        Ok(position.sequence)
+    }
+
+    /// Waits until every target has everything up to `upto`, or the deadline, or `give_up`.
+    pub fn wait_for(
+        &self,
+        upto: Sequence,
+        wait_for: WaitFor,
+        deadline: Option<Instant>,
+        give_up: impl Fn() -> bool,
+    ) -> bool {
+        self.connections.iter().filter(|connection| !matches!(connection.target, Target::Null)).all(
+            |connection| {
+                loop {
+                    let slice = Instant::now() + CALLER_POLL;
+                    let until = deadline.map_or(slice, |deadline| deadline.min(slice));
+                    let report = connection.wait(until, |report| has(report, upto, wait_for));
+                    if has(&report, upto, wait_for) {
+                        return true;
+                    }
+                    if give_up() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                        return false;
+                    }
+                }
+            },
+        )
+    }
+
+    /// Notes for each target that is in line until when it had everything. Called now and then,
+    /// so that after a crash only what changed later has to be copied again.
+    pub fn note_synced(&self, last_noted: &mut Sequence) {
+        let upto = self.queue.last().sequence;
+        if upto == *last_noted {
+            return;
+        }
+        let as_of = now_with_slack();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        for connection in &self.connections {
+            let report = connection.wait(deadline, |report| has(report, upto, WaitFor::Durable));
+            if has(&report, upto, WaitFor::Durable) {
+                let mut state = self.state.lock();
+                state.record.synced_as_of.insert(connection.target.to_string(), as_of);
+                if let Err(error) = state.save() {
+                    log::warn!("the set's record could not be written: {error}");
+                }
+                *last_noted = upto;
+            }
+        }
+    }
+
+    fn sync_report(&self, upto: Sequence, wait_for: WaitFor, since: Instant) -> SyncReport {
+        let connections: Vec<SyncedConnection> = self
+            .connections
+            .iter()
+            .map(|connection| {
+                let report = connection.report();
+                let complete = has(&report, upto, wait_for);
+                let waits_for = match () {
+                    () if complete => String::new(),
+                    () if report.retrying.is_some() => {
+                        "the target retries an op that it cannot perform".into()
+                    }
+                    () if !report.streaming => report.reason.clone(),
+                    () => format!("packets {} to {upto}", report.applied.next()),
+                };
+                SyncedConnection {
+                    id: connection.id,
+                    target: connection.target.to_string(),
+                    complete,
+                    applied: report.applied,
+                    durable: report.durable,
+                    waits_for,
+                }
+            })
+            .collect();
+        let complete = connections.iter().all(|connection| connection.complete);
+        SyncReport { complete, upto, waited_ms: since.elapsed().as_millis() as u64, connections }
+    }
+}
+
+fn has(report: &super::connection::Report, upto: Sequence, wait_for: WaitFor) -> bool {
+    let reached = match wait_for {
+        WaitFor::Applied => report.applied,
+        WaitFor::Durable => report.durable,
+    };
+    report.data == DataState::Good && reached >= upto
+}
+
+impl Handler for Daemon {
+    fn status(&self) -> Status {
+        super::status::status(self)
+    }
+
+    fn wait_sync(&self, wait: WaitSync, caller: &Caller<'_>) -> Result<SyncReport, Failure> {
+        let since = Instant::now();
+        let upto = self.barrier(wait.wait_for == WaitFor::Durable)?;
+        let deadline = wait.timeout.map(|timeout| since + timeout);
+        self.wait_for(upto, wait.wait_for, deadline, || caller.is_gone());
+        Ok(self.sync_report(upto, wait.wait_for, since))
+    }
+
+    fn stop(&self, mode: StopMode, _caller: &Caller<'_>) -> Result<StopReport, Failure> {
+        self.stop_serving(mode)
+    }
+}

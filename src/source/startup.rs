@@ -1,0 +1,368 @@
+//! The start: checks, state, targets, the first copy, the mount.
+
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::bounded;
+use parking_lot::{Condvar, Mutex};
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::OpenTreeFlags;
+
+use super::connection::{Command, Connection, Settings};
+use super::daemon::{Daemon, Life};
+use super::embedded::Embedded;
+use super::options::{ProtectOptions, Target};
+use super::state::{SetState, now_with_slack};
+use super::{identity, state};
+use crate::control::{Phase, Server, StopMode};
+use crate::failure::Failure;
+use crate::intercept::{Mount, Volume};
+use crate::limits::CONNECT_PATIENCE;
+use crate::packet::{Incarnation, Position, Sequence, Timestamp};
+use crate::preflight::{self, DeadMount};
+use crate::queue::Queue;
+use crate::resync::CopyReport;
+use crate::store;
+
+const NOTHING_MOUNTED: &str = "Nothing is mounted; the directory is as it was.";
+
+/// Protects a directory until it is told to stop; returns after the unmount.
+///
+/// Errors: whatever keeps the directory from being mounted or served, with what was left as it was.
+pub fn run(options: ProtectOptions) -> Result<(), Failure> {
+    if let Some(dead) = preflight::standing_mount(&options.directory)? {
+        replace_dead_mount(&dead)?;
+    }
+    let checked = preflight::check(&options)?;
+    checked.warnings.iter().for_each(|warning| eprintln!("note: {warning}"));
+    raise_descriptor_limit();
+    let signals = super::stop_signals().map_err(|error| io_failure("signals cannot be caught", &error))?;
+    let daemon = Arc::new(prepare(options, checked.warnings)?);
+    let server = Server::start(&daemon.options.socket(), daemon.clone())?;
+    let outcome = protect(&daemon, signals);
+    drop(server);
+    daemon.connections.iter().for_each(Connection::stop);
+    daemon.queue.close();
+    outcome
+}
+
+/// Detaches what a killed daemon left, so that the directory under it can be reached.
+fn replace_dead_mount(dead: &DeadMount) -> Result<(), Failure> {
+    let shown = dead.point.display();
+    rustix::mount::unmount(&dead.point, rustix::mount::UnmountFlags::DETACH).map_err(|error| {
+        Failure::new(
+            format!("The dead mount of a killed daemon on {shown} cannot be detached: {error}."),
+            "It is as it was.",
+            format!("Detach it by hand: umount -l {shown}"),
+        )
+    })?;
+    eprintln!("note: replaced the dead mount that a killed daemon left on {shown}.");
+    Ok(())
+}
+
+/// Everything that exists before the mount: state, volume, targets, connections.
+fn prepare(options: ProtectOptions, warnings: Vec<String>) -> Result<Daemon, Failure> {
+    let backing = open_backing(options.tree())?;
+    let known = identity::read(&backing);
+    let mut set = SetState::open(&options.set_state(), options.tree(), known).map_err(|error| {
+        io_failure(&format!("the state in {} cannot be read", options.set_state().display()), &error)
+    })?;
+    let record = set.record.clone();
+    let origin = Position::origin(record.epoch, Incarnation(store::random_u64()));
+    let queue = Queue::new(options.queue_memory, origin);
+    let duplicate =
+        backing.try_clone().map_err(|error| io_failure("a descriptor cannot be duplicated", &error))?;
+    let volume = Volume::new(duplicate, queue.clone(), record.epoch.number).map_err(|error| {
+        io_failure("the backing directory cannot be used", &std::io::Error::from_raw_os_error(error.errno))
+    })?;
+    let (embedded, connections) = connect(&options, &queue, &set)?;
+    // Only now is anything written about this set: a refused start leaves no trace.
+    identity::write(&backing, record.set)
+        .map_err(|error| io_failure("the backing directory cannot be marked", &error))?;
+    set.record.stopped_cleanly = false;
+    set.save().map_err(|error| io_failure("the set's state cannot be written", &error))?;
+    Ok(Daemon {
+        options,
+        volume: Arc::new(volume),
+        queue,
+        backing,
+        started: SystemTime::now(),
+        state: Mutex::new(set),
+        connections,
+        embedded,
+        life: Mutex::new(Life { phase: Phase::Starting, serving: None, stopped: None }),
+        life_changed: Condvar::new(),
+        warnings,
+    })
+}
+
+/// A view of the directory of its own: no mount above or below it is ever seen through it, ours
+/// neither.
+fn open_backing(tree: &Path) -> Result<OwnedFd, Failure> {
+    let open = || -> rustix::io::Result<OwnedFd> {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let view = rustix::mount::open_tree(rustix::fs::CWD, tree, flags)?;
+        rustix::fs::openat(&view, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    };
+    open().map_err(|error| io_failure(&format!("{} cannot be opened", tree.display()), &error.into()))
+}
+
+fn connect(
+    options: &ProtectOptions,
+    queue: &Arc<Queue>,
+    set: &SetState,
+) -> Result<(Vec<Embedded>, Vec<Connection>), Failure> {
+    let (mut embedded, mut connections) = (Vec::new(), Vec::new());
+    for (index, target) in options.targets.iter().enumerate() {
+        let id = index as u32 + 1;
+        let dial = match target {
+            Target::Null => {
+                connections.push(Connection::null(id));
+                continue;
+            }
+            Target::Local(path) => {
+                let state = options.set_state().join(format!("replica-{}", state::directory_name(path)));
+                let target = Embedded::start(path, &state, set.record.set, options.adopt)?;
+                let dial = target.dial();
+                embedded.push(target);
+                dial
+            }
+            Target::Remote { .. } => preflight::check_target(target).and_then(|()| {
+                Err(Failure::new(
+                    "Targets on other hosts are not in this version.",
+                    NOTHING_MOUNTED,
+                    "Use local:PATH.",
+                ))
+            })?,
+        };
+        let settings = Settings {
+            id,
+            target: target.clone(),
+            dial,
+            set: set.record.set,
+            set_name: options.name.clone(),
+            birth_epoch: set.record.epoch.number,
+        };
+        let connection = Connection::start(settings, queue.clone())
+            .map_err(|error| io_failure("a connection has no thread", &error))?;
+        connections.push(connection);
+    }
+    Ok((embedded, connections))
+}
+
+/// From the first copy to the end of protection.
+fn protect(daemon: &Arc<Daemon>, mut signals: super::StopSignals) -> Result<(), Failure> {
+    wait_for_targets(daemon, &mut signals)?;
+    let began = Instant::now();
+    let suspects: Vec<Timestamp> = {
+        let state = daemon.state.lock();
+        daemon
+            .connections
+            .iter()
+            .map(|connection| state.suspect_since(&connection.target.to_string()))
+            .collect()
+    };
+    // Ahead of the mount, while applications still write: the bulk of the bytes.
+    let copying_since = now_with_slack();
+    copy(daemon, &suspects, Ends::No, &mut signals)?;
+    let again = preflight::check(&daemon.options)?;
+    again.writers.iter().for_each(|writer| log::debug!("still writing past the mount: {writer}"));
+    let name = daemon.options.tree().display().to_string();
+    let mount = Mount::new(daemon.volume.clone(), &daemon.options.directory, &name).map_err(|error| {
+        Failure::new(
+            format!("{} cannot be mounted: {error}.", daemon.options.directory.display()),
+            "The directory is as it was; what was copied to the replica stays, marked bad.",
+            "See `standin doctor`.",
+        )
+    })?;
+    // Nothing gets past the mount any more, and nothing on it is answered yet: the tree is quiet.
+    let quiet = vec![copying_since; daemon.connections.len()];
+    let copied = copy(daemon, &quiet, Ends::Yes, &mut signals)?;
+    let serving = mount.serve().map_err(|error| io_failure("the mount cannot be served", &error))?;
+    daemon.life.lock().serving = Some(serving);
+    daemon.set_phase(Phase::Serving);
+    ready(daemon, &copied, began.elapsed());
+    serve(daemon, signals)
+}
+
+fn wait_for_targets(daemon: &Daemon, signals: &mut super::StopSignals) -> Result<(), Failure> {
+    let deadline = Instant::now() + CONNECT_PATIENCE;
+    for connection in &daemon.connections {
+        let report = connection.wait(deadline, |report| report.connected.is_some());
+        if report.connected.is_none() && !matches!(connection.target, Target::Null) {
+            return Err(Failure::new(
+                format!("The target {} cannot be reached: {}.", connection.target, report.reason),
+                NOTHING_MOUNTED,
+                "Mend the connection and start again.",
+            ));
+        }
+        if signals.pending() {
+            return Err(interrupted());
+        }
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    Yes,
+    No,
+}
+
+/// Copies to every target, one after the other, and shows how far it is.
+fn copy(
+    daemon: &Daemon,
+    suspects: &[Timestamp],
+    ends: Ends,
+    signals: &mut super::StopSignals,
+) -> Result<Vec<CopyReport>, Failure> {
+    let mut reports = Vec::new();
+    for (connection, suspect_since) in daemon.connections.iter().zip(suspects) {
+        if matches!(connection.target, Target::Null) {
+            continue;
+        }
+        let backing = daemon
+            .backing
+            .try_clone()
+            .map_err(|error| io_failure("a descriptor cannot be duplicated", &error))?;
+        let (done, outcome) = bounded(1);
+        let ends = ends == Ends::Yes;
+        connection.command(Command::Copy { backing, suspect_since: Some(*suspect_since), ends, done });
+        let outcome = wait_for_copy(connection, &outcome, signals)?;
+        reports.push(outcome.map_err(|why| {
+            Failure::new(
+                format!("The first copy to {} stopped: {why}.", connection.target),
+                "The directory is as it was; the replica is marked bad until a copy is complete.",
+                "Mend this and start again: what was copied is not copied again.",
+            )
+        })?);
+    }
+    Ok(reports)
+}
+
+fn wait_for_copy(
+    connection: &Connection,
+    outcome: &crossbeam_channel::Receiver<Result<CopyReport, String>>,
+    signals: &mut super::StopSignals,
+) -> Result<Result<CopyReport, String>, Failure> {
+    let mut display = super::progress::Display::new(&connection.target.to_string());
+    loop {
+        match outcome.recv_timeout(Duration::from_millis(100)) {
+            Ok(outcome) => return Ok(outcome),
+            Err(crossbeam_channel::RecvTimeoutError::Disconnected) => {
+                return Ok(Err("its thread ended".into()));
+            }
+            Err(crossbeam_channel::RecvTimeoutError::Timeout) => {}
+        }
+        if signals.pending() {
+            return Err(interrupted());
+        }
+        let report = connection.report();
+        if let Some(progress) = &report.progress {
+            display.show(&progress.snapshot(), report.retrying.as_ref());
+        }
+    }
+}
+
+/// One line for people and scripts: the mount is up.
+fn ready(daemon: &Daemon, copied: &[CopyReport], took: Duration) {
+    let targets: Vec<String> = daemon.options.targets.iter().map(Target::to_string).collect();
+    let targets = if targets.is_empty() { "null:".to_owned() } else { targets.join(" ") };
+    let files: u64 = copied.iter().map(|report| report.copied).sum();
+    let first_copy = match copied.is_empty() {
+        true => "capture only, nothing is replicated".to_owned(),
+        false => {
+            format!("first copy complete in {:.1} s ({files} files sent after the mount)", took.as_secs_f64())
+        }
+    };
+    let line =
+        format!("ready {} -> {targets}; profile default; {first_copy}\n", daemon.options.directory.display());
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Until a signal or a command ends it.
+fn serve(daemon: &Arc<Daemon>, mut signals: super::StopSignals) -> Result<(), Failure> {
+    let mut noted = Sequence(0);
+    let mut tries = 0;
+    let mut next_note = Instant::now() + NOTE_EVERY;
+    loop {
+        {
+            let mut life = daemon.life.lock();
+            if life.stopped.is_none() {
+                daemon.life_changed.wait_for(&mut life, Duration::from_millis(100));
+            }
+            if let Some(report) = &life.stopped {
+                farewell(daemon, report);
+                return Ok(());
+            }
+            if life.phase == Phase::Serving && life.serving.as_ref().is_some_and(|serving| serving.ended()) {
+                drop(life);
+                return unmounted_by_others(daemon);
+            }
+        }
+        if signals.pending() {
+            tries += 1;
+            let mode = if tries > 1 { StopMode::Now } else { StopMode::Orderly };
+            if let Err(failure) = daemon.stop_serving(mode) {
+                eprintln!("{failure}");
+            }
+        }
+        if Instant::now() >= next_note {
+            daemon.note_synced(&mut noted);
+            next_note = Instant::now() + NOTE_EVERY;
+        }
+    }
+}
+
+/// How often it is noted until when targets had everything.
+const NOTE_EVERY: Duration = Duration::from_secs(5);
+
+fn farewell(daemon: &Daemon, report: &crate::control::StopReport) {
+    let shown = daemon.options.directory.display();
+    eprintln!("{shown} is no longer protected.");
+    if !report.drained {
+        report.left.iter().for_each(|line| eprintln!("warning: {line}; the next start copies them."));
+    }
+}
+
+fn unmounted_by_others(daemon: &Daemon) -> Result<(), Failure> {
+    daemon.set_phase(Phase::Draining);
+    Err(Failure::new(
+        format!(
+            "{} was unmounted by somebody else: it is no longer protected.",
+            daemon.options.directory.display()
+        ),
+        "The data is as it was.",
+        "Start the protection again: what changed meanwhile is found and copied.",
+    ))
+}
+
+fn interrupted() -> Failure {
+    Failure::new(
+        "Interrupted before the directory was protected.",
+        "The directory is as it was; a replica that was being copied is marked bad.",
+        "Start again: what was copied is not copied again.",
+    )
+}
+
+/// Every open file of an application is one of ours too.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        log::warn!("the limit of open files could not be raised: {error}");
+    }
+}
+
+fn io_failure(what: &str, error: &std::io::Error) -> Failure {
+    let mut what = format!("{what}: {error}.");
+    if let Some(first) = what.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    Failure::new(what, NOTHING_MOUNTED, "Mend this and start again.")
+}

@@ -1,0 +1,158 @@
+//! The daemon's answer to `standin status`.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Instant, SystemTime};
+
+use super::connection::{Connection, Report};
+use super::daemon::Daemon;
+use super::options::Target;
+use crate::control::{
+    Alert, Amount, CaptureStatus, ConnectionStatus, Lag, LinkStatus, MirrorProgress, MirrorStatus, Role,
+    Severity, Status, TargetKind, unix_ms,
+};
+use crate::packet::{DataState, Sequence};
+use crate::queue::Queue;
+use crate::resync::ProgressSnapshot;
+
+pub fn status(daemon: &Daemon) -> Status {
+    let last = daemon.queue.last();
+    let state = daemon.state.lock();
+    Status {
+        role: Role::Source,
+        name: daemon.options.name.clone(),
+        set_id: state.record.set.to_string(),
+        directory: daemon.options.directory.clone(),
+        backing: daemon.options.tree().to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        since_unix_ms: unix_ms(daemon.started),
+        now_unix_ms: unix_ms(SystemTime::now()),
+        phase: daemon.phase(),
+        history: format!("{}.{:016x}", last.epoch.number, last.incarnation.0),
+        last: last.sequence,
+        queue: daemon.queue.stats(),
+        capture: capture(daemon),
+        connections: daemon
+            .connections
+            .iter()
+            .map(|connection| connection_status(connection, daemon))
+            .collect(),
+        alerts: alerts(daemon),
+    }
+}
+
+fn capture(daemon: &Daemon) -> CaptureStatus {
+    let volume = &daemon.volume;
+    CaptureStatus {
+        objects: volume.known_objects() as u64,
+        open_files: volume.open_files() as u64,
+        ..CaptureStatus::default()
+    }
+}
+
+fn alerts(daemon: &Daemon) -> Vec<Alert> {
+    let mut alerts = Vec::new();
+    if let Some(why) = daemon.volume.diverged() {
+        alerts.push(Alert {
+            severity: Severity::Critical,
+            code: "capture_diverged".into(),
+            text: format!(
+                "A change could not be captured ({why}): stop and start the protection to compare everything."
+            ),
+        });
+    }
+    alerts.extend(daemon.warnings.iter().map(|text| Alert {
+        severity: Severity::Ok,
+        code: "start_note".into(),
+        text: text.clone(),
+    }));
+    alerts
+}
+
+fn connection_status(connection: &Connection, daemon: &Daemon) -> ConnectionStatus {
+    let report = connection.report();
+    let queue = &daemon.queue;
+    let (_, packets, bytes) = queue.lag(report.applied);
+    let null = matches!(connection.target, Target::Null);
+    ConnectionStatus {
+        id: connection.id,
+        uuid: connection.uuid.clone(),
+        kind: match connection.target {
+            Target::Local(_) => TargetKind::Local,
+            Target::Remote { .. } => TargetKind::Remote,
+            Target::Null => TargetKind::Null,
+        },
+        target: connection.target.to_string(),
+        state: report.state,
+        since_unix_ms: unix_ms(report.since),
+        reason: report.reason.clone(),
+        data: report.data,
+        mirror: mirror(&report),
+        progress: report.progress.as_ref().map(|progress| mirror_progress(&progress.snapshot())),
+        queued: if null { Amount::default() } else { Amount { packets, bytes } },
+        sent: Amount {
+            packets: connection.sent.packets.load(Relaxed),
+            bytes: connection.sent.bytes.load(Relaxed) + connection.sent.item_bytes.load(Relaxed),
+        },
+        resent: Amount { packets: report.resent_packets, bytes: 0 },
+        applied: report.applied,
+        durable: report.durable,
+        lag_applied: lag(queue, report.applied, report.data),
+        lag_durable: lag(queue, report.durable, report.data),
+        link: report.connected.map(|since| LinkStatus {
+            connected_unix_ms: unix_ms(since),
+            rtt_ms: report.link.rtt_us as f64 / 1000.0,
+            udp_sent_bytes: report.link.sent_bytes,
+            udp_received_bytes: report.link.received_bytes,
+            udp_lost_packets: report.link.lost_packets,
+        }),
+        retrying: report.retrying.clone(),
+    }
+}
+
+/// Age of the oldest packet that the target lacks. A packet that was trimmed is applied; one
+/// that is not durable yet and trimmed counts by its number.
+fn lag(queue: &Queue, reached: Sequence, data: DataState) -> Lag {
+    if data != DataState::Good {
+        return Lag::default();
+    }
+    let last = queue.last().sequence;
+    let (oldest, _, bytes) = queue.lag(reached);
+    let packets = last.0.saturating_sub(reached.0);
+    let seconds = match oldest {
+        Some(since) if packets > 0 => Instant::now().saturating_duration_since(since).as_secs_f64(),
+        _ => 0.0,
+    };
+    Lag { seconds, packets, bytes }
+}
+
+fn mirror(report: &Report) -> MirrorStatus {
+    match (&report.mirror, &report.progress) {
+        (MirrorStatus::Mirroring { .. }, Some(progress)) => {
+            MirrorStatus::Mirroring { percent: percent(&progress.snapshot()) }
+        }
+        (mirror, _) => *mirror,
+    }
+}
+
+/// Of the files that were listed so far, how many are in line; 100 only at the end.
+fn percent(snapshot: &ProgressSnapshot) -> f64 {
+    let done = (snapshot.files_identical + snapshot.files_copied) as f64;
+    if snapshot.files_compared == 0 { 0.0 } else { (100.0 * done / snapshot.files_compared as f64).min(99.9) }
+}
+
+fn mirror_progress(snapshot: &ProgressSnapshot) -> MirrorProgress {
+    let elapsed = unix_ms(SystemTime::now()).saturating_sub(snapshot.started * 1000).max(1) as f64 / 1000.0;
+    MirrorProgress {
+        mode: "differences".into(),
+        started_unix_ms: snapshot.started * 1000,
+        files_done: snapshot.files_identical + snapshot.files_copied,
+        files_total: None,
+        bytes_done: snapshot.bytes_copied,
+        bytes_total: None,
+        bytes_skipped: 0,
+        bytes_per_second: snapshot.bytes_copied as f64 / elapsed,
+        eta_seconds: None,
+        current: snapshot.current.clone(),
+    }
+}

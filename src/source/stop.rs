@@ -1,0 +1,114 @@
+//! The end of protection: unmount, drain, note how the set was left.
+
+use std::time::{Duration, Instant};
+
+use super::daemon::Daemon;
+use super::options::Target;
+use crate::control::{Phase, StopMode, StopReport, WaitFor};
+use crate::failure::Failure;
+use crate::limits::STOP_DRAIN;
+use crate::preflight::{list_uses, users_of};
+
+impl Daemon {
+    /// Takes the mount away and sends what is queued. With [`StopMode::Orderly`] a busy mount is
+    /// an error that names its users, and the daemon goes on serving.
+    pub fn stop_serving(&self, mode: StopMode) -> Result<StopReport, Failure> {
+        let mut life = self.life.lock();
+        if let Some(report) = &life.stopped {
+            return Ok(report.clone());
+        }
+        if life.phase != Phase::Serving {
+            return Err(Failure::new(
+                format!("The daemon of {} is not serving at this moment.", self.options.directory.display()),
+                "Nothing was changed.",
+                "Try again when `standin status` says that it serves.",
+            ));
+        }
+        life.phase = Phase::Stopping;
+        let Some(serving) = &mut life.serving else {
+            return Err(Failure::new("There is no mount.", "Nothing was changed.", ""));
+        };
+        match (unmount(serving), mode) {
+            (Ok(()), _) => {}
+            (Err(_), StopMode::Now) => {
+                if let Err(error) = serving.detach() {
+                    log::error!("the mount could not be detached: {error}");
+                }
+            }
+            (Err(error), StopMode::Orderly) => {
+                life.phase = Phase::Serving;
+                return Err(self.busy(&error));
+            }
+        }
+        life.phase = Phase::Draining;
+        // Status and waiting calls go on while the queue drains.
+        drop(life);
+        let report = self.drain(mode);
+        let mut life = self.life.lock();
+        life.phase = Phase::Stopping;
+        life.stopped = Some(report.clone());
+        self.life_changed.notify_all();
+        Ok(report)
+    }
+
+    fn busy(&self, error: &std::io::Error) -> Failure {
+        let users = users_of(&self.options.directory).map(|users| list_uses(&users.uses)).unwrap_or_default();
+        let shown = self.options.directory.display();
+        let users = if users.is_empty() { "its users could not be found".to_owned() } else { users };
+        Failure::new(
+            format!("{shown} cannot be unmounted ({error}): {users}."),
+            "The directory is still mounted and protected.",
+            "End these programs and stop again; a second signal, or `standin stop --now`, detaches it from them.",
+        )
+    }
+
+    /// Sends everything and has it made durable; notes a clean stop if that worked.
+    fn drain(&self, mode: StopMode) -> StopReport {
+        let patience = match mode {
+            StopMode::Orderly => STOP_DRAIN,
+            StopMode::Now => Duration::ZERO,
+        };
+        let deadline = Instant::now() + patience;
+        let drained = match self.barrier(true) {
+            Ok(upto) => self.wait_for(upto, WaitFor::Durable, Some(deadline), || false),
+            Err(_) => false,
+        };
+        let mut left = Vec::new();
+        for connection in &self.connections {
+            let report = connection.report();
+            let missing = self.queue.last().sequence.0.saturating_sub(report.durable.0);
+            if missing > 0 && !matches!(connection.target, Target::Null) {
+                left.push(format!("{}: {missing} changes were not made durable there", connection.target));
+            }
+        }
+        if drained {
+            self.note_clean_stop();
+        }
+        StopReport { drained, left }
+    }
+
+    fn note_clean_stop(&self) {
+        let as_of = super::state::now_with_slack();
+        let mut state = self.state.lock();
+        for connection in &self.connections {
+            state.record.synced_as_of.insert(connection.target.to_string(), as_of);
+        }
+        state.record.stopped_cleanly = true;
+        if let Err(error) = state.save() {
+            log::warn!("the clean stop could not be noted: {error}");
+        }
+    }
+}
+
+/// Programs that just ended may still hold the mount for a moment.
+fn unmount(serving: &mut crate::intercept::Serving) -> std::io::Result<()> {
+    let deadline = Instant::now() + Duration::from_millis(500);
+    loop {
+        match serving.unmount() {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            outcome => return outcome,
+        }
+    }
+}
