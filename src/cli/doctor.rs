@@ -230,8 +230,10 @@ impl Report {
             self.add(Level::Warn, "open files", text);
         }
         if users.unreadable > 0 {
-            let text = format!("{} processes of other users could not be looked into.", users.unreadable);
-            self.add(Level::Warn, "open files", text);
+            // As root these are processes with more rights still, as the init outside of a container.
+            let level = if rustix::process::geteuid().is_root() { Level::Note } else { Level::Warn };
+            let text = format!("Processes that this user may not look into: {}.", users.unreadable);
+            self.add(level, "open files", text);
         }
     }
 
