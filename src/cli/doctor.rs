@@ -282,7 +282,7 @@ impl Report {
         for text in [
             "ctime, birth time, atime, inode numbers and the order of directories are never equal.",
             "Reflinks and FIEMAP do not pass the mount: cp --reflink=always fails, copies are plain copies.",
-            "chattr does not pass the mount: set its flags before the start or on the backing directory.",
+            "chattr does not pass the mount: no file can be given flags through it.",
             "Bytes written by O_DIRECT beside a shared mapping of the same page have no defined result.",
         ] {
             self.add(Level::Note, "by design", text);
