@@ -79,7 +79,7 @@ impl Daemon {
         deadline: Option<Instant>,
         give_up: impl Fn() -> bool,
     ) -> bool {
-        self.connections.iter().filter(|connection| !matches!(connection.target, Target::Null)).all(
+        self.connections.iter().filter(|connection| !connection.is_null()).all(
             |connection| {
                 loop {
                     let slice = Instant::now() + CALLER_POLL;
