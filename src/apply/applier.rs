@@ -217,7 +217,8 @@ fn follows(applied: &Position, found: &Position, digest: HeaderDigest) -> Result
     if found.sequence <= applied.sequence {
         return Err(OrderError::AlreadyApplied { applied, found });
     }
-    if found.sequence != applied.sequence.next() {
+    // No history comes near the last number; after it there would be no next.
+    if found.sequence.0 == u64::MAX || found.sequence != applied.sequence.next() {
         return Err(OrderError::Gap { applied, found });
     }
     if found != applied.next(digest) {
@@ -235,7 +236,7 @@ fn skips(applied: &Position, first: Sequence, last: &Position) -> Result<(), Ord
     if first <= applied.sequence || found.sequence < first {
         return Err(OrderError::AlreadyApplied { applied, found });
     }
-    if first != applied.sequence.next() {
+    if found.sequence.0 == u64::MAX || first != applied.sequence.next() {
         return Err(OrderError::Gap { applied, found });
     }
     Ok(())

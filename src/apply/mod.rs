@@ -27,6 +27,8 @@ mod policy;
 mod progress;
 mod replica;
 mod slot;
+#[cfg(test)]
+mod tests;
 mod times;
 
 pub use applier::{Acknowledged, Applier, OrderError, Outcome, Retry};

@@ -68,6 +68,9 @@ impl Replica {
         let mut progress = Progress::open(&root, &places.state, set)?;
         make_directory(&places.limbo)?;
         let limbo = open_directory(&places.limbo)?;
+        if device(&root)? != device(&limbo)? {
+            return Err(OpenError::LimboElsewhere);
+        }
         let mut index = open_index(&places.state.join("index"), &mut progress)?;
         if progress.data().state == DataState::Empty && !index.is_empty() {
             index.clear().map_err(|error| OpenError::Io("object index", error))?;
@@ -285,6 +288,10 @@ fn open_directory(path: &Path) -> Result<File, OpenError> {
         Err(rustix::io::Errno::NOTDIR) => Err(OpenError::NotADirectory),
         Err(error) => Err(OpenError::Io("open a directory", error.into())),
     }
+}
+
+fn device(dir: &File) -> Result<u64, OpenError> {
+    rustix::fs::fstat(dir).map(|stat| stat.st_dev).map_err(|error| OpenError::Io("stat", error.into()))
 }
 
 fn make_directory(path: &Path) -> Result<(), OpenError> {
