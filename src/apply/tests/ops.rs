@@ -137,6 +137,12 @@ fn attributes_of_everything() {
     pair.assert_same();
     pair.say(source.remove_xattr("f", "system.posix_acl_access"));
     pair.assert_same();
+    // A chown clears setuid: the resulting mode has the last word.
+    let (object, owner) = (source.id("f"), Some(Owner { uid: 31, gid: 41 }));
+    std::os::unix::fs::chown(source.path("f"), Some(31), Some(41)).unwrap();
+    drop(source.chmod("f", 0o6755));
+    pair.say((Op::SetAttributes { object, mode: Some(0o6755), owner, mtime: None }, Vec::new()));
+    pair.assert_same();
 }
 
 /// mtimes are set late: what is read in between is no promise, what is read after rest is.
