@@ -8,7 +8,7 @@ use super::durable::DurablePoint;
 use super::fault::Fault;
 use super::perform::Doubt;
 use super::replica::Replica;
-use crate::limits::{APPLY_RETRY_MAX, APPLY_RETRY_MIN};
+use crate::limits::apply_retry_delay;
 use crate::packet::{Frame, FrameHeader, HeaderDigest, Op, Position, ReplicaProof, Sequence};
 
 /// What became of a frame.
@@ -202,8 +202,8 @@ impl Applier {
     }
 
     fn retry(&mut self, position: Position, op: &'static str, fault: Fault) -> Outcome {
-        let after = APPLY_RETRY_MIN.saturating_mul(1 << self.attempts.min(16)).min(APPLY_RETRY_MAX);
         self.attempts = self.attempts.saturating_add(1);
+        let after = apply_retry_delay(self.attempts);
         Outcome::Retry(Retry { sequence: position.sequence, op, fault, attempts: self.attempts, after })
     }
 }

@@ -114,6 +114,12 @@ fn whose_directory_it_is() {
     let places = Places::beside(&foreign, &pair.temp.path().join("state of foreign"));
     assert!(matches!(open_error(&places, SET), OpenError::NotEmptyWithoutIdentity));
     assert!(!places.limbo.exists());
+    let adopted = Replica::open_or_adopt(&places, SET).unwrap();
+    assert!(adopted.data().reason.unwrap().contains("not compared yet"));
+    drop(adopted);
+    assert_eq!(Replica::open(&places, SET).unwrap().data().state, DataState::Bad);
+    assert!(foreign.join("holiday.jpg").exists());
+    assert!(matches!(Replica::open_or_adopt(&places, SetId(9)), Err(OpenError::OtherSet { .. })));
     let places = Places::beside(&foreign.join("holiday.jpg"), &pair.temp.path().join("s"));
     assert!(matches!(open_error(&places, SET), OpenError::NotADirectory));
 }
