@@ -53,7 +53,7 @@ fn names(root: &Path) -> Names {
 fn change(source: &Source, random: &mut Random) -> Option<Said> {
     let names = names(&source.root);
     let all: Vec<String> = [&names.dirs[..], &names.files, &names.others].concat();
-    let dir = random.pick(&names.dirs).filter(|_| random_half(all.len())).cloned();
+    let dir = random.pick(&names.dirs).filter(|_| all.len().is_multiple_of(2)).cloned();
     let dir = dir.map(|dir| dir + "/").unwrap_or_default();
     let fresh = format!("{dir}n{}", random.below(60));
     let free = !source.path(&fresh).exists() && !source.path(&fresh).is_symlink();
@@ -100,10 +100,6 @@ fn change(source: &Source, random: &mut Random) -> Option<Said> {
         }
         _ => None,
     }
-}
-
-fn random_half(len: usize) -> bool {
-    len % 2 == 0
 }
 
 #[test]
