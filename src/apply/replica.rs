@@ -18,10 +18,10 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use super::descriptors::{Access, Descriptors};
 use super::fault::Fault;
 use super::index::Index;
-use super::progress::{OpenError, Progress};
+use super::progress::{OpenError, Progress, Strange};
 use super::times::Times;
 use crate::limits::TARGET_DESCRIPTORS;
-use crate::packet::{DataState, Name, ObjectId, SetId, Timestamp};
+use crate::packet::{Name, ObjectId, Position, SetId, Timestamp};
 use crate::sys::{FileHandle, open_by_handle, proc_path};
 
 /// Where a replica and what belongs to it lie. Limbo is on the file system of the root, beside it.
@@ -59,17 +59,31 @@ impl Replica {
     /// Opens the replica of a set: an empty directory becomes one, a directory of another set or
     /// with files of unknown origin is refused and left untouched.
     pub fn open(places: &Places, set: SetId) -> Result<Replica, OpenError> {
+        Self::open_as(places, set, Strange::Refuse)
+    }
+
+    /// [`Replica::open`], but a directory with files of unknown origin is taken over: bad until a
+    /// resynchronisation has compared everything in it.
+    pub fn open_or_adopt(places: &Places, set: SetId) -> Result<Replica, OpenError> {
+        Self::open_as(places, set, Strange::Adopt)
+    }
+
+    fn open_as(places: &Places, set: SetId, strange: Strange) -> Result<Replica, OpenError> {
         let root = open_directory(&places.root)?;
         FileHandle::of(root.as_fd()).map_err(|error| match error.raw_os_error() {
             Some(libc::EOPNOTSUPP) => OpenError::NoFileHandles,
             _ => OpenError::Io("file handle of the root", error),
         })?;
         make_directory(&places.state)?;
-        let mut progress = Progress::open(&root, &places.state, set)?;
+        let mut progress = Progress::open(&root, &places.state, set, strange)?;
         make_directory(&places.limbo)?;
         let limbo = open_directory(&places.limbo)?;
+        if device(&root)? != device(&limbo)? {
+            return Err(OpenError::LimboElsewhere);
+        }
         let mut index = open_index(&places.state.join("index"), &mut progress)?;
-        if progress.data().state == DataState::Empty && !index.is_empty() {
+        if progress.durable() == Position::default() && !progress.same_page_cache() {
+            // Of another directory, or of none: nothing was ever durable in this one.
             index.clear().map_err(|error| OpenError::Io("object index", error))?;
         }
         let times = Times::open(&places.state.join("times"), progress.same_page_cache())
@@ -285,6 +299,10 @@ fn open_directory(path: &Path) -> Result<File, OpenError> {
         Err(rustix::io::Errno::NOTDIR) => Err(OpenError::NotADirectory),
         Err(error) => Err(OpenError::Io("open a directory", error.into())),
     }
+}
+
+fn device(dir: &File) -> Result<u64, OpenError> {
+    rustix::fs::fstat(dir).map(|stat| stat.st_dev).map_err(|error| OpenError::Io("stat", error.into()))
 }
 
 fn make_directory(path: &Path) -> Result<(), OpenError> {
