@@ -41,5 +41,5 @@ pub use identity::IDENTITY_XATTR;
 pub use index::Index;
 pub use perform::Doubt;
 pub use progress::{DataStatus, OpenError};
-pub use reconcile::Reconcile;
+pub use reconcile::{NameMatch, Reconcile};
 pub use replica::{Places, Replica};

@@ -49,6 +49,7 @@ pub struct Replica {
     /// Opened for reading: `open_by_handle_at` takes no `O_PATH` descriptor, nor does `syncfs`.
     pub(super) root: File,
     limbo: File,
+    state: PathBuf,
     pub(super) index: Index,
     descriptors: Descriptors,
     pub(super) times: Times,
@@ -89,7 +90,7 @@ impl Replica {
         let times = Times::open(&places.state.join("times"), progress.same_page_cache())
             .map_err(|error| OpenError::Io("pending times", error))?;
         let descriptors = Descriptors::new(TARGET_DESCRIPTORS);
-        Ok(Replica { root, limbo, index, descriptors, times, progress })
+        Ok(Replica { root, limbo, state: places.state.clone(), index, descriptors, times, progress })
     }
 
     /// The root directory (open for reading).
@@ -100,6 +101,11 @@ impl Replica {
     /// The directory beside the root for temporary files and objects without a name.
     pub fn limbo(&self) -> &File {
         &self.limbo
+    }
+
+    /// The directory of small files about this replica.
+    pub fn state(&self) -> &Path {
+        &self.state
     }
 
     pub fn index(&self) -> &Index {

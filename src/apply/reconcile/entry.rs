@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
-use super::{Asked, Session, read_directory};
+use super::{Asked, NameMatch, Session, read_directory};
 use crate::apply::create::make;
 use crate::apply::fault::Fault;
 use crate::apply::inode;
@@ -52,15 +52,20 @@ impl Session {
             // A further name of a file that was asked for: it is, or will be, as it should.
             return Ok(false);
         }
+        let is_adopted = matches!(placed, Placed::Adopted(_));
         let in_doubt = self.incomplete.was_left_over(entry.object);
         let (found, in_doubt) = match placed {
             Placed::Kept(found) => (found, in_doubt || entry.suspect),
+            Placed::Adopted(found) if self.name_match == NameMatch::Compare => (found, entry.suspect),
             Placed::Adopted(found) | Placed::Made(found) => (found, true),
         };
         if differs(entry, &found.status, in_doubt) {
             self.incomplete.add(entry.object, found.handle)?;
             self.asked.insert(entry.object, Asked { links: entry.links, is_copied: false });
             return Ok(true);
+        }
+        if is_adopted {
+            self.incomplete.remove(entry.object)?;
         }
         self.correct(entry, &found).map(|()| false)
     }

@@ -22,7 +22,7 @@ mod limbo;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -35,21 +35,37 @@ use self::incomplete::Incomplete;
 use self::limbo::Limbo;
 use super::fault::Fault;
 use super::inode;
-use super::replica::{Places, Replica};
+use super::replica::Replica;
 use crate::packet::{
     Attributes, ItemNumber, LaneItem, ListedObject, Name, ObjectId, Position, TargetMessage, Timestamp, Xattr,
 };
 use crate::sys::FileHandle;
 
-/// See the module. One for each replica; it lives as long as the connection.
+/// Files of a session in the replica's state directory.
+const CLAIMS: &str = "claims";
+const INCOMPLETE: &str = "incomplete";
+
+/// What a file of the replica is worth that has the right name and is bound to no id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NameMatch {
+    /// Its content is copied: neither name nor times prove what it is.
+    #[default]
+    Copy,
+    /// Size and mtime decide, as for a file that is known by its id. For a directory that a person
+    /// says is a copy.
+    Compare,
+}
+
+/// See the module. It lives as long as the connection.
+#[derive(Default)]
 pub struct Reconcile {
-    claims_path: PathBuf,
-    incomplete_path: PathBuf,
+    name_match: NameMatch,
     session: Option<Session>,
 }
 
 /// One resynchronisation under way.
 struct Session {
+    name_match: NameMatch,
     claims: Claims,
     limbo: Limbo,
     root: Option<ObjectId>,
@@ -78,9 +94,13 @@ struct Asked {
 }
 
 impl Reconcile {
-    pub fn new(places: &Places) -> Reconcile {
-        let claims_path = places.state.join("claims");
-        Reconcile { claims_path, incomplete_path: places.state.join("incomplete"), session: None }
+    pub fn new() -> Reconcile {
+        Reconcile::default()
+    }
+
+    /// Sets what counts for files that are known by their name only.
+    pub fn with_name_match(name_match: NameMatch) -> Reconcile {
+        Reconcile { name_match, session: None }
     }
 
     /// Whether a resynchronisation has begun and not ended.
@@ -96,7 +116,7 @@ impl Reconcile {
         replica: &mut Replica,
         position: Position,
         number: ItemNumber,
-        item: &LaneItem,
+        item: LaneItem,
         payload: &Bytes,
     ) -> Result<Vec<TargetMessage>, Fault> {
         if let LaneItem::Begin = item {
@@ -107,13 +127,13 @@ impl Reconcile {
         match item {
             LaneItem::Begin => {}
             LaneItem::Root { object, attributes, xattrs } => {
-                session.take_root(replica, *object, attributes, xattrs)?
+                session.take_root(replica, object, &attributes, &xattrs)?
             }
             LaneItem::Listing { dir, dir_mtime, entries, last } => {
                 let mut objects = Vec::new();
-                let mut done = session.take_listing(replica, *dir, entries, &mut objects);
-                if done.is_ok() && *last {
-                    done = session.close_listing(replica, *dir_mtime);
+                let mut done = session.take_listing(replica, dir, &entries, &mut objects);
+                if done.is_ok() && last {
+                    done = session.close_listing(replica, dir_mtime);
                 }
                 if let Err(fault) = done {
                     // Nobody was told: they will be wanted again when the item is.
@@ -122,16 +142,16 @@ impl Reconcile {
                 }
                 return Ok(vec![TargetMessage::Wanted { listing: number, objects }]);
             }
-            LaneItem::OpenContent { object } => session.open_content(replica, *object)?,
-            LaneItem::Content { object, offset } => session.write_content(*object, *offset, payload)?,
+            LaneItem::OpenContent { object } => session.open_content(replica, object)?,
+            LaneItem::Content { object, offset } => session.write_content(object, offset, payload)?,
             LaneItem::CloseContent { object, size, attributes, xattrs } => {
-                session.close_content(replica, *object, *size, attributes, xattrs)?
+                session.close_content(replica, object, size, &attributes, &xattrs)?
             }
             LaneItem::End => {
                 let orphans = session.end(replica, position)?;
                 self.session = None;
-                remove(&self.claims_path);
-                remove(&self.incomplete_path);
+                remove(&replica.state().join(CLAIMS));
+                remove(&replica.state().join(INCOMPLETE));
                 return Ok(vec![TargetMessage::Resynchronised { end: number, orphans }]);
             }
         }
@@ -152,13 +172,14 @@ impl Reconcile {
         self.interrupt(replica)?;
         replica.settle_times()?;
         self.session = Some(Session {
-            claims: Claims::start(&self.claims_path)?,
+            name_match: self.name_match,
+            claims: Claims::start(&replica.state().join(CLAIMS))?,
             limbo: Limbo::open(replica.limbo())?,
             root: None,
             listing: None,
             asked: HashMap::new(),
             open: None,
-            incomplete: Incomplete::open(&self.incomplete_path, replica)?,
+            incomplete: Incomplete::open(&replica.state().join(INCOMPLETE), replica)?,
             unsettled: Unsettled::default(),
         });
         Ok(())

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use crossbeam_channel::unbounded;
 
 use super::*;
-use crate::apply::{Places, Reconcile, Replica};
+use crate::apply::{NameMatch, Places, Reconcile, Replica};
 use crate::packet::{
     DataState, Epoch, FrameHeader, Incarnation, ItemHeader, ItemNumber, LaneItem, PREFIX_LEN, Position, Prefix,
     SetId, TargetMessage, Timestamp, item_frame,
@@ -25,6 +25,7 @@ struct Pair {
     dir: tempfile::TempDir,
     source: PathBuf,
     places: Places,
+    name_match: NameMatch,
 }
 
 /// What a copy came to.
@@ -45,7 +46,7 @@ impl Pair {
         fs::create_dir(&source).unwrap();
         fs::create_dir(&replica).unwrap();
         let places = Places::beside(&replica, &dir.path().join("state"));
-        Pair { dir, source, places }
+        Pair { dir, source, places, name_match: NameMatch::Copy }
     }
 
     fn replica(&self) -> &Path {
@@ -78,14 +79,15 @@ impl Pair {
         let backing = OwnedFd::from(File::open(&self.source).unwrap());
         let copy = FirstCopy::new(backing, 3, suspect_since, sink, wanted, progress.clone());
         let source = std::thread::spawn(move || copy.run());
-        let (mut replica, mut reconcile) = (self.open_replica(), Reconcile::new(&self.places));
+        let (mut replica, mut reconcile) = (self.open_replica(), Reconcile::with_name_match(self.name_match));
         let (mut count, mut orphans) = (0, None);
         for NumberedItem { number, item, payload } in items.iter().take(cut_after) {
             count += 1;
             check_encodes(number, &item);
+            let name = item.name();
             let answers =
-                reconcile.handle_item(&mut replica, position(), number, &item, &payload).unwrap_or_else(
-                    |fault| panic!("{}: {fault}", item.name()),
+                reconcile.handle_item(&mut replica, position(), number, item, &payload).unwrap_or_else(
+                    |fault| panic!("{name}: {fault}"),
                 );
             for message in answers {
                 match message {
