@@ -25,6 +25,7 @@ mod page;
 mod perform;
 mod policy;
 mod progress;
+mod reconcile;
 mod replica;
 mod slot;
 #[cfg(test)]
@@ -40,4 +41,5 @@ pub use identity::IDENTITY_XATTR;
 pub use index::Index;
 pub use perform::Doubt;
 pub use progress::{DataStatus, OpenError};
+pub use reconcile::{NameMatch, Reconcile};
 pub use replica::{Places, Replica};

@@ -49,6 +49,7 @@ pub struct Replica {
     /// Opened for reading: `open_by_handle_at` takes no `O_PATH` descriptor, nor does `syncfs`.
     pub(super) root: File,
     limbo: File,
+    state: PathBuf,
     pub(super) index: Index,
     descriptors: Descriptors,
     pub(super) times: Times,
@@ -89,7 +90,7 @@ impl Replica {
         let times = Times::open(&places.state.join("times"), progress.same_page_cache())
             .map_err(|error| OpenError::Io("pending times", error))?;
         let descriptors = Descriptors::new(TARGET_DESCRIPTORS);
-        Ok(Replica { root, limbo, index, descriptors, times, progress })
+        Ok(Replica { root, limbo, state: places.state.clone(), index, descriptors, times, progress })
     }
 
     /// The root directory (open for reading).
@@ -100,6 +101,11 @@ impl Replica {
     /// The directory beside the root for temporary files and objects without a name.
     pub fn limbo(&self) -> &File {
         &self.limbo
+    }
+
+    /// The directory of small files about this replica.
+    pub fn state(&self) -> &Path {
+        &self.state
     }
 
     pub fn index(&self) -> &Index {
@@ -125,7 +131,14 @@ impl Replica {
     /// Errors: as [`Replica::object`]; [`Fault::Outside`] where somebody moved it away.
     pub fn directory(&mut self, id: ObjectId) -> Result<Arc<File>, Fault> {
         let dir = self.object(id)?;
-        let path = path_of(dir.as_fd())?;
+        let path = match std::fs::read_link(proc_path(dir.as_fd())) {
+            Ok(path) => path,
+            // Longer than the kernel tells.
+            Err(error) if error.raw_os_error() == Some(libc::ENAMETOOLONG) => {
+                return self.climb(&dir).map(|()| dir);
+            }
+            Err(error) => return Err(Fault::system("path of a directory")(error)),
+        };
         let inside = [&self.root, &self.limbo]
             .iter()
             .try_fold(false, |found, top| path_of(top.as_fd()).map(|top| found || path.starts_with(top)))?;
@@ -134,6 +147,26 @@ impl Replica {
             return Err(Fault::Outside { object: id, path: path.display().to_string() });
         }
         Ok(dir)
+    }
+
+    /// Goes up from a directory until it meets the root or limbo.
+    fn climb(&self, dir: &File) -> Result<(), Fault> {
+        let handle_of = |fd: BorrowedFd<'_>| FileHandle::of(fd).map_err(handle_fault);
+        let tops = [handle_of(self.root.as_fd())?, handle_of(self.limbo.as_fd())?];
+        let mut at = handle_of(dir.as_fd())?;
+        let mut fd = dir.try_clone().map_err(Fault::system("directory"))?;
+        while !tops.contains(&at) {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            fd = rustix::fs::openat(&fd, c"..", flags, Mode::empty())
+                .map(File::from)
+                .map_err(Fault::system("parent of a directory"))?;
+            let above = handle_of(fd.as_fd())?;
+            if above == at {
+                return Err(Fault::Refused("a directory deep below another one than the replica"));
+            }
+            at = above;
+        }
+        Ok(())
     }
 
     /// Handle of an object; `None` where it is not known.
