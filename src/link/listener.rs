@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use super::ending::{End, refused_our_key};
 use super::identity::{Fingerprint, Identity};
 use super::opening::{GREETING, Opening, Role, SessionToken};
-use super::socket::{self, PeerStreams};
+use super::socket::{self, Purpose};
 use super::target::{self, Packets, TargetLink};
 use super::tls::{self, Authorise};
 use crate::limits::{
@@ -337,7 +337,7 @@ impl Shared {
         let mut config = ServerConfig::with_crypto(tls);
         // The source's own, shorter time counts as soon as it is known.
         let idle = HEARTBEAT_INTERVAL_MAX * HEARTBEATS_MISSED * 2;
-        config.transport_config(socket::transport(PeerStreams::OfSource, idle, None));
+        config.transport_config(socket::transport(Purpose::Incoming, idle, None));
         config
             .max_incoming(HANDSHAKES_MAX)
             .incoming_buffer_size(64 << 10)

@@ -461,7 +461,7 @@ mod misbehaving {
         let (tls, _) = tls::client(&Identity::generate(), key).unwrap();
         let endpoint = socket::endpoint(loopback(), None).unwrap();
         let mut config = ClientConfig::new(tls);
-        config.transport_config(socket::transport(socket::PeerStreams::None, LONG, None));
+        config.transport_config(socket::transport(socket::Purpose::Small, LONG, None));
         let connection = endpoint.connect_with(config, listener.local_addr(), "x").unwrap().await.unwrap();
         (endpoint, connection)
     }
