@@ -202,7 +202,7 @@ impl Drop for Pending {
 
 /// What a source's connection turned out to be.
 enum Visitor {
-    Session(target::Session, TargetLink, (Fingerprint, SessionToken)),
+    Session(Box<(target::Session, TargetLink)>, (Fingerprint, SessionToken)),
     Packets(Packets, (Fingerprint, SessionToken)),
 }
 
@@ -216,7 +216,7 @@ impl Shared {
         };
         drop(pending);
         match visitor {
-            Visitor::Session(session, link, key) => self.run(session, link, key, links).await,
+            Visitor::Session(ends, key) => self.run(*ends, key, links).await,
             Visitor::Packets(packets, key) => self.attach(packets, key, address),
         }
     }
@@ -271,21 +271,20 @@ impl Shared {
     ) -> Result<Visitor, End> {
         let opening = Opening::read(&mut receive, Role::Control).await?;
         send.write_all(&GREETING).await?;
-        let (session, link) = target::session(
+        let ends = target::session(
             connection.clone(),
             peer,
             (send, receive),
             opening.heartbeat_interval,
             self.pool.clone(),
         );
-        Ok(Visitor::Session(session, link, (peer, opening.session)))
+        Ok(Visitor::Session(Box::new(ends), (peer, opening.session)))
     }
 
     /// Runs a session to its end.
     async fn run(
         &self,
-        session: target::Session,
-        link: TargetLink,
+        (session, link): (target::Session, TargetLink),
         key: (Fingerprint, SessionToken),
         links: Sender<TargetLink>,
     ) {

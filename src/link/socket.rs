@@ -204,3 +204,66 @@ impl AsyncUdpSocket for BoundedSegments {
         self.inner.may_fragment()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parking_lot::Mutex;
+
+    /// Takes what the kernel would, and notes it.
+    #[derive(Debug, Default)]
+    struct Kernel(Mutex<Vec<(usize, Option<usize>)>>);
+
+    impl AsyncUdpSocket for Kernel {
+        fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+            unreachable!()
+        }
+
+        fn try_send(&self, transmit: &Transmit) -> io::Result<()> {
+            assert!(transmit.contents.len() <= 65_507, "EMSGSIZE");
+            self.0.lock().push((transmit.contents.len(), transmit.segment_size));
+            Ok(())
+        }
+
+        fn poll_recv(
+            &self,
+            _: &mut Context,
+            _: &mut [IoSliceMut<'_>],
+            _: &mut [RecvMeta],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn local_addr(&self) -> io::Result<SocketAddr> {
+            Ok(([127, 0, 0, 1], 1).into())
+        }
+
+        fn max_transmit_segments(&self) -> usize {
+            64
+        }
+    }
+
+    /// Ten jumbo datagrams in one call once stalled a connection for ever.
+    #[test]
+    fn no_send_is_longer_than_the_kernel_takes() {
+        let kernel = Arc::new(Kernel::default());
+        let socket = BoundedSegments { inner: kernel.clone(), segment: AtomicUsize::new(1200) };
+        assert_eq!(socket.max_transmit_segments(), 54);
+        let contents = vec![0; 9 * 8952 + 100];
+        let batch = Transmit {
+            destination: ([127, 0, 0, 1], 1).into(),
+            ecn: None,
+            contents: &contents,
+            segment_size: Some(8952),
+            src_ip: None,
+        };
+        socket.try_send(&batch).unwrap();
+        assert_eq!(*kernel.0.lock(), [(7 * 8952, Some(8952)), (2 * 8952 + 100, Some(8952))]);
+        assert_eq!(socket.max_transmit_segments(), 7);
+    }
+
+    #[test]
+    fn loopback_carries_jumbo_datagrams() {
+        assert_eq!(payload_max(([127, 0, 0, 1], 9).into()), UDP_PAYLOAD_MAX);
+    }
+}
