@@ -9,7 +9,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::connection::Connection;
 use super::embedded::Embedded;
-use super::options::{ProtectOptions, Target};
+use super::options::ProtectOptions;
 use super::state::{SetState, now_with_slack};
 use crate::control::{
     Caller, Handler, Phase, Status, StopMode, StopReport, SyncReport, SyncedConnection, WaitFor, WaitSync,
@@ -33,7 +33,7 @@ pub struct Daemon {
     pub state: Mutex<SetState>,
     pub connections: Vec<Connection>,
     /// Embedded targets; they end after the connections.
-    pub embedded: Vec<Embedded>,
+    pub _embedded: Vec<Embedded>,
     pub life: Mutex<Life>,
     pub life_changed: Condvar,
     /// What a person was told at the start, for the status.
@@ -56,11 +56,6 @@ impl Daemon {
     pub fn set_phase(&self, phase: Phase) {
         self.life.lock().phase = phase;
         self.life_changed.notify_all();
-    }
-
-    /// Directory of the mount.
-    pub fn mount_point(&self) -> PathBuf {
-        self.options.directory.clone()
     }
 
     /// Puts a barrier into the stream; everything before it is what its position means.

@@ -92,7 +92,7 @@ fn prepare(options: ProtectOptions, warnings: Vec<String>) -> Result<Daemon, Fai
         started: SystemTime::now(),
         state: Mutex::new(set),
         connections,
-        embedded,
+        _embedded: embedded,
         life: Mutex::new(Life { phase: Phase::Starting, serving: None, stopped: None }),
         life_changed: Condvar::new(),
         warnings,

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use super::daemon::Daemon;
-use super::options::Target;
 use crate::control::{Phase, StopMode, StopReport, WaitFor};
 use crate::failure::Failure;
 use crate::limits::STOP_DRAIN;
