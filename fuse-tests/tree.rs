@@ -68,8 +68,10 @@ pub struct Rules {
     /// this many bytes. ext4 turns up to 32 KiB around a write into a reserved range into zeros,
     /// as its writeback pleases.
     pub hole_slack: u64,
-    /// Hole maps are compared; they are anyway only on the same type of file system.
+    /// Hole maps are compared only between file systems of one type; with this never.
     pub ignore_holes: bool,
+    /// The trees were made one after the other.
+    pub ignore_times: bool,
 }
 
 /// How much a comparison has seen; a comparison of two empty trees proves nothing.
@@ -240,7 +242,9 @@ impl Walk<'_> {
         let octal = |mode: u32| format!("{:04o}", mode & 0o7777);
         self.expect(Kind::Mode, octal(l.st_mode), octal(r.st_mode));
         self.expect(Kind::Owner, (l.st_uid, l.st_gid), (r.st_uid, r.st_gid));
-        self.expect(Kind::ModificationTime, (l.st_mtime, l.st_mtime_nsec), (r.st_mtime, r.st_mtime_nsec));
+        if !self.rules.ignore_times {
+            self.expect(Kind::ModificationTime, (l.st_mtime, l.st_mtime_nsec), (r.st_mtime, r.st_mtime_nsec));
+        }
         let directory = left.kind() == FileType::Directory;
         if !directory || self.same_type {
             self.expect(Kind::LinkCount, l.st_nlink, r.st_nlink);
