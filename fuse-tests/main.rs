@@ -2,6 +2,9 @@
 //! where one is missing. `tree` is the judge of equality, `host` starts and stops the product.
 
 mod basic;
+mod conflict;
+mod halves;
 mod host;
+mod random;
 mod sys;
 mod tree;
