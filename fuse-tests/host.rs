@@ -24,7 +24,7 @@ use crate::tree::{self, Rules, Seen};
 /// From the start of the daemon to its line `ready`.
 const READY_MAX: Duration = Duration::from_secs(30);
 /// For a command that answers at once.
-const COMMAND_MAX: Duration = Duration::from_secs(30);
+pub const COMMAND_MAX: Duration = Duration::from_secs(30);
 /// For `wait-sync` after the largest load of these tests.
 const SYNC_MAX: Duration = Duration::from_secs(180);
 /// From SIGTERM to the end of the daemon, with a queue to drain.
@@ -102,8 +102,10 @@ impl Default for Setup {
 struct Image(PathBuf);
 
 impl Image {
-    fn mount(base: &Path, name: &str, kind: &str, mib: u64) -> Image {
-        let (file, at) = (base.join(format!("{name}.image")), base.join(name));
+    /// Makes a file system of `mib` MiB in a file below `base` and mounts it at `at`.
+    fn mount(base: &Path, at: PathBuf, kind: &str, mib: u64) -> Image {
+        let name = at.file_name().expect("a name").to_string_lossy();
+        let file = base.join(format!("{name}.image"));
         fs::File::create_new(&file).and_then(|file| file.set_len(mib << 20)).expect("an image file");
         fs::create_dir(&at).expect("a mount point");
         run(Command::new(require_program(&format!("mkfs.{kind}"))).arg("-q").arg(&file));
@@ -137,6 +139,8 @@ pub struct Protected {
     pub state: PathBuf,
     pub run: PathBuf,
     _images: Vec<Image>,
+    /// Has the mount points that are not the protected directory itself.
+    _mounts: TempDir,
     pub base: TempDir,
 }
 
@@ -152,12 +156,16 @@ impl Protected {
     pub fn prepare(setup: Setup) -> Protected {
         require_host();
         let base = dir_on_disk();
+        // Short, for the names of sockets, and open to all users, for tests by other users.
+        let mounts = tempfile::Builder::new().prefix("s").tempdir().expect("a temporary directory");
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(mounts.path(), open).expect("our own directory");
         let mut images = Vec::new();
         let mut side = |name: &str, disk: Disk| {
             let mut at = base.path().to_path_buf();
             if let Disk::Image { kind, mib } = disk {
-                images.push(Image::mount(base.path(), &format!("{name}-disk"), kind, mib));
-                at = base.path().join(format!("{name}-disk"));
+                at = mounts.path().join(name);
+                images.push(Image::mount(base.path(), at.clone(), kind, mib));
             }
             fs::create_dir(at.join(name)).expect("a directory");
             at.join(name)
@@ -165,7 +173,7 @@ impl Protected {
         let (backing, replica) = (side("source", setup.source), side("replica", setup.replica));
         let mount = match setup.place {
             Place::Over => backing.clone(),
-            Place::Beside => base.path().join("mount"),
+            Place::Beside => mounts.path().join("m"),
         };
         let (state, run) = (base.path().join("state"), base.path().join("run"));
         for dir in [&mount, &state, &run] {
@@ -182,6 +190,7 @@ impl Protected {
             state,
             run,
             _images: images,
+            _mounts: mounts,
             base,
         }
     }
@@ -215,11 +224,13 @@ impl Protected {
         assert!(output.status.success(), "wait-sync: {}{}", describe(&output), self.stderr());
     }
 
-    /// Text of `status --json`.
+    /// Text of `status --json`. Its exit code says how things are (0 well, 1 warning, 2 critical);
+    /// all three are answers.
     #[track_caller]
     pub fn status(&self) -> String {
         let output = output_within(standin(&self.run).args(["status", "--json"]), COMMAND_MAX);
-        assert!(output.status.success(), "status: {}{}", describe(&output), self.stderr());
+        let answered = output.status.code().is_some_and(|code| code <= 2) && output.stdout.starts_with(b"{");
+        assert!(answered, "status: {}{}", describe(&output), self.stderr());
         String::from_utf8(output.stdout).expect("JSON is UTF-8")
     }
 
