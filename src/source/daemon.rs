@@ -1,6 +1,5 @@
 //! The running source: what the control socket, the signals and the start-up share.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -74,21 +73,19 @@ impl Daemon {
         deadline: Option<Instant>,
         give_up: impl Fn() -> bool,
     ) -> bool {
-        self.connections.iter().filter(|connection| !connection.is_null()).all(
-            |connection| {
-                loop {
-                    let slice = Instant::now() + CALLER_POLL;
-                    let until = deadline.map_or(slice, |deadline| deadline.min(slice));
-                    let report = connection.wait(until, |report| has(report, upto, wait_for));
-                    if has(&report, upto, wait_for) {
-                        return true;
-                    }
-                    if give_up() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                        return false;
-                    }
+        self.connections.iter().filter(|connection| !connection.is_null()).all(|connection| {
+            loop {
+                let slice = Instant::now() + CALLER_POLL;
+                let until = deadline.map_or(slice, |deadline| deadline.min(slice));
+                let report = connection.wait(until, |report| has(report, upto, wait_for));
+                if has(&report, upto, wait_for) {
+                    return true;
                 }
-            },
-        )
+                if give_up() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                    return false;
+                }
+            }
+        })
     }
 
     /// Notes for each target that is in line until when it had everything. Called now and then,
