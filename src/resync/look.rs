@@ -13,7 +13,6 @@ use crate::limits::{XATTR_LIST_LEN_MAX, XATTR_VALUE_LEN_MAX};
 use crate::packet::{Attributes, Birth, Bounded, Timestamp, Xattr};
 use crate::sys;
 
-
 /// Status of the object behind a descriptor.
 pub fn stat(fd: BorrowedFd<'_>) -> io::Result<Statx> {
     Ok(fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?)

@@ -303,6 +303,7 @@ fn unlisted(dir: &File, listed: &HashSet<u128>) -> Result<Vec<Name>, Fault> {
 /// Opens a directory for listing; the descriptor may be `O_PATH`.
 fn read_directory(dir: impl AsFd) -> Result<rustix::fs::Dir, Fault> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(dir, c".", flags, Mode::empty()).map_err(Fault::system("open a directory"))?;
+    let fd =
+        rustix::fs::openat(dir, c".", flags, Mode::empty()).map_err(Fault::system("open a directory"))?;
     rustix::fs::Dir::new(fd).map_err(Fault::system("open a directory"))
 }

@@ -16,8 +16,8 @@ use crossbeam_channel::unbounded;
 use super::*;
 use crate::apply::{NameMatch, Places, Reconcile, Replica};
 use crate::packet::{
-    DataState, Epoch, FrameHeader, Incarnation, ItemHeader, ItemNumber, LaneItem, PREFIX_LEN, Position, Prefix,
-    SetId, TargetMessage, Timestamp, item_frame,
+    DataState, Epoch, FrameHeader, Incarnation, ItemHeader, ItemNumber, LaneItem, PREFIX_LEN, Position,
+    Prefix, SetId, TargetMessage, Timestamp, item_frame,
 };
 
 /// A source tree and its replica.
@@ -85,10 +85,9 @@ impl Pair {
             count += 1;
             check_encodes(number, &item);
             let name = item.name();
-            let answers =
-                reconcile.handle_item(&mut replica, position(), number, item, &payload).unwrap_or_else(
-                    |fault| panic!("{name}: {fault}"),
-                );
+            let answers = reconcile
+                .handle_item(&mut replica, position(), number, item, &payload)
+                .unwrap_or_else(|fault| panic!("{name}: {fault}"));
             for message in answers {
                 match message {
                     TargetMessage::Wanted { listing, objects } => {

@@ -80,7 +80,8 @@ fn change(root: &Path, random: &mut Random) {
             }
         }
         12 | 13 => {
-            let files: Vec<_> = others.into_iter().filter(|path| path.symlink_metadata().unwrap().is_file()).collect();
+            let files: Vec<_> =
+                others.into_iter().filter(|path| path.symlink_metadata().unwrap().is_file()).collect();
             if let Some(path) = random.choose(&files) {
                 write_file(&path, random);
             }
@@ -113,9 +114,13 @@ fn change_attributes(path: &Path, random: &mut Random) {
     match random.below(5) {
         0 => chown(path, Some(random.below(9) as u32), Some(random.below(9) as u32)).unwrap(),
         1 => fs::set_permissions(path, fs::Permissions::from_mode(random.below(0o10000) as u32)).unwrap(),
-        2 => _ = rustix::fs::lsetxattr(path, "user.a", &[random.next() as u8], rustix::fs::XattrFlags::empty()),
+        2 => {
+            _ = rustix::fs::lsetxattr(path, "user.a", &[random.next() as u8], rustix::fs::XattrFlags::empty())
+        }
         3 if path.is_dir() => set_xattr(path, "system.posix_acl_default", &acl()),
-        3 => _ = rustix::fs::setxattr(path, "system.posix_acl_access", &acl(), rustix::fs::XattrFlags::empty()),
+        3 => {
+            _ = rustix::fs::setxattr(path, "system.posix_acl_access", &acl(), rustix::fs::XattrFlags::empty())
+        }
         _ => _ = rustix::fs::lremovexattr(path, "user.a"),
     }
 }
