@@ -87,7 +87,8 @@ struct Seen {
 }
 
 impl Walk {
-    /// Prepares a walk over the tree of `root`, a directory opened for reading.
+    /// Prepares a walk over the tree of `root`, a directory opened for reading; gives the item
+    /// that says what the root is.
     ///
     /// Errors: [`CopyError::Read`].
     pub fn new(
@@ -95,15 +96,15 @@ impl Walk {
         birth_epoch: u32,
         suspect_since: Option<Timestamp>,
     ) -> Result<(Walk, LaneItem), CopyError> {
-        let top = TreePath::root();
-        let failed = |doing| move |error| read_error(doing, &top, error);
+        let path = TreePath::root();
+        let failed = |doing| {
+            let path = path.clone();
+            move |error| read_error(doing, &path, error)
+        };
         let status = stat(root.as_fd()).map_err(failed("look at"))?;
-        let top = TreePath::root();
-        let failed = |doing| move |error| read_error(doing, &top, error);
         let handle = FileHandle::of(root.as_fd()).map_err(failed("get the file handle of"))?;
         let id = handle.object_id(birth_epoch, status.stx_ino);
-        let path = TreePath::root();
-        let xattrs = xattrs(root.as_fd()).map_err(|error| read_error("read attributes of", &path, error))?;
+        let xattrs = xattrs(root.as_fd()).map_err(failed("read attributes of"))?;
         check_xattrs(&xattrs, || path.to_string())?;
         let item = LaneItem::Root { object: id, attributes: attributes(&status), xattrs };
         let walk = Walk {
