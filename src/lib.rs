@@ -21,7 +21,8 @@
 //! - [`control`]: the unix socket and the words of the status; [`cli`]: the commands
 //! - [`source`], [`target`]: the two daemons, where the rooms meet; rooms do not import each other
 //! - [`preflight`]: what is checked before a mount; [`failure`]: errors for people
-//! - [`store`], [`limits`], [`sys`]: small durable files; every bound; all unsafe code
+//! - [`store`], [`xattr`], [`limits`], [`sys`]: small durable files; extended attributes; every
+//!   bound; all unsafe code
 //!
 //! The data plane (intercept, queue, link, apply) never waits for the control plane.
 
@@ -40,3 +41,4 @@ pub mod source;
 pub mod store;
 pub mod sys;
 pub mod target;
+pub mod xattr;

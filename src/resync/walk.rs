@@ -13,11 +13,12 @@ use std::sync::Arc;
 use rustix::fs::{Dir, Mode, OFlags, ResolveFlags, Statx, openat2};
 
 use super::error::has_vanished;
-use super::look::{attributes, birth, stat, timestamp, xattrs};
+use super::look::{attributes, birth, stat, timestamp};
 use super::{CopyError, CopyProgress};
 use crate::limits::{HEADER_LEN_MAX, LISTING_ENTRIES_MAX, LISTING_LEN_CUT};
 use crate::packet::{Attributes, Birth, LaneItem, ListedObject, Name, ObjectId, Timestamp, Xattr};
 use crate::sys::{FileHandle, open_by_handle};
+use crate::xattr;
 
 /// Room that an item needs beside the object's xattrs: the fields, a name, a symlink target.
 const ITEM_ROOM: usize = 16 * 1024;
@@ -104,7 +105,7 @@ impl Walk {
         let status = stat(root.as_fd()).map_err(failed("look at"))?;
         let handle = FileHandle::of(root.as_fd()).map_err(failed("get the file handle of"))?;
         let id = handle.object_id(birth_epoch, status.stx_ino);
-        let xattrs = xattrs(root.as_fd()).map_err(failed("read attributes of"))?;
+        let xattrs = xattr::read_replicated(&root).map_err(failed("read attributes of"))?;
         check_xattrs(&xattrs, || path.to_string())?;
         let item = LaneItem::Root { object: id, attributes: attributes(&status), xattrs };
         let walk = Walk {
@@ -243,7 +244,7 @@ impl Walk {
             object: handle.object_id(self.birth_epoch, status.stx_ino),
             birth,
             attributes: attributes(status),
-            xattrs: xattrs(fd)?,
+            xattrs: xattr::read_replicated(fd)?,
             size: if is_file { status.stx_size } else { 0 },
             links: status.stx_nlink,
             suspect: is_file && self.suspect_since.is_some_and(|since| timestamp(status.stx_ctime) >= since),
