@@ -11,8 +11,6 @@ use crate::packet::{Attributes, Owner, Timestamp, Xattr, XattrName};
 use crate::sys::proc_path;
 use crate::xattr::{self, OWN_PREFIX, is_replicated};
 
-/// Extended attributes of the product itself: hidden from applications, never replicated.
-
 /// Status of the object.
 pub fn stat(fd: impl AsFd) -> Result<Stat, Fault> {
     rustix::fs::fstat(fd).map_err(Fault::system("stat"))
