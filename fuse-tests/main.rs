@@ -1,1 +1,14 @@
-fn main() {}
+//! Tests through a real mount: they need root, `/dev/fuse` and loop devices, and say so loudly
+//! where one is missing. `tree` is the judge of equality, `host` starts and stops the product.
+
+mod bad_input;
+mod basic;
+mod conflict;
+mod halves;
+mod host;
+mod random;
+mod restart;
+#[cfg(feature = "suites")]
+mod suites;
+mod sys;
+mod tree;

@@ -76,6 +76,11 @@ pub const PENDING_TIMES_MAX: usize = 16_384;
 /// object add to the log, not to the table.
 pub const PENDING_TIMES_LOG_MAX: u64 = 1 << 20;
 
+/// Files that were copied and whose mtime is not set yet, and their bytes: before it is set comes
+/// a sync, and a copy that is killed copies them again.
+pub const UNSETTLED_FILES_MAX: usize = 16_384;
+pub const UNSETTLED_BYTES_MAX: u64 = 1 << 30;
+
 /// A target makes a durable point at least this often while ops arrive.
 pub const DURABLE_INTERVAL: Duration = Duration::from_secs(2);
 

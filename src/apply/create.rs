@@ -95,7 +95,7 @@ impl Replica {
 }
 
 /// Makes the object; a file comes back open for writing, everything else as `O_PATH`.
-fn make(dir: BorrowedFd<'_>, name: &Name, birth: &Birth, mode: u32) -> io::Result<(File, Access)> {
+pub(super) fn make(dir: BorrowedFd<'_>, name: &Name, birth: &Birth, mode: u32) -> io::Result<(File, Access)> {
     sys::prepare_thread()?;
     sys::set_umask(0);
     // Nobody but root until owner and ACLs are right.

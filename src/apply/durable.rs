@@ -22,6 +22,12 @@ impl DurablePoint {
         self.position
     }
 
+    /// A second handle on the same point, to be synced on another thread.
+    pub fn try_clone(&self) -> io::Result<DurablePoint> {
+        let (root, index) = (self.root.try_clone()?, self.index.try_clone()?);
+        Ok(DurablePoint { position: self.position, root, index })
+    }
+
     /// Syncs the replica's file system and the index. Blocks for as long as the disk needs.
     ///
     /// Errors: the system's; what was written is then in doubt ([`Replica::finish_durable`]).

@@ -11,6 +11,8 @@
 //! ```
 //! Plain blocking code on one thread. Never skips an op: a fault is retried by the caller.
 
+mod applier;
+mod content;
 mod create;
 mod descriptors;
 mod durable;
@@ -18,17 +20,26 @@ mod fault;
 mod identity;
 mod index;
 pub mod inode;
+mod names;
 mod page;
+mod perform;
+mod policy;
 mod progress;
+mod reconcile;
 mod replica;
 mod slot;
+#[cfg(test)]
+mod tests;
 mod times;
 
+pub use applier::{Acknowledged, Applier, OrderError, Outcome, Retry};
 pub use create::{NameTaken, NewObject};
 pub use descriptors::Access;
 pub use durable::DurablePoint;
 pub use fault::Fault;
 pub use identity::IDENTITY_XATTR;
 pub use index::Index;
+pub use perform::Doubt;
 pub use progress::{DataStatus, OpenError};
+pub use reconcile::{NameMatch, Reconcile};
 pub use replica::{Places, Replica};

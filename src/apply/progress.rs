@@ -42,6 +42,8 @@ pub enum OpenError {
     InUse,
     /// The file system has no file handles (overlayfs): objects cannot be found again.
     NoFileHandles,
+    /// Objects cannot be moved between the replica and its limbo.
+    LimboElsewhere,
     Io(&'static str, io::Error),
 }
 
@@ -55,12 +57,23 @@ impl fmt::Display for OpenError {
             OpenError::OtherSet { found } => write!(f, "the directory is the replica of set {found}"),
             OpenError::InUse => write!(f, "another process has the replica open"),
             OpenError::NoFileHandles => write!(f, "the file system has no file handles"),
+            OpenError::LimboElsewhere => {
+                write!(f, "the place for temporary files is on another file system than the replica")
+            }
             OpenError::Io(what, error) => write!(f, "{what}: {error}"),
         }
     }
 }
 
 impl std::error::Error for OpenError {}
+
+/// What to do with a directory that has content and no identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strange {
+    Refuse,
+    /// It becomes the replica, bad until a resynchronisation has compared everything.
+    Adopt,
+}
 
 /// What the slot file keeps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,12 +111,12 @@ pub struct Progress {
 
 impl Progress {
     /// Checks whose replica it is and works out what can be proved.
-    pub fn open(root: &File, state: &Path, set: SetId) -> Result<Progress, OpenError> {
+    pub fn open(root: &File, state: &Path, set: SetId, strange: Strange) -> Result<Progress, OpenError> {
         let io = |what| move |error| OpenError::Io(what, error);
         let positions =
             Positions::open(&state.join("progress")).map_err(io("positions"))?.ok_or(OpenError::InUse)?;
         let (keeper, identity) = Keeper::find(root, state).map_err(io("identity of the replica"))?;
-        check_identity(root, set, identity)?;
+        let adopted = check_identity(root, set, identity, strange)?;
         let (mut slot, record) =
             SlotFile::<Record>::open(&state.join("slot")).map_err(io("position slot"))?;
         let cache = page_cache(root).map_err(io("boot and mount"))?;
@@ -114,7 +127,10 @@ impl Progress {
             .flatten()
             .filter(|_| record.is_some());
         let before = record.as_ref().map(|record| record.durable);
-        let proved = prove(set, record.clone(), identity, applied);
+        let mut proved = prove(set, record.clone(), identity, applied);
+        if adopted {
+            proved = bad(proved, "its content was there before and was not compared yet");
+        }
         // The page counts only together with the replica and the slot it was stored for.
         let same_page_cache = applied.is_some() && identity.is_some() && before == Some(proved.durable);
         if record.as_ref() != Some(&proved) {
@@ -232,11 +248,18 @@ impl Progress {
     }
 }
 
-fn check_identity(root: &File, set: SetId, identity: Option<Identity>) -> Result<(), OpenError> {
+/// Gives whether content of unknown origin is adopted.
+fn check_identity(
+    root: &File,
+    set: SetId,
+    identity: Option<Identity>,
+    strange: Strange,
+) -> Result<bool, OpenError> {
     match identity {
-        Some(identity) if identity.set == set => Ok(()),
+        Some(identity) if identity.set == set => Ok(false),
         Some(identity) => Err(OpenError::OtherSet { found: identity.set }),
-        None if is_empty(root).map_err(|error| OpenError::Io("list the replica", error))? => Ok(()),
+        None if is_empty(root).map_err(|error| OpenError::Io("list the replica", error))? => Ok(false),
+        None if strange == Strange::Adopt => Ok(true),
         None => Err(OpenError::NotEmptyWithoutIdentity),
     }
 }

@@ -18,10 +18,10 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use super::descriptors::{Access, Descriptors};
 use super::fault::Fault;
 use super::index::Index;
-use super::progress::{OpenError, Progress};
+use super::progress::{OpenError, Progress, Strange};
 use super::times::Times;
 use crate::limits::TARGET_DESCRIPTORS;
-use crate::packet::{DataState, Name, ObjectId, SetId, Timestamp};
+use crate::packet::{Name, ObjectId, Position, SetId, Timestamp};
 use crate::sys::{FileHandle, open_by_handle, proc_path};
 
 /// Where a replica and what belongs to it lie. Limbo is on the file system of the root, beside it.
@@ -49,6 +49,7 @@ pub struct Replica {
     /// Opened for reading: `open_by_handle_at` takes no `O_PATH` descriptor, nor does `syncfs`.
     pub(super) root: File,
     limbo: File,
+    state: PathBuf,
     pub(super) index: Index,
     descriptors: Descriptors,
     pub(super) times: Times,
@@ -59,23 +60,37 @@ impl Replica {
     /// Opens the replica of a set: an empty directory becomes one, a directory of another set or
     /// with files of unknown origin is refused and left untouched.
     pub fn open(places: &Places, set: SetId) -> Result<Replica, OpenError> {
+        Self::open_as(places, set, Strange::Refuse)
+    }
+
+    /// [`Replica::open`], but a directory with files of unknown origin is taken over: bad until a
+    /// resynchronisation has compared everything in it.
+    pub fn open_or_adopt(places: &Places, set: SetId) -> Result<Replica, OpenError> {
+        Self::open_as(places, set, Strange::Adopt)
+    }
+
+    fn open_as(places: &Places, set: SetId, strange: Strange) -> Result<Replica, OpenError> {
         let root = open_directory(&places.root)?;
         FileHandle::of(root.as_fd()).map_err(|error| match error.raw_os_error() {
             Some(libc::EOPNOTSUPP) => OpenError::NoFileHandles,
             _ => OpenError::Io("file handle of the root", error),
         })?;
         make_directory(&places.state)?;
-        let mut progress = Progress::open(&root, &places.state, set)?;
+        let mut progress = Progress::open(&root, &places.state, set, strange)?;
         make_directory(&places.limbo)?;
         let limbo = open_directory(&places.limbo)?;
+        if device(&root)? != device(&limbo)? {
+            return Err(OpenError::LimboElsewhere);
+        }
         let mut index = open_index(&places.state.join("index"), &mut progress)?;
-        if progress.data().state == DataState::Empty && !index.is_empty() {
+        if progress.durable() == Position::default() && !progress.same_page_cache() {
+            // Of another directory, or of none: nothing was ever durable in this one.
             index.clear().map_err(|error| OpenError::Io("object index", error))?;
         }
         let times = Times::open(&places.state.join("times"), progress.same_page_cache())
             .map_err(|error| OpenError::Io("pending times", error))?;
         let descriptors = Descriptors::new(TARGET_DESCRIPTORS);
-        Ok(Replica { root, limbo, index, descriptors, times, progress })
+        Ok(Replica { root, limbo, state: places.state.clone(), index, descriptors, times, progress })
     }
 
     /// The root directory (open for reading).
@@ -86,6 +101,11 @@ impl Replica {
     /// The directory beside the root for temporary files and objects without a name.
     pub fn limbo(&self) -> &File {
         &self.limbo
+    }
+
+    /// The directory of small files about this replica.
+    pub fn state(&self) -> &Path {
+        &self.state
     }
 
     pub fn index(&self) -> &Index {
@@ -111,7 +131,14 @@ impl Replica {
     /// Errors: as [`Replica::object`]; [`Fault::Outside`] where somebody moved it away.
     pub fn directory(&mut self, id: ObjectId) -> Result<Arc<File>, Fault> {
         let dir = self.object(id)?;
-        let path = path_of(dir.as_fd())?;
+        let path = match std::fs::read_link(proc_path(dir.as_fd())) {
+            Ok(path) => path,
+            // Longer than the kernel tells.
+            Err(error) if error.raw_os_error() == Some(libc::ENAMETOOLONG) => {
+                return self.climb(&dir).map(|()| dir);
+            }
+            Err(error) => return Err(Fault::system("path of a directory")(error)),
+        };
         let inside = [&self.root, &self.limbo]
             .iter()
             .try_fold(false, |found, top| path_of(top.as_fd()).map(|top| found || path.starts_with(top)))?;
@@ -120,6 +147,26 @@ impl Replica {
             return Err(Fault::Outside { object: id, path: path.display().to_string() });
         }
         Ok(dir)
+    }
+
+    /// Goes up from a directory until it meets the root or limbo.
+    fn climb(&self, dir: &File) -> Result<(), Fault> {
+        let handle_of = |fd: BorrowedFd<'_>| FileHandle::of(fd).map_err(handle_fault);
+        let tops = [handle_of(self.root.as_fd())?, handle_of(self.limbo.as_fd())?];
+        let mut at = handle_of(dir.as_fd())?;
+        let mut fd = dir.try_clone().map_err(Fault::system("directory"))?;
+        while !tops.contains(&at) {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            fd = rustix::fs::openat(&fd, c"..", flags, Mode::empty())
+                .map(File::from)
+                .map_err(Fault::system("parent of a directory"))?;
+            let above = handle_of(fd.as_fd())?;
+            if above == at {
+                return Err(Fault::Refused("a directory deep below another one than the replica"));
+            }
+            at = above;
+        }
+        Ok(())
     }
 
     /// Handle of an object; `None` where it is not known.
@@ -285,6 +332,10 @@ fn open_directory(path: &Path) -> Result<File, OpenError> {
         Err(rustix::io::Errno::NOTDIR) => Err(OpenError::NotADirectory),
         Err(error) => Err(OpenError::Io("open a directory", error.into())),
     }
+}
+
+fn device(dir: &File) -> Result<u64, OpenError> {
+    rustix::fs::fstat(dir).map(|stat| stat.st_dev).map_err(|error| OpenError::Io("stat", error.into()))
 }
 
 fn make_directory(path: &Path) -> Result<(), OpenError> {

@@ -230,8 +230,10 @@ impl Report {
             self.add(Level::Warn, "open files", text);
         }
         if users.unreadable > 0 {
-            let text = format!("{} processes of other users could not be looked into.", users.unreadable);
-            self.add(Level::Warn, "open files", text);
+            // As root these are processes with more rights still, as the init outside of a container.
+            let level = if rustix::process::geteuid().is_root() { Level::Note } else { Level::Warn };
+            let text = format!("Processes that this user may not look into: {}.", users.unreadable);
+            self.add(level, "open files", text);
         }
     }
 
@@ -280,7 +282,7 @@ impl Report {
         for text in [
             "ctime, birth time, atime, inode numbers and the order of directories are never equal.",
             "Reflinks and FIEMAP do not pass the mount: cp --reflink=always fails, copies are plain copies.",
-            "chattr does not pass the mount; flags that files have already are left as they are on both sides.",
+            "chattr does not pass the mount: no file can be given flags through it.",
             "Bytes written by O_DIRECT beside a shared mapping of the same page have no defined result.",
         ] {
             self.add(Level::Note, "by design", text);

@@ -1,1 +1,293 @@
+//! Commands against daemons that are made up, and their texts.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser};
+
+use super::args::{Cli, Command, Common};
+use super::*;
+use crate::control::tests::{FakeDaemon, sample_status};
+use crate::control::{
+    ConnectionState, LinkStatus, MirrorProgress, MirrorStatus, Retrying, Server, SyncReport,
+    SyncedConnection, WaitFor, socket_path,
+};
+use crate::packet::{DataState, Sequence};
+use crate::preflight::FsFacts;
+use crate::source::Target;
+
+/// A run directory with daemons in it.
+struct Hosts {
+    dir: tempfile::TempDir,
+    servers: Vec<Server>,
+}
+
+impl Hosts {
+    fn new() -> Hosts {
+        Hosts { dir: tempfile::tempdir().unwrap(), servers: Vec::new() }
+    }
+
+    fn start(&mut self, name: &str, directory: &str) {
+        let daemon = FakeDaemon::default();
+        let mut status = sample_status();
+        status.name = name.into();
+        status.directory = directory.into();
+        *daemon.status.lock() = Some(status);
+        self.servers.push(Server::start(&socket_path(self.dir.path(), name), Arc::new(daemon)).unwrap());
+    }
+
+    fn leave_dead(&self, name: &str) {
+        drop(std::os::unix::net::UnixListener::bind(socket_path(self.dir.path(), name)).unwrap());
+    }
+
+    fn find(&self, set: Option<&str>) -> Result<String, String> {
+        let common = Common { run: Some(self.dir.path().into()), ..Default::default() };
+        let found = find::find(&common, set.map(Path::new));
+        found.map(|found| found.status.name).map_err(|failure| failure.to_string())
+    }
+}
+
+#[test]
+fn a_command_finds_the_daemon_that_was_meant() {
+    let mut hosts = Hosts::new();
+    assert!(hosts.find(None).unwrap_err().contains("No daemon is running"));
+    hosts.leave_dead("old");
+    assert!(hosts.find(None).unwrap_err().contains("old is not running any more"));
+    hosts.start("web", "/srv/web");
+    assert_eq!(hosts.find(None).as_deref(), Ok("web"), "the only one that lives");
+    hosts.start("inner", "/srv/web/a/b");
+    let several = hosts.find(None).unwrap_err();
+    assert!(several.contains("web  /srv/web\n") && several.contains("inner  /srv/web/a/b"), "{several}");
+    for (set, name) in [
+        ("web", "web"),
+        ("inner", "inner"),
+        ("/srv/web", "web"),
+        ("/srv/../srv/./web/", "web"),
+        ("/srv/web/x", "web"),
+        ("/srv/web/a/b/c", "inner"),
+    ] {
+        assert_eq!(hosts.find(Some(set)).as_deref(), Ok(name), "{set}");
+    }
+    assert!(hosts.find(Some("/srv/website")).unwrap_err().contains("protects the directory /srv/website"));
+    assert!(hosts.find(Some("old")).unwrap_err().contains("not running any more"));
+}
+
+#[test]
+fn a_directory_is_found_through_a_symlink() {
+    let mut hosts = Hosts::new();
+    let ground = tempfile::tempdir().unwrap();
+    let real = ground.path().canonicalize().unwrap().join("real");
+    std::fs::create_dir(&real).unwrap();
+    std::os::unix::fs::symlink(&real, ground.path().join("link")).unwrap();
+    hosts.start("web", real.to_str().unwrap());
+    hosts.start("other", "/srv/other");
+    assert_eq!(hosts.find(ground.path().join("link").to_str()).as_deref(), Ok("web"));
+}
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(line.split(' '))
+}
+
+fn protect_options(line: &str) -> Result<crate::source::ProtectOptions, String> {
+    let Cli { common, command } = parse(line).map_err(|error| error.to_string())?;
+    match command {
+        Command::Protect(args) => protect::options(&common, args).map_err(|failure| failure.to_string()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn protect_is_understood() {
+    let options = protect_options(
+        "standin protect /nowhere/./web --to local:/copy/a --to null: --state /s --run /r --queue-memory 64M --force",
+    )
+    .unwrap();
+    assert_eq!((options.name.as_str(), options.directory.as_path()), ("web", Path::new("/nowhere/web")));
+    assert_eq!(options.targets, [Target::Local("/copy/a".into()), Target::Null]);
+    assert_eq!((options.queue_memory, options.force, options.adopt), (64 << 20, true, false));
+    assert_eq!(options.socket(), PathBuf::from("/r/web.sock"));
+    assert_eq!(options.set_state(), PathBuf::from("/s/web"));
+    assert_eq!(options.tree(), Path::new("/nowhere/web"));
+    let options =
+        protect_options("standin --run /r protect /nowhere/web --backing /data --name other").unwrap();
+    assert_eq!((options.name.as_str(), options.tree()), ("other", Path::new("/data")));
+    assert_eq!(options.queue_memory, crate::limits::QUEUE_MEMORY);
+    let here = std::env::current_dir().unwrap();
+    let relative = protect_options("standin protect x --to local:y").unwrap();
+    assert_eq!((relative.directory, relative.targets), (here.join("x"), vec![Target::Local(here.join("y"))]));
+}
+
+#[test]
+fn protect_refuses_what_cannot_be() {
+    let refused = |line: &str| protect_options(line).unwrap_err();
+    assert!(refused("standin protect /x --queue-memory 31M").contains("32 MiB at least"));
+    assert!(refused("standin protect /x --to standin://h:1/r").contains("not in this version"));
+    assert!(refused("standin protect /x --to ssh:r").contains("is no target"));
+    assert!(refused("standin protect /x --name a/b").contains("cannot name"));
+    assert!(refused("standin protect /srv/.hidden").contains("--name"));
+    assert!(refused("standin protect").contains("<DIR>"));
+}
+
+#[test]
+fn planned_commands_say_so_whatever_follows() {
+    Cli::command().debug_assert();
+    for line in ["serve --root /x --listen :1", "invite web", "clone start -x", "mirror", "failover --help"] {
+        match parse(&format!("standin {line}")).unwrap().command {
+            Command::Planned(planned) => {
+                let refusal = planned::refusal(&planned);
+                let name = line.split(' ').next().unwrap();
+                assert!(
+                    refusal.what.contains(&format!("`standin {name}` is not in this version")),
+                    "{refusal}"
+                );
+            }
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+    assert!(parse("standin nonsense").is_err());
+}
+
+#[test]
+fn a_status_reads_well() {
+    assert_eq!(
+        status::text(&sample_status()),
+        "\
+web  source of /srv/web, serving for 3 min 5 s
+  set         0123456789abcdef0123456789abcdef at 1.deadbeef:42
+  daemon      standin 0.1.0, pid 4711
+  queue       0 packets, 0 B of 128 MiB
+  captured    42 packets, 4 KiB; 0 open files
+
+connection 1  local:/srv/replica, started for 3 min 5 s
+  replica     good
+  mirror      complete
+  applied     42, behind by nothing
+  durable     42, behind by nothing
+  queued      0 packets, 0 B
+  sent        42 packets, 4.9 KiB
+"
+    );
+}
+
+#[test]
+fn trouble_and_progress_are_shown() {
+    let mut status = sample_status();
+    status.queue.writers_waiting = 2;
+    let connection = &mut status.connections[0];
+    connection.state = ConnectionState::Error;
+    connection.reason = "no answer".into();
+    connection.data = DataState::Bad;
+    connection.mirror = MirrorStatus::Mirroring { percent: 45.25 };
+    connection.progress = Some(MirrorProgress {
+        mode: "differences".into(),
+        files_done: 1234,
+        files_total: Some(2000),
+        bytes_done: 3 << 29,
+        bytes_skipped: 1024,
+        bytes_per_second: 2e6,
+        eta_seconds: Some(75),
+        current: "a/b".into(),
+        ..Default::default()
+    });
+    connection.lag_applied = crate::control::Lag { seconds: 2.5, packets: 1, bytes: 10 };
+    connection.link = Some(LinkStatus { connected_unix_ms: 1_184_000, rtt_ms: 0.25, ..Default::default() });
+    let retrying = Retrying {
+        op: "create a/c".into(),
+        reason: "No space left".into(),
+        since_unix_ms: 1_180_000,
+        attempts: 9,
+    };
+    connection.retrying = Some(retrying);
+    let text = status::text(&status);
+    for part in [
+        "error for 3 min 5 s (no answer)",
+        "replica     bad (not a consistent copy)",
+        "mirroring 45.2 %",
+        "differences: 1,234 of 2,000 files, 1.5 GiB, 1 KiB were equal, 1.9 MiB/s, 1 min 15 s to go\n              a/b\n",
+        "behind by 2.5 s (1 packet, 10 B)",
+        "up for 1.0 s, round trip 0.2 ms",
+        "retrying    create a/c for 5.0 s, 9 attempts: No space left",
+        "WARNING: The queue is full: 2 writers wait",
+        "CRITICAL: Connection 1 (local:/srv/replica) failed and is tried again: no answer",
+        "everything behind it waits (9 attempts in 5 s)",
+    ] {
+        assert!(text.contains(part), "'{part}' is missing in:\n{text}");
+    }
+}
+
+#[test]
+fn wait_sync_says_who_lacks_what() {
+    let lacking = SyncedConnection {
+        id: 2,
+        target: "local:/b".into(),
+        complete: false,
+        applied: Sequence(7),
+        durable: Sequence(3),
+        waits_for: "the first copy".into(),
+    };
+    let mut report =
+        SyncReport { complete: false, upto: Sequence(9), waited_ms: 1500, connections: vec![lacking] };
+    let text = wait_sync::text(&report, WaitFor::Durable);
+    assert_eq!(
+        text,
+        "Not all targets have made durable everything up to 9 after 1.5 s:\n  \
+         connection 2 (local:/b): applied 7, durable 3; the first copy"
+    );
+    report.complete = true;
+    assert!(
+        wait_sync::text(&report, WaitFor::Applied).starts_with("All targets have applied everything up to 9")
+    );
+}
+
+#[test]
+fn the_doctors_verdict_is_the_worst_line() {
+    use doctor::{Level, Report};
+    let mut report = Report::default();
+    for (level, code) in
+        [(Level::Ok, 0), (Level::Note, 0), (Level::Warn, 1), (Level::Fail, 2), (Level::Ok, 2)]
+    {
+        report.add(level, "topic", "text");
+        assert_eq!(report.exit_code(), code, "{level:?}");
+    }
+    assert!(report.text().contains("WARN  topic        text\n"), "{}", report.text());
+}
+
+#[test]
+fn the_doctor_names_what_a_replica_cannot_hold() {
+    let ext4 = FsFacts {
+        fs_type: "ext2/3/4".into(),
+        handles: true,
+        user_xattrs: true,
+        trusted_xattrs: true,
+        acls: true,
+        read_only: false,
+        case_insensitive: false,
+        reflinks: false,
+        total_bytes: 1,
+        free_bytes: 1,
+        free_inodes: 1,
+    };
+    assert!(doctor::lacks(&ext4, &ext4).is_empty());
+    let vfat = FsFacts {
+        fs_type: "vfat".into(),
+        user_xattrs: false,
+        trusted_xattrs: false,
+        acls: false,
+        case_insensitive: true,
+        ..ext4.clone()
+    };
+    assert_eq!(doctor::lacks(&ext4, &vfat).len(), 5);
+    assert!(doctor::lacks(&vfat, &ext4).is_empty());
+}
+
+#[test]
+fn durations_in_json_are_what_was_typed() {
+    match parse("standin wait-sync web --durable --timeout 1m30s --json").unwrap() {
+        Cli { common: Common { json: true, .. }, command: Command::WaitSync(args) } => {
+            assert_eq!((args.durable, args.timeout), (true, Some(Duration::from_secs(90))));
+            assert_eq!(args.set, Some("web".into()));
+        }
+        other => panic!("{other:?}"),
+    }
+}

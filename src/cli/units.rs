@@ -70,8 +70,8 @@ pub fn size(bytes: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    let digits = if value >= 99.95 || value.fract() == 0.0 { 0 } else { 1 };
-    format!("{value:.digits$} {}", SIZE_UNITS[unit])
+    let number = if value >= 99.95 { format!("{value:.0}") } else { format!("{value:.1}") };
+    format!("{} {}", number.trim_end_matches(".0"), SIZE_UNITS[unit])
 }
 
 /// `0.4 s`, `12 s`, `3 min 5 s`, `2 h 10 min`, `5 d 3 h`.

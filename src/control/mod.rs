@@ -15,7 +15,7 @@ mod path_text;
 mod server;
 mod status;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use client::{Client, ClientError};
 pub use find::{Answer, Daemon, daemons};

@@ -163,12 +163,19 @@ impl Volume {
         if request.clear_privileges {
             clear_privileges(&file)?;
         }
-        let written = pwrite_all(&file.fd, &payload, request.offset)?;
+        let outcome = pwrite_all(&file.fd, &payload, request.offset);
         let stat = self.after_change(rustix::fs::fstat(&*file.fd).step("stat after a write"))?;
         let result = content_result(&stat, request.clear_privileges);
-        let op = Op::Write { object: file.node.object, offset: request.offset, result };
-        self.append_content(&mut room, &file.node, &state, &op, payload.slice(..written));
-        Ok(written)
+        // A write that failed has still set the time, and perhaps the size: that is sent.
+        let (op, payload) = match outcome {
+            Ok(written) => (
+                Op::Write { object: file.node.object, offset: request.offset, result },
+                payload.slice(..written),
+            ),
+            Err(_) => (Op::Resize { object: file.node.object, result }, Bytes::new()),
+        };
+        self.append_content(&mut room, &file.node, &state, &op, payload);
+        outcome
     }
 
     /// Sets the size of a file in bytes. An unprivileged caller clears setuid and setgid.

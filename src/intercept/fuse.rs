@@ -8,21 +8,23 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::Sender;
 use fuser::{
     BackgroundSession, BsdFileFlags, Config, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType,
-    Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags,
+    Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, Notifier, OpenFlags,
     RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
     ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, Session, SessionACL,
     TimeOrNow, WriteFlags,
 };
+use parking_lot::Mutex;
 
 use super::attributes::{Changes, SetTime};
 use super::data::{OpenMode, Sync, WriteRequest};
 use super::error::{FsError, FsResult};
+use super::mounting;
 use super::names::{AskedMode, At};
 use super::objects::NodeId;
 use super::volume::{Caller, Meta, Volume};
@@ -56,7 +58,7 @@ impl std::fmt::Display for MountError {
 
 /// A mount that is up and answers nothing yet: calls on it wait. Dropping it unmounts.
 pub struct Mount {
-    session: Session<Adapter>,
+    session: Option<Session<Adapter>>,
     mount_point: PathBuf,
 }
 
@@ -70,45 +72,57 @@ impl Mount {
     /// Mounts over a directory. `name` is shown as the source of the mount.
     pub fn new(volume: Arc<Volume>, mount_point: &Path, name: &str) -> Result<Mount, MountError> {
         let mut config = Config::default();
-        config.mount_options = vec![
-            MountOption::FSName(name.to_owned()),
-            MountOption::Subtype("standin".to_owned()),
-            MountOption::DefaultPermissions,
-            MountOption::Suid,
-            MountOption::Dev,
-        ];
-        config.acl = SessionACL::All;
         config.n_threads = Some(std::thread::available_parallelism().map_or(2, usize::from).max(THREADS_MIN));
-        let missing = Arc::new(parking_lot::Mutex::new(None));
-        let adapter = Adapter { volume, sync: start_sync_threads(), missing: missing.clone() };
-        match Session::new(adapter, mount_point, &config) {
-            Ok(session) => Ok(Mount { session, mount_point: mount_point.to_owned() }),
-            Err(error) => Err(match missing.lock().take() {
-                Some(what) => MountError::Kernel(what),
-                None => MountError::Io(error),
-            }),
+        let missing = Arc::new(Mutex::new(None));
+        let notifier = Arc::new(OnceLock::new());
+        let adapter = Adapter {
+            volume,
+            sync: start_sync_threads(),
+            missing: missing.clone(),
+            notifier: notifier.clone(),
+        };
+        let device = mounting::mount(mount_point, name).map_err(MountError::Io)?;
+        match Session::from_fd(adapter, device, SessionACL::All, config) {
+            Ok(session) => {
+                let _ = notifier.set(session.notifier());
+                Ok(Mount { session: Some(session), mount_point: mount_point.to_owned() })
+            }
+            Err(error) => {
+                let _ = mounting::detach(mount_point);
+                Err(missing.lock().take().map_or(MountError::Io(error), MountError::Kernel))
+            }
         }
     }
 
     /// Starts to answer.
-    pub fn serve(self) -> io::Result<Serving> {
-        let session = self.session.spawn()?;
-        Ok(Serving { session: Some(session), mount_point: self.mount_point })
+    pub fn serve(mut self) -> io::Result<Serving> {
+        let session = self.session.take().expect("a mount serves once").spawn()?;
+        Ok(Serving { session: Some(session), mount_point: self.mount_point.clone() })
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Calls that wait on a mount that never served get an error; a detached one goes with them.
+        if self.session.is_some()
+            && let Err(error) = mounting::detach(&self.mount_point)
+        {
+            log::error!("{} could not be unmounted: {error}", self.mount_point.display());
+        }
     }
 }
 
 impl Serving {
     /// Unmounts if nothing uses the mount (`EBUSY` otherwise), and waits for the last requests.
     pub fn unmount(&mut self) -> io::Result<()> {
-        rustix::mount::unmount(&self.mount_point, rustix::mount::UnmountFlags::NOFOLLOW)?;
+        mounting::unmount(&self.mount_point)?;
         self.finish();
         Ok(())
     }
 
     /// Takes the mount away from its users: open files go on working until the process ends.
     pub fn detach(&mut self) -> io::Result<()> {
-        rustix::mount::unmount(&self.mount_point, rustix::mount::UnmountFlags::DETACH)?;
-        Ok(())
+        mounting::detach(&self.mount_point)
     }
 
     /// Whether the mount is gone because somebody else unmounted it.
@@ -139,7 +153,9 @@ struct Adapter {
     volume: Arc<Volume>,
     sync: Sender<SyncJob>,
     /// What the kernel lacks, found in the handshake.
-    missing: Arc<parking_lot::Mutex<Option<String>>>,
+    missing: Arc<Mutex<Option<String>>>,
+    /// Set once the kernel is connected.
+    notifier: Arc<OnceLock<Notifier>>,
 }
 
 /// A flush of a descriptor, and what to do with its outcome.
@@ -175,6 +191,16 @@ thread_local! {
 }
 
 impl Adapter {
+    /// The daemon changed attributes that the kernel may have cached. Call it without any lock,
+    /// before the reply: afterwards nobody sees the old ones.
+    fn forget_attributes(&self, ino: INodeNo) {
+        if let Some(notifier) = self.notifier.get()
+            && let Err(error) = notifier.inval_inode(ino, -1, 0)
+        {
+            log::debug!("cached attributes of {} were not there: {error}", ino.0);
+        }
+    }
+
     fn sync(
         &self,
         fd: Arc<std::os::fd::OwnedFd>,
@@ -503,7 +529,7 @@ impl Filesystem for Adapter {
     fn write(
         &self,
         _request: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         handle: FileHandle,
         offset: u64,
         data: &[u8],
@@ -514,7 +540,11 @@ impl Filesystem for Adapter {
     ) {
         let clear_privileges = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let request = WriteRequest { handle: handle.0, offset, data, clear_privileges };
-        let written = match self.volume.write(request) {
+        let written = self.volume.write(request);
+        if clear_privileges {
+            self.forget_attributes(ino);
+        }
+        let written = match written {
             Ok(written) => written as u32,
             Err(error) => return reply.error(errno(error)),
         };
@@ -737,14 +767,33 @@ impl Filesystem for Adapter {
     fn fallocate(
         &self,
         request: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         handle: FileHandle,
         offset: u64,
         length: u64,
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        reply_empty(reply, self.volume.fallocate(caller(request), handle.0, offset, length, mode));
+        let outcome = self.volume.fallocate(caller(request), handle.0, offset, length, mode);
+        if request.uid() != 0 {
+            self.forget_attributes(ino);
+        }
+        reply_empty(reply, outcome);
+    }
+
+    /// No ioctl is passed: the kernel then says that the file has none.
+    fn ioctl(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _handle: FileHandle,
+        _flags: fuser::IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: fuser::ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
     }
 
     fn lseek(

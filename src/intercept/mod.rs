@@ -20,6 +20,7 @@ mod error;
 mod fuse;
 mod listing;
 mod locks;
+mod mounting;
 mod names;
 mod objects;
 #[cfg(test)]

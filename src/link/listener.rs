@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use super::ending::{End, refused_our_key};
 use super::identity::{Fingerprint, Identity};
 use super::opening::{GREETING, Opening, Role, SessionToken};
-use super::socket::{self, PeerStreams};
+use super::socket::{self, Purpose};
 use super::target::{self, Packets, TargetLink};
 use super::tls::{self, Authorise};
 use crate::limits::{
@@ -202,7 +202,7 @@ impl Drop for Pending {
 
 /// What a source's connection turned out to be.
 enum Visitor {
-    Session(target::Session, TargetLink, (Fingerprint, SessionToken)),
+    Session(Box<(target::Session, TargetLink)>, (Fingerprint, SessionToken)),
     Packets(Packets, (Fingerprint, SessionToken)),
 }
 
@@ -216,7 +216,7 @@ impl Shared {
         };
         drop(pending);
         match visitor {
-            Visitor::Session(session, link, key) => self.run(session, link, key, links).await,
+            Visitor::Session(ends, key) => self.run(*ends, key, links).await,
             Visitor::Packets(packets, key) => self.attach(packets, key, address),
         }
     }
@@ -271,21 +271,20 @@ impl Shared {
     ) -> Result<Visitor, End> {
         let opening = Opening::read(&mut receive, Role::Control).await?;
         send.write_all(&GREETING).await?;
-        let (session, link) = target::session(
+        let ends = target::session(
             connection.clone(),
             peer,
             (send, receive),
             opening.heartbeat_interval,
             self.pool.clone(),
         );
-        Ok(Visitor::Session(session, link, (peer, opening.session)))
+        Ok(Visitor::Session(Box::new(ends), (peer, opening.session)))
     }
 
     /// Runs a session to its end.
     async fn run(
         &self,
-        session: target::Session,
-        link: TargetLink,
+        (session, link): (target::Session, TargetLink),
         key: (Fingerprint, SessionToken),
         links: Sender<TargetLink>,
     ) {
@@ -337,7 +336,7 @@ impl Shared {
         let mut config = ServerConfig::with_crypto(tls);
         // The source's own, shorter time counts as soon as it is known.
         let idle = HEARTBEAT_INTERVAL_MAX * HEARTBEATS_MISSED * 2;
-        config.transport_config(socket::transport(PeerStreams::OfSource, idle, None));
+        config.transport_config(socket::transport(Purpose::Incoming, idle, None));
         config
             .max_incoming(HANDSHAKES_MAX)
             .incoming_buffer_size(64 << 10)

@@ -25,6 +25,7 @@ mod listener;
 mod opening;
 mod socket;
 mod source;
+mod stats;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -34,45 +35,5 @@ pub use frames::{Feed, FrameReceiver, Received, Waker};
 pub use identity::{BadFingerprint, Fingerprint, Identity};
 pub use listener::{Listener, Refusals};
 pub use source::{Dial, SourceEvent, SourceLink};
+pub use stats::LinkStats;
 pub use target::{TargetEvent, TargetLink};
-
-use std::time::Duration;
-
-use quinn::Connection;
-use serde::Serialize;
-
-/// What a link has moved and how it is. Bytes are UDP payload, both connections together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct LinkStats {
-    pub sent_bytes: u64,
-    pub received_bytes: u64,
-    /// QUIC packets given up as lost, of those this side sent.
-    pub lost_packets: u64,
-    /// Round trip on the small connection, µs.
-    pub rtt_us: u64,
-    /// Largest UDP payload that the path of the packets carries, bytes.
-    pub mtu: u16,
-    /// Bytes that the network takes in one round trip, as far as is known.
-    pub congestion_window: u64,
-    /// Time since a heartbeat was heard, ms.
-    pub heartbeat_age_ms: u64,
-}
-
-impl LinkStats {
-    fn of(small: &Connection, large: Option<&Connection>, heartbeat_age: Duration) -> LinkStats {
-        let mut stats = LinkStats {
-            rtt_us: small.rtt().as_micros() as u64,
-            heartbeat_age_ms: heartbeat_age.as_millis() as u64,
-            ..LinkStats::default()
-        };
-        for connection in [Some(small), large].into_iter().flatten() {
-            let of = connection.stats();
-            stats.sent_bytes += of.udp_tx.bytes;
-            stats.received_bytes += of.udp_rx.bytes;
-            stats.lost_packets += of.path.lost_packets;
-            stats.mtu = of.path.current_mtu;
-            stats.congestion_window = of.path.cwnd;
-        }
-        stats
-    }
-}

@@ -6,7 +6,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use parking_lot::Mutex;
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -14,11 +13,12 @@ use tokio::time::timeout;
 use super::control::{self, Outbox};
 use super::ending::{self, End, refused_our_key};
 use super::frames::{self, Feed, Waker};
-use super::heartbeat::{self, Heard};
+use super::heartbeat;
 use super::identity::{Fingerprint, Identity};
 use super::opening::{GREETING, Opening, Role, SessionToken, bounded};
-use super::socket::{self, PeerStreams};
-use super::{LinkStats, tls};
+use super::socket::{self, Purpose};
+use super::stats::{LinkStats, Meter};
+use super::tls;
 use crate::limits::{CLOSE_FLUSH, HANDSHAKE_TIME_MAX, HEARTBEAT_INTERVAL, HEARTBEATS_MISSED};
 use crate::packet::{SourceMessage, TargetMessage};
 use crate::store;
@@ -66,9 +66,7 @@ pub struct SourceLink {
 
 struct Shared {
     outbox: Arc<Outbox<SourceMessage>>,
-    /// The connections as far as they are up: small, large.
-    connections: Mutex<(Option<Connection>, Option<Connection>)>,
-    heard: Heard,
+    meter: Meter,
 }
 
 impl SourceLink {
@@ -76,8 +74,7 @@ impl SourceLink {
     pub fn dial(dial: Dial, feed: impl Feed) -> SourceLink {
         let (sender, events) = unbounded();
         let waker = Waker::new();
-        let shared =
-            Arc::new(Shared { outbox: Outbox::new(), connections: Mutex::default(), heard: Heard::now() });
+        let shared = Arc::new(Shared { outbox: Outbox::new(), meter: Meter::new() });
         let session = Session { dial, shared: shared.clone(), waker: waker.clone(), events: sender.clone() };
         let thread = std::thread::Builder::new().name("link-source".into()).spawn(move || session.run(feed));
         let thread = match thread {
@@ -109,12 +106,9 @@ impl SourceLink {
         self.waker.start();
     }
 
-    /// All zero until the link is up.
+    /// All zero until the link is up; after its end what it was then.
     pub fn stats(&self) -> LinkStats {
-        match &*self.shared.connections.lock() {
-            (Some(small), large) => LinkStats::of(small, large.as_ref(), self.shared.heard.age()),
-            (None, _) => LinkStats::default(),
-        }
+        self.shared.meter.read()
     }
 
     /// Closes once the control messages have arrived, waiting up to [`CLOSE_FLUSH`] for that, and
@@ -188,25 +182,21 @@ impl Session {
     /// First the small connection, up to the target's greeting; then the large one.
     async fn connect(&self, endpoints: &[Endpoint; 2]) -> Result<Streams, End> {
         let session = store::random_u128();
-        let small = self.handshake(&endpoints[0]).await?;
+        let small = self.handshake(&endpoints[0], Purpose::Small).await?;
         let control = self.greet(&small, session).await?;
-        let large = self.handshake(&endpoints[1]).await?;
+        let large = self.handshake(&endpoints[1], Purpose::Large { target: self.dial.address }).await?;
         let mut packets = large.open_uni().await?;
         packets.write_all(&self.opening(Role::Packets, session)).await?;
         Ok(Streams { small, control, large, packets })
     }
 
-    async fn handshake(&self, endpoint: &Endpoint) -> Result<Connection, End> {
+    async fn handshake(&self, endpoint: &Endpoint, purpose: Purpose) -> Result<Connection, End> {
         let Dial { address, target, identity, .. } = &self.dial;
         let (tls, seen) =
             tls::client(identity, *target).map_err(|error| End::Lost(format!("TLS: {error}")))?;
         let every = bounded(self.dial.heartbeat_interval);
         let mut config = ClientConfig::new(tls);
-        config.transport_config(socket::transport(
-            PeerStreams::None,
-            every * HEARTBEATS_MISSED * 2,
-            Some(every),
-        ));
+        config.transport_config(socket::transport(purpose, every * HEARTBEATS_MISSED * 2, Some(every)));
         let connecting = endpoint
             .connect_with(config, *address, tls::SERVER_NAME)
             .map_err(|error| End::Lost(format!("cannot dial {address}: {error}")))?;
@@ -248,15 +238,19 @@ impl Session {
     /// Runs every part until the first one ends; then all end.
     async fn serve(&self, streams: Streams, feed: impl Feed) -> End {
         let Streams { small, control: (send, receive), large, packets } = streams;
-        *self.shared.connections.lock() = (Some(small.clone()), Some(large.clone()));
+        let meter = &self.shared.meter;
+        meter.set_small(small.clone());
+        meter.set_large(large.clone());
         let _ = self.events.send(SourceEvent::Up);
         let every = bounded(self.dial.heartbeat_interval);
         let mut parts = JoinSet::new();
-        parts.spawn(heartbeat::beat(small.clone(), every, self.shared.heard.clone()));
+        parts.spawn(heartbeat::beat(small, every, meter.heard.clone()));
         parts.spawn(frames::send(large.clone(), packets, feed, self.waker.clone()));
-        parts.spawn(ending::gone(large.clone()));
+        parts.spawn(ending::gone(large));
         self.shared.outbox.spawn(&mut parts, send);
         let messages = control::receive(receive, self.events.clone(), SourceEvent::Message);
-        ending::first_of(parts, messages, || vec![small, large]).await
+        let end = ending::first_of(parts, messages, || meter.connections()).await;
+        meter.stop();
+        end
     }
 }

@@ -3,18 +3,17 @@
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use parking_lot::Mutex;
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, timeout};
 
-use super::LinkStats;
 use super::control::{self, Outbox};
 use super::ending::{self, End};
 use super::frames::{self, FrameReceiver, FrameSender};
-use super::heartbeat::{self, Heard};
+use super::heartbeat;
 use super::identity::Fingerprint;
+use super::stats::{LinkStats, Meter};
 use crate::limits::HANDSHAKE_TIME_MAX;
 use crate::packet::{SourceMessage, TargetMessage};
 use crate::queue::Pool;
@@ -36,9 +35,7 @@ pub struct TargetLink {
     frames: FrameReceiver,
     events: Receiver<TargetEvent>,
     outbox: Arc<Outbox<TargetMessage>>,
-    small: Connection,
-    large: Arc<Mutex<Option<Connection>>>,
-    heard: Heard,
+    meter: Meter,
 }
 
 impl TargetLink {
@@ -68,7 +65,7 @@ impl TargetLink {
     }
 
     pub fn stats(&self) -> LinkStats {
-        LinkStats::of(&self.small, self.large.lock().as_ref(), self.heard.age())
+        self.meter.read()
     }
 
     /// Closes once the control messages have arrived; returns at once, [`TargetEvent::Lost`]
@@ -92,8 +89,7 @@ pub(super) struct Session {
     frames: FrameSender,
     events: Sender<TargetEvent>,
     outbox: Arc<Outbox<TargetMessage>>,
-    large: Arc<Mutex<Option<Connection>>>,
-    heard: Heard,
+    meter: Meter,
     pool: Pool,
 }
 
@@ -110,16 +106,15 @@ pub(super) fn session(
 ) -> (Session, TargetLink) {
     let (frame_sender, frames) = frames::channel();
     let (event_sender, events) = unbounded();
-    let (outbox, large, heard) = (Outbox::new(), Arc::default(), Heard::now());
+    let (outbox, meter) = (Outbox::new(), Meter::new());
+    meter.set_small(small.clone());
     let link = TargetLink {
         peer,
         address: small.remote_address(),
         frames,
         events,
         outbox: outbox.clone(),
-        small: small.clone(),
-        large: Arc::clone(&large),
-        heard: heard.clone(),
+        meter: meter.clone(),
     };
     let session = Session {
         small,
@@ -128,8 +123,7 @@ pub(super) fn session(
         frames: frame_sender,
         events: event_sender,
         outbox,
-        large,
-        heard,
+        meter,
         pool,
     };
     (session, link)
@@ -149,14 +143,14 @@ impl Session {
 
     /// Runs every part until the first one ends; then all end.
     pub(super) async fn serve(self, packets: oneshot::Receiver<Packets>) -> End {
-        let Session { small, control: (send, receive), frames, events, .. } = self;
+        let Session { small, control: (send, receive), frames, events, meter, .. } = self;
         let mut parts = JoinSet::new();
         self.outbox.spawn(&mut parts, send);
-        parts.spawn(heartbeat::answer(small.clone(), self.heartbeat_interval, self.heard));
-        parts.spawn(receive_packets(packets, self.large.clone(), self.pool, frames.clone()));
+        parts.spawn(heartbeat::answer(small, self.heartbeat_interval, meter.heard.clone()));
+        parts.spawn(receive_packets(packets, meter.clone(), self.pool, frames.clone()));
         let messages = control::receive(receive, events.clone(), TargetEvent::Message);
-        let connections = || [Some(small), self.large.lock().clone()].into_iter().flatten().collect();
-        let end = ending::first_of(parts, messages, connections).await;
+        let end = ending::first_of(parts, messages, || meter.connections()).await;
+        meter.stop();
         // Before the last sender goes: the receiver reads it when it finds no sender any more.
         *frames.reason.lock() = end.reason().to_owned();
         drop(frames);
@@ -168,13 +162,13 @@ impl Session {
 /// Waits for the large connection, then receives frames from it.
 async fn receive_packets(
     packets: oneshot::Receiver<Packets>,
-    large: Arc<Mutex<Option<Connection>>>,
+    meter: Meter,
     pool: Pool,
     frames: FrameSender,
 ) -> End {
     match timeout(HANDSHAKE_TIME_MAX, packets).await {
         Ok(Ok((connection, stream))) => {
-            *large.lock() = Some(connection);
+            meter.set_large(connection);
             frames::receive(stream, pool, frames).await
         }
         Ok(Err(_)) | Err(_) => End::Fault("the connection for packets never came".into()),

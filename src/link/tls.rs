@@ -37,6 +37,14 @@ pub(super) fn client(
     identity: &Identity,
     target: Fingerprint,
 ) -> Result<(Arc<QuicClientConfig>, Seen), Error> {
+    let (config, seen) = client_config(identity, target)?;
+    Ok((Arc::new(QuicClientConfig::try_from(config).map_err(no_initial_suite)?), seen))
+}
+
+pub(super) fn client_config(
+    identity: &Identity,
+    target: Fingerprint,
+) -> Result<(rustls::ClientConfig, Seen), Error> {
     let seen = Seen::default();
     let verifier = PinnedTarget { target, seen: seen.clone(), provider: provider() };
     let mut config = rustls::ClientConfig::builder_with_provider(provider())
@@ -47,8 +55,7 @@ pub(super) fn client(
     config.alpn_protocols = vec![PROTOCOL.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
     config.enable_early_data = false;
-    let config = QuicClientConfig::try_from(config).map_err(no_initial_suite)?;
-    Ok((Arc::new(config), seen))
+    Ok((config, seen))
 }
 
 /// TLS of a listener, for one handshake.
@@ -56,6 +63,14 @@ pub(super) fn server(
     identity: &Identity,
     authorise: Authorise,
 ) -> Result<(Arc<QuicServerConfig>, Seen), Error> {
+    let (config, seen) = server_config(identity, authorise)?;
+    Ok((Arc::new(QuicServerConfig::try_from(config).map_err(no_initial_suite)?), seen))
+}
+
+pub(super) fn server_config(
+    identity: &Identity,
+    authorise: Authorise,
+) -> Result<(rustls::ServerConfig, Seen), Error> {
     let seen = Seen::default();
     let verifier = PairedSources { authorise, seen: seen.clone(), provider: provider() };
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
@@ -65,8 +80,7 @@ pub(super) fn server(
     config.alpn_protocols = vec![PROTOCOL.to_vec()];
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-    let config = QuicServerConfig::try_from(config).map_err(no_initial_suite)?;
-    Ok((Arc::new(config), seen))
+    Ok((config, seen))
 }
 
 /// SHA-256, from the same provider as everything else.

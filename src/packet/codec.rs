@@ -28,7 +28,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::item::{ItemNumber, LaneItem};
 use super::op::{Bounded, Op};
-use super::position::{Chain, Epoch, Incarnation, Position, Sequence};
+use super::position::{Chain, Epoch, HeaderDigest, Incarnation, Position, Sequence};
 use crate::limits::{CONTROL_LEN_MAX, HEADER_LEN_MAX, PATH_LEN_MAX, PAYLOAD_LEN_MAX};
 
 /// Length of a frame's prefix in bytes.
@@ -81,6 +81,8 @@ pub enum FrameHeader {
 pub struct Frame {
     /// Packet: its position. Skip: the last skipped. Item: the position after which it is valid.
     pub position: Position,
+    /// Of the header's bytes: a packet's position must be the one before, advanced by it.
+    pub digest: HeaderDigest,
     pub header: FrameHeader,
     pub payload: Bytes,
 }
@@ -200,12 +202,13 @@ impl Prefix {
         {
             return Err(CodecError::PayloadChecksum);
         }
+        let digest = HeaderDigest::of(header, payload.len());
         let header = match self.kind {
             KIND_PACKET => FrameHeader::Packet(decode_whole::<_, HEADER_LEN_MAX>(header)?),
             KIND_SKIP => FrameHeader::Skip(decode_whole::<_, HEADER_LEN_MAX>(header)?),
             _ => FrameHeader::Item(decode_whole::<_, HEADER_LEN_MAX>(header)?),
         };
-        Ok(Frame { position: self.position, header, payload })
+        Ok(Frame { position: self.position, digest, header, payload })
     }
 }
 

@@ -8,12 +8,10 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{self, AtFlags, FileType, Statx, StatxFlags, StatxTimestamp};
 use rustix::io::Errno;
 
+use crate::apply::inode::is_replicated;
 use crate::limits::{XATTR_LIST_LEN_MAX, XATTR_VALUE_LEN_MAX};
 use crate::packet::{Attributes, Birth, Bounded, Timestamp, Xattr};
 use crate::sys;
-
-/// Attributes that are this product's own marks: never listed, sent, compared or removed.
-pub const HIDDEN_XATTR_PREFIX: &[u8] = b"trusted.standin.";
 
 /// Status of the object behind a descriptor.
 pub fn stat(fd: BorrowedFd<'_>) -> io::Result<Statx> {
@@ -68,7 +66,7 @@ pub fn xattrs(fd: BorrowedFd<'_>) -> io::Result<Vec<Xattr>> {
     fs::listxattr(&path, rustix::buffer::spare_capacity(&mut names))?;
     let mut found = Vec::new();
     for name in names.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
-        if name.starts_with(HIDDEN_XATTR_PREFIX) {
+        if !is_replicated(name) {
             continue;
         }
         let mut value = Vec::with_capacity(XATTR_VALUE_LEN_MAX);

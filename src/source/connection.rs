@@ -130,6 +130,10 @@ impl Connection {
         }
     }
 
+    pub fn is_null(&self) -> bool {
+        matches!(self.target, Target::Null)
+    }
+
     pub fn report(&self) -> Report {
         self.shared.report.lock().clone()
     }

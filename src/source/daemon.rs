@@ -1,6 +1,5 @@
 //! The running source: what the control socket, the signals and the start-up share.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -9,7 +8,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::connection::Connection;
 use super::embedded::Embedded;
-use super::options::{ProtectOptions, Target};
+use super::options::ProtectOptions;
 use super::state::{SetState, now_with_slack};
 use crate::control::{
     Caller, Handler, Phase, Status, StopMode, StopReport, SyncReport, SyncedConnection, WaitFor, WaitSync,
@@ -33,7 +32,7 @@ pub struct Daemon {
     pub state: Mutex<SetState>,
     pub connections: Vec<Connection>,
     /// Embedded targets; they end after the connections.
-    pub embedded: Vec<Embedded>,
+    pub _embedded: Vec<Embedded>,
     pub life: Mutex<Life>,
     pub life_changed: Condvar,
     /// What a person was told at the start, for the status.
@@ -58,11 +57,6 @@ impl Daemon {
         self.life_changed.notify_all();
     }
 
-    /// Directory of the mount.
-    pub fn mount_point(&self) -> PathBuf {
-        self.options.directory.clone()
-    }
-
     /// Puts a barrier into the stream; everything before it is what its position means.
     pub fn barrier(&self, durable: bool) -> Result<Sequence, Failure> {
         let closed = |_| Failure::new("The daemon is stopping.", "Nothing was changed.", "");
@@ -79,21 +73,19 @@ impl Daemon {
         deadline: Option<Instant>,
         give_up: impl Fn() -> bool,
     ) -> bool {
-        self.connections.iter().filter(|connection| !matches!(connection.target, Target::Null)).all(
-            |connection| {
-                loop {
-                    let slice = Instant::now() + CALLER_POLL;
-                    let until = deadline.map_or(slice, |deadline| deadline.min(slice));
-                    let report = connection.wait(until, |report| has(report, upto, wait_for));
-                    if has(&report, upto, wait_for) {
-                        return true;
-                    }
-                    if give_up() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                        return false;
-                    }
+        self.connections.iter().filter(|connection| !connection.is_null()).all(|connection| {
+            loop {
+                let slice = Instant::now() + CALLER_POLL;
+                let until = deadline.map_or(slice, |deadline| deadline.min(slice));
+                let report = connection.wait(until, |report| has(report, upto, wait_for));
+                if has(&report, upto, wait_for) {
+                    return true;
                 }
-            },
-        )
+                if give_up() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                    return false;
+                }
+            }
+        })
     }
 
     /// Notes for each target that is in line until when it had everything. Called now and then,

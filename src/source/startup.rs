@@ -92,7 +92,7 @@ fn prepare(options: ProtectOptions, warnings: Vec<String>) -> Result<Daemon, Fai
         started: SystemTime::now(),
         state: Mutex::new(set),
         connections,
-        embedded,
+        _embedded: embedded,
         life: Mutex::new(Life { phase: Phase::Starting, serving: None, stopped: None }),
         life_changed: Condvar::new(),
         warnings,
@@ -190,9 +190,9 @@ fn protect(daemon: &Arc<Daemon>, mut signals: super::StopSignals) -> Result<(), 
 
 fn wait_for_targets(daemon: &Daemon, signals: &mut super::StopSignals) -> Result<(), Failure> {
     let deadline = Instant::now() + CONNECT_PATIENCE;
-    for connection in &daemon.connections {
+    for connection in daemon.connections.iter().filter(|connection| !connection.is_null()) {
         let report = connection.wait(deadline, |report| report.connected.is_some());
-        if report.connected.is_none() && !matches!(connection.target, Target::Null) {
+        if report.connected.is_none() {
             return Err(Failure::new(
                 format!("The target {} cannot be reached: {}.", connection.target, report.reason),
                 NOTHING_MOUNTED,
@@ -221,7 +221,7 @@ fn copy(
 ) -> Result<Vec<CopyReport>, Failure> {
     let mut reports = Vec::new();
     for (connection, suspect_since) in daemon.connections.iter().zip(suspects) {
-        if matches!(connection.target, Target::Null) {
+        if connection.is_null() {
             continue;
         }
         let backing = daemon

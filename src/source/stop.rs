@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use super::daemon::Daemon;
-use super::options::Target;
 use crate::control::{Phase, StopMode, StopReport, WaitFor};
 use crate::failure::Failure;
 use crate::limits::STOP_DRAIN;
@@ -77,7 +76,7 @@ impl Daemon {
         for connection in &self.connections {
             let report = connection.report();
             let missing = self.queue.last().sequence.0.saturating_sub(report.durable.0);
-            if missing > 0 && !matches!(connection.target, Target::Null) {
+            if missing > 0 && !connection.is_null() {
                 left.push(format!("{}: {missing} changes were not made durable there", connection.target));
             }
         }

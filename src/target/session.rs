@@ -91,10 +91,7 @@ struct Session<'a> {
 }
 
 /// A durable point whose sync runs on a thread of its own.
-struct SyncUnderWay {
-    point: DurablePoint,
-    outcome: Receiver<io::Result<()>>,
-}
+struct SyncUnderWay(Receiver<(DurablePoint, io::Result<()>)>);
 
 impl Session<'_> {
     /// Until the connection ends; answers why.
@@ -246,9 +243,9 @@ impl Session<'_> {
     /// Begins a durable point when one is due and takes in what became of the last one.
     fn durable(&mut self) -> Result<(), String> {
         if let Some(sync) = self.sync.take() {
-            match sync.outcome.try_recv() {
-                Ok(outcome) => {
-                    self.applier.finish_durable(&sync.point, outcome).map_err(|fault| fault.to_string())?;
+            match sync.0.try_recv() {
+                Ok((point, outcome)) => {
+                    self.applier.finish_durable(&point, outcome).map_err(|fault| fault.to_string())?;
                     self.acknowledge();
                 }
                 Err(crossbeam_channel::TryRecvError::Empty) => self.sync = Some(sync),
@@ -297,8 +294,8 @@ impl Session<'_> {
     /// The connection is gone: what was received is performed, now it is made durable.
     fn finish(&mut self) {
         if let Some(sync) = self.sync.take()
-            && let Ok(outcome) = sync.outcome.recv()
-            && let Err(fault) = self.applier.finish_durable(&sync.point, outcome)
+            && let Ok((point, outcome)) = sync.0.recv()
+            && let Err(fault) = self.applier.finish_durable(&point, outcome)
         {
             log::warn!("the last durable point failed: {fault}");
         }
@@ -313,9 +310,9 @@ impl Session<'_> {
 
 fn start_sync(point: DurablePoint) -> io::Result<SyncUnderWay> {
     let (sender, outcome) = bounded(1);
-    let syncing = point.try_clone()?;
     std::thread::Builder::new().name("durable".into()).spawn(move || {
-        let _ = sender.send(syncing.sync());
+        let synced = point.sync();
+        let _ = sender.send((point, synced));
     })?;
-    Ok(SyncUnderWay { point, outcome })
+    Ok(SyncUnderWay(outcome))
 }

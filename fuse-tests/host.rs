@@ -1,0 +1,456 @@
+//! Starts and stops the product for a test, on the normal disk or on loop images, and cleans up
+//! whatever happens: after a panic too no mount, process, loop device or directory stays.
+//!
+//! `STANDIN_TEST_BIN` names another binary to test (an installed one), `STANDIN_TEST_DIR` another
+//! place for the directories.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, OpenOptions};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
+use rustix::mount::UnmountFlags;
+use tempfile::TempDir;
+
+use crate::tree::{self, Rules, Seen};
+
+/// From the start of the daemon to its line `ready`.
+const READY_MAX: Duration = Duration::from_secs(30);
+/// For a command that answers at once.
+pub const COMMAND_MAX: Duration = Duration::from_secs(30);
+/// For `wait-sync` after the largest load of these tests.
+const SYNC_MAX: Duration = Duration::from_secs(180);
+/// From SIGTERM to the end of the daemon, with a queue to drain.
+const STOP_MAX: Duration = Duration::from_secs(90);
+
+static HEAVY: Mutex<()> = Mutex::new(());
+
+/// Held by tests that load the machine, so that they do not run into each other's time-outs.
+pub fn heavy() -> MutexGuard<'static, ()> {
+    HEAVY.lock()
+}
+
+/// An empty directory on the normal disk (the build directory's): a tmpfs has other holes, xattrs
+/// and handles than what users protect.
+pub fn dir_on_disk() -> TempDir {
+    let base = std::env::var_os("STANDIN_TEST_DIR").unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
+    tempfile::Builder::new().prefix("standin-test-").tempdir_in(base).expect("a temporary directory")
+}
+
+/// Panics with what is missing where real mounts are impossible.
+pub fn require_host() {
+    assert!(rustix::process::geteuid().is_root(), "these tests mount file systems: run them as root");
+    if let Err(error) = OpenOptions::new().read(true).write(true).open("/dev/fuse") {
+        panic!(
+            "these tests need /dev/fuse: {error} (load the module `fuse`, or give the container the device)"
+        );
+    }
+}
+
+/// Path of a program that a test needs. Panics with its name where it is missing.
+pub fn require_program(name: &str) -> PathBuf {
+    let own = std::env::var_os("STANDIN_SUITE_BIN").unwrap_or_default();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places = std::env::split_paths(&own).chain(std::env::split_paths(&path));
+    let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    let found = places.chain(system).map(|place| place.join(name)).find(|path| path.is_file());
+    found.unwrap_or_else(|| {
+        panic!("`{name}` is missing: install it, or name its directory in STANDIN_SUITE_BIN")
+    })
+}
+
+/// Where a side of the test lives.
+#[derive(Clone, Copy)]
+pub enum Disk {
+    /// On the normal disk.
+    Plain,
+    /// On a file system of its own in a sparse file.
+    Image { kind: &'static str, mib: u64 },
+}
+
+/// Where the mount is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Over the protected directory: the backing tree cannot be seen while it is up.
+    Over,
+    /// Beside it (`--backing`): both can be seen.
+    Beside,
+}
+
+/// What a test wants.
+pub struct Setup {
+    pub source: Disk,
+    pub replica: Disk,
+    pub place: Place,
+    pub arguments: Vec<&'static str>,
+}
+
+impl Default for Setup {
+    fn default() -> Setup {
+        Setup { source: Disk::Plain, replica: Disk::Plain, place: Place::Beside, arguments: Vec::new() }
+    }
+}
+
+/// A loop image that is mounted; unmounted and detached on drop.
+struct Image(PathBuf);
+
+impl Image {
+    /// Makes a file system of `mib` MiB in a file below `base` and mounts it at `at`.
+    fn mount(base: &Path, at: PathBuf, kind: &str, mib: u64) -> Image {
+        let name = at.file_name().expect("a name").to_string_lossy();
+        let file = base.join(format!("{name}.image"));
+        fs::File::create_new(&file).and_then(|file| file.set_len(mib << 20)).expect("an image file");
+        fs::create_dir(&at).expect("a mount point");
+        run(Command::new(require_program(&format!("mkfs.{kind}"))).arg("-q").arg(&file));
+        run(Command::new("mount").args(["-o", "loop"]).arg(&file).arg(&at));
+        Image(at)
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        // `mount -o loop` made a device that detaches itself with the last user.
+        if rustix::mount::unmount(&self.0, UnmountFlags::empty()).is_err() {
+            let _ = rustix::mount::unmount(&self.0, UnmountFlags::DETACH);
+        }
+    }
+}
+
+/// Directories of one protected directory and, while it runs, its daemon.
+///
+/// Fields drop in order: the daemon is gone and unmounted before its disks, these before the
+/// directory that has their files.
+pub struct Protected {
+    daemon: Option<Daemon>,
+    place: Place,
+    arguments: Vec<&'static str>,
+    /// Where applications work.
+    pub mount: PathBuf,
+    /// The real directory on the source's disk. The same as `mount` with [`Place::Over`].
+    pub backing: PathBuf,
+    pub replica: PathBuf,
+    pub state: PathBuf,
+    pub run: PathBuf,
+    _images: Vec<Image>,
+    /// Has the mount points that are not the protected directory itself.
+    _mounts: TempDir,
+    pub base: TempDir,
+}
+
+impl Protected {
+    /// Directories beside each other, the daemon running, the mount up.
+    pub fn start(setup: Setup) -> Protected {
+        let mut protected = Protected::prepare(setup);
+        protected.start_again();
+        protected
+    }
+
+    /// Only the directories.
+    pub fn prepare(setup: Setup) -> Protected {
+        require_host();
+        let base = dir_on_disk();
+        // Short, for the names of sockets, and open to all users, for tests by other users.
+        let mounts = tempfile::Builder::new().prefix("s").tempdir().expect("a temporary directory");
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(mounts.path(), open).expect("our own directory");
+        let mut images = Vec::new();
+        let mut side = |name: &str, disk: Disk| {
+            let mut at = base.path().to_path_buf();
+            if let Disk::Image { kind, mib } = disk {
+                at = mounts.path().join(name);
+                images.push(Image::mount(base.path(), at.clone(), kind, mib));
+            }
+            fs::create_dir(at.join(name)).expect("a directory");
+            at.join(name)
+        };
+        let (backing, replica) = (side("source", setup.source), side("replica", setup.replica));
+        let mount = match setup.place {
+            Place::Over => backing.clone(),
+            Place::Beside => mounts.path().join("m"),
+        };
+        let (state, run) = (base.path().join("state"), base.path().join("run"));
+        for dir in [&mount, &state, &run] {
+            fs::create_dir_all(dir).expect("a directory");
+        }
+        let arguments = setup.arguments;
+        Protected {
+            daemon: None,
+            place: setup.place,
+            arguments,
+            mount,
+            backing,
+            replica,
+            state,
+            run,
+            _images: images,
+            _mounts: mounts,
+            base,
+        }
+    }
+
+    /// The command line of `protect` for these directories.
+    pub fn protect_command(&self) -> Command {
+        let mut to = OsString::from("local:");
+        to.push(&self.replica);
+        let mut command = standin(&self.run);
+        command.arg("protect").arg(&self.mount).arg("--to").arg(to).arg("--state").arg(&self.state);
+        if self.place == Place::Beside {
+            command.arg("--backing").arg(&self.backing);
+        }
+        command.args(&self.arguments);
+        command
+    }
+
+    /// Starts the daemon on the same directories and waits for its line `ready`.
+    pub fn start_again(&mut self) {
+        assert!(self.daemon.is_none(), "it runs already");
+        let mut daemon = Daemon::spawn(self.protect_command());
+        daemon.wait_ready();
+        assert!(is_mounted(&self.mount), "ready, but nothing is mounted on {}", self.mount.display());
+        self.daemon = Some(daemon);
+    }
+
+    /// Waits until everything written before is on the replica.
+    #[track_caller]
+    pub fn wait_sync(&self) {
+        let output = output_within(standin(&self.run).arg("wait-sync"), SYNC_MAX);
+        assert!(output.status.success(), "wait-sync: {}{}", describe(&output), self.stderr());
+    }
+
+    /// Text of `status --json`. Its exit code says how things are (0 well, 1 warning, 2 critical);
+    /// all three are answers.
+    #[track_caller]
+    pub fn status(&self) -> String {
+        let output = output_within(standin(&self.run).args(["status", "--json"]), COMMAND_MAX);
+        let answered = output.status.code().is_some_and(|code| code <= 2) && output.stdout.starts_with(b"{");
+        assert!(answered, "status: {}{}", describe(&output), self.stderr());
+        String::from_utf8(output.stdout).expect("JSON is UTF-8")
+    }
+
+    /// Waits until everything is applied, then compares backing tree and replica.
+    #[track_caller]
+    pub fn assert_in_sync(&self) -> Seen {
+        self.assert_in_sync_by(&Rules::default())
+    }
+
+    /// As [`Protected::assert_in_sync`], by own rules.
+    #[track_caller]
+    pub fn assert_in_sync_by(&self, rules: &Rules) -> Seen {
+        self.wait_sync();
+        assert!(self.place == Place::Beside, "the backing tree is under the mount: stop first");
+        tree::assert_same_by(&self.backing, &self.replica, rules)
+    }
+
+    /// SIGTERM: the daemon drains, unmounts and ends with 0. Gives what it said on stderr.
+    #[track_caller]
+    pub fn stop(&mut self) -> String {
+        let mut daemon = self.daemon.take().expect("it runs");
+        daemon.signal(libc::SIGTERM);
+        let status = daemon.wait(STOP_MAX);
+        let said = daemon.stderr.lock().clone();
+        assert!(status.is_some_and(|status| status.success()), "stop: {status:?}\n{said}");
+        assert!(!is_mounted(&self.mount), "still mounted after the stop\n{said}");
+        said
+    }
+
+    /// kill -9 of the daemon. The mount stays behind, dead or held.
+    pub fn kill9(&mut self) {
+        let mut daemon = self.daemon.take().expect("it runs");
+        daemon.signal(libc::SIGKILL);
+        let status = daemon.wait(COMMAND_MAX).expect("SIGKILL ends it");
+        assert_eq!(status.signal(), Some(libc::SIGKILL));
+    }
+
+    /// What the running daemon has said on stdout (complete lines) and stderr.
+    pub fn said(&self) -> String {
+        self.daemon.as_ref().map(|daemon| daemon.said()).unwrap_or_default()
+    }
+
+    fn stderr(&self) -> String {
+        self.daemon.as_ref().map(|daemon| daemon.stderr.lock().clone()).unwrap_or_default()
+    }
+}
+
+impl Drop for Protected {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the daemon said:\n{}", self.said());
+        }
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.signal(libc::SIGKILL);
+            let _ = daemon.child.wait();
+        }
+        clear_mounts(&self.mount);
+    }
+}
+
+/// A running daemon with what it says.
+struct Daemon {
+    child: Child,
+    lines: Receiver<String>,
+    stdout: Vec<String>,
+    stderr: Arc<Mutex<String>>,
+}
+
+impl Daemon {
+    fn spawn(mut command: Command) -> Daemon {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let (sender, lines) = channel();
+        let stdout = child.stdout.take().expect("piped");
+        std::thread::spawn(move || {
+            BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        let stderr = Arc::new(Mutex::new(String::new()));
+        let (reader, said) = (child.stderr.take().expect("piped"), stderr.clone());
+        std::thread::spawn(move || {
+            for line in BufReader::new(reader).lines().map_while(Result::ok) {
+                *said.lock() += &(line + "\n");
+            }
+        });
+        Daemon { child, lines, stdout: Vec::new(), stderr }
+    }
+
+    fn wait_ready(&mut self) {
+        let deadline = Instant::now() + READY_MAX;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => {
+                    let ready = line == "ready" || line.starts_with("ready ");
+                    self.stdout.push(line);
+                    if ready {
+                        return;
+                    }
+                }
+                Err(why) => {
+                    let _ = self.child.kill();
+                    let status = self.child.wait();
+                    // The rest of stderr arrives through its own thread.
+                    std::thread::sleep(Duration::from_millis(100));
+                    let why = match why {
+                        RecvTimeoutError::Timeout => "not in time",
+                        RecvTimeoutError::Disconnected => "it ended",
+                    };
+                    panic!("no line `ready`: {why}, {status:?}\n{}", self.said());
+                }
+            }
+        }
+    }
+
+    fn said(&self) -> String {
+        format!("{}\n{}", self.stdout.join("\n"), self.stderr.lock())
+    }
+
+    fn signal(&self, signal: i32) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let signal = rustix::process::Signal::from_named_raw(signal).expect("a named signal");
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+
+    fn wait(&mut self, max: Duration) -> Option<ExitStatus> {
+        let status = wait_within(&mut self.child, max);
+        if status.is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        status
+    }
+}
+
+/// The product's binary, with its run directory.
+pub fn standin(run: &Path) -> Command {
+    let mut command = Command::new(binary());
+    command.arg("--run").arg(run);
+    command
+}
+
+/// The binary under test.
+pub fn binary() -> OsString {
+    std::env::var_os("STANDIN_TEST_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_standin").into())
+}
+
+/// Runs a command that must succeed.
+#[track_caller]
+pub fn run(command: &mut Command) -> Output {
+    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", describe(&output));
+    output
+}
+
+/// Status and both outputs, for messages.
+pub fn describe(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    format!("{}\n{}\n{}", output.status, text(&output.stdout), text(&output.stderr))
+}
+
+/// Runs a command that must end in time; it is killed if it does not.
+#[track_caller]
+pub fn output_within(command: &mut Command, max: Duration) -> Output {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let stdout = read_all(child.stdout.take().expect("piped"));
+    let stderr = read_all(child.stderr.take().expect("piped"));
+    let status = wait_within(&mut child, max);
+    if status.is_none() {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    let status = status.unwrap_or_else(|| panic!("{command:?}: did not end within {max:?}"));
+    Output { status, stdout: stdout.join().expect("a reader"), stderr: stderr.join().expect("a reader") }
+}
+
+fn read_all(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = from.read_to_end(&mut bytes);
+        bytes
+    })
+}
+
+fn wait_within(child: &mut Child, max: Duration) -> Option<ExitStatus> {
+    let deadline = Instant::now() + max;
+    loop {
+        if let Some(status) = child.try_wait().expect("our own child") {
+            return Some(status);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whether something is mounted exactly there. Does not touch the mount, which may be dead.
+pub fn is_mounted(at: &Path) -> bool {
+    !mounts_at(at).is_empty()
+}
+
+/// Device numbers (`major:minor`) of what is mounted there.
+fn mounts_at(at: &Path) -> Vec<String> {
+    let Ok(parent) = fs::canonicalize(at.parent().expect("no root")) else { return Vec::new() };
+    let wanted = parent.join(at.file_name().expect("a name"));
+    let table = fs::read("/proc/self/mountinfo").expect("/proc is mounted");
+    let lines =
+        table.split(|&byte| byte == b'\n').map(|line| line.split(|&byte| byte == b' ').collect::<Vec<_>>());
+    lines
+        .filter(|fields| fields.len() > 4 && OsStr::from_bytes(fields[4]) == wanted)
+        .map(|fields| String::from_utf8_lossy(fields[2]).into_owned())
+        .collect()
+}
+
+/// Takes away all mounts at a place, also hanging ones: their connections are aborted first.
+fn clear_mounts(at: &Path) {
+    for device in mounts_at(at) {
+        let connection = device.rsplit(':').next().unwrap_or_default();
+        let _ = fs::write(format!("/sys/fs/fuse/connections/{connection}/abort"), "1");
+        let _ = rustix::mount::unmount(at, UnmountFlags::DETACH);
+    }
+}

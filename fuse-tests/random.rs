@@ -1,0 +1,116 @@
+//! Random operations from three threads that hold handles across renames and unlinks, then
+//! backing tree against replica, and the mount's view against the backing tree.
+//!
+//! `STANDIN_SEED=x` runs one seed, `STANDIN_SEEDS=n` so many new ones, `STANDIN_OPS=n` sets the
+//! operations of each thread. Threads race, so a seed replays what each did, not who was first.
+
+mod worker;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use crate::host::{Protected, Setup, heavy};
+use crate::tree::{self, Rules};
+use worker::{KINDS, Worker};
+
+const THREADS: u64 = 3;
+const OPS: u64 = 3000;
+
+/// splitmix64 (Steele, Lea, Flood 2014): every seed gives a full-period sequence.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `end`.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
+}
+
+/// A number from the environment.
+pub fn setting(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+/// Seeds to run: the one that is named, else as many new ones as wanted.
+fn seeds() -> Vec<u64> {
+    if let Some(seed) = setting("STANDIN_SEED") {
+        return vec![seed];
+    }
+    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let mut random = Random(clock.as_nanos() as u64);
+    (0..setting("STANDIN_SEEDS").unwrap_or(1)).map(|_| random.next() >> 16).collect()
+}
+
+/// Lets all threads work below `root`; gives how often each kind of operation succeeded.
+fn work(root: &Path, seed: u64, ops: u64) -> BTreeMap<&'static str, u64> {
+    let directory = File::open(root).expect("the root");
+    let fd = directory.as_fd();
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| scope.spawn(move || Worker::new(fd, root, Random(seed ^ (thread << 56))).run(ops)))
+            .collect();
+        threads.into_iter().map(|thread| thread.join().expect("a worker")).collect()
+    });
+    let mut done = BTreeMap::new();
+    for (worker, unexpected) in results {
+        assert!(unexpected.is_empty(), "seed {seed}: errors that no disk gives:\n{}", unexpected.join("\n"));
+        worker.into_iter().for_each(|(kind, count)| *done.entry(kind).or_default() += count);
+    }
+    done
+}
+
+fn prepare(root: &Path) {
+    for outer in worker::DIRECTORIES {
+        for inner in worker::DIRECTORIES {
+            fs::create_dir_all(root.join(outer).join(inner)).expect("a directory");
+        }
+    }
+}
+
+fn run_seed(seed: u64) {
+    println!("STANDIN_SEED={seed}");
+    let protected = Protected::start(Setup::default());
+    prepare(&protected.mount);
+    let ops = setting("STANDIN_OPS").unwrap_or(OPS);
+    let done = work(&protected.mount, seed, ops);
+    println!("{done:?}");
+    if ops >= OPS {
+        let never: Vec<_> =
+            KINDS.iter().map(|(kind, _)| kind).filter(|kind| !done.contains_key(*kind)).collect();
+        assert!(never.is_empty(), "seed {seed}: never succeeded: {never:?}");
+    }
+    let rules = Rules { hole_slack: 64 * 1024, ..Rules::default() };
+    let seen = protected.assert_in_sync_by(&rules);
+    assert!(seen.objects > 20, "seed {seed}: {seen:?}");
+    let rules = Rules { ignore_times: true, ignore_holes: true, ..Rules::default() };
+    tree::assert_same_by(&protected.mount, &protected.backing, &rules);
+}
+
+#[test]
+fn random_operations_arrive() {
+    let _alone = heavy();
+    seeds().into_iter().for_each(run_seed);
+}
+
+/// The operations must be what disks answer as well; else an error on the mount proves nothing.
+#[test]
+fn random_operations_work_on_a_plain_directory() {
+    let dir = crate::host::dir_on_disk();
+    prepare(dir.path());
+    work(dir.path(), 1, 500);
+}

@@ -1,0 +1,164 @@
+//! Ops on names. What a name holds is compared with the op's object before it is taken away:
+//! a mismatch means that somebody else wrote into the replica, and nothing is removed blindly.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FileType, RenameFlags};
+use rustix::io::Errno;
+
+use super::fault::Fault;
+use super::inode;
+use super::perform::Doubt;
+use super::replica::Replica;
+use crate::packet::{Entry, Name, ObjectId, Replaced, Whiteout};
+use crate::sys::FileHandle;
+
+impl Replica {
+    pub(super) fn link(&mut self, object: ObjectId, at: &Entry, doubt: Doubt) -> Result<(), Fault> {
+        let dir = self.directory(at.dir)?;
+        let file = self.object(object)?;
+        if doubt == Doubt::MayBeDone && self.name_holds(&dir, &at.name)? == Some(self.known_handle(object)?) {
+            return Ok(());
+        }
+        match rustix::fs::linkat(&*file, c"", &*dir, at.name.as_bytes(), AtFlags::EMPTY_PATH) {
+            Err(Errno::EXIST) => Err(taken(&at.name)),
+            result => result.map_err(Fault::system("link")),
+        }
+    }
+
+    pub(super) fn unlink(
+        &mut self,
+        at: &Entry,
+        object: ObjectId,
+        links: u32,
+        doubt: Doubt,
+    ) -> Result<(), Fault> {
+        self.remove_name(at, object, AtFlags::empty(), doubt)?;
+        if links == 0 { self.forget(object) } else { Ok(()) }
+    }
+
+    pub(super) fn remove_directory(
+        &mut self,
+        at: &Entry,
+        object: ObjectId,
+        doubt: Doubt,
+    ) -> Result<(), Fault> {
+        self.remove_name(at, object, AtFlags::REMOVEDIR, doubt)?;
+        self.forget(object)
+    }
+
+    fn remove_name(
+        &mut self,
+        at: &Entry,
+        object: ObjectId,
+        flags: AtFlags,
+        doubt: Doubt,
+    ) -> Result<(), Fault> {
+        let dir = self.directory(at.dir)?;
+        if doubt == Doubt::MayBeDone && self.name_holds(&dir, &at.name)?.is_none() {
+            return Ok(());
+        }
+        self.must_hold(&dir, &at.name, object)?;
+        let what = if flags == AtFlags::REMOVEDIR { "remove a directory" } else { "unlink" };
+        rustix::fs::unlinkat(&*dir, at.name.as_bytes(), flags).map_err(Fault::system(what))
+    }
+
+    pub(super) fn rename(
+        &mut self,
+        from: &Entry,
+        to: &Entry,
+        object: ObjectId,
+        replaced: Option<&Replaced>,
+        whiteout: Option<&Whiteout>,
+        doubt: Doubt,
+    ) -> Result<(), Fault> {
+        let (from_dir, to_dir) = (self.directory(from.dir)?, self.directory(to.dir)?);
+        let done = doubt == Doubt::MayBeDone && {
+            let handle = Some(self.known_handle(object)?);
+            self.name_holds(&to_dir, &to.name)? == handle && self.name_holds(&from_dir, &from.name)? != handle
+        };
+        if !done {
+            self.must_hold(&from_dir, &from.name, object)?;
+            let mut flags = RenameFlags::NOREPLACE;
+            if let Some(replaced) = replaced {
+                self.must_hold(&to_dir, &to.name, replaced.object)?;
+                flags = RenameFlags::empty();
+            }
+            if whiteout.is_some() {
+                flags |= RenameFlags::WHITEOUT;
+            }
+            self.rename_names((&from_dir, &from.name), (&to_dir, &to.name), flags)?;
+        }
+        if let Some(Replaced { object, links: 0 }) = replaced {
+            self.forget(*object)?;
+        }
+        whiteout.map_or(Ok(()), |whiteout| self.adopt_whiteout(&from_dir, &from.name, whiteout))
+    }
+
+    pub(super) fn exchange(
+        &mut self,
+        left: (&Entry, ObjectId),
+        right: (&Entry, ObjectId),
+        doubt: Doubt,
+    ) -> Result<(), Fault> {
+        let (left_dir, right_dir) = (self.directory(left.0.dir)?, self.directory(right.0.dir)?);
+        if doubt == Doubt::MayBeDone
+            && self.name_holds(&left_dir, &left.0.name)? == Some(self.known_handle(right.1)?)
+            && self.name_holds(&right_dir, &right.0.name)? == Some(self.known_handle(left.1)?)
+        {
+            return Ok(());
+        }
+        self.must_hold(&left_dir, &left.0.name, left.1)?;
+        self.must_hold(&right_dir, &right.0.name, right.1)?;
+        let (left, right) = (left.0.name.as_bytes(), right.0.name.as_bytes());
+        rustix::fs::renameat_with(&*left_dir, left, &*right_dir, right, RenameFlags::EXCHANGE)
+            .map_err(Fault::system("exchange"))
+    }
+
+    /// Errors: [`Fault::Mismatch`] where the name holds nothing or something else.
+    fn must_hold(&self, dir: &File, name: &Name, object: ObjectId) -> Result<(), Fault> {
+        let known = self.known_handle(object)?;
+        match self.name_holds(dir, name)? {
+            Some(found) if found == known => Ok(()),
+            Some(_) => Err(Fault::Mismatch(format!(
+                "{name:?} is not object {object}: somebody else put something in its place"
+            ))),
+            None => Err(Fault::Mismatch(format!("{name:?} (object {object}) is not there any more"))),
+        }
+    }
+
+    fn rename_names(
+        &self,
+        (from_dir, from): (&Arc<File>, &Name),
+        (to_dir, to): (&Arc<File>, &Name),
+        flags: RenameFlags,
+    ) -> Result<(), Fault> {
+        let rename =
+            |flags| rustix::fs::renameat_with(&**from_dir, from.as_bytes(), &**to_dir, to.as_bytes(), flags);
+        match rename(flags) {
+            Err(Errno::EXIST) if flags.contains(RenameFlags::NOREPLACE) => Err(taken(to)),
+            // A file system without "no replace": looked at first, then renamed.
+            Err(Errno::INVAL) if flags == RenameFlags::NOREPLACE => match self.name_holds(to_dir, to)? {
+                None => rename(RenameFlags::empty()).map_err(Fault::system("rename")),
+                Some(_) => Err(taken(to)),
+            },
+            result => result.map_err(Fault::system("rename")),
+        }
+    }
+
+    fn adopt_whiteout(&mut self, dir: &File, name: &Name, whiteout: &Whiteout) -> Result<(), Fault> {
+        let file = self.open_name(dir, name)?;
+        let stat = inode::stat(&file)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice || stat.st_rdev != 0 {
+            return Err(Fault::Mismatch(format!("{name:?} is not the whiteout that the rename left")));
+        }
+        inode::make_attributes(&file, &whiteout.attributes, &[])?;
+        let _handle: FileHandle = self.bind(whiteout.object, &file)?;
+        self.set_mtime_later(whiteout.object, whiteout.attributes.mtime)
+    }
+}
+
+fn taken(name: &Name) -> Fault {
+    Fault::Mismatch(format!("{name:?} is already there, it was not made by the source"))
+}

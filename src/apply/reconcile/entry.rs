@@ -1,0 +1,254 @@
+//! One entry of a listing: keep, claim, adopt or make the object, and correct it.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::io::Errno;
+
+use super::{Asked, NameMatch, Session, read_directory};
+use crate::apply::create::make;
+use crate::apply::fault::Fault;
+use crate::apply::inode;
+use crate::apply::replica::{Replica, c_name, open_beneath};
+use crate::packet::{Birth, ListedObject, Name, ObjectId};
+use crate::sys::{FileHandle, open_by_handle, proc_path};
+
+/// An object of the replica, behind an `O_PATH` descriptor.
+struct Found {
+    file: Arc<File>,
+    handle: FileHandle,
+    status: Stat,
+}
+
+/// An object at its listed name.
+enum Placed {
+    /// The id was bound to it before.
+    Kept(Found),
+    /// It had the name, and nobody knows what its content is.
+    Adopted(Found),
+    /// It was just made, empty.
+    Made(Found),
+}
+
+impl Session {
+    /// Makes one name what the source has there; `true` where the content of a file is wanted.
+    pub(super) fn reconcile(
+        &mut self,
+        replica: &mut Replica,
+        dir: &File,
+        entry: &ListedObject,
+    ) -> Result<bool, Fault> {
+        if Some(entry.object) == self.root {
+            return Err(Fault::Refused("the root directory inside itself"));
+        }
+        let placed = self.place(replica, dir, entry)?;
+        if entry.birth != Birth::File {
+            let (Placed::Kept(found) | Placed::Adopted(found) | Placed::Made(found)) = placed;
+            return self.correct(entry, &found).map(|()| false);
+        }
+        if self.asked.contains_key(&entry.object) {
+            // A further name of a file that was asked for: it is, or will be, as it should.
+            return Ok(false);
+        }
+        let is_adopted = matches!(placed, Placed::Adopted(_));
+        let in_doubt = self.incomplete.was_left_over(entry.object);
+        let (found, in_doubt) = match placed {
+            Placed::Kept(found) => (found, in_doubt || entry.suspect),
+            Placed::Adopted(found) if self.name_match == NameMatch::Compare => (found, entry.suspect),
+            Placed::Adopted(found) | Placed::Made(found) => (found, true),
+        };
+        if differs(entry, &found.status, in_doubt) {
+            self.incomplete.add(entry.object, found.handle)?;
+            self.asked.insert(entry.object, Asked { links: entry.links, is_copied: false });
+            return Ok(true);
+        }
+        if is_adopted {
+            self.incomplete.remove(entry.object)?;
+        }
+        self.correct(entry, &found).map(|()| false)
+    }
+
+    /// Corrects owner, mode and xattrs at once, and the mtime where nothing can change it later.
+    fn correct(&self, entry: &ListedObject, found: &Found) -> Result<(), Fault> {
+        inode::make_attributes(&*found.file, &entry.attributes, &entry.xattrs)?;
+        // A directory gets its mtime after its last entry.
+        if entry.birth != Birth::Directory && inode::mtime(&found.status) != entry.attributes.mtime {
+            inode::set_mtime(&*found.file, entry.attributes.mtime)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the object of an entry at its name.
+    fn place(&mut self, replica: &mut Replica, dir: &File, entry: &ListedObject) -> Result<Placed, Fault> {
+        let existing = find_name(dir, &entry.name)?;
+        let bound = replica.handle(entry.object)?;
+        match existing {
+            Some(found) if Some(found.handle) == bound => {
+                if self.fits(&found, entry)? {
+                    return Ok(Placed::Kept(found));
+                }
+                self.place_other(replica, dir, entry, Some(found), None)
+            }
+            existing => self.place_other(replica, dir, entry, existing, bound),
+        }
+    }
+
+    /// The name does not hold the object that the id is bound to.
+    fn place_other(
+        &mut self,
+        replica: &mut Replica,
+        dir: &File,
+        entry: &ListedObject,
+        existing: Option<Found>,
+        bound: Option<FileHandle>,
+    ) -> Result<Placed, Fault> {
+        let living = match bound {
+            Some(handle) => find_handle(replica, &handle)?,
+            None => None,
+        };
+        if let Some(found) = living
+            && self.fits(&found, entry)?
+        {
+            if existing.is_some() {
+                self.limbo.take(dir, &entry.name)?;
+            }
+            if bring_here(replica, dir, entry, &found)? {
+                return Ok(Placed::Kept(found));
+            }
+        } else if let Some(found) = existing {
+            if self.fits(&found, entry)? {
+                if entry.birth == Birth::File {
+                    self.incomplete.add(entry.object, found.handle)?;
+                }
+                replica.bind(entry.object, &*found.file)?;
+                return Ok(Placed::Adopted(found));
+            }
+            self.limbo.take(dir, &entry.name)?;
+        }
+        let found = self.make(replica, dir, entry)?;
+        Ok(Placed::Made(found))
+    }
+
+    /// Makes an empty object at a free name, root's alone until its attributes come.
+    fn make(&mut self, replica: &mut Replica, dir: &File, entry: &ListedObject) -> Result<Found, Fault> {
+        let (file, access) = make(dir.as_fd(), &entry.name, &entry.birth, 0o700)
+            .map_err(|error| Fault::System { what: "make an object", error })?;
+        let found = look_at(file)?;
+        replica.bind(entry.object, &*found.file)?;
+        replica.keep(entry.object, access, found.file.clone());
+        if !self.claims.claim(&found.handle, entry.object)? {
+            return Err(Fault::Refused("a new object that is another one already"));
+        }
+        Ok(found)
+    }
+
+    /// Whether an object can be the entry's: of its kind, and no other id's. Claims it if so.
+    fn fits(&mut self, found: &Found, entry: &ListedObject) -> Result<bool, Fault> {
+        Ok(is_born_as(found, &entry.birth)? && self.claims.claim(&found.handle, entry.object)?)
+    }
+}
+
+fn differs(entry: &ListedObject, status: &Stat, in_doubt: bool) -> bool {
+    let is_empty = entry.size == 0 && status.st_size == 0;
+    status.st_size as u64 != entry.size
+        || !is_empty && (in_doubt || inode::mtime(status) != entry.attributes.mtime)
+}
+
+fn find_name(dir: &File, name: &Name) -> Result<Option<Found>, Fault> {
+    match open_beneath(dir.as_fd(), name, OFlags::PATH, Mode::empty()) {
+        Ok(fd) => look_at(File::from(fd)).map(Some),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(Fault::system("open a name")(error)),
+    }
+}
+
+/// The object of a handle, where it still has a name.
+fn find_handle(replica: &Replica, handle: &FileHandle) -> Result<Option<Found>, Fault> {
+    match open_by_handle(replica.root().as_fd(), handle, libc::O_PATH | libc::O_NOFOLLOW) {
+        Ok(fd) => Ok(Some(look_at(File::from(fd))?).filter(|found| found.status.st_nlink > 0)),
+        Err(error) if error.raw_os_error() == Some(libc::ESTALE) => Ok(None),
+        Err(error) => Err(Fault::system("open by handle")(error)),
+    }
+}
+
+fn look_at(file: File) -> Result<Found, Fault> {
+    let handle = FileHandle::of(file.as_fd()).map_err(Fault::system("file handle"))?;
+    let status = inode::stat(&file)?;
+    Ok(Found { file: Arc::new(file), handle, status })
+}
+
+/// Same kind, same device numbers, same symlink target: what an object can never change.
+fn is_born_as(found: &Found, birth: &Birth) -> Result<bool, Fault> {
+    let device = (rustix::fs::major(found.status.st_rdev), rustix::fs::minor(found.status.st_rdev));
+    Ok(match (FileType::from_raw_mode(found.status.st_mode), birth) {
+        (FileType::RegularFile, Birth::File)
+        | (FileType::Directory, Birth::Directory)
+        | (FileType::Fifo, Birth::Fifo)
+        | (FileType::Socket, Birth::Socket) => true,
+        (FileType::CharacterDevice, Birth::CharDevice { major, minor })
+        | (FileType::BlockDevice, Birth::BlockDevice { major, minor }) => device == (*major, *minor),
+        (FileType::Symlink, Birth::Symlink { target }) => {
+            let link = rustix::fs::readlinkat(&*found.file, c"", Vec::new());
+            link.map_err(Fault::system("read a symlink"))?.as_bytes() == target.0
+        }
+        _ => false,
+    })
+}
+
+/// Gives an object of the replica this name, which is free: a directory moves, anything else gets
+/// a further name. `false` where it cannot come: it is gone, outside, or this would be a loop.
+fn bring_here(replica: &mut Replica, dir: &File, entry: &ListedObject, found: &Found) -> Result<bool, Fault> {
+    let name = c_name(&entry.name);
+    if entry.birth != Birth::Directory {
+        return match rustix::fs::linkat(&*found.file, c"", dir, name, AtFlags::EMPTY_PATH) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT | Errno::XDEV) => Ok(false),
+            Err(error) => Err(Fault::system("link an object to its name")(error)),
+        };
+    }
+    let Some((parent, old)) = find_parent(replica, entry.object, found)? else { return Ok(false) };
+    match rustix::fs::renameat_with(&parent, c_name(&old), dir, name, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(true),
+        // A loop; or it moved meanwhile.
+        Err(Errno::INVAL | Errno::NOENT | Errno::XDEV) => Ok(false),
+        Err(error) => Err(Fault::system("move a directory to its name")(error)),
+    }
+}
+
+/// Where a directory lies now; `None` where that is not in the replica or its limbo.
+fn find_parent(replica: &mut Replica, id: ObjectId, found: &Found) -> Result<Option<(File, Name)>, Fault> {
+    match replica.directory(id) {
+        Ok(_) => {}
+        Err(Fault::Outside { path, .. }) => {
+            log::warn!("directory {id} was moved out of the replica, to {path}: another one is made");
+            return Ok(None);
+        }
+        Err(Fault::MissingObject(_)) => return Ok(None),
+        Err(fault) => return Err(fault),
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let parent = rustix::fs::openat(&*found.file, c"..", flags, Mode::empty())
+        .map(File::from)
+        .map_err(Fault::system("open the parent of a directory"))?;
+    let holds = |name: &Name| replica.name_holds(&parent, name).map(|held| held == Some(found.handle));
+    let path = std::fs::read_link(proc_path(found.file.as_fd()));
+    let guess = path.ok().and_then(|path| Name::new(path.file_name()?.as_encoded_bytes()).ok());
+    if let Some(name) = guess
+        && holds(&name)?
+    {
+        return Ok(Some((parent, name)));
+    }
+    // A path longer than the kernel tells, or a rename in this moment.
+    for entry in read_directory(&parent)? {
+        let entry = entry.map_err(Fault::system("list a directory"))?;
+        if entry.ino() == found.status.st_ino
+            && let Ok(name) = Name::new(entry.file_name().to_bytes())
+            && holds(&name)?
+        {
+            return Ok(Some((parent, name)));
+        }
+    }
+    Ok(None)
+}

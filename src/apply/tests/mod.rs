@@ -1,0 +1,126 @@
+//! A source directory that is changed by plain system calls, the ops that say so, and a replica.
+
+mod crash;
+mod doubt;
+mod hostile;
+mod model;
+mod ops;
+mod source;
+mod tree;
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use super::*;
+use crate::packet::*;
+use source::Source;
+
+const SET: SetId = SetId(0x5e7);
+
+/// A source and its replica, in step through `say`.
+struct Pair {
+    temp: TempDir,
+    source: Source,
+    places: Places,
+    applier: Option<Applier>,
+}
+
+type Said = (Op, Vec<u8>);
+
+impl Pair {
+    fn new() -> Pair {
+        Self::with_replica(|temp| temp.join("replica"))
+    }
+
+    fn with_replica(root: impl FnOnce(&Path) -> PathBuf) -> Pair {
+        let temp = tempfile::tempdir().unwrap();
+        let root = root(temp.path());
+        std::fs::create_dir(temp.path().join("source")).unwrap();
+        std::fs::create_dir_all(&root).unwrap();
+        let source = Source { root: temp.path().join("source") };
+        let places = Places::beside(&root, &temp.path().join("state"));
+        let mut replica = Replica::open(&places, SET).unwrap();
+        replica.bind_root(source.id("")).unwrap();
+        let origin = Position::origin(Epoch { number: 1, writer: 2 }, Incarnation(3));
+        replica.adopt(origin).unwrap();
+        replica.mark_good().unwrap();
+        Pair { temp, source, places, applier: Some(Applier::new(replica)) }
+    }
+
+    fn applier(&mut self) -> &mut Applier {
+        self.applier.as_mut().unwrap()
+    }
+
+    fn replica(&self, path: &str) -> PathBuf {
+        self.places.root.join(path)
+    }
+
+    /// The process dies: nothing is synced or settled. Another one opens the replica.
+    fn crash(&mut self) {
+        drop(self.applier.take());
+        self.applier = Some(Applier::new(Replica::open(&self.places, SET).unwrap()));
+    }
+
+    fn frame(&mut self, said: &Said) -> Frame {
+        frame_after(&self.applier().replica().applied(), said)
+    }
+
+    fn try_say(&mut self, said: &Said) -> Outcome {
+        let frame = self.frame(said);
+        self.applier().handle(&frame)
+    }
+
+    #[track_caller]
+    fn say(&mut self, said: Said) {
+        match self.try_say(&said) {
+            Outcome::Applied => {}
+            other => panic!("{:?}: {other:?}", said.0),
+        }
+    }
+
+    /// Text of the fault; the op must not go through.
+    #[track_caller]
+    fn fails(&mut self, said: &Said) -> String {
+        match self.try_say(said) {
+            Outcome::Retry(retry) => retry.fault.to_string(),
+            other => panic!("{:?}: {other:?}", said.0),
+        }
+    }
+
+    #[track_caller]
+    fn assert_same(&mut self) {
+        self.applier().rest().unwrap();
+        tree::assert_same(&self.source.root, &self.places.root);
+    }
+}
+
+fn frame_after(last: &Position, (op, payload): &Said) -> Frame {
+    let header = encode_packet_header(b"", op);
+    let digest = HeaderDigest::of(&header, payload.len());
+    Frame {
+        position: last.next(digest),
+        digest,
+        header: FrameHeader::Packet(PacketHeader { path: Bounded(Vec::new()), op: op.clone() }),
+        payload: Bytes::copy_from_slice(payload),
+    }
+}
+
+/// Takes a mount away again, whatever the test does.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn tmpfs(at: &Path, size: &str) -> Mounted {
+        let data = std::ffi::CString::new(format!("size={size}")).unwrap();
+        rustix::mount::mount("none", at, "tmpfs", rustix::mount::MountFlags::empty(), data.as_c_str())
+            .unwrap();
+        Mounted(at.to_owned())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}

@@ -1,0 +1,158 @@
+//! Both ends in one process: a backing directory, a replica, and channels between them.
+
+mod cases;
+mod mutations;
+mod random;
+mod tree;
+
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use crossbeam_channel::unbounded;
+
+use super::*;
+use crate::apply::{NameMatch, Places, Reconcile, Replica};
+use crate::packet::{
+    DataState, Epoch, FrameHeader, Incarnation, ItemHeader, ItemNumber, LaneItem, PREFIX_LEN, Position,
+    Prefix, SetId, TargetMessage, Timestamp, item_frame,
+};
+
+/// A source tree and its replica.
+struct Pair {
+    dir: tempfile::TempDir,
+    source: PathBuf,
+    places: Places,
+    name_match: NameMatch,
+}
+
+/// What a copy came to.
+#[derive(Debug)]
+struct Outcome {
+    report: CopyReport,
+    orphans: u64,
+    progress: ProgressSnapshot,
+    /// Lane items that the target performed.
+    items: usize,
+}
+
+impl Pair {
+    fn new() -> Pair {
+        assert!(rustix::process::geteuid().is_root(), "these tests need root");
+        let dir = tempfile::tempdir().unwrap();
+        let (source, replica) = (dir.path().join("source"), dir.path().join("replica"));
+        fs::create_dir(&source).unwrap();
+        fs::create_dir(&replica).unwrap();
+        let places = Places::beside(&replica, &dir.path().join("state"));
+        Pair { dir, source, places, name_match: NameMatch::Copy }
+    }
+
+    fn replica(&self) -> &Path {
+        &self.places.root
+    }
+
+    fn open_replica(&self) -> Replica {
+        Replica::open(&self.places, SetId(7)).unwrap()
+    }
+
+    fn copy(&self) -> Outcome {
+        self.copy_since(None)
+    }
+
+    fn copy_since(&self, suspect_since: Option<Timestamp>) -> Outcome {
+        self.run(suspect_since, usize::MAX).expect("the copy comes to its end")
+    }
+
+    /// Lets the target vanish after so many items.
+    fn copy_interrupted(&self, items: usize) {
+        assert!(self.run(None, items).is_none(), "the copy is longer than {items} items");
+        assert_eq!(self.open_replica().data().state, DataState::Bad);
+    }
+
+    /// `None` where the copy was cut off.
+    fn run(&self, suspect_since: Option<Timestamp>, cut_after: usize) -> Option<Outcome> {
+        let (sink, items) = item_channel(16);
+        let (answer, wanted) = unbounded();
+        let progress = Arc::new(CopyProgress::new());
+        let backing = OwnedFd::from(File::open(&self.source).unwrap());
+        let copy = FirstCopy::new(backing, 3, suspect_since, sink, wanted, progress.clone());
+        let source = std::thread::spawn(move || copy.run());
+        let (mut replica, mut reconcile) = (self.open_replica(), Reconcile::with_name_match(self.name_match));
+        let (mut count, mut orphans) = (0, None);
+        for NumberedItem { number, item, payload } in items.iter().take(cut_after) {
+            count += 1;
+            check_encodes(number, &item);
+            let name = item.name();
+            let answers = reconcile
+                .handle_item(&mut replica, position(), number, item, &payload)
+                .unwrap_or_else(|fault| panic!("{name}: {fault}"));
+            for message in answers {
+                match message {
+                    TargetMessage::Wanted { listing, objects } => {
+                        answer.send(Wanted { listing, objects }).unwrap()
+                    }
+                    TargetMessage::Resynchronised { end, orphans: count } => {
+                        assert_eq!(end, number);
+                        orphans = Some(count);
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        drop((items, answer));
+        let report = match source.join().unwrap() {
+            Ok(report) => report,
+            Err(CopyError::Gone) => return None,
+            Err(error) => panic!("{error}"),
+        };
+        let orphans = orphans?;
+        assert!(report.end.is_some());
+        assert_eq!(replica.data().state, DataState::Good);
+        assert_eq!((replica.applied(), replica.durable()), (position(), position()));
+        assert!(!self.places.state.join("claims").exists());
+        Some(Outcome { report, orphans, progress: progress.snapshot(), items: count })
+    }
+
+    /// Copies, compares everything, and copies again: nothing may be left to do.
+    fn converges(&self) -> Outcome {
+        let outcome = self.copy();
+        self.check_equal();
+        outcome
+    }
+
+    #[track_caller]
+    fn check_equal(&self) {
+        tree::assert_equal(&self.source, self.replica());
+    }
+
+    /// Every orphan: path below the directory of its batch, and content.
+    fn orphans(&self) -> Vec<(String, Vec<u8>)> {
+        let mut found = Vec::new();
+        let Ok(batches) = fs::read_dir(self.places.limbo.join("orphans")) else { return found };
+        for batch in batches {
+            let batch = batch.unwrap().path();
+            for (name, node) in tree::nodes(&batch) {
+                if let Some(content) = node.content {
+                    found.push((String::from_utf8_lossy(&name).into_owned(), content));
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+}
+
+fn position() -> Position {
+    Position::origin(Epoch { number: 3, writer: 5 }, Incarnation(9))
+}
+
+/// Every item must fit into its bounds on the wire and come back as it was.
+fn check_encodes(number: ItemNumber, item: &LaneItem) {
+    let header = ItemHeader { number, item: item.clone() };
+    let encoded = item_frame(&position(), &header, Bytes::new());
+    let raw: &[u8; PREFIX_LEN] = encoded.head.first_chunk().unwrap();
+    let frame = Prefix::decode(raw).unwrap().frame(raw, &encoded.head[PREFIX_LEN..], Bytes::new()).unwrap();
+    assert_eq!(frame.header, FrameHeader::Item(header));
+}
