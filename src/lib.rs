@@ -21,12 +21,14 @@
 //! - [`control`]: the unix socket and the words of the status; [`cli`]: the commands
 //! - [`source`], [`target`]: the two daemons, where the rooms meet; rooms do not import each other
 //! - [`preflight`]: what is checked before a mount; [`failure`]: errors for people
+//! - [`bench`]: what the mount costs, and how fast a replica follows
 //! - [`store`], [`xattr`], [`limits`], [`sys`]: small durable files; extended attributes; every
 //!   bound; all unsafe code
 //!
 //! The data plane (intercept, queue, link, apply) never waits for the control plane.
 
 pub mod apply;
+pub mod bench;
 pub mod cli;
 pub mod control;
 pub mod failure;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::bench::Bench;
 use super::units::{parse_duration, parse_size};
 use crate::limits::QUEUE_MEMORY;
 use crate::source::Target;
@@ -52,6 +53,8 @@ pub enum Command {
     Stop(Stop),
     /// Check this machine and a directory before they are used
     Doctor(Doctor),
+    /// Measure what the mount costs here, side by side with the plain directory
+    Bench(Bench),
     #[command(flatten)]
     Planned(Planned),
 }

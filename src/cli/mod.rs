@@ -4,6 +4,7 @@
 //! daemon by the socket files of the run directory ([`find`]).
 
 pub mod args;
+pub mod bench;
 mod doctor;
 mod find;
 mod output;
@@ -37,6 +38,7 @@ pub fn main() -> ExitCode {
         Command::WaitSync(args) => wait_sync::run(&common, &args),
         Command::Stop(args) => stop::run(&common, &args),
         Command::Doctor(args) => doctor::run(&common, &args),
+        Command::Bench(args) => bench::run(&common, &args),
         Command::Planned(planned) => Err(planned::refusal(&planned)),
     };
     ExitCode::from(result.unwrap_or_else(|failure| {

@@ -1,11 +1,15 @@
 //! All unsafe code, one system call a function; everything else goes through rustix.
 
+mod child;
+mod clock;
 mod handle;
 mod mapping;
 mod memory;
 mod peer;
 mod thread;
 
+pub use child::spawn_bound;
+pub use clock::clock_ticks;
 pub use handle::{FileHandle, open_by_handle};
 pub use mapping::SharedPage;
 pub use memory::give_back_memory;

@@ -1,0 +1,88 @@
+//! Making caches forget a file, and proof that they did.
+
+use std::fs::{self, File};
+use std::io::IoSliceMut;
+use std::path::Path;
+
+use rustix::fs::Advice;
+use rustix::io::{Errno, ReadWriteFlags};
+use serde::Serialize;
+
+use super::error::{Context, Error, Result};
+use super::place::Place;
+
+/// Looked at in a file to see whether it is cached.
+const PROBES: u64 = 64;
+
+/// How the caches were emptied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cooling {
+    /// `posix_fadvise(DONTNEED)` on the backing file and through the mount.
+    Advice,
+    /// `/proc/sys/vm/drop_caches`, because the advice was not followed.
+    DropCaches,
+}
+
+/// Makes the file of a place cold on all levels.
+///
+/// Errors: the file stays cached whatever is done.
+pub fn cool(place: &Place, name: &str) -> Result<Cooling> {
+    let backing = place.backing.join(name);
+    // Dirty pages would stay.
+    File::open(&backing).at(&backing)?.sync_all().at(&backing)?;
+    for path in [place.dir.join(name), backing.clone()] {
+        let file = File::open(&path).at(&path)?;
+        rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).at(&path)?;
+    }
+    if !is_cached(&backing)? {
+        return Ok(Cooling::Advice);
+    }
+    let knob = Path::new("/proc/sys/vm/drop_caches");
+    fs::write(knob, "1").at(knob)?;
+    if is_cached(&backing)? {
+        return Err(Error::Wrong(format!("{} stays in the page cache", backing.display())));
+    }
+    Ok(Cooling::DropCaches)
+}
+
+/// Whether any of some places of a file is in the page cache. Where the file system cannot tell
+/// (no RWF_NOWAIT), it counts as not cached. Asking brings the probed pages into the cache.
+fn is_cached(path: &Path) -> Result<bool> {
+    let file = File::open(path).at(path)?;
+    // One page a probe, nothing around it.
+    rustix::fs::fadvise(&file, 0, None, Advice::Random).at(path)?;
+    let len = file.metadata().at(path)?.len();
+    for probe in 0..PROBES {
+        let mut byte = [0];
+        let offset = len / PROBES * probe;
+        match rustix::io::preadv2(&file, &mut [IoSliceMut::new(&mut byte)], offset, ReadWriteFlags::NOWAIT) {
+            Ok(0) | Err(Errno::AGAIN | Errno::OPNOTSUPP) => {}
+            Ok(_) => return Ok(true),
+            Err(error) => return Err(error).at(path),
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::line::Variant;
+
+    #[test]
+    fn a_file_just_written_is_cached_and_then_cold() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        fs::write(dir.path().join("file"), vec![1; 4 << 20]).unwrap();
+        assert!(is_cached(&dir.path().join("file")).unwrap());
+        let place = Place {
+            variant: Variant::Native,
+            mount: None,
+            dir: dir.path().to_owned(),
+            backing: dir.path().to_owned(),
+            replica: None,
+        };
+        // It looks itself whether it worked.
+        cool(&place, "file").unwrap();
+    }
+}

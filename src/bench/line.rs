@@ -1,0 +1,155 @@
+//! What is measured, by name.
+
+use std::fmt;
+
+use clap::ValueEnum;
+use serde::{Serialize, Serializer};
+
+/// One line of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Line {
+    /// 1 MiB sequential writes into a new file
+    #[value(name = "write-1m")]
+    Write1M,
+    /// 128 KiB sequential writes into a new file
+    #[value(name = "write-128k")]
+    Write128K,
+    /// 4 KiB sequential writes into a new file
+    #[value(name = "write-4k")]
+    Write4K,
+    /// 4 KiB writes at random offsets, handle open for reading and writing
+    #[value(name = "random-4k")]
+    Random4K,
+    /// 4 KiB appends, an fsync after each
+    #[value(name = "fsync-4k")]
+    Fsync4K,
+    /// Create a file, write 4 KiB, close
+    Create,
+    /// stat of known files
+    Stat,
+    /// Open a small file, read it, close
+    Open,
+    /// Remove small files
+    Unlink,
+    /// 1 MiB sequential reads of a file that no cache holds
+    ColdRead,
+    /// 4 KiB random reads of cached data, handle open for reading and writing
+    WarmReadRw,
+    /// 4 KiB random reads of cached data, handle open for reading
+    WarmReadRo,
+}
+
+/// In what the work of a line is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    Bytes,
+    Ops,
+}
+
+impl Line {
+    pub fn all() -> &'static [Line] {
+        Line::value_variants()
+    }
+
+    /// As the table says it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Line::Write1M => "1 MiB sequential write",
+            Line::Write128K => "128 KiB sequential write",
+            Line::Write4K => "4 KiB sequential write",
+            Line::Random4K => "4 KiB random write (O_RDWR)",
+            Line::Fsync4K => "4 KiB append + fsync",
+            Line::Create => "create + write 4 KiB + close",
+            Line::Stat => "stat, warm",
+            Line::Open => "open + read 4 KiB + close",
+            Line::Unlink => "unlink",
+            Line::ColdRead => "1 MiB sequential read, cold",
+            Line::WarmReadRw => "4 KiB read, warm (O_RDWR)",
+            Line::WarmReadRo => "4 KiB read, warm (O_RDONLY)",
+        }
+    }
+
+    pub fn unit(self) -> Unit {
+        match self {
+            Line::Write1M | Line::Write128K | Line::Write4K | Line::ColdRead => Unit::Bytes,
+            Line::Random4K
+            | Line::Fsync4K
+            | Line::Create
+            | Line::Stat
+            | Line::Open
+            | Line::Unlink
+            | Line::WarmReadRw
+            | Line::WarmReadRo => Unit::Ops,
+        }
+    }
+
+    /// Length of one write, of the lines that write a new file from its start.
+    pub fn block(self) -> Option<usize> {
+        match self {
+            Line::Write1M => Some(1 << 20),
+            Line::Write128K => Some(128 << 10),
+            Line::Write4K => Some(4 << 10),
+            Line::Random4K
+            | Line::Fsync4K
+            | Line::Create
+            | Line::Stat
+            | Line::Open
+            | Line::Unlink
+            | Line::ColdRead
+            | Line::WarmReadRw
+            | Line::WarmReadRo => None,
+        }
+    }
+
+    /// Whether processor time is worth a row: the lines that are bound by it.
+    pub fn counts_cpu(self) -> bool {
+        matches!(self, Line::Write1M | Line::Write4K)
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_possible_value().map_or(Ok(()), |value| f.write_str(value.get_name()))
+    }
+}
+
+impl Serialize for Line {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Unit {
+    /// The name of the rate, and how much work makes one of it.
+    pub fn rate(self) -> (&'static str, f64) {
+        match self {
+            Unit::Bytes => ("MiB/s", (1 << 20) as f64),
+            Unit::Ops => ("ops/s", 1.0),
+        }
+    }
+}
+
+/// Where an application works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Variant {
+    /// A plain directory.
+    Native,
+    /// A protected directory whose changes are captured and thrown away.
+    Null,
+    /// A protected directory with a replica on the same file system.
+    Replicating,
+    /// A mount of another program that passes everything through, to compare with.
+    Bindfs,
+}
+
+impl Variant {
+    pub fn name(self) -> &'static str {
+        match self {
+            Variant::Native => "native",
+            Variant::Null => "null",
+            Variant::Replicating => "replicating",
+            Variant::Bindfs => "bindfs",
+        }
+    }
+}

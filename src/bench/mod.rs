@@ -1,0 +1,209 @@
+//! Benchmarks: what the capturing mount costs an application, and how fast a replica follows.
+//!
+//! ```text
+//! run ── Workshop ─┬─ Place native       a plain directory
+//!                  ├─ Place null         standin protect --to null:
+//!                  ├─ Place replicating  standin protect --to local:
+//!                  └─ Place bindfs       where it is installed
+//!        Measurement: for each round, for each line, for each place: one Load
+//! ```
+//! All places lie side by side on one file system, the mounts are served by real daemons in
+//! processes of their own, and what a load wrote is looked for where it has to have arrived, so
+//! that nothing that failed can look fast. Processes, mounts and files go away with their guards,
+//! however the run ends.
+
+mod cold;
+mod content;
+mod cpu;
+mod error;
+mod line;
+mod load;
+mod measure;
+mod mount;
+mod place;
+mod replication;
+mod report;
+mod stats;
+mod table;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::failure::Failure;
+use crate::preflight::{FsFacts, MountTable, kernel_version, resolve};
+use error::{Context, Result};
+use line::Variant;
+use measure::{Measured, Measurement};
+use place::{Place, Workshop};
+use report::{Machine, Sizes};
+
+pub use line::Line;
+pub use report::Report;
+pub use table::text;
+
+/// What is measured, and how much of it.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Length of big files, in bytes; whole MiB, one at least.
+    pub size: u64,
+    /// Number of small files.
+    pub files: u64,
+    pub rounds: u32,
+    /// May be empty.
+    pub lines: Vec<Line>,
+    /// Also measure how the replica follows.
+    pub replication: bool,
+    pub lag_time: Duration,
+    /// Length of the file for random rewrites, in bytes; whole MiB.
+    pub rewrite_size: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            size: 256 << 20,
+            files: 2000,
+            rounds: 5,
+            lines: Line::all().to_vec(),
+            replication: false,
+            lag_time: Duration::from_secs(5),
+            rewrite_size: 1 << 30,
+        }
+    }
+}
+
+impl Settings {
+    /// Small enough to take some seconds: shows that everything works, not how fast it is.
+    pub fn quick(self) -> Settings {
+        Settings {
+            size: 16 << 20,
+            files: 200,
+            rounds: 2,
+            lag_time: Duration::from_secs(1),
+            rewrite_size: 64 << 20,
+            ..self
+        }
+    }
+
+    /// Bytes on disk at the same time: the big file at four places and one replica, one more
+    /// file at a place and its replica; small files with an inode and a block each; the rewritten
+    /// file and its replica.
+    fn room(&self) -> u64 {
+        let small = (self.files * 5 + 2 * 10_000) * 8192;
+        let rewritten = if self.replication { 2 * self.rewrite_size } else { 0 };
+        7 * self.size + small + rewritten
+    }
+}
+
+/// Runs everything in a directory of its own in `dir`. `program` is the `standin` to measure;
+/// `stop` ends the run early.
+///
+/// Errors: it cannot run here, it was stopped, or a load did not do what it claimed.
+pub fn run(
+    dir: &Path,
+    program: &Path,
+    settings: &Settings,
+    stop: &AtomicBool,
+) -> std::result::Result<Report, Failure> {
+    Run { program: program.to_owned(), settings, stop }.run(dir).map_err(error::Error::into_failure)
+}
+
+struct Run<'a> {
+    program: PathBuf,
+    settings: &'a Settings,
+    stop: &'a AtomicBool,
+}
+
+impl Run<'_> {
+    fn run(&self, dir: &Path) -> Result<Report> {
+        let dir = MountTable::read().and_then(|mounts| resolve(dir, &mounts)).at(dir)?;
+        place::check_room(&dir, self.settings.room())?;
+        let load_before = load_average();
+        let workshop = Workshop::new(&dir)?;
+        let mut notes = Vec::new();
+        // Dropped before the workshop: mounts go before directories.
+        let places = self.places(&workshop, &mut notes)?;
+        let measured = self.measure(&workshop, &places)?;
+        let replication = self.replication(&places)?;
+        Ok(Report {
+            version: env!("CARGO_PKG_VERSION"),
+            machine: machine(&dir, load_before)?,
+            sizes: Sizes {
+                size_bytes: self.settings.size,
+                files: self.settings.files,
+                rounds: self.settings.rounds,
+            },
+            variants: places.iter().map(|place| place.variant).collect(),
+            lines: measured.lines,
+            cooling: measured.cooling,
+            replication,
+            notes,
+        })
+    }
+
+    fn places(&self, workshop: &Workshop, notes: &mut Vec<String>) -> Result<Vec<Place>> {
+        let overhead: &[Variant] = &[Variant::Native, Variant::Null, Variant::Replicating, Variant::Bindfs];
+        let wanted = if self.settings.lines.is_empty() { &[Variant::Replicating] } else { overhead };
+        let mut places = Vec::new();
+        for &variant in wanted {
+            match Place::build(variant, workshop, &self.program, self.stop)? {
+                Some(place) => places.push(place),
+                None => notes.push(format!("{} is not installed", variant.name())),
+            }
+        }
+        if !self.settings.lines.is_empty() {
+            notes.push(
+                "replicating: source and target share this machine; once the queue is full, writers go at \
+                 the pace of the replica"
+                    .into(),
+            );
+        }
+        Ok(places)
+    }
+
+    fn measure(&self, workshop: &Workshop, places: &[Place]) -> Result<Measured> {
+        let progress = progress_bar();
+        let (settings, stop, root) = (self.settings, self.stop, workshop.root.as_path());
+        let measured = Measurement { settings, places, root, progress: &progress, stop }.run();
+        progress.finish_and_clear();
+        measured
+    }
+
+    fn replication(&self, places: &[Place]) -> Result<Option<replication::Replication>> {
+        let place = places.iter().find(|place| place.variant == Variant::Replicating);
+        let Some(place) = place.filter(|_| self.settings.replication) else { return Ok(None) };
+        let progress = progress_bar();
+        let (settings, stop) = (self.settings, self.stop);
+        let replication = replication::Measurement { settings, place, progress: &progress, stop }.run();
+        progress.finish_and_clear();
+        replication.map(Some)
+    }
+}
+
+/// On a terminal only.
+fn progress_bar() -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len}  {eta} left  {msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn machine(dir: &Path, load_before: f64) -> Result<Machine> {
+    Ok(Machine {
+        file_system: FsFacts::of(dir).at(dir)?.fs_type,
+        kernel: kernel_version().2,
+        cpus: std::thread::available_parallelism().map_or(1, |cpus| cpus.get()),
+        load_before,
+        load_after: load_average(),
+    })
+}
+
+/// Of the last minute; 0 where the kernel does not say.
+fn load_average() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0.0)
+}

@@ -1,0 +1,129 @@
+//! What a run gives: all raw samples, and what is made of them. Its JSON is for scripts.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::cold::Cooling;
+use super::line::{Line, Variant};
+use super::replication::Replication;
+use super::stats::{Spread, ratios};
+
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub version: &'static str,
+    pub machine: Machine,
+    pub sizes: Sizes,
+    pub variants: Vec<Variant>,
+    pub lines: Vec<LineReport>,
+    /// How caches were emptied for the cold reads.
+    pub cooling: Vec<Cooling>,
+    pub replication: Option<Replication>,
+    pub notes: Vec<String>,
+}
+
+/// What the numbers depend on.
+#[derive(Debug, Serialize)]
+pub struct Machine {
+    pub file_system: String,
+    pub kernel: String,
+    pub cpus: usize,
+    /// Processes that ran or waited to run over the last minute, before and after.
+    pub load_before: f64,
+    pub load_after: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Sizes {
+    pub size_bytes: u64,
+    pub files: u64,
+    pub rounds: u32,
+}
+
+/// One line, all variants.
+#[derive(Debug, Serialize)]
+pub struct LineReport {
+    pub line: Line,
+    pub title: &'static str,
+    /// `MiB/s` or `ops/s`.
+    pub unit: &'static str,
+    pub variants: Vec<VariantReport>,
+}
+
+/// One line, one variant.
+#[derive(Debug, Serialize)]
+pub struct VariantReport {
+    pub variant: Variant,
+    pub rate: Option<Spread>,
+    /// To the native directory, round by round.
+    pub ratio: Option<Spread>,
+    /// Processor seconds per GiB over all rounds, of the lines that count it.
+    pub cpu: Option<Cpu>,
+    pub samples: Vec<Sample>,
+}
+
+/// Processor seconds per GiB.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Cpu {
+    /// System calls included.
+    pub writer: f64,
+    /// The process behind the mount, its replica included.
+    pub daemon: f64,
+}
+
+/// One measurement.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Sample {
+    /// Bytes or ops.
+    pub work: u64,
+    pub seconds: f64,
+    /// From then until the replica had everything.
+    pub follow_seconds: f64,
+    pub writer_cpu_seconds: f64,
+    pub daemon_cpu_seconds: f64,
+}
+
+impl LineReport {
+    /// From the samples of each variant, the native directory first.
+    pub fn new(line: Line, samples: Vec<(Variant, Vec<Sample>)>) -> LineReport {
+        let (unit, scale) = line.unit().rate();
+        let rates = |samples: &[Sample]| -> Vec<f64> {
+            samples.iter().map(|sample| sample.work as f64 / scale / sample.seconds).collect()
+        };
+        let native = samples.iter().find(|(variant, _)| *variant == Variant::Native);
+        let native = native.map_or_else(Vec::new, |(_, samples)| rates(samples));
+        let variants = samples.into_iter().map(|(variant, samples)| VariantReport {
+            variant,
+            rate: Spread::of(&rates(&samples)),
+            ratio: Spread::of(&ratios(&rates(&samples), &native)),
+            cpu: line.counts_cpu().then(|| Cpu::of(&samples)).flatten(),
+            samples,
+        });
+        LineReport { line, title: line.title(), unit, variants: variants.collect() }
+    }
+}
+
+impl Cpu {
+    /// Over all samples, because one is only some clock ticks long. The work is in bytes.
+    fn of(samples: &[Sample]) -> Option<Cpu> {
+        let gib = samples.iter().map(|sample| sample.work).sum::<u64>() as f64 / (1u64 << 30) as f64;
+        let per_gib = |seconds: fn(&Sample) -> f64| samples.iter().map(seconds).sum::<f64>() / gib;
+        (gib > 0.0).then(|| Cpu {
+            writer: per_gib(|sample| sample.writer_cpu_seconds),
+            daemon: per_gib(|sample| sample.daemon_cpu_seconds),
+        })
+    }
+}
+
+impl Sample {
+    pub fn elapsed(work: u64, elapsed: Duration) -> Sample {
+        Sample {
+            work,
+            // A clock that did not move must not make anything infinitely fast.
+            seconds: elapsed.as_secs_f64().max(1e-9),
+            follow_seconds: 0.0,
+            writer_cpu_seconds: 0.0,
+            daemon_cpu_seconds: 0.0,
+        }
+    }
+}

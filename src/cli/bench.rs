@@ -1,0 +1,156 @@
+//! `standin bench`: from what was typed to a benchmark, and its report.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use clap::Args;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use super::args::Common;
+use super::units::parse_size;
+use super::{Outcome, output};
+use crate::bench::{self, Line, Settings};
+use crate::failure::Failure;
+use crate::preflight::check_root_user;
+
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// Where to measure; everything is made in a directory of its own there and removed
+    #[arg(default_value = ".")]
+    pub dir: PathBuf,
+    /// Length of big files
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "quick")]
+    pub size: Option<u64>,
+    /// Number of small files
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000), conflicts_with = "quick")]
+    pub files: Option<u64>,
+    /// Rounds; the table has the medians
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: Option<u32>,
+    /// Measure these lines only
+    #[arg(long, value_enum, value_name = "LINE", value_delimiter = ',', num_args = 1..)]
+    pub only: Vec<Line>,
+    /// Also measure how far the replica is behind and what a change costs on the wire
+    #[arg(long)]
+    pub replication: bool,
+    /// Leave the lines out, measure replication alone
+    #[arg(long, requires = "replication", conflicts_with = "only")]
+    pub no_lines: bool,
+    /// How long to measure the lag of appends
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub lag_seconds: Option<u64>,
+    /// Length of the file for random rewrites
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub rewrite_size: Option<u64>,
+    /// Little of everything: shows that it works, not how fast it is
+    #[arg(long)]
+    pub quick: bool,
+}
+
+const MIB: u64 = 1 << 20;
+
+/// Longest big file, in bytes: several of them must fit on a disk.
+const SIZE_MAX: u64 = 1 << 40;
+
+pub(super) fn run(common: &Common, args: &Bench) -> Outcome {
+    check_root_user(rustix::process::geteuid().as_raw())?;
+    let settings = settings(args)?;
+    let program = std::env::current_exe().map_err(|error| {
+        refused(format!("This program does not find itself: {error}."), "Mount /proc and try again.")
+    })?;
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, stop.clone())
+            .map_err(|error| refused(format!("Signals cannot be caught: {error}."), ""))?;
+    }
+    let report = bench::run(&args.dir, &program, &settings, &stop)?;
+    if common.json {
+        output::json(&report);
+    } else {
+        output::text(&bench::text(&report));
+    }
+    Ok(0)
+}
+
+fn settings(args: &Bench) -> Result<Settings, Failure> {
+    let defaults = Settings::default();
+    let defaults = if args.quick { defaults.quick() } else { defaults };
+    let lines = match (args.no_lines, args.only.as_slice()) {
+        (true, _) => Vec::new(),
+        (false, []) => defaults.lines,
+        (false, only) => Line::all().iter().copied().filter(|line| only.contains(line)).collect(),
+    };
+    Ok(Settings {
+        size: whole(args.size.unwrap_or(defaults.size))?,
+        files: args.files.unwrap_or(defaults.files),
+        rounds: args.rounds.unwrap_or(defaults.rounds),
+        lines,
+        replication: args.replication,
+        lag_time: args.lag_seconds.map_or(defaults.lag_time, Duration::from_secs),
+        rewrite_size: whole(args.rewrite_size.unwrap_or(defaults.rewrite_size))?,
+    })
+}
+
+/// Whole MiB, within bounds.
+fn whole(size: u64) -> Result<u64, Failure> {
+    if (MIB..=SIZE_MAX).contains(&size) {
+        return Ok(size / MIB * MIB);
+    }
+    Err(refused(
+        format!("A file of {} is not measured.", super::units::size(size)),
+        "Give it between 1 MiB and 1 TiB.",
+    ))
+}
+
+fn refused(what: String, next: &str) -> Failure {
+    Failure::new(what, "Nothing was written.", next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Typed {
+        #[command(flatten)]
+        bench: Bench,
+    }
+
+    fn typed(words: &[&str]) -> Result<Settings, String> {
+        let words = std::iter::once("bench").chain(words.iter().copied());
+        let typed = Typed::try_parse_from(words).map_err(|error| error.to_string())?;
+        settings(&typed.bench).map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn options_become_settings() {
+        let default = typed(&[]).unwrap();
+        assert_eq!((default.size, default.files, default.rounds), (256 << 20, 2000, 5));
+        assert_eq!(default.lines, Line::all());
+        assert!(!default.replication);
+
+        let chosen = typed(&["/x", "--size", "3.5M", "--only", "unlink,write-1m", "--rounds", "1"]).unwrap();
+        assert_eq!((chosen.size, chosen.rounds), (3 << 20, 1));
+        assert_eq!(chosen.lines, [Line::Write1M, Line::Unlink]);
+
+        let quick = typed(&["--quick", "--replication", "--no-lines"]).unwrap();
+        assert!(quick.lines.is_empty() && quick.replication && quick.size < default.size);
+    }
+
+    #[test]
+    fn what_cannot_be_measured_is_refused() {
+        for words in [
+            &["--size", "4K"][..],
+            &["--size", "2T"],
+            &["--files", "0"],
+            &["--rounds", "0"],
+            &["--only", "nonsense"],
+            &["--no-lines"],
+        ] {
+            assert!(typed(words).is_err(), "{words:?}");
+        }
+    }
+}
