@@ -9,6 +9,7 @@
 //! Its thread owns the link and the state; everyone else sends it a [`Command`] or reads
 //! [`Report`].
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -106,8 +107,16 @@ impl Connection {
         let (commands, inbox) = unbounded();
         let sent = Arc::new(Sent::default());
         let (id, target) = (settings.id, settings.target.clone());
-        let driver =
-            Driver { settings, queue, cursor, start, shared: shared.clone(), inbox, sent: sent.clone() };
+        let driver = Driver {
+            settings,
+            queue,
+            cursor,
+            start,
+            shared: shared.clone(),
+            inbox,
+            sent: sent.clone(),
+            in_line_once: Cell::new(false),
+        };
         let thread =
             std::thread::Builder::new().name(format!("connection-{id}")).spawn(move || driver.run())?;
         let uuid = format!("{:032x}", crate::store::random_u128());
@@ -200,7 +209,13 @@ struct Driver {
     shared: Arc<Shared>,
     inbox: Receiver<Command>,
     sent: Arc<Sent>,
+    /// The target was in line once since the start: from then on applications write.
+    in_line_once: Cell<bool>,
 }
+
+/// What a person has to do in this version.
+const NEEDS_COPY: &str = "the replica lost its place and needs a copy: stop and start the protection; until \
+                          then nothing is sent, and what changes is copied at the next start";
 
 /// How often counters of the link are taken over into the report.
 const STATS_EVERY: Duration = Duration::from_millis(500);
@@ -262,6 +277,14 @@ impl Driver {
             report.streaming = false;
         });
         ended
+    }
+
+    /// The target lost what it had, and no copy can run while applications write: the queue is
+    /// not held for it any longer, or writers would wait for ever.
+    fn give_up_history(&self) {
+        self.queue.detach(self.cursor);
+        self.goto(ConnectionState::Error, NEEDS_COPY);
+        log::error!("connection {} to {}: {NEEDS_COPY}", self.settings.id, self.settings.target);
     }
 
     fn goto(&self, state: ConnectionState, reason: &str) {
@@ -394,6 +417,8 @@ impl Session<'_> {
             self.stream.start(proof.applied);
             self.link.waker().wake();
             self.streaming(&format!("resumed after packet {}", proof.applied.sequence));
+        } else if driver.in_line_once.get() {
+            driver.give_up_history();
         } else {
             driver.goto(
                 ConnectionState::Started,
@@ -414,6 +439,7 @@ impl Session<'_> {
     }
 
     fn streaming(&self, reason: &str) {
+        self.driver.in_line_once.set(true);
         self.driver.goto(ConnectionState::Started, reason);
         self.driver.update(|report| report.streaming = true);
     }

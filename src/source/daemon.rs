@@ -39,6 +39,17 @@ pub struct Daemon {
     pub warnings: Vec<String>,
 }
 
+/// Per connection, what was noted by [`Daemon::note_synced`] and what is to be noted next.
+#[derive(Default)]
+pub struct SyncNotes(Vec<SyncNote>);
+
+#[derive(Clone, Default)]
+struct SyncNote {
+    noted: Sequence,
+    /// Once everything up to here is durable, the target had everything as of this moment.
+    asked: Option<(Sequence, crate::packet::Timestamp)>,
+}
+
 /// Where the daemon is in its life.
 pub struct Life {
     pub phase: Phase,
@@ -88,24 +99,25 @@ impl Daemon {
         })
     }
 
-    /// Notes for each target that is in line until when it had everything. Called now and then,
-    /// so that after a crash only what changed later has to be copied again.
-    pub fn note_synced(&self, last_noted: &mut Sequence) {
-        let upto = self.queue.last().sequence;
-        if upto == *last_noted {
-            return;
-        }
-        let as_of = now_with_slack();
-        let deadline = Instant::now() + Duration::from_secs(5);
-        for connection in &self.connections {
-            let report = connection.wait(deadline, |report| has(report, upto, WaitFor::Durable));
-            if has(&report, upto, WaitFor::Durable) {
+    /// Notes for each target until when it had everything, so that after a crash only what
+    /// changed later has to be copied again. Called now and then; never waits.
+    pub fn note_synced(&self, notes: &mut SyncNotes) {
+        let last = self.queue.last().sequence;
+        notes.0.resize(self.connections.len(), SyncNote::default());
+        for (connection, note) in self.connections.iter().zip(&mut notes.0) {
+            if let Some((upto, as_of)) = note.asked {
+                if !has(&connection.report(), upto, WaitFor::Durable) {
+                    continue;
+                }
                 let mut state = self.state.lock();
                 state.record.synced_as_of.insert(connection.target.to_string(), as_of);
                 if let Err(error) = state.save() {
                     log::warn!("the set's record could not be written: {error}");
                 }
-                *last_noted = upto;
+                *note = SyncNote { noted: upto, asked: None };
+            }
+            if last > note.noted {
+                note.asked = Some((last, now_with_slack()));
             }
         }
     }

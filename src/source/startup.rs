@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::OpenTreeFlags;
 
 use super::connection::{Command, Connection, Settings};
-use super::daemon::{Daemon, Life};
+use super::daemon::{Daemon, Life, SyncNotes};
 use super::embedded::Embedded;
 use super::options::{ProtectOptions, Target};
 use super::state::{SetState, now_with_slack};
@@ -21,7 +21,7 @@ use crate::control::{Phase, Server, StopMode};
 use crate::failure::Failure;
 use crate::intercept::{Mount, Volume};
 use crate::limits::CONNECT_PATIENCE;
-use crate::packet::{Incarnation, Position, Sequence, Timestamp};
+use crate::packet::{Incarnation, Position, Timestamp};
 use crate::preflight::{self, DeadMount};
 use crate::queue::Queue;
 use crate::resync::CopyReport;
@@ -286,7 +286,7 @@ fn ready(daemon: &Daemon, copied: &[CopyReport], took: Duration) {
 
 /// Until a signal or a command ends it.
 fn serve(daemon: &Arc<Daemon>, mut signals: super::StopSignals) -> Result<(), Failure> {
-    let mut noted = Sequence(0);
+    let mut noted = SyncNotes::default();
     let mut tries = 0;
     let mut next_note = Instant::now() + NOTE_EVERY;
     loop {

@@ -50,6 +50,7 @@ pub fn run(link: TargetLink, replicas: &dyn Replicas, stopping: &AtomicBool) -> 
         sync: None,
         durable_due: Instant::now() + DURABLE_INTERVAL,
         durable_asked: false,
+        lost: None,
     };
     let reason = session.serve();
     session.finish();
@@ -88,6 +89,8 @@ struct Session<'a> {
     sync: Option<SyncUnderWay>,
     durable_due: Instant,
     durable_asked: bool,
+    /// The connection is gone; frames that had arrived are still here.
+    lost: Option<String>,
 }
 
 /// A durable point whose sync runs on a thread of its own.
@@ -182,6 +185,10 @@ impl Session<'_> {
         let until = Instant::now() + how_long;
         while Instant::now() < until {
             self.housekeeping()?;
+            if let Some(reason) = &self.lost {
+                // What was received and not applied comes again after the reconnection.
+                return Err(format!("{reason}, while an op was being retried"));
+            }
             std::thread::sleep(Duration::from_millis(20).min(how_long));
         }
         Ok(())
@@ -229,7 +236,7 @@ impl Session<'_> {
         }
         while let Ok(event) = self.link.messages().try_recv() {
             match event {
-                TargetEvent::Lost { .. } => {}
+                TargetEvent::Lost { reason } => self.lost = Some(reason),
                 TargetEvent::Message(SourceMessage::MakeDurable) => self.durable_asked = true,
                 TargetEvent::Message(SourceMessage::StreamFrom { .. } | SourceMessage::Goodbye) => {}
                 TargetEvent::Message(SourceMessage::Hello { .. }) => {
