@@ -116,6 +116,7 @@ impl Connection {
             inbox,
             sent: sent.clone(),
             in_line_once: Cell::new(false),
+            gave_up: Cell::new(false),
         };
         let thread =
             std::thread::Builder::new().name(format!("connection-{id}")).spawn(move || driver.run())?;
@@ -211,6 +212,8 @@ struct Driver {
     sent: Arc<Sent>,
     /// The target was in line once since the start: from then on applications write.
     in_line_once: Cell<bool>,
+    /// The queue holds nothing for it any more: it can never resume.
+    gave_up: Cell<bool>,
 }
 
 /// What a person has to do in this version.
@@ -282,6 +285,7 @@ impl Driver {
     /// The target lost what it had, and no copy can run while applications write: the queue is
     /// not held for it any longer, or writers would wait for ever.
     fn give_up_history(&self) {
+        self.gave_up.set(true);
         self.queue.detach(self.cursor);
         self.goto(ConnectionState::Error, NEEDS_COPY);
         log::error!("connection {} to {}: {NEEDS_COPY}", self.settings.id, self.settings.target);
@@ -407,7 +411,7 @@ impl Session<'_> {
             report.retrying = None;
         });
         self.link.start_feed();
-        if self.can_resume(proof) {
+        if !driver.gave_up.get() && self.can_resume(proof) {
             let resent = self.driver.queue.last().sequence.0 - proof.applied.sequence.0;
             driver.update(|report| {
                 report.resent_packets +=
