@@ -22,7 +22,8 @@
 //! - [`source`], [`target`]: the two daemons, where the rooms meet; rooms do not import each other
 //! - [`preflight`]: what is checked before a mount; [`failure`]: errors for people
 //! - [`bench`]: what the mount costs, and how fast a replica follows
-//! - [`store`], [`limits`], [`sys`]: small durable files; every bound; all unsafe code
+//! - [`store`], [`xattr`], [`limits`], [`sys`]: small durable files; extended attributes; every
+//!   bound; all unsafe code
 //!
 //! The data plane (intercept, queue, link, apply) never waits for the control plane.
 
@@ -42,3 +43,4 @@ pub mod source;
 pub mod store;
 pub mod sys;
 pub mod target;
+pub mod xattr;

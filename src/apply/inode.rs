@@ -7,15 +7,9 @@ use std::os::fd::AsFd;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 
 use super::fault::Fault;
-use crate::limits::{XATTR_LIST_LEN_MAX, XATTR_VALUE_LEN_MAX};
-use crate::packet::{Attributes, Bounded, Owner, Timestamp, Xattr, XattrName};
+use crate::packet::{Attributes, Owner, Timestamp, Xattr, XattrName};
 use crate::sys::proc_path;
-
-/// Extended attributes of the product itself: hidden from applications, never replicated.
-pub const OWN_XATTR_PREFIX: &[u8] = b"trusted.standin.";
-
-const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
-const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
+use crate::xattr::{self, OWN_PREFIX, is_replicated};
 
 /// Status of the object.
 pub fn stat(fd: impl AsFd) -> Result<Stat, Fault> {
@@ -56,37 +50,12 @@ pub fn set_mtime(fd: impl AsFd, mtime: Timestamp) -> Result<(), Fault> {
 
 /// Names of all extended attributes; empty where the file system has none.
 pub fn list_xattrs(fd: impl AsFd) -> Result<Vec<XattrName>, Fault> {
-    let mut list = vec![0; 1024];
-    let len = loop {
-        match rustix::fs::listxattr(proc_path(fd.as_fd()), list.as_mut_slice()) {
-            Ok(len) => break len,
-            Err(rustix::io::Errno::RANGE) if list.len() < XATTR_LIST_LEN_MAX => {
-                list = vec![0; XATTR_LIST_LEN_MAX];
-            }
-            Err(rustix::io::Errno::NOTSUP) => return Ok(Vec::new()),
-            Err(error) => return Err(Fault::system("list xattrs")(error)),
-        }
-    };
-    let names = list[..len].split(|&byte| byte == 0).filter(|name| !name.is_empty());
-    Ok(names.map(|name| Bounded(name.to_vec())).collect())
+    xattr::list(fd).map_err(Fault::system("list xattrs"))
 }
 
 /// Value of an extended attribute; `None` where there is no such attribute.
 pub fn get_xattr(fd: impl AsFd, name: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
-    let mut value = vec![0; 512];
-    loop {
-        match rustix::fs::getxattr(proc_path(fd.as_fd()), name, value.as_mut_slice()) {
-            Ok(len) => {
-                value.truncate(len);
-                return Ok(Some(value));
-            }
-            Err(rustix::io::Errno::RANGE) if value.len() < XATTR_VALUE_LEN_MAX => {
-                value = vec![0; XATTR_VALUE_LEN_MAX];
-            }
-            Err(rustix::io::Errno::NODATA | rustix::io::Errno::NOTSUP) => return Ok(None),
-            Err(error) => return Err(Fault::system("get xattr")(error)),
-        }
-    }
+    xattr::get(fd, name).map_err(Fault::system("get xattr"))
 }
 
 /// Sets an extended attribute of an object of the replica.
@@ -103,17 +72,6 @@ pub fn remove_xattr(fd: impl AsFd, name: &XattrName) -> Result<(), Fault> {
         Ok(()) | Err(rustix::io::Errno::NODATA) => Ok(()),
         Err(error) => Err(xattr_fault("remove xattr", name, error.into())),
     }
-}
-
-/// Whether an attribute is one that replication carries and may therefore take away.
-pub fn is_replicated(name: &[u8]) -> bool {
-    let of_the_host = [&b"security.selinux"[..], b"security.ima", b"security.evm", b"security.apparmor"];
-    if name.starts_with(OWN_XATTR_PREFIX) || of_the_host.contains(&name) {
-        return false;
-    }
-    name == ACL_ACCESS
-        || name == ACL_DEFAULT
-        || [&b"user."[..], b"trusted.", b"security."].iter().any(|space| name.starts_with(space))
 }
 
 /// Gives an object exactly these extended attributes: others that replication carries go.
@@ -154,7 +112,7 @@ pub fn mtime(stat: &Stat) -> Timestamp {
 }
 
 fn not_our_own(name: &XattrName) -> Result<(), Fault> {
-    if name.0.starts_with(OWN_XATTR_PREFIX) {
+    if name.0.starts_with(OWN_PREFIX) {
         return Err(Fault::Refused("an extended attribute of the product itself"));
     }
     Ok(())

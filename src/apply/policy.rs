@@ -4,8 +4,8 @@
 //! values that no source can have, which are orders to the kernel or to the product itself.
 
 use super::fault::Fault;
-use super::inode::OWN_XATTR_PREFIX;
 use crate::packet::{Attributes, Op, Owner, Timestamp, XattrName};
+use crate::xattr::OWN_PREFIX;
 
 /// Checks one op; [`Fault::Refused`] says why it is never performed.
 pub fn permit(op: &Op) -> Result<(), Fault> {
@@ -63,7 +63,7 @@ fn time(time: &Timestamp) -> Result<(), Fault> {
 }
 
 fn xattr_name(name: &XattrName) -> Result<(), Fault> {
-    if name.0.starts_with(OWN_XATTR_PREFIX) {
+    if name.0.starts_with(OWN_PREFIX) {
         return Err(Fault::Refused("an extended attribute of the product itself"));
     }
     Ok(())

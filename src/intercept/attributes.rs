@@ -3,23 +3,18 @@
 use std::ffi::{CString, OsStr};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 use rustix::fs::{AtFlags, StatVfs, Timespec, Timestamps, XattrFlags};
-use rustix::io::Errno;
 
 use super::clearing::{mode_after_acl, set_mode};
 use super::error::{FsError, FsResult, Step};
-use super::objects::{Node, NodeId};
+use super::objects::NodeId;
 use super::volume::{Caller, Meta, Volume, mtime, permissions};
-use crate::limits::{XATTR_LIST_LEN_MAX, XATTR_VALUE_LEN_MAX};
-use crate::packet::{Bounded, Op, Owner, Timestamp, Xattr};
-
-/// Extended attributes of the product itself: hidden from applications, never replicated.
-pub const OWN_XATTRS: &[u8] = b"trusted.standin.";
-
-const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
+use crate::limits::XATTR_VALUE_LEN_MAX;
+use crate::packet::{Bounded, Op, Owner, Timestamp};
+use crate::xattr::{self, ACL_ACCESS, OWN_PREFIX};
 
 /// A time to set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,17 +61,17 @@ impl Volume {
         let mut room = self.reserve(0)?;
         let _tree = self.shared_tree();
         let node = self.node(node)?;
-        let state = node.state.lock();
+        let _state = node.state.lock();
         let fd = self.descriptors.of(&node)?;
         let mut done = Done::default();
         let outcome = self.set_owner_and_mode(&fd, changes, &mut done);
         let outcome = outcome.and_then(|()| match changes.size {
-            Some(size) => self.resize_locked(caller, &node, &state, handle, size, &mut size_room),
+            Some(size) => self.resize_locked(caller, &node, handle, size, &mut size_room),
             None => Ok(()),
         });
         let outcome = outcome.and_then(|()| set_times(&fd, changes, &mut done));
         let stat = self.after_change(rustix::fs::fstat(&*fd).step("stat"))?;
-        if done.any() && !state.nameless {
+        if done.any() && !node.is_nameless.load(Relaxed) {
             let op = Op::SetAttributes {
                 object: node.object,
                 mode: (done.mode || done.owner).then(|| permissions(&stat)),
@@ -123,19 +118,20 @@ impl Volume {
 
     /// Value of an extended attribute, whole.
     pub fn getxattr(&self, node: NodeId, name: &OsStr) -> FsResult<Vec<u8>> {
-        if name.as_bytes().starts_with(OWN_XATTRS) {
+        if name.as_bytes().starts_with(OWN_PREFIX) {
             return Err(FsError::new(libc::ENODATA, "own xattr"));
         }
-        let (_fd, path) = self.xattr_path(&self.node(node)?)?;
-        read_value(|value| rustix::fs::getxattr(&path, name, value)).step("get xattr")
+        let fd = self.descriptors.of(&self.node(node)?)?;
+        let value = xattr::get(&*fd, name.as_bytes()).step("get xattr")?;
+        value.ok_or(FsError::new(libc::ENODATA, "get xattr"))
     }
 
     /// Names of all extended attributes, each ended by a NUL.
     pub fn listxattr(&self, node: NodeId) -> FsResult<Vec<u8>> {
-        let (_fd, path) = self.xattr_path(&self.node(node)?)?;
-        let names = read_list(|list| rustix::fs::listxattr(&path, list)).step("list xattrs")?;
-        let kept = names.split_inclusive(|&byte| byte == 0).filter(|name| !name.starts_with(OWN_XATTRS));
-        Ok(kept.flatten().copied().collect())
+        let fd = self.descriptors.of(&self.node(node)?)?;
+        let names = xattr::list(&*fd).step("list xattrs")?;
+        let kept = names.iter().filter(|name| !name.0.starts_with(OWN_PREFIX));
+        Ok(kept.flat_map(|name| name.0.iter().copied().chain([0])).collect())
     }
 
     /// Sets an extended attribute; `flags` as `setxattr(2)`.
@@ -153,9 +149,9 @@ impl Volume {
         }
         let flags = XattrFlags::from_bits_retain(flags as u32);
         let payload = self.pool.copy_of(value);
-        self.change_xattr(node, value.len(), |fd, path, object| {
+        self.change_xattr(node, name, value.len(), |fd, path, object| {
             rustix::fs::setxattr(path, name, &payload, flags).step("set xattr")?;
-            let is_acl = name.as_bytes() == ACCESS_ACL;
+            let is_acl = name.as_bytes() == ACL_ACCESS;
             let stat = self.after_change(rustix::fs::fstat(fd).step("stat"))?;
             let cleared = if is_acl { mode_after_acl(caller, &stat) } else { None };
             if let Some(mode) = cleared {
@@ -170,9 +166,9 @@ impl Volume {
     /// Removes an extended attribute.
     pub fn removexattr(&self, node: NodeId, name: &OsStr) -> FsResult<()> {
         refuse_own(name)?;
-        self.change_xattr(node, 0, |fd, path, object| {
+        self.change_xattr(node, name, 0, |fd, path, object| {
             rustix::fs::removexattr(path, name).step("remove xattr")?;
-            let mode = match name.as_bytes() == ACCESS_ACL {
+            let mode = match name.as_bytes() == ACL_ACCESS {
                 true => Some(permissions(&self.after_change(rustix::fs::fstat(fd).step("stat"))?)),
                 false => None,
             };
@@ -184,6 +180,7 @@ impl Volume {
     fn change_xattr(
         &self,
         node: NodeId,
+        name: &OsStr,
         payload: usize,
         change: impl FnOnce(
             &std::os::fd::OwnedFd,
@@ -194,20 +191,13 @@ impl Volume {
         let mut room = self.reserve(payload)?;
         let _tree = self.shared_tree();
         let node = self.node(node)?;
-        let state = node.state.lock();
+        let _state = node.state.lock();
         let fd = self.descriptors.of(&node)?;
         let (op, payload) = change(&fd, &crate::sys::proc_path(fd.as_fd()), node.object)?;
-        if !state.nameless {
+        if !node.is_nameless.load(Relaxed) && xattr::is_replicated(name.as_bytes()) {
             self.append(&mut room, &node, &op, payload);
         }
         Ok(())
-    }
-
-    /// The descriptor must live as long as the path is used.
-    fn xattr_path(&self, node: &Arc<Node>) -> FsResult<(Arc<std::os::fd::OwnedFd>, std::path::PathBuf)> {
-        let fd = self.descriptors.of(node)?;
-        let path = crate::sys::proc_path(fd.as_fd());
-        Ok((fd, path))
     }
 }
 
@@ -247,56 +237,8 @@ fn timespec(time: Option<SetTime>) -> Timespec {
 }
 
 fn refuse_own(name: &OsStr) -> FsResult<()> {
-    match name.as_bytes().starts_with(OWN_XATTRS) {
+    match name.as_bytes().starts_with(OWN_PREFIX) {
         true => Err(FsError::new(libc::EPERM, "own xattr")),
         false => Ok(()),
     }
-}
-
-/// All extended attributes of an object but our own, sorted by name. What cannot be read is left
-/// out: a file system without attributes has none.
-pub fn read_xattrs(
-    list: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
-    get: impl Fn(&OsStr, &mut [u8]) -> rustix::io::Result<usize>,
-) -> Vec<Xattr> {
-    match list(&mut []) {
-        Ok(0) | Err(_) => return Vec::new(),
-        Ok(_) => {}
-    }
-    let Ok(names) = read_list(list) else { return Vec::new() };
-    let mut xattrs: Vec<Xattr> = names
-        .split(|&byte| byte == 0)
-        .filter(|name| !name.is_empty() && !name.starts_with(OWN_XATTRS))
-        .filter_map(|name| {
-            let value = read_value(|value| get(OsStr::from_bytes(name), value)).ok()?;
-            Some(Xattr { name: Bounded(name.to_vec()), value: Bounded(value) })
-        })
-        .collect();
-    xattrs.sort();
-    xattrs
-}
-
-fn read_value(get: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
-    read_growing(get, 256, XATTR_VALUE_LEN_MAX)
-}
-
-fn read_list(list: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
-    read_growing(list, 1024, XATTR_LIST_LEN_MAX)
-}
-
-fn read_growing(
-    read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
-    first: usize,
-    max: usize,
-) -> rustix::io::Result<Vec<u8>> {
-    let mut buffer = vec![0; first];
-    let len = match read(&mut buffer) {
-        Err(Errno::RANGE) => {
-            buffer.resize(max, 0);
-            read(&mut buffer)?
-        }
-        other => other?,
-    };
-    buffer.truncate(len);
-    Ok(buffer)
 }

@@ -23,14 +23,15 @@ pub fn birth_mode(caller: Caller, dir: impl AsFd, mode: u32, kind: u32) -> FsRes
 }
 
 /// Mode after a change of content by an unprivileged caller: no setuid, and no setgid on what
-/// its group can execute. `None` where nothing is to be cleared.
-pub fn mode_after_write(stat: &Stat) -> Option<u32> {
+/// its group can execute or where the caller is not of the group (`setattr_should_drop_sgid` of
+/// the kernel). `None` where nothing is to be cleared.
+pub fn mode_after_write(caller: Caller, stat: &Stat) -> Option<u32> {
     if file_type(stat) != libc::S_IFREG {
         return None;
     }
     let mode = permissions(stat);
     let mut cleared = mode & !libc::S_ISUID;
-    if mode & libc::S_IXGRP != 0 {
+    if mode & libc::S_ISGID != 0 && (mode & libc::S_IXGRP != 0 || !in_group(caller, stat.st_gid)) {
         cleared &= !libc::S_ISGID;
     }
     (cleared != mode).then_some(cleared)

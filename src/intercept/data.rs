@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 use super::clearing::{mode_after_write, set_mode};
 use super::error::{FsError, FsResult, Step};
-use super::objects::{Node, NodeId, NodeState};
+use super::objects::{Node, NodeId};
 use super::volume::{Caller, Volume, mtime, permissions};
 use crate::packet::{ContentResult, Op, Reserve};
 
@@ -154,16 +154,16 @@ impl Volume {
     }
 
     /// Writes; answers how many bytes were written, which is how many were captured.
-    pub fn write(&self, request: WriteRequest<'_>) -> FsResult<usize> {
+    pub fn write(&self, caller: Caller, request: WriteRequest<'_>) -> FsResult<usize> {
         let file = self.handles.get(request.handle)?;
         let mut room = self.reserve(request.data.len())?;
         let payload = self.pool.copy_of(request.data);
         let _tree = self.shared_tree();
-        let state = file.node.state.lock();
+        let _state = file.node.state.lock();
         if request.clear_privileges {
-            clear_privileges(&file)?;
+            clear_privileges(&file, caller)?;
         }
-        let outcome = pwrite_all(&file.fd, &payload, request.offset);
+        let outcome = self.with_space(|| pwrite_all(&file.fd, &payload, request.offset));
         let stat = self.after_change(rustix::fs::fstat(&*file.fd).step("stat after a write"))?;
         let result = content_result(&stat, request.clear_privileges);
         // A write that failed has still set the time, and perhaps the size: that is sent.
@@ -174,7 +174,7 @@ impl Volume {
             ),
             Err(_) => (Op::Resize { object: file.node.object, result }, Bytes::new()),
         };
-        self.append_content(&mut room, &file.node, &state, &op, payload);
+        self.append_content(&mut room, &file.node, &op, payload);
         outcome
     }
 
@@ -189,15 +189,14 @@ impl Volume {
         let node = self.node(node)?;
         let mut room = self.reserve(0)?;
         let _tree = self.shared_tree();
-        let state = node.state.lock();
-        self.resize_locked(caller, &node, &state, handle, size, &mut room)
+        let _state = node.state.lock();
+        self.resize_locked(caller, &node, handle, size, &mut room)
     }
 
     pub(super) fn resize_locked(
         &self,
         caller: Caller,
         node: &Arc<Node>,
-        state: &NodeState,
         handle: Option<u64>,
         size: u64,
         room: &mut crate::queue::Reservation,
@@ -211,13 +210,13 @@ impl Volume {
         };
         rustix::fs::ftruncate(&*fd, size).step("truncate")?;
         let mut stat = self.after_change(rustix::fs::fstat(&*fd).step("stat after a truncate"))?;
-        let cleared = if caller.uid == 0 { None } else { mode_after_write(&stat) };
+        let cleared = if caller.uid == 0 { None } else { mode_after_write(caller, &stat) };
         if let Some(mode) = cleared {
             self.after_change(set_mode(&*fd, mode))?;
             stat.st_mode = stat.st_mode & libc::S_IFMT | mode;
         }
         let op = Op::Resize { object: node.object, result: content_result(&stat, cleared.is_some()) };
-        self.append_content(room, node, state, &op, Bytes::new());
+        self.append_content(room, node, &op, Bytes::new());
         Ok(())
     }
 
@@ -243,20 +242,20 @@ impl Volume {
         let file = self.handles.get(handle)?;
         let mut room = self.reserve(0)?;
         let _tree = self.shared_tree();
-        let state = file.node.state.lock();
-        let cleared = caller.uid != 0 && clear_privileges(&file)?;
+        let _state = file.node.state.lock();
+        let cleared = caller.uid != 0 && clear_privileges(&file, caller)?;
         let flags = FallocateFlags::from_bits_retain(mode as u32);
         let outcome = rustix::fs::fallocate(&*file.fd, flags, offset, length).step("fallocate");
         let stat = self.after_change(rustix::fs::fstat(&*file.fd).step("stat after a fallocate"))?;
         // A reservation that ran out of space half-way may have grown the file: what is there is sent.
         if let Err(error) = outcome {
             let op = Op::Resize { object: file.node.object, result: content_result(&stat, cleared) };
-            self.append_content(&mut room, &file.node, &state, &op, Bytes::new());
+            self.append_content(&mut room, &file.node, &op, Bytes::new());
             return Err(error);
         }
         let result = content_result(&stat, cleared);
         let op = Op::Reserve { object: file.node.object, offset, length, how, result };
-        self.append_content(&mut room, &file.node, &state, &op, Bytes::new());
+        self.append_content(&mut room, &file.node, &op, Bytes::new());
         Ok(())
     }
 
@@ -290,11 +289,10 @@ impl Volume {
         &self,
         room: &mut crate::queue::Reservation,
         node: &Node,
-        state: &NodeState,
         op: &Op,
         payload: Bytes,
     ) {
-        if !state.nameless {
+        if !node.is_nameless.load(Relaxed) {
             self.append(room, node, op, payload);
         }
     }
@@ -318,9 +316,9 @@ fn pwrite_all(fd: &OwnedFd, data: &[u8], offset: u64) -> FsResult<usize> {
 }
 
 /// Clears setuid and setgid before an unprivileged change; answers whether there was any.
-fn clear_privileges(file: &OpenFile) -> FsResult<bool> {
+fn clear_privileges(file: &OpenFile, caller: Caller) -> FsResult<bool> {
     let stat = rustix::fs::fstat(file.fd.as_fd()).step("stat")?;
-    match mode_after_write(&stat) {
+    match mode_after_write(caller, &stat) {
         Some(mode) => set_mode(file.fd.as_fd(), mode).map(|()| true),
         None => Ok(false),
     }

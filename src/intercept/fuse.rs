@@ -528,7 +528,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _request: &Request,
+        kernel: &Request,
         ino: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -540,7 +540,7 @@ impl Filesystem for Adapter {
     ) {
         let clear_privileges = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let request = WriteRequest { handle: handle.0, offset, data, clear_privileges };
-        let written = self.volume.write(request);
+        let written = self.volume.write(caller(kernel), request);
         if clear_privileges {
             self.forget_attributes(ino);
         }

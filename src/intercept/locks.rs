@@ -33,19 +33,19 @@ pub fn lock_names<'a>(one: &'a Node, other: &'a Node) -> NamesGuard<'a> {
 pub struct StatesGuard<'a> {
     _one: MutexGuard<'a, NodeState>,
     /// `None` where there is no other object, or it is the same one.
-    pub other: Option<MutexGuard<'a, NodeState>>,
+    _other: Option<MutexGuard<'a, NodeState>>,
 }
 
 pub fn lock_states<'a>(one: &'a Node, other: Option<&'a Node>) -> StatesGuard<'a> {
     match other {
         Some(other) if other.id < one.id => {
             let low = other.state.lock();
-            StatesGuard { _one: one.state.lock(), other: Some(low) }
+            StatesGuard { _one: one.state.lock(), _other: Some(low) }
         }
         Some(other) if other.id > one.id => {
             let low = one.state.lock();
-            StatesGuard { other: Some(other.state.lock()), _one: low }
+            StatesGuard { _other: Some(other.state.lock()), _one: low }
         }
-        _ => StatesGuard { _one: one.state.lock(), other: None },
+        _ => StatesGuard { _one: one.state.lock(), _other: None },
     }
 }

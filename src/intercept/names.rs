@@ -18,6 +18,7 @@ use super::objects::{Node, NodeId, Pinned};
 use super::volume::{Caller, Meta, Volume, attributes, c_name, entry, file_type, mtime};
 use crate::packet::{Birth, Bounded, Op, Replaced, Timestamp, Whiteout, Xattr};
 use crate::sys::as_caller;
+use crate::xattr;
 
 /// A name in a directory, as the kernel names it.
 #[derive(Clone, Copy)]
@@ -66,7 +67,7 @@ impl Volume {
         };
         let (node, stat) = self.after_change(self.sight_new(&parent, fd.clone(), at.name))?;
         let state = node.state.lock();
-        let xattrs = xattrs_of(fd.as_fd());
+        let xattrs = self.after_change(xattr::read_replicated(&*fd).step("read what was inherited"))?;
         self.append_birth(&mut room, &parent, dir.as_fd(), at.name, &node, Birth::File, &stat, xattrs)?;
         drop(state);
         drop((names, tree));
@@ -156,10 +157,7 @@ impl Volume {
         let fd = Arc::new(opened.inspect_err(|_| undo_birth(dir.as_fd(), &name_c, kind))?);
         let (node, stat) = self.after_change(self.sight_new(&parent, fd.clone(), at.name))?;
         let _state = node.state.lock();
-        let xattrs = match kind {
-            libc::S_IFLNK => Vec::new(),
-            _ => xattrs_of_path(&crate::sys::proc_path(fd.as_fd())),
-        };
+        let xattrs = self.after_change(xattr::read_replicated(&*fd).step("read what was inherited"))?;
         self.append_birth(&mut room, &parent, dir.as_fd(), at.name, &node, birth, &stat, xattrs)?;
         drop(_state);
         let node = node.into_lookup();
@@ -197,12 +195,12 @@ impl Volume {
         let parent = self.node(at.parent)?;
         let node = self.node(node)?;
         let _names = parent.names.lock();
-        let mut state = node.state.lock();
+        let _state = node.state.lock();
         let dir = self.descriptors.of(&parent)?;
         let fd = self.descriptors.of(&node)?;
         rustix::fs::linkat(&*fd, "", &*dir, &*c_name(at.name)?, AtFlags::EMPTY_PATH).step("link")?;
         let stat = self.after_change(rustix::fs::fstat(&*fd).step("stat"))?;
-        state.nameless = false;
+        self.objects.set_nameless(&node, false);
         node.set_place(parent.id, at.name.as_bytes());
         let op = Op::Link {
             object: node.object,
@@ -233,7 +231,7 @@ impl Volume {
         let _names = parent.names.lock();
         let dir = self.descriptors.of(&parent)?;
         let (node, stat) = self.sight(&parent, dir.as_fd(), at.name)?;
-        let mut state = node.state.lock();
+        let _state = node.state.lock();
         let links = links_after_loss(&stat);
         self.keep_reachable(&node, links)?;
         let path = self.path(&node);
@@ -241,7 +239,7 @@ impl Volume {
             self.release_reachable(&node);
             return Err(error);
         }
-        state.nameless = links == 0;
+        self.objects.set_nameless(&node, links == 0);
         let (at, dir_mtime) = (entry(&parent, at.name)?, self.after_change(mtime_of(dir.as_fd()))?);
         let op = match how.contains(AtFlags::REMOVEDIR) {
             true => Op::RemoveDirectory { at, dir_mtime, object: node.object },
@@ -288,11 +286,8 @@ impl Volume {
             let _states = lock_states(&moved, Some(&other));
             self.exchange(&mut room, &ends, &moved, &other, flags)?;
         } else {
-            let mut states = lock_states(&moved, taken.as_ref().map(|(node, _)| &***node));
-            let nameless = self.replace(&mut room, &ends, &moved, taken.as_ref(), flags)?;
-            if let Some(state) = &mut states.other {
-                state.nameless = nameless;
-            }
+            let _states = lock_states(&moved, taken.as_ref().map(|(node, _)| &***node));
+            self.replace(&mut room, &ends, &moved, taken.as_ref(), flags)?;
         }
         if moves_directory {
             self.directories_moved();
@@ -300,7 +295,7 @@ impl Volume {
         Ok(Attempt::Done)
     }
 
-    /// Renames, perhaps over another object; answers whether that one has no name left.
+    /// Renames, perhaps over another object.
     fn replace(
         &self,
         room: &mut crate::queue::Reservation,
@@ -308,7 +303,7 @@ impl Volume {
         moved: &Arc<Node>,
         taken: Option<&(Pinned<'_>, Stat)>,
         flags: RenameFlags,
-    ) -> FsResult<bool> {
+    ) -> FsResult<()> {
         let path = self.path(moved);
         let replaced = match taken {
             // The same inode under both names: the kernel does nothing, and says it succeeded.
@@ -327,7 +322,7 @@ impl Volume {
             return Err(error);
         }
         if taken.is_some_and(|(node, _)| node.id == moved.id) {
-            return Ok(false);
+            return Ok(());
         }
         moved.set_place(ends.to_dir.id, ends.to.name.as_bytes());
         let whiteout = if flags.contains(RenameFlags::WHITEOUT) {
@@ -347,7 +342,10 @@ impl Volume {
             whiteout,
         };
         self.queue.append(room, crate::queue::Draft::new(&path, &op, Bytes::new()));
-        Ok(replaced.is_some_and(|replaced| replaced.links == 0))
+        if let (Some((node, _)), Some(replaced)) = (taken, replaced) {
+            self.objects.set_nameless(node, replaced.links == 0);
+        }
+        Ok(())
     }
 
     fn exchange(
@@ -431,19 +429,4 @@ fn links_after_loss(stat: &Stat) -> u32 {
 
 fn mtime_of(dir: BorrowedFd<'_>) -> FsResult<Timestamp> {
     Ok(mtime(&rustix::fs::fstat(dir).step("stat a directory")?))
-}
-
-/// What a new object inherited: ACLs, security labels. Where they cannot be read there are none.
-fn xattrs_of(fd: BorrowedFd<'_>) -> Vec<Xattr> {
-    super::attributes::read_xattrs(
-        |list| rustix::fs::flistxattr(fd, list),
-        |name, value| rustix::fs::fgetxattr(fd, name, value),
-    )
-}
-
-fn xattrs_of_path(path: &Path) -> Vec<Xattr> {
-    super::attributes::read_xattrs(
-        |list| rustix::fs::listxattr(path, list),
-        |name, value| rustix::fs::getxattr(path, name, value),
-    )
 }

@@ -47,6 +47,9 @@ pub struct Node {
     /// `O_PATH` descriptor, while it is cached. A leaf lock.
     pub descriptor: Mutex<Option<Arc<OwnedFd>>>,
     pub recently_used: AtomicBool,
+    /// No name is left: changes are nobody's any more and are not sent. Changed under the object
+    /// lock only.
+    pub is_nameless: AtomicBool,
     /// The descriptor must stay: the last name is gone, or there are no handles.
     pub keep_descriptor: AtomicBool,
 }
@@ -54,8 +57,6 @@ pub struct Node {
 /// What the object lock protects beside the data itself.
 #[derive(Default)]
 pub struct NodeState {
-    /// No name is left: changes are nobody's any more and are not sent.
-    pub nameless: bool,
     /// Open handles that are read-write and cached: shared mappings are possible.
     pub cached_read_write: u32,
     /// Open handles that write directly, past the kernel's page cache.
@@ -101,11 +102,13 @@ const TRIM_AFTER: u64 = 50_000;
 pub struct Objects {
     shards: [Mutex<HashMap<NodeId, Arc<Node>>>; SHARDS],
     forgotten: AtomicU64,
+    nameless: AtomicU64,
 }
 
 /// A node that cannot be forgotten while an op works on it.
 pub struct Pinned<'a> {
-    objects: &'a Objects,
+    /// Where the pin is given back; `None` once it belongs to the kernel.
+    objects: Option<&'a Objects>,
     node: Arc<Node>,
 }
 
@@ -118,22 +121,27 @@ impl std::ops::Deref for Pinned<'_> {
 
 impl Pinned<'_> {
     /// Hands the pin over to the kernel as a lookup.
-    pub fn into_lookup(self) -> Arc<Node> {
-        let node = self.node.clone();
-        std::mem::forget(self);
-        node
+    pub fn into_lookup(mut self) -> Arc<Node> {
+        self.objects = None;
+        self.node.clone()
     }
 }
 
 impl Drop for Pinned<'_> {
     fn drop(&mut self) {
-        self.objects.forget(self.node.id, 1);
+        if let Some(objects) = self.objects {
+            objects.forget(self.node.id, 1);
+        }
     }
 }
 
 impl Objects {
     pub fn new() -> Objects {
-        Objects { shards: std::array::from_fn(|_| Mutex::default()), forgotten: AtomicU64::new(0) }
+        Objects {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            forgotten: AtomicU64::new(0),
+            nameless: AtomicU64::new(0),
+        }
     }
 
     /// The node that the kernel named.
@@ -149,12 +157,13 @@ impl Objects {
             && node.object == sighting.object
         {
             node.lookups.fetch_add(1, Relaxed);
-            return Pinned { objects: self, node: node.clone() };
+            return Pinned { objects: Some(self), node: node.clone() };
         }
         let node = Arc::new(Node {
             id: sighting.id,
             object: sighting.object,
             file_type: sighting.file_type,
+            is_nameless: AtomicBool::new(false),
             keep_descriptor: AtomicBool::new(sighting.handle.is_none()),
             handle: sighting.handle,
             lookups: AtomicU64::new(1),
@@ -165,7 +174,7 @@ impl Objects {
             recently_used: AtomicBool::new(false),
         });
         shard.insert(sighting.id, node.clone());
-        Pinned { objects: self, node }
+        Pinned { objects: Some(self), node }
     }
 
     /// Takes back `count` lookups; the node goes with the last.
@@ -185,10 +194,26 @@ impl Objects {
             shard.shrink_to_fit();
         }
         drop(shard);
-        drop(gone);
+        if gone.is_some_and(|node| node.is_nameless.load(Relaxed)) {
+            self.nameless.fetch_sub(1, Relaxed);
+        }
         if self.forgotten.fetch_add(1, Relaxed) % TRIM_AFTER == TRIM_AFTER - 1 {
             crate::sys::give_back_memory();
         }
+    }
+
+    /// Notes that an object has lost its last name, or got one again. Its object lock is held.
+    pub fn set_nameless(&self, node: &Node, is_nameless: bool) {
+        match (node.is_nameless.swap(is_nameless, Relaxed), is_nameless) {
+            (false, true) => drop(self.nameless.fetch_add(1, Relaxed)),
+            (true, false) => drop(self.nameless.fetch_sub(1, Relaxed)),
+            (false, false) | (true, true) => {}
+        }
+    }
+
+    /// Objects without a name that are still known.
+    pub fn nameless(&self) -> u64 {
+        self.nameless.load(Relaxed)
     }
 
     /// Nodes known at this moment.

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -20,6 +21,10 @@ use crate::limits::{NAME_LEN_MAX, SOURCE_DESCRIPTORS};
 use crate::packet::{Attributes, Entry, Name, ObjectId, Op, Timestamp};
 use crate::queue::{Closed, Draft, Pool, Queue, Reservation};
 use crate::sys::{FileHandle, Identity};
+
+/// How long a full disk waits for files that were removed and are not yet forgotten.
+const SPACE_PATIENCE: Duration = Duration::from_millis(200);
+const SPACE_POLL: Duration = Duration::from_millis(5);
 
 /// Room reserved for the header of an op; what is more or less is settled when it is appended.
 const HEADER_ROOM: usize = 512;
@@ -135,6 +140,24 @@ impl Volume {
     /// Why the targets may miss a change, if they may: a resynchronisation is needed.
     pub fn diverged(&self) -> Option<String> {
         self.diverged.lock().clone()
+    }
+
+    /// Runs an op that may find the disk full only because the kernel has not yet forgotten files
+    /// that were just removed: their space comes back with their last descriptor.
+    pub(super) fn with_space<T>(&self, mut op: impl FnMut() -> FsResult<T>) -> FsResult<T> {
+        let deadline = Instant::now() + SPACE_PATIENCE;
+        loop {
+            match op() {
+                Err(error)
+                    if matches!(error.errno, libc::ENOSPC | libc::EDQUOT)
+                        && self.objects.nameless() > 0
+                        && Instant::now() < deadline =>
+                {
+                    std::thread::sleep(SPACE_POLL);
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// For steps between a change on disk and its op: where one fails, the change was made and

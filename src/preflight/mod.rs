@@ -51,6 +51,9 @@ const NOTHING_DONE: &str = "Nothing was mounted or written.";
 ///
 /// Errors: a living or hung mount there; any mount of this product above or below.
 pub fn standing_mount(directory: &Path) -> Result<Option<DeadMount>, Failure> {
+    if directory == Path::new("/") {
+        check_directory(directory)?;
+    }
     let mounts = MountTable::read().map_err(|error| unreadable("/proc/self/mountinfo", &error))?;
     let shown = directory.display();
     for mount in mounts.standin() {

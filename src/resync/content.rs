@@ -8,13 +8,14 @@ use rustix::fs::{SeekFrom, Statx, seek};
 use rustix::io::{Errno, pread};
 
 use super::error::has_vanished;
-use super::look::{attributes, stat, timestamp, xattrs};
+use super::look::{attributes, stat, timestamp};
 use super::walk::{ListedFile, TreePath, check_xattrs, read_error};
 use super::{CopyError, CopyProgress, ItemSink};
 use crate::limits::CONTENT_CHUNK;
 use crate::packet::{Attributes, LaneItem};
 use crate::queue::Pool;
 use crate::sys::open_by_handle;
+use crate::xattr;
 
 /// How sending a file ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +53,8 @@ pub(super) fn send_file(
         sink.send(LaneItem::Content { object, offset }, bytes)?;
     }
     let after = stat(fd.as_fd()).map_err(|error| read_error("look at", path, error))?;
-    let xattrs = xattrs(fd.as_fd()).map_err(|error| read_error("read attributes of", path, error))?;
+    let xattrs =
+        xattr::read_replicated(&fd).map_err(|error| read_error("read attributes of", path, error))?;
     check_xattrs(&xattrs, || path.to_string())?;
     let size = before.stx_size;
     // Size and mtime of before the first read, also where they changed since: bytes that were read

@@ -1,17 +1,12 @@
 //! What an object is, read from a descriptor of it (`O_PATH` is enough): the same look on both
 //! sides, so that what is compared means the same.
 
-use std::ffi::CString;
 use std::io;
 use std::os::fd::BorrowedFd;
 
 use rustix::fs::{self, AtFlags, FileType, Statx, StatxFlags, StatxTimestamp};
-use rustix::io::Errno;
 
-use crate::apply::inode::is_replicated;
-use crate::limits::{XATTR_LIST_LEN_MAX, XATTR_VALUE_LEN_MAX};
-use crate::packet::{Attributes, Birth, Bounded, Timestamp, Xattr};
-use crate::sys;
+use crate::packet::{Attributes, Birth, Bounded, Timestamp};
 
 /// Status of the object behind a descriptor.
 pub fn stat(fd: BorrowedFd<'_>) -> io::Result<Statx> {
@@ -51,34 +46,4 @@ pub fn birth(fd: BorrowedFd<'_>, stat: &Statx) -> io::Result<Birth> {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "unknown kind of object"));
         }
     })
-}
-
-/// All extended attributes that are replicated, sorted by name; none where the file system has none.
-pub fn xattrs(fd: BorrowedFd<'_>) -> io::Result<Vec<Xattr>> {
-    let path = sys::proc_path(fd);
-    let mut names = Vec::new();
-    let size = match fs::listxattr_query(&path) {
-        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-        Ok(_) => XATTR_LIST_LEN_MAX,
-        Err(error) => return Err(error.into()),
-    };
-    names.reserve(size);
-    fs::listxattr(&path, rustix::buffer::spare_capacity(&mut names))?;
-    let mut found = Vec::new();
-    for name in names.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
-        if !is_replicated(name) {
-            continue;
-        }
-        let mut value = Vec::with_capacity(XATTR_VALUE_LEN_MAX);
-        match fs::getxattr(&path, CString::new(name)?, rustix::buffer::spare_capacity(&mut value)) {
-            Ok(_) => {
-                found.push(Xattr { name: Bounded(name.to_vec()), value: Bounded(value.as_slice().to_vec()) })
-            }
-            // Removed since it was listed.
-            Err(Errno::NODATA) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    found.sort_unstable();
-    Ok(found)
 }

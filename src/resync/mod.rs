@@ -24,7 +24,7 @@ mod walk;
 
 pub use copy::{CopyReport, FirstCopy, Wanted};
 pub use error::CopyError;
-pub use look::{attributes, birth, stat, timestamp, xattrs};
+pub use look::{attributes, birth, stat, timestamp};
 pub use progress::{CopyProgress, ProgressSnapshot};
 pub use sink::{ChannelSink, Gone, ItemSink, NumberedItem, item_channel};
 pub use walk::{Chunk, ListedFile, TreePath, Walk};

@@ -13,11 +13,12 @@ use std::sync::Arc;
 use rustix::fs::{Dir, Mode, OFlags, ResolveFlags, Statx, openat2};
 
 use super::error::has_vanished;
-use super::look::{attributes, birth, stat, timestamp, xattrs};
+use super::look::{attributes, birth, stat, timestamp};
 use super::{CopyError, CopyProgress};
 use crate::limits::{HEADER_LEN_MAX, LISTING_ENTRIES_MAX, LISTING_LEN_CUT};
 use crate::packet::{Attributes, Birth, LaneItem, ListedObject, Name, ObjectId, Timestamp, Xattr};
 use crate::sys::{FileHandle, open_by_handle};
+use crate::xattr;
 
 /// Room that an item needs beside the object's xattrs: the fields, a name, a symlink target.
 const ITEM_ROOM: usize = 16 * 1024;
@@ -87,7 +88,8 @@ struct Seen {
 }
 
 impl Walk {
-    /// Prepares a walk over the tree of `root`, a directory opened for reading.
+    /// Prepares a walk over the tree of `root`, a directory opened for reading; gives the item
+    /// that says what the root is.
     ///
     /// Errors: [`CopyError::Read`].
     pub fn new(
@@ -95,15 +97,15 @@ impl Walk {
         birth_epoch: u32,
         suspect_since: Option<Timestamp>,
     ) -> Result<(Walk, LaneItem), CopyError> {
-        let top = TreePath::root();
-        let failed = |doing| move |error| read_error(doing, &top, error);
+        let path = TreePath::root();
+        let failed = |doing| {
+            let path = path.clone();
+            move |error| read_error(doing, &path, error)
+        };
         let status = stat(root.as_fd()).map_err(failed("look at"))?;
-        let top = TreePath::root();
-        let failed = |doing| move |error| read_error(doing, &top, error);
         let handle = FileHandle::of(root.as_fd()).map_err(failed("get the file handle of"))?;
         let id = handle.object_id(birth_epoch, status.stx_ino);
-        let path = TreePath::root();
-        let xattrs = xattrs(root.as_fd()).map_err(|error| read_error("read attributes of", &path, error))?;
+        let xattrs = xattr::read_replicated(&root).map_err(failed("read attributes of"))?;
         check_xattrs(&xattrs, || path.to_string())?;
         let item = LaneItem::Root { object: id, attributes: attributes(&status), xattrs };
         let walk = Walk {
@@ -242,7 +244,7 @@ impl Walk {
             object: handle.object_id(self.birth_epoch, status.stx_ino),
             birth,
             attributes: attributes(status),
-            xattrs: xattrs(fd)?,
+            xattrs: xattr::read_replicated(fd)?,
             size: if is_file { status.stx_size } else { 0 },
             links: status.stx_nlink,
             suspect: is_file && self.suspect_since.is_some_and(|since| timestamp(status.stx_ctime) >= since),

@@ -299,6 +299,9 @@ impl Session<'_> {
         {
             log::warn!("the last durable point failed: {fault}");
         }
+        if let Err(fault) = self.reconcile.interrupt(self.applier.replica()) {
+            log::warn!("what was copied last will be copied again: {fault}");
+        }
         let progress = self.applier.acknowledged();
         if progress.applied != progress.durable
             && let Err(fault) = self.applier.durable_point()

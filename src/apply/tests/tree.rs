@@ -79,7 +79,7 @@ fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let file = o_path(path);
     let names = inode::list_xattrs(&file).unwrap().into_iter().map(|name| name.0);
     names
-        .filter(|name| !name.starts_with(inode::OWN_XATTR_PREFIX))
+        .filter(|name| !name.starts_with(crate::xattr::OWN_PREFIX))
         .map(|name| (name.clone(), inode::get_xattr(&file, &name).unwrap().unwrap()))
         .collect()
 }

@@ -10,7 +10,8 @@ use std::path::Path;
 use rustix::fs::{CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 
 use super::{Pair, tree};
-use crate::packet::DataState;
+use crate::packet::{Bounded, DataState, Xattr};
+use crate::resync::walk::check_xattrs;
 
 pub fn set_mtime(path: &Path, seconds: i64, nanoseconds: i64) {
     let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
@@ -185,7 +186,7 @@ fn a_directory_of_many_entries_travels_in_chunks() {
 }
 
 #[test]
-fn large_attributes_cut_a_listing_and_oversized_ones_are_refused() {
+fn large_attributes_cut_a_listing() {
     let pair = Pair::new();
     for number in 0..200 {
         let path = pair.source.join(format!("{number}"));
@@ -194,6 +195,15 @@ fn large_attributes_cut_a_listing_and_oversized_ones_are_refused() {
     }
     let outcome = pair.converges();
     assert!(outcome.items >= 3 + 3, "200 × 3,500 bytes fit into no two listings: {outcome:?}");
+}
+
+#[test]
+fn attributes_that_fit_into_no_item_are_refused_by_name() {
+    let xattr = |value: Vec<u8>| Xattr { name: Bounded(b"user.x".to_vec()), value: Bounded(value) };
+    let many: Vec<_> = (0..12).map(|_| xattr(vec![0; 65_536])).collect();
+    let error = check_xattrs(&many, || "dir/file".into()).unwrap_err();
+    assert!(error.to_string().contains("dir/file"), "{error}");
+    check_xattrs(&many[..11], String::new).unwrap();
 }
 
 #[test]

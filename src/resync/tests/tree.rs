@@ -89,7 +89,7 @@ fn visit(
     let node = Node {
         birth: birth.clone(),
         attributes: look::attributes(&status),
-        xattrs: look::xattrs(file.as_fd()).unwrap(),
+        xattrs: crate::xattr::read_replicated(file).unwrap(),
         content,
         data,
         same_as,

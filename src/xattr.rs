@@ -1,0 +1,135 @@
+//! Extended attributes: which ones are replicated, and how they are read. The same for both
+//! sides, so that what is compared means the same.
+//!
+//! Objects are reached through a descriptor (`O_PATH` is enough), by its `/proc` path: symlinks
+//! are never followed.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::io::Errno;
+
+use crate::limits::{XATTR_LIST_LEN_MAX, XATTR_VALUE_LEN_MAX};
+use crate::packet::{Bounded, Xattr, XattrName};
+use crate::sys::proc_path;
+
+/// Attributes of the product itself: hidden from applications, never replicated.
+pub const OWN_PREFIX: &[u8] = b"trusted.standin.";
+
+/// POSIX ACLs, in the kernel's own format.
+pub const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
+pub const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
+
+/// Labels that belong to a host and not to the data: each host writes its own.
+const OF_THE_HOST: [&[u8]; 4] = [b"security.selinux", b"security.ima", b"security.evm", b"security.apparmor"];
+
+/// Whether an attribute is one that replication carries and may therefore take away.
+pub fn is_replicated(name: &[u8]) -> bool {
+    if name.starts_with(OWN_PREFIX) || OF_THE_HOST.contains(&name) {
+        return false;
+    }
+    name == ACL_ACCESS
+        || name == ACL_DEFAULT
+        || [&b"user."[..], b"trusted.", b"security."].iter().any(|space| name.starts_with(space))
+}
+
+/// Names of all attributes; none where the file system has no attributes.
+pub fn list(fd: impl AsFd) -> io::Result<Vec<XattrName>> {
+    let fd = fd.as_fd();
+    if has_none(fd)? {
+        return Ok(Vec::new());
+    }
+    let path = proc_path(fd);
+    let names = read_growing(1024, XATTR_LIST_LEN_MAX, |list| rustix::fs::listxattr(&path, list))?;
+    let names = names.split(|&byte| byte == 0).filter(|name| !name.is_empty());
+    Ok(names.map(|name| Bounded(name.to_vec())).collect())
+}
+
+/// Value of an attribute; `None` where there is no such attribute.
+pub fn get(fd: impl AsFd, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let path = proc_path(fd.as_fd());
+    match read_growing(256, XATTR_VALUE_LEN_MAX, |value| rustix::fs::getxattr(&path, name, value)) {
+        Ok(value) => Ok(Some(value)),
+        Err(Errno::NODATA | Errno::NOTSUP) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// All attributes that are replicated, sorted by name.
+pub fn read_replicated(fd: impl AsFd) -> io::Result<Vec<Xattr>> {
+    let fd = fd.as_fd();
+    let mut found = Vec::new();
+    for name in list(fd)?.into_iter().filter(|name| is_replicated(&name.0)) {
+        // One that is gone by now was removed since it was listed.
+        if let Some(value) = get(fd, &name.0)? {
+            found.push(Xattr { name, value: Bounded(value) });
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// The quick answer for most objects. An `O_PATH` descriptor has to go the long way (`EBADF`).
+fn has_none(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let size = match rustix::fs::flistxattr_query(fd) {
+        Err(Errno::BADF) => rustix::fs::listxattr_query(proc_path(fd)),
+        size => size,
+    };
+    match size {
+        Ok(size) => Ok(size == 0),
+        Err(Errno::NOTSUP) => Ok(true),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Most lists and values are short. (A size of 0 would ask for the length only.)
+fn read_growing(
+    first: usize,
+    max: usize,
+    read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
+) -> rustix::io::Result<Vec<u8>> {
+    let mut buffer = vec![0; first];
+    let len = match read(&mut buffer) {
+        Err(Errno::RANGE) => {
+            buffer.resize(max, 0);
+            read(&mut buffer)?
+        }
+        len => len?,
+    };
+    buffer.truncate(len);
+    Ok(buffer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::XattrFlags;
+
+    #[test]
+    fn attributes_are_found_by_either_kind_of_descriptor() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = std::fs::File::create(dir.path().join("f")).unwrap();
+        assert_eq!(read_replicated(&file).unwrap(), []);
+        for (name, value) in [("user.b", vec![7; 3000]), ("user.a", vec![]), ("trusted.standin.x", vec![1])] {
+            rustix::fs::fsetxattr(&file, name, &value, XattrFlags::empty()).unwrap();
+        }
+        let expected: Vec<Xattr> = [("user.a", vec![]), ("user.b", vec![7; 3000])]
+            .map(|(name, value)| Xattr { name: Bounded(name.into()), value: Bounded(value) })
+            .into();
+        assert_eq!(read_replicated(&file).unwrap(), expected);
+        let flags = rustix::fs::OFlags::PATH;
+        let path = rustix::fs::open(dir.path().join("f"), flags, rustix::fs::Mode::empty()).unwrap();
+        assert_eq!(read_replicated(&path).unwrap(), expected);
+        assert_eq!(get(&path, b"user.none").unwrap(), None);
+    }
+
+    #[test]
+    fn only_what_belongs_to_the_data_is_replicated() {
+        for name in ["user.x", "trusted.x", "security.capability", "system.posix_acl_access"] {
+            assert!(is_replicated(name.as_bytes()), "{name}");
+        }
+        for name in ["trusted.standin.set", "security.selinux", "system.nfs4_acl", "userx"] {
+            assert!(!is_replicated(name.as_bytes()), "{name}");
+        }
+    }
+}
