@@ -18,7 +18,7 @@ pub fn text(report: &Report) -> String {
     if !report.lines.is_empty() {
         text += &rates(report);
         if report.sizes.rounds > 1 {
-            text += &format!("\nSpread of the ratios over {} rounds (least–most)\n", report.sizes.rounds);
+            text += &format!("\nRatios of {} rounds: least–most; fastest to fastest\n", report.sizes.rounds);
             text += &spreads(report);
         }
     }
@@ -58,8 +58,14 @@ fn rates(report: &Report) -> String {
 }
 
 fn spreads(report: &Report) -> String {
-    let range = |spread: Spread| format!("{}–{}", ratio(spread.min), ratio(spread.max));
-    per_variant(&report.lines, |line, at| line.variants[at].ratio.map(range), Variant::Native)
+    let range = |(spread, best): (Spread, f64)| {
+        format!("{}–{}; {}", ratio(spread.min), ratio(spread.max), ratio(best))
+    };
+    let cell = |line: &LineReport, at: usize| {
+        let variant = &line.variants[at];
+        variant.ratio.zip(variant.best_ratio).map(range)
+    };
+    per_variant(&report.lines, cell, Variant::Native)
 }
 
 fn cpu(report: &Report) -> String {
@@ -168,6 +174,7 @@ fn notes(report: &Report) -> String {
         let way = |cooling: &Cooling| match cooling {
             Cooling::Advice => "posix_fadvise(DONTNEED) on backing file and mount",
             Cooling::DropCaches => "/proc/sys/vm/drop_caches",
+            Cooling::Impossible => "nothing: this file system lives in memory, the cold reads are warm",
         };
         let ways: Vec<&str> = report.cooling.iter().map(way).collect();
         notes.push(format!("caches emptied by {}", ways.join(" and ")));
@@ -272,14 +279,14 @@ mod tests {
     #[test]
     fn a_report_reads_as_a_table() {
         let expected = "
-                                   native   null  ratio
-1 MiB sequential write  MiB/s       2,048  1,024   0.50
-stat, warm              ops/s   1,500,000   3.50   0.00
+                                  native   null  ratio
+1 MiB sequential write  MiB/s      2,048  1,024   0.50
+stat, warm              ops/s  1,500,000   3.50   0.00
 
-Spread of the ratios over 3 rounds (least–most)
-                             null
-1 MiB sequential write  0.25–1.00
-stat, warm              0.00–0.00
+Ratios of 3 rounds: least–most; fastest to fastest
+                                   null
+1 MiB sequential write  0.25–1.00; 0.25
+stat, warm              0.00–0.00; 0.00
 
 Processor seconds per GiB written: writer + process behind the mount
                         native         null
