@@ -8,7 +8,7 @@ use rustix::fs::Advice;
 use rustix::io::{Errno, ReadWriteFlags};
 use serde::Serialize;
 
-use super::error::{Context, Error, Result};
+use super::error::{Context, Result};
 use super::place::Place;
 
 /// Looked at in a file to see whether it is cached.
@@ -22,11 +22,11 @@ pub enum Cooling {
     Advice,
     /// `/proc/sys/vm/drop_caches`, because the advice was not followed.
     DropCaches,
+    /// Nothing helped: the file system lives in memory.
+    Impossible,
 }
 
-/// Makes the file of a place cold on all levels.
-///
-/// Errors: the file stays cached whatever is done.
+/// Makes the file of a place cold on all levels, as far as it can be.
 pub fn cool(place: &Place, name: &str) -> Result<Cooling> {
     let backing = place.backing.join(name);
     // Dirty pages would stay.
@@ -40,10 +40,7 @@ pub fn cool(place: &Place, name: &str) -> Result<Cooling> {
     }
     let knob = Path::new("/proc/sys/vm/drop_caches");
     fs::write(knob, "1").at(knob)?;
-    if is_cached(&backing)? {
-        return Err(Error::Wrong(format!("{} stays in the page cache", backing.display())));
-    }
-    Ok(Cooling::DropCaches)
+    Ok(if is_cached(&backing)? { Cooling::Impossible } else { Cooling::DropCaches })
 }
 
 /// Whether any of some places of a file is in the page cache. Where the file system cannot tell
@@ -83,6 +80,6 @@ mod tests {
             replica: None,
         };
         // It looks itself whether it worked.
-        cool(&place, "file").unwrap();
+        assert_ne!(cool(&place, "file").unwrap(), Cooling::Impossible);
     }
 }

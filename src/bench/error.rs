@@ -24,7 +24,7 @@ pub enum Error {
 
 impl Error {
     pub fn into_failure(self) -> Failure {
-        let cleaned = "Everything that the benchmark made was removed.";
+        let cleaned = "What the benchmark made was removed, unless an error above says otherwise.";
         match self {
             Error::Interrupted => Failure::new("The benchmark was interrupted.", cleaned, ""),
             Error::Refused(failure) => failure,

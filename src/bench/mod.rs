@@ -124,6 +124,11 @@ impl Run<'_> {
         let load_before = load_average();
         let workshop = Workshop::new(&dir)?;
         let mut notes = Vec::new();
+        notes.extend(discards(&dir).then(|| {
+            "this file system discards freed blocks at once (mount option discard): unlink is bound by the \
+             device, and removed files disturb what comes next"
+                .to_owned()
+        }));
         // Dropped before the workshop: mounts go before directories.
         let places = self.places(&workshop, &mut notes)?;
         let measured = self.measure(&workshop, &places)?;
@@ -200,6 +205,16 @@ fn machine(dir: &Path, load_before: f64) -> Result<Machine> {
         load_before,
         load_after: load_average(),
     })
+}
+
+/// Whether the file system of a directory is mounted with `discard`. `false` where it is unknown.
+fn discards(dir: &Path) -> bool {
+    let Ok(mounts) = MountTable::read() else { return false };
+    let Some(id) = mounts.holding(dir).map(|mount| mount.id.to_string()) else { return false };
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let line = table.lines().find(|line| line.split(' ').next() == Some(id.as_str()));
+    let options = line.and_then(|line| line.rsplit(' ').next()).unwrap_or_default();
+    options.split(',').any(|option| option == "discard")
 }
 
 /// Of the last minute; 0 where the kernel does not say.

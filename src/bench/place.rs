@@ -101,7 +101,10 @@ impl Place {
 
     /// Waits until nothing is under way that would disturb the next measurement.
     pub fn settle(&self, stop: &AtomicBool) -> Result<()> {
-        self.mount.as_ref().map_or(Ok(()), |mount| mount.wait_sync(stop))
+        match (&self.mount, &self.replica) {
+            (Some(mount), Some(_)) => mount.wait_sync(stop),
+            _ => Ok(()),
+        }
     }
 
     /// Processor seconds of the process behind the mount; 0 where there is none.

@@ -57,6 +57,9 @@ pub struct VariantReport {
     pub rate: Option<Spread>,
     /// To the native directory, round by round.
     pub ratio: Option<Spread>,
+    /// Of the fastest round to the fastest native one: what is left on a machine that is disturbed
+    /// often.
+    pub best_ratio: Option<f64>,
     /// Processor seconds per GiB over all rounds, of the lines that count it.
     pub cpu: Option<Cpu>,
     pub samples: Vec<Sample>,
@@ -92,10 +95,12 @@ impl LineReport {
         };
         let native = samples.iter().find(|(variant, _)| *variant == Variant::Native);
         let native = native.map_or_else(Vec::new, |(_, samples)| rates(samples));
+        let best = |rates: &[f64]| Spread::of(rates).map(|spread| spread.max);
         let variants = samples.into_iter().map(|(variant, samples)| VariantReport {
             variant,
             rate: Spread::of(&rates(&samples)),
             ratio: Spread::of(&ratios(&rates(&samples), &native)),
+            best_ratio: best(&rates(&samples)).zip(best(&native)).map(|(rate, native)| rate / native),
             cpu: line.counts_cpu().then(|| Cpu::of(&samples)).flatten(),
             samples,
         });

@@ -20,7 +20,7 @@ use super::line::Line;
 use super::place::Place;
 
 pub use data::write_pages;
-pub use small::{SMALL_FILE, check_files, create_files, names};
+pub use small::{check_files, create_files, names};
 
 /// A sample takes no longer than this: a slow disk gives fewer ops, not a longer run.
 const SAMPLE_TIME_MAX: Duration = Duration::from_secs(20);

@@ -16,7 +16,7 @@ use super::{Done, Load};
 const FILES: &str = "files";
 
 /// Length of a small file.
-pub const SMALL_FILE: usize = 4096;
+const SMALL_FILE: usize = 4096;
 
 /// How often the fast lines go over all files, so that they take long enough to be timed.
 const STAT_PASSES: u64 = 10;
