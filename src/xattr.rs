@@ -23,9 +23,17 @@ pub const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
 /// Labels that belong to a host and not to the data: each host writes its own.
 const OF_THE_HOST: [&[u8]; 4] = [b"security.selinux", b"security.ima", b"security.evm", b"security.apparmor"];
 
+/// Second names of the ACLs on XFS, in its own format: what is set there is the ACL itself.
+const ALIASES: [&[u8]; 2] = [b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT"];
+
+/// Whether applications see an attribute, by this name, through the mount.
+pub fn is_visible(name: &[u8]) -> bool {
+    !name.starts_with(OWN_PREFIX) && !ALIASES.contains(&name)
+}
+
 /// Whether an attribute is one that replication carries and may therefore take away.
 pub fn is_replicated(name: &[u8]) -> bool {
-    if name.starts_with(OWN_PREFIX) || OF_THE_HOST.contains(&name) {
+    if !is_visible(name) || OF_THE_HOST.contains(&name) {
         return false;
     }
     name == ACL_ACCESS
@@ -128,7 +136,9 @@ mod tests {
         for name in ["user.x", "trusted.x", "security.capability", "system.posix_acl_access"] {
             assert!(is_replicated(name.as_bytes()), "{name}");
         }
-        for name in ["trusted.standin.set", "security.selinux", "system.nfs4_acl", "userx"] {
+        for name in
+            ["trusted.standin.set", "trusted.SGI_ACL_FILE", "security.selinux", "system.nfs4_acl", "userx"]
+        {
             assert!(!is_replicated(name.as_bytes()), "{name}");
         }
     }

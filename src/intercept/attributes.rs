@@ -118,8 +118,8 @@ impl Volume {
 
     /// Value of an extended attribute, whole.
     pub fn getxattr(&self, node: NodeId, name: &OsStr) -> FsResult<Vec<u8>> {
-        if name.as_bytes().starts_with(OWN_PREFIX) {
-            return Err(FsError::new(libc::ENODATA, "own xattr"));
+        if !xattr::is_visible(name.as_bytes()) {
+            return Err(FsError::new(libc::ENODATA, "hidden xattr"));
         }
         let fd = self.descriptors.of(&self.node(node)?)?;
         let value = xattr::get(&*fd, name.as_bytes()).step("get xattr")?;
@@ -130,7 +130,7 @@ impl Volume {
     pub fn listxattr(&self, node: NodeId) -> FsResult<Vec<u8>> {
         let fd = self.descriptors.of(&self.node(node)?)?;
         let names = xattr::list(&*fd).step("list xattrs")?;
-        let kept = names.iter().filter(|name| !name.0.starts_with(OWN_PREFIX));
+        let kept = names.iter().filter(|name| xattr::is_visible(&name.0));
         Ok(kept.flat_map(|name| name.0.iter().copied().chain([0])).collect())
     }
 
@@ -143,7 +143,7 @@ impl Volume {
         value: &[u8],
         flags: i32,
     ) -> FsResult<()> {
-        refuse_own(name)?;
+        refuse_hidden(name)?;
         if value.len() > XATTR_VALUE_LEN_MAX {
             return Err(FsError::new(libc::E2BIG, "xattr value"));
         }
@@ -165,7 +165,7 @@ impl Volume {
 
     /// Removes an extended attribute.
     pub fn removexattr(&self, node: NodeId, name: &OsStr) -> FsResult<()> {
-        refuse_own(name)?;
+        refuse_hidden(name)?;
         self.change_xattr(node, name, 0, |fd, path, object| {
             rustix::fs::removexattr(path, name).step("remove xattr")?;
             let mode = match name.as_bytes() == ACL_ACCESS {
@@ -236,9 +236,11 @@ fn timespec(time: Option<SetTime>) -> Timespec {
     }
 }
 
-fn refuse_own(name: &OsStr) -> FsResult<()> {
-    match name.as_bytes().starts_with(OWN_PREFIX) {
-        true => Err(FsError::new(libc::EPERM, "own xattr")),
-        false => Ok(()),
+/// An ACL that was set by its second name would change past the capture.
+fn refuse_hidden(name: &OsStr) -> FsResult<()> {
+    match name.as_bytes() {
+        name if name.starts_with(OWN_PREFIX) => Err(FsError::new(libc::EPERM, "own xattr")),
+        name if !xattr::is_visible(name) => Err(FsError::new(libc::EOPNOTSUPP, "second name of an ACL")),
+        _ => Ok(()),
     }
 }
