@@ -11,9 +11,9 @@ use crate::control::Severity;
 use crate::failure::Failure;
 use crate::limits::{SOURCE_DESCRIPTORS, TARGET_DESCRIPTORS};
 use crate::preflight::{
-    FsFacts, MountTable, UseKind, check_directory, check_root_user, check_target, existing_ancestor,
-    fs_warnings, is_within, kernel_version, list_uses, nested_in, open_dev_fuse, open_writers, resolve,
-    standing_mount, users_of,
+    FsFacts, MountTable, UseKind, check_directory, check_handles, check_root_user, check_target,
+    existing_ancestor, fs_warnings, is_within, kernel_version, list_uses, nested_in, open_dev_fuse,
+    open_writers, resolve, standing_mount, users_of,
 };
 use crate::source::Target;
 
@@ -159,6 +159,9 @@ impl Report {
             Err(error) => return self.add(Level::Fail, "directory", format!("{}: {error}.", dir.display())),
         };
         let Some(facts) = self.source(&dir, &mounts) else { return };
+        if let Err(failure) = check_handles(&dir, &facts, targets) {
+            self.refuse("directory", &failure);
+        }
         for target in targets {
             self.target(&dir, &facts, target, &mounts);
         }

@@ -108,6 +108,7 @@ pub fn check(options: &ProtectOptions) -> Result<Preflight, Failure> {
     }
     let tree = options.tree();
     let facts = FsFacts::of(tree).map_err(|error| unreadable(&tree.display().to_string(), &error))?;
+    check_handles(tree, &facts, &options.targets)?;
     let mut warnings = fs_warnings(tree, &facts);
     let hidden = check_nested(options, &mounts, &facts)?;
     if !hidden.is_empty() {
@@ -257,6 +258,23 @@ pub fn check_target(target: &Target) -> Result<(), Failure> {
         }
         Err(error) => Err(unreadable(&shown.to_string(), &error)),
     }
+}
+
+/// A copy names objects by file handles; capture alone does without.
+pub fn check_handles(tree: &Path, facts: &FsFacts, targets: &[Target]) -> Result<(), Failure> {
+    if facts.handles || targets.iter().all(|target| matches!(target, Target::Null)) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        format!(
+            "The file system of {} ({}) has no file handles: it cannot be replicated.",
+            tree.display(),
+            facts.fs_type
+        ),
+        NOTHING_DONE,
+        "Protect a directory on ext4, XFS, btrfs or another file system with file handles; of an overlay, \
+         the volume with the data (or mount it with index=on,nfs_export=on).",
+    ))
 }
 
 fn check_directory_or_root(dir: &Path) -> Result<(), Failure> {

@@ -449,3 +449,17 @@ fn a_whole_preflight_says_what_it_lets_pass() {
     assert_eq!(passed.hidden, [ground.path("tree/nested")]);
     assert!(passed.warnings.iter().any(|warning| warning.contains("nested")), "{:?}", passed.warnings);
 }
+
+/// An overlay got as far as a copy that failed with "Operation not supported".
+#[test]
+fn a_tree_without_handles_is_refused_where_it_has_to_be_copied() {
+    let dir = tempfile::tempdir().unwrap();
+    let facts = FsFacts { handles: false, ..FsFacts::of(dir.path()).unwrap() };
+    let local = Target::Local("/srv/replica".into());
+    assert!(check_handles(dir.path(), &facts, &[]).is_ok());
+    assert!(check_handles(dir.path(), &facts, &[Target::Null]).is_ok());
+    let refused = check_handles(dir.path(), &facts, &[Target::Null, local.clone()]).unwrap_err();
+    assert!(refused.what.contains("no file handles"), "{refused}");
+    let facts = FsFacts { handles: true, ..facts };
+    assert!(check_handles(dir.path(), &facts, &[local]).is_ok());
+}
