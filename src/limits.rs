@@ -139,6 +139,10 @@ pub const CONTROL_IN_MAX: usize = 256;
 /// What a received frame costs beside its header and payload, in bytes.
 pub const FRAME_COST: usize = 256;
 
+/// Writers that wait for room in the queue on threads of their own; further ones keep a thread of
+/// the mount. Each holds a copy of its bytes, [`PAYLOAD_LEN_MAX`] at most.
+pub const ASIDE_MAX: usize = 256;
+
 /// How long an orderly stop drains the queue before it gives up waiting.
 pub const STOP_DRAIN: Duration = Duration::from_secs(30);
 

@@ -21,6 +21,7 @@ use fuser::{
 };
 use parking_lot::Mutex;
 
+use super::aside::Aside;
 use super::attributes::{Changes, SetTime};
 use super::data::{OpenMode, Sync, WriteRequest};
 use super::error::{FsError, FsResult};
@@ -33,8 +34,7 @@ use crate::packet::Timestamp;
 
 /// Requests that the kernel may have under way in the background.
 const BACKGROUND_MAX: u16 = 64;
-/// Threads that serve requests: as many as CPUs, and enough that writers which wait for room in
-/// the queue leave some for readers.
+/// Threads that serve requests: as many as CPUs, and enough that slow reads from disk leave some.
 const THREADS_MIN: usize = 4;
 /// Threads that sync: one slow disk flush must not queue behind another file's.
 const SYNC_THREADS: usize = 4;
@@ -72,10 +72,12 @@ impl Mount {
     /// Mounts over a directory. `name` is shown as the source of the mount.
     pub fn new(volume: Arc<Volume>, mount_point: &Path, name: &str) -> Result<Mount, MountError> {
         let mut config = Config::default();
-        config.n_threads = Some(std::thread::available_parallelism().map_or(2, usize::from).max(THREADS_MIN));
+        let threads = std::thread::available_parallelism().map_or(2, usize::from).max(THREADS_MIN);
+        config.n_threads = Some(threads);
         let missing = Arc::new(Mutex::new(None));
         let notifier = Arc::new(OnceLock::new());
         let adapter = Adapter {
+            aside: Aside::new(volume.queue.clone(), threads),
             volume,
             sync: start_sync_threads(),
             missing: missing.clone(),
@@ -149,13 +151,26 @@ impl Drop for Serving {
     }
 }
 
+/// Clones share everything; a change that has to wait takes one along.
+#[derive(Clone)]
 struct Adapter {
     volume: Arc<Volume>,
+    aside: Aside,
     sync: Sender<SyncJob>,
     /// What the kernel lacks, found in the handshake.
     missing: Arc<Mutex<Option<String>>>,
     /// Set once the kernel is connected.
     notifier: Arc<OnceLock<Notifier>>,
+}
+
+/// A write request without its bytes.
+struct Write {
+    caller: Caller,
+    ino: INodeNo,
+    handle: FileHandle,
+    offset: u64,
+    clear_privileges: bool,
+    flags: OpenFlags,
 }
 
 /// A flush of a descriptor, and what to do with its outcome.
@@ -191,6 +206,39 @@ thread_local! {
 }
 
 impl Adapter {
+    /// Performs a change: at once, or on a thread of its own where it might wait for the queue.
+    fn change(&self, change: impl FnOnce(&Adapter) + Send + 'static) {
+        if !self.aside.is_needed() {
+            return change(self);
+        }
+        let adapter = self.clone();
+        self.aside.run(move || change(&adapter));
+    }
+
+    fn write_now(&self, what: Write, data: &[u8], reply: ReplyWrite) {
+        let Write { caller, ino, handle, offset, clear_privileges, flags } = what;
+        let request = WriteRequest { handle: handle.0, offset, data, clear_privileges };
+        let written = self.volume.write(caller, request);
+        if clear_privileges {
+            self.forget_attributes(ino);
+        }
+        let written = match written {
+            Ok(written) => written as u32,
+            Err(error) => return reply.error(errno(error)),
+        };
+        let Some(what) = synchronous(flags.0) else { return reply.written(written) };
+        if self.volume.kernel_syncs(handle.0) {
+            return reply.written(written);
+        }
+        match self.volume.sync_target(handle.0) {
+            Ok(fd) => self.sync(fd, what, move |outcome| match outcome {
+                Ok(()) => reply.written(written),
+                Err(error) => reply.error(io_errno(&error)),
+            }),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
     /// The daemon changed attributes that the kernel may have cached. Call it without any lock,
     /// before the reply: afterwards nobody sees the old ones.
     fn forget_attributes(&self, ino: INodeNo) {
@@ -425,7 +473,10 @@ impl Filesystem for Adapter {
         let changes =
             Changes { mode, uid, gid, size, atime: atime.map(set_time), mtime: mtime.map(set_time) };
         let handle = handle.map(|handle| handle.0);
-        reply_attr(reply, self.volume.setattr(caller(request), node(ino), handle, changes));
+        let caller = caller(request);
+        self.change(move |adapter| {
+            reply_attr(reply, adapter.volume.setattr(caller, node(ino), handle, changes));
+        });
     }
 
     fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
@@ -445,9 +496,12 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let at = At { parent: node(parent), name };
+        let (caller, name) = (caller(request), name.to_owned());
         let asked = AskedMode { mode, umask };
-        reply_entry(reply, self.volume.mknod(caller(request), at, asked, device_of_kernel(rdev)));
+        self.change(move |adapter| {
+            let at = At { parent: node(parent), name: &name };
+            reply_entry(reply, adapter.volume.mknod(caller, at, asked, device_of_kernel(rdev)));
+        });
     }
 
     fn mkdir(
@@ -459,21 +513,33 @@ impl Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        let at = At { parent: node(parent), name };
-        reply_entry(reply, self.volume.mkdir(caller(request), at, AskedMode { mode, umask }));
+        let (caller, name) = (caller(request), name.to_owned());
+        self.change(move |adapter| {
+            let at = At { parent: node(parent), name: &name };
+            reply_entry(reply, adapter.volume.mkdir(caller, at, AskedMode { mode, umask }));
+        });
     }
 
     fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply_empty(reply, self.volume.unlink(At { parent: node(parent), name }));
+        let name = name.to_owned();
+        self.change(move |adapter| {
+            reply_empty(reply, adapter.volume.unlink(At { parent: node(parent), name: &name }));
+        });
     }
 
     fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply_empty(reply, self.volume.rmdir(At { parent: node(parent), name }));
+        let name = name.to_owned();
+        self.change(move |adapter| {
+            reply_empty(reply, adapter.volume.rmdir(At { parent: node(parent), name: &name }));
+        });
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let at = At { parent: node(parent), name };
-        reply_entry(reply, self.volume.symlink(caller(request), at, target));
+        let (caller, name, target) = (caller(request), name.to_owned(), target.to_owned());
+        self.change(move |adapter| {
+            let at = At { parent: node(parent), name: &name };
+            reply_entry(reply, adapter.volume.symlink(caller, at, &target));
+        });
     }
 
     fn rename(
@@ -486,21 +552,32 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let from = At { parent: node(parent), name };
-        let to = At { parent: node(newparent), name: newname };
+        let (name, newname) = (name.to_owned(), newname.to_owned());
         let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
-        reply_empty(reply, self.volume.rename(from, to, flags));
+        self.change(move |adapter| {
+            let from = At { parent: node(parent), name: &name };
+            let to = At { parent: node(newparent), name: &newname };
+            reply_empty(reply, adapter.volume.rename(from, to, flags));
+        });
     }
 
     fn link(&self, _request: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
-        let at = At { parent: node(newparent), name: newname };
-        reply_entry(reply, self.volume.link(node(ino), at));
+        let newname = newname.to_owned();
+        self.change(move |adapter| {
+            let at = At { parent: node(newparent), name: &newname };
+            reply_entry(reply, adapter.volume.link(node(ino), at));
+        });
     }
 
     fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.volume.open(node(ino), flags.0) {
+        let open = move |adapter: &Adapter| match adapter.volume.open(node(ino), flags.0) {
             Ok((handle, mode)) => reply.opened(FileHandle(handle), open_flags(mode)),
             Err(error) => reply.error(errno(error)),
+        };
+        // A truncation on the way is a change.
+        match flags.0 & libc::O_TRUNC {
+            0 => open(self),
+            _ => self.change(open),
         }
     }
 
@@ -539,26 +616,12 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let clear_privileges = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        let request = WriteRequest { handle: handle.0, offset, data, clear_privileges };
-        let written = self.volume.write(caller(kernel), request);
-        if clear_privileges {
-            self.forget_attributes(ino);
+        let what = Write { caller: caller(kernel), ino, handle, offset, clear_privileges, flags };
+        if !self.aside.is_needed() {
+            return self.write_now(what, data, reply);
         }
-        let written = match written {
-            Ok(written) => written as u32,
-            Err(error) => return reply.error(errno(error)),
-        };
-        let Some(what) = synchronous(flags.0) else { return reply.written(written) };
-        if self.volume.kernel_syncs(handle.0) {
-            return reply.written(written);
-        }
-        match self.volume.sync_target(handle.0) {
-            Ok(fd) => self.sync(fd, what, move |outcome| match outcome {
-                Ok(()) => reply.written(written),
-                Err(error) => reply.error(io_errno(&error)),
-            }),
-            Err(error) => reply.error(errno(error)),
-        }
+        let (adapter, data) = (self.clone(), data.to_vec());
+        self.aside.run(move || adapter.write_now(what, &data, reply));
     }
 
     fn flush(
@@ -723,7 +786,10 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        reply_empty(reply, self.volume.setxattr(caller(request), node(ino), name, value, flags));
+        let (caller, name, value) = (caller(request), name.to_owned(), value.to_owned());
+        self.change(move |adapter| {
+            reply_empty(reply, adapter.volume.setxattr(caller, node(ino), &name, &value, flags));
+        });
     }
 
     fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -735,7 +801,8 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply_empty(reply, self.volume.removexattr(node(ino), name));
+        let name = name.to_owned();
+        self.change(move |adapter| reply_empty(reply, adapter.volume.removexattr(node(ino), &name)));
     }
 
     fn create(
@@ -748,20 +815,20 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let at = At { parent: node(parent), name };
-        match self.volume.create(caller(request), at, AskedMode { mode, umask }, flags) {
-            Ok((meta, handle, mode)) => {
-                let generation = Generation(u64::from(meta.generation));
-                reply.created(
+        let (caller, name) = (caller(request), name.to_owned());
+        self.change(move |adapter| {
+            let at = At { parent: node(parent), name: &name };
+            match adapter.volume.create(caller, at, AskedMode { mode, umask }, flags) {
+                Ok((meta, handle, mode)) => reply.created(
                     &KERNEL_CACHE_TTL,
                     &attr(&meta),
-                    generation,
+                    Generation(u64::from(meta.generation)),
                     FileHandle(handle),
                     open_flags(mode),
-                );
+                ),
+                Err(error) => reply.error(errno(error)),
             }
-            Err(error) => reply.error(errno(error)),
-        }
+        });
     }
 
     fn fallocate(
@@ -774,11 +841,14 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let outcome = self.volume.fallocate(caller(request), handle.0, offset, length, mode);
-        if request.uid() != 0 {
-            self.forget_attributes(ino);
-        }
-        reply_empty(reply, outcome);
+        let caller = caller(request);
+        self.change(move |adapter| {
+            let outcome = adapter.volume.fallocate(caller, handle.0, offset, length, mode);
+            if caller.uid != 0 {
+                adapter.forget_attributes(ino);
+            }
+            reply_empty(reply, outcome);
+        });
     }
 
     /// No ioctl is passed: the kernel then says that the file has none.

@@ -161,6 +161,17 @@ impl Queue {
         Ok(Reservation { queue: self.clone(), bytes })
     }
 
+    /// Bytes that it holds at most.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Whether an op of so many bytes would get room without waiting, and nobody waits.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        let room = self.room.lock();
+        room.waiting == 0 && room.used + bytes <= self.limit
+    }
+
     /// Gives the op its position and links it behind everything before. Call it under the same
     /// locks as the change on disk.
     pub fn append(&self, reservation: &mut Reservation, draft: Draft) -> Position {
