@@ -11,7 +11,7 @@ mod client;
 mod find;
 mod health;
 mod message;
-mod path_text;
+pub mod path_text;
 mod server;
 mod status;
 #[cfg(test)]

@@ -32,7 +32,7 @@ pub struct Daemon {
     pub state: Mutex<SetState>,
     pub connections: Vec<Connection>,
     /// Embedded targets; they end after the connections.
-    pub _embedded: Vec<Embedded>,
+    pub embedded: Mutex<Vec<Embedded>>,
     pub life: Mutex<Life>,
     pub life_changed: Condvar,
     /// What a person was told at the start, for the status.
@@ -66,6 +66,14 @@ impl Daemon {
     pub fn set_phase(&self, phase: Phase) {
         self.life.lock().phase = phase;
         self.life_changed.notify_all();
+    }
+
+    /// The end: nothing of the replicas and of the state is in use afterwards.
+    pub fn let_go(&self) {
+        self.connections.iter().for_each(Connection::stop);
+        self.queue.close();
+        self.embedded.lock().clear();
+        self.state.lock().unlock();
     }
 
     /// Puts a barrier into the stream; everything before it is what its position means.

@@ -15,7 +15,7 @@ use super::connection::{Command, Connection, Settings};
 use super::daemon::{Daemon, Life, SyncNotes};
 use super::embedded::Embedded;
 use super::options::{ProtectOptions, Target};
-use super::state::{SetState, now_with_slack};
+use super::state::{SetState, StateError, now_with_slack};
 use super::{identity, state};
 use crate::control::{Phase, Server, StopMode};
 use crate::failure::Failure;
@@ -43,9 +43,10 @@ pub fn run(options: ProtectOptions) -> Result<(), Failure> {
     let daemon = Arc::new(prepare(options, checked.warnings)?);
     let server = Server::start(&daemon.options.socket(), daemon.clone())?;
     let outcome = protect(&daemon, signals);
+    daemon.let_go();
+    // Last: whoever waits for the end takes the hang-up for it, and may unmount the replica's
+    // disk or start again at once.
     drop(server);
-    daemon.connections.iter().for_each(Connection::stop);
-    daemon.queue.close();
     outcome
 }
 
@@ -67,9 +68,8 @@ fn replace_dead_mount(dead: &DeadMount) -> Result<(), Failure> {
 fn prepare(options: ProtectOptions, warnings: Vec<String>) -> Result<Daemon, Failure> {
     let backing = open_backing(options.tree())?;
     let known = identity::read(&backing);
-    let mut set = SetState::open(&options.set_state(), options.tree(), known).map_err(|error| {
-        io_failure(&format!("the state in {} cannot be read", options.set_state().display()), &error)
-    })?;
+    let mut set = SetState::open(&options.set_state(), options.tree(), known)
+        .map_err(|error| no_state(&options, &error))?;
     let record = set.record.clone();
     let origin = Position::origin(record.epoch, Incarnation(store::random_u64()));
     let queue = Queue::new(options.queue_memory, origin);
@@ -92,11 +92,34 @@ fn prepare(options: ProtectOptions, warnings: Vec<String>) -> Result<Daemon, Fai
         started: SystemTime::now(),
         state: Mutex::new(set),
         connections,
-        _embedded: embedded,
+        embedded: Mutex::new(embedded),
         life: Mutex::new(Life { phase: Phase::Starting, serving: None, stopped: None }),
         life_changed: Condvar::new(),
         warnings,
     })
+}
+
+fn no_state(options: &ProtectOptions, error: &StateError) -> Failure {
+    let (name, state) = (&options.name, options.set_state());
+    match error {
+        StateError::Io(error) => {
+            io_failure(&format!("the state in {} cannot be used", state.display()), error)
+        }
+        StateError::InUse => Failure::new(
+            format!("Another daemon uses the state of '{name}' in {}.", state.display()),
+            NOTHING_MOUNTED,
+            "Choose another name with --name, or another state directory with --state.",
+        ),
+        StateError::OtherTree(tree) => Failure::new(
+            format!("The name '{name}' belongs to another directory, {}.", tree.display()),
+            "Nothing is mounted; that directory's state and replica are as they were.",
+            format!(
+                "Choose another name with --name. If {} is gone for good, remove {}.",
+                tree.display(),
+                state.display()
+            ),
+        ),
+    }
 }
 
 /// A view of the directory of its own: no mount above or below it is ever seen through it, ours

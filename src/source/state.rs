@@ -1,6 +1,7 @@
 //! What a source keeps on disk about a set: its id, who writes, how it was left.
 
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -20,6 +21,7 @@ pub struct SetRecord {
     pub set: SetId,
     pub epoch: Epoch,
     /// The protected tree, for people and against mix-ups.
+    #[serde(with = "crate::control::path_text")]
     pub tree: PathBuf,
     /// For each target, as it was typed: it had everything that happened before this moment.
     pub synced_as_of: BTreeMap<String, Timestamp>,
@@ -31,24 +33,62 @@ pub struct SetRecord {
 pub struct SetState {
     path: PathBuf,
     pub record: SetRecord,
+    /// Locked while this daemon runs: two daemons would write one record.
+    lock: Option<File>,
+}
+
+/// Why there is no state to work with.
+#[derive(Debug)]
+pub enum StateError {
+    /// A daemon that runs has locked it.
+    InUse,
+    /// The name belongs to another tree, and this one does not say that it is the same set.
+    OtherTree(PathBuf),
+    Io(io::Error),
+}
+
+impl From<io::Error> for StateError {
+    fn from(error: io::Error) -> StateError {
+        StateError::Io(error)
+    }
 }
 
 impl SetState {
     /// Reads the record, or makes one for a set that is protected for the first time. `known` is
     /// the id that the backing directory carries, if any.
-    pub fn open(dir: &Path, tree: &Path, known: Option<SetId>) -> io::Result<SetState> {
+    ///
+    /// Errors: another daemon has it; the name was given to another tree, whose replica would be
+    /// overwritten with this one.
+    pub fn open(dir: &Path, tree: &Path, known: Option<SetId>) -> Result<SetState, StateError> {
         std::fs::create_dir_all(dir)?;
+        let lock = File::create(dir.join("lock"))?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => StateError::InUse,
+            TryLockError::Error(error) => StateError::Io(error),
+        })?;
         let path = dir.join("set.json");
-        let record =
-            store::read_json::<SetRecord>(&path)?.filter(|record| known.is_none_or(|set| set == record.set));
-        let record = record.unwrap_or_else(|| SetRecord {
+        let record = store::read_json::<SetRecord>(&path)?;
+        if let Some(record) = &record
+            && record.tree != tree
+            && known != Some(record.set)
+        {
+            return Err(StateError::OtherTree(record.tree.clone()));
+        }
+        let record = record.filter(|record| known.is_none_or(|set| set == record.set));
+        let mut record = record.unwrap_or_else(|| SetRecord {
             set: known.unwrap_or_else(|| SetId(store::random_u128())),
             epoch: Epoch { number: 1, writer: store::random_u64() },
             tree: tree.to_owned(),
             synced_as_of: BTreeMap::new(),
             stopped_cleanly: false,
         });
-        Ok(SetState { path, record })
+        record.tree = tree.to_owned();
+        Ok(SetState { path, record, lock: Some(lock) })
+    }
+
+    /// Nothing is written any more: another daemon may take over.
+    pub fn unlock(&mut self) {
+        self.lock = None;
     }
 
     /// Makes the record durable.
@@ -82,4 +122,34 @@ pub fn directory_name(path: &Path) -> String {
         .map(|name| name.to_string_lossy().chars().filter(char::is_ascii_alphanumeric).take(32).collect())
         .unwrap_or_default();
     format!("{name}-{:016x}", xxhash_rust::xxh3::xxh3_64(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStrExt;
+
+    /// A second directory with the same last name took over the first one's set: its replica was
+    /// overwritten with other content, without a word.
+    #[test]
+    fn a_name_stays_with_its_tree() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Path::new(std::ffi::OsStr::from_bytes(b"/srv/\xff/data"));
+        let mut state = SetState::open(dir.path(), tree, None).unwrap();
+        let set = state.record.set;
+        state.save().unwrap();
+        assert!(matches!(SetState::open(dir.path(), tree, None), Err(StateError::InUse)));
+        state.unlock();
+        let other = Path::new("/home/data");
+        let refused = SetState::open(dir.path(), other, None);
+        assert!(matches!(refused, Err(StateError::OtherTree(first)) if first == tree));
+        let refused = SetState::open(dir.path(), other, Some(SetId(7)));
+        assert!(matches!(refused, Err(StateError::OtherTree(_))));
+        // The tree itself, emptied and without its mark; the tree at another place, with its mark.
+        for (place, known) in [(tree, None), (other, Some(set))] {
+            let mut state = SetState::open(dir.path(), place, known).unwrap();
+            assert_eq!(state.record.set, set);
+            state.unlock();
+        }
+    }
 }
