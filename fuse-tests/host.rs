@@ -260,6 +260,14 @@ impl Protected {
         said
     }
 
+    /// Takes notice of a daemon that was told to stop by a command.
+    #[track_caller]
+    pub fn forget_ended(&mut self) {
+        let mut daemon = self.daemon.take().expect("it ran");
+        let status = daemon.wait(COMMAND_MAX);
+        assert!(status.is_some_and(|status| status.success()), "the end: {status:?}\n{}", daemon.said());
+    }
+
     /// kill -9 of the daemon. The mount stays behind, dead or held.
     pub fn kill9(&mut self) {
         let mut daemon = self.daemon.take().expect("it runs");

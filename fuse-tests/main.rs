@@ -12,3 +12,4 @@ mod restart;
 mod suites;
 mod sys;
 mod tree;
+mod waiting;

@@ -27,7 +27,7 @@ pub(super) fn run(common: &Common, args: &Stop) -> Outcome {
     } else {
         output::text(&format!("{} is no longer protected.", directory.display()));
         for left in &report.left {
-            output::text(&format!("Not sent: {left}"));
+            output::text(&format!("Left behind: {left}"));
         }
         if !ended {
             output::text(&format!("The daemon (pid {}) has not ended yet.", found.status.pid));

@@ -35,6 +35,8 @@ pub struct Daemon {
     pub embedded: Mutex<Vec<Embedded>>,
     pub life: Mutex<Life>,
     pub life_changed: Condvar,
+    /// What stands in the way between programs and the mount, if something does.
+    pub mount_lost: Mutex<Option<String>>,
     /// What a person was told at the start, for the status.
     pub warnings: Vec<String>,
 }

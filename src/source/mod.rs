@@ -11,6 +11,7 @@ mod daemon;
 mod embedded;
 mod feed;
 mod identity;
+mod mount_watch;
 mod options;
 mod progress;
 mod signals;

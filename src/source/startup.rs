@@ -14,6 +14,7 @@ use rustix::mount::OpenTreeFlags;
 use super::connection::{Command, Connection, Settings};
 use super::daemon::{Daemon, Life, SyncNotes};
 use super::embedded::Embedded;
+use super::mount_watch::MountWatch;
 use super::options::{ProtectOptions, Target};
 use super::state::{SetState, StateError, now_with_slack};
 use super::{identity, state};
@@ -95,6 +96,7 @@ fn prepare(options: ProtectOptions, warnings: Vec<String>) -> Result<Daemon, Fai
         embedded: Mutex::new(embedded),
         life: Mutex::new(Life { phase: Phase::Starting, serving: None, stopped: None }),
         life_changed: Condvar::new(),
+        mount_lost: Mutex::default(),
         warnings,
     })
 }
@@ -309,9 +311,11 @@ fn ready(daemon: &Daemon, copied: &[CopyReport], took: Duration) {
 
 /// Until a signal or a command ends it.
 fn serve(daemon: &Arc<Daemon>, mut signals: super::StopSignals) -> Result<(), Failure> {
+    let watch = MountWatch::begin(&daemon.options.directory);
     let mut noted = SyncNotes::default();
     let mut tries = 0;
     let mut next_note = Instant::now() + NOTE_EVERY;
+    let mut next_look = Instant::now();
     loop {
         {
             let mut life = daemon.life.lock();
@@ -334,6 +338,10 @@ fn serve(daemon: &Arc<Daemon>, mut signals: super::StopSignals) -> Result<(), Fa
                 eprintln!("{failure}");
             }
         }
+        if Instant::now() >= next_look {
+            watch.look(&daemon.mount_lost);
+            next_look = Instant::now() + LOOK_EVERY;
+        }
         if Instant::now() >= next_note {
             daemon.note_synced(&mut noted);
             next_note = Instant::now() + NOTE_EVERY;
@@ -343,6 +351,9 @@ fn serve(daemon: &Arc<Daemon>, mut signals: super::StopSignals) -> Result<(), Fa
 
 /// How often it is noted until when targets had everything.
 const NOTE_EVERY: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether programs still reach the mount.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 fn farewell(daemon: &Daemon, report: &crate::control::StopReport) {
     let shown = daemon.options.directory.display();

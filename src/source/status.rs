@@ -61,6 +61,9 @@ fn alerts(daemon: &Daemon) -> Vec<Alert> {
             ),
         });
     }
+    if let Some(text) = daemon.mount_lost.lock().clone() {
+        alerts.push(Alert { severity: Severity::Critical, code: "mount_lost".into(), text });
+    }
     alerts.extend(daemon.warnings.iter().map(|text| Alert {
         severity: Severity::Ok,
         code: "start_note".into(),

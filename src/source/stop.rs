@@ -6,6 +6,7 @@ use super::daemon::Daemon;
 use crate::control::{Phase, StopMode, StopReport, WaitFor};
 use crate::failure::Failure;
 use crate::limits::STOP_DRAIN;
+use crate::packet::{Sequence, Timestamp};
 use crate::preflight::{list_uses, users_of};
 
 impl Daemon {
@@ -51,6 +52,13 @@ impl Daemon {
     }
 
     fn busy(&self, error: &std::io::Error) -> Failure {
+        if let Some(lost) = self.mount_lost.lock().clone() {
+            return Failure::new(
+                lost,
+                "The daemon goes on with the files that are still open.",
+                "End the programs that have files open, or `standin stop --now`.",
+            );
+        }
         let users = users_of(&self.options.directory).map(|users| list_uses(&users.uses)).unwrap_or_default();
         let shown = self.options.directory.display();
         let users = if users.is_empty() { "its users could not be found".to_owned() } else { users };
@@ -63,31 +71,31 @@ impl Daemon {
 
     /// Sends everything and has it made durable; notes a clean stop if that worked.
     fn drain(&self, mode: StopMode) -> StopReport {
-        let patience = match mode {
-            StopMode::Orderly => STOP_DRAIN,
-            StopMode::Now => Duration::ZERO,
+        // Taken first: what a program that lost its mount still writes counts as later.
+        let as_of = super::state::now_with_slack();
+        let (upto, patience) = match mode {
+            StopMode::Orderly => (self.barrier(true).ok(), STOP_DRAIN),
+            StopMode::Now => (Some(self.queue.last().sequence), Duration::ZERO),
         };
         let deadline = Instant::now() + patience;
-        let drained = match self.barrier(true) {
-            Ok(upto) => self.wait_for(upto, WaitFor::Durable, Some(deadline), || false),
-            Err(_) => false,
-        };
+        let drained =
+            upto.is_some_and(|upto| self.wait_for(upto, WaitFor::Durable, Some(deadline), || false));
         let mut left = Vec::new();
         for connection in &self.connections {
             let report = connection.report();
-            let missing = self.queue.last().sequence.0.saturating_sub(report.durable.0);
-            if missing > 0 && !connection.is_null() {
-                left.push(format!("{}: {missing} changes were not made durable there", connection.target));
+            if !connection.is_null()
+                && let Some(what) = missing(self.queue.last().sequence, report.applied, report.durable)
+            {
+                left.push(format!("{}: {what}", connection.target));
             }
         }
         if drained {
-            self.note_clean_stop();
+            self.note_clean_stop(as_of);
         }
         StopReport { drained, left }
     }
 
-    fn note_clean_stop(&self) {
-        let as_of = super::state::now_with_slack();
+    fn note_clean_stop(&self, as_of: Timestamp) {
         let mut state = self.state.lock();
         for connection in &self.connections {
             state.record.synced_as_of.insert(connection.target.to_string(), as_of);
@@ -96,6 +104,17 @@ impl Daemon {
         if let Err(error) = state.save() {
             log::warn!("the clean stop could not be noted: {error}");
         }
+    }
+}
+
+/// What a target lacks of everything up to `last`; `None` if nothing.
+fn missing(last: Sequence, applied: Sequence, durable: Sequence) -> Option<String> {
+    match (last.0.saturating_sub(applied.0), last.0.saturating_sub(durable.0)) {
+        (0, 0) => None,
+        (0, unsynced) => {
+            Some(format!("it has everything; the last {unsynced} changes may not be on its disk yet"))
+        }
+        (absent, _) => Some(format!("{absent} changes did not get there")),
     }
 }
 
@@ -109,5 +128,27 @@ fn unmount(serving: &mut crate::intercept::Serving) -> std::io::Result<()> {
             }
             outcome => return outcome,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A detached mount was said to leave "1 changes" behind when nothing was missing.
+    #[test]
+    fn what_is_missing_is_told_apart() {
+        let check = |last, applied, durable, part: Option<&str>| {
+            let said = missing(Sequence(last), Sequence(applied), Sequence(durable));
+            let fits = match (&said, part) {
+                (Some(said), Some(part)) => said.contains(part),
+                (said, part) => said.is_none() && part.is_none(),
+            };
+            assert!(fits, "{said:?}, not {part:?}");
+        };
+        check(7, 7, 7, None);
+        check(7, 7, 5, Some("has everything; the last 2"));
+        check(7, 4, 3, Some("3 changes did not get there"));
+        check(0, 0, 0, None);
     }
 }

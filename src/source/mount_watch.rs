@@ -1,0 +1,50 @@
+//! Whether programs still reach the mount. A lazy unmount while a file is open, or a mount on top
+//! of ours, leaves the daemon serving what nobody new can see: what is written at the directory
+//! then goes past it.
+
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+
+use crate::preflight::MountTable;
+
+/// The mount as it was when it came up.
+pub struct MountWatch {
+    directory: PathBuf,
+    /// Device number; `None` where this process cannot see its own mount.
+    device: Option<String>,
+}
+
+impl MountWatch {
+    pub fn begin(directory: &Path) -> MountWatch {
+        MountWatch { directory: directory.to_owned(), device: device_at(directory) }
+    }
+
+    /// Says what stands in the way, for the status; logs it when that begins and ends.
+    pub fn look(&self, lost: &Mutex<Option<String>>) {
+        let Some(device) = &self.device else { return };
+        let now = (device_at(&self.directory).as_ref() != Some(device)).then(|| self.text());
+        let mut lost = lost.lock();
+        if *lost == now {
+            return;
+        }
+        match &now {
+            Some(text) => log::error!("{text}"),
+            None => log::warn!("{} is protected again", self.directory.display()),
+        }
+        *lost = now;
+    }
+
+    fn text(&self) -> String {
+        format!(
+            "The mount on {0} was taken away or covered by another: what is written there now is NOT protected. \
+             Only files that were open before still are. Undo that, or stop and start the protection.",
+            self.directory.display()
+        )
+    }
+}
+
+/// The device of what is on top there. Touches no mount.
+fn device_at(directory: &Path) -> Option<String> {
+    MountTable::read().ok()?.at(directory).map(|mount| mount.device.clone())
+}
