@@ -4,8 +4,10 @@
 mod bad_input;
 mod basic;
 mod conflict;
+mod fsync;
 mod halves;
 mod host;
+mod mmap;
 mod random;
 mod restart;
 #[cfg(feature = "suites")]

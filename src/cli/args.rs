@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::bench::Bench;
 use super::units::{parse_duration, parse_size};
@@ -55,6 +55,8 @@ pub enum Command {
     Doctor(Doctor),
     /// Measure what the mount costs here, side by side with the plain directory
     Bench(Bench),
+    #[command(hide = true)]
+    FlushMount(FlushMount),
     #[command(flatten)]
     Planned(Planned),
 }
@@ -84,9 +86,43 @@ pub struct Protect {
     /// Memory for changes that the targets do not have yet
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value_t = QUEUE_MEMORY as u64)]
     pub queue_memory: u64,
+    /// Writes through shared mappings reach the targets within this time, as in 500ms, 1s; 0: only when the
+    /// kernel writes them back, or before wait-sync
+    #[arg(long, value_name = "T", value_parser = parse_duration, default_value = "1s")]
+    pub mmap_lag: Duration,
+    /// When a program's fsync returns: with the local disk, or only with the targets' disks too
+    #[arg(long, value_enum, default_value_t = Fsync::Local)]
+    pub fsync: Fsync,
+    /// With --fsync=target: how long an fsync waits for the targets before it fails with an I/O error
+    #[arg(long, value_name = "T", value_parser = parse_duration, default_value = "30s")]
+    pub fsync_timeout: Duration,
+    /// With --fsync=target: after the time-out let the local disk count alone until the targets are in line again
+    #[arg(long)]
+    pub fsync_degrade: bool,
+    /// With --fsync=target: how many of several targets an fsync waits for
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = FsyncTargets::All)]
+    pub fsync_targets: FsyncTargets,
     /// Run in the background
     #[arg(long)]
     pub daemon: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Fsync {
+    Local,
+    Target,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FsyncTargets {
+    Any,
+    All,
+}
+
+/// What the helper process of a daemon is started with.
+#[derive(Debug, Args)]
+pub struct FlushMount {
+    pub mount: PathBuf,
 }
 
 #[derive(Debug, Args)]

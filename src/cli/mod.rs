@@ -39,6 +39,7 @@ pub fn main() -> ExitCode {
         Command::Stop(args) => stop::run(&common, &args),
         Command::Doctor(args) => doctor::run(&common, &args),
         Command::Bench(args) => bench::run(&common, &args),
+        Command::FlushMount(args) => protect::flush_mount(&args),
         Command::Planned(planned) => Err(planned::refusal(&planned)),
     };
     ExitCode::from(result.unwrap_or_else(|failure| {

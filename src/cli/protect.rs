@@ -3,12 +3,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::args::{Common, Protect};
+use super::args::{Common, FlushMount, Fsync, FsyncTargets, Protect};
 use super::{Outcome, units};
 use crate::failure::Failure;
 use crate::limits::QUEUE_MEMORY_MIN;
 use crate::preflight::{MountTable, check_root_user, check_target, resolve};
-use crate::source::{self, ProtectOptions, Target};
+use crate::source::{self, Late, Needs, ProtectOptions, Rule, Target};
 
 pub(super) fn run(common: &Common, args: Protect) -> Outcome {
     check_root_user(rustix::process::geteuid().as_raw())?;
@@ -31,6 +31,7 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
             &format!("Give it {} at least.", units::size(QUEUE_MEMORY_MIN as u64)),
         ));
     }
+    let fsync = fsync_rule(&args)?;
     let mounts = MountTable::read().map_err(|error| lost(Path::new("/proc/self/mountinfo"), &error))?;
     let place = |path: &Path| resolve(path, &mounts).map_err(|error| lost(path, &error));
     let directory = place(&args.dir)?;
@@ -56,7 +57,41 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
         adopt: args.adopt,
         hide_nested: args.hide_nested,
         queue_memory,
+        mmap_lag: Some(args.mmap_lag).filter(|lag| !lag.is_zero()),
+        fsync,
     })
+}
+
+/// The helper process of a running daemon.
+pub(super) fn flush_mount(args: &FlushMount) -> Outcome {
+    source::serve_flushes(&args.mount).map_err(|error| lost(&args.mount, &error))?;
+    Ok(0)
+}
+
+fn fsync_rule(args: &Protect) -> Result<Option<Rule>, Failure> {
+    if args.fsync == Fsync::Local {
+        return Ok(None);
+    }
+    if args.to.iter().all(|target| matches!(target, Target::Null)) {
+        return Err(refused(
+            "--fsync=target needs a target that has a disk; without --to, and with null: alone, there is none.".into(),
+            "Name a target with --to, or leave --fsync=target out.",
+        ));
+    }
+    if args.fsync_timeout.is_zero() {
+        return Err(refused(
+            "With --fsync-timeout 0 every fsync would fail.".into(),
+            "Give the targets time to answer, as in --fsync-timeout 30s.",
+        ));
+    }
+    Ok(Some(Rule {
+        needs: match args.fsync_targets {
+            FsyncTargets::Any => Needs::Any,
+            FsyncTargets::All => Needs::All,
+        },
+        timeout: args.fsync_timeout,
+        late: if args.fsync_degrade { Late::Degrade } else { Late::Fail },
+    }))
 }
 
 fn set_name(asked: Option<String>, directory: &Path) -> Result<String, Failure> {

@@ -10,8 +10,8 @@ use super::args::{self, Common};
 use super::find::find;
 use super::{Outcome, output, units};
 use crate::control::{
-    Amount, ConnectionState, ConnectionStatus, Finding, Lag, LinkStatus, MirrorProgress, MirrorStatus, Phase,
-    Role, Severity, Status, TargetKind,
+    Amount, ConnectionState, ConnectionStatus, Finding, FsyncStatus, Lag, LinkStatus, MirrorProgress,
+    MirrorStatus, Phase, Role, Severity, Status, TargetKind,
 };
 use crate::packet::DataState;
 
@@ -129,6 +129,11 @@ fn lines(status: &Status, text: &mut String) -> std::fmt::Result {
         units::size(queue.captured_bytes),
         units::count(status.capture.open_files)
     )?;
+    if let FsyncStatus::Target { rule, waiting, timed_out, .. } = &status.fsync {
+        let (waiting, timed_out) = (units::count(*waiting), units::count(*timed_out));
+        writeln!(text, "  fsync       {rule}")?;
+        writeln!(text, "              {waiting} wait now, {timed_out} were late")?;
+    }
     for connection in &status.connections {
         text.push('\n');
         connection_lines(connection, now, text)?;

@@ -98,6 +98,23 @@ fn protect_options(line: &str) -> Result<crate::source::ProtectOptions, String> 
 }
 
 #[test]
+fn syncs_wait_for_targets_only_where_there_are_some() {
+    use crate::source::{Late, Needs, Rule};
+    let fsync =
+        |more: &str| protect_options(&format!("standin protect /x {more}")).map(|options| options.fsync);
+    let rule = |needs, seconds, late| Rule { needs, timeout: Duration::from_secs(seconds), late };
+    assert_eq!(fsync("--to local:/y"), Ok(None));
+    assert_eq!(fsync("--to local:/y --fsync=target"), Ok(Some(rule(Needs::All, 30, Late::Fail))));
+    let all =
+        "--to null: --to local:/y --fsync target --fsync-timeout 5s --fsync-degrade --fsync-targets any";
+    assert_eq!(fsync(all), Ok(Some(rule(Needs::Any, 5, Late::Degrade))));
+    for none in ["--fsync=target", "--to null: --fsync=target"] {
+        assert!(fsync(none).unwrap_err().contains("needs a target that has a disk"), "{none}");
+    }
+    assert!(fsync("--to local:/y --fsync=target --fsync-timeout 0").unwrap_err().contains("every fsync"));
+}
+
+#[test]
 fn protect_is_understood() {
     let options = protect_options(
         "standin protect /nowhere/./web --to local:/copy/a --to null: --state /s --run /r --queue-memory 64M --force",
@@ -113,6 +130,9 @@ fn protect_is_understood() {
         protect_options("standin --run /r protect /nowhere/web --backing /data --name other").unwrap();
     assert_eq!((options.name.as_str(), options.tree()), ("other", Path::new("/data")));
     assert_eq!(options.queue_memory, crate::limits::QUEUE_MEMORY);
+    assert_eq!(options.mmap_lag, Some(Duration::from_secs(1)));
+    let off = protect_options("standin protect /nowhere/web --mmap-lag 0").unwrap();
+    assert_eq!(off.mmap_lag, None);
     let here = std::env::current_dir().unwrap();
     let relative = protect_options("standin protect x --to local:y").unwrap();
     assert_eq!((relative.directory, relative.targets), (here.join("x"), vec![Target::Local(here.join("y"))]));

@@ -23,8 +23,8 @@ pub use health::{Finding, Severity};
 pub use message::{Request, Response, StopMode, StopReport, SyncReport, SyncedConnection, WaitFor, WaitSync};
 pub use server::{Caller, Handler, Server};
 pub use status::{
-    Alert, Amount, CaptureStatus, ConnectionState, ConnectionStatus, Lag, LinkStatus, MirrorProgress,
-    MirrorStatus, Phase, Retrying, Role, Status, TargetKind,
+    Alert, Amount, CaptureStatus, ConnectionState, ConnectionStatus, FsyncStatus, Lag, LinkStatus,
+    MirrorProgress, MirrorStatus, Phase, Retrying, Role, Status, TargetKind,
 };
 
 use std::path::{Path, PathBuf};

@@ -37,6 +37,8 @@ pub struct Status {
     pub queue: QueueStats,
     pub capture: CaptureStatus,
     pub connections: Vec<ConnectionStatus>,
+    #[serde(default)]
+    pub fsync: FsyncStatus,
     /// What the daemon itself wants a person to know, beside what [`Status::findings`] derives.
     pub alerts: Vec<Alert>,
 }
@@ -72,6 +74,29 @@ pub struct CaptureStatus {
     pub requests: u64,
     /// Requests that were answered with an I/O error (`EIO`) since the start.
     pub io_errors: u64,
+}
+
+/// When a program's fsync returns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "mode")]
+pub enum FsyncStatus {
+    /// With the local disk.
+    #[default]
+    Local,
+    /// With the targets' disks too.
+    Target {
+        /// What it waits for, how long, what then: in words.
+        rule: String,
+        timeout_ms: u64,
+        /// Syncs that wait for targets now.
+        waiting: u64,
+        /// Syncs whose time was over, since the start.
+        timed_out: u64,
+        /// Since then syncs fail.
+        failing_since_unix_ms: Option<u64>,
+        /// Since then syncs return with the local disk alone.
+        degraded_since_unix_ms: Option<u64>,
+    },
 }
 
 /// One connection as seen from the source.

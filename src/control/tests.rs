@@ -40,6 +40,7 @@ pub(crate) fn sample_status() -> Status {
         },
         capture: CaptureStatus::default(),
         connections: vec![sample_connection()],
+        fsync: FsyncStatus::default(),
         alerts: Vec::new(),
     }
 }

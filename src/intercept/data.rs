@@ -118,7 +118,11 @@ impl Volume {
             _ => (OpenMode::Cached, Standing::CachedReadWrite),
         };
         match standing {
-            Standing::CachedReadWrite => state.cached_read_write += 1,
+            Standing::CachedReadWrite => {
+                state.cached_read_write += 1;
+                self.shared_writers.opened.fetch_add(1, Relaxed);
+                self.shared_writers.open.fetch_add(1, Relaxed);
+            }
             Standing::DirectWriter => state.direct_writers += 1,
             Standing::Other => {}
         }
@@ -131,7 +135,10 @@ impl Volume {
         let Some(file) = self.handles.remove(handle) else { return };
         let mut state = file.node.state.lock();
         match file.standing {
-            Standing::CachedReadWrite => state.cached_read_write -= 1,
+            Standing::CachedReadWrite => {
+                state.cached_read_write -= 1;
+                self.shared_writers.open.fetch_sub(1, Relaxed);
+            }
             Standing::DirectWriter => state.direct_writers -= 1,
             Standing::Other => {}
         }

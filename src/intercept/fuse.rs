@@ -1,8 +1,8 @@
 //! The adapter between the kernel and a [`Volume`]: the only user of `fuser`.
 //!
 //! Each method unpacks a request, calls the volume, packs the reply; what is decided, is decided
-//! elsewhere. An fsync is answered from a thread of its own pool, so that slow disks never hold
-//! up the threads that serve requests.
+//! elsewhere. An fsync is done by a pool of threads, so that slow disks never hold up the threads
+//! that serve requests; a gate may hold its answer back, and no thread waits for that.
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -25,6 +25,7 @@ use super::aside::Aside;
 use super::attributes::{Changes, SetTime};
 use super::data::{OpenMode, Sync, WriteRequest};
 use super::error::{FsError, FsResult};
+use super::gate::{DurabilityGate, SyncAnswer};
 use super::mounting;
 use super::names::{AskedMode, At};
 use super::objects::NodeId;
@@ -69,8 +70,14 @@ pub struct Serving {
 }
 
 impl Mount {
-    /// Mounts over a directory. `name` is shown as the source of the mount.
-    pub fn new(volume: Arc<Volume>, mount_point: &Path, name: &str) -> Result<Mount, MountError> {
+    /// Mounts over a directory. `name` is shown as the source of the mount. Without a gate syncs
+    /// return when the local disk has everything.
+    pub fn new(
+        volume: Arc<Volume>,
+        mount_point: &Path,
+        name: &str,
+        gate: Option<Arc<dyn DurabilityGate>>,
+    ) -> Result<Mount, MountError> {
         let mut config = Config::default();
         let threads = std::thread::available_parallelism().map_or(2, usize::from).max(THREADS_MIN);
         config.n_threads = Some(threads);
@@ -80,6 +87,7 @@ impl Mount {
             aside: Aside::new(volume.queue.clone(), threads),
             volume,
             sync: start_sync_threads(),
+            gate,
             missing: missing.clone(),
             notifier: notifier.clone(),
         };
@@ -157,6 +165,7 @@ struct Adapter {
     volume: Arc<Volume>,
     aside: Aside,
     sync: Sender<SyncJob>,
+    gate: Option<Arc<dyn DurabilityGate>>,
     /// What the kernel lacks, found in the handshake.
     missing: Arc<Mutex<Option<String>>>,
     /// Set once the kernel is connected.
@@ -177,7 +186,7 @@ struct Write {
 struct SyncJob {
     fd: Arc<std::os::fd::OwnedFd>,
     what: Sync,
-    done: Box<dyn FnOnce(io::Result<()>) + Send>,
+    done: SyncAnswer,
 }
 
 fn start_sync_threads() -> Sender<SyncJob> {
@@ -255,7 +264,12 @@ impl Adapter {
         what: Sync,
         done: impl FnOnce(io::Result<()>) + Send + 'static,
     ) {
-        let job = SyncJob { fd, what, done: Box::new(done) };
+        let done: SyncAnswer = Box::new(done);
+        let done = match &self.gate {
+            Some(gate) => gate.enter(done),
+            None => done,
+        };
+        let job = SyncJob { fd, what, done };
         if let Err(lost) = self.sync.send(job) {
             (lost.0.done)(Err(io::Error::from_raw_os_error(libc::EIO)));
         }

@@ -67,6 +67,23 @@ pub struct Volume {
     has_handles: bool,
     birth_epoch: u32,
     diverged: Mutex<Option<String>>,
+    pub(super) shared_writers: SharedWriters,
+}
+
+/// Counts cached read-write handles.
+#[derive(Default)]
+pub(super) struct SharedWriters {
+    pub(super) open: AtomicU64,
+    pub(super) opened: AtomicU64,
+}
+
+/// See [`Volume::shared_writers`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedWriterCounts {
+    /// Open at this moment.
+    pub open: u64,
+    /// Opened since the start.
+    pub opened: u64,
 }
 
 impl Volume {
@@ -103,6 +120,7 @@ impl Volume {
             has_handles: handle.is_some(),
             birth_epoch,
             diverged: Mutex::new(None),
+            shared_writers: SharedWriters::default(),
         })
     }
 
@@ -135,6 +153,15 @@ impl Volume {
     /// Takes back lookups of the kernel.
     pub fn forget(&self, node: NodeId, count: u64) {
         self.objects.forget(node, count);
+    }
+
+    /// Handles through which a shared mapping may be written: what it holds is not seen before the
+    /// kernel writes it back.
+    pub fn shared_writers(&self) -> SharedWriterCounts {
+        SharedWriterCounts {
+            open: self.shared_writers.open.load(Relaxed),
+            opened: self.shared_writers.opened.load(Relaxed),
+        }
     }
 
     /// Why the targets may miss a change, if they may: a resynchronisation is needed.

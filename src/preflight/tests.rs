@@ -89,6 +89,8 @@ impl Ground {
             adopt: false,
             hide_nested: false,
             queue_memory: crate::limits::QUEUE_MEMORY,
+            mmap_lag: None,
+            fsync: None,
         }
     }
 }

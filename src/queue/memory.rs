@@ -172,6 +172,18 @@ impl Queue {
         room.waiting == 0 && room.used + bytes <= self.limit
     }
 
+    /// Room for an op without a payload, at once and whatever is used: for the few ops of the
+    /// daemon itself that must not wait, one of a kind at a time.
+    pub fn reserve_beyond(self: &Arc<Self>, header: usize) -> Result<Reservation, Closed> {
+        let bytes = header + QUEUE_PACKET_COST;
+        let mut room = self.room.lock();
+        if room.closed {
+            return Err(Closed);
+        }
+        room.used += bytes;
+        Ok(Reservation { queue: self.clone(), bytes })
+    }
+
     /// Gives the op its position and links it behind everything before. Call it under the same
     /// locks as the change on disk.
     pub fn append(&self, reservation: &mut Reservation, draft: Draft) -> Position {

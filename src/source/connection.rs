@@ -16,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, unbounded};
 use parking_lot::{Condvar, Mutex};
 
+use super::durability::Standing;
 use super::feed::{Lane, PacketFeed, Sent, Stream};
 use super::options::Target;
 use crate::control::{ConnectionState, MirrorStatus, Retrying, unix_ms};
@@ -38,7 +39,12 @@ pub struct Settings {
     pub set: SetId,
     pub set_name: String,
     pub birth_epoch: u32,
+    /// Told whenever it changes how the target stands.
+    pub watch: Option<Watch>,
 }
+
+/// Hears how a target stands, on the connection's thread: must not wait.
+pub type Watch = Box<dyn Fn(Standing) + Send>;
 
 /// What a connection is told to do.
 pub enum Command {
@@ -176,6 +182,12 @@ impl Connection {
 }
 
 impl Report {
+    /// Whether the target's word counts, and what it is.
+    pub fn standing(&self) -> Standing {
+        let in_line = self.streaming && self.data == DataState::Good;
+        Standing { in_line, durable: self.durable }
+    }
+
     fn new() -> Report {
         Report {
             state: ConnectionState::Started,
@@ -303,8 +315,17 @@ impl Driver {
     }
 
     fn update(&self, change: impl FnOnce(&mut Report)) {
-        change(&mut self.shared.report.lock());
+        let mut report = self.shared.report.lock();
+        let before = report.standing();
+        change(&mut report);
+        let after = report.standing();
+        drop(report);
         self.shared.changed.notify_all();
+        if let Some(watch) = &self.settings.watch
+            && before != after
+        {
+            watch(after);
+        }
     }
 }
 
@@ -455,6 +476,9 @@ impl Session<'_> {
         }
         if applied > driver.queue.last().sequence {
             return Some(Ended::Lost("the target acknowledged packets that were never given out".into()));
+        }
+        if durable > applied {
+            return Some(Ended::Lost("the target made durable what it had not applied".into()));
         }
         driver.queue.acknowledge_applied(driver.cursor, applied);
         driver.update(|report| {

@@ -1,13 +1,15 @@
 //! The running source: what the control socket, the signals and the start-up share.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
 use super::connection::Connection;
+use super::durability::TargetDurability;
 use super::embedded::Embedded;
+use super::flush::Flusher;
 use super::options::ProtectOptions;
 use super::state::{SetState, now_with_slack};
 use crate::control::{
@@ -31,6 +33,10 @@ pub struct Daemon {
     pub started: SystemTime,
     pub state: Mutex<SetState>,
     pub connections: Vec<Connection>,
+    /// With `--fsync=target`.
+    pub durability: Option<Arc<TargetDurability>>,
+    /// There as soon as the mount serves.
+    pub flusher: OnceLock<Flusher>,
     /// Embedded targets; they end after the connections.
     pub embedded: Mutex<Vec<Embedded>>,
     pub life: Mutex<Life>,
@@ -72,6 +78,7 @@ impl Daemon {
 
     /// The end: nothing of the replicas and of the state is in use afterwards.
     pub fn let_go(&self) {
+        self.durability.iter().for_each(|durability| durability.end());
         self.connections.iter().for_each(Connection::stop);
         self.queue.close();
         self.embedded.lock().clear();
@@ -132,6 +139,23 @@ impl Daemon {
         }
     }
 
+    /// Brings writes through shared mappings into the queue. `false`: not before the deadline, or
+    /// `give_up`.
+    pub fn flush_mapped(
+        &self,
+        deadline: Option<Instant>,
+        give_up: impl Fn() -> bool,
+    ) -> Result<bool, Failure> {
+        let Some(flusher) = self.flusher.get() else { return Ok(true) };
+        flusher.flush(deadline, give_up).map_err(|why| {
+            Failure::new(
+                format!("Writes through shared mappings cannot be flushed: {why}."),
+                "What was written in other ways goes on to the targets.",
+                "See the log of the daemon.",
+            )
+        })
+    }
+
     fn sync_report(&self, upto: Sequence, wait_for: WaitFor, since: Instant) -> SyncReport {
         let connections: Vec<SyncedConnection> = self
             .connections
@@ -163,6 +187,16 @@ impl Daemon {
     }
 }
 
+/// The kernel did not write shared mappings back in time: nobody has what they hold.
+fn without_mapped_writes(mut report: SyncReport) -> SyncReport {
+    report.complete = false;
+    for connection in report.connections.iter_mut().filter(|connection| connection.complete) {
+        connection.complete = false;
+        connection.waits_for = "the flush of writes through shared mappings".into();
+    }
+    report
+}
+
 fn has(report: &super::connection::Report, upto: Sequence, wait_for: WaitFor) -> bool {
     let reached = match wait_for {
         WaitFor::Applied => report.applied,
@@ -178,8 +212,12 @@ impl Handler for Daemon {
 
     fn wait_sync(&self, wait: WaitSync, caller: &Caller<'_>) -> Result<SyncReport, Failure> {
         let since = Instant::now();
-        let upto = self.barrier(wait.wait_for == WaitFor::Durable)?;
         let deadline = wait.timeout.map(|timeout| since + timeout);
+        if !self.flush_mapped(deadline, || caller.is_gone())? {
+            let report = self.sync_report(self.queue.last().sequence, wait.wait_for, since);
+            return Ok(without_mapped_writes(report));
+        }
+        let upto = self.barrier(wait.wait_for == WaitFor::Durable)?;
         self.wait_for(upto, wait.wait_for, deadline, || caller.is_gone());
         Ok(self.sync_report(upto, wait.wait_for, since))
     }

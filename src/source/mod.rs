@@ -8,8 +8,10 @@
 
 mod connection;
 mod daemon;
+mod durability;
 mod embedded;
 mod feed;
+mod flush;
 mod identity;
 mod mount_watch;
 mod options;
@@ -20,6 +22,8 @@ mod state;
 mod status;
 mod stop;
 
+pub use durability::{Late, Needs, Rule};
+pub use flush::{HELPER_COMMAND, serve_flushes};
 pub(crate) use options::is_set_name;
 pub use options::{ProtectOptions, Target, TargetError};
 use signals::{StopSignals, stop_signals};

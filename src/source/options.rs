@@ -3,6 +3,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
+
+use super::durability::Rule;
 
 /// Everything a source daemon needs to know at its start. Paths are absolute.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +30,11 @@ pub struct ProtectOptions {
     pub hide_nested: bool,
     /// Memory level of the queue, bytes; at least [`crate::limits::QUEUE_MEMORY_MIN`].
     pub queue_memory: usize,
+    /// Writes through shared mappings stay unseen no longer than this; without, until the kernel
+    /// writes them back or somebody waits for them.
+    pub mmap_lag: Option<Duration>,
+    /// What an application's fsync waits for beside the local disk; without, nothing.
+    pub fsync: Option<Rule>,
 }
 
 impl ProtectOptions {

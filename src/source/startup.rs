@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::bounded;
@@ -11,16 +11,18 @@ use parking_lot::{Condvar, Mutex};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::OpenTreeFlags;
 
-use super::connection::{Command, Connection, Settings};
+use super::connection::{Command, Connection, Settings, Watch};
 use super::daemon::{Daemon, Life, SyncNotes};
+use super::durability::TargetDurability;
 use super::embedded::Embedded;
+use super::flush::Flusher;
 use super::mount_watch::MountWatch;
 use super::options::{ProtectOptions, Target};
 use super::state::{SetState, StateError, now_with_slack};
 use super::{identity, state};
 use crate::control::{Phase, Server, StopMode};
 use crate::failure::Failure;
-use crate::intercept::{Mount, Volume};
+use crate::intercept::{DurabilityGate, Mount, Volume};
 use crate::limits::CONNECT_PATIENCE;
 use crate::packet::{Incarnation, Position, Timestamp};
 use crate::preflight::{self, DeadMount};
@@ -79,7 +81,8 @@ fn prepare(options: ProtectOptions, warnings: Vec<String>) -> Result<Daemon, Fai
     let volume = Volume::new(duplicate, queue.clone(), record.epoch.number).map_err(|error| {
         io_failure("the backing directory cannot be used", &std::io::Error::from_raw_os_error(error.errno))
     })?;
-    let (embedded, connections) = connect(&options, &queue, &set)?;
+    let durability = start_durability(&options, &queue)?;
+    let (embedded, connections) = connect(&options, &queue, &set, durability.as_ref())?;
     // Only now is anything written about this set: a refused start leaves no trace.
     identity::write(&backing, record.set)
         .map_err(|error| io_failure("the backing directory cannot be marked", &error))?;
@@ -93,6 +96,8 @@ fn prepare(options: ProtectOptions, warnings: Vec<String>) -> Result<Daemon, Fai
         started: SystemTime::now(),
         state: Mutex::new(set),
         connections,
+        durability,
+        flusher: OnceLock::new(),
         embedded: Mutex::new(embedded),
         life: Mutex::new(Life { phase: Phase::Starting, serving: None, stopped: None }),
         life_changed: Condvar::new(),
@@ -135,12 +140,29 @@ fn open_backing(tree: &Path) -> Result<OwnedFd, Failure> {
     open().map_err(|error| io_failure(&format!("{} cannot be opened", tree.display()), &error.into()))
 }
 
+fn start_durability(
+    options: &ProtectOptions,
+    queue: &Arc<Queue>,
+) -> Result<Option<Arc<TargetDurability>>, Failure> {
+    let targets = options.targets.iter().filter(|target| !matches!(target, Target::Null)).count();
+    let start = |rule| TargetDurability::start(rule, queue.clone(), targets);
+    options.fsync.map(start).transpose().map_err(|error| io_failure("syncs have no timer thread", &error))
+}
+
+/// Tells `--fsync=target` how the next real target stands.
+fn watch(durability: Option<&Arc<TargetDurability>>, target: usize) -> Option<Watch> {
+    let durability = durability?.clone();
+    Some(Box::new(move |standing| durability.stands(target, standing)))
+}
+
 fn connect(
     options: &ProtectOptions,
     queue: &Arc<Queue>,
     set: &SetState,
+    durability: Option<&Arc<TargetDurability>>,
 ) -> Result<(Vec<Embedded>, Vec<Connection>), Failure> {
     let (mut embedded, mut connections) = (Vec::new(), Vec::new());
+    let mut real_targets = 0..;
     for (index, target) in options.targets.iter().enumerate() {
         let id = index as u32 + 1;
         let dial = match target {
@@ -170,6 +192,7 @@ fn connect(
             set: set.record.set,
             set_name: options.name.clone(),
             birth_epoch: set.record.epoch.number,
+            watch: real_targets.next().and_then(|target| watch(durability, target)),
         };
         let connection = Connection::start(settings, queue.clone())
             .map_err(|error| io_failure("a connection has no thread", &error))?;
@@ -196,17 +219,23 @@ fn protect(daemon: &Arc<Daemon>, mut signals: super::StopSignals) -> Result<(), 
     let again = preflight::check(&daemon.options)?;
     again.writers.iter().for_each(|writer| log::debug!("still writing past the mount: {writer}"));
     let name = daemon.options.tree().display().to_string();
-    let mount = Mount::new(daemon.volume.clone(), &daemon.options.directory, &name).map_err(|error| {
-        Failure::new(
-            format!("{} cannot be mounted: {error}.", daemon.options.directory.display()),
-            "The directory is as it was; what was copied to the replica stays, marked bad.",
-            "See `standin doctor`.",
-        )
-    })?;
+    let gate = daemon.durability.clone().map(|durability| Arc::new(durability) as Arc<dyn DurabilityGate>);
+    let mount =
+        Mount::new(daemon.volume.clone(), &daemon.options.directory, &name, gate).map_err(|error| {
+            Failure::new(
+                format!("{} cannot be mounted: {error}.", daemon.options.directory.display()),
+                "The directory is as it was; what was copied to the replica stays, marked bad.",
+                "See `standin doctor`.",
+            )
+        })?;
     // Nothing gets past the mount any more, and nothing on it is answered yet: the tree is quiet.
     let quiet = vec![copying_since; daemon.connections.len()];
     let copied = copy(daemon, &quiet, Ends::Yes, &mut signals)?;
+    let (point, lag) = (daemon.options.directory.clone(), daemon.options.mmap_lag);
+    let flusher = Flusher::start(point, daemon.volume.clone(), lag)
+        .map_err(|error| io_failure("the helper that flushes shared mappings does not start", &error))?;
     let serving = mount.serve().map_err(|error| io_failure("the mount cannot be served", &error))?;
+    let _ = daemon.flusher.set(flusher);
     daemon.life.lock().serving = Some(serving);
     daemon.set_phase(Phase::Serving);
     ready(daemon, &copied, began.elapsed());

@@ -5,10 +5,12 @@ use std::time::{Instant, SystemTime};
 
 use super::connection::{Connection, Report};
 use super::daemon::Daemon;
+use super::durability::TroubleKind;
+use super::flush::Flusher;
 use super::options::Target;
 use crate::control::{
-    Alert, Amount, CaptureStatus, ConnectionStatus, Lag, LinkStatus, MirrorProgress, MirrorStatus, Role,
-    Severity, Status, TargetKind, unix_ms,
+    Alert, Amount, CaptureStatus, ConnectionStatus, FsyncStatus, Lag, LinkStatus, MirrorProgress,
+    MirrorStatus, Role, Severity, Status, TargetKind, unix_ms,
 };
 use crate::packet::{DataState, Sequence};
 use crate::queue::Queue;
@@ -37,6 +39,7 @@ pub fn status(daemon: &Daemon) -> Status {
             .iter()
             .map(|connection| connection_status(connection, daemon))
             .collect(),
+        fsync: fsync(daemon),
         alerts: alerts(daemon),
     }
 }
@@ -64,12 +67,54 @@ fn alerts(daemon: &Daemon) -> Vec<Alert> {
     if let Some(text) = daemon.mount_lost.lock().clone() {
         alerts.push(Alert { severity: Severity::Critical, code: "mount_lost".into(), text });
     }
+    alerts.extend(fsync_alert(daemon));
+    if let Some(why) = daemon.flusher.get().and_then(Flusher::trouble) {
+        alerts.push(Alert {
+            severity: Severity::Warning,
+            code: "mmap_flush_failing".into(),
+            text: format!("Writes through shared mappings may stay unseen for long: {why}."),
+        });
+    }
     alerts.extend(daemon.warnings.iter().map(|text| Alert {
         severity: Severity::Ok,
         code: "start_note".into(),
         text: text.clone(),
     }));
     alerts
+}
+
+fn fsync(daemon: &Daemon) -> FsyncStatus {
+    let Some(snapshot) = daemon.durability.as_ref().map(|durability| durability.snapshot()) else {
+        return FsyncStatus::Local;
+    };
+    let since = |kind| snapshot.trouble.filter(|trouble| trouble.0 == kind).map(|trouble| unix_ms(trouble.1));
+    FsyncStatus::Target {
+        rule: snapshot.rule.in_words(),
+        timeout_ms: snapshot.rule.timeout.as_millis() as u64,
+        waiting: snapshot.waiting as u64,
+        timed_out: snapshot.timed_out,
+        failing_since_unix_ms: since(TroubleKind::Failing),
+        degraded_since_unix_ms: since(TroubleKind::Degraded),
+    }
+}
+
+/// An alarm from the first late sync until a barrier goes through in time again.
+fn fsync_alert(daemon: &Daemon) -> Option<Alert> {
+    let snapshot = daemon.durability.as_ref()?.snapshot();
+    let (kind, since) = snapshot.trouble?;
+    let ago = SystemTime::now().duration_since(since).unwrap_or_default().as_secs();
+    let timeout = snapshot.rule.timeout.as_secs_f64();
+    let late = format!("The targets do not make syncs durable within {timeout} s (for {ago} s)");
+    let (severity, code, text) = match kind {
+        TroubleKind::Failing => {
+            let text = format!("{late}: programs get I/O errors from fsync, {} so far.", snapshot.timed_out);
+            (Severity::Critical, "fsync_timed_out", text)
+        }
+        TroubleKind::Degraded => {
+            (Severity::Warning, "fsync_degraded", format!("{late}: syncs return with the local disk alone."))
+        }
+    };
+    Some(Alert { severity, code: code.into(), text })
 }
 
 fn connection_status(connection: &Connection, daemon: &Daemon) -> ConnectionStatus {

@@ -3,11 +3,15 @@
 use std::time::{Duration, Instant};
 
 use super::daemon::Daemon;
+use super::flush::{Flusher, Held};
 use crate::control::{Phase, StopMode, StopReport, WaitFor};
 use crate::failure::Failure;
 use crate::limits::STOP_DRAIN;
 use crate::packet::{Sequence, Timestamp};
 use crate::preflight::{list_uses, users_of};
+
+/// How long a stop waits for dirty pages of shared mappings.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Daemon {
     /// Takes the mount away and sends what is queued. With [`StopMode::Orderly`] a busy mount is
@@ -25,9 +29,13 @@ impl Daemon {
             ));
         }
         life.phase = Phase::Stopping;
+        drop(life);
+        self.last_flush();
+        let mut life = self.life.lock();
         let Some(serving) = &mut life.serving else {
             return Err(Failure::new("There is no mount.", "Nothing was changed.", ""));
         };
+        let held = self.flusher.get().map(Flusher::hold);
         match (unmount(serving), mode) {
             (Ok(()), _) => {}
             (Err(_), StopMode::Now) => {
@@ -40,6 +48,7 @@ impl Daemon {
                 return Err(self.busy(&error));
             }
         }
+        held.into_iter().for_each(Held::mount_is_gone);
         life.phase = Phase::Draining;
         // Status and waiting calls go on while the queue drains.
         drop(life);
@@ -49,6 +58,15 @@ impl Daemon {
         life.stopped = Some(report.clone());
         self.life_changed.notify_all();
         Ok(report)
+    }
+
+    /// What shared mappings hold at this moment goes along; a flush that hangs is not waited for.
+    fn last_flush(&self) {
+        match self.flush_mapped(Some(Instant::now() + FLUSH_PATIENCE), || false) {
+            Ok(true) => {}
+            Ok(false) => log::warn!("writes through shared mappings were not flushed in time"),
+            Err(failure) => log::warn!("{failure}"),
+        }
     }
 
     fn busy(&self, error: &std::io::Error) -> Failure {

@@ -155,6 +155,13 @@ impl Session<'_> {
             self.link.send(TargetMessage::Recovered { sequence: frame.position.sequence });
         }
         self.unacknowledged += 1;
+        if let FrameHeader::Packet(packet) = &frame.header
+            && packet.op == (Op::Barrier { durable: true })
+            && self.applier.acknowledged().durable.sequence < frame.position.sequence
+        {
+            // A later sync would succeed and prove nothing: the handshake decides what is left.
+            return Err("what a barrier covers could not be made durable".into());
+        }
         if matches!(&frame.header, FrameHeader::Packet(packet) if matches!(packet.op, Op::Barrier { .. })) {
             self.acknowledge();
         }

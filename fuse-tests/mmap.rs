@@ -1,0 +1,138 @@
+//! Writes through shared mappings: when they arrive, and the helper process that sees to it.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::host::{Protected, Setup, is_mounted};
+use crate::sys::Mapping;
+
+const LEN: usize = 64 << 10;
+
+/// A mapped file below the mount; the file and the mapping keep the mount busy.
+fn mapped(protected: &Protected, name: &str) -> (File, Mapping) {
+    let path = protected.mount.join(name);
+    let file = File::options().read(true).write(true).create_new(true).open(path).expect("a file");
+    file.set_len(LEN as u64).expect("a size");
+    let mapping = Mapping::new(&file, LEN).expect("a shared mapping");
+    (file, mapping)
+}
+
+fn holds(path: &Path, at: usize, bytes: &[u8]) -> bool {
+    fs::read(path).is_ok_and(|content| content.get(at..at + bytes.len()) == Some(bytes))
+}
+
+/// Waits until a file holds these bytes; gives how long that took.
+#[track_caller]
+fn arrives(path: &Path, at: usize, bytes: &[u8], max: Duration) -> Duration {
+    let began = Instant::now();
+    while !holds(path, at, bytes) {
+        assert!(began.elapsed() < max, "{} has no {bytes:?} after {max:?}", path.display());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    began.elapsed()
+}
+
+/// Helpers of a mount: process numbers.
+fn helpers(mount: &Path) -> Vec<u32> {
+    use std::os::unix::ffi::OsStrExt;
+    let mut wanted = b"flush-mount\0".to_vec();
+    wanted.extend_from_slice(mount.as_os_str().as_bytes());
+    wanted.push(0);
+    let numbers = fs::read_dir("/proc").expect("/proc").flatten();
+    let numbers = numbers.filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok()));
+    numbers
+        .filter(|pid: &u32| {
+            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.ends_with(&wanted))
+        })
+        .collect()
+}
+
+#[track_caller]
+fn no_helper_within(mount: &Path, max: Duration) {
+    let began = Instant::now();
+    while !helpers(mount).is_empty() {
+        assert!(began.elapsed() < max, "helpers are left: {:?}", helpers(mount));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The kernel alone would write the pages back after half a minute.
+#[test]
+fn mapped_writes_arrive_within_the_lag() {
+    let setup = Setup { arguments: vec!["--mmap-lag", "400ms"], ..Setup::default() };
+    let mut protected = Protected::start(setup);
+    let (file, mapping) = mapped(&protected, "mapped");
+    let replica = protected.replica.join("mapped");
+    let mut worst = Duration::ZERO;
+    for round in 0..8usize {
+        let bytes = format!("round {round}");
+        mapping.store(round * 5000, bytes.as_bytes()).expect("a store");
+        worst = worst.max(arrives(&replica, round * 5000, bytes.as_bytes(), Duration::from_secs(4)));
+        std::thread::sleep(Duration::from_millis(37 * round as u64));
+    }
+    eprintln!("mapped writes arrived after {worst:?} at worst, with a lag of 400 ms");
+    drop((file, mapping));
+    protected.assert_in_sync();
+    protected.stop();
+    no_helper_within(&protected.mount, Duration::from_secs(5));
+}
+
+#[test]
+fn wait_sync_flushes_mappings() {
+    let setup = Setup { arguments: vec!["--mmap-lag", "0"], ..Setup::default() };
+    let mut protected = Protected::start(setup);
+    let (file, mapping) = mapped(&protected, "mapped");
+    protected.wait_sync();
+    let (backing, replica) = (protected.backing.join("mapped"), protected.replica.join("mapped"));
+    for round in 0..5usize {
+        mapping.store(round * 4096, b"stored").expect("a store");
+        std::thread::sleep(Duration::from_millis(400));
+        // With the interval off nothing else writes it back so soon: the flush below is what does.
+        assert!(!holds(&backing, round * 4096, b"stored"), "round {round}: seen without a flush");
+        protected.wait_sync();
+        assert!(holds(&replica, round * 4096, b"stored"), "round {round}: wait-sync did not flush");
+    }
+    drop((file, mapping));
+    protected.stop();
+}
+
+#[test]
+fn a_killed_helper_is_replaced() {
+    let setup = Setup { arguments: vec!["--mmap-lag", "200ms"], ..Setup::default() };
+    let mut protected = Protected::start(setup);
+    let (file, mapping) = mapped(&protected, "mapped");
+    let replica = protected.replica.join("mapped");
+    let mut last = Vec::new();
+    for round in 0..3usize {
+        let running = helpers(&protected.mount);
+        assert!(running.len() == 1 && running != last, "round {round}: helpers {running:?}, before {last:?}");
+        let pid = rustix::process::Pid::from_raw(running[0] as i32).expect("a process number");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("our own helper");
+        mapping.store(round * 8192, b"after the kill").expect("a store");
+        arrives(&replica, round * 8192, b"after the kill", Duration::from_secs(5));
+        last = running;
+    }
+    assert!(protected.said().contains("is replaced"), "{}", protected.said());
+    drop((file, mapping));
+    protected.stop();
+}
+
+/// A helper that held the mount, even for a moment, would make an unmount fail.
+#[test]
+fn the_helper_never_keeps_the_mount() {
+    let setup = Setup { arguments: vec!["--mmap-lag", "1ms"], ..Setup::default() };
+    let mut protected = Protected::start(setup);
+    for round in 0..4 {
+        let (file, mapping) = mapped(&protected, &format!("mapped{round}"));
+        mapping.store(100, b"before the stop").expect("a store");
+        drop((file, mapping));
+        // The daemon hears of the close a moment later and flushes at full pace until then.
+        protected.stop();
+        assert!(!is_mounted(&protected.mount));
+        assert!(holds(&protected.replica.join(format!("mapped{round}")), 100, b"before the stop"));
+        protected.start_again();
+    }
+    protected.kill9();
+    no_helper_within(&protected.mount, Duration::from_secs(5));
+}

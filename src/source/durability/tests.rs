@@ -1,0 +1,331 @@
+//! The machine against scripts of what may happen, and a random run against its promises.
+
+use std::time::{Duration, Instant};
+
+use super::machine::{Action, Late, Machine, Needs, Rule, Standing, Ticket, Trouble, Verdict};
+use crate::packet::Sequence;
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A machine, its time, and what it did.
+struct Bench {
+    machine: Machine,
+    start: Instant,
+    now: Instant,
+}
+
+impl Bench {
+    fn new(needs: Needs, late: Late, targets: usize) -> Bench {
+        let start = Instant::now();
+        let machine = Machine::new(Rule { needs, timeout: TIMEOUT, late }, targets);
+        let mut bench = Bench { machine, start, now: start };
+        (0..targets).for_each(|target| bench.stands(target, 0));
+        bench
+    }
+
+    /// Seconds since the start.
+    fn at(&mut self, seconds: u64) {
+        self.now = self.start + Duration::from_secs(seconds);
+        self.machine.handle_timeout(self.now);
+    }
+
+    fn sync(&mut self, position: u64) -> Ticket {
+        self.machine.handle_sync(self.now, Sequence(position))
+    }
+
+    /// A sync whose local part is done at once.
+    fn synced(&mut self, position: u64) -> Ticket {
+        let ticket = self.sync(position);
+        self.machine.handle_local(ticket);
+        ticket
+    }
+
+    fn stands(&mut self, target: usize, durable: u64) {
+        let standing = Standing { in_line: true, durable: Sequence(durable) };
+        self.machine.handle_standing(self.now, target, standing);
+    }
+
+    fn lost(&mut self, target: usize, durable: u64) {
+        let standing = Standing { in_line: false, durable: Sequence(durable) };
+        self.machine.handle_standing(self.now, target, standing);
+    }
+
+    fn barrier(&mut self, position: u64) {
+        self.machine.handle_barrier(self.now, Sequence(position));
+    }
+
+    #[track_caller]
+    fn does(&mut self, expected: &[Action]) {
+        let did: Vec<Action> = std::iter::from_fn(|| self.machine.poll_action()).collect();
+        assert_eq!(did, expected);
+    }
+}
+
+fn answer(ticket: Ticket, verdict: Verdict) -> Action {
+    Action::Answer { ticket, verdict }
+}
+
+#[test]
+fn a_sync_returns_when_both_disks_have_it() {
+    let mut bench = Bench::new(Needs::All, Late::Fail, 1);
+    let local_first = bench.synced(5);
+    bench.does(&[Action::Barrier]);
+    bench.barrier(6);
+    bench.stands(0, 4);
+    bench.does(&[]);
+    bench.stands(0, 6);
+    bench.does(&[answer(local_first, Verdict::Durable)]);
+
+    let target_first = bench.sync(8);
+    bench.does(&[Action::Barrier]);
+    bench.barrier(9);
+    bench.stands(0, 9);
+    bench.does(&[]);
+    bench.machine.handle_local(target_first);
+    bench.does(&[answer(target_first, Verdict::Durable)]);
+    assert_eq!((bench.machine.waiting(), bench.machine.poll_timeout()), (0, None));
+}
+
+#[test]
+fn a_sync_of_what_is_durable_sends_nothing() {
+    let mut bench = Bench::new(Needs::All, Late::Fail, 1);
+    bench.stands(0, 7);
+    let ticket = bench.synced(7);
+    bench.does(&[answer(ticket, Verdict::Durable)]);
+}
+
+#[test]
+fn syncs_share_the_next_barrier() {
+    let mut bench = Bench::new(Needs::All, Late::Fail, 1);
+    let first = bench.synced(1);
+    bench.does(&[Action::Barrier]);
+    let early = bench.synced(1);
+    bench.barrier(2);
+    let (second, third) = (bench.synced(5), bench.synced(7));
+    bench.does(&[]);
+    bench.stands(0, 2);
+    let first_two = [answer(first, Verdict::Durable), answer(early, Verdict::Durable)];
+    bench.does(&[first_two[0], first_two[1], Action::Barrier]);
+    bench.barrier(8);
+    bench.stands(0, 8);
+    bench.does(&[answer(second, Verdict::Durable), answer(third, Verdict::Durable)]);
+}
+
+#[test]
+fn an_acknowledgement_may_come_before_its_barrier_is_known() {
+    let mut bench = Bench::new(Needs::All, Late::Fail, 1);
+    let first = bench.synced(1);
+    bench.does(&[Action::Barrier]);
+    let second = bench.synced(3);
+    bench.stands(0, 2);
+    bench.does(&[answer(first, Verdict::Durable)]);
+    bench.barrier(2);
+    bench.does(&[Action::Barrier]);
+    bench.barrier(4);
+    bench.stands(0, 4);
+    bench.does(&[answer(second, Verdict::Durable)]);
+}
+
+#[test]
+fn all_targets_or_any() {
+    for (needs, after_one) in [(Needs::Any, true), (Needs::All, false)] {
+        let mut bench = Bench::new(needs, Late::Fail, 2);
+        let ticket = bench.synced(5);
+        bench.does(&[Action::Barrier]);
+        bench.barrier(6);
+        bench.stands(1, 6);
+        assert_eq!(bench.machine.waiting() == 0, after_one, "{needs:?}");
+        bench.stands(0, 6);
+        bench.does(&[answer(ticket, Verdict::Durable)]);
+    }
+}
+
+#[test]
+fn a_target_out_of_line_does_not_count_whatever_it_had() {
+    let mut bench = Bench::new(Needs::All, Late::Fail, 1);
+    bench.stands(0, 9);
+    bench.lost(0, 9);
+    let ticket = bench.synced(5);
+    bench.does(&[Action::Barrier]);
+    bench.barrier(10);
+    bench.lost(0, 10);
+    bench.does(&[]);
+    bench.stands(0, 10);
+    bench.does(&[answer(ticket, Verdict::Durable)]);
+}
+
+#[test]
+fn a_late_sync_fails_and_the_trouble_ends_with_the_next_round_trip() {
+    let mut bench = Bench::new(Needs::All, Late::Fail, 1);
+    let first = bench.synced(1);
+    bench.does(&[Action::Barrier]);
+    bench.barrier(2);
+    bench.at(10);
+    let second = bench.synced(3);
+    bench.at(29);
+    bench.does(&[]);
+    assert_eq!(bench.machine.poll_timeout(), Some(bench.start + TIMEOUT));
+    bench.at(30);
+    bench.does(&[answer(first, Verdict::TimedOut)]);
+    let failing = Some(Trouble::Failing { since: bench.now });
+    assert_eq!((bench.machine.trouble(), bench.machine.timed_out()), (failing, 1));
+    bench.at(35);
+    bench.stands(0, 2);
+    // 35 s for a barrier is no proof that syncs go through again.
+    bench.does(&[Action::Barrier]);
+    assert_eq!(bench.machine.trouble(), failing);
+    bench.barrier(4);
+    bench.at(36);
+    bench.stands(0, 4);
+    bench.does(&[answer(second, Verdict::Durable)]);
+    assert_eq!(bench.machine.trouble(), None);
+}
+
+#[test]
+fn with_degrade_all_go_on_and_later_ones_do_not_wait() {
+    let mut bench = Bench::new(Needs::All, Late::Degrade, 1);
+    let first = bench.synced(1);
+    bench.does(&[Action::Barrier]);
+    bench.barrier(2);
+    bench.at(20);
+    let (second, local_not_done) = (bench.synced(3), bench.sync(4));
+    bench.at(31);
+    bench.does(&[answer(first, Verdict::LocalOnly), answer(second, Verdict::LocalOnly)]);
+    bench.machine.handle_local(local_not_done);
+    bench.does(&[answer(local_not_done, Verdict::LocalOnly)]);
+    assert_eq!(bench.machine.trouble(), Some(Trouble::Degraded { since: bench.now }));
+    let later = bench.synced(5);
+    bench.does(&[answer(later, Verdict::LocalOnly)]);
+    // The old barrier comes late: a new one is the probe, and only that ends it.
+    bench.at(90);
+    bench.stands(0, 2);
+    bench.does(&[Action::Barrier]);
+    bench.barrier(6);
+    bench.at(91);
+    bench.lost(0, 6);
+    let still = bench.synced(6);
+    bench.does(&[answer(still, Verdict::LocalOnly)]);
+    bench.stands(0, 6);
+    assert_eq!(bench.machine.trouble(), None);
+    let waits = bench.synced(7);
+    bench.does(&[Action::Barrier]);
+    bench.barrier(8);
+    bench.stands(0, 8);
+    bench.does(&[answer(waits, Verdict::Durable)]);
+}
+
+#[test]
+fn the_end_leaves_nobody_waiting() {
+    for (late, verdict) in [(Late::Fail, Verdict::Ended), (Late::Degrade, Verdict::LocalOnly)] {
+        let mut bench = Bench::new(Needs::All, late, 1);
+        let (one, other) = (bench.synced(1), bench.sync(2));
+        bench.does(&[Action::Barrier]);
+        bench.machine.handle_no_barrier();
+        bench.machine.handle_end();
+        bench.machine.handle_local(other);
+        bench.does(&[answer(one, verdict), answer(other, verdict)]);
+        let later = bench.synced(3);
+        bench.does(&[answer(later, verdict)]);
+        assert_eq!((bench.machine.waiting(), bench.machine.timed_out()), (0, 0));
+    }
+}
+
+#[test]
+fn a_failed_local_sync_is_out_of_the_list() {
+    let mut bench = Bench::new(Needs::All, Late::Fail, 1);
+    let ticket = bench.sync(1);
+    bench.machine.handle_local_failure(ticket);
+    bench.does(&[Action::Barrier]);
+    bench.barrier(2);
+    bench.stands(0, 2);
+    bench.at(40);
+    bench.does(&[]);
+}
+
+/// Numbers that a seed replays (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+}
+
+/// Whatever happens in whatever order: nobody is told `Durable` of what the rule's targets do not
+/// have at that moment, everybody is answered exactly once, and nobody waits beyond the deadline.
+#[test]
+fn nobody_is_told_what_is_not_true() {
+    for seed in 0..300 {
+        let mut random = Random(seed);
+        let targets = 1 + random.below(3) as usize;
+        let needs = if random.below(2) == 0 { Needs::All } else { Needs::Any };
+        let late = if random.below(2) == 0 { Late::Fail } else { Late::Degrade };
+        run_random(&mut random, Bench::new(needs, late, targets), needs, targets, seed);
+    }
+}
+
+fn run_random(random: &mut Random, mut bench: Bench, needs: Needs, targets: usize, seed: u64) {
+    let (mut last, mut seconds) = (0, 0);
+    let mut standings = vec![Standing { in_line: true, durable: Sequence(0) }; targets];
+    let mut open: Vec<(Ticket, u64, u64, bool)> = Vec::new();
+    let mut barriers = 0;
+    for _ in 0..400 {
+        match random.below(8) {
+            0 | 1 => {
+                last += random.below(3);
+                open.push((bench.sync(last), last, seconds + TIMEOUT.as_secs(), false));
+            }
+            2 | 3 if !open.is_empty() => {
+                let at = random.below(open.len() as u64) as usize;
+                open[at].3 = true;
+                let ticket = open[at].0;
+                bench.machine.handle_local(ticket);
+            }
+            4 | 5 => {
+                let target = random.below(targets as u64) as usize;
+                let durable =
+                    standings[target].durable.0 + random.below(last - standings[target].durable.0 + 1);
+                standings[target] = Standing { in_line: random.below(5) > 0, durable: Sequence(durable) };
+                bench.machine.handle_standing(bench.now, target, standings[target]);
+            }
+            6 if barriers > 0 => {
+                last += 1;
+                barriers -= 1;
+                bench.barrier(last);
+            }
+            _ => {
+                seconds += random.below(12);
+                bench.at(seconds);
+            }
+        }
+        while let Some(action) = bench.machine.poll_action() {
+            let Action::Answer { ticket, verdict } = action else {
+                barriers += 1;
+                assert_eq!(barriers, 1, "seed {seed}: two barriers at once");
+                continue;
+            };
+            let at = open.iter().position(|sync| sync.0 == ticket).unwrap_or_else(|| panic!("seed {seed}"));
+            let (_, position, _, local) = open.swap_remove(at);
+            assert!(local, "seed {seed}: answered before the local disk had it");
+            // What was true when it was decided may be over when the local disk is ready.
+            let durable = standings.iter().filter(|target| target.durable >= Sequence(position)).count();
+            let enough = if needs == Needs::All { targets } else { 1 };
+            assert!(
+                verdict != Verdict::Durable || durable >= enough,
+                "seed {seed}: {position} is not durable"
+            );
+        }
+        let overdue = open.iter().any(|sync| sync.3 && sync.2 <= seconds);
+        assert!(!overdue, "seed {seed}: a sync waits beyond its deadline");
+    }
+    bench.machine.handle_end();
+    open.iter().for_each(|sync| bench.machine.handle_local(sync.0));
+    let answered = std::iter::from_fn(|| bench.machine.poll_action())
+        .filter(|action| matches!(action, Action::Answer { .. }))
+        .count();
+    assert_eq!(answered, open.len(), "seed {seed}");
+}
