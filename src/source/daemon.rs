@@ -15,6 +15,7 @@ use crate::control::{
 };
 use crate::failure::Failure;
 use crate::intercept::{Serving, Volume};
+use crate::link::Fingerprint;
 use crate::packet::{DataState, Op, Sequence};
 use crate::queue::{Draft, Queue};
 
@@ -30,6 +31,8 @@ pub struct Daemon {
     pub backing: std::os::fd::OwnedFd,
     pub started: SystemTime,
     pub state: Mutex<SetState>,
+    /// This host's key, where a target on another host knows it.
+    pub fingerprint: Option<Fingerprint>,
     pub connections: Vec<Connection>,
     /// Embedded targets; they end after the connections.
     pub embedded: Mutex<Vec<Embedded>>,

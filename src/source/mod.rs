@@ -14,6 +14,7 @@ mod identity;
 mod mount_watch;
 mod options;
 mod progress;
+mod remote;
 mod signals;
 mod startup;
 mod state;
@@ -22,5 +23,7 @@ mod stop;
 
 pub(crate) use options::is_set_name;
 pub use options::{ProtectOptions, Target, TargetError};
-use signals::{StopSignals, stop_signals};
+pub(crate) use remote::resolve;
+use signals::StopSignals;
+pub(crate) use signals::stop_signals;
 pub use startup::run;
