@@ -6,6 +6,7 @@ mod basic;
 mod conflict;
 mod halves;
 mod host;
+mod hosts;
 mod random;
 mod restart;
 #[cfg(feature = "suites")]

@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::ParsedCertificate;
 use serde::{Deserialize, Serialize};
 
+use super::socket::ResetKey;
 use crate::store;
 
 /// Name of the key file (PKCS#8, DER) in the state directory.
@@ -63,6 +64,11 @@ impl Identity {
 
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
+    }
+
+    pub(super) fn reset_key(&self) -> ResetKey {
+        let private = super::tls::sha256(self.key.secret_pkcs8_der());
+        ResetKey(super::tls::hmac_sha256(&private, b"standin stateless reset"))
     }
 
     pub(super) fn certificate(&self) -> CertificateDer<'static> {

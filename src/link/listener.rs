@@ -103,7 +103,7 @@ impl Listener {
         let config = shared.server_config().map_err(io::Error::other)?;
         let endpoint = {
             let _within = runtime.enter();
-            socket::endpoint(address, Some(config))?
+            socket::endpoint(address, Some((config, shared.identity.reset_key())))?
         };
         let address = endpoint.local_addr()?;
         let (sender, links) = unbounded();

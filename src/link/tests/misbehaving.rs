@@ -154,7 +154,7 @@ fn a_target_with_a_stolen_certificate() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-        let endpoint = socket::endpoint(loopback(), Some(config)).unwrap();
+        let endpoint = socket::endpoint(loopback(), Some((config, victim.reset_key()))).unwrap();
         let address = endpoint.local_addr().unwrap();
         let identity = Arc::new(Identity::generate());
         let source = SourceLink::dial(Dial::new(address, victim.fingerprint(), identity), Frames::default());
