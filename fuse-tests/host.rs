@@ -26,9 +26,9 @@ const READY_MAX: Duration = Duration::from_secs(30);
 /// For a command that answers at once.
 pub const COMMAND_MAX: Duration = Duration::from_secs(30);
 /// For `wait-sync` after the largest load of these tests.
-const SYNC_MAX: Duration = Duration::from_secs(180);
+pub const SYNC_MAX: Duration = Duration::from_secs(180);
 /// From SIGTERM to the end of the daemon, with a queue to drain.
-const STOP_MAX: Duration = Duration::from_secs(90);
+pub const STOP_MAX: Duration = Duration::from_secs(90);
 
 static HEAVY: Mutex<()> = Mutex::new(());
 
@@ -300,7 +300,7 @@ impl Drop for Protected {
 }
 
 /// A running daemon with what it says.
-struct Daemon {
+pub struct Daemon {
     child: Child,
     lines: Receiver<String>,
     stdout: Vec<String>,
@@ -308,7 +308,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn spawn(mut command: Command) -> Daemon {
+    pub fn spawn(mut command: Command) -> Daemon {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let (sender, lines) = channel();
@@ -326,7 +326,7 @@ impl Daemon {
         Daemon { child, lines, stdout: Vec::new(), stderr }
     }
 
-    fn wait_ready(&mut self) {
+    pub fn wait_ready(&mut self) {
         let deadline = Instant::now() + READY_MAX;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -353,17 +353,17 @@ impl Daemon {
         }
     }
 
-    fn said(&self) -> String {
+    pub fn said(&self) -> String {
         format!("{}\n{}", self.stdout.join("\n"), self.stderr.lock())
     }
 
-    fn signal(&self, signal: i32) {
+    pub fn signal(&self, signal: i32) {
         let pid = rustix::process::Pid::from_child(&self.child);
         let signal = rustix::process::Signal::from_named_raw(signal).expect("a named signal");
         let _ = rustix::process::kill_process(pid, signal);
     }
 
-    fn wait(&mut self, max: Duration) -> Option<ExitStatus> {
+    pub fn wait(&mut self, max: Duration) -> Option<ExitStatus> {
         let status = wait_within(&mut self.child, max);
         if status.is_none() {
             let _ = self.child.kill();
@@ -455,7 +455,7 @@ fn mounts_at(at: &Path) -> Vec<String> {
 }
 
 /// Takes away all mounts at a place, also hanging ones: their connections are aborted first.
-fn clear_mounts(at: &Path) {
+pub fn clear_mounts(at: &Path) {
     for device in mounts_at(at) {
         let connection = device.rsplit(':').next().unwrap_or_default();
         let _ = fs::write(format!("/sys/fs/fuse/connections/{connection}/abort"), "1");

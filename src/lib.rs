@@ -16,6 +16,7 @@
 //! - [`intercept`]: FUSE in, ops out; the only user of `fuser`
 //! - [`queue`]: one order for all threads, bounded
 //! - [`link`]: QUIC, keys, heartbeats; the only user of `quinn` and `tokio`
+//! - [`pairing`]: tokens, and which key may send which set
 //! - [`apply`]: performs packets inside the replica's root, exactly once
 //! - [`resync`]: makes a target equal from what the source holds now
 //! - [`control`]: the unix socket and the words of the status; [`cli`]: the commands
@@ -36,6 +37,7 @@ pub mod intercept;
 pub mod limits;
 pub mod link;
 pub mod packet;
+pub mod pairing;
 pub mod preflight;
 pub mod queue;
 pub mod resync;

@@ -210,3 +210,21 @@ pub fn apply_retry_delay(attempts: u32) -> Duration {
 
 /// How long `protect` waits for its targets before it gives up.
 pub const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
+
+/// UDP port where a target listens unless it says otherwise.
+pub const PORT: u16 = 7447;
+
+/// Longest message of the pairing exchange, in bytes: a name, a token's number and a proof.
+pub const PAIRING_LEN_MAX: usize = 2048;
+
+/// Pairing attempts that a listener takes in a second, all strangers together: a person makes
+/// one, and a guess at a token has one chance in 2^128.
+pub const PAIRING_ATTEMPTS_PER_SECOND: u32 = 10;
+
+/// How long an invitation is good unless it says otherwise, and the longest it can be.
+pub const INVITATION_TIME: Duration = Duration::from_secs(3600);
+pub const INVITATION_TIME_MAX: Duration = Duration::from_secs(7 * 86_400);
+
+/// Invitations that are open or used at a time, and pairings, that a target keeps.
+pub const INVITATIONS_MAX: usize = 256;
+pub const PAIRINGS_MAX: usize = 1024;

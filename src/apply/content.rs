@@ -62,7 +62,7 @@ impl Replica {
             inode::set_owner(&*file, owner)?;
         }
         if let Some(mode) = mode {
-            inode::set_mode(&*file, mode)?;
+            inode::set_mode(&*file, self.policy.mode(&*file, mode)?)?;
         }
         mtime.map_or(Ok(()), |mtime| self.set_mtime_later(object, mtime))
     }
@@ -76,10 +76,11 @@ impl Replica {
     ) -> Result<(), Fault> {
         let file = self.object(object)?;
         match value {
-            Some(value) => inode::set_xattr(&*file, name, value)?,
+            Some(value) if self.policy.takes_xattr(name) => inode::set_xattr(&*file, name, value)?,
+            Some(_) => {}
             None => inode::remove_xattr(&*file, name)?,
         }
-        mode.map_or(Ok(()), |mode| inode::set_mode(&*file, mode))
+        mode.map_or(Ok(()), |mode| inode::set_mode(&*file, self.policy.mode(&*file, mode)?))
     }
 
     fn content_changed(
@@ -89,7 +90,7 @@ impl Replica {
         result: &ContentResult,
     ) -> Result<(), Fault> {
         if let Some(mode) = result.mode {
-            inode::set_mode(file, mode)?;
+            inode::set_mode(file, self.policy.mode(file, mode)?)?;
         }
         self.set_mtime_later(object, result.mtime)
     }

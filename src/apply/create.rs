@@ -44,10 +44,12 @@ impl Replica {
         new: NewObject<'_>,
         taken: NameTaken,
     ) -> Result<Arc<File>, Fault> {
-        let (file, access) = match make(dir.as_fd(), name, new.birth, new.attributes.mode) {
+        let (attributes, xattrs) = self.policy.new_object(&new);
+        let birth = self.policy.birth(new.birth);
+        let (file, access) = match make(dir.as_fd(), name, birth, attributes.mode) {
             Ok(made) => made,
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) && taken == NameTaken::Adopt => {
-                (self.adoptable(dir, name, new.birth)?, Access::Path)
+                (self.adoptable(dir, name, birth)?, Access::Path)
             }
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
                 return Err(Fault::Mismatch(format!(
@@ -57,7 +59,8 @@ impl Replica {
             Err(error) => return Err(Fault::System { what: "create", error }),
         };
         let file = Arc::new(file);
-        inode::make_attributes(&*file, new.attributes, new.xattrs)?;
+        self.policy.mark_placeholder(new.birth, &*file);
+        inode::make_attributes(&*file, &attributes, &xattrs)?;
         self.bind(new.object, &*file)?;
         self.keep(new.object, access, file.clone());
         self.set_mtime_later(new.object, new.attributes.mtime)?;

@@ -40,6 +40,7 @@ pub use fault::Fault;
 pub use identity::IDENTITY_XATTR;
 pub use index::Index;
 pub use perform::Doubt;
+pub use policy::{Allow, Policy, Withheld};
 pub use progress::{DataStatus, OpenError};
 pub use reconcile::{NameMatch, Reconcile};
 pub use replica::{Places, Replica};

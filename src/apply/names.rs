@@ -11,7 +11,7 @@ use super::fault::Fault;
 use super::inode;
 use super::perform::Doubt;
 use super::replica::Replica;
-use crate::packet::{Entry, Name, ObjectId, Replaced, Whiteout};
+use crate::packet::{Attributes, Entry, Name, ObjectId, Replaced, Whiteout};
 use crate::sys::FileHandle;
 
 impl Replica {
@@ -153,7 +153,11 @@ impl Replica {
         if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice || stat.st_rdev != 0 {
             return Err(Fault::Mismatch(format!("{name:?} is not the whiteout that the rename left")));
         }
-        inode::make_attributes(&file, &whiteout.attributes, &[])?;
+        let attributes = Attributes {
+            mode: self.policy.mode_of(FileType::CharacterDevice, whiteout.attributes.mode),
+            ..whiteout.attributes
+        };
+        inode::make_attributes(&file, &attributes, &[])?;
         let _handle: FileHandle = self.bind(whiteout.object, &file)?;
         self.set_mtime_later(whiteout.object, whiteout.attributes.mtime)
     }

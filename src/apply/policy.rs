@@ -1,11 +1,173 @@
 //! What a target performs for its source, checked before anything of an op is done.
 //!
-//! Everything a source can have is allowed: devices, setuid, `security.*`. What is refused are
-//! values that no source can have, which are orders to the kernel or to the product itself.
+//! Values that no source can have are orders to the kernel or to the product itself: they are
+//! refused ([`permit`]). What a source can have and this target does not allow it is *withheld*
+//! ([`Policy`]), in replication and in resynchronisation alike, counted, and never an error:
+//!
+//! | not allowed | the replica has instead |
+//! |---|---|
+//! | device node | an empty regular file of the same name, owner, mode and times, so that later ops on its id find it; `trusted.standin.withheld` says what it stands for (`char 1:3`) |
+//! | setuid, setgid | the mode without the bit; on directories setgid stays: it gives no rights, it says which group new entries get |
+//! | `security.*` | nothing: the attribute is left out, and taken away where it was |
+//!
+//! A whiteout (character device 0/0) is no device. When a target is allowed more later, the next
+//! copy puts right what was withheld.
 
+use std::borrow::Cow;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use rustix::fs::{FileType, Stat, XattrFlags};
+
+use super::create::NewObject;
 use super::fault::Fault;
-use crate::packet::{Attributes, Op, Owner, Timestamp, XattrName};
+use super::inode;
+use crate::packet::{Attributes, Birth, ListedObject, Op, Owner, Timestamp, Xattr, XattrName};
+use crate::sys::proc_path;
 use crate::xattr::OWN_PREFIX;
+
+/// On a placeholder: what the source has there.
+const WITHHELD_XATTR: &str = "trusted.standin.withheld";
+
+const SETUID: u32 = 0o4000;
+const SETGID: u32 = 0o2000;
+const SECURITY_PREFIX: &[u8] = b"security.";
+
+/// What a source may have on a target beside plain data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allow {
+    pub device: bool,
+    pub setuid: bool,
+    pub security: bool,
+}
+
+impl Allow {
+    pub const ALL: Allow = Allow { device: true, setuid: true, security: true };
+    pub const NOTHING: Allow = Allow { device: false, setuid: false, security: false };
+}
+
+/// How often something was withheld since the replica was opened.
+#[derive(Debug, Default)]
+pub struct Withheld {
+    pub devices: AtomicU64,
+    pub setuid_bits: AtomicU64,
+    pub security_xattrs: AtomicU64,
+}
+
+impl Withheld {
+    fn count(&self, counter: &AtomicU64, what: impl FnOnce() -> String) {
+        let level = if counter.fetch_add(1, Relaxed) == 0 { log::Level::Warn } else { log::Level::Debug };
+        log::log!(level, "not allowed on this target, left out: {}", what());
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    allow: Allow,
+    withheld: Arc<Withheld>,
+}
+
+impl Policy {
+    pub fn new(allow: Allow) -> Policy {
+        Policy { allow, withheld: Arc::default() }
+    }
+
+    pub fn withheld(&self) -> Arc<Withheld> {
+        self.withheld.clone()
+    }
+
+    /// What is made for an object that is born so on the source.
+    pub(super) fn birth<'a>(&self, birth: &'a Birth) -> &'a Birth {
+        if self.withholds_device(birth) { &Birth::File } else { birth }
+    }
+
+    fn withholds_device(&self, birth: &Birth) -> bool {
+        match birth {
+            Birth::CharDevice { major: 0, minor: 0 } => false,
+            Birth::CharDevice { .. } | Birth::BlockDevice { .. } => !self.allow.device,
+            Birth::File | Birth::Directory | Birth::Symlink { .. } | Birth::Fifo | Birth::Socket => false,
+        }
+    }
+
+    /// Whether an object of the replica can stand for one that is born so: a placeholder has no
+    /// content.
+    pub(super) fn may_stand_for(&self, birth: &Birth, status: &Stat) -> bool {
+        !self.withholds_device(birth) || status.st_size == 0
+    }
+
+    /// Counts and marks a placeholder; best effort, the mark is for people.
+    pub(super) fn mark_placeholder(&self, birth: &Birth, fd: impl AsFd) {
+        let text = match birth {
+            Birth::CharDevice { major, minor } => format!("char {major}:{minor}"),
+            Birth::BlockDevice { major, minor } => format!("block {major}:{minor}"),
+            Birth::File | Birth::Directory | Birth::Symlink { .. } | Birth::Fifo | Birth::Socket => return,
+        };
+        if self.withholds_device(birth) {
+            let path = proc_path(fd.as_fd());
+            let _ = rustix::fs::setxattr(path, WITHHELD_XATTR, text.as_bytes(), XattrFlags::empty());
+            self.withheld.count(&self.withheld.devices, || format!("device node {text}"));
+        }
+    }
+
+    /// The mode that an object of this kind gets.
+    pub(super) fn mode_of(&self, kind: FileType, mode: u32) -> u32 {
+        let bits = if kind == FileType::Directory { SETUID } else { SETUID | SETGID };
+        if self.allow.setuid || mode & bits == 0 {
+            return mode;
+        }
+        self.withheld.count(&self.withheld.setuid_bits, || format!("mode {mode:04o}"));
+        mode & !bits
+    }
+
+    /// [`Policy::mode_of`] an object behind a descriptor.
+    pub(super) fn mode(&self, fd: impl AsFd, mode: u32) -> Result<u32, Fault> {
+        if self.allow.setuid || mode & (SETUID | SETGID) == 0 {
+            return Ok(mode);
+        }
+        Ok(self.mode_of(FileType::from_raw_mode(inode::stat(fd)?.st_mode), mode))
+    }
+
+    pub(super) fn attributes(&self, birth: &Birth, attributes: &Attributes) -> Attributes {
+        let kind = if *birth == Birth::Directory { FileType::Directory } else { FileType::RegularFile };
+        Attributes { mode: self.mode_of(kind, attributes.mode), ..*attributes }
+    }
+
+    /// Whether an attribute is set at all.
+    pub(super) fn takes_xattr(&self, name: &XattrName) -> bool {
+        if self.allow.security || !name.0.starts_with(SECURITY_PREFIX) {
+            return true;
+        }
+        self.withheld.count(&self.withheld.security_xattrs, || String::from_utf8_lossy(&name.0).into_owned());
+        false
+    }
+
+    pub(super) fn xattrs<'a>(&self, xattrs: &'a [Xattr]) -> Cow<'a, [Xattr]> {
+        if self.allow.security || !xattrs.iter().any(|xattr| xattr.name.0.starts_with(SECURITY_PREFIX)) {
+            return Cow::Borrowed(xattrs);
+        }
+        Cow::Owned(xattrs.iter().filter(|xattr| self.takes_xattr(&xattr.name)).cloned().collect())
+    }
+
+    /// Owner, mode and attributes of a new object as they are made here.
+    pub(super) fn new_object<'a>(&self, new: &NewObject<'a>) -> (Attributes, Cow<'a, [Xattr]>) {
+        (self.attributes(new.birth, new.attributes), self.xattrs(new.xattrs))
+    }
+
+    /// An entry of a listing as it is made here; its birth stays what it is on the source.
+    pub(super) fn listed<'a>(&self, entry: &'a ListedObject) -> Cow<'a, ListedObject> {
+        if self.allow == Allow::ALL {
+            return Cow::Borrowed(entry);
+        }
+        let attributes = self.attributes(&entry.birth, &entry.attributes);
+        let xattrs = self.xattrs(&entry.xattrs);
+        if attributes == entry.attributes && matches!(xattrs, Cow::Borrowed(_)) {
+            return Cow::Borrowed(entry);
+        }
+        Cow::Owned(ListedObject { attributes, xattrs: xattrs.into_owned(), ..entry.clone() })
+    }
+}
 
 /// Checks one op; [`Fault::Refused`] says why it is never performed.
 pub fn permit(op: &Op) -> Result<(), Fault> {

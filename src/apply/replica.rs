@@ -18,6 +18,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use super::descriptors::{Access, Descriptors};
 use super::fault::Fault;
 use super::index::Index;
+use super::policy::{Allow, Policy, Withheld};
 use super::progress::{OpenError, Progress, Strange};
 use super::times::Times;
 use crate::limits::TARGET_DESCRIPTORS;
@@ -54,6 +55,7 @@ pub struct Replica {
     descriptors: Descriptors,
     pub(super) times: Times,
     pub(super) progress: Progress,
+    pub(super) policy: Policy,
 }
 
 impl Replica {
@@ -90,7 +92,19 @@ impl Replica {
         let times = Times::open(&places.state.join("times"), progress.same_page_cache())
             .map_err(|error| OpenError::Io("pending times", error))?;
         let descriptors = Descriptors::new(TARGET_DESCRIPTORS);
-        Ok(Replica { root, limbo, state: places.state.clone(), index, descriptors, times, progress })
+        let policy = Policy::new(Allow::ALL);
+        Ok(Replica { root, limbo, state: places.state.clone(), index, descriptors, times, progress, policy })
+    }
+
+    /// From now on only this is allowed to the source; without it, everything.
+    pub fn allow(mut self, allow: Allow) -> Replica {
+        self.policy = Policy::new(allow);
+        self
+    }
+
+    /// What was not allowed.
+    pub fn withheld(&self) -> Arc<Withheld> {
+        self.policy.withheld()
     }
 
     /// The root directory (open for reading).

@@ -1,12 +1,14 @@
 //! The command line as users and scripts type it.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::bench::Bench;
+use super::serve::parse_listen;
 use super::units::{parse_duration, parse_size};
 use crate::limits::QUEUE_MEMORY;
 use crate::source::Target;
@@ -22,8 +24,8 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Commands that are planned and not in this version: serve, invite, pair, connection, replication,
-mirror, verify, restore, bitmap, merge, resync, monitor, failover, failback, drill, clone, marker, size.
+Commands that are planned and not in this version: connection, replication, mirror, verify, restore,
+bitmap, merge, resync, monitor, failover, failback, drill, clone, marker, size.
 
 Exit codes: 0 ok, 1 warning or timed out, 2 critical or the command could not work.";
 
@@ -45,6 +47,14 @@ pub struct Common {
 pub enum Command {
     /// Mount over DIR and replicate every change of it
     Protect(Protect),
+    /// Hold replicas of directories of other hosts
+    Serve(Serve),
+    /// On a target: print a token with which a source can pair, once
+    Invite(Invite),
+    /// On a source: pair with a target; the token comes from standard input
+    Pair(Pair),
+    /// On a target: show or revoke who may send what
+    Peers(Peers),
     /// Say how a daemon, its connections and its queue are
     Status(Status),
     /// Wait until all targets have what was written before this command
@@ -68,7 +78,7 @@ pub struct Protect {
     /// Serve the data of this directory at DIR, instead of DIR's own
     #[arg(long, value_name = "DIR")]
     pub backing: Option<PathBuf>,
-    /// local:PATH or null:; may be repeated
+    /// standin://host:port/repset (paired before), local:PATH or null:; may be repeated
     #[arg(long, value_name = "TARGET")]
     pub to: Vec<Target>,
     /// Name of the replication set [default: the last part of DIR]
@@ -126,6 +136,82 @@ pub struct FlushMount {
 }
 
 #[derive(Debug, Args)]
+pub struct Serve {
+    /// Parent directory of the replicas: each is PATH/REPSET
+    #[arg(long, value_name = "PATH")]
+    pub root: PathBuf,
+    /// Address and UDP port to listen on [default: all addresses, port 7447]
+    #[arg(long, value_name = "ADDR", value_parser = parse_listen)]
+    pub listen: Option<SocketAddr>,
+    /// What sources may have here beside plain data: device,setuid,security
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "KINDS")]
+    pub allow: Vec<Allowed>,
+    /// Take over replica directories that are not empty
+    #[arg(long)]
+    pub adopt: bool,
+    /// Name of this daemon, of its control socket
+    #[arg(long, default_value = "serve")]
+    pub name: String,
+}
+
+/// What a target can allow its sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Allowed {
+    /// Device nodes
+    Device,
+    /// Setuid and setgid bits of files
+    Setuid,
+    /// Extended attributes security.* (file capabilities)
+    Security,
+}
+
+#[derive(Debug, Args)]
+pub struct Invite {
+    /// Name of the replication set that the source may send
+    pub repset: String,
+    /// How long the token is good, as in 10m, 1h; 7 days at most
+    #[arg(long, value_name = "T", value_parser = parse_duration, default_value = "1h")]
+    pub expires: Duration,
+    /// Where the source reaches this target, host:port; goes into the token for people
+    #[arg(long, value_name = "HOST:PORT")]
+    pub address: Option<String>,
+    /// Name of the target daemon [default: the only one]
+    #[arg(long)]
+    pub name: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Pair {
+    /// standin://host:port/repset
+    pub target: Target,
+    /// Read the token from this file, not from standard input
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Peers {
+    #[command(subcommand)]
+    pub command: PeersCommand,
+    /// Name of the target daemon [default: the only one]
+    #[arg(long, global = true)]
+    pub name: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PeersCommand {
+    /// Show the keys that may send to this target
+    List,
+    /// Take what a key may away, and cut its connections
+    Revoke {
+        /// The key, or its first digits (8 at least)
+        fingerprint: String,
+        /// Only this replication set
+        repset: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
 pub struct Status {
     /// Name or directory of a replication set [default: the only one]
     pub set: Option<PathBuf>,
@@ -167,12 +253,6 @@ pub struct Doctor {
 /// Commands that are designed and not built: they say so instead of being unknown.
 #[derive(Debug, Subcommand)]
 pub enum Planned {
-    #[command(hide = true)]
-    Serve(Rest),
-    #[command(hide = true)]
-    Invite(Rest),
-    #[command(hide = true)]
-    Pair(Rest),
     #[command(hide = true)]
     Connection(Rest),
     #[command(hide = true)]

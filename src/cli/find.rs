@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::args::Common;
-use crate::control::{Answer, Client, ClientError, Daemon, Status, daemons};
+use crate::control::{Answer, Client, ClientError, Daemon, Role, Status, daemons};
 use crate::failure::Failure;
 use crate::preflight::{MountTable, resolve};
 
@@ -37,6 +37,28 @@ pub(super) fn find(common: &Common, set: Option<&Path>) -> Result<Found, Failure
         None => the_only(daemons, &run),
         Some(set) => named(daemons, set, &run),
     }
+}
+
+/// The target daemon of this host: sources do not count.
+pub(super) fn find_target(common: &Common, name: Option<&Path>) -> Result<Found, Failure> {
+    if name.is_some() {
+        return find(common, name);
+    }
+    let run = common.run_dir();
+    let mut daemons = daemons(&run).unwrap_or_default();
+    daemons.retain(|daemon| match &daemon.answer {
+        Answer::Status(status) => status.role == Role::Target,
+        Answer::Dead => false,
+        Answer::None(_) => true,
+    });
+    if daemons.is_empty() {
+        return Err(Failure::new(
+            format!("No target daemon is running (none in {}).", run.display()),
+            UNTOUCHED,
+            "Start one on this host with `standin serve`, or name its run directory with --run.",
+        ));
+    }
+    the_only(daemons, &run)
 }
 
 fn the_only(daemons: Vec<Daemon>, run: &Path) -> Result<Found, Failure> {

@@ -8,8 +8,10 @@ pub mod bench;
 mod doctor;
 mod find;
 mod output;
+mod pairing;
 mod planned;
 mod protect;
+mod serve;
 mod status;
 mod stop;
 #[cfg(test)]
@@ -34,6 +36,10 @@ pub fn main() -> ExitCode {
     let json = common.json;
     let result = match command {
         Command::Protect(args) => protect::run(&common, args),
+        Command::Serve(args) => serve::run(&common, args),
+        Command::Invite(args) => pairing::invite(&common, &args),
+        Command::Pair(args) => pairing::pair(&common, &args),
+        Command::Peers(args) => pairing::peers(&common, &args),
         Command::Status(args) => status::run(&common, &args),
         Command::WaitSync(args) => wait_sync::run(&common, &args),
         Command::Stop(args) => stop::run(&common, &args),

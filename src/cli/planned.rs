@@ -5,11 +5,6 @@ use crate::failure::Failure;
 
 pub(super) fn refusal(command: &Planned) -> Failure {
     let (name, instead) = match command {
-        Planned::Serve(_) => {
-            ("serve", "Replicate to a directory of this host: standin protect DIR --to local:PATH")
-        }
-        Planned::Invite(_) => ("invite", ""),
-        Planned::Pair(_) => ("pair", ""),
         Planned::Connection(_) => ("connection", "`standin status` shows the connections."),
         Planned::Replication(_) => ("replication", "`standin stop` ends replication and mount together."),
         Planned::Mirror(_) => {

@@ -7,7 +7,7 @@ use super::args::{Common, FlushMount, Fsync, FsyncTargets, Protect};
 use super::{Outcome, units};
 use crate::failure::Failure;
 use crate::limits::QUEUE_MEMORY_MIN;
-use crate::preflight::{MountTable, check_root_user, check_target, resolve};
+use crate::preflight::{MountTable, check_root_user, resolve};
 use crate::source::{self, Late, Needs, ProtectOptions, Rule, Target};
 
 pub(super) fn run(common: &Common, args: Protect) -> Outcome {
@@ -37,10 +37,6 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
     let directory = place(&args.dir)?;
     let mut targets = Vec::new();
     for target in args.to {
-        // Says at once what can never work; the rest is checked with everything else.
-        if matches!(target, Target::Remote { .. }) {
-            check_target(&target)?;
-        }
         targets.push(match target {
             Target::Local(path) => Target::Local(place(&path)?),
             other => other,

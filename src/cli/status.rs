@@ -11,7 +11,7 @@ use super::find::find;
 use super::{Outcome, output, units};
 use crate::control::{
     Amount, ConnectionState, ConnectionStatus, Finding, FsyncStatus, Lag, LinkStatus, MirrorProgress,
-    MirrorStatus, Phase, Role, Severity, Status, TargetKind,
+    MirrorStatus, Phase, ReplicaStatus, Role, Severity, Status, TargetKind, TargetStatus,
 };
 use crate::packet::DataState;
 
@@ -105,6 +105,14 @@ fn lines(status: &Status, text: &mut String) -> std::fmt::Result {
         status.directory.display(),
         age(status.since_unix_ms, now)
     )?;
+    if !status.fingerprint.is_empty() {
+        writeln!(text, "  key         {}", status.fingerprint)?;
+    }
+    if let Some(target) = &status.target {
+        writeln!(text, "  daemon      standin {}, pid {}", status.version, status.pid)?;
+        target_lines(target, now, text)?;
+        return finding_lines(status, text);
+    }
     if status.backing != status.directory {
         writeln!(text, "  backing     {}", status.backing.display())?;
     }
@@ -138,11 +146,48 @@ fn lines(status: &Status, text: &mut String) -> std::fmt::Result {
         text.push('\n');
         connection_lines(connection, now, text)?;
     }
+    finding_lines(status, text)
+}
+
+fn finding_lines(status: &Status, text: &mut String) -> std::fmt::Result {
     let findings = status.findings();
     if !findings.is_empty() {
         text.push('\n');
     }
     findings.iter().try_for_each(|finding| writeln!(text, "{}: {}", label(finding.severity), finding.text))
+}
+
+fn target_lines(target: &TargetStatus, now: u64, text: &mut String) -> std::fmt::Result {
+    writeln!(text, "  listening   {}", target.listening)?;
+    if let Some(last) = &target.last_refused {
+        writeln!(text, "  refused     {}, last: {last}", units::count(target.refused))?;
+    }
+    for replica in &target.replicas {
+        text.push('\n');
+        replica_lines(replica, now, text)?;
+    }
+    Ok(())
+}
+
+fn replica_lines(replica: &ReplicaStatus, now: u64, text: &mut String) -> std::fmt::Result {
+    writeln!(text, "replica {}  {}", replica.name, replica.directory.display())?;
+    match &replica.connected {
+        Some(source) => {
+            let since = age(source.since_unix_ms, now);
+            writeln!(text, "  source      {} at {}, for {since}", source.fingerprint, source.address)?;
+        }
+        None => writeln!(text, "  source      not connected")?,
+    }
+    for key in &replica.sources {
+        writeln!(text, "  paired      {key}")?;
+    }
+    let because = match replica.reason.as_str() {
+        "" => String::new(),
+        reason => format!(": {reason}"),
+    };
+    writeln!(text, "  data        {}{because}", data_word(replica.data))?;
+    writeln!(text, "  applied     {}", replica.applied)?;
+    writeln!(text, "  durable     {}", replica.durable)
 }
 
 fn connection_lines(connection: &ConnectionStatus, now: u64, text: &mut String) -> std::fmt::Result {

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::args::{Common, Stop};
 use super::find::{find, no_answer};
 use super::{Outcome, output};
-use crate::control::{Severity, StopMode};
+use crate::control::{Role, Severity, StopMode};
 use crate::limits::STOP_DRAIN;
 
 /// For the unmount itself and the end of the process, after the drain.
@@ -25,7 +25,11 @@ pub(super) fn run(common: &Common, args: &Stop) -> Outcome {
     if common.json {
         output::json(&json!({ "stopped": found.status.name, "report": report, "ended": ended }));
     } else {
-        output::text(&format!("{} is no longer protected.", directory.display()));
+        let done = match found.status.role {
+            Role::Source => "protected",
+            Role::Target => "served",
+        };
+        output::text(&format!("{} is no longer {done}.", directory.display()));
         for left in &report.left {
             output::text(&format!("Left behind: {left}"));
         }

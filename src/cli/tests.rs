@@ -135,6 +135,8 @@ fn protect_is_understood() {
     assert_eq!(off.mmap_lag, None);
     let here = std::env::current_dir().unwrap();
     let relative = protect_options("standin protect x --to local:y").unwrap();
+    let remote = protect_options("standin protect /x --to standin://h:1/r").unwrap();
+    assert_eq!(remote.targets, ["standin://h:1/r".parse().unwrap()]);
     assert_eq!((relative.directory, relative.targets), (here.join("x"), vec![Target::Local(here.join("y"))]));
 }
 
@@ -142,7 +144,6 @@ fn protect_is_understood() {
 fn protect_refuses_what_cannot_be() {
     let refused = |line: &str| protect_options(line).unwrap_err();
     assert!(refused("standin protect /x --queue-memory 31M").contains("32 MiB at least"));
-    assert!(refused("standin protect /x --to standin://h:1/r").contains("not in this version"));
     assert!(refused("standin protect /x --to ssh:r").contains("is no target"));
     assert!(refused("standin protect /x --name a/b").contains("cannot name"));
     assert!(refused("standin protect /srv/.hidden").contains("--name"));
@@ -150,9 +151,36 @@ fn protect_refuses_what_cannot_be() {
 }
 
 #[test]
+fn serve_is_understood() {
+    let options = |line: &str| {
+        let Cli { common, command } = parse(line).map_err(|error| error.to_string())?;
+        match command {
+            Command::Serve(args) => serve::options(&common, args).map_err(|failure| failure.to_string()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let all = options("standin serve --root /nowhere/./r --state /s --run /r").unwrap();
+    assert_eq!((all.root.as_path(), all.name.as_str()), (Path::new("/nowhere/r"), "serve"));
+    assert_eq!(all.listen, ["[::]:7447".parse().unwrap(), "0.0.0.0:7447".parse().unwrap()]);
+    assert_eq!((all.allow, all.adopt), (crate::apply::Allow::NOTHING, false));
+    assert_eq!((all.socket(), all.own_state()), ("/r/serve.sock".into(), "/s/.serve".into()));
+    let some = options("standin serve --root /r --listen 192.0.2.1 --allow device,security").unwrap();
+    assert_eq!(some.listen, ["192.0.2.1:7447".parse().unwrap()]);
+    assert!(some.allow.device && some.allow.security && !some.allow.setuid);
+    for (listen, address) in [("[::1]", "[::1]:7447"), ("::1", "[::1]:7447"), ("127.0.0.1:9", "127.0.0.1:9")]
+    {
+        let options = options(&format!("standin serve --root /r --listen {listen}")).unwrap();
+        assert_eq!(options.listen, [address.parse().unwrap()]);
+    }
+    assert!(options("standin serve --root /r --listen host:1").unwrap_err().contains("address of this host"));
+    assert!(options("standin serve --root /r --allow everything").unwrap_err().contains("setuid"));
+    assert!(options("standin serve").unwrap_err().contains("--root"));
+}
+
+#[test]
 fn planned_commands_say_so_whatever_follows() {
     Cli::command().debug_assert();
-    for line in ["serve --root /x --listen :1", "invite web", "clone start -x", "mirror", "failover --help"] {
+    for line in ["verify --root /x --listen :1", "drill web", "clone start -x", "mirror", "failover --help"] {
         match parse(&format!("standin {line}")).unwrap().command {
             Command::Planned(planned) => {
                 let refusal = planned::refusal(&planned);

@@ -8,7 +8,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use super::message::{Request, Response, StopMode, StopReport, SyncReport, WaitFor, WaitSync};
+use super::message::{
+    Invite, Invited, Paired, Request, Response, Revoke, StopMode, StopReport, SyncReport, WaitFor, WaitSync,
+};
 use super::status::Status;
 use crate::failure::Failure;
 use crate::limits::{CONTROL_ANSWER, CONTROL_RESPONSE_LEN_MAX};
@@ -70,6 +72,27 @@ impl Client {
         }
     }
 
+    pub fn invite(&mut self, invite: Invite) -> Result<Invited, ClientError> {
+        match self.ask(&Request::Invite { invite }, Some(CONTROL_ANSWER))? {
+            Response::Invite { invited } => Ok(invited),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub fn pairings(&mut self) -> Result<Vec<Paired>, ClientError> {
+        match self.ask(&Request::Pairings, Some(CONTROL_ANSWER))? {
+            Response::Pairings { pairings } => Ok(pairings),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub fn revoke(&mut self, revoke: Revoke) -> Result<Vec<Paired>, ClientError> {
+        match self.ask(&Request::Revoke { revoke }, Some(CONTROL_ANSWER))? {
+            Response::Revoke { revoked } => Ok(revoked),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Blocks until the daemon hangs up, `patience` at most; whether it did.
     pub fn wait_for_end(&mut self, patience: Duration) -> bool {
         let timeout = self.reader.get_ref().set_read_timeout(Some(patience));
@@ -111,6 +134,9 @@ fn unexpected(response: &Response) -> ClientError {
         Response::Status { .. } => "status",
         Response::WaitSync { .. } => "wait_sync",
         Response::Stop { .. } => "stop",
+        Response::Invite { .. } => "invite",
+        Response::Pairings { .. } => "pairings",
+        Response::Revoke { .. } => "revoke",
         Response::Failure { .. } => "failure",
     };
     ClientError::Broken(format!("it answered another question ({name})"))

@@ -3,7 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::status::{ConnectionState, ConnectionStatus, MirrorStatus, Phase, Role, Status, TargetKind};
+use super::status::{
+    ConnectionState, ConnectionStatus, MirrorStatus, Phase, ReplicaStatus, Role, Status, TargetKind,
+};
 use crate::limits::LAG_WARNING;
 use crate::packet::DataState;
 
@@ -56,6 +58,8 @@ impl Status {
         if self.role == Role::Source && self.connections.is_empty() {
             findings.push(Finding::warning("There is no connection: nothing is replicated.".into()));
         }
+        let replicas = self.target.iter().flat_map(|target| &target.replicas);
+        findings.extend(replicas.flat_map(|replica| replica.findings(self.now_unix_ms)));
         findings.extend(self.connections.iter().flat_map(|connection| connection.findings(self.now_unix_ms)));
         findings
     }
@@ -90,6 +94,45 @@ impl Status {
             ))),
             (0, false) => None,
         }
+    }
+}
+
+impl ReplicaStatus {
+    fn findings(&self, now_unix_ms: u64) -> Vec<Finding> {
+        let (name, mut findings) = (&self.name, Vec::new());
+        findings.extend(self.problem.iter().map(|problem| Finding::critical(format!("{problem}."))));
+        match (self.data, &self.connected) {
+            (DataState::Bad, Some(_)) => findings.push(Finding::warning(format!(
+                "Replica {name} is not a consistent copy while a copy runs."
+            ))),
+            (DataState::Bad, None) => findings.push(Finding::critical(format!(
+                "Replica {name} is not a consistent copy, and its source is not connected."
+            ))),
+            (DataState::Good | DataState::Empty, None) if self.problem.is_none() => {
+                findings.push(Finding::warning(format!("Replica {name}: its source is not connected.")));
+            }
+            (DataState::Good | DataState::Empty, _) => {}
+        }
+        findings.extend(self.retrying.as_ref().map(|retrying| {
+            Finding::warning(format!(
+                "Replica {name}: an op cannot be performed, everything behind it waits ({} attempts in {} s): {}: {}",
+                retrying.attempts,
+                now_unix_ms.saturating_sub(retrying.since_unix_ms) / 1000,
+                retrying.op,
+                retrying.reason
+            ))
+        }));
+        let withheld = [
+            (self.withheld.devices, "device nodes", "device"),
+            (self.withheld.setuid_bits, "setuid and setgid bits", "setuid"),
+            (self.withheld.security_xattrs, "security.* attributes", "security"),
+        ];
+        for (count, what, allow) in withheld.into_iter().filter(|(count, ..)| *count > 0) {
+            let text =
+                format!("Replica {name}: {what} were left out {count} times (--allow {allow} takes them).");
+            findings.push(Finding { severity: Severity::Ok, text });
+        }
+        findings
     }
 }
 

@@ -20,6 +20,16 @@ pub enum Request {
     Stop {
         mode: StopMode,
     },
+    /// Of a target: a token for a source.
+    Invite {
+        invite: Invite,
+    },
+    /// Of a target: who may send what.
+    Pairings,
+    /// Of a target: no longer.
+    Revoke {
+        revoke: Revoke,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,7 +38,48 @@ pub enum Response {
     Status { status: Box<Status> },
     WaitSync { report: SyncReport },
     Stop { report: StopReport },
+    Invite { invited: Invited },
+    Pairings { pairings: Vec<Paired> },
+    Revoke { revoked: Vec<Paired> },
     Failure { failure: Failure },
+}
+
+/// Who is invited to what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invite {
+    pub set_name: String,
+    /// Where the target can be reached, for people; may be empty.
+    pub address: String,
+    pub good_for_ms: u64,
+}
+
+/// An invitation. The token is a secret until it is used or has expired.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invited {
+    pub token: String,
+    pub set_name: String,
+    /// The target's key, as it stands in the token.
+    pub fingerprint: String,
+    pub expires_unix_ms: u64,
+    /// Where the target listens.
+    pub listening: String,
+}
+
+/// A key that may send a replication set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paired {
+    pub fingerprint: String,
+    pub set_name: String,
+    pub since_unix_ms: u64,
+    /// Where it was when it paired.
+    pub address: String,
+}
+
+/// Which pairings go: those of a key (or of the one key that begins so), of a set, or of both.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revoke {
+    pub fingerprint: String,
+    pub set_name: Option<String>,
 }
 
 /// A parsed `wait_sync` request.

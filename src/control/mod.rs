@@ -20,11 +20,15 @@ pub(crate) mod tests;
 pub use client::{Client, ClientError};
 pub use find::{Answer, Daemon, daemons};
 pub use health::{Finding, Severity};
-pub use message::{Request, Response, StopMode, StopReport, SyncReport, SyncedConnection, WaitFor, WaitSync};
+pub use message::{
+    Invite, Invited, Paired, Request, Response, Revoke, StopMode, StopReport, SyncReport, SyncedConnection,
+    WaitFor, WaitSync,
+};
 pub use server::{Caller, Handler, Server};
 pub use status::{
-    Alert, Amount, CaptureStatus, ConnectionState, ConnectionStatus, FsyncStatus, Lag, LinkStatus,
-    MirrorProgress, MirrorStatus, Phase, Retrying, Role, Status, TargetKind,
+    Alert, Amount, CaptureStatus, ConnectedSource, ConnectionState, ConnectionStatus, FsyncStatus, Lag,
+    LinkStatus, MirrorProgress, MirrorStatus, Phase, ReplicaStatus, Retrying, Role, Status, TargetKind,
+    TargetStatus, WithheldStatus,
 };
 
 use std::path::{Path, PathBuf};

@@ -19,7 +19,9 @@ use log::{debug, warn};
 use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::message::{Request, Response, StopMode, StopReport, SyncReport, WaitFor, WaitSync};
+use super::message::{
+    Invite, Invited, Paired, Request, Response, Revoke, StopMode, StopReport, SyncReport, WaitFor, WaitSync,
+};
 use super::status::Status;
 use crate::failure::Failure;
 use crate::limits::{CONTROL_ANSWER, CONTROL_CALLERS_MAX, CONTROL_IDLE, CONTROL_REQUEST_LEN_MAX};
@@ -40,6 +42,24 @@ pub trait Handler: Send + Sync {
     /// Blocks until the mount is gone. A failure (a busy mount, with its users) says that the
     /// daemon goes on serving. The server must live until this has returned.
     fn stop(&self, mode: StopMode, caller: &Caller<'_>) -> Result<StopReport, Failure>;
+
+    /// Only targets invite.
+    fn invite(&self, _invite: &Invite) -> Result<Invited, Failure> {
+        Err(no_target())
+    }
+
+    fn pairings(&self) -> Result<Vec<Paired>, Failure> {
+        Err(no_target())
+    }
+
+    /// Cuts connections that live, too; gives what was revoked.
+    fn revoke(&self, _revoke: &Revoke) -> Result<Vec<Paired>, Failure> {
+        Err(no_target())
+    }
+}
+
+fn no_target() -> Failure {
+    Failure::new("This daemon is no target.", "Nothing was changed.", "Ask the daemon of `standin serve`.")
 }
 
 /// Who asks.
@@ -259,6 +279,13 @@ impl Shared {
                 let wait_for = if durable { WaitFor::Durable } else { WaitFor::Applied };
                 let wait = WaitSync { wait_for, timeout: timeout_ms.map(Duration::from_millis) };
                 self.handler.wait_sync(wait, caller).map(|report| Response::WaitSync { report })
+            }
+            Request::Invite { invite } => {
+                self.handler.invite(&invite).map(|invited| Response::Invite { invited })
+            }
+            Request::Pairings => self.handler.pairings().map(|pairings| Response::Pairings { pairings }),
+            Request::Revoke { revoke } => {
+                self.handler.revoke(&revoke).map(|revoked| Response::Revoke { revoked })
             }
             Request::Stop { mode } => self.handler.stop(mode, caller).map(|report| Response::Stop { report }),
         };

@@ -24,6 +24,12 @@ pub struct Status {
     /// Where a source's data really is; equal to `directory` when the mount lies over it.
     #[serde(with = "path_text")]
     pub backing: PathBuf,
+    /// Fingerprint of this daemon's key; empty where no other host has to know it.
+    #[serde(default)]
+    pub fingerprint: String,
+    /// What a target serves; a source has none.
+    #[serde(default)]
+    pub target: Option<TargetStatus>,
     pub version: String,
     pub pid: u32,
     pub since_unix_ms: u64,
@@ -61,6 +67,59 @@ pub enum Phase {
     Draining,
     /// The mount is being taken away.
     Stopping,
+}
+
+/// A target's listener and its replicas.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TargetStatus {
+    /// Address and port.
+    pub listening: String,
+    /// Connections that were turned away since the start.
+    pub refused: u64,
+    /// One line about the last of them.
+    pub last_refused: Option<String>,
+    pub replicas: Vec<ReplicaStatus>,
+}
+
+/// One replica of a target.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReplicaStatus {
+    /// Name of the replication set.
+    pub name: String,
+    #[serde(with = "path_text")]
+    pub directory: PathBuf,
+    /// Empty until a source has connected.
+    pub set_id: String,
+    /// Fingerprints of the keys that may send it.
+    pub sources: Vec<String>,
+    /// The source that is connected now.
+    pub connected: Option<ConnectedSource>,
+    pub data: DataState,
+    /// Why the data is bad; may be empty.
+    pub reason: String,
+    /// Since when the data is in its state.
+    pub since_unix_ms: u64,
+    pub applied: Sequence,
+    pub durable: Sequence,
+    pub retrying: Option<Retrying>,
+    pub withheld: WithheldStatus,
+    /// Why the replica cannot be opened.
+    pub problem: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectedSource {
+    pub fingerprint: String,
+    pub address: String,
+    pub since_unix_ms: u64,
+}
+
+/// What sources asked for and this target does not allow, counted since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WithheldStatus {
+    pub devices: u64,
+    pub setuid_bits: u64,
+    pub security_xattrs: u64,
 }
 
 /// Counters of the interception.

@@ -25,6 +25,8 @@ pub(crate) fn sample_status() -> Status {
         set_id: "0123456789abcdef0123456789abcdef".into(),
         directory: "/srv/web".into(),
         backing: "/srv/web".into(),
+        fingerprint: String::new(),
+        target: None,
         version: "0.1.0".into(),
         pid: 4711,
         since_unix_ms: 1_000_000,

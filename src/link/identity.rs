@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::ParsedCertificate;
 use serde::{Deserialize, Serialize};
 
+use super::socket::ResetKey;
 use crate::store;
 
 /// Name of the key file (PKCS#8, DER) in the state directory.
@@ -43,13 +44,16 @@ impl Identity {
     /// Errors: the key file can be read by others, is damaged, or cannot be read or written.
     pub fn load_or_create(dir: &Path) -> io::Result<Identity> {
         let path = dir.join(KEY_FILE);
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        // Of two daemons that start at once, one makes the key and both have it.
+        let lock = std::fs::File::open(dir)?;
+        lock.lock()?;
         match std::fs::read(&path) {
             Ok(der) => {
                 refuse_if_readable_by_others(&path)?;
                 Identity::from_key(&der).map_err(|why| invalid(format!("{}: {why}", path.display())))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
                 let identity = Identity::generate();
                 store::replace(&path, identity.key.secret_pkcs8_der())?;
                 Ok(identity)
@@ -60,6 +64,11 @@ impl Identity {
 
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
+    }
+
+    pub(super) fn reset_key(&self) -> ResetKey {
+        let private = super::tls::sha256(self.key.secret_pkcs8_der());
+        ResetKey(super::tls::hmac_sha256(&private, b"standin stateless reset"))
     }
 
     pub(super) fn certificate(&self) -> CertificateDer<'static> {
@@ -111,6 +120,14 @@ fn invalid(why: String) -> io::Error {
 }
 
 impl Fingerprint {
+    pub fn from_bytes(bytes: [u8; 32]) -> Fingerprint {
+        Fingerprint(bytes)
+    }
+
+    pub fn bytes(&self) -> [u8; 32] {
+        self.0
+    }
+
     /// The fingerprint of the key in a certificate.
     pub(super) fn of(certificate: &CertificateDer<'_>) -> Result<Fingerprint, rustls::Error> {
         let key = ParsedCertificate::try_from(certificate)?.subject_public_key_info();

@@ -19,9 +19,10 @@ use tokio::time::{sleep, timeout};
 use super::ending::{End, refused_our_key};
 use super::identity::{Fingerprint, Identity};
 use super::opening::{GREETING, Opening, Role, SessionToken};
+use super::pairing::{self, PairingDesk};
 use super::socket::{self, Purpose};
 use super::target::{self, Packets, TargetLink};
-use super::tls::{self, Authorise};
+use super::tls::{self, Authorise, Protocol, Strangers};
 use crate::limits::{
     CLOSE_FLUSH, HANDSHAKE_TIME_MAX, HANDSHAKES_MAX, HANDSHAKES_UNPROVEN, HEARTBEAT_INTERVAL_MAX,
     HEARTBEATS_MISSED, LINKS_MAX,
@@ -50,6 +51,7 @@ pub struct Refusals {
 struct Shared {
     identity: Arc<Identity>,
     authorise: Authorise,
+    pairing: Option<pairing::Counter>,
     pool: Pool,
     handshakes: AtomicUsize,
     sessions: Mutex<HashMap<(Fingerprint, SessionToken), Live>>,
@@ -74,10 +76,24 @@ impl Listener {
         identity: Arc<Identity>,
         authorise: impl Fn(&Fingerprint) -> bool + Send + Sync + 'static,
     ) -> io::Result<Listener> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Listener::bind_with_pairing(address, identity, authorise, None)
+    }
+
+    /// [`Listener::bind`], and strangers may speak to a pairing desk, and to nothing else.
+    pub fn bind_with_pairing(
+        address: SocketAddr,
+        identity: Arc<Identity>,
+        authorise: impl Fn(&Fingerprint) -> bool + Send + Sync + 'static,
+        desk: Option<PairingDesk>,
+    ) -> io::Result<Listener> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(pairing::DESK_THREADS)
+            .build()?;
         let shared = Arc::new(Shared {
             identity,
             authorise: Arc::new(authorise),
+            pairing: desk.map(pairing::Counter::new),
             pool: Pool::new(),
             handshakes: AtomicUsize::new(0),
             sessions: Mutex::default(),
@@ -87,7 +103,7 @@ impl Listener {
         let config = shared.server_config().map_err(io::Error::other)?;
         let endpoint = {
             let _within = runtime.enter();
-            socket::endpoint(address, Some(config))?
+            socket::endpoint(address, Some((config, shared.identity.reset_key())))?
         };
         let address = endpoint.local_addr()?;
         let (sender, links) = unbounded();
@@ -204,6 +220,8 @@ impl Drop for Pending {
 enum Visitor {
     Session(Box<(target::Session, TargetLink)>, (Fingerprint, SessionToken)),
     Packets(Packets, (Fingerprint, SessionToken)),
+    /// It came to pair, and has its answer.
+    Paired,
 }
 
 impl Shared {
@@ -218,12 +236,20 @@ impl Shared {
         match visitor {
             Visitor::Session(ends, key) => self.run(*ends, key, links).await,
             Visitor::Packets(packets, key) => self.attach(packets, key, address),
+            Visitor::Paired => {}
         }
     }
 
     /// TLS, then the opening of the first stream: what the connection is for.
     async fn identify(&self, incoming: Incoming) -> Result<Visitor, String> {
         let (connection, peer) = self.handshake(incoming).await?;
+        match (tls::protocol_of(&connection), &self.pairing) {
+            (Some(Protocol::Replication), _) if (self.authorise)(&peer) => {}
+            (Some(Protocol::Pairing), Some(counter)) => {
+                return counter.serve(&connection, peer).await.map(|()| Visitor::Paired);
+            }
+            _ => return Err(format!("the key {peer} is not paired with this host")),
+        }
         let visitor = tokio::select! {
             streams = connection.accept_bi() => match streams {
                 Ok(streams) => self.open_session(&connection, peer, streams).await,
@@ -244,8 +270,8 @@ impl Shared {
 
     async fn handshake(&self, incoming: Incoming) -> Result<(Connection, Fingerprint), String> {
         // A verifier for each handshake, so that the line about a stranger names the right key.
-        let (tls, seen) =
-            tls::server(&self.identity, self.authorise.clone()).map_err(|error| format!("TLS: {error}"))?;
+        let (tls, seen) = tls::server(&self.identity, self.authorise.clone(), self.strangers())
+            .map_err(|error| format!("TLS: {error}"))?;
         let mut config = self.server_config()?;
         config.crypto = tls;
         let connecting = incoming.accept_with(Arc::new(config)).map_err(|error| error.to_string())?;
@@ -330,9 +356,13 @@ impl Shared {
         refusals.0.last = Some(line);
     }
 
+    fn strangers(&self) -> Strangers {
+        if self.pairing.is_some() { Strangers::MayPair } else { Strangers::Refused }
+    }
+
     fn server_config(&self) -> Result<ServerConfig, String> {
-        let (tls, _) =
-            tls::server(&self.identity, self.authorise.clone()).map_err(|error| format!("TLS: {error}"))?;
+        let (tls, _) = tls::server(&self.identity, self.authorise.clone(), self.strangers())
+            .map_err(|error| format!("TLS: {error}"))?;
         let mut config = ServerConfig::with_crypto(tls);
         // The source's own, shorter time counts as soon as it is known.
         let idle = HEARTBEAT_INTERVAL_MAX * HEARTBEATS_MISSED * 2;

@@ -14,8 +14,11 @@ use quinn::{
     AckFrequencyConfig, AsyncUdpSocket, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, Runtime,
     ServerConfig, TokioRuntime, TransportConfig, UdpPoller, VarInt,
 };
+use quinn_proto::HashedConnectionIdGenerator;
+use quinn_proto::crypto::{CryptoError, HmacKey};
 use rustix::net::sockopt;
 
+use super::tls::hmac_sha256;
 use crate::limits::{
     INITIAL_WINDOW, SEND_WINDOW_MIN, SOCKET_BUFFER, STREAM_WINDOW, UDP_PAYLOAD_MAX, UDP_SEND_MAX,
 };
@@ -27,15 +30,52 @@ const IPV6_AND_UDP_LEN: u32 = 40 + 8;
 /// UDP payload that every path of QUIC carries, bytes (RFC 9000, 14).
 const UDP_PAYLOAD_MIN: u16 = 1200;
 
+/// Survives a restart of a listener: a peer that goes on sending to the process before is told at
+/// once that its connection is gone (RFC 9000, 10.3), and need not miss three heartbeats.
+#[derive(Clone, Copy)]
+pub(super) struct ResetKey(pub(super) [u8; 32]);
+
+impl HmacKey for ResetKey {
+    fn sign(&self, data: &[u8], signature: &mut [u8]) {
+        signature.copy_from_slice(&hmac_sha256(&self.0, data));
+    }
+
+    fn signature_len(&self) -> usize {
+        32
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        if hmac_sha256(&self.0, data) == signature { Ok(()) } else { Err(CryptoError) }
+    }
+}
+
+impl ResetKey {
+    /// Connection ids that a later process knows for its own kind.
+    fn connection_ids(&self) -> u64 {
+        let hash = hmac_sha256(&self.0, b"connection ids");
+        u64::from_le_bytes(*hash.first_chunk().expect("a hash has 32 bytes"))
+    }
+}
+
 /// A QUIC endpoint on `address`; with a server configuration it also listens. Call it within a
 /// runtime.
-pub(super) fn endpoint(address: SocketAddr, server: Option<ServerConfig>) -> io::Result<Endpoint> {
+pub(super) fn endpoint(
+    address: SocketAddr,
+    server: Option<(ServerConfig, ResetKey)>,
+) -> io::Result<Endpoint> {
     let socket = UdpSocket::bind(address)?;
     enlarge_buffers(&socket);
     let inner = TokioRuntime.wrap_udp_socket(socket)?;
     let socket = Arc::new(BoundedSegments { inner, segment: AtomicUsize::new(UDP_PAYLOAD_MAX.into()) });
     let mut config = EndpointConfig::default();
     config.max_udp_payload_size(UDP_PAYLOAD_MAX).map_err(io::Error::other)?;
+    if let Some((_, key)) = &server {
+        let key = *key;
+        let ids = key.connection_ids();
+        config.reset_key(Arc::new(key));
+        config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    }
+    let server = server.map(|(server, _)| server);
     Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime))
 }
 

@@ -18,7 +18,7 @@ use super::identity::{Fingerprint, Identity};
 use super::opening::{GREETING, Opening, Role, SessionToken, bounded};
 use super::socket::{self, Purpose};
 use super::stats::{LinkStats, Meter};
-use super::tls;
+use super::tls::{self, Protocol};
 use crate::limits::{CLOSE_FLUSH, HANDSHAKE_TIME_MAX, HEARTBEAT_INTERVAL, HEARTBEATS_MISSED};
 use crate::packet::{SourceMessage, TargetMessage};
 use crate::store;
@@ -192,8 +192,8 @@ impl Session {
 
     async fn handshake(&self, endpoint: &Endpoint, purpose: Purpose) -> Result<Connection, End> {
         let Dial { address, target, identity, .. } = &self.dial;
-        let (tls, seen) =
-            tls::client(identity, *target).map_err(|error| End::Lost(format!("TLS: {error}")))?;
+        let (tls, seen) = tls::client(identity, *target, Protocol::Replication)
+            .map_err(|error| End::Lost(format!("TLS: {error}")))?;
         let every = bounded(self.dial.heartbeat_interval);
         let mut config = ClientConfig::new(tls);
         config.transport_config(socket::transport(purpose, every * HEARTBEATS_MISSED * 2, Some(every)));

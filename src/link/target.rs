@@ -68,6 +68,10 @@ impl TargetLink {
         self.meter.read()
     }
 
+    pub fn handle(&self) -> TargetLinkHandle {
+        TargetLinkHandle { outbox: self.outbox.clone(), meter: self.meter.clone() }
+    }
+
     /// Closes once the control messages have arrived; returns at once, [`TargetEvent::Lost`]
     /// says when it is done.
     pub fn close(&self, reason: &str) {
@@ -78,6 +82,25 @@ impl TargetLink {
 impl Drop for TargetLink {
     fn drop(&mut self) {
         self.outbox.close("the target dropped the connection");
+    }
+}
+
+/// Looks at a [`TargetLink`] and ends it from elsewhere.
+#[derive(Clone)]
+pub struct TargetLinkHandle {
+    outbox: Arc<Outbox<TargetMessage>>,
+    meter: Meter,
+}
+
+impl TargetLinkHandle {
+    /// As [`TargetLink::close`].
+    pub fn close(&self, reason: &str) {
+        self.outbox.close(reason);
+    }
+
+    /// As [`TargetLink::stats`].
+    pub fn stats(&self) -> LinkStats {
+        self.meter.read()
     }
 }
 

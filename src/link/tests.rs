@@ -1,6 +1,7 @@
 //! Both ends over loopback, in one process.
 
 mod misbehaving;
+mod pairing;
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};

@@ -4,21 +4,47 @@
 //! counts is that the key is the pinned one and that the peer proves, by the signature over the
 //! handshake, that it holds the private half. No 0-RTT, no resumption: every connection proves it.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::tls13::OkmBlock;
 use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerMisbehaved, SignatureScheme,
 };
 
 use super::identity::{Fingerprint, Identity};
 
-/// What both sides must speak; the number rises with the bytes behind it.
-const PROTOCOL: &[u8] = b"standin/1";
+/// What a connection is for (ALPN). The number rises with the bytes behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// Replication: only keys that are paired.
+    Replication,
+    /// The exchange of one token: any key, and nothing else than that exchange.
+    Pairing,
+}
+
+impl Protocol {
+    const fn name(self) -> &'static [u8] {
+        match self {
+            Protocol::Replication => b"standin/1",
+            Protocol::Pairing => b"standin-pair/1",
+        }
+    }
+}
+
+/// Whether a listener admits strangers to the pairing exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Strangers {
+    Refused,
+    MayPair,
+}
 
 /// The name that a source asks for. Not checked: the key is.
 pub(super) const SERVER_NAME: &str = "standin";
@@ -36,14 +62,16 @@ pub(super) type Seen = Arc<OnceLock<Fingerprint>>;
 pub(super) fn client(
     identity: &Identity,
     target: Fingerprint,
+    protocol: Protocol,
 ) -> Result<(Arc<QuicClientConfig>, Seen), Error> {
-    let (config, seen) = client_config(identity, target)?;
+    let (config, seen) = client_config(identity, target, protocol)?;
     Ok((Arc::new(QuicClientConfig::try_from(config).map_err(no_initial_suite)?), seen))
 }
 
 pub(super) fn client_config(
     identity: &Identity,
     target: Fingerprint,
+    protocol: Protocol,
 ) -> Result<(rustls::ClientConfig, Seen), Error> {
     let seen = Seen::default();
     let verifier = PinnedTarget { target, seen: seen.clone(), provider: provider() };
@@ -52,7 +80,7 @@ pub(super) fn client_config(
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_auth_cert(vec![identity.certificate()], identity.key())?;
-    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    config.alpn_protocols = vec![protocol.name().to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
     config.enable_early_data = false;
     Ok((config, seen))
@@ -62,29 +90,54 @@ pub(super) fn client_config(
 pub(super) fn server(
     identity: &Identity,
     authorise: Authorise,
+    strangers: Strangers,
 ) -> Result<(Arc<QuicServerConfig>, Seen), Error> {
-    let (config, seen) = server_config(identity, authorise)?;
+    let (config, seen) = server_config(identity, authorise, strangers)?;
     Ok((Arc::new(QuicServerConfig::try_from(config).map_err(no_initial_suite)?), seen))
 }
 
 pub(super) fn server_config(
     identity: &Identity,
     authorise: Authorise,
+    strangers: Strangers,
 ) -> Result<(rustls::ServerConfig, Seen), Error> {
     let seen = Seen::default();
-    let verifier = PairedSources { authorise, seen: seen.clone(), provider: provider() };
+    let only_pairs = Arc::new(AtomicBool::new(false));
+    let verifier =
+        PairedSources { authorise, only_pairs: only_pairs.clone(), seen: seen.clone(), provider: provider() };
+    let signer = provider().key_provider.load_private_key(identity.key())?;
+    let certified = Arc::new(CertifiedKey::new(vec![identity.certificate()], signer));
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
-        .with_single_cert(vec![identity.certificate()], identity.key())?;
-    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+        .with_cert_resolver(Arc::new(OwnCertificate { certified, strangers, only_pairs }));
+    config.alpn_protocols = vec![Protocol::Replication.name().to_vec()];
+    if strangers == Strangers::MayPair {
+        config.alpn_protocols.push(Protocol::Pairing.name().to_vec());
+    }
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     Ok((config, seen))
 }
 
+/// What both sides agreed on in a handshake that is through.
+pub(super) fn protocol_of(connection: &quinn::Connection) -> Option<Protocol> {
+    let data = connection.handshake_data()?.downcast::<quinn::crypto::rustls::HandshakeData>().ok()?;
+    let agreed = data.protocol?;
+    [Protocol::Replication, Protocol::Pairing].into_iter().find(|protocol| protocol.name() == agreed)
+}
+
+/// HMAC-SHA-256 (RFC 2104), from the same provider as everything else.
+pub fn hmac_sha256(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
+    let rustls::SupportedCipherSuite::Tls13(suite) = ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
+    let tag = suite.hkdf_provider.hmac_sign(&OkmBlock::new(key), message);
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(tag.as_ref());
+    bytes
+}
+
 /// SHA-256, from the same provider as everything else.
-pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     let rustls::SupportedCipherSuite::Tls13(suite) = ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
     let mut hash = [0; 32];
     hash.copy_from_slice(suite.common.hash_provider.hash(bytes).as_ref());
@@ -156,9 +209,28 @@ impl ServerCertVerifier for PinnedTarget {
     }
 }
 
-/// Accepts the keys that the product says are paired.
+/// Shows this host's certificate, and notes in passing whether the client offers nothing but the
+/// pairing exchange: its key is looked at later in the same handshake.
+#[derive(Debug)]
+struct OwnCertificate {
+    certified: Arc<CertifiedKey>,
+    strangers: Strangers,
+    only_pairs: Arc<AtomicBool>,
+}
+
+impl ResolvesServerCert for OwnCertificate {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let mut offers = hello.alpn().into_iter().flatten();
+        let only = offers.next() == Some(Protocol::Pairing.name()) && offers.next().is_none();
+        self.only_pairs.store(only && self.strangers == Strangers::MayPair, Relaxed);
+        Some(self.certified.clone())
+    }
+}
+
+/// Accepts the keys that the product says are paired, and any key that only wants to pair.
 struct PairedSources {
     authorise: Authorise,
+    only_pairs: Arc<AtomicBool>,
     seen: Seen,
     provider: Arc<CryptoProvider>,
 }
@@ -182,7 +254,7 @@ impl ClientCertVerifier for PairedSources {
     ) -> Result<ClientCertVerified, Error> {
         let shown = Fingerprint::of(end_entity)?;
         let _ = self.seen.set(shown);
-        if (self.authorise)(&shown) {
+        if self.only_pairs.load(Relaxed) || (self.authorise)(&shown) {
             return Ok(ClientCertVerified::assertion());
         }
         Err(CertificateError::ApplicationVerificationFailure.into())

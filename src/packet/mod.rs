@@ -1,12 +1,13 @@
 //! Packets: one file-system change with its position, and everything else that travels.
 //!
 //! Owns the words of the wire: ops and their results ([`op`]), positions ([`position`]), lane
-//! items ([`item`]), control messages ([`message`]), and their bytes ([`codec`]). Performs nothing.
+//! items ([`item`]), control messages ([`message`]), pairing ([`pairing`]), and their bytes ([`codec`]). Performs nothing.
 
 mod codec;
 mod item;
 mod message;
 mod op;
+mod pairing;
 mod position;
 #[cfg(test)]
 mod tests;
@@ -15,4 +16,5 @@ pub use codec::*;
 pub use item::*;
 pub use message::*;
 pub use op::*;
+pub use pairing::*;
 pub use position::*;

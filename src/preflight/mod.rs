@@ -228,14 +228,8 @@ fn contact(first: &Place<'_>, verb: &str, second: &Place<'_>) -> Failure {
 /// What can be known of a target before it is opened; its identity is the applier's to check.
 pub fn check_target(target: &Target) -> Result<(), Failure> {
     let replica = match target {
-        Target::Null => return Ok(()),
-        Target::Remote { .. } => {
-            return Err(Failure::new(
-                format!("{target}: targets on other hosts are not in this version."),
-                NOTHING_DONE,
-                "Use local:PATH; PATH may be on another disk or a network file system.",
-            ));
-        }
+        // What a target on another host says is known only once it is connected.
+        Target::Null | Target::Remote { .. } => return Ok(()),
         Target::Local(replica) => replica,
     };
     let shown = replica.display();

@@ -19,9 +19,10 @@ use parking_lot::{Condvar, Mutex};
 use super::durability::Standing;
 use super::feed::{Lane, PacketFeed, Sent, Stream};
 use super::options::Target;
+use super::remote::Route;
 use crate::control::{ConnectionState, MirrorStatus, Retrying, unix_ms};
 use crate::limits::{RECONNECT_DELAY_MAX, RECONNECT_DELAY_MIN};
-use crate::link::{Dial, LinkStats, SourceEvent, SourceLink};
+use crate::link::{LinkStats, SourceEvent, SourceLink};
 use crate::packet::{
     DataState, Features, ItemNumber, Position, ReplicaProof, Sequence, SetId, SourceMessage, TargetMessage,
     Text, Timestamp, WIRE_VERSION, WIRE_VERSION_OLDEST,
@@ -35,7 +36,7 @@ pub struct Settings {
     pub id: u32,
     /// The target as it was typed.
     pub target: Target,
-    pub dial: Dial,
+    pub route: Route,
     pub set: SetId,
     pub set_name: String,
     pub birth_epoch: u32,
@@ -71,6 +72,8 @@ pub struct Report {
     pub durable: Sequence,
     pub retrying: Option<Retrying>,
     pub connected: Option<SystemTime>,
+    /// The target's word on why it does not take this source.
+    pub refused: Option<String>,
     pub link: LinkStats,
     pub resent_packets: u64,
     /// The target is in line and packets flow.
@@ -199,6 +202,7 @@ impl Report {
             durable: Sequence(0),
             retrying: None,
             connected: None,
+            refused: None,
             link: LinkStats::default(),
             resent_packets: 0,
             streaming: false,
@@ -274,9 +278,13 @@ impl Driver {
     }
 
     fn session(&self, attempt: &mut u32) -> Ended {
+        let dial = match self.settings.route.dial(*attempt) {
+            Ok(dial) => dial,
+            Err(reason) => return Ended::Lost(reason),
+        };
         let stream = Stream::new(self.start);
         let (feed, lane) = PacketFeed::new(self.queue.clone(), stream.clone(), self.sent.clone());
-        let link = SourceLink::dial(self.settings.dial.clone(), feed);
+        let link = SourceLink::dial(dial, feed);
         *self.shared.waker.lock() = Some(link.waker());
         let mut session = Session { driver: self, link, lane, stream, copy: None, copy_ended: never() };
         let ended = session.run(attempt);
@@ -400,7 +408,11 @@ impl Session<'_> {
                 *attempt = 0;
                 self.welcome(&proof);
             }
-            TargetMessage::Refused { reason } => return Some(Ended::Lost(reason.to_text())),
+            TargetMessage::Refused { reason } => {
+                let reason = format!("refused by the target: {}", reason.to_text());
+                self.driver.update(|report| report.refused = Some(reason.clone()));
+                return Some(Ended::Lost(reason));
+            }
             TargetMessage::Acknowledge { applied, durable, .. } => {
                 return self.acknowledged(applied, durable);
             }
@@ -429,6 +441,7 @@ impl Session<'_> {
         driver.update(|report| {
             report.data = proof.data;
             report.connected = Some(SystemTime::now());
+            report.refused = None;
             report.retrying = None;
         });
         self.link.start_feed();

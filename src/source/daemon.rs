@@ -17,6 +17,7 @@ use crate::control::{
 };
 use crate::failure::Failure;
 use crate::intercept::{Serving, Volume};
+use crate::link::Fingerprint;
 use crate::packet::{DataState, Op, Sequence};
 use crate::queue::{Draft, Queue};
 
@@ -32,6 +33,8 @@ pub struct Daemon {
     pub backing: std::os::fd::OwnedFd,
     pub started: SystemTime,
     pub state: Mutex<SetState>,
+    /// This host's key, where a target on another host knows it.
+    pub fingerprint: Option<Fingerprint>,
     pub connections: Vec<Connection>,
     /// With `--fsync=target`.
     pub durability: Option<Arc<TargetDurability>>,

@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 
 use crate::apply::{Applier, OpenError, Places, Replica};
 use crate::failure::Failure;
-use crate::link::{Dial, Fingerprint, Identity};
+use crate::link::{Dial, Identity, TargetLink};
 use crate::packet::SetId;
-use crate::target::{Replicas, SharedApplier, TargetServer};
+use crate::target::{Replicas, Seat, SharedApplier, TargetServer};
 
 /// A target in this process, for one replica.
 pub struct Embedded {
@@ -25,9 +25,9 @@ struct Only {
 }
 
 impl Replicas for Only {
-    fn open(&self, _peer: Fingerprint, set: SetId, _name: &str) -> Result<SharedApplier, String> {
+    fn open(&self, _link: &TargetLink, set: SetId, _name: &str) -> Result<Seat, String> {
         match set == self.set {
-            true => Ok(self.applier.clone()),
+            true => Ok(Seat::alone(self.applier.clone())),
             false => Err(format!("this target holds set {}, not {set}", self.set)),
         }
     }
@@ -48,7 +48,8 @@ impl Embedded {
         let own = identity.fingerprint();
         let only = Only { set, applier: Arc::new(Mutex::new(Applier::new(replica))) };
         let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-        let server = TargetServer::start(loopback, identity.clone(), move |key| *key == own, Arc::new(only))
+        let authorise = move |key: &_| *key == own;
+        let server = TargetServer::start(loopback, identity.clone(), authorise, None, Arc::new(only))
             .map_err(|error| failed(path, "cannot be served over loopback", &error.to_string()))?;
         Ok(Embedded { server, identity })
     }

@@ -11,19 +11,21 @@ use parking_lot::{Condvar, Mutex};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::OpenTreeFlags;
 
-use super::connection::{Command, Connection, Settings, Watch};
+use super::connection::{Command, Connection, Report, Settings, Watch};
 use super::daemon::{Daemon, Life, SyncNotes};
 use super::durability::TargetDurability;
 use super::embedded::Embedded;
 use super::flush::Flusher;
 use super::mount_watch::MountWatch;
 use super::options::{ProtectOptions, Target};
+use super::remote::{Paired, Route};
 use super::state::{SetState, StateError, now_with_slack};
 use super::{identity, state};
 use crate::control::{Phase, Server, StopMode};
 use crate::failure::Failure;
 use crate::intercept::{DurabilityGate, Mount, Volume};
 use crate::limits::CONNECT_PATIENCE;
+use crate::link::Identity;
 use crate::packet::{Incarnation, Position, Timestamp};
 use crate::preflight::{self, DeadMount};
 use crate::queue::Queue;
@@ -82,7 +84,8 @@ fn prepare(options: ProtectOptions, warnings: Vec<String>) -> Result<Daemon, Fai
         io_failure("the backing directory cannot be used", &std::io::Error::from_raw_os_error(error.errno))
     })?;
     let durability = start_durability(&options, &queue)?;
-    let (embedded, connections) = connect(&options, &queue, &set, durability.as_ref())?;
+    let own = own_identity(&options)?;
+    let (embedded, connections) = connect(&options, &queue, &set, durability.as_ref(), own.as_ref())?;
     // Only now is anything written about this set: a refused start leaves no trace.
     identity::write(&backing, record.set)
         .map_err(|error| io_failure("the backing directory cannot be marked", &error))?;
@@ -95,6 +98,7 @@ fn prepare(options: ProtectOptions, warnings: Vec<String>) -> Result<Daemon, Fai
         backing,
         started: SystemTime::now(),
         state: Mutex::new(set),
+        fingerprint: own.map(|identity| identity.fingerprint()),
         connections,
         durability,
         flusher: OnceLock::new(),
@@ -129,6 +133,20 @@ fn no_state(options: &ProtectOptions, error: &StateError) -> Failure {
     }
 }
 
+/// This host's key, where other hosts have to know it.
+fn own_identity(options: &ProtectOptions) -> Result<Option<Arc<Identity>>, Failure> {
+    if !options.targets.iter().any(|target| matches!(target, Target::Remote { .. })) {
+        return Ok(None);
+    }
+    Identity::load_or_create(&options.state).map(|identity| Some(Arc::new(identity))).map_err(|error| {
+        io_failure(&format!("this host's key in {} cannot be used", options.state.display()), &error)
+    })
+}
+
+fn no_identity() -> Failure {
+    Failure::new("This host has no key.", NOTHING_MOUNTED, "Start again.")
+}
+
 /// A view of the directory of its own: no mount above or below it is ever seen through it, ours
 /// neither.
 fn open_backing(tree: &Path) -> Result<OwnedFd, Failure> {
@@ -160,12 +178,13 @@ fn connect(
     queue: &Arc<Queue>,
     set: &SetState,
     durability: Option<&Arc<TargetDurability>>,
+    identity: Option<&Arc<Identity>>,
 ) -> Result<(Vec<Embedded>, Vec<Connection>), Failure> {
     let (mut embedded, mut connections) = (Vec::new(), Vec::new());
     let mut real_targets = 0..;
     for (index, target) in options.targets.iter().enumerate() {
         let id = index as u32 + 1;
-        let dial = match target {
+        let route = match target {
             Target::Null => {
                 connections.push(Connection::null(id));
                 continue;
@@ -173,24 +192,24 @@ fn connect(
             Target::Local(path) => {
                 let state = options.set_state().join(format!("replica-{}", state::directory_name(path)));
                 let target = Embedded::start(path, &state, set.record.set, options.adopt)?;
-                let dial = target.dial();
+                let route = Route::Fixed(target.dial());
                 embedded.push(target);
-                dial
+                route
             }
-            Target::Remote { .. } => preflight::check_target(target).and_then(|()| {
-                Err(Failure::new(
-                    "Targets on other hosts are not in this version.",
-                    NOTHING_MOUNTED,
-                    "Use local:PATH.",
-                ))
-            })?,
+            Target::Remote { .. } => {
+                let identity = identity.ok_or_else(no_identity)?;
+                Route::Paired(Paired::new(target, &options.state, identity.clone())?)
+            }
         };
         let settings = Settings {
             id,
             target: target.clone(),
-            dial,
+            route,
             set: set.record.set,
-            set_name: options.name.clone(),
+            set_name: match target {
+                Target::Remote { repset, .. } => repset.clone(),
+                Target::Local(_) | Target::Null => options.name.clone(),
+            },
             birth_epoch: set.record.epoch.number,
             watch: real_targets.next().and_then(|target| watch(durability, target)),
         };
@@ -245,7 +264,15 @@ fn protect(daemon: &Arc<Daemon>, mut signals: super::StopSignals) -> Result<(), 
 fn wait_for_targets(daemon: &Daemon, signals: &mut super::StopSignals) -> Result<(), Failure> {
     let deadline = Instant::now() + CONNECT_PATIENCE;
     for connection in daemon.connections.iter().filter(|connection| !connection.is_null()) {
-        let report = connection.wait(deadline, |report| report.connected.is_some());
+        let settled = |report: &Report| report.connected.is_some() || report.refused.is_some();
+        let report = connection.wait(deadline, settled);
+        if let Some(refused) = &report.refused {
+            return Err(Failure::new(
+                format!("The target {} does not take this source: {refused}.", connection.target),
+                NOTHING_MOUNTED,
+                "Do what the target says, and start again.",
+            ));
+        }
         if report.connected.is_none() {
             return Err(Failure::new(
                 format!("The target {} cannot be reached: {}.", connection.target, report.reason),

@@ -25,6 +25,8 @@ pub fn status(daemon: &Daemon) -> Status {
         set_id: state.record.set.to_string(),
         directory: daemon.options.directory.clone(),
         backing: daemon.options.tree().to_owned(),
+        fingerprint: daemon.fingerprint.map(|key| key.to_string()).unwrap_or_default(),
+        target: None,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         since_unix_ms: unix_ms(daemon.started),

@@ -8,7 +8,12 @@
 //! ```
 //! The embedded target of `local:` runs through the very same link and applier over loopback.
 
+mod daemon;
+mod options;
+mod replicas;
+mod seat;
 mod session;
+mod status;
 
 use std::collections::HashMap;
 use std::io;
@@ -19,14 +24,18 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use parking_lot::Mutex;
 
 use crate::apply::Applier;
-use crate::link::{Fingerprint, Identity, Listener, TargetLink};
+use crate::link::{Fingerprint, Identity, Listener, PairingDesk, Refusals, TargetLink};
 use crate::packet::SetId;
+
+pub use daemon::run;
+pub use options::ServeOptions;
+pub use seat::{Cut, Seat, View};
 
 /// Finds the replica of a set for a peer that may write it.
 ///
 /// Errors: one line for both sides: why not, and what to do.
 pub trait Replicas: Send + Sync {
-    fn open(&self, peer: Fingerprint, set: SetId, name: &str) -> Result<SharedApplier, String>;
+    fn open(&self, link: &TargetLink, set: SetId, name: &str) -> Result<Seat, String>;
 }
 
 /// One applier for each replica, used by one session at a time.
@@ -40,14 +49,16 @@ pub struct TargetServer {
 }
 
 impl TargetServer {
-    /// Listens and serves. `authorise` says whether a key may connect at all.
+    /// Listens and serves. `authorise` says whether a key may connect at all; with a desk,
+    /// strangers may pair.
     pub fn start(
         address: SocketAddr,
         identity: Arc<Identity>,
         authorise: impl Fn(&Fingerprint) -> bool + Send + Sync + 'static,
+        desk: Option<PairingDesk>,
         replicas: Arc<dyn Replicas>,
     ) -> io::Result<TargetServer> {
-        let listener = Arc::new(Listener::bind(address, identity, authorise)?);
+        let listener = Arc::new(Listener::bind_with_pairing(address, identity, authorise, desk)?);
         let stopping = Arc::new(AtomicBool::new(false));
         let accepting = std::thread::Builder::new().name("target-accept".into()).spawn({
             let (listener, stopping) = (listener.clone(), stopping.clone());
@@ -59,6 +70,11 @@ impl TargetServer {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.listener.local_addr()
+    }
+
+    /// Who was turned away.
+    pub fn refusals(&self) -> Refusals {
+        self.listener.refusals()
     }
 }
 
@@ -99,10 +115,10 @@ fn start_session(
     stopping: Arc<AtomicBool>,
 ) -> io::Result<std::thread::JoinHandle<()>> {
     std::thread::Builder::new().name("apply".into()).spawn(move || {
-        let peer = link.peer();
+        let (peer, address) = (link.peer(), link.address());
         match session::run(link, replicas.as_ref(), &stopping) {
-            Ok(reason) => log::info!("the connection of source {peer} ended: {reason}"),
-            Err(reason) => log::warn!("the connection of source {peer} was refused: {reason}"),
+            Ok(reason) => log::info!("the connection of source {peer} at {address} ended: {reason}"),
+            Err(reason) => log::warn!("the connection of source {peer} at {address} was refused: {reason}"),
         }
     })
 }

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, bounded};
 
-use super::{Replicas, SharedApplier};
+use super::{Replicas, Seat};
 use crate::apply::{Applier, DurablePoint, Outcome, Reconcile, Retry};
+use crate::control::{Retrying, unix_ms};
 use crate::limits::{ACKNOWLEDGE_DELAY, ACKNOWLEDGE_PACKETS, DURABLE_INTERVAL, HANDSHAKE_TIME_MAX};
 use crate::link::{FrameReceiver, Received, TargetEvent, TargetLink};
 use crate::packet::{
@@ -24,8 +25,8 @@ const SYNC_POLL: Duration = Duration::from_millis(2);
 ///
 /// Errors: the source was refused; the reason went to both sides.
 pub fn run(link: TargetLink, replicas: &dyn Replicas, stopping: &AtomicBool) -> Result<String, String> {
-    let shared = match handshake(&link, replicas) {
-        Ok(shared) => shared,
+    let seat = match handshake(&link, replicas) {
+        Ok(seat) => seat,
         Err(reason) => {
             link.send(TargetMessage::Refused { reason: Text::from_str_cut(&reason) });
             // The source closes when it has read why; a silent one is not waited for.
@@ -34,13 +35,14 @@ pub fn run(link: TargetLink, replicas: &dyn Replicas, stopping: &AtomicBool) -> 
             return Err(reason);
         }
     };
-    // An older session of the same source first performs every frame that it had received.
-    let mut applier = shared.lock();
+    // An older session of the same source ends first.
+    let mut applier = seat.applier.lock();
     let proof = applier.proof();
     link.send(TargetMessage::Welcome { version: WIRE_VERSION, features: Features::OFFERED, proof });
     let frames = link.frames();
     let mut session = Session {
         link: &link,
+        seat: &seat,
         frames,
         applier: &mut applier,
         stopping,
@@ -52,13 +54,14 @@ pub fn run(link: TargetLink, replicas: &dyn Replicas, stopping: &AtomicBool) -> 
         durable_asked: false,
         lost: None,
     };
+    session.show();
     let reason = session.serve();
     session.finish();
     link.close(&reason);
     Ok(reason)
 }
 
-fn handshake(link: &TargetLink, replicas: &dyn Replicas) -> Result<SharedApplier, String> {
+fn handshake(link: &TargetLink, replicas: &dyn Replicas) -> Result<Seat, String> {
     let hello = match link.messages().recv_timeout(HANDSHAKE_TIME_MAX) {
         Ok(TargetEvent::Message(message)) => message,
         Ok(TargetEvent::Lost { reason }) => return Err(reason),
@@ -73,11 +76,12 @@ fn handshake(link: &TargetLink, replicas: &dyn Replicas) -> Result<SharedApplier
              {WIRE_VERSION_OLDEST} to {WIRE_VERSION}: update the older side"
         ));
     }
-    replicas.open(link.peer(), set, &set_name.to_text())
+    replicas.open(link, set, &set_name.to_text())
 }
 
 struct Session<'a> {
     link: &'a TargetLink,
+    seat: &'a Seat,
     frames: FrameReceiver,
     applier: &'a mut Applier,
     stopping: &'a AtomicBool,
@@ -152,7 +156,7 @@ impl Session<'_> {
             }
         }
         if told {
-            self.link.send(TargetMessage::Recovered { sequence: frame.position.sequence });
+            self.recovered(frame.position.sequence);
         }
         self.unacknowledged += 1;
         if let FrameHeader::Packet(packet) = &frame.header
@@ -179,12 +183,31 @@ impl Session<'_> {
         if attempts == 1 {
             log::warn!("packet {sequence} ({op}) cannot be performed, it is retried: {reason}");
         }
+        let mut view = self.seat.view.lock();
+        let since = view.retrying.as_ref().map(|retrying| retrying.since_unix_ms);
+        view.retrying = Some(Retrying {
+            op: format!("{op} (packet {sequence})"),
+            reason: reason.to_owned(),
+            since_unix_ms: since.unwrap_or_else(|| unix_ms(SystemTime::now())),
+            attempts,
+        });
+        drop(view);
         self.link.send(TargetMessage::Retrying {
             sequence,
             op: Text::from_str_cut(op),
             reason: Text::from_str_cut(reason),
             attempts,
         });
+    }
+
+    fn recovered(&self, sequence: Sequence) {
+        self.seat.view.lock().retrying = None;
+        self.link.send(TargetMessage::Recovered { sequence });
+    }
+
+    /// Lets others see how the replica is now.
+    fn show(&mut self) {
+        self.seat.view.lock().update(self.applier);
     }
 
     /// Waits, but not for a connection that is gone.
@@ -215,9 +238,10 @@ impl Session<'_> {
             );
             match handled {
                 Ok(messages) => {
+                    self.show();
                     messages.into_iter().for_each(|message| self.link.send(message));
                     if attempts > 0 {
-                        self.link.send(TargetMessage::Recovered { sequence: frame.position.sequence });
+                        self.recovered(frame.position.sequence);
                     }
                     return Ok(());
                 }
@@ -240,6 +264,9 @@ impl Session<'_> {
     fn housekeeping(&mut self) -> Result<(), String> {
         if self.stopping.load(Relaxed) {
             return Err("the target stops".into());
+        }
+        if let Some(reason) = self.seat.cut.reason() {
+            return Err(reason.to_owned());
         }
         while let Ok(event) = self.link.messages().try_recv() {
             match event {
@@ -291,6 +318,7 @@ impl Session<'_> {
             return;
         }
         self.acknowledged = Some(now);
+        self.show();
         let (received, applied, durable) = now;
         self.link.send(TargetMessage::Acknowledge { received, applied, durable });
     }
@@ -322,6 +350,8 @@ impl Session<'_> {
         {
             log::warn!("no durable point at the end of a session: {fault}");
         }
+        self.seat.view.lock().retrying = None;
+        self.show();
     }
 }
 

@@ -48,7 +48,8 @@ impl Session {
     ) -> Result<(), Fault> {
         let file = self.opened(object)?.file.clone();
         file.set_len(size).map_err(Fault::system("truncate"))?;
-        inode::make_attributes(&*file, attributes, xattrs)?;
+        let mode = replica.policy.mode(&*file, attributes.mode)?;
+        inode::make_attributes(&*file, &Attributes { mode, ..*attributes }, &replica.policy.xattrs(xattrs))?;
         self.unsettled.files.push((object, attributes.mtime));
         if self.unsettled.is_full() {
             self.settle(replica)?;

@@ -46,6 +46,7 @@ impl Session {
         let placed = self.place(replica, dir, entry)?;
         if entry.birth != Birth::File {
             let (Placed::Kept(found) | Placed::Adopted(found) | Placed::Made(found)) = placed;
+            replica.policy.mark_placeholder(&entry.birth, &*found.file);
             return self.correct(entry, &found).map(|()| false);
         }
         if self.asked.contains_key(&entry.object) {
@@ -86,7 +87,7 @@ impl Session {
         let bound = replica.handle(entry.object)?;
         match existing {
             Some(found) if Some(found.handle) == bound => {
-                if self.fits(&found, entry)? {
+                if self.fits(replica, &found, entry)? {
                     return Ok(Placed::Kept(found));
                 }
                 self.place_other(replica, dir, entry, Some(found), None)
@@ -109,7 +110,7 @@ impl Session {
             None => None,
         };
         if let Some(found) = living
-            && self.fits(&found, entry)?
+            && self.fits(replica, &found, entry)?
         {
             if existing.is_some() {
                 self.limbo.take(dir, &entry.name)?;
@@ -118,7 +119,7 @@ impl Session {
                 return Ok(Placed::Kept(found));
             }
         } else if let Some(found) = existing {
-            if self.fits(&found, entry)? {
+            if self.fits(replica, &found, entry)? {
                 if entry.birth == Birth::File {
                     self.incomplete.add(entry.object, found.handle)?;
                 }
@@ -133,7 +134,7 @@ impl Session {
 
     /// Makes an empty object at a free name, root's alone until its attributes come.
     fn make(&mut self, replica: &mut Replica, dir: &File, entry: &ListedObject) -> Result<Found, Fault> {
-        let (file, access) = make(dir.as_fd(), &entry.name, &entry.birth, 0o700)
+        let (file, access) = make(dir.as_fd(), &entry.name, replica.policy.birth(&entry.birth), 0o700)
             .map_err(|error| Fault::System { what: "make an object", error })?;
         let found = look_at(file)?;
         replica.bind(entry.object, &*found.file)?;
@@ -145,8 +146,11 @@ impl Session {
     }
 
     /// Whether an object can be the entry's: of its kind, and no other id's. Claims it if so.
-    fn fits(&mut self, found: &Found, entry: &ListedObject) -> Result<bool, Fault> {
-        Ok(is_born_as(found, &entry.birth)? && self.claims.claim(&found.handle, entry.object)?)
+    fn fits(&mut self, replica: &Replica, found: &Found, entry: &ListedObject) -> Result<bool, Fault> {
+        let policy = &replica.policy;
+        Ok(is_born_as(found, policy.birth(&entry.birth))?
+            && policy.may_stand_for(&entry.birth, &found.status)
+            && self.claims.claim(&found.handle, entry.object)?)
     }
 }
 

@@ -37,7 +37,8 @@ use super::fault::Fault;
 use super::inode;
 use super::replica::Replica;
 use crate::packet::{
-    Attributes, ItemNumber, LaneItem, ListedObject, Name, ObjectId, Position, TargetMessage, Timestamp, Xattr,
+    Attributes, Birth, ItemNumber, LaneItem, ListedObject, Name, ObjectId, Position, TargetMessage,
+    Timestamp, Xattr,
 };
 use crate::sys::FileHandle;
 
@@ -199,7 +200,8 @@ impl Session {
             return Err(Fault::Refused("two root directories in one resynchronisation"));
         }
         self.root = Some(object);
-        inode::make_attributes(replica.root(), attributes, xattrs)
+        let attributes = replica.policy.attributes(&Birth::Directory, attributes);
+        inode::make_attributes(replica.root(), &attributes, &replica.policy.xattrs(xattrs))
     }
 
     /// Makes the entries of a chunk what they are; adds the files whose content is wanted.
@@ -219,7 +221,8 @@ impl Session {
         };
         let done = entries.iter().try_for_each(|entry| {
             listing.names.insert(xxh3_128(entry.name.as_bytes()));
-            if self.reconcile(replica, &listing.file, entry)? {
+            let entry = replica.policy.listed(entry);
+            if self.reconcile(replica, &listing.file, &entry)? {
                 wanted.push(entry.object);
             }
             Ok(())

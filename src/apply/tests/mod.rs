@@ -5,6 +5,7 @@ mod doubt;
 mod hostile;
 mod model;
 mod ops;
+mod policy;
 mod source;
 mod tree;
 

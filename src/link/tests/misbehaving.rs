@@ -6,7 +6,7 @@ use quinn::{ClientConfig, Endpoint};
 use crate::link::opening::{Opening, Role};
 
 async fn connect(listener: &Listener, key: Fingerprint) -> (Endpoint, quinn::Connection) {
-    let (tls, _) = tls::client(&Identity::generate(), key).unwrap();
+    let (tls, _) = tls::client(&Identity::generate(), key, tls::Protocol::Replication).unwrap();
     let endpoint = socket::endpoint(loopback(), None).unwrap();
     let mut config = ClientConfig::new(tls);
     config.transport_config(socket::transport(socket::Purpose::Small, LONG, None));
@@ -128,7 +128,7 @@ fn a_source_with_a_stolen_certificate() {
     let victim = Identity::generate();
     let paired = victim.fingerprint();
     let (listener, key) = listen(move |shown| *shown == paired);
-    let mut config = tls::client_config(&victim, key).unwrap().0;
+    let mut config = tls::client_config(&victim, key, tls::Protocol::Replication).unwrap().0;
     config.client_auth_cert_resolver = Stolen::from(&victim);
     let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(config).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -148,13 +148,13 @@ fn a_source_with_a_stolen_certificate() {
 #[test]
 fn a_target_with_a_stolen_certificate() {
     let victim = Identity::generate();
-    let mut config = tls::server_config(&victim, Arc::new(|_| true)).unwrap().0;
+    let mut config = tls::server_config(&victim, Arc::new(|_| true), tls::Strangers::Refused).unwrap().0;
     config.cert_resolver = Stolen::from(&victim);
     let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(config).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-        let endpoint = socket::endpoint(loopback(), Some(config)).unwrap();
+        let endpoint = socket::endpoint(loopback(), Some((config, victim.reset_key()))).unwrap();
         let address = endpoint.local_addr().unwrap();
         let identity = Arc::new(Identity::generate());
         let source = SourceLink::dial(Dial::new(address, victim.fingerprint(), identity), Frames::default());

@@ -10,6 +10,7 @@ use std::path::Path;
 use rustix::fs::{CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 
 use super::{Pair, tree};
+use crate::apply::Allow;
 use crate::packet::{Bounded, DataState, Xattr};
 use crate::resync::walk::check_xattrs;
 
@@ -220,4 +221,36 @@ fn nested_mounts_are_left_out_and_counted() {
     rustix::mount::unmount(pair.source.join("mount"), rustix::mount::UnmountFlags::DETACH).unwrap();
     assert_eq!(outcome.report.nested, 1);
     assert_eq!(tree::names(pair.replica()), [Path::new("file")]);
+}
+
+/// What a target does not allow is left out by a copy, is not copied again for that, and comes
+/// with the first copy after it was allowed.
+#[test]
+fn a_copy_leaves_out_what_is_not_allowed() {
+    let mut pair = Pair::new();
+    pair.allow = Allow::NOTHING;
+    fill(&pair.source);
+    fs::write(pair.source.join("tool"), "x").unwrap();
+    fs::set_permissions(pair.source.join("tool"), fs::Permissions::from_mode(0o6755)).unwrap();
+    set_xattr(
+        &pair.source.join("tool"),
+        "security.capability",
+        &[&[1, 0, 0, 2, 0, 0x20][..], &[0; 14]].concat(),
+    );
+    pair.copy();
+    for (name, size) in [("char", 0), ("block", 0)] {
+        let meta = fs::symlink_metadata(pair.replica().join(name)).unwrap();
+        assert!(meta.is_file() && meta.len() == size, "{name}: {meta:?}");
+    }
+    let tool = File::open(pair.replica().join("tool")).unwrap();
+    assert_eq!(tool.metadata().unwrap().permissions().mode() & 0o7777, 0o755);
+    assert_eq!(crate::xattr::read_replicated(&tool).unwrap(), []);
+    let again = pair.copy();
+    assert_eq!((again.report.copied, again.orphans), (0, 0), "{again:?}");
+    pair.allow = Allow::ALL;
+    pair.converges();
+    // And back: what is no longer allowed goes.
+    pair.allow = Allow::NOTHING;
+    pair.copy();
+    assert!(fs::symlink_metadata(pair.replica().join("char")).unwrap().is_file());
 }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use crossbeam_channel::unbounded;
 
 use super::*;
-use crate::apply::{NameMatch, Places, Reconcile, Replica};
+use crate::apply::{Allow, NameMatch, Places, Reconcile, Replica};
 use crate::packet::{
     DataState, Epoch, FrameHeader, Incarnation, ItemHeader, ItemNumber, LaneItem, PREFIX_LEN, Position,
     Prefix, SetId, TargetMessage, Timestamp, item_frame,
@@ -26,6 +26,7 @@ struct Pair {
     source: PathBuf,
     places: Places,
     name_match: NameMatch,
+    allow: Allow,
 }
 
 /// What a copy came to.
@@ -46,7 +47,7 @@ impl Pair {
         fs::create_dir(&source).unwrap();
         fs::create_dir(&replica).unwrap();
         let places = Places::beside(&replica, &dir.path().join("state"));
-        Pair { dir, source, places, name_match: NameMatch::Copy }
+        Pair { dir, source, places, name_match: NameMatch::Copy, allow: Allow::ALL }
     }
 
     fn replica(&self) -> &Path {
@@ -54,7 +55,7 @@ impl Pair {
     }
 
     fn open_replica(&self) -> Replica {
-        Replica::open(&self.places, SetId(7)).unwrap()
+        Replica::open(&self.places, SetId(7)).unwrap().allow(self.allow)
     }
 
     fn copy(&self) -> Outcome {

@@ -1,0 +1,183 @@
+//! `standin invite` and `standin peers` on a target, `standin pair` on a source.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde_json::json;
+
+use super::args::{Common, Invite, Pair, Peers, PeersCommand};
+use super::find::{find_target, no_answer};
+use super::{Outcome, output, units};
+use crate::control::{self, Paired, Revoke, unix_ms};
+use crate::failure::Failure;
+use crate::limits::INVITATION_TIME_MAX;
+use crate::link::{Dial, Fingerprint, Identity, visit_desk};
+use crate::packet::{PAIRING_VERSION, PairingAnswer, PairingRequest, Text, decode_message, encode_message};
+use crate::pairing::{Known, KnownTarget, Proof, TOKEN_TEXT_MAX, Token};
+use crate::source::{Target, resolve};
+
+const UNTOUCHED: &str = "Nothing was changed.";
+
+/// The token alone goes to standard output, for scripts; the rest is for people.
+pub(super) fn invite(common: &Common, args: &Invite) -> Outcome {
+    let found = find_target(common, args.name.as_deref())?;
+    let invite = control::Invite {
+        set_name: args.repset.clone(),
+        address: args.address.clone().unwrap_or_default(),
+        good_for_ms: args.expires.as_millis() as u64,
+    };
+    let invited = found.client()?.invite(invite).map_err(|error| no_answer(&found.status.name, &error))?;
+    if common.json {
+        output::json(&invited);
+        return Ok(0);
+    }
+    output::text(&invited.token);
+    let place = args.address.clone().unwrap_or_else(|| "HOST:PORT".into());
+    eprintln!(
+        "Good once, for {}. On the source, with this token on standard input:\n    standin pair \
+         standin://{place}/{}\nThis target listens on {} with the key {}.",
+        units::duration(args.expires.min(INVITATION_TIME_MAX)),
+        invited.set_name,
+        invited.listening,
+        invited.fingerprint
+    );
+    Ok(0)
+}
+
+pub(super) fn peers(common: &Common, args: &Peers) -> Outcome {
+    let found = find_target(common, args.name.as_deref())?;
+    let mut client = found.client()?;
+    let failed = |error| no_answer(&found.status.name, &error);
+    match &args.command {
+        PeersCommand::List => {
+            let pairings = client.pairings().map_err(failed)?;
+            show(common, "pairings", &pairings, "No source is paired with this target.");
+        }
+        PeersCommand::Revoke { fingerprint, repset } => {
+            let revoke = Revoke { fingerprint: fingerprint.clone(), set_name: repset.clone() };
+            let revoked = client.revoke(revoke).map_err(failed)?;
+            show(common, "revoked", &revoked, "");
+        }
+    }
+    Ok(0)
+}
+
+fn show(common: &Common, what: &str, pairings: &[Paired], none: &str) {
+    if common.json {
+        return output::json(&json!({ what: pairings }));
+    }
+    if pairings.is_empty() {
+        return output::text(none);
+    }
+    let now = unix_ms(SystemTime::now());
+    for Paired { fingerprint, set_name, since_unix_ms, address } in pairings {
+        let age = std::time::Duration::from_millis(now.saturating_sub(*since_unix_ms));
+        let mark = if what == "revoked" { "revoked: " } else { "" };
+        let age = units::duration(age);
+        output::text(&format!("{mark}{fingerprint}  may send '{set_name}', paired {age} ago from {address}"));
+    }
+}
+
+pub(super) fn pair(common: &Common, args: &Pair) -> Outcome {
+    let Target::Remote { host, port, repset } = &args.target else {
+        return Err(Failure::new(
+            format!("{} needs no pairing: it is on this host.", args.target),
+            UNTOUCHED,
+            "Name a target on another host, as in standin://host:7447/repset.",
+        ));
+    };
+    let token = read_token(args.token_file.as_deref())?;
+    if token.set_name != *repset {
+        return Err(Failure::new(
+            format!("The token is for the set '{}', not for '{repset}'.", token.set_name),
+            UNTOUCHED,
+            format!("Use standin://{host}:{port}/{}, or another token.", token.set_name),
+        ));
+    }
+    let state = common.state_dir();
+    let in_state = |error: io::Error| {
+        Failure::new(
+            format!("The state in {} cannot be used: {error}.", state.display()),
+            UNTOUCHED,
+            "Run it as the user of the daemon (root), or choose another place with --state.",
+        )
+    };
+    let identity = Arc::new(Identity::load_or_create(&state).map_err(in_state)?);
+    exchange(host, *port, &token, &identity).map_err(|why| {
+        Failure::new(
+            format!("{} did not pair: {why}.", args.target),
+            "The target is as it was before, as far as is known here; the same token may be tried again.",
+            "Check address and token; see the log of `standin serve` on the target.",
+        )
+    })?;
+    let known = KnownTarget { fingerprint: token.target, since_unix_ms: unix_ms(SystemTime::now()) };
+    Known::in_state(&state).put(&args.target.to_string(), known).map_err(in_state)?;
+    let own = identity.fingerprint();
+    if common.json {
+        output::json(&json!({
+            "paired": args.target.to_string(), "target_fingerprint": token.target, "fingerprint": own,
+        }));
+    } else {
+        output::text(&format!(
+            "Paired with {}.\n  its key   {}\n  our key   {own}",
+            args.target, token.target
+        ));
+    }
+    Ok(0)
+}
+
+/// From a file, or from standard input: never from the command line, which others can see.
+fn read_token(file: Option<&Path>) -> Result<Token, Failure> {
+    let mut bytes = Vec::new();
+    let limit = TOKEN_TEXT_MAX as u64 + 1;
+    let (from, read) = match file {
+        Some(path) => (
+            path.display().to_string(),
+            std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)),
+        ),
+        None => ("standard input".into(), io::stdin().lock().take(limit).read_to_end(&mut bytes)),
+    };
+    let unreadable = |why: String| {
+        Failure::new(
+            format!("No token could be read from {from}: {why}."),
+            UNTOUCHED,
+            "Give it what `standin invite` printed on the target, all of it.",
+        )
+    };
+    read.map_err(|error| unreadable(error.to_string()))?;
+    String::from_utf8_lossy(&bytes)
+        .parse()
+        .map_err(|bad: crate::pairing::BadToken| unreadable(bad.to_string()))
+}
+
+/// Tries the addresses of the target one after the other; the first that answers decides.
+fn exchange(host: &str, port: u16, token: &Token, identity: &Arc<Identity>) -> Result<(), String> {
+    let mut last = String::new();
+    for address in resolve(host, port)? {
+        let dial = Dial::new(address, token.target, identity.clone());
+        match visit_desk(&dial, |binding| request(token, identity.fingerprint(), binding)) {
+            Ok(answer) => {
+                return match decode_message(&answer).map_err(|error| error.to_string())? {
+                    PairingAnswer::Paired => Ok(()),
+                    PairingAnswer::Refused { reason } => Err(reason.to_text()),
+                };
+            }
+            Err(why) => last = why,
+        }
+    }
+    Err(last)
+}
+
+fn request(token: &Token, own: Fingerprint, binding: &[u8; 32]) -> Vec<u8> {
+    let proof = Proof { binding, source: own, target: token.target, set_name: &token.set_name };
+    let request = PairingRequest {
+        version: PAIRING_VERSION,
+        token: token.secret.number(),
+        set_name: Text::from_str_cut(&token.set_name),
+        proof: proof.make(&token.secret),
+    };
+    // Without the length: the request is the whole of its stream.
+    encode_message(&request).split_off(4)
+}

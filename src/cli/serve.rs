@@ -1,0 +1,81 @@
+//! `standin serve`: from what was typed to what a target daemon needs.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+
+use super::Outcome;
+use super::args::{Allowed, Common, Serve};
+use crate::apply::Allow;
+use crate::failure::Failure;
+use crate::limits::PORT;
+use crate::preflight::{MountTable, resolve};
+use crate::source::is_set_name;
+use crate::target::{self, ServeOptions};
+
+const UNTOUCHED: &str = "Nothing was changed.";
+
+pub(super) fn run(common: &Common, args: Serve) -> Outcome {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Failure::new(
+            "Serving replicas needs root: they keep the owners of their files.",
+            UNTOUCHED,
+            "Start it as root, for example with sudo or as a systemd service.",
+        ));
+    }
+    target::run(options(common, args)?)?;
+    Ok(0)
+}
+
+pub(super) fn options(common: &Common, args: Serve) -> Result<ServeOptions, Failure> {
+    if !is_set_name(&args.name) {
+        return Err(Failure::new(
+            format!("'{}' cannot name a daemon.", args.name),
+            UNTOUCHED,
+            "Choose at most 64 letters, digits and any of - _ . @ +, not starting with a dot.",
+        ));
+    }
+    let unreachable = |path: &Path, error: &std::io::Error| {
+        Failure::new(format!("{} cannot be reached: {error}.", path.display()), UNTOUCHED, "Check the path.")
+    };
+    let table = Path::new("/proc/self/mountinfo");
+    let mounts = MountTable::read().map_err(|error| unreachable(table, &error))?;
+    let place = |path: &Path| resolve(path, &mounts).map_err(|error| unreachable(path, &error));
+    let mut allow = Allow::NOTHING;
+    for allowed in args.allow {
+        match allowed {
+            Allowed::Device => allow.device = true,
+            Allowed::Setuid => allow.setuid = true,
+            Allowed::Security => allow.security = true,
+        }
+    }
+    Ok(ServeOptions {
+        name: args.name,
+        root: place(&args.root)?,
+        listen: args.listen.map_or_else(everywhere, |address| vec![address]),
+        state: place(&common.state_dir())?,
+        run: place(&common.run_dir())?,
+        allow,
+        adopt: args.adopt,
+    })
+}
+
+/// All addresses of both families; of IPv4 alone where there is no IPv6.
+fn everywhere() -> Vec<SocketAddr> {
+    [IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::UNSPECIFIED)]
+        .map(|address| SocketAddr::new(address, PORT))
+        .to_vec()
+}
+
+/// `ADDRESS` or `ADDRESS:PORT`; an IPv6 address with a port stands in brackets.
+pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(address);
+    }
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    match bare.parse::<IpAddr>() {
+        Ok(address) => Ok(SocketAddr::new(address, PORT)),
+        Err(_) => {
+            Err("give an address of this host, as in 192.0.2.1, 192.0.2.1:7447 or [2001:db8::1]:7447".into())
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The target's record of invitations and grants: one document, replaced whole, so that a token
+//! is consumed and its grant given in one step.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::proof::{Proof, StoredSecret};
+use super::token::{Secret, Token};
+use crate::limits::{INVITATIONS_MAX, PAIRINGS_MAX};
+use crate::link::{Fingerprint, PairingVisit};
+use crate::packet::{PAIRING_VERSION, PairingAnswer, PairingRequest, Text, decode_message};
+use crate::store;
+
+/// Which way data may go, as this host sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// The peer is the source: its changes are performed here.
+    FromPeer,
+}
+
+/// A key that may send a replication set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    pub peer: Fingerprint,
+    pub set_name: String,
+    pub direction: Direction,
+    pub since_unix_ms: u64,
+    /// Where it was when it paired; for people.
+    pub address: String,
+}
+
+/// A token that was given out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invitation {
+    pub number: u64,
+    pub stored: StoredSecret,
+    pub set_name: String,
+    pub expires_unix_ms: u64,
+    /// The key that used it: it alone may come again.
+    pub used_by: Option<Fingerprint>,
+}
+
+/// Why there is no invitation.
+#[derive(Debug)]
+pub enum InviteError {
+    TooMany,
+    Io(io::Error),
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Document {
+    invitations: Vec<Invitation>,
+    grants: Vec<Grant>,
+}
+
+/// See the module. All calls may come from any thread; only those that change it wait for the disk.
+pub struct Book {
+    path: PathBuf,
+    own: Fingerprint,
+    /// Locked for a moment only. Changed under `changing`, which is taken first.
+    document: Mutex<Arc<Document>>,
+    changing: Mutex<()>,
+}
+
+impl Book {
+    /// Reads the book of the target with this key, or begins one.
+    pub fn open(path: &Path, own: Fingerprint) -> io::Result<Book> {
+        let document: Document = store::read_json(path)?.unwrap_or_default();
+        Ok(Book {
+            path: path.to_owned(),
+            own,
+            document: Mutex::new(Arc::new(document)),
+            changing: Mutex::new(()),
+        })
+    }
+
+    /// Makes a token for a set; only its hash is kept.
+    pub fn invite(
+        &self,
+        set_name: &str,
+        address: &str,
+        good_for: Duration,
+        now_unix_ms: u64,
+    ) -> Result<(Token, Invitation), InviteError> {
+        let secret = Secret::generate();
+        let invitation = Invitation {
+            number: secret.number(),
+            stored: StoredSecret::of(&secret),
+            set_name: set_name.to_owned(),
+            expires_unix_ms: now_unix_ms.saturating_add(good_for.as_millis() as u64),
+            used_by: None,
+        };
+        let _changing = self.changing.lock();
+        let mut next = Document::clone(&self.now());
+        next.invitations.retain(|known| !is_stale(known, now_unix_ms));
+        if next.invitations.len() >= INVITATIONS_MAX {
+            return Err(InviteError::TooMany);
+        }
+        next.invitations.push(invitation.clone());
+        self.replace(next).map_err(InviteError::Io)?;
+        let (set_name, address) = (set_name.to_owned(), address.to_owned());
+        Ok((Token { target: self.own, secret, set_name, address }, invitation))
+    }
+
+    /// Answers a stranger: checks its proof, and grants what the token says, durably.
+    pub fn answer(&self, visit: &PairingVisit, now_unix_ms: u64) -> PairingAnswer {
+        let outcome = self.consume(visit, now_unix_ms);
+        let (peer, from) = (visit.peer, visit.address);
+        match outcome {
+            Ok(set_name) => {
+                log::info!("paired: key {peer} at {from} may send '{set_name}'");
+                PairingAnswer::Paired
+            }
+            Err(reason) => {
+                log::warn!("refused to pair key {peer} at {from}: {reason}");
+                PairingAnswer::Refused { reason: Text::from_str_cut(&reason) }
+            }
+        }
+    }
+
+    /// Whether a key may send this set.
+    pub fn allows(&self, peer: &Fingerprint, set_name: &str) -> bool {
+        self.now().grants.iter().any(|grant| is_grant(grant, peer, set_name))
+    }
+
+    /// Whether a key may send any set.
+    pub fn knows(&self, peer: &Fingerprint) -> bool {
+        self.now().grants.iter().any(|grant| grant.peer == *peer)
+    }
+
+    pub fn grants(&self) -> Vec<Grant> {
+        self.now().grants.clone()
+    }
+
+    /// Invitations that can still be used, and used ones that are not yet forgotten.
+    pub fn invitations(&self, now_unix_ms: u64) -> Vec<Invitation> {
+        let document = self.now();
+        document.invitations.iter().filter(|known| now_unix_ms < known.expires_unix_ms).cloned().collect()
+    }
+
+    /// Takes grants away, with the tokens that they came from; gives those that were there.
+    pub fn revoke(&self, is_meant: impl Fn(&Grant) -> bool) -> io::Result<Vec<Grant>> {
+        let _changing = self.changing.lock();
+        let document = self.now();
+        let (revoked, grants): (Vec<_>, Vec<_>) = document.grants.clone().into_iter().partition(is_meant);
+        let gone = |known: &Invitation| {
+            revoked.iter().any(|grant| known.used_by == Some(grant.peer) && known.set_name == grant.set_name)
+        };
+        let mut invitations = document.invitations.clone();
+        invitations.retain(|known| !gone(known));
+        self.replace(Document { invitations, grants })?;
+        Ok(revoked)
+    }
+
+    fn consume(&self, visit: &PairingVisit, now_unix_ms: u64) -> Result<String, String> {
+        let request: PairingRequest = decode_message(&visit.request).map_err(|error| error.to_string())?;
+        if request.version != PAIRING_VERSION {
+            return Err("the other side has another version of pairing: update the older one".into());
+        }
+        let set_name = request.set_name.to_text();
+        let _changing = self.changing.lock();
+        let mut next = Document::clone(&self.now());
+        let known = next.invitations.iter_mut().find(|known| known.number == request.token);
+        let proof =
+            Proof { binding: &visit.binding, source: visit.peer, target: self.own, set_name: &set_name };
+        // One answer for a token that was never there and for one that is not proved.
+        let known = known
+            .filter(|known| known.set_name == set_name && proof.holds(&known.stored, &request.proof))
+            .ok_or("this target knows no such token: make a new one with `standin invite`")?;
+        if known.used_by.is_some_and(|user| user != visit.peer) {
+            return Err("the token was used by another host: make a new one with `standin invite`".into());
+        }
+        if now_unix_ms >= known.expires_unix_ms {
+            return Err("the token has expired: make a new one with `standin invite`".into());
+        }
+        known.used_by = Some(visit.peer);
+        if !next.grants.iter().any(|grant| is_grant(grant, &visit.peer, &set_name)) {
+            if next.grants.len() >= PAIRINGS_MAX {
+                return Err("this target has as many pairings as it can: revoke some".into());
+            }
+            next.grants.push(Grant {
+                peer: visit.peer,
+                set_name: set_name.clone(),
+                direction: Direction::FromPeer,
+                since_unix_ms: now_unix_ms,
+                address: visit.address.to_string(),
+            });
+        }
+        self.replace(next)
+            .map_err(|error| format!("the target cannot write its record of pairings: {error}"))?;
+        Ok(set_name)
+    }
+
+    /// Persist, then publish.
+    fn replace(&self, next: Document) -> io::Result<()> {
+        store::replace_json(&self.path, &next)?;
+        *self.document.lock() = Arc::new(next);
+        Ok(())
+    }
+
+    fn now(&self) -> Arc<Document> {
+        self.document.lock().clone()
+    }
+}
+
+fn is_grant(grant: &Grant, peer: &Fingerprint, set_name: &str) -> bool {
+    grant.peer == *peer && grant.set_name == set_name && grant.direction == Direction::FromPeer
+}
+
+/// Expired for a day: until then its user hears what is wrong with it.
+fn is_stale(invitation: &Invitation, now_unix_ms: u64) -> bool {
+    const DAY_MS: u64 = 86_400_000;
+    now_unix_ms >= invitation.expires_unix_ms.saturating_add(DAY_MS)
+}

@@ -1,0 +1,308 @@
+//! The target daemon: listens, holds the replicas and the record of who may send them.
+//!
+//! ```text
+//!  key, book, replicas ── listen ── control socket ── `ready`
+//!  ── signal or `standin stop` ── sessions end, durable points ── exit
+//! ```
+
+use std::fs::{DirBuilder, File};
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::options::ServeOptions;
+use super::replicas::Store;
+use super::{TargetServer, status};
+use crate::control::{
+    Caller, Handler, Invite, Invited, Paired, Phase, Revoke, Server, Status, StopMode, StopReport,
+    SyncReport, WaitSync, unix_ms,
+};
+use crate::failure::Failure;
+use crate::limits::INVITATION_TIME_MAX;
+use crate::link::{Identity, PairingVisit, Refusals};
+use crate::packet::encode_message;
+use crate::pairing::{Book, Grant, InviteError};
+use crate::source::{is_set_name, stop_signals};
+
+const UNTOUCHED: &str = "Nothing was changed.";
+
+/// How often signals are looked at.
+const SIGNAL_POLL: Duration = Duration::from_millis(100);
+
+/// What the control socket works with.
+pub struct Daemon {
+    pub options: ServeOptions,
+    pub identity: Arc<Identity>,
+    pub book: Arc<Book>,
+    pub store: Arc<Store>,
+    pub listening: SocketAddr,
+    pub started: SystemTime,
+    server: Mutex<Option<TargetServer>>,
+    life: Mutex<Phase>,
+    life_changed: Condvar,
+}
+
+/// Serves until it is told to stop; returns when every replica is durable.
+///
+/// Errors: what keeps it from listening; nothing was changed then.
+pub fn run(options: ServeOptions) -> Result<(), Failure> {
+    let mut signals = stop_signals().map_err(|error| failed("Signals cannot be caught", &error))?;
+    let (daemon, lock) = start(options)?;
+    let daemon = Arc::new(daemon);
+    let control = Server::start(&daemon.options.socket(), daemon.clone())?;
+    ready(&daemon);
+    loop {
+        let mut life = daemon.life.lock();
+        if *life == Phase::Serving {
+            daemon.life_changed.wait_for(&mut life, SIGNAL_POLL);
+        }
+        if *life == Phase::Stopping || signals.pending() {
+            *life = Phase::Stopping;
+            break;
+        }
+    }
+    // Ends the sessions, each with a durable point.
+    let server = daemon.server.lock().take();
+    drop(server);
+    drop(control);
+    drop(lock);
+    eprintln!("{} is no longer served.", daemon.options.root.display());
+    Ok(())
+}
+
+/// Everything before `ready`. The lock keeps other daemons from the same state.
+fn start(options: ServeOptions) -> Result<(Daemon, File), Failure> {
+    check_places(&options)?;
+    let own = options.own_state();
+    let unusable =
+        |error: &io::Error| failed(&format!("The state in {} cannot be used", own.display()), error);
+    let identity = Arc::new(Identity::load_or_create(&options.state).map_err(|error| unusable(&error))?);
+    let lock = lock_state(&own)?;
+    let book = Book::open(&own.join("pairings.json"), identity.fingerprint());
+    let book = Arc::new(book.map_err(|error| unusable(&error))?);
+    let store = Store::open(options.clone(), book.clone()).map_err(|error| unusable(&error))?;
+    let server = listen(&options, &identity, &book, &store)?;
+    let daemon = Daemon {
+        listening: server.address(),
+        options,
+        identity,
+        book,
+        store,
+        started: SystemTime::now(),
+        server: Mutex::new(Some(server)),
+        life: Mutex::new(Phase::Serving),
+        life_changed: Condvar::new(),
+    };
+    Ok((daemon, lock))
+}
+
+fn check_places(options: &ServeOptions) -> Result<(), Failure> {
+    let root = &options.root;
+    if !root.is_dir() {
+        return Err(Failure::new(
+            format!("{} is no directory: the replicas have no place.", root.display()),
+            UNTOUCHED,
+            format!("Mount its file system, or create it: mkdir {}", root.display()),
+        ));
+    }
+    if root == Path::new("/") || options.state.starts_with(root) || options.run.starts_with(root) {
+        return Err(Failure::new(
+            format!("State, sockets and system cannot lie below {}, among the replicas.", root.display()),
+            UNTOUCHED,
+            "Choose another --root, or other places with --state and --run.",
+        ));
+    }
+    Ok(())
+}
+
+fn lock_state(own: &Path) -> Result<File, Failure> {
+    let open = || -> io::Result<File> {
+        DirBuilder::new().recursive(true).mode(0o700).create(own)?;
+        File::open(own)
+    };
+    let lock = open().map_err(|error| failed(&format!("{} cannot be opened", own.display()), &error))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(_) => Err(Failure::new(
+            format!("Another `standin serve` uses the state in {}.", own.display()),
+            "That daemon goes on.",
+            "Stop it, or choose another state directory with --state.",
+        )),
+    }
+}
+
+fn listen(
+    options: &ServeOptions,
+    identity: &Arc<Identity>,
+    book: &Arc<Book>,
+    store: &Arc<Store>,
+) -> Result<TargetServer, Failure> {
+    let mut last = None;
+    for &address in &options.listen {
+        let known = book.clone();
+        let authorise = move |key: &_| known.knows(key);
+        let pairing = book.clone();
+        let desk = Arc::new(move |visit: PairingVisit| {
+            // Without the length: the answer is the whole of its stream.
+            encode_message(&pairing.answer(&visit, unix_ms(SystemTime::now()))).split_off(4)
+        });
+        match TargetServer::start(address, identity.clone(), authorise, Some(desk), store.clone()) {
+            Ok(server) => return Ok(server),
+            Err(error) => last = Some((address, error)),
+        }
+    }
+    let (address, error) = match last {
+        Some((address, error)) => (address.to_string(), error),
+        None => ("no address".into(), io::ErrorKind::InvalidInput.into()),
+    };
+    Err(Failure::new(
+        format!("Cannot listen on {address} (UDP): {error}."),
+        UNTOUCHED,
+        "Choose another address or port with --listen, or end what has it.",
+    ))
+}
+
+/// One line for people and scripts: sources may come.
+fn ready(daemon: &Daemon) {
+    let line = format!(
+        "ready {} on {}; key {}\n",
+        daemon.options.root.display(),
+        daemon.listening,
+        daemon.identity.fingerprint()
+    );
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+}
+
+impl Daemon {
+    pub fn phase(&self) -> Phase {
+        *self.life.lock()
+    }
+
+    pub fn refusals(&self) -> Refusals {
+        self.server.lock().as_ref().map(TargetServer::refusals).unwrap_or_default()
+    }
+
+    /// The grants that a revocation means: by a key's first digits, a set's name, or both.
+    fn meant(&self, revoke: &Revoke) -> Result<Vec<Grant>, Failure> {
+        let begin = revoke.fingerprint.trim().to_ascii_lowercase();
+        let grants: Vec<Grant> = self
+            .book
+            .grants()
+            .into_iter()
+            .filter(|grant| grant.peer.to_string().starts_with(&begin))
+            .filter(|grant| revoke.set_name.as_ref().is_none_or(|name| *name == grant.set_name))
+            .collect();
+        let keys = || {
+            let mut keys: Vec<_> = grants.iter().map(|grant| grant.peer).collect();
+            keys.sort_unstable();
+            keys.dedup();
+            keys.len()
+        };
+        match (grants.len(), keys()) {
+            _ if begin.len() < 8 => Err(Failure::new(
+                format!("'{begin}' is too short to name a key."),
+                UNTOUCHED,
+                "Give at least 8 digits of it, as `standin peers list` shows it.",
+            )),
+            (0, _) => Err(Failure::new(
+                "There is no such pairing.",
+                UNTOUCHED,
+                "`standin peers list` shows those that are there.",
+            )),
+            (_, 1) => Ok(grants),
+            (_, keys) => Err(Failure::new(
+                format!("'{begin}' begins {keys} keys."),
+                UNTOUCHED,
+                "Give more digits of the one that is meant.",
+            )),
+        }
+    }
+}
+
+impl Handler for Daemon {
+    fn status(&self) -> Status {
+        status::status(self)
+    }
+
+    fn wait_sync(&self, _wait: WaitSync, _caller: &Caller<'_>) -> Result<SyncReport, Failure> {
+        Err(Failure::new(
+            "This daemon is a target: it does not know what was written on its sources.",
+            UNTOUCHED,
+            "Ask on the source.",
+        ))
+    }
+
+    fn stop(&self, _mode: StopMode, _caller: &Caller<'_>) -> Result<StopReport, Failure> {
+        *self.life.lock() = Phase::Stopping;
+        self.life_changed.notify_all();
+        Ok(StopReport { drained: true, left: Vec::new() })
+    }
+
+    fn invite(&self, invite: &Invite) -> Result<Invited, Failure> {
+        if !is_set_name(&invite.set_name) {
+            return Err(Failure::new(
+                format!("'{}' cannot name a replication set.", invite.set_name),
+                UNTOUCHED,
+                "Choose at most 64 letters, digits and any of - _ . @ +, not starting with a dot.",
+            ));
+        }
+        if invite.address.len() > 255 {
+            return Err(Failure::new("The address is too long.", UNTOUCHED, "Give host:port."));
+        }
+        let good_for = Duration::from_millis(invite.good_for_ms).min(INVITATION_TIME_MAX);
+        let now = unix_ms(SystemTime::now());
+        match self.book.invite(&invite.set_name, &invite.address, good_for, now) {
+            Ok((token, invitation)) => Ok(Invited {
+                token: token.to_string(),
+                set_name: invite.set_name.clone(),
+                fingerprint: token.target.to_string(),
+                expires_unix_ms: invitation.expires_unix_ms,
+                listening: self.listening.to_string(),
+            }),
+            Err(InviteError::TooMany) => Err(Failure::new(
+                "There are as many invitations as this target can keep.",
+                UNTOUCHED,
+                "Wait until some have expired.",
+            )),
+            Err(InviteError::Io(error)) => Err(failed("The invitation cannot be recorded", &error)),
+        }
+    }
+
+    fn pairings(&self) -> Result<Vec<Paired>, Failure> {
+        Ok(self.book.grants().iter().map(paired).collect())
+    }
+
+    fn revoke(&self, revoke: &Revoke) -> Result<Vec<Paired>, Failure> {
+        let meant = self.meant(revoke)?;
+        let revoked = self
+            .book
+            .revoke(|grant| meant.contains(grant))
+            .map_err(|error| failed("The revocation cannot be recorded", &error))?;
+        self.store.cut("the pairing was revoked on the target", |peer, name| {
+            revoked.iter().any(|grant| grant.peer == *peer && grant.set_name == name)
+        });
+        for grant in &revoked {
+            log::warn!("revoked: key {} may no longer send '{}'", grant.peer, grant.set_name);
+        }
+        Ok(revoked.iter().map(paired).collect())
+    }
+}
+
+fn paired(grant: &Grant) -> Paired {
+    Paired {
+        fingerprint: grant.peer.to_string(),
+        set_name: grant.set_name.clone(),
+        since_unix_ms: grant.since_unix_ms,
+        address: grant.address.clone(),
+    }
+}
+
+fn failed(what: &str, error: &io::Error) -> Failure {
+    Failure::new(format!("{what}: {error}."), UNTOUCHED, "Mend this and try again.")
+}

@@ -1,0 +1,33 @@
+//! What `serve` was asked to do, parsed once at the border.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::apply::Allow;
+
+/// Everything a target daemon needs to know at its start. Paths are absolute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServeOptions {
+    /// Name of its control socket in `run`.
+    pub name: String,
+    /// Parent directory of the replicas: each is `root/REPSET`.
+    pub root: PathBuf,
+    /// Where it listens: the first address that can be had.
+    pub listen: Vec<SocketAddr>,
+    pub state: PathBuf,
+    pub run: PathBuf,
+    pub allow: Allow,
+    /// Take over replica directories that are not empty and have no identity.
+    pub adopt: bool,
+}
+
+impl ServeOptions {
+    /// What the target keeps on disk. No replication set can have this name.
+    pub fn own_state(&self) -> PathBuf {
+        self.state.join(".serve")
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        crate::control::socket_path(&self.run, &self.name)
+    }
+}

@@ -1,0 +1,275 @@
+//! The replicas of a target daemon: opened when their source first comes, one source at a time.
+//!
+//! ```text
+//!  root/REPSET              the replica           state/.serve/REPSET/    index, positions
+//!  root/.REPSET.standin     limbo                 state/.serve/REPSET/set.json  whose it is
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::options::ServeOptions;
+use super::seat::{Cut, Seat, View};
+use super::{Replicas, SharedApplier};
+use crate::apply::{Applier, OpenError, Places, Replica};
+use crate::link::{Fingerprint, TargetLink, TargetLinkHandle};
+use crate::packet::SetId;
+use crate::pairing::Book;
+use crate::source::is_set_name;
+use crate::store;
+
+/// See the module.
+pub struct Store {
+    options: ServeOptions,
+    book: Arc<Book>,
+    held: Mutex<BTreeMap<String, Held>>,
+    itself: Weak<Store>,
+}
+
+/// What is known of one replica.
+enum Held {
+    Open(Open),
+    /// It was there at the start and could not be opened; tried again when its source comes.
+    Closed {
+        set: SetId,
+        problem: String,
+    },
+}
+
+struct Open {
+    set: SetId,
+    applier: SharedApplier,
+    view: Arc<Mutex<View>>,
+    live: Option<Live>,
+}
+
+/// The session that works on a replica.
+struct Live {
+    peer: Fingerprint,
+    address: String,
+    since: SystemTime,
+    link: TargetLinkHandle,
+    cut: Arc<Cut>,
+}
+
+impl Live {
+    fn end(&self, reason: &str) {
+        self.cut.cut(reason);
+        self.link.close(reason);
+    }
+}
+
+/// One replica, for the status.
+pub struct Shown {
+    pub name: String,
+    pub set: SetId,
+    pub view: Option<View>,
+    pub problem: Option<String>,
+    pub connected: Option<(Fingerprint, String, SystemTime)>,
+}
+
+/// The document that says whose a replica is.
+#[derive(Serialize, Deserialize)]
+struct Owner {
+    set: SetId,
+}
+
+impl Store {
+    /// Opens what is there already, so that its state is known before a source comes.
+    pub fn open(options: ServeOptions, book: Arc<Book>) -> io::Result<Arc<Store>> {
+        let names = known_names(&options.own_state())?;
+        let store =
+            Arc::new_cyclic(|itself| Store { options, book, held: Mutex::default(), itself: itself.clone() });
+        for (name, set) in names {
+            let held = match store.open_replica(&name, set) {
+                Ok(open) => Held::Open(open),
+                Err(problem) => {
+                    log::error!("{problem}");
+                    Held::Closed { set, problem }
+                }
+            };
+            store.held.lock().insert(name, held);
+        }
+        Ok(store)
+    }
+
+    /// Ends the sessions that are meant, at once.
+    pub fn cut(&self, reason: &str, is_meant: impl Fn(&Fingerprint, &str) -> bool) {
+        for (name, held) in self.held.lock().iter() {
+            if let Held::Open(Open { live: Some(live), .. }) = held
+                && is_meant(&live.peer, name)
+            {
+                live.end(reason);
+            }
+        }
+    }
+
+    pub fn show(&self) -> Vec<Shown> {
+        self.held.lock().iter().map(|(name, held)| show(name, held)).collect()
+    }
+
+    pub fn directory(&self, name: &str) -> PathBuf {
+        self.options.root.join(name)
+    }
+
+    /// Gives a session its seat. A newer connection of the same source takes over; another
+    /// source's is refused while one lives.
+    fn take_seat(&self, name: &str, set: SetId, link: &TargetLink) -> Result<Seat, String> {
+        let (peer, mut held) = (link.peer(), self.held.lock());
+        // Under the lock that a revocation takes after it: either it is seen here, or it cuts.
+        if !self.book.allows(&peer, name) {
+            return Err(format!(
+                "the key {peer} may not send the set '{name}' to this target: pair them \
+                 (standin invite {name} on the target, standin pair on the source)"
+            ));
+        }
+        if !matches!(held.get(name), Some(Held::Open(_))) {
+            let open = self.open_replica(name, set)?;
+            held.insert(name.to_owned(), Held::Open(open));
+        }
+        let Some(Held::Open(open)) = held.get_mut(name) else { return Err("no replica".into()) };
+        if open.set != set {
+            return Err(self.other_set(name, open.set, set));
+        }
+        match &open.live {
+            Some(live) if live.peer != peer => {
+                return Err(format!(
+                    "another source (key {}, at {}) is connected to '{name}'",
+                    live.peer, live.address
+                ));
+            }
+            Some(live) => live.end("a newer connection of the same source took over"),
+            None => {}
+        }
+        let cut = Arc::new(Cut::default());
+        open.live = Some(Live {
+            peer,
+            address: link.address().to_string(),
+            since: SystemTime::now(),
+            link: link.handle(),
+            cut: cut.clone(),
+        });
+        let (store, name, mine) = (self.itself.clone(), name.to_owned(), cut.clone());
+        Ok(Seat::new(open.applier.clone(), open.view.clone(), cut, move || {
+            if let Some(store) = store.upgrade() {
+                store.leave(&name, &mine);
+            }
+        }))
+    }
+
+    fn leave(&self, name: &str, cut: &Arc<Cut>) {
+        if let Some(Held::Open(open)) = self.held.lock().get_mut(name)
+            && open.live.as_ref().is_some_and(|live| Arc::ptr_eq(&live.cut, cut))
+        {
+            open.live = None;
+        }
+    }
+
+    /// Errors: one line for both sides.
+    fn open_replica(&self, name: &str, set: SetId) -> Result<Open, String> {
+        let (root, state) = (self.directory(name), self.options.own_state().join(name));
+        let shown = root.display();
+        let failed = |what: &str, error: &io::Error| format!("the replica {shown} {what}: {error}");
+        let owner_path = state.join("set.json");
+        let owner: Option<Owner> =
+            store::read_json(&owner_path).map_err(|error| failed("has no readable owner", &error))?;
+        match &owner {
+            Some(owner) if owner.set != set => return Err(self.other_set(name, owner.set, set)),
+            Some(_) if !root.exists() => {
+                return Err(format!(
+                    "the replica {shown} is gone: mount its file system on the target, or, if it was removed \
+                     on purpose, make the directory anew"
+                ));
+            }
+            Some(_) | None => {}
+        }
+        if let Err(error) = fs::create_dir(&root)
+            && error.kind() != io::ErrorKind::AlreadyExists
+        {
+            return Err(failed("cannot be made", &error));
+        }
+        let places = Places::beside(&root, &state);
+        let replica = match self.options.adopt {
+            true => Replica::open_or_adopt(&places, set),
+            false => Replica::open(&places, set),
+        };
+        let replica = replica.map_err(|error| self.refused(name, set, &error))?;
+        if owner.is_none() {
+            store::replace_json(&owner_path, &Owner { set })
+                .map_err(|error| failed("cannot be given an owner", &error))?;
+        }
+        let mut applier = Applier::new(replica.allow(self.options.allow));
+        let view = Arc::new(Mutex::new(View::of(&mut applier)));
+        Ok(Open { set, applier: Arc::new(Mutex::new(applier)), view, live: None })
+    }
+
+    fn refused(&self, name: &str, set: SetId, error: &OpenError) -> String {
+        let shown = self.directory(name);
+        let shown = shown.display();
+        match error {
+            OpenError::OtherSet { found } => self.other_set(name, *found, set),
+            OpenError::NotEmptyWithoutIdentity => format!(
+                "{shown} on the target cannot be the replica: {error}; start `standin serve` with --adopt to \
+                 take it over"
+            ),
+            _ => format!("{shown} on the target cannot be the replica: {error}"),
+        }
+    }
+
+    fn other_set(&self, name: &str, found: SetId, asked: SetId) -> String {
+        format!(
+            "'{name}' on this target is the replica of another source's set ({found}), not of this one \
+             ({asked}): choose another name"
+        )
+    }
+}
+
+impl Replicas for Store {
+    fn open(&self, link: &TargetLink, set: SetId, name: &str) -> Result<Seat, String> {
+        if !is_set_name(name) {
+            return Err("the source names no replication set".into());
+        }
+        self.take_seat(name, set, link)
+    }
+}
+
+fn show(name: &str, held: &Held) -> Shown {
+    let name = name.to_owned();
+    match held {
+        Held::Closed { set, problem } => {
+            Shown { name, set: *set, view: None, problem: Some(problem.clone()), connected: None }
+        }
+        Held::Open(open) => Shown {
+            name,
+            set: open.set,
+            view: Some(open.view.lock().clone()),
+            problem: None,
+            connected: open.live.as_ref().map(|live| (live.peer, live.address.clone(), live.since)),
+        },
+    }
+}
+
+/// Replicas that had an owner when the last daemon ended.
+fn known_names(state: &Path) -> io::Result<Vec<(String, SetId)>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(state)? {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if !is_set_name(&name) || !entry.file_type()?.is_dir() {
+            continue;
+        }
+        match store::read_json::<Owner>(&entry.path().join("set.json")) {
+            Ok(Some(owner)) => names.push((name, owner.set)),
+            Ok(None) => {}
+            Err(error) => log::error!("{}: {error}", entry.path().display()),
+        }
+    }
+    Ok(names)
+}

@@ -1,0 +1,89 @@
+//! A session's seat at a replica: what others may see of it while it runs, and how they end it.
+
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+
+use super::SharedApplier;
+use crate::apply::{Applier, DataStatus, Withheld};
+use crate::control::Retrying;
+use crate::packet::Sequence;
+
+/// What a session gets to work with.
+pub struct Seat {
+    pub applier: SharedApplier,
+    pub view: Arc<Mutex<View>>,
+    pub cut: Arc<Cut>,
+    /// Does what has to be done when the session has ended.
+    leave: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Seat {
+    pub fn new(
+        applier: SharedApplier,
+        view: Arc<Mutex<View>>,
+        cut: Arc<Cut>,
+        leave: impl FnOnce() + Send + 'static,
+    ) -> Seat {
+        Seat { applier, view, cut, leave: Some(Box::new(leave)) }
+    }
+
+    /// A seat that nobody else looks at.
+    pub fn alone(applier: SharedApplier) -> Seat {
+        let view = View::of(&mut applier.lock());
+        Seat { applier, view: Arc::new(Mutex::new(view)), cut: Arc::default(), leave: None }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(leave) = self.leave.take() {
+            leave();
+        }
+    }
+}
+
+/// Ends a session from elsewhere, at once: what it has received and not performed is left.
+#[derive(Default)]
+pub struct Cut(OnceLock<String>);
+
+impl Cut {
+    /// The first reason counts.
+    pub fn cut(&self, reason: &str) {
+        let _ = self.0.set(reason.to_owned());
+    }
+
+    pub fn reason(&self) -> Option<&str> {
+        self.0.get().map(String::as_str)
+    }
+}
+
+/// How a replica is, readable while a session works on it.
+#[derive(Clone, Debug)]
+pub struct View {
+    pub data: DataStatus,
+    pub applied: Sequence,
+    pub durable: Sequence,
+    pub retrying: Option<Retrying>,
+    pub withheld: Arc<Withheld>,
+}
+
+impl View {
+    pub fn of(applier: &mut Applier) -> View {
+        let now = applier.acknowledged();
+        let replica = applier.replica();
+        View {
+            data: replica.data(),
+            applied: now.applied.sequence,
+            durable: now.durable.sequence,
+            retrying: None,
+            withheld: replica.withheld(),
+        }
+    }
+
+    /// Takes over what the replica says now; what is being retried stays.
+    pub fn update(&mut self, applier: &mut Applier) {
+        let retrying = self.retrying.take();
+        *self = View { retrying, ..View::of(applier) };
+    }
+}

@@ -1,0 +1,111 @@
+//! The target daemon's answer to `standin status`.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::SystemTime;
+
+use super::daemon::Daemon;
+use super::replicas::Shown;
+use crate::apply::Withheld;
+use crate::control::{
+    CaptureStatus, ConnectedSource, FsyncStatus, ReplicaStatus, Role, Status, TargetStatus, WithheldStatus,
+    unix_ms,
+};
+use crate::packet::{DataState, Sequence};
+use crate::pairing::Grant;
+use crate::queue::QueueStats;
+
+pub fn status(daemon: &Daemon) -> Status {
+    Status {
+        role: Role::Target,
+        name: daemon.options.name.clone(),
+        set_id: String::new(),
+        directory: daemon.options.root.clone(),
+        backing: daemon.options.root.clone(),
+        fingerprint: daemon.identity.fingerprint().to_string(),
+        target: Some(target(daemon)),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        since_unix_ms: unix_ms(daemon.started),
+        now_unix_ms: unix_ms(SystemTime::now()),
+        phase: daemon.phase(),
+        history: String::new(),
+        last: Sequence(0),
+        queue: QueueStats::default(),
+        capture: CaptureStatus::default(),
+        fsync: FsyncStatus::default(),
+        connections: Vec::new(),
+        alerts: Vec::new(),
+    }
+}
+
+fn target(daemon: &Daemon) -> TargetStatus {
+    let grants = daemon.book.grants();
+    let mut replicas: Vec<ReplicaStatus> =
+        daemon.store.show().into_iter().map(|shown| opened(daemon, shown, &grants)).collect();
+    let mut waiting: Vec<&str> = grants.iter().map(|grant| grant.set_name.as_str()).collect();
+    waiting.sort_unstable();
+    waiting.dedup();
+    waiting.retain(|name| !replicas.iter().any(|replica| replica.name == *name));
+    replicas.extend(waiting.into_iter().map(|name| empty(daemon, name, &grants)));
+    replicas.sort_by(|left, right| left.name.cmp(&right.name));
+    let refusals = daemon.refusals();
+    TargetStatus {
+        listening: daemon.listening.to_string(),
+        refused: refusals.count,
+        last_refused: refusals.last,
+        replicas,
+    }
+}
+
+/// A set that is paired and whose source has not come yet.
+fn empty(daemon: &Daemon, name: &str, grants: &[Grant]) -> ReplicaStatus {
+    ReplicaStatus {
+        name: name.to_owned(),
+        directory: daemon.store.directory(name),
+        set_id: String::new(),
+        sources: sources(name, grants),
+        connected: None,
+        data: DataState::Empty,
+        reason: String::new(),
+        since_unix_ms: unix_ms(daemon.started),
+        applied: Sequence(0),
+        durable: Sequence(0),
+        retrying: None,
+        withheld: WithheldStatus::default(),
+        problem: None,
+    }
+}
+
+fn opened(daemon: &Daemon, shown: Shown, grants: &[Grant]) -> ReplicaStatus {
+    let mut status = ReplicaStatus {
+        set_id: shown.set.to_string(),
+        problem: shown.problem,
+        connected: shown.connected.map(|(peer, address, since)| ConnectedSource {
+            fingerprint: peer.to_string(),
+            address,
+            since_unix_ms: unix_ms(since),
+        }),
+        ..empty(daemon, &shown.name, grants)
+    };
+    if let Some(view) = shown.view {
+        status.data = view.data.state;
+        status.reason = view.data.reason.unwrap_or_default();
+        status.since_unix_ms = view.data.since_ms;
+        (status.applied, status.durable) = (view.applied, view.durable);
+        status.retrying = view.retrying;
+        status.withheld = withheld(&view.withheld);
+    }
+    status
+}
+
+fn sources(name: &str, grants: &[Grant]) -> Vec<String> {
+    grants.iter().filter(|grant| grant.set_name == name).map(|grant| grant.peer.to_string()).collect()
+}
+
+fn withheld(counters: &Withheld) -> WithheldStatus {
+    WithheldStatus {
+        devices: counters.devices.load(Relaxed),
+        setuid_bits: counters.setuid_bits.load(Relaxed),
+        security_xattrs: counters.security_xattrs.load(Relaxed),
+    }
+}
