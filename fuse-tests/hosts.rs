@@ -236,6 +236,14 @@ impl Hosts {
         since.or_else(|| panic!("not connected\n{}", self.said()))
     }
 
+    /// The source that was there first goes on.
+    #[track_caller]
+    fn assert_goes_on(&self) {
+        let mut command = self.on_source();
+        let output = output_within(command.args(["wait-sync", "--timeout", "60s"]), SYNC_MAX);
+        assert!(output.status.success(), "{}{}", describe(&output), self.said());
+    }
+
     fn target_said(&self) -> String {
         self.target_said.clone() + &self.target.as_ref().map(Daemon::said).unwrap_or_default()
     }
@@ -438,8 +446,25 @@ fn only_what_is_paired_is_taken_and_revoking_cuts() {
         assert!(said.contains(word), "no '{word}' in:\n{said}");
     }
     hosts.protect();
+    a_twin_is_kept_out(&hosts);
     revoked_and_paired_again(&hosts);
     hosts.stop_source();
+}
+
+/// A copy of the source's host, with the same set and a pairing of its own: not both at a time.
+fn a_twin_is_kept_out(hosts: &Hosts) {
+    let twin = hosts.at("twin");
+    fs::create_dir(&twin).expect("a directory");
+    let mut set = [0; 32];
+    rustix::fs::getxattr(hosts.backing(), "trusted.standin.set", &mut set).expect("the set's id");
+    rustix::fs::setxattr(&twin, "trusted.standin.set", &set, rustix::fs::XattrFlags::empty())
+        .expect("an xattr");
+    let paired = hosts.pair_as("twin-state", REPSET, &hosts.invite(&[]));
+    assert!(paired.status.success(), "{}", describe(&paired));
+    let command = hosts.standin(&hosts.cable.source, "twin-run", "twin-state");
+    refuses(&protect(command, &twin, REPSET), "another source (key");
+    assert!(hosts.target_said().contains("is connected to 'web'"), "{}", hosts.target_said());
+    hosts.assert_goes_on();
 }
 
 fn revoked_and_paired_again(hosts: &Hosts) {
