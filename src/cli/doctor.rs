@@ -244,8 +244,13 @@ impl Report {
         if let Err(failure) = check_target(target) {
             return self.refuse("target", &failure);
         }
-        let Target::Local(path) = target else {
-            return self.add(Level::Ok, "target", target.to_string());
+        let path = match target {
+            Target::Local(path) => path,
+            Target::Null => return self.add(Level::Ok, "target", target.to_string()),
+            Target::Remote { .. } => {
+                let text = format!("{target}: pairing and replica are checked when `protect` connects.");
+                return self.add(Level::Note, "target", text);
+            }
         };
         let replica = match resolve(path, mounts) {
             Ok(replica) => replica,

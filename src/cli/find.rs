@@ -39,26 +39,25 @@ pub(super) fn find(common: &Common, set: Option<&Path>) -> Result<Found, Failure
     }
 }
 
-/// The target daemon of this host: sources do not count.
-pub(super) fn find_target(common: &Common, name: Option<&Path>) -> Result<Found, Failure> {
-    if name.is_some() {
-        return find(common, name);
-    }
+/// As [`find`], but without a name only daemons of one role count: a host can be both.
+pub(super) fn find_role(common: &Common, name: Option<&Path>, role: Role) -> Result<Found, Failure> {
     let run = common.run_dir();
-    let mut daemons = daemons(&run).unwrap_or_default();
+    let Ok(mut daemons) = daemons(&run) else { return find(common, name) };
     daemons.retain(|daemon| match &daemon.answer {
-        Answer::Status(status) => status.role == Role::Target,
-        Answer::Dead => false,
+        Answer::Status(status) => status.role == role,
+        // What a dead one was is not known; most are sources.
+        Answer::Dead => role == Role::Source,
         Answer::None(_) => true,
     });
-    if daemons.is_empty() {
-        return Err(Failure::new(
+    match (name, role) {
+        (None, _) if !daemons.is_empty() => the_only(daemons, &run),
+        (None, Role::Target) => Err(Failure::new(
             format!("No target daemon is running (none in {}).", run.display()),
             UNTOUCHED,
             "Start one on this host with `standin serve`, or name its run directory with --run.",
-        ));
+        )),
+        (Some(_), _) | (None, Role::Source) => find(common, name),
     }
-    the_only(daemons, &run)
 }
 
 fn the_only(daemons: Vec<Daemon>, run: &Path) -> Result<Found, Failure> {

@@ -8,9 +8,9 @@ use std::time::SystemTime;
 use serde_json::json;
 
 use super::args::{Common, Invite, Pair, Peers, PeersCommand};
-use super::find::{find_target, no_answer};
+use super::find::{find_role, no_answer};
 use super::{Outcome, output, units};
-use crate::control::{self, Paired, Revoke, unix_ms};
+use crate::control::{self, Paired, Revoke, Role, unix_ms};
 use crate::failure::Failure;
 use crate::limits::INVITATION_TIME_MAX;
 use crate::link::{Dial, Fingerprint, Identity, visit_desk};
@@ -22,7 +22,7 @@ const UNTOUCHED: &str = "Nothing was changed.";
 
 /// The token alone goes to standard output, for scripts; the rest is for people.
 pub(super) fn invite(common: &Common, args: &Invite) -> Outcome {
-    let found = find_target(common, args.name.as_deref())?;
+    let found = find_role(common, args.name.as_deref(), Role::Target)?;
     let invite = control::Invite {
         set_name: args.repset.clone(),
         address: args.address.clone().unwrap_or_default(),
@@ -47,7 +47,7 @@ pub(super) fn invite(common: &Common, args: &Invite) -> Outcome {
 }
 
 pub(super) fn peers(common: &Common, args: &Peers) -> Outcome {
-    let found = find_target(common, args.name.as_deref())?;
+    let found = find_role(common, args.name.as_deref(), Role::Target)?;
     let mut client = found.client()?;
     let failed = |error| no_answer(&found.status.name, &error);
     match &args.command {

@@ -10,8 +10,8 @@ use super::args::{Cli, Command, Common};
 use super::*;
 use crate::control::tests::{FakeDaemon, sample_status};
 use crate::control::{
-    ConnectionState, LinkStatus, MirrorProgress, MirrorStatus, Retrying, Server, SyncReport,
-    SyncedConnection, WaitFor, socket_path,
+    ConnectionState, LinkStatus, MirrorProgress, MirrorStatus, ReplicaStatus, Retrying, Role, Server,
+    SyncReport, SyncedConnection, TargetStatus, WaitFor, WithheldStatus, socket_path,
 };
 use crate::packet::{DataState, Sequence};
 use crate::preflight::FsFacts;
@@ -338,4 +338,75 @@ fn durations_in_json_are_what_was_typed() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// A host can be source and target at once: commands that are for one of them find it.
+#[test]
+fn a_role_is_enough_where_a_host_is_both() {
+    let mut hosts = Hosts::new();
+    hosts.start("web", "/srv/web");
+    let role_of = |hosts: &Hosts, name: Option<&str>, role| {
+        let common = Common { run: Some(hosts.dir.path().into()), ..Default::default() };
+        find::find_role(&common, name.map(Path::new), role)
+            .map(|found| found.status.name)
+            .map_err(|failure| failure.to_string())
+    };
+    assert!(role_of(&hosts, None, Role::Target).unwrap_err().contains("No target daemon is running"));
+    let target = FakeDaemon::default();
+    *target.status.lock() =
+        Some(crate::control::Status { role: Role::Target, name: "serve".into(), ..sample_status() });
+    let socket = socket_path(hosts.dir.path(), "serve");
+    hosts.servers.push(Server::start(&socket, Arc::new(target)).unwrap());
+    assert_eq!(role_of(&hosts, None, Role::Target).as_deref(), Ok("serve"));
+    assert_eq!(role_of(&hosts, None, Role::Source).as_deref(), Ok("web"));
+    assert_eq!(role_of(&hosts, Some("serve"), Role::Source).as_deref(), Ok("serve"), "a name is a name");
+    assert!(hosts.find(None).unwrap_err().contains("Several daemons"));
+}
+
+#[test]
+fn a_target_reads_well() {
+    let replica = ReplicaStatus {
+        name: "web".into(),
+        directory: "/backup/web".into(),
+        set_id: String::new(),
+        sources: vec!["aa11".into()],
+        connected: None,
+        data: DataState::Bad,
+        reason: "a resynchronisation has begun and not ended".into(),
+        since_unix_ms: 0,
+        applied: Sequence(7),
+        durable: Sequence(5),
+        retrying: None,
+        withheld: WithheldStatus { devices: 2, ..Default::default() },
+        problem: None,
+    };
+    let target = TargetStatus {
+        listening: "[::]:7447".into(),
+        refused: 3,
+        last_refused: Some("refused a connection".into()),
+        replicas: vec![replica],
+    };
+    let mut status = sample_status();
+    (status.role, status.name, status.directory) = (Role::Target, "serve".into(), "/backup".into());
+    (status.fingerprint, status.target, status.connections) = ("bb22".into(), Some(target), Vec::new());
+    assert_eq!(
+        status::text(&status),
+        "\
+serve  target of /backup, serving for 3 min 5 s
+  key         bb22
+  daemon      standin 0.1.0, pid 4711
+  listening   [::]:7447
+  refused     3, last: refused a connection
+
+replica web  /backup/web
+  source      not connected
+  paired      aa11
+  data        bad (not a consistent copy): a resynchronisation has begun and not ended
+  applied     7
+  durable     5
+
+CRITICAL: Replica web is not a consistent copy, and its source is not connected.
+note: Replica web: device nodes were left out 2 times (--allow device takes them).
+"
+    );
 }

@@ -70,6 +70,9 @@ impl fmt::Display for Target {
         match self {
             Target::Local(path) => write!(f, "local:{}", path.display()),
             Target::Null => f.write_str("null:"),
+            Target::Remote { host, port, repset } if host.contains(':') => {
+                write!(f, "standin://[{host}]:{port}/{repset}")
+            }
             Target::Remote { host, port, repset } => write!(f, "standin://{host}:{port}/{repset}"),
         }
     }
@@ -135,7 +138,10 @@ mod tests {
 
     fn check(text: &str, expected: Result<Target, &str>) {
         match (text.parse::<Target>(), expected) {
-            (Ok(target), Ok(expected)) => assert_eq!(target, expected, "{text}"),
+            (Ok(target), Ok(expected)) => {
+                assert_eq!(target, expected, "{text}");
+                assert_eq!(target.to_string(), text);
+            }
             (Err(error), Err(part)) => assert!(error.0.contains(part), "{text}: {error}"),
             (got, expected) => panic!("{text}: got {got:?}, expected {expected:?}"),
         }
