@@ -126,6 +126,11 @@ impl Replica {
             self.mark_bad(&format!("a sync of the replica failed: {error}"))?;
             return Err(Fault::System { what: "sync the replica", error });
         }
+        let durable = self.durable();
+        if point.position.same_history(&durable) && point.position.sequence < durable.sequence {
+            // A barrier made more durable while this point was being synced.
+            return Ok(());
+        }
         self.progress.prove_durable(point.position, data).map_err(Fault::system("position slot"))
     }
 }

@@ -67,6 +67,20 @@ fn a_durable_point_in_two_parts_covers_what_came_before_it() {
     assert_eq!(pair.applier().proof().data, DataState::Bad, "g was not durable");
 }
 
+/// A point that was being synced when a barrier came took *durable* back behind the barrier.
+#[test]
+fn an_older_point_takes_nothing_back() {
+    let mut pair = Pair::new();
+    pair.say(pair.source.create("f", 0o644));
+    let older = pair.applier().begin_durable().unwrap();
+    pair.say(pair.source.create("g", 0o644));
+    pair.applier().durable_point().unwrap();
+    pair.applier().finish_durable(&older, older.sync()).unwrap();
+    assert_eq!(pair.applier().acknowledged().durable.sequence, Sequence(2));
+    reboot(&mut pair);
+    assert_eq!(pair.applier().proof().data, DataState::Good);
+}
+
 #[test]
 fn a_failed_sync_marks_the_replica_bad() {
     let mut pair = Pair::new();
