@@ -126,6 +126,7 @@ impl Connection {
             sent: sent.clone(),
             in_line_once: Cell::new(false),
             gave_up: Cell::new(false),
+            sent_upto: Cell::new(Sequence(0)),
         };
         let thread =
             std::thread::Builder::new().name(format!("connection-{id}")).spawn(move || driver.run())?;
@@ -230,6 +231,8 @@ struct Driver {
     in_line_once: Cell<bool>,
     /// The queue holds nothing for it any more: it can never resume.
     gave_up: Cell<bool>,
+    /// The last packet that earlier sessions sent.
+    sent_upto: Cell<Sequence>,
 }
 
 /// What a person has to do in this version.
@@ -289,6 +292,7 @@ impl Driver {
         let mut session = Session { driver: self, link, lane, stream, copy: None, copy_ended: never() };
         let ended = session.run(attempt);
         *self.shared.waker.lock() = None;
+        self.sent_upto.set(self.sent_upto.get().max(session.stream.sent_upto()));
         let reason = match &ended {
             Ended::Stopped => "the source stops",
             Ended::Lost(reason) => reason,
@@ -446,11 +450,8 @@ impl Session<'_> {
         });
         self.link.start_feed();
         if !driver.gave_up.get() && self.can_resume(proof) {
-            let resent = self.driver.queue.last().sequence.0 - proof.applied.sequence.0;
-            driver.update(|report| {
-                report.resent_packets +=
-                    resent.min(driver.sent.packets.load(std::sync::atomic::Ordering::Relaxed))
-            });
+            let resent = driver.sent_upto.get().0.saturating_sub(proof.applied.sequence.0);
+            driver.update(|report| report.resent_packets += resent);
             self.link.send(SourceMessage::StreamFrom { after: proof.applied });
             self.stream.start(proof.applied);
             self.link.waker().wake();

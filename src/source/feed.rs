@@ -10,7 +10,9 @@ use parking_lot::Mutex;
 
 use crate::limits::LANE_WINDOW;
 use crate::link::{Feed, Waker};
-use crate::packet::{EncodedFrame, ItemHeader, ItemNumber, LaneItem, Position, item_frame, packet_frame};
+use crate::packet::{
+    EncodedFrame, ItemHeader, ItemNumber, LaneItem, Position, Sequence, item_frame, packet_frame,
+};
 use crate::queue::Queue;
 use crate::resync::{Gone, ItemSink};
 
@@ -56,6 +58,11 @@ impl Stream {
     /// Lets packets go, from the one after `after`.
     pub fn start(&self, after: Position) {
         *self.0.lock() = StreamState { at: after, flowing: true };
+    }
+
+    /// The last packet that was sent, or after which the stream starts.
+    pub fn sent_upto(&self) -> Sequence {
+        self.0.lock().at.sequence
     }
 
     /// Lets packets go from where the stream stands; answers after which position that is.
