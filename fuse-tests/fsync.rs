@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use crate::host::{COMMAND_MAX, Disk, Protected, Setup, heavy, output_within, require_program, run, standin};
+use crate::host::{COMMAND_MAX, Disk, Protected, Setup, heavy, output_within, run, standin};
 
 const RECORD_LEN: usize = 64;
 
@@ -126,7 +126,6 @@ fn what_was_synced_is_on_the_replica_when_the_daemon_is_killed() {
 #[test]
 fn what_was_synced_survives_the_loss_of_power_at_the_target() {
     let _heavy = heavy();
-    let xfs_io = require_program("xfs_io");
     let mut seed = std::process::id().into();
     eprintln!("seed {seed}");
     let setup = Setup {
@@ -140,7 +139,7 @@ fn what_was_synced_survives_the_loss_of_power_at_the_target() {
     for round in 0..6 {
         protected.start_again();
         let acknowledged = write_and_kill(&mut protected, round, &mut seed);
-        run(Command::new(&xfs_io).args(["-x", "-c", "shutdown"]).arg(&disk));
+        crate::sys::cut_power(&disk).expect("a power cut");
         run(Command::new("umount").arg(&disk));
         run(Command::new("mount")
             .args(["-o", "loop"])

@@ -164,6 +164,8 @@ fn fio_verifies() {
     for (engine, direct) in [("psync", 0), ("psync", 1), ("mmap", 0), ("libaio", 0), ("libaio", 1)] {
         let name = format!("{engine}-{direct}");
         let mut command = Command::new(require_program("fio"));
+        // It leaves files about its verification where it runs.
+        command.current_dir(protected.base.path());
         command.arg(format!("--name={name}")).arg(format!("--directory={}", protected.mount.display()));
         command.arg(format!("--ioengine={engine}")).arg(format!("--direct={direct}"));
         command.args(["--rw=randrw", "--bsrange=4k-64k", "--size=16m", "--numjobs=2", "--iodepth=8"]);
@@ -173,6 +175,7 @@ fn fio_verifies() {
     in_sync(&protected);
     // Once more against the sums that fio left in the files, from the replica.
     let mut command = Command::new(require_program("fio"));
+    command.current_dir(protected.base.path());
     command.args(["--name=psync-1", "--ioengine=psync", "--rw=write", "--bs=8k", "--size=16m"]);
     command.args(["--verify=crc32c", "--verify_fatal=1", "--do_verify=1", "--verify_pattern=0xdeadbeef"]);
     succeeds(command.arg(format!("--directory={}", protected.mount.display())));
