@@ -230,7 +230,7 @@ impl Volume {
         let parent = self.node(at.parent)?;
         let _names = parent.names.lock();
         let dir = self.descriptors.of(&parent)?;
-        let (node, stat) = self.sight(&parent, dir.as_fd(), at.name)?;
+        let (node, stat) = self.sight_open(&parent, dir.as_fd(), at.name)?;
         let _state = node.state.lock();
         let links = links_after_loss(&stat);
         self.keep_reachable(&node, links)?;

@@ -1,7 +1,7 @@
 //! The protected directory as a file system: what the ops in this room share.
 
 use std::ffi::{CString, OsStr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -222,6 +222,31 @@ impl Volume {
                 rustix::fs::openat(dir, &*name_c, flags, rustix::fs::Mode::empty()).step("open a name")?;
             self.pin(None, Some(Arc::new(fd)), &stat)
         };
+        node.set_place(parent.id, name.as_bytes());
+        Ok((node, stat))
+    }
+
+    /// As [`Volume::sight`], and the node has its descriptor afterwards: one open instead of a
+    /// look, and an open by handle later.
+    pub(super) fn sight_open(
+        &self,
+        parent: &Arc<Node>,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+    ) -> FsResult<(Pinned<'_>, Stat)> {
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
+        let fd =
+            rustix::fs::openat(dir, &*c_name(name)?, flags, rustix::fs::Mode::empty()).step("look up")?;
+        let fd = Arc::new(fd);
+        let stat = rustix::fs::fstat(&*fd).step("stat")?;
+        let handle = match self.has_handles {
+            true => Some(FileHandle::of(fd.as_fd()).step("look up a handle")?),
+            false => None,
+        };
+        let node = self.pin(handle, Some(fd.clone()), &stat);
+        if node.descriptor.lock().get_or_insert_with(|| fd.clone()).as_fd().as_raw_fd() == fd.as_raw_fd() {
+            self.descriptors.remember(&node);
+        }
         node.set_place(parent.id, name.as_bytes());
         Ok((node, stat))
     }
