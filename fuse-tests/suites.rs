@@ -149,9 +149,10 @@ fn fsx_finds_nothing() {
     let protected = start();
     let config = protected.base.path().join("fsx.toml");
     fs::write(&config, FSX).expect("a configuration");
+    let ops = setting("STANDIN_FSX_OPS").unwrap_or(3000).to_string();
     for seed in 1..=setting("STANDIN_FSX_SEEDS").unwrap_or(4) {
         let mut command = Command::new(require_program("fsx"));
-        command.arg("-f").arg(&config).args(["-N", "3000", "-S", &seed.to_string(), "-P"]);
+        command.arg("-f").arg(&config).args(["-N", &ops, "-S", &seed.to_string(), "-P"]);
         succeeds(command.arg(protected.base.path()).arg(protected.mount.join(format!("fsx{seed}"))));
     }
     in_sync(&protected);
