@@ -86,6 +86,13 @@ fn readers_go_on_while_all_writers_wait() {
         }
         let output = output_within(Command::new("cat").arg(read.join("file")), Duration::from_secs(5));
         assert_eq!(output.stdout, b"read me");
+        // Its barrier once waited for room itself, beyond every time-out; so did that of a stop.
+        for _ in 0..3 {
+            let mut waiting = standin(&protected.run);
+            waiting.args(["wait-sync", "--timeout", "300ms"]);
+            let output = output_within(&mut waiting, Duration::from_secs(5));
+            assert_eq!(output.status.code(), Some(1), "{}", describe(&output));
+        }
         drop(immutable);
     });
     assert!(protected.assert_in_sync().objects > 3 * WRITERS);

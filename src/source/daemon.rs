@@ -44,6 +44,8 @@ pub struct Daemon {
     pub embedded: Mutex<Vec<Embedded>>,
     pub life: Mutex<Life>,
     pub life_changed: Condvar,
+    /// The last barrier of [`Daemon::barrier`], and whether it asked for durability.
+    pub last_barrier: Mutex<Option<(Sequence, bool)>>,
     /// What stands in the way between programs and the mount, if something does.
     pub mount_lost: Mutex<Option<String>>,
     /// What a person was told at the start, for the status.
@@ -89,10 +91,22 @@ impl Daemon {
     }
 
     /// Puts a barrier into the stream; everything before it is what its position means.
+    ///
+    /// Never waits for room: a full queue must not keep a stop or a waiting call beyond its time.
+    /// While nothing came after the last barrier that one serves again, so that many calls on a
+    /// full queue add nothing.
     pub fn barrier(&self, durable: bool) -> Result<Sequence, Failure> {
+        let mut last_barrier = self.last_barrier.lock();
+        if let Some((sequence, was_durable)) = *last_barrier
+            && sequence == self.queue.last().sequence
+            && (was_durable || !durable)
+        {
+            return Ok(sequence);
+        }
         let closed = |_| Failure::new("The daemon is stopping.", "Nothing was changed.", "");
-        let mut room = self.queue.reserve(0, 64).map_err(closed)?;
+        let mut room = self.queue.reserve_beyond(64).map_err(closed)?;
         let position = self.queue.append(&mut room, Draft::new(b"", &Op::Barrier { durable }, Bytes::new()));
+        *last_barrier = Some((position.sequence, durable));
         Ok(position.sequence)
     }
 

@@ -105,6 +105,7 @@ fn prepare(options: ProtectOptions, warnings: Vec<String>) -> Result<Daemon, Fai
         embedded: Mutex::new(embedded),
         life: Mutex::new(Life { phase: Phase::Starting, serving: None, stopped: None }),
         life_changed: Condvar::new(),
+        last_barrier: Mutex::new(None),
         mount_lost: Mutex::default(),
         warnings,
     })
