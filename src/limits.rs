@@ -66,6 +66,11 @@ pub const POOL_FREE_MAX: usize = 16 << 20;
 /// Bytes received and not yet applied on a target: receiving runs ahead of applying by this much.
 pub const RECEIVE_WINDOW: usize = 16 << 20;
 
+/// Writes of whole pages, at least this many bytes, leave nothing in the target's page cache.
+/// Shorter ones are often followed by others nearby. In a virtual machine whose free memory goes
+/// back to the host, 1 GiB into fresh page cache took 1.3 to 2.4 s, this way .5 s.
+pub const UNCACHED_WRITE_MIN: usize = 128 << 10;
+
 /// After this much rest the target sets the times that are still pending.
 pub const PENDING_TIMES_REST: Duration = Duration::from_millis(100);
 

@@ -23,7 +23,7 @@ impl Replica {
         result: &ContentResult,
     ) -> Result<(), Fault> {
         let file = self.writable(object)?;
-        file.write_all_at(bytes, offset).map_err(Fault::system("write"))?;
+        self.writer.write_all_at(&file, bytes, offset).map_err(Fault::system("write"))?;
         self.content_changed(object, &file, result)
     }
 

@@ -31,6 +31,7 @@ mod slot;
 #[cfg(test)]
 mod tests;
 mod times;
+mod writer;
 
 pub use applier::{Acknowledged, Applier, OrderError, Outcome, Retry};
 pub use create::{NameTaken, NewObject};

@@ -21,6 +21,7 @@ use super::index::Index;
 use super::policy::{Allow, Policy, Withheld};
 use super::progress::{OpenError, Progress, Strange};
 use super::times::Times;
+use super::writer::Writer;
 use crate::limits::TARGET_DESCRIPTORS;
 use crate::packet::{Name, ObjectId, Position, SetId, Timestamp};
 use crate::sys::{FileHandle, open_by_handle, proc_path};
@@ -56,6 +57,7 @@ pub struct Replica {
     pub(super) times: Times,
     pub(super) progress: Progress,
     pub(super) policy: Policy,
+    pub(super) writer: Writer,
 }
 
 impl Replica {
@@ -93,7 +95,8 @@ impl Replica {
             .map_err(|error| OpenError::Io("pending times", error))?;
         let descriptors = Descriptors::new(TARGET_DESCRIPTORS);
         let policy = Policy::new(Allow::ALL);
-        Ok(Replica { root, limbo, state: places.state.clone(), index, descriptors, times, progress, policy })
+        let (state, writer) = (places.state.clone(), Writer::default());
+        Ok(Replica { root, limbo, state, index, descriptors, times, progress, policy, writer })
     }
 
     /// From now on only this is allowed to the source; without it, everything.

@@ -1,13 +1,13 @@
 //! Content of wanted files: bytes, then attributes, and last the mtime that says they are good.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::Session;
 use crate::apply::fault::Fault;
 use crate::apply::inode;
 use crate::apply::replica::Replica;
+use crate::apply::writer::Writer;
 use crate::limits::{UNSETTLED_BYTES_MAX, UNSETTLED_FILES_MAX};
 use crate::packet::{Attributes, ObjectId, Timestamp, Xattr};
 
@@ -15,6 +15,7 @@ use crate::packet::{Attributes, ObjectId, Timestamp, Xattr};
 pub(super) struct OpenFile {
     object: ObjectId,
     file: Arc<File>,
+    writer: Writer,
 }
 
 impl Session {
@@ -24,7 +25,7 @@ impl Session {
         }
         let file = replica.writable(object)?;
         file.set_len(0).map_err(Fault::system("truncate"))?;
-        self.open = Some(OpenFile { object, file });
+        self.open = Some(OpenFile { object, file, writer: replica.writer.clone() });
         Ok(())
     }
 
@@ -33,7 +34,7 @@ impl Session {
         if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > i64::MAX as u64) {
             return Err(Fault::Refused("content beyond the largest file"));
         }
-        open.file.write_all_at(bytes, offset).map_err(Fault::system("write"))?;
+        open.writer.write_all_at(&open.file, bytes, offset).map_err(Fault::system("write"))?;
         self.unsettled.bytes += bytes.len() as u64;
         Ok(())
     }
