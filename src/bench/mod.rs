@@ -5,6 +5,7 @@
 //!                  ├─ Place null         standin protect --to null:
 //!                  ├─ Place replicating  standin protect --to local:
 //!                  └─ Place bindfs       where it is installed
+//!                     stream             standin protect --to standin://, and standin serve
 //!        Measurement: for each round, for each line, for each place: one Load
 //! ```
 //! All places lie side by side on one file system, the mounts are served by real daemons in
@@ -21,9 +22,12 @@ mod load;
 mod measure;
 mod mount;
 mod place;
+mod process;
 mod replication;
 mod report;
+mod served;
 mod stats;
+mod stream;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -59,6 +63,8 @@ pub struct Settings {
     pub lag_time: Duration,
     /// Length of the file for random rewrites, in bytes; whole MiB.
     pub rewrite_size: u64,
+    /// Length of the stream to a target daemon, in bytes; whole MiB.
+    pub stream_size: u64,
 }
 
 impl Default for Settings {
@@ -71,6 +77,7 @@ impl Default for Settings {
             replication: false,
             lag_time: Duration::from_secs(5),
             rewrite_size: 1 << 30,
+            stream_size: 2 << 30,
         }
     }
 }
@@ -84,17 +91,19 @@ impl Settings {
             rounds: 2,
             lag_time: Duration::from_secs(1),
             rewrite_size: 64 << 20,
+            stream_size: 64 << 20,
             ..self
         }
     }
 
     /// Bytes on disk at the same time: the big file at four places and one replica, one more
     /// file at a place and its replica; small files with an inode and a block each; the rewritten
-    /// file and its replica.
+    /// file and its replica; the stream and its replica after that.
     fn room(&self) -> u64 {
         let small = (self.files * 5 + 2 * 10_000) * 8192;
         let rewritten = if self.replication { 2 * self.rewrite_size } else { 0 };
-        7 * self.size + small + rewritten
+        let streamed = if self.replication { 2 * self.stream_size } else { 0 };
+        7 * self.size + small + rewritten + streamed
     }
 }
 
@@ -133,6 +142,7 @@ impl Run<'_> {
         let places = self.places(&workshop, &mut notes)?;
         let measured = self.measure(&workshop, &places)?;
         let replication = self.replication(&places)?;
+        let stream = self.stream(&workshop)?;
         Ok(Report {
             version: env!("CARGO_PKG_VERSION"),
             machine: machine(&dir, load_before)?,
@@ -145,6 +155,7 @@ impl Run<'_> {
             lines: measured.lines,
             cooling: measured.cooling,
             replication,
+            stream,
             notes,
         })
     }
@@ -186,7 +197,23 @@ impl Run<'_> {
         progress.finish_and_clear();
         replication.map(Some)
     }
+
+    fn stream(&self, workshop: &Workshop) -> Result<Option<stream::Stream>> {
+        if !self.settings.replication {
+            return Ok(None);
+        }
+        let rounds = self.settings.rounds.min(STREAM_ROUNDS_MAX);
+        let progress = progress_bar();
+        progress.set_message("stream to a target daemon");
+        let measurement = stream::Measurement::start(workshop, &self.program, self.stop)?;
+        let stream = measurement.run(self.settings.stream_size, rounds);
+        progress.finish_and_clear();
+        stream.map(Some)
+    }
 }
+
+/// Rounds of the stream at most: each moves gigabytes.
+const STREAM_ROUNDS_MAX: u32 = 3;
 
 /// On a terminal only.
 fn progress_bar() -> ProgressBar {

@@ -1,26 +1,18 @@
 //! A mount that another process serves; it ends with its guard.
 
-use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::mount::UnmountFlags;
-use rustix::process::{Pid, Signal, kill_process};
 
-use super::error::{Context, Error, Result};
-use crate::control::{self, Client, ConnectionStatus, Phase, Status};
-use crate::failure::Failure;
+use super::error::{Error, Result};
+use super::process::{POLL, Process};
+use crate::control::{self, Client, ConnectionStatus, Phase, Status, WaitFor};
 use crate::packet::DataState;
 use crate::preflight::MountTable;
-
-/// How long a mount may take to come up.
-const START_PATIENCE: Duration = Duration::from_secs(60);
-
-/// How long a daemon may take to drain, unmount and end.
-const STOP_PATIENCE: Duration = Duration::from_secs(90);
 
 /// How long the replica may take to have everything.
 const SYNC_PATIENCE: Duration = Duration::from_secs(600);
@@ -28,13 +20,10 @@ const SYNC_PATIENCE: Duration = Duration::from_secs(600);
 /// How long one question waits for everything, so that a signal is seen in time.
 const SYNC_SLICE: Duration = Duration::from_secs(1);
 
-const POLL: Duration = Duration::from_millis(20);
-
 /// The process and its mount point.
 pub struct Mount {
-    child: Child,
+    process: Process,
     point: PathBuf,
-    log: PathBuf,
     /// Of a daemon of this product.
     socket: Option<PathBuf>,
 }
@@ -64,8 +53,12 @@ impl Mount {
         command.arg("--state").arg(protection.home.join("state")).arg("--run").arg(&run);
         let log = protection.home.join(format!("{}.log", protection.name));
         let mut mount = Mount::spawn(command, protection.point, log)?;
-        mount.socket = Some(control::socket_path(&run, protection.name));
-        mount.wait_for_start(stop, |mount| mount.status().is_ok_and(|status| is_ready(&status)))?;
+        let socket = control::socket_path(&run, protection.name);
+        mount.socket = Some(socket.clone());
+        mount.process.wait_until(stop, || {
+            let status = Client::connect(&socket).and_then(|mut client| client.status());
+            status.is_ok_and(|status| is_ready(&status))
+        })?;
         Ok(mount)
     }
 
@@ -77,21 +70,17 @@ impl Mount {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
-        mount.wait_for_start(stop, Mount::is_mounted)?;
+        mount.process.wait_until(stop, || is_mounted(point))?;
         Ok(Some(mount))
     }
 
-    fn spawn(mut command: Command, point: &Path, log: PathBuf) -> Result<Mount> {
-        let output = File::create(&log).at(&log)?;
-        let errors = output.try_clone().at(&log)?;
-        command.stdin(Stdio::null()).stdout(output).stderr(errors);
-        let program = PathBuf::from(command.get_program());
-        let child = crate::sys::spawn_bound(&mut command).at(&program)?;
-        Ok(Mount { child, point: point.to_owned(), log, socket: None })
+    fn spawn(command: Command, point: &Path, log: PathBuf) -> Result<Mount> {
+        let process = Process::spawn(command, &point.display().to_string(), log)?;
+        Ok(Mount { process, point: point.to_owned(), socket: None })
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid()
     }
 
     /// What the daemon says of itself now.
@@ -100,9 +89,9 @@ impl Mount {
     }
 
     /// Waits until the replica has all that was written before.
-    pub fn wait_sync(&self, stop: &AtomicBool) -> Result<()> {
+    pub fn wait_sync(&self, wait_for: WaitFor, stop: &AtomicBool) -> Result<()> {
         let deadline = Instant::now() + SYNC_PATIENCE;
-        let wait = control::WaitSync { wait_for: control::WaitFor::Applied, timeout: Some(SYNC_SLICE) };
+        let wait = control::WaitSync { wait_for, timeout: Some(SYNC_SLICE) };
         loop {
             let report = self.ask(|client| client.wait_sync(wait))?;
             if report.complete {
@@ -128,65 +117,16 @@ impl Mount {
         let socket = self.socket.as_deref().unwrap_or(&self.point);
         let answer = Client::connect(socket).and_then(|mut client| question(&mut client));
         answer.map_err(|error| {
-            Error::Wrong(format!("the daemon gave no answer: {error}. Its log ends: {}", self.log_end()))
+            Error::Wrong(format!(
+                "the daemon gave no answer: {error}. Its log ends: {}",
+                self.process.log_end()
+            ))
         })
     }
 
-    fn wait_for_start(&mut self, stop: &AtomicBool, ready: impl Fn(&Mount) -> bool) -> Result<()> {
-        let deadline = Instant::now() + START_PATIENCE;
-        while !ready(self) {
-            let ended = self.child.try_wait().at(&self.point)?;
-            if let Some(ended) = ended {
-                return Err(self.refusal(&format!("ended ({ended})")));
-            }
-            if Instant::now() >= deadline {
-                return Err(self.refusal(&format!("was not ready after {} s", START_PATIENCE.as_secs())));
-            }
-            if stop.load(Ordering::Relaxed) {
-                return Err(Error::Interrupted);
-            }
-            std::thread::sleep(POLL);
-        }
-        Ok(())
-    }
-
-    fn refusal(&self, what: &str) -> Error {
-        Error::Refused(Failure::new(
-            format!("The process for {} {what}: {}", self.point.display(), self.log_end()),
-            "What the benchmark made was removed, unless an error above says otherwise.",
-            "Check this machine with `standin doctor`.",
-        ))
-    }
-
-    /// The last lines of what the process said.
-    fn log_end(&self) -> String {
-        let log = fs::read(&self.log).unwrap_or_default();
-        let text = String::from_utf8_lossy(&log);
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(8)..].join("\n")
-    }
-
-    fn is_mounted(&self) -> bool {
-        MountTable::read().is_ok_and(|mounts| mounts.at(&self.point).is_some())
-    }
-
-    /// Asks the process to end, and makes sure that it and its mount are gone.
     fn end(&mut self) -> io::Result<()> {
-        if self.child.try_wait()?.is_none() {
-            // The pid is this child's until it is waited for.
-            kill_process(Pid::from_child(&self.child), Signal::TERM)?;
-        }
-        let deadline = Instant::now() + STOP_PATIENCE;
-        while self.child.try_wait()?.is_none() {
-            if Instant::now() >= deadline {
-                log::error!("the process for {} did not end and is killed", self.point.display());
-                self.child.kill()?;
-                self.child.wait()?;
-                break;
-            }
-            std::thread::sleep(POLL);
-        }
-        if self.is_mounted() {
+        self.process.end()?;
+        if is_mounted(&self.point) {
             log::warn!("{} was still mounted", self.point.display());
             rustix::mount::unmount(&self.point, UnmountFlags::DETACH)?;
         }
@@ -200,6 +140,10 @@ impl Drop for Mount {
             log::error!("{} could not be taken away: {error}", self.point.display());
         }
     }
+}
+
+fn is_mounted(point: &Path) -> bool {
+    MountTable::read().is_ok_and(|mounts| mounts.at(point).is_some())
 }
 
 fn is_ready(status: &Status) -> bool {

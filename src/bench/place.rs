@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use super::error::{Context, Error, Result};
 use super::line::Variant;
 use super::mount::{Mount, Protection};
+use crate::control::WaitFor;
 use crate::failure::Failure;
 use crate::preflight::MountTable;
 use crate::store::random_u64;
@@ -24,7 +25,7 @@ impl Workshop {
         Ok(Workshop { root })
     }
 
-    fn make(&self, name: &str) -> Result<PathBuf> {
+    pub fn make(&self, name: &str) -> Result<PathBuf> {
         let path = self.root.join(name);
         fs::create_dir(&path).at(&path)?;
         Ok(path)
@@ -102,7 +103,7 @@ impl Place {
     /// Waits until nothing is under way that would disturb the next measurement.
     pub fn settle(&self, stop: &AtomicBool) -> Result<()> {
         match (&self.mount, &self.replica) {
-            (Some(mount), Some(_)) => mount.wait_sync(stop),
+            (Some(mount), Some(_)) => mount.wait_sync(WaitFor::Applied, stop),
             _ => Ok(()),
         }
     }

@@ -8,6 +8,7 @@ use super::cold::Cooling;
 use super::line::{Line, Variant};
 use super::replication::Replication;
 use super::stats::{Spread, ratios};
+use super::stream::Stream;
 
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -19,6 +20,7 @@ pub struct Report {
     /// How caches were emptied for the cold reads.
     pub cooling: Vec<Cooling>,
     pub replication: Option<Replication>,
+    pub stream: Option<Stream>,
     pub notes: Vec<String>,
 }
 

@@ -5,6 +5,7 @@ use super::line::{Line, Variant};
 use super::replication::{Replication, Wire};
 use super::report::{LineReport, Report};
 use super::stats::Spread;
+use super::stream::{Stream, StreamRound};
 
 /// Columns of text: the first to the left, the others to the right.
 #[derive(Default)]
@@ -29,6 +30,10 @@ pub fn text(report: &Report) -> String {
     if let Some(replication) = &report.replication {
         text += "\nReplication\n";
         text += &self::replication(replication);
+    }
+    if let Some(stream) = &report.stream {
+        text += "\nStream of 1 MiB writes to a target daemon on this machine: medians\n";
+        text += &self::stream(stream);
     }
     text + &notes(report)
 }
@@ -144,6 +149,49 @@ fn replication(replication: &Replication) -> String {
         ),
         ("link at rest".into(), format!("{idle:.0} bytes a second in UDP, part of the above")),
     ];
+    pairs(&rows)
+}
+
+fn stream(stream: &Stream) -> String {
+    let mib = stream.bytes as f64 / f64::from(1 << 20);
+    let median = |value: &dyn Fn(&StreamRound) -> f64| {
+        let values: Vec<f64> = stream.rounds.iter().map(value).collect();
+        Spread::of(&values).map_or(0.0, |spread| spread.median)
+    };
+    let cpu = |seconds: f64| format!("{:.2} s", seconds * 1024.0 / mib);
+    pairs(&[
+        (
+            format!("{} MiB until durable there", count(stream.bytes >> 20)),
+            format!(
+                "{} MiB/s; write and fsync in the plain directory beside {} MiB/s; ratio {:.2}",
+                number(median(&|round| mib / round.durable_seconds)),
+                number(median(&|round| mib / round.native_seconds)),
+                median(&|round| round.native_seconds / round.durable_seconds)
+            ),
+        ),
+        (
+            "lag meanwhile".into(),
+            format!(
+                "p50 {:.0} ms, p99 {:.0} ms, most {:.0} ms and {} MiB",
+                median(&|round| round.lag_p50_ms),
+                median(&|round| round.lag_p99_ms),
+                median(&|round| round.lag_max_ms),
+                number(median(&|round| round.behind_max_bytes as f64 / f64::from(1 << 20)))
+            ),
+        ),
+        (
+            "processor time per GiB".into(),
+            format!(
+                "source {}, target {}",
+                cpu(median(&|round| round.source_cpu_seconds)),
+                cpu(median(&|round| round.target_cpu_seconds))
+            ),
+        ),
+    ])
+}
+
+/// Lines of a name and what belongs to it.
+fn pairs(rows: &[(String, String)]) -> String {
     let width = rows.iter().map(|(what, _)| what.chars().count()).max().unwrap_or(0);
     rows.iter().map(|(what, found)| format!("{what:width$}  {found}\n")).collect()
 }
@@ -272,6 +320,7 @@ mod tests {
             lines,
             cooling: Vec::new(),
             replication: None,
+            stream: None,
             notes: vec!["A note.".into()],
         }
     }

@@ -32,7 +32,8 @@ pub struct Bench {
     /// Measure these lines only
     #[arg(long, value_enum, value_name = "LINE", value_delimiter = ',', num_args = 1..)]
     pub only: Vec<Line>,
-    /// Also measure how far the replica is behind and what a change costs on the wire
+    /// Also measure how far the replica is behind, what a change costs on the wire, and how fast a
+    /// long stream goes to a target daemon
     #[arg(long)]
     pub replication: bool,
     /// Leave the lines out, measure replication alone
@@ -44,6 +45,9 @@ pub struct Bench {
     /// Length of the file for random rewrites
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub rewrite_size: Option<u64>,
+    /// Length of the stream to a target daemon
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub stream_size: Option<u64>,
     /// Little of everything: shows that it works, not how fast it is
     #[arg(long)]
     pub quick: bool,
@@ -89,6 +93,7 @@ fn settings(args: &Bench) -> Result<Settings, Failure> {
         lines,
         replication: args.replication,
         lag_time: args.lag_seconds.map_or(defaults.lag_time, Duration::from_secs),
+        stream_size: whole(args.stream_size.unwrap_or(defaults.stream_size))?,
         rewrite_size: whole(args.rewrite_size.unwrap_or(defaults.rewrite_size))?,
     })
 }
