@@ -1,5 +1,6 @@
 //! Both ends over loopback, in one process.
 
+mod fuzz;
 mod misbehaving;
 mod pairing;
 
