@@ -353,6 +353,10 @@ impl Daemon {
         }
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn said(&self) -> String {
         format!("{}\n{}", self.stdout.join("\n"), self.stderr.lock())
     }

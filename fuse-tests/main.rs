@@ -7,6 +7,7 @@ mod conflict;
 mod fsync;
 mod halves;
 mod host;
+mod hostile;
 mod hosts;
 mod mmap;
 mod random;

@@ -36,6 +36,8 @@ pub mod failure;
 pub mod intercept;
 pub mod limits;
 pub mod link;
+#[cfg(test)]
+mod mutation;
 pub mod packet;
 pub mod pairing;
 pub mod preflight;

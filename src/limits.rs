@@ -29,8 +29,9 @@ pub const HEADER_LEN_MAX: usize = 1 << 20;
 /// ([`FUSE_WRITE_LEN_MAX`]) is never split.
 pub const PAYLOAD_LEN_MAX: usize = 1 << 20;
 
-/// Longest message on the control stream, in bytes.
-pub const CONTROL_LEN_MAX: usize = 256 * 1024;
+/// Longest message on the control stream, in bytes: the answer to a listing in which every file
+/// is wanted, four times over.
+pub const CONTROL_LEN_MAX: usize = 64 * 1024;
 
 /// Largest write request taken from the kernel, in bytes. Larger requests measured no gain.
 pub const FUSE_WRITE_LEN_MAX: u32 = 1 << 20;
@@ -38,6 +39,9 @@ pub const FUSE_WRITE_LEN_MAX: u32 = 1 << 20;
 /// Entries in one listing item of a directory. Bounds the header to well under
 /// [`HEADER_LEN_MAX`] for ordinary objects; the encoder also cuts by bytes.
 pub const LISTING_ENTRIES_MAX: usize = 1024;
+
+/// Names of one directory that a target keeps in memory while it is listed; further ones go to disk.
+pub const LISTED_NAMES_IN_MEMORY: usize = 65_536;
 
 /// Bytes after which a listing item is cut.
 pub const LISTING_LEN_CUT: usize = 256 * 1024;
@@ -109,8 +113,11 @@ pub const CLOSE_FLUSH: Duration = Duration::from_secs(2);
 pub const HANDSHAKES_UNPROVEN: usize = 16;
 pub const HANDSHAKES_MAX: usize = 64;
 
-/// Connections to one listener at a time; each may hold [`RECEIVE_WINDOW`] and [`STREAM_WINDOW`].
+/// Connections to one listener at a time, and those of one key among them: one source cannot take
+/// the room of all others. Each may hold [`RECEIVE_WINDOW`] and [`STREAM_WINDOW`] once it is welcomed
+/// to a replica, which one connection at a time is, and next to nothing before.
 pub const LINKS_MAX: usize = 64;
+pub const LINKS_PER_KEY_MAX: usize = 32;
 
 /// Bytes of a stream under way: sent and not yet read by the peer's link thread. 1 Gbit/s at
 /// a round trip of 130 ms; memory for it is used only while the network needs it.
@@ -135,14 +142,25 @@ pub const UDP_SEND_MAX: usize = 65_507;
 /// Socket buffers, in bytes: a burst of one round trip while the link thread is not scheduled.
 pub const SOCKET_BUFFER: usize = 4 << 20;
 
-/// Control messages that wait to be sent; a peer that lets more pile up has stopped reading.
-pub const CONTROL_OUT_MAX: usize = 16_384;
+/// Bytes of control messages that wait to be sent; a peer that lets more pile up has stopped
+/// reading. 30,000 acknowledgements, or the answers to 60 full listings.
+pub const CONTROL_OUT_BYTES_MAX: usize = 1 << 20;
 
-/// Control messages received and not yet taken; above it the control stream is not read.
+/// Control messages received and not yet taken, and their bytes; above either the control stream
+/// is not read.
 pub const CONTROL_IN_MAX: usize = 256;
+pub const CONTROL_IN_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of a connection that the peer may send unasked: all that a listener holds for a peer
+/// that has not been welcomed, and for control and heartbeats ever. Above [`CONTROL_LEN_MAX`].
+pub const STRANGER_WINDOW: u32 = 128 << 10;
 
 /// What a received frame costs beside its header and payload, in bytes.
-pub const FRAME_COST: usize = 256;
+pub const FRAME_COST: usize = 512;
+
+/// Memory of a decoded header for each of its bytes: a list of the smallest extended attributes
+/// (17 bytes each on the wire, 80 to 112 in memory) is the worst case.
+pub const HEADER_COST: usize = 7;
 
 /// Writers that wait for room in the queue on threads of their own; further ones keep a thread of
 /// the mount. Each holds a copy of its bytes, [`PAYLOAD_LEN_MAX`] at most.
@@ -192,7 +210,8 @@ const _: () = assert!(PAYLOAD_LEN_MAX >= XATTR_VALUE_LEN_MAX);
 const _: () = assert!(PAYLOAD_LEN_MAX >= CONTENT_CHUNK);
 const _: () = assert!(CONTROL_LEN_MAX > 2 * 16 * LISTING_ENTRIES_MAX);
 const _: () = assert!(LISTING_LEN_CUT + 2 * XATTR_LIST_LEN_MAX < HEADER_LEN_MAX);
-const _: () = assert!(RECEIVE_WINDOW / 2 >= HEADER_LEN_MAX + PAYLOAD_LEN_MAX + FRAME_COST);
+const _: () = assert!(RECEIVE_WINDOW >= HEADER_COST * HEADER_LEN_MAX + PAYLOAD_LEN_MAX + FRAME_COST);
+const _: () = assert!(STRANGER_WINDOW as usize > CONTROL_LEN_MAX);
 const _: () = assert!(INITIAL_WINDOW > 11 * UDP_PAYLOAD_MAX as u64);
 const _: () = assert!(QUEUE_MEMORY >= QUEUE_MEMORY_MIN);
 

@@ -127,7 +127,10 @@ impl Applier {
         match &frame.header {
             FrameHeader::Packet(packet) => {
                 match follows(&self.replica.applied(), &frame.position, frame.digest) {
-                    Ok(()) => self.packet(frame.position, &packet.op, &frame.payload),
+                    Ok(()) => {
+                        self.replica.set_hint(&packet.path.0);
+                        self.packet(frame.position, &packet.op, &frame.payload)
+                    }
                     Err(error) => Outcome::Refused(error),
                 }
             }

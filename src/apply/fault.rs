@@ -13,7 +13,7 @@ pub enum Fault {
     MissingObject(ObjectId),
     /// A name of the replica does not hold what the source has there: somebody else wrote here.
     Mismatch(String),
-    /// A directory of the replica was moved out of it.
+    /// An object of the replica was moved out of it.
     Outside { object: ObjectId, path: String },
     /// What the op asks for is never performed: impossible values, or forbidden by the policy.
     Refused(&'static str),
@@ -48,7 +48,7 @@ impl fmt::Display for Fault {
             Fault::MissingObject(object) => write!(f, "object {object} is not in the replica"),
             Fault::Mismatch(text) => write!(f, "{text}"),
             Fault::Outside { object, path } => {
-                write!(f, "directory {object} was moved out of the replica, to {path}")
+                write!(f, "object {object} was moved out of the replica, to {path}: move it back")
             }
             Fault::Refused(why) => write!(f, "refused: {why}"),
             Fault::Unsupported(what) => write!(f, "the replica's file system has no {what}"),

@@ -228,7 +228,7 @@ impl Index {
     }
 
     fn has_room(&self) -> bool {
-        (self.page.words()[WORD_USED].load(Relaxed) + 1).saturating_mul(4) <= self.slots * 3
+        self.page.words()[WORD_USED].load(Relaxed).saturating_add(1).saturating_mul(4) <= self.slots * 3
     }
 
     /// Rewrites into a new file: twice as large, or the same size where tombstones filled it.

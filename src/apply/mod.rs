@@ -20,6 +20,7 @@ mod fault;
 mod identity;
 mod index;
 pub mod inode;
+mod inside;
 mod names;
 mod page;
 mod perform;

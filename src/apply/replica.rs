@@ -3,6 +3,7 @@
 //! An id is resolved through the index (id -> file handle) and `open_by_handle_at`; a directory
 //! is checked, at every use for a name in it, to lie below the root or in limbo. The last step is
 //! always `*at()` with one checked name that is not followed: there are no paths to lead astray.
+//! What is opened by its handle has to have a name in the replica ([`super::inside`]).
 //! Performs no op by itself (see [`super::perform`]).
 
 use std::ffi::CString;
@@ -58,6 +59,8 @@ pub struct Replica {
     pub(super) progress: Progress,
     pub(super) policy: Policy,
     pub(super) writer: Writer,
+    /// Path of the object of the op that is performed, as the source says.
+    pub(super) hint: Vec<u8>,
 }
 
 impl Replica {
@@ -95,8 +98,18 @@ impl Replica {
             .map_err(|error| OpenError::Io("pending times", error))?;
         let descriptors = Descriptors::new(TARGET_DESCRIPTORS);
         let policy = Policy::new(Allow::ALL);
-        let (state, writer) = (places.state.clone(), Writer::default());
-        Ok(Replica { root, limbo, state, index, descriptors, times, progress, policy, writer })
+        Ok(Replica {
+            root,
+            limbo,
+            state: places.state.clone(),
+            index,
+            descriptors,
+            times,
+            progress,
+            policy,
+            writer: Writer::default(),
+            hint: Vec::new(),
+        })
     }
 
     /// From now on only this is allowed to the source; without it, everything.
@@ -131,7 +144,8 @@ impl Replica {
 
     /// Descriptor of an object, good for names in it, attributes and xattrs (it may be `O_PATH`).
     ///
-    /// Errors: [`Fault::MissingObject`] where the index does not know it or its inode is gone.
+    /// Errors: [`Fault::MissingObject`] where the index does not know it or its inode is gone;
+    /// [`Fault::Outside`] where it has no name in the replica any more.
     pub fn object(&mut self, id: ObjectId) -> Result<Arc<File>, Fault> {
         self.open_object(id, Access::Path)
     }
@@ -148,42 +162,11 @@ impl Replica {
     /// Errors: as [`Replica::object`]; [`Fault::Outside`] where somebody moved it away.
     pub fn directory(&mut self, id: ObjectId) -> Result<Arc<File>, Fault> {
         let dir = self.object(id)?;
-        let path = match std::fs::read_link(proc_path(dir.as_fd())) {
-            Ok(path) => path,
-            // Longer than the kernel tells.
-            Err(error) if error.raw_os_error() == Some(libc::ENAMETOOLONG) => {
-                return self.climb(&dir).map(|()| dir);
-            }
-            Err(error) => return Err(Fault::system("path of a directory")(error)),
-        };
-        let inside = [&self.root, &self.limbo]
-            .iter()
-            .try_fold(false, |found, top| path_of(top.as_fd()).map(|top| found || path.starts_with(top)))?;
-        if !inside {
+        if let Err(fault) = self.directory_inside(id, &dir) {
             self.descriptors.forget(id);
-            return Err(Fault::Outside { object: id, path: path.display().to_string() });
+            return Err(fault);
         }
         Ok(dir)
-    }
-
-    /// Goes up from a directory until it meets the root or limbo.
-    fn climb(&self, dir: &File) -> Result<(), Fault> {
-        let handle_of = |fd: BorrowedFd<'_>| FileHandle::of(fd).map_err(handle_fault);
-        let tops = [handle_of(self.root.as_fd())?, handle_of(self.limbo.as_fd())?];
-        let mut at = handle_of(dir.as_fd())?;
-        let mut fd = dir.try_clone().map_err(Fault::system("directory"))?;
-        while !tops.contains(&at) {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            fd = rustix::fs::openat(&fd, c"..", flags, Mode::empty())
-                .map(File::from)
-                .map_err(Fault::system("parent of a directory"))?;
-            let above = handle_of(fd.as_fd())?;
-            if above == at {
-                return Err(Fault::Refused("a directory deep below another one than the replica"));
-            }
-            at = above;
-        }
-        Ok(())
     }
 
     /// Handle of an object; `None` where it is not known.
@@ -261,6 +244,7 @@ impl Replica {
                 Ok(file) => super::inode::set_mtime(&*file, mtime)?,
                 // It went with its last name, or was bound to an inode that went.
                 Err(Fault::MissingObject(_)) => {}
+                Err(fault @ Fault::Outside { .. }) => log::warn!("its time is not set: {fault}"),
                 Err(fault) => return Err(fault),
             }
         }
@@ -280,8 +264,10 @@ impl Replica {
         let handle = self.known_handle(id)?;
         let fd =
             self.open_handle(&handle, libc::O_PATH | libc::O_NOFOLLOW).map_err(|error| gone(id, error))?;
+        let fd = File::from(fd);
+        self.must_be_inside(id, &fd)?;
         let file = Arc::new(match access {
-            Access::Path => File::from(fd),
+            Access::Path => fd,
             Access::Write => reopen_to_write(fd.as_fd())?,
         });
         self.descriptors.keep(id, access, file.clone());
@@ -324,7 +310,7 @@ fn reopen_to_write(fd: BorrowedFd<'_>) -> Result<File, Fault> {
         .map_err(Fault::system("open a file to write"))
 }
 
-fn path_of(fd: BorrowedFd<'_>) -> Result<PathBuf, Fault> {
+pub(super) fn path_of(fd: BorrowedFd<'_>) -> Result<PathBuf, Fault> {
     std::fs::read_link(proc_path(fd)).map_err(Fault::system("path of a directory"))
 }
 
@@ -335,7 +321,7 @@ fn gone(id: ObjectId, error: io::Error) -> Fault {
     }
 }
 
-fn handle_fault(error: io::Error) -> Fault {
+pub(super) fn handle_fault(error: io::Error) -> Fault {
     match error.raw_os_error() {
         Some(libc::EOPNOTSUPP | libc::EOVERFLOW) => Fault::Unsupported("file handles that can be kept"),
         _ => Fault::System { what: "file handle", error },

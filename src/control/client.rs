@@ -104,7 +104,11 @@ impl Client {
         let mut line = serde_json::to_vec(request).map_err(broken)?;
         line.push(b'\n');
         self.reader.get_ref().set_read_timeout(patience)?;
-        self.reader.get_mut().write_all(&line)?;
+        match self.reader.get_mut().write_all(&line) {
+            // A daemon that serves as many callers as it can has said so and hung up.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            written => written?,
+        }
         let mut answer = Vec::new();
         (&mut self.reader).take(CONTROL_RESPONSE_LEN_MAX as u64 + 1).read_until(b'\n', &mut answer)?;
         match answer.last() {

@@ -397,3 +397,34 @@ fn states_are_bits_for_scripts() {
     let bits = [Stopped, Started, Paused, Scheduled, Error, ScheduledAfterError].map(ConnectionState::bits);
     assert_eq!(bits, [0, 1, 2, 4, 8, 12]);
 }
+
+/// Lines of requests and responses, damaged: an error value, or exactly what the line says.
+#[test]
+fn damaged_lines() {
+    let requests = [
+        Request::Status,
+        Request::WaitSync { durable: true, timeout_ms: Some(5) },
+        Request::Stop { mode: StopMode::Now },
+        Request::Pairings,
+        Request::Revoke { revoke: Revoke { fingerprint: "0123".into(), set_name: Some("web".into()) } },
+    ];
+    let responses = [
+        Response::Stop { report: StopReport { drained: true, left: vec!["x".into()] } },
+        Response::Failure { failure: Failure::new("what", "untouched", "next") },
+    ];
+    let mut lines: Vec<Vec<u8>> = requests.iter().map(|line| serde_json::to_vec(line).unwrap()).collect();
+    lines.extend(responses.iter().map(|line| serde_json::to_vec(line).unwrap()));
+    lines.push(b"[".repeat(CONTROL_REQUEST_LEN_MAX));
+    crate::mutation::with_damage(30_000, |damage| {
+        let good = damage.pick(&lines).clone();
+        let line = damage.damaged(&good, &lines);
+        let (parsed, memory) = crate::sys::allocated(|| {
+            (serde_json::from_slice::<Request>(&line), serde_json::from_slice::<Response>(&line))
+        });
+        assert!(memory.peak <= 64 * line.len() + 64 * 1024, "{memory:?} for {}", line.len());
+        if let Ok(request) = parsed.0 {
+            let again = serde_json::to_vec(&request).unwrap();
+            assert_eq!(serde_json::from_slice::<Request>(&again).unwrap(), request);
+        }
+    });
+}

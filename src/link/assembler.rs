@@ -2,6 +2,7 @@
 
 use bytes::{Buf, Bytes};
 
+use crate::limits::{FRAME_COST, HEADER_COST};
 use crate::packet::{CodecError, Frame, PREFIX_LEN, Prefix};
 use crate::queue::{Buffer, Pool};
 
@@ -12,10 +13,15 @@ pub(super) struct Assembler {
     part: Part,
 }
 
-/// A whole frame, and how many bytes of the stream it took.
+/// A whole frame, and how many bytes of memory it may hold: a peer chooses what is small on the
+/// wire and large when decoded.
 pub(super) struct Assembled {
     pub(super) frame: Frame,
-    pub(super) len: usize,
+    pub(super) cost: usize,
+}
+
+fn cost(prefix: &Prefix, buffer: usize) -> usize {
+    FRAME_COST + HEADER_COST * prefix.header_len + buffer
 }
 
 enum Part {
@@ -37,9 +43,8 @@ impl Assembler {
         while !chunk.is_empty() {
             let (part, frame) = self.step(chunk)?;
             self.part = part;
-            if let Some((frame, prefix)) = frame {
-                let len = PREFIX_LEN + prefix.header_len + prefix.payload_len;
-                return Ok(Some(Assembled { frame, len }));
+            if frame.is_some() {
+                return Ok(frame);
             }
         }
         Ok(None)
@@ -51,7 +56,7 @@ impl Assembler {
     }
 
     /// Adds what the chunk has of the current part.
-    fn step(&mut self, chunk: &mut Bytes) -> Result<(Part, Option<(Frame, Prefix)>), CodecError> {
+    fn step(&mut self, chunk: &mut Bytes) -> Result<(Part, Option<Assembled>), CodecError> {
         match std::mem::replace(&mut self.part, EMPTY) {
             Part::Prefix { mut bytes, len } => {
                 let count = chunk.len().min(PREFIX_LEN - len);
@@ -60,7 +65,7 @@ impl Assembler {
                     return Ok((Part::Prefix { bytes, len: len + count }, None));
                 }
                 let prefix = Prefix::decode(&bytes)?;
-                self.after_header(bytes, prefix, Vec::with_capacity(prefix.header_len))
+                self.after_header(bytes, prefix, Vec::new())
             }
             Part::Header { bytes, prefix, mut header } => {
                 let piece = chunk.split_to(chunk.len().min(prefix.header_len - header.len()));
@@ -73,8 +78,9 @@ impl Assembler {
                 if payload.as_ref().len() < prefix.payload_len {
                     return Ok((Part::Payload { bytes, prefix, header, payload }, None));
                 }
+                let cost = cost(&prefix, payload.capacity());
                 let frame = prefix.frame(&bytes, &header, Bytes::from_owner(payload))?;
-                Ok((EMPTY, Some((frame, prefix))))
+                Ok((EMPTY, Some(Assembled { frame, cost })))
             }
         }
     }
@@ -85,12 +91,13 @@ impl Assembler {
         bytes: [u8; PREFIX_LEN],
         prefix: Prefix,
         header: Vec<u8>,
-    ) -> Result<(Part, Option<(Frame, Prefix)>), CodecError> {
+    ) -> Result<(Part, Option<Assembled>), CodecError> {
         if header.len() < prefix.header_len {
             return Ok((Part::Header { bytes, prefix, header }, None));
         }
         if prefix.payload_len == 0 {
-            return Ok((EMPTY, Some((prefix.frame(&bytes, &header, Bytes::new())?, prefix))));
+            let frame = prefix.frame(&bytes, &header, Bytes::new())?;
+            return Ok((EMPTY, Some(Assembled { frame, cost: cost(&prefix, 0) })));
         }
         let payload = self.pool.empty(prefix.payload_len);
         Ok((Part::Payload { bytes, prefix, header, payload }, None))

@@ -1,5 +1,8 @@
-//! The control stream: messages with their length before them, both ways, in order.
+//! The control stream: messages with their length before them, both ways, in order. Both
+//! directions are bounded by bytes: what a peer does not read, and what it sends too fast.
 
+use std::collections::VecDeque;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::ending::End;
-use crate::limits::{CLOSE_FLUSH, CONTROL_IN_MAX, CONTROL_OUT_MAX};
+use crate::limits::{CLOSE_FLUSH, CONTROL_IN_BYTES_MAX, CONTROL_IN_MAX, CONTROL_OUT_BYTES_MAX};
 use crate::packet::{decode_message, encode_message, message_len};
 
 /// How soon a stream that was left alone, because nobody takes its messages, is looked at again.
@@ -20,33 +23,41 @@ const BACKLOG_PAUSE: Duration = Duration::from_millis(5);
 
 /// Messages on their way out, and the wish to close. Any thread puts in, the link thread takes out.
 pub(super) struct Outbox<M> {
-    state: Mutex<OutboxState<M>>,
+    state: Mutex<OutboxState>,
     changed: Notify,
     overflow: Notify,
+    messages: PhantomData<fn(M)>,
 }
 
-struct OutboxState<M> {
-    messages: Vec<M>,
+#[derive(Default)]
+struct OutboxState {
+    /// Encoded messages, one behind the other.
+    bytes: Vec<u8>,
     closing: Option<String>,
 }
 
 impl<M: Encode + Send + 'static> Outbox<M> {
     pub(super) fn new() -> Arc<Outbox<M>> {
-        let state = OutboxState { messages: Vec::new(), closing: None };
-        Arc::new(Outbox { state: Mutex::new(state), changed: Notify::new(), overflow: Notify::new() })
+        Arc::new(Outbox {
+            state: Mutex::default(),
+            changed: Notify::new(),
+            overflow: Notify::new(),
+            messages: PhantomData,
+        })
     }
 
-    /// Never blocks. A peer that lets [`CONTROL_OUT_MAX`] messages pile up loses the connection.
+    /// Never blocks. A peer that lets [`CONTROL_OUT_BYTES_MAX`] bytes pile up loses the connection.
     pub(super) fn put(&self, message: M) {
+        let message = encode_message(&message);
         let mut state = self.state.lock();
         if state.closing.is_some() {
             return;
         }
-        if state.messages.len() >= CONTROL_OUT_MAX {
+        if state.bytes.len() + message.len() > CONTROL_OUT_BYTES_MAX {
             self.overflow.notify_one();
             return;
         }
-        state.messages.push(message);
+        state.bytes.extend_from_slice(&message);
         drop(state);
         self.changed.notify_one();
     }
@@ -70,7 +81,7 @@ impl<M: Encode + Send + 'static> Outbox<M> {
     /// Waits until too many messages have piled up.
     async fn overflowed(&self) -> End {
         self.overflow.notified().await;
-        End::Fault(format!("the peer left {CONTROL_OUT_MAX} control messages unread"))
+        End::Fault(format!("the peer left {CONTROL_OUT_BYTES_MAX} bytes of control messages unread"))
     }
 
     /// Adds the parts of a connection that send what is put in.
@@ -81,17 +92,16 @@ impl<M: Encode + Send + 'static> Outbox<M> {
         parts.spawn(async move { outbox.overflowed().await });
     }
 
-    fn take(&self) -> (Vec<M>, Option<String>) {
+    fn take(&self) -> (Vec<u8>, Option<String>) {
         let mut state = self.state.lock();
-        (std::mem::take(&mut state.messages), state.closing.clone())
+        (std::mem::take(&mut state.bytes), state.closing.clone())
     }
 
     /// Sends what is put in, until it is closed and all has arrived.
     async fn send(&self, mut stream: SendStream) -> End {
         loop {
-            let (messages, closing) = self.take();
-            if !messages.is_empty() {
-                let bytes: Vec<u8> = messages.iter().flat_map(encode_message).collect();
+            let (bytes, closing) = self.take();
+            if !bytes.is_empty() {
                 if let Err(error) = stream.write_all(&bytes).await {
                     return error.into();
                 }
@@ -117,12 +127,14 @@ pub(super) async fn receive<M, E>(mut stream: RecvStream, events: Sender<E>, eve
 where
     M: Decode<()>,
 {
+    let mut backlog = Backlog::default();
     loop {
-        while events.len() >= CONTROL_IN_MAX {
+        while backlog.is_full(events.len()) {
             sleep(BACKLOG_PAUSE).await;
         }
         match next_message(&mut stream).await {
-            Ok(Some(message)) => {
+            Ok(Some((message, len))) => {
+                backlog.sizes.push_back(len);
                 if events.send(event(message)).is_err() {
                     return End::Closed("nobody takes control messages any more".into());
                 }
@@ -133,19 +145,43 @@ where
     }
 }
 
-/// `None`: the stream ended between two messages.
-async fn next_message<M: Decode<()>>(stream: &mut RecvStream) -> Result<Option<M>, End> {
+/// Sizes of the messages that were handed on lately: those that nobody has taken yet are the last.
+#[derive(Default)]
+struct Backlog {
+    sizes: VecDeque<usize>,
+}
+
+impl Backlog {
+    /// Whether the `waiting` messages that were not taken yet are as many, or as large, as may be.
+    fn is_full(&mut self, waiting: usize) -> bool {
+        let taken = self.sizes.len().saturating_sub(waiting);
+        self.sizes.drain(..taken);
+        waiting >= CONTROL_IN_MAX || self.sizes.iter().sum::<usize>() >= CONTROL_IN_BYTES_MAX
+    }
+}
+
+/// A message and its length in bytes. `None`: the stream ended between two messages.
+async fn next_message<M: Decode<()>>(stream: &mut RecvStream) -> Result<Option<(M, usize)>, End> {
     let mut prefix = [0; 4];
     if !read_whole(stream, &mut prefix).await? {
         return Ok(None);
     }
     let len = message_len(prefix).map_err(|error| End::Fault(format!("control stream: {error}")))?;
-    let mut body = vec![0; len];
-    if !read_whole(stream, &mut body).await? && len > 0 {
-        return Err(End::Fault("the control stream ended within a message".into()));
-    }
+    let body = read_body(stream, len).await?;
     let message = decode_message(&body).map_err(|error| End::Fault(format!("control stream: {error}")))?;
-    Ok(Some(message))
+    Ok(Some((message, len)))
+}
+
+/// The buffer grows with what arrives: a length alone costs nothing.
+async fn read_body(stream: &mut RecvStream, len: usize) -> Result<Vec<u8>, End> {
+    let mut body = Vec::new();
+    while body.len() < len {
+        match stream.read_chunk(len - body.len(), true).await? {
+            Some(chunk) => body.extend_from_slice(&chunk.bytes),
+            None => return Err(End::Fault("the control stream ended within a message".into())),
+        }
+    }
+    Ok(body)
 }
 
 /// `false`: the stream ended before the first byte.

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::tls::ALERT_ACCESS_DENIED;
 use crate::limits::CLOSE_FLUSH;
+use crate::packet::printable;
 
 /// Why a part of a connection stopped; the connection stops with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,9 +139,11 @@ pub(super) fn describe(error: &ConnectionError) -> String {
     match error {
         _ if refused_our_key(error) => "the peer refused this host's key".into(),
         ConnectionError::ApplicationClosed(close) => {
-            format!("the peer closed it: {}", String::from_utf8_lossy(&close.reason))
+            format!("the peer closed it: {}", printable(&close.reason))
         }
-        ConnectionError::ConnectionClosed(close) => format!("the peer broke it off: {close}"),
+        ConnectionError::ConnectionClosed(close) => {
+            format!("the peer broke it off: {}", printable(close.to_string().as_bytes()))
+        }
         ConnectionError::TransportError(error) => format!("the peer broke the protocol: {error}"),
         ConnectionError::TimedOut => "the peer does not answer any more".into(),
         ConnectionError::Reset => "the peer has restarted".into(),

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::assembler::{Assembled, Assembler};
 use super::ending::End;
-use crate::limits::{FEED_BATCH, FRAME_COST, RECEIVE_WINDOW, SEND_WINDOW_MIN, STREAM_WINDOW};
+use crate::limits::{FEED_BATCH, RECEIVE_WINDOW, SEND_WINDOW_MIN, STREAM_WINDOW};
 use crate::packet::{EncodedFrame, Frame};
 use crate::queue::Pool;
 
@@ -138,8 +138,8 @@ impl FrameReceiver {
     /// Waits up to `timeout` for the next frame.
     pub fn recv(&self, timeout: Duration) -> Received {
         match self.frames.recv_timeout(timeout) {
-            Ok(Assembled { frame, len }) => {
-                self.window.give_back(len + FRAME_COST);
+            Ok(Assembled { frame, cost }) => {
+                self.window.give_back(cost);
                 Received::Frame(frame)
             }
             Err(RecvTimeoutError::Timeout) => Received::Idle,
@@ -195,7 +195,7 @@ async fn hand_on(assembler: &mut Assembler, chunk: &mut Bytes, sender: &FrameSen
     loop {
         match assembler.take(chunk) {
             Ok(Some(assembled)) => {
-                sender.window.take(assembled.len + FRAME_COST).await;
+                sender.window.take(assembled.cost).await;
                 if sender.frames.send(assembled).is_err() {
                     return Err(End::Closed("nobody takes frames any more".into()));
                 }

@@ -25,7 +25,7 @@ use super::target::{self, Packets, TargetLink};
 use super::tls::{self, Authorise, Protocol, Strangers};
 use crate::limits::{
     CLOSE_FLUSH, HANDSHAKE_TIME_MAX, HANDSHAKES_MAX, HANDSHAKES_UNPROVEN, HEARTBEAT_INTERVAL_MAX,
-    HEARTBEATS_MISSED, LINKS_MAX,
+    HEARTBEATS_MISSED, LINKS_MAX, LINKS_PER_KEY_MAX,
 };
 use crate::queue::Pool;
 
@@ -317,7 +317,9 @@ impl Shared {
         let (sender, packets) = oneshot::channel();
         {
             let mut sessions = self.sessions.lock();
-            if sessions.len() >= LINKS_MAX || sessions.contains_key(&key) {
+            let of_this_key = sessions.keys().filter(|(peer, _)| *peer == key.0).count();
+            if sessions.len() >= LINKS_MAX || of_this_key >= LINKS_PER_KEY_MAX || sessions.contains_key(&key)
+            {
                 drop(sessions);
                 return session.refuse("the target has no room for another connection");
             }

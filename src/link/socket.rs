@@ -20,7 +20,8 @@ use rustix::net::sockopt;
 
 use super::tls::hmac_sha256;
 use crate::limits::{
-    INITIAL_WINDOW, SEND_WINDOW_MIN, SOCKET_BUFFER, STREAM_WINDOW, UDP_PAYLOAD_MAX, UDP_SEND_MAX,
+    INITIAL_WINDOW, SEND_WINDOW_MIN, SOCKET_BUFFER, STRANGER_WINDOW, STREAM_WINDOW, UDP_PAYLOAD_MAX,
+    UDP_SEND_MAX,
 };
 
 /// Bytes of an IP packet that are not UDP payload.
@@ -115,7 +116,8 @@ impl Purpose {
     }
 }
 
-/// Settings of a connection. `idle` ends it where nothing at all is heard any more (the
+/// Settings of a connection. What the peer may send unasked is little ([`STRANGER_WINDOW`]);
+/// a target opens the connection for packets further once it has welcomed its source. `idle` ends it where nothing at all is heard any more (the
 /// heartbeats notice sooner); `keep_alive` keeps the path open.
 pub(super) fn transport(
     purpose: Purpose,
@@ -131,7 +133,7 @@ pub(super) fn transport(
         .max_idle_timeout(IdleTimeout::try_from(idle).ok())
         .keep_alive_interval(keep_alive)
         .stream_receive_window(STREAM_WINDOW.into())
-        .receive_window(STREAM_WINDOW.into())
+        .receive_window(STRANGER_WINDOW.into())
         .send_window(SEND_WINDOW_MIN)
         .mtu_discovery_config(purpose.mtu_discovery())
         .ack_frequency_config(Some(ack_frequency()))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use quinn::{Connection, RecvStream, SendStream};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Duration, timeout};
 
@@ -14,7 +14,7 @@ use super::frames::{self, FrameReceiver, FrameSender};
 use super::heartbeat;
 use super::identity::Fingerprint;
 use super::stats::{LinkStats, Meter};
-use crate::limits::HANDSHAKE_TIME_MAX;
+use crate::limits::{HANDSHAKE_TIME_MAX, STREAM_WINDOW};
 use crate::packet::{SourceMessage, TargetMessage};
 use crate::queue::Pool;
 
@@ -36,6 +36,7 @@ pub struct TargetLink {
     events: Receiver<TargetEvent>,
     outbox: Arc<Outbox<TargetMessage>>,
     meter: Meter,
+    welcome: Arc<Notify>,
 }
 
 impl TargetLink {
@@ -53,6 +54,11 @@ impl TargetLink {
     /// is handed out before [`super::Received::Closed`].
     pub fn frames(&self) -> FrameReceiver {
         self.frames.clone()
+    }
+
+    /// From now on frames are received. Before it next to nothing is held for the source.
+    pub fn welcome(&self) {
+        self.welcome.notify_one();
     }
 
     pub fn messages(&self) -> &Receiver<TargetEvent> {
@@ -113,6 +119,7 @@ pub(super) struct Session {
     events: Sender<TargetEvent>,
     outbox: Arc<Outbox<TargetMessage>>,
     meter: Meter,
+    welcome: Arc<Notify>,
     pool: Pool,
 }
 
@@ -129,7 +136,7 @@ pub(super) fn session(
 ) -> (Session, TargetLink) {
     let (frame_sender, frames) = frames::channel();
     let (event_sender, events) = unbounded();
-    let (outbox, meter) = (Outbox::new(), Meter::new());
+    let (outbox, meter, welcome) = (Outbox::new(), Meter::new(), Arc::new(Notify::new()));
     meter.set_small(small.clone());
     let link = TargetLink {
         peer,
@@ -138,6 +145,7 @@ pub(super) fn session(
         events,
         outbox: outbox.clone(),
         meter: meter.clone(),
+        welcome: welcome.clone(),
     };
     let session = Session {
         small,
@@ -147,6 +155,7 @@ pub(super) fn session(
         events: event_sender,
         outbox,
         meter,
+        welcome,
         pool,
     };
     (session, link)
@@ -170,7 +179,7 @@ impl Session {
         let mut parts = JoinSet::new();
         self.outbox.spawn(&mut parts, send);
         parts.spawn(heartbeat::answer(small, self.heartbeat_interval, meter.heard.clone()));
-        parts.spawn(receive_packets(packets, meter.clone(), self.pool, frames.clone()));
+        parts.spawn(receive_packets(packets, self.welcome, meter.clone(), self.pool, frames.clone()));
         let messages = control::receive(receive, events.clone(), TargetEvent::Message);
         let end = ending::first_of(parts, messages, || meter.connections()).await;
         meter.stop();
@@ -182,16 +191,23 @@ impl Session {
     }
 }
 
-/// Waits for the large connection, then receives frames from it.
+/// Waits for the large connection and for the welcome, then receives frames from it.
 async fn receive_packets(
     packets: oneshot::Receiver<Packets>,
+    welcome: Arc<Notify>,
     meter: Meter,
     pool: Pool,
     frames: FrameSender,
 ) -> End {
     match timeout(HANDSHAKE_TIME_MAX, packets).await {
         Ok(Ok((connection, stream))) => {
-            meter.set_large(connection);
+            meter.set_large(connection.clone());
+            let gone = ending::gone(connection.clone());
+            tokio::select! {
+                () = welcome.notified() => {}
+                end = gone => return end,
+            }
+            connection.set_receive_window(STREAM_WINDOW.into());
             frames::receive(stream, pool, frames).await
         }
         Ok(Err(_)) | Err(_) => End::Fault("the connection for packets never came".into()),

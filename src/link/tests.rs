@@ -1,5 +1,6 @@
 //! Both ends over loopback, in one process.
 
+mod fuzz;
 mod misbehaving;
 mod pairing;
 
@@ -98,6 +99,7 @@ fn pair_through(detour: impl FnOnce(SocketAddr) -> SocketAddr, heartbeat: Durati
     assert_eq!(source.events().recv_timeout(LONG), Ok(SourceEvent::Up));
     let target = listener.accept().unwrap();
     assert_eq!(target.peer(), paired);
+    target.welcome();
     Pair { listener, source, target, frames }
 }
 

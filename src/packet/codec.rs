@@ -143,9 +143,9 @@ impl std::fmt::Display for CodecError {
 
 impl std::error::Error for CodecError {}
 
-const KIND_PACKET: u8 = 1;
-const KIND_SKIP: u8 = 2;
-const KIND_ITEM: u8 = 3;
+pub(super) const KIND_PACKET: u8 = 1;
+pub(super) const KIND_SKIP: u8 = 2;
+pub(super) const KIND_ITEM: u8 = 3;
 
 /// The first 64 bytes of a frame, decoded, with lengths within their bounds.
 #[derive(Clone, Copy, Debug)]
@@ -258,7 +258,7 @@ pub fn decode_message<M: Decode<()>>(bytes: &[u8]) -> Result<M, CodecError> {
     decode_whole::<M, CONTROL_LEN_MAX>(bytes)
 }
 
-fn frame(kind: u8, position: &Position, header: &[u8], payload: Bytes) -> EncodedFrame {
+pub(super) fn frame(kind: u8, position: &Position, header: &[u8], payload: Bytes) -> EncodedFrame {
     let mut head = Vec::with_capacity(PREFIX_LEN + header.len());
     head.extend_from_slice(&MAGIC);
     head.push(FORMAT_VERSION);

@@ -46,9 +46,17 @@ impl Text {
         Bounded(text.as_bytes()[..end].to_vec())
     }
 
+    /// For people: what is no UTF-8 and what would steer a terminal or forge a line of a log is
+    /// replaced.
     pub fn to_text(&self) -> String {
-        String::from_utf8_lossy(&self.0).into_owned()
+        printable(&self.0)
     }
+}
+
+/// A peer's words, made fit for logs and terminals.
+pub fn printable(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// What a source sends on the control stream.

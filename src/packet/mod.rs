@@ -4,6 +4,8 @@
 //! items ([`item`]), control messages ([`message`]), pairing ([`pairing`]), and their bytes ([`codec`]). Performs nothing.
 
 mod codec;
+#[cfg(test)]
+mod fuzz;
 mod item;
 mod message;
 mod op;

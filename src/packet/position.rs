@@ -16,7 +16,8 @@ pub struct Sequence(pub u64);
 impl Sequence {
     /// The number of the packet that comes right after this one.
     pub fn next(self) -> Sequence {
-        Sequence(self.0 + 1)
+        // Saturates: a peer may name any number.
+        Sequence(self.0.saturating_add(1))
     }
 }
 

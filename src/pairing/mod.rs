@@ -10,6 +10,8 @@
 //! touches a connection (see [`crate::link`]) or a replica.
 
 mod book;
+#[cfg(test)]
+mod fuzz;
 mod known;
 mod proof;
 #[cfg(test)]

@@ -11,6 +11,9 @@ use crate::limits::{PAYLOAD_LEN_MAX, POOL_FREE_MAX};
 const CLASSES: [usize; 5] = [4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20];
 const _: () = assert!(CLASSES[CLASSES.len() - 1] == PAYLOAD_LEN_MAX);
 
+/// Below this a buffer of its own size is cheaper than the page that a recycled one keeps.
+const RECYCLED_MIN: usize = 1 << 10;
+
 /// Free buffers by size, at most [`POOL_FREE_MAX`] bytes in all. Clones share one pool.
 #[derive(Clone, Default)]
 pub struct Pool(Arc<Mutex<Free>>);
@@ -24,7 +27,8 @@ struct Free {
 /// A buffer on loan; it returns to its pool when its last user drops it.
 pub struct Buffer {
     bytes: Vec<u8>,
-    class: usize,
+    /// `None`: too small to be recycled.
+    class: Option<usize>,
     pool: Pool,
 }
 
@@ -57,6 +61,9 @@ impl Pool {
     }
 
     fn take(&self, len: usize) -> Buffer {
+        if len < RECYCLED_MIN {
+            return Buffer { bytes: Vec::with_capacity(len), class: None, pool: self.clone() };
+        }
         let class = CLASSES.iter().position(|&size| len <= size).expect("payloads are bounded");
         let recycled = {
             let mut free = self.0.lock();
@@ -67,7 +74,7 @@ impl Pool {
             found
         };
         let bytes = recycled.unwrap_or_else(|| Vec::with_capacity(CLASSES[class]));
-        Buffer { bytes, class, pool: self.clone() }
+        Buffer { bytes, class: Some(class), pool: self.clone() }
     }
 }
 
@@ -75,6 +82,11 @@ impl Buffer {
     /// Adds bytes at the end.
     pub fn append(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Bytes of memory that it holds, whatever is in it.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
     }
 }
 
@@ -92,12 +104,13 @@ impl AsMut<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        let Some(class) = self.class else { return };
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
         let mut free = self.pool.0.lock();
-        if free.bytes + CLASSES[self.class] <= POOL_FREE_MAX {
-            free.bytes += CLASSES[self.class];
-            free.classes[self.class].push(bytes);
+        if free.bytes + CLASSES[class] <= POOL_FREE_MAX {
+            free.bytes += CLASSES[class];
+            free.classes[class].push(bytes);
         }
     }
 }

@@ -13,7 +13,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, unbounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, after, bounded, never, select, unbounded};
 use parking_lot::{Condvar, Mutex};
 
 use super::durability::Standing;
@@ -21,7 +21,7 @@ use super::feed::{Lane, PacketFeed, Sent, Stream};
 use super::options::Target;
 use super::remote::Route;
 use crate::control::{ConnectionState, MirrorStatus, Retrying, unix_ms};
-use crate::limits::{RECONNECT_DELAY_MAX, RECONNECT_DELAY_MIN};
+use crate::limits::{LISTINGS_IN_FLIGHT, RECONNECT_DELAY_MAX, RECONNECT_DELAY_MIN};
 use crate::link::{LinkStats, SourceEvent, SourceLink};
 use crate::packet::{
     DataState, Features, ItemNumber, Position, ReplicaProof, Sequence, SetId, SourceMessage, TargetMessage,
@@ -289,7 +289,16 @@ impl Driver {
         let (feed, lane) = PacketFeed::new(self.queue.clone(), stream.clone(), self.sent.clone());
         let link = SourceLink::dial(dial, feed);
         *self.shared.waker.lock() = Some(link.waker());
-        let mut session = Session { driver: self, link, lane, stream, copy: None, copy_ended: never() };
+        let mut session = Session {
+            driver: self,
+            link,
+            lane,
+            stream,
+            copy: None,
+            copy_ended: never(),
+            welcomed: false,
+            acknowledged: None,
+        };
         let ended = session.run(attempt);
         *self.shared.waker.lock() = None;
         self.sent_upto.set(self.sent_upto.get().max(session.stream.sent_upto()));
@@ -349,6 +358,9 @@ struct Session<'a> {
     stream: Arc<Stream>,
     copy: Option<Copying>,
     copy_ended: Receiver<Result<CopyReport, CopyError>>,
+    welcomed: bool,
+    /// While packets flow: what the target acknowledged last, applied and durable.
+    acknowledged: Option<(Sequence, Sequence)>,
 }
 
 /// A copy under way on a thread of its own.
@@ -408,6 +420,16 @@ impl Session<'_> {
 
     fn message(&mut self, message: TargetMessage, attempt: &mut u32) -> Option<Ended> {
         match message {
+            TargetMessage::Welcome { .. } if std::mem::replace(&mut self.welcomed, true) => {
+                return Some(Ended::Lost("the target greeted twice".into()));
+            }
+            TargetMessage::Welcome { version, .. }
+                if !(WIRE_VERSION_OLDEST..=WIRE_VERSION).contains(&version) =>
+            {
+                return Some(Ended::Lost(format!(
+                    "the target chose version {version} of the protocol, which was not offered"
+                )));
+            }
             TargetMessage::Welcome { proof, .. } => {
                 *attempt = 0;
                 self.welcome(&proof);
@@ -421,8 +443,10 @@ impl Session<'_> {
                 return self.acknowledged(applied, durable);
             }
             TargetMessage::Wanted { listing, objects } => {
-                if let Some(copy) = &self.copy {
-                    let _ = copy.wanted.send(Wanted { listing, objects });
+                if let Some(copy) = &self.copy
+                    && let Err(TrySendError::Full(_)) = copy.wanted.try_send(Wanted { listing, objects })
+                {
+                    return Some(Ended::Lost("the target answers listings that it was not sent".into()));
                 }
             }
             TargetMessage::Resynchronised { end, orphans } => self.resynchronised(end, orphans),
@@ -454,6 +478,7 @@ impl Session<'_> {
             driver.update(|report| report.resent_packets += resent);
             self.link.send(SourceMessage::StreamFrom { after: proof.applied });
             self.stream.start(proof.applied);
+            self.acknowledged = Some((proof.applied.sequence, Sequence(0)));
             self.link.waker().wake();
             self.streaming(&format!("resumed after packet {}", proof.applied.sequence));
         } else if driver.in_line_once.get() {
@@ -483,17 +508,23 @@ impl Session<'_> {
         self.driver.update(|report| report.streaming = true);
     }
 
-    fn acknowledged(&self, applied: Sequence, durable: Sequence) -> Option<Ended> {
+    /// The queue lets go of what is acknowledged: only what can be true counts.
+    fn acknowledged(&mut self, applied: Sequence, durable: Sequence) -> Option<Ended> {
         let driver = self.driver;
-        if !driver.shared.report.lock().streaming {
-            return None;
-        }
-        if applied > driver.queue.last().sequence {
-            return Some(Ended::Lost("the target acknowledged packets that were never given out".into()));
+        // Before packets flow the target may speak of another history.
+        let before = self.acknowledged?;
+        if applied > self.stream.sent_upto() {
+            return Some(Ended::Lost(format!(
+                "the target acknowledged packet {applied}, which it was not sent"
+            )));
         }
         if durable > applied {
             return Some(Ended::Lost("the target made durable what it had not applied".into()));
         }
+        if applied < before.0 || durable < before.1 {
+            return Some(Ended::Lost("the target took back what it had acknowledged".into()));
+        }
+        self.acknowledged = Some((applied, durable));
         driver.queue.acknowledge_applied(driver.cursor, applied);
         driver.update(|report| {
             report.applied = report.applied.max(applied);
@@ -514,7 +545,7 @@ impl Session<'_> {
             return;
         }
         let progress = Arc::new(CopyProgress::new());
-        let (wanted, answers) = unbounded();
+        let (wanted, answers) = bounded(LISTINGS_IN_FLIGHT);
         let (outcome, copy_ended) = bounded(1);
         let sink = self.lane.sink(self.link.waker());
         let epoch = self.driver.settings.birth_epoch;
@@ -558,6 +589,7 @@ impl Session<'_> {
         progress.set_orphans(orphans);
         let report = *report;
         let after = self.stream.start_here();
+        self.acknowledged = Some((after.sequence, Sequence(0)));
         self.link.send(SourceMessage::StreamFrom { after });
         self.link.waker().wake();
         self.driver.update(|report| {

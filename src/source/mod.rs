@@ -12,6 +12,8 @@ mod durability;
 mod embedded;
 mod feed;
 mod flush;
+#[cfg(test)]
+mod hostile;
 mod identity;
 mod mount_watch;
 mod options;

@@ -1,5 +1,7 @@
 //! All unsafe code, one system call a function; everything else goes through rustix.
 
+#[cfg(test)]
+mod allocations;
 mod child;
 mod clock;
 mod handle;
@@ -8,6 +10,8 @@ mod memory;
 mod peer;
 mod thread;
 
+#[cfg(test)]
+pub use allocations::{Allocated, allocated};
 pub use child::spawn_bound;
 pub use clock::clock_ticks;
 pub use handle::{FileHandle, open_by_handle};

@@ -39,6 +39,7 @@ pub fn run(link: TargetLink, replicas: &dyn Replicas, stopping: &AtomicBool) -> 
     let mut applier = seat.applier.lock();
     let proof = applier.proof();
     link.send(TargetMessage::Welcome { version: WIRE_VERSION, features: Features::OFFERED, proof });
+    link.welcome();
     let frames = link.frames();
     let mut session = Session {
         link: &link,

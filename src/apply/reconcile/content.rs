@@ -20,7 +20,7 @@ pub(super) struct OpenFile {
 
 impl Session {
     pub(super) fn open_content(&mut self, replica: &mut Replica, object: ObjectId) -> Result<(), Fault> {
-        if !self.asked.contains_key(&object) {
+        if !self.asked.contains(object)? {
             return Err(Fault::Refused("content of a file that was not asked for"));
         }
         let file = replica.writable(object)?;
@@ -55,12 +55,7 @@ impl Session {
         if self.unsettled.is_full() {
             self.settle(replica)?;
         }
-        if let Some(asked) = self.asked.get_mut(&object) {
-            asked.is_copied = true;
-            if asked.links == 1 {
-                self.asked.remove(&object);
-            }
-        }
+        self.asked.copied(object)?;
         self.open = None;
         Ok(())
     }
@@ -74,7 +69,7 @@ impl Session {
         for &(object, mtime) in &self.unsettled.files {
             match replica.object(object) {
                 Ok(file) => inode::set_mtime(&*file, mtime)?,
-                Err(Fault::MissingObject(_)) => {}
+                Err(Fault::MissingObject(_) | Fault::Outside { .. }) => {}
                 Err(fault) => return Err(fault),
             }
             self.incomplete.remove(object)?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
-use super::{Asked, NameMatch, Session, read_directory};
+use super::{NameMatch, Session, read_directory};
 use crate::apply::create::make;
 use crate::apply::fault::Fault;
 use crate::apply::inode;
@@ -49,20 +49,20 @@ impl Session {
             replica.policy.mark_placeholder(&entry.birth, &*found.file);
             return self.correct(entry, &found).map(|()| false);
         }
-        if self.asked.contains_key(&entry.object) {
+        if self.asked.contains(entry.object)? {
             // A further name of a file that was asked for: it is, or will be, as it should.
             return Ok(false);
         }
         let is_adopted = matches!(placed, Placed::Adopted(_));
-        let in_doubt = self.incomplete.was_left_over(entry.object);
+        let in_doubt = self.incomplete.was_left_over(entry.object)?;
         let (found, in_doubt) = match placed {
             Placed::Kept(found) => (found, in_doubt || entry.suspect),
             Placed::Adopted(found) if self.name_match == NameMatch::Compare => (found, entry.suspect),
             Placed::Adopted(found) | Placed::Made(found) => (found, true),
         };
         if differs(entry, &found.status, in_doubt) {
-            self.incomplete.add(entry.object, found.handle)?;
-            self.asked.insert(entry.object, Asked { links: entry.links, is_copied: false });
+            self.incomplete.add(entry.object)?;
+            self.asked.ask(entry.object, entry.links)?;
             return Ok(true);
         }
         if is_adopted {
@@ -119,9 +119,9 @@ impl Session {
                 return Ok(Placed::Kept(found));
             }
         } else if let Some(found) = existing {
-            if self.fits(replica, &found, entry)? {
+            if !is_shared(&found, entry) && self.fits(replica, &found, entry)? {
                 if entry.birth == Birth::File {
-                    self.incomplete.add(entry.object, found.handle)?;
+                    self.incomplete.add(entry.object)?;
                 }
                 replica.bind(entry.object, &*found.file)?;
                 return Ok(Placed::Adopted(found));
@@ -152,6 +152,12 @@ impl Session {
             && policy.may_stand_for(&entry.birth, &found.status)
             && self.claims.claim(&found.handle, entry.object)?)
     }
+}
+
+/// A file that nobody knows, with more names than its like on the source: what else has its
+/// content must not be written through it.
+fn is_shared(found: &Found, entry: &ListedObject) -> bool {
+    entry.birth == Birth::File && u64::from(found.status.st_nlink) > u64::from(entry.links.max(1))
 }
 
 fn differs(entry: &ListedObject, status: &Stat, in_doubt: bool) -> bool {

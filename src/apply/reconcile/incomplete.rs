@@ -2,7 +2,6 @@
 //! were adopted by name, and those that a copy was cut off in. On disk, so that a killed target
 //! knows them; files written in the same tick of the clock have the same mtime.
 
-use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 
@@ -10,12 +9,13 @@ use crate::apply::fault::Fault;
 use crate::apply::index::Index;
 use crate::apply::replica::Replica;
 use crate::packet::ObjectId;
+use crate::store::random_u64;
 use crate::sys::FileHandle;
 
 pub(super) struct Incomplete {
     list: Index,
-    /// What earlier sessions left.
-    left_over: HashSet<ObjectId>,
+    /// What this session adds; everything else is what earlier sessions left.
+    mark: FileHandle,
 }
 
 impl Incomplete {
@@ -30,28 +30,26 @@ impl Incomplete {
             opened => opened,
         }
         .map_err(failed)?;
-        let mut left_over = HashSet::new();
-        list.for_each(|id, _| {
-            left_over.insert(id);
-            Ok(())
-        })
-        .map_err(failed)?;
-        Ok(Incomplete { list, left_over })
+        let mark = FileHandle::from_parts(0, &random_u64().to_le_bytes()).expect("8 bytes fit into a handle");
+        Ok(Incomplete { list, mark })
     }
 
     /// From now on the content is in doubt.
-    pub(super) fn add(&mut self, id: ObjectId, handle: FileHandle) -> Result<(), Fault> {
-        self.list.insert(id, handle).map_err(failed)
+    pub(super) fn add(&mut self, id: ObjectId) -> Result<(), Fault> {
+        match self.was_left_over(id)? {
+            // It stays what it is until its content has come.
+            true => Ok(()),
+            false => self.list.insert(id, self.mark).map_err(failed),
+        }
     }
 
     /// The content is what the source has, and its mtime says so.
     pub(super) fn remove(&mut self, id: ObjectId) -> Result<(), Fault> {
-        self.left_over.remove(&id);
         self.list.remove(id).map(drop).map_err(failed)
     }
 
-    pub(super) fn was_left_over(&self, id: ObjectId) -> bool {
-        self.left_over.contains(&id)
+    pub(super) fn was_left_over(&self, id: ObjectId) -> Result<bool, Fault> {
+        Ok(self.list.get(id).map_err(failed)?.is_some_and(|mark| mark != self.mark))
     }
 }
 

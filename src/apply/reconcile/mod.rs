@@ -13,13 +13,14 @@
 //!
 //! Every step can be repeated: after a [`Fault`] the same item may be handed in again.
 
+mod asked;
 mod claims;
 mod content;
 mod entry;
 mod incomplete;
 mod limbo;
+mod names;
 
-use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -27,23 +28,27 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rustix::fs::{Mode, OFlags};
-use xxhash_rust::xxh3::xxh3_128;
 
+use self::asked::Asked;
 use self::claims::Claims;
 use self::content::{OpenFile, Unsettled};
 use self::incomplete::Incomplete;
 use self::limbo::Limbo;
+use self::names::Names;
 use super::fault::Fault;
 use super::inode;
 use super::replica::Replica;
+use crate::limits::LISTING_ENTRIES_MAX;
 use crate::packet::{
-    Attributes, Birth, ItemNumber, LaneItem, ListedObject, Name, ObjectId, Position, TargetMessage,
+    Attributes, Birth, ItemNumber, LaneItem, ListedObject, Name, ObjectId, Position, Sequence, TargetMessage,
     Timestamp, Xattr,
 };
 use crate::sys::FileHandle;
 
 /// Files of a session in the replica's state directory.
 const CLAIMS: &str = "claims";
+const ASKED: &str = "asked";
+const NAMES: &str = "names";
 const INCOMPLETE: &str = "incomplete";
 
 /// What a file of the replica is worth that has the right name and is bound to no id.
@@ -71,7 +76,7 @@ struct Session {
     limbo: Limbo,
     root: Option<ObjectId>,
     listing: Option<Listing>,
-    asked: HashMap<ObjectId, Asked>,
+    asked: Asked,
     open: Option<OpenFile>,
     incomplete: Incomplete,
     unsettled: Unsettled,
@@ -81,17 +86,7 @@ struct Session {
 struct Listing {
     dir: ObjectId,
     file: Arc<File>,
-    /// Hashes of the names that were listed: a directory of a million costs 32 MiB.
-    names: HashSet<u128>,
-}
-
-/// A file whose content was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Asked {
-    /// Link count on the source when it was listed.
-    links: u32,
-    /// Its content is here. Remembered only where it has further names: these ask no more.
-    is_copied: bool,
+    names: Names,
 }
 
 impl Reconcile {
@@ -120,6 +115,7 @@ impl Reconcile {
         item: LaneItem,
         payload: &Bytes,
     ) -> Result<Vec<TargetMessage>, Fault> {
+        replica.set_hint(&[]);
         if let LaneItem::Begin = item {
             self.begin(replica)?;
             return Ok(Vec::new());
@@ -138,7 +134,7 @@ impl Reconcile {
                 }
                 if let Err(fault) = done {
                     // Nobody was told: they will be wanted again when the item is.
-                    objects.iter().for_each(|object| _ = session.asked.remove(object));
+                    objects.iter().try_for_each(|&object| session.asked.forget(object))?;
                     return Err(fault);
                 }
                 return Ok(vec![TargetMessage::Wanted { listing: number, objects }]);
@@ -151,8 +147,7 @@ impl Reconcile {
             LaneItem::End => {
                 let orphans = session.end(replica, position)?;
                 self.session = None;
-                remove(&replica.state().join(CLAIMS));
-                remove(&replica.state().join(INCOMPLETE));
+                [CLAIMS, ASKED, INCOMPLETE].iter().for_each(|name| remove(&replica.state().join(name)));
                 return Ok(vec![TargetMessage::Resynchronised { end: number, orphans }]);
             }
         }
@@ -178,7 +173,7 @@ impl Reconcile {
             limbo: Limbo::open(replica.limbo())?,
             root: None,
             listing: None,
-            asked: HashMap::new(),
+            asked: Asked::start(&replica.state().join(ASKED))?,
             open: None,
             incomplete: Incomplete::open(&replica.state().join(INCOMPLETE), replica)?,
             unsettled: Unsettled::default(),
@@ -212,15 +207,21 @@ impl Session {
         entries: &[ListedObject],
         wanted: &mut Vec<ObjectId>,
     ) -> Result<(), Fault> {
+        if entries.len() > LISTING_ENTRIES_MAX {
+            return Err(Fault::Refused("a listing of more entries than one may have"));
+        }
         if self.listing.as_ref().is_some_and(|listing| listing.dir != dir) {
             return Err(Fault::Refused("a listing inside the listing of another directory"));
         }
         let mut listing = match self.listing.take() {
             Some(listing) => listing,
-            None => Listing { dir, file: replica.directory(dir)?, names: HashSet::new() },
+            None => {
+                let names = Names::none(&replica.state().join(NAMES));
+                Listing { dir, file: replica.directory(dir)?, names }
+            }
         };
         let done = entries.iter().try_for_each(|entry| {
-            listing.names.insert(xxh3_128(entry.name.as_bytes()));
+            listing.names.insert(&entry.name)?;
             let entry = replica.policy.listed(entry);
             if self.reconcile(replica, &listing.file, &entry)? {
                 wanted.push(entry.object);
@@ -235,9 +236,13 @@ impl Session {
     fn close_listing(&mut self, replica: &mut Replica, mtime: Timestamp) -> Result<(), Fault> {
         let Some(listing) = &self.listing else { return Ok(()) };
         let limbo = FileHandle::of(replica.limbo().as_fd()).map_err(Fault::system("limbo"))?;
-        for name in unlisted(&listing.file, &listing.names)? {
+        // Taken away while it is read: each name that stays is still met exactly once.
+        for entry in read_directory(&listing.file)? {
+            let entry = entry.map_err(Fault::system("list a directory"))?;
+            // `.` and `..` are no names.
+            let Ok(name) = Name::new(entry.file_name().to_bytes()) else { continue };
             // Where the replica is a mount point, limbo lies in it.
-            if replica.name_holds(&listing.file, &name)? != Some(limbo) {
+            if !listing.names.contains(&name)? && replica.name_holds(&listing.file, &name)? != Some(limbo) {
                 self.limbo.take(&listing.file, &name)?;
             }
         }
@@ -250,9 +255,12 @@ impl Session {
 
     /// Everything was sent: settles what is open, makes it durable, and declares it good.
     fn end(&mut self, replica: &mut Replica, position: Position) -> Result<u64, Fault> {
-        let missing = self.asked.values().filter(|asked| !asked.is_copied).count();
-        if self.root.is_none() || self.listing.is_some() || self.open.is_some() || missing > 0 {
+        let unfinished = self.listing.is_some() || self.open.is_some() || self.asked.missing() > 0;
+        if self.root.is_none() || unfinished {
             return Err(Fault::Refused("the end of a resynchronisation before everything was sent"));
+        }
+        if position.sequence == Sequence(u64::MAX) {
+            return Err(Fault::Refused("a position that no history comes to"));
         }
         self.settle(replica)?;
         let orphans = self.limbo.resolve(replica.root(), replica.limbo())?;
@@ -286,21 +294,6 @@ fn remove(path: &Path) {
     {
         log::warn!("{}: cannot be removed: {error}", path.display());
     }
-}
-
-/// Names of a directory that are not among these.
-fn unlisted(dir: &File, listed: &HashSet<u128>) -> Result<Vec<Name>, Fault> {
-    let mut found = Vec::new();
-    for entry in read_directory(dir)? {
-        let entry = entry.map_err(Fault::system("list a directory"))?;
-        // `.` and `..` are no names.
-        if let Ok(name) = Name::new(entry.file_name().to_bytes())
-            && !listed.contains(&xxh3_128(name.as_bytes()))
-        {
-            found.push(name);
-        }
-    }
-    Ok(found)
 }
 
 /// Opens a directory for listing; the descriptor may be `O_PATH`.

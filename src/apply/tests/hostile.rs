@@ -2,9 +2,11 @@
 //! root, nothing is removed blindly.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
 
 use super::*;
+use crate::sys::FileHandle;
 
 #[test]
 fn a_planted_symlink_is_neither_followed_nor_removed() {
@@ -76,6 +78,107 @@ fn a_directory_moved_out_is_left_alone_until_it_is_back() {
     fs::rename(&beside, pair.replica("dir")).unwrap();
     pair.say(create);
     pair.assert_same();
+}
+
+/// Once a file was written through its handle wherever it had been moved.
+#[test]
+fn a_file_moved_out_is_left_alone_until_it_is_back() {
+    let mut pair = Pair::new();
+    let source = Source { root: pair.source.root.clone() };
+    pair.say(source.mkdir("dir", 0o755));
+    for file in ["dir/f", "dir/g", "dir/h"] {
+        pair.say(source.create(file, 0o644));
+    }
+    pair.applier().rest().unwrap();
+    let outside = pair.temp.path().join("outside");
+    fs::rename(pair.replica("dir/f"), &outside).unwrap();
+    for said in [source.write("dir/f", 0, b"bytes"), source.chmod("dir/f", 0o600), source.link("dir/f", "l")]
+    {
+        pair.crash();
+        let before = fs::read(&outside).unwrap();
+        assert!(pair.fails(&said).contains("moved out of the replica"), "{:?}", said.0);
+        assert_eq!(fs::read(&outside).unwrap(), before);
+        fs::rename(&outside, pair.replica("dir/f")).unwrap();
+        pair.say(said);
+        pair.applier().rest().unwrap();
+        fs::rename(pair.replica("dir/f"), &outside).unwrap();
+    }
+    fs::rename(&outside, pair.replica("dir/f")).unwrap();
+    // Sets the time of the directory, which all this has changed.
+    pair.say(source.create("dir/last", 0o644));
+    pair.assert_same();
+}
+
+/// Hard-linked snapshots of a replica are a usual thing: one name inside is enough, whichever of
+/// its names the kernel remembers, and wherever it lies.
+#[test]
+fn a_file_with_another_name_outside_is_still_the_replicas() {
+    let mut pair = Pair::new();
+    let source = Source { root: pair.source.root.clone() };
+    pair.say(source.mkdir("dir", 0o755));
+    pair.say(source.create("dir/f", 0o644));
+    let outside = pair.temp.path().join("outside");
+    fs::hard_link(pair.replica("dir/f"), &outside).unwrap();
+    for (hint, bytes) in [(&b""[..], b"one"), (b"dir/f", b"two"), (b"../outside", b"six")] {
+        pair.crash();
+        fs::metadata(&outside).unwrap();
+        let said = source.write("dir/f", 0, bytes);
+        let header = encode_packet_header(hint, &said.0);
+        let digest = HeaderDigest::of(&header, said.1.len());
+        let packet = PacketHeader { path: Bounded(hint.to_vec()), op: said.0 };
+        let position = pair.applier().replica().applied().next(digest);
+        let header = FrameHeader::Packet(packet);
+        let frame = Frame { position, digest, header, payload: said.1.into() };
+        let outcome = pair.applier().handle(&frame);
+        assert!(matches!(outcome, Outcome::Applied), "{outcome:?}");
+        assert_eq!(fs::read(pair.replica("dir/f")).unwrap(), bytes);
+    }
+    fs::remove_file(outside).unwrap();
+    pair.assert_same();
+}
+
+/// Where the kernel remembers no name: the source's path, believed only where it holds the very
+/// object, then a search that enters no mount.
+#[test]
+fn a_name_is_found_by_path_and_by_search() {
+    let mut pair = Pair::new();
+    let source = Source { root: pair.source.root.clone() };
+    for dir in ["dir", "dir/deep", "mounted"] {
+        pair.say(source.mkdir(dir, 0o755));
+    }
+    pair.say(source.create("dir/deep/f", 0o644));
+    pair.say(source.create("g", 0o644));
+    let outside = pair.temp.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("x"), "precious").unwrap();
+    symlink(&outside, pair.replica("way out")).unwrap();
+    rustix::mount::mount_bind(&outside, pair.replica("mounted")).unwrap();
+    let _mounted = Mounted(pair.replica("mounted"));
+    let known = |path: &Path| {
+        let file = tree::o_path(path);
+        (FileHandle::of(file.as_fd()).unwrap(), inode::stat(&file).unwrap())
+    };
+    let (f, x) = (known(&pair.replica("dir/deep/f")), known(&outside.join("x")));
+    let limbo = known(&pair.places.limbo);
+    let replica = pair.applier().replica();
+    for (hint, is_there) in [
+        (&b"dir/deep/f"[..], true),
+        (b"./dir/../dir/deep/f", true),
+        (b"g", false),
+        (b"", false),
+        (b"/dir/deep/f", false),
+        (b"dir\0", false),
+    ] {
+        replica.set_hint(hint);
+        assert_eq!(replica.holds_at_hint(&f.0), is_there, "{hint:?}");
+    }
+    for hint in [&b"mounted/x"[..], b"way out/x", b"../outside/x"] {
+        replica.set_hint(hint);
+        assert!(!replica.holds_at_hint(&x.0), "{hint:?}");
+    }
+    assert!(replica.has_name(&f.0, &f.1).unwrap());
+    assert!(!replica.has_name(&x.0, &x.1).unwrap(), "it was found through the mount");
+    assert!(!replica.has_name(&limbo.0, &limbo.1).unwrap());
 }
 
 #[test]

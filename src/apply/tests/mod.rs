@@ -2,9 +2,11 @@
 
 mod crash;
 mod doubt;
+mod fuzz;
 mod hostile;
 mod model;
 mod ops;
+mod peer;
 mod policy;
 mod source;
 mod tree;

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use crate::apply::inode;
 
 #[derive(Debug, PartialEq, Eq)]
-struct Described {
+pub struct Described {
     mode: u32,
     owner: (u32, u32),
     mtime: (i64, i64),
     device: u64,
-    links: u64,
+    pub links: u64,
     content: Vec<u8>,
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     /// The first path of the same inode.
@@ -34,7 +34,7 @@ pub fn assert_same(left: &Path, right: &Path) {
     assert!(more.is_empty(), "the replica has more: {more:?}");
 }
 
-fn describe(root: &Path) -> BTreeMap<PathBuf, Described> {
+pub fn describe(root: &Path) -> BTreeMap<PathBuf, Described> {
     let (mut found, mut inodes) = (BTreeMap::new(), BTreeMap::new());
     walk(root, Path::new(""), &mut found, &mut inodes);
     found

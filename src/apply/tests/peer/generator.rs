@@ -1,0 +1,233 @@
+//! What a hostile source can say: every kind of packet and lane item, with the values that lead
+//! others astray. A seed gives the same words again.
+
+use super::*;
+use crate::limits::{LISTING_ENTRIES_MAX, XATTR_NAME_LEN_MAX};
+
+/// A reproducible sequence (Knuth's MMIX generator).
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+
+    pub fn one_in(&mut self, count: u64) -> bool {
+        self.below(count) == 0
+    }
+
+    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.below(from.len() as u64) as usize]
+    }
+
+    /// Numbers at the edges of what can be said.
+    pub fn number(&mut self) -> u64 {
+        let edges = [0, 1, 4095, 4096, 1 << 20, 1 << 40, i64::MAX as u64 - 1, i64::MAX as u64, 1 << 63];
+        match self.below(4) {
+            0 => *self.pick(&edges),
+            1 => u64::MAX - self.below(3),
+            _ => self.below(100_000),
+        }
+    }
+}
+
+/// What the peer knows, and what it can guess.
+pub struct Words<'a> {
+    pub random: &'a mut Random,
+    /// Ids of objects of the replica, of others outside, and of nothing.
+    pub ids: &'a [ObjectId],
+    /// Names that are there, that were planted, and that the product uses itself.
+    pub names: &'a [Vec<u8>],
+    /// Paths outside.
+    pub outside: &'a [Vec<u8>],
+}
+
+impl Words<'_> {
+    fn id(&mut self) -> ObjectId {
+        *self.random.pick(self.ids)
+    }
+
+    fn name(&mut self) -> Name {
+        let made = self.random.below(40);
+        match self.random.below(8) {
+            0 => Name::new(format!("made{made}").as_bytes()).unwrap(),
+            1 => Name::new(&[b'x'; 255]).unwrap(),
+            2 => Name::new(b"\xff\x1b[2J\n").unwrap(),
+            _ => Name::new(self.random.pick::<Vec<u8>>(self.names)).unwrap(),
+        }
+    }
+
+    fn entry(&mut self) -> Entry {
+        Entry { dir: self.id(), name: self.name() }
+    }
+
+    fn time(&mut self) -> Timestamp {
+        let nanoseconds = *self.random.pick(&[0, 1, 999_999_999, 1_000_000_000, 0x3fff_ffff, 0x3fff_fffe]);
+        let seconds = *self.random.pick(&[0, 1, -1, 1 << 33, i64::MIN, i64::MAX]);
+        if self.random.one_in(4) {
+            Timestamp { seconds, nanoseconds }
+        } else {
+            Timestamp { seconds: 7, nanoseconds: 8 }
+        }
+    }
+
+    fn owner(&mut self) -> Owner {
+        Owner { uid: *self.random.pick(&[0, 1000, u32::MAX]), gid: *self.random.pick(&[0, 0, 77, u32::MAX]) }
+    }
+
+    fn mode(&mut self) -> u32 {
+        *self.random.pick(&[0, 0o644, 0o755, 0o4755, 0o2755, 0o6777, 0o7777, 0o104_755, u32::MAX])
+    }
+
+    fn attributes(&mut self) -> Attributes {
+        let Owner { uid, gid } = self.owner();
+        Attributes { mode: self.mode(), uid, gid, mtime: self.time() }
+    }
+
+    fn xattr_name(&mut self) -> XattrName {
+        let names: [&[u8]; 12] = [
+            b"user.x",
+            b"user.y",
+            b"security.capability",
+            b"security.selinux",
+            b"trusted.standin.replica",
+            b"trusted.standin.withheld",
+            b"trusted.standin.",
+            b"system.posix_acl_access",
+            b"system.posix_acl_default",
+            b"",
+            b"no namespace",
+            b"user.\0x",
+        ];
+        if self.random.one_in(10) {
+            return Bounded(vec![b'u'; XATTR_NAME_LEN_MAX]);
+        }
+        Bounded(self.random.pick(&names).to_vec())
+    }
+
+    fn xattrs(&mut self) -> Vec<Xattr> {
+        let count = *self.random.pick(&[0, 0, 1, 1, 3]);
+        (0..count)
+            .map(|_| {
+                let len = *self.random.pick(&[0usize, 1, 28, 5000]);
+                Xattr { name: self.xattr_name(), value: Bounded(vec![1; len]) }
+            })
+            .collect()
+    }
+
+    fn birth(&mut self) -> Birth {
+        let (major, minor) = (self.random.below(9) as u32, self.random.below(9) as u32);
+        match self.random.below(9) {
+            0 | 1 => Birth::File,
+            2 | 3 => Birth::Directory,
+            4 | 5 => Birth::Symlink { target: Bounded(self.random.pick(self.outside).clone()) },
+            6 => Birth::CharDevice { major, minor },
+            7 => Birth::BlockDevice { major, minor },
+            _ => self.random.pick(&[Birth::Fifo, Birth::Socket]).clone(),
+        }
+    }
+
+    fn result(&mut self) -> ContentResult {
+        let mode = self.random.one_in(2).then(|| self.mode());
+        ContentResult { size: self.random.number(), mtime: self.time(), mode }
+    }
+
+    /// A packet's op with its payload, and the path that it claims to be about.
+    pub fn packet(&mut self) -> (Op, Vec<u8>, Vec<u8>) {
+        let bytes = vec![b'!'; self.random.below(3000) as usize];
+        let hint = match self.random.below(3) {
+            0 => self.random.pick(self.outside).clone(),
+            1 => self.random.pick(self.names).clone(),
+            _ => Vec::new(),
+        };
+        (self.op(), bytes, hint)
+    }
+
+    fn op(&mut self) -> Op {
+        let object = self.id();
+        let how = [Reserve::Allocate, Reserve::PunchHole, Reserve::ZeroRange, Reserve::ZeroRangeKeepSize];
+        match self.random.below(14) {
+            0 | 1 => {
+                let (birth, attributes, xattrs) = (self.birth(), self.attributes(), self.xattrs());
+                Op::Create { at: self.entry(), dir_mtime: self.time(), object, birth, attributes, xattrs }
+            }
+            2 => Op::Link { object, at: self.entry(), dir_mtime: self.time(), links: 1 },
+            3 => Op::Unlink { at: self.entry(), dir_mtime: self.time(), object, links: 0 },
+            4 => Op::RemoveDirectory { at: self.entry(), dir_mtime: self.time(), object },
+            5 => Op::Rename {
+                from: self.entry(),
+                from_mtime: self.time(),
+                to: self.entry(),
+                to_mtime: self.time(),
+                object,
+                replaced: self.random.one_in(2).then(|| Replaced { object: self.id(), links: 0 }),
+                whiteout: self
+                    .random
+                    .one_in(3)
+                    .then(|| Whiteout { object: self.id(), attributes: self.attributes() }),
+            },
+            6 => Op::Exchange {
+                left: self.entry(),
+                left_mtime: self.time(),
+                left_object: object,
+                right: self.entry(),
+                right_mtime: self.time(),
+                right_object: self.id(),
+            },
+            7 | 8 => Op::Write { object, offset: self.random.number(), result: self.result() },
+            9 => Op::Resize { object, result: self.result() },
+            // A reserved range takes room on the disk: kept small here, the edges beside it.
+            10 => {
+                let length = *self.random.pick(&[0, 1, 4096, 1 << 63, u64::MAX]);
+                let (how, result) = (*self.random.pick(&how), self.result());
+                Op::Reserve { object, offset: self.random.number(), length, how, result }
+            }
+            11 => {
+                let (mode, owner) = (self.mode(), self.owner());
+                Op::SetAttributes { object, mode: Some(mode), owner: Some(owner), mtime: Some(self.time()) }
+            }
+            12 => Op::SetXattr { object, name: self.xattr_name(), mode: Some(self.mode()) },
+            _ => Op::RemoveXattr { object, name: self.xattr_name(), mode: Some(self.mode()) },
+        }
+    }
+
+    pub fn item(&mut self) -> (LaneItem, Vec<u8>) {
+        let object = self.id();
+        let item = match self.random.below(12) {
+            0 => LaneItem::Begin,
+            1 => LaneItem::Root { object, attributes: self.attributes(), xattrs: self.xattrs() },
+            2..=5 => {
+                let most = if self.random.one_in(40) { LISTING_ENTRIES_MAX as u64 + 9 } else { 6 };
+                let entries = (0..self.random.below(most)).map(|_| self.listed()).collect();
+                LaneItem::Listing {
+                    dir: object,
+                    dir_mtime: self.time(),
+                    entries,
+                    last: self.random.one_in(2),
+                }
+            }
+            6 | 7 => LaneItem::OpenContent { object },
+            8 | 9 => LaneItem::Content { object, offset: self.random.number() },
+            10 => {
+                let (attributes, xattrs) = (self.attributes(), self.xattrs());
+                LaneItem::CloseContent { object, size: self.random.number(), attributes, xattrs }
+            }
+            _ => LaneItem::End,
+        };
+        (item, vec![b'?'; self.random.below(3000) as usize])
+    }
+
+    fn listed(&mut self) -> ListedObject {
+        ListedObject {
+            name: self.name(),
+            object: self.id(),
+            birth: self.birth(),
+            attributes: self.attributes(),
+            xattrs: self.xattrs(),
+            size: self.random.number(),
+            links: self.random.below(3) as u32,
+            suspect: self.random.one_in(2),
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Targets that lie: the source must not panic, must keep what it has not been relieved of, and
+//! says what was wrong.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use crossbeam_channel::bounded;
+
+use super::connection::{Command, Connection, Settings};
+use super::options::Target;
+use super::remote::Route;
+use crate::control::ConnectionState;
+use crate::link::{Dial, Identity, Listener, TargetEvent, TargetLink};
+use crate::packet::{
+    Chain, DataState, Epoch, Features, Incarnation, ItemNumber, ObjectId, Op, Position, ReplicaProof,
+    Sequence, SetId, SourceMessage, TargetMessage, Text, WIRE_VERSION,
+};
+use crate::queue::{Draft, Queue};
+
+/// Longer than anything here takes on a busy machine.
+const LONG: Duration = Duration::from_secs(20);
+
+/// More than fits into the window of a target that does not take frames.
+const PACKETS: u64 = 24;
+const PACKET_LEN: usize = 256 << 10;
+
+fn origin() -> Position {
+    Position::origin(Epoch { number: 1, writer: 2 }, Incarnation(3))
+}
+
+/// A source with packets in its queue, connected to a target that the test plays.
+struct Scene {
+    queue: Arc<Queue>,
+    connection: Connection,
+    target: TargetLink,
+    listener: Listener,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let (us, target) = (Arc::new(Identity::generate()), Arc::new(Identity::generate()));
+        let loopback: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
+        let listener = Listener::bind(loopback, target.clone(), |_| true).unwrap();
+        let queue = Queue::new(64 << 20, origin());
+        let settings = Settings {
+            id: 1,
+            target: Target::Remote { host: "127.0.0.1".into(), port: 1, repset: "web".into() },
+            route: Route::Fixed(Dial::new(listener.local_addr(), target.fingerprint(), us)),
+            set: SetId(7),
+            set_name: "web".into(),
+            birth_epoch: 1,
+            watch: None,
+        };
+        let connection = Connection::start(settings, queue.clone()).unwrap();
+        for number in 0..PACKETS {
+            let mut room = queue.reserve(PACKET_LEN, 64).unwrap();
+            let payload = Bytes::from(vec![number as u8; PACKET_LEN]);
+            queue.append(&mut room, Draft::new(b"", &Op::Barrier { durable: false }, payload));
+        }
+        let link = listener.accept().expect("the source comes");
+        let hello = link.messages().recv_timeout(LONG).expect("it greets");
+        assert!(matches!(hello, TargetEvent::Message(SourceMessage::Hello { .. })), "{hello:?}");
+        Scene { queue, connection, target: link, listener }
+    }
+
+    /// The replica is said to be good up to here.
+    fn welcome(&self, applied: Position) {
+        self.say(welcome(WIRE_VERSION, proof(applied)));
+    }
+
+    fn say(&self, message: TargetMessage) {
+        self.target.send(message);
+    }
+
+    /// The reason for which the source gave this target up; the queue must be whole.
+    #[track_caller]
+    fn given_up(self) -> String {
+        let report =
+            self.connection.wait(Instant::now() + LONG, |report| report.state == ConnectionState::Error);
+        assert_eq!(report.state, ConnectionState::Error, "it was believed: {}", report.reason);
+        assert_eq!(self.queue.oldest(), Sequence(1), "packets were dropped: {}", report.reason);
+        assert_eq!(self.queue.stats().packets, PACKETS);
+        assert_eq!(report.applied, Sequence(0));
+        // It comes again: no thread of it has died.
+        self.listener.accept().expect("it dials again");
+        self.connection.stop();
+        report.reason
+    }
+}
+
+fn proof(applied: Position) -> ReplicaProof {
+    ReplicaProof { data: DataState::Good, applied, durable: applied, received: applied, process: 1 }
+}
+
+fn welcome(version: u16, proof: ReplicaProof) -> TargetMessage {
+    TargetMessage::Welcome { version, features: Features(u64::MAX), proof }
+}
+
+fn acknowledge(applied: u64, durable: u64) -> TargetMessage {
+    let (received, applied) = (Sequence(applied), Sequence(applied));
+    TargetMessage::Acknowledge { received, applied, durable: Sequence(durable) }
+}
+
+#[track_caller]
+fn check(word: &str, act: impl FnOnce(&Scene)) {
+    let scene = Scene::new();
+    act(&scene);
+    let reason = scene.given_up();
+    assert!(reason.contains(word), "no '{word}' in: {reason}");
+}
+
+/// Once such a word made the queue drop what was not sent, and the link thread panic on it.
+#[test]
+fn more_is_acknowledged_than_was_sent() {
+    for applied in [PACKETS, PACKETS + 1, u64::MAX] {
+        check("which it was not sent", |scene| {
+            scene.welcome(origin());
+            scene.say(acknowledge(applied, 0));
+        });
+    }
+}
+
+#[test]
+fn more_is_durable_than_applied() {
+    check("durable what it had not applied", |scene| {
+        scene.welcome(origin());
+        scene.say(acknowledge(0, u64::MAX));
+    });
+}
+
+#[test]
+fn an_acknowledgement_is_taken_back() {
+    let scene = Scene::new();
+    scene.target.welcome();
+    scene.welcome(origin());
+    let frames = scene.target.frames();
+    for _ in 0..3 {
+        assert!(matches!(frames.recv(LONG), crate::link::Received::Frame(_)));
+    }
+    scene.say(acknowledge(3, 2));
+    scene.say(acknowledge(2, 2));
+    let report =
+        scene.connection.wait(Instant::now() + LONG, |report| report.state == ConnectionState::Error);
+    assert!(report.reason.contains("took back"), "{}", report.reason);
+    // What was true before stays true.
+    assert_eq!((report.applied, report.durable), (Sequence(3), Sequence(2)));
+    assert_eq!(scene.queue.oldest(), Sequence(4));
+    scene.connection.stop();
+}
+
+#[test]
+fn a_greeting_that_was_not_offered_or_comes_twice() {
+    for version in [0, WIRE_VERSION + 1, u16::MAX] {
+        check("which was not offered", |scene| scene.say(welcome(version, proof(origin()))));
+    }
+    check("greeted twice", |scene| {
+        scene.welcome(origin());
+        scene.welcome(origin());
+    });
+}
+
+/// A proof that cannot be is no way to resume: nothing is sent, nothing is dropped.
+#[test]
+fn forged_proofs_relieve_the_queue_of_nothing() {
+    let last = |scene: &Scene| scene.queue.last();
+    let forged: [fn(Position) -> Position; 4] = [
+        |last| Position { chain: Chain(1), ..last },
+        |last| Position { sequence: Sequence(u64::MAX), ..last },
+        |last| Position { epoch: Epoch { number: 9, writer: 9 }, ..last },
+        |last| Position { incarnation: Incarnation(9), ..last },
+    ];
+    for forge in forged {
+        let scene = Scene::new();
+        scene.target.welcome();
+        scene.welcome(forge(last(&scene)));
+        scene.say(acknowledge(PACKETS, PACKETS));
+        let waits = |reason: &str| reason.contains("has to be brought into line");
+        let report = scene.connection.wait(Instant::now() + LONG, |report| waits(&report.reason));
+        assert!(waits(&report.reason) && !report.streaming, "{}", report.reason);
+        scene.say(TargetMessage::Refused { reason: Text::from_str_cut("\x1b[2Jthe\nend") });
+        let reason = scene.given_up();
+        assert!(reason.contains("\u{fffd}[2Jthe\u{fffd}end"), "{reason:?}");
+    }
+}
+
+/// Answers to listings that were never sent, or about files that are in none.
+#[test]
+fn a_copy_is_not_led_astray() {
+    let wanted = |listing, objects| TargetMessage::Wanted { listing: ItemNumber(listing), objects };
+    let cases: [(&str, Vec<TargetMessage>); 3] = [
+        ("is for listing 77", vec![wanted(77, Vec::new())]),
+        ("is no file of the listing", vec![wanted(3, vec![ObjectId::default()])]),
+        (
+            "listings that it was not sent",
+            (0..1000).map(|n| wanted(n, vec![ObjectId::default(); 999])).collect(),
+        ),
+    ];
+    for (word, messages) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "content").unwrap();
+        let scene = Scene::new();
+        scene.target.welcome();
+        let empty = ReplicaProof { data: DataState::Empty, ..proof(origin()) };
+        scene.say(welcome(WIRE_VERSION, empty));
+        scene.connection.wait(Instant::now() + LONG, |report| report.connected.is_some());
+        let (done, outcome) = bounded(1);
+        let backing = OwnedFd::from(std::fs::File::open(dir.path()).unwrap());
+        scene.connection.command(Command::Copy { backing, suspect_since: None, ends: true, done });
+        let frames = scene.target.frames();
+        for _ in 0..3 {
+            assert!(matches!(frames.recv(LONG), crate::link::Received::Frame(_)));
+        }
+        messages.into_iter().for_each(|message| scene.say(message));
+        let failed = outcome.recv_timeout(LONG).expect("the copy ends").expect_err("it was believed");
+        // A flood may be noticed by the copy, at its first answer, or by the connection.
+        let is_flood = word.contains("not sent");
+        assert!(failed.contains(word) || is_flood && failed.contains("listing"), "{failed}");
+        assert_eq!(scene.queue.stats().packets, PACKETS);
+        scene.connection.stop();
+    }
+}
