@@ -16,6 +16,7 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::descriptors::{Access, Descriptors};
+use super::durable::Points;
 use super::fault::Fault;
 use super::index::Index;
 use super::policy::{Allow, Policy, Withheld};
@@ -56,6 +57,9 @@ pub struct Replica {
     pub(super) times: Times,
     pub(super) progress: Progress,
     pub(super) policy: Policy,
+    pub(super) points: Points,
+    #[cfg(test)]
+    pub hold: Arc<super::durable::Hold>,
 }
 
 impl Replica {
@@ -93,7 +97,19 @@ impl Replica {
             .map_err(|error| OpenError::Io("pending times", error))?;
         let descriptors = Descriptors::new(TARGET_DESCRIPTORS);
         let policy = Policy::new(Allow::ALL);
-        Ok(Replica { root, limbo, state: places.state.clone(), index, descriptors, times, progress, policy })
+        Ok(Replica {
+            root,
+            limbo,
+            state: places.state.clone(),
+            index,
+            descriptors,
+            times,
+            progress,
+            policy,
+            points: Points::default(),
+            #[cfg(test)]
+            hold: Arc::default(),
+        })
     }
 
     /// From now on only this is allowed to the source; without it, everything.
