@@ -176,12 +176,6 @@ impl Applier {
         match self.perform(position, op, payload) {
             Ok(()) => {
                 self.attempts = 0;
-                if let Op::Barrier { durable: true } = op
-                    && let Err(fault) = self.replica.durable_point()
-                {
-                    // The acknowledgement shows it: *durable* stays behind the barrier.
-                    log::error!("barrier {position} is applied but not durable: {fault}");
-                }
                 Outcome::Applied
             }
             Err(fault) => self.retry(position, op.name(), fault),

@@ -11,9 +11,20 @@ use crate::packet::{DataState, Position, ReplicaProof, SetId};
 /// A durable point that was begun: [`DurablePoint::sync`] may run on another thread while the
 /// applier goes on; then [`Replica::finish_durable`].
 pub struct DurablePoint {
+    /// Counts the points of a replica: a later one says more than an earlier one.
+    number: u64,
     position: Position,
     root: File,
     index: File,
+    #[cfg(test)]
+    hold: std::sync::Arc<Hold>,
+}
+
+/// How many durable points were begun, and the last one that was proved.
+#[derive(Default)]
+pub(super) struct Points {
+    begun: u64,
+    proved: u64,
 }
 
 impl DurablePoint {
@@ -22,16 +33,12 @@ impl DurablePoint {
         self.position
     }
 
-    /// A second handle on the same point, to be synced on another thread.
-    pub fn try_clone(&self) -> io::Result<DurablePoint> {
-        let (root, index) = (self.root.try_clone()?, self.index.try_clone()?);
-        Ok(DurablePoint { position: self.position, root, index })
-    }
-
     /// Syncs the replica's file system and the index. Blocks for as long as the disk needs.
     ///
     /// Errors: the system's; what was written is then in doubt ([`Replica::finish_durable`]).
     pub fn sync(&self) -> io::Result<()> {
+        #[cfg(test)]
+        self.hold.wait();
         rustix::fs::syncfs(&self.root)?;
         self.index.sync_data()
     }
@@ -113,7 +120,15 @@ impl Replica {
             .map_err(Fault::system("identity of the replica"))?;
         let root = self.root.try_clone().map_err(Fault::system("root"))?;
         let index = self.index.sync_handle().map_err(Fault::system("object index"))?;
-        Ok(DurablePoint { position, root, index })
+        self.points.begun += 1;
+        Ok(DurablePoint {
+            number: self.points.begun,
+            position,
+            root,
+            index,
+            #[cfg(test)]
+            hold: self.hold.clone(),
+        })
     }
 
     fn finish_durable_as(
@@ -126,11 +141,47 @@ impl Replica {
             self.mark_bad(&format!("a sync of the replica failed: {error}"))?;
             return Err(Fault::System { what: "sync the replica", error });
         }
-        let durable = self.durable();
-        if point.position.same_history(&durable) && point.position.sequence < durable.sequence {
-            // A barrier made more durable while this point was being synced.
+        if point.number < self.points.proved {
+            // The end of a copy made more durable while this point was being synced.
             return Ok(());
         }
+        self.points.proved = point.number;
         self.progress.prove_durable(point.position, data).map_err(Fault::system("position slot"))
+    }
+}
+
+/// A slow disk for tests: syncs wait while it is closed.
+#[cfg(test)]
+#[derive(Default)]
+pub struct Hold {
+    closed: parking_lot::Mutex<bool>,
+    opened: parking_lot::Condvar,
+    waiting: std::sync::atomic::AtomicU64,
+}
+
+#[cfg(test)]
+impl Hold {
+    pub fn close(&self) {
+        *self.closed.lock() = true;
+    }
+
+    pub fn open(&self) {
+        *self.closed.lock() = false;
+        self.opened.notify_all();
+    }
+
+    /// Syncs that wait now.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
+    fn wait(&self) {
+        use std::sync::atomic::Ordering::SeqCst;
+        self.waiting.fetch_add(1, SeqCst);
+        let mut closed = self.closed.lock();
+        while *closed {
+            self.opened.wait(&mut closed);
+        }
+        self.waiting.fetch_sub(1, SeqCst);
     }
 }

@@ -38,6 +38,8 @@ pub use applier::{Acknowledged, Applier, OrderError, Outcome, Retry};
 pub use create::{NameTaken, NewObject};
 pub use descriptors::Access;
 pub use durable::DurablePoint;
+#[cfg(test)]
+pub use durable::Hold;
 pub use fault::Fault;
 pub use identity::IDENTITY_XATTR;
 pub use index::Index;

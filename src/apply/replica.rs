@@ -17,6 +17,7 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::descriptors::{Access, Descriptors};
+use super::durable::Points;
 use super::fault::Fault;
 use super::index::Index;
 use super::policy::{Allow, Policy, Withheld};
@@ -61,6 +62,9 @@ pub struct Replica {
     pub(super) writer: Writer,
     /// Path of the object of the op that is performed, as the source says.
     pub(super) hint: Vec<u8>,
+    pub(super) points: Points,
+    #[cfg(test)]
+    pub hold: Arc<super::durable::Hold>,
 }
 
 impl Replica {
@@ -109,6 +113,9 @@ impl Replica {
             policy,
             writer: Writer::default(),
             hint: Vec::new(),
+            points: Points::default(),
+            #[cfg(test)]
+            hold: Arc::default(),
         })
     }
 

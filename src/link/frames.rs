@@ -147,6 +147,22 @@ impl FrameReceiver {
         }
     }
 
+    /// [`FrameReceiver::recv`], but [`Received::Idle`] as soon as `news` has something and no
+    /// frame is there.
+    pub fn recv_or_news<T>(&self, timeout: Duration, news: &Receiver<T>) -> Received {
+        match self.recv(Duration::ZERO) {
+            Received::Idle => {}
+            received => return received,
+        }
+        let mut select = crossbeam_channel::Select::new();
+        let frames = select.recv(&self.frames);
+        select.recv(news);
+        match select.ready_timeout(timeout) {
+            Ok(ready) if ready == frames => self.recv(Duration::ZERO),
+            _ => Received::Idle,
+        }
+    }
+
     /// Bytes received and not yet taken, with what they cost beside their content.
     pub fn waiting_bytes(&self) -> usize {
         self.window.used.load(SeqCst)

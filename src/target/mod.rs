@@ -14,6 +14,8 @@ mod replicas;
 mod seat;
 mod session;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::io;

@@ -18,8 +18,6 @@ use crate::packet::{
 
 /// How often a session that has nothing to do looks for control messages.
 const IDLE_POLL: Duration = Duration::from_millis(100);
-/// How often a session looks whether a sync under way has ended.
-const SYNC_POLL: Duration = Duration::from_millis(2);
 
 /// Serves one source until its connection ends; answers why it ended.
 ///
@@ -105,7 +103,7 @@ impl Session<'_> {
     /// Until the connection ends; answers why.
     fn serve(&mut self) -> String {
         loop {
-            match self.frames.recv(self.patience()) {
+            match self.next_frame() {
                 Received::Frame(frame) => {
                     if let Err(reason) = self.frame(frame) {
                         return reason;
@@ -128,13 +126,18 @@ impl Session<'_> {
         }
     }
 
+    /// The next frame, or nothing where a sync ends or something is due first.
+    fn next_frame(&self) -> Received {
+        match &self.sync {
+            Some(sync) => self.frames.recv_or_news(self.patience(), &sync.0),
+            None => self.frames.recv(self.patience()),
+        }
+    }
+
     /// How long to wait for the next frame before something else is due.
     fn patience(&self) -> Duration {
         if self.unacknowledged > 0 {
             return ACKNOWLEDGE_DELAY;
-        }
-        if self.sync.is_some() {
-            return SYNC_POLL;
         }
         let now = Instant::now();
         let rest = self.applier.next_deadline().map(|at| at.saturating_duration_since(now));
@@ -161,13 +164,11 @@ impl Session<'_> {
         }
         self.unacknowledged += 1;
         if let FrameHeader::Packet(packet) = &frame.header
-            && packet.op == (Op::Barrier { durable: true })
-            && self.applier.acknowledged().durable.sequence < frame.position.sequence
+            && let Op::Barrier { durable } = packet.op
         {
-            // A later sync would succeed and prove nothing: the handshake decides what is left.
-            return Err("what a barrier covers could not be made durable".into());
-        }
-        if matches!(&frame.header, FrameHeader::Packet(packet) if matches!(packet.op, Op::Barrier { .. })) {
+            // The sync runs on a thread of its own: what comes behind the barrier does not wait for
+            // the disk. One that is under way began before the barrier and does not cover it.
+            self.durable_asked |= durable;
             self.acknowledge();
         }
         Ok(())
@@ -282,20 +283,23 @@ impl Session<'_> {
         self.durable()
     }
 
-    /// Begins a durable point when one is due and takes in what became of the last one.
+    /// Takes in what became of the last durable point and begins another when one is due.
     fn durable(&mut self) -> Result<(), String> {
         if let Some(sync) = self.sync.take() {
             match sync.0.try_recv() {
                 Ok((point, outcome)) => {
+                    // A failed sync ends the session: a later one would succeed and prove nothing.
                     self.applier.finish_durable(&point, outcome).map_err(|fault| fault.to_string())?;
                     self.acknowledge();
                 }
-                Err(crossbeam_channel::TryRecvError::Empty) => self.sync = Some(sync),
+                Err(crossbeam_channel::TryRecvError::Empty) => {
+                    self.sync = Some(sync);
+                    return Ok(());
+                }
                 Err(crossbeam_channel::TryRecvError::Disconnected) => {
                     return Err("the syncing thread died".into());
                 }
             }
-            return Ok(());
         }
         let progress = self.applier.acknowledged();
         let due = self.durable_asked || Instant::now() >= self.durable_due;

@@ -1,0 +1,166 @@
+//! A session over loopback, with a source that a test plays by hand.
+
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::*;
+use crate::apply::{Hold, Places, Replica};
+use crate::link::{Dial, Feed, SourceEvent, SourceLink};
+use crate::packet::*;
+
+/// Longer than anything here takes on a busy machine.
+const LONG: Duration = Duration::from_secs(30);
+
+const SET: SetId = SetId(7);
+
+/// Frames that a test gives.
+#[derive(Clone, Default)]
+struct Frames(Arc<Mutex<VecDeque<EncodedFrame>>>);
+
+impl Feed for Frames {
+    fn next_frames(&mut self, _max_bytes: usize) -> Vec<EncodedFrame> {
+        self.0.lock().drain(..).collect()
+    }
+}
+
+/// The one replica of a test.
+struct One(SharedApplier);
+
+impl Replicas for One {
+    fn open(&self, _link: &TargetLink, _set: SetId, _name: &str) -> Result<Seat, String> {
+        Ok(Seat::alone(self.0.clone()))
+    }
+}
+
+/// A source in the middle of its stream, and the target's disk.
+struct Scene {
+    source: SourceLink,
+    frames: Frames,
+    at: Position,
+    disk: Arc<Hold>,
+    _server: TargetServer,
+}
+
+impl Scene {
+    fn begin(dir: &Path) -> Scene {
+        std::fs::create_dir(dir.join("replica")).unwrap();
+        let places = Places::beside(&dir.join("replica"), &dir.join("state"));
+        let mut replica = Replica::open(&places, SET).unwrap();
+        let at = Position::origin(Epoch { number: 1, writer: 2 }, Incarnation(3));
+        replica.adopt(at).unwrap();
+        replica.mark_good().unwrap();
+        let disk = replica.hold.clone();
+        let one = One(Arc::new(Mutex::new(Applier::new(replica))));
+        let identity = Arc::new(Identity::generate());
+        let loopback = (Ipv4Addr::LOCALHOST, 0).into();
+        let server =
+            TargetServer::start(loopback, identity.clone(), |_| true, None, Arc::new(one)).unwrap();
+        let frames = Frames::default();
+        let dial = Dial::new(server.address(), identity.fingerprint(), identity);
+        let source = SourceLink::dial(dial, frames.clone());
+        let scene = Scene { source, frames, at, disk, _server: server };
+        scene.greet();
+        scene
+    }
+
+    fn greet(&self) {
+        self.source.send(SourceMessage::Hello {
+            version_oldest: WIRE_VERSION_OLDEST,
+            version: WIRE_VERSION,
+            features: Features::OFFERED,
+            set: SET,
+            set_name: Text::from_str_cut("one"),
+            last: self.at,
+            oldest: Sequence(1),
+        });
+        let welcome = self.message(|message| matches!(message, TargetMessage::Welcome { .. }));
+        assert!(matches!(welcome, TargetMessage::Welcome { .. }));
+        self.source.send(SourceMessage::StreamFrom { after: self.at });
+        self.source.start_feed();
+    }
+
+    fn barrier(&mut self, durable: bool) {
+        let header = encode_packet_header(b"", &Op::Barrier { durable });
+        self.at = self.at.next(HeaderDigest::of(&header, 0));
+        self.frames.0.lock().push_back(packet_frame(&self.at, &header, Bytes::new()));
+        self.source.waker().wake();
+    }
+
+    /// Waits for a message that fits.
+    fn message(&self, fits: impl Fn(&TargetMessage) -> bool) -> TargetMessage {
+        let deadline = Instant::now() + LONG;
+        loop {
+            match self.source.events().recv_deadline(deadline).expect("the target says it in time") {
+                SourceEvent::Message(message) if fits(&message) => return message,
+                SourceEvent::Message(_) | SourceEvent::Up => {}
+                SourceEvent::Lost { reason } => panic!("the connection was lost: {reason}"),
+            }
+        }
+    }
+
+    /// Every *durable* that is said until everything up to `applied` is applied and up to
+    /// `durable` durable.
+    fn durables_until(&self, applied: u64, durable: u64) -> Vec<u64> {
+        let mut said = Mutex::new(Vec::new());
+        self.message(|message| match message {
+            TargetMessage::Acknowledge { applied: now, durable: on_disk, .. } => {
+                said.lock().push(on_disk.0);
+                now.0 >= applied && on_disk.0 >= durable
+            }
+            _ => false,
+        });
+        said.get_mut().dedup();
+        said.into_inner()
+    }
+
+    fn wait_for_sync(&self) {
+        let deadline = Instant::now() + LONG;
+        while self.disk.waiting() == 0 {
+            assert!(Instant::now() < deadline, "no sync began");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// A sync of seconds at a barrier stood in the way of everything behind it.
+#[test]
+fn what_comes_behind_a_barrier_does_not_wait_for_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut scene = Scene::begin(dir.path());
+    scene.disk.close();
+    scene.barrier(true);
+    scene.wait_for_sync();
+    (0..1000).for_each(|_| scene.barrier(false));
+    scene.barrier(true);
+    let said = scene.durables_until(1002, 0);
+    assert_eq!(said, [0], "nothing is durable while the disk hangs");
+    scene.disk.open();
+    // The sync under way began before the others came: it proves the first barrier and no more.
+    assert_eq!(scene.durables_until(1002, 1002), [1, 1002]);
+}
+
+/// An orderly end and a cut wait for the sync under way, and what it proves is kept.
+#[test]
+fn a_sync_under_way_is_not_lost_with_the_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut scene = Scene::begin(dir.path());
+    scene.disk.close();
+    scene.barrier(true);
+    scene.wait_for_sync();
+    scene.barrier(false);
+    scene.durables_until(2, 0);
+    let Scene { source, disk, _server, .. } = scene;
+    source.close("the test cuts it");
+    disk.open();
+    drop(_server);
+    let places = Places::beside(&dir.path().join("replica"), &dir.path().join("state"));
+    let replica = Replica::open(&places, SET).unwrap();
+    assert_eq!(replica.durable().sequence, Sequence(2));
+    assert_eq!(replica.data().state, DataState::Good);
+}
