@@ -495,6 +495,7 @@ impl Session<'_> {
             return Some(Ended::Lost("the target made durable what it had not applied".into()));
         }
         driver.queue.acknowledge_applied(driver.cursor, applied);
+        driver.queue.acknowledge_durable(driver.cursor, durable);
         driver.update(|report| {
             report.applied = report.applied.max(applied);
             report.durable = report.durable.max(durable);
