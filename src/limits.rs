@@ -63,6 +63,13 @@ pub const QUEUE_MEMORY_MIN: usize = 32 << 20;
 /// What one packet costs in the queue beside its header and payload, in bytes.
 pub const QUEUE_PACKET_COST: usize = 160;
 
+/// The queue notes this often when a packet was queued, for what is applied and not durable yet:
+/// the durable lag is stated to within it.
+pub const QUEUE_MARK_EVERY: Duration = Duration::from_millis(10);
+
+/// Notes of that kind; above it they become coarser, by a thousandth of the oldest age.
+pub const QUEUE_MARKS_MAX: usize = 4096;
+
 /// Bytes of free payload buffers that the pool keeps for reuse. Fresh memory costs
 /// 0.58 s/GiB in page faults, more than the write itself.
 pub const POOL_FREE_MAX: usize = 16 << 20;
@@ -218,10 +225,12 @@ const _: () = assert!(QUEUE_MEMORY >= QUEUE_MEMORY_MIN);
 /// Lane items that wait for the link; a mirror never fills memory.
 pub const LANE_WINDOW: usize = 16;
 
-/// A target acknowledges after this much rest, or after this many packets: each acknowledgement
-/// is a datagram of its own.
+/// A target acknowledges after this much rest, or after this many packets, or this long after the
+/// first of them: each acknowledgement is a datagram of its own, and until it comes the source
+/// states the packets as lag and holds them (256 packets of 1 MiB are more than its whole queue).
 pub const ACKNOWLEDGE_DELAY: Duration = Duration::from_millis(1);
 pub const ACKNOWLEDGE_PACKETS: u64 = 256;
+pub const ACKNOWLEDGE_LATEST: Duration = Duration::from_millis(20);
 
 /// Waiting time before a lost connection is dialled again: doubles up to the maximum.
 pub const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(250);

@@ -214,8 +214,8 @@ fn connection_lines(connection: &ConnectionStatus, now: u64, text: &mut String) 
             writeln!(text, "              {}", progress.current)?;
         }
     }
-    writeln!(text, "  applied     {}, behind by {}", connection.applied, lag(&connection.lag_applied))?;
-    writeln!(text, "  durable     {}, behind by {}", connection.durable, lag(&connection.lag_durable))?;
+    writeln!(text, "  applied     {}, {}", connection.applied, lag(connection.lag_applied))?;
+    writeln!(text, "  durable     {}, {}", connection.durable, lag(connection.lag_durable))?;
     writeln!(text, "  queued      {}", amount(&connection.queued))?;
     let resent = match connection.resent.packets {
         0 => String::new(),
@@ -302,12 +302,13 @@ fn link_words(link: &LinkStatus, now: u64) -> String {
     )
 }
 
-fn lag(lag: &Lag) -> String {
+fn lag(lag: Option<Lag>) -> String {
+    let Some(lag) = lag else { return "it is not known how far behind".into() };
     if lag.packets == 0 {
-        return "nothing".into();
+        return "behind by nothing".into();
     }
     let age = units::duration(Duration::try_from_secs_f64(lag.seconds).unwrap_or_default());
-    format!("{age} ({}, {})", packets(lag.packets), units::size(lag.bytes))
+    format!("behind by {age} ({}, {})", packets(lag.packets), units::size(lag.bytes))
 }
 
 fn amount(amount: &Amount) -> String {

@@ -238,7 +238,8 @@ fn trouble_and_progress_are_shown() {
         current: "a/b".into(),
         ..Default::default()
     });
-    connection.lag_applied = crate::control::Lag { seconds: 2.5, packets: 1, bytes: 10 };
+    connection.lag_applied = Some(crate::control::Lag { seconds: 2.5, packets: 1, bytes: 10 });
+    connection.lag_durable = None;
     connection.link = Some(LinkStatus { connected_unix_ms: 1_184_000, rtt_ms: 0.25, ..Default::default() });
     let retrying = Retrying {
         op: "create a/c".into(),
@@ -254,6 +255,7 @@ fn trouble_and_progress_are_shown() {
         "mirroring 45.2 %",
         "differences: 1,234 of 2,000 files, 1.5 GiB, 1 KiB were equal, 1.9 MiB/s, 1 min 15 s to go\n              a/b\n",
         "behind by 2.5 s (1 packet, 10 B)",
+        "it is not known how far behind",
         "up for 1.0 s, round trip 0.2 ms",
         "retrying    create a/c for 5.0 s, 9 attempts: No space left",
         "WARNING: The queue is full: 2 writers wait",

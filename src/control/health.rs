@@ -153,8 +153,8 @@ impl ConnectionStatus {
                 retrying.reason
             ))
         }));
-        if self.kind != TargetKind::Null && self.lag_applied.seconds > LAG_WARNING.as_secs_f64() {
-            let seconds = self.lag_applied.seconds;
+        let seconds = self.lag_applied.map_or(0.0, |lag| lag.seconds);
+        if self.kind != TargetKind::Null && seconds > LAG_WARNING.as_secs_f64() {
             findings.push(Finding::warning(format!("{} is {seconds:.0} s behind.", self.label())));
         }
         findings

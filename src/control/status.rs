@@ -187,8 +187,10 @@ pub struct ConnectionStatus {
     pub applied: Sequence,
     /// The target has made everything up to here durable.
     pub durable: Sequence,
-    pub lag_applied: Lag,
-    pub lag_durable: Lag,
+    /// `None` while the replica is not the directory as of any moment (a copy runs, or it lost its
+    /// place): then it is not known how far it is behind.
+    pub lag_applied: Option<Lag>,
+    pub lag_durable: Option<Lag>,
     /// There while the connection is up.
     pub link: Option<LinkStatus>,
     /// There while the target cannot perform the op at the head of the line.

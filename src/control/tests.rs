@@ -64,8 +64,8 @@ pub(crate) fn sample_connection() -> ConnectionStatus {
         resent: Amount::default(),
         applied: Sequence(42),
         durable: Sequence(42),
-        lag_applied: Lag::default(),
-        lag_durable: Lag::default(),
+        lag_applied: Some(Lag::default()),
+        lag_durable: Some(Lag::default()),
         link: None,
         retrying: None,
     }
@@ -363,6 +363,7 @@ fn verdicts_follow_from_the_state() {
     check("waits for its time", Severity::Ok, &|status| {
         status.connections[0].state = ConnectionState::Scheduled
     });
+    let behind = |seconds| Some(Lag { seconds, ..Lag::default() });
     check("line broken", Severity::Critical, &|status| status.connections[0].state = ConnectionState::Error);
     check("first copy", Severity::Warning, &|status| {
         status.connections[0].data = DataState::Bad;
@@ -375,11 +376,11 @@ fn verdicts_follow_from_the_state() {
     check("a null target has no data to be bad", Severity::Ok, &|status| {
         status.connections[0].kind = TargetKind::Null;
         status.connections[0].data = DataState::Empty;
-        status.connections[0].lag_applied.seconds = 1e6;
+        status.connections[0].lag_applied = behind(1e6);
     });
-    check("a minute behind", Severity::Ok, &|status| status.connections[0].lag_applied.seconds = 60.0);
+    check("a minute behind", Severity::Ok, &|status| status.connections[0].lag_applied = behind(60.0));
     check("more than a minute behind", Severity::Warning, &|status| {
-        status.connections[0].lag_applied.seconds = 60.5;
+        status.connections[0].lag_applied = behind(60.5);
     });
     check("an op that fails", Severity::Warning, &|status| {
         let op = Retrying { op: "write a".into(), reason: "disk full".into(), since_unix_ms: 0, attempts: 3 };

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 
+use super::behind::{Behind, Mark, Marks};
 use crate::limits::QUEUE_PACKET_COST;
 use crate::packet::{HeaderDigest, Op, Position, Sequence, encode_packet_header};
 
@@ -20,6 +21,8 @@ pub struct Packet {
     pub header: Bytes,
     pub payload: Bytes,
     pub queued_at: Instant,
+    /// Headers and payloads of all packets before it, since the queue began.
+    bytes_before: u64,
 }
 
 /// An op that is ready to be given a position: encoded outside every lock of the queue.
@@ -106,6 +109,9 @@ struct Tail {
     last: Position,
     packets: VecDeque<Packet>,
     held_bytes: usize,
+    /// Headers and payloads of all packets so far.
+    bytes: u64,
+    marks: Marks,
     cursors: BTreeMap<CursorId, Cursor>,
     next_cursor: u64,
 }
@@ -113,6 +119,8 @@ struct Tail {
 struct Cursor {
     /// Everything up to here may be trimmed as far as this cursor goes.
     applied: Sequence,
+    /// Up to here the age of packets interests nobody.
+    durable: Sequence,
     wake: Wake,
 }
 
@@ -130,6 +138,8 @@ impl Queue {
                 last: start,
                 packets: VecDeque::new(),
                 held_bytes: 0,
+                bytes: 0,
+                marks: Marks::new(),
                 cursors: BTreeMap::new(),
                 next_cursor: 1,
             }),
@@ -189,7 +199,7 @@ impl Queue {
     pub fn append(&self, reservation: &mut Reservation, draft: Draft) -> Position {
         self.captured_packets.fetch_add(1, Relaxed);
         self.captured_bytes.fetch_add(draft.payload.len() as u64, Relaxed);
-        let cost = draft.cost();
+        let (cost, bytes) = (draft.cost(), draft.header.len() + draft.payload.len());
         let queued_at = Instant::now();
         let mut tail = self.tail.lock();
         tail.last = tail.last.next(draft.digest);
@@ -198,11 +208,15 @@ impl Queue {
             // Nobody reads (capture only): the room goes back with the reservation.
             return position;
         }
+        let bytes_before = tail.bytes;
+        tail.bytes += bytes as u64;
+        tail.marks.note(Mark { sequence: position.sequence, queued_at, bytes_before });
         tail.packets.push_back(Packet {
             position,
             header: Bytes::from(draft.header),
             payload: draft.payload,
             queued_at,
+            bytes_before,
         });
         tail.held_bytes += cost;
         let wakes: WakeList = tail.cursors.values().map(|cursor| cursor.wake.clone()).collect();
@@ -248,7 +262,8 @@ impl Queue {
         let id = CursorId(tail.next_cursor);
         tail.next_cursor += 1;
         let last = tail.last;
-        tail.cursors.insert(id, Cursor { applied: last.sequence, wake: Arc::new(wake) });
+        let cursor = Cursor { applied: last.sequence, durable: last.sequence, wake: Arc::new(wake) };
+        tail.cursors.insert(id, cursor);
         (id, last)
     }
 
@@ -256,6 +271,7 @@ impl Queue {
     pub fn detach(&self, id: CursorId) {
         let mut tail = self.tail.lock();
         tail.cursors.remove(&id);
+        tail.forget_durable();
         let freed = tail.trim();
         drop(tail);
         self.release_trimmed(freed);
@@ -296,22 +312,28 @@ impl Queue {
         self.release_trimmed(freed);
     }
 
-    /// When the oldest packet after `after` was queued, and how many packets and bytes come after it.
-    pub fn lag(&self, after: Sequence) -> (Option<Instant>, u64, u64) {
+    /// A target has made everything up to here durable; acknowledgements may come late.
+    pub fn acknowledge_durable(&self, id: CursorId, durable: Sequence) {
+        let mut tail = self.tail.lock();
+        let Some(cursor) = tail.cursors.get_mut(&id) else { return };
+        cursor.durable = cursor.durable.max(durable);
+        tail.forget_durable();
+    }
+
+    /// What a target lacks that has everything up to `reached`. `None`: how old that is was not
+    /// kept, because no reader needs it.
+    pub fn behind(&self, reached: Sequence) -> Option<Behind> {
         let tail = self.tail.lock();
-        let Some(front) = tail.packets.front() else { return (None, 0, 0) };
-        let skip = (after.0 + 1).saturating_sub(front.position.sequence.0) as usize;
-        if skip == 0 {
-            return (Some(front.queued_at), tail.packets.len() as u64, tail.held_bytes as u64);
+        let packets = tail.last.sequence.0.saturating_sub(reached.0);
+        if packets == 0 {
+            return Some(Behind::default());
         }
-        let oldest = tail.packets.get(skip).map(|packet| packet.queued_at);
-        let bytes = tail
-            .packets
-            .iter()
-            .skip(skip)
-            .map(|packet| packet.payload.len() + packet.header.len())
-            .sum::<usize>();
-        (oldest, (tail.packets.len().saturating_sub(skip)) as u64, bytes as u64)
+        let held = |packet: &Packet| (packet.queued_at, packet.bytes_before);
+        let (since, bytes_before) = match tail.held(reached.next()) {
+            Some(packet) => held(packet),
+            None => tail.marks.of(reached.next()).map(|mark| (mark.queued_at, mark.bytes_before))?,
+        };
+        Some(Behind { since: Some(since), packets, bytes: tail.bytes - bytes_before })
     }
 
     /// Lets every waiting writer go with an error, and all that come after.
@@ -346,6 +368,19 @@ impl Queue {
 type WakeList = Vec<Wake>;
 
 impl Tail {
+    /// The packet of this number, if it is still here.
+    fn held(&self, sequence: Sequence) -> Option<&Packet> {
+        let first = self.packets.front()?.position.sequence;
+        self.packets.get(usize::try_from(sequence.0.checked_sub(first.0)?).ok()?)
+    }
+
+    fn forget_durable(&mut self) {
+        match self.cursors.values().map(|cursor| cursor.durable).min() {
+            Some(durable) => self.marks.forget_before(durable.next()),
+            None => self.marks.clear(),
+        }
+    }
+
     /// Takes out what every cursor has behind it; buffers are dropped by the caller, unlocked.
     fn trim(&mut self) -> (usize, Vec<Packet>) {
         let upto = self.cursors.values().map(|cursor| cursor.applied).min().unwrap_or(self.last.sequence);

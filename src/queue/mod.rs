@@ -12,10 +12,12 @@
 //! ```
 //! Memory only for now: at the limit writers wait, and [`Queue::stats`] says so. Performs no I/O.
 
+mod behind;
 mod memory;
 mod pool;
 #[cfg(test)]
 mod tests;
 
+pub use behind::Behind;
 pub use memory::{Closed, CursorId, Draft, Packet, Queue, QueueStats, Reservation};
 pub use pool::{Buffer, Pool};

@@ -1,8 +1,9 @@
 use super::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::limits::QUEUE_MARK_EVERY;
 use crate::packet::{Epoch, Incarnation, Op, Position, Sequence};
 
 fn queue(limit: usize) -> Arc<Queue> {
@@ -124,4 +125,34 @@ fn many_threads_share_one_unbroken_order() {
     }
     writers.into_iter().for_each(|writer| writer.join().unwrap());
     assert_eq!(queue.stats().bytes, 0);
+}
+
+/// The durable lag was stated as that of what is queued: nothing, while the target's disk lacked
+/// two seconds.
+#[test]
+fn what_is_applied_and_not_durable_keeps_its_age() {
+    let queue = queue(1 << 20);
+    let (id, _) = queue.attach(|| ());
+    assert_eq!(queue.behind(Sequence(0)), Some(Behind::default()));
+    let before = Instant::now();
+    append(&queue, &[0; 100]);
+    let between = Instant::now();
+    std::thread::sleep(QUEUE_MARK_EVERY * 2);
+    append(&queue, &[0; 50]);
+    let all = queue.behind(Sequence(0)).unwrap();
+    queue.acknowledge_applied(id, Sequence(2));
+    assert_eq!(queue.stats().packets, 0);
+    assert_eq!(queue.behind(Sequence(0)), Some(all));
+    assert_eq!(all.packets, 2);
+    assert!(all.bytes >= 150 && all.since > Some(before) && all.since < Some(between), "{all:?}");
+    queue.acknowledge_durable(id, Sequence(1));
+    let second = queue.behind(Sequence(1)).unwrap();
+    assert!(second.packets == 1 && second.bytes >= 50 && second.bytes < 150, "{second:?}");
+    assert!(second.since >= Some(between + QUEUE_MARK_EVERY), "{second:?}");
+    queue.acknowledge_durable(id, Sequence(2));
+    assert_eq!(queue.behind(Sequence(2)), Some(Behind::default()));
+    // Nobody reads any more: what is behind an old position has no known age.
+    queue.detach(id);
+    append(&queue, &[0]);
+    assert_eq!(queue.behind(Sequence(2)), None);
 }

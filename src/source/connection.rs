@@ -526,6 +526,7 @@ impl Session<'_> {
         }
         self.acknowledged = Some((applied, durable));
         driver.queue.acknowledge_applied(driver.cursor, applied);
+        driver.queue.acknowledge_durable(driver.cursor, durable);
         driver.update(|report| {
             report.applied = report.applied.max(applied);
             report.durable = report.durable.max(durable);

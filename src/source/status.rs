@@ -13,7 +13,7 @@ use crate::control::{
     MirrorStatus, Role, Severity, Status, TargetKind, unix_ms,
 };
 use crate::packet::{DataState, Sequence};
-use crate::queue::Queue;
+use crate::queue::{Behind, Queue};
 use crate::resync::ProgressSnapshot;
 
 pub fn status(daemon: &Daemon) -> Status {
@@ -122,8 +122,10 @@ fn fsync_alert(daemon: &Daemon) -> Option<Alert> {
 fn connection_status(connection: &Connection, daemon: &Daemon) -> ConnectionStatus {
     let report = connection.report();
     let queue = &daemon.queue;
-    let (_, packets, bytes) = queue.lag(report.applied);
-    let null = matches!(connection.target, Target::Null);
+    let queued = match connection.target {
+        Target::Null => Behind::default(),
+        Target::Local(_) | Target::Remote { .. } => queue.behind(report.applied).unwrap_or_default(),
+    };
     ConnectionStatus {
         id: connection.id,
         uuid: connection.uuid.clone(),
@@ -139,7 +141,7 @@ fn connection_status(connection: &Connection, daemon: &Daemon) -> ConnectionStat
         data: report.data,
         mirror: mirror(&report),
         progress: report.progress.as_ref().map(|progress| mirror_progress(&progress.snapshot())),
-        queued: if null { Amount::default() } else { Amount { packets, bytes } },
+        queued: Amount { packets: queued.packets, bytes: queued.bytes },
         sent: Amount {
             packets: connection.sent.packets.load(Relaxed),
             bytes: connection.sent.bytes.load(Relaxed) + connection.sent.item_bytes.load(Relaxed),
@@ -160,20 +162,15 @@ fn connection_status(connection: &Connection, daemon: &Daemon) -> ConnectionStat
     }
 }
 
-/// Age of the oldest packet that the target lacks. A packet that was trimmed is applied; one
-/// that is not durable yet and trimmed counts by its number.
-fn lag(queue: &Queue, reached: Sequence, data: DataState) -> Lag {
+/// Age of the oldest packet that the target lacks, and all that it lacks. Unknown where the
+/// replica is not the directory as of any moment, or nothing is kept for it.
+fn lag(queue: &Queue, reached: Sequence, data: DataState) -> Option<Lag> {
     if data != DataState::Good {
-        return Lag::default();
+        return None;
     }
-    let last = queue.last().sequence;
-    let (oldest, _, bytes) = queue.lag(reached);
-    let packets = last.0.saturating_sub(reached.0);
-    let seconds = match oldest {
-        Some(since) if packets > 0 => Instant::now().saturating_duration_since(since).as_secs_f64(),
-        _ => 0.0,
-    };
-    Lag { seconds, packets, bytes }
+    let Behind { since, packets, bytes } = queue.behind(reached)?;
+    let seconds = since.map_or(0.0, |since| Instant::now().saturating_duration_since(since).as_secs_f64());
+    Some(Lag { seconds, packets, bytes })
 }
 
 fn mirror(report: &Report) -> MirrorStatus {

@@ -9,7 +9,9 @@ use crossbeam_channel::{Receiver, bounded};
 use super::{Replicas, Seat};
 use crate::apply::{Applier, DurablePoint, Outcome, Reconcile, Retry};
 use crate::control::{Retrying, unix_ms};
-use crate::limits::{ACKNOWLEDGE_DELAY, ACKNOWLEDGE_PACKETS, DURABLE_INTERVAL, HANDSHAKE_TIME_MAX};
+use crate::limits::{
+    ACKNOWLEDGE_DELAY, ACKNOWLEDGE_LATEST, ACKNOWLEDGE_PACKETS, DURABLE_INTERVAL, HANDSHAKE_TIME_MAX,
+};
 use crate::link::{FrameReceiver, Received, TargetEvent, TargetLink};
 use crate::packet::{
     Features, Frame, FrameHeader, Op, Sequence, SourceMessage, TargetMessage, Text, WIRE_VERSION,
@@ -48,6 +50,7 @@ pub fn run(link: TargetLink, replicas: &dyn Replicas, stopping: &AtomicBool) -> 
         reconcile: Reconcile::new(),
         acknowledged: None,
         unacknowledged: 0,
+        acknowledge_by: Instant::now(),
         sync: None,
         durable_due: Instant::now() + DURABLE_INTERVAL,
         durable_asked: false,
@@ -89,6 +92,8 @@ struct Session<'a> {
     acknowledged: Option<(Sequence, Sequence, Sequence)>,
     /// Packets applied since then.
     unacknowledged: u64,
+    /// When the first of them is to be acknowledged at the latest.
+    acknowledge_by: Instant,
     sync: Option<SyncUnderWay>,
     durable_due: Instant,
     durable_asked: bool,
@@ -108,7 +113,7 @@ impl Session<'_> {
                     if let Err(reason) = self.frame(frame) {
                         return reason;
                     }
-                    if self.unacknowledged >= ACKNOWLEDGE_PACKETS {
+                    if self.unacknowledged >= ACKNOWLEDGE_PACKETS || self.acknowledge_is_late() {
                         self.acknowledge();
                     }
                 }
@@ -132,6 +137,10 @@ impl Session<'_> {
             Some(sync) => self.frames.recv_or_news(self.patience(), &sync.0),
             None => self.frames.recv(self.patience()),
         }
+    }
+
+    fn acknowledge_is_late(&self) -> bool {
+        self.unacknowledged > 0 && Instant::now() >= self.acknowledge_by
     }
 
     /// How long to wait for the next frame before something else is due.
@@ -161,6 +170,9 @@ impl Session<'_> {
         }
         if told {
             self.recovered(frame.position.sequence);
+        }
+        if self.unacknowledged == 0 {
+            self.acknowledge_by = Instant::now() + ACKNOWLEDGE_LATEST;
         }
         self.unacknowledged += 1;
         if let FrameHeader::Packet(packet) = &frame.header

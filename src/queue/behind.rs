@@ -1,0 +1,112 @@
+//! How far a target is behind, also in what it has applied and not made durable: such packets
+//! are trimmed, so coarse marks keep when they were queued.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::limits::{QUEUE_MARK_EVERY, QUEUE_MARKS_MAX};
+use crate::packet::Sequence;
+
+/// What a target lacks that has reached some position.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Behind {
+    /// When the oldest packet that it lacks was queued; `None` where it lacks none. At most
+    /// [`QUEUE_MARK_EVERY`] too early where the packet is trimmed, or, where that is more, a
+    /// thousandth of the age of the oldest that some target lacks.
+    pub since: Option<Instant>,
+    pub packets: u64,
+    /// Headers and payloads.
+    pub bytes: u64,
+}
+
+/// A packet that stands for itself and those right after it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark {
+    pub(super) sequence: Sequence,
+    pub(super) queued_at: Instant,
+    /// Bytes of all packets before it, since the queue began.
+    pub(super) bytes_before: u64,
+}
+
+/// Marks in the order of the queue, from the oldest packet that some target may not have durable.
+pub(super) struct Marks {
+    marks: VecDeque<Mark>,
+    /// Time between two marks at least.
+    every: Duration,
+}
+
+impl Marks {
+    pub(super) fn new() -> Marks {
+        Marks { marks: VecDeque::new(), every: QUEUE_MARK_EVERY }
+    }
+
+    /// Notes a new packet, if the last mark is old enough.
+    pub(super) fn note(&mut self, mark: Mark) {
+        let recent = |last: &Mark| mark.queued_at.saturating_duration_since(last.queued_at) < self.every;
+        if self.marks.back().is_some_and(recent) {
+            return;
+        }
+        if self.marks.len() >= QUEUE_MARKS_MAX {
+            self.thin();
+        }
+        self.marks.push_back(mark);
+    }
+
+    /// Every other one goes, never the first: what is said of the others becomes older, not younger.
+    fn thin(&mut self) {
+        let mut keep = false;
+        self.marks.retain(|_| {
+            keep = !keep;
+            keep
+        });
+        self.every *= 2;
+    }
+
+    /// The mark that stands for this packet; `None` if it was not kept.
+    pub(super) fn of(&self, sequence: Sequence) -> Option<&Mark> {
+        let after = self.marks.partition_point(|mark| mark.sequence <= sequence);
+        after.checked_sub(1).and_then(|index| self.marks.get(index))
+    }
+
+    /// Everything before this packet is durable everywhere.
+    pub(super) fn forget_before(&mut self, sequence: Sequence) {
+        while self.marks.get(1).is_some_and(|mark| mark.sequence <= sequence) {
+            self.marks.pop_front();
+        }
+        if self.marks.len() <= 1 {
+            self.every = QUEUE_MARK_EVERY;
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Marks::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_stay_few_and_are_never_too_young() {
+        let (mut marks, start) = (Marks::new(), Instant::now());
+        let at = |n: u64| start + QUEUE_MARK_EVERY / 3 * n as u32;
+        let count = 30 * QUEUE_MARKS_MAX as u64;
+        for n in 1..=count {
+            marks.note(Mark { sequence: Sequence(n), queued_at: at(n), bytes_before: n * 10 });
+        }
+        assert!(marks.marks.len() <= QUEUE_MARKS_MAX);
+        for n in (1..=count).step_by(97) {
+            let mark = marks.of(Sequence(n)).unwrap();
+            assert!(mark.sequence <= Sequence(n) && mark.queued_at <= at(n) && mark.bytes_before <= n * 10);
+            assert!(
+                at(n) - mark.queued_at <= QUEUE_MARK_EVERY.max((at(count) - start) / 1000),
+                "{n}: {mark:?}"
+            );
+        }
+        marks.forget_before(Sequence(count));
+        assert_eq!(marks.marks.len(), 1);
+        assert!(marks.of(Sequence(1)).is_none());
+        assert_eq!(marks.every, QUEUE_MARK_EVERY);
+    }
+}
