@@ -1,0 +1,58 @@
+//! Network namespaces with a cable between them, in place of two hosts. Gone on drop.
+
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use crate::host::{self, run};
+
+/// Addresses of the two ends of the cable.
+pub const SOURCE: &str = "192.0.2.1";
+pub const TARGET: &str = "192.0.2.2";
+
+/// Two network namespaces with a cable between them; gone on drop.
+pub struct Cable {
+    pub source: String,
+    pub target: String,
+}
+
+impl Cable {
+    pub fn lay() -> Cable {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        host::require_program("ip");
+        host::require_program("nsenter");
+        let name = |end: &str| format!("sd{}-{}{end}", std::process::id(), NUMBER.load(Relaxed));
+        let cable = Cable { source: name("s"), target: name("t") };
+        NUMBER.fetch_add(1, Relaxed);
+        for end in [&cable.source, &cable.target] {
+            ip(&["netns", "add", end]);
+            ip(&["-n", end, "link", "set", "lo", "up"]);
+        }
+        let (source, target) = (cable.source.as_str(), cable.target.as_str());
+        ip(&["-n", source, "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", target]);
+        for (end, address) in [(source, SOURCE), (target, TARGET)] {
+            ip(&["-n", end, "address", "add", &format!("{address}/24"), "dev", "cable"]);
+            ip(&["-n", end, "link", "set", "cable", "up"]);
+        }
+        cable
+    }
+
+    pub fn cut(&self) {
+        ip(&["-n", &self.target, "link", "set", "cable", "down"]);
+    }
+
+    pub fn mend(&self) {
+        ip(&["-n", &self.target, "link", "set", "cable", "up"]);
+    }
+}
+
+impl Drop for Cable {
+    fn drop(&mut self) {
+        for end in [&self.source, &self.target] {
+            let _ = Command::new("ip").args(["netns", "delete", end]).stderr(Stdio::null()).status();
+        }
+    }
+}
+
+pub fn ip(arguments: &[&str]) {
+    run(Command::new("ip").args(arguments));
+}
