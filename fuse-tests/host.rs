@@ -276,6 +276,11 @@ impl Protected {
         assert_eq!(status.signal(), Some(libc::SIGKILL));
     }
 
+    /// The running daemon.
+    pub fn daemon(&self) -> &Daemon {
+        self.daemon.as_ref().expect("it runs")
+    }
+
     /// What the running daemon has said on stdout (complete lines) and stderr.
     pub fn said(&self) -> String {
         self.daemon.as_ref().map(|daemon| daemon.said()).unwrap_or_default()
@@ -351,6 +356,10 @@ impl Daemon {
                 }
             }
         }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn said(&self) -> String {
