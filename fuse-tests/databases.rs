@@ -4,6 +4,8 @@
 //!
 //! `STANDIN_DB_CUTS=n` sets the number of cuts, `STANDIN_SEED=x` replays the moments of one run.
 
+#[cfg(feature = "suites")]
+mod postgres;
 mod sqlite;
 
 use std::fmt;
@@ -36,16 +38,18 @@ enum Site {
 }
 
 impl Site {
-    /// Two paired hosts, the set protected with these further arguments.
-    fn hosts(arguments: &[&str]) -> Site {
-        let mut hosts = Hosts::prepare();
+    /// Two paired hosts.
+    fn hosts() -> Site {
+        Site::hosts_with(Hosts::prepare(), &[])
+    }
+
+    /// Two hosts, paired here, the set protected with these further arguments.
+    fn hosts_with(mut hosts: Hosts, arguments: &[&str]) -> Site {
         hosts.serve();
         hosts.pair();
         let mut command = hosts.protect_command();
-        let mut daemon = Daemon::spawn({
-            command.args(arguments);
-            command
-        });
+        command.args(arguments);
+        let mut daemon = Daemon::spawn(command);
         daemon.wait_ready();
         hosts.source = Some(daemon);
         Site::Hosts(Box::new(hosts))
@@ -53,6 +57,23 @@ impl Site {
 
     fn local() -> Site {
         Site::Local(Box::new(Protected::start(Setup::default())))
+    }
+
+    /// The two hosts of a test that has no other.
+    #[cfg(feature = "suites")]
+    fn as_hosts(&self) -> &Hosts {
+        match self {
+            Site::Hosts(hosts) => hosts,
+            Site::Local(_) => panic!("there is one host"),
+        }
+    }
+
+    #[cfg(feature = "suites")]
+    fn as_hosts_mut(&mut self) -> &mut Hosts {
+        match self {
+            Site::Hosts(hosts) => hosts,
+            Site::Local(_) => panic!("there is one host"),
+        }
     }
 
     fn mount(&self) -> &Path {

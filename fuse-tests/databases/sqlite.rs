@@ -197,9 +197,9 @@ fn run_series(mut site: Site, series: Series) {
 fn a_copy_cut_at_any_moment_opens_with_all_transactions_up_to_one() {
     let _heavy = heavy();
     for journal_mode in ["wal", "delete"] {
-        run_series(Site::hosts(&[]), Series::new(journal_mode));
+        run_series(Site::hosts(), Series::new(journal_mode));
         run_series(Site::local(), Series::new(journal_mode));
-        run_series(Site::hosts(&[]), Series::new(journal_mode).flat_out());
+        run_series(Site::hosts(), Series::new(journal_mode).flat_out());
     }
 }
 
@@ -250,19 +250,19 @@ mod suites {
     #[test]
     fn write_ahead_log() {
         let _heavy = heavy();
-        run_series(Site::hosts(&[]), long("wal"));
+        run_series(Site::hosts(), long("wal"));
     }
 
     #[test]
     fn write_ahead_log_synchronous_normal() {
         let _heavy = heavy();
-        run_series(Site::hosts(&[]), Series { synchronous: "NORMAL", ..long("wal") });
+        run_series(Site::hosts(), Series { synchronous: "NORMAL", ..long("wal") });
     }
 
     #[test]
     fn rollback_journal() {
         let _heavy = heavy();
-        run_series(Site::hosts(&[]), long("delete"));
+        run_series(Site::hosts(), long("delete"));
     }
 
     #[test]
@@ -277,7 +277,7 @@ mod suites {
     fn flat_out() {
         let _heavy = heavy();
         for journal_mode in ["wal", "delete", "truncate", "persist"] {
-            run_series(Site::hosts(&[]), Series { behind_max: ANY, ..long(journal_mode).flat_out() });
+            run_series(Site::hosts(), Series { behind_max: ANY, ..long(journal_mode).flat_out() });
         }
     }
 }
