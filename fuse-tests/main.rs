@@ -13,6 +13,8 @@ mod mmap;
 mod random;
 mod restart;
 #[cfg(feature = "suites")]
+mod source_tree;
+#[cfg(feature = "suites")]
 mod suites;
 mod sys;
 mod tree;

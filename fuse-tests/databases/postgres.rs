@@ -28,6 +28,7 @@ struct Series {
     load: Load,
     server: Server,
     site: Site,
+    _gone: server::Gone,
     synchronous: bool,
     behind: Behind,
     /// Where a copy is opened: open to the server's user.
@@ -48,7 +49,8 @@ impl Series {
         let server = Server::create(&site.mount().join("data"));
         let load = Load::start(&server);
         site.wait_sync();
-        Series { load, server, site, synchronous, behind: Behind::default(), copies }
+        let _gone = server::Gone(server.postmaster.clone());
+        Series { load, server, site, _gone, synchronous, behind: Behind::default(), copies }
     }
 
     /// One cut at a random moment; its copy recovers and has what it has to have.
@@ -61,10 +63,6 @@ impl Series {
         let copy = self.copy_away();
         self.site.go_on(cut);
         self.judge(&format!("{cut:?}"), &copy, &before, &after);
-        // Half of the cuts may find the target catching up after the one before.
-        if random.below(2) == 0 {
-            self.site.wait_sync();
-        }
         self.load.assert_goes_on();
     }
 
@@ -118,6 +116,10 @@ fn run_series(synchronous: bool) {
     let mut series = Series::start(Hosts::prepare(), synchronous);
     for _ in 0..cuts(CUTS) {
         series.cut(&mut random);
+        // The next cut may find the target catching up after this one.
+        if random.below(2) == 0 {
+            series.site.wait_sync();
+        }
     }
     series.end();
 }

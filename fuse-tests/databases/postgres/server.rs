@@ -5,8 +5,9 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 use super::clients::CLIENTS;
@@ -57,6 +58,7 @@ pub struct Server {
     account: Account,
     data: PathBuf,
     running: bool,
+    pub postmaster: Postmaster,
     /// Socket and log.
     place: TempDir,
 }
@@ -85,17 +87,21 @@ impl Server {
         let account = Account::find();
         let place = tempfile::Builder::new().prefix("s").tempdir().expect("a temporary directory");
         chown(place.path(), Some(account.user), Some(account.group)).expect("we are root");
-        let mut server = Server { account, data: data.to_owned(), running: true, place };
-        let mut start = server.account.command("pg_ctl");
-        start.args(["start", "--wait", "--timeout", "150", "--pgdata"]).arg(data);
-        start.arg("--log").arg(server.log_path());
-        start.arg("--options").arg(format!("-c listen_addresses= -k {}", server.socket().display()));
+        let log = place.path().join("log");
+        let mut start = account.command("pg_ctl");
+        start.args(["start", "--wait", "--timeout", "150", "--pgdata"]).arg(data).arg("--log").arg(&log);
+        start.arg("--options").arg(format!("-c listen_addresses= -k {}", place.path().display()));
         let started = succeeds(&mut start);
-        started.map_err(|said| {
-            server.running = data.join("postmaster.pid").exists();
-            format!("{said}\n{}", server.log())
-        })?;
-        Ok(server)
+        let postmaster = Postmaster::of(data);
+        match (started, postmaster) {
+            (Ok(_), Some(postmaster)) => {
+                Ok(Server { account, data: data.to_owned(), running: true, postmaster, place })
+            }
+            (outcome, postmaster) => {
+                postmaster.map(|postmaster| postmaster.quit(Duration::from_secs(5)));
+                Err(format!("{outcome:?}\n{}", fs::read_to_string(log).unwrap_or_default()))
+            }
+        }
     }
 
     /// Writes what is in memory and ends.
@@ -166,8 +172,47 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if self.running && self.end("immediate").is_err() {
-            eprintln!("the server on {} did not stop\n{}", self.data.display(), self.log());
+        if self.running && self.postmaster.quit(Duration::from_secs(5)).is_err() {
+            eprintln!("the server on {} has not ended yet", self.data.display());
+        }
+    }
+}
+
+/// The first process of a server.
+#[derive(Clone)]
+pub struct Postmaster(Pid);
+
+impl Postmaster {
+    fn of(data: &Path) -> Option<Postmaster> {
+        let text = fs::read_to_string(data.join("postmaster.pid")).ok()?;
+        Pid::from_raw(text.lines().next()?.parse().ok()?).map(Postmaster)
+    }
+
+    fn is_there(&self) -> bool {
+        rustix::process::test_kill_process(self.0).is_ok()
+    }
+
+    /// Ends it without a word to its files: it may hang in one. Errors: not in time.
+    fn quit(&self, max: Duration) -> Result<(), ()> {
+        let _ = rustix::process::kill_process(self.0, Signal::QUIT);
+        let deadline = Instant::now() + max;
+        while self.is_there() {
+            if Instant::now() >= deadline {
+                return Err(());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+}
+
+/// Waits on drop until a server is gone that hung in a mount: to be dropped after the mount.
+pub struct Gone(pub Postmaster);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        if self.0.is_there() && self.0.quit(Duration::from_secs(20)).is_err() {
+            let _ = rustix::process::kill_process(self.0.0, Signal::KILL);
         }
     }
 }
@@ -181,7 +226,8 @@ pub fn recover(copy: &Path) -> Result<Vec<u64>, String> {
     let mut server = Server::start(copy)?;
     let checked = check(&server);
     let found = checked.map_err(|wrong| format!("{wrong}\n{}", server.log()))?;
-    server.end("fast")?;
+    // Waits for sessions that are just about to end: what breaks them off is in the log.
+    server.end("smart")?;
     let log = server.log();
     if let Some(line) = log.lines().find(|line| BAD_WORDS.iter().any(|word| line.contains(word))) {
         return Err(format!("{line}\n{log}"));
