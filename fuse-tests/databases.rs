@@ -174,15 +174,16 @@ impl Site {
 fn freeze(daemon: &Daemon) {
     daemon.signal(libc::SIGSTOP);
     let deadline = Instant::now() + COMMAND_MAX;
-    while thread_states(daemon.pid()).iter().any(|state| *state != b'T') {
+    let frozen = |states: Vec<u8>| !states.is_empty() && states.iter().all(|state| *state == b'T');
+    while !frozen(thread_states(daemon.pid())) {
         assert!(Instant::now() < deadline, "not frozen: {:?}", thread_states(daemon.pid()));
         std::thread::sleep(Duration::from_micros(200));
     }
 }
 
-/// The state letters of proc(5), one for each thread.
+/// The state letters of proc(5), one for each thread; none of a process that is gone.
 fn thread_states(pid: u32) -> Vec<u8> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("our own child").flatten();
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let state = |path: PathBuf| {
         let stat = fs::read(path.join("stat")).ok()?;
         let name_end = stat.iter().rposition(|&byte| byte == b')')?;

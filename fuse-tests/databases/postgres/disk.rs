@@ -106,7 +106,7 @@ fn what_was_acknowledged_survives_the_loss_of_power_at_the_target() {
         let prepared = Hosts::prepare();
         let disk = TargetDisk::below(&prepared, 640);
         let mut series = Series::start(prepared, true);
-        std::thread::sleep(Duration::from_micros(500_000 + random.below(2_500_000)));
+        std::thread::sleep(Duration::from_micros(1_500_000 + random.below(3_000_000)));
         let before = series.load.told();
         series.site.as_hosts_mut().kill_target();
         let after = series.load.told();

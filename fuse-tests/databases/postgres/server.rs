@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 use super::clients::CLIENTS;
+use crate::databases::thread_states;
 use crate::host::{describe, output_within};
 
 /// For a start with recovery, for initdb and for a check of a whole database.
@@ -188,8 +189,9 @@ impl Postmaster {
         Pid::from_raw(text.lines().next()?.parse().ok()?).map(Postmaster)
     }
 
+    /// A zombie that nobody asks for is gone.
     fn is_there(&self) -> bool {
-        rustix::process::test_kill_process(self.0).is_ok()
+        thread_states(self.0.as_raw_pid() as u32).iter().any(|state| *state != b'Z')
     }
 
     /// Ends it without a word to its files: it may hang in one. Errors: not in time.
