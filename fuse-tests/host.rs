@@ -99,11 +99,11 @@ impl Default for Setup {
 }
 
 /// A loop image that is mounted; unmounted and detached on drop.
-struct Image(PathBuf);
+pub struct Image(PathBuf);
 
 impl Image {
     /// Makes a file system of `mib` MiB in a file below `base` and mounts it at `at`.
-    fn mount(base: &Path, at: PathBuf, kind: &str, mib: u64) -> Image {
+    pub fn mount(base: &Path, at: PathBuf, kind: &str, mib: u64) -> Image {
         let name = at.file_name().expect("a name").to_string_lossy();
         let file = base.join(format!("{name}.image"));
         fs::File::create_new(&file).and_then(|file| file.set_len(mib << 20)).expect("an image file");
@@ -274,6 +274,11 @@ impl Protected {
         daemon.signal(libc::SIGKILL);
         let status = daemon.wait(COMMAND_MAX).expect("SIGKILL ends it");
         assert_eq!(status.signal(), Some(libc::SIGKILL));
+    }
+
+    /// The running daemon.
+    pub fn daemon(&self) -> &Daemon {
+        self.daemon.as_ref().expect("it runs")
     }
 
     /// What the running daemon has said on stdout (complete lines) and stderr.

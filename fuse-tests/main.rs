@@ -4,6 +4,7 @@
 mod bad_input;
 mod basic;
 mod conflict;
+mod databases;
 mod fsync;
 mod halves;
 mod host;
@@ -12,6 +13,8 @@ mod hosts;
 mod mmap;
 mod random;
 mod restart;
+#[cfg(feature = "suites")]
+mod source_tree;
 #[cfg(feature = "suites")]
 mod suites;
 mod sys;
