@@ -60,8 +60,8 @@ pub const QUEUE_MEMORY: usize = 128 << 20;
 /// Least memory level that can be configured, in bytes.
 pub const QUEUE_MEMORY_MIN: usize = 32 << 20;
 
-/// What one packet costs in the queue beside its header and payload, in bytes.
-pub const QUEUE_PACKET_COST: usize = 160;
+/// What one packet costs in the queue beside its header and the buffer of its payload, in bytes.
+pub const QUEUE_PACKET_COST: usize = 448;
 
 /// The queue notes this often when a packet was queued, for what is applied and not durable yet:
 /// the durable lag is stated to within it.

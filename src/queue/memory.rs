@@ -10,6 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 
 use super::behind::{Behind, Mark, Marks};
+use super::pool::Pool;
 use crate::limits::QUEUE_PACKET_COST;
 use crate::packet::{HeaderDigest, Op, Position, Sequence, encode_packet_header};
 
@@ -41,8 +42,16 @@ impl Draft {
     }
 
     fn cost(&self) -> usize {
-        self.header.len() + self.payload.len() + QUEUE_PACKET_COST
+        held_by(self.header.len(), self.payload.len())
     }
+}
+
+/// The list grows by doubling; header and payload have an owner and a block of the allocator each.
+const _: () = assert!(QUEUE_PACKET_COST >= 2 * size_of::<Packet>() + 2 * 48);
+
+/// Bytes of memory that an op takes.
+fn held_by(header: usize, payload: usize) -> usize {
+    QUEUE_PACKET_COST + header + Pool::held_for(payload)
 }
 
 /// The queue was closed: the product is stopping.
@@ -151,7 +160,7 @@ impl Queue {
     /// Takes room for an op with `payload` bytes and up to `header` bytes of header; waits while
     /// the queue is full. Call it before taking any lock.
     pub fn reserve(self: &Arc<Self>, payload: usize, header: usize) -> Result<Reservation, Closed> {
-        let bytes = payload + header + QUEUE_PACKET_COST;
+        let bytes = held_by(header, payload);
         let mut room = self.room.lock();
         // One op larger than the whole limit passes when the queue is empty.
         if !room.closed && room.used > 0 && room.used + bytes > self.limit {
@@ -185,7 +194,7 @@ impl Queue {
     /// Room for an op without a payload, at once and whatever is used: for the few ops of the
     /// daemon itself that must not wait, one of a kind at a time.
     pub fn reserve_beyond(self: &Arc<Self>, header: usize) -> Result<Reservation, Closed> {
-        let bytes = header + QUEUE_PACKET_COST;
+        let bytes = held_by(header, 0);
         let mut room = self.room.lock();
         if room.closed {
             return Err(Closed);
@@ -386,8 +395,7 @@ impl Tail {
         let upto = self.cursors.values().map(|cursor| cursor.applied).min().unwrap_or(self.last.sequence);
         let count = self.packets.iter().take_while(|packet| packet.position.sequence <= upto).count();
         let gone: Vec<Packet> = self.packets.drain(..count).collect();
-        let bytes =
-            gone.iter().map(|packet| packet.header.len() + packet.payload.len() + QUEUE_PACKET_COST).sum();
+        let bytes = gone.iter().map(|packet| held_by(packet.header.len(), packet.payload.len())).sum();
         self.held_bytes -= bytes;
         (bytes, gone)
     }

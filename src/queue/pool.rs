@@ -7,8 +7,9 @@ use parking_lot::Mutex;
 
 use crate::limits::{PAYLOAD_LEN_MAX, POOL_FREE_MAX};
 
-/// Capacities of buffers, in bytes: the sizes in which writes come.
-const CLASSES: [usize; 5] = [4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20];
+/// Capacities of buffers, in bytes: no more than half of one is left empty.
+const CLASSES: [usize; 9] =
+    [4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20];
 const _: () = assert!(CLASSES[CLASSES.len() - 1] == PAYLOAD_LEN_MAX);
 
 /// Below this a buffer of its own size is cheaper than the page that a recycled one keeps.
@@ -37,6 +38,11 @@ impl Pool {
         Pool::default()
     }
 
+    /// Bytes of memory that a buffer for so many bytes of content holds.
+    pub fn held_for(len: usize) -> usize {
+        class_of(len).map_or(len, |class| CLASSES[class])
+    }
+
     /// A buffer with exactly this content. `content` is at most [`PAYLOAD_LEN_MAX`] bytes.
     pub fn copy_of(&self, content: &[u8]) -> Bytes {
         if content.is_empty() {
@@ -61,10 +67,9 @@ impl Pool {
     }
 
     fn take(&self, len: usize) -> Buffer {
-        if len < RECYCLED_MIN {
+        let Some(class) = class_of(len) else {
             return Buffer { bytes: Vec::with_capacity(len), class: None, pool: self.clone() };
-        }
-        let class = CLASSES.iter().position(|&size| len <= size).expect("payloads are bounded");
+        };
         let recycled = {
             let mut free = self.0.lock();
             let found = free.classes[class].pop();
@@ -75,6 +80,32 @@ impl Pool {
         };
         let bytes = recycled.unwrap_or_else(|| Vec::with_capacity(CLASSES[class]));
         Buffer { bytes, class: Some(class), pool: self.clone() }
+    }
+}
+
+/// `None`: too small to be recycled.
+fn class_of(len: usize) -> Option<usize> {
+    let fitting = || CLASSES.iter().position(|&size| len <= size).expect("payloads are bounded");
+    (len >= RECYCLED_MIN).then(fitting)
+}
+
+impl Free {
+    /// Keeps a buffer, in place of others of the size that has most, where there is no room.
+    fn keep(&mut self, class: usize, bytes: Vec<u8>) -> Vec<Vec<u8>> {
+        let mut gone = Vec::new();
+        while self.bytes + CLASSES[class] > POOL_FREE_MAX {
+            let held = |class: &usize| CLASSES[*class] * self.classes[*class].len();
+            let fullest = (0..CLASSES.len()).max_by_key(held).filter(|&fullest| fullest != class);
+            let Some(buffer) = fullest.and_then(|fullest| self.classes[fullest].pop()) else {
+                gone.push(bytes);
+                return gone;
+            };
+            self.bytes -= buffer.capacity();
+            gone.push(buffer);
+        }
+        self.bytes += CLASSES[class];
+        self.classes[class].push(bytes);
+        gone
     }
 }
 
@@ -107,11 +138,9 @@ impl Drop for Buffer {
         let Some(class) = self.class else { return };
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
-        let mut free = self.pool.0.lock();
-        if free.bytes + CLASSES[class] <= POOL_FREE_MAX {
-            free.bytes += CLASSES[class];
-            free.classes[class].push(bytes);
-        }
+        // What has to go goes unlocked.
+        let gone = self.pool.0.lock().keep(class, bytes);
+        drop(gone);
     }
 }
 
@@ -135,6 +164,20 @@ mod tests {
         let pool = Pool::new();
         let many: Vec<_> = (0..100).map(|_| pool.copy_of(&[0; 1 << 20])).collect();
         drop(many);
+        assert_eq!(pool.0.lock().bytes, POOL_FREE_MAX);
+        // Another load with other sizes finds its buffers again, too.
+        let small = pool.copy_of(&[0; 4096]);
+        let address = small.as_ptr();
+        drop(small);
         assert!(pool.0.lock().bytes <= POOL_FREE_MAX);
+        assert_eq!(pool.copy_of(&[1; 4096]).as_ptr(), address);
+    }
+
+    #[test]
+    fn what_a_buffer_holds_is_known_before() {
+        for (len, held) in [(1, 1), (1023, 1023), (1024, 4096), (4097, 8192), (1 << 20, 1 << 20)] {
+            assert_eq!(Pool::held_for(len), held);
+            assert!(Pool::new().empty(len).capacity() >= held);
+        }
     }
 }
