@@ -417,14 +417,12 @@ impl Machine {
             _ => "scheduled",
         };
         let reason = format!("the queue became full while it was {how}: {NEEDS_COPY}");
-        self.give_up(&reason);
+        self.close("the source has let this target go: its queue was full");
         match self.state {
-            State::Paused(_) => {
-                self.close("the source has let this target go: its queue was full");
-                self.goto(now, State::Stopped, &reason);
-            }
-            _ => self.reason = reason,
+            State::Paused(_) => self.goto(now, State::Stopped, &reason),
+            _ => reason.clone_into(&mut self.reason),
         }
+        self.give_up(&reason);
     }
 
     fn criterion_met(&mut self, now: Instant) {

@@ -215,7 +215,7 @@ const TABLE: &[Row] = &[
         &["paused dialing", "paused greeting", "paused copying", "paused streaming"],
         "full",
         "stopped let go",
-        &["let go", "close"],
+        &["close", "let go"],
     ),
     // The schedule.
     (&["scheduled", "scheduled failed"], "met", "dialing", &["dial"]),
