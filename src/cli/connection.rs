@@ -136,3 +136,47 @@ pub(super) fn text(changed: &ChangedConnection) -> String {
 pub(super) fn room(queue: &QueueStats) -> String {
     units::size(queue.limit_bytes.saturating_sub(queue.bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::tests::{sample_connection, sample_status};
+
+    #[track_caller]
+    fn check(words: &[&str], set: Option<&str>, which: Option<&str>) {
+        let one = OneConnection { words: words.iter().map(|word| word.to_string()).collect() };
+        let found = meant(&one).unwrap();
+        assert_eq!(found, (set.map(PathBuf::from), which.map(str::to_owned)), "{words:?}");
+    }
+
+    #[test]
+    fn one_word_is_a_connection_or_a_set() {
+        check(&[], None, None);
+        check(&["2"], None, Some("2"));
+        check(&["0123abcd"], None, Some("0123abcd"));
+        check(&["null:"], None, Some("null:"));
+        check(&["standin://host:7447/web"], None, Some("standin://host:7447/web"));
+        check(&["local:/usr/../usr"], None, Some("local:/usr"));
+        check(&["web"], Some("web"), None);
+        check(&["/srv/web"], Some("/srv/web"), None);
+        check(&["./2"], Some("./2"), None);
+        check(&["2", "1"], Some("2"), Some("1"));
+        check(&["web", "local:/usr"], Some("web"), Some("local:/usr"));
+    }
+
+    #[test]
+    fn a_stop_says_where_changes_go() {
+        let queue = QueueStats { bytes: 28 << 20, ..sample_status().queue };
+        let mut connection = sample_connection();
+        connection.state = crate::control::ConnectionState::Stopped;
+        connection.queued.packets = 7;
+        let mut changed = ChangedConnection { change: ConnectionChange::Stop, connection, queue };
+        let said = text(&changed);
+        for part in ["is stopped", "7 packets so far", "room for 100 MiB more", "needs a copy"] {
+            assert!(said.contains(part), "no '{part}' in: {said}");
+        }
+        changed.connection.needs_copy = true;
+        changed.connection.reason = "its queue was full".into();
+        assert!(text(&changed).ends_with("is stopped. its queue was full."), "{}", text(&changed));
+    }
+}
