@@ -4,6 +4,7 @@
 mod bad_input;
 mod basic;
 mod conflict;
+mod connections;
 mod databases;
 mod fsync;
 mod halves;

@@ -16,6 +16,7 @@
 //! - [`intercept`]: FUSE in, ops out; the only user of `fuser`
 //! - [`queue`]: one order for all threads, bounded
 //! - [`link`]: QUIC, keys, heartbeats; the only user of `quinn` and `tokio`
+//! - [`connection`]: states, reconnection, what to do after a handshake; pure
 //! - [`pairing`]: tokens, and which key may send which set
 //! - [`apply`]: performs packets inside the replica's root, exactly once
 //! - [`resync`]: makes a target equal from what the source holds now
@@ -31,6 +32,7 @@
 pub mod apply;
 pub mod bench;
 pub mod cli;
+pub mod connection;
 pub mod control;
 pub mod failure;
 pub mod intercept;

@@ -236,6 +236,9 @@ pub const ACKNOWLEDGE_LATEST: Duration = Duration::from_millis(20);
 pub const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(250);
 pub const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(60);
 
+/// The same after a refusal: it takes a person to mend it, and a stranger that asks on is noise.
+pub const RECONNECT_REFUSED_MIN: Duration = Duration::from_secs(5);
+
 /// How long to wait before attempt number `attempts` + 1 at an op that cannot be performed.
 pub fn apply_retry_delay(attempts: u32) -> Duration {
     APPLY_RETRY_MIN.saturating_mul(1 << attempts.saturating_sub(1).min(10)).min(APPLY_RETRY_MAX)

@@ -24,8 +24,8 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Commands that are planned and not in this version: connection, replication, mirror, verify, restore,
-bitmap, merge, resync, monitor, failover, failback, drill, clone, marker, size.
+Commands that are planned and not in this version: replication, mirror, verify, restore, bitmap, merge,
+resync, monitor, failover, failback, drill, clone, marker, size.
 
 Exit codes: 0 ok, 1 warning or timed out, 2 critical or the command could not work.";
 
@@ -59,6 +59,8 @@ pub enum Command {
     Status(Status),
     /// Wait until all targets have what was written before this command
     WaitSync(WaitSync),
+    /// Show the connections of a source; stop, start, pause, resume or disconnect one
+    Connection(Connection),
     /// Send what is queued, take the mount away, end the daemon
     Stop(Stop),
     /// Check this machine and a directory before they are used
@@ -233,6 +235,40 @@ pub struct WaitSync {
 }
 
 #[derive(Debug, Args)]
+pub struct Connection {
+    #[command(subcommand)]
+    pub command: ConnectionCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConnectionCommand {
+    /// Show the connections: number, UUID, target, state and reason
+    List {
+        /// Name or directory of a replication set [default: the only one]
+        set: Option<PathBuf>,
+    },
+    /// Connect again and go on where the target stands; one that waits to try again tries at once
+    Start(OneConnection),
+    /// End the network connection; changes are queued until it is started
+    Stop(OneConnection),
+    /// Keep the network connection and send nothing; changes are queued until it is resumed
+    Pause(OneConnection),
+    /// Send what was queued during a pause, and go on
+    Resume(OneConnection),
+    /// End the connection for good; the replica stays as it is
+    Disconnect(OneConnection),
+}
+
+/// Which connection.
+#[derive(Debug, Args)]
+pub struct OneConnection {
+    /// Name or directory of a replication set [default: the only one], then the number, UUID or target of
+    /// the connection [default: the only one]
+    #[arg(value_name = "SET] [ID|UUID|TARGET", num_args = 0..=2)]
+    pub words: Vec<String>,
+}
+
+#[derive(Debug, Args)]
 pub struct Stop {
     /// Name or directory of a replication set [default: the only one]
     pub set: Option<PathBuf>,
@@ -253,8 +289,6 @@ pub struct Doctor {
 /// Commands that are designed and not built: they say so instead of being unknown.
 #[derive(Debug, Subcommand)]
 pub enum Planned {
-    #[command(hide = true)]
-    Connection(Rest),
     #[command(hide = true)]
     Replication(Rest),
     #[command(hide = true)]

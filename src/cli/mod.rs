@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod bench;
+mod connection;
 mod doctor;
 mod find;
 mod output;
@@ -42,6 +43,7 @@ pub fn main() -> ExitCode {
         Command::Peers(args) => pairing::peers(&common, &args),
         Command::Status(args) => status::run(&common, &args),
         Command::WaitSync(args) => wait_sync::run(&common, &args),
+        Command::Connection(args) => connection::run(&common, &args),
         Command::Stop(args) => stop::run(&common, &args),
         Command::Doctor(args) => doctor::run(&common, &args),
         Command::Bench(args) => bench::run(&common, &args),

@@ -5,7 +5,6 @@ use crate::failure::Failure;
 
 pub(super) fn refusal(command: &Planned) -> Failure {
     let (name, instead) = match command {
-        Planned::Connection(_) => ("connection", "`standin status` shows the connections."),
         Planned::Replication(_) => ("replication", "`standin stop` ends replication and mount together."),
         Planned::Mirror(_) => {
             ("mirror", "Every start of `standin protect` compares everything and copies what differs.")

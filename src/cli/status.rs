@@ -203,6 +203,13 @@ fn connection_lines(connection: &ConnectionStatus, now: u64, text: &mut String) 
         state_word(connection.state),
         age(connection.since_unix_ms, now)
     )?;
+    if connection.attempts > 0 {
+        let next = match connection.retry_unix_ms {
+            Some(at) => format!("next attempt in {}", age(now, at)),
+            None => "the next one is under way".into(),
+        };
+        writeln!(text, "  attempts    {} failed in a row, {next}", units::count(connection.attempts.into()))?;
+    }
     if connection.kind == TargetKind::Null {
         return writeln!(text, "  counted     {}", amount(&connection.sent));
     }
@@ -236,7 +243,7 @@ fn connection_lines(connection: &ConnectionStatus, now: u64, text: &mut String) 
     Ok(())
 }
 
-fn state_word(state: ConnectionState) -> &'static str {
+pub(super) fn state_word(state: ConnectionState) -> &'static str {
     match state {
         ConnectionState::Stopped => "stopped",
         ConnectionState::Started => "started",
@@ -315,11 +322,11 @@ fn amount(amount: &Amount) -> String {
     format!("{}, {}", packets(amount.packets), units::size(amount.bytes))
 }
 
-fn packets(number: u64) -> String {
+pub(super) fn packets(number: u64) -> String {
     format!("{} {}", units::count(number), if number == 1 { "packet" } else { "packets" })
 }
 
-fn age(since_unix_ms: u64, now_unix_ms: u64) -> String {
+pub(super) fn age(since_unix_ms: u64, now_unix_ms: u64) -> String {
     units::duration(Duration::from_millis(now_unix_ms.saturating_sub(since_unix_ms)))
 }
 

@@ -9,11 +9,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::message::{
-    Invite, Invited, Paired, Request, Response, Revoke, StopMode, StopReport, SyncReport, WaitFor, WaitSync,
+    ChangedConnection, ConnectionChange, Invite, Invited, Paired, Request, Response, Revoke, StopMode,
+    StopReport, SyncReport, WaitFor, WaitSync,
 };
 use super::status::Status;
 use crate::failure::Failure;
-use crate::limits::{CONTROL_ANSWER, CONTROL_RESPONSE_LEN_MAX};
+use crate::limits::{CLOSE_FLUSH, CONTROL_ANSWER, CONTROL_RESPONSE_LEN_MAX};
 use crate::sys::proc_path;
 
 /// A connection to a daemon's control socket.
@@ -68,6 +69,19 @@ impl Client {
     pub fn stop(&mut self, mode: StopMode, patience: Duration) -> Result<StopReport, ClientError> {
         match self.ask(&Request::Stop { mode }, Some(patience))? {
             Response::Stop { report } => Ok(report),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Blocks until it is so: the end of a network connection takes seconds at most.
+    pub fn connection(
+        &mut self,
+        change: ConnectionChange,
+        which: Option<String>,
+    ) -> Result<ChangedConnection, ClientError> {
+        let patience = CONTROL_ANSWER + 4 * CLOSE_FLUSH;
+        match self.ask(&Request::Connection { change, which }, Some(patience))? {
+            Response::Connection { changed } => Ok(*changed),
             other => Err(unexpected(&other)),
         }
     }
@@ -138,6 +152,7 @@ fn unexpected(response: &Response) -> ClientError {
         Response::Status { .. } => "status",
         Response::WaitSync { .. } => "wait_sync",
         Response::Stop { .. } => "stop",
+        Response::Connection { .. } => "connection",
         Response::Invite { .. } => "invite",
         Response::Pairings { .. } => "pairings",
         Response::Revoke { .. } => "revoke",

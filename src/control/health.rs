@@ -8,6 +8,7 @@ use super::status::{
 };
 use crate::limits::LAG_WARNING;
 use crate::packet::DataState;
+use crate::queue::QueueStats;
 
 /// How bad it is; ordered. As numbers, the exit codes of `status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -60,7 +61,9 @@ impl Status {
         }
         let replicas = self.target.iter().flat_map(|target| &target.replicas);
         findings.extend(replicas.flat_map(|replica| replica.findings(self.now_unix_ms)));
-        findings.extend(self.connections.iter().flat_map(|connection| connection.findings(self.now_unix_ms)));
+        findings.extend(
+            self.connections.iter().flat_map(|connection| connection.findings(self.now_unix_ms, &self.queue)),
+        );
         findings
     }
 
@@ -88,10 +91,14 @@ impl Status {
                 "The queue is full: {waiting} {} for room. Applications are slowed down to the pace of the target.",
                 if waiting == 1 { "writer waits" } else { "writers wait" },
             ))),
-            (0, true) => Some(Finding::warning(format!(
-                "The queue is {} % full; when it is full, writers wait.",
-                self.queue.bytes * 100 / self.queue.limit_bytes
-            ))),
+            (0, true) => {
+                let held_back = self.connections.iter().any(ConnectionStatus::is_held_back);
+                Some(Finding::warning(format!(
+                    "The queue is {} % full; when it is full, {}.",
+                    self.queue.bytes * 100 / self.queue.limit_bytes,
+                    if held_back { "targets that are stopped or paused are let go" } else { "writers wait" }
+                )))
+            }
             (0, false) => None,
         }
     }
@@ -137,9 +144,9 @@ impl ReplicaStatus {
 }
 
 impl ConnectionStatus {
-    fn findings(&self, now_unix_ms: u64) -> Vec<Finding> {
+    fn findings(&self, now_unix_ms: u64, queue: &QueueStats) -> Vec<Finding> {
         let mut findings = Vec::new();
-        findings.extend(self.state_finding());
+        findings.extend(self.state_finding(queue));
         if self.kind != TargetKind::Null {
             findings.extend(self.data_finding());
         }
@@ -164,19 +171,29 @@ impl ConnectionStatus {
         format!("Connection {} ({})", self.id, self.target)
     }
 
-    fn state_finding(&self) -> Option<Finding> {
+    /// By a person, and its changes are in the queue.
+    fn is_held_back(&self) -> bool {
+        !self.needs_copy && matches!(self.state, ConnectionState::Stopped | ConnectionState::Paused)
+    }
+
+    fn state_finding(&self, queue: &QueueStats) -> Option<Finding> {
+        if self.needs_copy {
+            return Some(Finding::critical(format!("{}: {}.", self.label(), self.reason)));
+        }
         let because = match self.reason.as_str() {
             "" => String::new(),
             reason => format!(": {reason}"),
         };
         let label = self.label();
+        let room = queue.limit_bytes.saturating_sub(queue.bytes) >> 20;
+        let only_queued = format!("changes are only queued (room for {room} MiB more)");
         match self.state {
             ConnectionState::Started | ConnectionState::Scheduled => None,
             ConnectionState::Stopped => {
-                Some(Finding::warning(format!("{label} is stopped, changes are only queued{because}")))
+                Some(Finding::warning(format!("{label} is stopped, {only_queued}{because}")))
             }
             ConnectionState::Paused => {
-                Some(Finding::warning(format!("{label} is paused, changes are only queued{because}")))
+                Some(Finding::warning(format!("{label} is paused, {only_queued}{because}")))
             }
             ConnectionState::ScheduledAfterError => {
                 Some(Finding::warning(format!("{label}: the last session of its schedule failed{because}")))

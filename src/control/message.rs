@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::status::Status;
+use super::status::{ConnectionStatus, Status};
 use crate::failure::Failure;
 use crate::packet::Sequence;
+use crate::queue::QueueStats;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "request")]
@@ -19,6 +20,12 @@ pub enum Request {
     },
     Stop {
         mode: StopMode,
+    },
+    /// Of a source: what a person wants of one connection.
+    Connection {
+        change: ConnectionChange,
+        /// Number, UUID or target; without it the only one.
+        which: Option<String>,
     },
     /// Of a target: a token for a source.
     Invite {
@@ -38,10 +45,30 @@ pub enum Response {
     Status { status: Box<Status> },
     WaitSync { report: SyncReport },
     Stop { report: StopReport },
+    Connection { changed: Box<ChangedConnection> },
     Invite { invited: Invited },
     Pairings { pairings: Vec<Paired> },
     Revoke { revoked: Vec<Paired> },
     Failure { failure: Failure },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConnectionChange {
+    Start,
+    Stop,
+    Pause,
+    Resume,
+    Disconnect,
+}
+
+/// A connection after a change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChangedConnection {
+    pub change: ConnectionChange,
+    /// As it is now; a disconnected one as it was last.
+    pub connection: ConnectionStatus,
+    pub queue: QueueStats,
 }
 
 /// Who is invited to what.

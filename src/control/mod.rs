@@ -21,8 +21,8 @@ pub use client::{Client, ClientError};
 pub use find::{Answer, Daemon, daemons};
 pub use health::{Finding, Severity};
 pub use message::{
-    Invite, Invited, Paired, Request, Response, Revoke, StopMode, StopReport, SyncReport, SyncedConnection,
-    WaitFor, WaitSync,
+    ChangedConnection, ConnectionChange, Invite, Invited, Paired, Request, Response, Revoke, StopMode,
+    StopReport, SyncReport, SyncedConnection, WaitFor, WaitSync,
 };
 pub use server::{Caller, Handler, Server};
 pub use status::{

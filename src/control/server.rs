@@ -20,7 +20,8 @@ use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::message::{
-    Invite, Invited, Paired, Request, Response, Revoke, StopMode, StopReport, SyncReport, WaitFor, WaitSync,
+    ChangedConnection, ConnectionChange, Invite, Invited, Paired, Request, Response, Revoke, StopMode,
+    StopReport, SyncReport, WaitFor, WaitSync,
 };
 use super::status::Status;
 use crate::failure::Failure;
@@ -42,6 +43,16 @@ pub trait Handler: Send + Sync {
     /// Blocks until the mount is gone. A failure (a busy mount, with its users) says that the
     /// daemon goes on serving. The server must live until this has returned.
     fn stop(&self, mode: StopMode, caller: &Caller<'_>) -> Result<StopReport, Failure>;
+
+    /// Blocks until it is so. `which` is a number, a UUID or a target; without it the only
+    /// connection is meant.
+    fn connection(&self, _: ConnectionChange, _which: Option<&str>) -> Result<ChangedConnection, Failure> {
+        Err(Failure::new(
+            "This daemon is a target: connections are made by its sources.",
+            "Nothing was changed.",
+            "Ask the daemon of `standin protect`, on the source.",
+        ))
+    }
 
     /// Only targets invite.
     fn invite(&self, _invite: &Invite) -> Result<Invited, Failure> {
@@ -280,6 +291,10 @@ impl Shared {
                 let wait = WaitSync { wait_for, timeout: timeout_ms.map(Duration::from_millis) };
                 self.handler.wait_sync(wait, caller).map(|report| Response::WaitSync { report })
             }
+            Request::Connection { change, which } => self
+                .handler
+                .connection(change, which.as_deref())
+                .map(|changed| Response::Connection { changed: Box::new(changed) }),
             Request::Invite { invite } => {
                 self.handler.invite(&invite).map(|invited| Response::Invite { invited })
             }

@@ -172,6 +172,16 @@ pub struct ConnectionStatus {
     pub since_unix_ms: u64,
     /// Why the connection is in this state, and how it resynchronised last; may be empty.
     pub reason: String,
+    /// Failed attempts to connect in a row.
+    #[serde(default)]
+    pub attempts: u32,
+    /// When the next attempt is due, while one waits.
+    #[serde(default)]
+    pub retry_unix_ms: Option<u64>,
+    /// The queue holds nothing for this target any more: only the copy of the next start of the
+    /// protection brings it into line.
+    #[serde(default)]
+    pub needs_copy: bool,
     /// State of the replica's data.
     pub data: DataState,
     pub mirror: MirrorStatus,

@@ -56,6 +56,9 @@ pub(crate) fn sample_connection() -> ConnectionStatus {
         state: ConnectionState::Started,
         since_unix_ms: 1_000_000,
         reason: String::new(),
+        attempts: 0,
+        retry_unix_ms: None,
+        needs_copy: false,
         data: DataState::Good,
         mirror: MirrorStatus::Complete,
         progress: None,
@@ -97,6 +100,16 @@ impl Handler for FakeDaemon {
             std::thread::sleep(Duration::from_millis(5));
         }
         Ok(SyncReport { complete: true, upto: Sequence(42), waited_ms: 1, connections: Vec::new() })
+    }
+
+    fn connection(
+        &self,
+        change: ConnectionChange,
+        which: Option<&str>,
+    ) -> Result<ChangedConnection, Failure> {
+        self.asked.lock().push(format!("{change:?} {which:?}"));
+        let Status { queue, mut connections, .. } = Handler::status(self);
+        Ok(ChangedConnection { change, connection: connections.remove(0), queue })
     }
 
     fn stop(&self, mode: StopMode, _: &Caller<'_>) -> Result<StopReport, Failure> {
@@ -386,6 +399,13 @@ fn verdicts_follow_from_the_state() {
         let op = Retrying { op: "write a".into(), reason: "disk full".into(), since_unix_ms: 0, attempts: 3 };
         status.connections[0].retrying = Some(op);
     });
+    check("a connection that is held back", Severity::Warning, &|status| {
+        status.connections[0].state = ConnectionState::Paused;
+    });
+    check("a target that was let go", Severity::Critical, &|status| {
+        status.connections[0].state = ConnectionState::Stopped;
+        status.connections[0].needs_copy = true;
+    });
     check("the daemon's own alarm", Severity::Critical, &|status| {
         status.alerts = vec![Alert { severity: Severity::Critical, code: "x".into(), text: "x".into() }];
     });
@@ -399,6 +419,14 @@ fn states_are_bits_for_scripts() {
     assert_eq!(bits, [0, 1, 2, 4, 8, 12]);
 }
 
+#[test]
+fn a_change_of_a_connection_comes_through() {
+    let served = Served::new();
+    let changed = served.client().connection(ConnectionChange::Stop, Some("2".into())).unwrap();
+    assert_eq!((changed.change, changed.connection), (ConnectionChange::Stop, sample_connection()));
+    assert_eq!(*served.daemon.asked.lock(), ["Stop Some(\"2\")"]);
+}
+
 /// Lines of requests and responses, damaged: an error value, or exactly what the line says.
 #[test]
 fn damaged_lines() {
@@ -406,6 +434,7 @@ fn damaged_lines() {
         Request::Status,
         Request::WaitSync { durable: true, timeout_ms: Some(5) },
         Request::Stop { mode: StopMode::Now },
+        Request::Connection { change: ConnectionChange::Pause, which: Some("local:/srv/replica".into()) },
         Request::Pairings,
         Request::Revoke { revoke: Revoke { fingerprint: "0123".into(), set_name: Some("web".into()) } },
     ];

@@ -21,6 +21,8 @@ pub(super) enum End {
     Lost(String),
     /// The peer does not behave: it is told so.
     Fault(String),
+    /// One side does not take the other's key.
+    Refused(String),
 }
 
 /// Codes on the wire; the reason goes beside it as text.
@@ -37,7 +39,7 @@ const REASON_MAX: usize = 512;
 impl End {
     pub(super) fn reason(&self) -> &str {
         match self {
-            End::Closed(reason) | End::Lost(reason) | End::Fault(reason) => reason,
+            End::Closed(reason) | End::Lost(reason) | End::Fault(reason) | End::Refused(reason) => reason,
         }
     }
 
@@ -46,7 +48,7 @@ impl End {
         let code = match self {
             End::Closed(_) => CODE_CLOSED,
             End::Lost(_) => CODE_LOST,
-            End::Fault(_) => CODE_FAULT,
+            End::Fault(_) | End::Refused(_) => CODE_FAULT,
         };
         let reason = self.reason().as_bytes();
         connection.close(code, &reason[..reason.len().min(REASON_MAX)]);
@@ -100,7 +102,8 @@ pub(super) async fn gone(connection: Connection) -> End {
 
 impl From<ConnectionError> for End {
     fn from(error: ConnectionError) -> End {
-        End::Lost(describe(&error))
+        let reason = describe(&error);
+        if refused_our_key(&error) { End::Refused(reason) } else { End::Lost(reason) }
     }
 }
 

@@ -16,6 +16,7 @@ use super::frames::{self, Feed, Waker};
 use super::heartbeat;
 use super::identity::{Fingerprint, Identity};
 use super::opening::{GREETING, Opening, Role, SessionToken, bounded};
+use super::probe;
 use super::socket::{self, Purpose};
 use super::stats::{LinkStats, Meter};
 use super::tls::{self, Protocol};
@@ -51,8 +52,18 @@ pub enum SourceEvent {
     Message(TargetMessage),
     /// The last event: the attempt failed or the connection ended.
     Lost {
+        by: LostBy,
         reason: String,
     },
+}
+
+/// What is behind a [`SourceEvent::Lost`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LostBy {
+    /// Nobody answers, or a connection broke off: it may come back by itself.
+    Network,
+    /// One side does not take the other's key: a person has to pair them.
+    Refusal,
 }
 
 /// A connection to a target, from the first attempt to its end. It is never dialled again:
@@ -80,7 +91,8 @@ impl SourceLink {
         let thread = match thread {
             Ok(thread) => Some(thread),
             Err(error) => {
-                let _ = sender.send(SourceEvent::Lost { reason: format!("no thread for the link: {error}") });
+                let reason = format!("no thread for the link: {error}");
+                let _ = sender.send(SourceEvent::Lost { by: LostBy::Network, reason });
                 None
             }
         };
@@ -152,7 +164,11 @@ impl Session {
             Ok(runtime) => runtime.block_on(self.dial_and_serve(feed)),
             Err(error) => End::Lost(format!("no runtime for the link: {error}")),
         };
-        let _ = self.events.send(SourceEvent::Lost { reason: end.reason().to_owned() });
+        let by = match &end {
+            End::Refused(_) => LostBy::Refusal,
+            End::Closed(_) | End::Lost(_) | End::Fault(_) => LostBy::Network,
+        };
+        let _ = self.events.send(SourceEvent::Lost { by, reason: end.reason().to_owned() });
     }
 
     async fn dial_and_serve(&self, feed: impl Feed) -> End {
@@ -165,6 +181,7 @@ impl Session {
         let connected = tokio::select! {
             connected = timeout(self.dial.patience, self.connect(&endpoints)) => connected,
             end = self.shared.outbox.closing() => return end,
+            end = probe::nobody_there(self.dial.address) => return end,
         };
         let end = match connected {
             Ok(Ok(streams)) => self.serve(streams, feed).await,
@@ -201,9 +218,9 @@ impl Session {
             .connect_with(config, *address, tls::SERVER_NAME)
             .map_err(|error| End::Lost(format!("cannot dial {address}: {error}")))?;
         connecting.await.map_err(|error| match seen.get() {
-            Some(shown) if shown != target => {
-                End::Lost(format!("the target at {address} shows the key {shown}, but {target} is paired"))
-            }
+            Some(shown) if shown != target => End::Refused(format!(
+                "the target at {address} shows the key {shown}, but {target} is paired: pair them again"
+            )),
             _ => error.into(),
         })
     }
@@ -219,7 +236,7 @@ impl Session {
         let mut greeting = [0; GREETING.len()];
         let read = receive.read_exact(&mut greeting).await;
         match small.close_reason() {
-            Some(error) if refused_our_key(&error) => Err(End::Lost(format!(
+            Some(error) if refused_our_key(&error) => Err(End::Refused(format!(
                 "the target at {} does not know this host's key {}: pair them first",
                 self.dial.address,
                 self.dial.identity.fingerprint()

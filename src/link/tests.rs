@@ -104,9 +104,13 @@ fn pair_through(detour: impl FnOnce(SocketAddr) -> SocketAddr, heartbeat: Durati
 }
 
 fn lost(source: &SourceLink) -> String {
+    lost_by(source).1
+}
+
+fn lost_by(source: &SourceLink) -> (LostBy, String) {
     loop {
         match source.events().recv_timeout(LONG).expect("the link tells that it is lost") {
-            SourceEvent::Lost { reason } => return reason,
+            SourceEvent::Lost { by, reason } => return (by, reason),
             SourceEvent::Up | SourceEvent::Message(_) => {}
         }
     }
@@ -213,8 +217,9 @@ fn a_stranger_is_refused_and_both_sides_say_so() {
     let stranger = Arc::new(Identity::generate());
     let shown = stranger.fingerprint().to_string();
     let source = SourceLink::dial(Dial::new(listener.local_addr(), key, stranger), Frames::default());
-    let reason = lost(&source);
+    let (by, reason) = lost_by(&source);
     assert!(reason.contains("does not know this host's key") && reason.contains(&shown), "{reason}");
+    assert_eq!(by, LostBy::Refusal);
     wait_for(|| listener.refusals().count == 1);
     let line = listener.refusals().last.unwrap();
     assert!(line.contains(&shown) && line.contains("not paired"), "{line}");
@@ -226,8 +231,9 @@ fn a_target_with_another_key_is_refused_and_both_sides_say_so() {
     let (listener, key) = listen(|_| true);
     let expected = Identity::generate().fingerprint();
     let dial = Dial::new(listener.local_addr(), expected, Arc::new(Identity::generate()));
-    let reason = lost(&SourceLink::dial(dial, Frames::default()));
+    let (by, reason) = lost_by(&SourceLink::dial(dial, Frames::default()));
     assert!(reason.contains(&key.to_string()) && reason.contains(&expected.to_string()), "{reason}");
+    assert_eq!(by, LostBy::Refusal);
     wait_for(|| listener.refusals().last.is_some_and(|line| line.contains("expects another key")));
 }
 
@@ -243,6 +249,18 @@ fn a_target_that_is_not_there_is_given_up() {
     let asked = Instant::now();
     source.close("not wanted any more");
     assert!(asked.elapsed() < LONG / 2);
+}
+
+/// The network says at once that nobody listens; the source waited out its patience.
+#[test]
+fn a_closed_port_is_told_from_silence() {
+    let address = UdpSocket::bind(loopback()).unwrap().local_addr().unwrap();
+    let identity = Arc::new(Identity::generate());
+    let mut dial = Dial::new(address, identity.fingerprint(), identity);
+    dial.patience = LONG;
+    let (by, reason) = lost_by(&SourceLink::dial(dial, Frames::default()));
+    assert!(reason.contains("nobody listens at"), "{reason}");
+    assert_eq!(by, LostBy::Network);
 }
 
 #[test]
@@ -377,7 +395,9 @@ impl Proxy {
             let mut flows: Vec<(SocketAddr, UdpSocket)> = Vec::new();
             let mut buffer = vec![0; 65_536];
             while !stop.load(SeqCst) {
-                if let Ok((len, from)) = front.recv_from(&mut buffer) {
+                if let Ok((len, from)) = front.recv_from(&mut buffer)
+                    && buffer[..len] != probe::KNOCK
+                {
                     let known = flows.iter().position(|(peer, _)| *peer == from);
                     let flow = known.unwrap_or_else(|| {
                         let back = UdpSocket::bind(loopback()).unwrap();

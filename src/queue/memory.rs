@@ -321,6 +321,15 @@ impl Queue {
         self.release_trimmed(freed);
     }
 
+    /// Whether writers wait for room and would get some if this reader went: nobody else is behind it.
+    pub fn is_full_because_of(&self, id: CursorId) -> bool {
+        let tail = self.tail.lock();
+        let Some(own) = tail.cursors.get(&id).map(|cursor| cursor.applied) else { return false };
+        let holds = own < tail.last.sequence && tail.cursors.values().all(|cursor| cursor.applied >= own);
+        drop(tail);
+        holds && self.room.lock().waiting > 0
+    }
+
     /// A target has made everything up to here durable; acknowledgements may come late.
     pub fn acknowledge_durable(&self, id: CursorId, durable: Sequence) {
         let mut tail = self.tail.lock();

@@ -52,6 +52,29 @@ fn the_slowest_cursor_holds_packets() {
     assert_eq!(queue.stats().packets, 0);
 }
 
+/// Whom to let go when writers wait: only who holds back the most.
+#[test]
+fn the_last_cursor_is_to_blame_for_a_full_queue() {
+    let queue = queue(10_000);
+    let (ahead, _) = queue.attach(|| ());
+    let (behind, _) = queue.attach(|| ());
+    append(&queue, &[0; 6000]);
+    queue.acknowledge_applied(ahead, Sequence(1));
+    assert!(!queue.is_full_because_of(behind), "nobody waits");
+    let writer = std::thread::spawn({
+        let queue = queue.clone();
+        move || append(&queue, &[0; 6000])
+    });
+    while queue.stats().writers_waiting == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(!queue.is_full_because_of(ahead));
+    assert!(queue.is_full_because_of(behind));
+    queue.detach(behind);
+    assert_eq!(writer.join().unwrap().sequence, Sequence(2));
+    assert!(!queue.is_full_because_of(ahead) && !queue.is_full_because_of(behind));
+}
+
 #[test]
 fn a_full_queue_makes_writers_wait_and_says_so() {
     let queue = queue(10_000);

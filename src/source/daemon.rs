@@ -1,19 +1,21 @@
 //! The running source: what the control socket, the signals and the start-up share.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
-use super::connection::Connection;
+use super::commands;
+use super::connection::{Connection, Report};
 use super::durability::TargetDurability;
-use super::embedded::Embedded;
 use super::flush::Flusher;
 use super::options::ProtectOptions;
 use super::state::{SetState, now_with_slack};
 use crate::control::{
-    Caller, Handler, Phase, Status, StopMode, StopReport, SyncReport, SyncedConnection, WaitFor, WaitSync,
+    Caller, ChangedConnection, ConnectionChange, Handler, Phase, Status, StopMode, StopReport, SyncReport,
+    SyncedConnection, WaitFor, WaitSync,
 };
 use crate::failure::Failure;
 use crate::intercept::{Serving, Volume};
@@ -35,13 +37,11 @@ pub struct Daemon {
     pub state: Mutex<SetState>,
     /// This host's key, where a target on another host knows it.
     pub fingerprint: Option<Fingerprint>,
-    pub connections: Vec<Connection>,
+    pub connections: Mutex<Vec<Arc<Connection>>>,
     /// With `--fsync=target`.
     pub durability: Option<Arc<TargetDurability>>,
     /// There as soon as the mount serves.
     pub flusher: OnceLock<Flusher>,
-    /// Embedded targets; they end after the connections.
-    pub embedded: Mutex<Vec<Embedded>>,
     pub life: Mutex<Life>,
     pub life_changed: Condvar,
     /// The last barrier of [`Daemon::barrier`], and whether it asked for durability.
@@ -52,9 +52,10 @@ pub struct Daemon {
     pub warnings: Vec<String>,
 }
 
-/// Per connection, what was noted by [`Daemon::note_synced`] and what is to be noted next.
+/// Per connection (by its number), what was noted by [`Daemon::note_synced`] and what is to be
+/// noted next.
 #[derive(Default)]
-pub struct SyncNotes(Vec<SyncNote>);
+pub struct SyncNotes(BTreeMap<u32, SyncNote>);
 
 #[derive(Clone, Default)]
 struct SyncNote {
@@ -76,6 +77,11 @@ impl Daemon {
         self.life.lock().phase
     }
 
+    /// The connections that there are now.
+    pub fn connections(&self) -> Vec<Arc<Connection>> {
+        self.connections.lock().clone()
+    }
+
     pub fn set_phase(&self, phase: Phase) {
         self.life.lock().phase = phase;
         self.life_changed.notify_all();
@@ -84,9 +90,8 @@ impl Daemon {
     /// The end: nothing of the replicas and of the state is in use afterwards.
     pub fn let_go(&self) {
         self.durability.iter().for_each(|durability| durability.end());
-        self.connections.iter().for_each(Connection::stop);
+        self.connections().iter().for_each(|connection| connection.end());
         self.queue.close();
-        self.embedded.lock().clear();
         self.state.lock().unlock();
     }
 
@@ -110,7 +115,8 @@ impl Daemon {
         Ok(position.sequence)
     }
 
-    /// Waits until every target has everything up to `upto`, or the deadline, or `give_up`.
+    /// Waits until every target has everything up to `upto`, or the deadline, or `give_up`; not
+    /// for what only a person brings about (a connection that is stopped by hand).
     pub fn wait_for(
         &self,
         upto: Sequence,
@@ -118,27 +124,28 @@ impl Daemon {
         deadline: Option<Instant>,
         give_up: impl Fn() -> bool,
     ) -> bool {
-        self.connections.iter().filter(|connection| !connection.is_null()).all(|connection| {
+        for connection in self.connections().iter().filter(|connection| !connection.is_null()) {
+            let settled = |report: &Report| has(report, upto, wait_for) || report.held_back().is_some();
             loop {
                 let slice = Instant::now() + CALLER_POLL;
-                let until = deadline.map_or(slice, |deadline| deadline.min(slice));
-                let report = connection.wait(until, |report| has(report, upto, wait_for));
-                if has(&report, upto, wait_for) {
-                    return true;
-                }
-                if give_up() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                    return false;
+                let report = connection.wait(deadline.map_or(slice, |deadline| deadline.min(slice)), settled);
+                let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+                if settled(&report) || is_over || give_up() {
+                    break;
                 }
             }
-        })
+        }
+        self.connections()
+            .iter()
+            .all(|connection| connection.is_null() || has(&connection.report(), upto, wait_for))
     }
 
     /// Notes for each target until when it had everything, so that after a crash only what
     /// changed later has to be copied again. Called now and then; never waits.
     pub fn note_synced(&self, notes: &mut SyncNotes) {
         let last = self.queue.last().sequence;
-        notes.0.resize(self.connections.len(), SyncNote::default());
-        for (connection, note) in self.connections.iter().zip(&mut notes.0) {
+        for connection in self.connections() {
+            let note = notes.0.entry(connection.id).or_default();
             if let Some((upto, as_of)) = note.asked {
                 if !has(&connection.report(), upto, WaitFor::Durable) {
                     continue;
@@ -175,7 +182,7 @@ impl Daemon {
 
     fn sync_report(&self, upto: Sequence, wait_for: WaitFor, since: Instant) -> SyncReport {
         let connections: Vec<SyncedConnection> = self
-            .connections
+            .connections()
             .iter()
             .map(|connection| {
                 let report = connection.report();
@@ -183,6 +190,7 @@ impl Daemon {
                 let complete = connection.is_null() || has(&report, upto, wait_for);
                 let waits_for = match () {
                     () if complete => String::new(),
+                    () if report.held_back().is_some() => commands::way_on(connection.id, &report),
                     () if report.retrying.is_some() => {
                         "the target retries an op that it cannot perform".into()
                     }
@@ -214,7 +222,7 @@ fn without_mapped_writes(mut report: SyncReport) -> SyncReport {
     report
 }
 
-fn has(report: &super::connection::Report, upto: Sequence, wait_for: WaitFor) -> bool {
+fn has(report: &Report, upto: Sequence, wait_for: WaitFor) -> bool {
     let reached = match wait_for {
         WaitFor::Applied => report.applied,
         WaitFor::Durable => report.durable,
@@ -228,6 +236,9 @@ impl Handler for Daemon {
     }
 
     fn wait_sync(&self, wait: WaitSync, caller: &Caller<'_>) -> Result<SyncReport, Failure> {
+        if self.connections.lock().is_empty() && !self.options.targets.is_empty() {
+            return Err(commands::none_left());
+        }
         let since = Instant::now();
         let deadline = wait.timeout.map(|timeout| since + timeout);
         if !self.flush_mapped(deadline, || caller.is_gone())? {
@@ -241,5 +252,13 @@ impl Handler for Daemon {
 
     fn stop(&self, mode: StopMode, _caller: &Caller<'_>) -> Result<StopReport, Failure> {
         self.stop_serving(mode)
+    }
+
+    fn connection(
+        &self,
+        change: ConnectionChange,
+        which: Option<&str>,
+    ) -> Result<ChangedConnection, Failure> {
+        self.change_connection(change, which)
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
+use crate::connection::Flow;
 use crate::limits::LANE_WINDOW;
 use crate::link::{Feed, Waker};
 use crate::packet::{
@@ -23,6 +24,9 @@ pub struct Sent {
     pub bytes: AtomicU64,
     pub items: AtomicU64,
     pub item_bytes: AtomicU64,
+    /// Of the packets, those that an earlier session had sent before.
+    pub packets_again: AtomicU64,
+    pub bytes_again: AtomicU64,
 }
 
 /// The sending end of a connection, asked by the link's thread.
@@ -46,30 +50,34 @@ struct StreamState {
     /// The last position that was sent, or that the stream starts after.
     at: Position,
     /// Packets go out.
-    flowing: bool,
+    started: bool,
+    /// Nothing goes out on hold, items neither.
+    flow: Flow,
+    /// Earlier sessions had sent everything up to here.
+    again_upto: Sequence,
 }
 
 impl Stream {
     /// A stream that has not started, after this position.
-    pub fn new(at: Position) -> Arc<Stream> {
-        Arc::new(Stream(Mutex::new(StreamState { at, flowing: false })))
+    pub fn new(at: Position, flow: Flow) -> Arc<Stream> {
+        let again_upto = Sequence(0);
+        Arc::new(Stream(Mutex::new(StreamState { at, started: false, flow, again_upto })))
     }
 
-    /// Lets packets go, from the one after `after`.
-    pub fn start(&self, after: Position) {
-        *self.0.lock() = StreamState { at: after, flowing: true };
-    }
-
-    /// The last packet that was sent, or after which the stream starts.
-    pub fn sent_upto(&self) -> Sequence {
-        self.0.lock().at.sequence
-    }
-
-    /// Lets packets go from where the stream stands; answers after which position that is.
-    pub fn start_here(&self) -> Position {
+    /// Lets packets go, from the one after `after`; what comes up to `again_upto` was sent before.
+    pub fn start(&self, after: Position, again_upto: Sequence) {
         let mut state = self.0.lock();
-        state.flowing = true;
-        state.at
+        (state.at, state.started, state.again_upto) = (after, true, again_upto);
+    }
+
+    /// When it returns with [`Flow::Hold`], the link has been given the last frame.
+    pub fn set_flow(&self, flow: Flow) {
+        self.0.lock().flow = flow;
+    }
+
+    /// Where it stands.
+    pub fn at(&self) -> Position {
+        self.0.lock().at
     }
 }
 
@@ -128,14 +136,19 @@ impl PacketFeed {
     fn packets(&self, state: &mut StreamState, max_bytes: usize) -> Vec<EncodedFrame> {
         let packets = self.queue.next(state.at.sequence, max_bytes);
         let mut frames = Vec::with_capacity(packets.len());
-        let mut bytes = 0;
+        let (mut bytes, mut again) = (0, (0, 0));
         for packet in packets {
             assert_eq!(packet.position.sequence, state.at.sequence.next(), "the queue has no gaps");
             state.at = packet.position;
             let frame = packet_frame(&packet.position, &packet.header, packet.payload);
             bytes += frame.len();
+            if packet.position.sequence <= state.again_upto {
+                again = (again.0 + 1, again.1 + frame.len() as u64);
+            }
             frames.push(frame);
         }
+        self.sent.packets_again.fetch_add(again.0, Relaxed);
+        self.sent.bytes_again.fetch_add(again.1, Relaxed);
         self.sent.packets.fetch_add(frames.len() as u64, Relaxed);
         self.sent.bytes.fetch_add(bytes as u64, Relaxed);
         frames
@@ -145,10 +158,71 @@ impl PacketFeed {
 impl Feed for PacketFeed {
     fn next_frames(&mut self, max_bytes: usize) -> Vec<EncodedFrame> {
         let mut state = self.stream.0.lock();
+        if state.flow == Flow::Hold {
+            return Vec::new();
+        }
         let items = self.items(&state.at, max_bytes);
-        if !items.is_empty() || !state.flowing {
+        if !items.is_empty() || !state.started {
             return items;
         }
         self.packets(&mut state, max_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::{Epoch, Incarnation, Op};
+    use crate::queue::Draft;
+
+    fn queue_of(packets: usize, payload: usize) -> (Arc<Queue>, Position) {
+        let start = Position::origin(Epoch { number: 1, writer: 7 }, Incarnation(9));
+        let queue = Queue::new(32 << 20, start);
+        queue.attach(|| {});
+        for _ in 0..packets {
+            let mut room = queue.reserve(payload, 64).unwrap();
+            let payload = Bytes::from(vec![7; payload]);
+            queue.append(&mut room, Draft::new(b"", &Op::Barrier { durable: false }, payload));
+        }
+        (queue, start)
+    }
+
+    fn counts(sent: &Sent) -> (u64, u64) {
+        (sent.packets_again.load(Relaxed), sent.bytes_again.load(Relaxed))
+    }
+
+    /// Bytes that were sent again once counted as none.
+    #[test]
+    fn what_an_earlier_session_sent_counts_as_sent_again() {
+        let (queue, start) = queue_of(10, 1000);
+        let sent = Arc::new(Sent::default());
+        let first = Stream::new(start, Flow::Send);
+        let (mut feed, _lane) = PacketFeed::new(queue.clone(), first.clone(), sent.clone());
+        assert!(feed.next_frames(1 << 20).is_empty(), "not before it was started");
+        first.start(start, Sequence(0));
+        // Two frames of some 1,000 bytes each.
+        assert_eq!(feed.next_frames(2000).len(), 2);
+        assert_eq!(feed.next_frames(2000).len(), 2);
+        assert_eq!((first.at().sequence, counts(&sent)), (Sequence(4), (0, 0)));
+        // The target has the first one.
+        let applied = queue.next(Sequence(0), 1)[0].position;
+        let second = Stream::new(start, Flow::Send);
+        let (mut feed, _lane) = PacketFeed::new(queue, second.clone(), sent.clone());
+        second.start(applied, first.at().sequence);
+        let frames = feed.next_frames(1 << 20);
+        let bytes = frames[..3].iter().map(|frame| frame.len() as u64).sum();
+        assert_eq!((frames.len(), counts(&sent)), (9, (3, bytes)));
+    }
+
+    #[test]
+    fn nothing_goes_on_hold() {
+        let (queue, start) = queue_of(3, 10);
+        let stream = Stream::new(start, Flow::Send);
+        let (mut feed, _lane) = PacketFeed::new(queue, stream.clone(), Arc::default());
+        stream.start(start, Sequence(0));
+        stream.set_flow(Flow::Hold);
+        assert!(feed.next_frames(1 << 20).is_empty());
+        stream.set_flow(Flow::Send);
+        assert_eq!(feed.next_frames(1 << 20).len(), 3);
     }
 }

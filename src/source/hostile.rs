@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_channel::bounded;
 
-use super::connection::{Command, Connection, Settings};
+use super::connection::{Connection, CopyOrder, Settings};
 use super::options::Target;
 use super::remote::Route;
 use crate::control::ConnectionState;
 use crate::link::{Dial, Identity, Listener, TargetEvent, TargetLink};
 use crate::packet::{
     Chain, DataState, Epoch, Features, Incarnation, ItemNumber, ObjectId, Op, Position, ReplicaProof,
-    Sequence, SetId, SourceMessage, TargetMessage, Text, WIRE_VERSION,
+    Sequence, SetId, SourceMessage, TargetMessage, Text, Timestamp, WIRE_VERSION,
 };
 use crate::queue::{Draft, Queue};
 
@@ -54,7 +54,7 @@ impl Scene {
             birth_epoch: 1,
             watch: None,
         };
-        let connection = Connection::start(settings, queue.clone()).unwrap();
+        let connection = Connection::start(settings, queue.clone(), None).unwrap();
         for number in 0..PACKETS {
             let mut room = queue.reserve(PACKET_LEN, 64).unwrap();
             let payload = Bytes::from(vec![number as u8; PACKET_LEN]);
@@ -86,7 +86,7 @@ impl Scene {
         assert_eq!(report.applied, Sequence(0));
         // It comes again: no thread of it has died.
         self.listener.accept().expect("it dials again");
-        self.connection.stop();
+        self.connection.end();
         report.reason
     }
 }
@@ -148,7 +148,7 @@ fn an_acknowledgement_is_taken_back() {
     // What was true before stays true.
     assert_eq!((report.applied, report.durable), (Sequence(3), Sequence(2)));
     assert_eq!(scene.queue.oldest(), Sequence(4));
-    scene.connection.stop();
+    scene.connection.end();
 }
 
 #[test]
@@ -208,7 +208,8 @@ fn a_copy_is_not_led_astray() {
         scene.connection.wait(Instant::now() + LONG, |report| report.connected.is_some());
         let (done, outcome) = bounded(1);
         let backing = OwnedFd::from(std::fs::File::open(dir.path()).unwrap());
-        scene.connection.command(Command::Copy { backing, suspect_since: None, ends: true, done });
+        let suspect_since = Timestamp { seconds: i64::MAX, nanoseconds: 0 };
+        scene.connection.copy(CopyOrder { backing, suspect_since, ends: true, done });
         let frames = scene.target.frames();
         for _ in 0..3 {
             assert!(matches!(frames.recv(LONG), crate::link::Received::Frame(_)));
@@ -219,6 +220,6 @@ fn a_copy_is_not_led_astray() {
         let is_flood = word.contains("not sent");
         assert!(failed.contains(word) || is_flood && failed.contains("listing"), "{failed}");
         assert_eq!(scene.queue.stats().packets, PACKETS);
-        scene.connection.stop();
+        scene.connection.end();
     }
 }

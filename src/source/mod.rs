@@ -6,11 +6,13 @@
 //!         ── signal or `standin stop` ── unmount ── drain ── clean-stop mark
 //! ```
 
+mod commands;
 mod connection;
 mod daemon;
 mod durability;
 mod embedded;
 mod feed;
+mod first_copy;
 mod flush;
 #[cfg(test)]
 mod hostile;

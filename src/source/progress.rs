@@ -16,6 +16,8 @@ pub struct Display {
     target: String,
     bar: Option<ProgressBar>,
     next_line: Instant,
+    /// The connection was lost, and it was said.
+    is_away: bool,
 }
 
 impl Display {
@@ -27,11 +29,37 @@ impl Display {
             }
             bar
         });
-        Display { target: target.to_owned(), bar, next_line: Instant::now() + LINE_EVERY }
+        Display { target: target.to_owned(), bar, next_line: Instant::now() + LINE_EVERY, is_away: false }
     }
 
-    pub fn show(&mut self, progress: &ProgressSnapshot, retrying: Option<&Retrying>) {
-        let text = self.text(progress, retrying);
+    /// How far attempt number `attempt` is.
+    pub fn show(&mut self, progress: &ProgressSnapshot, attempt: u32, retrying: Option<&Retrying>) {
+        if std::mem::take(&mut self.is_away) {
+            self.say(&format!("{} is back: the copy goes on with what is not identical", self.target));
+        }
+        let mut text = self.text(progress, retrying);
+        if attempt > 1 {
+            text += &format!(" (attempt {attempt})");
+        }
+        self.line(text);
+    }
+
+    /// There is no connection, for this reason; so many attempts at one have failed.
+    pub fn away(&mut self, reason: &str, attempts: u32) {
+        if !std::mem::replace(&mut self.is_away, true) {
+            self.say(&format!("{} is not connected: {reason}; it is dialled until it is back", self.target));
+        }
+        self.line(format!("waiting for {} ({attempts} attempts): {reason}", self.target));
+    }
+
+    fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    fn line(&mut self, text: String) {
         match &self.bar {
             Some(bar) => {
                 bar.set_message(text);

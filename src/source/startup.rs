@@ -6,12 +6,11 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::bounded;
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::OpenTreeFlags;
 
-use super::connection::{Command, Connection, Report, Settings, Watch};
+use super::connection::{Connection, Settings, Watch};
 use super::daemon::{Daemon, Life, SyncNotes};
 use super::durability::TargetDurability;
 use super::embedded::Embedded;
@@ -19,20 +18,19 @@ use super::flush::Flusher;
 use super::mount_watch::MountWatch;
 use super::options::{ProtectOptions, Target};
 use super::remote::{Paired, Route};
-use super::state::{SetState, StateError, now_with_slack};
-use super::{identity, state};
+use super::state::{SetState, StateError};
+use super::{first_copy, identity, state};
 use crate::control::{Phase, Server, StopMode};
 use crate::failure::Failure;
 use crate::intercept::{DurabilityGate, Mount, Volume};
-use crate::limits::CONNECT_PATIENCE;
 use crate::link::Identity;
-use crate::packet::{Incarnation, Position, Timestamp};
+use crate::packet::{Incarnation, Position};
 use crate::preflight::{self, DeadMount};
 use crate::queue::Queue;
 use crate::resync::CopyReport;
 use crate::store;
 
-const NOTHING_MOUNTED: &str = "Nothing is mounted; the directory is as it was.";
+pub(super) const NOTHING_MOUNTED: &str = "Nothing is mounted; the directory is as it was.";
 
 /// Protects a directory until it is told to stop; returns after the unmount.
 ///
@@ -85,7 +83,7 @@ fn prepare(options: ProtectOptions, warnings: Vec<String>) -> Result<Daemon, Fai
     })?;
     let durability = start_durability(&options, &queue)?;
     let own = own_identity(&options)?;
-    let (embedded, connections) = connect(&options, &queue, &set, durability.as_ref(), own.as_ref())?;
+    let connections = connect(&options, &queue, &set, durability.as_ref(), own.as_ref())?;
     // Only now is anything written about this set: a refused start leaves no trace.
     identity::write(&backing, record.set)
         .map_err(|error| io_failure("the backing directory cannot be marked", &error))?;
@@ -99,10 +97,9 @@ fn prepare(options: ProtectOptions, warnings: Vec<String>) -> Result<Daemon, Fai
         started: SystemTime::now(),
         state: Mutex::new(set),
         fingerprint: own.map(|identity| identity.fingerprint()),
-        connections,
+        connections: Mutex::new(connections.into_iter().map(Arc::new).collect()),
         durability,
         flusher: OnceLock::new(),
-        embedded: Mutex::new(embedded),
         life: Mutex::new(Life { phase: Phase::Starting, serving: None, stopped: None }),
         life_changed: Condvar::new(),
         last_barrier: Mutex::new(None),
@@ -180,11 +177,12 @@ fn connect(
     set: &SetState,
     durability: Option<&Arc<TargetDurability>>,
     identity: Option<&Arc<Identity>>,
-) -> Result<(Vec<Embedded>, Vec<Connection>), Failure> {
-    let (mut embedded, mut connections) = (Vec::new(), Vec::new());
+) -> Result<Vec<Connection>, Failure> {
+    let mut connections = Vec::new();
     let mut real_targets = 0..;
     for (index, target) in options.targets.iter().enumerate() {
         let id = index as u32 + 1;
+        let mut embedded = None;
         let route = match target {
             Target::Null => {
                 connections.push(Connection::null(id));
@@ -193,9 +191,7 @@ fn connect(
             Target::Local(path) => {
                 let state = options.set_state().join(format!("replica-{}", state::directory_name(path)));
                 let target = Embedded::start(path, &state, set.record.set, options.adopt)?;
-                let route = Route::Fixed(target.dial());
-                embedded.push(target);
-                route
+                Route::Fixed(embedded.insert(target).dial())
             }
             Target::Remote { .. } => {
                 let identity = identity.ok_or_else(no_identity)?;
@@ -214,43 +210,18 @@ fn connect(
             birth_epoch: set.record.epoch.number,
             watch: real_targets.next().and_then(|target| watch(durability, target)),
         };
-        let connection = Connection::start(settings, queue.clone())
+        let connection = Connection::start(settings, queue.clone(), embedded)
             .map_err(|error| io_failure("a connection has no thread", &error))?;
         connections.push(connection);
     }
-    Ok((embedded, connections))
+    Ok(connections)
 }
 
 /// From the first copy to the end of protection.
 fn protect(daemon: &Arc<Daemon>, mut signals: super::StopSignals) -> Result<(), Failure> {
-    wait_for_targets(daemon, &mut signals)?;
+    first_copy::wait_for_targets(daemon, &mut signals)?;
     let began = Instant::now();
-    let suspects: Vec<Timestamp> = {
-        let state = daemon.state.lock();
-        daemon
-            .connections
-            .iter()
-            .map(|connection| state.suspect_since(&connection.target.to_string()))
-            .collect()
-    };
-    // Ahead of the mount, while applications still write: the bulk of the bytes.
-    let copying_since = now_with_slack();
-    copy(daemon, &suspects, Ends::No, &mut signals)?;
-    let again = preflight::check(&daemon.options)?;
-    again.writers.iter().for_each(|writer| log::debug!("still writing past the mount: {writer}"));
-    let name = daemon.options.tree().display().to_string();
-    let gate = daemon.durability.clone().map(|durability| Arc::new(durability) as Arc<dyn DurabilityGate>);
-    let mount =
-        Mount::new(daemon.volume.clone(), &daemon.options.directory, &name, gate).map_err(|error| {
-            Failure::new(
-                format!("{} cannot be mounted: {error}.", daemon.options.directory.display()),
-                "The directory is as it was; what was copied to the replica stays, marked bad.",
-                "See `standin doctor`.",
-            )
-        })?;
-    // Nothing gets past the mount any more, and nothing on it is answered yet: the tree is quiet.
-    let quiet = vec![copying_since; daemon.connections.len()];
-    let copied = copy(daemon, &quiet, Ends::Yes, &mut signals)?;
+    let (mount, copied) = first_copy::bring_into_line(daemon, &mut signals)?;
     let (point, lag) = (daemon.options.directory.clone(), daemon.options.mmap_lag);
     let flusher = Flusher::start(point, daemon.volume.clone(), lag)
         .map_err(|error| io_failure("the helper that flushes shared mappings does not start", &error))?;
@@ -262,91 +233,17 @@ fn protect(daemon: &Arc<Daemon>, mut signals: super::StopSignals) -> Result<(), 
     serve(daemon, signals)
 }
 
-fn wait_for_targets(daemon: &Daemon, signals: &mut super::StopSignals) -> Result<(), Failure> {
-    let deadline = Instant::now() + CONNECT_PATIENCE;
-    for connection in daemon.connections.iter().filter(|connection| !connection.is_null()) {
-        let settled = |report: &Report| report.connected.is_some() || report.refused.is_some();
-        let report = connection.wait(deadline, settled);
-        if let Some(refused) = &report.refused {
-            return Err(Failure::new(
-                format!("The target {} does not take this source: {refused}.", connection.target),
-                NOTHING_MOUNTED,
-                "Do what the target says, and start again.",
-            ));
-        }
-        if report.connected.is_none() {
-            return Err(Failure::new(
-                format!("The target {} cannot be reached: {}.", connection.target, report.reason),
-                NOTHING_MOUNTED,
-                "Mend the connection and start again.",
-            ));
-        }
-        if signals.pending() {
-            return Err(interrupted());
-        }
-    }
-    Ok(())
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Ends {
-    Yes,
-    No,
-}
-
-/// Copies to every target, one after the other, and shows how far it is.
-fn copy(
-    daemon: &Daemon,
-    suspects: &[Timestamp],
-    ends: Ends,
-    signals: &mut super::StopSignals,
-) -> Result<Vec<CopyReport>, Failure> {
-    let mut reports = Vec::new();
-    for (connection, suspect_since) in daemon.connections.iter().zip(suspects) {
-        if connection.is_null() {
-            continue;
-        }
-        let backing = daemon
-            .backing
-            .try_clone()
-            .map_err(|error| io_failure("a descriptor cannot be duplicated", &error))?;
-        let (done, outcome) = bounded(1);
-        let ends = ends == Ends::Yes;
-        connection.command(Command::Copy { backing, suspect_since: Some(*suspect_since), ends, done });
-        let outcome = wait_for_copy(connection, &outcome, signals)?;
-        reports.push(outcome.map_err(|why| {
-            Failure::new(
-                format!("The first copy to {} stopped: {why}.", connection.target),
-                "The directory is as it was; the replica is marked bad until a copy is complete.",
-                "Mend this and start again: what was copied is not copied again.",
-            )
-        })?);
-    }
-    Ok(reports)
-}
-
-fn wait_for_copy(
-    connection: &Connection,
-    outcome: &crossbeam_channel::Receiver<Result<CopyReport, String>>,
-    signals: &mut super::StopSignals,
-) -> Result<Result<CopyReport, String>, Failure> {
-    let mut display = super::progress::Display::new(&connection.target.to_string());
-    loop {
-        match outcome.recv_timeout(Duration::from_millis(100)) {
-            Ok(outcome) => return Ok(outcome),
-            Err(crossbeam_channel::RecvTimeoutError::Disconnected) => {
-                return Ok(Err("its thread ended".into()));
-            }
-            Err(crossbeam_channel::RecvTimeoutError::Timeout) => {}
-        }
-        if signals.pending() {
-            return Err(interrupted());
-        }
-        let report = connection.report();
-        if let Some(progress) = &report.progress {
-            display.show(&progress.snapshot(), report.retrying.as_ref());
-        }
-    }
+/// Mounts over the directory; calls wait until it is served.
+pub(super) fn mount(daemon: &Daemon) -> Result<Mount, Failure> {
+    let name = daemon.options.tree().display().to_string();
+    let gate = daemon.durability.clone().map(|durability| Arc::new(durability) as Arc<dyn DurabilityGate>);
+    Mount::new(daemon.volume.clone(), &daemon.options.directory, &name, gate).map_err(|error| {
+        Failure::new(
+            format!("{} cannot be mounted: {error}.", daemon.options.directory.display()),
+            "The directory is as it was; what was copied to the replica stays, marked bad.",
+            "See `standin doctor`.",
+        )
+    })
 }
 
 /// One line for people and scripts: the mount is up.
@@ -432,14 +329,6 @@ fn unmounted_by_others(daemon: &Daemon) -> Result<(), Failure> {
     ))
 }
 
-fn interrupted() -> Failure {
-    Failure::new(
-        "Interrupted before the directory was protected.",
-        "The directory is as it was; a replica that was being copied is marked bad.",
-        "Start again: what was copied is not copied again.",
-    )
-}
-
 /// Every open file of an application is one of ours too.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
@@ -450,7 +339,7 @@ fn raise_descriptor_limit() {
     }
 }
 
-fn io_failure(what: &str, error: &std::io::Error) -> Failure {
+pub(super) fn io_failure(what: &str, error: &std::io::Error) -> Failure {
     let mut what = format!("{what}: {error}.");
     if let Some(first) = what.get_mut(..1) {
         first.make_ascii_uppercase();

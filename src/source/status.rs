@@ -37,7 +37,7 @@ pub fn status(daemon: &Daemon) -> Status {
         queue: daemon.queue.stats(),
         capture: capture(daemon),
         connections: daemon
-            .connections
+            .connections()
             .iter()
             .map(|connection| connection_status(connection, daemon))
             .collect(),
@@ -119,7 +119,7 @@ fn fsync_alert(daemon: &Daemon) -> Option<Alert> {
     Some(Alert { severity, code: code.into(), text })
 }
 
-fn connection_status(connection: &Connection, daemon: &Daemon) -> ConnectionStatus {
+pub fn connection_status(connection: &Connection, daemon: &Daemon) -> ConnectionStatus {
     let report = connection.report();
     let queue = &daemon.queue;
     let queued = match connection.target {
@@ -138,6 +138,9 @@ fn connection_status(connection: &Connection, daemon: &Daemon) -> ConnectionStat
         state: report.state,
         since_unix_ms: unix_ms(report.since),
         reason: report.reason.clone(),
+        attempts: report.attempts,
+        retry_unix_ms: report.retry_at.map(unix_ms),
+        needs_copy: report.needs_copy.is_some(),
         data: report.data,
         mirror: mirror(&report),
         progress: report.progress.as_ref().map(|progress| mirror_progress(&progress.snapshot())),
@@ -146,7 +149,10 @@ fn connection_status(connection: &Connection, daemon: &Daemon) -> ConnectionStat
             packets: connection.sent.packets.load(Relaxed),
             bytes: connection.sent.bytes.load(Relaxed) + connection.sent.item_bytes.load(Relaxed),
         },
-        resent: Amount { packets: report.resent_packets, bytes: 0 },
+        resent: Amount {
+            packets: connection.sent.packets_again.load(Relaxed),
+            bytes: connection.sent.bytes_again.load(Relaxed),
+        },
         applied: report.applied,
         durable: report.durable,
         lag_applied: lag(queue, report.applied, report.data),

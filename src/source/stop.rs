@@ -99,12 +99,13 @@ impl Daemon {
         let drained =
             upto.is_some_and(|upto| self.wait_for(upto, WaitFor::Durable, Some(deadline), || false));
         let mut left = Vec::new();
-        for connection in &self.connections {
+        for connection in self.connections() {
             let report = connection.report();
             if !connection.is_null()
                 && let Some(what) = missing(self.queue.last().sequence, report.applied, report.durable)
             {
-                left.push(format!("{}: {what}", connection.target));
+                let why = report.held_back().map(|why| format!(" ({why})")).unwrap_or_default();
+                left.push(format!("{}: {what}{why}", connection.target));
             }
         }
         if drained {
@@ -115,7 +116,7 @@ impl Daemon {
 
     fn note_clean_stop(&self, as_of: Timestamp) {
         let mut state = self.state.lock();
-        for connection in &self.connections {
+        for connection in self.connections() {
             state.record.synced_as_of.insert(connection.target.to_string(), as_of);
         }
         state.record.stopped_cleanly = true;

@@ -98,7 +98,7 @@ impl Scene {
             match self.source.events().recv_deadline(deadline).expect("the target says it in time") {
                 SourceEvent::Message(message) if fits(&message) => return message,
                 SourceEvent::Message(_) | SourceEvent::Up => {}
-                SourceEvent::Lost { reason } => panic!("the connection was lost: {reason}"),
+                SourceEvent::Lost { reason, .. } => panic!("the connection was lost: {reason}"),
             }
         }
     }

@@ -160,7 +160,7 @@ fn a_target_with_a_stolen_certificate() {
         let source = SourceLink::dial(Dial::new(address, victim.fingerprint(), identity), Frames::default());
         assert!(endpoint.accept().await.unwrap().await.is_err());
         let event = tokio::task::spawn_blocking(move || source.events().recv_timeout(LONG)).await.unwrap();
-        let Ok(SourceEvent::Lost { reason }) = event else { panic!("{event:?}") };
+        let Ok(SourceEvent::Lost { reason, .. }) = event else { panic!("{event:?}") };
         assert!(reason.contains("BadSignature") || reason.contains("certificate"), "{reason}");
     });
 }

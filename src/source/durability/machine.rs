@@ -112,7 +112,8 @@ enum Barrier {
 /// See the module.
 pub struct Machine {
     rule: Rule,
-    targets: Vec<Standing>,
+    /// `None`: it was disconnected and does not count any more.
+    targets: Vec<Option<Standing>>,
     waiting: BTreeMap<Ticket, Waiting>,
     last_ticket: u64,
     barrier: Barrier,
@@ -128,7 +129,7 @@ impl Machine {
         assert!(targets > 0, "a rule about no target would hold at once");
         Machine {
             rule,
-            targets: vec![Standing::default(); targets],
+            targets: vec![Some(Standing::default()); targets],
             waiting: BTreeMap::new(),
             last_ticket: 0,
             barrier: Barrier::None,
@@ -184,7 +185,13 @@ impl Machine {
     }
 
     pub fn handle_standing(&mut self, now: Instant, target: usize, standing: Standing) {
-        self.targets[target] = standing;
+        self.targets[target] = Some(standing);
+        self.settle(now);
+    }
+
+    /// A target was disconnected: the others decide. Without any, nothing is ever durable on one.
+    pub fn handle_gone(&mut self, now: Instant, target: usize) {
+        self.targets[target] = None;
         self.settle(now);
     }
 
@@ -260,10 +267,11 @@ impl Machine {
 
     /// Whether as many targets as needed have everything up to here.
     fn has(&self, position: Sequence) -> bool {
-        let mut has = self.targets.iter().map(|target| target.in_line && target.durable >= position);
+        let mut targets = self.targets.iter().flatten().peekable();
+        let has = |target: &Standing| target.in_line && target.durable >= position;
         match self.rule.needs {
-            Needs::Any => has.any(|has| has),
-            Needs::All => has.all(|has| has),
+            Needs::Any => targets.any(has),
+            Needs::All => targets.peek().is_some() && targets.all(has),
         }
     }
 

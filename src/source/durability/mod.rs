@@ -76,9 +76,13 @@ impl TargetDurability {
         Ok(durability)
     }
 
-    /// How a target stands now; called whenever that changes.
-    pub fn stands(&self, target: usize, standing: Standing) {
-        self.with(|list| list.machine.handle_standing(Instant::now(), target, standing));
+    /// How a target stands now; called whenever that changes. `None`: it was disconnected.
+    pub fn stands(&self, target: usize, standing: Option<Standing>) {
+        let now = Instant::now();
+        self.with(|list| match standing {
+            Some(standing) => list.machine.handle_standing(now, target, standing),
+            None => list.machine.handle_gone(now, target),
+        });
     }
 
     /// Answers everybody who waits: with an error, or by the local disk alone where that was

@@ -86,6 +86,27 @@ fn a_sync_returns_when_both_disks_have_it() {
     assert_eq!((bench.machine.waiting(), bench.machine.poll_timeout()), (0, None));
 }
 
+/// The word of a target that was disconnected is not waited for; without any target nothing is
+/// ever durable on one.
+#[test]
+fn a_target_that_is_gone_does_not_count() {
+    for needs in [Needs::All, Needs::Any] {
+        let mut bench = Bench::new(needs, Late::Fail, 2);
+        let ticket = bench.synced(5);
+        bench.does(&[Action::Barrier]);
+        bench.barrier(6);
+        bench.machine.handle_gone(bench.now, 1);
+        bench.does(&[]);
+        bench.stands(0, 6);
+        bench.does(&[answer(ticket, Verdict::Durable)]);
+        bench.machine.handle_gone(bench.now, 0);
+        let ticket = bench.synced(1);
+        bench.does(&[Action::Barrier]);
+        bench.at(60);
+        bench.does(&[answer(ticket, Verdict::TimedOut)]);
+    }
+}
+
 #[test]
 fn a_sync_of_what_is_durable_sends_nothing() {
     let mut bench = Bench::new(Needs::All, Late::Fail, 1);

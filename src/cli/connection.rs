@@ -1,0 +1,182 @@
+//! `standin connection`: list, start, stop, pause, resume, disconnect.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::args::{Common, Connection, ConnectionCommand, OneConnection};
+use super::find::{Found, find_role, no_answer};
+use super::status::{age, packets, state_word};
+use super::{Outcome, output, units};
+use crate::control::{ChangedConnection, ConnectionChange, ConnectionStatus, Role, Status};
+use crate::failure::Failure;
+use crate::preflight::{MountTable, resolve};
+use crate::queue::QueueStats;
+use crate::source::Target;
+
+/// Shortest beginning of a UUID that names a connection, as of a fingerprint.
+const UUID_LEN_MIN: usize = 8;
+
+pub(super) fn run(common: &Common, args: &Connection) -> Outcome {
+    let (change, one) = match &args.command {
+        ConnectionCommand::List { set } => return list(common, set.as_deref()),
+        ConnectionCommand::Start(one) => (ConnectionChange::Start, one),
+        ConnectionCommand::Stop(one) => (ConnectionChange::Stop, one),
+        ConnectionCommand::Pause(one) => (ConnectionChange::Pause, one),
+        ConnectionCommand::Resume(one) => (ConnectionChange::Resume, one),
+        ConnectionCommand::Disconnect(one) => (ConnectionChange::Disconnect, one),
+    };
+    let (set, which) = meant(one)?;
+    let found = find_role(common, set.as_deref(), Role::Source)?;
+    let changed =
+        found.client()?.connection(change, which).map_err(|error| no_answer(&name(&found), &error))?;
+    if common.json {
+        output::json(&changed);
+    } else {
+        output::text(&text(&changed));
+    }
+    Ok(0)
+}
+
+fn name(found: &Found) -> String {
+    found.status.name.clone()
+}
+
+fn list(common: &Common, set: Option<&Path>) -> Outcome {
+    let Status { name, now_unix_ms, connections, .. } = find_role(common, set, Role::Source)?.status;
+    if common.json {
+        let bits: Vec<u8> = connections.iter().map(|connection| connection.state.bits()).collect();
+        output::json(&json!({ "name": name, "connections": connections, "state_bits": bits }));
+    } else if connections.is_empty() {
+        output::text(&format!("{name} has no connection: nothing is replicated."));
+    } else {
+        output::text(&connections.iter().map(|connection| line(connection, now_unix_ms)).collect::<String>());
+    }
+    Ok(0)
+}
+
+/// One connection on a line of its own.
+pub(super) fn line(connection: &ConnectionStatus, now: u64) -> String {
+    let reason = match connection.reason.as_str() {
+        "" => String::new(),
+        reason => format!("  ({reason})"),
+    };
+    format!(
+        "{}  {}  {}  {} for {}{reason}\n",
+        connection.id,
+        connection.uuid,
+        connection.target,
+        state_word(connection.state),
+        age(connection.since_unix_ms, now)
+    )
+}
+
+/// Which daemon, and which of its connections: in this order where both are named.
+fn meant(one: &OneConnection) -> Result<(Option<PathBuf>, Option<String>), Failure> {
+    let (set, which) = match &one.words[..] {
+        [] => (None, None),
+        [word] if names_a_connection(word) => (None, Some(word)),
+        [word] => (Some(word), None),
+        [set, which, ..] => (Some(set), Some(which)),
+    };
+    Ok((set.map(PathBuf::from), which.map(|which| absolute(which)).transpose()?))
+}
+
+/// A number, a UUID or a target; anything else is a set or a directory.
+fn names_a_connection(word: &str) -> bool {
+    let is_number = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+    let is_uuid = word.len() >= UUID_LEN_MIN && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_number || is_uuid || word.parse::<Target>().is_ok()
+}
+
+/// `local:PATH` with an absolute path, as the daemon knows it.
+fn absolute(which: &str) -> Result<String, Failure> {
+    let Ok(Target::Local(path)) = which.parse() else { return Ok(which.to_owned()) };
+    let resolved = MountTable::read().and_then(|mounts| resolve(&path, &mounts));
+    let resolved = resolved.map_err(|error| {
+        let what = format!("{} cannot be reached: {error}.", path.display());
+        Failure::new(what, "Nothing was changed.", "Check the path, or name the connection by its number.")
+    })?;
+    Ok(Target::Local(resolved).to_string())
+}
+
+/// What was done, and what it means for the changes that come.
+pub(super) fn text(changed: &ChangedConnection) -> String {
+    let ChangedConnection { change, connection, queue } = changed;
+    let label = format!("Connection {} ({})", connection.id, connection.target);
+    let mut text = match change {
+        ConnectionChange::Start | ConnectionChange::Resume => {
+            return format!("{label} is {}: {}.", state_word(connection.state), connection.reason);
+        }
+        ConnectionChange::Disconnect => {
+            return format!(
+                "{label} is gone: nothing is sent there any more, and nothing is queued for it. The replica \
+                 stays as it is; a later start with this target copies what differs."
+            );
+        }
+        ConnectionChange::Stop => format!("{label} is {}.", state_word(connection.state)),
+        ConnectionChange::Pause => format!("{label} is {}: nothing is sent.", state_word(connection.state)),
+    };
+    if connection.needs_copy {
+        let _ = write!(text, " {}.", connection.reason);
+        return text;
+    }
+    let _ = write!(
+        text,
+        " Changes are queued: {} so far, room for {} more. If the queue gets full, programs go on, and this \
+         target is let go and needs a copy at the next start of the protection.",
+        packets(connection.queued.packets),
+        room(queue)
+    );
+    text
+}
+
+/// What the queue still takes.
+pub(super) fn room(queue: &QueueStats) -> String {
+    units::size(queue.limit_bytes.saturating_sub(queue.bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::tests::{sample_connection, sample_status};
+
+    #[track_caller]
+    fn check(words: &[&str], set: Option<&str>, which: Option<&str>) {
+        let one = OneConnection { words: words.iter().map(|word| word.to_string()).collect() };
+        let found = meant(&one).unwrap();
+        assert_eq!(found, (set.map(PathBuf::from), which.map(str::to_owned)), "{words:?}");
+    }
+
+    #[test]
+    fn one_word_is_a_connection_or_a_set() {
+        check(&[], None, None);
+        check(&["2"], None, Some("2"));
+        check(&["0123abcd"], None, Some("0123abcd"));
+        check(&["null:"], None, Some("null:"));
+        check(&["standin://host:7447/web"], None, Some("standin://host:7447/web"));
+        check(&["local:/usr/../usr"], None, Some("local:/usr"));
+        check(&["web"], Some("web"), None);
+        check(&["/srv/web"], Some("/srv/web"), None);
+        check(&["./2"], Some("./2"), None);
+        check(&["2", "1"], Some("2"), Some("1"));
+        check(&["web", "local:/usr"], Some("web"), Some("local:/usr"));
+    }
+
+    #[test]
+    fn a_stop_says_where_changes_go() {
+        let queue = QueueStats { bytes: 28 << 20, ..sample_status().queue };
+        let mut connection = sample_connection();
+        connection.state = crate::control::ConnectionState::Stopped;
+        connection.queued.packets = 7;
+        let mut changed = ChangedConnection { change: ConnectionChange::Stop, connection, queue };
+        let said = text(&changed);
+        for part in ["is stopped", "7 packets so far", "room for 100 MiB more", "needs a copy"] {
+            assert!(said.contains(part), "no '{part}' in: {said}");
+        }
+        changed.connection.needs_copy = true;
+        changed.connection.reason = "its queue was full".into();
+        assert!(text(&changed).ends_with("is stopped. its queue was full."), "{}", text(&changed));
+    }
+}

@@ -1,0 +1,97 @@
+//! The machine row by row, a random walk with the rules that always hold, the handshake's cases.
+
+mod handshake;
+mod table;
+mod walk;
+
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::packet::{Chain, DataState, Epoch, Incarnation, Position, ReplicaProof, Sequence};
+
+/// A position of this source's history.
+pub fn at(sequence: u64) -> Position {
+    Position {
+        epoch: Epoch { number: 1, writer: 7 },
+        incarnation: Incarnation(9),
+        sequence: Sequence(sequence),
+        chain: Chain(sequence * 31),
+    }
+}
+
+pub fn proof(data: DataState, applied: Position) -> ReplicaProof {
+    ReplicaProof { data, applied, durable: applied, received: applied, process: 1 }
+}
+
+/// A queue from packet 41 to 60, for a target that has acknowledged 40.
+pub fn held() -> Held {
+    Held { last: at(60), oldest: Sequence(41), acknowledged: Sequence(40) }
+}
+
+pub fn good() -> Event {
+    Event::Welcome { proof: proof(DataState::Good, at(50)), held: held() }
+}
+
+pub fn empty() -> Event {
+    Event::Welcome { proof: proof(DataState::Empty, Position::default()), held: held() }
+}
+
+pub fn lost() -> Event {
+    Event::Lost { reason: "cut".into(), jitter: Jitter(0) }
+}
+
+pub fn refused() -> Event {
+    Event::Refused { reason: "a stranger".into(), jitter: Jitter(0) }
+}
+
+/// What was to be done since the last call.
+pub fn actions(machine: &mut Machine) -> Vec<Action> {
+    std::iter::from_fn(|| machine.poll_action()).collect()
+}
+
+/// Attempts double their pause up to a minute, and never all come at once.
+#[test]
+fn the_pace_grows_and_is_bounded() {
+    let ms = |kind, attempts, jitter| delay(kind, attempts, Jitter(jitter)).as_millis();
+    let lost: Vec<_> = (1..11).map(|attempts| ms(FaultKind::Lost, attempts, 0)).collect();
+    assert_eq!(lost, [250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
+    let refused: Vec<_> = (1..7).map(|attempts| ms(FaultKind::Refused, attempts, 0)).collect();
+    assert_eq!(refused, [2500, 5000, 10_000, 20_000, 30_000, 30_000]);
+    assert_eq!(ms(FaultKind::Lost, 1, u16::MAX), 499);
+    assert_eq!(ms(FaultKind::Lost, u32::MAX, u16::MAX), 59_999);
+}
+
+#[test]
+fn a_timeout_that_comes_early_does_nothing() {
+    let now = Instant::now();
+    let mut machine = Machine::new(now, Window::Open);
+    machine.handle_event(now, lost());
+    actions(&mut machine);
+    let due = machine.poll_timeout().expect("it waits");
+    machine.handle_timeout(due - Duration::from_millis(1));
+    assert_eq!(actions(&mut machine), []);
+    machine.handle_timeout(due);
+    assert_eq!(actions(&mut machine), [Action::Dial { attempt: 1 }]);
+    assert_eq!(machine.poll_timeout(), None);
+}
+
+/// Attempts are counted until the target answers; the time of a state does not begin anew with them.
+#[test]
+fn a_target_that_stays_away_is_one_error() {
+    let began = Instant::now();
+    let mut machine = Machine::new(began, Window::Open);
+    machine.handle_event(began, lost());
+    for attempt in 1..20 {
+        let due = machine.poll_timeout().expect("it waits");
+        machine.handle_timeout(due);
+        machine.handle_event(due, lost());
+        assert_eq!((machine.attempts(), machine.since()), (attempt + 1, began));
+        assert_eq!(machine.reason(), "cut");
+    }
+    let due = machine.poll_timeout().expect("it waits");
+    machine.handle_timeout(due);
+    machine.handle_event(due, Event::Up);
+    assert_eq!(machine.state().bits(), 8);
+    machine.handle_event(due, empty());
+    assert_eq!((machine.attempts(), machine.since(), machine.state().bits()), (0, due, 1));
+}

@@ -1,0 +1,523 @@
+//! The thread behind a connection: hands the machine what happens, and does what it says.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::{Receiver, TrySendError, at, never, select};
+
+use super::copying::{Attempt, Pending};
+use super::{CopyOrder, Report, Settings, Shared, Told};
+use crate::connection::{Action, Event, Flow, Held, Jitter, Link, Machine, Repair, State, Window};
+use crate::control::{ConnectionState, MirrorStatus, Retrying, unix_ms};
+use crate::link::{LostBy, SourceEvent, SourceLink};
+use crate::packet::{
+    DataState, Features, ItemNumber, Position, ReplicaProof, Sequence, SourceMessage, TargetMessage, Text,
+    Timestamp, WIRE_VERSION, WIRE_VERSION_OLDEST,
+};
+use crate::queue::{CursorId, Queue};
+use crate::resync::{CopyError, CopyReport, Wanted};
+use crate::source::feed::{Lane, PacketFeed, Sent, Stream};
+use crate::source::state::now_with_slack;
+
+/// How often counters of the link are taken over, and a full queue is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+pub(super) struct Driver {
+    settings: Settings,
+    queue: Arc<Queue>,
+    cursor: CursorId,
+    start: Position,
+    shared: Arc<Shared>,
+    told: Receiver<Told>,
+    sent: Arc<Sent>,
+    machine: Machine,
+    session: Option<Session>,
+    copy: Option<Pending>,
+    attempt: Option<Attempt>,
+    /// The target held nothing when copies to it began, at this moment.
+    from_nothing: Option<Timestamp>,
+    /// The target has applied everything up to here: the queue does not hold it for it.
+    acknowledged: Sequence,
+    /// The last packet that some session has sent.
+    sent_upto: Sequence,
+    /// The queue was full because of this connection when it was looked at last.
+    was_full: bool,
+    /// Something happened that the report does not say yet.
+    unpublished: bool,
+    over: bool,
+}
+
+/// One network connection, from dialling to its end.
+struct Session {
+    link: SourceLink,
+    lane: Lane,
+    stream: Arc<Stream>,
+    welcomed: bool,
+    /// While packets flow: what the target acknowledged last, applied and durable.
+    acknowledged: Option<(Sequence, Sequence)>,
+}
+
+impl Driver {
+    pub(super) fn new(
+        settings: Settings,
+        queue: Arc<Queue>,
+        (cursor, start): (CursorId, Position),
+        shared: Arc<Shared>,
+        told: Receiver<Told>,
+        sent: Arc<Sent>,
+    ) -> Driver {
+        Driver {
+            settings,
+            queue,
+            cursor,
+            start,
+            shared,
+            told,
+            sent,
+            machine: Machine::new(Instant::now(), Window::Open),
+            session: None,
+            copy: None,
+            attempt: None,
+            from_nothing: None,
+            acknowledged: start.sequence,
+            sent_upto: start.sequence,
+            was_full: false,
+            unpublished: true,
+            over: false,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        let looks = crossbeam_channel::tick(LOOK_EVERY);
+        self.act();
+        while !self.over {
+            let events = self.session.as_ref().map_or_else(never, |session| session.link.events().clone());
+            let walked = self.attempt.as_ref().map_or_else(never, |attempt| attempt.ended.clone());
+            let due = self.machine.poll_timeout().map_or_else(never, at);
+            select! {
+                recv(events) -> event => self.link_event(event.ok()),
+                recv(walked) -> outcome => {
+                    self.copy_walked(outcome.unwrap_or_else(|_| Err(CopyError::Answer("its thread died".into()))));
+                }
+                recv(self.told) -> told => self.told(told.unwrap_or(Told::End)),
+                recv(looks) -> _ => self.look(),
+                recv(due) -> _ => {
+                    self.unpublished = true;
+                    self.machine.handle_timeout(Instant::now());
+                }
+            }
+            self.act();
+        }
+    }
+
+    /// Does what the machine says, and lets everyone know.
+    fn act(&mut self) {
+        while let Some(action) = self.machine.poll_action() {
+            match action {
+                Action::Dial { attempt } => self.dial(attempt),
+                Action::Greet => self.greet(),
+                Action::AwaitCopy { flow } => {
+                    self.set_flow(flow);
+                    self.begin_copy();
+                }
+                Action::Stream { after, flow } => self.stream(after, flow),
+                Action::SetFlow(flow) => self.set_flow(flow),
+                Action::Close { reason } => self.close(&reason),
+                Action::LetGo => self.let_go(),
+                Action::End => self.over = true,
+            }
+        }
+        if std::mem::take(&mut self.unpublished) {
+            self.publish();
+        }
+    }
+
+    fn told(&mut self, told: Told) {
+        self.unpublished = true;
+        match told {
+            Told::Command(command, answer) => {
+                let outcome = self.machine.handle_command(Instant::now(), command);
+                self.act();
+                let _ = answer.send(outcome);
+            }
+            Told::Copy(order) => self.order_copy(order),
+            Told::End => self.machine.handle_end(Instant::now(), "the source stops"),
+        }
+    }
+
+    fn dial(&mut self, attempt: u32) {
+        let dial = match self.settings.route.dial(attempt) {
+            Ok(dial) => dial,
+            Err(reason) => return self.lost(LostBy::Network, reason),
+        };
+        let flow = match self.machine.state() {
+            State::Paused(_) | State::Error { flow: Flow::Hold, .. } => Flow::Hold,
+            State::Started(_)
+            | State::Error { flow: Flow::Send, .. }
+            | State::Stopped
+            | State::Scheduled { .. }
+            | State::Gone => Flow::Send,
+        };
+        let stream = Stream::new(self.start, flow);
+        let (feed, lane) = PacketFeed::new(self.queue.clone(), stream.clone(), self.sent.clone());
+        let link = SourceLink::dial(dial, feed);
+        *self.shared.waker.lock() = Some(link.waker());
+        self.session = Some(Session { link, lane, stream, welcomed: false, acknowledged: None });
+    }
+
+    fn greet(&self) {
+        self.send(SourceMessage::Hello {
+            version_oldest: WIRE_VERSION_OLDEST,
+            version: WIRE_VERSION,
+            features: Features::OFFERED,
+            set: self.settings.set,
+            set_name: Text::from_str_cut(&self.settings.set_name),
+            last: self.queue.last(),
+            oldest: self.queue.oldest(),
+        });
+    }
+
+    fn send(&self, message: SourceMessage) {
+        if let Some(session) = &self.session {
+            session.link.send(message);
+        }
+    }
+
+    /// Packets go from the one after this position, at once or when they are let.
+    fn stream(&mut self, after: Position, flow: Flow) {
+        self.send(SourceMessage::StreamFrom { after });
+        self.applied(after.sequence, Sequence(0));
+        if let Some(session) = &mut self.session {
+            session.acknowledged = Some((after.sequence, Sequence(0)));
+            session.stream.set_flow(flow);
+            session.stream.start(after, self.sent_upto);
+            session.link.waker().wake();
+        }
+        if let Some(copy) = self.copy.take() {
+            self.attempt = None;
+            self.update(|report| report.mirror = MirrorStatus::Complete);
+            copy.came_true();
+        }
+    }
+
+    fn set_flow(&self, flow: Flow) {
+        if let Some(session) = &self.session {
+            session.stream.set_flow(flow);
+            session.link.waker().wake();
+        }
+    }
+
+    fn close(&mut self, reason: &str) {
+        *self.shared.waker.lock() = None;
+        // Its items have nowhere to go any more.
+        self.attempt = None;
+        if let Some(session) = self.session.take() {
+            session.link.send(SourceMessage::Goodbye);
+            self.sent_upto = self.sent_upto.max(session.stream.at().sequence);
+            session.link.close(reason);
+        }
+        let copies = self.copy.is_some();
+        self.update(|report| {
+            report.connected = None;
+            report.streaming = false;
+            if copies {
+                report.mirror = MirrorStatus::Stopped;
+            }
+        });
+    }
+
+    /// The queue must not be held for a target that cannot resume, or writers would wait for ever.
+    fn let_go(&self) {
+        self.queue.detach(self.cursor);
+        if let (Some(reason), false) = (self.machine.let_go(), *self.machine.state() == State::Gone) {
+            log::error!("connection {} to {}: {reason}", self.settings.id, self.settings.target);
+        }
+    }
+
+    fn link_event(&mut self, event: Option<SourceEvent>) {
+        match event {
+            Some(SourceEvent::Up) => self.happened(Event::Up),
+            Some(SourceEvent::Message(message)) => self.message(message),
+            Some(SourceEvent::Lost { by, reason }) => self.lost(by, reason),
+            None => self.lost(LostBy::Network, "the link thread ended".into()),
+        }
+    }
+
+    fn happened(&mut self, event: Event) {
+        self.unpublished = true;
+        self.machine.handle_event(Instant::now(), event);
+    }
+
+    fn lost(&mut self, by: LostBy, reason: String) {
+        let level = match self.machine.attempts() {
+            0 => log::Level::Warn,
+            _ => log::Level::Debug,
+        };
+        log::log!(level, "connection {} to {}: {reason}", self.settings.id, self.settings.target);
+        let jitter = Jitter(crate::store::random_u64() as u16);
+        match by {
+            LostBy::Network => self.happened(Event::Lost { reason, jitter }),
+            LostBy::Refusal => {
+                self.end_copy(Err(reason.clone()));
+                self.happened(Event::Refused { reason, jitter });
+            }
+        }
+    }
+
+    fn message(&mut self, message: TargetMessage) {
+        match message {
+            TargetMessage::Welcome { version, proof, .. } => self.welcome(version, proof),
+            TargetMessage::Refused { reason } => {
+                self.lost(LostBy::Refusal, format!("refused by the target: {}", reason.to_text()));
+            }
+            TargetMessage::Acknowledge { applied, durable, .. } => self.acknowledge(applied, durable),
+            TargetMessage::Wanted { listing, objects } => {
+                if let Some(attempt) = &self.attempt
+                    && let Err(TrySendError::Full(_)) = attempt.wanted.try_send(Wanted { listing, objects })
+                {
+                    self.misbehaves("the target answers listings that it was not sent".into());
+                }
+            }
+            TargetMessage::Resynchronised { end, orphans } => self.resynchronised(end, orphans),
+            TargetMessage::Retrying { sequence, op, reason, attempts } => self.update(|report| {
+                let since = report.retrying.as_ref().map(|retrying| retrying.since_unix_ms);
+                report.retrying = Some(Retrying {
+                    op: format!("{} (packet {sequence})", op.to_text()),
+                    reason: reason.to_text(),
+                    since_unix_ms: since.unwrap_or_else(|| unix_ms(SystemTime::now())),
+                    attempts,
+                });
+            }),
+            TargetMessage::Recovered { .. } => self.update(|report| report.retrying = None),
+        }
+    }
+
+    /// Another network connection may find a target that keeps to the protocol; a copy that somebody
+    /// waits for ends here.
+    fn misbehaves(&mut self, reason: String) {
+        self.end_copy(Err(reason.clone()));
+        self.lost(LostBy::Network, reason);
+    }
+
+    /// The target said what it can prove.
+    fn welcome(&mut self, version: u16, proof: ReplicaProof) {
+        let Some(session) = &mut self.session else { return };
+        if std::mem::replace(&mut session.welcomed, true) {
+            return self.misbehaves("the target greeted twice".into());
+        }
+        if !(WIRE_VERSION_OLDEST..=WIRE_VERSION).contains(&version) {
+            return self.misbehaves(format!(
+                "the target chose version {version} of the protocol, which was not offered"
+            ));
+        }
+        let last = self.queue.last();
+        self.update(|report| {
+            report.data = proof.data;
+            report.connected = Some(SystemTime::now());
+            report.retrying = None;
+        });
+        if let Some(session) = &self.session {
+            session.link.start_feed();
+        }
+        let held = Held { last, oldest: self.queue.oldest(), acknowledged: self.acknowledged };
+        self.happened(Event::Welcome { proof, held });
+    }
+
+    /// The queue lets go of what is acknowledged: only what can be true counts.
+    fn acknowledge(&mut self, applied: Sequence, durable: Sequence) {
+        let Some(session) = &mut self.session else { return };
+        // Before packets flow the target may speak of another history.
+        let Some(before) = session.acknowledged else { return };
+        if applied > session.stream.at().sequence {
+            return self
+                .misbehaves(format!("the target acknowledged packet {applied}, which it was not sent"));
+        }
+        if durable > applied {
+            return self.misbehaves("the target made durable what it had not applied".into());
+        }
+        if applied < before.0 || durable < before.1 {
+            return self.misbehaves("the target took back what it had acknowledged".into());
+        }
+        session.acknowledged = Some((applied, durable));
+        self.applied(applied, durable);
+    }
+
+    fn applied(&mut self, applied: Sequence, durable: Sequence) {
+        self.acknowledged = self.acknowledged.max(applied);
+        self.queue.acknowledge_applied(self.cursor, applied);
+        self.queue.acknowledge_durable(self.cursor, durable);
+        self.update(|report| {
+            report.applied = report.applied.max(applied);
+            report.durable = report.durable.max(durable);
+        });
+    }
+
+    fn order_copy(&mut self, order: CopyOrder) {
+        self.attempt = None;
+        self.end_copy(Err("another copy took its place".into()));
+        self.copy = Some(Pending::new(order));
+        match self.machine.state() {
+            State::Started(Link::Copying) | State::Paused(Link::Copying) => self.begin_copy(),
+            State::Started(Link::Streaming) | State::Paused(Link::Streaming) => {
+                self.end_copy(Err("the target is in line already".into()));
+            }
+            State::Error { repair: Repair::Connected, .. } | State::Gone => {
+                self.end_copy(Err("no copy can be made while programs write".into()));
+            }
+            // It begins with the next network connection.
+            State::Started(_)
+            | State::Paused(_)
+            | State::Error { .. }
+            | State::Stopped
+            | State::Scheduled { .. } => {}
+        }
+    }
+
+    /// Begins an attempt at the copy that is wanted, if one is.
+    fn begin_copy(&mut self) {
+        let (Some(copy), Some(session)) = (&mut self.copy, &self.session) else { return };
+        if self.shared.report.lock().data == DataState::Empty {
+            self.from_nothing = Some(now_with_slack());
+        }
+        let sink = session.lane.sink(session.link.waker());
+        match copy.attempt(self.from_nothing, self.settings.birth_epoch, sink) {
+            Ok(attempt) => {
+                let (progress, attempts) = (attempt.progress.clone(), copy.attempts());
+                self.attempt = Some(attempt);
+                self.update(|report| {
+                    report.data = DataState::Bad;
+                    report.mirror = MirrorStatus::Mirroring { percent: 0.0 };
+                    report.copy_attempts = attempts;
+                    report.progress = Some(progress);
+                });
+            }
+            Err(why) => self.end_copy(Err(why)),
+        }
+    }
+
+    /// The walk is over: with an end, the target's word is awaited.
+    fn copy_walked(&mut self, outcome: Result<CopyReport, CopyError>) {
+        let (Some(attempt), Some(copy)) = (&mut self.attempt, &mut self.copy) else { return };
+        attempt.ended = never();
+        match outcome {
+            Ok(report) => {
+                copy.walked(report);
+                attempt.waits_for = report.end;
+                if report.end.is_none() {
+                    self.end_copy(Ok(report));
+                }
+            }
+            // The link says why; the next one begins anew.
+            Err(CopyError::Gone) => {}
+            Err(error) => self.end_copy(Err(error.to_string())),
+        }
+    }
+
+    fn resynchronised(&mut self, end: ItemNumber, orphans: u64) {
+        let Some(attempt) = self.attempt.as_ref().filter(|attempt| attempt.waits_for == Some(end)) else {
+            return;
+        };
+        attempt.progress.set_orphans(orphans);
+        let Some(session) = &self.session else { return };
+        let after = session.stream.at();
+        self.update(|report| {
+            report.data = DataState::Good;
+            report.durable = report.durable.max(after.sequence);
+            report.retrying = None;
+        });
+        self.happened(Event::InLine { after });
+    }
+
+    /// A copy that ended without bringing the target into line, or failed for good.
+    fn end_copy(&mut self, outcome: Result<CopyReport, String>) {
+        let Some(copy) = self.copy.take() else { return };
+        self.attempt = None;
+        self.update(|report| report.mirror = MirrorStatus::Stopped);
+        copy.answer(outcome);
+    }
+
+    /// Now and then.
+    fn look(&mut self) {
+        if let Some(session) = &self.session {
+            let stats = session.link.stats();
+            self.update(|report| report.link = stats);
+        }
+        // A queue that is full for a moment, with what is still under way, is none.
+        let is_full = self.queue.is_full_because_of(self.cursor);
+        if is_full && self.was_full {
+            self.happened(Event::QueueFull);
+        }
+        self.was_full = is_full;
+    }
+
+    /// Takes the machine's state over into the report.
+    fn publish(&self) {
+        let (machine, now) = (&self.machine, Instant::now());
+        let wall = |at: Instant| match at.checked_duration_since(now) {
+            Some(ahead) => SystemTime::now() + ahead,
+            None => SystemTime::now() - now.duration_since(at),
+        };
+        let fault = match machine.state() {
+            State::Error { fault, .. } => Some(fault.kind),
+            State::Stopped | State::Scheduled { .. } | State::Started(_) | State::Paused(_) | State::Gone => {
+                None
+            }
+        };
+        self.update(|report| {
+            let state = state_word(machine.state());
+            if report.state != state {
+                log::debug!(
+                    "connection {}: {:?} -> {state:?} ({})",
+                    self.settings.id,
+                    report.state,
+                    machine.reason()
+                );
+                report.since = wall(machine.since());
+            }
+            report.state = state;
+            report.reason = machine.reason().to_owned();
+            report.fault = fault;
+            report.attempts = machine.attempts();
+            report.retry_at = machine.poll_timeout().map(wall);
+            report.needs_copy = machine.let_go().map(str::to_owned);
+            report.streaming = machine.is_streaming();
+        });
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Report)) {
+        let mut report = self.shared.report.lock();
+        let before = report.standing();
+        change(&mut report);
+        let after = report.standing();
+        drop(report);
+        self.shared.changed.notify_all();
+        if let Some(watch) = &self.settings.watch
+            && before != after
+        {
+            watch(Some(after));
+        }
+    }
+}
+
+impl Drop for Driver {
+    /// Nobody waits for what cannot come any more.
+    fn drop(&mut self) {
+        if let Some(copy) = self.copy.take() {
+            copy.answer(Err("the connection is over".into()));
+        }
+        if let Some(watch) = &self.settings.watch {
+            watch(None);
+        }
+    }
+}
+
+fn state_word(state: &State) -> ConnectionState {
+    match state {
+        State::Stopped | State::Gone => ConnectionState::Stopped,
+        State::Scheduled { failed: None, .. } => ConnectionState::Scheduled,
+        State::Scheduled { failed: Some(_), .. } => ConnectionState::ScheduledAfterError,
+        State::Started(_) => ConnectionState::Started,
+        State::Paused(_) => ConnectionState::Paused,
+        State::Error { .. } => ConnectionState::Error,
+    }
+}

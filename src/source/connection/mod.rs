@@ -1,0 +1,265 @@
+//! One connection of a source, as the daemon holds it: told by commands, known by its report.
+//!
+//! ```text
+//!  control socket, start-up ── Told ──> driver thread: Machine (pure) ── link, stream, copy
+//!                 Report <── published ──┘
+//! ```
+//! The thread owns the link and the machine; everyone else sends it something or reads
+//! [`Report`]. What is decided is decided in [`crate::connection`].
+
+mod copying;
+mod driver;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use crossbeam_channel::{Sender, bounded, unbounded};
+use parking_lot::{Condvar, Mutex};
+
+use super::durability::Standing;
+use super::embedded::Embedded;
+use super::feed::Sent;
+use super::options::Target;
+use super::remote::Route;
+use crate::connection::{Command, FaultKind, NotNow};
+use crate::control::{ConnectionState, MirrorStatus, Retrying};
+use crate::link::LinkStats;
+use crate::packet::{DataState, Sequence, SetId, Timestamp};
+use crate::queue::Queue;
+use crate::resync::{CopyProgress, CopyReport};
+use driver::Driver;
+
+/// What a connection needs to know for its whole life.
+pub struct Settings {
+    /// Small number for people.
+    pub id: u32,
+    /// The target as it was typed.
+    pub target: Target,
+    pub route: Route,
+    pub set: SetId,
+    pub set_name: String,
+    pub birth_epoch: u32,
+    /// Told whenever it changes how the target stands; nothing stands when the connection is over.
+    pub watch: Option<Watch>,
+}
+
+/// Hears how a target stands, on the connection's thread: must not wait.
+pub type Watch = Box<dyn Fn(Option<Standing>) + Send>;
+
+/// A copy that is wanted. It begins anew with each network connection until it is through; what is
+/// identical by then is not sent again.
+pub struct CopyOrder {
+    /// Opened for reading, not through the mount.
+    pub backing: OwnedFd,
+    /// What changed since then is copied whatever the target compares.
+    pub suspect_since: Timestamp,
+    /// The tree is quiet: the target is in line afterwards, and the stream starts.
+    pub ends: bool,
+    /// Errors: what no new network connection mends.
+    pub done: Sender<Result<CopyReport, String>>,
+}
+
+/// What the driver is told.
+enum Told {
+    Command(Command, Sender<Result<(), NotNow>>),
+    /// An order before it is forgotten.
+    Copy(CopyOrder),
+    End,
+}
+
+/// What everyone may know of a connection.
+#[derive(Clone)]
+pub struct Report {
+    pub state: ConnectionState,
+    pub since: SystemTime,
+    pub reason: String,
+    /// Why the last session failed, while it is in error.
+    pub fault: Option<FaultKind>,
+    /// Failed attempts in a row, and when the next one is due.
+    pub attempts: u32,
+    pub retry_at: Option<SystemTime>,
+    /// Why the queue holds nothing for this target any more.
+    pub needs_copy: Option<String>,
+    pub data: DataState,
+    pub mirror: MirrorStatus,
+    /// Times that the copy under way has begun.
+    pub copy_attempts: u32,
+    pub applied: Sequence,
+    pub durable: Sequence,
+    pub retrying: Option<Retrying>,
+    /// Since when the target has answered.
+    pub connected: Option<SystemTime>,
+    pub link: LinkStats,
+    /// The target is in line and its stream runs, or is paused.
+    pub streaming: bool,
+    pub progress: Option<Arc<CopyProgress>>,
+}
+
+/// A connection as the daemon holds it.
+pub struct Connection {
+    pub id: u32,
+    pub uuid: String,
+    pub target: Target,
+    pub sent: Arc<Sent>,
+    shared: Arc<Shared>,
+    inbox: Sender<Told>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    embedded: Mutex<Option<Embedded>>,
+}
+
+struct Shared {
+    report: Mutex<Report>,
+    changed: Condvar,
+    /// Wakes the link of the session that is up, if one is.
+    waker: Mutex<Option<crate::link::Waker>>,
+}
+
+impl Shared {
+    fn new(report: Report) -> Arc<Shared> {
+        Arc::new(Shared { report: Mutex::new(report), changed: Condvar::new(), waker: Mutex::new(None) })
+    }
+}
+
+impl Connection {
+    /// Attaches to the queue and starts to dial. An embedded target ends with the connection.
+    pub fn start(
+        settings: Settings,
+        queue: Arc<Queue>,
+        embedded: Option<Embedded>,
+    ) -> std::io::Result<Connection> {
+        let shared = Shared::new(Report::new("connecting"));
+        let waking = shared.clone();
+        let (cursor, start) = queue.attach(move || {
+            if let Some(waker) = &*waking.waker.lock() {
+                waker.wake();
+            }
+        });
+        let (inbox, told) = unbounded();
+        let sent = Arc::new(Sent::default());
+        let (id, target) = (settings.id, settings.target.clone());
+        let driver = Driver::new(settings, queue, (cursor, start), shared.clone(), told, sent.clone());
+        let thread =
+            std::thread::Builder::new().name(format!("connection-{id}")).spawn(move || driver.run())?;
+        let thread = Mutex::new(Some(thread));
+        Ok(Connection {
+            id,
+            uuid: uuid(),
+            target,
+            sent,
+            shared,
+            inbox,
+            thread,
+            embedded: Mutex::new(embedded),
+        })
+    }
+
+    /// Capture only: always in line, because it sends nothing.
+    pub fn null(id: u32) -> Connection {
+        Connection {
+            id,
+            uuid: uuid(),
+            target: Target::Null,
+            sent: Arc::default(),
+            shared: Shared::new(Report::new("captures and sends nothing")),
+            inbox: unbounded().0,
+            thread: Mutex::new(None),
+            embedded: Mutex::new(None),
+        }
+    }
+
+    pub fn is_null(&self) -> bool {
+        matches!(self.target, Target::Null)
+    }
+
+    pub fn report(&self) -> Report {
+        self.shared.report.lock().clone()
+    }
+
+    /// Does what a person asks for; the report says so when it returns. Waits for the end of a
+    /// network connection, some seconds at most.
+    ///
+    /// Errors: why not; nothing has changed.
+    pub fn command(&self, command: Command) -> Result<(), NotNow> {
+        let (answer, answered) = bounded(1);
+        let _ = self.inbox.send(Told::Command(command, answer));
+        answered.recv().unwrap_or(Err(NotNow::Gone))
+    }
+
+    pub fn copy(&self, order: CopyOrder) {
+        if let Err(error) = self.inbox.send(Told::Copy(order))
+            && let Told::Copy(order) = error.into_inner()
+        {
+            let _ = order.done.send(Err("the connection is over".into()));
+        }
+    }
+
+    /// Waits until `done` holds, at most until `deadline`; answers the last report.
+    pub fn wait(&self, deadline: Instant, done: impl Fn(&Report) -> bool) -> Report {
+        let mut report = self.shared.report.lock();
+        while !done(&report) {
+            if self.shared.changed.wait_until(&mut report, deadline).timed_out() {
+                break;
+            }
+        }
+        report.clone()
+    }
+
+    /// Ends the network connection, the thread, and the embedded target.
+    pub fn end(&self) {
+        let _ = self.inbox.send(Told::End);
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            log::error!("a connection thread panicked");
+        }
+        drop(self.embedded.lock().take());
+    }
+}
+
+fn uuid() -> String {
+    format!("{:032x}", crate::store::random_u128())
+}
+
+impl Report {
+    /// Whether the target's word counts, and what it is.
+    pub fn standing(&self) -> Standing {
+        let in_line = self.streaming && self.data == DataState::Good;
+        Standing { in_line, durable: self.durable }
+    }
+
+    /// Nothing comes through before a person acts, and which word of theirs it waits for.
+    pub fn held_back(&self) -> Option<&'static str> {
+        match self.state {
+            _ if self.needs_copy.is_some() => Some("it needs a copy"),
+            ConnectionState::Stopped => Some("it is stopped"),
+            ConnectionState::Paused => Some("it is paused"),
+            ConnectionState::Started
+            | ConnectionState::Scheduled
+            | ConnectionState::ScheduledAfterError
+            | ConnectionState::Error => None,
+        }
+    }
+
+    fn new(reason: &str) -> Report {
+        Report {
+            state: ConnectionState::Started,
+            since: SystemTime::now(),
+            reason: reason.into(),
+            fault: None,
+            attempts: 0,
+            retry_at: None,
+            needs_copy: None,
+            data: DataState::Empty,
+            mirror: MirrorStatus::Idle,
+            copy_attempts: 0,
+            applied: Sequence(0),
+            durable: Sequence(0),
+            retrying: None,
+            connected: None,
+            link: LinkStats::default(),
+            streaming: false,
+            progress: None,
+        }
+    }
+}
