@@ -14,14 +14,20 @@ const _: () = assert!(CLASSES[CLASSES.len() - 1] == PAYLOAD_LEN_MAX);
 /// Below this a buffer of its own size is cheaper than the page that a recycled one keeps.
 const RECYCLED_MIN: usize = 1 << 10;
 
-/// Free buffers by size, at most [`POOL_FREE_MAX`] bytes in all. Clones share one pool.
-#[derive(Clone, Default)]
+/// Free buffers by size, so many bytes in all. Clones share one pool.
+#[derive(Clone)]
 pub struct Pool(Arc<Mutex<Free>>);
 
-#[derive(Default)]
 struct Free {
+    max: usize,
     bytes: usize,
     classes: [Vec<Vec<u8>>; CLASSES.len()],
+}
+
+impl Default for Pool {
+    fn default() -> Pool {
+        Pool::new()
+    }
 }
 
 /// A buffer on loan; it returns to its pool when its last user drops it.
@@ -33,8 +39,14 @@ pub struct Buffer {
 }
 
 impl Pool {
+    /// Keeps [`POOL_FREE_MAX`] bytes.
     pub fn new() -> Pool {
-        Pool::default()
+        Pool::keeping(POOL_FREE_MAX)
+    }
+
+    /// Keeps at most so many bytes for reuse.
+    pub fn keeping(max: usize) -> Pool {
+        Pool(Arc::new(Mutex::new(Free { max, bytes: 0, classes: Default::default() })))
     }
 
     /// A buffer with exactly this content. `content` is at most [`PAYLOAD_LEN_MAX`] bytes.
@@ -108,7 +120,7 @@ impl Drop for Buffer {
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
         let mut free = self.pool.0.lock();
-        if free.bytes + CLASSES[class] <= POOL_FREE_MAX {
+        if free.bytes + CLASSES[class] <= free.max {
             free.bytes += CLASSES[class];
             free.classes[class].push(bytes);
         }
