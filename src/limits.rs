@@ -127,8 +127,9 @@ pub const HANDSHAKES_UNPROVEN: usize = 16;
 pub const HANDSHAKES_MAX: usize = 64;
 
 /// Of them, those from one address that has been proven (of IPv6: one network of 64 bits): one
-/// host that begins handshakes and ends none does not keep the others out.
-pub const HANDSHAKES_PER_ADDRESS_MAX: usize = 16;
+/// host that begins handshakes and ends none does not keep the others out. Many sources behind one
+/// address are usual, too.
+pub const HANDSHAKES_PER_ADDRESS_MAX: usize = 48;
 
 /// Connections to one listener at a time, and those of one key among them: one source cannot take
 /// the room of all others. Each may hold [`RECEIVE_WINDOW`] and [`STREAM_WINDOW`] once it is welcomed
