@@ -74,8 +74,14 @@ pub const QUEUE_MARKS_MAX: usize = 4096;
 /// 0.58 s/GiB in page faults, more than the write itself.
 pub const POOL_FREE_MAX: usize = 16 << 20;
 
+/// As [`POOL_FREE_MAX`], for what a target receives: the sources choose how much of it is used, and
+/// a buffer that is applied is the next to be filled.
+pub const RECEIVE_POOL_FREE_MAX: usize = 4 << 20;
+
 /// Bytes received and not yet applied on a target: receiving runs ahead of applying by this much.
-pub const RECEIVE_WINDOW: usize = 16 << 20;
+/// With [`STREAM_WINDOW`] and [`RECEIVE_POOL_FREE_MAX`] half of the 64 MiB that a peer may cost:
+/// the heap keeps as much again when sizes change.
+pub const RECEIVE_WINDOW: usize = 12 << 20;
 
 /// Writes of whole pages, at least this many bytes, leave nothing in the target's page cache.
 /// Shorter ones are often followed by others nearby. In a virtual machine whose free memory goes
@@ -119,6 +125,11 @@ pub const CLOSE_FLUSH: Duration = Duration::from_secs(2);
 /// first (a retry costs it a round trip and us no memory), above the second it is refused.
 pub const HANDSHAKES_UNPROVEN: usize = 16;
 pub const HANDSHAKES_MAX: usize = 64;
+
+/// Of them, those from one address that has been proven (of IPv6: one network of 64 bits): one
+/// host that begins handshakes and ends none does not keep the others out. Many sources behind one
+/// address are usual, too.
+pub const HANDSHAKES_PER_ADDRESS_MAX: usize = 48;
 
 /// Connections to one listener at a time, and those of one key among them: one source cannot take
 /// the room of all others. Each may hold [`RECEIVE_WINDOW`] and [`STREAM_WINDOW`] once it is welcomed

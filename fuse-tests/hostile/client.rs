@@ -102,7 +102,7 @@ pub fn opening(role: u8, session: u128) -> [u8; 32] {
 /// A session as a source opens it: control and heartbeats on one connection, packets on another.
 pub struct Session {
     pub small: Connection,
-    pub large: Connection,
+    _large: Connection,
     pub control: (SendStream, RecvStream),
     pub packets: SendStream,
     heartbeats: tokio::task::JoinHandle<()>,
@@ -126,7 +126,7 @@ impl Session {
         let mut packets = large.open_uni().await.map_err(|error| text(&error))?;
         packets.write_all(&opening(2, session)).await.map_err(|error| text(&error))?;
         let heartbeats = tokio::spawn(beat(small.clone()));
-        Ok(Session { small, large, control, packets, heartbeats })
+        Ok(Session { small, _large: large, control, packets, heartbeats })
     }
 
     /// Why the target ended it.

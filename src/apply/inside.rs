@@ -13,6 +13,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
@@ -67,6 +68,8 @@ impl Replica {
 
     fn remembered_inside(&self, file: &File) -> Result<bool, Fault> {
         match std::fs::read_link(proc_path(file.as_fd())) {
+            // A name that is gone is remembered while somebody has the file open by it.
+            Ok(path) if path.as_os_str().as_bytes().ends_with(b" (deleted)") => Ok(false),
             Ok(path) => self.is_below(&path),
             Err(error) if error.raw_os_error() == Some(libc::ENAMETOOLONG) => Ok(false),
             Err(error) => Err(Fault::system("path of an object")(error)),

@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -24,8 +23,8 @@ use super::socket::{self, Purpose};
 use super::target::{self, Packets, TargetLink};
 use super::tls::{self, Authorise, Protocol, Strangers};
 use crate::limits::{
-    CLOSE_FLUSH, HANDSHAKE_TIME_MAX, HANDSHAKES_MAX, HANDSHAKES_UNPROVEN, HEARTBEAT_INTERVAL_MAX,
-    HEARTBEATS_MISSED, LINKS_MAX, LINKS_PER_KEY_MAX,
+    CLOSE_FLUSH, HANDSHAKE_TIME_MAX, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, HANDSHAKES_UNPROVEN,
+    HEARTBEAT_INTERVAL_MAX, HEARTBEATS_MISSED, LINKS_MAX, LINKS_PER_KEY_MAX, RECEIVE_POOL_FREE_MAX,
 };
 use crate::queue::Pool;
 
@@ -53,11 +52,16 @@ struct Shared {
     authorise: Authorise,
     pairing: Option<pairing::Counter>,
     pool: Pool,
-    handshakes: AtomicUsize,
+    /// Those under way, by where they come from.
+    handshakes: Mutex<Vec<IpAddr>>,
+    about: OnceLock<About>,
     sessions: Mutex<HashMap<(Fingerprint, SessionToken), Live>>,
     refusals: Mutex<(Refusals, Option<Instant>)>,
     closing: Notify,
 }
+
+/// What there is to say about a key that is refused, beside that it is not paired.
+type About = Box<dyn Fn(&Fingerprint) -> Option<String> + Send + Sync>;
 
 /// A session that runs.
 struct Live {
@@ -94,8 +98,9 @@ impl Listener {
             identity,
             authorise: Arc::new(authorise),
             pairing: desk.map(pairing::Counter::new),
-            pool: Pool::new(),
-            handshakes: AtomicUsize::new(0),
+            pool: Pool::keeping(RECEIVE_POOL_FREE_MAX),
+            handshakes: Mutex::default(),
+            about: OnceLock::new(),
             sessions: Mutex::default(),
             refusals: Mutex::default(),
             closing: Notify::new(),
@@ -126,6 +131,11 @@ impl Listener {
     /// The sources that come, for those that wait for several things at once.
     pub fn links(&self) -> &Receiver<TargetLink> {
         &self.links
+    }
+
+    /// Says more about keys that are refused, where there is more to say. Called on the link thread.
+    pub fn explain(&self, about: impl Fn(&Fingerprint) -> Option<String> + Send + Sync + 'static) {
+        let _ = self.shared.about.set(Box::new(about));
     }
 
     pub fn refusals(&self) -> Refusals {
@@ -174,14 +184,20 @@ impl Door {
 
     /// Lets a connection attempt in as far as its handshake, where there is room.
     fn knock(&self, incoming: Incoming) {
-        let pending = self.shared.handshakes.load(Relaxed);
+        let network = network_of(incoming.remote_address().ip());
+        let (pending, from_there) = {
+            let handshakes = self.shared.handshakes.lock();
+            (handshakes.len(), handshakes.iter().filter(|from| **from == network).count())
+        };
         if pending >= HANDSHAKES_MAX {
             incoming.refuse();
         } else if pending >= HANDSHAKES_UNPROVEN && incoming.may_retry() {
             // Fails only where the address is proven already.
             let _ = incoming.retry();
+        } else if from_there >= HANDSHAKES_PER_ADDRESS_MAX && incoming.remote_address_validated() {
+            incoming.refuse();
         } else {
-            let pending = Pending::one(self.shared.clone());
+            let pending = Pending::one(self.shared.clone(), network);
             tokio::spawn(self.shared.clone().receive(incoming, pending, self.links.clone()));
         }
     }
@@ -201,18 +217,29 @@ impl Door {
 }
 
 /// Counts a handshake under way.
-struct Pending(Arc<Shared>);
+struct Pending(Arc<Shared>, IpAddr);
 
 impl Pending {
-    fn one(shared: Arc<Shared>) -> Pending {
-        shared.handshakes.fetch_add(1, Relaxed);
-        Pending(shared)
+    fn one(shared: Arc<Shared>, network: IpAddr) -> Pending {
+        shared.handshakes.lock().push(network);
+        Pending(shared, network)
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        self.0.handshakes.fetch_sub(1, Relaxed);
+        let mut handshakes = self.0.handshakes.lock();
+        if let Some(at) = handshakes.iter().position(|from| *from == self.1) {
+            handshakes.swap_remove(at);
+        }
+    }
+}
+
+/// What one host can have addresses in: all of IPv4's address, 64 bits of IPv6's.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        v4 => v4,
     }
 }
 
@@ -248,7 +275,7 @@ impl Shared {
             (Some(Protocol::Pairing), Some(counter)) => {
                 return counter.serve(&connection, peer).await.map(|()| Visitor::Paired);
             }
-            _ => return Err(format!("the key {peer} is not paired with this host")),
+            _ => return Err(self.stranger(&peer)),
         }
         let visitor = tokio::select! {
             streams = connection.accept_bi() => match streams {
@@ -276,9 +303,7 @@ impl Shared {
         config.crypto = tls;
         let connecting = incoming.accept_with(Arc::new(config)).map_err(|error| error.to_string())?;
         let connection = connecting.await.map_err(|error| match seen.get() {
-            Some(stranger) if !(self.authorise)(stranger) => {
-                format!("the key {stranger} is not paired with this host")
-            }
+            Some(stranger) if !(self.authorise)(stranger) => self.stranger(stranger),
             _ if refused_our_key(&error) => format!(
                 "it expects another key than this host's {}: pair them again",
                 self.identity.fingerprint()
@@ -356,6 +381,11 @@ impl Shared {
         }
         refusals.0.count += 1;
         refusals.0.last = Some(line);
+    }
+
+    fn stranger(&self, key: &Fingerprint) -> String {
+        let about = self.about.get().and_then(|about| about(key)).map(|more| format!(": {more}"));
+        format!("the key {key} is not paired with this host{}", about.unwrap_or_default())
     }
 
     fn strangers(&self) -> Strangers {

@@ -34,6 +34,11 @@ impl Known {
         Ok(self.read()?.remove(target))
     }
 
+    /// Whether a key is one of these targets'.
+    pub fn has_key(&self, key: &Fingerprint) -> io::Result<bool> {
+        Ok(self.read()?.values().any(|known| known.fingerprint == *key))
+    }
+
     /// Adds or replaces a target; durable when it returns.
     pub fn put(&self, target: &str, known: KnownTarget) -> io::Result<()> {
         let dir = self.path.parent().ok_or(io::ErrorKind::InvalidInput)?;

@@ -15,14 +15,20 @@ const _: () = assert!(CLASSES[CLASSES.len() - 1] == PAYLOAD_LEN_MAX);
 /// Below this a buffer of its own size is cheaper than the page that a recycled one keeps.
 const RECYCLED_MIN: usize = 1 << 10;
 
-/// Free buffers by size, at most [`POOL_FREE_MAX`] bytes in all. Clones share one pool.
-#[derive(Clone, Default)]
+/// Free buffers by size, so many bytes in all. Clones share one pool.
+#[derive(Clone)]
 pub struct Pool(Arc<Mutex<Free>>);
 
-#[derive(Default)]
 struct Free {
+    max: usize,
     bytes: usize,
     classes: [Vec<Vec<u8>>; CLASSES.len()],
+}
+
+impl Default for Pool {
+    fn default() -> Pool {
+        Pool::new()
+    }
 }
 
 /// A buffer on loan; it returns to its pool when its last user drops it.
@@ -34,8 +40,14 @@ pub struct Buffer {
 }
 
 impl Pool {
+    /// Keeps [`POOL_FREE_MAX`] bytes.
     pub fn new() -> Pool {
-        Pool::default()
+        Pool::keeping(POOL_FREE_MAX)
+    }
+
+    /// Keeps at most so many bytes for reuse.
+    pub fn keeping(max: usize) -> Pool {
+        Pool(Arc::new(Mutex::new(Free { max, bytes: 0, classes: Default::default() })))
     }
 
     /// Bytes of memory that a buffer for so many bytes of content holds.
@@ -93,7 +105,7 @@ impl Free {
     /// Keeps a buffer, in place of others of the size that has most, where there is no room.
     fn keep(&mut self, class: usize, bytes: Vec<u8>) -> Vec<Vec<u8>> {
         let mut gone = Vec::new();
-        while self.bytes + CLASSES[class] > POOL_FREE_MAX {
+        while self.bytes + CLASSES[class] > self.max {
             let held = |class: &usize| CLASSES[*class] * self.classes[*class].len();
             let fullest = (0..CLASSES.len()).max_by_key(held).filter(|&fullest| fullest != class);
             let Some(buffer) = fullest.and_then(|fullest| self.classes[fullest].pop()) else {

@@ -24,9 +24,9 @@ use crate::control::{
 };
 use crate::failure::Failure;
 use crate::limits::INVITATION_TIME_MAX;
-use crate::link::{Identity, PairingVisit, Refusals};
+use crate::link::{Fingerprint, Identity, PairingVisit, Refusals};
 use crate::packet::encode_message;
-use crate::pairing::{Book, Grant, InviteError};
+use crate::pairing::{Book, Grant, InviteError, Known};
 use crate::source::{is_set_name, stop_signals};
 
 const UNTOUCHED: &str = "Nothing was changed.";
@@ -152,7 +152,11 @@ fn listen(
             encode_message(&pairing.answer(&visit, unix_ms(SystemTime::now()))).split_off(4)
         });
         match TargetServer::start(address, identity.clone(), authorise, Some(desk), store.clone()) {
-            Ok(server) => return Ok(server),
+            Ok(server) => {
+                let targets = Known::in_state(&options.state);
+                server.explain(move |key| wrong_direction(&targets, key));
+                return Ok(server);
+            }
             Err(error) => last = Some((address, error)),
         }
     }
@@ -165,6 +169,12 @@ fn listen(
         UNTOUCHED,
         "Choose another address or port with --listen, or end what has it.",
     ))
+}
+
+/// A key that this host knows, but as one that it sends to.
+fn wrong_direction(targets: &Known, key: &Fingerprint) -> Option<String> {
+    let is_target = targets.has_key(key).is_ok_and(|is_target| is_target);
+    is_target.then(|| "it is a target of this host, and may receive from it, not send to it".into())
 }
 
 /// One line for people and scripts: sources may come.

@@ -74,6 +74,11 @@ impl TargetServer {
         self.listener.local_addr()
     }
 
+    /// As [`Listener::explain`].
+    pub fn explain(&self, about: impl Fn(&Fingerprint) -> Option<String> + Send + Sync + 'static) {
+        self.listener.explain(about);
+    }
+
     /// Who was turned away.
     pub fn refusals(&self) -> Refusals {
         self.listener.refusals()
@@ -122,5 +127,6 @@ fn start_session(
             Ok(reason) => log::info!("the connection of source {peer} at {address} ended: {reason}"),
             Err(reason) => log::warn!("the connection of source {peer} at {address} was refused: {reason}"),
         }
+        crate::sys::give_back_memory();
     })
 }

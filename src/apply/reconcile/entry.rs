@@ -147,6 +147,9 @@ impl Session {
 
     /// Whether an object can be the entry's: of its kind, and no other id's. Claims it if so.
     fn fits(&mut self, replica: &Replica, found: &Found, entry: &ListedObject) -> Result<bool, Fault> {
+        if self.own.contains(&found.handle) {
+            return Err(Fault::Refused("the replica's own directory as an object in it"));
+        }
         let policy = &replica.policy;
         Ok(is_born_as(found, policy.birth(&entry.birth))?
             && policy.may_stand_for(&entry.birth, &found.status)

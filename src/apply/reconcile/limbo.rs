@@ -10,7 +10,8 @@ use std::os::fd::AsFd;
 
 use super::read_directory;
 use crate::apply::fault::Fault;
-use crate::apply::replica::c_name;
+use crate::apply::inode;
+use crate::apply::replica::{c_name, open_beneath};
 use crate::packet::Name;
 use crate::store::random_u64;
 use crate::sys::{FileHandle, open_by_handle};
@@ -79,7 +80,7 @@ impl Limbo {
 }
 
 /// Unlinks, in a whole tree, every name of a non-directory that has another one. The last name
-/// of an object is never taken.
+/// of an object is never taken, and nothing below a mount is looked at: it belongs to others.
 fn drop_living(mount: &File, top: &File) -> Result<(), Fault> {
     let mut waiting = vec![FileHandle::of(top.as_fd()).map_err(Fault::system("file handle"))?];
     while let Some(handle) = waiting.pop() {
@@ -88,13 +89,16 @@ fn drop_living(mount: &File, top: &File) -> Result<(), Fault> {
             open_by_handle(mount.as_fd(), &handle, flags).map_err(Fault::system("open a directory"))?,
         );
         for name in names(&dir)? {
-            let name = c_name(&name);
-            let status = rustix::fs::statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(Fault::system("look into limbo"))?;
+            let found = match open_beneath(dir.as_fd(), &name, OFlags::PATH, Mode::empty()) {
+                Ok(found) => found,
+                Err(Errno::XDEV) => continue,
+                Err(error) => return Err(Fault::system("look into limbo")(error)),
+            };
+            let status = inode::stat(&found)?;
             if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
-                waiting.push(FileHandle::at(dir.as_fd(), &name).map_err(Fault::system("file handle"))?);
+                waiting.push(FileHandle::of(found.as_fd()).map_err(Fault::system("file handle"))?);
             } else if status.st_nlink > 1 {
-                rustix::fs::unlinkat(&dir, &name, AtFlags::empty())
+                rustix::fs::unlinkat(&dir, c_name(&name), AtFlags::empty())
                     .map_err(Fault::system("unlink in limbo"))?;
             }
         }

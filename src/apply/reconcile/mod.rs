@@ -74,6 +74,8 @@ struct Session {
     name_match: NameMatch,
     claims: Claims,
     limbo: Limbo,
+    /// Root and limbo: directories that are no object of any directory.
+    own: [FileHandle; 2],
     root: Option<ObjectId>,
     listing: Option<Listing>,
     asked: Asked,
@@ -167,7 +169,9 @@ impl Reconcile {
         replica.mark_bad("a resynchronisation has begun and not ended")?;
         self.interrupt(replica)?;
         replica.settle_times()?;
+        let handle_of = |dir: &File| FileHandle::of(dir.as_fd()).map_err(Fault::system("file handle"));
         self.session = Some(Session {
+            own: [handle_of(replica.root())?, handle_of(replica.limbo())?],
             name_match: self.name_match,
             claims: Claims::start(&replica.state().join(CLAIMS))?,
             limbo: Limbo::open(replica.limbo())?,
@@ -210,6 +214,9 @@ impl Session {
         if entries.len() > LISTING_ENTRIES_MAX {
             return Err(Fault::Refused("a listing of more entries than one may have"));
         }
+        if self.root.is_none() {
+            return Err(Fault::Refused("a listing before the root directory"));
+        }
         if self.listing.as_ref().is_some_and(|listing| listing.dir != dir) {
             return Err(Fault::Refused("a listing inside the listing of another directory"));
         }
@@ -235,7 +242,7 @@ impl Session {
     /// After the last chunk: what was not listed goes to limbo, and the directory gets its time.
     fn close_listing(&mut self, replica: &mut Replica, mtime: Timestamp) -> Result<(), Fault> {
         let Some(listing) = &self.listing else { return Ok(()) };
-        let limbo = FileHandle::of(replica.limbo().as_fd()).map_err(Fault::system("limbo"))?;
+        let [_, limbo] = self.own;
         // Taken away while it is read: each name that stays is still met exactly once.
         for entry in read_directory(&listing.file)? {
             let entry = entry.map_err(Fault::system("list a directory"))?;

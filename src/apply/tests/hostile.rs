@@ -109,6 +109,25 @@ fn a_file_moved_out_is_left_alone_until_it_is_back() {
     pair.assert_same();
 }
 
+/// The name that a reader has a file open by is remembered when it is gone, and no name any more.
+#[test]
+fn a_name_that_is_gone_is_no_name() {
+    let mut pair = Pair::new();
+    let source = Source { root: pair.source.root.clone() };
+    pair.say(source.create("f", 0o644));
+    pair.crash();
+    let _reader = fs::File::open(pair.replica("f")).unwrap();
+    let outside = pair.temp.path().join("outside");
+    fs::hard_link(pair.replica("f"), &outside).unwrap();
+    fs::remove_file(pair.replica("f")).unwrap();
+    let chmod = source.chmod("f", 0o640);
+    assert!(pair.fails(&chmod).contains("moved out of the replica"));
+    fs::rename(&outside, pair.replica("f")).unwrap();
+    pair.say(chmod);
+    pair.say(source.create("g", 0o644));
+    pair.assert_same();
+}
+
 /// Hard-linked snapshots of a replica are a usual thing: one name inside is enough, whichever of
 /// its names the kernel remembers, and wherever it lies.
 #[test]

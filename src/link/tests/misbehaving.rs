@@ -181,3 +181,36 @@ fn a_crowd_at_the_door() {
     let source = SourceLink::dial(dial, Frames::default());
     assert_eq!(source.events().recv_timeout(LONG), Ok(SourceEvent::Up));
 }
+
+/// Answers that a source does not read pile up to their bound, not to the end of memory.
+#[test]
+fn a_source_that_reads_nothing_is_cut_off() {
+    let pair = pair();
+    let objects = vec![ObjectId::default(); 1000];
+    for number in 0..600 {
+        pair.target.send(TargetMessage::Wanted { listing: ItemNumber(number), objects: objects.clone() });
+    }
+    let reason = target_lost(&pair.target);
+    assert!(reason.contains("bytes of control messages unread"), "{reason}");
+}
+
+/// Before its source is welcomed a target takes next to nothing of it.
+#[test]
+fn a_source_that_is_not_welcome_fills_no_window() {
+    let (us, listener_key) = (Arc::new(Identity::generate()), listen(|_| true));
+    let (listener, key) = listener_key;
+    let source = SourceLink::dial(Dial::new(listener.local_addr(), key, us), {
+        let frames = Frames::default();
+        (0..40).for_each(|n| frames.push(frame(n, payload(0, PAYLOAD_LEN_MAX))));
+        frames
+    });
+    let target = listener.accept().unwrap();
+    assert_eq!(source.events().recv_timeout(LONG), Ok(SourceEvent::Up));
+    source.start_feed();
+    std::thread::sleep(Duration::from_millis(500));
+    let before = target.stats().received_bytes;
+    assert!(before < 2 * u64::from(crate::limits::STRANGER_WINDOW), "{before} bytes");
+    assert_eq!(target.frames().waiting_bytes(), 0);
+    target.welcome();
+    assert_eq!(next(&target.frames()).position.sequence, Sequence(0));
+}

@@ -20,7 +20,7 @@ struct Yard {
     names: Vec<Vec<u8>>,
     outside: Vec<Vec<u8>>,
     item: u64,
-    _mounted: Bound,
+    _mounted: [Bound; 2],
 }
 
 /// A bind mount that is gone with the value.
@@ -28,7 +28,16 @@ struct Bound(PathBuf);
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+        // It may have been moved with a directory above it.
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let name = self.0.file_name().unwrap().to_string_lossy().into_owned();
+        let top = self.0.ancestors().find(|path| path.join("canary").exists()).unwrap_or(&self.0);
+        for at in table.lines().filter_map(|line| line.split(' ').nth(4)) {
+            let at = Path::new(at);
+            if at.starts_with(top) && at.ends_with(&name) {
+                let _ = rustix::mount::unmount(at, rustix::mount::UnmountFlags::DETACH);
+            }
+        }
     }
 }
 
@@ -81,8 +90,8 @@ impl Yard {
         fs::hard_link(canary.join("dir/file"), pair.replica("planted link")).unwrap();
         fs::remove_file(pair.replica("dir/c")).unwrap();
         fs::hard_link(canary.join("dir/file"), pair.replica("dir/c")).unwrap();
-        let mounted = Bound(pair.replica("mounted"));
-        rustix::mount::mount_bind(&canary, &mounted.0).unwrap();
+        let mounted = ["mounted", "deep/mounted"].map(|name| Bound(pair.replica(name)));
+        mounted.iter().for_each(|at| rustix::mount::mount_bind(&canary, &at.0).unwrap());
         // Killed: no descriptor of before is left.
         drop(pair.applier.take());
         let replica = Replica::open(&pair.places, SET).unwrap().allow(Allow::NOTHING);
@@ -91,7 +100,8 @@ impl Yard {
             ids.push(Source { root: canary.clone() }.id(path));
         }
         ids.extend([ObjectId::default(), ObjectId { birth_epoch: 1, generation: 1, inode: 2 }]);
-        let names = ["a", "b", "c", "dir", "sub", "mounted", "gone dir", "gone file", "planted link", "file"];
+        let names =
+            ["a", "b", "c", "dir", "sub", "mounted", "deep", "gone dir", "gone file", "planted link", "file"];
         let own = [".replica.standin", "resync", "orphans", "canary", "index"];
         let names = names.iter().chain(&own).map(|name| name.as_bytes().to_vec()).collect();
         let mut outside: Vec<Vec<u8>> = [
@@ -231,6 +241,8 @@ fn fill_replica(pair: &mut Pair) -> Vec<ObjectId> {
         source.mkdir("dir", 0o755),
         source.mkdir("dir/sub", 0o755),
         source.mkdir("mounted", 0o755),
+        source.mkdir("deep", 0o755),
+        source.mkdir("deep/mounted", 0o755),
         source.mkdir("gone dir", 0o755),
         source.create("gone file", 0o644),
         source.create("a", 0o644),
@@ -242,8 +254,21 @@ fn fill_replica(pair: &mut Pair) -> Vec<ObjectId> {
         source.mknod("fifo", Birth::Fifo),
     ];
     said.into_iter().for_each(|said| pair.say(said));
-    let paths =
-        ["", "dir", "dir/sub", "mounted", "gone dir", "gone file", "a", "dir/b", "dir/c", "symlink", "fifo"];
+    let paths = [
+        "",
+        "dir",
+        "dir/sub",
+        "mounted",
+        "deep",
+        "deep/mounted",
+        "gone dir",
+        "gone file",
+        "a",
+        "dir/b",
+        "dir/c",
+        "symlink",
+        "fifo",
+    ];
     paths.iter().map(|path| source.id(path)).collect()
 }
 
@@ -252,7 +277,7 @@ fn check_below(dir: &Path, canary: &Path) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         let meta = fs::symlink_metadata(&path).unwrap();
-        // What was planted is the canary's own.
+        // What was planted is the canary's own; under a hidden mount point lies nothing.
         let planted = [canary.to_owned(), canary.join("dir/file")];
         if planted.iter().any(|path| fs::symlink_metadata(path).unwrap().ino() == meta.ino()) {
             continue;
@@ -323,4 +348,85 @@ fn whatever_a_peer_says_nothing_outside_changes() {
     }
     // A peer that is never understood proves nothing.
     assert!(performed > 100 && refused.len() > 10, "{performed} performed, {refused:#?}");
+}
+
+fn listed(name: &str, object: ObjectId, birth: Birth) -> ListedObject {
+    let attributes = Attributes { mode: 0o755, uid: 0, gid: 0, mtime: Timestamp::default() };
+    let name = Name::new(name.as_bytes()).unwrap();
+    ListedObject { name, object, birth, attributes, xattrs: Vec::new(), size: 0, links: 1, suspect: false }
+}
+
+impl Yard {
+    /// Items that must go through, or the first that does not.
+    fn say_items(&mut self, items: Vec<LaneItem>) -> Result<(), String> {
+        let at = Position::origin(Epoch { number: 6, writer: 6 }, Incarnation(6));
+        items.into_iter().try_for_each(|item| self.handle_item(at, item, Vec::new()).map_or(Ok(()), Err))
+    }
+}
+
+fn begin(root: ObjectId) -> Vec<LaneItem> {
+    let attributes = Attributes { mode: 0o755, uid: 0, gid: 0, mtime: Timestamp::default() };
+    vec![LaneItem::Begin, LaneItem::Root { object: root, attributes, xattrs: Vec::new() }]
+}
+
+fn listing(dir: ObjectId, entries: Vec<ListedObject>) -> LaneItem {
+    LaneItem::Listing { dir, dir_mtime: Timestamp::default(), entries, last: true }
+}
+
+/// What a source does not list goes to limbo with a mount below it, and at the end names of what
+/// lives on elsewhere are dropped there: once also those below the mount.
+#[test]
+fn limbo_is_not_swept_through_a_mount() {
+    let mut yard = Yard::new();
+    drop(yard.pair.applier.take());
+    rustix::mount::unmount(yard.pair.replica("mounted"), rustix::mount::UnmountFlags::DETACH).unwrap();
+    yard.pair.crash();
+    let before = look(&yard.canary());
+    let root = yard.pair.source.id("");
+    let items = [begin(root), vec![listing(root, Vec::new()), LaneItem::End]].concat();
+    yard.say_items(items).unwrap();
+    assert_eq!(fs::read_dir(&yard.pair.places.root).unwrap().count(), 0);
+    assert_untouched(&before, &look(&yard.canary()), "after the sweep");
+}
+
+/// A second id of the root directory, listed into a directory that lies in limbo: once the
+/// replica itself was moved there.
+#[test]
+fn the_root_is_no_object_of_a_directory() {
+    let mut yard = Yard::new();
+    drop(yard.pair.applier.take());
+    for mounted in ["mounted", "deep/mounted"] {
+        let flags = rustix::mount::UnmountFlags::DETACH;
+        rustix::mount::unmount(yard.pair.replica(mounted), flags).unwrap();
+    }
+    yard.pair.crash();
+    let (root, second) = (yard.pair.source.id(""), ObjectId { birth_epoch: 7, generation: 7, inode: 7 });
+    let dir = yard.pair.source.id("deep");
+    yard.pair.applier().replica().bind_root(second).unwrap();
+    // `deep` goes to limbo.
+    yard.say_items([begin(root), vec![listing(root, Vec::new())]].concat()).unwrap();
+    let into_limbo = || listing(dir, vec![listed("x", second, Birth::Directory)]);
+    let refused = yard.say_items(vec![LaneItem::Begin, into_limbo()]).unwrap_err();
+    assert!(refused.contains("before the root"), "{refused}");
+    let refused = yard.say_items([begin(root), vec![into_limbo()]].concat()).unwrap_err();
+    assert!(refused.contains("own directory"), "{refused}");
+    assert!(yard.pair.places.root.is_dir());
+}
+
+/// Content of a hard-linked file outside was truncated and written when a copy took over its name.
+#[test]
+fn a_planted_hard_link_is_not_written_through() {
+    let mut yard = Yard::new();
+    let canary = yard.canary().join("dir/file");
+    let content = fs::read(&canary).unwrap();
+    let (root, fresh) = (yard.pair.source.id(""), ObjectId { birth_epoch: 7, generation: 7, inode: 8 });
+    let entry = ListedObject { size: 3, ..listed("planted link", fresh, Birth::File) };
+    let dir_mtime = Timestamp::default();
+    let chunk = LaneItem::Listing { dir: root, dir_mtime, entries: vec![entry], last: false };
+    let attributes = Attributes { mode: 0o644, uid: 5, gid: 5, mtime: dir_mtime };
+    let close = LaneItem::CloseContent { object: fresh, size: 3, attributes, xattrs: Vec::new() };
+    let items = [begin(root), vec![chunk, LaneItem::OpenContent { object: fresh }, close]].concat();
+    yard.say_items(items).unwrap();
+    assert_eq!(fs::read(&canary).unwrap(), content);
+    assert_eq!(fs::read(yard.pair.replica("planted link")).unwrap(), [0; 3]);
 }
