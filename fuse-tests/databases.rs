@@ -19,6 +19,10 @@ use crate::hosts::Hosts;
 use crate::random::{Random, setting};
 use crate::tree::{self, Seen};
 
+/// Longer than a cut takes: an fsync that fails stops a server, as on a broken disk.
+#[cfg(feature = "suites")]
+const FSYNC_TARGET: [&str; 3] = ["--fsync=target", "--fsync-timeout", "120s"];
+
 /// How a target is stopped in the middle of what it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cut {

@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Behind, Site, copy_away, cuts, seeded};
+use super::{Behind, FSYNC_TARGET, Site, copy_away, cuts, seeded};
 use crate::host::heavy;
 use crate::hosts::Hosts;
 use crate::random::Random;
@@ -19,8 +19,6 @@ use server::Server;
 
 /// Cuts of a series unless `STANDIN_DB_CUTS` is set.
 const CUTS: u64 = 20;
-/// Longer than a cut takes: an fsync that fails stops a server, as on a broken disk.
-const FSYNC_TIMEOUT: [&str; 3] = ["--fsync=target", "--fsync-timeout", "120s"];
 
 /// Two hosts with a server on the mount and everything that works on it.
 struct Series {
@@ -37,7 +35,7 @@ struct Series {
 
 impl Series {
     fn start(hosts: Hosts, synchronous: bool) -> Series {
-        let arguments: &[&str] = if synchronous { &FSYNC_TIMEOUT } else { &[] };
+        let arguments: &[&str] = if synchronous { &FSYNC_TARGET } else { &[] };
         let site = Site::hosts_with(hosts, arguments);
         let open_to_all = |path: &Path| {
             fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("our own directory");
