@@ -5,7 +5,7 @@
 //! `STANDIN_DB_CUTS=n` sets the number of cuts, `STANDIN_SEED=x` replays the moments of one run.
 
 #[cfg(feature = "suites")]
-mod postgres;
+mod server;
 mod sqlite;
 
 use std::fmt;
