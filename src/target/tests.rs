@@ -59,8 +59,7 @@ impl Scene {
         let one = One(Arc::new(Mutex::new(Applier::new(replica))));
         let identity = Arc::new(Identity::generate());
         let loopback = (Ipv4Addr::LOCALHOST, 0).into();
-        let server =
-            TargetServer::start(loopback, identity.clone(), |_| true, None, Arc::new(one)).unwrap();
+        let server = TargetServer::start(loopback, identity.clone(), |_| true, None, Arc::new(one)).unwrap();
         let frames = Frames::default();
         let dial = Dial::new(server.address(), identity.fingerprint(), identity);
         let source = SourceLink::dial(dial, frames.clone());
