@@ -51,7 +51,7 @@ impl Step {
                 succeeds(Command::new("tar").arg("xf").arg(tar).arg("-C").arg(&tree));
             }
             Step::Build => in_parallel(&sources(&tree), build_one),
-            Step::Compile => in_parallel(&generate::compiled(&tree, COMPILED), compile_one),
+            Step::Compile => in_parallel(&generate::sources(&tree.join("compiled"), COMPILED), compile_one),
             Step::Remove => succeeds(Command::new("rm").arg("-rf").arg(&tree)),
         }
     }
