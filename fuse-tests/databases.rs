@@ -5,7 +5,7 @@
 //! `STANDIN_DB_CUTS=n` sets the number of cuts, `STANDIN_SEED=x` replays the moments of one run.
 
 #[cfg(feature = "suites")]
-mod postgres;
+mod server;
 mod sqlite;
 
 use std::fmt;
@@ -18,6 +18,10 @@ use crate::host::{COMMAND_MAX, Daemon, Protected, Setup, run};
 use crate::hosts::Hosts;
 use crate::random::{Random, setting};
 use crate::tree::{self, Seen};
+
+/// Longer than a cut takes: an fsync that fails stops a server, as on a broken disk.
+#[cfg(feature = "suites")]
+const FSYNC_TARGET: [&str; 3] = ["--fsync=target", "--fsync-timeout", "120s"];
 
 /// How a target is stopped in the middle of what it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,8 +12,6 @@ use crate::random::Random;
 const EACH: u64 = 15;
 /// One symlink for so many files.
 const SYMLINK_EVERY: u64 = 1000;
-/// Where the sources lie that a real compiler understands.
-const COMPILED: &str = "compiled";
 
 const WORDS: [&str; 24] = [
     "static",
@@ -42,7 +40,7 @@ const WORDS: [&str; 24] = [
     "spin",
 ];
 
-/// Makes `files` files below `root`, and the sources that are compiled.
+/// Makes `files` files below `root`.
 pub fn tree(root: &Path, files: u64, random: &mut Random) {
     let text = text(random);
     let mut dirs = vec![root.to_owned()];
@@ -63,7 +61,6 @@ pub fn tree(root: &Path, files: u64, random: &mut Random) {
             symlink(format!("../linked-{number}"), dir.join(format!("link-{number}"))).expect("a symlink");
         }
     }
-    sources(&root.join(COMPILED));
 }
 
 /// Below a directory that is there, at most six levels deep.
@@ -110,27 +107,28 @@ fn text(random: &mut Random) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// As many sources as anyone compiles, with one header for all.
-fn sources(dir: &Path) {
+/// Makes sources that a compiler understands, with one header for all, in a new directory.
+pub fn sources(dir: &Path, count: usize) -> Vec<PathBuf> {
     fs::create_dir(dir).expect("a directory");
     fs::write(dir.join("all.h"), "#include <stddef.h>\nstruct item { long key; struct item *next; };\n")
         .expect("a file");
-    for number in 0..1000 {
-        let mut source = String::from("#include \"all.h\"\n");
-        for function in 0..8 {
-            write!(
-                source,
-                "long f{number}_{function}(struct item *i, long n) {{\n\tlong sum = {function};\n\
-                 \tfor (; i != NULL; i = i->next)\n\t\tsum += i->key * n ^ {number};\n\treturn sum;\n}}\n"
-            )
-            .expect("a string takes all");
-        }
-        fs::write(dir.join(format!("source{number}.c")), source).expect("a file");
-    }
+    let make = |number: usize| {
+        let path = dir.join(format!("source{number}.c"));
+        fs::write(&path, source(number)).expect("a file");
+        path
+    };
+    (0..count).map(make).collect()
 }
 
-/// The first of the sources that a compiler understands; none in a tree of another making.
-pub fn compiled(tree: &Path, count: usize) -> Vec<PathBuf> {
-    let dir = tree.join(COMPILED);
-    (0..count).map(|number| dir.join(format!("source{number}.c"))).filter(|path| path.exists()).collect()
+fn source(number: usize) -> String {
+    let mut source = String::from("#include \"all.h\"\n");
+    for function in 0..8 {
+        write!(
+            source,
+            "long f{number}_{function}(struct item *i, long n) {{\n\tlong sum = {function};\n\
+             \tfor (; i != NULL; i = i->next)\n\t\tsum += i->key * n ^ {number};\n\treturn sum;\n}}\n"
+        )
+        .expect("a string takes all");
+    }
+    source
 }

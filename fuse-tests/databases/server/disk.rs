@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Series, server};
+use super::{Postgres, Series, Server};
 use crate::databases::{Site, copy_away, seeded};
 use crate::host::{COMMAND_MAX, Image, heavy, output_within, run};
 use crate::hosts::Hosts;
@@ -60,14 +60,14 @@ fn a_full_disk_of_the_target_stops_no_server() {
     let (_, mut random) = seeded("PostgreSQL, the target's disk full");
     let prepared = Hosts::prepare();
     let disk = TargetDisk::below(&prepared, 640);
-    let mut series = Series::start(prepared, false);
+    let mut series = Series::<Postgres>::start(prepared, false);
     for round in 0..3 {
         let filler = disk.fill();
         series.site.as_hosts().wait_for_source("retrying", |connection| {
             connection["retrying"]["reason"].as_str().is_some_and(|reason| reason.contains("No space left"))
         });
         for _ in 0..50 {
-            series.load.assert_goes_on();
+            series.clients.assert_goes_on();
         }
         let applied = applied(&series.site);
         let status = series.site.as_hosts().status(series.site.as_hosts().on_target());
@@ -102,14 +102,14 @@ fn applied(site: &Site) -> u64 {
 fn what_was_acknowledged_survives_the_loss_of_power_at_the_target() {
     let _heavy = heavy();
     let (_, mut random) = seeded("PostgreSQL, power lost at the target");
-    for _ in 0..crate::databases::cuts(3) {
+    for _ in 0..crate::databases::cuts(3).min(3) {
         let prepared = Hosts::prepare();
         let disk = TargetDisk::below(&prepared, 640);
-        let mut series = Series::start(prepared, true);
+        let mut series = Series::<Postgres>::start(prepared, true);
         std::thread::sleep(Duration::from_micros(1_500_000 + random.below(3_000_000)));
-        let before = series.load.told();
+        let before = series.clients.told();
         series.site.as_hosts_mut().kill_target();
-        let after = series.load.told();
+        let after = series.clients.told();
         disk.lose_power();
         let copy = series.copy_away();
         series.judge("power lost", &copy, &before, &after);
@@ -120,19 +120,19 @@ fn what_was_acknowledged_survives_the_loss_of_power_at_the_target() {
 }
 
 /// The server stops as on a broken disk; the next start brings the replica into line again.
-fn resume(series: Series) {
-    let Series { load, server, mut site, copies, .. } = series;
+fn resume(series: Series<Postgres>) {
+    let Series { clients, server, mut site, copies, .. } = series;
     let hosts = site.as_hosts_mut();
     // Its exit code says that something was left.
     output_within(hosts.on_source().args(["stop", "--now"]), COMMAND_MAX);
     hosts.source.take().expect("it ran").wait(COMMAND_MAX);
-    drop((load, server));
+    drop((clients, server));
     hosts.serve();
     hosts.protect();
     assert!(hosts.assert_in_sync().objects > 900);
     let copy = copies.path().join("copy");
     copy_away(&hosts.replica().join("data"), &copy);
-    server::recover(&copy).unwrap_or_else(|wrong| panic!("in line again: {wrong}"));
+    Postgres::recover(&copy).unwrap_or_else(|wrong| panic!("in line again: {wrong}"));
     hosts.stop_source();
     hosts.stop_target();
 }
