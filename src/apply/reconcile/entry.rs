@@ -160,7 +160,7 @@ impl Session {
 /// A file that nobody knows, with more names than its like on the source: what else has its
 /// content must not be written through it.
 fn is_shared(found: &Found, entry: &ListedObject) -> bool {
-    entry.birth == Birth::File && u64::from(found.status.st_nlink) > u64::from(entry.links.max(1))
+    entry.birth == Birth::File && found.status.st_nlink > entry.links.max(1).into()
 }
 
 fn differs(entry: &ListedObject, status: &Stat, in_doubt: bool) -> bool {
