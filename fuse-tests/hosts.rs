@@ -5,6 +5,7 @@ pub mod cable;
 pub mod load;
 mod outages;
 mod pairing;
+mod privileges;
 mod syncs;
 
 use std::fs;

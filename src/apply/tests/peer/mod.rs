@@ -287,7 +287,7 @@ fn check_below(dir: &Path, canary: &Path) {
         let is_whiteout = kind.is_char_device() && meta.rdev() == 0;
         assert!(!kind.is_block_device() && (!kind.is_char_device() || is_whiteout), "{path:?}");
         let bits = if kind.is_dir() { 0o4000 } else { 0o6000 };
-        assert_eq!(kind.is_symlink() || meta.mode() & bits == 0, true, "{path:?}: {:o}", meta.mode());
+        assert!(kind.is_symlink() || meta.mode() & bits == 0, "{path:?}: {:o}", meta.mode());
         for name in crate::xattr::list(tree::o_path(&path)).unwrap() {
             let forbidden = name.0.starts_with(b"security.") || name.0.starts_with(b"trusted.standin.");
             assert!(!forbidden || name.0 == b"trusted.standin.withheld", "{path:?}: {name:?}");
