@@ -2,6 +2,7 @@
 //! other, paired by the real commands.
 
 pub mod cable;
+mod doctor;
 pub mod load;
 mod outages;
 mod pairing;
