@@ -2,9 +2,11 @@
 //! other, paired by the real commands.
 
 pub mod cable;
+mod doctor;
 pub mod load;
 mod outages;
 mod pairing;
+mod privileges;
 mod syncs;
 
 use std::fs;

@@ -22,7 +22,8 @@
 //! - [`resync`]: makes a target equal from what the source holds now
 //! - [`control`]: the unix socket and the words of the status; [`cli`]: the commands
 //! - [`source`], [`target`]: the two daemons, where the rooms meet; rooms do not import each other
-//! - [`preflight`]: what is checked before a mount; [`failure`]: errors for people
+//! - [`preflight`]: what is checked before a mount; [`privileges`]: what is given up before the
+//!   work begins; [`failure`]: errors for people
 //! - [`bench`]: what the mount costs, and how fast a replica follows
 //! - [`store`], [`xattr`], [`limits`], [`sys`]: small durable files; extended attributes; every
 //!   bound; all unsafe code
@@ -43,6 +44,7 @@ mod mutation;
 pub mod packet;
 pub mod pairing;
 pub mod preflight;
+pub mod privileges;
 pub mod queue;
 pub mod resync;
 pub mod source;

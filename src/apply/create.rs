@@ -99,8 +99,7 @@ impl Replica {
 
 /// Makes the object; a file comes back open for writing, everything else as `O_PATH`.
 pub(super) fn make(dir: BorrowedFd<'_>, name: &Name, birth: &Birth, mode: u32) -> io::Result<(File, Access)> {
-    sys::prepare_thread()?;
-    sys::set_umask(0);
+    sys::set_own_umask(0)?;
     // Nobody but root until owner and ACLs are right.
     let private = Mode::from_raw_mode(mode & 0o700);
     match birth {

@@ -38,7 +38,7 @@ impl DurablePoint {
     /// Errors: the system's; what was written is then in doubt ([`Replica::finish_durable`]).
     pub fn sync(&self) -> io::Result<()> {
         #[cfg(test)]
-        self.hold.wait();
+        self.hold.wait()?;
         rustix::fs::syncfs(&self.root)?;
         self.index.sync_data()
     }
@@ -87,6 +87,13 @@ impl Replica {
     /// it returns.
     pub fn mark_good(&mut self) -> Result<(), Fault> {
         self.durable_point_as(DataState::Good)
+    }
+
+    /// Syncs the replica's file system, not the index.
+    pub(super) fn sync_files(&self) -> io::Result<()> {
+        #[cfg(test)]
+        self.hold.wait()?;
+        Ok(rustix::fs::syncfs(&self.root)?)
     }
 
     /// Makes everything applied so far durable.
@@ -139,7 +146,7 @@ impl Replica {
     ) -> Result<(), Fault> {
         if let Err(error) = synced {
             self.mark_bad(&format!("a sync of the replica failed: {error}"))?;
-            return Err(Fault::System { what: "sync the replica", error });
+            return Err(Fault::SyncFailed(error));
         }
         if point.number < self.points.proved {
             // The end of a copy made more durable while this point was being synced.
@@ -155,6 +162,7 @@ impl Replica {
 #[derive(Default)]
 pub struct Hold {
     closed: parking_lot::Mutex<bool>,
+    broken: std::sync::atomic::AtomicBool,
     opened: parking_lot::Condvar,
     waiting: std::sync::atomic::AtomicU64,
 }
@@ -175,7 +183,12 @@ impl Hold {
         self.waiting.load(std::sync::atomic::Ordering::SeqCst)
     }
 
-    fn wait(&self) {
+    /// The next sync fails; those after it succeed, as the kernel has it.
+    pub fn break_once(&self) {
+        self.broken.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    fn wait(&self) -> io::Result<()> {
         use std::sync::atomic::Ordering::SeqCst;
         self.waiting.fetch_add(1, SeqCst);
         let mut closed = self.closed.lock();
@@ -183,5 +196,9 @@ impl Hold {
             self.opened.wait(&mut closed);
         }
         self.waiting.fetch_sub(1, SeqCst);
+        match self.broken.swap(false, SeqCst) {
+            true => Err(io::Error::from_raw_os_error(libc::EIO)),
+            false => Ok(()),
+        }
     }
 }

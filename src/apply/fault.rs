@@ -19,6 +19,9 @@ pub enum Fault {
     Refused(&'static str),
     /// The file system of the replica cannot do this at all.
     Unsupported(&'static str),
+    /// A sync of the replica failed. Never tried again: the kernel may have dropped what it could
+    /// not write, and the next sync would say that all is well.
+    SyncFailed(io::Error),
     /// A system call failed.
     System { what: &'static str, error: io::Error },
 }
@@ -32,7 +35,7 @@ impl Fault {
     /// The number of the system's error, where one is behind the fault.
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Fault::System { error, .. } => error.raw_os_error(),
+            Fault::SyncFailed(error) | Fault::System { error, .. } => error.raw_os_error(),
             Fault::MissingObject(_)
             | Fault::Mismatch(_)
             | Fault::Outside { .. }
@@ -52,6 +55,7 @@ impl fmt::Display for Fault {
             }
             Fault::Refused(why) => write!(f, "refused: {why}"),
             Fault::Unsupported(what) => write!(f, "the replica's file system has no {what}"),
+            Fault::SyncFailed(error) => write!(f, "a sync of the replica failed: {error}"),
             Fault::System { what, error } => write!(f, "{what}: {error}"),
         }
     }

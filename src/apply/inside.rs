@@ -19,11 +19,12 @@ use std::path::Path;
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use super::by_handle;
 use super::fault::Fault;
 use super::inode;
 use super::replica::{Replica, handle_fault, open_beneath, path_of};
 use crate::packet::{Name, ObjectId};
-use crate::sys::{FileHandle, open_by_handle, proc_path};
+use crate::sys::{FileHandle, proc_path};
 
 impl Replica {
     /// The path that came with what is performed next; empty where none did.
@@ -113,8 +114,7 @@ impl Replica {
         let handle_of = |fd: BorrowedFd<'_>| FileHandle::of(fd).map_err(handle_fault);
         let mut waiting = vec![handle_of(self.root().as_fd())?, handle_of(self.limbo().as_fd())?];
         while let Some(handle) = waiting.pop() {
-            let Ok(dir) = open_by_handle(self.root().as_fd(), &handle, libc::O_RDONLY | libc::O_DIRECTORY)
-            else {
+            let Ok(dir) = by_handle::open(self.root(), &handle, libc::O_RDONLY | libc::O_DIRECTORY) else {
                 continue;
             };
             let dir = File::from(dir);

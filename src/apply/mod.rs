@@ -12,6 +12,7 @@
 //! Plain blocking code on one thread. Never skips an op: a fault is retried by the caller.
 
 mod applier;
+mod by_handle;
 mod content;
 mod create;
 mod descriptors;

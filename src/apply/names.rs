@@ -2,15 +2,18 @@
 //! a mismatch means that somebody else wrote into the replica, and nothing is removed blindly.
 
 use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, RenameFlags};
 use rustix::io::Errno;
 
+use super::by_handle;
 use super::fault::Fault;
 use super::inode;
 use super::perform::Doubt;
-use super::replica::Replica;
+use super::replica::{Replica, c_name};
 use crate::packet::{Attributes, Entry, Name, ObjectId, Replaced, Whiteout};
 use crate::sys::FileHandle;
 
@@ -21,8 +24,8 @@ impl Replica {
         if doubt == Doubt::MayBeDone && self.name_holds(&dir, &at.name)? == Some(self.known_handle(object)?) {
             return Ok(());
         }
-        match rustix::fs::linkat(&*file, c"", &*dir, at.name.as_bytes(), AtFlags::EMPTY_PATH) {
-            Err(Errno::EXIST) => Err(taken(&at.name)),
+        match by_handle::link(&file, dir.as_fd(), &c_name(&at.name)) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(taken(&at.name)),
             result => result.map_err(Fault::system("link")),
         }
     }

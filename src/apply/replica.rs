@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
+use super::by_handle;
 use super::descriptors::{Access, Descriptors};
 use super::durable::Points;
 use super::fault::Fault;
@@ -26,7 +27,7 @@ use super::times::Times;
 use super::writer::Writer;
 use crate::limits::TARGET_DESCRIPTORS;
 use crate::packet::{Name, ObjectId, Position, SetId, Timestamp};
-use crate::sys::{FileHandle, open_by_handle, proc_path};
+use crate::sys::{FileHandle, proc_path};
 
 /// Where a replica and what belongs to it lie. Limbo is on the file system of the root, beside it.
 #[derive(Clone, Debug)]
@@ -121,8 +122,13 @@ impl Replica {
 
     /// From now on only this is allowed to the source; without it, everything.
     pub fn allow(mut self, allow: Allow) -> Replica {
-        self.policy = Policy::new(allow);
+        self.set_allow(allow);
         self
+    }
+
+    /// [`Replica::allow`] between two sessions.
+    pub fn set_allow(&mut self, allow: Allow) {
+        self.policy.set_allow(allow);
     }
 
     /// What was not allowed.
@@ -282,7 +288,7 @@ impl Replica {
     }
 
     fn open_handle(&self, handle: &FileHandle, flags: i32) -> io::Result<OwnedFd> {
-        open_by_handle(self.root.as_fd(), handle, flags)
+        by_handle::open(&self.root, handle, flags)
     }
 }
 
@@ -311,10 +317,7 @@ fn reopen_to_write(fd: BorrowedFd<'_>) -> Result<File, Fault> {
     if rustix::fs::FileType::from_raw_mode(mode) != rustix::fs::FileType::RegularFile {
         return Err(Fault::Refused("content of something that is not a regular file"));
     }
-    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    rustix::fs::open(proc_path(fd), flags, Mode::empty())
-        .map(File::from)
-        .map_err(Fault::system("open a file to write"))
+    by_handle::reopen_to_write(fd).map_err(Fault::system("open a file to write"))
 }
 
 pub(super) fn path_of(fd: BorrowedFd<'_>) -> Result<PathBuf, Fault> {

@@ -145,7 +145,8 @@ pub struct Serve {
     /// Address and UDP port to listen on [default: all addresses, port 7447]
     #[arg(long, value_name = "ADDR", value_parser = parse_listen)]
     pub listen: Option<SocketAddr>,
-    /// What sources may have here beside plain data: device,setuid,security
+    /// What sources may have here beside plain data, unless their invitation says otherwise:
+    /// device,setuid,security
     #[arg(long, value_enum, value_delimiter = ',', value_name = "KINDS")]
     pub allow: Vec<Allowed>,
     /// Take over replica directories that are not empty
@@ -165,6 +166,8 @@ pub enum Allowed {
     Setuid,
     /// Extended attributes security.* (file capabilities)
     Security,
+    /// Nothing beside plain data
+    Nothing,
 }
 
 #[derive(Debug, Args)]
@@ -174,6 +177,10 @@ pub struct Invite {
     /// How long the token is good, as in 10m, 1h; 7 days at most
     #[arg(long, value_name = "T", value_parser = parse_duration, default_value = "1h")]
     pub expires: Duration,
+    /// What the source may have beside plain data: device,setuid,security or nothing [default: what
+    /// serve --allow says]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "KINDS")]
+    pub allow: Vec<Allowed>,
     /// Where the source reaches this target, host:port; goes into the token for people
     #[arg(long, value_name = "HOST:PORT")]
     pub address: Option<String>,
@@ -281,7 +288,7 @@ pub struct Stop {
 pub struct Doctor {
     /// The directory that is to be protected
     pub dir: Option<PathBuf>,
-    /// Where its replica is to be: local:PATH
+    /// Where its replica is to be: local:PATH or standin://host:port/repset
     #[arg(long, value_name = "TARGET")]
     pub to: Vec<Target>,
 }

@@ -1,5 +1,7 @@
 //! `standin doctor`: what this machine and these directories can and cannot do, before it matters.
 
+mod remote;
+
 use std::path::Path;
 
 use rustix::process::{Resource, getrlimit};
@@ -52,6 +54,9 @@ pub(super) fn run(common: &Common, args: &Doctor) -> Outcome {
     report.own_places(common);
     if let Some(dir) = &args.dir {
         report.places(dir, &args.to);
+    }
+    for target in &args.to {
+        report.remote(common, target);
     }
     report.not_replicated();
     if common.json {
@@ -247,10 +252,8 @@ impl Report {
         let path = match target {
             Target::Local(path) => path,
             Target::Null => return self.add(Level::Ok, "target", target.to_string()),
-            Target::Remote { .. } => {
-                let text = format!("{target}: pairing and replica are checked when `protect` connects.");
-                return self.add(Level::Note, "target", text);
-            }
+            // Asked itself, wherever the directory is.
+            Target::Remote { .. } => return,
         };
         let replica = match resolve(path, mounts) {
             Ok(replica) => replica,

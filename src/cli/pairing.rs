@@ -3,13 +3,15 @@
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
 use super::args::{Common, Invite, Pair, Peers, PeersCommand};
 use super::find::{find_role, no_answer};
+use super::serve::allow;
 use super::{Outcome, output, units};
+use crate::apply::Allow;
 use crate::control::{self, Paired, Revoke, Role, unix_ms};
 use crate::failure::Failure;
 use crate::limits::INVITATION_TIME_MAX;
@@ -27,6 +29,7 @@ pub(super) fn invite(common: &Common, args: &Invite) -> Outcome {
         set_name: args.repset.clone(),
         address: args.address.clone().unwrap_or_default(),
         good_for_ms: args.expires.as_millis() as u64,
+        allow: Some(allow(&args.allow)).filter(|_| !args.allow.is_empty()),
     };
     let invited = found.client()?.invite(invite).map_err(|error| no_answer(&found.status.name, &error))?;
     if common.json {
@@ -43,6 +46,9 @@ pub(super) fn invite(common: &Common, args: &Invite) -> Outcome {
         invited.listening,
         invited.fingerprint
     );
+    if invited.after_restart != Allow::NOTHING {
+        eprintln!("{}", needs_restart(invited.after_restart));
+    }
     Ok(0)
 }
 
@@ -72,12 +78,29 @@ fn show(common: &Common, what: &str, pairings: &[Paired], none: &str) {
         return output::text(none);
     }
     let now = unix_ms(SystemTime::now());
-    for Paired { fingerprint, set_name, since_unix_ms, address } in pairings {
-        let age = std::time::Duration::from_millis(now.saturating_sub(*since_unix_ms));
+    for paired in pairings {
         let mark = if what == "revoked" { "revoked: " } else { "" };
-        let age = units::duration(age);
-        output::text(&format!("{mark}{fingerprint}  may send '{set_name}', paired {age} ago from {address}"));
+        output::text(&format!("{mark}{}", line(paired, now)));
     }
+}
+
+pub(super) fn line(paired: &Paired, now_unix_ms: u64) -> String {
+    let Paired { fingerprint, set_name, since_unix_ms, address, allow, .. } = paired;
+    let age = units::duration(Duration::from_millis(now_unix_ms.saturating_sub(*since_unix_ms)));
+    let rule = if paired.by_default { "as serve allows" } else { "by its invitation" };
+    let mut text = format!(
+        "{fingerprint}  may send '{set_name}', paired {age} ago from {address}; beside plain data: {allow} ({rule})"
+    );
+    if paired.after_restart != Allow::NOTHING {
+        text += &format!(". {}", needs_restart(paired.after_restart));
+    }
+    text
+}
+
+fn needs_restart(what: Allow) -> String {
+    format!(
+        "Not yet: {what}. This daemon gave up the right to that when it started; start `standin serve` again."
+    )
 }
 
 pub(super) fn pair(common: &Common, args: &Pair) -> Outcome {

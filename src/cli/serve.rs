@@ -40,22 +40,24 @@ pub(super) fn options(common: &Common, args: Serve) -> Result<ServeOptions, Fail
     let table = Path::new("/proc/self/mountinfo");
     let mounts = MountTable::read().map_err(|error| unreachable(table, &error))?;
     let place = |path: &Path| resolve(path, &mounts).map_err(|error| unreachable(path, &error));
-    let mut allow = Allow::NOTHING;
-    for allowed in args.allow {
-        match allowed {
-            Allowed::Device => allow.device = true,
-            Allowed::Setuid => allow.setuid = true,
-            Allowed::Security => allow.security = true,
-        }
-    }
     Ok(ServeOptions {
         name: args.name,
         root: place(&args.root)?,
         listen: args.listen.map_or_else(everywhere, |address| vec![address]),
         state: place(&common.state_dir())?,
         run: place(&common.run_dir())?,
-        allow,
+        allow: allow(&args.allow),
         adopt: args.adopt,
+    })
+}
+
+/// What was typed behind `--allow`.
+pub(super) fn allow(kinds: &[Allowed]) -> Allow {
+    kinds.iter().fold(Allow::NOTHING, |allow, kind| match kind {
+        Allowed::Device => Allow { device: true, ..allow },
+        Allowed::Setuid => Allow { setuid: true, ..allow },
+        Allowed::Security => Allow { security: true, ..allow },
+        Allowed::Nothing => allow,
     })
 }
 

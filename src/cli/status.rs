@@ -162,6 +162,9 @@ fn target_lines(target: &TargetStatus, now: u64, text: &mut String) -> std::fmt:
     if let Some(last) = &target.last_refused {
         writeln!(text, "  refused     {}, last: {last}", units::count(target.refused))?;
     }
+    if let Some(why) = &target.not_confined {
+        writeln!(text, "  files       not confined: {why}")?;
+    }
     for replica in &target.replicas {
         text.push('\n');
         replica_lines(replica, now, text)?;

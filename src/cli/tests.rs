@@ -173,6 +173,8 @@ fn serve_is_understood() {
         assert_eq!(options.listen, [address.parse().unwrap()]);
     }
     assert!(options("standin serve --root /r --listen host:1").unwrap_err().contains("address of this host"));
+    let nothing = options("standin serve --root /r --allow nothing").unwrap();
+    assert_eq!(nothing.allow, crate::apply::Allow::NOTHING);
     assert!(options("standin serve --root /r --allow everything").unwrap_err().contains("setuid"));
     assert!(options("standin serve").unwrap_err().contains("--root"));
 }
@@ -383,6 +385,7 @@ fn a_target_reads_well() {
         problem: None,
     };
     let target = TargetStatus {
+        not_confined: None,
         listening: "[::]:7447".into(),
         refused: 3,
         last_refused: Some("refused a connection".into()),
@@ -411,4 +414,33 @@ CRITICAL: Replica web is not a consistent copy, and its source is not connected.
 note: Replica web: device nodes were left out 2 times (--allow device takes them).
 "
     );
+}
+
+#[test]
+fn a_pairing_reads_well() {
+    use crate::apply::Allow;
+    let paired = crate::control::Paired {
+        fingerprint: "aa11".into(),
+        set_name: "web".into(),
+        since_unix_ms: 1000,
+        address: "192.0.2.1:5".into(),
+        allow: Allow { device: true, setuid: true, security: false },
+        by_default: false,
+        after_restart: Allow { device: true, ..Allow::NOTHING },
+    };
+    assert_eq!(
+        pairing::line(&paired, 61_000),
+        "aa11  may send 'web', paired 1 min 0 s ago from 192.0.2.1:5; beside plain data: device,setuid (by its \
+         invitation). Not yet: device. This daemon gave up the right to that when it started; start `standin \
+         serve` again."
+    );
+    let json = serde_json::to_value(&paired).unwrap();
+    assert_eq!(json["allow"], serde_json::json!(["device", "setuid"]));
+    let plain = crate::control::Paired {
+        allow: Allow::NOTHING,
+        by_default: true,
+        after_restart: Allow::NOTHING,
+        ..paired
+    };
+    assert!(pairing::line(&plain, 61_000).ends_with("beside plain data: nothing (as serve allows)"));
 }

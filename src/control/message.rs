@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::status::{ConnectionStatus, Status};
+use crate::apply::Allow;
 use crate::failure::Failure;
 use crate::packet::Sequence;
 use crate::queue::QueueStats;
@@ -78,6 +79,9 @@ pub struct Invite {
     /// Where the target can be reached, for people; may be empty.
     pub address: String,
     pub good_for_ms: u64,
+    /// What the source may have beside plain data; `None`: what the target allows everybody.
+    #[serde(default)]
+    pub allow: Option<Allow>,
 }
 
 /// An invitation. The token is a secret until it is used or has expired.
@@ -90,6 +94,9 @@ pub struct Invited {
     pub expires_unix_ms: u64,
     /// Where the target listens.
     pub listening: String,
+    /// What of `allow` the daemon can do only after its next start: it gave up the right.
+    #[serde(default = "nothing")]
+    pub after_restart: Allow,
 }
 
 /// A key that may send a replication set.
@@ -100,6 +107,20 @@ pub struct Paired {
     pub since_unix_ms: u64,
     /// Where it was when it paired.
     pub address: String,
+    /// What it may have beside plain data.
+    #[serde(default = "nothing")]
+    pub allow: Allow,
+    /// Its invitation said nothing about that: the daemon's own option counts.
+    #[serde(default)]
+    pub by_default: bool,
+    /// What of `allow` the daemon can do only after its next start: it gave up the right.
+    #[serde(default = "nothing")]
+    pub after_restart: Allow,
+}
+
+/// Of a daemon of an older version.
+fn nothing() -> Allow {
+    Allow::NOTHING
 }
 
 /// Which pairings go: those of a key (or of the one key that begins so), of a set, or of both.

@@ -78,6 +78,9 @@ pub struct TargetStatus {
     pub refused: u64,
     /// One line about the last of them.
     pub last_refused: Option<String>,
+    /// Why the kernel does not keep the daemon to its directories; `None` where it does.
+    #[serde(default)]
+    pub not_confined: Option<String>,
     pub replicas: Vec<ReplicaStatus>,
 }
 

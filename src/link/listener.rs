@@ -90,33 +90,7 @@ impl Listener {
         authorise: impl Fn(&Fingerprint) -> bool + Send + Sync + 'static,
         desk: Option<PairingDesk>,
     ) -> io::Result<Listener> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .max_blocking_threads(pairing::DESK_THREADS)
-            .build()?;
-        let shared = Arc::new(Shared {
-            identity,
-            authorise: Arc::new(authorise),
-            pairing: desk.map(pairing::Counter::new),
-            pool: Pool::keeping(RECEIVE_POOL_FREE_MAX),
-            handshakes: Mutex::default(),
-            about: OnceLock::new(),
-            sessions: Mutex::default(),
-            refusals: Mutex::default(),
-            closing: Notify::new(),
-        });
-        let config = shared.server_config().map_err(io::Error::other)?;
-        let endpoint = {
-            let _within = runtime.enter();
-            socket::endpoint(address, Some((config, shared.identity.reset_key())))?
-        };
-        let address = endpoint.local_addr()?;
-        let (sender, links) = unbounded();
-        let door = Door { shared: shared.clone(), endpoint, links: sender };
-        let thread = std::thread::Builder::new()
-            .name("link-target".into())
-            .spawn(move || runtime.block_on(door.keep()))?;
-        Ok(Listener { shared, links, address, thread: Some(thread) })
+        Bound::new(address, identity, authorise, desk)?.listen()
     }
 
     pub fn local_addr(&self) -> SocketAddr {
@@ -146,6 +120,63 @@ impl Listener {
     /// Returns at once.
     pub fn close(&self) {
         self.shared.closing.notify_one();
+    }
+}
+
+/// A listener that has its port and no thread yet: the place to give up privileges.
+pub struct Bound {
+    runtime: tokio::runtime::Runtime,
+    door: Door,
+    links: Receiver<TargetLink>,
+    address: SocketAddr,
+}
+
+impl Bound {
+    /// As [`Listener::bind_with_pairing`].
+    pub fn new(
+        address: SocketAddr,
+        identity: Arc<Identity>,
+        authorise: impl Fn(&Fingerprint) -> bool + Send + Sync + 'static,
+        desk: Option<PairingDesk>,
+    ) -> io::Result<Bound> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(pairing::DESK_THREADS)
+            .build()?;
+        let shared = Arc::new(Shared {
+            identity,
+            authorise: Arc::new(authorise),
+            pairing: desk.map(pairing::Counter::new),
+            pool: Pool::keeping(RECEIVE_POOL_FREE_MAX),
+            handshakes: Mutex::default(),
+            about: OnceLock::new(),
+            sessions: Mutex::default(),
+            refusals: Mutex::default(),
+            closing: Notify::new(),
+        });
+        let config = shared.server_config().map_err(io::Error::other)?;
+        let endpoint = {
+            let _within = runtime.enter();
+            socket::endpoint(address, Some((config, shared.identity.reset_key())))?
+        };
+        let address = endpoint.local_addr()?;
+        let (sender, links) = unbounded();
+        let door = Door { shared, endpoint, links: sender };
+        Ok(Bound { runtime, door, links, address })
+    }
+
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// From now on sources are let in.
+    pub fn listen(self) -> io::Result<Listener> {
+        let Bound { runtime, door, links, address } = self;
+        let shared = door.shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("link-target".into())
+            .spawn(move || runtime.block_on(door.keep()))?;
+        Ok(Listener { shared, links, address, thread: Some(thread) })
     }
 }
 

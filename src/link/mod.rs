@@ -35,7 +35,7 @@ mod tls;
 
 pub use frames::{Feed, FrameReceiver, Received, Waker};
 pub use identity::{BadFingerprint, Fingerprint, Identity};
-pub use listener::{Listener, Refusals};
+pub use listener::{Bound, Listener, Refusals};
 pub use pairing::{PairingDesk, PairingVisit, SESSION_BINDING_LEN, visit_desk};
 pub use source::{Dial, LostBy, SourceEvent, SourceLink};
 pub use stats::LinkStats;

@@ -81,6 +81,8 @@ pub enum SourceMessage {
     MakeDurable,
     /// An orderly end: everything was sent.
     Goodbye,
+    /// First message of a connection that only asks how things are: opens nothing, disturbs nobody.
+    Ask { set_name: Text },
 }
 
 /// State of the replica's data, for every decision.
@@ -127,4 +129,22 @@ pub enum TargetMessage {
     Retrying { sequence: Sequence, op: Text, reason: Text, attempts: u32 },
     /// It went through after all.
     Recovered { sequence: Sequence },
+    /// Answer to `Ask`.
+    About {
+        version_oldest: u16,
+        version: u16,
+        /// Version of the product.
+        product: Text,
+        /// The target's clock, milliseconds since 1970.
+        now_ms: u64,
+        /// One line about the set, or why this source cannot send it.
+        standing: Standing,
+    },
+}
+
+/// How a source stands with a target.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Standing {
+    Welcome(Text),
+    Unwelcome(Text),
 }

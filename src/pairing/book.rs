@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::proof::{Proof, StoredSecret};
 use super::token::{Secret, Token};
+use crate::apply::Allow;
 use crate::limits::{INVITATIONS_MAX, PAIRINGS_MAX};
 use crate::link::{Fingerprint, PairingVisit};
 use crate::packet::{PAIRING_VERSION, PairingAnswer, PairingRequest, Text, decode_message};
@@ -33,6 +34,9 @@ pub struct Grant {
     pub since_unix_ms: u64,
     /// Where it was when it paired; for people.
     pub address: String,
+    /// What it may have beside plain data; `None`: what the target allows everybody.
+    #[serde(default)]
+    pub allow: Option<Allow>,
 }
 
 /// A token that was given out.
@@ -44,6 +48,19 @@ pub struct Invitation {
     pub expires_unix_ms: u64,
     /// The key that used it: it alone may come again.
     pub used_by: Option<Fingerprint>,
+    /// Goes into the grant.
+    #[serde(default)]
+    pub allow: Option<Allow>,
+}
+
+/// What is offered to whoever brings the token.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer<'a> {
+    pub set_name: &'a str,
+    /// Where the target can be reached, for people; may be empty.
+    pub address: &'a str,
+    pub good_for: Duration,
+    pub allow: Option<Allow>,
 }
 
 /// Why there is no invitation.
@@ -81,20 +98,15 @@ impl Book {
     }
 
     /// Makes a token for a set; only its hash is kept.
-    pub fn invite(
-        &self,
-        set_name: &str,
-        address: &str,
-        good_for: Duration,
-        now_unix_ms: u64,
-    ) -> Result<(Token, Invitation), InviteError> {
+    pub fn invite(&self, offer: Offer<'_>, now_unix_ms: u64) -> Result<(Token, Invitation), InviteError> {
         let secret = Secret::generate();
         let invitation = Invitation {
             number: secret.number(),
             stored: StoredSecret::of(&secret),
-            set_name: set_name.to_owned(),
-            expires_unix_ms: now_unix_ms.saturating_add(good_for.as_millis() as u64),
+            set_name: offer.set_name.to_owned(),
+            expires_unix_ms: now_unix_ms.saturating_add(offer.good_for.as_millis() as u64),
             used_by: None,
+            allow: offer.allow,
         };
         let _changing = self.changing.lock();
         let mut next = Document::clone(&self.now());
@@ -104,7 +116,7 @@ impl Book {
         }
         next.invitations.push(invitation.clone());
         self.replace(next).map_err(InviteError::Io)?;
-        let (set_name, address) = (set_name.to_owned(), address.to_owned());
+        let (set_name, address) = (offer.set_name.to_owned(), offer.address.to_owned());
         Ok((Token { target: self.own, secret, set_name, address }, invitation))
     }
 
@@ -124,9 +136,16 @@ impl Book {
         }
     }
 
-    /// Whether a key may send this set.
-    pub fn allows(&self, peer: &Fingerprint, set_name: &str) -> bool {
-        self.now().grants.iter().any(|grant| is_grant(grant, peer, set_name))
+    /// What lets a key send this set, if it may.
+    pub fn grant(&self, peer: &Fingerprint, set_name: &str) -> Option<Grant> {
+        self.now().grants.iter().find(|grant| is_grant(grant, peer, set_name)).cloned()
+    }
+
+    /// Everything that some source may have, or can be granted by a token that is out.
+    pub fn allowed_to_anyone(&self, now_unix_ms: u64) -> Allow {
+        let grants = self.grants().into_iter().filter_map(|grant| grant.allow);
+        let invitations = self.invitations(now_unix_ms).into_iter().filter_map(|known| known.allow);
+        grants.chain(invitations).fold(Allow::NOTHING, Allow::or)
     }
 
     /// Whether a key may send any set.
@@ -180,17 +199,21 @@ impl Book {
             return Err("the token has expired: make a new one with `standin invite`".into());
         }
         known.used_by = Some(visit.peer);
-        if !next.grants.iter().any(|grant| is_grant(grant, &visit.peer, &set_name)) {
-            if next.grants.len() >= PAIRINGS_MAX {
+        let (allow, granted) = (known.allow, next.grants.len());
+        match next.grants.iter_mut().find(|grant| is_grant(grant, &visit.peer, &set_name)) {
+            // The latest token counts.
+            Some(grant) => grant.allow = allow,
+            None if granted >= PAIRINGS_MAX => {
                 return Err("this target has as many pairings as it can: revoke some".into());
             }
-            next.grants.push(Grant {
+            None => next.grants.push(Grant {
                 peer: visit.peer,
                 set_name: set_name.clone(),
                 direction: Direction::FromPeer,
                 since_unix_ms: now_unix_ms,
                 address: visit.address.to_string(),
-            });
+                allow,
+            }),
         }
         self.replace(next)
             .map_err(|error| format!("the target cannot write its record of pairings: {error}"))?;

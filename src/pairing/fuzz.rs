@@ -37,7 +37,8 @@ fn damaged_documents_are_errors() {
     let own = Fingerprint::from_bytes([1; 32]);
     let book = Book::open(&path, own).unwrap();
     for set in ["web", "mail"] {
-        book.invite(set, "", std::time::Duration::from_secs(60), 5).unwrap();
+        let good_for = std::time::Duration::from_secs(60);
+        book.invite(Offer { set_name: set, address: "", good_for, allow: None }, 5).unwrap();
     }
     let invited = fs::read(&path).unwrap();
     let known = Known::in_state(dir.path());

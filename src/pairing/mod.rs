@@ -18,7 +18,7 @@ mod proof;
 mod tests;
 mod token;
 
-pub use book::{Book, Direction, Grant, Invitation, InviteError};
+pub use book::{Book, Direction, Grant, Invitation, InviteError, Offer};
 pub use known::{Known, KnownTarget};
 pub use proof::{Proof, StoredSecret};
 pub use token::{BadToken, Secret, TOKEN_TEXT_MAX, Token};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::apply::Allow;
 use crate::link::{Fingerprint, Identity, PairingVisit};
 use crate::packet::{PAIRING_VERSION, PairingAnswer, PairingRequest, Text, encode_message};
 
@@ -27,7 +28,11 @@ impl Ground {
     }
 
     fn token(&self, set_name: &str) -> Token {
-        self.book.invite(set_name, "", HOUR, 0).unwrap().0
+        self.token_with(set_name, None)
+    }
+
+    fn token_with(&self, set_name: &str, allow: Option<Allow>) -> Token {
+        self.book.invite(Offer { set_name, address: "", good_for: HOUR, allow }, 0).unwrap().0
     }
 }
 
@@ -86,11 +91,11 @@ fn a_token_comes_back_from_its_text_and_slips_are_found() {
 fn a_token_pairs_one_key_with_one_set_and_survives_a_restart() {
     let mut ground = Ground::new();
     let (token, source) = (ground.token("web"), key());
-    assert!(!ground.book.knows(&source) && !ground.book.allows(&source, "web"));
+    assert!(!ground.book.knows(&source) && ground.book.grant(&source, "web").is_none());
     assert_eq!(ground.book.answer(&visit(source, &token, [1; 32]), 5), PairingAnswer::Paired);
     ground.read_again();
-    assert!(ground.book.knows(&source) && ground.book.allows(&source, "web"));
-    assert!(!ground.book.allows(&source, "other") && !ground.book.allows(&key(), "web"));
+    assert!(ground.book.knows(&source) && ground.book.grant(&source, "web").is_some());
+    assert!(ground.book.grant(&source, "other").is_none() && ground.book.grant(&key(), "web").is_none());
     // The answer was lost: the same key comes again, another one does not.
     assert_eq!(ground.book.answer(&visit(source, &token, [2; 32]), 6), PairingAnswer::Paired);
     assert_eq!(ground.book.grants().len(), 1);
@@ -137,7 +142,7 @@ fn what_is_revoked_does_not_come_back_with_the_old_token() {
     let revoked = ground.book.revoke(|grant| grant.peer == source && grant.set_name == "web").unwrap();
     assert_eq!(revoked.len(), 1);
     ground.read_again();
-    assert!(!ground.book.allows(&source, "web") && ground.book.allows(&source, "other"));
+    assert!(ground.book.grant(&source, "web").is_none() && ground.book.grant(&source, "other").is_some());
     refused(ground.book.answer(&visit(source, &token, [1; 32]), 0), "no such token");
 }
 
@@ -162,4 +167,41 @@ fn a_source_knows_its_targets_by_what_was_typed() {
     known.put("standin://a:1/web", target.clone()).unwrap();
     known.put("standin://b:1/web", KnownTarget { fingerprint: key(), since_unix_ms: 8 }).unwrap();
     assert_eq!(known.get("standin://a:1/web").unwrap(), Some(target));
+}
+
+#[test]
+fn what_a_source_may_have_is_said_by_its_token() {
+    let mut ground = Ground::new();
+    let peer = key();
+    let pair = |ground: &Ground, allow| {
+        let token = ground.token_with("web", allow);
+        assert_eq!(ground.book.answer(&visit(peer, &token, [1; 32]), 0), PairingAnswer::Paired);
+    };
+    let allowed = |ground: &Ground| ground.book.grant(&peer, "web").unwrap().allow;
+    pair(&ground, None);
+    assert_eq!(allowed(&ground), None);
+    let device = Allow { device: true, ..Allow::NOTHING };
+    ground.token_with("mail", Some(Allow { setuid: true, ..Allow::NOTHING }));
+    pair(&ground, Some(device));
+    assert_eq!(allowed(&ground), Some(device), "the latest token counts");
+    ground.read_again();
+    assert_eq!(allowed(&ground), Some(device));
+    assert_eq!(ground.book.allowed_to_anyone(0), Allow { setuid: true, ..device });
+    let later = HOUR.as_millis() as u64 + 1;
+    assert_eq!(ground.book.allowed_to_anyone(later), device, "an expired token grants nothing");
+    pair(&ground, Some(Allow::NOTHING));
+    assert_eq!(allowed(&ground), Some(Allow::NOTHING));
+}
+
+#[test]
+fn a_book_of_an_older_version_is_read() {
+    let ground = Ground::new();
+    let peer = key();
+    let old = serde_json::json!({ "invitations": [], "grants": [{
+        "peer": peer.to_string(), "set_name": "web", "direction": "from_peer", "since_unix_ms": 1, "address": "x",
+    }] });
+    let path = ground.dir.path().join("old.json");
+    std::fs::write(&path, old.to_string()).unwrap();
+    let book = Book::open(&path, ground.own).unwrap();
+    assert_eq!(book.grant(&peer, "web").unwrap().allow, None);
 }

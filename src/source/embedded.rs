@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::apply::{Applier, OpenError, Places, Replica};
 use crate::failure::Failure;
-use crate::link::{Dial, Identity, TargetLink};
+use crate::link::{Dial, Fingerprint, Identity, TargetLink};
 use crate::packet::SetId;
 use crate::target::{Replicas, Seat, SharedApplier, TargetServer};
 
@@ -30,6 +30,10 @@ impl Replicas for Only {
             true => Ok(Seat::alone(self.applier.clone())),
             false => Err(format!("this target holds set {}, not {set}", self.set)),
         }
+    }
+
+    fn about(&self, _peer: &Fingerprint, _name: &str) -> Result<String, String> {
+        Ok("the embedded target".into())
     }
 }
 

@@ -26,6 +26,7 @@ use crate::intercept::{DurabilityGate, Mount, Volume};
 use crate::link::Identity;
 use crate::packet::{Incarnation, Position};
 use crate::preflight::{self, DeadMount};
+use crate::privileges::{self, PROTECT};
 use crate::queue::Queue;
 use crate::resync::CopyReport;
 use crate::store;
@@ -36,6 +37,7 @@ pub(super) const NOTHING_MOUNTED: &str = "Nothing is mounted; the directory is a
 ///
 /// Errors: whatever keeps the directory from being mounted or served, with what was left as it was.
 pub fn run(options: ProtectOptions) -> Result<(), Failure> {
+    give_up_privileges()?;
     if let Some(dead) = preflight::standing_mount(&options.directory)? {
         replace_dead_mount(&dead)?;
     }
@@ -51,6 +53,17 @@ pub fn run(options: ProtectOptions) -> Result<(), Failure> {
     // disk or start again at once.
     drop(server);
     outcome
+}
+
+/// What is kept is needed until the end, for the unmount too: so it is before everything else, and
+/// no thread has more.
+fn give_up_privileges() -> Result<(), Failure> {
+    let missing = privileges::give_up(PROTECT)
+        .map_err(|error| io_failure("the privileges that are not needed cannot be given up", &error))?;
+    if !missing.is_empty() {
+        log::info!("this process was started without some capabilities that it may need: {missing:?}");
+    }
+    Ok(())
 }
 
 /// Detaches what a killed daemon left, so that the directory under it can be reached.

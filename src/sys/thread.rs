@@ -18,48 +18,54 @@ impl Identity {
 const SECBIT_NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
 
 thread_local! {
+    static OWN_UMASK: Cell<bool> = const { Cell::new(false) };
     static READY: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Makes this thread fit to act for others, once: a umask and working directory of its own
-/// (`unshare(CLONE_FS)`), and capabilities that a change of identity leaves alone. Without the
-/// latter, root acting for a user could no longer write where only root may. Processes that this
-/// thread starts would inherit it: start none.
+/// Gives this thread a umask and a working directory of its own (`unshare(CLONE_FS)`), once, and
+/// sets the umask.
+pub fn set_own_umask(mask: u32) -> io::Result<()> {
+    if !OWN_UMASK.get() {
+        // SAFETY: CLONE_FS only parts this thread's umask, root and working directory from the others'.
+        if unsafe { libc::unshare(libc::CLONE_FS) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        OWN_UMASK.set(true);
+    }
+    // SAFETY: umask cannot fail and touches no memory of ours.
+    unsafe { libc::umask(mask as libc::mode_t) };
+    Ok(())
+}
+
+/// Makes this thread fit to act for others, once: capabilities that a change of identity leaves
+/// alone. Without that, root acting for a user could no longer write where only root may.
+/// Processes that this thread starts would inherit it: start none.
 ///
-/// Errors: `EPERM` without `CAP_SETPCAP`.
-pub fn prepare_thread() -> io::Result<()> {
+/// Errors: `EPERM` without `CAP_SETPCAP`, where it was not done before the thread started.
+fn keep_capabilities() -> io::Result<()> {
     if READY.get() {
         return Ok(());
-    }
-    // SAFETY: CLONE_FS only parts this thread's umask, root and working directory from the others'.
-    if unsafe { libc::unshare(libc::CLONE_FS) } < 0 {
-        return Err(io::Error::last_os_error());
     }
     // SAFETY: prctl with integer arguments touches no memory of ours.
     let current = unsafe { libc::prctl(libc::PR_GET_SECUREBITS) };
     if current < 0 {
         return Err(io::Error::last_os_error());
     }
-    let kept = current as libc::c_ulong | SECBIT_NO_SETUID_FIXUP;
+    let current = current as libc::c_ulong;
     // SAFETY: as above.
-    if unsafe { libc::prctl(libc::PR_SET_SECUREBITS, kept) } < 0 {
+    if current & SECBIT_NO_SETUID_FIXUP == 0
+        && unsafe { libc::prctl(libc::PR_SET_SECUREBITS, current | SECBIT_NO_SETUID_FIXUP) } < 0
+    {
         return Err(io::Error::last_os_error());
     }
     READY.set(true);
     Ok(())
 }
 
-/// Sets the umask of this thread; [`prepare_thread`] must have gone before.
-pub fn set_umask(mask: u32) {
-    debug_assert!(READY.get(), "the umask would be the whole process's");
-    // SAFETY: umask cannot fail and touches no memory of ours.
-    unsafe { libc::umask(mask as libc::mode_t) };
-}
-
 /// Runs `work` with the file-system identity and umask of a caller, on this thread only.
 pub fn as_caller<T>(identity: Identity, umask: u32, work: impl FnOnce() -> T) -> io::Result<T> {
-    prepare_thread()?;
-    set_umask(umask);
+    keep_capabilities()?;
+    set_own_umask(umask)?;
     if identity == Identity::ROOT {
         return Ok(work());
     }

@@ -16,17 +16,19 @@ use std::time::{Duration, SystemTime};
 use parking_lot::{Condvar, Mutex};
 
 use super::options::ServeOptions;
-use super::replicas::Store;
+use super::replicas::{Store, able};
 use super::{TargetServer, status};
+use crate::apply::Allow;
 use crate::control::{
     Caller, Handler, Invite, Invited, Paired, Phase, Revoke, Server, Status, StopMode, StopReport,
     SyncReport, WaitSync, unix_ms,
 };
 use crate::failure::Failure;
 use crate::limits::INVITATION_TIME_MAX;
-use crate::link::{Fingerprint, Identity, PairingVisit, Refusals};
+use crate::link::{Bound, Fingerprint, Identity, PairingVisit, Refusals};
 use crate::packet::encode_message;
-use crate::pairing::{Book, Grant, InviteError, Known};
+use crate::pairing::{Book, Grant, InviteError, Known, Offer};
+use crate::privileges::{self, Confinement, Reach, SERVE, for_allowed};
 use crate::source::{is_set_name, stop_signals};
 
 const UNTOUCHED: &str = "Nothing was changed.";
@@ -41,6 +43,7 @@ pub struct Daemon {
     pub book: Arc<Book>,
     pub store: Arc<Store>,
     pub listening: SocketAddr,
+    pub confinement: Confinement,
     pub started: SystemTime,
     server: Mutex<Option<TargetServer>>,
     life: Mutex<Phase>,
@@ -86,9 +89,16 @@ fn start(options: ServeOptions) -> Result<(Daemon, File), Failure> {
     let book = Book::open(&own.join("pairings.json"), identity.fingerprint());
     let book = Arc::new(book.map_err(|error| unusable(&error))?);
     let store = Store::open(options.clone(), book.clone()).map_err(|error| unusable(&error))?;
-    let server = listen(&options, &identity, &book, &store)?;
+    let bound = listen(&options, &identity, &book)?;
+    let confinement = give_up_privileges(&options, &book)?;
+    let listening = bound.local_addr();
+    let server =
+        TargetServer::on(bound, store.clone()).map_err(|error| failed("Nobody can be served", &error))?;
+    let targets = Known::in_state(&options.state);
+    server.explain(move |key| wrong_direction(&targets, key));
     let daemon = Daemon {
-        listening: server.address(),
+        listening,
+        confinement,
         options,
         identity,
         book,
@@ -136,12 +146,7 @@ fn lock_state(own: &Path) -> Result<File, Failure> {
     }
 }
 
-fn listen(
-    options: &ServeOptions,
-    identity: &Arc<Identity>,
-    book: &Arc<Book>,
-    store: &Arc<Store>,
-) -> Result<TargetServer, Failure> {
+fn listen(options: &ServeOptions, identity: &Arc<Identity>, book: &Arc<Book>) -> Result<Bound, Failure> {
     let mut last = None;
     for &address in &options.listen {
         let known = book.clone();
@@ -151,12 +156,8 @@ fn listen(
             // Without the length: the answer is the whole of its stream.
             encode_message(&pairing.answer(&visit, unix_ms(SystemTime::now()))).split_off(4)
         });
-        match TargetServer::start(address, identity.clone(), authorise, Some(desk), store.clone()) {
-            Ok(server) => {
-                let targets = Known::in_state(&options.state);
-                server.explain(move |key| wrong_direction(&targets, key));
-                return Ok(server);
-            }
+        match Bound::new(address, identity.clone(), authorise, Some(desk)) {
+            Ok(bound) => return Ok(bound),
             Err(error) => last = Some((address, error)),
         }
     }
@@ -175,6 +176,37 @@ fn listen(
 fn wrong_direction(targets: &Known, key: &Fingerprint) -> Option<String> {
     let is_target = targets.has_key(key).is_ok_and(|is_target| is_target);
     is_target.then(|| "it is a target of this host, and may receive from it, not send to it".into())
+}
+
+/// The port is bound and the replicas are open: from here on less is enough. Before any thread
+/// starts, because each has its own privileges.
+fn give_up_privileges(options: &ServeOptions, book: &Book) -> Result<Confinement, Failure> {
+    let allow = options.allow.or(book.allowed_to_anyone(unix_ms(SystemTime::now())));
+    // The control socket comes later; its place has to be there to be allowed.
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(&options.run)
+        .map_err(|error| failed(&format!("{} cannot be made", options.run.display()), &error))?;
+    let keep = SERVE | for_allowed(allow.device, allow.security);
+    let missing = privileges::give_up(keep)
+        .map_err(|error| failed("The privileges that are not needed cannot be given up", &error))?;
+    if !missing.is_empty() {
+        log::info!("this process was started without some capabilities that it may need: {missing:?}");
+    }
+    let reach = Reach {
+        root: options.root.clone(),
+        state: options.own_state(),
+        records: options.state.clone(),
+        run: options.run.clone(),
+        device: allow.device,
+    };
+    let confinement = privileges::confine(&reach)
+        .map_err(|error| failed("The process cannot be confined to its directories", &error))?;
+    if let Confinement::None(why) = &confinement {
+        log::info!("files outside of {} are not out of reach: {why}", options.root.display());
+    }
+    Ok(confinement)
 }
 
 /// One line for people and scripts: sources may come.
@@ -196,6 +228,19 @@ impl Daemon {
 
     pub fn refusals(&self) -> Refusals {
         self.server.lock().as_ref().map(TargetServer::refusals).unwrap_or_default()
+    }
+
+    fn paired(&self, grant: &Grant) -> Paired {
+        let allow = grant.allow.unwrap_or(self.options.allow);
+        Paired {
+            fingerprint: grant.peer.to_string(),
+            set_name: grant.set_name.clone(),
+            since_unix_ms: grant.since_unix_ms,
+            address: grant.address.clone(),
+            allow,
+            by_default: grant.allow.is_none(),
+            after_restart: allow.without(able()),
+        }
     }
 
     /// The grants that a revocation means: by a key's first digits, a set's name, or both.
@@ -267,13 +312,15 @@ impl Handler for Daemon {
         }
         let good_for = Duration::from_millis(invite.good_for_ms).min(INVITATION_TIME_MAX);
         let now = unix_ms(SystemTime::now());
-        match self.book.invite(&invite.set_name, &invite.address, good_for, now) {
+        let Invite { set_name, address, allow, .. } = invite;
+        match self.book.invite(Offer { set_name, address, good_for, allow: *allow }, now) {
             Ok((token, invitation)) => Ok(Invited {
                 token: token.to_string(),
                 set_name: invite.set_name.clone(),
                 fingerprint: token.target.to_string(),
                 expires_unix_ms: invitation.expires_unix_ms,
                 listening: self.listening.to_string(),
+                after_restart: invite.allow.unwrap_or(Allow::NOTHING).without(able()),
             }),
             Err(InviteError::TooMany) => Err(Failure::new(
                 "There are as many invitations as this target can keep.",
@@ -285,7 +332,7 @@ impl Handler for Daemon {
     }
 
     fn pairings(&self) -> Result<Vec<Paired>, Failure> {
-        Ok(self.book.grants().iter().map(paired).collect())
+        Ok(self.book.grants().iter().map(|grant| self.paired(grant)).collect())
     }
 
     fn revoke(&self, revoke: &Revoke) -> Result<Vec<Paired>, Failure> {
@@ -300,16 +347,7 @@ impl Handler for Daemon {
         for grant in &revoked {
             log::warn!("revoked: key {} may no longer send '{}'", grant.peer, grant.set_name);
         }
-        Ok(revoked.iter().map(paired).collect())
-    }
-}
-
-fn paired(grant: &Grant) -> Paired {
-    Paired {
-        fingerprint: grant.peer.to_string(),
-        set_name: grant.set_name.clone(),
-        since_unix_ms: grant.since_unix_ms,
-        address: grant.address.clone(),
+        Ok(revoked.iter().map(|grant| self.paired(grant)).collect())
     }
 }
 

@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use parking_lot::Mutex;
 
 use crate::apply::Applier;
-use crate::link::{Fingerprint, Identity, Listener, PairingDesk, Refusals, TargetLink};
+use crate::link::{Bound, Fingerprint, Identity, Listener, PairingDesk, Refusals, TargetLink};
 use crate::packet::SetId;
 
 pub use daemon::run;
@@ -38,6 +38,11 @@ pub use seat::{Cut, Seat, View};
 /// Errors: one line for both sides: why not, and what to do.
 pub trait Replicas: Send + Sync {
     fn open(&self, link: &TargetLink, set: SetId, name: &str) -> Result<Seat, String>;
+
+    /// How a set stands for a peer, in one line; opens nothing.
+    ///
+    /// Errors: why the peer cannot send it.
+    fn about(&self, peer: &Fingerprint, name: &str) -> Result<String, String>;
 }
 
 /// One applier for each replica, used by one session at a time.
@@ -60,7 +65,12 @@ impl TargetServer {
         desk: Option<PairingDesk>,
         replicas: Arc<dyn Replicas>,
     ) -> io::Result<TargetServer> {
-        let listener = Arc::new(Listener::bind_with_pairing(address, identity, authorise, desk)?);
+        TargetServer::on(Bound::new(address, identity, authorise, desk)?, replicas)
+    }
+
+    /// Serves on a port that is bound.
+    pub fn on(bound: Bound, replicas: Arc<dyn Replicas>) -> io::Result<TargetServer> {
+        let listener = Arc::new(bound.listen()?);
         let stopping = Arc::new(AtomicBool::new(false));
         let accepting = std::thread::Builder::new().name("target-accept".into()).spawn({
             let (listener, stopping) = (listener.clone(), stopping.clone());

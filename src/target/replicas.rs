@@ -18,10 +18,11 @@ use serde::{Deserialize, Serialize};
 use super::options::ServeOptions;
 use super::seat::{Cut, Seat, View};
 use super::{Replicas, SharedApplier};
-use crate::apply::{Applier, OpenError, Places, Replica};
+use crate::apply::{Allow, Applier, OpenError, Places, Replica};
 use crate::link::{Fingerprint, TargetLink, TargetLinkHandle};
-use crate::packet::SetId;
+use crate::packet::{DataState, SetId};
 use crate::pairing::Book;
+use crate::privileges;
 use crate::source::is_set_name;
 use crate::store;
 
@@ -124,12 +125,8 @@ impl Store {
     fn take_seat(&self, name: &str, set: SetId, link: &TargetLink) -> Result<Seat, String> {
         let (peer, mut held) = (link.peer(), self.held.lock());
         // Under the lock that a revocation takes after it: either it is seen here, or it cuts.
-        if !self.book.allows(&peer, name) {
-            return Err(format!(
-                "the key {peer} may not send the set '{name}' to this target: pair them \
-                 (standin invite {name} on the target, standin pair on the source)"
-            ));
-        }
+        let grant = self.book.grant(&peer, name).ok_or_else(|| not_granted(&peer, name))?;
+        let allow = grant.allow.unwrap_or(self.options.allow).and(able());
         if !matches!(held.get(name), Some(Held::Open(_))) {
             let open = self.open_replica(name, set)?;
             held.insert(name.to_owned(), Held::Open(open));
@@ -157,11 +154,12 @@ impl Store {
             cut: cut.clone(),
         });
         let (store, name, mine) = (self.itself.clone(), name.to_owned(), cut.clone());
-        Ok(Seat::new(open.applier.clone(), open.view.clone(), cut, move || {
+        let leave = move || {
             if let Some(store) = store.upgrade() {
                 store.leave(&name, &mine);
             }
-        }))
+        };
+        Ok(Seat::new(open.applier.clone(), open.view.clone(), cut, leave).allow(allow))
     }
 
     fn leave(&self, name: &str, cut: &Arc<Cut>) {
@@ -231,6 +229,12 @@ impl Store {
     }
 }
 
+/// What this process can give at all: without a capability it is withheld, not tried for ever.
+pub fn able() -> Allow {
+    let can = |device, security| privileges::holds(privileges::for_allowed(device, security));
+    Allow { device: can(true, false), setuid: true, security: can(false, true) }
+}
+
 impl Replicas for Store {
     fn open(&self, link: &TargetLink, set: SetId, name: &str) -> Result<Seat, String> {
         if !is_set_name(name) {
@@ -238,6 +242,35 @@ impl Replicas for Store {
         }
         self.take_seat(name, set, link)
     }
+
+    fn about(&self, peer: &Fingerprint, name: &str) -> Result<String, String> {
+        let grant = self.book.grant(peer, name).ok_or_else(|| not_granted(peer, name))?;
+        let allow = grant.allow.unwrap_or(self.options.allow).and(able());
+        let held = self.held.lock();
+        let replica = match held.get(name) {
+            None => "no copy yet".to_owned(),
+            Some(Held::Closed { problem, .. }) => return Err(problem.clone()),
+            Some(Held::Open(Open { live: Some(live), .. })) if live.peer != *peer => {
+                return Err(format!(
+                    "another source (key {}, at {}) is connected to it",
+                    live.peer, live.address
+                ));
+            }
+            Some(Held::Open(open)) => match open.view.lock().data.state {
+                DataState::Empty => "no copy yet".to_owned(),
+                DataState::Good => "its copy is good".to_owned(),
+                DataState::Bad => "its copy is not consistent".to_owned(),
+            },
+        };
+        Ok(format!("{replica}; beside plain data it takes: {allow}"))
+    }
+}
+
+fn not_granted(peer: &Fingerprint, name: &str) -> String {
+    format!(
+        "the key {peer} may not send the set '{name}' to this target: pair them (standin invite {name} on the \
+         target, standin pair on the source)"
+    )
 }
 
 fn show(name: &str, held: &Held) -> Shown {

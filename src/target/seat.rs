@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use super::SharedApplier;
-use crate::apply::{Applier, DataStatus, Withheld};
+use crate::apply::{Allow, Applier, DataStatus, Withheld};
 use crate::control::Retrying;
 use crate::packet::Sequence;
 
@@ -14,6 +14,8 @@ pub struct Seat {
     pub applier: SharedApplier,
     pub view: Arc<Mutex<View>>,
     pub cut: Arc<Cut>,
+    /// What the source may have; `None`: as the replica was opened.
+    pub allow: Option<Allow>,
     /// Does what has to be done when the session has ended.
     leave: Option<Box<dyn FnOnce() + Send>>,
 }
@@ -25,13 +27,19 @@ impl Seat {
         cut: Arc<Cut>,
         leave: impl FnOnce() + Send + 'static,
     ) -> Seat {
-        Seat { applier, view, cut, leave: Some(Box::new(leave)) }
+        Seat { applier, view, cut, allow: None, leave: Some(Box::new(leave)) }
+    }
+
+    /// What this source may have beside plain data.
+    pub fn allow(mut self, allow: Allow) -> Seat {
+        self.allow = Some(allow);
+        self
     }
 
     /// A seat that nobody else looks at.
     pub fn alone(applier: SharedApplier) -> Seat {
         let view = View::of(&mut applier.lock());
-        Seat { applier, view: Arc::new(Mutex::new(view)), cut: Arc::default(), leave: None }
+        Seat { applier, view: Arc::new(Mutex::new(view)), cut: Arc::default(), allow: None, leave: None }
     }
 }
 

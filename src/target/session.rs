@@ -7,14 +7,14 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, bounded};
 
 use super::{Replicas, Seat};
-use crate::apply::{Applier, DurablePoint, Outcome, Reconcile, Retry};
+use crate::apply::{Applier, DurablePoint, Fault, Outcome, Reconcile, Retry};
 use crate::control::{Retrying, unix_ms};
 use crate::limits::{
     ACKNOWLEDGE_DELAY, ACKNOWLEDGE_LATEST, ACKNOWLEDGE_PACKETS, DURABLE_INTERVAL, HANDSHAKE_TIME_MAX,
 };
 use crate::link::{FrameReceiver, Received, TargetEvent, TargetLink};
 use crate::packet::{
-    Features, Frame, FrameHeader, Op, Sequence, SourceMessage, TargetMessage, Text, WIRE_VERSION,
+    Features, Frame, FrameHeader, Op, Sequence, SourceMessage, Standing, TargetMessage, Text, WIRE_VERSION,
     WIRE_VERSION_OLDEST,
 };
 
@@ -26,17 +26,23 @@ const IDLE_POLL: Duration = Duration::from_millis(100);
 /// Errors: the source was refused; the reason went to both sides.
 pub fn run(link: TargetLink, replicas: &dyn Replicas, stopping: &AtomicBool) -> Result<String, String> {
     let seat = match handshake(&link, replicas) {
-        Ok(seat) => seat,
+        Ok(Greeted::Seated(seat)) => seat,
+        Ok(Greeted::Answered) => {
+            let reason = "it only asked how things are";
+            wait_and_close(&link, reason);
+            return Ok(reason.into());
+        }
         Err(reason) => {
             link.send(TargetMessage::Refused { reason: Text::from_str_cut(&reason) });
-            // The source closes when it has read why; a silent one is not waited for.
-            let _ = link.messages().recv_timeout(Duration::from_secs(2));
-            link.close(&reason);
+            wait_and_close(&link, &reason);
             return Err(reason);
         }
     };
     // An older session of the same source ends first.
     let mut applier = seat.applier.lock();
+    if let Some(allow) = seat.allow {
+        applier.replica().set_allow(allow);
+    }
     let proof = applier.proof();
     link.send(TargetMessage::Welcome { version: WIRE_VERSION, features: Features::OFFERED, proof });
     link.welcome();
@@ -63,12 +69,28 @@ pub fn run(link: TargetLink, replicas: &dyn Replicas, stopping: &AtomicBool) -> 
     Ok(reason)
 }
 
-fn handshake(link: &TargetLink, replicas: &dyn Replicas) -> Result<Seat, String> {
+/// The source closes when it has read its answer; a silent one is not waited for.
+fn wait_and_close(link: &TargetLink, reason: &str) {
+    let _ = link.messages().recv_timeout(Duration::from_secs(2));
+    link.close(reason);
+}
+
+/// What a source wanted.
+enum Greeted {
+    Seated(Seat),
+    Answered,
+}
+
+fn handshake(link: &TargetLink, replicas: &dyn Replicas) -> Result<Greeted, String> {
     let hello = match link.messages().recv_timeout(HANDSHAKE_TIME_MAX) {
         Ok(TargetEvent::Message(message)) => message,
         Ok(TargetEvent::Lost { reason }) => return Err(reason),
         Err(_) => return Err("the source said nothing after it connected".into()),
     };
+    if let SourceMessage::Ask { set_name } = &hello {
+        link.send(about(replicas.about(&link.peer(), &set_name.to_text())));
+        return Ok(Greeted::Answered);
+    }
     let SourceMessage::Hello { version_oldest, version, set, set_name, .. } = hello else {
         return Err("the source did not begin with its greeting".into());
     };
@@ -78,7 +100,20 @@ fn handshake(link: &TargetLink, replicas: &dyn Replicas) -> Result<Seat, String>
              {WIRE_VERSION_OLDEST} to {WIRE_VERSION}: update the older side"
         ));
     }
-    replicas.open(link, set, &set_name.to_text())
+    replicas.open(link, set, &set_name.to_text()).map(Greeted::Seated)
+}
+
+fn about(standing: Result<String, String>) -> TargetMessage {
+    TargetMessage::About {
+        version_oldest: WIRE_VERSION_OLDEST,
+        version: WIRE_VERSION,
+        product: Text::from_str_cut(env!("CARGO_PKG_VERSION")),
+        now_ms: unix_ms(SystemTime::now()),
+        standing: match standing {
+            Ok(text) => Standing::Welcome(Text::from_str_cut(&text)),
+            Err(text) => Standing::Unwelcome(Text::from_str_cut(&text)),
+        },
+    }
 }
 
 struct Session<'a> {
@@ -259,6 +294,10 @@ impl Session<'_> {
                     }
                     return Ok(());
                 }
+                Err(fault @ Fault::SyncFailed(_)) => {
+                    self.reconcile.give_up();
+                    return Err(fault.to_string());
+                }
                 Err(fault) => {
                     attempts += 1;
                     let after = crate::limits::apply_retry_delay(attempts);
@@ -287,7 +326,7 @@ impl Session<'_> {
                 TargetEvent::Lost { reason } => self.lost = Some(reason),
                 TargetEvent::Message(SourceMessage::MakeDurable) => self.durable_asked = true,
                 TargetEvent::Message(SourceMessage::StreamFrom { .. } | SourceMessage::Goodbye) => {}
-                TargetEvent::Message(SourceMessage::Hello { .. }) => {
+                TargetEvent::Message(SourceMessage::Hello { .. } | SourceMessage::Ask { .. }) => {
                     return Err("the source greeted twice".into());
                 }
             }

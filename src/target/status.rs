@@ -12,6 +12,7 @@ use crate::control::{
 };
 use crate::packet::{DataState, Sequence};
 use crate::pairing::Grant;
+use crate::privileges::Confinement;
 use crate::queue::QueueStats;
 
 pub fn status(daemon: &Daemon) -> Status {
@@ -53,6 +54,10 @@ fn target(daemon: &Daemon) -> TargetStatus {
         listening: daemon.listening.to_string(),
         refused: refusals.count,
         last_refused: refusals.last,
+        not_confined: match &daemon.confinement {
+            Confinement::Confined => None,
+            Confinement::None(why) => Some(why.clone()),
+        },
         replicas,
     }
 }

@@ -36,11 +36,16 @@ impl Replicas for One {
     fn open(&self, _link: &TargetLink, _set: SetId, _name: &str) -> Result<Seat, String> {
         Ok(Seat::alone(self.0.clone()))
     }
+
+    fn about(&self, _peer: &Fingerprint, name: &str) -> Result<String, String> {
+        if name == "one" { Ok("here".into()) } else { Err("not here".into()) }
+    }
 }
 
 /// A source in the middle of its stream, and the target's disk.
 struct Scene {
     source: SourceLink,
+    dial: Dial,
     frames: Frames,
     at: Position,
     disk: Arc<Hold>,
@@ -62,8 +67,8 @@ impl Scene {
         let server = TargetServer::start(loopback, identity.clone(), |_| true, None, Arc::new(one)).unwrap();
         let frames = Frames::default();
         let dial = Dial::new(server.address(), identity.fingerprint(), identity);
-        let source = SourceLink::dial(dial, frames.clone());
-        let scene = Scene { source, frames, at, disk, _server: server };
+        let source = SourceLink::dial(dial.clone(), frames.clone());
+        let scene = Scene { source, dial, frames, at, disk, _server: server };
         scene.greet();
         scene
     }
@@ -91,16 +96,16 @@ impl Scene {
         self.source.waker().wake();
     }
 
-    /// Waits for a message that fits.
-    fn message(&self, fits: impl Fn(&TargetMessage) -> bool) -> TargetMessage {
-        let deadline = Instant::now() + LONG;
-        loop {
-            match self.source.events().recv_deadline(deadline).expect("the target says it in time") {
-                SourceEvent::Message(message) if fits(&message) => return message,
-                SourceEvent::Message(_) | SourceEvent::Up => {}
-                SourceEvent::Lost { reason, .. } => panic!("the connection was lost: {reason}"),
-            }
+    fn items(&self, items: impl IntoIterator<Item = LaneItem>) {
+        for (number, item) in (1..).zip(items) {
+            let header = ItemHeader { number: ItemNumber(number), item };
+            self.frames.0.lock().push_back(item_frame(&self.at, &header, Bytes::new()));
         }
+        self.source.waker().wake();
+    }
+
+    fn message(&self, fits: impl Fn(&TargetMessage) -> bool) -> TargetMessage {
+        wait_for(&self.source, fits)
     }
 
     /// Every *durable* that is said until everything up to `applied` is applied and up to
@@ -123,6 +128,18 @@ impl Scene {
         while self.disk.waiting() == 0 {
             assert!(Instant::now() < deadline, "no sync began");
             std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Waits for a message that fits.
+fn wait_for(source: &SourceLink, fits: impl Fn(&TargetMessage) -> bool) -> TargetMessage {
+    let deadline = Instant::now() + LONG;
+    loop {
+        match source.events().recv_deadline(deadline).expect("the target says it in time") {
+            SourceEvent::Message(message) if fits(&message) => return message,
+            SourceEvent::Message(_) | SourceEvent::Up => {}
+            SourceEvent::Lost { reason, .. } => panic!("the connection was lost: {reason}"),
         }
     }
 }
@@ -162,4 +179,54 @@ fn a_sync_under_way_is_not_lost_with_the_connection() {
     let replica = Replica::open(&places, SET).unwrap();
     assert_eq!(replica.durable().sequence, Sequence(2));
     assert_eq!(replica.data().state, DataState::Good);
+}
+
+/// `standin doctor` asks; a source that is connected goes on.
+#[test]
+fn a_question_is_answered_and_opens_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut scene = Scene::begin(dir.path());
+    let ask = |name: &str| {
+        let asking = SourceLink::dial(scene.dial.clone(), Frames::default());
+        asking.send(SourceMessage::Ask { set_name: Text::from_str_cut(name) });
+        let answer = wait_for(&asking, |message| matches!(message, TargetMessage::About { .. }));
+        asking.close("it has its answer");
+        match answer {
+            TargetMessage::About { version, standing, .. } => (version, standing),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(ask("one"), (WIRE_VERSION, Standing::Welcome(Text::from_str_cut("here"))));
+    assert_eq!(ask("two"), (WIRE_VERSION, Standing::Unwelcome(Text::from_str_cut("not here"))));
+    scene.barrier(true);
+    scene.durables_until(1, 1);
+}
+
+/// A sync that fails at the end of a copy was tried again, and the next one said that all is well:
+/// the replica was called good without the bytes that the kernel had dropped.
+#[test]
+fn a_copy_whose_sync_fails_does_not_end_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::begin(dir.path());
+    let object = ObjectId { birth_epoch: 1, generation: 2, inode: 3 };
+    let attributes = Attributes { mode: 0o755, uid: 0, gid: 0, mtime: Timestamp::default() };
+    scene.disk.break_once();
+    scene.items([
+        LaneItem::Begin,
+        LaneItem::Root { object, attributes, xattrs: Vec::new() },
+        LaneItem::Listing { dir: object, dir_mtime: Timestamp::default(), entries: Vec::new(), last: true },
+        LaneItem::End,
+    ]);
+    let deadline = Instant::now() + LONG;
+    let reason = loop {
+        match scene.source.events().recv_deadline(deadline).expect("the target ends it in time") {
+            SourceEvent::Lost { reason, .. } => break reason,
+            SourceEvent::Message(TargetMessage::Resynchronised { .. }) => panic!("it ended well"),
+            SourceEvent::Message(_) | SourceEvent::Up => {}
+        }
+    };
+    assert!(reason.contains("a sync of the replica failed"), "{reason}");
+    drop(scene);
+    let places = Places::beside(&dir.path().join("replica"), &dir.path().join("state"));
+    assert_eq!(Replica::open(&places, SET).unwrap().data().state, DataState::Bad);
 }

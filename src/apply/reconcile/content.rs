@@ -65,7 +65,7 @@ impl Session {
         if self.unsettled.files.is_empty() {
             return Ok(());
         }
-        rustix::fs::syncfs(replica.root()).map_err(Fault::system("sync the replica"))?;
+        replica.sync_files().map_err(Fault::SyncFailed)?;
         for &(object, mtime) in &self.unsettled.files {
             match replica.object(object) {
                 Ok(file) => inode::set_mtime(&*file, mtime)?,

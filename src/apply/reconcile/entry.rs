@@ -4,16 +4,17 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::fs::{FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use super::{NameMatch, Session, read_directory};
+use crate::apply::by_handle;
 use crate::apply::create::make;
 use crate::apply::fault::Fault;
 use crate::apply::inode;
 use crate::apply::replica::{Replica, c_name, open_beneath};
 use crate::packet::{Birth, ListedObject, Name, ObjectId};
-use crate::sys::{FileHandle, open_by_handle, proc_path};
+use crate::sys::{FileHandle, proc_path};
 
 /// An object of the replica, behind an `O_PATH` descriptor.
 struct Found {
@@ -159,6 +160,8 @@ impl Session {
 
 /// A file that nobody knows, with more names than its like on the source: what else has its
 /// content must not be written through it.
+// The count has other widths on other processors.
+#[allow(clippy::useless_conversion)]
 fn is_shared(found: &Found, entry: &ListedObject) -> bool {
     entry.birth == Birth::File && found.status.st_nlink > entry.links.max(1).into()
 }
@@ -179,7 +182,7 @@ fn find_name(dir: &File, name: &Name) -> Result<Option<Found>, Fault> {
 
 /// The object of a handle, where it still has a name.
 fn find_handle(replica: &Replica, handle: &FileHandle) -> Result<Option<Found>, Fault> {
-    match open_by_handle(replica.root().as_fd(), handle, libc::O_PATH | libc::O_NOFOLLOW) {
+    match by_handle::open(replica.root(), handle, libc::O_PATH | libc::O_NOFOLLOW) {
         Ok(fd) => Ok(Some(look_at(File::from(fd))?).filter(|found| found.status.st_nlink > 0)),
         Err(error) if error.raw_os_error() == Some(libc::ESTALE) => Ok(None),
         Err(error) => Err(Fault::system("open by handle")(error)),
@@ -215,10 +218,10 @@ fn is_born_as(found: &Found, birth: &Birth) -> Result<bool, Fault> {
 fn bring_here(replica: &mut Replica, dir: &File, entry: &ListedObject, found: &Found) -> Result<bool, Fault> {
     let name = c_name(&entry.name);
     if entry.birth != Birth::Directory {
-        return match rustix::fs::linkat(&*found.file, c"", dir, name, AtFlags::EMPTY_PATH) {
-            Ok(()) => Ok(true),
-            Err(Errno::NOENT | Errno::XDEV) => Ok(false),
-            Err(error) => Err(Fault::system("link an object to its name")(error)),
+        let linked = by_handle::link(&found.file, dir.as_fd(), &name);
+        return match linked.as_ref().err().and_then(Errno::from_io_error) {
+            Some(Errno::NOENT | Errno::XDEV) => Ok(false),
+            _ => linked.map(|()| true).map_err(Fault::system("link an object to its name")),
         };
     }
     let Some((parent, old)) = find_parent(replica, entry.object, found)? else { return Ok(false) };

@@ -9,12 +9,13 @@ use rustix::io::Errno;
 use std::os::fd::AsFd;
 
 use super::read_directory;
+use crate::apply::by_handle;
 use crate::apply::fault::Fault;
 use crate::apply::inode;
 use crate::apply::replica::{c_name, open_beneath};
 use crate::packet::Name;
 use crate::store::random_u64;
-use crate::sys::{FileHandle, open_by_handle};
+use crate::sys::FileHandle;
 
 const WAITING: &str = "resync";
 const ORPHANS: &str = "orphans";
@@ -85,9 +86,8 @@ fn drop_living(mount: &File, top: &File) -> Result<(), Fault> {
     let mut waiting = vec![FileHandle::of(top.as_fd()).map_err(Fault::system("file handle"))?];
     while let Some(handle) = waiting.pop() {
         let flags = libc::O_RDONLY | libc::O_DIRECTORY;
-        let dir = File::from(
-            open_by_handle(mount.as_fd(), &handle, flags).map_err(Fault::system("open a directory"))?,
-        );
+        let dir =
+            File::from(by_handle::open(mount, &handle, flags).map_err(Fault::system("open a directory"))?);
         for name in names(&dir)? {
             let found = match open_beneath(dir.as_fd(), &name, OFlags::PATH, Mode::empty()) {
                 Ok(found) => found,

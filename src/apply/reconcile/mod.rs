@@ -165,6 +165,12 @@ impl Reconcile {
         }
     }
 
+    /// A sync failed: what was copied and not settled is not called good by another one; it is
+    /// remembered as incomplete, and copied again.
+    pub fn give_up(&mut self) {
+        self.session = None;
+    }
+
     fn begin(&mut self, replica: &mut Replica) -> Result<(), Fault> {
         replica.mark_bad("a resynchronisation has begun and not ended")?;
         self.interrupt(replica)?;

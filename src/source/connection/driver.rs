@@ -289,6 +289,8 @@ impl Driver {
                 });
             }),
             TargetMessage::Recovered { .. } => self.update(|report| report.retrying = None),
+            // An answer to a question that this connection does not ask.
+            TargetMessage::About { .. } => {}
         }
     }
 

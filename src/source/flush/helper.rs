@@ -5,6 +5,8 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
+use crate::privileges::{self, FLUSHER};
+
 /// File-system type of every FUSE mount (`linux/magic.h`).
 const FUSE_SUPER_MAGIC: i64 = 0x6573_5546;
 
@@ -18,6 +20,7 @@ pub(super) const NOT_WRITTEN: u8 = 2;
 ///
 /// Errors: of reading requests and writing answers.
 pub fn serve_flushes(mount: &Path) -> io::Result<()> {
+    privileges::give_up(FLUSHER)?;
     let (mut requests, mut answers) = (io::stdin().lock(), io::stdout().lock());
     let mut request = [0];
     while requests.read(&mut request)? > 0 {

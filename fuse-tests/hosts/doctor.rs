@@ -1,0 +1,58 @@
+//! What `standin doctor` finds out about a target on another host.
+
+use super::*;
+use crate::host::run;
+
+/// The lines about one topic: level and text.
+fn lines(hosts: &Hosts, topic: &str) -> Vec<(String, String)> {
+    let output = output_within(hosts.on_source().args(["doctor", "--json", "--to", REPSET]), COMMAND_MAX);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}{}", describe(&output), hosts.said()));
+    let text = |line: &serde_json::Value, key: &str| line[key].as_str().expect("a text").to_owned();
+    let lines = report["lines"].as_array().expect("lines").iter();
+    lines
+        .filter(|line| line["topic"] == topic)
+        .map(|line| (text(line, "level"), text(line, "text")))
+        .collect()
+}
+
+#[track_caller]
+fn assert_line(hosts: &Hosts, topic: &str, level: &str, part: &str) {
+    let found = lines(hosts, topic);
+    let fits = found.len() == 1 && found[0].0 == level && found[0].1.contains(part);
+    assert!(fits, "{topic}: {found:?}, not {level} '{part}'\n{}", hosts.said());
+}
+
+#[test]
+fn the_doctor_asks_a_target_and_disturbs_nobody() {
+    let mut hosts = Hosts::prepare();
+    assert_line(&hosts, "pairing", "fail", "standin invite web");
+    assert!(lines(&hosts, "target").is_empty(), "without its key nobody is asked");
+    hosts.serve();
+    hosts.pair();
+    assert_line(&hosts, "pairing", "ok", "paired with");
+    assert_line(&hosts, "target", "ok", "answers at 192.0.2.2:7447");
+    assert_line(&hosts, "version", "ok", env!("CARGO_PKG_VERSION"));
+    assert_line(&hosts, "clock", "ok", "agree");
+    assert_line(&hosts, "replica", "ok", "no copy yet; beside plain data it takes: nothing");
+
+    hosts.protect();
+    hosts.wait_for_source("connected", |connection| !connection["link"].is_null());
+    let connected = hosts.connected_since();
+    assert_line(&hosts, "replica", "ok", "its copy is good");
+    fs::write(hosts.mount.join("file"), "x").expect("a write");
+    hosts.assert_in_sync();
+    assert_eq!(hosts.connected_since(), connected, "the source's connection goes on");
+    hosts.stop_source();
+
+    let revoke = || {
+        let output = output_within(hosts.on_target().args(["peers", "list", "--json"]), COMMAND_MAX);
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let key = json["pairings"][0]["fingerprint"].as_str().expect("a key").to_owned();
+        run(hosts.on_target().args(["peers", "revoke", &key]));
+    };
+    revoke();
+    assert_line(&hosts, "target", "fail", "pair them first");
+    hosts.kill_target();
+    assert_line(&hosts, "target", "fail", "cannot be asked at 192.0.2.2:7447");
+}

@@ -1,0 +1,47 @@
+//! Calls that reach an object without a name: by its file handle, or by a descriptor that came
+//! from one. A confined target has them made elsewhere (see [`crate::privileges`]).
+
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+
+use crate::privileges::{is_confined, unconfined};
+use crate::sys::{FileHandle, open_by_handle, proc_path};
+
+/// [`open_by_handle`] on the file system of `mount`.
+pub(super) fn open(mount: &File, handle: &FileHandle, flags: i32) -> io::Result<OwnedFd> {
+    if !is_confined() {
+        return open_by_handle(mount.as_fd(), handle, flags);
+    }
+    let (mount, handle) = (mount.try_clone()?, *handle);
+    unconfined(move || open_by_handle(mount.as_fd(), &handle, flags))
+}
+
+/// Opens the regular file behind an `O_PATH` descriptor for reading and writing.
+pub(super) fn reopen_to_write(fd: BorrowedFd<'_>) -> io::Result<File> {
+    fn reopen(fd: BorrowedFd<'_>) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        Ok(File::from(rustix::fs::open(proc_path(fd), flags, Mode::empty())?))
+    }
+    if !is_confined() {
+        return reopen(fd);
+    }
+    let fd = fd.try_clone_to_owned()?;
+    unconfined(move || reopen(fd.as_fd()))
+}
+
+/// Gives the object behind a descriptor another name.
+pub(super) fn link(object: &File, dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    fn link(object: &File, dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+        Ok(rustix::fs::linkat(object, c"", dir, name, AtFlags::EMPTY_PATH)?)
+    }
+    if !is_confined() {
+        return link(object, dir, name);
+    }
+    let (object, dir) = (object.try_clone()?, dir.try_clone_to_owned()?);
+    let name = CString::from(name);
+    unconfined(move || link(&object, dir.as_fd(), &name))
+}
