@@ -3,14 +3,20 @@
 
 pub mod cable;
 mod doctor;
+mod fans;
+pub mod lag;
 pub mod load;
 mod outages;
 mod pairing;
+mod paths;
 mod privileges;
+pub mod proxy;
 mod syncs;
+mod weather;
 
 use std::fs;
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -19,7 +25,8 @@ use tempfile::TempDir;
 
 use crate::host::{self, COMMAND_MAX, Daemon, STOP_MAX, SYNC_MAX, clear_mounts, describe, output_within};
 use crate::tree;
-use cable::Cable;
+use cable::{Cable, ip};
+use proxy::Proxy;
 
 pub const REPSET: &str = "standin://192.0.2.2:7447/web";
 
@@ -30,6 +37,10 @@ pub struct Hosts {
     /// What targets that have ended said.
     target_said: String,
     pub serve_arguments: Vec<&'static str>,
+    /// The target as the source names it.
+    pub repset: String,
+    /// What the source has for `/etc/hosts`.
+    pub names: Option<PathBuf>,
     pub cable: Cable,
     _mounts: TempDir,
     pub mount: PathBuf,
@@ -52,6 +63,8 @@ impl Hosts {
             target: None,
             target_said: String::new(),
             serve_arguments: Vec::new(),
+            repset: REPSET.to_owned(),
+            names: None,
             cable: Cable::lay(),
             _mounts: mounts,
             mount,
@@ -75,7 +88,12 @@ impl Hosts {
     /// mount namespace of its own.
     pub fn standin(&self, end: &str, run: &str, state: &str) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{end}")).arg(host::binary());
+        command.arg(format!("--net=/run/netns/{end}"));
+        if let Some(names) = self.names.as_ref().filter(|_| end == self.cable.source) {
+            let script = r#"mount --bind "$0" /etc/hosts && exec "$@""#;
+            command.args(["unshare", "--mount", "--propagation", "private", "sh", "-c", script]).arg(names);
+        }
+        command.arg(host::binary());
         command.arg("--run").arg(self.at(run)).arg("--state").arg(self.at(state));
         command
     }
@@ -115,7 +133,7 @@ impl Hosts {
     pub fn protect_command(&self) -> Command {
         let mut command = self.on_source();
         command.arg("protect").arg(&self.mount).arg("--backing").arg(self.backing());
-        command.args(["--to", REPSET, "--name", "here"]);
+        command.args(["--to", &self.repset, "--name", "here"]);
         command
     }
 
@@ -123,6 +141,12 @@ impl Hosts {
         let mut daemon = Daemon::spawn(self.protect_command());
         daemon.wait_ready();
         self.source = Some(daemon);
+    }
+
+    pub fn kill_source(&mut self) {
+        let mut daemon = self.source.take().expect("it runs");
+        daemon.signal(libc::SIGKILL);
+        daemon.wait(COMMAND_MAX);
     }
 
     pub fn stop_source(&mut self) {
@@ -151,7 +175,7 @@ impl Hosts {
 
     #[track_caller]
     pub fn pair(&self) {
-        let output = self.pair_as("source-state", REPSET, &self.invite(&[]));
+        let output = self.pair_as("source-state", &self.repset, &self.invite(&[]));
         assert!(output.status.success(), "{}{}", describe(&output), self.said());
     }
 
@@ -172,15 +196,51 @@ impl Hosts {
     /// Waits until the source says this of its connection.
     #[track_caller]
     pub fn wait_for_source(&self, what: &str, is_so: impl Fn(&serde_json::Value) -> bool) {
+        self.wait_for_connection(0, what, is_so);
+    }
+
+    /// Waits until the source says this of one of its connections, counted from 0.
+    #[track_caller]
+    pub fn wait_for_connection(&self, number: usize, what: &str, is_so: impl Fn(&serde_json::Value) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let status = self.status(self.on_source());
-            if is_so(&status["connections"][0]) {
+            if is_so(&status["connections"][number]) {
                 return;
             }
             assert!(Instant::now() < deadline, "never {what}: {status}\n{}", self.said());
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// Puts a proxy between the hosts. Call it before they are paired.
+    pub fn through_proxy(&mut self) -> Proxy {
+        // As a cable has it: loopback would carry datagrams of 64 KiB.
+        ip(&["-n", &self.cable.source, "link", "set", "lo", "mtu", "1500"]);
+        let target = (cable::TARGET.parse::<Ipv4Addr>().expect("an address"), 7447).into();
+        let proxy = Proxy::start(&self.cable.source, 7447, target);
+        self.repset = format!("standin://{}/web", proxy.address);
+        proxy
+    }
+
+    /// Serves, paired and protected, with nothing there before.
+    pub fn connect(&mut self) {
+        self.serve();
+        self.pair();
+        self.protect();
+    }
+
+    pub fn connection(&self) -> serde_json::Value {
+        self.status(self.on_source())["connections"][0].take()
+    }
+
+    /// Waits until the stream goes on after a connection that was lost later than `before`.
+    #[track_caller]
+    pub fn wait_until_resumed(&self, before: Option<u64>) {
+        self.wait_for_source("resumed", |connection| {
+            connection["link"]["connected_unix_ms"].as_u64() > before
+                && connection["reason"].as_str().is_some_and(|reason| reason.starts_with("resumed"))
+        });
     }
 
     /// When the connection came up that is up now.

@@ -36,6 +36,18 @@ impl Cable {
         cable
     }
 
+    /// Longest IP packet that one end sends, and takes: what is longer it drops without a word.
+    pub fn set_mtu(&self, end: &str, mtu: u32) {
+        ip(&["-n", end, "link", "set", "cable", "mtu", &mtu.to_string()]);
+    }
+
+    /// Bytes that the source has put on the cable.
+    pub fn sent_bytes(&self) -> u64 {
+        let output = run(Command::new("ip").args(["-n", &self.source, "-s", "-j", "link", "show", "cable"]));
+        let link: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        link[0]["stats64"]["tx"]["bytes"].as_u64().expect("a number")
+    }
+
     pub fn cut(&self) {
         ip(&["-n", &self.target, "link", "set", "cable", "down"]);
     }

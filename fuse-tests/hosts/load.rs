@@ -1,6 +1,7 @@
 //! Applications on the source: a tree that is there before, and writers that go on.
 
 use std::fs;
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -9,39 +10,88 @@ use std::time::Duration;
 use rustix::fs::{CWD, FileType, Mode};
 
 /// Writes, renames, links and removes until the end is asked for; counts its rounds.
-fn work(root: &Path, number: u64, end: &AtomicBool, rounds: &AtomicU64) {
+fn work(root: &Path, number: u64, pause: Duration, end: &AtomicBool, rounds: &AtomicU64) -> io::Result<()> {
     let dir = root.join(format!("work{number}"));
-    fs::create_dir_all(&dir).expect("a directory");
-    let file = |round: u64, name: &str| dir.join(format!("{name}{}", round % 40));
-    let mut round = 0;
+    fs::create_dir_all(&dir)?;
+    let mut number = 0;
     while !end.load(Relaxed) {
-        round += 1;
-        fs::write(file(round, "new"), round.to_string().repeat(700)).expect("a write");
-        fs::rename(file(round, "new"), file(round, "kept")).expect("a rename");
-        // The third name of a swap: done twice, it would lose a file.
-        if round > 40 {
-            let (one, other, third) = (file(round, "kept"), file(round + 7, "kept"), dir.join("third"));
-            fs::rename(&one, &third).expect("a rename");
-            fs::rename(&other, &one).expect("a rename");
-            fs::rename(&third, &other).expect("a rename");
-        }
-        if round % 5 == 0 {
-            let link = file(round, "link");
-            let _ = fs::remove_file(&link);
-            fs::hard_link(file(round, "kept"), &link).expect("a link");
-        }
+        number += 1;
+        round(&dir, number)?;
         rounds.fetch_add(1, Relaxed);
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::sleep(pause);
     }
+    Ok(())
+}
+
+fn round(dir: &Path, round: u64) -> io::Result<()> {
+    let file = |round: u64, name: &str| dir.join(format!("{name}{}", round % 40));
+    fs::write(file(round, "new"), round.to_string().repeat(700))?;
+    fs::rename(file(round, "new"), file(round, "kept"))?;
+    // The third name of a swap: done twice, it would lose a file.
+    if round > 40 {
+        let (one, other, third) = (file(round, "kept"), file(round + 7, "kept"), dir.join("third"));
+        fs::rename(&one, &third)?;
+        fs::rename(&other, &one)?;
+        fs::rename(&third, &other)?;
+    }
+    if round.is_multiple_of(5) {
+        let link = file(round, "link");
+        let _ = fs::remove_file(&link);
+        fs::hard_link(file(round, "kept"), &link)?;
+    }
+    Ok(())
 }
 
 /// Runs `during` while two writers work; gives the rounds that they made.
 pub fn under_load(root: &Path, during: impl FnOnce(&AtomicU64)) -> u64 {
+    under_paced_load(root, Duration::from_millis(1), during)
+}
+
+/// As [`under_load`], with this pause between two rounds of a writer. A round is about 2.5 KB.
+pub fn under_paced_load(root: &Path, pause: Duration, during: impl FnOnce(&AtomicU64)) -> u64 {
+    let work =
+        |number, end: &_, rounds: &_| work(root, number, pause, end, rounds).expect("applications go on");
+    beside(work, during)
+}
+
+/// As [`under_load`], in the course of which the source is killed: the writers end with its mount.
+pub fn until_killed(root: &Path, during: impl FnOnce(&AtomicU64)) -> u64 {
+    let work = |number, end: &_, rounds: &_| {
+        let ended = work(root, number, Duration::from_millis(1), end, rounds);
+        let code = ended.expect_err("the mount died under it").raw_os_error();
+        assert!(matches!(code, Some(libc::ENOTCONN | libc::ECONNABORTED | libc::EIO)), "{code:?}");
+    };
+    beside(work, during)
+}
+
+/// Two writers append 64 KiB each 20 ms, in files of 4 MiB.
+pub fn under_stream(root: &Path, during: impl FnOnce(&AtomicU64)) -> u64 {
+    let append = |number: u64, end: &AtomicBool, blocks: &AtomicU64| {
+        let mut count: u64 = 0;
+        while !end.load(Relaxed) {
+            let path = root.join(format!("stream{number}-{}", count / 64 % 4));
+            let mut file = fs::File::options();
+            let file = if count.is_multiple_of(64) {
+                file.create(true).write(true).truncate(true)
+            } else {
+                file.append(true)
+            };
+            let block: Vec<u8> = (0..1 << 16).map(|i: u64| (i * i + count) as u8).collect();
+            file.open(path).and_then(|mut file| file.write_all(&block)).expect("applications go on");
+            count += 1;
+            blocks.fetch_add(1, Relaxed);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    beside(append, during)
+}
+
+fn beside(work: impl Fn(u64, &AtomicBool, &AtomicU64) + Sync, during: impl FnOnce(&AtomicU64)) -> u64 {
     let (end, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for number in 0..2 {
-            let (end, rounds) = (&end, &rounds);
-            scope.spawn(move || work(root, number, end, rounds));
+            let (work, end, rounds) = (&work, &end, &rounds);
+            scope.spawn(move || work(number, end, rounds));
         }
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| during(&rounds)));
         end.store(true, Relaxed);

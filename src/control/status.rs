@@ -316,6 +316,8 @@ pub struct LinkStatus {
     pub udp_sent_bytes: u64,
     pub udp_received_bytes: u64,
     pub udp_lost_packets: u64,
+    /// Longest datagram that the path of the packets carries, as far as is known, bytes.
+    pub udp_payload_max: u16,
 }
 
 /// An op that the target cannot perform; everything behind it waits.

@@ -163,6 +163,7 @@ pub fn connection_status(connection: &Connection, daemon: &Daemon) -> Connection
             udp_sent_bytes: report.link.sent_bytes,
             udp_received_bytes: report.link.received_bytes,
             udp_lost_packets: report.link.lost_packets,
+            udp_payload_max: report.link.mtu,
         }),
         retrying: report.retrying.clone(),
     }
