@@ -82,6 +82,9 @@ fn random(seed: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// Longer than any machine needs for some syncs.
+const STALL_MAX: Duration = Duration::from_secs(60);
+
 /// Lets four programs write for a random while, kills the daemon at once; gives what each was told.
 fn write_and_kill(protected: &mut Protected, round: u64, seed: &mut u64) -> [u64; 4] {
     let acknowledged: [AtomicU64; 4] = Default::default();
@@ -93,7 +96,13 @@ fn write_and_kill(protected: &mut Protected, round: u64, seed: &mut u64) -> [u64
             let (path, end) = (mount.join(name(way)), &end);
             scope.spawn(move || drop(write_records(&path, way, acknowledged, end)));
         }
-        std::thread::sleep(Duration::from_micros(50_000 + random(seed) % 400_000));
+        // After some progress, however slow the machine is, at any moment.
+        let (some, since) = (1 + random(seed) % 60, Instant::now());
+        while acknowledged.iter().map(|count| count.load(SeqCst)).sum::<u64>() < some {
+            assert!(since.elapsed() < STALL_MAX, "no sync is acknowledged any more");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_micros(random(seed) % 20_000));
         protected.kill9();
         end.store(true, SeqCst);
     });
@@ -118,7 +127,7 @@ fn what_was_synced_is_on_the_replica_when_the_daemon_is_killed() {
             total += acknowledged;
         }
     }
-    assert!(total > 200, "only {total} records were acknowledged");
+    assert!(total >= 25, "only {total} records were acknowledged");
     eprintln!("{total} acknowledged records in 100 files, all there");
 }
 
@@ -151,7 +160,7 @@ fn what_was_synced_survives_the_loss_of_power_at_the_target() {
             total += acknowledged;
         }
     }
-    assert!(total > 50, "only {total} records were acknowledged");
+    assert!(total >= 6, "only {total} records were acknowledged");
     eprintln!("{total} acknowledged records, all there after the power was lost");
 }
 

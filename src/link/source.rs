@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -221,12 +221,25 @@ impl Session {
             Some(shown) if shown != target => End::Refused(format!(
                 "the target at {address} shows the key {shown}, but {target} is paired: pair them again"
             )),
-            _ => error.into(),
+            _ => self.ended(error),
         })
     }
 
-    /// Opens the control stream. Only the answer proves that the target accepts this source's key.
+    /// Opens the control stream. Only the answer proves that the target accepts this source's key:
+    /// a refusal comes at any moment until then.
     async fn greet(
+        &self,
+        small: &Connection,
+        session: SessionToken,
+    ) -> Result<(SendStream, RecvStream), End> {
+        let greeted = self.exchange_greetings(small, session).await;
+        match small.close_reason() {
+            Some(error) => Err(self.ended(error)),
+            None => greeted,
+        }
+    }
+
+    async fn exchange_greetings(
         &self,
         small: &Connection,
         session: SessionToken,
@@ -234,17 +247,18 @@ impl Session {
         let (mut send, mut receive) = small.open_bi().await?;
         send.write_all(&self.opening(Role::Control, session)).await?;
         let mut greeting = [0; GREETING.len()];
-        let read = receive.read_exact(&mut greeting).await;
-        match small.close_reason() {
-            Some(error) if refused_our_key(&error) => Err(End::Refused(format!(
-                "the target at {} does not know this host's key {}: pair them first",
-                self.dial.address,
-                self.dial.identity.fingerprint()
-            ))),
-            Some(error) => Err(error.into()),
-            None if read.is_ok() && greeting == GREETING => Ok((send, receive)),
-            None => Err(End::Fault("the target does not greet as one of this protocol".into())),
+        match receive.read_exact(&mut greeting).await {
+            Ok(()) if greeting == GREETING => Ok((send, receive)),
+            _ => Err(End::Fault("the target does not greet as one of this protocol".into())),
         }
+    }
+
+    fn ended(&self, error: ConnectionError) -> End {
+        if !refused_our_key(&error) {
+            return error.into();
+        }
+        let (address, key) = (self.dial.address, self.dial.identity.fingerprint());
+        End::Refused(format!("the target at {address} does not know this host's key {key}: pair them first"))
     }
 
     fn opening(&self, role: Role, session: SessionToken) -> [u8; super::opening::OPENING_LEN] {
