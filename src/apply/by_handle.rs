@@ -13,11 +13,10 @@ use crate::sys::{FileHandle, open_by_handle, proc_path};
 
 /// [`open_by_handle`] on the file system of `mount`.
 pub(super) fn open(mount: &File, handle: &FileHandle, flags: i32) -> io::Result<OwnedFd> {
-    if !is_confined() {
-        return open_by_handle(mount.as_fd(), handle, flags);
-    }
-    let (mount, handle) = (mount.try_clone()?, *handle);
-    unconfined(move || open_by_handle(mount.as_fd(), &handle, flags))
+    or_unconfined(open_by_handle(mount.as_fd(), handle, flags), || {
+        let (mount, handle) = (mount.try_clone()?, *handle);
+        unconfined(move || open_by_handle(mount.as_fd(), &handle, flags))
+    })
 }
 
 /// Opens the regular file behind an `O_PATH` descriptor for reading and writing.
@@ -26,11 +25,10 @@ pub(super) fn reopen_to_write(fd: BorrowedFd<'_>) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
         Ok(File::from(rustix::fs::open(proc_path(fd), flags, Mode::empty())?))
     }
-    if !is_confined() {
-        return reopen(fd);
-    }
-    let fd = fd.try_clone_to_owned()?;
-    unconfined(move || reopen(fd.as_fd()))
+    or_unconfined(reopen(fd), || {
+        let fd = fd.try_clone_to_owned()?;
+        unconfined(move || reopen(fd.as_fd()))
+    })
 }
 
 /// Gives the object behind a descriptor another name.
@@ -38,10 +36,23 @@ pub(super) fn link(object: &File, dir: BorrowedFd<'_>, name: &CStr) -> io::Resul
     fn link(object: &File, dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
         Ok(rustix::fs::linkat(object, c"", dir, name, AtFlags::EMPTY_PATH)?)
     }
-    if !is_confined() {
-        return link(object, dir, name);
+    or_unconfined(link(object, dir, name), || {
+        let (object, dir) = (object.try_clone()?, dir.try_clone_to_owned()?);
+        let name = CString::from(name);
+        unconfined(move || link(&object, dir.as_fd(), &name))
+    })
+}
+
+/// What a confined thread is refused is done elsewhere: rarely, because the kernel knows the place
+/// of what was used lately. Another thread for every call tripled the time of small appends.
+fn or_unconfined<T>(tried: io::Result<T>, elsewhere: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    match tried {
+        Err(error) if is_confined() && is_refusal(&error) => elsewhere(),
+        tried => tried,
     }
-    let (object, dir) = (object.try_clone()?, dir.try_clone_to_owned()?);
-    let name = CString::from(name);
-    unconfined(move || link(&object, dir.as_fd(), &name))
+}
+
+/// What landlock makes of a place that it cannot judge (Linux 6.18).
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EACCES | libc::EXDEV | libc::ESTALE))
 }
