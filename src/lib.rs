@@ -29,6 +29,7 @@
 //!   bound; all unsafe code
 //! - `clock`, `failpoint`: the time, and places where a disk can fail, both in a simulator's hand
 //!   in tests
+//! - `simulator` (tests only): both sides under one seed, with a faulty network, disk and person
 //!
 //! The data plane (intercept, queue, link, apply) never waits for the control plane.
 
@@ -51,6 +52,8 @@ pub mod preflight;
 pub mod privileges;
 pub mod queue;
 pub mod resync;
+#[cfg(test)]
+mod simulator;
 pub mod source;
 pub mod store;
 pub mod sys;
