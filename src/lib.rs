@@ -27,14 +27,19 @@
 //! - [`bench`]: what the mount costs, and how fast a replica follows
 //! - [`store`], [`xattr`], [`limits`], [`sys`]: small durable files; extended attributes; every
 //!   bound; all unsafe code
+//! - `clock`, `failpoint`: the time, and places where a disk can fail, both in a simulator's hand
+//!   in tests
+//! - `simulator` (tests only): both sides under one seed, with a faulty network, disk and person
 //!
 //! The data plane (intercept, queue, link, apply) never waits for the control plane.
 
 pub mod apply;
 pub mod bench;
 pub mod cli;
+mod clock;
 pub mod connection;
 pub mod control;
+mod failpoint;
 pub mod failure;
 pub mod intercept;
 pub mod limits;
@@ -47,6 +52,8 @@ pub mod preflight;
 pub mod privileges;
 pub mod queue;
 pub mod resync;
+#[cfg(test)]
+mod simulator;
 pub mod source;
 pub mod store;
 pub mod sys;

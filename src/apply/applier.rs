@@ -8,6 +8,7 @@ use super::durable::DurablePoint;
 use super::fault::Fault;
 use super::perform::Doubt;
 use super::replica::Replica;
+use crate::failpoint;
 use crate::limits::apply_retry_delay;
 use crate::packet::{Frame, FrameHeader, HeaderDigest, Op, Position, ReplicaProof, Sequence};
 
@@ -186,7 +187,9 @@ impl Applier {
     fn perform(&mut self, position: Position, op: &Op, payload: &[u8]) -> Result<(), Fault> {
         let doubt = if self.replica.progress.begun() == position { Doubt::MayBeDone } else { Doubt::None };
         self.replica.progress.begin(position).map_err(Fault::system("position slot"))?;
+        failpoint::at("begun").map_err(Fault::system("begin"))?;
         self.replica.perform(op, payload, doubt)?;
+        failpoint::at("performed").map_err(Fault::system("perform"))?;
         self.replica.progress.applied_is(position);
         Ok(())
     }

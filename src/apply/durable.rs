@@ -6,6 +6,7 @@ use std::io;
 use super::fault::Fault;
 use super::progress::DataStatus;
 use super::replica::Replica;
+use crate::failpoint;
 use crate::packet::{DataState, Position, ReplicaProof, SetId};
 
 /// A durable point that was begun: [`DurablePoint::sync`] may run on another thread while the
@@ -39,21 +40,36 @@ impl DurablePoint {
     pub fn sync(&self) -> io::Result<()> {
         #[cfg(test)]
         self.hold.wait()?;
+        failpoint::at("sync")?;
         rustix::fs::syncfs(&self.root)?;
         self.index.sync_data()
     }
 }
 
+const SYNC_FAILED: &str = "a sync of the replica failed: what was written may not be there";
+
 impl Replica {
     /// What the handshake tells the source. `received` is what this process has received.
     pub fn proof(&self, received: Position) -> ReplicaProof {
         ReplicaProof {
-            data: self.progress.data().state,
+            data: self.data().state,
             applied: self.progress.applied(),
             durable: self.progress.durable(),
             received,
             process: self.progress.process(),
         }
+    }
+
+    /// As if the record of *applied* were this.
+    #[cfg(test)]
+    pub fn pretend_applied(&self, applied: Position) {
+        self.progress.applied_is(applied);
+    }
+
+    /// An op was begun and is not known to be performed.
+    #[cfg(test)]
+    pub fn in_doubt(&self) -> bool {
+        self.progress.begun() != self.progress.applied()
     }
 
     pub fn set(&self) -> SetId {
@@ -70,7 +86,18 @@ impl Replica {
 
     /// State of the data, since when and why.
     pub fn data(&self) -> DataStatus {
-        self.progress.data()
+        let data = self.progress.data();
+        match self.sync_failed && data.state != DataState::Bad {
+            // The disk does not take the note.
+            true => DataStatus { state: DataState::Bad, reason: Some(SYNC_FAILED.into()), ..data },
+            false => data,
+        }
+    }
+
+    /// What a process that is killed now leaves says that a sync failed, if one did.
+    #[cfg(test)]
+    pub fn has_noted(&self) -> bool {
+        !self.sync_failed || self.progress.data().state == DataState::Bad
     }
 
     /// Marks the data bad, durably, before the first byte that makes it true is written.
@@ -93,6 +120,7 @@ impl Replica {
     pub(super) fn sync_files(&self) -> io::Result<()> {
         #[cfg(test)]
         self.hold.wait()?;
+        failpoint::at("sync")?;
         Ok(rustix::fs::syncfs(&self.root)?)
     }
 
@@ -119,7 +147,46 @@ impl Replica {
         self.finish_durable_as(&point, synced, data)
     }
 
+    /// Notes that a sync failed, and gives the fault to answer. What was written since the last
+    /// one may be gone, and neither a later sync nor size and mtime of a file would show it: until a
+    /// resynchronisation begins nothing is durable any more, and that one copies all content.
+    pub(super) fn sync_has_failed(&mut self, error: io::Error) -> Fault {
+        self.sync_failed = true;
+        if let Err(fault) = self.note_failed_sync() {
+            log::warn!("the failed sync ({error}) could not be noted on disk, it is tried again: {fault}");
+        }
+        Fault::SyncFailed(error)
+    }
+
+    /// Notes a failed sync on the disk, where that could not be done at once. Nothing is done where
+    /// none failed or it is noted.
+    ///
+    /// Errors: the system's; the replica stays bad for as long as this process lives.
+    pub fn note_failed_sync(&mut self) -> Result<(), Fault> {
+        if self.sync_failed && self.progress.data().state != DataState::Bad {
+            self.mark_bad(SYNC_FAILED)?;
+        }
+        if self.sync_failed && !self.index.is_empty() { self.forget_all() } else { Ok(()) }
+    }
+
+    /// A sync has failed, and no resynchronisation has begun since.
+    pub fn sync_failed(&self) -> bool {
+        self.sync_failed
+    }
+
+    /// A resynchronisation begins: nothing that is there counts as copied.
+    pub(super) fn begin_after_failed_sync(&mut self) -> Result<(), Fault> {
+        if self.sync_failed {
+            self.forget_all()?;
+            self.sync_failed = false;
+        }
+        Ok(())
+    }
+
     fn begin_durable_as(&mut self, data: DataState) -> Result<DurablePoint, Fault> {
+        if self.sync_failed {
+            return Err(Fault::Refused("a durable point after a sync that failed"));
+        }
         self.settle_times()?;
         let position = self.progress.applied();
         self.progress
@@ -145,8 +212,7 @@ impl Replica {
         data: DataState,
     ) -> Result<(), Fault> {
         if let Err(error) = synced {
-            self.mark_bad(&format!("a sync of the replica failed: {error}"))?;
-            return Err(Fault::SyncFailed(error));
+            return Err(self.sync_has_failed(error));
         }
         if point.number < self.points.proved {
             // The end of a copy made more durable while this point was being synced.

@@ -25,6 +25,7 @@ use super::policy::{Allow, Policy, Withheld};
 use super::progress::{OpenError, Progress, Strange};
 use super::times::Times;
 use super::writer::Writer;
+use crate::failpoint;
 use crate::limits::TARGET_DESCRIPTORS;
 use crate::packet::{Name, ObjectId, Position, SetId, Timestamp};
 use crate::sys::{FileHandle, proc_path};
@@ -64,6 +65,7 @@ pub struct Replica {
     /// Path of the object of the op that is performed, as the source says.
     pub(super) hint: Vec<u8>,
     pub(super) points: Points,
+    pub(super) sync_failed: bool,
     #[cfg(test)]
     pub hold: Arc<super::durable::Hold>,
 }
@@ -115,6 +117,7 @@ impl Replica {
             writer: Writer::default(),
             hint: Vec::new(),
             points: Points::default(),
+            sync_failed: false,
             #[cfg(test)]
             hold: Arc::default(),
         })
@@ -196,6 +199,7 @@ impl Replica {
     pub fn bind(&mut self, id: ObjectId, fd: impl AsFd) -> Result<FileHandle, Fault> {
         let handle = FileHandle::of(fd.as_fd()).map_err(handle_fault)?;
         self.descriptors.forget(id);
+        failpoint::at("bind").map_err(Fault::system("object index"))?;
         self.index.insert(id, handle).map_err(Fault::system("object index"))?;
         Ok(handle)
     }
@@ -210,6 +214,7 @@ impl Replica {
     pub fn forget(&mut self, id: ObjectId) -> Result<(), Fault> {
         self.descriptors.forget(id);
         self.times.forget(id);
+        failpoint::at("forget").map_err(Fault::system("object index"))?;
         self.index.remove(id).map(drop).map_err(Fault::system("object index"))
     }
 
@@ -246,6 +251,7 @@ impl Replica {
         if mtime.nanoseconds >= 1_000_000_000 {
             return Err(Fault::Refused("a time of more than 999,999,999 nanoseconds"));
         }
+        failpoint::at("time").map_err(Fault::system("pending times"))?;
         self.times.add(id, mtime).map_err(Fault::system("pending times"))?;
         if self.times.is_full() { self.settle_times() } else { Ok(()) }
     }
@@ -253,6 +259,7 @@ impl Replica {
     /// Sets all pending times now, and closes descriptors that can write.
     pub fn settle_times(&mut self) -> Result<(), Fault> {
         for (id, mtime) in self.times.pending() {
+            failpoint::at("settle").map_err(Fault::system("set a time"))?;
             match self.object(id) {
                 Ok(file) => super::inode::set_mtime(&*file, mtime)?,
                 // It went with its last name, or was bound to an inode that went.

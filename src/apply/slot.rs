@@ -14,6 +14,8 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::failpoint;
+
 const SLOT_LEN: usize = 4096;
 const HEAD_LEN: usize = 16;
 
@@ -63,6 +65,7 @@ impl<T: Serialize + DeserializeOwned> SlotFile<T> {
         raw[HEAD_LEN..HEAD_LEN + json.len()].copy_from_slice(&json);
         let crc = crc32c::crc32c(&raw[4..]);
         raw[..4].copy_from_slice(&crc.to_le_bytes());
+        failpoint::at("slot")?;
         self.file.write_all_at(&raw, (generation % 2) * SLOT_LEN as u64)?;
         self.file.sync_data()?;
         self.generation = generation;

@@ -11,6 +11,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Instant;
 
+use crate::clock;
 use crate::limits::{PENDING_TIMES_LOG_MAX, PENDING_TIMES_MAX, PENDING_TIMES_REST};
 use crate::packet::{ObjectId, Timestamp};
 
@@ -30,7 +31,7 @@ impl Times {
     pub fn open(path: &Path, valid: bool) -> io::Result<Times> {
         let log =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        let mut times = Times { pending: HashMap::new(), log, log_len: 0, last_added: Instant::now() };
+        let mut times = Times { pending: HashMap::new(), log, log_len: 0, last_added: clock::now() };
         if !valid {
             times.clear()?;
             return Ok(times);
@@ -46,7 +47,7 @@ impl Times {
     }
 
     pub fn add(&mut self, id: ObjectId, mtime: Timestamp) -> io::Result<()> {
-        self.last_added = Instant::now();
+        self.last_added = clock::now();
         if self.pending.insert(id, mtime) == Some(mtime) {
             return Ok(());
         }

@@ -8,16 +8,16 @@ use crate::queue::{Buffer, Pool};
 
 /// The frame under construction. Memory is bounded by one frame: lengths are checked before
 /// anything is allocated.
-pub(super) struct Assembler {
+pub(crate) struct Assembler {
     pool: Pool,
     part: Part,
 }
 
 /// A whole frame, and how many bytes of memory it may hold: a peer chooses what is small on the
 /// wire and large when decoded.
-pub(super) struct Assembled {
-    pub(super) frame: Frame,
-    pub(super) cost: usize,
+pub(crate) struct Assembled {
+    pub(crate) frame: Frame,
+    pub(crate) cost: usize,
 }
 
 fn cost(prefix: &Prefix, buffer: usize) -> usize {
@@ -33,13 +33,13 @@ enum Part {
 const EMPTY: Part = Part::Prefix { bytes: [0; PREFIX_LEN], len: 0 };
 
 impl Assembler {
-    pub(super) fn new(pool: Pool) -> Assembler {
+    pub(crate) fn new(pool: Pool) -> Assembler {
         Assembler { pool, part: EMPTY }
     }
 
     /// Takes bytes from the front of `chunk` until a frame is whole (it comes back, checked and
     /// decoded) or the chunk is used up. After an error nothing of the stream can be trusted.
-    pub(super) fn take(&mut self, chunk: &mut Bytes) -> Result<Option<Assembled>, CodecError> {
+    pub(crate) fn take(&mut self, chunk: &mut Bytes) -> Result<Option<Assembled>, CodecError> {
         while !chunk.is_empty() {
             let (part, frame) = self.step(chunk)?;
             self.part = part;
@@ -51,7 +51,7 @@ impl Assembler {
     }
 
     /// The stream may end here: no frame has begun.
-    pub(super) fn between_frames(&self) -> bool {
+    pub(crate) fn between_frames(&self) -> bool {
         matches!(self.part, Part::Prefix { len: 0, .. })
     }
 

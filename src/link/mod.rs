@@ -33,6 +33,8 @@ mod target;
 mod tests;
 mod tls;
 
+#[cfg(test)]
+pub(crate) use assembler::Assembler;
 pub use frames::{Feed, FrameReceiver, Received, Waker};
 pub use identity::{BadFingerprint, Fingerprint, Identity};
 pub use listener::{Bound, Listener, Refusals};

@@ -28,6 +28,8 @@ mod status;
 mod stop;
 
 pub use durability::{Late, Needs, Rule};
+#[cfg(test)]
+pub(crate) use feed::{PacketFeed, Sent, Stream};
 pub use flush::{HELPER_COMMAND, serve_flushes};
 pub(crate) use options::is_set_name;
 pub use options::{ProtectOptions, Target, TargetError};

@@ -32,6 +32,8 @@ use crate::packet::SetId;
 pub use daemon::run;
 pub use options::ServeOptions;
 pub use seat::{Cut, Seat, View};
+#[cfg(test)]
+pub(crate) use session::{Session, Surroundings, Synced, greeting};
 
 /// Finds the replica of a set for a peer that may write it.
 ///

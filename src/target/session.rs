@@ -1,21 +1,28 @@
 //! One source's session on a target: handshake, then frames one after the other.
+//!
+//! [`Session`] says what is done with a frame, a message, an end of a sync, and what is due; what
+//! is around it ([`Surroundings`]) is a link and threads in the product, a simulator in tests.
 
 use std::io;
+use std::ops::DerefMut;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, bounded};
+use parking_lot::Mutex;
 
-use super::{Replicas, Seat};
+use super::{Replicas, Seat, View};
 use crate::apply::{Applier, DurablePoint, Fault, Outcome, Reconcile, Retry};
+use crate::clock;
 use crate::control::{Retrying, unix_ms};
 use crate::limits::{
     ACKNOWLEDGE_DELAY, ACKNOWLEDGE_LATEST, ACKNOWLEDGE_PACKETS, DURABLE_INTERVAL, HANDSHAKE_TIME_MAX,
 };
 use crate::link::{FrameReceiver, Received, TargetEvent, TargetLink};
 use crate::packet::{
-    Features, Frame, FrameHeader, Op, Sequence, SourceMessage, Standing, TargetMessage, Text, WIRE_VERSION,
-    WIRE_VERSION_OLDEST,
+    Features, Frame, FrameHeader, Op, Sequence, SetId, SourceMessage, Standing, TargetMessage, Text,
+    WIRE_VERSION, WIRE_VERSION_OLDEST,
 };
 
 /// How often a session that has nothing to do looks for control messages.
@@ -43,27 +50,9 @@ pub fn run(link: TargetLink, replicas: &dyn Replicas, stopping: &AtomicBool) -> 
     if let Some(allow) = seat.allow {
         applier.replica().set_allow(allow);
     }
-    let proof = applier.proof();
-    link.send(TargetMessage::Welcome { version: WIRE_VERSION, features: Features::OFFERED, proof });
+    let mut session = Session::welcome(Around { link: &link, seat: &seat, stopping }, &seat.view, applier);
     link.welcome();
-    let frames = link.frames();
-    let mut session = Session {
-        link: &link,
-        seat: &seat,
-        frames,
-        applier: &mut applier,
-        stopping,
-        reconcile: Reconcile::new(),
-        acknowledged: None,
-        unacknowledged: 0,
-        acknowledge_by: Instant::now(),
-        sync: None,
-        durable_due: Instant::now() + DURABLE_INTERVAL,
-        durable_asked: false,
-        lost: None,
-    };
-    session.show();
-    let reason = session.serve();
+    let reason = session.serve(&link.frames());
     session.finish();
     link.close(&reason);
     Ok(reason)
@@ -91,6 +80,14 @@ fn handshake(link: &TargetLink, replicas: &dyn Replicas) -> Result<Greeted, Stri
         link.send(about(replicas.about(&link.peer(), &set_name.to_text())));
         return Ok(Greeted::Answered);
     }
+    let (set, name) = greeting(hello)?;
+    replicas.open(link, set, &name).map(Greeted::Seated)
+}
+
+/// Set and name of the set that a source asks for with its first message.
+///
+/// Errors: it is refused; one line for both sides.
+pub(crate) fn greeting(hello: SourceMessage) -> Result<(SetId, String), String> {
     let SourceMessage::Hello { version_oldest, version, set, set_name, .. } = hello else {
         return Err("the source did not begin with its greeting".into());
     };
@@ -100,7 +97,7 @@ fn handshake(link: &TargetLink, replicas: &dyn Replicas) -> Result<Greeted, Stri
              {WIRE_VERSION_OLDEST} to {WIRE_VERSION}: update the older side"
         ));
     }
-    replicas.open(link, set, &set_name.to_text()).map(Greeted::Seated)
+    Ok((set, set_name.to_text()))
 }
 
 fn about(standing: Result<String, String>) -> TargetMessage {
@@ -116,12 +113,68 @@ fn about(standing: Result<String, String>) -> TargetMessage {
     }
 }
 
-struct Session<'a> {
+/// What a session has around it.
+pub(crate) trait Surroundings {
+    /// Queues a message for the source. Never blocks.
+    fn send(&self, message: TargetMessage);
+
+    /// The next of what happened on the link beside frames, if anything did.
+    fn next_event(&self) -> Option<TargetEvent>;
+
+    /// Why the session has to end at once, if it has to.
+    fn has_to_end(&self) -> Option<String>;
+
+    fn sleep(&self, how_long: Duration);
+
+    /// Syncs a durable point elsewhere; the outcome comes on the channel.
+    fn sync(&self, point: DurablePoint) -> io::Result<Receiver<Synced>>;
+}
+
+/// A durable point whose sync has ended, and how.
+pub(crate) type Synced = (DurablePoint, io::Result<()>);
+
+/// The link and the threads of the product.
+struct Around<'a> {
     link: &'a TargetLink,
     seat: &'a Seat,
-    frames: FrameReceiver,
-    applier: &'a mut Applier,
     stopping: &'a AtomicBool,
+}
+
+impl Surroundings for Around<'_> {
+    fn send(&self, message: TargetMessage) {
+        self.link.send(message);
+    }
+
+    fn next_event(&self) -> Option<TargetEvent> {
+        self.link.messages().try_recv().ok()
+    }
+
+    fn has_to_end(&self) -> Option<String> {
+        if self.stopping.load(Relaxed) {
+            return Some("the target stops".into());
+        }
+        self.seat.cut.reason().map(str::to_owned)
+    }
+
+    fn sleep(&self, how_long: Duration) {
+        std::thread::sleep(how_long);
+    }
+
+    fn sync(&self, point: DurablePoint) -> io::Result<Receiver<Synced>> {
+        let (sender, outcome) = bounded(1);
+        std::thread::Builder::new().name("durable".into()).spawn(move || {
+            let synced = point.sync();
+            let _ = sender.send((point, synced));
+        })?;
+        Ok(outcome)
+    }
+}
+
+/// See the module. `A` lends the applier for as long as the session lives.
+pub(crate) struct Session<S, A> {
+    around: S,
+    view: Arc<Mutex<View>>,
+    applier: A,
     reconcile: Reconcile,
     /// What the source was told last.
     acknowledged: Option<(Sequence, Sequence, Sequence)>,
@@ -129,53 +182,81 @@ struct Session<'a> {
     unacknowledged: u64,
     /// When the first of them is to be acknowledged at the latest.
     acknowledge_by: Instant,
-    sync: Option<SyncUnderWay>,
+    sync: Option<Receiver<Synced>>,
     durable_due: Instant,
     durable_asked: bool,
     /// The connection is gone; frames that had arrived are still here.
     lost: Option<String>,
 }
 
-/// A durable point whose sync runs on a thread of its own.
-struct SyncUnderWay(Receiver<(DurablePoint, io::Result<()>)>);
+impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
+    /// Tells the source what the replica is; from here on its frames are taken.
+    pub(crate) fn welcome(around: S, view: &Arc<Mutex<View>>, applier: A) -> Session<S, A> {
+        let proof = applier.proof();
+        around.send(TargetMessage::Welcome { version: WIRE_VERSION, features: Features::OFFERED, proof });
+        let mut session = Session {
+            around,
+            view: view.clone(),
+            applier,
+            reconcile: Reconcile::new(),
+            acknowledged: None,
+            unacknowledged: 0,
+            acknowledge_by: clock::now(),
+            sync: None,
+            durable_due: clock::now() + DURABLE_INTERVAL,
+            durable_asked: false,
+            lost: None,
+        };
+        session.show();
+        session
+    }
 
-impl Session<'_> {
+    #[cfg(test)]
+    pub(crate) fn applier(&mut self) -> &mut Applier {
+        &mut self.applier
+    }
+
+    #[cfg(test)]
+    pub(crate) fn into_applier(self) -> A {
+        self.applier
+    }
+
     /// Until the connection ends; answers why.
-    fn serve(&mut self) -> String {
+    fn serve(&mut self, frames: &FrameReceiver) -> String {
         loop {
-            match self.next_frame() {
-                Received::Frame(frame) => {
-                    if let Err(reason) = self.frame(frame) {
-                        return reason;
-                    }
-                    if self.unacknowledged >= ACKNOWLEDGE_PACKETS || self.acknowledge_is_late() {
-                        self.acknowledge();
-                    }
-                }
-                Received::Idle => {
-                    self.acknowledge();
-                    if let Err(reason) = self.rest() {
-                        return reason;
-                    }
-                }
-                Received::Closed { reason } => return reason,
-            }
-            if let Err(reason) = self.housekeeping() {
+            // A sync that ends is due as well.
+            let received = match &self.sync {
+                Some(sync) => frames.recv_or_news(self.patience(), sync),
+                None => frames.recv(self.patience()),
+            };
+            if let Err(reason) = self.turn(received) {
                 return reason;
             }
         }
     }
 
-    /// The next frame, or nothing where a sync ends or something is due first.
-    fn next_frame(&self) -> Received {
-        match &self.sync {
-            Some(sync) => self.frames.recv_or_news(self.patience(), &sync.0),
-            None => self.frames.recv(self.patience()),
+    /// Does what comes next, and what is due.
+    ///
+    /// Errors: why the session is over.
+    pub(crate) fn turn(&mut self, received: Received) -> Result<(), String> {
+        match received {
+            Received::Frame(frame) => {
+                self.frame(frame)?;
+                if self.unacknowledged >= ACKNOWLEDGE_PACKETS || self.acknowledge_is_late() {
+                    self.acknowledge();
+                }
+            }
+            Received::Idle => {
+                self.acknowledge();
+                self.rest()?;
+            }
+            Received::Closed { reason } => return Err(reason),
         }
+        self.housekeeping()
     }
 
     fn acknowledge_is_late(&self) -> bool {
-        self.unacknowledged > 0 && Instant::now() >= self.acknowledge_by
+        self.unacknowledged > 0 && clock::now() >= self.acknowledge_by
     }
 
     /// How long to wait for the next frame before something else is due.
@@ -183,7 +264,7 @@ impl Session<'_> {
         if self.unacknowledged > 0 {
             return ACKNOWLEDGE_DELAY;
         }
-        let now = Instant::now();
+        let now = clock::now();
         let rest = self.applier.next_deadline().map(|at| at.saturating_duration_since(now));
         IDLE_POLL.min(rest.unwrap_or(IDLE_POLL)).max(Duration::from_millis(1))
     }
@@ -207,7 +288,7 @@ impl Session<'_> {
             self.recovered(frame.position.sequence);
         }
         if self.unacknowledged == 0 {
-            self.acknowledge_by = Instant::now() + ACKNOWLEDGE_LATEST;
+            self.acknowledge_by = clock::now() + ACKNOWLEDGE_LATEST;
         }
         self.unacknowledged += 1;
         if let FrameHeader::Packet(packet) = &frame.header
@@ -232,7 +313,7 @@ impl Session<'_> {
         if attempts == 1 {
             log::warn!("packet {sequence} ({op}) cannot be performed, it is retried: {reason}");
         }
-        let mut view = self.seat.view.lock();
+        let mut view = self.view.lock();
         let since = view.retrying.as_ref().map(|retrying| retrying.since_unix_ms);
         view.retrying = Some(Retrying {
             op: format!("{op} (packet {sequence})"),
@@ -241,7 +322,7 @@ impl Session<'_> {
             attempts,
         });
         drop(view);
-        self.link.send(TargetMessage::Retrying {
+        self.around.send(TargetMessage::Retrying {
             sequence,
             op: Text::from_str_cut(op),
             reason: Text::from_str_cut(reason),
@@ -250,25 +331,25 @@ impl Session<'_> {
     }
 
     fn recovered(&self, sequence: Sequence) {
-        self.seat.view.lock().retrying = None;
-        self.link.send(TargetMessage::Recovered { sequence });
+        self.view.lock().retrying = None;
+        self.around.send(TargetMessage::Recovered { sequence });
     }
 
     /// Lets others see how the replica is now.
     fn show(&mut self) {
-        self.seat.view.lock().update(self.applier);
+        self.view.lock().update(&mut self.applier);
     }
 
     /// Waits, but not for a connection that is gone.
     fn pause(&mut self, how_long: Duration) -> Result<(), String> {
-        let until = Instant::now() + how_long;
-        while Instant::now() < until {
+        let until = clock::now() + how_long;
+        while clock::now() < until {
             self.housekeeping()?;
             if let Some(reason) = &self.lost {
                 // What was received and not applied comes again after the reconnection.
                 return Err(format!("{reason}, while an op was being retried"));
             }
-            std::thread::sleep(Duration::from_millis(20).min(how_long));
+            self.around.sleep(Duration::from_millis(20).min(how_long));
         }
         Ok(())
     }
@@ -288,7 +369,7 @@ impl Session<'_> {
             match handled {
                 Ok(messages) => {
                     self.show();
-                    messages.into_iter().for_each(|message| self.link.send(message));
+                    messages.into_iter().for_each(|message| self.around.send(message));
                     if attempts > 0 {
                         self.recovered(frame.position.sequence);
                     }
@@ -315,13 +396,10 @@ impl Session<'_> {
 
     /// What has to happen whether frames come or not.
     fn housekeeping(&mut self) -> Result<(), String> {
-        if self.stopping.load(Relaxed) {
-            return Err("the target stops".into());
+        if let Some(reason) = self.around.has_to_end() {
+            return Err(reason);
         }
-        if let Some(reason) = self.seat.cut.reason() {
-            return Err(reason.to_owned());
-        }
-        while let Ok(event) = self.link.messages().try_recv() {
+        while let Some(event) = self.around.next_event() {
             match event {
                 TargetEvent::Lost { reason } => self.lost = Some(reason),
                 TargetEvent::Message(SourceMessage::MakeDurable) => self.durable_asked = true,
@@ -337,7 +415,7 @@ impl Session<'_> {
     /// Takes in what became of the last durable point and begins another when one is due.
     fn durable(&mut self) -> Result<(), String> {
         if let Some(sync) = self.sync.take() {
-            match sync.0.try_recv() {
+            match sync.try_recv() {
                 Ok((point, outcome)) => {
                     // A failed sync ends the session: a later one would succeed and prove nothing.
                     self.applier.finish_durable(&point, outcome).map_err(|fault| fault.to_string())?;
@@ -352,16 +430,30 @@ impl Session<'_> {
                 }
             }
         }
+        if self.applier.replica().sync_failed() {
+            return self.note_failed_sync();
+        }
         let progress = self.applier.acknowledged();
-        let due = self.durable_asked || Instant::now() >= self.durable_due;
+        let due = self.durable_asked || clock::now() >= self.durable_due;
         if !due || progress.applied == progress.durable {
             return Ok(());
         }
         self.durable_asked = false;
-        self.durable_due = Instant::now() + DURABLE_INTERVAL;
+        self.durable_due = clock::now() + DURABLE_INTERVAL;
         match self.applier.begin_durable() {
-            Ok(point) => self.sync = Some(start_sync(point).map_err(|error| error.to_string())?),
+            Ok(point) => self.sync = Some(self.around.sync(point).map_err(|error| error.to_string())?),
             Err(fault) => log::warn!("no durable point could be begun, it is tried again: {fault}"),
+        }
+        Ok(())
+    }
+
+    /// After a failed sync nothing becomes durable any more: what is left is to say so on the disk.
+    fn note_failed_sync(&mut self) -> Result<(), String> {
+        if clock::now() >= self.durable_due {
+            self.durable_due = clock::now() + DURABLE_INTERVAL;
+            if let Err(fault) = self.applier.replica().note_failed_sync() {
+                log::warn!("a failed sync could not be noted on disk, it is tried again: {fault}");
+            }
         }
         Ok(())
     }
@@ -376,12 +468,12 @@ impl Session<'_> {
         self.acknowledged = Some(now);
         self.show();
         let (received, applied, durable) = now;
-        self.link.send(TargetMessage::Acknowledge { received, applied, durable });
+        self.around.send(TargetMessage::Acknowledge { received, applied, durable });
     }
 
     /// Nothing comes: pending times are set.
     fn rest(&mut self) -> Result<(), String> {
-        if self.applier.next_deadline().is_some_and(|at| at <= Instant::now())
+        if self.applier.next_deadline().is_some_and(|at| at <= clock::now())
             && let Err(fault) = self.applier.rest()
         {
             log::warn!("times could not be set, it is tried again: {fault}");
@@ -390,9 +482,9 @@ impl Session<'_> {
     }
 
     /// The connection is gone: what was received is performed, now it is made durable.
-    fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         if let Some(sync) = self.sync.take()
-            && let Ok((point, outcome)) = sync.0.recv()
+            && let Ok((point, outcome)) = sync.recv()
             && let Err(fault) = self.applier.finish_durable(&point, outcome)
         {
             log::warn!("the last durable point failed: {fault}");
@@ -402,20 +494,12 @@ impl Session<'_> {
         }
         let progress = self.applier.acknowledged();
         if progress.applied != progress.durable
+            && !self.applier.replica().sync_failed()
             && let Err(fault) = self.applier.durable_point()
         {
             log::warn!("no durable point at the end of a session: {fault}");
         }
-        self.seat.view.lock().retrying = None;
+        self.view.lock().retrying = None;
         self.show();
     }
-}
-
-fn start_sync(point: DurablePoint) -> io::Result<SyncUnderWay> {
-    let (sender, outcome) = bounded(1);
-    std::thread::Builder::new().name("durable".into()).spawn(move || {
-        let synced = point.sync();
-        let _ = sender.send((point, synced));
-    })?;
-    Ok(SyncUnderWay(outcome))
 }

@@ -65,7 +65,9 @@ impl Session {
         if self.unsettled.files.is_empty() {
             return Ok(());
         }
-        replica.sync_files().map_err(Fault::SyncFailed)?;
+        if let Err(error) = replica.sync_files() {
+            return Err(replica.sync_has_failed(error));
+        }
         for &(object, mtime) in &self.unsettled.files {
             match replica.object(object) {
                 Ok(file) => inode::set_mtime(&*file, mtime)?,

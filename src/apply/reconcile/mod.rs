@@ -174,6 +174,7 @@ impl Reconcile {
     fn begin(&mut self, replica: &mut Replica) -> Result<(), Fault> {
         replica.mark_bad("a resynchronisation has begun and not ended")?;
         self.interrupt(replica)?;
+        replica.begin_after_failed_sync()?;
         replica.settle_times()?;
         let handle_of = |dir: &File| FileHandle::of(dir.as_fd()).map_err(Fault::system("file handle"));
         self.session = Some(Session {

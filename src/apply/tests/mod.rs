@@ -9,6 +9,7 @@ mod ops;
 mod peer;
 mod policy;
 mod source;
+mod sync;
 mod tree;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,95 @@
+//! A sync that failed: the kernel may have dropped what it could not write, and says so once.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use super::*;
+use crate::failpoint;
+
+/// Lets the next sync of this thread fail; nothing else.
+fn next_sync_fails() {
+    let fails = Cell::new(true);
+    failpoint::set(Some(Rc::new(move |place| match place == "sync" && fails.take() {
+        true => Err(std::io::Error::from_raw_os_error(libc::EIO)),
+        false => Ok(()),
+    })));
+}
+
+/// The items of a copy of a tree with one file, without its content.
+fn items(source: &Source) -> Vec<LaneItem> {
+    let (Op::Create { at, dir_mtime, object, birth, attributes, xattrs }, _) =
+        source.created("one", Birth::File)
+    else {
+        panic!("not a creation")
+    };
+    let size = std::fs::metadata(source.path("one")).unwrap().len();
+    let root = Attributes { mode: 0o755, uid: 0, gid: 0, mtime: dir_mtime };
+    let (name, dir, suspect, links) = (at.name, at.dir, false, 1);
+    let one = ListedObject { name, object, birth, attributes, xattrs, size, links, suspect };
+    vec![
+        LaneItem::Begin,
+        LaneItem::Root { object: dir, attributes: root, xattrs: Vec::new() },
+        LaneItem::Listing { dir, dir_mtime, entries: vec![one], last: true },
+    ]
+}
+
+fn begin(pair: &mut Pair, reconcile: &mut Reconcile) -> Vec<ObjectId> {
+    let mut wanted = Vec::new();
+    for item in items(&pair.source) {
+        let answers = hand_in(pair, reconcile, item).unwrap();
+        for answer in answers {
+            if let TargetMessage::Wanted { objects, .. } = answer {
+                wanted.extend(objects);
+            }
+        }
+    }
+    wanted
+}
+
+fn hand_in(pair: &mut Pair, reconcile: &mut Reconcile, item: LaneItem) -> Result<Vec<TargetMessage>, Fault> {
+    let replica = pair.applier().replica();
+    let at = replica.applied();
+    reconcile.handle_item(replica, at, ItemNumber(1), item, &Bytes::new())
+}
+
+/// The end of a copy was tried again after its sync had failed; the second sync succeeded, and the
+/// replica called itself good without the bytes that the kernel had dropped. A copy after that
+/// trusted size and mtime of what was there.
+#[test]
+fn a_sync_that_failed_is_not_tried_again() {
+    let mut pair = Pair::new();
+    pair.say(pair.source.create("one", 0o644));
+    pair.say(pair.source.write("one", 0, b"some bytes"));
+    pair.applier().rest().unwrap();
+    let mut reconcile = Reconcile::new();
+    assert_eq!(begin(&mut pair, &mut reconcile), [], "it is known, and its size and mtime are right");
+    next_sync_fails();
+    hand_in(&mut pair, &mut reconcile, LaneItem::End).unwrap_err();
+    failpoint::set(None);
+    assert!(pair.applier().replica().sync_failed());
+    let again = hand_in(&mut pair, &mut reconcile, LaneItem::End);
+    assert!(again.is_err(), "{again:?}");
+    assert!(pair.applier().durable_point().is_err());
+    assert_eq!(pair.applier().replica().data().state, DataState::Bad);
+    let wanted = begin(&mut pair, &mut Reconcile::new());
+    assert_eq!(wanted, [pair.source.id("one")], "all content is copied again");
+    assert!(!pair.applier().replica().sync_failed());
+}
+
+/// The same for a replica in line: it is bad, in this process and in the next, and what is copied
+/// then is everything.
+#[test]
+fn after_a_failed_sync_everything_is_copied() {
+    let mut pair = Pair::new();
+    pair.say(pair.source.create("one", 0o644));
+    pair.say(pair.source.write("one", 0, b"some bytes"));
+    pair.applier().rest().unwrap();
+    next_sync_fails();
+    pair.applier().durable_point().unwrap_err();
+    failpoint::set(None);
+    pair.applier().durable_point().unwrap_err();
+    pair.crash();
+    assert_eq!(pair.applier().replica().data().state, DataState::Bad);
+    let wanted = begin(&mut pair, &mut Reconcile::new());
+    assert_eq!(wanted, [pair.source.id("one")]);
+}

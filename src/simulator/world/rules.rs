@@ -1,0 +1,102 @@
+//! The rules that hold after every step.
+
+use super::*;
+
+impl World {
+    pub(super) fn check(&mut self) -> Checked {
+        if self.target.take_sync_failure() {
+            self.seen.syncs_failed += 1;
+            self.broken = Some(SYNC_FAILED);
+        }
+        let state = self.source.machine.state();
+        let link = self.source.sending.as_ref().map(|sending| sending.link);
+        if state.has_link() != link.is_some() {
+            return Err(format!("a link in a state that has none, or none where one is: {state:?}"));
+        }
+        for (other, wire) in &self.wires {
+            if !wire.source.is_closed() && Some(*other) != link {
+                return Err(format!("link {other} is left open in {state:?}"));
+            }
+        }
+        let own = self.source.start;
+        if let Some(applied) = self.last_applied
+            && applied.same_history(&own)
+            && self.broken.is_none()
+            && self.source.machine.let_go().is_none()
+            && self.in_line_with == Some(own.incarnation.0)
+            && self.source.queue.oldest() > applied.sequence.next()
+        {
+            return Err(format!(
+                "the queue begins with {}, applied is {applied}",
+                self.source.queue.oldest()
+            ));
+        }
+        Ok(())
+    }
+
+    /// The replica is what it says: the source as of *applied*.
+    pub(super) fn check_replica(&mut self) -> Checked {
+        let (source, own) = (&self.source, self.source.start);
+        let Some(applier) = self.target.applier() else { return Ok(()) };
+        let now = applier.acknowledged();
+        let (data, in_doubt) = (applier.replica().data().state, applier.replica().in_doubt());
+        if data != DataState::Good {
+            self.was_bad = true;
+            return Ok(());
+        }
+        if std::mem::take(&mut self.was_bad) {
+            // Only the end of a copy makes it good.
+            (self.broken, self.in_line_with) = (None, Some(now.applied.incarnation.0));
+        } else if let Some(why) = self.broken {
+            return Err(format!("the replica calls itself good, although {why}"));
+        }
+        if !self.history.contains_key(&now.applied) {
+            return Err(format!("applied is {}, which was never given out", now.applied));
+        }
+        if now.durable.same_history(&now.applied) && now.durable.sequence > now.applied.sequence {
+            return Err(format!("durable is {}, applied {}", now.durable, now.applied));
+        }
+        if let Some(before) = self.last_applied
+            && before.same_history(&now.applied)
+            && now.applied.sequence < before.sequence
+            && self.broken.is_none()
+        {
+            return Err(format!("applied went back from {before} to {}", now.applied));
+        }
+        if self.broken.is_none()
+            && self.in_line_with == Some(own.incarnation.0)
+            && now.applied.same_history(&own)
+        {
+            if source.acknowledged > now.applied.sequence {
+                return Err(format!("{} is acknowledged, {} applied", source.acknowledged, now.applied));
+            }
+            if source.durable > now.durable.sequence {
+                return Err(format!("durable was {}, and is {}", source.durable, now.durable));
+            }
+        }
+        let moved = self.last_applied != Some(now.applied);
+        self.seen.applied += u64::from(moved);
+        self.last_applied = Some(now.applied);
+        if !in_doubt && moved && self.random.one_in(3) {
+            return self.compare(Times::Pending);
+        }
+        Ok(())
+    }
+
+    pub(super) fn compare_if_good(&mut self) -> Checked {
+        let Some(applier) = self.target.applier() else { return Ok(()) };
+        let replica = applier.replica();
+        match replica.data().state == DataState::Good && !replica.in_doubt() {
+            true => self.compare(Times::Pending),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn compare(&mut self, times: Times) -> Checked {
+        let Some(applied) = self.last_applied else { return Err("there is no replica".into()) };
+        self.seen.compared += 1;
+        let tree = self.history.get(&applied).ok_or("a position that was never given out")?;
+        disk::compare(tree, &self.target.places.root, times)
+            .map_err(|difference| format!("as of {applied}: {difference}"))
+    }
+}

@@ -1,0 +1,73 @@
+//! Time passes: what is due happens, and each side learns what it could not know before.
+
+use super::*;
+
+impl World {
+    pub(super) fn pass(&mut self, time: Duration) -> Checked {
+        let now = clock::now() + time;
+        clock::set(Some(now));
+        if self.source.machine.poll_timeout().is_some_and(|at| at <= now) {
+            self.source.machine.handle_timeout(now);
+            self.follow()?;
+        }
+        if self.target.down_until.is_some_and(|at| at <= now) {
+            let step = self.target.start()?;
+            self.note("the target starts".into());
+            if let Some(applier) = self.target.applier() {
+                self.seen.in_doubt += u64::from(applier.replica().in_doubt());
+            }
+            self.after(step)?;
+            self.compare_if_good()?;
+        }
+        self.dialled(now)?;
+        self.notices(now)
+    }
+
+    pub(super) fn dialled(&mut self, now: Instant) -> Checked {
+        let reached = self.network_is_up && self.target.is_up();
+        let Some(sending) = &mut self.source.sending else { return Ok(()) };
+        if sending.dialing.is_none_or(|at| at > now) {
+            return Ok(());
+        }
+        sending.dialing = None;
+        let jitter = self.jitter();
+        match reached {
+            true => self.event(Event::Up),
+            false => self.event(Event::Lost { reason: "nobody answers".into(), jitter }),
+        }
+    }
+
+    pub(super) fn notices(&mut self, now: Instant) -> Checked {
+        let due =
+            |end: fn(&Wire) -> End| move |(link, wire): (&u32, &Wire)| end(wire).is_due(now).then_some(*link);
+        let at_target: Vec<u32> = self.wires.iter().filter_map(due(|wire| wire.target)).collect();
+        for link in at_target {
+            if self.target.serves(link) {
+                self.target.link_is_gone(now);
+            }
+            self.target.forget_waiting(link);
+            if let Some(wire) = self.wires.get_mut(&link) {
+                wire.target = End::Closed;
+            }
+        }
+        let at_source: Vec<u32> = self.wires.iter().filter_map(due(|wire| wire.source)).collect();
+        for link in at_source {
+            let own = self.source.sending.as_ref().is_some_and(|sending| sending.link == link);
+            let Some(wire) = self.wires.get_mut(&link) else { continue };
+            if wire.says_something() {
+                continue;
+            }
+            if own {
+                let jitter = self.jitter();
+                self.note(format!("source: link {link} is gone"));
+                self.event(Event::Lost { reason: "the link is gone".into(), jitter })?;
+            } else {
+                wire.source = End::Closed;
+            }
+        }
+        let live = self.target.live_link();
+        self.wires
+            .retain(|link, wire| !wire.source.is_closed() || !wire.target.is_closed() || live == Some(*link));
+        Ok(())
+    }
+}

@@ -1,0 +1,121 @@
+//! What goes wrong, what a person does about it, and the calm at the end.
+
+use super::*;
+
+impl World {
+    pub(super) fn trouble(&mut self) -> Checked {
+        if self.random.one_in(6) {
+            self.lull = self.random.below(40);
+        }
+        match self.random.below(34) {
+            0..5 => self.cut(),
+            5 => self.network_is_up = !self.network_is_up,
+            6 | 7 => self.network_is_up = true,
+            8 if self.target.is_up() => self.target_dies(Loss::Process)?,
+            9..14 => {
+                let steps = self.random.below(12);
+                self.target.plan(Some(steps), 0, false);
+            }
+            14 if self.target.is_up() => {
+                let everything = self.random.one_in(3);
+                self.target_dies(Loss::Power { everything })?;
+            }
+            15..18 => {
+                let faults = self.random.below(6) as u32 + 1;
+                self.target.plan(None, faults, false);
+            }
+            18 => self.target.plan(None, 0, true),
+            19 | 20 => self.target.save_state(),
+            21 if self.target.set_state_back() => {
+                self.note("the target's state directory is set back".into());
+                self.seen.set_back += 1;
+                self.broken = Some("the state directory was set back");
+                self.target_is_gone();
+            }
+            22 if self.random.one_in(3) => self.restart_source("it died")?,
+            23..25 => {
+                self.seen.paused += 1;
+                self.command(Command::Pause)?;
+            }
+            25..28 => self.command(Command::Resume)?,
+            28 => {
+                self.seen.stopped += 1;
+                self.command(Command::Stop)?;
+            }
+            29..32 => self.command(Command::Start)?,
+            32 => self.event(Event::CriterionOver)?,
+            33 => self.event(Event::CriterionMet)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What was stopped, paused or lost is looked after.
+    pub(super) fn person_mends(&mut self) -> Checked {
+        self.network_is_up = true;
+        match self.source.machine.state() {
+            State::Gone => self.restart_source("it is gone"),
+            _ if self.source.machine.let_go().is_some() => self.restart_source("it needs a copy"),
+            State::Scheduled { .. } => self.event(Event::CriterionMet),
+            State::Stopped => self.command(Command::Start),
+            State::Paused(_) | State::Error { flow: Flow::Hold, .. } => self.command(Command::Resume),
+            // Tries again at once.
+            State::Error { .. } => self.command(Command::Start),
+            State::Started(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn target_is_gone(&mut self) {
+        self.welcomed.clear();
+        for wire in self.wires.values_mut() {
+            wire.cut();
+            wire.inbox.clear();
+            wire.target = End::Closed;
+            wire.source.notices(clock::now());
+        }
+    }
+
+    /// Nothing fails any more: both sides come together.
+    pub(super) fn calm(&mut self) -> Checked {
+        self.note("calm".into());
+        self.calm = true;
+        self.network_is_up = true;
+        self.target.plan(None, 0, false);
+        let mut barrier = None;
+        for _ in 0..12_000 {
+            match self.source.machine.state() {
+                State::Started(_) => {}
+                State::Error { flow: Flow::Send, .. } if self.source.machine.let_go().is_none() => {}
+                State::Error { .. }
+                | State::Gone
+                | State::Scheduled { .. }
+                | State::Stopped
+                | State::Paused(_) => self.person_mends()?,
+            }
+            self.step()?;
+            if barrier != Some(self.source.start) && !self.source.is_quiet && self.source.has_room() {
+                self.capture(Op::Barrier { durable: true }, Vec::new());
+                barrier = Some(self.source.start);
+            }
+            if barrier == Some(self.source.start) && self.is_converged() {
+                return self.compare(Times::Settled);
+            }
+        }
+        Err(format!(
+            "they do not come together: {:?}, {}",
+            self.source.machine.state(),
+            self.source.machine.reason()
+        ))
+    }
+
+    pub(super) fn is_converged(&mut self) -> bool {
+        let last = self.source.queue.last();
+        let acknowledged = self.source.acknowledged == last.sequence && self.source.durable == last.sequence;
+        let streams = self.source.machine.is_streaming();
+        acknowledged
+            && streams
+            && self.target.applier().is_some_and(|applier| {
+                applier.replica().applied() == last && applier.next_deadline().is_none()
+            })
+    }
+}
