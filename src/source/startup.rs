@@ -23,6 +23,7 @@ use super::{first_copy, identity, state};
 use crate::control::{Phase, Server, StopMode};
 use crate::failure::Failure;
 use crate::intercept::{DurabilityGate, Mount, Volume};
+use crate::limits::BACKLOG_GIVEN_BACK;
 use crate::link::Identity;
 use crate::packet::{Incarnation, Position};
 use crate::preflight::{self, DeadMount};
@@ -276,6 +277,16 @@ fn ready(daemon: &Daemon, copied: &[CopyReport], took: Duration) {
     let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
 }
 
+/// The allocator keeps what a long queue held; `backlog` is the most that it held since then.
+fn give_back_after_backlog(daemon: &Daemon, backlog: &mut u64) {
+    let held = daemon.queue.stats().bytes;
+    *backlog = held.max(*backlog);
+    if *backlog >= BACKLOG_GIVEN_BACK && held < BACKLOG_GIVEN_BACK / 16 {
+        crate::sys::give_back_memory();
+        *backlog = 0;
+    }
+}
+
 /// Until a signal or a command ends it.
 fn serve(daemon: &Arc<Daemon>, mut signals: super::StopSignals) -> Result<(), Failure> {
     let watch = MountWatch::begin(&daemon.options.directory);
@@ -283,6 +294,7 @@ fn serve(daemon: &Arc<Daemon>, mut signals: super::StopSignals) -> Result<(), Fa
     let mut tries = 0;
     let mut next_note = Instant::now() + NOTE_EVERY;
     let mut next_look = Instant::now();
+    let mut backlog = 0;
     loop {
         {
             let mut life = daemon.life.lock();
@@ -298,6 +310,7 @@ fn serve(daemon: &Arc<Daemon>, mut signals: super::StopSignals) -> Result<(), Fa
                 return unmounted_by_others(daemon);
             }
         }
+        give_back_after_backlog(daemon, &mut backlog);
         if signals.pending() {
             tries += 1;
             let mode = if tries > 1 { StopMode::Now } else { StopMode::Orderly };

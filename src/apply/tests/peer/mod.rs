@@ -14,13 +14,14 @@ use generator::{Random, Words};
 
 /// A replica with content, what others planted in it, and what must never change.
 struct Yard {
+    /// Taken away before the directory that the canary lies in.
+    _mounted: [Bound; 2],
     pair: Pair,
     reconcile: Reconcile,
     ids: Vec<ObjectId>,
     names: Vec<Vec<u8>>,
     outside: Vec<Vec<u8>>,
     item: u64,
-    _mounted: [Bound; 2],
 }
 
 /// A bind mount that is gone with the value.
