@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_channel::bounded;
 
-use super::connection::{Connection, CopyOrder, Settings};
+use super::connection::{Connection, CopyOrder, Report, Settings};
 use super::options::Target;
 use super::remote::Route;
-use crate::control::ConnectionState;
+use crate::control::{ConnectionState, WaitFor};
 use crate::link::{Dial, Identity, Listener, TargetEvent, TargetLink};
 use crate::packet::{
     Chain, DataState, Epoch, Features, Incarnation, ItemNumber, ObjectId, Op, Position, ReplicaProof,
@@ -222,4 +222,33 @@ fn a_copy_is_not_led_astray() {
         assert_eq!(scene.queue.stats().packets, PACKETS);
         scene.connection.end();
     }
+}
+
+/// A target whose disk was set back: `wait-sync` went on to say that it has everything, and
+/// `status` that it is behind by nothing.
+#[test]
+fn what_a_target_has_lost_does_not_count() {
+    let scene = Scene::new();
+    scene.target.welcome();
+    scene.welcome(origin());
+    let frames = scene.target.frames();
+    let mut positions = Vec::new();
+    for _ in 0..3 {
+        match frames.recv(LONG) {
+            crate::link::Received::Frame(frame) => positions.push(frame.position),
+            other => panic!("{other:?}"),
+        }
+    }
+    scene.say(acknowledge(3, 3));
+    let has = |report: &Report| super::daemon::has(report, Sequence(3), WaitFor::Durable);
+    assert!(has(&scene.connection.wait(Instant::now() + LONG, has)));
+    scene.target.close("it is set back");
+    let target = scene.listener.accept().expect("it dials again");
+    target.send(welcome(WIRE_VERSION, proof(positions[0])));
+    let needs_copy = |report: &Report| report.needs_copy.is_some();
+    let report = scene.connection.wait(Instant::now() + LONG, needs_copy);
+    assert!(needs_copy(&report) && report.reason.contains("is back at 1"), "{}", report.reason);
+    assert!(!has(&report));
+    assert_eq!((report.applied, report.durable), (Sequence(1), Sequence(1)));
+    scene.connection.end();
 }

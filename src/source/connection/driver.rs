@@ -315,6 +315,11 @@ impl Driver {
         let last = self.queue.last();
         self.update(|report| {
             report.data = proof.data;
+            if proof.applied.same_history(&last) {
+                // Less than it had said to have where it was set back.
+                report.applied = report.applied.min(proof.applied.sequence);
+                report.durable = report.durable.min(proof.durable.sequence);
+            }
             report.connected = Some(SystemTime::now());
             report.retrying = None;
         });
