@@ -20,11 +20,15 @@ pub struct DurablePoint {
     hold: std::sync::Arc<Hold>,
 }
 
+const SYNC_FAILED: &str = "a sync of the replica failed";
+
 /// How many durable points were begun, and the last one that was proved.
 #[derive(Default)]
 pub(super) struct Points {
     begun: u64,
     proved: u64,
+    /// A sync failed, and that could not be recorded: the disk of the record failed, too.
+    unrecorded_failure: bool,
 }
 
 impl DurablePoint {
@@ -48,7 +52,7 @@ impl Replica {
     /// What the handshake tells the source. `received` is what this process has received.
     pub fn proof(&self, received: Position) -> ReplicaProof {
         ReplicaProof {
-            data: self.progress.data().state,
+            data: self.data().state,
             applied: self.progress.applied(),
             durable: self.progress.durable(),
             received,
@@ -70,11 +74,17 @@ impl Replica {
 
     /// State of the data, since when and why.
     pub fn data(&self) -> DataStatus {
-        self.progress.data()
+        let mut data = self.progress.data();
+        if self.points.unrecorded_failure {
+            (data.state, data.reason) = (DataState::Bad, Some(SYNC_FAILED.into()));
+        }
+        data
     }
 
     /// Marks the data bad, durably, before the first byte that makes it true is written.
     pub fn mark_bad(&mut self, reason: &str) -> Result<(), Fault> {
+        #[cfg(test)]
+        self.hold.write()?;
         self.progress.mark_bad(&self.root, reason).map_err(Fault::system("mark the replica bad"))
     }
 
@@ -120,6 +130,11 @@ impl Replica {
     }
 
     fn begin_durable_as(&mut self, data: DataState) -> Result<DurablePoint, Fault> {
+        if self.points.unrecorded_failure {
+            self.mark_bad(SYNC_FAILED)?;
+            self.points.unrecorded_failure = false;
+            return Err(Fault::SyncFailed(io::ErrorKind::Other.into()));
+        }
         self.settle_times()?;
         let position = self.progress.applied();
         self.progress
@@ -145,7 +160,9 @@ impl Replica {
         data: DataState,
     ) -> Result<(), Fault> {
         if let Err(error) = synced {
-            self.mark_bad(&format!("a sync of the replica failed: {error}"))?;
+            self.points.unrecorded_failure = true;
+            self.mark_bad(&format!("{SYNC_FAILED}: {error}"))?;
+            self.points.unrecorded_failure = false;
             return Err(Fault::SyncFailed(error));
         }
         if point.number < self.points.proved {
@@ -163,6 +180,7 @@ impl Replica {
 pub struct Hold {
     closed: parking_lot::Mutex<bool>,
     broken: std::sync::atomic::AtomicBool,
+    record_broken: std::sync::atomic::AtomicBool,
     opened: parking_lot::Condvar,
     waiting: std::sync::atomic::AtomicU64,
 }
@@ -186,6 +204,19 @@ impl Hold {
     /// The next sync fails; those after it succeed, as the kernel has it.
     pub fn break_once(&self) {
         self.broken.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// The next sync fails, and so does the record of that.
+    pub fn break_with_record(&self) {
+        self.break_once();
+        self.record_broken.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    fn write(&self) -> Result<(), Fault> {
+        match self.record_broken.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            true => Err(Fault::System { what: "position slot", error: io::ErrorKind::Other.into() }),
+            false => Ok(()),
+        }
     }
 
     fn wait(&self) -> io::Result<()> {

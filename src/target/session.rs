@@ -14,8 +14,8 @@ use crate::limits::{
 };
 use crate::link::{FrameReceiver, Received, TargetEvent, TargetLink};
 use crate::packet::{
-    Features, Frame, FrameHeader, Op, Sequence, SourceMessage, Standing, TargetMessage, Text, WIRE_VERSION,
-    WIRE_VERSION_OLDEST,
+    Features, Frame, FrameHeader, LaneItem, Op, Sequence, SourceMessage, Standing, TargetMessage, Text,
+    WIRE_VERSION, WIRE_VERSION_OLDEST,
 };
 
 /// How often a session that has nothing to do looks for control messages.
@@ -275,6 +275,9 @@ impl Session<'_> {
 
     fn item(&mut self, frame: Frame) -> Result<(), String> {
         let FrameHeader::Item(header) = frame.header else { unreachable!("only items come here") };
+        if matches!(header.item, LaneItem::Begin) {
+            self.wait_for_sync()?;
+        }
         let mut attempts = 0;
         loop {
             let item = header.item.clone();
@@ -352,6 +355,11 @@ impl Session<'_> {
                 }
             }
         }
+        // A copy syncs for itself, and the kernel tells of a failed write only once: it must be the
+        // copy that hears of its own.
+        if self.reconcile.is_running() {
+            return Ok(());
+        }
         let progress = self.applier.acknowledged();
         let due = self.durable_asked || Instant::now() >= self.durable_due;
         if !due || progress.applied == progress.durable {
@@ -361,9 +369,17 @@ impl Session<'_> {
         self.durable_due = Instant::now() + DURABLE_INTERVAL;
         match self.applier.begin_durable() {
             Ok(point) => self.sync = Some(start_sync(point).map_err(|error| error.to_string())?),
+            Err(fault @ Fault::SyncFailed(_)) => return Err(fault.to_string()),
             Err(fault) => log::warn!("no durable point could be begun, it is tried again: {fault}"),
         }
         Ok(())
+    }
+
+    /// Until no sync is under way.
+    fn wait_for_sync(&mut self) -> Result<(), String> {
+        let Some(sync) = self.sync.take() else { return Ok(()) };
+        let (point, outcome) = sync.0.recv().map_err(|_| "the syncing thread died")?;
+        self.applier.finish_durable(&point, outcome).map_err(|fault| fault.to_string())
     }
 
     fn acknowledge(&mut self) {
@@ -391,11 +407,8 @@ impl Session<'_> {
 
     /// The connection is gone: what was received is performed, now it is made durable.
     fn finish(&mut self) {
-        if let Some(sync) = self.sync.take()
-            && let Ok((point, outcome)) = sync.0.recv()
-            && let Err(fault) = self.applier.finish_durable(&point, outcome)
-        {
-            log::warn!("the last durable point failed: {fault}");
+        if let Err(why) = self.wait_for_sync() {
+            log::warn!("the last durable point failed: {why}");
         }
         if let Err(fault) = self.reconcile.interrupt(self.applier.replica()) {
             log::warn!("what was copied last will be copied again: {fault}");
