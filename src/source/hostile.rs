@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_channel::bounded;
 
-use super::connection::{Connection, CopyOrder, Report, Settings};
+use super::connection::{Connection, CopyOrder, Report, Settings, Watch};
 use super::options::Target;
 use super::remote::Route;
 use crate::control::{ConnectionState, WaitFor};
@@ -41,6 +41,10 @@ struct Scene {
 
 impl Scene {
     fn new() -> Scene {
+        Scene::watched(None)
+    }
+
+    fn watched(watch: Option<Watch>) -> Scene {
         let (us, target) = (Arc::new(Identity::generate()), Arc::new(Identity::generate()));
         let loopback: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
         let listener = Listener::bind(loopback, target.clone(), |_| true).unwrap();
@@ -52,7 +56,7 @@ impl Scene {
             set: SetId(7),
             set_name: "web".into(),
             birth_epoch: 1,
-            watch: None,
+            watch,
         };
         let connection = Connection::start(settings, queue.clone(), None).unwrap();
         for number in 0..PACKETS {
@@ -250,5 +254,19 @@ fn what_a_target_has_lost_does_not_count() {
     assert!(needs_copy(&report) && report.reason.contains("is back at 1"), "{}", report.reason);
     assert!(!has(&report));
     assert_eq!((report.applied, report.durable), (Sequence(1), Sequence(1)));
+    scene.connection.end();
+}
+
+/// A connection whose thread died said for ever that it streams, and held the queue until writers
+/// waited.
+#[test]
+fn a_thread_that_dies_is_seen() {
+    let watch: Watch = Box::new(|standing| assert!(standing.is_none_or(|standing| !standing.in_line)));
+    let scene = Scene::watched(Some(watch));
+    scene.welcome(origin());
+    let needs_copy = |report: &Report| report.needs_copy.is_some();
+    let report = scene.connection.wait(Instant::now() + LONG, needs_copy);
+    assert!(needs_copy(&report) && !report.streaming, "{}", report.reason);
+    assert_eq!((report.state, scene.queue.stats().packets), (ConnectionState::Error, 0));
     scene.connection.end();
 }
