@@ -102,6 +102,8 @@ impl Replica {
 
     /// Marks the data bad, durably, before the first byte that makes it true is written.
     pub fn mark_bad(&mut self, reason: &str) -> Result<(), Fault> {
+        #[cfg(test)]
+        self.hold.write()?;
         self.progress.mark_bad(&self.root, reason).map_err(Fault::system("mark the replica bad"))
     }
 
@@ -229,6 +231,7 @@ impl Replica {
 pub struct Hold {
     closed: parking_lot::Mutex<bool>,
     broken: std::sync::atomic::AtomicBool,
+    record_broken: std::sync::atomic::AtomicBool,
     opened: parking_lot::Condvar,
     waiting: std::sync::atomic::AtomicU64,
 }
@@ -252,6 +255,19 @@ impl Hold {
     /// The next sync fails; those after it succeed, as the kernel has it.
     pub fn break_once(&self) {
         self.broken.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// The next sync fails, and so does the record of that.
+    pub fn break_with_record(&self) {
+        self.break_once();
+        self.record_broken.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    fn write(&self) -> Result<(), Fault> {
+        match self.record_broken.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            true => Err(Fault::System { what: "position slot", error: io::ErrorKind::Other.into() }),
+            false => Ok(()),
+        }
     }
 
     fn wait(&self) -> io::Result<()> {

@@ -2,7 +2,7 @@
 //! extended attributes. Works on symlinks themselves; never resolves a name.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 
@@ -10,6 +10,9 @@ use super::fault::Fault;
 use crate::packet::{Attributes, Owner, Timestamp, Xattr, XattrName};
 use crate::sys::proc_path;
 use crate::xattr::{self, OWN_PREFIX, is_replicated};
+
+/// What programs may do that are started from a file (`capabilities(7)`).
+const FILE_CAPABILITIES: &[u8] = b"security.capability";
 
 /// Status of the object.
 pub fn stat(fd: impl AsFd) -> Result<Stat, Fault> {
@@ -68,10 +71,25 @@ pub fn set_xattr(fd: impl AsFd, name: &XattrName, value: &[u8]) -> Result<(), Fa
 /// Removes an extended attribute; that it is not there is fine.
 pub fn remove_xattr(fd: impl AsFd, name: &XattrName) -> Result<(), Fault> {
     not_our_own(name)?;
-    match rustix::fs::removexattr(proc_path(fd.as_fd()), name.0.as_slice()) {
+    let fd = fd.as_fd();
+    match rustix::fs::removexattr(proc_path(fd), name.0.as_slice()) {
         Ok(()) | Err(rustix::io::Errno::NODATA) => Ok(()),
+        // The kernel asks for `CAP_SETFCAP` before it looks whether there is anything to remove.
+        Err(rustix::io::Errno::PERM) if name.0 == FILE_CAPABILITIES => {
+            if get_xattr(fd, FILE_CAPABILITIES)?.is_some() {
+                drop_file_capabilities(fd)?;
+            }
+            Ok(())
+        }
         Err(error) => Err(xattr_fault("remove xattr", name, error.into())),
     }
+}
+
+/// Without `CAP_SETFCAP`: any chown takes them away, and setuid and setgid, which come back.
+fn drop_file_capabilities(fd: BorrowedFd<'_>) -> Result<(), Fault> {
+    let before = stat(fd)?;
+    set_owner(fd, Owner { uid: before.st_uid, gid: before.st_gid })?;
+    set_mode(fd, before.st_mode)
 }
 
 /// Gives an object exactly these extended attributes: others that replication carries go.

@@ -403,6 +403,8 @@ impl Machine {
     fn queue_full(&mut self, now: Instant) {
         match &self.state {
             State::Stopped | State::Scheduled { .. } | State::Paused(_) if self.let_go.is_none() => {}
+            // Paused, and its network connection broke off since.
+            State::Error { flow: Flow::Hold, .. } if self.let_go.is_none() => {}
             // Who sends makes room; who is cut off by the network is waited for.
             State::Stopped
             | State::Scheduled { .. }
@@ -412,14 +414,14 @@ impl Machine {
             | State::Gone => return,
         }
         let how = match &self.state {
-            State::Paused(_) => "paused",
+            State::Paused(_) | State::Error { .. } => "paused",
             State::Stopped => "stopped",
             _ => "scheduled",
         };
         let reason = format!("the queue became full while it was {how}: {NEEDS_COPY}");
         self.close("the source has let this target go: its queue was full");
         match self.state {
-            State::Paused(_) => self.goto(now, State::Stopped, &reason),
+            State::Paused(_) | State::Error { .. } => self.goto(now, State::Stopped, &reason),
             _ => reason.clone_into(&mut self.reason),
         }
         self.give_up(&reason);

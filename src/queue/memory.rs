@@ -210,6 +210,8 @@ impl Queue {
         self.captured_bytes.fetch_add(draft.payload.len() as u64, Relaxed);
         let (cost, bytes) = (draft.cost(), draft.header.len() + draft.payload.len());
         let queued_at = Instant::now();
+        // Before the packet is there: whoever trims it gives all of it back.
+        self.grow(reservation, cost);
         let mut tail = self.tail.lock();
         tail.last = tail.last.next(draft.digest);
         let position = tail.last;
@@ -230,18 +232,17 @@ impl Queue {
         tail.held_bytes += cost;
         let wakes: WakeList = tail.cursors.values().map(|cursor| cursor.wake.clone()).collect();
         drop(tail);
-        self.settle(reservation, cost);
+        // Held by the packet from now on.
+        reservation.bytes -= cost;
         wakes.iter().for_each(|wake| wake());
         position
     }
 
-    /// Turns reserved room into held room of the real cost.
-    fn settle(&self, reservation: &mut Reservation, cost: usize) {
-        if cost <= reservation.bytes {
-            reservation.bytes -= cost;
-        } else {
+    /// Brings a reservation up to the real cost of an op: a header can be longer than expected.
+    fn grow(&self, reservation: &mut Reservation, cost: usize) {
+        if cost > reservation.bytes {
             self.room.lock().used += cost - reservation.bytes;
-            reservation.bytes = 0;
+            reservation.bytes = cost;
         }
     }
 

@@ -3,6 +3,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use crate::limits::QUEUE_MARK_EVERY;
 use crate::packet::{Epoch, Incarnation, Op, Position, Sequence};
 
@@ -178,4 +180,28 @@ fn what_is_applied_and_not_durable_keeps_its_age() {
     queue.detach(id);
     append(&queue, &[0]);
     assert_eq!(queue.behind(Sequence(2)), None);
+}
+
+/// A packet that was trimmed before its reservation was settled gave back what was never counted:
+/// room for ever after was none (or, in a debug build, a panic).
+#[test]
+fn a_packet_may_go_before_its_append_returns() {
+    let queue = queue(1 << 30);
+    let (id, _) = queue.attach(|| ());
+    let done = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while done.load(Ordering::Relaxed) == 0 {
+                queue.acknowledge_applied(id, queue.last().sequence);
+            }
+        });
+        for _ in 0..20_000 {
+            // A path that is longer than the room for headers.
+            let mut room = queue.reserve(0, 64).unwrap();
+            queue.append(&mut room, Draft::new(&[b'x'; 4000], &Op::Barrier { durable: false }, Bytes::new()));
+        }
+        done.store(1, Ordering::Relaxed);
+    });
+    queue.acknowledge_applied(id, queue.last().sequence);
+    assert_eq!(queue.stats().bytes, 0);
 }

@@ -222,12 +222,14 @@ fn without_mapped_writes(mut report: SyncReport) -> SyncReport {
     report
 }
 
-fn has(report: &Report, upto: Sequence, wait_for: WaitFor) -> bool {
+/// Whether a target has everything up to here.
+pub(super) fn has(report: &Report, upto: Sequence, wait_for: WaitFor) -> bool {
     let reached = match wait_for {
         WaitFor::Applied => report.applied,
         WaitFor::Durable => report.durable,
     };
-    report.data == DataState::Good && reached >= upto
+    // What it had said to have is worth nothing where it lost its place.
+    report.needs_copy.is_none() && report.data == DataState::Good && reached >= upto
 }
 
 impl Handler for Daemon {

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_channel::bounded;
 
-use super::connection::{Connection, CopyOrder, Settings};
+use super::connection::{Connection, CopyOrder, Report, Settings, Watch};
 use super::options::Target;
 use super::remote::Route;
-use crate::control::ConnectionState;
+use crate::control::{ConnectionState, WaitFor};
 use crate::link::{Dial, Identity, Listener, TargetEvent, TargetLink};
 use crate::packet::{
     Chain, DataState, Epoch, Features, Incarnation, ItemNumber, ObjectId, Op, Position, ReplicaProof,
@@ -41,6 +41,10 @@ struct Scene {
 
 impl Scene {
     fn new() -> Scene {
+        Scene::watched(None)
+    }
+
+    fn watched(watch: Option<Watch>) -> Scene {
         let (us, target) = (Arc::new(Identity::generate()), Arc::new(Identity::generate()));
         let loopback: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
         let listener = Listener::bind(loopback, target.clone(), |_| true).unwrap();
@@ -52,7 +56,7 @@ impl Scene {
             set: SetId(7),
             set_name: "web".into(),
             birth_epoch: 1,
-            watch: None,
+            watch,
         };
         let connection = Connection::start(settings, queue.clone(), None).unwrap();
         for number in 0..PACKETS {
@@ -222,4 +226,47 @@ fn a_copy_is_not_led_astray() {
         assert_eq!(scene.queue.stats().packets, PACKETS);
         scene.connection.end();
     }
+}
+
+/// A target whose disk was set back: `wait-sync` went on to say that it has everything, and
+/// `status` that it is behind by nothing.
+#[test]
+fn what_a_target_has_lost_does_not_count() {
+    let scene = Scene::new();
+    scene.target.welcome();
+    scene.welcome(origin());
+    let frames = scene.target.frames();
+    let mut positions = Vec::new();
+    for _ in 0..3 {
+        match frames.recv(LONG) {
+            crate::link::Received::Frame(frame) => positions.push(frame.position),
+            other => panic!("{other:?}"),
+        }
+    }
+    scene.say(acknowledge(3, 3));
+    let has = |report: &Report| super::daemon::has(report, Sequence(3), WaitFor::Durable);
+    assert!(has(&scene.connection.wait(Instant::now() + LONG, has)));
+    scene.target.close("it is set back");
+    let target = scene.listener.accept().expect("it dials again");
+    target.send(welcome(WIRE_VERSION, proof(positions[0])));
+    let needs_copy = |report: &Report| report.needs_copy.is_some();
+    let report = scene.connection.wait(Instant::now() + LONG, needs_copy);
+    assert!(needs_copy(&report) && report.reason.contains("is back at 1"), "{}", report.reason);
+    assert!(!has(&report));
+    assert_eq!((report.applied, report.durable), (Sequence(1), Sequence(1)));
+    scene.connection.end();
+}
+
+/// A connection whose thread died said for ever that it streams, and held the queue until writers
+/// waited.
+#[test]
+fn a_thread_that_dies_is_seen() {
+    let watch: Watch = Box::new(|standing| assert!(standing.is_none_or(|standing| !standing.in_line)));
+    let scene = Scene::watched(Some(watch));
+    scene.welcome(origin());
+    let needs_copy = |report: &Report| report.needs_copy.is_some();
+    let report = scene.connection.wait(Instant::now() + LONG, needs_copy);
+    assert!(needs_copy(&report) && !report.streaming, "{}", report.reason);
+    assert_eq!((report.state, scene.queue.stats().packets), (ConnectionState::Error, 0));
+    scene.connection.end();
 }

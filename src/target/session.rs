@@ -21,8 +21,8 @@ use crate::limits::{
 };
 use crate::link::{FrameReceiver, Received, TargetEvent, TargetLink};
 use crate::packet::{
-    Features, Frame, FrameHeader, Op, Sequence, SetId, SourceMessage, Standing, TargetMessage, Text,
-    WIRE_VERSION, WIRE_VERSION_OLDEST,
+    Features, Frame, FrameHeader, LaneItem, Op, Sequence, SetId, SourceMessage, Standing, TargetMessage,
+    Text, WIRE_VERSION, WIRE_VERSION_OLDEST,
 };
 
 /// How often a session that has nothing to do looks for control messages.
@@ -356,6 +356,9 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
 
     fn item(&mut self, frame: Frame) -> Result<(), String> {
         let FrameHeader::Item(header) = frame.header else { unreachable!("only items come here") };
+        if matches!(header.item, LaneItem::Begin) {
+            self.wait_for_sync()?;
+        }
         let mut attempts = 0;
         loop {
             let item = header.item.clone();
@@ -433,6 +436,11 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
         if self.applier.replica().sync_failed() {
             return self.note_failed_sync();
         }
+        // A copy syncs for itself, and the kernel tells of a failed write only once: it must be the
+        // copy that hears of its own.
+        if self.reconcile.is_running() {
+            return Ok(());
+        }
         let progress = self.applier.acknowledged();
         let due = self.durable_asked || clock::now() >= self.durable_due;
         if !due || progress.applied == progress.durable {
@@ -456,6 +464,13 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
             }
         }
         Ok(())
+    }
+
+    /// Until no sync is under way.
+    fn wait_for_sync(&mut self) -> Result<(), String> {
+        let Some(sync) = self.sync.take() else { return Ok(()) };
+        let (point, outcome) = sync.recv().map_err(|_| "the syncing thread died")?;
+        self.applier.finish_durable(&point, outcome).map_err(|fault| fault.to_string())
     }
 
     fn acknowledge(&mut self) {
@@ -483,11 +498,8 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
 
     /// The connection is gone: what was received is performed, now it is made durable.
     pub(crate) fn finish(&mut self) {
-        if let Some(sync) = self.sync.take()
-            && let Ok((point, outcome)) = sync.recv()
-            && let Err(fault) = self.applier.finish_durable(&point, outcome)
-        {
-            log::warn!("the last durable point failed: {fault}");
+        if let Err(why) = self.wait_for_sync() {
+            log::warn!("the last durable point failed: {why}");
         }
         if let Err(fault) = self.reconcile.interrupt(self.applier.replica()) {
             log::warn!("what was copied last will be copied again: {fault}");

@@ -73,7 +73,13 @@ impl Scene {
         scene
     }
 
-    fn greet(&self) {
+    /// Another connection of the same source.
+    fn again(&mut self) {
+        let source = SourceLink::dial(self.dial.clone(), self.frames.clone());
+        std::mem::replace(&mut self.source, source).close("the test dials again");
+    }
+
+    fn greet(&self) -> ReplicaProof {
         self.source.send(SourceMessage::Hello {
             version_oldest: WIRE_VERSION_OLDEST,
             version: WIRE_VERSION,
@@ -84,9 +90,10 @@ impl Scene {
             oldest: Sequence(1),
         });
         let welcome = self.message(|message| matches!(message, TargetMessage::Welcome { .. }));
-        assert!(matches!(welcome, TargetMessage::Welcome { .. }));
+        let TargetMessage::Welcome { proof, .. } = welcome else { panic!("{welcome:?}") };
         self.source.send(SourceMessage::StreamFrom { after: self.at });
         self.source.start_feed();
+        proof
     }
 
     fn barrier(&mut self, durable: bool) {
@@ -229,4 +236,86 @@ fn a_copy_whose_sync_fails_does_not_end_well() {
     drop(scene);
     let places = Places::beside(&dir.path().join("replica"), &dir.path().join("state"));
     assert_eq!(Replica::open(&places, SET).unwrap().data().state, DataState::Bad);
+}
+
+/// The disk fails for the replica and for the record of that, and recovers. A later sync said that
+/// all is well, and the stream went on.
+#[test]
+fn a_failed_sync_that_cannot_be_recorded_is_not_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut scene = Scene::begin(dir.path());
+    scene.disk.break_with_record();
+    scene.barrier(true);
+    let reason = loop {
+        match scene.source.events().recv_timeout(LONG).expect("the target ends it in time") {
+            SourceEvent::Lost { reason, .. } => break reason,
+            SourceEvent::Message(TargetMessage::Acknowledge { durable, .. }) => {
+                assert_eq!(durable, Sequence(0), "it was called durable");
+            }
+            SourceEvent::Message(_) | SourceEvent::Up => {}
+        }
+    };
+    assert!(reason.contains("position slot"), "{reason}");
+    scene.again();
+    assert_eq!(scene.greet().data, DataState::Bad);
+    drop(scene);
+    let places = Places::beside(&dir.path().join("replica"), &dir.path().join("state"));
+    assert_eq!(Replica::open(&places, SET).unwrap().data().state, DataState::Bad);
+}
+
+/// A durable point in the middle of a copy took the kernel's word that bytes of the copy were lost;
+/// the copy then synced without an error, and called its files complete.
+#[test]
+fn a_copy_hears_itself_that_its_bytes_were_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut scene = Scene::begin(dir.path());
+    scene.barrier(false);
+    scene.durables_until(1, 0);
+    let root = ObjectId { birth_epoch: 1, generation: 2, inode: 3 };
+    let object = ObjectId { inode: 4, ..root };
+    let attributes =
+        Attributes { mode: 0o755, uid: 0, gid: 0, mtime: Timestamp { seconds: 7, nanoseconds: 8 } };
+    let listed = || ListedObject {
+        name: Name::new(b"file").unwrap(),
+        object,
+        birth: Birth::File,
+        attributes,
+        xattrs: Vec::new(),
+        links: 1,
+        size: 3,
+        suspect: false,
+    };
+    let listing = || {
+        let entries = vec![listed()];
+        let dir_mtime = Timestamp::default();
+        [
+            LaneItem::Begin,
+            LaneItem::Root { object: root, attributes, xattrs: Vec::new() },
+            LaneItem::Listing { dir: root, dir_mtime, entries, last: true },
+        ]
+    };
+    let wanted =
+        |scene: &Scene| match scene.message(|message| matches!(message, TargetMessage::Wanted { .. })) {
+            TargetMessage::Wanted { objects, .. } => objects,
+            other => panic!("{other:?}"),
+        };
+    scene.items(listing());
+    assert_eq!(wanted(&scene), [object]);
+    scene.items([
+        LaneItem::OpenContent { object },
+        LaneItem::CloseContent { object, size: 3, attributes, xattrs: Vec::new() },
+    ]);
+    let file = dir.path().join("replica/file");
+    let deadline = Instant::now() + LONG;
+    while std::fs::metadata(&file).unwrap().len() < 3 {
+        assert!(Instant::now() < deadline, "its content does not come");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    scene.disk.break_once();
+    scene.source.send(SourceMessage::MakeDurable);
+    std::thread::sleep(Duration::from_millis(500));
+    scene.again();
+    scene.greet();
+    scene.items(listing());
+    assert_eq!(wanted(&scene), [object], "it was called complete");
 }

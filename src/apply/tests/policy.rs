@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::*;
+use crate::privileges;
 
 /// A pair whose target allows this.
 fn pair(allow: Allow) -> Pair {
@@ -92,6 +93,32 @@ fn security_attributes_are_left_out_and_taken_away() {
     assert_eq!(pair.applier().replica().withheld().security_xattrs.load(Relaxed), 1);
     pair.say(source.remove_xattr("other", "security.capability"));
     pair.say(source.remove_xattr("ping", "security.capability"));
+    pair.assert_same();
+}
+
+/// `serve` without `--allow security` has no `CAP_SETFCAP`: one `setcap -r` on the source, of what
+/// had been left out here, held everything behind it up for ever.
+#[test]
+fn security_attributes_go_without_the_capability_to_set_them() {
+    let capability = [&[1u8, 0, 0, 2, 0, 0x20][..], &[0; 14]].concat();
+    let mut pair = pair(Allow::ALL);
+    let source = Source { root: pair.source.root.clone() };
+    pair.say(source.create("ping", 0o6755));
+    pair.say(source.set_xattr("ping", "security.capability", &capability));
+    pair.reopen(Allow { security: false, ..Allow::ALL });
+    let said = [
+        source.create("other", 0o755),
+        source.set_xattr("other", "security.capability", &capability),
+        source.remove_xattr("other", "security.capability"),
+        source.remove_xattr("ping", "security.capability"),
+    ];
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            privileges::give_up(privileges::SERVE).unwrap();
+            said.into_iter().for_each(|said| pair.say(said));
+        });
+    });
+    assert_eq!(pair.mode_on_replica("ping") & 0o7777, 0o6755);
     pair.assert_same();
 }
 

@@ -217,6 +217,8 @@ const TABLE: &[Row] = &[
         "stopped let go",
         &["close", "let go"],
     ),
+    (&["waiting on hold"], "full", "stopped let go", &["let go"]),
+    (&["redialing on hold", "regreeting on hold"], "full", "stopped let go", &["close", "let go"]),
     // The schedule.
     (&["scheduled", "scheduled failed"], "met", "dialing", &["dial"]),
     (&["scheduled on hold"], "met", "paused dialing", &["dial"]),

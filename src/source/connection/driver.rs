@@ -315,6 +315,11 @@ impl Driver {
         let last = self.queue.last();
         self.update(|report| {
             report.data = proof.data;
+            if proof.applied.same_history(&last) {
+                // Less than it had said to have where it was set back.
+                report.applied = report.applied.min(proof.applied.sequence);
+                report.durable = report.durable.min(proof.durable.sequence);
+            }
             report.connected = Some(SystemTime::now());
             report.retrying = None;
         });
@@ -502,8 +507,25 @@ impl Driver {
 }
 
 impl Drop for Driver {
-    /// Nobody waits for what cannot come any more.
+    /// Nobody waits for what cannot come any more, and a fault of the program is not hidden.
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Its link reads the queue.
+            if let Some(session) = self.session.take() {
+                session.link.close("a fault of the program ended the connection");
+            }
+            self.queue.detach(self.cursor);
+            self.update(|report| {
+                let reason =
+                    "a fault of the program ended it: stop and start the protection, and report this";
+                (report.state, report.since) = (ConnectionState::Error, SystemTime::now());
+                report.needs_copy = Some(reason.into());
+                report.reason = reason.into();
+                report.streaming = false;
+                report.connected = None;
+                report.retry_at = None;
+            });
+        }
         if let Some(copy) = self.copy.take() {
             copy.answer(Err("the connection is over".into()));
         }
