@@ -11,11 +11,18 @@ pub struct Failure {
     pub what: String,
     pub untouched: String,
     pub next: String,
+    /// It may go away by itself: the same command is worth another try.
+    #[serde(skip)]
+    pub passing: bool,
 }
 
 impl Failure {
     pub fn new(what: impl Into<String>, untouched: impl Into<String>, next: impl Into<String>) -> Failure {
-        Failure { what: what.into(), untouched: untouched.into(), next: next.into() }
+        Failure { what: what.into(), untouched: untouched.into(), next: next.into(), passing: false }
+    }
+
+    pub fn passing(self) -> Failure {
+        Failure { passing: true, ..self }
     }
 }
 

@@ -80,7 +80,8 @@ pub struct Protect {
     /// Serve the data of this directory at DIR, instead of DIR's own
     #[arg(long, value_name = "DIR")]
     pub backing: Option<PathBuf>,
-    /// standin://host:port/repset (paired before), local:PATH or null:; may be repeated
+    /// standin://host:port/repset (paired before), local:PATH or null:; may be repeated. Without it, and with
+    /// null:, changes are counted and NOT replicated
     #[arg(long, value_name = "TARGET")]
     pub to: Vec<Target>,
     /// Name of the replication set [default: the last part of DIR]
@@ -114,7 +115,7 @@ pub struct Protect {
     /// With --fsync=target: how many of several targets an fsync waits for
     #[arg(long, value_enum, value_name = "WHICH", default_value_t = FsyncTargets::All)]
     pub fsync_targets: FsyncTargets,
-    /// Run in the background
+    /// Run in the background (not in this version: leave it to a service manager)
     #[arg(long)]
     pub daemon: bool,
 }
@@ -214,6 +215,7 @@ pub enum PeersCommand {
     /// Take what a key may away, and cut its connections
     Revoke {
         /// The key, or its first digits (8 at least)
+        #[arg(value_name = "KEY")]
         fingerprint: String,
         /// Only this replication set
         repset: Option<String>,

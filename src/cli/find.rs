@@ -128,7 +128,7 @@ fn none_there(run: &Path) -> Failure {
     Failure::new(
         format!("No daemon is running (none in {}).", run.display()),
         UNTOUCHED,
-        "Start one with `standin protect`, or name its run directory with --run.",
+        "Start one with `standin protect` or `standin serve`, or name its run directory with --run.",
     )
 }
 
@@ -136,7 +136,7 @@ fn killed(name: &str) -> Failure {
     Failure::new(
         format!("The daemon of {name} is not running any more; it was killed or crashed."),
         UNTOUCHED,
-        "Start it again with the same `standin protect` command: it takes away the dead mount and compares everything.",
+        "Start it again with the same command as before; `standin protect` takes away the dead mount and compares everything.",
     )
 }
 

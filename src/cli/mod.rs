@@ -31,6 +31,9 @@ use args::{Cli, Command, Common};
 /// Exit code of a command that could not work.
 const CANNOT: u8 = 2;
 
+/// Exit code of a command that could not work yet: the same may work later.
+const TIMED_OUT: u8 = 1;
+
 /// Runs the command that this process was started with.
 pub fn main() -> ExitCode {
     let Cli { common, command } = Cli::parse();
@@ -52,7 +55,7 @@ pub fn main() -> ExitCode {
     };
     ExitCode::from(result.unwrap_or_else(|failure| {
         output::failure(&failure, json);
-        CANNOT
+        if failure.passing { TIMED_OUT } else { CANNOT }
     }))
 }
 

@@ -24,6 +24,16 @@ const UNTOUCHED: &str = "Nothing was changed.";
 
 /// The token alone goes to standard output, for scripts; the rest is for people.
 pub(super) fn invite(common: &Common, args: &Invite) -> Outcome {
+    if args.expires.is_zero() || args.expires > INVITATION_TIME_MAX {
+        return Err(Failure::new(
+            format!("No token can be good for {}.", units::duration(args.expires)),
+            UNTOUCHED,
+            format!(
+                "Give --expires more than nothing, and {} at most.",
+                units::duration(INVITATION_TIME_MAX)
+            ),
+        ));
+    }
     let found = find_role(common, args.name.as_deref(), Role::Target)?;
     let invite = control::Invite {
         set_name: args.repset.clone(),
@@ -41,7 +51,7 @@ pub(super) fn invite(common: &Common, args: &Invite) -> Outcome {
     eprintln!(
         "Good once, for {}. On the source, with this token on standard input:\n    standin pair \
          standin://{place}/{}\nThis target listens on {} with the key {}.",
-        units::duration(args.expires.min(INVITATION_TIME_MAX)),
+        units::duration(args.expires),
         invited.set_name,
         invited.listening,
         invited.fingerprint
@@ -128,12 +138,17 @@ pub(super) fn pair(common: &Common, args: &Pair) -> Outcome {
         )
     };
     let identity = Arc::new(Identity::load_or_create(&state).map_err(in_state)?);
-    exchange(host, *port, &token, &identity).map_err(|why| {
-        Failure::new(
+    exchange(host, *port, &token, &identity).map_err(|why| match why {
+        NotPaired::Refused(why) => Failure::new(
+            format!("{} did not pair: {why}.", args.target),
+            UNTOUCHED,
+            "Do what it says; the log of `standin serve` on the target has the same line.",
+        ),
+        NotPaired::NotAsked(why) => Failure::new(
             format!("{} did not pair: {why}.", args.target),
             "The target is as it was before, as far as is known here; the same token may be tried again.",
-            "Check address and token; see the log of `standin serve` on the target.",
-        )
+            format!("Check the address; `standin serve` has to run there, and UDP port {port} to be open."),
+        ),
     })?;
     let known = KnownTarget { fingerprint: token.target, since_unix_ms: unix_ms(SystemTime::now()) };
     Known::in_state(&state).put(&args.target.to_string(), known).map_err(in_state)?;
@@ -175,22 +190,32 @@ fn read_token(file: Option<&Path>) -> Result<Token, Failure> {
         .map_err(|bad: crate::pairing::BadToken| unreadable(bad.to_string()))
 }
 
+/// Why there is no pairing.
+enum NotPaired {
+    /// The target said no.
+    Refused(String),
+    /// The target did not answer, or not in a way that could be understood.
+    NotAsked(String),
+}
+
 /// Tries the addresses of the target one after the other; the first that answers decides.
-fn exchange(host: &str, port: u16, token: &Token, identity: &Arc<Identity>) -> Result<(), String> {
+fn exchange(host: &str, port: u16, token: &Token, identity: &Arc<Identity>) -> Result<(), NotPaired> {
     let mut last = String::new();
-    for address in resolve(host, port)? {
+    for address in resolve(host, port).map_err(NotPaired::NotAsked)? {
         let dial = Dial::new(address, token.target, identity.clone());
         match visit_desk(&dial, |binding| request(token, identity.fingerprint(), binding)) {
             Ok(answer) => {
-                return match decode_message(&answer).map_err(|error| error.to_string())? {
+                return match decode_message(&answer)
+                    .map_err(|error| NotPaired::NotAsked(error.to_string()))?
+                {
                     PairingAnswer::Paired => Ok(()),
-                    PairingAnswer::Refused { reason } => Err(reason.to_text()),
+                    PairingAnswer::Refused { reason } => Err(NotPaired::Refused(reason.to_text())),
                 };
             }
             Err(why) => last = why,
         }
     }
-    Err(last)
+    Err(NotPaired::NotAsked(last))
 }
 
 fn request(token: &Token, own: Fingerprint, binding: &[u8; 32]) -> Vec<u8> {

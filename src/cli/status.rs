@@ -282,7 +282,7 @@ fn mirror_words(mirror: &MirrorStatus) -> String {
 fn progress_words(progress: &MirrorProgress) -> String {
     let of = |total: Option<String>| total.map_or(String::new(), |total| format!(" of {total}"));
     let mut text = format!(
-        "{}: {}{} files, {}{}",
+        "{}: {}{} files in line, {}{} sent",
         progress.mode,
         units::count(progress.files_done),
         of(progress.files_total.map(units::count)),

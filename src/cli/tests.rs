@@ -255,7 +255,7 @@ fn trouble_and_progress_are_shown() {
         "error for 3 min 5 s (no answer)",
         "replica     bad (not a consistent copy)",
         "mirroring 45.2 %",
-        "differences: 1,234 of 2,000 files, 1.5 GiB, 1 KiB were equal, 1.9 MiB/s, 1 min 15 s to go\n              a/b\n",
+        "differences: 1,234 of 2,000 files in line, 1.5 GiB sent, 1 KiB were equal, 1.9 MiB/s, 1 min 15 s to go\n              a/b\n",
         "behind by 2.5 s (1 packet, 10 B)",
         "it is not known how far behind",
         "up for 1.0 s, round trip 0.2 ms",

@@ -266,6 +266,11 @@ impl Drop for Pending {
     }
 }
 
+/// For people: an IPv4 address that came in at an IPv6 socket is an IPv4 address.
+pub(super) fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 /// What one host can have addresses in: all of IPv4's address, 64 bits of IPv6's.
 fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -284,7 +289,7 @@ enum Visitor {
 
 impl Shared {
     async fn receive(self: Arc<Self>, incoming: Incoming, pending: Pending, links: Sender<TargetLink>) {
-        let address = incoming.remote_address();
+        let address = plain(incoming.remote_address());
         let visitor = match timeout(HANDSHAKE_TIME_MAX, self.identify(incoming)).await {
             Ok(Ok(visitor)) => visitor,
             Ok(Err(why)) => return self.refuse(address, &why),

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use super::ending::{self, End};
 use super::identity::Fingerprint;
+use super::listener::plain;
 use super::socket::{self, Purpose};
 use super::source::Dial;
 use super::tls::{self, Protocol};
@@ -80,7 +81,7 @@ impl Counter {
         let (mut send, mut receive) = connection.accept_bi().await?;
         let request = receive.read_to_end(PAIRING_LEN_MAX).await.map_err(read_end)?;
         let binding = binding_of(connection)?;
-        let visit = PairingVisit { peer, address: connection.remote_address(), binding, request };
+        let visit = PairingVisit { peer, address: plain(connection.remote_address()), binding, request };
         let desk = self.desk.clone();
         let answered = tokio::task::spawn_blocking(move || desk(visit)).await;
         let answer = answered.map_err(|error| End::Lost(format!("the pairing desk failed: {error}")))?;

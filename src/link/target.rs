@@ -13,6 +13,7 @@ use super::ending::{self, End};
 use super::frames::{self, FrameReceiver, FrameSender};
 use super::heartbeat;
 use super::identity::Fingerprint;
+use super::listener::plain;
 use super::stats::{LinkStats, Meter};
 use crate::limits::{HANDSHAKE_TIME_MAX, STREAM_WINDOW};
 use crate::packet::{SourceMessage, TargetMessage};
@@ -140,7 +141,7 @@ pub(super) fn session(
     meter.set_small(small.clone());
     let link = TargetLink {
         peer,
-        address: small.remote_address(),
+        address: plain(small.remote_address()),
         frames,
         events,
         outbox: outbox.clone(),

@@ -50,7 +50,8 @@ pub fn wait_for_targets(daemon: &Daemon, signals: &mut super::StopSignals) -> Re
                     format!("The target {} cannot be reached: {}.", connection.target, report.reason),
                     NOTHING_MOUNTED,
                     "Mend the connection and start again.",
-                ));
+                )
+                .passing());
             }
             if signals.pending() {
                 return Err(interrupted());

@@ -319,7 +319,12 @@ fn serve(daemon: &Arc<Daemon>, mut signals: super::StopSignals) -> Result<(), Fa
             }
         }
         if Instant::now() >= next_look {
-            watch.look(&daemon.mount_lost);
+            // Held meanwhile: a mount that a stop takes away is not lost.
+            let life = daemon.life.lock();
+            if life.phase == Phase::Serving {
+                watch.look(&daemon.mount_lost);
+            }
+            drop(life);
             next_look = Instant::now() + LOOK_EVERY;
         }
         if Instant::now() >= next_note {

@@ -143,7 +143,9 @@ pub fn connection_status(connection: &Connection, daemon: &Daemon) -> Connection
         needs_copy: report.needs_copy.is_some(),
         data: report.data,
         mirror: mirror(&report),
-        progress: report.progress.as_ref().map(|progress| mirror_progress(&progress.snapshot())),
+        progress: report.progress.as_ref().map(|progress| {
+            mirror_progress(&progress.snapshot(), matches!(report.mirror, MirrorStatus::Mirroring { .. }))
+        }),
         queued: Amount { packets: queued.packets, bytes: queued.bytes },
         sent: Amount {
             packets: connection.sent.packets.load(Relaxed),
@@ -195,7 +197,8 @@ fn percent(snapshot: &ProgressSnapshot) -> f64 {
     if snapshot.files_compared == 0 { 0.0 } else { (100.0 * done / snapshot.files_compared as f64).min(99.9) }
 }
 
-fn mirror_progress(snapshot: &ProgressSnapshot) -> MirrorProgress {
+/// `runs`: it is not over yet; afterwards there is no speed.
+fn mirror_progress(snapshot: &ProgressSnapshot, runs: bool) -> MirrorProgress {
     let elapsed = unix_ms(SystemTime::now()).saturating_sub(snapshot.started * 1000).max(1) as f64 / 1000.0;
     MirrorProgress {
         mode: "differences".into(),
@@ -205,7 +208,7 @@ fn mirror_progress(snapshot: &ProgressSnapshot) -> MirrorProgress {
         bytes_done: snapshot.bytes_copied,
         bytes_total: None,
         bytes_skipped: 0,
-        bytes_per_second: snapshot.bytes_copied as f64 / elapsed,
+        bytes_per_second: if runs { snapshot.bytes_copied as f64 / elapsed } else { 0.0 },
         eta_seconds: None,
         current: snapshot.current.clone(),
     }

@@ -25,7 +25,13 @@ impl Daemon {
             return Err(Failure::new(
                 format!("The daemon of {} is not serving at this moment.", self.options.directory.display()),
                 "Nothing was changed.",
-                "Try again when `standin status` says that it serves.",
+                match life.phase {
+                    Phase::Starting => format!(
+                        "To end it during the first copy: Ctrl-C in its terminal, or kill -TERM {}.",
+                        std::process::id()
+                    ),
+                    _ => "It is about to end; `standin status` says what it still sends.".to_owned(),
+                },
             ));
         }
         life.phase = Phase::Stopping;

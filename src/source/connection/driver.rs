@@ -425,6 +425,14 @@ impl Driver {
             return;
         };
         attempt.progress.set_orphans(orphans);
+        if orphans > 0 {
+            log::warn!(
+                "connection {} to {}: objects that are not here and are at the target: {orphans}; it keeps them in \
+                 .REPSET.standin/orphans beside the replica until somebody removes them",
+                self.settings.id,
+                self.settings.target
+            );
+        }
         let Some(session) = &self.session else { return };
         let after = session.stream.at();
         self.update(|report| {
