@@ -413,7 +413,7 @@ impl Drop for Loopback {
 
 const MIB: u64 = 1 << 20;
 /// What the first copy has to carry.
-const TREE: u64 = 128 * MIB;
+const TREE: u64 = 320 * MIB;
 /// What it may send for nothing when it is cut off: frames on their way, received and not
 /// performed, and taken from the source (the windows of the link).
 const WINDOWS: u64 = (16 + 16 + 1) * MIB;

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use crate::host::{Protected, Setup, dir_on_disk, heavy};
@@ -88,17 +89,22 @@ impl Writer {
         Ok(u64::from_le_bytes(bytes))
     }
 
-    fn work(&mut self, until: Instant) -> io::Result<Outcome> {
+    /// Both begin together, and each writes at least once, however late it gets a processor.
+    fn work(&mut self, begin: &Barrier, time: Duration) -> io::Result<Outcome> {
         let mut outcome = Outcome::default();
-        while Instant::now() < until {
+        begin.wait();
+        let until = Instant::now() + time;
+        loop {
             self.write(self.last + 1)?;
             self.last += 1;
             outcome.acknowledged += 1;
             if self.read()? != self.last {
                 outcome.lost += 1;
             }
+            if Instant::now() >= until {
+                return Ok(outcome);
+            }
         }
-        Ok(outcome)
     }
 }
 
@@ -114,10 +120,10 @@ fn run_pair(path: &Path, ways: [Way; 2], time: Duration) -> Option<(Outcome, [u6
     std::fs::write(path, [0; 4096]).expect("the page");
     let mut first = opened(path, ways[0], 0)?;
     let mut second = opened(path, ways[1], HALF)?;
-    let until = Instant::now() + time;
+    let begin = Barrier::new(2);
     let outcomes = std::thread::scope(|scope| {
-        let other = scope.spawn(|| second.work(until));
-        [first.work(until), other.join().expect("the second writer")]
+        let other = scope.spawn(|| second.work(&begin, time));
+        [first.work(&begin, time), other.join().expect("the second writer")]
     });
     let outcomes = outcomes.map(|outcome| outcome.unwrap_or_else(|error| panic!("{ways:?}: {error}")));
     let both = outcomes.into_iter().fold(Outcome::default(), |sum, part| Outcome {

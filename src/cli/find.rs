@@ -63,12 +63,16 @@ pub(super) fn find_role(common: &Common, name: Option<&Path>, role: Role) -> Res
 fn the_only(daemons: Vec<Daemon>, run: &Path) -> Result<Found, Failure> {
     let (mut alive, dead): (Vec<_>, Vec<_>) =
         daemons.into_iter().partition(|daemon| !matches!(daemon.answer, Answer::Dead));
-    match (alive.len(), dead.first()) {
-        (0, None) => Err(none_there(run)),
-        (0, Some(dead)) => Err(killed(&dead.name)),
-        (1, _) => found(alive.remove(0)),
+    match (alive.len(), dead.as_slice()) {
+        (0, []) => Err(none_there(run)),
+        (0, [dead, ..]) => Err(killed(&dead.name)),
+        (1, []) => found(alive.remove(0)),
+        // One that was killed is not passed over: who asks without a name would take all for well.
         _ => Err(Failure::new(
-            format!("Several daemons are running:{}", alive.iter().map(line_of).collect::<String>()),
+            format!(
+                "There are several daemons:{}",
+                alive.iter().chain(&dead).map(line_of).collect::<String>()
+            ),
             UNTOUCHED,
             "Say which one is meant, by its name or directory.",
         )),

@@ -128,6 +128,11 @@ pub(crate) trait Surroundings {
 
     /// Syncs a durable point elsewhere; the outcome comes on the channel.
     fn sync(&self, point: DurablePoint) -> io::Result<Receiver<Synced>>;
+
+    /// Waits for the outcome; `None`: it never comes.
+    fn outcome(&self, sync: &Receiver<Synced>) -> Option<Synced> {
+        sync.recv().ok()
+    }
 }
 
 /// A durable point whose sync has ended, and how.
@@ -469,7 +474,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
     /// Until no sync is under way.
     fn wait_for_sync(&mut self) -> Result<(), String> {
         let Some(sync) = self.sync.take() else { return Ok(()) };
-        let (point, outcome) = sync.recv().map_err(|_| "the syncing thread died")?;
+        let (point, outcome) = self.around.outcome(&sync).ok_or("the syncing thread died")?;
         self.applier.finish_durable(&point, outcome).map_err(|fault| fault.to_string())
     }
 
@@ -503,6 +508,9 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
         }
         if let Err(fault) = self.reconcile.interrupt(self.applier.replica()) {
             log::warn!("what was copied last will be copied again: {fault}");
+        }
+        if let Err(fault) = self.applier.replica().note_failed_sync() {
+            log::warn!("a failed sync could not be noted on disk: {fault}");
         }
         let progress = self.applier.acknowledged();
         if progress.applied != progress.durable

@@ -255,7 +255,7 @@ fn a_failed_sync_that_cannot_be_recorded_is_not_forgotten() {
             SourceEvent::Message(_) | SourceEvent::Up => {}
         }
     };
-    assert!(reason.contains("position slot"), "{reason}");
+    assert!(reason.contains("a sync of the replica failed"), "{reason}");
     scene.again();
     assert_eq!(scene.greet().data, DataState::Bad);
     drop(scene);
