@@ -70,7 +70,7 @@ fn the_only(daemons: Vec<Daemon>, run: &Path) -> Result<Found, Failure> {
         // One that was killed is not passed over: who asks without a name would take all for well.
         _ => Err(Failure::new(
             format!(
-                "There are several daemons:{}",
+                "Several daemons are there:{}",
                 alive.iter().chain(&dead).map(line_of).collect::<String>()
             ),
             UNTOUCHED,
