@@ -119,9 +119,12 @@ fn fsync_alert(daemon: &Daemon) -> Option<Alert> {
     Some(Alert { severity, code: code.into(), text })
 }
 
+/// How often a lag that is not known is looked for once more.
+const LOOKS: u32 = 8;
+
 pub fn connection_status(connection: &Connection, daemon: &Daemon) -> ConnectionStatus {
-    let report = connection.report();
     let queue = &daemon.queue;
+    let (report, lag_applied, lag_durable) = report_and_lags(connection, queue);
     let queued = match connection.target {
         Target::Null => Behind::default(),
         Target::Local(_) | Target::Remote { .. } => queue.behind(report.applied).unwrap_or_default(),
@@ -157,8 +160,8 @@ pub fn connection_status(connection: &Connection, daemon: &Daemon) -> Connection
         },
         applied: report.applied,
         durable: report.durable,
-        lag_applied: lag(queue, report.applied, report.data),
-        lag_durable: lag(queue, report.durable, report.data),
+        lag_applied,
+        lag_durable,
         link: report.connected.map(|since| LinkStatus {
             connected_unix_ms: unix_ms(since),
             rtt_ms: report.link.rtt_us as f64 / 1000.0,
@@ -169,6 +172,27 @@ pub fn connection_status(connection: &Connection, daemon: &Daemon) -> Connection
         }),
         retrying: report.retrying.clone(),
     }
+}
+
+/// The lags belong to the report. Between two looks an acknowledgement may come, and the queue
+/// forgets what only the older report lacked: then it is looked again.
+fn report_and_lags(connection: &Connection, queue: &Queue) -> (Report, Option<Lag>, Option<Lag>) {
+    let look = || {
+        let report = connection.report();
+        let applied = lag(queue, report.applied, report.data);
+        let durable = lag(queue, report.durable, report.data);
+        (report, applied, durable)
+    };
+    let mut looked = look();
+    for _ in 0..LOOKS {
+        let (report, applied, durable) = &looked;
+        let is_known = applied.is_some() && durable.is_some();
+        if is_known || report.data != DataState::Good || report.needs_copy.is_some() {
+            break;
+        }
+        looked = look();
+    }
+    looked
 }
 
 /// Age of the oldest packet that the target lacks, and all that it lacks. Unknown where the
