@@ -29,6 +29,9 @@ pub(super) fn text(report: &SyncReport, wait_for: WaitFor) -> String {
         WaitFor::Applied => "applied",
         WaitFor::Durable => "made durable",
     };
+    if report.connections.is_empty() {
+        return "There is no target left: nothing is replicated. Stop and start the protection.".into();
+    }
     if report.complete {
         return format!("All targets have {verb} everything up to {} ({waited}).", report.upto);
     }

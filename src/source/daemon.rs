@@ -207,7 +207,8 @@ impl Daemon {
                 }
             })
             .collect();
-        let complete = connections.iter().all(|connection| connection.complete);
+        // Without a target nobody has anything.
+        let complete = !connections.is_empty() && connections.iter().all(|connection| connection.complete);
         SyncReport { complete, upto, waited_ms: since.elapsed().as_millis() as u64, connections }
     }
 }
