@@ -17,6 +17,7 @@ mod attributes;
 mod clearing;
 mod data;
 mod descriptors;
+mod divergence;
 mod error;
 mod fuse;
 mod gate;
@@ -30,6 +31,7 @@ mod tests;
 mod volume;
 
 pub use data::OpenMode;
+pub use divergence::Divergence;
 pub use error::FsError;
 pub use fuse::{Mount, MountError, Serving};
 pub use gate::{DurabilityGate, SyncAnswer};

@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use rustix::fs::{AtFlags, Stat};
 
 use super::data::Handles;
 use super::descriptors::Descriptors;
+use super::divergence::Divergence;
 use super::error::{FsError, FsResult, Step};
 use super::listing::Listings;
 use super::locks::TreeGuard;
@@ -66,7 +67,7 @@ pub struct Volume {
     root: Arc<Node>,
     has_handles: bool,
     birth_epoch: u32,
-    diverged: Mutex<Option<String>>,
+    divergence: Arc<Divergence>,
     pub(super) shared_writers: SharedWriters,
 }
 
@@ -119,7 +120,7 @@ impl Volume {
             root,
             has_handles: handle.is_some(),
             birth_epoch,
-            diverged: Mutex::new(None),
+            divergence: Arc::default(),
             shared_writers: SharedWriters::default(),
         })
     }
@@ -164,9 +165,9 @@ impl Volume {
         }
     }
 
-    /// Why the targets may miss a change, if they may: a resynchronisation is needed.
-    pub fn diverged(&self) -> Option<String> {
-        self.diverged.lock().clone()
+    /// Where it is noted that the targets may miss a change, and who wants to know looks for it.
+    pub fn divergence(&self) -> &Arc<Divergence> {
+        &self.divergence
     }
 
     /// Runs an op that may find the disk full only because the kernel has not yet forgotten files
@@ -191,8 +192,7 @@ impl Volume {
     /// cannot be described, and that is never silent.
     pub(super) fn after_change<T>(&self, outcome: FsResult<T>) -> FsResult<T> {
         if let Err(error) = &outcome {
-            log::error!("a change could not be captured, a resynchronisation is needed: {error}");
-            self.diverged.lock().get_or_insert_with(|| error.to_string());
+            self.divergence.note(&error.to_string());
         }
         outcome
     }

@@ -227,6 +227,7 @@ fn damaged_control_messages_of_sources() {
         SourceMessage::StreamFrom { after: Position::default() },
         SourceMessage::MakeDurable,
         SourceMessage::Goodbye,
+        SourceMessage::Diverged { reason: Text::from_str_cut("write: no space") },
     ]);
 }
 

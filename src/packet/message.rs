@@ -8,8 +8,8 @@ use super::op::{Bounded, ObjectId};
 use super::position::{Position, Sequence};
 
 /// Versions of the wire format that this build speaks: it offers the range, the target picks.
-pub const WIRE_VERSION: u16 = 1;
-pub const WIRE_VERSION_OLDEST: u16 = 1;
+pub const WIRE_VERSION: u16 = 2;
+pub const WIRE_VERSION_OLDEST: u16 = 2;
 
 /// Features as bits; both sides use only what both offered. None is defined yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -83,6 +83,8 @@ pub enum SourceMessage {
     Goodbye,
     /// First message of a connection that only asks how things are: opens nothing, disturbs nobody.
     Ask { set_name: Text },
+    /// A change was made that no packet tells: the replica is bad until a resynchronisation.
+    Diverged { reason: Text },
 }
 
 /// State of the replica's data, for every decision.

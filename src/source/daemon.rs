@@ -125,7 +125,12 @@ impl Daemon {
         give_up: impl Fn() -> bool,
     ) -> bool {
         for connection in self.connections().iter().filter(|connection| !connection.is_null()) {
-            let settled = |report: &Report| has(report, upto, wait_for) || report.held_back().is_some();
+            let is_diverged = || self.volume.divergence().why().is_some();
+            let settled = |report: &Report| {
+                has(report, upto, wait_for)
+                    || report.held_back().is_some()
+                    || is_diverged() && reached(report, wait_for) >= upto
+            };
             loop {
                 let slice = Instant::now() + CALLER_POLL;
                 let report = connection.wait(deadline.map_or(slice, |deadline| deadline.min(slice)), settled);
@@ -143,6 +148,9 @@ impl Daemon {
     /// Notes for each target until when it had everything, so that after a crash only what
     /// changed later has to be copied again. Called now and then; never waits.
     pub fn note_synced(&self, notes: &mut SyncNotes) {
+        if self.note_divergence() {
+            return;
+        }
         let last = self.queue.last().sequence;
         for connection in self.connections() {
             let note = notes.0.entry(connection.id).or_default();
@@ -160,6 +168,31 @@ impl Daemon {
             if last > note.noted {
                 note.asked = Some((last, now_with_slack()));
             }
+        }
+    }
+
+    /// Makes it durable that a change could not be captured, if one could not: from then on no
+    /// target is noted to have everything. Answers whether that is so.
+    pub fn note_divergence(&self) -> bool {
+        let Some(why) = self.volume.divergence().why() else { return false };
+        let mut state = self.state.lock();
+        if state.diverge(why)
+            && let Err(error) = state.save()
+        {
+            // Tried again until it is on disk.
+            state.record.diverged = None;
+            log::error!("the set's record does not take that everything has to be compared: {error}");
+        }
+        true
+    }
+
+    /// Every target was compared with everything.
+    pub fn forget_divergence(&self) {
+        let mut state = self.state.lock();
+        if state.record.diverged.take().is_some()
+            && let Err(error) = state.save()
+        {
+            log::warn!("the set's record could not be written, the next start compares everything: {error}");
         }
     }
 
@@ -181,15 +214,19 @@ impl Daemon {
     }
 
     fn sync_report(&self, upto: Sequence, wait_for: WaitFor, since: Instant) -> SyncReport {
+        let diverged = self.volume.divergence().why();
         let connections: Vec<SyncedConnection> = self
             .connections()
             .iter()
             .map(|connection| {
                 let report = connection.report();
                 // Capture only: there is nothing that could lag behind.
-                let complete = connection.is_null() || has(&report, upto, wait_for);
+                let complete = connection.is_null() || diverged.is_none() && has(&report, upto, wait_for);
                 let waits_for = match () {
                     () if complete => String::new(),
+                    () if let Some(why) = diverged => {
+                        format!("a change that could not be captured ({why}): stop and start the protection")
+                    }
                     () if report.held_back().is_some() => commands::way_on(connection.id, &report),
                     () if report.retrying.is_some() => {
                         "the target retries an op that it cannot perform".into()
@@ -225,12 +262,15 @@ fn without_mapped_writes(mut report: SyncReport) -> SyncReport {
 
 /// Whether a target has everything up to here.
 pub(super) fn has(report: &Report, upto: Sequence, wait_for: WaitFor) -> bool {
-    let reached = match wait_for {
+    // What it had said to have is worth nothing where it lost its place.
+    report.needs_copy.is_none() && report.data == DataState::Good && reached(report, wait_for) >= upto
+}
+
+fn reached(report: &Report, wait_for: WaitFor) -> Sequence {
+    match wait_for {
         WaitFor::Applied => report.applied,
         WaitFor::Durable => report.durable,
-    };
-    // What it had said to have is worth nothing where it lost its place.
-    report.needs_copy.is_none() && report.data == DataState::Good && reached >= upto
+    }
 }
 
 impl Handler for Daemon {

@@ -13,6 +13,7 @@ use super::connection::{Connection, CopyOrder, Report, Settings, Watch};
 use super::options::Target;
 use super::remote::Route;
 use crate::control::{ConnectionState, WaitFor};
+use crate::intercept::Divergence;
 use crate::link::{Dial, Identity, Listener, TargetEvent, TargetLink};
 use crate::packet::{
     Chain, DataState, Epoch, Features, Incarnation, ItemNumber, ObjectId, Op, Position, ReplicaProof,
@@ -45,6 +46,10 @@ impl Scene {
     }
 
     fn watched(watch: Option<Watch>) -> Scene {
+        Scene::with(watch, Arc::default())
+    }
+
+    fn with(watch: Option<Watch>, divergence: Arc<Divergence>) -> Scene {
         let (us, target) = (Arc::new(Identity::generate()), Arc::new(Identity::generate()));
         let loopback: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
         let listener = Listener::bind(loopback, target.clone(), |_| true).unwrap();
@@ -57,6 +62,7 @@ impl Scene {
             set_name: "web".into(),
             birth_epoch: 1,
             watch,
+            divergence,
         };
         let connection = Connection::start(settings, queue.clone(), None).unwrap();
         for number in 0..PACKETS {
@@ -268,5 +274,26 @@ fn a_thread_that_dies_is_seen() {
     let report = scene.connection.wait(Instant::now() + LONG, needs_copy);
     assert!(needs_copy(&report) && !report.streaming, "{}", report.reason);
     assert_eq!((report.state, scene.queue.stats().packets), (ConnectionState::Error, 0));
+    scene.connection.end();
+}
+
+/// A change that could not be captured was said on the source alone, and only while it ran.
+#[test]
+fn a_target_hears_of_a_divergence() {
+    let divergence = Arc::new(Divergence::default());
+    let scene = Scene::with(None, divergence.clone());
+    scene.welcome(origin());
+    divergence.note("write: I/O error");
+    let deadline = Instant::now() + LONG;
+    let reason = loop {
+        match scene.target.messages().recv_deadline(deadline).expect("it is told") {
+            TargetEvent::Message(SourceMessage::Diverged { reason }) => break reason.to_text(),
+            TargetEvent::Message(_) => {}
+            TargetEvent::Lost { reason } => panic!("{reason}"),
+        }
+    };
+    assert_eq!(reason, "write: I/O error");
+    let bad = |report: &Report| report.data == DataState::Bad;
+    assert!(bad(&scene.connection.wait(deadline, bad)));
     scene.connection.end();
 }

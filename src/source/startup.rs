@@ -22,7 +22,7 @@ use super::state::{SetState, StateError};
 use super::{first_copy, identity, state};
 use crate::control::{Phase, Server, StopMode};
 use crate::failure::Failure;
-use crate::intercept::{DurabilityGate, Mount, Volume};
+use crate::intercept::{Divergence, DurabilityGate, Mount, Volume};
 use crate::limits::BACKLOG_GIVEN_BACK;
 use crate::link::Identity;
 use crate::packet::{Incarnation, Position};
@@ -95,9 +95,10 @@ fn prepare(options: ProtectOptions, warnings: Vec<String>) -> Result<Daemon, Fai
     let volume = Volume::new(duplicate, queue.clone(), record.epoch.number).map_err(|error| {
         io_failure("the backing directory cannot be used", &std::io::Error::from_raw_os_error(error.errno))
     })?;
-    let durability = start_durability(&options, &queue)?;
+    let durability = start_durability(&options, &queue, volume.divergence())?;
     let own = own_identity(&options)?;
-    let connections = connect(&options, &queue, &set, durability.as_ref(), own.as_ref())?;
+    let knows = Knows { queue: &queue, divergence: volume.divergence(), durability: durability.as_ref() };
+    let connections = connect(&options, &knows, &set, own.as_ref())?;
     // Only now is anything written about this set: a refused start leaves no trace.
     identity::write(&backing, record.set)
         .map_err(|error| io_failure("the backing directory cannot be marked", &error))?;
@@ -173,9 +174,10 @@ fn open_backing(tree: &Path) -> Result<OwnedFd, Failure> {
 fn start_durability(
     options: &ProtectOptions,
     queue: &Arc<Queue>,
+    divergence: &Arc<Divergence>,
 ) -> Result<Option<Arc<TargetDurability>>, Failure> {
     let targets = options.targets.iter().filter(|target| !matches!(target, Target::Null)).count();
-    let start = |rule| TargetDurability::start(rule, queue.clone(), targets);
+    let start = |rule| TargetDurability::start(rule, queue.clone(), targets, divergence.clone());
     options.fsync.map(start).transpose().map_err(|error| io_failure("syncs have no timer thread", &error))
 }
 
@@ -185,11 +187,17 @@ fn watch(durability: Option<&Arc<TargetDurability>>, target: usize) -> Option<Wa
     Some(Box::new(move |standing| durability.stands(target, standing)))
 }
 
+/// What connections share with the rest of the source.
+struct Knows<'a> {
+    queue: &'a Arc<Queue>,
+    divergence: &'a Arc<Divergence>,
+    durability: Option<&'a Arc<TargetDurability>>,
+}
+
 fn connect(
     options: &ProtectOptions,
-    queue: &Arc<Queue>,
+    knows: &Knows<'_>,
     set: &SetState,
-    durability: Option<&Arc<TargetDurability>>,
     identity: Option<&Arc<Identity>>,
 ) -> Result<Vec<Connection>, Failure> {
     let mut connections = Vec::new();
@@ -222,9 +230,10 @@ fn connect(
                 Target::Local(_) | Target::Null => options.name.clone(),
             },
             birth_epoch: set.record.epoch.number,
-            watch: real_targets.next().and_then(|target| watch(durability, target)),
+            watch: real_targets.next().and_then(|target| watch(knows.durability, target)),
+            divergence: knows.divergence.clone(),
         };
-        let connection = Connection::start(settings, queue.clone(), embedded)
+        let connection = Connection::start(settings, knows.queue.clone(), embedded)
             .map_err(|error| io_failure("a connection has no thread", &error))?;
         connections.push(connection);
     }
@@ -233,9 +242,13 @@ fn connect(
 
 /// From the first copy to the end of protection.
 fn protect(daemon: &Arc<Daemon>, mut signals: super::StopSignals) -> Result<(), Failure> {
+    if let Some(why) = &daemon.state.lock().record.diverged {
+        eprintln!("note: a change could not be captured before ({why}): everything is compared.");
+    }
     first_copy::wait_for_targets(daemon, &mut signals)?;
     let began = Instant::now();
     let (mount, copied) = first_copy::bring_into_line(daemon, &mut signals)?;
+    daemon.forget_divergence();
     let (point, lag) = (daemon.options.directory.clone(), daemon.options.mmap_lag);
     let flusher = Flusher::start(point, daemon.volume.clone(), lag)
         .map_err(|error| io_failure("the helper that flushes shared mappings does not start", &error))?;

@@ -27,6 +27,9 @@ pub struct SetRecord {
     pub synced_as_of: BTreeMap<String, Timestamp>,
     /// The last run ended in an orderly way with every target up to date.
     pub stopped_cleanly: bool,
+    /// Why everything has to be compared, whatever the times say: a change could not be captured.
+    #[serde(default)]
+    pub diverged: Option<String>,
 }
 
 /// The record of a set and where it lies.
@@ -81,6 +84,7 @@ impl SetState {
             tree: tree.to_owned(),
             synced_as_of: BTreeMap::new(),
             stopped_cleanly: false,
+            diverged: None,
         });
         record.tree = tree.to_owned();
         Ok(SetState { path, record, lock: Some(lock) })
@@ -94,6 +98,15 @@ impl SetState {
     /// Makes the record durable.
     pub fn save(&self) -> io::Result<()> {
         store::replace_json(&self.path, &self.record)
+    }
+
+    /// Notes that no time says what a target has; answers whether that is new.
+    pub fn diverge(&mut self, why: &str) -> bool {
+        let is_new = self.record.diverged.is_none() || !self.record.synced_as_of.is_empty();
+        self.record.diverged.get_or_insert_with(|| why.to_owned());
+        self.record.synced_as_of.clear();
+        self.record.stopped_cleanly = false;
+        is_new
     }
 
     /// What changed at this moment or later may be missing on the target although size and
@@ -151,5 +164,38 @@ mod tests {
             assert_eq!(state.record.set, set);
             state.unlock();
         }
+    }
+
+    /// A change that could not be captured was forgotten with the process: the next start believed
+    /// the times, and the replica stayed without it for good.
+    #[test]
+    fn after_a_divergence_no_time_is_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Path::new("/srv/data");
+        let mut state = SetState::open(dir.path(), tree, None).unwrap();
+        let moment = Timestamp { seconds: 7, nanoseconds: 0 };
+        state.record.synced_as_of.insert("local:/r".into(), moment);
+        assert_eq!(state.suspect_since("local:/r"), moment);
+        assert!(state.diverge("write: I/O error"));
+        assert!(!state.diverge("another"), "once is enough");
+        state.save().unwrap();
+        state.unlock();
+        let state = SetState::open(dir.path(), tree, None).unwrap();
+        assert_eq!(state.suspect_since("local:/r").seconds, i64::MIN);
+        assert_eq!(state.record.diverged.as_deref(), Some("write: I/O error"));
+    }
+
+    /// Records from before this was noted are read as they are.
+    #[test]
+    fn a_record_without_the_mark_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Path::new("/srv/data");
+        let state = SetState::open(dir.path(), tree, None).unwrap();
+        let text = serde_json::to_string(&state.record).unwrap();
+        let old = text.replace(",\"diverged\":null", "");
+        assert_ne!(old, text);
+        std::fs::write(dir.path().join("set.json"), old).unwrap();
+        drop(state);
+        assert_eq!(SetState::open(dir.path(), tree, None).unwrap().record.diverged, None);
     }
 }

@@ -57,12 +57,13 @@ fn capture(daemon: &Daemon) -> CaptureStatus {
 
 fn alerts(daemon: &Daemon) -> Vec<Alert> {
     let mut alerts = Vec::new();
-    if let Some(why) = daemon.volume.diverged() {
+    if let Some(why) = daemon.volume.divergence().why() {
         alerts.push(Alert {
             severity: Severity::Critical,
             code: "capture_diverged".into(),
             text: format!(
-                "A change could not be captured ({why}): stop and start the protection to compare everything."
+                "A change could not be captured ({why}): the replicas may miss it. Stop and start the protection: \
+                 everything is compared."
             ),
         });
     }
@@ -124,7 +125,11 @@ const LOOKS: u32 = 8;
 
 pub fn connection_status(connection: &Connection, daemon: &Daemon) -> ConnectionStatus {
     let queue = &daemon.queue;
-    let (report, lag_applied, lag_durable) = report_and_lags(connection, queue);
+    let (mut report, mut lag_applied, mut lag_durable) = report_and_lags(connection, queue);
+    if daemon.volume.divergence().why().is_some() && report.data == DataState::Good {
+        // The target hears of it in a moment.
+        (report.data, lag_applied, lag_durable) = (DataState::Bad, None, None);
+    }
     let queued = match connection.target {
         Target::Null => Behind::default(),
         Target::Local(_) | Target::Remote { .. } => queue.behind(report.applied).unwrap_or_default(),

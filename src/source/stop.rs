@@ -114,6 +114,13 @@ impl Daemon {
                 left.push(format!("{}: {what}{why}", connection.target));
             }
         }
+        if let Some(why) = self.volume.divergence().why() {
+            self.note_divergence();
+            left.push(format!(
+                "all targets: a change that could not be captured ({why}); everything is compared"
+            ));
+        }
+        let drained = drained && left.is_empty();
         if drained {
             self.note_clean_stop(as_of);
         }

@@ -411,6 +411,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
             match event {
                 TargetEvent::Lost { reason } => self.lost = Some(reason),
                 TargetEvent::Message(SourceMessage::MakeDurable) => self.durable_asked = true,
+                TargetEvent::Message(SourceMessage::Diverged { reason }) => self.diverged(&reason)?,
                 TargetEvent::Message(SourceMessage::StreamFrom { .. } | SourceMessage::Goodbye) => {}
                 TargetEvent::Message(SourceMessage::Hello { .. } | SourceMessage::Ask { .. }) => {
                     return Err("the source greeted twice".into());
@@ -418,6 +419,16 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
             }
         }
         self.durable()
+    }
+
+    /// The source changed something that no packet tells.
+    fn diverged(&mut self, reason: &Text) -> Result<(), String> {
+        // A durable point that began before would say `good`.
+        self.wait_for_sync()?;
+        let reason = format!("the source could not capture a change ({})", reason.to_text());
+        self.applier.replica().mark_bad(&reason).map_err(|fault| fault.to_string())?;
+        self.show();
+        Ok(())
     }
 
     /// Takes in what became of the last durable point and begins another when one is due.

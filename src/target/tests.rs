@@ -319,3 +319,21 @@ fn a_copy_hears_itself_that_its_bytes_were_lost() {
     scene.items(listing());
     assert_eq!(wanted(&scene), [object], "it was called complete");
 }
+
+/// A source that had changed what it could not tell left a replica behind that called itself good.
+#[test]
+fn a_diverged_source_leaves_no_good_replica() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut scene = Scene::begin(dir.path());
+    scene.barrier(true);
+    scene.source.send(SourceMessage::Diverged { reason: Text::from_str_cut("write: I/O error") });
+    scene.barrier(true);
+    scene.durables_until(2, 2);
+    scene.again();
+    assert_eq!(scene.greet().data, DataState::Bad);
+    drop(scene);
+    let places = Places::beside(&dir.path().join("replica"), &dir.path().join("state"));
+    let data = Replica::open(&places, SET).unwrap().data();
+    assert_eq!(data.state, DataState::Bad);
+    assert!(data.reason.is_some_and(|reason| reason.contains("write: I/O error")));
+}

@@ -53,6 +53,8 @@ struct Session {
     lane: Lane,
     stream: Arc<Stream>,
     welcomed: bool,
+    /// The target was told that it may miss a change.
+    told_diverged: bool,
     /// While packets flow: what the target acknowledged last, applied and durable.
     acknowledged: Option<(Sequence, Sequence)>,
 }
@@ -162,7 +164,8 @@ impl Driver {
         let (feed, lane) = PacketFeed::new(self.queue.clone(), stream.clone(), self.sent.clone());
         let link = SourceLink::dial(dial, feed);
         *self.shared.waker.lock() = Some(link.waker());
-        self.session = Some(Session { link, lane, stream, welcomed: false, acknowledged: None });
+        self.session =
+            Some(Session { link, lane, stream, welcomed: false, told_diverged: false, acknowledged: None });
     }
 
     fn greet(&self) {
@@ -457,12 +460,25 @@ impl Driver {
             let stats = session.link.stats();
             self.update(|report| report.link = stats);
         }
+        self.tell_diverged();
         // A queue that is full for a moment, with what is still under way, is none.
         let is_full = self.queue.is_full_because_of(self.cursor);
         if is_full && self.was_full {
             self.happened(Event::QueueFull);
         }
         self.was_full = is_full;
+    }
+
+    /// A target that calls its copy good has to hear that it may miss a change: it alone is asked
+    /// when the source is gone.
+    fn tell_diverged(&mut self) {
+        let Some(why) = self.settings.divergence.why() else { return };
+        let Some(session) = self.session.as_mut().filter(|_| self.machine.is_streaming()) else { return };
+        if std::mem::replace(&mut session.told_diverged, true) {
+            return;
+        }
+        session.link.send(SourceMessage::Diverged { reason: Text::from_str_cut(why) });
+        self.update(|report| report.data = DataState::Bad);
     }
 
     /// Takes the machine's state over into the report.

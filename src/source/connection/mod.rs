@@ -24,6 +24,7 @@ use super::options::Target;
 use super::remote::Route;
 use crate::connection::{Command, FaultKind, NotNow};
 use crate::control::{ConnectionState, MirrorStatus, Retrying};
+use crate::intercept::Divergence;
 use crate::link::LinkStats;
 use crate::packet::{DataState, Sequence, SetId, Timestamp};
 use crate::queue::Queue;
@@ -42,6 +43,8 @@ pub struct Settings {
     pub birth_epoch: u32,
     /// Told whenever it changes how the target stands; nothing stands when the connection is over.
     pub watch: Option<Watch>,
+    /// A target that is in line is told of it.
+    pub divergence: Arc<Divergence>,
 }
 
 /// Hears how a target stands, on the connection's thread: must not wait.

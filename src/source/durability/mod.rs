@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
-use crate::intercept::{DurabilityGate, SyncAnswer};
+use crate::intercept::{Divergence, DurabilityGate, SyncAnswer};
 use crate::packet::{Op, Sequence};
 use crate::queue::{Draft, Queue};
 use machine::{Action, Machine, Ticket};
@@ -34,6 +34,8 @@ const BARRIER_ROOM: usize = 64;
 pub struct TargetDurability {
     rule: Rule,
     queue: Arc<Queue>,
+    /// What a target has is worth nothing where a change is in no packet.
+    divergence: Arc<Divergence>,
     list: Mutex<List>,
     /// The timer sleeps without an end, or the end has come.
     earlier: Condvar,
@@ -66,11 +68,21 @@ pub enum TroubleKind {
 impl TargetDurability {
     /// `targets` is how many real ones there are: at least one. A thread watches deadlines until
     /// [`TargetDurability::end`].
-    pub fn start(rule: Rule, queue: Arc<Queue>, targets: usize) -> io::Result<Arc<TargetDurability>> {
+    pub fn start(
+        rule: Rule,
+        queue: Arc<Queue>,
+        targets: usize,
+        divergence: Arc<Divergence>,
+    ) -> io::Result<Arc<TargetDurability>> {
         let machine = Machine::new(rule, targets);
         let list = List { machine, answers: HashMap::new(), timer_sleeps: false, ended: false };
-        let durability =
-            Arc::new(TargetDurability { rule, queue, list: Mutex::new(list), earlier: Condvar::new() });
+        let durability = Arc::new(TargetDurability {
+            rule,
+            queue,
+            divergence,
+            list: Mutex::new(list),
+            earlier: Condvar::new(),
+        });
         let timer = durability.clone();
         std::thread::Builder::new().name("sync-timer".into()).spawn(move || timer.watch_deadlines())?;
         Ok(durability)
@@ -137,11 +149,20 @@ impl TargetDurability {
 
     fn perform(&self, due: Due) {
         match due {
-            Due::Answer(answer, verdict) => answer(outcome(verdict)),
+            Due::Answer(answer, verdict) => answer(outcome(self.as_things_are(verdict))),
             Due::Barrier => match self.append_barrier() {
                 Some(position) => self.with(|list| list.machine.handle_barrier(Instant::now(), position)),
                 None => self.with(|list| list.machine.handle_no_barrier()),
             },
+        }
+    }
+
+    /// Targets that may miss a change have made nothing durable that counts.
+    fn as_things_are(&self, verdict: Verdict) -> Verdict {
+        match (verdict, self.rule.late) {
+            (Verdict::Durable, Late::Fail) if self.divergence.why().is_some() => Verdict::TimedOut,
+            (Verdict::Durable, Late::Degrade) if self.divergence.why().is_some() => Verdict::LocalOnly,
+            (verdict, _) => verdict,
         }
     }
 

@@ -1,9 +1,13 @@
 //! The machine against scripts of what may happen, and a random run against its promises.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::TargetDurability;
 use super::machine::{Action, Late, Machine, Needs, Rule, Standing, Ticket, Trouble, Verdict};
-use crate::packet::Sequence;
+use crate::intercept::{Divergence, DurabilityGate};
+use crate::packet::{Epoch, Incarnation, Position, Sequence};
+use crate::queue::Queue;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -349,4 +353,27 @@ fn run_random(random: &mut Random, mut bench: Bench, needs: Needs, targets: usiz
         .filter(|action| matches!(action, Action::Answer { .. }))
         .count();
     assert_eq!(answered, open.len(), "seed {seed}");
+}
+
+/// A sync was called durable by targets that may miss a change.
+#[test]
+fn targets_of_a_diverged_source_count_for_nothing() {
+    for (late, good) in [(Late::Fail, false), (Late::Degrade, true)] {
+        let origin = Position::origin(Epoch { number: 1, writer: 2 }, Incarnation(3));
+        let rule = Rule { needs: Needs::All, timeout: TIMEOUT, late };
+        let divergence = Arc::new(Divergence::default());
+        let durability =
+            TargetDurability::start(rule, Queue::new(1 << 20, origin), 1, divergence.clone()).unwrap();
+        durability.stands(0, Some(Standing { in_line: true, durable: Sequence(9) }));
+        let sync = || {
+            let (answer, answered) = crossbeam_channel::bounded(1);
+            let local = durability.enter(Box::new(move |outcome| answer.send(outcome).unwrap()));
+            local(Ok(()));
+            answered.recv_timeout(TIMEOUT).unwrap()
+        };
+        assert!(sync().is_ok());
+        divergence.note("write: I/O error");
+        assert_eq!(sync().is_ok(), good, "{late:?}");
+        durability.end();
+    }
 }
