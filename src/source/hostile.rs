@@ -57,14 +57,14 @@ impl Scene {
         let settings = Settings {
             id: 1,
             target: Target::Remote { host: "127.0.0.1".into(), port: 1, repset: "web".into() },
-            route: Route::Fixed(Dial::new(listener.local_addr(), target.fingerprint(), us)),
             set: SetId(7),
             set_name: "web".into(),
             birth_epoch: 1,
             watch,
             divergence,
         };
-        let connection = Connection::start(settings, queue.clone(), None).unwrap();
+        let route = Route::Fixed(Dial::new(listener.local_addr(), target.fingerprint(), us));
+        let connection = Connection::start(settings, route, queue.clone(), None).unwrap();
         for number in 0..PACKETS {
             let mut room = queue.reserve(PACKET_LEN, 64).unwrap();
             let payload = Bytes::from(vec![number as u8; PACKET_LEN]);

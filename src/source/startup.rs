@@ -223,7 +223,6 @@ fn connect(
         let settings = Settings {
             id,
             target: target.clone(),
-            route,
             set: set.record.set,
             set_name: match target {
                 Target::Remote { repset, .. } => repset.clone(),
@@ -233,7 +232,7 @@ fn connect(
             watch: real_targets.next().and_then(|target| watch(knows.durability, target)),
             divergence: knows.divergence.clone(),
         };
-        let connection = Connection::start(settings, knows.queue.clone(), embedded)
+        let connection = Connection::start(settings, route, knows.queue.clone(), embedded)
             .map_err(|error| io_failure("a connection has no thread", &error))?;
         connections.push(connection);
     }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::CopyOrder;
+use super::surroundings::{Surroundings, WalkOrder, Walked};
 use crate::limits::LISTINGS_IN_FLIGHT;
 use crate::packet::{ItemNumber, Timestamp};
-use crate::resync::{CopyError, CopyProgress, CopyReport, FirstCopy, ItemSink, Wanted};
+use crate::resync::{CopyProgress, CopyReport, Wanted};
+use crate::source::feed::LaneSink;
 
 /// An order, and what was tried for it.
 pub(super) struct Pending {
@@ -44,25 +46,28 @@ impl Pending {
     /// Errors: one line.
     pub(super) fn attempt(
         &mut self,
+        around: &mut impl Surroundings,
         from_nothing: Option<Timestamp>,
         birth_epoch: u32,
-        sink: impl ItemSink + Send + 'static,
+        sink: LaneSink,
     ) -> Result<Attempt, String> {
         self.attempts += 1;
         let failed = |error: std::io::Error| format!("the copy cannot begin: {error}");
         let backing = self.order.backing.try_clone().map_err(failed)?;
         let progress = Arc::new(CopyProgress::new());
         let (wanted, answers) = bounded(LISTINGS_IN_FLIGHT);
-        let (outcome, ended) = bounded(1);
         let suspect_since =
             from_nothing.map_or(self.order.suspect_since, |since| since.max(self.order.suspect_since));
-        let suspect_since = Some(suspect_since);
-        let copy = FirstCopy::new(backing, birth_epoch, suspect_since, sink, answers, progress.clone());
-        let copy = if self.order.ends { copy } else { copy.without_end() };
-        std::thread::Builder::new()
-            .name("copy".into())
-            .spawn(move || drop(outcome.send(copy.run())))
-            .map_err(failed)?;
+        let order = WalkOrder {
+            backing,
+            birth_epoch,
+            suspect_since,
+            ends: self.order.ends,
+            sink,
+            answers,
+            progress: progress.clone(),
+        };
+        let ended = around.walk(order).map_err(failed)?;
         Ok(Attempt { wanted, progress, ended, waits_for: None })
     }
 
@@ -71,11 +76,11 @@ impl Pending {
     }
 }
 
-/// An attempt under way, on a thread of its own. Dropped, its copy ends at its next item.
+/// An attempt under way. Dropped, its copy ends at its next item.
 pub(super) struct Attempt {
     pub(super) wanted: Sender<Wanted>,
     pub(super) progress: Arc<CopyProgress>,
-    pub(super) ended: Receiver<Result<CopyReport, CopyError>>,
+    pub(super) ended: Receiver<Walked>,
     /// The walk has ended; the target's word on this item makes the copy complete.
     pub(super) waits_for: Option<ItemNumber>,
 }

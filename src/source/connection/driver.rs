@@ -1,4 +1,5 @@
-//! The thread behind a connection: hands the machine what happens, and does what it says.
+//! What is behind a connection: hands the machine what happens, and does what it says. What is
+//! around it ([`Surroundings`]) is links and threads in the product, a simulator in tests.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -6,10 +7,12 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, TrySendError, at, never, select};
 
 use super::copying::{Attempt, Pending};
-use super::{CopyOrder, Report, Settings, Shared, Told};
+use super::surroundings::{NetworkLink, Surroundings, Walked};
+use super::{CopyOrder, Settings, Shared, Told};
+use crate::clock;
 use crate::connection::{Action, Event, Flow, Held, Jitter, Link, Machine, Repair, State, Window};
 use crate::control::{ConnectionState, MirrorStatus, Retrying, unix_ms};
-use crate::link::{LostBy, SourceEvent, SourceLink};
+use crate::link::{LostBy, SourceEvent};
 use crate::packet::{
     DataState, Features, ItemNumber, Position, ReplicaProof, Sequence, SourceMessage, TargetMessage, Text,
     Timestamp, WIRE_VERSION, WIRE_VERSION_OLDEST,
@@ -22,16 +25,17 @@ use crate::source::state::now_with_slack;
 /// How often counters of the link are taken over, and a full queue is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-pub(super) struct Driver {
-    settings: Settings,
+/// See the module.
+pub(crate) struct Driver<S: Surroundings> {
+    around: S,
+    pub(super) settings: Settings,
     queue: Arc<Queue>,
     cursor: CursorId,
     start: Position,
-    shared: Arc<Shared>,
-    told: Receiver<Told>,
+    pub(super) shared: Arc<Shared>,
     sent: Arc<Sent>,
-    machine: Machine,
-    session: Option<Session>,
+    pub(super) machine: Machine,
+    session: Option<Session<S::Link>>,
     copy: Option<Pending>,
     attempt: Option<Attempt>,
     /// The target held nothing when copies to it began, at this moment.
@@ -48,8 +52,8 @@ pub(super) struct Driver {
 }
 
 /// One network connection, from dialling to its end.
-struct Session {
-    link: SourceLink,
+struct Session<L> {
+    link: L,
     lane: Lane,
     stream: Arc<Stream>,
     welcomed: bool,
@@ -59,24 +63,38 @@ struct Session {
     acknowledged: Option<(Sequence, Sequence)>,
 }
 
-impl Driver {
-    pub(super) fn new(
+/// What a driver hears.
+pub(crate) enum News {
+    Told(Told),
+    /// Of the link that is up, or dialled; `None`: its thread is gone.
+    Link(Option<SourceEvent>),
+    /// The walk of the attempt under way is over.
+    Walked(Walked),
+    /// Now and then: counters of the link are taken over, and a full queue is looked for.
+    Look,
+    /// What [`Driver::due`] said.
+    Due,
+}
+
+impl<S: Surroundings> Driver<S> {
+    /// Dials with its first [`Driver::act`].
+    pub(crate) fn new(
         settings: Settings,
+        around: S,
         queue: Arc<Queue>,
         (cursor, start): (CursorId, Position),
         shared: Arc<Shared>,
-        told: Receiver<Told>,
         sent: Arc<Sent>,
-    ) -> Driver {
+    ) -> Driver<S> {
         Driver {
+            around,
             settings,
             queue,
             cursor,
             start,
             shared,
-            told,
             sent,
-            machine: Machine::new(Instant::now(), Window::Open),
+            machine: Machine::new(clock::now(), Window::Open),
             session: None,
             copy: None,
             attempt: None,
@@ -89,31 +107,57 @@ impl Driver {
         }
     }
 
-    pub(super) fn run(mut self) {
+    /// Until the connection is over.
+    pub(super) fn run(mut self, told: &Receiver<Told>) {
         let looks = crossbeam_channel::tick(LOOK_EVERY);
         self.act();
         while !self.over {
-            let events = self.session.as_ref().map_or_else(never, |session| session.link.events().clone());
-            let walked = self.attempt.as_ref().map_or_else(never, |attempt| attempt.ended.clone());
-            let due = self.machine.poll_timeout().map_or_else(never, at);
-            select! {
-                recv(events) -> event => self.link_event(event.ok()),
-                recv(walked) -> outcome => {
-                    self.copy_walked(outcome.unwrap_or_else(|_| Err(CopyError::Answer("its thread died".into()))));
-                }
-                recv(self.told) -> told => self.told(told.unwrap_or(Told::End)),
-                recv(looks) -> _ => self.look(),
-                recv(due) -> _ => {
-                    self.unpublished = true;
-                    self.machine.handle_timeout(Instant::now());
-                }
-            }
-            self.act();
+            let (events, walked, due) = (self.events(), self.walked(), self.due().map_or_else(never, at));
+            let news = select! {
+                recv(events) -> event => News::Link(event.ok()),
+                recv(walked) -> outcome => News::Walked(
+                    outcome.unwrap_or_else(|_| Err(CopyError::Answer("its thread died".into()))),
+                ),
+                recv(told) -> told => News::Told(told.unwrap_or(Told::End)),
+                recv(looks) -> _ => News::Look,
+                recv(due) -> _ => News::Due,
+            };
+            self.hear(news);
         }
     }
 
+    /// What happens on the link that is up, or dialled.
+    pub(crate) fn events(&self) -> Receiver<SourceEvent> {
+        self.session.as_ref().map_or_else(never, |session| session.link.events().clone())
+    }
+
+    /// The end of the walk that is under way.
+    pub(crate) fn walked(&self) -> Receiver<Walked> {
+        self.attempt.as_ref().map_or_else(never, |attempt| attempt.ended.clone())
+    }
+
+    /// When it wants to hear [`News::Due`].
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.machine.poll_timeout()
+    }
+
+    /// Takes in what happened, and does what follows.
+    pub(crate) fn hear(&mut self, news: News) {
+        match news {
+            News::Told(told) => self.told(told),
+            News::Link(event) => self.link_event(event),
+            News::Walked(outcome) => self.copy_walked(outcome),
+            News::Look => self.look(),
+            News::Due => {
+                self.unpublished = true;
+                self.machine.handle_timeout(clock::now());
+            }
+        }
+        self.act();
+    }
+
     /// Does what the machine says, and lets everyone know.
-    fn act(&mut self) {
+    pub(crate) fn act(&mut self) {
         while let Some(action) = self.machine.poll_action() {
             match action {
                 Action::Dial { attempt } => self.dial(attempt),
@@ -138,20 +182,16 @@ impl Driver {
         self.unpublished = true;
         match told {
             Told::Command(command, answer) => {
-                let outcome = self.machine.handle_command(Instant::now(), command);
+                let outcome = self.machine.handle_command(clock::now(), command);
                 self.act();
                 let _ = answer.send(outcome);
             }
             Told::Copy(order) => self.order_copy(order),
-            Told::End => self.machine.handle_end(Instant::now(), "the source stops"),
+            Told::End => self.machine.handle_end(clock::now(), "the source stops"),
         }
     }
 
     fn dial(&mut self, attempt: u32) {
-        let dial = match self.settings.route.dial(attempt) {
-            Ok(dial) => dial,
-            Err(reason) => return self.lost(LostBy::Network, reason),
-        };
         let flow = match self.machine.state() {
             State::Paused(_) | State::Error { flow: Flow::Hold, .. } => Flow::Hold,
             State::Started(_)
@@ -162,7 +202,10 @@ impl Driver {
         };
         let stream = Stream::new(self.start, flow);
         let (feed, lane) = PacketFeed::new(self.queue.clone(), stream.clone(), self.sent.clone());
-        let link = SourceLink::dial(dial, feed);
+        let link = match self.around.dial(attempt, feed) {
+            Ok(link) => link,
+            Err(reason) => return self.lost(LostBy::Network, reason),
+        };
         *self.shared.waker.lock() = Some(link.waker());
         self.session =
             Some(Session { link, lane, stream, welcomed: false, told_diverged: false, acknowledged: None });
@@ -248,7 +291,7 @@ impl Driver {
 
     fn happened(&mut self, event: Event) {
         self.unpublished = true;
-        self.machine.handle_event(Instant::now(), event);
+        self.machine.handle_event(clock::now(), event);
     }
 
     fn lost(&mut self, by: LostBy, reason: String) {
@@ -257,7 +300,7 @@ impl Driver {
             _ => log::Level::Debug,
         };
         log::log!(level, "connection {} to {}: {reason}", self.settings.id, self.settings.target);
-        let jitter = Jitter(crate::store::random_u64() as u16);
+        let jitter = Jitter(self.around.random() as u16);
         match by {
             LostBy::Network => self.happened(Event::Lost { reason, jitter }),
             LostBy::Refusal => {
@@ -390,7 +433,7 @@ impl Driver {
             self.from_nothing = Some(now_with_slack());
         }
         let sink = session.lane.sink(session.link.waker());
-        match copy.attempt(self.from_nothing, self.settings.birth_epoch, sink) {
+        match copy.attempt(&mut self.around, self.from_nothing, self.settings.birth_epoch, sink) {
             Ok(attempt) => {
                 let (progress, attempts) = (attempt.progress.clone(), copy.attempts());
                 self.attempt = Some(attempt);
@@ -406,7 +449,7 @@ impl Driver {
     }
 
     /// The walk is over: with an end, the target's word is awaited.
-    fn copy_walked(&mut self, outcome: Result<CopyReport, CopyError>) {
+    fn copy_walked(&mut self, outcome: Walked) {
         let (Some(attempt), Some(copy)) = (&mut self.attempt, &mut self.copy) else { return };
         attempt.ended = never();
         match outcome {
@@ -454,7 +497,7 @@ impl Driver {
         copy.answer(outcome);
     }
 
-    /// Now and then.
+    /// See [`News::Look`].
     fn look(&mut self) {
         if let Some(session) = &self.session {
             let stats = session.link.stats();
@@ -480,57 +523,9 @@ impl Driver {
         session.link.send(SourceMessage::Diverged { reason: Text::from_str_cut(why) });
         self.update(|report| report.data = DataState::Bad);
     }
-
-    /// Takes the machine's state over into the report.
-    fn publish(&self) {
-        let (machine, now) = (&self.machine, Instant::now());
-        let wall = |at: Instant| match at.checked_duration_since(now) {
-            Some(ahead) => SystemTime::now() + ahead,
-            None => SystemTime::now() - now.duration_since(at),
-        };
-        let fault = match machine.state() {
-            State::Error { fault, .. } => Some(fault.kind),
-            State::Stopped | State::Scheduled { .. } | State::Started(_) | State::Paused(_) | State::Gone => {
-                None
-            }
-        };
-        self.update(|report| {
-            let state = state_word(machine.state());
-            if report.state != state {
-                log::debug!(
-                    "connection {}: {:?} -> {state:?} ({})",
-                    self.settings.id,
-                    report.state,
-                    machine.reason()
-                );
-                report.since = wall(machine.since());
-            }
-            report.state = state;
-            report.reason = machine.reason().to_owned();
-            report.fault = fault;
-            report.attempts = machine.attempts();
-            report.retry_at = machine.poll_timeout().map(wall);
-            report.needs_copy = machine.let_go().map(str::to_owned);
-            report.streaming = machine.is_streaming();
-        });
-    }
-
-    fn update(&self, change: impl FnOnce(&mut Report)) {
-        let mut report = self.shared.report.lock();
-        let before = report.standing();
-        change(&mut report);
-        let after = report.standing();
-        drop(report);
-        self.shared.changed.notify_all();
-        if let Some(watch) = &self.settings.watch
-            && before != after
-        {
-            watch(Some(after));
-        }
-    }
 }
 
-impl Drop for Driver {
+impl<S: Surroundings> Drop for Driver<S> {
     /// Nobody waits for what cannot come any more, and a fault of the program is not hidden.
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -556,16 +551,5 @@ impl Drop for Driver {
         if let Some(watch) = &self.settings.watch {
             watch(None);
         }
-    }
-}
-
-fn state_word(state: &State) -> ConnectionState {
-    match state {
-        State::Stopped | State::Gone => ConnectionState::Stopped,
-        State::Scheduled { failed: None, .. } => ConnectionState::Scheduled,
-        State::Scheduled { failed: Some(_), .. } => ConnectionState::ScheduledAfterError,
-        State::Started(_) => ConnectionState::Started,
-        State::Paused(_) => ConnectionState::Paused,
-        State::Error { .. } => ConnectionState::Error,
     }
 }

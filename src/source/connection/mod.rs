@@ -5,10 +5,13 @@
 //!                 Report <── published ──┘
 //! ```
 //! The thread owns the link and the machine; everyone else sends it something or reads
-//! [`Report`]. What is decided is decided in [`crate::connection`].
+//! [`Report`]. What is decided is decided in [`crate::connection`]. The driver runs without a
+//! thread, a network or a disk as well: see [`surroundings`].
 
 mod copying;
 mod driver;
+mod publishing;
+mod surroundings;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -26,10 +29,11 @@ use crate::connection::{Command, FaultKind, NotNow};
 use crate::control::{ConnectionState, MirrorStatus, Retrying};
 use crate::intercept::Divergence;
 use crate::link::LinkStats;
-use crate::packet::{DataState, Sequence, SetId, Timestamp};
-use crate::queue::Queue;
+use crate::packet::{DataState, Position, Sequence, SetId, Timestamp};
+use crate::queue::{CursorId, Queue};
 use crate::resync::{CopyProgress, CopyReport};
 use driver::Driver;
+use surroundings::Around;
 
 /// What a connection needs to know for its whole life.
 pub struct Settings {
@@ -37,7 +41,6 @@ pub struct Settings {
     pub id: u32,
     /// The target as it was typed.
     pub target: Target,
-    pub route: Route,
     pub set: SetId,
     pub set_name: String,
     pub birth_epoch: u32,
@@ -122,28 +125,34 @@ impl Shared {
     fn new(report: Report) -> Arc<Shared> {
         Arc::new(Shared { report: Mutex::new(report), changed: Condvar::new(), waker: Mutex::new(None) })
     }
+
+    /// A reader of the queue: what is appended wakes the link that is up.
+    fn attach(self: &Arc<Shared>, queue: &Queue) -> (CursorId, Position) {
+        let waking = self.clone();
+        queue.attach(move || {
+            if let Some(waker) = &*waking.waker.lock() {
+                waker.wake();
+            }
+        })
+    }
 }
 
 impl Connection {
     /// Attaches to the queue and starts to dial. An embedded target ends with the connection.
     pub fn start(
         settings: Settings,
+        route: Route,
         queue: Arc<Queue>,
         embedded: Option<Embedded>,
     ) -> std::io::Result<Connection> {
         let shared = Shared::new(Report::new("connecting"));
-        let waking = shared.clone();
-        let (cursor, start) = queue.attach(move || {
-            if let Some(waker) = &*waking.waker.lock() {
-                waker.wake();
-            }
-        });
+        let attached = shared.attach(&queue);
         let (inbox, told) = unbounded();
         let sent = Arc::new(Sent::default());
         let (id, target) = (settings.id, settings.target.clone());
-        let driver = Driver::new(settings, queue, (cursor, start), shared.clone(), told, sent.clone());
+        let driver = Driver::new(settings, Around { route }, queue, attached, shared.clone(), sent.clone());
         let thread =
-            std::thread::Builder::new().name(format!("connection-{id}")).spawn(move || driver.run())?;
+            std::thread::Builder::new().name(format!("connection-{id}")).spawn(move || driver.run(&told))?;
         let thread = Mutex::new(Some(thread));
         Ok(Connection {
             id,

@@ -1,0 +1,71 @@
+//! What a driver lets everyone know: its machine's state, and how its target stands.
+
+use std::time::{Instant, SystemTime};
+
+use super::Report;
+use super::driver::Driver;
+use super::surroundings::Surroundings;
+use crate::clock;
+use crate::connection::State;
+use crate::control::ConnectionState;
+
+impl<S: Surroundings> Driver<S> {
+    /// Takes the machine's state over into the report.
+    pub(super) fn publish(&self) {
+        let (machine, now) = (&self.machine, clock::now());
+        let wall = |at: Instant| match at.checked_duration_since(now) {
+            Some(ahead) => SystemTime::now() + ahead,
+            None => SystemTime::now() - now.duration_since(at),
+        };
+        let fault = match machine.state() {
+            State::Error { fault, .. } => Some(fault.kind),
+            State::Stopped | State::Scheduled { .. } | State::Started(_) | State::Paused(_) | State::Gone => {
+                None
+            }
+        };
+        self.update(|report| {
+            let state = state_word(machine.state());
+            if report.state != state {
+                log::debug!(
+                    "connection {}: {:?} -> {state:?} ({})",
+                    self.settings.id,
+                    report.state,
+                    machine.reason()
+                );
+                report.since = wall(machine.since());
+            }
+            report.state = state;
+            report.reason = machine.reason().to_owned();
+            report.fault = fault;
+            report.attempts = machine.attempts();
+            report.retry_at = machine.poll_timeout().map(wall);
+            report.needs_copy = machine.let_go().map(str::to_owned);
+            report.streaming = machine.is_streaming();
+        });
+    }
+
+    pub(super) fn update(&self, change: impl FnOnce(&mut Report)) {
+        let mut report = self.shared.report.lock();
+        let before = report.standing();
+        change(&mut report);
+        let after = report.standing();
+        drop(report);
+        self.shared.changed.notify_all();
+        if let Some(watch) = &self.settings.watch
+            && before != after
+        {
+            watch(Some(after));
+        }
+    }
+}
+
+fn state_word(state: &State) -> ConnectionState {
+    match state {
+        State::Stopped | State::Gone => ConnectionState::Stopped,
+        State::Scheduled { failed: None, .. } => ConnectionState::Scheduled,
+        State::Scheduled { failed: Some(_), .. } => ConnectionState::ScheduledAfterError,
+        State::Started(_) => ConnectionState::Started,
+        State::Paused(_) => ConnectionState::Paused,
+        State::Error { .. } => ConnectionState::Error,
+    }
+}

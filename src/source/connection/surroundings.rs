@@ -1,0 +1,121 @@
+//! What a driver has around it: links and walks. In the product each is a thread of its own, in a
+//! simulator both are imitated.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, bounded};
+
+use crate::link::{LinkStats, SourceEvent, SourceLink, Waker};
+use crate::packet::{SourceMessage, Timestamp};
+use crate::resync::{CopyError, CopyProgress, CopyReport, FirstCopy, Wanted};
+use crate::source::feed::{LaneSink, PacketFeed};
+use crate::source::remote::Route;
+
+/// See the module. Nothing here waits for the network or the disk, but the end of a link.
+pub(crate) trait Surroundings {
+    type Link: NetworkLink;
+
+    /// Begins an attempt at a network connection that sends what `feed` gives. `attempt` counts
+    /// failed ones in a row before this one.
+    ///
+    /// Errors: one line; it is tried again like a lost connection.
+    fn dial(&mut self, attempt: u32, feed: PacketFeed) -> Result<Self::Link, String>;
+
+    /// Begins to walk a tree elsewhere; the outcome comes on the channel. The walk ends early when
+    /// its answers or its sink are gone.
+    fn walk(&mut self, order: WalkOrder) -> io::Result<Receiver<Walked>>;
+
+    /// A number that chance gives.
+    fn random(&mut self) -> u64;
+}
+
+/// One network connection, from the first attempt to its end.
+pub(crate) trait NetworkLink {
+    /// What happens on it. Nothing of another link comes here.
+    fn events(&self) -> &Receiver<SourceEvent>;
+
+    /// Queues a control message; it goes as soon as the link is up. Never blocks.
+    fn send(&self, message: SourceMessage);
+
+    /// From now on the feed is asked for frames.
+    fn start_feed(&self);
+
+    fn stats(&self) -> LinkStats;
+
+    /// Wakes the feed.
+    fn waker(&self) -> Waker;
+
+    /// Ends it once the control messages have arrived, or at the latest after a bounded time.
+    fn close(self, reason: &str);
+}
+
+/// What a walk is made of.
+pub(crate) struct WalkOrder {
+    pub backing: OwnedFd,
+    pub birth_epoch: u32,
+    /// What changed since then is copied whatever the target compares.
+    pub suspect_since: Timestamp,
+    /// The tree is quiet: an end goes out behind the last item.
+    pub ends: bool,
+    pub sink: LaneSink,
+    /// The target's answers to listings.
+    pub answers: Receiver<Wanted>,
+    pub progress: Arc<CopyProgress>,
+}
+
+/// How a walk ended.
+pub(crate) type Walked = Result<CopyReport, CopyError>;
+
+/// The links and threads of the product.
+pub(super) struct Around {
+    pub(super) route: Route,
+}
+
+impl Surroundings for Around {
+    type Link = SourceLink;
+
+    fn dial(&mut self, attempt: u32, feed: PacketFeed) -> Result<SourceLink, String> {
+        Ok(SourceLink::dial(self.route.dial(attempt)?, feed))
+    }
+
+    fn walk(&mut self, order: WalkOrder) -> io::Result<Receiver<Walked>> {
+        let WalkOrder { backing, birth_epoch, suspect_since, ends, sink, answers, progress } = order;
+        let copy = FirstCopy::new(backing, birth_epoch, Some(suspect_since), sink, answers, progress);
+        let copy = if ends { copy } else { copy.without_end() };
+        let (outcome, ended) = bounded(1);
+        std::thread::Builder::new().name("copy".into()).spawn(move || drop(outcome.send(copy.run())))?;
+        Ok(ended)
+    }
+
+    fn random(&mut self) -> u64 {
+        crate::store::random_u64()
+    }
+}
+
+impl NetworkLink for SourceLink {
+    fn events(&self) -> &Receiver<SourceEvent> {
+        SourceLink::events(self)
+    }
+
+    fn send(&self, message: SourceMessage) {
+        SourceLink::send(self, message);
+    }
+
+    fn start_feed(&self) {
+        SourceLink::start_feed(self);
+    }
+
+    fn stats(&self) -> LinkStats {
+        SourceLink::stats(self)
+    }
+
+    fn waker(&self) -> Waker {
+        SourceLink::waker(self)
+    }
+
+    fn close(self, reason: &str) {
+        SourceLink::close(self, reason);
+    }
+}
