@@ -102,8 +102,15 @@ impl Default for Setup {
 pub struct Image(PathBuf);
 
 impl Image {
-    /// Makes a file system of `mib` MiB in a file below `base` and mounts it at `at`.
+    /// Makes a file system of `mib` MiB in a file below `base` and mounts it at `at`; `tmpfs` is in
+    /// memory.
     pub fn mount(base: &Path, at: PathBuf, kind: &str, mib: u64) -> Image {
+        if kind == "tmpfs" {
+            fs::create_dir(&at).expect("a mount point");
+            let size = format!("size={mib}m");
+            run(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "none"]).arg(&at));
+            return Image(at);
+        }
         let name = at.file_name().expect("a name").to_string_lossy();
         let file = base.join(format!("{name}.image"));
         fs::File::create_new(&file).and_then(|file| file.set_len(mib << 20)).expect("an image file");

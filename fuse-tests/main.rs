@@ -19,5 +19,6 @@ mod source_tree;
 #[cfg(feature = "suites")]
 mod suites;
 mod sys;
+mod times;
 mod tree;
 mod waiting;

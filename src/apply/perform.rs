@@ -4,7 +4,7 @@ use super::create::{NameTaken, NewObject};
 use super::fault::Fault;
 use super::policy;
 use super::replica::Replica;
-use crate::packet::Op;
+use crate::packet::{ObjectId, Op, Timestamp};
 
 /// Whether this very op may have been performed before: in full, in part, or not at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,15 +42,27 @@ impl Replica {
                 self.remove_directory(at, *object, doubt)?;
                 self.set_mtime_later(at.dir, *dir_mtime)
             }
-            Op::Rename { from, from_mtime, to, to_mtime, object, replaced, whiteout } => {
+            Op::Rename { from, from_mtime, to, to_mtime, object, object_mtime, replaced, whiteout } => {
                 self.rename(from, to, *object, replaced.as_ref(), whiteout.as_ref(), doubt)?;
                 self.set_mtime_later(from.dir, *from_mtime)?;
-                self.set_mtime_later(to.dir, *to_mtime)
+                self.set_mtime_later(to.dir, *to_mtime)?;
+                self.moved(*object, *object_mtime)
             }
-            Op::Exchange { left, left_mtime, left_object, right, right_mtime, right_object } => {
+            Op::Exchange {
+                left,
+                left_mtime,
+                left_object,
+                left_object_mtime,
+                right,
+                right_mtime,
+                right_object,
+                right_object_mtime,
+            } => {
                 self.exchange((left, *left_object), (right, *right_object), doubt)?;
                 self.set_mtime_later(left.dir, *left_mtime)?;
-                self.set_mtime_later(right.dir, *right_mtime)
+                self.set_mtime_later(right.dir, *right_mtime)?;
+                self.moved(*left_object, *left_object_mtime)?;
+                self.moved(*right_object, *right_object_mtime)
             }
             Op::Write { object, offset, result } => self.write(*object, *offset, payload, result),
             Op::Resize { object, result } => self.resize(*object, result),
@@ -64,5 +76,10 @@ impl Replica {
             Op::RemoveXattr { object, name, mode } => self.change_xattr(*object, name, None, *mode),
             Op::Barrier { durable: _ } => self.settle_times(),
         }
+    }
+
+    /// The move may have changed the object's own time, here or on the source.
+    fn moved(&mut self, object: ObjectId, mtime: Option<Timestamp>) -> Result<(), Fault> {
+        mtime.map_or(Ok(()), |mtime| self.set_mtime_later(object, mtime))
     }
 }

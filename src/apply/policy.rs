@@ -254,12 +254,17 @@ pub fn permit(op: &Op) -> Result<(), Fault> {
         Op::Link { dir_mtime, .. } | Op::Unlink { dir_mtime, .. } | Op::RemoveDirectory { dir_mtime, .. } => {
             time(dir_mtime)
         }
-        Op::Rename { from_mtime, to_mtime, whiteout, .. } => {
-            time(from_mtime)?;
-            time(to_mtime)?;
+        Op::Rename { from_mtime, to_mtime, object_mtime, whiteout, .. } => {
+            [Some(from_mtime), Some(to_mtime), object_mtime.as_ref()]
+                .into_iter()
+                .flatten()
+                .try_for_each(time)?;
             whiteout.as_ref().map_or(Ok(()), |whiteout| attributes_of(&whiteout.attributes))
         }
-        Op::Exchange { left_mtime, right_mtime, .. } => time(left_mtime).and_then(|()| time(right_mtime)),
+        Op::Exchange { left_mtime, left_object_mtime, right_mtime, right_object_mtime, .. } => {
+            let objects = [left_object_mtime, right_object_mtime].into_iter().flatten();
+            [left_mtime, right_mtime].into_iter().chain(objects).try_for_each(time)
+        }
         Op::Write { result, .. } | Op::Resize { result, .. } => time(&result.mtime),
         Op::Reserve { offset, length, result, .. } => {
             time(&result.mtime)?;

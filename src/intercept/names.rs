@@ -269,7 +269,7 @@ impl Volume {
         let _names = lock_names(&from_dir, &to_dir);
         let from_fd = self.descriptors.of(&from_dir)?;
         let to_fd = self.descriptors.of(&to_dir)?;
-        let (moved, _) = self.sight(&from_dir, from_fd.as_fd(), from.name)?;
+        let (moved, before) = self.sight(&from_dir, from_fd.as_fd(), from.name)?;
         let taken = match self.sight(&to_dir, to_fd.as_fd(), to.name) {
             Ok(taken) => Some(taken),
             Err(error) if error.errno == libc::ENOENT => None,
@@ -282,12 +282,12 @@ impl Volume {
         }
         let ends = Ends { from, to, from_dir: &from_dir, to_dir: &to_dir, from_fd, to_fd };
         if flags.contains(RenameFlags::EXCHANGE) {
-            let (other, _) = taken.ok_or(FsError::new(libc::ENOENT, "exchange"))?;
+            let (other, other_before) = taken.ok_or(FsError::new(libc::ENOENT, "exchange"))?;
             let _states = lock_states(&moved, Some(&other));
-            self.exchange(&mut room, &ends, &moved, &other, flags)?;
+            self.exchange(&mut room, &ends, (&moved, &before), (&other, &other_before), flags)?;
         } else {
             let _states = lock_states(&moved, taken.as_ref().map(|(node, _)| &***node));
-            self.replace(&mut room, &ends, &moved, taken.as_ref(), flags)?;
+            self.replace(&mut room, &ends, (&moved, &before), taken.as_ref(), flags)?;
         }
         if moves_directory {
             self.directories_moved();
@@ -300,7 +300,7 @@ impl Volume {
         &self,
         room: &mut crate::queue::Reservation,
         ends: &Ends<'_>,
-        moved: &Arc<Node>,
+        (moved, before): (&Arc<Node>, &Stat),
         taken: Option<&(Pinned<'_>, Stat)>,
         flags: RenameFlags,
     ) -> FsResult<()> {
@@ -338,6 +338,7 @@ impl Volume {
             to: entry(ends.to_dir, ends.to.name)?,
             to_mtime: self.after_change(mtime_of(ends.to_fd.as_fd()))?,
             object: moved.object,
+            object_mtime: self.after_change(mtime_after_move(&ends.to_fd, ends.to.name, before))?,
             replaced,
             whiteout,
         };
@@ -352,8 +353,8 @@ impl Volume {
         &self,
         room: &mut crate::queue::Reservation,
         ends: &Ends<'_>,
-        moved: &Arc<Node>,
-        other: &Arc<Node>,
+        (moved, before): (&Arc<Node>, &Stat),
+        (other, other_before): (&Arc<Node>, &Stat),
         flags: RenameFlags,
     ) -> FsResult<()> {
         let path = self.path(moved);
@@ -367,9 +368,15 @@ impl Volume {
             left: entry(ends.from_dir, ends.from.name)?,
             left_mtime: self.after_change(mtime_of(ends.from_fd.as_fd()))?,
             left_object: moved.object,
+            left_object_mtime: self.after_change(mtime_after_move(&ends.to_fd, ends.to.name, before))?,
             right: entry(ends.to_dir, ends.to.name)?,
             right_mtime: self.after_change(mtime_of(ends.to_fd.as_fd()))?,
             right_object: other.object,
+            right_object_mtime: self.after_change(mtime_after_move(
+                &ends.from_fd,
+                ends.from.name,
+                other_before,
+            ))?,
         };
         self.queue.append(room, crate::queue::Draft::new(&path, &op, Bytes::new()));
         Ok(())
@@ -425,6 +432,15 @@ fn undo_birth(dir: BorrowedFd<'_>, name: &std::ffi::CStr, kind: u32) {
 /// Links of an object after one name is gone; a directory has none left.
 fn links_after_loss(stat: &Stat) -> u32 {
     if file_type(stat) == libc::S_IFDIR { 0 } else { (stat.st_nlink as u32).saturating_sub(1) }
+}
+
+/// The mtime of an object that has just got this name, where the move may have changed it, on this
+/// file system or on another one: of a directory always (XFS changes both in an exchange, f2fs the
+/// one that a rename moves), of others where it did.
+fn mtime_after_move(dir: &OwnedFd, name: &OsStr, before: &Stat) -> FsResult<Option<Timestamp>> {
+    let now = rustix::fs::statat(dir, &*c_name(name)?, AtFlags::SYMLINK_NOFOLLOW).step("stat what moved")?;
+    let is_directory = file_type(&now) == libc::S_IFDIR;
+    Ok((is_directory || mtime(&now) != mtime(before)).then(|| mtime(&now)))
 }
 
 fn mtime_of(dir: BorrowedFd<'_>) -> FsResult<Timestamp> {

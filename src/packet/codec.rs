@@ -34,7 +34,7 @@ use crate::limits::{CONTROL_LEN_MAX, HEADER_LEN_MAX, PATH_LEN_MAX, PAYLOAD_LEN_M
 /// Length of a frame's prefix in bytes.
 pub const PREFIX_LEN: usize = 64;
 const MAGIC: [u8; 2] = *b"sd";
-const FORMAT_VERSION: u8 = 1;
+const FORMAT_VERSION: u8 = 2;
 
 type Bounds<const MAX: usize> = Configuration<LittleEndian, Fixint, Limit<MAX>>;
 

@@ -238,23 +238,29 @@ pub enum Op {
         object: ObjectId,
     },
     /// A name moves and may take the place of another. Both directories may be one.
+    ///
+    /// `object_mtime` is given for a directory, and where the rename changed it: some file systems
+    /// take a new `..` for a change of the directory that moves.
     Rename {
         from: Entry,
         from_mtime: Timestamp,
         to: Entry,
         to_mtime: Timestamp,
         object: ObjectId,
+        object_mtime: Option<Timestamp>,
         replaced: Option<Replaced>,
         whiteout: Option<Whiteout>,
     },
-    /// Two names change their objects.
+    /// Two names change their objects. `*_mtime` as with a rename.
     Exchange {
         left: Entry,
         left_mtime: Timestamp,
         left_object: ObjectId,
+        left_object_mtime: Option<Timestamp>,
         right: Entry,
         right_mtime: Timestamp,
         right_object: ObjectId,
+        right_object_mtime: Option<Timestamp>,
     },
     /// Bytes at an offset. Payload: the bytes.
     Write {

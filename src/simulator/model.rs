@@ -169,7 +169,9 @@ impl Model {
         let to_mtime = if from_dir == to_dir { from_mtime } else { to_mtime };
         let from = Entry { dir: object(from_dir), name: from_name };
         let to = Entry { dir: object(to_dir), name: to };
-        let op = Op::Rename { from, from_mtime, to, to_mtime, object: object(inode), replaced, whiteout };
+        let object_mtime = (from_dir != to_dir).then(|| self.moved(inode)).flatten();
+        let object = object(inode);
+        let op = Op::Rename { from, from_mtime, to, to_mtime, object, object_mtime, replaced, whiteout };
         Some((op, Vec::new()))
     }
 
@@ -183,8 +185,19 @@ impl Model {
         let left_mtime = self.tree.nodes[&left.0].attributes.mtime;
         let entry = |(dir, name, _): Place| Entry { dir: object(dir), name };
         let (left_object, right_object) = (object(left.2), object(right.2));
+        let (left_object_mtime, right_object_mtime) = (self.moved(left.2), self.moved(right.2));
         let (left, right) = (entry(left), entry(right));
-        Some((Op::Exchange { left, left_mtime, left_object, right, right_mtime, right_object }, Vec::new()))
+        let op = Op::Exchange {
+            left,
+            left_mtime,
+            left_object,
+            left_object_mtime,
+            right,
+            right_mtime,
+            right_object,
+            right_object_mtime,
+        };
+        Some((op, Vec::new()))
     }
 
     fn write(&mut self, inode: u64, random: &mut Random) -> Said {
@@ -303,6 +316,11 @@ impl Model {
         let now = self.now();
         self.node(inode).attributes.mtime = now;
         now
+    }
+
+    /// A directory that gets another place changes itself on some file systems.
+    fn moved(&mut self, inode: u64) -> Option<Timestamp> {
+        self.is_dir(inode).then(|| self.touch(inode))
     }
 
     /// Adds to a link count; an object without a name is gone.

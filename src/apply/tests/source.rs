@@ -131,17 +131,35 @@ impl Source {
         let whiteout = flags
             .contains(RenameFlags::WHITEOUT)
             .then(|| Whiteout { object: self.id(from), attributes: self.attributes(from) });
+        let moved = to;
         let ((from, from_mtime), (to, to_mtime)) = (self.entry(from), self.entry(to));
-        (Op::Rename { from, from_mtime, to, to_mtime, object, replaced, whiteout }, Vec::new())
+        let object_mtime = self.mtime_of_directory(moved);
+        let op = Op::Rename { from, from_mtime, to, to_mtime, object, object_mtime, replaced, whiteout };
+        (op, Vec::new())
     }
 
     pub fn exchange(&self, left: &str, right: &str) -> Said {
         let (left_object, right_object) = (self.id(left), self.id(right));
         rustix::fs::renameat_with(CWD, self.path(left), CWD, self.path(right), RenameFlags::EXCHANGE)
             .unwrap();
+        let (left_object_mtime, right_object_mtime) =
+            (self.mtime_of_directory(right), self.mtime_of_directory(left));
         let ((left, left_mtime), (right, right_mtime)) = (self.entry(left), self.entry(right));
-        let op = Op::Exchange { left, left_mtime, left_object, right, right_mtime, right_object };
+        let op = Op::Exchange {
+            left,
+            left_mtime,
+            left_object,
+            left_object_mtime,
+            right,
+            right_mtime,
+            right_object,
+            right_object_mtime,
+        };
         (op, Vec::new())
+    }
+
+    fn mtime_of_directory(&self, path: &str) -> Option<Timestamp> {
+        self.path(path).symlink_metadata().unwrap().is_dir().then(|| self.mtime(path))
     }
 
     fn result(&self, path: &str) -> ContentResult {

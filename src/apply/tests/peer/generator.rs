@@ -161,6 +161,7 @@ impl Words<'_> {
                 to: self.entry(),
                 to_mtime: self.time(),
                 object,
+                object_mtime: self.random.one_in(2).then(|| self.time()),
                 replaced: self.random.one_in(2).then(|| Replaced { object: self.id(), links: 0 }),
                 whiteout: self
                     .random
@@ -171,9 +172,11 @@ impl Words<'_> {
                 left: self.entry(),
                 left_mtime: self.time(),
                 left_object: object,
+                left_object_mtime: self.random.one_in(2).then(|| self.time()),
                 right: self.entry(),
                 right_mtime: self.time(),
                 right_object: self.id(),
+                right_object_mtime: None,
             },
             7 | 8 => Op::Write { object, offset: self.random.number(), result: self.result() },
             9 => Op::Resize { object, result: self.result() },
