@@ -5,6 +5,7 @@
 //! standing_mount ──> (caller detaches a dead one) ──> check
 //! ```
 
+mod claims;
 mod facts;
 mod mounts;
 mod paths;
@@ -12,6 +13,7 @@ mod paths;
 mod tests;
 mod users;
 
+pub use claims::{Claim, Role, check_outside, open_directory};
 pub use facts::{FsFacts, existing_ancestor, kernel_version, open_dev_fuse};
 pub use mounts::{FS_TYPE, Location, Mount, MountTable, Pulse, pulse};
 pub use paths::{Relation, is_within, relation, resolve};

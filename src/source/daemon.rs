@@ -21,6 +21,7 @@ use crate::failure::Failure;
 use crate::intercept::{Serving, Volume};
 use crate::link::Fingerprint;
 use crate::packet::{DataState, Op, Sequence};
+use crate::preflight::Claim;
 use crate::queue::{Draft, Queue};
 
 /// How often a waiting call looks whether its caller is still there.
@@ -33,6 +34,8 @@ pub struct Daemon {
     pub queue: Arc<Queue>,
     /// Any descriptor of the backing directory, past the mount.
     pub backing: std::os::fd::OwnedFd,
+    /// On the backing directory; gone with [`Daemon::let_go`].
+    pub claim: Mutex<Option<Claim>>,
     pub started: SystemTime,
     pub state: Mutex<SetState>,
     /// This host's key, where a target on another host knows it.
@@ -93,6 +96,7 @@ impl Daemon {
         self.connections().iter().for_each(|connection| connection.end());
         self.queue.close();
         self.state.lock().unlock();
+        *self.claim.lock() = None;
     }
 
     /// Puts a barrier into the stream; everything before it is what its position means.

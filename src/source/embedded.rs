@@ -10,12 +10,16 @@ use crate::apply::{Applier, OpenError, Places, Replica};
 use crate::failure::Failure;
 use crate::link::{Dial, Fingerprint, Identity, TargetLink};
 use crate::packet::SetId;
+use crate::preflight::{Claim, Role, open_directory};
+use crate::source::ProtectOptions;
 use crate::target::{Replicas, Seat, SharedApplier, TargetServer};
 
 /// A target in this process, for one replica.
 pub struct Embedded {
     server: TargetServer,
     identity: Arc<Identity>,
+    /// On the replica; the last to go.
+    _claim: Claim,
 }
 
 /// The one replica that an embedded target has.
@@ -40,10 +44,18 @@ impl Replicas for Only {
 impl Embedded {
     /// Opens the replica (made where it is missing) and listens on loopback. `state` is the
     /// directory for its index and positions.
-    pub fn start(path: &Path, state: &Path, set: SetId, adopt: bool) -> Result<Embedded, Failure> {
+    pub fn start(
+        path: &Path,
+        state: &Path,
+        set: SetId,
+        options: &ProtectOptions,
+    ) -> Result<Embedded, Failure> {
         std::fs::create_dir_all(path).map_err(|error| failed(path, "cannot be made", &error.to_string()))?;
+        let root =
+            open_directory(path).map_err(|error| failed(path, "cannot be opened", &error.to_string()))?;
+        let claim = Claim::take(Role::Replica, &options.name, path, root)?;
         let places = Places::beside(path, state);
-        let replica = match adopt {
+        let replica = match options.adopt {
             true => Replica::open_or_adopt(&places, set),
             false => Replica::open(&places, set),
         };
@@ -55,7 +67,7 @@ impl Embedded {
         let authorise = move |key: &_| *key == own;
         let server = TargetServer::start(loopback, identity.clone(), authorise, None, Arc::new(only))
             .map_err(|error| failed(path, "cannot be served over loopback", &error.to_string()))?;
-        Ok(Embedded { server, identity })
+        Ok(Embedded { server, identity, _claim: claim })
     }
 
     /// How to reach it.

@@ -26,7 +26,7 @@ use crate::intercept::{Divergence, DurabilityGate, Mount, Volume};
 use crate::limits::BACKLOG_GIVEN_BACK;
 use crate::link::Identity;
 use crate::packet::{Incarnation, Position};
-use crate::preflight::{self, DeadMount};
+use crate::preflight::{self, Claim, DeadMount, Role};
 use crate::privileges::{self, PROTECT};
 use crate::queue::Queue;
 use crate::resync::CopyReport;
@@ -84,6 +84,7 @@ fn replace_dead_mount(dead: &DeadMount) -> Result<(), Failure> {
 /// Everything that exists before the mount: state, volume, targets, connections.
 fn prepare(options: ProtectOptions, warnings: Vec<String>) -> Result<Daemon, Failure> {
     let backing = open_backing(options.tree())?;
+    let claim = claim_places(&options, &backing)?;
     let known = identity::read(&backing);
     let mut set = SetState::open(&options.set_state(), options.tree(), known)
         .map_err(|error| no_state(&options, &error))?;
@@ -109,6 +110,7 @@ fn prepare(options: ProtectOptions, warnings: Vec<String>) -> Result<Daemon, Fai
         volume: Arc::new(volume),
         queue,
         backing,
+        claim: Mutex::new(Some(claim)),
         started: SystemTime::now(),
         state: Mutex::new(set),
         fingerprint: own.map(|identity| identity.fingerprint()),
@@ -121,6 +123,15 @@ fn prepare(options: ProtectOptions, warnings: Vec<String>) -> Result<Daemon, Fai
         mount_lost: Mutex::default(),
         warnings,
     })
+}
+
+/// The tree for this daemon alone, and the mount point in nobody's.
+fn claim_places(options: &ProtectOptions, backing: &OwnedFd) -> Result<Claim, Failure> {
+    let duplicate =
+        backing.try_clone().map_err(|error| io_failure("a descriptor cannot be duplicated", &error))?;
+    // Before the own claim, which may hold the mount point.
+    preflight::check_outside(&options.directory)?;
+    Claim::take(Role::Source, &options.name, options.tree(), duplicate)
 }
 
 fn no_state(options: &ProtectOptions, error: &StateError) -> Failure {
@@ -212,7 +223,7 @@ fn connect(
             }
             Target::Local(path) => {
                 let state = options.set_state().join(format!("replica-{}", state::directory_name(path)));
-                let target = Embedded::start(path, &state, set.record.set, options.adopt)?;
+                let target = Embedded::start(path, &state, set.record.set, options)?;
                 Route::Fixed(embedded.insert(target).dial())
             }
             Target::Remote { .. } => {

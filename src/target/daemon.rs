@@ -28,6 +28,7 @@ use crate::limits::INVITATION_TIME_MAX;
 use crate::link::{Bound, Fingerprint, Identity, PairingVisit, Refusals};
 use crate::packet::encode_message;
 use crate::pairing::{Book, Grant, InviteError, Known, Offer};
+use crate::preflight::{Claim, Role, open_directory};
 use crate::privileges::{self, Confinement, Reach, SERVE, for_allowed};
 use crate::source::{is_set_name, stop_signals};
 
@@ -55,7 +56,7 @@ pub struct Daemon {
 /// Errors: what keeps it from listening; nothing was changed then.
 pub fn run(options: ServeOptions) -> Result<(), Failure> {
     let mut signals = stop_signals().map_err(|error| failed("Signals cannot be caught", &error))?;
-    let (daemon, lock) = start(options)?;
+    let (daemon, held) = start(options)?;
     let daemon = Arc::new(daemon);
     let control = Server::start(&daemon.options.socket(), daemon.clone())?;
     ready(&daemon);
@@ -73,19 +74,25 @@ pub fn run(options: ServeOptions) -> Result<(), Failure> {
     let server = daemon.server.lock().take();
     drop(server);
     drop(control);
-    drop(lock);
+    drop(held);
     eprintln!("{} is no longer served.", daemon.options.root.display());
     Ok(())
 }
 
-/// Everything before `ready`. The lock keeps other daemons from the same state.
-fn start(options: ServeOptions) -> Result<(Daemon, File), Failure> {
+/// Keeps other daemons away: from the same state, and from the replicas.
+struct Held {
+    _state: File,
+    _root: Claim,
+}
+
+/// Everything before `ready`.
+fn start(options: ServeOptions) -> Result<(Daemon, Held), Failure> {
     check_places(&options)?;
     let own = options.own_state();
     let unusable =
         |error: &io::Error| failed(&format!("The state in {} cannot be used", own.display()), error);
     let identity = Arc::new(Identity::load_or_create(&options.state).map_err(|error| unusable(&error))?);
-    let lock = lock_state(&own)?;
+    let held = Held { _state: lock_state(&own)?, _root: claim_root(&options)? };
     let book = Book::open(&own.join("pairings.json"), identity.fingerprint());
     let book = Arc::new(book.map_err(|error| unusable(&error))?);
     let store = Store::open(options.clone(), book.clone()).map_err(|error| unusable(&error))?;
@@ -108,7 +115,7 @@ fn start(options: ServeOptions) -> Result<(Daemon, File), Failure> {
         life: Mutex::new(Phase::Serving),
         life_changed: Condvar::new(),
     };
-    Ok((daemon, lock))
+    Ok((daemon, held))
 }
 
 fn check_places(options: &ServeOptions) -> Result<(), Failure> {
@@ -128,6 +135,13 @@ fn check_places(options: &ServeOptions) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+fn claim_root(options: &ServeOptions) -> Result<Claim, Failure> {
+    let shown = options.root.display();
+    let root = open_directory(&options.root)
+        .map_err(|error| failed(&format!("{shown} cannot be opened"), &error))?;
+    Claim::take(Role::ServeRoot, "", &options.root, root)
 }
 
 fn lock_state(own: &Path) -> Result<File, Failure> {
