@@ -12,6 +12,7 @@ mod host;
 mod hostile;
 mod hosts;
 mod mmap;
+mod power;
 mod random;
 mod restart;
 #[cfg(feature = "suites")]
@@ -21,4 +22,5 @@ mod suites;
 mod sys;
 mod times;
 mod tree;
+mod trees;
 mod waiting;

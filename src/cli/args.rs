@@ -93,6 +93,10 @@ pub struct Protect {
     /// Take over a replica directory that is not empty
     #[arg(long)]
     pub adopt: bool,
+    /// Take this directory for the set's although it is not the one that was protected before (restored from a
+    /// backup, moved to another disk): everything is compared, and what it lacks goes from the replicas
+    #[arg(long)]
+    pub adopt_source: bool,
     /// Start although mounts below DIR will be hidden
     #[arg(long)]
     pub hide_nested: bool,

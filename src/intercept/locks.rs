@@ -7,12 +7,13 @@
 use parking_lot::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
 use super::objects::{Node, NodeState};
+use super::ongoing::Change;
 
 /// The tree lock, as an op needs it: exclusive for renames and exchanges of directories, shared
 /// for everything else.
 pub enum TreeGuard<'a> {
-    Shared { _guard: RwLockReadGuard<'a, ()> },
-    Exclusive { _guard: RwLockWriteGuard<'a, ()> },
+    Shared { _guard: RwLockReadGuard<'a, ()>, _ongoing: Change<'a> },
+    Exclusive { _guard: RwLockWriteGuard<'a, ()>, _ongoing: Change<'a> },
 }
 
 /// Directory locks of one or two directories, by id order; the same directory is locked once.

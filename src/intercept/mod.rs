@@ -26,6 +26,7 @@ mod locks;
 mod mounting;
 mod names;
 mod objects;
+mod ongoing;
 #[cfg(test)]
 mod tests;
 mod volume;

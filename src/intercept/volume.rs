@@ -18,6 +18,7 @@ use super::error::{FsError, FsResult, Step};
 use super::listing::Listings;
 use super::locks::TreeGuard;
 use super::objects::{Node, NodeId, Objects, Pinned, Place, Sighting};
+use super::ongoing::Ongoing;
 use crate::limits::{NAME_LEN_MAX, SOURCE_DESCRIPTORS};
 use crate::packet::{Attributes, Entry, Name, ObjectId, Op, Timestamp};
 use crate::queue::{Closed, Draft, Pool, Queue, Reservation};
@@ -62,6 +63,7 @@ pub struct Volume {
     pub(super) pool: Pool,
     /// *Tree lock*: first in the lock order.
     tree: RwLock<()>,
+    ongoing: Ongoing,
     /// Raised whenever a directory moves: paths remembered before are worthless.
     tree_generation: AtomicU64,
     root: Arc<Node>,
@@ -116,6 +118,7 @@ impl Volume {
             queue,
             pool: Pool::new(),
             tree: RwLock::new(()),
+            ongoing: Ongoing::default(),
             tree_generation: AtomicU64::new(0),
             root,
             has_handles: handle.is_some(),
@@ -285,11 +288,25 @@ impl Volume {
     }
 
     pub(super) fn shared_tree(&self) -> TreeGuard<'_> {
-        TreeGuard::Shared { _guard: self.tree.read() }
+        let _ongoing = self.ongoing.enter();
+        TreeGuard::Shared { _guard: self.tree.read(), _ongoing }
     }
 
     pub(super) fn exclusive_tree(&self) -> TreeGuard<'_> {
-        TreeGuard::Exclusive { _guard: self.tree.write() }
+        let _ongoing = self.ongoing.enter();
+        TreeGuard::Exclusive { _guard: self.tree.write(), _ongoing }
+    }
+
+    /// Counts changes that begin from now on apart from those that are under way. `false`: older
+    /// ones are still under way, and nothing was begun.
+    pub fn tell_changes_apart(&self) -> bool {
+        self.ongoing.turn()
+    }
+
+    /// Whether every change that began before the last [`Volume::tell_changes_apart`] that
+    /// answered `true` is in the queue, or failed.
+    pub fn earlier_changes_are_over(&self) -> bool {
+        self.ongoing.earlier_are_over()
     }
 
     /// Call it when a directory moved, under the exclusive tree lock.

@@ -87,6 +87,7 @@ impl Ground {
             run: self.path("run"),
             force: false,
             adopt: false,
+            adopt_source: false,
             hide_nested: false,
             queue_memory: crate::limits::QUEUE_MEMORY,
             mmap_lag: None,

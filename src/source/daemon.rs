@@ -11,8 +11,9 @@ use super::commands;
 use super::connection::{Connection, Report};
 use super::durability::TargetDurability;
 use super::flush::Flusher;
+use super::mark::Mark;
 use super::options::ProtectOptions;
-use super::state::{SetState, now_with_slack};
+use super::state::SetState;
 use crate::control::{
     Caller, ChangedConnection, ConnectionChange, Handler, Phase, Status, StopMode, StopReport, SyncReport,
     SyncedConnection, WaitFor, WaitSync,
@@ -55,16 +56,20 @@ pub struct Daemon {
     pub warnings: Vec<String>,
 }
 
-/// Per connection (by its number), what was noted by [`Daemon::note_synced`] and what is to be
-/// noted next.
+/// What was noted by [`Daemon::note_synced`], and what is to be noted next.
 #[derive(Default)]
-pub struct SyncNotes(BTreeMap<u32, SyncNote>);
+pub struct SyncNotes {
+    /// A moment, until every change that may have begun before it is in the queue.
+    moment: Option<Mark>,
+    /// Per connection, by its number.
+    notes: BTreeMap<u32, SyncNote>,
+}
 
 #[derive(Clone, Default)]
 struct SyncNote {
     noted: Sequence,
     /// Once everything up to here is durable, the target had everything as of this moment.
-    asked: Option<(Sequence, crate::packet::Timestamp)>,
+    asked: Option<(Sequence, Mark)>,
 }
 
 /// Where the daemon is in its life.
@@ -151,27 +156,57 @@ impl Daemon {
 
     /// Notes for each target until when it had everything, so that after a crash only what
     /// changed later has to be copied again. Called now and then; never waits.
+    ///
+    /// A note says nothing of the source's own disk: it counts only where the page cache that it
+    /// speaks of is proved to have survived (see [`super::mark`]).
     pub fn note_synced(&self, notes: &mut SyncNotes) {
         if self.note_divergence() {
             return;
         }
-        let last = self.queue.last().sequence;
         for connection in self.connections() {
-            let note = notes.0.entry(connection.id).or_default();
-            if let Some((upto, as_of)) = note.asked {
-                if !has(&connection.report(), upto, WaitFor::Durable) {
-                    continue;
-                }
-                let mut state = self.state.lock();
-                state.record.synced_as_of.insert(connection.target.to_string(), as_of);
-                if let Err(error) = state.save() {
-                    log::warn!("the set's record could not be written: {error}");
-                }
-                *note = SyncNote { noted: upto, asked: None };
+            let note = notes.notes.entry(connection.id).or_default();
+            let Some((upto, mark)) = note.asked.take() else { continue };
+            if !has(&connection.report(), upto, WaitFor::Durable) {
+                note.asked = Some((upto, mark));
+                continue;
             }
-            if last > note.noted {
-                note.asked = Some((last, now_with_slack()));
+            let mut state = self.state.lock();
+            state.record.marks.insert(connection.target.to_string(), mark);
+            if let Err(error) = state.save() {
+                log::warn!("the set's record could not be written: {error}");
             }
+            note.noted = upto;
+        }
+        self.ask_for_note(notes);
+    }
+
+    /// Takes a moment, and once no change is under way that began before it, the last position as
+    /// what belongs to it: a change gets its time before its place in the queue.
+    fn ask_for_note(&self, notes: &mut SyncNotes) {
+        if let Some(mark) = notes.moment.take() {
+            if !self.volume.earlier_changes_are_over() {
+                notes.moment = Some(mark);
+                return;
+            }
+            let last = self.queue.last().sequence;
+            for note in notes.notes.values_mut().filter(|note| note.asked.is_none() && last > note.noted) {
+                note.asked = Some((last, mark.clone()));
+            }
+        }
+        let mark = Mark::now();
+        if self.volume.tell_changes_apart() {
+            notes.moment = Some(mark);
+        }
+    }
+
+    /// The clock was set: what was noted by it before is worth nothing.
+    pub fn clock_was_set(&self, notes: &mut SyncNotes) {
+        log::warn!("the clock was set: until targets are up to date again, everything counts as changed");
+        *notes = SyncNotes::default();
+        let mut state = self.state.lock();
+        state.record.marks.clear();
+        if let Err(error) = state.save() {
+            log::error!("the set's record could not be written: {error}");
         }
     }
 

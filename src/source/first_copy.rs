@@ -14,9 +14,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use super::connection::{Connection, CopyOrder, Report};
 use super::daemon::Daemon;
+use super::mark::{Clock, Mark};
 use super::progress::Display;
 use super::startup::{NOTHING_MOUNTED, io_failure, mount};
-use super::state::now_with_slack;
 use crate::connection::FaultKind;
 use crate::failure::Failure;
 use crate::intercept::Mount;
@@ -81,15 +81,16 @@ pub fn bring_into_line(
 ) -> Result<(Mount, Vec<CopyReport>), Failure> {
     loop {
         // Ahead of the mount, while applications still write: the bulk of the bytes.
-        let copying_since = now_with_slack();
-        let known =
-            |connection: &Connection| daemon.state.lock().suspect_since(&connection.target.to_string());
+        let copying_since = Mark::now();
+        let known = |connection: &Connection| {
+            daemon.state.lock().suspect_since(&connection.target.to_string(), &Clock::now())
+        };
         copy_all(daemon, Stage::Ahead, known, signals)?;
         let again = preflight::check(&daemon.options)?;
         again.writers.iter().for_each(|writer| log::debug!("still writing past the mount: {writer}"));
         let mount = mount(daemon)?;
         // Nothing gets past the mount any more, and nothing on it is answered yet: the tree is quiet.
-        match copy_all(daemon, Stage::Quiet, |_| copying_since, signals)? {
+        match copy_all(daemon, Stage::Quiet, |_| copying_since.suspect_since(&Clock::now()), signals)? {
             Some(copied) => return Ok((mount, copied)),
             None => eprintln!(
                 "note: unmounted {} again, so that programs do not wait; what changes is copied before the \

@@ -1,29 +1,123 @@
-//! Which set a backing directory belongs to: an xattr on its root, hidden from applications.
+//! Which set a backing directory belongs to: an xattr on its root, hidden from applications; and
+//! which directory it is, so that an empty mount point is not taken for it.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::packet::SetId;
-use crate::sys::proc_path;
+use crate::sys::{FileHandle, filesystem_uuid, proc_path};
 
 /// Name of the xattr; its value is the set's id as 32 hexadecimal digits.
 const XATTR: &str = "trusted.standin.set";
 
-/// The set that the directory belongs to, if it says so.
-pub fn read(root: impl AsFd) -> Option<SetId> {
-    let mut value = [0; 32];
-    let len = rustix::fs::getxattr(proc_path(root.as_fd()), XATTR, &mut value).ok()?;
-    let text = std::str::from_utf8(value.get(..len)?).ok()?;
-    u128::from_str_radix(text, 16).ok().map(SetId)
+/// What a directory says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub label: Label,
+    pub place: Place,
 }
 
-/// Marks the directory. Where the file system has no such xattrs the state directory alone knows.
+/// The xattr of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Label {
+    Set(SetId),
+    None,
+    /// The file system has no such xattrs: nothing can be told from their absence.
+    Impossible,
+}
+
+/// Which directory it is, whatever it is called and wherever it is mounted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// UUID of the file system; `None` where kernel or file system do not say.
+    filesystem: Option<String>,
+    /// Type and bytes of its file handle; `None` where there are none.
+    handle: Option<String>,
+}
+
+impl Found {
+    /// Looks at a directory that was opened for reading.
+    pub fn at(root: impl AsFd) -> Found {
+        let root = root.as_fd();
+        Found { label: read(root), place: Place::of(root) }
+    }
+}
+
+impl Place {
+    fn of(root: BorrowedFd<'_>) -> Place {
+        let hex = |handle: FileHandle| {
+            let bytes: String = handle.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{}:{bytes}", handle.kind())
+        };
+        Place {
+            filesystem: filesystem_uuid(root).ok().map(|uuid| format!("{uuid:032x}")),
+            handle: FileHandle::of(root).ok().map(hex),
+        }
+    }
+
+    /// Why it is not the directory that it was; `None` where nothing speaks against it.
+    pub fn differs_from(&self, before: &Place) -> Option<&'static str> {
+        let differ = |one: &Option<String>, other: &Option<String>| matches!((one, other), (Some(one), Some(other)) if one != other);
+        match () {
+            () if differ(&self.filesystem, &before.filesystem) => Some("it is on another file system"),
+            () if differ(&self.handle, &before.handle) => Some("it is another directory"),
+            () => None,
+        }
+    }
+}
+
+fn read(root: BorrowedFd<'_>) -> Label {
+    let mut value = [0; 32];
+    match rustix::fs::getxattr(proc_path(root), XATTR, &mut value) {
+        Ok(len) => {
+            let text = value.get(..len).and_then(|value| std::str::from_utf8(value).ok());
+            let set = text.and_then(|text| u128::from_str_radix(text, 16).ok());
+            set.map_or(Label::None, |set| Label::Set(SetId(set)))
+        }
+        Err(Errno::OPNOTSUPP) => Label::Impossible,
+        Err(_) => Label::None,
+    }
+}
+
+/// Marks the directory, durably: the record that asks for the mark comes after it. Where the file
+/// system has no such xattrs the state directory alone knows.
 pub fn write(root: impl AsFd, set: SetId) -> io::Result<()> {
+    let root = root.as_fd();
+    if read(root) == Label::Set(set) {
+        return Ok(());
+    }
     let value = set.to_string();
-    match rustix::fs::setxattr(proc_path(root.as_fd()), XATTR, value.as_bytes(), XattrFlags::empty()) {
-        Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
-        outcome => Ok(outcome?),
+    match rustix::fs::setxattr(proc_path(root), XATTR, value.as_bytes(), XattrFlags::empty()) {
+        Err(Errno::OPNOTSUPP) => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(()) => Ok(rustix::fs::fsync(root)?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_told_from_others() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let look = |dir: &std::path::Path| Found::at(std::fs::File::open(dir).unwrap());
+        let found = look(one.path());
+        assert_eq!(found.label, Label::None);
+        write(std::fs::File::open(one.path()).unwrap(), SetId(7)).unwrap();
+        let again = look(one.path());
+        assert_eq!(again.label, Label::Set(SetId(7)));
+        assert_eq!(again.place.differs_from(&found.place), None);
+        assert_eq!(look(other.path()).place.differs_from(&found.place), Some("it is another directory"));
+        let elsewhere = Place { filesystem: Some("other".into()), ..found.place.clone() };
+        if found.place.filesystem.is_some() {
+            assert_eq!(elsewhere.differs_from(&found.place), Some("it is on another file system"));
+        }
+        let silent = Place { filesystem: None, handle: None };
+        assert_eq!(silent.differs_from(&found.place), None, "what is not known is no difference");
     }
 }

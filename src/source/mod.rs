@@ -17,6 +17,7 @@ mod flush;
 #[cfg(test)]
 mod hostile;
 mod identity;
+mod mark;
 mod mount_watch;
 mod options;
 mod progress;

@@ -26,6 +26,8 @@ pub struct ProtectOptions {
     pub force: bool,
     /// Take over a replica that is not empty and has no identity.
     pub adopt: bool,
+    /// Take a directory that is not the one protected before under this name for the set's.
+    pub adopt_source: bool,
     /// Start although mounts below the directory will be hidden by the new one.
     pub hide_nested: bool,
     /// Memory level of the queue, bytes; at least [`crate::limits::QUEUE_MEMORY_MIN`].

@@ -15,10 +15,12 @@ use super::daemon::{Daemon, Life, SyncNotes};
 use super::durability::TargetDurability;
 use super::embedded::Embedded;
 use super::flush::Flusher;
+use super::identity::Found;
+use super::mark::{Clock, ClockWatch, PageCache};
 use super::mount_watch::MountWatch;
 use super::options::{ProtectOptions, Target};
 use super::remote::{Paired, Route};
-use super::state::{SetState, StateError};
+use super::state::{SetState, StateError, Stranger};
 use super::{first_copy, identity, state};
 use crate::control::{Phase, Server, StopMode};
 use crate::failure::Failure;
@@ -85,15 +87,16 @@ fn replace_dead_mount(dead: &DeadMount) -> Result<(), Failure> {
 fn prepare(options: ProtectOptions, warnings: Vec<String>) -> Result<Daemon, Failure> {
     let backing = open_backing(options.tree())?;
     let claim = claim_places(&options, &backing)?;
-    let known = identity::read(&backing);
-    let mut set = SetState::open(&options.set_state(), options.tree(), known)
+    let stranger = if options.adopt_source { Stranger::Adopt } else { Stranger::Refuse };
+    let mut set = SetState::open(&options.set_state(), options.tree(), &Found::at(&backing), stranger)
         .map_err(|error| no_state(&options, &error))?;
+    set.begin(page_cache(options.tree()), &Clock::now());
     let record = set.record.clone();
     let origin = Position::origin(record.epoch, Incarnation(store::random_u64()));
     let queue = Queue::new(options.queue_memory, origin);
     let duplicate =
         backing.try_clone().map_err(|error| io_failure("a descriptor cannot be duplicated", &error))?;
-    let volume = Volume::new(duplicate, queue.clone(), record.epoch.number).map_err(|error| {
+    let volume = Volume::new(duplicate, queue.clone(), record.birth_epoch()).map_err(|error| {
         io_failure("the backing directory cannot be used", &std::io::Error::from_raw_os_error(error.errno))
     })?;
     let durability = start_durability(&options, &queue, volume.divergence())?;
@@ -103,7 +106,6 @@ fn prepare(options: ProtectOptions, warnings: Vec<String>) -> Result<Daemon, Fai
     // Only now is anything written about this set: a refused start leaves no trace.
     identity::write(&backing, record.set)
         .map_err(|error| io_failure("the backing directory cannot be marked", &error))?;
-    set.record.stopped_cleanly = false;
     set.save().map_err(|error| io_failure("the set's state cannot be written", &error))?;
     Ok(Daemon {
         options,
@@ -125,6 +127,12 @@ fn prepare(options: ProtectOptions, warnings: Vec<String>) -> Result<Daemon, Fai
     })
 }
 
+/// Of the mount under the one that is to come: that one, and the daemon's own view, are new ones.
+fn page_cache(tree: &Path) -> Option<PageCache> {
+    let opened = preflight::open_directory(tree).and_then(PageCache::of);
+    opened.inspect_err(|error| log::warn!("{} says no mount: {error}", tree.display())).ok()
+}
+
 /// The tree for this daemon alone, and the mount point in nobody's.
 fn claim_places(options: &ProtectOptions, backing: &OwnedFd) -> Result<Claim, Failure> {
     let duplicate =
@@ -144,6 +152,16 @@ fn no_state(options: &ProtectOptions, error: &StateError) -> Failure {
             format!("Another daemon uses the state of '{name}' in {}.", state.display()),
             NOTHING_MOUNTED,
             "Choose another name with --name, or another state directory with --state.",
+        ),
+        StateError::NotTheSource(why) => Failure::new(
+            format!(
+                "{} is not the directory that '{name}' protected before: {why}.",
+                options.tree().display()
+            ),
+            "Nothing is mounted; the directory and the replicas are as they were.",
+            "If its disk is not mounted, mount it. If this directory takes the other one's place (restored from \
+             a backup, moved to another disk), start with --adopt-source: everything is compared, and what it \
+             lacks goes from the replicas.",
         ),
         StateError::OtherTree(tree) => Failure::new(
             format!("The name '{name}' belongs to another directory, {}.", tree.display()),
@@ -239,7 +257,7 @@ fn connect(
                 Target::Remote { repset, .. } => repset.clone(),
                 Target::Local(_) | Target::Null => options.name.clone(),
             },
-            birth_epoch: set.record.epoch.number,
+            birth_epoch: set.record.birth_epoch(),
             watch: real_targets.next().and_then(|target| watch(knows.durability, target)),
             divergence: knows.divergence.clone(),
         };
@@ -317,6 +335,7 @@ fn serve(daemon: &Arc<Daemon>, mut signals: super::StopSignals) -> Result<(), Fa
     let mut tries = 0;
     let mut next_note = Instant::now() + NOTE_EVERY;
     let mut next_look = Instant::now();
+    let mut clock = ClockWatch::begin();
     let mut backlog = 0;
     loop {
         {
@@ -334,6 +353,9 @@ fn serve(daemon: &Arc<Daemon>, mut signals: super::StopSignals) -> Result<(), Fa
             }
         }
         give_back_after_backlog(daemon, &mut backlog);
+        if clock.was_set() {
+            daemon.clock_was_set(&mut noted);
+        }
         if signals.pending() {
             tries += 1;
             let mode = if tries > 1 { StopMode::Now } else { StopMode::Orderly };

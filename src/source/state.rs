@@ -4,16 +4,13 @@ use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::identity::{Found, Label, Place};
+use super::mark::{Clock, EVERYTHING, Mark, PageCache};
 use crate::packet::{Epoch, SetId, Timestamp};
 use crate::store;
-
-/// Clocks of a file system tick coarser than the system's: what happened this long before a
-/// moment still counts as after it.
-const CLOCK_SLACK: Duration = Duration::from_secs(2);
 
 /// The document `set.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -23,13 +20,31 @@ pub struct SetRecord {
     /// The protected tree, for people and against mix-ups.
     #[serde(with = "crate::control::path_text")]
     pub tree: PathBuf,
-    /// For each target, as it was typed: it had everything that happened before this moment.
-    pub synced_as_of: BTreeMap<String, Timestamp>,
-    /// The last run ended in an orderly way with every target up to date.
-    pub stopped_cleanly: bool,
+    /// Which directory that was; `None` in records from before it was noted.
+    #[serde(default)]
+    pub place: Option<Place>,
+    /// Epoch of the ids that objects get here: raised beyond the writer's where another directory
+    /// takes the tree's place, whose inode numbers may be the same. `None`: the writer's.
+    #[serde(default)]
+    pub birth_epoch: Option<u32>,
+    /// For each target, as it was typed: it had everything that happened before.
+    #[serde(default)]
+    pub marks: BTreeMap<String, Mark>,
+    /// The last run ended in an orderly way, and what it had changed is on this disk.
+    #[serde(default)]
+    pub settled: bool,
+    /// Where the changes of the last run are as long as it has not settled.
+    #[serde(default)]
+    pub page_cache: Option<PageCache>,
     /// Why everything has to be compared, whatever the times say: a change could not be captured.
     #[serde(default)]
     pub diverged: Option<String>,
+}
+
+impl SetRecord {
+    pub fn birth_epoch(&self) -> u32 {
+        self.birth_epoch.unwrap_or(self.epoch.number)
+    }
 }
 
 /// The record of a set and where it lies.
@@ -47,6 +62,8 @@ pub enum StateError {
     InUse,
     /// The name belongs to another tree, and this one does not say that it is the same set.
     OtherTree(PathBuf),
+    /// The directory is not the one that the set was made of, and why.
+    NotTheSource(&'static str),
     Io(io::Error),
 }
 
@@ -56,13 +73,22 @@ impl From<io::Error> for StateError {
     }
 }
 
+/// What to do with a directory that is not the one that a set was made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stranger {
+    /// It may be the mount point of a disk that is missing: the replica would be emptied.
+    Refuse,
+    /// It is the set's directory from now on.
+    Adopt,
+}
+
 impl SetState {
-    /// Reads the record, or makes one for a set that is protected for the first time. `known` is
-    /// the id that the backing directory carries, if any.
+    /// Reads the record, or makes one for a set that is protected for the first time. `found` is
+    /// what the backing directory says of itself.
     ///
     /// Errors: another daemon has it; the name was given to another tree, whose replica would be
-    /// overwritten with this one.
-    pub fn open(dir: &Path, tree: &Path, known: Option<SetId>) -> Result<SetState, StateError> {
+    /// overwritten with this one; the directory is not the one that was protected before.
+    pub fn open(dir: &Path, tree: &Path, found: &Found, stranger: Stranger) -> Result<SetState, StateError> {
         std::fs::create_dir_all(dir)?;
         let lock = File::create(dir.join("lock"))?;
         lock.try_lock().map_err(|error| match error {
@@ -70,23 +96,12 @@ impl SetState {
             TryLockError::Error(error) => StateError::Io(error),
         })?;
         let path = dir.join("set.json");
-        let record = store::read_json::<SetRecord>(&path)?;
-        if let Some(record) = &record
-            && record.tree != tree
-            && known != Some(record.set)
-        {
-            return Err(StateError::OtherTree(record.tree.clone()));
-        }
-        let record = record.filter(|record| known.is_none_or(|set| set == record.set));
-        let mut record = record.unwrap_or_else(|| SetRecord {
-            set: known.unwrap_or_else(|| SetId(store::random_u128())),
-            epoch: Epoch { number: 1, writer: store::random_u64() },
-            tree: tree.to_owned(),
-            synced_as_of: BTreeMap::new(),
-            stopped_cleanly: false,
-            diverged: None,
-        });
+        let mut record = match store::read_json::<SetRecord>(&path)? {
+            Some(record) => taken_up(record, tree, found, stranger)?,
+            None => fresh(tree, found),
+        };
         record.tree = tree.to_owned();
+        record.place = Some(found.place.clone());
         Ok(SetState { path, record, lock: Some(lock) })
     }
 
@@ -102,28 +117,78 @@ impl SetState {
 
     /// Notes that no time says what a target has; answers whether that is new.
     pub fn diverge(&mut self, why: &str) -> bool {
-        let is_new = self.record.diverged.is_none() || !self.record.synced_as_of.is_empty();
+        let is_new = self.record.diverged.is_none() || !self.record.marks.is_empty();
         self.record.diverged.get_or_insert_with(|| why.to_owned());
-        self.record.synced_as_of.clear();
-        self.record.stopped_cleanly = false;
+        self.record.marks.clear();
+        self.record.settled = false;
         is_new
+    }
+
+    /// A run begins, with its changes in this page cache. What the marks say counts for it only
+    /// if the last run left the directory as it had shown it to its targets. What does not count
+    /// now never counts again: the copy that makes it good may be interrupted.
+    pub fn begin(&mut self, page_cache: Option<PageCache>, clock: &Clock) {
+        let left = self.record.page_cache.take();
+        let is_whole = self.record.settled || left.is_some_and(|left| left.is_still(page_cache.as_ref()));
+        self.record.marks.retain(|_, mark| is_whole && mark.suspect_since(clock) != EVERYTHING);
+        self.record.settled = false;
+        self.record.page_cache = page_cache;
     }
 
     /// What changed at this moment or later may be missing on the target although size and
     /// mtime are the same. A target that was never in sync gets the beginning of time.
-    pub fn suspect_since(&self, target: &str) -> Timestamp {
-        self.record
-            .synced_as_of
-            .get(target)
-            .copied()
-            .unwrap_or(Timestamp { seconds: i64::MIN, nanoseconds: 0 })
+    pub fn suspect_since(&self, target: &str, clock: &Clock) -> Timestamp {
+        self.record.marks.get(target).map_or(EVERYTHING, |mark| mark.suspect_since(clock))
     }
 }
 
-/// This moment as a bound for change times, on the safe side.
-pub fn now_with_slack() -> Timestamp {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(CLOCK_SLACK);
-    Timestamp { seconds: now.as_secs() as i64, nanoseconds: now.subsec_nanos() }
+/// A record for a directory that is protected for the first time here. Where it says whose it is,
+/// only the state was lost: the set is the same, and nothing is known of its targets.
+fn fresh(tree: &Path, found: &Found) -> SetRecord {
+    let set = match found.label {
+        Label::Set(set) => set,
+        Label::None | Label::Impossible => SetId(store::random_u128()),
+    };
+    SetRecord {
+        set,
+        epoch: Epoch { number: 1, writer: store::random_u64() },
+        tree: tree.to_owned(),
+        place: None,
+        birth_epoch: None,
+        marks: BTreeMap::new(),
+        settled: false,
+        page_cache: None,
+        diverged: None,
+    }
+}
+
+/// The record for the directory that was found: as it is, or with nothing known of it any more
+/// where another directory is adopted.
+fn taken_up(
+    record: SetRecord,
+    tree: &Path,
+    found: &Found,
+    stranger: Stranger,
+) -> Result<SetRecord, StateError> {
+    let doubt = match (found.label, &record.place) {
+        (Label::Set(set), _) if set != record.set => Some("it belongs to another set"),
+        (Label::None, _) => Some("it does not carry the set's mark"),
+        (Label::Impossible, None) => (record.tree != tree).then_some("it was never protected"),
+        (Label::Set(_), None) => None,
+        (Label::Set(_) | Label::Impossible, Some(place)) => found.place.differs_from(place),
+    };
+    match (doubt, stranger) {
+        (None, _) => Ok(record),
+        (Some(_), Stranger::Refuse) if record.tree != tree => Err(StateError::OtherTree(record.tree)),
+        (Some(why), Stranger::Refuse) => Err(StateError::NotTheSource(why)),
+        (Some(_), Stranger::Adopt) => Ok(SetRecord {
+            birth_epoch: Some(record.birth_epoch().saturating_add(1)),
+            marks: BTreeMap::new(),
+            settled: false,
+            page_cache: None,
+            ..record
+        }),
+    }
 }
 
 /// A directory name for what belongs to the replica at this path: readable, and its own.
@@ -142,28 +207,114 @@ mod tests {
     use super::*;
     use std::os::unix::ffi::OsStrExt;
 
+    fn found(label: Label, place: &Path) -> Found {
+        Found { label, ..Found::at(File::open(place).unwrap()) }
+    }
+
+    /// Opens, and lets go of it; with the set's id.
+    fn open(state: &Path, tree: &Path, found: &Found, stranger: Stranger) -> Result<SetRecord, StateError> {
+        let mut state = SetState::open(state, tree, found, stranger)?;
+        state.unlock();
+        state.save().unwrap();
+        Ok(state.record)
+    }
+
     /// A second directory with the same last name took over the first one's set: its replica was
     /// overwritten with other content, without a word.
     #[test]
     fn a_name_stays_with_its_tree() {
         let dir = tempfile::tempdir().unwrap();
         let tree = Path::new(std::ffi::OsStr::from_bytes(b"/srv/\xff/data"));
-        let mut state = SetState::open(dir.path(), tree, None).unwrap();
+        let strange = found(Label::None, dir.path());
+        let mut state = SetState::open(dir.path(), tree, &strange, Stranger::Refuse).unwrap();
         let set = state.record.set;
         state.save().unwrap();
-        assert!(matches!(SetState::open(dir.path(), tree, None), Err(StateError::InUse)));
+        let in_use = SetState::open(dir.path(), tree, &strange, Stranger::Refuse);
+        assert!(matches!(in_use, Err(StateError::InUse)));
         state.unlock();
         let other = Path::new("/home/data");
-        let refused = SetState::open(dir.path(), other, None);
-        assert!(matches!(refused, Err(StateError::OtherTree(first)) if first == tree));
-        let refused = SetState::open(dir.path(), other, Some(SetId(7)));
-        assert!(matches!(refused, Err(StateError::OtherTree(_))));
-        // The tree itself, emptied and without its mark; the tree at another place, with its mark.
-        for (place, known) in [(tree, None), (other, Some(set))] {
-            let mut state = SetState::open(dir.path(), place, known).unwrap();
-            assert_eq!(state.record.set, set);
-            state.unlock();
+        for label in [Label::None, Label::Set(SetId(7))] {
+            let refused = open(dir.path(), other, &found(label, dir.path()), Stranger::Refuse);
+            assert!(matches!(refused, Err(StateError::OtherTree(first)) if first == tree));
         }
+        // The tree at another place, with its mark.
+        let own = found(Label::Set(set), dir.path());
+        assert_eq!(open(dir.path(), other, &own, Stranger::Refuse).unwrap().set, set);
+    }
+
+    /// The data disk was not mounted at the start: the empty mount point was taken for the
+    /// directory, and the replica was emptied.
+    #[test]
+    fn only_the_directory_itself_is_taken_for_it() {
+        let (dir, place, elsewhere) =
+            (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (dir, tree) = (dir.path(), Path::new("/srv/data"));
+        let at = |label| found(label, place.path());
+        let first = open(dir, tree, &at(Label::None), Stranger::Refuse).unwrap();
+        let own = Label::Set(first.set);
+        let cases = [
+            ("the directory", at(own), None),
+            ("emptied, or another one", at(Label::None), Some("does not carry")),
+            ("of another set", at(Label::Set(SetId(7))), Some("another set")),
+            ("a copy with its mark", found(own, elsewhere.path()), Some("another directory")),
+            ("no xattrs, another one", found(Label::Impossible, elsewhere.path()), Some("another directory")),
+            ("no xattrs, the same", at(Label::Impossible), None),
+        ];
+        for (what, found, refused) in cases {
+            match (open(dir, tree, &found, Stranger::Refuse), refused) {
+                (Ok(record), None) => assert_eq!(record.set, first.set, "{what}"),
+                (Err(StateError::NotTheSource(why)), Some(part)) => {
+                    assert!(why.contains(part), "{what}: {why}")
+                }
+                (outcome, _) => panic!("{what}: {outcome:?}"),
+            }
+        }
+        let adopted = open(dir, tree, &found(Label::None, elsewhere.path()), Stranger::Adopt).unwrap();
+        assert_eq!((adopted.set, adopted.birth_epoch()), (first.set, first.birth_epoch() + 1));
+        assert_eq!(adopted.epoch, first.epoch);
+        let again = open(dir, tree, &found(own, elsewhere.path()), Stranger::Refuse).unwrap();
+        assert_eq!(again.birth_epoch(), adopted.birth_epoch());
+        // The state is lost, the mark is there.
+        std::fs::remove_file(dir.join("set.json")).unwrap();
+        assert_eq!(open(dir, tree, &at(own), Stranger::Refuse).unwrap().set, first.set);
+    }
+
+    /// After a power loss the source was behind its replica, and its own times said nothing of it:
+    /// both were called equal.
+    #[test]
+    fn marks_count_only_where_nothing_was_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = PageCache::of(File::open(dir.path()).unwrap()).unwrap();
+        let strange = found(Label::None, dir.path());
+        let check = |settled: bool, left: Option<PageCache>, now: Option<PageCache>, counts: bool| {
+            let mut state = SetState::open(dir.path(), Path::new("/srv"), &strange, Stranger::Adopt).unwrap();
+            state.record.marks.insert("null:".into(), Mark::now());
+            (state.record.settled, state.record.page_cache) = (settled, left);
+            state.begin(now.clone(), &Clock::now());
+            assert_eq!(state.suspect_since("null:", &Clock::now()) != EVERYTHING, counts);
+            assert_eq!((state.record.settled, &state.record.page_cache), (false, &now));
+            assert_eq!(state.suspect_since("local:/never", &Clock::now()), EVERYTHING);
+        };
+        check(true, None, Some(cache.clone()), true);
+        check(true, Some(cache.clone()), None, true);
+        check(false, Some(cache.clone()), Some(cache.clone()), true);
+        check(false, Some(cache.clone()), None, false);
+        check(false, None, Some(cache), false);
+        check(false, None, None, false);
+    }
+
+    /// Records of earlier versions are read; the moments that they have are worth nothing.
+    #[test]
+    fn an_old_record_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = serde_json::json!({
+            "set": SetId(5), "epoch": Epoch { number: 1, writer: 2 }, "tree": "/srv/data",
+            "synced_as_of": { "null:": Timestamp { seconds: 7, nanoseconds: 0 } }, "stopped_cleanly": true,
+        });
+        std::fs::write(dir.path().join("set.json"), old.to_string()).unwrap();
+        let own = found(Label::Set(SetId(5)), dir.path());
+        let state = SetState::open(dir.path(), Path::new("/srv/data"), &own, Stranger::Refuse).unwrap();
+        assert_eq!(state.suspect_since("null:", &Clock::now()), EVERYTHING);
     }
 
     /// A change that could not be captured was forgotten with the process: the next start believed
@@ -171,31 +322,18 @@ mod tests {
     #[test]
     fn after_a_divergence_no_time_is_believed() {
         let dir = tempfile::tempdir().unwrap();
-        let tree = Path::new("/srv/data");
-        let mut state = SetState::open(dir.path(), tree, None).unwrap();
-        let moment = Timestamp { seconds: 7, nanoseconds: 0 };
-        state.record.synced_as_of.insert("local:/r".into(), moment);
-        assert_eq!(state.suspect_since("local:/r"), moment);
+        let (tree, clock) = (Path::new("/srv/data"), Clock::now());
+        let mut state =
+            SetState::open(dir.path(), tree, &found(Label::None, dir.path()), Stranger::Refuse).unwrap();
+        state.record.marks.insert("local:/r".into(), Mark::now());
+        assert_ne!(state.suspect_since("local:/r", &clock), EVERYTHING);
         assert!(state.diverge("write: I/O error"));
         assert!(!state.diverge("another"), "once is enough");
         state.save().unwrap();
         state.unlock();
-        let state = SetState::open(dir.path(), tree, None).unwrap();
-        assert_eq!(state.suspect_since("local:/r").seconds, i64::MIN);
+        let own = found(Label::Set(state.record.set), dir.path());
+        let state = SetState::open(dir.path(), tree, &own, Stranger::Refuse).unwrap();
+        assert_eq!(state.suspect_since("local:/r", &clock), EVERYTHING);
         assert_eq!(state.record.diverged.as_deref(), Some("write: I/O error"));
-    }
-
-    /// Records from before this was noted are read as they are.
-    #[test]
-    fn a_record_without_the_mark_is_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let tree = Path::new("/srv/data");
-        let state = SetState::open(dir.path(), tree, None).unwrap();
-        let text = serde_json::to_string(&state.record).unwrap();
-        let old = text.replace(",\"diverged\":null", "");
-        assert_ne!(old, text);
-        std::fs::write(dir.path().join("set.json"), old).unwrap();
-        drop(state);
-        assert_eq!(SetState::open(dir.path(), tree, None).unwrap().record.diverged, None);
     }
 }

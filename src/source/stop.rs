@@ -1,13 +1,18 @@
 //! The end of protection: unmount, drain, note how the set was left.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
 
 use super::daemon::Daemon;
 use super::flush::{Flusher, Held};
+use super::mark::Mark;
 use crate::control::{Phase, StopMode, StopReport, WaitFor};
 use crate::failure::Failure;
 use crate::limits::STOP_DRAIN;
-use crate::packet::{Sequence, Timestamp};
+use crate::packet::Sequence;
 use crate::preflight::{list_uses, users_of};
 
 /// How long a stop waits for dirty pages of shared mappings.
@@ -96,7 +101,9 @@ impl Daemon {
     /// Sends everything and has it made durable; notes a clean stop if that worked.
     fn drain(&self, mode: StopMode) -> StopReport {
         // Taken first: what a program that lost its mount still writes counts as later.
-        let as_of = super::state::now_with_slack();
+        let mark = Mark::now();
+        // With programs that still write there is no end of changes to be settled.
+        let settling = (mode == StopMode::Orderly).then(|| settle(&self.backing)).flatten();
         let (upto, patience) = match mode {
             StopMode::Orderly => (self.barrier(true).ok(), STOP_DRAIN),
             StopMode::Now => (Some(self.queue.last().sequence), Duration::ZERO),
@@ -121,20 +128,63 @@ impl Daemon {
             ));
         }
         let drained = drained && left.is_empty();
-        if drained {
-            self.note_clean_stop(as_of);
-        }
+        let disk = settling.map_or(Disk::Unknown, |settling| disk_after(&settling, deadline));
+        self.note_end(drained.then_some(mark), disk);
         StopReport { drained, left }
     }
 
-    fn note_clean_stop(&self, as_of: Timestamp) {
+    /// Notes how the directory was left: up to when every target had everything, if they had, and
+    /// whether what was shown to targets is on this disk, so that it is not behind them after a
+    /// power loss.
+    fn note_end(&self, drained: Option<Mark>, disk: Disk) {
         let mut state = self.state.lock();
-        for connection in self.connections() {
-            state.record.synced_as_of.insert(connection.target.to_string(), as_of);
+        for connection in drained.iter().flat_map(|_| self.connections()) {
+            state.record.marks.extend(drained.clone().map(|mark| (connection.target.to_string(), mark)));
         }
-        state.record.stopped_cleanly = true;
+        match disk {
+            Disk::Settled => state.record.settled = true,
+            Disk::Unknown => {}
+            Disk::Failed => state.record.marks.clear(),
+        }
         if let Err(error) = state.save() {
-            log::warn!("the clean stop could not be noted: {error}");
+            log::warn!("the stop could not be noted: {error}");
+        }
+    }
+}
+
+/// Begins a sync of the backing file system, on a thread of its own: it may take long, or hang.
+fn settle(backing: &OwnedFd) -> Option<Receiver<io::Result<()>>> {
+    let backing = backing.try_clone().ok()?;
+    let (done, outcome) = bounded(1);
+    let sync = move || drop(done.send(rustix::fs::syncfs(&backing).map_err(io::Error::from)));
+    std::thread::Builder::new().name("settle".into()).spawn(sync).ok()?;
+    Some(outcome)
+}
+
+/// What is known of the source's own disk at the end.
+enum Disk {
+    /// It has everything.
+    Settled,
+    /// Everything may only be in the page cache.
+    Unknown,
+    /// A sync failed: nobody knows what it has, and the page cache may have dropped it, too.
+    Failed,
+}
+
+fn disk_after(settling: &Receiver<io::Result<()>>, deadline: Instant) -> Disk {
+    match settling.recv_deadline(deadline) {
+        Ok(Ok(())) => Disk::Settled,
+        Ok(Err(error)) => {
+            log::error!(
+                "the directory's disk could not be synced, the next start compares everything: {error}"
+            );
+            Disk::Failed
+        }
+        Err(_) => {
+            log::warn!(
+                "the directory's disk was not synced in time; after a restart of the host everything is compared"
+            );
+            Disk::Unknown
         }
     }
 }

@@ -4,6 +4,7 @@
 mod allocations;
 mod child;
 mod clock;
+mod filesystem;
 mod handle;
 mod mapping;
 mod memory;
@@ -14,6 +15,7 @@ mod thread;
 pub use allocations::{Allocated, allocated};
 pub use child::spawn_bound;
 pub use clock::clock_ticks;
+pub use filesystem::filesystem_uuid;
 pub use handle::{FileHandle, open_by_handle};
 pub use mapping::SharedPage;
 pub use memory::give_back_memory;

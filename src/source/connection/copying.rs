@@ -7,9 +7,10 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::CopyOrder;
 use super::surroundings::{Surroundings, WalkOrder, Walked};
 use crate::limits::LISTINGS_IN_FLIGHT;
-use crate::packet::{ItemNumber, Timestamp};
+use crate::packet::ItemNumber;
 use crate::resync::{CopyProgress, CopyReport, Wanted};
 use crate::source::feed::LaneSink;
+use crate::source::mark::{Clock, EVERYTHING, Mark};
 
 /// An order, and what was tried for it.
 pub(super) struct Pending {
@@ -47,7 +48,7 @@ impl Pending {
     pub(super) fn attempt(
         &mut self,
         around: &mut impl Surroundings,
-        from_nothing: Option<Timestamp>,
+        from_nothing: Option<&Mark>,
         birth_epoch: u32,
         sink: LaneSink,
     ) -> Result<Attempt, String> {
@@ -56,8 +57,8 @@ impl Pending {
         let backing = self.order.backing.try_clone().map_err(failed)?;
         let progress = Arc::new(CopyProgress::new());
         let (wanted, answers) = bounded(LISTINGS_IN_FLIGHT);
-        let suspect_since =
-            from_nothing.map_or(self.order.suspect_since, |since| since.max(self.order.suspect_since));
+        let from_nothing = from_nothing.map_or(EVERYTHING, |mark| mark.suspect_since(&Clock::now()));
+        let suspect_since = from_nothing.max(self.order.suspect_since);
         let order = WalkOrder {
             backing,
             birth_epoch,

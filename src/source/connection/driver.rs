@@ -15,12 +15,12 @@ use crate::control::{ConnectionState, MirrorStatus, Retrying, unix_ms};
 use crate::link::{LostBy, SourceEvent};
 use crate::packet::{
     DataState, Features, ItemNumber, Position, ReplicaProof, Sequence, SourceMessage, TargetMessage, Text,
-    Timestamp, WIRE_VERSION, WIRE_VERSION_OLDEST,
+    WIRE_VERSION, WIRE_VERSION_OLDEST,
 };
 use crate::queue::{CursorId, Queue};
 use crate::resync::{CopyError, CopyReport, Wanted};
 use crate::source::feed::{Lane, PacketFeed, Sent, Stream};
-use crate::source::state::now_with_slack;
+use crate::source::mark::Mark;
 
 /// How often counters of the link are taken over, and a full queue is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -39,7 +39,7 @@ pub(crate) struct Driver<S: Surroundings> {
     copy: Option<Pending>,
     attempt: Option<Attempt>,
     /// The target held nothing when copies to it began, at this moment.
-    from_nothing: Option<Timestamp>,
+    from_nothing: Option<Mark>,
     /// The target has applied everything up to here: the queue does not hold it for it.
     acknowledged: Sequence,
     /// The last packet that some session has sent.
@@ -430,10 +430,10 @@ impl<S: Surroundings> Driver<S> {
     fn begin_copy(&mut self) {
         let (Some(copy), Some(session)) = (&mut self.copy, &self.session) else { return };
         if self.shared.report.lock().data == DataState::Empty {
-            self.from_nothing = Some(now_with_slack());
+            self.from_nothing = Some(Mark::now());
         }
         let sink = session.lane.sink(session.link.waker());
-        match copy.attempt(&mut self.around, self.from_nothing, self.settings.birth_epoch, sink) {
+        match copy.attempt(&mut self.around, self.from_nothing.as_ref(), self.settings.birth_epoch, sink) {
             Ok(attempt) => {
                 let (progress, attempts) = (attempt.progress.clone(), copy.attempts());
                 self.attempt = Some(attempt);
