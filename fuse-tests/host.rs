@@ -267,6 +267,15 @@ impl Protected {
         said
     }
 
+    /// Ends the daemon with a signal, whatever it says and whether it could send everything.
+    #[track_caller]
+    pub fn stop_by(&mut self, signal: i32) {
+        let mut daemon = self.daemon.take().expect("it runs");
+        daemon.signal(signal);
+        assert!(daemon.wait(STOP_MAX).is_some(), "it does not end");
+        clear_mounts(&self.mount);
+    }
+
     /// Takes notice of a daemon that was told to stop by a command.
     #[track_caller]
     pub fn forget_ended(&mut self) {

@@ -12,6 +12,7 @@ mod host;
 mod hostile;
 mod hosts;
 mod mmap;
+mod past;
 mod power;
 mod random;
 mod restart;

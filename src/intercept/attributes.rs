@@ -45,6 +45,7 @@ impl Volume {
             None => self.descriptors.of(&node)?,
         };
         let stat = rustix::fs::fstat(&*fd).step("stat")?;
+        self.seen(&node, &stat, || rustix::fs::fstat(&*fd).ok());
         Ok(self.meta(&node, stat))
     }
 
@@ -63,6 +64,7 @@ impl Volume {
         let node = self.node(node)?;
         let _state = node.state.lock();
         let fd = self.descriptors.of(&node)?;
+        self.begin_change(&node, &*fd);
         let mut done = Done::default();
         let outcome = self.set_owner_and_mode(&fd, changes, &mut done);
         let outcome = outcome.and_then(|()| match changes.size {
@@ -71,6 +73,7 @@ impl Volume {
         });
         let outcome = outcome.and_then(|()| set_times(&fd, changes, &mut done));
         let stat = self.after_change(rustix::fs::fstat(&*fd).step("stat"))?;
+        self.end_change(&node, &stat);
         if done.any() && !node.is_nameless.load(Relaxed) {
             let op = Op::SetAttributes {
                 object: node.object,
@@ -193,6 +196,7 @@ impl Volume {
         let node = self.node(node)?;
         let _state = node.state.lock();
         let fd = self.descriptors.of(&node)?;
+        self.begin_change(&node, &*fd);
         let (op, payload) = change(&fd, &crate::sys::proc_path(fd.as_fd()), node.object)?;
         if !node.is_nameless.load(Relaxed) && xattr::is_replicated(name.as_bytes()) {
             self.append(&mut room, &node, &op, payload);

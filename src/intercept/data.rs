@@ -98,6 +98,9 @@ impl Volume {
     pub fn open(&self, node: NodeId, flags: i32) -> FsResult<(u64, OpenMode)> {
         let node = self.node(node)?;
         let fd = self.descriptors.open(&node, flags & libc::O_ACCMODE)?;
+        if let Ok(stat) = rustix::fs::fstat(&fd) {
+            self.seen(&node, &stat, || rustix::fs::fstat(&fd).ok());
+        }
         Ok(self.enter_handle(&node, Arc::new(fd), flags))
     }
 
@@ -167,11 +170,13 @@ impl Volume {
         let payload = self.pool.copy_of(request.data);
         let _tree = self.shared_tree();
         let _state = file.node.state.lock();
+        self.begin_change(&file.node, &*file.fd);
         if request.clear_privileges {
             clear_privileges(&file, caller)?;
         }
         let outcome = self.with_space(|| pwrite_all(&file.fd, &payload, request.offset));
         let stat = self.after_change(rustix::fs::fstat(&*file.fd).step("stat after a write"))?;
+        self.end_change(&file.node, &stat);
         let result = content_result(&stat, request.clear_privileges);
         // A write that failed has still set the time, and perhaps the size: that is sent.
         let (op, payload) = match outcome {
@@ -215,12 +220,17 @@ impl Volume {
             }
             _ => Arc::new(self.descriptors.open(node, libc::O_WRONLY)?),
         };
+        self.begin_change(node, &*fd);
         rustix::fs::ftruncate(&*fd, size).step("truncate")?;
         let mut stat = self.after_change(rustix::fs::fstat(&*fd).step("stat after a truncate"))?;
         let cleared = if caller.uid == 0 { None } else { mode_after_write(caller, &stat) };
         if let Some(mode) = cleared {
             self.after_change(set_mode(&*fd, mode))?;
             stat.st_mode = stat.st_mode & libc::S_IFMT | mode;
+        }
+        // Clearing bits has changed it once more.
+        if cleared.is_none() {
+            self.end_change(node, &stat);
         }
         let op = Op::Resize { object: node.object, result: content_result(&stat, cleared.is_some()) };
         self.append_content(room, node, &op, Bytes::new());
@@ -250,10 +260,12 @@ impl Volume {
         let mut room = self.reserve(0)?;
         let _tree = self.shared_tree();
         let _state = file.node.state.lock();
+        self.begin_change(&file.node, &*file.fd);
         let cleared = caller.uid != 0 && clear_privileges(&file, caller)?;
         let flags = FallocateFlags::from_bits_retain(mode as u32);
         let outcome = rustix::fs::fallocate(&*file.fd, flags, offset, length).step("fallocate");
         let stat = self.after_change(rustix::fs::fstat(&*file.fd).step("stat after a fallocate"))?;
+        self.end_change(&file.node, &stat);
         // A reservation that ran out of space half-way may have grown the file: what is there is sent.
         if let Err(error) = outcome {
             let op = Op::Resize { object: file.node.object, result: content_result(&stat, cleared) };

@@ -12,7 +12,7 @@ use rustix::fs::{RawDir, SeekFrom};
 
 use super::error::{FsError, FsResult, Step};
 use super::objects::{Node, NodeId};
-use super::volume::{Meta, Volume};
+use super::volume::{Meta, Volume, stat_at};
 
 /// Bytes of one `getdents64` call.
 const BUFFER_LEN: usize = 32 * 1024;
@@ -64,6 +64,9 @@ impl Volume {
     pub fn opendir(&self, node: NodeId) -> FsResult<u64> {
         let node = self.node(node)?;
         let fd = self.descriptors.open(&node, libc::O_RDONLY | libc::O_DIRECTORY)?;
+        let names = node.names.lock();
+        self.seen_names(&node, &fd);
+        drop(names);
         let handle = self.listings.next.fetch_add(1, Relaxed) + 1;
         let open = OpenDirectory { node, fd, stream: Mutex::default() };
         self.listings.open.write().insert(handle, Arc::new(open));
@@ -103,6 +106,7 @@ impl Volume {
         let _names = dir.node.names.lock();
         match self.sight(&dir.node, dir.fd.as_fd(), &entry.name) {
             Ok((node, stat)) => {
+                self.found(&node, &stat, || stat_at(dir.fd.as_fd(), &entry.name));
                 let node = node.into_lookup();
                 Ok(Some(self.meta(&node, stat)))
             }

@@ -19,6 +19,7 @@ mod data;
 mod descriptors;
 mod divergence;
 mod error;
+mod foreign;
 mod fuse;
 mod gate;
 mod listing;

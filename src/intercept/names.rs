@@ -50,6 +50,7 @@ impl Volume {
         let parent = self.node(at.parent)?;
         let names = parent.names.lock();
         let dir = self.descriptors.of(&parent)?;
+        self.begin_names(&parent, &*dir);
         let name_c = c_name(at.name)?;
         let access = OFlags::from_bits_retain((flags & libc::O_ACCMODE) as u32);
         let open = access | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -69,6 +70,7 @@ impl Volume {
         let state = node.state.lock();
         let xattrs = self.after_change(xattr::read_replicated(&*fd).step("read what was inherited"))?;
         self.append_birth(&mut room, &parent, dir.as_fd(), at.name, &node, Birth::File, &stat, xattrs)?;
+        self.end_names(&parent, &*dir);
         drop(state);
         drop((names, tree));
         let (handle, mode) = self.enter_handle(&node, fd, flags);
@@ -147,6 +149,7 @@ impl Volume {
         let parent = self.node(at.parent)?;
         let _names = parent.names.lock();
         let dir = self.descriptors.of(&parent)?;
+        self.begin_names(&parent, &*dir);
         let name_c = c_name(at.name)?;
         let mode = Mode::from_raw_mode(birth_mode(caller, &*dir, asked.mode, kind)?);
         as_caller(caller.identity(), asked.umask, || make(dir.as_fd(), &name_c, mode))
@@ -159,6 +162,7 @@ impl Volume {
         let _state = node.state.lock();
         let xattrs = self.after_change(xattr::read_replicated(&*fd).step("read what was inherited"))?;
         self.append_birth(&mut room, &parent, dir.as_fd(), at.name, &node, birth, &stat, xattrs)?;
+        self.end_names(&parent, &*dir);
         drop(_state);
         let node = node.into_lookup();
         Ok(self.meta(&node, stat))
@@ -198,6 +202,8 @@ impl Volume {
         let _state = node.state.lock();
         let dir = self.descriptors.of(&parent)?;
         let fd = self.descriptors.of(&node)?;
+        self.begin_names(&parent, &*dir);
+        self.begin_change(&node, &*fd);
         rustix::fs::linkat(&*fd, "", &*dir, &*c_name(at.name)?, AtFlags::EMPTY_PATH).step("link")?;
         let stat = self.after_change(rustix::fs::fstat(&*fd).step("stat"))?;
         self.objects.set_nameless(&node, false);
@@ -209,6 +215,8 @@ impl Volume {
             links: stat.st_nlink as u32,
         };
         self.append(&mut room, &node, &op, Bytes::new());
+        self.end_names(&parent, &*dir);
+        self.end_change(&node, &stat);
         // The reply is a lookup, like that of every new name.
         let known = self.sight(&parent, dir.as_fd(), at.name)?.0.into_lookup();
         Ok(self.meta(&known, stat))
@@ -230,8 +238,10 @@ impl Volume {
         let parent = self.node(at.parent)?;
         let _names = parent.names.lock();
         let dir = self.descriptors.of(&parent)?;
+        self.begin_names(&parent, &*dir);
         let (node, stat) = self.sight_open(&parent, dir.as_fd(), at.name)?;
         let _state = node.state.lock();
+        node.left.forget();
         let links = links_after_loss(&stat);
         self.keep_reachable(&node, links)?;
         let path = self.path(&node);
@@ -246,6 +256,7 @@ impl Volume {
             false => Op::Unlink { at, dir_mtime, object: node.object, links },
         };
         self.queue.append(&mut room, crate::queue::Draft::new(&path, &op, Bytes::new()));
+        self.end_names(&parent, &*dir);
         Ok(())
     }
 
@@ -269,6 +280,8 @@ impl Volume {
         let _names = lock_names(&from_dir, &to_dir);
         let from_fd = self.descriptors.of(&from_dir)?;
         let to_fd = self.descriptors.of(&to_dir)?;
+        self.begin_names(&from_dir, &*from_fd);
+        self.begin_names(&to_dir, &*to_fd);
         let (moved, before) = self.sight(&from_dir, from_fd.as_fd(), from.name)?;
         let taken = match self.sight(&to_dir, to_fd.as_fd(), to.name) {
             Ok(taken) => Some(taken),
@@ -284,14 +297,19 @@ impl Volume {
         if flags.contains(RenameFlags::EXCHANGE) {
             let (other, other_before) = taken.ok_or(FsError::new(libc::ENOENT, "exchange"))?;
             let _states = lock_states(&moved, Some(&other));
+            [&moved, &other].into_iter().for_each(|node| node.left.forget());
             self.exchange(&mut room, &ends, (&moved, &before), (&other, &other_before), flags)?;
         } else {
             let _states = lock_states(&moved, taken.as_ref().map(|(node, _)| &***node));
+            moved.left.forget();
+            taken.iter().for_each(|(node, _)| node.left.forget());
             self.replace(&mut room, &ends, (&moved, &before), taken.as_ref(), flags)?;
         }
         if moves_directory {
             self.directories_moved();
         }
+        self.end_names(&from_dir, &*ends.from_fd);
+        self.end_names(&to_dir, &*ends.to_fd);
         Ok(Attempt::Done)
     }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
+use super::foreign::{Left, Newest};
 use crate::packet::ObjectId;
 use crate::sys::FileHandle;
 
@@ -50,6 +51,8 @@ pub struct Node {
     /// No name is left: changes are nobody's any more and are not sent. Changed under the object
     /// lock only.
     pub is_nameless: AtomicBool,
+    /// How the object has to be found.
+    pub left: Left,
     /// The descriptor must stay: the last name is gone, or there are no handles.
     pub keep_descriptor: AtomicBool,
 }
@@ -103,6 +106,7 @@ pub struct Objects {
     shards: [Mutex<HashMap<NodeId, Arc<Node>>>; SHARDS],
     forgotten: AtomicU64,
     nameless: AtomicU64,
+    pub newest: Newest,
 }
 
 /// A node that cannot be forgotten while an op works on it.
@@ -110,6 +114,8 @@ pub struct Pinned<'a> {
     /// Where the pin is given back; `None` once it belongs to the kernel.
     objects: Option<&'a Objects>,
     node: Arc<Node>,
+    /// The node was made for it.
+    pub is_new: bool,
 }
 
 impl std::ops::Deref for Pinned<'_> {
@@ -141,6 +147,7 @@ impl Objects {
             shards: std::array::from_fn(|_| Mutex::default()),
             forgotten: AtomicU64::new(0),
             nameless: AtomicU64::new(0),
+            newest: Newest::default(),
         }
     }
 
@@ -157,13 +164,14 @@ impl Objects {
             && node.object == sighting.object
         {
             node.lookups.fetch_add(1, Relaxed);
-            return Pinned { objects: Some(self), node: node.clone() };
+            return Pinned { objects: Some(self), node: node.clone(), is_new: false };
         }
         let node = Arc::new(Node {
             id: sighting.id,
             object: sighting.object,
             file_type: sighting.file_type,
             is_nameless: AtomicBool::new(false),
+            left: Left::default(),
             keep_descriptor: AtomicBool::new(sighting.handle.is_none()),
             handle: sighting.handle,
             lookups: AtomicU64::new(1),
@@ -174,7 +182,7 @@ impl Objects {
             recently_used: AtomicBool::new(false),
         });
         shard.insert(sighting.id, node.clone());
-        Pinned { objects: Some(self), node }
+        Pinned { objects: Some(self), node, is_new: true }
     }
 
     /// Takes back `count` lookups; the node goes with the last.
@@ -188,6 +196,10 @@ impl Objects {
         node.lookups.store(before.saturating_sub(count), Relaxed);
         if before > count {
             return;
+        }
+        // First: whoever meets the object from here on makes a node for it.
+        if !node.is_nameless.load(Relaxed) {
+            self.newest.forgotten(&node.left);
         }
         let gone = shard.remove(&id);
         if shard.capacity() > 1024 && shard.len() < shard.capacity() / 4 {

@@ -149,7 +149,9 @@ impl Volume {
         let parent = self.node(parent)?;
         let _names = parent.names.lock();
         let dir = self.descriptors.of(&parent)?;
+        self.seen_names(&parent, &*dir);
         let (node, stat) = self.sight(&parent, dir.as_fd(), name)?;
+        self.found(&node, &stat, || stat_at(dir.as_fd(), name));
         let node = node.into_lookup();
         Ok(self.meta(&node, stat))
     }
@@ -269,6 +271,7 @@ impl Volume {
         };
         let descriptor = if handle.is_none() { Some(fd) } else { None };
         let node = self.pin(handle, descriptor, &stat);
+        node.left.learn(&stat);
         node.set_place(parent.id, name.as_bytes());
         Ok((node, stat))
     }
@@ -373,6 +376,11 @@ pub(super) fn c_name(name: &OsStr) -> FsResult<CString> {
         return Err(FsError::new(libc::ENAMETOOLONG, "name"));
     }
     CString::new(name.as_bytes()).map_err(|_| FsError::new(libc::EINVAL, "name with a NUL"))
+}
+
+/// Looks at a name without following it; `None` where it holds nothing any more.
+pub(super) fn stat_at(dir: BorrowedFd<'_>, name: &OsStr) -> Option<Stat> {
+    rustix::fs::statat(dir, &*c_name(name).ok()?, AtFlags::SYMLINK_NOFOLLOW).ok()
 }
 
 /// A name in a directory, as ops carry it.

@@ -6,6 +6,7 @@
 //! ```
 
 mod claims;
+mod elsewhere;
 mod facts;
 mod mounts;
 mod paths;
@@ -14,6 +15,7 @@ mod tests;
 mod users;
 
 pub use claims::{Claim, Role, check_outside, open_directory};
+pub use elsewhere::{Elsewhere, Way, Ways};
 pub use facts::{FsFacts, existing_ancestor, kernel_version, open_dev_fuse};
 pub use mounts::{FS_TYPE, Location, Mount, MountTable, Pulse, pulse};
 pub use paths::{Relation, is_within, relation, resolve};
@@ -36,6 +38,8 @@ pub struct Preflight {
     pub hidden: Vec<PathBuf>,
     /// Writers past the mount (allowed by `--force`).
     pub writers: Vec<Use>,
+    /// Other ways to the tree, past the mount.
+    pub ways: Ways,
     /// What a person should know, in whole sentences; the above included.
     pub warnings: Vec<String>,
 }
@@ -117,7 +121,9 @@ pub fn check(options: &ProtectOptions) -> Result<Preflight, Failure> {
         warnings.push(format!("Hidden by the mount, and not replicated: {}.", list(&hidden)));
     }
     let writers = check_users(options, &mut warnings)?;
-    Ok(Preflight { facts, hidden, writers, warnings })
+    let ways = Ways::to(tree).map_err(|error| unreadable("/proc/self/mountinfo", &error))?;
+    warnings.extend(elsewhere_warning(&ways.look().map_err(|error| unreadable("/proc", &error))?));
+    Ok(Preflight { facts, hidden, writers, ways, warnings })
 }
 
 /// Only root can mount for all users, keep owners and open by handle.
@@ -365,6 +371,16 @@ pub fn check_users(options: &ProtectOptions, warnings: &mut Vec<String>) -> Resu
         ));
     }
     Ok(writers)
+}
+
+/// Names the ways to the tree that a mount over it does not close.
+pub fn elsewhere_warning(ways: &[Elsewhere]) -> Option<String> {
+    let listed = cut(ways.iter().map(Elsewhere::to_string).collect());
+    (!ways.is_empty()).then(|| {
+        format!(
+            "The directory is open past the mount, and what is written there is not replicated: {listed}."
+        )
+    })
 }
 
 /// What this file system withholds from the replication, in whole sentences.

@@ -28,6 +28,10 @@ pub struct Mount {
     pub point: PathBuf,
     pub fs_type: String,
     pub source: String,
+    /// Number of the group of mounts that get what is mounted on any of them.
+    pub shared: Option<u64>,
+    /// Number of the group that this mount gets it from.
+    pub master: Option<u64>,
 }
 
 impl Mount {
@@ -44,6 +48,11 @@ pub struct Location {
 }
 
 impl Location {
+    /// The path in its file system.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Equal, or below.
     pub fn is_within(&self, outer: &Location) -> bool {
         self.device == outer.device && self.path.starts_with(&outer.path)
@@ -69,6 +78,10 @@ impl MountTable {
     /// Lines that are no mount are left out.
     pub fn parse(mountinfo: &[u8]) -> MountTable {
         MountTable { mounts: mountinfo.split(|byte| *byte == b'\n').filter_map(parse_line).collect() }
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Mount> {
+        self.mounts.iter()
     }
 
     pub fn by_id(&self, id: u64) -> Option<&Mount> {
@@ -157,10 +170,15 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let device = text(fields.next()?);
     let root = path(fields.next()?);
     let point = path(fields.next()?);
-    let mut tail = fields.skip_while(|field| *field != b"-").skip(1);
+    let (mut shared, mut master) = (None, None);
+    for field in fields.by_ref().skip(1).take_while(|field| *field != b"-") {
+        shared = shared.or(field.strip_prefix(b"shared:").and_then(number));
+        master = master.or(field.strip_prefix(b"master:").and_then(number));
+    }
+    let mut tail = fields;
     let fs_type = text(tail.next()?);
     let source = text(&unescape(tail.next()?));
-    Some(Mount { id, parent, device, root, point, fs_type, source })
+    Some(Mount { id, parent, device, root, point, fs_type, source, shared, master })
 }
 
 fn text(bytes: &[u8]) -> String {

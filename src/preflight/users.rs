@@ -59,10 +59,6 @@ impl Use {
 
 impl fmt::Display for Use {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.user {
-            User::Process { pid, command } => write!(f, "{command} (pid {pid})")?,
-            User::Kernel { name } => f.write_str(name)?,
-        }
         let verb = match self.kind {
             UseKind::Writing => "has open for writing",
             UseKind::Mapping => "has mapped for writing",
@@ -70,7 +66,16 @@ impl fmt::Display for Use {
             UseKind::WorkingDirectory => "works in",
             UseKind::Root => "has as its root",
         };
-        write!(f, " {verb} {}", self.path.display())
+        write!(f, "{} {verb} {}", self.user, self.path.display())
+    }
+}
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            User::Process { pid, command } => write!(f, "{command} (pid {pid})"),
+            User::Kernel { name } => f.write_str(name),
+        }
     }
 }
 
@@ -258,7 +263,7 @@ fn unescape_newlines(path: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn command_of(proc: &Path) -> String {
+pub(super) fn command_of(proc: &Path) -> String {
     let name = fs::read(proc.join("comm")).unwrap_or_default();
     match String::from_utf8_lossy(name.trim_ascii_end()).into_owned() {
         name if name.is_empty() => "a process".into(),

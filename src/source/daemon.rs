@@ -22,7 +22,7 @@ use crate::failure::Failure;
 use crate::intercept::{Serving, Volume};
 use crate::link::Fingerprint;
 use crate::packet::{DataState, Op, Sequence};
-use crate::preflight::Claim;
+use crate::preflight::{Claim, Ways};
 use crate::queue::{Draft, Queue};
 
 /// How often a waiting call looks whether its caller is still there.
@@ -52,6 +52,8 @@ pub struct Daemon {
     pub last_barrier: Mutex<Option<(Sequence, bool)>>,
     /// What stands in the way between programs and the mount, if something does.
     pub mount_lost: Mutex<Option<String>>,
+    /// How programs may get past the mount.
+    pub ways: Ways,
     /// What a person was told at the start, for the status.
     pub warnings: Vec<String>,
 }

@@ -28,7 +28,7 @@ use crate::intercept::{Divergence, DurabilityGate, Mount, Volume};
 use crate::limits::BACKLOG_GIVEN_BACK;
 use crate::link::Identity;
 use crate::packet::{Incarnation, Position};
-use crate::preflight::{self, Claim, DeadMount, Role};
+use crate::preflight::{self, Claim, DeadMount, Preflight, Role};
 use crate::privileges::{self, PROTECT};
 use crate::queue::Queue;
 use crate::resync::CopyReport;
@@ -48,7 +48,7 @@ pub fn run(options: ProtectOptions) -> Result<(), Failure> {
     checked.warnings.iter().for_each(|warning| eprintln!("note: {warning}"));
     raise_descriptor_limit();
     let signals = super::stop_signals().map_err(|error| io_failure("signals cannot be caught", &error))?;
-    let daemon = Arc::new(prepare(options, checked.warnings)?);
+    let daemon = Arc::new(prepare(options, checked)?);
     let server = Server::start(&daemon.options.socket(), daemon.clone())?;
     let outcome = protect(&daemon, signals);
     daemon.let_go();
@@ -84,7 +84,7 @@ fn replace_dead_mount(dead: &DeadMount) -> Result<(), Failure> {
 }
 
 /// Everything that exists before the mount: state, volume, targets, connections.
-fn prepare(options: ProtectOptions, warnings: Vec<String>) -> Result<Daemon, Failure> {
+fn prepare(options: ProtectOptions, checked: Preflight) -> Result<Daemon, Failure> {
     let backing = open_backing(options.tree())?;
     let claim = claim_places(&options, &backing)?;
     let stranger = if options.adopt_source { Stranger::Adopt } else { Stranger::Refuse };
@@ -123,7 +123,8 @@ fn prepare(options: ProtectOptions, warnings: Vec<String>) -> Result<Daemon, Fai
         life_changed: Condvar::new(),
         last_barrier: Mutex::new(None),
         mount_lost: Mutex::default(),
-        warnings,
+        ways: checked.ways,
+        warnings: checked.warnings,
     })
 }
 
@@ -280,6 +281,7 @@ fn protect(daemon: &Arc<Daemon>, mut signals: super::StopSignals) -> Result<(), 
     let (point, lag) = (daemon.options.directory.clone(), daemon.options.mmap_lag);
     let flusher = Flusher::start(point, daemon.volume.clone(), lag)
         .map_err(|error| io_failure("the helper that flushes shared mappings does not start", &error))?;
+    daemon.volume.watch_for_others();
     let serving = mount.serve().map_err(|error| io_failure("the mount cannot be served", &error))?;
     let _ = daemon.flusher.set(flusher);
     daemon.life.lock().serving = Some(serving);

@@ -13,6 +13,7 @@ use crate::control::{
     MirrorStatus, Role, Severity, Status, TargetKind, unix_ms,
 };
 use crate::packet::{DataState, Sequence};
+use crate::preflight::{Way, elsewhere_warning};
 use crate::queue::{Behind, Queue};
 use crate::resync::ProgressSnapshot;
 
@@ -78,12 +79,25 @@ fn alerts(daemon: &Daemon) -> Vec<Alert> {
             text: format!("Writes through shared mappings may stay unseen for long: {why}."),
         });
     }
+    alerts.extend(open_past_the_mount(daemon));
     alerts.extend(daemon.warnings.iter().map(|text| Alert {
         severity: Severity::Ok,
         code: "start_note".into(),
         text: text.clone(),
     }));
     alerts
+}
+
+/// Who has the directory, or a part of it, mounted by itself means to use it: looked at anew each
+/// time, because containers come and go.
+fn open_past_the_mount(daemon: &Daemon) -> Option<Alert> {
+    let mut ways = daemon.ways.look().unwrap_or_default();
+    ways.retain(|way| matches!(way.way, Way::Mount(_)));
+    elsewhere_warning(&ways).map(|text| Alert {
+        severity: Severity::Warning,
+        code: "open_past_mount".into(),
+        text,
+    })
 }
 
 fn fsync(daemon: &Daemon) -> FsyncStatus {
