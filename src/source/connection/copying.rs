@@ -69,7 +69,7 @@ impl Pending {
             progress: progress.clone(),
         };
         let ended = around.walk(order).map_err(failed)?;
-        Ok(Attempt { wanted, progress, ended, waits_for: None })
+        Ok(Attempt { wanted, progress, ended, waits_for: None, said: None })
     }
 
     pub(super) fn walked(&mut self, report: CopyReport) {
@@ -84,4 +84,7 @@ pub(super) struct Attempt {
     pub(super) ended: Receiver<Walked>,
     /// The walk has ended; the target's word on this item makes the copy complete.
     pub(super) waits_for: Option<ItemNumber>,
+    /// The target's last word: the end that it has, and how many objects it has beside the copy.
+    /// It may come before the end of the walk is known here.
+    pub(super) said: Option<(ItemNumber, u64)>,
 }

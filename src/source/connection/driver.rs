@@ -456,8 +456,9 @@ impl<S: Surroundings> Driver<S> {
             Ok(report) => {
                 copy.walked(report);
                 attempt.waits_for = report.end;
-                if report.end.is_none() {
-                    self.end_copy(Ok(report));
+                match report.end {
+                    Some(_) => self.in_line(),
+                    None => self.end_copy(Ok(report)),
                 }
             }
             // The link says why; the next one begins anew.
@@ -467,7 +468,16 @@ impl<S: Surroundings> Driver<S> {
     }
 
     fn resynchronised(&mut self, end: ItemNumber, orphans: u64) {
-        let Some(attempt) = self.attempt.as_ref().filter(|attempt| attempt.waits_for == Some(end)) else {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.said = Some((end, orphans));
+            self.in_line();
+        }
+    }
+
+    /// The walk is over and the target has its end: then it is in line.
+    fn in_line(&mut self) {
+        let Some(attempt) = &self.attempt else { return };
+        let Some((_, orphans)) = attempt.said.filter(|(end, _)| attempt.waits_for == Some(*end)) else {
             return;
         };
         attempt.progress.set_orphans(orphans);
