@@ -35,7 +35,8 @@ struct WakerState {
 }
 
 impl Waker {
-    pub(super) fn new() -> Waker {
+    /// Of a feed that is not asleep.
+    pub(crate) fn new() -> Waker {
         let state =
             WakerState { asleep: AtomicBool::new(false), notify: Notify::new(), started: Notify::new() };
         Waker(Arc::new(state))
@@ -54,9 +55,14 @@ impl Waker {
     }
 
     /// From here on a wake is kept; the feed must be asked once more before sleeping.
-    fn fall_asleep(&self) {
+    pub(crate) fn fall_asleep(&self) {
         self.0.asleep.store(true, SeqCst);
         std::sync::atomic::fence(SeqCst);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.0.asleep.load(SeqCst)
     }
 }
 

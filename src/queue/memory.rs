@@ -191,6 +191,12 @@ impl Queue {
         room.waiting == 0 && room.used + bytes <= self.limit
     }
 
+    /// As if a writer waited for room, or none. Nobody wakes it.
+    #[cfg(test)]
+    pub(crate) fn pretend_waiting(&self, waits: bool) {
+        self.room.lock().waiting = waits.into();
+    }
+
     /// Room for an op without a payload, at once and whatever is used: for the few ops of the
     /// daemon itself that must not wait, one of a kind at a time.
     pub fn reserve_beyond(self: &Arc<Self>, header: usize) -> Result<Reservation, Closed> {

@@ -31,10 +31,14 @@ pub enum Planted {
     TrustsThePageAfterPowerLoss,
     /// What was sent and not acknowledged is not sent again after a reconnection.
     ForgetsWhatWasInFlight,
+    /// An acknowledgement beyond what was sent is believed.
+    BelievesWhatWasNotSent,
+    /// What happened late in a session is heard in the next one.
+    LateEventActs,
 }
 
 impl Planted {
-    pub const ALL: [Planted; 14] = [
+    pub const ALL: [Planted; 16] = [
         Planted::ResumesTooEarly,
         Planted::ResumesTooLate,
         Planted::AcknowledgesBeforeApply,
@@ -49,5 +53,7 @@ impl Planted {
         Planted::ChainIsNotChecked,
         Planted::TrustsThePageAfterPowerLoss,
         Planted::ForgetsWhatWasInFlight,
+        Planted::BelievesWhatWasNotSent,
+        Planted::LateEventActs,
     ];
 }

@@ -1,18 +1,28 @@
-//! The source: the product's queue, feed and connection machine; a driver that does what the
-//! machine says, as the product's own does; an imitation of the copy of a quiet tree.
+//! The source: the product's queue, feed and driver. Around the driver are links that are wires,
+//! and the walk of a quiet tree that is plain data.
 
-use std::collections::{HashSet, VecDeque};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
-use super::model::{ROOT, Tree, object};
-use crate::connection::{Flow, Held, Machine, Window};
-use crate::link::Feed;
+use super::planted::Planted;
+use super::random::Random;
+use super::walker::Walker;
+use crate::clock;
+use crate::connection::Flow;
+use crate::link::{Feed, LinkStats, SourceEvent, Waker};
 use crate::packet::*;
-use crate::queue::{CursorId, Draft, Queue};
-use crate::source::{PacketFeed, Sent, Stream};
+use crate::queue::{Draft, Queue};
+use crate::resync::CopyReport;
+use crate::source::{
+    CopyOrder, Driver, NetworkLink, PacketFeed, Settings, Surroundings, Target, WalkOrder, Walked,
+};
 
 /// Room for any op that the model makes.
 const OP_COST_MAX: usize = 6000;
@@ -20,235 +30,242 @@ const OP_COST_MAX: usize = 6000;
 /// A source process.
 pub struct Source {
     pub queue: Arc<Queue>,
-    cursor: CursorId,
     pub start: Position,
-    pub machine: Machine,
+    pub driver: Driver<Desk>,
+    pub desk: Desk,
+    /// The link that is up, or dialled.
     pub sending: Option<Sending>,
-    /// The target was told to have it.
-    pub acknowledged: Sequence,
-    pub durable: Sequence,
-    /// The last packet that earlier sessions sent.
-    pub sent_upto: Sequence,
+    /// Walks the tree for the copy under way.
+    pub walker: Option<Walker>,
+    /// The copy that somebody waits for.
+    copy: Option<Receiver<Result<CopyReport, String>>>,
     /// Applications do not write yet: the replica was never in line.
     pub is_quiet: bool,
-}
-
-/// The source's end of a link.
-pub struct Sending {
-    pub link: u32,
-    /// When the attempt succeeds or fails; `None`: it has succeeded.
-    pub dialing: Option<Instant>,
-    feed: PacketFeed,
-    stream: Arc<Stream>,
-    flow: Flow,
-    pub copy: Option<Copy>,
-    pub is_streaming: bool,
+    /// A writer waits for room.
+    waits: bool,
+    pub look_at: Instant,
 }
 
 impl Source {
-    pub fn new(limit: usize, start: Position, now: Instant) -> Source {
+    /// A process that has done nothing yet.
+    pub fn new(limit: usize, start: Position, desk: &Desk) -> Source {
         let queue = Queue::new(limit, start);
-        let (cursor, start) = queue.attach(|| {});
-        Source {
-            queue,
-            cursor,
-            start,
-            machine: Machine::new(now, Window::Open),
-            sending: None,
-            acknowledged: start.sequence,
-            durable: start.sequence,
-            sent_upto: start.sequence,
-            is_quiet: true,
-        }
-    }
-
-    pub fn held(&self) -> Held {
-        Held { last: self.queue.last(), oldest: self.queue.oldest(), acknowledged: self.acknowledged }
-    }
-
-    pub fn hello(&self) -> SourceMessage {
-        SourceMessage::Hello {
-            version_oldest: WIRE_VERSION_OLDEST,
-            version: WIRE_VERSION,
-            features: Features::OFFERED,
+        let settings = Settings {
+            id: 1,
+            target: Target::Null,
             set: super::target::SET,
-            set_name: Text::from_str_cut("set"),
-            last: self.queue.last(),
-            oldest: self.queue.oldest(),
+            set_name: "set".into(),
+            birth_epoch: 1,
+            watch: None,
+            divergence: Arc::default(),
+        };
+        Source {
+            driver: Driver::alone(settings, desk.clone(), queue.clone()),
+            queue,
+            start,
+            desk: desk.clone(),
+            sending: None,
+            walker: None,
+            copy: None,
+            is_quiet: true,
+            waits: false,
+            look_at: clock::now(),
         }
     }
 
-    pub fn has_room(&self) -> bool {
-        self.queue.has_room(OP_COST_MAX)
+    /// Whether an op gets room at once.
+    pub fn has_room(&mut self) -> bool {
+        self.queue.pretend_waiting(false);
+        let has_room = self.queue.has_room(OP_COST_MAX);
+        self.waits &= !has_room;
+        self.queue.pretend_waiting(self.waits);
+        has_room
+    }
+
+    /// A writer waits for room, until there is some.
+    pub fn wait_for_room(&mut self) {
+        self.waits = true;
+        self.queue.pretend_waiting(true);
     }
 
     /// The change is done on the disk: its op is queued.
-    pub fn capture(&self, op: &Op, payload: Vec<u8>) -> Position {
+    pub fn capture(&mut self, op: &Op, payload: Vec<u8>) -> Position {
         let header = encode_packet_header(b"", op).len();
         assert!(self.has_room(), "the only thread would wait for itself");
         let mut room = self.queue.reserve(payload.len(), header).expect("nobody closes the queue");
         self.queue.append(&mut room, Draft::new(b"", op, Bytes::from(payload)))
     }
 
-    pub fn dial(&mut self, link: u32, through: Instant) {
-        let stream = Stream::new(self.start, Flow::Hold);
-        let (feed, _lane) = PacketFeed::new(self.queue.clone(), stream.clone(), Arc::new(Sent::default()));
-        self.sending = Some(Sending {
+    /// Somebody wants a copy, and waits for it.
+    pub fn order_copy(&mut self) {
+        let backing = std::fs::File::open("/dev/null").expect("a descriptor").into();
+        let (done, outcome) = bounded(1);
+        self.copy = Some(outcome);
+        let suspect_since = Timestamp { seconds: 0, nanoseconds: 0 };
+        self.driver.copy(CopyOrder { backing, suspect_since, ends: true, done });
+    }
+
+    pub fn wants_copy(&self) -> bool {
+        self.is_quiet && self.copy.is_none()
+    }
+
+    /// What became of the copy that was waited for, once. In line, applications write.
+    pub fn copied(&mut self) -> Option<Result<CopyReport, String>> {
+        let outcome = self.copy.as_ref()?.try_recv().ok()?;
+        self.copy = None;
+        self.is_quiet &= outcome.is_err();
+        Some(outcome)
+    }
+
+    /// The link of the session, if one is up or dialled.
+    pub fn link(&self) -> Option<u32> {
+        self.sending.as_ref().map(|sending| sending.link)
+    }
+}
+
+/// What a driver has around it. It outlives the process: what is dialled has one number for ever.
+#[derive(Clone)]
+pub struct Desk(Rc<DeskState>);
+
+struct DeskState {
+    random: RefCell<Random>,
+    links: Cell<u32>,
+    effects: RefCell<VecDeque<Effect>>,
+    /// A planted bug: the events of all links come out of one channel.
+    mixed: Option<(Sender<SourceEvent>, Receiver<SourceEvent>)>,
+}
+
+/// What a driver does to what is around it.
+pub enum Effect {
+    Dialled(Sending),
+    Said(u32, SourceMessage),
+    FeedStarted(u32),
+    Walk(Box<WalkOrder>, Sender<Walked>),
+    Closed(u32),
+}
+
+impl Desk {
+    pub fn new(random: Random, planted: Option<Planted>) -> Desk {
+        let mixed = (planted == Some(Planted::LateEventActs)).then(unbounded);
+        let (random, links, effects) = (RefCell::new(random), Cell::new(0), RefCell::default());
+        Desk(Rc::new(DeskState { random, links, effects, mixed }))
+    }
+
+    pub fn next_effect(&self) -> Option<Effect> {
+        self.0.effects.borrow_mut().pop_front()
+    }
+
+    fn happens(&self, effect: Effect) {
+        self.0.effects.borrow_mut().push_back(effect);
+    }
+}
+
+impl Surroundings for Desk {
+    type Link = WireEnd;
+
+    fn dial(&mut self, _attempt: u32, feed: PacketFeed) -> Result<WireEnd, String> {
+        if self.0.random.borrow_mut().one_in(30) {
+            return Err("the host has no address".into());
+        }
+        let link = self.0.links.get() + 1;
+        self.0.links.set(link);
+        let (sender, events) = self.0.mixed.clone().unwrap_or_else(unbounded);
+        let waker = Waker::new();
+        let through = clock::now() + Duration::from_millis(self.0.random.borrow_mut().below(60));
+        self.happens(Effect::Dialled(Sending {
             link,
             dialing: Some(through),
             feed,
-            stream,
-            flow: Flow::Hold,
-            copy: None,
-            is_streaming: false,
-        });
+            feed_runs: false,
+            waker: waker.clone(),
+            events: sender,
+            is_over: false,
+        }));
+        Ok(WireEnd { link, desk: self.clone(), events, waker })
     }
 
-    /// The link is closed; answers which.
-    pub fn close(&mut self) -> Option<u32> {
-        let sending = self.sending.take()?;
-        if sending.is_streaming {
-            self.sent_upto = self.sent_upto.max(sending.stream.at().sequence);
-        }
-        Some(sending.link)
+    fn walk(&mut self, order: WalkOrder) -> io::Result<Receiver<Walked>> {
+        let (outcome, ended) = bounded(1);
+        self.happens(Effect::Walk(Box::new(order), outcome));
+        Ok(ended)
     }
 
-    pub fn let_go(&self) {
-        self.queue.detach(self.cursor);
+    fn random(&mut self) -> u64 {
+        self.0.random.borrow_mut().next()
+    }
+}
+
+/// The driver's end of a link.
+pub struct WireEnd {
+    link: u32,
+    desk: Desk,
+    events: Receiver<SourceEvent>,
+    waker: Waker,
+}
+
+impl NetworkLink for WireEnd {
+    fn events(&self) -> &Receiver<SourceEvent> {
+        &self.events
     }
 
-    /// What the target says of its progress.
-    ///
-    /// Errors: why no sound target says so.
-    pub fn acknowledged(&mut self, applied: Sequence, durable: Sequence) -> Result<(), String> {
-        if !self.sending.as_ref().is_some_and(|sending| sending.is_streaming) {
-            return Ok(());
-        }
-        if applied > self.queue.last().sequence {
-            return Err("the target acknowledged packets that were never given out".into());
-        }
-        if durable > applied {
-            return Err("the target made durable what it had not applied".into());
-        }
-        self.queue.acknowledge_applied(self.cursor, applied);
-        self.acknowledged = self.acknowledged.max(applied);
-        self.durable = self.durable.max(durable);
-        Ok(())
+    fn send(&self, message: SourceMessage) {
+        self.desk.happens(Effect::Said(self.link, message));
     }
+
+    fn start_feed(&self) {
+        self.desk.happens(Effect::FeedStarted(self.link));
+    }
+
+    fn stats(&self) -> LinkStats {
+        LinkStats::default()
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    fn close(self, _reason: &str) {
+        self.desk.happens(Effect::Closed(self.link));
+    }
+}
+
+/// What the thread of a link works with.
+pub struct Sending {
+    pub link: u32,
+    /// When the attempt succeeds or fails; `None`: it has succeeded.
+    pub dialing: Option<Instant>,
+    feed: PacketFeed,
+    pub feed_runs: bool,
+    waker: Waker,
+    events: Sender<SourceEvent>,
+    /// Its last event is out: it does nothing any more.
+    pub is_over: bool,
 }
 
 impl Sending {
-    pub fn start(&mut self, after: Position, again_upto: Sequence) {
-        self.is_streaming = true;
-        self.copy = None;
-        self.stream.start(after, again_upto);
-    }
-
-    pub fn set_flow(&mut self, flow: Flow) {
-        self.flow = flow;
-        self.stream.set_flow(flow);
-    }
-
-    /// The position that the copy of the quiet tree is valid after.
-    pub fn stands_at(&mut self) -> Position {
-        self.stream.at()
-    }
-
-    /// What the link takes next.
-    pub fn next_frames(&mut self, at: Position, max_bytes: usize) -> Vec<EncodedFrame> {
-        match &mut self.copy {
-            Some(_) if self.flow == Flow::Hold => Vec::new(),
-            Some(copy) => copy.next_frame(at).into_iter().collect(),
-            None => self.feed.next_frames(max_bytes),
-        }
-    }
-}
-
-/// The lane items that make a target equal to a quiet tree.
-pub struct Copy {
-    tree: Tree,
-    items: VecDeque<(LaneItem, Bytes)>,
-    numbers: u64,
-    /// Listings that the target has not answered.
-    open: usize,
-    asked: HashSet<ObjectId>,
-    pub end: Option<ItemNumber>,
-}
-
-impl Copy {
-    pub fn new(tree: Tree) -> Copy {
-        let root = &tree.nodes[&ROOT];
-        let xattrs = Vec::new();
-        let root = LaneItem::Root { object: object(ROOT), attributes: root.attributes, xattrs };
-        let mut items = VecDeque::from([(LaneItem::Begin, Bytes::new()), (root, Bytes::new())]);
-        let mut dirs = VecDeque::from([ROOT]);
-        let mut open = 0;
-        while let Some(dir) = dirs.pop_front() {
-            items.push_back((listing(&tree, dir), Bytes::new()));
-            open += 1;
-            let inner = tree.nodes[&dir].entries.values().copied();
-            dirs.extend(inner.filter(|inode| tree.nodes[inode].birth == Birth::Directory));
-        }
-        Copy { tree, items, numbers: 0, open, asked: HashSet::new(), end: None }
-    }
-
-    /// The target's answer to a listing.
-    pub fn wanted(&mut self, objects: Vec<ObjectId>) {
-        self.open -= 1;
-        for id in objects {
-            if self.asked.insert(id) {
-                self.send_content(id);
-            }
-        }
-        if self.open == 0 {
-            self.items.push_back((LaneItem::End, Bytes::new()));
+    /// The driver will hear of it.
+    pub fn tell(&mut self, event: SourceEvent) {
+        if !self.is_over {
+            self.is_over = matches!(event, SourceEvent::Lost { .. });
+            let _ = self.events.send(event);
         }
     }
 
-    fn send_content(&mut self, id: ObjectId) {
-        let node = self.tree.nodes[&id.inode].clone();
-        self.items.push_back((LaneItem::OpenContent { object: id }, Bytes::new()));
-        if !node.content.is_empty() {
-            let content = Bytes::from(node.content.clone());
-            self.items.push_back((LaneItem::Content { object: id, offset: 0 }, content));
+    /// What goes next. Asleep, it asks its feed only when it was woken.
+    pub fn next_frames(&mut self, max_bytes: usize) -> Vec<EncodedFrame> {
+        if self.waker.is_asleep() || !self.feed_runs || self.dialing.is_some() || self.is_over {
+            return Vec::new();
         }
-        let size = node.content.len() as u64;
-        let xattrs = xattrs_of(&self.tree, id.inode);
-        let close = LaneItem::CloseContent { object: id, size, attributes: node.attributes, xattrs };
-        self.items.push_back((close, Bytes::new()));
+        let frames = self.feed.next_frames(max_bytes);
+        if frames.is_empty() {
+            self.waker.fall_asleep();
+        }
+        frames
     }
 
-    fn next_frame(&mut self, at: Position) -> Option<EncodedFrame> {
-        let (item, payload) = self.items.pop_front()?;
-        self.numbers += 1;
-        let number = ItemNumber(self.numbers);
-        if item == LaneItem::End {
-            self.end = Some(number);
-        }
-        Some(item_frame(&at, &ItemHeader { number, item }, payload))
+    /// A planted bug: whatever a person wants, the feed sends.
+    pub fn force_flow(&self) {
+        self.feed.stream().set_flow(Flow::Send);
+        self.waker.wake();
     }
-}
-
-fn listing(tree: &Tree, dir: u64) -> LaneItem {
-    let node = &tree.nodes[&dir];
-    let entries = node.entries.iter().map(|(name, inode)| {
-        let held = &tree.nodes[inode];
-        ListedObject {
-            name: name.clone(),
-            object: object(*inode),
-            birth: held.birth.clone(),
-            attributes: held.attributes,
-            xattrs: xattrs_of(tree, *inode),
-            size: held.content.len() as u64,
-            links: held.links,
-            suspect: true,
-        }
-    });
-    let (dir_mtime, entries) = (node.attributes.mtime, entries.collect());
-    LaneItem::Listing { dir: object(dir), dir_mtime, entries, last: true }
-}
-
-fn xattrs_of(tree: &Tree, inode: u64) -> Vec<Xattr> {
-    let xattrs = tree.nodes[&inode].xattrs.iter();
-    xattrs.map(|(name, value)| Xattr { name: Bounded(name.clone()), value: Bounded(value.clone()) }).collect()
 }

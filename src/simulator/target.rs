@@ -446,10 +446,10 @@ impl Target {
     /// durable point.
     pub fn set_state_back(&mut self) -> bool {
         let Some(durable) = self.applier().map(|applier| applier.replica().durable()) else { return false };
-        let Some(saved) = self.saved.take() else { return false };
-        if !durable.same_history(&saved.reached) || durable.sequence <= saved.reached.sequence {
-            return false;
-        }
+        let tells = |saved: &mut Saved| {
+            durable.same_history(&saved.reached) && durable.sequence > saved.reached.sequence
+        };
+        let Some(saved) = self.saved.take_if(tells) else { return false };
         self.die(Loss::Process, clock::now());
         self.before = None;
         disk::restore_state(&self.places.state, &saved.files);

@@ -98,6 +98,14 @@ impl ItemSink for LaneSink {
     }
 }
 
+#[cfg(test)]
+impl LaneSink {
+    /// Whether the next item does not block.
+    pub(crate) fn has_room(&self) -> bool {
+        !self.lane.is_full()
+    }
+}
+
 /// Makes lane sinks for one session; items are numbered through all of them.
 #[derive(Clone)]
 pub struct Lane {
@@ -116,6 +124,11 @@ impl PacketFeed {
     pub fn new(queue: Arc<Queue>, stream: Arc<Stream>, sent: Arc<Sent>) -> (PacketFeed, Lane) {
         let (sender, lane) = bounded(LANE_WINDOW);
         (PacketFeed { queue, lane, stream, sent }, Lane { sender, last: Arc::default() })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn stream(&self) -> &Stream {
+        &self.stream
     }
 
     fn items(&self, at: &Position, max_bytes: usize) -> Vec<EncodedFrame> {

@@ -28,9 +28,13 @@ mod state;
 mod status;
 mod stop;
 
+#[cfg(test)]
+pub(crate) use connection::{
+    CopyOrder, Driver, NetworkLink, News, Settings, Surroundings, WalkOrder, Walked,
+};
 pub use durability::{Late, Needs, Rule};
 #[cfg(test)]
-pub(crate) use feed::{PacketFeed, Sent, Stream};
+pub(crate) use feed::PacketFeed;
 pub use flush::{HELPER_COMMAND, serve_flushes};
 pub(crate) use options::is_set_name;
 pub use options::{ProtectOptions, Target, TargetError};

@@ -1,5 +1,6 @@
 //! Everything together: one step after the other, chosen by chance, and the rules that always hold.
 
+mod hears;
 mod network;
 mod receives;
 mod rules;
@@ -11,22 +12,26 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::clock;
-use crate::connection::{Action, Command, Decision, Event, Flow, Gap, Jitter, Link, State, decide};
-use crate::link::Received;
+use crate::connection::{Command, Event, Flow, Link, Repair, State};
+use crate::link::{LostBy, Received, SourceEvent};
 use crate::packet::*;
 use crate::simulator::disk::{self, Times};
 use crate::simulator::model::{Model, Tree};
 use crate::simulator::planted::Planted;
 use crate::simulator::random::Random;
-use crate::simulator::source::{Copy, Source};
+use crate::simulator::source::{Desk, Effect, Source};
 use crate::simulator::target::{Loss, Step, Target};
+use crate::simulator::walker::Walker;
 use crate::simulator::wire::{End, Wire};
+use crate::source::News;
 use crate::target::greeting;
 
 const TRACE_LEN: usize = 70;
 const WINDOW_MAX: usize = 20_000;
 /// How late a side may learn that its link is gone: heartbeats are missed for so long.
 const SILENCE: Duration = Duration::from_secs(9);
+/// How often the driver looks.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 const SYNC_FAILED: &str = "a sync of the target failed";
 
@@ -40,9 +45,10 @@ pub struct World {
     incarnations: u64,
     queue_limit: usize,
     source: Source,
+    /// What the driver of each source has around it.
+    desk: Desk,
     target: Target,
     wires: BTreeMap<u32, Wire>,
-    links: u32,
     network_is_up: bool,
     /// Links whose welcome went out before their turn.
     welcomed: Vec<u32>,
@@ -53,6 +59,8 @@ pub struct World {
     last_applied: Option<Position>,
     /// Applications rest for so many of their turns.
     lull: u64,
+    /// The target is about to say what no sound target says.
+    lies: bool,
     /// What was true when the welcome of a link went out: why histories are not whole, and with
     /// what the replica is in line.
     promised: HashMap<u32, (Option<&'static str>, Option<u64>)>,
@@ -84,6 +92,7 @@ pub struct Seen {
     pub refused: u64,
     pub syncs_failed: u64,
     pub set_back: u64,
+    pub lied: u64,
 }
 
 impl Seen {
@@ -98,7 +107,7 @@ impl Seen {
         self.counts().into_iter().filter(|(_, count)| **count == 0).map(|(name, _)| name).collect()
     }
 
-    fn counts(&mut self) -> [(&'static str, &mut u64); 18] {
+    fn counts(&mut self) -> [(&'static str, &mut u64); 19] {
         [
             ("a step", &mut self.steps),
             ("a packet", &mut self.applied),
@@ -118,6 +127,7 @@ impl Seen {
             ("a refusal", &mut self.refused),
             ("a failed sync", &mut self.syncs_failed),
             ("a state directory set back", &mut self.set_back),
+            ("a lie", &mut self.lied),
         ]
     }
 }
@@ -133,22 +143,24 @@ impl World {
         let queue_limit = 12_000 + random.below(100_000) as usize;
         let origin = Position::origin(Epoch { number: 1, writer: 2 }, Incarnation(1));
         let target = Target::new(Random::new(seed ^ 0xd15c), planted);
+        let desk = Desk::new(Random::new(seed ^ 0xde5c), planted);
         World {
             planted,
             history: HashMap::from([(origin, model.tree.clone())]),
             model,
             incarnations: 1,
             queue_limit,
-            source: Source::new(queue_limit, origin, now),
+            source: Source::new(queue_limit, origin, &desk),
+            desk,
             target,
             wires: BTreeMap::new(),
-            links: 0,
             network_is_up: true,
             welcomed: Vec::new(),
             broken: None,
             in_line_with: None,
             last_applied: None,
             lull: 0,
+            lies: false,
             promised: HashMap::new(),
             was_bad: true,
             calm: false,
@@ -163,12 +175,12 @@ impl World {
     /// Errors: the rule that is broken.
     pub fn run(&mut self, steps: u64) -> Checked {
         let trouble = 10 + self.random.below(80);
-        self.follow()?;
+        self.begin_source()?;
         for _ in 0..steps {
             if self.random.one_in(trouble) {
                 self.trouble()?;
             }
-            if self.random.one_in(60) {
+            if self.random.one_in(50) {
                 self.person_mends()?;
             }
             self.step()?;
@@ -179,13 +191,18 @@ impl World {
     fn step(&mut self) -> Checked {
         self.seen.steps += 1;
         match self.random.below(100) {
-            0..22 => self.write()?,
-            22..36 => self.pump()?,
-            36..52 => self.stream_arrives()?,
-            52..60 => self.message_for_target()?,
-            60..68 => self.message_for_source()?,
-            68..88 => self.target_turn()?,
-            88..92 => self.sync_ends()?,
+            0..20 => self.write()?,
+            20..27 => self.pump()?,
+            27..34 => {
+                self.walker_turn();
+                self.pump()?;
+            }
+            34..48 => self.stream_arrives()?,
+            48..55 => self.message_for_target()?,
+            55..63 => self.message_for_source()?,
+            63..70 => self.driver_turn()?,
+            70..89 => self.target_turn()?,
+            89..92 => self.sync_ends()?,
             _ => {
                 let most = self.random.pick(&[5, 5, 300, 4000]).unwrap_or(5);
                 let time = Duration::from_millis(self.random.below(most));
@@ -202,10 +219,6 @@ impl World {
             self.trace.pop_front();
         }
         self.trace.push_back(format!("{:6} {text}", self.seen.steps));
-    }
-
-    fn jitter(&mut self) -> Jitter {
-        Jitter(self.random.next() as u16)
     }
 }
 

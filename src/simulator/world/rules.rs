@@ -8,8 +8,8 @@ impl World {
             self.seen.syncs_failed += 1;
             self.broken = Some(SYNC_FAILED);
         }
-        let state = self.source.machine.state();
-        let link = self.source.sending.as_ref().map(|sending| sending.link);
+        let machine = self.source.driver.machine();
+        let (state, link) = (machine.state(), self.source.link());
         if state.has_link() != link.is_some() {
             return Err(format!("a link in a state that has none, or none where one is: {state:?}"));
         }
@@ -22,7 +22,7 @@ impl World {
         if let Some(applied) = self.last_applied
             && applied.same_history(&own)
             && self.broken.is_none()
-            && self.source.machine.let_go().is_none()
+            && machine.let_go().is_none()
             && self.in_line_with == Some(own.incarnation.0)
             && self.source.queue.oldest() > applied.sequence.next()
         {
@@ -36,12 +36,17 @@ impl World {
 
     /// The replica is what it says: the source as of *applied*.
     pub(super) fn check_replica(&mut self) -> Checked {
-        let (source, own) = (&self.source, self.source.start);
+        let own = self.source.start;
+        let (acknowledged, durable) = (self.source.driver.acknowledged(), self.source.driver.durable());
         let Some(applier) = self.target.applier() else { return Ok(()) };
         let now = applier.acknowledged();
         let (data, in_doubt) = (applier.replica().data().state, applier.replica().in_doubt());
         if data != DataState::Good {
             self.was_bad = true;
+            // A copy took the place of one that was through.
+            if self.source.is_quiet && self.in_line_with == Some(own.incarnation.0) {
+                self.in_line_with = None;
+            }
             return Ok(());
         }
         if std::mem::take(&mut self.was_bad) {
@@ -67,11 +72,11 @@ impl World {
             && self.in_line_with == Some(own.incarnation.0)
             && now.applied.same_history(&own)
         {
-            if source.acknowledged > now.applied.sequence {
-                return Err(format!("{} is acknowledged, {} applied", source.acknowledged, now.applied));
+            if acknowledged > now.applied.sequence {
+                return Err(format!("{acknowledged} is acknowledged, {} applied", now.applied));
             }
-            if source.durable > now.durable.sequence {
-                return Err(format!("durable was {}, and is {}", source.durable, now.durable));
+            if durable > now.durable.sequence {
+                return Err(format!("durable was {durable}, and is {}", now.durable));
             }
         }
         let moved = self.last_applied != Some(now.applied);

@@ -6,9 +6,13 @@ impl World {
     pub(super) fn pass(&mut self, time: Duration) -> Checked {
         let now = clock::now() + time;
         clock::set(Some(now));
-        if self.source.machine.poll_timeout().is_some_and(|at| at <= now) {
-            self.source.machine.handle_timeout(now);
-            self.follow()?;
+        if self.source.driver.due().is_some_and(|at| at <= now) {
+            self.hear(News::Due)?;
+        }
+        while self.source.look_at <= now {
+            self.source.look_at += LOOK_EVERY;
+            self.source.has_room();
+            self.hear(News::Look)?;
         }
         if self.target.down_until.is_some_and(|at| at <= now) {
             let step = self.target.start()?;
@@ -19,25 +23,25 @@ impl World {
             self.after(step)?;
             self.compare_if_good()?;
         }
-        self.dialled(now)?;
-        self.notices(now)
+        self.dialled(now);
+        self.notices(now);
+        Ok(())
     }
 
-    pub(super) fn dialled(&mut self, now: Instant) -> Checked {
+    pub(super) fn dialled(&mut self, now: Instant) {
         let reached = self.network_is_up && self.target.is_up();
-        let Some(sending) = &mut self.source.sending else { return Ok(()) };
+        let Some(sending) = &mut self.source.sending else { return };
         if sending.dialing.is_none_or(|at| at > now) {
-            return Ok(());
+            return;
         }
         sending.dialing = None;
-        let jitter = self.jitter();
-        match reached {
-            true => self.event(Event::Up),
-            false => self.event(Event::Lost { reason: "nobody answers".into(), jitter }),
-        }
+        sending.tell(match reached {
+            true => SourceEvent::Up,
+            false => SourceEvent::Lost { by: LostBy::Network, reason: "nobody answers".into() },
+        });
     }
 
-    pub(super) fn notices(&mut self, now: Instant) -> Checked {
+    pub(super) fn notices(&mut self, now: Instant) {
         let due =
             |end: fn(&Wire) -> End| move |(link, wire): (&u32, &Wire)| end(wire).is_due(now).then_some(*link);
         let at_target: Vec<u32> = self.wires.iter().filter_map(due(|wire| wire.target)).collect();
@@ -52,15 +56,16 @@ impl World {
         }
         let at_source: Vec<u32> = self.wires.iter().filter_map(due(|wire| wire.source)).collect();
         for link in at_source {
-            let own = self.source.sending.as_ref().is_some_and(|sending| sending.link == link);
+            let own = self.source.link() == Some(link);
             let Some(wire) = self.wires.get_mut(&link) else { continue };
             if wire.says_something() {
                 continue;
             }
             if own {
-                let jitter = self.jitter();
-                self.note(format!("source: link {link} is gone"));
-                self.event(Event::Lost { reason: "the link is gone".into(), jitter })?;
+                self.tell_source(SourceEvent::Lost {
+                    by: LostBy::Network,
+                    reason: "the link is gone".into(),
+                });
             } else {
                 wire.source = End::Closed;
             }
@@ -68,6 +73,5 @@ impl World {
         let live = self.target.live_link();
         self.wires
             .retain(|link, wire| !wire.source.is_closed() || !wire.target.is_closed() || live == Some(*link));
-        Ok(())
     }
 }

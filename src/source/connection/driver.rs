@@ -1,6 +1,9 @@
 //! What is behind a connection: hands the machine what happens, and does what it says. What is
 //! around it ([`Surroundings`]) is links and threads in the product, a simulator in tests.
 
+#[cfg(test)]
+mod simulated;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -78,7 +81,7 @@ pub(crate) enum News {
 
 impl<S: Surroundings> Driver<S> {
     /// Dials with its first [`Driver::act`].
-    pub(crate) fn new(
+    pub(super) fn new(
         settings: Settings,
         around: S,
         queue: Arc<Queue>,

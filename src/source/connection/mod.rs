@@ -32,8 +32,12 @@ use crate::link::LinkStats;
 use crate::packet::{DataState, Position, Sequence, SetId, Timestamp};
 use crate::queue::{CursorId, Queue};
 use crate::resync::{CopyProgress, CopyReport};
-use driver::Driver;
+pub(crate) use driver::Driver;
+#[cfg(test)]
+pub(crate) use driver::News;
 use surroundings::Around;
+#[cfg(test)]
+pub(crate) use surroundings::{NetworkLink, Surroundings, WalkOrder, Walked};
 
 /// What a connection needs to know for its whole life.
 pub struct Settings {
@@ -67,7 +71,7 @@ pub struct CopyOrder {
 }
 
 /// What the driver is told.
-enum Told {
+pub(crate) enum Told {
     Command(Command, Sender<Result<(), NotNow>>),
     /// An order before it is forgotten.
     Copy(CopyOrder),

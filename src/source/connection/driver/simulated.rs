@@ -1,0 +1,72 @@
+//! What a simulator asks of a driver, and what only it does to one.
+
+use std::sync::Arc;
+
+use crossbeam_channel::bounded;
+
+use super::super::{CopyOrder, Report, Settings, Shared, Told};
+use super::{Driver, News, Surroundings};
+use crate::connection::{Command, Event, Machine, NotNow};
+use crate::packet::{Position, Sequence};
+use crate::queue::Queue;
+use crate::source::feed::Sent;
+
+impl<S: Surroundings> Driver<S> {
+    /// A driver that nobody else holds.
+    pub(crate) fn alone(settings: Settings, around: S, queue: Arc<Queue>) -> Driver<S> {
+        let shared = Shared::new(Report::new("connecting"));
+        let attached = shared.attach(&queue);
+        Driver::new(settings, around, queue, attached, shared, Arc::new(Sent::default()))
+    }
+
+    pub(crate) fn command(&mut self, command: Command) -> Result<(), NotNow> {
+        let (answer, answered) = bounded(1);
+        self.hear(News::Told(Told::Command(command, answer)));
+        answered.try_recv().unwrap_or(Err(NotNow::Gone))
+    }
+
+    pub(crate) fn copy(&mut self, order: CopyOrder) {
+        self.hear(News::Told(Told::Copy(order)));
+    }
+
+    /// What a schedule says.
+    pub(crate) fn schedule(&mut self, event: Event) {
+        self.happened(event);
+        self.act();
+    }
+
+    pub(crate) fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// Applied, as the target acknowledged it.
+    pub(crate) fn acknowledged(&self) -> Sequence {
+        self.acknowledged
+    }
+
+    /// Durable, as everyone is told.
+    pub(crate) fn durable(&self) -> Sequence {
+        self.shared.report.lock().durable
+    }
+
+    /// The last packet that any session has sent.
+    pub(crate) fn sent_upto(&self) -> Sequence {
+        self.stands_at().map_or(self.sent_upto, |at| self.sent_upto.max(at.sequence))
+    }
+
+    /// The last position that this session has sent, or that its stream starts after.
+    pub(crate) fn stands_at(&self) -> Option<Position> {
+        self.session.as_ref().map(|session| session.stream.at())
+    }
+
+    /// What this session's target acknowledged last as applied, where packets flow.
+    pub(crate) fn said(&self) -> Option<Sequence> {
+        let session = self.session.as_ref()?;
+        session.acknowledged.map(|(applied, _)| applied)
+    }
+
+    /// Takes an acknowledgement for true without a look at it.
+    pub(crate) fn believe(&mut self, applied: Sequence) {
+        self.applied(applied, Sequence(0));
+    }
+}
