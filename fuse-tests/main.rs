@@ -11,6 +11,7 @@ mod halves;
 mod host;
 mod hostile;
 mod hosts;
+mod listings;
 mod mmap;
 mod past;
 mod power;

@@ -202,6 +202,25 @@ fn answer(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// The kernel's handle of a file (`name_to_handle_at(2)`): type and bytes.
+pub fn file_handle(path: &std::path::Path) -> io::Result<(i32, Vec<u8>)> {
+    #[repr(C)]
+    struct Handle {
+        bytes: u32,
+        kind: i32,
+        value: [u8; 128],
+    }
+    let path = std::ffi::CString::new(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()))?;
+    let mut handle = Handle { bytes: 128, kind: 0, value: [0; 128] };
+    let mut mount = 0;
+    // SAFETY: a handle with room for as many bytes as it says, and a C string.
+    answer(unsafe {
+        let handle = (&raw mut handle).cast();
+        libc::name_to_handle_at(libc::AT_FDCWD, path.as_ptr(), handle, &raw mut mount, 0).into()
+    })?;
+    Ok((handle.kind, handle.value[..handle.bytes as usize].to_vec()))
+}
+
 /// Drops everything of a file system that is not durable, as a power cut would; it gives EIO from
 /// then on until it is mounted anew (`EXT4_IOC_SHUTDOWN` without a flush of the journal).
 pub fn cut_power(mounted: &std::path::Path) -> std::io::Result<()> {

@@ -298,6 +298,20 @@ impl Report {
         ] {
             self.add(Level::Note, "by design", text);
         }
+        self.add(Level::Note, "by design", handles_text(kernel_version()));
+    }
+}
+
+/// What becomes of file handles, which the kernel's NFS server and some backup tools keep.
+fn handles_text((major, minor, _): (u32, u32, String)) -> &'static str {
+    match (major, minor) >= (6, 9) {
+        true => {
+            "File handles do not pass the mount (name_to_handle_at): the kernel's NFS server cannot export it."
+        }
+        false => {
+            "This kernel gives file handles that go stale at random (name_to_handle_at): do not export the mount \
+             by the kernel's NFS server."
+        }
     }
 }
 

@@ -12,6 +12,8 @@ pub struct FsError {
     pub step: &'static str,
 }
 
+const HIDDEN: &str = "a name on another device";
+
 pub type FsResult<T> = Result<T, FsError>;
 
 impl FsError {
@@ -22,6 +24,16 @@ impl FsError {
     /// The node or handle that the kernel named is not known.
     pub fn stale(step: &'static str) -> FsError {
         FsError::new(libc::ESTALE, step)
+    }
+
+    /// The name belongs to a directory that is not part of the tree: a subvolume, or whatever else
+    /// has a device number of its own. Nobody sees it; changes of its name fail as with a mount.
+    pub fn hidden() -> FsError {
+        FsError::new(libc::EBUSY, HIDDEN)
+    }
+
+    pub fn is_hidden(&self) -> bool {
+        self.step == HIDDEN
     }
 }
 

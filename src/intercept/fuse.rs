@@ -26,6 +26,7 @@ use super::attributes::{Changes, SetTime};
 use super::data::{OpenMode, Sync, WriteRequest};
 use super::error::{FsError, FsResult};
 use super::gate::{DurabilityGate, SyncAnswer};
+use super::listing::Listed;
 use super::mounting;
 use super::names::{AskedMode, At};
 use super::objects::NodeId;
@@ -409,6 +410,14 @@ fn absent() -> FileAttr {
     }
 }
 
+/// Adds a name to a listing without telling the kernel what it stands for; answers whether the
+/// listing is full. The kernel takes no attributes of `.`, of `..` and of a name that claims to be
+/// the root, and no lookup is counted.
+fn add_bare(reply: &mut ReplyDirectoryPlus, entry: &Listed, number: NodeId) -> bool {
+    let attr = FileAttr { ino: INodeNo(number.0), kind: file_type(entry.kind.as_raw_mode()), ..absent() };
+    reply.add(attr.ino, entry.next_offset, &entry.name, &Duration::ZERO, &attr, Generation(0))
+}
+
 fn reply_xattr(reply: ReplyXattr, size: u32, outcome: FsResult<Vec<u8>>) {
     match outcome {
         Ok(value) if size == 0 => reply.size(value.len() as u32),
@@ -426,7 +435,10 @@ const NEEDED: [(InitFlags, &str); 4] = [
     (InitFlags::FUSE_MAX_PAGES, "MAX_PAGES"),
 ];
 
-const WANTED: [InitFlags; 4] = [
+/// `NO_EXPORT_SUPPORT` (Linux 6.9): nobody is given a handle of a file, because it could be opened only
+/// while the kernel happens to remember the file.
+const WANTED: [InitFlags; 5] = [
+    InitFlags::FUSE_NO_EXPORT_SUPPORT,
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_READDIRPLUS_AUTO,
     InitFlags::FUSE_PARALLEL_DIROPS,
@@ -714,19 +726,16 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let mut failed = None;
         let outcome = self.volume.readdir(handle.0, offset, |entry| {
-            if entry.is_dot() {
-                let dot = FileAttr { kind: FileType::Directory, ..absent() };
-                let ino = INodeNo(entry.node.0);
-                return !reply.add(ino, entry.next_offset, &entry.name, &Duration::ZERO, &dot, Generation(0));
-            }
-            let meta = match self.volume.lookup_listed(handle.0, entry) {
+            let seen = if entry.is_dot() { Ok(None) } else { self.volume.lookup_listed(handle.0, entry) };
+            let meta = match seen {
                 Ok(Some(meta)) => meta,
-                Ok(None) => return true,
+                Ok(None) if !entry.is_dot() => return true,
+                Ok(None) => return !add_bare(&mut reply, entry, entry.node),
+                // Its name is in the directory, as everybody would see on the disk itself.
                 Err(error) => {
-                    failed = Some(error);
-                    return false;
+                    log::warn!("{} is listed without attributes: {error}", entry.name.display());
+                    return !add_bare(&mut reply, entry, NodeId::ROOT);
                 }
             };
             let generation = Generation(u64::from(meta.generation));

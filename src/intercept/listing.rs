@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::{Mutex, RwLock};
-use rustix::fs::{RawDir, SeekFrom};
+use rustix::fs::{AtFlags, FileType, RawDir, SeekFrom};
 
 use super::error::{FsError, FsResult, Step};
 use super::objects::{Node, NodeId};
@@ -78,7 +78,8 @@ impl Volume {
     }
 
     /// Hands entries from `offset` on to `take` until it answers `false` (its buffer is full:
-    /// that entry comes again) or the directory ends.
+    /// that entry comes again) or the directory ends. What was handed over is never made void by an
+    /// error after it: that comes with the next call.
     pub fn readdir(&self, handle: u64, offset: u64, mut take: impl FnMut(&Listed) -> bool) -> FsResult<()> {
         let dir = self.listings.get(handle)?;
         let mut stream = dir.stream.lock();
@@ -88,7 +89,11 @@ impl Volume {
         }
         loop {
             if stream.entries.is_empty() {
-                stream.entries = read_entries(&dir.fd)?;
+                match self.read_entries(&dir) {
+                    Ok(entries) => stream.entries = entries,
+                    Err(_) if stream.offset != offset => return Ok(()),
+                    Err(error) => return Err(error),
+                }
             }
             let Some(entry) = stream.entries.front() else { return Ok(()) };
             if !take(entry) {
@@ -110,7 +115,7 @@ impl Volume {
                 let node = node.into_lookup();
                 Ok(Some(self.meta(&node, stat)))
             }
-            Err(error) if error.errno == libc::ENOENT => Ok(None),
+            Err(error) if error.errno == libc::ENOENT || error.is_hidden() => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -119,9 +124,38 @@ impl Volume {
     pub fn sync_directory_target(&self, handle: u64) -> FsResult<OwnedFd> {
         self.listings.get(handle)?.fd.try_clone().step("duplicate a descriptor")
     }
+
+    /// The next entries of a directory, as many as one system call gives; none at its end.
+    fn read_entries(&self, dir: &OpenDirectory) -> FsResult<VecDeque<Listed>> {
+        loop {
+            let (mut entries, seen) = read_entries(&dir.fd)?;
+            for entry in &mut entries {
+                entry.node = self.listed_node(dir, entry);
+            }
+            entries.retain(|entry| !self.is_hidden_directory(dir, entry));
+            if seen == 0 || !entries.is_empty() {
+                return Ok(entries);
+            }
+        }
+    }
+
+    /// The node of an entry. Above the root there is nothing, as at the root of every file system.
+    fn listed_node(&self, dir: &OpenDirectory, entry: &Listed) -> NodeId {
+        let is_root = entry.node == NodeId::of_inode(self.root_inode());
+        if is_root || (entry.is_dot() && dir.node.id == NodeId::ROOT) { NodeId::ROOT } else { entry.node }
+    }
+
+    /// A subvolume has an entry like any other directory; only a look at it tells.
+    fn is_hidden_directory(&self, dir: &OpenDirectory, entry: &Listed) -> bool {
+        let may_be = self.has_subvolumes() && !entry.is_dot() && entry.kind == FileType::Directory;
+        may_be
+            && rustix::fs::statat(&dir.fd, &entry.name, AtFlags::SYMLINK_NOFOLLOW)
+                .is_ok_and(|stat| self.is_foreign(&stat))
+    }
 }
 
-fn read_entries(fd: &OwnedFd) -> FsResult<VecDeque<Listed>> {
+/// Entries that one system call gave, and how many they were.
+fn read_entries(fd: &OwnedFd) -> FsResult<(VecDeque<Listed>, usize)> {
     let mut buffer = Vec::<u8>::with_capacity(BUFFER_LEN);
     let mut reader = RawDir::new(fd, buffer.spare_capacity_mut());
     let mut entries = VecDeque::new();
@@ -138,5 +172,6 @@ fn read_entries(fd: &OwnedFd) -> FsResult<VecDeque<Listed>> {
             break;
         }
     }
-    Ok(entries)
+    let seen = entries.len();
+    Ok((entries, seen))
 }

@@ -162,6 +162,50 @@ fn open_modes_keep_direct_writers_and_shared_mappings_apart() {
     assert_eq!(open(libc::O_RDWR | libc::O_DIRECT).1, OpenMode::Direct);
 }
 
+/// Inode numbers of another device are others': a snapshot's file was once taken for the live one.
+#[test]
+fn what_lies_on_another_device_is_not_in_the_tree() {
+    let start = Position::origin(Epoch { number: 1, writer: 2 }, Incarnation(3));
+    let volume = Volume::new(open(Path::new("/")), Queue::new(1 << 27, start), 1).unwrap();
+    let error = volume.lookup(NodeId::ROOT, OsStr::new("proc")).map(|meta| meta.node).unwrap_err();
+    assert_eq!(error.errno, libc::ENOENT);
+    let handle = volume.opendir(NodeId::ROOT).unwrap();
+    let mut seen = 0;
+    volume
+        .readdir(handle, 0, |entry| {
+            if entry.name == "proc" {
+                assert!(volume.lookup_listed(handle, entry).unwrap().is_none());
+                seen += 1;
+            }
+            true
+        })
+        .unwrap();
+    assert_eq!((seen, volume.known_objects()), (1, 1));
+}
+
+/// The kernel was given lookups for the names of a listing that then failed, and never gave them
+/// back: the daemon remembered those files for ever.
+#[test]
+fn a_listing_that_fails_half_way_keeps_what_it_has_given() {
+    let captured = Captured::new();
+    let path = captured.dir.path().join("d");
+    std::fs::create_dir(&path).unwrap();
+    (0..3000).for_each(|number| drop(std::fs::write(path.join(format!("file-{number}")), "")));
+    let dir = captured.volume.lookup(NodeId::ROOT, OsStr::new("d")).unwrap().node;
+    let handle = captured.volume.opendir(dir).unwrap();
+    let (mut taken, mut next) = (0, 0);
+    let outcome = captured.volume.readdir(handle, 0, |entry| {
+        if taken == 0 {
+            std::fs::remove_dir_all(&path).unwrap();
+        }
+        (taken, next) = (taken + 1, entry.next_offset);
+        true
+    });
+    assert!(outcome.is_ok() && 0 < taken && taken < 3000, "{outcome:?} after {taken}");
+    let after = captured.volume.readdir(handle, next, |_| true).map_err(|error| error.errno);
+    assert_eq!(after, Err(libc::ENOENT), "the error comes with the next call");
+}
+
 #[test]
 fn own_attributes_are_hidden() {
     let captured = Captured::new();

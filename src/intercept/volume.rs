@@ -28,6 +28,9 @@ use crate::sys::{FileHandle, Identity};
 const SPACE_PATIENCE: Duration = Duration::from_millis(200);
 const SPACE_POLL: Duration = Duration::from_millis(5);
 
+/// File systems whose directories may be subvolumes: btrfs, bcachefs (`linux/magic.h`).
+const SUBVOLUME_FILE_SYSTEMS: [u32; 2] = [0x9123_683e, 0xca45_1a4e];
+
 /// Room reserved for the header of an op; what is more or less is settled when it is appended.
 const HEADER_ROOM: usize = 512;
 
@@ -67,6 +70,10 @@ pub struct Volume {
     /// Raised whenever a directory moves: paths remembered before are worthless.
     tree_generation: AtomicU64,
     root: Arc<Node>,
+    /// Device number of the tree. On another one inode numbers and generations are others' (those
+    /// of a btrfs snapshot are even the same), and nothing there is replicated.
+    device: u64,
+    has_subvolumes: bool,
     has_handles: bool,
     birth_epoch: u32,
     divergence: Arc<Divergence>,
@@ -100,6 +107,7 @@ impl Volume {
         if file_type(&stat) != libc::S_IFDIR {
             return Err(FsError::new(libc::ENOTDIR, "backing directory"));
         }
+        let facts = rustix::fs::fstatfs(&backing).step("look at the file system")?;
         let objects = Objects::new();
         let root_fd = Arc::new(backing.try_clone().step("duplicate a descriptor")?);
         let sighting = Sighting {
@@ -121,6 +129,8 @@ impl Volume {
             ongoing: Ongoing::default(),
             tree_generation: AtomicU64::new(0),
             root,
+            device: stat.st_dev,
+            has_subvolumes: SUBVOLUME_FILE_SYSTEMS.contains(&(facts.f_type as u32)),
             has_handles: handle.is_some(),
             birth_epoch,
             divergence: Arc::default(),
@@ -150,7 +160,11 @@ impl Volume {
         let _names = parent.names.lock();
         let dir = self.descriptors.of(&parent)?;
         self.seen_names(&parent, &*dir);
-        let (node, stat) = self.sight(&parent, dir.as_fd(), name)?;
+        let (node, stat) =
+            self.sight(&parent, dir.as_fd(), name).map_err(|error| match error.is_hidden() {
+                true => FsError::new(libc::ENOENT, error.step),
+                false => error,
+            })?;
         self.found(&node, &stat, || stat_at(dir.as_fd(), name));
         let node = node.into_lookup();
         Ok(self.meta(&node, stat))
@@ -209,7 +223,27 @@ impl Volume {
         self.objects.get(id).ok_or(FsError::stale("node"))
     }
 
+    /// Whether an object is not part of the tree, although it has a name in it.
+    pub(super) fn is_foreign(&self, stat: &Stat) -> bool {
+        stat.st_dev != self.device
+    }
+
+    /// Whether directories of the file system may have a device number of their own without a mount.
+    pub(super) fn has_subvolumes(&self) -> bool {
+        self.has_subvolumes
+    }
+
+    pub(super) fn root_inode(&self) -> u64 {
+        self.root.object.inode
+    }
+
+    fn refuse_foreign(&self, stat: &Stat) -> FsResult<()> {
+        if self.is_foreign(stat) { Err(FsError::hidden()) } else { Ok(()) }
+    }
+
     /// Looks at a name, and pins the node of what it finds. The directory's lock must be held.
+    ///
+    /// Errors: [`FsError::hidden`] where the name is not part of the tree.
     pub(super) fn sight(
         &self,
         parent: &Arc<Node>,
@@ -218,6 +252,7 @@ impl Volume {
     ) -> FsResult<(Pinned<'_>, Stat)> {
         let name_c = c_name(name)?;
         let stat = rustix::fs::statat(dir, &*name_c, AtFlags::SYMLINK_NOFOLLOW).step("look up")?;
+        self.refuse_foreign(&stat)?;
         let node = if self.has_handles {
             let handle = FileHandle::at(dir, &name_c).step("look up a handle")?;
             self.pin(Some(handle), None, &stat)
@@ -244,6 +279,7 @@ impl Volume {
             rustix::fs::openat(dir, &*c_name(name)?, flags, rustix::fs::Mode::empty()).step("look up")?;
         let fd = Arc::new(fd);
         let stat = rustix::fs::fstat(&*fd).step("stat")?;
+        self.refuse_foreign(&stat)?;
         let handle = match self.has_handles {
             true => Some(FileHandle::of(fd.as_fd()).step("look up a handle")?),
             false => None,
