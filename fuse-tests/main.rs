@@ -17,6 +17,7 @@ mod past;
 mod power;
 mod random;
 mod restart;
+mod sizes;
 #[cfg(feature = "suites")]
 mod source_tree;
 #[cfg(feature = "suites")]

@@ -1,6 +1,7 @@
 //! Writes through shared mappings: when they arrive, and the helper process that sees to it.
 
 use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -135,4 +136,71 @@ fn the_helper_never_keeps_the_mount() {
     }
     protected.kill9();
     no_helper_within(&protected.mount, Duration::from_secs(5));
+}
+
+/// What can be mapped on a disk. A program once got ENODEV when it opened a file for reading and
+/// writing just after it had been written: the daemon hears of a close after it has returned.
+#[test]
+fn everything_that_reads_can_be_mapped() {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let protected = Protected::start(Setup::default());
+    let path = |number: usize| protected.mount.join(format!("file{}", number % 20));
+    for number in 0..1000 {
+        let mut writer = File::create(path(number)).expect("a file");
+        writer.write_all(&[7; 5000]).expect("room on the disk");
+        drop(writer);
+        let file = File::options().read(true).write(true).open(path(number)).expect("the file");
+        Mapping::new(&file, 5000).unwrap_or_else(|error| panic!("round {number}: {error}"));
+    }
+    // Beside a program that has it open to write, and with direct I/O.
+    let writer = File::options().write(true).open(path(0)).expect("the file");
+    for flags in [0, libc::O_DIRECT] {
+        let open = |write| File::options().read(true).write(write).custom_flags(flags).open(path(0));
+        let file = open(true).expect("the file");
+        let mapping = Mapping::new(&file, 5000).expect("a mapping to write");
+        mapping.store(4000, &[8; 8]).expect("a store");
+        assert_eq!(writer.write_at(&[9; 8], 4008).expect("room on the disk"), 8);
+        let reader = open(false).expect("the file");
+        let seen = Mapping::read_only(&reader, 5000).expect("a mapping to read");
+        let mut bytes = [0; 24];
+        seen.load(3996, &mut bytes).expect("a load");
+        assert_eq!(bytes, [[7; 4], [8; 4], [8; 4], [9; 4], [9; 4], [7; 4]].concat()[..]);
+        mapping.store(4000, &[7; 16]).expect("a store");
+    }
+    protected.assert_in_sync();
+}
+
+/// Bytes that a mapping had stored in a hole were on the disk only a second later: `cp` and `tar -S`
+/// asked for holes before that and left them out.
+#[test]
+fn a_search_for_holes_finds_what_a_mapping_stored() {
+    use rustix::fs::SeekFrom;
+    const SIZE: u64 = 4 << 20;
+    let mut protected = Protected::start(Setup { arguments: vec!["--mmap-lag", "0"], ..Setup::default() });
+    let path = protected.mount.join("sparse");
+    let file = File::options().read(true).write(true).create_new(true).open(&path).expect("a file");
+    file.set_len(SIZE).expect("a size");
+    let mapping = Mapping::new(&file, SIZE as usize).expect("a shared mapping");
+    let reader = File::open(&path).expect("the file");
+    mapping.store(2 << 20, b"hello").expect("a store");
+    let data = |from| rustix::fs::seek(&reader, SeekFrom::Data(from));
+    let hole = |from| rustix::fs::seek(&reader, SeekFrom::Hole(from));
+    assert!(data(0).expect("data") <= 2 << 20);
+    assert!(hole(2 << 20).expect("a hole") > 2 << 20);
+    for page in (520..1024u64).step_by(73) {
+        mapping.store((page * 4096) as usize, b"more").expect("a store");
+        let before = (page - 7) * 4096;
+        assert!(data(before).expect("data") <= page * 4096, "page {page}");
+        assert!(hole(page * 4096).expect("a hole") >= (page + 1) * 4096, "page {page}");
+    }
+    assert!(reader.metadata().expect("the file").blocks() > 0, "`tar -S` looks no further");
+    // What nobody has touched is a hole as before: the copy is nearly as sparse as the file.
+    assert_eq!(hole(1 << 20), Ok(1 << 20));
+    assert_eq!(data(SIZE).map_err(|error| error.raw_os_error()), Err(libc::ENXIO));
+    fs::copy(&path, protected.mount.join("copy")).expect("a copy");
+    assert_eq!(&fs::read(protected.mount.join("copy")).expect("the copy")[2 << 20..][..5], b"hello");
+    drop((mapping, file, reader));
+    protected.assert_in_sync();
+    protected.stop();
 }

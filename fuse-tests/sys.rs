@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 
 use rustix::mm::{MapFlags, MsyncFlags, ProtFlags};
 
-/// A shared writable mapping of a file. Bytes are moved by the kernel (through a memory file), so
+/// A shared mapping of a file. Bytes are moved by the kernel (through a memory file), so
 /// a page that another thread truncates away is an error and no SIGBUS.
 pub struct Mapping {
     at: NonNull<u8>,
@@ -22,8 +22,16 @@ impl Mapping {
     /// Maps the first `len` bytes. Errors as mmap: `ENODEV` where the file system has no shared
     /// mappings.
     pub fn new(file: &File, len: usize) -> io::Result<Mapping> {
+        Mapping::with(file, len, ProtFlags::READ | ProtFlags::WRITE)
+    }
+
+    /// As [`Mapping::new`], only to load from: a handle for reading is enough.
+    pub fn read_only(file: &File, len: usize) -> io::Result<Mapping> {
+        Mapping::with(file, len, ProtFlags::READ)
+    }
+
+    fn with(file: &File, len: usize, protection: ProtFlags) -> io::Result<Mapping> {
         let transfer = rustix::fs::memfd_create("transfer", rustix::fs::MemfdFlags::CLOEXEC)?;
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a fresh mapping at an address of the kernel's choice.
         let at = unsafe {
             rustix::mm::mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, file.as_fd(), 0)

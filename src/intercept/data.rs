@@ -2,15 +2,19 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
 use rustix::fs::{FallocateFlags, SeekFrom, Stat};
 use std::collections::HashMap;
 
+use super::cached::ReadRanges;
 use super::clearing::{mode_after_write, set_mode};
+use super::descriptors::reopen;
 use super::error::{FsError, FsResult, Step};
+use super::growth::Growing;
+use super::mixing::Mixings;
 use super::objects::{Node, NodeId};
 use super::volume::{Caller, Volume, mtime, permissions};
 use crate::packet::{ContentResult, Op, Reserve};
@@ -24,21 +28,33 @@ pub enum OpenMode {
     Direct,
 }
 
-/// What an open handle is to the rules of its inode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    CachedReadWrite,
-    DirectWriter,
-    /// Read-only, or a writer that needs no counting.
-    Other,
-}
-
 /// An open file.
 pub struct OpenFile {
     node: Arc<Node>,
     fd: Arc<OwnedFd>,
     pub mode: OpenMode,
-    standing: Standing,
+    access: i32,
+}
+
+impl OpenFile {
+    /// A shared mapping of it may be written through.
+    fn is_read_write(&self) -> bool {
+        self.access == libc::O_RDWR
+    }
+
+    fn is_writable(&self) -> bool {
+        self.access != libc::O_RDONLY
+    }
+}
+
+/// A new handle, for a reply to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    pub handle: u64,
+    pub mode: OpenMode,
+    /// Others write past the kernel's page cache, which may have pages from before a write that
+    /// is not answered yet: it has to drop them before this handle is used.
+    pub has_stale_pages: bool,
 }
 
 /// Open files by the number that the kernel holds.
@@ -82,6 +98,35 @@ pub struct WriteRequest<'a> {
     pub data: &'a [u8],
     /// The caller may not keep setuid and setgid.
     pub clear_privileges: bool,
+    pub origin: Origin,
+}
+
+/// Where the bytes of a write come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A call of a program, which holds the file's lock in the kernel until it returns.
+    Program,
+    /// Whole pages that a shared mapping has changed, written back at any time.
+    PageCache,
+}
+
+impl WriteRequest<'_> {
+    /// The write as a change that may make the file longer.
+    pub fn growing(&self, caller: Caller) -> Growing {
+        let end = self.offset + self.data.len() as u64;
+        Growing { writer: caller.pid, handle: Some(self.handle), offset: self.offset, end }
+    }
+}
+
+/// What a write has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    pub bytes: usize,
+    /// The file has lost setuid or setgid.
+    pub cleared: bool,
+    /// A shared mapping may have pages without these bytes: the kernel has to drop them, then
+    /// [`Volume::end_mixing`] is called with this, and then the write is answered.
+    pub mixing: Option<u64>,
 }
 
 /// Whether a write returns before or after its bytes are durable on the backing disk.
@@ -94,8 +139,8 @@ pub enum Sync {
 }
 
 impl Volume {
-    /// Opens a file; `flags` are `libc::O_*`, of which only the access mode and `O_DIRECT` count.
-    pub fn open(&self, node: NodeId, flags: i32) -> FsResult<(u64, OpenMode)> {
+    /// Opens a file; `flags` are `libc::O_*`, of which only the access mode counts.
+    pub fn open(&self, node: NodeId, flags: i32) -> FsResult<Opened> {
         let node = self.node(node)?;
         let fd = self.descriptors.open(&node, flags & libc::O_ACCMODE)?;
         if let Ok(stat) = rustix::fs::fstat(&fd) {
@@ -104,46 +149,43 @@ impl Volume {
         Ok(self.enter_handle(&node, Arc::new(fd), flags))
     }
 
-    /// Decides how the kernel treats the handle. A direct writer beside a shared mapping would
-    /// lose bytes that two writers put on the halves of one page, so the two never meet: while
-    /// a cached read-write handle is open every handle is cached, and while a direct writer is
-    /// open a new read-write handle is direct.
-    pub(super) fn enter_handle(&self, node: &Arc<Node>, fd: Arc<OwnedFd>, flags: i32) -> (u64, OpenMode) {
+    /// Decides how the kernel treats the handle. What reads is cached, so that it can be mapped;
+    /// with `O_DIRECT` the kernel then goes past its cache by itself. What only writes is direct,
+    /// which is faster, unless somebody may have the file mapped: it is safe beside a mapping too
+    /// ([`super::mixing`]), but slower.
+    pub(super) fn enter_handle(&self, node: &Arc<Node>, fd: Arc<OwnedFd>, flags: i32) -> Opened {
+        let access = flags & libc::O_ACCMODE;
         let mut state = node.state.lock();
-        let direct = flags & libc::O_DIRECT != 0;
-        let (mode, standing) = match flags & libc::O_ACCMODE {
-            libc::O_RDONLY if direct && state.cached_read_write == 0 => (OpenMode::Direct, Standing::Other),
-            libc::O_RDONLY => (OpenMode::Cached, Standing::Other),
-            libc::O_WRONLY if state.cached_read_write == 0 => (OpenMode::Direct, Standing::DirectWriter),
-            libc::O_WRONLY => (OpenMode::Cached, Standing::Other),
-            _ if state.direct_writers > 0 => (OpenMode::Direct, Standing::DirectWriter),
-            _ if direct && state.cached_read_write == 0 => (OpenMode::Direct, Standing::DirectWriter),
-            _ => (OpenMode::Cached, Standing::CachedReadWrite),
+        let mode = match access {
+            libc::O_WRONLY if state.read_write == 0 => OpenMode::Direct,
+            _ => OpenMode::Cached,
         };
-        match standing {
-            Standing::CachedReadWrite => {
-                state.cached_read_write += 1;
-                self.shared_writers.opened.fetch_add(1, Relaxed);
-                self.shared_writers.open.fetch_add(1, Relaxed);
-            }
-            Standing::DirectWriter => state.direct_writers += 1,
-            Standing::Other => {}
+        let file = OpenFile { node: node.clone(), fd, mode, access };
+        if mode == OpenMode::Direct {
+            state.direct_writers += 1;
         }
-        let file = OpenFile { node: node.clone(), fd, mode, standing };
-        (self.handles.enter(file), mode)
+        let has_stale_pages = file.is_read_write() && state.read_write == 0 && state.direct_writers > 0;
+        if file.is_read_write() {
+            state.read_write += 1;
+            node.may_be_mapped.store(true, Relaxed);
+            self.shared_writers.opened.fetch_add(1, Relaxed);
+            self.shared_writers.open.fetch_add(1, Relaxed);
+        }
+        Opened { handle: self.handles.enter(file), mode, has_stale_pages }
     }
 
     /// Closes a handle: its last descriptor and mapping are gone.
     pub fn release(&self, handle: u64) {
         let Some(file) = self.handles.remove(handle) else { return };
+        self.settle_growth(&file.node, |growing| growing.handle == Some(handle));
         let mut state = file.node.state.lock();
-        match file.standing {
-            Standing::CachedReadWrite => {
-                state.cached_read_write -= 1;
-                self.shared_writers.open.fetch_sub(1, Relaxed);
-            }
-            Standing::DirectWriter => state.direct_writers -= 1,
-            Standing::Other => {}
+        if file.mode == OpenMode::Direct {
+            state.direct_writers -= 1;
+        }
+        if file.is_read_write() {
+            state.read_write -= 1;
+            file.node.may_be_mapped.store(state.read_write > 0, Relaxed);
+            self.shared_writers.open.fetch_sub(1, Relaxed);
         }
     }
 
@@ -160,22 +202,41 @@ impl Volume {
                 Err(errno) => return Err(FsError::new(errno.raw_os_error(), "read")),
             }
         }
+        file.node.read.lock().note(offset, buffer.len() as u64);
+        if file.node.is_mixing.load(SeqCst) {
+            file.node.state.lock().mixings.note_read(offset, &buffer[..done]);
+        }
         Ok(done)
     }
 
-    /// Writes; answers how many bytes were written, which is how many were captured.
-    pub fn write(&self, caller: Caller, request: WriteRequest<'_>) -> FsResult<usize> {
+    /// Writes; says how much, which is how much was captured.
+    pub fn write(&self, caller: Caller, request: WriteRequest<'_>) -> FsResult<Written> {
         let file = self.handles.get(request.handle)?;
         let mut room = self.reserve(request.data.len())?;
         let payload = self.pool.copy_of(request.data);
         let _tree = self.shared_tree();
-        let _state = file.node.state.lock();
+        // Given when the locks are free again.
+        let _answers;
+        let mut state = file.node.state.lock();
+        let payload = match request.origin {
+            Origin::Program => {
+                _answers = self.before_growth(&file.node, &*file.fd, request.growing(caller))?;
+                payload
+            }
+            Origin::PageCache => self.mixed(&state.mixings, request.offset, payload),
+        };
         self.begin_change(&file.node, &*file.fd);
-        if request.clear_privileges {
-            clear_privileges(&file, caller)?;
-        }
+        let cleared = request.clear_privileges && clear_privileges(&file, caller)?;
+        let mixing = match file.mode == OpenMode::Direct && state.read_write > 0 {
+            true => Some(begin_mixing(&file, &mut state.mixings, request.offset, &payload)?),
+            false => None,
+        };
         let outcome = self.with_space(|| pwrite_all(&file.fd, &payload, request.offset));
-        let stat = self.after_change(rustix::fs::fstat(&*file.fd).step("stat after a write"))?;
+        let stat = self.after_change(rustix::fs::fstat(&*file.fd).step("stat after a write"));
+        if let (Some(id), false) = (mixing, outcome.is_ok() && stat.is_ok()) {
+            end_mixing(&file.node, &mut state.mixings, id);
+        }
+        let stat = stat?;
         self.end_change(&file.node, &stat);
         let result = content_result(&stat, request.clear_privileges);
         // A write that failed has still set the time, and perhaps the size: that is sent.
@@ -187,7 +248,19 @@ impl Volume {
             Err(_) => (Op::Resize { object: file.node.object, result }, Bytes::new()),
         };
         self.append_content(&mut room, &file.node, &op, payload);
-        outcome
+        Ok(Written { bytes: outcome?, cleared, mixing })
+    }
+
+    /// What a write-back writes beside direct writes that its pages may lack.
+    fn mixed(&self, mixings: &Mixings, offset: u64, payload: Bytes) -> Bytes {
+        mixings.mix(offset, &payload).map_or(payload, |mixed| self.pool.copy_of(&mixed))
+    }
+
+    /// The kernel has dropped the pages that may lack a direct write.
+    pub fn end_mixing(&self, handle: u64, id: u64) {
+        if let Ok(file) = self.handles.get(handle) {
+            end_mixing(&file.node, &mut file.node.state.lock().mixings, id);
+        }
     }
 
     /// Sets the size of a file in bytes. An unprivileged caller clears setuid and setgid.
@@ -215,11 +288,11 @@ impl Volume {
     ) -> FsResult<()> {
         let own = handle.and_then(|handle| self.handles.get(handle).ok());
         let fd = match own {
-            Some(file) if file.standing != Standing::Other || file.mode == OpenMode::Direct => {
-                file.fd.clone()
-            }
+            Some(file) if file.is_writable() => file.fd.clone(),
             _ => Arc::new(self.descriptors.open(node, libc::O_WRONLY)?),
         };
+        let growing = Growing::to(caller.pid, handle, size);
+        let _answers = self.before_growth(node, &*fd, growing)?;
         self.begin_change(node, &*fd);
         rustix::fs::ftruncate(&*fd, size).step("truncate")?;
         let mut stat = self.after_change(rustix::fs::fstat(&*fd).step("stat after a truncate"))?;
@@ -259,7 +332,11 @@ impl Volume {
         let file = self.handles.get(handle)?;
         let mut room = self.reserve(0)?;
         let _tree = self.shared_tree();
+        // Given when the locks are free again.
+        let _answers;
         let _state = file.node.state.lock();
+        let growing = Growing::to(caller.pid, Some(handle), offset.saturating_add(length));
+        _answers = self.before_growth(&file.node, &*file.fd, growing)?;
         self.begin_change(&file.node, &*file.fd);
         let cleared = caller.uid != 0 && clear_privileges(&file, caller)?;
         let flags = FallocateFlags::from_bits_retain(mode as u32);
@@ -279,19 +356,47 @@ impl Volume {
     }
 
     /// Next data (`SEEK_DATA`) or hole (`SEEK_HOLE`) from `offset` on.
+    ///
+    /// What a shared mapping has stored in a hole is not on the disk yet, perhaps: while there may
+    /// be such a mapping, what it may have of a hole is data.
     pub fn seek(&self, handle: u64, offset: i64, whence: i32) -> FsResult<i64> {
         let file = self.handles.get(handle)?;
-        let from = match whence {
-            libc::SEEK_DATA => SeekFrom::Data(offset as u64),
-            libc::SEEK_HOLE => SeekFrom::Hole(offset as u64),
+        // The kernel searches under the file's own lock.
+        self.settle_growth(&file.node, |_| true);
+        let is_mapped = file.node.may_be_mapped.load(Relaxed);
+        let on_disk = match whence {
+            libc::SEEK_DATA => seek_on_disk(&file.fd, SeekFrom::Data(offset as u64)),
+            libc::SEEK_HOLE => seek_on_disk(&file.fd, SeekFrom::Hole(offset as u64)),
             _ => return Err(FsError::new(libc::EINVAL, "seek")),
         };
-        Ok(rustix::fs::seek(&*file.fd, from).step("seek")? as i64)
+        let size = rustix::fs::fstat(&*file.fd).step("stat")?.st_size;
+        if !is_mapped || offset < 0 || offset >= size {
+            return on_disk;
+        }
+        let read = file.node.read.lock();
+        match whence {
+            libc::SEEK_DATA => {
+                let cached = read.next_read(offset as u64).map(|at| at as i64).filter(|at| *at < size);
+                match (on_disk, cached) {
+                    (Ok(data), Some(cached)) => Ok(data.min(cached)),
+                    (Err(error), Some(cached)) if error.errno == libc::ENXIO => Ok(cached),
+                    (on_disk, _) => on_disk,
+                }
+            }
+            _ => next_hole(&file.fd, &read, on_disk?, size),
+        }
     }
 
     /// What an fsync of this handle has to sync. The caller does it, without any lock.
     pub fn sync_target(&self, handle: u64) -> FsResult<Arc<OwnedFd>> {
         Ok(self.handles.get(handle)?.fd.clone())
+    }
+
+    /// The kernel asked for an fsync, which it does under the file's own lock.
+    pub fn note_fsync(&self, handle: u64) {
+        if let Ok(file) = self.handles.get(handle) {
+            self.settle_growth(&file.node, |_| true);
+        }
     }
 
     /// Whether the kernel sends an fsync itself after a synchronous write on this handle.
@@ -317,6 +422,29 @@ impl Volume {
     }
 }
 
+/// Notes a direct write and what is there before it.
+fn begin_mixing(file: &OpenFile, mixings: &mut Mixings, offset: u64, new: &Bytes) -> FsResult<u64> {
+    // The handle is write-only.
+    let fd = reopen(file.fd.as_fd(), libc::O_RDONLY)?;
+    let mut old = vec![0; new.len()];
+    let mut done = 0;
+    while done < old.len() {
+        match rustix::io::pread(&fd, &mut old[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(FsError::new(errno.raw_os_error(), "read before a write")),
+        }
+    }
+    file.node.is_mixing.store(true, SeqCst);
+    Ok(mixings.begin(offset, old, new.clone()))
+}
+
+fn end_mixing(node: &Node, mixings: &mut Mixings, id: u64) {
+    mixings.end(id);
+    node.is_mixing.store(!mixings.is_empty(), SeqCst);
+}
+
 /// Writes all of it where the disk takes it; a short count only where something went wrong after
 /// some bytes.
 fn pwrite_all(fd: &OwnedFd, data: &[u8], offset: u64) -> FsResult<usize> {
@@ -330,6 +458,25 @@ fn pwrite_all(fd: &OwnedFd, data: &[u8], offset: u64) -> FsResult<usize> {
         }
         if done == data.len() {
             return Ok(done);
+        }
+    }
+}
+
+fn seek_on_disk(fd: &OwnedFd, from: SeekFrom) -> FsResult<i64> {
+    Ok(rustix::fs::seek(fd, from).step("seek")? as i64)
+}
+
+/// The first part from a hole of the disk on that is one there and was not read. The end of the
+/// file is a hole.
+fn next_hole(fd: &OwnedFd, read: &ReadRanges, mut hole: i64, size: i64) -> FsResult<i64> {
+    loop {
+        let unread = (read.next_unread(hole as u64) as i64).min(size);
+        if unread == hole || unread == size {
+            return Ok(unread);
+        }
+        hole = seek_on_disk(fd, SeekFrom::Hole(unread as u64))?;
+        if hole == unread {
+            return Ok(hole);
         }
     }
 }

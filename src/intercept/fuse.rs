@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -23,9 +24,11 @@ use parking_lot::Mutex;
 
 use super::aside::Aside;
 use super::attributes::{Changes, SetTime};
-use super::data::{OpenMode, Sync, WriteRequest};
+use super::data::{OpenMode, Opened, Origin, Sync, WriteRequest};
 use super::error::{FsError, FsResult};
 use super::gate::{DurabilityGate, SyncAnswer};
+use super::growth::{Growing, start_looking};
+use super::helpers::{Helpers, Place};
 use super::listing::Listed;
 use super::mounting;
 use super::names::{AskedMode, At};
@@ -40,6 +43,8 @@ const BACKGROUND_MAX: u16 = 64;
 const THREADS_MIN: usize = 4;
 /// Threads that sync: one slow disk flush must not queue behind another file's.
 const SYNC_THREADS: usize = 4;
+/// Threads for jobs that wait for the kernel.
+const HELPERS: usize = 2;
 
 /// Why a mount did not come up.
 #[derive(Debug)]
@@ -86,6 +91,8 @@ impl Mount {
         let notifier = Arc::new(OnceLock::new());
         let adapter = Adapter {
             aside: Aside::new(volume.queue.clone(), threads),
+            helpers: Helpers::start(HELPERS),
+            sizes: start_looking(volume.clone()),
             volume,
             sync: start_sync_threads(),
             gate,
@@ -165,6 +172,9 @@ impl Drop for Serving {
 struct Adapter {
     volume: Arc<Volume>,
     aside: Aside,
+    helpers: Helpers,
+    /// Files whose size somebody waits for.
+    sizes: Sender<NodeId>,
     sync: Sender<SyncJob>,
     gate: Option<Arc<dyn DurabilityGate>>,
     /// What the kernel lacks, found in the handshake.
@@ -180,6 +190,7 @@ struct Write {
     handle: FileHandle,
     offset: u64,
     clear_privileges: bool,
+    origin: Origin,
     flags: OpenFlags,
 }
 
@@ -226,27 +237,58 @@ impl Adapter {
     }
 
     fn write_now(&self, what: Write, data: &[u8], reply: ReplyWrite) {
-        let Write { caller, ino, handle, offset, clear_privileges, flags } = what;
-        let request = WriteRequest { handle: handle.0, offset, data, clear_privileges };
+        let Write { caller, ino, handle, offset, clear_privileges, origin, flags } = what;
+        let request = WriteRequest { handle: handle.0, offset, data, clear_privileges, origin };
+        let growing = request.growing(caller);
         let written = self.volume.write(caller, request);
-        if clear_privileges {
+        if clear_privileges && !written.is_ok_and(|written| !written.cleared) {
             self.forget_attributes(ino);
         }
         let written = match written {
-            Ok(written) => written as u32,
+            Ok(written) => written,
             Err(error) => return reply.error(errno(error)),
         };
-        let Some(what) = synchronous(flags.0) else { return reply.written(written) };
-        if self.volume.kernel_syncs(handle.0) {
-            return reply.written(written);
-        }
-        match self.volume.sync_target(handle.0) {
-            Ok(fd) => self.sync(fd, what, move |outcome| match outcome {
-                Ok(()) => reply.written(written),
+        let volume = self.volume.clone();
+        let answer = move |outcome: io::Result<()>| {
+            match outcome {
+                Ok(()) => reply.written(written.bytes as u32),
                 Err(error) => reply.error(io_errno(&error)),
-            }),
-            Err(error) => reply.error(errno(error)),
+            }
+            volume.growth_answered(node(ino), growing);
+        };
+        let Some(mixing) = written.mixing else { return self.finish_write(handle, flags, answer) };
+        let adapter = self.clone();
+        let range = offset..offset + data.len() as u64;
+        self.wait_aside(move || {
+            adapter.write_back(ino, range);
+            adapter.volume.end_mixing(handle.0, mixing);
+            adapter.finish_write(handle, flags, answer);
+        });
+    }
+
+    /// Answers a write when it is as durable as the handle asks for.
+    fn finish_write(
+        &self,
+        handle: FileHandle,
+        flags: OpenFlags,
+        answer: impl FnOnce(io::Result<()>) + Send + 'static,
+    ) {
+        let Some(what) = synchronous(flags.0).filter(|_| !self.volume.kernel_syncs(handle.0)) else {
+            return answer(Ok(()));
+        };
+        match self.volume.sync_target(handle.0) {
+            Ok(fd) => self.sync(fd, what, answer),
+            Err(error) => answer(Err(io::Error::from_raw_os_error(error.errno))),
         }
+    }
+
+    /// Runs what needs the serving threads meanwhile: on a helper, or on a thread of its own.
+    fn wait_aside(&self, job: impl FnOnce() + Send + 'static) {
+        let aside = self.aside.clone();
+        self.helpers.run(move |place| match place {
+            Place::Helper => job(),
+            Place::Caller => aside.run(job),
+        });
     }
 
     /// The daemon changed attributes that the kernel may have cached. Call it without any lock,
@@ -256,6 +298,29 @@ impl Adapter {
             && let Err(error) = notifier.inval_inode(ino, -1, 0)
         {
             log::debug!("cached attributes of {} were not there: {error}", ino.0);
+        }
+    }
+
+    /// Goes on with an open when the kernel has no stale pages of the file.
+    fn drop_stale_pages(&self, ino: INodeNo, opened: Opened, go_on: impl FnOnce() + Send + 'static) {
+        if !opened.has_stale_pages {
+            return go_on();
+        }
+        let adapter = self.clone();
+        self.wait_aside(move || {
+            adapter.write_back(ino, 0..i64::MAX as u64);
+            go_on();
+        });
+    }
+
+    /// Has the kernel write back what shared mappings hold in a range, and drop its pages, and waits
+    /// for that. Needs serving threads meanwhile: only for helpers.
+    fn write_back(&self, ino: INodeNo, range: Range<u64>) {
+        let len = range.end - range.start;
+        if let Some(notifier) = self.notifier.get()
+            && let Err(error) = notifier.inval_inode(ino, range.start as i64, len as i64)
+        {
+            log::debug!("cached pages of {} were not there: {error}", ino.0);
         }
     }
 
@@ -474,8 +539,16 @@ impl Filesystem for Adapter {
         self.volume.forget(node(ino), count);
     }
 
-    fn getattr(&self, _request: &Request, ino: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
-        reply_attr(reply, self.volume.getattr(node(ino), handle.map(|handle| handle.0)));
+    /// With a handle the kernel asks for itself, and uses what it takes over; without one it asks
+    /// for a program, which sees the answer in any case.
+    fn getattr(&self, request: &Request, ino: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
+        if let Some(handle) = handle {
+            return reply_attr(reply, self.volume.getattr(node(ino), Some(handle.0)));
+        }
+        let asked = Box::new(move |outcome| reply_attr(reply, outcome));
+        if self.volume.ask_attributes(node(ino), request.pid(), asked) {
+            let _ = self.sizes.send(node(ino));
+        }
     }
 
     fn setattr(
@@ -502,6 +575,9 @@ impl Filesystem for Adapter {
         let caller = caller(request);
         self.change(move |adapter| {
             reply_attr(reply, adapter.volume.setattr(caller, node(ino), handle, changes));
+            if let Some(size) = size {
+                adapter.volume.growth_answered(node(ino), Growing::to(caller.pid, handle, size));
+            }
         });
     }
 
@@ -597,7 +673,9 @@ impl Filesystem for Adapter {
 
     fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let open = move |adapter: &Adapter| match adapter.volume.open(node(ino), flags.0) {
-            Ok((handle, mode)) => reply.opened(FileHandle(handle), open_flags(mode)),
+            Ok(opened) => adapter.drop_stale_pages(ino, opened, move || {
+                reply.opened(FileHandle(opened.handle), open_flags(opened.mode));
+            }),
             Err(error) => reply.error(errno(error)),
         };
         // A truncation on the way is a change.
@@ -642,7 +720,11 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let clear_privileges = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        let what = Write { caller: caller(kernel), ino, handle, offset, clear_privileges, flags };
+        let origin = match write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+            true => Origin::PageCache,
+            false => Origin::Program,
+        };
+        let what = Write { caller: caller(kernel), ino, handle, offset, clear_privileges, origin, flags };
         if !self.aside.is_needed() {
             return self.write_now(what, data, reply);
         }
@@ -684,6 +766,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let what = if datasync { Sync::Data } else { Sync::All };
+        self.volume.note_fsync(handle.0);
         match self.volume.sync_target(handle.0) {
             Ok(fd) => self.sync(fd, what, move |outcome| match outcome {
                 Ok(()) => reply.ok(),
@@ -747,9 +830,9 @@ impl Filesystem for Adapter {
             }
             !full
         });
-        match (outcome, failed) {
-            (Ok(()), None) => reply.ok(),
-            (Err(error), _) | (Ok(()), Some(error)) => reply.error(errno(error)),
+        match outcome {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(error)),
         }
     }
 
@@ -842,13 +925,17 @@ impl Filesystem for Adapter {
         self.change(move |adapter| {
             let at = At { parent: node(parent), name: &name };
             match adapter.volume.create(caller, at, AskedMode { mode, umask }, flags) {
-                Ok((meta, handle, mode)) => reply.created(
-                    &KERNEL_CACHE_TTL,
-                    &attr(&meta),
-                    Generation(u64::from(meta.generation)),
-                    FileHandle(handle),
-                    open_flags(mode),
-                ),
+                Ok((meta, opened)) => {
+                    adapter.drop_stale_pages(INodeNo(meta.node.0), opened, move || {
+                        reply.created(
+                            &KERNEL_CACHE_TTL,
+                            &attr(&meta),
+                            Generation(u64::from(meta.generation)),
+                            FileHandle(opened.handle),
+                            open_flags(opened.mode),
+                        );
+                    });
+                }
                 Err(error) => reply.error(errno(error)),
             }
         });
@@ -871,6 +958,8 @@ impl Filesystem for Adapter {
                 adapter.forget_attributes(ino);
             }
             reply_empty(reply, outcome);
+            let end = offset.saturating_add(length);
+            adapter.volume.growth_answered(node(ino), Growing::to(caller.pid, Some(handle.0), end));
         });
     }
 

@@ -150,7 +150,7 @@ impl Volume {
         let may_be = self.has_subvolumes() && !entry.is_dot() && entry.kind == FileType::Directory;
         may_be
             && rustix::fs::statat(&dir.fd, &entry.name, AtFlags::SYMLINK_NOFOLLOW)
-                .is_ok_and(|stat| self.is_foreign(&stat))
+                .is_ok_and(|stat| self.is_on_other_device(&stat))
     }
 }
 

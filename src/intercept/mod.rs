@@ -14,6 +14,7 @@
 
 mod aside;
 mod attributes;
+mod cached;
 mod clearing;
 mod data;
 mod descriptors;
@@ -22,8 +23,11 @@ mod error;
 mod foreign;
 mod fuse;
 mod gate;
+mod growth;
+mod helpers;
 mod listing;
 mod locks;
+mod mixing;
 mod mounting;
 mod names;
 mod objects;

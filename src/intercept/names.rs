@@ -11,7 +11,7 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 
 use super::clearing::birth_mode;
-use super::data::OpenMode;
+use super::data::Opened;
 use super::error::{FsError, FsResult, Step};
 use super::locks::{lock_names, lock_states};
 use super::objects::{Node, NodeId, Pinned};
@@ -44,7 +44,7 @@ impl Volume {
         at: At<'_>,
         asked: AskedMode,
         flags: i32,
-    ) -> FsResult<(Meta, u64, OpenMode)> {
+    ) -> FsResult<(Meta, Opened)> {
         let mut room = self.reserve(0)?;
         let tree = self.shared_tree();
         let parent = self.node(at.parent)?;
@@ -73,24 +73,22 @@ impl Volume {
         self.end_names(&parent, &*dir);
         drop(state);
         drop((names, tree));
-        let (handle, mode) = self.enter_handle(&node, fd, flags);
+        let opened = self.enter_handle(&node, fd, flags);
         let node = node.into_lookup();
-        Ok((self.meta(&node, stat), handle, mode))
+        Ok((self.meta(&node, stat), opened))
     }
 
     /// The name appeared between the kernel's lookup and the creation.
-    fn open_existing(&self, caller: Caller, at: At<'_>, flags: i32) -> FsResult<(Meta, u64, OpenMode)> {
+    fn open_existing(&self, caller: Caller, at: At<'_>, flags: i32) -> FsResult<(Meta, Opened)> {
         let meta = self.lookup(at.parent, at.name)?;
-        let opened = self.open(meta.node, flags).and_then(|(handle, mode)| {
+        let opened = self.open(meta.node, flags).and_then(|opened| {
             if flags & libc::O_TRUNC != 0 {
-                self.resize(caller, meta.node, Some(handle), 0)?;
+                self.resize(caller, meta.node, Some(opened.handle), 0)?;
             }
-            Ok((handle, mode))
+            Ok(opened)
         });
         match opened {
-            Ok((handle, mode)) => {
-                Ok((Meta { stat: self.getattr(meta.node, None)?.stat, ..meta }, handle, mode))
-            }
+            Ok(opened) => Ok((Meta { stat: self.getattr(meta.node, None)?.stat, ..meta }, opened)),
             Err(error) => {
                 self.forget(meta.node, 1);
                 Err(error)

@@ -10,7 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
+use super::cached::ReadRanges;
 use super::foreign::{Left, Newest};
+use super::growth::Growth;
+use super::mixing::Mixings;
 use crate::packet::ObjectId;
 use crate::sys::FileHandle;
 
@@ -43,6 +46,15 @@ pub struct Node {
     /// *Object lock*: data and attributes. Taken after directory locks, before the queue's
     /// tail; several of them by id order.
     pub state: Mutex<NodeState>,
+    /// What programs may be told of the size. Taken after the object lock, or without it; only
+    /// looks at the object are taken under it.
+    pub growth: Mutex<Growth>,
+    /// What of the file the kernel may have cached. A leaf lock.
+    pub read: Mutex<ReadRanges>,
+    /// Whether `state.read_write` is more than 0.
+    pub may_be_mapped: AtomicBool,
+    /// Whether `state.mixings` has any: reads look there then.
+    pub is_mixing: AtomicBool,
     /// Where the object was last seen. A leaf lock: nothing is taken under it.
     pub place: Mutex<Place>,
     /// `O_PATH` descriptor, while it is cached. A leaf lock.
@@ -60,10 +72,12 @@ pub struct Node {
 /// What the object lock protects beside the data itself.
 #[derive(Default)]
 pub struct NodeState {
-    /// Open handles that are read-write and cached: shared mappings are possible.
-    pub cached_read_write: u32,
-    /// Open handles that write directly, past the kernel's page cache.
+    /// Open handles that are read-write and so may have shared mappings.
+    pub read_write: u32,
+    /// Open handles that write past the kernel's page cache.
     pub direct_writers: u32,
+    /// Direct writes that such a mapping may not have seen yet.
+    pub mixings: Mixings,
 }
 
 /// Last known name, for the path that travels with packets.
@@ -177,6 +191,10 @@ impl Objects {
             lookups: AtomicU64::new(1),
             names: Mutex::new(()),
             state: Mutex::default(),
+            growth: Mutex::default(),
+            read: Mutex::default(),
+            may_be_mapped: AtomicBool::new(false),
+            is_mixing: AtomicBool::new(false),
             place: Mutex::default(),
             descriptor: Mutex::new(sighting.descriptor),
             recently_used: AtomicBool::new(false),

@@ -3,7 +3,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::data::WriteRequest;
+use super::data::{Origin, WriteRequest};
+use super::error::FsResult;
 use super::names::{AskedMode, At};
 use super::*;
 use crate::packet::{Epoch, FrameHeader, Incarnation, Op, PREFIX_LEN, Position, Prefix, packet_frame};
@@ -48,13 +49,14 @@ impl Captured {
 
     fn create(&self, parent: NodeId, name: &str) -> (NodeId, u64) {
         let flags = libc::O_RDWR | libc::O_CREAT;
-        let (meta, handle, _) = self.volume.create(ROOT, at(parent, name), ASKED, flags).unwrap();
-        (meta.node, handle)
+        let (meta, opened) = self.volume.create(ROOT, at(parent, name), ASKED, flags).unwrap();
+        (meta.node, opened.handle)
     }
 
     fn write(&self, handle: u64, offset: u64, data: &[u8]) {
-        let request = WriteRequest { handle, offset, data, clear_privileges: false };
-        assert_eq!(self.volume.write(ROOT, request), Ok(data.len()));
+        let origin = Origin::Program;
+        let request = WriteRequest { handle, offset, data, clear_privileges: false, origin };
+        assert_eq!(self.volume.write(ROOT, request).map(|written| written.bytes), Ok(data.len()));
     }
 }
 
@@ -137,29 +139,83 @@ fn a_directory_that_moves_takes_the_paths_below_with_it() {
     assert_eq!(paths, ["old", "old/f", "old/f", "old", "new/f"]);
 }
 
-/// A direct writer and a shared mapping on one page lose each other's bytes: they never meet.
+/// What can be mapped on a disk can be mapped here: only what just writes goes past the cache.
 #[test]
-fn open_modes_keep_direct_writers_and_shared_mappings_apart() {
+fn open_modes_let_everything_be_mapped_that_reads() {
     let captured = Captured::new();
     let (node, handle) = captured.create(NodeId::ROOT, "f");
     captured.volume.release(handle);
     let open = |flags| captured.volume.open(node, flags).unwrap();
-    assert_eq!(open(libc::O_RDONLY).1, OpenMode::Cached);
-    let (writer, mode) = open(libc::O_WRONLY);
-    assert_eq!(mode, OpenMode::Direct);
-    let (mapper, mode) = open(libc::O_RDWR);
-    assert_eq!(mode, OpenMode::Direct, "no mapping beside a direct writer");
-    captured.volume.release(writer);
-    captured.volume.release(mapper);
-    let (mapper, mode) = open(libc::O_RDWR);
-    assert_eq!(mode, OpenMode::Cached);
-    assert_eq!(
-        open(libc::O_WRONLY | libc::O_DIRECT).1,
-        OpenMode::Cached,
-        "no direct writer beside a mapping"
-    );
-    captured.volume.release(mapper);
-    assert_eq!(open(libc::O_RDWR | libc::O_DIRECT).1, OpenMode::Direct);
+    let writer = open(libc::O_WRONLY);
+    assert_eq!(writer.mode, OpenMode::Direct);
+    for direct in [0, libc::O_DIRECT] {
+        assert_eq!(open(libc::O_RDONLY | direct).mode, OpenMode::Cached);
+        let mapper = open(libc::O_RDWR | direct);
+        assert_eq!((mapper.mode, mapper.has_stale_pages), (OpenMode::Cached, true));
+        assert_eq!(open(libc::O_WRONLY | direct).mode, OpenMode::Cached, "it may be mapped");
+        assert!(!open(libc::O_RDWR).has_stale_pages, "a direct write since is mixed");
+        captured.volume.release(mapper.handle);
+        captured.volume.release(mapper.handle + 2);
+    }
+    captured.volume.release(writer.handle);
+    assert!(!open(libc::O_RDWR).has_stale_pages);
+}
+
+/// A mapping once wrote a page back whole that it had read before a direct write to the other half
+/// was done: the write was gone.
+#[test]
+fn a_stale_page_does_not_undo_a_direct_write() {
+    let captured = Captured::new();
+    let (node, handle) = captured.create(NodeId::ROOT, "f");
+    captured.write(handle, 0, b"aabb");
+    captured.volume.release(handle);
+    let writer = captured.volume.open(node, libc::O_WRONLY).unwrap().handle;
+    let mapper = captured.volume.open(node, libc::O_RDWR).unwrap().handle;
+    let write = |handle, offset, data, origin| {
+        let request = WriteRequest { handle, offset, data, clear_privileges: false, origin };
+        captured.volume.write(ROOT, request).unwrap()
+    };
+    let written = write(writer, 0, b"xx", Origin::Program);
+    let mixing = written.mixing.expect("somebody may have it mapped");
+    write(mapper, 0, b"aacc", Origin::PageCache);
+    let content = || std::fs::read(captured.dir.path().join("f")).unwrap();
+    assert_eq!(content(), b"xxcc");
+    assert_eq!(captured.ops().last().unwrap().2, b"xxcc", "the target gets what the disk got");
+    // A page that was read since has the write; what the mapping puts over it counts.
+    let mut page = [0; 4];
+    captured.volume.read(mapper, 0, &mut page).unwrap();
+    write(mapper, 0, b"aadd", Origin::PageCache);
+    assert_eq!(content(), b"aadd");
+    captured.volume.end_mixing(writer, mixing);
+    assert_eq!(write(mapper, 0, b"zz", Origin::Program).mixing, None);
+}
+
+/// `stat` once told a size that the kernel did not know yet: a program that mapped so much was
+/// killed by SIGBUS.
+#[test]
+fn a_size_is_told_when_its_writer_has_woken_up() {
+    let captured = Captured::new();
+    let (node, handle) = captured.create(NodeId::ROOT, "f");
+    let (tell, told) = std::sync::mpsc::channel();
+    let ask = |asker| {
+        let tell = tell.clone();
+        let asked = move |outcome: FsResult<Meta>| tell.send(outcome.unwrap().stat.st_size).unwrap();
+        captured.volume.ask_attributes(node, asker, Box::new(asked))
+    };
+    captured.write(handle, 0, b"first");
+    assert!(ask(99) && told.try_recv().is_err(), "told before its writer has woken up");
+    // The kernel lets the next one write when the last has woken up.
+    captured.write(handle, 5, b"second");
+    assert_eq!(told.try_recv(), Ok(5));
+    assert!(ask(99));
+    // The writer itself has woken up when it asks.
+    assert!(!ask(ROOT.pid));
+    assert_eq!([told.try_recv(), told.try_recv()], [Ok(11), Ok(11)]);
+    captured.write(handle, 11, b"third");
+    assert!(ask(99));
+    captured.volume.release(handle);
+    assert_eq!(told.try_recv(), Ok(16));
+    assert!(!ask(99));
 }
 
 /// Inode numbers of another device are others': a snapshot's file was once taken for the live one.

@@ -224,7 +224,7 @@ impl Volume {
     }
 
     /// Whether an object is not part of the tree, although it has a name in it.
-    pub(super) fn is_foreign(&self, stat: &Stat) -> bool {
+    pub(super) fn is_on_other_device(&self, stat: &Stat) -> bool {
         stat.st_dev != self.device
     }
 
@@ -237,8 +237,8 @@ impl Volume {
         self.root.object.inode
     }
 
-    fn refuse_foreign(&self, stat: &Stat) -> FsResult<()> {
-        if self.is_foreign(stat) { Err(FsError::hidden()) } else { Ok(()) }
+    fn refuse_other_device(&self, stat: &Stat) -> FsResult<()> {
+        if self.is_on_other_device(stat) { Err(FsError::hidden()) } else { Ok(()) }
     }
 
     /// Looks at a name, and pins the node of what it finds. The directory's lock must be held.
@@ -252,7 +252,7 @@ impl Volume {
     ) -> FsResult<(Pinned<'_>, Stat)> {
         let name_c = c_name(name)?;
         let stat = rustix::fs::statat(dir, &*name_c, AtFlags::SYMLINK_NOFOLLOW).step("look up")?;
-        self.refuse_foreign(&stat)?;
+        self.refuse_other_device(&stat)?;
         let node = if self.has_handles {
             let handle = FileHandle::at(dir, &name_c).step("look up a handle")?;
             self.pin(Some(handle), None, &stat)
@@ -279,7 +279,7 @@ impl Volume {
             rustix::fs::openat(dir, &*c_name(name)?, flags, rustix::fs::Mode::empty()).step("look up")?;
         let fd = Arc::new(fd);
         let stat = rustix::fs::fstat(&*fd).step("stat")?;
-        self.refuse_foreign(&stat)?;
+        self.refuse_other_device(&stat)?;
         let handle = match self.has_handles {
             true => Some(FileHandle::of(fd.as_fd()).step("look up a handle")?),
             false => None,
@@ -322,7 +322,13 @@ impl Volume {
         })
     }
 
-    pub(super) fn meta(&self, node: &Node, stat: Stat) -> Meta {
+    /// Programs that copy take a file without blocks for a hole; what a mapping has stored in one
+    /// has its blocks a while later.
+    pub(super) fn meta(&self, node: &Node, mut stat: Stat) -> Meta {
+        let is_hole = stat.st_blocks == 0 && stat.st_size > 0;
+        if is_hole && node.may_be_mapped.load(Relaxed) && node.read.lock().next_read(0).is_some() {
+            stat.st_blocks = 1;
+        }
         Meta { node: node.id, generation: node.object.generation, stat }
     }
 

@@ -1,0 +1,368 @@
+//! Sizes that programs may be told.
+//!
+//! The kernel hands a `stat` the size that the daemon answers, also where it does not take that
+//! size over itself because a write is under way. It learns of a growth only when the writer wakes
+//! up from its call. A program that was told the new size before would map a file that is shorter
+//! to the kernel (`SIGBUS`, or zeros), and would be told the old size afterwards.
+//!
+//! ```text
+//!  change that grows ──> pending ──proof that its writer woke up──> known
+//!                           └── whoever asks meanwhile waits, as data: no thread does
+//! ```
+//! Proofs: a request that the kernel sends under the file's own lock, which the writer held until
+//! it had woken up; a request of the writer itself; the release of its handle; the sight of the
+//! writer sleeping elsewhere. Where none comes in time, the new size is told all the same.
+
+use std::collections::BTreeSet;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+
+use super::error::{FsResult, Step};
+use super::objects::{Node, NodeId};
+use super::volume::{Meta, Volume};
+use crate::limits::FUSE_WRITE_LEN_MAX;
+
+/// How long a question waits at most. Long before a writer that was answered has run, save on a
+/// machine with hundreds of busy programs for each processor.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Between its answer and the moment when the kernel knows the size a writer runs for less.
+const WAKING: Duration = Duration::from_micros(100);
+/// How long a question waits at most for a call that goes on: a large write in pieces, a slow disk.
+const PATIENCE_WITH_CALL: Duration = Duration::from_millis(500);
+/// Between two looks at a writer.
+const LOOK_EVERY: Duration = Duration::from_micros(500);
+
+/// What is done with the attributes, once they may be told. It runs on any thread and must not wait.
+pub type Asked = Box<dyn FnOnce(FsResult<Meta>) + Send>;
+
+/// A change that makes a file longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Growing {
+    /// Thread that made the call, as the kernel says; 0 where it cannot say.
+    pub writer: u32,
+    pub handle: Option<u64>,
+    /// First byte that is changed.
+    pub offset: u64,
+    /// Size of the file afterwards, at least.
+    pub end: u64,
+}
+
+impl Growing {
+    /// A change of the size alone.
+    pub fn to(writer: u32, handle: Option<u64>, size: u64) -> Growing {
+        Growing { writer, handle, offset: size, end: size }
+    }
+
+    /// Whether the call may go on with a further request: a large write comes in pieces, each
+    /// as long as one request can be, less what its first page lacks.
+    fn may_go_on(&self) -> bool {
+        self.end - self.offset > u64::from(FUSE_WRITE_LEN_MAX) / 2
+    }
+
+    fn goes_on_with(&self, next: &Growing) -> bool {
+        self.may_go_on() && (self.writer, self.handle, self.end) == (next.writer, next.handle, next.offset)
+    }
+}
+
+/// A change whose writer may not have woken up yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pending {
+    change: Growing,
+    /// When the call, or the first piece of it, came.
+    began: Instant,
+    /// `None` while the change is under way: its writer sleeps for that.
+    answered: Option<Instant>,
+    /// How long its writer had run in all when it was first looked at after the answer.
+    had_run: Option<Duration>,
+}
+
+impl Pending {
+    /// Its writer has had its time.
+    fn is_old(&self) -> bool {
+        self.answered.is_some_and(|answered| answered.elapsed() >= PATIENCE)
+    }
+
+    /// The call goes on for too long: the size as it is on the way is better than none.
+    fn lasts(&self) -> bool {
+        self.began.elapsed() >= PATIENCE_WITH_CALL
+    }
+
+    /// Looks whether its writer has run since the answer, or sleeps for something else.
+    fn look(&mut self) -> bool {
+        if self.answered.is_none() || self.change.may_go_on() {
+            return false;
+        }
+        let Some(writer) = Thread::look(self.change.writer) else { return false };
+        let had_run = *self.had_run.get_or_insert(writer.has_run);
+        writer.is_asleep || writer.has_run >= had_run + WAKING
+    }
+}
+
+/// What the kernel may not know yet of the size of one file, and who waits for it to know.
+#[derive(Default)]
+pub struct Growth {
+    pending: Option<Pending>,
+    asked: Vec<Asked>,
+}
+
+impl Growth {
+    /// Takes notice of a change that begins, of a file that has `size` bytes; gives those who
+    /// waited and may be told that size.
+    fn begin(&mut self, change: Growing, size: u64) -> Vec<Asked> {
+        let before = self.pending.filter(|pending| pending.change.goes_on_with(&change));
+        let waited = if before.is_some() { Vec::new() } else { self.settle() };
+        if before.is_some() || change.end > size {
+            let began = before.map_or_else(Instant::now, |before| before.began);
+            self.pending = Some(Pending { change, began, answered: None, had_run: None });
+        }
+        waited
+    }
+
+    /// The kernel knows the size; gives those who waited for that.
+    fn settle(&mut self) -> Vec<Asked> {
+        self.pending = None;
+        std::mem::take(&mut self.asked)
+    }
+}
+
+/// Answers for those who waited; given when it is dropped, which is best done without locks.
+#[derive(Default)]
+pub struct Answers(Vec<(Asked, FsResult<Meta>)>);
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(|(asked, outcome)| asked(outcome));
+    }
+}
+
+impl Volume {
+    /// Tells the attributes of an object to `asker`, a thread, as soon as the kernel knows the
+    /// size that they say. Answers whether that has to be waited for: somebody has to call
+    /// [`Volume::look_at_writer`] then.
+    pub fn ask_attributes(&self, id: NodeId, asker: u32, asked: Asked) -> bool {
+        let found = self.node(id).and_then(|node| Ok((self.descriptors.of(&node)?, node)));
+        let (fd, node) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                asked(Err(error));
+                return false;
+            }
+        };
+        if let Ok(stat) = rustix::fs::fstat(&*fd) {
+            self.seen(&node, &stat, || rustix::fs::fstat(&*fd).ok());
+        }
+        let mut growth = node.growth.lock();
+        let is_known = |pending: Pending| (asker != 0 && pending.change.writer == asker) || pending.is_old();
+        growth.asked.push(asked);
+        let waited = match growth.pending {
+            Some(pending) if is_known(pending) => growth.settle(),
+            Some(pending) if !pending.lasts() => return true,
+            Some(_) | None => std::mem::take(&mut growth.asked),
+        };
+        let answers = self.answers(&node, fd.as_fd(), waited);
+        drop(growth);
+        drop(answers);
+        false
+    }
+
+    /// To be called under the object lock before every change that the kernel asks for under the
+    /// file's own lock and that may make it longer.
+    pub(super) fn before_growth(&self, node: &Node, fd: impl AsFd, change: Growing) -> FsResult<Answers> {
+        let mut growth = node.growth.lock();
+        let size = rustix::fs::fstat(fd.as_fd()).step("stat before a change")?.st_size as u64;
+        let waited = growth.begin(change, size);
+        Ok(self.answers(node, fd, waited))
+    }
+
+    /// A request came that proves, where `is_proof` says so, that the kernel knows the size.
+    pub(super) fn settle_growth(&self, node: &Arc<Node>, is_proof: impl Fn(&Growing) -> bool) {
+        if node.growth.lock().pending.is_none() {
+            return;
+        }
+        let Ok(fd) = self.descriptors.of(node) else { return };
+        let mut growth = node.growth.lock();
+        if growth.pending.is_some_and(|pending| is_proof(&pending.change)) {
+            let waited = growth.settle();
+            let answers = self.answers(node, fd.as_fd(), waited);
+            drop(growth);
+            drop(answers);
+        }
+    }
+
+    /// The writer of a change was told that it is done. Call it after the reply.
+    pub fn growth_answered(&self, id: NodeId, change: Growing) {
+        let Ok(node) = self.node(id) else { return };
+        let mut growth = node.growth.lock();
+        if let Some(pending) = growth.pending.as_mut().filter(|pending| pending.change == change) {
+            pending.answered = Some(Instant::now());
+        }
+    }
+
+    /// Looks whether the writer that others wait for has woken up. Answers whether somebody still
+    /// waits.
+    fn look_at_writer(&self, id: NodeId) -> bool {
+        let Ok(node) = self.node(id) else { return false };
+        let pending = node.growth.lock().pending;
+        if let Some(mut pending) = pending {
+            let is_known = pending.is_old() || pending.look();
+            if let Some(now) = node.growth.lock().pending.as_mut().filter(|now| now.change == pending.change)
+            {
+                now.had_run = pending.had_run;
+            }
+            if is_known {
+                self.settle_growth(&node, |change| *change == pending.change);
+            }
+        }
+        let mut growth = node.growth.lock();
+        if growth.pending.is_some_and(|pending| pending.lasts())
+            && let Ok(fd) = self.descriptors.of(&node)
+        {
+            let waited = std::mem::take(&mut growth.asked);
+            let answers = self.answers(&node, fd.as_fd(), waited);
+            drop(growth);
+            drop(answers);
+            return false;
+        }
+        !growth.asked.is_empty()
+    }
+
+    /// The size is looked at under the lock of the growth: no further change is in it.
+    fn answers(&self, node: &Node, fd: impl AsFd, waited: Vec<Asked>) -> Answers {
+        let tell = |asked| {
+            let stat = rustix::fs::fstat(fd.as_fd()).step("stat");
+            (asked, stat.map(|stat| self.meta(node, stat)))
+        };
+        Answers(waited.into_iter().map(tell).collect())
+    }
+}
+
+/// A thread that looks at writers for those who wait. It ends with the last sender.
+pub fn start_looking(volume: Arc<Volume>) -> Sender<NodeId> {
+    let (sender, receiver) = unbounded();
+    let started = std::thread::Builder::new().name("sizes".into()).spawn(move || look(&volume, &receiver));
+    if let Err(error) = started {
+        log::error!("nobody looks at writers: {error}");
+    }
+    sender
+}
+
+fn look(volume: &Volume, asked: &Receiver<NodeId>) {
+    let mut waiting = BTreeSet::new();
+    let mut looked = Instant::now();
+    loop {
+        let next = match waiting.is_empty() {
+            true => asked.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            false => asked.recv_timeout(LOOK_EVERY),
+        };
+        match next {
+            Ok(id) => drop(waiting.insert(id)),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if waiting.len() == 1 || looked.elapsed() >= LOOK_EVERY {
+            waiting.retain(|id| volume.look_at_writer(*id));
+            looked = Instant::now();
+        }
+    }
+}
+
+/// What the kernel says of a thread.
+struct Thread {
+    /// It waits for something. One whose call was just answered does not, until it has run.
+    is_asleep: bool,
+    /// On a processor, since it began.
+    has_run: Duration,
+}
+
+impl Thread {
+    /// `None` where the kernel does not say.
+    fn look(number: u32) -> Option<Thread> {
+        // Number 0 is a thread that this process cannot see.
+        let read = |file| std::fs::read(format!("/proc/{number}/{file}")).ok().filter(|_| number != 0);
+        let (stat, times) = (read("stat")?, read("schedstat")?);
+        let state = stat.rsplit(|byte| *byte == b')').next()?.get(1)?;
+        let first = times.split(|byte| *byte == b' ').next()?;
+        let has_run = Duration::from_nanos(std::str::from_utf8(first).ok()?.parse().ok()?);
+        Some(Thread { is_asleep: *state == b'S', has_run })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PIECE: u64 = FUSE_WRITE_LEN_MAX as u64;
+
+    fn growing(writer: u32, offset: u64, end: u64) -> Growing {
+        Growing { writer, handle: Some(1), offset, end }
+    }
+
+    fn ask(growth: &mut Growth) {
+        growth.asked.push(Box::new(|_| ()));
+    }
+
+    #[test]
+    fn the_next_change_proves_the_last() {
+        let mut growth = Growth::default();
+        assert!(growth.begin(growing(7, 0, 100), 0).is_empty());
+        ask(&mut growth);
+        assert_eq!(growth.begin(growing(7, 100, 200), 100).len(), 1);
+        assert_eq!(growth.pending.map(|pending| pending.change), Some(growing(7, 100, 200)));
+        // One that does not grow leaves nothing to wait for.
+        assert!(growth.begin(growing(8, 0, 50), 200).is_empty());
+        assert_eq!(growth.pending, None);
+    }
+
+    #[test]
+    fn a_piece_of_the_same_write_proves_nothing() {
+        let mut growth = Growth::default();
+        growth.begin(growing(7, 0, PIECE), 0);
+        ask(&mut growth);
+        assert!(growth.begin(growing(7, PIECE, 2 * PIECE), PIECE).is_empty());
+        assert!(growth.begin(growing(7, 2 * PIECE, 2 * PIECE + 10), 2 * PIECE).is_empty());
+        assert_eq!(growth.begin(growing(7, 2 * PIECE + 10, 2 * PIECE + 20), 2 * PIECE + 10).len(), 1);
+        // Another thread's write at the same place is another call.
+        growth.begin(growing(7, 0, 4 * PIECE), 0);
+        ask(&mut growth);
+        assert_eq!(growth.begin(growing(9, 4 * PIECE, 5 * PIECE), 4 * PIECE).len(), 1);
+    }
+
+    fn this_thread() -> u32 {
+        rustix::thread::gettid().as_raw_nonzero().get() as u32
+    }
+
+    #[test]
+    fn a_sleeper_is_seen_and_a_runner_too() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let sleeper = std::thread::spawn(move || {
+            tell.send(this_thread()).unwrap();
+            let _ = held.recv();
+        });
+        let answered = |writer| Pending {
+            change: growing(writer, 0, 100),
+            began: Instant::now(),
+            answered: Some(Instant::now()),
+            had_run: None,
+        };
+        let eventually = |pending: &mut Pending| {
+            let began = Instant::now();
+            while !pending.look() {
+                assert!(began.elapsed() < Duration::from_secs(20), "never seen");
+            }
+        };
+        let mut pending = answered(told.recv().unwrap());
+        eventually(&mut pending);
+        drop(release);
+        sleeper.join().unwrap();
+        // This thread runs: the first look cannot know that, a later one does.
+        let mut pending = answered(this_thread());
+        assert!(!pending.look());
+        eventually(&mut pending);
+        assert!(!answered(0).look(), "nobody is seen");
+        assert!(!Pending { answered: None, ..pending }.look(), "it sleeps for its answer");
+    }
+}
