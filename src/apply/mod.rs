@@ -22,6 +22,7 @@ mod identity;
 mod index;
 pub mod inode;
 mod inside;
+mod nameless;
 mod names;
 mod page;
 mod perform;

@@ -22,12 +22,13 @@ impl Replica {
         let dir = self.directory(at.dir)?;
         let file = self.object(object)?;
         if doubt == Doubt::MayBeDone && self.name_holds(&dir, &at.name)? == Some(self.known_handle(object)?) {
-            return Ok(());
+            return self.leave_nameless(object);
         }
         match by_handle::link(&file, dir.as_fd(), &c_name(&at.name)) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(taken(&at.name)),
-            result => result.map_err(Fault::system("link")),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(taken(&at.name)),
+            result => result.map_err(Fault::system("link"))?,
         }
+        self.leave_nameless(object)
     }
 
     pub(super) fn unlink(
@@ -37,8 +38,14 @@ impl Replica {
         links: u32,
         doubt: Doubt,
     ) -> Result<(), Fault> {
-        self.remove_name(at, object, AtFlags::empty(), doubt)?;
-        if links == 0 { self.forget(object) } else { Ok(()) }
+        self.remove_name(at, object, links, AtFlags::empty(), doubt)?;
+        if links == 0 { self.forget_gone(object) } else { Ok(()) }
+    }
+
+    /// The source has no link to it any more.
+    fn forget_gone(&mut self, object: ObjectId) -> Result<(), Fault> {
+        self.leave_nameless(object)?;
+        self.forget(object)
     }
 
     pub(super) fn remove_directory(
@@ -47,7 +54,7 @@ impl Replica {
         object: ObjectId,
         doubt: Doubt,
     ) -> Result<(), Fault> {
-        self.remove_name(at, object, AtFlags::REMOVEDIR, doubt)?;
+        self.remove_name(at, object, 0, AtFlags::REMOVEDIR, doubt)?;
         self.forget(object)
     }
 
@@ -55,6 +62,7 @@ impl Replica {
         &mut self,
         at: &Entry,
         object: ObjectId,
+        links: u32,
         flags: AtFlags,
         doubt: Doubt,
     ) -> Result<(), Fault> {
@@ -63,6 +71,7 @@ impl Replica {
             return Ok(());
         }
         self.must_hold(&dir, &at.name, object)?;
+        self.keep_nameless(object, links)?;
         let what = if flags == AtFlags::REMOVEDIR { "remove a directory" } else { "unlink" };
         rustix::fs::unlinkat(&*dir, at.name.as_bytes(), flags).map_err(Fault::system(what))
     }
@@ -86,6 +95,7 @@ impl Replica {
             let mut flags = RenameFlags::NOREPLACE;
             if let Some(replaced) = replaced {
                 self.must_hold(&to_dir, &to.name, replaced.object)?;
+                self.keep_nameless(replaced.object, replaced.links)?;
                 flags = RenameFlags::empty();
             }
             if whiteout.is_some() {
@@ -94,7 +104,7 @@ impl Replica {
             self.rename_names((&from_dir, &from.name), (&to_dir, &to.name), flags)?;
         }
         if let Some(Replaced { object, links: 0 }) = replaced {
-            self.forget(*object)?;
+            self.forget_gone(*object)?;
         }
         whiteout.map_or(Ok(()), |whiteout| self.adopt_whiteout(&from_dir, &from.name, whiteout))
     }

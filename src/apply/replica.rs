@@ -21,6 +21,7 @@ use super::descriptors::{Access, Descriptors};
 use super::durable::Points;
 use super::fault::Fault;
 use super::index::Index;
+use super::nameless::Nameless;
 use super::policy::{Allow, Policy, Withheld};
 use super::progress::{OpenError, Progress, Strange};
 use super::times::Times;
@@ -55,6 +56,7 @@ pub struct Replica {
     /// Opened for reading: `open_by_handle_at` takes no `O_PATH` descriptor, nor does `syncfs`.
     pub(super) root: File,
     limbo: File,
+    pub(super) nameless: Nameless,
     state: PathBuf,
     pub(super) index: Index,
     descriptors: Descriptors,
@@ -96,6 +98,7 @@ impl Replica {
         if device(&root)? != device(&limbo)? {
             return Err(OpenError::LimboElsewhere);
         }
+        let nameless = Nameless::open(&limbo).map_err(|error| OpenError::Io("open limbo", error.into()))?;
         let mut index = open_index(&places.state.join("index"), &mut progress)?;
         if progress.durable() == Position::default() && !progress.same_page_cache() {
             // Of another directory, or of none: nothing was ever durable in this one.
@@ -108,6 +111,7 @@ impl Replica {
         Ok(Replica {
             root,
             limbo,
+            nameless,
             state: places.state.clone(),
             index,
             descriptors,

@@ -277,6 +277,8 @@ impl Session {
             return Err(Fault::Refused("a position that no history comes to"));
         }
         self.settle(replica)?;
+        // Before limbo is looked through: there a further name would let the last one go.
+        replica.empty_nameless()?;
         let orphans = self.limbo.resolve(replica.root(), replica.limbo())?;
         self.forget_the_gone(replica)?;
         replica.settle_times()?;

@@ -5,6 +5,7 @@ mod doubt;
 mod fuzz;
 mod hostile;
 mod model;
+mod nameless;
 mod ops;
 mod peer;
 mod policy;
