@@ -145,6 +145,8 @@ pub struct Protected {
     pub replica: PathBuf,
     pub state: PathBuf,
     pub run: PathBuf,
+    /// How long the target waits before it sets an object aside, where a test cannot.
+    pub patience: Option<Duration>,
     _images: Vec<Image>,
     /// Has the mount points that are not the protected directory itself.
     _mounts: TempDir,
@@ -196,6 +198,7 @@ impl Protected {
             replica,
             state,
             run,
+            patience: None,
             _images: images,
             _mounts: mounts,
             base,
@@ -212,6 +215,9 @@ impl Protected {
             command.arg("--backing").arg(&self.backing);
         }
         command.args(&self.arguments);
+        if let Some(patience) = self.patience {
+            command.env("STANDIN_SET_ASIDE_AFTER_MS", patience.as_millis().to_string());
+        }
         command
     }
 

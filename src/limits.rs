@@ -195,6 +195,28 @@ pub const STOP_DRAIN: Duration = Duration::from_secs(30);
 pub const APPLY_RETRY_MIN: Duration = Duration::from_millis(100);
 pub const APPLY_RETRY_MAX: Duration = Duration::from_secs(5);
 
+/// A fault of one object that lasts this long sets it aside: a lease is broken, a backup is over,
+/// somebody puts back what was moved. Long enough for a person to notice nothing, short enough that
+/// no queue fills.
+pub const SET_ASIDE_AFTER: Duration = Duration::from_secs(30);
+
+/// The same for a replica that is bad by an object that was set aside before: there is less to lose,
+/// and many of a kind often follow.
+pub const SET_ASIDE_NEXT_AFTER: Duration = Duration::from_secs(1);
+
+/// Objects that are listed by name when they are set aside; further ones are counted. Rewritten with
+/// each of them, and sent to a source that connects.
+pub const ASIDE_LISTED_MAX: usize = 100;
+
+/// Files that a full target has emptied and not seen removed yet, the largest first: they are noted in
+/// the slot of its position, which has room for so many.
+pub const RELIEVED_MAX: usize = 16;
+
+/// Objects in one message about what makes room, well below [`CONTROL_LEN_MAX`]; and those that are
+/// looked for at once: they are named again as long as the target is full.
+pub const RELIEF_OBJECTS_MAX: usize = 2048;
+pub const RELIEF_FOUND_MAX: usize = 16_384;
+
 /// Descriptors of objects that the source keeps open at once (`O_PATH`), below a hard
 /// limit of open files that can be as low as 20,000.
 pub const SOURCE_DESCRIPTORS: usize = 4096;
@@ -231,6 +253,7 @@ const _: () = assert!(PAYLOAD_LEN_MAX >= FUSE_WRITE_LEN_MAX as usize);
 const _: () = assert!(PAYLOAD_LEN_MAX >= XATTR_VALUE_LEN_MAX);
 const _: () = assert!(PAYLOAD_LEN_MAX >= CONTENT_CHUNK);
 const _: () = assert!(CONTROL_LEN_MAX > 2 * 16 * LISTING_ENTRIES_MAX);
+const _: () = assert!(CONTROL_LEN_MAX >= 24 * RELIEF_OBJECTS_MAX);
 const _: () = assert!(LISTING_LEN_CUT + 2 * XATTR_LIST_LEN_MAX < HEADER_LEN_MAX);
 const _: () = assert!(RECEIVE_WINDOW >= HEADER_COST * HEADER_LEN_MAX + PAYLOAD_LEN_MAX + FRAME_COST);
 const _: () = assert!(STRANGER_WINDOW as usize > CONTROL_LEN_MAX);
@@ -257,6 +280,12 @@ pub const RECONNECT_REFUSED_MIN: Duration = Duration::from_secs(5);
 /// How long to wait before attempt number `attempts` + 1 at an op that cannot be performed.
 pub fn apply_retry_delay(attempts: u32) -> Duration {
     APPLY_RETRY_MIN.saturating_mul(1 << attempts.saturating_sub(1).min(10)).min(APPLY_RETRY_MAX)
+}
+
+/// [`SET_ASIDE_AFTER`], or what `STANDIN_SET_ASIDE_AFTER_MS` says: tests do not wait so long.
+pub fn set_aside_after() -> Duration {
+    let set = std::env::var("STANDIN_SET_ASIDE_AFTER_MS").ok().and_then(|text| text.parse().ok());
+    set.map_or(SET_ASIDE_AFTER, Duration::from_millis)
 }
 
 /// How long `protect` waits for its targets before it gives up.

@@ -4,13 +4,19 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::aside::{AsideView, objects_of};
 use super::durable::DurablePoint;
 use super::fault::Fault;
 use super::perform::Doubt;
+use super::progress::DataStatus;
 use super::replica::Replica;
+use super::scope::{Patience, Scope};
+use crate::clock;
 use crate::failpoint;
-use crate::limits::apply_retry_delay;
-use crate::packet::{Frame, FrameHeader, HeaderDigest, Op, Position, ReplicaProof, Sequence};
+use crate::limits::{SET_ASIDE_NEXT_AFTER, apply_retry_delay};
+use crate::packet::{
+    BadBy, Frame, FrameHeader, HeaderDigest, ObjectId, Op, Position, ReplicaProof, Sequence, Stuck,
+};
 
 /// What became of a frame.
 #[derive(Debug)]
@@ -36,6 +42,24 @@ pub struct Retry {
     pub attempts: u32,
     /// How long to wait before the next one.
     pub after: Duration,
+}
+
+/// What is to be done about an op that could not be performed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Tried again; within this time where that is given.
+    Wait { stuck: Stuck, left: Option<Duration> },
+    /// It hits one object, and waiting has not helped: [`Applier::give_up`].
+    GiveUp,
+}
+
+/// What was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GivenUp {
+    /// The op: it is over.
+    Op,
+    /// The time of an object: the op is tried again.
+    Time,
 }
 
 /// Why a frame does not come next. `applied` is what was applied last.
@@ -95,12 +119,15 @@ pub struct Applier {
     received: Position,
     /// Attempts at the op at the head of the line that failed.
     attempts: u32,
+    /// Since when a fault of one object holds it up. Outlives a session: a connection that comes and
+    /// goes is no new patience.
+    stuck_since: Option<Instant>,
 }
 
 impl Applier {
     pub fn new(replica: Replica) -> Applier {
         let received = replica.applied();
-        Applier { replica, received, attempts: 0 }
+        Applier { replica, received, attempts: 0, stuck_since: None }
     }
 
     pub fn replica(&mut self) -> &mut Replica {
@@ -116,6 +143,21 @@ impl Applier {
         let (applied, durable) = (self.replica.applied(), self.replica.durable());
         let ahead = self.received.same_history(&applied) && self.received.sequence > applied.sequence;
         Acknowledged { received: if ahead { self.received } else { applied }, applied, durable }
+    }
+
+    /// State of the data, since when and why.
+    pub fn data(&self) -> DataStatus {
+        self.replica.data()
+    }
+
+    /// Objects that are set aside.
+    pub fn aside(&self) -> AsideView {
+        self.replica.aside()
+    }
+
+    /// Good again, where nothing but files that were emptied made it bad, and all of them are gone.
+    pub fn recover_from_relief(&mut self) -> Result<bool, Fault> {
+        self.replica.recover_from_relief()
     }
 
     /// What the handshake tells the source.
@@ -173,10 +215,75 @@ impl Applier {
         self.replica.durable_point()
     }
 
+    /// Whether the op of this frame, or the time of an object, is tried again after this fault.
+    /// `patience`: with a fault of one object.
+    pub fn judge(&mut self, frame: Option<&Frame>, fault: &Fault, patience: Duration) -> Verdict {
+        let kind = match self.replica.scope(fault) {
+            Scope::Target { is_full } => {
+                self.stuck_since = None;
+                let stuck = if is_full { Stuck::Full } else { Stuck::Target };
+                return Verdict::Wait { stuck, left: None };
+            }
+            Scope::Object(kind) => kind,
+        };
+        let patience = match kind {
+            Patience::None => Duration::ZERO,
+            Patience::Some if self.touches_aside(frame, fault) => Duration::ZERO,
+            Patience::Some if self.replica.progress.bad_by() == Some(BadBy::Aside) => {
+                patience.min(SET_ASIDE_NEXT_AFTER)
+            }
+            Patience::Some => patience,
+        };
+        let now = clock::now();
+        let waited = now.saturating_duration_since(*self.stuck_since.get_or_insert(now));
+        match patience.checked_sub(waited) {
+            Some(left) if !left.is_zero() => Verdict::Wait { stuck: Stuck::Object, left: Some(left) },
+            _ => Verdict::GiveUp,
+        }
+    }
+
+    fn touches_aside(&self, frame: Option<&Frame>, fault: &Fault) -> bool {
+        let mut objects = match frame.map(|frame| &frame.header) {
+            Some(FrameHeader::Packet(packet)) => objects_of(&packet.op),
+            Some(FrameHeader::Skip(_) | FrameHeader::Item(_)) | None => Vec::new(),
+        };
+        objects.extend(fault.object());
+        self.replica.is_any_aside(&objects)
+    }
+
+    /// Sets aside what a fault hits: the replica is bad, durably, and the op is performed as far as
+    /// that goes. Then *applied* is the frame's position. Where the fault is the time of another
+    /// object the op itself is not given up: [`Outcome::Retry`] with the same frame goes on.
+    ///
+    /// Errors: a fault of the whole replica; the frame comes again.
+    pub fn give_up(&mut self, frame: &Frame, fault: &Fault) -> Result<GivenUp, Fault> {
+        let FrameHeader::Packet(packet) = &frame.header else {
+            return Err(Fault::Refused("only packets are given up"));
+        };
+        let object = fault.object().or_else(|| objects_of(&packet.op).first().copied());
+        if let Fault::Time { object, .. } = fault {
+            self.give_time_up(*object, fault)?;
+            return Ok(GivenUp::Time);
+        }
+        self.replica.set_aside(object.unwrap_or_default(), packet.op.name(), fault)?;
+        self.replica.perform_by_results(&packet.op)?;
+        self.replica.progress.applied_is(frame.position);
+        (self.attempts, self.stuck_since) = (0, None);
+        Ok(GivenUp::Op)
+    }
+
+    /// Sets aside an object whose time cannot be set; it holds up no durable point any more.
+    pub fn give_time_up(&mut self, object: ObjectId, fault: &Fault) -> Result<(), Fault> {
+        self.replica.set_hint(&[]);
+        self.replica.set_aside(object, "set a time", fault)?;
+        self.stuck_since = None;
+        Ok(())
+    }
+
     fn packet(&mut self, position: Position, op: &Op, payload: &[u8]) -> Outcome {
         match self.perform(position, op, payload) {
             Ok(()) => {
-                self.attempts = 0;
+                (self.attempts, self.stuck_since) = (0, None);
                 Outcome::Applied
             }
             Err(fault) => self.retry(position, op.name(), fault),
@@ -186,10 +293,10 @@ impl Applier {
     /// An op that was begun and is not applied is in doubt, be it by a crash or by a failed attempt.
     fn perform(&mut self, position: Position, op: &Op, payload: &[u8]) -> Result<(), Fault> {
         let doubt = if self.replica.progress.begun() == position { Doubt::MayBeDone } else { Doubt::None };
-        self.replica.progress.begin(position).map_err(Fault::system("position slot"))?;
-        failpoint::at("begun").map_err(Fault::system("begin"))?;
+        self.replica.progress.begin(position).map_err(Fault::own("position slot"))?;
+        failpoint::at("begun").map_err(Fault::own("begin"))?;
         self.replica.perform(op, payload, doubt)?;
-        failpoint::at("performed").map_err(Fault::system("perform"))?;
+        failpoint::at("performed").map_err(Fault::own("perform"))?;
         self.replica.progress.applied_is(position);
         Ok(())
     }

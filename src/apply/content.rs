@@ -22,6 +22,9 @@ impl Replica {
         bytes: &[u8],
         result: &ContentResult,
     ) -> Result<(), Fault> {
+        if self.is_relieved(object) {
+            return Ok(());
+        }
         let file = self.writable(object)?;
         self.writer.write_all_at(&file, bytes, offset).map_err(Fault::system("write"))?;
         self.content_changed(object, &file, result)
@@ -30,6 +33,9 @@ impl Replica {
     pub(super) fn resize(&mut self, object: ObjectId, result: &ContentResult) -> Result<(), Fault> {
         let file = self.writable(object)?;
         rustix::fs::ftruncate(&*file, result.size).map_err(Fault::system("truncate"))?;
+        if result.size == 0 {
+            self.relief_is_over(object)?;
+        }
         self.content_changed(object, &file, result)
     }
 
@@ -41,6 +47,9 @@ impl Replica {
         how: Reserve,
         result: &ContentResult,
     ) -> Result<(), Fault> {
+        if self.is_relieved(object) {
+            return Ok(());
+        }
         let file = self.writable(object)?;
         match rustix::fs::fallocate(&*file, fallocate_flags(how), offset, length) {
             Err(Errno::NOTSUP | Errno::NOSYS) => reserve_by_hand(&file, offset, length, how, result)?,

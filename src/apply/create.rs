@@ -60,11 +60,12 @@ impl Replica {
         };
         let file = Arc::new(file);
         self.policy.mark_placeholder(new.birth, &*file);
-        inode::make_attributes(&*file, &attributes, &xattrs)?;
+        let complete = inode::make_attributes(&*file, &attributes, &xattrs);
+        // Bound also where an attribute cannot be set: what it lacks then is that alone.
         self.bind(new.object, &*file)?;
         self.keep(new.object, access, file.clone());
         self.set_mtime_later(new.object, new.attributes.mtime)?;
-        Ok(file)
+        complete.map(|()| file)
     }
 
     /// Only what a creation leaves behind when it is cut off: right kind, no content, one name.

@@ -7,7 +7,7 @@ use super::fault::Fault;
 use super::progress::DataStatus;
 use super::replica::Replica;
 use crate::failpoint;
-use crate::packet::{DataState, Position, ReplicaProof, SetId};
+use crate::packet::{BadBy, DataState, Position, ReplicaProof, SetId};
 
 /// A durable point that was begun: [`DurablePoint::sync`] may run on another thread while the
 /// applier goes on; then [`Replica::finish_durable`].
@@ -53,6 +53,11 @@ impl Replica {
     pub fn proof(&self, received: Position) -> ReplicaProof {
         ReplicaProof {
             data: self.data().state,
+            bad_by: if self.sync_failed {
+                BadBy::Anything
+            } else {
+                self.progress.bad_by().unwrap_or_default()
+            },
             applied: self.progress.applied(),
             durable: self.progress.durable(),
             received,
@@ -97,25 +102,32 @@ impl Replica {
     /// What a process that is killed now leaves says that a sync failed, if one did.
     #[cfg(test)]
     pub fn has_noted(&self) -> bool {
-        !self.sync_failed || self.progress.data().state == DataState::Bad
+        !self.sync_failed || self.progress.bad_by() == Some(BadBy::Anything)
     }
 
     /// Marks the data bad, durably, before the first byte that makes it true is written.
     pub fn mark_bad(&mut self, reason: &str) -> Result<(), Fault> {
+        self.mark_bad_by(reason, BadBy::Anything)
+    }
+
+    /// [`Replica::mark_bad`], where the stream may go on.
+    pub(super) fn mark_bad_by(&mut self, reason: &str, by: BadBy) -> Result<(), Fault> {
         #[cfg(test)]
         self.hold.write()?;
-        self.progress.mark_bad(&self.root, reason).map_err(Fault::system("mark the replica bad"))
+        self.progress.mark_bad(&self.root, reason, by).map_err(Fault::own("mark the replica bad"))
     }
 
     /// Goes on after this position, of whatever history: a resynchronisation is valid from here.
     pub fn adopt(&mut self, position: Position) -> Result<(), Fault> {
-        self.progress.adopt(position).map_err(Fault::system("adopt a position"))
+        self.progress.adopt(position).map_err(Fault::own("adopt a position"))
     }
 
     /// The replica is the source as of the applied position: durable, with everything in it, when
     /// it returns.
     pub fn mark_good(&mut self) -> Result<(), Fault> {
-        self.durable_point_as(DataState::Good)
+        self.durable_point_as(DataState::Good)?;
+        self.nothing_is_aside();
+        Ok(())
     }
 
     /// Syncs the replica's file system, not the index.
@@ -165,7 +177,7 @@ impl Replica {
     ///
     /// Errors: the system's; the replica stays bad for as long as this process lives.
     pub fn note_failed_sync(&mut self) -> Result<(), Fault> {
-        if self.sync_failed && self.progress.data().state != DataState::Bad {
+        if self.sync_failed && self.progress.bad_by() != Some(BadBy::Anything) {
             self.mark_bad(SYNC_FAILED)?;
         }
         if self.sync_failed && !self.index.is_empty() { self.forget_all() } else { Ok(()) }
@@ -191,11 +203,9 @@ impl Replica {
         }
         self.settle_times()?;
         let position = self.progress.applied();
-        self.progress
-            .announce(&self.root, position, data)
-            .map_err(Fault::system("identity of the replica"))?;
-        let root = self.root.try_clone().map_err(Fault::system("root"))?;
-        let index = self.index.sync_handle().map_err(Fault::system("object index"))?;
+        self.progress.announce(&self.root, position, data).map_err(Fault::own("identity of the replica"))?;
+        let root = self.root.try_clone().map_err(Fault::own("root"))?;
+        let index = self.index.sync_handle().map_err(Fault::own("object index"))?;
         self.points.begun += 1;
         Ok(DurablePoint {
             number: self.points.begun,
@@ -221,7 +231,7 @@ impl Replica {
             return Ok(());
         }
         self.points.proved = point.number;
-        self.progress.prove_durable(point.position, data).map_err(Fault::system("position slot"))
+        self.progress.prove_durable(point.position, data).map_err(Fault::own("position slot"))
     }
 }
 
@@ -265,7 +275,7 @@ impl Hold {
 
     fn write(&self) -> Result<(), Fault> {
         match self.record_broken.swap(false, std::sync::atomic::Ordering::SeqCst) {
-            true => Err(Fault::System { what: "position slot", error: io::ErrorKind::Other.into() }),
+            true => Err(Fault::Own { what: "position slot", error: io::ErrorKind::Other.into() }),
             false => Ok(()),
         }
     }

@@ -1,7 +1,6 @@
 //! System calls on one object behind a descriptor (`O_PATH` is enough): owner, mode, mtime,
 //! extended attributes. Works on symlinks themselves; never resolves a name.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
@@ -65,7 +64,7 @@ pub fn get_xattr(fd: impl AsFd, name: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
 pub fn set_xattr(fd: impl AsFd, name: &XattrName, value: &[u8]) -> Result<(), Fault> {
     not_our_own(name)?;
     rustix::fs::setxattr(proc_path(fd.as_fd()), name.0.as_slice(), value, XattrFlags::empty())
-        .map_err(|error| xattr_fault("set xattr", name, error.into()))
+        .map_err(|error| attribute_fault("set attribute", name, error))
 }
 
 /// Removes an extended attribute; that it is not there is fine.
@@ -81,7 +80,7 @@ pub fn remove_xattr(fd: impl AsFd, name: &XattrName) -> Result<(), Fault> {
             }
             Ok(())
         }
-        Err(error) => Err(xattr_fault("remove xattr", name, error.into())),
+        Err(error) => Err(attribute_fault("remove attribute", name, error)),
     }
 }
 
@@ -100,12 +99,14 @@ pub fn make_xattrs(fd: impl AsFd, xattrs: &[Xattr]) -> Result<(), Fault> {
             remove_xattr(fd, &name)?;
         }
     }
+    let mut done = Ok(());
     for xattr in xattrs {
         if get_xattr(fd, &xattr.name.0)?.as_deref() != Some(&xattr.value.0) {
-            set_xattr(fd, &xattr.name, &xattr.value.0)?;
+            // One that this file system does not take keeps none of the others away.
+            done = done.and(set_xattr(fd, &xattr.name, &xattr.value.0));
         }
     }
-    Ok(())
+    done
 }
 
 /// Gives an object exactly this owner, these extended attributes and this mode, whatever it had;
@@ -136,11 +137,6 @@ fn not_our_own(name: &XattrName) -> Result<(), Fault> {
     Ok(())
 }
 
-fn xattr_fault(what: &'static str, name: &XattrName, error: io::Error) -> Fault {
-    let text = format!("{name:?}: {error}");
-    match error.raw_os_error() {
-        // The number is kept where callers decide by it; the name is for people.
-        Some(libc::ENOSPC | libc::EDQUOT | libc::ENOTSUP) | None => Fault::System { what, error },
-        Some(_) => Fault::System { what, error: io::Error::new(error.kind(), text) },
-    }
+fn attribute_fault(what: &'static str, name: &XattrName, error: rustix::io::Errno) -> Fault {
+    Fault::Attribute { what, name: name.clone(), error: error.into() }
 }

@@ -9,10 +9,13 @@
 //!                   │
 //!             durable point  pending times, syncfs, index, slot
 //! ```
-//! Plain blocking code on one thread. Never skips an op: a fault is retried by the caller.
+//! Plain blocking code on one thread. A fault is retried by the caller; one of a single object that
+//! does not go away sets that object aside, and the replica is bad before the next packet passes.
 
 mod applier;
+mod aside;
 mod by_handle;
+mod by_results;
 mod content;
 mod create;
 mod descriptors;
@@ -30,13 +33,15 @@ mod policy;
 mod progress;
 mod reconcile;
 mod replica;
+mod scope;
 mod slot;
 #[cfg(test)]
 mod tests;
 mod times;
 mod writer;
 
-pub use applier::{Acknowledged, Applier, OrderError, Outcome, Retry};
+pub use applier::{Acknowledged, Applier, GivenUp, OrderError, Outcome, Retry, Verdict};
+pub use aside::{AsideView, Relief, SetAside};
 pub use create::{NameTaken, NewObject};
 pub use descriptors::Access;
 pub use durable::DurablePoint;

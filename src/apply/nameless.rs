@@ -57,9 +57,9 @@ impl Replica {
             return Ok(());
         }
         let (limbo, handle) =
-            (self.limbo().try_clone().map_err(Fault::system("limbo"))?, FileHandle::of(file.as_fd()));
+            (self.limbo().try_clone().map_err(Fault::own("limbo"))?, FileHandle::of(file.as_fd()));
         let handle = handle.map_err(super::replica::handle_fault)?;
-        let place = self.nameless.or_make(&limbo)?.try_clone().map_err(Fault::system("limbo"))?;
+        let place = self.nameless.or_make(&limbo)?.try_clone().map_err(Fault::own("limbo"))?;
         let name = name_of(object);
         for _ in 0..2 {
             match by_handle::link(&file, place.as_fd(), &c_name(&name)) {

@@ -43,9 +43,10 @@ impl Replica {
     }
 
     /// The source has no link to it any more.
-    fn forget_gone(&mut self, object: ObjectId) -> Result<(), Fault> {
+    pub(super) fn forget_gone(&mut self, object: ObjectId) -> Result<(), Fault> {
         self.leave_nameless(object)?;
-        self.forget(object)
+        self.forget(object)?;
+        self.relief_is_over(object)
     }
 
     pub(super) fn remove_directory(

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::identity::{Identity, Keeper};
 use super::page::{PageCache, Positions, Which};
 use super::slot::SlotFile;
-use crate::packet::{DataState, Position, SetId};
+use crate::packet::{BadBy, DataState, ObjectId, Position, SetId};
 use crate::store::random_u64;
 
 /// Longest reason that is kept, in characters.
@@ -85,6 +85,12 @@ struct Record {
     since_ms: u64,
     /// Why it is bad.
     reason: Option<String>,
+    /// What kind of bad it is.
+    #[serde(default)]
+    bad_by: BadBy,
+    /// Files that were emptied to make room: their content is left out until they are removed.
+    #[serde(default)]
+    relieved: Vec<ObjectId>,
     /// Ops after `durable` may be in the page cache.
     dirty: bool,
 }
@@ -129,7 +135,7 @@ impl Progress {
         let before = record.as_ref().map(|record| record.durable);
         let mut proved = prove(set, record.clone(), identity, applied);
         if adopted {
-            proved = bad(proved, "its content was there before and was not compared yet");
+            proved = bad(proved, "its content was there before and was not compared yet", BadBy::Anything);
         }
         // The page counts only together with the replica and the slot it was stored for.
         let same_page_cache = applied.is_some() && identity.is_some() && before == Some(proved.durable);
@@ -168,6 +174,11 @@ impl Progress {
         DataStatus { state: data, since_ms, reason: reason.clone() }
     }
 
+    /// Why it is bad, if it is.
+    pub fn bad_by(&self) -> Option<BadBy> {
+        (self.record.data == DataState::Bad).then_some(self.record.bad_by)
+    }
+
     /// Random id of this process's opening of the replica.
     pub fn process(&self) -> u64 {
         self.process
@@ -199,17 +210,42 @@ impl Progress {
         Ok(())
     }
 
-    /// Marks the data bad; durable when it returns. The first reason stays.
-    pub fn mark_bad(&mut self, root: &File, reason: &str) -> io::Result<()> {
-        if self.record.data == DataState::Bad {
+    /// Marks the data bad; durable when it returns. The first reason stays, of the worst kind.
+    pub fn mark_bad(&mut self, root: &File, reason: &str, by: BadBy) -> io::Result<()> {
+        let record = bad(self.record.clone(), reason, by);
+        if record == self.record {
             return Ok(());
         }
-        self.write_record(bad(self.record.clone(), reason))?;
+        self.write_record(record)?;
         // The slot is the proof; the root's mark speaks only where the state directory is lost.
         if let Err(error) = self.write_identity(root).and_then(|()| root.sync_all()) {
             log::warn!("the replica's own mark 'bad' could not be written: {error}");
         }
         Ok(())
+    }
+
+    /// Marks the data bad by files that are going to be emptied; durable when it returns, in place: a
+    /// full disk takes it.
+    pub fn relieve(&mut self, root: &File, files: &[ObjectId]) -> io::Result<()> {
+        let reason = "the disk is full: files are emptied that the source has removed since";
+        let mut record = bad(self.record.clone(), reason, BadBy::Relief);
+        record.relieved.extend(files);
+        self.write_record(record)?;
+        if let Err(error) = self.write_identity(root) {
+            log::warn!("the replica's own mark 'bad' could not be written: {error}");
+        }
+        Ok(())
+    }
+
+    /// A file that was emptied is gone, or empty on the source too.
+    pub fn relief_is_over(&mut self, file: ObjectId) -> io::Result<()> {
+        let mut record = self.record.clone();
+        record.relieved.retain(|&relieved| relieved != file);
+        self.write_record(record)
+    }
+
+    pub fn relieved(&self) -> &[ObjectId] {
+        &self.record.relieved
     }
 
     /// First half of a durable point, before the sync: the root says what is being made durable.
@@ -223,6 +259,7 @@ impl Progress {
         let mut record = Record { durable, dirty, ..self.record.clone() };
         if data != record.data {
             (record.data, record.since_ms, record.reason) = (data, now_ms(), None);
+            (record.bad_by, record.relieved) = (BadBy::default(), Vec::new());
         }
         if record == self.record { Ok(()) } else { self.write_record(record) }
     }
@@ -232,7 +269,7 @@ impl Progress {
         if self.record.data == DataState::Empty {
             return Ok(());
         }
-        let record = bad(self.record.clone(), reason);
+        let record = bad(self.record.clone(), reason, BadBy::Anything);
         self.write_record(record).map_err(|error| OpenError::Io("position slot", error))
     }
 
@@ -279,13 +316,15 @@ fn prove(
         data: DataState::Empty,
         since_ms: now_ms(),
         reason: None,
+        bad_by: BadBy::default(),
+        relieved: Vec::new(),
         dirty: false,
     };
     let (record, identity) = match (record, identity) {
         // An empty directory, and whatever the state directory knew of another one is void.
         (_, None) => return fresh,
         (None, Some(identity)) if identity.data == DataState::Empty => return fresh,
-        (None, Some(_)) => return bad(fresh, "the state directory of the replica is lost"),
+        (None, Some(_)) => return bad(fresh, "the state directory of the replica is lost", BadBy::Anything),
         (Some(record), Some(identity)) => (record, identity),
     };
     let reached = applied.unwrap_or(record.durable);
@@ -295,26 +334,36 @@ fn prove(
             && identity.durable.sequence < record.durable.sequence
     {
         let durable = identity.durable;
-        return bad(Record { durable, ..record }, "the replica was set back to an older state");
+        return bad(
+            Record { durable, ..record },
+            "the replica was set back to an older state",
+            BadBy::Anything,
+        );
     }
     if ahead && (applied.is_some() || !record.dirty) {
-        return bad(record, "the state directory was set back to an older state");
+        return bad(record, "the state directory was set back to an older state", BadBy::Anything);
     }
     if identity.data == DataState::Bad && record.data != DataState::Bad {
-        return bad(record, "the replica was marked bad");
+        return bad(record, "the replica was marked bad", BadBy::Anything);
     }
     if record.dirty && applied.is_none() {
-        return bad(record, "the target stopped before the last changes were durable");
+        return bad(record, "the target stopped before the last changes were durable", BadBy::Anything);
     }
     record
 }
 
-fn bad(record: Record, reason: &str) -> Record {
-    if record.data == DataState::Bad {
+/// A record that is bad already changes only for the worse.
+fn bad(record: Record, reason: &str, by: BadBy) -> Record {
+    let is_as_bad = match record.bad_by {
+        BadBy::Anything => true,
+        BadBy::Aside => by != BadBy::Anything,
+        BadBy::Relief => by == BadBy::Relief,
+    };
+    if record.data == DataState::Bad && is_as_bad {
         return record;
     }
     let reason = reason.chars().take(REASON_LEN_MAX).collect();
-    Record { data: DataState::Bad, since_ms: now_ms(), reason: Some(reason), ..record }
+    Record { data: DataState::Bad, since_ms: now_ms(), reason: Some(reason), bad_by: by, ..record }
 }
 
 fn is_empty(root: &File) -> io::Result<bool> {

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
+use super::aside::Aside;
 use super::by_handle;
 use super::descriptors::{Access, Descriptors};
 use super::durable::Points;
@@ -68,6 +69,7 @@ pub struct Replica {
     pub(super) hint: Vec<u8>,
     pub(super) points: Points,
     pub(super) sync_failed: bool,
+    pub(super) aside: Aside,
     #[cfg(test)]
     pub hold: Arc<super::durable::Hold>,
 }
@@ -106,6 +108,7 @@ impl Replica {
         }
         let times = Times::open(&places.state.join("times"), progress.same_page_cache())
             .map_err(|error| OpenError::Io("pending times", error))?;
+        let aside = Aside::open(places.state.join("aside"), progress.data().state);
         let descriptors = Descriptors::new(TARGET_DESCRIPTORS);
         let policy = Policy::new(Allow::ALL);
         Ok(Replica {
@@ -122,6 +125,7 @@ impl Replica {
             hint: Vec::new(),
             points: Points::default(),
             sync_failed: false,
+            aside,
             #[cfg(test)]
             hold: Arc::default(),
         })
@@ -191,7 +195,7 @@ impl Replica {
 
     /// Handle of an object; `None` where it is not known.
     pub fn handle(&self, id: ObjectId) -> Result<Option<FileHandle>, Fault> {
-        self.index.get(id).map_err(Fault::system("object index"))
+        self.index.get(id).map_err(Fault::own("object index"))
     }
 
     /// Handle of an object that must be known.
@@ -203,14 +207,14 @@ impl Replica {
     pub fn bind(&mut self, id: ObjectId, fd: impl AsFd) -> Result<FileHandle, Fault> {
         let handle = FileHandle::of(fd.as_fd()).map_err(handle_fault)?;
         self.descriptors.forget(id);
-        failpoint::at("bind").map_err(Fault::system("object index"))?;
-        self.index.insert(id, handle).map_err(Fault::system("object index"))?;
+        failpoint::at("bind").map_err(Fault::own("object index"))?;
+        self.index.insert(id, handle).map_err(Fault::own("object index"))?;
         Ok(handle)
     }
 
     /// Binds the id of the source's root directory to the replica's.
     pub fn bind_root(&mut self, id: ObjectId) -> Result<FileHandle, Fault> {
-        let root = self.root.try_clone().map_err(Fault::system("root"))?;
+        let root = self.root.try_clone().map_err(Fault::own("root"))?;
         self.bind(id, &root)
     }
 
@@ -218,15 +222,15 @@ impl Replica {
     pub fn forget(&mut self, id: ObjectId) -> Result<(), Fault> {
         self.descriptors.forget(id);
         self.times.forget(id);
-        failpoint::at("forget").map_err(Fault::system("object index"))?;
-        self.index.remove(id).map(drop).map_err(Fault::system("object index"))
+        failpoint::at("forget").map_err(Fault::own("object index"))?;
+        self.index.remove(id).map(drop).map_err(Fault::own("object index"))
     }
 
     /// Forgets every object and pending time: a resynchronisation binds them anew.
     pub fn forget_all(&mut self) -> Result<(), Fault> {
         self.descriptors.clear();
-        self.times.clear().map_err(Fault::system("pending times"))?;
-        self.index.clear().map_err(Fault::system("object index"))
+        self.times.clear().map_err(Fault::own("pending times"))?;
+        self.index.clear().map_err(Fault::own("object index"))
     }
 
     /// Keeps a descriptor that was just opened for what comes next.
@@ -255,25 +259,39 @@ impl Replica {
         if mtime.nanoseconds >= 1_000_000_000 {
             return Err(Fault::Refused("a time of more than 999,999,999 nanoseconds"));
         }
-        failpoint::at("time").map_err(Fault::system("pending times"))?;
-        self.times.add(id, mtime).map_err(Fault::system("pending times"))?;
+        failpoint::at("time").map_err(Fault::own("pending times"))?;
+        self.times.add(id, mtime).map_err(Fault::own("pending times"))?;
         if self.times.is_full() { self.settle_times() } else { Ok(()) }
     }
 
     /// Sets all pending times now, and closes descriptors that can write.
     pub fn settle_times(&mut self) -> Result<(), Fault> {
+        let mut stuck = Ok(());
         for (id, mtime) in self.times.pending() {
-            failpoint::at("settle").map_err(Fault::system("set a time"))?;
-            match self.object(id) {
-                Ok(file) => super::inode::set_mtime(&*file, mtime)?,
-                // It went with its last name, or was bound to an inode that went.
-                Err(Fault::MissingObject(_)) => {}
-                Err(fault @ Fault::Outside { .. }) => log::warn!("its time is not set: {fault}"),
-                Err(fault) => return Err(fault),
+            failpoint::at("settle").map_err(Fault::own("pending times"))?;
+            match self.settle_time(id, mtime) {
+                Err(fault) if self.is_any_aside(&[id]) => log::debug!("its time is not set: {fault}"),
+                Err(fault) => stuck = Err(Fault::Time { object: id, fault: Box::new(fault) }),
+                Ok(()) => {}
             }
         }
+        // The others have theirs; all are set once more with it.
+        stuck?;
         self.descriptors.close_writers();
-        self.times.clear().map_err(Fault::system("pending times"))
+        self.times.clear().map_err(Fault::own("pending times"))
+    }
+
+    fn settle_time(&mut self, id: ObjectId, mtime: Timestamp) -> Result<(), Fault> {
+        match self.object(id) {
+            Ok(file) => super::inode::set_mtime(&*file, mtime),
+            // It went with its last name, or was bound to an inode that went.
+            Err(Fault::MissingObject(_)) => Ok(()),
+            Err(fault @ Fault::Outside { .. }) => {
+                log::warn!("its time is not set: {fault}");
+                Ok(())
+            }
+            Err(fault) => Err(fault),
+        }
     }
 
     /// When pending times want to be set, if there are any.
@@ -286,6 +304,7 @@ impl Replica {
             return Ok(file);
         }
         let handle = self.known_handle(id)?;
+        failpoint::at("object").map_err(Fault::system("open by handle"))?;
         let fd =
             self.open_handle(&handle, libc::O_PATH | libc::O_NOFOLLOW).map_err(|error| gone(id, error))?;
         let fd = File::from(fd);

@@ -10,10 +10,13 @@ use super::args::{self, Common};
 use super::find::find;
 use super::{Outcome, output, units};
 use crate::control::{
-    Amount, ConnectionState, ConnectionStatus, Finding, FsyncStatus, Lag, LinkStatus, MirrorProgress,
-    MirrorStatus, Phase, ReplicaStatus, Role, Severity, Status, TargetKind, TargetStatus,
+    Amount, AsideStatus, ConnectionState, ConnectionStatus, Finding, FsyncStatus, Lag, LinkStatus,
+    MirrorProgress, MirrorStatus, Phase, ReplicaStatus, Role, Severity, Status, TargetKind, TargetStatus,
 };
 use crate::packet::DataState;
+
+/// Names of objects that are set aside, as many as a screen takes.
+const ASIDE_SHOWN: usize = 10;
 
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -189,8 +192,20 @@ fn replica_lines(replica: &ReplicaStatus, now: u64, text: &mut String) -> std::f
         reason => format!(": {reason}"),
     };
     writeln!(text, "  data        {}{because}", data_word(replica.data))?;
+    aside_lines(&replica.aside, now, text)?;
     writeln!(text, "  applied     {}", replica.applied)?;
     writeln!(text, "  durable     {}", replica.durable)
+}
+
+/// Objects that are set aside, by name as far as a screen goes: `--json` has more.
+fn aside_lines(aside: &AsideStatus, now: u64, text: &mut String) -> std::fmt::Result {
+    for (number, object) in aside.objects.iter().take(ASIDE_SHOWN).enumerate() {
+        let label = if number == 0 { "set aside" } else { "" };
+        let since = age(object.since_unix_ms, now);
+        writeln!(text, "  {label:<11} {} for {since}: {}: {}", object.path, object.op, object.reason)?;
+    }
+    let more = aside.total.saturating_sub(aside.objects.len().min(ASIDE_SHOWN) as u64);
+    if more > 0 { writeln!(text, "              and {} more", units::count(more)) } else { Ok(()) }
 }
 
 fn connection_lines(connection: &ConnectionStatus, now: u64, text: &mut String) -> std::fmt::Result {
@@ -216,7 +231,12 @@ fn connection_lines(connection: &ConnectionStatus, now: u64, text: &mut String) 
     if connection.kind == TargetKind::Null {
         return writeln!(text, "  counted     {}", amount(&connection.sent));
     }
-    writeln!(text, "  replica     {}", data_word(connection.data))?;
+    let because = match connection.data_reason.as_str() {
+        "" => String::new(),
+        reason => format!(": {reason}"),
+    };
+    writeln!(text, "  replica     {}{because}", data_word(connection.data))?;
+    aside_lines(&connection.aside, now, text)?;
     writeln!(text, "  mirror      {}", mirror_words(&connection.mirror))?;
     if let Some(progress) = &connection.progress {
         writeln!(text, "              {}", progress_words(progress))?;

@@ -384,6 +384,7 @@ fn a_target_reads_well() {
         applied: Sequence(7),
         durable: Sequence(5),
         retrying: None,
+        aside: Default::default(),
         withheld: WithheldStatus { devices: 2, ..Default::default() },
         problem: None,
     };

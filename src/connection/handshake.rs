@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::packet::{DataState, Position, ReplicaProof, Sequence};
+use crate::packet::{BadBy, DataState, Position, ReplicaProof, Sequence};
 
 /// What the source can still send to a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,11 @@ pub fn decide(held: &Held, proof: &ReplicaProof) -> Decision {
     let applied = proof.applied;
     match proof.data {
         DataState::Empty => return Decision::Copy(Gap::Empty),
-        DataState::Bad => return Decision::Copy(Gap::Bad),
+        DataState::Bad => match proof.bad_by {
+            BadBy::Anything => return Decision::Copy(Gap::Bad),
+            // It follows the stream with what it has; a new run of the source copies.
+            BadBy::Aside | BadBy::Relief => {}
+        },
         DataState::Good => {}
     }
     if !applied.same_history(&last) {

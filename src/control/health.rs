@@ -4,7 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::status::{
-    ConnectionState, ConnectionStatus, MirrorStatus, Phase, ReplicaStatus, Role, Status, TargetKind,
+    AsideStatus, ConnectionState, ConnectionStatus, MirrorStatus, Phase, ReplicaStatus, Role, Status,
+    TargetKind,
 };
 use crate::limits::LAG_WARNING;
 use crate::packet::DataState;
@@ -104,11 +105,29 @@ impl Status {
     }
 }
 
+impl AsideStatus {
+    /// `whose`: connection or replica.
+    fn finding(&self, whose: &str) -> Option<Finding> {
+        let first = self.objects.first()?;
+        let what = match self.total {
+            0 | 1 => "An object is".to_owned(),
+            total => format!("{total} objects are"),
+        };
+        Some(Finding::critical(format!(
+            "{whose}: {what} set aside, the replica is not a consistent copy; everything else goes on. First {} \
+             ({}: {}). Mend the cause, then stop and start the protection: it compares everything.",
+            first.path, first.op, first.reason
+        )))
+    }
+}
+
 impl ReplicaStatus {
     fn findings(&self, now_unix_ms: u64) -> Vec<Finding> {
         let (name, mut findings) = (&self.name, Vec::new());
         findings.extend(self.problem.iter().map(|problem| Finding::critical(format!("{problem}."))));
+        let aside = self.aside.finding(&format!("Replica {name}"));
         match (self.data, &self.connected) {
+            (DataState::Bad, _) if aside.is_some() => findings.extend(aside),
             (DataState::Bad, Some(_)) => findings.push(Finding::warning(format!(
                 "Replica {name} is not a consistent copy while a copy runs."
             ))),
@@ -206,6 +225,10 @@ impl ConnectionStatus {
 
     /// A replica that is not good is normal while a mirror makes it good, and only then.
     fn data_finding(&self) -> Option<Finding> {
+        let aside = self.aside.finding(&self.label()).filter(|_| self.data == DataState::Bad);
+        if aside.is_some() {
+            return aside;
+        }
         let word = match self.data {
             DataState::Good => return None,
             DataState::Empty => "holds nothing yet",
@@ -223,9 +246,10 @@ impl ConnectionStatus {
             | MirrorStatus::Paused
             | MirrorStatus::Stopped
             | MirrorStatus::Verifying
-            | MirrorStatus::Complete => Some(Finding::critical(format!(
-                "{label}: the replica {word}, and no mirror is making it one."
-            ))),
+            | MirrorStatus::Complete => Some(Finding::critical(match self.data_reason.as_str() {
+                "" => format!("{label}: the replica {word}, and no mirror is making it one."),
+                reason => format!("{label}: the replica {word}: {reason}."),
+            })),
         }
     }
 }

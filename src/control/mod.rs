@@ -26,9 +26,9 @@ pub use message::{
 };
 pub use server::{Caller, Handler, Server};
 pub use status::{
-    Alert, Amount, CaptureStatus, ConnectedSource, ConnectionState, ConnectionStatus, FsyncStatus, Lag,
-    LinkStatus, MirrorProgress, MirrorStatus, Phase, ReplicaStatus, Retrying, Role, Status, TargetKind,
-    TargetStatus, WithheldStatus,
+    Alert, Amount, AsideStatus, CaptureStatus, ConnectedSource, ConnectionState, ConnectionStatus,
+    FsyncStatus, Lag, LinkStatus, MirrorProgress, MirrorStatus, Phase, ReplicaStatus, Retrying, Role,
+    SetAside, Status, TargetKind, TargetStatus, WithheldStatus,
 };
 
 use std::path::{Path, PathBuf};

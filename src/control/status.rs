@@ -105,6 +105,9 @@ pub struct ReplicaStatus {
     pub applied: Sequence,
     pub durable: Sequence,
     pub retrying: Option<Retrying>,
+    /// Objects that were set aside.
+    #[serde(default)]
+    pub aside: AsideStatus,
     pub withheld: WithheldStatus,
     /// Why the replica cannot be opened.
     pub problem: Option<String>,
@@ -187,6 +190,12 @@ pub struct ConnectionStatus {
     pub needs_copy: bool,
     /// State of the replica's data.
     pub data: DataState,
+    /// Why the target says that it is bad, while changes flow; may be empty.
+    #[serde(default)]
+    pub data_reason: String,
+    /// Objects that the target has set aside.
+    #[serde(default)]
+    pub aside: AsideStatus,
     pub mirror: MirrorStatus,
     /// There from the start of a mirror on; stays after its end.
     pub progress: Option<MirrorProgress>,
@@ -318,6 +327,25 @@ pub struct LinkStatus {
     pub udp_lost_packets: u64,
     /// Longest datagram that the path of the packets carries, as far as is known, bytes.
     pub udp_payload_max: u16,
+}
+
+/// Objects that a target cannot keep in line; everything else goes on. Only a copy, with the next
+/// start of the protection, takes them from the list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AsideStatus {
+    pub total: u64,
+    /// The first of them.
+    pub objects: Vec<SetAside>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAside {
+    /// Where it lies in the directory.
+    pub path: String,
+    /// What could not be done.
+    pub op: String,
+    pub reason: String,
+    pub since_unix_ms: u64,
 }
 
 /// An op that the target cannot perform; everything behind it waits.

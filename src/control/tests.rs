@@ -60,6 +60,8 @@ pub(crate) fn sample_connection() -> ConnectionStatus {
         retry_unix_ms: None,
         needs_copy: false,
         data: DataState::Good,
+        data_reason: String::new(),
+        aside: Default::default(),
         mirror: MirrorStatus::Complete,
         progress: None,
         queued: Amount::default(),

@@ -224,6 +224,11 @@ pub fn encode_packet_header(path: &[u8], op: &Op) -> Vec<u8> {
     encode(&Borrowed { path, op })
 }
 
+/// What [`encode_packet_header`] encoded.
+pub fn decode_packet_header(header: &[u8]) -> Result<PacketHeader, CodecError> {
+    decode_whole::<_, HEADER_LEN_MAX>(header)
+}
+
 /// A packet's frame. `header` comes from [`encode_packet_header`].
 pub fn packet_frame(position: &Position, header: &[u8], payload: Bytes) -> EncodedFrame {
     frame(KIND_PACKET, position, header, payload)

@@ -230,6 +230,7 @@ fn damaged_control_messages_of_sources() {
         SourceMessage::StreamFrom { after: Position::default() },
         SourceMessage::MakeDurable,
         SourceMessage::Goodbye,
+        SourceMessage::Relief { objects: (0..20).map(object).collect() },
         SourceMessage::Diverged { reason: Text::from_str_cut("write: no space") },
     ]);
 }
@@ -243,7 +244,15 @@ fn damaged_control_messages_of_targets() {
         TargetMessage::Acknowledge { received: Sequence(3), applied: Sequence(2), durable: Sequence(1) },
         TargetMessage::Wanted { listing: ItemNumber(1), objects: (0..20).map(object).collect() },
         TargetMessage::Resynchronised { end: ItemNumber(1), orphans: 2 },
-        TargetMessage::Retrying { sequence: Sequence(1), op: text.clone(), reason: text, attempts: 2 },
+        TargetMessage::Retrying {
+            sequence: Sequence(1),
+            op: text.clone(),
+            reason: text.clone(),
+            attempts: 2,
+            stuck: Stuck::Full,
+        },
+        TargetMessage::Data { state: DataState::Bad, reason: text.clone(), aside: 1 },
+        TargetMessage::SetAside { path: text.clone(), op: text.clone(), reason: text, since_ms: 3 },
         TargetMessage::Recovered { sequence: Sequence(1) },
     ]);
 }

@@ -85,6 +85,9 @@ pub enum SourceMessage {
     Ask { set_name: Text },
     /// A change was made that no packet tells: the replica is bad until a resynchronisation.
     Diverged { reason: Text },
+    /// Answer to `Retrying` of a full target: packets that are still to come remove these objects, or
+    /// cut them down to nothing. At most [`RELIEF_OBJECTS_MAX`].
+    Relief { objects: Vec<ObjectId> },
 }
 
 /// State of the replica's data, for every decision.
@@ -100,10 +103,25 @@ pub enum DataState {
     Bad,
 }
 
+/// Why a replica is bad.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BadBy {
+    /// Only a copy makes it good, and nothing goes on before.
+    #[default]
+    Anything,
+    /// It follows the stream without the objects that were set aside.
+    Aside,
+    /// It follows the stream; files that it had no room for are empty until they are removed.
+    Relief,
+}
+
 /// What a target can prove about its replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct ReplicaProof {
     pub data: DataState,
+    /// Why it is bad; without meaning while it is not.
+    pub bad_by: BadBy,
     /// Packets up to here are applied (page cache), as far as this process or boot can prove.
     pub applied: Position,
     /// Packets up to here are durable.
@@ -128,9 +146,13 @@ pub enum TargetMessage {
     /// The resynchronisation whose `End` had this number is complete and durable.
     Resynchronised { end: ItemNumber, orphans: u64 },
     /// The op at the head of the line cannot be performed and is being retried.
-    Retrying { sequence: Sequence, op: Text, reason: Text, attempts: u32 },
+    Retrying { sequence: Sequence, op: Text, reason: Text, attempts: u32, stuck: Stuck },
     /// It went through after all.
     Recovered { sequence: Sequence },
+    /// The state of the data has changed while packets flow. `aside`: objects that are set aside.
+    Data { state: DataState, reason: Text, aside: u64 },
+    /// One of the objects that are set aside.
+    SetAside { path: Text, op: Text, reason: Text, since_ms: u64 },
     /// Answer to `Ask`.
     About {
         version_oldest: u16,
@@ -142,6 +164,17 @@ pub enum TargetMessage {
         /// One line about the set, or why this source cannot send it.
         standing: Standing,
     },
+}
+
+/// What holds up the op at the head of the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Stuck {
+    /// One object: it is set aside if that lasts.
+    Object,
+    /// The whole target.
+    Target,
+    /// The whole target has no room.
+    Full,
 }
 
 /// How a source stands with a target.

@@ -35,10 +35,12 @@ pub enum Planted {
     BelievesWhatWasNotSent,
     /// What happened late in a session is heard in the next one.
     LateEventActs,
+    /// A replica that lacks what was set aside calls itself good.
+    GoodWithoutProof,
 }
 
 impl Planted {
-    pub const ALL: [Planted; 16] = [
+    pub const ALL: [Planted; 17] = [
         Planted::ResumesTooEarly,
         Planted::ResumesTooLate,
         Planted::AcknowledgesBeforeApply,
@@ -55,5 +57,6 @@ impl Planted {
         Planted::ForgetsWhatWasInFlight,
         Planted::BelievesWhatWasNotSent,
         Planted::LateEventActs,
+        Planted::GoodWithoutProof,
     ];
 }

@@ -273,6 +273,9 @@ impl Daemon {
                         "the target retries an op that it cannot perform".into()
                     }
                     () if !report.streaming => report.reason.clone(),
+                    () if report.data == DataState::Bad => {
+                        format!("the replica is no consistent copy ({})", report.data_reason)
+                    }
                     () => format!("packets {} to {upto}", report.applied.next()),
                 };
                 SyncedConnection {

@@ -102,7 +102,14 @@ impl Scene {
 }
 
 fn proof(applied: Position) -> ReplicaProof {
-    ReplicaProof { data: DataState::Good, applied, durable: applied, received: applied, process: 1 }
+    ReplicaProof {
+        data: DataState::Good,
+        bad_by: Default::default(),
+        applied,
+        durable: applied,
+        received: applied,
+        process: 1,
+    }
 }
 
 fn welcome(version: u16, proof: ReplicaProof) -> TargetMessage {

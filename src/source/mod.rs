@@ -21,6 +21,7 @@ mod mark;
 mod mount_watch;
 mod options;
 mod progress;
+pub(crate) mod relief;
 mod remote;
 mod signals;
 mod startup;

@@ -164,6 +164,8 @@ pub fn connection_status(connection: &Connection, daemon: &Daemon) -> Connection
         retry_unix_ms: report.retry_at.map(unix_ms),
         needs_copy: report.needs_copy.is_some(),
         data: report.data,
+        data_reason: report.data_reason.clone(),
+        aside: report.aside.clone(),
         mirror: mirror(&report),
         progress: report.progress.as_ref().map(|progress| {
             mirror_progress(&progress.snapshot(), matches!(report.mirror, MirrorStatus::Mirroring { .. }))

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use super::SharedApplier;
-use crate::apply::{Allow, Applier, DataStatus, Withheld};
+use crate::apply::{Allow, Applier, AsideView, DataStatus, Withheld};
 use crate::control::Retrying;
 use crate::packet::Sequence;
 
@@ -73,6 +73,7 @@ pub struct View {
     pub applied: Sequence,
     pub durable: Sequence,
     pub retrying: Option<Retrying>,
+    pub aside: AsideView,
     pub withheld: Arc<Withheld>,
 }
 
@@ -85,6 +86,7 @@ impl View {
             applied: now.applied.sequence,
             durable: now.durable.sequence,
             retrying: None,
+            aside: replica.aside(),
             withheld: replica.withheld(),
         }
     }

@@ -13,16 +13,19 @@ use crossbeam_channel::{Receiver, bounded};
 use parking_lot::Mutex;
 
 use super::{Replicas, Seat, View};
-use crate::apply::{Applier, DurablePoint, Fault, Outcome, Reconcile, Retry};
+use crate::apply::{
+    Applier, AsideView, DataStatus, DurablePoint, Fault, GivenUp, Outcome, Reconcile, Relief, Retry, Verdict,
+};
 use crate::clock;
 use crate::control::{Retrying, unix_ms};
 use crate::limits::{
     ACKNOWLEDGE_DELAY, ACKNOWLEDGE_LATEST, ACKNOWLEDGE_PACKETS, DURABLE_INTERVAL, HANDSHAKE_TIME_MAX,
+    RELIEF_OBJECTS_MAX, set_aside_after,
 };
 use crate::link::{FrameReceiver, Received, TargetEvent, TargetLink};
 use crate::packet::{
-    Features, Frame, FrameHeader, LaneItem, Op, Sequence, SetId, SourceMessage, Standing, TargetMessage,
-    Text, WIRE_VERSION, WIRE_VERSION_OLDEST,
+    DataState, Features, Frame, FrameHeader, LaneItem, ObjectId, Op, Sequence, SetId, SourceMessage,
+    Standing, Stuck, TargetMessage, Text, WIRE_VERSION, WIRE_VERSION_OLDEST,
 };
 
 /// How often a session that has nothing to do looks for control messages.
@@ -129,6 +132,11 @@ pub(crate) trait Surroundings {
     /// Syncs a durable point elsewhere; the outcome comes on the channel.
     fn sync(&self, point: DurablePoint) -> io::Result<Receiver<Synced>>;
 
+    /// How long a fault of one object may hold up all others.
+    fn patience(&self) -> Duration {
+        set_aside_after()
+    }
+
     /// Waits for the outcome; `None`: it never comes.
     fn outcome(&self, sync: &Receiver<Synced>) -> Option<Synced> {
         sync.recv().ok()
@@ -183,6 +191,10 @@ pub(crate) struct Session<S, A> {
     reconcile: Reconcile,
     /// What the source was told last.
     acknowledged: Option<(Sequence, Sequence, Sequence)>,
+    /// State of the data, and what is set aside, as the source knows them.
+    told: (DataStatus, AsideView),
+    /// A fault of one object sets it aside after so long.
+    aside_after: Duration,
     /// Packets applied since then.
     unacknowledged: u64,
     /// When the first of them is to be acknowledged at the latest.
@@ -190,6 +202,8 @@ pub(crate) struct Session<S, A> {
     sync: Option<Receiver<Synced>>,
     durable_due: Instant,
     durable_asked: bool,
+    /// Room was made: the op at the head is tried at once.
+    hurry: bool,
     /// The connection is gone; frames that had arrived are still here.
     lost: Option<String>,
 }
@@ -199,20 +213,26 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
     pub(crate) fn welcome(around: S, view: &Arc<Mutex<View>>, applier: A) -> Session<S, A> {
         let proof = applier.proof();
         around.send(TargetMessage::Welcome { version: WIRE_VERSION, features: Features::OFFERED, proof });
+        let aside_after = around.patience();
+        let told = (applier.data(), AsideView::default());
         let mut session = Session {
             around,
             view: view.clone(),
             applier,
             reconcile: Reconcile::new(),
             acknowledged: None,
+            told,
+            aside_after,
             unacknowledged: 0,
             acknowledge_by: clock::now(),
             sync: None,
             durable_due: clock::now() + DURABLE_INTERVAL,
             durable_asked: false,
+            hurry: false,
             lost: None,
         };
         session.show();
+        session.tell_data();
         session
     }
 
@@ -284,14 +304,26 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
                 Outcome::Item => return self.item(frame),
                 Outcome::Refused(error) => return Err(error.to_string()),
                 Outcome::Retry(retry) => {
-                    self.wait_to_retry(retry)?;
                     told = true;
+                    match self.applier.judge(Some(&frame), &retry.fault, self.aside_after) {
+                        Verdict::Wait { stuck, left } => self.wait_to_retry(retry, stuck, left)?,
+                        Verdict::GiveUp => match self.applier.give_up(&frame, &retry.fault) {
+                            Ok(GivenUp::Op) => break,
+                            Ok(GivenUp::Time) => {}
+                            Err(fault) => {
+                                self.wait_to_retry(Retry { fault, ..retry }, Stuck::Target, None)?
+                            }
+                        },
+                    }
                 }
             }
         }
         if told {
             self.recovered(frame.position.sequence);
         }
+        self.recover_from_relief()?;
+        // Before the acknowledgement of what was not done.
+        self.tell_data();
         if self.unacknowledged == 0 {
             self.acknowledge_by = clock::now() + ACKNOWLEDGE_LATEST;
         }
@@ -307,14 +339,65 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
         Ok(())
     }
 
-    /// Nothing is skipped: the op stays at the head of the line until it goes through.
-    fn wait_to_retry(&mut self, retry: Retry) -> Result<(), String> {
-        self.tell_retrying(retry.sequence, retry.op, &retry.fault.to_string(), retry.attempts);
+    /// Nothing passes an op at the head of the line before it went through or was given up.
+    fn wait_to_retry(&mut self, retry: Retry, stuck: Stuck, left: Option<Duration>) -> Result<(), String> {
+        self.tell_retrying(retry.sequence, retry.op, &retry.fault.to_string(), retry.attempts, stuck);
         self.acknowledge();
-        self.pause(retry.after)
+        self.pause(left.map_or(retry.after, |left| left.min(retry.after)))
     }
 
-    fn tell_retrying(&self, sequence: Sequence, op: &str, reason: &str, attempts: u32) {
+    /// Where what was emptied to make room is gone the replica is good again.
+    fn recover_from_relief(&mut self) -> Result<(), String> {
+        if self.told.0.state != DataState::Bad {
+            return Ok(());
+        }
+        match self.applier.recover_from_relief() {
+            Ok(_) => Ok(()),
+            Err(fault @ Fault::SyncFailed(_)) => Err(fault.to_string()),
+            Err(fault) => {
+                log::warn!("the replica could not be marked good again, it is tried again: {fault}");
+                Ok(())
+            }
+        }
+    }
+
+    /// The source hears that the data has changed its state, and what is set aside.
+    fn tell_data(&mut self) {
+        let now = (self.applier.data(), self.applier.aside());
+        if self.reconcile.is_running() || now == self.told {
+            return;
+        }
+        let known = self.told.1.listed.len().min(now.1.listed.len());
+        for aside in &now.1.listed[known..] {
+            self.around.send(TargetMessage::SetAside {
+                path: Text::from_str_cut(&aside.path),
+                op: Text::from_str_cut(&aside.op),
+                reason: Text::from_str_cut(&aside.reason),
+                since_ms: aside.since_ms,
+            });
+        }
+        self.around.send(TargetMessage::Data {
+            state: now.0.state,
+            reason: Text::from_str_cut(now.0.reason.as_deref().unwrap_or_default()),
+            aside: now.1.total,
+        });
+        self.told = now;
+        self.show();
+    }
+
+    /// Files that the source has removed since are emptied, so that the op at the head goes through.
+    fn relieve(&mut self, objects: &[ObjectId]) -> Result<(), String> {
+        let objects = &objects[..objects.len().min(RELIEF_OBJECTS_MAX)];
+        match self.applier.replica().relieve(objects) {
+            Ok(Relief::Some) => self.hurry = true,
+            Ok(Relief::Nothing) => {}
+            Err(fault) => log::warn!("no room could be made: {fault}"),
+        }
+        self.tell_data();
+        Ok(())
+    }
+
+    fn tell_retrying(&self, sequence: Sequence, op: &str, reason: &str, attempts: u32, stuck: Stuck) {
         if attempts == 1 {
             log::warn!("packet {sequence} ({op}) cannot be performed, it is retried: {reason}");
         }
@@ -332,6 +415,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
             op: Text::from_str_cut(op),
             reason: Text::from_str_cut(reason),
             attempts,
+            stuck,
         });
     }
 
@@ -350,6 +434,9 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
         let until = clock::now() + how_long;
         while clock::now() < until {
             self.housekeeping()?;
+            if std::mem::take(&mut self.hurry) {
+                return Ok(());
+            }
             if let Some(reason) = &self.lost {
                 // What was received and not applied comes again after the reconnection.
                 return Err(format!("{reason}, while an op was being retried"));
@@ -395,6 +482,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
                         header.item.name(),
                         &fault.to_string(),
                         attempts,
+                        Stuck::Target,
                     );
                     self.pause(after)?;
                 }
@@ -412,6 +500,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
                 TargetEvent::Lost { reason } => self.lost = Some(reason),
                 TargetEvent::Message(SourceMessage::MakeDurable) => self.durable_asked = true,
                 TargetEvent::Message(SourceMessage::Diverged { reason }) => self.diverged(&reason)?,
+                TargetEvent::Message(SourceMessage::Relief { objects }) => self.relieve(&objects)?,
                 TargetEvent::Message(SourceMessage::StreamFrom { .. } | SourceMessage::Goodbye) => {}
                 TargetEvent::Message(SourceMessage::Hello { .. } | SourceMessage::Ask { .. }) => {
                     return Err("the source greeted twice".into());
@@ -428,6 +517,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
         let reason = format!("the source could not capture a change ({})", reason.to_text());
         self.applier.replica().mark_bad(&reason).map_err(|fault| fault.to_string())?;
         self.show();
+        self.tell_data();
         Ok(())
     }
 
@@ -464,9 +554,14 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
         }
         self.durable_asked = false;
         self.durable_due = clock::now() + DURABLE_INTERVAL;
+        self.recover_from_relief()?;
+        self.tell_data();
         match self.applier.begin_durable() {
             Ok(point) => self.sync = Some(self.around.sync(point).map_err(|error| error.to_string())?),
-            Err(fault) => log::warn!("no durable point could be begun, it is tried again: {fault}"),
+            Err(fault) => {
+                log::warn!("no durable point could be begun, it is tried again: {fault}");
+                self.time_is_stuck(&fault);
+            }
         }
         Ok(())
     }
@@ -507,9 +602,21 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
         if self.applier.next_deadline().is_some_and(|at| at <= clock::now())
             && let Err(fault) = self.applier.rest()
         {
-            log::warn!("times could not be set, it is tried again: {fault}");
+            log::debug!("times could not be set, it is tried again: {fault}");
+            self.time_is_stuck(&fault);
         }
         Ok(())
+    }
+
+    /// One object whose time cannot be set must not keep all others from being made durable.
+    fn time_is_stuck(&mut self, fault: &Fault) {
+        let Fault::Time { object, .. } = fault else { return };
+        if self.applier.judge(None, fault, self.aside_after) == Verdict::GiveUp {
+            match self.applier.give_time_up(*object, fault) {
+                Ok(()) => self.tell_data(),
+                Err(fault) => log::warn!("it could not be set aside: {fault}"),
+            }
+        }
     }
 
     /// The connection is gone: what was received is performed, now it is made durable.

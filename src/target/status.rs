@@ -5,10 +5,10 @@ use std::time::SystemTime;
 
 use super::daemon::Daemon;
 use super::replicas::Shown;
-use crate::apply::Withheld;
+use crate::apply::{AsideView, Withheld};
 use crate::control::{
-    CaptureStatus, ConnectedSource, FsyncStatus, ReplicaStatus, Role, Status, TargetStatus, WithheldStatus,
-    unix_ms,
+    AsideStatus, CaptureStatus, ConnectedSource, FsyncStatus, ReplicaStatus, Role, SetAside, Status,
+    TargetStatus, WithheldStatus, unix_ms,
 };
 use crate::packet::{DataState, Sequence};
 use crate::pairing::Grant;
@@ -76,6 +76,7 @@ fn empty(daemon: &Daemon, name: &str, grants: &[Grant]) -> ReplicaStatus {
         applied: Sequence(0),
         durable: Sequence(0),
         retrying: None,
+        aside: AsideStatus::default(),
         withheld: WithheldStatus::default(),
         problem: None,
     }
@@ -98,6 +99,7 @@ fn opened(daemon: &Daemon, shown: Shown, grants: &[Grant]) -> ReplicaStatus {
         status.since_unix_ms = view.data.since_ms;
         (status.applied, status.durable) = (view.applied, view.durable);
         status.retrying = view.retrying;
+        status.aside = aside(&view.aside);
         status.withheld = withheld(&view.withheld);
     }
     status
@@ -105,6 +107,16 @@ fn opened(daemon: &Daemon, shown: Shown, grants: &[Grant]) -> ReplicaStatus {
 
 fn sources(name: &str, grants: &[Grant]) -> Vec<String> {
     grants.iter().filter(|grant| grant.set_name == name).map(|grant| grant.peer.to_string()).collect()
+}
+
+fn aside(view: &AsideView) -> AsideStatus {
+    let objects = view.listed.iter().map(|aside| SetAside {
+        path: aside.path.clone(),
+        op: aside.op.clone(),
+        reason: aside.reason.clone(),
+        since_unix_ms: aside.since_ms,
+    });
+    AsideStatus { total: view.total, objects: objects.collect() }
 }
 
 fn withheld(counters: &Withheld) -> WithheldStatus {

@@ -97,7 +97,11 @@ impl Scene {
     }
 
     fn barrier(&mut self, durable: bool) {
-        let header = encode_packet_header(b"", &Op::Barrier { durable });
+        self.packet(b"", &Op::Barrier { durable });
+    }
+
+    fn packet(&mut self, path: &[u8], op: &Op) {
+        let header = encode_packet_header(path, op);
         self.at = self.at.next(HeaderDigest::of(&header, 0));
         self.frames.0.lock().push_back(packet_frame(&self.at, &header, Bytes::new()));
         self.source.waker().wake();
@@ -336,4 +340,34 @@ fn a_diverged_source_leaves_no_good_replica() {
     let data = Replica::open(&places, SET).unwrap().data();
     assert_eq!(data.state, DataState::Bad);
     assert!(data.reason.is_some_and(|reason| reason.contains("write: I/O error")));
+}
+
+/// What was not done is acknowledged as passed: before that the source knows that the replica is bad,
+/// and a new connection goes on with the same knowledge.
+#[test]
+fn a_source_hears_what_is_set_aside_before_it_is_passed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut scene = Scene::begin(dir.path());
+    let object = ObjectId { birth_epoch: 1, generation: 2, inode: 3 };
+    scene.packet(b"dir/past", &Op::SetAttributes { object, mode: Some(0o600), owner: None, mtime: None });
+    scene.barrier(false);
+    let mut told = Mutex::new(Vec::new());
+    scene.message(|message| {
+        told.lock().push(message.clone());
+        matches!(message, TargetMessage::Acknowledge { applied: Sequence(1..), .. })
+    });
+    let told: Vec<TargetMessage> = std::mem::take(told.get_mut());
+    let says = |fits: &dyn Fn(&TargetMessage) -> bool| told.iter().any(fits);
+    assert!(says(&|message| matches!(message, TargetMessage::Data { state: DataState::Bad, aside: 1, .. })));
+    assert!(says(
+        &|message| matches!(message, TargetMessage::SetAside { path, .. } if path.0 == b"dir/past")
+    ));
+    scene.durables_until(2, 0);
+    scene.again();
+    let proof = scene.greet();
+    assert_eq!((proof.data, proof.bad_by, proof.applied), (DataState::Bad, BadBy::Aside, scene.at));
+    scene.message(|message| matches!(message, TargetMessage::SetAside { .. }));
+    scene.message(|message| matches!(message, TargetMessage::Data { aside: 1, .. }));
+    scene.barrier(true);
+    scene.durables_until(3, 3);
 }

@@ -80,5 +80,5 @@ fn file_of(value: &FileHandle) -> Option<File> {
 }
 
 fn failed(error: std::io::Error) -> Fault {
-    Fault::System { what: "list of files that were asked for", error }
+    Fault::Own { what: "list of files that were asked for", error }
 }

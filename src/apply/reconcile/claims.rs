@@ -19,15 +19,15 @@ pub(super) struct Claims(Index);
 impl Claims {
     pub(super) fn start(path: &Path) -> Result<Claims, Fault> {
         super::remove(path);
-        Index::open(path).map(Claims).map_err(Fault::system("claims"))
+        Index::open(path).map(Claims).map_err(Fault::own("claims"))
     }
 
     /// Claims an inode for an id; `false` where another id has it.
     pub(super) fn claim(&mut self, handle: &FileHandle, id: ObjectId) -> Result<bool, Fault> {
-        match self.claimant(handle).map_err(Fault::system("claims"))? {
+        match self.claimant(handle).map_err(Fault::own("claims"))? {
             Some(claimant) => Ok(claimant == id),
             None => {
-                self.0.insert(key(handle), value(id)).map_err(Fault::system("claims"))?;
+                self.0.insert(key(handle), value(id)).map_err(Fault::own("claims"))?;
                 Ok(true)
             }
         }

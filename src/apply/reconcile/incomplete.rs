@@ -54,5 +54,5 @@ impl Incomplete {
 }
 
 fn failed(error: io::Error) -> Fault {
-    Fault::System { what: "list of incomplete files", error }
+    Fault::Own { what: "list of incomplete files", error }
 }

@@ -21,19 +21,19 @@ const WAITING: &str = "resync";
 const ORPHANS: &str = "orphans";
 
 /// The part of limbo that belongs to resynchronisations. What an interrupted one left is in it too.
-pub(super) struct Limbo {
+pub(in crate::apply) struct Limbo {
     waiting: File,
     /// Where names go until one is there already.
     batch: Option<File>,
 }
 
 impl Limbo {
-    pub(super) fn open(limbo: &File) -> Result<Limbo, Fault> {
+    pub(in crate::apply) fn open(limbo: &File) -> Result<Limbo, Fault> {
         Ok(Limbo { waiting: make_directory(limbo, WAITING)?, batch: None })
     }
 
     /// Moves what a name holds into limbo, with everything below.
-    pub(super) fn take(&mut self, dir: &File, name: &Name) -> Result<(), Fault> {
+    pub(in crate::apply) fn take(&mut self, dir: &File, name: &Name) -> Result<(), Fault> {
         loop {
             let batch = match self.batch.take() {
                 Some(batch) => batch,

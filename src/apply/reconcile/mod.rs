@@ -33,7 +33,7 @@ use self::asked::Asked;
 use self::claims::Claims;
 use self::content::{OpenFile, Unsettled};
 use self::incomplete::Incomplete;
-use self::limbo::Limbo;
+pub(super) use self::limbo::Limbo;
 use self::names::Names;
 use super::fault::Fault;
 use super::inode;
@@ -49,7 +49,7 @@ use crate::sys::FileHandle;
 const CLAIMS: &str = "claims";
 const ASKED: &str = "asked";
 const NAMES: &str = "names";
-const INCOMPLETE: &str = "incomplete";
+pub(super) const INCOMPLETE: &str = "incomplete";
 
 /// What a file of the replica is worth that has the right name and is bound to no id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -175,6 +175,7 @@ impl Reconcile {
         replica.mark_bad("a resynchronisation has begun and not ended")?;
         self.interrupt(replica)?;
         replica.begin_after_failed_sync()?;
+        replica.relieved_is_lost()?;
         replica.settle_times()?;
         let handle_of = |dir: &File| FileHandle::of(dir.as_fd()).map_err(Fault::system("file handle"));
         self.session = Some(Session {
@@ -298,7 +299,7 @@ impl Session {
                 }
                 Ok(())
             })
-            .map_err(Fault::system("object index"))?;
+            .map_err(Fault::own("object index"))?;
         gone.into_iter().try_for_each(|id| replica.forget(id))
     }
 }

@@ -67,7 +67,7 @@ fn nothing() -> FileHandle {
 }
 
 fn failed(error: std::io::Error) -> Fault {
-    Fault::System { what: "list of names", error }
+    Fault::Own { what: "list of names", error }
 }
 
 #[cfg(test)]

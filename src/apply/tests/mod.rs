@@ -1,5 +1,6 @@
 //! A source directory that is changed by plain system calls, the ops that say so, and a replica.
 
+mod aside;
 mod crash;
 mod doubt;
 mod fuzz;
@@ -9,6 +10,7 @@ mod nameless;
 mod ops;
 mod peer;
 mod policy;
+mod relief;
 mod source;
 mod sync;
 mod tree;

@@ -23,7 +23,7 @@ fn check(replaced: bool, crash: bool) {
     pair.say(source.write("log", 0, b"hello"));
     fs::hard_link(source.path("log"), source.path("../outside")).unwrap();
     pair.say(if replaced { source.rename("other", "log") } else { source.unlink("log") });
-    let mut crash_if = |pair: &mut Pair| {
+    let crash_if = |pair: &mut Pair| {
         if crash {
             pair.crash();
         }

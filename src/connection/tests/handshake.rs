@@ -17,6 +17,13 @@ fn only_a_proof_without_a_gap_resumes() {
     check(held(), says(at(60)), resume(60));
     check(held(), proof(DataState::Empty, at(50)), copy(Gap::Empty));
     check(held(), proof(DataState::Bad, at(50)), copy(Gap::Bad));
+    // One that follows the stream goes on with what it has, in this run of the source.
+    for bad_by in [BadBy::Aside, BadBy::Relief] {
+        let follows = |applied| ReplicaProof { bad_by, ..proof(DataState::Bad, applied) };
+        check(held(), follows(at(50)), Decision::Resume { after: at(50) });
+        let earlier = Position { incarnation: Incarnation(77), ..at(50) };
+        check(held(), follows(earlier), copy(Gap::OtherHistory));
+    }
     check(held(), says(at(61)), copy(Gap::Ahead));
     let other_run = Position { incarnation: Incarnation(10), ..at(50) };
     check(held(), says(other_run), copy(Gap::OtherHistory));

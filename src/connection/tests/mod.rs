@@ -7,7 +7,7 @@ mod walk;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::packet::{Chain, DataState, Epoch, Incarnation, Position, ReplicaProof, Sequence};
+use crate::packet::{BadBy, Chain, DataState, Epoch, Incarnation, Position, ReplicaProof, Sequence};
 
 /// A position of this source's history.
 pub fn at(sequence: u64) -> Position {
@@ -20,7 +20,7 @@ pub fn at(sequence: u64) -> Position {
 }
 
 pub fn proof(data: DataState, applied: Position) -> ReplicaProof {
-    ReplicaProof { data, applied, durable: applied, received: applied, process: 1 }
+    ReplicaProof { data, bad_by: BadBy::Anything, applied, durable: applied, received: applied, process: 1 }
 }
 
 /// A queue from packet 41 to 60, for a target that has acknowledged 40.

@@ -134,6 +134,10 @@ impl World {
                 self.note(format!("acknowledged: applied {applied}, durable {durable}"));
             }
             TargetMessage::Retrying { .. } => self.seen.retried += 1,
+            TargetMessage::Data { state, reason, aside } => {
+                self.note(format!("data: {state:?}, {aside} aside: {}", reason.to_text()));
+                self.seen.aside += aside.min(&1);
+            }
             _ => {}
         }
         if self.lies && !self.calm && self.lie(&message)? {

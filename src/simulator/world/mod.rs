@@ -66,6 +66,8 @@ pub struct World {
     promised: HashMap<u32, (Option<&'static str>, Option<u64>)>,
     /// The replica said of itself that it is no copy.
     was_bad: bool,
+    /// And why, when it was looked at last.
+    bad_by: Option<BadBy>,
     calm: bool,
     pub seen: Seen,
     pub trace: VecDeque<String>,
@@ -85,6 +87,8 @@ pub struct Seen {
     pub power_losses: u64,
     pub in_doubt: u64,
     pub retried: u64,
+    pub aside: u64,
+    pub relieved: u64,
     pub took_over: u64,
     pub paused: u64,
     pub stopped: u64,
@@ -107,7 +111,7 @@ impl Seen {
         self.counts().into_iter().filter(|(_, count)| **count == 0).map(|(name, _)| name).collect()
     }
 
-    fn counts(&mut self) -> [(&'static str, &mut u64); 19] {
+    fn counts(&mut self) -> [(&'static str, &mut u64); 21] {
         [
             ("a step", &mut self.steps),
             ("a packet", &mut self.applied),
@@ -120,6 +124,8 @@ impl Seen {
             ("a power loss", &mut self.power_losses),
             ("an op in doubt", &mut self.in_doubt),
             ("an op tried again", &mut self.retried),
+            ("an object set aside", &mut self.aside),
+            ("a file emptied to make room", &mut self.relieved),
             ("a session that takes over", &mut self.took_over),
             ("a pause", &mut self.paused),
             ("a stop", &mut self.stopped),
@@ -163,6 +169,7 @@ impl World {
             lies: false,
             promised: HashMap::new(),
             was_bad: true,
+            bad_by: None,
             calm: false,
             seen: Seen::default(),
             trace: VecDeque::new(),

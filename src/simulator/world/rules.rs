@@ -43,11 +43,25 @@ impl World {
         let (data, in_doubt) = (applier.replica().data().state, applier.replica().in_doubt());
         if data != DataState::Good {
             self.was_bad = true;
+            let bad_by = applier.proof().bad_by;
+            self.seen.relieved += u64::from(bad_by == BadBy::Relief && self.bad_by != Some(bad_by));
+            self.bad_by = Some(bad_by);
+            if bad_by != BadBy::Anything {
+                // It follows the stream.
+                self.last_applied = Some(now.applied);
+            }
             // A copy took the place of one that was through.
             if self.source.is_quiet && self.in_line_with == Some(own.incarnation.0) {
                 self.in_line_with = None;
             }
             return Ok(());
+        }
+        match (self.bad_by.take(), self.broken) {
+            (Some(BadBy::Aside), _) => return Err("good without a copy, although objects are aside".into()),
+            (Some(BadBy::Relief), Some(why)) => {
+                return Err(format!("good after files were emptied, although {why}"));
+            }
+            _ => {}
         }
         if std::mem::take(&mut self.was_bad) {
             // Only the end of a copy makes it good.

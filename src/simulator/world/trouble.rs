@@ -105,7 +105,13 @@ impl World {
                 barrier = Some(self.source.start);
             }
             if barrier == Some(self.source.start) && self.is_converged() {
-                return self.compare(Times::Settled);
+                match self.target.applier().map(|applier| applier.proof()) {
+                    Some(proof) if proof.data == DataState::Good => return self.compare(Times::Settled),
+                    Some(proof) if proof.bad_by == BadBy::Aside => {
+                        self.restart_source("objects are set aside")?;
+                    }
+                    other => return Err(format!("they have come together, and the replica is {other:?}")),
+                }
             }
         }
         let machine = self.source.driver.machine();

@@ -14,16 +14,18 @@ use super::surroundings::{NetworkLink, Surroundings, Walked};
 use super::{CopyOrder, Settings, Shared, Told};
 use crate::clock;
 use crate::connection::{Action, Event, Flow, Held, Jitter, Link, Machine, Repair, State, Window};
-use crate::control::{ConnectionState, MirrorStatus, Retrying, unix_ms};
+use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying, SetAside, unix_ms};
+use crate::limits::{ASIDE_LISTED_MAX, RELIEF_OBJECTS_MAX};
 use crate::link::{LostBy, SourceEvent};
 use crate::packet::{
-    DataState, Features, ItemNumber, Position, ReplicaProof, Sequence, SourceMessage, TargetMessage, Text,
-    WIRE_VERSION, WIRE_VERSION_OLDEST,
+    DataState, Features, ItemNumber, Position, ReplicaProof, Sequence, SourceMessage, Stuck, TargetMessage,
+    Text, WIRE_VERSION, WIRE_VERSION_OLDEST,
 };
 use crate::queue::{CursorId, Queue};
 use crate::resync::{CopyError, CopyReport, Wanted};
 use crate::source::feed::{Lane, PacketFeed, Sent, Stream};
 use crate::source::mark::Mark;
+use crate::source::relief;
 
 /// How often counters of the link are taken over, and a full queue is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -328,18 +330,65 @@ impl<S: Surroundings> Driver<S> {
                 }
             }
             TargetMessage::Resynchronised { end, orphans } => self.resynchronised(end, orphans),
-            TargetMessage::Retrying { sequence, op, reason, attempts } => self.update(|report| {
-                let since = report.retrying.as_ref().map(|retrying| retrying.since_unix_ms);
-                report.retrying = Some(Retrying {
-                    op: format!("{} (packet {sequence})", op.to_text()),
-                    reason: reason.to_text(),
-                    since_unix_ms: since.unwrap_or_else(|| unix_ms(SystemTime::now())),
-                    attempts,
+            TargetMessage::Retrying { sequence, op, reason, attempts, stuck } => {
+                self.update(|report| {
+                    let since = report.retrying.as_ref().map(|retrying| retrying.since_unix_ms);
+                    report.retrying = Some(Retrying {
+                        op: format!("{} (packet {sequence})", op.to_text()),
+                        reason: reason.to_text(),
+                        since_unix_ms: since.unwrap_or_else(|| unix_ms(SystemTime::now())),
+                        attempts,
+                    });
                 });
-            }),
+                if stuck == Stuck::Full && self.machine.is_streaming() {
+                    self.relieve(sequence);
+                }
+            }
             TargetMessage::Recovered { .. } => self.update(|report| report.retrying = None),
+            TargetMessage::Data { state, reason, aside } => self.data_changed(state, &reason, aside),
+            TargetMessage::SetAside { path, op, reason, since_ms } => {
+                let is_new = self.machine.is_streaming()
+                    && self.shared.report.lock().aside.objects.len() < ASIDE_LISTED_MAX;
+                if is_new {
+                    let (path, op, reason) = (path.to_text(), op.to_text(), reason.to_text());
+                    let object = SetAside { path, op, reason, since_unix_ms: since_ms };
+                    self.update(|report| report.aside.objects.push(object));
+                }
+            }
             // An answer to a question that this connection does not ask.
             TargetMessage::About { .. } => {}
+        }
+    }
+
+    /// The target says how its data is while packets flow.
+    fn data_changed(&mut self, state: DataState, reason: &Text, aside: u64) {
+        if !self.machine.is_streaming() {
+            return;
+        }
+        if aside > 0 && self.shared.report.lock().aside.total == 0 {
+            log::error!(
+                "connection {} to {}: {}: the replica is no consistent copy before the protection is stopped and \
+                 started",
+                self.settings.id,
+                self.settings.target,
+                reason.to_text()
+            );
+        }
+        self.update(|report| {
+            report.data = state;
+            report.data_reason = reason.to_text();
+            report.aside.total = aside;
+            if aside == 0 {
+                report.aside.objects.clear();
+            }
+        });
+    }
+
+    /// A full target may have files that are gone here: their removal waits in the queue.
+    fn relieve(&self, from: Sequence) {
+        let objects = relief::look(&self.queue, from.max(self.acknowledged.next()));
+        for objects in objects.chunks(RELIEF_OBJECTS_MAX) {
+            self.send(SourceMessage::Relief { objects: objects.to_vec() });
         }
     }
 
@@ -364,6 +413,8 @@ impl<S: Surroundings> Driver<S> {
         let last = self.queue.last();
         self.update(|report| {
             report.data = proof.data;
+            report.data_reason.clear();
+            report.aside = AsideStatus::default();
             if proof.applied.same_history(&last) {
                 // Less than it had said to have where it was set back.
                 report.applied = report.applied.min(proof.applied.sequence);
@@ -496,6 +547,8 @@ impl<S: Surroundings> Driver<S> {
         let after = session.stream.at();
         self.update(|report| {
             report.data = DataState::Good;
+            report.data_reason.clear();
+            report.aside = AsideStatus::default();
             report.durable = report.durable.max(after.sequence);
             report.retrying = None;
         });

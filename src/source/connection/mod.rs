@@ -26,7 +26,7 @@ use super::feed::Sent;
 use super::options::Target;
 use super::remote::Route;
 use crate::connection::{Command, FaultKind, NotNow};
-use crate::control::{ConnectionState, MirrorStatus, Retrying};
+use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying};
 use crate::intercept::Divergence;
 use crate::link::LinkStats;
 use crate::packet::{DataState, Position, Sequence, SetId, Timestamp};
@@ -92,6 +92,10 @@ pub struct Report {
     /// Why the queue holds nothing for this target any more.
     pub needs_copy: Option<String>,
     pub data: DataState,
+    /// Why the target says that its data is bad, while packets flow.
+    pub data_reason: String,
+    /// What the target has set aside.
+    pub aside: AsideStatus,
     pub mirror: MirrorStatus,
     /// Times that the copy under way has begun.
     pub copy_attempts: u32,
@@ -267,6 +271,8 @@ impl Report {
             retry_at: None,
             needs_copy: None,
             data: DataState::Empty,
+            data_reason: String::new(),
+            aside: AsideStatus::default(),
             mirror: MirrorStatus::Idle,
             copy_attempts: 0,
             applied: Sequence(0),

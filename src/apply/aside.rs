@@ -1,0 +1,281 @@
+//! What a replica lacks although its stream goes on: objects that were set aside, and files that
+//! were emptied to make room, ahead of their removal.
+//!
+//! A fault of one object that does not go away must not hold up all others. The replica is marked
+//! bad, durably, before the next packet passes; the object is listed with its reason; what could not
+//! be done to its content is remembered, so that the next copy never takes its size and time for a
+//! proof. Only the end of a copy takes an object from the list.
+//!
+//! A file that fills the disk and is going to be removed is emptied: its content is left out until
+//! the packet comes that removes it. Then the replica is the source again, and says so.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{FileType, Stat};
+use serde::{Deserialize, Serialize};
+
+use super::fault::Fault;
+use super::index::Index;
+use super::inode;
+use super::replica::{Replica, path_of};
+use crate::limits::{ASIDE_LISTED_MAX, RELIEVED_MAX};
+use crate::packet::{BadBy, DataState, ObjectId, Op, printable};
+use crate::store::{random_u64, read_json, replace_json};
+use crate::sys::FileHandle;
+
+/// An object that was set aside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAside {
+    pub object: ObjectId,
+    /// Where the source has it, as far as is known.
+    pub path: String,
+    /// What could not be done.
+    pub op: String,
+    pub reason: String,
+    /// Milliseconds since 1970.
+    pub since_ms: u64,
+}
+
+/// What of it others may see.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AsideView {
+    /// Objects that were set aside; after a restart those that are listed.
+    pub total: u64,
+    /// The first of them.
+    pub listed: Arc<Vec<SetAside>>,
+}
+
+/// See the module.
+pub(super) struct Aside {
+    path: PathBuf,
+    /// On disk, in the replica's state directory.
+    listed: Arc<Vec<SetAside>>,
+    /// Beyond those that are listed.
+    more: u64,
+    /// Files whose content is remembered as incomplete already.
+    lost: HashSet<ObjectId>,
+}
+
+impl Aside {
+    /// `data`: of the replica. What is listed for a good one is over.
+    pub(super) fn open(path: PathBuf, data: DataState) -> Aside {
+        let listed = match data {
+            DataState::Bad => read_json(&path).unwrap_or_else(|error| {
+                log::warn!("{}: {error}; the replica stays bad, without the names", path.display());
+                None
+            }),
+            DataState::Good | DataState::Empty => None,
+        };
+        let listed: Vec<SetAside> = listed.unwrap_or_default();
+        Aside { path, listed: Arc::new(listed), more: 0, lost: HashSet::new() }
+    }
+
+    fn view(&self) -> AsideView {
+        AsideView { total: self.listed.len() as u64 + self.more, listed: self.listed.clone() }
+    }
+
+    fn contains(&self, object: ObjectId) -> bool {
+        self.listed.iter().any(|aside| aside.object == object)
+    }
+
+    /// Persist, then publish.
+    fn add(&mut self, aside: SetAside) -> io::Result<()> {
+        if self.listed.len() >= ASIDE_LISTED_MAX {
+            self.more += 1;
+            return Ok(());
+        }
+        let mut listed = Vec::clone(&self.listed);
+        listed.push(aside);
+        replace_json(&self.path, &listed)?;
+        self.listed = Arc::new(listed);
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        (self.listed, self.more) = (Arc::default(), 0);
+        self.lost.clear();
+        if let Err(error) = std::fs::remove_file(&self.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            log::warn!("{}: cannot be removed: {error}", self.path.display());
+        }
+    }
+}
+
+impl Replica {
+    /// Objects that were set aside.
+    pub fn aside(&self) -> AsideView {
+        self.aside.view()
+    }
+
+    /// One of these objects was set aside.
+    pub(super) fn is_any_aside(&self, objects: &[ObjectId]) -> bool {
+        objects.iter().any(|&object| self.aside.contains(object))
+    }
+
+    /// Sets an object aside: the replica is bad, durably, when this returns.
+    ///
+    /// Errors: it could not be noted; nothing may pass.
+    pub(super) fn set_aside(
+        &mut self,
+        object: ObjectId,
+        op: &'static str,
+        fault: &Fault,
+    ) -> Result<(), Fault> {
+        let path = match self.hint.as_slice() {
+            b"" => self.place_of(object).unwrap_or_else(|| format!("object {object}")),
+            path => printable(path),
+        };
+        let reason = fault.to_string();
+        self.mark_bad_by(&format!("objects are set aside, first {path}: {reason}"), BadBy::Aside)?;
+        if self.aside.contains(object) {
+            return Ok(());
+        }
+        log::error!("{path} is set aside ({op}): {reason}; everything else goes on");
+        let entry = SetAside { object, path, op: op.to_owned(), reason, since_ms: now_ms() };
+        self.aside.add(entry).map_err(Fault::own("list of objects that are set aside"))
+    }
+
+    /// Where an object lies in the replica, for people.
+    fn place_of(&mut self, object: ObjectId) -> Option<String> {
+        let file = self.object(object).ok()?;
+        let place = path_of(file.as_fd()).ok()?;
+        let root = path_of(self.root.as_fd()).ok()?;
+        Some(printable(place.strip_prefix(root).ok()?.as_os_str().as_bytes()))
+    }
+
+    /// The content of a file is not what the source has: the next copy copies it, whatever its size
+    /// and time say.
+    pub(super) fn content_is_lost(&mut self, object: ObjectId) -> Result<(), Fault> {
+        if self.aside.lost.contains(&object) || self.handle(object)?.is_none() {
+            return Ok(());
+        }
+        match remember_incomplete(&self.state().join(super::reconcile::INCOMPLETE), object) {
+            Ok(()) => {}
+            // The next copy finds it damaged, and takes nothing for copied.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
+            Err(error) => return Err(Fault::own("list of incomplete files")(error)),
+        }
+        if self.aside.lost.len() < ASIDE_LISTED_MAX {
+            self.aside.lost.insert(object);
+        }
+        Ok(())
+    }
+
+    /// The end of a copy: nothing is aside any more.
+    pub(super) fn nothing_is_aside(&mut self) {
+        self.aside.clear();
+    }
+
+    /// Empties files that later packets remove, or cut down to nothing, to make room now: the largest
+    /// of them. What somebody else has a link to stays.
+    ///
+    /// Errors: nothing was emptied that is not noted.
+    pub fn relieve(&mut self, objects: &[ObjectId]) -> Result<Relief, Fault> {
+        let mut large: Vec<(i64, ObjectId)> = Vec::new();
+        for &object in objects {
+            let Ok(file) = self.object(object) else { continue };
+            let stat = inode::stat(&*file)?;
+            if is_file(&stat) && stat.st_nlink == 1 && stat.st_blocks > 0 && !self.is_relieved(object) {
+                large.push((stat.st_blocks, object));
+            }
+        }
+        large.sort_unstable_by_key(|&(blocks, _)| std::cmp::Reverse(blocks));
+        large.truncate(RELIEVED_MAX.saturating_sub(self.progress.relieved().len()));
+        if large.is_empty() {
+            return Ok(Relief::Nothing);
+        }
+        let files: Vec<ObjectId> = large.into_iter().map(|(_, object)| object).collect();
+        self.progress.relieve(&self.root, &files).map_err(Fault::own("position slot"))?;
+        for object in files {
+            let file = self.writable(object)?;
+            rustix::fs::ftruncate(&*file, 0).map_err(Fault::system("truncate"))?;
+        }
+        Ok(Relief::Some)
+    }
+
+    /// Its content is left out until it is removed or cut down to nothing.
+    pub(super) fn is_relieved(&self, object: ObjectId) -> bool {
+        self.progress.relieved().contains(&object)
+    }
+
+    /// A file that was emptied is gone, or empty on the source too.
+    pub(super) fn relief_is_over(&mut self, object: ObjectId) -> Result<(), Fault> {
+        match self.is_relieved(object) {
+            true => self.progress.relief_is_over(object).map_err(Fault::own("position slot")),
+            false => Ok(()),
+        }
+    }
+
+    /// A copy begins: what is empty is no proof of anything.
+    pub(super) fn relieved_is_lost(&mut self) -> Result<(), Fault> {
+        let relieved = self.progress.relieved().to_vec();
+        relieved.into_iter().try_for_each(|object| self.content_is_lost(object))
+    }
+
+    /// Nothing but files that were emptied made it bad, and they are gone: it is the source as of
+    /// *applied* again. Answers whether that is so.
+    pub(super) fn recover_from_relief(&mut self) -> Result<bool, Fault> {
+        let is_over = self.progress.bad_by() == Some(BadBy::Relief) && self.progress.relieved().is_empty();
+        if is_over {
+            self.mark_good()?;
+        }
+        Ok(is_over)
+    }
+}
+
+/// What came of an attempt to make room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relief {
+    Some,
+    Nothing,
+}
+
+/// Objects that an op names, the one that it is about first.
+pub(super) fn objects_of(op: &Op) -> Vec<ObjectId> {
+    match op {
+        Op::Create { at, object, .. }
+        | Op::Link { object, at, .. }
+        | Op::Unlink { at, object, .. }
+        | Op::RemoveDirectory { at, object, .. } => vec![*object, at.dir],
+        Op::Rename { from, to, object, replaced, .. } => {
+            let mut objects = vec![*object, from.dir, to.dir];
+            objects.extend(replaced.as_ref().map(|replaced| replaced.object));
+            objects
+        }
+        Op::Exchange { left, left_object, right, right_object, .. } => {
+            vec![*left_object, *right_object, left.dir, right.dir]
+        }
+        Op::Write { object, .. }
+        | Op::Resize { object, .. }
+        | Op::Reserve { object, .. }
+        | Op::SetAttributes { object, .. }
+        | Op::SetXattr { object, .. }
+        | Op::RemoveXattr { object, .. } => vec![*object],
+        Op::Barrier { .. } => Vec::new(),
+    }
+}
+
+fn is_file(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+}
+
+fn remember_incomplete(path: &Path, object: ObjectId) -> io::Result<()> {
+    let mut list = Index::open(path)?;
+    if list.get(object)?.is_some() {
+        return Ok(());
+    }
+    let mark = FileHandle::from_parts(0, &random_u64().to_le_bytes()).expect("8 bytes fit into a handle");
+    list.insert(object, mark)?;
+    list.sync()
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

@@ -1,0 +1,238 @@
+//! One object that cannot be kept in line holds up nothing but itself, and nothing silent.
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+
+use super::*;
+
+/// No time for what may go away.
+const AT_ONCE: Duration = Duration::ZERO;
+
+impl Pair {
+    /// As a session does it: what cannot be done is given up. Answers whether that came to pass.
+    #[track_caller]
+    fn say_or_give_up(&mut self, said: &Said) -> bool {
+        let frame = self.frame(said);
+        for _ in 0..10 {
+            match self.applier().handle(&frame) {
+                Outcome::Applied => return false,
+                Outcome::Retry(retry) => {
+                    let applier = self.applier();
+                    let verdict = applier.judge(Some(&frame), &retry.fault, AT_ONCE);
+                    assert_eq!(verdict, Verdict::GiveUp, "{}", retry.fault);
+                    if applier.give_up(&frame, &retry.fault).unwrap() == GivenUp::Op {
+                        return true;
+                    }
+                }
+                other => panic!("{:?}: {other:?}", said.0),
+            }
+        }
+        panic!("it is never over: {:?}", said.0);
+    }
+
+    #[track_caller]
+    fn assert_aside(&mut self, total: u64) {
+        let proof = self.applier().proof();
+        let expected = if total == 0 { DataState::Good } else { DataState::Bad };
+        assert_eq!((proof.data, self.applier().aside().total), (expected, total));
+        if total > 0 {
+            assert_eq!(proof.bad_by, BadBy::Aside);
+        }
+    }
+}
+
+/// Nobody may change or remove it, not even root; taken off again on drop.
+struct Immutable(fs::File);
+
+impl Immutable {
+    /// `None`, said aloud, where the file system has no such flag.
+    fn new(path: &Path) -> Option<Immutable> {
+        let file = fs::File::open(path).unwrap();
+        let flags = ioctl_getflags(&file).and_then(|flags| ioctl_setflags(&file, flags | IFlags::IMMUTABLE));
+        match flags {
+            Ok(()) => Some(Immutable(file)),
+            Err(error) => {
+                eprintln!("NOT TESTED: no immutable files here: {error}");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        if let Ok(flags) = ioctl_getflags(&self.0) {
+            let _ = ioctl_setflags(&self.0, flags - IFlags::IMMUTABLE);
+        }
+    }
+}
+
+/// A file that came past the mount: the target never heard of it. Everything behind its first write
+/// waited for ever.
+#[test]
+fn an_object_that_was_never_heard_of() {
+    let mut pair = Pair::new();
+    let source = Source { root: pair.source.root.clone() };
+    fs::write(source.path("past"), "past").unwrap();
+    assert!(pair.say_or_give_up(&source.write("past", 4, b" more")));
+    pair.assert_aside(1);
+    assert!(pair.say_or_give_up(&source.chmod("past", 0o600)));
+    assert!(!pair.say_or_give_up(&source.create("other", 0o644)));
+    assert!(!pair.say_or_give_up(&source.write("other", 0, b"bytes")));
+    // Its names as well: a free one stays free, one that it takes is free for it.
+    assert!(pair.say_or_give_up(&source.rename("past", "other")));
+    assert!(!pair.replica("other").exists() && !pair.replica("past").exists());
+    assert!(!pair.say_or_give_up(&source.create("past", 0o640)));
+    assert!(pair.say_or_give_up(&source.unlink("other")));
+    pair.assert_aside(1);
+    pair.crash();
+    pair.assert_aside(1);
+    assert!(pair.applier().aside().listed[0].reason.contains("is not in the replica"));
+    // All that is known of is as it should be.
+    fs::write(source.path("mark"), "").unwrap();
+    fs::remove_file(source.path("mark")).unwrap();
+    assert_eq!(names(&source.root), names(&pair.places.root));
+}
+
+/// A flag that somebody set on the replica. What was left out of its content must not be taken for
+/// equal by the next copy, whatever size and time say.
+#[test]
+fn a_file_that_nobody_may_change() {
+    let mut pair = Pair::new();
+    let source = Source { root: pair.source.root.clone() };
+    pair.say(source.create("f", 0o644));
+    pair.say(source.write("f", 0, b"before"));
+    pair.applier().rest().unwrap();
+    pair.crash();
+    let Some(flag) = Immutable::new(&pair.replica("f")) else { return };
+    assert!(pair.say_or_give_up(&source.write("f", 0, b"after!")));
+    assert!(!pair.say_or_give_up(&source.create("g", 0o644)));
+    pair.assert_aside(1);
+    // Its name is taken away as far as the kernel lets it; the next owner of the name comes there.
+    drop(flag);
+    assert!(!pair.say_or_give_up(&source.chmod("f", 0o640)));
+    let mtime = source.mtime("f");
+    assert!(!pair.say_or_give_up(&source.utimes("f", mtime)));
+    pair.applier().rest().unwrap();
+    assert_eq!(fs::read(pair.replica("f")).unwrap(), b"before");
+    pair.assert_aside(1);
+    let list = Index::open(&pair.places.state.join("incomplete")).unwrap();
+    assert!(list.get(source.id("f")).unwrap().is_some(), "the next copy must not believe size and time");
+}
+
+/// A time that cannot be set once kept everything else from being made durable.
+#[test]
+fn a_time_that_cannot_be_set() {
+    let mut pair = Pair::new();
+    let source = Source { root: pair.source.root.clone() };
+    pair.say(source.create("f", 0o644));
+    pair.say(source.create("g", 0o644));
+    let Some(_flag) = Immutable::new(&pair.replica("f")) else { return };
+    let fault = pair.applier().durable_point().unwrap_err();
+    let Fault::Time { object, .. } = &fault else { panic!("{fault}") };
+    assert_eq!(*object, source.id("f"));
+    assert_eq!(pair.applier().judge(None, &fault, AT_ONCE), Verdict::GiveUp);
+    let object = *object;
+    pair.applier().give_time_up(object, &fault).unwrap();
+    pair.applier().durable_point().unwrap();
+    pair.assert_aside(1);
+    assert_eq!(pair.applier().acknowledged().durable, pair.applier().acknowledged().applied);
+}
+
+/// What somebody else put in the way goes to limbo when its time is over, with all below it.
+#[test]
+fn what_is_in_the_way_goes_to_limbo() {
+    let mut pair = Pair::new();
+    let source = Source { root: pair.source.root.clone() };
+    pair.say(source.create("a", 0o644));
+    for name in ["f", "dir", "b"] {
+        fs::create_dir(pair.replica(name)).unwrap();
+        fs::write(pair.replica(name).join("precious"), name).unwrap();
+    }
+    assert!(pair.say_or_give_up(&source.create("f", 0o644)));
+    assert!(pair.say_or_give_up(&source.mkdir("dir", 0o755)));
+    assert!(!pair.say_or_give_up(&source.create("dir/inside", 0o644)));
+    assert!(pair.say_or_give_up(&source.rename("a", "b")));
+    pair.assert_aside(3);
+    pair.assert_same();
+    let limbo = fs::read_dir(pair.places.limbo.join("resync")).unwrap();
+    let kept = limbo.flat_map(|batch| fs::read_dir(batch.unwrap().path()).unwrap()).count();
+    assert_eq!(kept, 3);
+}
+
+/// A directory that was moved out: what is in it waits for nobody, and nothing is done outside.
+#[test]
+fn a_directory_that_is_elsewhere() {
+    let mut pair = Pair::new();
+    let source = Source { root: pair.source.root.clone() };
+    pair.say(source.mkdir("dir", 0o755));
+    pair.say(source.create("dir/a", 0o644));
+    pair.applier().rest().unwrap();
+    pair.crash();
+    let outside = pair.temp.path().join("outside");
+    fs::rename(pair.replica("dir"), &outside).unwrap();
+    let create = source.create("dir/f", 0o644);
+    let frame = pair.frame(&create);
+    let Outcome::Retry(retry) = pair.applier().handle(&frame) else { panic!("it went through") };
+    // It may come back in time.
+    let patience = Duration::from_secs(30);
+    let verdict = pair.applier().judge(Some(&frame), &retry.fault, patience);
+    assert!(matches!(verdict, Verdict::Wait { stuck: Stuck::Object, left: Some(_) }), "{verdict:?}");
+    assert!(pair.say_or_give_up(&create));
+    assert!(pair.say_or_give_up(&source.write("dir/f", 0, b"bytes")));
+    assert!(pair.say_or_give_up(&source.write("dir/a", 0, b"bytes")));
+    assert!(!pair.say_or_give_up(&source.create("other", 0o644)));
+    assert_eq!(fs::read(outside.join("a")).unwrap(), b"");
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+}
+
+/// ext4 takes 4 KiB of attributes, the source's file system more. The file itself is in line.
+#[test]
+fn an_attribute_that_is_too_large_there() {
+    let mut pair = Pair::new();
+    let source = Source { root: pair.source.root.clone() };
+    let (create, write) = {
+        let (mut op, payload) = source.create("f", 0o644);
+        let Op::Create { xattrs, .. } = &mut op else { unreachable!() };
+        let value = |name: &str, len| Xattr { name: Bounded(name.into()), value: Bounded(vec![7; len]) };
+        xattrs.extend([value("user.big", 65_536), value("user.small", 3)]);
+        ((op, payload), source.write("f", 0, b"content"))
+    };
+    if !pair.say_or_give_up(&create) {
+        eprintln!("NOT TESTED: this file system takes attributes of any size");
+        return;
+    }
+    pair.assert_aside(1);
+    assert!(!pair.say_or_give_up(&write));
+    assert_eq!(fs::read(pair.replica("f")).unwrap(), b"content");
+    let names = inode::list_xattrs(fs::File::open(pair.replica("f")).unwrap()).unwrap();
+    assert_eq!(names, [Bounded(b"user.small".to_vec())], "what it takes is there");
+    pair.crash();
+    pair.assert_aside(1);
+    // Only what proves it makes it good, and forgets the list.
+    pair.applier().replica().mark_good().unwrap();
+    pair.assert_aside(0);
+}
+
+/// The list is bounded, and counts on.
+#[test]
+fn many_objects_are_counted() {
+    let mut pair = Pair::new();
+    let source = Source { root: pair.source.root.clone() };
+    let many = crate::limits::ASIDE_LISTED_MAX + 20;
+    for number in 0..many {
+        let name = format!("past{number}");
+        fs::write(source.path(&name), "").unwrap();
+        assert!(pair.say_or_give_up(&source.chmod(&name, 0o600)));
+    }
+    let aside = pair.applier().aside();
+    assert_eq!((aside.total, aside.listed.len()), (many as u64, crate::limits::ASIDE_LISTED_MAX));
+}
+
+fn names(dir: &Path) -> Vec<std::ffi::OsString> {
+    let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    names
+}

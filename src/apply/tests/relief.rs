@@ -1,0 +1,79 @@
+//! A full replica empties what the source has removed since, and is good again when it is gone.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use super::*;
+
+/// The deletion that would have made room waited behind the write that had none, for ever.
+#[test]
+fn a_file_that_is_removed_later_makes_room_now() {
+    for cut_down in [false, true] {
+        for crash in [false, true] {
+            check(cut_down, crash);
+        }
+    }
+}
+
+fn check(cut_down: bool, crash: bool) {
+    let mut pair = Pair::new();
+    let source = Source { root: pair.source.root.clone() };
+    pair.say(source.create("tmp", 0o644));
+    pair.say(source.create("log", 0o644));
+    pair.say(source.write("tmp", 0, &[7; 100_000]));
+    let object = source.id("tmp");
+    let write = source.write("tmp", 100_000, &[8; 100_000]);
+    assert_eq!(pair.applier().replica().relieve(&[object]).unwrap(), Relief::Some);
+    assert_eq!(fs::metadata(pair.replica("tmp")).unwrap().blocks(), 0);
+    let assert_bad = |pair: &mut Pair| {
+        assert!(!pair.applier().recover_from_relief().unwrap());
+        let proof = pair.applier().proof();
+        assert_eq!((proof.data, proof.bad_by), (DataState::Bad, BadBy::Relief));
+    };
+    assert_bad(&mut pair);
+    if crash {
+        pair.crash();
+    }
+    // Nothing of it fills the disk again; all others go on.
+    pair.say(write);
+    assert_eq!(fs::metadata(pair.replica("tmp")).unwrap().blocks(), 0);
+    pair.say(source.write("log", 0, b"goes on"));
+    assert_bad(&mut pair);
+    pair.say(if cut_down { source.resize("tmp", 0) } else { source.unlink("tmp") });
+    if crash {
+        pair.crash();
+    }
+    assert!(pair.applier().recover_from_relief().unwrap());
+    assert_eq!(pair.applier().proof().data, DataState::Good);
+    pair.say(source.write("log", 7, b" and on"));
+    pair.assert_same();
+    assert!(!pair.applier().recover_from_relief().unwrap());
+}
+
+/// A hard-linked snapshot of the replica is not ours to empty.
+#[test]
+fn what_has_another_name_is_not_emptied() {
+    let mut pair = Pair::new();
+    let source = Source { root: pair.source.root.clone() };
+    pair.say(source.create("tmp", 0o644));
+    pair.say(source.write("tmp", 0, &[7; 100_000]));
+    fs::hard_link(pair.replica("tmp"), pair.temp.path().join("snapshot")).unwrap();
+    let wanted = [source.id("tmp"), ObjectId { birth_epoch: 1, generation: 2, inode: 3 }, source.id("")];
+    assert_eq!(pair.applier().replica().relieve(&wanted).unwrap(), Relief::Nothing);
+    assert_eq!(pair.applier().proof().data, DataState::Good);
+}
+
+/// An object that is set aside meanwhile keeps it bad, whatever is removed.
+#[test]
+fn what_is_worse_than_emptied_stays_bad() {
+    let mut pair = Pair::new();
+    let source = Source { root: pair.source.root.clone() };
+    pair.say(source.create("tmp", 0o644));
+    pair.say(source.write("tmp", 0, &[7; 100_000]));
+    pair.applier().replica().relieve(&[source.id("tmp")]).unwrap();
+    pair.applier().replica().mark_bad("something else").unwrap();
+    pair.say(source.unlink("tmp"));
+    assert!(!pair.applier().recover_from_relief().unwrap());
+    let proof = pair.applier().proof();
+    assert_eq!((proof.data, proof.bad_by), (DataState::Bad, BadBy::Anything));
+}

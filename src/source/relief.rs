@@ -1,0 +1,40 @@
+//! What makes room on a full target: files whose last name a packet removes, or that one cuts down
+//! to nothing, while the packets before it wait for room.
+
+use std::collections::HashSet;
+
+use crate::limits::{FEED_BATCH, RELIEF_FOUND_MAX};
+use crate::packet::{ObjectId, Op, PacketHeader, Replaced, Sequence, decode_packet_header};
+use crate::queue::Queue;
+
+/// Objects that packets from this one on let go, the first ones first. The packet has to be one that
+/// a cursor of the caller's still holds.
+pub(crate) fn look(queue: &Queue, from: Sequence) -> Vec<ObjectId> {
+    let (mut found, mut seen) = (Vec::new(), HashSet::new());
+    let mut after = Sequence(from.0.saturating_sub(1));
+    while found.len() < RELIEF_FOUND_MAX {
+        let packets = queue.next(after, FEED_BATCH);
+        let Some(last) = packets.last() else { break };
+        after = last.position.sequence;
+        for packet in &packets {
+            let Ok(PacketHeader { op, .. }) = decode_packet_header(&packet.header) else { continue };
+            if let Some(object) = let_go(&op)
+                && seen.insert(object)
+            {
+                found.push(object);
+            }
+        }
+    }
+    found.truncate(RELIEF_FOUND_MAX);
+    found
+}
+
+/// The object whose content nobody asks for after this op.
+fn let_go(op: &Op) -> Option<ObjectId> {
+    match op {
+        Op::Unlink { object, links: 0, .. } => Some(*object),
+        Op::Rename { replaced: Some(Replaced { object, links: 0 }), .. } => Some(*object),
+        Op::Resize { object, result } if result.size == 0 => Some(*object),
+        _ => None,
+    }
+}
