@@ -300,11 +300,11 @@ impl Replica {
     }
 
     fn open_object(&mut self, id: ObjectId, access: Access) -> Result<Arc<File>, Fault> {
+        failpoint::at("object").map_err(Fault::system("open by handle"))?;
         if let Some(file) = self.descriptors.get(id, access) {
             return Ok(file);
         }
         let handle = self.known_handle(id)?;
-        failpoint::at("object").map_err(Fault::system("open by handle"))?;
         let fd =
             self.open_handle(&handle, libc::O_PATH | libc::O_NOFOLLOW).map_err(|error| gone(id, error))?;
         let fd = File::from(fd);

@@ -26,7 +26,7 @@ pub const SET: SetId = SetId(0x5e7);
 /// A target that retries for longer without a fault of its disk never goes on.
 const SLEEPS_MAX: u32 = 1500;
 /// A fault of one object sets it aside after so long: some do, most are mended before.
-const PATIENCE: Duration = Duration::from_millis(300);
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The process was killed.
 struct Died;
