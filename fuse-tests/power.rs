@@ -42,15 +42,25 @@ impl Disk {
         run(Command::new("mount").args(["-o", "loop"]).arg(&self.image).arg(&self.at));
     }
 
+    /// Returns when the file system is really gone: what the killed daemon had open may keep it,
+    /// and its dead superblock, for a moment.
     fn unmount(&self) {
-        // Threads of the killed daemon may hold it for a moment.
-        for _ in 0..100 {
-            if rustix::mount::unmount(&self.at, UnmountFlags::empty()).is_ok() {
+        let mut is_mounted = true;
+        for _ in 0..200 {
+            is_mounted = is_mounted && rustix::mount::unmount(&self.at, UnmountFlags::empty()).is_err();
+            if !is_mounted && !self.is_attached() {
                 return;
             }
             std::thread::sleep(Duration::from_millis(50));
         }
         panic!("{} stays busy", self.at.display());
+    }
+
+    /// Whether a loop device has the image.
+    fn is_attached(&self) -> bool {
+        let devices = fs::read_dir("/sys/block").expect("the devices").flatten();
+        let mut files = devices.filter_map(|device| fs::read(device.path().join("loop/backing_file")).ok());
+        files.any(|file| file.trim_ascii_end() == self.image.as_os_str().as_encoded_bytes())
     }
 }
 

@@ -169,6 +169,35 @@ fn record_of(state: &Path) -> PathBuf {
     sets.map(|set| set.path().join("set.json")).find(|path| path.exists()).expect("a record")
 }
 
+/// The replica's disk was not mounted: its mount point became a new replica, and filled the disk
+/// below.
+#[test]
+fn a_replica_that_is_missing_is_not_made_anew() {
+    let mut protected = Protected::start(Setup::default());
+    fs::write(protected.mount.join("file"), "content").expect("a file");
+    protected.assert_in_sync();
+    protected.stop();
+    let aside = protected.replica.with_file_name("aside");
+    fs::rename(&protected.replica, &aside).expect("renamed");
+    let refused = ["is not there any more", "mount it", "--adopt"];
+    assert_refused(&mut protected.protect_command(), &refused);
+    assert!(!protected.replica.exists());
+    fs::create_dir(&protected.replica).expect("a directory");
+    assert_refused(&mut protected.protect_command(), &refused);
+    assert_eq!(names(&protected.replica), 0);
+    let mut daemon = Daemon::spawn({
+        let mut command = protected.protect_command();
+        command.arg("--adopt");
+        command
+    });
+    daemon.wait_ready();
+    daemon.signal(libc::SIGTERM);
+    assert!(daemon.wait(COMMAND_MAX).is_some_and(|status| status.success()), "{}", daemon.said());
+    protected.start_again();
+    protected.assert_in_sync();
+    assert_eq!(fs::read(protected.replica.join("file")).expect("the copy"), b"content");
+}
+
 /// Adds to the one number behind this key, and leaves all else as it is.
 fn add_to(text: &mut String, key: &str, more: i64) {
     assert_eq!(text.matches(key).count(), 1, "{key} in {text}");

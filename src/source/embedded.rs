@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::apply::{Applier, OpenError, Places, Replica};
+use crate::apply::{Applier, IDENTITY_XATTR, OpenError, Places, Replica};
 use crate::failure::Failure;
 use crate::link::{Dial, Fingerprint, Identity, TargetLink};
 use crate::packet::SetId;
@@ -50,6 +50,9 @@ impl Embedded {
         set: SetId,
         options: &ProtectOptions,
     ) -> Result<Embedded, Failure> {
+        if !options.adopt && is_missing(path, state) {
+            return Err(missing(path));
+        }
         std::fs::create_dir_all(path).map_err(|error| failed(path, "cannot be made", &error.to_string()))?;
         let root =
             open_directory(path).map_err(|error| failed(path, "cannot be opened", &error.to_string()))?;
@@ -74,6 +77,23 @@ impl Embedded {
     pub fn dial(&self) -> Dial {
         Dial::new(self.server.address(), self.identity.fingerprint(), self.identity.clone())
     }
+}
+
+/// Whether a replica was here before, by its state, and neither it nor its mark is now: what is
+/// there may be the mount point of its disk, and a copy would fill the one below.
+fn is_missing(path: &Path, state: &Path) -> bool {
+    let no_mark =
+        || rustix::fs::getxattr(path, IDENTITY_XATTR, &mut [0; 1]) == Err(rustix::io::Errno::NODATA);
+    state.join("slot").exists() && (!path.exists() || no_mark())
+}
+
+fn missing(path: &Path) -> Failure {
+    Failure::new(
+        format!("The replica {} is not there any more.", path.display()),
+        "Nothing was mounted or written.",
+        "If its disk is not mounted, mount it. If it was removed on purpose, start with --adopt: what is in the \
+         directory now becomes the replica, and is compared.",
+    )
 }
 
 const UNTOUCHED: &str = "Nothing was mounted; the replica directory was not changed.";

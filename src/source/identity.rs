@@ -41,9 +41,11 @@ pub struct Place {
 
 impl Found {
     /// Looks at a directory that was opened for reading.
-    pub fn at(root: impl AsFd) -> Found {
+    ///
+    /// Errors: the file system does not say (a disk that fails): nothing follows from that.
+    pub fn at(root: impl AsFd) -> io::Result<Found> {
         let root = root.as_fd();
-        Found { label: read(root), place: Place::of(root) }
+        Ok(Found { label: read(root)?, place: Place::of(root) })
     }
 }
 
@@ -70,16 +72,17 @@ impl Place {
     }
 }
 
-fn read(root: BorrowedFd<'_>) -> Label {
+fn read(root: BorrowedFd<'_>) -> io::Result<Label> {
     let mut value = [0; 32];
     match rustix::fs::getxattr(proc_path(root), XATTR, &mut value) {
         Ok(len) => {
             let text = value.get(..len).and_then(|value| std::str::from_utf8(value).ok());
             let set = text.and_then(|text| u128::from_str_radix(text, 16).ok());
-            set.map_or(Label::None, |set| Label::Set(SetId(set)))
+            Ok(set.map_or(Label::None, |set| Label::Set(SetId(set))))
         }
-        Err(Errno::OPNOTSUPP) => Label::Impossible,
-        Err(_) => Label::None,
+        Err(Errno::OPNOTSUPP) => Ok(Label::Impossible),
+        Err(Errno::NODATA | Errno::RANGE) => Ok(Label::None),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -87,7 +90,7 @@ fn read(root: BorrowedFd<'_>) -> Label {
 /// system has no such xattrs the state directory alone knows.
 pub fn write(root: impl AsFd, set: SetId) -> io::Result<()> {
     let root = root.as_fd();
-    if read(root) == Label::Set(set) {
+    if read(root)? == Label::Set(set) {
         return Ok(());
     }
     let value = set.to_string();
@@ -105,7 +108,7 @@ mod tests {
     #[test]
     fn a_directory_is_told_from_others() {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let look = |dir: &std::path::Path| Found::at(std::fs::File::open(dir).unwrap());
+        let look = |dir: &std::path::Path| Found::at(std::fs::File::open(dir).unwrap()).unwrap();
         let found = look(one.path());
         assert_eq!(found.label, Label::None);
         write(std::fs::File::open(one.path()).unwrap(), SetId(7)).unwrap();

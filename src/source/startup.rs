@@ -88,7 +88,9 @@ fn prepare(options: ProtectOptions, checked: Preflight) -> Result<Daemon, Failur
     let backing = open_backing(options.tree())?;
     let claim = claim_places(&options, &backing)?;
     let stranger = if options.adopt_source { Stranger::Adopt } else { Stranger::Refuse };
-    let mut set = SetState::open(&options.set_state(), options.tree(), &Found::at(&backing), stranger)
+    let found = Found::at(&backing)
+        .map_err(|error| io_failure(&format!("{} cannot be read", options.tree().display()), &error))?;
+    let mut set = SetState::open(&options.set_state(), options.tree(), &found, stranger)
         .map_err(|error| no_state(&options, &error))?;
     set.begin(page_cache(options.tree()), &Clock::now());
     let record = set.record.clone();

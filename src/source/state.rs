@@ -208,7 +208,7 @@ mod tests {
     use std::os::unix::ffi::OsStrExt;
 
     fn found(label: Label, place: &Path) -> Found {
-        Found { label, ..Found::at(File::open(place).unwrap()) }
+        Found { label, ..Found::at(File::open(place).unwrap()).unwrap() }
     }
 
     /// Opens, and lets go of it; with the set's id.
