@@ -1,9 +1,73 @@
-//! Small durable files: random ids, and documents that are replaced whole or not at all.
+//! What the product keeps for itself: directories that are its own, random ids, and documents that
+//! are replaced whole or not at all.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+
+/// Whether the path of an own directory may be a symbolic link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Symlink {
+    /// One that root or this user has made.
+    Own,
+    /// The place is in a directory that others may write to.
+    Never,
+}
+
+/// Makes a directory where the product keeps what is its own (mode `mode`, parents too), or takes
+/// the one that is there; gives it, open for reading.
+///
+/// Errors: the system's; somebody else made it, may write to it, or put a link in its place. Then
+/// nothing was done to it.
+pub fn own_directory(path: &Path, mode: u32, symlink: Symlink) -> io::Result<File> {
+    if let Some(parent) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(mode).create(parent)?;
+    }
+    match fs::DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let link = fs::symlink_metadata(path)?;
+    let mut flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    if link.is_symlink() {
+        if symlink == Symlink::Never {
+            return Err(not_own(path, "it is a symbolic link"));
+        }
+        if !is_own(link.uid()) {
+            return Err(not_own(path, &format!("it is a symbolic link of user {}", link.uid())));
+        }
+        flags -= OFlags::NOFOLLOW;
+    }
+    let dir = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let found = dir.metadata()?;
+    if !is_own(found.uid()) {
+        return Err(not_own(path, &format!("it belongs to user {}", found.uid())));
+    }
+    // A group of root's own is nobody else; in a sticky directory nobody moves what is not his.
+    let (is_sticky, is_of_root) = (found.mode() & 0o1000 != 0, found.gid() == 0);
+    let by_others = found.mode() & 0o002 != 0 && (symlink == Symlink::Never || !is_sticky);
+    let by_group = found.mode() & 0o020 != 0 && !is_of_root && !is_sticky;
+    if by_others || by_group {
+        return Err(not_own(path, &format!("others may write to it (mode {:04o})", found.mode() & 0o7777)));
+    }
+    Ok(dir)
+}
+
+fn is_own(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
+}
+
+fn not_own(path: &Path, why: &str) -> io::Error {
+    let text = format!(
+        "{} cannot be used: {why}; it was left as it is. Remove it, or make it a directory of root that nobody \
+         else may write to",
+        path.display()
+    );
+    io::Error::new(io::ErrorKind::PermissionDenied, text)
+}
 
 /// A random number from the kernel.
 ///
@@ -23,7 +87,15 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    let make = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
+    // What a crash left is in the way; whatever it is, nothing is written into it.
+    let mut file = match make() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(&temporary)?;
+            make()?
+        }
+        made => made?,
+    };
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
@@ -47,6 +119,50 @@ pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Beside a replica in a directory that others may write to, somebody could have made the place
+    /// for what has no name there, and read it or have it written elsewhere.
+    #[test]
+    fn a_planted_directory_is_refused() {
+        use std::os::unix::fs::{PermissionsExt, chown, symlink};
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let refused = |name: &str, symlink: Symlink| {
+            own_directory(&path(name), 0o700, symlink).err().map(|error| error.to_string())
+        };
+        for links in [Symlink::Own, Symlink::Never] {
+            assert_eq!(refused("made/below", links), None);
+            assert_eq!(fs::metadata(path("made/below")).unwrap().mode() & 0o7777, 0o700);
+        }
+        fs::create_dir(path("theirs")).unwrap();
+        chown(path("theirs"), Some(1234), None).unwrap();
+        assert!(refused("theirs", Symlink::Own).unwrap().contains("belongs to user 1234"));
+        for mode in [0o777, 0o770] {
+            fs::create_dir_all(path("open")).unwrap();
+            chown(path("open"), None, Some(1234)).unwrap();
+            fs::set_permissions(path("open"), fs::Permissions::from_mode(mode)).unwrap();
+            assert!(refused("open", Symlink::Never).unwrap().contains("others may write"), "{mode:o}");
+        }
+        symlink("made", path("link")).unwrap();
+        assert!(refused("link", Symlink::Never).unwrap().contains("symbolic link"));
+        assert_eq!(refused("link", Symlink::Own), None);
+        std::os::unix::fs::lchown(path("link"), Some(1234), None).unwrap();
+        assert!(refused("link", Symlink::Own).unwrap().contains("link of user 1234"));
+        fs::write(path("file"), "").unwrap();
+        assert!(refused("file", Symlink::Own).is_some());
+    }
+
+    #[test]
+    fn a_planted_temporary_file_is_not_written_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, canary) = (dir.path().join("x.json"), dir.path().join("canary"));
+        fs::write(&canary, "untouched").unwrap();
+        std::os::unix::fs::symlink(&canary, dir.path().join("x.json.new")).unwrap();
+        replace_json(&path, &1).unwrap();
+        assert_eq!(fs::read_to_string(&canary).unwrap(), "untouched");
+        assert_eq!(read_json::<u8>(&path).unwrap(), Some(1));
+        assert!(!fs::symlink_metadata(&path).unwrap().is_symlink());
+    }
 
     #[test]
     fn a_document_comes_back() {

@@ -7,10 +7,10 @@
 //! Performs no op by itself (see [`super::perform`]).
 
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -30,6 +30,7 @@ use super::writer::Writer;
 use crate::failpoint;
 use crate::limits::TARGET_DESCRIPTORS;
 use crate::packet::{Name, ObjectId, Position, SetId, Timestamp};
+use crate::store::{Symlink, own_directory};
 use crate::sys::{FileHandle, proc_path};
 
 /// Where a replica and what belongs to it lie. Limbo is on the file system of the root, beside it.
@@ -88,15 +89,18 @@ impl Replica {
     }
 
     fn open_as(places: &Places, set: SetId, strange: Strange) -> Result<Replica, OpenError> {
+        let io = |what| move |error| OpenError::Io(what, error);
         let root = open_directory(&places.root)?;
         FileHandle::of(root.as_fd()).map_err(|error| match error.raw_os_error() {
             Some(libc::EOPNOTSUPP) => OpenError::NoFileHandles,
             _ => OpenError::Io("file handle of the root", error),
         })?;
-        make_directory(&places.state)?;
+        own_directory(&places.state, 0o700, Symlink::Own).map_err(io("state directory of the replica"))?;
         let mut progress = Progress::open(&root, &places.state, set, strange)?;
-        make_directory(&places.limbo)?;
-        let limbo = open_directory(&places.limbo)?;
+        // Who may write beside the replica could have planted it.
+        let limbo = own_directory(&places.limbo, 0o700, Symlink::Never)
+            .and_then(|limbo| limbo.set_permissions(Permissions::from_mode(0o700)).map(|()| limbo))
+            .map_err(io("place for temporary files"))?;
         if device(&root)? != device(&limbo)? {
             return Err(OpenError::LimboElsewhere);
         }
@@ -266,12 +270,24 @@ impl Replica {
 
     /// Sets all pending times now, and closes descriptors that can write.
     pub fn settle_times(&mut self) -> Result<(), Fault> {
+        self.settle_times_or(|_, fault| Err(fault))
+    }
+
+    /// [`Replica::settle_times`]; `unset` decides what becomes of a time that cannot be set.
+    pub fn settle_times_or(
+        &mut self,
+        mut unset: impl FnMut(ObjectId, Fault) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
         let mut stuck = Ok(());
         for (id, mtime) in self.times.pending() {
             failpoint::at("settle").map_err(Fault::own("pending times"))?;
             match self.settle_time(id, mtime) {
                 Err(fault) if self.is_any_aside(&[id]) => log::debug!("its time is not set: {fault}"),
-                Err(fault) => stuck = Err(Fault::Time { object: id, fault: Box::new(fault) }),
+                Err(fault) => {
+                    if let Err(fault) = unset(id, fault) {
+                        stuck = Err(Fault::Time { object: id, fault: Box::new(fault) });
+                    }
+                }
                 Ok(()) => {}
             }
         }
@@ -379,14 +395,6 @@ fn open_directory(path: &Path) -> Result<File, OpenError> {
 
 fn device(dir: &File) -> Result<u64, OpenError> {
     rustix::fs::fstat(dir).map(|stat| stat.st_dev).map_err(|error| OpenError::Io("stat", error.into()))
-}
-
-fn make_directory(path: &Path) -> Result<(), OpenError> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|error| OpenError::Io("make a directory", error))
 }
 
 /// A lost or damaged index beside a replica that has content means that nothing can be resolved.

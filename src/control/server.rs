@@ -4,11 +4,11 @@
 //! again for every caller, by its credentials as the kernel states them (`SO_PEERCRED`).
 
 use std::collections::HashMap;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +26,7 @@ use super::message::{
 use super::status::Status;
 use crate::failure::Failure;
 use crate::limits::{CONTROL_ANSWER, CONTROL_CALLERS_MAX, CONTROL_IDLE, CONTROL_REQUEST_LEN_MAX};
+use crate::store::{Symlink, own_directory};
 use crate::sys::{Peer, peer_of, proc_path};
 
 /// How long a server that is dropped waits for answers that are being written.
@@ -161,8 +162,7 @@ fn listen(path: &Path) -> Result<UnixListener, Failure> {
     let (Some(run), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(no_socket(path, "it is no path of a file"));
     };
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(run).map_err(io)?;
-    let dir = File::open(run).map_err(io)?;
+    let dir = own_directory(run, 0o755, Symlink::Own).map_err(io)?;
     dir.lock().map_err(io)?;
     // Through the descriptor: the path of a socket must not be longer than 107 bytes.
     let short = proc_path(dir.as_fd()).join(name);

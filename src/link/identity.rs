@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -44,9 +44,8 @@ impl Identity {
     /// Errors: the key file can be read by others, is damaged, or cannot be read or written.
     pub fn load_or_create(dir: &Path) -> io::Result<Identity> {
         let path = dir.join(KEY_FILE);
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         // Of two daemons that start at once, one makes the key and both have it.
-        let lock = std::fs::File::open(dir)?;
+        let lock = store::own_directory(dir, 0o700, store::Symlink::Own)?;
         lock.lock()?;
         match std::fs::read(&path) {
             Ok(der) => {

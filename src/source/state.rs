@@ -89,7 +89,7 @@ impl SetState {
     /// Errors: another daemon has it; the name was given to another tree, whose replica would be
     /// overwritten with this one; the directory is not the one that was protected before.
     pub fn open(dir: &Path, tree: &Path, found: &Found, stranger: Stranger) -> Result<SetState, StateError> {
-        std::fs::create_dir_all(dir)?;
+        store::own_directory(dir, 0o700, store::Symlink::Own)?;
         let lock = File::create(dir.join("lock"))?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => StateError::InUse,

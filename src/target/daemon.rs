@@ -5,10 +5,9 @@
 //!  ── signal or `standin stop` ── sessions end, durable points ── exit
 //! ```
 
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -31,6 +30,7 @@ use crate::pairing::{Book, Grant, InviteError, Known, Offer};
 use crate::preflight::{Claim, Role, open_directory};
 use crate::privileges::{self, Confinement, Reach, SERVE, for_allowed};
 use crate::source::{is_set_name, stop_signals};
+use crate::store::{Symlink, own_directory};
 
 const UNTOUCHED: &str = "Nothing was changed.";
 
@@ -145,11 +145,8 @@ fn claim_root(options: &ServeOptions) -> Result<Claim, Failure> {
 }
 
 fn lock_state(own: &Path) -> Result<File, Failure> {
-    let open = || -> io::Result<File> {
-        DirBuilder::new().recursive(true).mode(0o700).create(own)?;
-        File::open(own)
-    };
-    let lock = open().map_err(|error| failed(&format!("{} cannot be opened", own.display()), &error))?;
+    let lock = own_directory(own, 0o700, Symlink::Own)
+        .map_err(|error| failed(&format!("{} cannot be opened", own.display()), &error))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(_) => Err(Failure::new(
@@ -197,10 +194,7 @@ fn wrong_direction(targets: &Known, key: &Fingerprint) -> Option<String> {
 fn give_up_privileges(options: &ServeOptions, book: &Book) -> Result<Confinement, Failure> {
     let allow = options.allow.or(book.allowed_to_anyone(unix_ms(SystemTime::now())));
     // The control socket comes later; its place has to be there to be allowed.
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(&options.run)
+    own_directory(&options.run, 0o755, Symlink::Own)
         .map_err(|error| failed(&format!("{} cannot be made", options.run.display()), &error))?;
     let keep = SERVE | for_allowed(allow.device, allow.security);
     let missing = privileges::give_up(keep)
