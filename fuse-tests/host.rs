@@ -71,7 +71,7 @@ pub fn require_program(name: &str) -> PathBuf {
 pub enum Disk {
     /// On the normal disk.
     Plain,
-    /// On a file system of its own in a sparse file.
+    /// On a file system of its own in a sparse file; options of `mkfs` may stand behind its kind.
     Image { kind: &'static str, mib: u64 },
 }
 
@@ -103,7 +103,7 @@ pub struct Image(PathBuf);
 
 impl Image {
     /// Makes a file system of `mib` MiB in a file below `base` and mounts it at `at`; `tmpfs` is in
-    /// memory.
+    /// memory. `kind` may have options behind it: `xfs -b size=1024`.
     pub fn mount(base: &Path, at: PathBuf, kind: &str, mib: u64) -> Image {
         if kind == "tmpfs" {
             fs::create_dir(&at).expect("a mount point");
@@ -115,8 +115,15 @@ impl Image {
         let file = base.join(format!("{name}.image"));
         fs::File::create_new(&file).and_then(|file| file.set_len(mib << 20)).expect("an image file");
         fs::create_dir(&at).expect("a mount point");
-        run(Command::new(require_program(&format!("mkfs.{kind}"))).arg("-q").arg(&file));
-        run(Command::new("mount").args(["-o", "loop"]).arg(&file).arg(&at));
+        let (kind, options) = kind.split_once(' ').unwrap_or((kind, ""));
+        let mkfs = require_program(&format!("mkfs.{kind}"));
+        run(Command::new(mkfs).arg("-q").args(options.split_whitespace()).arg(&file));
+        Image::mount_existing(&file, at)
+    }
+
+    /// Mounts an image that was made before.
+    pub fn mount_existing(file: &Path, at: PathBuf) -> Image {
+        run(Command::new("mount").args(["-o", "loop"]).arg(file).arg(&at));
         Image(at)
     }
 }

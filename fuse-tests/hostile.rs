@@ -427,7 +427,7 @@ async fn waits_for_ever(serve: &Serve, key: &Key, payload: usize) {
     let endpoint = endpoint();
     let mut session = welcomed(&endpoint, serve, key).await;
     let object = ObjectId::default();
-    let item = ItemHeader { number: ItemNumber(1), item: LaneItem::Content { object, offset: 0 } };
+    let item = ItemHeader { number: ItemNumber(1), item: LaneItem::Content { object, hole: 0, offset: 0 } };
     let frame = item_frame(&Position::default(), &item, Bytes::from(vec![7; payload]));
     let frame = [&frame.head[..], &frame.payload[..]].concat();
     let many = frame.repeat((256 << 10) / frame.len() + 1);

@@ -50,6 +50,16 @@ pub const LISTING_LEN_CUT: usize = 256 * 1024;
 /// bounds the files that wait to be asked for (each listing has at most [`LISTING_ENTRIES_MAX`]).
 pub const LISTINGS_IN_FLIGHT: usize = 8;
 
+/// Extended attributes of one object, names and values in bytes, that travel with its listing or
+/// its content; above it each attribute is an item of its own, and memory holds one at a time. An
+/// object may have thousands of 64 KiB. Only a few in a million objects have more than a disk block
+/// of them.
+pub const XATTRS_INLINE_MAX: usize = 16 << 10;
+
+/// Objects that a copy has left out and that are named, with their reasons; the others are counted.
+/// They travel in one control message ([`CONTROL_LEN_MAX`], 1,024 bytes each).
+pub const LEFT_OUT_NAMED_MAX: usize = 16;
+
 /// Content of a file travels in pieces of this many bytes in the lane: small enough that packets,
 /// which share the stream, never wait long behind one.
 pub const CONTENT_CHUNK: usize = 256 << 10;
@@ -254,7 +264,9 @@ const _: () = assert!(PAYLOAD_LEN_MAX >= XATTR_VALUE_LEN_MAX);
 const _: () = assert!(PAYLOAD_LEN_MAX >= CONTENT_CHUNK);
 const _: () = assert!(CONTROL_LEN_MAX > 2 * 16 * LISTING_ENTRIES_MAX);
 const _: () = assert!(CONTROL_LEN_MAX >= 24 * RELIEF_OBJECTS_MAX);
-const _: () = assert!(LISTING_LEN_CUT + 2 * XATTR_LIST_LEN_MAX < HEADER_LEN_MAX);
+const _: () = assert!(LISTING_LEN_CUT + XATTRS_INLINE_MAX + 2 * SYMLINK_LEN_MAX < HEADER_LEN_MAX);
+const _: () = assert!(16 * XATTR_LIST_LEN_MAX / 3 < HEADER_LEN_MAX);
+const _: () = assert!(LEFT_OUT_NAMED_MAX * 1040 < CONTROL_LEN_MAX);
 const _: () = assert!(RECEIVE_WINDOW >= HEADER_COST * HEADER_LEN_MAX + PAYLOAD_LEN_MAX + FRAME_COST);
 const _: () = assert!(STRANGER_WINDOW as usize > CONTROL_LEN_MAX);
 const _: () = assert!(INITIAL_WINDOW > 11 * UDP_PAYLOAD_MAX as u64);

@@ -65,16 +65,32 @@ pub fn get(fd: impl AsFd, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
 
 /// All attributes that are replicated, sorted by name.
 pub fn read_replicated(fd: impl AsFd) -> io::Result<Vec<Xattr>> {
+    Ok(read_replicated_up_to(fd, usize::MAX)?.unwrap_or_default())
+}
+
+/// [`read_replicated`]; `None` where names and values take more than so many bytes.
+pub fn read_replicated_up_to(fd: impl AsFd, max: usize) -> io::Result<Option<Vec<Xattr>>> {
     let fd = fd.as_fd();
-    let mut found = Vec::new();
-    for name in list(fd)?.into_iter().filter(|name| is_replicated(&name.0)) {
+    let (mut found, mut len) = (Vec::new(), 0);
+    for name in replicated_names(fd)? {
         // One that is gone by now was removed since it was listed.
         if let Some(value) = get(fd, &name.0)? {
+            len += name.0.len() + value.len();
+            if len > max {
+                return Ok(None);
+            }
             found.push(Xattr { name, value: Bounded(value) });
         }
     }
-    found.sort_unstable();
-    Ok(found)
+    Ok(Some(found))
+}
+
+/// Names of all attributes that are replicated, sorted.
+pub fn replicated_names(fd: impl AsFd) -> io::Result<Vec<XattrName>> {
+    let mut names = list(fd)?;
+    names.retain(|name| is_replicated(&name.0));
+    names.sort_unstable();
+    Ok(names)
 }
 
 /// The quick answer for most objects. An `O_PATH` descriptor has to go the long way (`EBADF`).

@@ -130,6 +130,14 @@ impl Replica {
         Ok(())
     }
 
+    /// As [`Replica::mark_good`], but for what was left out: the data stays bad for this reason, and
+    /// packets go on.
+    pub fn mark_in_line(&mut self, reason: &str) -> Result<(), Fault> {
+        self.durable_point_as(DataState::Bad)?;
+        self.nothing_is_aside();
+        self.progress.mark_in_line(reason).map_err(Fault::own("say what was left out"))
+    }
+
     /// Syncs the replica's file system, not the index.
     pub(super) fn sync_files(&self) -> io::Result<()> {
         #[cfg(test)]

@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, UTIME
 use super::fault::Fault;
 use crate::packet::{Attributes, Owner, Timestamp, Xattr, XattrName};
 use crate::sys::proc_path;
-use crate::xattr::{self, OWN_PREFIX, is_replicated};
+use crate::xattr::{self, ACL_ACCESS, OWN_PREFIX, is_replicated};
 
 /// What programs may do that are started from a file (`capabilities(7)`).
 const FILE_CAPABILITIES: &[u8] = b"security.capability";
@@ -91,36 +91,92 @@ fn drop_file_capabilities(fd: BorrowedFd<'_>) -> Result<(), Fault> {
     set_mode(fd, before.st_mode)
 }
 
-/// Gives an object exactly these extended attributes: others that replication carries go.
-pub fn make_xattrs(fd: impl AsFd, xattrs: &[Xattr]) -> Result<(), Fault> {
-    let fd = fd.as_fd();
-    for name in list_xattrs(fd)? {
-        if is_replicated(&name.0) && !xattrs.iter().any(|xattr| xattr.name == name) {
-            remove_xattr(fd, &name)?;
-        }
-    }
+/// Gives an object exactly this owner, these extended attributes and this mode, whatever it had;
+/// the mtime is left to the pending times.
+pub fn make_attributes(fd: impl AsFd, attributes: &Attributes, xattrs: &[Xattr]) -> Result<(), Fault> {
     let mut done = Ok(());
-    for xattr in xattrs {
-        if get_xattr(fd, &xattr.name.0)?.as_deref() != Some(&xattr.value.0) {
-            // One that this file system does not take keeps none of the others away.
-            done = done.and(set_xattr(fd, &xattr.name, &xattr.value.0));
+    make_attributes_or(fd, attributes, xattrs, |_, fault| {
+        // One that this file system does not take keeps none of the others away.
+        if done.is_ok() {
+            done = Err(fault);
         }
-    }
+        Ok(())
+    })?;
     done
 }
 
-/// Gives an object exactly this owner, these extended attributes and this mode, whatever it had;
-/// the mtime is left to the pending times. The order matters: a chown clears setuid and file
-/// capabilities, an ACL changes the mode.
-pub fn make_attributes(fd: impl AsFd, attributes: &Attributes, xattrs: &[Xattr]) -> Result<(), Fault> {
+/// [`make_attributes`]; `untaken` decides what becomes of an extended attribute that cannot be set.
+///
+/// The order matters: a chown clears setuid and file capabilities, an ACL changes the mode, and
+/// at no moment has anybody a right that he has neither before nor after.
+pub fn make_attributes_or(
+    fd: impl AsFd,
+    attributes: &Attributes,
+    xattrs: &[Xattr],
+    mut untaken: impl FnMut(&XattrName, Fault) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let fd = fd.as_fd();
+    let mut mode = attributes.mode;
+    make_owner(fd, attributes)?;
+    drop_xattrs(fd, |name| xattrs.iter().any(|xattr| xattr.name == *name))?;
+    for Xattr { name, value } in xattrs {
+        if get_xattr(fd, &name.0)?.as_deref() != Some(&value.0)
+            && let Err(fault) = set_xattr(fd, name, &value.0)
+        {
+            mode = mode_without(name, mode);
+            untaken(name, fault)?;
+        }
+    }
+    if stat(fd)?.st_mode & 0o7777 != mode & 0o7777 {
+        set_mode(fd, mode)?;
+    }
+    Ok(())
+}
+
+/// The mode of an object that lacks an extended attribute. With an ACL its group bits are the
+/// mask: without the ACL they would be the group's.
+pub fn mode_without(name: &XattrName, mode: u32) -> u32 {
+    if name.0 == ACL_ACCESS { mode & !0o070 } else { mode }
+}
+
+/// Gives an object its owner; until it has its mode, only the rights that it gives before and after.
+pub fn make_owner(fd: impl AsFd, attributes: &Attributes) -> Result<(), Fault> {
     let fd = fd.as_fd();
     let before = stat(fd)?;
-    if (before.st_uid, before.st_gid) != (attributes.uid, attributes.gid) {
-        set_owner(fd, Owner { uid: attributes.uid, gid: attributes.gid })?;
+    if (before.st_uid, before.st_gid) == (attributes.uid, attributes.gid) {
+        return Ok(());
     }
-    make_xattrs(fd, xattrs)?;
-    if stat(fd)?.st_mode & 0o7777 != attributes.mode & 0o7777 {
-        set_mode(fd, attributes.mode)?;
+    restrict(fd, attributes)?;
+    set_owner(fd, Owner { uid: attributes.uid, gid: attributes.gid })
+}
+
+/// Takes every right that an object will not give with these attributes. The group's go whatever
+/// they are: where there is an ACL they are its mask, and another one than it will be.
+pub fn restrict(fd: impl AsFd, attributes: &Attributes) -> Result<(), Fault> {
+    let fd = fd.as_fd();
+    let before = stat(fd)?.st_mode & 0o7777;
+    let both = before & (attributes.mode | 0o7000) & 0o7707;
+    if both == before { Ok(()) } else { set_mode(fd, both) }
+}
+
+/// Nobody but root can open the object from now on.
+pub fn make_private(fd: impl AsFd) -> Result<(), Fault> {
+    let fd = fd.as_fd();
+    set_mode(fd, stat(fd)?.st_mode & 0o600)?;
+    set_owner(fd, Owner { uid: 0, gid: 0 })
+}
+
+/// Takes away all extended attributes that replication carries but those that are kept.
+pub fn drop_xattrs(fd: impl AsFd, is_kept: impl Fn(&XattrName) -> bool) -> Result<(), Fault> {
+    let fd = fd.as_fd();
+    for name in list_xattrs(fd)? {
+        if is_replicated(&name.0) && !is_kept(&name) {
+            if name.0 == ACL_ACCESS {
+                // Its mask would become the group's rights.
+                set_mode(fd, stat(fd)?.st_mode & !0o070)?;
+            }
+            remove_xattr(fd, &name)?;
+        }
     }
     Ok(())
 }

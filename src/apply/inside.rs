@@ -67,7 +67,7 @@ impl Replica {
             || path.starts_with(path_of(self.limbo().as_fd())?))
     }
 
-    fn remembered_inside(&self, file: &File) -> Result<bool, Fault> {
+    pub(super) fn remembered_inside(&self, file: &File) -> Result<bool, Fault> {
         match std::fs::read_link(proc_path(file.as_fd())) {
             // A name that is gone is remembered while somebody has the file open by it.
             Ok(path) if path.as_os_str().as_bytes().ends_with(b" (deleted)") => Ok(false),
@@ -105,6 +105,27 @@ impl Replica {
                 return Err(Fault::Refused("a directory deep below another one than the replica"));
             }
             at = above;
+        }
+        Ok(())
+    }
+
+    /// Looks at every name below root and limbo, so that the kernel remembers them all: for whoever
+    /// has many objects to place.
+    pub(super) fn remember_names(&self) -> Result<(), Fault> {
+        let handle_of = |fd: BorrowedFd<'_>| FileHandle::of(fd).map_err(handle_fault);
+        let mut waiting = vec![handle_of(self.root().as_fd())?, handle_of(self.limbo().as_fd())?];
+        while let Some(handle) = waiting.pop() {
+            let Ok(dir) = by_handle::open(self.root(), &handle, libc::O_RDONLY | libc::O_DIRECTORY) else {
+                continue;
+            };
+            let dir = File::from(dir);
+            for entry in Dir::read_from(&dir).map_err(Fault::system("list a directory"))? {
+                let entry = entry.map_err(Fault::system("list a directory"))?;
+                let Ok(name) = Name::new(entry.file_name().to_bytes()) else { continue };
+                if let Ok(Some((found, true))) = look(&dir, &name) {
+                    waiting.push(found);
+                }
+            }
         }
         Ok(())
     }

@@ -103,6 +103,8 @@ pub struct DataStatus {
     pub since_ms: u64,
     /// Why it is bad.
     pub reason: Option<String>,
+    /// It is bad for nothing but objects that a copy left out.
+    pub in_line: bool,
 }
 
 /// See the module.
@@ -171,7 +173,8 @@ impl Progress {
 
     pub fn data(&self) -> DataStatus {
         let Record { data, since_ms, ref reason, .. } = self.record;
-        DataStatus { state: data, since_ms, reason: reason.clone() }
+        let in_line = self.bad_by() == Some(BadBy::Aside);
+        DataStatus { state: data, since_ms, reason: reason.clone(), in_line }
     }
 
     /// Why it is bad, if it is.
@@ -208,6 +211,12 @@ impl Progress {
         self.begin(position)?;
         self.applied_is(position);
         Ok(())
+    }
+
+    /// The replica is bad from now on for nothing but what was left out of a copy.
+    pub fn mark_in_line(&mut self, reason: &str) -> io::Result<()> {
+        let record = Record { data: DataState::Empty, ..self.record.clone() };
+        self.write_record(bad(record, reason, BadBy::Aside))
     }
 
     /// Marks the data bad; durable when it returns. The first reason stays, of the worst kind.

@@ -237,6 +237,13 @@ fn connection_lines(connection: &ConnectionStatus, now: u64, text: &mut String) 
     };
     writeln!(text, "  replica     {}{because}", data_word(connection.data))?;
     aside_lines(&connection.aside, now, text)?;
+    let left_out = &connection.left_out;
+    if left_out.count > 0 {
+        writeln!(text, "  left out    {}, everything else is in line", units::count(left_out.count))?;
+        for object in &left_out.objects {
+            writeln!(text, "              {object}")?;
+        }
+    }
     writeln!(text, "  mirror      {}", mirror_words(&connection.mirror))?;
     if let Some(progress) = &connection.progress {
         writeln!(text, "              {}", progress_words(progress))?;

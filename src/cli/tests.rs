@@ -380,6 +380,7 @@ fn a_target_reads_well() {
         connected: None,
         data: DataState::Bad,
         reason: "a resynchronisation has begun and not ended".into(),
+        in_line: false,
         since_unix_ms: 0,
         applied: Sequence(7),
         durable: Sequence(5),

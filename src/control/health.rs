@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::status::{
-    AsideStatus, ConnectionState, ConnectionStatus, MirrorStatus, Phase, ReplicaStatus, Role, Status,
-    TargetKind,
+    AsideStatus, ConnectionState, ConnectionStatus, LeftOutStatus, MirrorStatus, Phase, ReplicaStatus, Role,
+    Status, TargetKind,
 };
 use crate::limits::LAG_WARNING;
 use crate::packet::DataState;
@@ -128,6 +128,10 @@ impl ReplicaStatus {
         let aside = self.aside.finding(&format!("Replica {name}"));
         match (self.data, &self.connected) {
             (DataState::Bad, _) if aside.is_some() => findings.extend(aside),
+            (DataState::Bad, Some(_)) if self.in_line => findings.push(Finding::critical(format!(
+                "Replica {name} is not a consistent copy: {}.",
+                self.reason
+            ))),
             (DataState::Bad, Some(_)) => findings.push(Finding::warning(format!(
                 "Replica {name} is not a consistent copy while a copy runs."
             ))),
@@ -223,6 +227,19 @@ impl ConnectionStatus {
         }
     }
 
+    fn left_out_finding(&self) -> Finding {
+        let LeftOutStatus { count, objects } = &self.left_out;
+        let (label, named) = (self.label(), objects.join("; "));
+        let (more, were) = match (objects.len() as u64) < *count {
+            true => ("; ...", if *count == 1 { "object was" } else { "objects were" }),
+            false => ("", if *count == 1 { "object was" } else { "objects were" }),
+        };
+        Finding::critical(format!(
+            "{label}: the replica is not a consistent copy: {count} {were} left out of the copy, everything else \
+             is in line: {named}{more}. Mend them, then stop and start the protection."
+        ))
+    }
+
     /// A replica that is not good is normal while a mirror makes it good, and only then.
     fn data_finding(&self) -> Option<Finding> {
         let aside = self.aside.finding(&self.label()).filter(|_| self.data == DataState::Bad);
@@ -235,6 +252,9 @@ impl ConnectionStatus {
             DataState::Bad => "is not a consistent copy",
         };
         let label = self.label();
+        if self.left_out.count > 0 {
+            return Some(self.left_out_finding());
+        }
         match self.mirror {
             MirrorStatus::Calculating
             | MirrorStatus::Mirroring { .. }

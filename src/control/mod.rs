@@ -27,8 +27,8 @@ pub use message::{
 pub use server::{Caller, Handler, Server};
 pub use status::{
     Alert, Amount, AsideStatus, CaptureStatus, ConnectedSource, ConnectionState, ConnectionStatus,
-    FsyncStatus, Lag, LinkStatus, MirrorProgress, MirrorStatus, Phase, ReplicaStatus, Retrying, Role,
-    SetAside, Status, TargetKind, TargetStatus, WithheldStatus,
+    FsyncStatus, Lag, LeftOutStatus, LinkStatus, MirrorProgress, MirrorStatus, Phase, ReplicaStatus,
+    Retrying, Role, SetAside, Status, TargetKind, TargetStatus, WithheldStatus,
 };
 
 use std::path::{Path, PathBuf};

@@ -100,6 +100,9 @@ pub struct ReplicaStatus {
     pub data: DataState,
     /// Why the data is bad; may be empty.
     pub reason: String,
+    /// The data is bad for nothing but objects that a copy left out: everything else is in line.
+    #[serde(default)]
+    pub in_line: bool,
     /// Since when the data is in its state.
     pub since_unix_ms: u64,
     pub applied: Sequence,
@@ -196,6 +199,9 @@ pub struct ConnectionStatus {
     /// Objects that the target has set aside.
     #[serde(default)]
     pub aside: AsideStatus,
+    /// What the last copy left out, where something was.
+    #[serde(default)]
+    pub left_out: LeftOutStatus,
     pub mirror: MirrorStatus,
     /// There from the start of a mirror on; stays after its end.
     pub progress: Option<MirrorProgress>,
@@ -217,6 +223,15 @@ pub struct ConnectionStatus {
     pub link: Option<LinkStatus>,
     /// There while the target cannot perform the op at the head of the line.
     pub retrying: Option<Retrying>,
+}
+
+/// Objects that could not be copied. The replica is bad for them; everything else is in line, and the
+/// next start of the protection tries them again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOutStatus {
+    pub count: u64,
+    /// The first of them, each with its reason.
+    pub objects: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

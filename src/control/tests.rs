@@ -62,6 +62,7 @@ pub(crate) fn sample_connection() -> ConnectionStatus {
         data: DataState::Good,
         data_reason: String::new(),
         aside: Default::default(),
+        left_out: LeftOutStatus::default(),
         mirror: MirrorStatus::Complete,
         progress: None,
         queued: Amount::default(),
@@ -459,4 +460,14 @@ fn damaged_lines() {
             assert_eq!(serde_json::from_slice::<Request>(&again).unwrap(), request);
         }
     });
+}
+
+#[test]
+fn what_was_left_out_is_critical_and_named() {
+    let left_out = LeftOutStatus { count: 20, objects: vec!["dir/file: cannot be read".into()] };
+    let connection = ConnectionStatus { data: DataState::Bad, left_out, ..sample_connection() };
+    let status = Status { connections: vec![connection], ..sample_status() };
+    assert_eq!(status.severity(), Severity::Critical);
+    let text = status.findings()[0].text.clone();
+    assert!(text.contains("20 objects were left out") && text.contains("dir/file: cannot be read"), "{text}");
 }

@@ -91,18 +91,33 @@ fn items() -> Vec<Vec<u8>> {
         birth: Birth::File,
         attributes: attributes(),
         xattrs: xattrs(),
+        large_xattrs: false,
         size: 5,
         links: 1,
         suspect: false,
     };
     let entries = vec![listed("a"), listed("b"), listed("c")];
+    let name = Bounded(b"user.x".to_vec());
     let items = [
         LaneItem::Begin,
         LaneItem::Root { object: object(1), attributes: attributes(), xattrs: xattrs() },
         LaneItem::Listing { dir: object(1), dir_mtime: attributes().mtime, entries, last: true },
         LaneItem::OpenContent { object: object(1) },
-        LaneItem::Content { object: object(1), offset: 7 },
-        LaneItem::CloseContent { object: object(1), size: 1, attributes: attributes(), xattrs: xattrs() },
+        LaneItem::Content { object: object(1), hole: 2, offset: 7 },
+        LaneItem::CloseContent {
+            object: object(1),
+            hole: 0,
+            size: 1,
+            attributes: attributes(),
+            xattrs: xattrs(),
+        },
+        LaneItem::Unreadable { dir: object(1), names: Unlisted::These(vec![Name::new(b"a").unwrap()]) },
+        LaneItem::Unreadable { dir: object(1), names: Unlisted::TheRest },
+        LaneItem::Xattrs { object: object(1), attributes: attributes(), names: vec![name.clone()] },
+        LaneItem::Xattr { object: object(1), name },
+        LaneItem::Attributes { object: object(1), attributes: attributes() },
+        LaneItem::Leave { object: object(1) },
+        LaneItem::LeftOut { left_out: LeftOut { count: 2, named: vec![Text::from_str_cut("a")] } },
         LaneItem::End,
     ];
     let header = |item| encode_message(&ItemHeader { number: ItemNumber(5), item }).split_off(4);
@@ -243,7 +258,11 @@ fn damaged_control_messages_of_targets() {
         TargetMessage::Refused { reason: text.clone() },
         TargetMessage::Acknowledge { received: Sequence(3), applied: Sequence(2), durable: Sequence(1) },
         TargetMessage::Wanted { listing: ItemNumber(1), objects: (0..20).map(object).collect() },
-        TargetMessage::Resynchronised { end: ItemNumber(1), orphans: 2 },
+        TargetMessage::Resynchronised {
+            end: ItemNumber(1),
+            orphans: 2,
+            left_out: LeftOut { count: 3, named: vec![Text::from_str_cut("a")] },
+        },
         TargetMessage::Retrying {
             sequence: Sequence(1),
             op: text.clone(),

@@ -3,7 +3,9 @@
 
 use bincode::{Decode, Encode};
 
-use super::op::{Attributes, Birth, Name, ObjectId, Timestamp, Xattr};
+use super::message::Text;
+use super::op::{Attributes, Birth, Name, ObjectId, Timestamp, Xattr, XattrName};
+use crate::limits::LEFT_OUT_NAMED_MAX;
 
 /// Number of a lane item within one connection session, counted from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -18,6 +20,9 @@ pub struct ListedObject {
     pub attributes: Attributes,
     /// All extended attributes that are replicated, sorted by name.
     pub xattrs: Vec<Xattr>,
+    /// There are more of them than a listing takes: none is in it, and they come in items of their
+    /// own ([`LaneItem::Xattrs`]). Until then nobody gets a right to the object.
+    pub large_xattrs: bool,
     /// Size in bytes (files; 0 for everything else).
     pub size: u64,
     /// Link count on the source.
@@ -25,6 +30,52 @@ pub struct ListedObject {
     /// The source cannot rule out that the content changed while size and mtime did not:
     /// the target asks for the content whatever it compares.
     pub suspect: bool,
+}
+
+/// Which names of a directory could not be listed.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Unlisted {
+    These(Vec<Name>),
+    /// All that its chunks do not name: the listing was cut off.
+    TheRest,
+}
+
+/// What a copy left out: how many objects, and the first of them, each with its reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct LeftOut {
+    pub count: u64,
+    /// At most [`LEFT_OUT_NAMED_MAX`].
+    pub named: Vec<Text>,
+}
+
+impl LeftOut {
+    /// Counts one more object.
+    pub fn add(&mut self, line: &str) {
+        self.merge(LeftOut { count: 1, named: vec![Text::from_str_cut(line)] });
+    }
+
+    /// Counts those of another one.
+    pub fn merge(&mut self, other: LeftOut) {
+        self.count = self.count.saturating_add(other.count);
+        let room = LEFT_OUT_NAMED_MAX.saturating_sub(self.named.len());
+        self.named.extend(other.named.into_iter().take(room));
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The lines, for people.
+    pub fn lines(&self) -> Vec<String> {
+        self.named.iter().map(Text::to_text).collect()
+    }
+
+    /// One line for people.
+    pub fn summary(&self) -> String {
+        let objects = if self.count == 1 { "object was" } else { "objects were" };
+        let more = if self.count > self.named.len() as u64 { "; ..." } else { "" };
+        format!("{} {objects} left out of the last copy: {}{more}", self.count, self.lines().join("; "))
+    }
 }
 
 /// One step of a resynchronisation.
@@ -38,12 +89,29 @@ pub enum LaneItem {
     /// attributes, and answers [`super::TargetMessage::Wanted`] with the files whose content it
     /// lacks. After the `last` chunk of a directory, names that were not listed are orphans.
     Listing { dir: ObjectId, dir_mtime: Timestamp, entries: Vec<ListedObject>, last: bool },
+    /// Names of a directory whose objects cannot be read on the source: what they hold on the
+    /// target stays as it is. Before the last chunk of the directory.
+    Unreadable { dir: ObjectId, names: Unlisted },
     /// Content of a wanted file comes next, from its beginning: its old content goes.
     OpenContent { object: ObjectId },
-    /// Bytes of a file at an offset; what is not sent is a hole. Payload: the bytes.
-    Content { object: ObjectId, offset: u64 },
-    /// All content of the file was sent: size, attributes and xattrs make it clean.
-    CloseContent { object: ObjectId, size: u64, attributes: Attributes, xattrs: Vec<Xattr> },
+    /// Bytes of a file at an offset, behind a hole of so many bytes. Bytes and holes follow each
+    /// other without a gap. Payload: the bytes, at least one.
+    Content { object: ObjectId, hole: u64, offset: u64 },
+    /// All content of the file was sent; a hole of so many bytes ends it. Bytes and holes add up to
+    /// the size, or it is refused. Attributes and xattrs make it clean.
+    CloseContent { object: ObjectId, hole: u64, size: u64, attributes: Attributes, xattrs: Vec<Xattr> },
+    /// An object has exactly the attributes of these names, sorted; their values follow. It is its
+    /// owner's alone until its [`LaneItem::Attributes`] come.
+    Xattrs { object: ObjectId, attributes: Attributes, names: Vec<XattrName> },
+    /// Payload: the value.
+    Xattr { object: ObjectId, name: XattrName },
+    /// All extended attributes have come: the object gets its mode and mtime.
+    Attributes { object: ObjectId, attributes: Attributes },
+    /// A file that was asked for cannot be read on the source: what the target has stays as it is,
+    /// as far as nothing of it was sent.
+    Leave { object: ObjectId },
+    /// What the source has left out of this copy.
+    LeftOut { left_out: LeftOut },
     /// Everything was sent. The target resolves what is left aside, sets pending times, makes it
     /// durable, adopts the item's position and takes the mark `bad` away.
     End,
@@ -59,6 +127,12 @@ impl LaneItem {
             LaneItem::OpenContent { .. } => "open content",
             LaneItem::Content { .. } => "content",
             LaneItem::CloseContent { .. } => "close content",
+            LaneItem::Unreadable { .. } => "unreadable names",
+            LaneItem::Xattrs { .. } => "extended attributes",
+            LaneItem::Xattr { .. } => "an extended attribute",
+            LaneItem::Attributes { .. } => "attributes",
+            LaneItem::Leave { .. } => "leave content",
+            LaneItem::LeftOut { .. } => "left out",
             LaneItem::End => "end",
         }
     }

@@ -3,7 +3,7 @@
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
-use super::item::ItemNumber;
+use super::item::{ItemNumber, LeftOut};
 use super::op::{Bounded, ObjectId};
 use super::position::{Position, Sequence};
 
@@ -144,7 +144,8 @@ pub enum TargetMessage {
     /// Answer to a listing: these files of it lack their content.
     Wanted { listing: ItemNumber, objects: Vec<ObjectId> },
     /// The resynchronisation whose `End` had this number is complete and durable.
-    Resynchronised { end: ItemNumber, orphans: u64 },
+    /// Where something was left out, by either side, the data stays bad.
+    Resynchronised { end: ItemNumber, orphans: u64, left_out: LeftOut },
     /// The op at the head of the line cannot be performed and is being retried.
     Retrying { sequence: Sequence, op: Text, reason: Text, attempts: u32, stuck: Stuck },
     /// It went through after all.

@@ -49,7 +49,7 @@ fn a_packet_comes_back_as_it_was_sent() {
     assert_eq!(packet.path.0, b"dir/file");
 }
 
-/// The wire format is a promise: these bytes change only with the format version.
+/// The wire format is a promise: these bytes change only with the wire version.
 #[test]
 fn golden_bytes() {
     let header = encode_packet_header(b"f", &write());
@@ -57,7 +57,11 @@ fn golden_bytes() {
     assert_eq!(hex(&join(&frame)), include_str!("golden_packet.hex").trim(),);
     let item = ItemHeader {
         number: ItemNumber(5),
-        item: LaneItem::Content { object: ObjectId { birth_epoch: 1, generation: 2, inode: 3 }, offset: 7 },
+        item: LaneItem::Content {
+            object: ObjectId { birth_epoch: 1, generation: 2, inode: 3 },
+            hole: 6,
+            offset: 7,
+        },
     };
     let frame = item_frame(&position(), &item, Bytes::from_static(b"y"));
     assert_eq!(hex(&join(&frame)), include_str!("golden_item.hex").trim());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, TryRecvError};
 
-use super::content::{Sent, send_file};
+use super::content::{NotSent, OldCopy, Sent, send_file, send_xattrs};
 use super::walk::{Chunk, ListedFile, TreePath, Walk};
 use super::{CopyError, CopyProgress, ItemSink};
 use crate::limits::LISTINGS_IN_FLIGHT;
@@ -25,9 +25,8 @@ pub struct Wanted {
 /// What a copy did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CopyReport {
-    /// Number of the [`LaneItem::End`]. `None` where the copy does not prove equality: the tree
-    /// changed under it, or it was asked not to end ([`FirstCopy::without_end`]). Then run
-    /// another.
+    /// Number of the [`LaneItem::End`]. `None` where the copy was asked not to end
+    /// ([`FirstCopy::without_end`]): then run another.
     pub end: Option<ItemNumber>,
     /// Files whose content was sent.
     pub copied: u64,
@@ -37,6 +36,9 @@ pub struct CopyReport {
     pub vanished: u64,
     /// Nested mounts and subvolumes, which are not part of the copy.
     pub nested: u64,
+    /// Objects that could not be read, or that changed or went away under a copy that ends: the
+    /// target was told, and stays bad.
+    pub left_out: u64,
 }
 
 /// A copy of the whole tree. Runs once, blocking, on the caller's thread.
@@ -48,6 +50,7 @@ pub struct FirstCopy<S> {
     wanted: Receiver<Wanted>,
     progress: Arc<CopyProgress>,
     ends: bool,
+    old: OldCopy,
 }
 
 impl<S: ItemSink> FirstCopy<S> {
@@ -62,7 +65,22 @@ impl<S: ItemSink> FirstCopy<S> {
         wanted: Receiver<Wanted>,
         progress: Arc<CopyProgress>,
     ) -> FirstCopy<S> {
-        FirstCopy { backing, birth_epoch, suspect_since, sink, wanted, progress, ends: true }
+        FirstCopy {
+            backing,
+            birth_epoch,
+            suspect_since,
+            sink,
+            wanted,
+            progress,
+            ends: true,
+            old: OldCopy::Maybe,
+        }
+    }
+
+    /// The target held nothing before copies to it began: no old content of a file can be lost.
+    pub fn to_nothing(mut self) -> FirstCopy<S> {
+        self.old = OldCopy::None;
+        self
     }
 
     /// Sends no [`LaneItem::End`]: a copy ahead, while applications still write. The replica stays
@@ -74,9 +92,10 @@ impl<S: ItemSink> FirstCopy<S> {
 
     /// Copies. Needs `CAP_DAC_READ_SEARCH` (file handles).
     ///
-    /// Errors: [`CopyError`]; everything sent until then stands, the next copy goes on from it.
+    /// Errors: [`CopyError`]; everything sent until then stands, the next copy goes on from it. What
+    /// cannot be read is no error: it is left out, named and counted.
     pub fn run(mut self) -> Result<CopyReport, CopyError> {
-        let (walk, root) = Walk::new(self.backing, self.birth_epoch, self.suspect_since)?;
+        let (walk, root, large_root) = Walk::new(self.backing, self.birth_epoch, self.suspect_since)?;
         self.sink.send(LaneItem::Begin, Bytes::new())?;
         self.sink.send(root, Bytes::new())?;
         let mut copying = Copying {
@@ -88,9 +107,11 @@ impl<S: ItemSink> FirstCopy<S> {
             pool: Pool::new(),
             in_flight: VecDeque::new(),
             to_copy: VecDeque::new(),
-            linked: HashSet::new(),
+            old: self.old,
             report: CopyReport::default(),
         };
+        let large_root = large_root.map(|root| (TreePath::root(), Job::Xattrs(root)));
+        copying.to_copy.extend(large_root);
         while copying.step()? {}
         copying.finish(self.ends)
     }
@@ -106,23 +127,24 @@ struct Copying<S> {
     pool: Pool,
     /// Listings that were sent and not yet answered, oldest first.
     in_flight: VecDeque<InFlight>,
-    to_copy: VecDeque<(Arc<TreePath>, ListedFile)>,
-    /// Files with several names that were listed, and whether their content was sent: a file is
-    /// counted and copied once.
-    linked: HashSet<(ObjectId, Linked)>,
+    /// Bounded by the listings in flight.
+    to_copy: VecDeque<(Arc<TreePath>, Job)>,
+    old: OldCopy,
     report: CopyReport,
+}
+
+/// What is sent of an object of a directory beside its listing.
+enum Job {
+    /// Content, and all attributes behind it.
+    Content(ListedFile),
+    Xattrs(ListedFile),
 }
 
 struct InFlight {
     listing: ItemNumber,
     dir: Arc<TreePath>,
     files: Vec<ListedFile>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Linked {
-    Listed,
-    Asked,
+    large: Vec<ListedFile>,
 }
 
 impl<S: ItemSink> Copying<S> {
@@ -131,8 +153,8 @@ impl<S: ItemSink> Copying<S> {
         while let Some(answer) = self.answer_at_hand()? {
             self.take_answer(answer)?;
         }
-        if let Some((dir, file)) = self.to_copy.pop_front() {
-            self.copy(&dir, &file)?;
+        if let Some((dir, job)) = self.to_copy.pop_front() {
+            self.copy(&dir, &job)?;
             return Ok(true);
         }
         if !self.is_walked && self.in_flight.len() < LISTINGS_IN_FLIGHT {
@@ -152,7 +174,12 @@ impl<S: ItemSink> Copying<S> {
         self.report.changed += counts.changed;
         self.report.vanished += counts.vanished;
         self.report.nested = counts.nested;
-        if ends && self.report.changed == 0 && self.report.vanished == 0 {
+        if ends {
+            let left_out = std::mem::take(&mut self.walk.left_out);
+            self.report.left_out = left_out.count;
+            if !left_out.is_empty() {
+                self.sink.send(LaneItem::LeftOut { left_out }, Bytes::new())?;
+            }
             self.report.end = Some(self.sink.send(LaneItem::End, Bytes::new())?);
         }
         self.progress.set_current(String::new());
@@ -160,17 +187,20 @@ impl<S: ItemSink> Copying<S> {
     }
 
     fn send_listing(&mut self) -> Result<(), CopyError> {
-        let Some(Chunk { item, dir, files }) = self.walk.next_chunk(&self.progress)? else {
+        let Some(Chunk { item, dir, unreadable, files, large }) = self.walk.next_chunk(&self.progress)?
+        else {
             self.is_walked = true;
             return Ok(());
         };
         for file in &files {
-            if file.links == 1 || self.linked.insert((file.object, Linked::Listed)) {
-                CopyProgress::add(&self.progress.bytes, file.size);
-            }
+            // Each name its share: who has which names is not kept.
+            CopyProgress::add(&self.progress.bytes, file.size / u64::from(file.links.max(1)));
+        }
+        if let Some(unreadable) = unreadable {
+            self.sink.send(unreadable, Bytes::new())?;
         }
         let listing = self.sink.send(item, Bytes::new())?;
-        self.in_flight.push_back(InFlight { listing, dir, files });
+        self.in_flight.push_back(InFlight { listing, dir, files, large });
         Ok(())
     }
 
@@ -194,11 +224,15 @@ impl<S: ItemSink> Copying<S> {
         let mut asked: HashSet<ObjectId> = answer.objects.into_iter().collect();
         CopyProgress::add(&self.progress.files_compared, listing.files.len() as u64);
         let mut identical = 0;
+        for large in listing.large.into_iter().filter(|large| !asked.contains(&large.object)) {
+            self.to_copy.push_back((listing.dir.clone(), Job::Xattrs(large)));
+        }
+        // A target asks once for a file with several names, at the first of them.
         for file in listing.files {
-            if !asked.remove(&file.object) {
+            if asked.remove(&file.object) {
+                self.to_copy.push_back((listing.dir.clone(), Job::Content(file)));
+            } else {
                 identical += 1;
-            } else if file.links == 1 || self.linked.insert((file.object, Linked::Asked)) {
-                self.to_copy.push_back((listing.dir.clone(), file));
             }
         }
         CopyProgress::add(&self.progress.files_identical, identical);
@@ -208,16 +242,34 @@ impl<S: ItemSink> Copying<S> {
         }
     }
 
-    fn copy(&mut self, dir: &Arc<TreePath>, file: &ListedFile) -> Result<(), CopyError> {
-        let path = TreePath::below(dir, file.name.clone());
+    fn copy(&mut self, dir: &Arc<TreePath>, job: &Job) -> Result<(), CopyError> {
+        let (Job::Content(listed) | Job::Xattrs(listed)) = job;
+        let path =
+            listed.name.as_ref().map_or_else(|| dir.clone(), |name| TreePath::below(dir, name.clone()));
         self.progress.set_current(path.to_string());
-        match send_file(self.walk.root(), file, &path, &mut self.sink, &self.pool, &self.progress)? {
-            Sent::Whole => self.report.copied += 1,
-            Sent::Changed => {
-                self.report.copied += 1;
+        let (mount, sink) = (self.walk.root(), &mut self.sink);
+        let sent = match job {
+            Job::Content(file) => send_file(mount, file, self.old, sink, &self.pool, &self.progress),
+            Job::Xattrs(listed) => send_xattrs(mount, listed, sink),
+        };
+        let is_content = matches!(job, Job::Content(_));
+        self.report.copied += u64::from(is_content && matches!(sent, Ok(Sent::Whole | Sent::Changed)));
+        match sent {
+            Ok(Sent::Whole) => return Ok(()),
+            Ok(Sent::Changed) => {
                 self.report.changed += 1;
+                self.walk.left_out.add(&format!("{path}: it changed under the copy"));
+                return Ok(());
             }
-            Sent::Vanished => self.report.vanished += 1,
+            Ok(Sent::Vanished) => {
+                self.report.vanished += 1;
+                self.walk.left_out.add(&format!("{path}: it went away under the copy"));
+            }
+            Err(NotSent::Gone) => return Err(CopyError::Gone),
+            Err(NotSent::Unreadable(doing, error)) => self.walk.leave(doing, &path, error)?,
+        }
+        if is_content {
+            self.sink.send(LaneItem::Leave { object: listed.object }, Bytes::new())?;
         }
         Ok(())
     }

@@ -9,10 +9,8 @@ use super::Gone;
 /// is complete.
 #[derive(Debug)]
 pub enum CopyError {
-    /// The source could not read an object; nothing was left out in silence.
+    /// The source could not read the root, or lacks what it needs to read anything.
     Read { doing: &'static str, path: String, error: io::Error },
-    /// An object's extended attributes do not fit into one item.
-    TooLarge { path: String, len: usize, max: usize },
     /// The target answered something that was not asked.
     Answer(String),
     /// The connection ended.
@@ -23,9 +21,6 @@ impl fmt::Display for CopyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CopyError::Read { doing, path, error } => write!(f, "cannot {doing} {path:?}: {error}"),
-            CopyError::TooLarge { path, len, max } => {
-                write!(f, "the extended attributes of {path:?} take {len} bytes, more than {max}")
-            }
             CopyError::Answer(what) => write!(f, "the target's answer makes no sense: {what}"),
             CopyError::Gone => write!(f, "the connection ended"),
         }
@@ -36,7 +31,7 @@ impl std::error::Error for CopyError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             CopyError::Read { error, .. } => Some(error),
-            CopyError::TooLarge { .. } | CopyError::Answer(_) | CopyError::Gone => None,
+            CopyError::Answer(_) | CopyError::Gone => None,
         }
     }
 }
@@ -45,6 +40,15 @@ impl From<Gone> for CopyError {
     fn from(_: Gone) -> CopyError {
         CopyError::Gone
     }
+}
+
+/// The fault is this object's: others can be read all the same. It is not where this process or
+/// host lacks something that every object needs.
+pub(super) fn is_of_the_object(error: &io::Error) -> bool {
+    !matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOSYS | libc::EOPNOTSUPP | libc::EINTR)
+    )
 }
 
 /// The object went away between its listing and its reading: an application removed it.

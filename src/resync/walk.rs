@@ -12,18 +12,15 @@ use std::sync::Arc;
 
 use rustix::fs::{Dir, Mode, OFlags, ResolveFlags, Statx, openat2};
 
-use super::error::has_vanished;
+use super::error::{has_vanished, is_of_the_object};
 use super::look::{attributes, birth, stat, timestamp};
 use super::{CopyError, CopyProgress};
-use crate::limits::{HEADER_LEN_MAX, LISTING_ENTRIES_MAX, LISTING_LEN_CUT};
-use crate::packet::{Attributes, Birth, LaneItem, ListedObject, Name, ObjectId, Timestamp, Xattr};
+use crate::limits::{LISTING_ENTRIES_MAX, LISTING_LEN_CUT, XATTRS_INLINE_MAX};
+use crate::packet::{
+    Attributes, Birth, LaneItem, LeftOut, ListedObject, Name, ObjectId, Timestamp, Unlisted, Xattr,
+};
 use crate::sys::{FileHandle, open_by_handle};
 use crate::xattr;
-
-/// Room that an item needs beside the object's xattrs: the fields, a name, a symlink target.
-const ITEM_ROOM: usize = 16 * 1024;
-/// Most that the extended attributes of one object may take, in bytes.
-pub(super) const XATTRS_LEN_MAX: usize = HEADER_LEN_MAX - LISTING_LEN_CUT - ITEM_ROOM;
 
 /// A walk over one tree.
 pub struct Walk {
@@ -35,6 +32,8 @@ pub struct Walk {
     open: Option<OpenDirectory>,
     waiting: Vec<WaitingDirectory>,
     pub(super) counts: WalkCounts,
+    /// What could not be read.
+    pub(super) left_out: LeftOut,
 }
 
 /// What the walk met that was not listed.
@@ -52,15 +51,20 @@ pub struct WalkCounts {
 pub struct Chunk {
     pub item: LaneItem,
     pub dir: Arc<TreePath>,
+    /// What of this directory cannot be listed; it goes before the listing.
+    pub unreadable: Option<LaneItem>,
     /// The regular files of the chunk, to be found again when the target wants them.
     pub files: Vec<ListedFile>,
+    /// What has attributes that are sent in items of their own.
+    pub large: Vec<ListedFile>,
 }
 
-/// A regular file that was listed.
+/// An object that was listed, a regular file mostly.
 pub struct ListedFile {
     pub object: ObjectId,
     pub handle: FileHandle,
-    pub name: Name,
+    /// The root has none.
+    pub name: Option<Name>,
     pub size: u64,
     pub links: u32,
 }
@@ -73,6 +77,10 @@ struct OpenDirectory {
     carried: Option<Seen>,
     /// Its mtime before the first entry was read.
     mtime: Timestamp,
+    /// Names of the chunk under way whose objects cannot be read.
+    unreadable: Vec<Name>,
+    /// Reading it failed half-way.
+    is_cut_off: bool,
 }
 
 struct WaitingDirectory {
@@ -89,14 +97,14 @@ struct Seen {
 
 impl Walk {
     /// Prepares a walk over the tree of `root`, a directory opened for reading; gives the item
-    /// that says what the root is.
+    /// that says what the root is, and the root where its attributes are sent in items of their own.
     ///
     /// Errors: [`CopyError::Read`].
     pub fn new(
         root: OwnedFd,
         birth_epoch: u32,
         suspect_since: Option<Timestamp>,
-    ) -> Result<(Walk, LaneItem), CopyError> {
+    ) -> Result<(Walk, LaneItem, Option<ListedFile>), CopyError> {
         let path = TreePath::root();
         let failed = |doing| {
             let path = path.clone();
@@ -105,9 +113,16 @@ impl Walk {
         let status = stat(root.as_fd()).map_err(failed("look at"))?;
         let handle = FileHandle::of(root.as_fd()).map_err(failed("get the file handle of"))?;
         let id = handle.object_id(birth_epoch, status.stx_ino);
-        let xattrs = xattr::read_replicated(&root).map_err(failed("read attributes of"))?;
-        check_xattrs(&xattrs, || path.to_string())?;
-        let item = LaneItem::Root { object: id, attributes: attributes(&status), xattrs };
+        let xattrs =
+            xattr::read_replicated_up_to(&root, XATTRS_INLINE_MAX).map_err(failed("read attributes of"))?;
+        let (large, xattrs) = (xattrs.is_none(), xattrs.unwrap_or_default());
+        let mut attributes = attributes(&status);
+        if large {
+            // Its owner's alone until the ACLs among them have come.
+            attributes.mode &= !0o077;
+        }
+        let large = large.then_some(ListedFile { object: id, handle, name: None, size: 0, links: 1 });
+        let item = LaneItem::Root { object: id, attributes, xattrs };
         let walk = Walk {
             root,
             device: (status.stx_dev_major, status.stx_dev_minor),
@@ -116,8 +131,9 @@ impl Walk {
             open: None,
             waiting: vec![WaitingDirectory { id, handle, path }],
             counts: WalkCounts::default(),
+            left_out: LeftOut::default(),
         };
-        Ok((walk, item))
+        Ok((walk, item, large))
     }
 
     /// The next listing; `None` when the whole tree was listed.
@@ -144,22 +160,30 @@ impl Walk {
             Ok((Dir::new(fd)?, mtime))
         });
         match opened {
-            Ok((entries, mtime)) => {
-                Ok(Some(OpenDirectory { id: dir.id, path: dir.path, entries, carried: None, mtime }))
-            }
+            Ok((entries, mtime)) => Ok(Some(OpenDirectory {
+                id: dir.id,
+                path: dir.path,
+                entries,
+                carried: None,
+                mtime,
+                unreadable: Vec::new(),
+                is_cut_off: false,
+            })),
             Err(error) if has_vanished(&error) => {
                 self.counts.vanished += 1;
+                self.left_out.add(&format!("{}: it went away under the copy", dir.path));
                 Ok(None)
             }
-            Err(error) => Err(read_error("open", &dir.path, error)),
+            // Without a listing none of its names on the target is an orphan.
+            Err(error) => self.leave("open", &dir.path, error).map(|()| None),
         }
     }
 
     fn read_chunk(&mut self, mut dir: OpenDirectory, progress: &CopyProgress) -> Result<Chunk, CopyError> {
-        let (mut listed, mut files) = (Vec::new(), Vec::new());
+        let (mut listed, mut files, mut large) = (Vec::new(), Vec::new(), Vec::new());
         let mut len = 0;
         let last = loop {
-            if listed.len() == LISTING_ENTRIES_MAX {
+            if listed.len() + dir.unreadable.len() >= LISTING_ENTRIES_MAX {
                 break false;
             }
             let Some(seen) = self.next_entry(&mut dir)? else { break true };
@@ -168,19 +192,31 @@ impl Walk {
                 dir.carried = Some(seen);
                 break false;
             }
+            if seen.listed.large_xattrs {
+                large.push(seen.as_listed());
+            }
             self.note(&dir, &seen, &mut files, progress);
             listed.push(seen.listed);
         };
-        let mtime = self.mtime_after(&dir)?;
+        let names = std::mem::take(&mut dir.unreadable);
+        let unreadable = match (dir.is_cut_off, names.is_empty()) {
+            (true, _) => Some(LaneItem::Unreadable { dir: dir.id, names: Unlisted::TheRest }),
+            (false, false) => Some(LaneItem::Unreadable { dir: dir.id, names: Unlisted::These(names) }),
+            (false, true) => None,
+        };
+        let mtime = mtime_after(&dir);
         let item = LaneItem::Listing { dir: dir.id, dir_mtime: mtime, entries: listed, last };
         let path = dir.path.clone();
         if last {
-            self.counts.changed += u64::from(mtime != dir.mtime);
+            if mtime != dir.mtime {
+                self.counts.changed += 1;
+                self.left_out.add(&format!("{path}: its names changed under the copy"));
+            }
             CopyProgress::add(&progress.directories, 1);
         } else {
             self.open = Some(dir);
         }
-        Ok(Chunk { item, dir: path, files })
+        Ok(Chunk { item, dir: path, unreadable, files, large })
     }
 
     fn next_entry(&mut self, dir: &mut OpenDirectory) -> Result<Option<Seen>, CopyError> {
@@ -190,19 +226,36 @@ impl Walk {
         while let Some(entry) = dir.entries.read() {
             let entry = match entry {
                 Ok(entry) => entry,
-                Err(error) if has_vanished(&error.into()) => break,
-                Err(error) => return Err(read_error("list", &dir.path, error.into())),
+                // It was removed: it has no names any more.
+                Err(rustix::io::Errno::NOENT) => break,
+                Err(error) => {
+                    self.leave("list", &dir.path, error.into())?;
+                    dir.is_cut_off = true;
+                    break;
+                }
             };
             let Ok(name) = Name::new(entry.file_name().to_bytes()) else { continue };
-            if let Some(seen) = self.see(dir, name, entry.file_name())? {
-                return Ok(Some(seen));
+            match self.see(dir, &name, entry.file_name()) {
+                Ok(Some(seen)) => return Ok(Some(seen)),
+                Ok(None) => {}
+                Err((doing, error)) => {
+                    self.leave(doing, &TreePath::below(&dir.path, name.clone()), error)?;
+                    dir.unreadable.push(name);
+                    if dir.unreadable.len() >= LISTING_ENTRIES_MAX {
+                        dir.is_cut_off = true;
+                        break;
+                    }
+                }
             }
         }
         Ok(None)
     }
 
     /// Looks at one entry; `None` where it vanished or is not part of the tree.
-    fn see(&mut self, dir: &OpenDirectory, name: Name, raw: &CStr) -> Result<Option<Seen>, CopyError> {
+    ///
+    /// Errors: what could not be done with it. A name that is listed and cannot be found (`ESTALE`)
+    /// has not vanished: it is damaged.
+    fn see(&mut self, dir: &OpenDirectory, name: &Name, raw: &CStr) -> Result<Option<Seen>, NotRead> {
         let path = || TreePath::below(&dir.path, name.clone());
         let fd = match dir.entries.fd().map_err(io::Error::from).and_then(|dir| open_entry(dir, raw)) {
             Ok(fd) => fd,
@@ -210,23 +263,21 @@ impl Walk {
                 self.leave_out(&path());
                 return Ok(None);
             }
-            Err(error) if has_vanished(&error) => {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
                 self.counts.vanished += 1;
                 return Ok(None);
             }
-            Err(error) => return Err(read_error("open", &path(), error)),
+            Err(error) => return Err(("open", error)),
         };
-        let status = stat(fd.as_fd()).map_err(|error| read_error("look at", &path(), error))?;
+        let status = stat(fd.as_fd()).map_err(|error| ("look at", error))?;
         if (status.stx_dev_major, status.stx_dev_minor) != self.device {
             self.leave_out(&path());
             return Ok(None);
         }
-        let handle = FileHandle::of(fd.as_fd())
-            .map_err(|error| read_error("get the file handle of", &path(), error))?;
+        let handle = FileHandle::of(fd.as_fd()).map_err(|error| ("get the file handle of", error))?;
         let listed = self
             .listed(name.clone(), fd.as_fd(), &status, &handle)
-            .map_err(|error| read_error("read attributes of", &path(), error))?;
-        check_xattrs(&listed.xattrs, || path().to_string())?;
+            .map_err(|error| ("read attributes of", error))?;
         Ok(Some(Seen { listed, handle }))
     }
 
@@ -239,12 +290,14 @@ impl Walk {
     ) -> io::Result<ListedObject> {
         let birth = birth(fd, status)?;
         let is_file = birth == Birth::File;
+        let xattrs = xattr::read_replicated_up_to(fd, XATTRS_INLINE_MAX)?;
         Ok(ListedObject {
             name,
             object: handle.object_id(self.birth_epoch, status.stx_ino),
             birth,
             attributes: attributes(status),
-            xattrs: xattr::read_replicated(fd)?,
+            large_xattrs: xattrs.is_none(),
+            xattrs: xattrs.unwrap_or_default(),
             size: if is_file { status.stx_size } else { 0 },
             links: status.stx_nlink,
             suspect: is_file && self.suspect_since.is_some_and(|since| timestamp(status.stx_ctime) >= since),
@@ -266,29 +319,52 @@ impl Walk {
         }
         CopyProgress::add(&progress.files, 1);
         if listed.birth == Birth::File {
-            files.push(ListedFile {
-                object: listed.object,
-                handle: seen.handle,
-                name: listed.name.clone(),
-                size: listed.size,
-                links: listed.links,
-            });
+            files.push(seen.as_listed());
         }
     }
 
-    /// A directory that was removed meanwhile keeps the time that it had.
-    fn mtime_after(&self, dir: &OpenDirectory) -> Result<Timestamp, CopyError> {
-        match dir.entries.fd().map_err(io::Error::from).and_then(stat) {
-            Ok(status) => Ok(timestamp(status.stx_mtime)),
-            Err(error) if has_vanished(&error) => Ok(dir.mtime),
-            Err(error) => Err(read_error("look at", &dir.path, error)),
+    /// Names and counts what cannot be read.
+    ///
+    /// Errors: the fault is not the object's.
+    pub(super) fn leave(
+        &mut self,
+        doing: &'static str,
+        path: &TreePath,
+        error: io::Error,
+    ) -> Result<(), CopyError> {
+        if !is_of_the_object(&error) {
+            return Err(read_error(doing, path, error));
         }
+        log::warn!("{path}: left out of the copy: cannot {doing} it: {error}");
+        self.left_out.add(&format!("{path}: the source cannot {doing} it: {error}"));
+        Ok(())
     }
 
     fn leave_out(&mut self, path: &TreePath) {
         self.counts.nested += 1;
         log::warn!("{path}: another file system is mounted here; it is not part of the copy");
     }
+}
+
+impl Seen {
+    fn as_listed(&self) -> ListedFile {
+        ListedFile {
+            object: self.listed.object,
+            handle: self.handle,
+            name: Some(self.listed.name.clone()),
+            size: self.listed.size,
+            links: self.listed.links,
+        }
+    }
+}
+
+/// What could not be done with an object, and why.
+type NotRead = (&'static str, io::Error);
+
+/// A directory that was removed meanwhile, or cannot be read any more, keeps the time that it had.
+fn mtime_after(dir: &OpenDirectory) -> Timestamp {
+    let status = dir.entries.fd().map_err(io::Error::from).and_then(stat);
+    status.map_or(dir.mtime, |status| timestamp(status.stx_mtime))
 }
 
 /// Opens an entry without following it and without stepping onto another mount (`EXDEV`).
@@ -304,21 +380,12 @@ fn encoded_len(listed: &ListedObject) -> usize {
         Birth::CharDevice { .. } | Birth::BlockDevice { .. } => 12,
         Birth::File | Birth::Directory | Birth::Fifo | Birth::Socket => 4,
     };
-    let fixed = 8 + 16 + size_of::<Attributes>() + 8 + 8 + 4 + 1;
+    let fixed = 8 + 16 + size_of::<Attributes>() + 8 + 8 + 4 + 1 + 1;
     fixed + listed.name.as_bytes().len() + birth + xattrs_len(&listed.xattrs)
 }
 
 fn xattrs_len(xattrs: &[Xattr]) -> usize {
     xattrs.iter().map(|xattr| 16 + xattr.name.0.len() + xattr.value.0.len()).sum()
-}
-
-/// Refuses an object whose xattrs would not fit into any item.
-pub(super) fn check_xattrs(xattrs: &[Xattr], path: impl Fn() -> String) -> Result<(), CopyError> {
-    let len = xattrs_len(xattrs);
-    if len > XATTRS_LEN_MAX {
-        return Err(CopyError::TooLarge { path: path(), len, max: XATTRS_LEN_MAX });
-    }
-    Ok(())
 }
 
 pub(super) fn read_error(doing: &'static str, path: &TreePath, error: io::Error) -> CopyError {

@@ -108,11 +108,11 @@ impl Walker {
         self.items.push_back((LaneItem::OpenContent { object: id }, Bytes::new()));
         if !node.content.is_empty() {
             let content = Bytes::from(node.content.clone());
-            self.items.push_back((LaneItem::Content { object: id, offset: 0 }, content));
+            self.items.push_back((LaneItem::Content { object: id, hole: 0, offset: 0 }, content));
         }
         let size = node.content.len() as u64;
         let xattrs = xattrs_of(&self.tree, id.inode);
-        let close = LaneItem::CloseContent { object: id, size, attributes: node.attributes, xattrs };
+        let close = LaneItem::CloseContent { object: id, hole: 0, size, attributes: node.attributes, xattrs };
         self.items.push_back((close, Bytes::new()));
     }
 }
@@ -127,6 +127,7 @@ fn listing(tree: &Tree, dir: u64) -> LaneItem {
             birth: held.birth.clone(),
             attributes: held.attributes,
             xattrs: xattrs_of(tree, *inode),
+            large_xattrs: false,
             size: held.content.len() as u64,
             links: held.links,
             suspect: true,

@@ -316,10 +316,22 @@ fn ready(daemon: &Daemon, copied: &[CopyReport], took: Duration) {
             format!("first copy complete in {:.1} s ({files} files sent after the mount)", took.as_secs_f64())
         }
     };
+    for (target, left_out) in left_out(daemon) {
+        eprintln!("warning: {target}: {left_out}. The replica stays marked bad; everything else is in line.");
+    }
     let line =
         format!("ready {} -> {targets}; profile default; {first_copy}\n", daemon.options.directory.display());
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+}
+
+/// What the copies of the start left out, by target.
+fn left_out(daemon: &Daemon) -> Vec<(String, String)> {
+    let reports = daemon.connections().into_iter().map(|connection| {
+        let left_out = connection.report().left_out;
+        (!left_out.is_empty()).then(|| (connection.target.to_string(), left_out.summary()))
+    });
+    reports.flatten().collect()
 }
 
 /// The allocator keeps what a long queue held; `backlog` is the most that it held since then.

@@ -9,8 +9,8 @@ use super::durability::TroubleKind;
 use super::flush::Flusher;
 use super::options::Target;
 use crate::control::{
-    Alert, Amount, CaptureStatus, ConnectionStatus, FsyncStatus, Lag, LinkStatus, MirrorProgress,
-    MirrorStatus, Role, Severity, Status, TargetKind, unix_ms,
+    Alert, Amount, CaptureStatus, ConnectionStatus, FsyncStatus, Lag, LeftOutStatus, LinkStatus,
+    MirrorProgress, MirrorStatus, Role, Severity, Status, TargetKind, unix_ms,
 };
 use crate::packet::{DataState, Sequence};
 use crate::preflight::{Way, elsewhere_warning};
@@ -166,6 +166,7 @@ pub fn connection_status(connection: &Connection, daemon: &Daemon) -> Connection
         data: report.data,
         data_reason: report.data_reason.clone(),
         aside: report.aside.clone(),
+        left_out: LeftOutStatus { count: report.left_out.count, objects: report.left_out.lines() },
         mirror: mirror(&report),
         progress: report.progress.as_ref().map(|progress| {
             mirror_progress(&progress.snapshot(), matches!(report.mirror, MirrorStatus::Mirroring { .. }))

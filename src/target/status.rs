@@ -72,6 +72,7 @@ fn empty(daemon: &Daemon, name: &str, grants: &[Grant]) -> ReplicaStatus {
         connected: None,
         data: DataState::Empty,
         reason: String::new(),
+        in_line: false,
         since_unix_ms: unix_ms(daemon.started),
         applied: Sequence(0),
         durable: Sequence(0),
@@ -96,6 +97,7 @@ fn opened(daemon: &Daemon, shown: Shown, grants: &[Grant]) -> ReplicaStatus {
     if let Some(view) = shown.view {
         status.data = view.data.state;
         status.reason = view.data.reason.unwrap_or_default();
+        status.in_line = view.data.in_line;
         status.since_unix_ms = view.data.since_ms;
         (status.applied, status.durable) = (view.applied, view.durable);
         status.retrying = view.retrying;

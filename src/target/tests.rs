@@ -287,6 +287,7 @@ fn a_copy_hears_itself_that_its_bytes_were_lost() {
         xattrs: Vec::new(),
         links: 1,
         size: 3,
+        large_xattrs: false,
         suspect: false,
     };
     let listing = || {
@@ -307,7 +308,7 @@ fn a_copy_hears_itself_that_its_bytes_were_lost() {
     assert_eq!(wanted(&scene), [object]);
     scene.items([
         LaneItem::OpenContent { object },
-        LaneItem::CloseContent { object, size: 3, attributes, xattrs: Vec::new() },
+        LaneItem::CloseContent { object, hole: 3, size: 3, attributes, xattrs: Vec::new() },
     ]);
     let file = dir.path().join("replica/file");
     let deadline = Instant::now() + LONG;

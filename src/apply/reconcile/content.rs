@@ -4,6 +4,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use super::Session;
+use super::left_out::is_of_the_object;
 use crate::apply::fault::Fault;
 use crate::apply::inode;
 use crate::apply::replica::Replica;
@@ -16,6 +17,16 @@ pub(super) struct OpenFile {
     object: ObjectId,
     file: Arc<File>,
     writer: Writer,
+    /// Where the bytes and holes that came end.
+    reached: u64,
+}
+
+impl OpenFile {
+    /// Where what follows a hole of so many bytes begins.
+    fn behind_hole(&self, hole: u64) -> Result<u64, Fault> {
+        let end = self.reached.checked_add(hole).filter(|&end| end <= i64::MAX as u64);
+        end.ok_or(Fault::Refused("content beyond the largest file"))
+    }
 }
 
 impl Session {
@@ -24,17 +35,27 @@ impl Session {
             return Err(Fault::Refused("content of a file that was not asked for"));
         }
         let file = replica.writable(object)?;
+        // Whoever may read the old content may not read the new one.
+        inode::make_private(&*file)?;
         file.set_len(0).map_err(Fault::system("truncate"))?;
-        self.open = Some(OpenFile { object, file, writer: replica.writer.clone() });
+        self.open = Some(OpenFile { object, file, writer: replica.writer.clone(), reached: 0 });
         Ok(())
     }
 
-    pub(super) fn write_content(&mut self, object: ObjectId, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
+    pub(super) fn write_content(
+        &mut self,
+        object: ObjectId,
+        hole: u64,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), Fault> {
         let open = self.opened(object)?;
-        if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > i64::MAX as u64) {
-            return Err(Fault::Refused("content beyond the largest file"));
+        if open.behind_hole(hole)? != offset || bytes.is_empty() {
+            return Err(Fault::Refused("content that does not follow what came before it"));
         }
+        let reached = open.behind_hole(hole.saturating_add(bytes.len() as u64))?;
         open.writer.write_all_at(&open.file, bytes, offset).map_err(Fault::system("write"))?;
+        open.reached = reached;
         self.unsettled.bytes += bytes.len() as u64;
         Ok(())
     }
@@ -43,14 +64,19 @@ impl Session {
         &mut self,
         replica: &mut Replica,
         object: ObjectId,
-        size: u64,
+        (hole, size): (u64, u64),
         attributes: &Attributes,
         xattrs: &[Xattr],
     ) -> Result<(), Fault> {
-        let file = self.opened(object)?.file.clone();
+        let open = self.opened(object)?;
+        if open.behind_hole(hole)? != size {
+            return Err(Fault::Refused("a file whose bytes and holes do not add up to its size"));
+        }
+        let file = open.file.clone();
         file.set_len(size).map_err(Fault::system("truncate"))?;
         let mode = replica.policy.mode(&*file, attributes.mode)?;
-        inode::make_attributes(&*file, &Attributes { mode, ..*attributes }, &replica.policy.xattrs(xattrs))?;
+        let attributes = Attributes { mode, ..*attributes };
+        self.make_attributes(replica, &file, &attributes, &replica.policy.xattrs(xattrs))?;
         self.unsettled.files.push((object, attributes.mtime));
         if self.unsettled.is_full() {
             self.settle(replica)?;
@@ -58,6 +84,13 @@ impl Session {
         self.asked.copied(object)?;
         self.open = None;
         Ok(())
+    }
+
+    /// The source cannot read a file that was asked for.
+    pub(super) fn leave_content(&mut self, object: ObjectId) -> Result<(), Fault> {
+        self.open = None;
+        // Known as incomplete: the next copy asks for it again.
+        self.asked.copied(object)
     }
 
     /// Makes the bytes durable, then sets the mtimes.
@@ -69,9 +102,11 @@ impl Session {
             return Err(replica.sync_has_failed(error));
         }
         for &(object, mtime) in &self.unsettled.files {
-            match replica.object(object) {
-                Ok(file) => inode::set_mtime(&*file, mtime)?,
-                Err(Fault::MissingObject(_) | Fault::Outside { .. }) => {}
+            match replica.object(object).and_then(|file| inode::set_mtime(&*file, mtime)) {
+                Ok(()) | Err(Fault::MissingObject(_) | Fault::Outside { .. }) => {}
+                Err(fault) if is_of_the_object(&fault) => {
+                    self.left_out.add(&format!("object {object}: {fault}"));
+                }
                 Err(fault) => return Err(fault),
             }
             self.incomplete.remove(object)?;
@@ -80,8 +115,8 @@ impl Session {
         Ok(())
     }
 
-    fn opened(&self, object: ObjectId) -> Result<&OpenFile, Fault> {
-        let open = self.open.as_ref().filter(|open| open.object == object);
+    fn opened(&mut self, object: ObjectId) -> Result<&mut OpenFile, Fault> {
+        let open = self.open.as_mut().filter(|open| open.object == object);
         open.ok_or(Fault::Refused("content of a file that is not open"))
     }
 }

@@ -48,7 +48,7 @@ impl Session {
         if entry.birth != Birth::File {
             let (Placed::Kept(found) | Placed::Adopted(found) | Placed::Made(found)) = placed;
             replica.policy.mark_placeholder(&entry.birth, &*found.file);
-            return self.correct(entry, &found).map(|()| false);
+            return self.correct(replica, entry, &found).map(|()| false);
         }
         if self.asked.contains(entry.object)? {
             // A further name of a file that was asked for: it is, or will be, as it should.
@@ -69,12 +69,16 @@ impl Session {
         if is_adopted {
             self.incomplete.remove(entry.object)?;
         }
-        self.correct(entry, &found).map(|()| false)
+        self.correct(replica, entry, &found).map(|()| false)
     }
 
     /// Corrects owner, mode and xattrs at once, and the mtime where nothing can change it later.
-    fn correct(&self, entry: &ListedObject, found: &Found) -> Result<(), Fault> {
-        inode::make_attributes(&*found.file, &entry.attributes, &entry.xattrs)?;
+    fn correct(&mut self, replica: &Replica, entry: &ListedObject, found: &Found) -> Result<(), Fault> {
+        match entry.large_xattrs {
+            // They come, and the mode with them.
+            true => inode::restrict(&*found.file, &entry.attributes)?,
+            false => self.make_attributes(replica, &found.file, &entry.attributes, &entry.xattrs)?,
+        }
         // A directory gets its mtime after its last entry.
         if entry.birth != Birth::Directory && inode::mtime(&found.status) != entry.attributes.mtime {
             inode::set_mtime(&*found.file, entry.attributes.mtime)?;
@@ -107,7 +111,7 @@ impl Session {
         bound: Option<FileHandle>,
     ) -> Result<Placed, Fault> {
         let living = match bound {
-            Some(handle) => find_handle(replica, &handle)?,
+            Some(handle) => self.find_inside(replica, &handle)?,
             None => None,
         };
         if let Some(found) = living
@@ -131,6 +135,24 @@ impl Session {
         }
         let found = self.make(replica, dir, entry)?;
         Ok(Placed::Made(found))
+    }
+
+    /// The object behind a handle, where it is in the replica or limbo. Somebody may have moved it
+    /// out: with a name in the replica again it would be written to where it is now. Directories are
+    /// asked when they are moved.
+    fn find_inside(&mut self, replica: &Replica, handle: &FileHandle) -> Result<Option<Found>, Fault> {
+        let Some(found) = find_handle(replica, handle)? else { return Ok(None) };
+        let is_directory = FileType::from_raw_mode(found.status.st_mode) == FileType::Directory;
+        if is_directory || replica.remembered_inside(&found.file)? {
+            return Ok(Some(found));
+        }
+        if !std::mem::replace(&mut self.has_searched, true) {
+            replica.remember_names()?;
+        }
+        // Opened anew, it has the name that was just looked at.
+        drop(found);
+        let Some(found) = find_handle(replica, handle)? else { return Ok(None) };
+        Ok(replica.remembered_inside(&found.file)?.then_some(found))
     }
 
     /// Makes an empty object at a free name, root's alone until its attributes come.

@@ -98,8 +98,10 @@ fn drop_living(mount: &File, top: &File) -> Result<(), Fault> {
             if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
                 waiting.push(FileHandle::of(found.as_fd()).map_err(Fault::system("file handle"))?);
             } else if status.st_nlink > 1 {
-                rustix::fs::unlinkat(&dir, c_name(&name), AtFlags::empty())
-                    .map_err(Fault::system("unlink in limbo"))?;
+                // What cannot be unlinked (immutable, used) is an orphan.
+                if let Err(error) = rustix::fs::unlinkat(&dir, c_name(&name), AtFlags::empty()) {
+                    log::warn!("{name:?}, which is not on the source, cannot be removed: {error}");
+                }
             }
         }
     }

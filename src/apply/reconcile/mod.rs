@@ -11,6 +11,9 @@
 //! is in the way or was not listed goes to limbo ([`Limbo`]), from where later listings claim it.
 //! A killed or interrupted copy leaves the replica marked bad, and another one goes on from there.
 //!
+//! What one object's fault prevents is left out, named and counted ([`left_out`]): the replica stays
+//! bad for it and for nothing else. What the source cannot read stays here as it is.
+//!
 //! Every step can be repeated: after a [`Fault`] the same item may be handed in again.
 
 mod asked;
@@ -18,6 +21,7 @@ mod claims;
 mod content;
 mod entry;
 mod incomplete;
+mod left_out;
 mod limbo;
 mod names;
 
@@ -33,6 +37,7 @@ use self::asked::Asked;
 use self::claims::Claims;
 use self::content::{OpenFile, Unsettled};
 use self::incomplete::Incomplete;
+use self::left_out::is_of_the_object;
 pub(super) use self::limbo::Limbo;
 use self::names::Names;
 use super::fault::Fault;
@@ -40,8 +45,8 @@ use super::inode;
 use super::replica::Replica;
 use crate::limits::LISTING_ENTRIES_MAX;
 use crate::packet::{
-    Attributes, Birth, ItemNumber, LaneItem, ListedObject, Name, ObjectId, Position, Sequence, TargetMessage,
-    Timestamp, Xattr,
+    Attributes, Birth, ItemNumber, LaneItem, LeftOut, ListedObject, Name, ObjectId, Position, Sequence,
+    TargetMessage, Timestamp, Unlisted, Xattr,
 };
 use crate::sys::FileHandle;
 
@@ -82,6 +87,14 @@ struct Session {
     open: Option<OpenFile>,
     incomplete: Incomplete,
     unsettled: Unsettled,
+    /// By either side.
+    left_out: LeftOut,
+    /// The object whose attributes come one by one has no ACL here, and the source has one.
+    without_acl: Option<ObjectId>,
+    /// All names of the replica were looked at, so that the kernel knows where objects are.
+    has_searched: bool,
+    /// The file whose content is not taken any more.
+    leaves: Option<ObjectId>,
 }
 
 /// The directory whose chunks arrive.
@@ -89,6 +102,8 @@ struct Listing {
     dir: ObjectId,
     file: Arc<File>,
     names: Names,
+    /// The source could not list it to its end: no name of it is an orphan.
+    is_cut_off: bool,
 }
 
 impl Reconcile {
@@ -110,6 +125,25 @@ impl Reconcile {
     ///
     /// Errors: [`Fault`]; nothing is skipped, and the item may be handed in again.
     pub fn handle_item(
+        &mut self,
+        replica: &mut Replica,
+        position: Position,
+        number: ItemNumber,
+        item: LaneItem,
+        payload: &Bytes,
+    ) -> Result<Vec<TargetMessage>, Fault> {
+        let before = self.session.as_ref().map(|session| session.left_out.clone());
+        let done = self.perform(replica, position, number, item, payload);
+        if done.is_err()
+            && let (Some(session), Some(before)) = (&mut self.session, before)
+        {
+            // It will be handed in again, and counts once.
+            session.left_out = before;
+        }
+        done
+    }
+
+    fn perform(
         &mut self,
         replica: &mut Replica,
         position: Position,
@@ -141,16 +175,44 @@ impl Reconcile {
                 }
                 return Ok(vec![TargetMessage::Wanted { listing: number, objects }]);
             }
-            LaneItem::OpenContent { object } => session.open_content(replica, object)?,
-            LaneItem::Content { object, offset } => session.write_content(object, offset, payload)?,
-            LaneItem::CloseContent { object, size, attributes, xattrs } => {
-                session.close_content(replica, object, size, &attributes, &xattrs)?
+            LaneItem::Unreadable { dir, names } => session.keep_unreadable(replica, dir, &names)?,
+            LaneItem::OpenContent { object } => {
+                let done = session.open_content(replica, object);
+                session.or_leave_content(replica, object, done)?
             }
+            LaneItem::Content { object, .. } | LaneItem::CloseContent { object, .. }
+                if session.leaves == Some(object) => {}
+            LaneItem::Content { object, hole, offset } => {
+                let done = session.write_content(object, hole, offset, payload);
+                session.or_leave_content(replica, object, done)?
+            }
+            LaneItem::CloseContent { object, hole, size, attributes, xattrs } => {
+                let done = session.close_content(replica, object, (hole, size), &attributes, &xattrs);
+                session.or_leave_content(replica, object, done)?
+            }
+            LaneItem::Xattrs { object, attributes, names } => {
+                let done = session.open_xattrs(replica, object, &attributes, &names);
+                session.or_leave_xattrs(replica, object, done)?
+            }
+            LaneItem::Xattr { object, name } => {
+                let done = session.take_xattr(replica, object, &name, payload);
+                session.or_leave_xattrs(replica, object, done)?
+            }
+            LaneItem::Attributes { object, attributes } => {
+                let done = session.close_xattrs(replica, object, &attributes);
+                session.or_leave_xattrs(replica, object, done)?
+            }
+            LaneItem::Leave { object } => session.leave_content(object)?,
+            LaneItem::LeftOut { left_out } => session.left_out.merge(left_out),
             LaneItem::End => {
                 let orphans = session.end(replica, position)?;
+                let left_out = std::mem::take(&mut session.left_out);
                 self.session = None;
-                [CLAIMS, ASKED, INCOMPLETE].iter().for_each(|name| remove(&replica.state().join(name)));
-                return Ok(vec![TargetMessage::Resynchronised { end: number, orphans }]);
+                [CLAIMS, ASKED].iter().for_each(|name| remove(&replica.state().join(name)));
+                if left_out.is_empty() {
+                    remove(&replica.state().join(INCOMPLETE));
+                }
+                return Ok(vec![TargetMessage::Resynchronised { end: number, orphans, left_out }]);
             }
         }
         Ok(Vec::new())
@@ -176,7 +238,8 @@ impl Reconcile {
         self.interrupt(replica)?;
         replica.begin_after_failed_sync()?;
         replica.relieved_is_lost()?;
-        replica.settle_times()?;
+        // What cannot be set now is listed again.
+        replica.settle_times_or(|_, fault| if is_of_the_object(&fault) { Ok(()) } else { Err(fault) })?;
         let handle_of = |dir: &File| FileHandle::of(dir.as_fd()).map_err(Fault::system("file handle"));
         self.session = Some(Session {
             own: [handle_of(replica.root())?, handle_of(replica.limbo())?],
@@ -189,6 +252,10 @@ impl Reconcile {
             open: None,
             incomplete: Incomplete::open(&replica.state().join(INCOMPLETE), replica)?,
             unsettled: Unsettled::default(),
+            left_out: LeftOut::default(),
+            without_acl: None,
+            has_searched: false,
+            leaves: None,
         });
         Ok(())
     }
@@ -208,7 +275,8 @@ impl Session {
         }
         self.root = Some(object);
         let attributes = replica.policy.attributes(&Birth::Directory, attributes);
-        inode::make_attributes(replica.root(), &attributes, &replica.policy.xattrs(xattrs))
+        let root = replica.root().try_clone().map_err(Fault::system("root"))?;
+        self.make_attributes(replica, &root, &attributes, &replica.policy.xattrs(xattrs))
     }
 
     /// Makes the entries of a chunk what they are; adds the files whose content is wanted.
@@ -225,21 +293,20 @@ impl Session {
         if self.root.is_none() {
             return Err(Fault::Refused("a listing before the root directory"));
         }
-        if self.listing.as_ref().is_some_and(|listing| listing.dir != dir) {
-            return Err(Fault::Refused("a listing inside the listing of another directory"));
+        if self.is_left_out(replica, dir)? {
+            return Ok(());
         }
-        let mut listing = match self.listing.take() {
-            Some(listing) => listing,
-            None => {
-                let names = Names::none(&replica.state().join(NAMES));
-                Listing { dir, file: replica.directory(dir)?, names }
-            }
-        };
+        let mut listing = self.take_open_listing(replica, dir)?;
         let done = entries.iter().try_for_each(|entry| {
             listing.names.insert(&entry.name)?;
             let entry = replica.policy.listed(entry);
-            if self.reconcile(replica, &listing.file, &entry)? {
-                wanted.push(entry.object);
+            match self.reconcile(replica, &listing.file, &entry) {
+                Ok(true) => wanted.push(entry.object),
+                Ok(false) => {}
+                Err(fault) if is_of_the_object(&fault) => {
+                    self.leave_name(replica, &listing.file, &entry.name, &fault);
+                }
+                Err(fault) => return Err(fault),
             }
             Ok(())
         });
@@ -247,9 +314,104 @@ impl Session {
         done
     }
 
+    /// The listing whose chunks arrive, or a new one.
+    fn take_open_listing(&mut self, replica: &mut Replica, dir: ObjectId) -> Result<Listing, Fault> {
+        match self.listing.take() {
+            Some(listing) if listing.dir == dir => Ok(listing),
+            Some(listing) => {
+                self.listing = Some(listing);
+                Err(Fault::Refused("a listing inside the listing of another directory"))
+            }
+            None => {
+                let names = Names::none(&replica.state().join(NAMES));
+                Ok(Listing { dir, file: replica.directory(dir)?, names, is_cut_off: false })
+            }
+        }
+    }
+
+    /// Whether a directory was left out, and what is below it with it: it was not listed here.
+    fn is_left_out(&self, replica: &Replica, dir: ObjectId) -> Result<bool, Fault> {
+        if self.left_out.is_empty() {
+            return Ok(false);
+        }
+        let claimant = match replica.handle(dir)? {
+            Some(handle) => self.claims.claimant(&handle).map_err(Fault::system("claims"))?,
+            None => None,
+        };
+        Ok(claimant != Some(dir))
+    }
+
+    /// What these names hold cannot be read on the source: it stays.
+    fn keep_unreadable(
+        &mut self,
+        replica: &mut Replica,
+        dir: ObjectId,
+        names: &Unlisted,
+    ) -> Result<(), Fault> {
+        if self.root.is_none() {
+            return Err(Fault::Refused("a listing before the root directory"));
+        }
+        if self.is_left_out(replica, dir)? {
+            return Ok(());
+        }
+        let mut listing = self.take_open_listing(replica, dir)?;
+        let done = match names {
+            Unlisted::TheRest => {
+                listing.is_cut_off = true;
+                Ok(())
+            }
+            Unlisted::These(names) => names.iter().try_for_each(|name| listing.names.insert(name)),
+        };
+        self.listing = Some(listing);
+        done
+    }
+
+    /// A fault of this file alone: the rest of its content is not taken.
+    fn or_leave_content(
+        &mut self,
+        replica: &mut Replica,
+        object: ObjectId,
+        done: Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        match done {
+            Err(fault) if is_of_the_object(&fault) => {
+                self.leave_object(replica, object, &fault);
+                self.leaves = Some(object);
+                self.leave_content(object)
+            }
+            done => done,
+        }
+    }
+
+    /// As [`Session::or_leave_content`]; an object that was left out is not here.
+    fn or_leave_xattrs(
+        &mut self,
+        replica: &mut Replica,
+        object: ObjectId,
+        done: Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        match done {
+            Err(Fault::MissingObject(_)) if !self.left_out.is_empty() => Ok(()),
+            Err(fault) if is_of_the_object(&fault) => {
+                self.leave_object(replica, object, &fault);
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
     /// After the last chunk: what was not listed goes to limbo, and the directory gets its time.
     fn close_listing(&mut self, replica: &mut Replica, mtime: Timestamp) -> Result<(), Fault> {
-        let Some(listing) = &self.listing else { return Ok(()) };
+        // None where the directory was left out.
+        let Some(listing) = self.listing.take() else { return Ok(()) };
+        let done = self.close(replica, &listing, mtime);
+        if done.is_err() {
+            self.listing = Some(listing);
+        }
+        done
+    }
+
+    fn close(&mut self, replica: &mut Replica, listing: &Listing, mtime: Timestamp) -> Result<(), Fault> {
         let [_, limbo] = self.own;
         // Taken away while it is read: each name that stays is still met exactly once.
         for entry in read_directory(&listing.file)? {
@@ -257,15 +419,33 @@ impl Session {
             // `.` and `..` are no names.
             let Ok(name) = Name::new(entry.file_name().to_bytes()) else { continue };
             // Where the replica is a mount point, limbo lies in it.
-            if !listing.names.contains(&name)? && replica.name_holds(&listing.file, &name)? != Some(limbo) {
-                self.limbo.take(&listing.file, &name)?;
+            if listing.is_cut_off || listing.names.contains(&name)? {
+                continue;
+            }
+            match self.take_orphan(replica, &listing.file, &name, limbo) {
+                Err(fault) if is_of_the_object(&fault) => {
+                    self.leave_name(replica, &listing.file, &name, &fault);
+                }
+                done => done?,
             }
         }
         if inode::mtime(&inode::stat(&listing.file)?) != mtime {
             replica.set_mtime_later(listing.dir, mtime)?;
         }
-        self.listing = None;
         Ok(())
+    }
+
+    fn take_orphan(
+        &mut self,
+        replica: &Replica,
+        dir: &File,
+        name: &Name,
+        limbo: FileHandle,
+    ) -> Result<(), Fault> {
+        if replica.name_holds(dir, name)? == Some(limbo) {
+            return Ok(());
+        }
+        self.limbo.take(dir, name)
     }
 
     /// Everything was sent: settles what is open, makes it durable, and declares it good.
@@ -281,10 +461,21 @@ impl Session {
         // Before limbo is looked through: there a further name would let the last one go.
         replica.empty_nameless()?;
         let orphans = self.limbo.resolve(replica.root(), replica.limbo())?;
-        self.forget_the_gone(replica)?;
-        replica.settle_times()?;
+        replica.settle_times_or(|id, fault| {
+            if !is_of_the_object(&fault) {
+                return Err(fault);
+            }
+            self.left_out.add(&format!("object {id}: the target: {fault}"));
+            Ok(())
+        })?;
+        if self.left_out.is_empty() {
+            self.forget_the_gone(replica)?;
+        }
         replica.adopt(position)?;
-        replica.mark_good()?;
+        match self.left_out.is_empty() {
+            true => replica.mark_good()?,
+            false => replica.mark_in_line(&self.left_out.summary())?,
+        }
         Ok(orphans)
     }
 

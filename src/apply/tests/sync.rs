@@ -25,7 +25,8 @@ fn items(source: &Source) -> Vec<LaneItem> {
     let size = std::fs::metadata(source.path("one")).unwrap().len();
     let root = Attributes { mode: 0o755, uid: 0, gid: 0, mtime: dir_mtime };
     let (name, dir, suspect, links) = (at.name, at.dir, false, 1);
-    let one = ListedObject { name, object, birth, attributes, xattrs, size, links, suspect };
+    let one =
+        ListedObject { name, object, birth, attributes, xattrs, large_xattrs: false, size, links, suspect };
     vec![
         LaneItem::Begin,
         LaneItem::Root { object: dir, attributes: root, xattrs: Vec::new() },

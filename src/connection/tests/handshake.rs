@@ -47,3 +47,13 @@ fn what_was_only_received_is_sent_again() {
     let proof = ReplicaProof { received: at(58), durable: at(45), ..proof(DataState::Good, at(50)) };
     check(held(), proof, Decision::Resume { after: at(50) });
 }
+
+/// A replica that lacks nothing but what a copy left out would need a copy after every lost
+/// connection, which cannot be made while programs write.
+#[test]
+fn what_was_left_out_does_not_end_the_stream() {
+    let bad = proof(DataState::Bad, at(50));
+    assert_eq!(decide(&held(), &bad), Decision::Copy(Gap::Bad));
+    let in_line = ReplicaProof { bad_by: BadBy::Aside, ..bad };
+    assert_eq!(decide(&held(), &in_line), Decision::Resume { after: at(50) });
+}

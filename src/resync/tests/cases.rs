@@ -11,8 +11,7 @@ use rustix::fs::{CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 
 use super::{Pair, tree};
 use crate::apply::Allow;
-use crate::packet::{Bounded, DataState, Xattr};
-use crate::resync::walk::check_xattrs;
+use crate::packet::DataState;
 
 pub fn set_mtime(path: &Path, seconds: i64, nanoseconds: i64) {
     let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
@@ -196,15 +195,6 @@ fn large_attributes_cut_a_listing() {
     }
     let outcome = pair.converges();
     assert!(outcome.items >= 3 + 3, "200 × 3,500 bytes fit into no two listings: {outcome:?}");
-}
-
-#[test]
-fn attributes_that_fit_into_no_item_are_refused_by_name() {
-    let xattr = |value: Vec<u8>| Xattr { name: Bounded(b"user.x".to_vec()), value: Bounded(value) };
-    let many: Vec<_> = (0..12).map(|_| xattr(vec![0; 65_536])).collect();
-    let error = check_xattrs(&many, || "dir/file".into()).unwrap_err();
-    assert!(error.to_string().contains("dir/file"), "{error}");
-    check_xattrs(&many[..11], String::new).unwrap();
 }
 
 #[test]

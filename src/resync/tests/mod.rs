@@ -1,6 +1,7 @@
 //! Both ends in one process: a backing directory, a replica, and channels between them.
 
 mod cases;
+mod left_out;
 mod mutations;
 mod random;
 mod tree;
@@ -16,8 +17,8 @@ use crossbeam_channel::unbounded;
 use super::*;
 use crate::apply::{Allow, NameMatch, Places, Reconcile, Replica};
 use crate::packet::{
-    DataState, Epoch, FrameHeader, Incarnation, ItemHeader, ItemNumber, LaneItem, PREFIX_LEN, Position,
-    Prefix, SetId, TargetMessage, Timestamp, item_frame,
+    DataState, Epoch, FrameHeader, Incarnation, ItemHeader, ItemNumber, LaneItem, LeftOut, PREFIX_LEN,
+    Position, Prefix, SetId, TargetMessage, Timestamp, item_frame,
 };
 
 /// A source tree and its replica.
@@ -34,6 +35,7 @@ struct Pair {
 struct Outcome {
     report: CopyReport,
     orphans: u64,
+    left_out: LeftOut,
     progress: ProgressSnapshot,
     /// Lane items that the target performed.
     items: usize,
@@ -41,8 +43,17 @@ struct Outcome {
 
 impl Pair {
     fn new() -> Pair {
+        Pair::in_directory(tempfile::tempdir().unwrap())
+    }
+
+    /// On a file system that takes every extended attribute that there is.
+    fn in_memory() -> Pair {
+        let dir = tempfile::tempdir_in("/dev/shm").expect("a tmpfs on /dev/shm");
+        Pair::in_directory(dir)
+    }
+
+    fn in_directory(dir: tempfile::TempDir) -> Pair {
         assert!(rustix::process::geteuid().is_root(), "these tests need root");
-        let dir = tempfile::tempdir().unwrap();
         let (source, replica) = (dir.path().join("source"), dir.path().join("replica"));
         fs::create_dir(&source).unwrap();
         fs::create_dir(&replica).unwrap();
@@ -81,7 +92,7 @@ impl Pair {
         let copy = FirstCopy::new(backing, 3, suspect_since, sink, wanted, progress.clone());
         let source = std::thread::spawn(move || copy.run());
         let (mut replica, mut reconcile) = (self.open_replica(), Reconcile::with_name_match(self.name_match));
-        let (mut count, mut orphans) = (0, None);
+        let (mut count, mut orphans, mut left_out) = (0, None, LeftOut::default());
         for NumberedItem { number, item, payload } in items.iter().take(cut_after) {
             count += 1;
             check_encodes(number, &item);
@@ -94,9 +105,10 @@ impl Pair {
                     TargetMessage::Wanted { listing, objects } => {
                         answer.send(Wanted { listing, objects }).unwrap()
                     }
-                    TargetMessage::Resynchronised { end, orphans: count } => {
+                    TargetMessage::Resynchronised { end, orphans: count, left_out: left } => {
                         assert_eq!(end, number);
                         orphans = Some(count);
+                        left_out = left;
                     }
                     other => panic!("{other:?}"),
                 }
@@ -110,15 +122,17 @@ impl Pair {
         };
         let orphans = orphans?;
         assert!(report.end.is_some());
-        assert_eq!(replica.data().state, DataState::Good);
+        let expected = if left_out.is_empty() { DataState::Good } else { DataState::Bad };
+        assert_eq!((replica.data().state, replica.data().in_line), (expected, !left_out.is_empty()));
         assert_eq!((replica.applied(), replica.durable()), (position(), position()));
         assert!(!self.places.state.join("claims").exists());
-        Some(Outcome { report, orphans, progress: progress.snapshot(), items: count })
+        Some(Outcome { report, orphans, left_out, progress: progress.snapshot(), items: count })
     }
 
     /// Copies, compares everything, and copies again: nothing may be left to do.
     fn converges(&self) -> Outcome {
         let outcome = self.copy();
+        assert!(outcome.left_out.is_empty(), "{outcome:?}");
         self.check_equal();
         outcome
     }

@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::CopyOrder;
 use super::surroundings::{Surroundings, WalkOrder, Walked};
 use crate::limits::LISTINGS_IN_FLIGHT;
-use crate::packet::ItemNumber;
+use crate::packet::{ItemNumber, LeftOut};
 use crate::resync::{CopyProgress, CopyReport, Wanted};
 use crate::source::feed::LaneSink;
 use crate::source::mark::{Clock, EVERYTHING, Mark};
@@ -57,6 +57,7 @@ impl Pending {
         let backing = self.order.backing.try_clone().map_err(failed)?;
         let progress = Arc::new(CopyProgress::new());
         let (wanted, answers) = bounded(LISTINGS_IN_FLIGHT);
+        let to_nothing = from_nothing.is_some();
         let from_nothing = from_nothing.map_or(EVERYTHING, |mark| mark.suspect_since(&Clock::now()));
         let suspect_since = from_nothing.max(self.order.suspect_since);
         let order = WalkOrder {
@@ -64,6 +65,7 @@ impl Pending {
             birth_epoch,
             suspect_since,
             ends: self.order.ends,
+            to_nothing,
             sink,
             answers,
             progress: progress.clone(),
@@ -84,7 +86,16 @@ pub(super) struct Attempt {
     pub(super) ended: Receiver<Walked>,
     /// The walk has ended; the target's word on this item makes the copy complete.
     pub(super) waits_for: Option<ItemNumber>,
-    /// The target's last word: the end that it has, and how many objects it has beside the copy.
-    /// It may come before the end of the walk is known here.
-    pub(super) said: Option<(ItemNumber, u64)>,
+    /// The target's last word. It may come before the end of the walk is known here.
+    pub(super) said: Option<EndSaid>,
+}
+
+/// What a target says at the end of a copy.
+#[derive(Clone)]
+pub(super) struct EndSaid {
+    /// The end that it has.
+    pub(super) end: ItemNumber,
+    /// How many objects it has beside the copy.
+    pub(super) orphans: u64,
+    pub(super) left_out: LeftOut,
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, TrySendError, at, never, select};
 
-use super::copying::{Attempt, Pending};
+use super::copying::{Attempt, EndSaid, Pending};
 use super::surroundings::{NetworkLink, Surroundings, Walked};
 use super::{CopyOrder, Settings, Shared, Told};
 use crate::clock;
@@ -18,8 +18,8 @@ use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying, SetAs
 use crate::limits::{ASIDE_LISTED_MAX, RELIEF_OBJECTS_MAX};
 use crate::link::{LostBy, SourceEvent};
 use crate::packet::{
-    DataState, Features, ItemNumber, Position, ReplicaProof, Sequence, SourceMessage, Stuck, TargetMessage,
-    Text, WIRE_VERSION, WIRE_VERSION_OLDEST,
+    BadBy, DataState, Features, ItemNumber, LeftOut, Position, ReplicaProof, Sequence, SourceMessage, Stuck,
+    TargetMessage, Text, WIRE_VERSION, WIRE_VERSION_OLDEST,
 };
 use crate::queue::{CursorId, Queue};
 use crate::resync::{CopyError, CopyReport, Wanted};
@@ -329,7 +329,9 @@ impl<S: Surroundings> Driver<S> {
                     self.misbehaves("the target answers listings that it was not sent".into());
                 }
             }
-            TargetMessage::Resynchronised { end, orphans } => self.resynchronised(end, orphans),
+            TargetMessage::Resynchronised { end, orphans, left_out } => {
+                self.resynchronised(end, orphans, left_out);
+            }
             TargetMessage::Retrying { sequence, op, reason, attempts, stuck } => {
                 self.update(|report| {
                     let since = report.retrying.as_ref().map(|retrying| retrying.since_unix_ms);
@@ -415,6 +417,9 @@ impl<S: Surroundings> Driver<S> {
             report.data = proof.data;
             report.data_reason.clear();
             report.aside = AsideStatus::default();
+            if proof.data == DataState::Bad && proof.bad_by == BadBy::Aside && report.left_out.is_empty() {
+                report.left_out.add("the target's own status says which");
+            }
             if proof.applied.same_history(&last) {
                 // Less than it had said to have where it was set back.
                 report.applied = report.applied.min(proof.applied.sequence);
@@ -493,6 +498,7 @@ impl<S: Surroundings> Driver<S> {
                 self.attempt = Some(attempt);
                 self.update(|report| {
                     report.data = DataState::Bad;
+                    report.left_out = LeftOut::default();
                     report.mirror = MirrorStatus::Mirroring { percent: 0.0 };
                     report.copy_attempts = attempts;
                     report.progress = Some(progress);
@@ -521,9 +527,9 @@ impl<S: Surroundings> Driver<S> {
         }
     }
 
-    fn resynchronised(&mut self, end: ItemNumber, orphans: u64) {
+    fn resynchronised(&mut self, end: ItemNumber, orphans: u64, left_out: LeftOut) {
         if let Some(attempt) = &mut self.attempt {
-            attempt.said = Some((end, orphans));
+            attempt.said = Some(EndSaid { end, orphans, left_out });
             self.in_line();
         }
     }
@@ -531,7 +537,8 @@ impl<S: Surroundings> Driver<S> {
     /// The walk is over and the target has its end: then it is in line.
     fn in_line(&mut self) {
         let Some(attempt) = &self.attempt else { return };
-        let Some((_, orphans)) = attempt.said.filter(|(end, _)| attempt.waits_for == Some(*end)) else {
+        let said = attempt.said.clone().filter(|said| attempt.waits_for == Some(said.end));
+        let Some(EndSaid { orphans, left_out, .. }) = said else {
             return;
         };
         attempt.progress.set_orphans(orphans);
@@ -546,7 +553,8 @@ impl<S: Surroundings> Driver<S> {
         let Some(session) = &self.session else { return };
         let after = session.stream.at();
         self.update(|report| {
-            report.data = DataState::Good;
+            report.data = if left_out.is_empty() { DataState::Good } else { DataState::Bad };
+            report.left_out = left_out;
             report.data_reason.clear();
             report.aside = AsideStatus::default();
             report.durable = report.durable.max(after.sequence);

@@ -59,6 +59,8 @@ pub(crate) struct WalkOrder {
     pub suspect_since: Timestamp,
     /// The tree is quiet: an end goes out behind the last item.
     pub ends: bool,
+    /// The target held nothing before copies to it began.
+    pub to_nothing: bool,
     pub sink: LaneSink,
     /// The target's answers to listings.
     pub answers: Receiver<Wanted>,
@@ -81,9 +83,11 @@ impl Surroundings for Around {
     }
 
     fn walk(&mut self, order: WalkOrder) -> io::Result<Receiver<Walked>> {
-        let WalkOrder { backing, birth_epoch, suspect_since, ends, sink, answers, progress } = order;
+        let WalkOrder { backing, birth_epoch, suspect_since, ends, to_nothing, sink, answers, progress } =
+            order;
         let copy = FirstCopy::new(backing, birth_epoch, Some(suspect_since), sink, answers, progress);
         let copy = if ends { copy } else { copy.without_end() };
+        let copy = if to_nothing { copy.to_nothing() } else { copy };
         let (outcome, ended) = bounded(1);
         std::thread::Builder::new().name("copy".into()).spawn(move || drop(outcome.send(copy.run())))?;
         Ok(ended)

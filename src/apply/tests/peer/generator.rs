@@ -197,8 +197,17 @@ impl Words<'_> {
 
     pub fn item(&mut self) -> (LaneItem, Vec<u8>) {
         let object = self.id();
-        let item = match self.random.below(12) {
+        let item = match self.random.below(18) {
             0 => LaneItem::Begin,
+            12 => LaneItem::Unreadable { dir: object, names: Unlisted::TheRest },
+            13 => LaneItem::Unreadable { dir: object, names: Unlisted::These(vec![self.name()]) },
+            14 => {
+                let names = (0..self.random.below(3)).map(|_| self.xattr_name()).collect();
+                LaneItem::Xattrs { object, attributes: self.attributes(), names }
+            }
+            15 => LaneItem::Xattr { object, name: self.xattr_name() },
+            16 => LaneItem::Attributes { object, attributes: self.attributes() },
+            17 => LaneItem::Leave { object },
             1 => LaneItem::Root { object, attributes: self.attributes(), xattrs: self.xattrs() },
             2..=5 => {
                 let most = if self.random.one_in(40) { LISTING_ENTRIES_MAX as u64 + 9 } else { 6 };
@@ -211,10 +220,16 @@ impl Words<'_> {
                 }
             }
             6 | 7 => LaneItem::OpenContent { object },
-            8 | 9 => LaneItem::Content { object, offset: self.random.number() },
+            8 | 9 => {
+                let hole = self.random.number();
+                let offset = if self.random.one_in(2) { hole } else { self.random.number() };
+                LaneItem::Content { object, hole, offset }
+            }
             10 => {
                 let (attributes, xattrs) = (self.attributes(), self.xattrs());
-                LaneItem::CloseContent { object, size: self.random.number(), attributes, xattrs }
+                let hole = self.random.number();
+                let size = if self.random.one_in(2) { hole } else { self.random.number() };
+                LaneItem::CloseContent { object, hole, size, attributes, xattrs }
             }
             _ => LaneItem::End,
         };
@@ -228,6 +243,7 @@ impl Words<'_> {
             birth: self.birth(),
             attributes: self.attributes(),
             xattrs: self.xattrs(),
+            large_xattrs: self.random.one_in(4),
             size: self.random.number(),
             links: self.random.below(3) as u32,
             suspect: self.random.one_in(2),

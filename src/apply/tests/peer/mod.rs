@@ -354,7 +354,17 @@ fn whatever_a_peer_says_nothing_outside_changes() {
 fn listed(name: &str, object: ObjectId, birth: Birth) -> ListedObject {
     let attributes = Attributes { mode: 0o755, uid: 0, gid: 0, mtime: Timestamp::default() };
     let name = Name::new(name.as_bytes()).unwrap();
-    ListedObject { name, object, birth, attributes, xattrs: Vec::new(), size: 0, links: 1, suspect: false }
+    ListedObject {
+        name,
+        object,
+        birth,
+        attributes,
+        xattrs: Vec::new(),
+        large_xattrs: false,
+        size: 0,
+        links: 1,
+        suspect: false,
+    }
 }
 
 impl Yard {
@@ -425,7 +435,7 @@ fn a_planted_hard_link_is_not_written_through() {
     let dir_mtime = Timestamp::default();
     let chunk = LaneItem::Listing { dir: root, dir_mtime, entries: vec![entry], last: false };
     let attributes = Attributes { mode: 0o644, uid: 5, gid: 5, mtime: dir_mtime };
-    let close = LaneItem::CloseContent { object: fresh, size: 3, attributes, xattrs: Vec::new() };
+    let close = LaneItem::CloseContent { object: fresh, hole: 3, size: 3, attributes, xattrs: Vec::new() };
     let items = [begin(root), vec![chunk, LaneItem::OpenContent { object: fresh }, close]].concat();
     yard.say_items(items).unwrap();
     assert_eq!(fs::read(&canary).unwrap(), content);

@@ -1,0 +1,121 @@
+//! Objects that cannot be copied do not keep the others from being protected: they are left out,
+//! named, and the replica is bad for them.
+
+use std::fs;
+use std::process::Command;
+
+use crate::host::{Image, Protected, SYNC_MAX, Setup, dir_on_disk, require_program, run};
+#[cfg(feature = "suites")]
+use {crate::host::Disk, rustix::fs::XattrFlags, std::path::Path};
+
+/// Waits until the replica has a change that is made now.
+#[track_caller]
+fn follows(protected: &Protected) {
+    fs::write(protected.mount.join("later"), "later").expect("written through the mount");
+    let deadline = std::time::Instant::now() + SYNC_MAX;
+    while !fs::read(protected.replica.join("later")).is_ok_and(|found| found == b"later") {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "what is written does not arrive\n{}",
+            protected.said()
+        );
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+/// One damaged file of 300 kept the other 299 from being served and copied.
+#[test]
+fn a_damaged_file_is_left_out_and_named() {
+    let base = dir_on_disk();
+    let at = base.path().join("disk");
+    let image = Image::mount(base.path(), at.clone(), "ext4", 64);
+    fs::create_dir(at.join("tree")).expect("a directory");
+    for number in 0..300 {
+        fs::write(at.join(format!("tree/f{number}")), format!("content {number}")).expect("a file");
+    }
+    drop(image);
+    // The beginning of one file's list of extents: its magic, and that it has one.
+    let file = base.path().join("disk.image");
+    let set_extents = |word: u32| {
+        let request = format!("sif /tree/f150 block[0] {word}");
+        run(Command::new(require_program("debugfs")).args(["-w", "-R", &request]).arg(&file));
+    };
+    set_extents(0);
+    let mut image = Some(Image::mount_existing(&file, at.clone()));
+    assert!(fs::read(at.join("tree/f150")).is_err(), "it can be read");
+    let mut protected = Protected::prepare(Setup::default());
+    protected.backing = at.join("tree");
+    protected.start_again();
+    let said = protected.said();
+    assert!(said.contains("f150") && said.contains("left out"), "{said}");
+    let copied = fs::read_dir(&protected.replica).expect("the replica").filter_map(Result::ok);
+    let copied =
+        copied.filter(|entry| fs::read(entry.path()).is_ok_and(|content| content.starts_with(b"content")));
+    assert_eq!(copied.count(), 299);
+    assert_eq!(fs::read(protected.mount.join("f151")).expect("served"), b"content 151");
+    let status = protected.status().split_whitespace().collect::<String>();
+    assert!(status.contains("\"left_out\":{\"count\":1") && status.contains("f150"), "{status}");
+    follows(&protected);
+    protected.stop();
+    // Mended, it is copied by the next start.
+    drop(image.take());
+    set_extents(0x0001_f30a);
+    image = Some(Image::mount_existing(&file, at.clone()));
+    protected.start_again();
+    protected.assert_in_sync();
+    assert_eq!(fs::read(protected.replica.join("f150")).expect("the file"), b"content 150");
+    protected.stop();
+    drop((protected, image));
+}
+
+/// An attribute for which the target's file system has no room held the copy, and with it every
+/// program in the directory, for ever.
+#[cfg(feature = "suites")]
+#[test]
+fn an_attribute_that_the_target_cannot_take_is_left_out() {
+    let disk = |kind| Disk::Image { kind, mib: 300 };
+    let setup = Setup { source: disk("xfs"), replica: disk("ext4"), ..Setup::default() };
+    let mut protected = Protected::prepare(setup);
+    for number in 0..20 {
+        fs::write(protected.backing.join(format!("f{number}")), "content").expect("a file");
+    }
+    let file = protected.backing.join("f7");
+    rustix::fs::setxattr(&file, "user.big", &[7; 20_480], XattrFlags::empty()).expect("an attribute");
+    rustix::fs::setxattr(&file, "user.small", b"small", XattrFlags::empty()).expect("an attribute");
+    protected.start_again();
+    let said = protected.said();
+    assert!(said.contains("f7") && said.contains("user.big"), "{said}");
+    let copy = protected.replica.join("f7");
+    assert_eq!(fs::read(&copy).expect("the file"), b"content");
+    let mut value = [0; 5];
+    assert_eq!(rustix::fs::getxattr(&copy, "user.small", &mut value).expect("the attribute"), 5);
+    follows(&protected);
+    protected.stop();
+    rustix::fs::removexattr(Path::new(&file), "user.big").expect("removed");
+    protected.start_again();
+    protected.assert_in_sync();
+    protected.stop();
+}
+
+/// Twelve large attributes of one file, which its owner can set, kept a directory from being
+/// protected again.
+#[cfg(feature = "suites")]
+#[test]
+fn large_attributes_do_not_stop_a_start() {
+    for kind in ["xfs", "btrfs"] {
+        let disk = || Disk::Image { kind, mib: 300 };
+        let mut protected = Protected::start(Setup { source: disk(), replica: disk(), ..Setup::default() });
+        let file = protected.mount.join("file");
+        fs::write(&file, "x").expect("a file");
+        let max = if kind == "xfs" { 65_536 } else { 16_000 };
+        for number in 0..12 {
+            let (name, value) = (format!("user.{number}"), vec![number; max]);
+            rustix::fs::setxattr(&file, name, &value, XattrFlags::empty()).expect("an attribute");
+        }
+        protected.assert_in_sync();
+        protected.stop();
+        protected.start_again();
+        protected.assert_in_sync();
+        protected.stop();
+    }
+}

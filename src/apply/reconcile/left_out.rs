@@ -1,0 +1,167 @@
+//! What one object's fault keeps out of a copy, while everything else goes on.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+
+use super::Session;
+use crate::apply::fault::Fault;
+use crate::apply::inode;
+use crate::apply::replica::{Replica, path_of};
+use crate::packet::{Attributes, Name, ObjectId, Xattr, XattrName};
+use crate::xattr::is_replicated;
+
+/// Free space above which a file system is not what has no room, in bytes: one extended attribute
+/// takes 64 KiB at most.
+const ROOM: u64 = 1 << 20;
+
+/// Whether a fault is one object's, now and the next time, and no other object has it for it. A
+/// full or failing disk has it for all; what somebody else holds for a moment passes.
+pub(super) fn is_of_the_object(fault: &Fault) -> bool {
+    matches!(
+        fault.errno(),
+        Some(
+            libc::EPERM
+                | libc::EACCES
+                | libc::ENOTSUP
+                | libc::E2BIG
+                | libc::ERANGE
+                | libc::ENAMETOOLONG
+                | libc::EMLINK
+                | libc::EFBIG
+                | libc::EOVERFLOW
+                | libc::EILSEQ
+                | libc::ETXTBSY
+                | libc::EBUSY
+                | libc::EXDEV
+                | libc::EUCLEAN
+                | libc::EBADMSG
+        )
+    )
+}
+
+/// As [`is_of_the_object`], for an extended attribute: too large for this file system is `ENOSPC`
+/// however much room there is.
+fn is_of_the_attribute(fd: impl AsFd, fault: &Fault) -> bool {
+    let has_room =
+        || rustix::fs::fstatvfs(fd).is_ok_and(|space| space.f_bavail.saturating_mul(space.f_frsize) > ROOM);
+    is_of_the_object(fault) || fault.errno() == Some(libc::ENOSPC) && has_room()
+}
+
+impl Session {
+    /// Owner, extended attributes and mode; an attribute that cannot be set is left out.
+    pub(super) fn make_attributes(
+        &mut self,
+        replica: &Replica,
+        file: &File,
+        attributes: &Attributes,
+        xattrs: &[Xattr],
+    ) -> Result<(), Fault> {
+        inode::make_attributes_or(file, attributes, xattrs, |name, fault| {
+            self.leave_attribute(replica, file, name, fault)
+        })
+    }
+
+    /// Begins with the attributes of an object that come one by one.
+    pub(super) fn open_xattrs(
+        &mut self,
+        replica: &mut Replica,
+        object: ObjectId,
+        attributes: &Attributes,
+        names: &[XattrName],
+    ) -> Result<(), Fault> {
+        let file = replica.object(object)?;
+        let mode = replica.policy.mode(&*file, attributes.mode)?;
+        let attributes = Attributes { mode, ..*attributes };
+        self.without_acl = None;
+        inode::restrict(&*file, &attributes)?;
+        inode::make_owner(&*file, &attributes)?;
+        inode::drop_xattrs(&*file, |name| {
+            names.binary_search(name).is_ok() && replica.policy.takes_xattr(name)
+        })
+    }
+
+    pub(super) fn take_xattr(
+        &mut self,
+        replica: &mut Replica,
+        object: ObjectId,
+        name: &XattrName,
+        value: &[u8],
+    ) -> Result<(), Fault> {
+        if !is_replicated(&name.0) {
+            return Err(Fault::Refused("an extended attribute that is not replicated"));
+        }
+        let file = replica.object(object)?;
+        if !replica.policy.takes_xattr(name) || inode::get_xattr(&*file, &name.0)?.as_deref() == Some(value) {
+            return Ok(());
+        }
+        match inode::set_xattr(&*file, name, value) {
+            Err(fault) => {
+                self.leave_attribute(replica, &file, name, fault)?;
+                if inode::mode_without(name, 0o777) != 0o777 {
+                    self.without_acl = Some(object);
+                }
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// All attributes of an object have come.
+    pub(super) fn close_xattrs(
+        &mut self,
+        replica: &mut Replica,
+        object: ObjectId,
+        attributes: &Attributes,
+    ) -> Result<(), Fault> {
+        let file = replica.object(object)?;
+        let mut mode = replica.policy.mode(&*file, attributes.mode)?;
+        if self.without_acl == Some(object) {
+            mode &= !0o070;
+        }
+        inode::make_owner(&*file, attributes)?;
+        inode::set_mode(&*file, mode)
+    }
+
+    fn leave_attribute(
+        &mut self,
+        replica: &Replica,
+        file: &File,
+        name: &XattrName,
+        fault: Fault,
+    ) -> Result<(), Fault> {
+        if !is_of_the_attribute(file, &fault) {
+            return Err(fault);
+        }
+        let (path, name) = (shown(replica, file, None), String::from_utf8_lossy(&name.0));
+        self.leave(&format!("{path}: its attribute {name:?}"), &fault);
+        Ok(())
+    }
+
+    /// A name of a directory holds what cannot be made what the source has.
+    pub(super) fn leave_name(&mut self, replica: &Replica, dir: &File, name: &Name, fault: &Fault) {
+        self.leave(&shown(replica, dir, Some(name)), fault);
+    }
+
+    /// An object whose content or attributes are not taken.
+    pub(super) fn leave_object(&mut self, replica: &mut Replica, object: ObjectId, fault: &Fault) {
+        let path = match replica.object(object) {
+            Ok(file) => shown(replica, &file, None),
+            Err(_) => format!("object {object}"),
+        };
+        self.leave(&path, fault);
+    }
+
+    fn leave(&mut self, what: &str, fault: &Fault) {
+        log::warn!("{what}: left out of the copy: {fault}");
+        self.left_out.add(&format!("{what}: the target: {fault}"));
+    }
+}
+
+/// Where an object lies in the replica, for people.
+fn shown(replica: &Replica, file: &File, name: Option<&Name>) -> String {
+    let path = path_of(file.as_fd()).unwrap_or_default();
+    let root = path_of(replica.root().as_fd()).unwrap_or_default();
+    let below = path.strip_prefix(&root).unwrap_or(&path);
+    let below = name.map_or_else(|| below.to_owned(), |name| below.join(name.as_os_str()));
+    below.display().to_string()
+}
