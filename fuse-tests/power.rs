@@ -15,6 +15,7 @@ use rustix::mount::UnmountFlags;
 use crate::host::{Protected, Setup, clear_mounts, heavy, require_program, run};
 use crate::random::{Random, setting};
 use crate::sys::cut_power;
+use crate::tree::Rules;
 
 /// Programs that write at the same time.
 const WRITERS: u64 = 2;
@@ -168,7 +169,9 @@ fn lose_power(kind: &str) {
         println!("{kind}: seed {round}: {worked} changes worked before the power was cut");
         assert!(worked > 20, "only {worked} changes");
         protected.start_again();
-        protected.assert_in_sync();
+        // What was allocated and never written when the power went is a hole or zeros, by what of
+        // it happens to be cached. Files here are smaller than the slack: bytes and times count.
+        protected.assert_in_sync_by(&Rules { hole_slack: 64 << 10, ..Rules::default() });
         protected.stop();
     }
     drop(protected);
