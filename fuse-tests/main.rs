@@ -8,6 +8,7 @@ mod conflict;
 mod connections;
 mod databases;
 mod fsync;
+mod half_done;
 mod halves;
 mod host;
 mod hostile;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, StatVfs, Timespec, Timestamps, XattrFlags};
 
 use super::clearing::{mode_after_acl, set_mode};
+use super::data::FailedResize;
 use super::error::{FsError, FsResult, Step};
 use super::objects::NodeId;
 use super::volume::{Caller, Meta, Volume, mtime, permissions};
@@ -60,18 +61,22 @@ impl Volume {
     ) -> FsResult<Meta> {
         let mut size_room = self.reserve(0)?;
         let mut room = self.reserve(0)?;
-        let _tree = self.shared_tree();
+        let tree = self.shared_tree();
         let node = self.node(node)?;
-        let _state = node.state.lock();
+        let state = node.state.lock();
         let fd = self.descriptors.of(&node)?;
         self.begin_change(&node, &*fd);
         let mut done = Done::default();
-        let outcome = self.set_owner_and_mode(&fd, changes, &mut done);
+        let outcome = self.set_owner_and_mode(&fd, changes, &mut done).map_err(FailedResize::from);
         let outcome = outcome.and_then(|()| match changes.size {
             Some(size) => self.resize_locked(caller, &node, handle, size, &mut size_room),
             None => Ok(()),
         });
-        let outcome = outcome.and_then(|()| set_times(&fd, changes, &mut done));
+        let outcome = outcome.and_then(|()| Ok(set_times(&fd, changes, &mut done)?));
+        // A step that failed half-way has no word of its own for what it did: all is told.
+        if outcome.is_err() {
+            done = Done { mode: true, owner: true, mtime: true };
+        }
         let stat = self.after_change(rustix::fs::fstat(&*fd).step("stat"))?;
         self.end_change(&node, &stat);
         if done.any() && !node.is_nameless.load(Relaxed) {
@@ -83,7 +88,8 @@ impl Volume {
             };
             self.append(&mut room, &node, &op, Bytes::new());
         }
-        outcome?;
+        drop((state, tree));
+        self.after_resize(&node, outcome)?;
         Ok(self.meta(&node, stat))
     }
 
@@ -197,11 +203,38 @@ impl Volume {
         let _state = node.state.lock();
         let fd = self.descriptors.of(&node)?;
         self.begin_change(&node, &*fd);
-        let (op, payload) = change(&fd, &crate::sys::proc_path(fd.as_fd()), node.object)?;
-        if !node.is_nameless.load(Relaxed) && xattr::is_replicated(name.as_bytes()) {
-            self.append(&mut room, &node, &op, payload);
+        let changed = change(&fd, &crate::sys::proc_path(fd.as_fd()), node.object);
+        if node.is_nameless.load(Relaxed) || !xattr::is_replicated(name.as_bytes()) {
+            return changed.map(drop);
         }
-        Ok(())
+        let (op, payload) = match &changed {
+            Ok(changed) => changed.clone(),
+            Err(error) if error.may_have_changed() => {
+                self.after_change(self.xattr_now(&fd, node.object, name))?
+            }
+            Err(error) => return Err(*error),
+        };
+        self.append(&mut room, &node, &op, payload);
+        changed.map(drop)
+    }
+
+    /// What an attribute is after a change of it failed.
+    fn xattr_now(
+        &self,
+        fd: &std::os::fd::OwnedFd,
+        object: crate::packet::ObjectId,
+        name: &OsStr,
+    ) -> FsResult<(Op, Bytes)> {
+        let mode = match name.as_bytes() == ACL_ACCESS {
+            true => Some(permissions(&rustix::fs::fstat(fd).step("stat")?)),
+            false => None,
+        };
+        let value = xattr::get(fd, name.as_bytes()).step("get xattr")?;
+        let name = Bounded(name.as_bytes().to_vec());
+        Ok(match value {
+            Some(value) => (Op::SetXattr { object, name, mode }, self.pool.copy_of(&value)),
+            None => (Op::RemoveXattr { object, name, mode }, Bytes::new()),
+        })
     }
 }
 

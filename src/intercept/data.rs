@@ -273,9 +273,22 @@ impl Volume {
     ) -> FsResult<()> {
         let node = self.node(node)?;
         let mut room = self.reserve(0)?;
-        let _tree = self.shared_tree();
-        let _state = node.state.lock();
-        self.resize_locked(caller, &node, handle, size, &mut room)
+        let outcome = {
+            let _tree = self.shared_tree();
+            let _state = node.state.lock();
+            self.resize_locked(caller, &node, handle, size, &mut room)
+        };
+        self.after_resize(&node, outcome)
+    }
+
+    /// No lock is held.
+    pub(super) fn after_resize(&self, node: &Arc<Node>, outcome: Result<(), FailedResize>) -> FsResult<()> {
+        outcome.map_err(|failed| {
+            if let Some(from) = failed.changed_from {
+                self.send_again(node, from..u64::MAX);
+            }
+            failed.error
+        })
     }
 
     pub(super) fn resize_locked(
@@ -285,7 +298,7 @@ impl Volume {
         handle: Option<u64>,
         size: u64,
         room: &mut crate::queue::Reservation,
-    ) -> FsResult<()> {
+    ) -> Result<(), FailedResize> {
         let own = handle.and_then(|handle| self.handles.get(handle).ok());
         let fd = match own {
             Some(file) if file.is_writable() => file.fd.clone(),
@@ -294,8 +307,17 @@ impl Volume {
         let growing = Growing::to(caller.pid, handle, size);
         let _answers = self.before_growth(node, &*fd, growing)?;
         self.begin_change(node, &*fd);
-        rustix::fs::ftruncate(&*fd, size).step("truncate")?;
+        let before = rustix::fs::fstat(&*fd).step("stat")?.st_size as u64;
+        let outcome = rustix::fs::ftruncate(&*fd, size).step("truncate");
         let mut stat = self.after_change(rustix::fs::fstat(&*fd).step("stat after a truncate"))?;
+        if let Err(error) = outcome {
+            if !error.may_have_changed() {
+                return Err(error.into());
+            }
+            let op = Op::Resize { object: node.object, result: content_result(&stat, false) };
+            self.append_content(room, node, &op, Bytes::new());
+            return Err(FailedResize { error, changed_from: Some(before.min(size) & !(BLOCK_MAX - 1)) });
+        }
         let cleared = if caller.uid == 0 { None } else { mode_after_write(caller, &stat) };
         if let Some(mode) = cleared {
             self.after_change(set_mode(&*fd, mode))?;
@@ -331,10 +353,10 @@ impl Volume {
         };
         let file = self.handles.get(handle)?;
         let mut room = self.reserve(0)?;
-        let _tree = self.shared_tree();
+        let tree = self.shared_tree();
         // Given when the locks are free again.
         let _answers;
-        let _state = file.node.state.lock();
+        let state = file.node.state.lock();
         let growing = Growing::to(caller.pid, Some(handle), offset.saturating_add(length));
         _answers = self.before_growth(&file.node, &*file.fd, growing)?;
         self.begin_change(&file.node, &*file.fd);
@@ -347,6 +369,11 @@ impl Volume {
         if let Err(error) = outcome {
             let op = Op::Resize { object: file.node.object, result: content_result(&stat, cleared) };
             self.append_content(&mut room, &file.node, &op, Bytes::new());
+            drop((state, tree));
+            if clears(how) && error.may_have_changed() {
+                let from = offset & !(BLOCK_MAX - 1);
+                self.send_again(&file.node, from..offset.saturating_add(length));
+            }
             return Err(error);
         }
         let result = content_result(&stat, cleared);
@@ -443,6 +470,31 @@ fn begin_mixing(file: &OpenFile, mixings: &mut Mixings, offset: u64, new: &Bytes
 fn end_mixing(node: &Node, mixings: &mut Mixings, id: u64) {
     mixings.end(id);
     node.is_mixing.store(!mixings.is_empty(), SeqCst);
+}
+
+/// Content on either side of a range that its blocks reach to may be touched with it; the largest
+/// block that a file system here has.
+const BLOCK_MAX: u64 = 64 << 10;
+
+/// A change of size that failed.
+pub(super) struct FailedResize {
+    error: FsError,
+    /// From this byte on the content may be another one.
+    changed_from: Option<u64>,
+}
+
+impl From<FsError> for FailedResize {
+    fn from(error: FsError) -> FailedResize {
+        FailedResize { error, changed_from: None }
+    }
+}
+
+/// Whether bytes that were there go.
+fn clears(how: Reserve) -> bool {
+    match how {
+        Reserve::Allocate | Reserve::AllocateKeepSize => false,
+        Reserve::PunchHole | Reserve::ZeroRange | Reserve::ZeroRangeKeepSize => true,
+    }
 }
 
 /// Writes all of it where the disk takes it; a short count only where something went wrong after

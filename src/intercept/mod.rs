@@ -12,6 +12,7 @@
 //! Never waits for the network, and holds no lock over an fsync. Everything but `fuse.rs` works,
 //! and is tested, without a mount.
 
+mod aftermath;
 mod aside;
 mod attributes;
 mod cached;

@@ -64,7 +64,7 @@ impl Volume {
                 drop(room);
                 return self.open_existing(caller, at, flags);
             }
-            made => Arc::new(made.step("create")?),
+            made => Arc::new(self.birth_failed(&dir, at.name, made.step("create"))?),
         };
         let (node, stat) = self.after_change(self.sight_new(&parent, fd.clone(), at.name))?;
         let state = node.state.lock();
@@ -150,12 +150,14 @@ impl Volume {
         self.begin_names(&parent, &*dir);
         let name_c = c_name(at.name)?;
         let mode = Mode::from_raw_mode(birth_mode(caller, &*dir, asked.mode, kind)?);
-        as_caller(caller.identity(), asked.umask, || make(dir.as_fd(), &name_c, mode))
-            .step("act for the caller")?
-            .step("create")?;
+        let made = as_caller(caller.identity(), asked.umask, || make(dir.as_fd(), &name_c, mode))
+            .step("act for the caller")?;
+        self.birth_failed(&dir, at.name, made.step("create"))?;
         let path = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(&*dir, &*name_c, path, Mode::empty()).step("open a new object");
-        let fd = Arc::new(opened.inspect_err(|_| undo_birth(dir.as_fd(), &name_c, kind))?);
+        let fd = Arc::new(
+            opened.inspect_err(|_| self.undo_birth(&mut room, &parent, dir.as_fd(), at.name, kind))?,
+        );
         let (node, stat) = self.after_change(self.sight_new(&parent, fd.clone(), at.name))?;
         let _state = node.state.lock();
         let xattrs = self.after_change(xattr::read_replicated(&*fd).step("read what was inherited"))?;
@@ -164,6 +166,33 @@ impl Volume {
         drop(_state);
         let node = node.into_lookup();
         Ok(self.meta(&node, stat))
+    }
+
+    /// A birth that failed leaves no name behind.
+    fn birth_failed<T>(&self, dir: &OwnedFd, name: &OsStr, made: FsResult<T>) -> FsResult<T> {
+        made.inspect_err(|error| {
+            if error.may_have_changed() {
+                self.name_must_hold(dir, name, None);
+            }
+        })
+    }
+
+    /// A new object that cannot be reached goes again: the caller is told that it was not made. The
+    /// directory keeps the time of it.
+    fn undo_birth(
+        &self,
+        room: &mut crate::queue::Reservation,
+        parent: &Node,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        kind: u32,
+    ) {
+        let how = if kind == libc::S_IFDIR { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        let undone = c_name(name).and_then(|name| rustix::fs::unlinkat(dir, &*name, how).step("remove"));
+        if let Ok(mtime) = self.after_change(undone.and_then(|()| mtime_of(dir))) {
+            let op = Op::SetAttributes { object: parent.object, mode: None, owner: None, mtime: Some(mtime) };
+            self.append(room, parent, &op, Bytes::new());
+        }
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -202,7 +231,9 @@ impl Volume {
         let fd = self.descriptors.of(&node)?;
         self.begin_names(&parent, &*dir);
         self.begin_change(&node, &*fd);
-        rustix::fs::linkat(&*fd, "", &*dir, &*c_name(at.name)?, AtFlags::EMPTY_PATH).step("link")?;
+        let linked =
+            rustix::fs::linkat(&*fd, "", &*dir, &*c_name(at.name)?, AtFlags::EMPTY_PATH).step("link");
+        self.birth_failed(&dir, at.name, linked)?;
         let stat = self.after_change(rustix::fs::fstat(&*fd).step("stat"))?;
         self.objects.set_nameless(&node, false);
         node.set_place(parent.id, at.name.as_bytes());
@@ -245,6 +276,9 @@ impl Volume {
         let path = self.path(&node);
         if let Err(error) = rustix::fs::unlinkat(&*dir, &*c_name(at.name)?, how).step("remove") {
             self.release_reachable(&node);
+            if error.may_have_changed() {
+                self.name_must_hold(&dir, at.name, Some(&stat));
+            }
             return Err(error);
         }
         self.objects.set_nameless(&node, links == 0);
@@ -292,16 +326,24 @@ impl Volume {
             return Ok(Attempt::NeedsExclusiveTree);
         }
         let ends = Ends { from, to, from_dir: &from_dir, to_dir: &to_dir, from_fd, to_fd };
-        if flags.contains(RenameFlags::EXCHANGE) {
+        let taken_before = taken.as_ref().map(|(_, stat)| *stat);
+        let outcome = if flags.contains(RenameFlags::EXCHANGE) {
             let (other, other_before) = taken.ok_or(FsError::new(libc::ENOENT, "exchange"))?;
             let _states = lock_states(&moved, Some(&other));
             [&moved, &other].into_iter().for_each(|node| node.left.forget());
-            self.exchange(&mut room, &ends, (&moved, &before), (&other, &other_before), flags)?;
+            self.exchange(&mut room, &ends, (&moved, &before), (&other, &other_before), flags)
         } else {
             let _states = lock_states(&moved, taken.as_ref().map(|(node, _)| &***node));
             moved.left.forget();
             taken.iter().for_each(|(node, _)| node.left.forget());
-            self.replace(&mut room, &ends, (&moved, &before), taken.as_ref(), flags)?;
+            self.replace(&mut room, &ends, (&moved, &before), taken.as_ref(), flags)
+        };
+        if let Err(error) = outcome {
+            if error.may_have_changed() {
+                self.name_must_hold(&ends.from_fd, from.name, Some(&before));
+                self.name_must_hold(&ends.to_fd, to.name, taken_before.as_ref());
+            }
+            return Err(error);
         }
         if moves_directory {
             self.directories_moved();
@@ -437,12 +479,6 @@ impl Ends<'_> {
         let (from, to) = (c_name(self.from.name)?, c_name(self.to.name)?);
         rustix::fs::renameat_with(&*self.from_fd, &*from, &*self.to_fd, &*to, flags).step("rename")
     }
-}
-
-/// A new object that cannot be reached goes again: the caller is told that it was not made.
-fn undo_birth(dir: BorrowedFd<'_>, name: &std::ffi::CStr, kind: u32) {
-    let how = if kind == libc::S_IFDIR { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-    let _ = rustix::fs::unlinkat(dir, name, how);
 }
 
 /// Links of an object after one name is gone; a directory has none left.

@@ -326,3 +326,71 @@ fn reading_a_directory_can_go_on_anywhere() {
     expected.sort();
     assert_eq!(found, expected);
 }
+
+/// What a call left that failed half-way was never sent. Here the file is changed behind the volume's
+/// back instead, on both sides of the bounds of pieces: old data, new data, new holes, a new end.
+#[test]
+fn what_a_failed_call_left_is_sent() {
+    use std::os::unix::fs::FileExt;
+    let captured = Captured::new();
+    let (node, handle) = captured.create(NodeId::ROOT, "f");
+    captured.write(handle, 0, &vec![b'o'; 1 << 20]);
+    captured.write(handle, 5 << 20, b"old end");
+    let path = captured.dir.path().join("f");
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(100 << 10).unwrap();
+    file.write_all_at(&vec![b'n'; (2 << 20) + 7], 3 << 20).unwrap();
+    file.set_len((6 << 20) + 3).unwrap();
+    let before = captured.ops().len();
+    captured.volume.send_again(&captured.volume.node(node).unwrap(), 0..u64::MAX);
+    let mut copy = vec![b'o'; 1 << 20];
+    copy.resize((6 << 20) + 3, 0);
+    copy[5 << 20..][..7].copy_from_slice(b"old end");
+    let mut sent = 0;
+    for (_, op, payload) in &captured.ops()[before..] {
+        match op {
+            Op::Write { offset, .. } => copy[*offset as usize..][..payload.len()].copy_from_slice(payload),
+            Op::Reserve { offset, length, how: crate::packet::Reserve::PunchHole, .. } => {
+                copy[*offset as usize..][..*length as usize].fill(0);
+            }
+            other => panic!("{other:?}"),
+        }
+        sent += payload.len();
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), copy);
+    assert!(sent < 4 << 20, "holes stay holes: {sent} bytes were sent");
+    assert_eq!(captured.volume.divergence().why(), None);
+}
+
+/// A name that a failed call had changed is no answer to give quietly.
+#[test]
+fn a_name_that_is_not_as_it_was_is_a_divergence() {
+    for (before, now, diverges) in
+        [(None, false, false), (None, true, true), (Some(()), true, false), (Some(()), false, true)]
+    {
+        let captured = Captured::new();
+        let (node, _) = captured.create(NodeId::ROOT, "f");
+        let stat = captured.volume.getattr(node, None).unwrap().stat;
+        if !now {
+            std::fs::remove_file(captured.dir.path().join("f")).unwrap();
+        }
+        let before = before.map(|()| &stat);
+        captured.volume.name_must_hold(open(captured.dir.path()), OsStr::new("f"), before);
+        assert_eq!(captured.volume.divergence().why().is_some(), diverges, "{before:?} {now}");
+    }
+}
+
+/// The second of two changes in one call failed, and the first was made: both sides have it.
+#[test]
+fn attributes_that_were_set_before_a_failure_are_sent() {
+    let captured = Captured::new();
+    let dir = captured.volume.mkdir(ROOT, at(NodeId::ROOT, "d"), ASKED).unwrap().node;
+    // A directory has no size: what comes before in the order is done by then.
+    let changes =
+        attributes::Changes { mode: Some(0o711), uid: Some(7), size: Some(1), ..Default::default() };
+    assert!(captured.volume.setattr(ROOT, dir, None, changes).is_err());
+    let (_, op, _) = captured.ops().pop().unwrap();
+    let Op::SetAttributes { mode, owner, mtime, .. } = op else { panic!("{op:?}") };
+    assert_eq!((mode, owner.map(|owner| owner.uid)), (Some(0o711), Some(7)));
+    assert!(mtime.is_some());
+}
