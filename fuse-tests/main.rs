@@ -20,6 +20,7 @@ mod offline;
 mod past;
 mod power;
 mod random;
+mod reserve;
 mod restart;
 mod sizes;
 #[cfg(feature = "suites")]

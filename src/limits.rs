@@ -194,9 +194,16 @@ pub const FRAME_COST: usize = 512;
 /// (17 bytes each on the wire, 80 to 112 in memory) is the worst case.
 pub const HEADER_COST: usize = 7;
 
-/// Writers that wait for room in the queue on threads of their own; further ones keep a thread of
-/// the mount. Each holds a copy of its bytes, [`PAYLOAD_LEN_MAX`] at most.
-pub const ASIDE_MAX: usize = 256;
+/// Threads that wait for room in the queue in place of writers: one would do for the order, a few
+/// keep a slow disk from holding up the others.
+pub const ASIDE_WORKERS: usize = 8;
+
+/// Bytes of writes that wait for room in the queue: 256 of the largest, tens of thousands of those
+/// that databases make. And those of one user other than root: four such users fit beside each
+/// other. Beyond it a write is taken up to its next page only, which the caller sees as a short
+/// write.
+pub const ASIDE_BYTES_MAX: usize = 256 << 20;
+pub const ASIDE_BYTES_PER_USER: usize = 64 << 20;
 
 /// How long an orderly stop drains the queue before it gives up waiting.
 pub const STOP_DRAIN: Duration = Duration::from_secs(30);
@@ -227,9 +234,39 @@ pub const RELIEVED_MAX: usize = 16;
 pub const RELIEF_OBJECTS_MAX: usize = 2048;
 pub const RELIEF_FOUND_MAX: usize = 16_384;
 
-/// Descriptors of objects that the source keeps open at once (`O_PATH`), below a hard
-/// limit of open files that can be as low as 20,000.
+/// Descriptors of objects that the source keeps open at once (`O_PATH`), where the limit of open
+/// files allows it: see [`Descriptors`].
 pub const SOURCE_DESCRIPTORS: usize = 4096;
+
+/// Descriptors of files that programs have open, kept at once; the others are opened again when
+/// they are used.
+pub const SOURCE_OPEN_FILES: usize = 65_536;
+
+/// How a source divides the descriptors that the system gives it (a hard limit can be as low as
+/// 1,024): three eighths stay for connections, embedded targets and what is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descriptors {
+    /// Kept for objects (`O_PATH`).
+    pub paths: usize,
+    /// Kept for open files.
+    pub files: usize,
+    /// Directories that programs may have open: each needs one.
+    pub directories: usize,
+    /// Objects without a name that are still in use: each needs one.
+    pub nameless: usize,
+}
+
+impl Descriptors {
+    /// `limit` is the limit of open files of this process.
+    pub fn of(limit: usize) -> Descriptors {
+        Descriptors {
+            paths: (limit / 8).min(SOURCE_DESCRIPTORS),
+            files: (limit / 4).min(SOURCE_OPEN_FILES),
+            directories: limit / 8,
+            nameless: limit / 8,
+        }
+    }
+}
 
 /// Descriptors of objects that a target keeps open at once.
 pub const TARGET_DESCRIPTORS: usize = 512;

@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::Bytes;
 use rustix::fs::{AtFlags, SeekFrom, Stat};
 
+use super::aside::never_waits;
 use super::error::{FsError, FsResult, Step};
 use super::objects::Node;
 use super::volume::{Volume, c_name, mtime};
@@ -79,6 +80,10 @@ impl Volume {
 
     /// Answers where the next piece begins; the end of the range where there is none.
     fn send_piece(&self, node: &Arc<Node>, fd: &OwnedFd, range: Range<u64>) -> FsResult<u64> {
+        // Where nobody may wait, nothing is piled up either.
+        if never_waits() && !self.queue.has_room(2 * PAYLOAD_LEN_MAX) {
+            return Err(FsError::new(libc::EAGAIN, "room for what is read back"));
+        }
         let mut room = self.reserve(PAYLOAD_LEN_MAX)?;
         let _tree = self.shared_tree();
         let _state = node.state.lock();

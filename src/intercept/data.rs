@@ -18,6 +18,7 @@ use super::mixing::Mixings;
 use super::objects::{Node, NodeId};
 use super::volume::{Caller, Volume, mtime, permissions};
 use crate::packet::{ContentResult, Op, Reserve};
+use crate::sys::Identity;
 
 /// How the kernel treats an open handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub enum OpenMode {
     Direct,
 }
 
-/// An open file.
+/// An open file, with its descriptor for one call.
 pub struct OpenFile {
     node: Arc<Node>,
     fd: Arc<OwnedFd>,
@@ -37,11 +38,6 @@ pub struct OpenFile {
 }
 
 impl OpenFile {
-    /// A shared mapping of it may be written through.
-    fn is_read_write(&self) -> bool {
-        self.access == libc::O_RDWR
-    }
-
     fn is_writable(&self) -> bool {
         self.access != libc::O_RDONLY
     }
@@ -57,11 +53,26 @@ pub struct Opened {
     pub has_stale_pages: bool,
 }
 
+/// An open file as it is known between calls: its descriptor may be closed meanwhile.
+#[derive(Clone)]
+struct Entered {
+    node: Arc<Node>,
+    mode: OpenMode,
+    access: i32,
+}
+
+impl Entered {
+    /// A shared mapping of it may be written through.
+    fn is_read_write(&self) -> bool {
+        self.access == libc::O_RDWR
+    }
+}
+
 /// Open files by the number that the kernel holds.
 #[derive(Default)]
 pub struct Handles {
     next: AtomicU64,
-    open: RwLock<HashMap<u64, Arc<OpenFile>>>,
+    open: RwLock<HashMap<u64, Entered>>,
 }
 
 impl Handles {
@@ -69,17 +80,17 @@ impl Handles {
         self.open.read().len()
     }
 
-    fn enter(&self, file: OpenFile) -> u64 {
+    fn enter(&self, file: Entered) -> u64 {
         let handle = self.next.fetch_add(1, Relaxed) + 1;
-        self.open.write().insert(handle, Arc::new(file));
+        self.open.write().insert(handle, file);
         handle
     }
 
-    fn get(&self, handle: u64) -> FsResult<Arc<OpenFile>> {
+    fn get(&self, handle: u64) -> FsResult<Entered> {
         self.open.read().get(&handle).cloned().ok_or(FsError::new(libc::EBADF, "open handle"))
     }
 
-    fn remove(&self, handle: u64) -> Option<Arc<OpenFile>> {
+    fn remove(&self, handle: u64) -> Option<Entered> {
         let mut open = self.open.write();
         let file = open.remove(&handle);
         if open.capacity() > 1024 && open.len() < open.capacity() / 4 {
@@ -142,25 +153,41 @@ impl Volume {
     /// Opens a file; `flags` are `libc::O_*`, of which only the access mode counts.
     pub fn open(&self, node: NodeId, flags: i32) -> FsResult<Opened> {
         let node = self.node(node)?;
-        let fd = self.descriptors.open(&node, flags & libc::O_ACCMODE)?;
-        if let Ok(stat) = rustix::fs::fstat(&fd) {
-            self.seen(&node, &stat, || rustix::fs::fstat(&fd).ok());
+        let opened = self.enter_handle(&node, None, flags)?;
+        if let Ok(fd) = self.descriptors.of_open(&node, flags)
+            && let Ok(stat) = rustix::fs::fstat(&*fd)
+        {
+            self.seen(&node, &stat, || rustix::fs::fstat(&*fd).ok());
         }
-        Ok(self.enter_handle(&node, Arc::new(fd), flags))
+        Ok(opened)
     }
 
-    /// Decides how the kernel treats the handle. What reads is cached, so that it can be mapped;
-    /// with `O_DIRECT` the kernel then goes past its cache by itself. What only writes is direct,
-    /// which is faster, unless somebody may have the file mapped: it is safe beside a mapping too
-    /// ([`super::mixing`]), but slower.
-    pub(super) fn enter_handle(&self, node: &Arc<Node>, fd: Arc<OwnedFd>, flags: i32) -> Opened {
+    /// What the kernel means by a handle, with its descriptor.
+    fn file(&self, handle: u64) -> FsResult<OpenFile> {
+        let Entered { node, mode, access } = self.handles.get(handle)?;
+        let fd = self.descriptors.of_open(&node, access)?;
+        Ok(OpenFile { node, fd, mode, access })
+    }
+
+    /// Enters a handle, with its descriptor where there is one already (`opened`), and decides how the
+    /// kernel treats it. What reads is cached, so that it can be mapped; with `O_DIRECT` the kernel
+    /// then goes past its cache by itself. What only writes is direct, which is faster, unless
+    /// somebody may have the file mapped: it is safe beside a mapping too ([`super::mixing`]), but
+    /// slower.
+    pub(super) fn enter_handle(
+        &self,
+        node: &Arc<Node>,
+        opened: Option<Arc<OwnedFd>>,
+        flags: i32,
+    ) -> FsResult<Opened> {
         let access = flags & libc::O_ACCMODE;
+        self.descriptors.enter(node, access, opened)?;
         let mut state = node.state.lock();
         let mode = match access {
             libc::O_WRONLY if state.read_write == 0 => OpenMode::Direct,
             _ => OpenMode::Cached,
         };
-        let file = OpenFile { node: node.clone(), fd, mode, access };
+        let file = Entered { node: node.clone(), mode, access };
         if mode == OpenMode::Direct {
             state.direct_writers += 1;
         }
@@ -171,13 +198,14 @@ impl Volume {
             self.shared_writers.opened.fetch_add(1, Relaxed);
             self.shared_writers.open.fetch_add(1, Relaxed);
         }
-        Opened { handle: self.handles.enter(file), mode, has_stale_pages }
+        Ok(Opened { handle: self.handles.enter(file), mode, has_stale_pages })
     }
 
     /// Closes a handle: its last descriptor and mapping are gone.
     pub fn release(&self, handle: u64) {
         let Some(file) = self.handles.remove(handle) else { return };
         self.settle_growth(&file.node, |growing| growing.handle == Some(handle));
+        self.descriptors.leave(&file.node, file.access);
         let mut state = file.node.state.lock();
         if file.mode == OpenMode::Direct {
             state.direct_writers -= 1;
@@ -191,7 +219,7 @@ impl Volume {
 
     /// Reads up to `buffer.len()` bytes at `offset`; less only at the end of the file.
     pub fn read(&self, handle: u64, offset: u64, buffer: &mut [u8]) -> FsResult<usize> {
-        let file = self.handles.get(handle)?;
+        let file = self.file(handle)?;
         let mut done = 0;
         while done < buffer.len() {
             match rustix::io::pread(&*file.fd, &mut buffer[done..], offset + done as u64) {
@@ -211,7 +239,7 @@ impl Volume {
 
     /// Writes; says how much, which is how much was captured.
     pub fn write(&self, caller: Caller, request: WriteRequest<'_>) -> FsResult<Written> {
-        let file = self.handles.get(request.handle)?;
+        let file = self.file(request.handle)?;
         let mut room = self.reserve(request.data.len())?;
         let payload = self.pool.copy_of(request.data);
         let _tree = self.shared_tree();
@@ -231,7 +259,7 @@ impl Volume {
             true => Some(begin_mixing(&file, &mut state.mixings, request.offset, &payload)?),
             false => None,
         };
-        let outcome = self.with_space(|| pwrite_all(&file.fd, &payload, request.offset));
+        let outcome = pwrite_all(&file.fd, &payload, request.offset);
         let stat = self.after_change(rustix::fs::fstat(&*file.fd).step("stat after a write"));
         if let (Some(id), false) = (mixing, outcome.is_ok() && stat.is_ok()) {
             end_mixing(&file.node, &mut state.mixings, id);
@@ -299,7 +327,7 @@ impl Volume {
         size: u64,
         room: &mut crate::queue::Reservation,
     ) -> Result<(), FailedResize> {
-        let own = handle.and_then(|handle| self.handles.get(handle).ok());
+        let own = handle.and_then(|handle| self.file(handle).ok());
         let fd = match own {
             Some(file) if file.is_writable() => file.fd.clone(),
             _ => Arc::new(self.descriptors.open(node, libc::O_WRONLY)?),
@@ -351,7 +379,7 @@ impl Volume {
             m if m == libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE => Reserve::ZeroRangeKeepSize,
             _ => return Err(FsError::new(libc::EOPNOTSUPP, "fallocate mode")),
         };
-        let file = self.handles.get(handle)?;
+        let file = self.file(handle)?;
         let mut room = self.reserve(0)?;
         let tree = self.shared_tree();
         // Given when the locks are free again.
@@ -387,7 +415,7 @@ impl Volume {
     /// What a shared mapping has stored in a hole is not on the disk yet, perhaps: while there may
     /// be such a mapping, what it may have of a hole is data.
     pub fn seek(&self, handle: u64, offset: i64, whence: i32) -> FsResult<i64> {
-        let file = self.handles.get(handle)?;
+        let file = self.file(handle)?;
         // The kernel searches under the file's own lock.
         self.settle_growth(&file.node, |_| true);
         let is_mapped = file.node.may_be_mapped.load(Relaxed);
@@ -414,9 +442,15 @@ impl Volume {
         }
     }
 
+    /// Owner and group of an open file: for them their own pages are written back.
+    pub fn owner(&self, handle: u64) -> FsResult<Identity> {
+        let stat = rustix::fs::fstat(&*self.file(handle)?.fd).step("stat")?;
+        Ok(Identity { uid: stat.st_uid, gid: stat.st_gid })
+    }
+
     /// What an fsync of this handle has to sync. The caller does it, without any lock.
     pub fn sync_target(&self, handle: u64) -> FsResult<Arc<OwnedFd>> {
-        Ok(self.handles.get(handle)?.fd.clone())
+        Ok(self.file(handle)?.fd)
     }
 
     /// The kernel asked for an fsync, which it does under the file's own lock.
@@ -432,7 +466,7 @@ impl Volume {
     }
 
     pub(super) fn handle_fd(&self, handle: u64) -> Option<Arc<OwnedFd>> {
-        self.handles.get(handle).ok().map(|file| file.fd.clone())
+        self.file(handle).ok().map(|file| file.fd)
     }
 
     /// Changes of an object without a name are nobody's: it can never get one again.

@@ -1,5 +1,10 @@
-//! A bounded cache of `O_PATH` descriptors: every object can be reached by its handle, and those
-//! in use need not be opened again each time. Evicts by the clock algorithm.
+//! Bounded caches of descriptors: every object can be reached by its handle, and those in use need
+//! not be opened again each time. Evict by the clock algorithm.
+//!
+//! - `O_PATH` descriptors of objects
+//! - descriptors of open files: one for each object and access mode, however many handles programs
+//!   have on it. One that was evicted is opened again, so that open files cost no descriptors but
+//!   those that are kept; no user can take them from the others
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,11 +23,104 @@ pub struct Descriptors {
     mount: OwnedFd,
     capacity: usize,
     clock: Mutex<VecDeque<Weak<Node>>>,
+    file_capacity: usize,
+    file_clock: Mutex<VecDeque<(Weak<Node>, usize)>>,
+}
+
+/// Descriptors of an object that programs have open, by access mode (`O_ACCMODE`).
+#[derive(Default)]
+pub struct OpenDescriptors([OpenDescriptor; 4]);
+
+#[derive(Default)]
+struct OpenDescriptor {
+    /// Handles of programs.
+    handles: u32,
+    /// `None` while it is evicted.
+    fd: Option<Arc<OwnedFd>>,
+    recently_used: bool,
+}
+
+impl OpenDescriptors {
+    /// Whether a program has the object open.
+    pub fn is_open(&self) -> bool {
+        self.0.iter().any(|open| open.handles > 0)
+    }
+}
+
+/// The access mode in open flags, as an index.
+fn access(flags: i32) -> usize {
+    (flags & libc::O_ACCMODE) as usize & 3
 }
 
 impl Descriptors {
-    pub fn new(mount: OwnedFd, capacity: usize) -> Descriptors {
-        Descriptors { mount, capacity, clock: Mutex::default() }
+    /// Keeps `capacity` descriptors of objects and `file_capacity` of open files.
+    pub fn new(mount: OwnedFd, capacity: usize, file_capacity: usize) -> Descriptors {
+        Descriptors { mount, capacity, clock: Mutex::default(), file_capacity, file_clock: Mutex::default() }
+    }
+
+    /// A program opens the object: counts until [`Descriptors::leave`]. `opened` is the descriptor
+    /// where there is one already; otherwise another program's serves, or one is opened.
+    pub fn enter(&self, node: &Arc<Node>, flags: i32, opened: Option<Arc<OwnedFd>>) -> FsResult<()> {
+        let mut entered = node.open.lock();
+        let slot = &mut entered.0[access(flags)];
+        if slot.fd.is_none() {
+            let open = || self.open(node, flags & libc::O_ACCMODE).map(Arc::new);
+            slot.fd = Some(opened.map_or_else(open, Ok)?);
+            slot.handles += 1;
+            drop(entered);
+            self.remember_file(node, access(flags));
+        } else {
+            slot.handles += 1;
+        }
+        Ok(())
+    }
+
+    /// A program has closed it.
+    pub fn leave(&self, node: &Node, flags: i32) {
+        let mut open = node.open.lock();
+        let slot = &mut open.0[access(flags)];
+        slot.handles = slot.handles.saturating_sub(1);
+        let gone = if slot.handles == 0 { slot.fd.take() } else { None };
+        drop(open);
+        drop(gone);
+    }
+
+    /// The descriptor of an object that a program has open.
+    pub fn of_open(&self, node: &Arc<Node>, flags: i32) -> FsResult<Arc<OwnedFd>> {
+        let mut open = node.open.lock();
+        let slot = &mut open.0[access(flags)];
+        slot.recently_used = true;
+        if let Some(fd) = &slot.fd {
+            return Ok(fd.clone());
+        }
+        let fd = Arc::new(self.open(node, flags & libc::O_ACCMODE)?);
+        // Closed meanwhile: this call is the last one.
+        if slot.handles > 0 {
+            slot.fd = Some(fd.clone());
+            drop(open);
+            self.remember_file(node, access(flags));
+        }
+        Ok(fd)
+    }
+
+    fn remember_file(&self, node: &Arc<Node>, access: usize) {
+        let mut clock = self.file_clock.lock();
+        clock.push_back((Arc::downgrade(node), access));
+        let mut turns = clock.len() * 2;
+        while clock.len() > self.file_capacity && turns > 0 {
+            turns -= 1;
+            let Some(candidate) = clock.pop_front() else { return };
+            let Some(node) = candidate.0.upgrade() else { continue };
+            let Some(mut open) = node.open.try_lock() else {
+                clock.push_back(candidate);
+                continue;
+            };
+            let slot = &mut open.0[candidate.1];
+            match slot.fd.is_some() && std::mem::take(&mut slot.recently_used) {
+                true => clock.push_back(candidate),
+                false => slot.fd = None,
+            }
+        }
     }
 
     /// An `O_PATH` descriptor of the object.

@@ -10,7 +10,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::Sender;
 use fuser::{
@@ -22,7 +22,7 @@ use fuser::{
 };
 use parking_lot::Mutex;
 
-use super::aside::Aside;
+use super::aside::{Aside, Carries};
 use super::attributes::{Changes, SetTime};
 use super::data::{OpenMode, Opened, Origin, Sync, WriteRequest};
 use super::error::{FsError, FsResult};
@@ -36,6 +36,7 @@ use super::objects::NodeId;
 use super::volume::{Caller, Meta, Volume};
 use crate::limits::{FUSE_WRITE_LEN_MAX, KERNEL_CACHE_TTL};
 use crate::packet::Timestamp;
+use crate::sys::Identity;
 
 /// Requests that the kernel may have under way in the background.
 const BACKGROUND_MAX: u16 = 64;
@@ -192,6 +193,23 @@ struct Write {
     clear_privileges: bool,
     origin: Origin,
     flags: OpenFlags,
+    /// The disk was full, and until then it is tried again.
+    no_space_until: Option<Instant>,
+}
+
+/// How long a full disk waits for files that were removed and are not yet forgotten.
+const SPACE_PATIENCE: Duration = Duration::from_millis(200);
+const SPACE_POLL: Duration = Duration::from_millis(20);
+
+fn is_ahead(moment: Instant) -> bool {
+    Instant::now() < moment
+}
+
+/// From here on this thread uses the caller's quota, and no blocks that are root's.
+fn act_for(identity: Identity) {
+    if let Err(error) = crate::sys::act_as(identity) {
+        log::warn!("a change cannot be made as its caller, but only as root: {error}");
+    }
 }
 
 /// A flush of a descriptor, and what to do with its outcome.
@@ -227,17 +245,63 @@ thread_local! {
 }
 
 impl Adapter {
-    /// Performs a change: at once, or on a thread of its own where it might wait for the queue.
-    fn change(&self, change: impl FnOnce(&Adapter) + Send + 'static) {
-        if !self.aside.is_needed() {
+    /// Performs a change for its caller: at once, or on a worker where it might wait.
+    fn change(&self, request: &Request, change: impl FnOnce(&Adapter) + Send + 'static) {
+        let identity = caller(request).identity();
+        if let Some(_serving) = self.aside.enter(Carries::Names) {
+            act_for(identity);
             return change(self);
         }
         let adapter = self.clone();
-        self.aside.run(move || change(&adapter));
+        self.aside.park(move || {
+            act_for(identity);
+            change(&adapter);
+        });
+    }
+
+    /// A change that may have to wait half-way.
+    fn change_patiently(&self, request: &Request, change: impl FnOnce(&Adapter) + Send + 'static) {
+        let (adapter, identity) = (self.clone(), caller(request).identity());
+        self.aside.park(move || {
+            act_for(identity);
+            change(&adapter);
+        });
+    }
+
+    /// The disk may have room in a moment: the write is tried again. Nothing waits meanwhile but the
+    /// write.
+    fn write_later(&self, what: Write, data: &[u8], reply: ReplyWrite) {
+        let held = self.aside.hold(what.caller.uid, what.offset, data.len());
+        if held.len < data.len() {
+            return reply.error(Errno::ENOSPC);
+        }
+        let until = what.no_space_until.unwrap_or_else(|| Instant::now() + SPACE_PATIENCE);
+        let what = Write { no_space_until: Some(until), ..what };
+        let (adapter, data) = (self.clone(), data.to_vec());
+        self.aside.park_later(SPACE_POLL, move || {
+            adapter.write_now(what, &data, reply);
+            drop(held);
+        });
+    }
+
+    /// A write that has to wait: what it keeps of its bytes, and is then written.
+    fn write_parked(&self, what: Write, data: &[u8], reply: ReplyWrite) {
+        let adapter = self.clone();
+        // Pages that are written back whole cannot be taken in part; they are few at a time.
+        let held = match what.origin {
+            Origin::PageCache => None,
+            Origin::Program => Some(self.aside.hold(what.caller.uid, what.offset, data.len())),
+        };
+        let data = data[..held.as_ref().map_or(data.len(), |held| held.len)].to_vec();
+        self.aside.park(move || {
+            adapter.write_now(what, &data, reply);
+            drop(held);
+        });
     }
 
     fn write_now(&self, what: Write, data: &[u8], reply: ReplyWrite) {
-        let Write { caller, ino, handle, offset, clear_privileges, origin, flags } = what;
+        let Write { caller, ino, handle, offset, clear_privileges, origin, flags, .. } = what;
+        act_for(caller.identity());
         let request = WriteRequest { handle: handle.0, offset, data, clear_privileges, origin };
         let growing = request.growing(caller);
         let written = self.volume.write(caller, request);
@@ -246,6 +310,9 @@ impl Adapter {
         }
         let written = match written {
             Ok(written) => written,
+            Err(error) if self.volume.expects_space(error) && what.no_space_until.is_none_or(is_ahead) => {
+                return self.write_later(what, data, reply);
+            }
             Err(error) => return reply.error(errno(error)),
         };
         let volume = self.volume.clone();
@@ -573,7 +640,7 @@ impl Filesystem for Adapter {
             Changes { mode, uid, gid, size, atime: atime.map(set_time), mtime: mtime.map(set_time) };
         let handle = handle.map(|handle| handle.0);
         let caller = caller(request);
-        self.change(move |adapter| {
+        self.change(request, move |adapter| {
             reply_attr(reply, adapter.volume.setattr(caller, node(ino), handle, changes));
             if let Some(size) = size {
                 adapter.volume.growth_answered(node(ino), Growing::to(caller.pid, handle, size));
@@ -600,7 +667,7 @@ impl Filesystem for Adapter {
     ) {
         let (caller, name) = (caller(request), name.to_owned());
         let asked = AskedMode { mode, umask };
-        self.change(move |adapter| {
+        self.change(request, move |adapter| {
             let at = At { parent: node(parent), name: &name };
             reply_entry(reply, adapter.volume.mknod(caller, at, asked, device_of_kernel(rdev)));
         });
@@ -616,29 +683,29 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (caller, name) = (caller(request), name.to_owned());
-        self.change(move |adapter| {
+        self.change(request, move |adapter| {
             let at = At { parent: node(parent), name: &name };
             reply_entry(reply, adapter.volume.mkdir(caller, at, AskedMode { mode, umask }));
         });
     }
 
-    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.to_owned();
-        self.change(move |adapter| {
+        self.change(request, move |adapter| {
             reply_empty(reply, adapter.volume.unlink(At { parent: node(parent), name: &name }));
         });
     }
 
-    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.to_owned();
-        self.change(move |adapter| {
+        self.change(request, move |adapter| {
             reply_empty(reply, adapter.volume.rmdir(At { parent: node(parent), name: &name }));
         });
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let (caller, name, target) = (caller(request), name.to_owned(), target.to_owned());
-        self.change(move |adapter| {
+        self.change(request, move |adapter| {
             let at = At { parent: node(parent), name: &name };
             reply_entry(reply, adapter.volume.symlink(caller, at, &target));
         });
@@ -646,7 +713,7 @@ impl Filesystem for Adapter {
 
     fn rename(
         &self,
-        _request: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -656,22 +723,22 @@ impl Filesystem for Adapter {
     ) {
         let (name, newname) = (name.to_owned(), newname.to_owned());
         let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
-        self.change(move |adapter| {
+        self.change(request, move |adapter| {
             let from = At { parent: node(parent), name: &name };
             let to = At { parent: node(newparent), name: &newname };
             reply_empty(reply, adapter.volume.rename(from, to, flags));
         });
     }
 
-    fn link(&self, _request: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+    fn link(&self, request: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
         let newname = newname.to_owned();
-        self.change(move |adapter| {
+        self.change(request, move |adapter| {
             let at = At { parent: node(newparent), name: &newname };
             reply_entry(reply, adapter.volume.link(node(ino), at));
         });
     }
 
-    fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let open = move |adapter: &Adapter| match adapter.volume.open(node(ino), flags.0) {
             Ok(opened) => adapter.drop_stale_pages(ino, opened, move || {
                 reply.opened(FileHandle(opened.handle), open_flags(opened.mode));
@@ -681,7 +748,7 @@ impl Filesystem for Adapter {
         // A truncation on the way is a change.
         match flags.0 & libc::O_TRUNC {
             0 => open(self),
-            _ => self.change(open),
+            _ => self.change(request, open),
         }
     }
 
@@ -724,12 +791,18 @@ impl Filesystem for Adapter {
             true => Origin::PageCache,
             false => Origin::Program,
         };
-        let what = Write { caller: caller(kernel), ino, handle, offset, clear_privileges, origin, flags };
-        if !self.aside.is_needed() {
-            return self.write_now(what, data, reply);
+        let mut caller = caller(kernel);
+        if origin == Origin::PageCache
+            && let Ok(owner) = self.volume.owner(handle.0)
+        {
+            (caller.uid, caller.gid) = (owner.uid, owner.gid);
         }
-        let (adapter, data) = (self.clone(), data.to_vec());
-        self.aside.run(move || adapter.write_now(what, &data, reply));
+        let no_space_until = None;
+        let what = Write { caller, ino, handle, offset, clear_privileges, origin, flags, no_space_until };
+        match self.aside.enter(Carries::Content) {
+            Some(_serving) => self.write_now(what, data, reply),
+            None => self.write_parked(what, data, reply),
+        }
     }
 
     fn flush(
@@ -776,8 +849,8 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match self.volume.opendir(node(ino)) {
+    fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        match self.volume.opendir(caller(request), node(ino)) {
             Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
             Err(error) => reply.error(errno(error)),
         }
@@ -893,7 +966,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (caller, name, value) = (caller(request), name.to_owned(), value.to_owned());
-        self.change(move |adapter| {
+        self.change(request, move |adapter| {
             reply_empty(reply, adapter.volume.setxattr(caller, node(ino), &name, &value, flags));
         });
     }
@@ -906,9 +979,9 @@ impl Filesystem for Adapter {
         reply_xattr(reply, size, self.volume.listxattr(node(ino)));
     }
 
-    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.to_owned();
-        self.change(move |adapter| reply_empty(reply, adapter.volume.removexattr(node(ino), &name)));
+        self.change(request, move |adapter| reply_empty(reply, adapter.volume.removexattr(node(ino), &name)));
     }
 
     fn create(
@@ -922,7 +995,7 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let (caller, name) = (caller(request), name.to_owned());
-        self.change(move |adapter| {
+        self.change(request, move |adapter| {
             let at = At { parent: node(parent), name: &name };
             match adapter.volume.create(caller, at, AskedMode { mode, umask }, flags) {
                 Ok((meta, opened)) => {
@@ -952,7 +1025,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let caller = caller(request);
-        self.change(move |adapter| {
+        self.change_patiently(request, move |adapter| {
             let outcome = adapter.volume.fallocate(caller, handle.0, offset, length, mode);
             if caller.uid != 0 {
                 adapter.forget_attributes(ino);

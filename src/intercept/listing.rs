@@ -12,7 +12,8 @@ use rustix::fs::{AtFlags, FileType, RawDir, SeekFrom};
 
 use super::error::{FsError, FsResult, Step};
 use super::objects::{Node, NodeId};
-use super::volume::{Meta, Volume, stat_at};
+use super::shares::Shares;
+use super::volume::{Caller, Meta, Volume, stat_at};
 
 /// Bytes of one `getdents64` call.
 const BUFFER_LEN: usize = 32 * 1024;
@@ -38,6 +39,29 @@ pub struct OpenDirectory {
     node: Arc<Node>,
     fd: OwnedFd,
     stream: Mutex<Stream>,
+    _share: Share,
+}
+
+/// One of the directories that a user may have open: each has a descriptor, which knows how far it
+/// was read.
+struct Share {
+    shares: Arc<Shares>,
+    uid: u32,
+}
+
+impl Share {
+    fn take(shares: &Arc<Shares>, uid: u32) -> FsResult<Share> {
+        match shares.take(uid) {
+            true => Ok(Share { shares: shares.clone(), uid }),
+            false => Err(FsError::new(libc::ENFILE, "open directories of one user")),
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.shares.give(self.uid);
+    }
 }
 
 /// Entries that were read and not yet taken.
@@ -48,27 +72,35 @@ struct Stream {
 }
 
 /// Open directories by the number that the kernel holds.
-#[derive(Default)]
 pub struct Listings {
     next: AtomicU64,
     open: RwLock<HashMap<u64, Arc<OpenDirectory>>>,
+    shares: Arc<Shares>,
 }
 
 impl Listings {
+    /// `max`: directories that may be open at once.
+    pub fn new(max: usize) -> Listings {
+        let shares = Arc::new(Shares::new(max));
+        Listings { next: AtomicU64::new(0), open: RwLock::default(), shares }
+    }
+
     fn get(&self, handle: u64) -> FsResult<Arc<OpenDirectory>> {
         self.open.read().get(&handle).cloned().ok_or(FsError::new(libc::EBADF, "open directory"))
     }
 }
 
 impl Volume {
-    pub fn opendir(&self, node: NodeId) -> FsResult<u64> {
+    /// Errors: `ENFILE` where the caller has as many directories open as one user may.
+    pub fn opendir(&self, caller: Caller, node: NodeId) -> FsResult<u64> {
         let node = self.node(node)?;
+        let share = Share::take(&self.listings.shares, caller.uid)?;
         let fd = self.descriptors.open(&node, libc::O_RDONLY | libc::O_DIRECTORY)?;
         let names = node.names.lock();
         self.seen_names(&node, &fd);
         drop(names);
         let handle = self.listings.next.fetch_add(1, Relaxed) + 1;
-        let open = OpenDirectory { node, fd, stream: Mutex::default() };
+        let open = OpenDirectory { node, fd, stream: Mutex::default(), _share: share };
         self.listings.open.write().insert(handle, Arc::new(open));
         Ok(handle)
     }

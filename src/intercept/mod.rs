@@ -33,6 +33,7 @@ mod mounting;
 mod names;
 mod objects;
 mod ongoing;
+mod shares;
 #[cfg(test)]
 mod tests;
 mod volume;

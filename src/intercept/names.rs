@@ -73,7 +73,7 @@ impl Volume {
         self.end_names(&parent, &*dir);
         drop(state);
         drop((names, tree));
-        let opened = self.enter_handle(&node, fd, flags);
+        let opened = self.enter_handle(&node, Some(fd), flags)?;
         let node = node.into_lookup();
         Ok((self.meta(&node, stat), opened))
     }
@@ -443,15 +443,24 @@ impl Volume {
     /// Before an object loses its last name: a descriptor keeps it, and its inode number, until
     /// the kernel forgets it.
     fn keep_reachable(&self, node: &Arc<Node>, links_after: u32) -> FsResult<()> {
-        if links_after == 0 {
-            node.keep_descriptor.store(true, Relaxed);
-            self.descriptors.of(node)?;
+        if links_after > 0 {
+            return Ok(());
         }
-        Ok(())
+        let is_open = node.open.lock().is_open();
+        if !self.objects.may_keep(node, crate::sys::acting_as().uid) {
+            // Without a descriptor only what somebody has open would be lost.
+            return match is_open {
+                true => Err(FsError::new(libc::ENFILE, "open files of one user that have no name")),
+                false => Ok(()),
+            };
+        }
+        node.keep_descriptor.store(true, Relaxed);
+        self.descriptors.of(node).map(drop).inspect_err(|_| self.objects.give_share(node))
     }
 
     /// The removal failed: the object can be found by its handle as before.
     fn release_reachable(&self, node: &Arc<Node>) {
+        self.objects.give_share(node);
         if node.handle.is_some() {
             node.keep_descriptor.store(false, Relaxed);
             self.descriptors.remember(node);

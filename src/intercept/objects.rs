@@ -6,14 +6,16 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
 use super::cached::ReadRanges;
+use super::descriptors::OpenDescriptors;
 use super::foreign::{Left, Newest};
 use super::growth::Growth;
 use super::mixing::Mixings;
+use super::shares::Shares;
 use crate::packet::ObjectId;
 use crate::sys::FileHandle;
 
@@ -60,11 +62,16 @@ pub struct Node {
     /// `O_PATH` descriptor, while it is cached. A leaf lock.
     pub descriptor: Mutex<Option<Arc<OwnedFd>>>,
     pub recently_used: AtomicBool,
+    /// Descriptors of those that have it open. Taken after the object lock or without it; only
+    /// `descriptor` is taken under it.
+    pub open: Mutex<OpenDescriptors>,
     /// No name is left: changes are nobody's any more and are not sent. Changed under the object
     /// lock only.
     pub is_nameless: AtomicBool,
     /// How the object has to be found.
     pub left: Left,
+    /// Who took its last name.
+    nameless_of: AtomicU32,
     /// The descriptor must stay: the last name is gone, or there are no handles.
     pub keep_descriptor: AtomicBool,
 }
@@ -121,6 +128,7 @@ pub struct Objects {
     forgotten: AtomicU64,
     nameless: AtomicU64,
     pub newest: Newest,
+    nameless_shares: Shares,
 }
 
 /// A node that cannot be forgotten while an op works on it.
@@ -156,12 +164,14 @@ impl Drop for Pinned<'_> {
 }
 
 impl Objects {
-    pub fn new() -> Objects {
+    /// `nameless_max`: objects without a name that may keep a descriptor.
+    pub fn new(nameless_max: usize) -> Objects {
         Objects {
             shards: std::array::from_fn(|_| Mutex::default()),
             forgotten: AtomicU64::new(0),
             nameless: AtomicU64::new(0),
             newest: Newest::default(),
+            nameless_shares: Shares::new(nameless_max),
         }
     }
 
@@ -198,6 +208,8 @@ impl Objects {
             place: Mutex::default(),
             descriptor: Mutex::new(sighting.descriptor),
             recently_used: AtomicBool::new(false),
+            open: Mutex::default(),
+            nameless_of: AtomicU32::new(0),
         });
         shard.insert(sighting.id, node.clone());
         Pinned { objects: Some(self), node, is_new: true }
@@ -224,8 +236,9 @@ impl Objects {
             shard.shrink_to_fit();
         }
         drop(shard);
-        if gone.is_some_and(|node| node.is_nameless.load(Relaxed)) {
+        if let Some(node) = gone.filter(|node| node.is_nameless.load(Relaxed)) {
             self.nameless.fetch_sub(1, Relaxed);
+            self.give_share(&node);
         }
         if self.forgotten.fetch_add(1, Relaxed) % TRIM_AFTER == TRIM_AFTER - 1 {
             crate::sys::give_back_memory();
@@ -236,8 +249,31 @@ impl Objects {
     pub fn set_nameless(&self, node: &Node, is_nameless: bool) {
         match (node.is_nameless.swap(is_nameless, Relaxed), is_nameless) {
             (false, true) => drop(self.nameless.fetch_add(1, Relaxed)),
-            (true, false) => drop(self.nameless.fetch_sub(1, Relaxed)),
+            (true, false) => {
+                self.nameless.fetch_sub(1, Relaxed);
+                self.give_share(node);
+            }
             (false, false) | (true, true) => {}
+        }
+    }
+
+    /// Whether one more object may keep a descriptor although it has no name, for this user; it does
+    /// then, until the kernel forgets it.
+    pub fn may_keep(&self, node: &Node, uid: u32) -> bool {
+        if node.nameless_of.load(Relaxed) != 0 {
+            return true;
+        }
+        let may = self.nameless_shares.take(uid);
+        if may {
+            node.nameless_of.store(uid.saturating_add(1), Relaxed);
+        }
+        may
+    }
+
+    /// The object has its name, or nobody knows it any more.
+    pub fn give_share(&self, node: &Node) {
+        if let Some(uid) = node.nameless_of.swap(0, Relaxed).checked_sub(1) {
+            self.nameless_shares.give(uid);
         }
     }
 

@@ -31,6 +31,13 @@ impl Captured {
         Captured { dir, volume, queue, start }
     }
 
+    /// With few descriptors.
+    fn within(budget: crate::limits::Descriptors) -> Captured {
+        let captured = Captured::new();
+        let volume = Volume::within(open(captured.dir.path()), captured.queue.clone(), 1, budget);
+        Captured { volume: Arc::new(volume.unwrap()), ..captured }
+    }
+
     /// The ops so far, decoded from their wire form, with path and payload.
     fn ops(&self) -> Vec<(String, Op, Vec<u8>)> {
         let packets = self.queue.next(self.start.sequence, usize::MAX);
@@ -225,7 +232,7 @@ fn what_lies_on_another_device_is_not_in_the_tree() {
     let volume = Volume::new(open(Path::new("/")), Queue::new(1 << 27, start), 1).unwrap();
     let error = volume.lookup(NodeId::ROOT, OsStr::new("proc")).map(|meta| meta.node).unwrap_err();
     assert_eq!(error.errno, libc::ENOENT);
-    let handle = volume.opendir(NodeId::ROOT).unwrap();
+    let handle = volume.opendir(ROOT, NodeId::ROOT).unwrap();
     let mut seen = 0;
     volume
         .readdir(handle, 0, |entry| {
@@ -248,7 +255,7 @@ fn a_listing_that_fails_half_way_keeps_what_it_has_given() {
     std::fs::create_dir(&path).unwrap();
     (0..3000).for_each(|number| drop(std::fs::write(path.join(format!("file-{number}")), "")));
     let dir = captured.volume.lookup(NodeId::ROOT, OsStr::new("d")).unwrap().node;
-    let handle = captured.volume.opendir(dir).unwrap();
+    let handle = captured.volume.opendir(ROOT, dir).unwrap();
     let (mut taken, mut next) = (0, 0);
     let outcome = captured.volume.readdir(handle, 0, |entry| {
         if taken == 0 {
@@ -298,7 +305,7 @@ fn reading_a_directory_can_go_on_anywhere() {
     let captured = Captured::new();
     let names: Vec<String> = (0..1000).map(|number| format!("file-{number}")).collect();
     names.iter().for_each(|name| drop(std::fs::write(captured.dir.path().join(name), "")));
-    let handle = captured.volume.opendir(NodeId::ROOT).unwrap();
+    let handle = captured.volume.opendir(ROOT, NodeId::ROOT).unwrap();
     let (mut found, mut offset) = (Vec::new(), 0);
     loop {
         let mut taken = 0;
@@ -393,4 +400,83 @@ fn attributes_that_were_set_before_a_failure_are_sent() {
     let Op::SetAttributes { mode, owner, mtime, .. } = op else { panic!("{op:?}") };
     assert_eq!((mode, owner.map(|owner| owner.uid)), (Some(0o711), Some(7)));
     assert!(mtime.is_some());
+}
+
+fn descriptors_on(path: &Path) -> usize {
+    let links = std::fs::read_dir("/proc/self/fd").unwrap();
+    links.filter(|link| std::fs::read_link(link.as_ref().unwrap().path()).is_ok_and(|to| to == path)).count()
+}
+
+/// Each open file of each program took a descriptor of the daemon: a user who opened many took them
+/// from everybody, the daemon included.
+#[test]
+fn open_files_take_few_descriptors() {
+    let captured = Captured::new();
+    let (node, first) = captured.create(NodeId::ROOT, "f");
+    let handles: Vec<u64> =
+        (0..500).map(|_| captured.volume.open(node, libc::O_RDWR).unwrap().handle).collect();
+    let path = captured.dir.path().join("f");
+    assert!(descriptors_on(&path) <= 2, "one for the mode, one for the object");
+    handles.iter().for_each(|handle| captured.volume.release(*handle));
+    captured.write(first, 0, b"still open");
+    captured.volume.release(first);
+    captured.volume.unlink(at(NodeId::ROOT, "f")).unwrap();
+    captured.volume.forget(node, 1);
+    let removed = format!("{} (deleted)", path.display());
+    assert_eq!(descriptors_on(Path::new(&removed)), 0, "its space comes back with its last handle");
+}
+
+/// What was evicted is opened again: also a file that has lost its name, and one without permissions.
+#[test]
+fn evicted_descriptors_come_back() {
+    let few = crate::limits::Descriptors { paths: 4, files: 4, directories: 100, nameless: 100 };
+    let captured = Captured::within(few);
+    let files: Vec<(NodeId, u64)> =
+        (0..40).map(|number| captured.create(NodeId::ROOT, &format!("f{number}"))).collect();
+    captured.volume.unlink(at(NodeId::ROOT, "f7")).unwrap();
+    let changes = attributes::Changes { mode: Some(0), ..Default::default() };
+    captured.volume.setattr(ROOT, files[8].0, None, changes).unwrap();
+    for round in 0..3u8 {
+        for (number, (_, handle)) in files.iter().enumerate() {
+            captured.write(*handle, u64::from(round), &[number as u8 + round]);
+        }
+    }
+    for (number, (_, handle)) in files.iter().enumerate() {
+        let mut read = [0; 4];
+        assert_eq!(captured.volume.read(*handle, 0, &mut read), Ok(3));
+        assert_eq!(read[..3], [0, 1, 2].map(|round| number as u8 + round));
+    }
+    let open = (0..40).filter(|number| descriptors_on(&captured.dir.path().join(format!("f{number}"))) > 0);
+    assert!(open.count() <= 4 + 4);
+}
+
+/// What needs a descriptor for as long as it lives has a share for each user.
+#[test]
+fn one_user_does_not_take_what_needs_descriptors() {
+    let few = crate::limits::Descriptors { paths: 4, files: 4, directories: 8, nameless: 8 };
+    let captured = Captured::within(few);
+    let user = Caller { uid: 7, gid: 7, pid: 1 };
+    let open = |caller: Caller| captured.volume.opendir(caller, NodeId::ROOT).map_err(|error| error.errno);
+    let taken: Vec<u64> = (0..2).map(|_| open(user).unwrap()).collect();
+    assert_eq!(open(user), Err(libc::ENFILE));
+    assert!(open(ROOT).is_ok());
+    taken.into_iter().for_each(|handle| captured.volume.releasedir(handle));
+    assert!(open(user).is_ok());
+    let lose = |name: &str, uid: u32| {
+        let (node, handle) = captured.create(NodeId::ROOT, name);
+        crate::sys::act_as(crate::sys::Identity { uid, gid: uid }).unwrap();
+        let lost = captured.volume.unlink(at(NodeId::ROOT, name)).map_err(|error| error.errno);
+        crate::sys::act_as(crate::sys::Identity::ROOT).unwrap();
+        (lost, node, handle)
+    };
+    let kept = [lose("a", 7), lose("b", 7)];
+    assert!(kept.iter().all(|(lost, ..)| lost.is_ok()));
+    assert_eq!(lose("c", 7).0, Err(libc::ENFILE));
+    assert!(captured.dir.path().join("c").exists());
+    assert!(lose("d", 0).0.is_ok());
+    for (_, node, handle) in kept {
+        captured.volume.release(handle);
+        captured.volume.forget(node, 1);
+    }
+    assert!(lose("e", 7).0.is_ok());
 }

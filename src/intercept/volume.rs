@@ -5,12 +5,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
 use rustix::fs::{AtFlags, Stat};
 
+use super::aside;
 use super::data::Handles;
 use super::descriptors::Descriptors;
 use super::divergence::Divergence;
@@ -19,14 +19,10 @@ use super::listing::Listings;
 use super::locks::TreeGuard;
 use super::objects::{Node, NodeId, Objects, Pinned, Place, Sighting};
 use super::ongoing::Ongoing;
-use crate::limits::{NAME_LEN_MAX, SOURCE_DESCRIPTORS};
+use crate::limits::{self, NAME_LEN_MAX};
 use crate::packet::{Attributes, Entry, Name, ObjectId, Op, Timestamp};
 use crate::queue::{Closed, Draft, Pool, Queue, Reservation};
 use crate::sys::{FileHandle, Identity};
-
-/// How long a full disk waits for files that were removed and are not yet forgotten.
-const SPACE_PATIENCE: Duration = Duration::from_millis(200);
-const SPACE_POLL: Duration = Duration::from_millis(5);
 
 /// File systems whose directories may be subvolumes: btrfs, bcachefs (`linux/magic.h`).
 const SUBVOLUME_FILE_SYSTEMS: [u32; 2] = [0x9123_683e, 0xca45_1a4e];
@@ -102,13 +98,23 @@ impl Volume {
     ///
     /// Errors: `ENOTDIR`, and whatever the file system answers to a first look.
     pub fn new(backing: OwnedFd, queue: Arc<Queue>, birth_epoch: u32) -> FsResult<Volume> {
+        Volume::within(backing, queue, birth_epoch, limits::Descriptors::of(descriptor_limit()))
+    }
+
+    /// As [`Volume::new`], with so many descriptors.
+    pub(super) fn within(
+        backing: OwnedFd,
+        queue: Arc<Queue>,
+        birth_epoch: u32,
+        budget: limits::Descriptors,
+    ) -> FsResult<Volume> {
         let handle = FileHandle::of(backing.as_fd()).ok();
         let stat = rustix::fs::fstat(&backing).step("stat the backing directory")?;
         if file_type(&stat) != libc::S_IFDIR {
             return Err(FsError::new(libc::ENOTDIR, "backing directory"));
         }
         let facts = rustix::fs::fstatfs(&backing).step("look at the file system")?;
-        let objects = Objects::new();
+        let objects = Objects::new(budget.nameless);
         let root_fd = Arc::new(backing.try_clone().step("duplicate a descriptor")?);
         let sighting = Sighting {
             id: NodeId::ROOT,
@@ -120,9 +126,9 @@ impl Volume {
         let root = objects.pin(sighting).into_lookup();
         Ok(Volume {
             objects,
-            descriptors: Descriptors::new(backing, SOURCE_DESCRIPTORS),
+            descriptors: Descriptors::new(backing, budget.paths, budget.files),
             handles: Handles::default(),
-            listings: Listings::default(),
+            listings: Listings::new(budget.directories),
             queue,
             pool: Pool::new(),
             tree: RwLock::new(()),
@@ -189,22 +195,10 @@ impl Volume {
         &self.divergence
     }
 
-    /// Runs an op that may find the disk full only because the kernel has not yet forgotten files
-    /// that were just removed: their space comes back with their last descriptor.
-    pub(super) fn with_space<T>(&self, mut op: impl FnMut() -> FsResult<T>) -> FsResult<T> {
-        let deadline = Instant::now() + SPACE_PATIENCE;
-        loop {
-            match op() {
-                Err(error)
-                    if matches!(error.errno, libc::ENOSPC | libc::EDQUOT)
-                        && self.objects.nameless() > 0
-                        && Instant::now() < deadline =>
-                {
-                    std::thread::sleep(SPACE_POLL);
-                }
-                outcome => return outcome,
-            }
-        }
+    /// Whether a disk may be full only because the kernel has not yet forgotten files that were just
+    /// removed: their space comes back with their last descriptor.
+    pub fn expects_space(&self, error: FsError) -> bool {
+        matches!(error.errno, libc::ENOSPC | libc::EDQUOT) && self.objects.nameless() > 0
     }
 
     /// For steps between a change on disk and its op: where one fails, the change was made and
@@ -359,9 +353,13 @@ impl Volume {
         self.tree_generation.fetch_add(1, Relaxed);
     }
 
-    /// Room in the queue for an op with `payload` bytes. Call it before taking any lock.
+    /// Room in the queue for an op with `payload` bytes. Call it before taking any lock: it waits,
+    /// except on a thread that serves requests.
     pub(super) fn reserve(&self, payload: usize) -> Result<Reservation, Closed> {
-        self.queue.reserve(payload, HEADER_ROOM)
+        match aside::never_waits() {
+            true => self.queue.reserve_now(payload, HEADER_ROOM),
+            false => self.queue.reserve(payload, HEADER_ROOM),
+        }
     }
 
     /// Puts an op about `node` into the queue. The locks of the change must still be held.
@@ -399,6 +397,12 @@ impl Volume {
         names.reverse();
         Some(names.join(&b'/'))
     }
+}
+
+/// Files that this process may have open.
+fn descriptor_limit() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
 fn place_of(place: &Place) -> Option<(NodeId, Box<[u8]>)> {

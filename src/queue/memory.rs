@@ -108,7 +108,9 @@ pub struct Queue {
 #[derive(Default)]
 struct Room {
     used: usize,
+    /// Threads that wait for room, and writers that do so without one.
     waiting: u64,
+    parked: u64,
     waits: u64,
     waited: Duration,
     closed: bool,
@@ -161,13 +163,14 @@ impl Queue {
     /// the queue is full. Call it before taking any lock.
     pub fn reserve(self: &Arc<Self>, payload: usize, header: usize) -> Result<Reservation, Closed> {
         let bytes = held_by(header, payload);
+        let limit = self.limit_for(payload);
         let mut room = self.room.lock();
         // One op larger than the whole limit passes when the queue is empty.
-        if !room.closed && room.used > 0 && room.used + bytes > self.limit {
+        if !room.closed && room.used > 0 && room.used + bytes > limit {
             room.waiting += 1;
             room.waits += 1;
             let since = Instant::now();
-            while !room.closed && room.used > 0 && room.used + bytes > self.limit {
+            while !room.closed && room.used > 0 && room.used + bytes > limit {
                 self.room_freed.wait(&mut room);
             }
             room.waiting -= 1;
@@ -185,10 +188,21 @@ impl Queue {
         self.limit
     }
 
-    /// Whether an op of so many bytes would get room without waiting, and nobody waits.
+    /// Content waits before names and attributes do, which have an eighth for themselves: while a name
+    /// waits, the kernel lets nobody look anything up in its directory.
+    fn limit_for(&self, payload: usize) -> usize {
+        if payload > 0 { self.limit - self.limit / 8 } else { self.limit }
+    }
+
+    /// Whether ops with so many bytes in all would get room without waiting, and nobody waits.
     pub fn has_room(&self, bytes: usize) -> bool {
         let room = self.room.lock();
-        room.waiting == 0 && room.used + bytes <= self.limit
+        room.waiting == 0 && room.used + bytes <= self.limit_for(bytes)
+    }
+
+    /// Whether an op without a payload, or with a small one, would get room although others wait.
+    pub fn has_room_for_names(&self, bytes: usize) -> bool {
+        self.room.lock().used + bytes <= self.limit
     }
 
     /// As if a writer waited for room, or none. Nobody wakes it.
@@ -200,7 +214,13 @@ impl Queue {
     /// Room for an op without a payload, at once and whatever is used: for the few ops of the
     /// daemon itself that must not wait, one of a kind at a time.
     pub fn reserve_beyond(self: &Arc<Self>, header: usize) -> Result<Reservation, Closed> {
-        let bytes = held_by(header, 0);
+        self.reserve_now(0, header)
+    }
+
+    /// As [`Queue::reserve`], and never waits: the bound is passed by what the few threads that
+    /// serve requests ask for at once.
+    pub fn reserve_now(self: &Arc<Self>, payload: usize, header: usize) -> Result<Reservation, Closed> {
+        let bytes = held_by(header, payload);
         let mut room = self.room.lock();
         if room.closed {
             return Err(Closed);
@@ -242,6 +262,20 @@ impl Queue {
         reservation.bytes -= cost;
         wakes.iter().for_each(|wake| wake());
         position
+    }
+
+    /// A writer begins to wait without a thread that would wait here.
+    pub fn begin_wait(&self) {
+        let mut room = self.room.lock();
+        room.parked += 1;
+        room.waits += 1;
+    }
+
+    /// Its turn has come.
+    pub fn end_wait(&self, waited: Duration) {
+        let mut room = self.room.lock();
+        room.parked -= 1;
+        room.waited += waited;
     }
 
     /// Brings a reservation up to the real cost of an op: a header can be longer than expected.
@@ -374,7 +408,7 @@ impl Queue {
             packets,
             bytes: room.used as u64,
             limit_bytes: self.limit as u64,
-            writers_waiting: room.waiting,
+            writers_waiting: room.waiting + room.parked,
             waits: room.waits,
             waited_ms: room.waited.as_millis() as u64,
             captured_packets: self.captured_packets.load(Relaxed),

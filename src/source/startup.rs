@@ -61,6 +61,10 @@ pub fn run(options: ProtectOptions) -> Result<(), Failure> {
 /// What is kept is needed until the end, for the unmount too: so it is before everything else, and
 /// no thread has more.
 fn give_up_privileges() -> Result<(), Failure> {
+    // Blocks that are reserved for a group are not for all programs on the mount.
+    if let Err(error) = rustix::thread::set_thread_groups(&[]) {
+        log::info!("this process keeps the groups that it was started with: {error}");
+    }
     let missing = privileges::give_up(PROTECT)
         .map_err(|error| io_failure("the privileges that are not needed cannot be given up", &error))?;
     if !missing.is_empty() {
@@ -421,7 +425,7 @@ fn unmounted_by_others(daemon: &Daemon) -> Result<(), Failure> {
     ))
 }
 
-/// Every open file of an application is one of ours too.
+/// To the hard limit, which is the administrator's: descriptors are divided below it.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);

@@ -20,7 +20,7 @@ pub use handle::{FileHandle, open_by_handle};
 pub use mapping::SharedPage;
 pub use memory::give_back_memory;
 pub use peer::{Peer, peer_of};
-pub use thread::{Identity, as_caller, set_own_umask};
+pub use thread::{Identity, act_as, acting_as, as_caller, set_own_umask};
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::PathBuf;

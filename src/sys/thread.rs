@@ -20,6 +20,7 @@ const SECBIT_NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
 thread_local! {
     static OWN_UMASK: Cell<bool> = const { Cell::new(false) };
     static READY: Cell<bool> = const { Cell::new(false) };
+    static IDENTITY: Cell<Identity> = const { Cell::new(Identity::ROOT) };
 }
 
 /// Gives this thread a umask and a working directory of its own (`unshare(CLONE_FS)`), once, and
@@ -62,25 +63,33 @@ fn keep_capabilities() -> io::Result<()> {
     Ok(())
 }
 
-/// Runs `work` with the file-system identity and umask of a caller, on this thread only.
-pub fn as_caller<T>(identity: Identity, umask: u32, work: impl FnOnce() -> T) -> io::Result<T> {
-    keep_capabilities()?;
-    set_own_umask(umask)?;
-    if identity == Identity::ROOT {
-        return Ok(work());
+/// Gives this thread the file-system identity of a caller, until it is given another: whose disk
+/// quota and whose blocks are used, and who owns what is made. Capabilities stay, so everything else
+/// is as for root. Costs nothing where it is the same as before.
+///
+/// Errors: as for [`as_caller`]; the identity is as it was.
+pub fn act_as(identity: Identity) -> io::Result<()> {
+    if IDENTITY.get() == identity {
+        return Ok(());
     }
-    let _back = Switched;
+    keep_capabilities()?;
     set_identity(identity);
-    Ok(work())
+    IDENTITY.set(identity);
+    Ok(())
 }
 
-/// Goes back to root, also when the work panics.
-struct Switched;
+/// What [`act_as`] was given last on this thread.
+pub fn acting_as() -> Identity {
+    IDENTITY.get()
+}
 
-impl Drop for Switched {
-    fn drop(&mut self) {
-        set_identity(Identity::ROOT);
-    }
+/// Runs `work` with the file-system identity and umask of a caller, on this thread only; both stay.
+///
+/// Errors: capabilities would go with the identity, and cannot be kept.
+pub fn as_caller<T>(identity: Identity, umask: u32, work: impl FnOnce() -> T) -> io::Result<T> {
+    set_own_umask(umask)?;
+    act_as(identity)?;
+    Ok(work())
 }
 
 /// Raw system calls: libc's wrappers would be per thread too, but say so nowhere.
@@ -110,6 +119,10 @@ mod tests {
             as_caller(caller, 0o077, || std::fs::write(&path, "x")).unwrap().unwrap();
             let meta = std::fs::metadata(&path).unwrap();
             assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (1234, 5678, 0o600));
+            assert_eq!(acting_as(), caller);
+            act_as(Identity::ROOT).unwrap();
+            std::fs::write(path.with_file_name("g"), "x").unwrap();
+            assert_eq!(std::fs::metadata(path.with_file_name("g")).unwrap().uid(), 0);
         })
         .join()
         .unwrap();
