@@ -9,6 +9,7 @@ mod connections;
 mod databases;
 mod fsync;
 mod half_done;
+mod full_state;
 mod halves;
 mod host;
 mod hostile;

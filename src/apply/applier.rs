@@ -267,7 +267,7 @@ impl Applier {
         }
         self.replica.set_aside(object.unwrap_or_default(), packet.op.name(), fault)?;
         self.replica.perform_by_results(&packet.op)?;
-        self.replica.progress.applied_is(frame.position);
+        self.replica.progress.applied_is(frame.position).map_err(Fault::own("position page"))?;
         (self.attempts, self.stuck_since) = (0, None);
         Ok(GivenUp::Op)
     }
@@ -293,12 +293,11 @@ impl Applier {
     /// An op that was begun and is not applied is in doubt, be it by a crash or by a failed attempt.
     fn perform(&mut self, position: Position, op: &Op, payload: &[u8]) -> Result<(), Fault> {
         let doubt = if self.replica.progress.begun() == position { Doubt::MayBeDone } else { Doubt::None };
-        self.replica.progress.begin(position).map_err(Fault::own("position slot"))?;
+        self.replica.progress.begin(position).map_err(Fault::own("position page"))?;
         failpoint::at("begun").map_err(Fault::own("begin"))?;
         self.replica.perform(op, payload, doubt)?;
         failpoint::at("performed").map_err(Fault::own("perform"))?;
-        self.replica.progress.applied_is(position);
-        Ok(())
+        self.replica.progress.applied_is(position).map_err(Fault::own("position page"))
     }
 
     fn skip(&mut self, last: Position) -> Outcome {

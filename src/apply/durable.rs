@@ -67,8 +67,8 @@ impl Replica {
 
     /// As if the record of *applied* were this.
     #[cfg(test)]
-    pub fn pretend_applied(&self, applied: Position) {
-        self.progress.applied_is(applied);
+    pub fn pretend_applied(&mut self, applied: Position) {
+        self.progress.applied_is(applied).expect("a disk with room");
     }
 
     /// An op was begun and is not known to be performed.

@@ -12,7 +12,7 @@
 //!          12 16  object id: birth epoch, generation, inode
 //!          28 36  bytes of the handle, zero-padded
 //! ```
-//! Slots are written in place: a write survives the death of the process at once, power loss
+//! Header and slots are written in place, never through a mapping (see [`super::page`]): a write survives the death of the process at once, power loss
 //! after [`Index::sync`]. A slot whose crc is wrong (a torn sector) counts as absent.
 
 use std::cell::Cell;
@@ -20,13 +20,13 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::Relaxed;
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use super::page::bytes_of;
 use crate::packet::ObjectId;
 use crate::store::random_u64;
-use crate::sys::{FileHandle, SharedPage};
+use crate::sys::FileHandle;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"sdindex\0");
 const VERSION: u64 = 1;
@@ -39,22 +39,25 @@ const SLOTS_MIN: u64 = 4096;
 /// Slots read at once: at 75 % load a search ends within these mostly.
 const PROBE: u64 = 8;
 
-const WORD_MAGIC: usize = 0;
-const WORD_VERSION: usize = 1;
-const WORD_SLOTS: usize = 2;
-const WORD_SEED: usize = 3;
-const WORD_CHECK: usize = 4;
-const WORD_USED: usize = 5;
-const WORD_LIVE: usize = 6;
+/// Words of the header that are in use.
+const HEADER_WORDS: usize = 7;
 
 /// See the module. One thread uses it at a time.
 pub struct Index {
     path: PathBuf,
     file: File,
-    page: SharedPage,
     slots: u64,
     seed: u64,
+    counts: Counts,
     torn: Cell<u64>,
+}
+
+/// Hints; the header has them too.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    /// Slots in use: live and tombstones.
+    used: u64,
+    live: u64,
 }
 
 impl Index {
@@ -94,19 +97,17 @@ impl Index {
             }
         };
         self.write_slot(at, &raw)?;
-        self.page.words()[WORD_LIVE].fetch_add(1, Relaxed);
-        if was_empty {
-            self.page.words()[WORD_USED].fetch_add(1, Relaxed);
-        }
-        Ok(())
+        self.counts.live = self.counts.live.saturating_add(1);
+        self.counts.used = self.counts.used.saturating_add(u64::from(was_empty));
+        self.write_counts()
     }
 
     /// Forgets an object; gives the handle it had.
     pub fn remove(&mut self, id: ObjectId) -> io::Result<Option<FileHandle>> {
         let Found::Here { at, handle } = self.find(id)? else { return Ok(None) };
         self.write_slot(at, &tombstone())?;
-        let live = &self.page.words()[WORD_LIVE];
-        live.store(live.load(Relaxed).saturating_sub(1), Relaxed);
+        self.counts.live = self.counts.live.saturating_sub(1);
+        self.write_counts()?;
         Ok(Some(handle))
     }
 
@@ -129,7 +130,7 @@ impl Index {
 
     /// Objects known (a hint: one off where the process was killed at the wrong moment).
     pub fn len(&self) -> u64 {
-        self.page.words()[WORD_LIVE].load(Relaxed)
+        self.counts.live
     }
 
     pub fn is_empty(&self) -> bool {
@@ -161,14 +162,10 @@ impl Index {
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)?;
         file.set_len(offset(slots))?;
-        let page = SharedPage::map(&file)?;
-        let seed = random_u64();
-        let header = [MAGIC, VERSION, slots, seed];
-        for (word, value) in page.words().iter().zip(header) {
-            word.store(value, Relaxed);
-        }
-        page.words()[WORD_CHECK].store(header_check(&header), Relaxed);
-        Ok(Index { path: path.to_owned(), file, page, slots, seed, torn: Cell::new(0) })
+        let (seed, counts) = (random_u64(), Counts::default());
+        let index = Index { path: path.to_owned(), file, slots, seed, counts, torn: Cell::new(0) };
+        index.write_header()?;
+        Ok(index)
     }
 
     fn load(path: &Path, file: File) -> io::Result<Index> {
@@ -177,16 +174,20 @@ impl Index {
         if len < offset(1) {
             return Err(damaged("too short"));
         }
-        let page = SharedPage::map(&file)?;
-        let word = |at: usize| page.words()[at].load(Relaxed);
-        let header = [word(WORD_MAGIC), word(WORD_VERSION), word(WORD_SLOTS), word(WORD_SEED)];
-        if header[0] != MAGIC || header[1] != VERSION || word(WORD_CHECK) != header_check(&header) {
+        let mut bytes = [0; HEADER_WORDS * 8];
+        file.read_exact_at(&mut bytes, 0)?;
+        let words: Vec<u64> = bytes.as_chunks().0.iter().copied().map(u64::from_le_bytes).collect();
+        let [magic, version, slots, seed, check, used, live] = words[..] else {
+            return Err(damaged("too short"));
+        };
+        if magic != MAGIC || version != VERSION || check != header_check(&[magic, version, slots, seed]) {
             return Err(damaged("no header of this version"));
         }
-        if len != HEADER_LEN + header[2].saturating_mul(SLOT_LEN as u64) {
+        if len != HEADER_LEN + slots.saturating_mul(SLOT_LEN as u64) {
             return Err(damaged("cut off"));
         }
-        Ok(Index { path: path.to_owned(), file, page, slots: header[2], seed: header[3], torn: Cell::new(0) })
+        let counts = Counts { used, live };
+        Ok(Index { path: path.to_owned(), file, slots, seed, counts, torn: Cell::new(0) })
     }
 
     /// Walks from the home slot of an id to it, or to the first empty slot.
@@ -228,11 +229,20 @@ impl Index {
     }
 
     fn has_room(&self) -> bool {
-        self.page.words()[WORD_USED].load(Relaxed).saturating_add(1).saturating_mul(4) <= self.slots * 3
+        self.counts.used.saturating_add(1).saturating_mul(4) <= self.slots * 3
     }
 
     /// Rewrites into a new file: twice as large, or the same size where tombstones filled it.
     fn grow(&mut self) -> io::Result<()> {
+        let outcome = self.grow_now();
+        if outcome.is_err() {
+            // On a full disk it would keep what others need.
+            let _ = std::fs::remove_file(temporary(&self.path));
+        }
+        outcome
+    }
+
+    fn grow_now(&mut self) -> io::Result<()> {
         let mut live = 0u64;
         self.for_each(|_, _| {
             live += 1;
@@ -241,9 +251,7 @@ impl Index {
         let slots = if live * 8 > self.slots * 3 { self.slots * 2 } else { self.slots };
         let mut grown = Self::create(&temporary(&self.path), slots)?;
         grown.seed = self.seed;
-        let header = [MAGIC, VERSION, slots, self.seed];
-        grown.page.words()[WORD_SEED].store(self.seed, Relaxed);
-        grown.page.words()[WORD_CHECK].store(header_check(&header), Relaxed);
+        grown.write_header()?;
         self.for_each(|id, handle| grown.insert(id, handle))?;
         self.replace_by(grown)
     }
@@ -256,6 +264,18 @@ impl Index {
         other.torn = Cell::new(self.torn.get());
         *self = other;
         Ok(())
+    }
+
+    fn write_header(&self) -> io::Result<()> {
+        let header = [MAGIC, VERSION, self.slots, self.seed];
+        let Counts { used, live } = self.counts;
+        let words = [MAGIC, VERSION, self.slots, self.seed, header_check(&header), used, live];
+        self.file.write_all_at(&bytes_of::<HEADER_WORDS, { HEADER_WORDS * 8 }>(words), 0)
+    }
+
+    fn write_counts(&self) -> io::Result<()> {
+        let Counts { used, live } = self.counts;
+        self.file.write_all_at(&bytes_of::<2, 16>([used, live]), (HEADER_WORDS as u64 - 2) * 8)
     }
 
     fn write_slot(&self, at: u64, raw: &[u8; SLOT_LEN]) -> io::Result<()> {
@@ -339,11 +359,7 @@ fn id_bytes(id: ObjectId) -> [u8; 16] {
 }
 
 fn header_check(header: &[u64; 4]) -> u64 {
-    let mut bytes = [0; 32];
-    for (eight, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(header) {
-        *eight = word.to_le_bytes();
-    }
-    xxh3_64(&bytes)
+    xxh3_64(&bytes_of::<4, 32>(*header))
 }
 
 fn offset(slot: u64) -> u64 {
@@ -439,5 +455,56 @@ mod tests {
         let path = dir.path().join("index");
         Index::open(&path).unwrap().file.write_all_at(&[9], 16).unwrap();
         assert_eq!(Index::open(&path).err().unwrap().kind(), io::ErrorKind::InvalidData);
+    }
+
+    /// The header of a grown index was stored through a mapping of a file without blocks: on a full
+    /// disk that was the signal that ended the daemon, and the applications' mount with it.
+    #[test]
+    fn a_full_disk_is_an_error_that_passes() {
+        assert!(rustix::process::geteuid().is_root(), "this test mounts a tmpfs: run it as root");
+        let dir = tempfile::tempdir().unwrap();
+        let disk = SmallDisk::mount(dir.path());
+        let mut index = Index::open(&disk.0.join("index")).unwrap();
+        // All of its slots have their blocks.
+        for number in 0..3000 {
+            index.insert(id(number), handle(number)).unwrap();
+        }
+        let filler = disk.fill();
+        let (full_at, error) = (3000..)
+            .find_map(|number| index.insert(id(number), handle(number)).err().map(|error| (number, error)))
+            .unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{error}");
+        assert_eq!(index.get(id(full_at)).unwrap(), None);
+        assert_eq!(index.get(id(full_at - 1)).unwrap(), Some(handle(full_at - 1)));
+        std::fs::remove_file(filler).unwrap();
+        for number in full_at..5000 {
+            index.insert(id(number), handle(number)).unwrap();
+        }
+        assert_eq!((index.len(), index.slots), (5000, 2 * SLOTS_MIN));
+    }
+
+    /// A tmpfs that goes away with the test.
+    struct SmallDisk(PathBuf);
+
+    impl SmallDisk {
+        fn mount(at: &Path) -> SmallDisk {
+            let flags = rustix::mount::MountFlags::empty();
+            rustix::mount::mount("none", at, "tmpfs", flags, c"size=1m").unwrap();
+            SmallDisk(at.to_owned())
+        }
+
+        fn fill(&self) -> PathBuf {
+            let path = self.0.join("filler");
+            let file = File::create(&path).unwrap();
+            let full = (0..).find_map(|page| file.write_all_at(&[1; 4096], page * 4096).err()).unwrap();
+            assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+            path
+        }
+    }
+
+    impl Drop for SmallDisk {
+        fn drop(&mut self) {
+            let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+        }
     }
 }

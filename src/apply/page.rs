@@ -1,27 +1,28 @@
-//! The positions *applied* and *begun* in a page shared with the page cache: they survive the
-//! death of the process at once, and count only while that page cache still stands.
+//! The positions *applied* and *begun* in a page of a file: what is written there survives the
+//! death of the process at once, and counts only while that page cache still stands.
 //!
 //! ```text
 //! words of 8 bytes: 0 magic | 1..3 boot id | 3 id of the mount
 //! 16..24, 24..32   applied, two slots      32..40, 40..48   begun, two slots
 //! slot: generation, epoch number, writer, incarnation, sequence, chain, check
 //! ```
-//! A store goes to the older slot, its check last: a kill between two words leaves the other slot.
+//! A store goes to the older slot: one that was torn leaves the other. It is a write and not a
+//! store into a mapping: where the disk is full, a write gives an error, a mapping the signal that
+//! ends the process (always possible where a file system writes no block in place).
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{Acquire, Release};
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::packet::{Chain, Epoch, Incarnation, Position, Sequence};
-use crate::sys::SharedPage;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"sdprogr1");
-const SLOT_WORDS: usize = 8;
+const PAGE_LEN: usize = 4096;
+const WORD_LEN: usize = 8;
+const SLOT_LEN: usize = 8 * WORD_LEN;
 
 /// Which of the two positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,10 +34,10 @@ pub enum Which {
 }
 
 impl Which {
-    fn first_word(self) -> usize {
+    fn first_slot(self) -> usize {
         match self {
-            Which::Applied => 16,
-            Which::Begun => 32,
+            Which::Applied => 16 * WORD_LEN,
+            Which::Begun => 32 * WORD_LEN,
         }
     }
 }
@@ -49,11 +50,24 @@ pub struct PageCache {
     pub mount: u64,
 }
 
+impl PageCache {
+    /// The words 1 to 4.
+    fn to_bytes(self) -> [u8; 3 * WORD_LEN] {
+        bytes_of([(self.boot >> 64) as u64, self.boot as u64, self.mount])
+    }
+}
+
 /// See the module. Locks its file: one process has a replica open.
 pub struct Positions {
-    page: SharedPage,
-    _locked: File,
+    file: File,
+    /// Whose the positions are; `None` where the page says nothing.
+    cache: Option<[u8; 3 * WORD_LEN]>,
+    applied: Newest,
+    begun: Newest,
 }
+
+/// The newest whole slot of a position: what the file has.
+type Newest = Option<(u64, Position)>;
 
 impl Positions {
     /// Opens the page, or makes it; `None` where another process holds it.
@@ -65,27 +79,40 @@ impl Positions {
             Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
-        Ok(Some(Positions { page: SharedPage::map(&file)?, _locked: file }))
+        if file.metadata()?.len() < PAGE_LEN as u64 {
+            // Written, not only extended: what is in place once needs no room later, mostly.
+            file.write_all_at(&[0; PAGE_LEN], 0)?;
+            file.sync_all()?;
+        }
+        let mut page = [0; PAGE_LEN];
+        file.read_exact_at(&mut page, 0)?;
+        let has_magic = page[..WORD_LEN] == MAGIC.to_le_bytes();
+        let cache = page[WORD_LEN..4 * WORD_LEN].try_into().expect("three words");
+        Ok(Some(Positions {
+            cache: has_magic.then_some(cache),
+            applied: newest(&page, Which::Applied),
+            begun: newest(&page, Which::Begun),
+            file,
+        }))
     }
 
     /// Whether the positions were stored over this page cache.
     pub fn belongs_to(&self, cache: PageCache) -> bool {
-        let word = |at: usize| self.page.words()[at].load(Acquire);
-        word(0) == MAGIC
-            && u128::from(word(1)) << 64 | u128::from(word(2)) == cache.boot
-            && word(3) == cache.mount
+        self.cache == Some(cache.to_bytes())
     }
 
     /// Starts anew over this page cache with both positions here.
-    pub fn start(&self, cache: PageCache, at: Position) {
-        let words = self.page.words();
-        words[0].store(0, Release);
-        self.store(Which::Applied, at);
-        self.store(Which::Begun, at);
-        words[1].store((cache.boot >> 64) as u64, Release);
-        words[2].store(cache.boot as u64, Release);
-        words[3].store(cache.mount, Release);
-        words[0].store(MAGIC, Release);
+    ///
+    /// Errors: the page says nothing then.
+    pub fn start(&mut self, cache: PageCache, at: Position) -> io::Result<()> {
+        self.cache = None;
+        self.file.write_all_at(&[0; WORD_LEN], 0)?;
+        self.store(Which::Applied, at)?;
+        self.store(Which::Begun, at)?;
+        self.file.write_all_at(&cache.to_bytes(), WORD_LEN as u64)?;
+        self.file.write_all_at(&MAGIC.to_le_bytes(), 0)?;
+        self.cache = Some(cache.to_bytes());
+        Ok(())
     }
 
     /// The position last stored whole; `None` where there is none.
@@ -93,38 +120,60 @@ impl Positions {
         self.newest(which).map(|(_, position)| position)
     }
 
-    pub fn store(&self, which: Which, position: Position) {
+    /// Replaces a position. Errors: the one before stands.
+    pub fn store(&mut self, which: Which, position: Position) -> io::Result<()> {
         let generation = self.newest(which).map_or(0, |(generation, _)| generation) + 1;
-        let words = [
-            generation,
-            u64::from(position.epoch.number),
-            position.epoch.writer,
-            position.incarnation.0,
-            position.sequence.0,
-            position.chain.0,
-        ];
-        let slot = self.slot(which, generation);
-        // Without a valid check the slot counts for nothing while its words change.
-        slot[6].store(0, Release);
-        for (word, value) in slot.iter().zip(words) {
-            word.store(value, Release);
+        self.file.write_all_at(&encode(generation, position), slot_at(which, generation) as u64)?;
+        match which {
+            Which::Applied => self.applied = Some((generation, position)),
+            Which::Begun => self.begun = Some((generation, position)),
         }
-        slot[6].store(check(&words), Release);
+        Ok(())
     }
 
-    fn newest(&self, which: Which) -> Option<(u64, Position)> {
-        [0, 1].into_iter().filter_map(|parity| read(self.slot(which, parity))).max_by_key(|found| found.0)
-    }
-
-    fn slot(&self, which: Which, generation: u64) -> &[AtomicU64] {
-        let at = which.first_word() + (generation % 2) as usize * SLOT_WORDS;
-        &self.page.words()[at..at + SLOT_WORDS]
+    fn newest(&self, which: Which) -> Newest {
+        match which {
+            Which::Applied => self.applied,
+            Which::Begun => self.begun,
+        }
     }
 }
 
-fn read(slot: &[AtomicU64]) -> Option<(u64, Position)> {
-    let words: [u64; 6] = std::array::from_fn(|at| slot[at].load(Acquire));
-    if words[0] == 0 || slot[6].load(Acquire) != check(&words) {
+fn slot_at(which: Which, generation: u64) -> usize {
+    which.first_slot() + (generation % 2) as usize * SLOT_LEN
+}
+
+fn newest(page: &[u8; PAGE_LEN], which: Which) -> Newest {
+    let slot = |parity| &page[slot_at(which, parity)..][..SLOT_LEN];
+    [0, 1].into_iter().filter_map(|parity| decode(slot(parity))).max_by_key(|found| found.0)
+}
+
+fn encode(generation: u64, position: Position) -> [u8; SLOT_LEN - WORD_LEN] {
+    let words = [
+        generation,
+        u64::from(position.epoch.number),
+        position.epoch.writer,
+        position.incarnation.0,
+        position.sequence.0,
+        position.chain.0,
+    ];
+    let [generation, number, writer, incarnation, sequence, chain] = words;
+    bytes_of([generation, number, writer, incarnation, sequence, chain, check(&words)])
+}
+
+/// Words as a file has them.
+pub(super) fn bytes_of<const WORDS: usize, const BYTES: usize>(words: [u64; WORDS]) -> [u8; BYTES] {
+    const { assert!(BYTES == WORDS * WORD_LEN) };
+    let mut bytes = [0; BYTES];
+    for (eight, word) in bytes.as_chunks_mut::<WORD_LEN>().0.iter_mut().zip(words) {
+        *eight = word.to_le_bytes();
+    }
+    bytes
+}
+
+fn decode(slot: &[u8]) -> Newest {
+    let words: [u64; 6] = std::array::from_fn(|at| word(slot, at));
+    if words[0] == 0 || word(slot, 6) != check(&words) {
         return None;
     }
     let epoch = Epoch { number: words[1] as u32, writer: words[2] };
@@ -132,13 +181,13 @@ fn read(slot: &[AtomicU64]) -> Option<(u64, Position)> {
     Some((words[0], Position { epoch, incarnation, sequence, chain }))
 }
 
-/// Never 0, which says "being written".
+fn word(slot: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(slot[at * WORD_LEN..][..WORD_LEN].try_into().expect("8 bytes"))
+}
+
+/// Never 0, which no slot has that was only allocated.
 fn check(words: &[u64; 6]) -> u64 {
-    let mut bytes = [0; 48];
-    for (eight, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
-        *eight = word.to_le_bytes();
-    }
-    xxh3_64(&bytes) | 1
+    xxh3_64(&bytes_of::<6, 48>(*words)) | 1
 }
 
 #[cfg(test)]
@@ -150,24 +199,22 @@ mod tests {
     }
 
     #[test]
-    fn a_kill_between_any_two_words_leaves_a_whole_position() {
+    fn a_torn_store_leaves_the_position_before() {
         let dir = tempfile::tempdir().unwrap();
-        let positions = Positions::open(&dir.path().join("page")).unwrap().unwrap();
+        let path = dir.path().join("page");
+        let mut positions = Positions::open(&path).unwrap().unwrap();
         assert_eq!(positions.load(Which::Applied), None);
         for number in 1..50 {
-            positions.store(Which::Applied, position(number));
-            // The next store, stopped after each of its words.
-            let slot = positions.slot(Which::Applied, number + 1);
-            let before: Vec<u64> = slot.iter().map(|word| word.load(Acquire)).collect();
-            slot[6].store(0, Release);
-            for word in &slot[..6] {
-                word.store(0xdead, Release);
-                assert_eq!(positions.load(Which::Applied), Some(position(number)));
+            positions.store(Which::Applied, position(number)).unwrap();
+            // The next store, torn after each of its words.
+            let next = encode(number + 1, position(number + 1));
+            let at = slot_at(Which::Applied, number + 1);
+            let mut page: [u8; PAGE_LEN] = std::fs::read(&path).unwrap().try_into().unwrap();
+            for end in (0..next.len()).step_by(WORD_LEN) {
+                page[at..at + end].copy_from_slice(&next[..end]);
+                assert_eq!(newest(&page, Which::Applied), Some((number, position(number))));
             }
-            for (word, value) in slot.iter().zip(before) {
-                word.store(value, Release);
-            }
-            assert_eq!(positions.load(Which::Begun), None);
+            assert_eq!(newest(&page, Which::Begun), None);
         }
     }
 
@@ -176,14 +223,29 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("page");
         let cache = PageCache { boot: 5 << 70, mount: 7 };
-        let positions = Positions::open(&path).unwrap().unwrap();
+        let mut positions = Positions::open(&path).unwrap().unwrap();
         assert!(Positions::open(&path).unwrap().is_none());
-        positions.start(cache, position(4));
+        positions.start(cache, position(4)).unwrap();
         drop(positions);
         let positions = Positions::open(&path).unwrap().unwrap();
         assert!(positions.belongs_to(cache));
         assert!(!positions.belongs_to(PageCache { mount: 8, ..cache }));
         assert!(!positions.belongs_to(PageCache { boot: 5, ..cache }));
         assert_eq!(positions.load(Which::Begun), Some(position(4)));
+    }
+
+    /// The layout on disk, as released daemons wrote it: a store here must be found by them.
+    #[test]
+    fn the_layout_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("page");
+        let cache = PageCache { boot: 5 << 64 | 6, mount: 7 };
+        Positions::open(&path).unwrap().unwrap().start(cache, position(9)).unwrap();
+        let page = std::fs::read(&path).unwrap();
+        assert_eq!(page.len(), PAGE_LEN);
+        assert_eq!((&page[..8], word(&page, 1), word(&page, 2), word(&page, 3)), (&b"sdprogr1"[..], 5, 6, 7));
+        for first in [24, 40] {
+            assert_eq!([first, first + 4, first + 5].map(|at| word(&page, at)), [1, 9, 27]);
+        }
     }
 }

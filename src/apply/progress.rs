@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!             killed process            power loss, other boot, other mount
-//! applied     page (shared mapping)     = durable
+//! applied     page (in the page cache)  = durable
 //! begun       page                      = durable
 //! durable     slot file                 slot file, or the root's xattr where that is behind
 //! data state  slot file                 slot file; bad where changes were not yet durable
@@ -121,7 +121,7 @@ impl Progress {
     /// Checks whose replica it is and works out what can be proved.
     pub fn open(root: &File, state: &Path, set: SetId, strange: Strange) -> Result<Progress, OpenError> {
         let io = |what| move |error| OpenError::Io(what, error);
-        let positions =
+        let mut positions =
             Positions::open(&state.join("progress")).map_err(io("positions"))?.ok_or(OpenError::InUse)?;
         let (keeper, identity) = Keeper::find(root, state).map_err(io("identity of the replica"))?;
         let adopted = check_identity(root, set, identity, strange)?;
@@ -144,11 +144,11 @@ impl Progress {
         if record.as_ref() != Some(&proved) {
             slot.write(&proved).map_err(io("position slot"))?;
         }
+        if !same_page_cache {
+            positions.start(cache, proved.durable).map_err(io("positions"))?;
+        }
         let process = random_u64();
         let progress = Progress { positions, slot, record: proved, keeper, same_page_cache, process };
-        if !progress.same_page_cache {
-            progress.positions.start(cache, progress.record.durable);
-        }
         progress.write_identity(root).map_err(io("identity of the replica"))?;
         Ok(progress)
     }
@@ -197,20 +197,18 @@ impl Progress {
         if !self.record.dirty {
             self.write_record(Record { dirty: true, ..self.record.clone() })?;
         }
-        self.positions.store(Which::Begun, position);
-        Ok(())
+        self.positions.store(Which::Begun, position)
     }
 
-    /// Records that everything up to here is performed.
-    pub fn applied_is(&self, position: Position) {
-        self.positions.store(Which::Applied, position);
+    /// Records that everything up to here is performed. Errors: the op stays in doubt.
+    pub fn applied_is(&mut self, position: Position) -> io::Result<()> {
+        self.positions.store(Which::Applied, position)
     }
 
     /// Takes a position of another history or a later one: a resynchronisation made it true.
     pub fn adopt(&mut self, position: Position) -> io::Result<()> {
         self.begin(position)?;
-        self.applied_is(position);
-        Ok(())
+        self.applied_is(position)
     }
 
     /// The replica is bad from now on for nothing but what was left out of a copy.

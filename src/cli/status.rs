@@ -112,7 +112,7 @@ fn lines(status: &Status, text: &mut String) -> std::fmt::Result {
         writeln!(text, "  key         {}", status.fingerprint)?;
     }
     if let Some(target) = &status.target {
-        writeln!(text, "  daemon      standin {}, pid {}", status.version, status.pid)?;
+        daemon_lines(status, text)?;
         target_lines(target, now, text)?;
         return finding_lines(status, text);
     }
@@ -120,7 +120,7 @@ fn lines(status: &Status, text: &mut String) -> std::fmt::Result {
         writeln!(text, "  backing     {}", status.backing.display())?;
     }
     writeln!(text, "  set         {} at {}:{}", status.set_id, status.history, status.last)?;
-    writeln!(text, "  daemon      standin {}, pid {}", status.version, status.pid)?;
+    daemon_lines(status, text)?;
     let queue = &status.queue;
     writeln!(
         text,
@@ -150,6 +150,18 @@ fn lines(status: &Status, text: &mut String) -> std::fmt::Result {
         connection_lines(connection, now, text)?;
     }
     finding_lines(status, text)
+}
+
+fn daemon_lines(status: &Status, text: &mut String) -> std::fmt::Result {
+    writeln!(text, "  daemon      standin {}, pid {}", status.version, status.pid)?;
+    let process = &status.process;
+    writeln!(
+        text,
+        "  uses        {} of processor time, {} of memory (at most {})",
+        units::duration(Duration::from_secs_f64(process.cpu_seconds.max(0.0))),
+        units::size(process.memory_bytes),
+        units::size(process.memory_peak_bytes)
+    )
 }
 
 fn finding_lines(status: &Status, text: &mut String) -> std::fmt::Result {

@@ -209,6 +209,7 @@ fn a_status_reads_well() {
 web  source of /srv/web, serving for 3 min 5 s
   set         0123456789abcdef0123456789abcdef at 1.deadbeef:42
   daemon      standin 0.1.0, pid 4711
+  uses        1 min 23 s of processor time, 48 MiB of memory (at most 96 MiB)
   queue       0 packets, 0 B of 128 MiB
   captured    42 packets, 4 KiB; 0 open files
 
@@ -405,6 +406,7 @@ fn a_target_reads_well() {
 serve  target of /backup, serving for 3 min 5 s
   key         bb22
   daemon      standin 0.1.0, pid 4711
+  uses        1 min 23 s of processor time, 48 MiB of memory (at most 96 MiB)
   listening   [::]:7447
   refused     3, last: refused a connection
 

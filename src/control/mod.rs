@@ -12,6 +12,7 @@ mod find;
 mod health;
 mod message;
 pub mod path_text;
+mod process;
 mod server;
 mod status;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub use message::{
     ChangedConnection, ConnectionChange, Invite, Invited, Paired, Request, Response, Revoke, StopMode,
     StopReport, SyncReport, SyncedConnection, WaitFor, WaitSync,
 };
+pub use process::{ProcessMeter, ProcessStatus};
 pub use server::{Caller, Handler, Server};
 pub use status::{
     Alert, Amount, AsideStatus, CaptureStatus, ConnectedSource, ConnectionState, ConnectionStatus,

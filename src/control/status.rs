@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::health::Severity;
 use super::path_text;
+use super::process::ProcessStatus;
 use crate::packet::{DataState, Sequence};
 use crate::queue::QueueStats;
 
@@ -32,6 +33,8 @@ pub struct Status {
     pub target: Option<TargetStatus>,
     pub version: String,
     pub pid: u32,
+    #[serde(default)]
+    pub process: ProcessStatus,
     pub since_unix_ms: u64,
     /// When this answer was made: ages are counted from here.
     pub now_unix_ms: u64,

@@ -29,6 +29,7 @@ pub(crate) fn sample_status() -> Status {
         target: None,
         version: "0.1.0".into(),
         pid: 4711,
+        process: ProcessStatus { cpu_seconds: 83.25, memory_bytes: 48 << 20, memory_peak_bytes: 96 << 20 },
         since_unix_ms: 1_000_000,
         now_unix_ms: 1_185_000,
         phase: Phase::Serving,

@@ -236,7 +236,7 @@ impl Target {
     /// Errors: the replica cannot be opened, or is not what the dead process left.
     pub fn start(&mut self) -> Result<Step, String> {
         let opened = catch_unwind(AssertUnwindSafe(|| self.open_replica()));
-        let replica = match self.survived(opened)? {
+        let mut replica = match self.survived(opened)? {
             Some(opened) => opened.map_err(|error| format!("the replica does not open: {error}"))?,
             None => return Ok(Step::Died),
         };

@@ -15,8 +15,8 @@ use super::mark::Mark;
 use super::options::ProtectOptions;
 use super::state::SetState;
 use crate::control::{
-    Caller, ChangedConnection, ConnectionChange, Handler, Phase, Status, StopMode, StopReport, SyncReport,
-    SyncedConnection, WaitFor, WaitSync,
+    Caller, ChangedConnection, ConnectionChange, Handler, Phase, ProcessMeter, Status, StopMode, StopReport,
+    SyncReport, SyncedConnection, WaitFor, WaitSync,
 };
 use crate::failure::Failure;
 use crate::intercept::{Serving, Volume};
@@ -38,6 +38,7 @@ pub struct Daemon {
     /// On the backing directory; gone with [`Daemon::let_go`].
     pub claim: Mutex<Option<Claim>>,
     pub started: SystemTime,
+    pub meter: ProcessMeter,
     pub state: Mutex<SetState>,
     /// This host's key, where a target on another host knows it.
     pub fingerprint: Option<Fingerprint>,

@@ -22,7 +22,7 @@ use super::options::{ProtectOptions, Target};
 use super::remote::{Paired, Route};
 use super::state::{SetState, StateError, Stranger};
 use super::{first_copy, identity, state};
-use crate::control::{Phase, Server, StopMode};
+use crate::control::{Phase, ProcessMeter, Server, StopMode};
 use crate::failure::Failure;
 use crate::intercept::{Divergence, DurabilityGate, Mount, Volume};
 use crate::limits::BACKLOG_GIVEN_BACK;
@@ -120,6 +120,7 @@ fn prepare(options: ProtectOptions, checked: Preflight) -> Result<Daemon, Failur
         backing,
         claim: Mutex::new(Some(claim)),
         started: SystemTime::now(),
+        meter: ProcessMeter::open(),
         state: Mutex::new(set),
         fingerprint: own.map(|identity| identity.fingerprint()),
         connections: Mutex::new(connections.into_iter().map(Arc::new).collect()),

@@ -30,6 +30,7 @@ pub fn status(daemon: &Daemon) -> Status {
         target: None,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
+        process: daemon.meter.read(),
         since_unix_ms: unix_ms(daemon.started),
         now_unix_ms: unix_ms(SystemTime::now()),
         phase: daemon.phase(),

@@ -6,10 +6,12 @@ mod child;
 mod clock;
 mod filesystem;
 mod handle;
+#[cfg(test)]
 mod mapping;
 mod memory;
 mod peer;
 mod thread;
+mod usage;
 
 #[cfg(test)]
 pub use allocations::{Allocated, allocated};
@@ -17,10 +19,12 @@ pub use child::spawn_bound;
 pub use clock::clock_ticks;
 pub use filesystem::filesystem_uuid;
 pub use handle::{FileHandle, open_by_handle};
+#[cfg(test)]
 pub use mapping::SharedPage;
 pub use memory::give_back_memory;
 pub use peer::{Peer, peer_of};
 pub use thread::{Identity, act_as, acting_as, as_caller, set_own_umask};
+pub use usage::{Usage, usage};
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::PathBuf;

@@ -19,8 +19,8 @@ use super::replicas::{Store, able};
 use super::{TargetServer, status};
 use crate::apply::Allow;
 use crate::control::{
-    Caller, Handler, Invite, Invited, Paired, Phase, Revoke, Server, Status, StopMode, StopReport,
-    SyncReport, WaitSync, unix_ms,
+    Caller, Handler, Invite, Invited, Paired, Phase, ProcessMeter, Revoke, Server, Status, StopMode,
+    StopReport, SyncReport, WaitSync, unix_ms,
 };
 use crate::failure::Failure;
 use crate::limits::INVITATION_TIME_MAX;
@@ -46,6 +46,7 @@ pub struct Daemon {
     pub listening: SocketAddr,
     pub confinement: Confinement,
     pub started: SystemTime,
+    pub meter: ProcessMeter,
     server: Mutex<Option<TargetServer>>,
     life: Mutex<Phase>,
     life_changed: Condvar,
@@ -97,6 +98,7 @@ fn start(options: ServeOptions) -> Result<(Daemon, Held), Failure> {
     let book = Arc::new(book.map_err(|error| unusable(&error))?);
     let store = Store::open(options.clone(), book.clone()).map_err(|error| unusable(&error))?;
     let bound = listen(&options, &identity, &book)?;
+    let meter = ProcessMeter::open();
     let confinement = give_up_privileges(&options, &book)?;
     let listening = bound.local_addr();
     let server =
@@ -111,6 +113,7 @@ fn start(options: ServeOptions) -> Result<(Daemon, Held), Failure> {
         book,
         store,
         started: SystemTime::now(),
+        meter,
         server: Mutex::new(Some(server)),
         life: Mutex::new(Phase::Serving),
         life_changed: Condvar::new(),

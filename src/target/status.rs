@@ -26,6 +26,7 @@ pub fn status(daemon: &Daemon) -> Status {
         target: Some(target(daemon)),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
+        process: daemon.meter.read(),
         since_unix_ms: unix_ms(daemon.started),
         now_unix_ms: unix_ms(SystemTime::now()),
         phase: daemon.phase(),
