@@ -30,13 +30,13 @@ use super::gate::{DurabilityGate, SyncAnswer};
 use super::growth::{Growing, start_looking};
 use super::helpers::{Helpers, Place};
 use super::listing::Listed;
-use super::mounting;
+use super::mounting::{self, ConnectionNumber};
 use super::names::{AskedMode, At};
 use super::objects::NodeId;
 use super::volume::{Caller, Meta, Volume};
 use crate::limits::{FUSE_WRITE_LEN_MAX, KERNEL_CACHE_TTL};
 use crate::packet::Timestamp;
-use crate::sys::Identity;
+use crate::sys::{Identity, MountOptions};
 
 /// Requests that the kernel may have under way in the background.
 const BACKGROUND_MAX: u16 = 64;
@@ -68,12 +68,14 @@ impl std::fmt::Display for MountError {
 pub struct Mount {
     session: Option<Session<Adapter>>,
     mount_point: PathBuf,
+    connection: ConnectionNumber,
 }
 
 /// A mount that serves. Dropping it detaches the mount.
 pub struct Serving {
     session: Option<BackgroundSession>,
     mount_point: PathBuf,
+    connection: ConnectionNumber,
 }
 
 impl Mount {
@@ -83,6 +85,7 @@ impl Mount {
         volume: Arc<Volume>,
         mount_point: &Path,
         name: &str,
+        options: MountOptions,
         gate: Option<Arc<dyn DurabilityGate>>,
     ) -> Result<Mount, MountError> {
         let mut config = Config::default();
@@ -100,11 +103,15 @@ impl Mount {
             missing: missing.clone(),
             notifier: notifier.clone(),
         };
-        let device = mounting::mount(mount_point, name).map_err(MountError::Io)?;
+        let device = mounting::mount(mount_point, name, options).map_err(MountError::Io)?;
+        let connection = mounting::connection_at(mount_point).inspect_err(|_| {
+            let _ = mounting::detach(mount_point);
+        });
+        let connection = connection.map_err(MountError::Io)?;
         match Session::from_fd(adapter, device, SessionACL::All, config) {
             Ok(session) => {
                 let _ = notifier.set(session.notifier());
-                Ok(Mount { session: Some(session), mount_point: mount_point.to_owned() })
+                Ok(Mount { session: Some(session), mount_point: mount_point.to_owned(), connection })
             }
             Err(error) => {
                 let _ = mounting::detach(mount_point);
@@ -116,7 +123,8 @@ impl Mount {
     /// Starts to answer.
     pub fn serve(mut self) -> io::Result<Serving> {
         let session = self.session.take().expect("a mount serves once").spawn()?;
-        Ok(Serving { session: Some(session), mount_point: self.mount_point.clone() })
+        let (mount_point, connection) = (self.mount_point.clone(), self.connection);
+        Ok(Serving { session: Some(session), mount_point, connection })
     }
 }
 
@@ -132,38 +140,55 @@ impl Drop for Mount {
 }
 
 impl Serving {
-    /// Unmounts if nothing uses the mount (`EBUSY` otherwise), and waits for the last requests.
-    pub fn unmount(&mut self) -> io::Result<()> {
-        mounting::unmount(&self.mount_point)?;
-        self.finish();
-        Ok(())
+    /// Unmounts if nothing here uses the mount (`EBUSY` otherwise). Another mount namespace may
+    /// have it still: then requests go on coming until [`Serving::disconnect`].
+    ///
+    /// Errors: `EINVAL` also where what is mounted there is not ours.
+    pub fn unmount(&self) -> io::Result<()> {
+        self.check_on_top()?;
+        mounting::unmount(&self.mount_point)
     }
 
     /// Takes the mount away from its users: open files go on working until the process ends.
-    pub fn detach(&mut self) -> io::Result<()> {
+    pub fn detach(&self) -> io::Result<()> {
+        self.check_on_top()?;
         mounting::detach(&self.mount_point)
     }
 
-    /// Whether the mount is gone because somebody else unmounted it.
+    /// Ends the connection to the kernel, for whoever still has the mount: programs get errors, and
+    /// nothing of theirs is acknowledged any more.
+    pub fn disconnect(&self) -> io::Result<()> {
+        mounting::abort(self.connection)
+    }
+
+    /// Whether the connection to the kernel is over, and the last request was answered: nobody has
+    /// the mount any more, or the connection was ended.
     pub fn ended(&self) -> bool {
         self.session.as_ref().is_none_or(|session| session.guard.is_finished())
     }
 
-    fn finish(&mut self) {
-        if let Some(session) = self.session.take()
-            && let Err(error) = session.join()
-        {
-            log::warn!("the FUSE session ended with an error: {error}");
+    /// What mount tables show as its device (`major:minor`).
+    pub fn device(&self) -> String {
+        self.connection.device()
+    }
+
+    fn check_on_top(&self) -> io::Result<()> {
+        match mounting::connection_at(&self.mount_point) {
+            Ok(connection) if connection == self.connection => Ok(()),
+            Ok(_) | Err(_) => Err(io::Error::from_raw_os_error(libc::EINVAL)),
         }
     }
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        if let Some(session) = &self.session
-            && !session.guard.is_finished()
-        {
-            let _ = self.detach();
+        match self.session.take() {
+            Some(session) if session.guard.is_finished() => {
+                if let Err(error) = session.join() {
+                    log::warn!("the FUSE session ended with an error: {error}");
+                }
+            }
+            _ => _ = self.detach(),
         }
     }
 }

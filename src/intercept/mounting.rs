@@ -1,30 +1,74 @@
-//! Mounting: `mount(2)` itself, so that the mount's type says whose it is (`fuse.standin`).
+//! Mounting: `mount(2)` itself, so that the mount's type says whose it is (`fuse.standin`), and the
+//! end of a connection to the kernel.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, UnmountFlags};
+
+use crate::sys::{MountOptions, set_mount_options};
 
 /// The file-system type that mounts of this product have.
 pub const FS_TYPE: &str = "fuse.standin";
 
+/// Number of a connection between a file system and its daemon: the minor number of its device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionNumber(u32);
+
+impl ConnectionNumber {
+    /// As mount tables show it (`major:minor`).
+    pub fn device(self) -> String {
+        format!("0:{}", self.0)
+    }
+}
+
 /// Mounts over a directory; `name` is shown as the source. Answers the connection to the kernel.
 ///
 /// The kernel checks permissions (`default_permissions`) for all users (`allow_other`); setuid
-/// programs and device nodes work as on the backing directory.
-pub fn mount(mount_point: &Path, name: &str) -> io::Result<OwnedFd> {
+/// programs, device nodes and everything else are allowed as far as the options do.
+pub fn mount(mount_point: &Path, name: &str, options: MountOptions) -> io::Result<OwnedFd> {
     let device = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     let mode = std::fs::metadata(mount_point)?.permissions().mode();
-    let options = format!(
+    let own = format!(
         "fd={},rootmode={mode:o},user_id=0,group_id=0,default_permissions,allow_other",
         device.as_raw_fd()
     );
-    let options = std::ffi::CString::new(options)?;
-    rustix::mount::mount(name, mount_point, FS_TYPE, MountFlags::empty(), Some(options.as_c_str()))?;
+    let own = std::ffi::CString::new(own)?;
+    rustix::mount::mount(name, mount_point, FS_TYPE, options.flags(), Some(own.as_c_str()))?;
+    let read_only = MountOptions::READ_ONLY;
+    if options.only(read_only) == read_only
+        && let Err(error) = set_mount_options(CWD, mount_point, read_only, options)
+    {
+        let _ = detach(mount_point);
+        return Err(error);
+    }
     Ok(device)
+}
+
+/// The connection of the mount that is on top there. Asks no daemon.
+pub fn connection_at(mount_point: &Path) -> io::Result<ConnectionNumber> {
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let status = rustix::fs::statx(CWD, mount_point, flags, StatxFlags::TYPE)?;
+    match status.stx_dev_major {
+        0 => Ok(ConnectionNumber(status.stx_dev_minor)),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+/// Ends a connection for everybody: calls under way and later ones get an error, in every mount
+/// namespace (`Documentation/filesystems/fuse.rst`, "abort").
+pub fn abort(connection: ConnectionNumber) -> io::Result<()> {
+    // A mount of our own, which no path leads to: /sys may be read-only, or hold none.
+    let context = rustix::mount::fsopen("fusectl", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_create(&context)?;
+    let control = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(&control, format!("{}/abort", connection.0), flags, Mode::empty())?;
+    rustix::io::write(&file, b"1")?;
+    Ok(())
 }
 
 /// Unmounts what nothing uses; `EBUSY` otherwise.

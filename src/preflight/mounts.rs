@@ -11,6 +11,7 @@ use std::sync::mpsc;
 use rustix::io::Errno;
 
 use crate::limits::MOUNT_PROBE;
+use crate::sys::MountOptions;
 
 /// File-system type under which this product's mounts appear.
 pub const FS_TYPE: &str = "fuse.standin";
@@ -32,6 +33,7 @@ pub struct Mount {
     pub shared: Option<u64>,
     /// Number of the group that this mount gets it from.
     pub master: Option<u64>,
+    pub options: MountOptions,
 }
 
 impl Mount {
@@ -118,6 +120,11 @@ impl MountTable {
         self.mounts.iter().filter(|mount| mount.is_standin())
     }
 
+    /// The mounts of a file system, by its device number (`major:minor`).
+    pub fn of_device<'a>(&'a self, device: &'a str) -> impl Iterator<Item = &'a Mount> {
+        self.mounts.iter().filter(move |mount| mount.device == device)
+    }
+
     /// Where a path really is. The path has no symlinks; it need not exist.
     pub fn location(&self, path: &Path) -> Option<Location> {
         self.holding(path)?.location(path)
@@ -170,15 +177,17 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let device = text(fields.next()?);
     let root = path(fields.next()?);
     let point = path(fields.next()?);
+    let options = text(fields.next()?);
     let (mut shared, mut master) = (None, None);
-    for field in fields.by_ref().skip(1).take_while(|field| *field != b"-") {
+    for field in fields.by_ref().take_while(|field| *field != b"-") {
         shared = shared.or(field.strip_prefix(b"shared:").and_then(number));
         master = master.or(field.strip_prefix(b"master:").and_then(number));
     }
     let mut tail = fields;
     let fs_type = text(tail.next()?);
     let source = text(&unescape(tail.next()?));
-    Some(Mount { id, parent, device, root, point, fs_type, source, shared, master })
+    let options = MountOptions::parse(&options, &text(tail.next().unwrap_or_default()));
+    Some(Mount { id, parent, device, root, point, fs_type, source, shared, master, options })
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -12,6 +12,7 @@ use super::connection::{Connection, Report};
 use super::durability::TargetDurability;
 use super::flush::Flusher;
 use super::mark::Mark;
+use super::mount_options::BackingMount;
 use super::options::ProtectOptions;
 use super::state::SetState;
 use crate::control::{
@@ -37,6 +38,10 @@ pub struct Daemon {
     pub backing: std::os::fd::OwnedFd,
     /// On the backing directory; gone with [`Daemon::let_go`].
     pub claim: Mutex<Option<Claim>>,
+    /// The mount of the daemon's own that it is reached by.
+    pub view: std::os::fd::OwnedFd,
+    /// Where the backing really is mounted; `None` where that cannot be seen.
+    pub backing_mount: Option<BackingMount>,
     pub started: SystemTime,
     pub meter: ProcessMeter,
     pub state: Mutex<SetState>,
@@ -55,6 +60,8 @@ pub struct Daemon {
     pub mount_lost: Mutex<Option<String>>,
     /// How programs may get past the mount.
     pub ways: Ways,
+    /// Why the mount lacks options of the backing's, if it does.
+    pub options_trouble: Mutex<Option<String>>,
     /// What a person was told at the start, for the status.
     pub warnings: Vec<String>,
 }

@@ -17,7 +17,9 @@ mod flush;
 #[cfg(test)]
 mod hostile;
 mod identity;
+mod keepers;
 mod mark;
+mod mount_options;
 mod mount_watch;
 mod options;
 mod progress;

@@ -21,9 +21,10 @@ impl MountWatch {
     }
 
     /// Says what stands in the way, for the status; logs it when that begins and ends.
-    pub fn look(&self, lost: &Mutex<Option<String>>) {
+    pub fn look(&self, table: &MountTable, lost: &Mutex<Option<String>>) {
         let Some(device) = &self.device else { return };
-        let now = (device_at(&self.directory).as_ref() != Some(device)).then(|| self.text());
+        let on_top = table.at(&self.directory).map(|mount| &mount.device);
+        let now = (on_top != Some(device)).then(|| self.text());
         let mut lost = lost.lock();
         if *lost == now {
             return;

@@ -16,7 +16,8 @@ use super::durability::TargetDurability;
 use super::embedded::Embedded;
 use super::flush::Flusher;
 use super::identity::Found;
-use super::mark::{Clock, ClockWatch, PageCache};
+use super::mark::{Clock, ClockWatch, Mark, PageCache};
+use super::mount_options::{BackingMount, OptionsWatch};
 use super::mount_watch::MountWatch;
 use super::options::{ProtectOptions, Target};
 use super::remote::{Paired, Route};
@@ -24,15 +25,16 @@ use super::state::{SetState, StateError, Stranger};
 use super::{first_copy, identity, state};
 use crate::control::{Phase, ProcessMeter, Server, StopMode};
 use crate::failure::Failure;
-use crate::intercept::{Divergence, DurabilityGate, Mount, Volume};
+use crate::intercept::{Divergence, DurabilityGate, Mount, Serving, Volume};
 use crate::limits::BACKLOG_GIVEN_BACK;
 use crate::link::Identity;
 use crate::packet::{Incarnation, Position};
-use crate::preflight::{self, Claim, DeadMount, Preflight, Role};
+use crate::preflight::{self, Claim, DeadMount, MountTable, Preflight, Role};
 use crate::privileges::{self, PROTECT};
 use crate::queue::Queue;
 use crate::resync::CopyReport;
 use crate::store;
+use crate::sys::{MountOptions, set_mount_options};
 
 pub(super) const NOTHING_MOUNTED: &str = "Nothing is mounted; the directory is as it was.";
 
@@ -89,7 +91,10 @@ fn replace_dead_mount(dead: &DeadMount) -> Result<(), Failure> {
 
 /// Everything that exists before the mount: state, volume, targets, connections.
 fn prepare(options: ProtectOptions, checked: Preflight) -> Result<Daemon, Failure> {
-    let backing = open_backing(options.tree())?;
+    let table =
+        MountTable::read().map_err(|error| io_failure("the table of mounts cannot be read", &error))?;
+    let backing_mount = BackingMount::holding(options.tree(), &table);
+    let Backing { view, directory: backing } = open_backing(options.tree())?;
     let claim = claim_places(&options, &backing)?;
     let stranger = if options.adopt_source { Stranger::Adopt } else { Stranger::Refuse };
     let found = Found::at(&backing)
@@ -119,6 +124,8 @@ fn prepare(options: ProtectOptions, checked: Preflight) -> Result<Daemon, Failur
         queue,
         backing,
         claim: Mutex::new(Some(claim)),
+        view,
+        backing_mount,
         started: SystemTime::now(),
         meter: ProcessMeter::open(),
         state: Mutex::new(set),
@@ -130,6 +137,7 @@ fn prepare(options: ProtectOptions, checked: Preflight) -> Result<Daemon, Failur
         life_changed: Condvar::new(),
         last_barrier: Mutex::new(None),
         mount_lost: Mutex::default(),
+        options_trouble: Mutex::default(),
         ways: checked.ways,
         warnings: checked.warnings,
     })
@@ -197,13 +205,24 @@ fn no_identity() -> Failure {
     Failure::new("This host has no key.", NOTHING_MOUNTED, "Start again.")
 }
 
-/// A view of the directory of its own: no mount above or below it is ever seen through it, ours
-/// neither.
-fn open_backing(tree: &Path) -> Result<OwnedFd, Failure> {
-    let open = || -> rustix::io::Result<OwnedFd> {
+/// How the daemon reaches the protected tree.
+struct Backing {
+    /// A mount of its own: no mount above or below it is ever seen through it, ours neither.
+    view: OwnedFd,
+    directory: OwnedFd,
+}
+
+fn open_backing(tree: &Path) -> Result<Backing, Failure> {
+    let open = || -> rustix::io::Result<Backing> {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let view = rustix::mount::open_tree(rustix::fs::CWD, tree, flags)?;
-        rustix::fs::openat(&view, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        let writable = (MountOptions::READ_ONLY, MountOptions::default());
+        if let Err(error) = set_mount_options(&view, Path::new(""), writable.0, writable.1) {
+            log::info!("the daemon's own mount of {}: {error}", tree.display());
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(&view, ".", flags, Mode::empty())?;
+        Ok(Backing { view, directory })
     };
     open().map_err(|error| io_failure(&format!("{} cannot be opened", tree.display()), &error.into()))
 }
@@ -301,7 +320,12 @@ fn protect(daemon: &Arc<Daemon>, mut signals: super::StopSignals) -> Result<(), 
 pub(super) fn mount(daemon: &Daemon) -> Result<Mount, Failure> {
     let name = daemon.options.tree().display().to_string();
     let gate = daemon.durability.clone().map(|durability| Arc::new(durability) as Arc<dyn DurabilityGate>);
-    Mount::new(daemon.volume.clone(), &daemon.options.directory, &name, gate).map_err(|error| {
+    // As it is now: the copy before may have taken long.
+    let table =
+        MountTable::read().map_err(|error| io_failure("the table of mounts cannot be read", &error))?;
+    let backing = daemon.backing_mount.as_ref().map(|backing| backing.look_again(&table));
+    let options = backing.map(|backing| backing.options).unwrap_or_default();
+    Mount::new(daemon.volume.clone(), &daemon.options.directory, &name, options, gate).map_err(|error| {
         Failure::new(
             format!("{} cannot be mounted: {error}.", daemon.options.directory.display()),
             "The directory is as it was; what was copied to the replica stays, marked bad.",
@@ -352,6 +376,8 @@ fn give_back_after_backlog(daemon: &Daemon, backlog: &mut u64) {
 /// Until a signal or a command ends it.
 fn serve(daemon: &Arc<Daemon>, mut signals: super::StopSignals) -> Result<(), Failure> {
     let watch = MountWatch::begin(&daemon.options.directory);
+    let mut options = watch_options(daemon);
+    let mut alive = Mark::now();
     let mut noted = SyncNotes::default();
     let mut tries = 0;
     let mut next_note = Instant::now() + NOTE_EVERY;
@@ -368,10 +394,12 @@ fn serve(daemon: &Arc<Daemon>, mut signals: super::StopSignals) -> Result<(), Fa
                 farewell(daemon, report);
                 return Ok(());
             }
+            let looked = Mark::now();
             if life.phase == Phase::Serving && life.serving.as_ref().is_some_and(|serving| serving.ended()) {
                 drop(life);
-                return unmounted_by_others(daemon);
+                return unmounted_by_others(daemon, alive);
             }
+            alive = looked;
         }
         give_back_after_backlog(daemon, &mut backlog);
         if clock.was_set() {
@@ -387,8 +415,11 @@ fn serve(daemon: &Arc<Daemon>, mut signals: super::StopSignals) -> Result<(), Fa
         if Instant::now() >= next_look {
             // Held meanwhile: a mount that a stop takes away is not lost.
             let life = daemon.life.lock();
-            if life.phase == Phase::Serving {
-                watch.look(&daemon.mount_lost);
+            if life.phase == Phase::Serving
+                && let Ok(table) = MountTable::read()
+            {
+                watch.look(&table, &daemon.mount_lost);
+                options.look(&table, &daemon.view, &daemon.options_trouble);
             }
             drop(life);
             next_look = Instant::now() + LOOK_EVERY;
@@ -406,6 +437,11 @@ const NOTE_EVERY: Duration = Duration::from_secs(5);
 /// How often it is looked whether programs still reach the mount.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+fn watch_options(daemon: &Daemon) -> OptionsWatch {
+    let device = daemon.life.lock().serving.as_ref().map(Serving::device).unwrap_or_default();
+    OptionsWatch::begin(&daemon.options.directory, device, daemon.backing_mount.clone())
+}
+
 fn farewell(daemon: &Daemon, report: &crate::control::StopReport) {
     let shown = daemon.options.directory.display();
     eprintln!("{shown} is no longer protected.");
@@ -414,15 +450,22 @@ fn farewell(daemon: &Daemon, report: &crate::control::StopReport) {
     }
 }
 
-fn unmounted_by_others(daemon: &Daemon) -> Result<(), Failure> {
-    daemon.set_phase(Phase::Draining);
+/// A stop like any other: what is queued is sent. `alive`: the mount was there at this moment.
+fn unmounted_by_others(daemon: &Daemon, alive: Mark) -> Result<(), Failure> {
+    let what = format!(
+        "{} was unmounted by somebody else: it is no longer protected.",
+        daemon.options.directory.display()
+    );
+    log::warn!("{what}");
+    let report = daemon.stop_without_mount(alive);
+    if report.drained {
+        eprintln!("{what} All targets have everything that was written to it.");
+        return Ok(());
+    }
     Err(Failure::new(
-        format!(
-            "{} was unmounted by somebody else: it is no longer protected.",
-            daemon.options.directory.display()
-        ),
-        "The data is as it was.",
-        "Start the protection again: what changed meanwhile is found and copied.",
+        format!("{what} Left behind: {}.", report.left.join("; ")),
+        "The data in the directory is complete.",
+        "Start the protection again: what a target lacks, and what changes meanwhile, is found and copied.",
     ))
 }
 

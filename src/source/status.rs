@@ -72,6 +72,9 @@ fn alerts(daemon: &Daemon) -> Vec<Alert> {
     if let Some(text) = daemon.mount_lost.lock().clone() {
         alerts.push(Alert { severity: Severity::Critical, code: "mount_lost".into(), text });
     }
+    if let Some(text) = daemon.options_trouble.lock().clone() {
+        alerts.push(Alert { severity: Severity::Warning, code: "mount_options".into(), text });
+    }
     alerts.extend(fsync_alert(daemon));
     if let Some(why) = daemon.flusher.get().and_then(Flusher::trouble) {
         alerts.push(Alert {

@@ -8,15 +8,23 @@ use crossbeam_channel::{Receiver, bounded};
 
 use super::daemon::Daemon;
 use super::flush::{Flusher, Held};
+use super::keepers::keepers;
 use super::mark::Mark;
 use crate::control::{Phase, StopMode, StopReport, WaitFor};
 use crate::failure::Failure;
+use crate::intercept::Serving;
 use crate::limits::STOP_DRAIN;
 use crate::packet::Sequence;
 use crate::preflight::{list_uses, users_of};
 
 /// How long a stop waits for dirty pages of shared mappings.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the kernel needs to end a connection that nobody has any more.
+const UNMOUNT_SETTLES: Duration = Duration::from_millis(500);
+
+/// How long requests under way are waited for when the connection was ended.
+const LAST_REQUESTS: Duration = Duration::from_secs(10);
 
 impl Daemon {
     /// Takes the mount away and sends what is queued. With [`StopMode::Orderly`] a busy mount is
@@ -39,36 +47,89 @@ impl Daemon {
                 },
             ));
         }
-        life.phase = Phase::Stopping;
-        drop(life);
-        self.last_flush();
-        let mut life = self.life.lock();
-        let Some(serving) = &mut life.serving else {
+        let Some(serving) = life.serving.take() else {
             return Err(Failure::new("There is no mount.", "Nothing was changed.", ""));
         };
+        life.phase = Phase::Stopping;
+        // Nothing is locked from here on: whoever asks gets an answer, whatever a stop waits for.
+        drop(life);
+        self.last_flush();
         let held = self.flusher.get().map(Flusher::hold);
-        match (unmount(serving), mode) {
-            (Ok(()), _) => {}
-            (Err(_), StopMode::Now) => {
-                if let Err(error) = serving.detach() {
-                    log::error!("the mount could not be detached: {error}");
-                }
-            }
-            (Err(error), StopMode::Orderly) => {
-                life.phase = Phase::Serving;
-                return Err(self.busy(&error));
-            }
+        // Before the mount goes: what is written in the bare directory afterwards counts as later.
+        let mark = Mark::now();
+        if let Err(error) = self.take_away(&serving, mode) {
+            let mut life = self.life.lock();
+            life.serving = Some(serving);
+            life.phase = Phase::Serving;
+            drop(life);
+            return Err(self.busy(&error));
         }
         held.into_iter().for_each(Held::mount_is_gone);
+        drop(serving);
+        self.set_phase(Phase::Draining);
+        let report = self.drain(mode, mark);
+        self.has_stopped(&report);
+        Ok(report)
+    }
+
+    /// The end after somebody else took the mount away. `alive`: it was there at this moment.
+    pub fn stop_without_mount(&self, alive: Mark) -> StopReport {
+        let mut life = self.life.lock();
         life.phase = Phase::Draining;
-        // Status and waiting calls go on while the queue drains.
+        drop(life.serving.take());
         drop(life);
-        let report = self.drain(mode);
+        self.flusher.get().map(Flusher::hold).into_iter().for_each(Held::mount_is_gone);
+        let report = self.drain(StopMode::Orderly, alive);
+        self.has_stopped(&report);
+        report
+    }
+
+    fn has_stopped(&self, report: &StopReport) {
         let mut life = self.life.lock();
         life.phase = Phase::Stopping;
         life.stopped = Some(report.clone());
         self.life_changed.notify_all();
-        Ok(report)
+    }
+
+    /// Errors: the mount is busy, and is as it was.
+    fn take_away(&self, serving: &Serving, mode: StopMode) -> io::Result<()> {
+        match (unmount(serving), mode) {
+            (Ok(()), _) => {}
+            (Err(error), StopMode::Now) => {
+                if let Err(second) = serving.detach() {
+                    log::warn!("the mount could not be detached: {second} (before: {error})");
+                }
+                return Ok(());
+            }
+            // Somebody else took it away from here, and others have it.
+            (Err(error), StopMode::Orderly) if is_elsewhere(serving, &error) => {}
+            (Err(error), StopMode::Orderly) => return Err(error),
+        }
+        self.end_everywhere(serving);
+        Ok(())
+    }
+
+    /// A container that was started meanwhile has the mount too, and would keep it for as long as it
+    /// lives. What programs there write after the stop is refused, not taken and lost.
+    fn end_everywhere(&self, serving: &Serving) {
+        if ended_within(serving, UNMOUNT_SETTLES) {
+            return;
+        }
+        let keepers = keepers(&serving.device());
+        if !keepers.is_empty() {
+            eprintln!(
+                "warning: {} was also mounted elsewhere, and ends there too (programs get errors): {}.",
+                self.options.directory.display(),
+                keepers.join(", ")
+            );
+        }
+        match serving.disconnect() {
+            Ok(()) if ended_within(serving, LAST_REQUESTS) => {}
+            Ok(()) => log::warn!("requests of programs are still under way"),
+            Err(error) => {
+                log::error!("the mount cannot be ended for others, it ends with this process: {error}")
+            }
+        }
     }
 
     /// What shared mappings hold at this moment goes along; a flush that hangs is not waited for.
@@ -80,7 +141,7 @@ impl Daemon {
         }
     }
 
-    fn busy(&self, error: &std::io::Error) -> Failure {
+    fn busy(&self, error: &io::Error) -> Failure {
         if let Some(lost) = self.mount_lost.lock().clone() {
             return Failure::new(
                 lost,
@@ -99,9 +160,8 @@ impl Daemon {
     }
 
     /// Sends everything and has it made durable; notes a clean stop if that worked.
-    fn drain(&self, mode: StopMode) -> StopReport {
-        // Taken first: what a program that lost its mount still writes counts as later.
-        let mark = Mark::now();
+    /// What happened after `mark` counts as later.
+    fn drain(&self, mode: StopMode, mark: Mark) -> StopReport {
         // With programs that still write there is no end of changes to be settled.
         let settling = (mode == StopMode::Orderly).then(|| settle(&self.backing)).flatten();
         let (upto, patience) = match mode {
@@ -200,8 +260,25 @@ fn missing(last: Sequence, applied: Sequence, durable: Sequence) -> Option<Strin
     }
 }
 
+/// The mount is gone from this namespace, but there in others.
+fn is_elsewhere(serving: &Serving, error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EINVAL) && !keepers(&serving.device()).is_empty()
+}
+
+/// Whether the connection to the kernel is over, at the latest then.
+fn ended_within(serving: &Serving, patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
+    while !serving.ended() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
 /// Programs that just ended may still hold the mount for a moment.
-fn unmount(serving: &mut crate::intercept::Serving) -> std::io::Result<()> {
+fn unmount(serving: &Serving) -> io::Result<()> {
     let deadline = Instant::now() + Duration::from_millis(500);
     loop {
         match serving.unmount() {

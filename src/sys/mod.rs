@@ -9,6 +9,7 @@ mod handle;
 #[cfg(test)]
 mod mapping;
 mod memory;
+mod mount;
 mod peer;
 mod thread;
 mod usage;
@@ -22,6 +23,7 @@ pub use handle::{FileHandle, open_by_handle};
 #[cfg(test)]
 pub use mapping::SharedPage;
 pub use memory::give_back_memory;
+pub use mount::{MountOptions, set_mount_options};
 pub use peer::{Peer, peer_of};
 pub use thread::{Identity, act_as, acting_as, as_caller, set_own_umask};
 pub use usage::{Usage, usage};

@@ -1,0 +1,106 @@
+//! The end of a mount that others have too, or that others take away.
+
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use std::{fs, thread};
+
+use crate::host::{COMMAND_MAX, Daemon, Protected, STOP_MAX, Setup, is_mounted, output_within, run, standin};
+use crate::tree;
+
+/// A shell in a mount namespace of its own, as in a container; it does its work when told to.
+struct Container(Child);
+
+impl Container {
+    fn start(script: &str) -> Container {
+        let mut command = Command::new("unshare");
+        command.args(["-m", "--propagation", "private", "sh", "-c", &format!("read line; {script}")]);
+        let child = command.stdin(Stdio::piped()).spawn().expect("unshare of util-linux");
+        // It has its namespace when the shell runs.
+        let exe = format!("/proc/{}/comm", child.id());
+        while fs::read_to_string(&exe).is_ok_and(|name| name.trim() != "sh") {
+            thread::sleep(Duration::from_millis(5));
+        }
+        Container(child)
+    }
+
+    /// Lets it work; whether that succeeded.
+    fn work(mut self) -> bool {
+        self.0.stdin.take().expect("piped").write_all(b"\n").expect("it reads");
+        self.0.wait().expect("our own child").success()
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A container that was started meanwhile kept the mount alive: the stop hung for as long as it
+/// ran, and no command got an answer.
+#[test]
+fn a_stop_ends_the_mount_in_other_namespaces() {
+    let mut protected = Protected::start(Setup::default());
+    fs::write(protected.mount.join("before"), b"x").expect("it serves");
+    let late = protected.mount.join("late");
+    let container = Container::start(&format!("echo x > {}", late.display()));
+    let idle = Container::start("true");
+    let said = protected.stop();
+    assert!(said.contains("elsewhere") && said.contains("(pid "), "{said}");
+    assert!(!container.work(), "a write after the stop was acknowledged");
+    drop(idle);
+    assert!(!protected.backing.join("late").exists());
+    tree::assert_same(&protected.backing, &protected.replica);
+    protected.start_again();
+    protected.assert_in_sync();
+    protected.stop();
+}
+
+fn ends_with(mut daemon: Daemon) -> (Option<i32>, String) {
+    let status = daemon.wait(STOP_MAX).expect("it ends by itself");
+    // The rest of stderr arrives through its own thread.
+    thread::sleep(Duration::from_millis(200));
+    (status.code(), daemon.said())
+}
+
+fn protect(protected: &Protected) -> Daemon {
+    let mut daemon = Daemon::spawn(protected.protect_command());
+    daemon.wait_ready();
+    daemon
+}
+
+/// An unmount by somebody else (a mount unit, the shutdown) ended the daemon at once: what was
+/// queued was not sent, and nothing was said of it.
+#[test]
+fn an_unmount_by_others_is_a_stop() {
+    let protected = Protected::prepare(Setup::default());
+    let daemon = protect(&protected);
+    for number in 0..48 {
+        fs::write(protected.mount.join(format!("{number}")), vec![number; 1 << 20]).expect("it serves");
+    }
+    run(Command::new("umount").arg(&protected.mount));
+    let (code, said) = ends_with(daemon);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("unmounted by somebody else"), "{said}");
+    assert!(!is_mounted(&protected.mount));
+    tree::assert_same(&protected.backing, &protected.replica);
+}
+
+/// As above, where a target cannot get it all: that is said, and no success.
+#[test]
+fn what_an_unmount_leaves_behind_is_named() {
+    let mut protected = Protected::prepare(Setup::default());
+    let daemon = protect(&protected);
+    let stopped = output_within(standin(&protected.run).args(["connection", "stop"]), COMMAND_MAX);
+    assert!(stopped.status.success());
+    fs::write(protected.mount.join("file"), b"text").expect("it serves");
+    run(Command::new("umount").arg(&protected.mount));
+    let (code, said) = ends_with(daemon);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("changes did not get there"), "{said}");
+    protected.start_again();
+    protected.assert_in_sync();
+    protected.stop();
+}
