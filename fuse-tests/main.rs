@@ -8,8 +8,8 @@ mod conflict;
 mod connections;
 mod databases;
 mod fsync;
-mod half_done;
 mod full_state;
+mod half_done;
 mod halves;
 mod host;
 mod hostile;
@@ -17,14 +17,15 @@ mod hosts;
 mod left_out;
 mod listings;
 mod mmap;
-mod offline;
 mod mount_options;
+mod offline;
 mod past;
 mod power;
 mod random;
 mod reserve;
 mod restart;
 mod sizes;
+mod slow_start;
 #[cfg(feature = "suites")]
 mod source_tree;
 #[cfg(feature = "suites")]

@@ -340,6 +340,18 @@ pub fn set_aside_after() -> Duration {
 /// How long `protect` waits for its targets before it gives up.
 pub const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
 
+/// How long programs may wait for a first copy that gets nowhere, unless `--start-timeout` says
+/// otherwise: longer than a busy disk or a lost route stands still, shorter than a person or a
+/// service manager (90 s) takes it for dead.
+pub const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A first copy that gets on may keep programs waiting so many times as long: with the default
+/// five minutes, in which five million files that are in line are compared.
+pub const START_TIMES: u32 = 10;
+
+/// How long programs wait while the target retries: eight attempts, and a hiccup is over by then.
+pub const START_RETRY_PATIENCE: Duration = Duration::from_secs(5);
+
 /// UDP port where a target listens unless it says otherwise.
 pub const PORT: u16 = 7447;
 

@@ -107,6 +107,10 @@ pub struct Protect {
     /// kernel writes them back, or before wait-sync
     #[arg(long, value_name = "T", value_parser = parse_duration, default_value = "1s")]
     pub mmap_lag: Duration,
+    /// How long programs may wait at the end of the first copy while it gets nowhere; as long as it gets on, ten
+    /// times that. Then the directory is given back as it was, and the start has failed
+    #[arg(long, value_name = "T", value_parser = parse_duration, default_value = "30s")]
+    pub start_timeout: Duration,
     /// When a program's fsync returns: with the local disk, or only with the targets' disks too
     #[arg(long, value_enum, default_value_t = Fsync::Local)]
     pub fsync: Fsync,

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::args::{Common, FlushMount, Fsync, FsyncTargets, Protect};
 use super::{Outcome, units};
@@ -54,6 +55,7 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
         adopt_source: args.adopt_source,
         hide_nested: args.hide_nested,
         queue_memory,
+        start_timeout: start_timeout(args.start_timeout)?,
         mmap_lag: Some(args.mmap_lag).filter(|lag| !lag.is_zero()),
         fsync,
     })
@@ -63,6 +65,16 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
 pub(super) fn flush_mount(args: &FlushMount) -> Outcome {
     source::serve_flushes(&args.mount).map_err(|error| lost(&args.mount, &error))?;
     Ok(0)
+}
+
+fn start_timeout(asked: Duration) -> Result<Duration, Failure> {
+    if asked.is_zero() {
+        return Err(refused(
+            "With --start-timeout 0 no first copy could end.".into(),
+            "Give it some time, as in --start-timeout 30s: programs wait so long at most while nothing happens.",
+        ));
+    }
+    Ok(asked)
 }
 
 fn fsync_rule(args: &Protect) -> Result<Option<Rule>, Failure> {

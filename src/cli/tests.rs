@@ -134,6 +134,8 @@ fn protect_is_understood() {
     assert_eq!((options.name.as_str(), options.tree()), ("other", Path::new("/data")));
     assert_eq!(options.queue_memory, crate::limits::QUEUE_MEMORY);
     assert_eq!(options.mmap_lag, Some(Duration::from_secs(1)));
+    assert_eq!(options.start_timeout, crate::limits::START_TIMEOUT);
+    assert!(protect_options("standin protect /nowhere/web --start-timeout 0").is_err());
     let off = protect_options("standin protect /nowhere/web --mmap-lag 0").unwrap();
     assert_eq!(off.mmap_lag, None);
     let here = std::env::current_dir().unwrap();

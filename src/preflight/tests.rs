@@ -91,6 +91,7 @@ impl Ground {
             hide_nested: false,
             queue_memory: crate::limits::QUEUE_MEMORY,
             mmap_lag: None,
+            start_timeout: crate::limits::START_TIMEOUT,
             fsync: None,
         }
     }

@@ -7,6 +7,7 @@
 //!                      │  └──┘                             │ (programs do not wait for ever)
 //!                      └────────────── unmount ────────────┘
 //! ```
+//! What else keeps programs waiting too long ends the start ([`super::patience`]).
 
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use super::connection::{Connection, CopyOrder, Report};
 use super::daemon::Daemon;
 use super::mark::{Clock, Mark};
+use super::patience::{Budget, Verdict, Waiting};
 use super::progress::Display;
 use super::startup::{NOTHING_MOUNTED, io_failure, mount};
 use crate::connection::FaultKind;
@@ -79,18 +81,20 @@ pub fn bring_into_line(
     daemon: &Daemon,
     signals: &mut super::StopSignals,
 ) -> Result<(Mount, Vec<CopyReport>), Failure> {
+    let mut budget = Budget::new(daemon.options.start_timeout);
     loop {
         // Ahead of the mount, while applications still write: the bulk of the bytes.
         let copying_since = Mark::now();
         let known = |connection: &Connection| {
             daemon.state.lock().suspect_since(&connection.target.to_string(), &Clock::now())
         };
-        copy_all(daemon, Stage::Ahead, known, signals)?;
+        copy_all(daemon, &mut Stage::Ahead, known, signals)?;
         let again = preflight::check(&daemon.options)?;
         again.writers.iter().for_each(|writer| log::debug!("still writing past the mount: {writer}"));
         let mount = mount(daemon)?;
         // Nothing gets past the mount any more, and nothing on it is answered yet: the tree is quiet.
-        match copy_all(daemon, Stage::Quiet, |_| copying_since.suspect_since(&Clock::now()), signals)? {
+        let mut quiet = Stage::Quiet(budget.mounted());
+        match copy_all(daemon, &mut quiet, |_| copying_since.suspect_since(&Clock::now()), signals)? {
             Some(copied) => return Ok((mount, copied)),
             None => eprintln!(
                 "note: unmounted {} again, so that programs do not wait; what changes is copied before the \
@@ -101,12 +105,11 @@ pub fn bring_into_line(
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum Stage<'a> {
     /// Applications write.
     Ahead,
     /// Applications wait: the tree is quiet, and each target is in line afterwards.
-    Quiet,
+    Quiet(Waiting<'a>),
 }
 
 /// What a copy came to.
@@ -120,7 +123,7 @@ enum Outcome {
 /// [`Outcome::Away`].
 fn copy_all(
     daemon: &Daemon,
-    stage: Stage,
+    stage: &mut Stage<'_>,
     suspect_since: impl Fn(&Connection) -> Timestamp,
     signals: &mut super::StopSignals,
 ) -> Result<Option<Vec<CopyReport>>, Failure> {
@@ -131,9 +134,9 @@ fn copy_all(
             .try_clone()
             .map_err(|error| io_failure("a descriptor cannot be duplicated", &error))?;
         let (done, outcome) = bounded(1);
-        let ends = stage == Stage::Quiet;
+        let ends = matches!(stage, Stage::Quiet(_));
         connection.copy(CopyOrder { backing, suspect_since: suspect_since(connection), ends, done });
-        match wait_for_copy(connection, stage, &outcome, signals)? {
+        match wait_for_copy(daemon, connection, stage, &outcome, signals)? {
             Outcome::Copied(report) => reports.push(report),
             // A target that is in line already would miss what changes without the mount.
             Outcome::Away if !reports.is_empty() => {
@@ -146,13 +149,13 @@ fn copy_all(
 }
 
 fn wait_for_copy(
+    daemon: &Daemon,
     connection: &Connection,
-    stage: Stage,
+    stage: &mut Stage<'_>,
     outcome: &Receiver<Result<CopyReport, String>>,
     signals: &mut super::StopSignals,
 ) -> Result<Outcome, Failure> {
     let mut display = Display::new(&connection.target.to_string());
-    let mut away_since = None;
     loop {
         match outcome.recv_timeout(LOOK_EVERY) {
             Ok(Ok(report)) => return Ok(Outcome::Copied(report)),
@@ -164,19 +167,32 @@ fn wait_for_copy(
             return Err(interrupted());
         }
         let report = connection.report();
-        if report.connected.is_none() {
-            let since = *away_since.get_or_insert_with(Instant::now);
-            display.away(&report.reason, report.attempts);
-            if stage == Stage::Quiet && since.elapsed() >= CONNECT_PATIENCE {
-                return Ok(Outcome::Away);
+        if let Stage::Quiet(waiting) = stage {
+            match waiting.judge(&report) {
+                Verdict::GoOn => {}
+                Verdict::Away => return Ok(Outcome::Away),
+                Verdict::Over(why) => return Err(kept_waiting(daemon, connection, &why)),
             }
+        }
+        if report.connected.is_none() {
+            display.away(&report.reason, report.attempts);
             continue;
         }
-        away_since = None;
         if let Some(progress) = &report.progress {
             display.show(&progress.snapshot(), report.copy_attempts, report.retrying.as_ref());
         }
     }
+}
+
+fn kept_waiting(daemon: &Daemon, connection: &Connection, why: &str) -> Failure {
+    Failure::new(
+        format!("The first copy to {} stopped: {why}.", connection.target),
+        format!(
+            "{} is unmounted again and as it was; the replica is marked bad until a copy is complete.",
+            daemon.options.directory.display()
+        ),
+        "Mend this and start again; a longer --start-timeout lets programs wait longer.",
+    )
 }
 
 fn stopped(connection: &Connection, why: &str) -> Failure {

@@ -22,6 +22,7 @@ mod mark;
 mod mount_options;
 mod mount_watch;
 mod options;
+mod patience;
 mod progress;
 pub(crate) mod relief;
 mod remote;

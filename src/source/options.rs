@@ -35,6 +35,8 @@ pub struct ProtectOptions {
     /// Writes through shared mappings stay unseen no longer than this; without, until the kernel
     /// writes them back or somebody waits for them.
     pub mmap_lag: Option<Duration>,
+    /// How long programs may wait for a first copy that gets nowhere.
+    pub start_timeout: Duration,
     /// What an application's fsync waits for beside the local disk; without, nothing.
     pub fsync: Option<Rule>,
 }

@@ -263,7 +263,7 @@ impl Report {
         }
     }
 
-    fn new(reason: &str) -> Report {
+    pub(super) fn new(reason: &str) -> Report {
         Report {
             state: ConnectionState::Started,
             since: SystemTime::now(),
