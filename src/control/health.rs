@@ -171,6 +171,7 @@ impl ConnectionStatus {
         let mut findings = Vec::new();
         findings.extend(self.state_finding(queue));
         if self.kind != TargetKind::Null {
+            findings.extend(self.left_out_finding());
             findings.extend(self.data_finding());
         }
         findings.extend(self.retrying.as_ref().map(|retrying| {
@@ -227,23 +228,25 @@ impl ConnectionStatus {
         }
     }
 
-    fn left_out_finding(&self) -> Finding {
+    fn left_out_finding(&self) -> Option<Finding> {
         let LeftOutStatus { count, objects } = &self.left_out;
-        let (label, named) = (self.label(), objects.join("; "));
-        let (more, were) = match (objects.len() as u64) < *count {
-            true => ("; ...", if *count == 1 { "object was" } else { "objects were" }),
-            false => ("", if *count == 1 { "object was" } else { "objects were" }),
-        };
-        Finding::critical(format!(
-            "{label}: the replica is not a consistent copy: {count} {were} left out of the copy, everything else \
-             is in line: {named}{more}. Mend them, then stop and start the protection."
-        ))
+        if *count == 0 || self.data != DataState::Bad {
+            return None;
+        }
+        let were = if *count == 1 { "object was" } else { "objects were" };
+        let more = if (objects.len() as u64) < *count { "; ..." } else { "" };
+        Some(Finding::critical(format!(
+            "{}: the replica is not a consistent copy: {count} {were} left out of the copy, everything else is in \
+             line: {}{more}. Mend them, then stop and start the protection.",
+            self.label(),
+            objects.join("; ")
+        )))
     }
 
     /// A replica that is not good is normal while a mirror makes it good, and only then.
     fn data_finding(&self) -> Option<Finding> {
         let aside = self.aside.finding(&self.label()).filter(|_| self.data == DataState::Bad);
-        if aside.is_some() {
+        if aside.is_some() || self.left_out_finding().is_some() {
             return aside;
         }
         let word = match self.data {
@@ -252,9 +255,6 @@ impl ConnectionStatus {
             DataState::Bad => "is not a consistent copy",
         };
         let label = self.label();
-        if self.left_out.count > 0 {
-            return Some(self.left_out_finding());
-        }
         match self.mirror {
             MirrorStatus::Calculating
             | MirrorStatus::Mirroring { .. }

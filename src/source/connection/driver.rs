@@ -18,7 +18,7 @@ use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying, SetAs
 use crate::limits::{ASIDE_LISTED_MAX, RELIEF_OBJECTS_MAX};
 use crate::link::{LostBy, SourceEvent};
 use crate::packet::{
-    BadBy, DataState, Features, ItemNumber, LeftOut, Position, ReplicaProof, Sequence, SourceMessage, Stuck,
+    DataState, Features, ItemNumber, LeftOut, Position, ReplicaProof, Sequence, SourceMessage, Stuck,
     TargetMessage, Text, WIRE_VERSION, WIRE_VERSION_OLDEST,
 };
 use crate::queue::{CursorId, Queue};
@@ -417,9 +417,6 @@ impl<S: Surroundings> Driver<S> {
             report.data = proof.data;
             report.data_reason.clear();
             report.aside = AsideStatus::default();
-            if proof.data == DataState::Bad && proof.bad_by == BadBy::Aside && report.left_out.is_empty() {
-                report.left_out.add("the target's own status says which");
-            }
             if proof.applied.same_history(&last) {
                 // Less than it had said to have where it was set back.
                 report.applied = report.applied.min(proof.applied.sequence);
@@ -554,8 +551,8 @@ impl<S: Surroundings> Driver<S> {
         let after = session.stream.at();
         self.update(|report| {
             report.data = if left_out.is_empty() { DataState::Good } else { DataState::Bad };
+            report.data_reason = if left_out.is_empty() { String::new() } else { left_out.summary() };
             report.left_out = left_out;
-            report.data_reason.clear();
             report.aside = AsideStatus::default();
             report.durable = report.durable.max(after.sequence);
             report.retrying = None;
