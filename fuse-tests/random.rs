@@ -4,7 +4,7 @@
 //! `STANDIN_SEED=x` runs one seed, `STANDIN_SEEDS=n` so many new ones, `STANDIN_OPS=n` sets the
 //! operations of each thread. Threads race, so a seed replays what each did, not who was first.
 
-mod worker;
+pub mod worker;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -75,7 +75,7 @@ fn work(root: &Path, seed: u64, ops: u64) -> BTreeMap<&'static str, u64> {
     done
 }
 
-fn prepare(root: &Path) {
+pub fn prepare(root: &Path) {
     for outer in worker::DIRECTORIES {
         for inner in worker::DIRECTORIES {
             fs::create_dir_all(root.join(outer).join(inner)).expect("a directory");

@@ -117,6 +117,20 @@ pub const PENDING_TIMES_LOG_MAX: u64 = 1 << 20;
 pub const UNSETTLED_FILES_MAX: usize = 16_384;
 pub const UNSETTLED_BYTES_MAX: u64 = 1 << 30;
 
+/// Levels that a target goes up at a time from a directory whose path is longer than the kernel
+/// tells: a power of two, and `../` for each has to be shorter than `PATH_MAX`.
+pub const CLIMB_LEVELS: usize = 256;
+
+/// Names that a target remembers of objects with such paths: at most 5 MiB.
+pub const SEEN_NAMES_MAX: usize = 16_384;
+
+/// Bytes that a target keeps for the op that it performs, with its payload; a longer record (many
+/// large extended attributes) takes what it needs.
+pub const BEGUN_ROOM: u64 = PAYLOAD_LEN_MAX as u64 + (64 << 10);
+
+/// How often a target looks after replicas that no source works on.
+pub const REST_INTERVAL: Duration = Duration::from_secs(2);
+
 /// A target makes a durable point at least this often while ops arrive.
 pub const DURABLE_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -308,6 +322,7 @@ const _: () = assert!(RECEIVE_WINDOW >= HEADER_COST * HEADER_LEN_MAX + PAYLOAD_L
 const _: () = assert!(STRANGER_WINDOW as usize > CONTROL_LEN_MAX);
 const _: () = assert!(INITIAL_WINDOW > 11 * UDP_PAYLOAD_MAX as u64);
 const _: () = assert!(QUEUE_MEMORY >= QUEUE_MEMORY_MIN);
+const _: () = assert!(CLIMB_LEVELS.is_power_of_two() && 3 * CLIMB_LEVELS < PATH_LEN_MAX);
 
 /// Lane items that wait for the link; a mirror never fills memory.
 pub const LANE_WINDOW: usize = 16;

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::aside::{AsideView, objects_of};
 use super::durable::DurablePoint;
 use super::fault::Fault;
@@ -15,7 +17,7 @@ use crate::clock;
 use crate::failpoint;
 use crate::limits::{SET_ASIDE_NEXT_AFTER, apply_retry_delay};
 use crate::packet::{
-    BadBy, Frame, FrameHeader, HeaderDigest, ObjectId, Op, Position, ReplicaProof, Sequence, Stuck,
+    BadBy, Frame, FrameHeader, HeaderDigest, ObjectId, PacketHeader, Position, ReplicaProof, Sequence, Stuck,
 };
 
 /// What became of a frame.
@@ -115,7 +117,7 @@ pub struct Acknowledged {
 
 /// See the module. Lives on one thread.
 pub struct Applier {
-    replica: Replica,
+    pub(super) replica: Replica,
     received: Position,
     /// Attempts at the op at the head of the line that failed.
     attempts: u32,
@@ -170,10 +172,7 @@ impl Applier {
         match &frame.header {
             FrameHeader::Packet(packet) => {
                 match follows(&self.replica.applied(), &frame.position, frame.digest) {
-                    Ok(()) => {
-                        self.replica.set_hint(&packet.path.0);
-                        self.packet(frame.position, &packet.op, &frame.payload)
-                    }
+                    Ok(()) => self.packet(frame.position, packet, &frame.payload),
                     Err(error) => Outcome::Refused(error),
                 }
             }
@@ -280,22 +279,28 @@ impl Applier {
         Ok(())
     }
 
-    fn packet(&mut self, position: Position, op: &Op, payload: &[u8]) -> Outcome {
-        match self.perform(position, op, payload) {
+    fn packet(&mut self, position: Position, packet: &PacketHeader, payload: &Bytes) -> Outcome {
+        match self.perform(position, packet, payload) {
             Ok(()) => {
                 (self.attempts, self.stuck_since) = (0, None);
                 Outcome::Applied
             }
-            Err(fault) => self.retry(position, op.name(), fault),
+            Err(fault) => self.retry(position, packet.op.name(), fault),
         }
     }
 
     /// An op that was begun and is not applied is in doubt, be it by a crash or by a failed attempt.
-    fn perform(&mut self, position: Position, op: &Op, payload: &[u8]) -> Result<(), Fault> {
+    pub(super) fn perform(
+        &mut self,
+        position: Position,
+        packet: &PacketHeader,
+        payload: &Bytes,
+    ) -> Result<(), Fault> {
         let doubt = if self.replica.progress.begun() == position { Doubt::MayBeDone } else { Doubt::None };
-        self.replica.progress.begin(position).map_err(Fault::own("position page"))?;
+        self.replica.begin(position, packet, payload)?;
         failpoint::at("begun").map_err(Fault::own("begin"))?;
-        self.replica.perform(op, payload, doubt)?;
+        self.replica.set_hint(&packet.path.0);
+        self.replica.perform(&packet.op, payload, doubt)?;
         failpoint::at("performed").map_err(Fault::own("perform"))?;
         self.replica.progress.applied_is(position).map_err(Fault::own("position page"))
     }
@@ -315,7 +320,7 @@ impl Applier {
 }
 
 /// Refuses everything but the packet right after `applied`.
-fn follows(applied: &Position, found: &Position, digest: HeaderDigest) -> Result<(), OrderError> {
+pub(super) fn follows(applied: &Position, found: &Position, digest: HeaderDigest) -> Result<(), OrderError> {
     let (applied, found) = (*applied, *found);
     if !found.same_history(&applied) {
         return Err(OrderError::OtherHistory { applied, found });

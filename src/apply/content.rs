@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::fault::Fault;
 use super::inode;
 use super::replica::Replica;
+use crate::failpoint;
 use crate::packet::{ContentResult, ObjectId, Owner, Reserve, Timestamp, XattrName};
 
 /// Zeros written at once where a file system cannot clear a range itself.
@@ -69,6 +70,7 @@ impl Replica {
         let file = self.object(object)?;
         if let Some(owner) = owner {
             inode::set_owner(&*file, owner)?;
+            failpoint::at("owner").map_err(Fault::system("chown"))?;
         }
         if let Some(mode) = mode {
             inode::set_mode(&*file, self.policy.mode(&*file, mode)?)?;
@@ -89,6 +91,7 @@ impl Replica {
             Some(_) => {}
             None => inode::remove_xattr(&*file, name)?,
         }
+        failpoint::at("xattr").map_err(Fault::system("set xattr"))?;
         mode.map_or(Ok(()), |mode| inode::set_mode(&*file, self.policy.mode(&*file, mode)?))
     }
 
@@ -98,6 +101,7 @@ impl Replica {
         file: &File,
         result: &ContentResult,
     ) -> Result<(), Fault> {
+        failpoint::at("content").map_err(Fault::system("write"))?;
         if let Some(mode) = result.mode {
             inode::set_mode(file, self.policy.mode(file, mode)?)?;
         }

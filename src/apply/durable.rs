@@ -71,10 +71,10 @@ impl Replica {
         self.progress.applied_is(applied).expect("a disk with room");
     }
 
-    /// An op was begun and is not known to be performed.
-    #[cfg(test)]
+    /// The op after *applied* was begun and is not known to be performed.
     pub fn in_doubt(&self) -> bool {
-        self.progress.begun() != self.progress.applied()
+        let (begun, applied) = (self.progress.begun(), self.progress.applied());
+        begun.same_history(&applied) && begun.sequence == applied.sequence.next()
     }
 
     pub fn set(&self) -> SetId {

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 
 use super::fault::Fault;
+use crate::failpoint;
 use crate::packet::{Attributes, Owner, Timestamp, Xattr, XattrName};
 use crate::sys::proc_path;
 use crate::xattr::{self, ACL_ACCESS, OWN_PREFIX, is_replicated};
@@ -118,6 +119,7 @@ pub fn make_attributes_or(
     let fd = fd.as_fd();
     let mut mode = attributes.mode;
     make_owner(fd, attributes)?;
+    failpoint::at("owner").map_err(Fault::own("chown"))?;
     drop_xattrs(fd, |name| xattrs.iter().any(|xattr| xattr.name == *name))?;
     for Xattr { name, value } in xattrs {
         if get_xattr(fd, &name.0)?.as_deref() != Some(&value.0)
@@ -127,6 +129,7 @@ pub fn make_attributes_or(
             untaken(name, fault)?;
         }
     }
+    failpoint::at("xattrs").map_err(Fault::own("set xattr"))?;
     if stat(fd)?.st_mode & 0o7777 != mode & 0o7777 {
         set_mode(fd, mode)?;
     }

@@ -3,9 +3,10 @@
 //! ```text
 //!  frame ── applier ──────── order: exactly the packet after *applied*
 //!             │
-//!             ├─ progress    begun (in doubt) ── before ──┐
-//!             ├─ perform     the system calls of the op   │ kill -9 here: decided by identity
-//!             └─ progress    applied ──── after ──────────┘
+//!             ├─ begun       the op itself                │
+//!             ├─ progress    begun (in doubt) ── before ──┐ kill -9 here: finished by the next
+//!             ├─ perform     the system calls of the op   │ process; what is done already is
+//!             └─ progress    applied ──── after ──────────┘ decided by identity
 //!                   │
 //!             durable point  pending times, syncfs, index, slot
 //! ```
@@ -14,6 +15,7 @@
 
 mod applier;
 mod aside;
+mod begun;
 mod by_handle;
 mod by_results;
 mod content;
@@ -33,6 +35,7 @@ mod policy;
 mod progress;
 mod reconcile;
 mod replica;
+mod rest;
 mod scope;
 mod slot;
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::fault::Fault;
 use super::inode;
 use super::perform::Doubt;
 use super::replica::{Replica, c_name};
+use crate::failpoint;
 use crate::packet::{Attributes, Entry, Name, ObjectId, Replaced, Whiteout};
 use crate::sys::FileHandle;
 
@@ -103,6 +104,7 @@ impl Replica {
                 flags |= RenameFlags::WHITEOUT;
             }
             self.rename_names((&from_dir, &from.name), (&to_dir, &to.name), flags)?;
+            failpoint::at("renamed").map_err(Fault::system("rename"))?;
         }
         if let Some(Replaced { object, links: 0 }) = replaced {
             self.forget_gone(*object)?;

@@ -28,10 +28,12 @@ impl Replica {
                 let dir = self.directory(at.dir)?;
                 let taken = if doubt == Doubt::None { NameTaken::Fail } else { NameTaken::Adopt };
                 self.create(&dir, &at.name, NewObject { object: *object, birth, attributes, xattrs }, taken)?;
+                self.note_name(*object, at.dir, &at.name);
                 self.set_mtime_later(at.dir, *dir_mtime)
             }
             Op::Link { object, at, dir_mtime, links: _ } => {
                 self.link(*object, at, doubt)?;
+                self.note_name(*object, at.dir, &at.name);
                 self.set_mtime_later(at.dir, *dir_mtime)
             }
             Op::Unlink { at, dir_mtime, object, links } => {
@@ -44,6 +46,7 @@ impl Replica {
             }
             Op::Rename { from, from_mtime, to, to_mtime, object, object_mtime, replaced, whiteout } => {
                 self.rename(from, to, *object, replaced.as_ref(), whiteout.as_ref(), doubt)?;
+                self.note_name(*object, to.dir, &to.name);
                 self.set_mtime_later(from.dir, *from_mtime)?;
                 self.set_mtime_later(to.dir, *to_mtime)?;
                 self.moved(*object, *object_mtime)
@@ -59,6 +62,8 @@ impl Replica {
                 right_object_mtime,
             } => {
                 self.exchange((left, *left_object), (right, *right_object), doubt)?;
+                self.note_name(*left_object, right.dir, &right.name);
+                self.note_name(*right_object, left.dir, &left.name);
                 self.set_mtime_later(left.dir, *left_mtime)?;
                 self.set_mtime_later(right.dir, *right_mtime)?;
                 self.moved(*left_object, *left_object_mtime)?;

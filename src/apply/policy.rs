@@ -143,6 +143,10 @@ impl Policy {
         Policy { allow, withheld: Arc::default() }
     }
 
+    pub fn allow(&self) -> Allow {
+        self.allow
+    }
+
     /// From now on; what was withheld before stays counted.
     pub fn set_allow(&mut self, allow: Allow) {
         self.allow = allow;

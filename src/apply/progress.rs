@@ -194,10 +194,15 @@ impl Progress {
 
     /// Records that the op at this position is being performed from now on.
     pub fn begin(&mut self, position: Position) -> io::Result<()> {
+        self.be_dirty()?;
+        self.positions.store(Which::Begun, position)
+    }
+
+    fn be_dirty(&mut self) -> io::Result<()> {
         if !self.record.dirty {
             self.write_record(Record { dirty: true, ..self.record.clone() })?;
         }
-        self.positions.store(Which::Begun, position)
+        Ok(())
     }
 
     /// Records that everything up to here is performed. Errors: the op stays in doubt.
@@ -207,8 +212,10 @@ impl Progress {
 
     /// Takes a position of another history or a later one: a resynchronisation made it true.
     pub fn adopt(&mut self, position: Position) -> io::Result<()> {
-        self.begin(position)?;
-        self.applied_is(position)
+        self.be_dirty()?;
+        // In this order: nothing is performed, so it must never look as if it were begun.
+        self.applied_is(position)?;
+        self.positions.store(Which::Begun, position)
     }
 
     /// The replica is bad from now on for nothing but what was left out of a copy.
@@ -393,6 +400,6 @@ fn page_cache(root: &File) -> io::Result<PageCache> {
     Ok(PageCache { boot, mount })
 }
 
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -14,22 +14,25 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::aside::Aside;
+use super::begun::{Begun, Noted};
 use super::by_handle;
 use super::descriptors::{Access, Descriptors};
 use super::durable::Points;
 use super::fault::Fault;
 use super::index::Index;
+use super::inside::SeenNames;
 use super::nameless::Nameless;
 use super::policy::{Allow, Policy, Withheld};
-use super::progress::{OpenError, Progress, Strange};
+use super::progress::{DataStatus, OpenError, Progress, Strange};
 use super::times::Times;
 use super::writer::Writer;
 use crate::failpoint;
 use crate::limits::TARGET_DESCRIPTORS;
-use crate::packet::{Name, ObjectId, Position, SetId, Timestamp};
+use crate::packet::{Name, ObjectId, PacketHeader, Position, SetId, Timestamp};
 use crate::store::{Symlink, own_directory};
 use crate::sys::{FileHandle, proc_path};
 
@@ -64,10 +67,14 @@ pub struct Replica {
     descriptors: Descriptors,
     pub(super) times: Times,
     pub(super) progress: Progress,
+    pub(super) begun: Begun,
+    /// Why it could not come to rest, if so.
+    pub(super) unrest: Option<DataStatus>,
     pub(super) policy: Policy,
     pub(super) writer: Writer,
     /// Path of the object of the op that is performed, as the source says.
     pub(super) hint: Vec<u8>,
+    pub(super) seen: SeenNames,
     pub(super) points: Points,
     pub(super) sync_failed: bool,
     pub(super) aside: Aside,
@@ -113,6 +120,8 @@ impl Replica {
         let times = Times::open(&places.state.join("times"), progress.same_page_cache())
             .map_err(|error| OpenError::Io("pending times", error))?;
         let aside = Aside::open(places.state.join("aside"), progress.data().state);
+        let begun = Begun::open(&places.state.join("begun"))
+            .map_err(|error| OpenError::Io("record of what is begun", error))?;
         let descriptors = Descriptors::new(TARGET_DESCRIPTORS);
         let policy = Policy::new(Allow::ALL);
         Ok(Replica {
@@ -124,9 +133,12 @@ impl Replica {
             descriptors,
             times,
             progress,
+            begun,
+            unrest: None,
             policy,
             writer: Writer::default(),
             hint: Vec::new(),
+            seen: SeenNames::default(),
             points: Points::default(),
             sync_failed: false,
             aside,
@@ -226,6 +238,7 @@ impl Replica {
     pub fn forget(&mut self, id: ObjectId) -> Result<(), Fault> {
         self.descriptors.forget(id);
         self.times.forget(id);
+        self.seen.forget(id);
         failpoint::at("forget").map_err(Fault::own("object index"))?;
         self.index.remove(id).map(drop).map_err(Fault::own("object index"))
     }
@@ -256,6 +269,19 @@ impl Replica {
         open_beneath(dir.as_fd(), name, OFlags::PATH, Mode::empty())
             .map(File::from)
             .map_err(Fault::system("open a name"))
+    }
+
+    /// Writes down that an op is performed from now on.
+    pub(super) fn begin(
+        &mut self,
+        position: Position,
+        packet: &PacketHeader,
+        payload: &Bytes,
+    ) -> Result<(), Fault> {
+        let PacketHeader { path, op } = packet;
+        let noted = Noted { position, path: &path.0, op, payload, allow: self.policy.allow() };
+        self.begun.note(&noted).map_err(Fault::own("record of what is begun"))?;
+        self.progress.begin(position).map_err(Fault::own("position slot"))
     }
 
     /// The mtime that an object gets once its directory or file is at rest.
@@ -294,7 +320,11 @@ impl Replica {
         // The others have theirs; all are set once more with it.
         stuck?;
         self.descriptors.close_writers();
-        self.times.clear().map_err(Fault::own("pending times"))
+        self.times.clear().map_err(Fault::own("pending times"))?;
+        if !self.in_doubt() {
+            self.unrest = None;
+        }
+        Ok(())
     }
 
     fn settle_time(&mut self, id: ObjectId, mtime: Timestamp) -> Result<(), Fault> {

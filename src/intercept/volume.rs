@@ -381,18 +381,21 @@ impl Volume {
         path
     }
 
-    /// `None` where an ancestor is not known any more: the path is only a cross-check.
+    /// `None` where an ancestor is not known any more, and where it is longer than what travels
+    /// along: the path is only a cross-check.
     fn walk_up(&self, node: &Node) -> Option<Vec<u8>> {
         let mut names: Vec<Box<[u8]>> = Vec::new();
         let (mut parent, name) = place_of(&node.place.lock())?;
+        let mut len = name.len();
         names.push(name);
         while parent != NodeId::ROOT {
             let (above, name) = place_of(&self.objects.get(parent)?.place.lock())?;
-            names.push(name);
-            parent = above;
-            if names.len() > crate::limits::PATH_LEN_MAX {
+            len += name.len() + 1;
+            if len > crate::limits::PATH_LEN_MAX {
                 return None;
             }
+            names.push(name);
+            parent = above;
         }
         names.reverse();
         Some(names.join(&b'/'))

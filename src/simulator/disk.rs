@@ -267,8 +267,11 @@ fn write_out(paths: &Paths, root: &Path) {
             .iter()
             .map(|(name, value)| Xattr { name: Bounded(name.clone()), value: Bounded(value.clone()) })
             .collect();
-        let attributes = Attributes { mode: described.mode & 0o7777, uid, gid, mtime };
-        inode::make_attributes(&file, &attributes, &xattrs).unwrap();
+        // One by one: no process can die in what the disk does.
+        inode::set_owner(&file, Owner { uid, gid }).unwrap();
+        inode::drop_xattrs(&file, |name| xattrs.iter().any(|xattr| xattr.name == *name)).unwrap();
+        xattrs.iter().for_each(|xattr| inode::set_xattr(&file, &xattr.name, &xattr.value.0).unwrap());
+        inode::set_mode(&file, described.mode & 0o7777).unwrap();
         inode::set_mtime(&file, mtime).unwrap();
     }
 }

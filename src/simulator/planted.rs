@@ -19,6 +19,8 @@ pub enum Planted {
     ReplaysFromDurable,
     /// After the death of the process pending times are forgotten.
     ForgetsPendingTimes,
+    /// What the dead process had begun, and the times it had to set, are left until a source comes.
+    LeavesWhatWasBegun,
     /// Pausing does not reach the stream.
     SendsWhilePaused,
     /// The network connection stays when the connection is stopped.
@@ -40,7 +42,7 @@ pub enum Planted {
 }
 
 impl Planted {
-    pub const ALL: [Planted; 17] = [
+    pub const ALL: [Planted; 18] = [
         Planted::ResumesTooEarly,
         Planted::ResumesTooLate,
         Planted::AcknowledgesBeforeApply,
@@ -49,6 +51,7 @@ impl Planted {
         Planted::NoInDoubtRecord,
         Planted::ReplaysFromDurable,
         Planted::ForgetsPendingTimes,
+        Planted::LeavesWhatWasBegun,
         Planted::SendsWhilePaused,
         Planted::StopsWithoutClosing,
         Planted::OldSessionGoesOn,

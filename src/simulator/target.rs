@@ -180,6 +180,8 @@ pub struct Target {
     pub forgets_failed_sync: bool,
     /// Applied, as the dead process had it.
     before: Option<Position>,
+    /// The dead process had begun an op.
+    pub was_in_doubt: bool,
 }
 
 /// An older state directory.
@@ -217,6 +219,7 @@ impl Target {
             saved: None,
             forgets_failed_sync: false,
             before: None,
+            was_in_doubt: false,
         };
         target.applier = Some(Box::new(Applier::new(target.open_replica().unwrap())));
         let index = Index::open(&target.places.state.join("index")).unwrap();
@@ -244,14 +247,19 @@ impl Target {
             replica.pretend_applied(replica.durable());
             self.before = None;
         }
-        let mut applier = Applier::new(replica);
-        let applied = applier.replica().applied();
+        let applied = replica.applied();
         if let Some(before) = self.before.take()
             && before != applied
-            && applier.replica().data().state == DataState::Good
+            && replica.data().state == DataState::Good
         {
             return Err(format!("applied was {before}, and is {applied} in the next process"));
         }
+        self.was_in_doubt = replica.in_doubt();
+        let rested = catch_unwind(AssertUnwindSafe(|| match self.planted {
+            Some(Planted::LeavesWhatWasBegun) => Applier::new(replica),
+            _ => Applier::at_rest(replica),
+        }));
+        let Some(applier) = self.survived(rested)? else { return Ok(Step::Died) };
         self.applier = Some(Box::new(applier));
         self.down_until = None;
         Ok(Step::Done)

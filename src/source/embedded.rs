@@ -65,7 +65,7 @@ impl Embedded {
         let replica = replica.map_err(|error| refused(path, &error))?;
         let identity = Arc::new(Identity::generate());
         let own = identity.fingerprint();
-        let only = Only { set, applier: Arc::new(Mutex::new(Applier::new(replica))) };
+        let only = Only { set, applier: Arc::new(Mutex::new(Applier::at_rest(replica))) };
         let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
         let authorise = move |key: &_| *key == own;
         let server = TargetServer::start(loopback, identity.clone(), authorise, None, Arc::new(only))

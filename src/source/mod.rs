@@ -43,6 +43,5 @@ pub use flush::{HELPER_COMMAND, serve_flushes};
 pub(crate) use options::is_set_name;
 pub use options::{ProtectOptions, Target, TargetError};
 pub(crate) use remote::resolve;
-use signals::StopSignals;
-pub(crate) use signals::stop_signals;
+pub(crate) use signals::{StopSignals, stop_signals};
 pub use startup::run;

@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -23,13 +23,13 @@ use crate::control::{
     StopReport, SyncReport, WaitSync, unix_ms,
 };
 use crate::failure::Failure;
-use crate::limits::INVITATION_TIME_MAX;
+use crate::limits::{INVITATION_TIME_MAX, REST_INTERVAL};
 use crate::link::{Bound, Fingerprint, Identity, PairingVisit, Refusals};
 use crate::packet::encode_message;
 use crate::pairing::{Book, Grant, InviteError, Known, Offer};
 use crate::preflight::{Claim, Role, open_directory};
 use crate::privileges::{self, Confinement, Reach, SERVE, for_allowed};
-use crate::source::{is_set_name, stop_signals};
+use crate::source::{StopSignals, is_set_name, stop_signals};
 use crate::store::{Symlink, own_directory};
 
 const UNTOUCHED: &str = "Nothing was changed.";
@@ -61,19 +61,17 @@ pub fn run(options: ServeOptions) -> Result<(), Failure> {
     let daemon = Arc::new(daemon);
     let control = Server::start(&daemon.options.socket(), daemon.clone())?;
     ready(&daemon);
-    loop {
-        let mut life = daemon.life.lock();
-        if *life == Phase::Serving {
-            daemon.life_changed.wait_for(&mut life, SIGNAL_POLL);
-        }
-        if *life == Phase::Stopping || signals.pending() {
-            *life = Phase::Stopping;
-            break;
+    let mut rested = Instant::now();
+    while !daemon.has_to_stop(&mut signals) {
+        if rested.elapsed() >= REST_INTERVAL {
+            daemon.store.rest();
+            rested = Instant::now();
         }
     }
     // Ends the sessions, each with a durable point.
     let server = daemon.server.lock().take();
     drop(server);
+    daemon.store.rest();
     drop(control);
     drop(held);
     eprintln!("{} is no longer served.", daemon.options.root.display());
@@ -235,6 +233,18 @@ fn ready(daemon: &Daemon) {
 impl Daemon {
     pub fn phase(&self) -> Phase {
         *self.life.lock()
+    }
+
+    /// Waits a little for a reason to stop.
+    fn has_to_stop(&self, signals: &mut StopSignals) -> bool {
+        let mut life = self.life.lock();
+        if *life == Phase::Serving {
+            self.life_changed.wait_for(&mut life, SIGNAL_POLL);
+        }
+        if signals.pending() {
+            *life = Phase::Stopping;
+        }
+        *life == Phase::Stopping
     }
 
     pub fn refusals(&self) -> Refusals {

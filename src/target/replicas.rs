@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::options::ServeOptions;
 use super::seat::{Cut, Seat, View};
 use super::{Replicas, SharedApplier};
-use crate::apply::{Allow, Applier, OpenError, Places, Replica};
+use crate::apply::{Allow, Applier, Fault, OpenError, Places, Replica};
 use crate::link::{Fingerprint, TargetLink, TargetLinkHandle};
 use crate::packet::{DataState, SetId};
 use crate::pairing::Book;
@@ -42,6 +42,15 @@ enum Held {
         set: SetId,
         problem: String,
     },
+}
+
+impl Held {
+    fn idle(&self) -> Option<(SharedApplier, Arc<Mutex<View>>)> {
+        match self {
+            Held::Open(open) if open.live.is_none() => Some((open.applier.clone(), open.view.clone())),
+            Held::Open(_) | Held::Closed { .. } => None,
+        }
+    }
 }
 
 struct Open {
@@ -108,6 +117,17 @@ impl Store {
                 && is_meant(&live.peer, name)
             {
                 live.end(reason);
+            }
+        }
+    }
+
+    /// Looks after replicas that no source works on: what was begun is finished, times are set, and
+    /// what is applied becomes durable.
+    pub fn rest(&self) {
+        let idle: Vec<_> = self.held.lock().values().filter_map(Held::idle).collect();
+        for (applier, view) in idle {
+            if let Err(fault) = rest(&applier, &view) {
+                log::warn!("a replica that no source works on could not be made durable: {fault}");
             }
         }
     }
@@ -203,7 +223,7 @@ impl Store {
             store::replace_json(&owner_path, &Owner { set })
                 .map_err(|error| failed("cannot be given an owner", &error))?;
         }
-        let mut applier = Applier::new(replica.allow(self.options.allow));
+        let mut applier = Applier::at_rest(replica.allow(self.options.allow));
         let view = Arc::new(Mutex::new(View::of(&mut applier)));
         Ok(Open { set, applier: Arc::new(Mutex::new(applier)), view, live: None })
     }
@@ -227,6 +247,20 @@ impl Store {
              ({asked}): choose another name"
         )
     }
+}
+
+/// A session that begins meanwhile does not wait for the disk.
+fn rest(shared: &SharedApplier, view: &Mutex<View>) -> Result<(), Fault> {
+    let Some(mut applier) = shared.try_lock().filter(|applier| !applier.is_at_rest()) else { return Ok(()) };
+    applier.come_to_rest();
+    view.lock().update(&mut applier);
+    let point = applier.begin_durable()?;
+    drop(applier);
+    let synced = point.sync();
+    let mut applier = shared.lock();
+    let done = applier.finish_durable(&point, synced);
+    view.lock().update(&mut applier);
+    done
 }
 
 /// What this process can give at all: without a capability it is withheld, not tried for ever.

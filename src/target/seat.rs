@@ -82,7 +82,7 @@ impl View {
         let now = applier.acknowledged();
         let replica = applier.replica();
         View {
-            data: replica.data(),
+            data: replica.data_shown(),
             applied: now.applied.sequence,
             durable: now.durable.sequence,
             retrying: None,

@@ -630,6 +630,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
         if let Err(fault) = self.applier.replica().note_failed_sync() {
             log::warn!("a failed sync could not be noted on disk: {fault}");
         }
+        self.applier.come_to_rest();
         let progress = self.applier.acknowledged();
         if progress.applied != progress.durable
             && !self.applier.replica().sync_failed()

@@ -10,17 +10,17 @@ use super::source::remove;
 use super::*;
 
 /// One op: the change on the source, and its bare system call on the replica.
-struct Case {
-    name: &'static str,
-    change: fn(&Source) -> Said,
-    by_hand: fn(&Path),
+pub struct Case {
+    pub name: &'static str,
+    pub change: fn(&Source) -> Said,
+    pub by_hand: fn(&Path),
 }
 
 fn swap(root: &Path, from: &str, to: &str, flags: RenameFlags) {
     rustix::fs::renameat_with(CWD, root.join(from), CWD, root.join(to), flags).unwrap();
 }
 
-const CASES: &[Case] = &[
+pub const CASES: &[Case] = &[
     Case {
         name: "create a file",
         change: |source| source.create("new", 0o640),
@@ -137,7 +137,7 @@ const CASES: &[Case] = &[
     },
 ];
 
-fn prepared() -> Pair {
+pub fn prepared() -> Pair {
     let mut pair = Pair::new();
     let source = Source { root: pair.source.root.clone() };
     for dir in ["dir", "empty"] {

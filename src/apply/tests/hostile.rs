@@ -195,9 +195,9 @@ fn a_name_is_found_by_path_and_by_search() {
         replica.set_hint(hint);
         assert!(!replica.holds_at_hint(&x.0), "{hint:?}");
     }
-    assert!(replica.has_name(&f.0, &f.1).unwrap());
-    assert!(!replica.has_name(&x.0, &x.1).unwrap(), "it was found through the mount");
-    assert!(!replica.has_name(&limbo.0, &limbo.1).unwrap());
+    assert!(replica.search(&f.0, &f.1).unwrap().is_some());
+    assert!(replica.search(&x.0, &x.1).unwrap().is_none(), "it was found through the mount");
+    assert!(replica.search(&limbo.0, &limbo.1).unwrap().is_none());
 }
 
 #[test]

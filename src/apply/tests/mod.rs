@@ -11,6 +11,7 @@ mod ops;
 mod peer;
 mod policy;
 mod relief;
+mod rest;
 mod source;
 mod sync;
 mod tree;

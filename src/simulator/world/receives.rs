@@ -86,7 +86,10 @@ impl World {
                 }
                 match ended {
                     Step::Died => self.after(Step::Died),
-                    _ => self.check_replica(),
+                    _ => {
+                        self.check_replica()?;
+                        self.compare_at_rest()
+                    }
                 }
             }
         }

@@ -102,12 +102,13 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn compare_if_good(&mut self) -> Checked {
+    /// Nobody works on the replica: where it is shown as good it is the source as of *applied*,
+    /// times and all.
+    pub(super) fn compare_at_rest(&mut self) -> Checked {
         let Some(applier) = self.target.applier() else { return Ok(()) };
-        let replica = applier.replica();
-        match replica.data().state == DataState::Good && !replica.in_doubt() {
-            true => self.compare(Times::Pending),
-            false => Ok(()),
+        match applier.replica().data_shown().state {
+            DataState::Good => self.compare(Times::Settled),
+            DataState::Empty | DataState::Bad => Ok(()),
         }
     }
 

@@ -17,11 +17,12 @@ impl World {
         if self.target.down_until.is_some_and(|at| at <= now) {
             let step = self.target.start()?;
             self.note("the target starts".into());
-            if let Some(applier) = self.target.applier() {
-                self.seen.in_doubt += u64::from(applier.replica().in_doubt());
-            }
+            let died = matches!(step, Step::Died);
+            self.seen.in_doubt += u64::from(std::mem::take(&mut self.target.was_in_doubt));
             self.after(step)?;
-            self.compare_if_good()?;
+            if !died {
+                self.compare_at_rest()?;
+            }
         }
         self.dialled(now);
         self.notices(now);
