@@ -3,10 +3,11 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::FallocateFlags;
 
-use crate::host::{Disk, Protected, Setup};
+use crate::host::{COMMAND_MAX, Disk, Protected, Setup};
 use crate::sys::{Mapping, as_other_user};
 
 const USER: u32 = 1234;
@@ -40,6 +41,12 @@ fn a_user_does_not_fill_what_is_reserved() {
         fs::write(protected.mount.join("roots"), vec![1; 1 << 20]).unwrap();
         fs::remove_file(protected.mount.join("roots")).unwrap();
         fs::remove_file(public.join(way)).unwrap();
+        // The space comes back when the kernel has forgotten the file.
+        let deadline = Instant::now() + COMMAND_MAX;
+        while free(&protected.backing).0 < left + (10 << 20) {
+            assert!(Instant::now() < deadline, "{way}: the space does not come back");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
     protected.wait_sync();
 }
