@@ -113,6 +113,8 @@ pub struct Progress {
     slot: SlotFile<Record>,
     record: Record,
     keeper: Keeper,
+    /// What the root says is durable: ahead of the record while a durable point is under way.
+    announced: Position,
     same_page_cache: bool,
     process: u64,
 }
@@ -148,7 +150,15 @@ impl Progress {
             positions.start(cache, proved.durable).map_err(io("positions"))?;
         }
         let process = random_u64();
-        let progress = Progress { positions, slot, record: proved, keeper, same_page_cache, process };
+        let progress = Progress {
+            positions,
+            slot,
+            announced: proved.durable,
+            record: proved,
+            keeper,
+            same_page_cache,
+            process,
+        };
         progress.write_identity(root).map_err(io("identity of the replica"))?;
         Ok(progress)
     }
@@ -263,7 +273,8 @@ impl Progress {
     }
 
     /// First half of a durable point, before the sync: the root says what is being made durable.
-    pub fn announce(&self, root: &File, durable: Position, data: DataState) -> io::Result<()> {
+    pub fn announce(&mut self, root: &File, durable: Position, data: DataState) -> io::Result<()> {
+        self.announced = durable;
         self.keeper.write(root, Identity { set: self.record.set, durable, data })
     }
 
@@ -295,7 +306,9 @@ impl Progress {
     }
 
     fn write_identity(&self, root: &File) -> io::Result<()> {
-        self.announce(root, self.record.durable, self.record.data)
+        // Never less than the point under way will prove: that would look set back.
+        let Record { set, data, .. } = self.record;
+        self.keeper.write(root, Identity { set, durable: self.announced, data })
     }
 }
 
