@@ -36,6 +36,8 @@ pub struct Fate {
     random: RefCell<Random>,
     dies_in: Cell<Option<u64>>,
     faults: Cell<u32>,
+    /// So many times an object cannot be opened.
+    object_faults: Cell<u32>,
     sync_fails: Cell<bool>,
     sync_failed: Cell<bool>,
     /// What was on the disk at the last sync.
@@ -45,6 +47,12 @@ pub struct Fate {
 
 impl Fate {
     fn at(&self, place: &'static str, places: &Places) -> io::Result<()> {
+        match place {
+            "object" => return self.at_object(),
+            // What fails is an object, not the disk.
+            "probe" => return Ok(()),
+            _ => {}
+        }
         if let Some(left) = self.dies_in.get() {
             if left == 0 {
                 self.dies_in.set(None);
@@ -65,6 +73,18 @@ impl Fate {
             return Err(io::Error::from_raw_os_error(number.unwrap_or(libc::EIO)));
         }
         Ok(())
+    }
+}
+
+impl Fate {
+    fn at_object(&self) -> io::Result<()> {
+        match self.object_faults.get() {
+            left @ 1.. if !self.opening.get() => {
+                self.object_faults.set(left - 1);
+                Err(io::Error::from_raw_os_error(libc::EIO))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -200,6 +220,7 @@ impl Target {
             random: RefCell::new(random),
             dies_in: Cell::new(None),
             faults: Cell::new(0),
+            object_faults: Cell::new(0),
             sync_fails: Cell::new(false),
             sync_failed: Cell::new(false),
             image: RefCell::new(None),
@@ -371,7 +392,8 @@ impl Target {
         let Some(applier) = self.applier() else { return };
         let replica = applier.replica();
         if replica.proof(Position::default()).bad_by == BadBy::Aside {
-            let _ = replica.mark_good();
+            // A death that is planned for here comes to nothing.
+            let _ = catch_unwind(AssertUnwindSafe(|| replica.mark_good()));
         }
     }
 
@@ -490,6 +512,11 @@ impl Target {
         self.fate.dies_in.set(dies_in);
         self.fate.faults.set(faults);
         self.fate.sync_fails.set(sync_fails);
+    }
+
+    /// An object is damaged for so many attempts.
+    pub fn damage_object(&self, attempts: u32) {
+        self.fate.object_faults.set(attempts);
     }
 
     /// Whether a sync has failed since this was asked last, and the applier has heard of it. (A

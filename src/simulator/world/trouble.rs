@@ -7,7 +7,7 @@ impl World {
         if self.random.one_in(6) {
             self.lull = self.random.below(40);
         }
-        match self.random.below(36) {
+        match self.random.below(37) {
             0..5 => self.cut(),
             5 => self.network_is_up = !self.network_is_up,
             6 | 7 => self.network_is_up = true,
@@ -47,6 +47,10 @@ impl World {
             33 => self.schedule(Event::CriterionMet)?,
             34 => self.lies = true,
             35 => self.order_copy()?,
+            36 if self.random.one_in(2) => {
+                let attempts = self.random.below(4) as u32 + 1;
+                self.target.damage_object(attempts);
+            }
             _ => {}
         }
         Ok(())
@@ -86,6 +90,7 @@ impl World {
         self.calm = true;
         self.network_is_up = true;
         self.target.plan(None, 0, false);
+        self.target.damage_object(0);
         let mut barrier = None;
         for _ in 0..12_000 {
             let machine = self.source.driver.machine();
