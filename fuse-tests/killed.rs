@@ -163,17 +163,22 @@ fn killed_under_load_both_sides_come_together() {
     kill_for_rounds(Disk::Plain, Disk::Plain, rounds());
 }
 
-/// With the file systems whose tools are not everywhere. `STANDIN_PAIR=xfs,ext4` runs one pair.
+/// With file systems whose tools are not everywhere.
 #[cfg(feature = "suites")]
-#[test]
-fn killed_under_load_on_all_file_systems() {
-    let _alone = heavy();
-    let only = std::env::var("STANDIN_PAIR").ok();
-    let disk = |kind| Disk::Image { kind, mib: 1024 };
-    for source in ["ext4", "xfs", "btrfs"] {
-        for target in ["ext4", "xfs", "btrfs"] {
-            if only.as_ref().is_none_or(|only| *only == format!("{source},{target}")) {
-                kill_for_rounds(disk(source), disk(target), rounds());
+mod suites {
+    use super::*;
+
+    /// `STANDIN_PAIR=xfs,ext4` runs one pair.
+    #[test]
+    fn killed_under_load_on_all_file_systems() {
+        let _alone = heavy();
+        let only = std::env::var("STANDIN_PAIR").ok();
+        let disk = |kind| Disk::Image { kind, mib: 1024 };
+        for source in ["ext4", "xfs", "btrfs"] {
+            for target in ["ext4", "xfs", "btrfs"] {
+                if only.as_ref().is_none_or(|only| *only == format!("{source},{target}")) {
+                    kill_for_rounds(disk(source), disk(target), rounds());
+                }
             }
         }
     }

@@ -68,54 +68,59 @@ fn a_damaged_file_is_left_out_and_named() {
     drop((protected, image));
 }
 
-/// An attribute for which the target's file system has no room held the copy, and with it every
-/// program in the directory, for ever.
+/// With file systems whose tools are not everywhere.
 #[cfg(feature = "suites")]
-#[test]
-fn an_attribute_that_the_target_cannot_take_is_left_out() {
-    let disk = |kind| Disk::Image { kind, mib: 300 };
-    let setup = Setup { source: disk("xfs"), replica: disk("ext4"), ..Setup::default() };
-    let mut protected = Protected::prepare(setup);
-    for number in 0..20 {
-        fs::write(protected.backing.join(format!("f{number}")), "content").expect("a file");
-    }
-    let file = protected.backing.join("f7");
-    rustix::fs::setxattr(&file, "user.big", &[7; 20_480], XattrFlags::empty()).expect("an attribute");
-    rustix::fs::setxattr(&file, "user.small", b"small", XattrFlags::empty()).expect("an attribute");
-    protected.start_again();
-    let said = protected.said();
-    assert!(said.contains("f7") && said.contains("user.big"), "{said}");
-    let copy = protected.replica.join("f7");
-    assert_eq!(fs::read(&copy).expect("the file"), b"content");
-    let mut value = [0; 5];
-    assert_eq!(rustix::fs::getxattr(&copy, "user.small", &mut value).expect("the attribute"), 5);
-    follows(&protected);
-    protected.stop();
-    rustix::fs::removexattr(Path::new(&file), "user.big").expect("removed");
-    protected.start_again();
-    protected.assert_in_sync();
-    protected.stop();
-}
+mod suites {
+    use super::*;
 
-/// Twelve large attributes of one file, which its owner can set, kept a directory from being
-/// protected again.
-#[cfg(feature = "suites")]
-#[test]
-fn large_attributes_do_not_stop_a_start() {
-    for kind in ["xfs", "btrfs"] {
-        let disk = || Disk::Image { kind, mib: 300 };
-        let mut protected = Protected::start(Setup { source: disk(), replica: disk(), ..Setup::default() });
-        let file = protected.mount.join("file");
-        fs::write(&file, "x").expect("a file");
-        let max = if kind == "xfs" { 65_536 } else { 16_000 };
-        for number in 0..12 {
-            let (name, value) = (format!("user.{number}"), vec![number; max]);
-            rustix::fs::setxattr(&file, name, &value, XattrFlags::empty()).expect("an attribute");
+    /// An attribute for which the target's file system has no room held the copy, and with it every
+    /// program in the directory, for ever.
+    #[test]
+    fn an_attribute_that_the_target_cannot_take_is_left_out() {
+        let disk = |kind| Disk::Image { kind, mib: 300 };
+        let setup = Setup { source: disk("xfs"), replica: disk("ext4"), ..Setup::default() };
+        let mut protected = Protected::prepare(setup);
+        for number in 0..20 {
+            fs::write(protected.backing.join(format!("f{number}")), "content").expect("a file");
         }
-        protected.assert_in_sync();
+        let file = protected.backing.join("f7");
+        rustix::fs::setxattr(&file, "user.big", &[7; 20_480], XattrFlags::empty()).expect("an attribute");
+        rustix::fs::setxattr(&file, "user.small", b"small", XattrFlags::empty()).expect("an attribute");
+        protected.start_again();
+        let said = protected.said();
+        assert!(said.contains("f7") && said.contains("user.big"), "{said}");
+        let copy = protected.replica.join("f7");
+        assert_eq!(fs::read(&copy).expect("the file"), b"content");
+        let mut value = [0; 5];
+        assert_eq!(rustix::fs::getxattr(&copy, "user.small", &mut value).expect("the attribute"), 5);
+        follows(&protected);
         protected.stop();
+        rustix::fs::removexattr(Path::new(&file), "user.big").expect("removed");
         protected.start_again();
         protected.assert_in_sync();
         protected.stop();
+    }
+
+    /// Twelve large attributes of one file, which its owner can set, kept a directory from being
+    /// protected again.
+    #[test]
+    fn large_attributes_do_not_stop_a_start() {
+        for kind in ["xfs", "btrfs"] {
+            let disk = || Disk::Image { kind, mib: 300 };
+            let mut protected =
+                Protected::start(Setup { source: disk(), replica: disk(), ..Setup::default() });
+            let file = protected.mount.join("file");
+            fs::write(&file, "x").expect("a file");
+            let max = if kind == "xfs" { 65_536 } else { 16_000 };
+            for number in 0..12 {
+                let (name, value) = (format!("user.{number}"), vec![number; max]);
+                rustix::fs::setxattr(&file, name, &value, XattrFlags::empty()).expect("an attribute");
+            }
+            protected.assert_in_sync();
+            protected.stop();
+            protected.start_again();
+            protected.assert_in_sync();
+            protected.stop();
+        }
     }
 }

@@ -74,45 +74,50 @@ fn kernel_is_at_least(wanted: (u32, u32)) -> bool {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= wanted
 }
 
-/// On btrfs a snapshot's files have the inode numbers and generations of the live ones: a program
-/// once read the snapshot's content in the live file, and its write went into the snapshot.
+/// With file systems whose tools are not everywhere.
 #[cfg(feature = "suites")]
-#[test]
-fn a_snapshot_below_the_tree_is_not_in_it() {
-    use crate::host::{Disk, require_program, run};
-    let source = Disk::Image { kind: "btrfs", mib: 256 };
-    let mut protected =
-        Protected::prepare(Setup { source, arguments: vec!["--hide-nested"], ..Setup::default() });
-    let (backing, mount) = (protected.backing.clone(), protected.mount.clone());
-    let btrfs = |arguments: &[&str], paths: &[&Path]| {
-        run(std::process::Command::new(require_program("btrfs")).args(arguments).args(paths));
-    };
-    fs::remove_dir(&backing).expect("an empty directory");
-    btrfs(&["-q", "subvolume", "create"], &[&backing]);
-    fs::write(backing.join("file"), b"old").expect("a file");
-    fs::create_dir_all(backing.join("snapshots")).expect("a directory");
-    let snapshot = backing.join("snapshots/1");
-    btrfs(&["-q", "subvolume", "snapshot"], &[&backing, &snapshot]);
-    fs::write(backing.join("file"), b"live").expect("a file");
-    protected.start_again();
+mod suites {
+    use super::*;
 
-    let hidden = fs::read(mount.join("snapshots/1/file"));
-    assert_eq!(hidden.map_err(|error| error.kind()), Err(std::io::ErrorKind::NotFound));
-    assert_eq!(fs::read(mount.join("file")).expect("the live file"), b"live");
-    fs::write(mount.join("file"), b"written").expect("a write");
-    for _ in 0..2 {
-        let names: Vec<_> = listed(&mount.join("snapshots")).into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, [".", ".."]);
+    /// On btrfs a snapshot's files have the inode numbers and generations of the live ones: a program
+    /// once read the snapshot's content in the live file, and its write went into the snapshot.
+    #[test]
+    fn a_snapshot_below_the_tree_is_not_in_it() {
+        use crate::host::{Disk, require_program, run};
+        let source = Disk::Image { kind: "btrfs", mib: 256 };
+        let mut protected =
+            Protected::prepare(Setup { source, arguments: vec!["--hide-nested"], ..Setup::default() });
+        let (backing, mount) = (protected.backing.clone(), protected.mount.clone());
+        let btrfs = |arguments: &[&str], paths: &[&Path]| {
+            run(std::process::Command::new(require_program("btrfs")).args(arguments).args(paths));
+        };
+        fs::remove_dir(&backing).expect("an empty directory");
+        btrfs(&["-q", "subvolume", "create"], &[&backing]);
+        fs::write(backing.join("file"), b"old").expect("a file");
+        fs::create_dir_all(backing.join("snapshots")).expect("a directory");
+        let snapshot = backing.join("snapshots/1");
+        btrfs(&["-q", "subvolume", "snapshot"], &[&backing, &snapshot]);
+        fs::write(backing.join("file"), b"live").expect("a file");
+        protected.start_again();
+
+        let hidden = fs::read(mount.join("snapshots/1/file"));
+        assert_eq!(hidden.map_err(|error| error.kind()), Err(std::io::ErrorKind::NotFound));
+        assert_eq!(fs::read(mount.join("file")).expect("the live file"), b"live");
+        fs::write(mount.join("file"), b"written").expect("a write");
+        for _ in 0..2 {
+            let names: Vec<_> = listed(&mount.join("snapshots")).into_iter().map(|(name, _)| name).collect();
+            assert_eq!(names, [".", ".."]);
+        }
+        let refused = [
+            fs::create_dir(mount.join("snapshots/1")),
+            fs::rename(mount.join("file"), mount.join("snapshots/1")),
+            fs::remove_dir(mount.join("snapshots")),
+        ];
+        assert!(refused.iter().all(|outcome| outcome.is_err()), "{refused:?}");
+        protected.wait_sync();
+        assert_eq!(fs::read(backing.join("file")).expect("the live file"), b"written");
+        assert_eq!(fs::read(snapshot.join("file")).expect("the snapshot's file"), b"old");
+        assert_eq!(fs::read(protected.replica.join("file")).expect("the copy"), b"written");
+        assert!(!protected.replica.join("snapshots/1").exists());
     }
-    let refused = [
-        fs::create_dir(mount.join("snapshots/1")),
-        fs::rename(mount.join("file"), mount.join("snapshots/1")),
-        fs::remove_dir(mount.join("snapshots")),
-    ];
-    assert!(refused.iter().all(|outcome| outcome.is_err()), "{refused:?}");
-    protected.wait_sync();
-    assert_eq!(fs::read(backing.join("file")).expect("the live file"), b"written");
-    assert_eq!(fs::read(snapshot.join("file")).expect("the snapshot's file"), b"old");
-    assert_eq!(fs::read(protected.replica.join("file")).expect("the copy"), b"written");
-    assert!(!protected.replica.join("snapshots/1").exists());
 }

@@ -63,24 +63,6 @@ fn offline_changes_arrive_from_ext4_with_small_blocks() {
     converges("ext4 -b 1024", "ext4 -b 1024");
 }
 
-#[cfg(feature = "suites")]
-#[test]
-fn offline_changes_arrive_from_xfs() {
-    converges("xfs", "xfs");
-}
-
-#[cfg(feature = "suites")]
-#[test]
-fn offline_changes_arrive_from_xfs_with_small_blocks() {
-    converges("xfs -b size=1024", "xfs -b size=1024");
-}
-
-#[cfg(feature = "suites")]
-#[test]
-fn offline_changes_arrive_from_btrfs() {
-    converges("btrfs", "btrfs");
-}
-
 /// A million bytes were missing on the replica, for ever, and it was called good: with blocks
 /// smaller than a page the kernel answered `SEEK_HOLE` with the offset of `SEEK_DATA`, and the copy
 /// took that for the end of the file.
@@ -99,4 +81,25 @@ fn a_hole_where_data_begins_is_not_the_end_of_a_file() {
     protected.assert_in_sync_by(&rules());
     let content = fs::read(protected.replica.join("file")).expect("the file");
     assert_eq!(content.iter().filter(|&&byte| byte != 0).count(), 1_000_385);
+}
+
+/// With file systems whose tools are not everywhere.
+#[cfg(feature = "suites")]
+mod suites {
+    use super::*;
+
+    #[test]
+    fn offline_changes_arrive_from_xfs() {
+        converges("xfs", "xfs");
+    }
+
+    #[test]
+    fn offline_changes_arrive_from_xfs_with_small_blocks() {
+        converges("xfs -b size=1024", "xfs -b size=1024");
+    }
+
+    #[test]
+    fn offline_changes_arrive_from_btrfs() {
+        converges("btrfs", "btrfs");
+    }
 }

@@ -183,8 +183,13 @@ fn ext4_is_equal_after_a_power_loss() {
     lose_power("ext4");
 }
 
+/// With file systems whose tools are not everywhere.
 #[cfg(feature = "suites")]
-#[test]
-fn xfs_is_equal_after_a_power_loss() {
-    lose_power("xfs");
+mod suites {
+    use super::*;
+
+    #[test]
+    fn xfs_is_equal_after_a_power_loss() {
+        lose_power("xfs");
+    }
 }

@@ -208,18 +208,22 @@ fn every_change_leaves_the_same_times() {
     check(MEMORY, Disk::Plain);
 }
 
-/// With the file systems whose tools are not everywhere.
+/// With file systems whose tools are not everywhere.
 #[cfg(feature = "suites")]
-#[test]
-fn every_change_leaves_the_same_times_on_all_file_systems() {
-    const SYSTEMS: [Disk; 3] = [
-        Disk::Image { kind: "ext4", mib: 256 },
-        Disk::Image { kind: "xfs", mib: 400 },
-        Disk::Image { kind: "btrfs", mib: 400 },
-    ];
-    for source in SYSTEMS {
-        for replica in SYSTEMS {
-            check(source, replica);
+mod suites {
+    use super::*;
+
+    #[test]
+    fn every_change_leaves_the_same_times_on_all_file_systems() {
+        const SYSTEMS: [Disk; 3] = [
+            Disk::Image { kind: "ext4", mib: 256 },
+            Disk::Image { kind: "xfs", mib: 400 },
+            Disk::Image { kind: "btrfs", mib: 400 },
+        ];
+        for source in SYSTEMS {
+            for replica in SYSTEMS {
+                check(source, replica);
+            }
         }
     }
 }
