@@ -222,8 +222,9 @@ struct Write {
     no_space_until: Option<Instant>,
 }
 
-/// How long a full disk waits for files that were removed and are not yet forgotten.
-const SPACE_PATIENCE: Duration = Duration::from_millis(200);
+/// How long a write to a full disk waits for files that were removed and are about to be forgotten:
+/// the kernel may be late with that on a busy machine.
+const SPACE_PATIENCE: Duration = Duration::from_secs(1);
 const SPACE_POLL: Duration = Duration::from_millis(20);
 
 fn is_ahead(moment: Instant) -> bool {

@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
@@ -126,7 +126,8 @@ const TRIM_AFTER: u64 = 50_000;
 pub struct Objects {
     shards: [Mutex<HashMap<NodeId, Arc<Node>>>; SHARDS],
     forgotten: AtomicU64,
-    nameless: AtomicU64,
+    /// Objects that have lost their last name; those that are forgotten stay for a while.
+    nameless: Mutex<Vec<Weak<Node>>>,
     pub newest: Newest,
     nameless_shares: Shares,
 }
@@ -169,7 +170,7 @@ impl Objects {
         Objects {
             shards: std::array::from_fn(|_| Mutex::default()),
             forgotten: AtomicU64::new(0),
-            nameless: AtomicU64::new(0),
+            nameless: Mutex::default(),
             newest: Newest::default(),
             nameless_shares: Shares::new(nameless_max),
         }
@@ -237,7 +238,6 @@ impl Objects {
         }
         drop(shard);
         if let Some(node) = gone.filter(|node| node.is_nameless.load(Relaxed)) {
-            self.nameless.fetch_sub(1, Relaxed);
             self.give_share(&node);
         }
         if self.forgotten.fetch_add(1, Relaxed) % TRIM_AFTER == TRIM_AFTER - 1 {
@@ -246,13 +246,16 @@ impl Objects {
     }
 
     /// Notes that an object has lost its last name, or got one again. Its object lock is held.
-    pub fn set_nameless(&self, node: &Node, is_nameless: bool) {
+    pub fn set_nameless(&self, node: &Arc<Node>, is_nameless: bool) {
         match (node.is_nameless.swap(is_nameless, Relaxed), is_nameless) {
-            (false, true) => drop(self.nameless.fetch_add(1, Relaxed)),
-            (true, false) => {
-                self.nameless.fetch_sub(1, Relaxed);
-                self.give_share(node);
+            (false, true) => {
+                let mut nameless = self.nameless.lock();
+                if nameless.len() == nameless.capacity() {
+                    nameless.retain(|node| node.upgrade().is_some_and(|node| node.is_nameless.load(Relaxed)));
+                }
+                nameless.push(Arc::downgrade(node));
             }
+            (true, false) => self.give_share(node),
             (false, false) | (true, true) => {}
         }
     }
@@ -277,9 +280,12 @@ impl Objects {
         }
     }
 
-    /// Objects without a name that are still known.
-    pub fn nameless(&self) -> u64 {
-        self.nameless.load(Relaxed)
+    /// Whether an object that was removed is still known and no program has it open: the kernel is
+    /// about to forget it, and its space comes back.
+    pub fn are_leaving(&self) -> bool {
+        let is_leaving = |node: Arc<Node>| node.is_nameless.load(Relaxed) && !node.open.lock().is_open();
+        let nameless = self.nameless.lock();
+        nameless.iter().any(|node| node.upgrade().is_some_and(is_leaving))
     }
 
     /// Nodes known at this moment.

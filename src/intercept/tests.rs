@@ -133,6 +133,22 @@ fn changes_of_a_nameless_file_are_not_sent() {
     assert_eq!(captured.ops().len(), before);
 }
 
+/// A write to a full disk failed although the kernel was about to forget the file that had filled it.
+/// One that a program holds open is not waited for: it may be open for days.
+#[test]
+fn space_is_expected_of_removed_files_that_nobody_has_open() {
+    let captured = Captured::new();
+    let full = || captured.volume.expects_space(FsError::new(libc::ENOSPC, "write"));
+    let (node, handle) = captured.create(NodeId::ROOT, "f");
+    assert!(!full(), "it has its name");
+    captured.volume.unlink(at(NodeId::ROOT, "f")).unwrap();
+    assert!(!full(), "a program has it open");
+    captured.volume.release(handle);
+    assert!(full());
+    captured.volume.forget(node, 1);
+    assert!(!full());
+}
+
 #[test]
 fn a_directory_that_moves_takes_the_paths_below_with_it() {
     let captured = Captured::new();

@@ -198,7 +198,7 @@ impl Volume {
     /// Whether a disk may be full only because the kernel has not yet forgotten files that were just
     /// removed: their space comes back with their last descriptor.
     pub fn expects_space(&self, error: FsError) -> bool {
-        matches!(error.errno, libc::ENOSPC | libc::EDQUOT) && self.objects.nameless() > 0
+        matches!(error.errno, libc::ENOSPC | libc::EDQUOT) && self.objects.are_leaving()
     }
 
     /// For steps between a change on disk and its op: where one fails, the change was made and
