@@ -32,6 +32,16 @@ use crate::limits::{CLIMB_LEVELS, SEEN_NAMES_MAX};
 use crate::packet::{Name, ObjectId};
 use crate::sys::{FileHandle, proc_path};
 
+/// What the kernel remembers of the place of an object that is no directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Remembered {
+    Inside,
+    /// Outside; it may have another name inside.
+    Outside,
+    /// It does not say.
+    Unknown,
+}
+
 impl Replica {
     /// The path that came with what is performed next; empty where none did.
     pub(super) fn set_hint(&mut self, path: &[u8]) {
@@ -46,7 +56,7 @@ impl Replica {
             return self.directory_inside(id, file);
         }
         // Without a name it is nowhere, and held by us alone.
-        if status.st_nlink == 0 || self.remembered_inside(file)? {
+        if status.st_nlink == 0 || self.remembered(file)? == Remembered::Inside {
             return Ok(());
         }
         let handle = FileHandle::of(file.as_fd()).map_err(handle_fault)?;
@@ -77,13 +87,25 @@ impl Replica {
             || path.starts_with(path_of(self.limbo().as_fd())?))
     }
 
-    pub(super) fn remembered_inside(&self, file: &File) -> Result<bool, Fault> {
+    /// Where the kernel has seen an object last.
+    pub(super) fn remembered(&self, file: &File) -> Result<Remembered, Fault> {
         match std::fs::read_link(proc_path(file.as_fd())) {
-            // A name that is gone is remembered while somebody has the file open by it.
-            Ok(path) if path.as_os_str().as_bytes().ends_with(b" (deleted)") => Ok(false),
-            Ok(path) => self.is_below(&path),
-            Err(error) if error.raw_os_error() == Some(libc::ENAMETOOLONG) => Ok(false),
+            // A name that is gone is remembered while somebody has the file open by it; and a name
+            // may end like that.
+            Ok(path) if path.as_os_str().as_bytes().ends_with(b" (deleted)") => Ok(Remembered::Unknown),
+            Ok(path) if self.is_below(&path)? => Ok(Remembered::Inside),
+            Ok(_) => Ok(Remembered::Outside),
+            Err(error) if error.raw_os_error() == Some(libc::ENAMETOOLONG) => Ok(Remembered::Unknown),
             Err(error) => Err(Fault::system("path of an object")(error)),
+        }
+    }
+
+    /// As [`Replica::must_be_inside`], as an answer.
+    pub(super) fn is_inside(&mut self, id: ObjectId, file: &File) -> Result<bool, Fault> {
+        match self.must_be_inside(id, file) {
+            Ok(()) => Ok(true),
+            Err(Fault::Outside { .. }) => Ok(false),
+            Err(fault) => Err(fault),
         }
     }
 

@@ -12,6 +12,7 @@ use crate::apply::by_handle;
 use crate::apply::create::make;
 use crate::apply::fault::Fault;
 use crate::apply::inode;
+use crate::apply::inside::Remembered;
 use crate::apply::replica::{Replica, c_name, open_beneath};
 use crate::packet::{Birth, ListedObject, Name, ObjectId};
 use crate::sys::{FileHandle, proc_path};
@@ -51,7 +52,14 @@ impl Session {
             return self.correct(replica, entry, &found).map(|()| false);
         }
         if self.asked.contains(entry.object)? {
-            // A further name of a file that was asked for: it is, or will be, as it should.
+            match placed {
+                // A further name of a file that was asked for: it is, or will be, as it should.
+                Placed::Kept(_) => {}
+                Placed::Adopted(_) | Placed::Made(_) => {
+                    let fault = Fault::Mismatch("it is another file than its other names".into());
+                    self.leave_name(replica, dir, &entry.name, &fault);
+                }
+            }
             return Ok(false);
         }
         let is_adopted = matches!(placed, Placed::Adopted(_));
@@ -111,7 +119,7 @@ impl Session {
         bound: Option<FileHandle>,
     ) -> Result<Placed, Fault> {
         let living = match bound {
-            Some(handle) => self.find_inside(replica, &handle)?,
+            Some(handle) => self.find_inside(replica, entry.object, &handle)?,
             None => None,
         };
         if let Some(found) = living
@@ -140,10 +148,15 @@ impl Session {
     /// The object behind a handle, where it is in the replica or limbo. Somebody may have moved it
     /// out: with a name in the replica again it would be written to where it is now. Directories are
     /// asked when they are moved.
-    fn find_inside(&mut self, replica: &Replica, handle: &FileHandle) -> Result<Option<Found>, Fault> {
+    fn find_inside(
+        &mut self,
+        replica: &mut Replica,
+        id: ObjectId,
+        handle: &FileHandle,
+    ) -> Result<Option<Found>, Fault> {
         let Some(found) = find_handle(replica, handle)? else { return Ok(None) };
         let is_directory = FileType::from_raw_mode(found.status.st_mode) == FileType::Directory;
-        if is_directory || replica.remembered_inside(&found.file)? {
+        if is_directory || replica.remembered(&found.file)? == Remembered::Inside {
             return Ok(Some(found));
         }
         if !std::mem::replace(&mut self.has_searched, true) {
@@ -152,7 +165,13 @@ impl Session {
         // Opened anew, it has the name that was just looked at.
         drop(found);
         let Some(found) = find_handle(replica, handle)? else { return Ok(None) };
-        Ok(replica.remembered_inside(&found.file)?.then_some(found))
+        let is_inside = match replica.remembered(&found.file)? {
+            Remembered::Inside => true,
+            Remembered::Outside if found.status.st_nlink == 1 => false,
+            // Another object would be made in the place of one that is here.
+            Remembered::Outside | Remembered::Unknown => replica.is_inside(id, &found.file)?,
+        };
+        Ok(is_inside.then_some(found))
     }
 
     /// Makes an empty object at a free name, root's alone until its attributes come.

@@ -149,6 +149,20 @@ fn every_difference_of_attributes_is_corrected() {
     assert_eq!(outcome.report.copied, 0, "no content differed");
 }
 
+/// A name that ends like that was taken for a removed one: further names of the file became empty
+/// files of root's on a replica that called itself good.
+#[test]
+fn names_that_look_removed_are_names() {
+    let pair = Pair::new();
+    fs::write(pair.source.join("one (deleted)"), "content").unwrap();
+    fs::hard_link(pair.source.join("one (deleted)"), pair.source.join("two (deleted)")).unwrap();
+    pair.converges();
+    fs::hard_link(pair.source.join("one (deleted)"), pair.source.join("three (deleted)")).unwrap();
+    pair.converges();
+    fs::remove_file(pair.source.join("one (deleted)")).unwrap();
+    pair.converges();
+}
+
 #[test]
 fn a_path_may_be_longer_than_the_kernel_takes() {
     let pair = Pair::new();
@@ -158,7 +172,9 @@ fn a_path_may_be_longer_than_the_kernel_takes() {
         rustix::fs::mkdirat(&dir, &*name, Mode::RWXU).unwrap();
         dir = File::open(crate::sys::proc_path(dir.as_fd()).join(OsStr::from_bytes(&name))).unwrap();
     }
-    fs::write(crate::sys::proc_path(dir.as_fd()).join("deep"), "deep").unwrap();
+    let bottom = crate::sys::proc_path(dir.as_fd());
+    fs::write(bottom.join("deep"), "deep").unwrap();
+    fs::hard_link(bottom.join("deep"), bottom.join("deep again")).unwrap();
     pair.converges();
     assert_eq!(pair.converges().report.copied, 0);
     // A directory below the limit moves: it must be found where it is.
