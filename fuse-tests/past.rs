@@ -145,6 +145,36 @@ fn own_changes_are_nobody_elses() {
     assert_nobody_else(&protected);
 }
 
+/// The rotation of a backup by hard links beside the directory was taken for writers past the mount:
+/// the replica was marked bad, and with `--fsync=target` no sync of a program was answered any more.
+#[test]
+fn links_outside_come_and_go() {
+    let mut protected = Protected::prepare(Setup::default());
+    let (one, two) = (protected.backing.join("one"), protected.backing.join("two"));
+    let outside = |name: &str| protected.base.path().join(name);
+    for file in [&one, &two] {
+        fs::write(file, "content").expect("a file");
+    }
+    fs::hard_link(&one, outside("old one")).expect("a link");
+    fs::hard_link(&two, outside("old two")).expect("a link");
+    let [old_one, old_two, new] = ["old one", "old two", "new"].map(outside);
+    protected.start_again();
+    fs::read(protected.mount.join("one")).expect("the file");
+    std::thread::sleep(Duration::from_millis(50));
+    // Between two looks one goes and another comes; and one goes of what was not looked at yet.
+    fs::remove_file(old_one).expect("a removal");
+    fs::hard_link(&one, &new).expect("a link");
+    fs::remove_file(old_two).expect("a removal");
+    for name in ["one", "two"] {
+        fs::read(protected.mount.join(name)).expect("the file");
+    }
+    let status = protected.status();
+    assert!(status.contains("touched_past_mount"), "it is said: {status}");
+    // Both sides have one name each then.
+    fs::remove_file(new).expect("a removal");
+    assert_nobody_else(&protected);
+}
+
 /// A program that ends with the test.
 struct Program(Child);
 

@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 #[derive(Default)]
 pub struct Divergence {
     why: OnceLock<String>,
+    touched: OnceLock<String>,
 }
 
 impl Divergence {
@@ -18,6 +19,19 @@ impl Divergence {
     pub fn note(&self, why: &str) {
         log::error!("a change could not be captured, everything has to be compared again: {why}");
         let _ = self.why.set(why.to_owned());
+    }
+
+    /// Notes an object whose change time moved without anything else: nearly always a hard link
+    /// outside of the tree. The first one stays.
+    pub fn note_touch(&self, path: &str) {
+        if self.touched.set(path.to_owned()).is_ok() {
+            log::info!("{path}: its change time moved past the mount, and nothing else");
+        }
+    }
+
+    /// The first object of [`Divergence::note_touch`].
+    pub fn touched(&self) -> Option<&str> {
+        self.touched.get().map(String::as_str)
     }
 
     /// Why the targets may miss a change, if they may.

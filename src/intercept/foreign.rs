@@ -4,13 +4,17 @@
 //! later one that no op explains is somebody else's. An object that is met for the first time has
 //! to be older than the mount, or than the last op on an object that was forgotten meanwhile.
 //! Nothing is watched: what nobody looks at through the mount is not noticed.
+//!
+//! A change time alone is weak: it moves as well when a hard link outside of the tree is made or
+//! removed (every rotation of a backup by hard links), and by `chattr`. Only a time of content, a
+//! size, an owner or mode, or a birth after the start shows that the replica lacks something.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use rustix::fs::Stat;
+use rustix::fs::{AtFlags, Stat, StatxFlags};
 
 use super::objects::{Node, Pinned};
 use super::volume::Volume;
@@ -61,15 +65,27 @@ impl Left {
         self.0.lock().map(|look| look.changed)
     }
 
-    /// Whether somebody else changed it. Another name outside of the tree is nobody's change.
-    fn speaks_against(&self, stat: &Stat) -> bool {
-        let Some(before) = *self.0.lock() else { return false };
-        if before.changed == changed(stat) {
-            return false;
-        }
+    /// What speaks for somebody else's change. Another name outside of the tree is none.
+    fn evidence(&self, stat: &Stat) -> Evidence {
+        let Some(before) = *self.0.lock() else { return Evidence::None };
         let now = Look::of(stat);
-        now.links == before.links || now.rest != before.rest
+        match () {
+            () if before.changed == now.changed => Evidence::None,
+            () if before.rest != now.rest => Evidence::Change,
+            () if before.links != now.links => Evidence::None,
+            () => Evidence::Touch,
+        }
     }
+}
+
+/// What was seen of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Evidence {
+    None,
+    /// A change time that nothing explains, and nothing else.
+    Touch,
+    /// The replica lacks something.
+    Change,
 }
 
 /// The latest change time that an object may have that is met for the first time.
@@ -92,15 +108,33 @@ impl Newest {
         self.0.fetch_max(left.changed().unwrap_or_else(now), Relaxed);
     }
 
-    /// Times that are still to come are an old clock's.
-    fn speaks_against(&self, stat: &Stat) -> bool {
-        let changed = changed(stat);
-        changed > self.0.load(Relaxed) && changed <= now()
+    /// `born`: when the object was made, where its file system knows that. Times that are still to
+    /// come are an old clock's.
+    fn evidence(&self, stat: &Stat, born: impl FnOnce() -> Option<i64>) -> Evidence {
+        let newest = self.0.load(Relaxed);
+        let is_new = |moment: i64| moment > newest && moment <= now();
+        match () {
+            () if !is_new(changed(stat)) => Evidence::None,
+            () if is_new(nanoseconds(stat.st_mtime, stat.st_mtime_nsec as i64)) => Evidence::Change,
+            () if born().is_some_and(is_new) => Evidence::Change,
+            () => Evidence::Touch,
+        }
     }
 }
 
 fn changed(stat: &Stat) -> i64 {
-    stat.st_ctime.saturating_mul(1_000_000_000).saturating_add(stat.st_ctime_nsec as i64)
+    nanoseconds(stat.st_ctime, stat.st_ctime_nsec as i64)
+}
+
+/// Nanoseconds since 1970.
+fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
+}
+
+fn born(fd: impl AsFd) -> Option<i64> {
+    let seen = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME).ok()?;
+    let knows = StatxFlags::from_bits_retain(seen.stx_mask).contains(StatxFlags::BTIME);
+    knows.then(|| nanoseconds(seen.stx_btime.tv_sec, i64::from(seen.stx_btime.tv_nsec)))
 }
 
 fn now() -> i64 {
@@ -122,8 +156,9 @@ impl Volume {
 
     /// A name was looked up. `again` looks once more.
     pub(super) fn found(&self, node: &Pinned<'_>, stat: &Stat, again: impl FnOnce() -> Option<Stat>) {
-        if node.is_new && self.objects.newest.speaks_against(stat) {
-            self.somebody_else(node);
+        if node.is_new {
+            let born = || born(&*self.descriptors.of(node).ok()?);
+            self.weigh(node, self.objects.newest.evidence(stat, born));
         }
         self.seen(node, stat, again);
     }
@@ -145,8 +180,8 @@ impl Volume {
 
     /// An object was looked at under the locks that its changes need.
     fn seen_alone(&self, node: &Node, stat: &Stat) {
-        if node.left.speaks_against(stat) && !node.is_nameless.load(Relaxed) {
-            self.somebody_else(node);
+        if !node.is_nameless.load(Relaxed) {
+            self.weigh(node, node.left.evidence(stat));
         }
         node.left.learn(stat);
     }
@@ -195,10 +230,16 @@ impl Volume {
         }
     }
 
-    fn somebody_else(&self, node: &Node) {
+    fn weigh(&self, node: &Node, evidence: Evidence) {
+        if evidence == Evidence::None {
+            return;
+        }
         let path = self.path(node);
         let shown =
             if path.is_empty() { "the directory itself".into() } else { String::from_utf8_lossy(&path) };
+        if evidence == Evidence::Touch {
+            return self.divergence().note_touch(&shown);
+        }
         let what = if node.file_type == libc::S_IFDIR {
             "names in it, or attributes"
         } else {

@@ -84,6 +84,14 @@ fn alerts(daemon: &Daemon) -> Vec<Alert> {
         });
     }
     alerts.extend(open_past_the_mount(daemon));
+    alerts.extend(daemon.volume.divergence().touched().map(|path| Alert {
+        severity: Severity::Ok,
+        code: "touched_past_mount".into(),
+        text: format!(
+            "The change time of {path} moved past the mount, and nothing else that a look shows: a hard link to it \
+             was made or removed outside of the directory, or an attribute was changed. The next start compares it."
+        ),
+    }));
     alerts.extend(daemon.warnings.iter().map(|text| Alert {
         severity: Severity::Ok,
         code: "start_note".into(),
