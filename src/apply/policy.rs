@@ -122,6 +122,8 @@ pub struct Withheld {
     pub devices: AtomicU64,
     pub setuid_bits: AtomicU64,
     pub security_xattrs: AtomicU64,
+    /// Modification times that the file system cut to what it can hold.
+    pub times: AtomicU64,
 }
 
 impl Withheld {
@@ -154,6 +156,17 @@ impl Policy {
 
     pub fn withheld(&self) -> Arc<Withheld> {
         self.withheld.clone()
+    }
+
+    /// Sets the mtime of an object. What the file system cannot hold it cuts without a word
+    /// (whole seconds, 1901 to 2038 or 2446): that is counted.
+    pub(super) fn set_mtime(&self, fd: impl AsFd, mtime: Timestamp) -> Result<(), Fault> {
+        inode::set_mtime(&fd, mtime)?;
+        let held = inode::mtime(&inode::stat(&fd)?);
+        if held != mtime && self.withheld.times.fetch_add(1, Relaxed) == 0 {
+            log::warn!("the replica's file system cannot hold the time {mtime:?}: it has {held:?} instead");
+        }
+        Ok(())
     }
 
     /// What is made for an object that is born so on the source.

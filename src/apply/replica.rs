@@ -329,7 +329,7 @@ impl Replica {
 
     fn settle_time(&mut self, id: ObjectId, mtime: Timestamp) -> Result<(), Fault> {
         match self.object(id) {
-            Ok(file) => super::inode::set_mtime(&*file, mtime),
+            Ok(file) => self.policy.set_mtime(&*file, mtime),
             // It went with its last name, or was bound to an inode that went.
             Err(Fault::MissingObject(_)) => Ok(()),
             Err(fault @ Fault::Outside { .. }) => {

@@ -162,6 +162,14 @@ impl ReplicaStatus {
                 format!("Replica {name}: {what} were left out {count} times (--allow {allow} takes them).");
             findings.push(Finding { severity: Severity::Ok, text });
         }
+        if self.withheld.times > 0 {
+            findings.push(Finding::warning(format!(
+                "Replica {name}: its file system cannot hold modification times as the source has them, they were \
+                 cut {} times: whole seconds, or years out of its range (ext4 with inodes of 128 bytes, XFS without \
+                 bigtime).",
+                self.withheld.times
+            )));
+        }
         findings
     }
 }

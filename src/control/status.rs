@@ -132,6 +132,9 @@ pub struct WithheldStatus {
     pub devices: u64,
     pub setuid_bits: u64,
     pub security_xattrs: u64,
+    /// Modification times that the replica's file system cannot hold.
+    #[serde(default)]
+    pub times: u64,
 }
 
 /// Counters of the interception.

@@ -23,6 +23,9 @@ use super::volume::{Volume, c_name, mtime};
 use crate::limits::PAYLOAD_LEN_MAX;
 use crate::packet::{ContentResult, Op, Reserve};
 
+/// A failed write may have touched whole pages: no larger block is written in part.
+const PAGE: u64 = 4096;
+
 /// The shortest piece that is called a hole: below, zeros are sent. Above every block size.
 const HOLE_MIN: u64 = 64 << 10;
 
@@ -59,6 +62,16 @@ impl FsError {
 }
 
 impl Volume {
+    /// Sends what the part of a write that failed has left in the pages that it touched; no lock may
+    /// be held. A disk that is full fails it block by block, and some are written.
+    pub fn send_failed_write(&self, handle: u64, range: Range<u64>) {
+        let end = range.end.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
+        match self.node_of_handle(handle) {
+            Ok(node) => self.send_again(&node, range.start - range.start % PAGE..end),
+            Err(error) => self.divergence().note(&format!("a write failed half-way: {error}")),
+        }
+    }
+
     /// Sends what a range of a file holds now; no lock may be held. `range.end` may lie behind the
     /// end of the file.
     pub(super) fn send_again(&self, node: &Arc<Node>, range: Range<u64>) {

@@ -162,6 +162,10 @@ impl Volume {
         Ok(opened)
     }
 
+    pub(super) fn node_of_handle(&self, handle: u64) -> FsResult<Arc<Node>> {
+        Ok(self.handles.get(handle)?.node)
+    }
+
     /// What the kernel means by a handle, with its descriptor.
     fn file(&self, handle: u64) -> FsResult<OpenFile> {
         let Entered { node, mode, access } = self.handles.get(handle)?;

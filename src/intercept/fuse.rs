@@ -330,6 +330,7 @@ impl Adapter {
         act_for(caller.identity());
         let request = WriteRequest { handle: handle.0, offset, data, clear_privileges, origin };
         let growing = request.growing(caller);
+        let range = offset..offset + data.len() as u64;
         let written = self.volume.write(caller, request);
         if clear_privileges && !written.is_ok_and(|written| !written.cleared) {
             self.forget_attributes(ino);
@@ -339,7 +340,17 @@ impl Adapter {
             Err(error) if self.volume.expects_space(error) && what.no_space_until.is_none_or(is_ahead) => {
                 return self.write_later(what, data, reply);
             }
-            Err(error) => return reply.error(errno(error)),
+            Err(error) => {
+                let volume = self.volume.clone();
+                let answer = move |_: &Adapter| {
+                    reply.error(errno(error));
+                    volume.growth_answered(node(ino), growing);
+                };
+                return match error.may_have_changed() {
+                    true => self.after_failed_write(handle, range, answer),
+                    false => answer(self),
+                };
+            }
         };
         let volume = self.volume.clone();
         let answer = move |outcome: io::Result<()>| {
@@ -349,13 +360,47 @@ impl Adapter {
             }
             volume.growth_answered(node(ino), growing);
         };
-        let Some(mixing) = written.mixing else { return self.finish_write(handle, flags, answer) };
+        let failed = range.start + written.bytes as u64..range.end;
+        let finish = move |adapter: &Adapter| match written.mixing {
+            None => adapter.finish_write(handle, flags, answer),
+            Some(mixing) => adapter.end_mixing(ino, handle, range, mixing, move |adapter| {
+                adapter.finish_write(handle, flags, answer);
+            }),
+        };
+        match failed.is_empty() {
+            true => finish(self),
+            false => self.after_failed_write(handle, failed, finish),
+        }
+    }
+
+    /// Goes on when what a failed write, or the rest of a short one, has left is sent.
+    fn after_failed_write(
+        &self,
+        handle: FileHandle,
+        range: Range<u64>,
+        go_on: impl FnOnce(&Adapter) + Send + 'static,
+    ) {
         let adapter = self.clone();
-        let range = offset..offset + data.len() as u64;
+        self.aside.park(move || {
+            adapter.volume.send_failed_write(handle.0, range);
+            go_on(&adapter);
+        });
+    }
+
+    /// Goes on when the kernel has dropped the pages that may lack a direct write.
+    fn end_mixing(
+        &self,
+        ino: INodeNo,
+        handle: FileHandle,
+        range: Range<u64>,
+        mixing: u64,
+        go_on: impl FnOnce(&Adapter) + Send + 'static,
+    ) {
+        let adapter = self.clone();
         self.wait_aside(move || {
             adapter.write_back(ino, range);
             adapter.volume.end_mixing(handle.0, mixing);
-            adapter.finish_write(handle, flags, answer);
+            go_on(&adapter);
         });
     }
 

@@ -127,5 +127,6 @@ fn withheld(counters: &Withheld) -> WithheldStatus {
         devices: counters.devices.load(Relaxed),
         setuid_bits: counters.setuid_bits.load(Relaxed),
         security_xattrs: counters.security_xattrs.load(Relaxed),
+        times: counters.times.load(Relaxed),
     }
 }

@@ -102,7 +102,7 @@ impl Session {
             return Err(replica.sync_has_failed(error));
         }
         for &(object, mtime) in &self.unsettled.files {
-            match replica.object(object).and_then(|file| inode::set_mtime(&*file, mtime)) {
+            match replica.object(object).and_then(|file| replica.policy.set_mtime(&*file, mtime)) {
                 Ok(()) | Err(Fault::MissingObject(_) | Fault::Outside { .. }) => {}
                 Err(fault) if is_of_the_object(&fault) => {
                     self.left_out.add(&format!("object {object}: {fault}"));

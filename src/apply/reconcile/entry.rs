@@ -89,7 +89,7 @@ impl Session {
         }
         // A directory gets its mtime after its last entry.
         if entry.birth != Birth::Directory && inode::mtime(&found.status) != entry.attributes.mtime {
-            inode::set_mtime(&*found.file, entry.attributes.mtime)?;
+            replica.policy.set_mtime(&*found.file, entry.attributes.mtime)?;
         }
         Ok(())
     }
