@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn thousands_wait_and_no_serving_thread_does() {
         let queue = queue();
-        let full = queue.reserve(0, 32 << 20).unwrap();
+        let full = queue.reserve(0, 36 << 20).unwrap();
         let aside = Aside::new(queue.clone(), 4);
         let done = Arc::new(AtomicUsize::new(0));
         let threads_before = threads();
@@ -355,7 +355,7 @@ mod tests {
     fn names_go_on_while_content_waits() {
         let queue = queue();
         let aside = Aside::new(queue.clone(), 4);
-        let _content = queue.reserve(0, (32 << 20) / 8 * 7 - (2 << 10)).unwrap();
+        let _content = queue.reserve(0, (32 << 20) - (2 << 10)).unwrap();
         assert!(aside.enter(Carries::Content).is_none());
         aside.park({
             let queue = queue.clone();

@@ -183,15 +183,15 @@ impl Queue {
         Ok(Reservation { queue: self.clone(), bytes })
     }
 
-    /// Bytes that it holds at most.
+    /// Bytes that it holds at most; names and attributes may take an eighth more.
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Content waits before names and attributes do, which have an eighth for themselves: while a name
-    /// waits, the kernel lets nobody look anything up in its directory.
+    /// Content waits before names and attributes do, which may take an eighth more: while a name waits,
+    /// the kernel lets nobody look anything up in its directory.
     fn limit_for(&self, payload: usize) -> usize {
-        if payload > 0 { self.limit - self.limit / 8 } else { self.limit }
+        if payload > 0 { self.limit } else { self.limit + self.limit / 8 }
     }
 
     /// Whether ops with so many bytes in all would get room without waiting, and nobody waits.
@@ -202,7 +202,7 @@ impl Queue {
 
     /// Whether an op without a payload, or with a small one, would get room although others wait.
     pub fn has_room_for_names(&self, bytes: usize) -> bool {
-        self.room.lock().used + bytes <= self.limit
+        self.room.lock().used + bytes <= self.limit_for(0)
     }
 
     /// As if a writer waited for room, or none. Nobody wakes it.
