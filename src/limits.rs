@@ -243,6 +243,11 @@ pub const ASIDE_LISTED_MAX: usize = 100;
 /// the slot of its position, which has room for so many.
 pub const RELIEVED_MAX: usize = 16;
 
+/// How long a full target is left alone, while its copy is good and the queue not half full: somebody
+/// may make room. Emptied files are missed by whoever opens the copy meanwhile: a database on it does
+/// not start without a log that its source has recycled since.
+pub const RELIEF_AFTER: Duration = Duration::from_secs(8);
+
 /// Objects in one message about what makes room, well below [`CONTROL_LEN_MAX`]; and those that are
 /// looked for at once: they are named again as long as the target is full.
 pub const RELIEF_OBJECTS_MAX: usize = 2048;

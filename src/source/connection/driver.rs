@@ -15,7 +15,7 @@ use super::{CopyOrder, Settings, Shared, Told};
 use crate::clock;
 use crate::connection::{Action, Event, Flow, Held, Jitter, Link, Machine, Repair, State, Window};
 use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying, SetAside, unix_ms};
-use crate::limits::{ASIDE_LISTED_MAX, RELIEF_OBJECTS_MAX};
+use crate::limits::{ASIDE_LISTED_MAX, RELIEF_AFTER, RELIEF_OBJECTS_MAX};
 use crate::link::{LostBy, SourceEvent};
 use crate::packet::{
     DataState, Features, ItemNumber, LeftOut, Position, ReplicaProof, Sequence, SourceMessage, Stuck,
@@ -51,6 +51,8 @@ pub(crate) struct Driver<S: Surroundings> {
     sent_upto: Sequence,
     /// The queue was full because of this connection when it was looked at last.
     was_full: bool,
+    /// Since when the target has had no room.
+    full_since: Option<Instant>,
     /// Something happened that the report does not say yet.
     unpublished: bool,
     over: bool,
@@ -107,6 +109,7 @@ impl<S: Surroundings> Driver<S> {
             acknowledged: start.sequence,
             sent_upto: start.sequence,
             was_full: false,
+            full_since: None,
             unpublished: true,
             over: false,
         }
@@ -262,6 +265,7 @@ impl<S: Surroundings> Driver<S> {
         *self.shared.waker.lock() = None;
         // Its items have nowhere to go any more.
         self.attempt = None;
+        self.full_since = None;
         if let Some(session) = self.session.take() {
             session.link.send(SourceMessage::Goodbye);
             self.sent_upto = self.sent_upto.max(session.stream.at().sequence);
@@ -342,11 +346,15 @@ impl<S: Surroundings> Driver<S> {
                         attempts,
                     });
                 });
-                if stuck == Stuck::Full && self.machine.is_streaming() {
-                    self.relieve(sequence);
+                match stuck {
+                    Stuck::Full if self.machine.is_streaming() => self.target_is_full(sequence),
+                    Stuck::Full | Stuck::Target | Stuck::Object => self.full_since = None,
                 }
             }
-            TargetMessage::Recovered { .. } => self.update(|report| report.retrying = None),
+            TargetMessage::Recovered { .. } => {
+                self.full_since = None;
+                self.update(|report| report.retrying = None);
+            }
             TargetMessage::Data { state, reason, aside } => self.data_changed(state, &reason, aside),
             TargetMessage::SetAside { path, op, reason, since_ms } => {
                 let is_new = self.machine.is_streaming()
@@ -384,6 +392,17 @@ impl<S: Surroundings> Driver<S> {
                 report.aside.objects.clear();
             }
         });
+    }
+
+    /// What stands on a full target is a good copy as of a moment, until something is taken from it to
+    /// make room: not at once, unless programs would wait soon.
+    fn target_is_full(&mut self, from: Sequence) {
+        let since = *self.full_since.get_or_insert_with(clock::now);
+        let stats = self.queue.stats();
+        let is_pressing = stats.bytes * 2 >= stats.limit_bytes;
+        if is_pressing || clock::now().saturating_duration_since(since) >= RELIEF_AFTER {
+            self.relieve(from);
+        }
     }
 
     /// A full target may have files that are gone here: their removal waits in the queue.
