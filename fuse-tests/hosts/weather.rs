@@ -78,7 +78,10 @@ fn loss_repetition_disorder_and_damage_change_nothing() {
             ];
             let datagrams = counts.passed - before.passed;
             for (chance, happened) in met {
-                assert!(happened * 4000 >= chance * datagrams, "{name} {way:?}: too fine: {counts:?}");
+                // Of 12 that are due, fewer than 3 come once in 2,000 runs; of fewer, none at times.
+                let can_tell = chance * datagrams >= 12 * 1000;
+                let is_fine = happened * 4000 < chance * datagrams;
+                assert!(!(can_tell && is_fine), "{name} {way:?}: too fine: {counts:?}");
             }
         }
     }
