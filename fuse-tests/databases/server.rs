@@ -48,8 +48,8 @@ trait Server: Sized {
     fn recover(copy: &Path) -> Result<Vec<u64>, String>;
 }
 
-/// For all that a server writes at full speed while its target stands still: some 100 MiB a second on
-/// a quiet machine, and programs wait when the queue is full.
+/// For all that a server writes at full speed while its target stands still, some 30 MiB a second
+/// where it was looked at: programs wait when the queue is full.
 const ROOM: [&str; 2] = ["--queue-memory", "2GiB"];
 
 /// Two hosts with a server on the mount and everything that works on it.
