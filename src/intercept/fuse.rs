@@ -224,7 +224,7 @@ struct Write {
 
 /// How long a write to a full disk waits for files that were removed and are about to be forgotten:
 /// the kernel may be late with that on a busy machine.
-const SPACE_PATIENCE: Duration = Duration::from_secs(1);
+const SPACE_PATIENCE: Duration = Duration::from_secs(5);
 const SPACE_POLL: Duration = Duration::from_millis(20);
 
 fn is_ahead(moment: Instant) -> bool {
@@ -331,13 +331,16 @@ impl Adapter {
         let request = WriteRequest { handle: handle.0, offset, data, clear_privileges, origin };
         let growing = request.growing(caller);
         let range = offset..offset + data.len() as u64;
+        let departed = self.volume.departed();
         let written = self.volume.write(caller, request);
         if clear_privileges && !written.is_ok_and(|written| !written.cleared) {
             self.forget_attributes(ino);
         }
         let written = match written {
             Ok(written) => written,
-            Err(error) if self.volume.expects_space(error) && what.no_space_until.is_none_or(is_ahead) => {
+            Err(error)
+                if self.volume.expects_space(error, departed) && what.no_space_until.is_none_or(is_ahead) =>
+            {
                 return self.write_later(what, data, reply);
             }
             Err(error) => {

@@ -18,6 +18,7 @@ mod attributes;
 mod cached;
 mod clearing;
 mod data;
+mod departures;
 mod descriptors;
 mod divergence;
 mod error;

@@ -11,6 +11,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use super::cached::ReadRanges;
+use super::departures::{Departures, Leaving};
 use super::descriptors::OpenDescriptors;
 use super::foreign::{Left, Newest};
 use super::growth::Growth;
@@ -74,6 +75,8 @@ pub struct Node {
     nameless_of: AtomicU32,
     /// The descriptor must stay: the last name is gone, or there are no handles.
     pub keep_descriptor: AtomicBool,
+    /// While it is nameless. The last field: it goes when the descriptors above are closed.
+    leaving: Mutex<Option<Leaving>>,
 }
 
 /// What the object lock protects beside the data itself.
@@ -128,6 +131,7 @@ pub struct Objects {
     forgotten: AtomicU64,
     /// Objects that have lost their last name; those that are forgotten stay for a while.
     nameless: Mutex<Vec<Weak<Node>>>,
+    departures: Arc<Departures>,
     pub newest: Newest,
     nameless_shares: Shares,
 }
@@ -171,6 +175,7 @@ impl Objects {
             shards: std::array::from_fn(|_| Mutex::default()),
             forgotten: AtomicU64::new(0),
             nameless: Mutex::default(),
+            departures: Arc::default(),
             newest: Newest::default(),
             nameless_shares: Shares::new(nameless_max),
         }
@@ -211,6 +216,7 @@ impl Objects {
             recently_used: AtomicBool::new(false),
             open: Mutex::default(),
             nameless_of: AtomicU32::new(0),
+            leaving: Mutex::default(),
         });
         shard.insert(sighting.id, node.clone());
         Pinned { objects: Some(self), node, is_new: true }
@@ -251,11 +257,17 @@ impl Objects {
             (false, true) => {
                 let mut nameless = self.nameless.lock();
                 if nameless.len() == nameless.capacity() {
-                    nameless.retain(|node| node.upgrade().is_some_and(|node| node.is_nameless.load(Relaxed)));
+                    nameless.retain(|node| node.strong_count() > 0);
                 }
+                *node.leaving.lock() = Some(Departures::enter(&self.departures));
                 nameless.push(Arc::downgrade(node));
             }
-            (true, false) => self.give_share(node),
+            (true, false) => {
+                self.give_share(node);
+                let mut nameless = self.nameless.lock();
+                nameless.retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(node)));
+                *node.leaving.lock() = None;
+            }
             (false, false) | (true, true) => {}
         }
     }
@@ -280,12 +292,18 @@ impl Objects {
         }
     }
 
-    /// Whether an object that was removed is still known and no program has it open: the kernel is
-    /// about to forget it, and its space comes back.
+    /// Whether an object that was removed is on its way, with its space: no program has it open and the
+    /// kernel is about to forget it, or its last descriptor is just being closed, which takes a
+    /// while for a large file.
     pub fn are_leaving(&self) -> bool {
-        let is_leaving = |node: Arc<Node>| node.is_nameless.load(Relaxed) && !node.open.lock().is_open();
         let nameless = self.nameless.lock();
-        nameless.iter().any(|node| node.upgrade().is_some_and(is_leaving))
+        let known: Vec<Arc<Node>> = nameless.iter().filter_map(Weak::upgrade).collect();
+        self.departures.present() > known.len() || known.iter().any(|node| !node.open.lock().is_open())
+    }
+
+    /// Objects without a name that have gone so far, with their space.
+    pub fn departed(&self) -> u64 {
+        self.departures.departed()
     }
 
     /// Nodes known at this moment.

@@ -138,15 +138,22 @@ fn changes_of_a_nameless_file_are_not_sent() {
 #[test]
 fn space_is_expected_of_removed_files_that_nobody_has_open() {
     let captured = Captured::new();
-    let full = || captured.volume.expects_space(FsError::new(libc::ENOSPC, "write"));
+    let departed = captured.volume.departed();
+    let since = |departed| captured.volume.expects_space(FsError::new(libc::ENOSPC, "write"), departed);
+    let full = || since(captured.volume.departed());
     let (node, handle) = captured.create(NodeId::ROOT, "f");
     assert!(!full(), "it has its name");
     captured.volume.unlink(at(NodeId::ROOT, "f")).unwrap();
     assert!(!full(), "a program has it open");
     captured.volume.release(handle);
     assert!(full());
+    // Whoever still works on it holds its descriptors, or it is just being closed.
+    let busy = captured.volume.node(node).unwrap();
     captured.volume.forget(node, 1);
+    assert!(full());
+    drop(busy);
     assert!(!full());
+    assert!(since(departed), "a write that failed before it was gone has room now");
 }
 
 #[test]

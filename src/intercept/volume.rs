@@ -195,10 +195,18 @@ impl Volume {
         &self.divergence
     }
 
-    /// Whether a disk may be full only because the kernel has not yet forgotten files that were just
-    /// removed: their space comes back with their last descriptor.
-    pub fn expects_space(&self, error: FsError) -> bool {
-        matches!(error.errno, libc::ENOSPC | libc::EDQUOT) && self.objects.are_leaving()
+    /// Taken before a write, so that [`Volume::expects_space`] can tell what has left meanwhile.
+    pub fn departed(&self) -> u64 {
+        self.objects.departed()
+    }
+
+    /// Whether a disk may have been full only because the kernel had not yet forgotten files that
+    /// were just removed: their space comes back with their last descriptor, or has come back since
+    /// `departed` was taken.
+    pub fn expects_space(&self, error: FsError, departed: u64) -> bool {
+        let is_full = matches!(error.errno, libc::ENOSPC | libc::EDQUOT);
+        // In this order: what leaves in between is seen by the second.
+        is_full && (self.objects.are_leaving() || self.objects.departed() != departed)
     }
 
     /// For steps between a change on disk and its op: where one fails, the change was made and
