@@ -6,18 +6,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::aside::{AsideView, objects_of};
-use super::durable::DurablePoint;
 use super::fault::Fault;
 use super::perform::Doubt;
-use super::progress::DataStatus;
-use super::replica::Replica;
-use super::scope::{Patience, Scope};
+use super::replica::{AsideView, DataStatus, DurablePoint, Patience, Replica, Scope};
 use crate::clock;
 use crate::failpoint;
 use crate::limits::{SET_ASIDE_NEXT_AFTER, apply_retry_delay};
 use crate::packet::{
-    BadBy, Frame, FrameHeader, HeaderDigest, ObjectId, PacketHeader, Position, ReplicaProof, Sequence, Stuck,
+    BadBy, Frame, FrameHeader, HeaderDigest, ObjectId, Op, PacketHeader, Position, ReplicaProof, Sequence,
+    Stuck,
 };
 
 /// What became of a frame.
@@ -228,7 +225,7 @@ impl Applier {
         let patience = match kind {
             Patience::None => Duration::ZERO,
             Patience::Some if self.touches_aside(frame, fault) => Duration::ZERO,
-            Patience::Some if self.replica.progress.bad_by() == Some(BadBy::Aside) => {
+            Patience::Some if self.replica.bad_by() == Some(BadBy::Aside) => {
                 patience.min(SET_ASIDE_NEXT_AFTER)
             }
             Patience::Some => patience,
@@ -266,7 +263,7 @@ impl Applier {
         }
         self.replica.set_aside(object.unwrap_or_default(), packet.op.name(), fault)?;
         self.replica.perform_by_results(&packet.op)?;
-        self.replica.progress.applied_is(frame.position).map_err(Fault::own("position page"))?;
+        self.replica.applied_is(frame.position)?;
         (self.attempts, self.stuck_since) = (0, None);
         Ok(GivenUp::Op)
     }
@@ -296,13 +293,13 @@ impl Applier {
         packet: &PacketHeader,
         payload: &Bytes,
     ) -> Result<(), Fault> {
-        let doubt = if self.replica.progress.begun() == position { Doubt::MayBeDone } else { Doubt::None };
+        let doubt = if self.replica.begun() == position { Doubt::MayBeDone } else { Doubt::None };
         self.replica.begin(position, packet, payload)?;
         failpoint::at("begun").map_err(Fault::own("begin"))?;
         self.replica.set_hint(&packet.path.0);
         self.replica.perform(&packet.op, payload, doubt)?;
         failpoint::at("performed").map_err(Fault::own("perform"))?;
-        self.replica.progress.applied_is(position).map_err(Fault::own("position page"))
+        self.replica.applied_is(position)
     }
 
     fn skip(&mut self, last: Position) -> Outcome {
@@ -351,4 +348,29 @@ fn skips(applied: &Position, first: Sequence, last: &Position) -> Result<(), Ord
         return Err(OrderError::Gap { applied, found });
     }
     Ok(())
+}
+
+/// Objects that an op names, the one that it is about first.
+fn objects_of(op: &Op) -> Vec<ObjectId> {
+    match op {
+        Op::Create { at, object, .. }
+        | Op::Link { object, at, .. }
+        | Op::Unlink { at, object, .. }
+        | Op::RemoveDirectory { at, object, .. } => vec![*object, at.dir],
+        Op::Rename { from, to, object, replaced, .. } => {
+            let mut objects = vec![*object, from.dir, to.dir];
+            objects.extend(replaced.as_ref().map(|replaced| replaced.object));
+            objects
+        }
+        Op::Exchange { left, left_object, right, right_object, .. } => {
+            vec![*left_object, *right_object, left.dir, right.dir]
+        }
+        Op::Write { object, .. }
+        | Op::Resize { object, .. }
+        | Op::Reserve { object, .. }
+        | Op::SetAttributes { object, .. }
+        | Op::SetXattr { object, .. }
+        | Op::RemoveXattr { object, .. } => vec![*object],
+        Op::Barrier { .. } => Vec::new(),
+    }
 }

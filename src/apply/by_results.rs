@@ -12,9 +12,7 @@ use super::create::{NameTaken, NewObject};
 use super::fault::Fault;
 use super::perform::Doubt;
 use super::policy;
-use super::reconcile::Limbo;
-use super::replica::{Replica, c_name, handle_fault};
-use super::scope::Scope;
+use super::replica::{Limbo, Replica, Scope, c_name, handle_fault};
 use crate::packet::{Entry, ObjectId, Op, Replaced, Timestamp};
 use crate::sys::FileHandle;
 

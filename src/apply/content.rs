@@ -27,7 +27,7 @@ impl Replica {
             return Ok(());
         }
         let file = self.writable(object)?;
-        self.writer.write_all_at(&file, bytes, offset).map_err(Fault::system("write"))?;
+        self.writer().write_all_at(&file, bytes, offset).map_err(Fault::system("write"))?;
         self.content_changed(object, &file, result)
     }
 
@@ -73,7 +73,7 @@ impl Replica {
             failpoint::at("owner").map_err(Fault::system("chown"))?;
         }
         if let Some(mode) = mode {
-            inode::set_mode(&*file, self.policy.mode(&*file, mode)?)?;
+            inode::set_mode(&*file, self.policy().mode(&*file, mode)?)?;
         }
         mtime.map_or(Ok(()), |mtime| self.set_mtime_later(object, mtime))
     }
@@ -87,12 +87,12 @@ impl Replica {
     ) -> Result<(), Fault> {
         let file = self.object(object)?;
         match value {
-            Some(value) if self.policy.takes_xattr(name) => inode::set_xattr(&*file, name, value)?,
+            Some(value) if self.policy().takes_xattr(name) => inode::set_xattr(&*file, name, value)?,
             Some(_) => {}
             None => inode::remove_xattr(&*file, name)?,
         }
         failpoint::at("xattr").map_err(Fault::system("set xattr"))?;
-        mode.map_or(Ok(()), |mode| inode::set_mode(&*file, self.policy.mode(&*file, mode)?))
+        mode.map_or(Ok(()), |mode| inode::set_mode(&*file, self.policy().mode(&*file, mode)?))
     }
 
     fn content_changed(
@@ -103,7 +103,7 @@ impl Replica {
     ) -> Result<(), Fault> {
         failpoint::at("content").map_err(Fault::system("write"))?;
         if let Some(mode) = result.mode {
-            inode::set_mode(file, self.policy.mode(file, mode)?)?;
+            inode::set_mode(file, self.policy().mode(file, mode)?)?;
         }
         self.set_mtime_later(object, result.mtime)
     }

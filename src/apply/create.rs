@@ -8,10 +8,9 @@ use std::sync::Arc;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::descriptors::Access;
 use super::fault::Fault;
 use super::inode;
-use super::replica::{Replica, open_beneath};
+use super::replica::{Access, Replica, open_beneath};
 use crate::packet::{Attributes, Birth, Name, ObjectId, Xattr};
 use crate::sys;
 
@@ -44,8 +43,9 @@ impl Replica {
         new: NewObject<'_>,
         taken: NameTaken,
     ) -> Result<Arc<File>, Fault> {
-        let (attributes, xattrs) = self.policy.new_object(&new);
-        let birth = self.policy.birth(new.birth);
+        let policy = self.policy();
+        let attributes = policy.attributes(new.birth, new.attributes);
+        let (xattrs, birth) = (policy.xattrs(new.xattrs), policy.birth(new.birth));
         let (file, access) = match make(dir.as_fd(), name, birth, attributes.mode) {
             Ok(made) => made,
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) && taken == NameTaken::Adopt => {
@@ -59,7 +59,7 @@ impl Replica {
             Err(error) => return Err(Fault::System { what: "create", error }),
         };
         let file = Arc::new(file);
-        self.policy.mark_placeholder(new.birth, &*file);
+        self.policy().mark_placeholder(new.birth, &*file);
         let complete = inode::make_attributes(&*file, &attributes, &xattrs);
         // Bound also where an attribute cannot be set: what it lacks then is that alone.
         self.bind(new.object, &*file)?;

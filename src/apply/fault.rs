@@ -1,5 +1,5 @@
 //! Why an op could not be performed. What hits the whole replica is retried at the head of the
-//! line; what hits one object ([`super::scope`]) sets it aside in the end. Nothing that a fault
+//! line; what hits one object ([`super::replica`]) sets it aside in the end. Nothing that a fault
 //! names was touched beyond what its text says.
 
 use std::fmt;

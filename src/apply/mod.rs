@@ -10,51 +10,38 @@
 //!                   │
 //!             durable point  pending times, syncfs, index, slot
 //! ```
+//! Two floors: what performs (here, and `reconcile/` for the items of a copy), and below it
+//! `replica/`: what a replica is, how far it is, and how an object of it is reached. The fields of
+//! [`Replica`] are closed; nothing in `replica/` knows of what performs. Words of both: `fault`,
+//! `policy`, `inode`.
+//!
 //! Plain blocking code on one thread. A fault is retried by the caller; one of a single object that
 //! does not go away sets that object aside, and the replica is bad before the next packet passes.
 
 mod applier;
-mod aside;
-mod begun;
-mod by_handle;
 mod by_results;
 mod content;
 mod create;
-mod descriptors;
-mod durable;
 mod fault;
-mod identity;
-mod index;
 pub mod inode;
-mod inside;
-mod nameless;
 mod names;
-mod page;
 mod perform;
 mod policy;
-mod progress;
 mod reconcile;
 mod replica;
 mod rest;
-mod scope;
-mod slot;
 #[cfg(test)]
 mod tests;
-mod times;
-mod writer;
 
 pub use applier::{Acknowledged, Applier, GivenUp, OrderError, Outcome, Retry, Verdict};
-pub use aside::{AsideView, Relief, SetAside};
 pub use create::{NameTaken, NewObject};
-pub use descriptors::Access;
-pub use durable::DurablePoint;
-#[cfg(test)]
-pub use durable::Hold;
 pub use fault::Fault;
-pub use identity::IDENTITY_XATTR;
-pub use index::Index;
 pub use perform::Doubt;
 pub use policy::{Allow, Policy, Withheld};
-pub use progress::{DataStatus, OpenError};
 pub use reconcile::{NameMatch, Reconcile};
-pub use replica::{Places, Replica};
+#[cfg(test)]
+pub use replica::Hold;
+pub use replica::{
+    Access, AsideView, DataStatus, DurablePoint, IDENTITY_XATTR, Index, OpenError, Places, Relief, Replica,
+    SetAside,
+};

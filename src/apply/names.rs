@@ -9,11 +9,10 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, RenameFlags};
 use rustix::io::Errno;
 
-use super::by_handle;
 use super::fault::Fault;
 use super::inode;
 use super::perform::Doubt;
-use super::replica::{Replica, c_name};
+use super::replica::{Replica, by_handle, c_name};
 use crate::failpoint;
 use crate::packet::{Attributes, Entry, Name, ObjectId, Replaced, Whiteout};
 use crate::sys::FileHandle;
@@ -170,7 +169,7 @@ impl Replica {
             return Err(Fault::Mismatch(format!("{name:?} is not the whiteout that the rename left")));
         }
         let attributes = Attributes {
-            mode: self.policy.mode_of(FileType::CharacterDevice, whiteout.attributes.mode),
+            mode: self.policy().mode_of(FileType::CharacterDevice, whiteout.attributes.mode),
             ..whiteout.attributes
         };
         inode::make_attributes(&file, &attributes, &[])?;

@@ -22,7 +22,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use rustix::fs::{FileType, Stat, XattrFlags};
 use serde::{Deserialize, Serialize};
 
-use super::create::NewObject;
 use super::fault::Fault;
 use super::inode;
 use crate::packet::{Attributes, Birth, ListedObject, Op, Owner, Timestamp, Xattr, XattrName};
@@ -239,11 +238,6 @@ impl Policy {
             return Cow::Borrowed(xattrs);
         }
         Cow::Owned(xattrs.iter().filter(|xattr| self.takes_xattr(&xattr.name)).cloned().collect())
-    }
-
-    /// Owner, mode and attributes of a new object as they are made here.
-    pub(super) fn new_object<'a>(&self, new: &NewObject<'a>) -> (Attributes, Cow<'a, [Xattr]>) {
-        (self.attributes(new.birth, new.attributes), self.xattrs(new.xattrs))
     }
 
     /// An entry of a listing as it is made here; its birth stays what it is on the source.

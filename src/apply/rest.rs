@@ -5,7 +5,6 @@
 //! the mtime of what it has copied in part must not look as if it were complete.
 
 use super::applier::{Applier, follows};
-use super::progress::{DataStatus, now_ms};
 use super::replica::Replica;
 use crate::packet::{DataState, FrameHeader};
 
@@ -21,17 +20,7 @@ impl Applier {
     /// ([`Replica::data_shown`]). To be called again later then.
     pub fn come_to_rest(&mut self) {
         let unrest = self.try_to_rest().err();
-        if let Some(why) = &unrest
-            && !self.replica.is_restless_because(why)
-        {
-            log::error!("the replica is not whole: {why}");
-        }
-        self.replica.unrest = unrest.map(|why| DataStatus {
-            state: DataState::Bad,
-            in_line: false,
-            since_ms: self.replica.unrest.as_ref().map_or(now_ms(), |was| was.since_ms),
-            reason: Some(why),
-        });
+        self.replica.rests_but_for(unrest);
     }
 
     /// Whether there is nothing to be done for the replica while nobody sends.
@@ -58,15 +47,15 @@ impl Applier {
         if !self.replica.in_doubt() {
             return Ok(());
         }
-        let position = self.replica.progress.begun();
+        let position = self.replica.begun();
         let begun = |op: &str| format!("packet {}{op} was begun when the target stopped", position.sequence);
         let lost = |why: &str| format!("{}, and {why}: only its source can finish it", begun(""));
-        let noted = self.replica.begun.read(position).map_err(|error| lost(&error.to_string()))?;
+        let noted = self.replica.noted(position).map_err(|error| lost(&error.to_string()))?;
         let (frame, allow) = noted.ok_or_else(|| lost("there is no record of it"))?;
         let FrameHeader::Packet(packet) = &frame.header else { return Err(lost("its record is no packet")) };
         follows(&self.replica.applied(), &position, frame.digest)
             .map_err(|error| lost(&error.to_string()))?;
-        let usual = self.replica.policy.allow();
+        let usual = self.replica.policy().allow();
         self.replica.set_allow(allow);
         let done = self.perform(position, packet, &frame.payload);
         self.replica.set_allow(usual);
@@ -74,21 +63,5 @@ impl Applier {
         done.map_err(|fault| format!("{} and cannot be finished now: {fault}", begun(&op)))?;
         log::info!("{} and is finished", begun(&op));
         Ok(())
-    }
-}
-
-impl Replica {
-    /// [`Replica::data`] as people are told it: a good replica with half of a change in it is no copy
-    /// as of any moment until that is finished.
-    pub fn data_shown(&self) -> DataStatus {
-        let data = self.data();
-        match &self.unrest {
-            Some(unrest) if data.state == DataState::Good => unrest.clone(),
-            Some(_) | None => data,
-        }
-    }
-
-    fn is_restless_because(&self, why: &str) -> bool {
-        self.unrest.as_ref().is_some_and(|unrest| unrest.reason.as_deref() == Some(why))
     }
 }

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use crate::apply::fault::Fault;
-use crate::apply::index::Index;
+use crate::apply::replica::{Index, remove_quietly};
 use crate::packet::ObjectId;
 use crate::sys::FileHandle;
 
@@ -25,7 +25,7 @@ struct File {
 
 impl Asked {
     pub(super) fn start(path: &Path) -> Result<Asked, Fault> {
-        super::remove(path);
+        remove_quietly(path);
         Ok(Asked { files: Index::open(path).map_err(failed)?, missing: 0 })
     }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use crate::apply::fault::Fault;
-use crate::apply::index::Index;
+use crate::apply::replica::{Index, remove_quietly};
 use crate::packet::ObjectId;
 use crate::sys::FileHandle;
 
@@ -18,7 +18,7 @@ pub(super) struct Claims(Index);
 
 impl Claims {
     pub(super) fn start(path: &Path) -> Result<Claims, Fault> {
-        super::remove(path);
+        remove_quietly(path);
         Index::open(path).map(Claims).map_err(Fault::own("claims"))
     }
 

@@ -8,7 +8,7 @@ use super::left_out::is_of_the_object;
 use crate::apply::fault::Fault;
 use crate::apply::inode;
 use crate::apply::replica::Replica;
-use crate::apply::writer::Writer;
+use crate::apply::replica::Writer;
 use crate::limits::{UNSETTLED_BYTES_MAX, UNSETTLED_FILES_MAX};
 use crate::packet::{Attributes, ObjectId, Timestamp, Xattr};
 
@@ -38,7 +38,7 @@ impl Session {
         // Whoever may read the old content may not read the new one.
         inode::make_private(&*file)?;
         file.set_len(0).map_err(Fault::system("truncate"))?;
-        self.open = Some(OpenFile { object, file, writer: replica.writer.clone(), reached: 0 });
+        self.open = Some(OpenFile { object, file, writer: replica.writer().clone(), reached: 0 });
         Ok(())
     }
 
@@ -74,9 +74,9 @@ impl Session {
         }
         let file = open.file.clone();
         file.set_len(size).map_err(Fault::system("truncate"))?;
-        let mode = replica.policy.mode(&*file, attributes.mode)?;
+        let mode = replica.policy().mode(&*file, attributes.mode)?;
         let attributes = Attributes { mode, ..*attributes };
-        self.make_attributes(replica, &file, &attributes, &replica.policy.xattrs(xattrs))?;
+        self.make_attributes(replica, &file, &attributes, &replica.policy().xattrs(xattrs))?;
         self.unsettled.files.push((object, attributes.mtime));
         if self.unsettled.is_full() {
             self.settle(replica)?;
@@ -102,7 +102,7 @@ impl Session {
             return Err(replica.sync_has_failed(error));
         }
         for &(object, mtime) in &self.unsettled.files {
-            match replica.object(object).and_then(|file| replica.policy.set_mtime(&*file, mtime)) {
+            match replica.object(object).and_then(|file| replica.policy().set_mtime(&*file, mtime)) {
                 Ok(()) | Err(Fault::MissingObject(_) | Fault::Outside { .. }) => {}
                 Err(fault) if is_of_the_object(&fault) => {
                     self.left_out.add(&format!("object {object}: {fault}"));

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use rustix::fs::{FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
-use super::{NameMatch, Session, read_directory};
-use crate::apply::by_handle;
+use super::{NameMatch, Session};
 use crate::apply::create::make;
 use crate::apply::fault::Fault;
 use crate::apply::inode;
-use crate::apply::inside::Remembered;
-use crate::apply::replica::{Replica, c_name, open_beneath};
+use crate::apply::replica::Remembered;
+use crate::apply::replica::by_handle;
+use crate::apply::replica::{Replica, c_name, open_beneath, read_directory};
 use crate::packet::{Birth, ListedObject, Name, ObjectId};
 use crate::sys::{FileHandle, proc_path};
 
@@ -48,7 +48,7 @@ impl Session {
         let placed = self.place(replica, dir, entry)?;
         if entry.birth != Birth::File {
             let (Placed::Kept(found) | Placed::Adopted(found) | Placed::Made(found)) = placed;
-            replica.policy.mark_placeholder(&entry.birth, &*found.file);
+            replica.policy().mark_placeholder(&entry.birth, &*found.file);
             return self.correct(replica, entry, &found).map(|()| false);
         }
         if self.asked.contains(entry.object)? {
@@ -89,7 +89,7 @@ impl Session {
         }
         // A directory gets its mtime after its last entry.
         if entry.birth != Birth::Directory && inode::mtime(&found.status) != entry.attributes.mtime {
-            replica.policy.set_mtime(&*found.file, entry.attributes.mtime)?;
+            replica.policy().set_mtime(&*found.file, entry.attributes.mtime)?;
         }
         Ok(())
     }
@@ -176,7 +176,7 @@ impl Session {
 
     /// Makes an empty object at a free name, root's alone until its attributes come.
     fn make(&mut self, replica: &mut Replica, dir: &File, entry: &ListedObject) -> Result<Found, Fault> {
-        let (file, access) = make(dir.as_fd(), &entry.name, replica.policy.birth(&entry.birth), 0o700)
+        let (file, access) = make(dir.as_fd(), &entry.name, replica.policy().birth(&entry.birth), 0o700)
             .map_err(|error| Fault::System { what: "make an object", error })?;
         let found = look_at(file)?;
         replica.bind(entry.object, &*found.file)?;
@@ -192,7 +192,7 @@ impl Session {
         if self.own.contains(&found.handle) {
             return Err(Fault::Refused("the replica's own directory as an object in it"));
         }
-        let policy = &replica.policy;
+        let policy = replica.policy();
         Ok(is_born_as(found, policy.birth(&entry.birth))?
             && policy.may_stand_for(&entry.birth, &found.status)
             && self.claims.claim(&found.handle, entry.object)?)

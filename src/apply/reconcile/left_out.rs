@@ -70,13 +70,13 @@ impl Session {
         names: &[XattrName],
     ) -> Result<(), Fault> {
         let file = replica.object(object)?;
-        let mode = replica.policy.mode(&*file, attributes.mode)?;
+        let mode = replica.policy().mode(&*file, attributes.mode)?;
         let attributes = Attributes { mode, ..*attributes };
         self.without_acl = None;
         inode::restrict(&*file, &attributes)?;
         inode::make_owner(&*file, &attributes)?;
         inode::drop_xattrs(&*file, |name| {
-            names.binary_search(name).is_ok() && replica.policy.takes_xattr(name)
+            names.binary_search(name).is_ok() && replica.policy().takes_xattr(name)
         })
     }
 
@@ -91,7 +91,8 @@ impl Session {
             return Err(Fault::Refused("an extended attribute that is not replicated"));
         }
         let file = replica.object(object)?;
-        if !replica.policy.takes_xattr(name) || inode::get_xattr(&*file, &name.0)?.as_deref() == Some(value) {
+        if !replica.policy().takes_xattr(name) || inode::get_xattr(&*file, &name.0)?.as_deref() == Some(value)
+        {
             return Ok(());
         }
         match inode::set_xattr(&*file, name, value) {
@@ -114,7 +115,7 @@ impl Session {
         attributes: &Attributes,
     ) -> Result<(), Fault> {
         let file = replica.object(object)?;
-        let mut mode = replica.policy.mode(&*file, attributes.mode)?;
+        let mut mode = replica.policy().mode(&*file, attributes.mode)?;
         if self.without_acl == Some(object) {
             mode &= !0o070;
         }

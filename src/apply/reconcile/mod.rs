@@ -20,29 +20,23 @@ mod asked;
 mod claims;
 mod content;
 mod entry;
-mod incomplete;
 mod left_out;
-mod limbo;
 mod names;
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustix::fs::{Mode, OFlags};
 
 use self::asked::Asked;
 use self::claims::Claims;
 use self::content::{OpenFile, Unsettled};
-use self::incomplete::Incomplete;
 use self::left_out::is_of_the_object;
-pub(super) use self::limbo::Limbo;
 use self::names::Names;
 use super::fault::Fault;
 use super::inode;
-use super::replica::Replica;
+use super::replica::{Incomplete, Limbo, Replica, incomplete, read_directory, remove_quietly};
 use crate::limits::LISTING_ENTRIES_MAX;
 use crate::packet::{
     Attributes, Birth, ItemNumber, LaneItem, LeftOut, ListedObject, Name, ObjectId, Position, Sequence,
@@ -54,7 +48,6 @@ use crate::sys::FileHandle;
 const CLAIMS: &str = "claims";
 const ASKED: &str = "asked";
 const NAMES: &str = "names";
-pub(super) const INCOMPLETE: &str = "incomplete";
 
 /// What a file of the replica is worth that has the right name and is bound to no id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -208,9 +201,9 @@ impl Reconcile {
                 let orphans = session.end(replica, position)?;
                 let left_out = std::mem::take(&mut session.left_out);
                 self.session = None;
-                [CLAIMS, ASKED].iter().for_each(|name| remove(&replica.state().join(name)));
+                [CLAIMS, ASKED].iter().for_each(|name| remove_quietly(&replica.state().join(name)));
                 if left_out.is_empty() {
-                    remove(&replica.state().join(INCOMPLETE));
+                    incomplete::forget(replica.state());
                 }
                 return Ok(vec![TargetMessage::Resynchronised { end: number, orphans, left_out }]);
             }
@@ -250,7 +243,7 @@ impl Reconcile {
             listing: None,
             asked: Asked::start(&replica.state().join(ASKED))?,
             open: None,
-            incomplete: Incomplete::open(&replica.state().join(INCOMPLETE), replica)?,
+            incomplete: Incomplete::open(replica)?,
             unsettled: Unsettled::default(),
             left_out: LeftOut::default(),
             without_acl: None,
@@ -274,9 +267,9 @@ impl Session {
             return Err(Fault::Refused("two root directories in one resynchronisation"));
         }
         self.root = Some(object);
-        let attributes = replica.policy.attributes(&Birth::Directory, attributes);
+        let attributes = replica.policy().attributes(&Birth::Directory, attributes);
         let root = replica.root().try_clone().map_err(Fault::system("root"))?;
-        self.make_attributes(replica, &root, &attributes, &replica.policy.xattrs(xattrs))
+        self.make_attributes(replica, &root, &attributes, &replica.policy().xattrs(xattrs))
     }
 
     /// Makes the entries of a chunk what they are; adds the files whose content is wanted.
@@ -299,7 +292,7 @@ impl Session {
         let mut listing = self.take_open_listing(replica, dir)?;
         let done = entries.iter().try_for_each(|entry| {
             listing.names.insert(&entry.name)?;
-            let entry = replica.policy.listed(entry);
+            let entry = replica.policy().listed(entry);
             match self.reconcile(replica, &listing.file, &entry) {
                 Ok(true) => wanted.push(entry.object),
                 Ok(false) => {}
@@ -493,21 +486,4 @@ impl Session {
             .map_err(Fault::own("object index"))?;
         gone.into_iter().try_for_each(|id| replica.forget(id))
     }
-}
-
-/// Takes a file of the session away, best effort: a left-over one does no harm.
-fn remove(path: &Path) {
-    if let Err(error) = std::fs::remove_file(path)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        log::warn!("{}: cannot be removed: {error}", path.display());
-    }
-}
-
-/// Opens a directory for listing; the descriptor may be `O_PATH`.
-fn read_directory(dir: impl AsFd) -> Result<rustix::fs::Dir, Fault> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd =
-        rustix::fs::openat(dir, c".", flags, Mode::empty()).map_err(Fault::system("open a directory"))?;
-    rustix::fs::Dir::new(fd).map_err(Fault::system("open a directory"))
 }

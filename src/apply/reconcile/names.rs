@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::apply::fault::Fault;
-use crate::apply::index::Index;
+use crate::apply::replica::{Index, remove_quietly};
 use crate::limits::LISTED_NAMES_IN_MEMORY;
 use crate::packet::{Name, ObjectId};
 use crate::sys::FileHandle;
@@ -33,7 +33,7 @@ impl Names {
         let many = match self.many.take() {
             Some(many) => many,
             None => {
-                super::remove(&self.path);
+                remove_quietly(&self.path);
                 Index::open(&self.path).map_err(failed)?
             }
         };
@@ -53,7 +53,7 @@ impl Names {
 impl Drop for Names {
     fn drop(&mut self) {
         if self.many.is_some() {
-            super::remove(&self.path);
+            remove_quietly(&self.path);
         }
     }
 }

@@ -4,8 +4,8 @@
 use std::fs;
 
 use super::*;
-use crate::apply::slot::SlotFile;
-use crate::apply::times::Times;
+use crate::apply::replica::slot::SlotFile;
+use crate::apply::replica::times::Times;
 use crate::mutation::with_damage;
 use crate::sys::{FileHandle, allocated};
 

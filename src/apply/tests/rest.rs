@@ -133,7 +133,7 @@ fn without_a_record_only_the_source_can_finish_it() {
     let mut pair = prepared();
     let said = pair.source.create("new", 0o644);
     let frame = pair.frame(&said);
-    pair.applier().replica().progress.begin(frame.position).unwrap();
+    pair.applier().replica().pretend_begun(frame.position);
     fs::File::create_new(pair.replica("new")).unwrap();
     pair.crash_to_rest();
     let reason = pair.shown().reason.unwrap();

@@ -16,7 +16,7 @@ use std::path::Path;
 use bytes::Bytes;
 use rustix::fs::FallocateFlags;
 
-use super::policy::Allow;
+use crate::apply::policy::Allow;
 use crate::failpoint;
 use crate::limits::BEGUN_ROOM;
 use crate::packet::{Frame, Op, PREFIX_LEN, Position, Prefix, encode_packet_header, packet_frame};

@@ -13,21 +13,20 @@ use std::collections::HashSet;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FileType, Stat};
 use serde::{Deserialize, Serialize};
 
-use super::fault::Fault;
-use super::index::Index;
-use super::inode;
-use super::replica::{Replica, path_of};
+use super::incomplete;
+use super::{Replica, path_of, remove_quietly};
+use crate::apply::fault::Fault;
+use crate::apply::inode;
 use crate::limits::{ASIDE_LISTED_MAX, RELIEVED_MAX};
-use crate::packet::{BadBy, DataState, ObjectId, Op, printable};
-use crate::store::{random_u64, read_json, replace_json};
-use crate::sys::FileHandle;
+use crate::packet::{BadBy, DataState, ObjectId, printable};
+use crate::store::{read_json, replace_json};
 
 /// An object that was set aside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,11 +99,7 @@ impl Aside {
     fn clear(&mut self) {
         (self.listed, self.more) = (Arc::default(), 0);
         self.lost.clear();
-        if let Err(error) = std::fs::remove_file(&self.path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            log::warn!("{}: cannot be removed: {error}", self.path.display());
-        }
+        remove_quietly(&self.path);
     }
 }
 
@@ -115,14 +110,14 @@ impl Replica {
     }
 
     /// One of these objects was set aside.
-    pub(super) fn is_any_aside(&self, objects: &[ObjectId]) -> bool {
+    pub(in crate::apply) fn is_any_aside(&self, objects: &[ObjectId]) -> bool {
         objects.iter().any(|&object| self.aside.contains(object))
     }
 
     /// Sets an object aside: the replica is bad, durably, when this returns.
     ///
     /// Errors: it could not be noted; nothing may pass.
-    pub(super) fn set_aside(
+    pub(in crate::apply) fn set_aside(
         &mut self,
         object: ObjectId,
         op: &'static str,
@@ -152,16 +147,11 @@ impl Replica {
 
     /// The content of a file is not what the source has: the next copy copies it, whatever its size
     /// and time say.
-    pub(super) fn content_is_lost(&mut self, object: ObjectId) -> Result<(), Fault> {
+    pub(in crate::apply) fn content_is_lost(&mut self, object: ObjectId) -> Result<(), Fault> {
         if self.aside.lost.contains(&object) || self.handle(object)?.is_none() {
             return Ok(());
         }
-        match remember_incomplete(&self.state().join(super::reconcile::INCOMPLETE), object) {
-            Ok(()) => {}
-            // The next copy finds it damaged, and takes nothing for copied.
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
-            Err(error) => return Err(Fault::own("list of incomplete files")(error)),
-        }
+        incomplete::remember(self.state(), object)?;
         if self.aside.lost.len() < ASIDE_LISTED_MAX {
             self.aside.lost.insert(object);
         }
@@ -201,12 +191,12 @@ impl Replica {
     }
 
     /// Its content is left out until it is removed or cut down to nothing.
-    pub(super) fn is_relieved(&self, object: ObjectId) -> bool {
+    pub(in crate::apply) fn is_relieved(&self, object: ObjectId) -> bool {
         self.progress.relieved().contains(&object)
     }
 
     /// A file that was emptied is gone, or empty on the source too.
-    pub(super) fn relief_is_over(&mut self, object: ObjectId) -> Result<(), Fault> {
+    pub(in crate::apply) fn relief_is_over(&mut self, object: ObjectId) -> Result<(), Fault> {
         match self.is_relieved(object) {
             true => self.progress.relief_is_over(object).map_err(Fault::own("position slot")),
             false => Ok(()),
@@ -214,14 +204,14 @@ impl Replica {
     }
 
     /// A copy begins: what is empty is no proof of anything.
-    pub(super) fn relieved_is_lost(&mut self) -> Result<(), Fault> {
+    pub(in crate::apply) fn relieved_is_lost(&mut self) -> Result<(), Fault> {
         let relieved = self.progress.relieved().to_vec();
         relieved.into_iter().try_for_each(|object| self.content_is_lost(object))
     }
 
     /// Nothing but files that were emptied made it bad, and they are gone: it is the source as of
     /// *applied* again. Answers whether that is so.
-    pub(super) fn recover_from_relief(&mut self) -> Result<bool, Fault> {
+    pub(in crate::apply) fn recover_from_relief(&mut self) -> Result<bool, Fault> {
         let is_over = self.progress.bad_by() == Some(BadBy::Relief) && self.progress.relieved().is_empty();
         if is_over {
             self.mark_good()?;
@@ -237,43 +227,8 @@ pub enum Relief {
     Nothing,
 }
 
-/// Objects that an op names, the one that it is about first.
-pub(super) fn objects_of(op: &Op) -> Vec<ObjectId> {
-    match op {
-        Op::Create { at, object, .. }
-        | Op::Link { object, at, .. }
-        | Op::Unlink { at, object, .. }
-        | Op::RemoveDirectory { at, object, .. } => vec![*object, at.dir],
-        Op::Rename { from, to, object, replaced, .. } => {
-            let mut objects = vec![*object, from.dir, to.dir];
-            objects.extend(replaced.as_ref().map(|replaced| replaced.object));
-            objects
-        }
-        Op::Exchange { left, left_object, right, right_object, .. } => {
-            vec![*left_object, *right_object, left.dir, right.dir]
-        }
-        Op::Write { object, .. }
-        | Op::Resize { object, .. }
-        | Op::Reserve { object, .. }
-        | Op::SetAttributes { object, .. }
-        | Op::SetXattr { object, .. }
-        | Op::RemoveXattr { object, .. } => vec![*object],
-        Op::Barrier { .. } => Vec::new(),
-    }
-}
-
 fn is_file(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-}
-
-fn remember_incomplete(path: &Path, object: ObjectId) -> io::Result<()> {
-    let mut list = Index::open(path)?;
-    if list.get(object)?.is_some() {
-        return Ok(());
-    }
-    let mark = FileHandle::from_parts(0, &random_u64().to_le_bytes()).expect("8 bytes fit into a handle");
-    list.insert(object, mark)?;
-    list.sync()
 }
 
 fn now_ms() -> u64 {

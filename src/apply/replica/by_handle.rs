@@ -12,7 +12,7 @@ use crate::privileges::{is_confined, unconfined};
 use crate::sys::{FileHandle, open_by_handle, proc_path};
 
 /// [`open_by_handle`] on the file system of `mount`.
-pub(super) fn open(mount: &File, handle: &FileHandle, flags: i32) -> io::Result<OwnedFd> {
+pub(in crate::apply) fn open(mount: &File, handle: &FileHandle, flags: i32) -> io::Result<OwnedFd> {
     or_unconfined(open_by_handle(mount.as_fd(), handle, flags), || {
         let (mount, handle) = (mount.try_clone()?, *handle);
         unconfined(move || open_by_handle(mount.as_fd(), &handle, flags))
@@ -32,7 +32,7 @@ pub(super) fn reopen_to_write(fd: BorrowedFd<'_>) -> io::Result<File> {
 }
 
 /// Gives the object behind a descriptor another name.
-pub(super) fn link(object: &File, dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+pub(in crate::apply) fn link(object: &File, dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     fn link(object: &File, dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
         Ok(rustix::fs::linkat(object, c"", dir, name, AtFlags::EMPTY_PATH)?)
     }

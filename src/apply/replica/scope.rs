@@ -4,13 +4,13 @@ use std::io::{self, Write};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
-use super::fault::Fault;
-use super::replica::Replica;
+use super::Replica;
+use crate::apply::fault::Fault;
 use crate::failpoint;
 
 /// Whom a fault hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub(in crate::apply) enum Scope {
     /// The whole replica: nothing behind the op would fare better. The line is held.
     Target { is_full: bool },
     /// One object: everything else can go on without it.
@@ -19,7 +19,7 @@ pub enum Scope {
 
 /// Whether waiting may mend a fault of one object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
+pub(in crate::apply) enum Patience {
     Some,
     /// The object was never here, or this file system can never hold what is asked for.
     None,
@@ -31,7 +31,7 @@ const PROBE: &str = "probe";
 
 impl Replica {
     /// Looks whom a fault hits; where the number does not tell, at whether the disk takes a file.
-    pub fn scope(&self, fault: &Fault) -> Scope {
+    pub(in crate::apply) fn scope(&self, fault: &Fault) -> Scope {
         let other = Scope::Target { is_full: false };
         match fault {
             Fault::MissingObject(_) | Fault::Refused(_) => Scope::Object(Patience::None),

@@ -8,11 +8,10 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::os::fd::AsFd;
 
-use super::read_directory;
-use crate::apply::by_handle;
+use super::by_handle;
+use super::{c_name, open_beneath, read_directory};
 use crate::apply::fault::Fault;
 use crate::apply::inode;
-use crate::apply::replica::{c_name, open_beneath};
 use crate::packet::Name;
 use crate::store::random_u64;
 use crate::sys::FileHandle;
@@ -57,7 +56,7 @@ impl Limbo {
 
     /// Drops names of what lives on elsewhere, moves the rest aside; gives how many objects
     /// (a directory with all in it counts as one) are aside now.
-    pub(super) fn resolve(&mut self, mount: &File, limbo: &File) -> Result<u64, Fault> {
+    pub(in crate::apply) fn resolve(&mut self, mount: &File, limbo: &File) -> Result<u64, Fault> {
         self.batch = None;
         let mut orphans = 0;
         for batch in names(&self.waiting)? {

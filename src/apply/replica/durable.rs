@@ -3,11 +3,12 @@
 use std::fs::File;
 use std::io;
 
-use super::fault::Fault;
-use super::progress::DataStatus;
-use super::replica::Replica;
+use super::Replica;
+use super::progress::{DataStatus, now_ms};
+use crate::apply::fault::Fault;
+use crate::apply::policy::Allow;
 use crate::failpoint;
-use crate::packet::{BadBy, DataState, Position, ReplicaProof, SetId};
+use crate::packet::{BadBy, DataState, Frame, Position, ReplicaProof, SetId};
 
 /// A durable point that was begun: [`DurablePoint::sync`] may run on another thread while the
 /// applier goes on; then [`Replica::finish_durable`].
@@ -65,6 +66,12 @@ impl Replica {
         }
     }
 
+    /// As if an op had been begun.
+    #[cfg(test)]
+    pub fn pretend_begun(&mut self, position: Position) {
+        self.progress.begin(position).expect("a disk with room");
+    }
+
     /// As if the record of *applied* were this.
     #[cfg(test)]
     pub fn pretend_applied(&mut self, applied: Position) {
@@ -89,6 +96,49 @@ impl Replica {
         self.progress.durable()
     }
 
+    /// The op last begun.
+    pub(in crate::apply) fn begun(&self) -> Position {
+        self.progress.begun()
+    }
+
+    /// Records that everything up to here is performed. Errors: the op stays in doubt.
+    pub(in crate::apply) fn applied_is(&mut self, position: Position) -> Result<(), Fault> {
+        self.progress.applied_is(position).map_err(Fault::own("position page"))
+    }
+
+    /// What kind of bad the data is, if it is.
+    pub(in crate::apply) fn bad_by(&self) -> Option<BadBy> {
+        self.progress.bad_by()
+    }
+
+    /// The op that was noted at this position, and what its source was allowed; `None` where there is
+    /// no whole record of it.
+    pub(in crate::apply) fn noted(&mut self, position: Position) -> io::Result<Option<(Frame, Allow)>> {
+        self.begun.read(position)
+    }
+
+    /// It is the source as of *applied*, whole, or not for this reason.
+    pub(in crate::apply) fn rests_but_for(&mut self, why: Option<String>) {
+        let before = self.unrest.take();
+        self.unrest = why.map(|why| {
+            if before.as_ref().and_then(|before| before.reason.as_deref()) != Some(&why) {
+                log::error!("the replica is not whole: {why}");
+            }
+            let since_ms = before.map_or(now_ms(), |before| before.since_ms);
+            DataStatus { state: DataState::Bad, in_line: false, since_ms, reason: Some(why) }
+        });
+    }
+
+    /// [`Replica::data`] as people are told it: a good replica with half of a change in it is no copy
+    /// as of any moment until that is finished.
+    pub fn data_shown(&self) -> DataStatus {
+        let data = self.data();
+        match &self.unrest {
+            Some(unrest) if data.state == DataState::Good => unrest.clone(),
+            Some(_) | None => data,
+        }
+    }
+
     /// State of the data, since when and why.
     pub fn data(&self) -> DataStatus {
         let data = self.progress.data();
@@ -111,7 +161,7 @@ impl Replica {
     }
 
     /// [`Replica::mark_bad`], where the stream may go on.
-    pub(super) fn mark_bad_by(&mut self, reason: &str, by: BadBy) -> Result<(), Fault> {
+    pub(in crate::apply) fn mark_bad_by(&mut self, reason: &str, by: BadBy) -> Result<(), Fault> {
         #[cfg(test)]
         self.hold.write()?;
         self.progress.mark_bad(&self.root, reason, by).map_err(Fault::own("mark the replica bad"))
@@ -139,7 +189,7 @@ impl Replica {
     }
 
     /// Syncs the replica's file system, not the index.
-    pub(super) fn sync_files(&self) -> io::Result<()> {
+    pub(in crate::apply) fn sync_files(&self) -> io::Result<()> {
         #[cfg(test)]
         self.hold.wait()?;
         failpoint::at("sync")?;
@@ -172,7 +222,7 @@ impl Replica {
     /// Notes that a sync failed, and gives the fault to answer. What was written since the last
     /// one may be gone, and neither a later sync nor size and mtime of a file would show it: until a
     /// resynchronisation begins nothing is durable any more, and that one copies all content.
-    pub(super) fn sync_has_failed(&mut self, error: io::Error) -> Fault {
+    pub(in crate::apply) fn sync_has_failed(&mut self, error: io::Error) -> Fault {
         self.sync_failed = true;
         if let Err(fault) = self.note_failed_sync() {
             log::warn!("the failed sync ({error}) could not be noted on disk, it is tried again: {fault}");
@@ -197,7 +247,7 @@ impl Replica {
     }
 
     /// A resynchronisation begins: nothing that is there counts as copied.
-    pub(super) fn begin_after_failed_sync(&mut self) -> Result<(), Fault> {
+    pub(in crate::apply) fn begin_after_failed_sync(&mut self) -> Result<(), Fault> {
         if self.sync_failed {
             self.forget_all()?;
             self.sync_failed = false;

@@ -11,9 +11,9 @@ use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::by_handle;
-use super::fault::Fault;
-use super::inode;
-use super::replica::{Replica, c_name};
+use super::{Replica, c_name};
+use crate::apply::fault::Fault;
+use crate::apply::inode;
 use crate::packet::{Name, ObjectId};
 use crate::sys::FileHandle;
 
@@ -48,7 +48,7 @@ impl Nameless {
 impl Replica {
     /// Before an object loses a name: what would have none left here, and has one on the source,
     /// gets one in limbo. `links`: the source's count afterwards.
-    pub(super) fn keep_nameless(&mut self, object: ObjectId, links: u32) -> Result<(), Fault> {
+    pub(in crate::apply) fn keep_nameless(&mut self, object: ObjectId, links: u32) -> Result<(), Fault> {
         if links == 0 {
             return Ok(());
         }
@@ -58,7 +58,7 @@ impl Replica {
         }
         let (limbo, handle) =
             (self.limbo().try_clone().map_err(Fault::own("limbo"))?, FileHandle::of(file.as_fd()));
-        let handle = handle.map_err(super::replica::handle_fault)?;
+        let handle = handle.map_err(super::handle_fault)?;
         let place = self.nameless.or_make(&limbo)?.try_clone().map_err(Fault::own("limbo"))?;
         let name = name_of(object);
         for _ in 0..2 {
@@ -78,12 +78,12 @@ impl Replica {
     }
 
     /// An object has a name again, or is gone from the source.
-    pub(super) fn leave_nameless(&mut self, object: ObjectId) -> Result<(), Fault> {
+    pub(in crate::apply) fn leave_nameless(&mut self, object: ObjectId) -> Result<(), Fault> {
         self.nameless.0.as_ref().map_or(Ok(()), |place| take_away(place, &name_of(object)))
     }
 
     /// Nothing that waits here can get a name any more.
-    pub(super) fn empty_nameless(&mut self) -> Result<(), Fault> {
+    pub(in crate::apply) fn empty_nameless(&mut self) -> Result<(), Fault> {
         let Some(place) = &self.nameless.0 else { return Ok(()) };
         for entry in Dir::read_from(place).map_err(Fault::system("list limbo"))? {
             let entry = entry.map_err(Fault::system("list limbo"))?;

@@ -1,152 +1,103 @@
 //! The replica directory: from object ids to descriptors, and never out of the directory.
 //!
+//! ```text
+//!  id ── index ── by_handle ── inside ── descriptors ──> a descriptor
+//!                                                        policy, writer: what is done with it
+//!  begun ── progress (page, slot, identity) ── times ──> durable: what is proved, and how
+//!  limbo, nameless, aside, incomplete: what is not where, or not what, it should be
+//! ```
 //! An id is resolved through the index (id -> file handle) and `open_by_handle_at`; a directory
 //! is checked, at every use for a name in it, to lie below the root or in limbo. The last step is
 //! always `*at()` with one checked name that is not followed: there are no paths to lead astray.
-//! What is opened by its handle has to have a name in the replica ([`super::inside`]).
-//! Performs no op by itself (see [`super::perform`]).
+//! What is opened by its handle has to have a name in the replica ([`inside`]).
+//! Performs no op by itself, and knows nothing of what does ([`super::perform`], [`super::reconcile`]):
+//! its fields are its own.
+
+mod aside;
+mod begun;
+pub(super) mod by_handle;
+mod descriptors;
+mod durable;
+mod identity;
+pub(super) mod incomplete;
+mod index;
+mod inside;
+mod limbo;
+mod nameless;
+mod opening;
+mod page;
+mod progress;
+mod scope;
+pub(super) mod slot;
+pub(super) mod times;
+mod writer;
 
 use std::ffi::CString;
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
-use super::aside::Aside;
-use super::begun::{Begun, Noted};
-use super::by_handle;
-use super::descriptors::{Access, Descriptors};
-use super::durable::Points;
+use self::aside::Aside;
+pub use self::aside::{AsideView, Relief, SetAside};
+use self::begun::{Begun, Noted};
+pub use self::descriptors::Access;
+use self::descriptors::Descriptors;
+pub use self::durable::DurablePoint;
+#[cfg(test)]
+pub use self::durable::Hold;
+use self::durable::Points;
+pub use self::identity::IDENTITY_XATTR;
+pub(super) use self::incomplete::Incomplete;
+pub use self::index::Index;
+pub(super) use self::inside::Remembered;
+use self::inside::SeenNames;
+pub(super) use self::limbo::Limbo;
+use self::nameless::Nameless;
+pub use self::opening::Places;
+use self::progress::Progress;
+pub use self::progress::{DataStatus, OpenError};
+pub(super) use self::scope::{Patience, Scope};
+use self::times::Times;
+pub(super) use self::writer::Writer;
 use super::fault::Fault;
-use super::index::Index;
-use super::inside::SeenNames;
-use super::nameless::Nameless;
+use super::inode;
 use super::policy::{Allow, Policy, Withheld};
-use super::progress::{DataStatus, OpenError, Progress, Strange};
-use super::times::Times;
-use super::writer::Writer;
 use crate::failpoint;
-use crate::limits::TARGET_DESCRIPTORS;
-use crate::packet::{Name, ObjectId, PacketHeader, Position, SetId, Timestamp};
-use crate::store::{Symlink, own_directory};
+use crate::packet::{Name, ObjectId, PacketHeader, Position, Timestamp};
 use crate::sys::{FileHandle, proc_path};
-
-/// Where a replica and what belongs to it lie. Limbo is on the file system of the root, beside it.
-#[derive(Clone, Debug)]
-pub struct Places {
-    pub root: PathBuf,
-    /// Temporary files, and objects without a name. Made if it is not there.
-    pub limbo: PathBuf,
-    /// Index, positions, pending times. Made if it is not there.
-    pub state: PathBuf,
-}
-
-impl Places {
-    /// The usual place of limbo: `.NAME.standin` beside the root.
-    pub fn beside(root: &Path, state: &Path) -> Places {
-        let mut name = std::ffi::OsString::from(".");
-        name.push(root.file_name().unwrap_or_default());
-        name.push(".standin");
-        Places { root: root.to_owned(), limbo: root.with_file_name(name), state: state.to_owned() }
-    }
-}
 
 /// See the module.
 pub struct Replica {
     /// Opened for reading: `open_by_handle_at` takes no `O_PATH` descriptor, nor does `syncfs`.
-    pub(super) root: File,
+    root: File,
     limbo: File,
-    pub(super) nameless: Nameless,
+    nameless: Nameless,
     state: PathBuf,
-    pub(super) index: Index,
+    index: Index,
     descriptors: Descriptors,
-    pub(super) times: Times,
-    pub(super) progress: Progress,
-    pub(super) begun: Begun,
+    times: Times,
+    progress: Progress,
+    begun: Begun,
     /// Why it could not come to rest, if so.
-    pub(super) unrest: Option<DataStatus>,
-    pub(super) policy: Policy,
-    pub(super) writer: Writer,
+    unrest: Option<DataStatus>,
+    policy: Policy,
+    writer: Writer,
     /// Path of the object of the op that is performed, as the source says.
-    pub(super) hint: Vec<u8>,
-    pub(super) seen: SeenNames,
-    pub(super) points: Points,
-    pub(super) sync_failed: bool,
-    pub(super) aside: Aside,
+    hint: Vec<u8>,
+    seen: SeenNames,
+    points: Points,
+    sync_failed: bool,
+    aside: Aside,
     #[cfg(test)]
-    pub hold: Arc<super::durable::Hold>,
+    pub hold: Arc<self::durable::Hold>,
 }
 
 impl Replica {
-    /// Opens the replica of a set: an empty directory becomes one, a directory of another set or
-    /// with files of unknown origin is refused and left untouched.
-    pub fn open(places: &Places, set: SetId) -> Result<Replica, OpenError> {
-        Self::open_as(places, set, Strange::Refuse)
-    }
-
-    /// [`Replica::open`], but a directory with files of unknown origin is taken over: bad until a
-    /// resynchronisation has compared everything in it.
-    pub fn open_or_adopt(places: &Places, set: SetId) -> Result<Replica, OpenError> {
-        Self::open_as(places, set, Strange::Adopt)
-    }
-
-    fn open_as(places: &Places, set: SetId, strange: Strange) -> Result<Replica, OpenError> {
-        let io = |what| move |error| OpenError::Io(what, error);
-        let root = open_directory(&places.root)?;
-        FileHandle::of(root.as_fd()).map_err(|error| match error.raw_os_error() {
-            Some(libc::EOPNOTSUPP) => OpenError::NoFileHandles,
-            _ => OpenError::Io("file handle of the root", error),
-        })?;
-        own_directory(&places.state, 0o700, Symlink::Own).map_err(io("state directory of the replica"))?;
-        let mut progress = Progress::open(&root, &places.state, set, strange)?;
-        // Who may write beside the replica could have planted it.
-        let limbo = own_directory(&places.limbo, 0o700, Symlink::Never)
-            .and_then(|limbo| limbo.set_permissions(Permissions::from_mode(0o700)).map(|()| limbo))
-            .map_err(io("place for temporary files"))?;
-        if device(&root)? != device(&limbo)? {
-            return Err(OpenError::LimboElsewhere);
-        }
-        let nameless = Nameless::open(&limbo).map_err(|error| OpenError::Io("open limbo", error.into()))?;
-        let mut index = open_index(&places.state.join("index"), &mut progress)?;
-        if progress.durable() == Position::default() && !progress.same_page_cache() {
-            // Of another directory, or of none: nothing was ever durable in this one.
-            index.clear().map_err(|error| OpenError::Io("object index", error))?;
-        }
-        let times = Times::open(&places.state.join("times"), progress.same_page_cache())
-            .map_err(|error| OpenError::Io("pending times", error))?;
-        let aside = Aside::open(places.state.join("aside"), progress.data().state);
-        let begun = Begun::open(&places.state.join("begun"))
-            .map_err(|error| OpenError::Io("record of what is begun", error))?;
-        let descriptors = Descriptors::new(TARGET_DESCRIPTORS);
-        let policy = Policy::new(Allow::ALL);
-        Ok(Replica {
-            root,
-            limbo,
-            nameless,
-            state: places.state.clone(),
-            index,
-            descriptors,
-            times,
-            progress,
-            begun,
-            unrest: None,
-            policy,
-            writer: Writer::default(),
-            hint: Vec::new(),
-            seen: SeenNames::default(),
-            points: Points::default(),
-            sync_failed: false,
-            aside,
-            #[cfg(test)]
-            hold: Arc::default(),
-        })
-    }
-
     /// From now on only this is allowed to the source; without it, everything.
     pub fn allow(mut self, allow: Allow) -> Replica {
         self.set_allow(allow);
@@ -180,6 +131,15 @@ impl Replica {
 
     pub fn index(&self) -> &Index {
         &self.index
+    }
+
+    /// What of the source's wishes is granted.
+    pub(super) fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    pub(super) fn writer(&self) -> &Writer {
+        &self.writer
     }
 
     /// Descriptor of an object, good for names in it, attributes and xattrs (it may be `O_PATH`).
@@ -271,7 +231,8 @@ impl Replica {
             .map_err(Fault::system("open a name"))
     }
 
-    /// Writes down that an op is performed from now on.
+    /// Writes down that an op is performed from now on. Where it was begun before it may be done, in
+    /// part or in full.
     pub(super) fn begin(
         &mut self,
         position: Position,
@@ -389,11 +350,28 @@ pub(super) fn c_name(name: &Name) -> CString {
 
 /// Only a regular file is opened: a FIFO or a device would block or act.
 fn reopen_to_write(fd: BorrowedFd<'_>) -> Result<File, Fault> {
-    let mode = super::inode::stat(fd)?.st_mode;
+    let mode = inode::stat(fd)?.st_mode;
     if rustix::fs::FileType::from_raw_mode(mode) != rustix::fs::FileType::RegularFile {
         return Err(Fault::Refused("content of something that is not a regular file"));
     }
     by_handle::reopen_to_write(fd).map_err(Fault::system("open a file to write"))
+}
+
+/// Opens a directory for listing; the descriptor may be `O_PATH`.
+pub(super) fn read_directory(dir: impl AsFd) -> Result<rustix::fs::Dir, Fault> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd =
+        rustix::fs::openat(dir, c".", flags, Mode::empty()).map_err(Fault::system("open a directory"))?;
+    rustix::fs::Dir::new(fd).map_err(Fault::system("open a directory"))
+}
+
+/// Takes a file of the state directory away, best effort: a left-over one does no harm.
+pub(super) fn remove_quietly(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        log::warn!("{}: cannot be removed: {error}", path.display());
+    }
 }
 
 pub(super) fn path_of(fd: BorrowedFd<'_>) -> Result<PathBuf, Fault> {
@@ -412,35 +390,4 @@ pub(super) fn handle_fault(error: io::Error) -> Fault {
         Some(libc::EOPNOTSUPP | libc::EOVERFLOW) => Fault::Unsupported("file handles that can be kept"),
         _ => Fault::System { what: "file handle", error },
     }
-}
-
-fn open_directory(path: &Path) -> Result<File, OpenError> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    match rustix::fs::open(path, flags, Mode::empty()) {
-        Ok(fd) => Ok(File::from(fd)),
-        Err(rustix::io::Errno::NOTDIR) => Err(OpenError::NotADirectory),
-        Err(error) => Err(OpenError::Io("open a directory", error.into())),
-    }
-}
-
-fn device(dir: &File) -> Result<u64, OpenError> {
-    rustix::fs::fstat(dir).map(|stat| stat.st_dev).map_err(|error| OpenError::Io("stat", error.into()))
-}
-
-/// A lost or damaged index beside a replica that has content means that nothing can be resolved.
-fn open_index(path: &Path, progress: &mut Progress) -> Result<Index, OpenError> {
-    let lost = !path.exists();
-    let index = match Index::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            std::fs::rename(path, path.with_extension("damaged"))
-                .map_err(|error| OpenError::Io("object index", error))?;
-            progress.lose("the object index is damaged")?;
-            Index::open(path)
-        }
-        opened => opened,
-    };
-    if lost {
-        progress.lose("the object index is lost")?;
-    }
-    index.map_err(|error| OpenError::Io("object index", error))
 }

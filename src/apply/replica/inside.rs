@@ -25,16 +25,16 @@ use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use super::by_handle;
-use super::fault::Fault;
-use super::inode;
-use super::replica::{Replica, handle_fault, open_beneath, path_of};
+use super::{Replica, handle_fault, open_beneath, path_of};
+use crate::apply::fault::Fault;
+use crate::apply::inode;
 use crate::limits::{CLIMB_LEVELS, SEEN_NAMES_MAX};
 use crate::packet::{Name, ObjectId};
 use crate::sys::{FileHandle, proc_path};
 
 /// What the kernel remembers of the place of an object that is no directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Remembered {
+pub(in crate::apply) enum Remembered {
     Inside,
     /// Outside; it may have another name inside.
     Outside,
@@ -44,7 +44,7 @@ pub(super) enum Remembered {
 
 impl Replica {
     /// The path that came with what is performed next; empty where none did.
-    pub(super) fn set_hint(&mut self, path: &[u8]) {
+    pub(in crate::apply) fn set_hint(&mut self, path: &[u8]) {
         self.hint.clear();
         self.hint.extend_from_slice(path);
     }
@@ -88,7 +88,7 @@ impl Replica {
     }
 
     /// Where the kernel has seen an object last.
-    pub(super) fn remembered(&self, file: &File) -> Result<Remembered, Fault> {
+    pub(in crate::apply) fn remembered(&self, file: &File) -> Result<Remembered, Fault> {
         match std::fs::read_link(proc_path(file.as_fd())) {
             // A name that is gone is remembered while somebody has the file open by it; and a name
             // may end like that.
@@ -101,7 +101,7 @@ impl Replica {
     }
 
     /// As [`Replica::must_be_inside`], as an answer.
-    pub(super) fn is_inside(&mut self, id: ObjectId, file: &File) -> Result<bool, Fault> {
+    pub(in crate::apply) fn is_inside(&mut self, id: ObjectId, file: &File) -> Result<bool, Fault> {
         match self.must_be_inside(id, file) {
             Ok(()) => Ok(true),
             Err(Fault::Outside { .. }) => Ok(false),
@@ -109,7 +109,7 @@ impl Replica {
         }
     }
 
-    pub(super) fn holds_at_hint(&self, handle: &FileHandle) -> bool {
+    pub(in crate::apply) fn holds_at_hint(&self, handle: &FileHandle) -> bool {
         let resolve = ResolveFlags::BENEATH
             | ResolveFlags::NO_SYMLINKS
             | ResolveFlags::NO_MAGICLINKS
@@ -147,7 +147,7 @@ impl Replica {
 
     /// Looks at every name below root and limbo, so that the kernel remembers them all: for whoever
     /// has many objects to place.
-    pub(super) fn remember_names(&self) -> Result<(), Fault> {
+    pub(in crate::apply) fn remember_names(&self) -> Result<(), Fault> {
         let handle_of = |fd: BorrowedFd<'_>| FileHandle::of(fd).map_err(handle_fault);
         let mut waiting = vec![handle_of(self.root().as_fd())?, handle_of(self.limbo().as_fd())?];
         while let Some(handle) = waiting.pop() {
@@ -167,7 +167,7 @@ impl Replica {
     }
 
     /// The name that is being given to an object, or was found for it.
-    pub(super) fn note_name(&mut self, id: ObjectId, dir: ObjectId, name: &Name) {
+    pub(in crate::apply) fn note_name(&mut self, id: ObjectId, dir: ObjectId, name: &Name) {
         // Elsewhere the kernel and the source know better.
         if self.hint.is_empty()
             && let Ok(Some(dir)) = self.handle(dir)
@@ -187,7 +187,7 @@ impl Replica {
     }
 
     /// Searches root and limbo for a name of an object; never enters a mount.
-    pub(super) fn search(&self, wanted: &FileHandle, status: &Stat) -> Result<Option<Seen>, Fault> {
+    pub(in crate::apply) fn search(&self, wanted: &FileHandle, status: &Stat) -> Result<Option<Seen>, Fault> {
         let handle_of = |fd: BorrowedFd<'_>| FileHandle::of(fd).map_err(handle_fault);
         let mut waiting = vec![handle_of(self.root().as_fd())?, handle_of(self.limbo().as_fd())?];
         while let Some(handle) = waiting.pop() {
@@ -218,7 +218,7 @@ impl Replica {
 pub(super) struct SeenNames(HashMap<ObjectId, Seen>);
 
 /// A name in a directory.
-pub(super) struct Seen {
+pub(in crate::apply) struct Seen {
     dir: FileHandle,
     name: Name,
 }

@@ -22,14 +22,14 @@ const PAGE: u64 = 4096;
 
 /// Writes into the files of one file system.
 #[derive(Clone, Default)]
-pub(super) struct Writer {
+pub(in crate::apply) struct Writer {
     /// The kernel or the file system has no such writes.
     cached_only: Arc<AtomicBool>,
 }
 
 impl Writer {
     /// Writes all the bytes.
-    pub(super) fn write_all_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    pub(in crate::apply) fn write_all_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
         let done = if self.is_long(bytes, offset) { self.write_uncached(file, bytes, offset)? } else { 0 };
         file.write_all_at(&bytes[done..], offset + done as u64)
     }

@@ -1,0 +1,87 @@
+//! Files whose content may not be what their id says, although size and mtime could: those that
+//! were adopted by name, those that a copy was cut off in, and those of which an op was given up.
+//! On disk, so that a killed target knows them; files written in the same tick of the clock have the
+//! same mtime.
+
+use std::io;
+use std::path::Path;
+
+use super::Replica;
+use super::index::Index;
+use crate::apply::fault::Fault;
+use crate::packet::ObjectId;
+use crate::store::random_u64;
+use crate::sys::FileHandle;
+
+/// In the replica's state directory.
+const FILE: &str = "incomplete";
+
+pub(in crate::apply) struct Incomplete {
+    list: Index,
+    /// What this session adds; everything else is what earlier sessions left.
+    mark: FileHandle,
+}
+
+impl Incomplete {
+    /// Opens the list. Where it is damaged every id is forgotten: then all content is wanted.
+    pub(in crate::apply) fn open(replica: &mut Replica) -> Result<Incomplete, Fault> {
+        let path = replica.state().join(FILE);
+        let list = match Index::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                log::warn!("{}: {error}; all content is copied again", path.display());
+                replica.forget_all()?;
+                std::fs::remove_file(&path).and_then(|()| Index::open(&path))
+            }
+            opened => opened,
+        };
+        Ok(Incomplete { list: list.map_err(failed)?, mark: random_mark() })
+    }
+
+    /// From now on the content is in doubt.
+    pub(in crate::apply) fn add(&mut self, id: ObjectId) -> Result<(), Fault> {
+        match self.was_left_over(id)? {
+            // It stays what it is until its content has come.
+            true => Ok(()),
+            false => self.list.insert(id, self.mark).map_err(failed),
+        }
+    }
+
+    /// The content is what the source has, and its mtime says so.
+    pub(in crate::apply) fn remove(&mut self, id: ObjectId) -> Result<(), Fault> {
+        self.list.remove(id).map(drop).map_err(failed)
+    }
+
+    pub(in crate::apply) fn was_left_over(&self, id: ObjectId) -> Result<bool, Fault> {
+        Ok(self.list.get(id).map_err(failed)?.is_some_and(|mark| mark != self.mark))
+    }
+}
+
+/// Adds a file for good: durable when it returns.
+pub(super) fn remember(state: &Path, id: ObjectId) -> Result<(), Fault> {
+    let add = || {
+        let mut list = Index::open(&state.join(FILE))?;
+        if list.get(id)?.is_some() {
+            return Ok(());
+        }
+        list.insert(id, random_mark())?;
+        list.sync()
+    };
+    match add() {
+        // The next copy finds it damaged, and takes nothing for copied.
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(()),
+        done => done.map_err(failed),
+    }
+}
+
+/// All content is what the source has: the list goes.
+pub(in crate::apply) fn forget(state: &Path) {
+    super::remove_quietly(&state.join(FILE));
+}
+
+fn random_mark() -> FileHandle {
+    FileHandle::from_parts(0, &random_u64().to_le_bytes()).expect("8 bytes fit into a handle")
+}
+
+fn failed(error: io::Error) -> Fault {
+    Fault::Own { what: "list of incomplete files", error }
+}

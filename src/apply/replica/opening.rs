@@ -1,0 +1,144 @@
+//! Opening a replica: whose directory it is, what of its state can be believed, and what is made
+//! where it is missing.
+
+use std::fs::{File, Permissions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::Replica;
+use super::aside::Aside;
+use super::begun::Begun;
+use super::descriptors::Descriptors;
+use super::durable::Points;
+use super::index::Index;
+use super::inside::SeenNames;
+use super::nameless::Nameless;
+use super::progress::{OpenError, Progress, Strange};
+use super::times::Times;
+use super::writer::Writer;
+use crate::apply::policy::{Allow, Policy};
+use crate::limits::TARGET_DESCRIPTORS;
+use crate::packet::{Position, SetId};
+use crate::store::{Symlink, own_directory};
+use crate::sys::FileHandle;
+
+/// Where a replica and what belongs to it lie. Limbo is on the file system of the root, beside it.
+#[derive(Clone, Debug)]
+pub struct Places {
+    pub root: PathBuf,
+    /// Temporary files, and objects without a name. Made if it is not there.
+    pub limbo: PathBuf,
+    /// Index, positions, pending times. Made if it is not there.
+    pub state: PathBuf,
+}
+
+impl Places {
+    /// The usual place of limbo: `.NAME.standin` beside the root.
+    pub fn beside(root: &Path, state: &Path) -> Places {
+        let mut name = std::ffi::OsString::from(".");
+        name.push(root.file_name().unwrap_or_default());
+        name.push(".standin");
+        Places { root: root.to_owned(), limbo: root.with_file_name(name), state: state.to_owned() }
+    }
+}
+
+impl Replica {
+    /// Opens the replica of a set: an empty directory becomes one, a directory of another set or
+    /// with files of unknown origin is refused and left untouched.
+    pub fn open(places: &Places, set: SetId) -> Result<Replica, OpenError> {
+        Self::open_as(places, set, Strange::Refuse)
+    }
+
+    /// [`Replica::open`], but a directory with files of unknown origin is taken over: bad until a
+    /// resynchronisation has compared everything in it.
+    pub fn open_or_adopt(places: &Places, set: SetId) -> Result<Replica, OpenError> {
+        Self::open_as(places, set, Strange::Adopt)
+    }
+
+    fn open_as(places: &Places, set: SetId, strange: Strange) -> Result<Replica, OpenError> {
+        let io = |what| move |error| OpenError::Io(what, error);
+        let root = open_directory(&places.root)?;
+        FileHandle::of(root.as_fd()).map_err(|error| match error.raw_os_error() {
+            Some(libc::EOPNOTSUPP) => OpenError::NoFileHandles,
+            _ => OpenError::Io("file handle of the root", error),
+        })?;
+        own_directory(&places.state, 0o700, Symlink::Own).map_err(io("state directory of the replica"))?;
+        let mut progress = Progress::open(&root, &places.state, set, strange)?;
+        // Who may write beside the replica could have planted it.
+        let limbo = own_directory(&places.limbo, 0o700, Symlink::Never)
+            .and_then(|limbo| limbo.set_permissions(Permissions::from_mode(0o700)).map(|()| limbo))
+            .map_err(io("place for temporary files"))?;
+        if device(&root)? != device(&limbo)? {
+            return Err(OpenError::LimboElsewhere);
+        }
+        let nameless = Nameless::open(&limbo).map_err(|error| OpenError::Io("open limbo", error.into()))?;
+        let mut index = open_index(&places.state.join("index"), &mut progress)?;
+        if progress.durable() == Position::default() && !progress.same_page_cache() {
+            // Of another directory, or of none: nothing was ever durable in this one.
+            index.clear().map_err(|error| OpenError::Io("object index", error))?;
+        }
+        let times = Times::open(&places.state.join("times"), progress.same_page_cache())
+            .map_err(|error| OpenError::Io("pending times", error))?;
+        let aside = Aside::open(places.state.join("aside"), progress.data().state);
+        let begun = Begun::open(&places.state.join("begun"))
+            .map_err(|error| OpenError::Io("record of what is begun", error))?;
+        let descriptors = Descriptors::new(TARGET_DESCRIPTORS);
+        let policy = Policy::new(Allow::ALL);
+        Ok(Replica {
+            root,
+            limbo,
+            nameless,
+            state: places.state.clone(),
+            index,
+            descriptors,
+            times,
+            progress,
+            begun,
+            unrest: None,
+            policy,
+            writer: Writer::default(),
+            hint: Vec::new(),
+            seen: SeenNames::default(),
+            points: Points::default(),
+            sync_failed: false,
+            aside,
+            #[cfg(test)]
+            hold: std::sync::Arc::default(),
+        })
+    }
+}
+
+fn open_directory(path: &Path) -> Result<File, OpenError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(fd) => Ok(File::from(fd)),
+        Err(rustix::io::Errno::NOTDIR) => Err(OpenError::NotADirectory),
+        Err(error) => Err(OpenError::Io("open a directory", error.into())),
+    }
+}
+
+fn device(dir: &File) -> Result<u64, OpenError> {
+    rustix::fs::fstat(dir).map(|stat| stat.st_dev).map_err(|error| OpenError::Io("stat", error.into()))
+}
+
+/// A lost or damaged index beside a replica that has content means that nothing can be resolved.
+fn open_index(path: &Path, progress: &mut Progress) -> Result<Index, OpenError> {
+    let lost = !path.exists();
+    let index = match Index::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            std::fs::rename(path, path.with_extension("damaged"))
+                .map_err(|error| OpenError::Io("object index", error))?;
+            progress.lose("the object index is damaged")?;
+            Index::open(path)
+        }
+        opened => opened,
+    };
+    if lost {
+        progress.lose("the object index is lost")?;
+    }
+    index.map_err(|error| OpenError::Io("object index", error))
+}
