@@ -154,6 +154,8 @@ pub struct Protected {
     pub run: PathBuf,
     /// How long the target waits before it sets an object aside, where a test cannot.
     pub patience: Option<Duration>,
+    /// How often the source's own disk is synced, where a test cannot wait.
+    pub sync_every: Option<Duration>,
     _images: Vec<Image>,
     /// Has the mount points that are not the protected directory itself.
     _mounts: TempDir,
@@ -206,6 +208,7 @@ impl Protected {
             state,
             run,
             patience: None,
+            sync_every: None,
             _images: images,
             _mounts: mounts,
             base,
@@ -222,8 +225,12 @@ impl Protected {
             command.arg("--backing").arg(&self.backing);
         }
         command.args(&self.arguments);
-        if let Some(patience) = self.patience {
-            command.env("STANDIN_SET_ASIDE_AFTER_MS", patience.as_millis().to_string());
+        let times = [
+            ("STANDIN_SET_ASIDE_AFTER_MS", self.patience),
+            ("STANDIN_SOURCE_SYNC_EVERY_MS", self.sync_every),
+        ];
+        for (name, time) in times.into_iter().filter_map(|(name, time)| Some((name, time?))) {
+            command.env(name, time.as_millis().to_string());
         }
         command
     }

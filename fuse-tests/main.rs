@@ -18,6 +18,7 @@ mod hosts;
 mod killed;
 mod left_out;
 mod listings;
+mod lost_writes;
 mod mmap;
 mod mount_options;
 mod offline;

@@ -357,6 +357,16 @@ pub fn set_aside_after() -> Duration {
     set.map_or(SET_ASIDE_AFTER, Duration::from_millis)
 }
 
+/// How often a source syncs its own disk, to be told of writes that the disk has refused: the kernel
+/// writes back after 30 s by itself, so that this adds next to nothing to what is written.
+const SOURCE_SYNC_EVERY: Duration = Duration::from_secs(60);
+
+/// [`SOURCE_SYNC_EVERY`], or what `STANDIN_SOURCE_SYNC_EVERY_MS` says: tests do not wait so long.
+pub fn source_sync_every() -> Duration {
+    let set = std::env::var("STANDIN_SOURCE_SYNC_EVERY_MS").ok().and_then(|text| text.parse().ok());
+    set.map_or(SOURCE_SYNC_EVERY, Duration::from_millis)
+}
+
 /// How long `protect` waits for its targets before it gives up.
 pub const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
 

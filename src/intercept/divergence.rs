@@ -1,16 +1,22 @@
 //! What the source knows that its stream does not tell: a change that was made and could not be
-//! captured.
+//! captured, or one that was captured and that its own disk did not take.
 //!
 //! Noting it is all that a room has to do. The rest follows by itself: the status is critical, no
 //! replica counts as good and its target is told so, no waiting call is complete, no sync counts
 //! targets, and the next start compares everything.
 
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
+
+/// `linux/magic.h`.
+const BTRFS_SUPER_MAGIC: i64 = 0x9123_683e;
 
 /// See the module. Set once, for good: only a start that compares everything takes it back.
 #[derive(Default)]
 pub struct Divergence {
     why: OnceLock<String>,
+    disk: OnceLock<String>,
     touched: OnceLock<String>,
 }
 
@@ -19,6 +25,22 @@ impl Divergence {
     pub fn note(&self, why: &str) {
         log::error!("a change could not be captured, everything has to be compared again: {why}");
         let _ = self.why.set(why.to_owned());
+    }
+
+    /// Notes the outcome of a sync of the directory's own disk, `of` what: where the disk refuses what
+    /// the kernel has acknowledged, the kernel drops it from its cache. The replicas have it then.
+    pub fn note_sync(&self, of: &str, synced: BorrowedFd<'_>, outcome: &io::Result<()>) {
+        let Err(error) = outcome else { return };
+        if is_loss(error, synced) && self.disk.set(format!("{of}: {error}")).is_ok() {
+            let why = format!("the directory's disk lost writes, {of}: {error}");
+            log::error!("{why}; the replicas have them, everything has to be compared");
+            let _ = self.why.set(why);
+        }
+    }
+
+    /// The first loss of [`Divergence::note_sync`].
+    pub fn lost_by_disk(&self) -> Option<&str> {
+        self.disk.get().map(String::as_str)
     }
 
     /// Notes an object whose change time moved without anything else: nearly always a hard link
@@ -37,5 +59,16 @@ impl Divergence {
     /// Why the targets may miss a change, if they may.
     pub fn why(&self) -> Option<&str> {
         self.why.get().map(String::as_str)
+    }
+}
+
+/// Whether a failed sync means that something was dropped. A full btrfs may have no room for the
+/// record of the sync itself and keeps the data.
+fn is_loss(error: &io::Error, synced: BorrowedFd<'_>) -> bool {
+    let is_btrfs = || rustix::fs::fstatfs(synced).is_ok_and(|stat| stat.f_type == BTRFS_SUPER_MAGIC);
+    match error.raw_os_error() {
+        Some(libc::EIO) => true,
+        Some(libc::ENOSPC | libc::EDQUOT) => !is_btrfs(),
+        _ => false,
     }
 }

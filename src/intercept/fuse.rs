@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -25,6 +26,7 @@ use parking_lot::Mutex;
 use super::aside::{Aside, Carries};
 use super::attributes::{Changes, SetTime};
 use super::data::{OpenMode, Opened, Origin, Sync, WriteRequest};
+use super::divergence::Divergence;
 use super::error::{FsError, FsResult};
 use super::gate::{DurabilityGate, SyncAnswer};
 use super::growth::{Growing, start_looking};
@@ -97,8 +99,8 @@ impl Mount {
             aside: Aside::new(volume.queue.clone(), threads),
             helpers: Helpers::start(HELPERS),
             sizes: start_looking(volume.clone()),
+            sync: start_sync_threads(volume.divergence()),
             volume,
-            sync: start_sync_threads(),
             gate,
             missing: missing.clone(),
             notifier: notifier.clone(),
@@ -245,17 +247,19 @@ struct SyncJob {
     done: SyncAnswer,
 }
 
-fn start_sync_threads() -> Sender<SyncJob> {
+fn start_sync_threads(divergence: &Arc<Divergence>) -> Sender<SyncJob> {
     let (sender, receiver) = crossbeam_channel::unbounded::<SyncJob>();
     for number in 0..SYNC_THREADS {
-        let receiver = receiver.clone();
+        let (receiver, divergence) = (receiver.clone(), divergence.clone());
         let started = std::thread::Builder::new().name(format!("sync-{number}")).spawn(move || {
             for job in receiver {
                 let outcome = match job.what {
                     Sync::Data => rustix::fs::fdatasync(&*job.fd),
                     Sync::All => rustix::fs::fsync(&*job.fd),
                 };
-                (job.done)(outcome.map_err(io::Error::from));
+                let outcome = outcome.map_err(io::Error::from);
+                divergence.note_sync("fsync of a file", job.fd.as_fd(), &outcome);
+                (job.done)(outcome);
             }
         });
         if let Err(error) = started {

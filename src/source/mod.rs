@@ -31,6 +31,7 @@ mod startup;
 mod state;
 mod status;
 mod stop;
+mod writeback;
 
 #[cfg(test)]
 pub(crate) use connection::{

@@ -22,6 +22,7 @@ use super::mount_watch::MountWatch;
 use super::options::{ProtectOptions, Target};
 use super::remote::{Paired, Route};
 use super::state::{SetState, StateError, Stranger};
+use super::writeback::WritebackWatch;
 use super::{first_copy, identity, state};
 use crate::control::{Phase, ProcessMeter, Server, StopMode};
 use crate::failure::Failure;
@@ -298,7 +299,7 @@ fn connect(
 /// From the first copy to the end of protection.
 fn protect(daemon: &Arc<Daemon>, mut signals: super::StopSignals) -> Result<(), Failure> {
     if let Some(why) = &daemon.state.lock().record.diverged {
-        eprintln!("note: a change could not be captured before ({why}): everything is compared.");
+        eprintln!("note: source and replicas differed before ({why}): everything is compared.");
     }
     first_copy::wait_for_targets(daemon, &mut signals)?;
     let began = Instant::now();
@@ -377,6 +378,8 @@ fn give_back_after_backlog(daemon: &Daemon, backlog: &mut u64) {
 fn serve(daemon: &Arc<Daemon>, mut signals: super::StopSignals) -> Result<(), Failure> {
     let watch = MountWatch::begin(&daemon.options.directory);
     let mut options = watch_options(daemon);
+    let _writeback = WritebackWatch::begin(daemon)
+        .map_err(|error| io_failure("the disk of the directory cannot be watched", &error))?;
     let mut alive = Mark::now();
     let mut noted = SyncNotes::default();
     let mut tries = 0;

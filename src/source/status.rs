@@ -59,7 +59,18 @@ fn capture(daemon: &Daemon) -> CaptureStatus {
 
 fn alerts(daemon: &Daemon) -> Vec<Alert> {
     let mut alerts = Vec::new();
-    if let Some(why) = daemon.volume.divergence().why() {
+    let divergence = daemon.volume.divergence();
+    if let Some(why) = divergence.lost_by_disk() {
+        alerts.push(Alert {
+            severity: Severity::Critical,
+            code: "source_disk_lost_writes".into(),
+            text: format!(
+                "The disk of the directory refused writes that programs were told are done ({why}): a replica has \
+                 them, the directory may not. Copy from a replica what is missing before the protection is started \
+                 again: a start makes the replicas equal to the directory."
+            ),
+        });
+    } else if let Some(why) = divergence.why() {
         alerts.push(Alert {
             severity: Severity::Critical,
             code: "capture_diverged".into(),

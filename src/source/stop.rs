@@ -1,7 +1,6 @@
 //! The end of protection: unmount, drain, note how the set was left.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
@@ -10,6 +9,7 @@ use super::daemon::Daemon;
 use super::flush::{Flusher, Held};
 use super::keepers::keepers;
 use super::mark::Mark;
+use super::writeback;
 use crate::control::{Phase, StopMode, StopReport, WaitFor};
 use crate::failure::Failure;
 use crate::intercept::Serving;
@@ -163,7 +163,7 @@ impl Daemon {
     /// What happened after `mark` counts as later.
     fn drain(&self, mode: StopMode, mark: Mark) -> StopReport {
         // With programs that still write there is no end of changes to be settled.
-        let settling = (mode == StopMode::Orderly).then(|| settle(&self.backing)).flatten();
+        let settling = (mode == StopMode::Orderly).then(|| self.settle()).flatten();
         let (upto, patience) = match mode {
             StopMode::Orderly => (self.barrier(true).ok(), STOP_DRAIN),
             StopMode::Now => (Some(self.queue.last().sequence), Duration::ZERO),
@@ -193,6 +193,15 @@ impl Daemon {
         StopReport { drained, left }
     }
 
+    /// Begins a sync of the backing file system, on a thread of its own: it may take long, or hang.
+    fn settle(&self) -> Option<Receiver<io::Result<()>>> {
+        let (backing, divergence) = (self.backing.try_clone().ok()?, self.volume.divergence().clone());
+        let (done, outcome) = bounded(1);
+        let sync = move || drop(done.send(writeback::sync(&backing, &divergence)));
+        std::thread::Builder::new().name("settle".into()).spawn(sync).ok()?;
+        Some(outcome)
+    }
+
     /// Notes how the directory was left: up to when every target had everything, if they had, and
     /// whether what was shown to targets is on this disk, so that it is not behind them after a
     /// power loss.
@@ -210,15 +219,6 @@ impl Daemon {
             log::warn!("the stop could not be noted: {error}");
         }
     }
-}
-
-/// Begins a sync of the backing file system, on a thread of its own: it may take long, or hang.
-fn settle(backing: &OwnedFd) -> Option<Receiver<io::Result<()>>> {
-    let backing = backing.try_clone().ok()?;
-    let (done, outcome) = bounded(1);
-    let sync = move || drop(done.send(rustix::fs::syncfs(&backing).map_err(io::Error::from)));
-    std::thread::Builder::new().name("settle".into()).spawn(sync).ok()?;
-    Some(outcome)
 }
 
 /// What is known of the source's own disk at the end.
