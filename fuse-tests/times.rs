@@ -10,6 +10,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{
     AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_NOW,
@@ -200,6 +201,22 @@ pub fn check(source: Disk, replica: Disk) {
 }
 
 const MEMORY: Disk = Disk::Image { kind: "tmpfs", mib: 64 };
+
+/// The replica's times were cut to whole seconds, and the source's status said good.
+#[test]
+fn times_that_the_replica_cannot_hold_are_said_on_the_source() {
+    let _alone = heavy();
+    let replica = Disk::Image { kind: "ext4 -I 128", mib: 64 };
+    let mut protected = Protected::start(Setup { replica, ..Setup::default() });
+    let file = protected.mount.join("f");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !protected.status().contains("cannot hold modification times as the source has them") {
+        assert!(Instant::now() < deadline, "nothing was said: {}", protected.status());
+        fs::write(&file, "content").expect("a write");
+        protected.wait_sync();
+    }
+    protected.stop();
+}
 
 #[test]
 fn every_change_leaves_the_same_times() {

@@ -24,7 +24,9 @@ use serde::{Deserialize, Serialize};
 
 use super::fault::Fault;
 use super::inode;
-use crate::packet::{Attributes, Birth, ListedObject, Op, Owner, Timestamp, Xattr, XattrName};
+use crate::packet::{
+    Attributes, Birth, ListedObject, Op, Owner, Timestamp, WithheldCounts, Xattr, XattrName,
+};
 use crate::sys::proc_path;
 use crate::xattr::OWN_PREFIX;
 
@@ -126,6 +128,15 @@ pub struct Withheld {
 }
 
 impl Withheld {
+    pub fn counts(&self) -> WithheldCounts {
+        WithheldCounts {
+            devices: self.devices.load(Relaxed),
+            setuid_bits: self.setuid_bits.load(Relaxed),
+            security_xattrs: self.security_xattrs.load(Relaxed),
+            times: self.times.load(Relaxed),
+        }
+    }
+
     fn count(&self, counter: &AtomicU64, what: impl FnOnce() -> String) {
         let level = if counter.fetch_add(1, Relaxed) == 0 { log::Level::Warn } else { log::Level::Debug };
         log::log!(level, "not allowed on this target, left out: {}", what());

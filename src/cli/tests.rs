@@ -11,7 +11,7 @@ use super::*;
 use crate::control::tests::{FakeDaemon, sample_status};
 use crate::control::{
     ConnectionState, LinkStatus, MirrorProgress, MirrorStatus, ReplicaStatus, Retrying, Role, Server,
-    SyncReport, SyncedConnection, TargetStatus, WaitFor, WithheldStatus, socket_path,
+    SyncReport, SyncedConnection, TargetStatus, WaitFor, socket_path,
 };
 use crate::packet::{DataState, Sequence};
 use crate::preflight::FsFacts;
@@ -389,7 +389,7 @@ fn a_target_reads_well() {
         durable: Sequence(5),
         retrying: None,
         aside: Default::default(),
-        withheld: WithheldStatus { devices: 2, ..Default::default() },
+        withheld: crate::packet::WithheldCounts { devices: 2, ..Default::default() },
         problem: None,
     };
     let target = TargetStatus {

@@ -8,7 +8,7 @@ use super::status::{
     Status, TargetKind,
 };
 use crate::limits::LAG_WARNING;
-use crate::packet::DataState;
+use crate::packet::{DataState, WithheldCounts};
 use crate::queue::QueueStats;
 
 /// How bad it is; ordered. As numbers, the exit codes of `status`.
@@ -121,6 +121,28 @@ impl AsideStatus {
     }
 }
 
+/// `whose`: connection or replica.
+fn withheld_findings(withheld: &WithheldCounts, whose: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let kinds = [
+        (withheld.devices, "device nodes", "device"),
+        (withheld.setuid_bits, "setuid and setgid bits", "setuid"),
+        (withheld.security_xattrs, "security.* attributes", "security"),
+    ];
+    for (count, what, allow) in kinds.into_iter().filter(|(count, ..)| *count > 0) {
+        let text = format!("{whose}: {what} were left out {count} times (--allow {allow} takes them).");
+        findings.push(Finding { severity: Severity::Ok, text });
+    }
+    if withheld.times > 0 {
+        findings.push(Finding::warning(format!(
+            "{whose}: the replica's file system cannot hold modification times as the source has them, they were cut \
+             {} times: whole seconds, or years out of its range (ext4 with inodes of 128 bytes, XFS without bigtime).",
+            withheld.times
+        )));
+    }
+    findings
+}
+
 impl ReplicaStatus {
     fn findings(&self, now_unix_ms: u64) -> Vec<Finding> {
         let (name, mut findings) = (&self.name, Vec::new());
@@ -152,24 +174,7 @@ impl ReplicaStatus {
                 retrying.reason
             ))
         }));
-        let withheld = [
-            (self.withheld.devices, "device nodes", "device"),
-            (self.withheld.setuid_bits, "setuid and setgid bits", "setuid"),
-            (self.withheld.security_xattrs, "security.* attributes", "security"),
-        ];
-        for (count, what, allow) in withheld.into_iter().filter(|(count, ..)| *count > 0) {
-            let text =
-                format!("Replica {name}: {what} were left out {count} times (--allow {allow} takes them).");
-            findings.push(Finding { severity: Severity::Ok, text });
-        }
-        if self.withheld.times > 0 {
-            findings.push(Finding::warning(format!(
-                "Replica {name}: its file system cannot hold modification times as the source has them, they were \
-                 cut {} times: whole seconds, or years out of its range (ext4 with inodes of 128 bytes, XFS without \
-                 bigtime).",
-                self.withheld.times
-            )));
-        }
+        findings.extend(withheld_findings(&self.withheld, &format!("Replica {name}")));
         findings
     }
 }
@@ -181,6 +186,7 @@ impl ConnectionStatus {
         if self.kind != TargetKind::Null {
             findings.extend(self.left_out_finding());
             findings.extend(self.data_finding());
+            findings.extend(withheld_findings(&self.withheld, &self.label()));
         }
         findings.extend(self.retrying.as_ref().map(|retrying| {
             Finding::warning(format!(

@@ -30,7 +30,7 @@ pub use server::{Caller, Handler, Server};
 pub use status::{
     Alert, Amount, AsideStatus, CaptureStatus, ConnectedSource, ConnectionState, ConnectionStatus,
     FsyncStatus, Lag, LeftOutStatus, LinkStatus, MirrorProgress, MirrorStatus, Phase, ReplicaStatus,
-    Retrying, Role, SetAside, Status, TargetKind, TargetStatus, WithheldStatus,
+    Retrying, Role, SetAside, Status, TargetKind, TargetStatus,
 };
 
 use std::path::{Path, PathBuf};

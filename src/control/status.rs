@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::health::Severity;
 use super::path_text;
 use super::process::ProcessStatus;
-use crate::packet::{DataState, Sequence};
+use crate::packet::{DataState, Sequence, WithheldCounts};
 use crate::queue::QueueStats;
 
 /// Everything that one daemon knows about one replication set.
@@ -114,7 +114,7 @@ pub struct ReplicaStatus {
     /// Objects that were set aside.
     #[serde(default)]
     pub aside: AsideStatus,
-    pub withheld: WithheldStatus,
+    pub withheld: WithheldCounts,
     /// Why the replica cannot be opened.
     pub problem: Option<String>,
 }
@@ -124,17 +124,6 @@ pub struct ConnectedSource {
     pub fingerprint: String,
     pub address: String,
     pub since_unix_ms: u64,
-}
-
-/// What sources asked for and this target does not allow, counted since its start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WithheldStatus {
-    pub devices: u64,
-    pub setuid_bits: u64,
-    pub security_xattrs: u64,
-    /// Modification times that the replica's file system cannot hold.
-    #[serde(default)]
-    pub times: u64,
 }
 
 /// Counters of the interception.
@@ -205,6 +194,9 @@ pub struct ConnectionStatus {
     /// Objects that the target has set aside.
     #[serde(default)]
     pub aside: AsideStatus,
+    /// What the target has not taken as it came.
+    #[serde(default)]
+    pub withheld: WithheldCounts,
     /// What the last copy left out, where something was.
     #[serde(default)]
     pub left_out: LeftOutStatus,

@@ -63,6 +63,7 @@ pub(crate) fn sample_connection() -> ConnectionStatus {
         data: DataState::Good,
         data_reason: String::new(),
         aside: Default::default(),
+        withheld: Default::default(),
         left_out: LeftOutStatus::default(),
         mirror: MirrorStatus::Complete,
         progress: None,

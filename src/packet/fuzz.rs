@@ -273,6 +273,7 @@ fn damaged_control_messages_of_targets() {
         TargetMessage::Data { state: DataState::Bad, reason: text.clone(), aside: 1 },
         TargetMessage::SetAside { path: text.clone(), op: text.clone(), reason: text, since_ms: 3 },
         TargetMessage::Recovered { sequence: Sequence(1) },
+        TargetMessage::Withheld(WithheldCounts { devices: 1, setuid_bits: 2, security_xattrs: 3, times: 4 }),
     ]);
 }
 

@@ -165,6 +165,20 @@ pub enum TargetMessage {
         /// One line about the set, or why this source cannot send it.
         standing: Standing,
     },
+    /// What this target has not taken as it came, when that has changed.
+    Withheld(WithheldCounts),
+}
+
+/// What sources asked for and a target does not allow or cannot hold, counted since it opened the
+/// replica.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct WithheldCounts {
+    pub devices: u64,
+    pub setuid_bits: u64,
+    pub security_xattrs: u64,
+    /// Modification times that the replica's file system cannot hold.
+    #[serde(default)]
+    pub times: u64,
 }
 
 /// What holds up the op at the head of the line.

@@ -189,6 +189,7 @@ pub fn connection_status(connection: &Connection, daemon: &Daemon) -> Connection
         data: report.data,
         data_reason: report.data_reason.clone(),
         aside: report.aside.clone(),
+        withheld: report.withheld,
         left_out: LeftOutStatus { count: report.left_out.count, objects: report.left_out.lines() },
         mirror: mirror(&report),
         progress: report.progress.as_ref().map(|progress| {

@@ -25,7 +25,7 @@ use crate::limits::{
 use crate::link::{FrameReceiver, Received, TargetEvent, TargetLink};
 use crate::packet::{
     DataState, Features, Frame, FrameHeader, LaneItem, ObjectId, Op, Sequence, SetId, SourceMessage,
-    Standing, Stuck, TargetMessage, Text, WIRE_VERSION, WIRE_VERSION_OLDEST,
+    Standing, Stuck, TargetMessage, Text, WIRE_VERSION, WIRE_VERSION_OLDEST, WithheldCounts,
 };
 
 /// How often a session that has nothing to do looks for control messages.
@@ -193,6 +193,7 @@ pub(crate) struct Session<S, A> {
     acknowledged: Option<(Sequence, Sequence, Sequence)>,
     /// State of the data, and what is set aside, as the source knows them.
     told: (DataStatus, AsideView),
+    told_withheld: WithheldCounts,
     /// A fault of one object sets it aside after so long.
     aside_after: Duration,
     /// Packets applied since then.
@@ -222,6 +223,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
             reconcile: Reconcile::new(),
             acknowledged: None,
             told,
+            told_withheld: WithheldCounts::default(),
             aside_after,
             unacknowledged: 0,
             acknowledge_by: clock::now(),
@@ -584,7 +586,16 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
         self.applier.finish_durable(&point, outcome).map_err(|fault| fault.to_string())
     }
 
+    /// The source hears what was not taken as it came.
+    fn tell_withheld(&mut self) {
+        let now = self.view.lock().withheld.counts();
+        if std::mem::replace(&mut self.told_withheld, now) != now {
+            self.around.send(TargetMessage::Withheld(now));
+        }
+    }
+
     fn acknowledge(&mut self) {
+        self.tell_withheld();
         let now = self.applier.acknowledged();
         let now = (now.received.sequence, now.applied.sequence, now.durable.sequence);
         self.unacknowledged = 0;

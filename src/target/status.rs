@@ -1,16 +1,15 @@
 //! The target daemon's answer to `standin status`.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
 use super::daemon::Daemon;
 use super::replicas::Shown;
-use crate::apply::{AsideView, Withheld};
+use crate::apply::AsideView;
 use crate::control::{
     AsideStatus, CaptureStatus, ConnectedSource, FsyncStatus, ReplicaStatus, Role, SetAside, Status,
-    TargetStatus, WithheldStatus, unix_ms,
+    TargetStatus, unix_ms,
 };
-use crate::packet::{DataState, Sequence};
+use crate::packet::{DataState, Sequence, WithheldCounts};
 use crate::pairing::Grant;
 use crate::privileges::Confinement;
 use crate::queue::QueueStats;
@@ -79,7 +78,7 @@ fn empty(daemon: &Daemon, name: &str, grants: &[Grant]) -> ReplicaStatus {
         durable: Sequence(0),
         retrying: None,
         aside: AsideStatus::default(),
-        withheld: WithheldStatus::default(),
+        withheld: WithheldCounts::default(),
         problem: None,
     }
 }
@@ -103,7 +102,7 @@ fn opened(daemon: &Daemon, shown: Shown, grants: &[Grant]) -> ReplicaStatus {
         (status.applied, status.durable) = (view.applied, view.durable);
         status.retrying = view.retrying;
         status.aside = aside(&view.aside);
-        status.withheld = withheld(&view.withheld);
+        status.withheld = view.withheld.counts();
     }
     status
 }
@@ -120,13 +119,4 @@ fn aside(view: &AsideView) -> AsideStatus {
         since_unix_ms: aside.since_ms,
     });
     AsideStatus { total: view.total, objects: objects.collect() }
-}
-
-fn withheld(counters: &Withheld) -> WithheldStatus {
-    WithheldStatus {
-        devices: counters.devices.load(Relaxed),
-        setuid_bits: counters.setuid_bits.load(Relaxed),
-        security_xattrs: counters.security_xattrs.load(Relaxed),
-        times: counters.times.load(Relaxed),
-    }
 }

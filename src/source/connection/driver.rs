@@ -365,6 +365,7 @@ impl<S: Surroundings> Driver<S> {
                     self.update(|report| report.aside.objects.push(object));
                 }
             }
+            TargetMessage::Withheld(counts) => self.update(|report| report.withheld = counts),
             // An answer to a question that this connection does not ask.
             TargetMessage::About { .. } => {}
         }

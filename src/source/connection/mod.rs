@@ -29,7 +29,7 @@ use crate::connection::{Command, FaultKind, NotNow};
 use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying};
 use crate::intercept::Divergence;
 use crate::link::LinkStats;
-use crate::packet::{DataState, LeftOut, Position, Sequence, SetId, Timestamp};
+use crate::packet::{DataState, LeftOut, Position, Sequence, SetId, Timestamp, WithheldCounts};
 use crate::queue::{CursorId, Queue};
 use crate::resync::{CopyProgress, CopyReport};
 pub(crate) use driver::Driver;
@@ -96,6 +96,8 @@ pub struct Report {
     pub data_reason: String,
     /// What the target has set aside.
     pub aside: AsideStatus,
+    /// What the target has not taken as it came.
+    pub withheld: WithheldCounts,
     /// What the last copy left out: for it, and for nothing else, the replica is bad.
     pub left_out: LeftOut,
     pub mirror: MirrorStatus,
@@ -275,6 +277,7 @@ impl Report {
             data: DataState::Empty,
             data_reason: String::new(),
             aside: AsideStatus::default(),
+            withheld: WithheldCounts::default(),
             left_out: LeftOut::default(),
             mirror: MirrorStatus::Idle,
             copy_attempts: 0,
