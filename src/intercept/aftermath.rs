@@ -17,6 +17,7 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, SeekFrom, Stat};
 
 use super::aside::never_waits;
+use super::change::{Part, Touched};
 use super::error::{FsError, FsResult, Step};
 use super::objects::Node;
 use super::volume::{Volume, c_name, mtime};
@@ -94,32 +95,33 @@ impl Volume {
     /// Answers where the next piece begins; the end of the range where there is none.
     fn send_piece(&self, node: &Arc<Node>, fd: &OwnedFd, range: Range<u64>) -> FsResult<u64> {
         // Where nobody may wait, nothing is piled up either.
-        if never_waits() && !self.queue.has_room(2 * PAYLOAD_LEN_MAX) {
+        if never_waits() && !self.has_room(2 * PAYLOAD_LEN_MAX) {
             return Err(FsError::new(libc::EAGAIN, "room for what is read back"));
         }
-        let mut room = self.reserve(PAYLOAD_LEN_MAX)?;
-        let _tree = self.shared_tree();
-        let _state = node.state.lock();
-        let stat = rustix::fs::fstat(fd).step("stat")?;
+        let touched = Touched::object(node, fd, Part::Content(range.clone()));
+        let mut change = self.prepare(touched, PAYLOAD_LEN_MAX)?.lock_to_tell()?;
+        let stat = change.look(rustix::fs::fstat(fd).step("stat"))?;
         let end = range.end.min(stat.st_size as u64);
         if range.start >= end {
+            change.unchanged();
             return Ok(range.end);
         }
         let result = ContentResult { size: stat.st_size as u64, mtime: mtime(&stat), mode: None };
         let (object, offset) = (node.object, range.start);
-        let (op, payload, next) = match hole_from(fd, offset)?.min(end) {
+        let (op, payload, next) = match change.look(hole_from(fd, offset))?.min(end) {
             hole_end if hole_end == end || hole_end >= offset.saturating_add(HOLE_MIN) => {
                 let (length, how) = (hole_end - offset, Reserve::PunchHole);
                 (Op::Reserve { object, offset, length, how, result }, Bytes::new(), hole_end)
             }
             _ => {
-                let data_end = data_until(fd, offset)?.min(end);
-                let payload = self.read_back(fd, offset, (data_end - offset).min(PAYLOAD_LEN_MAX as u64))?;
+                let data_end = change.look(data_until(fd, offset))?.min(end);
+                let len = (data_end - offset).min(PAYLOAD_LEN_MAX as u64);
+                let payload = change.look(self.read_back(fd, offset, len))?;
                 let next = offset + payload.len() as u64;
                 (Op::Write { object, offset, result }, payload, next)
             }
         };
-        self.append_content(&mut room, node, &op, payload);
+        change.append(&op, payload);
         Ok(next)
     }
 

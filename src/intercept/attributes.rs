@@ -1,20 +1,20 @@
 //! Ops on attributes: mode, owner, times, extended attributes.
 
 use std::ffi::{CString, OsStr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
-use rustix::fs::{AtFlags, StatVfs, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{AtFlags, Stat, StatVfs, Timespec, Timestamps, XattrFlags};
 
+use super::change::{Change, Part, Touched};
 use super::clearing::{mode_after_acl, set_mode};
 use super::data::FailedResize;
 use super::error::{FsError, FsResult, Step};
 use super::objects::NodeId;
 use super::volume::{Caller, Meta, Volume, mtime, permissions};
 use crate::limits::XATTR_VALUE_LEN_MAX;
-use crate::packet::{Bounded, Op, Owner, Timestamp};
+use crate::packet::{Bounded, ObjectId, Op, Owner, Timestamp};
 use crate::xattr::{self, ACL_ACCESS, OWN_PREFIX};
 
 /// A time to set.
@@ -59,57 +59,29 @@ impl Volume {
         handle: Option<u64>,
         changes: Changes,
     ) -> FsResult<Meta> {
-        let mut size_room = self.reserve(0)?;
-        let mut room = self.reserve(0)?;
-        let tree = self.shared_tree();
         let node = self.node(node)?;
-        let state = node.state.lock();
         let fd = self.descriptors.of(&node)?;
-        self.begin_change(&node, &*fd);
+        let (ops, part) = if changes.size.is_some() { (2, Part::Size) } else { (1, Part::Attributes) };
+        let touched = Touched::object(&node, &fd, part);
+        let mut change = self.prepare_several(ops, touched, 0)?.lock()?;
         let mut done = Done::default();
-        let outcome = self.set_owner_and_mode(&fd, changes, &mut done).map_err(FailedResize::from);
+        let outcome = set_owner_and_mode(&mut change, &fd, changes, &mut done).map_err(FailedResize::from);
         let outcome = outcome.and_then(|()| match changes.size {
-            Some(size) => self.resize_locked(caller, &node, handle, size, &mut size_room),
+            Some(size) => change.part(|change| self.resize_locked(change, caller, &node, handle, size)),
             None => Ok(()),
         });
-        let outcome = outcome.and_then(|()| Ok(set_times(&fd, changes, &mut done)?));
+        let outcome = outcome.and_then(|()| Ok(set_times(&mut change, &fd, changes, &mut done)?));
         // A step that failed half-way has no word of its own for what it did: all is told.
         if outcome.is_err() {
             done = Done { mode: true, owner: true, mtime: true };
         }
-        let stat = self.after_change(rustix::fs::fstat(&*fd).step("stat"))?;
-        self.end_change(&node, &stat);
-        if done.any() && !node.is_nameless.load(Relaxed) {
-            let op = Op::SetAttributes {
-                object: node.object,
-                mode: (done.mode || done.owner).then(|| permissions(&stat)),
-                owner: done.owner.then_some(Owner { uid: stat.st_uid, gid: stat.st_gid }),
-                mtime: done.mtime.then(|| mtime(&stat)),
-            };
-            self.append(&mut room, &node, &op, Bytes::new());
+        let stat = change.stat_after(&fd)?;
+        match change.is_made() && done.any() {
+            true => change.append(&done.op(node.object, &stat), Bytes::new()),
+            false => change.unchanged(),
         }
-        drop((state, tree));
         self.after_resize(&node, outcome)?;
         Ok(self.meta(&node, stat))
-    }
-
-    fn set_owner_and_mode(
-        &self,
-        fd: &std::os::fd::OwnedFd,
-        changes: Changes,
-        done: &mut Done,
-    ) -> FsResult<()> {
-        if changes.uid.is_some() || changes.gid.is_some() {
-            let uid = changes.uid.map(rustix::fs::Uid::from_raw);
-            let gid = changes.gid.map(rustix::fs::Gid::from_raw);
-            rustix::fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH).step("change owner")?;
-            done.owner = true;
-        }
-        if let Some(mode) = changes.mode {
-            set_mode(fd, mode & 0o7777)?;
-            done.mode = true;
-        }
-        Ok(())
     }
 
     /// Text of a symlink.
@@ -158,15 +130,13 @@ impl Volume {
         }
         let flags = XattrFlags::from_bits_retain(flags as u32);
         let payload = self.pool.copy_of(value);
-        self.change_xattr(node, name, value.len(), |fd, path, object| {
-            rustix::fs::setxattr(path, name, &payload, flags).step("set xattr")?;
-            let is_acl = name.as_bytes() == ACL_ACCESS;
-            let stat = self.after_change(rustix::fs::fstat(fd).step("stat"))?;
-            let cleared = if is_acl { mode_after_acl(caller, &stat) } else { None };
-            if let Some(mode) = cleared {
-                self.after_change(set_mode(fd, mode))?;
-            }
-            let mode = is_acl.then(|| cleared.unwrap_or(permissions(&stat)));
+        self.change_xattr(node, name, value.len(), |change, fd, object| {
+            let path = crate::sys::proc_path(fd.as_fd());
+            change.make(|| rustix::fs::setxattr(&path, name, &payload, flags).step("set xattr"))?;
+            let mode = match name.as_bytes() == ACL_ACCESS {
+                true => Some(mode_with_acl(change, fd, caller)?),
+                false => None,
+            };
             let name = Bounded(name.as_bytes().to_vec());
             Ok((Op::SetXattr { object, name, mode }, payload.clone()))
         })
@@ -175,10 +145,11 @@ impl Volume {
     /// Removes an extended attribute.
     pub fn removexattr(&self, node: NodeId, name: &OsStr) -> FsResult<()> {
         refuse_hidden(name)?;
-        self.change_xattr(node, name, 0, |fd, path, object| {
-            rustix::fs::removexattr(path, name).step("remove xattr")?;
+        self.change_xattr(node, name, 0, |change, fd, object| {
+            let path = crate::sys::proc_path(fd.as_fd());
+            change.make(|| rustix::fs::removexattr(&path, name).step("remove xattr"))?;
             let mode = match name.as_bytes() == ACL_ACCESS {
-                true => Some(permissions(&self.after_change(rustix::fs::fstat(fd).step("stat"))?)),
+                true => Some(permissions(&change.look(rustix::fs::fstat(fd).step("stat"))?)),
                 false => None,
             };
             let name = Bounded(name.as_bytes().to_vec());
@@ -191,40 +162,27 @@ impl Volume {
         node: NodeId,
         name: &OsStr,
         payload: usize,
-        change: impl FnOnce(
-            &std::os::fd::OwnedFd,
-            &std::path::Path,
-            crate::packet::ObjectId,
-        ) -> FsResult<(Op, Bytes)>,
+        make: impl FnOnce(&mut Change<'_>, &OwnedFd, ObjectId) -> FsResult<(Op, Bytes)>,
     ) -> FsResult<()> {
-        let mut room = self.reserve(payload)?;
-        let _tree = self.shared_tree();
         let node = self.node(node)?;
-        let _state = node.state.lock();
         let fd = self.descriptors.of(&node)?;
-        self.begin_change(&node, &*fd);
-        let changed = change(&fd, &crate::sys::proc_path(fd.as_fd()), node.object);
-        if node.is_nameless.load(Relaxed) || !xattr::is_replicated(name.as_bytes()) {
-            return changed.map(drop);
+        let touched = Touched::object(&node, &fd, Part::Attributes);
+        let mut change = self.prepare(touched, payload)?.lock()?;
+        let made = make(&mut change, &fd, node.object);
+        if !change.is_made() || !xattr::is_replicated(name.as_bytes()) {
+            change.unchanged();
+            return made.map(drop);
         }
-        let (op, payload) = match &changed {
-            Ok(changed) => changed.clone(),
-            Err(error) if error.may_have_changed() => {
-                self.after_change(self.xattr_now(&fd, node.object, name))?
-            }
-            Err(error) => return Err(*error),
+        let (op, payload) = match &made {
+            Ok(made) => made.clone(),
+            Err(_) => change.look(self.xattr_now(&fd, node.object, name))?,
         };
-        self.append(&mut room, &node, &op, payload);
-        changed.map(drop)
+        change.append(&op, payload);
+        made.map(drop)
     }
 
     /// What an attribute is after a change of it failed.
-    fn xattr_now(
-        &self,
-        fd: &std::os::fd::OwnedFd,
-        object: crate::packet::ObjectId,
-        name: &OsStr,
-    ) -> FsResult<(Op, Bytes)> {
+    fn xattr_now(&self, fd: &OwnedFd, object: ObjectId, name: &OsStr) -> FsResult<(Op, Bytes)> {
         let mode = match name.as_bytes() == ACL_ACCESS {
             true => Some(permissions(&rustix::fs::fstat(fd).step("stat")?)),
             false => None,
@@ -250,15 +208,53 @@ impl Done {
     fn any(&self) -> bool {
         self.mode || self.owner || self.mtime
     }
+
+    fn op(&self, object: ObjectId, stat: &Stat) -> Op {
+        Op::SetAttributes {
+            object,
+            mode: (self.mode || self.owner).then(|| permissions(stat)),
+            owner: self.owner.then_some(Owner { uid: stat.st_uid, gid: stat.st_gid }),
+            mtime: self.mtime.then(|| mtime(stat)),
+        }
+    }
 }
 
-fn set_times(fd: &std::os::fd::OwnedFd, changes: Changes, done: &mut Done) -> FsResult<()> {
+fn set_owner_and_mode(
+    change: &mut Change<'_>,
+    fd: &OwnedFd,
+    changes: Changes,
+    done: &mut Done,
+) -> FsResult<()> {
+    if changes.uid.is_some() || changes.gid.is_some() {
+        let uid = changes.uid.map(rustix::fs::Uid::from_raw);
+        let gid = changes.gid.map(rustix::fs::Gid::from_raw);
+        let chown = || rustix::fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH);
+        change.make(|| chown().step("change owner"))?;
+        done.owner = true;
+    }
+    if let Some(mode) = changes.mode {
+        change.make(|| set_mode(fd, mode & 0o7777))?;
+        done.mode = true;
+    }
+    Ok(())
+}
+
+/// Mode of an object whose access ACL was just set.
+fn mode_with_acl(change: &mut Change<'_>, fd: &OwnedFd, caller: Caller) -> FsResult<u32> {
+    let stat = change.look(rustix::fs::fstat(fd).step("stat"))?;
+    match mode_after_acl(caller, &stat) {
+        Some(mode) => change.make(|| set_mode(fd, mode)).map(|()| mode),
+        None => Ok(permissions(&stat)),
+    }
+}
+
+fn set_times(change: &mut Change<'_>, fd: &OwnedFd, changes: Changes, done: &mut Done) -> FsResult<()> {
     if changes.atime.is_none() && changes.mtime.is_none() {
         return Ok(());
     }
     let times =
         Timestamps { last_access: timespec(changes.atime), last_modification: timespec(changes.mtime) };
-    rustix::fs::utimensat(fd, "", &times, AtFlags::EMPTY_PATH).step("set times")?;
+    change.make(|| rustix::fs::utimensat(fd, "", &times, AtFlags::EMPTY_PATH).step("set times"))?;
     done.mtime = changes.mtime.is_some();
     Ok(())
 }

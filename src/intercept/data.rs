@@ -10,6 +10,7 @@ use rustix::fs::{FallocateFlags, SeekFrom, Stat};
 use std::collections::HashMap;
 
 use super::cached::ReadRanges;
+use super::change::{Change, Part, Touched};
 use super::clearing::{mode_after_write, set_mode};
 use super::descriptors::reopen;
 use super::error::{FsError, FsResult, Step};
@@ -186,7 +187,7 @@ impl Volume {
     ) -> FsResult<Opened> {
         let access = flags & libc::O_ACCMODE;
         self.descriptors.enter(node, access, opened)?;
-        let mut state = node.state.lock();
+        let mut state = node.state.note();
         let mode = match access {
             libc::O_WRONLY if state.read_write == 0 => OpenMode::Direct,
             _ => OpenMode::Cached,
@@ -210,7 +211,7 @@ impl Volume {
         let Some(file) = self.handles.remove(handle) else { return };
         self.settle_growth(&file.node, |growing| growing.handle == Some(handle));
         self.descriptors.leave(&file.node, file.access);
-        let mut state = file.node.state.lock();
+        let mut state = file.node.state.note();
         if file.mode == OpenMode::Direct {
             state.direct_writers -= 1;
         }
@@ -236,7 +237,7 @@ impl Volume {
         }
         file.node.read.lock().note(offset, buffer.len() as u64);
         if file.node.is_mixing.load(SeqCst) {
-            file.node.state.lock().mixings.note_read(offset, &buffer[..done]);
+            file.node.state.note().mixings.note_read(offset, &buffer[..done]);
         }
         Ok(done)
     }
@@ -244,43 +245,44 @@ impl Volume {
     /// Writes; says how much, which is how much was captured.
     pub fn write(&self, caller: Caller, request: WriteRequest<'_>) -> FsResult<Written> {
         let file = self.file(request.handle)?;
-        let mut room = self.reserve(request.data.len())?;
+        let end = request.offset.saturating_add(request.data.len() as u64);
+        let touched = Touched::object(&file.node, &file.fd, Part::Content(request.offset..end));
+        let prepared = self.prepare(touched, request.data.len())?;
         let payload = self.pool.copy_of(request.data);
-        let _tree = self.shared_tree();
-        // Given when the locks are free again.
-        let _answers;
-        let mut state = file.node.state.lock();
+        let mut change = prepared.lock()?;
         let payload = match request.origin {
             Origin::Program => {
-                _answers = self.before_growth(&file.node, &*file.fd, request.growing(caller))?;
+                change.will_grow(request.growing(caller), &file.fd)?;
                 payload
             }
-            Origin::PageCache => self.mixed(&state.mixings, request.offset, payload),
+            Origin::PageCache => self.mixed(&change.state().mixings, request.offset, payload),
         };
-        self.begin_change(&file.node, &*file.fd);
-        let cleared = request.clear_privileges && clear_privileges(&file, caller)?;
-        let mixing = match file.mode == OpenMode::Direct && state.read_write > 0 {
-            true => Some(begin_mixing(&file, &mut state.mixings, request.offset, &payload)?),
+        let mixing = match file.mode == OpenMode::Direct && change.state().read_write > 0 {
+            true => Some(begin_mixing(&file, &mut change.state().mixings, request.offset, &payload)?),
             false => None,
         };
-        let outcome = pwrite_all(&file.fd, &payload, request.offset);
-        let stat = self.after_change(rustix::fs::fstat(&*file.fd).step("stat after a write"));
-        if let (Some(id), false) = (mixing, outcome.is_ok() && stat.is_ok()) {
-            end_mixing(&file.node, &mut state.mixings, id);
-        }
-        let stat = stat?;
-        self.end_change(&file.node, &stat);
-        let result = content_result(&stat, request.clear_privileges);
-        // A write that failed has still set the time, and perhaps the size: that is sent.
-        let (op, payload) = match outcome {
-            Ok(written) => (
-                Op::Write { object: file.node.object, offset: request.offset, result },
-                payload.slice(..written),
-            ),
-            Err(_) => (Op::Resize { object: file.node.object, result }, Bytes::new()),
+        let cleared = match request.clear_privileges {
+            true => clear_privileges(&mut change, &file, caller),
+            false => Ok(false),
         };
-        self.append_content(&mut room, &file.node, &op, payload);
-        Ok(Written { bytes: outcome?, cleared, mixing })
+        let write = || pwrite_all(&file.fd, &payload, request.offset);
+        let outcome = cleared.and_then(|cleared| Ok((change.make(write)?, cleared)));
+        let stat = change.stat_after(&file.fd);
+        if let (Some(id), false) = (mixing, outcome.is_ok() && stat.is_ok()) {
+            end_mixing(&file.node, &mut change.state().mixings, id);
+        }
+        let (object, result) = (file.node.object, content_result(&stat?, request.clear_privileges));
+        match outcome {
+            Ok((bytes, _)) => {
+                let op = Op::Write { object, offset: request.offset, result };
+                change.append(&op, payload.slice(..bytes));
+            }
+            // A write that failed has still set the time, and perhaps the size: that is sent.
+            Err(_) if change.is_made() => change.append(&Op::Resize { object, result }, Bytes::new()),
+            Err(_) => change.unchanged(),
+        }
+        let (bytes, cleared) = outcome?;
+        Ok(Written { bytes, cleared, mixing })
     }
 
     /// What a write-back writes beside direct writes that its pages may lack.
@@ -291,7 +293,7 @@ impl Volume {
     /// The kernel has dropped the pages that may lack a direct write.
     pub fn end_mixing(&self, handle: u64, id: u64) {
         if let Ok(file) = self.handles.get(handle) {
-            end_mixing(&file.node, &mut file.node.state.lock().mixings, id);
+            end_mixing(&file.node, &mut file.node.state.note().mixings, id);
         }
     }
 
@@ -304,12 +306,10 @@ impl Volume {
         size: u64,
     ) -> FsResult<()> {
         let node = self.node(node)?;
-        let mut room = self.reserve(0)?;
-        let outcome = {
-            let _tree = self.shared_tree();
-            let _state = node.state.lock();
-            self.resize_locked(caller, &node, handle, size, &mut room)
-        };
+        let fd = self.descriptors.of(&node)?;
+        let mut change = self.prepare(Touched::object(&node, &fd, Part::Size), 0)?.lock()?;
+        let outcome = self.resize_locked(&mut change, caller, &node, handle, size);
+        drop(change);
         self.after_resize(&node, outcome)
     }
 
@@ -325,43 +325,37 @@ impl Volume {
 
     pub(super) fn resize_locked(
         &self,
+        change: &mut Change<'_>,
         caller: Caller,
         node: &Arc<Node>,
         handle: Option<u64>,
         size: u64,
-        room: &mut crate::queue::Reservation,
     ) -> Result<(), FailedResize> {
         let own = handle.and_then(|handle| self.file(handle).ok());
         let fd = match own {
             Some(file) if file.is_writable() => file.fd.clone(),
             _ => Arc::new(self.descriptors.open(node, libc::O_WRONLY)?),
         };
-        let growing = Growing::to(caller.pid, handle, size);
-        let _answers = self.before_growth(node, &*fd, growing)?;
-        self.begin_change(node, &*fd);
+        change.will_grow(Growing::to(caller.pid, handle, size), &fd)?;
         let before = rustix::fs::fstat(&*fd).step("stat")?.st_size as u64;
-        let outcome = rustix::fs::ftruncate(&*fd, size).step("truncate");
-        let mut stat = self.after_change(rustix::fs::fstat(&*fd).step("stat after a truncate"))?;
-        if let Err(error) = outcome {
+        if let Err(error) = change.make(|| rustix::fs::ftruncate(&*fd, size).step("truncate")) {
             if !error.may_have_changed() {
                 return Err(error.into());
             }
-            let op = Op::Resize { object: node.object, result: content_result(&stat, false) };
-            self.append_content(room, node, &op, Bytes::new());
+            let result = content_result(&change.stat_after(&fd)?, false);
+            change.tell(&Op::Resize { object: node.object, result }, Bytes::new());
             return Err(FailedResize { error, changed_from: Some(before.min(size) & !(BLOCK_MAX - 1)) });
         }
+        let mut stat = change.stat_after(&fd)?;
         let cleared = if caller.uid == 0 { None } else { mode_after_write(caller, &stat) };
+        let mut outcome = Ok(());
         if let Some(mode) = cleared {
-            self.after_change(set_mode(&*fd, mode))?;
-            stat.st_mode = stat.st_mode & libc::S_IFMT | mode;
-        }
-        // Clearing bits has changed it once more.
-        if cleared.is_none() {
-            self.end_change(node, &stat);
+            outcome = change.make(|| set_mode(&*fd, mode));
+            stat = change.stat_after(&fd)?;
         }
         let op = Op::Resize { object: node.object, result: content_result(&stat, cleared.is_some()) };
-        self.append_content(room, node, &op, Bytes::new());
-        Ok(())
+        change.tell(&op, Bytes::new());
+        Ok(outcome?)
     }
 
     /// Reserves, punches or zeroes a range; `mode` as `fallocate(2)`.
@@ -384,34 +378,33 @@ impl Volume {
             _ => return Err(FsError::new(libc::EOPNOTSUPP, "fallocate mode")),
         };
         let file = self.file(handle)?;
-        let mut room = self.reserve(0)?;
-        let tree = self.shared_tree();
-        // Given when the locks are free again.
-        let _answers;
-        let state = file.node.state.lock();
-        let growing = Growing::to(caller.pid, Some(handle), offset.saturating_add(length));
-        _answers = self.before_growth(&file.node, &*file.fd, growing)?;
-        self.begin_change(&file.node, &*file.fd);
-        let cleared = caller.uid != 0 && clear_privileges(&file, caller)?;
+        let range = offset..offset.saturating_add(length);
+        let touched = Touched::object(&file.node, &file.fd, Part::Content(range.clone()));
+        let mut change = self.prepare(touched, 0)?.lock()?;
+        change.will_grow(Growing::to(caller.pid, Some(handle), range.end), &file.fd)?;
+        let cleared = match caller.uid {
+            0 => Ok(false),
+            _ => clear_privileges(&mut change, &file, caller),
+        };
         let flags = FallocateFlags::from_bits_retain(mode as u32);
-        let outcome = rustix::fs::fallocate(&*file.fd, flags, offset, length).step("fallocate");
-        let stat = self.after_change(rustix::fs::fstat(&*file.fd).step("stat after a fallocate"))?;
-        self.end_change(&file.node, &stat);
-        // A reservation that ran out of space half-way may have grown the file: what is there is sent.
-        if let Err(error) = outcome {
-            let op = Op::Resize { object: file.node.object, result: content_result(&stat, cleared) };
-            self.append_content(&mut room, &file.node, &op, Bytes::new());
-            drop((state, tree));
-            if clears(how) && error.may_have_changed() {
-                let from = offset & !(BLOCK_MAX - 1);
-                self.send_again(&file.node, from..offset.saturating_add(length));
-            }
-            return Err(error);
+        let reserve = || rustix::fs::fallocate(&*file.fd, flags, offset, length).step("fallocate");
+        let outcome = cleared.and_then(|_| change.make(reserve));
+        if !change.is_made() {
+            change.unchanged();
+            return outcome;
         }
-        let result = content_result(&stat, cleared);
-        let op = Op::Reserve { object: file.node.object, offset, length, how, result };
-        self.append_content(&mut room, &file.node, &op, Bytes::new());
-        Ok(())
+        let (object, stat) = (file.node.object, change.stat_after(&file.fd)?);
+        let result = content_result(&stat, cleared != Ok(false));
+        // A reservation that ran out of space half-way may have grown the file: what is there is sent.
+        let op = match outcome {
+            Ok(()) => Op::Reserve { object, offset, length, how, result },
+            Err(_) => Op::Resize { object, result },
+        };
+        change.append(&op, Bytes::new());
+        if outcome.is_err_and(|error| clears(how) && error.may_have_changed()) {
+            self.send_again(&file.node, offset & !(BLOCK_MAX - 1)..range.end);
+        }
+        outcome
     }
 
     /// Next data (`SEEK_DATA`) or hole (`SEEK_HOLE`) from `offset` on.
@@ -471,19 +464,6 @@ impl Volume {
 
     pub(super) fn handle_fd(&self, handle: u64) -> Option<Arc<OwnedFd>> {
         self.file(handle).ok().map(|file| file.fd)
-    }
-
-    /// Changes of an object without a name are nobody's: it can never get one again.
-    pub(super) fn append_content(
-        &self,
-        room: &mut crate::queue::Reservation,
-        node: &Node,
-        op: &Op,
-        payload: Bytes,
-    ) {
-        if !node.is_nameless.load(Relaxed) {
-            self.append(room, node, op, payload);
-        }
     }
 }
 
@@ -572,10 +552,10 @@ fn next_hole(fd: &OwnedFd, read: &ReadRanges, mut hole: i64, size: i64) -> FsRes
 }
 
 /// Clears setuid and setgid before an unprivileged change; answers whether there was any.
-fn clear_privileges(file: &OpenFile, caller: Caller) -> FsResult<bool> {
+fn clear_privileges(change: &mut Change<'_>, file: &OpenFile, caller: Caller) -> FsResult<bool> {
     let stat = rustix::fs::fstat(file.fd.as_fd()).step("stat")?;
     match mode_after_write(caller, &stat) {
-        Some(mode) => set_mode(file.fd.as_fd(), mode).map(|()| true),
+        Some(mode) => change.make(|| set_mode(file.fd.as_fd(), mode)).map(|()| true),
         None => Ok(false),
     }
 }

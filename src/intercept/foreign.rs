@@ -169,8 +169,8 @@ impl Volume {
         if node.left.agrees(stat) {
             return;
         }
-        let names = if node.is_directory() { node.names.try_lock() } else { None };
-        if let Some(_state) = node.state.try_lock()
+        let names = if node.is_directory() { node.names.try_look() } else { None };
+        if let Some(_state) = node.state.try_look()
             && (names.is_some() || !node.is_directory())
             && let Some(stat) = again()
         {
@@ -208,7 +208,7 @@ impl Volume {
     /// A directory, under its own lock, before names in it are looked up or changed.
     pub(super) fn seen_names(&self, dir: &Node, fd: impl AsFd) {
         // An op on its attributes may be half-way.
-        if let Some(_state) = dir.state.try_lock()
+        if let Some(_state) = dir.state.try_look()
             && let Ok(stat) = rustix::fs::fstat(fd)
         {
             self.seen_alone(dir, &stat);
@@ -223,7 +223,7 @@ impl Volume {
 
     /// The op has changed them.
     pub(super) fn end_names(&self, dir: &Node, fd: impl AsFd) {
-        let state = dir.state.try_lock();
+        let state = dir.state.try_look();
         match rustix::fs::fstat(fd) {
             Ok(stat) if state.is_some() => dir.left.learn(&stat),
             Ok(_) | Err(_) => dir.left.forget(),

@@ -96,7 +96,7 @@ impl Mount {
         let missing = Arc::new(Mutex::new(None));
         let notifier = Arc::new(OnceLock::new());
         let adapter = Adapter {
-            aside: Aside::new(volume.queue.clone(), threads),
+            aside: volume.aside(threads),
             helpers: Helpers::start(HELPERS),
             sizes: start_looking(volume.clone()),
             sync: start_sync_threads(volume.divergence()),

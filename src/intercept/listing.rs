@@ -96,7 +96,7 @@ impl Volume {
         let node = self.node(node)?;
         let share = Share::take(&self.listings.shares, caller.uid)?;
         let fd = self.descriptors.open(&node, libc::O_RDONLY | libc::O_DIRECTORY)?;
-        let names = node.names.lock();
+        let names = node.names.look();
         self.seen_names(&node, &fd);
         drop(names);
         let handle = self.listings.next.fetch_add(1, Relaxed) + 1;
@@ -140,7 +140,7 @@ impl Volume {
     /// one lookup.
     pub fn lookup_listed(&self, handle: u64, entry: &Listed) -> FsResult<Option<Meta>> {
         let dir = self.listings.get(handle)?;
-        let _names = dir.node.names.lock();
+        let _names = dir.node.names.look();
         match self.sight(&dir.node, dir.fd.as_fd(), &entry.name) {
             Ok((node, stat)) => {
                 self.found(&node, &stat, || stat_at(dir.fd.as_fd(), &entry.name));

@@ -3,11 +3,12 @@
 //! ```text
 //!  kernel ── fuse.rs (adapter, the only user of fuser) ── volume.rs and the ops below
 //!                                                            │
-//!            objects.rs (who is who)   locks.rs (in what order)   descriptors.rs (open ends)
+//!            objects.rs (who is who)                descriptors.rs (open ends)
 //!                                                            │
-//!                              names.rs  data.rs  attributes.rs  listing.rs
-//!                                  │ change on the backing directory, then,
-//!                                  │ under the same locks, the op into the queue
+//!            names.rs  renaming.rs  data.rs  attributes.rs  aftermath.rs  listing.rs
+//!                                  │
+//!            change/ (the one guard: room, locks, the change on the backing directory, and
+//!                     under the same locks its op into the queue)
 //! ```
 //! Never waits for the network, and holds no lock over an fsync. Everything but `fuse.rs` works,
 //! and is tested, without a mount.
@@ -16,6 +17,7 @@ mod aftermath;
 mod aside;
 mod attributes;
 mod cached;
+mod change;
 mod clearing;
 mod data;
 mod departures;
@@ -28,12 +30,11 @@ mod gate;
 mod growth;
 mod helpers;
 mod listing;
-mod locks;
 mod mixing;
 mod mounting;
 mod names;
 mod objects;
-mod ongoing;
+mod renaming;
 mod shares;
 #[cfg(test)]
 mod tests;

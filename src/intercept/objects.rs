@@ -11,6 +11,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use super::cached::ReadRanges;
+use super::change::{DirectoryLock, ObjectLock};
 use super::departures::{Departures, Leaving};
 use super::descriptors::OpenDescriptors;
 use super::foreign::{Left, Newest};
@@ -43,12 +44,8 @@ pub struct Node {
     pub handle: Option<FileHandle>,
     /// Lookups of the kernel plus pins of ops in progress. Only changed under the shard's lock.
     lookups: AtomicU64,
-    /// *Directory lock*: names in this directory. Taken after the tree lock, before object
-    /// locks; two of them by id order.
-    pub names: Mutex<()>,
-    /// *Object lock*: data and attributes. Taken after directory locks, before the queue's
-    /// tail; several of them by id order.
-    pub state: Mutex<NodeState>,
+    pub names: DirectoryLock,
+    pub state: ObjectLock,
     /// What programs may be told of the size. Taken after the object lock, or without it; only
     /// looks at the object are taken under it.
     pub growth: Mutex<Growth>,
@@ -205,8 +202,8 @@ impl Objects {
             keep_descriptor: AtomicBool::new(sighting.handle.is_none()),
             handle: sighting.handle,
             lookups: AtomicU64::new(1),
-            names: Mutex::new(()),
-            state: Mutex::default(),
+            names: DirectoryLock::default(),
+            state: ObjectLock::default(),
             growth: Mutex::default(),
             read: Mutex::default(),
             may_be_mapped: AtomicBool::new(false),

@@ -6,29 +6,22 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use bytes::Bytes;
-use parking_lot::RwLock;
 use rustix::fs::{AtFlags, Stat};
 
-use super::aside;
+use super::change::Changes;
 use super::data::Handles;
 use super::descriptors::Descriptors;
 use super::divergence::Divergence;
 use super::error::{FsError, FsResult, Step};
 use super::listing::Listings;
-use super::locks::TreeGuard;
 use super::objects::{Node, NodeId, Objects, Pinned, Place, Sighting};
-use super::ongoing::Ongoing;
 use crate::limits::{self, NAME_LEN_MAX};
-use crate::packet::{Attributes, Entry, Name, ObjectId, Op, Timestamp};
-use crate::queue::{Closed, Draft, Pool, Queue, Reservation};
+use crate::packet::{Attributes, Entry, Name, ObjectId, Timestamp};
+use crate::queue::{Pool, Queue};
 use crate::sys::{FileHandle, Identity};
 
 /// File systems whose directories may be subvolumes: btrfs, bcachefs (`linux/magic.h`).
 const SUBVOLUME_FILE_SYSTEMS: [u32; 2] = [0x9123_683e, 0xca45_1a4e];
-
-/// Room reserved for the header of an op; what is more or less is settled when it is appended.
-const HEADER_ROOM: usize = 512;
 
 /// Who asked, as the kernel says.
 #[derive(Clone, Copy, Debug)]
@@ -58,11 +51,8 @@ pub struct Volume {
     pub(super) descriptors: Descriptors,
     pub(super) handles: Handles,
     pub(super) listings: Listings,
-    pub(super) queue: Arc<Queue>,
+    pub(super) changes: Changes,
     pub(super) pool: Pool,
-    /// *Tree lock*: first in the lock order.
-    tree: RwLock<()>,
-    ongoing: Ongoing,
     /// Raised whenever a directory moves: paths remembered before are worthless.
     tree_generation: AtomicU64,
     root: Arc<Node>,
@@ -129,10 +119,8 @@ impl Volume {
             descriptors: Descriptors::new(backing, budget.paths, budget.files),
             handles: Handles::default(),
             listings: Listings::new(budget.directories),
-            queue,
+            changes: Changes::into(queue),
             pool: Pool::new(),
-            tree: RwLock::new(()),
-            ongoing: Ongoing::default(),
             tree_generation: AtomicU64::new(0),
             root,
             device: stat.st_dev,
@@ -163,7 +151,7 @@ impl Volume {
     /// The object with this name in a directory; the kernel gets one lookup on it.
     pub fn lookup(&self, parent: NodeId, name: &OsStr) -> FsResult<Meta> {
         let parent = self.node(parent)?;
-        let _names = parent.names.lock();
+        let _names = parent.names.look();
         let dir = self.descriptors.of(&parent)?;
         self.seen_names(&parent, &*dir);
         let (node, stat) =
@@ -207,15 +195,6 @@ impl Volume {
         let is_full = matches!(error.errno, libc::ENOSPC | libc::EDQUOT);
         // In this order: what leaves in between is seen by the second.
         is_full && (self.objects.are_leaving() || self.objects.departed() != departed)
-    }
-
-    /// For steps between a change on disk and its op: where one fails, the change was made and
-    /// cannot be described, and that is never silent.
-    pub(super) fn after_change<T>(&self, outcome: FsResult<T>) -> FsResult<T> {
-        if let Err(error) = &outcome {
-            self.divergence.note(&error.to_string());
-        }
-        outcome
     }
 
     pub(super) fn node(&self, id: NodeId) -> FsResult<Arc<Node>> {
@@ -334,46 +313,9 @@ impl Volume {
         Meta { node: node.id, generation: node.object.generation, stat }
     }
 
-    pub(super) fn shared_tree(&self) -> TreeGuard<'_> {
-        let _ongoing = self.ongoing.enter();
-        TreeGuard::Shared { _guard: self.tree.read(), _ongoing }
-    }
-
-    pub(super) fn exclusive_tree(&self) -> TreeGuard<'_> {
-        let _ongoing = self.ongoing.enter();
-        TreeGuard::Exclusive { _guard: self.tree.write(), _ongoing }
-    }
-
-    /// Counts changes that begin from now on apart from those that are under way. `false`: older
-    /// ones are still under way, and nothing was begun.
-    pub fn tell_changes_apart(&self) -> bool {
-        self.ongoing.turn()
-    }
-
-    /// Whether every change that began before the last [`Volume::tell_changes_apart`] that
-    /// answered `true` is in the queue, or failed.
-    pub fn earlier_changes_are_over(&self) -> bool {
-        self.ongoing.earlier_are_over()
-    }
-
     /// Call it when a directory moved, under the exclusive tree lock.
     pub(super) fn directories_moved(&self) {
         self.tree_generation.fetch_add(1, Relaxed);
-    }
-
-    /// Room in the queue for an op with `payload` bytes. Call it before taking any lock: it waits,
-    /// except on a thread that serves requests.
-    pub(super) fn reserve(&self, payload: usize) -> Result<Reservation, Closed> {
-        match aside::never_waits() {
-            true => self.queue.reserve_now(payload, HEADER_ROOM),
-            false => self.queue.reserve(payload, HEADER_ROOM),
-        }
-    }
-
-    /// Puts an op about `node` into the queue. The locks of the change must still be held.
-    pub(super) fn append(&self, room: &mut Reservation, node: &Node, op: &Op, payload: Bytes) {
-        let path = self.path(node);
-        self.queue.append(room, Draft::new(&path, op, payload));
     }
 
     /// Path of a node relative to the root, as far as it is known; remembered until a directory moves.

@@ -15,21 +15,21 @@ pub struct Ongoing {
 }
 
 /// A change, from before its effect to after its op; counted while it lives.
-pub struct Change<'a>(&'a AtomicUsize);
+pub struct Counted<'a>(&'a AtomicUsize);
 
-impl Drop for Change<'_> {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, SeqCst);
     }
 }
 
 impl Ongoing {
-    pub fn enter(&self) -> Change<'_> {
+    pub fn enter(&self) -> Counted<'_> {
         loop {
             let turn = self.turn.load(SeqCst);
             let count = &self.counts[turn & 1];
             count.fetch_add(1, SeqCst);
-            let change = Change(count);
+            let change = Counted(count);
             // Not counted among those before although it begins after them.
             if self.turn.load(SeqCst) == turn {
                 return change;
