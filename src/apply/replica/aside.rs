@@ -21,6 +21,7 @@ use rustix::fs::{FileType, Stat};
 use serde::{Deserialize, Serialize};
 
 use super::incomplete;
+use super::scope::Scope;
 use super::{Replica, path_of, remove_quietly};
 use crate::apply::fault::Fault;
 use crate::apply::inode;
@@ -83,9 +84,13 @@ impl Aside {
         self.listed.iter().any(|aside| aside.object == object)
     }
 
+    fn is_full(&self) -> bool {
+        self.listed.len() >= ASIDE_LISTED_MAX
+    }
+
     /// Persist, then publish.
     fn add(&mut self, aside: SetAside) -> io::Result<()> {
-        if self.listed.len() >= ASIDE_LISTED_MAX {
+        if self.is_full() {
             self.more += 1;
             return Ok(());
         }
@@ -112,6 +117,17 @@ impl Replica {
     /// One of these objects was set aside.
     pub(in crate::apply) fn is_any_aside(&self, objects: &[ObjectId]) -> bool {
         objects.iter().any(|&object| self.aside.contains(object))
+    }
+
+    /// A fault of an object that is aside already; or of one more where so many are that no list has
+    /// them: it is counted, and nobody would know it again.
+    pub(super) fn goes_aside_with_others(&mut self, object: ObjectId, fault: &Fault) -> bool {
+        if self.aside.contains(object) {
+            return true;
+        }
+        let goes = self.aside.is_full() && matches!(self.scope(fault), Scope::Object(_));
+        self.aside.more += u64::from(goes);
+        goes
     }
 
     /// Sets an object aside: the replica is bad, durably, when this returns.

@@ -269,7 +269,9 @@ impl Replica {
         for (id, mtime) in self.times.pending() {
             failpoint::at("settle").map_err(Fault::own("pending times"))?;
             match self.settle_time(id, mtime) {
-                Err(fault) if self.is_any_aside(&[id]) => log::debug!("its time is not set: {fault}"),
+                Err(fault) if self.goes_aside_with_others(id, &fault) => {
+                    log::debug!("its time is not set: {fault}");
+                }
                 Err(fault) => {
                     if let Err(fault) = unset(id, fault) {
                         stuck = Err(Fault::Time { object: id, fault: Box::new(fault) });

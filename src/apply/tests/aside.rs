@@ -141,6 +141,28 @@ fn a_time_that_cannot_be_set() {
     assert_eq!(pair.applier().acknowledged().durable, pair.applier().acknowledged().applied);
 }
 
+/// Only those that are listed were remembered: the time of any other was given up again and again.
+#[test]
+fn more_times_that_cannot_be_set_than_are_listed() {
+    let mut pair = Pair::new();
+    let source = Source { root: pair.source.root.clone() };
+    let many = crate::limits::ASIDE_LISTED_MAX + 5;
+    let mut flags = Vec::new();
+    for number in 0..many {
+        let name = format!("f{number}");
+        pair.say(source.create(&name, 0o644));
+        let Some(flag) = Immutable::new(&pair.replica(&name)) else { return };
+        flags.push(flag);
+    }
+    for _ in 0..crate::limits::ASIDE_LISTED_MAX {
+        let fault = pair.applier().durable_point().unwrap_err();
+        let Fault::Time { object, .. } = &fault else { panic!("{fault}") };
+        pair.applier().give_time_up(*object, &fault).unwrap();
+    }
+    pair.applier().durable_point().unwrap();
+    pair.assert_aside(many as u64);
+}
+
 /// What somebody else put in the way goes to limbo when its time is over, with all below it.
 #[test]
 fn what_is_in_the_way_goes_to_limbo() {
