@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::fault::Fault;
+use super::fault::{Concern, Fault, Patience};
 use super::perform::Doubt;
-use super::replica::{AsideView, DataStatus, DurablePoint, Patience, Replica, Scope};
+use super::replica::{AsideView, DataStatus, DurablePoint, Replica};
 use crate::clock;
 use crate::failpoint;
 use crate::limits::{SET_ASIDE_NEXT_AFTER, apply_retry_delay};
@@ -214,13 +214,18 @@ impl Applier {
     /// Whether the op of this frame, or the time of an object, is tried again after this fault.
     /// `patience`: with a fault of one object.
     pub fn judge(&mut self, frame: Option<&Frame>, fault: &Fault, patience: Duration) -> Verdict {
-        let kind = match self.replica.scope(fault) {
-            Scope::Target { is_full } => {
+        let kind = match self.replica.concern(fault) {
+            Concern::Replica { is_full } => {
                 self.stuck_since = None;
                 let stuck = if is_full { Stuck::Full } else { Stuck::Target };
                 return Verdict::Wait { stuck, left: None };
             }
-            Scope::Object(kind) => kind,
+            Concern::Proof => {
+                self.stuck_since = None;
+                return Verdict::Wait { stuck: Stuck::Target, left: None };
+            }
+            Concern::Object(kind) => kind,
+            Concern::Packet => Patience::None,
         };
         let patience = match kind {
             Patience::None => Duration::ZERO,

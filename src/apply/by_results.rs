@@ -9,10 +9,10 @@ use std::sync::Arc;
 use rustix::fs::RenameFlags;
 
 use super::create::{NameTaken, NewObject};
-use super::fault::Fault;
+use super::fault::{Concern, Fault};
 use super::perform::Doubt;
 use super::policy;
-use super::replica::{Limbo, Replica, Scope, c_name, handle_fault};
+use super::replica::{Limbo, Replica, c_name, handle_fault};
 use crate::packet::{Entry, ObjectId, Op, Replaced, Timestamp};
 use crate::sys::FileHandle;
 
@@ -137,12 +137,12 @@ impl Replica {
     /// A fault of one object ends the attempt, and nothing else.
     fn or_left_out(&self, done: Result<(), Fault>) -> Result<(), Fault> {
         match done {
-            Err(fault) => match self.scope(&fault) {
-                Scope::Object(_) => {
+            Err(fault) => match self.concern(&fault) {
+                Concern::Object(_) | Concern::Packet => {
                     log::debug!("left out: {fault}");
                     Ok(())
                 }
-                Scope::Target { .. } => Err(fault),
+                Concern::Replica { .. } | Concern::Proof => Err(fault),
             },
             Ok(()) => Ok(()),
         }

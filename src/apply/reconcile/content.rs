@@ -4,7 +4,6 @@ use std::fs::File;
 use std::sync::Arc;
 
 use super::Session;
-use super::left_out::is_of_the_object;
 use crate::apply::fault::Fault;
 use crate::apply::inode;
 use crate::apply::replica::Replica;
@@ -104,7 +103,7 @@ impl Session {
         for &(object, mtime) in &self.unsettled.files {
             match replica.object(object).and_then(|file| replica.policy().set_mtime(&*file, mtime)) {
                 Ok(()) | Err(Fault::MissingObject(_) | Fault::Outside { .. }) => {}
-                Err(fault) if is_of_the_object(&fault) => {
+                Err(fault) if fault.keeps_out_one() => {
                     self.left_out.add(&format!("object {object}: {fault}"));
                 }
                 Err(fault) => return Err(fault),

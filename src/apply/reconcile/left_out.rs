@@ -14,37 +14,12 @@ use crate::xattr::is_replicated;
 /// takes 64 KiB at most.
 const ROOM: u64 = 1 << 20;
 
-/// Whether a fault is one object's, now and the next time, and no other object has it for it. A
-/// full or failing disk has it for all; what somebody else holds for a moment passes.
-pub(super) fn is_of_the_object(fault: &Fault) -> bool {
-    matches!(
-        fault.errno(),
-        Some(
-            libc::EPERM
-                | libc::EACCES
-                | libc::ENOTSUP
-                | libc::E2BIG
-                | libc::ERANGE
-                | libc::ENAMETOOLONG
-                | libc::EMLINK
-                | libc::EFBIG
-                | libc::EOVERFLOW
-                | libc::EILSEQ
-                | libc::ETXTBSY
-                | libc::EBUSY
-                | libc::EXDEV
-                | libc::EUCLEAN
-                | libc::EBADMSG
-        )
-    )
-}
-
-/// As [`is_of_the_object`], for an extended attribute: too large for this file system is `ENOSPC`
+/// As [`Fault::keeps_out_one`], for an extended attribute: too large for this file system is `ENOSPC`
 /// however much room there is.
 fn is_of_the_attribute(fd: impl AsFd, fault: &Fault) -> bool {
     let has_room =
         || rustix::fs::fstatvfs(fd).is_ok_and(|space| space.f_bavail.saturating_mul(space.f_frsize) > ROOM);
-    is_of_the_object(fault) || fault.errno() == Some(libc::ENOSPC) && has_room()
+    fault.keeps_out_one() || fault.errno() == Some(libc::ENOSPC) && has_room()
 }
 
 impl Session {

@@ -32,7 +32,6 @@ use bytes::Bytes;
 use self::asked::Asked;
 use self::claims::Claims;
 use self::content::{OpenFile, Unsettled};
-use self::left_out::is_of_the_object;
 use self::names::Names;
 use super::fault::Fault;
 use super::inode;
@@ -232,7 +231,7 @@ impl Reconcile {
         replica.begin_after_failed_sync()?;
         replica.relieved_is_lost()?;
         // What cannot be set now is listed again.
-        replica.settle_times_or(|_, fault| if is_of_the_object(&fault) { Ok(()) } else { Err(fault) })?;
+        replica.settle_times_or(|_, fault| if fault.keeps_out_one() { Ok(()) } else { Err(fault) })?;
         let handle_of = |dir: &File| FileHandle::of(dir.as_fd()).map_err(Fault::system("file handle"));
         self.session = Some(Session {
             own: [handle_of(replica.root())?, handle_of(replica.limbo())?],
@@ -296,7 +295,7 @@ impl Session {
             match self.reconcile(replica, &listing.file, &entry) {
                 Ok(true) => wanted.push(entry.object),
                 Ok(false) => {}
-                Err(fault) if is_of_the_object(&fault) => {
+                Err(fault) if fault.keeps_out_one() => {
                     self.leave_name(replica, &listing.file, &entry.name, &fault);
                 }
                 Err(fault) => return Err(fault),
@@ -367,7 +366,7 @@ impl Session {
         done: Result<(), Fault>,
     ) -> Result<(), Fault> {
         match done {
-            Err(fault) if is_of_the_object(&fault) => {
+            Err(fault) if fault.keeps_out_one() => {
                 self.leave_object(replica, object, &fault);
                 self.leaves = Some(object);
                 self.leave_content(object)
@@ -385,7 +384,7 @@ impl Session {
     ) -> Result<(), Fault> {
         match done {
             Err(Fault::MissingObject(_)) if !self.left_out.is_empty() => Ok(()),
-            Err(fault) if is_of_the_object(&fault) => {
+            Err(fault) if fault.keeps_out_one() => {
                 self.leave_object(replica, object, &fault);
                 Ok(())
             }
@@ -416,7 +415,7 @@ impl Session {
                 continue;
             }
             match self.take_orphan(replica, &listing.file, &name, limbo) {
-                Err(fault) if is_of_the_object(&fault) => {
+                Err(fault) if fault.keeps_out_one() => {
                     self.leave_name(replica, &listing.file, &name, &fault);
                 }
                 done => done?,
@@ -455,7 +454,7 @@ impl Session {
         replica.empty_nameless()?;
         let orphans = self.limbo.resolve(replica.root(), replica.limbo())?;
         replica.settle_times_or(|id, fault| {
-            if !is_of_the_object(&fault) {
+            if !fault.keeps_out_one() {
                 return Err(fault);
             }
             self.left_out.add(&format!("object {id}: the target: {fault}"));

@@ -21,9 +21,8 @@ use rustix::fs::{FileType, Stat};
 use serde::{Deserialize, Serialize};
 
 use super::incomplete;
-use super::scope::Scope;
 use super::{Replica, path_of, remove_quietly};
-use crate::apply::fault::Fault;
+use crate::apply::fault::{Concern, Fault};
 use crate::apply::inode;
 use crate::limits::{ASIDE_LISTED_MAX, RELIEVED_MAX};
 use crate::packet::{BadBy, DataState, ObjectId, printable};
@@ -125,7 +124,7 @@ impl Replica {
         if self.aside.contains(object) {
             return true;
         }
-        let goes = self.aside.is_full() && matches!(self.scope(fault), Scope::Object(_));
+        let goes = self.aside.is_full() && matches!(self.concern(fault), Concern::Object(_));
         self.aside.more += u64::from(goes);
         goes
     }
