@@ -109,8 +109,8 @@ fn a_confined_process_is_refused_elsewhere() {
         .env(CONFINED_DIR, dir.path())
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    let [said, complained] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    assert!(output.status.success() && said.contains("1 passed"), "{}: {said}{complained}", output.status);
     assert_eq!(fs::read(dir.path().join("outside/secret")).unwrap(), b"secret");
     assert_eq!(fs::read_dir(dir.path().join("outside")).unwrap().count(), 1);
 }
