@@ -392,6 +392,30 @@ fn what_a_failed_call_left_is_sent() {
     assert_eq!(captured.volume.divergence().why(), None);
 }
 
+/// A write that failed for want of room had written some blocks of its range: the replica kept what
+/// was there before.
+#[test]
+fn what_a_failed_write_left_is_sent() {
+    use std::os::unix::fs::FileExt;
+    let captured = Captured::new();
+    let (_, handle) = captured.create(NodeId::ROOT, "f");
+    let mut copy = vec![b'o'; 64 << 10];
+    captured.write(handle, 0, &copy);
+    let path = captured.dir.path().join("f");
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    for block in [8 << 10, 11 << 10, 13 << 10] {
+        file.write_all_at(&[b'n'; 1 << 10], block).unwrap();
+    }
+    let before = captured.ops().len();
+    captured.volume.send_failed_write(handle, (8 << 10) + 5..(14 << 10) - 5);
+    for (_, op, payload) in &captured.ops()[before..] {
+        let Op::Write { offset, .. } = op else { panic!("{op:?}") };
+        copy[*offset as usize..][..payload.len()].copy_from_slice(payload);
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), copy);
+    assert_eq!(captured.volume.divergence().why(), None);
+}
+
 /// A name that a failed call had changed is no answer to give quietly.
 #[test]
 fn a_name_that_is_not_as_it_was_is_a_divergence() {
