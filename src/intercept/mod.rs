@@ -1,7 +1,9 @@
 //! Capture: the file system that applications see, and the only source of ops.
 //!
 //! ```text
-//!  kernel ── fuse.rs (adapter, the only user of fuser) ── volume.rs and the ops below
+//!  kernel ── fuse.rs (adapter; with mount.rs and convert.rs the only user of fuser)
+//!                                  │
+//!            serve/ (on which thread, what before the answer) ── volume.rs and the ops below
 //!                                                            │
 //!            objects.rs (who is who)                descriptors.rs (open ends)
 //!                                                            │
@@ -10,8 +12,8 @@
 //!            change/ (the one guard: room, locks, the change on the backing directory, and
 //!                     under the same locks its op into the queue)
 //! ```
-//! Never waits for the network, and holds no lock over an fsync. Everything but `fuse.rs` works,
-//! and is tested, without a mount.
+//! Never waits for the network, and holds no lock over an fsync. Everything below `serve`
+//! works, and is tested, without a mount.
 
 mod aftermath;
 mod aside;
@@ -19,6 +21,7 @@ mod attributes;
 mod cached;
 mod change;
 mod clearing;
+mod convert;
 mod data;
 mod departures;
 mod descriptors;
@@ -31,10 +34,12 @@ mod growth;
 mod helpers;
 mod listing;
 mod mixing;
+mod mount;
 mod mounting;
 mod names;
 mod objects;
 mod renaming;
+mod serve;
 mod shares;
 #[cfg(test)]
 mod tests;
@@ -43,7 +48,7 @@ mod volume;
 pub use data::OpenMode;
 pub use divergence::Divergence;
 pub use error::FsError;
-pub use fuse::{Mount, MountError, Serving};
 pub use gate::{DurabilityGate, SyncAnswer};
+pub use mount::{Mount, MountError, Serving};
 pub use objects::NodeId;
 pub use volume::{Caller, Meta, SharedWriterCounts, Volume};

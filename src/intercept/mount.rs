@@ -1,0 +1,156 @@
+//! The mount itself: how it comes up, serves, and goes.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fuser::{BackgroundSession, Config, Session, SessionACL};
+use parking_lot::Mutex;
+
+use super::fuse::{Adapter, KernelCache};
+use super::gate::DurabilityGate;
+use super::mounting::{self, ConnectionNumber};
+use super::serve::Serve;
+use super::volume::Volume;
+use crate::sys::MountOptions;
+
+/// Threads that serve requests: as many as CPUs, and enough that slow reads from disk leave some.
+const THREADS_MIN: usize = 4;
+
+/// Why a mount did not come up.
+#[derive(Debug)]
+pub enum MountError {
+    /// The kernel lacks something that correctness needs.
+    Kernel(String),
+    Io(io::Error),
+}
+
+impl std::fmt::Display for MountError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            MountError::Kernel(what) => write!(f, "the kernel's FUSE lacks {what}"),
+            MountError::Io(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+/// A mount that is up and answers nothing yet: calls on it wait. Dropping it unmounts.
+pub struct Mount {
+    session: Option<Session<Adapter>>,
+    mount_point: PathBuf,
+    connection: ConnectionNumber,
+}
+
+/// A mount that serves. Dropping it detaches the mount.
+pub struct Serving {
+    session: Option<BackgroundSession>,
+    mount_point: PathBuf,
+    connection: ConnectionNumber,
+}
+
+impl Mount {
+    /// Mounts over a directory. `name` is shown as the source of the mount. Without a gate syncs
+    /// return when the local disk has everything.
+    pub fn new(
+        volume: Arc<Volume>,
+        mount_point: &Path,
+        name: &str,
+        options: MountOptions,
+        gate: Option<Arc<dyn DurabilityGate>>,
+    ) -> Result<Mount, MountError> {
+        let threads = std::thread::available_parallelism().map_or(2, usize::from).max(THREADS_MIN);
+        let mut config = Config::default();
+        config.n_threads = Some(threads);
+        let missing = Arc::new(Mutex::new(None));
+        let cache = Arc::new(KernelCache::default());
+        let serve = Serve::new(volume, threads, gate, cache.clone());
+        let adapter = Adapter::new(serve, missing.clone());
+        let device = mounting::mount(mount_point, name, options).map_err(MountError::Io)?;
+        let connection = mounting::connection_at(mount_point).inspect_err(|_| {
+            let _ = mounting::detach(mount_point);
+        });
+        let connection = connection.map_err(MountError::Io)?;
+        match Session::from_fd(adapter, device, SessionACL::All, config) {
+            Ok(session) => {
+                cache.connect(session.notifier());
+                Ok(Mount { session: Some(session), mount_point: mount_point.to_owned(), connection })
+            }
+            Err(error) => {
+                let _ = mounting::detach(mount_point);
+                Err(missing.lock().take().map_or(MountError::Io(error), MountError::Kernel))
+            }
+        }
+    }
+
+    /// Starts to answer.
+    pub fn serve(mut self) -> io::Result<Serving> {
+        let session = self.session.take().expect("a mount serves once").spawn()?;
+        let (mount_point, connection) = (self.mount_point.clone(), self.connection);
+        Ok(Serving { session: Some(session), mount_point, connection })
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Calls that wait on a mount that never served get an error; a detached one goes with them.
+        if self.session.is_some()
+            && let Err(error) = mounting::detach(&self.mount_point)
+        {
+            log::error!("{} could not be unmounted: {error}", self.mount_point.display());
+        }
+    }
+}
+
+impl Serving {
+    /// Unmounts if nothing here uses the mount (`EBUSY` otherwise). Another mount namespace may
+    /// have it still: then requests go on coming until [`Serving::disconnect`].
+    ///
+    /// Errors: `EINVAL` also where what is mounted there is not ours.
+    pub fn unmount(&self) -> io::Result<()> {
+        self.check_on_top()?;
+        mounting::unmount(&self.mount_point)
+    }
+
+    /// Takes the mount away from its users: open files go on working until the process ends.
+    pub fn detach(&self) -> io::Result<()> {
+        self.check_on_top()?;
+        mounting::detach(&self.mount_point)
+    }
+
+    /// Ends the connection to the kernel, for whoever still has the mount: programs get errors, and
+    /// nothing of theirs is acknowledged any more.
+    pub fn disconnect(&self) -> io::Result<()> {
+        mounting::abort(self.connection)
+    }
+
+    /// Whether the connection to the kernel is over, and the last request was answered: nobody has
+    /// the mount any more, or the connection was ended.
+    pub fn ended(&self) -> bool {
+        self.session.as_ref().is_none_or(|session| session.guard.is_finished())
+    }
+
+    /// What mount tables show as its device (`major:minor`).
+    pub fn device(&self) -> String {
+        self.connection.device()
+    }
+
+    fn check_on_top(&self) -> io::Result<()> {
+        match mounting::connection_at(&self.mount_point) {
+            Ok(connection) if connection == self.connection => Ok(()),
+            Ok(_) | Err(_) => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+        }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        match self.session.take() {
+            Some(session) if session.guard.is_finished() => {
+                if let Err(error) = session.join() {
+                    log::warn!("the FUSE session ended with an error: {error}");
+                }
+            }
+            _ => _ = self.detach(),
+        }
+    }
+}

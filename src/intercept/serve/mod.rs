@@ -1,0 +1,400 @@
+//! What is decided about a request before and after the volume does it: on which thread it runs,
+//! what the kernel has to drop before the answer, when a sync may return.
+//!
+//! One method for every request of which something is decided; the others go to the volume
+//! directly. Nothing here knows how a request came or how its answer goes: an answer is a closure,
+//! called once, on any thread.
+
+mod cache;
+mod syncs;
+mod writes;
+
+use std::cell::RefCell;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+use rustix::fs::RenameFlags;
+
+use super::aside::{Aside, Carries};
+use super::attributes::Changes;
+use super::data::{Opened, Sync};
+use super::error::{FsError, FsResult};
+use super::gate::DurabilityGate;
+use super::growth::{Growing, start_looking};
+use super::helpers::{Helpers, Place};
+use super::listing::Listed;
+use super::names::{AskedMode, At};
+use super::objects::NodeId;
+use super::volume::{Caller, Meta, Volume};
+use crate::sys::Identity;
+pub use cache::Cache;
+use syncs::Syncs;
+pub use writes::WriteCall;
+
+/// Threads for jobs that wait for the kernel.
+const HELPERS: usize = 2;
+
+/// Serves a volume. Clones share everything; a change that has to wait takes one along.
+#[derive(Clone)]
+pub struct Serve {
+    volume: Arc<Volume>,
+    aside: Aside,
+    helpers: Helpers,
+    /// Files whose size somebody waits for.
+    sizes: Sender<NodeId>,
+    syncs: Syncs,
+    cache: Arc<dyn Cache>,
+}
+
+/// How an entry of a listing is shown.
+pub enum Shown {
+    /// With its attributes, which is a lookup.
+    Full(Meta),
+    /// With this number and without attributes.
+    Bare(NodeId),
+}
+
+thread_local! {
+    /// One buffer a thread for reads, as large as the largest one so far.
+    static READ_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Serve {
+    /// For `threads` threads that serve requests. Without a gate syncs return when the local disk has
+    /// everything.
+    pub fn new(
+        volume: Arc<Volume>,
+        threads: usize,
+        gate: Option<Arc<dyn DurabilityGate>>,
+        cache: Arc<dyn Cache>,
+    ) -> Serve {
+        Serve {
+            aside: volume.aside(threads),
+            helpers: Helpers::start(HELPERS),
+            sizes: start_looking(volume.clone()),
+            syncs: Syncs::start(gate, volume.divergence()),
+            volume,
+            cache,
+        }
+    }
+
+    /// For requests of which nothing is decided.
+    pub fn volume(&self) -> &Volume {
+        &self.volume
+    }
+
+    /// `None`: a name that does not exist, which may be remembered.
+    pub fn lookup(&self, parent: NodeId, name: &OsStr) -> FsResult<Option<Meta>> {
+        match self.volume.lookup(parent, name) {
+            Err(error) if error.errno == libc::ENOENT => Ok(None),
+            outcome => outcome.map(Some),
+        }
+    }
+
+    /// With a handle the kernel asks for itself, and uses what it takes over; without one it asks
+    /// for a program, `asker`, which sees the answer in any case.
+    pub fn getattr(
+        &self,
+        asker: u32,
+        node: NodeId,
+        handle: Option<u64>,
+        reply: impl FnOnce(FsResult<Meta>) + Send + 'static,
+    ) {
+        if handle.is_some() {
+            return reply(self.volume.getattr(node, handle));
+        }
+        if self.volume.ask_attributes(node, asker, Box::new(reply)) {
+            let _ = self.sizes.send(node);
+        }
+    }
+
+    pub fn setattr(
+        &self,
+        caller: Caller,
+        node: NodeId,
+        handle: Option<u64>,
+        changes: Changes,
+        reply: impl FnOnce(FsResult<Meta>) + Send + 'static,
+    ) {
+        self.change(caller, move |serve| {
+            reply(serve.volume.setattr(caller, node, handle, changes));
+            if let Some(size) = changes.size {
+                serve.volume.growth_answered(node, Growing::to(caller.pid, handle, size));
+            }
+        });
+    }
+
+    /// `device` is (major, minor).
+    pub fn mknod(
+        &self,
+        caller: Caller,
+        at: At<'_>,
+        asked: AskedMode,
+        device: (u32, u32),
+        reply: impl FnOnce(FsResult<Meta>) + Send + 'static,
+    ) {
+        let at = Kept::of(at);
+        self.change(caller, move |serve| reply(serve.volume.mknod(caller, at.at(), asked, device)));
+    }
+
+    pub fn mkdir(
+        &self,
+        caller: Caller,
+        at: At<'_>,
+        asked: AskedMode,
+        reply: impl FnOnce(FsResult<Meta>) + Send + 'static,
+    ) {
+        let at = Kept::of(at);
+        self.change(caller, move |serve| reply(serve.volume.mkdir(caller, at.at(), asked)));
+    }
+
+    pub fn symlink(
+        &self,
+        caller: Caller,
+        at: At<'_>,
+        target: &Path,
+        reply: impl FnOnce(FsResult<Meta>) + Send + 'static,
+    ) {
+        let (at, target) = (Kept::of(at), target.to_owned());
+        self.change(caller, move |serve| reply(serve.volume.symlink(caller, at.at(), &target)));
+    }
+
+    pub fn link(
+        &self,
+        caller: Caller,
+        node: NodeId,
+        at: At<'_>,
+        reply: impl FnOnce(FsResult<Meta>) + Send + 'static,
+    ) {
+        let at = Kept::of(at);
+        self.change(caller, move |serve| reply(serve.volume.link(node, at.at())));
+    }
+
+    pub fn unlink(&self, caller: Caller, at: At<'_>, reply: impl FnOnce(FsResult<()>) + Send + 'static) {
+        let at = Kept::of(at);
+        self.change(caller, move |serve| reply(serve.volume.unlink(at.at())));
+    }
+
+    pub fn rmdir(&self, caller: Caller, at: At<'_>, reply: impl FnOnce(FsResult<()>) + Send + 'static) {
+        let at = Kept::of(at);
+        self.change(caller, move |serve| reply(serve.volume.rmdir(at.at())));
+    }
+
+    pub fn rename(
+        &self,
+        caller: Caller,
+        from: At<'_>,
+        to: At<'_>,
+        flags: RenameFlags,
+        reply: impl FnOnce(FsResult<()>) + Send + 'static,
+    ) {
+        let (from, to) = (Kept::of(from), Kept::of(to));
+        self.change(caller, move |serve| reply(serve.volume.rename(from.at(), to.at(), flags)));
+    }
+
+    pub fn create(
+        &self,
+        caller: Caller,
+        at: At<'_>,
+        asked: AskedMode,
+        flags: i32,
+        reply: impl FnOnce(FsResult<(Meta, Opened)>) + Send + 'static,
+    ) {
+        let at = Kept::of(at);
+        self.change(caller, move |serve| match serve.volume.create(caller, at.at(), asked, flags) {
+            Ok((meta, opened)) => {
+                serve.drop_stale_pages(meta.node, opened, move || reply(Ok((meta, opened))));
+            }
+            Err(error) => reply(Err(error)),
+        });
+    }
+
+    pub fn open(
+        &self,
+        caller: Caller,
+        node: NodeId,
+        flags: i32,
+        reply: impl FnOnce(FsResult<Opened>) + Send + 'static,
+    ) {
+        let open = move |serve: &Serve| match serve.volume.open(node, flags) {
+            Ok(opened) => serve.drop_stale_pages(node, opened, move || reply(Ok(opened))),
+            Err(error) => reply(Err(error)),
+        };
+        // A truncation on the way is a change.
+        match flags & libc::O_TRUNC {
+            0 => open(self),
+            _ => self.change(caller, open),
+        }
+    }
+
+    pub fn read(&self, handle: u64, offset: u64, size: usize, reply: impl FnOnce(FsResult<&[u8]>)) {
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            if buffer.len() < size {
+                buffer.resize(size, 0);
+            }
+            let read = self.volume.read(handle, offset, &mut buffer[..size]);
+            reply(read.map(|count| &buffer[..count]));
+        });
+    }
+
+    /// `mode` as `fallocate(2)`.
+    pub fn fallocate(
+        &self,
+        caller: Caller,
+        (node, handle): (NodeId, u64),
+        (offset, length): (u64, u64),
+        mode: i32,
+        reply: impl FnOnce(FsResult<()>) + Send + 'static,
+    ) {
+        self.change_patiently(caller, move |serve| {
+            let outcome = serve.volume.fallocate(caller, handle, offset, length, mode);
+            if caller.uid != 0 {
+                serve.cache.forget_attributes(node);
+            }
+            reply(outcome);
+            let growing = Growing::to(caller.pid, Some(handle), offset.saturating_add(length));
+            serve.volume.growth_answered(node, growing);
+        });
+    }
+
+    pub fn setxattr(
+        &self,
+        caller: Caller,
+        node: NodeId,
+        (name, value): (&OsStr, &[u8]),
+        flags: i32,
+        reply: impl FnOnce(FsResult<()>) + Send + 'static,
+    ) {
+        let (name, value) = (name.to_owned(), value.to_owned());
+        self.change(caller, move |serve| {
+            reply(serve.volume.setxattr(caller, node, &name, &value, flags));
+        });
+    }
+
+    pub fn removexattr(
+        &self,
+        caller: Caller,
+        node: NodeId,
+        name: &OsStr,
+        reply: impl FnOnce(FsResult<()>) + Send + 'static,
+    ) {
+        let name = name.to_owned();
+        self.change(caller, move |serve| reply(serve.volume.removexattr(node, &name)));
+    }
+
+    pub fn fsync(&self, handle: u64, what: Sync, reply: impl FnOnce(FsResult<()>) + Send + 'static) {
+        self.volume.note_fsync(handle);
+        match self.volume.sync_target(handle) {
+            Ok(fd) => self.syncs.run(fd, what, reply),
+            Err(error) => reply(Err(error)),
+        }
+    }
+
+    pub fn fsyncdir(&self, handle: u64, what: Sync, reply: impl FnOnce(FsResult<()>) + Send + 'static) {
+        match self.volume.sync_directory_target(handle) {
+            Ok(fd) => self.syncs.run(Arc::new(fd), what, reply),
+            Err(error) => reply(Err(error)),
+        }
+    }
+
+    /// `add` answers whether an entry has found room. What it has taken with attributes is a lookup.
+    pub fn readdirplus(
+        &self,
+        handle: u64,
+        offset: u64,
+        mut add: impl FnMut(&Listed, &Shown) -> bool,
+    ) -> FsResult<()> {
+        self.volume.readdir(handle, offset, |entry| {
+            let Some(shown) = self.shown(handle, entry) else { return true };
+            let fits = add(entry, &shown);
+            if let (false, Shown::Full(meta)) = (fits, &shown) {
+                self.volume.forget(meta.node, 1);
+            }
+            fits
+        })
+    }
+
+    /// `None`: it is gone by now.
+    fn shown(&self, handle: u64, entry: &Listed) -> Option<Shown> {
+        if entry.is_dot() {
+            return Some(Shown::Bare(entry.node));
+        }
+        match self.volume.lookup_listed(handle, entry) {
+            Ok(meta) => meta.map(Shown::Full),
+            // Its name is in the directory, as everybody would see on the disk itself.
+            Err(error) => {
+                log::warn!("{} is listed without attributes: {error}", entry.name.display());
+                Some(Shown::Bare(NodeId::ROOT))
+            }
+        }
+    }
+
+    /// Performs a change for its caller: at once, or on a worker where it might wait.
+    fn change(&self, caller: Caller, change: impl FnOnce(&Serve) + Send + 'static) {
+        if let Some(_serving) = self.aside.enter(Carries::Names) {
+            act_for(caller.identity());
+            return change(self);
+        }
+        self.change_patiently(caller, change);
+    }
+
+    /// A change that may have to wait half-way.
+    fn change_patiently(&self, caller: Caller, change: impl FnOnce(&Serve) + Send + 'static) {
+        let serve = self.clone();
+        self.aside.park(move || {
+            act_for(caller.identity());
+            change(&serve);
+        });
+    }
+
+    /// Goes on with an open when the kernel has no stale pages of the file.
+    fn drop_stale_pages(&self, node: NodeId, opened: Opened, go_on: impl FnOnce() + Send + 'static) {
+        if !opened.has_stale_pages {
+            return go_on();
+        }
+        let cache = self.cache.clone();
+        self.wait_aside(move || {
+            cache.write_back(node, 0..i64::MAX as u64);
+            go_on();
+        });
+    }
+
+    /// Runs what needs the serving threads meanwhile: on a helper, or on a thread of its own.
+    fn wait_aside(&self, job: impl FnOnce() + Send + 'static) {
+        let aside = self.aside.clone();
+        self.helpers.run(move |place| match place {
+            Place::Helper => job(),
+            Place::Caller => aside.run(job),
+        });
+    }
+}
+
+/// A name in a directory, for a request that waits.
+struct Kept {
+    parent: NodeId,
+    name: OsString,
+}
+
+impl Kept {
+    fn of(at: At<'_>) -> Kept {
+        Kept { parent: at.parent, name: at.name.to_owned() }
+    }
+
+    fn at(&self) -> At<'_> {
+        At { parent: self.parent, name: &self.name }
+    }
+}
+
+/// From here on this thread uses the caller's quota, and no blocks that are root's.
+fn act_for(identity: Identity) {
+    if let Err(error) = crate::sys::act_as(identity) {
+        log::warn!("a change cannot be made as its caller, but only as root: {error}");
+    }
+}
+
+/// What a sync has come to, as every call answers it.
+fn sync_error(error: &std::io::Error) -> FsError {
+    FsError::new(error.raw_os_error().unwrap_or(libc::EIO), "sync")
+}
