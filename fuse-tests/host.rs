@@ -368,7 +368,11 @@ impl Daemon {
     }
 
     pub fn wait_ready(&mut self) {
-        let deadline = Instant::now() + READY_MAX;
+        self.wait_ready_within(READY_MAX);
+    }
+
+    pub fn wait_ready_within(&mut self, max: Duration) {
+        let deadline = Instant::now() + max;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left) {

@@ -8,6 +8,7 @@ mod conflict;
 mod connections;
 mod databases;
 mod deep;
+mod docs;
 mod fsync;
 mod full_state;
 mod half_done;
