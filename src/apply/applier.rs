@@ -1,108 +1,82 @@
-//! The driver: takes frames in order, performs each packet exactly once, says what to retry.
+//! The line: takes packets and items in the order in which they come, performs each exactly once, and
+//! says what became of it.
+//!
+//! ```text
+//!  frame ──> handle ─┬─ packet ── right after *applied*? ── begun ── perform ── applied ──> Applied
+//!                    ├─ item ──── reconcile ──────────────────────────────────────────────> Answered
+//!                    │
+//!                    ├─ a fault of one object that was waited for long enough ────────────> SetAside
+//!                    ├─ any other fault ──────────────────────────────────────────────────> Retry
+//!                    └─ out of order, or a sync failed ───────────────────────────────────> Refused
+//! ```
+//! Whom a fault concerns it says itself ([`super::fault`]). Nothing passes a frame that is to be tried
+//! again.
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
-use super::fault::{Concern, Fault, Patience};
+use super::fault::Fault;
+use super::giving_up::{GivenUp, Verdict, objects_of};
+use super::order::{OrderError, follows, skips};
 use super::perform::Doubt;
-use super::replica::{AsideView, DataStatus, DurablePoint, Replica};
-use crate::clock;
+use super::policy::{Allow, Withheld};
+use super::reconcile::{NameMatch, Reconcile};
+use super::replica::{AsideView, DataStatus, DurablePoint, Relief, Replica};
 use crate::failpoint;
-use crate::limits::{SET_ASIDE_NEXT_AFTER, apply_retry_delay};
+use crate::limits::{RELIEF_OBJECTS_MAX, apply_retry_delay, set_aside_after};
 use crate::packet::{
-    BadBy, Frame, FrameHeader, HeaderDigest, ObjectId, Op, PacketHeader, Position, ReplicaProof, Sequence,
-    Stuck,
+    Frame, FrameHeader, ItemHeader, ObjectId, PacketHeader, Position, ReplicaProof, Sequence, Stuck,
+    TargetMessage,
 };
 
 /// What became of a frame.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Performed, or a skip record adopted: *applied* is the frame's position now.
+    /// A packet was performed, or a skip record adopted: *applied* is the frame's position now.
     Applied,
-    /// A lane item: not the applier's, it belongs to the resynchronisation of the caller.
-    Item,
+    /// An item was performed; what the source is to be told.
+    Answered(Vec<TargetMessage>),
     /// Not performed: the same frame is to be handled again after a while, before any other.
     Retry(Retry),
-    /// Out of order, nothing was done: the stream must start anew after *applied*.
-    Refused(OrderError),
+    /// A packet was given up: its object is set aside, the replica bad, durably; *applied* is the
+    /// frame's position now.
+    SetAside,
+    /// Nothing was done, and nothing comes after it: the stream must start anew after *applied*.
+    Refused(Refusal),
 }
 
-/// The op at the head of the line could not be performed.
+/// The frame at the head of the line could not be performed.
 #[derive(Debug)]
 pub struct Retry {
     pub sequence: Sequence,
-    /// Name of the op.
+    /// Name of the op or item.
     pub op: &'static str,
     pub fault: Fault,
     /// Attempts so far, from 1.
     pub attempts: u32,
     /// How long to wait before the next one.
     pub after: Duration,
+    pub stuck: Stuck,
 }
 
-/// What is to be done about an op that could not be performed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Tried again; within this time where that is given.
-    Wait { stuck: Stuck, left: Option<Duration> },
-    /// It hits one object, and waiting has not helped: [`Applier::give_up`].
-    GiveUp,
+/// Why the stream cannot go on.
+#[derive(Debug)]
+pub enum Refusal {
+    Order(OrderError),
+    /// A sync failed: what was written may not be there.
+    Proof(Fault),
 }
 
-/// What was given up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GivenUp {
-    /// The op: it is over.
-    Op,
-    /// The time of an object: the op is tried again.
-    Time,
-}
-
-/// Why a frame does not come next. `applied` is what was applied last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OrderError {
-    OtherHistory {
-        applied: Position,
-        found: Position,
-    },
-    AlreadyApplied {
-        applied: Position,
-        found: Position,
-    },
-    Gap {
-        applied: Position,
-        found: Position,
-    },
-    /// The right number, but the headers before it were not the same.
-    Chain {
-        applied: Position,
-        found: Position,
-    },
-}
-
-impl fmt::Display for OrderError {
+impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            OrderError::OtherHistory { applied, found } => {
-                write!(f, "packet {found} is of another history than {applied}")
-            }
-            OrderError::AlreadyApplied { applied, found } => {
-                write!(f, "packet {found} came again, {applied} is applied")
-            }
-            OrderError::Gap { applied, found } => {
-                write!(f, "packets between {applied} and {found} are missing")
-            }
-            OrderError::Chain { applied, found } => {
-                write!(f, "packet {found} does not follow {applied}: the chain of headers differs")
-            }
+            Refusal::Order(error) => error.fmt(f),
+            Refusal::Proof(fault) => fault.fmt(f),
         }
     }
 }
-
-impl std::error::Error for OrderError {}
 
 /// What is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,29 +89,89 @@ pub struct Acknowledged {
 /// See the module. Lives on one thread.
 pub struct Applier {
     pub(super) replica: Replica,
+    reconcile: Reconcile,
     received: Position,
-    /// Attempts at the op at the head of the line that failed.
+    /// A fault of one object sets it aside after so long.
+    pub(super) patience: Duration,
+    /// Attempts at the frame at the head of the line that failed.
     attempts: u32,
-    /// Since when a fault of one object holds it up. Outlives a session: a connection that comes and
-    /// goes is no new patience.
-    stuck_since: Option<Instant>,
+    /// Since when a fault of one object holds the line up, and since when the time of one holds up
+    /// what is to be made durable. Both outlive a session: a connection that comes and goes is no new
+    /// patience.
+    pub(super) line_stuck: Option<Instant>,
+    pub(super) time_stuck: Option<Instant>,
 }
 
 impl Applier {
     pub fn new(replica: Replica) -> Applier {
-        let received = replica.applied();
-        Applier { replica, received, attempts: 0, stuck_since: None }
+        Applier {
+            received: replica.applied(),
+            replica,
+            reconcile: Reconcile::default(),
+            patience: set_aside_after(),
+            attempts: 0,
+            line_stuck: None,
+            time_stuck: None,
+        }
     }
 
+    /// From now on a fault of one object sets it aside after so long.
+    pub fn with_patience(mut self, patience: Duration) -> Applier {
+        self.patience = patience;
+        self
+    }
+
+    /// Sets what counts in a copy for files that are known by their name only.
+    pub fn with_name_match(mut self, name_match: NameMatch) -> Applier {
+        self.reconcile = Reconcile::with_name_match(name_match);
+        self
+    }
+
+    #[cfg(test)]
     pub fn replica(&mut self) -> &mut Replica {
         &mut self.replica
     }
 
-    /// Notes what the link received ahead of what is applied.
-    pub fn received(&mut self, position: Position) {
-        self.received = position;
+    /// A source begins: what an older session may have left of a copy is not gone on with. Gives what
+    /// the handshake tells the source.
+    pub fn begin_session(&mut self) -> ReplicaProof {
+        self.reconcile.give_up();
+        self.proof()
     }
 
+    /// Performs a frame. After [`Outcome::Retry`] the same frame comes again before any other.
+    pub fn handle(&mut self, frame: &Frame) -> Outcome {
+        self.received = frame.position;
+        let outcome = match &frame.header {
+            FrameHeader::Packet(packet) => {
+                match follows(&self.replica.applied(), &frame.position, frame.digest) {
+                    Ok(()) => self.packet(frame, packet),
+                    Err(error) => Outcome::Refused(Refusal::Order(error)),
+                }
+            }
+            FrameHeader::Skip(skip) => match skips(&self.replica.applied(), skip.first, &frame.position) {
+                Ok(()) => self.skip(frame),
+                Err(error) => Outcome::Refused(Refusal::Order(error)),
+            },
+            FrameHeader::Item(item) => self.item(frame, item),
+        };
+        match outcome {
+            Outcome::Applied | Outcome::SetAside => {
+                (self.attempts, self.line_stuck) = (0, None);
+                match self.recover_from_relief() {
+                    Ok(()) => outcome,
+                    Err(fault) => Outcome::Refused(Refusal::Proof(fault)),
+                }
+            }
+            Outcome::Answered(_) => {
+                self.attempts = 0;
+                outcome
+            }
+            Outcome::Retry(_) | Outcome::Refused(_) => outcome,
+        }
+    }
+
+    /// What the link has received and what is done of it.
     pub fn acknowledged(&self) -> Acknowledged {
         let (applied, durable) = (self.replica.applied(), self.replica.durable());
         let ahead = self.received.same_history(&applied) && self.received.sequence > applied.sequence;
@@ -149,14 +183,24 @@ impl Applier {
         self.replica.data()
     }
 
+    /// [`Applier::data`] as people are told it.
+    pub fn data_shown(&self) -> DataStatus {
+        self.replica.data_shown()
+    }
+
+    /// What the source was not allowed.
+    pub fn withheld(&self) -> Arc<Withheld> {
+        self.replica.withheld()
+    }
+
+    /// What the source may have from now on beside plain data.
+    pub fn set_allow(&mut self, allow: Allow) {
+        self.replica.set_allow(allow);
+    }
+
     /// Objects that are set aside.
     pub fn aside(&self) -> AsideView {
         self.replica.aside()
-    }
-
-    /// Good again, where nothing but files that were emptied made it bad, and all of them are gone.
-    pub fn recover_from_relief(&mut self) -> Result<bool, Fault> {
-        self.replica.recover_from_relief()
     }
 
     /// What the handshake tells the source.
@@ -164,21 +208,9 @@ impl Applier {
         self.replica.proof(self.acknowledged().received)
     }
 
-    /// Performs a frame. After [`Outcome::Retry`] the same frame comes again before any other.
-    pub fn handle(&mut self, frame: &Frame) -> Outcome {
-        match &frame.header {
-            FrameHeader::Packet(packet) => {
-                match follows(&self.replica.applied(), &frame.position, frame.digest) {
-                    Ok(()) => self.packet(frame.position, packet, &frame.payload),
-                    Err(error) => Outcome::Refused(error),
-                }
-            }
-            FrameHeader::Skip(skip) => match skips(&self.replica.applied(), skip.first, &frame.position) {
-                Ok(()) => self.skip(frame.position),
-                Err(error) => Outcome::Refused(error),
-            },
-            FrameHeader::Item(_) => Outcome::Item,
-        }
+    /// Whether a copy has begun and not ended.
+    pub fn is_copying(&self) -> bool {
+        self.reconcile.is_running()
     }
 
     /// When [`Applier::rest`] wants to be called, if nothing else comes.
@@ -188,17 +220,42 @@ impl Applier {
 
     /// Nothing came for a while: sets the times that are pending.
     pub fn rest(&mut self) -> Result<(), Fault> {
-        self.replica.settle_times()
+        let settled = self.replica.settle_times();
+        self.or_give_time_up(settled)
+    }
+
+    /// The source has changed something that no packet tells: the replica is bad, durably.
+    pub fn diverged(&mut self, reason: &str) -> Result<(), Fault> {
+        self.replica.mark_bad(reason)
+    }
+
+    /// A sync has failed, and no copy has begun since: nothing becomes durable any more.
+    pub fn sync_failed(&self) -> bool {
+        self.replica.sync_failed()
+    }
+
+    /// Notes that on the disk, where it could not be done at once.
+    pub fn note_failed_sync(&mut self) -> Result<(), Fault> {
+        self.replica.note_failed_sync()
+    }
+
+    /// Empties files that the source has removed since, so that the op at the head goes through.
+    pub fn relieve(&mut self, objects: &[ObjectId]) -> Result<Relief, Fault> {
+        self.replica.relieve(&objects[..objects.len().min(RELIEF_OBJECTS_MAX)])
     }
 
     /// Makes everything applied durable, on this thread.
     pub fn durable_point(&mut self) -> Result<(), Fault> {
-        self.replica.durable_point()
+        let point = self.begin_durable()?;
+        let synced = point.sync();
+        self.finish_durable(&point, synced)
     }
 
     /// First part of a durable point; [`DurablePoint::sync`] may run elsewhere meanwhile.
     pub fn begin_durable(&mut self) -> Result<DurablePoint, Fault> {
-        self.replica.begin_durable()
+        self.recover_from_relief()?;
+        let begun = self.replica.begin_durable();
+        self.or_give_time_up(begun)
     }
 
     /// Last part of a durable point.
@@ -206,176 +263,96 @@ impl Applier {
         self.replica.finish_durable(point, synced)
     }
 
-    /// An orderly end: everything is durable when it returns.
-    pub fn close(mut self) -> Result<(), Fault> {
-        self.replica.durable_point()
-    }
-
-    /// Whether the op of this frame, or the time of an object, is tried again after this fault.
-    /// `patience`: with a fault of one object.
-    pub fn judge(&mut self, frame: Option<&Frame>, fault: &Fault, patience: Duration) -> Verdict {
-        let kind = match self.replica.concern(fault) {
-            Concern::Replica { is_full } => {
-                self.stuck_since = None;
-                let stuck = if is_full { Stuck::Full } else { Stuck::Target };
-                return Verdict::Wait { stuck, left: None };
-            }
-            Concern::Proof => {
-                self.stuck_since = None;
-                return Verdict::Wait { stuck: Stuck::Target, left: None };
-            }
-            Concern::Object(kind) => kind,
-            Concern::Packet => Patience::None,
-        };
-        let patience = match kind {
-            Patience::None => Duration::ZERO,
-            Patience::Some if self.touches_aside(frame, fault) => Duration::ZERO,
-            Patience::Some if self.replica.bad_by() == Some(BadBy::Aside) => {
-                patience.min(SET_ASIDE_NEXT_AFTER)
-            }
-            Patience::Some => patience,
-        };
-        let now = clock::now();
-        let waited = now.saturating_duration_since(*self.stuck_since.get_or_insert(now));
-        match patience.checked_sub(waited) {
-            Some(left) if !left.is_zero() => Verdict::Wait { stuck: Stuck::Object, left: Some(left) },
-            _ => Verdict::GiveUp,
+    /// The connection is gone: what was received is performed, now it is made durable, whole.
+    pub fn end_session(&mut self) {
+        if let Err(fault) = self.reconcile.interrupt(&mut self.replica) {
+            log::warn!("what was copied last will be copied again: {fault}");
+        }
+        if let Err(fault) = self.note_failed_sync() {
+            log::warn!("a failed sync could not be noted on disk: {fault}");
+        }
+        self.come_to_rest();
+        if self.replica.applied() != self.replica.durable()
+            && !self.replica.sync_failed()
+            && let Err(fault) = self.durable_point()
+        {
+            log::warn!("no durable point at the end of a session: {fault}");
         }
     }
 
-    fn touches_aside(&self, frame: Option<&Frame>, fault: &Fault) -> bool {
-        let mut objects = match frame.map(|frame| &frame.header) {
-            Some(FrameHeader::Packet(packet)) => objects_of(&packet.op),
-            Some(FrameHeader::Skip(_) | FrameHeader::Item(_)) | None => Vec::new(),
+    fn packet(&mut self, frame: &Frame, packet: &PacketHeader) -> Outcome {
+        let retry = |line: &mut Applier, fault, stuck, left| {
+            Outcome::Retry(line.retry(frame, packet.op.name(), fault, stuck, left))
         };
-        objects.extend(fault.object());
-        self.replica.is_any_aside(&objects)
-    }
-
-    /// Sets aside what a fault hits: the replica is bad, durably, and the op is performed as far as
-    /// that goes. Then *applied* is the frame's position. Where the fault is the time of another
-    /// object the op itself is not given up: [`Outcome::Retry`] with the same frame goes on.
-    ///
-    /// Errors: a fault of the whole replica; the frame comes again.
-    pub fn give_up(&mut self, frame: &Frame, fault: &Fault) -> Result<GivenUp, Fault> {
-        let FrameHeader::Packet(packet) = &frame.header else {
-            return Err(Fault::Refused("only packets are given up"));
-        };
-        let object = fault.object().or_else(|| objects_of(&packet.op).first().copied());
-        if let Fault::Time { object, .. } = fault {
-            self.give_time_up(*object, fault)?;
-            return Ok(GivenUp::Time);
-        }
-        self.replica.set_aside(object.unwrap_or_default(), packet.op.name(), fault)?;
-        self.replica.perform_by_results(&packet.op)?;
-        self.replica.applied_is(frame.position)?;
-        (self.attempts, self.stuck_since) = (0, None);
-        Ok(GivenUp::Op)
-    }
-
-    /// Sets aside an object whose time cannot be set; it holds up no durable point any more.
-    pub fn give_time_up(&mut self, object: ObjectId, fault: &Fault) -> Result<(), Fault> {
-        self.replica.set_hint(&[]);
-        self.replica.set_aside(object, "set a time", fault)?;
-        self.stuck_since = None;
-        Ok(())
-    }
-
-    fn packet(&mut self, position: Position, packet: &PacketHeader, payload: &Bytes) -> Outcome {
-        match self.perform(position, packet, payload) {
-            Ok(()) => {
-                (self.attempts, self.stuck_since) = (0, None);
-                Outcome::Applied
+        loop {
+            let Err(fault) = self.perform(frame, packet) else { return Outcome::Applied };
+            match self.judge(&objects_of(&packet.op), &fault) {
+                Verdict::Wait { stuck, left } => return retry(self, fault, stuck, left),
+                Verdict::GiveUp => match self.give_up(frame.position, &packet.op, &fault) {
+                    Ok(GivenUp::Op) => return Outcome::SetAside,
+                    Ok(GivenUp::Time) => {}
+                    Err(fault) => return retry(self, fault, Stuck::Target, None),
+                },
             }
-            Err(fault) => self.retry(position, packet.op.name(), fault),
         }
     }
 
     /// An op that was begun and is not applied is in doubt, be it by a crash or by a failed attempt.
-    pub(super) fn perform(
-        &mut self,
-        position: Position,
-        packet: &PacketHeader,
-        payload: &Bytes,
-    ) -> Result<(), Fault> {
+    pub(super) fn perform(&mut self, frame: &Frame, packet: &PacketHeader) -> Result<(), Fault> {
+        let position = frame.position;
         let doubt = if self.replica.begun() == position { Doubt::MayBeDone } else { Doubt::None };
-        self.replica.begin(position, packet, payload)?;
+        self.replica.begin(position, packet, &frame.payload)?;
         failpoint::at("begun").map_err(Fault::own("begin"))?;
         self.replica.set_hint(&packet.path.0);
-        self.replica.perform(&packet.op, payload, doubt)?;
+        self.replica.perform(&packet.op, &frame.payload, doubt)?;
         failpoint::at("performed").map_err(Fault::own("perform"))?;
         self.replica.applied_is(position)
     }
 
-    fn skip(&mut self, last: Position) -> Outcome {
-        match self.replica.adopt(last) {
+    fn skip(&mut self, frame: &Frame) -> Outcome {
+        match self.replica.adopt(frame.position) {
             Ok(()) => Outcome::Applied,
-            Err(fault) => self.retry(last, "skip", fault),
+            Err(fault) => Outcome::Retry(self.retry(frame, "skip", fault, Stuck::Target, None)),
         }
     }
 
-    fn retry(&mut self, position: Position, op: &'static str, fault: Fault) -> Outcome {
+    /// What one object keeps out of a copy the copy leaves out by itself.
+    fn item(&mut self, frame: &Frame, item: &ItemHeader) -> Outcome {
+        match self.reconcile.handle_item(&mut self.replica, frame.position, item, &frame.payload) {
+            Ok(answers) => Outcome::Answered(answers),
+            Err(fault @ Fault::SyncFailed(_)) => {
+                self.reconcile.give_up();
+                Outcome::Refused(Refusal::Proof(fault))
+            }
+            Err(fault) => Outcome::Retry(self.retry(frame, item.item.name(), fault, Stuck::Target, None)),
+        }
+    }
+
+    fn retry(
+        &mut self,
+        frame: &Frame,
+        op: &'static str,
+        fault: Fault,
+        stuck: Stuck,
+        left: Option<Duration>,
+    ) -> Retry {
         self.attempts = self.attempts.saturating_add(1);
-        let after = apply_retry_delay(self.attempts);
-        Outcome::Retry(Retry { sequence: position.sequence, op, fault, attempts: self.attempts, after })
+        let delay = apply_retry_delay(self.attempts);
+        let after = left.map_or(delay, |left| left.min(delay));
+        Retry { sequence: frame.position.sequence, op, fault, attempts: self.attempts, after, stuck }
     }
-}
 
-/// Refuses everything but the packet right after `applied`.
-pub(super) fn follows(applied: &Position, found: &Position, digest: HeaderDigest) -> Result<(), OrderError> {
-    let (applied, found) = (*applied, *found);
-    if !found.same_history(&applied) {
-        return Err(OrderError::OtherHistory { applied, found });
-    }
-    if found.sequence <= applied.sequence {
-        return Err(OrderError::AlreadyApplied { applied, found });
-    }
-    // No history comes near the last number; after it there would be no next.
-    if found.sequence.0 == u64::MAX || found.sequence != applied.sequence.next() {
-        return Err(OrderError::Gap { applied, found });
-    }
-    if found != applied.next(digest) {
-        return Err(OrderError::Chain { applied, found });
-    }
-    Ok(())
-}
-
-/// A skip record starts right after `applied` and ends at or after its start.
-fn skips(applied: &Position, first: Sequence, last: &Position) -> Result<(), OrderError> {
-    let (applied, found) = (*applied, *last);
-    if !found.same_history(&applied) {
-        return Err(OrderError::OtherHistory { applied, found });
-    }
-    if first <= applied.sequence || found.sequence < first {
-        return Err(OrderError::AlreadyApplied { applied, found });
-    }
-    if found.sequence.0 == u64::MAX || first != applied.sequence.next() {
-        return Err(OrderError::Gap { applied, found });
-    }
-    Ok(())
-}
-
-/// Objects that an op names, the one that it is about first.
-fn objects_of(op: &Op) -> Vec<ObjectId> {
-    match op {
-        Op::Create { at, object, .. }
-        | Op::Link { object, at, .. }
-        | Op::Unlink { at, object, .. }
-        | Op::RemoveDirectory { at, object, .. } => vec![*object, at.dir],
-        Op::Rename { from, to, object, replaced, .. } => {
-            let mut objects = vec![*object, from.dir, to.dir];
-            objects.extend(replaced.as_ref().map(|replaced| replaced.object));
-            objects
+    /// Good again, where nothing but files that were emptied made it bad, and all of them are gone.
+    ///
+    /// Errors: a sync failed. Anything else is tried again.
+    fn recover_from_relief(&mut self) -> Result<(), Fault> {
+        match self.replica.recover_from_relief() {
+            Ok(()) => Ok(()),
+            Err(fault @ Fault::SyncFailed(_)) => Err(fault),
+            Err(fault) => {
+                log::warn!("the replica could not be marked good again, it is tried again: {fault}");
+                Ok(())
+            }
         }
-        Op::Exchange { left, left_object, right, right_object, .. } => {
-            vec![*left_object, *right_object, left.dir, right.dir]
-        }
-        Op::Write { object, .. }
-        | Op::Resize { object, .. }
-        | Op::Reserve { object, .. }
-        | Op::SetAttributes { object, .. }
-        | Op::SetXattr { object, .. }
-        | Op::RemoveXattr { object, .. } => vec![*object],
-        Op::Barrier { .. } => Vec::new(),
     }
 }

@@ -1,7 +1,7 @@
 //! Performing packets on a replica: one after the other, inside its root, exactly once.
 //!
 //! ```text
-//!  frame ── applier ──────── order: exactly the packet after *applied*
+//!  frame ── applier ──────── order: exactly the packet after *applied*; items go to `reconcile`
 //!             │
 //!             ├─ begun       the op itself                │
 //!             ├─ progress    begun (in doubt) ── before ──┐ kill -9 here: finished by the next
@@ -15,16 +15,19 @@
 //! [`Replica`] are closed; nothing in `replica/` knows of what performs. Words of both: `fault`,
 //! `policy`, `inode`.
 //!
-//! Plain blocking code on one thread. A fault is retried by the caller; one of a single object that
-//! does not go away sets that object aside, and the replica is bad before the next packet passes.
+//! Plain blocking code on one thread. What could not be performed the caller hands in again after a
+//! while; a fault of a single object that does not go away sets that object aside, and the replica is
+//! bad before the next packet passes.
 
 mod applier;
 mod by_results;
 mod content;
 mod create;
 mod fault;
+mod giving_up;
 pub mod inode;
 mod names;
+mod order;
 mod perform;
 mod policy;
 mod reconcile;
@@ -33,12 +36,13 @@ mod rest;
 #[cfg(test)]
 mod tests;
 
-pub use applier::{Acknowledged, Applier, GivenUp, OrderError, Outcome, Retry, Verdict};
+pub use applier::{Acknowledged, Applier, Outcome, Refusal, Retry};
 pub use create::{NameTaken, NewObject};
 pub use fault::Fault;
+pub use order::OrderError;
 pub use perform::Doubt;
 pub use policy::{Allow, Policy, Withheld};
-pub use reconcile::{NameMatch, Reconcile};
+pub use reconcile::NameMatch;
 #[cfg(test)]
 pub use replica::Hold;
 pub use replica::{

@@ -4,7 +4,8 @@
 //! Only a good replica comes to rest so: of a bad one a resynchronisation compares everything, and
 //! the mtime of what it has copied in part must not look as if it were complete.
 
-use super::applier::{Applier, follows};
+use super::applier::Applier;
+use super::order::follows;
 use super::replica::Replica;
 use crate::packet::{DataState, FrameHeader};
 
@@ -57,7 +58,7 @@ impl Applier {
             .map_err(|error| lost(&error.to_string()))?;
         let usual = self.replica.policy().allow();
         self.replica.set_allow(allow);
-        let done = self.perform(position, packet, &frame.payload);
+        let done = self.perform(&frame, packet);
         self.replica.set_allow(usual);
         let op = format!(" ({})", packet.op.name());
         done.map_err(|fault| format!("{} and cannot be finished now: {fault}", begun(&op)))?;

@@ -8,7 +8,7 @@
 //!                          └──────────────── Wanted (one for each listing) <────┘
 //! ```
 //! Owns the source's half: the walk ([`Walk`]), reading files, and the order of lane items
-//! ([`FirstCopy`]). The target's half is `apply::Reconcile`. Blocking code for a thread of its
+//! ([`FirstCopy`]). The target's half is in `apply::Applier`. Blocking code for a thread of its
 //! own; it never goes through a mount, writes nothing, and keeps neither listings nor content
 //! longer than until they are sent.
 

@@ -135,10 +135,6 @@ impl Surroundings for Desk {
         Ok(outcome)
     }
 
-    fn patience(&self) -> Duration {
-        PATIENCE
-    }
-
     /// There is nobody else to end it.
     fn outcome(&self, sync: &Receiver<Synced>) -> Option<Synced> {
         match self.0.sync.take() {
@@ -242,7 +238,7 @@ impl Target {
             before: None,
             was_in_doubt: false,
         };
-        target.applier = Some(Box::new(Applier::new(target.open_replica().unwrap())));
+        target.applier = Some(Box::new(Applier::new(target.open_replica().unwrap()).with_patience(PATIENCE)));
         let index = Index::open(&target.places.state.join("index")).unwrap();
         *target.fate.image.borrow_mut() = Some(Image::take(&target.places, &index));
         target
@@ -281,7 +277,7 @@ impl Target {
             _ => Applier::at_rest(replica),
         }));
         let Some(applier) = self.survived(rested)? else { return Ok(Step::Died) };
-        self.applier = Some(Box::new(applier));
+        self.applier = Some(Box::new(applier.with_patience(PATIENCE)));
         self.down_until = None;
         Ok(Step::Done)
     }
@@ -329,8 +325,8 @@ impl Target {
             return None;
         }
         let link = self.waiting.pop_front()?;
-        let mut applier = self.applier.take()?;
-        let view = Arc::new(Mutex::new(View::of(&mut applier)));
+        let applier = self.applier.take()?;
+        let view = Arc::new(Mutex::new(View::of(&applier)));
         let state = Rc::new(DeskState::default());
         state.swallow_welcome.set(welcomed);
         let session = Session::welcome(Desk(state.clone()), &view, applier);

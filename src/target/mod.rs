@@ -4,12 +4,13 @@
 //!  Listener ── TargetLink ──> session (one thread for each source)
 //!                                │ frames, in order            ^ acknowledgements
 //!                                v                             │
-//!                        Applier / Reconcile ── replica ── durable points (a thread that syncs)
+//!                        Applier ── replica ── durable points (a thread that syncs)
 //! ```
 //! The embedded target of `local:` runs through the very same link and applier over loopback.
 
 mod daemon;
 mod options;
+mod reception;
 mod replicas;
 mod seat;
 mod session;
@@ -31,9 +32,11 @@ use crate::packet::SetId;
 
 pub use daemon::run;
 pub use options::ServeOptions;
+#[cfg(test)]
+pub(crate) use reception::greeting;
 pub use seat::{Cut, Seat, View};
 #[cfg(test)]
-pub(crate) use session::{Session, Surroundings, Synced, greeting};
+pub(crate) use session::{Session, Surroundings, Synced};
 
 /// Finds the replica of a set for a peer that may write it.
 ///
@@ -135,7 +138,7 @@ fn start_session(
 ) -> io::Result<std::thread::JoinHandle<()>> {
     std::thread::Builder::new().name("apply".into()).spawn(move || {
         let (peer, address) = (link.peer(), link.address());
-        match session::run(link, replicas.as_ref(), &stopping) {
+        match reception::run(link, replicas.as_ref(), &stopping) {
             Ok(reason) => log::info!("the connection of source {peer} at {address} ended: {reason}"),
             Err(reason) => log::warn!("the connection of source {peer} at {address} was refused: {reason}"),
         }

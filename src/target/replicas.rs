@@ -223,8 +223,8 @@ impl Store {
             store::replace_json(&owner_path, &Owner { set })
                 .map_err(|error| failed("cannot be given an owner", &error))?;
         }
-        let mut applier = Applier::at_rest(replica.allow(self.options.allow));
-        let view = Arc::new(Mutex::new(View::of(&mut applier)));
+        let applier = Applier::at_rest(replica.allow(self.options.allow));
+        let view = Arc::new(Mutex::new(View::of(&applier)));
         Ok(Open { set, applier: Arc::new(Mutex::new(applier)), view, live: None })
     }
 
@@ -253,13 +253,13 @@ impl Store {
 fn rest(shared: &SharedApplier, view: &Mutex<View>) -> Result<(), Fault> {
     let Some(mut applier) = shared.try_lock().filter(|applier| !applier.is_at_rest()) else { return Ok(()) };
     applier.come_to_rest();
-    view.lock().update(&mut applier);
+    view.lock().update(&applier);
     let point = applier.begin_durable()?;
     drop(applier);
     let synced = point.sync();
     let mut applier = shared.lock();
     let done = applier.finish_durable(&point, synced);
-    view.lock().update(&mut applier);
+    view.lock().update(&applier);
     done
 }
 

@@ -38,7 +38,7 @@ impl Seat {
 
     /// A seat that nobody else looks at.
     pub fn alone(applier: SharedApplier) -> Seat {
-        let view = View::of(&mut applier.lock());
+        let view = View::of(&applier.lock());
         Seat { applier, view: Arc::new(Mutex::new(view)), cut: Arc::default(), allow: None, leave: None }
     }
 }
@@ -78,21 +78,20 @@ pub struct View {
 }
 
 impl View {
-    pub fn of(applier: &mut Applier) -> View {
+    pub fn of(applier: &Applier) -> View {
         let now = applier.acknowledged();
-        let replica = applier.replica();
         View {
-            data: replica.data_shown(),
+            data: applier.data_shown(),
             applied: now.applied.sequence,
             durable: now.durable.sequence,
             retrying: None,
-            aside: replica.aside(),
-            withheld: replica.withheld(),
+            aside: applier.aside(),
+            withheld: applier.withheld(),
         }
     }
 
     /// Takes over what the replica says now; what is being retried stays.
-    pub fn update(&mut self, applier: &mut Applier) {
+    pub fn update(&mut self, applier: &Applier) {
         let retrying = self.retrying.take();
         *self = View { retrying, ..View::of(applier) };
     }

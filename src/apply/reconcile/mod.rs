@@ -38,7 +38,7 @@ use super::inode;
 use super::replica::{Incomplete, Limbo, Replica, incomplete, read_directory, remove_quietly};
 use crate::limits::LISTING_ENTRIES_MAX;
 use crate::packet::{
-    Attributes, Birth, ItemNumber, LaneItem, LeftOut, ListedObject, Name, ObjectId, Position, Sequence,
+    Attributes, Birth, ItemHeader, LaneItem, LeftOut, ListedObject, Name, ObjectId, Position, Sequence,
     TargetMessage, Timestamp, Unlisted, Xattr,
 };
 use crate::sys::FileHandle;
@@ -99,10 +99,6 @@ struct Listing {
 }
 
 impl Reconcile {
-    pub fn new() -> Reconcile {
-        Reconcile::default()
-    }
-
     /// Sets what counts for files that are known by their name only.
     pub fn with_name_match(name_match: NameMatch) -> Reconcile {
         Reconcile { name_match, session: None }
@@ -120,12 +116,11 @@ impl Reconcile {
         &mut self,
         replica: &mut Replica,
         position: Position,
-        number: ItemNumber,
-        item: LaneItem,
+        item: &ItemHeader,
         payload: &Bytes,
     ) -> Result<Vec<TargetMessage>, Fault> {
         let before = self.session.as_ref().map(|session| session.left_out.clone());
-        let done = self.perform(replica, position, number, item, payload);
+        let done = self.perform(replica, position, item, payload);
         if done.is_err()
             && let (Some(session), Some(before)) = (&mut self.session, before)
         {
@@ -139,10 +134,10 @@ impl Reconcile {
         &mut self,
         replica: &mut Replica,
         position: Position,
-        number: ItemNumber,
-        item: LaneItem,
+        ItemHeader { number, item }: &ItemHeader,
         payload: &Bytes,
     ) -> Result<Vec<TargetMessage>, Fault> {
+        let number = *number;
         replica.set_hint(&[]);
         if let LaneItem::Begin = item {
             self.begin(replica)?;
@@ -152,13 +147,13 @@ impl Reconcile {
         match item {
             LaneItem::Begin => {}
             LaneItem::Root { object, attributes, xattrs } => {
-                session.take_root(replica, object, &attributes, &xattrs)?
+                session.take_root(replica, *object, attributes, xattrs)?
             }
             LaneItem::Listing { dir, dir_mtime, entries, last } => {
                 let mut objects = Vec::new();
-                let mut done = session.take_listing(replica, dir, &entries, &mut objects);
-                if done.is_ok() && last {
-                    done = session.close_listing(replica, dir_mtime);
+                let mut done = session.take_listing(replica, *dir, entries, &mut objects);
+                if done.is_ok() && *last {
+                    done = session.close_listing(replica, *dir_mtime);
                 }
                 if let Err(fault) = done {
                     // Nobody was told: they will be wanted again when the item is.
@@ -167,35 +162,35 @@ impl Reconcile {
                 }
                 return Ok(vec![TargetMessage::Wanted { listing: number, objects }]);
             }
-            LaneItem::Unreadable { dir, names } => session.keep_unreadable(replica, dir, &names)?,
+            LaneItem::Unreadable { dir, names } => session.keep_unreadable(replica, *dir, names)?,
             LaneItem::OpenContent { object } => {
-                let done = session.open_content(replica, object);
-                session.or_leave_content(replica, object, done)?
+                let done = session.open_content(replica, *object);
+                session.or_leave_content(replica, *object, done)?
             }
             LaneItem::Content { object, .. } | LaneItem::CloseContent { object, .. }
-                if session.leaves == Some(object) => {}
+                if session.leaves == Some(*object) => {}
             LaneItem::Content { object, hole, offset } => {
-                let done = session.write_content(object, hole, offset, payload);
-                session.or_leave_content(replica, object, done)?
+                let done = session.write_content(*object, *hole, *offset, payload);
+                session.or_leave_content(replica, *object, done)?
             }
             LaneItem::CloseContent { object, hole, size, attributes, xattrs } => {
-                let done = session.close_content(replica, object, (hole, size), &attributes, &xattrs);
-                session.or_leave_content(replica, object, done)?
+                let done = session.close_content(replica, *object, (*hole, *size), attributes, xattrs);
+                session.or_leave_content(replica, *object, done)?
             }
             LaneItem::Xattrs { object, attributes, names } => {
-                let done = session.open_xattrs(replica, object, &attributes, &names);
-                session.or_leave_xattrs(replica, object, done)?
+                let done = session.open_xattrs(replica, *object, attributes, names);
+                session.or_leave_xattrs(replica, *object, done)?
             }
             LaneItem::Xattr { object, name } => {
-                let done = session.take_xattr(replica, object, &name, payload);
-                session.or_leave_xattrs(replica, object, done)?
+                let done = session.take_xattr(replica, *object, name, payload);
+                session.or_leave_xattrs(replica, *object, done)?
             }
             LaneItem::Attributes { object, attributes } => {
-                let done = session.close_xattrs(replica, object, &attributes);
-                session.or_leave_xattrs(replica, object, done)?
+                let done = session.close_xattrs(replica, *object, attributes);
+                session.or_leave_xattrs(replica, *object, done)?
             }
-            LaneItem::Leave { object } => session.leave_content(object)?,
-            LaneItem::LeftOut { left_out } => session.left_out.merge(left_out),
+            LaneItem::Leave { object } => session.leave_content(*object)?,
+            LaneItem::LeftOut { left_out } => session.left_out.merge(left_out.clone()),
             LaneItem::End => {
                 let orphans = session.end(replica, position)?;
                 let left_out = std::mem::take(&mut session.left_out);

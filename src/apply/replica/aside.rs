@@ -224,14 +224,11 @@ impl Replica {
         relieved.into_iter().try_for_each(|object| self.content_is_lost(object))
     }
 
-    /// Nothing but files that were emptied made it bad, and they are gone: it is the source as of
-    /// *applied* again. Answers whether that is so.
-    pub(in crate::apply) fn recover_from_relief(&mut self) -> Result<bool, Fault> {
+    /// Where nothing but files that were emptied made it bad, and they are gone, it is the source as
+    /// of *applied* again.
+    pub(in crate::apply) fn recover_from_relief(&mut self) -> Result<(), Fault> {
         let is_over = self.progress.bad_by() == Some(BadBy::Relief) && self.progress.relieved().is_empty();
-        if is_over {
-            self.mark_good()?;
-        }
-        Ok(is_over)
+        if is_over { self.mark_good() } else { Ok(()) }
     }
 }
 

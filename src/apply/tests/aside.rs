@@ -6,30 +6,26 @@ use std::time::Duration;
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
 use super::*;
+use crate::clock;
 
 /// No time for what may go away.
 const AT_ONCE: Duration = Duration::ZERO;
 
 impl Pair {
-    /// As a session does it: what cannot be done is given up. Answers whether that came to pass.
+    fn with_patience(mut self, patience: Duration) -> Pair {
+        self.applier = self.applier.map(|applier| applier.with_patience(patience));
+        self
+    }
+
+    /// What cannot be done is given up at once. Answers whether that came to pass.
     #[track_caller]
     fn say_or_give_up(&mut self, said: &Said) -> bool {
-        let frame = self.frame(said);
-        for _ in 0..10 {
-            match self.applier().handle(&frame) {
-                Outcome::Applied => return false,
-                Outcome::Retry(retry) => {
-                    let applier = self.applier();
-                    let verdict = applier.judge(Some(&frame), &retry.fault, AT_ONCE);
-                    assert_eq!(verdict, Verdict::GiveUp, "{}", retry.fault);
-                    if applier.give_up(&frame, &retry.fault).unwrap() == GivenUp::Op {
-                        return true;
-                    }
-                }
-                other => panic!("{:?}: {other:?}", said.0),
-            }
+        self.applier = self.applier.take().map(|applier| applier.with_patience(AT_ONCE));
+        match self.try_say(said) {
+            Outcome::Applied => false,
+            Outcome::SetAside => true,
+            other => panic!("{:?}: {other:?}", said.0),
         }
-        panic!("it is never over: {:?}", said.0);
     }
 
     #[track_caller]
@@ -125,7 +121,7 @@ fn a_file_that_nobody_may_change() {
 /// A time that cannot be set once kept everything else from being made durable.
 #[test]
 fn a_time_that_cannot_be_set() {
-    let mut pair = Pair::new();
+    let mut pair = Pair::new().with_patience(AT_ONCE);
     let source = Source { root: pair.source.root.clone() };
     pair.say(source.create("f", 0o644));
     pair.say(source.create("g", 0o644));
@@ -133,18 +129,36 @@ fn a_time_that_cannot_be_set() {
     let fault = pair.applier().durable_point().unwrap_err();
     let Fault::Time { object, .. } = &fault else { panic!("{fault}") };
     assert_eq!(*object, source.id("f"));
-    assert_eq!(pair.applier().judge(None, &fault, AT_ONCE), Verdict::GiveUp);
-    let object = *object;
-    pair.applier().give_time_up(object, &fault).unwrap();
     pair.applier().durable_point().unwrap();
     pair.assert_aside(1);
     assert_eq!(pair.applier().acknowledged().durable, pair.applier().acknowledged().applied);
 }
 
+/// Each packet that went through was new patience for it: while programs worked nothing became durable.
+#[test]
+fn a_time_is_given_up_while_packets_go_on() {
+    let mut pair = Pair::new().with_patience(Duration::from_secs(30));
+    let source = Source { root: pair.source.root.clone() };
+    pair.say(source.create("f", 0o644));
+    pair.say(source.create("g", 0o644));
+    let Some(_flag) = Immutable::new(&pair.replica("f")) else { return };
+    let start = std::time::Instant::now();
+    let mut is_durable = false;
+    for second in 0..=31 {
+        clock::set(Some(start + Duration::from_secs(second)));
+        pair.say(source.write("g", second, b"."));
+        is_durable = pair.applier().durable_point().is_ok();
+        assert!(second > 30 || !is_durable, "given up after {second} s");
+    }
+    clock::set(None);
+    assert!(is_durable);
+    pair.assert_aside(1);
+}
+
 /// Only those that are listed were remembered: the time of any other was given up again and again.
 #[test]
 fn more_times_that_cannot_be_set_than_are_listed() {
-    let mut pair = Pair::new();
+    let mut pair = Pair::new().with_patience(AT_ONCE);
     let source = Source { root: pair.source.root.clone() };
     let many = crate::limits::ASIDE_LISTED_MAX + 5;
     let mut flags = Vec::new();
@@ -156,8 +170,7 @@ fn more_times_that_cannot_be_set_than_are_listed() {
     }
     for _ in 0..crate::limits::ASIDE_LISTED_MAX {
         let fault = pair.applier().durable_point().unwrap_err();
-        let Fault::Time { object, .. } = &fault else { panic!("{fault}") };
-        pair.applier().give_time_up(*object, &fault).unwrap();
+        assert!(matches!(fault, Fault::Time { .. }), "{fault}");
     }
     pair.applier().durable_point().unwrap();
     pair.assert_aside(many as u64);
@@ -196,12 +209,9 @@ fn a_directory_that_is_elsewhere() {
     let outside = pair.temp.path().join("outside");
     fs::rename(pair.replica("dir"), &outside).unwrap();
     let create = source.create("dir/f", 0o644);
-    let frame = pair.frame(&create);
-    let Outcome::Retry(retry) = pair.applier().handle(&frame) else { panic!("it went through") };
+    let Outcome::Retry(retry) = pair.try_say(&create) else { panic!("it went through") };
     // It may come back in time.
-    let patience = Duration::from_secs(30);
-    let verdict = pair.applier().judge(Some(&frame), &retry.fault, patience);
-    assert!(matches!(verdict, Verdict::Wait { stuck: Stuck::Object, left: Some(_) }), "{verdict:?}");
+    assert_eq!(retry.stuck, Stuck::Object, "{}", retry.fault);
     assert!(pair.say_or_give_up(&create));
     assert!(pair.say_or_give_up(&source.write("dir/f", 0, b"bytes")));
     assert!(pair.say_or_give_up(&source.write("dir/a", 0, b"bytes")));

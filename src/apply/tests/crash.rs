@@ -116,7 +116,7 @@ fn whose_directory_it_is() {
     let mut pair = Pair::new();
     pair.say(pair.source.create("f", 0o644));
     assert!(matches!(open_error(&pair.places, SET), OpenError::InUse));
-    pair.applier.take().unwrap().close().unwrap();
+    pair.applier.take().unwrap().durable_point().unwrap();
     let other_state = Places { state: pair.temp.path().join("other"), ..pair.places.clone() };
     match open_error(&other_state, SetId(99)) {
         OpenError::OtherSet { found } => assert_eq!(found, SET),
@@ -191,7 +191,7 @@ fn a_lost_state_directory_or_index_is_said() {
 fn a_replica_that_was_emptied_starts_anew() {
     let mut pair = Pair::new();
     pair.say(pair.source.create("f", 0o644));
-    pair.applier.take().unwrap().close().unwrap();
+    pair.applier.take().unwrap().durable_point().unwrap();
     fs::rename(&pair.places.root, pair.temp.path().join("away")).unwrap();
     fs::create_dir(&pair.places.root).unwrap();
     let mut replica = Replica::open(&pair.places, SET).unwrap();

@@ -197,7 +197,7 @@ fn only_the_op_in_doubt_is_redone() {
     pair.crash();
     assert!(matches!(
         pair.applier().handle(&first_frame),
-        Outcome::Refused(OrderError::AlreadyApplied { .. })
+        Outcome::Refused(Refusal::Order(OrderError::AlreadyApplied { .. }))
     ));
     pair.assert_same();
 }

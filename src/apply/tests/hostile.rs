@@ -265,7 +265,7 @@ fn frames_out_of_order_change_nothing() {
         )
     };
     let refused = |pair: &mut Pair, frame: &Frame| match pair.applier().handle(frame) {
-        Outcome::Refused(error) => error,
+        Outcome::Refused(Refusal::Order(error)) => error,
         other => panic!("{other:?}"),
     };
     let good = frame_after(&applied, &write(1));

@@ -88,12 +88,14 @@ impl Pair {
         }
     }
 
-    /// Text of the fault; the op must not go through.
+    /// Text of the fault of one attempt; the op must not go through.
     #[track_caller]
     fn fails(&mut self, said: &Said) -> String {
-        match self.try_say(said) {
-            Outcome::Retry(retry) => retry.fault.to_string(),
-            other => panic!("{:?}: {other:?}", said.0),
+        let frame = self.frame(said);
+        let FrameHeader::Packet(packet) = &frame.header else { panic!("no packet") };
+        match self.applier().perform(&frame, packet) {
+            Err(fault) => fault.to_string(),
+            Ok(()) => panic!("{:?} went through", said.0),
         }
     }
 
@@ -101,6 +103,24 @@ impl Pair {
     fn assert_same(&mut self) {
         self.applier().rest().unwrap();
         tree::assert_same(&self.source.root, &self.places.root);
+    }
+}
+
+impl Applier {
+    /// Tries one item once.
+    pub(crate) fn take_item(
+        &mut self,
+        position: Position,
+        number: ItemNumber,
+        item: LaneItem,
+        payload: Bytes,
+    ) -> Result<Vec<TargetMessage>, Fault> {
+        let header = FrameHeader::Item(ItemHeader { number, item });
+        match self.handle(&Frame { position, digest: HeaderDigest(0), header, payload }) {
+            Outcome::Answered(answers) => Ok(answers),
+            Outcome::Retry(Retry { fault, .. }) | Outcome::Refused(Refusal::Proof(fault)) => Err(fault),
+            other => panic!("an item came to {other:?}"),
+        }
     }
 }
 

@@ -34,10 +34,10 @@ fn items(source: &Source) -> Vec<LaneItem> {
     ]
 }
 
-fn begin(pair: &mut Pair, reconcile: &mut Reconcile) -> Vec<ObjectId> {
+fn begin(pair: &mut Pair) -> Vec<ObjectId> {
     let mut wanted = Vec::new();
     for item in items(&pair.source) {
-        let answers = hand_in(pair, reconcile, item).unwrap();
+        let answers = hand_in(pair, item).unwrap();
         for answer in answers {
             if let TargetMessage::Wanted { objects, .. } = answer {
                 wanted.extend(objects);
@@ -47,10 +47,9 @@ fn begin(pair: &mut Pair, reconcile: &mut Reconcile) -> Vec<ObjectId> {
     wanted
 }
 
-fn hand_in(pair: &mut Pair, reconcile: &mut Reconcile, item: LaneItem) -> Result<Vec<TargetMessage>, Fault> {
-    let replica = pair.applier().replica();
-    let at = replica.applied();
-    reconcile.handle_item(replica, at, ItemNumber(1), item, &Bytes::new())
+fn hand_in(pair: &mut Pair, item: LaneItem) -> Result<Vec<TargetMessage>, Fault> {
+    let at = pair.applier().replica().applied();
+    pair.applier().take_item(at, ItemNumber(1), item, Bytes::new())
 }
 
 /// The end of a copy was tried again after its sync had failed; the second sync succeeded, and the
@@ -62,19 +61,31 @@ fn a_sync_that_failed_is_not_tried_again() {
     pair.say(pair.source.create("one", 0o644));
     pair.say(pair.source.write("one", 0, b"some bytes"));
     pair.applier().rest().unwrap();
-    let mut reconcile = Reconcile::new();
-    assert_eq!(begin(&mut pair, &mut reconcile), [], "it is known, and its size and mtime are right");
+    assert_eq!(begin(&mut pair), [], "it is known, and its size and mtime are right");
     next_sync_fails();
-    hand_in(&mut pair, &mut reconcile, LaneItem::End).unwrap_err();
+    hand_in(&mut pair, LaneItem::End).unwrap_err();
     failpoint::set(None);
     assert!(pair.applier().replica().sync_failed());
-    let again = hand_in(&mut pair, &mut reconcile, LaneItem::End);
+    let again = hand_in(&mut pair, LaneItem::End);
     assert!(again.is_err(), "{again:?}");
     assert!(pair.applier().durable_point().is_err());
     assert_eq!(pair.applier().replica().data().state, DataState::Bad);
-    let wanted = begin(&mut pair, &mut Reconcile::new());
+    let wanted = begin(&mut pair);
     assert_eq!(wanted, [pair.source.id("one")], "all content is copied again");
     assert!(!pair.applier().replica().sync_failed());
+}
+
+/// A session that died without its end left a copy behind: nothing goes on with it.
+#[test]
+fn another_session_does_not_go_on_with_a_copy() {
+    let mut pair = Pair::new();
+    pair.say(pair.source.create("one", 0o644));
+    begin(&mut pair);
+    assert!(pair.applier().is_copying());
+    assert_eq!(pair.applier().begin_session().data, DataState::Bad);
+    assert!(!pair.applier().is_copying());
+    hand_in(&mut pair, LaneItem::End).unwrap_err();
+    assert_eq!(pair.applier().data().state, DataState::Bad);
 }
 
 /// The same for a replica in line: it is bad, in this process and in the next, and what is copied
@@ -91,6 +102,6 @@ fn after_a_failed_sync_everything_is_copied() {
     pair.applier().durable_point().unwrap_err();
     pair.crash();
     assert_eq!(pair.applier().replica().data().state, DataState::Bad);
-    let wanted = begin(&mut pair, &mut Reconcile::new());
+    let wanted = begin(&mut pair);
     assert_eq!(wanted, [pair.source.id("one")]);
 }

@@ -17,15 +17,13 @@ use crate::sys::FileHandle;
 /// Items said to a target one by one.
 struct Said<'a> {
     pair: &'a Pair,
-    replica: Replica,
-    reconcile: Reconcile,
+    applier: Applier,
     number: u64,
 }
 
 impl<'a> Said<'a> {
     fn begin(pair: &'a Pair) -> Said<'a> {
-        let (replica, reconcile) = (pair.open_replica(), Reconcile::new());
-        let mut said = Said { pair, replica, reconcile, number: 0 };
+        let mut said = Said { pair, applier: pair.applier(), number: 0 };
         let (root, attributes) = (said.id("."), said.attributes("."));
         said.say(LaneItem::Begin).unwrap();
         said.say(LaneItem::Root { object: root, attributes, xattrs: Vec::new() }).unwrap();
@@ -39,7 +37,7 @@ impl<'a> Said<'a> {
     fn say_with(&mut self, item: LaneItem, payload: &'static [u8]) -> Result<Vec<TargetMessage>, Fault> {
         self.number += 1;
         let (number, payload) = (ItemNumber(self.number), Bytes::from_static(payload));
-        self.reconcile.handle_item(&mut self.replica, position(), number, item, &payload)
+        self.applier.take_item(position(), number, item, payload)
     }
 
     fn end(&mut self) -> (u64, LeftOut) {
@@ -251,10 +249,10 @@ fn new_content_is_never_in_a_file_with_its_old_rights() {
     let backing = OwnedFd::from(File::open(&pair.source).unwrap());
     let source =
         std::thread::spawn(move || FirstCopy::new(backing, 3, None, sink, wanted, Arc::default()).run());
-    let (mut replica, mut reconcile, mut seen) = (pair.open_replica(), Reconcile::new(), 0);
+    let (mut applier, mut seen) = (pair.applier(), 0);
     for NumberedItem { number, item, payload } in items {
         let is_content = matches!(item, LaneItem::OpenContent { .. } | LaneItem::Content { .. });
-        for message in reconcile.handle_item(&mut replica, position(), number, item, &payload).unwrap() {
+        for message in applier.take_item(position(), number, item, payload).unwrap() {
             if let TargetMessage::Wanted { listing, objects } = message {
                 answer.send(Wanted { listing, objects }).unwrap();
             }
@@ -296,7 +294,7 @@ fn being_in_line_is_remembered_and_ends_with_the_next_copy() {
     said.say(said.listing(&["one", "two", "three"])).unwrap();
     said.say(left_out("elsewhere: cannot be read")).unwrap();
     said.end();
-    assert_eq!(said.replica.proof(position()).bad_by, BadBy::Aside);
+    assert_eq!(said.applier.proof().bad_by, BadBy::Aside);
     drop(said);
     let mut replica = pair.open_replica();
     assert!(replica.data().in_line && replica.data().state == DataState::Bad);

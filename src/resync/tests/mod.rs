@@ -15,7 +15,7 @@ use bytes::Bytes;
 use crossbeam_channel::unbounded;
 
 use super::*;
-use crate::apply::{Allow, NameMatch, Places, Reconcile, Replica};
+use crate::apply::{Allow, Applier, NameMatch, Places, Replica};
 use crate::packet::{
     DataState, Epoch, FrameHeader, Incarnation, ItemHeader, ItemNumber, LaneItem, LeftOut, PREFIX_LEN,
     Position, Prefix, SetId, TargetMessage, Timestamp, item_frame,
@@ -69,6 +69,10 @@ impl Pair {
         Replica::open(&self.places, SetId(7)).unwrap().allow(self.allow)
     }
 
+    fn applier(&self) -> Applier {
+        Applier::new(self.open_replica())
+    }
+
     fn copy(&self) -> Outcome {
         self.copy_since(None)
     }
@@ -91,14 +95,14 @@ impl Pair {
         let backing = OwnedFd::from(File::open(&self.source).unwrap());
         let copy = FirstCopy::new(backing, 3, suspect_since, sink, wanted, progress.clone());
         let source = std::thread::spawn(move || copy.run());
-        let (mut replica, mut reconcile) = (self.open_replica(), Reconcile::with_name_match(self.name_match));
+        let mut applier = self.applier().with_name_match(self.name_match);
         let (mut count, mut orphans, mut left_out) = (0, None, LeftOut::default());
         for NumberedItem { number, item, payload } in items.iter().take(cut_after) {
             count += 1;
             check_encodes(number, &item);
             let name = item.name();
-            let answers = reconcile
-                .handle_item(&mut replica, position(), number, item, &payload)
+            let answers = applier
+                .take_item(position(), number, item, payload)
                 .unwrap_or_else(|fault| panic!("{name}: {fault}"));
             for message in answers {
                 match message {
@@ -123,8 +127,9 @@ impl Pair {
         let orphans = orphans?;
         assert!(report.end.is_some());
         let expected = if left_out.is_empty() { DataState::Good } else { DataState::Bad };
-        assert_eq!((replica.data().state, replica.data().in_line), (expected, !left_out.is_empty()));
-        assert_eq!((replica.applied(), replica.durable()), (position(), position()));
+        assert_eq!((applier.data().state, applier.data().in_line), (expected, !left_out.is_empty()));
+        let now = applier.acknowledged();
+        assert_eq!((now.applied, now.durable), (position(), position()));
         assert!(!self.places.state.join("claims").exists());
         Some(Outcome { report, orphans, left_out, progress: progress.snapshot(), items: count })
     }

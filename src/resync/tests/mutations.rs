@@ -250,7 +250,7 @@ fn what_was_copied_before_an_orderly_cut_is_not_copied_again() {
     for number in 0..20 {
         fs::write(pair.source.join(format!("{number}")), vec![number; 100_000]).unwrap();
     }
-    let (mut replica, mut reconcile) = (pair.open_replica(), Reconcile::new());
+    let mut applier = pair.applier();
     let (sink, items) = item_channel(4);
     let (answer, wanted) = unbounded();
     let backing = OwnedFd::from(File::open(&pair.source).unwrap());
@@ -258,7 +258,7 @@ fn what_was_copied_before_an_orderly_cut_is_not_copied_again() {
     let source = std::thread::spawn(move || copy.run());
     // Begin, root, listing, and ten files of three items each.
     for NumberedItem { number, item, payload } in items.iter().take(3 + 30) {
-        let answers = reconcile.handle_item(&mut replica, position(), number, item, &payload).unwrap();
+        let answers = applier.take_item(position(), number, item, payload).unwrap();
         for message in answers {
             let TargetMessage::Wanted { listing, objects } = message else { panic!("{message:?}") };
             answer.send(Wanted { listing, objects }).unwrap();
@@ -266,19 +266,19 @@ fn what_was_copied_before_an_orderly_cut_is_not_copied_again() {
     }
     drop((items, answer));
     assert!(matches!(source.join().unwrap(), Err(CopyError::Gone)));
-    reconcile.interrupt(&mut replica).unwrap();
-    drop(replica);
+    applier.end_session();
+    drop(applier);
     assert_eq!(pair.converges().report.copied, 10);
 }
 
 #[test]
 fn a_source_that_breaks_the_order_is_refused() {
     let pair = Pair::new();
-    let (mut replica, mut reconcile) = (pair.open_replica(), Reconcile::new());
+    let mut applier = pair.applier();
     let object = crate::packet::ObjectId { birth_epoch: 1, generation: 1, inode: 1 };
     let mut refused = |item: LaneItem| {
         let bytes = Bytes::from_static(b"x");
-        reconcile.handle_item(&mut replica, position(), ItemNumber(1), item, &bytes).is_err()
+        applier.take_item(position(), ItemNumber(1), item, bytes).is_err()
     };
     assert!(refused(LaneItem::End));
     assert!(!refused(LaneItem::Begin));
@@ -313,13 +313,13 @@ fn a_tree_that_changes_under_the_copy_is_not_declared_good() {
     let backing = OwnedFd::from(File::open(&pair.source).unwrap());
     let copy = FirstCopy::new(backing, 3, None, sink, wanted, Arc::default());
     let source = std::thread::spawn(move || copy.run());
-    let (mut replica, mut reconcile) = (pair.open_replica(), Reconcile::new());
+    let mut applier = pair.applier();
     for NumberedItem { number, item, payload } in items {
         if let LaneItem::Content { offset: 0, .. } = item {
             let file = File::options().write(true).open(pair.source.join("large")).unwrap();
             file.write_all_at(&[2; 100], 0).unwrap();
         }
-        for message in reconcile.handle_item(&mut replica, position(), number, item, &payload).unwrap() {
+        for message in applier.take_item(position(), number, item, payload).unwrap() {
             if let TargetMessage::Wanted { listing, objects } = message {
                 answer.send(Wanted { listing, objects }).unwrap();
             }
@@ -327,7 +327,7 @@ fn a_tree_that_changes_under_the_copy_is_not_declared_good() {
     }
     let report = source.join().unwrap().unwrap();
     assert_eq!((report.changed, report.left_out), (1, 1));
-    assert_eq!(replica.data().state, DataState::Bad);
-    drop((replica, reconcile));
+    assert_eq!(applier.data().state, DataState::Bad);
+    drop(applier);
     assert_eq!(pair.converges().report.copied, 1);
 }

@@ -17,7 +17,6 @@ struct Yard {
     /// Taken away before the directory that the canary lies in.
     _mounted: [Bound; 2],
     pair: Pair,
-    reconcile: Reconcile,
     ids: Vec<ObjectId>,
     names: Vec<Vec<u8>>,
     outside: Vec<Vec<u8>>,
@@ -120,7 +119,7 @@ impl Yard {
         .collect();
         outside.push(canary.join("gone file").as_os_str().as_bytes().to_vec());
         outside.push([b"../".repeat(1300), b"x".to_vec()].concat());
-        Yard { pair, reconcile: Reconcile::new(), ids, names, outside, item: 0, _mounted: mounted }
+        Yard { pair, ids, names, outside, item: 0, _mounted: mounted }
     }
 
     fn canary(&self) -> PathBuf {
@@ -160,11 +159,15 @@ impl Yard {
             Ok(frame) => frame,
             Err(error) => return Some(error.to_string()),
         };
-        match self.pair.applier().handle(&frame) {
-            Outcome::Applied => None,
+        self.handled(&frame)
+    }
+
+    fn handled(&mut self, frame: &Frame) -> Option<String> {
+        match self.pair.applier().handle(frame) {
+            Outcome::Applied | Outcome::Answered(_) => None,
+            Outcome::SetAside => Some("set aside".into()),
             Outcome::Retry(retry) => Some(retry.fault.to_string()),
             Outcome::Refused(error) => Some(error.to_string()),
-            Outcome::Item => panic!("no item was sent"),
         }
     }
 
@@ -184,11 +187,7 @@ impl Yard {
             Ok(frame) => frame,
             Err(error) => return Some(error.to_string()),
         };
-        let FrameHeader::Item(header) = frame.header else { panic!("an item was sent") };
-        let replica = self.pair.applier.as_mut().unwrap().replica();
-        let handled =
-            self.reconcile.handle_item(replica, frame.position, header.number, header.item, &frame.payload);
-        handled.err().map(|fault| fault.to_string())
+        self.handled(&frame)
     }
 
     /// What an honest source says after all that: the root again, then a new file with content.
