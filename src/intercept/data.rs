@@ -91,6 +91,10 @@ impl Handles {
         self.open.read().get(&handle).cloned().ok_or(FsError::new(libc::EBADF, "open handle"))
     }
 
+    fn each_read_write(&self, mut look: impl FnMut(&Arc<Node>)) {
+        self.open.read().values().filter(|file| file.is_read_write()).for_each(|file| look(&file.node));
+    }
+
     fn remove(&self, handle: u64) -> Option<Entered> {
         let mut open = self.open.write();
         let file = open.remove(&handle);
@@ -199,7 +203,7 @@ impl Volume {
         let has_stale_pages = file.is_read_write() && state.read_write == 0 && state.direct_writers > 0;
         if file.is_read_write() {
             state.read_write += 1;
-            node.may_be_mapped.store(true, Relaxed);
+            node.may_be_mapped.store(true, SeqCst);
             self.shared_writers.opened.fetch_add(1, Relaxed);
             self.shared_writers.open.fetch_add(1, Relaxed);
         }
@@ -217,9 +221,16 @@ impl Volume {
         }
         if file.is_read_write() {
             state.read_write -= 1;
-            file.node.may_be_mapped.store(state.read_write > 0, Relaxed);
+            file.node.may_be_mapped.store(state.read_write > 0, SeqCst);
             self.shared_writers.open.fetch_sub(1, Relaxed);
+            if state.read_write == 0 {
+                self.unlist(&file.node);
+            }
         }
+    }
+
+    pub(super) fn each_read_write(&self, look: impl FnMut(&Arc<Node>)) {
+        self.handles.each_read_write(look);
     }
 
     /// Reads up to `buffer.len()` bytes at `offset`; less only at the end of the file.

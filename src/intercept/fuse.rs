@@ -223,8 +223,13 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        // Where the flush helper closes a descriptor the kernel has to write back first.
+        let without = match self.serve.volume().is_flush_helper(request.pid()) {
+            true => FopenFlags::FOPEN_NOFLUSH,
+            false => FopenFlags::empty(),
+        };
         self.serve.open(caller(request), node(ino), flags.0, move |outcome| match outcome {
-            Ok(opened) => reply.opened(FileHandle(opened.handle), open_flags(opened.mode)),
+            Ok(opened) => reply.opened(FileHandle(opened.handle), open_flags(opened.mode) - without),
             Err(error) => reply.error(errno(error)),
         });
     }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::fuse::{Adapter, KernelCache};
 use super::gate::DurabilityGate;
 use super::mounting::{self, ConnectionNumber};
-use super::serve::Serve;
+use super::serve::{Cache, Serve};
 use super::volume::Volume;
 use crate::sys::MountOptions;
 
@@ -63,6 +63,13 @@ impl Mount {
         config.n_threads = Some(threads);
         let missing = Arc::new(Mutex::new(None));
         let cache = Arc::new(KernelCache::default());
+        // Not for longer than the mount: the cache keeps its connection to the kernel.
+        let pages = Arc::downgrade(&cache);
+        volume.write_back_by(move |id| {
+            if let Some(cache) = pages.upgrade() {
+                cache.write_back(id, 0..i64::MAX as u64);
+            }
+        });
         let serve = Serve::new(volume, threads, gate, cache.clone());
         let adapter = Adapter::new(serve, missing.clone());
         let device = mounting::mount(mount_point, name, options).map_err(MountError::Io)?;

@@ -213,6 +213,9 @@ impl Volume {
             return Err(change.failed(error, &[Some(&stat)]));
         }
         self.objects.set_nameless(&node, links == 0);
+        if links == 0 {
+            self.unlist(&node);
+        }
         let dir_mtime = change.look(mtime_of(&dir))?;
         let op = match how.contains(AtFlags::REMOVEDIR) {
             true => Op::RemoveDirectory { at: entry, dir_mtime, object: node.object },

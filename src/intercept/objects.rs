@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -53,6 +53,8 @@ pub struct Node {
     pub read: Mutex<ReadRanges>,
     /// Whether `state.read_write` is more than 0.
     pub may_be_mapped: AtomicBool,
+    /// Whether the flush helper may have it open ([`super::mapped`]).
+    pub is_listed: AtomicBool,
     /// Whether `state.mixings` has any: reads look there then.
     pub is_mixing: AtomicBool,
     /// Where the object was last seen. A leaf lock: nothing is taken under it.
@@ -207,6 +209,7 @@ impl Objects {
             growth: Mutex::default(),
             read: Mutex::default(),
             may_be_mapped: AtomicBool::new(false),
+            is_listed: AtomicBool::new(false),
             is_mixing: AtomicBool::new(false),
             place: Mutex::default(),
             descriptor: Mutex::new(sighting.descriptor),
@@ -250,7 +253,7 @@ impl Objects {
 
     /// Notes that an object has lost its last name, or got one again. Its object lock is held.
     pub fn set_nameless(&self, node: &Arc<Node>, is_nameless: bool) {
-        match (node.is_nameless.swap(is_nameless, Relaxed), is_nameless) {
+        match (node.is_nameless.swap(is_nameless, SeqCst), is_nameless) {
             (false, true) => {
                 let mut nameless = self.nameless.lock();
                 if nameless.len() == nameless.capacity() {

@@ -117,6 +117,9 @@ impl Volume {
         };
         if let (Some((node, _)), Some(replaced)) = (&found.taken, replaced) {
             self.objects.set_nameless(node, replaced.links == 0);
+            if replaced.links == 0 {
+                self.unlist(node);
+            }
         }
         change.append(&op, Bytes::new());
         Ok(())

@@ -14,6 +14,7 @@ use super::descriptors::Descriptors;
 use super::divergence::Divergence;
 use super::error::{FsError, FsResult, Step};
 use super::listing::Listings;
+use super::mapped::MappedFiles;
 use super::objects::{Node, NodeId, Objects, Pinned, Place, Sighting};
 use crate::limits::{self, NAME_LEN_MAX};
 use crate::packet::{Attributes, Entry, Name, ObjectId, Timestamp};
@@ -64,6 +65,7 @@ pub struct Volume {
     birth_epoch: u32,
     divergence: Arc<Divergence>,
     pub(super) shared_writers: SharedWriters,
+    pub(super) mapped: MappedFiles,
 }
 
 /// Counts cached read-write handles.
@@ -129,6 +131,7 @@ impl Volume {
             birth_epoch,
             divergence: Arc::default(),
             shared_writers: SharedWriters::default(),
+            mapped: MappedFiles::default(),
         })
     }
 

@@ -40,7 +40,8 @@ pub const SERVE_START: CapabilitySet =
 /// What a source needs for nothing but giving up the rest.
 pub const PROTECT_START: CapabilitySet = CapabilitySet::SETPCAP;
 
-/// The helper that flushes a mount: it opens the mount's root, whoever owns it.
+/// The helper that flushes a mount: it opens the mount's root, and files that may be mapped, whoever
+/// owns them.
 pub const FLUSHER: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
 
 /// What a target needs on top to make device nodes, and to set `security.*` attributes.

@@ -80,6 +80,18 @@ fn alerts(daemon: &Daemon) -> Vec<Alert> {
             ),
         });
     }
+    let refused = daemon.volume.refused_stores();
+    if refused.bytes > 0 {
+        alerts.push(Alert {
+            severity: Severity::Critical,
+            code: "mapped_stores_refused".into(),
+            text: format!(
+                "{} bytes that programs had stored through shared mappings were refused by the disk of the directory, \
+                 and are lost on both sides (first {}). A program that calls msync or fsync was told; others were not.",
+                refused.bytes, refused.first
+            ),
+        });
+    }
     if let Some(text) = daemon.mount_lost.lock().clone() {
         alerts.push(Alert { severity: Severity::Critical, code: "mount_lost".into(), text });
     }

@@ -11,6 +11,7 @@ mod mapping;
 mod memory;
 mod mount;
 mod peer;
+mod sync;
 mod thread;
 mod usage;
 
@@ -25,6 +26,7 @@ pub use mapping::SharedPage;
 pub use memory::give_back_memory;
 pub use mount::{MountOptions, set_mount_options};
 pub use peer::{Peer, peer_of};
+pub use sync::sync_pages;
 pub use thread::{Identity, act_as, acting_as, as_caller, set_own_umask};
 pub use usage::{Usage, usage};
 

@@ -112,6 +112,7 @@ impl Serve {
         R: FnOnce(FsResult<usize>) + Send + 'static,
     {
         let (call, reply) = (write.call, write.reply);
+        self.note_refused(call, len, error);
         let answer = move |serve: &Serve| {
             reply(Err(error));
             serve.volume.growth_answered(call.node, growing);
@@ -142,9 +143,17 @@ impl Serve {
             }
         };
         let failed = call.rest(written.bytes, len);
+        self.note_refused(call, len - written.bytes, FsError::new(libc::ENOSPC, "a short write"));
         match failed.is_empty() {
             true => finish(self),
             false => self.after_failed_write(call.handle, failed, finish),
+        }
+    }
+
+    /// So many bytes that a mapping had were not taken: the program has gone on long ago.
+    fn note_refused(&self, call: WriteCall, bytes: usize, error: FsError) {
+        if call.origin == Origin::PageCache && bytes > 0 {
+            self.volume.note_refused(call.node, bytes, error);
         }
     }
 

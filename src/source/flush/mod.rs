@@ -2,27 +2,31 @@
 //! makes it do so: at a bounded interval, before barriers that somebody waits for, at the stop.
 //!
 //! ```text
-//!  flush() ──> flush thread ── a byte ──> helper process: open, syncfs, close ──> kernel
-//!                                                                                   │ writes
-//!              answers <── two bytes ── helper                        fuse threads <┘
+//!  flush() ──> flush thread ── files that may be mapped ──> helper process: each is written back ──> kernel
+//!                                                                                            │ writes
+//!              answers <── what it did not find ── helper                      fuse threads <┘
 //! ```
-//! The daemon cannot call `syncfs` itself: the writes come to it, and it would wait for itself.
-//! The helper holds the mount only during a flush, and ends with the daemon.
+//! The daemon cannot do that itself: the writes come to it, and it would wait for itself. `syncfs(2)`
+//! is not enough: of a FUSE mount it begins with the write-back and does not wait for it (never for
+//! the daemon's answers, and since `SB_I_NO_DATA_INTEGRITY`, Linux 6.18.x, for nothing). So the helper
+//! keeps each file open that may be mapped for writing, and waits for its pages. A file that cannot
+//! be mapped any more, or is removed, it closes at once; it ends with the daemon.
 
 mod helper;
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, bounded, never, select, unbounded};
 use parking_lot::Mutex;
 
-use crate::intercept::Volume;
+use crate::intercept::{MappedFile, NodeId, Volume};
 pub use helper::serve_flushes;
+use helper::{Answer, Request, Wanted};
 
 /// Name of the hidden subcommand that the helper runs.
 pub const HELPER_COMMAND: &str = "flush-mount";
@@ -30,17 +34,20 @@ pub const HELPER_COMMAND: &str = "flush-mount";
 /// How often a waiting call looks whether it is still wanted.
 const WAIT_SLICE: Duration = Duration::from_millis(200);
 
+/// How often a file is looked for that is not where it was.
+const LOOKS: u32 = 3;
+
 /// How long a flush under way may hold up an unmount.
 const HOLD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Asks for flushes of one mount. Dropped, it ends the helper.
 pub struct Flusher {
-    requests: Sender<Request>,
+    requests: Sender<Asked>,
     /// Why the last flush failed, if it did.
     trouble: Arc<Mutex<Option<String>>>,
 }
 
-enum Request {
+enum Asked {
     Flush(Sender<Result<(), String>>),
     /// No flush from the answer on until the second one is dropped, or for ever if it says so.
     Hold(Sender<()>, Receiver<Over>),
@@ -68,10 +75,15 @@ impl Flusher {
         let trouble = Arc::new(Mutex::new(None));
         // The time of a flush itself is part of the lag.
         let interval = lag.map(|lag| lag * 3 / 4);
+        let (unlist, unlisted) = unbounded();
+        volume.tell_unmapped(move |id| {
+            let _ = unlist.send(id);
+        });
         let thread = FlushThread {
             mount,
             volume,
             inbox,
+            unlisted,
             interval,
             helper: None,
             seen_opened: 0,
@@ -90,7 +102,7 @@ impl Flusher {
     pub fn flush(&self, deadline: Option<Instant>, give_up: impl Fn() -> bool) -> Result<bool, String> {
         let (sender, outcome) = bounded(1);
         let gone = |_| "the flush thread ended".to_owned();
-        self.requests.send(Request::Flush(sender)).map_err(|_| gone(()))?;
+        self.requests.send(Asked::Flush(sender)).map_err(|_| gone(()))?;
         loop {
             let slice = Instant::now() + WAIT_SLICE;
             match outcome.recv_deadline(deadline.map_or(slice, |deadline| deadline.min(slice))) {
@@ -109,7 +121,7 @@ impl Flusher {
     pub fn hold(&self) -> Held {
         let (ready, is_ready) = bounded(1);
         let (release, released) = bounded(1);
-        if self.requests.send(Request::Hold(ready, released)).is_ok()
+        if self.requests.send(Asked::Hold(ready, released)).is_ok()
             && is_ready.recv_timeout(HOLD_PATIENCE).is_err()
         {
             log::warn!("a flush of the mount is still under way");
@@ -127,7 +139,9 @@ impl Flusher {
 struct FlushThread {
     mount: PathBuf,
     volume: Arc<Volume>,
-    inbox: Receiver<Request>,
+    inbox: Receiver<Asked>,
+    /// Files that need no flush any more.
+    unlisted: Receiver<NodeId>,
     interval: Option<Duration>,
     helper: Option<Helper>,
     /// Handles that had been opened when the last flush began.
@@ -137,33 +151,35 @@ struct FlushThread {
 
 impl FlushThread {
     fn run(mut self, started: &Sender<io::Result<()>>) {
-        let helper = Helper::start(&self.mount);
+        let helper = self.start_helper();
         let _ =
             started.send(helper.as_ref().map(|_| ()).map_err(|error| io::Error::other(error.to_string())));
         let Ok(helper) = helper else { return };
         self.helper = Some(helper);
         let mut due = self.next_due();
         loop {
-            let first = match due {
-                Some(due) => self.inbox.recv_deadline(due),
-                None => self.inbox.recv().map_err(RecvTimeoutError::from),
-            };
-            let asked = match first {
-                Ok(Request::Flush(sender)) => Some(sender),
-                Ok(Request::Hold(ready, released)) => {
-                    let _ = ready.send(());
-                    match released.recv() {
-                        Ok(Over) => return self.answer_without_mount(),
-                        Err(_) => continue,
+            select! {
+                recv(self.unlisted) -> id => if let Ok(id) = id {
+                    self.close(id);
+                },
+                recv(self.inbox) -> asked => match asked {
+                    Err(_) => return,
+                    Ok(Asked::Flush(sender)) => {
+                        let _ = sender.send(self.flush_if_needed());
+                        due = self.next_due();
                     }
+                    Ok(Asked::Hold(ready, released)) => {
+                        self.let_go();
+                        let _ = ready.send(());
+                        if let Ok(Over) = released.recv() {
+                            return self.answer_without_mount();
+                        }
+                    }
+                },
+                recv(due) -> _ => {
+                    let _shown = self.flush_if_needed();
+                    due = self.next_due();
                 }
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            let outcome = self.flush_if_needed();
-            due = self.next_due();
-            if let Some(sender) = asked {
-                let _ = sender.send(outcome);
             }
         }
     }
@@ -173,14 +189,14 @@ impl FlushThread {
         self.helper = None;
         while let Ok(request) = self.inbox.recv() {
             match request {
-                Request::Flush(sender) => drop(sender.send(Ok(()))),
-                Request::Hold(ready, _) => drop(ready.send(())),
+                Asked::Flush(sender) => drop(sender.send(Ok(()))),
+                Asked::Hold(ready, _) => drop(ready.send(())),
             }
         }
     }
 
-    fn next_due(&self) -> Option<Instant> {
-        self.interval.map(|interval| Instant::now() + interval)
+    fn next_due(&self) -> Receiver<Instant> {
+        self.interval.map_or_else(never, after)
     }
 
     /// A mapping writes back when it goes, so that only files that are open, or were since the
@@ -202,35 +218,73 @@ impl FlushThread {
         outcome
     }
 
-    /// A helper that died is replaced, once for each flush.
+    /// A file may have moved between the look and the helper's: then it is looked for again.
     fn flush(&mut self) -> Result<(), String> {
+        let mut files = self.volume.mapped_files();
+        for _ in 0..LOOKS {
+            let missed = self.flush_files(&files)?;
+            files = match missed.is_empty() {
+                true => return Ok(()),
+                false => self.volume.mapped_files(),
+            };
+            files.retain(|file| missed.contains(&file.id.0));
+        }
+        // Below another mount, or too deep: the kernel finds it by its number, and drops its pages.
+        files.iter().for_each(|file| self.volume.write_back(file.id));
+        Ok(())
+    }
+
+    /// Answers what the helper did not find.
+    fn flush_files(&mut self, files: &[MappedFile]) -> Result<Vec<u64>, String> {
+        let wanted = files.iter().map(|file| Wanted { id: file.id.0, path: file.path.to_vec() });
+        let answer = self.ask(&Request::Flush(wanted.collect()))?;
+        if let Some(errno) = answer.no_mount {
+            return Err(format!("the mount cannot be opened: {}", io::Error::from_raw_os_error(errno)));
+        }
+        if let Some(errno) = answer.not_written {
+            // Everything came to the daemon, which gave this error itself; the replica is as the disk.
+            let error = io::Error::from_raw_os_error(errno);
+            log::warn!("pages of a shared mapping could not be written: {error}");
+        }
+        Ok(answer.missed)
+    }
+
+    /// The helper has nothing of the mount open any more.
+    fn let_go(&mut self) {
+        if let Err(why) = self.ask(&Request::CloseAll) {
+            log::warn!("files of the mount may still be open: {why}");
+        }
+    }
+
+    /// Together with those that came meanwhile.
+    fn close(&mut self, first: NodeId) {
+        let ids = std::iter::once(first).chain(self.unlisted.try_iter()).map(|id| id.0).collect();
+        if let Err(why) = self.ask(&Request::Close(ids)) {
+            log::warn!("files that nobody else has open may still be open: {why}");
+        }
+    }
+
+    /// A helper that died is replaced, once for each request.
+    fn ask(&mut self, request: &Request) -> Result<Answer, String> {
         if let Some(helper) = &mut self.helper {
-            match helper.flush() {
-                Ok(answer) => return said(answer),
+            match helper.ask(request) {
+                Ok(answer) => return Ok(answer),
                 Err(error) => {
                     log::warn!("the helper that flushes shared mappings died ({error}) and is replaced");
                     self.helper = None;
                 }
             }
         }
-        let mut helper = Helper::start(&self.mount).map_err(|error| format!("no helper: {error}"))?;
-        let answer = helper.flush().map_err(|error| format!("the helper died again: {error}"))?;
+        let mut helper = self.start_helper().map_err(|error| format!("no helper: {error}"))?;
+        let answer = helper.ask(request).map_err(|error| format!("the helper died again: {error}"))?;
         self.helper = Some(helper);
-        said(answer)
+        Ok(answer)
     }
-}
 
-/// What the helper's two bytes mean.
-fn said([step, errno]: [u8; 2]) -> Result<(), String> {
-    let error = io::Error::from_raw_os_error(i32::from(errno));
-    match step {
-        helper::DONE => Ok(()),
-        helper::NOT_WRITTEN => {
-            // Everything came to the daemon, which gave this error itself; the replica is as the disk.
-            log::warn!("pages of a shared mapping could not be written: {error}");
-            Ok(())
-        }
-        _ => Err(format!("the mount cannot be opened: {error}")),
+    fn start_helper(&self) -> io::Result<Helper> {
+        let helper = Helper::start(&self.mount)?;
+        self.volume.set_flush_helper(helper.child.id());
+        Ok(helper)
     }
 }
 
@@ -254,13 +308,11 @@ impl Helper {
         Ok(Helper { child, requests: Some(requests), answers })
     }
 
-    /// One flush. Errors: the helper is gone.
-    fn flush(&mut self) -> io::Result<[u8; 2]> {
+    /// Errors: the helper is gone.
+    fn ask(&mut self, request: &Request) -> io::Result<Answer> {
         let requests = self.requests.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
-        requests.write_all(b"f")?;
-        let mut answer = [0; 2];
-        self.answers.read_exact(&mut answer)?;
-        Ok(answer)
+        helper::send(requests, request)?;
+        helper::receive(&mut self.answers)?.ok_or(io::ErrorKind::UnexpectedEof.into())
     }
 }
 
