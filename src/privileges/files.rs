@@ -19,6 +19,8 @@ use landlock::{
     RulesetCreated, RulesetCreatedAttr, RulesetError,
 };
 
+use crate::sys::boot_id;
+
 /// Threads that are not confined: the disks of several replicas do not wait for each other.
 const OPENERS: usize = 4;
 
@@ -26,9 +28,6 @@ const OPENERS: usize = 4;
 /// renames out of a directory would fail.
 const OLDEST: ABI = ABI::V3;
 const NEWEST: ABI = ABI::V5;
-
-/// What the kernel tells about itself, needed when a replica is opened.
-const KERNEL_FACTS: &str = "/proc/sys/kernel/random";
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -61,6 +60,8 @@ pub enum Confinement {
 ///
 /// Errors: a place cannot be opened, or the kernel can confine and refuses to.
 pub fn confine(reach: &Reach) -> io::Result<Confinement> {
+    // Needed when a replica is opened; read now, while it can be read.
+    boot_id()?;
     let ruleset = match Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_all(OLDEST))
@@ -86,12 +87,11 @@ fn add_rules(created: RulesetCreated, reach: &Reach) -> io::Result<RulesetCreate
     let own = AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::WriteFile | AccessFs::Truncate;
     let own = own | AccessFs::MakeReg | AccessFs::MakeDir | AccessFs::RemoveFile | AccessFs::RemoveDir;
     let sockets = AccessFs::ReadDir | AccessFs::MakeSock | AccessFs::RemoveFile;
-    let places: [(PathBuf, BitFlags<AccessFs>); 5] = [
+    let places: [(PathBuf, BitFlags<AccessFs>); 4] = [
         (reach.root.clone(), replicas),
         (reach.state.clone(), own),
         (reach.records.clone(), AccessFs::ReadFile.into()),
         (reach.run.clone(), sockets),
-        (KERNEL_FACTS.into(), AccessFs::ReadFile.into()),
     ];
     places.into_iter().try_fold(created, |created, (place, rights)| {
         let place = PathFd::new(place).map_err(io::Error::other)?;

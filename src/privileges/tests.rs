@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind::PermissionDenied;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::thread::{CapabilitySet, capabilities, capability_is_in_bounding_set, no_new_privs};
+
+use crate::apply::{Places, Replica};
+use crate::packet::SetId;
 
 use super::capabilities::{FLUSHER, PROTECT, PROTECT_START, SERVE, SERVE_START, for_allowed, give_up};
 use super::files::{Confinement, Reach, confine, unconfined};
@@ -115,6 +118,17 @@ fn a_confined_process_is_refused_elsewhere() {
     assert_eq!(fs::read_dir(dir.path().join("outside")).unwrap().count(), 1);
 }
 
+/// Opened by a rule for `/proc`, which ended when the kernel dropped its inodes, a target refused every
+/// source until it was started again: nothing of `/proc` may be needed, or allowed, any more.
+fn open_a_replica(dir: &Path) {
+    let kernel = fs::read("/proc/sys/kernel/random/boot_id").unwrap_err();
+    assert_eq!(kernel.kind(), PermissionDenied);
+    let place = |name: &str| dir.join(name);
+    fs::create_dir(place("root/replica")).unwrap();
+    let places = Places::beside(&place("root/replica"), &place("state/.serve/replica"));
+    drop(Replica::open(&places, SetId(7)).unwrap());
+}
+
 #[test]
 #[ignore = "runs as the child of another test"]
 fn child_that_is_confined() {
@@ -165,7 +179,7 @@ fn child_that_is_confined() {
     let socket = std::os::unix::net::UnixListener::bind(at("run/socket")).unwrap();
     fs::remove_file(at("run/socket")).unwrap();
     drop(socket);
-    assert!(fs::read_to_string("/proc/sys/kernel/random/boot_id").is_ok());
+    open_a_replica(&dir);
     let secret = at("outside/secret");
     assert_eq!(unconfined(move || fs::read(secret)).unwrap(), b"secret");
 }

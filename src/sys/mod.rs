@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod allocations;
+mod boot;
 mod child;
 mod clock;
 mod filesystem;
@@ -17,6 +18,7 @@ mod usage;
 
 #[cfg(test)]
 pub use allocations::{Allocated, allocated};
+pub use boot::boot_id;
 pub use child::spawn_bound;
 pub use clock::clock_ticks;
 pub use filesystem::filesystem_uuid;

@@ -24,6 +24,7 @@ use super::page::{PageCache, Positions, Which};
 use super::slot::SlotFile;
 use crate::packet::{BadBy, DataState, ObjectId, Position, SetId};
 use crate::store::random_u64;
+use crate::sys::boot_id;
 
 /// Longest reason that is kept, in characters.
 const REASON_LEN_MAX: usize = 300;
@@ -405,12 +406,9 @@ fn is_empty(root: &File) -> io::Result<bool> {
 fn page_cache(root: &File) -> io::Result<PageCache> {
     /// `STATX_MNT_ID_UNIQUE` (`linux/stat.h`, since 6.8): never given twice in one boot.
     const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    let hex: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-    let boot = u128::from_str_radix(&hex, 16).map_err(|_| io::ErrorKind::InvalidData)?;
     let status = rustix::fs::statx(root, c"", AtFlags::EMPTY_PATH, MNT_ID_UNIQUE)?;
     let mount = if status.stx_mask & MNT_ID_UNIQUE.bits() != 0 { status.stx_mnt_id } else { 0 };
-    Ok(PageCache { boot, mount })
+    Ok(PageCache { boot: boot_id()?, mount })
 }
 
 pub(super) fn now_ms() -> u64 {
