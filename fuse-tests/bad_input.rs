@@ -190,6 +190,35 @@ fn not_root() {
     refused_untouched(&protected, command, &["root"]);
 }
 
+/// With the lowest limit that is taken every call works, however many files are open; below it calls
+/// failed here and there.
+#[test]
+fn few_open_files_are_enough_or_refused() {
+    let mut protected = prepared();
+    protected.open_files = Some(1023);
+    let command = protected.protect_command();
+    refused_untouched(&protected, command, &["1023 files may be open", "LimitNOFILE"]);
+    protected.open_files = Some(1024);
+    protected.start_again();
+    let path = |number: usize| protected.mount.join(format!("sub/many{number}"));
+    let open = |number| File::options().read(true).write(true).create_new(true).open(path(number));
+    let files: Vec<File> =
+        (0..900).map(|number| open(number).unwrap_or_else(|error| panic!("{number}: {error}"))).collect();
+    let other = File::create(protected.mount.join("other")).expect("a file");
+    for (number, file) in files.iter().enumerate() {
+        use std::os::unix::fs::FileExt;
+        file.write_all_at(&[number as u8; 100], 0).unwrap_or_else(|error| panic!("{number}: {error}"));
+        other.write_all_at(&[number as u8; 10], number as u64 * 10).expect("a write");
+        if number % 2 == 0 {
+            fs::rename(path(number), path(number + 10_000))
+                .unwrap_or_else(|error| panic!("{number}: {error}"));
+        }
+    }
+    drop((files, other));
+    protected.stop();
+    tree::assert_same_by(&protected.backing, &protected.replica, &Rules::default());
+}
+
 /// Fills a file until the disk is full; gives the error and the bytes that were taken.
 fn fill(path: &Path, max: usize) -> (Option<io::Error>, u64) {
     let file = File::create(path).expect("a file on a disk that is to be filled");

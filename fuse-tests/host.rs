@@ -156,6 +156,8 @@ pub struct Protected {
     pub patience: Option<Duration>,
     /// How often the source's own disk is synced, where a test cannot wait.
     pub sync_every: Option<Duration>,
+    /// How many files the daemon may have open, where a test wants few.
+    pub open_files: Option<u32>,
     _images: Vec<Image>,
     /// Has the mount points that are not the protected directory itself.
     _mounts: TempDir,
@@ -209,6 +211,7 @@ impl Protected {
             run,
             patience: None,
             sync_every: None,
+            open_files: None,
             _images: images,
             _mounts: mounts,
             base,
@@ -219,7 +222,8 @@ impl Protected {
     pub fn protect_command(&self) -> Command {
         let mut to = OsString::from("local:");
         to.push(&self.replica);
-        let mut command = standin(&self.run);
+        let mut command =
+            self.open_files.map_or_else(|| standin(&self.run), |files| limited(&self.run, files));
         command.arg("protect").arg(&self.mount).arg("--to").arg(to).arg("--state").arg(&self.state);
         if self.place == Place::Beside {
             command.arg("--backing").arg(&self.backing);
@@ -432,6 +436,18 @@ pub fn standin(run: &Path) -> Command {
 /// The binary under test.
 pub fn binary() -> OsString {
     std::env::var_os("STANDIN_TEST_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_standin").into())
+}
+
+/// As [`standin`], with a hard limit of open files.
+fn limited(run: &Path, open_files: u32) -> Command {
+    let plain = standin(run);
+    let mut command = Command::new("sh");
+    let script = format!("ulimit -n {open_files} && exec \"$0\" \"$@\"");
+    command.arg("-c").arg(script).arg(plain.get_program()).args(plain.get_args());
+    plain.get_envs().for_each(|(name, value)| {
+        command.env(name, value.unwrap_or_default());
+    });
+    command
 }
 
 /// Runs a command that must succeed.

@@ -23,7 +23,7 @@
 //! - [`control`]: the unix socket and the words of the status; [`cli`]: the commands
 //! - [`source`], [`target`]: the two daemons, where the rooms meet; rooms do not import each other
 //! - [`preflight`]: what is checked before a mount; [`privileges`]: what is given up before the
-//!   work begins; [`failure`]: errors for people
+//!   work begins; [`failure`]: errors for people; `open_files`: how many this process may have
 //! - [`bench`]: what the mount costs, and how fast a replica follows
 //! - [`store`], [`xattr`], [`limits`], [`sys`]: small durable files; extended attributes; every
 //!   bound; all unsafe code
@@ -46,6 +46,7 @@ pub mod limits;
 pub mod link;
 #[cfg(test)]
 mod mutation;
+mod open_files;
 pub mod packet;
 pub mod pairing;
 pub mod preflight;

@@ -261,8 +261,12 @@ pub const SOURCE_DESCRIPTORS: usize = 4096;
 /// they are used.
 pub const SOURCE_OPEN_FILES: usize = 65_536;
 
-/// How a source divides the descriptors that the system gives it (a hard limit can be as low as
-/// 1,024): three eighths stay for connections, embedded targets and what is under way.
+/// A daemon starts with no fewer descriptors: threads, connections and what is under way need some
+/// two hundred.
+pub const OPEN_FILES_MIN: usize = 1024;
+
+/// How a source divides the descriptors that the system gives it: three eighths stay for
+/// connections, embedded targets ([`target_descriptors`]) and what is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descriptors {
     /// Kept for objects (`O_PATH`).
@@ -287,8 +291,13 @@ impl Descriptors {
     }
 }
 
-/// Descriptors of objects that a target keeps open at once.
+/// Descriptors of objects that a target keeps open at once, where the limit of open files allows it.
 pub const TARGET_DESCRIPTORS: usize = 512;
+
+/// Those of one replica, of `limit` that the process may have.
+pub fn target_descriptors(limit: usize) -> usize {
+    (limit / 8).min(TARGET_DESCRIPTORS)
+}
 
 /// How long the kernel may cache names and attributes: all changes come through the mount.
 pub const KERNEL_CACHE_TTL: Duration = Duration::from_secs(86_400);

@@ -11,7 +11,7 @@ use super::args::{Common, Doctor};
 use super::{Outcome, output, units};
 use crate::control::Severity;
 use crate::failure::Failure;
-use crate::limits::{SOURCE_DESCRIPTORS, TARGET_DESCRIPTORS};
+use crate::limits::{OPEN_FILES_MIN, SOURCE_DESCRIPTORS, TARGET_DESCRIPTORS};
 use crate::preflight::{
     FsFacts, MountTable, UseKind, check_directory, check_handles, check_root_user, check_target,
     existing_ancestor, fs_warnings, is_within, kernel_version, list_uses, nested_in, open_dev_fuse,
@@ -126,6 +126,13 @@ impl Report {
     fn descriptors(&mut self) {
         let needed = (SOURCE_DESCRIPTORS + TARGET_DESCRIPTORS) as u64 + DESCRIPTORS_BESIDE;
         match getrlimit(Resource::Nofile).maximum {
+            Some(limit) if limit < OPEN_FILES_MIN as u64 => self.add(
+                Level::Fail,
+                "descriptors",
+                format!(
+                    "The hard limit is {limit}; {OPEN_FILES_MIN} are needed at least. Raise it (ulimit -Hn, LimitNOFILE=)."
+                ),
+            ),
             Some(limit) if limit < needed => self.add(
                 Level::Warn,
                 "descriptors",

@@ -17,6 +17,7 @@ use super::listing::Listings;
 use super::mapped::MappedFiles;
 use super::objects::{Node, NodeId, Objects, Pinned, Place, Sighting};
 use crate::limits::{self, NAME_LEN_MAX};
+use crate::open_files;
 use crate::packet::{Attributes, Entry, Name, ObjectId, Timestamp};
 use crate::queue::{Pool, Queue};
 use crate::sys::{FileHandle, Identity};
@@ -90,7 +91,7 @@ impl Volume {
     ///
     /// Errors: `ENOTDIR`, and whatever the file system answers to a first look.
     pub fn new(backing: OwnedFd, queue: Arc<Queue>, birth_epoch: u32) -> FsResult<Volume> {
-        Volume::within(backing, queue, birth_epoch, limits::Descriptors::of(descriptor_limit()))
+        Volume::within(backing, queue, birth_epoch, limits::Descriptors::of(open_files::limit()))
     }
 
     /// As [`Volume::new`], with so many descriptors.
@@ -353,12 +354,6 @@ impl Volume {
         names.reverse();
         Some(names.join(&b'/'))
     }
-}
-
-/// Files that this process may have open.
-fn descriptor_limit() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
 fn place_of(place: &Place) -> Option<(NodeId, Box<[u8]>)> {

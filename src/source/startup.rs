@@ -29,6 +29,7 @@ use crate::failure::Failure;
 use crate::intercept::{Divergence, DurabilityGate, Mount, Serving, Volume};
 use crate::limits::BACKLOG_GIVEN_BACK;
 use crate::link::Identity;
+use crate::open_files;
 use crate::packet::{Incarnation, Position};
 use crate::preflight::{self, Claim, DeadMount, MountTable, Preflight, Role};
 use crate::privileges::{self, PROTECT};
@@ -43,13 +44,13 @@ pub(super) const NOTHING_MOUNTED: &str = "Nothing is mounted; the directory is a
 ///
 /// Errors: whatever keeps the directory from being mounted or served, with what was left as it was.
 pub fn run(options: ProtectOptions) -> Result<(), Failure> {
+    open_files::raise()?;
     give_up_privileges()?;
     if let Some(dead) = preflight::standing_mount(&options.directory)? {
         replace_dead_mount(&dead)?;
     }
     let checked = preflight::check(&options)?;
     checked.warnings.iter().for_each(|warning| eprintln!("note: {warning}"));
-    raise_descriptor_limit();
     let signals = super::stop_signals().map_err(|error| io_failure("signals cannot be caught", &error))?;
     let daemon = Arc::new(prepare(options, checked)?);
     let server = Server::start(&daemon.options.socket(), daemon.clone())?;
@@ -470,16 +471,6 @@ fn unmounted_by_others(daemon: &Daemon, alive: Mark) -> Result<(), Failure> {
         "The data in the directory is complete.",
         "Start the protection again: what a target lacks, and what changes meanwhile, is found and copied.",
     ))
-}
-
-/// To the hard limit, which is the administrator's: descriptors are divided below it.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        log::warn!("the limit of open files could not be raised: {error}");
-    }
 }
 
 pub(super) fn io_failure(what: &str, error: &std::io::Error) -> Failure {

@@ -25,6 +25,7 @@ use crate::control::{
 use crate::failure::Failure;
 use crate::limits::{INVITATION_TIME_MAX, REST_INTERVAL};
 use crate::link::{Bound, Fingerprint, Identity, PairingVisit, Refusals};
+use crate::open_files;
 use crate::packet::encode_message;
 use crate::pairing::{Book, Grant, InviteError, Known, Offer};
 use crate::preflight::{Claim, Role, open_directory};
@@ -57,6 +58,7 @@ pub struct Daemon {
 /// Errors: what keeps it from listening; nothing was changed then.
 pub fn run(options: ServeOptions) -> Result<(), Failure> {
     let mut signals = stop_signals().map_err(|error| failed("Signals cannot be caught", &error))?;
+    open_files::raise()?;
     let (daemon, held) = start(options)?;
     let daemon = Arc::new(daemon);
     let control = Server::start(&daemon.options.socket(), daemon.clone())?;

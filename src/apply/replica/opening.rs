@@ -21,7 +21,8 @@ use super::progress::{OpenError, Progress, Strange};
 use super::times::Times;
 use super::writer::Writer;
 use crate::apply::policy::{Allow, Policy};
-use crate::limits::TARGET_DESCRIPTORS;
+use crate::limits::target_descriptors;
+use crate::open_files;
 use crate::packet::{Position, SetId};
 use crate::store::{Symlink, own_directory};
 use crate::sys::FileHandle;
@@ -86,7 +87,7 @@ impl Replica {
         let aside = Aside::open(places.state.join("aside"), progress.data().state);
         let begun = Begun::open(&places.state.join("begun"))
             .map_err(|error| OpenError::Io("record of what is begun", error))?;
-        let descriptors = Descriptors::new(TARGET_DESCRIPTORS);
+        let descriptors = Descriptors::new(target_descriptors(open_files::limit()));
         let policy = Policy::new(Allow::ALL);
         Ok(Replica {
             root,

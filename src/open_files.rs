@@ -1,0 +1,33 @@
+//! How many files this process may have open.
+
+use std::io;
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+use crate::failure::Failure;
+use crate::limits::OPEN_FILES_MIN;
+
+/// The limit as it is now.
+pub fn limit() -> usize {
+    let limit = getrlimit(Resource::Nofile).current;
+    limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+/// Raises it to the hard limit, which is the administrator's.
+///
+/// Errors: that is too low for a daemon.
+pub fn raise() -> Result<(), Failure> {
+    let mut asked = getrlimit(Resource::Nofile);
+    asked.current = asked.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, asked).map_err(io::Error::from) {
+        log::warn!("the limit of open files could not be raised: {error}");
+    }
+    match limit() {
+        enough if enough >= OPEN_FILES_MIN => Ok(()),
+        limit => Err(Failure::new(
+            format!("Only {limit} files may be open at once; {OPEN_FILES_MIN} are needed at least."),
+            "Nothing was started or changed.",
+            "Raise the hard limit (ulimit -Hn, LimitNOFILE= of the unit) and start again.",
+        )),
+    }
+}
