@@ -178,6 +178,31 @@ fn the_helper_keeps_no_file_that_nobody_has() {
     protected.stop();
 }
 
+/// A time that was set after a store was overwritten when the store was written back.
+#[test]
+fn a_time_that_is_set_outlives_earlier_stores() {
+    let mut protected = Protected::start(Setup { arguments: vec!["--mmap-lag", "0"], ..Setup::default() });
+    let (file, mapping) = mapped(&protected, "timed");
+    let times = [1_000_000_007, 1_500_000_003].map(|at| std::time::UNIX_EPOCH + Duration::from_secs(at));
+    for (round, time) in times.into_iter().enumerate() {
+        mapping.store(round * 9000, b"before the time").expect("a store");
+        match round {
+            0 => file.set_modified(time).expect("a time"),
+            _ => {
+                File::open(protected.mount.join("timed")).and_then(|f| f.set_modified(time)).expect("a time")
+            }
+        }
+        protected.wait_sync();
+        for dir in [&protected.mount, &protected.backing, &protected.replica] {
+            let held = fs::metadata(dir.join("timed")).and_then(|file| file.modified()).expect("a time");
+            assert_eq!(held, time, "{}", dir.display());
+        }
+        assert!(holds(&protected.replica.join("timed"), round * 9000, b"before the time"));
+    }
+    drop((file, mapping));
+    protected.stop();
+}
+
 /// A full disk refused what had been stored in a sparse file, and nobody but `msync` was told.
 #[test]
 fn refused_stores_are_an_alarm() {

@@ -57,6 +57,11 @@ impl Volume {
         found.into_iter().map(|(id, node)| MappedFile { id, path: self.path(&node) }).collect()
     }
 
+    /// Whether stores through a mapping may be on their way.
+    pub fn may_be_mapped(&self, id: NodeId) -> bool {
+        self.node(id).is_ok_and(|node| node.may_be_mapped.load(SeqCst))
+    }
+
     /// `tell` hears of each file that was listed and needs no flush any more. It must not wait.
     pub fn tell_unmapped(&self, tell: impl Fn(NodeId) + Send + Sync + 'static) {
         *self.mapped.unlisted.lock() = Some(Box::new(tell));

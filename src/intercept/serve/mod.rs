@@ -118,11 +118,20 @@ impl Serve {
         changes: Changes,
         reply: impl FnOnce(FsResult<Meta>) + Send + 'static,
     ) {
-        self.change(caller, move |serve| {
+        let change = move |serve: &Serve| {
             reply(serve.volume.setattr(caller, node, handle, changes));
             if let Some(size) = changes.size {
                 serve.volume.growth_answered(node, Growing::to(caller.pid, handle, size));
             }
+        };
+        if changes.mtime.is_none() || !self.volume.may_be_mapped(node) {
+            return self.change(caller, change);
+        }
+        // What a mapping has stored before is written back before: it would set the time again.
+        let serve = self.clone();
+        self.wait_aside(move || {
+            serve.cache.write_back(node, 0..i64::MAX as u64);
+            serve.change(caller, change);
         });
     }
 
