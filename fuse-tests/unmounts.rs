@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use crate::host::{COMMAND_MAX, Daemon, Protected, STOP_MAX, Setup, is_mounted, output_within, run, standin};
@@ -103,4 +103,36 @@ fn what_an_unmount_leaves_behind_is_named() {
     protected.start_again();
     protected.assert_in_sync();
     protected.stop();
+}
+
+/// Waits until the daemon has said this.
+#[track_caller]
+fn wait_until_said(daemon: &Daemon, part: &str) {
+    let deadline = Instant::now() + STOP_MAX;
+    while !daemon.said().contains(part) {
+        assert!(Instant::now() < deadline, "it never said '{part}': {}", daemon.said());
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The first signal leaves a busy mount as it is, and the second one takes it away from its users:
+/// what they had written by then is on the target.
+#[test]
+fn a_second_signal_detaches_a_busy_mount() {
+    let protected = Protected::prepare(Setup::default());
+    let daemon = protect(&protected);
+    let mut held = fs::File::create(protected.mount.join("held")).expect("it serves");
+    held.write_all(b"before").expect("it serves");
+    daemon.signal(libc::SIGTERM);
+    wait_until_said(&daemon, "cannot be unmounted");
+    assert!(is_mounted(&protected.mount), "{}", daemon.said());
+    fs::write(protected.mount.join("after"), b"x").expect("it goes on serving");
+    protected.wait_sync();
+    daemon.signal(libc::SIGINT);
+    let (code, said) = ends_with(daemon);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("no longer protected"), "{said}");
+    assert!(!is_mounted(&protected.mount));
+    drop(held);
+    tree::assert_same(&protected.backing, &protected.replica);
 }

@@ -312,6 +312,10 @@ pub const CONTROL_REQUEST_LEN_MAX: usize = 16 * 1024;
 /// Longest response on the control socket, in bytes: a status with thousands of alerts.
 pub const CONTROL_RESPONSE_LEN_MAX: usize = 4 << 20;
 
+/// What may wait for a daemon's director: of each caller at most two, beside a signal and the
+/// director's own work.
+pub const DIRECTOR_EVENTS_MAX: usize = 2 * CONTROL_CALLERS_MAX + 8;
+
 /// A caller of the control socket that says nothing for this long is hung up on.
 pub const CONTROL_IDLE: Duration = Duration::from_secs(60);
 

@@ -7,6 +7,7 @@
 //! mount, a queue or a connection: the [`Handler`] does, on a thread of its own for each caller,
 //! so that the data plane never waits for anyone here.
 
+mod ask;
 mod client;
 mod find;
 mod health;
@@ -18,6 +19,7 @@ mod status;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use ask::{Asked, NoAnswer, Reply, ask};
 pub use client::{Client, ClientError};
 pub use find::{Answer, Daemon, daemons};
 pub use health::{Finding, Severity};

@@ -2,84 +2,116 @@
 
 use std::sync::Arc;
 
+use crossbeam_channel::Receiver;
+
 use super::connection::{Connection, Report};
-use super::daemon::Daemon;
+use super::desk::Desk;
+use super::director::{Event, Question};
+use super::ground::Ground;
 use super::status::connection_status;
 use crate::connection::{Command, NotNow};
-use crate::control::{ChangedConnection, ConnectionChange, Phase};
+use crate::control::{ChangedConnection, ConnectionChange, ConnectionStatus, NoAnswer, Phase, ask};
 use crate::failure::Failure;
+use crate::limits::CONTROL_ANSWER;
 
 const UNTOUCHED: &str = "Nothing was changed.";
 
-impl Daemon {
-    /// Blocks until it is so.
-    pub fn change_connection(
-        &self,
-        change: ConnectionChange,
-        which: Option<&str>,
-    ) -> Result<ChangedConnection, Failure> {
-        let phase = self.phase();
-        if phase != Phase::Serving {
-            let (now, next) = match phase {
-                Phase::Starting => ("still brings its targets into line", "Wait until it says `ready`."),
-                Phase::Serving | Phase::Draining | Phase::Stopping => ("is stopping", ""),
-            };
-            let directory = self.options.directory.display();
-            return Err(Failure::new(format!("The daemon of {directory} {now}."), UNTOUCHED, next));
-        }
-        let connection = self.meant(which)?;
-        let before = connection_status(&connection, self);
-        let outcome = match (connection.is_null(), command(change)) {
-            (true, Command::Disconnect) => Ok(()),
-            (true, Command::Start | Command::Stop | Command::Pause | Command::Resume) => {
-                return Err(Failure::new(
-                    "The target null: captures and sends nothing: there is nothing to start or stop.",
-                    UNTOUCHED,
-                    "`standin connection disconnect` takes it away.",
-                ));
-            }
-            (false, command) => connection.command(command),
-        };
-        outcome.map_err(|why| not_now(connection.id, &connection.report(), why))?;
-        let connection = match change {
-            ConnectionChange::Disconnect => {
-                self.connections.lock().retain(|other| other.id != connection.id);
-                connection.end();
-                before
-            }
-            ConnectionChange::Start
-            | ConnectionChange::Stop
-            | ConnectionChange::Pause
-            | ConnectionChange::Resume => connection_status(&connection, self),
-        };
-        Ok(ChangedConnection { change, connection, queue: self.queue.stats() })
-    }
+/// A change that its connection was told of.
+pub struct Begun {
+    connection: Arc<Connection>,
+    /// As it was.
+    before: ConnectionStatus,
+    /// What the connection says to it; `None`: there is nobody to ask.
+    outcome: Option<Receiver<Result<(), NotNow>>>,
+}
 
-    /// The connection of this number, UUID (or its beginning) or target.
-    fn meant(&self, which: Option<&str>) -> Result<Arc<Connection>, Failure> {
-        let connections = self.connections();
-        let fits = |connection: &&Arc<Connection>| {
-            which.is_none_or(|which| {
-                connection.id.to_string() == which
-                    || which.len() >= 8 && connection.uuid.starts_with(which)
-                    || connection.target.to_string() == which
-            })
-        };
-        let mut meant = connections.iter().filter(fits);
-        match (meant.next(), meant.next()) {
-            (Some(only), None) => Ok(only.clone()),
-            (None, _) if connections.is_empty() => Err(none_left()),
-            (None, _) => Err(Failure::new(
-                format!("There is no connection '{}'.", which.unwrap_or_default()),
-                UNTOUCHED,
-                format!("These are there:{}", lines(&connections)),
-            )),
-            (Some(_), Some(_)) => Err(Failure::new(
-                format!("Several connections are there:{}", lines(&connections)),
-                UNTOUCHED,
-                "Say which one is meant, by its number, UUID or target.",
-            )),
+/// What a person asks for at the desk: returns when it is so. The director chooses the connection
+/// and tells it; how long that takes only this caller waits.
+pub fn change(
+    desk: &Desk,
+    change: ConnectionChange,
+    which: Option<&str>,
+) -> Result<ChangedConnection, Failure> {
+    let which = which.map(str::to_owned);
+    let question = |answer| Event::Asked(Question::Change { change, which, answer });
+    let begun = ask(&desk.director, CONTROL_ANSWER, question)?.within(CONTROL_ANSWER)??;
+    let Begun { connection, before, outcome } = begun;
+    let outcome = outcome.map_or(Ok(()), |outcome| outcome.recv().unwrap_or(Err(NotNow::Gone)));
+    outcome.map_err(|why| not_now(connection.id, &connection.report(), why))?;
+    let connection = match change {
+        ConnectionChange::Disconnect => {
+            forget(desk, connection.id)?;
+            connection.end();
+            before
         }
+        ConnectionChange::Start
+        | ConnectionChange::Stop
+        | ConnectionChange::Pause
+        | ConnectionChange::Resume => connection_status(&connection, &desk.ground),
+    };
+    Ok(ChangedConnection { change, connection, queue: desk.ground.queue.stats() })
+}
+
+fn forget(desk: &Desk, id: u32) -> Result<(), NoAnswer> {
+    let question = |answer| Event::Asked(Question::Forget { id, answer });
+    ask(&desk.director, CONTROL_ANSWER, question)?.within(CONTROL_ANSWER)
+}
+
+/// The director's part: tells the connection that is meant.
+pub fn begin(
+    ground: &Ground,
+    phase: Phase,
+    connections: &[Arc<Connection>],
+    change: ConnectionChange,
+    which: Option<&str>,
+) -> Result<Begun, Failure> {
+    if phase != Phase::Serving {
+        let (now, next) = match phase {
+            Phase::Starting => ("still brings its targets into line", "Wait until it says `ready`."),
+            Phase::Serving | Phase::Draining | Phase::Stopping => ("is stopping", ""),
+        };
+        let directory = ground.options.directory.display();
+        return Err(Failure::new(format!("The daemon of {directory} {now}."), UNTOUCHED, next));
+    }
+    let connection = meant(connections, which)?;
+    let before = connection_status(&connection, ground);
+    let outcome = match (connection.is_null(), command(change)) {
+        (true, Command::Disconnect) => None,
+        (true, Command::Start | Command::Stop | Command::Pause | Command::Resume) => {
+            return Err(Failure::new(
+                "The target null: captures and sends nothing: there is nothing to start or stop.",
+                UNTOUCHED,
+                "`standin connection disconnect` takes it away.",
+            ));
+        }
+        (false, command) => Some(connection.command(command)),
+    };
+    Ok(Begun { connection, before, outcome })
+}
+
+/// The connection of this number, UUID (or its beginning) or target.
+fn meant(connections: &[Arc<Connection>], which: Option<&str>) -> Result<Arc<Connection>, Failure> {
+    let fits = |connection: &&Arc<Connection>| {
+        which.is_none_or(|which| {
+            connection.id.to_string() == which
+                || which.len() >= 8 && connection.uuid.starts_with(which)
+                || connection.target.to_string() == which
+        })
+    };
+    let mut meant = connections.iter().filter(fits);
+    match (meant.next(), meant.next()) {
+        (Some(only), None) => Ok(only.clone()),
+        (None, _) if connections.is_empty() => Err(none_left()),
+        (None, _) => Err(Failure::new(
+            format!("There is no connection '{}'.", which.unwrap_or_default()),
+            UNTOUCHED,
+            format!("These are there:{}", lines(connections)),
+        )),
+        (Some(_), Some(_)) => Err(Failure::new(
+            format!("Several connections are there:{}", lines(connections)),
+            UNTOUCHED,
+            "Say which one is meant, by its number, UUID or target.",
+        )),
     }
 }
 

@@ -9,100 +9,46 @@
 //! ```
 //! What else keeps programs waiting too long ends the start ([`super::patience`]).
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use crossbeam_channel::{Receiver, at, bounded, select, tick};
 
 use super::connection::{Connection, CopyOrder, Report};
-use super::daemon::Daemon;
+use super::ground::Ground;
 use super::mark::{Clock, Mark};
 use super::patience::{Budget, Verdict, Waiting};
 use super::progress::Display;
-use super::startup::{NOTHING_MOUNTED, io_failure, mount};
+use super::startup::{NOTHING_MOUNTED, io_failure};
+use super::state::SetRecord;
 use crate::connection::FaultKind;
 use crate::failure::Failure;
-use crate::intercept::Mount;
+use crate::intercept::{DurabilityGate, Mount};
 use crate::limits::CONNECT_PATIENCE;
 use crate::packet::Timestamp;
-use crate::preflight;
+use crate::preflight::{self, MountTable};
 use crate::resync::CopyReport;
 
-/// How often it is looked what a copy does.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often it is shown, and judged, how far a copy is.
+const SHOW_EVERY: Duration = Duration::from_millis(100);
 
-/// Waits until every target has answered, [`CONNECT_PATIENCE`] at most for all.
-///
-/// Errors: one is not there in time; one does not take this source, or shows another key: at once.
-pub fn wait_for_targets(daemon: &Daemon, signals: &mut super::StopSignals) -> Result<(), Failure> {
-    let deadline = Instant::now() + CONNECT_PATIENCE;
-    for connection in daemon.connections().iter().filter(|connection| !connection.is_null()) {
-        let mut was_told = false;
-        loop {
-            let slice = deadline.min(Instant::now() + LOOK_EVERY);
-            let report = connection
-                .wait(slice, |report| report.connected.is_some() || report.fault == Some(FaultKind::Refused));
-            if report.connected.is_some() {
-                break;
-            }
-            if report.fault == Some(FaultKind::Refused) {
-                return Err(refused(connection, &report));
-            }
-            if Instant::now() >= deadline {
-                return Err(Failure::new(
-                    format!("The target {} cannot be reached: {}.", connection.target, report.reason),
-                    NOTHING_MOUNTED,
-                    "Mend the connection and start again.",
-                )
-                .passing());
-            }
-            if signals.pending() {
-                return Err(interrupted());
-            }
-            if report.fault.is_some() && !was_told {
-                was_told = true;
-                let seconds = CONNECT_PATIENCE.as_secs();
-                eprintln!("note: {}: {}; tried for {seconds} s.", connection.target, report.reason);
-            }
-        }
-    }
-    Ok(())
+/// The way from nothing to a mount whose targets are in line: plain steps, on the thread that does
+/// what takes long.
+pub struct Start {
+    pub ground: Arc<Ground>,
+    pub connections: Vec<Arc<Connection>>,
+    /// As the last run left it.
+    pub record: SetRecord,
+    /// Something comes when it is to end.
+    pub interrupt: Receiver<()>,
 }
 
-fn refused(connection: &Connection, report: &Report) -> Failure {
-    Failure::new(
-        format!("The target {} and this host do not take each other: {}.", connection.target, report.reason),
-        NOTHING_MOUNTED,
-        "Do what it says, and start again.",
-    )
-}
-
-/// Copies until every target is in line; gives the mount, on which calls wait.
-pub fn bring_into_line(
-    daemon: &Daemon,
-    signals: &mut super::StopSignals,
-) -> Result<(Mount, Vec<CopyReport>), Failure> {
-    let mut budget = Budget::new(daemon.options.start_timeout);
-    loop {
-        // Ahead of the mount, while applications still write: the bulk of the bytes.
-        let copying_since = Mark::now();
-        let known = |connection: &Connection| {
-            daemon.state.lock().suspect_since(&connection.target.to_string(), &Clock::now())
-        };
-        copy_all(daemon, &mut Stage::Ahead, known, signals)?;
-        let again = preflight::check(&daemon.options)?;
-        again.writers.iter().for_each(|writer| log::debug!("still writing past the mount: {writer}"));
-        let mount = mount(daemon)?;
-        // Nothing gets past the mount any more, and nothing on it is answered yet: the tree is quiet.
-        let mut quiet = Stage::Quiet(budget.mounted());
-        match copy_all(daemon, &mut quiet, |_| copying_since.suspect_since(&Clock::now()), signals)? {
-            Some(copied) => return Ok((mount, copied)),
-            None => eprintln!(
-                "note: unmounted {} again, so that programs do not wait; what changes is copied before the \
-                 next try.",
-                daemon.options.directory.display()
-            ),
-        }
-    }
+/// Every target has what is under the mount, and calls on it wait.
+pub struct InLine {
+    pub mount: Mount,
+    pub copied: Vec<CopyReport>,
+    /// When the copies began.
+    pub began: Instant,
 }
 
 enum Stage<'a> {
@@ -119,77 +65,191 @@ enum Outcome {
     Away,
 }
 
-/// Copies to every target, one after the other, and shows how far it is. `None`: see
-/// [`Outcome::Away`].
-fn copy_all(
-    daemon: &Daemon,
-    stage: &mut Stage<'_>,
-    suspect_since: impl Fn(&Connection) -> Timestamp,
-    signals: &mut super::StopSignals,
-) -> Result<Option<Vec<CopyReport>>, Failure> {
-    let mut reports = Vec::new();
-    for connection in daemon.connections().iter().filter(|connection| !connection.is_null()) {
-        let backing = daemon
+impl Start {
+    /// Errors: why the directory is not protected, with what was left as it was.
+    pub fn run(&self) -> Result<InLine, Failure> {
+        self.wait_for_targets()?;
+        let began = Instant::now();
+        let (mount, copied) = self.bring_into_line()?;
+        Ok(InLine { mount, copied, began })
+    }
+
+    /// Waits until every target has answered, [`CONNECT_PATIENCE`] at most for all.
+    ///
+    /// Errors: one is not there in time; one does not take this source, or shows another key: at once.
+    fn wait_for_targets(&self) -> Result<(), Failure> {
+        let deadline = Instant::now() + CONNECT_PATIENCE;
+        self.targets().try_for_each(|connection| self.reach(connection, deadline))
+    }
+
+    fn targets(&self) -> impl Iterator<Item = &Arc<Connection>> {
+        self.connections.iter().filter(|connection| !connection.is_null())
+    }
+
+    fn reach(&self, connection: &Connection, deadline: Instant) -> Result<(), Failure> {
+        let mut was_told = false;
+        loop {
+            let report = connection.report();
+            if report.connected.is_some() {
+                return Ok(());
+            }
+            if report.fault == Some(FaultKind::Refused) {
+                return Err(refused(connection, &report));
+            }
+            if Instant::now() >= deadline {
+                return Err(unreachable(connection, &report));
+            }
+            if report.fault.is_some() && !was_told {
+                was_told = true;
+                let seconds = CONNECT_PATIENCE.as_secs();
+                eprintln!("note: {}: {}; tried for {seconds} s.", connection.target, report.reason);
+            }
+            select! {
+                recv(connection.news()) -> _ => {}
+                recv(at(deadline)) -> _ => {}
+                recv(self.interrupt) -> _ => return Err(interrupted()),
+            }
+        }
+    }
+
+    /// Copies until every target is in line; gives the mount, on which calls wait.
+    fn bring_into_line(&self) -> Result<(Mount, Vec<CopyReport>), Failure> {
+        let mut budget = Budget::new(self.ground.options.start_timeout);
+        loop {
+            // Ahead of the mount, while applications still write: the bulk of the bytes.
+            let copying_since = Mark::now();
+            let known = |connection: &Connection| {
+                self.record.suspect_since(&connection.target.to_string(), &Clock::now())
+            };
+            self.copy_all(&mut Stage::Ahead, known)?;
+            let again = preflight::check(&self.ground.options)?;
+            again.writers.iter().for_each(|writer| log::debug!("still writing past the mount: {writer}"));
+            let mount = mount(&self.ground)?;
+            // Nothing gets past the mount any more, and nothing on it is answered yet: the tree is quiet.
+            let mut quiet = Stage::Quiet(budget.mounted());
+            match self.copy_all(&mut quiet, |_| copying_since.suspect_since(&Clock::now()))? {
+                Some(copied) => return Ok((mount, copied)),
+                None => eprintln!(
+                    "note: unmounted {} again, so that programs do not wait; what changes is copied before the \
+                     next try.",
+                    self.ground.options.directory.display()
+                ),
+            }
+        }
+    }
+
+    /// Copies to every target, one after the other, and shows how far it is. `None`: see
+    /// [`Outcome::Away`].
+    fn copy_all(
+        &self,
+        stage: &mut Stage<'_>,
+        suspect_since: impl Fn(&Connection) -> Timestamp,
+    ) -> Result<Option<Vec<CopyReport>>, Failure> {
+        let mut reports = Vec::new();
+        for connection in self.targets() {
+            match self.copy(connection, stage, suspect_since(connection))? {
+                Outcome::Copied(report) => reports.push(report),
+                // A target that is in line already would miss what changes without the mount.
+                Outcome::Away if !reports.is_empty() => {
+                    return Err(stopped(
+                        connection,
+                        "the connection was lost, and did not come back in time",
+                    ));
+                }
+                Outcome::Away => return Ok(None),
+            }
+        }
+        Ok(Some(reports))
+    }
+
+    fn copy(
+        &self,
+        connection: &Connection,
+        stage: &mut Stage<'_>,
+        suspect_since: Timestamp,
+    ) -> Result<Outcome, Failure> {
+        let backing = self
+            .ground
             .backing
             .try_clone()
             .map_err(|error| io_failure("a descriptor cannot be duplicated", &error))?;
         let (done, outcome) = bounded(1);
         let ends = matches!(stage, Stage::Quiet(_));
-        connection.copy(CopyOrder { backing, suspect_since: suspect_since(connection), ends, done });
-        match wait_for_copy(daemon, connection, stage, &outcome, signals)? {
-            Outcome::Copied(report) => reports.push(report),
-            // A target that is in line already would miss what changes without the mount.
-            Outcome::Away if !reports.is_empty() => {
-                return Err(stopped(connection, "the connection was lost, and did not come back in time"));
+        connection.copy(CopyOrder { backing, suspect_since, ends, done });
+        let mut display = Display::new(&connection.target.to_string());
+        let shows = tick(SHOW_EVERY);
+        loop {
+            select! {
+                recv(outcome) -> outcome => return match outcome {
+                    Ok(Ok(report)) => Ok(Outcome::Copied(report)),
+                    Ok(Err(why)) => Err(stopped(connection, &why)),
+                    Err(_) => Err(stopped(connection, "its thread ended")),
+                },
+                recv(self.interrupt) -> _ => return Err(interrupted()),
+                recv(shows) -> _ => {}
             }
-            Outcome::Away => return Ok(None),
-        }
-    }
-    Ok(Some(reports))
-}
-
-fn wait_for_copy(
-    daemon: &Daemon,
-    connection: &Connection,
-    stage: &mut Stage<'_>,
-    outcome: &Receiver<Result<CopyReport, String>>,
-    signals: &mut super::StopSignals,
-) -> Result<Outcome, Failure> {
-    let mut display = Display::new(&connection.target.to_string());
-    loop {
-        match outcome.recv_timeout(LOOK_EVERY) {
-            Ok(Ok(report)) => return Ok(Outcome::Copied(report)),
-            Ok(Err(why)) => return Err(stopped(connection, &why)),
-            Err(RecvTimeoutError::Disconnected) => return Err(stopped(connection, "its thread ended")),
-            Err(RecvTimeoutError::Timeout) => {}
-        }
-        if signals.pending() {
-            return Err(interrupted());
-        }
-        let report = connection.report();
-        if let Stage::Quiet(waiting) = stage {
-            match waiting.judge(&report) {
-                Verdict::GoOn => {}
-                Verdict::Away => return Ok(Outcome::Away),
-                Verdict::Over(why) => return Err(kept_waiting(daemon, connection, &why)),
+            let report = connection.report();
+            if let Stage::Quiet(waiting) = stage {
+                match waiting.judge(&report) {
+                    Verdict::GoOn => {}
+                    Verdict::Away => return Ok(Outcome::Away),
+                    Verdict::Over(why) => return Err(kept_waiting(&self.ground, connection, &why)),
+                }
             }
-        }
-        if report.connected.is_none() {
-            display.away(&report.reason, report.attempts);
-            continue;
-        }
-        if let Some(progress) = &report.progress {
-            display.show(&progress.snapshot(), report.copy_attempts, report.retrying.as_ref());
+            show(&mut display, &report);
         }
     }
 }
 
-fn kept_waiting(daemon: &Daemon, connection: &Connection, why: &str) -> Failure {
+fn show(display: &mut Display, report: &Report) {
+    if report.connected.is_none() {
+        display.away(&report.reason, report.attempts);
+    } else if let Some(progress) = &report.progress {
+        display.show(&progress.snapshot(), report.copy_attempts, report.retrying.as_ref());
+    }
+}
+
+/// Mounts over the directory; calls wait until it is served.
+fn mount(ground: &Ground) -> Result<Mount, Failure> {
+    let name = ground.options.tree().display().to_string();
+    let gate = ground.durability.clone().map(|durability| Arc::new(durability) as Arc<dyn DurabilityGate>);
+    // As it is now: the copy before may have taken long.
+    let table =
+        MountTable::read().map_err(|error| io_failure("the table of mounts cannot be read", &error))?;
+    let backing = ground.backing_mount.as_ref().map(|backing| backing.look_again(&table));
+    let options = backing.map(|backing| backing.options).unwrap_or_default();
+    Mount::new(ground.volume.clone(), &ground.options.directory, &name, options, gate).map_err(|error| {
+        Failure::new(
+            format!("{} cannot be mounted: {error}.", ground.options.directory.display()),
+            "The directory is as it was; what was copied to the replica stays, marked bad.",
+            "See `standin doctor`.",
+        )
+    })
+}
+
+fn refused(connection: &Connection, report: &Report) -> Failure {
+    Failure::new(
+        format!("The target {} and this host do not take each other: {}.", connection.target, report.reason),
+        NOTHING_MOUNTED,
+        "Do what it says, and start again.",
+    )
+}
+
+fn unreachable(connection: &Connection, report: &Report) -> Failure {
+    Failure::new(
+        format!("The target {} cannot be reached: {}.", connection.target, report.reason),
+        NOTHING_MOUNTED,
+        "Mend the connection and start again.",
+    )
+    .passing()
+}
+
+fn kept_waiting(ground: &Ground, connection: &Connection, why: &str) -> Failure {
     Failure::new(
         format!("The first copy to {} stopped: {why}.", connection.target),
         format!(
             "{} is unmounted again and as it was; the replica is marked bad until a copy is complete.",
-            daemon.options.directory.display()
+            ground.options.directory.display()
         ),
         "Mend this and start again; a longer --start-timeout lets programs wait longer.",
     )

@@ -257,7 +257,7 @@ fn what_a_target_has_lost_does_not_count() {
         }
     }
     scene.say(acknowledge(3, 3));
-    let has = |report: &Report| super::daemon::has(report, Sequence(3), WaitFor::Durable);
+    let has = |report: &Report| super::sync::has(report, Sequence(3), WaitFor::Durable);
     assert!(has(&scene.connection.wait(Instant::now() + LONG, has)));
     scene.target.close("it is set back");
     let target = scene.listener.accept().expect("it dials again");

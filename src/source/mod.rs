@@ -5,32 +5,45 @@
 //!         ── mount (calls wait) ── copy of the quiet tree ── serve: `ready`
 //!         ── signal or `standin stop` ── unmount ── drain ── clean-stop mark
 //! ```
+//! What changes in it has one owner, the `director`; how far it has come is its `life`. Others ask it
+//! (`desk`, for the control socket), work for it (`hands`), read what it posts (`board`), or stand on
+//! what never changes (`ground`).
 
+mod board;
 mod commands;
 mod connection;
-mod daemon;
+mod desk;
+mod director;
 mod durability;
 mod embedded;
 mod feed;
 mod first_copy;
 mod flush;
+mod ground;
+mod hands;
 #[cfg(test)]
 mod hostile;
 mod identity;
 mod keepers;
+mod life;
 mod mark;
 mod mount_options;
 mod mount_watch;
+mod notes;
 mod options;
 mod patience;
 mod progress;
+mod recorder;
 pub(crate) mod relief;
 mod remote;
+mod rounds;
 mod signals;
 mod startup;
 mod state;
 mod status;
 mod stop;
+mod sync;
+mod words;
 mod writeback;
 
 #[cfg(test)]
@@ -44,5 +57,5 @@ pub use flush::{HELPER_COMMAND, serve_flushes};
 pub(crate) use options::is_set_name;
 pub use options::{ProtectOptions, Target, TargetError};
 pub(crate) use remote::resolve;
-pub(crate) use signals::{StopSignals, stop_signals};
+pub(crate) use signals::stop_signals;
 pub use startup::run;

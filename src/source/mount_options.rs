@@ -13,7 +13,6 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use parking_lot::Mutex;
 use rustix::fs::CWD;
 
 use crate::preflight::{Mount, MountTable};
@@ -55,21 +54,21 @@ pub struct OptionsWatch {
     backing: Option<BackingMount>,
     /// How the view keeps access times.
     view: MountOptions,
+    trouble: Option<String>,
 }
 
 impl OptionsWatch {
     /// Of a mount that came up with the options of the backing's.
     pub fn begin(directory: &Path, own_device: String, backing: Option<BackingMount>) -> OptionsWatch {
         let view = backing.as_ref().map(|backing| backing.options).unwrap_or_default();
-        OptionsWatch { directory: directory.to_owned(), own_device, backing, view }
+        OptionsWatch { directory: directory.to_owned(), own_device, backing, view, trouble: None }
     }
 
-    /// Takes over what has changed. What cannot be taken over is told in `trouble`, and tried again
-    /// at the next look.
-    pub fn look(&mut self, table: &MountTable, view: impl AsFd, trouble: &Mutex<Option<String>>) {
+    /// Takes over what has changed. What cannot be taken over is tried again at the next look.
+    pub fn look(&mut self, table: &MountTable, view: impl AsFd) {
         let Some(own) = table.at(&self.directory).filter(|own| own.device == self.own_device) else { return };
         let outcome = self.follow_backing(table, own.options);
-        self.tell(&outcome, trouble);
+        self.tell(&outcome);
         let own = outcome.unwrap_or(own.options);
         self.follow_own(own, view);
     }
@@ -106,7 +105,12 @@ impl OptionsWatch {
         }
     }
 
-    fn tell(&self, outcome: &Result<MountOptions, Refused>, trouble: &Mutex<Option<String>>) {
+    /// What could not be taken over at the last look, and why.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    fn tell(&mut self, outcome: &Result<MountOptions, Refused>) {
         let text = outcome.as_ref().err().map(|refused| {
             format!(
                 "The mount of the backing of {} was remounted {}, and this one cannot follow yet ({}): it does \
@@ -116,10 +120,9 @@ impl OptionsWatch {
                 refused.error
             )
         });
-        let mut trouble = trouble.lock();
-        if *trouble != text {
+        if self.trouble != text {
             text.iter().for_each(|text| log::warn!("{text}"));
-            *trouble = text;
+            self.trouble = text;
         }
     }
 }

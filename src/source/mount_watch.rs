@@ -4,8 +4,6 @@
 
 use std::path::{Path, PathBuf};
 
-use parking_lot::Mutex;
-
 use crate::preflight::MountTable;
 
 /// The mount as it was when it came up.
@@ -13,27 +11,32 @@ pub struct MountWatch {
     directory: PathBuf,
     /// Device number; `None` where this process cannot see its own mount.
     device: Option<String>,
+    lost: Option<String>,
 }
 
 impl MountWatch {
     pub fn begin(directory: &Path) -> MountWatch {
-        MountWatch { directory: directory.to_owned(), device: device_at(directory) }
+        MountWatch { directory: directory.to_owned(), device: device_at(directory), lost: None }
     }
 
-    /// Says what stands in the way, for the status; logs it when that begins and ends.
-    pub fn look(&self, table: &MountTable, lost: &Mutex<Option<String>>) {
+    /// Logs it when something comes between programs and the mount, and when that ends.
+    pub fn look(&mut self, table: &MountTable) {
         let Some(device) = &self.device else { return };
         let on_top = table.at(&self.directory).map(|mount| &mount.device);
-        let now = (on_top != Some(device)).then(|| self.text());
-        let mut lost = lost.lock();
-        if *lost == now {
+        let lost = (on_top != Some(device)).then(|| self.text());
+        if self.lost == lost {
             return;
         }
-        match &now {
+        match &lost {
             Some(text) => log::error!("{text}"),
             None => log::warn!("{} is protected again", self.directory.display()),
         }
-        *lost = now;
+        self.lost = lost;
+    }
+
+    /// What stands in the way, if something does.
+    pub fn lost(&self) -> Option<&str> {
+        self.lost.as_deref()
     }
 
     fn text(&self) -> String {

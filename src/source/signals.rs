@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT, looked at by whoever waits.
+//! SIGTERM, SIGINT and SIGHUP, told as they come.
 
 use std::io;
 
@@ -14,8 +14,11 @@ pub fn stop_signals() -> io::Result<StopSignals> {
 }
 
 impl StopSignals {
-    /// Whether one came since the last call.
-    pub fn pending(&mut self) -> bool {
-        self.0.pending().next().is_some()
+    /// Tells of each, from a thread of its own; of those that have come already, too. Ends when
+    /// `tell` says that nobody listens any more.
+    pub fn forward(mut self, tell: impl Fn() -> bool + Send + 'static) -> io::Result<()> {
+        let each = move || while self.0.forever().next().is_some() && tell() {};
+        std::thread::Builder::new().name("signals".into()).spawn(each)?;
+        Ok(())
     }
 }

@@ -1,40 +1,35 @@
-//! The start: checks, state, targets, the first copy, the mount.
+//! The start and the end of the daemon around its director: checks, state, targets.
 
-use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::time::SystemTime;
 
-use parking_lot::{Condvar, Mutex};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::OpenTreeFlags;
 
 use super::connection::{Connection, Settings, Watch};
-use super::daemon::{Daemon, Life, SyncNotes};
+use super::desk::Desk;
+use super::director::{Director, Event};
 use super::durability::TargetDurability;
 use super::embedded::Embedded;
-use super::flush::Flusher;
+use super::ground::Ground;
 use super::identity::Found;
-use super::mark::{Clock, ClockWatch, Mark, PageCache};
-use super::mount_options::{BackingMount, OptionsWatch};
-use super::mount_watch::MountWatch;
+use super::mark::{Clock, PageCache};
+use super::mount_options::BackingMount;
 use super::options::{ProtectOptions, Target};
 use super::remote::{Paired, Route};
 use super::state::{SetState, StateError, Stranger};
-use super::writeback::WritebackWatch;
-use super::{first_copy, identity, state};
-use crate::control::{Phase, ProcessMeter, Server, StopMode};
+use super::{identity, state};
+use crate::control::{ProcessMeter, Server};
 use crate::failure::Failure;
-use crate::intercept::{Divergence, DurabilityGate, Mount, Serving, Volume};
-use crate::limits::BACKLOG_GIVEN_BACK;
+use crate::intercept::{Divergence, Volume};
 use crate::link::Identity;
 use crate::open_files;
 use crate::packet::{Incarnation, Position};
 use crate::preflight::{self, Claim, DeadMount, MountTable, Preflight, Role};
 use crate::privileges::{self, PROTECT};
 use crate::queue::Queue;
-use crate::resync::CopyReport;
 use crate::store;
 use crate::sys::{MountOptions, set_mount_options};
 
@@ -52,14 +47,32 @@ pub fn run(options: ProtectOptions) -> Result<(), Failure> {
     let checked = preflight::check(&options)?;
     checked.warnings.iter().for_each(|warning| eprintln!("note: {warning}"));
     let signals = super::stop_signals().map_err(|error| io_failure("signals cannot be caught", &error))?;
-    let daemon = Arc::new(prepare(options, checked)?);
-    let server = Server::start(&daemon.options.socket(), daemon.clone())?;
-    let outcome = protect(&daemon, signals);
-    daemon.let_go();
+    let Prepared { ground, connections, set, claim } = prepare(options, checked)?;
+    let started = |error| io_failure("the daemon has no threads", &error);
+    let director = Director::new(ground.clone(), connections, set).map_err(started)?;
+    let (board, address) = (director.board(), director.address());
+    let desk = Desk { ground: ground.clone(), board: board.clone(), director: address.clone() };
+    let server = Server::start(&ground.options.socket(), Arc::new(desk))?;
+    signals.forward(move || address.send(Event::Signal).is_ok()).map_err(started)?;
+    let (outcome, set) = director.run();
+    ground.durability.iter().for_each(|durability| durability.end());
+    board.read().connections.iter().for_each(|connection| connection.end());
+    ground.queue.close();
+    // From here on nothing of the replicas and of the state is in use.
+    drop((set, claim));
     // Last: whoever waits for the end takes the hang-up for it, and may unmount the replica's
     // disk or start again at once.
     drop(server);
     outcome
+}
+
+/// Everything that exists before the mount.
+struct Prepared {
+    ground: Arc<Ground>,
+    connections: Vec<Arc<Connection>>,
+    set: SetState,
+    /// On the backing directory.
+    claim: Claim,
 }
 
 /// What is kept is needed until the end, for the unmount too: so it is before everything else, and
@@ -91,8 +104,8 @@ fn replace_dead_mount(dead: &DeadMount) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Everything that exists before the mount: state, volume, targets, connections.
-fn prepare(options: ProtectOptions, checked: Preflight) -> Result<Daemon, Failure> {
+/// State, volume, targets, connections.
+fn prepare(options: ProtectOptions, checked: Preflight) -> Result<Prepared, Failure> {
     let table =
         MountTable::read().map_err(|error| io_failure("the table of mounts cannot be read", &error))?;
     let backing_mount = BackingMount::holding(options.tree(), &table);
@@ -120,29 +133,22 @@ fn prepare(options: ProtectOptions, checked: Preflight) -> Result<Daemon, Failur
     identity::write(&backing, record.set)
         .map_err(|error| io_failure("the backing directory cannot be marked", &error))?;
     set.save().map_err(|error| io_failure("the set's state cannot be written", &error))?;
-    Ok(Daemon {
+    let ground = Arc::new(Ground {
         options,
+        set: record.set,
         volume: Arc::new(volume),
         queue,
         backing,
-        claim: Mutex::new(Some(claim)),
         view,
         backing_mount,
         started: SystemTime::now(),
         meter: ProcessMeter::open(),
-        state: Mutex::new(set),
         fingerprint: own.map(|identity| identity.fingerprint()),
-        connections: Mutex::new(connections.into_iter().map(Arc::new).collect()),
         durability,
-        flusher: OnceLock::new(),
-        life: Mutex::new(Life { phase: Phase::Starting, serving: None, stopped: None }),
-        life_changed: Condvar::new(),
-        last_barrier: Mutex::new(None),
-        mount_lost: Mutex::default(),
-        options_trouble: Mutex::default(),
         ways: checked.ways,
         warnings: checked.warnings,
-    })
+    });
+    Ok(Prepared { ground, connections, set, claim })
 }
 
 /// Of the mount under the one that is to come: that one, and the daemon's own view, are new ones.
@@ -257,7 +263,7 @@ fn connect(
     knows: &Knows<'_>,
     set: &SetState,
     identity: Option<&Arc<Identity>>,
-) -> Result<Vec<Connection>, Failure> {
+) -> Result<Vec<Arc<Connection>>, Failure> {
     let mut connections = Vec::new();
     let mut real_targets = 0..;
     for (index, target) in options.targets.iter().enumerate() {
@@ -265,7 +271,7 @@ fn connect(
         let mut embedded = None;
         let route = match target {
             Target::Null => {
-                connections.push(Connection::null(id));
+                connections.push(Arc::new(Connection::null(id)));
                 continue;
             }
             Target::Local(path) => {
@@ -292,185 +298,9 @@ fn connect(
         };
         let connection = Connection::start(settings, route, knows.queue.clone(), embedded)
             .map_err(|error| io_failure("a connection has no thread", &error))?;
-        connections.push(connection);
+        connections.push(Arc::new(connection));
     }
     Ok(connections)
-}
-
-/// From the first copy to the end of protection.
-fn protect(daemon: &Arc<Daemon>, mut signals: super::StopSignals) -> Result<(), Failure> {
-    if let Some(why) = &daemon.state.lock().record.diverged {
-        eprintln!("note: source and replicas differed before ({why}): everything is compared.");
-    }
-    first_copy::wait_for_targets(daemon, &mut signals)?;
-    let began = Instant::now();
-    let (mount, copied) = first_copy::bring_into_line(daemon, &mut signals)?;
-    daemon.forget_divergence();
-    let (point, lag) = (daemon.options.directory.clone(), daemon.options.mmap_lag);
-    let flusher = Flusher::start(point, daemon.volume.clone(), lag)
-        .map_err(|error| io_failure("the helper that flushes shared mappings does not start", &error))?;
-    daemon.volume.watch_for_others();
-    let serving = mount.serve().map_err(|error| io_failure("the mount cannot be served", &error))?;
-    let _ = daemon.flusher.set(flusher);
-    daemon.life.lock().serving = Some(serving);
-    daemon.set_phase(Phase::Serving);
-    ready(daemon, &copied, began.elapsed());
-    serve(daemon, signals)
-}
-
-/// Mounts over the directory; calls wait until it is served.
-pub(super) fn mount(daemon: &Daemon) -> Result<Mount, Failure> {
-    let name = daemon.options.tree().display().to_string();
-    let gate = daemon.durability.clone().map(|durability| Arc::new(durability) as Arc<dyn DurabilityGate>);
-    // As it is now: the copy before may have taken long.
-    let table =
-        MountTable::read().map_err(|error| io_failure("the table of mounts cannot be read", &error))?;
-    let backing = daemon.backing_mount.as_ref().map(|backing| backing.look_again(&table));
-    let options = backing.map(|backing| backing.options).unwrap_or_default();
-    Mount::new(daemon.volume.clone(), &daemon.options.directory, &name, options, gate).map_err(|error| {
-        Failure::new(
-            format!("{} cannot be mounted: {error}.", daemon.options.directory.display()),
-            "The directory is as it was; what was copied to the replica stays, marked bad.",
-            "See `standin doctor`.",
-        )
-    })
-}
-
-/// One line for people and scripts: the mount is up.
-fn ready(daemon: &Daemon, copied: &[CopyReport], took: Duration) {
-    let targets: Vec<String> = daemon.options.targets.iter().map(Target::to_string).collect();
-    let targets = if targets.is_empty() { "null:".to_owned() } else { targets.join(" ") };
-    let files: u64 = copied.iter().map(|report| report.copied).sum();
-    let first_copy = match copied.is_empty() {
-        true => "capture only, nothing is replicated".to_owned(),
-        false => {
-            format!("first copy complete in {:.1} s ({files} files sent after the mount)", took.as_secs_f64())
-        }
-    };
-    for (target, left_out) in left_out(daemon) {
-        eprintln!("warning: {target}: {left_out}. The replica stays marked bad; everything else is in line.");
-    }
-    let line =
-        format!("ready {} -> {targets}; profile default; {first_copy}\n", daemon.options.directory.display());
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
-}
-
-/// What the copies of the start left out, by target.
-fn left_out(daemon: &Daemon) -> Vec<(String, String)> {
-    let reports = daemon.connections().into_iter().map(|connection| {
-        let left_out = connection.report().left_out;
-        (!left_out.is_empty()).then(|| (connection.target.to_string(), left_out.summary()))
-    });
-    reports.flatten().collect()
-}
-
-/// The allocator keeps what a long queue held; `backlog` is the most that it held since then.
-fn give_back_after_backlog(daemon: &Daemon, backlog: &mut u64) {
-    let held = daemon.queue.stats().bytes;
-    *backlog = held.max(*backlog);
-    if *backlog >= BACKLOG_GIVEN_BACK && held < BACKLOG_GIVEN_BACK / 16 {
-        crate::sys::give_back_memory();
-        *backlog = 0;
-    }
-}
-
-/// Until a signal or a command ends it.
-fn serve(daemon: &Arc<Daemon>, mut signals: super::StopSignals) -> Result<(), Failure> {
-    let watch = MountWatch::begin(&daemon.options.directory);
-    let mut options = watch_options(daemon);
-    let _writeback = WritebackWatch::begin(daemon)
-        .map_err(|error| io_failure("the disk of the directory cannot be watched", &error))?;
-    let mut alive = Mark::now();
-    let mut noted = SyncNotes::default();
-    let mut tries = 0;
-    let mut next_note = Instant::now() + NOTE_EVERY;
-    let mut next_look = Instant::now();
-    let mut clock = ClockWatch::begin();
-    let mut backlog = 0;
-    loop {
-        {
-            let mut life = daemon.life.lock();
-            if life.stopped.is_none() {
-                daemon.life_changed.wait_for(&mut life, Duration::from_millis(100));
-            }
-            if let Some(report) = &life.stopped {
-                farewell(daemon, report);
-                return Ok(());
-            }
-            let looked = Mark::now();
-            if life.phase == Phase::Serving && life.serving.as_ref().is_some_and(|serving| serving.ended()) {
-                drop(life);
-                return unmounted_by_others(daemon, alive);
-            }
-            alive = looked;
-        }
-        give_back_after_backlog(daemon, &mut backlog);
-        if clock.was_set() {
-            daemon.clock_was_set(&mut noted);
-        }
-        if signals.pending() {
-            tries += 1;
-            let mode = if tries > 1 { StopMode::Now } else { StopMode::Orderly };
-            if let Err(failure) = daemon.stop_serving(mode) {
-                eprintln!("{failure}");
-            }
-        }
-        if Instant::now() >= next_look {
-            // Held meanwhile: a mount that a stop takes away is not lost.
-            let life = daemon.life.lock();
-            if life.phase == Phase::Serving
-                && let Ok(table) = MountTable::read()
-            {
-                watch.look(&table, &daemon.mount_lost);
-                options.look(&table, &daemon.view, &daemon.options_trouble);
-            }
-            drop(life);
-            next_look = Instant::now() + LOOK_EVERY;
-        }
-        if Instant::now() >= next_note {
-            daemon.note_synced(&mut noted);
-            next_note = Instant::now() + NOTE_EVERY;
-        }
-    }
-}
-
-/// How often it is noted until when targets had everything.
-const NOTE_EVERY: Duration = Duration::from_secs(5);
-
-/// How often it is looked whether programs still reach the mount.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-fn watch_options(daemon: &Daemon) -> OptionsWatch {
-    let device = daemon.life.lock().serving.as_ref().map(Serving::device).unwrap_or_default();
-    OptionsWatch::begin(&daemon.options.directory, device, daemon.backing_mount.clone())
-}
-
-fn farewell(daemon: &Daemon, report: &crate::control::StopReport) {
-    let shown = daemon.options.directory.display();
-    eprintln!("{shown} is no longer protected.");
-    if !report.drained {
-        report.left.iter().for_each(|line| eprintln!("warning: {line}; the next start copies them."));
-    }
-}
-
-/// A stop like any other: what is queued is sent. `alive`: the mount was there at this moment.
-fn unmounted_by_others(daemon: &Daemon, alive: Mark) -> Result<(), Failure> {
-    let what = format!(
-        "{} was unmounted by somebody else: it is no longer protected.",
-        daemon.options.directory.display()
-    );
-    log::warn!("{what}");
-    let report = daemon.stop_without_mount(alive);
-    if report.drained {
-        eprintln!("{what} All targets have everything that was written to it.");
-        return Ok(());
-    }
-    Err(Failure::new(
-        format!("{what} Left behind: {}.", report.left.join("; ")),
-        "The data in the directory is complete.",
-        "Start the protection again: what a target lacks, and what changes meanwhile, is found and copied.",
-    ))
 }
 
 pub(super) fn io_failure(what: &str, error: &std::io::Error) -> Failure {

@@ -45,14 +45,29 @@ impl SetRecord {
     pub fn birth_epoch(&self) -> u32 {
         self.birth_epoch.unwrap_or(self.epoch.number)
     }
+
+    /// Notes that no time says what a target has; answers whether that is new.
+    pub fn diverge(&mut self, why: &str) -> bool {
+        let is_new = self.diverged.is_none() || !self.marks.is_empty();
+        self.diverged.get_or_insert_with(|| why.to_owned());
+        self.marks.clear();
+        self.settled = false;
+        is_new
+    }
+
+    /// What changed at this moment or later may be missing on the target although size and
+    /// mtime are the same. A target that was never in sync gets the beginning of time.
+    pub fn suspect_since(&self, target: &str, clock: &Clock) -> Timestamp {
+        self.marks.get(target).map_or(EVERYTHING, |mark| mark.suspect_since(clock))
+    }
 }
 
-/// The record of a set and where it lies.
+/// The record of a set and where it lies. Dropped, another daemon may take over.
 pub struct SetState {
     path: PathBuf,
     pub record: SetRecord,
     /// Locked while this daemon runs: two daemons would write one record.
-    lock: Option<File>,
+    _lock: File,
 }
 
 /// Why there is no state to work with.
@@ -102,26 +117,12 @@ impl SetState {
         };
         record.tree = tree.to_owned();
         record.place = Some(found.place.clone());
-        Ok(SetState { path, record, lock: Some(lock) })
-    }
-
-    /// Nothing is written any more: another daemon may take over.
-    pub fn unlock(&mut self) {
-        self.lock = None;
+        Ok(SetState { path, record, _lock: lock })
     }
 
     /// Makes the record durable.
     pub fn save(&self) -> io::Result<()> {
         store::replace_json(&self.path, &self.record)
-    }
-
-    /// Notes that no time says what a target has; answers whether that is new.
-    pub fn diverge(&mut self, why: &str) -> bool {
-        let is_new = self.record.diverged.is_none() || !self.record.marks.is_empty();
-        self.record.diverged.get_or_insert_with(|| why.to_owned());
-        self.record.marks.clear();
-        self.record.settled = false;
-        is_new
     }
 
     /// A run begins, with its changes in this page cache. What the marks say counts for it only
@@ -133,12 +134,6 @@ impl SetState {
         self.record.marks.retain(|_, mark| is_whole && mark.suspect_since(clock) != EVERYTHING);
         self.record.settled = false;
         self.record.page_cache = page_cache;
-    }
-
-    /// What changed at this moment or later may be missing on the target although size and
-    /// mtime are the same. A target that was never in sync gets the beginning of time.
-    pub fn suspect_since(&self, target: &str, clock: &Clock) -> Timestamp {
-        self.record.marks.get(target).map_or(EVERYTHING, |mark| mark.suspect_since(clock))
     }
 }
 
@@ -213,8 +208,7 @@ mod tests {
 
     /// Opens, and lets go of it; with the set's id.
     fn open(state: &Path, tree: &Path, found: &Found, stranger: Stranger) -> Result<SetRecord, StateError> {
-        let mut state = SetState::open(state, tree, found, stranger)?;
-        state.unlock();
+        let state = SetState::open(state, tree, found, stranger)?;
         state.save().unwrap();
         Ok(state.record)
     }
@@ -226,12 +220,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let tree = Path::new(std::ffi::OsStr::from_bytes(b"/srv/\xff/data"));
         let strange = found(Label::None, dir.path());
-        let mut state = SetState::open(dir.path(), tree, &strange, Stranger::Refuse).unwrap();
+        let state = SetState::open(dir.path(), tree, &strange, Stranger::Refuse).unwrap();
         let set = state.record.set;
         state.save().unwrap();
         let in_use = SetState::open(dir.path(), tree, &strange, Stranger::Refuse);
         assert!(matches!(in_use, Err(StateError::InUse)));
-        state.unlock();
+        drop(state);
         let other = Path::new("/home/data");
         for label in [Label::None, Label::Set(SetId(7))] {
             let refused = open(dir.path(), other, &found(label, dir.path()), Stranger::Refuse);
@@ -291,9 +285,9 @@ mod tests {
             state.record.marks.insert("null:".into(), Mark::now());
             (state.record.settled, state.record.page_cache) = (settled, left);
             state.begin(now.clone(), &Clock::now());
-            assert_eq!(state.suspect_since("null:", &Clock::now()) != EVERYTHING, counts);
+            assert_eq!(state.record.suspect_since("null:", &Clock::now()) != EVERYTHING, counts);
             assert_eq!((state.record.settled, &state.record.page_cache), (false, &now));
-            assert_eq!(state.suspect_since("local:/never", &Clock::now()), EVERYTHING);
+            assert_eq!(state.record.suspect_since("local:/never", &Clock::now()), EVERYTHING);
         };
         check(true, None, Some(cache.clone()), true);
         check(true, Some(cache.clone()), None, true);
@@ -314,7 +308,7 @@ mod tests {
         std::fs::write(dir.path().join("set.json"), old.to_string()).unwrap();
         let own = found(Label::Set(SetId(5)), dir.path());
         let state = SetState::open(dir.path(), Path::new("/srv/data"), &own, Stranger::Refuse).unwrap();
-        assert_eq!(state.suspect_since("null:", &Clock::now()), EVERYTHING);
+        assert_eq!(state.record.suspect_since("null:", &Clock::now()), EVERYTHING);
     }
 
     /// A change that could not be captured was forgotten with the process: the next start believed
@@ -326,14 +320,14 @@ mod tests {
         let mut state =
             SetState::open(dir.path(), tree, &found(Label::None, dir.path()), Stranger::Refuse).unwrap();
         state.record.marks.insert("local:/r".into(), Mark::now());
-        assert_ne!(state.suspect_since("local:/r", &clock), EVERYTHING);
-        assert!(state.diverge("write: I/O error"));
-        assert!(!state.diverge("another"), "once is enough");
+        assert_ne!(state.record.suspect_since("local:/r", &clock), EVERYTHING);
+        assert!(state.record.diverge("write: I/O error"));
+        assert!(!state.record.diverge("another"), "once is enough");
         state.save().unwrap();
-        state.unlock();
         let own = found(Label::Set(state.record.set), dir.path());
+        drop(state);
         let state = SetState::open(dir.path(), tree, &own, Stranger::Refuse).unwrap();
-        assert_eq!(state.suspect_since("local:/r", &clock), EVERYTHING);
+        assert_eq!(state.record.suspect_since("local:/r", &clock), EVERYTHING);
         assert_eq!(state.record.diverged.as_deref(), Some("write: I/O error"));
     }
 }

@@ -3,10 +3,11 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime};
 
+use super::board::Posted;
 use super::connection::{Connection, Report};
-use super::daemon::Daemon;
 use super::durability::TroubleKind;
 use super::flush::Flusher;
+use super::ground::Ground;
 use super::options::Target;
 use crate::control::{
     Alert, Amount, CaptureStatus, ConnectionStatus, FsyncStatus, Lag, LeftOutStatus, LinkStatus,
@@ -17,39 +18,38 @@ use crate::preflight::{Way, elsewhere_warning};
 use crate::queue::{Behind, Queue};
 use crate::resync::ProgressSnapshot;
 
-pub fn status(daemon: &Daemon) -> Status {
-    let last = daemon.queue.last();
-    let state = daemon.state.lock();
+pub fn status(ground: &Ground, posted: &Posted) -> Status {
+    let last = ground.queue.last();
     Status {
         role: Role::Source,
-        name: daemon.options.name.clone(),
-        set_id: state.record.set.to_string(),
-        directory: daemon.options.directory.clone(),
-        backing: daemon.options.tree().to_owned(),
-        fingerprint: daemon.fingerprint.map(|key| key.to_string()).unwrap_or_default(),
+        name: ground.options.name.clone(),
+        set_id: ground.set.to_string(),
+        directory: ground.options.directory.clone(),
+        backing: ground.options.tree().to_owned(),
+        fingerprint: ground.fingerprint.map(|key| key.to_string()).unwrap_or_default(),
         target: None,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
-        process: daemon.meter.read(),
-        since_unix_ms: unix_ms(daemon.started),
+        process: ground.meter.read(),
+        since_unix_ms: unix_ms(ground.started),
         now_unix_ms: unix_ms(SystemTime::now()),
-        phase: daemon.phase(),
+        phase: posted.phase,
         history: format!("{}.{:016x}", last.epoch.number, last.incarnation.0),
         last: last.sequence,
-        queue: daemon.queue.stats(),
-        capture: capture(daemon),
-        connections: daemon
-            .connections()
+        queue: ground.queue.stats(),
+        capture: capture(ground),
+        connections: posted
+            .connections
             .iter()
-            .map(|connection| connection_status(connection, daemon))
+            .map(|connection| connection_status(connection, ground))
             .collect(),
-        fsync: fsync(daemon),
-        alerts: alerts(daemon),
+        fsync: fsync(ground),
+        alerts: alerts(ground, posted),
     }
 }
 
-fn capture(daemon: &Daemon) -> CaptureStatus {
-    let volume = &daemon.volume;
+fn capture(ground: &Ground) -> CaptureStatus {
+    let volume = &ground.volume;
     CaptureStatus {
         objects: volume.known_objects() as u64,
         open_files: volume.open_files() as u64,
@@ -57,9 +57,9 @@ fn capture(daemon: &Daemon) -> CaptureStatus {
     }
 }
 
-fn alerts(daemon: &Daemon) -> Vec<Alert> {
+fn alerts(ground: &Ground, posted: &Posted) -> Vec<Alert> {
     let mut alerts = Vec::new();
-    let divergence = daemon.volume.divergence();
+    let divergence = ground.volume.divergence();
     if let Some(why) = divergence.lost_by_disk() {
         alerts.push(Alert {
             severity: Severity::Critical,
@@ -80,7 +80,7 @@ fn alerts(daemon: &Daemon) -> Vec<Alert> {
             ),
         });
     }
-    let refused = daemon.volume.refused_stores();
+    let refused = ground.volume.refused_stores();
     if refused.bytes > 0 {
         alerts.push(Alert {
             severity: Severity::Critical,
@@ -92,22 +92,22 @@ fn alerts(daemon: &Daemon) -> Vec<Alert> {
             ),
         });
     }
-    if let Some(text) = daemon.mount_lost.lock().clone() {
+    if let Some(text) = posted.mount_lost.clone() {
         alerts.push(Alert { severity: Severity::Critical, code: "mount_lost".into(), text });
     }
-    if let Some(text) = daemon.options_trouble.lock().clone() {
+    if let Some(text) = posted.options_trouble.clone() {
         alerts.push(Alert { severity: Severity::Warning, code: "mount_options".into(), text });
     }
-    alerts.extend(fsync_alert(daemon));
-    if let Some(why) = daemon.flusher.get().and_then(Flusher::trouble) {
+    alerts.extend(fsync_alert(ground));
+    if let Some(why) = posted.flusher.as_deref().and_then(Flusher::trouble) {
         alerts.push(Alert {
             severity: Severity::Warning,
             code: "mmap_flush_failing".into(),
             text: format!("Writes through shared mappings may stay unseen for long: {why}."),
         });
     }
-    alerts.extend(open_past_the_mount(daemon));
-    alerts.extend(daemon.volume.divergence().touched().map(|path| Alert {
+    alerts.extend(open_past_the_mount(ground));
+    alerts.extend(ground.volume.divergence().touched().map(|path| Alert {
         severity: Severity::Ok,
         code: "touched_past_mount".into(),
         text: format!(
@@ -115,7 +115,7 @@ fn alerts(daemon: &Daemon) -> Vec<Alert> {
              was made or removed outside of the directory, or an attribute was changed. The next start compares it."
         ),
     }));
-    alerts.extend(daemon.warnings.iter().map(|text| Alert {
+    alerts.extend(ground.warnings.iter().map(|text| Alert {
         severity: Severity::Ok,
         code: "start_note".into(),
         text: text.clone(),
@@ -125,8 +125,8 @@ fn alerts(daemon: &Daemon) -> Vec<Alert> {
 
 /// Who has the directory, or a part of it, mounted by itself means to use it: looked at anew each
 /// time, because containers come and go.
-fn open_past_the_mount(daemon: &Daemon) -> Option<Alert> {
-    let mut ways = daemon.ways.look().unwrap_or_default();
+fn open_past_the_mount(ground: &Ground) -> Option<Alert> {
+    let mut ways = ground.ways.look().unwrap_or_default();
     ways.retain(|way| matches!(way.way, Way::Mount(_)));
     elsewhere_warning(&ways).map(|text| Alert {
         severity: Severity::Warning,
@@ -135,8 +135,8 @@ fn open_past_the_mount(daemon: &Daemon) -> Option<Alert> {
     })
 }
 
-fn fsync(daemon: &Daemon) -> FsyncStatus {
-    let Some(snapshot) = daemon.durability.as_ref().map(|durability| durability.snapshot()) else {
+fn fsync(ground: &Ground) -> FsyncStatus {
+    let Some(snapshot) = ground.durability.as_ref().map(|durability| durability.snapshot()) else {
         return FsyncStatus::Local;
     };
     let since = |kind| snapshot.trouble.filter(|trouble| trouble.0 == kind).map(|trouble| unix_ms(trouble.1));
@@ -151,8 +151,8 @@ fn fsync(daemon: &Daemon) -> FsyncStatus {
 }
 
 /// An alarm from the first late sync until a barrier goes through in time again.
-fn fsync_alert(daemon: &Daemon) -> Option<Alert> {
-    let snapshot = daemon.durability.as_ref()?.snapshot();
+fn fsync_alert(ground: &Ground) -> Option<Alert> {
+    let snapshot = ground.durability.as_ref()?.snapshot();
     let (kind, since) = snapshot.trouble?;
     let ago = SystemTime::now().duration_since(since).unwrap_or_default().as_secs();
     let timeout = snapshot.rule.timeout.as_secs_f64();
@@ -172,10 +172,10 @@ fn fsync_alert(daemon: &Daemon) -> Option<Alert> {
 /// How often a lag that is not known is looked for once more.
 const LOOKS: u32 = 8;
 
-pub fn connection_status(connection: &Connection, daemon: &Daemon) -> ConnectionStatus {
-    let queue = &daemon.queue;
+pub fn connection_status(connection: &Connection, ground: &Ground) -> ConnectionStatus {
+    let queue = &ground.queue;
     let (mut report, mut lag_applied, mut lag_durable) = report_and_lags(connection, queue);
-    if daemon.volume.divergence().why().is_some() && report.data == DataState::Good {
+    if ground.volume.divergence().why().is_some() && report.data == DataState::Good {
         // The target hears of it in a moment.
         (report.data, lag_applied, lag_durable) = (DataState::Bad, None, None);
     }

@@ -1,19 +1,23 @@
-//! The end of protection: unmount, drain, note how the set was left.
+//! The end of protection: unmount, drain, and what is left. Plain steps, on the thread that does what
+//! takes long.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::daemon::Daemon;
-use super::flush::{Flusher, Held};
+use super::board::Board;
+use super::director::Event;
+use super::flush::Flusher;
+use super::ground::Ground;
 use super::keepers::keepers;
 use super::mark::Mark;
-use super::writeback;
-use crate::control::{Phase, StopMode, StopReport, WaitFor};
+use super::{sync, writeback};
+use crate::control::{StopMode, StopReport, WaitFor};
 use crate::failure::Failure;
 use crate::intercept::Serving;
-use crate::limits::STOP_DRAIN;
+use crate::limits::{CONTROL_ANSWER, STOP_DRAIN};
 use crate::packet::Sequence;
 use crate::preflight::{list_uses, users_of};
 
@@ -26,74 +30,52 @@ const UNMOUNT_SETTLES: Duration = Duration::from_millis(500);
 /// How long requests under way are waited for when the connection was ended.
 const LAST_REQUESTS: Duration = Duration::from_secs(10);
 
-impl Daemon {
-    /// Takes the mount away and sends what is queued. With [`StopMode::Orderly`] a busy mount is
-    /// an error that names its users, and the daemon goes on serving.
-    pub fn stop_serving(&self, mode: StopMode) -> Result<StopReport, Failure> {
-        let mut life = self.life.lock();
-        if let Some(report) = &life.stopped {
-            return Ok(report.clone());
-        }
-        if life.phase != Phase::Serving {
-            return Err(Failure::new(
-                format!("The daemon of {} is not serving at this moment.", self.options.directory.display()),
-                "Nothing was changed.",
-                match life.phase {
-                    Phase::Starting => format!(
-                        "To end it during the first copy: Ctrl-C in its terminal, or kill -TERM {}.",
-                        std::process::id()
-                    ),
-                    _ => "It is about to end; `standin status` says what it still sends.".to_owned(),
-                },
-            ));
-        }
-        let Some(serving) = life.serving.take() else {
-            return Err(Failure::new("There is no mount.", "Nothing was changed.", ""));
-        };
-        life.phase = Phase::Stopping;
-        // Nothing is locked from here on: whoever asks gets an answer, whatever a stop waits for.
-        drop(life);
+/// Takes the mount away.
+pub struct Unmount {
+    pub ground: Arc<Ground>,
+    pub board: Arc<Board>,
+    pub flusher: Arc<Flusher>,
+    pub serving: Serving,
+    pub mode: StopMode,
+}
+
+/// The mount is in use, and is as it was.
+pub struct Busy {
+    pub serving: Serving,
+    /// It was there at this moment.
+    pub alive: Mark,
+    pub failure: Failure,
+}
+
+impl Unmount {
+    /// Gives the moment before the mount went. With [`StopMode::Orderly`] a busy mount is an error
+    /// that names its users, and the daemon goes on serving.
+    pub fn run(self) -> Result<Mark, Box<Busy>> {
         self.last_flush();
-        let held = self.flusher.get().map(Flusher::hold);
+        let held = self.flusher.hold();
         // Before the mount goes: what is written in the bare directory afterwards counts as later.
         let mark = Mark::now();
-        if let Err(error) = self.take_away(&serving, mode) {
-            let mut life = self.life.lock();
-            life.serving = Some(serving);
-            life.phase = Phase::Serving;
-            drop(life);
-            return Err(self.busy(&error));
+        if let Err(error) = self.take_away() {
+            let failure = self.busy(&error);
+            return Err(Box::new(Busy { serving: self.serving, alive: mark, failure }));
         }
-        held.into_iter().for_each(Held::mount_is_gone);
-        drop(serving);
-        self.set_phase(Phase::Draining);
-        let report = self.drain(mode, mark);
-        self.has_stopped(&report);
-        Ok(report)
+        held.mount_is_gone();
+        Ok(mark)
     }
 
-    /// The end after somebody else took the mount away. `alive`: it was there at this moment.
-    pub fn stop_without_mount(&self, alive: Mark) -> StopReport {
-        let mut life = self.life.lock();
-        life.phase = Phase::Draining;
-        drop(life.serving.take());
-        drop(life);
-        self.flusher.get().map(Flusher::hold).into_iter().for_each(Held::mount_is_gone);
-        let report = self.drain(StopMode::Orderly, alive);
-        self.has_stopped(&report);
-        report
-    }
-
-    fn has_stopped(&self, report: &StopReport) {
-        let mut life = self.life.lock();
-        life.phase = Phase::Stopping;
-        life.stopped = Some(report.clone());
-        self.life_changed.notify_all();
+    /// What shared mappings hold at this moment goes along; a flush that hangs is not waited for.
+    fn last_flush(&self) {
+        match sync::flush_mapped(&self.board.read(), Some(Instant::now() + FLUSH_PATIENCE), || false) {
+            Ok(true) => {}
+            Ok(false) => log::warn!("writes through shared mappings were not flushed in time"),
+            Err(failure) => log::warn!("{failure}"),
+        }
     }
 
     /// Errors: the mount is busy, and is as it was.
-    fn take_away(&self, serving: &Serving, mode: StopMode) -> io::Result<()> {
-        match (unmount(serving), mode) {
+    fn take_away(&self) -> io::Result<()> {
+        let serving = &self.serving;
+        match (unmount(serving), self.mode) {
             (Ok(()), _) => {}
             (Err(error), StopMode::Now) => {
                 if let Err(second) = serving.detach() {
@@ -105,13 +87,14 @@ impl Daemon {
             (Err(error), StopMode::Orderly) if is_elsewhere(serving, &error) => {}
             (Err(error), StopMode::Orderly) => return Err(error),
         }
-        self.end_everywhere(serving);
+        self.end_everywhere();
         Ok(())
     }
 
     /// A container that was started meanwhile has the mount too, and would keep it for as long as it
     /// lives. What programs there write after the stop is refused, not taken and lost.
-    fn end_everywhere(&self, serving: &Serving) {
+    fn end_everywhere(&self) {
+        let serving = &self.serving;
         if ended_within(serving, UNMOUNT_SETTLES) {
             return;
         }
@@ -119,7 +102,7 @@ impl Daemon {
         if !keepers.is_empty() {
             eprintln!(
                 "warning: {} was also mounted elsewhere, and ends there too (programs get errors): {}.",
-                self.options.directory.display(),
+                self.ground.options.directory.display(),
                 keepers.join(", ")
             );
         }
@@ -132,25 +115,17 @@ impl Daemon {
         }
     }
 
-    /// What shared mappings hold at this moment goes along; a flush that hangs is not waited for.
-    fn last_flush(&self) {
-        match self.flush_mapped(Some(Instant::now() + FLUSH_PATIENCE), || false) {
-            Ok(true) => {}
-            Ok(false) => log::warn!("writes through shared mappings were not flushed in time"),
-            Err(failure) => log::warn!("{failure}"),
-        }
-    }
-
     fn busy(&self, error: &io::Error) -> Failure {
-        if let Some(lost) = self.mount_lost.lock().clone() {
+        if let Some(lost) = &self.board.read().mount_lost {
             return Failure::new(
-                lost,
+                lost.as_str(),
                 "The daemon goes on with the files that are still open.",
                 "End the programs that have files open, or `standin stop --now`.",
             );
         }
-        let users = users_of(&self.options.directory).map(|users| list_uses(&users.uses)).unwrap_or_default();
-        let shown = self.options.directory.display();
+        let directory = &self.ground.options.directory;
+        let users = users_of(directory).map(|users| list_uses(&users.uses)).unwrap_or_default();
+        let shown = directory.display();
         let users = if users.is_empty() { "its users could not be found".to_owned() } else { users };
         Failure::new(
             format!("{shown} cannot be unmounted ({error}): {users}."),
@@ -158,71 +133,87 @@ impl Daemon {
             "End these programs and stop again; a second signal, or `standin stop --now`, detaches it from them.",
         )
     }
+}
 
-    /// Sends everything and has it made durable; notes a clean stop if that worked.
-    /// What happened after `mark` counts as later.
-    fn drain(&self, mode: StopMode, mark: Mark) -> StopReport {
+/// Sends what is queued, when the mount is gone.
+pub struct Drain {
+    pub ground: Arc<Ground>,
+    pub board: Arc<Board>,
+    pub director: Sender<Event>,
+    pub mode: StopMode,
+    /// What happened after it counts as later.
+    pub mark: Mark,
+    /// What somebody else unmounted, and what flushes it.
+    pub gone: Option<(Serving, Arc<Flusher>)>,
+}
+
+/// How the directory was left.
+pub struct Drained {
+    pub report: StopReport,
+    /// Up to when every target had everything, if they had.
+    pub mark: Option<Mark>,
+    pub disk: Disk,
+}
+
+impl Drain {
+    /// Has everything made durable on the targets, as far as they do it in time.
+    pub fn run(mut self) -> Drained {
+        if let Some((serving, flusher)) = self.gone.take() {
+            drop(serving);
+            flusher.hold().mount_is_gone();
+        }
         // With programs that still write there is no end of changes to be settled.
-        let settling = (mode == StopMode::Orderly).then(|| self.settle()).flatten();
-        let (upto, patience) = match mode {
-            StopMode::Orderly => (self.barrier(true).ok(), STOP_DRAIN),
-            StopMode::Now => (Some(self.queue.last().sequence), Duration::ZERO),
+        let settling = (self.mode == StopMode::Orderly).then(|| self.settle()).flatten();
+        let (upto, patience) = match self.mode {
+            StopMode::Orderly => {
+                let upto = sync::barrier(&self.ground, &self.director, WaitFor::Durable, CONTROL_ANSWER);
+                (upto.ok(), STOP_DRAIN)
+            }
+            StopMode::Now => (Some(self.ground.queue.last().sequence), Duration::ZERO),
         };
         let deadline = Instant::now() + patience;
+        let places = (&*self.ground, &*self.board);
         let drained =
-            upto.is_some_and(|upto| self.wait_for(upto, WaitFor::Durable, Some(deadline), || false));
+            upto.is_some_and(|upto| sync::wait_for(places, upto, WaitFor::Durable, Some(deadline), || false));
+        let left = self.left();
+        let drained = drained && left.is_empty();
+        let disk = settling.map_or(Disk::Unknown, |settling| disk_after(&settling, deadline));
+        Drained { report: StopReport { drained, left }, mark: drained.then_some(self.mark), disk }
+    }
+
+    /// What targets lack, in words.
+    fn left(&self) -> Vec<String> {
         let mut left = Vec::new();
-        for connection in self.connections() {
+        for connection in &self.board.read().connections {
             let report = connection.report();
             if !connection.is_null()
-                && let Some(what) = missing(self.queue.last().sequence, report.applied, report.durable)
+                && let Some(what) = missing(self.ground.queue.last().sequence, report.applied, report.durable)
             {
                 let why = report.held_back().map(|why| format!(" ({why})")).unwrap_or_default();
                 left.push(format!("{}: {what}{why}", connection.target));
             }
         }
-        if let Some(why) = self.volume.divergence().why() {
-            self.note_divergence();
+        if let Some(why) = self.ground.volume.divergence().why() {
             left.push(format!(
                 "all targets: a change that could not be captured ({why}); everything is compared"
             ));
         }
-        let drained = drained && left.is_empty();
-        let disk = settling.map_or(Disk::Unknown, |settling| disk_after(&settling, deadline));
-        self.note_end(drained.then_some(mark), disk);
-        StopReport { drained, left }
+        left
     }
 
     /// Begins a sync of the backing file system, on a thread of its own: it may take long, or hang.
     fn settle(&self) -> Option<Receiver<io::Result<()>>> {
-        let (backing, divergence) = (self.backing.try_clone().ok()?, self.volume.divergence().clone());
+        let backing = self.ground.backing.try_clone().ok()?;
+        let divergence = self.ground.volume.divergence().clone();
         let (done, outcome) = bounded(1);
         let sync = move || drop(done.send(writeback::sync(&backing, &divergence)));
         std::thread::Builder::new().name("settle".into()).spawn(sync).ok()?;
         Some(outcome)
     }
-
-    /// Notes how the directory was left: up to when every target had everything, if they had, and
-    /// whether what was shown to targets is on this disk, so that it is not behind them after a
-    /// power loss.
-    fn note_end(&self, drained: Option<Mark>, disk: Disk) {
-        let mut state = self.state.lock();
-        for connection in drained.iter().flat_map(|_| self.connections()) {
-            state.record.marks.extend(drained.clone().map(|mark| (connection.target.to_string(), mark)));
-        }
-        match disk {
-            Disk::Settled => state.record.settled = true,
-            Disk::Unknown => {}
-            Disk::Failed => state.record.marks.clear(),
-        }
-        if let Err(error) = state.save() {
-            log::warn!("the stop could not be noted: {error}");
-        }
-    }
 }
 
 /// What is known of the source's own disk at the end.
-enum Disk {
+pub enum Disk {
     /// It has everything.
     Settled,
     /// Everything may only be in the page cache.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
-use super::daemon::Daemon;
+use super::ground::Ground;
 use crate::intercept::Divergence;
 use crate::limits::source_sync_every;
 
@@ -23,9 +23,9 @@ pub struct WritebackWatch {
 impl WritebackWatch {
     /// Looks at every moment that `limits` names, if there were changes since the last one, on a
     /// thread of its own: a sync may take long, or hang.
-    pub fn begin(daemon: &Daemon) -> io::Result<WritebackWatch> {
-        let (backing, divergence) = (daemon.backing.try_clone()?, daemon.volume.divergence().clone());
-        let (queue, mut seen) = (daemon.queue.clone(), daemon.queue.last().sequence);
+    pub fn begin(ground: &Ground) -> io::Result<WritebackWatch> {
+        let (backing, divergence) = (ground.backing.try_clone()?, ground.volume.divergence().clone());
+        let (queue, mut seen) = (ground.queue.clone(), ground.queue.last().sequence);
         let (end, ended) = bounded(0);
         let look = move || {
             while ended.recv_timeout(source_sync_every()) == Err(RecvTimeoutError::Timeout) {

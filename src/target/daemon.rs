@@ -9,36 +9,34 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
 
-use parking_lot::{Condvar, Mutex};
+use crossbeam_channel::Sender;
 
+use super::director::{Board, Director, Event, nothing_left};
 use super::options::ServeOptions;
-use super::replicas::{Store, able};
+use super::replicas::{Resting, Store, able};
 use super::{TargetServer, status};
 use crate::apply::Allow;
 use crate::control::{
     Caller, Handler, Invite, Invited, Paired, Phase, ProcessMeter, Revoke, Server, Status, StopMode,
-    StopReport, SyncReport, WaitSync, unix_ms,
+    StopReport, SyncReport, WaitSync, ask, unix_ms,
 };
 use crate::failure::Failure;
-use crate::limits::{INVITATION_TIME_MAX, REST_INTERVAL};
-use crate::link::{Bound, Fingerprint, Identity, PairingVisit, Refusals};
+use crate::limits::{CONTROL_ANSWER, INVITATION_TIME_MAX};
+use crate::link::{Bound, Fingerprint, Identity, Listener, PairingVisit, Refusals};
 use crate::open_files;
 use crate::packet::encode_message;
 use crate::pairing::{Book, Grant, InviteError, Known, Offer};
 use crate::preflight::{Claim, Role, open_directory};
 use crate::privileges::{self, Confinement, Reach, SERVE, for_allowed};
-use crate::source::{StopSignals, is_set_name, stop_signals};
+use crate::source::{is_set_name, stop_signals};
 use crate::store::{Symlink, own_directory};
 
 const UNTOUCHED: &str = "Nothing was changed.";
 
-/// How often signals are looked at.
-const SIGNAL_POLL: Duration = Duration::from_millis(100);
-
-/// What the control socket works with.
+/// What the control socket works with: the same from the start to the end.
 pub struct Daemon {
     pub options: ServeOptions,
     pub identity: Arc<Identity>,
@@ -48,31 +46,28 @@ pub struct Daemon {
     pub confinement: Confinement,
     pub started: SystemTime,
     pub meter: ProcessMeter,
-    server: Mutex<Option<TargetServer>>,
-    life: Mutex<Phase>,
-    life_changed: Condvar,
+    /// There until nobody is served any more.
+    listener: Weak<Listener>,
+    board: Arc<Board>,
+    director: Sender<Event>,
 }
 
 /// Serves until it is told to stop; returns when every replica is durable.
 ///
 /// Errors: what keeps it from listening; nothing was changed then.
 pub fn run(options: ServeOptions) -> Result<(), Failure> {
-    let mut signals = stop_signals().map_err(|error| failed("Signals cannot be caught", &error))?;
+    let signals = stop_signals().map_err(|error| failed("Signals cannot be caught", &error))?;
     open_files::raise()?;
-    let (daemon, held) = start(options)?;
+    let (daemon, director, held) = start(options)?;
     let daemon = Arc::new(daemon);
     let control = Server::start(&daemon.options.socket(), daemon.clone())?;
+    let told = daemon.director.clone();
+    let threads = |error| failed("The daemon has no threads", &error);
+    signals.forward(move || told.send(Event::Signal).is_ok()).map_err(threads)?;
+    let resting = Resting::start(daemon.store.clone()).map_err(threads)?;
     ready(&daemon);
-    let mut rested = Instant::now();
-    while !daemon.has_to_stop(&mut signals) {
-        if rested.elapsed() >= REST_INTERVAL {
-            daemon.store.rest();
-            rested = Instant::now();
-        }
-    }
-    // Ends the sessions, each with a durable point.
-    let server = daemon.server.lock().take();
-    drop(server);
+    director.run();
+    drop(resting);
     daemon.store.rest();
     drop(control);
     drop(held);
@@ -87,7 +82,7 @@ struct Held {
 }
 
 /// Everything before `ready`.
-fn start(options: ServeOptions) -> Result<(Daemon, Held), Failure> {
+fn start(options: ServeOptions) -> Result<(Daemon, Director, Held), Failure> {
     check_places(&options)?;
     let own = options.own_state();
     let unusable =
@@ -105,6 +100,8 @@ fn start(options: ServeOptions) -> Result<(Daemon, Held), Failure> {
         TargetServer::on(bound, store.clone()).map_err(|error| failed("Nobody can be served", &error))?;
     let targets = Known::in_state(&options.state);
     server.explain(move |key| wrong_direction(&targets, key));
+    let listener = server.listener();
+    let (director, board, told) = Director::new(server);
     let daemon = Daemon {
         listening,
         confinement,
@@ -114,11 +111,11 @@ fn start(options: ServeOptions) -> Result<(Daemon, Held), Failure> {
         store,
         started: SystemTime::now(),
         meter,
-        server: Mutex::new(Some(server)),
-        life: Mutex::new(Phase::Serving),
-        life_changed: Condvar::new(),
+        listener,
+        board,
+        director: told,
     };
-    Ok((daemon, held))
+    Ok((daemon, director, held))
 }
 
 fn check_places(options: &ServeOptions) -> Result<(), Failure> {
@@ -234,23 +231,11 @@ fn ready(daemon: &Daemon) {
 
 impl Daemon {
     pub fn phase(&self) -> Phase {
-        *self.life.lock()
-    }
-
-    /// Waits a little for a reason to stop.
-    fn has_to_stop(&self, signals: &mut StopSignals) -> bool {
-        let mut life = self.life.lock();
-        if *life == Phase::Serving {
-            self.life_changed.wait_for(&mut life, SIGNAL_POLL);
-        }
-        if signals.pending() {
-            *life = Phase::Stopping;
-        }
-        *life == Phase::Stopping
+        self.board.phase()
     }
 
     pub fn refusals(&self) -> Refusals {
-        self.server.lock().as_ref().map(TargetServer::refusals).unwrap_or_default()
+        self.listener.upgrade().map(|listener| listener.refusals()).unwrap_or_default()
     }
 
     fn paired(&self, grant: &Grant) -> Paired {
@@ -317,9 +302,15 @@ impl Handler for Daemon {
     }
 
     fn stop(&self, _mode: StopMode, _caller: &Caller<'_>) -> Result<StopReport, Failure> {
-        *self.life.lock() = Phase::Stopping;
-        self.life_changed.notify_all();
-        Ok(StopReport { drained: true, left: Vec::new() })
+        if self.phase() == Phase::Stopping {
+            return Ok(nothing_left());
+        }
+        let question = |answer| Event::Stop { answer };
+        match ask(&self.director, CONTROL_ANSWER, question).and_then(|asked| asked.within(CONTROL_ANSWER)) {
+            Ok(report) => Ok(report),
+            Err(_) if self.phase() == Phase::Stopping => Ok(nothing_left()),
+            Err(why) => Err(why.into()),
+        }
     }
 
     fn invite(&self, invite: &Invite) -> Result<Invited, Failure> {

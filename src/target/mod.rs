@@ -9,6 +9,7 @@
 //! The embedded target of `local:` runs through the very same link and applier over loopback.
 
 mod daemon;
+mod director;
 mod options;
 mod reception;
 mod replicas;
@@ -21,13 +22,13 @@ mod tests;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
 use crate::apply::Applier;
-use crate::link::{Bound, Fingerprint, Identity, Listener, PairingDesk, Refusals, TargetLink};
+use crate::link::{Bound, Fingerprint, Identity, Listener, PairingDesk, TargetLink};
 use crate::packet::SetId;
 
 pub use daemon::run;
@@ -94,9 +95,9 @@ impl TargetServer {
         self.listener.explain(about);
     }
 
-    /// Who was turned away.
-    pub fn refusals(&self) -> Refusals {
-        self.listener.refusals()
+    /// To ask who was turned away, as long as it serves.
+    pub fn listener(&self) -> Weak<Listener> {
+        Arc::downgrade(&self.listener)
     }
 }
 

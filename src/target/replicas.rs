@@ -10,8 +10,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
 use std::time::SystemTime;
 
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +21,7 @@ use super::options::ServeOptions;
 use super::seat::{Cut, Seat, View};
 use super::{Replicas, SharedApplier};
 use crate::apply::{Allow, Applier, Fault, OpenError, Places, Replica};
+use crate::limits::REST_INTERVAL;
 use crate::link::{Fingerprint, TargetLink, TargetLinkHandle};
 use crate::packet::{DataState, SetId};
 use crate::pairing::Book;
@@ -246,6 +249,36 @@ impl Store {
             "'{name}' on this target is the replica of another source's set ({found}), not of this one \
              ({asked}): choose another name"
         )
+    }
+}
+
+/// Looks after the replicas now and then, on a thread of its own, until it is dropped.
+pub struct Resting {
+    end: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Resting {
+    pub fn start(store: Arc<Store>) -> io::Result<Resting> {
+        let (end, ended) = bounded(0);
+        let rest = move || {
+            while ended.recv_timeout(REST_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                store.rest();
+            }
+        };
+        let thread = std::thread::Builder::new().name("rest".into()).spawn(rest)?;
+        Ok(Resting { end: Some(end), thread: Some(thread) })
+    }
+}
+
+impl Drop for Resting {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the thread that looks after replicas panicked");
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use crossbeam_channel::{Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use parking_lot::{Condvar, Mutex};
 
 use super::durability::Standing;
@@ -129,13 +129,20 @@ pub struct Connection {
 struct Shared {
     report: Mutex<Report>,
     changed: Condvar,
+    /// Holds something while there is a state that nobody has looked at.
+    news: (Sender<()>, Receiver<()>),
     /// Wakes the link of the session that is up, if one is.
     waker: Mutex<Option<crate::link::Waker>>,
 }
 
 impl Shared {
     fn new(report: Report) -> Arc<Shared> {
-        Arc::new(Shared { report: Mutex::new(report), changed: Condvar::new(), waker: Mutex::new(None) })
+        Arc::new(Shared {
+            report: Mutex::new(report),
+            changed: Condvar::new(),
+            news: bounded(1),
+            waker: Mutex::new(None),
+        })
     }
 
     /// A reader of the queue: what is appended wakes the link that is up.
@@ -200,14 +207,19 @@ impl Connection {
         self.shared.report.lock().clone()
     }
 
-    /// Does what a person asks for; the report says so when it returns. Waits for the end of a
-    /// network connection, some seconds at most.
+    /// Tells it what a person asks for. The outcome comes when the report says so, after the end of a
+    /// network connection, some seconds at most; none comes from a connection that is over.
     ///
     /// Errors: why not; nothing has changed.
-    pub fn command(&self, command: Command) -> Result<(), NotNow> {
+    pub fn command(&self, command: Command) -> Receiver<Result<(), NotNow>> {
         let (answer, answered) = bounded(1);
         let _ = self.inbox.send(Told::Command(command, answer));
-        answered.recv().unwrap_or(Err(NotNow::Gone))
+        answered
+    }
+
+    /// Something comes here after its state has changed.
+    pub fn news(&self) -> &Receiver<()> {
+        &self.shared.news.1
     }
 
     pub fn copy(&self, order: CopyOrder) {

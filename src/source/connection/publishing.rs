@@ -42,6 +42,7 @@ impl<S: Surroundings> Driver<S> {
             report.needs_copy = machine.let_go().map(str::to_owned);
             report.streaming = machine.is_streaming();
         });
+        let _ = self.shared.news.0.try_send(());
     }
 
     pub(super) fn update(&self, change: impl FnOnce(&mut Report)) {

@@ -1,0 +1,70 @@
+//! The daemon's end of the control socket. What only reads is answered here, from what the director
+//! has posted; what changes something is put to the director, and its answer awaited.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::Sender;
+
+use super::board::Board;
+use super::director::{Event, Question};
+use super::ground::Ground;
+use super::{commands, status, sync};
+use crate::control::{
+    Caller, ChangedConnection, ConnectionChange, Handler, Status, StopMode, StopReport, SyncReport, WaitSync,
+    ask,
+};
+use crate::failure::Failure;
+use crate::limits::CONTROL_ANSWER;
+
+/// See the module.
+pub struct Desk {
+    pub ground: Arc<Ground>,
+    pub board: Arc<Board>,
+    pub director: Sender<Event>,
+}
+
+impl Handler for Desk {
+    fn status(&self) -> Status {
+        status::status(&self.ground, &self.board.read())
+    }
+
+    fn wait_sync(&self, wait: WaitSync, caller: &Caller<'_>) -> Result<SyncReport, Failure> {
+        let posted = self.board.read();
+        if posted.connections.is_empty() && !self.ground.options.targets.is_empty() {
+            return Err(commands::none_left());
+        }
+        let since = Instant::now();
+        let deadline = wait.timeout.map(|timeout| since + timeout);
+        let places = (&*self.ground, &*self.board);
+        if !sync::flush_mapped(&posted, deadline, || caller.is_gone())? {
+            let report = sync::report(places, self.ground.queue.last().sequence, wait.wait_for, since);
+            return Ok(sync::without_mapped_writes(report));
+        }
+        let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
+        let patience = deadline.map_or(CONTROL_ANSWER, |deadline| left(deadline).min(CONTROL_ANSWER));
+        let upto = sync::barrier(&self.ground, &self.director, wait.wait_for, patience)?;
+        sync::wait_for(places, upto, wait.wait_for, deadline, || caller.is_gone());
+        Ok(sync::report(places, upto, wait.wait_for, since))
+    }
+
+    fn stop(&self, mode: StopMode, caller: &Caller<'_>) -> Result<StopReport, Failure> {
+        let stopped = || self.board.read().stopped.clone();
+        let question = |answer| Event::Asked(Question::Stop { mode, answer });
+        let outcome = ask(&self.director, CONTROL_ANSWER, question)
+            .and_then(|asked| asked.unless(sync::CALLER_POLL, || stopped().is_some() || caller.is_gone()));
+        match (outcome, stopped()) {
+            (Ok(outcome), _) => outcome,
+            (Err(_), Some(report)) => Ok(report),
+            (Err(why), None) => Err(why.into()),
+        }
+    }
+
+    fn connection(
+        &self,
+        change: ConnectionChange,
+        which: Option<&str>,
+    ) -> Result<ChangedConnection, Failure> {
+        commands::change(self, change, which)
+    }
+}

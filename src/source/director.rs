@@ -1,0 +1,428 @@
+//! The director: the one owner of what changes in a running source.
+//!
+//! ```text
+//!  signals, control socket ── Event ──> Director ── Job ──> Hands (start, unmount, drain)
+//!                                        │  ^ <── Done ──────┘
+//!                     record ── on disk ─┤  └── clock
+//!                                        └── Board: what everybody else reads
+//! ```
+//! What happens is taken in one by one and as a whole, and after each everything is checked. Nothing
+//! here waits for a target, a program or a disk, and no program waits for it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, bounded, never, select, tick};
+
+use super::board::{Board, Posted, Poster};
+use super::commands::{self, Begun};
+use super::connection::Connection;
+use super::first_copy::{InLine, Start};
+use super::flush::Flusher;
+use super::ground::Ground;
+use super::hands::{Done, Hands, Job};
+use super::life::{Ending, Life, Stage, Stop};
+use super::mark::Mark;
+use super::recorder::Recorder;
+use super::rounds::Rounds;
+use super::startup::io_failure;
+use super::state::SetState;
+use super::stop::{Busy, Drain, Drained, Unmount};
+use super::words::{farewell, ready, unmounted, unmounted_by_others};
+use super::writeback::WritebackWatch;
+use crate::control::{ConnectionChange, Reply, StopMode, StopReport};
+use crate::failure::Failure;
+use crate::intercept::{Mount, Serving};
+use crate::limits::DIRECTOR_EVENTS_MAX;
+use crate::packet::{Op, Sequence};
+use crate::queue::Draft;
+
+/// How often everything is checked while nothing happens.
+const CHECK_EVERY: Duration = Duration::from_millis(100);
+
+/// What comes to a director.
+pub enum Event {
+    /// To stop.
+    Signal,
+    Asked(Question),
+    Done(Box<Done>),
+    /// A fault of the program.
+    HandsDied,
+    /// Time has passed.
+    Tick,
+}
+
+/// What callers of the control socket ask for, and what works for the director.
+pub enum Question {
+    Stop {
+        mode: StopMode,
+        answer: Reply<Result<StopReport, Failure>>,
+    },
+    /// See [`Director::barrier`].
+    Barrier {
+        durable: bool,
+        answer: Reply<Result<Sequence, Failure>>,
+    },
+    Change {
+        change: ConnectionChange,
+        which: Option<String>,
+        answer: Reply<Result<Begun, Failure>>,
+    },
+    /// A connection that was disconnected.
+    Forget {
+        id: u32,
+        answer: Reply<()>,
+    },
+}
+
+/// See the module.
+pub struct Director {
+    ground: Arc<Ground>,
+    board: Arc<Board>,
+    poster: Poster,
+    itself: Sender<Event>,
+    inbox: Receiver<Event>,
+    hands: Hands,
+    ticks: Receiver<Instant>,
+    connections: Vec<Arc<Connection>>,
+    recorder: Recorder,
+    last_barrier: Option<Barrier>,
+    signals: Signals,
+}
+
+/// The last barrier that was put into the stream.
+struct Barrier {
+    sequence: Sequence,
+    durable: bool,
+}
+
+/// Signals that came.
+#[derive(Default)]
+struct Signals {
+    /// Nothing has followed from the last one yet.
+    pending: bool,
+    /// Stops that signals began.
+    stops: u32,
+}
+
+impl Director {
+    pub fn new(
+        ground: Arc<Ground>,
+        connections: Vec<Arc<Connection>>,
+        set: SetState,
+    ) -> std::io::Result<Director> {
+        let (itself, inbox) = bounded(DIRECTOR_EVENTS_MAX);
+        let (board, poster) = Board::new(connections.clone());
+        Ok(Director {
+            ground,
+            board,
+            poster,
+            itself,
+            inbox,
+            hands: Hands::start()?,
+            ticks: never(),
+            connections,
+            recorder: Recorder::start(set)?,
+            last_barrier: None,
+            signals: Signals::default(),
+        })
+    }
+
+    pub fn board(&self) -> Arc<Board> {
+        self.board.clone()
+    }
+
+    /// Where events go.
+    pub fn address(&self) -> Sender<Event> {
+        self.itself.clone()
+    }
+
+    /// From the first copy to the end of protection. Gives how it ended, and what keeps other
+    /// daemons from the set's record.
+    pub fn run(mut self) -> (Result<(), Failure>, Option<SetState>) {
+        let mut life = self.start();
+        loop {
+            if let Life::Over { outcome, .. } = life {
+                return (outcome, self.recorder.finish());
+            }
+            let event = self.next();
+            life = self.step(life, |director, life| director.apply(life, event));
+            life = self.step(life, Director::check);
+        }
+    }
+
+    fn start(&mut self) -> Life {
+        if let Some(why) = &self.recorder.record().diverged {
+            eprintln!("note: source and replicas differed before ({why}): everything is compared.");
+        }
+        let (interrupt, interrupted) = bounded(1);
+        self.hands.give(Job::Start(Start {
+            ground: self.ground.clone(),
+            connections: self.connections.clone(),
+            record: self.recorder.record().clone(),
+            interrupt: interrupted,
+        }));
+        Life::Starting { interrupt }
+    }
+
+    fn next(&self) -> Event {
+        select! {
+            // This very director keeps it open.
+            recv(self.inbox) -> event => event.unwrap_or(Event::Tick),
+            recv(self.hands.done) -> done => done.map_or(Event::HandsDied, |done| Event::Done(Box::new(done))),
+            recv(self.ticks) -> _ => Event::Tick,
+        }
+    }
+
+    /// The only place where a life changes.
+    fn step(&mut self, life: Life, step: impl FnOnce(&mut Director, Life) -> Life) -> Life {
+        let before = life.stage();
+        let life = step(self, life);
+        let after = life.stage();
+        assert!(before.may_become(after), "{before:?} cannot become {after:?}");
+        if before != after {
+            log::debug!("{}: {before:?} -> {after:?}", self.ground.options.name);
+        }
+        self.post(&life);
+        life
+    }
+
+    fn apply(&mut self, life: Life, event: Event) -> Life {
+        match event {
+            Event::Tick => life,
+            Event::Signal => {
+                self.signals.pending = true;
+                life
+            }
+            Event::Asked(question) => self.answer(life, question),
+            Event::Done(done) => self.done(life, *done),
+            Event::HandsDied => Life::failed(Failure::new(
+                "A fault of the program ended the protection.",
+                "What programs have written is in the directory; a target may lack the last of it.",
+                "Start it again, and report this.",
+            )),
+        }
+    }
+
+    fn answer(&mut self, life: Life, question: Question) -> Life {
+        match question {
+            Question::Stop { mode, answer } => return self.stop(life, Stop { mode, asker: Some(answer) }),
+            Question::Barrier { durable, answer } => answer.give(self.barrier(durable)),
+            Question::Change { change, which, answer } => {
+                let (phase, which) = (life.stage().phase(), which.as_deref());
+                answer.give(commands::begin(&self.ground, phase, &self.connections, change, which));
+            }
+            Question::Forget { id, answer } => {
+                self.connections.retain(|connection| connection.id != id);
+                self.post(&life);
+                answer.give(());
+            }
+        }
+        life
+    }
+
+    fn done(&mut self, life: Life, done: Done) -> Life {
+        match (life, done) {
+            (Life::Starting { .. }, Done::Started(Ok(in_line))) => self.serve(in_line),
+            (Life::Starting { .. }, Done::Started(Err(failure))) => Life::failed(failure),
+            (Life::Stopping { stop, rounds }, Done::Unmounted(Ok(mark))) => {
+                self.drain(stop.mode, mark, None);
+                Life::Draining { ending: Ending::Stopped(stop), rounds }
+            }
+            (Life::Stopping { stop, rounds }, Done::Unmounted(Err(busy))) => {
+                let Busy { serving, alive, failure } = *busy;
+                stop.refuse(failure);
+                Life::Serving { serving, alive, rounds }
+            }
+            (Life::Draining { ending, rounds }, Done::Drained(drained)) => self.end(ending, rounds, drained),
+            (life, _) => panic!("nobody gave the hands this to do in {:?}", life.stage()),
+        }
+    }
+
+    /// What has to be so whatever happened.
+    fn check(&mut self, life: Life) -> Life {
+        let life = self.check_mount(life);
+        let mut life = self.check_signals(life);
+        match &mut life {
+            Life::Starting { .. } | Life::Over { .. } => {}
+            Life::Serving { rounds, .. } => {
+                rounds.make(&self.ground, &self.connections, &mut self.recorder);
+                rounds.look_at_mount(&self.ground);
+            }
+            Life::Stopping { rounds, .. } | Life::Draining { rounds, .. } => {
+                rounds.make(&self.ground, &self.connections, &mut self.recorder);
+            }
+        }
+        life
+    }
+
+    /// An unmount by somebody else is a stop like any other: what is queued is sent.
+    fn check_mount(&mut self, life: Life) -> Life {
+        let Life::Serving { serving, alive, rounds } = life else { return life };
+        let looked = Mark::now();
+        if !serving.ended() {
+            return Life::Serving { serving, alive: looked, rounds };
+        }
+        log::warn!("{}", unmounted(&self.ground));
+        self.drain(StopMode::Orderly, alive, Some((serving, rounds.flusher.clone())));
+        Life::Draining { ending: Ending::UnmountedByOthers, rounds }
+    }
+
+    /// One that comes while a stop runs counts when that has failed.
+    fn check_signals(&mut self, life: Life) -> Life {
+        if !self.signals.pending {
+            return life;
+        }
+        match life {
+            Life::Starting { interrupt } => {
+                // It may be through already: then it stops right after.
+                let _ = interrupt.try_send(());
+                Life::Starting { interrupt }
+            }
+            life @ Life::Serving { .. } => {
+                self.signals.pending = false;
+                self.signals.stops += 1;
+                let mode = if self.signals.stops > 1 { StopMode::Now } else { StopMode::Orderly };
+                self.stop(life, Stop { mode, asker: None })
+            }
+            life @ (Life::Stopping { .. } | Life::Draining { .. } | Life::Over { .. }) => life,
+        }
+    }
+
+    fn post(&mut self, life: &Life) {
+        let rounds = life.rounds();
+        let owned = |text: &str| text.to_owned();
+        self.poster.post(Posted {
+            phase: life.stage().phase(),
+            connections: self.connections.clone(),
+            flusher: rounds.map(|rounds| rounds.flusher.clone()),
+            mount_lost: rounds.and_then(|rounds| rounds.mount.lost()).map(owned),
+            options_trouble: rounds.and_then(|rounds| rounds.options.trouble()).map(owned),
+            stopped: match life {
+                Life::Over { stopped, .. } => stopped.clone(),
+                Life::Starting { .. }
+                | Life::Serving { .. }
+                | Life::Stopping { .. }
+                | Life::Draining { .. } => None,
+            },
+        });
+    }
+
+    /// Every target is in line: programs are served from here on.
+    fn serve(&mut self, InLine { mount, copied, began }: InLine) -> Life {
+        self.recorder.forget_divergence();
+        let (serving, rounds) = match self.bring_up(mount) {
+            Ok(up) => up,
+            Err(failure) => return Life::failed(failure),
+        };
+        self.ticks = tick(CHECK_EVERY);
+        let life = Life::Serving { serving, alive: Mark::now(), rounds };
+        self.post(&life);
+        ready(&self.ground, &self.connections, &copied, began.elapsed());
+        life
+    }
+
+    fn bring_up(&self, mount: Mount) -> Result<(Serving, Rounds), Failure> {
+        let (point, lag) = (self.ground.options.directory.clone(), self.ground.options.mmap_lag);
+        let flusher = Flusher::start(point, self.ground.volume.clone(), lag)
+            .map_err(|error| io_failure("the helper that flushes shared mappings does not start", &error))?;
+        let writeback = WritebackWatch::begin(&self.ground)
+            .map_err(|error| io_failure("the disk of the directory cannot be watched", &error))?;
+        self.ground.volume.watch_for_others();
+        let serving = mount.serve().map_err(|error| io_failure("the mount cannot be served", &error))?;
+        let rounds = Rounds::begin(&self.ground, &serving, flusher, writeback);
+        Ok((serving, rounds))
+    }
+
+    /// Takes the mount away and sends what is queued. A busy mount is as it was.
+    fn stop(&mut self, life: Life, stop: Stop) -> Life {
+        let Life::Serving { serving, rounds, .. } = life else {
+            stop.refuse(not_serving(&self.ground, life.stage()));
+            return life;
+        };
+        self.hands.give(Job::Unmount(Unmount {
+            ground: self.ground.clone(),
+            board: self.board.clone(),
+            flusher: rounds.flusher.clone(),
+            serving,
+            mode: stop.mode,
+        }));
+        Life::Stopping { stop, rounds }
+    }
+
+    fn drain(&self, mode: StopMode, mark: Mark, gone: Option<(Serving, Arc<Flusher>)>) {
+        self.hands.give(Job::Drain(Drain {
+            ground: self.ground.clone(),
+            board: self.board.clone(),
+            director: self.itself.clone(),
+            mode,
+            mark,
+            gone,
+        }));
+    }
+
+    fn end(&mut self, ending: Ending, rounds: Rounds, drained: Drained) -> Life {
+        let Drained { report, mark, disk } = drained;
+        if let Some(why) = self.ground.volume.divergence().why() {
+            self.recorder.note_divergence(why);
+        }
+        let targets = self.connections.iter().map(|connection| connection.target.to_string());
+        self.recorder.note_end(targets, mark, disk);
+        let outcome = match ending {
+            Ending::Stopped(stop) => {
+                stop.asker.into_iter().for_each(|asker| asker.give(Ok(report.clone())));
+                farewell(&self.ground, &report);
+                Ok(())
+            }
+            Ending::UnmountedByOthers => unmounted_by_others(&self.ground, &report),
+        };
+        Life::Over { outcome, rounds: Some(rounds), stopped: Some(report) }
+    }
+
+    /// Puts a barrier into the stream; everything before it is what its position means.
+    ///
+    /// Never waits for room: a full queue must not keep a stop or a waiting call beyond its time.
+    /// While nothing came after the last barrier that one serves again, so that many calls on a
+    /// full queue add nothing.
+    fn barrier(&mut self, durable: bool) -> Result<Sequence, Failure> {
+        if let Some(last) = &self.last_barrier
+            && last.sequence == self.ground.queue.last().sequence
+            && (last.durable || !durable)
+        {
+            return Ok(last.sequence);
+        }
+        let closed = |_| Failure::new("The daemon is stopping.", "Nothing was changed.", "");
+        let mut room = self.ground.queue.reserve_beyond(64).map_err(closed)?;
+        let draft = Draft::new(b"", &Op::Barrier { durable }, Bytes::new());
+        let sequence = self.ground.queue.append(&mut room, draft).sequence;
+        self.last_barrier = Some(Barrier { sequence, durable });
+        Ok(sequence)
+    }
+}
+
+impl Stop {
+    /// The directory goes on being protected, or was not yet; whoever asked is told why.
+    fn refuse(self, failure: Failure) {
+        match self.asker {
+            Some(asker) => asker.give(Err(failure)),
+            None => eprintln!("{failure}"),
+        }
+    }
+}
+
+fn not_serving(ground: &Ground, stage: Stage) -> Failure {
+    Failure::new(
+        format!("The daemon of {} is not serving at this moment.", ground.options.directory.display()),
+        "Nothing was changed.",
+        match stage {
+            Stage::Starting => format!(
+                "To end it during the first copy: Ctrl-C in its terminal, or kill -TERM {}.",
+                std::process::id()
+            ),
+            Stage::Serving | Stage::Stopping | Stage::Draining | Stage::Over => {
+                "It is about to end; `standin status` says what it still sends.".to_owned()
+            }
+        },
+    )
+}

@@ -1,0 +1,40 @@
+//! What everybody in the daemon stands on: made at the start, and the same until the end.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::durability::TargetDurability;
+use super::mount_options::BackingMount;
+use super::options::ProtectOptions;
+use crate::control::ProcessMeter;
+use crate::intercept::Volume;
+use crate::link::Fingerprint;
+use crate::packet::SetId;
+use crate::preflight::Ways;
+use crate::queue::Queue;
+
+/// See the module. Volume, queue and durability have threads and locks of their own, which never
+/// wait for the director.
+pub struct Ground {
+    pub options: ProtectOptions,
+    pub set: SetId,
+    pub volume: Arc<Volume>,
+    pub queue: Arc<Queue>,
+    /// Any descriptor of the backing directory, past the mount.
+    pub backing: OwnedFd,
+    /// The mount of the daemon's own that it is reached by.
+    pub view: OwnedFd,
+    /// Where the backing really is mounted; `None` where that cannot be seen.
+    pub backing_mount: Option<BackingMount>,
+    pub started: SystemTime,
+    pub meter: ProcessMeter,
+    /// This host's key, where a target on another host knows it.
+    pub fingerprint: Option<Fingerprint>,
+    /// With `--fsync=target`.
+    pub durability: Option<Arc<TargetDurability>>,
+    /// How programs may get past the mount.
+    pub ways: Ways,
+    /// What a person was told at the start, for the status.
+    pub warnings: Vec<String>,
+}

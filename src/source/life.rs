@@ -1,0 +1,144 @@
+//! Where a source is in its life, with what it has there.
+//!
+//! ```text
+//!               in line, served            stop, signal              unmounted
+//!  Starting ────────────────────> Serving ──────────────> Stopping ───────────> Draining ──> Over
+//!     │                            │  ^ <──── busy ──────────┘                     ^           ^
+//!     │ failed, interrupted        │  unmounted by somebody else                   │           │
+//!     │                            └───────────────────────────────────────────────┘           │
+//!     └────────────────────────────────────────────────────────────────────────────────────────┘
+//! ```
+
+use crossbeam_channel::Sender;
+
+use super::mark::Mark;
+use super::rounds::Rounds;
+use crate::control::{Phase, Reply, StopMode, StopReport};
+use crate::failure::Failure;
+use crate::intercept::Serving;
+
+/// See the module.
+pub enum Life {
+    /// Targets are reached and brought into line.
+    Starting {
+        interrupt: Sender<()>,
+    },
+    /// `alive`: the mount was there at this moment.
+    Serving {
+        serving: Serving,
+        alive: Mark,
+        rounds: Rounds,
+    },
+    /// The mount is being taken away.
+    Stopping {
+        stop: Stop,
+        rounds: Rounds,
+    },
+    /// The mount is gone, and what is queued is sent.
+    Draining {
+        ending: Ending,
+        rounds: Rounds,
+    },
+    Over {
+        outcome: Result<(), Failure>,
+        rounds: Option<Rounds>,
+        stopped: Option<StopReport>,
+    },
+}
+
+/// A stop, and whoever asked for it.
+pub struct Stop {
+    pub mode: StopMode,
+    /// `None`: a signal did.
+    pub asker: Option<Reply<Result<StopReport, Failure>>>,
+}
+
+/// Why the mount is gone.
+pub enum Ending {
+    Stopped(Stop),
+    UnmountedByOthers,
+}
+
+/// A [`Life`] without what it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Starting,
+    Serving,
+    Stopping,
+    Draining,
+    Over,
+}
+
+impl Life {
+    pub fn stage(&self) -> Stage {
+        match self {
+            Life::Starting { .. } => Stage::Starting,
+            Life::Serving { .. } => Stage::Serving,
+            Life::Stopping { .. } => Stage::Stopping,
+            Life::Draining { .. } => Stage::Draining,
+            Life::Over { .. } => Stage::Over,
+        }
+    }
+
+    /// What is looked after, where there is a mount or was one.
+    pub fn rounds(&self) -> Option<&Rounds> {
+        match self {
+            Life::Starting { .. } => None,
+            Life::Serving { rounds, .. } | Life::Stopping { rounds, .. } | Life::Draining { rounds, .. } => {
+                Some(rounds)
+            }
+            Life::Over { rounds, .. } => rounds.as_ref(),
+        }
+    }
+
+    /// It ends before anything was served.
+    pub fn failed(failure: Failure) -> Life {
+        Life::Over { outcome: Err(failure), rounds: None, stopped: None }
+    }
+}
+
+impl Stage {
+    pub fn phase(self) -> Phase {
+        match self {
+            Stage::Starting => Phase::Starting,
+            Stage::Serving => Phase::Serving,
+            Stage::Draining => Phase::Draining,
+            Stage::Stopping | Stage::Over => Phase::Stopping,
+        }
+    }
+
+    /// The drawing above. A fault of the program ends any life.
+    pub fn may_become(self, next: Stage) -> bool {
+        match self {
+            _ if self == next => true,
+            Stage::Starting => matches!(next, Stage::Serving | Stage::Over),
+            Stage::Serving => matches!(next, Stage::Stopping | Stage::Draining | Stage::Over),
+            Stage::Stopping => matches!(next, Stage::Serving | Stage::Draining | Stage::Over),
+            Stage::Draining => next == Stage::Over,
+            Stage::Over => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_follows_the_end_and_nobody_is_served_twice_without_a_stop() {
+        use Stage::{Draining, Over, Serving, Starting, Stopping};
+        let all = [Starting, Serving, Stopping, Draining, Over];
+        let ways = [
+            (Starting, vec![Serving, Over]),
+            (Serving, vec![Stopping, Draining, Over]),
+            (Stopping, vec![Serving, Draining, Over]),
+            (Draining, vec![Over]),
+            (Over, vec![]),
+        ];
+        for (from, to) in ways {
+            for next in all {
+                assert_eq!(from.may_become(next), next == from || to.contains(&next), "{from:?} {next:?}");
+            }
+        }
+    }
+}

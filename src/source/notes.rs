@@ -1,0 +1,69 @@
+//! Until when each target had everything, so that after a crash only what changed later has to be
+//! copied again.
+//!
+//! A note says nothing of the source's own disk: it counts only where the page cache that it speaks
+//! of is proved to have survived (see [`super::mark`]).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::connection::Connection;
+use super::ground::Ground;
+use super::mark::Mark;
+use super::sync::has;
+use crate::control::WaitFor;
+use crate::packet::Sequence;
+
+/// What was noted, and what is to be noted next.
+#[derive(Default)]
+pub struct SyncNotes {
+    /// A moment, until every change that may have begun before it is in the queue.
+    moment: Option<Mark>,
+    /// Per connection, by its number.
+    notes: BTreeMap<u32, SyncNote>,
+}
+
+#[derive(Clone, Default)]
+struct SyncNote {
+    noted: Sequence,
+    /// Once everything up to here is durable, the target had everything as of this moment.
+    asked: Option<(Sequence, Mark)>,
+}
+
+impl SyncNotes {
+    /// Gives what has come true, by target, and asks anew. Called now and then; never waits.
+    pub fn look(&mut self, ground: &Ground, connections: &[Arc<Connection>]) -> Vec<(String, Mark)> {
+        let came_true = connections.iter().filter_map(|connection| {
+            let note = self.notes.entry(connection.id).or_default();
+            let (upto, mark) = note.asked.take()?;
+            if !has(&connection.report(), upto, WaitFor::Durable) {
+                note.asked = Some((upto, mark));
+                return None;
+            }
+            note.noted = upto;
+            Some((connection.target.to_string(), mark))
+        });
+        let came_true = came_true.collect();
+        self.ask(ground);
+        came_true
+    }
+
+    /// Takes a moment, and once no change is under way that began before it, the last position as
+    /// what belongs to it: a change gets its time before its place in the queue.
+    fn ask(&mut self, ground: &Ground) {
+        if let Some(mark) = self.moment.take() {
+            if !ground.volume.earlier_changes_are_over() {
+                self.moment = Some(mark);
+                return;
+            }
+            let last = ground.queue.last().sequence;
+            for note in self.notes.values_mut().filter(|note| note.asked.is_none() && last > note.noted) {
+                note.asked = Some((last, mark.clone()));
+            }
+        }
+        let mark = Mark::now();
+        if ground.volume.tell_changes_apart() {
+            self.moment = Some(mark);
+        }
+    }
+}

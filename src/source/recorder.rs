@@ -1,0 +1,186 @@
+//! The set's record while the set is protected. It is changed here and put on disk by a thread of its
+//! own, so that nobody waits for the disk but the end.
+//!
+//! ```text
+//!  director ── as it is now ──> the record's thread ── set.json
+//! ```
+//! What is newer takes the place of what waits; what could not be written is tried again.
+
+use std::io;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use super::mark::Mark;
+use super::state::{SetRecord, SetState};
+use super::stop::Disk;
+
+/// Between two tries.
+const RETRY_EVERY: Duration = Duration::from_secs(5);
+
+/// See the module.
+pub struct Recorder {
+    /// As it is to be on disk.
+    record: SetRecord,
+    newest: Sender<Version>,
+    /// To take back what has not been fetched.
+    waiting: Receiver<Version>,
+    thread: JoinHandle<SetState>,
+}
+
+struct Version {
+    record: SetRecord,
+    /// Dropped when it is on disk, or cannot be written.
+    _tried: Option<Sender<()>>,
+}
+
+impl Recorder {
+    pub fn start(state: SetState) -> io::Result<Recorder> {
+        let record = state.record.clone();
+        let (newest, waiting) = bounded::<Version>(1);
+        let inbox = waiting.clone();
+        let thread = std::thread::Builder::new().name("record".into()).spawn(move || keep(state, &inbox))?;
+        Ok(Recorder { record, newest, waiting, thread })
+    }
+
+    pub fn record(&self) -> &SetRecord {
+        &self.record
+    }
+
+    /// These targets had everything that happened before these moments.
+    pub fn note(&mut self, marks: Vec<(String, Mark)>) {
+        if !marks.is_empty() {
+            self.record.marks.extend(marks);
+            self.save(None);
+        }
+    }
+
+    /// What was noted by the clock before is worth nothing.
+    pub fn clock_was_set(&mut self) {
+        log::warn!("the clock was set: until targets are up to date again, everything counts as changed");
+        self.record.marks.clear();
+        self.save(None);
+    }
+
+    /// A change could not be captured: from now on no target is noted to have everything.
+    pub fn note_divergence(&mut self, why: &str) {
+        if self.record.diverge(why) {
+            self.save(None);
+        }
+    }
+
+    /// Every target was compared with everything.
+    pub fn forget_divergence(&mut self) {
+        if self.record.diverged.take().is_some() {
+            self.save(None);
+        }
+    }
+
+    /// Notes how the directory was left: up to when these targets had everything, if they had, and
+    /// whether what was shown to targets is on this disk, so that it is not behind them after a power
+    /// loss. Returns when that is on disk, or cannot be written.
+    pub fn note_end(&mut self, targets: impl Iterator<Item = String>, mark: Option<Mark>, disk: Disk) {
+        if let Some(mark) = mark {
+            self.record.marks.extend(targets.map(|target| (target, mark.clone())));
+        }
+        match disk {
+            Disk::Settled => self.record.settled = true,
+            Disk::Unknown => {}
+            Disk::Failed => self.record.marks.clear(),
+        }
+        let (trying, tried) = bounded(1);
+        self.save(Some(trying));
+        let _ = tried.recv();
+    }
+
+    /// Nothing is written any more. `None`: the thread died.
+    pub fn finish(self) -> Option<SetState> {
+        drop((self.newest, self.waiting));
+        self.thread.join().inspect_err(|_| log::error!("the thread of the set's record panicked")).ok()
+    }
+
+    fn save(&self, tried: Option<Sender<()>>) {
+        let _ = self.waiting.try_recv();
+        let _ = self.newest.try_send(Version { record: self.record.clone(), _tried: tried });
+    }
+}
+
+fn keep(mut state: SetState, inbox: &Receiver<Version>) -> SetState {
+    let mut unsaved = false;
+    loop {
+        let next = match unsaved {
+            true => inbox.recv_timeout(RETRY_EVERY),
+            false => inbox.recv().map_err(RecvTimeoutError::from),
+        };
+        let _tried = match next {
+            Ok(version) => {
+                state.record = version.record;
+                version._tried
+            }
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return state,
+        };
+        unsaved = !is_saved(&state, unsaved);
+    }
+}
+
+/// `again`: the last try failed, too.
+fn is_saved(state: &SetState, again: bool) -> bool {
+    let Err(error) = state.save() else { return true };
+    match state.record.diverged {
+        _ if again => log::debug!("the set's record: {error}"),
+        Some(_) => {
+            log::error!("the set's record does not take that everything has to be compared: {error}")
+        }
+        None => log::warn!("the set's record could not be written: {error}"),
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::identity::{Found, Label};
+    use super::super::state::Stranger;
+    use super::*;
+
+    fn open(dir: &Path) -> SetState {
+        let found = Found::at(std::fs::File::open(dir).unwrap()).unwrap();
+        let found = Found { label: Label::Impossible, ..found };
+        SetState::open(dir, Path::new("/srv"), &found, Stranger::Adopt).unwrap()
+    }
+
+    #[test]
+    fn at_the_end_the_last_version_is_on_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut recorder = Recorder::start(open(dir.path())).unwrap();
+        for target in 0..100 {
+            recorder.note(vec![(format!("local:/{target}"), Mark::now())]);
+        }
+        recorder.note_end(std::iter::once("null:".to_owned()), Some(Mark::now()), Disk::Settled);
+        let written = std::fs::read_to_string(dir.path().join("set.json")).unwrap();
+        let written: SetRecord = serde_json::from_str(&written).unwrap();
+        assert_eq!((written.marks.len(), written.settled), (101, true));
+        assert!(recorder.finish().is_some());
+    }
+
+    /// What could not be captured is forgotten by no later note, and only by a comparison.
+    #[test]
+    fn a_divergence_stays_until_it_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut recorder = Recorder::start(open(dir.path())).unwrap();
+        recorder.note(vec![("null:".into(), Mark::now())]);
+        recorder.note_divergence("write: I/O error");
+        recorder.note_end(std::iter::empty(), None, Disk::Unknown);
+        drop(recorder.finish());
+        let mut recorder = Recorder::start(open(dir.path())).unwrap();
+        assert_eq!(recorder.record().diverged.as_deref(), Some("write: I/O error"));
+        assert!(recorder.record().marks.is_empty() && !recorder.record().settled);
+        recorder.forget_divergence();
+        recorder.note_end(std::iter::empty(), None, Disk::Failed);
+        drop(recorder.finish());
+        assert_eq!(open(dir.path()).record.diverged, None);
+    }
+}

@@ -1,0 +1,101 @@
+//! What a director looks after while a directory is protected: the mount and its options, the clock,
+//! until when targets had everything, the memory that a long queue left.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::connection::Connection;
+use super::flush::Flusher;
+use super::ground::Ground;
+use super::mark::ClockWatch;
+use super::mount_options::OptionsWatch;
+use super::mount_watch::MountWatch;
+use super::notes::SyncNotes;
+use super::recorder::Recorder;
+use super::writeback::WritebackWatch;
+use crate::intercept::Serving;
+use crate::limits::BACKLOG_GIVEN_BACK;
+use crate::preflight::MountTable;
+use crate::queue::Queue;
+
+/// How often it is looked whether programs still reach the mount.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often it is noted until when targets had everything.
+const NOTE_EVERY: Duration = Duration::from_secs(5);
+
+/// See the module.
+pub struct Rounds {
+    pub flusher: Arc<Flusher>,
+    pub mount: MountWatch,
+    pub options: OptionsWatch,
+    _writeback: WritebackWatch,
+    clock: ClockWatch,
+    notes: SyncNotes,
+    next_look: Instant,
+    next_note: Instant,
+    /// The most that the queue held since memory was given back.
+    backlog: u64,
+}
+
+impl Rounds {
+    /// Of a mount that came up just now.
+    pub fn begin(ground: &Ground, serving: &Serving, flusher: Flusher, writeback: WritebackWatch) -> Rounds {
+        let directory = &ground.options.directory;
+        Rounds {
+            flusher: Arc::new(flusher),
+            mount: MountWatch::begin(directory),
+            options: OptionsWatch::begin(directory, serving.device(), ground.backing_mount.clone()),
+            _writeback: writeback,
+            clock: ClockWatch::begin(),
+            notes: SyncNotes::default(),
+            next_look: Instant::now(),
+            next_note: Instant::now() + NOTE_EVERY,
+            backlog: 0,
+        }
+    }
+
+    /// What there is to look after whether the mount is still there or not.
+    pub fn make(&mut self, ground: &Ground, connections: &[Arc<Connection>], recorder: &mut Recorder) {
+        self.give_back_after_backlog(&ground.queue);
+        if self.clock.was_set() {
+            self.notes = SyncNotes::default();
+            recorder.clock_was_set();
+        }
+        if is_due(&mut self.next_note, NOTE_EVERY) {
+            match ground.volume.divergence().why() {
+                Some(why) => recorder.note_divergence(why),
+                None => recorder.note(self.notes.look(ground, connections)),
+            }
+        }
+    }
+
+    /// Of a mount that serves: one that is being taken away is not lost.
+    pub fn look_at_mount(&mut self, ground: &Ground) {
+        if is_due(&mut self.next_look, LOOK_EVERY)
+            && let Ok(table) = MountTable::read()
+        {
+            self.mount.look(&table);
+            self.options.look(&table, &ground.view);
+        }
+    }
+
+    /// The allocator keeps what a long queue held.
+    fn give_back_after_backlog(&mut self, queue: &Queue) {
+        let held = queue.stats().bytes;
+        self.backlog = held.max(self.backlog);
+        if self.backlog >= BACKLOG_GIVEN_BACK && held < BACKLOG_GIVEN_BACK / 16 {
+            crate::sys::give_back_memory();
+            self.backlog = 0;
+        }
+    }
+}
+
+fn is_due(next: &mut Instant, every: Duration) -> bool {
+    let now = Instant::now();
+    let is_due = now >= *next;
+    if is_due {
+        *next = now + every;
+    }
+    is_due
+}

@@ -1,0 +1,150 @@
+//! What every target has, and waiting for it.
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+
+use super::board::{Board, Posted};
+use super::commands;
+use super::connection::Report;
+use super::director::{Event, Question};
+use super::ground::Ground;
+use crate::control::{NoAnswer, SyncReport, SyncedConnection, WaitFor, ask};
+use crate::failure::Failure;
+use crate::packet::{DataState, Sequence};
+
+/// How often a waiting call looks whether its caller is still there.
+pub const CALLER_POLL: Duration = Duration::from_millis(200);
+
+/// A position that everything before this call is at or before: a barrier where the director comes to
+/// it in time, and without one, when targets hear only later what is waited for.
+pub fn barrier(
+    ground: &Ground,
+    director: &Sender<Event>,
+    wait_for: WaitFor,
+    patience: Duration,
+) -> Result<Sequence, Failure> {
+    let durable = wait_for == WaitFor::Durable;
+    let question = |answer| Event::Asked(Question::Barrier { durable, answer });
+    match ask(director, patience, question).and_then(|asked| asked.within(patience)) {
+        Ok(sequence) => sequence,
+        Err(NoAnswer::Late) => Ok(ground.queue.last().sequence),
+        Err(why) => Err(why.into()),
+    }
+}
+
+/// Waits until every target has everything up to `upto`, or the deadline, or `give_up`; not for
+/// what only a person brings about (a connection that is stopped by hand).
+pub fn wait_for(
+    (ground, board): (&Ground, &Board),
+    upto: Sequence,
+    wait_for: WaitFor,
+    deadline: Option<Instant>,
+    give_up: impl Fn() -> bool,
+) -> bool {
+    for connection in board.read().connections.iter().filter(|connection| !connection.is_null()) {
+        let is_diverged = || ground.volume.divergence().why().is_some();
+        let settled = |report: &Report| {
+            has(report, upto, wait_for)
+                || report.held_back().is_some()
+                || is_diverged() && reached(report, wait_for) >= upto
+        };
+        loop {
+            let slice = Instant::now() + CALLER_POLL;
+            let report = connection.wait(deadline.map_or(slice, |deadline| deadline.min(slice)), settled);
+            let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if settled(&report) || is_over || give_up() {
+                break;
+            }
+        }
+    }
+    board
+        .read()
+        .connections
+        .iter()
+        .all(|connection| connection.is_null() || has(&connection.report(), upto, wait_for))
+}
+
+/// Brings writes through shared mappings into the queue. `false`: not before the deadline, or
+/// `give_up`.
+pub fn flush_mapped(
+    posted: &Posted,
+    deadline: Option<Instant>,
+    give_up: impl Fn() -> bool,
+) -> Result<bool, Failure> {
+    let Some(flusher) = &posted.flusher else { return Ok(true) };
+    flusher.flush(deadline, give_up).map_err(|why| {
+        Failure::new(
+            format!("Writes through shared mappings cannot be flushed: {why}."),
+            "What was written in other ways goes on to the targets.",
+            "See the log of the daemon.",
+        )
+    })
+}
+
+/// Whether a target has everything up to here.
+pub fn has(report: &Report, upto: Sequence, wait_for: WaitFor) -> bool {
+    // What it had said to have is worth nothing where it lost its place.
+    report.needs_copy.is_none() && report.data == DataState::Good && reached(report, wait_for) >= upto
+}
+
+fn reached(report: &Report, wait_for: WaitFor) -> Sequence {
+    match wait_for {
+        WaitFor::Applied => report.applied,
+        WaitFor::Durable => report.durable,
+    }
+}
+
+/// How every target stands to a wait that began at `since`.
+pub fn report(
+    (ground, board): (&Ground, &Board),
+    upto: Sequence,
+    wait_for: WaitFor,
+    since: Instant,
+) -> SyncReport {
+    let diverged = ground.volume.divergence().why();
+    let posted = board.read();
+    let connections: Vec<SyncedConnection> = posted
+        .connections
+        .iter()
+        .map(|connection| {
+            let report = connection.report();
+            // Capture only: there is nothing that could lag behind.
+            let complete = connection.is_null() || diverged.is_none() && has(&report, upto, wait_for);
+            let waits_for = match () {
+                () if complete => String::new(),
+                () if let Some(why) = diverged => {
+                    format!("a change that could not be captured ({why}): stop and start the protection")
+                }
+                () if report.held_back().is_some() => commands::way_on(connection.id, &report),
+                () if report.retrying.is_some() => "the target retries an op that it cannot perform".into(),
+                () if !report.streaming => report.reason.clone(),
+                () if report.data == DataState::Bad => {
+                    format!("the replica is no consistent copy ({})", report.data_reason)
+                }
+                () => format!("packets {} to {upto}", report.applied.next()),
+            };
+            SyncedConnection {
+                id: connection.id,
+                target: connection.target.to_string(),
+                complete,
+                applied: report.applied,
+                durable: report.durable,
+                waits_for,
+            }
+        })
+        .collect();
+    // Without a target nobody has anything.
+    let complete = !connections.is_empty() && connections.iter().all(|connection| connection.complete);
+    SyncReport { complete, upto, waited_ms: since.elapsed().as_millis() as u64, connections }
+}
+
+/// The kernel did not write shared mappings back in time: nobody has what they hold.
+pub fn without_mapped_writes(mut report: SyncReport) -> SyncReport {
+    report.complete = false;
+    for connection in report.connections.iter_mut().filter(|connection| connection.complete) {
+        connection.complete = false;
+        connection.waits_for = "the flush of writes through shared mappings".into();
+    }
+    report
+}

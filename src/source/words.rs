@@ -1,0 +1,71 @@
+//! What the daemon says on its terminal when it begins and ends to protect.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::connection::Connection;
+use super::ground::Ground;
+use super::options::Target;
+use crate::control::StopReport;
+use crate::failure::Failure;
+use crate::resync::CopyReport;
+
+/// One line for people and scripts: the mount is up.
+pub fn ready(ground: &Ground, connections: &[Arc<Connection>], copied: &[CopyReport], took: Duration) {
+    let targets: Vec<String> = ground.options.targets.iter().map(Target::to_string).collect();
+    let targets = if targets.is_empty() { "null:".to_owned() } else { targets.join(" ") };
+    let files: u64 = copied.iter().map(|report| report.copied).sum();
+    let first_copy = match copied.is_empty() {
+        true => "capture only, nothing is replicated".to_owned(),
+        false => {
+            format!("first copy complete in {:.1} s ({files} files sent after the mount)", took.as_secs_f64())
+        }
+    };
+    for (target, left_out) in left_out(connections) {
+        eprintln!("warning: {target}: {left_out}. The replica stays marked bad; everything else is in line.");
+    }
+    let line =
+        format!("ready {} -> {targets}; profile default; {first_copy}\n", ground.options.directory.display());
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+}
+
+/// What the copies of the start left out, by target.
+fn left_out(connections: &[Arc<Connection>]) -> Vec<(String, String)> {
+    let reports = connections.iter().map(|connection| {
+        let left_out = connection.report().left_out;
+        (!left_out.is_empty()).then(|| (connection.target.to_string(), left_out.summary()))
+    });
+    reports.flatten().collect()
+}
+
+/// A stop ended.
+pub fn farewell(ground: &Ground, report: &StopReport) {
+    let shown = ground.options.directory.display();
+    eprintln!("{shown} is no longer protected.");
+    if !report.drained {
+        report.left.iter().for_each(|line| eprintln!("warning: {line}; the next start copies them."));
+    }
+}
+
+/// Somebody else took the mount away, and what was queued was sent.
+///
+/// Errors: a target lacks something.
+pub fn unmounted_by_others(ground: &Ground, report: &StopReport) -> Result<(), Failure> {
+    let what = unmounted(ground);
+    if report.drained {
+        eprintln!("{what} All targets have everything that was written to it.");
+        return Ok(());
+    }
+    Err(Failure::new(
+        format!("{what} Left behind: {}.", report.left.join("; ")),
+        "The data in the directory is complete.",
+        "Start the protection again: what a target lacks, and what changes meanwhile, is found and copied.",
+    ))
+}
+
+pub fn unmounted(ground: &Ground) -> String {
+    let directory = ground.options.directory.display();
+    format!("{directory} was unmounted by somebody else: it is no longer protected.")
+}
