@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::handshake::{Decision, Held, decide};
 use super::retry::{Jitter, delay};
-use super::state::{Fault, FaultKind, Flow, Link, Repair, State, Window, started};
+use super::state::{Fault, FaultKind, Flow, Kept, Link, Past, Repair, State, Window, started};
 use crate::packet::{Position, ReplicaProof};
 
 /// What a person asks for.
@@ -90,16 +90,14 @@ pub enum Action {
 
 /// See the module.
 pub struct Machine {
+    /// For the log.
+    id: u32,
     state: State,
     since: Instant,
     reason: String,
     /// Failed attempts in a row.
     attempts: u32,
     window: Window,
-    /// The replica was in line once: from then on applications write, and no copy can be made.
-    was_in_line: bool,
-    /// Why the queue holds nothing for this target any more.
-    let_go: Option<String>,
     actions: VecDeque<Action>,
 }
 
@@ -107,17 +105,21 @@ impl Machine {
     /// A new connection: it dials at once where the window is open.
     pub fn new(now: Instant, window: Window) -> Machine {
         let mut machine = Machine {
-            state: State::Stopped,
+            id: 0,
+            state: State::Stopped { kept: Kept::Changes(Past::NeverInLine) },
             since: now,
             reason: String::new(),
             attempts: 0,
             window,
-            was_in_line: false,
-            let_go: None,
             actions: VecDeque::new(),
         };
-        machine.begin(now, Flow::Send);
+        machine.begin(now, Past::NeverInLine, Flow::Send);
         machine
+    }
+
+    /// As people know it.
+    pub fn named(self, id: u32) -> Machine {
+        Machine { id, ..self }
     }
 
     /// Does what a person asks for. Asking for what is so already changes nothing.
@@ -141,7 +143,7 @@ impl Machine {
     /// that has been closed meanwhile.
     pub fn handle_event(&mut self, now: Instant, event: Event) {
         match event {
-            Event::Up => self.up(),
+            Event::Up => self.up(now),
             Event::Welcome { proof, held } => self.welcome(now, &proof, &held),
             Event::Refused { reason, jitter } => {
                 self.failed(now, Fault { kind: FaultKind::Refused, reason }, jitter);
@@ -158,10 +160,10 @@ impl Machine {
 
     /// Time has passed: see [`Machine::poll_timeout`].
     pub fn handle_timeout(&mut self, now: Instant) {
-        if let State::Error { repair, .. } = &mut self.state
-            && matches!(repair, Repair::Waiting { until } if *until <= now)
+        if let State::Error { repair: Repair::Waiting { until }, flow, .. } = self.state
+            && until <= now
         {
-            *repair = Repair::Dialing;
+            self.repair(now, Repair::Dialing, flow);
             self.dial();
         }
     }
@@ -175,11 +177,11 @@ impl Machine {
         match &self.state {
             State::Error { repair: Repair::Waiting { until }, .. } => Some(*until),
             State::Error { repair: Repair::Dialing | Repair::Greeting | Repair::Connected, .. }
-            | State::Stopped
+            | State::Stopped { .. }
             | State::Scheduled { .. }
             | State::Started(_)
             | State::Paused(_)
-            | State::Gone => None,
+            | State::Gone { .. } => None,
         }
     }
 
@@ -204,7 +206,7 @@ impl Machine {
 
     /// Why the queue holds nothing for this target any more, if it does not.
     pub fn let_go(&self) -> Option<&str> {
-        self.let_go.as_deref()
+        self.state.let_go()
     }
 
     /// The replica is in line and its stream runs, held or not.
@@ -213,132 +215,124 @@ impl Machine {
     }
 
     fn start(&mut self, now: Instant) -> Result<(), NotNow> {
-        if self.let_go.is_some() && !matches!(self.state, State::Gone) {
-            return Err(NotNow::NeedsCopy);
-        }
-        match &mut self.state {
-            State::Stopped => self.begin(now, Flow::Send),
-            State::Scheduled { .. } => {
-                self.goto(now, State::Started(Link::Dialing), "connecting");
+        let past = match (&self.state, self.state.kept()) {
+            (State::Gone { .. }, _) => return Err(NotNow::Gone),
+            (_, Kept::Nothing { .. }) => return Err(NotNow::NeedsCopy),
+            (_, Kept::Changes(past)) => past,
+        };
+        match &self.state {
+            State::Stopped { .. } => self.begin(now, past, Flow::Send),
+            State::Scheduled { .. } => self.run(now, past, Flow::Send),
+            State::Started(_) | State::Gone { .. } => {}
+            State::Paused(_) => return self.set_flow(now, Flow::Send),
+            State::Error { repair: Repair::Waiting { .. }, .. } => {
+                self.repair(now, Repair::Dialing, Flow::Send);
                 self.dial();
             }
-            State::Started(_) => {}
-            State::Paused(_) => return self.set_flow(now, Flow::Send),
-            State::Error { repair, flow, .. } => {
-                *flow = Flow::Send;
-                if matches!(repair, Repair::Waiting { .. }) {
-                    *repair = Repair::Dialing;
-                    self.dial();
-                }
-            }
-            State::Gone => return Err(NotNow::Gone),
+            State::Error { repair, .. } => self.repair(now, *repair, Flow::Send),
         }
         Ok(())
     }
 
     /// Dials, or waits for its schedule.
-    fn begin(&mut self, now: Instant, flow: Flow) {
+    fn begin(&mut self, now: Instant, past: Past, flow: Flow) {
         self.attempts = 0;
         match self.window {
-            Window::Open => {
-                self.goto(now, started(Link::Dialing, flow), "connecting");
-                self.dial();
-            }
+            Window::Open => self.run(now, past, flow),
             Window::Closed => {
-                self.goto(now, State::Scheduled { failed: None, flow }, "waits for its schedule");
+                let kept = Kept::Changes(past);
+                self.goto(now, State::Scheduled { failed: None, flow, kept }, "waits for its schedule");
             }
         }
+    }
+
+    fn run(&mut self, now: Instant, past: Past, flow: Flow) {
+        self.goto(now, started(Link::Dialing(past), flow), "connecting");
+        self.dial();
     }
 
     fn stop(&mut self, now: Instant) -> Result<(), NotNow> {
         match self.state {
-            State::Gone => return Err(NotNow::Gone),
-            State::Stopped => return Ok(()),
+            State::Gone { .. } => return Err(NotNow::Gone),
+            State::Stopped { .. } => return Ok(()),
             State::Scheduled { .. } | State::Started(_) | State::Paused(_) | State::Error { .. } => {}
         }
         self.close("stopped on the source");
-        let reason = self.let_go.clone();
-        self.goto(now, State::Stopped, reason.as_deref().unwrap_or("stopped by hand"));
+        let kept = self.state.kept();
+        let reason = kept.let_go().unwrap_or("stopped by hand").to_owned();
+        self.goto(now, State::Stopped { kept }, &reason);
         Ok(())
     }
 
     fn set_flow(&mut self, now: Instant, wanted: Flow) -> Result<(), NotNow> {
-        match &mut self.state {
-            State::Stopped => return Err(NotNow::Stopped),
-            State::Gone => return Err(NotNow::Gone),
-            State::Scheduled { flow, .. } => match wanted {
-                Flow::Hold => return Err(NotNow::Scheduled),
-                Flow::Send => *flow = Flow::Send,
-            },
-            _ if self.let_go.is_some() => return Err(NotNow::NeedsCopy),
-            State::Error { flow, .. } => *flow = wanted,
-            State::Started(link) => {
-                if wanted == Flow::Hold {
-                    let link = *link;
-                    self.goto(now, State::Paused(link), "paused by hand");
-                    self.actions.push_back(Action::SetFlow(Flow::Hold));
-                }
+        match (&self.state, wanted) {
+            (State::Stopped { .. }, _) => return Err(NotNow::Stopped),
+            (State::Gone { .. }, _) => return Err(NotNow::Gone),
+            (State::Scheduled { .. }, Flow::Hold) => return Err(NotNow::Scheduled),
+            (State::Scheduled { failed, kept, .. }, Flow::Send) => {
+                let next = State::Scheduled { failed: failed.clone(), flow: Flow::Send, kept: kept.clone() };
+                self.goto_for_same_reason(now, next);
             }
-            State::Paused(link) => {
-                if wanted == Flow::Send {
-                    let link = *link;
-                    self.goto(now, State::Started(link), "resumed by hand");
-                    self.actions.push_back(Action::SetFlow(Flow::Send));
-                }
+            (State::Error { .. }, _) if self.let_go().is_some() => return Err(NotNow::NeedsCopy),
+            (State::Error { repair, .. }, flow) => self.repair(now, *repair, flow),
+            (State::Started(link), Flow::Hold) => {
+                self.goto(now, State::Paused(*link), "paused by hand");
+                self.actions.push_back(Action::SetFlow(Flow::Hold));
             }
+            (State::Paused(link), Flow::Send) => {
+                self.goto(now, State::Started(*link), "resumed by hand");
+                self.actions.push_back(Action::SetFlow(Flow::Send));
+            }
+            (State::Started(_), Flow::Send) | (State::Paused(_), Flow::Hold) => {}
         }
         Ok(())
     }
 
     fn end(&mut self, now: Instant, reason: &str) -> Result<(), NotNow> {
-        if matches!(self.state, State::Gone) {
+        if matches!(self.state, State::Gone { .. }) {
             return Err(NotNow::Gone);
         }
         self.close(reason);
-        self.goto(now, State::Gone, reason);
-        if self.let_go.is_none() {
-            self.let_go = Some(reason.to_owned());
-            self.actions.push_back(Action::LetGo);
-        }
+        let why = self.give_up(reason);
+        self.goto(now, State::Gone { why }, reason);
         self.actions.push_back(Action::End);
         Ok(())
     }
 
-    fn up(&mut self) {
-        match &mut self.state {
-            State::Started(link @ Link::Dialing) | State::Paused(link @ Link::Dialing) => {
-                *link = Link::Greeting;
+    fn up(&mut self, now: Instant) {
+        match self.state {
+            State::Started(Link::Dialing(past)) | State::Paused(Link::Dialing(past)) => {
+                self.goto_for_same_reason(now, started(Link::Greeting(past), self.state.flow()));
             }
-            State::Error { repair: repair @ Repair::Dialing, .. } => *repair = Repair::Greeting,
-            State::Stopped
+            State::Error { repair: Repair::Dialing, flow, .. } => self.repair(now, Repair::Greeting, flow),
+            State::Stopped { .. }
             | State::Scheduled { .. }
             | State::Started(_)
             | State::Paused(_)
             | State::Error { .. }
-            | State::Gone => return,
+            | State::Gone { .. } => return,
         }
         self.actions.push_back(Action::Greet);
     }
 
     fn welcome(&mut self, now: Instant, proof: &ReplicaProof, held: &Held) {
-        let Some(flow) = self.greeting() else { return };
-        self.attempts = 0;
-        if let Some(reason) = self.let_go.clone() {
-            return self.needs_copy(now, &reason);
+        if !self.is_greeting() {
+            return;
         }
-        match decide(held, proof) {
-            Decision::Resume { after } => {
-                self.was_in_line = true;
+        self.attempts = 0;
+        let (kept, flow) = (self.state.kept(), self.state.flow());
+        match (kept, decide(held, proof)) {
+            (Kept::Nothing { why }, _) => self.needs_copy(now, why),
+            (Kept::Changes(_), Decision::Resume { after }) => {
                 let reason = format!("resumed after packet {}", after.sequence);
                 self.goto(now, started(Link::Streaming, flow), &reason);
                 self.actions.push_back(Action::Stream { after, flow });
             }
-            Decision::Copy(gap) if self.was_in_line => {
-                self.give_up(&format!("the replica lost its place ({gap}): {NEEDS_COPY}"));
-                let reason = self.let_go.clone().unwrap_or_default();
-                self.needs_copy(now, &reason);
+            (Kept::Changes(Past::InLine), Decision::Copy(gap)) => {
+                let why = self.give_up(&format!("the replica lost its place ({gap}): {NEEDS_COPY}"));
+                self.needs_copy(now, why);
             }
-            Decision::Copy(gap) => {
+            (Kept::Changes(Past::NeverInLine), Decision::Copy(gap)) => {
                 let reason = format!("connected; the replica has to be brought into line by a copy: {gap}");
                 self.goto(now, started(Link::Copying, flow), &reason);
                 self.actions.push_back(Action::AwaitCopy { flow });
@@ -346,39 +340,33 @@ impl Machine {
         }
     }
 
-    /// Whether the target's word is awaited, and what a person wants of the stream.
-    fn greeting(&self) -> Option<Flow> {
+    /// Whether the target's word is awaited.
+    fn is_greeting(&self) -> bool {
         match &self.state {
-            State::Started(Link::Greeting) => Some(Flow::Send),
-            State::Paused(Link::Greeting) => Some(Flow::Hold),
-            State::Error { repair: Repair::Greeting, flow, .. } => Some(*flow),
-            State::Stopped
-            | State::Scheduled { .. }
-            | State::Started(_)
-            | State::Paused(_)
-            | State::Error { .. }
-            | State::Gone => None,
+            State::Started(link) | State::Paused(link) => matches!(link, Link::Greeting(_)),
+            State::Error { repair, .. } => *repair == Repair::Greeting,
+            State::Stopped { .. } | State::Scheduled { .. } | State::Gone { .. } => false,
         }
     }
 
-    fn needs_copy(&mut self, now: Instant, reason: &str) {
-        let fault = Fault { kind: FaultKind::NeedsCopy, reason: reason.to_owned() };
-        let flow = self.flow();
-        self.goto(now, State::Error { fault, repair: Repair::Connected, flow }, reason);
+    fn needs_copy(&mut self, now: Instant, why: String) {
+        let fault = Fault { kind: FaultKind::NeedsCopy, reason: why.clone() };
+        let (flow, reason) = (self.state.flow(), why.clone());
+        let next = State::Error { fault, repair: Repair::Connected, flow, kept: Kept::Nothing { why } };
+        self.goto(now, next, &reason);
     }
 
     fn in_line(&mut self, now: Instant, after: Position) {
         let flow = match &self.state {
             State::Started(Link::Copying) => Flow::Send,
             State::Paused(Link::Copying) => Flow::Hold,
-            State::Stopped
+            State::Stopped { .. }
             | State::Scheduled { .. }
             | State::Started(_)
             | State::Paused(_)
             | State::Error { .. }
-            | State::Gone => return,
+            | State::Gone { .. } => return,
         };
-        self.was_in_line = true;
         self.goto(now, started(Link::Streaming, flow), "in line after a copy by differences");
         self.actions.push_back(Action::Stream { after, flow });
     }
@@ -388,81 +376,72 @@ impl Machine {
         if !self.state.has_link() {
             return;
         }
-        let flow = self.flow();
+        let (flow, kept) = (self.state.flow(), self.state.kept());
         self.attempts = self.attempts.saturating_add(1);
         self.close(&fault.reason);
         let until = now + delay(fault.kind, self.attempts, jitter);
-        let reason = match &self.let_go {
+        let reason = match kept.let_go() {
             Some(why) => format!("{} ({why})", fault.reason),
             None => fault.reason.clone(),
         };
-        self.goto(now, State::Error { fault, repair: Repair::Waiting { until }, flow }, &reason);
+        self.goto(now, State::Error { fault, repair: Repair::Waiting { until }, flow, kept }, &reason);
     }
 
     /// What a person holds back must not hold applications up: then the target needs a copy.
     fn queue_full(&mut self, now: Instant) {
-        match &self.state {
-            State::Stopped | State::Scheduled { .. } | State::Paused(_) if self.let_go.is_none() => {}
-            // Paused, and its network connection broke off since.
-            State::Error { flow: Flow::Hold, .. } if self.let_go.is_none() => {}
-            // Who sends makes room; who is cut off by the network is waited for.
-            State::Stopped
-            | State::Scheduled { .. }
-            | State::Paused(_)
-            | State::Started(_)
-            | State::Error { .. }
-            | State::Gone => return,
+        if self.let_go().is_some() {
+            return;
         }
         let how = match &self.state {
-            State::Paused(_) | State::Error { .. } => "paused",
-            State::Stopped => "stopped",
-            _ => "scheduled",
+            // Paused, and its network connection broke off since.
+            State::Paused(_) | State::Error { flow: Flow::Hold, .. } => "paused",
+            State::Stopped { .. } => "stopped",
+            State::Scheduled { .. } => "scheduled",
+            // Who sends makes room; who is cut off by the network is waited for.
+            State::Started(_) | State::Error { flow: Flow::Send, .. } | State::Gone { .. } => return,
         };
-        let reason = format!("the queue became full while it was {how}: {NEEDS_COPY}");
         self.close("the source has let this target go: its queue was full");
-        match self.state {
-            State::Paused(_) | State::Error { .. } => self.goto(now, State::Stopped, &reason),
-            _ => reason.clone_into(&mut self.reason),
-        }
-        self.give_up(&reason);
+        let why = self.give_up(&format!("the queue became full while it was {how}: {NEEDS_COPY}"));
+        let (reason, kept) = (why.clone(), Kept::Nothing { why });
+        let next = match &self.state {
+            State::Scheduled { failed, flow, .. } => {
+                State::Scheduled { failed: failed.clone(), flow: *flow, kept }
+            }
+            _ => State::Stopped { kept },
+        };
+        self.goto(now, next, &reason);
     }
 
     fn criterion_met(&mut self, now: Instant) {
         self.window = Window::Open;
-        let State::Scheduled { flow, .. } = self.state else { return };
-        if self.let_go.is_none() {
-            self.begin(now, flow);
+        if let State::Scheduled { flow, kept: Kept::Changes(past), .. } = self.state {
+            self.begin(now, past, flow);
         }
     }
 
     fn criterion_over(&mut self, now: Instant) {
         self.window = Window::Closed;
-        let flow = self.flow();
+        let (flow, kept) = (self.state.flow(), self.state.kept());
         let failed = match &self.state {
             State::Started(_) | State::Paused(_) => None,
             State::Error { fault, .. } => Some(fault.clone()),
-            State::Stopped | State::Scheduled { .. } | State::Gone => return,
+            State::Stopped { .. } | State::Scheduled { .. } | State::Gone { .. } => return,
         };
         self.close("the schedule of the source");
         let reason = match &failed {
             Some(fault) => format!("waits for its schedule; the last session failed: {}", fault.reason),
             None => "waits for its schedule".to_owned(),
         };
-        self.goto(now, State::Scheduled { failed, flow }, &reason);
+        self.goto(now, State::Scheduled { failed, flow, kept }, &reason);
     }
 
-    /// What a person wants of the stream, whatever stands in the way.
-    fn flow(&self) -> Flow {
-        match &self.state {
-            State::Paused(_) => Flow::Hold,
-            State::Error { flow, .. } | State::Scheduled { flow, .. } => *flow,
-            State::Started(_) | State::Stopped | State::Gone => Flow::Send,
+    /// The queue holds nothing for the target from now on; gives why, which may be an older reason.
+    fn give_up(&mut self, reason: &str) -> String {
+        if let Some(why) = self.let_go() {
+            return why.to_owned();
         }
-    }
-
-    fn give_up(&mut self, reason: &str) {
-        self.let_go = Some(reason.to_owned());
         self.actions.push_back(Action::LetGo);
+        reason.to_owned()
     }
 
     fn dial(&mut self) {
@@ -475,10 +454,26 @@ impl Machine {
         }
     }
 
-    /// The only place where the kind of state changes.
+    /// Another step on the way out of an error.
+    fn repair(&mut self, now: Instant, repair: Repair, flow: Flow) {
+        if let State::Error { fault, kept, .. } = &self.state {
+            let next = State::Error { fault: fault.clone(), repair, flow, kept: kept.clone() };
+            self.goto_for_same_reason(now, next);
+        }
+    }
+
+    fn goto_for_same_reason(&mut self, now: Instant, next: State) {
+        let reason = std::mem::take(&mut self.reason);
+        self.goto(now, next, &reason);
+    }
+
+    /// The only place where the state changes.
     fn goto(&mut self, now: Instant, next: State, reason: &str) {
-        assert!(!matches!(self.state, State::Gone), "nothing follows the end of a connection");
-        if self.state.bits() != next.bits() || matches!(next, State::Gone) {
+        if let Err(rule) = self.state.may_become(&next) {
+            panic!("{rule}: {:?} -> {next:?}", self.state);
+        }
+        log::debug!("connection {}: {} -> {next} ({reason})", self.id, self.state);
+        if self.state.bits() != next.bits() || matches!(next, State::Gone { .. }) {
             self.since = now;
         }
         self.state = next;

@@ -95,3 +95,33 @@ fn a_target_that_stays_away_is_one_error() {
     machine.handle_event(due, empty());
     assert_eq!((machine.attempts(), machine.since(), machine.state().bits()), (0, due, 1));
 }
+
+/// A step that is not drawn is a fault of the program, and said to be one.
+#[test]
+fn states_only_go_where_a_way_leads() {
+    let lets_go = || Kept::Nothing { why: "its queue was full".into() };
+    let stopped = |kept| State::Stopped { kept };
+    let error = |repair, kept| {
+        let fault = Fault { kind: FaultKind::Lost, reason: "cut".into() };
+        State::Error { fault, repair, flow: Flow::Send, kept }
+    };
+    let fresh = || Kept::Changes(Past::NeverInLine);
+    let cases = [
+        (State::Gone { why: "disconnected".into() }, stopped(lets_go()), "nothing follows"),
+        (State::Started(Link::Dialing(Past::InLine)), State::Started(Link::Streaming), "no such way"),
+        (State::Started(Link::Streaming), State::Started(Link::Copying), "no such way"),
+        (State::Started(Link::Copying), State::Paused(Link::Streaming), "no such way"),
+        (State::Started(Link::Streaming), error(Repair::Connected, lets_go()), "no such way"),
+        (stopped(fresh()), error(Repair::Dialing, fresh()), "no such way"),
+        (error(Repair::Connected, lets_go()), State::Started(Link::Streaming), "no such way"),
+        (stopped(lets_go()), State::Started(Link::Dialing(Past::InLine)), "never comes back"),
+        (error(Repair::Greeting, Kept::Changes(Past::InLine)), State::Started(Link::Copying), "in line"),
+        (error(Repair::Greeting, fresh()), error(Repair::Connected, fresh()), "of use"),
+        (State::Started(Link::Greeting(Past::InLine)), error(Repair::Connected, lets_go()), ""),
+        (stopped(Kept::Changes(Past::InLine)), stopped(lets_go()), ""),
+    ];
+    for (state, next, part) in cases {
+        let said = state.may_become(&next).err().unwrap_or_default();
+        assert!(said.contains(part) && said.is_empty() == part.is_empty(), "{state} -> {next}: '{said}'");
+    }
+}

@@ -288,18 +288,18 @@ fn machine_in(state: &str) -> (Machine, Instant) {
 fn name(machine: &Machine) -> String {
     let let_go = machine.let_go().is_some();
     let link = |link: &Link| match link {
-        Link::Dialing => "dialing",
-        Link::Greeting => "greeting",
+        Link::Dialing(_) => "dialing",
+        Link::Greeting(_) => "greeting",
         Link::Copying => "copying",
         Link::Streaming => "streaming",
     };
     let on_hold = |flow: &Flow| if *flow == Flow::Hold { " on hold" } else { "" };
     match machine.state() {
-        State::Stopped if let_go => "stopped let go".into(),
-        State::Stopped => "stopped".into(),
+        State::Stopped { .. } if let_go => "stopped let go".into(),
+        State::Stopped { .. } => "stopped".into(),
         State::Scheduled { .. } if let_go => "scheduled let go".into(),
         State::Scheduled { failed: Some(_), .. } => "scheduled failed".into(),
-        State::Scheduled { failed: None, flow } => format!("scheduled{}", on_hold(flow)),
+        State::Scheduled { failed: None, flow, .. } => format!("scheduled{}", on_hold(flow)),
         State::Started(at) => link(at).into(),
         State::Paused(at) => format!("paused {}", link(at)),
         State::Error { repair, flow, .. } => {
@@ -311,7 +311,7 @@ fn name(machine: &Machine) -> String {
             };
             if let_go { format!("needs copy {at}").trim().to_owned() } else { at.to_owned() + on_hold(flow) }
         }
-        State::Gone => "gone".into(),
+        State::Gone { .. } => "gone".into(),
     }
 }
 

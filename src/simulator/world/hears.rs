@@ -20,8 +20,8 @@ impl World {
         let (driver, machine) = (&self.source.driver, self.source.driver.machine());
         let greets = matches!(
             machine.state(),
-            State::Started(Link::Greeting)
-                | State::Paused(Link::Greeting)
+            State::Started(Link::Greeting(_))
+                | State::Paused(Link::Greeting(_))
                 | State::Error { repair: Repair::Greeting, .. }
         );
         Before {

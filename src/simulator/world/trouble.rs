@@ -61,10 +61,10 @@ impl World {
         self.network_is_up = true;
         let machine = self.source.driver.machine();
         match machine.state() {
-            State::Gone => self.restart_source("it is gone"),
+            State::Gone { .. } => self.restart_source("it is gone"),
             _ if machine.let_go().is_some() => self.restart_source("it needs a copy"),
             State::Scheduled { .. } => self.schedule(Event::CriterionMet),
-            State::Stopped => self.command(Command::Start),
+            State::Stopped { .. } => self.command(Command::Start),
             State::Paused(_) | State::Error { flow: Flow::Hold, .. } => self.command(Command::Resume),
             // Tries again at once.
             State::Error { .. } => self.command(Command::Start),
@@ -99,9 +99,9 @@ impl World {
                 State::Started(_) => {}
                 State::Error { flow: Flow::Send, .. } if machine.let_go().is_none() => {}
                 State::Error { .. }
-                | State::Gone
+                | State::Gone { .. }
                 | State::Scheduled { .. }
-                | State::Stopped
+                | State::Stopped { .. }
                 | State::Paused(_) => self.person_mends()?,
             }
             self.step()?;

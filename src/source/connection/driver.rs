@@ -93,6 +93,7 @@ impl<S: Surroundings> Driver<S> {
         shared: Arc<Shared>,
         sent: Arc<Sent>,
     ) -> Driver<S> {
+        let machine = Machine::new(clock::now(), Window::Open).named(settings.id);
         Driver {
             around,
             settings,
@@ -101,7 +102,7 @@ impl<S: Surroundings> Driver<S> {
             start,
             shared,
             sent,
-            machine: Machine::new(clock::now(), Window::Open),
+            machine,
             session: None,
             copy: None,
             attempt: None,
@@ -200,15 +201,7 @@ impl<S: Surroundings> Driver<S> {
     }
 
     fn dial(&mut self, attempt: u32) {
-        let flow = match self.machine.state() {
-            State::Paused(_) | State::Error { flow: Flow::Hold, .. } => Flow::Hold,
-            State::Started(_)
-            | State::Error { flow: Flow::Send, .. }
-            | State::Stopped
-            | State::Scheduled { .. }
-            | State::Gone => Flow::Send,
-        };
-        let stream = Stream::new(self.start, flow);
+        let stream = Stream::new(self.start, self.machine.state().flow());
         let (feed, lane) = PacketFeed::new(self.queue.clone(), stream.clone(), self.sent.clone());
         let link = match self.around.dial(attempt, feed) {
             Ok(link) => link,
@@ -284,7 +277,9 @@ impl<S: Surroundings> Driver<S> {
     /// The queue must not be held for a target that cannot resume, or writers would wait for ever.
     fn let_go(&self) {
         self.queue.detach(self.cursor);
-        if let (Some(reason), false) = (self.machine.let_go(), *self.machine.state() == State::Gone) {
+        if let (Some(reason), false) =
+            (self.machine.let_go(), matches!(self.machine.state(), State::Gone { .. }))
+        {
             log::error!("connection {} to {}: {reason}", self.settings.id, self.settings.target);
         }
     }
@@ -490,14 +485,14 @@ impl<S: Surroundings> Driver<S> {
             State::Started(Link::Streaming) | State::Paused(Link::Streaming) => {
                 self.end_copy(Err("the target is in line already".into()));
             }
-            State::Error { repair: Repair::Connected, .. } | State::Gone => {
+            State::Error { repair: Repair::Connected, .. } | State::Gone { .. } => {
                 self.end_copy(Err("no copy can be made while programs write".into()));
             }
             // It begins with the next network connection.
             State::Started(_)
             | State::Paused(_)
             | State::Error { .. }
-            | State::Stopped
+            | State::Stopped { .. }
             | State::Scheduled { .. } => {}
         }
     }
