@@ -33,7 +33,10 @@ use crate::store;
 pub struct Store {
     options: ServeOptions,
     book: Arc<Book>,
+    /// Held for moments only: the status takes it.
     held: Mutex<BTreeMap<String, Held>>,
+    /// The turn to open a replica, which may take long: taken before `held`.
+    opening: Mutex<()>,
     itself: Weak<Store>,
 }
 
@@ -98,8 +101,13 @@ impl Store {
     /// Opens what is there already, so that its state is known before a source comes.
     pub fn open(options: ServeOptions, book: Arc<Book>) -> io::Result<Arc<Store>> {
         let names = known_names(&options.own_state())?;
-        let store =
-            Arc::new_cyclic(|itself| Store { options, book, held: Mutex::default(), itself: itself.clone() });
+        let store = Arc::new_cyclic(|itself| Store {
+            options,
+            book,
+            held: Mutex::default(),
+            opening: Mutex::default(),
+            itself: itself.clone(),
+        });
         for (name, set) in names {
             let held = match store.open_replica(&name, set) {
                 Ok(open) => Held::Open(open),
@@ -146,14 +154,13 @@ impl Store {
     /// Gives a session its seat. A newer connection of the same source takes over; another
     /// source's is refused while one lives.
     fn take_seat(&self, name: &str, set: SetId, link: &TargetLink) -> Result<Seat, String> {
-        let (peer, mut held) = (link.peer(), self.held.lock());
+        let peer = link.peer();
+        let granted = || self.book.grant(&peer, name).ok_or_else(|| not_granted(&peer, name));
+        granted()?;
+        self.have_open(name, set)?;
+        let mut held = self.held.lock();
         // Under the lock that a revocation takes after it: either it is seen here, or it cuts.
-        let grant = self.book.grant(&peer, name).ok_or_else(|| not_granted(&peer, name))?;
-        let allow = grant.allow.unwrap_or(self.options.allow).and(able());
-        if !matches!(held.get(name), Some(Held::Open(_))) {
-            let open = self.open_replica(name, set)?;
-            held.insert(name.to_owned(), Held::Open(open));
-        }
+        let allow = granted()?.allow.unwrap_or(self.options.allow).and(able());
         let Some(Held::Open(open)) = held.get_mut(name) else { return Err("no replica".into()) };
         if open.set != set {
             return Err(self.other_set(name, open.set, set));
@@ -183,6 +190,16 @@ impl Store {
             }
         };
         Ok(Seat::new(open.applier.clone(), open.view.clone(), cut, leave).allow(allow))
+    }
+
+    /// Opens a replica that is not open yet; nobody who only looks waits meanwhile.
+    fn have_open(&self, name: &str, set: SetId) -> Result<(), String> {
+        let _turn = self.opening.lock();
+        if !matches!(self.held.lock().get(name), Some(Held::Open(_))) {
+            let open = self.open_replica(name, set)?;
+            self.held.lock().insert(name.to_owned(), Held::Open(open));
+        }
+        Ok(())
     }
 
     fn leave(&self, name: &str, cut: &Arc<Cut>) {
