@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, TrySendError, at, never, select};
 
-use super::copying::{Attempt, EndSaid, Pending};
+use super::copying::{Copying, EndSaid};
 use super::surroundings::{NetworkLink, Surroundings, Walked};
 use super::{CopyOrder, Settings, Shared, Told};
 use crate::clock;
@@ -41,8 +41,7 @@ pub(crate) struct Driver<S: Surroundings> {
     sent: Arc<Sent>,
     pub(super) machine: Machine,
     session: Option<Session<S::Link>>,
-    copy: Option<Pending>,
-    attempt: Option<Attempt>,
+    copy: Copying,
     /// The target held nothing when copies to it began, at this moment.
     from_nothing: Option<Mark>,
     /// The target has applied everything up to here: the queue does not hold it for it.
@@ -104,8 +103,7 @@ impl<S: Surroundings> Driver<S> {
             sent,
             machine,
             session: None,
-            copy: None,
-            attempt: None,
+            copy: Copying::Nobodys,
             from_nothing: None,
             acknowledged: start.sequence,
             sent_upto: start.sequence,
@@ -142,7 +140,7 @@ impl<S: Surroundings> Driver<S> {
 
     /// The end of the walk that is under way.
     pub(crate) fn walked(&self) -> Receiver<Walked> {
-        self.attempt.as_ref().map_or_else(never, |attempt| attempt.ended.clone())
+        self.copy.ended()
     }
 
     /// When it wants to hear [`News::Due`].
@@ -241,7 +239,6 @@ impl<S: Surroundings> Driver<S> {
             session.link.waker().wake();
         }
         if let Some(copy) = self.copy.take() {
-            self.attempt = None;
             self.update(|report| report.mirror = MirrorStatus::Complete);
             copy.came_true();
         }
@@ -256,15 +253,14 @@ impl<S: Surroundings> Driver<S> {
 
     fn close(&mut self, reason: &str) {
         *self.shared.waker.lock() = None;
-        // Its items have nowhere to go any more.
-        self.attempt = None;
+        self.copy.cut_off();
         self.full_since = None;
         if let Some(session) = self.session.take() {
             session.link.send(SourceMessage::Goodbye);
             self.sent_upto = self.sent_upto.max(session.stream.at().sequence);
             session.link.close(reason);
         }
-        let copies = self.copy.is_some();
+        let copies = self.copy.is_wanted();
         self.update(|report| {
             report.connected = None;
             report.streaming = false;
@@ -322,7 +318,7 @@ impl<S: Surroundings> Driver<S> {
             }
             TargetMessage::Acknowledge { applied, durable, .. } => self.acknowledge(applied, durable),
             TargetMessage::Wanted { listing, objects } => {
-                if let Some(attempt) = &self.attempt
+                if let Some(attempt) = self.copy.attempt()
                     && let Err(TrySendError::Full(_)) = attempt.wanted.try_send(Wanted { listing, objects })
                 {
                     self.misbehaves("the target answers listings that it was not sent".into());
@@ -477,9 +473,8 @@ impl<S: Surroundings> Driver<S> {
     }
 
     fn order_copy(&mut self, order: CopyOrder) {
-        self.attempt = None;
         self.end_copy(Err("another copy took its place".into()));
-        self.copy = Some(Pending::new(order));
+        self.copy = Copying::order(order);
         match self.machine.state() {
             State::Started(Link::Copying) | State::Paused(Link::Copying) => self.begin_copy(),
             State::Started(Link::Streaming) | State::Paused(Link::Streaming) => {
@@ -499,40 +494,31 @@ impl<S: Surroundings> Driver<S> {
 
     /// Begins an attempt at the copy that is wanted, if one is.
     fn begin_copy(&mut self) {
-        let (Some(copy), Some(session)) = (&mut self.copy, &self.session) else { return };
+        let (true, Some(session)) = (self.copy.is_wanted(), &self.session) else { return };
         if self.shared.report.lock().data == DataState::Empty {
             self.from_nothing = Some(Mark::now());
         }
         let sink = session.lane.sink(session.link.waker());
-        match copy.attempt(&mut self.around, self.from_nothing.as_ref(), self.settings.birth_epoch, sink) {
-            Ok(attempt) => {
-                let (progress, attempts) = (attempt.progress.clone(), copy.attempts());
-                self.attempt = Some(attempt);
-                self.update(|report| {
-                    report.data = DataState::Bad;
-                    report.left_out = LeftOut::default();
-                    report.mirror = MirrorStatus::Mirroring { percent: 0.0 };
-                    report.copy_attempts = attempts;
-                    report.progress = Some(progress);
-                });
-            }
-            Err(why) => self.end_copy(Err(why)),
+        let from_nothing = self.from_nothing.as_ref();
+        match self.copy.begin(&mut self.around, from_nothing, self.settings.birth_epoch, sink) {
+            None => {}
+            Some(Ok((progress, attempts))) => self.update(|report| {
+                report.data = DataState::Bad;
+                report.left_out = LeftOut::default();
+                report.mirror = MirrorStatus::Mirroring { percent: 0.0 };
+                report.copy_attempts = attempts;
+                report.progress = Some(progress);
+            }),
+            Some(Err(why)) => self.end_copy(Err(why)),
         }
     }
 
     /// The walk is over: with an end, the target's word is awaited.
     fn copy_walked(&mut self, outcome: Walked) {
-        let (Some(attempt), Some(copy)) = (&mut self.attempt, &mut self.copy) else { return };
-        attempt.ended = never();
+        self.copy.walked(&outcome);
         match outcome {
-            Ok(report) => {
-                copy.walked(report);
-                attempt.waits_for = report.end;
-                match report.end {
-                    Some(_) => self.in_line(),
-                    None => self.end_copy(Ok(report)),
-                }
-            }
+            Ok(CopyReport { end: Some(_), .. }) => self.in_line(),
+            Ok(report) => self.end_copy(Ok(report)),
             // The link says why; the next one begins anew.
             Err(CopyError::Gone) => {}
             Err(error) => self.end_copy(Err(error.to_string())),
@@ -540,20 +526,16 @@ impl<S: Surroundings> Driver<S> {
     }
 
     fn resynchronised(&mut self, end: ItemNumber, orphans: u64, left_out: LeftOut) {
-        if let Some(attempt) = &mut self.attempt {
-            attempt.said = Some(EndSaid { end, orphans, left_out });
+        if let Some(attempt) = self.copy.attempt() {
+            attempt.hear(EndSaid { end, orphans, left_out });
             self.in_line();
         }
     }
 
     /// The walk is over and the target has its end: then it is in line.
     fn in_line(&mut self) {
-        let Some(attempt) = &self.attempt else { return };
-        let said = attempt.said.clone().filter(|said| attempt.waits_for == Some(said.end));
-        let Some(EndSaid { orphans, left_out, .. }) = said else {
-            return;
-        };
-        attempt.progress.set_orphans(orphans);
+        let Some(said) = self.copy.attempt().and_then(|attempt| attempt.complete()) else { return };
+        let EndSaid { orphans, left_out, .. } = said;
         if orphans > 0 {
             log::warn!(
                 "connection {} to {}: objects that are not here and are at the target: {orphans}; it keeps them in \
@@ -578,7 +560,6 @@ impl<S: Surroundings> Driver<S> {
     /// A copy that ended without bringing the target into line, or failed for good.
     fn end_copy(&mut self, outcome: Result<CopyReport, String>) {
         let Some(copy) = self.copy.take() else { return };
-        self.attempt = None;
         self.update(|report| report.mirror = MirrorStatus::Stopped);
         copy.answer(outcome);
     }
