@@ -239,9 +239,13 @@ pub const SET_ASIDE_NEXT_AFTER: Duration = Duration::from_secs(1);
 /// each of them, and sent to a source that connects.
 pub const ASIDE_LISTED_MAX: usize = 100;
 
-/// Files that a full target has emptied and not seen removed yet, the largest first: they are noted in
-/// the slot of its position, which has room for so many.
-pub const RELIEVED_MAX: usize = 16;
+/// Files that a full target has emptied and not seen removed yet. Kept in memory, 32 bytes each at
+/// most; with one block each they were 1 GiB, far more than what the op that waits needs.
+pub const RELIEVED_MAX: usize = 1 << 18;
+
+/// Those of them that a killed target still knows: the slot of its position has room for so many.
+/// Where there were more, it compares everything.
+pub const RELIEVED_NAMED_MAX: usize = 16;
 
 /// How long a full target is left alone, while its copy is good and the queue not half full: somebody
 /// may make room. Emptied files are missed by whoever opens the copy meanwhile: a database on it does
@@ -249,7 +253,7 @@ pub const RELIEVED_MAX: usize = 16;
 pub const RELIEF_AFTER: Duration = Duration::from_secs(8);
 
 /// Objects in one message about what makes room, well below [`CONTROL_LEN_MAX`]; and those that are
-/// looked for at once: they are named again as long as the target is full.
+/// looked for at once: while the target is full, the next ones follow, and in the end all again.
 pub const RELIEF_OBJECTS_MAX: usize = 2048;
 pub const RELIEF_FOUND_MAX: usize = 16_384;
 

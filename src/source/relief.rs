@@ -7,9 +7,9 @@ use crate::limits::{FEED_BATCH, RELIEF_FOUND_MAX};
 use crate::packet::{ObjectId, Op, PacketHeader, Replaced, Sequence, decode_packet_header};
 use crate::queue::Queue;
 
-/// Objects that packets from this one on let go, the first ones first. The packet has to be one that
-/// a cursor of the caller's still holds.
-pub(crate) fn look(queue: &Queue, from: Sequence) -> Vec<ObjectId> {
+/// Objects that packets from this one on let go, the first ones first, and the packet up to which was
+/// looked. The first packet has to be one that a cursor of the caller's still holds.
+pub(crate) fn look(queue: &Queue, from: Sequence) -> (Vec<ObjectId>, Sequence) {
     let (mut found, mut seen) = (Vec::new(), HashSet::new());
     let mut after = Sequence(from.0.saturating_sub(1));
     while found.len() < RELIEF_FOUND_MAX {
@@ -25,8 +25,7 @@ pub(crate) fn look(queue: &Queue, from: Sequence) -> Vec<ObjectId> {
             }
         }
     }
-    found.truncate(RELIEF_FOUND_MAX);
-    found
+    (found, after)
 }
 
 /// The object whose content nobody asks for after this op.

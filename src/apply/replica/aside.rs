@@ -166,7 +166,7 @@ impl Replica {
         if self.aside.lost.contains(&object) || self.handle(object)?.is_none() {
             return Ok(());
         }
-        incomplete::remember(self.state(), object)?;
+        incomplete::remember(self.state(), &[object])?;
         if self.aside.lost.len() < ASIDE_LISTED_MAX {
             self.aside.lost.insert(object);
         }
@@ -220,8 +220,16 @@ impl Replica {
 
     /// A copy begins: what is empty is no proof of anything.
     pub(in crate::apply) fn relieved_is_lost(&mut self) -> Result<(), Fault> {
-        let relieved = self.progress.relieved().to_vec();
-        relieved.into_iter().try_for_each(|object| self.content_is_lost(object))
+        let mut there = Vec::new();
+        for object in self.progress.relieved().iter().copied().collect::<Vec<_>>() {
+            if self.handle(object)?.is_some() {
+                there.push(object);
+            }
+        }
+        match there.is_empty() {
+            true => Ok(()),
+            false => incomplete::remember(self.state(), &there),
+        }
     }
 
     /// Where nothing but files that were emptied made it bad, and they are gone, it is the source as

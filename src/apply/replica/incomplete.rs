@@ -56,15 +56,18 @@ impl Incomplete {
     }
 }
 
-/// Adds a file for good: durable when it returns.
-pub(super) fn remember(state: &Path, id: ObjectId) -> Result<(), Fault> {
+/// Adds files for good: durable when it returns.
+pub(super) fn remember(state: &Path, ids: &[ObjectId]) -> Result<(), Fault> {
     let add = || {
         let mut list = Index::open(&state.join(FILE))?;
-        if list.get(id)?.is_some() {
-            return Ok(());
+        let mut has_new = false;
+        for &id in ids {
+            if list.get(id)?.is_none() {
+                list.insert(id, random_mark())?;
+                has_new = true;
+            }
         }
-        list.insert(id, random_mark())?;
-        list.sync()
+        if has_new { list.sync() } else { Ok(()) }
     };
     match add() {
         // The next copy finds it damaged, and takes nothing for copied.

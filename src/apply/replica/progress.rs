@@ -10,6 +10,7 @@
 //! The slot is marked `dirty`, durably, before the first op after a durable point: after a power
 //! loss a replica at rest is still good, one in motion is not until it was merged.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::identity::{Identity, Keeper};
 use super::page::{PageCache, Positions, Which};
 use super::slot::SlotFile;
+use crate::limits::RELIEVED_NAMED_MAX;
 use crate::packet::{BadBy, DataState, ObjectId, Position, SetId};
 use crate::store::random_u64;
 use crate::sys::boot_id;
@@ -92,6 +94,9 @@ struct Record {
     /// Files that were emptied to make room: their content is left out until they are removed.
     #[serde(default)]
     relieved: Vec<ObjectId>,
+    /// There were more of them than are named: the process that emptied them knows which.
+    #[serde(default)]
+    relieved_more: bool,
     /// Ops after `durable` may be in the page cache.
     dirty: bool,
 }
@@ -116,6 +121,8 @@ pub struct Progress {
     keeper: Keeper,
     /// What the root says is durable: ahead of the record while a durable point is under way.
     announced: Position,
+    /// All files that are emptied, those too that the record does not name.
+    relieved: HashSet<ObjectId>,
     same_page_cache: bool,
     process: u64,
 }
@@ -155,6 +162,7 @@ impl Progress {
             positions,
             slot,
             announced: proved.durable,
+            relieved: proved.relieved.iter().copied().collect(),
             record: proved,
             keeper,
             same_page_cache,
@@ -231,8 +239,10 @@ impl Progress {
 
     /// The replica is bad from now on for nothing but what was left out of a copy.
     pub fn mark_in_line(&mut self, reason: &str) -> io::Result<()> {
-        let record = Record { data: DataState::Empty, ..self.record.clone() };
-        self.write_record(bad(record, reason, BadBy::Aside))
+        let record = without_relieved(Record { data: DataState::Empty, ..self.record.clone() });
+        self.write_record(bad(record, reason, BadBy::Aside))?;
+        self.relieved.clear();
+        Ok(())
     }
 
     /// Marks the data bad; durable when it returns. The first reason stays, of the worst kind.
@@ -250,12 +260,18 @@ impl Progress {
     }
 
     /// Marks the data bad by files that are going to be emptied; durable when it returns, in place: a
-    /// full disk takes it.
+    /// full disk takes it. The record names as many as it has room for; that the others are known to
+    /// this process alone it says too, and without the process everything is compared.
     pub fn relieve(&mut self, root: &File, files: &[ObjectId]) -> io::Result<()> {
         let reason = "the disk is full: files are emptied that the source has removed since";
         let mut record = bad(self.record.clone(), reason, BadBy::Relief);
-        record.relieved.extend(files);
-        self.write_record(record)?;
+        let named = files.len().min(RELIEVED_NAMED_MAX.saturating_sub(record.relieved.len()));
+        record.relieved.extend(&files[..named]);
+        record.relieved_more |= named < files.len();
+        if record != self.record {
+            self.write_record(record)?;
+        }
+        self.relieved.extend(files);
         if let Err(error) = self.write_identity(root) {
             log::warn!("the replica's own mark 'bad' could not be written: {error}");
         }
@@ -264,13 +280,19 @@ impl Progress {
 
     /// A file that was emptied is gone, or empty on the source too.
     pub fn relief_is_over(&mut self, file: ObjectId) -> io::Result<()> {
+        let is_last = self.relieved.len() == 1 && self.relieved.contains(&file);
         let mut record = self.record.clone();
         record.relieved.retain(|&relieved| relieved != file);
-        self.write_record(record)
+        record.relieved_more &= !is_last;
+        if record != self.record {
+            self.write_record(record)?;
+        }
+        self.relieved.remove(&file);
+        Ok(())
     }
 
-    pub fn relieved(&self) -> &[ObjectId] {
-        &self.record.relieved
+    pub fn relieved(&self) -> &HashSet<ObjectId> {
+        &self.relieved
     }
 
     /// First half of a durable point, before the sync: the root says what is being made durable.
@@ -285,9 +307,15 @@ impl Progress {
         let mut record = Record { durable, dirty, ..self.record.clone() };
         if data != record.data {
             (record.data, record.since_ms, record.reason) = (data, now_ms(), None);
-            (record.bad_by, record.relieved) = (BadBy::default(), Vec::new());
+            record = without_relieved(Record { bad_by: BadBy::default(), ..record });
         }
-        if record == self.record { Ok(()) } else { self.write_record(record) }
+        if record != self.record {
+            self.write_record(record)?;
+        }
+        if data == DataState::Good {
+            self.relieved.clear();
+        }
+        Ok(())
     }
 
     /// The index is lost: nothing of the replica can be named any more.
@@ -346,6 +374,7 @@ fn prove(
         reason: None,
         bad_by: BadBy::default(),
         relieved: Vec::new(),
+        relieved_more: false,
         dirty: false,
     };
     let (record, identity) = match (record, identity) {
@@ -377,7 +406,16 @@ fn prove(
     if record.dirty && applied.is_none() {
         return bad(record, "the target stopped before the last changes were durable", BadBy::Anything);
     }
+    if record.relieved_more {
+        let reason = "the target stopped while many files were emptied to make room";
+        return bad(Record { relieved_more: false, ..record }, reason, BadBy::Anything);
+    }
     record
+}
+
+/// Nothing of the replica is emptied any more.
+fn without_relieved(record: Record) -> Record {
+    Record { relieved: Vec::new(), relieved_more: false, ..record }
 }
 
 /// A record that is bad already changes only for the worse.

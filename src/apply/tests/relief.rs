@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use super::*;
+use crate::limits::RELIEVED_NAMED_MAX;
 
 /// The deletion that would have made room waited behind the write that had none, for ever.
 #[test]
@@ -80,4 +81,44 @@ fn what_is_worse_than_emptied_stays_bad() {
     pair.say(source.unlink("tmp"));
     let proof = pair.applier().proof();
     assert_eq!((proof.data, proof.bad_by), (DataState::Bad, BadBy::Anything));
+}
+
+/// Only so many files as a slot can name were ever emptied: where they did not make room enough,
+/// nothing went on, since their removals waited behind the op that had none.
+#[test]
+fn many_files_are_emptied_where_few_do_not_do() {
+    for crash in [false, true] {
+        let mut pair = Pair::new();
+        let source = Source { root: pair.source.root.clone() };
+        let names: Vec<String> = (0..3 * RELIEVED_NAMED_MAX).map(|number| format!("tmp{number}")).collect();
+        for name in &names {
+            pair.say(source.create(name, 0o644));
+            pair.say(source.write(name, 0, &[7; 10_000]));
+        }
+        let objects: Vec<ObjectId> = names.iter().map(|name| source.id(name)).collect();
+        for part in objects.chunks(10) {
+            assert_eq!(pair.applier().replica().relieve(part).unwrap(), Relief::Some);
+        }
+        let is_empty = |pair: &Pair, name| fs::metadata(pair.replica(name)).unwrap().blocks() == 0;
+        assert!(names.iter().all(|name| is_empty(&pair, name)));
+        if crash {
+            // The record does not name them all: everything is compared.
+            pair.crash();
+            assert_eq!(pair.applier().proof().bad_by, BadBy::Anything);
+            pair.applier().durable_point().unwrap();
+            assert_eq!(pair.applier().proof().data, DataState::Bad);
+            continue;
+        }
+        assert_eq!(pair.applier().proof().bad_by, BadBy::Relief);
+        pair.say(source.write(names.last().unwrap(), 10_000, &[8; 10_000]));
+        assert!(is_empty(&pair, names.last().unwrap()), "it fills the disk again");
+        for name in &names {
+            assert_eq!(pair.applier().proof().bad_by, BadBy::Relief);
+            pair.say(source.unlink(name));
+        }
+        assert_eq!(pair.applier().proof().data, DataState::Good);
+        pair.crash();
+        assert_eq!(pair.applier().proof().data, DataState::Good);
+        pair.assert_same();
+    }
 }

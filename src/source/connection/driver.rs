@@ -52,6 +52,8 @@ pub(crate) struct Driver<S: Surroundings> {
     was_full: bool,
     /// Since when the target has had no room.
     full_since: Option<Instant>,
+    /// It was told what makes room up to here.
+    relief_told: Sequence,
     /// Something happened that the report does not say yet.
     unpublished: bool,
     over: bool,
@@ -109,6 +111,7 @@ impl<S: Surroundings> Driver<S> {
             sent_upto: start.sequence,
             was_full: false,
             full_since: None,
+            relief_told: Sequence::default(),
             unpublished: true,
             over: false,
         }
@@ -398,8 +401,14 @@ impl<S: Surroundings> Driver<S> {
     }
 
     /// A full target may have files that are gone here: their removal waits in the queue.
-    fn relieve(&self, from: Sequence) {
-        let objects = relief::look(&self.queue, from.max(self.acknowledged.next()));
+    /// The first ones need not do, and stay in the queue until their turn comes: then the next ones.
+    fn relieve(&mut self, from: Sequence) {
+        let from = from.max(self.acknowledged.next());
+        let (mut objects, mut upto) = relief::look(&self.queue, from.max(self.relief_told.next()));
+        if objects.is_empty() && self.relief_told >= from {
+            (objects, upto) = relief::look(&self.queue, from);
+        }
+        self.relief_told = upto;
         for objects in objects.chunks(RELIEF_OBJECTS_MAX) {
             self.send(SourceMessage::Relief { objects: objects.to_vec() });
         }
