@@ -54,6 +54,8 @@ pub struct Retry {
     /// Name of the op or item.
     pub op: &'static str,
     pub fault: Fault,
+    /// What it says to a person, with what the disk lacks.
+    pub reason: String,
     /// Attempts so far, from 1.
     pub attempts: u32,
     /// How long to wait before the next one.
@@ -339,7 +341,8 @@ impl Applier {
         self.attempts = self.attempts.saturating_add(1);
         let delay = apply_retry_delay(self.attempts);
         let after = left.map_or(delay, |left| left.min(delay));
-        Retry { sequence: frame.position.sequence, op, fault, attempts: self.attempts, after, stuck }
+        let (sequence, reason) = (frame.position.sequence, self.replica.explain(&fault));
+        Retry { sequence, op, fault, reason, attempts: self.attempts, after, stuck }
     }
 
     /// Good again, where nothing but files that were emptied made it bad, and all of them are gone.

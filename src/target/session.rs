@@ -382,15 +382,14 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
         self.show();
     }
 
-    fn tell_retrying(&self, Retry { sequence, op, fault, attempts, stuck, .. }: &Retry) {
-        let reason = fault.to_string();
+    fn tell_retrying(&self, Retry { sequence, op, reason, attempts, stuck, .. }: &Retry) {
         if *attempts == 1 {
             log::warn!("packet {sequence} ({op}) cannot be performed, it is retried: {reason}");
         }
         self.around.send(TargetMessage::Retrying {
             sequence: *sequence,
             op: Text::from_str_cut(op),
-            reason: Text::from_str_cut(&reason),
+            reason: Text::from_str_cut(reason),
             attempts: *attempts,
             stuck: *stuck,
         });
@@ -400,7 +399,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
             .as_ref()
             .map_or_else(|| unix_ms(SystemTime::now()), |retrying| retrying.since_unix_ms);
         let op = format!("{op} (packet {sequence})");
-        view.retrying = Some(Retrying { op, reason, since_unix_ms, attempts: *attempts });
+        view.retrying = Some(Retrying { op, reason: reason.clone(), since_unix_ms, attempts: *attempts });
     }
 
     fn recovered(&self, sequence: Sequence) {

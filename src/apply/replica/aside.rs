@@ -24,9 +24,14 @@ use super::incomplete;
 use super::{Replica, path_of, remove_quietly};
 use crate::apply::fault::{Concern, Fault};
 use crate::apply::inode;
-use crate::limits::{ASIDE_LISTED_MAX, RELIEVED_MAX};
+use crate::limits::{ASIDE_LISTED_MAX, PAYLOAD_LEN_MAX, RELIEVED_MAX};
 use crate::packet::{BadBy, DataState, ObjectId, printable};
 use crate::store::{read_json, replace_json};
+
+/// Free space above which a file system is not what has no room for the bytes of one op.
+const ROOM: u64 = 4 << 20;
+
+const _: () = assert!(ROOM as usize >= 2 * PAYLOAD_LEN_MAX);
 
 /// An object that was set aside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -179,10 +184,14 @@ impl Replica {
     }
 
     /// Empties files that later packets remove, or cut down to nothing, to make room now: the largest
-    /// of them. What somebody else has a link to stays.
+    /// of them. What somebody else has a link to stays; and where inodes are what is missing, all of
+    /// them: emptying frees none.
     ///
     /// Errors: nothing was emptied that is not noted.
     pub fn relieve(&mut self, objects: &[ObjectId]) -> Result<Relief, Fault> {
+        if self.lacks_inodes() {
+            return Ok(Relief::Nothing);
+        }
         let mut large: Vec<(i64, ObjectId)> = Vec::new();
         for &object in objects {
             let Ok(file) = self.object(object) else { continue };
@@ -203,6 +212,24 @@ impl Replica {
             rustix::fs::ftruncate(&*file, 0).map_err(Fault::system("truncate"))?;
         }
         Ok(Relief::Some)
+    }
+
+    /// There is room for bytes and none for another object.
+    fn lacks_inodes(&self) -> bool {
+        rustix::fs::fstatvfs(&self.root).is_ok_and(|space| {
+            let room = space.f_bavail.saturating_mul(space.f_frsize);
+            // Where inodes are not counted (btrfs) there are 0 of 0.
+            space.f_files > 0 && space.f_ffree == 0 && room > ROOM
+        })
+    }
+
+    /// What a fault says to a person: "no space" where inodes are meant sends people to `df`, which
+    /// shows space.
+    pub(in crate::apply) fn explain(&self, fault: &Fault) -> String {
+        match fault.errno() {
+            Some(libc::ENOSPC) if self.lacks_inodes() => format!("{fault}, of inodes (df -i)"),
+            _ => fault.to_string(),
+        }
     }
 
     /// Its content is left out until it is removed or cut down to nothing.

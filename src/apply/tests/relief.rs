@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use rustix::mount::{MountFlags, UnmountFlags};
+
 use super::*;
 use crate::limits::RELIEVED_NAMED_MAX;
 
@@ -121,4 +123,46 @@ fn many_files_are_emptied_where_few_do_not_do() {
         assert_eq!(pair.applier().proof().data, DataState::Good);
         pair.assert_same();
     }
+}
+
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, UnmountFlags::DETACH);
+    }
+}
+
+/// Files of a good replica were emptied, and it was bad, for inodes: none came free.
+#[test]
+fn what_lacks_inodes_empties_nothing() {
+    let mut mounted = None;
+    let mut pair = Pair::with_replica(|temp| {
+        let disk = temp.join("disk");
+        fs::create_dir(&disk).unwrap();
+        rustix::mount::mount("none", &disk, "tmpfs", MountFlags::empty(), c"nr_inodes=32").unwrap();
+        mounted = Some(Mounted(disk.clone()));
+        disk.join("replica")
+    });
+    // Before the directory that it lies in.
+    let mounted = mounted.unwrap();
+    let source = Source { root: pair.source.root.clone() };
+    pair.say(source.create("tmp", 0o644));
+    pair.say(source.write("tmp", 0, &[7; 100_000]));
+    let mut fillers = 0;
+    while fs::write(mounted.0.join(format!("filler{fillers}")), b"").is_ok() {
+        fillers += 1;
+    }
+    let said = source.create("next", 0o644);
+    match pair.try_say(&said) {
+        Outcome::Retry(retry) => {
+            assert!(retry.stuck == Stuck::Full && retry.reason.contains("df -i"), "{retry:?}")
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(pair.applier().replica().relieve(&[source.id("tmp")]).unwrap(), Relief::Nothing);
+    assert_eq!(pair.applier().proof().data, DataState::Good);
+    (0..fillers).for_each(|number| fs::remove_file(mounted.0.join(format!("filler{number}"))).unwrap());
+    pair.say(said);
+    pair.assert_same();
 }
