@@ -159,6 +159,7 @@ impl Applier {
         };
         match outcome {
             Outcome::Applied | Outcome::SetAside => {
+                assert_eq!(self.replica.applied(), frame.position, "what passes is applied");
                 (self.attempts, self.line_stuck) = (0, None);
                 match self.recover_from_relief() {
                     Ok(()) => outcome,
@@ -176,8 +177,8 @@ impl Applier {
     /// What the link has received and what is done of it.
     pub fn acknowledged(&self) -> Acknowledged {
         let (applied, durable) = (self.replica.applied(), self.replica.durable());
-        let ahead = self.received.same_history(&applied) && self.received.sequence > applied.sequence;
-        Acknowledged { received: if ahead { self.received } else { applied }, applied, durable }
+        let is_ahead = self.received.is_ahead_of(&applied);
+        Acknowledged { received: if is_ahead { self.received } else { applied }, applied, durable }
     }
 
     /// State of the data, since when and why.

@@ -57,7 +57,7 @@ pub(super) fn follows(applied: &Position, found: &Position, digest: HeaderDigest
         return Err(OrderError::AlreadyApplied { applied, found });
     }
     // No history comes near the last number; after it there would be no next.
-    if found.sequence.0 == u64::MAX || found.sequence != applied.sequence.next() {
+    if found.sequence.0 == u64::MAX || !found.follows(&applied) {
         return Err(OrderError::Gap { applied, found });
     }
     if found != applied.next(digest) {

@@ -87,6 +87,16 @@ impl Position {
     pub fn same_history(&self, other: &Position) -> bool {
         self.epoch == other.epoch && self.incarnation == other.incarnation
     }
+
+    /// It comes right after another, in the same history.
+    pub fn follows(&self, before: &Position) -> bool {
+        self.same_history(before) && before.sequence.0.checked_add(1) == Some(self.sequence.0)
+    }
+
+    /// It comes after another, in the same history.
+    pub fn is_ahead_of(&self, other: &Position) -> bool {
+        self.same_history(other) && self.sequence > other.sequence
+    }
 }
 
 impl fmt::Display for Position {

@@ -247,6 +247,8 @@ impl Queue {
         }
         let bytes_before = tail.bytes;
         tail.bytes += bytes as u64;
+        let before = tail.packets.back().map(|packet| packet.position);
+        assert!(before.is_none_or(|before| position.follows(&before)), "the queue has no gap");
         tail.marks.note(Mark { sequence: position.sequence, queued_at, bytes_before });
         tail.packets.push_back(Packet {
             position,
@@ -259,6 +261,7 @@ impl Queue {
         let wakes: WakeList = tail.cursors.values().map(|cursor| cursor.wake.clone()).collect();
         drop(tail);
         // Held by the packet from now on.
+        assert!(cost <= reservation.bytes, "{cost} bytes of {} that were reserved", reservation.bytes);
         reservation.bytes -= cost;
         wakes.iter().for_each(|wake| wake());
         position
@@ -274,6 +277,7 @@ impl Queue {
     /// Its turn has come.
     pub fn end_wait(&self, waited: Duration) {
         let mut room = self.room.lock();
+        assert!(room.parked > 0, "a writer goes on that did not wait");
         room.parked -= 1;
         room.waited += waited;
     }
@@ -288,6 +292,7 @@ impl Queue {
 
     fn release(&self, bytes: usize) {
         let mut room = self.room.lock();
+        assert!(bytes <= room.used, "no more room is given back than was taken");
         room.used -= bytes;
         if room.waiting > 0 {
             self.room_freed.notify_all();
@@ -375,6 +380,7 @@ impl Queue {
     pub fn acknowledge_durable(&self, id: CursorId, durable: Sequence) {
         let mut tail = self.tail.lock();
         let Some(cursor) = tail.cursors.get_mut(&id) else { return };
+        assert!(durable <= cursor.applied, "no target has durable what it has not applied");
         cursor.durable = cursor.durable.max(durable);
         tail.forget_durable();
     }
@@ -446,7 +452,9 @@ impl Tail {
         let count = self.packets.iter().take_while(|packet| packet.position.sequence <= upto).count();
         let gone: Vec<Packet> = self.packets.drain(..count).collect();
         let bytes = gone.iter().map(|packet| held_by(packet.header.len(), packet.payload.len())).sum();
+        assert!(bytes <= self.held_bytes, "no more is trimmed than is held");
         self.held_bytes -= bytes;
+        assert_eq!(self.held_bytes == 0, self.packets.is_empty(), "what is held is in packets");
         (bytes, gone)
     }
 }

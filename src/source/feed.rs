@@ -67,6 +67,7 @@ impl Stream {
     /// Lets packets go, from the one after `after`; what comes up to `again_upto` was sent before.
     pub fn start(&self, after: Position, again_upto: Sequence) {
         let mut state = self.0.lock();
+        assert!(!state.started, "a stream starts once: after {after}, and after {}", state.at);
         (state.at, state.started, state.again_upto) = (after, true, again_upto);
     }
 
@@ -151,7 +152,7 @@ impl PacketFeed {
         let mut frames = Vec::with_capacity(packets.len());
         let (mut bytes, mut again) = (0, (0, 0));
         for packet in packets {
-            assert_eq!(packet.position.sequence, state.at.sequence.next(), "the queue has no gaps");
+            assert!(packet.position.follows(&state.at), "no packet is left out or comes twice");
             state.at = packet.position;
             let frame = packet_frame(&packet.position, &packet.header, packet.payload);
             bytes += frame.len();

@@ -75,13 +75,13 @@ impl Replica {
     /// As if the record of *applied* were this.
     #[cfg(test)]
     pub fn pretend_applied(&mut self, applied: Position) {
-        self.progress.applied_is(applied).expect("a disk with room");
+        self.progress.pretend_applied(applied).expect("a disk with room");
     }
 
     /// The op after *applied* was begun and is not known to be performed.
     pub fn in_doubt(&self) -> bool {
         let (begun, applied) = (self.progress.begun(), self.progress.applied());
-        begun.same_history(&applied) && begun.sequence == applied.sequence.next()
+        begun.follows(&applied)
     }
 
     pub fn set(&self) -> SetId {
@@ -284,8 +284,10 @@ impl Replica {
         if let Err(error) = synced {
             return Err(self.sync_has_failed(error));
         }
-        if point.number < self.points.proved {
-            // The end of a copy made more durable while this point was being synced.
+        assert!(point.number <= self.points.begun, "a durable point of another replica");
+        if point.number < self.points.proved || point.position.is_ahead_of(&self.applied()) {
+            // The end of a copy made more durable while this point was being synced, or took its
+            // place.
             return Ok(());
         }
         self.points.proved = point.number;

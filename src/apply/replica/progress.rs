@@ -211,8 +211,9 @@ impl Progress {
         self.same_page_cache
     }
 
-    /// Records that the op at this position is being performed from now on.
+    /// Records that the op at this position, the one after *applied*, is being performed from now on.
     pub fn begin(&mut self, position: Position) -> io::Result<()> {
+        assert!(position.follows(&self.applied()), "only the next packet is begun");
         self.be_dirty()?;
         self.positions.store(Which::Begun, position)
     }
@@ -224,8 +225,15 @@ impl Progress {
         Ok(())
     }
 
-    /// Records that everything up to here is performed. Errors: the op stays in doubt.
+    /// Records that the op that was begun is performed. Errors: it stays in doubt.
     pub fn applied_is(&mut self, position: Position) -> io::Result<()> {
+        assert_eq!(position, self.begun(), "only what was begun is applied");
+        self.positions.store(Which::Applied, position)
+    }
+
+    /// As if the record of *applied* were this.
+    #[cfg(test)]
+    pub fn pretend_applied(&mut self, position: Position) -> io::Result<()> {
         self.positions.store(Which::Applied, position)
     }
 
@@ -233,7 +241,7 @@ impl Progress {
     pub fn adopt(&mut self, position: Position) -> io::Result<()> {
         self.be_dirty()?;
         // In this order: nothing is performed, so it must never look as if it were begun.
-        self.applied_is(position)?;
+        self.positions.store(Which::Applied, position)?;
         self.positions.store(Which::Begun, position)
     }
 
@@ -303,7 +311,9 @@ impl Progress {
 
     /// Second half, after the sync of everything up to `durable`: the proof.
     pub fn prove_durable(&mut self, durable: Position, data: DataState) -> io::Result<()> {
-        let dirty = self.begun() != durable || self.applied() != durable;
+        let applied = self.applied();
+        assert!(!durable.is_ahead_of(&applied), "nothing is durable that is not applied");
+        let dirty = self.begun() != durable || applied != durable;
         let mut record = Record { durable, dirty, ..self.record.clone() };
         if data != record.data {
             (record.data, record.since_ms, record.reason) = (data, now_ms(), None);
@@ -385,10 +395,9 @@ fn prove(
         (Some(record), Some(identity)) => (record, identity),
     };
     let reached = applied.unwrap_or(record.durable);
-    let ahead = identity.durable.same_history(&reached) && identity.durable.sequence > reached.sequence;
+    let ahead = identity.durable.is_ahead_of(&reached);
     if !identity.durable.same_history(&record.durable) && !record.dirty
-        || identity.durable.same_history(&record.durable)
-            && identity.durable.sequence < record.durable.sequence
+        || record.durable.is_ahead_of(&identity.durable)
     {
         let durable = identity.durable;
         return bad(
