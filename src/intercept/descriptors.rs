@@ -141,8 +141,12 @@ impl Descriptors {
         Ok(fd)
     }
 
-    /// A new descriptor of the object with these open flags.
+    /// A new descriptor of the object with these open flags. Only of files and directories: the kernel
+    /// opens fifos and devices itself, and here a fifo would wait for its other end.
     pub fn open(&self, node: &Node, flags: i32) -> FsResult<OwnedFd> {
+        if !matches!(node.file_type, libc::S_IFREG | libc::S_IFDIR) {
+            return Err(FsError::new(libc::EINVAL, "open what is no file"));
+        }
         let cached = node.descriptor.lock().clone();
         match (&node.handle, cached) {
             // A nameless object may have no decodable handle any more; its descriptor still works.

@@ -73,8 +73,15 @@ impl Volume {
     }
 
     /// The name appeared between the kernel's lookup and the creation.
+    ///
+    /// Errors: `ESTALE` for what is no file. The kernel looks once more then, and opens it itself: here
+    /// a fifo would wait for its other end.
     fn open_existing(&self, caller: Caller, at: At<'_>, flags: i32) -> FsResult<(Meta, Opened)> {
         let meta = self.lookup(at.parent, at.name)?;
+        if file_type(&meta.stat) != libc::S_IFREG {
+            self.forget(meta.node, 1);
+            return Err(FsError::stale("a name that appeared"));
+        }
         let opened = self.open(meta.node, flags).and_then(|opened| {
             if flags & libc::O_TRUNC != 0 {
                 self.resize(caller, meta.node, Some(opened.handle), 0)?;

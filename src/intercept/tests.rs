@@ -309,6 +309,22 @@ fn own_attributes_are_hidden() {
     assert_eq!(payload, b"value");
 }
 
+/// A fifo that appeared past the mount while a program created a file of its name: the thread that
+/// served it waited for the other end for ever.
+#[test]
+fn a_fifo_is_never_opened() {
+    let captured = Captured::new();
+    let kind = rustix::fs::FileType::Fifo;
+    let mode = rustix::fs::Mode::RUSR;
+    rustix::fs::mknodat(open(captured.dir.path()), "f", kind, mode, 0).unwrap();
+    let created = captured.volume.create(ROOT, at(NodeId::ROOT, "f"), ASKED, libc::O_WRONLY);
+    assert_eq!(created.map(drop).unwrap_err().errno, libc::ESTALE);
+    assert_eq!(captured.volume.known_objects(), 1);
+    let fifo = captured.volume.lookup(NodeId::ROOT, OsStr::new("f")).unwrap().node;
+    let changes = attributes::Changes { size: Some(0), ..Default::default() };
+    assert_eq!(captured.volume.setattr(ROOT, fifo, None, changes).map(drop).unwrap_err().errno, libc::EINVAL);
+}
+
 /// A file whose other name was never looked up is the same node: one lock, one order.
 #[test]
 fn names_of_one_file_are_one_node() {
