@@ -11,7 +11,7 @@ pub fn at(_place: &'static str) -> std::io::Result<()> {
 }
 
 #[cfg(test)]
-pub use simulated::{at, set};
+pub use simulated::{Hook, at, set};
 
 #[cfg(test)]
 mod simulated {

@@ -34,7 +34,7 @@ mod reconcile;
 mod replica;
 mod rest;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 
 pub use applier::{Acknowledged, Applier, Outcome, Refusal, Retry};
 pub use create::{NameTaken, NewObject};

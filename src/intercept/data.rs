@@ -18,6 +18,7 @@ use super::growth::Growing;
 use super::mixing::Mixings;
 use super::objects::{Node, NodeId};
 use super::volume::{Caller, Volume, mtime, permissions};
+use crate::failpoint;
 use crate::packet::{ContentResult, Op, Reserve};
 use crate::sys::Identity;
 
@@ -529,13 +530,17 @@ fn clears(how: Reserve) -> bool {
 /// Writes all of it where the disk takes it; a short count only where something went wrong after
 /// some bytes.
 fn pwrite_all(fd: &OwnedFd, data: &[u8], offset: u64) -> FsResult<usize> {
-    let mut done = 0;
+    // In tests the disk may refuse each piece.
+    const PIECE: usize = if cfg!(test) { 4096 } else { usize::MAX };
+    let mut done = 0usize;
     loop {
-        match rustix::io::pwrite(fd, &data[done..], offset + done as u64) {
+        let piece = &data[done..data.len().min(done.saturating_add(PIECE))];
+        let written = failpoint::at("write a piece").step("write");
+        match written.and_then(|()| rustix::io::pwrite(fd, piece, offset + done as u64).step("write")) {
             Ok(count) => done += count,
-            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) if error.errno == libc::EINTR => continue,
             Err(_) if done > 0 => return Ok(done),
-            Err(errno) => return Err(FsError::new(errno.raw_os_error(), "write")),
+            Err(error) => return Err(error),
         }
         if done == data.len() {
             return Ok(done);

@@ -12,8 +12,9 @@
 //!            change/ (the one guard: room, locks, the change on the backing directory, and
 //!                     under the same locks its op into the queue)
 //! ```
-//! Never waits for the network, and holds no lock over an fsync. Everything below `serve`
-//! works, and is tested, without a mount.
+//! Never waits for the network, and holds no lock over an fsync. Everything below `serve` works
+//! without a mount: `model/` (tests only) tries it with random changes of several threads, thousands
+//! of seeds a minute, against a replica in the same process.
 
 mod aftermath;
 mod aside;
@@ -35,6 +36,8 @@ mod helpers;
 mod listing;
 mod mapped;
 mod mixing;
+#[cfg(test)]
+mod model;
 mod mount;
 mod mounting;
 mod names;

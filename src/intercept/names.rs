@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::Bytes;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 
-use super::change::{Change, Part, Touched};
+use super::change::{Attempt, Change, Part, Touched, Tree};
 use super::clearing::birth_mode;
 use super::data::Opened;
 use super::error::{FsError, FsResult, Step};
@@ -204,15 +204,26 @@ impl Volume {
     }
 
     fn remove(&self, at: At<'_>, how: AtFlags) -> FsResult<()> {
+        match self.try_remove(at, how, Tree::Shared)? {
+            Attempt::Done => Ok(()),
+            Attempt::NeedsExclusiveTree => self.try_remove(at, how, Tree::Exclusive).map(drop),
+        }
+    }
+
+    fn try_remove(&self, at: At<'_>, how: AtFlags, tree: Tree) -> FsResult<Attempt> {
         let parent = self.node(at.parent)?;
         let (name, entry) = (c_name(at.name)?, entry(&parent, at.name)?);
         // Outlives the change, which locks it.
         let node;
-        let mut change = self.prepare(Touched::name(&parent, at.name), 0)?.lock()?;
+        let mut change = self.prepare(Touched::name(&parent, at.name), 0)?.lock_tree(tree)?;
         let dir = change.dir();
         let (found, stat) = self.sight_open(&parent, dir.as_fd(), at.name)?;
         node = found;
+        if node.is_directory() && !change.lock_inside(&node) {
+            return Ok(Attempt::NeedsExclusiveTree);
+        }
         change.lock_found(&node, None);
+        let stat = change.stat_found(&node, stat)?;
         let links = links_after_loss(&stat);
         self.keep_reachable(&node, links)?;
         if let Err(error) = change.make(|| rustix::fs::unlinkat(&*dir, &*name, how).step("remove")) {
@@ -229,7 +240,7 @@ impl Volume {
             false => Op::Unlink { at: entry, dir_mtime, object: node.object, links },
         };
         change.append(&op, Bytes::new());
-        Ok(())
+        Ok(Attempt::Done)
     }
 
     /// Before an object loses its last name: a descriptor keeps it, and its inode number, until

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustix::fs::{AtFlags, RenameFlags, Stat};
 
-use super::change::{Change, Touched, Tree};
+use super::change::{Attempt, Change, Touched, Tree};
 use super::error::{FsError, FsResult, Step};
 use super::names::{At, links_after_loss, mtime_of};
 use super::objects::{Node, Pinned};
@@ -38,7 +38,7 @@ impl Volume {
         }
         let taken = found.taken.as_ref();
         change.lock_found(&found.moved.0, taken.map(|(node, _)| &**node));
-        let replaced = self.will_replace(&found, flags)?;
+        let replaced = self.will_replace(&change, &found, flags)?;
         if let Err(error) = change.make(|| rename(&from, &to, flags)) {
             if let (Some((node, _)), Some(_)) = (taken, replaced) {
                 self.release_reachable(node);
@@ -72,14 +72,19 @@ impl Volume {
     }
 
     /// What the rename takes the place of: it stays reachable, also without a name.
-    fn will_replace(&self, found: &Found<'_>, flags: RenameFlags) -> FsResult<Option<Replaced>> {
+    fn will_replace(
+        &self,
+        change: &Change<'_>,
+        found: &Found<'_>,
+        flags: RenameFlags,
+    ) -> FsResult<Option<Replaced>> {
         let exchanges = flags.contains(RenameFlags::EXCHANGE);
         match &found.taken {
             None if exchanges => Err(FsError::new(libc::ENOENT, "exchange")),
             // The same inode under both names: the kernel does nothing, and says it succeeded.
             Some(_) if exchanges || found.is_one_object() => Ok(None),
             Some((node, stat)) if !flags.contains(RenameFlags::NOREPLACE) => {
-                let links = links_after_loss(stat);
+                let links = links_after_loss(&change.stat_found(node, *stat)?);
                 self.keep_reachable(node, links)?;
                 Ok(Some(Replaced { object: node.object, links }))
             }
@@ -148,11 +153,6 @@ fn tell_exchange(
     };
     change.append(&op, Bytes::new());
     Ok(())
-}
-
-enum Attempt {
-    Done,
-    NeedsExclusiveTree,
 }
 
 /// One end of a rename.

@@ -31,7 +31,7 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use planted::Planted;
-use random::Random;
+pub use random::Random;
 use world::{Seen, World};
 
 const STEPS: u64 = 2000;

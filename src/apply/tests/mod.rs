@@ -14,7 +14,7 @@ mod relief;
 mod rest;
 mod source;
 mod sync;
-mod tree;
+pub mod tree;
 
 use std::path::{Path, PathBuf};
 

@@ -10,6 +10,9 @@
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::ongoing::{Counted, Ongoing};
+#[cfg(test)]
+use super::planted::{self, Planted};
+use super::turns::taken;
 use crate::intercept::objects::{Node, NodeState};
 use crate::packet::ObjectId;
 
@@ -22,7 +25,7 @@ pub struct TreeLock(RwLock<()>);
 pub enum Tree {
     /// For everything but the next.
     Shared,
-    /// For renames and exchanges of directories.
+    /// For renames and exchanges of directories, and to lock one inside of another that is locked.
     Exclusive,
 }
 
@@ -31,13 +34,28 @@ pub(super) enum LockedTree<'a> {
     Exclusive { _guard: RwLockWriteGuard<'a, ()>, _counted: Counted<'a> },
 }
 
+impl LockedTree<'_> {
+    pub fn how(&self) -> Tree {
+        match self {
+            LockedTree::Shared { .. } => Tree::Shared,
+            LockedTree::Exclusive { .. } => Tree::Exclusive,
+        }
+    }
+}
+
 impl TreeLock {
     /// The change counts as under way before it waits for the lock.
     pub(super) fn take<'a>(&'a self, tree: Tree, ongoing: &'a Ongoing) -> LockedTree<'a> {
         let _counted = ongoing.enter();
         match tree {
-            Tree::Shared => LockedTree::Shared { _guard: self.0.read(), _counted },
-            Tree::Exclusive => LockedTree::Exclusive { _guard: self.0.write(), _counted },
+            Tree::Shared => {
+                let _guard = taken(|| self.0.try_read(), || self.0.read());
+                LockedTree::Shared { _guard, _counted }
+            }
+            Tree::Exclusive => {
+                let _guard = taken(|| self.0.try_write(), || self.0.write());
+                LockedTree::Exclusive { _guard, _counted }
+            }
         }
     }
 }
@@ -54,11 +72,15 @@ pub struct Looking<'a, T = ()> {
 
 impl DirectoryLock {
     pub fn look(&self) -> Looking<'_> {
-        Looking { _guard: self.0.lock() }
+        Looking { _guard: self.take() }
     }
 
     pub fn try_look(&self) -> Option<Looking<'_>> {
         self.0.try_lock().map(|_guard| Looking { _guard })
+    }
+
+    fn take(&self) -> MutexGuard<'_, ()> {
+        taken(|| self.0.try_lock(), || self.0.lock())
     }
 }
 
@@ -70,25 +92,43 @@ pub struct ObjectLock(Mutex<NodeState>);
 impl ObjectLock {
     /// For what is known of the object's open handles, not for the object.
     pub fn note(&self) -> MutexGuard<'_, NodeState> {
-        self.0.lock()
+        self.take()
     }
 
     pub fn try_look(&self) -> Option<Looking<'_, NodeState>> {
         self.0.try_lock().map(|_guard| Looking { _guard })
+    }
+
+    fn take(&self) -> MutexGuard<'_, NodeState> {
+        taken(|| self.0.try_lock(), || self.0.lock())
     }
 }
 
 /// Directory locks of up to two directories, by id order; the same directory is locked once.
 pub(super) struct LockedNames<'a> {
     _guards: [Option<MutexGuard<'a, ()>>; 2],
+    inside: Option<MutexGuard<'a, ()>>,
 }
 
 impl<'a> LockedNames<'a> {
     pub fn take(one: Option<&'a Node>, other: Option<&'a Node>) -> LockedNames<'a> {
-        let lock = |node: Option<&'a Node>| node.map(|node| node.names.0.lock());
+        let lock = |node: Option<&'a Node>| node.map(|node| node.names.take());
         let (first, second) = in_order(one, other);
+        #[cfg(test)]
+        let second = second.filter(|_| !planted::is(Planted::LocksOneParent));
         let first = lock(first);
-        LockedNames { _guards: [first, lock(second)] }
+        LockedNames { _guards: [first, lock(second)], inside: None }
+    }
+
+    /// Takes the lock of a directory in one that is locked, whatever their order. With the shared tree
+    /// lock it does not wait: whoever has it may wait for one that is held here. With the exclusive
+    /// one nobody has it but to look.
+    pub fn take_inside(&mut self, dir: &'a Node, tree: Tree) -> bool {
+        self.inside = match tree {
+            Tree::Shared => dir.names.0.try_lock(),
+            Tree::Exclusive => Some(dir.names.take()),
+        };
+        self.inside.is_some()
     }
 }
 
@@ -100,7 +140,7 @@ pub(super) struct LockedObjects<'a> {
 
 impl<'a> LockedObjects<'a> {
     pub fn take(one: Option<&'a Node>, other: Option<&'a Node>) -> LockedObjects<'a> {
-        let lock = |node: Option<&'a Node>| node.map(|node| (node, node.state.0.lock()));
+        let lock = |node: Option<&'a Node>| node.map(|node| (node, node.state.take()));
         let (first, second) = in_order(one, other);
         let first = lock(first);
         LockedObjects { locked: [first, lock(second)] }

@@ -14,7 +14,10 @@
 mod locks;
 mod ongoing;
 #[cfg(test)]
+pub mod planted;
+#[cfg(test)]
 mod tests;
+pub mod turns;
 
 use std::ffi::OsStr;
 use std::ops::Range;
@@ -37,6 +40,16 @@ use crate::queue::{Draft, Queue, Reservation};
 pub use locks::{DirectoryLock, ObjectLock, Tree, TreeLock};
 use locks::{LockedNames, LockedObjects, LockedTree};
 use ongoing::Ongoing;
+#[cfg(test)]
+pub use planted::Planted;
+use turns::turn;
+
+/// What became of an op that takes the tree lock shared if it can.
+pub enum Attempt {
+    Done,
+    /// Nothing was changed.
+    NeedsExclusiveTree,
+}
 
 /// Room reserved for the header of an op; what is more or less is settled when it is appended.
 const HEADER_ROOM: usize = 512;
@@ -147,8 +160,8 @@ pub struct Change<'a> {
     why: Option<FsError>,
     // From here on in this order: what is taken last is let go first.
     objects: LockedObjects<'a>,
-    _names: LockedNames<'a>,
-    _tree: LockedTree<'a>,
+    names: LockedNames<'a>,
+    tree: LockedTree<'a>,
     room: Reservation,
     /// Given when the locks are free again.
     answers: Vec<Answers>,
@@ -212,6 +225,8 @@ impl<'a> Prepared<'a> {
             change.volume.begin_names(dir, &**fd);
         }
         if let Some(object) = &change.touched.object {
+            #[cfg(test)]
+            planted::begins(object.fd);
             change.volume.begin_change(object.node, object.fd);
         }
         Ok(change)
@@ -239,8 +254,8 @@ impl<'a> Prepared<'a> {
             why: None,
             objects: LockedObjects::take(node, None),
             touched,
-            _names: names,
-            _tree: tree,
+            names,
+            tree,
             room,
             answers: Vec::new(),
         })
@@ -258,12 +273,30 @@ impl<'a> Change<'a> {
         self.dirs[1].clone()
     }
 
+    /// Takes the directory lock of a directory that goes: names in it whose change is not told yet come
+    /// first. `false`: the change has to begin anew, with the exclusive tree lock.
+    pub fn lock_inside(&mut self, dir: &'a Arc<Node>) -> bool {
+        self.names.take_inside(dir, self.tree.how())
+    }
+
     /// Takes the locks of the objects that the names have led to. The change is told under the path
     /// that the first one has now.
     pub fn lock_found(&mut self, one: &'a Arc<Node>, other: Option<&'a Arc<Node>>) {
         self.objects = LockedObjects::take(Some(one), other.map(|other| &**other));
         [Some(one), other].into_iter().flatten().for_each(|node| node.left.forget());
         self.path = Some(self.volume.path(one));
+    }
+
+    /// How a name's object is now that nobody changes it; `found` is how it was before it was locked,
+    /// which says all that is asked of a directory.
+    pub fn stat_found(&self, node: &Arc<Node>, found: Stat) -> FsResult<Stat> {
+        let is_enough = node.is_directory();
+        #[cfg(test)]
+        let is_enough = is_enough || planted::is(Planted::ReadsLinksTooEarly);
+        match is_enough {
+            true => Ok(found),
+            false => rustix::fs::fstat(&*self.volume.descriptors.of(node)?).step("stat what a name holds"),
+        }
     }
 
     /// Takes the lock of the object that the change has made.
@@ -288,7 +321,9 @@ impl<'a> Change<'a> {
     /// refused.
     pub fn make<T>(&mut self, call: impl FnOnce() -> FsResult<T>) -> FsResult<T> {
         let was_made = std::mem::replace(&mut self.is_made, true);
+        turn();
         let outcome = call();
+        turn();
         if let Err(error) = &outcome
             && !error.may_have_changed()
         {
@@ -310,6 +345,8 @@ impl<'a> Change<'a> {
     /// How the object that was named beforehand is now: the change has left it like this.
     pub fn stat_after(&mut self, fd: &OwnedFd) -> FsResult<Stat> {
         let stat = self.look(rustix::fs::fstat(fd).step("stat after a change"))?;
+        #[cfg(test)]
+        let stat = planted::seen(stat);
         if let Some(object) = &self.touched.object {
             self.volume.end_change(object.node, &stat);
         }
@@ -325,6 +362,10 @@ impl<'a> Change<'a> {
     pub fn tell(&mut self, op: &Op, payload: Bytes) {
         assert!(self.is_made, "{} is told before it was made", op.name());
         assert!(self.covers(op, payload.len() as u64), "{} touches more than was said before it", op.name());
+        #[cfg(test)]
+        let (op, payload) = &planted::told(&self.touched, op, payload);
+        #[cfg(test)]
+        let payload = payload.clone();
         if !self.is_nobodys() {
             let draft = Draft::new(&self.path(), op, payload);
             self.volume.changes.queue.append(&mut self.room, draft);
