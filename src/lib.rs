@@ -21,10 +21,13 @@
 //! - [`apply`]: performs packets inside the replica's root, exactly once
 //! - [`resync`]: makes a target equal from what the source holds now
 //! - [`control`]: the unix socket and the words of the status; [`cli`]: the commands
-//! - [`source`], [`target`]: the two daemons, where the rooms meet; rooms do not import each other
+//! - [`source`], [`target`]: the two daemons, where the rooms meet; rooms do not import each other, but
+//!   for [`intercept`], which fills the [`queue`] (a test of `floors` holds it)
 //! - [`preflight`]: what is checked before a mount; [`privileges`]: what is given up before the
 //!   work begins; [`failure`]: errors for people; `open_files`: how many this process may have
 //! - [`bench`]: what the mount costs, and how fast a replica follows
+//! - [`words`], [`pool`], [`units`], `signals`: what several rooms speak of; memory for payloads; how
+//!   numbers are shown; SIGTERM and its kin
 //! - [`store`], [`xattr`], [`limits`], [`sys`]: small durable files; extended attributes; every
 //!   bound; all unsafe code
 //! - `clock`, `failpoint`: the time, and places where a disk can fail, both in a simulator's hand
@@ -32,6 +35,9 @@
 //! - `simulator` (tests only): both sides under one seed, with a faulty network, disk and person
 //!
 //! The data plane (intercept, queue, link, apply) never waits for the control plane.
+
+#![deny(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 pub mod apply;
 pub mod bench;
@@ -41,6 +47,8 @@ pub mod connection;
 pub mod control;
 mod failpoint;
 pub mod failure;
+#[cfg(test)]
+mod floors;
 pub mod intercept;
 pub mod limits;
 pub mod link;
@@ -49,14 +57,19 @@ mod mutation;
 mod open_files;
 pub mod packet;
 pub mod pairing;
+pub mod pool;
 pub mod preflight;
 pub mod privileges;
 pub mod queue;
 pub mod resync;
+mod signals;
 #[cfg(test)]
 mod simulator;
 pub mod source;
 pub mod store;
+#[allow(unsafe_code)]
 pub mod sys;
 pub mod target;
+pub mod units;
+pub mod words;
 pub mod xattr;

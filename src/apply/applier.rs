@@ -21,7 +21,7 @@ use super::fault::Fault;
 use super::giving_up::{GivenUp, Verdict, objects_of};
 use super::order::{OrderError, follows, skips};
 use super::perform::Doubt;
-use super::policy::{Allow, Withheld};
+use super::policy::Withheld;
 use super::reconcile::{NameMatch, Reconcile};
 use super::replica::{AsideView, DataStatus, DurablePoint, Relief, Replica};
 use crate::failpoint;
@@ -30,6 +30,7 @@ use crate::packet::{
     Frame, FrameHeader, ItemHeader, ObjectId, PacketHeader, Position, ReplicaProof, Sequence, Stuck,
     TargetMessage,
 };
+use crate::words::Allow;
 
 /// What became of a frame.
 #[derive(Debug)]

@@ -41,7 +41,7 @@ pub use create::{NameTaken, NewObject};
 pub use fault::Fault;
 pub use order::OrderError;
 pub use perform::Doubt;
-pub use policy::{Allow, Policy, Withheld};
+pub use policy::{Policy, Withheld};
 pub use reconcile::NameMatch;
 #[cfg(test)]
 pub use replica::Hold;

@@ -53,7 +53,7 @@ impl Mount {
         command.arg("--state").arg(protection.home.join("state")).arg("--run").arg(&run);
         let log = protection.home.join(format!("{}.log", protection.name));
         let mut mount = Mount::spawn(command, protection.point, log)?;
-        let socket = control::socket_path(&run, protection.name);
+        let socket = crate::words::socket_path(&run, protection.name);
         mount.socket = Some(socket.clone());
         mount.process.wait_until(stop, || {
             let status = Client::connect(&socket).and_then(|mut client| client.status());

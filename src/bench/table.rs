@@ -271,7 +271,7 @@ fn ratio(value: f64) -> String {
 
 /// `1,234,567`.
 fn count(number: u64) -> String {
-    crate::cli::units::count(number)
+    crate::units::count(number)
 }
 
 #[cfg(test)]

@@ -9,9 +9,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::bench::Bench;
 use super::serve::parse_listen;
-use super::units::{parse_duration, parse_size};
 use crate::limits::QUEUE_MEMORY;
-use crate::source::Target;
+use crate::units::{parse_duration, parse_size};
+use crate::words::Target;
 
 /// Real-time, ordered replication for any directory on Linux.
 #[derive(Debug, Parser)]

@@ -9,11 +9,11 @@ use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::args::Common;
-use super::units::parse_size;
 use super::{Outcome, output};
 use crate::bench::{self, Line, Settings};
 use crate::failure::Failure;
 use crate::preflight::check_root_user;
+use crate::units::parse_size;
 
 #[derive(Debug, Args)]
 pub struct Bench {
@@ -104,7 +104,7 @@ fn whole(size: u64) -> Result<u64, Failure> {
         return Ok(size / MIB * MIB);
     }
     Err(refused(
-        format!("A file of {} is not measured.", super::units::size(size)),
+        format!("A file of {} is not measured.", crate::units::size(size)),
         "Give it between 1 MiB and 1 TiB.",
     ))
 }

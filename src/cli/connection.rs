@@ -8,12 +8,12 @@ use serde_json::json;
 use super::args::{Common, Connection, ConnectionCommand, OneConnection};
 use super::find::{Found, find_role, no_answer};
 use super::status::{age, packets, state_word};
-use super::{Outcome, output, units};
+use super::{Outcome, output};
 use crate::control::{ChangedConnection, ConnectionChange, ConnectionStatus, Role, Status};
 use crate::failure::Failure;
 use crate::preflight::{MountTable, resolve};
-use crate::queue::QueueStats;
-use crate::source::Target;
+use crate::units;
+use crate::words::{QueueStats, Target};
 
 /// Shortest beginning of a UUID that names a connection, as of a fingerprint.
 const UUID_LEN_MIN: usize = 8;

@@ -8,7 +8,7 @@ use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
 use super::args::{Common, Doctor};
-use super::{Outcome, output, units};
+use super::{Outcome, output};
 use crate::control::Severity;
 use crate::failure::Failure;
 use crate::limits::{OPEN_FILES_MIN, SOURCE_DESCRIPTORS, TARGET_DESCRIPTORS};
@@ -17,7 +17,8 @@ use crate::preflight::{
     existing_ancestor, fs_warnings, is_within, kernel_version, list_uses, nested_in, open_dev_fuse,
     open_writers, resolve, standing_mount, users_of,
 };
-use crate::source::Target;
+use crate::units;
+use crate::words::Target;
 
 /// Kernels from here on clear setuid bits the way the mount asks for (`FUSE_HANDLE_KILLPRIV_V2`).
 const KERNEL_MIN: (u32, u32) = (5, 11);

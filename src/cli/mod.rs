@@ -17,7 +17,6 @@ mod status;
 mod stop;
 #[cfg(test)]
 mod tests;
-pub mod units;
 mod wait_sync;
 
 use std::path::PathBuf;

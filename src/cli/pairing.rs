@@ -10,15 +10,16 @@ use serde_json::json;
 use super::args::{Common, Invite, Pair, Peers, PeersCommand};
 use super::find::{find_role, no_answer};
 use super::serve::allow;
-use super::{Outcome, output, units};
-use crate::apply::Allow;
+use super::{Outcome, output};
 use crate::control::{self, Paired, Revoke, Role, unix_ms};
 use crate::failure::Failure;
 use crate::limits::INVITATION_TIME_MAX;
-use crate::link::{Dial, Fingerprint, Identity, visit_desk};
+use crate::link::{Dial, Identity, visit_desk};
 use crate::packet::{PAIRING_VERSION, PairingAnswer, PairingRequest, Text, decode_message, encode_message};
 use crate::pairing::{Known, KnownTarget, Proof, TOKEN_TEXT_MAX, Token};
-use crate::source::{Target, resolve};
+use crate::source::resolve;
+use crate::units;
+use crate::words::{Allow, Fingerprint, Target};
 
 const UNTOUCHED: &str = "Nothing was changed.";
 

@@ -4,12 +4,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::Outcome;
 use super::args::{Common, FlushMount, Fsync, FsyncTargets, Protect};
-use super::{Outcome, units};
 use crate::failure::Failure;
 use crate::limits::QUEUE_MEMORY_MIN;
 use crate::preflight::{MountTable, check_root_user, resolve};
-use crate::source::{self, Late, Needs, ProtectOptions, Rule, Target};
+use crate::source::{self};
+use crate::units;
+use crate::words::{Late, Needs, ProtectOptions, Rule, Target};
 
 pub(super) fn run(common: &Common, args: Protect) -> Outcome {
     check_root_user(rustix::process::geteuid().as_raw())?;
@@ -106,7 +108,7 @@ fn fsync_rule(args: &Protect) -> Result<Option<Rule>, Failure> {
 fn set_name(asked: Option<String>, directory: &Path) -> Result<String, Failure> {
     let last = || directory.file_name().map(|name| name.to_string_lossy().into_owned());
     match asked.clone().or_else(last) {
-        Some(name) if source::is_set_name(&name) => Ok(name),
+        Some(name) if crate::words::is_set_name(&name) => Ok(name),
         // `/` has no last part; the checks before the mount say what is wrong with it.
         None => Ok("root".into()),
         Some(name) => Err(refused(

@@ -5,12 +5,11 @@ use std::path::Path;
 
 use super::Outcome;
 use super::args::{Allowed, Common, Serve};
-use crate::apply::Allow;
 use crate::failure::Failure;
 use crate::limits::PORT;
 use crate::preflight::{MountTable, resolve};
-use crate::source::is_set_name;
 use crate::target::{self, ServeOptions};
+use crate::words::{Allow, is_set_name};
 
 const UNTOUCHED: &str = "Nothing was changed.";
 

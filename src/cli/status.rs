@@ -8,12 +8,13 @@ use serde::Serialize;
 
 use super::args::{self, Common};
 use super::find::find;
-use super::{Outcome, output, units};
+use super::{Outcome, output};
 use crate::control::{
     Amount, AsideStatus, ConnectionState, ConnectionStatus, Finding, FsyncStatus, Lag, LinkStatus,
     MirrorProgress, MirrorStatus, Phase, ReplicaStatus, Role, Severity, Status, TargetKind, TargetStatus,
 };
 use crate::packet::DataState;
+use crate::units;
 
 /// Names of objects that are set aside, as many as a screen takes.
 const ASIDE_SHOWN: usize = 10;

@@ -11,11 +11,11 @@ use super::*;
 use crate::control::tests::{FakeDaemon, sample_status};
 use crate::control::{
     ConnectionState, LinkStatus, MirrorProgress, MirrorStatus, ReplicaStatus, Retrying, Role, Server,
-    SyncReport, SyncedConnection, TargetStatus, WaitFor, socket_path,
+    SyncReport, SyncedConnection, TargetStatus, WaitFor,
 };
 use crate::packet::{DataState, Sequence};
 use crate::preflight::FsFacts;
-use crate::source::Target;
+use crate::words::{Allow, Late, Needs, Rule, Target, socket_path};
 
 /// A run directory with daemons in it.
 struct Hosts {
@@ -92,7 +92,7 @@ fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(line.split(' '))
 }
 
-fn protect_options(line: &str) -> Result<crate::source::ProtectOptions, String> {
+fn protect_options(line: &str) -> Result<crate::words::ProtectOptions, String> {
     let Cli { common, command } = parse(line).map_err(|error| error.to_string())?;
     match command {
         Command::Protect(args) => protect::options(&common, args).map_err(|failure| failure.to_string()),
@@ -102,7 +102,6 @@ fn protect_options(line: &str) -> Result<crate::source::ProtectOptions, String> 
 
 #[test]
 fn syncs_wait_for_targets_only_where_there_are_some() {
-    use crate::source::{Late, Needs, Rule};
     let fsync =
         |more: &str| protect_options(&format!("standin protect /x {more}")).map(|options| options.fsync);
     let rule = |needs, seconds, late| Rule { needs, timeout: Duration::from_secs(seconds), late };
@@ -167,7 +166,7 @@ fn serve_is_understood() {
     let all = options("standin serve --root /nowhere/./r --state /s --run /r").unwrap();
     assert_eq!((all.root.as_path(), all.name.as_str()), (Path::new("/nowhere/r"), "serve"));
     assert_eq!(all.listen, ["[::]:7447".parse().unwrap(), "0.0.0.0:7447".parse().unwrap()]);
-    assert_eq!((all.allow, all.adopt), (crate::apply::Allow::NOTHING, false));
+    assert_eq!((all.allow, all.adopt), (crate::words::Allow::NOTHING, false));
     assert_eq!((all.socket(), all.own_state()), ("/r/serve.sock".into(), "/s/.serve".into()));
     let some = options("standin serve --root /r --listen 192.0.2.1 --allow device,security").unwrap();
     assert_eq!(some.listen, ["192.0.2.1:7447".parse().unwrap()]);
@@ -179,7 +178,7 @@ fn serve_is_understood() {
     }
     assert!(options("standin serve --root /r --listen host:1").unwrap_err().contains("address of this host"));
     let nothing = options("standin serve --root /r --allow nothing").unwrap();
-    assert_eq!(nothing.allow, crate::apply::Allow::NOTHING);
+    assert_eq!(nothing.allow, crate::words::Allow::NOTHING);
     assert!(options("standin serve --root /r --allow everything").unwrap_err().contains("setuid"));
     assert!(options("standin serve").unwrap_err().contains("--root"));
 }
@@ -427,7 +426,6 @@ note: Replica web: device nodes were left out 2 times (--allow device takes them
 
 #[test]
 fn a_pairing_reads_well() {
-    use crate::apply::Allow;
     let paired = crate::control::Paired {
         fingerprint: "aa11".into(),
         set_name: "web".into(),

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::args::{Common, WaitSync};
 use super::find::{find_role, no_answer};
-use super::{Outcome, output, units};
+use super::{Outcome, output};
 use crate::control::{self, Role, Severity, SyncReport, WaitFor};
+use crate::units;
 
 pub(super) fn run(common: &Common, args: &WaitSync) -> Outcome {
     let found = find_role(common, args.set.as_deref(), Role::Source)?;

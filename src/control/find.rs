@@ -4,9 +4,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::SOCKET_SUFFIX;
 use super::client::{Client, ClientError};
 use super::status::Status;
+use crate::words::SOCKET_SUFFIX;
 
 /// A socket file and what came back from it.
 pub struct Daemon {

@@ -9,7 +9,7 @@ use super::status::{
 };
 use crate::limits::LAG_WARNING;
 use crate::packet::{DataState, WithheldCounts};
-use crate::queue::QueueStats;
+use crate::words::QueueStats;
 
 /// How bad it is; ordered. As numbers, the exit codes of `status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

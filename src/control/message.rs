@@ -5,10 +5,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::status::{ConnectionStatus, Status};
-use crate::apply::Allow;
 use crate::failure::Failure;
 use crate::packet::Sequence;
-use crate::queue::QueueStats;
+use crate::words::{Allow, QueueStats};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "request")]

@@ -35,16 +35,7 @@ pub use status::{
     Retrying, Role, SetAside, Status, TargetKind, TargetStatus,
 };
 
-use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
-
-/// Ending of socket files in the run directory.
-const SOCKET_SUFFIX: &str = ".sock";
-
-/// The socket of a set's daemon.
-pub fn socket_path(run: &Path, name: &str) -> PathBuf {
-    run.join(format!("{name}{SOCKET_SUFFIX}"))
-}
 
 /// Milliseconds since 1970, as every `*_unix_ms` of a status.
 pub fn unix_ms(time: SystemTime) -> u64 {

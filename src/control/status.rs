@@ -10,7 +10,7 @@ use super::health::Severity;
 use super::path_text;
 use super::process::ProcessStatus;
 use crate::packet::{DataState, Sequence, WithheldCounts};
-use crate::queue::QueueStats;
+use crate::words::QueueStats;
 
 /// Everything that one daemon knows about one replication set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

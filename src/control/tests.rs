@@ -15,7 +15,8 @@ use super::*;
 use crate::failure::Failure;
 use crate::limits::{CONTROL_CALLERS_MAX, CONTROL_REQUEST_LEN_MAX};
 use crate::packet::{DataState, Sequence};
-use crate::queue::QueueStats;
+use crate::words::QueueStats;
+use crate::words::socket_path;
 
 /// A source with one local target that has everything.
 pub(crate) fn sample_status() -> Status {

@@ -19,7 +19,8 @@ use super::objects::{Node, NodeId, Objects, Pinned, Place, Sighting};
 use crate::limits::{self, NAME_LEN_MAX};
 use crate::open_files;
 use crate::packet::{Attributes, Entry, Name, ObjectId, Timestamp};
-use crate::queue::{Pool, Queue};
+use crate::pool::Pool;
+use crate::queue::Queue;
 use crate::sys::{FileHandle, Identity};
 
 /// File systems whose directories may be subvolumes: btrfs, bcachefs (`linux/magic.h`).
@@ -362,7 +363,7 @@ fn place_of(place: &Place) -> Option<(NodeId, Box<[u8]>)> {
 
 fn object_id(handle: Option<&FileHandle>, birth_epoch: u32, stat: &Stat) -> ObjectId {
     match handle {
-        Some(handle) => handle.object_id(birth_epoch, stat.st_ino),
+        Some(handle) => ObjectId::at_first_sight(birth_epoch, handle, stat.st_ino),
         None => ObjectId { birth_epoch, generation: 0, inode: stat.st_ino },
     }
 }

@@ -4,7 +4,7 @@ use bytes::{Buf, Bytes};
 
 use crate::limits::{FRAME_COST, HEADER_COST};
 use crate::packet::{CodecError, Frame, PREFIX_LEN, Prefix};
-use crate::queue::{Buffer, Pool};
+use crate::pool::{Buffer, Pool};
 
 /// The frame under construction. Memory is bounded by one frame: lengths are checked before
 /// anything is allocated.

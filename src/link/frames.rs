@@ -14,7 +14,7 @@ use super::assembler::{Assembled, Assembler};
 use super::ending::End;
 use crate::limits::{FEED_BATCH, RECEIVE_WINDOW, SEND_WINDOW_MIN, STREAM_WINDOW};
 use crate::packet::{EncodedFrame, Frame};
-use crate::queue::Pool;
+use crate::pool::Pool;
 
 /// What a source sends next on the packet stream. Called on the link thread: must not block.
 pub trait Feed: Send + 'static {

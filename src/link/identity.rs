@@ -4,22 +4,16 @@ use std::fmt;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::str::FromStr;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::ParsedCertificate;
-use serde::{Deserialize, Serialize};
 
 use super::socket::ResetKey;
 use crate::store;
+use crate::words::{Fingerprint, hmac_sha256, sha256};
 
 /// Name of the key file (PKCS#8, DER) in the state directory.
 const KEY_FILE: &str = "identity.key";
-
-/// SHA-256 of a public key (SubjectPublicKeyInfo, DER): what a pairing pins. 64 hex digits as text.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct Fingerprint([u8; 32]);
 
 /// A daemon's Ed25519 key with a self-signed certificate around it. Only the key counts: the
 /// certificate is made anew at every start.
@@ -66,8 +60,8 @@ impl Identity {
     }
 
     pub(super) fn reset_key(&self) -> ResetKey {
-        let private = super::tls::sha256(self.key.secret_pkcs8_der());
-        ResetKey(super::tls::hmac_sha256(&private, b"standin stateless reset"))
+        let private = sha256(self.key.secret_pkcs8_der());
+        ResetKey(hmac_sha256(&private, b"standin stateless reset"))
     }
 
     pub(super) fn certificate(&self) -> CertificateDer<'static> {
@@ -90,10 +84,16 @@ impl Identity {
         let certificate = CertificateDer::from(certificate);
         Ok(Identity {
             key: PrivatePkcs8KeyDer::from(key.serialize_der()),
-            fingerprint: Fingerprint::of(&certificate).map_err(|error| error.to_string())?,
+            fingerprint: fingerprint_of(&certificate).map_err(|error| error.to_string())?,
             certificate,
         })
     }
+}
+
+/// The fingerprint of the key in a certificate.
+pub(super) fn fingerprint_of(certificate: &CertificateDer<'_>) -> Result<Fingerprint, rustls::Error> {
+    let key = ParsedCertificate::try_from(certificate)?.subject_public_key_info();
+    Ok(Fingerprint::from_bytes(sha256(&key)))
 }
 
 impl fmt::Debug for Identity {
@@ -118,84 +118,10 @@ fn invalid(why: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
-impl Fingerprint {
-    pub fn from_bytes(bytes: [u8; 32]) -> Fingerprint {
-        Fingerprint(bytes)
-    }
-
-    pub fn bytes(&self) -> [u8; 32] {
-        self.0
-    }
-
-    /// The fingerprint of the key in a certificate.
-    pub(super) fn of(certificate: &CertificateDer<'_>) -> Result<Fingerprint, rustls::Error> {
-        let key = ParsedCertificate::try_from(certificate)?.subject_public_key_info();
-        let hash = super::tls::sha256(&key);
-        Ok(Fingerprint(hash))
-    }
-}
-
-impl fmt::Display for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// A text is no [`Fingerprint`]: those are 64 hex digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BadFingerprint;
-
-impl fmt::Display for BadFingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a fingerprint is 64 hex digits")
-    }
-}
-
-impl std::error::Error for BadFingerprint {}
-
-impl FromStr for Fingerprint {
-    type Err = BadFingerprint;
-
-    fn from_str(text: &str) -> Result<Fingerprint, BadFingerprint> {
-        let digits = text.trim().as_bytes();
-        if digits.len() != 64 {
-            return Err(BadFingerprint);
-        }
-        let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = hex_digit(pair[0])? << 4 | hex_digit(pair[1])?;
-        }
-        Ok(Fingerprint(bytes))
-    }
-}
-
-fn hex_digit(digit: u8) -> Result<u8, BadFingerprint> {
-    char::from(digit).to_digit(16).map(|value| value as u8).ok_or(BadFingerprint)
-}
-
-impl TryFrom<String> for Fingerprint {
-    type Error = BadFingerprint;
-
-    fn try_from(text: String) -> Result<Fingerprint, BadFingerprint> {
-        text.parse()
-    }
-}
-
-impl From<Fingerprint> for String {
-    fn from(fingerprint: Fingerprint) -> String {
-        fingerprint.to_string()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::words::BadFingerprint;
 
     #[test]
     fn an_identity_survives_a_restart() {

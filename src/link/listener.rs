@@ -16,7 +16,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::ending::{End, refused_our_key};
-use super::identity::{Fingerprint, Identity};
+use super::identity::{Identity, fingerprint_of};
 use super::opening::{GREETING, Opening, Role, SessionToken};
 use super::pairing::{self, PairingDesk};
 use super::socket::{self, Purpose};
@@ -26,7 +26,8 @@ use crate::limits::{
     CLOSE_FLUSH, HANDSHAKE_TIME_MAX, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, HANDSHAKES_UNPROVEN,
     HEARTBEAT_INTERVAL_MAX, HEARTBEATS_MISSED, LINKS_MAX, LINKS_PER_KEY_MAX, RECEIVE_POOL_FREE_MAX,
 };
-use crate::queue::Pool;
+use crate::pool::Pool;
+use crate::words::Fingerprint;
 
 /// Refusals are logged at most this often: strangers must not fill the log.
 const REFUSAL_LOG_PAUSE: Duration = Duration::from_secs(1);
@@ -445,5 +446,5 @@ impl Shared {
 
 fn peer_key(connection: &Connection) -> Option<Fingerprint> {
     let identity = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-    Fingerprint::of(identity.first()?).ok()
+    fingerprint_of(identity.first()?).ok()
 }

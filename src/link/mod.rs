@@ -36,10 +36,9 @@ mod tls;
 #[cfg(test)]
 pub(crate) use assembler::Assembler;
 pub use frames::{Feed, FrameReceiver, Received, Waker};
-pub use identity::{BadFingerprint, Fingerprint, Identity};
+pub use identity::Identity;
 pub use listener::{Bound, Listener, Refusals};
-pub use pairing::{PairingDesk, PairingVisit, SESSION_BINDING_LEN, visit_desk};
+pub use pairing::{PairingDesk, visit_desk};
 pub use source::{Dial, LostBy, SourceEvent, SourceLink};
 pub use stats::LinkStats;
 pub use target::{TargetEvent, TargetLink, TargetLinkHandle};
-pub use tls::{hmac_sha256, sha256};

@@ -8,7 +8,6 @@
 //! Bytes of both are others' business; here they are bounded, tied to the TLS session, and counted:
 //! a listener takes few attempts a second, and each has little time.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,29 +16,18 @@ use quinn::{ClientConfig, Connection};
 use tokio::time::timeout;
 
 use super::ending::{self, End};
-use super::identity::Fingerprint;
 use super::listener::plain;
 use super::socket::{self, Purpose};
 use super::source::Dial;
 use super::tls::{self, Protocol};
 use crate::limits::{CLOSE_FLUSH, HANDSHAKE_TIME_MAX, PAIRING_ATTEMPTS_PER_SECOND, PAIRING_LEN_MAX};
-
-/// Bytes that both ends of one TLS session know, and nobody else (RFC 8446, 7.5).
-pub const SESSION_BINDING_LEN: usize = 32;
+use crate::packet::{PairingVisit, SESSION_BINDING_LEN};
+use crate::words::Fingerprint;
 
 const BINDING_LABEL: &[u8] = b"EXPORTER standin pairing";
 
 /// Threads that answer strangers.
 pub(super) const DESK_THREADS: usize = 2;
-
-/// A stranger with its request.
-pub struct PairingVisit {
-    /// The key that it has proved to hold.
-    pub peer: Fingerprint,
-    pub address: SocketAddr,
-    pub binding: [u8; SESSION_BINDING_LEN],
-    pub request: Vec<u8>,
-}
 
 /// Answers a visit; may block, for a disk.
 pub type PairingDesk = Arc<dyn Fn(PairingVisit) -> Vec<u8> + Send + Sync>;

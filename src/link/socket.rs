@@ -18,11 +18,11 @@ use quinn_proto::HashedConnectionIdGenerator;
 use quinn_proto::crypto::{CryptoError, HmacKey};
 use rustix::net::sockopt;
 
-use super::tls::hmac_sha256;
 use crate::limits::{
     INITIAL_WINDOW, SEND_WINDOW_MIN, SOCKET_BUFFER, STRANGER_WINDOW, STREAM_WINDOW, UDP_PAYLOAD_MAX,
     UDP_SEND_MAX,
 };
+use crate::words::hmac_sha256;
 
 /// Bytes of an IP packet that are not UDP payload.
 const IPV4_AND_UDP_LEN: u32 = 20 + 8;

@@ -14,7 +14,7 @@ use super::control::{self, Outbox};
 use super::ending::{self, End, refused_our_key};
 use super::frames::{self, Feed, Waker};
 use super::heartbeat;
-use super::identity::{Fingerprint, Identity};
+use super::identity::Identity;
 use super::opening::{GREETING, Opening, Role, SessionToken, bounded};
 use super::probe;
 use super::socket::{self, Purpose};
@@ -23,6 +23,7 @@ use super::tls::{self, Protocol};
 use crate::limits::{CLOSE_FLUSH, HANDSHAKE_TIME_MAX, HEARTBEAT_INTERVAL, HEARTBEATS_MISSED};
 use crate::packet::{SourceMessage, TargetMessage};
 use crate::store;
+use crate::words::Fingerprint;
 
 /// Whom to dial, and as whom.
 #[derive(Clone, Debug)]

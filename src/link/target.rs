@@ -12,12 +12,12 @@ use super::control::{self, Outbox};
 use super::ending::{self, End};
 use super::frames::{self, FrameReceiver, FrameSender};
 use super::heartbeat;
-use super::identity::Fingerprint;
 use super::listener::plain;
 use super::stats::{LinkStats, Meter};
 use crate::limits::{HANDSHAKE_TIME_MAX, STREAM_WINDOW};
 use crate::packet::{SourceMessage, TargetMessage};
-use crate::queue::Pool;
+use crate::pool::Pool;
+use crate::words::Fingerprint;
 
 /// What happens on a [`TargetLink`], beside frames.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use super::*;
 use crate::limits::{PAYLOAD_LEN_MAX, RECEIVE_WINDOW, STREAM_WINDOW};
 use crate::packet::*;
+use crate::words::Fingerprint;
 
 /// Longer than anything here takes on a busy machine.
 const LONG: Duration = Duration::from_secs(20);

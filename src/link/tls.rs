@@ -9,7 +9,6 @@ use std::sync::{Arc, OnceLock};
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::tls13::OkmBlock;
 use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -19,7 +18,8 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerMisbehaved, SignatureScheme,
 };
 
-use super::identity::{Fingerprint, Identity};
+use super::identity::{Identity, fingerprint_of};
+use crate::words::Fingerprint;
 
 /// What a connection is for (ALPN). The number rises with the bytes behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,23 +127,6 @@ pub(super) fn protocol_of(connection: &quinn::Connection) -> Option<Protocol> {
     [Protocol::Replication, Protocol::Pairing].into_iter().find(|protocol| protocol.name() == agreed)
 }
 
-/// HMAC-SHA-256 (RFC 2104), from the same provider as everything else.
-pub fn hmac_sha256(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
-    let rustls::SupportedCipherSuite::Tls13(suite) = ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
-    let tag = suite.hkdf_provider.hmac_sign(&OkmBlock::new(key), message);
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(tag.as_ref());
-    bytes
-}
-
-/// SHA-256, from the same provider as everything else.
-pub fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let rustls::SupportedCipherSuite::Tls13(suite) = ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
-    let mut hash = [0; 32];
-    hash.copy_from_slice(suite.common.hash_provider.hash(bytes).as_ref());
-    hash
-}
-
 /// AES-128-GCM first: measured the cheapest on processors with AES instructions.
 fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
@@ -178,7 +161,7 @@ impl ServerCertVerifier for PinnedTarget {
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let shown = Fingerprint::of(end_entity)?;
+        let shown = fingerprint_of(end_entity)?;
         let _ = self.seen.set(shown);
         if shown == self.target {
             return Ok(ServerCertVerified::assertion());
@@ -252,7 +235,7 @@ impl ClientCertVerifier for PairedSources {
         _intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let shown = Fingerprint::of(end_entity)?;
+        let shown = fingerprint_of(end_entity)?;
         let _ = self.seen.set(shown);
         if self.only_pairs.load(Relaxed) || (self.authorise)(&shown) {
             return Ok(ClientCertVerified::assertion());

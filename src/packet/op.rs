@@ -9,6 +9,7 @@ use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{NAME_LEN_MAX, SYMLINK_LEN_MAX, XATTR_NAME_LEN_MAX, XATTR_VALUE_LEN_MAX};
+use crate::sys::FileHandle;
 
 /// Names a file, directory, symlink or special file for its whole life, set-wide: as the
 /// source saw it at birth or first sight, never changed by a change of roles.
@@ -22,6 +23,13 @@ pub struct ObjectId {
     pub generation: u32,
     /// Inode number on the source.
     pub inode: u64,
+}
+
+impl ObjectId {
+    /// The id of an object that is seen for the first time, in this epoch.
+    pub fn at_first_sight(birth_epoch: u32, handle: &FileHandle, inode: u64) -> ObjectId {
+        ObjectId { birth_epoch, generation: handle.generation(), inode }
+    }
 }
 
 impl fmt::Display for ObjectId {

@@ -2,7 +2,10 @@
 
 use bincode::{Decode, Encode};
 
+use std::net::SocketAddr;
+
 use super::message::Text;
+use crate::words::Fingerprint;
 
 /// Version of the pairing exchange.
 pub const PAIRING_VERSION: u16 = 1;
@@ -25,4 +28,16 @@ pub enum PairingAnswer {
     Refused {
         reason: Text,
     },
+}
+
+/// Bytes that both ends of one TLS session know, and nobody else (RFC 8446, 7.5).
+pub const SESSION_BINDING_LEN: usize = 32;
+
+/// A stranger with its request.
+pub struct PairingVisit {
+    /// The key that it has proved to hold.
+    pub peer: Fingerprint,
+    pub address: SocketAddr,
+    pub binding: [u8; SESSION_BINDING_LEN],
+    pub request: Vec<u8>,
 }

@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use super::proof::{Proof, StoredSecret};
 use super::token::{Secret, Token};
-use crate::apply::Allow;
 use crate::limits::{INVITATIONS_MAX, PAIRINGS_MAX};
-use crate::link::{Fingerprint, PairingVisit};
+use crate::packet::PairingVisit;
 use crate::packet::{PAIRING_VERSION, PairingAnswer, PairingRequest, Text, decode_message};
 use crate::store;
+use crate::words::{Allow, Fingerprint};
 
 /// Which way data may go, as this host sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

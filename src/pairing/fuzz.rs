@@ -3,9 +3,9 @@
 use std::fs;
 
 use super::*;
-use crate::link::Fingerprint;
 use crate::mutation::with_damage;
 use crate::sys::allocated;
+use crate::words::Fingerprint;
 
 #[test]
 fn a_mangled_token_is_refused_or_the_same() {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::link::Fingerprint;
 use crate::store;
+use crate::words::Fingerprint;
 
 /// Name of the document in the state directory.
 const FILE: &str = "targets.json";

@@ -12,7 +12,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::token::Secret;
-use crate::link::{Fingerprint, SESSION_BINDING_LEN, hmac_sha256, sha256};
+use crate::packet::SESSION_BINDING_LEN;
+use crate::words::{Fingerprint, hmac_sha256, sha256};
 
 /// What a target keeps of a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

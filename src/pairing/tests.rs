@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::*;
-use crate::apply::Allow;
-use crate::link::{Fingerprint, Identity, PairingVisit};
+use crate::link::Identity;
+use crate::packet::PairingVisit;
 use crate::packet::{PAIRING_VERSION, PairingAnswer, PairingRequest, Text, encode_message};
+use crate::words::{Allow, Fingerprint};
 
 const HOUR: Duration = Duration::from_secs(3600);
 

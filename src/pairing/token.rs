@@ -14,8 +14,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::link::{Fingerprint, sha256};
 use crate::store;
+use crate::words::{Fingerprint, sha256};
 
 const PREFIX: &str = "standin1-";
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";

@@ -27,7 +27,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
-use crate::source::{ProtectOptions, Target};
+use crate::words::{ProtectOptions, Target};
 
 /// Nothing stands in the way of the mount.
 #[derive(Clone, Debug)]

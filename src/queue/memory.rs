@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use serde::{Deserialize, Serialize};
 
 use super::behind::{Behind, Mark, Marks};
-use super::pool::Pool;
 use crate::limits::QUEUE_PACKET_COST;
 use crate::packet::{HeaderDigest, Op, Position, Sequence, encode_packet_header};
+use crate::pool::Pool;
+use crate::words::QueueStats;
 
 /// A packet in the queue. Cheap to clone: header and payload are shared.
 #[derive(Clone, Debug)]
@@ -75,23 +75,6 @@ impl Drop for Reservation {
 /// A reader of the queue, one for each connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CursorId(u64);
-
-/// What the queue holds and did; bytes include the cost of bookkeeping.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct QueueStats {
-    pub packets: u64,
-    pub bytes: u64,
-    pub limit_bytes: u64,
-    /// Writers that wait for room at this moment.
-    pub writers_waiting: u64,
-    /// Times a writer had to wait since the start.
-    pub waits: u64,
-    /// Time writers have spent waiting for room since the start, milliseconds.
-    pub waited_ms: u64,
-    /// Packets and payload bytes captured since the start.
-    pub captured_packets: u64,
-    pub captured_bytes: u64,
-}
 
 /// Ordered packets between capture and targets. See the module for the flow.
 pub struct Queue {

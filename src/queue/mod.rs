@@ -14,10 +14,8 @@
 
 mod behind;
 mod memory;
-mod pool;
 #[cfg(test)]
 mod tests;
 
 pub use behind::Behind;
-pub use memory::{Closed, CursorId, Draft, Packet, Queue, QueueStats, Reservation};
-pub use pool::{Buffer, Pool};
+pub use memory::{Closed, CursorId, Draft, Packet, Queue, Reservation};

@@ -13,7 +13,7 @@ use super::walk::ListedFile;
 use super::{CopyProgress, Gone, ItemSink};
 use crate::limits::{CONTENT_CHUNK, XATTRS_INLINE_MAX};
 use crate::packet::{Attributes, LaneItem, ObjectId};
-use crate::queue::Pool;
+use crate::pool::Pool;
 use crate::sys::open_by_handle;
 use crate::xattr;
 

@@ -12,7 +12,7 @@ use super::walk::{Chunk, ListedFile, TreePath, Walk};
 use super::{CopyError, CopyProgress, ItemSink};
 use crate::limits::LISTINGS_IN_FLIGHT;
 use crate::packet::{ItemNumber, LaneItem, ObjectId, Timestamp};
-use crate::queue::Pool;
+use crate::pool::Pool;
 
 /// The target's answer to one listing.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -112,7 +112,7 @@ impl Walk {
         };
         let status = stat(root.as_fd()).map_err(failed("look at"))?;
         let handle = FileHandle::of(root.as_fd()).map_err(failed("get the file handle of"))?;
-        let id = handle.object_id(birth_epoch, status.stx_ino);
+        let id = ObjectId::at_first_sight(birth_epoch, &handle, status.stx_ino);
         let xattrs =
             xattr::read_replicated_up_to(&root, XATTRS_INLINE_MAX).map_err(failed("read attributes of"))?;
         let (large, xattrs) = (xattrs.is_none(), xattrs.unwrap_or_default());
@@ -293,7 +293,7 @@ impl Walk {
         let xattrs = xattr::read_replicated_up_to(fd, XATTRS_INLINE_MAX)?;
         Ok(ListedObject {
             name,
-            object: handle.object_id(self.birth_epoch, status.stx_ino),
+            object: ObjectId::at_first_sight(self.birth_epoch, handle, status.stx_ino),
             birth,
             attributes: attributes(status),
             large_xattrs: xattrs.is_none(),

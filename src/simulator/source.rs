@@ -20,9 +20,8 @@ use crate::link::{Feed, LinkStats, SourceEvent, Waker};
 use crate::packet::*;
 use crate::queue::{Draft, Queue};
 use crate::resync::CopyReport;
-use crate::source::{
-    CopyOrder, Driver, NetworkLink, PacketFeed, Settings, Surroundings, Target, WalkOrder, Walked,
-};
+use crate::source::{CopyOrder, Driver, NetworkLink, PacketFeed, Settings, Surroundings, WalkOrder, Walked};
+use crate::words::Target;
 
 /// Room for any op that the model makes.
 const OP_COST_MAX: usize = 6000;

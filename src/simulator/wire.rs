@@ -11,7 +11,7 @@ use crate::link::Assembler;
 use crate::packet::{
     EncodedFrame, Frame, SourceMessage, TargetMessage, decode_message, encode_message, message_len,
 };
-use crate::queue::Pool;
+use crate::pool::Pool;
 
 /// Frames that wait at the target before the stream stands still.
 const INBOX_MAX: usize = 12;

@@ -8,11 +8,11 @@ use parking_lot::Mutex;
 
 use crate::apply::{Applier, IDENTITY_XATTR, OpenError, Places, Replica};
 use crate::failure::Failure;
-use crate::link::{Dial, Fingerprint, Identity, TargetLink};
+use crate::link::{Dial, Identity, TargetLink};
 use crate::packet::SetId;
 use crate::preflight::{Claim, Role, open_directory};
-use crate::source::ProtectOptions;
 use crate::target::{Replicas, Seat, SharedApplier, TargetServer};
+use crate::words::{Fingerprint, ProtectOptions};
 
 /// A target in this process, for one replica.
 pub struct Embedded {

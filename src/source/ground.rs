@@ -6,13 +6,13 @@ use std::time::SystemTime;
 
 use super::durability::TargetDurability;
 use super::mount_options::BackingMount;
-use super::options::ProtectOptions;
 use crate::control::ProcessMeter;
 use crate::intercept::Volume;
-use crate::link::Fingerprint;
 use crate::packet::SetId;
 use crate::preflight::Ways;
 use crate::queue::Queue;
+use crate::words::Fingerprint;
+use crate::words::ProtectOptions;
 
 /// See the module. Volume, queue and durability have threads and locks of their own, which never
 /// wait for the director.

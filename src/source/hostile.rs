@@ -10,7 +10,6 @@ use bytes::Bytes;
 use crossbeam_channel::bounded;
 
 use super::connection::{Connection, CopyOrder, Report, Settings, Watch};
-use super::options::Target;
 use super::remote::Route;
 use crate::control::{ConnectionState, WaitFor};
 use crate::intercept::Divergence;
@@ -20,6 +19,7 @@ use crate::packet::{
     Sequence, SetId, SourceMessage, TargetMessage, Text, Timestamp, WIRE_VERSION,
 };
 use crate::queue::{Draft, Queue};
+use crate::words::Target;
 
 /// Longer than anything here takes on a busy machine.
 const LONG: Duration = Duration::from_secs(20);

@@ -30,14 +30,12 @@ mod mark;
 mod mount_options;
 mod mount_watch;
 mod notes;
-mod options;
 mod patience;
 mod progress;
 mod recorder;
 pub(crate) mod relief;
 mod remote;
 mod rounds;
-mod signals;
 mod startup;
 mod state;
 mod status;
@@ -50,12 +48,8 @@ mod writeback;
 pub(crate) use connection::{
     CopyOrder, Driver, NetworkLink, News, Settings, Surroundings, WalkOrder, Walked,
 };
-pub use durability::{Late, Needs, Rule};
 #[cfg(test)]
 pub(crate) use feed::PacketFeed;
 pub use flush::{HELPER_COMMAND, serve_flushes};
-pub(crate) use options::is_set_name;
-pub use options::{ProtectOptions, Target, TargetError};
 pub(crate) use remote::resolve;
-pub(crate) use signals::stop_signals;
 pub use startup::run;

@@ -5,10 +5,10 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::options::Target;
 use crate::failure::Failure;
 use crate::link::{Dial, Identity};
 use crate::pairing::Known;
+use crate::words::Target;
 
 /// Where a connection dials.
 pub enum Route {

@@ -17,7 +17,6 @@ use super::ground::Ground;
 use super::identity::Found;
 use super::mark::{Clock, PageCache};
 use super::mount_options::BackingMount;
-use super::options::{ProtectOptions, Target};
 use super::remote::{Paired, Route};
 use super::state::{SetState, StateError, Stranger};
 use super::{identity, state};
@@ -32,6 +31,7 @@ use crate::privileges::{self, PROTECT};
 use crate::queue::Queue;
 use crate::store;
 use crate::sys::{MountOptions, set_mount_options};
+use crate::words::{ProtectOptions, Target};
 
 pub(super) const NOTHING_MOUNTED: &str = "Nothing is mounted; the directory is as it was.";
 
@@ -46,7 +46,8 @@ pub fn run(options: ProtectOptions) -> Result<(), Failure> {
     }
     let checked = preflight::check(&options)?;
     checked.warnings.iter().for_each(|warning| eprintln!("note: {warning}"));
-    let signals = super::stop_signals().map_err(|error| io_failure("signals cannot be caught", &error))?;
+    let signals =
+        crate::signals::stop_signals().map_err(|error| io_failure("signals cannot be caught", &error))?;
     let Prepared { ground, connections, set, claim } = prepare(options, checked)?;
     let started = |error| io_failure("the daemon has no threads", &error);
     let director = Director::new(ground.clone(), connections, set).map_err(started)?;

@@ -8,7 +8,6 @@ use super::connection::{Connection, Report};
 use super::durability::TroubleKind;
 use super::flush::Flusher;
 use super::ground::Ground;
-use super::options::Target;
 use crate::control::{
     Alert, Amount, CaptureStatus, ConnectionStatus, FsyncStatus, Lag, LeftOutStatus, LinkStatus,
     MirrorProgress, MirrorStatus, Role, Severity, Status, TargetKind, unix_ms,
@@ -17,6 +16,7 @@ use crate::packet::{DataState, Sequence};
 use crate::preflight::{Way, elsewhere_warning};
 use crate::queue::{Behind, Queue};
 use crate::resync::ProgressSnapshot;
+use crate::words::Target;
 
 pub fn status(ground: &Ground, posted: &Posted) -> Status {
     let last = ground.queue.last();

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::connection::Connection;
 use super::ground::Ground;
-use super::options::Target;
 use crate::control::StopReport;
 use crate::failure::Failure;
 use crate::resync::CopyReport;
+use crate::words::Target;
 
 /// One line for people and scripts: the mount is up.
 pub fn ready(ground: &Ground, connections: &[Arc<Connection>], copied: &[CopyReport], took: Duration) {

@@ -4,8 +4,6 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use crate::packet::ObjectId;
-
 /// Longest handle that is kept, in bytes: ext4 has 8, XFS 12, btrfs 20 (40 with a parent), tmpfs 12.
 const HANDLE_LEN_MAX: usize = 40;
 
@@ -93,11 +91,6 @@ impl FileHandle {
             _ => None,
         };
         known.unwrap_or_else(|| xxhash_rust::xxh3::xxh3_64(self.as_bytes()) as u32)
-    }
-
-    /// The id of an object that is seen for the first time, in this epoch.
-    pub fn object_id(&self, birth_epoch: u32, inode: u64) -> ObjectId {
-        ObjectId { birth_epoch, generation: self.generation(), inode }
     }
 }
 

@@ -53,8 +53,8 @@ fn keep_capabilities() -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     let current = current as libc::c_ulong;
-    // SAFETY: as above.
     if current & SECBIT_NO_SETUID_FIXUP == 0
+        // SAFETY: as above.
         && unsafe { libc::prctl(libc::PR_SET_SECUREBITS, current | SECBIT_NO_SETUID_FIXUP) } < 0
     {
         return Err(io::Error::last_os_error());

@@ -18,21 +18,22 @@ use super::director::{Board, Director, Event, nothing_left};
 use super::options::ServeOptions;
 use super::replicas::{Resting, Store, able};
 use super::{TargetServer, status};
-use crate::apply::Allow;
 use crate::control::{
     Caller, Handler, Invite, Invited, Paired, Phase, ProcessMeter, Revoke, Server, Status, StopMode,
     StopReport, SyncReport, WaitSync, ask, unix_ms,
 };
 use crate::failure::Failure;
 use crate::limits::{CONTROL_ANSWER, INVITATION_TIME_MAX};
-use crate::link::{Bound, Fingerprint, Identity, Listener, PairingVisit, Refusals};
+use crate::link::{Bound, Identity, Listener, Refusals};
 use crate::open_files;
+use crate::packet::PairingVisit;
 use crate::packet::encode_message;
 use crate::pairing::{Book, Grant, InviteError, Known, Offer};
 use crate::preflight::{Claim, Role, open_directory};
 use crate::privileges::{self, Confinement, Reach, SERVE, for_allowed};
-use crate::source::{is_set_name, stop_signals};
+use crate::signals::stop_signals;
 use crate::store::{Symlink, own_directory};
+use crate::words::{Allow, Fingerprint, is_set_name};
 
 const UNTOUCHED: &str = "Nothing was changed.";
 

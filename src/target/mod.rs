@@ -28,8 +28,9 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use crate::apply::Applier;
-use crate::link::{Bound, Fingerprint, Identity, Listener, PairingDesk, TargetLink};
+use crate::link::{Bound, Identity, Listener, PairingDesk, TargetLink};
 use crate::packet::SetId;
+use crate::words::Fingerprint;
 
 pub use daemon::run;
 pub use options::ServeOptions;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::apply::Allow;
+use crate::words::Allow;
 
 /// Everything a target daemon needs to know at its start. Paths are absolute.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,6 @@ impl ServeOptions {
     }
 
     pub fn socket(&self) -> PathBuf {
-        crate::control::socket_path(&self.run, &self.name)
+        crate::words::socket_path(&self.run, &self.name)
     }
 }

@@ -20,14 +20,14 @@ use serde::{Deserialize, Serialize};
 use super::options::ServeOptions;
 use super::seat::{Cut, Seat, View};
 use super::{Replicas, SharedApplier};
-use crate::apply::{Allow, Applier, Fault, OpenError, Places, Replica};
+use crate::apply::{Applier, Fault, OpenError, Places, Replica};
 use crate::limits::REST_INTERVAL;
-use crate::link::{Fingerprint, TargetLink, TargetLinkHandle};
+use crate::link::{TargetLink, TargetLinkHandle};
 use crate::packet::{DataState, SetId};
 use crate::pairing::Book;
 use crate::privileges;
-use crate::source::is_set_name;
 use crate::store;
+use crate::words::{Allow, Fingerprint, is_set_name};
 
 /// See the module.
 pub struct Store {

@@ -5,9 +5,10 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use super::SharedApplier;
-use crate::apply::{Allow, Applier, AsideView, DataStatus, Withheld};
+use crate::apply::{Applier, AsideView, DataStatus, Withheld};
 use crate::control::Retrying;
 use crate::packet::Sequence;
+use crate::words::Allow;
 
 /// What a session gets to work with.
 pub struct Seat {

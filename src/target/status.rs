@@ -12,7 +12,7 @@ use crate::control::{
 use crate::packet::{DataState, Sequence, WithheldCounts};
 use crate::pairing::Grant;
 use crate::privileges::Confinement;
-use crate::queue::QueueStats;
+use crate::words::QueueStats;
 
 pub fn status(daemon: &Daemon) -> Status {
     Status {

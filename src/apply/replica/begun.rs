@@ -16,10 +16,10 @@ use std::path::Path;
 use bytes::Bytes;
 use rustix::fs::FallocateFlags;
 
-use crate::apply::policy::Allow;
 use crate::failpoint;
 use crate::limits::BEGUN_ROOM;
 use crate::packet::{Frame, Op, PREFIX_LEN, Position, Prefix, encode_packet_header, packet_frame};
+use crate::words::Allow;
 
 const MAGIC: [u8; 8] = *b"sdbegun1";
 const HEAD_LEN: usize = 16;

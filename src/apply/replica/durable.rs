@@ -6,9 +6,9 @@ use std::io;
 use super::Replica;
 use super::progress::{DataStatus, now_ms};
 use crate::apply::fault::Fault;
-use crate::apply::policy::Allow;
 use crate::failpoint;
 use crate::packet::{BadBy, DataState, Frame, Position, ReplicaProof, SetId};
+use crate::words::Allow;
 
 /// A durable point that was begun: [`DurablePoint::sync`] may run on another thread while the
 /// applier goes on; then [`Replica::finish_durable`].

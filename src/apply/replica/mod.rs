@@ -65,10 +65,11 @@ use self::times::Times;
 pub(super) use self::writer::Writer;
 use super::fault::Fault;
 use super::inode;
-use super::policy::{Allow, Policy, Withheld};
+use super::policy::{Policy, Withheld};
 use crate::failpoint;
 use crate::packet::{Name, ObjectId, PacketHeader, Position, Timestamp};
 use crate::sys::{FileHandle, proc_path};
+use crate::words::Allow;
 
 /// See the module.
 pub struct Replica {

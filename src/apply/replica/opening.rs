@@ -20,12 +20,13 @@ use super::nameless::Nameless;
 use super::progress::{OpenError, Progress, Strange};
 use super::times::Times;
 use super::writer::Writer;
-use crate::apply::policy::{Allow, Policy};
+use crate::apply::policy::Policy;
 use crate::limits::target_descriptors;
 use crate::open_files;
 use crate::packet::{Position, SetId};
 use crate::store::{Symlink, own_directory};
 use crate::sys::FileHandle;
+use crate::words::Allow;
 
 /// Where a replica and what belongs to it lie. Limbo is on the file system of the root, beside it.
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::*;
 use crate::privileges;
+use crate::words::Allow;
 
 /// A pair whose target allows this.
 fn pair(allow: Allow) -> Pair {

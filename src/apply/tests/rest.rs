@@ -10,6 +10,7 @@ use std::rc::Rc;
 use super::doubt::{CASES, prepared};
 use super::*;
 use crate::failpoint;
+use crate::words::Allow;
 
 struct Died;
 

@@ -24,7 +24,7 @@ impl Source {
 
     pub fn id(&self, path: &str) -> ObjectId {
         let file = o_path(&self.path(path));
-        FileHandle::of(file.as_fd()).unwrap().object_id(1, file.metadata().unwrap().ino())
+        ObjectId::at_first_sight(1, &FileHandle::of(file.as_fd()).unwrap(), file.metadata().unwrap().ino())
     }
 
     pub fn mtime(&self, path: &str) -> Timestamp {

@@ -7,14 +7,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::{Level, Report};
 use crate::cli::args::Common;
-use crate::cli::units;
 use crate::control::unix_ms;
 use crate::link::{Dial, Feed, Identity, SourceEvent, SourceLink};
 use crate::packet::{
     EncodedFrame, SourceMessage, Standing, TargetMessage, Text, WIRE_VERSION, WIRE_VERSION_OLDEST,
 };
 use crate::pairing::{Known, KnownTarget};
-use crate::source::{Target, resolve};
+use crate::source::resolve;
+use crate::units;
+use crate::words::Target;
 
 /// How long one address is given, all in all.
 const PATIENCE: Duration = Duration::from_secs(10);

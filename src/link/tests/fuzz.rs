@@ -6,7 +6,7 @@ use crate::limits::{HEADER_COST, HEADER_LEN_MAX};
 use crate::link::assembler::Assembler;
 use crate::link::opening::Opening;
 use crate::mutation::with_damage;
-use crate::queue::Pool;
+use crate::pool::Pool;
 use crate::sys::allocated;
 
 fn stream(frames: u64) -> Vec<u8> {

@@ -4,6 +4,7 @@ use super::*;
 use quinn::{ClientConfig, Endpoint};
 
 use crate::link::opening::{Opening, Role};
+use crate::words::Fingerprint;
 
 async fn connect(listener: &Listener, key: Fingerprint) -> (Endpoint, quinn::Connection) {
     let (tls, _) = tls::client(&Identity::generate(), key, tls::Protocol::Replication).unwrap();

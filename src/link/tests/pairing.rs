@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::limits::{PAIRING_ATTEMPTS_PER_SECOND, PAIRING_LEN_MAX};
+use crate::words::Fingerprint;
 
 /// A listener that authorises nobody and repeats what strangers say, with their session's binding.
 fn desk() -> (Listener, Fingerprint) {

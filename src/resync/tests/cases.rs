@@ -10,8 +10,8 @@ use std::path::Path;
 use rustix::fs::{CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 
 use super::{Pair, tree};
-use crate::apply::Allow;
 use crate::packet::DataState;
+use crate::words::Allow;
 
 pub fn set_mtime(path: &Path, seconds: i64, nanoseconds: i64) {
     let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds };

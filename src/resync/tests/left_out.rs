@@ -54,7 +54,7 @@ impl<'a> Said<'a> {
 
     fn id(&self, name: &str) -> ObjectId {
         let file = self.open(name);
-        FileHandle::of(file.as_fd()).unwrap().object_id(3, file.metadata().unwrap().ino())
+        ObjectId::at_first_sight(3, &FileHandle::of(file.as_fd()).unwrap(), file.metadata().unwrap().ino())
     }
 
     fn attributes(&self, name: &str) -> Attributes {

@@ -15,11 +15,12 @@ use bytes::Bytes;
 use crossbeam_channel::unbounded;
 
 use super::*;
-use crate::apply::{Allow, Applier, NameMatch, Places, Replica};
+use crate::apply::{Applier, NameMatch, Places, Replica};
 use crate::packet::{
     DataState, Epoch, FrameHeader, Incarnation, ItemHeader, ItemNumber, LaneItem, LeftOut, PREFIX_LEN,
     Position, Prefix, SetId, TargetMessage, Timestamp, item_frame,
 };
+use crate::words::Allow;
 
 /// A source tree and its replica.
 struct Pair {

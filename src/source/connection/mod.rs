@@ -23,7 +23,6 @@ use parking_lot::{Condvar, Mutex};
 use super::durability::Standing;
 use super::embedded::Embedded;
 use super::feed::Sent;
-use super::options::Target;
 use super::remote::Route;
 use crate::connection::{Command, FaultKind, NotNow};
 use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying};
@@ -32,6 +31,7 @@ use crate::link::LinkStats;
 use crate::packet::{DataState, LeftOut, Position, Sequence, SetId, Timestamp, WithheldCounts};
 use crate::queue::{CursorId, Queue};
 use crate::resync::{CopyProgress, CopyReport};
+use crate::words::Target;
 pub(crate) use driver::Driver;
 #[cfg(test)]
 pub(crate) use driver::News;

@@ -13,30 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::packet::Sequence;
-
-/// How many targets a sync waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Needs {
-    Any,
-    All,
-}
-
-/// What a sync is answered when its time is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Late {
-    /// An error, although the local disk has everything.
-    Fail,
-    /// Success: the local disk counts alone until the targets are in line again.
-    Degrade,
-}
-
-/// What was configured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rule {
-    pub needs: Needs,
-    pub timeout: Duration,
-    pub late: Late,
-}
+use crate::words::{Late, Needs, Rule};
 
 /// What is known of a target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -24,8 +24,9 @@ use parking_lot::{Condvar, Mutex};
 use crate::intercept::{Divergence, DurabilityGate, SyncAnswer};
 use crate::packet::{Op, Sequence};
 use crate::queue::{Draft, Queue};
+use crate::words::{Late, Needs, Rule};
 use machine::{Action, Machine, Ticket};
-pub use machine::{Late, Needs, Rule, Standing, Trouble, Verdict};
+pub use machine::{Standing, Trouble, Verdict};
 
 /// Room for the header of a barrier.
 const BARRIER_ROOM: usize = 64;

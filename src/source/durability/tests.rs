@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::TargetDurability;
-use super::machine::{Action, Late, Machine, Needs, Rule, Standing, Ticket, Trouble, Verdict};
+use super::machine::{Action, Machine, Standing, Ticket, Trouble, Verdict};
 use crate::intercept::{Divergence, DurabilityGate};
 use crate::packet::{Epoch, Incarnation, Position, Sequence};
 use crate::queue::Queue;
+use crate::words::{Late, Needs, Rule};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 

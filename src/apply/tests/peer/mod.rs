@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 
 use super::*;
+use crate::words::Allow;
 use generator::{Random, Words};
 
 /// A replica with content, what others planted in it, and what must never change.

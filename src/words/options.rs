@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::durability::Rule;
+use super::names::{is_set_name, socket_path};
 
 /// Everything a source daemon needs to know at its start. Paths are absolute.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,8 +54,32 @@ impl ProtectOptions {
 
     /// The control socket of this set.
     pub fn socket(&self) -> PathBuf {
-        crate::control::socket_path(&self.run, &self.name)
+        socket_path(&self.run, &self.name)
     }
+}
+
+/// How many targets a sync waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    Any,
+    All,
+}
+
+/// What a sync is answered when its time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Late {
+    /// An error, although the local disk has everything.
+    Fail,
+    /// Success: the local disk counts alone until the targets are in line again.
+    Degrade,
+}
+
+/// What was configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    pub needs: Needs,
+    pub timeout: Duration,
+    pub late: Late,
 }
 
 /// Where a connection sends to.
@@ -128,12 +152,6 @@ fn parse_remote(address: &str) -> Result<Target, TargetError> {
         _ if !is_set_name(repset) => Err(wrong("the repset has to be a plain name")),
         _ => Ok(Target::Remote { host: bare.unwrap_or(host).into(), port, repset: repset.into() }),
     }
-}
-
-/// Whether a text can name a replication set: it becomes a file name on both sides.
-pub(crate) fn is_set_name(name: &str) -> bool {
-    let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '@' | '+');
-    !name.is_empty() && name.len() <= 64 && !name.starts_with('.') && name.chars().all(plain)
 }
 
 #[cfg(test)]

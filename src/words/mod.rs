@@ -1,0 +1,13 @@
+//! Words that several rooms use: what was asked for, what is allowed, who somebody is, what is counted.
+
+mod allow;
+mod keys;
+mod measures;
+mod names;
+mod options;
+
+pub use allow::Allow;
+pub use keys::{BadFingerprint, Fingerprint, hmac_sha256, sha256};
+pub use measures::QueueStats;
+pub use names::{SOCKET_SUFFIX, is_set_name, socket_path};
+pub use options::{Late, Needs, ProtectOptions, Rule, Target, TargetError};
