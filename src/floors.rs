@@ -64,7 +64,10 @@ fn imports(path: &Path) -> BTreeSet<String> {
 fn is_test(path: &Path) -> bool {
     let names = || path.iter().map(|part| part.to_string_lossy());
     names().any(|name| {
-        matches!(&*name, "tests" | "tests.rs" | "fuzz.rs" | "hostile.rs" | "simulator" | "floors.rs")
+        matches!(
+            &*name,
+            "tests" | "tests.rs" | "fuzz.rs" | "hostile.rs" | "model" | "simulator" | "floors.rs"
+        )
     })
 }
 
