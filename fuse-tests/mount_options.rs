@@ -23,7 +23,11 @@ impl Tmpfs {
     }
 
     fn remount(&self, options: &str) {
-        run(Command::new("mount").args(["-i", "-o", &format!("remount,bind,{options}")]).arg(&self.0));
+        Self::remount_at(&self.0, options);
+    }
+
+    fn remount_at(at: &Path, options: &str) {
+        run(Command::new("mount").args(["-i", "-o", &format!("remount,bind,{options}")]).arg(at));
     }
 }
 
@@ -87,6 +91,34 @@ fn what_the_disk_forbids_stays_forbidden() {
     disk.remount("rw,nosuid,nodev");
     wait_until("rw follows", || File::create(protected.mount.join("late")).is_ok());
     protected.assert_in_sync();
+    protected.stop();
+    drop(protected);
+    drop(disk);
+}
+
+/// What an administrator had forbidden on the mount was allowed again as soon as the backing's mount
+/// forbade it too for a while.
+#[test]
+fn what_the_mount_forbids_stays_forbidden() {
+    let mut protected = Protected::prepare(Setup::default());
+    let disk = Tmpfs::mount(&protected.backing, "relatime,mode=755");
+    protected.start_again();
+    Tmpfs::remount_at(&protected.mount, "ro,noexec");
+    let has = |option: &str| options(&protected.mount).iter().any(|own| own == option);
+    disk.remount("nosuid,relatime");
+    wait_until("nosuid follows", || has("nosuid"));
+    assert!(has("ro") && has("noexec"));
+    disk.remount("ro,noexec,nosuid,nodev,relatime");
+    wait_until("nodev follows", || has("nodev"));
+    disk.remount("rw,suid,dev,exec,relatime");
+    wait_until("the rest is allowed again", || !has("nosuid") && !has("nodev"));
+    assert!(has("ro") && has("noexec"));
+    // By whom it was forbidden it is allowed again.
+    Tmpfs::remount_at(&protected.mount, "rw,exec");
+    disk.remount("ro,noexec,relatime");
+    wait_until("both follow", || has("ro") && has("noexec"));
+    disk.remount("rw,exec,relatime");
+    wait_until("both are allowed again", || !has("ro") && !has("noexec"));
     protected.stop();
     drop(protected);
     drop(disk);

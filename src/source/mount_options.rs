@@ -6,7 +6,8 @@
 //!                               (whenever they change there)                           │
 //!  the daemon's view of the backing <── access times (whenever they differ) ───────────┘
 //! ```
-//! An administrator's own remount of our mount stays until the backing's changes the same option.
+//! What an administrator forbids on our mount by a remount stays forbidden, whatever the backing's
+//! allows later: the stricter of both. How access times are kept follows the backing's last change.
 //! The view is never read-only by itself: what was accepted before a remount can still be written.
 
 use std::io;
@@ -52,6 +53,8 @@ pub struct OptionsWatch {
     own_device: String,
     /// With the options that ours has taken over.
     backing: Option<BackingMount>,
+    /// What is forbidden here and was not there: an administrator's own.
+    forbidden_here: MountOptions,
     /// How the view keeps access times.
     view: MountOptions,
     trouble: Option<String>,
@@ -61,7 +64,15 @@ impl OptionsWatch {
     /// Of a mount that came up with the options of the backing's.
     pub fn begin(directory: &Path, own_device: String, backing: Option<BackingMount>) -> OptionsWatch {
         let view = backing.as_ref().map(|backing| backing.options).unwrap_or_default();
-        OptionsWatch { directory: directory.to_owned(), own_device, backing, view, trouble: None }
+        let forbidden_here = MountOptions::default();
+        OptionsWatch {
+            directory: directory.to_owned(),
+            own_device,
+            backing,
+            forbidden_here,
+            view,
+            trouble: None,
+        }
     }
 
     /// Takes over what has changed. What cannot be taken over is tried again at the next look.
@@ -77,6 +88,10 @@ impl OptionsWatch {
     fn follow_backing(&mut self, table: &MountTable, mut own: MountOptions) -> Result<MountOptions, Refused> {
         let Some(backing) = &mut self.backing else { return Ok(own) };
         let Some(now) = backing.now(table).map(|mount| mount.options) else { return Ok(own) };
+        let own_ways = own.without(MountOptions::ACCESS_TIMES);
+        // What both forbid was forbidden by one of them before.
+        let by_hand = own_ways.without(backing.options).with(self.forbidden_here.only(own_ways));
+        self.forbidden_here = by_hand;
         let changed = now.differing(backing.options);
         // Apart: only this one can be refused, while files are open for writing.
         let read_only = changed.only(MountOptions::READ_ONLY);
@@ -85,9 +100,17 @@ impl OptionsWatch {
                 continue;
             }
             let wanted = now.only(part);
-            set_mount_options(CWD, &self.directory, part, now).map_err(|error| Refused { wanted, error })?;
-            let (directory, own_now) = (self.directory.display(), own.without(part).with(wanted));
-            log::info!("{directory} is mounted {} now, as its backing", own_now.in_words());
+            let stricter = now.with(by_hand);
+            set_mount_options(CWD, &self.directory, part, stricter)
+                .map_err(|error| Refused { wanted, error })?;
+            let own_now = own.without(part).with(stricter.only(part));
+            if own_now != own {
+                log::info!(
+                    "{} is mounted {} now, after its backing",
+                    self.directory.display(),
+                    own_now.in_words()
+                );
+            }
             backing.options = backing.options.without(part).with(wanted);
             own = own_now;
         }
