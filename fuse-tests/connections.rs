@@ -228,7 +228,7 @@ fn a_full_queue_lets_go(how: &str, word: &str) {
     says(&refused, &["cannot go on", "standin protect"]);
     let waited = output_within(standin(&run).arg("wait-sync"), COMMAND_MAX);
     says(&waited, &["needs a copy"]);
-    let said = protected.stop();
+    let said = protected.stop_incomplete_by(libc::SIGTERM);
     assert!(said.contains("did not get there"), "{said}");
     protected.start_again();
     assert!(protected.assert_in_sync().objects >= 2);
@@ -256,7 +256,7 @@ fn the_end_does_not_wait_for_what_is_stopped() {
     assert!(began.elapsed() < Duration::from_secs(20), "after {:?}", began.elapsed());
     assert_eq!(stopped.status.code(), Some(1), "{}", describe(&stopped));
     says(&stopped, &["did not get there", "it is stopped"]);
-    protected.forget_ended();
+    protected.forget_ended_with(&[1]);
     assert!(!protected.replica.join("only here").exists());
     protected.start_again();
     assert!(protected.assert_in_sync().objects >= 1);

@@ -282,11 +282,22 @@ impl Protected {
     /// SIGTERM: the daemon drains, unmounts and ends with 0. Gives what it said on stderr.
     #[track_caller]
     pub fn stop(&mut self) -> String {
+        self.end_by(libc::SIGTERM, 0)
+    }
+
+    /// As [`Protected::stop`], but changes cannot get to the target: it ends with 1.
+    #[track_caller]
+    pub fn stop_incomplete_by(&mut self, signal: i32) -> String {
+        self.end_by(signal, 1)
+    }
+
+    #[track_caller]
+    fn end_by(&mut self, signal: i32, code: i32) -> String {
         let mut daemon = self.daemon.take().expect("it runs");
-        daemon.signal(libc::SIGTERM);
+        daemon.signal(signal);
         let status = daemon.wait(STOP_MAX);
         let said = daemon.stderr.lock().clone();
-        assert!(status.is_some_and(|status| status.success()), "stop: {status:?}\n{said}");
+        assert!(status.is_some_and(|status| status.code() == Some(code)), "stop: {status:?}\n{said}");
         assert!(!is_mounted(&self.mount), "still mounted after the stop\n{said}");
         said
     }
@@ -303,9 +314,16 @@ impl Protected {
     /// Takes notice of a daemon that was told to stop by a command.
     #[track_caller]
     pub fn forget_ended(&mut self) {
+        self.forget_ended_with(&[0]);
+    }
+
+    /// As [`Protected::forget_ended`], with one of these exit codes.
+    #[track_caller]
+    pub fn forget_ended_with(&mut self, codes: &[i32]) {
         let mut daemon = self.daemon.take().expect("it ran");
         let status = daemon.wait(COMMAND_MAX);
-        assert!(status.is_some_and(|status| status.success()), "the end: {status:?}\n{}", daemon.said());
+        let is_right = status.and_then(|status| status.code()).is_some_and(|code| codes.contains(&code));
+        assert!(is_right, "the end: {status:?}\n{}", daemon.said());
     }
 
     /// kill -9 of the daemon. The mount stays behind, dead or held.

@@ -98,7 +98,7 @@ fn what_an_unmount_leaves_behind_is_named() {
     fs::write(protected.mount.join("file"), b"text").expect("it serves");
     run(Command::new("umount").arg(&protected.mount));
     let (code, said) = ends_with(daemon);
-    assert_eq!(code, Some(2), "{said}");
+    assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("changes did not get there"), "{said}");
     protected.start_again();
     protected.assert_in_sync();
@@ -135,4 +135,20 @@ fn a_second_signal_detaches_a_busy_mount() {
     assert!(!is_mounted(&protected.mount));
     drop(held);
     tree::assert_same(&protected.backing, &protected.replica);
+}
+
+/// Told to stop by a signal, it left changes behind and ended with 0, as after a complete stop.
+#[test]
+fn what_a_signal_leaves_behind_is_no_success() {
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        let mut protected = Protected::start(Setup::default());
+        let stopped = output_within(standin(&protected.run).args(["connection", "stop"]), COMMAND_MAX);
+        assert!(stopped.status.success());
+        fs::write(protected.mount.join("file"), b"text").expect("it serves");
+        let said = protected.stop_incomplete_by(signal);
+        assert!(said.contains("changes did not get there"), "{said}");
+        protected.start_again();
+        protected.assert_in_sync();
+        protected.stop();
+    }
 }

@@ -4,12 +4,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Outcome;
 use super::args::{Common, FlushMount, Fsync, FsyncTargets, Protect};
+use super::{LEFT_BEHIND, Outcome};
 use crate::failure::Failure;
 use crate::limits::QUEUE_MEMORY_MIN;
 use crate::preflight::{MountTable, check_root_user, resolve};
-use crate::source::{self};
+use crate::source::{self, Ended};
 use crate::units;
 use crate::words::{Late, Needs, ProtectOptions, Rule, Target};
 
@@ -21,8 +21,10 @@ pub(super) fn run(common: &Common, args: Protect) -> Outcome {
             "Leave it out and let a service manager keep the process, as the unit standin@.service does.",
         ));
     }
-    source::run(options(common, args)?)?;
-    Ok(0)
+    Ok(match source::run(options(common, args)?)? {
+        Ended::Complete => 0,
+        Ended::LeftBehind => LEFT_BEHIND,
+    })
 }
 
 /// Absolute paths, a name, bounds; nothing is looked at beyond the way to the paths.

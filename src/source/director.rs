@@ -22,7 +22,7 @@ use super::first_copy::{InLine, Start};
 use super::flush::Flusher;
 use super::ground::Ground;
 use super::hands::{Done, Hands, Job};
-use super::life::{Ending, Life, Stage, Stop};
+use super::life::{Ended, Ending, Life, Stage, Stop};
 use super::mark::Mark;
 use super::recorder::Recorder;
 use super::rounds::Rounds;
@@ -140,7 +140,7 @@ impl Director {
 
     /// From the first copy to the end of protection. Gives how it ended, and what keeps other
     /// daemons from the set's record.
-    pub fn run(mut self) -> (Result<(), Failure>, Option<SetState>) {
+    pub fn run(mut self) -> (Result<Ended, Failure>, Option<SetState>) {
         let mut life = self.start();
         loop {
             if let Life::Over { outcome, .. } = life {
@@ -363,7 +363,7 @@ impl Director {
     }
 
     fn end(&mut self, ending: Ending, rounds: Rounds, drained: Drained) -> Life {
-        let Drained { report, mark, disk } = drained;
+        let Drained { report, ended, mark, disk } = drained;
         if let Some(why) = self.ground.volume.divergence().why() {
             self.recorder.note_divergence(why);
         }
@@ -373,7 +373,7 @@ impl Director {
             Ending::Stopped(stop) => {
                 stop.asker.into_iter().for_each(|asker| asker.give(Ok(report.clone())));
                 farewell(&self.ground, &report);
-                Ok(())
+                Ok(ended)
             }
             Ending::UnmountedByOthers => unmounted_by_others(&self.ground, &report),
         };

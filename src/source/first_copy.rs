@@ -151,10 +151,8 @@ impl Start {
                 Outcome::Copied(report) => reports.push(report),
                 // A target that is in line already would miss what changes without the mount.
                 Outcome::Away if !reports.is_empty() => {
-                    return Err(stopped(
-                        connection,
-                        "the connection was lost, and did not come back in time",
-                    ));
+                    let why = "the connection was lost, and did not come back in time";
+                    return Err(stopped(connection, why).passing());
                 }
                 Outcome::Away => return Ok(None),
             }
@@ -253,6 +251,7 @@ fn kept_waiting(ground: &Ground, connection: &Connection, why: &str) -> Failure 
         ),
         "Mend this and start again; a longer --start-timeout lets programs wait longer.",
     )
+    .passing()
 }
 
 fn stopped(connection: &Connection, why: &str) -> Failure {

@@ -40,10 +40,18 @@ pub enum Life {
         rounds: Rounds,
     },
     Over {
-        outcome: Result<(), Failure>,
+        outcome: Result<Ended, Failure>,
         rounds: Option<Rounds>,
         stopped: Option<StopReport>,
     },
+}
+
+/// How a protection ended that was told to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Complete,
+    /// Changes did not get to every target; which ones was said.
+    LeftBehind,
 }
 
 /// A stop, and whoever asked for it.

@@ -51,5 +51,6 @@ pub(crate) use connection::{
 #[cfg(test)]
 pub(crate) use feed::PacketFeed;
 pub use flush::{HELPER_COMMAND, serve_flushes};
+pub use life::Ended;
 pub(crate) use remote::resolve;
 pub use startup::run;

@@ -1,5 +1,6 @@
 //! The start and the end of the daemon around its director: checks, state, targets.
 
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use super::durability::TargetDurability;
 use super::embedded::Embedded;
 use super::ground::Ground;
 use super::identity::Found;
+use super::life::Ended;
 use super::mark::{Clock, PageCache};
 use super::mount_options::BackingMount;
 use super::remote::{Paired, Route};
@@ -38,7 +40,7 @@ pub(super) const NOTHING_MOUNTED: &str = "Nothing is mounted; the directory is a
 /// Protects a directory until it is told to stop; returns after the unmount.
 ///
 /// Errors: whatever keeps the directory from being mounted or served, with what was left as it was.
-pub fn run(options: ProtectOptions) -> Result<(), Failure> {
+pub fn run(options: ProtectOptions) -> Result<Ended, Failure> {
     open_files::raise()?;
     give_up_privileges()?;
     if let Some(dead) = preflight::standing_mount(&options.directory)? {
@@ -309,5 +311,9 @@ pub(super) fn io_failure(what: &str, error: &std::io::Error) -> Failure {
     if let Some(first) = what.get_mut(..1) {
         first.make_ascii_uppercase();
     }
-    Failure::new(what, NOTHING_MOUNTED, "Mend this and start again.")
+    let next = match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "Make room and start again.",
+        _ => "Mend this and start again.",
+    };
+    Failure::new(what, NOTHING_MOUNTED, next)
 }

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::board::Board;
+use super::connection::Connection;
 use super::director::Event;
 use super::flush::Flusher;
 use super::ground::Ground;
 use super::keepers::keepers;
+use super::life::Ended;
 use super::mark::Mark;
 use super::{sync, writeback};
 use crate::control::{StopMode, StopReport, WaitFor};
@@ -78,7 +80,10 @@ impl Unmount {
         match (unmount(serving), self.mode) {
             (Ok(()), _) => {}
             (Err(error), StopMode::Now) => {
-                if let Err(second) = serving.detach() {
+                // Not a mount: somebody else took it away.
+                if let Err(second) = serving.detach()
+                    && second.raw_os_error() != Some(libc::EINVAL)
+                {
                     log::warn!("the mount could not be detached: {second} (before: {error})");
                 }
                 return Ok(());
@@ -150,6 +155,7 @@ pub struct Drain {
 /// How the directory was left.
 pub struct Drained {
     pub report: StopReport,
+    pub ended: Ended,
     /// Up to when every target had everything, if they had.
     pub mark: Option<Mark>,
     pub disk: Disk,
@@ -178,7 +184,23 @@ impl Drain {
         let left = self.left();
         let drained = drained && left.is_empty();
         let disk = settling.map_or(Disk::Unknown, |settling| disk_after(&settling, deadline));
-        Drained { report: StopReport { drained, left }, mark: drained.then_some(self.mark), disk }
+        let ended = self.ended();
+        Drained { report: StopReport { drained, left }, ended, mark: drained.then_some(self.mark), disk }
+    }
+
+    /// What is only not on a target's disk yet counts where it was waited for.
+    fn ended(&self) -> Ended {
+        let last = self.ground.queue.last().sequence;
+        let lacks = |connection: &Arc<Connection>| {
+            let report = connection.report();
+            let is_late = self.mode == StopMode::Orderly && report.durable < last;
+            !connection.is_null() && (report.applied < last || is_late)
+        };
+        let is_behind = self.board.read().connections.iter().any(lacks);
+        match is_behind || self.ground.volume.divergence().why().is_some() {
+            true => Ended::LeftBehind,
+            false => Ended::Complete,
+        }
     }
 
     /// What targets lack, in words.
@@ -245,10 +267,14 @@ fn missing(last: Sequence, applied: Sequence, durable: Sequence) -> Option<Strin
     match (last.0.saturating_sub(applied.0), last.0.saturating_sub(durable.0)) {
         (0, 0) => None,
         (0, unsynced) => {
-            Some(format!("it has everything; the last {unsynced} changes may not be on its disk yet"))
+            Some(format!("it has everything; the last {} may not be on its disk yet", changes(unsynced)))
         }
-        (absent, _) => Some(format!("{absent} changes did not get there")),
+        (absent, _) => Some(format!("{} did not get there", changes(absent))),
     }
+}
+
+fn changes(count: u64) -> String {
+    format!("{count} change{}", if count == 1 { "" } else { "s" })
 }
 
 /// The mount is gone from this namespace, but there in others.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::connection::Connection;
 use super::ground::Ground;
+use super::life::Ended;
 use crate::control::StopReport;
 use crate::failure::Failure;
 use crate::resync::CopyReport;
@@ -52,17 +53,18 @@ pub fn farewell(ground: &Ground, report: &StopReport) {
 /// Somebody else took the mount away, and what was queued was sent.
 ///
 /// Errors: a target lacks something.
-pub fn unmounted_by_others(ground: &Ground, report: &StopReport) -> Result<(), Failure> {
+pub fn unmounted_by_others(ground: &Ground, report: &StopReport) -> Result<Ended, Failure> {
     let what = unmounted(ground);
     if report.drained {
         eprintln!("{what} All targets have everything that was written to it.");
-        return Ok(());
+        return Ok(Ended::Complete);
     }
     Err(Failure::new(
         format!("{what} Left behind: {}.", report.left.join("; ")),
         "The data in the directory is complete.",
         "Start the protection again: what a target lacks, and what changes meanwhile, is found and copied.",
-    ))
+    )
+    .passing())
 }
 
 pub fn unmounted(ground: &Ground) -> String {
