@@ -19,7 +19,6 @@ const FLOORS: [&[&str]; 6] = [
         "sys",
         "units",
         "words",
-        "xattr",
     ],
     &["packet"],
     &["privileges", "xattr"],
