@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use crate::host::{COMMAND_MAX, Disk, Protected, Setup, heavy, output_within, run, standin};
+use crate::host::{self, COMMAND_MAX, Disk, Protected, Setup, heavy, output_within, run, standin};
 
 const RECORD_LEN: usize = 64;
 
@@ -61,7 +61,10 @@ fn write_records(path: &Path, way: Way, acknowledged: &AtomicU64, end: &AtomicBo
 /// Every record up to the acknowledged one is there, whole.
 #[track_caller]
 fn check_records(path: &Path, acknowledged: u64, what: &str) {
-    let content = fs::read(path).unwrap_or_default();
+    let content = match fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        outcome => outcome.expect("a replica that can be read"),
+    };
     for number in 1..=acknowledged {
         let at = (number as usize - 1) * RECORD_LEN;
         let found = content.get(at..at + RECORD_LEN);
@@ -149,11 +152,9 @@ fn what_was_synced_survives_the_loss_of_power_at_the_target() {
         protected.start_again();
         let acknowledged = write_and_kill(&mut protected, round, &mut seed);
         crate::sys::cut_power(&disk).expect("a power cut");
-        run(Command::new("umount").arg(&disk));
-        run(Command::new("mount")
-            .args(["-o", "loop"])
-            .arg(protected.base.path().join("replica.image"))
-            .arg(&disk));
+        let image = protected.base.path().join("replica.image");
+        host::unmount_for_good(&image, &disk);
+        run(Command::new("mount").args(["-o", "loop"]).arg(image).arg(&disk));
         for (way, acknowledged) in WAYS.into_iter().zip(acknowledged) {
             let name = format!("{way:?}{round}");
             check_records(&protected.replica.join(&name), acknowledged, &name);

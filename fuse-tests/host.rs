@@ -468,6 +468,28 @@ fn limited(run: &Path, open_files: u32) -> Command {
     command
 }
 
+/// Unmounts a file system in an image file; returns when it is really gone. What a killed daemon had
+/// open may keep it, and its dead superblock, for a moment: a mount at once would get that again.
+#[track_caller]
+pub fn unmount_for_good(image: &Path, at: &Path) {
+    let mut is_mounted = true;
+    for _ in 0..400 {
+        is_mounted = is_mounted && rustix::mount::unmount(at, UnmountFlags::empty()).is_err();
+        if !is_mounted && !is_attached(image) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("{} stays busy", at.display());
+}
+
+/// Whether a loop device has the image.
+fn is_attached(image: &Path) -> bool {
+    let devices = fs::read_dir("/sys/block").expect("the devices").flatten();
+    let mut files = devices.filter_map(|device| fs::read(device.path().join("loop/backing_file")).ok());
+    files.any(|file| file.trim_ascii_end() == image.as_os_str().as_encoded_bytes())
+}
+
 /// Runs a command that must succeed.
 #[track_caller]
 pub fn run(command: &mut Command) -> Output {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::mount::UnmountFlags;
 
-use crate::host::{Protected, Setup, clear_mounts, heavy, require_program, run};
+use crate::host::{self, Protected, Setup, clear_mounts, heavy, require_program, run};
 use crate::random::{Random, setting};
 use crate::sys::cut_power;
 use crate::tree::Rules;
@@ -43,25 +43,8 @@ impl Disk {
         run(Command::new("mount").args(["-o", "loop"]).arg(&self.image).arg(&self.at));
     }
 
-    /// Returns when the file system is really gone: what the killed daemon had open may keep it,
-    /// and its dead superblock, for a moment.
     fn unmount(&self) {
-        let mut is_mounted = true;
-        for _ in 0..200 {
-            is_mounted = is_mounted && rustix::mount::unmount(&self.at, UnmountFlags::empty()).is_err();
-            if !is_mounted && !self.is_attached() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        panic!("{} stays busy", self.at.display());
-    }
-
-    /// Whether a loop device has the image.
-    fn is_attached(&self) -> bool {
-        let devices = fs::read_dir("/sys/block").expect("the devices").flatten();
-        let mut files = devices.filter_map(|device| fs::read(device.path().join("loop/backing_file")).ok());
-        files.any(|file| file.trim_ascii_end() == self.image.as_os_str().as_encoded_bytes())
+        host::unmount_for_good(&self.image, &self.at);
     }
 }
 

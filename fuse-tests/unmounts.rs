@@ -5,7 +5,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use crate::host::{COMMAND_MAX, Daemon, Protected, STOP_MAX, Setup, is_mounted, output_within, run, standin};
+use crate::host::{
+    COMMAND_MAX, Daemon, Protected, STOP_MAX, Setup, describe, is_mounted, output_within, standin,
+};
 use crate::tree;
 
 /// A shell in a mount namespace of its own, as in a container; it does its work when told to.
@@ -71,6 +73,21 @@ fn protect(protected: &Protected) -> Daemon {
     daemon
 }
 
+/// `umount` by somebody else. A program that another test is just starting has our open files until it
+/// runs, and the mount is busy for that moment.
+#[track_caller]
+fn unmount(protected: &Protected) {
+    let began = Instant::now();
+    loop {
+        let output = output_within(Command::new("umount").arg(&protected.mount), COMMAND_MAX);
+        if output.status.success() {
+            return;
+        }
+        assert!(began.elapsed() < Duration::from_secs(10), "{}", describe(&output));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// An unmount by somebody else (a mount unit, the shutdown) ended the daemon at once: what was
 /// queued was not sent, and nothing was said of it.
 #[test]
@@ -80,7 +97,7 @@ fn an_unmount_by_others_is_a_stop() {
     for number in 0..48 {
         fs::write(protected.mount.join(format!("{number}")), vec![number; 1 << 20]).expect("it serves");
     }
-    run(Command::new("umount").arg(&protected.mount));
+    unmount(&protected);
     let (code, said) = ends_with(daemon);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("unmounted by somebody else"), "{said}");
@@ -96,7 +113,7 @@ fn what_an_unmount_leaves_behind_is_named() {
     let stopped = output_within(standin(&protected.run).args(["connection", "stop"]), COMMAND_MAX);
     assert!(stopped.status.success());
     fs::write(protected.mount.join("file"), b"text").expect("it serves");
-    run(Command::new("umount").arg(&protected.mount));
+    unmount(&protected);
     let (code, said) = ends_with(daemon);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("changes did not get there"), "{said}");
