@@ -20,7 +20,7 @@ use crate::limits::{ACKNOWLEDGE_DELAY, ACKNOWLEDGE_LATEST, ACKNOWLEDGE_PACKETS, 
 use crate::link::{Received, TargetEvent};
 use crate::packet::{
     Features, Frame, FrameHeader, ItemHeader, LaneItem, ObjectId, Op, Sequence, SourceMessage, TargetMessage,
-    Text, WIRE_VERSION,
+    Text, WIRE_VERSION, WithheldCounts,
 };
 
 /// How often a session that has nothing to do looks for control messages.
@@ -60,6 +60,7 @@ pub(crate) struct Session<S, A> {
     acknowledged: Option<(Sequence, Sequence, Sequence)>,
     /// State of the data, and what is set aside, as the source knows them.
     told: (DataStatus, AsideView),
+    told_withheld: WithheldCounts,
     /// Packets applied since then.
     unacknowledged: u64,
     /// When the first of them is to be acknowledged at the latest.
@@ -85,6 +86,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
             applier,
             acknowledged: None,
             told,
+            told_withheld: WithheldCounts::default(),
             unacknowledged: 0,
             acknowledge_by: clock::now(),
             sync: None,
@@ -345,7 +347,16 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
         self.unacknowledged > 0 && clock::now() >= self.acknowledge_by
     }
 
+    /// The source hears what was not taken as it came.
+    fn tell_withheld(&mut self) {
+        let now = self.view.lock().withheld.counts();
+        if std::mem::replace(&mut self.told_withheld, now) != now {
+            self.around.send(TargetMessage::Withheld(now));
+        }
+    }
+
     fn acknowledge(&mut self) {
+        self.tell_withheld();
         let now = self.applier.acknowledged();
         let now = (now.received.sequence, now.applied.sequence, now.durable.sequence);
         self.unacknowledged = 0;
