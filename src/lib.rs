@@ -25,7 +25,7 @@
 //!   for [`intercept`], which fills the [`queue`] (a test of `floors` holds it)
 //! - [`preflight`]: what is checked before a mount; [`privileges`]: what is given up before the
 //!   work begins; [`failure`]: errors for people; `open_files`: how many this process may have
-//! - [`bench`]: what the mount costs, and how fast a replica follows
+//! - [`mod@bench`]: what the mount costs, and how fast a replica follows
 //! - [`words`], [`pool`], [`units`], `signals`: what several rooms speak of; memory for payloads; how
 //!   numbers are shown; SIGTERM and its kin
 //! - [`store`], [`xattr`], [`limits`], [`sys`]: small durable files; extended attributes; every

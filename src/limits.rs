@@ -378,7 +378,7 @@ pub fn set_aside_after() -> Duration {
 /// writes back after 30 s by itself, so that this adds next to nothing to what is written.
 const SOURCE_SYNC_EVERY: Duration = Duration::from_secs(60);
 
-/// [`SOURCE_SYNC_EVERY`], or what `STANDIN_SOURCE_SYNC_EVERY_MS` says: tests do not wait so long.
+/// `SOURCE_SYNC_EVERY`, or what `STANDIN_SOURCE_SYNC_EVERY_MS` says: tests do not wait so long.
 pub fn source_sync_every() -> Duration {
     let set = std::env::var("STANDIN_SOURCE_SYNC_EVERY_MS").ok().and_then(|text| text.parse().ok());
     set.map_or(SOURCE_SYNC_EVERY, Duration::from_millis)

@@ -141,7 +141,7 @@ impl Drop for Answers {
 impl Volume {
     /// Tells the attributes of an object to `asker`, a thread, as soon as the kernel knows the
     /// size that they say. Answers whether that has to be waited for: somebody has to call
-    /// [`Volume::look_at_writer`] then.
+    /// `Volume::look_at_writer` then.
     pub fn ask_attributes(&self, id: NodeId, asker: u32, asked: Asked) -> bool {
         let found = self.node(id).and_then(|node| Ok((self.descriptors.of(&node)?, node)));
         let (fd, node) = match found {

@@ -9,7 +9,7 @@
 //! ```
 //! Control and heartbeats never stand behind packets: a target that applies slowly still hears
 //! and answers. Either connection's end is the end of both. Both sides show a key, both keys
-//! are pinned ([`Fingerprint`]); a session is two connections of the same key with the same token.
+//! are pinned ([`crate::words::Fingerprint`]); a session is two connections of the same key with the same token.
 //!
 //! Owns sockets, keys and the only asynchronous code of the product; its public face is plain
 //! calls, none of which waits for the network unless it says so. Decides nothing about packets: what

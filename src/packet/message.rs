@@ -86,7 +86,7 @@ pub enum SourceMessage {
     /// A change was made that no packet tells: the replica is bad until a resynchronisation.
     Diverged { reason: Text },
     /// Answer to `Retrying` of a full target: packets that are still to come remove these objects, or
-    /// cut them down to nothing. At most [`RELIEF_OBJECTS_MAX`].
+    /// cut them down to nothing. At most [`crate::limits::RELIEF_OBJECTS_MAX`].
     Relief { objects: Vec<ObjectId> },
 }
 

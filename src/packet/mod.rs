@@ -1,7 +1,7 @@
 //! Packets: one file-system change with its position, and everything else that travels.
 //!
-//! Owns the words of the wire: ops and their results ([`op`]), positions ([`position`]), lane
-//! items ([`item`]), control messages ([`message`]), pairing ([`pairing`]), and their bytes ([`codec`]). Performs nothing.
+//! Owns the words of the wire: ops and their results (`op`), positions (`position`), lane
+//! items (`item`), control messages (`message`), pairing (`pairing`), and their bytes (`codec`). Performs nothing.
 
 mod codec;
 #[cfg(test)]

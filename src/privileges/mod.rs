@@ -1,8 +1,8 @@
 //! What the processes of the product may still do once they run: everything else is given up for
 //! good, before the first thread starts that other hosts or programs can talk to.
 //!
-//! - [`capabilities`]: which capabilities each process keeps (capabilities(7))
-//! - [`files`]: which files a target may reach (landlock(7))
+//! - `capabilities`: which capabilities each process keeps (capabilities(7))
+//! - `files`: which files a target may reach (landlock(7))
 //!
 //! Both are of a thread and pass to the threads that it starts: they are given up early, on the
 //! main thread. `docs/privileges.md` lists them for people and says why; a test compares.
