@@ -132,14 +132,14 @@ fn lines(status: &Status, text: &mut String) -> std::fmt::Result {
     )?;
     if queue.waits > 0 {
         let waited = units::duration(Duration::from_millis(queue.waited_ms));
-        writeln!(text, "              writers waited {} times, {waited} in all", units::count(queue.waits))?;
+        writeln!(text, "              writers waited {}, {waited} in all", counted(queue.waits, "time"))?;
     }
     writeln!(
         text,
-        "  captured    {}, {}; {} open files",
+        "  captured    {}, {}; {}",
         packets(queue.captured_packets),
         units::size(queue.captured_bytes),
-        units::count(status.capture.open_files)
+        counted(status.capture.open_files, "open file")
     )?;
     if let FsyncStatus::Target { rule, waiting, timed_out, .. } = &status.fsync {
         let (waiting, timed_out) = (units::count(*waiting), units::count(*timed_out));
@@ -210,12 +210,18 @@ fn replica_lines(replica: &ReplicaStatus, now: u64, text: &mut String) -> std::f
     writeln!(text, "  durable     {}", replica.durable)
 }
 
+fn counted(number: u64, noun: &str) -> String {
+    format!("{} {noun}{}", units::count(number), if number == 1 { "" } else { "s" })
+}
+
 /// Objects that are set aside, by name as far as a screen goes: `--json` has more.
 fn aside_lines(aside: &AsideStatus, now: u64, text: &mut String) -> std::fmt::Result {
     for (number, object) in aside.objects.iter().take(ASIDE_SHOWN).enumerate() {
         let label = if number == 0 { "set aside" } else { "" };
         let since = age(object.since_unix_ms, now);
-        writeln!(text, "  {label:<11} {} for {since}: {}: {}", object.path, object.op, object.reason)?;
+        // Where a fault begins with the name of the op, that is said once.
+        let what = object.reason.strip_prefix(&format!("{}: ", object.op)).unwrap_or(&object.reason);
+        writeln!(text, "  {label:<11} {} for {since}: {}: {what}", object.path, object.op)?;
     }
     let more = aside.total.saturating_sub(aside.objects.len().min(ASIDE_SHOWN) as u64);
     if more > 0 { writeln!(text, "              and {} more", units::count(more)) } else { Ok(()) }

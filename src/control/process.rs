@@ -30,10 +30,12 @@ impl ProcessMeter {
 
     pub fn read(&self) -> ProcessStatus {
         let usage = sys::usage();
+        let memory_bytes = self.memory.as_ref().and_then(resident).unwrap_or(0);
         ProcessStatus {
             cpu_seconds: usage.processor.as_secs_f64(),
-            memory_bytes: self.memory.as_ref().and_then(resident).unwrap_or(0),
-            memory_peak_bytes: usage.memory_peak,
+            memory_bytes,
+            // The kernel brings its peak up to date late.
+            memory_peak_bytes: usage.memory_peak.max(memory_bytes),
         }
     }
 }
