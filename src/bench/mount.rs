@@ -150,5 +150,5 @@ fn is_ready(status: &Status) -> bool {
     let in_line = |connection: &ConnectionStatus| {
         connection.kind == control::TargetKind::Null || connection.data == DataState::Good
     };
-    status.phase == Phase::Serving && status.connections.iter().all(in_line)
+    status.phase == Phase::Serving && status.connections().iter().all(in_line)
 }

@@ -224,11 +224,11 @@ impl Measurement<'_> {
     /// Since the start of the daemon.
     fn counters(&self) -> Result<Wire> {
         let status = self.place.mounted()?.status()?;
-        let connection = status.connections.first();
+        let connection = status.connections().first();
         let link = connection.and_then(|connection| connection.link);
         let link = link.ok_or_else(|| Error::Wrong("the connection has no link".into()))?;
         Ok(Wire {
-            packets: status.last.0,
+            packets: status.source().map_or(0, |source| source.last.0),
             udp_sent_bytes: link.udp_sent_bytes,
             udp_received_bytes: link.udp_received_bytes,
             seconds: 0.0,

@@ -9,7 +9,7 @@ use super::args::{Common, Connection, ConnectionCommand, OneConnection};
 use super::find::{Found, find_role, no_answer};
 use super::status::{age, packets, state_word};
 use super::{Outcome, output};
-use crate::control::{ChangedConnection, ConnectionChange, ConnectionStatus, Role, Status};
+use crate::control::{ChangedConnection, ConnectionChange, ConnectionStatus, RoleName, SourceStatus};
 use crate::failure::Failure;
 use crate::preflight::{MountTable, resolve};
 use crate::units;
@@ -28,7 +28,7 @@ pub(super) fn run(common: &Common, args: &Connection) -> Outcome {
         ConnectionCommand::Disconnect(one) => (ConnectionChange::Disconnect, one),
     };
     let (set, which) = meant(one)?;
-    let found = find_role(common, set.as_deref(), Role::Source)?;
+    let found = find_role(common, set.as_deref(), RoleName::Source)?;
     let changed =
         found.client()?.connection(change, which).map_err(|error| no_answer(&name(&found), &error))?;
     if common.json {
@@ -44,14 +44,17 @@ fn name(found: &Found) -> String {
 }
 
 fn list(common: &Common, set: Option<&Path>) -> Outcome {
-    let Status { name, now_unix_ms, connections, .. } = find_role(common, set, Role::Source)?.status;
+    let status = find_role(common, set, RoleName::Source)?.status;
+    let (name, connections) = (&status.name, status.connections());
     if common.json {
-        let bits: Vec<u8> = connections.iter().map(|connection| connection.state.bits()).collect();
+        let bits = status.source().map(SourceStatus::state_bits).unwrap_or_default();
         output::json(&json!({ "name": name, "connections": connections, "state_bits": bits }));
     } else if connections.is_empty() {
         output::text(&format!("{name} has no connection: nothing is replicated."));
     } else {
-        output::text(&connections.iter().map(|connection| line(connection, now_unix_ms)).collect::<String>());
+        output::text(
+            &connections.iter().map(|connection| line(connection, status.now_unix_ms)).collect::<String>(),
+        );
     }
     Ok(0)
 }
@@ -140,7 +143,7 @@ pub(super) fn room(queue: &QueueStats) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::tests::{sample_connection, sample_status};
+    use crate::control::tests::{sample_connection, sample_source};
 
     #[track_caller]
     fn check(words: &[&str], set: Option<&str>, which: Option<&str>) {
@@ -166,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_stop_says_where_changes_go() {
-        let queue = QueueStats { bytes: 28 << 20, ..sample_status().queue };
+        let queue = QueueStats { bytes: 28 << 20, ..sample_source().queue };
         let mut connection = sample_connection();
         connection.state = crate::control::ConnectionState::Stopped;
         connection.queued.packets = 7;

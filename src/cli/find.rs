@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::args::Common;
-use crate::control::{Answer, Client, ClientError, Daemon, Role, Status, daemons};
+use crate::control::{Answer, Client, ClientError, Daemon, RoleName, Status, daemons};
 use crate::failure::Failure;
 use crate::preflight::{MountTable, resolve};
 
@@ -40,23 +40,23 @@ pub(super) fn find(common: &Common, set: Option<&Path>) -> Result<Found, Failure
 }
 
 /// As [`find`], but without a name only daemons of one role count: a host can be both.
-pub(super) fn find_role(common: &Common, name: Option<&Path>, role: Role) -> Result<Found, Failure> {
+pub(super) fn find_role(common: &Common, name: Option<&Path>, role: RoleName) -> Result<Found, Failure> {
     let run = common.run_dir();
     let Ok(mut daemons) = daemons(&run) else { return find(common, name) };
     daemons.retain(|daemon| match &daemon.answer {
-        Answer::Status(status) => status.role == role,
+        Answer::Status(status) => status.role.name() == role,
         // What a dead one was is not known; most are sources.
-        Answer::Dead => role == Role::Source,
+        Answer::Dead => role == RoleName::Source,
         Answer::None(_) => true,
     });
     match (name, role) {
         (None, _) if !daemons.is_empty() => the_only(daemons, &run),
-        (None, Role::Target) => Err(Failure::new(
+        (None, RoleName::Target) => Err(Failure::new(
             format!("No target daemon is running (none in {}).", run.display()),
             UNTOUCHED,
             "Start one on this host with `standin serve`, or name its run directory with --run.",
         )),
-        (Some(_), _) | (None, Role::Source) => find(common, name),
+        (Some(_), _) | (None, RoleName::Source) => find(common, name),
     }
 }
 

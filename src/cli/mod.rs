@@ -12,6 +12,8 @@ mod output;
 mod pairing;
 mod planned;
 mod protect;
+#[cfg(test)]
+mod schema;
 mod serve;
 mod status;
 mod stop;

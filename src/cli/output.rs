@@ -12,9 +12,27 @@ pub(super) fn text(text: &str) {
     let _ = writeln!(out, "{}", text.trim_end_matches('\n')).and_then(|()| out.flush());
 }
 
-/// One JSON document on one line.
-pub(super) fn json(value: &impl Serialize) {
-    match serde_json::to_string(value) {
+/// Of all JSON documents together; the next one when a field goes away or changes its meaning.
+const FORMAT: u32 = 1;
+
+/// A document as it is printed: what its fields mean stands before them.
+#[derive(Serialize)]
+pub(super) struct Printed<T: Serialize> {
+    format: u32,
+    #[serde(flatten)]
+    document: T,
+}
+
+impl<T: Serialize> Printed<T> {
+    /// `document`: an object.
+    pub(super) fn new(document: T) -> Printed<T> {
+        Printed { format: FORMAT, document }
+    }
+}
+
+/// One JSON document, an object, on one line.
+pub(super) fn json(document: &impl Serialize) {
+    match serde_json::to_string(&Printed::new(document)) {
         Ok(line) => text(&line),
         Err(error) => eprintln!("standin: the answer cannot be written as JSON: {error}"),
     }

@@ -11,7 +11,7 @@ use super::args::{Common, Invite, Pair, Peers, PeersCommand};
 use super::find::{find_role, no_answer};
 use super::serve::allow;
 use super::{Outcome, output};
-use crate::control::{self, Paired, Revoke, Role, unix_ms};
+use crate::control::{self, Paired, Revoke, RoleName, unix_ms};
 use crate::failure::Failure;
 use crate::limits::INVITATION_TIME_MAX;
 use crate::link::{Dial, Identity, visit_desk};
@@ -35,7 +35,7 @@ pub(super) fn invite(common: &Common, args: &Invite) -> Outcome {
             ),
         ));
     }
-    let found = find_role(common, args.name.as_deref(), Role::Target)?;
+    let found = find_role(common, args.name.as_deref(), RoleName::Target)?;
     let invite = control::Invite {
         set_name: args.repset.clone(),
         address: args.address.clone().unwrap_or_default(),
@@ -64,7 +64,7 @@ pub(super) fn invite(common: &Common, args: &Invite) -> Outcome {
 }
 
 pub(super) fn peers(common: &Common, args: &Peers) -> Outcome {
-    let found = find_role(common, args.name.as_deref(), Role::Target)?;
+    let found = find_role(common, args.name.as_deref(), RoleName::Target)?;
     let mut client = found.client()?;
     let failed = |error| no_answer(&found.status.name, &error);
     match &args.command {

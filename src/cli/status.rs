@@ -11,7 +11,8 @@ use super::find::find;
 use super::{Outcome, output};
 use crate::control::{
     Amount, AsideStatus, ConnectionState, ConnectionStatus, Finding, FsyncStatus, Lag, LinkStatus,
-    MirrorProgress, MirrorStatus, Phase, ReplicaStatus, Role, Severity, Status, TargetKind, TargetStatus,
+    MirrorProgress, MirrorStatus, Phase, ReplicaStatus, Role, RoleName, Severity, SourceStatus, Status,
+    TargetKind, TargetStatus,
 };
 use crate::packet::DataState;
 use crate::units;
@@ -60,25 +61,26 @@ fn show(common: &Common, status: &Status, before: &str) {
 
 /// The status, and the verdict over it.
 #[derive(Serialize)]
-struct Document<'a> {
+pub(super) struct Document<'a> {
     severity: Severity,
     exit_code: u8,
     findings: Vec<Finding>,
     #[serde(flatten)]
     status: &'a Status,
     /// States as bits, in the order of `connections`: 0 stopped, 1 started, 2 paused, 4 scheduled, 8 error.
-    state_bits: Vec<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_bits: Option<Vec<u8>>,
 }
 
 impl Document<'_> {
-    fn new(status: &Status) -> Document<'_> {
+    pub(super) fn new(status: &Status) -> Document<'_> {
         let severity = status.severity();
         Document {
             severity,
             exit_code: severity.exit_code(),
             findings: status.findings(),
             status,
-            state_bits: status.connections.iter().map(|connection| connection.state.bits()).collect(),
+            state_bits: status.source().map(SourceStatus::state_bits),
         }
     }
 }
@@ -92,9 +94,9 @@ pub(super) fn text(status: &Status) -> String {
 
 fn lines(status: &Status, text: &mut String) -> std::fmt::Result {
     let now = status.now_unix_ms;
-    let role = match status.role {
-        Role::Source => "source",
-        Role::Target => "target",
+    let role = match status.role.name() {
+        RoleName::Source => "source",
+        RoleName::Target => "target",
     };
     let phase = match status.phase {
         Phase::Starting => "starting",
@@ -112,17 +114,25 @@ fn lines(status: &Status, text: &mut String) -> std::fmt::Result {
     if !status.fingerprint.is_empty() {
         writeln!(text, "  key         {}", status.fingerprint)?;
     }
-    if let Some(target) = &status.target {
-        daemon_lines(status, text)?;
-        target_lines(target, now, text)?;
-        return finding_lines(status, text);
+    match &status.role {
+        Role::Source(source) => {
+            if source.backing != status.directory {
+                writeln!(text, "  backing     {}", source.backing.display())?;
+            }
+            writeln!(text, "  set         {} at {}:{}", source.set_id, source.history, source.last)?;
+            daemon_lines(status, text)?;
+            source_lines(source, now, text)?;
+        }
+        Role::Target { target } => {
+            daemon_lines(status, text)?;
+            target_lines(target, now, text)?;
+        }
     }
-    if status.backing != status.directory {
-        writeln!(text, "  backing     {}", status.backing.display())?;
-    }
-    writeln!(text, "  set         {} at {}:{}", status.set_id, status.history, status.last)?;
-    daemon_lines(status, text)?;
-    let queue = &status.queue;
+    finding_lines(status, text)
+}
+
+fn source_lines(source: &SourceStatus, now: u64, text: &mut String) -> std::fmt::Result {
+    let queue = &source.queue;
     writeln!(
         text,
         "  queue       {}, {} of {}",
@@ -139,18 +149,18 @@ fn lines(status: &Status, text: &mut String) -> std::fmt::Result {
         "  captured    {}, {}; {}",
         packets(queue.captured_packets),
         units::size(queue.captured_bytes),
-        counted(status.capture.open_files, "open file")
+        counted(source.capture.open_files, "open file")
     )?;
-    if let FsyncStatus::Target { rule, waiting, timed_out, .. } = &status.fsync {
+    if let FsyncStatus::Target { rule, waiting, timed_out, .. } = &source.fsync {
         let (waiting, timed_out) = (units::count(*waiting), units::count(*timed_out));
         writeln!(text, "  fsync       {rule}")?;
         writeln!(text, "              {waiting} wait now, {timed_out} were late")?;
     }
-    for connection in &status.connections {
+    for connection in &source.connections {
         text.push('\n');
         connection_lines(connection, now, text)?;
     }
-    finding_lines(status, text)
+    Ok(())
 }
 
 fn daemon_lines(status: &Status, text: &mut String) -> std::fmt::Result {

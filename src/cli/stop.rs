@@ -7,7 +7,7 @@ use serde_json::json;
 use super::args::{Common, Stop};
 use super::find::{find, no_answer};
 use super::{Outcome, output};
-use crate::control::{Role, Severity, StopMode};
+use crate::control::{RoleName, Severity, StopMode};
 use crate::limits::STOP_DRAIN;
 
 /// For the unmount itself and the end of the process, after the drain.
@@ -25,9 +25,9 @@ pub(super) fn run(common: &Common, args: &Stop) -> Outcome {
     if common.json {
         output::json(&json!({ "stopped": found.status.name, "report": report, "ended": ended }));
     } else {
-        let done = match found.status.role {
-            Role::Source => "protected",
-            Role::Target => "served",
+        let done = match found.status.role.name() {
+            RoleName::Source => "protected",
+            RoleName::Target => "served",
         };
         output::text(&format!("{} is no longer {done}.", directory.display()));
         for left in &report.left {

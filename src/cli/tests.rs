@@ -8,10 +8,10 @@ use clap::{CommandFactory, Parser};
 
 use super::args::{Cli, Command, Common};
 use super::*;
-use crate::control::tests::{FakeDaemon, sample_status};
+use crate::control::tests::{FakeDaemon, sample_status, source_of};
 use crate::control::{
-    ConnectionState, LinkStatus, MirrorProgress, MirrorStatus, ReplicaStatus, Retrying, Role, Server,
-    SyncReport, SyncedConnection, TargetStatus, WaitFor,
+    ConnectionState, LinkStatus, MirrorProgress, MirrorStatus, ReplicaStatus, Retrying, Role, RoleName,
+    Server, SyncReport, SyncedConnection, TargetStatus, WaitFor,
 };
 use crate::packet::{DataState, Sequence};
 use crate::preflight::FsFacts;
@@ -228,8 +228,8 @@ connection 1  local:/srv/replica, started for 3 min 5 s
 #[test]
 fn trouble_and_progress_are_shown() {
     let mut status = sample_status();
-    status.queue.writers_waiting = 2;
-    let connection = &mut status.connections[0];
+    source_of(&mut status).queue.writers_waiting = 2;
+    let connection = &mut source_of(&mut status).connections[0];
     connection.state = ConnectionState::Error;
     connection.reason = "no answer".into();
     connection.data = DataState::Bad;
@@ -360,15 +360,15 @@ fn a_role_is_enough_where_a_host_is_both() {
             .map(|found| found.status.name)
             .map_err(|failure| failure.to_string())
     };
-    assert!(role_of(&hosts, None, Role::Target).unwrap_err().contains("No target daemon is running"));
+    assert!(role_of(&hosts, None, RoleName::Target).unwrap_err().contains("No target daemon is running"));
     let target = FakeDaemon::default();
-    *target.status.lock() =
-        Some(crate::control::Status { role: Role::Target, name: "serve".into(), ..sample_status() });
+    let role = Role::Target { target: TargetStatus::default() };
+    *target.status.lock() = Some(crate::control::Status { role, name: "serve".into(), ..sample_status() });
     let socket = socket_path(hosts.dir.path(), "serve");
     hosts.servers.push(Server::start(&socket, Arc::new(target)).unwrap());
-    assert_eq!(role_of(&hosts, None, Role::Target).as_deref(), Ok("serve"));
-    assert_eq!(role_of(&hosts, None, Role::Source).as_deref(), Ok("web"));
-    assert_eq!(role_of(&hosts, Some("serve"), Role::Source).as_deref(), Ok("serve"), "a name is a name");
+    assert_eq!(role_of(&hosts, None, RoleName::Target).as_deref(), Ok("serve"));
+    assert_eq!(role_of(&hosts, None, RoleName::Source).as_deref(), Ok("web"));
+    assert_eq!(role_of(&hosts, Some("serve"), RoleName::Source).as_deref(), Ok("serve"), "a name is a name");
     assert!(hosts.find(None).unwrap_err().contains("Several daemons"));
 }
 
@@ -399,8 +399,8 @@ fn a_target_reads_well() {
         replicas: vec![replica],
     };
     let mut status = sample_status();
-    (status.role, status.name, status.directory) = (Role::Target, "serve".into(), "/backup".into());
-    (status.fingerprint, status.target, status.connections) = ("bb22".into(), Some(target), Vec::new());
+    (status.role, status.name) = (Role::Target { target }, "serve".into());
+    (status.directory, status.fingerprint) = ("/backup".into(), "bb22".into());
     assert_eq!(
         status::text(&status),
         "\

@@ -6,11 +6,11 @@ use std::time::Duration;
 use super::args::{Common, WaitSync};
 use super::find::{find_role, no_answer};
 use super::{Outcome, output};
-use crate::control::{self, Role, Severity, SyncReport, WaitFor};
+use crate::control::{self, RoleName, Severity, SyncReport, WaitFor};
 use crate::units;
 
 pub(super) fn run(common: &Common, args: &WaitSync) -> Outcome {
-    let found = find_role(common, args.set.as_deref(), Role::Source)?;
+    let found = find_role(common, args.set.as_deref(), RoleName::Source)?;
     let wait_for = if args.durable { WaitFor::Durable } else { WaitFor::Applied };
     let wait = control::WaitSync { wait_for, timeout: args.timeout };
     let report = found.client()?.wait_sync(wait).map_err(|error| no_answer(&found.status.name, &error))?;

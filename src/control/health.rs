@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::status::{
     AsideStatus, ConnectionState, ConnectionStatus, LeftOutStatus, MirrorStatus, Phase, ReplicaStatus, Role,
-    Status, TargetKind,
+    SourceStatus, Status, TargetKind, TargetStatus,
 };
 use crate::limits::LAG_WARNING;
 use crate::packet::{DataState, WithheldCounts};
@@ -56,15 +56,10 @@ impl Status {
             .map(|alert| Finding { severity: alert.severity, text: alert.text.clone() })
             .collect();
         findings.extend(self.phase_finding());
-        findings.extend(self.queue_finding());
-        if self.role == Role::Source && self.connections.is_empty() {
-            findings.push(Finding::warning("There is no connection: nothing is replicated.".into()));
-        }
-        let replicas = self.target.iter().flat_map(|target| &target.replicas);
-        findings.extend(replicas.flat_map(|replica| replica.findings(self.now_unix_ms)));
-        findings.extend(
-            self.connections.iter().flat_map(|connection| connection.findings(self.now_unix_ms, &self.queue)),
-        );
+        findings.extend(match &self.role {
+            Role::Source(source) => source.findings(self.now_unix_ms),
+            Role::Target { target } => target.findings(self.now_unix_ms),
+        });
         findings
     }
 
@@ -82,6 +77,18 @@ impl Status {
                 Some(Finding::warning("The daemon is stopping: it takes the mount away.".into()))
             }
         }
+    }
+}
+
+impl SourceStatus {
+    fn findings(&self, now_unix_ms: u64) -> Vec<Finding> {
+        let mut findings = Vec::from_iter(self.queue_finding());
+        if self.connections.is_empty() {
+            findings.push(Finding::warning("There is no connection: nothing is replicated.".into()));
+        }
+        let connections = self.connections.iter();
+        findings.extend(connections.flat_map(|connection| connection.findings(now_unix_ms, &self.queue)));
+        findings
     }
 
     fn queue_finding(&self) -> Option<Finding> {
@@ -102,6 +109,12 @@ impl Status {
             }
             (0, false) => None,
         }
+    }
+}
+
+impl TargetStatus {
+    fn findings(&self, now_unix_ms: u64) -> Vec<Finding> {
+        self.replicas.iter().flat_map(|replica| replica.findings(now_unix_ms)).collect()
     }
 }
 

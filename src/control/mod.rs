@@ -32,7 +32,7 @@ pub use server::{Caller, Handler, Server};
 pub use status::{
     Alert, Amount, AsideStatus, CaptureStatus, ConnectedSource, ConnectionState, ConnectionStatus,
     FsyncStatus, Lag, LeftOutStatus, LinkStatus, MirrorProgress, MirrorStatus, Phase, ReplicaStatus,
-    Retrying, Role, SetAside, Status, TargetKind, TargetStatus,
+    Retrying, Role, RoleName, SetAside, SourceStatus, Status, TargetKind, TargetStatus,
 };
 
 use std::time::{SystemTime, UNIX_EPOCH};

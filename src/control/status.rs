@@ -1,4 +1,5 @@
-//! What a daemon says about itself. Field names are a promise to scripts: they are the JSON.
+//! What a daemon says about itself. Field names are a promise to scripts: they are the JSON, and
+//! `docs/status-json.md` has each of them.
 //!
 //! Times are milliseconds since 1970, amounts are bytes, counters count since the daemon's start.
 
@@ -12,25 +13,18 @@ use super::process::ProcessStatus;
 use crate::packet::{DataState, Sequence, WithheldCounts};
 use crate::words::QueueStats;
 
-/// Everything that one daemon knows about one replication set.
+/// Everything that one daemon knows: what all have, and what its role adds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
+    #[serde(flatten)]
     pub role: Role,
     pub name: String,
-    /// Random id of the replication set, 32 hexadecimal digits.
-    pub set_id: String,
     /// The mount point of a source, the replica root of a target.
     #[serde(with = "path_text")]
     pub directory: PathBuf,
-    /// Where a source's data really is; equal to `directory` when the mount lies over it.
-    #[serde(with = "path_text")]
-    pub backing: PathBuf,
     /// Fingerprint of this daemon's key; empty where no other host has to know it.
     #[serde(default)]
     pub fingerprint: String,
-    /// What a target serves; a source has none.
-    #[serde(default)]
-    pub target: Option<TargetStatus>,
     pub version: String,
     pub pid: u32,
     #[serde(default)]
@@ -39,6 +33,65 @@ pub struct Status {
     /// When this answer was made: ages are counted from here.
     pub now_unix_ms: u64,
     pub phase: Phase,
+    /// What the daemon itself wants a person to know, beside what [`Status::findings`] derives.
+    pub alerts: Vec<Alert>,
+}
+
+impl Status {
+    pub fn source(&self) -> Option<&SourceStatus> {
+        match &self.role {
+            Role::Source(source) => Some(source),
+            Role::Target { .. } => None,
+        }
+    }
+
+    /// A target makes none.
+    pub fn connections(&self) -> &[ConnectionStatus] {
+        self.source().map_or(&[], |source| &source.connections)
+    }
+}
+
+impl SourceStatus {
+    /// In the order of the connections.
+    pub fn state_bits(&self) -> Vec<u8> {
+        self.connections.iter().map(|connection| connection.state.bits()).collect()
+    }
+}
+
+/// What a daemon is; in JSON the word `role`, and the fields of that role beside it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "role")]
+pub enum Role {
+    Source(SourceStatus),
+    /// In an object of its own: `target` in JSON.
+    Target {
+        target: TargetStatus,
+    },
+}
+
+impl Role {
+    pub fn name(&self) -> RoleName {
+        match self {
+            Role::Source(_) => RoleName::Source,
+            Role::Target { .. } => RoleName::Target,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoleName {
+    Source,
+    Target,
+}
+
+/// A source's replication set, and how it is sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// Random id of the replication set, 32 hexadecimal digits.
+    pub set_id: String,
+    /// Where the data really is; equal to `directory` when the mount lies over it.
+    #[serde(with = "path_text")]
+    pub backing: PathBuf,
     /// Epoch and incarnation in which positions are counted, as text.
     pub history: String,
     /// The last position that was given to a change.
@@ -48,15 +101,6 @@ pub struct Status {
     pub connections: Vec<ConnectionStatus>,
     #[serde(default)]
     pub fsync: FsyncStatus,
-    /// What the daemon itself wants a person to know, beside what [`Status::findings`] derives.
-    pub alerts: Vec<Alert>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    Source,
-    Target,
 }
 
 /// Where the daemon is in its life.

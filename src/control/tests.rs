@@ -21,19 +21,24 @@ use crate::words::socket_path;
 /// A source with one local target that has everything.
 pub(crate) fn sample_status() -> Status {
     Status {
-        role: Role::Source,
+        role: Role::Source(sample_source()),
         name: "web".into(),
-        set_id: "0123456789abcdef0123456789abcdef".into(),
         directory: "/srv/web".into(),
-        backing: "/srv/web".into(),
         fingerprint: String::new(),
-        target: None,
         version: "0.1.0".into(),
         pid: 4711,
         process: ProcessStatus { cpu_seconds: 83.25, memory_bytes: 48 << 20, memory_peak_bytes: 96 << 20 },
         since_unix_ms: 1_000_000,
         now_unix_ms: 1_185_000,
         phase: Phase::Serving,
+        alerts: Vec::new(),
+    }
+}
+
+pub(crate) fn sample_source() -> SourceStatus {
+    SourceStatus {
+        set_id: "0123456789abcdef0123456789abcdef".into(),
+        backing: "/srv/web".into(),
         history: "1.deadbeef".into(),
         last: Sequence(42),
         queue: QueueStats {
@@ -45,7 +50,14 @@ pub(crate) fn sample_status() -> Status {
         capture: CaptureStatus::default(),
         connections: vec![sample_connection()],
         fsync: FsyncStatus::default(),
-        alerts: Vec::new(),
+    }
+}
+
+/// The part of a source, to be changed.
+pub(crate) fn source_of(status: &mut Status) -> &mut SourceStatus {
+    match &mut status.role {
+        Role::Source(source) => source,
+        Role::Target { .. } => panic!("{} is a target", status.name),
     }
 }
 
@@ -114,7 +126,7 @@ impl Handler for FakeDaemon {
         which: Option<&str>,
     ) -> Result<ChangedConnection, Failure> {
         self.asked.lock().push(format!("{change:?} {which:?}"));
-        let Status { queue, mut connections, .. } = Handler::status(self);
+        let SourceStatus { queue, mut connections, .. } = source_of(&mut Handler::status(self)).clone();
         Ok(ChangedConnection { change, connection: connections.remove(0), queue })
     }
 
@@ -175,8 +187,8 @@ fn a_status_comes_through_and_one_client_may_ask_again() {
     let mut client = served.client();
     assert_eq!(client.status().unwrap(), sample_status());
     let mut later = sample_status();
-    later.last = Sequence(u64::MAX);
-    later.connections[0].mirror = MirrorStatus::Mirroring { percent: 12.5 };
+    source_of(&mut later).last = Sequence(u64::MAX);
+    source_of(&mut later).connections[0].mirror = MirrorStatus::Mirroring { percent: 12.5 };
     *served.daemon.status.lock() = Some(later.clone());
     assert_eq!(client.status().unwrap(), later);
 }
@@ -373,44 +385,50 @@ fn verdicts_follow_from_the_state() {
     };
     let mirroring = MirrorStatus::Mirroring { percent: 99.9 };
     check("all well", Severity::Ok, &|_| {});
-    check("writers wait", Severity::Warning, &|status| status.queue.writers_waiting = 1);
-    check("half full", Severity::Warning, &|status| status.queue.bytes = 64 << 20);
-    check("less than half full", Severity::Ok, &|status| status.queue.bytes = (64 << 20) - 1);
-    check("nobody connected", Severity::Warning, &|status| status.connections.clear());
+    check("writers wait", Severity::Warning, &|status| source_of(status).queue.writers_waiting = 1);
+    check("half full", Severity::Warning, &|status| source_of(status).queue.bytes = 64 << 20);
+    check("less than half full", Severity::Ok, &|status| source_of(status).queue.bytes = (64 << 20) - 1);
+    check("nobody connected", Severity::Warning, &|status| source_of(status).connections.clear());
     check("draining", Severity::Warning, &|status| status.phase = Phase::Draining);
-    check("paused", Severity::Warning, &|status| status.connections[0].state = ConnectionState::Paused);
+    check("paused", Severity::Warning, &|status| {
+        source_of(status).connections[0].state = ConnectionState::Paused
+    });
     check("waits for its time", Severity::Ok, &|status| {
-        status.connections[0].state = ConnectionState::Scheduled
+        source_of(status).connections[0].state = ConnectionState::Scheduled
     });
     let behind = |seconds| Some(Lag { seconds, ..Lag::default() });
-    check("line broken", Severity::Critical, &|status| status.connections[0].state = ConnectionState::Error);
+    check("line broken", Severity::Critical, &|status| {
+        source_of(status).connections[0].state = ConnectionState::Error
+    });
     check("first copy", Severity::Warning, &|status| {
-        status.connections[0].data = DataState::Bad;
-        status.connections[0].mirror = mirroring;
+        source_of(status).connections[0].data = DataState::Bad;
+        source_of(status).connections[0].mirror = mirroring;
     });
     check("half a copy, and nobody at it", Severity::Critical, &|status| {
-        status.connections[0].data = DataState::Bad;
-        status.connections[0].mirror = MirrorStatus::Stopped;
+        source_of(status).connections[0].data = DataState::Bad;
+        source_of(status).connections[0].mirror = MirrorStatus::Stopped;
     });
     check("a null target has no data to be bad", Severity::Ok, &|status| {
-        status.connections[0].kind = TargetKind::Null;
-        status.connections[0].data = DataState::Empty;
-        status.connections[0].lag_applied = behind(1e6);
+        source_of(status).connections[0].kind = TargetKind::Null;
+        source_of(status).connections[0].data = DataState::Empty;
+        source_of(status).connections[0].lag_applied = behind(1e6);
     });
-    check("a minute behind", Severity::Ok, &|status| status.connections[0].lag_applied = behind(60.0));
+    check("a minute behind", Severity::Ok, &|status| {
+        source_of(status).connections[0].lag_applied = behind(60.0)
+    });
     check("more than a minute behind", Severity::Warning, &|status| {
-        status.connections[0].lag_applied = behind(60.5);
+        source_of(status).connections[0].lag_applied = behind(60.5);
     });
     check("an op that fails", Severity::Warning, &|status| {
         let op = Retrying { op: "write a".into(), reason: "disk full".into(), since_unix_ms: 0, attempts: 3 };
-        status.connections[0].retrying = Some(op);
+        source_of(status).connections[0].retrying = Some(op);
     });
     check("a connection that is held back", Severity::Warning, &|status| {
-        status.connections[0].state = ConnectionState::Paused;
+        source_of(status).connections[0].state = ConnectionState::Paused;
     });
     check("a target that was let go", Severity::Critical, &|status| {
-        status.connections[0].state = ConnectionState::Stopped;
-        status.connections[0].needs_copy = true;
+        source_of(status).connections[0].state = ConnectionState::Stopped;
+        source_of(status).connections[0].needs_copy = true;
     });
     check("the daemon's own alarm", Severity::Critical, &|status| {
         status.alerts = vec![Alert { severity: Severity::Critical, code: "x".into(), text: "x".into() }];
@@ -469,7 +487,8 @@ fn damaged_lines() {
 fn what_was_left_out_is_critical_and_named() {
     let left_out = LeftOutStatus { count: 20, objects: vec!["dir/file: cannot be read".into()] };
     let connection = ConnectionStatus { data: DataState::Bad, left_out, ..sample_connection() };
-    let status = Status { connections: vec![connection], ..sample_status() };
+    let source = SourceStatus { connections: vec![connection], ..sample_source() };
+    let status = Status { role: Role::Source(source), ..sample_status() };
     assert_eq!(status.severity(), Severity::Critical);
     let text = status.findings()[0].text.clone();
     assert!(text.contains("20 objects were left out") && text.contains("dir/file: cannot be read"), "{text}");

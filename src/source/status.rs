@@ -10,7 +10,7 @@ use super::flush::Flusher;
 use super::ground::Ground;
 use crate::control::{
     Alert, Amount, CaptureStatus, ConnectionStatus, FsyncStatus, Lag, LeftOutStatus, LinkStatus,
-    MirrorProgress, MirrorStatus, Role, Severity, Status, TargetKind, unix_ms,
+    MirrorProgress, MirrorStatus, Role, Severity, SourceStatus, Status, TargetKind, unix_ms,
 };
 use crate::packet::{DataState, Sequence};
 use crate::preflight::{Way, elsewhere_warning};
@@ -19,21 +19,26 @@ use crate::resync::ProgressSnapshot;
 use crate::words::Target;
 
 pub fn status(ground: &Ground, posted: &Posted) -> Status {
-    let last = ground.queue.last();
     Status {
-        role: Role::Source,
+        role: Role::Source(source(ground, posted)),
         name: ground.options.name.clone(),
-        set_id: ground.set.to_string(),
         directory: ground.options.directory.clone(),
-        backing: ground.options.tree().to_owned(),
         fingerprint: ground.fingerprint.map(|key| key.to_string()).unwrap_or_default(),
-        target: None,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         process: ground.meter.read(),
         since_unix_ms: unix_ms(ground.started),
         now_unix_ms: unix_ms(SystemTime::now()),
         phase: posted.phase,
+        alerts: alerts(ground, posted),
+    }
+}
+
+fn source(ground: &Ground, posted: &Posted) -> SourceStatus {
+    let last = ground.queue.last();
+    SourceStatus {
+        set_id: ground.set.to_string(),
+        backing: ground.options.tree().to_owned(),
         history: format!("{}.{:016x}", last.epoch.number, last.incarnation.0),
         last: last.sequence,
         queue: ground.queue.stats(),
@@ -44,7 +49,6 @@ pub fn status(ground: &Ground, posted: &Posted) -> Status {
             .map(|connection| connection_status(connection, ground))
             .collect(),
         fsync: fsync(ground),
-        alerts: alerts(ground, posted),
     }
 }
 

@@ -6,35 +6,24 @@ use super::daemon::Daemon;
 use super::replicas::Shown;
 use crate::apply::AsideView;
 use crate::control::{
-    AsideStatus, CaptureStatus, ConnectedSource, FsyncStatus, ReplicaStatus, Role, SetAside, Status,
-    TargetStatus, unix_ms,
+    AsideStatus, ConnectedSource, ReplicaStatus, Role, SetAside, Status, TargetStatus, unix_ms,
 };
 use crate::packet::{DataState, Sequence, WithheldCounts};
 use crate::pairing::Grant;
 use crate::privileges::Confinement;
-use crate::words::QueueStats;
 
 pub fn status(daemon: &Daemon) -> Status {
     Status {
-        role: Role::Target,
+        role: Role::Target { target: target(daemon) },
         name: daemon.options.name.clone(),
-        set_id: String::new(),
         directory: daemon.options.root.clone(),
-        backing: daemon.options.root.clone(),
         fingerprint: daemon.identity.fingerprint().to_string(),
-        target: Some(target(daemon)),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         process: daemon.meter.read(),
         since_unix_ms: unix_ms(daemon.started),
         now_unix_ms: unix_ms(SystemTime::now()),
         phase: daemon.phase(),
-        history: String::new(),
-        last: Sequence(0),
-        queue: QueueStats::default(),
-        capture: CaptureStatus::default(),
-        fsync: FsyncStatus::default(),
-        connections: Vec::new(),
         alerts: Vec::new(),
     }
 }

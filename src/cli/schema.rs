@@ -1,0 +1,203 @@
+//! `docs/status-json.md` against the documents themselves: every field is there, and no other.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::output::Printed;
+use super::status::Document;
+use crate::control::tests::{sample_connection, sample_source, sample_status};
+use crate::control::{
+    Alert, AsideStatus, ConnectedSource, ConnectionStatus, FsyncStatus, Lag, LeftOutStatus, LinkStatus,
+    MirrorProgress, MirrorStatus, ReplicaStatus, Retrying, Role, SetAside, Severity, SourceStatus, Status,
+    TargetStatus,
+};
+use crate::packet::{DataState, Sequence, WithheldCounts};
+
+const PAGE: &str = include_str!("../../docs/status-json.md");
+
+/// Paths of fields: `connections[].lag_applied.seconds`.
+type Fields = BTreeSet<String>;
+
+#[test]
+fn each_field_of_a_source_is_documented() {
+    assert_documented(Role::Source(full_source()), "A source");
+}
+
+#[test]
+fn each_field_of_a_target_is_documented() {
+    assert_documented(Role::Target { target: full_target() }, "A target");
+}
+
+/// What is there with one role is not there with the other, but for what all have.
+#[test]
+fn a_role_has_no_fields_of_the_other() {
+    let source = present(&printed(Role::Source(full_source())));
+    let target = present(&printed(Role::Target { target: full_target() }));
+    let both: Fields = source.intersection(&target).cloned().collect();
+    assert_eq!(both, documented("Every daemon"));
+}
+
+#[test]
+fn every_document_says_its_format_first() {
+    let text = serde_json::to_string(&Printed::new(serde_json::json!({ "error": "x" }))).unwrap();
+    assert_eq!(text, r#"{"format":1,"error":"x"}"#);
+    let status = serde_json::to_string(&Printed::new(Document::new(&sample_status()))).unwrap();
+    assert!(status.starts_with(r#"{"format":1,"#), "{status}");
+}
+
+#[test]
+fn either_role_comes_back_from_its_json() {
+    for role in [Role::Source(full_source()), Role::Target { target: full_target() }] {
+        let status = full(role);
+        let text = serde_json::to_string(&status).unwrap();
+        assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), status);
+    }
+}
+
+#[track_caller]
+fn assert_documented(role: Role, section: &str) {
+    let mut documented = documented("Every daemon");
+    documented.extend(self::documented(section));
+    let present = present(&printed(role));
+    let missing: Vec<&String> = present.difference(&documented).collect();
+    let stale: Vec<&String> = documented.difference(&present).collect();
+    assert!(missing.is_empty() && stale.is_empty(), "not documented: {missing:?}; not there: {stale:?}");
+}
+
+/// As `standin status --json` prints it.
+fn printed(role: Role) -> Value {
+    serde_json::to_value(Printed::new(Document::new(&full(role)))).unwrap()
+}
+
+fn present(document: &Value) -> Fields {
+    let mut fields = Fields::new();
+    collect(document, "", &mut fields);
+    fields
+}
+
+/// Nothing may be empty: what it would have inside would be compared with nothing.
+fn collect(value: &Value, at: &str, fields: &mut Fields) {
+    match value {
+        Value::Object(object) => {
+            for (name, value) in object {
+                let path = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+                collect(value, &path, fields);
+                fields.insert(path);
+            }
+        }
+        Value::Array(items) => {
+            assert!(!items.is_empty(), "{at} is empty");
+            items.iter().for_each(|item| collect(item, &format!("{at}[]"), fields));
+        }
+        Value::Null => panic!("{at} is null"),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Of one section of the page. The first column of a table has names; below a heading that has
+/// names itself they are fields of each of those.
+fn documented(section: &str) -> Fields {
+    let heading = format!("## {section}");
+    let lines = PAGE.lines().skip_while(|line| **line != heading).skip(1);
+    let (mut fields, mut inside) = (Fields::new(), vec![String::new()]);
+    for line in lines.take_while(|line| !line.starts_with("## ")) {
+        if let Some(heading) = line.strip_prefix("### ") {
+            inside = names(heading).map(|name| format!("{name}.")).collect();
+        } else if let Some(row) = line.strip_prefix("| ") {
+            for name in names(row.split('|').next().unwrap_or_default()) {
+                for inside in &inside {
+                    assert!(fields.insert(format!("{inside}{name}")), "{inside}{name} stands there twice");
+                }
+            }
+        }
+    }
+    assert!(!fields.is_empty(), "{section} has no fields");
+    fields
+}
+
+fn names(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// With an alert, so that there are findings.
+fn full(role: Role) -> Status {
+    let alert = Alert { severity: Severity::Warning, code: "code".into(), text: "text".into() };
+    Status { role, alerts: vec![alert], ..sample_status() }
+}
+
+fn full_source() -> SourceStatus {
+    let fsync = FsyncStatus::Target {
+        rule: "all".into(),
+        timeout_ms: 30_000,
+        waiting: 1,
+        timed_out: 1,
+        failing_since_unix_ms: Some(1),
+        degraded_since_unix_ms: Some(1),
+    };
+    SourceStatus { connections: vec![full_connection()], fsync, ..sample_source() }
+}
+
+fn full_connection() -> ConnectionStatus {
+    ConnectionStatus {
+        retry_unix_ms: Some(1),
+        aside: full_aside(),
+        left_out: LeftOutStatus { count: 1, objects: vec!["a: cannot be read".into()] },
+        mirror: MirrorStatus::Mirroring { percent: 50.0 },
+        progress: Some(MirrorProgress {
+            files_total: Some(1),
+            bytes_total: Some(1),
+            eta_seconds: Some(1),
+            ..MirrorProgress::default()
+        }),
+        lag_applied: Some(Lag::default()),
+        lag_durable: Some(Lag::default()),
+        link: Some(LinkStatus::default()),
+        retrying: Some(full_retrying()),
+        ..sample_connection()
+    }
+}
+
+fn full_target() -> TargetStatus {
+    TargetStatus {
+        listening: "[::]:7447".into(),
+        refused: 1,
+        last_refused: Some("refused a connection".into()),
+        not_confined: Some("no Landlock".into()),
+        replicas: vec![full_replica()],
+    }
+}
+
+fn full_replica() -> ReplicaStatus {
+    ReplicaStatus {
+        name: "web".into(),
+        directory: "/backup/web".into(),
+        set_id: "0123456789abcdef0123456789abcdef".into(),
+        sources: vec!["aa11".into()],
+        connected: Some(ConnectedSource {
+            fingerprint: "aa11".into(),
+            address: "192.0.2.1:5".into(),
+            since_unix_ms: 1,
+        }),
+        data: DataState::Bad,
+        reason: "a copy runs".into(),
+        in_line: false,
+        since_unix_ms: 1,
+        applied: Sequence(1),
+        durable: Sequence(1),
+        retrying: Some(full_retrying()),
+        aside: full_aside(),
+        withheld: WithheldCounts::default(),
+        problem: Some("It cannot be opened".into()),
+    }
+}
+
+fn full_aside() -> AsideStatus {
+    let object =
+        SetAside { path: "a".into(), op: "write a".into(), reason: "immutable".into(), since_unix_ms: 1 };
+    AsideStatus { total: 1, objects: vec![object] }
+}
+
+fn full_retrying() -> Retrying {
+    Retrying { op: "write a".into(), reason: "disk full".into(), since_unix_ms: 1, attempts: 1 }
+}
