@@ -256,7 +256,7 @@ fn the_end_does_not_wait_for_what_is_stopped() {
     assert!(began.elapsed() < Duration::from_secs(20), "after {:?}", began.elapsed());
     assert_eq!(stopped.status.code(), Some(1), "{}", describe(&stopped));
     says(&stopped, &["did not get there", "it is stopped"]);
-    protected.forget_ended_with(&[1]);
+    protected.forget_ended_with(&[3]);
     assert!(!protected.replica.join("only here").exists());
     protected.start_again();
     assert!(protected.assert_in_sync().objects >= 1);

@@ -285,10 +285,10 @@ impl Protected {
         self.end_by(libc::SIGTERM, 0)
     }
 
-    /// As [`Protected::stop`], but changes cannot get to the target: it ends with 1.
+    /// As [`Protected::stop`], but changes cannot get to the target: it ends with 3.
     #[track_caller]
     pub fn stop_incomplete_by(&mut self, signal: i32) -> String {
-        self.end_by(signal, 1)
+        self.end_by(signal, 3)
     }
 
     #[track_caller]

@@ -147,7 +147,7 @@ fn a_stop_at_once_loses_no_store_before_it() {
     let mut stop = host::standin(&protected.run);
     host::output_within(stop.args(["stop", "--now"]), host::COMMAND_MAX);
     // At once: with what is left behind, or without.
-    protected.forget_ended_with(&[0, 1]);
+    protected.forget_ended_with(&[0, 3]);
     all_hold(&protected.backing, 100, b"before");
     drop(made);
     protected.start_again();

@@ -115,7 +115,7 @@ fn what_an_unmount_leaves_behind_is_named() {
     fs::write(protected.mount.join("file"), b"text").expect("it serves");
     unmount(&protected);
     let (code, said) = ends_with(daemon);
-    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(code, Some(3), "{said}");
     assert!(said.contains("changes did not get there"), "{said}");
     protected.start_again();
     protected.assert_in_sync();

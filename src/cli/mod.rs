@@ -35,8 +35,9 @@ const CANNOT: u8 = 2;
 /// Exit code of a command that could not work yet: the same may work later.
 const TIMED_OUT: u8 = 1;
 
-/// Exit code of a protection that ended as it was told, and left changes behind.
-const LEFT_BEHIND: u8 = 1;
+/// Exit code of a protection that ended as it was told, and left changes behind: not one that a
+/// service manager starts again.
+const LEFT_BEHIND: u8 = 3;
 
 /// Runs the command that this process was started with.
 pub fn main() -> ExitCode {

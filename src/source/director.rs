@@ -375,7 +375,7 @@ impl Director {
                 farewell(&self.ground, &report);
                 Ok(ended)
             }
-            Ending::UnmountedByOthers => unmounted_by_others(&self.ground, &report),
+            Ending::UnmountedByOthers => Ok(unmounted_by_others(&self.ground, &report)),
         };
         Life::Over { outcome, rounds: Some(rounds), stopped: Some(report) }
     }

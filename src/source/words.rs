@@ -51,20 +51,19 @@ pub fn farewell(ground: &Ground, report: &StopReport) {
 }
 
 /// Somebody else took the mount away, and what was queued was sent.
-///
-/// Errors: a target lacks something.
-pub fn unmounted_by_others(ground: &Ground, report: &StopReport) -> Result<Ended, Failure> {
+pub fn unmounted_by_others(ground: &Ground, report: &StopReport) -> Ended {
     let what = unmounted(ground);
     if report.drained {
         eprintln!("{what} All targets have everything that was written to it.");
-        return Ok(Ended::Complete);
+        return Ended::Complete;
     }
-    Err(Failure::new(
+    let failure = Failure::new(
         format!("{what} Left behind: {}.", report.left.join("; ")),
         "The data in the directory is complete.",
         "Start the protection again: what a target lacks, and what changes meanwhile, is found and copied.",
-    )
-    .passing())
+    );
+    eprintln!("standin: {failure}");
+    Ended::LeftBehind
 }
 
 pub fn unmounted(ground: &Ground) -> String {
