@@ -23,7 +23,7 @@ const FLOORS: [&[&str]; 6] = [
     &["packet"],
     &["privileges", "xattr"],
     &["apply", "connection", "control", "intercept", "link", "pairing", "preflight", "queue", "resync"],
-    &["source", "target"],
+    &["source_side", "target_side"],
     &["bench", "cli", "floors", "lib", "main", "simulator"],
 ];
 
@@ -32,7 +32,7 @@ const BESIDE: [(&str, &str); 3] = [
     // What is captured goes into the queue under the same locks.
     ("intercept", "queue"),
     // `local:` is a target in the source's process.
-    ("source", "target"),
+    ("source_side", "target_side"),
     // Measures what a command shows.
     ("cli", "bench"),
 ];

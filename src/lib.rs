@@ -21,7 +21,7 @@
 //! - [`apply`]: performs packets inside the replica's root, exactly once
 //! - [`resync`]: makes a target equal from what the source holds now
 //! - [`control`]: the unix socket and the words of the status; [`cli`]: the commands
-//! - [`source`], [`target`]: the two daemons, where the rooms meet; rooms do not import each other, but
+//! - [`source_side`], [`target_side`]: the two daemons, where the rooms meet; rooms do not import each other, but
 //!   for [`intercept`], which fills the [`queue`] (a test of `floors` holds it)
 //! - [`preflight`]: what is checked before a mount; [`privileges`]: what is given up before the
 //!   work begins; [`failure`]: errors for people; `open_files`: how many this process may have
@@ -65,11 +65,11 @@ pub mod resync;
 mod signals;
 #[cfg(test)]
 mod simulator;
-pub mod source;
+pub mod source_side;
 pub mod store;
 #[allow(unsafe_code)]
 pub mod sys;
-pub mod target;
+pub mod target_side;
 pub mod units;
 pub mod words;
 pub mod xattr;

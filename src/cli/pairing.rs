@@ -17,7 +17,7 @@ use crate::limits::INVITATION_TIME_MAX;
 use crate::link::{Dial, Identity, visit_desk};
 use crate::packet::{PAIRING_VERSION, PairingAnswer, PairingRequest, Text, decode_message, encode_message};
 use crate::pairing::{Known, KnownTarget, Proof, TOKEN_TEXT_MAX, Token};
-use crate::source::resolve;
+use crate::source_side::resolve;
 use crate::units;
 use crate::words::{Allow, Fingerprint, Target};
 

@@ -9,7 +9,7 @@ use super::{LEFT_BEHIND, Outcome};
 use crate::failure::Failure;
 use crate::limits::QUEUE_MEMORY_MIN;
 use crate::preflight::{MountTable, check_root_user, resolve};
-use crate::source::{self, Ended};
+use crate::source_side::{self, Ended};
 use crate::units;
 use crate::words::{Late, Needs, ProtectOptions, Rule, Target};
 
@@ -21,7 +21,7 @@ pub(super) fn run(common: &Common, args: Protect) -> Outcome {
             "Leave it out and let a service manager keep the process, as the unit standin@.service does.",
         ));
     }
-    Ok(match source::run(options(common, args)?)? {
+    Ok(match source_side::run(options(common, args)?)? {
         Ended::Complete => 0,
         Ended::LeftBehind => LEFT_BEHIND,
     })
@@ -67,7 +67,7 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
 
 /// The helper process of a running daemon.
 pub(super) fn flush_mount(args: &FlushMount) -> Outcome {
-    source::serve_flushes(&args.mount).map_err(|error| lost(&args.mount, &error))?;
+    source_side::serve_flushes(&args.mount).map_err(|error| lost(&args.mount, &error))?;
     Ok(0)
 }
 

@@ -8,7 +8,7 @@ use super::args::{Allowed, Common, Serve};
 use crate::failure::Failure;
 use crate::limits::PORT;
 use crate::preflight::{MountTable, resolve};
-use crate::target::{self, ServeOptions};
+use crate::target_side::{self, ServeOptions};
 use crate::words::{Allow, is_set_name};
 
 const UNTOUCHED: &str = "Nothing was changed.";
@@ -21,7 +21,7 @@ pub(super) fn run(common: &Common, args: Serve) -> Outcome {
             "Start it as root, for example with sudo or as a systemd service.",
         ));
     }
-    target::run(options(common, args)?)?;
+    target_side::run(options(common, args)?)?;
     Ok(0)
 }
 

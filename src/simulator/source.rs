@@ -20,7 +20,9 @@ use crate::link::{Feed, LinkStats, SourceEvent, Waker};
 use crate::packet::*;
 use crate::queue::{Draft, Queue};
 use crate::resync::CopyReport;
-use crate::source::{CopyOrder, Driver, NetworkLink, PacketFeed, Settings, Surroundings, WalkOrder, Walked};
+use crate::source_side::{
+    CopyOrder, Driver, NetworkLink, PacketFeed, Settings, Surroundings, WalkOrder, Walked,
+};
 use crate::words::Target;
 
 /// Room for any op that the model makes.

@@ -19,7 +19,7 @@ use super::random::Random;
 use crate::apply::{Applier, DurablePoint, Index, OpenError, Places, Replica};
 use crate::link::{Received, TargetEvent};
 use crate::packet::*;
-use crate::target::{Session, Surroundings, Synced, View};
+use crate::target_side::{Session, Surroundings, Synced, View};
 use crate::{clock, failpoint};
 
 pub const SET: SetId = SetId(0x5e7);

@@ -11,7 +11,7 @@ use super::random::Random;
 use crate::limits::LISTINGS_IN_FLIGHT;
 use crate::packet::*;
 use crate::resync::{CopyError, CopyReport, Gone, ItemSink};
-use crate::source::{WalkOrder, Walked};
+use crate::source_side::{WalkOrder, Walked};
 
 pub struct Walker {
     tree: Tree,

@@ -13,7 +13,7 @@ use crate::packet::{
     EncodedFrame, SourceMessage, Standing, TargetMessage, Text, WIRE_VERSION, WIRE_VERSION_OLDEST,
 };
 use crate::pairing::{Known, KnownTarget};
-use crate::source::resolve;
+use crate::source_side::resolve;
 use crate::units;
 use crate::words::Target;
 

@@ -23,8 +23,8 @@ use crate::simulator::source::{Desk, Effect, Source};
 use crate::simulator::target::{Loss, Step, Target};
 use crate::simulator::walker::Walker;
 use crate::simulator::wire::{End, Wire};
-use crate::source::News;
-use crate::target::greeting;
+use crate::source_side::News;
+use crate::target_side::greeting;
 
 const TRACE_LEN: usize = 70;
 const WINDOW_MAX: usize = 20_000;

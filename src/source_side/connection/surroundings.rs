@@ -10,8 +10,8 @@ use crossbeam_channel::{Receiver, bounded};
 use crate::link::{LinkStats, SourceEvent, SourceLink, Waker};
 use crate::packet::{SourceMessage, Timestamp};
 use crate::resync::{CopyError, CopyProgress, CopyReport, FirstCopy, Wanted};
-use crate::source::feed::{LaneSink, PacketFeed};
-use crate::source::remote::Route;
+use crate::source_side::feed::{LaneSink, PacketFeed};
+use crate::source_side::remote::Route;
 
 /// See the module. Nothing here waits for the network or the disk, but the end of a link.
 pub(crate) trait Surroundings {

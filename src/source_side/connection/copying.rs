@@ -9,8 +9,8 @@ use super::surroundings::{Surroundings, WalkOrder, Walked};
 use crate::limits::LISTINGS_IN_FLIGHT;
 use crate::packet::{ItemNumber, LeftOut};
 use crate::resync::{CopyProgress, CopyReport, Wanted};
-use crate::source::feed::LaneSink;
-use crate::source::mark::{Clock, EVERYTHING, Mark};
+use crate::source_side::feed::LaneSink;
+use crate::source_side::mark::{Clock, EVERYTHING, Mark};
 
 /// Where the copy of a connection stands.
 ///

@@ -23,9 +23,9 @@ use crate::packet::{
 };
 use crate::queue::{CursorId, Queue};
 use crate::resync::{CopyError, CopyReport, Wanted};
-use crate::source::feed::{Lane, PacketFeed, Sent, Stream};
-use crate::source::mark::Mark;
-use crate::source::relief;
+use crate::source_side::feed::{Lane, PacketFeed, Sent, Stream};
+use crate::source_side::mark::Mark;
+use crate::source_side::relief;
 
 /// How often counters of the link are taken over, and a full queue is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);

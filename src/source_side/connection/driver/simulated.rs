@@ -9,7 +9,7 @@ use super::{Driver, News, Surroundings};
 use crate::connection::{Command, Event, Machine, NotNow};
 use crate::packet::{Position, Sequence};
 use crate::queue::Queue;
-use crate::source::feed::Sent;
+use crate::source_side::feed::Sent;
 
 impl<S: Surroundings> Driver<S> {
     /// A driver that nobody else holds.

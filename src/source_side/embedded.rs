@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::link::{Dial, Identity, TargetLink};
 use crate::packet::SetId;
 use crate::preflight::{Claim, Role, open_directory};
-use crate::target::{Replicas, Seat, SharedApplier, TargetServer};
+use crate::target_side::{Replicas, Seat, SharedApplier, TargetServer};
 use crate::words::{Fingerprint, ProtectOptions};
 
 /// A target in this process, for one replica.

@@ -112,7 +112,7 @@ fn how_far(report: &Report) -> [u64; 4] {
 mod tests {
     use super::*;
     use crate::control::Retrying;
-    use crate::source::connection::Report;
+    use crate::source_side::connection::Report;
 
     const TIMEOUT: Duration = Duration::from_secs(30);
 
