@@ -345,9 +345,6 @@ fn progress_words(progress: &MirrorProgress) -> String {
         units::size(progress.bytes_done),
         of(progress.bytes_total.map(units::size)),
     );
-    if progress.bytes_skipped > 0 {
-        text += &format!(", {} were equal", units::size(progress.bytes_skipped));
-    }
     if progress.bytes_per_second > 0.0 {
         text += &format!(", {}/s", units::size(progress.bytes_per_second as u64));
     }

@@ -177,10 +177,6 @@ pub struct CaptureStatus {
     pub objects: u64,
     /// Files that applications hold open now.
     pub open_files: u64,
-    /// Requests from the kernel since the start.
-    pub requests: u64,
-    /// Requests that were answered with an I/O error (`EIO`) since the start.
-    pub io_errors: u64,
 }
 
 /// When a program's fsync returns.
@@ -352,8 +348,6 @@ pub struct MirrorProgress {
     pub files_total: Option<u64>,
     pub bytes_done: u64,
     pub bytes_total: Option<u64>,
-    /// Bytes that were identical on the target and not sent.
-    pub bytes_skipped: u64,
     pub bytes_per_second: f64,
     /// Seconds to go, as far as can be told.
     pub eta_seconds: Option<u64>,

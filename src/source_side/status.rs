@@ -54,11 +54,7 @@ fn source(ground: &Ground, posted: &Posted) -> SourceStatus {
 
 fn capture(ground: &Ground) -> CaptureStatus {
     let volume = &ground.volume;
-    CaptureStatus {
-        objects: volume.known_objects() as u64,
-        open_files: volume.open_files() as u64,
-        ..CaptureStatus::default()
-    }
+    CaptureStatus { objects: volume.known_objects() as u64, open_files: volume.open_files() as u64 }
 }
 
 fn alerts(ground: &Ground, posted: &Posted) -> Vec<Alert> {
@@ -293,7 +289,6 @@ fn mirror_progress(snapshot: &ProgressSnapshot, runs: bool) -> MirrorProgress {
         files_total: None,
         bytes_done: snapshot.bytes_copied,
         bytes_total: None,
-        bytes_skipped: 0,
         bytes_per_second: if runs { snapshot.bytes_copied as f64 / elapsed } else { 0.0 },
         eta_seconds: None,
         current: snapshot.current.clone(),
