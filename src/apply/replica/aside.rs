@@ -262,7 +262,10 @@ impl Replica {
     /// Where nothing but files that were emptied made it bad, and they are gone, it is the source as
     /// of *applied* again.
     pub(in crate::apply) fn recover_from_relief(&mut self) -> Result<(), Fault> {
-        let is_over = self.progress.bad_by() == Some(BadBy::Relief) && self.progress.relieved().is_empty();
+        // An op that was begun may be done, in part, and is not what *applied* says.
+        let is_over = self.progress.bad_by() == Some(BadBy::Relief)
+            && self.progress.relieved().is_empty()
+            && !self.in_doubt();
         if is_over { self.mark_good() } else { Ok(()) }
     }
 }

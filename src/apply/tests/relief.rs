@@ -1,11 +1,14 @@
 //! A full replica empties what the source has removed since, and is good again when it is gone.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::rc::Rc;
 
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::*;
+use crate::failpoint;
 use crate::limits::RELIEVED_NAMED_MAX;
 
 /// The deletion that would have made room waited behind the write that had none, for ever.
@@ -55,6 +58,35 @@ fn check(cut_down: bool, crash: bool) {
     }
     assert_eq!(pair.applier().proof().data, DataState::Good);
     pair.say(source.write("log", 7, b" and on"));
+    pair.assert_same();
+}
+
+/// The removal was performed and not counted as applied: the replica was called good as of the
+/// change before it.
+#[test]
+fn what_is_in_doubt_does_not_become_good() {
+    let mut pair = Pair::new();
+    let source = Source { root: pair.source.root.clone() };
+    pair.say(source.create("tmp", 0o644));
+    pair.say(source.write("tmp", 0, &[7; 100_000]));
+    assert_eq!(pair.applier().replica().relieve(&[source.id("tmp")]).unwrap(), Relief::Some);
+    let gone = source.unlink("tmp");
+    failpoint::set(Some(Rc::new(|place| match place {
+        "performed" => Err(io::ErrorKind::Other.into()),
+        _ => Ok(()),
+    })));
+    let outcome = pair.try_say(&gone);
+    failpoint::set(None);
+    assert!(matches!(outcome, Outcome::Retry(_)), "{outcome:?}");
+    assert!(!pair.replica("tmp").exists());
+    for _ in 0..2 {
+        pair.applier().end_session();
+        assert_eq!(pair.applier().proof().bad_by, BadBy::Relief);
+        assert_eq!(pair.applier().proof().data, DataState::Bad);
+        pair.crash();
+    }
+    pair.say(gone);
+    assert_eq!(pair.applier().proof().data, DataState::Good);
     pair.assert_same();
 }
 
