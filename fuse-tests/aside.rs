@@ -120,7 +120,8 @@ fn a_file_that_the_replica_may_not_change() {
     file.set_modified(at).expect("a time");
     drop(file);
     wait_until(&protected, "its name", || status(&protected)["connections"][0]["aside"]["total"] == 1);
-    protected.stop();
+    let said = protected.stop_incomplete_by(libc::SIGTERM);
+    assert!(said.contains("1 object set aside there"), "{said}");
     protected.start_again();
     protected.assert_in_sync();
     assert_eq!(fs::read(protected.replica.join("fixed")).expect("a file"), b"after!");

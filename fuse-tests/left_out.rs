@@ -56,7 +56,8 @@ fn a_damaged_file_is_left_out_and_named() {
     let status = protected.status().split_whitespace().collect::<String>();
     assert!(status.contains("\"left_out\":{\"count\":1") && status.contains("f150"), "{status}");
     follows(&protected);
-    protected.stop();
+    let said = protected.stop_incomplete_by(libc::SIGTERM);
+    assert!(said.contains("1 object left out of the copy"), "{said}");
     // Mended, it is copied by the next start.
     drop(image.take());
     set_extents(0x0001_f30a);
@@ -94,7 +95,7 @@ mod suites {
         let mut value = [0; 5];
         assert_eq!(rustix::fs::getxattr(&copy, "user.small", &mut value).expect("the attribute"), 5);
         follows(&protected);
-        protected.stop();
+        protected.stop_incomplete_by(libc::SIGTERM);
         rustix::fs::removexattr(Path::new(&file), "user.big").expect("removed");
         protected.start_again();
         protected.assert_in_sync();

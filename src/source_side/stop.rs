@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::board::Board;
-use super::connection::Connection;
+use super::connection::{Connection, Report};
 use super::director::Event;
 use super::flush::Flusher;
 use super::ground::Ground;
@@ -20,7 +20,7 @@ use crate::control::{StopMode, StopReport, WaitFor};
 use crate::failure::Failure;
 use crate::intercept::Serving;
 use crate::limits::{CONTROL_ANSWER, STOP_DRAIN};
-use crate::packet::Sequence;
+use crate::packet::{DataState, Sequence};
 use crate::preflight::{list_uses, users_of};
 
 /// How long a stop waits for dirty pages of shared mappings.
@@ -161,6 +161,20 @@ pub struct Drained {
     pub disk: Disk,
 }
 
+/// What a replica lacks that has every change: it follows the stream, and is bad.
+fn lacks_objects(report: &Report) -> Option<String> {
+    let objects = |count: u64| if count == 1 { "1 object".to_owned() } else { format!("{count} objects") };
+    match report.data {
+        DataState::Bad if report.aside.total > 0 => {
+            Some(format!("{} set aside there, the replica is bad", objects(report.aside.total)))
+        }
+        DataState::Bad if report.left_out.count > 0 => {
+            Some(format!("{} left out of the copy, the replica is bad", objects(report.left_out.count)))
+        }
+        DataState::Bad | DataState::Good | DataState::Empty => None,
+    }
+}
+
 impl Drain {
     /// Has everything made durable on the targets, as far as they do it in time.
     pub fn run(mut self) -> Drained {
@@ -194,7 +208,7 @@ impl Drain {
         let lacks = |connection: &Arc<Connection>| {
             let report = connection.report();
             let is_late = self.mode == StopMode::Orderly && report.durable < last;
-            !connection.is_null() && (report.applied < last || is_late)
+            !connection.is_null() && (report.applied < last || is_late || lacks_objects(&report).is_some())
         };
         let is_behind = self.board.read().connections.iter().any(lacks);
         match is_behind || self.ground.volume.divergence().why().is_some() {
@@ -208,12 +222,14 @@ impl Drain {
         let mut left = Vec::new();
         for connection in &self.board.read().connections {
             let report = connection.report();
-            if !connection.is_null()
-                && let Some(what) = missing(self.ground.queue.last().sequence, report.applied, report.durable)
-            {
+            if connection.is_null() {
+                continue;
+            }
+            if let Some(what) = missing(self.ground.queue.last().sequence, report.applied, report.durable) {
                 let why = report.held_back().map(|why| format!(" ({why})")).unwrap_or_default();
                 left.push(format!("{}: {what}{why}", connection.target));
             }
+            left.extend(lacks_objects(&report).map(|what| format!("{}: {what}", connection.target)));
         }
         if let Some(why) = self.ground.volume.divergence().why() {
             left.push(format!(
