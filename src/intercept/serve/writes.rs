@@ -71,7 +71,7 @@ impl Serve {
         match written {
             Ok(written) => self.after_write(write, written, data.len(), growing),
             Err(error) if self.volume.expects_space(error, departed) && write.is_patient() => {
-                self.write_later(write, data);
+                self.write_later(write, data, error, growing);
             }
             Err(error) => self.after_failure(write, error, data.len(), growing),
         }
@@ -93,11 +93,14 @@ impl Serve {
     }
 
     /// The disk may have room in a moment: the write is tried again. Nothing waits meanwhile but the
-    /// write.
-    fn write_later<R: FnOnce(FsResult<usize>) + Send + 'static>(&self, mut write: Write<R>, data: &[u8]) {
+    /// write. Where its bytes cannot be kept, it has failed.
+    fn write_later<R>(&self, mut write: Write<R>, data: &[u8], error: FsError, growing: Growing)
+    where
+        R: FnOnce(FsResult<usize>) + Send + 'static,
+    {
         let held = self.aside.hold(write.call.caller.uid, write.call.offset, data.len());
         if held.len < data.len() {
-            return (write.reply)(Err(FsError::new(libc::ENOSPC, "keep a write")));
+            return self.after_failure(write, error, data.len(), growing);
         }
         write.no_space_until.get_or_insert_with(|| Instant::now() + SPACE_PATIENCE);
         let (serve, data) = (self.clone(), data.to_vec());
