@@ -65,7 +65,7 @@ fn is_cached(path: &Path) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::line::Variant;
+    use crate::bench::variant::Variant;
 
     #[test]
     fn a_file_just_written_is_cached_and_then_cold() {

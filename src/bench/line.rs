@@ -100,11 +100,6 @@ impl Line {
             | Line::WarmReadRo => None,
         }
     }
-
-    /// Whether processor time is worth a row: the lines that are bound by it.
-    pub fn counts_cpu(self) -> bool {
-        matches!(self, Line::Write1M | Line::Write4K)
-    }
 }
 
 impl fmt::Display for Line {
@@ -127,29 +122,12 @@ impl Unit {
             Unit::Ops => ("ops/s", 1.0),
         }
     }
-}
 
-/// Where an application works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Variant {
-    /// A plain directory.
-    Native,
-    /// A protected directory whose changes are captured and thrown away.
-    Null,
-    /// A protected directory with a replica on the same file system.
-    Replicating,
-    /// A mount of another program that passes everything through, to compare with.
-    Bindfs,
-}
-
-impl Variant {
-    pub fn name(self) -> &'static str {
+    /// In what processor time is said, and what seconds for one byte or op are multiplied with.
+    pub fn cpu(self) -> (&'static str, f64) {
         match self {
-            Variant::Native => "native",
-            Variant::Null => "null",
-            Variant::Replicating => "replicating",
-            Variant::Bindfs => "bindfs",
+            Unit::Bytes => ("s/GiB", (1 << 30) as f64),
+            Unit::Ops => ("us/op", 1e6),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Round robin: in every round each line runs at every place, one right after the other, so that
-//! what disturbs the machine disturbs them alike. Who goes first changes with round and line.
+//! what disturbs the machine disturbs them alike. Every other round goes backwards (A B, B A, ...):
+//! what comes earlier in one comes later in the next, and two programs stay neighbours.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,12 +11,13 @@ use indicatif::ProgressBar;
 
 use super::Settings;
 use super::cold::Cooling;
-use super::cpu::cpu_seconds;
 use super::error::{Context, Result};
-use super::line::{Line, Variant};
+use super::line::Line;
 use super::load::Load;
 use super::place::Place;
 use super::report::{LineReport, Sample};
+use super::variant::Variant;
+use crate::sys::usage;
 
 /// What the rounds gave.
 pub struct Measured {
@@ -42,7 +44,7 @@ impl Measurement<'_> {
         for round in 0..self.settings.rounds as usize {
             for (at, &line) in lines.iter().enumerate() {
                 for turn in 0..count {
-                    let which = (round + at + turn) % count;
+                    let which = if (round + at).is_multiple_of(2) { turn } else { count - 1 - turn };
                     let place = &self.places[which];
                     self.progress.set_message(format!("{}, {}", line.title(), place.variant.name()));
                     let run = ((round + 1) * 100 + at) as u64;
@@ -71,10 +73,10 @@ impl Measurement<'_> {
         }
         place.settle(self.stop)?;
 
-        let own = || cpu_seconds(std::process::id()).at(&place.dir);
-        let (writer_before, daemon_before) = (own()?, place.daemon_cpu_seconds()?);
+        let own = || usage().processor.as_secs_f64();
+        let (writer_before, daemon_before) = (own(), place.daemon_cpu_seconds()?);
         let done = load.perform(line)?;
-        let writer_after = own()?;
+        let writer_after = own();
         let followed = Instant::now();
         place.settle(self.stop)?;
         let sample = Sample {

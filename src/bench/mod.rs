@@ -4,6 +4,7 @@
 //! run ── Workshop ─┬─ Place native       a plain directory
 //!                  ├─ Place null         standin protect --to null:
 //!                  ├─ Place replicating  standin protect --to local:
+//!                  │                     both once more by the program of --against
 //!                  └─ Place bindfs       where it is installed
 //!                     stream             standin protect --to standin://, and standin serve
 //!        Measurement: for each round, for each line, for each place: one Load
@@ -13,9 +14,10 @@
 //! that nothing that failed can look fast. Processes, mounts and files go away with their guards,
 //! however the run ends.
 
+mod against;
 mod cold;
 mod content;
-mod cpu;
+mod earlier;
 mod error;
 mod line;
 mod load;
@@ -29,6 +31,10 @@ mod served;
 mod stats;
 mod stream;
 mod table;
+#[cfg(test)]
+pub mod tests;
+mod variant;
+mod verdict;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -38,15 +44,18 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::failure::Failure;
 use crate::preflight::{FsFacts, MountTable, kernel_version, resolve};
+use against::Against;
 use error::{Context, Result};
-use line::Variant;
 use measure::{Measured, Measurement};
 use place::{Place, Workshop};
-use report::{Machine, Sizes};
+use report::{LineReport, Machine, Sizes};
+use variant::Variant;
 
+pub use earlier::Earlier;
 pub use line::Line;
 pub use report::Report;
 pub use table::text;
+pub use variant::Choice;
 
 /// What is measured, and how much of it.
 #[derive(Clone, Debug)]
@@ -58,6 +67,10 @@ pub struct Settings {
     pub rounds: u32,
     /// May be empty.
     pub lines: Vec<Line>,
+    /// Measured beside the plain directory.
+    pub variants: Vec<Choice>,
+    /// Another `standin`, measured beside this one.
+    pub against: Option<PathBuf>,
     /// Also measure how the replica follows.
     pub replication: bool,
     pub lag_time: Duration,
@@ -74,6 +87,8 @@ impl Default for Settings {
             files: 2000,
             rounds: 5,
             lines: Line::all().to_vec(),
+            variants: Choice::all().to_vec(),
+            against: None,
             replication: false,
             lag_time: Duration::from_secs(5),
             rewrite_size: 1 << 30,
@@ -96,14 +111,24 @@ impl Settings {
         }
     }
 
-    /// Bytes on disk at the same time: the big file at four places and one replica, one more
+    fn columns(&self) -> Vec<Variant> {
+        match self.lines.is_empty() {
+            true => vec![Variant::Replicating],
+            false => variant::columns(&self.variants, self.against.is_some()),
+        }
+    }
+
+    /// Bytes on disk at the same time: the big file at all places and their replicas, one more
     /// file at a place and its replica; small files with an inode and a block each; the rewritten
     /// file and its replica; the stream and its replica after that.
     fn room(&self) -> u64 {
-        let small = (self.files * 5 + 2 * 10_000) * 8192;
+        let columns = self.columns();
+        let replicas = columns.iter().filter(|variant| variant.replicates()).count();
+        let copies = (columns.len() + replicas) as u64;
+        let small = (self.files * copies + 2 * 10_000) * 8192;
         let rewritten = if self.replication { 2 * self.rewrite_size } else { 0 };
         let streamed = if self.replication { 2 * self.stream_size } else { 0 };
-        7 * self.size + small + rewritten + streamed
+        (copies + 2) * self.size + small + rewritten + streamed
     }
 }
 
@@ -152,6 +177,8 @@ impl Run<'_> {
                 rounds: self.settings.rounds,
             },
             variants: places.iter().map(|place| place.variant).collect(),
+            against: self.against(&measured.lines),
+            compared: None,
             lines: measured.lines,
             cooling: measured.cooling,
             replication,
@@ -161,16 +188,14 @@ impl Run<'_> {
     }
 
     fn places(&self, workshop: &Workshop, notes: &mut Vec<String>) -> Result<Vec<Place>> {
-        let overhead: &[Variant] = &[Variant::Native, Variant::Null, Variant::Replicating, Variant::Bindfs];
-        let wanted = if self.settings.lines.is_empty() { &[Variant::Replicating] } else { overhead };
         let mut places = Vec::new();
-        for &variant in wanted {
-            match Place::build(variant, workshop, &self.program, self.stop)? {
+        for variant in self.settings.columns() {
+            match Place::build(variant, workshop, self.program_of(variant), self.stop)? {
                 Some(place) => places.push(place),
                 None => notes.push(format!("{} is not installed", variant.name())),
             }
         }
-        if !self.settings.lines.is_empty() {
+        if places.iter().any(|place| place.variant.replicates()) && !self.settings.lines.is_empty() {
             notes.push(
                 "replicating: source and target share this machine; once the queue is full, writers go at \
                  the pace of the replica"
@@ -178,6 +203,19 @@ impl Run<'_> {
             );
         }
         Ok(places)
+    }
+
+    fn program_of(&self, variant: Variant) -> &Path {
+        match (variant, &self.settings.against) {
+            (Variant::NullAgainst | Variant::ReplicatingAgainst, Some(other)) => other,
+            _ => &self.program,
+        }
+    }
+
+    fn against(&self, lines: &[LineReport]) -> Option<Against> {
+        let other = self.settings.against.as_ref()?;
+        let name = format!("{} ({})", other.display(), version_of(other));
+        Some(against::in_one_run(name, lines))
     }
 
     fn measure(&self, workshop: &Workshop, places: &[Place]) -> Result<Measured> {
@@ -232,6 +270,13 @@ fn machine(dir: &Path, load_before: f64) -> Result<Machine> {
         load_before,
         load_after: load_average(),
     })
+}
+
+/// What a program says of itself; a question mark where it says nothing.
+fn version_of(program: &Path) -> String {
+    let output = std::process::Command::new(program).arg("--version").output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    text.ok().filter(|text| !text.is_empty()).unwrap_or_else(|| "?".into())
 }
 
 /// Whether the file system of a directory is mounted with `discard`. `false` where it is unknown.

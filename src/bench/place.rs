@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use super::error::{Context, Error, Result};
-use super::line::Variant;
 use super::mount::{Mount, Protection};
+use super::variant::Variant;
 use crate::control::WaitFor;
 use crate::failure::Failure;
 use crate::preflight::MountTable;
 use crate::store::random_u64;
+use crate::sys::process_time;
 
 /// A directory of our own that goes away with its guard.
 pub struct Workshop {
@@ -62,28 +63,28 @@ pub struct Place {
 
 impl Place {
     /// Makes the directories of a variant and mounts what it needs; `None` where its program is
-    /// not installed.
+    /// not installed. `program`: the `standin` of this variant.
     pub fn build(
         variant: Variant,
         workshop: &Workshop,
         program: &Path,
         stop: &AtomicBool,
     ) -> Result<Option<Place>> {
-        let home = workshop.make(variant.name())?;
-        let make = |name: &str| workshop.make(&format!("{}/{name}", variant.name()));
+        let home = workshop.make(variant.directory())?;
+        let make = |name: &str| workshop.make(&format!("{}/{name}", variant.directory()));
         let backing = make("backing")?;
         let protect = |target: std::ffi::OsString, dir: &Path| {
-            let name = format!("bench-{}-{}", variant.name(), std::process::id());
+            let name = format!("bench-{}-{}", variant.directory(), std::process::id());
             let (backing, home) = (backing.as_path(), home.as_path());
             Mount::protect(&Protection { program, name: &name, point: dir, backing, target, home }, stop)
         };
         let (dir, mount, replica) = match variant {
             Variant::Native => (backing.clone(), None, None),
-            Variant::Null => {
+            Variant::Null | Variant::NullAgainst => {
                 let dir = make("mount")?;
                 (dir.clone(), Some(protect("null:".into(), &dir)?), None)
             }
-            Variant::Replicating => {
+            Variant::Replicating | Variant::ReplicatingAgainst => {
                 let (dir, replica) = (make("mount")?, home.join("replica"));
                 let mut target = std::ffi::OsString::from("local:");
                 target.push(&replica);
@@ -111,7 +112,7 @@ impl Place {
     /// Processor seconds of the process behind the mount; 0 where there is none.
     pub fn daemon_cpu_seconds(&self) -> Result<f64> {
         let Some(mount) = &self.mount else { return Ok(0.0) };
-        super::cpu::cpu_seconds(mount.pid()).at(&self.dir)
+        Ok(process_time(mount.pid()).at(&self.dir)?.as_secs_f64())
     }
 
     /// The places where a file of this name has to have arrived: below the mount, and on the

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::against::{Against, rates};
 use super::cold::Cooling;
-use super::line::{Line, Variant};
+use super::line::Line;
 use super::replication::Replication;
 use super::stats::{Spread, ratios};
 use super::stream::Stream;
+use super::variant::Variant;
 
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -21,6 +23,10 @@ pub struct Report {
     pub cooling: Vec<Cooling>,
     pub replication: Option<Replication>,
     pub stream: Option<Stream>,
+    /// Beside the program of `--against`.
+    pub against: Option<Against>,
+    /// Beside the run of `--compare`.
+    pub compared: Option<Against>,
     pub notes: Vec<String>,
 }
 
@@ -59,17 +65,21 @@ pub struct VariantReport {
     pub rate: Option<Spread>,
     /// To the native directory, round by round.
     pub ratio: Option<Spread>,
+    /// Of the medians of both rates.
+    pub ratio_of_medians: Option<f64>,
     /// Of the fastest round to the fastest native one: what is left on a machine that is disturbed
     /// often.
     pub best_ratio: Option<f64>,
-    /// Processor seconds per GiB over all rounds, of the lines that count it.
+    /// Over all rounds.
     pub cpu: Option<Cpu>,
     pub samples: Vec<Sample>,
 }
 
-/// Processor seconds per GiB.
+/// Processor time.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Cpu {
+    /// `s/GiB` or `us/op`.
+    pub unit: &'static str,
     /// System calls included.
     pub writer: f64,
     /// The process behind the mount, its replica included.
@@ -77,7 +87,8 @@ pub struct Cpu {
 }
 
 /// One measurement.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Sample {
     /// Bytes or ops.
     pub work: u64,
@@ -89,35 +100,48 @@ pub struct Sample {
 }
 
 impl LineReport {
-    /// From the samples of each variant, the native directory first.
+    /// From the samples of each variant, the native directory among them.
     pub fn new(line: Line, samples: Vec<(Variant, Vec<Sample>)>) -> LineReport {
         let (unit, scale) = line.unit().rate();
         let rates = |samples: &[Sample]| -> Vec<f64> {
-            samples.iter().map(|sample| sample.work as f64 / scale / sample.seconds).collect()
+            rates(samples).into_iter().map(|rate| rate / scale).collect()
         };
         let native = samples.iter().find(|(variant, _)| *variant == Variant::Native);
         let native = native.map_or_else(Vec::new, |(_, samples)| rates(samples));
-        let best = |rates: &[f64]| Spread::of(rates).map(|spread| spread.max);
-        let variants = samples.into_iter().map(|(variant, samples)| VariantReport {
-            variant,
-            rate: Spread::of(&rates(&samples)),
-            ratio: Spread::of(&ratios(&rates(&samples), &native)),
-            best_ratio: best(&rates(&samples)).zip(best(&native)).map(|(rate, native)| rate / native),
-            cpu: line.counts_cpu().then(|| Cpu::of(&samples)).flatten(),
-            samples,
+        let native_spread = Spread::of(&native);
+        let variants = samples.into_iter().map(|(variant, samples)| {
+            let rates = rates(&samples);
+            let spread = Spread::of(&rates);
+            let to_native = |of: fn(Spread) -> f64| Some(of(spread?) / of(native_spread?));
+            VariantReport {
+                variant,
+                rate: spread,
+                ratio: Spread::of(&ratios(&rates, &native)),
+                ratio_of_medians: to_native(|spread| spread.median),
+                best_ratio: to_native(|spread| spread.max),
+                cpu: Cpu::of(line, &samples),
+                samples,
+            }
         });
         LineReport { line, title: line.title(), unit, variants: variants.collect() }
+    }
+
+    /// Of a variant, where it was measured.
+    pub fn samples(&self, variant: Variant) -> Option<&[Sample]> {
+        let report = self.variants.iter().find(|report| report.variant == variant)?;
+        Some(&report.samples)
     }
 }
 
 impl Cpu {
-    /// Over all samples, because one is only some clock ticks long. The work is in bytes.
-    fn of(samples: &[Sample]) -> Option<Cpu> {
-        let gib = samples.iter().map(|sample| sample.work).sum::<u64>() as f64 / (1u64 << 30) as f64;
-        let per_gib = |seconds: fn(&Sample) -> f64| samples.iter().map(seconds).sum::<f64>() / gib;
-        (gib > 0.0).then(|| Cpu {
-            writer: per_gib(|sample| sample.writer_cpu_seconds),
-            daemon: per_gib(|sample| sample.daemon_cpu_seconds),
+    fn of(line: Line, samples: &[Sample]) -> Option<Cpu> {
+        let (unit, scale) = line.unit().cpu();
+        let work = samples.iter().map(|sample| sample.work).sum::<u64>() as f64;
+        let per_work = |seconds: fn(&Sample) -> f64| samples.iter().map(seconds).sum::<f64>() / work * scale;
+        (work > 0.0).then(|| Cpu {
+            unit,
+            writer: per_work(|sample| sample.writer_cpu_seconds),
+            daemon: per_work(|sample| sample.daemon_cpu_seconds),
         })
     }
 }

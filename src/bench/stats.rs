@@ -33,6 +33,30 @@ pub fn ratios(samples: &[f64], reference: &[f64]) -> Vec<f64> {
     pairs.filter(|(_, reference)| **reference > 0.0).map(|(sample, reference)| sample / reference).collect()
 }
 
+/// Between which samples the middle of what they were drawn from lies, with nine chances in ten at
+/// least (order statistics; of four samples and fewer the least and the most, which promise less);
+/// `None` of nothing.
+pub fn median_bounds(samples: &[f64]) -> Option<(f64, f64)> {
+    let sorted = sorted(samples);
+    let cut = cut_of(sorted.len());
+    Some((*sorted.get(cut)?, *sorted.get(sorted.len() - 1 - cut)?))
+}
+
+/// How many samples can be left out at each end: as many as fewer than `cut + 1` heads of so many
+/// coins have one chance in twenty at most.
+fn cut_of(samples: usize) -> usize {
+    let (mut chance, mut sum, mut cut) = (0.5f64.powi(samples as i32), 0.0, 0);
+    for heads in 0..samples / 2 {
+        sum += chance;
+        if sum > 0.05 {
+            break;
+        }
+        cut = heads;
+        chance *= (samples - heads) as f64 / (heads + 1) as f64;
+    }
+    cut
+}
+
 /// Of two middles their mean.
 fn median(sorted: &[f64]) -> Option<f64> {
     let middle = sorted.len() / 2;
@@ -70,6 +94,17 @@ mod tests {
         }
         assert_eq!(quantile(&[7.0], 0.5), Some(7.0));
         assert_eq!(quantile(&[], 0.5), None);
+    }
+
+    /// As in tables of the sign test: of 5 to 7 samples none is left out, of 8 one at each end.
+    #[test]
+    fn the_middle_lies_within_its_bounds() {
+        for (samples, cut) in [(0, 0), (1, 0), (4, 0), (5, 0), (7, 0), (8, 1), (10, 1), (11, 2), (20, 5)] {
+            assert_eq!(cut_of(samples), cut, "{samples}");
+        }
+        assert_eq!(median_bounds(&[3.0, 1.0, 2.0]), Some((1.0, 3.0)));
+        assert_eq!(median_bounds(&[8.0, 1.0, 7.0, 2.0, 6.0, 3.0, 5.0, 4.0]), Some((2.0, 7.0)));
+        assert_eq!(median_bounds(&[]), None);
     }
 
     #[test]

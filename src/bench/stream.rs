@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::content::Block;
-use super::cpu::cpu_seconds;
 use super::error::{Context, Error, Result};
 use super::mount::{Mount, Protection};
 use super::place::Workshop;
 use super::served::{SET, Served};
 use super::stats::quantile;
 use crate::control::WaitFor;
+use crate::sys::process_time;
 
 /// One write, in bytes.
 const WRITE: usize = 1 << 20;
@@ -88,7 +88,7 @@ impl<'a> Measurement<'a> {
         let (path, backing) = (self.dir.join("stream"), self.backing.join("stream"));
         let replica = self.served.replica.join("stream");
         let cpu = || -> Result<(f64, f64)> {
-            let of = |pid| cpu_seconds(pid).at(Path::new("/proc"));
+            let of = |pid| Ok(process_time(pid).at(Path::new("/proc"))?.as_secs_f64());
             Ok((of(self.mount.pid())?, of(self.served.process.pid())?))
         };
         let before = cpu()?;

@@ -1,16 +1,17 @@
 //! `standin bench`: from what was typed to a benchmark, and its report.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::Args;
+use rustix::fs::Access;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::args::Common;
 use super::{Outcome, output};
-use crate::bench::{self, Line, Settings};
+use crate::bench::{self, Choice, Earlier, Line, Settings};
 use crate::failure::Failure;
 use crate::preflight::check_root_user;
 use crate::units::parse_size;
@@ -32,6 +33,15 @@ pub struct Bench {
     /// Measure these lines only
     #[arg(long, value_enum, value_name = "LINE", value_delimiter = ',', num_args = 1..)]
     pub only: Vec<Line>,
+    /// Measure these beside the plain directory only
+    #[arg(long, value_enum, value_name = "VARIANT", value_delimiter = ',', num_args = 1..)]
+    pub variants: Vec<Choice>,
+    /// Another standin program: measure it beside this one in the same rounds, and judge each line
+    #[arg(long, value_name = "BINARY")]
+    pub against: Option<PathBuf>,
+    /// Judge each line beside a run that was kept with --json
+    #[arg(long, value_name = "FILE", conflicts_with = "no_lines")]
+    pub compare: Option<PathBuf>,
     /// Also measure how far the replica is behind, what a change costs on the wire, and how fast a
     /// long stream goes to a target daemon
     #[arg(long)]
@@ -69,7 +79,9 @@ pub(super) fn run(common: &Common, args: &Bench) -> Outcome {
         signal_hook::flag::register(signal, stop.clone())
             .map_err(|error| refused(format!("Signals cannot be caught: {error}."), ""))?;
     }
-    let report = bench::run(&args.dir, &program, &settings, &stop)?;
+    let earlier = args.compare.as_deref().map(Earlier::read).transpose()?;
+    let mut report = bench::run(&args.dir, &program, &settings, &stop)?;
+    report.compared = earlier.map(|earlier| earlier.compare(&report));
     if common.json {
         output::json(&report);
     } else {
@@ -89,12 +101,41 @@ fn settings(args: &Bench) -> Result<Settings, Failure> {
     Ok(Settings {
         size: whole(args.size.unwrap_or(defaults.size))?,
         files: args.files.unwrap_or(defaults.files),
-        rounds: args.rounds.unwrap_or(defaults.rounds),
+        rounds: args.rounds.unwrap_or(defaults.rounds.max(rounds_of(args))),
         lines,
+        variants: variants(args),
+        against: args.against.as_deref().map(program).transpose()?,
         replication: args.replication,
         lag_time: args.lag_seconds.map_or(defaults.lag_time, Duration::from_secs),
         stream_size: whole(args.stream_size.unwrap_or(defaults.stream_size))?,
         rewrite_size: whole(args.rewrite_size.unwrap_or(defaults.rewrite_size))?,
+    })
+}
+
+/// With fewer than eight rounds one disturbed round decides a comparison.
+const ROUNDS_AGAINST: u32 = 8;
+
+fn rounds_of(args: &Bench) -> u32 {
+    if args.against.is_some() && !args.quick { ROUNDS_AGAINST } else { 1 }
+}
+
+/// Two programs of this product are compared alone, unless more is asked for: fewer others are
+/// fewer disturbances.
+fn variants(args: &Bench) -> Vec<Choice> {
+    match (args.variants.as_slice(), &args.against) {
+        ([], None) => Choice::all().to_vec(),
+        ([], Some(_)) => vec![Choice::Null, Choice::Replicating],
+        (chosen, _) => chosen.to_vec(),
+    }
+}
+
+/// A program that is to be run from anywhere.
+fn program(path: &Path) -> Result<PathBuf, Failure> {
+    let found = path
+        .canonicalize()
+        .and_then(|path| rustix::fs::access(&path, Access::EXEC_OK).map(|()| path).map_err(Into::into));
+    found.map_err(|error| {
+        refused(format!("{} cannot be run: {error}.", path.display()), "Name a standin program.")
     })
 }
 
@@ -141,6 +182,14 @@ mod tests {
         assert_eq!((chosen.size, chosen.rounds), (3 << 20, 1));
         assert_eq!(chosen.lines, [Line::Write1M, Line::Unlink]);
 
+        let against = typed(&["--against", "/bin/true"]).unwrap();
+        assert_eq!(
+            (against.rounds, against.variants.as_slice()),
+            (8, &[Choice::Null, Choice::Replicating][..])
+        );
+        let some = typed(&["--variants", "null,bindfs"]).unwrap();
+        assert_eq!(some.variants, [Choice::Null, Choice::Bindfs]);
+
         let quick = typed(&["--quick", "--replication", "--no-lines"]).unwrap();
         assert!(quick.lines.is_empty() && quick.replication && quick.size < default.size);
     }
@@ -154,6 +203,8 @@ mod tests {
             &["--rounds", "0"],
             &["--only", "nonsense"],
             &["--no-lines"],
+            &["--against", "/nonexistent/standin"],
+            &["--variants", "native"],
         ] {
             assert!(typed(words).is_err(), "{words:?}");
         }

@@ -1,4 +1,5 @@
-//! `docs/status-json.md` against the documents themselves: every field is there, and no other.
+//! `docs/status-json.md` and `docs/bench-json.md` against the documents themselves: every field is
+//! there, and no other.
 
 use std::collections::BTreeSet;
 
@@ -14,19 +15,27 @@ use crate::control::{
 };
 use crate::packet::{DataState, Sequence, WithheldCounts};
 
-const PAGE: &str = include_str!("../../docs/status-json.md");
+const STATUS_PAGE: &str = include_str!("../../docs/status-json.md");
+
+const BENCH_PAGE: &str = include_str!("../../docs/bench-json.md");
 
 /// Paths of fields: `connections[].lag_applied.seconds`.
 type Fields = BTreeSet<String>;
 
 #[test]
 fn each_field_of_a_source_is_documented() {
-    assert_documented(Role::Source(full_source()), "A source");
+    assert_status_documented(Role::Source(full_source()), "A source");
 }
 
 #[test]
 fn each_field_of_a_target_is_documented() {
-    assert_documented(Role::Target { target: full_target() }, "A target");
+    assert_status_documented(Role::Target { target: full_target() }, "A target");
+}
+
+#[test]
+fn each_field_of_a_benchmark_is_documented() {
+    let printed = serde_json::to_value(Printed::new(crate::bench::tests::full_report())).unwrap();
+    assert_documented(documented(BENCH_PAGE, "A benchmark"), present(&printed));
 }
 
 /// What is there with one role is not there with the other, but for what all have.
@@ -35,7 +44,7 @@ fn a_role_has_no_fields_of_the_other() {
     let source = present(&printed(Role::Source(full_source())));
     let target = present(&printed(Role::Target { target: full_target() }));
     let both: Fields = source.intersection(&target).cloned().collect();
-    assert_eq!(both, documented("Every daemon"));
+    assert_eq!(both, documented(STATUS_PAGE, "Every daemon"));
 }
 
 #[test]
@@ -56,10 +65,14 @@ fn either_role_comes_back_from_its_json() {
 }
 
 #[track_caller]
-fn assert_documented(role: Role, section: &str) {
-    let mut documented = documented("Every daemon");
-    documented.extend(self::documented(section));
-    let present = present(&printed(role));
+fn assert_status_documented(role: Role, section: &str) {
+    let mut documented = documented(STATUS_PAGE, "Every daemon");
+    documented.extend(self::documented(STATUS_PAGE, section));
+    assert_documented(documented, present(&printed(role)));
+}
+
+#[track_caller]
+fn assert_documented(documented: Fields, present: Fields) {
     let missing: Vec<&String> = present.difference(&documented).collect();
     let stale: Vec<&String> = documented.difference(&present).collect();
     assert!(missing.is_empty() && stale.is_empty(), "not documented: {missing:?}; not there: {stale:?}");
@@ -97,9 +110,9 @@ fn collect(value: &Value, at: &str, fields: &mut Fields) {
 
 /// Of one section of the page. The first column of a table has names; below a heading that has
 /// names itself they are fields of each of those.
-fn documented(section: &str) -> Fields {
+fn documented(page: &str, section: &str) -> Fields {
     let heading = format!("## {section}");
-    let lines = PAGE.lines().skip_while(|line| **line != heading).skip(1);
+    let lines = page.lines().skip_while(|line| **line != heading).skip(1);
     let (mut fields, mut inside) = (Fields::new(), vec![String::new()]);
     for line in lines.take_while(|line| !line.starts_with("## ")) {
         if let Some(heading) = line.strip_prefix("### ") {

@@ -20,7 +20,7 @@ mod usage;
 pub use allocations::{Allocated, allocated};
 pub use boot::boot_id;
 pub use child::spawn_bound;
-pub use clock::clock_ticks;
+pub use clock::process_time;
 pub use filesystem::filesystem_uuid;
 pub use handle::{FileHandle, open_by_handle};
 #[cfg(test)]

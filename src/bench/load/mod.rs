@@ -148,7 +148,7 @@ impl Pace<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::line::Variant;
+    use crate::bench::variant::Variant;
 
     fn with_place(check: impl FnOnce(&Settings, &Place)) {
         let dir = tempfile::tempdir_in(".").unwrap();
