@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::fault::Fault;
-use super::giving_up::{GivenUp, Verdict, objects_of};
+use super::giving_up::{GivenUp, Verdict, holds_up, objects_of};
 use super::order::{OrderError, follows, skips};
 use super::perform::Doubt;
 use super::policy::Withheld;
@@ -285,17 +285,17 @@ impl Applier {
     }
 
     fn packet(&mut self, frame: &Frame, packet: &PacketHeader) -> Outcome {
-        let retry = |line: &mut Applier, fault, stuck, left| {
-            Outcome::Retry(line.retry(frame, packet.op.name(), fault, stuck, left))
-        };
+        let name = packet.op.name();
         loop {
             let Err(fault) = self.perform(frame, packet) else { return Outcome::Applied };
             match self.judge(&objects_of(&packet.op), &fault) {
-                Verdict::Wait { stuck, left } => return retry(self, fault, stuck, left),
+                Verdict::Wait { stuck, left } => {
+                    return Outcome::Retry(self.retry(frame, name, fault, stuck, left));
+                }
                 Verdict::GiveUp => match self.give_up(frame.position, &packet.op, &fault) {
                     Ok(GivenUp::Op) => return Outcome::SetAside,
                     Ok(GivenUp::Time) => {}
-                    Err(fault) => return retry(self, fault, Stuck::Target, None),
+                    Err(fault) => return self.nothing_passes(frame, name, fault),
                 },
             }
         }
@@ -316,7 +316,7 @@ impl Applier {
     fn skip(&mut self, frame: &Frame) -> Outcome {
         match self.replica.adopt(frame.position) {
             Ok(()) => Outcome::Applied,
-            Err(fault) => Outcome::Retry(self.retry(frame, "skip", fault, Stuck::Target, None)),
+            Err(fault) => self.nothing_passes(frame, "skip", fault),
         }
     }
 
@@ -328,8 +328,14 @@ impl Applier {
                 self.reconcile.give_up();
                 Outcome::Refused(Refusal::Proof(fault))
             }
-            Err(fault) => Outcome::Retry(self.retry(frame, item.item.name(), fault, Stuck::Target, None)),
+            Err(fault) => self.nothing_passes(frame, item.item.name(), fault),
         }
+    }
+
+    /// Whatever the fault concerns, nothing goes on without this frame.
+    fn nothing_passes(&mut self, frame: &Frame, op: &'static str, fault: Fault) -> Outcome {
+        let stuck = holds_up(self.replica.concern(&fault));
+        Outcome::Retry(self.retry(frame, op, fault, stuck, None))
     }
 
     fn retry(

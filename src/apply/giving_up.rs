@@ -30,12 +30,13 @@ impl Applier {
         let patience = match self.replica.concern(fault) {
             Concern::Object(Patience::Some) => self.patience_with(objects, fault),
             Concern::Object(Patience::None) | Concern::Packet => Duration::ZERO,
-            Concern::Replica { is_full } => {
+            concern @ Concern::Replica { .. } => {
                 *self.stuck_since(fault) = None;
-                let stuck = if is_full { Stuck::Full } else { Stuck::Target };
-                return Verdict::Wait { stuck, left: None };
+                return Verdict::Wait { stuck: holds_up(concern), left: None };
             }
-            Concern::Proof => return Verdict::Wait { stuck: Stuck::Target, left: None },
+            concern @ Concern::Proof => {
+                return Verdict::Wait { stuck: holds_up(concern), left: None };
+            }
         };
         let now = clock::now();
         let waited = now.saturating_duration_since(*self.stuck_since(fault).get_or_insert(now));
@@ -101,6 +102,16 @@ impl Applier {
             Err(_) => {}
         }
         settled
+    }
+}
+
+/// What is held up by a fault that nothing passes.
+pub(super) fn holds_up(concern: Concern) -> Stuck {
+    match concern {
+        Concern::Replica { is_full: true } => Stuck::Full,
+        Concern::Replica { is_full: false } | Concern::Object(_) | Concern::Packet | Concern::Proof => {
+            Stuck::Target
+        }
     }
 }
 

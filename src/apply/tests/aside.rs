@@ -1,12 +1,15 @@
 //! One object that cannot be kept in line holds up nothing but itself, and nothing silent.
 
 use std::fs;
+use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
 use super::*;
 use crate::clock;
+use crate::failpoint;
 
 /// No time for what may go away.
 const AT_ONCE: Duration = Duration::ZERO;
@@ -218,6 +221,40 @@ fn a_directory_that_is_elsewhere() {
     assert!(!pair.say_or_give_up(&source.create("other", 0o644)));
     assert_eq!(fs::read(outside.join("a")).unwrap(), b"");
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+}
+
+/// An object was to be set aside where there was no room for the mark: the source was told of a target
+/// that is stuck, not of one that is full, and never looked for what would make room.
+#[test]
+fn a_full_target_says_so_where_nothing_passes() {
+    let mut pair = Pair::new();
+    let source = Source { root: pair.source.root.clone() };
+    fs::write(source.path("past"), "past").unwrap();
+    let (create, write) = (source.create("f", 0o644), source.write("past", 4, b" more"));
+    let frame = pair.frame(&create);
+    let header = FrameHeader::Skip(SkipHeader { first: frame.position.sequence });
+    assert_nothing_passes(&mut pair, &Frame { header, payload: Bytes::new(), ..frame });
+    pair.say(create);
+    let frame = pair.frame(&write);
+    assert_nothing_passes(&mut pair, &frame);
+    assert!(pair.say_or_give_up(&write));
+}
+
+/// The frame needs a slot to be written, and none can be.
+#[track_caller]
+fn assert_nothing_passes(pair: &mut Pair, frame: &Frame) {
+    for (number, stuck) in [(libc::ENOSPC, Stuck::Full), (libc::EROFS, Stuck::Target)] {
+        failpoint::set(Some(Rc::new(move |place| match place {
+            "slot" => Err(io::Error::from_raw_os_error(number)),
+            _ => Ok(()),
+        })));
+        let outcome = pair.applier().handle(frame);
+        failpoint::set(None);
+        match outcome {
+            Outcome::Retry(retry) => assert_eq!(retry.stuck, stuck, "{}", retry.reason),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 /// ext4 takes 4 KiB of attributes, the source's file system more. The file itself is in line.
