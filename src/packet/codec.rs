@@ -3,7 +3,7 @@
 //! ```text
 //! offset size  prefix of a frame, little-endian, 64 bytes
 //!      0    2  magic "sd"
-//!      2    1  wire version
+//!      2    1  format version
 //!      3    1  kind: 1 packet, 2 skip, 3 lane item
 //!      4    4  length of the header, bytes
 //!      8    4  length of the payload, bytes
@@ -34,6 +34,9 @@ use crate::limits::{CONTROL_LEN_MAX, HEADER_LEN_MAX, PATH_LEN_MAX, PAYLOAD_LEN_M
 /// Length of a frame's prefix in bytes.
 pub const PREFIX_LEN: usize = 64;
 const MAGIC: [u8; 2] = *b"sd";
+/// Stands in every frame, also in the one that a killed target finishes. Raised when the bytes of a
+/// frame would be read as something else than was written: a kind moved, a field was added. A new kind
+/// at the end of its enum moves nothing; for it [`WIRE_VERSION`](super::WIRE_VERSION) alone is raised.
 const FORMAT_VERSION: u8 = 2;
 
 type Bounds<const MAX: usize> = Configuration<LittleEndian, Fixint, Limit<MAX>>;
@@ -239,7 +242,7 @@ pub fn item_frame(after: &Position, header: &ItemHeader, payload: Bytes) -> Enco
     frame(KIND_ITEM, after, &encode(header), payload)
 }
 
-/// The frame of a skip record from `first` to `last`.
+/// The frame of a skip record from `first` to `last`. Targets take it; no source sends it yet.
 pub fn skip_frame(first: Sequence, last: &Position) -> EncodedFrame {
     frame(KIND_SKIP, last, &encode(&SkipHeader { first }), Bytes::new())
 }

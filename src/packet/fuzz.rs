@@ -4,6 +4,7 @@
 use bytes::Bytes;
 
 use super::codec::{KIND_ITEM, KIND_PACKET, KIND_SKIP, frame};
+use super::samples::{attributes, object};
 use super::*;
 use crate::limits::{CONTROL_LEN_MAX, HEADER_COST, HEADER_LEN_MAX};
 use crate::mutation::{Damage, with_damage};
@@ -12,116 +13,13 @@ use crate::sys::allocated;
 /// Errors have texts.
 const TEXT: usize = 4096;
 
-fn object(inode: u64) -> ObjectId {
-    ObjectId { birth_epoch: 1, generation: 2, inode }
-}
-
-fn attributes() -> Attributes {
-    Attributes { mode: 0o644, uid: 1, gid: 2, mtime: Timestamp { seconds: 3, nanoseconds: 4 } }
-}
-
-fn xattrs() -> Vec<Xattr> {
-    (0..3).map(|n| Xattr { name: Bounded(b"user.x".to_vec()), value: Bounded(vec![n; 20]) }).collect()
-}
-
-fn entry(name: &str) -> Entry {
-    Entry { dir: object(9), name: Name::new(name.as_bytes()).unwrap() }
-}
-
-/// Every op, encoded with a path.
 fn packets() -> Vec<Vec<u8>> {
-    let (mtime, result) =
-        (attributes().mtime, ContentResult { size: 9, mtime: attributes().mtime, mode: Some(7) });
-    let create = |birth| Op::Create {
-        at: entry("new"),
-        dir_mtime: mtime,
-        object: object(1),
-        birth,
-        attributes: attributes(),
-        xattrs: xattrs(),
-    };
-    let name = Bounded(b"user.x".to_vec());
-    let ops = vec![
-        create(Birth::File),
-        create(Birth::Symlink { target: Bounded(b"../there".to_vec()) }),
-        create(Birth::CharDevice { major: 1, minor: 3 }),
-        Op::Link { object: object(1), at: entry("l"), dir_mtime: mtime, links: 2 },
-        Op::Unlink { at: entry("l"), dir_mtime: mtime, object: object(1), links: 1 },
-        Op::RemoveDirectory { at: entry("d"), dir_mtime: mtime, object: object(1) },
-        Op::Rename {
-            from: entry("a"),
-            from_mtime: mtime,
-            to: entry("b"),
-            to_mtime: mtime,
-            object: object(1),
-            object_mtime: Some(mtime),
-            replaced: Some(Replaced { object: object(2), links: 0 }),
-            whiteout: Some(Whiteout { object: object(3), attributes: attributes() }),
-        },
-        Op::Exchange {
-            left: entry("a"),
-            left_mtime: mtime,
-            left_object: object(1),
-            left_object_mtime: Some(mtime),
-            right: entry("b"),
-            right_mtime: mtime,
-            right_object: object(2),
-            right_object_mtime: None,
-        },
-        Op::Write { object: object(1), offset: 4096, result },
-        Op::Resize { object: object(1), result },
-        Op::Reserve { object: object(1), offset: 1, length: 2, how: Reserve::PunchHole, result },
-        Op::SetAttributes {
-            object: object(1),
-            mode: Some(1),
-            owner: Some(Owner { uid: 1, gid: 2 }),
-            mtime: Some(mtime),
-        },
-        Op::SetXattr { object: object(1), name: name.clone(), mode: None },
-        Op::RemoveXattr { object: object(1), name, mode: Some(1) },
-        Op::Barrier { durable: true },
-    ];
-    ops.iter().map(|op| encode_packet_header(b"dir/file", op)).collect()
+    samples::ops().iter().map(|op| encode_packet_header(b"dir/file", op)).collect()
 }
 
 fn items() -> Vec<Vec<u8>> {
-    let listed = |name: &str| ListedObject {
-        name: Name::new(name.as_bytes()).unwrap(),
-        object: object(1),
-        birth: Birth::File,
-        attributes: attributes(),
-        xattrs: xattrs(),
-        large_xattrs: false,
-        size: 5,
-        links: 1,
-        suspect: false,
-    };
-    let entries = vec![listed("a"), listed("b"), listed("c")];
-    let name = Bounded(b"user.x".to_vec());
-    let items = [
-        LaneItem::Begin,
-        LaneItem::Root { object: object(1), attributes: attributes(), xattrs: xattrs() },
-        LaneItem::Listing { dir: object(1), dir_mtime: attributes().mtime, entries, last: true },
-        LaneItem::OpenContent { object: object(1) },
-        LaneItem::Content { object: object(1), hole: 2, offset: 7 },
-        LaneItem::CloseContent {
-            object: object(1),
-            hole: 0,
-            size: 1,
-            attributes: attributes(),
-            xattrs: xattrs(),
-        },
-        LaneItem::Unreadable { dir: object(1), names: Unlisted::These(vec![Name::new(b"a").unwrap()]) },
-        LaneItem::Unreadable { dir: object(1), names: Unlisted::TheRest },
-        LaneItem::Xattrs { object: object(1), attributes: attributes(), names: vec![name.clone()] },
-        LaneItem::Xattr { object: object(1), name },
-        LaneItem::Attributes { object: object(1), attributes: attributes() },
-        LaneItem::Leave { object: object(1) },
-        LaneItem::LeftOut { left_out: LeftOut { count: 2, named: vec![Text::from_str_cut("a")] } },
-        LaneItem::End,
-    ];
     let header = |item| encode_message(&ItemHeader { number: ItemNumber(5), item }).split_off(4);
-    items.into_iter().map(header).collect()
+    samples::items().into_iter().map(header).collect()
 }
 
 fn decode(bytes: &[u8]) -> Result<Frame, CodecError> {
@@ -231,56 +129,16 @@ where
 
 #[test]
 fn damaged_control_messages_of_sources() {
-    let text = Text::from_str_cut("web");
-    check_messages(&[
-        SourceMessage::Hello {
-            version_oldest: 1,
-            version: 2,
-            features: Features(3),
-            set: SetId(4),
-            set_name: text,
-            last: Position::default(),
-            oldest: Sequence(5),
-        },
-        SourceMessage::StreamFrom { after: Position::default() },
-        SourceMessage::MakeDurable,
-        SourceMessage::Goodbye,
-        SourceMessage::Relief { objects: (0..20).map(object).collect() },
-        SourceMessage::Diverged { reason: Text::from_str_cut("write: no space") },
-    ]);
+    check_messages(&samples::source_messages());
 }
 
 #[test]
 fn damaged_control_messages_of_targets() {
-    let text = Text::from_str_cut("a reason");
-    check_messages(&[
-        TargetMessage::Welcome { version: 1, features: Features(0), proof: ReplicaProof::default() },
-        TargetMessage::Refused { reason: text.clone() },
-        TargetMessage::Acknowledge { received: Sequence(3), applied: Sequence(2), durable: Sequence(1) },
-        TargetMessage::Wanted { listing: ItemNumber(1), objects: (0..20).map(object).collect() },
-        TargetMessage::Resynchronised {
-            end: ItemNumber(1),
-            orphans: 2,
-            left_out: LeftOut { count: 3, named: vec![Text::from_str_cut("a")] },
-        },
-        TargetMessage::Retrying {
-            sequence: Sequence(1),
-            op: text.clone(),
-            reason: text.clone(),
-            attempts: 2,
-            stuck: Stuck::Full,
-        },
-        TargetMessage::Data { state: DataState::Bad, reason: text.clone(), aside: 1 },
-        TargetMessage::SetAside { path: text.clone(), op: text.clone(), reason: text, since_ms: 3 },
-        TargetMessage::Recovered { sequence: Sequence(1) },
-        TargetMessage::Withheld(WithheldCounts { devices: 1, setuid_bits: 2, security_xattrs: 3, times: 4 }),
-    ]);
+    check_messages(&samples::target_messages());
 }
 
 #[test]
 fn damaged_pairing_messages() {
-    let set_name = Text::from_str_cut("web");
-    check_messages(&[PairingRequest { version: 1, token: 2, set_name, proof: [7; 32] }]);
-    let reason = Text::from_str_cut("expired");
-    check_messages(&[PairingAnswer::Paired, PairingAnswer::Refused { reason }]);
+    check_messages(&samples::pairing_requests());
+    check_messages(&samples::pairing_answers());
 }

@@ -78,7 +78,7 @@ impl LeftOut {
     }
 }
 
-/// One step of a resynchronisation.
+/// One step of a resynchronisation. A new kind goes at the end and raises the version of the wire.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum LaneItem {
     /// A resynchronisation begins. The target marks its replica bad, durably, before anything else.

@@ -7,7 +7,9 @@ use super::item::{ItemNumber, LeftOut};
 use super::op::{Bounded, ObjectId};
 use super::position::{Position, Sequence};
 
-/// Versions of the wire format that this build speaks: it offers the range, the target picks.
+/// Versions of the wire that this build speaks: it offers the range, the target picks. Raised with
+/// every new kind of op, item or message, and with the version that stands in frames (codec); what
+/// an older host would misread raises the oldest one too.
 pub const WIRE_VERSION: u16 = 2;
 pub const WIRE_VERSION_OLDEST: u16 = 2;
 

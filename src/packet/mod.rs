@@ -6,11 +6,15 @@
 mod codec;
 #[cfg(test)]
 mod fuzz;
+#[cfg(test)]
+mod golden;
 mod item;
 mod message;
 mod op;
 mod pairing;
 mod position;
+#[cfg(test)]
+mod samples;
 #[cfg(test)]
 mod tests;
 

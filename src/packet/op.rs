@@ -210,7 +210,8 @@ pub struct ContentResult {
     pub mode: Option<u32>,
 }
 
-/// One file-system change.
+/// One file-system change. A new kind goes at the end and raises the version of the wire; what else
+/// it needs stands in `docs/architecture.md`, "To add an op".
 ///
 /// `links` is the resulting link count of the object on the source. `*_mtime` is the resulting
 /// mtime of the directory that the name is in. Where an op has a payload, it is named.
@@ -226,7 +227,7 @@ pub enum Op {
         attributes: Attributes,
         xattrs: Vec<Xattr>,
     },
-    /// A further name (`link`), also the first name of an `O_TMPFILE`.
+    /// A further name (`link`).
     Link {
         object: ObjectId,
         at: Entry,

@@ -1,14 +1,7 @@
-use super::*;
 use bytes::Bytes;
 
-fn position() -> Position {
-    Position {
-        epoch: Epoch { number: 1, writer: 0x0102_0304_0506_0708 },
-        incarnation: Incarnation(9),
-        sequence: Sequence(10),
-        chain: Chain(11),
-    }
-}
+use super::samples::position;
+use super::*;
 
 fn write() -> Op {
     Op::Write {
@@ -33,10 +26,6 @@ fn parse(bytes: &[u8]) -> Result<Frame, CodecError> {
     decoded.frame(prefix, header, Bytes::copy_from_slice(&bytes[PREFIX_LEN + decoded.header_len..]))
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[test]
 fn a_packet_comes_back_as_it_was_sent() {
     let header = encode_packet_header(b"dir/file", &write());
@@ -47,29 +36,6 @@ fn a_packet_comes_back_as_it_was_sent() {
     let FrameHeader::Packet(packet) = frame.header else { panic!("not a packet") };
     assert_eq!(packet.op, write());
     assert_eq!(packet.path.0, b"dir/file");
-}
-
-/// The wire format is a promise: these bytes change only with the wire version.
-#[test]
-fn golden_bytes() {
-    let header = encode_packet_header(b"f", &write());
-    let frame = packet_frame(&position(), &header, Bytes::from_static(b"x"));
-    assert_eq!(hex(&join(&frame)), include_str!("golden_packet.hex").trim(),);
-    let item = ItemHeader {
-        number: ItemNumber(5),
-        item: LaneItem::Content {
-            object: ObjectId { birth_epoch: 1, generation: 2, inode: 3 },
-            hole: 6,
-            offset: 7,
-        },
-    };
-    let frame = item_frame(&position(), &item, Bytes::from_static(b"y"));
-    assert_eq!(hex(&join(&frame)), include_str!("golden_item.hex").trim());
-    let frame = skip_frame(Sequence(4), &position());
-    assert_eq!(hex(&join(&frame)), include_str!("golden_skip.hex").trim());
-    let ack =
-        TargetMessage::Acknowledge { received: Sequence(3), applied: Sequence(2), durable: Sequence(1) };
-    assert_eq!(hex(&encode_message(&ack)), include_str!("golden_ack.hex").trim());
 }
 
 #[test]

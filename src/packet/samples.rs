@@ -1,0 +1,240 @@
+//! One of every kind of thing that travels, and some that a kind holds in itself.
+
+use super::*;
+
+pub(super) fn object(inode: u64) -> ObjectId {
+    ObjectId { birth_epoch: 1, generation: 2, inode }
+}
+
+pub(super) fn attributes() -> Attributes {
+    Attributes { mode: 0o644, uid: 1, gid: 2, mtime: Timestamp { seconds: 3, nanoseconds: 4 } }
+}
+
+pub(super) fn position() -> Position {
+    Position {
+        epoch: Epoch { number: 1, writer: 0x0102_0304_0506_0708 },
+        incarnation: Incarnation(9),
+        sequence: Sequence(10),
+        chain: Chain(11),
+    }
+}
+
+fn xattrs() -> Vec<Xattr> {
+    (0..3).map(|n| Xattr { name: xattr_name(), value: Bounded(vec![n; 20]) }).collect()
+}
+
+fn xattr_name() -> XattrName {
+    Bounded(b"user.x".to_vec())
+}
+
+fn entry(name: &str) -> Entry {
+    Entry { dir: object(9), name: Name::new(name.as_bytes()).unwrap() }
+}
+
+fn result() -> ContentResult {
+    ContentResult { size: 9, mtime: attributes().mtime, mode: Some(7) }
+}
+
+fn text() -> Text {
+    Text::from_str_cut("a reason")
+}
+
+pub(super) fn births() -> Vec<Birth> {
+    vec![
+        Birth::File,
+        Birth::Directory,
+        Birth::Symlink { target: Bounded(b"../there".to_vec()) },
+        Birth::Fifo,
+        Birth::Socket,
+        Birth::CharDevice { major: 1, minor: 3 },
+        Birth::BlockDevice { major: 1, minor: 3 },
+    ]
+}
+
+pub(super) fn reserves() -> Vec<Reserve> {
+    vec![
+        Reserve::Allocate,
+        Reserve::AllocateKeepSize,
+        Reserve::PunchHole,
+        Reserve::ZeroRange,
+        Reserve::ZeroRangeKeepSize,
+    ]
+}
+
+pub(super) fn ops() -> Vec<Op> {
+    let mtime = attributes().mtime;
+    let create = |birth| Op::Create {
+        at: entry("new"),
+        dir_mtime: mtime,
+        object: object(1),
+        birth,
+        attributes: attributes(),
+        xattrs: xattrs(),
+    };
+    let mut ops: Vec<Op> = births().into_iter().map(create).collect();
+    ops.extend([
+        Op::Link { object: object(1), at: entry("l"), dir_mtime: mtime, links: 2 },
+        Op::Unlink { at: entry("l"), dir_mtime: mtime, object: object(1), links: 1 },
+        Op::RemoveDirectory { at: entry("d"), dir_mtime: mtime, object: object(1) },
+        Op::Rename {
+            from: entry("a"),
+            from_mtime: mtime,
+            to: entry("b"),
+            to_mtime: mtime,
+            object: object(1),
+            object_mtime: Some(mtime),
+            replaced: Some(Replaced { object: object(2), links: 0 }),
+            whiteout: Some(Whiteout { object: object(3), attributes: attributes() }),
+        },
+        Op::Exchange {
+            left: entry("a"),
+            left_mtime: mtime,
+            left_object: object(1),
+            left_object_mtime: Some(mtime),
+            right: entry("b"),
+            right_mtime: mtime,
+            right_object: object(2),
+            right_object_mtime: None,
+        },
+        Op::Write { object: object(1), offset: 4096, result: result() },
+        Op::Resize { object: object(1), result: result() },
+        Op::Reserve { object: object(1), offset: 1, length: 2, how: Reserve::PunchHole, result: result() },
+        Op::SetAttributes {
+            object: object(1),
+            mode: Some(1),
+            owner: Some(Owner { uid: 1, gid: 2 }),
+            mtime: Some(mtime),
+        },
+        Op::SetXattr { object: object(1), name: xattr_name(), mode: None },
+        Op::RemoveXattr { object: object(1), name: xattr_name(), mode: Some(1) },
+        Op::Barrier { durable: true },
+    ]);
+    ops
+}
+
+pub(super) fn unlisted() -> Vec<Unlisted> {
+    vec![Unlisted::These(vec![Name::new(b"a").unwrap()]), Unlisted::TheRest]
+}
+
+pub(super) fn items() -> Vec<LaneItem> {
+    let listed = |name: &str| ListedObject {
+        name: Name::new(name.as_bytes()).unwrap(),
+        object: object(1),
+        birth: Birth::File,
+        attributes: attributes(),
+        xattrs: xattrs(),
+        large_xattrs: false,
+        size: 5,
+        links: 1,
+        suspect: false,
+    };
+    let entries = vec![listed("a"), listed("b"), listed("c")];
+    let mut items = vec![
+        LaneItem::Begin,
+        LaneItem::Root { object: object(1), attributes: attributes(), xattrs: xattrs() },
+        LaneItem::Listing { dir: object(1), dir_mtime: attributes().mtime, entries, last: true },
+        LaneItem::OpenContent { object: object(1) },
+        LaneItem::Content { object: object(1), hole: 2, offset: 7 },
+        LaneItem::CloseContent {
+            object: object(1),
+            hole: 0,
+            size: 1,
+            attributes: attributes(),
+            xattrs: xattrs(),
+        },
+        LaneItem::Xattrs { object: object(1), attributes: attributes(), names: vec![xattr_name()] },
+        LaneItem::Xattr { object: object(1), name: xattr_name() },
+        LaneItem::Attributes { object: object(1), attributes: attributes() },
+        LaneItem::Leave { object: object(1) },
+        LaneItem::LeftOut { left_out: LeftOut { count: 2, named: vec![Text::from_str_cut("a")] } },
+        LaneItem::End,
+    ];
+    items.extend(unlisted().into_iter().map(|names| LaneItem::Unreadable { dir: object(1), names }));
+    items
+}
+
+pub(super) fn source_messages() -> Vec<SourceMessage> {
+    vec![
+        SourceMessage::Hello {
+            version_oldest: 1,
+            version: 2,
+            features: Features(3),
+            set: SetId(4),
+            set_name: Text::from_str_cut("web"),
+            last: position(),
+            oldest: Sequence(5),
+        },
+        SourceMessage::StreamFrom { after: position() },
+        SourceMessage::MakeDurable,
+        SourceMessage::Goodbye,
+        SourceMessage::Ask { set_name: Text::from_str_cut("web") },
+        SourceMessage::Diverged { reason: text() },
+        SourceMessage::Relief { objects: (0..20).map(object).collect() },
+    ]
+}
+
+pub(super) fn data_states() -> Vec<DataState> {
+    vec![DataState::Empty, DataState::Good, DataState::Bad]
+}
+
+pub(super) fn bad_bys() -> Vec<BadBy> {
+    vec![BadBy::Anything, BadBy::Aside, BadBy::Relief]
+}
+
+pub(super) fn stucks() -> Vec<Stuck> {
+    vec![Stuck::Object, Stuck::Target, Stuck::Full]
+}
+
+pub(super) fn standings() -> Vec<Standing> {
+    vec![Standing::Welcome(text()), Standing::Unwelcome(text())]
+}
+
+pub(super) fn target_messages() -> Vec<TargetMessage> {
+    let proof = ReplicaProof {
+        data: DataState::Bad,
+        bad_by: BadBy::Relief,
+        applied: position(),
+        durable: Position { sequence: Sequence(9), ..position() },
+        received: Position { sequence: Sequence(12), ..position() },
+        process: 13,
+    };
+    let about = |standing| TargetMessage::About {
+        version_oldest: 1,
+        version: 2,
+        product: Text::from_str_cut("1.2.3"),
+        now_ms: 4,
+        standing,
+    };
+    let mut messages = vec![
+        TargetMessage::Welcome { version: 1, features: Features(2), proof },
+        TargetMessage::Refused { reason: text() },
+        TargetMessage::Acknowledge { received: Sequence(3), applied: Sequence(2), durable: Sequence(1) },
+        TargetMessage::Wanted { listing: ItemNumber(1), objects: (0..20).map(object).collect() },
+        TargetMessage::Resynchronised {
+            end: ItemNumber(1),
+            orphans: 2,
+            left_out: LeftOut { count: 3, named: vec![Text::from_str_cut("a")] },
+        },
+        TargetMessage::Retrying {
+            sequence: Sequence(1),
+            op: Text::from_str_cut("write"),
+            reason: text(),
+            attempts: 2,
+            stuck: Stuck::Full,
+        },
+        TargetMessage::Recovered { sequence: Sequence(1) },
+        TargetMessage::Data { state: DataState::Bad, reason: text(), aside: 1 },
+        TargetMessage::SetAside { path: text(), op: text(), reason: text(), since_ms: 3 },
+        TargetMessage::Withheld(WithheldCounts { devices: 1, setuid_bits: 2, security_xattrs: 3, times: 4 }),
+    ];
+    messages.extend(standings().into_iter().map(about));
+    messages
+}
+
+pub(super) fn pairing_requests() -> Vec<PairingRequest> {
+    vec![PairingRequest { version: 1, token: 2, set_name: Text::from_str_cut("web"), proof: [7; 32] }]
+}
+
+pub(super) fn pairing_answers() -> Vec<PairingAnswer> {
+    vec![PairingAnswer::Paired, PairingAnswer::Refused { reason: text() }]
+}
