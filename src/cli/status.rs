@@ -103,6 +103,7 @@ fn lines(status: &Status, text: &mut String) -> std::fmt::Result {
         Phase::Serving => "serving",
         Phase::Draining => "draining",
         Phase::Stopping => "stopping",
+        Phase::Ending => "ending",
     };
     writeln!(
         text,

@@ -74,8 +74,13 @@ impl Status {
             Phase::Starting => Some(Finding::warning("The daemon is starting.".into())),
             Phase::Draining => Some(Finding::warning("The daemon is stopping: it drains the queue.".into())),
             Phase::Stopping => {
-                Some(Finding::warning("The daemon is stopping: it takes the mount away.".into()))
+                let does = match self.role {
+                    Role::Source(_) => "it takes the mount away",
+                    Role::Target { .. } => "it makes durable what it has",
+                };
+                Some(Finding::warning(format!("The daemon is stopping: {does}.")))
             }
+            Phase::Ending => Some(Finding::warning("The daemon ends: nothing is left to be done.".into())),
         }
     }
 }

@@ -112,8 +112,10 @@ pub enum Phase {
     Serving,
     /// An orderly stop sends what is still queued.
     Draining,
-    /// The mount is being taken away.
+    /// A source takes its mount away, a target ends its sessions.
     Stopping,
+    /// A source has nothing left to do.
+    Ending,
 }
 
 /// A target's listener and its replicas.
@@ -281,12 +283,8 @@ pub enum TargetKind {
     Null,
 }
 
-/// ```text
-/// connect ──> started <──pause/resume──> paused
-///    │           │ ^                       │
-///    v           v │ reconnected           v
-/// scheduled    error                 stopped (from any state)
-/// ```
+/// A connection's state in a word; the states themselves, and the ways between them, are drawn in
+/// `src/connection/state.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConnectionState {
@@ -296,7 +294,7 @@ pub enum ConnectionState {
     Started,
     /// Network connection up; changes are queued.
     Paused,
-    /// No network connection until the criteria of the schedule are met.
+    /// No network connection until the criteria of the schedule are met. Nothing sets one yet.
     Scheduled,
     /// Scheduled, and the last session failed.
     ScheduledAfterError,

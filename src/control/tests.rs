@@ -390,6 +390,8 @@ fn verdicts_follow_from_the_state() {
     check("less than half full", Severity::Ok, &|status| source_of(status).queue.bytes = (64 << 20) - 1);
     check("nobody connected", Severity::Warning, &|status| source_of(status).connections.clear());
     check("draining", Severity::Warning, &|status| status.phase = Phase::Draining);
+    check("stopping", Severity::Warning, &|status| status.phase = Phase::Stopping);
+    check("ending", Severity::Warning, &|status| status.phase = Phase::Ending);
     check("paused", Severity::Warning, &|status| {
         source_of(status).connections[0].state = ConnectionState::Paused
     });

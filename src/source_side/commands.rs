@@ -68,7 +68,7 @@ pub fn begin(
     if phase != Phase::Serving {
         let (now, next) = match phase {
             Phase::Starting => ("still brings its targets into line", "Wait until it says `ready`."),
-            Phase::Serving | Phase::Draining | Phase::Stopping => ("is stopping", ""),
+            Phase::Serving | Phase::Draining | Phase::Stopping | Phase::Ending => ("is stopping", ""),
         };
         let directory = ground.options.directory.display();
         return Err(Failure::new(format!("The daemon of {directory} {now}."), UNTOUCHED, next));

@@ -111,7 +111,8 @@ impl Stage {
             Stage::Starting => Phase::Starting,
             Stage::Serving => Phase::Serving,
             Stage::Draining => Phase::Draining,
-            Stage::Stopping | Stage::Over => Phase::Stopping,
+            Stage::Stopping => Phase::Stopping,
+            Stage::Over => Phase::Ending,
         }
     }
 
