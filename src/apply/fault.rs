@@ -4,7 +4,7 @@
 //! | [`Concern`] | what is done |
 //! |---|---|
 //! | one object | waited for, where that may help; then it is set aside, and everything else goes on |
-//! | the whole replica | waited for at the head of the line, as long as it takes |
+//! | the whole replica | waited for at the head of the line, as long as it takes; a full one is relieved (`replica::relief`) |
 //! | what was sent | nobody can perform it: as an object that waiting does not help |
 //! | the proof | a sync failed: the session ends, and nothing is durable before a copy has begun |
 //!

@@ -1,5 +1,6 @@
 //! What makes room on a full target: files whose last name a packet removes, or that one cuts down
-//! to nothing, while the packets before it wait for room.
+//! to nothing, while the packets before it wait for room. When it is looked for, the driver decides
+//! (`connection::driver`); a target empties them ([`crate::apply::Relief`]).
 
 use std::collections::HashSet;
 
@@ -34,6 +35,16 @@ fn let_go(op: &Op) -> Option<ObjectId> {
         Op::Unlink { object, links: 0, .. } => Some(*object),
         Op::Rename { replaced: Some(Replaced { object, links: 0 }), .. } => Some(*object),
         Op::Resize { object, result } if result.size == 0 => Some(*object),
-        _ => None,
+        Op::Unlink { .. } | Op::Rename { .. } | Op::Resize { .. } => None,
+        Op::Create { .. }
+        | Op::Link { .. }
+        | Op::RemoveDirectory { .. }
+        | Op::Exchange { .. }
+        | Op::Write { .. }
+        | Op::Reserve { .. }
+        | Op::SetAttributes { .. }
+        | Op::SetXattr { .. }
+        | Op::RemoveXattr { .. }
+        | Op::Barrier { .. } => None,
     }
 }

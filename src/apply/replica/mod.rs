@@ -4,7 +4,7 @@
 //!  id ── index ── by_handle ── inside ── descriptors ──> a descriptor
 //!                                                        policy, writer: what is done with it
 //!  begun ── progress (page, slot, identity) ── times ──> durable: what is proved, and how
-//!  limbo, nameless, aside, incomplete: what is not where, or not what, it should be
+//!  limbo, nameless, aside, relief, incomplete: what is not where, or not what, it should be
 //! ```
 //! An id is resolved through the index (id -> file handle) and `open_by_handle_at`; a directory
 //! is checked, at every use for a name in it, to lie below the root or in limbo. The last step is
@@ -28,6 +28,7 @@ mod opening;
 mod page;
 mod probe;
 mod progress;
+mod relief;
 pub(super) mod slot;
 pub(super) mod times;
 mod writer;
@@ -43,7 +44,7 @@ use bytes::Bytes;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use self::aside::Aside;
-pub use self::aside::{AsideView, Relief, SetAside};
+pub use self::aside::{AsideView, SetAside};
 use self::begun::{Begun, Noted};
 pub use self::descriptors::Access;
 use self::descriptors::Descriptors;
@@ -61,6 +62,7 @@ use self::nameless::Nameless;
 pub use self::opening::Places;
 use self::progress::Progress;
 pub use self::progress::{DataStatus, OpenError};
+pub use self::relief::Relief;
 use self::times::Times;
 pub(super) use self::writer::Writer;
 use super::fault::Fault;
@@ -242,7 +244,7 @@ impl Replica {
         let PacketHeader { path, op } = packet;
         let noted = Noted { position, path: &path.0, op, payload, allow: self.policy.allow() };
         self.begun.note(&noted).map_err(Fault::own("record of what is begun"))?;
-        self.progress.begin(position).map_err(Fault::own("position slot"))
+        self.progress.begin(position).map_err(Fault::own("positions"))
     }
 
     /// The mtime that an object gets once its directory or file is at rest.
