@@ -19,7 +19,8 @@
 //! - [`connection`]: states, reconnection, what to do after a handshake; pure
 //! - [`pairing`]: tokens, and which key may send which set
 //! - [`apply`]: performs packets inside the replica's root, exactly once
-//! - [`resync`]: makes a target equal from what the source holds now
+//! - [`resync`]: makes a target equal from what the source holds now: the source's half of a copy; the
+//!   target's is `apply::reconcile`
 //! - [`control`]: the unix socket and the words of the status; [`cli`]: the commands
 //! - [`source_side`], [`target_side`]: the two daemons, where the rooms meet; rooms do not import each other, but
 //!   for [`intercept`], which fills the [`queue`] (a test of `floors` holds it)

@@ -6,8 +6,8 @@
 //!  queue: full    schedule: met, over ─────────┤             close, let the queue go, end
 //!  clock: poll_timeout / handle_timeout ───────┘
 //! ```
-//! Pure: no I/O, no clock, no lock, no random numbers. The driver in `source` does what it says, in
-//! the product and in a simulator. Owns the states of a connection, the pace of its attempts
+//! Pure: no I/O, no clock, no lock, no random numbers. The driver (`source_side::connection::driver`) does
+//! what it says, in the product and in a simulator. Owns the states of a connection, the pace of its attempts
 //! ([`delay`]) and what is to be done with a target's word at the handshake ([`decide`]).
 
 mod handshake;

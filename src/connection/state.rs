@@ -15,7 +15,8 @@
 //!  there to Started, or to Scheduled. disconnect: from any state to Gone.
 //! ```
 //! The steps that there are stand in [`State::may_become`]; what each state says of the past goes
-//! with it.
+//! with it. Schedules are designed and not built: the product keeps the window open, and nothing gets
+//! to Scheduled but in tests.
 
 use std::fmt;
 use std::time::Instant;
@@ -101,7 +102,7 @@ pub enum FaultKind {
     NeedsCopy,
 }
 
-/// Whether a schedule lets the connection run.
+/// Whether a schedule lets the connection run: always, as nothing sets one yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Window {
     Open,
@@ -109,7 +110,8 @@ pub enum Window {
 }
 
 impl State {
-    /// The state as a bit mask for scripts: 0 stopped, 1 started, 2 paused, 4 scheduled, 8 error.
+    /// What of it people see: 0 stopped, 1 started, 2 paused, 4 scheduled, 8 error, as in the status.
+    /// The time of a state counts from a step that changes this.
     pub fn bits(&self) -> u8 {
         match self {
             State::Stopped { .. } | State::Gone { .. } => 0,

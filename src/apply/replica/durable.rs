@@ -103,7 +103,7 @@ impl Replica {
 
     /// Records that everything up to here is performed. Errors: the op stays in doubt.
     pub(in crate::apply) fn applied_is(&mut self, position: Position) -> Result<(), Fault> {
-        self.progress.applied_is(position).map_err(Fault::own("position page"))
+        self.progress.applied_is(position).map_err(Fault::own("positions"))
     }
 
     /// What kind of bad the data is, if it is.

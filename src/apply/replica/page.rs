@@ -2,7 +2,7 @@
 //! death of the process at once, and counts only while that page cache still stands.
 //!
 //! ```text
-//! words of 8 bytes: 0 magic | 1..3 boot id | 3 id of the mount
+//! words of 8 bytes: 0 magic | 1, 2 boot id | 3 id of the mount
 //! 16..24, 24..32   applied, two slots      32..40, 40..48   begun, two slots
 //! slot: generation, epoch number, writer, incarnation, sequence, chain, check
 //! ```
@@ -51,7 +51,7 @@ pub struct PageCache {
 }
 
 impl PageCache {
-    /// The words 1 to 4.
+    /// The words 1, 2 and 3.
     fn to_bytes(self) -> [u8; 3 * WORD_LEN] {
         bytes_of([(self.boot >> 64) as u64, self.boot as u64, self.mount])
     }
