@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use super::fault::Fault;
 use super::giving_up::{GivenUp, Verdict, holds_up, objects_of};
-use super::order::{OrderError, follows, skips};
+use super::next_frame::{OrderError, follows, skips};
 use super::perform::Doubt;
 use super::policy::Withheld;
 use super::reconcile::{NameMatch, Reconcile};
@@ -217,13 +217,13 @@ impl Applier {
         self.reconcile.is_running()
     }
 
-    /// When [`Applier::rest`] wants to be called, if nothing else comes.
+    /// When [`Applier::set_pending_times`] wants to be called, if nothing else comes.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.replica.next_deadline()
     }
 
     /// Nothing came for a while: sets the times that are pending.
-    pub fn rest(&mut self) -> Result<(), Fault> {
+    pub fn set_pending_times(&mut self) -> Result<(), Fault> {
         let settled = self.replica.settle_times();
         self.or_give_time_up(settled)
     }

@@ -1,10 +1,10 @@
 //! Performing packets on a replica: one after the other, inside its root, exactly once.
 //!
 //! ```text
-//!  frame ── applier ──────── order: exactly the packet after *applied*; items go to `reconcile`
+//!  frame ── applier ──────── next_frame: the packet after *applied*, no other; items go to `reconcile`
 //!             │
 //!             ├─ begun       the op itself                │
-//!             ├─ progress    begun (in doubt) ── before ──┐ kill -9 here: finished by the next
+//!             ├─ progress    begun (in doubt) ── before ──┐ kill -9 here: `finish`, in the next
 //!             ├─ perform     the system calls of the op   │ process; what is done already is
 //!             └─ progress    applied ──── after ──────────┘ decided by identity
 //!                   │
@@ -24,22 +24,22 @@ mod by_results;
 mod content;
 mod create;
 mod fault;
+mod finish;
 mod giving_up;
 pub mod inode;
 mod names;
-mod order;
+mod next_frame;
 mod perform;
 mod policy;
 mod reconcile;
 mod replica;
-mod rest;
 #[cfg(test)]
 pub mod tests;
 
 pub use applier::{Acknowledged, Applier, Outcome, Refusal, Retry};
 pub use create::{NameTaken, NewObject};
 pub use fault::Fault;
-pub use order::OrderError;
+pub use next_frame::OrderError;
 pub use perform::Doubt;
 pub use policy::{Policy, Withheld};
 pub use reconcile::NameMatch;

@@ -138,7 +138,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
             }
             Received::Idle => {
                 self.acknowledge();
-                self.rest();
+                self.set_pending_times();
             }
             Received::Closed { reason } => return Err(reason),
         }
@@ -334,9 +334,9 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
     }
 
     /// Nothing comes: pending times are set.
-    fn rest(&mut self) {
+    fn set_pending_times(&mut self) {
         if self.applier.next_deadline().is_some_and(|at| at <= clock::now())
-            && let Err(fault) = self.applier.rest()
+            && let Err(fault) = self.applier.set_pending_times()
         {
             log::debug!("times could not be set, it is tried again: {fault}");
             self.tell_data();

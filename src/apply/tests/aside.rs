@@ -103,7 +103,7 @@ fn a_file_that_nobody_may_change() {
     let source = Source { root: pair.source.root.clone() };
     pair.say(source.create("f", 0o644));
     pair.say(source.write("f", 0, b"before"));
-    pair.applier().rest().unwrap();
+    pair.applier().set_pending_times().unwrap();
     pair.crash();
     let Some(flag) = Immutable::new(&pair.replica("f")) else { return };
     assert!(pair.say_or_give_up(&source.write("f", 0, b"after!")));
@@ -114,7 +114,7 @@ fn a_file_that_nobody_may_change() {
     assert!(!pair.say_or_give_up(&source.chmod("f", 0o640)));
     let mtime = source.mtime("f");
     assert!(!pair.say_or_give_up(&source.utimes("f", mtime)));
-    pair.applier().rest().unwrap();
+    pair.applier().set_pending_times().unwrap();
     assert_eq!(fs::read(pair.replica("f")).unwrap(), b"before");
     pair.assert_aside(1);
     let list = Index::open(&pair.places.state.join("incomplete")).unwrap();
@@ -207,7 +207,7 @@ fn a_directory_that_is_elsewhere() {
     let source = Source { root: pair.source.root.clone() };
     pair.say(source.mkdir("dir", 0o755));
     pair.say(source.create("dir/a", 0o644));
-    pair.applier().rest().unwrap();
+    pair.applier().set_pending_times().unwrap();
     pair.crash();
     let outside = pair.temp.path().join("outside");
     fs::rename(pair.replica("dir"), &outside).unwrap();

@@ -28,7 +28,7 @@ fn a_planted_symlink_is_neither_followed_nor_removed() {
     symlink(&victim, pair.replica("f")).unwrap();
     pair.say(source.write("f", 3, b"more"));
     pair.say(source.chmod("f", 0o600));
-    pair.applier().rest().unwrap();
+    pair.applier().set_pending_times().unwrap();
     let unlink = source.unlink("f");
     assert!(pair.fails(&unlink).contains("somebody else"));
     assert!(pair.replica("f").is_symlink());
@@ -89,7 +89,7 @@ fn a_file_moved_out_is_left_alone_until_it_is_back() {
     for file in ["dir/f", "dir/g", "dir/h"] {
         pair.say(source.create(file, 0o644));
     }
-    pair.applier().rest().unwrap();
+    pair.applier().set_pending_times().unwrap();
     let outside = pair.temp.path().join("outside");
     fs::rename(pair.replica("dir/f"), &outside).unwrap();
     for said in [source.write("dir/f", 0, b"bytes"), source.chmod("dir/f", 0o600), source.link("dir/f", "l")]
@@ -100,7 +100,7 @@ fn a_file_moved_out_is_left_alone_until_it_is_back() {
         assert_eq!(fs::read(&outside).unwrap(), before);
         fs::rename(&outside, pair.replica("dir/f")).unwrap();
         pair.say(said);
-        pair.applier().rest().unwrap();
+        pair.applier().set_pending_times().unwrap();
         fs::rename(pair.replica("dir/f"), &outside).unwrap();
     }
     fs::rename(&outside, pair.replica("dir/f")).unwrap();

@@ -3,6 +3,7 @@
 mod aside;
 mod crash;
 mod doubt;
+mod finish;
 mod fuzz;
 mod hostile;
 mod model;
@@ -11,7 +12,6 @@ mod ops;
 mod peer;
 mod policy;
 mod relief;
-mod rest;
 mod source;
 mod sync;
 pub mod tree;
@@ -101,7 +101,7 @@ impl Pair {
 
     #[track_caller]
     fn assert_same(&mut self) {
-        self.applier().rest().unwrap();
+        self.applier().set_pending_times().unwrap();
         tree::assert_same(&self.source.root, &self.places.root);
     }
 }

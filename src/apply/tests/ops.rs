@@ -156,7 +156,7 @@ fn times_wait_for_rest_and_writers_are_closed() {
     let before = std::time::Instant::now();
     let deadline = pair.applier().next_deadline().unwrap();
     assert!(deadline <= before + crate::limits::PENDING_TIMES_REST);
-    pair.applier().rest().unwrap();
+    pair.applier().set_pending_times().unwrap();
     assert!(pair.applier().next_deadline().is_none());
     // No descriptor for writing stands in the way: this would be "text file busy".
     assert!(std::process::Command::new(pair.replica("script")).status().unwrap().success());
@@ -223,7 +223,7 @@ fn time(pair: &mut Pair, what: &str, said: Vec<Said>) {
     for frame in &frames {
         assert!(matches!(pair.applier().handle(frame), Outcome::Applied));
     }
-    pair.applier().rest().unwrap();
+    pair.applier().set_pending_times().unwrap();
     let each = start.elapsed() / frames.len() as u32;
     eprintln!("{what}: {each:?} each");
 }

@@ -35,7 +35,7 @@ impl Copy {
                 other => panic!("{:?}: {other:?}", frame.header),
             }
         }
-        self.applier.rest().unwrap();
+        self.applier.set_pending_times().unwrap();
     }
 
     pub fn assert_same(&self, backing: &Path) {

@@ -1,11 +1,11 @@
-//! Rest without a source: what a target that was killed has begun is finished, and the times that
-//! are pending are set, so that the replica is the source as of *applied*, whole.
+//! Finishing without a source: the op that a killed target had begun is performed, and the times that
+//! are pending are set. Then the replica is at rest: the source as of *applied*, whole.
 //!
 //! Only a good replica comes to rest so: of a bad one a resynchronisation compares everything, and
 //! the mtime of what it has copied in part must not look as if it were complete.
 
 use super::applier::Applier;
-use super::order::follows;
+use super::next_frame::follows;
 use super::replica::Replica;
 use crate::packet::{DataState, FrameHeader};
 

@@ -1,4 +1,5 @@
-//! The order of frames: each right after what was applied last, of the same history.
+//! Whether a frame comes next: right after what was applied last, of the same history. The order itself
+//! was decided in the source's queue (`queue::Queue::append`); here it is checked.
 
 use std::fmt;
 
