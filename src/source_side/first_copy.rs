@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, at, bounded, select, tick};
 
 use super::connection::{Connection, CopyOrder, Report};
+use super::display::Display;
 use super::ground::Ground;
 use super::mark::{Clock, Mark};
 use super::patience::{Budget, Verdict, Waiting};
-use super::progress::Display;
+use super::record::SetRecord;
 use super::startup::{NOTHING_MOUNTED, io_failure};
-use super::state::SetRecord;
 use crate::connection::FaultKind;
 use crate::failure::Failure;
 use crate::intercept::{DurabilityGate, Mount};
@@ -51,7 +51,7 @@ pub struct InLine {
     pub began: Instant,
 }
 
-enum Stage<'a> {
+enum Part<'a> {
     /// Applications write.
     Ahead,
     /// Applications wait: the tree is quiet, and each target is in line afterwards.
@@ -121,12 +121,12 @@ impl Start {
             let known = |connection: &Connection| {
                 self.record.suspect_since(&connection.target.to_string(), &Clock::now())
             };
-            self.copy_all(&mut Stage::Ahead, known)?;
+            self.copy_all(&mut Part::Ahead, known)?;
             let again = preflight::check(&self.ground.options)?;
             again.writers.iter().for_each(|writer| log::debug!("still writing past the mount: {writer}"));
             let mount = mount(&self.ground)?;
             // Nothing gets past the mount any more, and nothing on it is answered yet: the tree is quiet.
-            let mut quiet = Stage::Quiet(budget.mounted());
+            let mut quiet = Part::Quiet(budget.mounted());
             match self.copy_all(&mut quiet, |_| copying_since.suspect_since(&Clock::now()))? {
                 Some(copied) => return Ok((mount, copied)),
                 None => eprintln!(
@@ -142,12 +142,12 @@ impl Start {
     /// [`Outcome::Away`].
     fn copy_all(
         &self,
-        stage: &mut Stage<'_>,
+        part: &mut Part<'_>,
         suspect_since: impl Fn(&Connection) -> Timestamp,
     ) -> Result<Option<Vec<CopyReport>>, Failure> {
         let mut reports = Vec::new();
         for connection in self.targets() {
-            match self.copy(connection, stage, suspect_since(connection))? {
+            match self.copy(connection, part, suspect_since(connection))? {
                 Outcome::Copied(report) => reports.push(report),
                 // A target that is in line already would miss what changes without the mount.
                 Outcome::Away if !reports.is_empty() => {
@@ -163,7 +163,7 @@ impl Start {
     fn copy(
         &self,
         connection: &Connection,
-        stage: &mut Stage<'_>,
+        part: &mut Part<'_>,
         suspect_since: Timestamp,
     ) -> Result<Outcome, Failure> {
         let backing = self
@@ -172,7 +172,7 @@ impl Start {
             .try_clone()
             .map_err(|error| io_failure("a descriptor cannot be duplicated", &error))?;
         let (done, outcome) = bounded(1);
-        let ends = matches!(stage, Stage::Quiet(_));
+        let ends = matches!(part, Part::Quiet(_));
         connection.copy(CopyOrder { backing, suspect_since, ends, done });
         let mut display = Display::new(&connection.target.to_string());
         let shows = tick(SHOW_EVERY);
@@ -187,7 +187,7 @@ impl Start {
                 recv(shows) -> _ => {}
             }
             let report = connection.report();
-            if let Stage::Quiet(waiting) = stage {
+            if let Part::Quiet(waiting) = part {
                 match waiting.judge(&report) {
                     Verdict::GoOn => {}
                     Verdict::Away => return Ok(Outcome::Away),

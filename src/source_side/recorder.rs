@@ -13,7 +13,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::mark::Mark;
-use super::state::{SetRecord, SetState};
+use super::record::{SetRecord, SetState};
 use super::stop::Disk;
 
 /// Between two tries.
@@ -143,7 +143,7 @@ mod tests {
     use std::path::Path;
 
     use super::super::identity::{Found, Label};
-    use super::super::state::Stranger;
+    use super::super::record::Stranger;
     use super::*;
 
     fn open(dir: &Path) -> SetState {

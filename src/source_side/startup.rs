@@ -19,9 +19,9 @@ use super::identity::Found;
 use super::life::Ended;
 use super::mark::{Clock, PageCache};
 use super::mount_options::BackingMount;
+use super::record::{SetState, StateError, Stranger};
 use super::remote::{Paired, Route};
-use super::state::{SetState, StateError, Stranger};
-use super::{identity, state};
+use super::{identity, record};
 use crate::control::{ProcessMeter, Server};
 use crate::failure::Failure;
 use crate::intercept::{Divergence, Volume};
@@ -278,7 +278,7 @@ fn connect(
                 continue;
             }
             Target::Local(path) => {
-                let state = options.set_state().join(format!("replica-{}", state::directory_name(path)));
+                let state = options.set_state().join(format!("replica-{}", record::directory_name(path)));
                 let target = Embedded::start(path, &state, set.record.set, options)?;
                 Route::Fixed(embedded.insert(target).dial())
             }
