@@ -210,14 +210,14 @@ pub const HEADER_COST: usize = 7;
 
 /// Threads that wait for room in the queue in place of writers: one would do for the order, a few
 /// keep a slow disk from holding up the others.
-pub const ASIDE_WORKERS: usize = 8;
+pub const PARKING_WORKERS: usize = 8;
 
 /// Bytes of writes that wait for room in the queue: 256 of the largest, tens of thousands of those
 /// that databases make. And those of one user other than root: four such users fit beside each
 /// other. Beyond it a write is taken up to its next page only, which the caller sees as a short
 /// write.
-pub const ASIDE_BYTES_MAX: usize = 256 << 20;
-pub const ASIDE_BYTES_PER_USER: usize = 64 << 20;
+pub const PARKED_BYTES_MAX: usize = 256 << 20;
+pub const PARKED_BYTES_PER_USER: usize = 64 << 20;
 
 /// How long an orderly stop drains the queue before it gives up waiting.
 pub const STOP_DRAIN: Duration = Duration::from_secs(30);

@@ -16,10 +16,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::Bytes;
 use rustix::fs::{AtFlags, SeekFrom, Stat};
 
-use super::aside::never_waits;
 use super::change::{Part, Touched};
 use super::error::{FsError, FsResult, Step};
 use super::objects::Node;
+use super::parking::never_waits;
 use super::volume::{Volume, c_name, mtime};
 use crate::limits::PAYLOAD_LEN_MAX;
 use crate::packet::{ContentResult, Op, Reserve};

@@ -17,7 +17,6 @@
 //! of seeds a minute, against a replica in the same process.
 
 mod aftermath;
-mod aside;
 mod attributes;
 mod cached;
 mod change;
@@ -42,6 +41,7 @@ mod mount;
 mod mounting;
 mod names;
 mod objects;
+mod parking;
 mod renaming;
 mod serve;
 mod shares;

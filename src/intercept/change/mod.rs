@@ -29,10 +29,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::Bytes;
 use rustix::fs::Stat;
 
-use super::aside::{self, Aside};
 use super::error::{FsError, FsResult, Step};
 use super::growth::{Answers, Growing};
 use super::objects::{Node, NodeState};
+use super::parking::{self, Parking};
 use super::volume::Volume;
 use crate::limits::QUEUE_PACKET_COST;
 use crate::packet::{Entry, ObjectId, Op};
@@ -183,7 +183,7 @@ impl Volume {
     ) -> FsResult<Prepared<'a>> {
         let queue = &self.changes.queue;
         let header = ops * HEADER_ROOM + (ops - 1) * QUEUE_PACKET_COST;
-        let room = match aside::never_waits() {
+        let room = match parking::never_waits() {
             true => queue.reserve_now(payload, header),
             false => queue.reserve(payload, header),
         };
@@ -196,8 +196,8 @@ impl Volume {
     }
 
     /// Where changes wait for room so that `threads` go on serving.
-    pub(super) fn aside(&self, threads: usize) -> Aside {
-        Aside::new(self.changes.queue.clone(), threads)
+    pub(super) fn parking(&self, threads: usize) -> Parking {
+        Parking::new(self.changes.queue.clone(), threads)
     }
 
     /// Counts changes that begin from now on apart from those that are under way. `false`: older

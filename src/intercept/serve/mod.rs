@@ -17,7 +17,6 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 use rustix::fs::RenameFlags;
 
-use super::aside::{Aside, Carries};
 use super::attributes::Changes;
 use super::data::{Opened, Sync};
 use super::error::{FsError, FsResult};
@@ -27,6 +26,7 @@ use super::helpers::{Helpers, Place};
 use super::listing::Listed;
 use super::names::{AskedMode, At};
 use super::objects::NodeId;
+use super::parking::{Carries, Parking};
 use super::volume::{Caller, Meta, Volume};
 use crate::sys::Identity;
 pub use cache::Cache;
@@ -40,7 +40,7 @@ const HELPERS: usize = 2;
 #[derive(Clone)]
 pub struct Serve {
     volume: Arc<Volume>,
-    aside: Aside,
+    parking: Parking,
     helpers: Helpers,
     /// Files whose size somebody waits for.
     sizes: Sender<NodeId>,
@@ -71,7 +71,7 @@ impl Serve {
         cache: Arc<dyn Cache>,
     ) -> Serve {
         Serve {
-            aside: volume.aside(threads),
+            parking: volume.parking(threads),
             helpers: Helpers::start(HELPERS),
             sizes: start_looking(volume.clone()),
             syncs: Syncs::start(gate, volume.divergence()),
@@ -129,7 +129,7 @@ impl Serve {
         }
         // What a mapping has stored before is written back before: it would set the time again.
         let serve = self.clone();
-        self.wait_aside(move || {
+        self.wait_parked(move || {
             serve.cache.write_back(node, 0..i64::MAX as u64);
             serve.change(caller, change);
         });
@@ -342,7 +342,7 @@ impl Serve {
 
     /// Performs a change for its caller: at once, or on a worker where it might wait.
     fn change(&self, caller: Caller, change: impl FnOnce(&Serve) + Send + 'static) {
-        if let Some(_serving) = self.aside.enter(Carries::Names) {
+        if let Some(_serving) = self.parking.enter(Carries::Names) {
             act_for(caller.identity());
             return change(self);
         }
@@ -352,7 +352,7 @@ impl Serve {
     /// A change that may have to wait half-way.
     fn change_patiently(&self, caller: Caller, change: impl FnOnce(&Serve) + Send + 'static) {
         let serve = self.clone();
-        self.aside.park(move || {
+        self.parking.park(move || {
             act_for(caller.identity());
             change(&serve);
         });
@@ -364,18 +364,18 @@ impl Serve {
             return go_on();
         }
         let cache = self.cache.clone();
-        self.wait_aside(move || {
+        self.wait_parked(move || {
             cache.write_back(node, 0..i64::MAX as u64);
             go_on();
         });
     }
 
     /// Runs what needs the serving threads meanwhile: on a helper, or on a thread of its own.
-    fn wait_aside(&self, job: impl FnOnce() + Send + 'static) {
-        let aside = self.aside.clone();
+    fn wait_parked(&self, job: impl FnOnce() + Send + 'static) {
+        let parking = self.parking.clone();
         self.helpers.run(move |place| match place {
             Place::Helper => job(),
-            Place::Caller => aside.run(job),
+            Place::Caller => parking.run(job),
         });
     }
 }

@@ -5,11 +5,11 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::{Serve, act_for};
-use crate::intercept::aside::Carries;
 use crate::intercept::data::{Origin, Sync, WriteRequest, Written};
 use crate::intercept::error::{FsError, FsResult};
 use crate::intercept::growth::Growing;
 use crate::intercept::objects::NodeId;
+use crate::intercept::parking::Carries;
 use crate::intercept::volume::Caller;
 
 /// How long a write to a full disk waits for files that were removed and are about to be forgotten:
@@ -52,7 +52,7 @@ impl Serve {
             (call.caller.uid, call.caller.gid) = (owner.uid, owner.gid);
         }
         let write = Write { call, no_space_until: None, reply };
-        match self.aside.enter(Carries::Content) {
+        match self.parking.enter(Carries::Content) {
             Some(_serving) => self.write_now(write, data),
             None => self.write_parked(write, data),
         }
@@ -83,10 +83,10 @@ impl Serve {
         // Pages that are written back whole cannot be taken in part; they are few at a time.
         let held = match call.origin {
             Origin::PageCache => None,
-            Origin::Program => Some(self.aside.hold(call.caller.uid, call.offset, data.len())),
+            Origin::Program => Some(self.parking.hold(call.caller.uid, call.offset, data.len())),
         };
         let data = data[..held.as_ref().map_or(data.len(), |held| held.len)].to_vec();
-        self.aside.park(move || {
+        self.parking.park(move || {
             serve.write_now(write, &data);
             drop(held);
         });
@@ -98,13 +98,13 @@ impl Serve {
     where
         R: FnOnce(FsResult<usize>) + Send + 'static,
     {
-        let held = self.aside.hold(write.call.caller.uid, write.call.offset, data.len());
+        let held = self.parking.hold(write.call.caller.uid, write.call.offset, data.len());
         if held.len < data.len() {
             return self.after_failure(write, error, data.len(), growing);
         }
         write.no_space_until.get_or_insert_with(|| Instant::now() + SPACE_PATIENCE);
         let (serve, data) = (self.clone(), data.to_vec());
-        self.aside.park_later(SPACE_POLL, move || {
+        self.parking.park_later(SPACE_POLL, move || {
             serve.write_now(write, &data);
             drop(held);
         });
@@ -168,7 +168,7 @@ impl Serve {
         go_on: impl FnOnce(&Serve) + Send + 'static,
     ) {
         let serve = self.clone();
-        self.aside.park(move || {
+        self.parking.park(move || {
             serve.volume.send_failed_write(handle, range);
             go_on(&serve);
         });
@@ -183,7 +183,7 @@ impl Serve {
         go_on: impl FnOnce(&Serve) + Send + 'static,
     ) {
         let serve = self.clone();
-        self.wait_aside(move || {
+        self.wait_parked(move || {
             serve.cache.write_back(call.node, range);
             serve.volume.end_mixing(call.handle, mixing);
             go_on(&serve);

@@ -11,7 +11,7 @@
 //! Names and attributes go on for a while when content has to wait already: what the queue keeps for
 //! them. However many writers wait, no thread waits for them but the few workers, and reads have a thread
 //! of their own. A write that waits holds its bytes: of all together, and of one user, only so many
-//! ([`ASIDE_BYTES_MAX`]); beyond that a write is taken in part, as `write(2)` allows.
+//! ([`PARKED_BYTES_MAX`]); beyond that a write is taken in part, as `write(2)` allows.
 
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::limits::{
-    ASIDE_BYTES_MAX, ASIDE_BYTES_PER_USER, ASIDE_WORKERS, PAYLOAD_LEN_MAX, XATTR_VALUE_LEN_MAX,
+    PARKED_BYTES_MAX, PARKED_BYTES_PER_USER, PARKING_WORKERS, PAYLOAD_LEN_MAX, XATTR_VALUE_LEN_MAX,
 };
 use crate::queue::Queue;
 
@@ -62,7 +62,7 @@ pub fn never_waits() -> bool {
 
 /// Decides where a change runs, and runs it there. Clones share everything.
 #[derive(Clone)]
-pub struct Aside(Arc<Shared>);
+pub struct Parking(Arc<Shared>);
 
 struct Shared {
     queue: Arc<Queue>,
@@ -115,13 +115,13 @@ impl Shared {
     }
 }
 
-impl Aside {
+impl Parking {
     /// `threads` serve requests.
-    pub fn new(queue: Arc<Queue>, threads: usize) -> Aside {
+    pub fn new(queue: Arc<Queue>, threads: usize) -> Parking {
         // With very many threads and a small queue most of it stays usable.
         let margin = (threads * (PAYLOAD_LEN_MAX + (64 << 10))).min(queue.limit() / 2);
         let changing_max = threads.saturating_sub(1).max(1);
-        Aside(Arc::new(Shared {
+        Parking(Arc::new(Shared {
             queue,
             margin,
             margin_of_names: threads * NAMES_LEN_MAX,
@@ -153,7 +153,7 @@ impl Aside {
         self.0.queue.begin_wait();
         let mut parked = self.0.parked.lock();
         parked.jobs.push_back(Job { change: Box::new(change), since: Instant::now() });
-        let hands = parked.idle < parked.jobs.len() && parked.workers < ASIDE_WORKERS;
+        let hands = parked.idle < parked.jobs.len() && parked.workers < PARKING_WORKERS;
         parked.workers += usize::from(hands);
         drop(parked);
         self.0.more.notify_one();
@@ -167,7 +167,7 @@ impl Aside {
         }
     }
 
-    /// As [`Aside::park`], not before `after` has passed.
+    /// As [`Parking::park`], not before `after` has passed.
     pub fn park_later(&self, after: Duration, change: impl FnOnce() + Send + 'static) {
         let due = Instant::now() + after;
         self.0.parked.lock().later.push_back((due, Box::new(change)));
@@ -180,8 +180,8 @@ impl Aside {
     pub fn hold(&self, uid: u32, offset: u64, len: usize) -> Held {
         let mut parked = self.0.parked.lock();
         let by_user = parked.held_by.get(&uid).copied().unwrap_or(0);
-        let share = if uid == 0 { ASIDE_BYTES_MAX } else { ASIDE_BYTES_PER_USER };
-        let fits = parked.held + len <= ASIDE_BYTES_MAX && by_user + len <= share;
+        let share = if uid == 0 { PARKED_BYTES_MAX } else { PARKED_BYTES_PER_USER };
+        let fits = parked.held + len <= PARKED_BYTES_MAX && by_user + len <= share;
         let len = if fits { len } else { len.min((PAGE - offset % PAGE) as usize) };
         parked.held += len;
         *parked.held_by.entry(uid).or_default() += len;
@@ -280,7 +280,7 @@ mod tests {
     fn thousands_wait_and_no_serving_thread_does() {
         let queue = queue();
         let full = queue.reserve(0, 36 << 20).unwrap();
-        let aside = Aside::new(queue.clone(), 4);
+        let parking = Parking::new(queue.clone(), 4);
         let done = Arc::new(AtomicUsize::new(0));
         let threads_before = threads();
         for _ in 0..3000 {
@@ -289,12 +289,12 @@ mod tests {
                 let _room = queue.reserve(1 << 10, 0).unwrap();
                 counted.fetch_add(1, SeqCst);
             };
-            assert!(aside.enter(Carries::Content).is_none(), "it would have waited here");
-            aside.park(change);
+            assert!(parking.enter(Carries::Content).is_none(), "it would have waited here");
+            parking.park(change);
         }
-        assert!(threads() <= threads_before + ASIDE_WORKERS + 20, "other tests run beside this one");
+        assert!(threads() <= threads_before + PARKING_WORKERS + 20, "other tests run beside this one");
         assert_eq!(done.load(SeqCst), 0);
-        assert!(aside.enter(Carries::Names).is_none(), "the queue is full to the last byte");
+        assert!(parking.enter(Carries::Names).is_none(), "the queue is full to the last byte");
         drop(full);
         let deadline = Instant::now() + Duration::from_secs(60);
         while done.load(SeqCst) < 3000 {
@@ -310,15 +310,15 @@ mod tests {
     /// Slow changes took every thread, also from reads that had nothing to do with them.
     #[test]
     fn one_serving_thread_is_never_taken_by_changes() {
-        let aside = Aside::new(queue(), 3);
-        let first = aside.enter(Carries::Content).unwrap();
-        let second = aside.enter(Carries::Content).unwrap();
+        let parking = Parking::new(queue(), 3);
+        let first = parking.enter(Carries::Content).unwrap();
+        let second = parking.enter(Carries::Content).unwrap();
         assert!(never_waits());
         std::thread::scope(|scope| {
-            scope.spawn(|| assert!(aside.enter(Carries::Content).is_none()));
+            scope.spawn(|| assert!(parking.enter(Carries::Content).is_none()));
         });
         drop(second);
-        let second = aside.enter(Carries::Content);
+        let second = parking.enter(Carries::Content);
         assert!(second.is_some());
         drop((first, second));
         assert!(!never_waits());
@@ -326,26 +326,26 @@ mod tests {
 
     #[test]
     fn what_waits_holds_no_more_than_its_share() {
-        let aside = Aside::new(queue(), 4);
+        let parking = Parking::new(queue(), 4);
         let mut held: Vec<Held> = Vec::new();
         let mut taken = 0;
         for _ in 0..1000 {
-            held.push(aside.hold(7, 0, 1 << 20));
+            held.push(parking.hold(7, 0, 1 << 20));
             taken += held.last().unwrap().len;
         }
-        assert!(taken <= ASIDE_BYTES_PER_USER + 1000 * 4096, "{taken}");
-        assert_eq!(aside.hold(7, 4000, 1 << 20).len, 96, "up to the next page");
-        assert_eq!(aside.hold(8, 0, 1 << 20).len, 1 << 20, "another user has a share of their own");
+        assert!(taken <= PARKED_BYTES_PER_USER + 1000 * 4096, "{taken}");
+        assert_eq!(parking.hold(7, 4000, 1 << 20).len, 96, "up to the next page");
+        assert_eq!(parking.hold(8, 0, 1 << 20).len, 1 << 20, "another user has a share of their own");
         held.clear();
-        assert_eq!(aside.hold(7, 0, 1 << 20).len, 1 << 20);
+        assert_eq!(parking.hold(7, 0, 1 << 20).len, 1 << 20);
     }
 
     #[test]
     fn what_comes_later_comes() {
-        let aside = Aside::new(queue(), 4);
+        let parking = Parking::new(queue(), 4);
         let (sender, receiver) = crossbeam_channel::bounded(1);
         let since = Instant::now();
-        aside.park_later(Duration::from_millis(30), move || sender.send(()).unwrap());
+        parking.park_later(Duration::from_millis(30), move || sender.send(()).unwrap());
         receiver.recv_timeout(Duration::from_secs(30)).unwrap();
         assert!(since.elapsed() >= Duration::from_millis(30));
     }
@@ -354,14 +354,14 @@ mod tests {
     #[test]
     fn names_go_on_while_content_waits() {
         let queue = queue();
-        let aside = Aside::new(queue.clone(), 4);
+        let parking = Parking::new(queue.clone(), 4);
         let _content = queue.reserve(0, (32 << 20) - (2 << 10)).unwrap();
-        assert!(aside.enter(Carries::Content).is_none());
-        aside.park({
+        assert!(parking.enter(Carries::Content).is_none());
+        parking.park({
             let queue = queue.clone();
             move || drop(queue.reserve(1 << 20, 0))
         });
-        assert!(aside.enter(Carries::Names).is_some());
+        assert!(parking.enter(Carries::Names).is_some());
         queue.close();
     }
 }
