@@ -26,7 +26,7 @@ pub enum SetTime {
 
 /// What a `setattr` changes.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Changes {
+pub struct AskedAttributes {
     /// Permission bits; type bits are ignored.
     pub mode: Option<u32>,
     pub uid: Option<u32>,
@@ -57,7 +57,7 @@ impl Volume {
         caller: Caller,
         node: NodeId,
         handle: Option<u64>,
-        changes: Changes,
+        changes: AskedAttributes,
     ) -> FsResult<Meta> {
         let node = self.node(node)?;
         let fd = self.descriptors.of(&node)?;
@@ -222,7 +222,7 @@ impl Done {
 fn set_owner_and_mode(
     change: &mut Change<'_>,
     fd: &OwnedFd,
-    changes: Changes,
+    changes: AskedAttributes,
     done: &mut Done,
 ) -> FsResult<()> {
     if changes.uid.is_some() || changes.gid.is_some() {
@@ -248,7 +248,12 @@ fn mode_with_acl(change: &mut Change<'_>, fd: &OwnedFd, caller: Caller) -> FsRes
     }
 }
 
-fn set_times(change: &mut Change<'_>, fd: &OwnedFd, changes: Changes, done: &mut Done) -> FsResult<()> {
+fn set_times(
+    change: &mut Change<'_>,
+    fd: &OwnedFd,
+    changes: AskedAttributes,
+    done: &mut Done,
+) -> FsResult<()> {
     if changes.atime.is_none() && changes.mtime.is_none() {
         return Ok(());
     }

@@ -21,7 +21,7 @@ use fuser::{
 };
 use parking_lot::Mutex;
 
-use super::attributes::Changes;
+use super::attributes::AskedAttributes;
 use super::convert::{absent, attr, caller, device_of_kernel, errno, file_type, node, open_flags, set_time};
 use super::data::{Opened, Origin, Sync};
 use super::error::FsResult;
@@ -146,7 +146,7 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let changes =
-            Changes { mode, uid, gid, size, atime: atime.map(set_time), mtime: mtime.map(set_time) };
+            AskedAttributes { mode, uid, gid, size, atime: atime.map(set_time), mtime: mtime.map(set_time) };
         let handle = handle.map(|handle| handle.0);
         let answer = move |outcome| reply_attr(reply, outcome);
         self.serve.setattr(caller(request), node(ino), handle, changes, answer);

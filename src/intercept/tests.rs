@@ -321,7 +321,7 @@ fn a_fifo_is_never_opened() {
     assert_eq!(created.map(drop).unwrap_err().errno, libc::ESTALE);
     assert_eq!(captured.volume.known_objects(), 1);
     let fifo = captured.volume.lookup(NodeId::ROOT, OsStr::new("f")).unwrap().node;
-    let changes = attributes::Changes { size: Some(0), ..Default::default() };
+    let changes = attributes::AskedAttributes { size: Some(0), ..Default::default() };
     assert_eq!(captured.volume.setattr(ROOT, fifo, None, changes).map(drop).unwrap_err().errno, libc::EINVAL);
 }
 
@@ -457,7 +457,7 @@ fn attributes_that_were_set_before_a_failure_are_sent() {
     let dir = captured.volume.mkdir(ROOT, at(NodeId::ROOT, "d"), ASKED).unwrap().node;
     // A directory has no size: what comes before in the order is done by then.
     let changes =
-        attributes::Changes { mode: Some(0o711), uid: Some(7), size: Some(1), ..Default::default() };
+        attributes::AskedAttributes { mode: Some(0o711), uid: Some(7), size: Some(1), ..Default::default() };
     assert!(captured.volume.setattr(ROOT, dir, None, changes).is_err());
     let (_, op, _) = captured.ops().pop().unwrap();
     let Op::SetAttributes { mode, owner, mtime, .. } = op else { panic!("{op:?}") };
@@ -497,7 +497,7 @@ fn evicted_descriptors_come_back() {
     let files: Vec<(NodeId, u64)> =
         (0..40).map(|number| captured.create(NodeId::ROOT, &format!("f{number}"))).collect();
     captured.volume.unlink(at(NodeId::ROOT, "f7")).unwrap();
-    let changes = attributes::Changes { mode: Some(0), ..Default::default() };
+    let changes = attributes::AskedAttributes { mode: Some(0), ..Default::default() };
     captured.volume.setattr(ROOT, files[8].0, None, changes).unwrap();
     for round in 0..3u8 {
         for (number, (_, handle)) in files.iter().enumerate() {

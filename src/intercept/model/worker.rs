@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::fs::RenameFlags;
 
 use crate::failpoint::Hook;
-use crate::intercept::attributes::{Changes, SetTime};
+use crate::intercept::attributes::{AskedAttributes, SetTime};
 use crate::intercept::data::{Origin, WriteRequest};
 use crate::intercept::error::FsResult;
 use crate::intercept::names::{AskedMode, At};
@@ -171,7 +171,7 @@ impl Worker<'_> {
     fn set_attributes(&mut self) -> FsResult<()> {
         let Some(node) = self.node() else { return self.look_around() };
         let some = |random: &mut Random| random.one_in(2);
-        let mut changes = Changes::default();
+        let mut changes = AskedAttributes::default();
         if some(&mut self.random) {
             changes.mode = Some(self.random.below(0o10000) as u32);
         }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 use rustix::fs::RenameFlags;
 
-use super::attributes::Changes;
+use super::attributes::AskedAttributes;
 use super::data::{Opened, Sync};
 use super::error::{FsError, FsResult};
 use super::gate::DurabilityGate;
@@ -115,7 +115,7 @@ impl Serve {
         caller: Caller,
         node: NodeId,
         handle: Option<u64>,
-        changes: Changes,
+        changes: AskedAttributes,
         reply: impl FnOnce(FsResult<Meta>) + Send + 'static,
     ) {
         let change = move |serve: &Serve| {
