@@ -67,7 +67,7 @@ pub const CONTENT_CHUNK: usize = 256 << 10;
 /// Memory level of the queue, in bytes: as in the product whose queue this follows.
 pub const QUEUE_MEMORY: usize = 128 << 20;
 
-/// Least memory level that can be configured, in bytes.
+/// Least room of a queue that can be configured, in bytes.
 pub const QUEUE_MEMORY_MIN: usize = 32 << 20;
 
 /// What one packet costs in the queue beside its header and the buffer of its payload, in bytes.

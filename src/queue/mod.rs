@@ -2,7 +2,7 @@
 //! in one order for all threads.
 //!
 //! ```text
-//!  reserve(bytes) ── before any lock; waits while the memory level is full
+//!  reserve(bytes) ── before any lock; waits while the queue is full
 //!     │
 //!  [tree, directory, object locks: change on disk]
 //!     │
@@ -13,9 +13,9 @@
 //! Memory only for now: at the limit writers wait, and [`Queue::stats`] says so. Performs no I/O.
 
 mod behind;
-mod memory;
+mod list;
 #[cfg(test)]
 mod tests;
 
 pub use behind::Behind;
-pub use memory::{Closed, CursorId, Draft, Packet, Queue, Reservation};
+pub use list::{Closed, CursorId, Draft, Packet, Queue, Reservation};

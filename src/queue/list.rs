@@ -1,4 +1,4 @@
-//! The memory level: a list of packets, cursors over it, room for writers.
+//! The list of packets, cursors over it, and room for writers.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
