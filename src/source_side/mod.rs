@@ -5,9 +5,25 @@
 //!         ── mount (calls wait) ── copy of the quiet tree ── serve: `ready`
 //!         ── signal or `standin stop` ── unmount ── drain ── clean-stop mark
 //! ```
-//! What changes in it has one owner, the `director`; how far it has come is its `life`. Others ask it
-//! (`desk`, for the control socket), work for it (`hands`), read what it posts (`board`), or stand on
-//! what never changes (`ground`).
+//! What changes in it has one owner, the `director`; how far it has come is its `life`. Others ask it,
+//! work for it, read what it posts, or stand on what never changes:
+//!
+//! | when | file | what it is for |
+//! |---|---|---|
+//! | start | `startup`, `first_copy` | checks, state, targets; bringing them into line |
+//! | | `embedded`, `remote` | a target in this process; how a target on another host is reached |
+//! | | `patience`, `display` | how long programs may wait for the copy; how far it is, on the terminal |
+//! | | `identity`, `mark` | whose directory this is; since when a file may differ on a target |
+//! | protected | `director`, `life` | the owner; its states |
+//! | | `desk`, `commands`, `status` | the control socket: questions, connections, `standin status` |
+//! | | `board`, `ground`, `hands` | what is posted; what never changes; what takes long |
+//! | | `rounds` | what is looked after now and then, with `mount_watch`, `mount_options`, `notes` |
+//! | | `record`, `recorder` | what is kept on disk about the set; the thread that puts it there |
+//! | data | `connection/`, `feed` | one target each: states, copy, stream; what is sent next |
+//! | | `relief` | what makes room on a full target |
+//! | | `durability/`, `sync` | `--fsync=target`; what every target has, and waiting for it |
+//! | | `flush/`, `writeback` | shared mappings reach the daemon; whether the directory's disk takes writes |
+//! | end | `stop`, `keepers`, `words` | unmount, drain, what is left; who else holds the mount; what is said |
 
 mod board;
 mod commands;
