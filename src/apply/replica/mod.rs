@@ -3,7 +3,8 @@
 //! ```text
 //!  id ── index ── by_handle ── inside ── descriptors ──> a descriptor
 //!                                                        policy, writer: what is done with it
-//!  begun ── progress (page, slot, identity) ── times ──> durable: what is proved, and how
+//!  begun ── progress (page, slot, identity) ── times ──> durable: what is proved, and how;
+//!                                                        doubt: what was begun and is not proved
 //!  limbo, nameless, aside, relief, incomplete: what is not where, or not what, it should be
 //! ```
 //! An id is resolved through the index (id -> file handle) and `open_by_handle_at`; a directory
@@ -17,6 +18,7 @@ mod aside;
 mod begun;
 pub(super) mod by_handle;
 mod descriptors;
+mod doubt;
 mod durable;
 mod identity;
 pub(super) mod incomplete;
@@ -40,12 +42,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use self::aside::Aside;
 pub use self::aside::{AsideView, SetAside};
-use self::begun::{Begun, Noted};
+use self::begun::Begun;
 pub use self::descriptors::Access;
 use self::descriptors::Descriptors;
 pub use self::durable::DurablePoint;
@@ -69,7 +70,7 @@ use super::fault::Fault;
 use super::inode;
 use super::policy::{Policy, Withheld};
 use crate::failpoint;
-use crate::packet::{Name, ObjectId, PacketHeader, Position, Timestamp};
+use crate::packet::{Name, ObjectId, Timestamp};
 use crate::sys::{FileHandle, proc_path};
 use crate::words::Allow;
 
@@ -231,20 +232,6 @@ impl Replica {
         open_beneath(dir.as_fd(), name, OFlags::PATH, Mode::empty())
             .map(File::from)
             .map_err(Fault::system("open a name"))
-    }
-
-    /// Writes down that an op is performed from now on. Where it was begun before it may be done, in
-    /// part or in full.
-    pub(super) fn begin(
-        &mut self,
-        position: Position,
-        packet: &PacketHeader,
-        payload: &Bytes,
-    ) -> Result<(), Fault> {
-        let PacketHeader { path, op } = packet;
-        let noted = Noted { position, path: &path.0, op, payload, allow: self.policy.allow() };
-        self.begun.note(&noted).map_err(Fault::own("record of what is begun"))?;
-        self.progress.begin(position).map_err(Fault::own("positions"))
     }
 
     /// The mtime that an object gets once its directory or file is at rest.
