@@ -10,7 +10,7 @@ use std::io;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
 use super::mark::Mark;
 use super::record::{SetRecord, SetState};
@@ -81,7 +81,8 @@ impl Recorder {
     /// whether what was shown to targets is on this disk, so that it is not behind them after a power
     /// loss. Returns when that is on disk, or cannot be written.
     pub fn note_end(&mut self, targets: impl Iterator<Item = String>, mark: Option<Mark>, disk: Disk) {
-        if let Some(mark) = mark {
+        // It may have become known since the mark was taken that they miss something.
+        if let Some(mark) = mark.filter(|_| self.record.diverged.is_none()) {
             self.record.marks.extend(targets.map(|target| (target, mark.clone())));
         }
         match disk {
@@ -101,8 +102,14 @@ impl Recorder {
     }
 
     fn save(&self, tried: Option<Sender<()>>) {
+        let has_marks = !self.record.marks.is_empty();
+        assert!(!has_marks || self.record.diverged.is_none(), "targets have everything, and miss a change");
         let _ = self.waiting.try_recv();
-        let _ = self.newest.try_send(Version { record: self.record.clone(), _tried: tried });
+        let sent = self.newest.try_send(Version { record: self.record.clone(), _tried: tried });
+        assert!(
+            !matches!(sent, Err(TrySendError::Full(_))),
+            "the newest record is left out for an older one"
+        );
     }
 }
 
@@ -173,7 +180,7 @@ mod tests {
         let mut recorder = Recorder::start(open(dir.path())).unwrap();
         recorder.note(vec![("null:".into(), Mark::now())]);
         recorder.note_divergence("write: I/O error");
-        recorder.note_end(std::iter::empty(), None, Disk::Unknown);
+        recorder.note_end(std::iter::once("null:".to_owned()), Some(Mark::now()), Disk::Unknown);
         drop(recorder.finish());
         let mut recorder = Recorder::start(open(dir.path())).unwrap();
         assert_eq!(recorder.record().diverged.as_deref(), Some("write: I/O error"));
