@@ -119,6 +119,8 @@ impl Replica {
     /// it returns.
     pub fn mark_good(&mut self) -> Result<(), Fault> {
         self.durable_point_as(DataState::Good)?;
+        assert_eq!(self.durable(), self.applied(), "a replica is called good before it is durable");
+        assert_eq!(self.progress.data().state, DataState::Good, "a replica that is good is noted as bad");
         self.nothing_is_aside();
         Ok(())
     }
@@ -127,6 +129,7 @@ impl Replica {
     /// packets go on.
     pub fn mark_in_line(&mut self, reason: &str) -> Result<(), Fault> {
         self.durable_point_as(DataState::Bad)?;
+        assert_eq!(self.durable(), self.applied(), "a replica is called in line before it is durable");
         self.nothing_is_aside();
         self.progress.mark_in_line(reason).map_err(Fault::own("say what was left out"))
     }
@@ -207,6 +210,7 @@ impl Replica {
         self.progress.announce(&self.root, position, data).map_err(Fault::own("identity of the replica"))?;
         let root = self.root.try_clone().map_err(Fault::own("root"))?;
         let index = self.index.sync_handle().map_err(Fault::own("object index"))?;
+        assert!(self.points.proved <= self.points.begun, "more durable points are proved than were begun");
         self.points.begun += 1;
         Ok(DurablePoint {
             number: self.points.begun,
@@ -233,6 +237,7 @@ impl Replica {
             // place.
             return Ok(());
         }
+        assert!(point.number > 0, "a durable point that was not begun");
         self.points.proved = point.number;
         self.progress.prove_durable(point.position, data).map_err(Fault::own("position slot"))
     }

@@ -149,8 +149,10 @@ impl Progress {
         if adopted {
             proved = bad(proved, "its content was there before and was not compared yet", BadBy::Anything);
         }
-        // The page counts only together with the replica and the slot it was stored for.
-        let same_page_cache = applied.is_some() && identity.is_some() && before == Some(proved.durable);
+        // The page counts only together with the replica and the slot it was stored for, and not where it
+        // is behind what is durable: it was set back.
+        let counts = applied.is_some_and(|applied| !proved.durable.is_ahead_of(&applied));
+        let same_page_cache = counts && identity.is_some() && before == Some(proved.durable);
         if record.as_ref() != Some(&proved) {
             slot.write(&proved).map_err(io("position slot"))?;
         }
@@ -228,7 +230,9 @@ impl Progress {
     /// Records that the op that was begun is performed. Errors: it stays in doubt.
     pub fn applied_is(&mut self, position: Position) -> io::Result<()> {
         assert_eq!(position, self.begun(), "only what was begun is applied");
-        self.positions.store(Which::Applied, position)
+        self.positions.store(Which::Applied, position)?;
+        assert!(!self.record.durable.is_ahead_of(&position), "more is durable than is applied");
+        Ok(())
     }
 
     /// As if the record of *applied* were this.
@@ -237,9 +241,15 @@ impl Progress {
         self.positions.store(Which::Applied, position)
     }
 
-    /// Takes a position of another history or a later one: a resynchronisation made it true.
+    /// Takes a position of another history or a later one: a resynchronisation made it true. A source
+    /// that names an earlier one takes back what was proved of later ones.
     pub fn adopt(&mut self, position: Position) -> io::Result<()> {
+        assert_ne!(position.sequence.0, u64::MAX, "a position is adopted that no packet follows");
         self.be_dirty()?;
+        if self.record.durable.is_ahead_of(&position) {
+            self.write_record(Record { durable: position, ..self.record.clone() })?;
+            self.announced = position;
+        }
         // In this order: nothing is performed, so it must never look as if it were begun.
         self.positions.store(Which::Applied, position)?;
         self.positions.store(Which::Begun, position)
@@ -247,6 +257,7 @@ impl Progress {
 
     /// The replica is bad from now on for nothing but what was left out of a copy.
     pub fn mark_in_line(&mut self, reason: &str) -> io::Result<()> {
+        assert_eq!(self.record.data, DataState::Bad, "a replica lacks something and was not bad before");
         let record = without_relieved(Record { data: DataState::Empty, ..self.record.clone() });
         self.write_record(bad(record, reason, BadBy::Aside))?;
         self.relieved.clear();
@@ -305,6 +316,7 @@ impl Progress {
 
     /// First half of a durable point, before the sync: the root says what is being made durable.
     pub fn announce(&mut self, root: &File, durable: Position, data: DataState) -> io::Result<()> {
+        assert!(!durable.is_ahead_of(&self.applied()), "what is not applied is announced as durable");
         self.announced = durable;
         self.keeper.write(root, Identity { set: self.record.set, durable, data })
     }

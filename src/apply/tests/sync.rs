@@ -105,3 +105,21 @@ fn after_a_failed_sync_everything_is_copied() {
     let wanted = begin(&mut pair);
     assert_eq!(wanted, [pair.source.id("one")]);
 }
+
+/// A source that ends a copy at an earlier position of the same history left a replica that said to
+/// have more durable than it had applied.
+#[test]
+fn who_goes_back_takes_back_what_was_durable() {
+    let mut pair = Pair::new();
+    let origin = pair.applier().replica().applied();
+    let said = pair.source.mkdir("one", 0o755);
+    pair.say(said);
+    pair.applier().durable_point().unwrap();
+    assert!(pair.applier().acknowledged().durable.is_ahead_of(&origin));
+    pair.applier().diverged("another source").unwrap();
+    pair.applier().replica().adopt(origin).unwrap();
+    let now = pair.applier().acknowledged();
+    assert_eq!((now.applied, now.durable), (origin, origin));
+    pair.crash();
+    assert_eq!(pair.applier().acknowledged().durable, origin);
+}
