@@ -86,6 +86,7 @@ impl Pool {
             let mut free = self.0.lock();
             let found = free.classes[class].pop();
             if found.is_some() {
+                assert!(free.bytes >= CLASSES[class], "a buffer is given out that the pool does not hold");
                 free.bytes -= CLASSES[class];
             }
             found
@@ -108,11 +109,12 @@ impl Free {
         while self.bytes + CLASSES[class] > self.max {
             let held = |class: &usize| CLASSES[*class] * self.classes[*class].len();
             let fullest = (0..CLASSES.len()).max_by_key(held).filter(|&fullest| fullest != class);
-            let Some(buffer) = fullest.and_then(|fullest| self.classes[fullest].pop()) else {
+            let Some((fullest, buffer)) = fullest.and_then(|at| Some((at, self.classes[at].pop()?))) else {
                 gone.push(bytes);
                 return gone;
             };
-            self.bytes -= buffer.capacity();
+            // As it was counted, whatever the buffer has grown to.
+            self.bytes -= CLASSES[fullest];
             gone.push(buffer);
         }
         self.bytes += CLASSES[class];
@@ -150,6 +152,7 @@ impl Drop for Buffer {
         let Some(class) = self.class else { return };
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
+        assert!(bytes.capacity() >= CLASSES[class], "a buffer comes back smaller than its class");
         // What has to go goes unlocked.
         let gone = self.pool.0.lock().keep(class, bytes);
         drop(gone);
