@@ -55,7 +55,9 @@ impl Asked {
     /// As if it had never been asked for.
     pub(super) fn forget(&mut self, id: ObjectId) -> Result<(), Fault> {
         let before = self.files.remove(id).map_err(failed)?.and_then(|value| file_of(&value));
-        self.missing -= u64::from(before.is_some_and(|file| !file.is_copied));
+        let was_missing = before.is_some_and(|file| !file.is_copied);
+        assert!(!was_missing || self.missing > 0, "content came of a file that nobody missed");
+        self.missing -= u64::from(was_missing);
         Ok(())
     }
 

@@ -27,6 +27,7 @@ impl Claims {
         match self.claimant(handle).map_err(Fault::own("claims"))? {
             Some(claimant) => Ok(claimant == id),
             None => {
+                assert_eq!(id_of(&value(id)), Some(id), "a claim is another one when it is read");
                 self.0.insert(key(handle), value(id)).map_err(Fault::own("claims"))?;
                 Ok(true)
             }

@@ -54,6 +54,7 @@ impl Session {
         }
         let reached = open.behind_hole(hole.saturating_add(bytes.len() as u64))?;
         open.writer.write_all_at(&open.file, bytes, offset).map_err(Fault::system("write"))?;
+        assert_eq!(reached, offset + bytes.len() as u64, "content ends where its bytes do not");
         open.reached = reached;
         self.unsettled.bytes += bytes.len() as u64;
         Ok(())
@@ -82,6 +83,7 @@ impl Session {
         }
         self.asked.copied(object)?;
         self.open = None;
+        assert!(!self.unsettled.is_full(), "content is not made durable in time");
         Ok(())
     }
 
@@ -130,6 +132,10 @@ pub(super) struct Unsettled {
 }
 
 impl Unsettled {
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
     fn is_full(&self) -> bool {
         self.files.len() >= UNSETTLED_FILES_MAX || self.bytes >= UNSETTLED_BYTES_MAX
     }

@@ -42,7 +42,7 @@ impl Session {
         dir: &File,
         entry: &ListedObject,
     ) -> Result<bool, Fault> {
-        if Some(entry.object) == self.root {
+        if entry.object == self.root {
             return Err(Fault::Refused("the root directory inside itself"));
         }
         let placed = self.place(replica, dir, entry)?;

@@ -38,8 +38,8 @@ use super::inode;
 use super::replica::{Incomplete, Limbo, Replica, incomplete, read_directory, remove_quietly};
 use crate::limits::LISTING_ENTRIES_MAX;
 use crate::packet::{
-    Attributes, Birth, ItemHeader, LaneItem, LeftOut, ListedObject, Name, ObjectId, Position, Sequence,
-    TargetMessage, Timestamp, Unlisted, Xattr,
+    Attributes, Birth, DataState, ItemHeader, LaneItem, LeftOut, ListedObject, Name, ObjectId, Position,
+    Sequence, TargetMessage, Timestamp, Unlisted, Xattr,
 };
 use crate::sys::FileHandle;
 
@@ -63,17 +63,39 @@ pub enum NameMatch {
 #[derive(Default)]
 pub struct Reconcile {
     name_match: NameMatch,
-    session: Option<Session>,
+    stage: Stage,
 }
 
-/// One resynchronisation under way.
-struct Session {
-    name_match: NameMatch,
+/// How far a resynchronisation has come.
+#[derive(Default)]
+enum Stage {
+    /// None is under way.
+    #[default]
+    Resting,
+    /// The replica is bad, and the root directory is awaited: nothing else has a place to go.
+    Begun(Box<Opening>),
+    /// It has its root directory, and everything else may come.
+    Rooted(Box<Session>),
+}
+
+/// What a resynchronisation keeps track of from its beginning.
+struct Opening {
     claims: Claims,
     limbo: Limbo,
     /// Root and limbo: directories that are no object of any directory.
     own: [FileHandle; 2],
-    root: Option<ObjectId>,
+    asked: Asked,
+    incomplete: Incomplete,
+}
+
+/// A resynchronisation that has its root directory.
+struct Session {
+    name_match: NameMatch,
+    claims: Claims,
+    limbo: Limbo,
+    /// [`Opening::own`].
+    own: [FileHandle; 2],
+    root: ObjectId,
     listing: Option<Listing>,
     asked: Asked,
     open: Option<OpenFile>,
@@ -101,12 +123,15 @@ struct Listing {
 impl Reconcile {
     /// Sets what counts for files that are known by their name only.
     pub fn with_name_match(name_match: NameMatch) -> Reconcile {
-        Reconcile { name_match, session: None }
+        Reconcile { name_match, stage: Stage::Resting }
     }
 
     /// Whether a resynchronisation has begun and not ended.
     pub fn is_running(&self) -> bool {
-        self.session.is_some()
+        match self.stage {
+            Stage::Resting => false,
+            Stage::Begun(_) | Stage::Rooted(_) => true,
+        }
     }
 
     /// Performs one item, stamped "after `position`", and gives the answers to it.
@@ -119,10 +144,13 @@ impl Reconcile {
         item: &ItemHeader,
         payload: &Bytes,
     ) -> Result<Vec<TargetMessage>, Fault> {
-        let before = self.session.as_ref().map(|session| session.left_out.clone());
+        let before = match &self.stage {
+            Stage::Rooted(session) => session.left_out.clone(),
+            Stage::Resting | Stage::Begun(_) => LeftOut::default(),
+        };
         let done = self.perform(replica, position, item, payload);
         if done.is_err()
-            && let (Some(session), Some(before)) = (&mut self.session, before)
+            && let Stage::Rooted(session) = &mut self.stage
         {
             // It will be handed in again, and counts once.
             session.left_out = before;
@@ -139,16 +167,19 @@ impl Reconcile {
     ) -> Result<Vec<TargetMessage>, Fault> {
         let number = *number;
         replica.set_hint(&[]);
-        if let LaneItem::Begin = item {
-            self.begin(replica)?;
-            return Ok(Vec::new());
+        match item {
+            LaneItem::Begin => return self.begin(replica).map(|()| Vec::new()),
+            LaneItem::Root { object, .. } => self.take_root(replica, *object)?,
+            _ => {}
         }
-        let session = self.session.as_mut().ok_or(Fault::Refused("a lane item before the first one"))?;
+        let session = match &mut self.stage {
+            Stage::Resting => return Err(Fault::Refused("a lane item before the first one")),
+            Stage::Begun(_) => return Err(Fault::Refused("a lane item before the root directory")),
+            Stage::Rooted(session) => session,
+        };
         match item {
             LaneItem::Begin => {}
-            LaneItem::Root { object, attributes, xattrs } => {
-                session.take_root(replica, *object, attributes, xattrs)?
-            }
+            LaneItem::Root { attributes, xattrs, .. } => session.make_root(replica, attributes, xattrs)?,
             LaneItem::Listing { dir, dir_mtime, entries, last } => {
                 let mut objects = Vec::new();
                 let mut done = session.take_listing(replica, *dir, entries, &mut objects);
@@ -194,7 +225,7 @@ impl Reconcile {
             LaneItem::End => {
                 let orphans = session.end(replica, position)?;
                 let left_out = std::mem::take(&mut session.left_out);
-                self.session = None;
+                self.stage = Stage::Resting;
                 [CLAIMS, ASKED].iter().for_each(|name| remove_quietly(&replica.state().join(name)));
                 if left_out.is_empty() {
                     incomplete::forget(replica.state());
@@ -208,16 +239,16 @@ impl Reconcile {
     /// The connection is gone: what was copied whole need not be copied again. The replica stays
     /// bad.
     pub fn interrupt(&mut self, replica: &mut Replica) -> Result<(), Fault> {
-        match self.session.take() {
-            Some(mut session) => session.settle(replica),
-            None => Ok(()),
+        match std::mem::take(&mut self.stage) {
+            Stage::Rooted(mut session) => session.settle(replica),
+            Stage::Resting | Stage::Begun(_) => Ok(()),
         }
     }
 
     /// A sync failed: what was copied and not settled is not called good by another one; it is
     /// remembered as incomplete, and copied again.
     pub fn give_up(&mut self) {
-        self.session = None;
+        self.stage = Stage::Resting;
     }
 
     fn begin(&mut self, replica: &mut Replica) -> Result<(), Fault> {
@@ -228,39 +259,64 @@ impl Reconcile {
         // What cannot be set now is listed again.
         replica.settle_times_or(|_, fault| if fault.keeps_out_one() { Ok(()) } else { Err(fault) })?;
         let handle_of = |dir: &File| FileHandle::of(dir.as_fd()).map_err(Fault::system("file handle"));
-        self.session = Some(Session {
+        self.stage = Stage::Begun(Box::new(Opening {
             own: [handle_of(replica.root())?, handle_of(replica.limbo())?],
-            name_match: self.name_match,
             claims: Claims::start(&replica.state().join(CLAIMS))?,
             limbo: Limbo::open(replica.limbo())?,
-            root: None,
-            listing: None,
             asked: Asked::start(&replica.state().join(ASKED))?,
-            open: None,
             incomplete: Incomplete::open(replica)?,
-            unsettled: Unsettled::default(),
-            left_out: LeftOut::default(),
-            without_acl: None,
-            has_searched: false,
-            leaves: None,
-        });
+        }));
+        Ok(())
+    }
+
+    /// The root directory has its id. It may come again where its attributes could not be set.
+    fn take_root(&mut self, replica: &mut Replica, object: ObjectId) -> Result<(), Fault> {
+        let claims = match &mut self.stage {
+            Stage::Resting => return Err(Fault::Refused("a lane item before the first one")),
+            Stage::Begun(opening) => &mut opening.claims,
+            Stage::Rooted(session) => &mut session.claims,
+        };
+        let handle = replica.bind_root(object)?;
+        if !claims.claim(&handle, object)? {
+            return Err(Fault::Refused("two root directories in one resynchronisation"));
+        }
+        self.stage = match std::mem::take(&mut self.stage) {
+            Stage::Begun(opening) => {
+                Stage::Rooted(Box::new(Session::rooted(*opening, object, self.name_match)))
+            }
+            as_it_is => as_it_is,
+        };
         Ok(())
     }
 }
 
 impl Session {
-    fn take_root(
+    fn rooted(opening: Opening, root: ObjectId, name_match: NameMatch) -> Session {
+        let Opening { claims, limbo, own, asked, incomplete } = opening;
+        Session {
+            name_match,
+            claims,
+            limbo,
+            own,
+            root,
+            listing: None,
+            asked,
+            open: None,
+            incomplete,
+            unsettled: Unsettled::default(),
+            left_out: LeftOut::default(),
+            without_acl: None,
+            has_searched: false,
+            leaves: None,
+        }
+    }
+
+    fn make_root(
         &mut self,
         replica: &mut Replica,
-        object: ObjectId,
         attributes: &Attributes,
         xattrs: &[Xattr],
     ) -> Result<(), Fault> {
-        let handle = replica.bind_root(object)?;
-        if !self.claims.claim(&handle, object)? {
-            return Err(Fault::Refused("two root directories in one resynchronisation"));
-        }
-        self.root = Some(object);
         let attributes = replica.policy().attributes(&Birth::Directory, attributes);
         let root = replica.root().try_clone().map_err(Fault::system("root"))?;
         self.make_attributes(replica, &root, &attributes, &replica.policy().xattrs(xattrs))
@@ -276,9 +332,6 @@ impl Session {
     ) -> Result<(), Fault> {
         if entries.len() > LISTING_ENTRIES_MAX {
             return Err(Fault::Refused("a listing of more entries than one may have"));
-        }
-        if self.root.is_none() {
-            return Err(Fault::Refused("a listing before the root directory"));
         }
         if self.is_left_out(replica, dir)? {
             return Ok(());
@@ -335,9 +388,6 @@ impl Session {
         dir: ObjectId,
         names: &Unlisted,
     ) -> Result<(), Fault> {
-        if self.root.is_none() {
-            return Err(Fault::Refused("a listing before the root directory"));
-        }
         if self.is_left_out(replica, dir)? {
             return Ok(());
         }
@@ -438,13 +488,14 @@ impl Session {
     /// Everything was sent: settles what is open, makes it durable, and declares it good.
     fn end(&mut self, replica: &mut Replica, position: Position) -> Result<u64, Fault> {
         let unfinished = self.listing.is_some() || self.open.is_some() || self.asked.missing() > 0;
-        if self.root.is_none() || unfinished {
+        if unfinished {
             return Err(Fault::Refused("the end of a resynchronisation before everything was sent"));
         }
         if position.sequence == Sequence(u64::MAX) {
             return Err(Fault::Refused("a position that no history comes to"));
         }
         self.settle(replica)?;
+        assert!(self.unsettled.is_empty(), "a copy ends before its content is on the disk");
         // Before limbo is looked through: there a further name would let the last one go.
         replica.empty_nameless()?;
         let orphans = self.limbo.resolve(replica.root(), replica.limbo())?;
@@ -459,6 +510,7 @@ impl Session {
             self.forget_the_gone(replica)?;
         }
         replica.adopt(position)?;
+        assert_eq!(replica.data().state, DataState::Bad, "a replica is good before its copy has ended");
         match self.left_out.is_empty() {
             true => replica.mark_good()?,
             false => replica.mark_in_line(&self.left_out.summary())?,
