@@ -14,6 +14,7 @@ const FLOORS: [&[&str]; 6] = [
         "mutation",
         "open_files",
         "pool",
+        "ranks",
         "signals",
         "store",
         "sys",

@@ -31,6 +31,7 @@
 //!   numbers are shown; SIGTERM and its kin
 //! - [`store`], [`xattr`], [`limits`], [`sys`]: small durable files; extended attributes; every
 //!   bound; all unsafe code
+//! - `ranks`: the order in which locks are taken on the source, asserted in debug builds
 //! - `clock`, `failpoint`: the time, and places where a disk can fail, both in a simulator's hand
 //!   in tests
 //! - `simulator` (tests only): both sides under one seed, with a faulty network, disk and person
@@ -62,6 +63,7 @@ pub mod pool;
 pub mod preflight;
 pub mod privileges;
 pub mod queue;
+mod ranks;
 pub mod resync;
 mod signals;
 #[cfg(test)]

@@ -31,6 +31,7 @@ use super::objects::NodeId;
 use super::serve::{Cache, Serve, Shown, WriteCall};
 use super::volume::Meta;
 use crate::limits::{FUSE_WRITE_LEN_MAX, KERNEL_CACHE_TTL};
+use crate::ranks;
 
 /// Requests that the kernel may have under way in the background.
 const BACKGROUND_MAX: u16 = 64;
@@ -76,6 +77,7 @@ impl KernelCache {
     }
 
     fn invalidate(&self, node: NodeId, offset: i64, len: i64) {
+        ranks::assert_none_held("a word to the kernel");
         if let Some(notifier) = self.0.get()
             && let Err(error) = notifier.inval_inode(INodeNo(node.0), offset, len)
         {

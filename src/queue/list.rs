@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Condvar;
 
 use super::behind::{Behind, Mark, Marks};
 use crate::limits::QUEUE_PACKET_COST;
 use crate::packet::{HeaderDigest, Op, Position, Sequence, encode_packet_header};
 use crate::pool::Pool;
+use crate::ranks::{self, Rank, RankedMutex};
 use crate::words::QueueStats;
 
 /// A packet in the queue. Cheap to clone: header and payload are shared.
@@ -80,10 +81,10 @@ pub struct CursorId(u64);
 pub struct Queue {
     limit: usize,
     /// Bytes reserved or held. A lock of its own, so that waiting for room never holds the tail.
-    room: Mutex<Room>,
+    room: RankedMutex<Room>,
     room_freed: Condvar,
     /// Last in the lock order (tree, directories, objects, queue): position and list, no I/O.
-    tail: Mutex<Tail>,
+    tail: RankedMutex<Tail>,
     captured_packets: AtomicU64,
     captured_bytes: AtomicU64,
 }
@@ -126,17 +127,20 @@ impl Queue {
     pub fn new(limit: usize, start: Position) -> Arc<Queue> {
         Arc::new(Queue {
             limit,
-            room: Mutex::default(),
+            room: RankedMutex::new(Rank::Queue, Room::default()),
             room_freed: Condvar::new(),
-            tail: Mutex::new(Tail {
-                last: start,
-                packets: VecDeque::new(),
-                held_bytes: 0,
-                bytes: 0,
-                marks: Marks::new(),
-                cursors: BTreeMap::new(),
-                next_cursor: 1,
-            }),
+            tail: RankedMutex::new(
+                Rank::Queue,
+                Tail {
+                    last: start,
+                    packets: VecDeque::new(),
+                    held_bytes: 0,
+                    bytes: 0,
+                    marks: Marks::new(),
+                    cursors: BTreeMap::new(),
+                    next_cursor: 1,
+                },
+            ),
             captured_packets: AtomicU64::new(0),
             captured_bytes: AtomicU64::new(0),
         })
@@ -147,6 +151,7 @@ impl Queue {
     pub fn reserve(self: &Arc<Self>, payload: usize, header: usize) -> Result<Reservation, Closed> {
         let bytes = held_by(header, payload);
         let limit = self.limit_for(payload);
+        ranks::assert_none_held("a wait for room");
         let mut room = self.room.lock();
         // One op larger than the whole limit passes when the queue is empty.
         if !room.closed && room.used > 0 && room.used + bytes > limit {
@@ -154,7 +159,7 @@ impl Queue {
             room.waits += 1;
             let since = Instant::now();
             while !room.closed && room.used > 0 && room.used + bytes > limit {
-                self.room_freed.wait(&mut room);
+                room.wait_for(&self.room_freed);
             }
             room.waiting -= 1;
             room.waited += since.elapsed();
@@ -222,8 +227,10 @@ impl Queue {
         // Before the packet is there: whoever trims it gives all of it back.
         self.grow(reservation, cost);
         let mut tail = self.tail.lock();
-        tail.last = tail.last.next(draft.digest);
-        let position = tail.last;
+        let before = tail.last;
+        let position = before.next(draft.digest);
+        assert!(position.follows(&before), "no number is left for a packet after {before}");
+        tail.last = position;
         if tail.cursors.is_empty() {
             // Nobody reads (capture only): the room goes back with the reservation.
             return position;
@@ -301,7 +308,8 @@ impl Queue {
         tail.next_cursor += 1;
         let last = tail.last;
         let cursor = Cursor { applied: last.sequence, durable: last.sequence, wake: Arc::new(wake) };
-        tail.cursors.insert(id, cursor);
+        let other = tail.cursors.insert(id, cursor);
+        assert!(other.is_none(), "two readers of the queue have one number");
         (id, last)
     }
 
@@ -311,6 +319,7 @@ impl Queue {
         tail.cursors.remove(&id);
         tail.forget_durable();
         let freed = tail.trim();
+        assert!(!tail.cursors.is_empty() || tail.packets.is_empty(), "packets are held for nobody");
         drop(tail);
         self.release_trimmed(freed);
     }

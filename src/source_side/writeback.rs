@@ -14,6 +14,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use super::ground::Ground;
 use crate::intercept::Divergence;
 use crate::limits::source_sync_every;
+use crate::ranks;
 
 /// Looks until it is dropped.
 pub struct WritebackWatch {
@@ -42,6 +43,7 @@ impl WritebackWatch {
 
 /// Syncs the backing file system and notes what it has lost.
 pub fn sync(backing: &OwnedFd, divergence: &Arc<Divergence>) -> io::Result<()> {
+    ranks::assert_none_held("a sync of the file system");
     let outcome = rustix::fs::syncfs(backing).map_err(io::Error::from);
     divergence.note_sync("a sync of its file system", backing.as_fd(), &outcome);
     outcome

@@ -2,7 +2,7 @@
 //!
 //! Queue room is reserved before any of them. None is held over an fsync, a notification to the
 //! kernel or a wait for the network. The kernel's own inode locks are no help: asynchronous
-//! O_DIRECT and writeback of mappings do not hold them.
+//! O_DIRECT and writeback of mappings do not hold them. [`crate::ranks`] asserts all of it.
 //!
 //! To change something each is taken by a [`Change`](super::Change) alone; anybody may take one to
 //! look.
@@ -13,12 +13,21 @@ use super::ongoing::{Counted, Ongoing};
 #[cfg(test)]
 use super::planted::{self, Planted};
 use super::turns::taken;
-use crate::intercept::objects::{Node, NodeState};
+use crate::intercept::objects::{Node, NodeId, NodeState};
 use crate::packet::ObjectId;
+use crate::ranks::{Guard, Held, Rank, Ranked, RankedMutex};
 
 /// *Tree lock*: first in the lock order.
-#[derive(Default)]
-pub struct TreeLock(RwLock<()>);
+pub struct TreeLock {
+    lock: RwLock<()>,
+    rank: Ranked,
+}
+
+impl Default for TreeLock {
+    fn default() -> TreeLock {
+        TreeLock { lock: RwLock::new(()), rank: Ranked::new(Rank::Tree) }
+    }
+}
 
 /// How a change needs the tree lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +39,8 @@ pub enum Tree {
 }
 
 pub(super) enum LockedTree<'a> {
-    Shared { _guard: RwLockReadGuard<'a, ()>, _counted: Counted<'a> },
-    Exclusive { _guard: RwLockWriteGuard<'a, ()>, _counted: Counted<'a> },
+    Shared { _guard: RwLockReadGuard<'a, ()>, _held: Held, _counted: Counted<'a> },
+    Exclusive { _guard: RwLockWriteGuard<'a, ()>, _held: Held, _counted: Counted<'a> },
 }
 
 impl LockedTree<'_> {
@@ -47,14 +56,15 @@ impl TreeLock {
     /// The change counts as under way before it waits for the lock.
     pub(super) fn take<'a>(&'a self, tree: Tree, ongoing: &'a Ongoing) -> LockedTree<'a> {
         let _counted = ongoing.enter();
+        let _held = self.rank.wait();
         match tree {
             Tree::Shared => {
-                let _guard = taken(|| self.0.try_read(), || self.0.read());
-                LockedTree::Shared { _guard, _counted }
+                let _guard = taken(|| self.lock.try_read(), || self.lock.read());
+                LockedTree::Shared { _guard, _held, _counted }
             }
             Tree::Exclusive => {
-                let _guard = taken(|| self.0.try_write(), || self.0.write());
-                LockedTree::Exclusive { _guard, _counted }
+                let _guard = taken(|| self.lock.try_write(), || self.lock.write());
+                LockedTree::Exclusive { _guard, _held, _counted }
             }
         }
     }
@@ -62,15 +72,18 @@ impl TreeLock {
 
 /// *Directory lock*: names in a directory. Taken after the tree lock, before object locks; two of
 /// them by id order.
-#[derive(Default)]
-pub struct DirectoryLock(Mutex<()>);
+pub struct DirectoryLock(RankedMutex<()>);
 
 /// Nobody changes the names, or the object, meanwhile; nor does the holder.
 pub struct Looking<'a, T = ()> {
-    _guard: MutexGuard<'a, T>,
+    _guard: Guard<'a, T>,
 }
 
 impl DirectoryLock {
+    pub fn of(id: NodeId) -> DirectoryLock {
+        DirectoryLock(RankedMutex::new(Rank::Directory(id.0), ()))
+    }
+
     pub fn look(&self) -> Looking<'_> {
         Looking { _guard: self.take() }
     }
@@ -79,19 +92,22 @@ impl DirectoryLock {
         self.0.try_lock().map(|_guard| Looking { _guard })
     }
 
-    fn take(&self) -> MutexGuard<'_, ()> {
-        taken(|| self.0.try_lock(), || self.0.lock())
+    fn take(&self) -> Guard<'_, ()> {
+        self.0.lock_by(Ranked::wait, taken_in_turn)
     }
 }
 
 /// *Object lock*: data and attributes. Taken after directory locks, before the queue's tail;
 /// several of them by id order.
-#[derive(Default)]
-pub struct ObjectLock(Mutex<NodeState>);
+pub struct ObjectLock(RankedMutex<NodeState>);
 
 impl ObjectLock {
+    pub fn of(id: NodeId) -> ObjectLock {
+        ObjectLock(RankedMutex::new(Rank::Object(id.0), NodeState::default()))
+    }
+
     /// For what is known of the object's open handles, not for the object.
-    pub fn note(&self) -> MutexGuard<'_, NodeState> {
+    pub fn note(&self) -> Guard<'_, NodeState> {
         self.take()
     }
 
@@ -99,15 +115,20 @@ impl ObjectLock {
         self.0.try_lock().map(|_guard| Looking { _guard })
     }
 
-    fn take(&self) -> MutexGuard<'_, NodeState> {
-        taken(|| self.0.try_lock(), || self.0.lock())
+    fn take(&self) -> Guard<'_, NodeState> {
+        self.0.lock_by(Ranked::wait, taken_in_turn)
     }
+}
+
+/// Where a model decides which thread goes on, it decides here.
+fn taken_in_turn<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    taken(|| lock.try_lock(), || lock.lock())
 }
 
 /// Directory locks of up to two directories, by id order; the same directory is locked once.
 pub(super) struct LockedNames<'a> {
-    _guards: [Option<MutexGuard<'a, ()>>; 2],
-    inside: Option<MutexGuard<'a, ()>>,
+    _guards: [Option<Guard<'a, ()>>; 2],
+    inside: Option<Guard<'a, ()>>,
 }
 
 impl<'a> LockedNames<'a> {
@@ -126,7 +147,7 @@ impl<'a> LockedNames<'a> {
     pub fn take_inside(&mut self, dir: &'a Node, tree: Tree) -> bool {
         self.inside = match tree {
             Tree::Shared => dir.names.0.try_lock(),
-            Tree::Exclusive => Some(dir.names.take()),
+            Tree::Exclusive => Some(dir.names.0.lock_by(Ranked::wait_inside, taken_in_turn)),
         };
         self.inside.is_some()
     }
@@ -135,7 +156,7 @@ impl<'a> LockedNames<'a> {
 /// Object locks of up to two objects, by id order; the same object is locked once.
 #[derive(Default)]
 pub(super) struct LockedObjects<'a> {
-    locked: [Option<(&'a Node, MutexGuard<'a, NodeState>)>; 2],
+    locked: [Option<(&'a Node, Guard<'a, NodeState>)>; 2],
 }
 
 impl<'a> LockedObjects<'a> {

@@ -37,6 +37,7 @@ use super::volume::Volume;
 use crate::limits::QUEUE_PACKET_COST;
 use crate::packet::{Entry, ObjectId, Op};
 use crate::queue::{Draft, Queue, Reservation};
+use crate::ranks;
 pub use locks::{DirectoryLock, ObjectLock, Tree, TreeLock};
 use locks::{LockedNames, LockedObjects, LockedTree};
 use ongoing::Ongoing;
@@ -110,6 +111,10 @@ impl<'a> Touched<'a> {
         Touched { object: Some(TouchedObject { node, fd, part }), ..self }
     }
 
+    fn is_something(&self) -> bool {
+        !self.names.is_empty() || self.object.is_some()
+    }
+
     fn dir(&self, at: usize) -> Option<&'a Arc<Node>> {
         self.names.get(at).map(|(dir, _)| *dir)
     }
@@ -181,6 +186,8 @@ impl Volume {
         touched: Touched<'a>,
         payload: usize,
     ) -> FsResult<Prepared<'a>> {
+        ranks::assert_none_held("a change is prepared");
+        assert!(ops > 0 && touched.is_something(), "a change of nothing");
         let queue = &self.changes.queue;
         let header = ops * HEADER_ROOM + (ops - 1) * QUEUE_PACKET_COST;
         let room = match parking::never_waits() {
@@ -282,6 +289,7 @@ impl<'a> Change<'a> {
     /// Takes the locks of the objects that the names have led to. The change is told under the path
     /// that the first one has now.
     pub fn lock_found(&mut self, one: &'a Arc<Node>, other: Option<&'a Arc<Node>>) {
+        assert!(self.objects.first().is_none(), "a change leaves objects that it has locked");
         self.objects = LockedObjects::take(Some(one), other.map(|other| &**other));
         [Some(one), other].into_iter().flatten().for_each(|node| node.left.forget());
         self.path = Some(self.volume.path(one));
@@ -301,6 +309,7 @@ impl<'a> Change<'a> {
 
     /// Takes the lock of the object that the change has made.
     pub fn lock_new(&mut self, node: &'a Arc<Node>) {
+        assert!(self.objects.first().is_none(), "a change leaves objects that it has locked");
         self.objects = LockedObjects::take(Some(node), None);
     }
 
@@ -313,6 +322,7 @@ impl<'a> Change<'a> {
     /// may make it longer.
     pub fn will_grow(&mut self, growing: Growing, fd: &OwnedFd) -> FsResult<()> {
         let node = self.touched.object.as_ref().map(|object| object.node).expect("a file grows");
+        assert!(self.touched.has_size(), "a file grows whose size was not said to change");
         self.answers.push(self.volume.before_growth(node, fd, growing)?);
         Ok(())
     }
@@ -392,6 +402,7 @@ impl<'a> Change<'a> {
 
     /// A call on names failed: each must hold what it held before (`None`: nothing).
     pub fn failed(self, error: FsError, before: &[Option<&Stat>]) -> FsError {
+        assert_eq!(before.len(), self.touched.names.len(), "each name is compared with what it held");
         if self.is_made {
             for (((_, name), dir), before) in self.touched.names.iter().zip(&self.dirs).zip(before) {
                 self.volume.name_must_hold(&**dir, name, *before);

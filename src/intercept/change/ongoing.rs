@@ -19,7 +19,8 @@ pub struct Counted<'a>(&'a AtomicUsize);
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, SeqCst);
+        let before = self.0.fetch_sub(1, SeqCst);
+        assert!(before > 0, "a change ends that was not counted");
     }
 }
 

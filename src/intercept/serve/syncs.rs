@@ -12,6 +12,7 @@ use crate::intercept::data::Sync;
 use crate::intercept::divergence::Divergence;
 use crate::intercept::error::FsResult;
 use crate::intercept::gate::{DurabilityGate, SyncAnswer};
+use crate::ranks;
 
 /// One slow disk flush must not queue behind another file's.
 const THREADS: usize = 4;
@@ -59,6 +60,7 @@ impl Syncs {
 
 fn flush_all(jobs: &Receiver<Job>, divergence: &Divergence) {
     for job in jobs {
+        ranks::assert_none_held("an fsync");
         let outcome = match job.what {
             Sync::Data => rustix::fs::fdatasync(&*job.fd),
             Sync::All => rustix::fs::fsync(&*job.fd),
