@@ -139,6 +139,7 @@ impl Applier {
     /// the handshake tells the source.
     pub fn begin_session(&mut self) -> ReplicaProof {
         self.reconcile.give_up();
+        assert!(!self.is_copying(), "a copy of an older session goes on");
         self.proof()
     }
 
@@ -178,6 +179,10 @@ impl Applier {
     /// What the link has received and what is done of it.
     pub fn acknowledged(&self) -> Acknowledged {
         let (applied, durable) = (self.replica.applied(), self.replica.durable());
+        assert!(
+            !durable.is_ahead_of(&applied),
+            "{durable} is acknowledged as durable, and {applied} as applied"
+        );
         let is_ahead = self.received.is_ahead_of(&applied);
         Acknowledged { received: if is_ahead { self.received } else { applied }, applied, durable }
     }
@@ -275,6 +280,7 @@ impl Applier {
         if let Err(fault) = self.note_failed_sync() {
             log::warn!("a failed sync could not be noted on disk: {fault}");
         }
+        assert!(!self.is_copying(), "a copy outlives its session");
         self.come_to_rest();
         if self.replica.applied() != self.replica.durable()
             && !self.replica.sync_failed()
@@ -288,6 +294,7 @@ impl Applier {
         let name = packet.op.name();
         loop {
             let Err(fault) = self.perform(frame, packet) else { return Outcome::Applied };
+            assert_ne!(self.replica.applied(), frame.position, "a packet is tried again that is applied");
             match self.judge(&objects_of(&packet.op), &fault) {
                 Verdict::Wait { stuck, left } => {
                     return Outcome::Retry(self.retry(frame, name, fault, stuck, left));

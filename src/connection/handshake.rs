@@ -47,6 +47,10 @@ pub enum Gap {
 pub fn decide(held: &Held, proof: &ReplicaProof) -> Decision {
     let Held { last, oldest, acknowledged } = *held;
     let applied = proof.applied;
+    assert!(
+        acknowledged <= last.sequence,
+        "packet {acknowledged} is acknowledged, and {last} is the last one"
+    );
     match proof.data {
         DataState::Empty => return Decision::Copy(Gap::Empty),
         DataState::Bad => match proof.bad_by {

@@ -326,7 +326,7 @@ impl Machine {
             (Kept::Changes(_), Decision::Resume { after }) => {
                 let reason = format!("resumed after packet {}", after.sequence);
                 self.goto(now, started(Link::Streaming, flow), &reason);
-                self.actions.push_back(Action::Stream { after, flow });
+                self.stream(after, flow);
             }
             (Kept::Changes(Past::InLine), Decision::Copy(gap)) => {
                 let why = self.give_up(&format!("the replica lost its place ({gap}): {NEEDS_COPY}"));
@@ -368,7 +368,7 @@ impl Machine {
             | State::Gone { .. } => return,
         };
         self.goto(now, started(Link::Streaming, flow), "in line after a copy by differences");
-        self.actions.push_back(Action::Stream { after, flow });
+        self.stream(after, flow);
     }
 
     /// A session ended, or an attempt at one.
@@ -440,12 +440,20 @@ impl Machine {
         if let Some(why) = self.let_go() {
             return why.to_owned();
         }
+        assert!(!matches!(self.state, State::Gone { .. }), "the end of a connection lets go once more");
         self.actions.push_back(Action::LetGo);
         reason.to_owned()
     }
 
     fn dial(&mut self) {
+        assert!(self.state.has_link(), "it dials in a state that has no network connection: {}", self.state);
         self.actions.push_back(Action::Dial { attempt: self.attempts });
+    }
+
+    fn stream(&mut self, after: Position, flow: Flow) {
+        assert!(self.is_streaming() && self.let_go().is_none(), "packets go to a target that is not in line");
+        assert_eq!(self.state.flow(), flow, "packets go against what a person wants");
+        self.actions.push_back(Action::Stream { after, flow });
     }
 
     fn close(&mut self, reason: &str) {

@@ -83,7 +83,9 @@ impl Volume {
         let sent = self.descriptors.open(node, libc::O_RDONLY).and_then(|fd| {
             let mut at = range.start;
             while at < range.end {
-                at = self.send_piece(node, &fd, at..range.end)?;
+                let next = self.send_piece(node, &fd, at..range.end)?;
+                assert!(at < next, "what a failed call left is sent without end");
+                at = next;
             }
             Ok(())
         });

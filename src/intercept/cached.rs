@@ -33,6 +33,11 @@ impl ReadRanges {
         for known in self.ranges.drain(begin..begin + count) {
             new = known.start.min(new.start)..known.end.max(new.end);
         }
+        let is_apart = |before: Option<&Range<u64>>| before.is_none_or(|before| before.end < new.start);
+        assert!(
+            is_apart(begin.checked_sub(1).and_then(|at| self.ranges.get(at))),
+            "ranges lie in each other"
+        );
         self.ranges.insert(begin, new);
         if self.ranges.len() > RANGES_MAX {
             self.join_nearest();

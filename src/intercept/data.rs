@@ -84,7 +84,8 @@ impl Handles {
 
     fn enter(&self, file: Entered) -> u64 {
         let handle = self.next.fetch_add(1, Relaxed) + 1;
-        self.open.write().insert(handle, file);
+        let other = self.open.write().insert(handle, file);
+        assert!(other.is_none(), "two open files have one number");
         handle
     }
 
@@ -218,9 +219,11 @@ impl Volume {
         self.descriptors.leave(&file.node, file.access);
         let mut state = file.node.state.note();
         if file.mode == OpenMode::Direct {
+            assert!(state.direct_writers > 0, "a direct writer closes that had not opened");
             state.direct_writers -= 1;
         }
         if file.is_read_write() {
+            assert!(state.read_write > 0, "a program closes for reading and writing that had not opened");
             state.read_write -= 1;
             file.node.may_be_mapped.store(state.read_write > 0, SeqCst);
             self.shared_writers.open.fetch_sub(1, Relaxed);
@@ -286,6 +289,7 @@ impl Volume {
         let (object, result) = (file.node.object, content_result(&stat?, request.clear_privileges));
         match outcome {
             Ok((bytes, _)) => {
+                assert!(bytes <= payload.len(), "{bytes} bytes are written of {}", payload.len());
                 let op = Op::Write { object, offset: request.offset, result };
                 change.append(&op, payload.slice(..bytes));
             }
@@ -299,7 +303,9 @@ impl Volume {
 
     /// What a write-back writes beside direct writes that its pages may lack.
     fn mixed(&self, mixings: &Mixings, offset: u64, payload: Bytes) -> Bytes {
-        mixings.mix(offset, &payload).map_or(payload, |mixed| self.pool.copy_of(&mixed))
+        let Some(mixed) = mixings.mix(offset, &payload) else { return payload };
+        assert_eq!(mixed.len(), payload.len(), "a write-back is as long as its pages");
+        self.pool.copy_of(&mixed)
     }
 
     /// The kernel has dropped the pages that may lack a direct write.

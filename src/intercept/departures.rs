@@ -34,6 +34,7 @@ impl Drop for Leaving {
     fn drop(&mut self) {
         // First: between the two the object counts as present and as gone, never as neither.
         self.0.departed.fetch_add(1, SeqCst);
-        self.0.present.fetch_sub(1, SeqCst);
+        let before = self.0.present.fetch_sub(1, SeqCst);
+        assert!(before > 0, "an object leaves that was not there");
     }
 }

@@ -173,6 +173,7 @@ impl Volume {
     pub(super) fn before_growth(&self, node: &Node, fd: impl AsFd, change: Growing) -> FsResult<Answers> {
         let mut growth = node.growth.lock();
         let size = rustix::fs::fstat(fd.as_fd()).step("stat before a change")?.st_size as u64;
+        assert!(change.offset <= change.end, "a change ends before it begins");
         let waited = growth.begin(change, size);
         Ok(self.answers(node, fd, waited))
     }

@@ -101,7 +101,8 @@ impl Volume {
         drop(names);
         let handle = self.listings.next.fetch_add(1, Relaxed) + 1;
         let open = OpenDirectory { node, fd, stream: Mutex::default(), _share: share };
-        self.listings.open.write().insert(handle, Arc::new(open));
+        let other = self.listings.open.write().insert(handle, Arc::new(open));
+        assert!(other.is_none(), "two open directories have one number");
         Ok(handle)
     }
 

@@ -49,7 +49,7 @@ impl Mixings {
 
     /// Notes a write before it is done. `old` is as long as `new`.
     pub fn begin(&mut self, offset: u64, old: Vec<u8>, new: Bytes) -> u64 {
-        assert_eq!(old.len(), new.len());
+        assert_eq!(old.len(), new.len(), "each byte of a direct write is kept as it was and as it will be");
         self.next += 1;
         self.open.push(Mixing { id: self.next, offset, old, new, fresh: HashSet::new() });
         self.next

@@ -98,6 +98,7 @@ pub struct Held {
 impl Drop for Held {
     fn drop(&mut self) {
         let mut parked = self.shared.parked.lock();
+        assert!(parked.held >= self.len, "a write that waits gives back more than it held");
         parked.held -= self.len;
         if let Some(held) = parked.held_by.get_mut(&self.uid) {
             *held -= self.len;
@@ -155,6 +156,7 @@ impl Parking {
         parked.jobs.push_back(Job { change: Box::new(change), since: Instant::now() });
         let hands = parked.idle < parked.jobs.len() && parked.workers < PARKING_WORKERS;
         parked.workers += usize::from(hands);
+        assert!(parked.workers > 0, "a change is parked and nobody comes for it");
         drop(parked);
         self.0.more.notify_one();
         if hands && let Err(error) = self.start_worker() {
@@ -219,7 +221,8 @@ pub struct Serving<'a>(&'a AtomicUsize);
 impl Drop for Serving<'_> {
     fn drop(&mut self) {
         NEVER_WAITS.set(false);
-        self.0.fetch_sub(1, SeqCst);
+        let before = self.0.fetch_sub(1, SeqCst);
+        assert!(before > 0, "a thread ends a change that it has not begun");
     }
 }
 
@@ -262,7 +265,9 @@ impl Worker {
 impl Drop for Worker {
     /// After a panic too.
     fn drop(&mut self) {
-        self.0.parked.lock().workers -= 1;
+        let mut parked = self.0.parked.lock();
+        assert!(parked.workers > 0, "a worker ends that was not counted");
+        parked.workers -= 1;
     }
 }
 

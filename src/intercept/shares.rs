@@ -44,12 +44,14 @@ impl Shares {
     /// Gives one back that the user has taken.
     pub fn give(&self, uid: u32) {
         let mut taken = self.taken.lock();
-        let Some(by) = taken.by.get_mut(&uid) else { return };
+        let Some(by) = taken.by.get_mut(&uid) else { panic!("user {uid} gives back what he has not taken") };
+        assert!(*by > 0, "user {uid} gives back more than he has taken");
         *by -= 1;
         if *by == 0 {
             taken.by.remove(&uid);
         }
         taken.all -= 1;
+        assert!(taken.all > 0 || taken.by.is_empty(), "shares are lost");
     }
 }
 

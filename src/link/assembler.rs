@@ -41,7 +41,9 @@ impl Assembler {
     /// decoded) or the chunk is used up. After an error nothing of the stream can be trusted.
     pub(crate) fn take(&mut self, chunk: &mut Bytes) -> Result<Option<Assembled>, CodecError> {
         while !chunk.is_empty() {
+            let before = chunk.len();
             let (part, frame) = self.step(chunk)?;
+            assert!(chunk.len() < before, "no byte of a stream is taken");
             self.part = part;
             if frame.is_some() {
                 return Ok(frame);
@@ -75,6 +77,10 @@ impl Assembler {
             Part::Payload { bytes, prefix, header, mut payload } => {
                 let piece = chunk.split_to(chunk.len().min(prefix.payload_len - payload.as_ref().len()));
                 payload.append(&piece);
+                assert!(
+                    payload.as_ref().len() <= prefix.payload_len,
+                    "a payload takes bytes of the next frame"
+                );
                 if payload.as_ref().len() < prefix.payload_len {
                     return Ok((Part::Payload { bytes, prefix, header, payload }, None));
                 }
@@ -92,6 +98,7 @@ impl Assembler {
         prefix: Prefix,
         header: Vec<u8>,
     ) -> Result<(Part, Option<Assembled>), CodecError> {
+        assert!(header.len() <= prefix.header_len, "a header takes bytes of what follows it");
         if header.len() < prefix.header_len {
             return Ok((Part::Header { bytes, prefix, header }, None));
         }

@@ -177,7 +177,10 @@ async fn read_body(stream: &mut RecvStream, len: usize) -> Result<Vec<u8>, End> 
     let mut body = Vec::new();
     while body.len() < len {
         match stream.read_chunk(len - body.len(), true).await? {
-            Some(chunk) => body.extend_from_slice(&chunk.bytes),
+            Some(chunk) => {
+                assert!(chunk.bytes.len() <= len - body.len(), "a message takes bytes of the next one");
+                body.extend_from_slice(&chunk.bytes);
+            }
             None => return Err(End::Fault("the control stream ended within a message".into())),
         }
     }

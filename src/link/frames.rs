@@ -105,6 +105,7 @@ async fn send_batch(
         .flat_map(|frame| [frame.head, frame.payload])
         .filter(|part| !part.is_empty())
         .collect();
+    debug_assert_eq!(chunks.iter().map(Bytes::len).sum::<usize>(), bytes, "a batch is not its frames");
     stream.write_all_chunks(&mut chunks).await?;
     // Lets the connection send this before the next batch is made.
     tokio::task::yield_now().await;
@@ -252,14 +253,17 @@ impl Window {
         let used = self.used.load(SeqCst);
         let fits = used == 0 || used + bytes <= RECEIVE_WINDOW;
         if fits {
-            self.used.fetch_add(bytes, SeqCst);
+            let before = self.used.fetch_add(bytes, SeqCst);
+            assert!(before <= used, "two take of the window at once");
         }
         fits
     }
 
     /// Wakes the receiving task only when half the window is free: not once for each frame.
     fn give_back(&self, bytes: usize) {
-        let left = self.used.fetch_sub(bytes, SeqCst) - bytes;
+        let used = self.used.fetch_sub(bytes, SeqCst);
+        assert!(bytes <= used, "more of the window is given back than was taken");
+        let left = used - bytes;
         if left <= RECEIVE_WINDOW / 2 && self.waiting.load(SeqCst) && self.waiting.swap(false, SeqCst) {
             self.room.notify_one();
         }

@@ -261,9 +261,9 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         let mut handshakes = self.0.handshakes.lock();
-        if let Some(at) = handshakes.iter().position(|from| *from == self.1) {
-            handshakes.swap_remove(at);
-        }
+        let at = handshakes.iter().position(|from| *from == self.1);
+        assert!(at.is_some(), "a handshake ends that was not counted");
+        at.map(|at| handshakes.swap_remove(at));
     }
 }
 
@@ -391,7 +391,8 @@ impl Shared {
             let end = session.serve(packets).await;
             log::debug!("connection of {} ended: {}", key.0, end.reason());
         }
-        self.sessions.lock().remove(&key);
+        let live = self.sessions.lock().remove(&key);
+        assert!(live.is_some(), "a connection ends that was not among those that live");
     }
 
     /// Hands a large connection to its session.

@@ -197,6 +197,7 @@ impl Prefix {
         header: &[u8],
         payload: Bytes,
     ) -> Result<Frame, CodecError> {
+        assert_eq!(header.len(), self.header_len, "a header is decoded that its prefix does not announce");
         if header_crc(prefix, header) != self.header_crc {
             return Err(CodecError::HeaderChecksum);
         }
@@ -234,12 +235,21 @@ pub fn decode_packet_header(header: &[u8]) -> Result<PacketHeader, CodecError> {
 
 /// A packet's frame. `header` comes from [`encode_packet_header`].
 pub fn packet_frame(position: &Position, header: &[u8], payload: Bytes) -> EncodedFrame {
+    assert_taken(header, &payload);
     frame(KIND_PACKET, position, header, payload)
 }
 
 /// The frame of a lane item that is valid after `after`.
 pub fn item_frame(after: &Position, header: &ItemHeader, payload: Bytes) -> EncodedFrame {
-    frame(KIND_ITEM, after, &encode(header), payload)
+    let header = encode(header);
+    assert_taken(&header, &payload);
+    frame(KIND_ITEM, after, &header, payload)
+}
+
+/// A frame that every target refuses would be sent for ever.
+fn assert_taken(header: &[u8], payload: &[u8]) {
+    assert!(header.len() <= HEADER_LEN_MAX, "a header of {} bytes, which no target takes", header.len());
+    assert!(payload.len() <= PAYLOAD_LEN_MAX, "a payload of {} bytes, which no target takes", payload.len());
 }
 
 /// The frame of a skip record from `first` to `last`. Targets take it; no source sends it yet.
@@ -250,6 +260,7 @@ pub fn skip_frame(first: Sequence, last: &Position) -> EncodedFrame {
 /// A control message with its length before it (`u32`, little-endian).
 pub fn encode_message<M: Encode>(message: &M) -> Vec<u8> {
     let body = encode(message);
+    assert!(body.len() <= CONTROL_LEN_MAX, "a message of {} bytes, which no peer takes", body.len());
     let mut bytes = Vec::with_capacity(4 + body.len());
     bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
     bytes.extend_from_slice(&body);

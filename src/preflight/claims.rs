@@ -155,6 +155,7 @@ fn publish(role: Role, set: &str, path: &Path, tree: &OwnedFd) -> io::Result<Fil
     let mut note = File::from(rustix::fs::memfd_create(NAME, MemfdFlags::CLOEXEC)?);
     let mut text = format!("{}\n{set}\n{}\n", role.word(), tree.as_raw_fd()).into_bytes();
     text.extend_from_slice(path.as_os_str().as_bytes());
+    assert!(text.len() as u64 <= TEXT_LEN_MAX, "a claim of {} bytes, which nobody reads whole", text.len());
     // In one piece: whoever finds it half written would overlook it.
     note.write_all(&text)?;
     Ok(note)

@@ -46,6 +46,8 @@ impl Marks {
         if self.marks.back().is_some_and(recent) {
             return;
         }
+        let before = self.marks.back().map(|last| last.sequence);
+        assert!(before.is_none_or(|before| before < mark.sequence), "marks go with the order of the queue");
         if self.marks.len() >= QUEUE_MARKS_MAX {
             self.thin();
         }

@@ -204,6 +204,10 @@ impl<'a> Data<'a> {
             return Ok(Piece::End { hole: self.size - reached });
         }
         let offset = self.offset;
+        assert!(
+            reached <= offset && offset + got as u64 <= self.size,
+            "content goes back, or beyond its end"
+        );
         self.offset += got as u64;
         Ok(Piece::Bytes { hole: offset - reached, offset, bytes: Bytes::from_owner(buffer).slice(..got) })
     }
@@ -226,6 +230,7 @@ impl<'a> Data<'a> {
             Err(Errno::NXIO | Errno::INVAL | Errno::OPNOTSUPP) => self.size,
             Err(error) => return Err(error.into()),
         };
+        assert!(self.offset <= found && found <= self.size, "data is looked for before what was sent");
         (self.offset, self.end) = (found, end.min(self.size));
         Ok(())
     }

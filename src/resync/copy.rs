@@ -170,6 +170,8 @@ impl<S: ItemSink> Copying<S> {
     }
 
     fn finish(mut self, ends: bool) -> Result<CopyReport, CopyError> {
+        assert!(self.is_walked && self.in_flight.is_empty(), "a copy ends before everything was listed");
+        assert!(self.to_copy.is_empty(), "a copy ends before everything was sent");
         let counts = self.walk.counts;
         self.report.changed += counts.changed;
         self.report.vanished += counts.vanished;
@@ -199,7 +201,13 @@ impl<S: ItemSink> Copying<S> {
         if let Some(unreadable) = unreadable {
             self.sink.send(unreadable, Bytes::new())?;
         }
+        assert!(
+            self.in_flight.len() < LISTINGS_IN_FLIGHT,
+            "more listings are under way than a target answers"
+        );
         let listing = self.sink.send(item, Bytes::new())?;
+        let before = self.in_flight.back().map(|last| last.listing);
+        assert!(before.is_none_or(|before| before < listing), "listings are numbered in their order");
         self.in_flight.push_back(InFlight { listing, dir, files, large });
         Ok(())
     }

@@ -68,6 +68,11 @@ impl Stream {
     pub fn start(&self, after: Position, again_upto: Sequence) {
         let mut state = self.0.lock();
         assert!(!state.started, "a stream starts once: after {after}, and after {}", state.at);
+        assert!(
+            after.same_history(&state.at),
+            "a stream starts after {after}, in another history than {}",
+            state.at
+        );
         (state.at, state.started, state.again_upto) = (after, true, again_upto);
     }
 
@@ -161,6 +166,7 @@ impl PacketFeed {
             }
             frames.push(frame);
         }
+        assert!(again.0 <= frames.len() as u64, "more was sent again than was sent");
         self.sent.packets_again.fetch_add(again.0, Relaxed);
         self.sent.bytes_again.fetch_add(again.1, Relaxed);
         self.sent.packets.fetch_add(frames.len() as u64, Relaxed);

@@ -42,6 +42,7 @@ impl Hands {
     }
 
     pub fn give(&self, job: Job) {
+        assert!(self.jobs.is_empty(), "the hands are given one thing more before they have begun the last");
         // If they are gone, `done` says so.
         let _ = self.jobs.send(job);
     }

@@ -197,7 +197,8 @@ impl Store {
         let _turn = self.opening.lock();
         if !matches!(self.held.lock().get(name), Some(Held::Open(_))) {
             let open = self.open_replica(name, set)?;
-            self.held.lock().insert(name.to_owned(), Held::Open(open));
+            let before = self.held.lock().insert(name.to_owned(), Held::Open(open));
+            assert!(!matches!(before, Some(Held::Open(_))), "the replica {name} is opened twice");
         }
         Ok(())
     }

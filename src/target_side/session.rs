@@ -150,6 +150,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
         if let Err(why) = self.wait_for_sync() {
             log::warn!("the last durable point failed: {why}");
         }
+        assert!(self.sync.is_none(), "a session ends before its durable point");
         self.applier.end_session();
         self.view.lock().retrying = None;
         self.show();
@@ -295,6 +296,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
         if self.applier.is_copying() || !is_due || progress.applied == progress.durable {
             return Ok(());
         }
+        assert!(self.sync.is_none(), "a durable point begins while another one is under way");
         self.durable_asked = false;
         self.durable_due = clock::now() + DURABLE_INTERVAL;
         self.begin_durable()
@@ -304,7 +306,11 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
         let begun = self.applier.begin_durable();
         self.tell_data();
         match begun {
-            Ok(point) => self.sync = Some(self.around.sync(point).map_err(|error| error.to_string())?),
+            Ok(point) => {
+                let applied = self.applier.acknowledged().applied;
+                assert_eq!(point.position(), applied, "a durable point is not of what is applied");
+                self.sync = Some(self.around.sync(point).map_err(|error| error.to_string())?);
+            }
             Err(fault @ Fault::SyncFailed(_)) => return Err(fault.to_string()),
             Err(fault) => log::warn!("no durable point could be begun, it is tried again: {fault}"),
         }

@@ -138,6 +138,8 @@ impl Replica {
         };
         let reason = fault.to_string();
         self.mark_bad_by(&format!("objects are set aside, first {path}: {reason}"), BadBy::Aside)?;
+        let data = self.progress.data().state;
+        assert_eq!(data, DataState::Bad, "an object is set aside of a replica that is called good");
         if self.aside.contains(object) {
             return Ok(());
         }

@@ -69,6 +69,7 @@ impl Begun {
         record.resize(HEAD_LEN, 0);
         record.extend_from_slice(&frame.head);
         record.extend_from_slice(&frame.payload);
+        assert_eq!(record.len(), HEAD_LEN + frame.len(), "the record of an op is not the op");
         self.file.write_all_at(&record, 0)?;
         self.noted = Some(noted.position);
         Ok(())

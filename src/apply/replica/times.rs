@@ -51,6 +51,7 @@ impl Times {
         if self.pending.insert(id, mtime) == Some(mtime) {
             return Ok(());
         }
+        assert!(self.log_len.is_multiple_of(RECORD_LEN as u64), "a record of a time is torn by the next one");
         self.log.write_all_at(&encode(id, mtime), self.log_len)?;
         self.log_len += RECORD_LEN as u64;
         Ok(())

@@ -31,6 +31,7 @@ impl Writer {
     /// Writes all the bytes.
     pub(in crate::apply) fn write_all_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
         let done = if self.is_long(bytes, offset) { self.write_uncached(file, bytes, offset)? } else { 0 };
+        assert!(done <= bytes.len(), "{done} bytes are written of {}", bytes.len());
         file.write_all_at(&bytes[done..], offset + done as u64)
     }
 

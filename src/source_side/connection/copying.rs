@@ -102,6 +102,7 @@ impl Copying {
     /// The walk has ended so; with an end, the target's word on it is awaited.
     pub(super) fn walked(&mut self, outcome: &Walked) {
         if let Copying::Runs(pending, attempt) = self {
+            assert!(matches!(attempt.stage, Stage::Walks(_)), "a walk ends twice");
             attempt.stage = match outcome {
                 Ok(report) => {
                     pending.walked = *report;
@@ -138,6 +139,7 @@ impl Pending {
         sink: LaneSink,
     ) -> Result<Attempt, String> {
         self.attempts += 1;
+        assert!(self.walked.end.is_none() || self.order.ends, "a copy that does not end has an end");
         let failed = |error: std::io::Error| format!("the copy cannot begin: {error}");
         let backing = self.order.backing.try_clone().map_err(failed)?;
         let progress = Arc::new(CopyProgress::new());

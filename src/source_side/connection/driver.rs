@@ -180,7 +180,10 @@ impl<S: Surroundings> Driver<S> {
                 Action::SetFlow(flow) => self.set_flow(flow),
                 Action::Close { reason } => self.close(&reason),
                 Action::LetGo => self.let_go(),
-                Action::End => self.over = true,
+                Action::End => {
+                    assert!(self.session.is_none(), "a connection is over before its network connection is");
+                    self.over = true;
+                }
             }
         }
         if std::mem::take(&mut self.unpublished) {
@@ -202,6 +205,7 @@ impl<S: Surroundings> Driver<S> {
     }
 
     fn dial(&mut self, attempt: u32) {
+        assert!(self.session.is_none(), "a network connection is dialled beside another one");
         let stream = Stream::new(self.start, self.machine.state().flow());
         let (feed, lane) = PacketFeed::new(self.queue.clone(), stream.clone(), self.sent.clone());
         let link = match self.around.dial(attempt, feed) {
@@ -214,6 +218,7 @@ impl<S: Surroundings> Driver<S> {
     }
 
     fn greet(&self) {
+        assert!(self.session.is_some(), "a greeting to nobody");
         self.send(SourceMessage::Hello {
             version_oldest: WIRE_VERSION_OLDEST,
             version: WIRE_VERSION,
@@ -233,6 +238,10 @@ impl<S: Surroundings> Driver<S> {
 
     /// Packets go from the one after this position, at once or when they are let.
     fn stream(&mut self, after: Position, flow: Flow) {
+        assert!(
+            self.acknowledged <= after.sequence,
+            "what is acknowledged is not in the queue to be sent again"
+        );
         self.send(SourceMessage::StreamFrom { after });
         self.applied(after.sequence, Sequence(0));
         if let Some(session) = &mut self.session {
@@ -261,6 +270,7 @@ impl<S: Surroundings> Driver<S> {
         if let Some(session) = self.session.take() {
             session.link.send(SourceMessage::Goodbye);
             self.sent_upto = self.sent_upto.max(session.stream.at().sequence);
+            assert!(self.acknowledged <= self.sent_upto, "more is acknowledged than was sent");
             session.link.close(reason);
         }
         let copies = self.copy.is_wanted();
@@ -472,6 +482,7 @@ impl<S: Surroundings> Driver<S> {
     }
 
     fn applied(&mut self, applied: Sequence, durable: Sequence) {
+        assert!(durable <= applied, "the queue lets go of what is not applied");
         self.acknowledged = self.acknowledged.max(applied);
         self.queue.acknowledge_applied(self.cursor, applied);
         self.queue.acknowledge_durable(self.cursor, durable);

@@ -125,6 +125,11 @@ impl Machine {
             Some(verdict) => Stage::Local(verdict),
             None => Stage::LocalAndTarget,
         };
+        let deadline = self.waiting.last_key_value().map(|(_, last)| last.deadline);
+        assert!(
+            deadline.is_none_or(|last| last <= now + self.rule.timeout),
+            "a later sync has an earlier deadline"
+        );
         self.waiting.insert(ticket, Waiting { position, deadline: now + self.rule.timeout, stage });
         if matches!(stage, Stage::LocalAndTarget) {
             self.want_barrier();
@@ -152,6 +157,11 @@ impl Machine {
 
     /// The barrier that was asked for has this position.
     pub fn handle_barrier(&mut self, now: Instant, position: Sequence) {
+        assert!(
+            matches!(self.barrier, Barrier::Asked),
+            "a barrier that was not asked for: {:?}",
+            self.barrier
+        );
         self.barrier = Barrier::UnderWay { position, since: now };
         self.settle(now);
     }
@@ -162,12 +172,14 @@ impl Machine {
     }
 
     pub fn handle_standing(&mut self, now: Instant, target: usize, standing: Standing) {
+        assert!(target < self.targets.len(), "a target that does not count says what is durable");
         self.targets[target] = Some(standing);
         self.settle(now);
     }
 
     /// A target was disconnected: the others decide. Without any, nothing is ever durable on one.
     pub fn handle_gone(&mut self, now: Instant, target: usize) {
+        assert!(target < self.targets.len(), "a target goes that does not count");
         self.targets[target] = None;
         self.settle(now);
     }
@@ -188,12 +200,14 @@ impl Machine {
                 self.decide(Verdict::LocalOnly, |_| true);
             }
         }
+        assert!(self.undecided().all(|waiting| waiting.deadline > now), "a sync waits beyond its time");
     }
 
     /// The protection ends: nobody waits any more, and nobody who comes later.
     pub fn handle_end(&mut self) {
         self.ended = true;
         self.decide(self.verdict_at_end(), |_| true);
+        assert_eq!(self.waiting(), 0, "syncs wait for targets after the end");
     }
 
     pub fn poll_action(&mut self) -> Option<Action> {

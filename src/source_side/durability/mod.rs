@@ -237,7 +237,8 @@ impl DurabilityGate for Arc<TargetDurability> {
         let position = self.queue.last().sequence;
         let ticket = self.with(|list| {
             let ticket = list.machine.handle_sync(Instant::now(), position);
-            list.answers.insert(ticket, answer);
+            let other = list.answers.insert(ticket, answer);
+            assert!(other.is_none(), "two syncs wait under one number");
             ticket
         });
         let durability = self.clone();
