@@ -48,12 +48,14 @@ impl Times {
 
     pub fn add(&mut self, id: ObjectId, mtime: Timestamp) -> io::Result<()> {
         self.last_added = clock::now();
-        if self.pending.insert(id, mtime) == Some(mtime) {
+        if self.pending.get(&id) == Some(&mtime) {
             return Ok(());
         }
+        // First: what is pending and not in the log would be lost with this process.
         assert!(self.log_len.is_multiple_of(RECORD_LEN as u64), "a record of a time is torn by the next one");
         self.log.write_all_at(&encode(id, mtime), self.log_len)?;
         self.log_len += RECORD_LEN as u64;
+        self.pending.insert(id, mtime);
         Ok(())
     }
 
@@ -105,4 +107,25 @@ fn decode(raw: &[u8; RECORD_LEN]) -> Option<(ObjectId, Timestamp)> {
     }
     let id = ObjectId { birth_epoch: u32_at(0), generation: u32_at(4), inode: u64_at(8) };
     Some((id, Timestamp { seconds: u64_at(16) as i64, nanoseconds: u32_at(24) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A full disk did not take the record of a time; tried again, the time was taken for recorded, and
+    /// a killed target never set it.
+    #[test]
+    fn a_time_that_was_not_recorded_is_recorded_the_next_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("times");
+        let (id, mtime) = (ObjectId::default(), Timestamp { seconds: 7, nanoseconds: 8 });
+        let mut times = Times::open(&path, true).unwrap();
+        let log = std::mem::replace(&mut times.log, File::open(&path).unwrap());
+        assert!(times.add(id, mtime).is_err());
+        times.log = log;
+        times.add(id, mtime).unwrap();
+        drop(times);
+        assert_eq!(Times::open(&path, true).unwrap().pending(), [(id, mtime)]);
+    }
 }
