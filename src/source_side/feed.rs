@@ -9,10 +9,10 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
 use crate::connection::Flow;
-use crate::limits::LANE_WINDOW;
+use crate::limits::{HEADER_LEN_MAX, LANE_WINDOW, PAYLOAD_LEN_MAX};
 use crate::link::{Feed, Waker};
 use crate::packet::{
-    EncodedFrame, ItemHeader, ItemNumber, LaneItem, Position, Sequence, item_frame, packet_frame,
+    EncodedFrame, ItemHeader, ItemNumber, LaneItem, PREFIX_LEN, Position, Sequence, item_frame, packet_frame,
 };
 use crate::queue::Queue;
 use crate::resync::{Gone, ItemSink};
@@ -144,6 +144,7 @@ impl PacketFeed {
             && let Ok(entry) = self.lane.try_recv()
         {
             let frame = item_frame(at, &entry.header, entry.payload);
+            assert_taken(&frame);
             bytes += frame.len();
             frames.push(frame);
         }
@@ -160,6 +161,7 @@ impl PacketFeed {
             assert!(packet.position.follows(&state.at), "no packet is left out or comes twice");
             state.at = packet.position;
             let frame = packet_frame(&packet.position, &packet.header, packet.payload);
+            assert_taken(&frame);
             bytes += frame.len();
             if packet.position.sequence <= state.again_upto {
                 again = (again.0 + 1, again.1 + frame.len() as u64);
@@ -173,6 +175,16 @@ impl PacketFeed {
         self.sent.bytes.fetch_add(bytes as u64, Relaxed);
         frames
     }
+}
+
+/// What every target refuses would be sent for ever.
+fn assert_taken(EncodedFrame { head, payload }: &EncodedFrame) {
+    assert!(
+        head.len() <= PREFIX_LEN + HEADER_LEN_MAX,
+        "a header of {} bytes, which no target takes",
+        head.len()
+    );
+    assert!(payload.len() <= PAYLOAD_LEN_MAX, "a payload of {} bytes, which no target takes", payload.len());
 }
 
 impl Feed for PacketFeed {
