@@ -75,6 +75,7 @@ mod tests {
         let place = Place {
             variant: Variant::Native,
             mount: None,
+            served: None,
             dir: dir.path().to_owned(),
             backing: dir.path().to_owned(),
             replica: None,

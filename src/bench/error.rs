@@ -23,6 +23,10 @@ pub enum Error {
 }
 
 impl Error {
+    pub fn is_interrupt(&self) -> bool {
+        matches!(self, Error::Interrupted)
+    }
+
     pub fn into_failure(self) -> Failure {
         let cleaned = "What the benchmark made was removed, unless an error above says otherwise.";
         match self {

@@ -17,6 +17,15 @@ pub enum Line {
     /// 4 KiB sequential writes into a new file
     #[value(name = "write-4k")]
     Write4K,
+    /// 4 KiB sequential writes by two threads, each into a new file
+    #[value(name = "write-4k-x2")]
+    Write4KByTwo,
+    /// 4 KiB sequential writes by four threads, each into a new file
+    #[value(name = "write-4k-x4")]
+    Write4KByFour,
+    /// 4 KiB appends, no fsync
+    #[value(name = "append-4k")]
+    Append4K,
     /// 4 KiB writes at random offsets, handle open for reading and writing
     #[value(name = "random-4k")]
     Random4K,
@@ -37,6 +46,21 @@ pub enum Line {
     WarmReadRw,
     /// 4 KiB random reads of cached data, handle open for reading
     WarmReadRo,
+    /// The system calls of an SQLite commit: write-ahead log, synchronous=NORMAL
+    #[value(name = "commit-calls")]
+    CommitCalls,
+    /// Commits by sqlite3 itself, its start included
+    Sqlite,
+    /// git status of a tree that has not changed
+    GitStatus,
+    /// Unpack a source tree with tar
+    Unpack,
+    /// Remove it with rm -r
+    RemoveTree,
+    /// Copy it with cp -a
+    CopyTree,
+    /// Compile small C files with cc, one after the other
+    Compile,
 }
 
 /// In what the work of a line is counted.
@@ -57,6 +81,9 @@ impl Line {
             Line::Write1M => "1 MiB sequential write",
             Line::Write128K => "128 KiB sequential write",
             Line::Write4K => "4 KiB sequential write",
+            Line::Write4KByTwo => "4 KiB sequential write, 2 writers",
+            Line::Write4KByFour => "4 KiB sequential write, 4 writers",
+            Line::Append4K => "4 KiB append",
             Line::Random4K => "4 KiB random write (O_RDWR)",
             Line::Fsync4K => "4 KiB append + fsync",
             Line::Create => "create + write 4 KiB + close",
@@ -66,12 +93,25 @@ impl Line {
             Line::ColdRead => "1 MiB sequential read, cold",
             Line::WarmReadRw => "4 KiB read, warm (O_RDWR)",
             Line::WarmReadRo => "4 KiB read, warm (O_RDONLY)",
+            Line::CommitCalls => "SQLite commit (WAL, NORMAL), its calls",
+            Line::Sqlite => "SQLite commit (WAL, NORMAL), sqlite3",
+            Line::GitStatus => "git status",
+            Line::Unpack => "unpack a tree (tar), files",
+            Line::RemoveTree => "remove a tree (rm -r), files",
+            Line::CopyTree => "copy a tree (cp -a), files",
+            Line::Compile => "compile (cc -c), files",
         }
     }
 
     pub fn unit(self) -> Unit {
         match self {
-            Line::Write1M | Line::Write128K | Line::Write4K | Line::ColdRead => Unit::Bytes,
+            Line::Write1M
+            | Line::Write128K
+            | Line::Write4K
+            | Line::Write4KByTwo
+            | Line::Write4KByFour
+            | Line::Append4K
+            | Line::ColdRead => Unit::Bytes,
             Line::Random4K
             | Line::Fsync4K
             | Line::Create
@@ -79,25 +119,31 @@ impl Line {
             | Line::Open
             | Line::Unlink
             | Line::WarmReadRw
-            | Line::WarmReadRo => Unit::Ops,
+            | Line::WarmReadRo
+            | Line::CommitCalls
+            | Line::Sqlite
+            | Line::GitStatus
+            | Line::Unpack
+            | Line::RemoveTree
+            | Line::CopyTree
+            | Line::Compile => Unit::Ops,
         }
     }
 
-    /// Length of one write, of the lines that write a new file from its start.
-    pub fn block(self) -> Option<usize> {
+    /// Whether it fills as much of the page cache as a big file is long: memory that the kernel has
+    /// to find first can cost more than the work.
+    pub fn fills_memory(self) -> bool {
+        self.unit() == Unit::Bytes
+    }
+
+    /// The program that it needs.
+    pub fn program(self) -> Option<&'static str> {
         match self {
-            Line::Write1M => Some(1 << 20),
-            Line::Write128K => Some(128 << 10),
-            Line::Write4K => Some(4 << 10),
-            Line::Random4K
-            | Line::Fsync4K
-            | Line::Create
-            | Line::Stat
-            | Line::Open
-            | Line::Unlink
-            | Line::ColdRead
-            | Line::WarmReadRw
-            | Line::WarmReadRo => None,
+            Line::Sqlite => Some("sqlite3"),
+            Line::GitStatus => Some("git"),
+            Line::Unpack | Line::RemoveTree | Line::CopyTree => Some("tar"),
+            Line::Compile => Some("cc"),
+            _ => None,
         }
     }
 }

@@ -4,8 +4,9 @@
 //! run ── Workshop ─┬─ Place native       a plain directory
 //!                  ├─ Place null         standin protect --to null:
 //!                  ├─ Place replicating  standin protect --to local:
-//!                  │                     both once more by the program of --against
-//!                  └─ Place bindfs       where it is installed
+//!                  ├─ Place served       standin protect --to standin://, and standin serve
+//!                  │                     these once more by the program of --against
+//!                  └─ Place bindfs, ...  where it is installed
 //!                     stream             standin protect --to standin://, and standin serve
 //!        Measurement: for each round, for each line, for each place: one Load
 //! ```
@@ -19,11 +20,15 @@ mod cold;
 mod content;
 mod earlier;
 mod error;
+mod first_copy;
 mod line;
 mod load;
 mod measure;
+mod memory;
 mod mount;
+mod pin;
 mod place;
+mod placement;
 mod process;
 mod replication;
 mod report;
@@ -46,8 +51,10 @@ use crate::failure::Failure;
 use crate::preflight::{FsFacts, MountTable, kernel_version, resolve};
 use against::Against;
 use error::{Context, Result};
+use first_copy::FirstCopy;
 use measure::{Measured, Measurement};
-use place::{Place, Workshop};
+use pin::Pinned;
+use place::{Builder, Place, Workshop};
 use report::{LineReport, Machine, Sizes};
 use variant::Variant;
 
@@ -71,6 +78,12 @@ pub struct Settings {
     pub variants: Vec<Choice>,
     /// Another `standin`, measured beside this one.
     pub against: Option<PathBuf>,
+    /// libfuse's example program; a name alone is looked for in `PATH`.
+    pub passthrough_hp: PathBuf,
+    /// Everything on one processor.
+    pub pin: bool,
+    /// Files of a first copy; 0: none is measured.
+    pub first_copy: u64,
     /// Also measure how the replica follows.
     pub replication: bool,
     pub lag_time: Duration,
@@ -87,8 +100,11 @@ impl Default for Settings {
             files: 2000,
             rounds: 5,
             lines: Line::all().to_vec(),
-            variants: Choice::all().to_vec(),
+            variants: Choice::usual(),
             against: None,
+            passthrough_hp: "passthrough_hp".into(),
+            pin: false,
+            first_copy: 0,
             replication: false,
             lag_time: Duration::from_secs(5),
             rewrite_size: 1 << 30,
@@ -112,9 +128,13 @@ impl Settings {
     }
 
     fn columns(&self) -> Vec<Variant> {
-        match self.lines.is_empty() {
-            true => vec![Variant::Replicating],
-            false => variant::columns(&self.variants, self.against.is_some()),
+        match (self.lines.is_empty(), self.replication) {
+            (true, false) => Vec::new(),
+            (true, true) => {
+                let other = self.against.as_ref().map(|_| Variant::ReplicatingAgainst);
+                [Some(Variant::Replicating), other].into_iter().flatten().collect()
+            }
+            (false, _) => variant::columns(&self.variants, self.against.is_some()),
         }
     }
 
@@ -125,7 +145,8 @@ impl Settings {
         let columns = self.columns();
         let replicas = columns.iter().filter(|variant| variant.replicates()).count();
         let copies = (columns.len() + replicas) as u64;
-        let small = (self.files * copies + 2 * 10_000) * 8192;
+        // Files of the lines, the tree, its copy, the repository.
+        let small = (self.files * 4 * copies + 2 * 10_000 + 3 * self.first_copy) * 8192;
         let rewritten = if self.replication { 2 * self.rewrite_size } else { 0 };
         let streamed = if self.replication { 2 * self.stream_size } else { 0 };
         (copies + 2) * self.size + small + rewritten + streamed
@@ -156,6 +177,8 @@ impl Run<'_> {
         let dir = MountTable::read().and_then(|mounts| resolve(dir, &mounts)).at(dir)?;
         place::check_room(&dir, self.settings.room())?;
         let load_before = load_average();
+        // Until the end: processes are bound as those that started them were.
+        let pinned = self.settings.pin.then(Pinned::new).transpose()?;
         let workshop = Workshop::new(&dir)?;
         let mut notes = Vec::new();
         notes.extend(discards(&dir).then(|| {
@@ -165,12 +188,16 @@ impl Run<'_> {
         }));
         // Dropped before the workshop: mounts go before directories.
         let places = self.places(&workshop, &mut notes)?;
-        let measured = self.measure(&workshop, &places)?;
-        let replication = self.replication(&places)?;
+        let lines = self.lines(&mut notes);
+        let measured = self.measure(&workshop, &places, &lines)?;
+        notes.extend(measured.notes);
+        let replication = self.replication(&places, Variant::Replicating)?;
+        let replication_other = self.replication(&places, Variant::ReplicatingAgainst)?;
         let stream = self.stream(&workshop)?;
+        let first_copy = self.first_copy(&workshop)?;
         Ok(Report {
             version: env!("CARGO_PKG_VERSION"),
-            machine: machine(&dir, load_before)?,
+            machine: machine(&dir, load_before, pinned.as_ref().map(|pinned| pinned.cpu))?,
             sizes: Sizes {
                 size_bytes: self.settings.size,
                 files: self.settings.files,
@@ -182,17 +209,26 @@ impl Run<'_> {
             lines: measured.lines,
             cooling: measured.cooling,
             replication,
+            replication_other,
             stream,
+            first_copy,
             notes,
         })
     }
 
     fn places(&self, workshop: &Workshop, notes: &mut Vec<String>) -> Result<Vec<Place>> {
+        let builder = Builder {
+            workshop,
+            program: &self.program,
+            against: self.settings.against.as_deref(),
+            passthrough_hp: &self.settings.passthrough_hp,
+            stop: self.stop,
+        };
         let mut places = Vec::new();
         for variant in self.settings.columns() {
-            match Place::build(variant, workshop, self.program_of(variant), self.stop)? {
-                Some(place) => places.push(place),
-                None => notes.push(format!("{} is not installed", variant.name())),
+            match builder.build(variant)? {
+                Ok(place) => places.push(place),
+                Err(why) => notes.push(why),
             }
         }
         if places.iter().any(|place| place.variant.replicates()) && !self.settings.lines.is_empty() {
@@ -205,11 +241,14 @@ impl Run<'_> {
         Ok(places)
     }
 
-    fn program_of(&self, variant: Variant) -> &Path {
-        match (variant, &self.settings.against) {
-            (Variant::NullAgainst | Variant::ReplicatingAgainst, Some(other)) => other,
-            _ => &self.program,
-        }
+    /// Those whose program is here.
+    fn lines(&self, notes: &mut Vec<String>) -> Vec<Line> {
+        let (can, cannot): (Vec<Line>, Vec<Line>) =
+            self.settings.lines.iter().partition(|line| line.program().is_none_or(load::is_installed));
+        notes.extend(cannot.iter().filter_map(|line| {
+            line.program().map(|program| format!("no line {line}: {program} is not installed"))
+        }));
+        can
     }
 
     fn against(&self, lines: &[LineReport]) -> Option<Against> {
@@ -218,16 +257,16 @@ impl Run<'_> {
         Some(against::in_one_run(name, lines))
     }
 
-    fn measure(&self, workshop: &Workshop, places: &[Place]) -> Result<Measured> {
+    fn measure(&self, workshop: &Workshop, places: &[Place], lines: &[Line]) -> Result<Measured> {
         let progress = progress_bar();
         let (settings, stop, root) = (self.settings, self.stop, workshop.root.as_path());
-        let measured = Measurement { settings, places, root, progress: &progress, stop }.run();
+        let measured = Measurement { settings, lines, places, root, progress: &progress, stop }.run();
         progress.finish_and_clear();
         measured
     }
 
-    fn replication(&self, places: &[Place]) -> Result<Option<replication::Replication>> {
-        let place = places.iter().find(|place| place.variant == Variant::Replicating);
+    fn replication(&self, places: &[Place], variant: Variant) -> Result<Option<replication::Replication>> {
+        let place = places.iter().find(|place| place.variant == variant);
         let Some(place) = place.filter(|_| self.settings.replication) else { return Ok(None) };
         let progress = progress_bar();
         let (settings, stop) = (self.settings, self.stop);
@@ -240,7 +279,7 @@ impl Run<'_> {
         if !self.settings.replication {
             return Ok(None);
         }
-        let rounds = self.settings.rounds.min(STREAM_ROUNDS_MAX);
+        let rounds = self.settings.rounds.min(LONG_ROUNDS_MAX);
         let progress = progress_bar();
         progress.set_message("stream to a target daemon");
         let measurement = stream::Measurement::start(workshop, &self.program, self.stop)?;
@@ -248,10 +287,20 @@ impl Run<'_> {
         progress.finish_and_clear();
         stream.map(Some)
     }
+
+    fn first_copy(&self, workshop: &Workshop) -> Result<Option<FirstCopy>> {
+        let files = self.settings.first_copy;
+        if files == 0 {
+            return Ok(None);
+        }
+        let (program, against) = (self.program.as_path(), self.settings.against.as_deref());
+        let rounds = self.settings.rounds.min(LONG_ROUNDS_MAX);
+        first_copy::Measurement { workshop, program, against, files, rounds, stop: self.stop }.run().map(Some)
+    }
 }
 
-/// Rounds of the stream at most: each moves gigabytes.
-const STREAM_ROUNDS_MAX: u32 = 3;
+/// Rounds of the stream and of the first copy at most: each moves gigabytes, or takes seconds.
+const LONG_ROUNDS_MAX: u32 = 3;
 
 /// On a terminal only.
 fn progress_bar() -> ProgressBar {
@@ -262,10 +311,11 @@ fn progress_bar() -> ProgressBar {
     bar
 }
 
-fn machine(dir: &Path, load_before: f64) -> Result<Machine> {
+fn machine(dir: &Path, load_before: f64, pinned_to: Option<usize>) -> Result<Machine> {
     Ok(Machine {
         file_system: FsFacts::of(dir).at(dir)?.fs_type,
         kernel: kernel_version().2,
+        pinned_to,
         cpus: std::thread::available_parallelism().map_or(1, |cpus| cpus.get()),
         load_before,
         load_after: load_average(),

@@ -40,6 +40,8 @@ pub struct Protection<'a> {
     pub target: std::ffi::OsString,
     /// Directory for its state, its sockets and its log.
     pub home: &'a Path,
+    /// Of `protect`.
+    pub options: &'a [&'a str],
 }
 
 impl Mount {
@@ -51,6 +53,7 @@ impl Mount {
         command.arg("--backing").arg(protection.backing).arg("--to").arg(&protection.target);
         command.arg("--name").arg(protection.name);
         command.arg("--state").arg(protection.home.join("state")).arg("--run").arg(&run);
+        command.args(protection.options);
         let log = protection.home.join(format!("{}.log", protection.name));
         let mut mount = Mount::spawn(command, protection.point, log)?;
         let socket = crate::words::socket_path(&run, protection.name);
@@ -62,11 +65,18 @@ impl Mount {
         Ok(mount)
     }
 
-    /// Starts bindfs and waits for its mount; `None` where it is not installed.
-    pub fn bindfs(point: &Path, backing: &Path, home: &Path, stop: &AtomicBool) -> Result<Option<Mount>> {
-        let mut command = Command::new("bindfs");
-        command.args(["-f", "--multithreaded"]).arg(backing).arg(point);
-        let mut mount = match Mount::spawn(command, point, home.join("bindfs.log")) {
+    /// Starts a program that passes everything through, and waits for its mount; `None` where it is
+    /// not installed.
+    pub fn passing(
+        program: &Path,
+        options: &[&str],
+        point: &Path,
+        backing: &Path,
+        stop: &AtomicBool,
+    ) -> Result<Option<Mount>> {
+        let mut command = Command::new(program);
+        command.args(options).arg(backing).arg(point);
+        let mut mount = match Mount::spawn(command, point, point.with_extension("log")) {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,
         };

@@ -1,11 +1,15 @@
 //! The directories that are compared, side by side on one file system.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use super::error::{Context, Error, Result};
 use super::mount::{Mount, Protection};
+use super::placement::Threads;
+use super::served::Served;
 use super::variant::Variant;
 use crate::control::WaitFor;
 use crate::failure::Failure;
@@ -54,6 +58,8 @@ pub struct Place {
     pub variant: Variant,
     /// Ends before the directories go.
     pub mount: Option<Mount>,
+    /// Ends after the mount: it gets what is queued.
+    pub served: Option<Served>,
     /// What an application uses.
     pub dir: PathBuf,
     /// Where its bytes really are.
@@ -61,58 +67,107 @@ pub struct Place {
     pub replica: Option<PathBuf>,
 }
 
-impl Place {
-    /// Makes the directories of a variant and mounts what it needs; `None` where its program is
-    /// not installed. `program`: the `standin` of this variant.
-    pub fn build(
-        variant: Variant,
-        workshop: &Workshop,
-        program: &Path,
-        stop: &AtomicBool,
-    ) -> Result<Option<Place>> {
-        let home = workshop.make(variant.directory())?;
-        let make = |name: &str| workshop.make(&format!("{}/{name}", variant.directory()));
+/// With what the places are made.
+pub struct Builder<'a> {
+    pub workshop: &'a Workshop,
+    pub program: &'a Path,
+    /// The program of `--against`.
+    pub against: Option<&'a Path>,
+    pub passthrough_hp: &'a Path,
+    pub stop: &'a AtomicBool,
+}
+
+impl Builder<'_> {
+    /// Makes the directories of a variant and mounts what it needs.
+    ///
+    /// Answers in words why it cannot be had, where that is no failure.
+    pub fn build(&self, variant: Variant) -> Result<std::result::Result<Place, String>> {
+        let program = self.against.filter(|_| variant.is_others()).unwrap_or(self.program);
+        let batch = matches!(variant, Variant::Batch | Variant::BatchAgainst);
+        if batch && !knows(program, "--profile") {
+            return Ok(Err(format!("{}: {} has no --profile", variant.name(), program.display())));
+        }
+        let home = self.workshop.make(variant.directory())?;
+        let make = |name: &str| self.workshop.make(&format!("{}/{name}", variant.directory()));
         let backing = make("backing")?;
-        let protect = |target: std::ffi::OsString, dir: &Path| {
+        if variant == Variant::Native {
+            let dir = backing.clone();
+            return Ok(Ok(Place { variant, mount: None, served: None, dir, backing, replica: None }));
+        }
+        let (dir, mut served, mut replica) = (make("mount")?, None, None);
+        let protect = |target: OsString, options: &[&str]| {
             let name = format!("bench-{}-{}", variant.directory(), std::process::id());
-            let (backing, home) = (backing.as_path(), home.as_path());
-            Mount::protect(&Protection { program, name: &name, point: dir, backing, target, home }, stop)
+            let (backing, home, point) = (backing.as_path(), home.as_path(), dir.as_path());
+            let protection = Protection { program, name: &name, point, backing, target, home, options };
+            Mount::protect(&protection, self.stop).map(Some)
         };
-        let (dir, mount, replica) = match variant {
-            Variant::Native => (backing.clone(), None, None),
-            Variant::Null | Variant::NullAgainst => {
-                let dir = make("mount")?;
-                (dir.clone(), Some(protect("null:".into(), &dir)?), None)
-            }
+        let mount = match variant {
+            Variant::Native => None,
+            Variant::Null | Variant::NullAgainst => protect("null:".into(), &[])?,
+            Variant::Batch | Variant::BatchAgainst => protect("null:".into(), &["--profile", "batch"])?,
             Variant::Replicating | Variant::ReplicatingAgainst => {
-                let (dir, replica) = (make("mount")?, home.join("replica"));
-                let mut target = std::ffi::OsString::from("local:");
-                target.push(&replica);
-                (dir.clone(), Some(protect(target, &dir)?), Some(replica))
+                let target = replica.insert(home.join("replica"));
+                protect(local(target), &[])?
             }
-            Variant::Bindfs => {
-                let dir = make("mount")?;
-                match Mount::bindfs(&dir, &backing, &home, stop)? {
-                    None => return Ok(None),
-                    mount => (dir, mount, None),
-                }
+            Variant::Served | Variant::ServedAgainst => {
+                let target = served.insert(Served::start(program, &home, self.stop)?);
+                replica = Some(target.replica.clone());
+                protect(target.target.clone().into(), &[])?
             }
+            Variant::Bindfs => self.pass(Path::new("bindfs"), &["-f", "--multithreaded"], &dir, &backing)?,
+            Variant::PassthroughHp => self.pass(self.passthrough_hp, &["--foreground"], &dir, &backing)?,
         };
-        Ok(Some(Place { variant, mount, dir, backing, replica }))
+        let Some(mount) = mount else { return Ok(Err(format!("{} is not installed", variant.name()))) };
+        Ok(Ok(Place { variant, mount: Some(mount), served, dir, backing, replica }))
     }
 
-    /// Waits until nothing is under way that would disturb the next measurement.
+    fn pass(&self, program: &Path, options: &[&str], dir: &Path, backing: &Path) -> Result<Option<Mount>> {
+        Mount::passing(program, options, dir, backing, self.stop)
+    }
+}
+
+/// As `--to` takes a replica on this host.
+pub fn local(replica: &Path) -> OsString {
+    let mut target = OsString::from("local:");
+    target.push(replica);
+    target
+}
+
+/// Whether a program says that it has an option of `protect`.
+fn knows(program: &Path, option: &str) -> bool {
+    let help = std::process::Command::new(program).args(["protect", "--help"]).output();
+    help.is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains(option))
+}
+
+impl Place {
+    /// Waits until nothing is under way that would disturb the next measurement, and everything is
+    /// where it has to arrive.
     pub fn settle(&self, stop: &AtomicBool) -> Result<()> {
+        if self.variant.keeps_back() {
+            let dir = fs::File::open(&self.dir).at(&self.dir)?;
+            rustix::fs::syncfs(&dir).at(&self.dir)?;
+        }
         match (&self.mount, &self.replica) {
             (Some(mount), Some(_)) => mount.wait_sync(WaitFor::Applied, stop),
             _ => Ok(()),
         }
     }
 
-    /// Processor seconds of the process behind the mount; 0 where there is none.
-    pub fn daemon_cpu_seconds(&self) -> Result<f64> {
-        let Some(mount) = &self.mount else { return Ok(0.0) };
-        Ok(process_time(mount.pid()).at(&self.dir)?.as_secs_f64())
+    /// Processor seconds of the process behind the mount, and of the target daemon; 0 where there
+    /// is none.
+    pub fn cpu_seconds(&self) -> Result<(f64, f64)> {
+        let seconds = |pid: Option<u32>| {
+            let time = pid.map_or(Ok(Duration::ZERO), process_time).at(&self.dir)?;
+            Ok(time.as_secs_f64())
+        };
+        let served = self.served.as_ref().map(|served| served.process.pid());
+        Ok((seconds(self.mount.as_ref().map(Mount::pid))?, seconds(served)?))
+    }
+
+    /// None where there is no process.
+    pub fn daemon_threads(&self) -> Result<Threads> {
+        let pid = self.mount.as_ref().map(Mount::pid);
+        pid.map_or(Ok(Threads::default()), Threads::of).at(&self.dir)
     }
 
     /// The places where a file of this name has to have arrived: below the mount, and on the

@@ -21,7 +21,13 @@ use super::stats::quantile;
 const PAGE: u64 = 4096;
 
 /// Appends a second, one at a time, while the lag is measured.
-const APPENDS_PER_SECOND: u32 = 20;
+const APPENDS_PER_SECOND: u32 = 50;
+
+/// What else is written meanwhile where the lag under load is measured: bytes a second, in writes of
+/// this length, into a file that gets no longer than this.
+const OTHERS_PER_SECOND: u64 = 100_000_000;
+const OTHERS_WRITE: usize = 64 << 10;
+const OTHERS_FILE: u64 = 64 << 20;
 
 /// Files that are created, and then renamed with their directory.
 const FILES: u64 = 10_000;
@@ -44,6 +50,8 @@ const IDLE: Duration = Duration::from_secs(4);
 #[derive(Debug, Serialize)]
 pub struct Replication {
     pub lag: Lag,
+    /// While something else writes 100 MB/s through the same mount.
+    pub lag_busy: Lag,
     pub files: Files,
     pub rewrites: Rewrites,
     pub rename: Rename,
@@ -109,14 +117,16 @@ pub struct Measurement<'a> {
 
 impl Measurement<'_> {
     pub fn run(&self) -> Result<Replication> {
-        self.progress.set_length(5);
+        self.progress.set_length(6);
         let step = |text: &str| {
             self.progress.inc(1);
             self.progress.set_message(text.to_owned());
         };
         self.place.settle(self.stop)?;
         step("lag of appends");
-        let lag = self.lag()?;
+        let lag = self.lag("lag")?;
+        step("lag of appends under load");
+        let lag_busy = self.lag_busy()?;
         step("many files");
         let files = self.files()?;
         step("rename of a directory");
@@ -126,11 +136,27 @@ impl Measurement<'_> {
         step("random rewrites");
         let rewrites = self.rewrites()?;
         let idle_bytes = (idle.udp_sent_bytes + idle.udp_received_bytes) as f64;
-        Ok(Replication { lag, files, rewrites, rename, idle_udp_bytes_per_second: idle_bytes / idle.seconds })
+        let idle_udp_bytes_per_second = idle_bytes / idle.seconds;
+        Ok(Replication { lag, lag_busy, files, rewrites, rename, idle_udp_bytes_per_second })
     }
 
-    fn lag(&self) -> Result<Lag> {
-        let (path, replica) = (self.place.dir.join("lag"), self.replica("lag")?);
+    fn lag_busy(&self) -> Result<Lag> {
+        let path = self.place.dir.join("others");
+        let ended = AtomicBool::new(false);
+        let lag = std::thread::scope(|scope| {
+            let others = scope.spawn(|| write_at_a_pace(&path, &ended));
+            let lag = self.lag("lag-busy");
+            ended.store(true, Ordering::Relaxed);
+            others.join().map_err(|_| Error::Wrong("the writing thread panicked".into()))??;
+            lag
+        })?;
+        fs::remove_file(&path).at(&path)?;
+        self.place.settle(self.stop)?;
+        Ok(lag)
+    }
+
+    fn lag(&self, name: &str) -> Result<Lag> {
+        let (path, replica) = (self.place.dir.join(name), self.replica(name)?);
         let mut file = OpenOptions::new().append(true).create_new(true).open(&path).at(&path)?;
         let mut block = Block::new(PAGE as usize);
         let interval = Duration::from_secs(1) / APPENDS_PER_SECOND;
@@ -266,6 +292,22 @@ impl Measurement<'_> {
     fn go_on(&self) -> Result<()> {
         if self.stop.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
     }
+}
+
+/// Over and over into the same file, until the end.
+fn write_at_a_pace(path: &Path, ended: &AtomicBool) -> Result<()> {
+    let file = OpenOptions::new().write(true).create_new(true).open(path).at(path)?;
+    let mut block = Block::new(OTHERS_WRITE);
+    let started = Instant::now();
+    for written in (0..).map(|write| write * OTHERS_WRITE as u64) {
+        if ended.load(Ordering::Relaxed) {
+            break;
+        }
+        let due = Duration::from_secs_f64(written as f64 / OTHERS_PER_SECOND as f64);
+        sleep(due.saturating_sub(started.elapsed()));
+        file.write_all_at(block.stamped(1, written), written % OTHERS_FILE).at(path)?;
+    }
+    Ok(())
 }
 
 /// Whether a file is there and holds these bytes at this offset.

@@ -71,8 +71,15 @@ impl<'a> Measurement<'a> {
         let served = Served::start(program, &home, stop)?;
         let name = format!("{SET}-stream-{}", std::process::id());
         let target = served.target.clone().into();
-        let protection =
-            Protection { program, name: &name, point: &dir, backing: &backing, target, home: &home };
+        let protection = Protection {
+            program,
+            name: &name,
+            point: &dir,
+            backing: &backing,
+            target,
+            home: &home,
+            options: &[],
+        };
         let mount = Mount::protect(&protection, stop)?;
         Ok(Measurement { served, mount, plain, dir, backing, stop })
     }

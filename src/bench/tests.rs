@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Report;
 use super::against;
 use super::cold::Cooling;
+use super::first_copy::{Copier, CopyRound, FirstCopy};
 use super::line::Line;
 use super::replication::{Files, Lag, Rename, Replication, Rewrites, Wire};
 use super::report::{LineReport, Machine, Sample, Sizes};
@@ -14,6 +15,10 @@ use super::variant::Variant;
 pub fn full_report() -> Report {
     let sample = |seconds: f64| Sample {
         daemon_cpu_seconds: seconds,
+        p50_us: Some(1.0),
+        p99_us: Some(2.0),
+        program_cpus: vec![0],
+        daemon_cpus: vec![1],
         ..Sample::elapsed(1 << 30, Duration::from_secs_f64(seconds))
     };
     let samples = |seconds: f64| vec![sample(seconds); 3];
@@ -32,6 +37,7 @@ pub fn full_report() -> Report {
             file_system: "ext4".into(),
             kernel: "6.1".into(),
             cpus: 2,
+            pinned_to: Some(0),
             load_before: 0.1,
             load_after: 1.0,
         },
@@ -40,7 +46,12 @@ pub fn full_report() -> Report {
         lines,
         cooling: vec![Cooling::Advice],
         replication: Some(replication()),
+        replication_other: Some(replication()),
         stream: Some(stream()),
+        first_copy: Some(FirstCopy {
+            files: 1000,
+            copiers: vec![Copier { name: "standin", rounds: vec![CopyRound::default()] }],
+        }),
         against: Some(against),
         compared: Some(compared),
         notes: vec!["A note.".into()],
@@ -50,12 +61,17 @@ pub fn full_report() -> Report {
 fn replication() -> Replication {
     let wire = Wire { packets: 1, udp_sent_bytes: 2, udp_received_bytes: 3, seconds: 1.0 };
     Replication {
-        lag: Lag { p50_ms: 1.0, p99_ms: 2.0, max_ms: 3.0, samples_ms: vec![1.0] },
+        lag: lag(),
+        lag_busy: lag(),
         files: Files { count: 1, create_seconds: 1.0, identical_after_seconds: 1.0 },
         rewrites: Rewrites { count: 1, file_bytes: 1 << 20, write_seconds: 1.0, readable_seconds: 1.0, wire },
         rename: Rename { files: 1, seconds: 1.0, wire },
         idle_udp_bytes_per_second: 1.0,
     }
+}
+
+fn lag() -> Lag {
+    Lag { p50_ms: 1.0, p99_ms: 2.0, max_ms: 3.0, samples_ms: vec![1.0] }
 }
 
 fn stream() -> Stream {

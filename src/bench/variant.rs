@@ -17,8 +17,18 @@ pub enum Variant {
     Replicating,
     /// The same by the other program of `--against`.
     ReplicatingAgainst,
+    /// A protected directory whose replica is a target daemon's, on the loopback interface.
+    Served,
+    /// The same by the other program of `--against`.
+    ServedAgainst,
+    /// As `Null`, with `--profile batch`.
+    Batch,
+    /// The same by the other program of `--against`.
+    BatchAgainst,
     /// A mount of another program that passes everything through, to compare with.
     Bindfs,
+    /// The same of libfuse's example program.
+    PassthroughHp,
 }
 
 /// What can be chosen to be measured beside the plain directory.
@@ -28,8 +38,14 @@ pub enum Choice {
     Null,
     /// With a replica on the same file system (--to local:)
     Replicating,
+    /// With a replica at a target daemon of its own, over the loopback interface
+    Served,
+    /// As null, with --profile batch
+    Batch,
     /// bindfs, where it is installed
     Bindfs,
+    /// libfuse's passthrough_hp, where it is installed or named with --passthrough-hp
+    PassthroughHp,
 }
 
 impl Variant {
@@ -40,7 +56,12 @@ impl Variant {
             Variant::NullAgainst => "null, other",
             Variant::Replicating => "replicating",
             Variant::ReplicatingAgainst => "replicating, other",
+            Variant::Served => "served",
+            Variant::ServedAgainst => "served, other",
+            Variant::Batch => "batch",
+            Variant::BatchAgainst => "batch, other",
             Variant::Bindfs => "bindfs",
+            Variant::PassthroughHp => "passthrough_hp",
         }
     }
 
@@ -49,10 +70,15 @@ impl Variant {
         match self {
             Variant::Native => "native",
             Variant::Null => "null",
-            Variant::NullAgainst => "null-other",
+            Variant::NullAgainst => "null-o",
             Variant::Replicating => "repl",
-            Variant::ReplicatingAgainst => "repl-other",
+            Variant::ReplicatingAgainst => "repl-o",
+            Variant::Served => "served",
+            Variant::ServedAgainst => "served-o",
+            Variant::Batch => "batch",
+            Variant::BatchAgainst => "batch-o",
             Variant::Bindfs => "bindfs",
+            Variant::PassthroughHp => "hp",
         }
     }
 
@@ -61,29 +87,60 @@ impl Variant {
         match self {
             Variant::Null => Some(Variant::NullAgainst),
             Variant::Replicating => Some(Variant::ReplicatingAgainst),
-            Variant::Native | Variant::NullAgainst | Variant::ReplicatingAgainst | Variant::Bindfs => None,
+            Variant::Served => Some(Variant::ServedAgainst),
+            Variant::Batch => Some(Variant::BatchAgainst),
+            _ => None,
         }
+    }
+
+    /// Whether the program of `--against` does it.
+    pub fn is_others(self) -> bool {
+        matches!(
+            self,
+            Variant::NullAgainst
+                | Variant::ReplicatingAgainst
+                | Variant::ServedAgainst
+                | Variant::BatchAgainst
+        )
+    }
+
+    /// Whether it is no product of ours: what it cannot do is no failure.
+    pub fn is_foreign(self) -> bool {
+        matches!(self, Variant::Bindfs | Variant::PassthroughHp)
+    }
+
+    /// Whether the kernel may keep written data back from the process behind the mount.
+    pub fn keeps_back(self) -> bool {
+        matches!(self, Variant::Batch | Variant::BatchAgainst | Variant::PassthroughHp)
     }
 
     /// Whether there is a second copy of all bytes.
     pub fn replicates(self) -> bool {
-        match self {
-            Variant::Replicating | Variant::ReplicatingAgainst => true,
-            Variant::Native | Variant::Null | Variant::NullAgainst | Variant::Bindfs => false,
-        }
+        matches!(
+            self,
+            Variant::Replicating | Variant::ReplicatingAgainst | Variant::Served | Variant::ServedAgainst
+        )
     }
 }
 
 impl Choice {
-    pub fn all() -> &'static [Choice] {
+    fn all() -> &'static [Choice] {
         Choice::value_variants()
+    }
+
+    /// Where nothing is chosen.
+    pub fn usual() -> Vec<Choice> {
+        vec![Choice::Null, Choice::Replicating, Choice::Bindfs, Choice::PassthroughHp]
     }
 
     fn variant(self) -> Variant {
         match self {
             Choice::Null => Variant::Null,
             Choice::Replicating => Variant::Replicating,
+            Choice::Served => Variant::Served,
+            Choice::Batch => Variant::Batch,
             Choice::Bindfs => Variant::Bindfs,
+            Choice::PassthroughHp => Variant::PassthroughHp,
         }
     }
 }
@@ -103,7 +160,7 @@ mod tests {
     #[test]
     fn the_two_programs_stand_side_by_side() {
         use Variant::*;
-        assert_eq!(columns(Choice::all(), false), [Native, Null, Replicating, Bindfs]);
+        assert_eq!(columns(&Choice::usual(), false), [Native, Null, Replicating, Bindfs, PassthroughHp]);
         assert_eq!(
             columns(&[Choice::Replicating, Choice::Null], true),
             [Native, Null, NullAgainst, Replicating, ReplicatingAgainst]

@@ -31,10 +31,10 @@ pub struct Bench {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: Option<u32>,
     /// Measure these lines only
-    #[arg(long, value_enum, value_name = "LINE", value_delimiter = ',', num_args = 1..)]
+    #[arg(long, value_enum, value_name = "LINE", value_delimiter = ',')]
     pub only: Vec<Line>,
     /// Measure these beside the plain directory only
-    #[arg(long, value_enum, value_name = "VARIANT", value_delimiter = ',', num_args = 1..)]
+    #[arg(long, value_enum, value_name = "VARIANT", value_delimiter = ',')]
     pub variants: Vec<Choice>,
     /// Another standin program: measure it beside this one in the same rounds, and judge each line
     #[arg(long, value_name = "BINARY")]
@@ -46,8 +46,17 @@ pub struct Bench {
     /// long stream goes to a target daemon
     #[arg(long)]
     pub replication: bool,
-    /// Leave the lines out, measure replication alone
-    #[arg(long, requires = "replication", conflicts_with = "only")]
+    /// Put the program and the daemons on one processor [default: where the scheduler puts them]
+    #[arg(long)]
+    pub pin: bool,
+    /// libfuse's example program passthrough_hp [default: the one in PATH]
+    #[arg(long, value_name = "BINARY")]
+    pub passthrough_hp: Option<PathBuf>,
+    /// Also measure the first copy of so many small files, and a start at which nothing has changed
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1000..=10_000_000))]
+    pub first_copy: Option<u64>,
+    /// Leave the lines out, measure replication or a first copy alone
+    #[arg(long, conflicts_with = "only")]
     pub no_lines: bool,
     /// How long to measure the lag of appends
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -91,6 +100,12 @@ pub(super) fn run(common: &Common, args: &Bench) -> Outcome {
 }
 
 fn settings(args: &Bench) -> Result<Settings, Failure> {
+    if args.no_lines && !args.replication && args.first_copy.is_none() {
+        return Err(refused(
+            "Without lines nothing is measured.".into(),
+            "Add --replication or --first-copy.",
+        ));
+    }
     let defaults = Settings::default();
     let defaults = if args.quick { defaults.quick() } else { defaults };
     let lines = match (args.no_lines, args.only.as_slice()) {
@@ -105,6 +120,14 @@ fn settings(args: &Bench) -> Result<Settings, Failure> {
         lines,
         variants: variants(args),
         against: args.against.as_deref().map(program).transpose()?,
+        passthrough_hp: args
+            .passthrough_hp
+            .as_deref()
+            .map(program)
+            .transpose()?
+            .unwrap_or(defaults.passthrough_hp),
+        pin: args.pin,
+        first_copy: args.first_copy.unwrap_or(0),
         replication: args.replication,
         lag_time: args.lag_seconds.map_or(defaults.lag_time, Duration::from_secs),
         stream_size: whole(args.stream_size.unwrap_or(defaults.stream_size))?,
@@ -123,7 +146,7 @@ fn rounds_of(args: &Bench) -> u32 {
 /// fewer disturbances.
 fn variants(args: &Bench) -> Vec<Choice> {
     match (args.variants.as_slice(), &args.against) {
-        ([], None) => Choice::all().to_vec(),
+        ([], None) => Choice::usual(),
         ([], Some(_)) => vec![Choice::Null, Choice::Replicating],
         (chosen, _) => chosen.to_vec(),
     }

@@ -30,7 +30,7 @@ pub use mount::{MountOptions, set_mount_options};
 pub use peer::{Peer, peer_of};
 pub use sync::sync_pages;
 pub use thread::{Identity, act_as, acting_as, as_caller, set_own_umask};
-pub use usage::{Usage, usage};
+pub use usage::{Usage, usage, usage_of_children};
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::PathBuf;

@@ -30,6 +30,9 @@ const BLOCKS_CHECKED: u64 = 512;
 /// Random writes, as a share of the pages of the file.
 const PAGES_PER_RANDOM_WRITE: u64 = 4;
 
+/// Appends, as a share of the pages of a big file.
+const PAGES_PER_APPEND: u64 = 4;
+
 /// Small files for each sync: a disk that syncs makes a hundred times fewer ops a second.
 const FILES_PER_SYNC: u64 = 10;
 
@@ -55,15 +58,8 @@ impl Load<'_> {
         Ok(pace.done(block_len as u64))
     }
 
-    pub(super) fn check_sequential(&self, block_len: usize, done: &Done) -> Result<()> {
-        let block = block_len as u64;
-        let step = (done.work / block).div_ceil(BLOCKS_CHECKED).max(1) * block;
-        for path in self.place.arrivals(SEQUENTIAL) {
-            check_len(&path, done.work)?;
-            let offsets = (0..done.work).step_by(step as usize).chain([done.work - block]);
-            Block::new(block_len).check(&path, self.run, offsets)?;
-        }
-        Ok(())
+    pub(super) fn check_sequential(&self, block_len: usize, work: u64) -> Result<()> {
+        self.place.arrivals(SEQUENTIAL).try_for_each(|path| check_blocks(&path, self.run, block_len, work))
     }
 
     pub(super) fn clear_sequential(&self) -> Result<()> {
@@ -77,7 +73,8 @@ impl Load<'_> {
         if fs::metadata(&backing).is_ok_and(|meta| meta.len() == self.settings.size) {
             return Ok(());
         }
-        write_pages(&self.path(BIG), self.run, self.settings.size, || self.pace().go_on().map(drop))?;
+        let mut pace = self.pace();
+        write_pages(&self.path(BIG), self.run, self.settings.size, || pace.go_on().map(drop))?;
         self.place.settle(self.stop)?;
         File::open(&backing).and_then(|file| file.sync_all()).at(&backing)
     }
@@ -113,6 +110,21 @@ impl Load<'_> {
         std::iter::repeat_with(move || random.block_offset(size, PAGE)).take(count)
     }
 
+    pub(super) fn append(&self) -> Result<Done> {
+        let path = self.path(SEQUENTIAL);
+        let mut block = Block::new(PAGE as usize);
+        let mut pace = self.pace();
+        let mut file = OpenOptions::new().append(true).create_new(true).open(&path).at(&path)?;
+        for offset in (0..self.settings.size / PAGE / PAGES_PER_APPEND).map(|page| page * PAGE) {
+            if !pace.go_on()? {
+                break;
+            }
+            file.write_all(block.stamped(self.run, offset)).at(&path)?;
+        }
+        drop(file);
+        Ok(pace.done(PAGE))
+    }
+
     pub(super) fn append_synced(&self) -> Result<Done> {
         let path = self.path(SEQUENTIAL);
         let mut block = Block::new(PAGE as usize);
@@ -131,7 +143,7 @@ impl Load<'_> {
     }
 
     pub(super) fn check_appended(&self, done: &Done) -> Result<()> {
-        self.check_sequential(PAGE as usize, &Done { work: done.work * PAGE, ..*done })
+        self.check_sequential(PAGE as usize, done.work * PAGE)
     }
 
     pub(super) fn read_cold(&self) -> Result<Done> {
@@ -184,6 +196,15 @@ pub fn write_pages(path: &Path, run: u64, size: u64, mut go_on: impl FnMut() -> 
         file.write_all(&chunk).at(path)?;
     }
     Ok(())
+}
+
+/// Whether a file holds blocks of this run up to this length, and no more; a share of them is looked at.
+pub(super) fn check_blocks(path: &Path, run: u64, block_len: usize, len: u64) -> Result<()> {
+    let block = block_len as u64;
+    check_len(path, len)?;
+    let step = (len / block).div_ceil(BLOCKS_CHECKED).max(1) * block;
+    let offsets = (0..len).step_by(step as usize).chain(len.checked_sub(block));
+    Block::new(block_len).check(path, run, offsets)
 }
 
 fn check_stamp(path: &Path, block: &[u8], offset: u64) -> Result<()> {

@@ -22,7 +22,7 @@ pub fn rates(report: &Report) -> String {
         for variant in &line.variants {
             row.push(variant.rate.map_or_else(dash, |rate| number(rate.median)));
             if variant.variant != Variant::Native {
-                row.push(variant.ratio.map_or_else(dash, |ratio| self::ratio(ratio.median)));
+                row.push(variant.ratio_of_medians.map_or_else(dash, ratio));
             }
         }
         grid.rows.push(row);
@@ -36,9 +36,10 @@ pub fn spreads(report: &Report) -> String {
     };
     let cell = |line: &LineReport, at: usize| {
         let variant = &line.variants[at];
-        variant.ratio.zip(variant.best_ratio).map(range)
+        let noise = if variant.too_noisy { " !" } else { "" };
+        variant.ratio.zip(variant.best_ratio).map(|both| range(both) + noise)
     };
-    per_variant(&report.lines, cell, Variant::Native)
+    per_variant(&report.lines.iter().collect::<Vec<_>>(), cell, Some(Variant::Native))
 }
 
 /// Processor time of the program, and of the process behind the mount.
@@ -50,7 +51,11 @@ pub fn cpu(report: &Report) -> String {
         let cells = line.variants.iter().map(|variant| match (variant.cpu, variant.variant) {
             (None, _) => dash(),
             (Some(cpu), Variant::Native) => number(cpu.writer),
-            (Some(cpu), _) => format!("{} + {}", number(cpu.writer), number(cpu.daemon)),
+            (Some(cpu), _) => {
+                let target =
+                    if cpu.target > 0.0 { format!(" + {}", number(cpu.target)) } else { String::new() };
+                format!("{} + {}{target}", number(cpu.writer), number(cpu.daemon))
+            }
         });
         let unit = match line.line.unit() {
             Unit::Bytes => "s/GiB",
@@ -61,16 +66,16 @@ pub fn cpu(report: &Report) -> String {
     grid.text()
 }
 
-/// A table with one column a variant, but for one.
+/// A table with one column a variant, but for one of them.
 fn per_variant(
-    lines: &[LineReport],
+    lines: &[&LineReport],
     cell: impl Fn(&LineReport, usize) -> Option<String>,
-    without: Variant,
+    without: Option<Variant>,
 ) -> String {
     let mut grid = Grid::default();
     let Some(first) = lines.first() else { return String::new() };
     let columns: Vec<usize> =
-        (0..first.variants.len()).filter(|at| first.variants[*at].variant != without).collect();
+        (0..first.variants.len()).filter(|at| Some(first.variants[*at].variant) != without).collect();
     let head = columns.iter().map(|at| first.variants[*at].variant.name().to_owned());
     grid.rows.push(std::iter::once(String::new()).chain(head).collect());
     for line in lines {
@@ -78,4 +83,29 @@ fn per_variant(
         grid.rows.push(std::iter::once(line.title.to_owned()).chain(cells).collect());
     }
     grid.text()
+}
+
+/// Of the lines whose ops are the program's own.
+pub fn latencies(report: &Report) -> String {
+    let cell = |line: &LineReport, at: usize| {
+        let latency = line.variants[at].latency?;
+        Some(format!("{} / {}", number(latency.p50_us), number(latency.p99_us)))
+    };
+    let known = |line: &&LineReport| line.variants.iter().any(|variant| variant.latency.is_some());
+    let lines: Vec<&LineReport> = report.lines.iter().filter(known).collect();
+    per_variant(&lines, cell, None)
+}
+
+/// Where the scheduler put them.
+pub fn placement(report: &Report) -> String {
+    let cpus = |cpus: &[usize]| match cpus {
+        [] => dash(),
+        _ => cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(","),
+    };
+    let cell = |line: &LineReport, at: usize| {
+        let placed = &line.variants[at].placed;
+        let (program, daemon) = (cpus(&placed.program_cpus), cpus(&placed.daemon_cpus));
+        Some(format!("{program} / {daemon}; {} {}", number(placed.switches), number(placed.migrations)))
+    };
+    per_variant(&report.lines.iter().collect::<Vec<_>>(), cell, Some(Variant::Native))
 }

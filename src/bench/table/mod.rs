@@ -1,6 +1,7 @@
 //! The report as text.
 
 mod against;
+mod copies;
 mod grid;
 mod lines;
 mod replication;
@@ -18,11 +19,19 @@ pub fn text(report: &Report) -> String {
         if report.sizes.rounds > 1 {
             text += &format!("\nRatios of {} rounds: least–most; fastest to fastest\n", report.sizes.rounds);
             text += &lines::spreads(report);
+            if report.lines.iter().flat_map(|line| &line.variants).any(|variant| variant.too_noisy) {
+                text += "!: the machine was too noisy to judge this one\n";
+            }
         }
-    }
-    if !report.lines.is_empty() {
+        let latencies = lines::latencies(report);
+        if !latencies.is_empty() {
+            text += "\nMicroseconds an op, p50 / p99, medians of the rounds\n";
+            text += &latencies;
+        }
         text += "\nProcessor time: program + process behind the mount\n";
         text += &lines::cpu(report);
+        text += "\nProcessors of the program / of the threads behind the mount; switches and migrations an op or MiB\n";
+        text += &lines::placement(report);
     }
     for against in [&report.against, &report.compared].into_iter().flatten() {
         text += &against::against(against);
@@ -31,9 +40,20 @@ pub fn text(report: &Report) -> String {
         text += "\nReplication\n";
         text += &replication::replication(replication);
     }
+    if let Some(replication) = &report.replication_other {
+        text += "\nReplication by the other program\n";
+        text += &replication::replication(replication);
+    }
     if let Some(stream) = &report.stream {
         text += "\nStream of 1 MiB writes to a target daemon on this machine: medians\n";
         text += &replication::stream(stream);
+    }
+    if let Some(copy) = &report.first_copy {
+        text += &format!(
+            "\nFirst copy of {} files of 4 KiB, and a start at which nothing has changed: medians\n",
+            count(copy.files)
+        );
+        text += &copies::copies(copy);
     }
     text + &notes(report)
 }
@@ -49,9 +69,13 @@ fn notes(report: &Report) -> String {
         machine.load_after,
         report.version
     )];
+    notes.push(match machine.pinned_to {
+        Some(cpu) => format!("everything on processor {cpu}, as told"),
+        None => "nothing was bound to a processor".to_owned(),
+    });
     if !report.lines.is_empty() {
         notes.push(format!(
-            "{}; files of {} MiB, {} small files; ratios are to native, round by round",
+            "{}; files of {} MiB, {} small files; ratios are of the medians, to native",
             match report.sizes.rounds {
                 1 => "one round".to_owned(),
                 rounds => format!("medians of {rounds} rounds"),
@@ -112,6 +136,7 @@ mod tests {
                 file_system: "ext4".into(),
                 kernel: "6.1".into(),
                 cpus: 2,
+                pinned_to: None,
                 load_before: 0.1,
                 load_after: 1.0,
             },
@@ -120,7 +145,9 @@ mod tests {
             lines,
             cooling: Vec::new(),
             replication: None,
+            replication_other: None,
             stream: None,
+            first_copy: None,
             against: None,
             compared: None,
             notes: vec!["A note.".into()],
@@ -135,17 +162,24 @@ mod tests {
 stat, warm              ops/s  1,500,000   3.50   0.00
 
 Ratios of 3 rounds: least–most; fastest to fastest
-                                   null
-1 MiB sequential write  0.25–1.00; 0.25
-stat, warm              0.00–0.00; 0.00
+                                     null
+1 MiB sequential write  0.25–1.00; 0.25 !
+stat, warm              0.00–0.00; 0.00 !
+!: the machine was too noisy to judge this one
 
 Processor time: program + process behind the mount
                                native              null
 1 MiB sequential write  s/GiB    0.15       0.25 + 0.50
 stat, warm              µs/op    0.17  83,333 + 166,667
 
+Processors of the program / of the threads behind the mount; switches and migrations an op or MiB
+                                    null
+1 MiB sequential write  – / –; 0.00 0.00
+stat, warm              – / –; 0.00 0.00
+
 - ext4, Linux 6.1, 2 processors, load 0.1 before and 1.0 after; standin 1.2.3
-- medians of 3 rounds; files of 1024 MiB, 2,000 small files; ratios are to native, round by round
+- nothing was bound to a processor
+- medians of 3 rounds; files of 1024 MiB, 2,000 small files; ratios are of the medians, to native
 - A note.
 ";
         assert_eq!(format!("\n{}", text(&report())), expected);

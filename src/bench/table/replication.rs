@@ -6,7 +6,7 @@ use super::super::stream::{Stream, StreamRound};
 use super::grid::{count, number, pairs};
 
 pub fn replication(replication: &Replication) -> String {
-    let Replication { lag, files, rewrites, rename, idle_udp_bytes_per_second: idle } = replication;
+    let Replication { lag, lag_busy, files, rewrites, rename, idle_udp_bytes_per_second: idle } = replication;
     let wire = |wire: &Wire| {
         let bytes = wire.udp_sent_bytes + wire.udp_received_bytes;
         format!(
@@ -20,6 +20,13 @@ pub fn replication(replication: &Replication) -> String {
         (
             format!("lag of {} appends of 4 KiB", lag.samples_ms.len()),
             format!("p50 {:.2} ms, p99 {:.2} ms, most {:.2} ms", lag.p50_ms, lag.p99_ms, lag.max_ms),
+        ),
+        (
+            "the same while others write 100 MB/s".into(),
+            format!(
+                "p50 {:.2} ms, p99 {:.2} ms, most {:.2} ms",
+                lag_busy.p50_ms, lag_busy.p99_ms, lag_busy.max_ms
+            ),
         ),
         (
             format!("{} files of 4 KiB", count(files.count)),
