@@ -95,7 +95,7 @@ mod tests {
     use crate::bench::verdict::Verdict;
     use std::time::Duration;
 
-    fn samples(seconds: [f64; 3]) -> Vec<Sample> {
+    fn samples(seconds: [f64; 5]) -> Vec<Sample> {
         let sample = |seconds: f64| Sample {
             daemon_cpu_seconds: seconds / 2.0,
             ..Sample::elapsed(1000, Duration::from_secs_f64(seconds))
@@ -110,10 +110,10 @@ mod tests {
     #[test]
     fn a_program_is_compared_with_the_other_one_of_its_variant() {
         let lines = [line(vec![
-            (Variant::Native, samples([0.1, 0.2, 0.3])),
-            (Variant::Null, samples([1.0, 2.0, 3.0])),
-            (Variant::NullAgainst, samples([2.0, 4.0, 6.0])),
-            (Variant::Replicating, samples([1.0, 1.0, 1.0])),
+            (Variant::Native, samples([0.1, 0.2, 0.3, 0.1, 0.1])),
+            (Variant::Null, samples([1.0, 2.0, 3.0, 1.0, 1.0])),
+            (Variant::NullAgainst, samples([2.0, 4.0, 6.0, 2.0, 2.0])),
+            (Variant::Replicating, samples([1.0; 5])),
         ])];
         let against = in_one_run("other".into(), &lines);
         let [null] = against.comparisons.as_slice() else { panic!("{against:?}") };
@@ -126,13 +126,10 @@ mod tests {
     #[test]
     fn a_kept_run_is_compared_by_its_shares_of_native() {
         // The whole machine was half as fast then.
-        let lines = [line(vec![
-            (Variant::Native, samples([0.1, 0.1, 0.1])),
-            (Variant::Null, samples([1.0, 1.0, 1.0])),
-        ])];
+        let lines = [line(vec![(Variant::Native, samples([0.1; 5])), (Variant::Null, samples([1.0; 5]))])];
         let find = |_, variant| match variant {
-            Variant::Native => Some(samples([0.2, 0.2, 0.2])),
-            _ => Some(samples([2.0, 2.0, 2.0])),
+            Variant::Native => Some(samples([0.2; 5])),
+            _ => Some(samples([2.0; 5])),
         };
         let against = with_earlier("a run".into(), &lines, find);
         assert_eq!(against.comparisons[0].rate.unwrap().verdict, Verdict::Level);

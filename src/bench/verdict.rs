@@ -11,8 +11,8 @@ const NOTICED: f64 = 0.02;
 /// nothing.
 const LEVEL: f64 = 0.10;
 
-/// Fewer rounds than this judge nothing: two can agree by chance.
-const ROUNDS_MIN: usize = 3;
+/// Fewer rounds than this judge nothing: four are all on one side by chance once in eight times.
+const ROUNDS_MIN: usize = 5;
 
 /// Whether more is better: rates; or less: processor time, latency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,25 +114,26 @@ mod tests {
         check(&[105.0, 110.0, 103.0, 120.0, 104.0], Verdict::Better);
         check(&[95.0, 90.0, 97.0, 80.0, 96.0], Verdict::Worse);
         check(&[150.0, 90.0, 100.0, 130.0, 80.0], Verdict::TooNoisy);
-        check(&[150.0, 150.0], Verdict::TooNoisy);
+        check(&[150.0, 150.0, 150.0, 150.0], Verdict::TooNoisy);
         // One disturbed round of eight changes nothing.
         check(&[105.0, 106.0, 104.0, 105.0, 107.0, 105.0, 104.0, 30.0], Verdict::Better);
     }
 
     #[test]
     fn less_processor_time_is_better() {
-        let judged = paired(&[2.0, 2.1, 1.9], &[4.0, 4.0, 4.0], Wanted::Less).unwrap();
+        let judged = paired(&[2.0, 2.1, 1.9, 2.0, 2.0], &[4.0; 5], Wanted::Less).unwrap();
         assert_eq!(judged.verdict, Verdict::Better);
         assert_eq!((judged.ratio, judged.low, judged.high), (0.5, 0.475, 0.525));
-        assert_eq!(paired(&[5.0; 3], &[4.0; 3], Wanted::Less).unwrap().verdict, Verdict::Worse);
+        assert_eq!(paired(&[5.0; 5], &[4.0; 5], Wanted::Less).unwrap().verdict, Verdict::Worse);
     }
 
     #[test]
     fn a_disturbed_round_disturbs_both() {
-        let judged = paired(&[100.0, 10.0, 50.0], &[100.0, 10.0, 50.0], Wanted::More).unwrap();
+        let disturbed = [100.0, 10.0, 50.0, 100.0, 100.0];
+        let judged = paired(&disturbed, &disturbed, Wanted::More).unwrap();
         assert_eq!(judged.verdict, Verdict::Level);
         // Two runs share no rounds.
-        let judged = apart(&[100.0, 10.0, 50.0], &[100.0, 10.0, 50.0], Wanted::More).unwrap();
+        let judged = apart(&disturbed, &disturbed, Wanted::More).unwrap();
         assert_eq!((judged.verdict, judged.low, judged.high), (Verdict::TooNoisy, 0.1, 10.0));
     }
 
