@@ -12,8 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::error::{Context, Error, Result};
 use crate::failure::Failure;
 
-/// How long a process may take to be ready.
-const START_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a process may take to be ready: as long as a first copy of many files.
+const START_PATIENCE: Duration = Duration::from_secs(900);
 
 /// How long a daemon may take to drain, unmount and end.
 const STOP_PATIENCE: Duration = Duration::from_secs(90);
