@@ -258,6 +258,7 @@ impl Reconcile {
         replica.relieved_is_lost()?;
         // What cannot be set now is listed again.
         replica.settle_times_or(|_, fault| if fault.keeps_out_one() { Ok(()) } else { Err(fault) })?;
+        replica.times_are_shown_again();
         let handle_of = |dir: &File| FileHandle::of(dir.as_fd()).map_err(Fault::system("file handle"));
         self.stage = Stage::Begun(Box::new(Opening {
             own: [handle_of(replica.root())?, handle_of(replica.limbo())?],
@@ -506,6 +507,10 @@ impl Session {
             self.left_out.add(&format!("object {id}: the target: {fault}"));
             Ok(())
         })?;
+        // Those that were set aside before went without, or while the copy ran.
+        replica.untimed().for_each(|id| {
+            self.left_out.add(&format!("object {id}: the target: its modification time could not be set"));
+        });
         if self.left_out.is_empty() {
             self.forget_the_gone(replica)?;
         }

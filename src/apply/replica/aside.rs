@@ -53,6 +53,8 @@ pub(super) struct Aside {
     more: u64,
     /// Files whose content is remembered as incomplete already.
     lost: HashSet<ObjectId>,
+    /// What has not got its time since the last copy began; at most [`ASIDE_LISTED_MAX`].
+    untimed: HashSet<ObjectId>,
 }
 
 impl Aside {
@@ -66,7 +68,7 @@ impl Aside {
             DataState::Good | DataState::Empty => None,
         };
         let listed: Vec<SetAside> = listed.unwrap_or_default();
-        Aside { path, listed: Arc::new(listed), more: 0, lost: HashSet::new() }
+        Aside { path, listed: Arc::new(listed), more: 0, lost: HashSet::new(), untimed: HashSet::new() }
     }
 
     fn view(&self) -> AsideView {
@@ -97,6 +99,7 @@ impl Aside {
     fn clear(&mut self) {
         (self.listed, self.more) = (Arc::default(), 0);
         self.lost.clear();
+        self.untimed.clear();
         remove_quietly(&self.path);
     }
 }
@@ -121,6 +124,28 @@ impl Replica {
         let goes = self.aside.is_full() && matches!(self.concern(fault), Concern::Object(_));
         self.aside.more += u64::from(goes);
         goes
+    }
+
+    /// An object stays without its time. Beyond so many nobody knows which.
+    pub(super) fn goes_without_its_time(&mut self, object: ObjectId) {
+        if self.aside.untimed.len() < ASIDE_LISTED_MAX {
+            self.aside.untimed.insert(object);
+        }
+    }
+
+    /// An object has its time after all.
+    pub(super) fn has_its_time(&mut self, object: ObjectId) {
+        self.aside.untimed.remove(&object);
+    }
+
+    /// A copy begins: it shows every time again.
+    pub(in crate::apply) fn times_are_shown_again(&mut self) {
+        self.aside.untimed.clear();
+    }
+
+    /// Objects that were shown a time by this copy and have not got it.
+    pub(in crate::apply) fn untimed(&self) -> impl Iterator<Item = ObjectId> {
+        self.aside.untimed.iter().copied()
     }
 
     /// Sets an object aside: the replica is bad, durably, when this returns.

@@ -260,13 +260,14 @@ impl Replica {
             match self.settle_time(id, mtime) {
                 Err(fault) if self.goes_aside_with_others(id, &fault) => {
                     log::debug!("its time is not set: {fault}");
+                    self.goes_without_its_time(id);
                 }
                 Err(fault) => {
                     if let Err(fault) = unset(id, fault) {
                         stuck = Err(Fault::Time { object: id, fault: Box::new(fault) });
                     }
                 }
-                Ok(()) => {}
+                Ok(()) => self.has_its_time(id),
             }
         }
         // The others have theirs; all are set once more with it.

@@ -45,14 +45,19 @@ impl World {
             self.was_bad = true;
             let bad_by = applier.proof().bad_by;
             self.seen.relieved += u64::from(bad_by == BadBy::Relief && self.bad_by != Some(bad_by));
-            self.bad_by = Some(bad_by);
+            if self.bad_by.replace(bad_by) == Some(BadBy::Anything) && bad_by != BadBy::Anything {
+                // Only the end of a copy that left something out comes here.
+                (self.broken, self.in_line_with) = (None, Some(now.applied.incarnation.0));
+            } else if bad_by == BadBy::Anything
+                && self.source.is_quiet
+                && self.in_line_with == Some(own.incarnation.0)
+            {
+                // A copy took the place of one that was through.
+                self.in_line_with = None;
+            }
             if bad_by != BadBy::Anything {
                 // It follows the stream.
                 self.last_applied = Some(now.applied);
-            }
-            // A copy took the place of one that was through.
-            if self.source.is_quiet && self.in_line_with == Some(own.incarnation.0) {
-                self.in_line_with = None;
             }
             return Ok(());
         }
