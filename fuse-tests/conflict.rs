@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::host::{Protected, Setup, dir_on_disk, heavy};
-use crate::random::{Random, setting};
+use crate::random::setting;
 use crate::sys::{Aio, Aligned, DIRECT_ALIGN};
 use crate::tree::Rules;
+use standin::random::Random;
 
 /// The load is cut into this many parts, each with a comparison: a difference that a later change
 /// would cover is seen.
@@ -25,7 +26,7 @@ struct Fighter<'a> {
 
 impl Fighter<'_> {
     fn name(&mut self) -> PathBuf {
-        self.root.join(self.random.pick(&["a", "b", "c", "dir/a", "dir/b"]))
+        self.root.join(*self.random.one_of(&["a", "b", "c", "dir/a", "dir/b"]))
     }
 
     fn page(&mut self) -> u64 {
@@ -33,7 +34,7 @@ impl Fighter<'_> {
     }
 
     fn buffer(&mut self) -> Aligned {
-        Aligned::new(1 + self.random.below(2) as usize, self.random.next() as u8)
+        Aligned::new(1 + self.random.below(2) as usize, self.random.number() as u8)
     }
 
     fn open(&mut self, flags: i32) -> io::Result<File> {
@@ -85,7 +86,7 @@ fn fight(root: &Path, seed: u64, time: Duration) -> u64 {
     std::thread::scope(|scope| {
         let fighters: Vec<_> = (0..2)
             .map(|thread| {
-                let random = Random(seed ^ (thread << 56));
+                let random = Random::new(seed ^ (thread << 56));
                 let mut fighter = Fighter { root, random, aio: Aio::new(8).expect("io_setup"), done: 0 };
                 scope.spawn(move || {
                     fighter.fight(until);

@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 
 use crate::host::{COMMAND_MAX, Daemon, Protected, Setup, run};
 use crate::hosts::Hosts;
-use crate::random::{Random, setting};
+use crate::random::setting;
 use crate::tree::{self, Seen};
+use standin::random::Random;
 
 /// Longer than a cut takes: an fsync that fails stops a server, as on a broken disk.
 #[cfg(feature = "suites")]
@@ -104,7 +105,7 @@ impl Site {
 
     fn pick_cut(&self, random: &mut Random) -> Cut {
         match self {
-            Site::Hosts(_) => random.pick(&[Cut::Freeze, Cut::Kill]),
+            Site::Hosts(_) => *random.one_of(&[Cut::Freeze, Cut::Kill]),
             Site::Local(_) => Cut::Freeze,
         }
     }
@@ -231,7 +232,7 @@ fn cuts(default: u64) -> u64 {
 /// The seed of this run, printed so that it can be replayed.
 fn seeded(what: &str) -> (u64, Random) {
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
-    let seed = setting("STANDIN_SEED").unwrap_or(Random(clock.as_nanos() as u64).next() >> 16);
+    let seed = setting("STANDIN_SEED").unwrap_or(Random::new(clock.as_nanos() as u64).number() >> 16);
     println!("{what}: STANDIN_SEED={seed}");
-    (seed, Random(seed))
+    (seed, Random::new(seed))
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use crate::host::{self, COMMAND_MAX, Disk, Protected, Setup, heavy, output_within, run, standin};
+use standin::random::Random;
 
 const RECORD_LEN: usize = 64;
 
@@ -76,20 +77,11 @@ fn check_records(path: &Path, acknowledged: u64, what: &str) {
     }
 }
 
-/// Numbers that a seed replays (SplitMix64).
-fn random(seed: &mut u64) -> u64 {
-    *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *seed;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 /// Longer than any machine needs for some syncs.
 const STALL_MAX: Duration = Duration::from_secs(60);
 
 /// Lets four programs write for a random while, kills the daemon at once; gives what each was told.
-fn write_and_kill(protected: &mut Protected, round: u64, seed: &mut u64) -> [u64; 4] {
+fn write_and_kill(protected: &mut Protected, round: u64, random: &mut Random) -> [u64; 4] {
     let acknowledged: [AtomicU64; 4] = Default::default();
     let end = AtomicBool::new(false);
     let mount = protected.mount.clone();
@@ -100,12 +92,12 @@ fn write_and_kill(protected: &mut Protected, round: u64, seed: &mut u64) -> [u64
             scope.spawn(move || drop(write_records(&path, way, acknowledged, end)));
         }
         // After some progress, however slow the machine is, at any moment.
-        let (some, since) = (1 + random(seed) % 60, Instant::now());
+        let (some, since) = (1 + random.below(60), Instant::now());
         while acknowledged.iter().map(|count| count.load(SeqCst)).sum::<u64>() < some {
             assert!(since.elapsed() < STALL_MAX, "no sync is acknowledged any more");
             std::thread::sleep(Duration::from_millis(1));
         }
-        std::thread::sleep(Duration::from_micros(random(seed) % 20_000));
+        std::thread::sleep(Duration::from_micros(random.below(20_000)));
         protected.kill9();
         end.store(true, SeqCst);
     });
@@ -115,15 +107,16 @@ fn write_and_kill(protected: &mut Protected, round: u64, seed: &mut u64) -> [u64
 #[test]
 fn what_was_synced_is_on_the_replica_when_the_daemon_is_killed() {
     let _heavy = heavy();
-    let mut seed = std::process::id().into();
+    let seed = std::process::id().into();
     eprintln!("seed {seed}");
+    let mut random = Random::new(seed);
     let setup = Setup { arguments: vec!["--fsync=target"], ..Setup::default() };
     let mut protected = Protected::prepare(setup);
     let mut total = 0;
     // Four programs each: 100 random ends.
     for round in 0..25 {
         protected.start_again();
-        let acknowledged = write_and_kill(&mut protected, round, &mut seed);
+        let acknowledged = write_and_kill(&mut protected, round, &mut random);
         for (way, acknowledged) in WAYS.into_iter().zip(acknowledged) {
             let name = format!("{way:?}{round}");
             check_records(&protected.replica.join(&name), acknowledged, &name);
@@ -138,8 +131,9 @@ fn what_was_synced_is_on_the_replica_when_the_daemon_is_killed() {
 #[test]
 fn what_was_synced_survives_the_loss_of_power_at_the_target() {
     let _heavy = heavy();
-    let mut seed = std::process::id().into();
+    let seed = std::process::id().into();
     eprintln!("seed {seed}");
+    let mut random = Random::new(seed);
     let setup = Setup {
         replica: Disk::Image { kind: "ext4", mib: 64 },
         arguments: vec!["--fsync=target"],
@@ -150,7 +144,7 @@ fn what_was_synced_survives_the_loss_of_power_at_the_target() {
     let mut total = 0;
     for round in 0..6 {
         protected.start_again();
-        let acknowledged = write_and_kill(&mut protected, round, &mut seed);
+        let acknowledged = write_and_kill(&mut protected, round, &mut random);
         crate::sys::cut_power(&disk).expect("a power cut");
         let image = protected.base.path().join("replica.image");
         host::unmount_for_good(&image, &disk);

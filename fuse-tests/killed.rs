@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 
 use crate::host::{COMMAND_MAX, Disk, clear_mounts, heavy, output_within, standin};
 use crate::pair::{Pair, kill};
-use crate::random::{Random, prepare, setting, worker::Worker};
+use crate::random::{prepare, setting, worker::Worker};
 use crate::tree::Rules;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
+use standin::random::Random;
 
 const THREADS: u64 = 2;
 /// A target runs about this long before it is killed.
@@ -97,10 +98,10 @@ fn under_load(mount: &Path, seed: u64, during: impl FnOnce()) {
         for thread in 0..THREADS {
             let (end, fd) = (&end, root.as_fd());
             scope.spawn(move || {
-                let mut random = Random(seed ^ (thread << 56));
+                let mut random = Random::new(seed ^ (thread << 56));
                 while !end.load(Relaxed) {
                     // Errors are those of a mount that dies meanwhile; others are found elsewhere.
-                    let _ = Worker::new(fd, mount, Random(random.next())).run(50);
+                    let _ = Worker::new(fd, mount, Random::new(random.number())).run(50);
                 }
             });
         }
@@ -118,14 +119,14 @@ fn kill_for_rounds(source: Disk, target: Disk, rounds: u64) {
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
     let seed = setting("STANDIN_SEED").unwrap_or(clock.as_nanos() as u64 >> 8);
     println!("STANDIN_SEED={seed}: {} -> {}, {rounds} rounds", shown(source), shown(target));
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut pair = Pair::start(source, target);
     prepare(&pair.mount);
     // Which zeros are holes is the file system's business, and not what is asked here.
     let rules = Rules { ignore_holes: true, ..Rules::default() };
     for round in 0..rounds {
         let mount = pair.mount.clone();
-        under_load(&mount, random.next(), || {
+        under_load(&mount, random.number(), || {
             for _ in 0..1 + random.below(3) {
                 std::thread::sleep(LIFE / 2);
                 pause(&mut random, LIFE / 2);

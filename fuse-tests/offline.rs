@@ -11,9 +11,10 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::FallocateFlags;
 
 use crate::host::{Disk, Protected, Setup, heavy};
-use crate::random::{Random, setting};
+use crate::random::setting;
 use crate::tree::Rules;
 use change::Changes;
+use standin::random::Random;
 
 /// Rounds on each file system; each is a start and a stop of the product.
 const ROUNDS: u64 = 4;
@@ -36,7 +37,7 @@ fn converges(source: &'static str, replica: &'static str) {
     let seed = setting("STANDIN_SEED").unwrap_or(clock.as_nanos() as u64 >> 8 & 0xffff_ffff_ffff);
     let rounds = setting("STANDIN_ROUNDS").unwrap_or(ROUNDS);
     println!("{source} to {replica}: {rounds} rounds from STANDIN_SEED={seed}");
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut protected =
         Protected::prepare(Setup { source: disk(source), replica: disk(replica), ..Setup::default() });
     for round in 0..rounds {

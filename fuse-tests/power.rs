@@ -13,9 +13,10 @@ use std::time::Duration;
 use rustix::mount::UnmountFlags;
 
 use crate::host::{self, Protected, Setup, clear_mounts, heavy, require_program, run};
-use crate::random::{Random, setting};
+use crate::random::setting;
 use crate::sys::cut_power;
 use crate::tree::Rules;
+use standin::random::Random;
 
 /// Programs that write at the same time.
 const WRITERS: u64 = 2;
@@ -62,12 +63,12 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn name(&mut self) -> PathBuf {
-        let dir = self.root.join(self.random.pick(&["a", "b"]));
+        let dir = self.root.join(*self.random.one_of(&["a", "b"]));
         dir.join(format!("f{}", self.random.below(FILES)))
     }
 
     fn block(&mut self) -> Vec<u8> {
-        vec![self.random.next() as u8; 1 + self.random.below(20_000) as usize]
+        vec![self.random.number() as u8; 1 + self.random.below(20_000) as usize]
     }
 
     /// As a database does between checkpoints.
@@ -90,7 +91,7 @@ impl Writer<'_> {
                 let name = self.name();
                 let times = fs::metadata(&name)?.modified()?;
                 let file = File::options().write(true).open(&name)?;
-                let bytes = vec![self.random.next() as u8; file.metadata()?.len().min(9000) as usize];
+                let bytes = vec![self.random.number() as u8; file.metadata()?.len().min(9000) as usize];
                 file.write_all_at(&bytes, 0)?;
                 file.set_modified(times)
             }
@@ -98,7 +99,7 @@ impl Writer<'_> {
                 // Another file of the same size and time under this name.
                 let (name, new) = (self.name(), self.name().with_extension("new"));
                 let old = fs::metadata(&name)?;
-                fs::write(&new, vec![self.random.next() as u8; old.len() as usize])?;
+                fs::write(&new, vec![self.random.number() as u8; old.len() as usize])?;
                 File::options().write(true).open(&new)?.set_modified(old.modified()?)?;
                 fs::rename(new, name)
             }
@@ -117,7 +118,7 @@ fn write(root: &Path, seed: u64, disk: &Disk, protected: &mut Protected) -> u64 
         for number in 0..WRITERS {
             let (over, worked) = (&over, &worked);
             scope.spawn(move || {
-                let mut writer = Writer { root, random: Random(seed ^ (number << 56)) };
+                let mut writer = Writer { root, random: Random::new(seed ^ (number << 56)) };
                 while !over.load(Relaxed) {
                     worked.fetch_add(u64::from(writer.act().is_ok()), Relaxed);
                 }

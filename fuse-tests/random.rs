@@ -13,33 +13,12 @@ use std::path::Path;
 
 use crate::host::{Protected, Setup, heavy};
 use crate::tree::{self, Rules};
+use standin::random::Random;
 use worker::{KINDS, Worker};
 
 const THREADS: u64 = 3;
 const OPS: u64 = 3000;
 const SEEDS: u64 = 5;
-
-/// splitmix64 (Steele, Lea, Flood 2014): every seed gives a full-period sequence.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `end`.
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
-}
 
 /// A number from the environment.
 pub fn setting(name: &str) -> Option<u64> {
@@ -53,8 +32,8 @@ fn seeds() -> Vec<u64> {
         return vec![seed];
     }
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
-    let mut random = Random(clock.as_nanos() as u64);
-    (0..setting("STANDIN_SEEDS").unwrap_or(SEEDS)).map(|_| random.next() >> 16).collect()
+    let mut random = Random::new(clock.as_nanos() as u64);
+    (0..setting("STANDIN_SEEDS").unwrap_or(SEEDS)).map(|_| random.number() >> 16).collect()
 }
 
 /// Lets all threads work below `root`; gives how often each kind of operation succeeded.
@@ -63,7 +42,9 @@ fn work(root: &Path, seed: u64, ops: u64) -> BTreeMap<&'static str, u64> {
     let fd = directory.as_fd();
     let results: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
-            .map(|thread| scope.spawn(move || Worker::new(fd, root, Random(seed ^ (thread << 56))).run(ops)))
+            .map(|thread| {
+                scope.spawn(move || Worker::new(fd, root, Random::new(seed ^ (thread << 56))).run(ops))
+            })
             .collect();
         threads.into_iter().map(|thread| thread.join().expect("a worker")).collect()
     });

@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 
 use crate::host::{self, Daemon, heavy, output_within, run};
 use crate::hosts::Hosts;
-use crate::random::{Random, setting};
+use crate::random::setting;
 use crate::tree::{self, Rules};
+use standin::random::Random;
 
 /// Files of the tree unless it is set.
 const FILES: u64 = 5000;
@@ -97,10 +98,10 @@ fn in_parallel(paths: &[PathBuf], each: impl Fn(&Path) + Sync) {
 /// As a compiler does: read, write pieces of varying length out of order, rename.
 fn build_one(source: &Path) {
     let content = fs::read(source).expect("a source");
-    let mut random = Random(content.len() as u64);
+    let mut random = Random::new(content.len() as u64);
     let (object, unfinished) = (source.with_extension("o"), source.with_extension("o.tmp"));
     let file = fs::File::create(&unfinished).expect("a file");
-    let header = random.next().to_le_bytes();
+    let header = random.number().to_le_bytes();
     let mut at = 64;
     for piece in content.chunks(1 + random.below(30_000) as usize) {
         file.write_all_at(piece, at).expect("a write");
@@ -186,7 +187,7 @@ fn tarball(work: &Path) -> PathBuf {
     let files = setting("STANDIN_TREE_FILES").unwrap_or(FILES);
     println!("STANDIN_SEED={seed} STANDIN_TREE_FILES={files}");
     let tree = work.join("generated");
-    generate::tree(&tree, files, &mut Random(seed));
+    generate::tree(&tree, files, &mut Random::new(seed));
     let tar = work.join("tree.tar");
     succeeds(Command::new(host::require_program("tar")).arg("cf").arg(&tar).arg("-C").arg(&tree).arg("."));
     fs::remove_dir_all(tree).expect("our own tree");

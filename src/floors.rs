@@ -15,6 +15,7 @@ const FLOORS: [&[&str]; 6] = [
         "open_files",
         "pool",
         "ranks",
+        "random",
         "signals",
         "store",
         "sys",

@@ -3,6 +3,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::random::Random;
+
 /// Tries with as many seeds as a plain run takes; `STANDIN_TEST_ROUNDS` asks for more.
 pub fn rounds(usual: u64) -> Vec<u64> {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
@@ -23,23 +25,20 @@ pub fn with_damage(usual: u64, mut check: impl FnMut(&mut Damage)) {
     }
 }
 
-/// A reproducible source of damage (splitmix64).
-pub struct Damage(u64);
+/// A reproducible source of damage.
+pub struct Damage(Random);
 
 impl Damage {
     pub fn of(seed: u64) -> Damage {
-        Damage(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        Damage(Random::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
     }
 
     pub fn number(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0.number()
     }
 
     pub fn below(&mut self, bound: usize) -> usize {
-        (self.number() % bound.max(1) as u64) as usize
+        self.0.below(bound.max(1) as u64) as usize
     }
 
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {

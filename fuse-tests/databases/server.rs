@@ -15,11 +15,11 @@ use std::time::Duration;
 use super::{Behind, FSYNC_TARGET, Site, copy_away, cuts, seeded};
 use crate::host::heavy;
 use crate::hosts::Hosts;
-use crate::random::Random;
 use clients::{Clients, Told};
 use mariadb::MariaDb;
 use postgres::Postgres;
 use process::Gone;
+use standin::random::Random;
 
 /// Cuts of a series unless `STANDIN_DB_CUTS` is set.
 const CUTS: u64 = 20;

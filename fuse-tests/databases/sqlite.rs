@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::{Behind, Cut, Site, copy_away, cuts, seeded};
 use crate::host::{COMMAND_MAX, describe, heavy, output_within, require_program, run};
-use crate::random::Random;
+use standin::random::Random;
 
 /// One series of cuts.
 #[derive(Clone, Copy)]

@@ -7,9 +7,10 @@ use std::time::Duration;
 use super::Hosts;
 use super::lag::{Probe, now};
 use super::load::{fill, under_load, under_paced_load, until_killed};
-use crate::random::{Random, setting};
+use crate::random::setting;
 use crate::{host, tree};
 use standin::limits::{FEED_BATCH, RECEIVE_WINDOW, STREAM_WINDOW};
+use standin::random::Random;
 
 #[test]
 fn two_hosts_stay_identical_through_cuts_kills_and_stops() {
@@ -63,7 +64,7 @@ const KILLS: u64 = 4;
 fn killed_at_random_moments(hosts: &mut Hosts) {
     let seed = setting("STANDIN_SEED").unwrap_or_else(|| u64::from(std::process::id()));
     println!("kills: STANDIN_SEED={seed}");
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mount = hosts.mount.clone();
     let mut resent = 0;
     for kill in 0..setting("STANDIN_KILLS").unwrap_or(KILLS) {

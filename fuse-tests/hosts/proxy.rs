@@ -15,7 +15,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::sockopt;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::random::{Random, setting};
+use crate::random::setting;
+use standin::random::Random;
 
 /// Longest wait for a datagram, so that the end is noticed.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -88,7 +89,7 @@ impl Proxy {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("setns");
             let front = bind(address);
             ready.send(()).expect("the test waits");
-            let randoms = [Random(seed), Random(!seed)];
+            let randoms = [Random::new(seed), Random::new(!seed)];
             let now = Instant::now();
             let mut line = Line {
                 shared: of_thread,
@@ -219,7 +220,7 @@ impl Line {
         let mut draw = |chance: u64| self.randoms[way].below(1000) < chance;
         let [lost, duplicated, reordered, corrupted] =
             [weather.loss, weather.duplication, weather.reordering, weather.corruption].map(&mut draw);
-        let (hold, place) = (self.randoms[way].below(20_000), self.randoms[way].next());
+        let (hold, place) = (self.randoms[way].below(20_000), self.randoms[way].number());
         let mut counts = self.shared.counts.lock();
         let counts = &mut counts[way];
         if weather.cut || lost {

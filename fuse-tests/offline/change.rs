@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FallocateFlags, RenameFlags, Timespec, Timestamps, XattrFlags};
 
-use crate::random::Random;
 use crate::sys::Mapping;
+use standin::random::Random;
 
 /// Longest offset of a change within a file, in bytes.
 const OFFSET_MAX: u64 = 3 << 20;
@@ -50,7 +50,7 @@ impl<'a> Changes<'a> {
     fn path(&mut self) -> PathBuf {
         let mut path = self.root.to_owned();
         for _ in 0..self.random.below(3) {
-            path.push(self.random.pick(&["a", "b"]));
+            path.push(*self.random.one_of(&["a", "b"]));
             let _ = fs::create_dir(&path);
         }
         path.join(format!("f{}", self.random.below(8)))
@@ -66,19 +66,19 @@ impl<'a> Changes<'a> {
     }
 
     fn offset(&mut self) -> u64 {
-        let reach = self.random.pick(&[5_000, 100_000, OFFSET_MAX]);
+        let reach = *self.random.one_of(&[5_000, 100_000, OFFSET_MAX]);
         self.random.below(reach)
     }
 
     fn len(&mut self) -> u64 {
-        let reach = self.random.pick(&[700, 9_000, 400_000]);
+        let reach = *self.random.one_of(&[700, 9_000, 400_000]);
         1 + self.random.below(reach)
     }
 
     fn write(&mut self) {
         let Some(file) = self.file() else { return };
         for _ in 0..=self.random.below(3) {
-            let bytes = vec![self.random.next() as u8 | 1; self.len() as usize];
+            let bytes = vec![self.random.number() as u8 | 1; self.len() as usize];
             let _ = file.write_all_at(&bytes, self.offset());
         }
     }
@@ -86,7 +86,7 @@ impl<'a> Changes<'a> {
     fn reserve(&mut self) {
         let Some(file) = self.file() else { return };
         let keep = FallocateFlags::KEEP_SIZE;
-        let mode = self.random.pick(&[
+        let mode = *self.random.one_of(&[
             FallocateFlags::empty(),
             keep,
             keep | FallocateFlags::PUNCH_HOLE,
@@ -117,7 +117,7 @@ impl<'a> Changes<'a> {
         if at >= end {
             return;
         }
-        let bytes = vec![self.random.next() as u8 | 1; (end - at) as usize];
+        let bytes = vec![self.random.number() as u8 | 1; (end - at) as usize];
         // What a full disk does not take ends in EFAULT.
         let _ = Mapping::new(&file, size as usize).and_then(|map| map.store(at as usize, &bytes));
     }
@@ -127,14 +127,15 @@ impl<'a> Changes<'a> {
         let Some(file) = self.file() else { return };
         let Ok(before) = file.metadata() else { return };
         let len = before.len().min(self.len());
-        let _ = file.write_all_at(&vec![self.random.next() as u8 | 1; len as usize], 0);
+        let _ = file.write_all_at(&vec![self.random.number() as u8 | 1; len as usize], 0);
         let mtime = Timespec { tv_sec: before.mtime(), tv_nsec: before.mtime_nsec() };
         let _ = rustix::fs::futimens(&file, &Timestamps { last_access: mtime, last_modification: mtime });
     }
 
     fn rename(&mut self) {
         let (from, to) = (self.path(), self.path());
-        let flags = self.random.pick(&[RenameFlags::empty(), RenameFlags::NOREPLACE, RenameFlags::EXCHANGE]);
+        let flags =
+            *self.random.one_of(&[RenameFlags::empty(), RenameFlags::NOREPLACE, RenameFlags::EXCHANGE]);
         let _ = rustix::fs::renameat_with(CWD, from, CWD, to, flags);
     }
 
@@ -162,8 +163,8 @@ impl<'a> Changes<'a> {
     fn xattr(&mut self) {
         let (path, name) = (self.path(), format!("user.x{}", self.random.below(4)));
         // The largest fit on XFS and btrfs only.
-        let len = self.random.pick(&[1, 50, 700, 9_000, 60_000]);
-        let value = vec![self.random.next() as u8; len];
+        let len = *self.random.one_of(&[1, 50, 700, 9_000, 60_000]);
+        let value = vec![self.random.number() as u8; len];
         let _ = match self.random.below(3) {
             0 => rustix::fs::lremovexattr(&path, name),
             _ => rustix::fs::lsetxattr(&path, name, &value, XattrFlags::empty()),

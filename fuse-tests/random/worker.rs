@@ -11,8 +11,8 @@ use rustix::fs::{
     AtFlags, FallocateFlags, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps, XattrFlags,
 };
 
-use super::Random;
 use crate::sys::{Aligned, DIRECT_ALIGN, Mapping};
+use standin::random::Random;
 
 /// Names of directories; files of these names replace them at times.
 pub const DIRECTORIES: [&str; 4] = ["d0", "d1", "d2", "d3"];
@@ -78,7 +78,7 @@ pub const KINDS: &[Kind] = &[
     }),
     ("kept xattr", |w| {
         w.with_kept(|w, kept| {
-            let value = w.random.next().to_le_bytes();
+            let value = w.random.number().to_le_bytes();
             Ok(rustix::fs::fsetxattr(&kept.file, "user.kept", &value, XattrFlags::empty())?)
         })
     }),
@@ -123,11 +123,11 @@ pub const KINDS: &[Kind] = &[
         Ok(rustix::fs::linkat(w.root, from, w.root, to, AtFlags::empty())?)
     }),
     ("symlink", |w| {
-        let target = w.random.pick(&LEAVES);
+        let target = *w.random.one_of(&LEAVES);
         Ok(rustix::fs::symlinkat(target, w.root, w.path())?)
     }),
     ("make node", |w| {
-        let kind = w.random.pick(&[FileType::Fifo, FileType::Socket, FileType::CharacterDevice]);
+        let kind = *w.random.one_of(&[FileType::Fifo, FileType::Socket, FileType::CharacterDevice]);
         let device = if kind == FileType::CharacterDevice { rustix::fs::makedev(1, 3) } else { 0 };
         Ok(rustix::fs::mknodat(w.root, w.path(), kind, Mode::from(0o600), device)?)
     }),
@@ -157,11 +157,14 @@ pub const KINDS: &[Kind] = &[
         Ok(rustix::fs::utimensat(w.root, w.path(), &times, AtFlags::SYMLINK_NOFOLLOW)?)
     }),
     ("set xattr", |w| {
-        let (name, len) = (w.random.pick(&["user.a", "user.b", "trusted.c"]), w.random.below(100) as usize);
+        let (name, len) =
+            (*w.random.one_of(&["user.a", "user.b", "trusted.c"]), w.random.below(100) as usize);
         let path = w.full_path();
         Ok(rustix::fs::lsetxattr(path, name, &w.bytes(len), XattrFlags::empty())?)
     }),
-    ("remove xattr", |w| Ok(rustix::fs::lremovexattr(w.full_path(), w.random.pick(&["user.a", "user.b"]))?)),
+    ("remove xattr", |w| {
+        Ok(rustix::fs::lremovexattr(w.full_path(), *w.random.one_of(&["user.a", "user.b"]))?)
+    }),
     ("list directory", |w| {
         let path = w.directory_path();
         let dir = rustix::fs::openat(w.root, path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
@@ -192,7 +195,7 @@ impl<'a> Worker<'a> {
     pub fn run(mut self, ops: u64) -> (BTreeMap<&'static str, u64>, Vec<String>) {
         let (mut done, mut unexpected) = (BTreeMap::new(), Vec::new());
         for step in 0..ops {
-            let (name, act) = self.random.pick(KINDS);
+            let (name, act) = *self.random.one_of(KINDS);
             match act(&mut self) {
                 Ok(()) => *done.entry(name).or_default() += 1,
                 Err(error) if error.raw_os_error().is_some_and(|code| FINE.contains(&code)) => (),
@@ -205,20 +208,20 @@ impl<'a> Worker<'a> {
     }
 
     fn bytes(&mut self, len: usize) -> Vec<u8> {
-        let seed = self.random.next();
+        let seed = self.random.number();
         (0..len as u64).map(|i| (seed.wrapping_add(i * i) >> 3) as u8).collect()
     }
 
     fn directory_path(&mut self) -> String {
         let depth = 1 + self.random.below(4);
-        (0..depth).map(|_| self.random.pick(&DIRECTORIES)).collect::<Vec<_>>().join("/")
+        (0..depth).map(|_| *self.random.one_of(&DIRECTORIES)).collect::<Vec<_>>().join("/")
     }
 
     /// A path that is mostly near the top, where the threads meet.
     fn path(&mut self) -> String {
-        let depth = self.random.pick(&[0, 0, 1, 1, 1, 2, 3]);
-        let mut names: Vec<&str> = (0..depth).map(|_| self.random.pick(&DIRECTORIES)).collect();
-        names.push(self.random.pick(&LEAVES));
+        let depth = *self.random.one_of(&[0, 0, 1, 1, 1, 2, 3]);
+        let mut names: Vec<&str> = (0..depth).map(|_| *self.random.one_of(&DIRECTORIES)).collect();
+        names.push(*self.random.one_of(&LEAVES));
         names.join("/")
     }
 
@@ -261,12 +264,12 @@ impl<'a> Worker<'a> {
 
     /// A place in a mapping with room for 2,000 bytes, near the start, where files have pages.
     fn mapped(&mut self) -> usize {
-        let bound = self.random.pick(&[4096, MAPPED as u64 - 2000]);
+        let bound = *self.random.one_of(&[4096, MAPPED as u64 - 2000]);
         self.random.below(bound) as usize
     }
 
     fn write(&mut self, file: &File) -> io::Result<()> {
-        let bound = self.random.pick(&[10, 4096, 20_000, 300_000]);
+        let bound = *self.random.one_of(&[10, 4096, 20_000, 300_000]);
         let len = 1 + self.random.below(bound) as usize;
         let at = self.random.below(SIZE - len as u64);
         file.write_all_at(&self.bytes(len), at)

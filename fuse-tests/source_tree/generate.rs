@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use crate::random::Random;
+use standin::random::Random;
 
 /// Files a directory.
 const EACH: u64 = 15;
@@ -98,10 +98,10 @@ fn len(random: &mut Random) -> usize {
 fn text(random: &mut Random) -> Vec<u8> {
     let mut text = String::with_capacity(20 << 20);
     while text.len() < 20 << 20 {
-        text.push_str(random.pick(&WORDS));
+        text.push_str(random.one_of::<&str>(&WORDS));
         text.push(' ');
         if random.below(9) == 0 {
-            write!(text, "{:x}", random.next()).expect("a string takes all");
+            write!(text, "{:x}", random.number()).expect("a string takes all");
         }
     }
     text.into_bytes()

@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::error::{Context, Error, Result};
+use crate::random::Random;
 
 /// Longest block.
 pub const BLOCK_MAX: usize = 1 << 20;
@@ -24,7 +25,7 @@ impl Block {
     pub fn new(len: usize) -> Block {
         assert!((STAMP..=BLOCK_MAX).contains(&len));
         let mut random = Random::new(0x5eed);
-        let words = std::iter::repeat_with(|| random.next().to_le_bytes()).flatten();
+        let words = std::iter::repeat_with(|| random.number().to_le_bytes()).flatten();
         Block { bytes: words.take(len).collect() }
     }
 
@@ -59,26 +60,9 @@ pub fn stamped_offset(block: &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(block.get(8..STAMP)?.try_into().ok()?))
 }
 
-/// Numbers that look random and are the same in each run (splitmix64, Steele, Lea and Flood 2014).
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// Offset of a block of this length within a file of this length, which holds one at least.
-    pub fn block_offset(&mut self, file_len: u64, block: u64) -> u64 {
-        self.next() % (file_len / block).max(1) * block
-    }
+/// Offset of a block of this length within a file of this length, which holds one at least.
+pub fn block_offset(random: &mut Random, file_len: u64, block: u64) -> u64 {
+    random.below((file_len / block).max(1)) * block
 }
 
 #[cfg(test)]
@@ -107,7 +91,7 @@ mod tests {
     #[test]
     fn random_offsets_are_whole_blocks_within_the_file() {
         let mut random = Random::new(1);
-        let offsets: Vec<u64> = (0..100).map(|_| random.block_offset(10 * 4096 + 5, 4096)).collect();
+        let offsets: Vec<u64> = (0..100).map(|_| block_offset(&mut random, 10 * 4096 + 5, 4096)).collect();
         assert!(offsets.iter().all(|offset| offset % 4096 == 0 && *offset < 10 * 4096));
         assert!(offsets.contains(&(9 * 4096)));
     }

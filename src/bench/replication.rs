@@ -12,11 +12,12 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 
 use super::Settings;
-use super::content::{Block, Random};
+use super::content::{Block, block_offset};
 use super::error::{Context, Error, Result};
 use super::load::{check_files, create_files, names, write_pages};
 use super::place::Place;
 use super::stats::quantile;
+use crate::random::Random;
 
 const PAGE: u64 = 4096;
 
@@ -212,7 +213,7 @@ impl Measurement<'_> {
         write_pages(&path, 1, size, || self.go_on())?;
         self.place.settle(self.stop)?;
         let mut random = Random::new(1);
-        let offsets: Vec<u64> = (0..REWRITES).map(|_| random.block_offset(size, PAGE)).collect();
+        let offsets: Vec<u64> = (0..REWRITES).map(|_| block_offset(&mut random, size, PAGE)).collect();
         let mut block = Block::new(PAGE as usize);
         let (wire, (write_seconds, readable_seconds)) = self.counted(|| {
             let started = Instant::now();

@@ -21,7 +21,6 @@
 mod disk;
 mod model;
 mod planted;
-mod random;
 mod source;
 mod target;
 mod walker;
@@ -30,8 +29,8 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::random::Random;
 use planted::Planted;
-pub use random::Random;
 use world::{Seen, World};
 
 const STEPS: u64 = 2000;
@@ -67,7 +66,7 @@ fn seeds() -> Vec<u64> {
         return vec![seed];
     }
     let mut random = Random::new(crate::store::random_u64());
-    (0..setting("STANDIN_SEEDS").unwrap_or(SEEDS)).map(|_| random.next() >> 16).collect()
+    (0..setting("STANDIN_SEEDS").unwrap_or(SEEDS)).map(|_| random.number() >> 16).collect()
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::random::Random;
 use crate::packet::*;
+use crate::random::Random;
 
 pub const ROOT: u64 = 1;
 const NODES_MAX: usize = 18;
@@ -61,14 +61,14 @@ impl Model {
         let (files, dirs) = (of(|birth| *birth == Birth::File), of(|birth| *birth == Birth::Directory));
         let mut homes: Vec<u64> = dirs.iter().map(|place| place.2).collect();
         homes.push(ROOT);
-        let home = random.pick(&homes)?;
+        let home = random.pick(&homes).copied()?;
         let name = Name::new(format!("n{}", random.below(9)).as_bytes()).ok()?;
         let free = !self.tree.nodes[&home].entries.contains_key(&name);
         let room = self.tree.nodes.len() < NODES_MAX;
         let mode = random.below(0o10000) as u32;
-        let file = random.pick(&files);
-        let one = random.pick(&any);
-        let other = random.pick(&any);
+        let file = random.pick(&files).copied();
+        let one = random.pick(&any).copied();
+        let other = random.pick(&any).copied();
         match random.below(24) {
             0..=2 if free && room => Some(self.create(home, name, Birth::File, mode)),
             3 | 4 if free && room => Some(self.create(home, name, Birth::Directory, mode)),
@@ -81,7 +81,7 @@ impl Model {
             6 if free && room => Some(self.create(home, name, Birth::Fifo, mode)),
             7 if free => self.link(file?.2, home, name),
             8 | 9 => self.unlink(one?.clone()),
-            10 => self.remove_directory(random.pick(&dirs)?.clone()),
+            10 => self.remove_directory(random.pick(&dirs).copied()?.clone()),
             11 | 12 if free => self.rename(one?.clone(), home, name, None, random.one_in(4)),
             13 | 14 => {
                 let (from, to) = (one?.clone(), other?.clone());
@@ -202,7 +202,7 @@ impl Model {
 
     fn write(&mut self, inode: u64, random: &mut Random) -> Said {
         let (offset, len) = (random.below(4000) as usize, random.below(1500) as usize + 1);
-        let bytes = vec![random.next() as u8; len];
+        let bytes = vec![random.number() as u8; len];
         let node = self.node(inode);
         node.content.resize(node.content.len().max(offset + len), 0);
         node.content[offset..offset + len].copy_from_slice(&bytes);
@@ -250,7 +250,7 @@ impl Model {
     fn set_xattr(&mut self, inode: u64, random: &mut Random) -> Said {
         let name: XattrName = Bounded(format!("user.x{}", random.below(2)).into_bytes());
         let mode = Some(self.tree.nodes[&inode].attributes.mode);
-        let value = random.next().to_le_bytes().to_vec();
+        let value = random.number().to_le_bytes().to_vec();
         let xattrs = &mut self.node(inode).xattrs;
         if random.one_in(3) {
             xattrs.remove(&name.0);

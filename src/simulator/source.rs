@@ -12,13 +12,13 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::planted::Planted;
-use super::random::Random;
 use super::walker::Walker;
 use crate::clock;
 use crate::connection::Flow;
 use crate::link::{Feed, LinkStats, SourceEvent, Waker};
 use crate::packet::*;
 use crate::queue::{Draft, Queue};
+use crate::random::Random;
 use crate::resync::CopyReport;
 use crate::source_side::{
     CopyOrder, Driver, NetworkLink, PacketFeed, Settings, Surroundings, WalkOrder, Walked,
@@ -192,7 +192,7 @@ impl Surroundings for Desk {
     }
 
     fn random(&mut self) -> u64 {
-        self.0.random.borrow_mut().next()
+        self.0.random.borrow_mut().number()
     }
 }
 

@@ -15,10 +15,10 @@ use parking_lot::Mutex;
 
 use super::disk::{self, Image};
 use super::planted::Planted;
-use super::random::Random;
 use crate::apply::{Applier, DurablePoint, Index, OpenError, Places, Replica};
 use crate::link::{Received, TargetEvent};
 use crate::packet::*;
+use crate::random::Random;
 use crate::target_side::{Session, Surroundings, Synced, View};
 use crate::{clock, failpoint};
 
@@ -69,7 +69,7 @@ impl Fate {
             *self.image.borrow_mut() = Some(Image::take(places, &index));
         } else if self.faults.get() > 0 && !self.opening.get() && self.random.borrow_mut().one_in(2) {
             self.faults.set(self.faults.get() - 1);
-            let number = self.random.borrow_mut().pick(&[libc::ENOSPC, libc::EIO]);
+            let number = self.random.borrow_mut().pick(&[libc::ENOSPC, libc::EIO]).copied();
             return Err(io::Error::from_raw_os_error(number.unwrap_or(libc::EIO)));
         }
         Ok(())

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use crossbeam_channel::{Sender, TryRecvError};
 
 use super::model::{ROOT, Tree, object};
-use super::random::Random;
 use crate::limits::LISTINGS_IN_FLIGHT;
 use crate::packet::*;
+use crate::random::Random;
 use crate::resync::{CopyError, CopyReport, Gone, ItemSink};
 use crate::source_side::{WalkOrder, Walked};
 

@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::random::Random;
 use crate::link::Assembler;
 use crate::packet::{
     EncodedFrame, Frame, SourceMessage, TargetMessage, decode_message, encode_message, message_len,
 };
 use crate::pool::Pool;
+use crate::random::Random;
 
 /// Frames that wait at the target before the stream stands still.
 const INBOX_MAX: usize = 12;

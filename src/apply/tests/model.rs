@@ -3,20 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-
-/// A reproducible sequence (Knuth's MMIX generator).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-
-    fn pick<'a>(&mut self, from: &'a [String]) -> Option<&'a String> {
-        if from.is_empty() { None } else { from.get(self.below(from.len() as u64) as usize) }
-    }
-}
+use crate::random::Random;
 
 #[derive(Default)]
 struct Names {
@@ -107,7 +94,7 @@ fn random_changes_arrive_whatever_dies() {
     for seed in [1, 2, 3, 4] {
         eprintln!("seed {seed}");
         let mut pair = Pair::new();
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let mut changes = 0;
         while changes < 500 {
             let Some(said) = change(&pair.source, &mut random) else { continue };

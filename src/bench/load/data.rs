@@ -5,9 +5,10 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::super::content::{Block, Random, stamped_offset};
+use super::super::content::{Block, block_offset, stamped_offset};
 use super::super::error::{Context, Error, Result};
 use super::{Done, Load};
+use crate::random::Random;
 
 /// Written and removed by each sequential line.
 const SEQUENTIAL: &str = "sequential";
@@ -107,7 +108,7 @@ impl Load<'_> {
     fn random_offsets(&self) -> impl Iterator<Item = u64> + use<> {
         let (size, mut random) = (self.settings.size, Random::new(self.run));
         let count = (size / PAGE / PAGES_PER_RANDOM_WRITE).max(1) as usize;
-        std::iter::repeat_with(move || random.block_offset(size, PAGE)).take(count)
+        std::iter::repeat_with(move || block_offset(&mut random, size, PAGE)).take(count)
     }
 
     pub(super) fn append(&self) -> Result<Done> {
@@ -172,7 +173,7 @@ impl Load<'_> {
             if !pace.go_on()? {
                 break;
             }
-            let offset = random.block_offset(warm, PAGE);
+            let offset = block_offset(&mut random, warm, PAGE);
             file.read_exact_at(&mut block, offset).at(&path)?;
             check_stamp(&path, &block, offset)?;
         }

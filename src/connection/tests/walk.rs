@@ -1,19 +1,7 @@
 //! A random walk: whatever happens in whatever order, some things always hold.
 
 use super::*;
-
-/// Numbers that a seed replays (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
-}
+use crate::random::Random;
 
 /// What a driver would have done, and what must never follow.
 #[derive(Default)]
@@ -174,7 +162,7 @@ fn whatever_happens_the_rules_hold() {
     let seed = std::env::var("STANDIN_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(crate::store::random_u64);
     eprintln!("STANDIN_SEED={seed}");
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut seen = Seen::default();
     for walk in 0..2000 {
         let mut now = Instant::now();

@@ -25,9 +25,10 @@ use crate::failpoint;
 use crate::mutation::rounds;
 use crate::packet::{Epoch, Incarnation, Position};
 use crate::queue::Queue;
+use crate::random::Random;
 use order::{Order, Place};
 use replica::Copy;
-use worker::{Random, Worker};
+use worker::Worker;
 
 const THREADS: usize = 3;
 /// Changes of each thread.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::worker::Random;
 use crate::intercept::change::turns::Turns;
+use crate::random::Random;
 
 /// At a place where another thread may go on, once in so many times one does.
 const SWITCH: u64 = 5;

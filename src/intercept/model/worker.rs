@@ -13,7 +13,7 @@ use crate::intercept::error::FsResult;
 use crate::intercept::names::{AskedMode, At};
 use crate::intercept::{Caller, Meta, NodeId, Volume};
 use crate::packet::Timestamp;
-pub use crate::simulator::Random;
+use crate::random::Random;
 
 /// Few names: collisions are what hurts.
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -124,12 +124,12 @@ impl Worker<'_> {
 
     /// As the server of requests does it: what a failed write has left is sent.
     fn write(&mut self) -> FsResult<()> {
-        let Some((_, handle)) = self.random.pick(&self.open) else { return self.create() };
+        let Some((_, handle)) = self.random.pick(&self.open).copied() else { return self.create() };
         let (mut offset, len) = (self.random.below(40_000), self.random.below(20_000) as usize + 1);
         if self.random.one_in(2) {
             offset -= offset % 4096;
         }
-        let data = vec![self.random.next() as u8; len];
+        let data = vec![self.random.number() as u8; len];
         let request = WriteRequest {
             handle,
             offset,
@@ -162,7 +162,7 @@ impl Worker<'_> {
             libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE,
             libc::FALLOC_FL_ZERO_RANGE,
         ];
-        let Some((_, handle)) = self.random.pick(&self.open) else { return self.create() };
+        let Some((_, handle)) = self.random.pick(&self.open).copied() else { return self.create() };
         let (offset, length) = (self.random.below(40_000), self.random.below(20_000) + 1);
         let mode = MODES[self.random.below(4) as usize];
         self.volume.fallocate(CALLER, handle, offset, length, mode)
@@ -196,7 +196,7 @@ impl Worker<'_> {
         match self.random.one_in(3) {
             true => self.volume.removexattr(node, name),
             false => {
-                let value = [self.random.next() as u8; 20];
+                let value = [self.random.number() as u8; 20];
                 self.volume.setxattr(CALLER, node, name, &value, 0)
             }
         }
@@ -246,7 +246,7 @@ impl Worker<'_> {
     }
 
     fn node(&mut self) -> Option<NodeId> {
-        self.random.pick(&self.known)
+        self.random.pick(&self.known).copied()
     }
 
     fn name(&mut self) -> &'static str {
@@ -255,7 +255,7 @@ impl Worker<'_> {
 
     /// A name in a directory that is known.
     fn place(&mut self) -> (NodeId, &'static OsStr) {
-        let parent = self.random.pick(&self.directories).unwrap_or(NodeId::ROOT);
+        let parent = self.random.pick(&self.directories).copied().unwrap_or(NodeId::ROOT);
         (parent, OsStr::new(self.name()))
     }
 

@@ -8,27 +8,7 @@ use rustix::fs::{CWD, FileType, Mode, RenameFlags};
 
 use super::cases::{acl, set_mtime, set_xattr};
 use super::{Pair, tree};
-
-/// splitmix64: small, and the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    fn choose(&mut self, from: &[PathBuf]) -> Option<PathBuf> {
-        if from.is_empty() { None } else { Some(from[self.below(from.len())].clone()) }
-    }
-}
+use crate::random::Random;
 
 /// Directories (with the root) and everything else, by path.
 fn list(root: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
@@ -46,7 +26,7 @@ fn list(root: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
 /// One random change below a root. What cannot be done is not done.
 fn change(root: &Path, random: &mut Random) {
     let (dirs, others) = list(root);
-    let dir = random.choose(&dirs).unwrap();
+    let dir = random.pick(&dirs).cloned().unwrap();
     // Few names: collisions are what hurts.
     let new = dir.join(format!("n{}", random.below(6)));
     let any: Vec<_> = dirs[1..].iter().chain(&others).cloned().collect();
@@ -56,38 +36,38 @@ fn change(root: &Path, random: &mut Random) {
         3 if is_new => fs::create_dir(&new).unwrap(),
         4 if is_new => symlink(format!("to {}", random.below(2)), &new).unwrap(),
         5 if is_new => {
-            let kind = [FileType::Fifo, FileType::Socket, FileType::CharacterDevice][random.below(3)];
+            let kind = *random.one_of(&[FileType::Fifo, FileType::Socket, FileType::CharacterDevice]);
             rustix::fs::mknodat(CWD, &new, kind, Mode::RUSR, rustix::fs::makedev(1, 3)).unwrap();
         }
         6 | 7 => {
-            if let Some(old) = random.choose(&others) {
+            if let Some(old) = random.pick(&others).cloned() {
                 let _ = fs::hard_link(old, new);
             }
         }
         8 | 9 => {
-            if let Some(old) = random.choose(&any) {
+            if let Some(old) = random.pick(&any).cloned() {
                 let _ = fs::rename(old, new);
             }
         }
         10 => {
-            if let (Some(left), Some(right)) = (random.choose(&any), random.choose(&any)) {
+            if let (Some(left), Some(right)) = (random.pick(&any).cloned(), random.pick(&any).cloned()) {
                 let _ = rustix::fs::renameat_with(CWD, left, CWD, right, RenameFlags::EXCHANGE);
             }
         }
         11 => {
-            if let Some(path) = random.choose(&any) {
+            if let Some(path) = random.pick(&any).cloned() {
                 let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
             }
         }
         12 | 13 => {
             let files: Vec<_> =
                 others.into_iter().filter(|path| path.symlink_metadata().unwrap().is_file()).collect();
-            if let Some(path) = random.choose(&files) {
+            if let Some(path) = random.pick(&files).cloned() {
                 write_file(&path, random);
             }
         }
         _ => {
-            if let Some(path) = random.choose(&any) {
+            if let Some(path) = random.pick(&any).cloned() {
                 change_attributes(&path, random);
             }
         }
@@ -97,11 +77,11 @@ fn change(root: &Path, random: &mut Random) {
 fn write_file(path: &Path, random: &mut Random) {
     let file = File::options().write(true).create(true).truncate(random.below(2) == 0).open(path).unwrap();
     for _ in 0..random.below(4) {
-        let bytes = vec![random.next() as u8; random.below(20_000)];
-        file.write_all_at(&bytes, random.below(10) as u64 * 50_000).unwrap();
+        let bytes = vec![random.number() as u8; random.below(20_000) as usize];
+        file.write_all_at(&bytes, random.below(10) * 50_000).unwrap();
     }
     if random.below(4) == 0 {
-        file.set_len(random.below(600_000) as u64).unwrap();
+        file.set_len(random.below(600_000)).unwrap();
     }
     // Distinct times: two contents of one size and one mtime are what `suspect` is for.
     set_mtime(path, random.below(1 << 31) as i64, random.below(1_000_000_000) as i64);
@@ -115,7 +95,12 @@ fn change_attributes(path: &Path, random: &mut Random) {
         0 => chown(path, Some(random.below(9) as u32), Some(random.below(9) as u32)).unwrap(),
         1 => fs::set_permissions(path, fs::Permissions::from_mode(random.below(0o10000) as u32)).unwrap(),
         2 => {
-            _ = rustix::fs::lsetxattr(path, "user.a", &[random.next() as u8], rustix::fs::XattrFlags::empty())
+            _ = rustix::fs::lsetxattr(
+                path,
+                "user.a",
+                &[random.number() as u8],
+                rustix::fs::XattrFlags::empty(),
+            )
         }
         3 if path.is_dir() => set_xattr(path, "system.posix_acl_default", &acl()),
         3 => {
@@ -127,7 +112,7 @@ fn change_attributes(path: &Path, random: &mut Random) {
 
 fn run(seed: u64) {
     println!("seed {seed}");
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let pair = Pair::new();
     for round in 0..8 {
         for _ in 0..random.below(60) {
@@ -141,7 +126,7 @@ fn run(seed: u64) {
             }
         }
         if random.below(2) == 0 {
-            let _ = pair.run(None, 1 + random.below(30));
+            let _ = pair.run(None, 1 + random.below(30) as usize);
         }
         pair.converges();
         let again = pair.converges();

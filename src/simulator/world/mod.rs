@@ -15,10 +15,10 @@ use crate::clock;
 use crate::connection::{Command, Event, Flow, Link, Repair, State};
 use crate::link::{LostBy, Received, SourceEvent};
 use crate::packet::*;
+use crate::random::Random;
 use crate::simulator::disk::{self, Times};
 use crate::simulator::model::{Model, Tree};
 use crate::simulator::planted::Planted;
-use crate::simulator::random::Random;
 use crate::simulator::source::{Desk, Effect, Source};
 use crate::simulator::target::{Loss, Step, Target};
 use crate::simulator::walker::Walker;
@@ -211,7 +211,7 @@ impl World {
             70..89 => self.target_turn()?,
             89..92 => self.sync_ends()?,
             _ => {
-                let most = self.random.pick(&[5, 5, 300, 4000]).unwrap_or(5);
+                let most = self.random.pick(&[5, 5, 300, 4000]).copied().unwrap_or(5);
                 let time = Duration::from_millis(self.random.below(most));
                 self.pass(time)?;
             }

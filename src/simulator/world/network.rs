@@ -5,14 +5,14 @@ use super::*;
 impl World {
     pub(super) fn stream_arrives(&mut self) -> Checked {
         let links: Vec<u32> = self.wires.keys().copied().collect();
-        let Some(link) = self.random.pick(&links) else { return Ok(()) };
+        let Some(link) = self.random.pick(&links).copied() else { return Ok(()) };
         let Some(wire) = self.wires.get_mut(&link) else { return Ok(()) };
         wire.deliver_stream(&mut self.random).map(drop)
     }
 
     pub(super) fn message_for_target(&mut self) -> Checked {
         let links: Vec<u32> = self.wires.keys().copied().collect();
-        let Some(link) = self.random.pick(&links) else { return Ok(()) };
+        let Some(link) = self.random.pick(&links).copied() else { return Ok(()) };
         if !self.target.is_up() {
             return Ok(());
         }
@@ -55,7 +55,7 @@ impl World {
 
     pub(super) fn cut(&mut self) {
         let links: Vec<u32> = self.wires.keys().copied().collect();
-        let Some(link) = self.random.pick(&links) else { return };
+        let Some(link) = self.random.pick(&links).copied() else { return };
         let (source, target) = (self.silence(), self.silence());
         self.note(format!("link {link}: cut; noticed after {source:?} and {target:?}"));
         if let Some(wire) = self.wires.get_mut(&link) {

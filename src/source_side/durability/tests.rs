@@ -8,6 +8,7 @@ use super::machine::{Action, Machine, Standing, Ticket, Trouble, Verdict};
 use crate::intercept::{Divergence, DurabilityGate};
 use crate::packet::{Epoch, Incarnation, Position, Sequence};
 use crate::queue::Queue;
+use crate::random::Random;
 use crate::words::{Late, Needs, Rule};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -268,25 +269,12 @@ fn a_failed_local_sync_is_out_of_the_list() {
     bench.does(&[]);
 }
 
-/// Numbers that a seed replays (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
-}
-
 /// Whatever happens in whatever order: nobody is told `Durable` of what the rule's targets do not
 /// have at that moment, everybody is answered exactly once, and nobody waits beyond the deadline.
 #[test]
 fn nobody_is_told_what_is_not_true() {
     for seed in 0..300 {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let targets = 1 + random.below(3) as usize;
         let needs = if random.below(2) == 0 { Needs::All } else { Needs::Any };
         let late = if random.below(2) == 0 { Late::Fail } else { Late::Degrade };

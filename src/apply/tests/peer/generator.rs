@@ -3,34 +3,7 @@
 
 use super::*;
 use crate::limits::{LISTING_ENTRIES_MAX, XATTR_NAME_LEN_MAX};
-
-/// A reproducible sequence (Knuth's MMIX generator).
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-
-    pub fn one_in(&mut self, count: u64) -> bool {
-        self.below(count) == 0
-    }
-
-    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[self.below(from.len() as u64) as usize]
-    }
-
-    /// Numbers at the edges of what can be said.
-    pub fn number(&mut self) -> u64 {
-        let edges = [0, 1, 4095, 4096, 1 << 20, 1 << 40, i64::MAX as u64 - 1, i64::MAX as u64, 1 << 63];
-        match self.below(4) {
-            0 => *self.pick(&edges),
-            1 => u64::MAX - self.below(3),
-            _ => self.below(100_000),
-        }
-    }
-}
+use crate::random::Random;
 
 /// What the peer knows, and what it can guess.
 pub struct Words<'a> {
@@ -45,7 +18,7 @@ pub struct Words<'a> {
 
 impl Words<'_> {
     fn id(&mut self) -> ObjectId {
-        *self.random.pick(self.ids)
+        *self.random.one_of(self.ids)
     }
 
     fn name(&mut self) -> Name {
@@ -54,7 +27,7 @@ impl Words<'_> {
             0 => Name::new(format!("made{made}").as_bytes()).unwrap(),
             1 => Name::new(&[b'x'; 255]).unwrap(),
             2 => Name::new(b"\xff\x1b[2J\n").unwrap(),
-            _ => Name::new(self.random.pick::<Vec<u8>>(self.names)).unwrap(),
+            _ => Name::new(self.random.one_of::<Vec<u8>>(self.names)).unwrap(),
         }
     }
 
@@ -63,8 +36,8 @@ impl Words<'_> {
     }
 
     fn time(&mut self) -> Timestamp {
-        let nanoseconds = *self.random.pick(&[0, 1, 999_999_999, 1_000_000_000, 0x3fff_ffff, 0x3fff_fffe]);
-        let seconds = *self.random.pick(&[0, 1, -1, 1 << 33, i64::MIN, i64::MAX]);
+        let nanoseconds = *self.random.one_of(&[0, 1, 999_999_999, 1_000_000_000, 0x3fff_ffff, 0x3fff_fffe]);
+        let seconds = *self.random.one_of(&[0, 1, -1, 1 << 33, i64::MIN, i64::MAX]);
         if self.random.one_in(4) {
             Timestamp { seconds, nanoseconds }
         } else {
@@ -73,11 +46,14 @@ impl Words<'_> {
     }
 
     fn owner(&mut self) -> Owner {
-        Owner { uid: *self.random.pick(&[0, 1000, u32::MAX]), gid: *self.random.pick(&[0, 0, 77, u32::MAX]) }
+        Owner {
+            uid: *self.random.one_of(&[0, 1000, u32::MAX]),
+            gid: *self.random.one_of(&[0, 0, 77, u32::MAX]),
+        }
     }
 
     fn mode(&mut self) -> u32 {
-        *self.random.pick(&[0, 0o644, 0o755, 0o4755, 0o2755, 0o6777, 0o7777, 0o104_755, u32::MAX])
+        *self.random.one_of(&[0, 0o644, 0o755, 0o4755, 0o2755, 0o6777, 0o7777, 0o104_755, u32::MAX])
     }
 
     fn attributes(&mut self) -> Attributes {
@@ -103,14 +79,14 @@ impl Words<'_> {
         if self.random.one_in(10) {
             return Bounded(vec![b'u'; XATTR_NAME_LEN_MAX]);
         }
-        Bounded(self.random.pick(&names).to_vec())
+        Bounded(self.random.one_of(&names).to_vec())
     }
 
     fn xattrs(&mut self) -> Vec<Xattr> {
-        let count = *self.random.pick(&[0, 0, 1, 1, 3]);
+        let count = *self.random.one_of(&[0, 0, 1, 1, 3]);
         (0..count)
             .map(|_| {
-                let len = *self.random.pick(&[0usize, 1, 28, 5000]);
+                let len = *self.random.one_of(&[0usize, 1, 28, 5000]);
                 Xattr { name: self.xattr_name(), value: Bounded(vec![1; len]) }
             })
             .collect()
@@ -121,24 +97,24 @@ impl Words<'_> {
         match self.random.below(9) {
             0 | 1 => Birth::File,
             2 | 3 => Birth::Directory,
-            4 | 5 => Birth::Symlink { target: Bounded(self.random.pick(self.outside).clone()) },
+            4 | 5 => Birth::Symlink { target: Bounded(self.random.one_of(self.outside).clone()) },
             6 => Birth::CharDevice { major, minor },
             7 => Birth::BlockDevice { major, minor },
-            _ => self.random.pick(&[Birth::Fifo, Birth::Socket]).clone(),
+            _ => self.random.one_of(&[Birth::Fifo, Birth::Socket]).clone(),
         }
     }
 
     fn result(&mut self) -> ContentResult {
         let mode = self.random.one_in(2).then(|| self.mode());
-        ContentResult { size: self.random.number(), mtime: self.time(), mode }
+        ContentResult { size: number(self.random), mtime: self.time(), mode }
     }
 
     /// A packet's op with its payload, and the path that it claims to be about.
     pub fn packet(&mut self) -> (Op, Vec<u8>, Vec<u8>) {
         let bytes = vec![b'!'; self.random.below(3000) as usize];
         let hint = match self.random.below(3) {
-            0 => self.random.pick(self.outside).clone(),
-            1 => self.random.pick(self.names).clone(),
+            0 => self.random.one_of(self.outside).clone(),
+            1 => self.random.one_of(self.names).clone(),
             _ => Vec::new(),
         };
         (self.op(), bytes, hint)
@@ -178,13 +154,13 @@ impl Words<'_> {
                 right_object: self.id(),
                 right_object_mtime: None,
             },
-            7 | 8 => Op::Write { object, offset: self.random.number(), result: self.result() },
+            7 | 8 => Op::Write { object, offset: number(self.random), result: self.result() },
             9 => Op::Resize { object, result: self.result() },
             // A reserved range takes room on the disk: kept small here, the edges beside it.
             10 => {
-                let length = *self.random.pick(&[0, 1, 4096, 1 << 63, u64::MAX]);
-                let (how, result) = (*self.random.pick(&how), self.result());
-                Op::Reserve { object, offset: self.random.number(), length, how, result }
+                let length = *self.random.one_of(&[0, 1, 4096, 1 << 63, u64::MAX]);
+                let (how, result) = (*self.random.one_of(&how), self.result());
+                Op::Reserve { object, offset: number(self.random), length, how, result }
             }
             11 => {
                 let (mode, owner) = (self.mode(), self.owner());
@@ -221,14 +197,14 @@ impl Words<'_> {
             }
             6 | 7 => LaneItem::OpenContent { object },
             8 | 9 => {
-                let hole = self.random.number();
-                let offset = if self.random.one_in(2) { hole } else { self.random.number() };
+                let hole = number(self.random);
+                let offset = if self.random.one_in(2) { hole } else { number(self.random) };
                 LaneItem::Content { object, hole, offset }
             }
             10 => {
                 let (attributes, xattrs) = (self.attributes(), self.xattrs());
-                let hole = self.random.number();
-                let size = if self.random.one_in(2) { hole } else { self.random.number() };
+                let hole = number(self.random);
+                let size = if self.random.one_in(2) { hole } else { number(self.random) };
                 LaneItem::CloseContent { object, hole, size, attributes, xattrs }
             }
             _ => LaneItem::End,
@@ -244,9 +220,19 @@ impl Words<'_> {
             attributes: self.attributes(),
             xattrs: self.xattrs(),
             large_xattrs: self.random.one_in(4),
-            size: self.random.number(),
+            size: number(self.random),
             links: self.random.below(3) as u32,
             suspect: self.random.one_in(2),
         }
+    }
+}
+
+/// Numbers at the edges of what can be said.
+pub fn number(random: &mut Random) -> u64 {
+    let edges = [0, 1, 4095, 4096, 1 << 20, 1 << 40, i64::MAX as u64 - 1, i64::MAX as u64, 1 << 63];
+    match random.below(4) {
+        0 => *random.one_of(&edges),
+        1 => u64::MAX - random.below(3),
+        _ => random.below(100_000),
     }
 }

@@ -10,8 +10,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 
 use super::*;
+use crate::random::Random;
 use crate::words::Allow;
-use generator::{Random, Words};
+use generator::{Words, number};
 
 /// A replica with content, what others planted in it, and what must never change.
 struct Yard {
@@ -138,7 +139,7 @@ impl Yard {
         let applied = self.pair.applier().replica().applied();
         let mut position = applied.next(HeaderDigest::of(&header, payload.len()));
         match random.below(12) {
-            0 => position.sequence.0 = random.number(),
+            0 => position.sequence.0 = number(random),
             1 => position.epoch.number ^= 1,
             2 => position.epoch.writer ^= 1,
             3 => position.incarnation.0 ^= 1,
@@ -150,8 +151,8 @@ impl Yard {
 
     fn skip(&mut self, random: &mut Random) -> Option<String> {
         let mut last = self.pair.applier().replica().applied();
-        let first = Sequence(random.number());
-        last.sequence = Sequence(random.number());
+        let first = Sequence(number(random));
+        last.sequence = Sequence(number(random));
         self.performed(&skip_frame(first, &last))
     }
 
@@ -176,7 +177,7 @@ impl Yard {
         let (item, payload) = self.words(random).item();
         let mut position = self.pair.applier().replica().applied();
         if random.one_in(10) {
-            position.sequence.0 = random.number();
+            position.sequence.0 = number(random);
         }
         self.handle_item(position, item, payload)
     }
@@ -321,7 +322,7 @@ fn whatever_a_peer_says_nothing_outside_changes() {
         eprintln!("seed {seed}");
         let mut yard = Yard::new();
         let before = look(&yard.canary());
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         for step in 0..600 {
             let said = match random.below(9) {
                 0 => yard.skip(&mut random),
