@@ -15,7 +15,7 @@ use bytes::Bytes;
 use standin::packet::*;
 use tempfile::TempDir;
 
-use self::client::{Key, PAIRING, REPLICATION, Session, dial, endpoint, pour};
+use self::client::{BareSession, Key, PAIRING, REPLICATION, dial, endpoint, pour};
 use crate::host::{self, COMMAND_MAX, Daemon, SYNC_MAX, clear_mounts, describe, output_within, run};
 use crate::tree;
 
@@ -368,12 +368,12 @@ fn a_paired_peer_costs_bounded_memory() {
         let crowd = (0..40).map(|number| {
             let (endpoint, key) = (&endpoint, &key);
             async move {
-                let mut session = Session::open(endpoint, serve.address, key, number).await.ok()?;
+                let mut session = BareSession::open(endpoint, serve.address, key, number).await.ok()?;
                 pour(&mut session.packets, 32 << 20).await;
                 Some(session)
             }
         });
-        let sessions: Vec<Session> = join_all(crowd).await.into_iter().flatten().collect();
+        let sessions: Vec<BareSession> = join_all(crowd).await.into_iter().flatten().collect();
         assert!(sessions.len() > 10, "{} got in", sessions.len());
     });
     eprintln!("{cost} KiB for 40 silent sessions");
@@ -402,11 +402,11 @@ fn hello() -> SourceMessage {
 }
 
 /// A session that has been welcomed.
-async fn welcomed(endpoint: &quinn::Endpoint, serve: &Serve, key: &Key) -> Session {
+async fn welcomed(endpoint: &quinn::Endpoint, serve: &Serve, key: &Key) -> BareSession {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let session = u128::from(std::process::id()) << 64 | deadline.elapsed().as_nanos();
-        if let Ok(mut session) = Session::open(endpoint, serve.address, key, session).await {
+        if let Ok(mut session) = BareSession::open(endpoint, serve.address, key, session).await {
             session.control.0.write_all(&encode_message(&hello())).await.expect("written");
             let mut len = [0; 4];
             if session.control.1.read_exact(&mut len).await.is_ok() {
@@ -489,7 +489,7 @@ fn a_session_that_is_not_granted_is_told_why() {
     runtime.block_on(async {
         let endpoint = endpoint();
         for (number, (message, why)) in cases.iter().enumerate() {
-            let session = Session::open(&endpoint, serve.address, &key, number as u128).await;
+            let session = BareSession::open(&endpoint, serve.address, &key, number as u128).await;
             let mut session = session.expect("a paired key gets this far");
             session.control.0.write_all(&encode_message(message)).await.expect("written");
             let end = session.end().await;

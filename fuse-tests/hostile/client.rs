@@ -100,7 +100,7 @@ pub fn opening(role: u8, session: u128) -> [u8; 32] {
 }
 
 /// A session as a source opens it: control and heartbeats on one connection, packets on another.
-pub struct Session {
+pub struct BareSession {
     pub small: Connection,
     _large: Connection,
     pub control: (SendStream, RecvStream),
@@ -108,14 +108,14 @@ pub struct Session {
     heartbeats: tokio::task::JoinHandle<()>,
 }
 
-impl Session {
+impl BareSession {
     /// Errors: what the target said, or how it ended.
     pub async fn open(
         endpoint: &Endpoint,
         target: SocketAddr,
         key: &Key,
         session: u128,
-    ) -> Result<Session, String> {
+    ) -> Result<BareSession, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let small = dial(endpoint, target, Some(key), &[REPLICATION]).await.map_err(|e| text(&e))?;
         let mut control = small.open_bi().await.map_err(|error| text(&error))?;
@@ -126,7 +126,7 @@ impl Session {
         let mut packets = large.open_uni().await.map_err(|error| text(&error))?;
         packets.write_all(&opening(2, session)).await.map_err(|error| text(&error))?;
         let heartbeats = tokio::spawn(beat(small.clone()));
-        Ok(Session { small, _large: large, control, packets, heartbeats })
+        Ok(BareSession { small, _large: large, control, packets, heartbeats })
     }
 
     /// Why the target ended it.
@@ -136,7 +136,7 @@ impl Session {
     }
 }
 
-impl Drop for Session {
+impl Drop for BareSession {
     fn drop(&mut self) {
         self.heartbeats.abort();
     }

@@ -282,7 +282,7 @@ fn network_of(address: IpAddr) -> IpAddr {
 
 /// What a source's connection turned out to be.
 enum Visitor {
-    Session(Box<(target::Session, TargetLink)>, (Fingerprint, SessionToken)),
+    Session(Box<(target::AcceptedSession, TargetLink)>, (Fingerprint, SessionToken)),
     Packets(Packets, (Fingerprint, SessionToken)),
     /// It came to pair, and has its answer.
     Paired,
@@ -372,7 +372,7 @@ impl Shared {
     /// Runs a session to its end.
     async fn run(
         &self,
-        (session, link): (target::Session, TargetLink),
+        (session, link): (target::AcceptedSession, TargetLink),
         key: (Fingerprint, SessionToken),
         links: Sender<TargetLink>,
     ) {

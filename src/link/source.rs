@@ -87,7 +87,8 @@ impl SourceLink {
         let (sender, events) = unbounded();
         let waker = Waker::new();
         let shared = Arc::new(Shared { outbox: Outbox::new(), meter: Meter::new() });
-        let session = Session { dial, shared: shared.clone(), waker: waker.clone(), events: sender.clone() };
+        let session =
+            DialledSession { dial, shared: shared.clone(), waker: waker.clone(), events: sender.clone() };
         let thread = std::thread::Builder::new().name("link-source".into()).spawn(move || session.run(feed));
         let thread = match thread {
             Ok(thread) => Some(thread),
@@ -143,7 +144,7 @@ impl Drop for SourceLink {
 }
 
 /// What the link thread works with.
-struct Session {
+struct DialledSession {
     dial: Dial,
     shared: Arc<Shared>,
     waker: Waker,
@@ -158,7 +159,7 @@ struct Streams {
     packets: SendStream,
 }
 
-impl Session {
+impl DialledSession {
     fn run(self, feed: impl Feed) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let end = match runtime {

@@ -112,7 +112,7 @@ impl TargetLinkHandle {
 }
 
 /// What the link thread works with.
-pub(super) struct Session {
+pub(super) struct AcceptedSession {
     small: Connection,
     control: (SendStream, RecvStream),
     heartbeat_interval: Duration,
@@ -134,7 +134,7 @@ pub(super) fn session(
     control: (SendStream, RecvStream),
     heartbeat_interval: Duration,
     pool: Pool,
-) -> (Session, TargetLink) {
+) -> (AcceptedSession, TargetLink) {
     let (frame_sender, frames) = frames::channel();
     let (event_sender, events) = unbounded();
     let (outbox, meter, welcome) = (Outbox::new(), Meter::new(), Arc::new(Notify::new()));
@@ -148,7 +148,7 @@ pub(super) fn session(
         meter: meter.clone(),
         welcome: welcome.clone(),
     };
-    let session = Session {
+    let session = AcceptedSession {
         small,
         control,
         heartbeat_interval,
@@ -162,7 +162,7 @@ pub(super) fn session(
     (session, link)
 }
 
-impl Session {
+impl AcceptedSession {
     /// Asks for the end from outside.
     pub(super) fn closer(&self) -> impl Fn(&str) + Send + Sync + 'static {
         let outbox = self.outbox.clone();
@@ -176,7 +176,7 @@ impl Session {
 
     /// Runs every part until the first one ends; then all end.
     pub(super) async fn serve(self, packets: oneshot::Receiver<Packets>) -> End {
-        let Session { small, control: (send, receive), frames, events, meter, .. } = self;
+        let AcceptedSession { small, control: (send, receive), frames, events, meter, .. } = self;
         let mut parts = JoinSet::new();
         self.outbox.spawn(&mut parts, send);
         parts.spawn(heartbeat::answer(small, self.heartbeat_interval, meter.heard.clone()));

@@ -1,7 +1,7 @@
 //! Both sides under one seed: one thread, simulated time, a faulty network, disk and person.
 //!
 //! ```text
-//!  model tree ── ops ──> Queue ── PacketFeed ──> wire ──> Assembler ──> Session ── Applier ── directory
+//!  model tree ── ops ──> Queue ── PacketFeed ──> wire ──> Assembler ── SourceSession ── Applier ── directory
 //!   (data)                 Driver <── events <── wire <── messages ─────┘         (in memory)
 //!        every step is chance: what is written, sent, arrives, is applied, synced; what is cut,
 //!        killed, loses power, fails, is paused, stopped, started, set back

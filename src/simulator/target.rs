@@ -19,7 +19,7 @@ use crate::apply::{Applier, DurablePoint, Index, OpenError, Places, Replica};
 use crate::link::{Received, TargetEvent};
 use crate::packet::*;
 use crate::random::Random;
-use crate::target_side::{Session, Surroundings, Synced, View};
+use crate::target_side::{SourceSession, Surroundings, Synced, View};
 use crate::{clock, failpoint};
 
 pub const SET: SetId = SetId(0x5e7);
@@ -155,7 +155,7 @@ impl Desk {
 
 struct Live {
     link: u32,
-    session: Session<Desk, Box<Applier>>,
+    session: SourceSession<Desk, Box<Applier>>,
     desk: Desk,
 }
 
@@ -329,7 +329,7 @@ impl Target {
         let view = Arc::new(Mutex::new(View::of(&applier)));
         let state = Rc::new(DeskState::default());
         state.swallow_welcome.set(welcomed);
-        let session = Session::welcome(Desk(state.clone()), &view, applier);
+        let session = SourceSession::welcome(Desk(state.clone()), &view, applier);
         self.live = Some(Live { link, session, desk: Desk(state) });
         Some(link)
     }

@@ -38,7 +38,7 @@ pub use options::ServeOptions;
 pub(crate) use reception::greeting;
 pub use seat::{Cut, Seat, View};
 #[cfg(test)]
-pub(crate) use session::{Session, Surroundings, Synced};
+pub(crate) use session::{SourceSession, Surroundings, Synced};
 
 /// Finds the replica of a set for a peer that may write it.
 ///

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, bounded};
 
-use super::session::{Session, Surroundings, Synced};
+use super::session::{SourceSession, Surroundings, Synced};
 use super::{Replicas, Seat};
 use crate::apply::{Applier, DurablePoint};
 use crate::control::unix_ms;
@@ -37,7 +37,7 @@ pub fn run(link: TargetLink, replicas: &dyn Replicas, stopping: &AtomicBool) -> 
     if let Some(allow) = seat.allow {
         applier.set_allow(allow);
     }
-    let mut session = Session::welcome(Around { link: &link, seat: &seat, stopping }, &seat.view, applier);
+    let mut session = SourceSession::welcome(Around { link: &link, seat: &seat, stopping }, &seat.view, applier);
     link.welcome();
     let reason = serve(&mut session, &link.frames());
     session.finish();
@@ -47,7 +47,7 @@ pub fn run(link: TargetLink, replicas: &dyn Replicas, stopping: &AtomicBool) -> 
 
 /// Until the connection ends; answers why.
 fn serve<A: DerefMut<Target = Applier>>(
-    session: &mut Session<Around<'_>, A>,
+    session: &mut SourceSession<Around<'_>, A>,
     frames: &FrameReceiver,
 ) -> String {
     loop {

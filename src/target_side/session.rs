@@ -1,6 +1,6 @@
 //! One source's session on a target: frames one after the other, and what is due besides.
 //!
-//! [`Session`] says what is done with a frame, a message, an end of a sync, and what is due; what
+//! [`SourceSession`] says what is done with a frame, a message, an end of a sync, and what is due; what
 //! is around it ([`Surroundings`]) is a link and threads in the product, a simulator in tests. What is
 //! done about a fault the applier says; a session waits, tells, and acknowledges.
 
@@ -52,7 +52,7 @@ pub(crate) trait Surroundings {
 pub(crate) type Synced = (DurablePoint, io::Result<()>);
 
 /// See the module. `A` lends the applier for as long as the session lives.
-pub(crate) struct Session<S, A> {
+pub(crate) struct SourceSession<S, A> {
     around: S,
     view: Arc<Mutex<View>>,
     applier: A,
@@ -74,13 +74,13 @@ pub(crate) struct Session<S, A> {
     lost: Option<String>,
 }
 
-impl<S: Surroundings, A: DerefMut<Target = Applier>> Session<S, A> {
+impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
     /// Tells the source what the replica is; from here on its frames are taken.
-    pub(crate) fn welcome(around: S, view: &Arc<Mutex<View>>, mut applier: A) -> Session<S, A> {
+    pub(crate) fn welcome(around: S, view: &Arc<Mutex<View>>, mut applier: A) -> SourceSession<S, A> {
         let proof = applier.begin_session();
         around.send(TargetMessage::Welcome { version: WIRE_VERSION, features: Features::OFFERED, proof });
         let told = (applier.data(), AsideView::default());
-        let mut session = Session {
+        let mut session = SourceSession {
             around,
             view: view.clone(),
             applier,

@@ -40,7 +40,7 @@ pub(crate) struct Driver<S: Surroundings> {
     pub(super) shared: Arc<Shared>,
     sent: Arc<Sent>,
     pub(super) machine: Machine,
-    session: Option<Session<S::Link>>,
+    session: Option<OpenLink<S::Link>>,
     copy: Copying,
     /// The target held nothing when copies to it began, at this moment.
     from_nothing: Option<Mark>,
@@ -60,7 +60,7 @@ pub(crate) struct Driver<S: Surroundings> {
 }
 
 /// One network connection, from dialling to its end.
-struct Session<L> {
+struct OpenLink<L> {
     link: L,
     lane: Lane,
     stream: Arc<Stream>,
@@ -214,7 +214,7 @@ impl<S: Surroundings> Driver<S> {
         };
         *self.shared.waker.lock() = Some(link.waker());
         self.session =
-            Some(Session { link, lane, stream, welcomed: false, told_diverged: false, acknowledged: None });
+            Some(OpenLink { link, lane, stream, welcomed: false, told_diverged: false, acknowledged: None });
     }
 
     fn greet(&self) {
