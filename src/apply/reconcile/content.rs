@@ -30,6 +30,11 @@ impl OpenFile {
 
 impl Session {
     pub(super) fn open_content(&mut self, replica: &mut Replica, object: ObjectId) -> Result<(), Fault> {
+        let done = self.empty(replica, object);
+        self.or_leave_content(replica, object, done)
+    }
+
+    fn empty(&mut self, replica: &mut Replica, object: ObjectId) -> Result<(), Fault> {
         if !self.asked.contains(object)? {
             return Err(Fault::Refused("content of a file that was not asked for"));
         }

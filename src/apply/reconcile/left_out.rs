@@ -44,6 +44,57 @@ impl Session {
         attributes: &Attributes,
         names: &[XattrName],
     ) -> Result<(), Fault> {
+        let done = self.keep_only(replica, object, attributes, names);
+        self.or_leave_xattrs(replica, object, done)
+    }
+
+    pub(super) fn take_xattr(
+        &mut self,
+        replica: &mut Replica,
+        object: ObjectId,
+        name: &XattrName,
+        value: &[u8],
+    ) -> Result<(), Fault> {
+        let done = self.set_xattr(replica, object, name, value);
+        self.or_leave_xattrs(replica, object, done)
+    }
+
+    /// All attributes of an object have come.
+    pub(super) fn close_xattrs(
+        &mut self,
+        replica: &mut Replica,
+        object: ObjectId,
+        attributes: &Attributes,
+    ) -> Result<(), Fault> {
+        let done = self.set_owner_and_mode(replica, object, attributes);
+        self.or_leave_xattrs(replica, object, done)
+    }
+
+    /// As [`Session::or_leave_content`]; an object that was left out is not here.
+    fn or_leave_xattrs(
+        &mut self,
+        replica: &mut Replica,
+        object: ObjectId,
+        done: Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        match done {
+            Err(Fault::MissingObject(_)) if !self.left_out.is_empty() => Ok(()),
+            Err(fault) if fault.keeps_out_one() => {
+                self.leave_object(replica, object, &fault);
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    /// Drops the attributes that the source does not have, before the others come.
+    fn keep_only(
+        &mut self,
+        replica: &mut Replica,
+        object: ObjectId,
+        attributes: &Attributes,
+        names: &[XattrName],
+    ) -> Result<(), Fault> {
         let file = replica.object(object)?;
         let mode = replica.policy().mode(&*file, attributes.mode)?;
         let attributes = Attributes { mode, ..*attributes };
@@ -55,7 +106,7 @@ impl Session {
         })
     }
 
-    pub(super) fn take_xattr(
+    fn set_xattr(
         &mut self,
         replica: &mut Replica,
         object: ObjectId,
@@ -82,8 +133,7 @@ impl Session {
         }
     }
 
-    /// All attributes of an object have come.
-    pub(super) fn close_xattrs(
+    fn set_owner_and_mode(
         &mut self,
         replica: &mut Replica,
         object: ObjectId,

@@ -194,10 +194,7 @@ impl Reconcile {
                 return Ok(vec![TargetMessage::Wanted { listing: number, objects }]);
             }
             LaneItem::Unreadable { dir, names } => session.keep_unreadable(replica, *dir, names)?,
-            LaneItem::OpenContent { object } => {
-                let done = session.open_content(replica, *object);
-                session.or_leave_content(replica, *object, done)?
-            }
+            LaneItem::OpenContent { object } => session.open_content(replica, *object)?,
             LaneItem::Content { object, .. } | LaneItem::CloseContent { object, .. }
                 if session.leaves == Some(*object) => {}
             LaneItem::Content { object, hole, offset } => {
@@ -209,16 +206,11 @@ impl Reconcile {
                 session.or_leave_content(replica, *object, done)?
             }
             LaneItem::Xattrs { object, attributes, names } => {
-                let done = session.open_xattrs(replica, *object, attributes, names);
-                session.or_leave_xattrs(replica, *object, done)?
+                session.open_xattrs(replica, *object, attributes, names)?
             }
-            LaneItem::Xattr { object, name } => {
-                let done = session.take_xattr(replica, *object, name, payload);
-                session.or_leave_xattrs(replica, *object, done)?
-            }
+            LaneItem::Xattr { object, name } => session.take_xattr(replica, *object, name, payload)?,
             LaneItem::Attributes { object, attributes } => {
-                let done = session.close_xattrs(replica, *object, attributes);
-                session.or_leave_xattrs(replica, *object, done)?
+                session.close_xattrs(replica, *object, attributes)?
             }
             LaneItem::Leave { object } => session.leave_content(*object)?,
             LaneItem::LeftOut { left_out } => session.left_out.merge(left_out.clone()),
@@ -416,23 +408,6 @@ impl Session {
                 self.leave_object(replica, object, &fault);
                 self.leaves = Some(object);
                 self.leave_content(object)
-            }
-            done => done,
-        }
-    }
-
-    /// As [`Session::or_leave_content`]; an object that was left out is not here.
-    fn or_leave_xattrs(
-        &mut self,
-        replica: &mut Replica,
-        object: ObjectId,
-        done: Result<(), Fault>,
-    ) -> Result<(), Fault> {
-        match done {
-            Err(Fault::MissingObject(_)) if !self.left_out.is_empty() => Ok(()),
-            Err(fault) if fault.keeps_out_one() => {
-                self.leave_object(replica, object, &fault);
-                Ok(())
             }
             done => done,
         }
