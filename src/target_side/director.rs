@@ -6,6 +6,8 @@
 //!  Serving ── stop, signal ──> Stopping (sessions end, each with a durable point)
 //! ```
 //! Sessions, replicas and the book of pairings have owners of their own, which never wait for it.
+//! An invitation goes straight to the book: the listener redeems it there for strangers, so that the
+//! book has to be whole by itself, and a stop does not wait for its disk.
 
 use std::sync::Arc;
 

@@ -1,7 +1,6 @@
 //! Takes a source in: its greeting, its seat at a replica, and a session until its connection ends.
 
 use std::io;
-use std::ops::DerefMut;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
@@ -9,10 +8,10 @@ use crossbeam_channel::{Receiver, bounded};
 
 use super::session::{SourceSession, Surroundings, Synced};
 use super::{Replicas, Seat};
-use crate::apply::{Applier, DurablePoint};
+use crate::apply::DurablePoint;
 use crate::control::unix_ms;
 use crate::limits::HANDSHAKE_TIME_MAX;
-use crate::link::{FrameReceiver, TargetEvent, TargetLink};
+use crate::link::{TargetEvent, TargetLink};
 use crate::packet::{SetId, SourceMessage, Standing, TargetMessage, Text, WIRE_VERSION, WIRE_VERSION_OLDEST};
 
 /// Serves one source until its connection ends; answers why it ended.
@@ -37,29 +36,13 @@ pub fn run(link: TargetLink, replicas: &dyn Replicas, stopping: &AtomicBool) -> 
     if let Some(allow) = seat.allow {
         applier.set_allow(allow);
     }
-    let mut session = SourceSession::welcome(Around { link: &link, seat: &seat, stopping }, &seat.view, applier);
+    let mut session =
+        SourceSession::welcome(Around { link: &link, seat: &seat, stopping }, &seat.view, applier);
     link.welcome();
-    let reason = serve(&mut session, &link.frames());
+    let reason = session.run(&link.frames());
     session.finish();
     link.close(&reason);
     Ok(reason)
-}
-
-/// Until the connection ends; answers why.
-fn serve<A: DerefMut<Target = Applier>>(
-    session: &mut SourceSession<Around<'_>, A>,
-    frames: &FrameReceiver,
-) -> String {
-    loop {
-        // A sync that ends is due as well.
-        let received = match session.sync() {
-            Some(sync) => frames.recv_or_news(session.patience(), sync),
-            None => frames.recv(session.patience()),
-        };
-        if let Err(reason) = session.turn(received) {
-            return reason;
-        }
-    }
 }
 
 /// The source closes when it has read its answer; a silent one is not waited for.

@@ -17,7 +17,7 @@ use crate::apply::{Applier, AsideView, DataStatus, DurablePoint, Fault, Outcome,
 use crate::clock;
 use crate::control::{Retrying, unix_ms};
 use crate::limits::{ACKNOWLEDGE_DELAY, ACKNOWLEDGE_LATEST, ACKNOWLEDGE_PACKETS, DURABLE_INTERVAL};
-use crate::link::{Received, TargetEvent};
+use crate::link::{FrameReceiver, Received, TargetEvent};
 use crate::packet::{
     Features, Frame, FrameHeader, ItemHeader, LaneItem, ObjectId, Op, Sequence, SourceMessage, TargetMessage,
     Text, WIRE_VERSION, WithheldCounts,
@@ -110,13 +110,22 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
         self.applier
     }
 
-    /// Where the outcome of the sync that is under way comes.
-    pub(super) fn sync(&self) -> Option<&Receiver<Synced>> {
-        self.sync.as_ref()
+    /// Takes frames until the connection ends; answers why.
+    pub(super) fn run(&mut self, frames: &FrameReceiver) -> String {
+        loop {
+            // A sync that ends is due as well.
+            let received = match &self.sync {
+                Some(sync) => frames.recv_or_news(self.patience(), sync),
+                None => frames.recv(self.patience()),
+            };
+            if let Err(reason) = self.turn(received) {
+                return reason;
+            }
+        }
     }
 
     /// How long to wait for the next frame before something else is due.
-    pub(super) fn patience(&self) -> Duration {
+    fn patience(&self) -> Duration {
         if self.unacknowledged > 0 {
             return ACKNOWLEDGE_DELAY;
         }
