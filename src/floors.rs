@@ -26,7 +26,7 @@ const FLOORS: [&[&str]; 6] = [
     &["privileges", "xattr"],
     &["apply", "connection", "control", "intercept", "link", "pairing", "preflight", "queue", "resync"],
     &["source_side", "target_side"],
-    &["bench", "cli", "floors", "lib", "main", "simulator"],
+    &["bench", "cli", "floors", "lib", "main", "shape", "simulator"],
 ];
 
 /// Importing on one's own floor, and why.
@@ -67,7 +67,14 @@ fn is_test(path: &Path) -> bool {
     names().any(|name| {
         matches!(
             &*name,
-            "tests" | "tests.rs" | "fuzz.rs" | "hostile.rs" | "model" | "simulator" | "floors.rs"
+            "tests"
+                | "tests.rs"
+                | "fuzz.rs"
+                | "hostile.rs"
+                | "model"
+                | "simulator"
+                | "floors.rs"
+                | "shape.rs"
         )
     })
 }

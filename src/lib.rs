@@ -34,6 +34,7 @@
 //! - `ranks`: the order in which locks are taken on the source, asserted in debug builds
 //! - `clock`, `failpoint`: the time, and places where a disk can fail, both in a simulator's hand
 //!   in tests
+//! - `floors`, `shape` (tests only): who may import whom; how large files and functions are
 //! - `simulator` (tests only): both sides under one seed, with a faulty network, disk and person
 //!
 //! The data plane (intercept, queue, link, apply) never waits for the control plane.
@@ -66,6 +67,8 @@ pub mod queue;
 pub mod random;
 mod ranks;
 pub mod resync;
+#[cfg(test)]
+mod shape;
 mod signals;
 #[cfg(test)]
 mod simulator;

@@ -1,20 +1,22 @@
 //! `standin status`: how a daemon is, for people and for monitoring systems.
 
+mod words;
+
 use std::fmt::Write;
 use std::io::IsTerminal;
 use std::time::Duration;
 
 use serde::Serialize;
 
+pub(super) use self::words::{age, packets, state_word};
+use self::words::{amount, data_word, label, lag, link_words, mirror_words, progress_words};
 use super::args::{self, Common};
 use super::find::find;
 use super::{Outcome, output};
 use crate::control::{
-    Amount, AsideStatus, ConnectionState, ConnectionStatus, Finding, FsyncStatus, Lag, LinkStatus,
-    MirrorProgress, MirrorStatus, Phase, ReplicaStatus, Role, RoleName, Severity, SourceStatus, Status,
-    TargetKind, TargetStatus,
+    AsideStatus, ConnectionStatus, Finding, FsyncStatus, Phase, ReplicaStatus, Role, RoleName, Severity,
+    SourceStatus, Status, TargetKind, TargetStatus,
 };
-use crate::packet::DataState;
 use crate::units;
 
 /// Names of objects that are set aside, as many as a screen takes.
@@ -301,96 +303,4 @@ fn connection_lines(connection: &ConnectionStatus, now: u64, text: &mut String) 
         )?;
     }
     Ok(())
-}
-
-pub(super) fn state_word(state: ConnectionState) -> &'static str {
-    match state {
-        ConnectionState::Stopped => "stopped",
-        ConnectionState::Started => "started",
-        ConnectionState::Paused => "paused",
-        ConnectionState::Scheduled => "scheduled",
-        ConnectionState::ScheduledAfterError => "scheduled after an error",
-        ConnectionState::Error => "error",
-    }
-}
-
-fn data_word(data: DataState) -> &'static str {
-    match data {
-        DataState::Empty => "empty",
-        DataState::Good => "good",
-        DataState::Bad => "bad (not a consistent copy)",
-    }
-}
-
-fn mirror_words(mirror: &MirrorStatus) -> String {
-    match mirror {
-        MirrorStatus::Idle => "idle".into(),
-        MirrorStatus::Calculating => "calculating".into(),
-        MirrorStatus::Mirroring { percent } => format!("mirroring {percent:.1} %"),
-        MirrorStatus::Paused => "paused".into(),
-        MirrorStatus::Stopped => "stopped".into(),
-        MirrorStatus::RemovingOrphans => "removing orphans".into(),
-        MirrorStatus::Verifying => "verifying".into(),
-        MirrorStatus::Restoring => "restoring".into(),
-        MirrorStatus::Complete => "complete".into(),
-    }
-}
-
-fn progress_words(progress: &MirrorProgress) -> String {
-    let of = |total: Option<String>| total.map_or(String::new(), |total| format!(" of {total}"));
-    let mut text = format!(
-        "{}: {}{} files in line, {}{} sent",
-        progress.mode,
-        units::count(progress.files_done),
-        of(progress.files_total.map(units::count)),
-        units::size(progress.bytes_done),
-        of(progress.bytes_total.map(units::size)),
-    );
-    if progress.bytes_per_second > 0.0 {
-        text += &format!(", {}/s", units::size(progress.bytes_per_second as u64));
-    }
-    if let Some(eta) = progress.eta_seconds {
-        text += &format!(", {} to go", units::duration(Duration::from_secs(eta)));
-    }
-    text
-}
-
-fn link_words(link: &LinkStatus, now: u64) -> String {
-    format!(
-        "up for {}, round trip {:.1} ms, {} out, {} in, {} lost",
-        age(link.connected_unix_ms, now),
-        link.rtt_ms,
-        units::size(link.udp_sent_bytes),
-        units::size(link.udp_received_bytes),
-        packets(link.udp_lost_packets)
-    )
-}
-
-fn lag(lag: Option<Lag>) -> String {
-    let Some(lag) = lag else { return "it is not known how far behind".into() };
-    if lag.packets == 0 {
-        return "behind by nothing".into();
-    }
-    let age = units::duration(Duration::try_from_secs_f64(lag.seconds).unwrap_or_default());
-    format!("behind by {age} ({}, {})", packets(lag.packets), units::size(lag.bytes))
-}
-
-fn amount(amount: &Amount) -> String {
-    format!("{}, {}", packets(amount.packets), units::size(amount.bytes))
-}
-
-pub(super) fn packets(number: u64) -> String {
-    format!("{} {}", units::count(number), if number == 1 { "packet" } else { "packets" })
-}
-
-pub(super) fn age(since_unix_ms: u64, now_unix_ms: u64) -> String {
-    units::duration(Duration::from_millis(now_unix_ms.saturating_sub(since_unix_ms)))
-}
-
-fn label(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Ok => "note",
-        Severity::Warning => "WARNING",
-        Severity::Critical => "CRITICAL",
-    }
 }

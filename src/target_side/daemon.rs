@@ -5,15 +5,17 @@
 //!  ── signal or `standin stop` ── sessions end, durable points ── exit
 //! ```
 
+mod places;
+
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::Sender;
 
+use self::places::{check_places, claim_root, lock_state};
 use super::director::{Board, Director, Event, nothing_left};
 use super::options::ServeOptions;
 use super::replicas::{Resting, Store, able};
@@ -29,7 +31,7 @@ use crate::open_files;
 use crate::packet::PairingVisit;
 use crate::packet::encode_message;
 use crate::pairing::{Book, Grant, InviteError, Known, Offer};
-use crate::preflight::{Claim, Role, open_directory};
+use crate::preflight::Claim;
 use crate::privileges::{self, Confinement, Reach, SERVE, for_allowed};
 use crate::signals::stop_signals;
 use crate::store::{Symlink, own_directory};
@@ -117,45 +119,6 @@ fn start(options: ServeOptions) -> Result<(Daemon, Director, Held), Failure> {
         director: told,
     };
     Ok((daemon, director, held))
-}
-
-fn check_places(options: &ServeOptions) -> Result<(), Failure> {
-    let root = &options.root;
-    if !root.is_dir() {
-        return Err(Failure::new(
-            format!("{} is no directory: the replicas have no place.", root.display()),
-            UNTOUCHED,
-            format!("Mount its file system, or create it: mkdir {}", root.display()),
-        ));
-    }
-    if root == Path::new("/") || options.state.starts_with(root) || options.run.starts_with(root) {
-        return Err(Failure::new(
-            format!("State, sockets and system cannot lie below {}, among the replicas.", root.display()),
-            UNTOUCHED,
-            "Choose another --root, or other places with --state and --run.",
-        ));
-    }
-    Ok(())
-}
-
-fn claim_root(options: &ServeOptions) -> Result<Claim, Failure> {
-    let shown = options.root.display();
-    let root = open_directory(&options.root)
-        .map_err(|error| failed(&format!("{shown} cannot be opened"), &error))?;
-    Claim::take(Role::ServeRoot, "", &options.root, root)
-}
-
-fn lock_state(own: &Path) -> Result<File, Failure> {
-    let lock = own_directory(own, 0o700, Symlink::Own)
-        .map_err(|error| failed(&format!("{} cannot be opened", own.display()), &error))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(_) => Err(Failure::new(
-            format!("Another `standin serve` uses the state in {}.", own.display()),
-            "That daemon goes on.",
-            "Stop it, or choose another state directory with --state.",
-        )),
-    }
 }
 
 fn listen(options: &ServeOptions, identity: &Arc<Identity>, book: &Arc<Book>) -> Result<Bound, Failure> {

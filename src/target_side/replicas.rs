@@ -5,23 +5,24 @@
 //!  root/.REPSET.standin     limbo                 state/.serve/REPSET/set.json  whose it is
 //! ```
 
+mod resting;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
 use std::time::SystemTime;
 
-use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+pub use self::resting::Resting;
+use self::resting::rest;
 use super::options::ServeOptions;
 use super::seat::{Cut, Seat, View};
 use super::{Replicas, SharedApplier};
-use crate::apply::{Applier, Fault, OpenError, Places, Replica};
-use crate::limits::REST_INTERVAL;
+use crate::apply::{Applier, OpenError, Places, Replica};
 use crate::link::{TargetLink, TargetLinkHandle};
 use crate::packet::{DataState, SetId};
 use crate::pairing::Book;
@@ -268,50 +269,6 @@ impl Store {
              ({asked}): choose another name"
         )
     }
-}
-
-/// Looks after the replicas now and then, on a thread of its own, until it is dropped.
-pub struct Resting {
-    end: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Resting {
-    pub fn start(store: Arc<Store>) -> io::Result<Resting> {
-        let (end, ended) = bounded(0);
-        let rest = move || {
-            while ended.recv_timeout(REST_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                store.rest();
-            }
-        };
-        let thread = std::thread::Builder::new().name("rest".into()).spawn(rest)?;
-        Ok(Resting { end: Some(end), thread: Some(thread) })
-    }
-}
-
-impl Drop for Resting {
-    fn drop(&mut self) {
-        drop(self.end.take());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            log::error!("the thread that looks after replicas panicked");
-        }
-    }
-}
-
-/// A session that begins meanwhile does not wait for the disk.
-fn rest(shared: &SharedApplier, view: &Mutex<View>) -> Result<(), Fault> {
-    let Some(mut applier) = shared.try_lock().filter(|applier| !applier.is_at_rest()) else { return Ok(()) };
-    applier.come_to_rest();
-    view.lock().update(&applier);
-    let point = applier.begin_durable()?;
-    drop(applier);
-    let synced = point.sync();
-    let mut applier = shared.lock();
-    let done = applier.finish_durable(&point, synced);
-    view.lock().update(&applier);
-    done
 }
 
 /// What this process can give at all: without a capability it is withheld, not tried for ever.

@@ -1,8 +1,13 @@
 //! Durable points and the state of the data: what of a replica is proved, and how it comes to be.
 
+#[cfg(test)]
+mod hold;
+
 use std::fs::File;
 use std::io;
 
+#[cfg(test)]
+pub use self::hold::Hold;
 use super::Replica;
 use super::progress::DataStatus;
 use crate::apply::fault::Fault;
@@ -240,65 +245,5 @@ impl Replica {
         assert!(point.number > 0, "a durable point that was not begun");
         self.points.proved = point.number;
         self.progress.prove_durable(point.position, data).map_err(Fault::own("position slot"))
-    }
-}
-
-/// A slow disk for tests: syncs wait while it is closed.
-#[cfg(test)]
-#[derive(Default)]
-pub struct Hold {
-    closed: parking_lot::Mutex<bool>,
-    broken: std::sync::atomic::AtomicBool,
-    record_broken: std::sync::atomic::AtomicBool,
-    opened: parking_lot::Condvar,
-    waiting: std::sync::atomic::AtomicU64,
-}
-
-#[cfg(test)]
-impl Hold {
-    pub fn close(&self) {
-        *self.closed.lock() = true;
-    }
-
-    pub fn open(&self) {
-        *self.closed.lock() = false;
-        self.opened.notify_all();
-    }
-
-    /// Syncs that wait now.
-    pub fn waiting(&self) -> u64 {
-        self.waiting.load(std::sync::atomic::Ordering::SeqCst)
-    }
-
-    /// The next sync fails; those after it succeed, as the kernel has it.
-    pub fn break_once(&self) {
-        self.broken.store(true, std::sync::atomic::Ordering::SeqCst);
-    }
-
-    /// The next sync fails, and so does the record of that.
-    pub fn break_with_record(&self) {
-        self.break_once();
-        self.record_broken.store(true, std::sync::atomic::Ordering::SeqCst);
-    }
-
-    fn write(&self) -> Result<(), Fault> {
-        match self.record_broken.swap(false, std::sync::atomic::Ordering::SeqCst) {
-            true => Err(Fault::Own { what: "position slot", error: io::ErrorKind::Other.into() }),
-            false => Ok(()),
-        }
-    }
-
-    fn wait(&self) -> io::Result<()> {
-        use std::sync::atomic::Ordering::SeqCst;
-        self.waiting.fetch_add(1, SeqCst);
-        let mut closed = self.closed.lock();
-        while *closed {
-            self.opened.wait(&mut closed);
-        }
-        self.waiting.fetch_sub(1, SeqCst);
-        match self.broken.swap(false, SeqCst) {
-            true => Err(io::Error::from_raw_os_error(libc::EIO)),
-            false => Ok(()),
-        }
     }
 }

@@ -1,0 +1,73 @@
+use super::*;
+
+const PIECE: u64 = FUSE_WRITE_LEN_MAX as u64;
+
+fn growing(writer: u32, offset: u64, end: u64) -> Growing {
+    Growing { writer, handle: Some(1), offset, end }
+}
+
+fn ask(growth: &mut Growth) {
+    growth.asked.push(Box::new(|_| ()));
+}
+
+#[test]
+fn the_next_change_proves_the_last() {
+    let mut growth = Growth::default();
+    assert!(growth.begin(growing(7, 0, 100), 0).is_empty());
+    ask(&mut growth);
+    assert_eq!(growth.begin(growing(7, 100, 200), 100).len(), 1);
+    assert_eq!(growth.pending.map(|pending| pending.change), Some(growing(7, 100, 200)));
+    // One that does not grow leaves nothing to wait for.
+    assert!(growth.begin(growing(8, 0, 50), 200).is_empty());
+    assert_eq!(growth.pending, None);
+}
+
+#[test]
+fn a_piece_of_the_same_write_proves_nothing() {
+    let mut growth = Growth::default();
+    growth.begin(growing(7, 0, PIECE), 0);
+    ask(&mut growth);
+    assert!(growth.begin(growing(7, PIECE, 2 * PIECE), PIECE).is_empty());
+    assert!(growth.begin(growing(7, 2 * PIECE, 2 * PIECE + 10), 2 * PIECE).is_empty());
+    assert_eq!(growth.begin(growing(7, 2 * PIECE + 10, 2 * PIECE + 20), 2 * PIECE + 10).len(), 1);
+    // Another thread's write at the same place is another call.
+    growth.begin(growing(7, 0, 4 * PIECE), 0);
+    ask(&mut growth);
+    assert_eq!(growth.begin(growing(9, 4 * PIECE, 5 * PIECE), 4 * PIECE).len(), 1);
+}
+
+fn this_thread() -> u32 {
+    rustix::thread::gettid().as_raw_nonzero().get() as u32
+}
+
+#[test]
+fn a_sleeper_is_seen_and_a_runner_too() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let sleeper = std::thread::spawn(move || {
+        tell.send(this_thread()).unwrap();
+        let _ = held.recv();
+    });
+    let answered = |writer| Pending {
+        change: growing(writer, 0, 100),
+        began: Instant::now(),
+        answered: Some(Instant::now()),
+        had_run: None,
+    };
+    let eventually = |pending: &mut Pending| {
+        let began = Instant::now();
+        while !pending.look() {
+            assert!(began.elapsed() < Duration::from_secs(20), "never seen");
+        }
+    };
+    let mut pending = answered(told.recv().unwrap());
+    eventually(&mut pending);
+    drop(release);
+    sleeper.join().unwrap();
+    // This thread runs: the first look cannot know that, a later one does.
+    let mut pending = answered(this_thread());
+    assert!(!pending.look());
+    eventually(&mut pending);
+    assert!(!answered(0).look(), "nobody is seen");
+    assert!(!Pending { answered: None, ..pending }.look(), "it sleeps for its answer");
+}
