@@ -26,7 +26,7 @@ const FLOORS: [&[&str]; 6] = [
     &["privileges", "xattr"],
     &["apply", "connection", "control", "intercept", "link", "pairing", "preflight", "queue", "resync"],
     &["source_side", "target_side"],
-    &["bench", "cli", "floors", "lib", "main", "shape", "simulator"],
+    &["bench", "cli", "dependencies", "floors", "lib", "main", "shape", "simulator"],
 ];
 
 /// Importing on one's own floor, and why.
@@ -74,6 +74,7 @@ fn is_test(path: &Path) -> bool {
                 | "model"
                 | "simulator"
                 | "floors.rs"
+                | "dependencies.rs"
                 | "shape.rs"
         )
     })

@@ -34,7 +34,8 @@
 //! - `ranks`: the order in which locks are taken on the source, asserted in debug builds
 //! - `clock`, `failpoint`: the time, and places where a disk can fail, both in a simulator's hand
 //!   in tests
-//! - `floors`, `shape` (tests only): who may import whom; how large files and functions are
+//! - `floors`, `dependencies`, `shape` (tests only): who may import whom; what may be depended on; how large
+//!   files and functions are
 //! - `simulator` (tests only): both sides under one seed, with a faulty network, disk and person
 //!
 //! The data plane (intercept, queue, link, apply) never waits for the control plane.
@@ -48,6 +49,8 @@ pub mod cli;
 mod clock;
 pub mod connection;
 pub mod control;
+#[cfg(test)]
+mod dependencies;
 mod failpoint;
 pub mod failure;
 #[cfg(test)]
