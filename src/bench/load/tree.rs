@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use super::super::content::Random;
 use super::super::error::{Context, Error, Result};
 use super::programs::run;
 use super::{Done, Load};
+use crate::random::Random;
 
 /// As it is unpacked, and its copy.
 pub(super) const TREE: &str = "tree";
@@ -154,7 +154,7 @@ pub(super) fn name(index: u64) -> String {
 
 fn text(index: u64) -> String {
     let mut random = Random::new(index);
-    let lines = random.next() % LINES_MAX + 1;
-    let line = |number| format!("static int value_{number:03} = {:#x};\n", random.next() as u32);
+    let lines = random.number() % LINES_MAX + 1;
+    let line = |number| format!("static int value_{number:03} = {:#x};\n", random.number() as u32);
     (0..lines).map(line).collect()
 }
