@@ -40,25 +40,10 @@ impl World {
         let (acknowledged, durable) = (self.source.driver.acknowledged(), self.source.driver.durable());
         let Some(applier) = self.target.applier() else { return Ok(()) };
         let now = applier.acknowledged();
-        let (data, in_doubt) = (applier.replica().data().state, applier.replica().in_doubt());
+        let (data, bad_by) = (applier.replica().data().state, applier.proof().bad_by);
+        let in_doubt = applier.replica().in_doubt();
         if data != DataState::Good {
-            self.was_bad = true;
-            let bad_by = applier.proof().bad_by;
-            self.seen.relieved += u64::from(bad_by == BadBy::Relief && self.bad_by != Some(bad_by));
-            if self.bad_by.replace(bad_by) == Some(BadBy::Anything) && bad_by != BadBy::Anything {
-                // Only the end of a copy that left something out comes here.
-                (self.broken, self.in_line_with) = (None, Some(now.applied.incarnation.0));
-            } else if bad_by == BadBy::Anything
-                && self.source.is_quiet
-                && self.in_line_with == Some(own.incarnation.0)
-            {
-                // A copy took the place of one that was through.
-                self.in_line_with = None;
-            }
-            if bad_by != BadBy::Anything {
-                // It follows the stream.
-                self.last_applied = Some(now.applied);
-            }
+            self.see_bad_replica(now.applied, bad_by);
             return Ok(());
         }
         match (self.bad_by.take(), self.broken) {
@@ -105,6 +90,25 @@ impl World {
             return self.compare(Times::Pending);
         }
         Ok(())
+    }
+
+    fn see_bad_replica(&mut self, applied: Position, bad_by: BadBy) {
+        self.was_bad = true;
+        self.seen.relieved += u64::from(bad_by == BadBy::Relief && self.bad_by != Some(bad_by));
+        if self.bad_by.replace(bad_by) == Some(BadBy::Anything) && bad_by != BadBy::Anything {
+            // Only the end of a copy that left something out comes here.
+            (self.broken, self.in_line_with) = (None, Some(applied.incarnation.0));
+        } else if bad_by == BadBy::Anything
+            && self.source.is_quiet
+            && self.in_line_with == Some(self.source.start.incarnation.0)
+        {
+            // A copy took the place of one that was through.
+            self.in_line_with = None;
+        }
+        if bad_by != BadBy::Anything {
+            // It follows the stream.
+            self.last_applied = Some(applied);
+        }
     }
 
     /// Nobody works on the replica: where it is shown as good it is the source as of *applied*,
