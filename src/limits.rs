@@ -179,6 +179,18 @@ pub const INITIAL_WINDOW: u64 = 128 * 1024;
 /// Bytes of frames that are taken from the feed at once.
 pub const FEED_BATCH: usize = 512 * 1024;
 
+/// The same of a link within one process: they are performed before more is taken, and what is queued
+/// meanwhile goes with the next ones.
+pub const DIRECT_BATCH: usize = 256 * 1024;
+
+/// Messages that wait at one end of such a link; as [`CONTROL_OUT_BYTES_MAX`].
+pub const DIRECT_MESSAGES_MAX: usize = 30_000;
+
+/// After frames a link looks for more by itself in so long, and is woken only for what comes after a
+/// rest: to wake a thread costs whoever writes as much as his packet does. A lone append never waits
+/// for it, one right behind another at most so long.
+pub const FRAMES_TOGETHER: Duration = Duration::from_millis(1);
+
 /// Largest UDP payload: Ethernet jumbo frames (9,000) less IPv6 and UDP headers.
 pub const UDP_PAYLOAD_MAX: u16 = 8952;
 

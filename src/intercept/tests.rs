@@ -26,7 +26,7 @@ impl Captured {
         let dir = tempfile::tempdir().unwrap();
         let start = Position::origin(Epoch { number: 1, writer: 2 }, Incarnation(3));
         let queue = Queue::new(1 << 27, start);
-        queue.attach(|| ());
+        queue.attach(|_| ());
         let volume = Arc::new(Volume::new(open(dir.path()), queue.clone(), 1).unwrap());
         Captured { dir, volume, queue, start }
     }

@@ -11,6 +11,7 @@ use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::Notify;
 
 use super::assembler::{Assembled, Assembler};
+use super::direct::Passage;
 use super::ending::End;
 use crate::limits::{FEED_BATCH, RECEIVE_WINDOW, SEND_WINDOW_MIN, STREAM_WINDOW};
 use crate::packet::{EncodedFrame, Frame};
@@ -30,23 +31,60 @@ pub struct Waker(Arc<WakerState>);
 
 struct WakerState {
     asleep: AtomicBool,
-    notify: Notify,
+    sleeper: Sleeper,
     started: Notify,
+}
+
+/// Who asks the feed.
+enum Sleeper {
+    /// A task of the link thread.
+    Task(Notify),
+    /// A thread that listens to this bell; the channel holds one.
+    Thread(Sender<()>),
 }
 
 impl Waker {
     /// Of a feed that is not asleep.
     pub(crate) fn new() -> Waker {
-        let state =
-            WakerState { asleep: AtomicBool::new(false), notify: Notify::new(), started: Notify::new() };
-        Waker(Arc::new(state))
+        Waker::of(Sleeper::Task(Notify::new()))
+    }
+
+    pub(super) fn ringing(bell: Sender<()>) -> Waker {
+        Waker::of(Sleeper::Thread(bell))
+    }
+
+    fn of(sleeper: Sleeper) -> Waker {
+        Waker(Arc::new(WakerState { asleep: AtomicBool::new(false), sleeper, started: Notify::new() }))
     }
 
     /// Call it after the feed's state has changed.
     pub fn wake(&self) {
         std::sync::atomic::fence(SeqCst);
         if self.0.asleep.load(SeqCst) && self.0.asleep.swap(false, SeqCst) {
-            self.0.notify.notify_one();
+            self.ring();
+        }
+    }
+
+    /// As [`Waker::wake`], also where the feed would soon be asked by itself.
+    pub fn wake_now(&self) {
+        std::sync::atomic::fence(SeqCst);
+        self.0.asleep.store(false, SeqCst);
+        self.ring();
+    }
+
+    fn ring(&self) {
+        match &self.0.sleeper {
+            Sleeper::Task(notify) => notify.notify_one(),
+            // Full: it rings already.
+            Sleeper::Thread(bell) => drop(bell.try_send(())),
+        }
+    }
+
+    /// Until somebody wakes the feed's task.
+    async fn woken(&self) {
+        match &self.0.sleeper {
+            Sleeper::Task(notify) => notify.notified().await,
+            Sleeper::Thread(_) => {}
         }
     }
 
@@ -58,6 +96,11 @@ impl Waker {
     pub(crate) fn fall_asleep(&self) {
         self.0.asleep.store(true, SeqCst);
         std::sync::atomic::fence(SeqCst);
+    }
+
+    /// Nobody need wake it: it is about to ask.
+    pub(super) fn stay_awake(&self) {
+        self.0.asleep.store(false, SeqCst);
     }
 
     #[cfg(test)]
@@ -80,10 +123,10 @@ pub(super) async fn send(
             waker.fall_asleep();
             frames = feed.next_frames(FEED_BATCH);
             if frames.is_empty() {
-                waker.0.notify.notified().await;
+                waker.woken().await;
                 continue;
             }
-            waker.0.asleep.store(false, SeqCst);
+            waker.stay_awake();
         }
         if let Err(end) = send_batch(&connection, &mut stream, frames).await {
             return end;
@@ -135,15 +178,55 @@ pub enum Received {
 /// Frames as they arrive, in order, checked and decoded. Up to [`RECEIVE_WINDOW`] bytes wait
 /// here; then the source is slowed down. Taking a frame gives its bytes back.
 #[derive(Clone)]
-pub struct FrameReceiver {
+pub struct FrameReceiver(Way);
+
+#[derive(Clone)]
+enum Way {
+    Network(Arrived),
+    Direct(Arc<Passage>),
+}
+
+impl FrameReceiver {
+    pub(super) fn direct(passage: Arc<Passage>) -> FrameReceiver {
+        FrameReceiver(Way::Direct(passage))
+    }
+
+    /// Waits up to `timeout` for the next frame.
+    pub fn recv(&self, timeout: Duration) -> Received {
+        match &self.0 {
+            Way::Network(arrived) => arrived.recv(timeout),
+            Way::Direct(passage) => passage.recv::<()>(timeout, None),
+        }
+    }
+
+    /// [`FrameReceiver::recv`], but [`Received::Idle`] as soon as `news` has something and no
+    /// frame is there.
+    pub fn recv_or_news<T>(&self, timeout: Duration, news: &Receiver<T>) -> Received {
+        match &self.0 {
+            Way::Network(arrived) => arrived.recv_or_news(timeout, news),
+            Way::Direct(passage) => passage.recv(timeout, Some(news)),
+        }
+    }
+
+    /// Bytes received and not yet taken, with what they cost beside their content.
+    pub fn waiting_bytes(&self) -> usize {
+        match &self.0 {
+            Way::Network(arrived) => arrived.window.used.load(SeqCst),
+            Way::Direct(_) => 0,
+        }
+    }
+}
+
+/// Frames that have arrived over the network.
+#[derive(Clone)]
+struct Arrived {
     frames: Receiver<Assembled>,
     window: Arc<Window>,
     reason: Arc<Mutex<String>>,
 }
 
-impl FrameReceiver {
-    /// Waits up to `timeout` for the next frame.
-    pub fn recv(&self, timeout: Duration) -> Received {
+impl Arrived {
+    fn recv(&self, timeout: Duration) -> Received {
         match self.frames.recv_timeout(timeout) {
             Ok(Assembled { frame, cost }) => {
                 self.window.give_back(cost);
@@ -154,9 +237,7 @@ impl FrameReceiver {
         }
     }
 
-    /// [`FrameReceiver::recv`], but [`Received::Idle`] as soon as `news` has something and no
-    /// frame is there.
-    pub fn recv_or_news<T>(&self, timeout: Duration, news: &Receiver<T>) -> Received {
+    fn recv_or_news<T>(&self, timeout: Duration, news: &Receiver<T>) -> Received {
         match self.recv(Duration::ZERO) {
             Received::Idle => {}
             received => return received,
@@ -168,11 +249,6 @@ impl FrameReceiver {
             Ok(ready) if ready == frames => self.recv(Duration::ZERO),
             _ => Received::Idle,
         }
-    }
-
-    /// Bytes received and not yet taken, with what they cost beside their content.
-    pub fn waiting_bytes(&self) -> usize {
-        self.window.used.load(SeqCst)
     }
 }
 
@@ -188,7 +264,8 @@ pub(super) fn channel() -> (FrameSender, FrameReceiver) {
     let (sender, frames) = crossbeam_channel::unbounded();
     let window = Arc::new(Window::default());
     let reason = Arc::new(Mutex::new(String::new()));
-    let receiver = FrameReceiver { frames, window: window.clone(), reason: reason.clone() };
+    let receiver =
+        FrameReceiver(Way::Network(Arrived { frames, window: window.clone(), reason: reason.clone() }));
     (FrameSender { frames: sender, window, reason }, receiver)
 }
 

@@ -11,12 +11,15 @@
 //! and answers. Either connection's end is the end of both. Both sides show a key, both keys
 //! are pinned ([`crate::words::Fingerprint`]); a session is two connections of the same key with the same token.
 //!
+//! A target in the source's own process has a link without a network (`direct`).
+//!
 //! Owns sockets, keys and the only asynchronous code of the product; its public face is plain
 //! calls, none of which waits for the network unless it says so. Decides nothing about packets: what
 //! goes next, when to dial again and what to apply are others' business.
 
 mod assembler;
 mod control;
+mod direct;
 mod ending;
 mod frames;
 mod heartbeat;
@@ -35,10 +38,11 @@ mod tls;
 
 #[cfg(test)]
 pub(crate) use assembler::Assembler;
+pub use direct::direct;
 pub use frames::{Feed, FrameReceiver, Received, Waker};
 pub use identity::Identity;
 pub use listener::{Bound, Listener, Refusals};
 pub use pairing::{PairingDesk, visit_desk};
 pub use source::{Dial, LostBy, SourceEvent, SourceLink};
 pub use stats::LinkStats;
-pub use target::{TargetEvent, TargetLink, TargetLinkHandle};
+pub use target::{Peer, TargetEvent, TargetLink, TargetLinkHandle};

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::control::{self, Outbox};
+use super::direct::Passage;
 use super::ending::{self, End, refused_our_key};
 use super::frames::{self, Feed, Waker};
 use super::heartbeat;
@@ -70,10 +71,16 @@ pub enum LostBy {
 /// A connection to a target, from the first attempt to its end. It is never dialled again:
 /// after [`SourceEvent::Lost`] make a new one. Dropped, it closes without waiting.
 pub struct SourceLink {
-    shared: Arc<Shared>,
+    way: Way,
     events: Receiver<SourceEvent>,
     waker: Waker,
-    thread: Option<JoinHandle<()>>,
+}
+
+enum Way {
+    /// `None`: there could be no thread.
+    Network(Arc<Shared>, Option<JoinHandle<()>>),
+    /// To a target in this process.
+    Direct(Arc<Passage>),
 }
 
 struct Shared {
@@ -98,7 +105,11 @@ impl SourceLink {
                 None
             }
         };
-        SourceLink { shared, events, waker, thread }
+        SourceLink { way: Way::Network(shared, thread), events, waker }
+    }
+
+    pub(super) fn direct(passage: Arc<Passage>, events: Receiver<SourceEvent>) -> SourceLink {
+        SourceLink { waker: passage.waker(), way: Way::Direct(passage), events }
     }
 
     /// Wakes this link's feed.
@@ -112,34 +123,52 @@ impl SourceLink {
 
     /// Queues a control message; it goes as soon as the link is up. Never blocks.
     pub fn send(&self, message: SourceMessage) {
-        self.shared.outbox.put(message);
+        match &self.way {
+            Way::Network(shared, _) => shared.outbox.put(message),
+            Way::Direct(passage) => passage.tell_target(message),
+        }
     }
 
     /// From now on the feed is asked for frames.
     pub fn start_feed(&self) {
-        self.waker.start();
+        match &self.way {
+            Way::Network(..) => self.waker.start(),
+            Way::Direct(passage) => passage.start(),
+        }
     }
 
     /// All zero until the link is up; after its end what it was then.
     pub fn stats(&self) -> LinkStats {
-        self.shared.meter.read()
+        match &self.way {
+            Way::Network(shared, _) => shared.meter.read(),
+            Way::Direct(passage) => passage.stats(),
+        }
     }
 
     /// Closes once the control messages have arrived, waiting up to [`CLOSE_FLUSH`] for that, and
     /// for the thread to end. Frames not yet sent are not.
     pub fn close(mut self, reason: &str) {
-        self.shared.outbox.close(reason);
-        if let Some(thread) = self.thread.take()
+        self.begin_to_close(reason);
+        if let Way::Network(_, thread) = &mut self.way
+            && let Some(thread) = thread.take()
             && thread.join().is_err()
         {
             log::error!("the link thread panicked");
+        }
+    }
+
+    /// The first reason counts.
+    fn begin_to_close(&self, reason: &str) {
+        match &self.way {
+            Way::Network(shared, _) => shared.outbox.close(reason),
+            Way::Direct(passage) => passage.end(reason),
         }
     }
 }
 
 impl Drop for SourceLink {
     fn drop(&mut self) {
-        self.shared.outbox.close("the source dropped the connection");
+        self.begin_to_close("the source dropped the connection");
     }
 }
 

@@ -1,5 +1,6 @@
 //! The target's end of one session: hands on frames and messages as they arrive.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -9,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, timeout};
 
 use super::control::{self, Outbox};
+use super::direct::Passage;
 use super::ending::{self, End};
 use super::frames::{self, FrameReceiver, FrameSender};
 use super::heartbeat;
@@ -31,24 +33,39 @@ pub enum TargetEvent {
 
 /// A source that is connected. Dropped, it closes.
 pub struct TargetLink {
-    peer: Fingerprint,
-    address: std::net::SocketAddr,
+    peer: Option<Peer>,
     frames: FrameReceiver,
     events: Receiver<TargetEvent>,
-    outbox: Arc<Outbox<TargetMessage>>,
-    meter: Meter,
-    welcome: Arc<Notify>,
+    way: Way,
+}
+
+/// A source on the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its key: paired, or it would not be here.
+    pub key: Fingerprint,
+    /// Where it dialled from.
+    pub address: SocketAddr,
+}
+
+#[derive(Clone)]
+enum Way {
+    Network { outbox: Arc<Outbox<TargetMessage>>, meter: Meter, welcome: Arc<Notify> },
+    Direct(Arc<Passage>),
 }
 
 impl TargetLink {
-    /// The source's key: paired, or it would not be here.
-    pub fn peer(&self) -> Fingerprint {
-        self.peer
+    pub(super) fn direct(
+        passage: Arc<Passage>,
+        frames: FrameReceiver,
+        events: Receiver<TargetEvent>,
+    ) -> TargetLink {
+        TargetLink { peer: None, frames, events, way: Way::Direct(passage) }
     }
 
-    /// Where the source dialled from.
-    pub fn address(&self) -> std::net::SocketAddr {
-        self.address
+    /// `None`: the source is in this process.
+    pub fn peer(&self) -> Option<Peer> {
+        self.peer
     }
 
     /// The frames, for the one thread that applies them. Every frame that arrived before the end
@@ -59,7 +76,10 @@ impl TargetLink {
 
     /// From now on frames are received. Before it next to nothing is held for the source.
     pub fn welcome(&self) {
-        self.welcome.notify_one();
+        match &self.way {
+            Way::Network { welcome, .. } => welcome.notify_one(),
+            Way::Direct(passage) => passage.welcome(),
+        }
     }
 
     pub fn messages(&self) -> &Receiver<TargetEvent> {
@@ -68,46 +88,62 @@ impl TargetLink {
 
     /// Queues a control message. Never blocks.
     pub fn send(&self, message: TargetMessage) {
-        self.outbox.put(message);
+        match &self.way {
+            Way::Network { outbox, .. } => outbox.put(message),
+            Way::Direct(passage) => passage.tell_source(message),
+        }
     }
 
     pub fn stats(&self) -> LinkStats {
-        self.meter.read()
+        self.way.stats()
     }
 
     pub fn handle(&self) -> TargetLinkHandle {
-        TargetLinkHandle { outbox: self.outbox.clone(), meter: self.meter.clone() }
+        TargetLinkHandle(self.way.clone())
     }
 
     /// Closes once the control messages have arrived; returns at once, [`TargetEvent::Lost`]
     /// says when it is done.
     pub fn close(&self, reason: &str) {
-        self.outbox.close(reason);
+        self.way.close(reason);
     }
 }
 
 impl Drop for TargetLink {
     fn drop(&mut self) {
-        self.outbox.close("the target dropped the connection");
+        self.close("the target dropped the connection");
+    }
+}
+
+impl Way {
+    fn close(&self, reason: &str) {
+        match self {
+            Way::Network { outbox, .. } => outbox.close(reason),
+            Way::Direct(passage) => passage.end(reason),
+        }
+    }
+
+    fn stats(&self) -> LinkStats {
+        match self {
+            Way::Network { meter, .. } => meter.read(),
+            Way::Direct(passage) => passage.stats(),
+        }
     }
 }
 
 /// Looks at a [`TargetLink`] and ends it from elsewhere.
 #[derive(Clone)]
-pub struct TargetLinkHandle {
-    outbox: Arc<Outbox<TargetMessage>>,
-    meter: Meter,
-}
+pub struct TargetLinkHandle(Way);
 
 impl TargetLinkHandle {
     /// As [`TargetLink::close`].
     pub fn close(&self, reason: &str) {
-        self.outbox.close(reason);
+        self.0.close(reason);
     }
 
     /// As [`TargetLink::stats`].
     pub fn stats(&self) -> LinkStats {
-        self.meter.read()
+        self.0.stats()
     }
 }
 
@@ -140,13 +176,10 @@ pub(super) fn session(
     let (outbox, meter, welcome) = (Outbox::new(), Meter::new(), Arc::new(Notify::new()));
     meter.set_small(small.clone());
     let link = TargetLink {
-        peer,
-        address: plain(small.remote_address()),
+        peer: Some(Peer { key: peer, address: plain(small.remote_address()) }),
         frames,
         events,
-        outbox: outbox.clone(),
-        meter: meter.clone(),
-        welcome: welcome.clone(),
+        way: Way::Network { outbox: outbox.clone(), meter: meter.clone(), welcome: welcome.clone() },
     };
     let session = AcceptedSession {
         small,

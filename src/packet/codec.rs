@@ -106,6 +106,12 @@ impl EncodedFrame {
     pub fn is_empty(&self) -> bool {
         false
     }
+
+    /// What arrives of it.
+    pub fn decode(self) -> Result<Frame, CodecError> {
+        let (prefix, header) = self.head.split_first_chunk().ok_or(CodecError::NotAFrame)?;
+        Prefix::decode(prefix)?.frame(prefix, header, self.payload)
+    }
 }
 
 /// Why bytes are not a frame or a message. Nothing of a connection is trusted after it.

@@ -32,6 +32,16 @@ pub struct Draft {
     header: Vec<u8>,
     digest: HeaderDigest,
     payload: Bytes,
+    haste: Haste,
+}
+
+/// How soon an op wants to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Haste {
+    /// With what comes right after it.
+    Together,
+    /// Somebody waits for it.
+    Now,
 }
 
 impl Draft {
@@ -39,7 +49,8 @@ impl Draft {
     pub fn new(path: &[u8], op: &Op, payload: Bytes) -> Draft {
         let header = encode_packet_header(path, op);
         let digest = HeaderDigest::of(&header, payload.len());
-        Draft { header, digest, payload }
+        let haste = if matches!(op, Op::Barrier { .. }) { Haste::Now } else { Haste::Together };
+        Draft { header, digest, payload, haste }
     }
 
     fn cost(&self) -> usize {
@@ -120,7 +131,7 @@ struct Cursor {
 }
 
 /// Called after an append, outside the tail lock; must not block.
-type Wake = Arc<dyn Fn() + Send + Sync>;
+type Wake = Arc<dyn Fn(Haste) + Send + Sync>;
 
 impl Queue {
     /// An empty queue whose next packet comes after `start`. `limit` is in bytes.
@@ -253,7 +264,7 @@ impl Queue {
         // Held by the packet from now on.
         assert!(cost <= reservation.bytes, "{cost} bytes of {} that were reserved", reservation.bytes);
         reservation.bytes -= cost;
-        wakes.iter().for_each(|wake| wake());
+        wakes.iter().for_each(|wake| wake(draft.haste));
         position
     }
 
@@ -302,7 +313,7 @@ impl Queue {
 
     /// A new reader that gets every packet from now on; returns the position it starts after.
     /// `wake` is called after each append, by the thread that appends: it must not block.
-    pub fn attach(&self, wake: impl Fn() + Send + Sync + 'static) -> (CursorId, Position) {
+    pub fn attach(&self, wake: impl Fn(Haste) + Send + Sync + 'static) -> (CursorId, Position) {
         let mut tail = self.tail.lock();
         let id = CursorId(tail.next_cursor);
         tail.next_cursor += 1;

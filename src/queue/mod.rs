@@ -18,4 +18,4 @@ mod list;
 mod tests;
 
 pub use behind::Behind;
-pub use list::{Closed, CursorId, Draft, Packet, Queue, Reservation};
+pub use list::{Closed, CursorId, Draft, Haste, Packet, Queue, Reservation};

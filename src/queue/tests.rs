@@ -26,7 +26,7 @@ fn packets_come_in_order_and_go_when_applied() {
     let woken = Arc::new(AtomicUsize::new(0));
     let (id, start) = queue.attach({
         let woken = woken.clone();
-        move || {
+        move |_| {
             woken.fetch_add(1, Ordering::Relaxed);
         }
     });
@@ -45,8 +45,8 @@ fn packets_come_in_order_and_go_when_applied() {
 #[test]
 fn the_slowest_cursor_holds_packets() {
     let queue = queue(1 << 20);
-    let (fast, _) = queue.attach(|| ());
-    let (slow, _) = queue.attach(|| ());
+    let (fast, _) = queue.attach(|_| ());
+    let (slow, _) = queue.attach(|_| ());
     append(&queue, b"x");
     queue.acknowledge_applied(fast, Sequence(1));
     assert_eq!(queue.stats().packets, 1);
@@ -58,8 +58,8 @@ fn the_slowest_cursor_holds_packets() {
 #[test]
 fn the_last_cursor_is_to_blame_for_a_full_queue() {
     let queue = queue(10_000);
-    let (ahead, _) = queue.attach(|| ());
-    let (behind, _) = queue.attach(|| ());
+    let (ahead, _) = queue.attach(|_| ());
+    let (behind, _) = queue.attach(|_| ());
     append(&queue, &[0; 6000]);
     queue.acknowledge_applied(ahead, Sequence(1));
     assert!(!queue.is_full_because_of(behind), "nobody waits");
@@ -80,7 +80,7 @@ fn the_last_cursor_is_to_blame_for_a_full_queue() {
 #[test]
 fn a_full_queue_makes_writers_wait_and_says_so() {
     let queue = queue(10_000);
-    let (id, _) = queue.attach(|| ());
+    let (id, _) = queue.attach(|_| ());
     append(&queue, &[0; 6000]);
     let writer = std::thread::spawn({
         let queue = queue.clone();
@@ -97,7 +97,7 @@ fn a_full_queue_makes_writers_wait_and_says_so() {
 #[test]
 fn closing_lets_waiting_writers_go() {
     let queue = queue(10_000);
-    queue.attach(|| ());
+    queue.attach(|_| ());
     append(&queue, &[0; 6000]);
     let writer = std::thread::spawn({
         let queue = queue.clone();
@@ -132,7 +132,7 @@ fn an_unused_reservation_is_given_back() {
 #[test]
 fn many_threads_share_one_unbroken_order() {
     let queue = queue(1 << 20);
-    let (id, start) = queue.attach(|| ());
+    let (id, start) = queue.attach(|_| ());
     let writers: Vec<_> = (0..4u8)
         .map(|n| {
             let queue = queue.clone();
@@ -157,7 +157,7 @@ fn many_threads_share_one_unbroken_order() {
 #[test]
 fn what_is_applied_and_not_durable_keeps_its_age() {
     let queue = queue(1 << 20);
-    let (id, _) = queue.attach(|| ());
+    let (id, _) = queue.attach(|_| ());
     assert_eq!(queue.behind(Sequence(0)), Some(Behind::default()));
     let before = Instant::now();
     append(&queue, &[0; 100]);
@@ -187,7 +187,7 @@ fn what_is_applied_and_not_durable_keeps_its_age() {
 #[test]
 fn a_packet_may_go_before_its_append_returns() {
     let queue = queue(1 << 30);
-    let (id, _) = queue.attach(|| ());
+    let (id, _) = queue.attach(|_| ());
     let done = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         scope.spawn(|| {

@@ -1,6 +1,5 @@
-//! The embedded target of `local:`: the very same listener and applier, over loopback.
+//! The embedded target of `local:`: the very same sessions and applier, in this process.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,16 +7,15 @@ use parking_lot::Mutex;
 
 use crate::apply::{Applier, IDENTITY_XATTR, OpenError, Places, Replica};
 use crate::failure::Failure;
-use crate::link::{Dial, Identity, TargetLink};
+use crate::link::TargetLink;
 use crate::packet::SetId;
 use crate::preflight::{Claim, Role, open_directory};
-use crate::target_side::{Replicas, Seat, SharedApplier, TargetServer};
+use crate::target_side::{Replicas, Seat, SharedApplier, Within};
 use crate::words::{Fingerprint, ProtectOptions};
 
 /// A target in this process, for one replica.
 pub struct Embedded {
-    server: TargetServer,
-    identity: Arc<Identity>,
+    target: Arc<Within>,
     /// On the replica; the last to go.
     _claim: Claim,
 }
@@ -42,8 +40,8 @@ impl Replicas for Only {
 }
 
 impl Embedded {
-    /// Opens the replica (made where it is missing) and listens on loopback. `state` is the
-    /// directory for its index and positions.
+    /// Opens the replica (made where it is missing). `state` is the directory for its index and
+    /// positions.
     pub fn start(
         path: &Path,
         state: &Path,
@@ -63,19 +61,19 @@ impl Embedded {
             false => Replica::open(&places, set),
         };
         let replica = replica.map_err(|error| refused(path, &error))?;
-        let identity = Arc::new(Identity::generate());
-        let own = identity.fingerprint();
         let only = Only { set, applier: Arc::new(Mutex::new(Applier::at_rest(replica))) };
-        let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-        let authorise = move |key: &_| *key == own;
-        let server = TargetServer::start(loopback, identity.clone(), authorise, None, Arc::new(only))
-            .map_err(|error| failed(path, "cannot be served over loopback", &error.to_string()))?;
-        Ok(Embedded { server, identity, _claim: claim })
+        Ok(Embedded { target: Arc::new(Within::new(Arc::new(only))), _claim: claim })
     }
 
-    /// How to reach it.
-    pub fn dial(&self) -> Dial {
-        Dial::new(self.server.address(), self.identity.fingerprint(), self.identity.clone())
+    /// To connect to it.
+    pub fn target(&self) -> Arc<Within> {
+        self.target.clone()
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.target.stop();
     }
 }
 

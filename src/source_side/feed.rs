@@ -99,7 +99,12 @@ impl ItemSink for LaneSink {
         let number = ItemNumber(self.last.fetch_add(1, Relaxed) + 1);
         let header = ItemHeader { number, item };
         self.lane.send(LaneEntry { header, payload }).map_err(|_| Gone)?;
-        self.waker.wake();
+        // Whoever fills the lane would wait for a link that rests.
+        if self.lane.len() >= LANE_WINDOW / 2 {
+            self.waker.wake_now()
+        } else {
+            self.waker.wake()
+        }
         Ok(number)
     }
 }
@@ -210,7 +215,7 @@ mod tests {
     fn queue_of(packets: usize, payload: usize) -> (Arc<Queue>, Position) {
         let start = Position::origin(Epoch { number: 1, writer: 7 }, Incarnation(9));
         let queue = Queue::new(32 << 20, start);
-        queue.attach(|| {});
+        queue.attach(|_| {});
         for _ in 0..packets {
             let mut room = queue.reserve(payload, 64).unwrap();
             let payload = Bytes::from(vec![7; payload]);

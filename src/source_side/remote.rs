@@ -6,15 +6,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::failure::Failure;
-use crate::link::{Dial, Identity};
+use crate::link::{Dial, Feed, Identity, SourceLink};
 use crate::pairing::Known;
+use crate::target_side::Within;
 use crate::words::Target;
 
 /// Where a connection dials.
 pub enum Route {
-    /// The embedded target of `local:`.
-    Fixed(Dial),
+    /// To the embedded target of `local:`.
+    Within(Arc<Within>),
     Paired(Paired),
+    /// Always the same one.
+    #[cfg(test)]
+    Fixed(Dial),
 }
 
 /// A target on another host.
@@ -27,13 +31,17 @@ pub struct Paired {
 }
 
 impl Route {
-    /// Whom to dial at this attempt; of several addresses one after the other.
+    /// Dials; at each attempt another one of several addresses.
     ///
     /// Errors: one line; it is tried again like a lost connection.
-    pub fn dial(&self, attempt: u32) -> Result<Dial, String> {
+    pub fn dial(&self, attempt: u32, feed: impl Feed) -> Result<SourceLink, String> {
         match self {
-            Route::Fixed(dial) => Ok(dial.clone()),
-            Route::Paired(paired) => paired.dial(attempt),
+            Route::Within(target) => {
+                target.connect(feed).map_err(|error| format!("no thread for the target: {error}"))
+            }
+            Route::Paired(paired) => Ok(SourceLink::dial(paired.dial(attempt)?, feed)),
+            #[cfg(test)]
+            Route::Fixed(dial) => Ok(SourceLink::dial(dial.clone(), feed)),
         }
     }
 }

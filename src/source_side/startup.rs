@@ -280,7 +280,7 @@ fn connect(
             Target::Local(path) => {
                 let state = options.set_state().join(format!("replica-{}", record::directory_name(path)));
                 let target = Embedded::start(path, &state, set.record.set, options)?;
-                Route::Fixed(embedded.insert(target).dial())
+                Route::Within(embedded.insert(target).target())
             }
             Target::Remote { .. } => {
                 let identity = identity.ok_or_else(no_identity)?;

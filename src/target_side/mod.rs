@@ -6,7 +6,7 @@
 //!                                v                             │
 //!                        Applier ── replica ── durable points (a thread that syncs)
 //! ```
-//! The embedded target of `local:` runs through the very same link and applier over loopback.
+//! The embedded target of `local:` runs the very same sessions, without a listener ([`Within`]).
 
 mod daemon;
 mod director;
@@ -18,6 +18,7 @@ mod session;
 mod status;
 #[cfg(test)]
 mod tests;
+mod within;
 
 use std::collections::HashMap;
 use std::io;
@@ -28,7 +29,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use crate::apply::Applier;
-use crate::link::{Bound, Identity, Listener, PairingDesk, TargetLink};
+use crate::link::{Bound, Identity, Listener, PairingDesk, Peer, TargetLink};
 use crate::packet::SetId;
 use crate::words::Fingerprint;
 
@@ -39,6 +40,7 @@ pub(crate) use reception::greeting;
 pub use seat::{Cut, Seat, View};
 #[cfg(test)]
 pub(crate) use session::{SourceSession, Surroundings, Synced};
+pub use within::Within;
 
 /// Finds the replica of a set for a peer that may write it.
 ///
@@ -139,10 +141,13 @@ fn start_session(
     stopping: Arc<AtomicBool>,
 ) -> io::Result<std::thread::JoinHandle<()>> {
     std::thread::Builder::new().name("apply".into()).spawn(move || {
-        let (peer, address) = (link.peer(), link.address());
+        let whose = match link.peer() {
+            Some(Peer { key, address }) => format!("of source {key} at {address}"),
+            None => "within this process".into(),
+        };
         match reception::run(link, replicas.as_ref(), &stopping) {
-            Ok(reason) => log::info!("the connection of source {peer} at {address} ended: {reason}"),
-            Err(reason) => log::warn!("the connection of source {peer} at {address} was refused: {reason}"),
+            Ok(reason) => log::info!("the connection {whose} ended: {reason}"),
+            Err(reason) => log::warn!("the connection {whose} was refused: {reason}"),
         }
         crate::sys::give_back_memory();
     })

@@ -64,7 +64,8 @@ fn handshake(link: &TargetLink, replicas: &dyn Replicas) -> Result<Greeted, Stri
         Err(_) => return Err("the source said nothing after it connected".into()),
     };
     if let SourceMessage::Ask { set_name } = &hello {
-        link.send(about(replicas.about(&link.peer(), &set_name.to_text())));
+        let peer = link.peer().ok_or("a source in the target's own process has nothing to ask")?;
+        link.send(about(replicas.about(&peer.key, &set_name.to_text())));
         return Ok(Greeted::Answered);
     }
     let (set, name) = greeting(hello)?;

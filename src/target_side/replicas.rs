@@ -23,7 +23,7 @@ use super::options::ServeOptions;
 use super::seat::{Cut, Seat, View};
 use super::{Replicas, SharedApplier};
 use crate::apply::{Applier, OpenError, Places, Replica};
-use crate::link::{TargetLink, TargetLinkHandle};
+use crate::link::{Peer, TargetLink, TargetLinkHandle};
 use crate::packet::{DataState, SetId};
 use crate::pairing::Book;
 use crate::privileges;
@@ -155,7 +155,7 @@ impl Store {
     /// Gives a session its seat. A newer connection of the same source takes over; another
     /// source's is refused while one lives.
     fn take_seat(&self, name: &str, set: SetId, link: &TargetLink) -> Result<Seat, String> {
-        let peer = link.peer();
+        let Peer { key: peer, address } = link.peer().ok_or("this target serves paired sources only")?;
         let granted = || self.book.grant(&peer, name).ok_or_else(|| not_granted(&peer, name));
         granted()?;
         self.have_open(name, set)?;
@@ -179,7 +179,7 @@ impl Store {
         let cut = Arc::new(Cut::default());
         open.live = Some(Live {
             peer,
-            address: link.address().to_string(),
+            address: address.to_string(),
             since: SystemTime::now(),
             link: link.handle(),
             cut: cut.clone(),

@@ -71,7 +71,7 @@ fn run(place: &Path, seed: u64, planted: Option<Planted>) {
     std::fs::create_dir(&backing).unwrap();
     let start = Position::origin(Epoch { number: 1, writer: 2 }, Incarnation(3));
     let queue = Queue::new(1 << 30, start);
-    queue.attach(|| ());
+    queue.attach(|_| ());
     let fd = std::fs::File::open(&backing).unwrap().into();
     let volume = Volume::new(fd, queue.clone(), 1).unwrap();
     volume.watch_for_others();

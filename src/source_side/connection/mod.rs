@@ -29,7 +29,7 @@ use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying};
 use crate::intercept::Divergence;
 use crate::link::LinkStats;
 use crate::packet::{DataState, LeftOut, Position, Sequence, SetId, Timestamp, WithheldCounts};
-use crate::queue::{CursorId, Queue};
+use crate::queue::{CursorId, Haste, Queue};
 use crate::resync::{CopyProgress, CopyReport};
 use crate::words::Target;
 pub(crate) use driver::Driver;
@@ -148,10 +148,10 @@ impl Shared {
     /// A reader of the queue: what is appended wakes the link that is up.
     fn attach(self: &Arc<Shared>, queue: &Queue) -> (CursorId, Position) {
         let waking = self.clone();
-        queue.attach(move || {
-            if let Some(waker) = &*waking.waker.lock() {
-                waker.wake();
-            }
+        queue.attach(move |haste| match (&*waking.waker.lock(), haste) {
+            (Some(waker), Haste::Together) => waker.wake(),
+            (Some(waker), Haste::Now) => waker.wake_now(),
+            (None, _) => {}
         })
     }
 }

@@ -79,7 +79,7 @@ impl Surroundings for Around {
     type Link = SourceLink;
 
     fn dial(&mut self, attempt: u32, feed: PacketFeed) -> Result<SourceLink, String> {
-        Ok(SourceLink::dial(self.route.dial(attempt)?, feed))
+        self.route.dial(attempt, feed)
     }
 
     fn walk(&mut self, order: WalkOrder) -> io::Result<Receiver<Walked>> {
