@@ -161,6 +161,10 @@ impl Passage {
         }
     }
 
+    pub(super) fn at_hand(&self) -> Option<Frame> {
+        self.taking.lock().ready.pop_front()
+    }
+
     fn listen<T>(&self, until: Instant, news: Option<&Receiver<T>>) -> Heard {
         let Some(news) = news else {
             return if self.bell.recv_deadline(until).is_ok() { Heard::Bell } else { Heard::Nothing };

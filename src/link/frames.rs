@@ -1,5 +1,6 @@
 //! The packet stream: from a [`Feed`] on the source to a [`FrameReceiver`] on the target.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
@@ -9,11 +10,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use parking_lot::Mutex;
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
 use super::assembler::{Assembled, Assembler};
 use super::direct::Passage;
 use super::ending::End;
-use crate::limits::{FEED_BATCH, RECEIVE_WINDOW, SEND_WINDOW_MIN, STREAM_WINDOW};
+use crate::limits::{FEED_BATCH, FRAMES_TOGETHER, RECEIVE_WINDOW, SEND_WINDOW_MIN, STREAM_WINDOW};
 use crate::packet::{EncodedFrame, Frame};
 use crate::pool::Pool;
 
@@ -117,9 +119,15 @@ pub(super) async fn send(
     waker: Waker,
 ) -> End {
     waker.0.started.notified().await;
+    let mut sent_at = None;
     loop {
         let mut frames = feed.next_frames(FEED_BATCH);
         if frames.is_empty() {
+            if let Some(at) = sent_at.take() {
+                // Whoever has more right behind them wakes nobody; it goes in one datagram train.
+                let _ = timeout_at(at + FRAMES_TOGETHER, waker.woken()).await;
+                continue;
+            }
             waker.fall_asleep();
             frames = feed.next_frames(FEED_BATCH);
             if frames.is_empty() {
@@ -128,6 +136,7 @@ pub(super) async fn send(
             }
             waker.stay_awake();
         }
+        sent_at = Some(Instant::now());
         if let Err(end) = send_batch(&connection, &mut stream, frames).await {
             return end;
         }
@@ -191,6 +200,14 @@ impl FrameReceiver {
         FrameReceiver(Way::Direct(passage))
     }
 
+    /// The next frame, if it came with the one before: nothing new is looked for.
+    pub fn at_hand(&self) -> Option<Frame> {
+        match &self.0 {
+            Way::Network(arrived) => arrived.at_hand(),
+            Way::Direct(passage) => passage.at_hand(),
+        }
+    }
+
     /// Waits up to `timeout` for the next frame.
     pub fn recv(&self, timeout: Duration) -> Received {
         match &self.0 {
@@ -220,17 +237,29 @@ impl FrameReceiver {
 /// Frames that have arrived over the network.
 #[derive(Clone)]
 struct Arrived {
-    frames: Receiver<Assembled>,
+    /// What came together is one entry.
+    batches: Receiver<Vec<Assembled>>,
+    /// The rest of the last one.
+    opened: Arc<Mutex<VecDeque<Assembled>>>,
     window: Arc<Window>,
     reason: Arc<Mutex<String>>,
 }
 
 impl Arrived {
+    fn at_hand(&self) -> Option<Frame> {
+        let Assembled { frame, cost } = self.opened.lock().pop_front()?;
+        self.window.give_back(cost);
+        Some(frame)
+    }
+
     fn recv(&self, timeout: Duration) -> Received {
-        match self.frames.recv_timeout(timeout) {
-            Ok(Assembled { frame, cost }) => {
-                self.window.give_back(cost);
-                Received::Frame(frame)
+        if let Some(frame) = self.at_hand() {
+            return Received::Frame(frame);
+        }
+        match self.batches.recv_timeout(timeout) {
+            Ok(batch) => {
+                self.opened.lock().extend(batch);
+                self.at_hand().map_or(Received::Idle, Received::Frame)
             }
             Err(RecvTimeoutError::Timeout) => Received::Idle,
             Err(RecvTimeoutError::Disconnected) => Received::Closed { reason: self.reason.lock().clone() },
@@ -243,7 +272,7 @@ impl Arrived {
             received => return received,
         }
         let mut select = crossbeam_channel::Select::new();
-        let frames = select.recv(&self.frames);
+        let frames = select.recv(&self.batches);
         select.recv(news);
         match select.ready_timeout(timeout) {
             Ok(ready) if ready == frames => self.recv(Duration::ZERO),
@@ -255,18 +284,17 @@ impl Arrived {
 /// The link thread's end of a [`FrameReceiver`].
 #[derive(Clone)]
 pub(super) struct FrameSender {
-    frames: Sender<Assembled>,
+    batches: Sender<Vec<Assembled>>,
     window: Arc<Window>,
     pub(super) reason: Arc<Mutex<String>>,
 }
 
 pub(super) fn channel() -> (FrameSender, FrameReceiver) {
-    let (sender, frames) = crossbeam_channel::unbounded();
+    let (sender, batches) = crossbeam_channel::unbounded();
     let window = Arc::new(Window::default());
     let reason = Arc::new(Mutex::new(String::new()));
-    let receiver =
-        FrameReceiver(Way::Network(Arrived { frames, window: window.clone(), reason: reason.clone() }));
-    (FrameSender { frames: sender, window, reason }, receiver)
+    let arrived = Arrived { batches, opened: Arc::default(), window: window.clone(), reason: reason.clone() };
+    (FrameSender { batches: sender, window, reason }, FrameReceiver(Way::Network(arrived)))
 }
 
 /// Assembles frames from the stream until it ends.
@@ -282,27 +310,48 @@ pub(super) async fn receive(mut stream: RecvStream, pool: Pool, sender: FrameSen
             Ok(None) => return End::Fault("the packet stream ended within a frame".into()),
             Err(error) => return error.into(),
         };
-        for chunk in &mut chunks[..count] {
-            if let Err(end) = hand_on(&mut assembler, chunk, &sender).await {
-                return end;
-            }
+        if let Err(end) = hand_on(&mut assembler, &mut chunks[..count], &sender).await {
+            return end;
         }
     }
 }
 
-/// Hands on the frames that this chunk completes.
-async fn hand_on(assembler: &mut Assembler, chunk: &mut Bytes, sender: &FrameSender) -> Result<(), End> {
-    loop {
-        match assembler.take(chunk) {
-            Ok(Some(assembled)) => {
+/// Hands on the frames that these chunks complete, together: the applier wakes once for them.
+async fn hand_on(assembler: &mut Assembler, chunks: &mut [Bytes], sender: &FrameSender) -> Result<(), End> {
+    let mut batch = Vec::new();
+    for chunk in chunks {
+        while let Some(assembled) = next_of(assembler, chunk, &mut batch, sender)? {
+            if !sender.window.try_take(assembled.cost) {
+                sender.send(&mut batch)?;
                 sender.window.take(assembled.cost).await;
-                if sender.frames.send(assembled).is_err() {
-                    return Err(End::Closed("nobody takes frames any more".into()));
-                }
             }
-            Ok(None) => return Ok(()),
-            Err(error) => return Err(End::Fault(format!("packet stream: {error}"))),
+            batch.push(assembled);
         }
+    }
+    sender.send(&mut batch)
+}
+
+/// The frame that the chunk completes next. Before an error is told, what came whole is handed on.
+fn next_of(
+    assembler: &mut Assembler,
+    chunk: &mut Bytes,
+    batch: &mut Vec<Assembled>,
+    sender: &FrameSender,
+) -> Result<Option<Assembled>, End> {
+    assembler.take(chunk).or_else(|error| {
+        sender.send(batch)?;
+        Err(End::Fault(format!("packet stream: {error}")))
+    })
+}
+
+impl FrameSender {
+    /// Errors: nobody takes them.
+    fn send(&self, batch: &mut Vec<Assembled>) -> Result<(), End> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let gone = |_| End::Closed("nobody takes frames any more".into());
+        self.batches.send(std::mem::take(batch)).map_err(gone)
     }
 }
 
