@@ -124,6 +124,10 @@ pub const CLIMB_LEVELS: usize = 256;
 /// Names that a target remembers of objects with such paths: at most 5 MiB.
 pub const SEEN_NAMES_MAX: usize = 16_384;
 
+/// Frames that came together for which a directory is asked once where it lies: two calls of the
+/// kernel less for each of many names in it.
+pub const PLACED_FRAMES_MAX: u32 = 64;
+
 /// Bytes that a target keeps for the op that it performs, with its payload; a longer record (many
 /// large extended attributes) takes what it needs.
 pub const BEGUN_ROOM: u64 = PAYLOAD_LEN_MAX as u64 + (64 << 10);

@@ -23,7 +23,7 @@ use super::next_frame::{OrderError, follows, skips};
 use super::perform::Doubt;
 use super::policy::Withheld;
 use super::reconcile::{NameMatch, Reconcile};
-use super::replica::{AsideView, DataStatus, DurablePoint, Relief, Replica};
+use super::replica::{AsideView, DataStatus, DurablePoint, Relief, Replica, Run};
 use crate::failpoint;
 use crate::limits::{RELIEF_OBJECTS_MAX, apply_retry_delay, set_aside_after};
 use crate::packet::{
@@ -145,7 +145,19 @@ impl Applier {
 
     /// Performs a frame. After [`Outcome::Retry`] the same frame comes again before any other.
     pub fn handle(&mut self, frame: &Frame) -> Outcome {
+        self.handle_in(Run::Begins, frame)
+    }
+
+    /// [`Applier::handle`]; `run` says whether it came with the frame before.
+    pub fn handle_in(&mut self, run: Run, frame: &Frame) -> Outcome {
         self.received = frame.position;
+        self.replica.begin_frame(run);
+        let outcome = self.handled(frame);
+        self.replica.end_frame();
+        outcome
+    }
+
+    fn handled(&mut self, frame: &Frame) -> Outcome {
         let outcome = match &frame.header {
             FrameHeader::Packet(packet) => {
                 match follows(&self.replica.applied(), &frame.position, frame.digest) {
@@ -312,7 +324,7 @@ impl Applier {
     pub(super) fn perform(&mut self, frame: &Frame, packet: &PacketHeader) -> Result<(), Fault> {
         let position = frame.position;
         let doubt = if self.replica.begun() == position { Doubt::MayBeDone } else { Doubt::None };
-        self.replica.begin(position, packet, &frame.payload)?;
+        self.replica.begin(frame, packet)?;
         failpoint::at("begun").map_err(Fault::own("begin"))?;
         self.replica.set_hint(&packet.path.0);
         self.replica.perform(&packet.op, &frame.payload, doubt)?;
@@ -329,7 +341,8 @@ impl Applier {
 
     /// What one object keeps out of a copy the copy leaves out by itself.
     fn item(&mut self, frame: &Frame, item: &ItemHeader) -> Outcome {
-        match self.reconcile.handle_item(&mut self.replica, frame.position, item, &frame.payload) {
+        let done = self.reconcile.handle_item(&mut self.replica, frame.position, item, &frame.payload);
+        match done.and_then(|answers| self.replica.log_times().map(|()| answers)) {
             Ok(answers) => Outcome::Answered(answers),
             Err(fault @ Fault::SyncFailed(_)) => {
                 self.reconcile.give_up();

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::fault::Fault;
 use super::inode;
-use super::replica::{Access, Replica, open_beneath};
+use super::replica::{Access, Came, Replica, open_beneath};
 use crate::packet::{Attributes, Birth, Name, ObjectId, Xattr};
 use crate::sys;
 
@@ -63,7 +63,7 @@ impl Replica {
         let complete = inode::make_attributes(&*file, &attributes, &xattrs);
         // Bound also where an attribute cannot be set: what it lacks then is that alone.
         self.bind(new.object, &*file)?;
-        self.keep(new.object, access, file.clone());
+        self.keep(new.object, access, Came::New, file.clone());
         self.set_mtime_later(new.object, new.attributes.mtime)?;
         complete.map(|()| file)
     }

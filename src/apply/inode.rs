@@ -32,10 +32,21 @@ pub fn set_owner(fd: impl AsFd, owner: Owner) -> Result<(), Fault> {
 /// Sets the permission bits (`0o7777`). A symlink has none: nothing is done.
 pub fn set_mode(fd: impl AsFd, mode: u32) -> Result<(), Fault> {
     let fd = fd.as_fd();
-    if FileType::from_raw_mode(stat(fd)?.st_mode) == FileType::Symlink {
+    set_mode_of(FileType::from_raw_mode(stat(fd)?.st_mode), fd, mode)
+}
+
+/// [`set_mode`] of an object that is known to be of this kind.
+fn set_mode_of(kind: FileType, fd: BorrowedFd<'_>, mode: u32) -> Result<(), Fault> {
+    if kind == FileType::Symlink {
         return Ok(());
     }
-    rustix::fs::chmod(proc_path(fd), Mode::from_raw_mode(mode & 0o7777)).map_err(Fault::system("chmod"))
+    let mode = Mode::from_raw_mode(mode & 0o7777);
+    match rustix::fs::fchmod(fd, mode) {
+        // An `O_PATH` descriptor.
+        Err(rustix::io::Errno::BADF) => rustix::fs::chmod(proc_path(fd), mode),
+        done => done,
+    }
+    .map_err(Fault::system("chmod"))
 }
 
 /// Sets the mtime, leaves the atime.
@@ -118,9 +129,9 @@ pub fn make_attributes_or(
 ) -> Result<(), Fault> {
     let fd = fd.as_fd();
     let mut mode = attributes.mode;
-    make_owner(fd, attributes)?;
+    let owned = make_owner(fd, attributes)?;
     failpoint::at("owner").map_err(Fault::own("chown"))?;
-    drop_xattrs(fd, |name| xattrs.iter().any(|xattr| xattr.name == *name))?;
+    let dropped = drop_xattrs(fd, |name| xattrs.iter().any(|xattr| xattr.name == *name))?;
     for Xattr { name, value } in xattrs {
         if get_xattr(fd, &name.0)?.as_deref() != Some(&value.0)
             && let Err(fault) = set_xattr(fd, name, &value.0)
@@ -130,10 +141,23 @@ pub fn make_attributes_or(
         }
     }
     failpoint::at("xattrs").map_err(Fault::own("set xattr"))?;
-    if stat(fd)?.st_mode & 0o7777 != mode & 0o7777 {
-        set_mode(fd, mode)?;
+    let now = match owned {
+        // Nothing has changed since it was looked at.
+        Owned::Already(status) if dropped == 0 && xattrs.is_empty() => status,
+        Owned::Already(_) | Owned::Now => stat(fd)?,
+    };
+    if now.st_mode & 0o7777 != mode & 0o7777 {
+        set_mode_of(FileType::from_raw_mode(now.st_mode), fd, mode)?;
     }
     Ok(())
+}
+
+/// What became of an owner.
+#[allow(clippy::large_enum_variant)]
+pub enum Owned {
+    /// It had it: its status.
+    Already(Stat),
+    Now,
 }
 
 /// The mode of an object that lacks an extended attribute. With an ACL its group bits are the
@@ -143,14 +167,15 @@ pub fn mode_without(name: &XattrName, mode: u32) -> u32 {
 }
 
 /// Gives an object its owner; until it has its mode, only the rights that it gives before and after.
-pub fn make_owner(fd: impl AsFd, attributes: &Attributes) -> Result<(), Fault> {
+pub fn make_owner(fd: impl AsFd, attributes: &Attributes) -> Result<Owned, Fault> {
     let fd = fd.as_fd();
     let before = stat(fd)?;
     if (before.st_uid, before.st_gid) == (attributes.uid, attributes.gid) {
-        return Ok(());
+        return Ok(Owned::Already(before));
     }
     restrict(fd, attributes)?;
-    set_owner(fd, Owner { uid: attributes.uid, gid: attributes.gid })
+    set_owner(fd, Owner { uid: attributes.uid, gid: attributes.gid })?;
+    Ok(Owned::Now)
 }
 
 /// Takes every right that an object will not give with these attributes. The group's go whatever
@@ -169,9 +194,11 @@ pub fn make_private(fd: impl AsFd) -> Result<(), Fault> {
     set_owner(fd, Owner { uid: 0, gid: 0 })
 }
 
-/// Takes away all extended attributes that replication carries but those that are kept.
-pub fn drop_xattrs(fd: impl AsFd, is_kept: impl Fn(&XattrName) -> bool) -> Result<(), Fault> {
+/// Takes away all extended attributes that replication carries but those that are kept; answers how
+/// many.
+pub fn drop_xattrs(fd: impl AsFd, is_kept: impl Fn(&XattrName) -> bool) -> Result<usize, Fault> {
     let fd = fd.as_fd();
+    let mut dropped = 0;
     for name in list_xattrs(fd)? {
         if is_replicated(&name.0) && !is_kept(&name) {
             if name.0 == ACL_ACCESS {
@@ -179,9 +206,10 @@ pub fn drop_xattrs(fd: impl AsFd, is_kept: impl Fn(&XattrName) -> bool) -> Resul
                 set_mode(fd, stat(fd)?.st_mode & !0o070)?;
             }
             remove_xattr(fd, &name)?;
+            dropped += 1;
         }
     }
-    Ok(())
+    Ok(dropped)
 }
 
 /// mtime of a status.

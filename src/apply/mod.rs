@@ -47,5 +47,5 @@ pub use reconcile::NameMatch;
 pub use replica::Hold;
 pub use replica::{
     Access, AsideView, DataStatus, DurablePoint, IDENTITY_XATTR, Index, OpenError, Places, Relief, Replica,
-    SetAside,
+    Run, SetAside,
 };

@@ -46,6 +46,7 @@ impl Replica {
             }
             Op::Rename { from, from_mtime, to, to_mtime, object, object_mtime, replaced, whiteout } => {
                 self.rename(from, to, *object, replaced.as_ref(), whiteout.as_ref(), doubt)?;
+                self.places_changed();
                 self.note_name(*object, to.dir, &to.name);
                 self.set_mtime_later(from.dir, *from_mtime)?;
                 self.set_mtime_later(to.dir, *to_mtime)?;
@@ -62,6 +63,7 @@ impl Replica {
                 right_object_mtime,
             } => {
                 self.exchange((left, *left_object), (right, *right_object), doubt)?;
+                self.places_changed();
                 self.note_name(*left_object, right.dir, &right.name);
                 self.note_name(*right_object, left.dir, &left.name);
                 self.set_mtime_later(left.dir, *left_mtime)?;

@@ -88,6 +88,22 @@ pub struct Frame {
     pub digest: HeaderDigest,
     pub header: FrameHeader,
     pub payload: Bytes,
+    /// Of the payload, as the prefix has it.
+    pub payload_hash: u64,
+}
+
+impl Frame {
+    /// As if it had been received.
+    #[cfg(test)]
+    pub(crate) fn new(
+        position: Position,
+        digest: HeaderDigest,
+        header: FrameHeader,
+        payload: Bytes,
+    ) -> Frame {
+        let payload_hash = payload_hash(&payload, position.sequence);
+        Frame { position, digest, header, payload, payload_hash }
+    }
 }
 
 /// An encoded frame: prefix and header in one buffer, the payload behind it.
@@ -107,10 +123,12 @@ impl EncodedFrame {
         false
     }
 
-    /// What arrives of it.
+    /// What arrives of it in the same process. The payload, which nobody has touched, is not read again.
     pub fn decode(self) -> Result<Frame, CodecError> {
-        let (prefix, header) = self.head.split_first_chunk().ok_or(CodecError::NotAFrame)?;
-        Prefix::decode(prefix)?.frame(prefix, header, self.payload)
+        let (bytes, header) = self.head.split_first_chunk().ok_or(CodecError::NotAFrame)?;
+        let prefix = Prefix::decode(bytes)?;
+        prefix.check_header(bytes, header)?;
+        prefix.unchecked_frame(header, self.payload)
     }
 }
 
@@ -204,21 +222,30 @@ impl Prefix {
         payload: Bytes,
     ) -> Result<Frame, CodecError> {
         assert_eq!(header.len(), self.header_len, "a header is decoded that its prefix does not announce");
-        if header_crc(prefix, header) != self.header_crc {
-            return Err(CodecError::HeaderChecksum);
-        }
+        self.check_header(prefix, header)?;
         if payload.len() != self.payload_len
             || payload_hash(&payload, self.position.sequence) != self.payload_hash
         {
             return Err(CodecError::PayloadChecksum);
         }
+        self.unchecked_frame(header, payload)
+    }
+
+    fn check_header(&self, prefix: &[u8; PREFIX_LEN], header: &[u8]) -> Result<(), CodecError> {
+        match header_crc(prefix, header) == self.header_crc {
+            true => Ok(()),
+            false => Err(CodecError::HeaderChecksum),
+        }
+    }
+
+    fn unchecked_frame(&self, header: &[u8], payload: Bytes) -> Result<Frame, CodecError> {
         let digest = HeaderDigest::of(header, payload.len());
         let header = match self.kind {
             KIND_PACKET => FrameHeader::Packet(decode_whole::<_, HEADER_LEN_MAX>(header)?),
             KIND_SKIP => FrameHeader::Skip(decode_whole::<_, HEADER_LEN_MAX>(header)?),
             _ => FrameHeader::Item(decode_whole::<_, HEADER_LEN_MAX>(header)?),
         };
-        Ok(Frame { position: self.position, digest, header, payload })
+        Ok(Frame { position: self.position, digest, header, payload, payload_hash: self.payload_hash })
     }
 }
 
@@ -242,6 +269,12 @@ pub fn decode_packet_header(header: &[u8]) -> Result<PacketHeader, CodecError> {
 /// A packet's frame. `header` comes from [`encode_packet_header`].
 pub fn packet_frame(position: &Position, header: &[u8], payload: Bytes) -> EncodedFrame {
     frame(KIND_PACKET, position, header, payload)
+}
+
+/// The frame of a packet that was received, once more: its payload is not read for that.
+pub fn same_packet_frame(received: &Frame, packet: &PacketHeader) -> EncodedFrame {
+    let header = encode_packet_header(&packet.path.0, &packet.op);
+    hashed_frame(KIND_PACKET, &received.position, &header, received.payload.clone(), received.payload_hash)
 }
 
 /// The frame of a lane item that is valid after `after`.
@@ -275,6 +308,17 @@ pub fn decode_message<M: Decode<()>>(bytes: &[u8]) -> Result<M, CodecError> {
 }
 
 pub(super) fn frame(kind: u8, position: &Position, header: &[u8], payload: Bytes) -> EncodedFrame {
+    let hash = payload_hash(&payload, position.sequence);
+    hashed_frame(kind, position, header, payload, hash)
+}
+
+fn hashed_frame(
+    kind: u8,
+    position: &Position,
+    header: &[u8],
+    payload: Bytes,
+    payload_hash: u64,
+) -> EncodedFrame {
     let mut head = Vec::with_capacity(PREFIX_LEN + header.len());
     head.extend_from_slice(&MAGIC);
     head.push(FORMAT_VERSION);
@@ -288,7 +332,7 @@ pub(super) fn frame(kind: u8, position: &Position, header: &[u8], payload: Bytes
     head.extend_from_slice(&position.incarnation.0.to_le_bytes());
     head.extend_from_slice(&position.sequence.0.to_le_bytes());
     head.extend_from_slice(&position.chain.0.to_le_bytes());
-    head.extend_from_slice(&payload_hash(&payload, position.sequence).to_le_bytes());
+    head.extend_from_slice(&payload_hash.to_le_bytes());
     let prefix: &[u8; PREFIX_LEN] = head.first_chunk().expect("the prefix was just written");
     let crc = header_crc(prefix, header);
     head[12..16].copy_from_slice(&crc.to_le_bytes());

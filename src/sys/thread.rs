@@ -18,7 +18,8 @@ impl Identity {
 const SECBIT_NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
 
 thread_local! {
-    static OWN_UMASK: Cell<bool> = const { Cell::new(false) };
+    /// The umask that this thread has for itself.
+    static OWN_UMASK: Cell<Option<u32>> = const { Cell::new(None) };
     static READY: Cell<bool> = const { Cell::new(false) };
     static IDENTITY: Cell<Identity> = const { Cell::new(Identity::ROOT) };
 }
@@ -26,15 +27,18 @@ thread_local! {
 /// Gives this thread a umask and a working directory of its own (`unshare(CLONE_FS)`), once, and
 /// sets the umask.
 pub fn set_own_umask(mask: u32) -> io::Result<()> {
-    if !OWN_UMASK.get() {
+    if OWN_UMASK.get() == Some(mask) {
+        return Ok(());
+    }
+    if OWN_UMASK.get().is_none() {
         // SAFETY: CLONE_FS only parts this thread's umask, root and working directory from the others'.
         if unsafe { libc::unshare(libc::CLONE_FS) } < 0 {
             return Err(io::Error::last_os_error());
         }
-        OWN_UMASK.set(true);
     }
     // SAFETY: umask cannot fail and touches no memory of ours.
     unsafe { libc::umask(mask as libc::mode_t) };
+    OWN_UMASK.set(Some(mask));
     Ok(())
 }
 

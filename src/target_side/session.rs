@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, TryRecvError};
 use parking_lot::Mutex;
 
 use super::View;
-use crate::apply::{Applier, AsideView, DataStatus, DurablePoint, Fault, Outcome, Relief, Retry};
+use crate::apply::{Applier, AsideView, DataStatus, DurablePoint, Fault, Outcome, Relief, Retry, Run};
 use crate::clock;
 use crate::control::{Retrying, unix_ms};
 use crate::limits::{ACKNOWLEDGE_DELAY, ACKNOWLEDGE_LATEST, ACKNOWLEDGE_PACKETS, DURABLE_INTERVAL};
@@ -113,12 +113,13 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
     /// Takes frames until the connection ends; answers why.
     pub(super) fn run(&mut self, frames: &FrameReceiver) -> String {
         loop {
-            // A sync that ends is due as well.
-            let received = match &self.sync {
-                Some(sync) => frames.recv_or_news(self.patience(), sync),
-                None => frames.recv(self.patience()),
+            let (run, received) = match (frames.at_hand(), &self.sync) {
+                (Some(frame), _) => (Run::GoesOn, Received::Frame(frame)),
+                // A sync that ends is due as well.
+                (None, Some(sync)) => (Run::Begins, frames.recv_or_news(self.patience(), sync)),
+                (None, None) => (Run::Begins, frames.recv(self.patience())),
             };
-            if let Err(reason) = self.turn(received) {
+            if let Err(reason) = self.turn_in(run, received) {
                 return reason;
             }
         }
@@ -134,13 +135,19 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
         IDLE_POLL.min(rest.unwrap_or(IDLE_POLL)).max(Duration::from_millis(1))
     }
 
-    /// Does what comes next, and what is due.
+    /// [`Session::turn_in`] for a frame that came alone.
+    #[cfg(test)]
+    pub(crate) fn turn(&mut self, received: Received) -> Result<(), String> {
+        self.turn_in(Run::Begins, received)
+    }
+
+    /// Does what comes next, and what is due; `run` says whether a frame came with the one before.
     ///
     /// Errors: why the session is over.
-    pub(crate) fn turn(&mut self, received: Received) -> Result<(), String> {
+    pub(super) fn turn_in(&mut self, run: Run, received: Received) -> Result<(), String> {
         match received {
             Received::Frame(frame) => {
-                self.frame(&frame)?;
+                self.frame(run, &frame)?;
                 if self.unacknowledged >= ACKNOWLEDGE_PACKETS || self.acknowledge_is_late() {
                     self.acknowledge();
                 }
@@ -166,14 +173,14 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
     }
 
     /// Performs one frame, however long it takes.
-    fn frame(&mut self, frame: &Frame) -> Result<(), String> {
+    fn frame(&mut self, mut run: Run, frame: &Frame) -> Result<(), String> {
         if let FrameHeader::Item(ItemHeader { item: LaneItem::Begin, .. }) = &frame.header {
             // What a copy makes durable must not be taken for less by a point that began before.
             self.wait_for_sync()?;
         }
         let mut was_stuck = false;
         loop {
-            match self.applier.handle(frame) {
+            match self.applier.handle_in(std::mem::replace(&mut run, Run::Begins), frame) {
                 Outcome::Retry(retry) => {
                     self.wait_to_retry(&retry)?;
                     was_stuck = true;

@@ -13,7 +13,7 @@ use crate::apply::fault::Fault;
 use crate::apply::inode;
 use crate::apply::replica::Remembered;
 use crate::apply::replica::by_handle;
-use crate::apply::replica::{Replica, c_name, open_beneath, read_directory};
+use crate::apply::replica::{Came, Replica, c_name, open_beneath, read_directory};
 use crate::packet::{Birth, ListedObject, Name, ObjectId};
 use crate::sys::{FileHandle, proc_path};
 
@@ -180,7 +180,7 @@ impl Session {
             .map_err(|error| Fault::System { what: "make an object", error })?;
         let found = look_at(file)?;
         replica.bind(entry.object, &*found.file)?;
-        replica.keep(entry.object, access, found.file.clone());
+        replica.keep(entry.object, access, Came::Known, found.file.clone());
         if !self.claims.claim(&found.handle, entry.object)? {
             return Err(Fault::Refused("a new object that is another one already"));
         }

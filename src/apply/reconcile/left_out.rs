@@ -104,6 +104,7 @@ impl Session {
         inode::drop_xattrs(&*file, |name| {
             names.binary_search(name).is_ok() && replica.policy().takes_xattr(name)
         })
+        .map(drop)
     }
 
     fn set_xattr(

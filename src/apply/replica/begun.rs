@@ -9,7 +9,7 @@
 //! Never synced: after a power loss *begun* does not count either.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -18,7 +18,7 @@ use rustix::fs::FallocateFlags;
 
 use crate::failpoint;
 use crate::limits::BEGUN_ROOM;
-use crate::packet::{Frame, Op, PREFIX_LEN, Position, Prefix, encode_packet_header, packet_frame};
+use crate::packet::{Frame, PREFIX_LEN, PacketHeader, Position, Prefix, same_packet_frame};
 use crate::words::Allow;
 
 const MAGIC: [u8; 8] = *b"sdbegun1";
@@ -29,15 +29,6 @@ pub struct Begun {
     file: File,
     /// Of the record that is whole in the file, where that is known.
     noted: Option<Position>,
-}
-
-/// What is noted of an op.
-pub struct Noted<'a> {
-    pub position: Position,
-    pub path: &'a [u8],
-    pub op: &'a Op,
-    pub payload: &'a Bytes,
-    pub allow: Allow,
 }
 
 impl Begun {
@@ -55,23 +46,18 @@ impl Begun {
     }
 
     /// Writes down the op that is performed next; nothing is done where it is there already.
-    pub fn note(&mut self, noted: &Noted<'_>) -> io::Result<()> {
-        if self.noted == Some(noted.position) {
+    pub fn note(&mut self, received: &Frame, packet: &PacketHeader, allow: Allow) -> io::Result<()> {
+        if self.noted == Some(received.position) {
             return Ok(());
         }
         failpoint::at("note")?;
         self.noted = None;
-        let header = encode_packet_header(noted.path, noted.op);
-        let frame = packet_frame(&noted.position, &header, noted.payload.clone());
-        let mut record = Vec::with_capacity(HEAD_LEN + frame.len());
-        record.extend_from_slice(&MAGIC);
-        record.push(flags(noted.allow));
-        record.resize(HEAD_LEN, 0);
-        record.extend_from_slice(&frame.head);
-        record.extend_from_slice(&frame.payload);
-        assert_eq!(record.len(), HEAD_LEN + frame.len(), "the record of an op is not the op");
-        self.file.write_all_at(&record, 0)?;
-        self.noted = Some(noted.position);
+        let frame = same_packet_frame(received, packet);
+        let mut head = [0; HEAD_LEN];
+        head[..8].copy_from_slice(&MAGIC);
+        head[8] = flags(allow);
+        write_parts(&self.file, [&head, &frame.head, &frame.payload])?;
+        self.noted = Some(received.position);
         Ok(())
     }
 
@@ -100,6 +86,21 @@ impl Begun {
     }
 }
 
+/// Writes the parts one behind the other, in one call nearly always, and copies none of them.
+fn write_parts(file: &File, parts: [&[u8]; 3]) -> io::Result<()> {
+    let mut done = match rustix::io::pwritev(file, &parts.map(IoSlice::new), 0) {
+        Err(rustix::io::Errno::INTR) => 0,
+        done => done?,
+    };
+    let mut at = 0;
+    for part in parts {
+        let whole = done.min(part.len());
+        file.write_all_at(&part[whole..], at + whole as u64)?;
+        (at, done) = (at + part.len() as u64, done - whole);
+    }
+    Ok(())
+}
+
 /// `false` where the file ends before.
 fn read_whole(file: &File, buffer: &mut [u8], at: u64) -> io::Result<bool> {
     match file.read_exact_at(buffer, at) {
@@ -120,7 +121,7 @@ fn allowed(flags: u8) -> Allow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{FrameHeader, Sequence};
+    use crate::packet::{Bounded, FrameHeader, HeaderDigest, Op, Sequence};
 
     fn position(number: u64) -> Position {
         Position { sequence: Sequence(number), ..Position::default() }
@@ -136,8 +137,10 @@ mod tests {
         assert!(begun.read(position(1)).unwrap().is_none());
         for (number, payload) in [(1, vec![7; 1 << 20]), (2, vec![8; 10])] {
             let payload = Bytes::from(payload);
-            let noted = Noted { position: position(number), path: b"a/b", op: &op, payload: &payload, allow };
-            begun.note(&noted).unwrap();
+            let packet = PacketHeader { path: Bounded(b"a/b".to_vec()), op: op.clone() };
+            let header = FrameHeader::Packet(packet.clone());
+            let received = Frame::new(position(number), HeaderDigest(0), header, payload.clone());
+            begun.note(&received, &packet, allow).unwrap();
             begun = Begun::open(&path).unwrap();
             let (frame, found) = begun.read(position(number)).unwrap().unwrap();
             let FrameHeader::Packet(packet) = frame.header else { panic!("no packet") };

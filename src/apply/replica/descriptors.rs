@@ -15,11 +15,28 @@ pub enum Access {
     Write,
 }
 
+/// Whose descriptor it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Came {
+    /// Of an object that was just made.
+    New,
+    /// Of one that was there.
+    Known,
+}
+
 struct Held {
     id: ObjectId,
     file: Arc<File>,
     access: Access,
+    came: Came,
     used: bool,
+}
+
+/// A descriptor that gave way to another.
+pub struct GaveWay {
+    pub id: ObjectId,
+    pub file: Arc<File>,
+    pub came: Came,
 }
 
 /// At most `limit` descriptors; the one that was not used for longest, roughly, gives way.
@@ -45,20 +62,23 @@ impl Descriptors {
         Some(held.file.clone())
     }
 
-    /// Keeps a descriptor, in place of the one that the object had.
-    pub fn keep(&mut self, id: ObjectId, access: Access, file: Arc<File>) {
-        let held = Held { id, file, access, used: true };
+    /// Keeps a descriptor, in place of the one that the object had; answers what another object lost.
+    pub fn keep(&mut self, id: ObjectId, access: Access, came: Came, file: Arc<File>) -> Option<GaveWay> {
+        let held = Held { id, file, access, came, used: true };
         if let Some(&at) = self.at.get(&id) {
             self.held[at] = held;
-        } else if self.held.len() < self.limit {
+            return None;
+        }
+        if self.held.len() < self.limit {
             self.at.insert(id, self.held.len());
             self.held.push(held);
-        } else {
-            let at = self.victim();
-            self.at.remove(&self.held[at].id);
-            self.at.insert(id, at);
-            self.held[at] = held;
+            return None;
         }
+        let at = self.victim();
+        self.at.remove(&self.held[at].id);
+        self.at.insert(id, at);
+        let Held { id, file, came, .. } = std::mem::replace(&mut self.held[at], held);
+        Some(GaveWay { id, file, came })
     }
 
     pub fn forget(&mut self, id: ObjectId) {
@@ -106,12 +126,12 @@ mod tests {
         let file = Arc::new(File::open("/dev/null").unwrap());
         let mut descriptors = Descriptors::new(8);
         for inode in 0..100 {
-            descriptors.keep(id(inode), Access::Path, file.clone());
+            descriptors.keep(id(inode), Access::Path, Came::Known, file.clone());
             assert!(descriptors.get(id(inode), Access::Path).is_some());
             assert!(descriptors.get(id(inode), Access::Write).is_none());
         }
         assert_eq!(Arc::strong_count(&file), 9);
-        descriptors.keep(id(99), Access::Write, file.clone());
+        descriptors.keep(id(99), Access::Write, Came::New, file.clone());
         assert!(descriptors.get(id(99), Access::Write).is_some());
         descriptors.forget(id(98));
         assert_eq!(Arc::strong_count(&file), 8);

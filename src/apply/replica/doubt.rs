@@ -9,10 +9,7 @@
 
 use std::io;
 
-use bytes::Bytes;
-
 use super::Replica;
-use super::begun::Noted;
 use super::progress::{DataStatus, now_ms};
 use crate::apply::fault::Fault;
 use crate::packet::{DataState, Frame, PacketHeader, Position};
@@ -21,16 +18,10 @@ use crate::words::Allow;
 impl Replica {
     /// Writes down that an op is performed from now on. Where it was begun before it may be done, in
     /// part or in full.
-    pub(in crate::apply) fn begin(
-        &mut self,
-        position: Position,
-        packet: &PacketHeader,
-        payload: &Bytes,
-    ) -> Result<(), Fault> {
-        let PacketHeader { path, op } = packet;
-        let noted = Noted { position, path: &path.0, op, payload, allow: self.policy.allow() };
-        self.begun.note(&noted).map_err(Fault::own("record of what is begun"))?;
-        self.progress.begin(position).map_err(Fault::own("positions"))
+    pub(in crate::apply) fn begin(&mut self, frame: &Frame, packet: &PacketHeader) -> Result<(), Fault> {
+        let allow = self.policy.allow();
+        self.begun.note(frame, packet, allow).map_err(Fault::own("record of what is begun"))?;
+        self.progress.begin(frame.position).map_err(Fault::own("positions"))
     }
 
     /// The op last begun.
@@ -40,6 +31,7 @@ impl Replica {
 
     /// Records that everything up to here is performed. Errors: the op stays in doubt.
     pub(in crate::apply) fn applied_is(&mut self, position: Position) -> Result<(), Fault> {
+        self.log_times()?;
         self.progress.applied_is(position).map_err(Fault::own("positions"))
     }
 

@@ -117,6 +117,7 @@ impl Replica {
 
     /// Goes on after this position, of whatever history: a resynchronisation is valid from here.
     pub fn adopt(&mut self, position: Position) -> Result<(), Fault> {
+        self.log_times()?;
         self.progress.adopt(position).map_err(Fault::own("adopt a position"))
     }
 

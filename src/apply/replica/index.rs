@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! page 0   header, words of 8 bytes: 0 magic, 1 version, 2 slots, 3 hash seed, 4 hash of 0..4,
-//!          5 slots in use (live and tombstones), 6 live; 5 and 6 are hints, exact after growth
+//!          5 slots in use (live and tombstones), 6 live; 5 and 6 are hints: exact after growth and
+//!          at rest, some changes behind where the process was killed
 //! 4096..   slots of 64 bytes, open addressing, linear probing:
 //!           0  4  crc32c of bytes 4..64
 //!           4  1  state: 0 empty (all zero), 1 live, 2 tombstone
@@ -49,8 +50,15 @@ pub struct Index {
     slots: u64,
     seed: u64,
     counts: Counts,
+    /// Changes since the header had the counts.
+    uncounted: u32,
     torn: Cell<u64>,
+    /// What was found or bound last: an op asks for its object more than once.
+    last: Cell<Option<(ObjectId, u64, FileHandle)>>,
 }
+
+/// So many changes may be missing in the counts of a killed process; they only say when to grow.
+const UNCOUNTED_MAX: u32 = 64;
 
 /// Hints; the header has them too.
 #[derive(Clone, Copy, Default)]
@@ -87,7 +95,11 @@ impl Index {
     pub fn insert(&mut self, id: ObjectId, handle: FileHandle) -> io::Result<()> {
         let raw = encode(STATE_LIVE, id, &handle)?;
         let (at, was_empty) = match self.find(id)? {
-            Found::Here { at, .. } => return self.write_slot(at, &raw),
+            Found::Here { at, .. } => {
+                self.write_slot(at, &raw)?;
+                self.last.set(Some((id, at, handle)));
+                return Ok(());
+            }
             Found::Absent { free: Some(free), was_empty } if !was_empty || self.has_room() => {
                 (free, was_empty)
             }
@@ -97,9 +109,10 @@ impl Index {
             }
         };
         self.write_slot(at, &raw)?;
+        self.last.set(Some((id, at, handle)));
         self.counts.live = self.counts.live.saturating_add(1);
         self.counts.used = self.counts.used.saturating_add(u64::from(was_empty));
-        self.write_counts()
+        self.count()
     }
 
     /// Forgets an object; gives the handle it had.
@@ -107,7 +120,7 @@ impl Index {
         let Found::Here { at, handle } = self.find(id)? else { return Ok(None) };
         self.write_slot(at, &tombstone())?;
         self.counts.live = self.counts.live.saturating_sub(1);
-        self.write_counts()?;
+        self.count()?;
         Ok(Some(handle))
     }
 
@@ -128,7 +141,7 @@ impl Index {
         Ok(())
     }
 
-    /// Objects known (a hint: one off where the process was killed at the wrong moment).
+    /// Objects known (a hint: some off where the process was killed).
     pub fn len(&self) -> u64 {
         self.counts.live
     }
@@ -163,7 +176,7 @@ impl Index {
             OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)?;
         file.set_len(offset(slots))?;
         let (seed, counts) = (random_u64(), Counts::default());
-        let index = Index { path: path.to_owned(), file, slots, seed, counts, torn: Cell::new(0) };
+        let index = Index::over(path, file, (slots, seed), counts);
         index.write_header()?;
         Ok(index)
     }
@@ -187,11 +200,23 @@ impl Index {
             return Err(damaged("cut off"));
         }
         let counts = Counts { used, live };
-        Ok(Index { path: path.to_owned(), file, slots, seed, counts, torn: Cell::new(0) })
+        Ok(Index::over(path, file, (slots, seed), counts))
+    }
+
+    fn over(path: &Path, file: File, (slots, seed): (u64, u64), counts: Counts) -> Index {
+        let (torn, last) = (Cell::new(0), Cell::new(None));
+        Index { path: path.to_owned(), file, slots, seed, counts, uncounted: 0, torn, last }
     }
 
     /// Walks from the home slot of an id to it, or to the first empty slot.
     fn find(&self, id: ObjectId) -> io::Result<Found> {
+        match self.last.get() {
+            Some((last, at, handle)) if last == id => Ok(Found::Here { at, handle }),
+            Some(_) | None => self.search(id),
+        }
+    }
+
+    fn search(&self, id: ObjectId) -> io::Result<Found> {
         let mut buffer = [0; SLOT_LEN * PROBE as usize];
         let home = self.home(id);
         let mut free = None;
@@ -203,7 +228,10 @@ impl Index {
             self.file.read_exact_at(read, offset(at))?;
             for (at, raw) in (at..).zip(read.as_chunks::<SLOT_LEN>().0) {
                 match decode(raw) {
-                    Slot::Live(found, handle) if found == id => return Ok(Found::Here { at, handle }),
+                    Slot::Live(found, handle) if found == id => {
+                        self.last.set(Some((id, at, handle)));
+                        return Ok(Found::Here { at, handle });
+                    }
                     Slot::Live(..) => {}
                     Slot::Tombstone => _ = free.get_or_insert(at),
                     Slot::Torn => {
@@ -258,6 +286,8 @@ impl Index {
 
     /// A rename after a sync: killed or without power, the old file is whole or the new one.
     fn replace_by(&mut self, mut other: Index) -> io::Result<()> {
+        other.write_counts()?;
+        other.uncounted = 0;
         other.file.sync_all()?;
         std::fs::rename(&other.path, &self.path)?;
         other.path = std::mem::take(&mut self.path);
@@ -278,8 +308,29 @@ impl Index {
         self.file.write_all_at(&bytes_of::<2, 16>([used, live]), (HEADER_WORDS as u64 - 2) * 8)
     }
 
+    fn count(&mut self) -> io::Result<()> {
+        self.uncounted += 1;
+        if self.uncounted < UNCOUNTED_MAX {
+            return Ok(());
+        }
+        self.write_counts()?;
+        self.uncounted = 0;
+        Ok(())
+    }
+
     fn write_slot(&self, at: u64, raw: &[u8; SLOT_LEN]) -> io::Result<()> {
+        // What is known of it may not be so any more, nor after a fault.
+        self.last.set(None);
         self.file.write_all_at(raw, offset(at))
+    }
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        if self.uncounted > 0 {
+            // Only hints.
+            let _ = self.write_counts();
+        }
     }
 }
 
@@ -403,6 +454,7 @@ mod tests {
             }
             if step % 20_000 == 9_999 {
                 // Dropped without a sync: what the process wrote is there.
+                drop(index);
                 index = Index::open(&path).unwrap();
             }
         }

@@ -3,7 +3,8 @@
 //! A handle finds its inode wherever somebody has moved it, so the first time an object is opened
 //! it must show one name below the root or in limbo; the answer counts as long as its descriptor is
 //! kept. A directory has one place, which the kernel knows, and is asked at every use of a name in
-//! it. Any other object may have names inside and outside at once (a hard-linked snapshot of the
+//! it; of frames that came together ([`Run`]) at the first ([`PLACED_FRAMES_MAX`]). Between the
+//! question and the use somebody may move it in any case. Any other object may have names inside and outside at once (a hard-linked snapshot of the
 //! replica is a usual thing): one inside is enough. They are looked for from the cheapest on:
 //!
 //! 1. the path that the kernel remembers for the inode: one `readlink`, nearly always;
@@ -28,7 +29,7 @@ use super::by_handle;
 use super::{Replica, handle_fault, open_beneath, path_of};
 use crate::apply::fault::Fault;
 use crate::apply::inode;
-use crate::limits::{CLIMB_LEVELS, SEEN_NAMES_MAX};
+use crate::limits::{CLIMB_LEVELS, PLACED_FRAMES_MAX, SEEN_NAMES_MAX};
 use crate::packet::{Name, ObjectId};
 use crate::sys::{FileHandle, proc_path};
 
@@ -212,6 +213,61 @@ impl Replica {
         Ok(None)
     }
 }
+
+/// Whether a frame came alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// It was waited for.
+    Begins,
+    /// It was there when the one before was done.
+    GoesOn,
+}
+
+/// Directories that were found inside in this run.
+#[derive(Default)]
+pub(super) struct Placed {
+    found: Vec<ObjectId>,
+    /// Frames since the first of them was found.
+    frames: u32,
+    /// A frame is being performed that may go by what others of its run have found.
+    counts: bool,
+}
+
+impl Placed {
+    pub(super) fn begin_frame(&mut self, run: Run) {
+        self.frames += 1;
+        if run == Run::Begins || self.frames >= PLACED_FRAMES_MAX {
+            self.clear();
+        }
+        self.counts = true;
+    }
+
+    pub(super) fn end_frame(&mut self) {
+        self.counts = false;
+    }
+
+    pub(super) fn has(&self, id: ObjectId) -> bool {
+        self.counts && self.found.contains(&id)
+    }
+
+    pub(super) fn note(&mut self, id: ObjectId) {
+        if !self.counts {
+            return;
+        }
+        if self.found.len() >= PLACED_MAX {
+            self.clear();
+        }
+        self.found.push(id);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.found.clear();
+        self.frames = 0;
+    }
+}
+
+/// Found by going through all: few are enough, neighbours in a stream share their directory.
+const PLACED_MAX: usize = 8;
 
 /// Names by which objects were seen last, in bounded number.
 #[derive(Default)]

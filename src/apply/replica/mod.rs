@@ -47,8 +47,8 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use self::aside::Aside;
 pub use self::aside::{AsideView, SetAside};
 use self::begun::Begun;
-pub use self::descriptors::Access;
-use self::descriptors::Descriptors;
+pub use self::descriptors::{Access, Came};
+use self::descriptors::{Descriptors, GaveWay};
 pub use self::durable::DurablePoint;
 #[cfg(test)]
 pub use self::durable::Hold;
@@ -57,7 +57,8 @@ pub use self::identity::IDENTITY_XATTR;
 pub(super) use self::incomplete::Incomplete;
 pub use self::index::Index;
 pub(super) use self::inside::Remembered;
-use self::inside::SeenNames;
+pub use self::inside::Run;
+use self::inside::{Placed, SeenNames};
 pub(super) use self::limbo::Limbo;
 use self::nameless::Nameless;
 pub use self::opening::Places;
@@ -93,6 +94,7 @@ pub struct Replica {
     /// Path of the object of the op that is performed, as the source says.
     hint: Vec<u8>,
     seen: SeenNames,
+    placed: Placed,
     points: Points,
     sync_failed: bool,
     aside: Aside,
@@ -160,16 +162,36 @@ impl Replica {
         self.open_object(id, Access::Write)
     }
 
-    /// Descriptor of a directory that lies below the root or in limbo at this moment.
+    /// Descriptor of a directory that lies below the root or in limbo at this moment, or did when the
+    /// first of the frames that came with this one was performed.
     ///
     /// Errors: as [`Replica::object`]; [`Fault::Outside`] where somebody moved it away.
     pub fn directory(&mut self, id: ObjectId) -> Result<Arc<File>, Fault> {
         let dir = self.object(id)?;
+        if self.placed.has(id) {
+            return Ok(dir);
+        }
         if let Err(fault) = self.directory_inside(id, &dir) {
             self.descriptors.forget(id);
             return Err(fault);
         }
+        self.placed.note(id);
         Ok(dir)
+    }
+
+    /// Where directories lie is asked anew, or not, as frames came together.
+    pub(super) fn begin_frame(&mut self, run: Run) {
+        self.placed.begin_frame(run);
+    }
+
+    /// What is done besides frames asks for itself.
+    pub(super) fn end_frame(&mut self) {
+        self.placed.end_frame();
+    }
+
+    /// Something was moved: where directories lie is asked anew.
+    pub(super) fn places_changed(&mut self) {
+        self.placed.clear();
     }
 
     /// Handle of an object; `None` where it is not known.
@@ -214,8 +236,23 @@ impl Replica {
     }
 
     /// Keeps a descriptor that was just opened for what comes next.
-    pub fn keep(&mut self, id: ObjectId, access: Access, file: Arc<File>) {
-        self.descriptors.keep(id, access, file);
+    pub fn keep(&mut self, id: ObjectId, access: Access, came: Came, file: Arc<File>) {
+        if let Some(gone) = self.descriptors.keep(id, access, came, file) {
+            self.settle_at_leave(&gone);
+        }
+    }
+
+    /// A new file's pending time is set while its descriptor is at hand: it is hardly written again,
+    /// and to open it once more for that costs as much as to make it. Where the time cannot be set, or
+    /// what is in the file may not be all, it stays pending.
+    fn settle_at_leave(&mut self, GaveWay { id, file, came }: &GaveWay) {
+        if *came == Came::New
+            && self.progress.bad_by().is_none()
+            && let Some(mtime) = self.times.of(*id)
+            && self.policy.set_mtime(&**file, mtime).is_ok()
+        {
+            self.times.forget(*id);
+        }
     }
 
     /// Handle of what a name holds; `None` where it holds nothing. A symlink is not followed.
@@ -240,7 +277,7 @@ impl Replica {
             return Err(Fault::Refused("a time of more than 999,999,999 nanoseconds"));
         }
         failpoint::at("time").map_err(Fault::own("pending times"))?;
-        self.times.add(id, mtime).map_err(Fault::own("pending times"))?;
+        self.times.add(id, mtime);
         if self.times.is_full() { self.settle_times() } else { Ok(()) }
     }
 
@@ -293,6 +330,11 @@ impl Replica {
         }
     }
 
+    /// What is pending is known to a process after this one.
+    pub(super) fn log_times(&mut self) -> Result<(), Fault> {
+        self.times.log().map_err(Fault::own("pending times"))
+    }
+
     /// When pending times want to be set, if there are any.
     pub fn next_deadline(&self) -> Option<std::time::Instant> {
         self.times.next_deadline()
@@ -312,7 +354,7 @@ impl Replica {
             Access::Path => fd,
             Access::Write => reopen_to_write(fd.as_fd())?,
         });
-        self.descriptors.keep(id, access, file.clone());
+        self.keep(id, access, Came::Known, file.clone());
         Ok(file)
     }
 

@@ -15,7 +15,7 @@ use super::begun::Begun;
 use super::descriptors::Descriptors;
 use super::durable::Points;
 use super::index::Index;
-use super::inside::SeenNames;
+use super::inside::{Placed, SeenNames};
 use super::nameless::Nameless;
 use super::progress::{OpenError, Progress, Strange};
 use super::times::Times;
@@ -105,6 +105,7 @@ impl Replica {
             writer: Writer::default(),
             hint: Vec::new(),
             seen: SeenNames::default(),
+            placed: Placed::default(),
             points: Points::default(),
             sync_failed: false,
             aside,

@@ -1,8 +1,8 @@
 //! Pending times: physical changes disturb mtimes, so the recorded ones are set afterwards.
 //!
 //! What is pending is also in a small log beside the index (records of 32 bytes: id, seconds,
-//! nanoseconds, crc32c), written before the applied position advances: a killed target sets the
-//! times of ops that it will not see again.
+//! nanoseconds, crc32c), all those of an op at once, before the applied position advances: a killed
+//! target sets the times of ops that it will not see again.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -22,6 +22,8 @@ pub struct Times {
     pending: HashMap<ObjectId, Timestamp>,
     log: File,
     log_len: u64,
+    /// Records that the log does not have yet.
+    unlogged: Vec<u8>,
     last_added: Instant,
 }
 
@@ -31,7 +33,8 @@ impl Times {
     pub fn open(path: &Path, valid: bool) -> io::Result<Times> {
         let log =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        let mut times = Times { pending: HashMap::new(), log, log_len: 0, last_added: clock::now() };
+        let (pending, unlogged, last_added) = (HashMap::new(), Vec::new(), clock::now());
+        let mut times = Times { pending, log, log_len: 0, unlogged, last_added };
         if !valid {
             times.clear()?;
             return Ok(times);
@@ -46,22 +49,35 @@ impl Times {
         Ok(times)
     }
 
-    pub fn add(&mut self, id: ObjectId, mtime: Timestamp) -> io::Result<()> {
+    /// A killed process knows it after [`Times::log`].
+    pub fn add(&mut self, id: ObjectId, mtime: Timestamp) {
         self.last_added = clock::now();
-        if self.pending.get(&id) == Some(&mtime) {
+        if self.pending.insert(id, mtime) != Some(mtime) {
+            self.unlogged.extend_from_slice(&encode(id, mtime));
+        }
+    }
+
+    /// Writes down what was added since.
+    pub fn log(&mut self) -> io::Result<()> {
+        if self.unlogged.is_empty() {
             return Ok(());
         }
-        // First: what is pending and not in the log would be lost with this process.
         assert!(self.log_len.is_multiple_of(RECORD_LEN as u64), "a record of a time is torn by the next one");
-        self.log.write_all_at(&encode(id, mtime), self.log_len)?;
-        self.log_len += RECORD_LEN as u64;
-        self.pending.insert(id, mtime);
+        self.log.write_all_at(&self.unlogged, self.log_len)?;
+        self.log_len += self.unlogged.len() as u64;
+        self.unlogged.clear();
         Ok(())
     }
 
-    /// The log still has it, which is harmless: the object is not found when times are set.
+    /// The log still has it, which is harmless: the object is not found when times are set, or has
+    /// this time, or a later entry says another.
     pub fn forget(&mut self, id: ObjectId) {
         self.pending.remove(&id);
+    }
+
+    /// The time that an object still has to get.
+    pub fn of(&self, id: ObjectId) -> Option<Timestamp> {
+        self.pending.get(&id).copied()
     }
 
     pub fn is_full(&self) -> bool {
@@ -74,6 +90,7 @@ impl Times {
 
     pub fn clear(&mut self) -> io::Result<()> {
         self.pending.clear();
+        self.unlogged.clear();
         if self.log_len > 0 || self.log.metadata()?.len() > 0 {
             self.log.set_len(0)?;
         }
@@ -122,9 +139,11 @@ mod tests {
         let (id, mtime) = (ObjectId::default(), Timestamp { seconds: 7, nanoseconds: 8 });
         let mut times = Times::open(&path, true).unwrap();
         let log = std::mem::replace(&mut times.log, File::open(&path).unwrap());
-        assert!(times.add(id, mtime).is_err());
+        times.add(id, mtime);
+        assert!(times.log().is_err());
         times.log = log;
-        times.add(id, mtime).unwrap();
+        times.add(id, mtime);
+        times.log().unwrap();
         drop(times);
         assert_eq!(Times::open(&path, true).unwrap().pending(), [(id, mtime)]);
     }

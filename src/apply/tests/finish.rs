@@ -84,7 +84,7 @@ fn after_its_system_call_an_op_is_finished() {
         let mut pair = prepared();
         let frame = pair.frame(&(case.change)(&pair.source));
         let FrameHeader::Packet(packet) = &frame.header else { unreachable!() };
-        pair.applier().replica().begin(frame.position, packet, &frame.payload).unwrap();
+        pair.applier().replica().begin(&frame, packet).unwrap();
         (case.by_hand)(&pair.places.root);
         pair.crash_to_rest();
         eprintln!("{}", case.name);

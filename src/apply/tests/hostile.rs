@@ -147,7 +147,7 @@ fn a_file_with_another_name_outside_is_still_the_replicas() {
         let packet = PacketHeader { path: Bounded(hint.to_vec()), op: said.0 };
         let position = pair.applier().replica().applied().next(digest);
         let header = FrameHeader::Packet(packet);
-        let frame = Frame { position, digest, header, payload: said.1.into() };
+        let frame = Frame::new(position, digest, header, said.1.into());
         let outcome = pair.applier().handle(&frame);
         assert!(matches!(outcome, Outcome::Applied), "{outcome:?}");
         assert_eq!(fs::read(pair.replica("dir/f")).unwrap(), bytes);
@@ -283,7 +283,7 @@ fn frames_out_of_order_change_nothing() {
     let skip = |first: u64, last: u64| {
         let header = FrameHeader::Skip(SkipHeader { first: Sequence(first) });
         let position = Position { sequence: Sequence(last), chain: Chain(77), ..applied };
-        Frame { position, digest: HeaderDigest(0), header, payload: Bytes::new() }
+        Frame::new(position, HeaderDigest(0), header, Bytes::new())
     };
     assert!(matches!(refused(&mut pair, &skip(3, 5)), OrderError::Gap { .. }));
     assert!(matches!(refused(&mut pair, &skip(2, 1)), OrderError::AlreadyApplied { .. }));

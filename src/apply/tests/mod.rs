@@ -14,6 +14,7 @@ mod policy;
 mod relief;
 mod source;
 mod sync;
+mod together;
 pub mod tree;
 
 use std::path::{Path, PathBuf};
@@ -116,7 +117,7 @@ impl Applier {
         payload: Bytes,
     ) -> Result<Vec<TargetMessage>, Fault> {
         let header = FrameHeader::Item(ItemHeader { number, item });
-        match self.handle(&Frame { position, digest: HeaderDigest(0), header, payload }) {
+        match self.handle(&Frame::new(position, HeaderDigest(0), header, payload)) {
             Outcome::Answered(answers) => Ok(answers),
             Outcome::Retry(Retry { fault, .. }) | Outcome::Refused(Refusal::Proof(fault)) => Err(fault),
             other => panic!("an item came to {other:?}"),
@@ -127,12 +128,8 @@ impl Applier {
 fn frame_after(last: &Position, (op, payload): &Said) -> Frame {
     let header = encode_packet_header(b"", op);
     let digest = HeaderDigest::of(&header, payload.len());
-    Frame {
-        position: last.next(digest),
-        digest,
-        header: FrameHeader::Packet(PacketHeader { path: Bounded(Vec::new()), op: op.clone() }),
-        payload: Bytes::copy_from_slice(payload),
-    }
+    let packet = PacketHeader { path: Bounded(Vec::new()), op: op.clone() };
+    Frame::new(last.next(digest), digest, FrameHeader::Packet(packet), Bytes::copy_from_slice(payload))
 }
 
 /// Takes a mount away again, whatever the test does.
