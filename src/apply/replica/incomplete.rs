@@ -20,6 +20,8 @@ pub(in crate::apply) struct Incomplete {
     list: Index,
     /// What this session adds; everything else is what earlier sessions left.
     mark: FileHandle,
+    /// Earlier sessions left something.
+    has_left_over: bool,
 }
 
 impl Incomplete {
@@ -34,7 +36,8 @@ impl Incomplete {
             }
             opened => opened,
         };
-        Ok(Incomplete { list: list.map_err(failed)?, mark: random_mark() })
+        let list = list.map_err(failed)?;
+        Ok(Incomplete { has_left_over: !list.is_empty(), list, mark: random_mark() })
     }
 
     /// From now on the content is in doubt.
@@ -52,6 +55,9 @@ impl Incomplete {
     }
 
     pub(in crate::apply) fn was_left_over(&self, id: ObjectId) -> Result<bool, Fault> {
+        if !self.has_left_over {
+            return Ok(false);
+        }
         Ok(self.list.get(id).map_err(failed)?.is_some_and(|mark| mark != self.mark))
     }
 }

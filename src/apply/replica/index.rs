@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! page 0   header, words of 8 bytes: 0 magic, 1 version, 2 slots, 3 hash seed, 4 hash of 0..4,
-//!          5 slots in use (live and tombstones), 6 live; 5 and 6 are hints: exact after growth and
-//!          at rest, some changes behind where the process was killed
+//!          5 slots in use (live and tombstones), 6 live; both all ones while a process changes
+//!          them, and after its death they are counted anew
 //! 4096..   slots of 64 bytes, open addressing, linear probing:
 //!           0  4  crc32c of bytes 4..64
 //!           4  1  state: 0 empty (all zero), 1 live, 2 tombstone
@@ -43,6 +43,9 @@ const PROBE: u64 = 8;
 /// Words of the header that are in use.
 const HEADER_WORDS: usize = 7;
 
+/// Stands for both counts while they are not written.
+const UNCOUNTED: u64 = u64::MAX;
+
 /// See the module. One thread uses it at a time.
 pub struct Index {
     path: PathBuf,
@@ -50,17 +53,15 @@ pub struct Index {
     slots: u64,
     seed: u64,
     counts: Counts,
-    /// Changes since the header had the counts.
-    uncounted: u32,
+    /// The header has the counts: it does not during changes. Written with each of them they were a
+    /// third of the calls.
+    is_counted: bool,
     torn: Cell<u64>,
     /// What was found or bound last: an op asks for its object more than once.
     last: Cell<Option<(ObjectId, u64, FileHandle)>>,
 }
 
-/// So many changes may be missing in the counts of a killed process; they only say when to grow.
-const UNCOUNTED_MAX: u32 = 64;
-
-/// Hints; the header has them too.
+/// The header has them too, after an orderly end.
 #[derive(Clone, Copy, Default)]
 struct Counts {
     /// Slots in use: live and tombstones.
@@ -94,54 +95,81 @@ impl Index {
     /// Errors: `Unsupported` for a handle of more than 36 bytes.
     pub fn insert(&mut self, id: ObjectId, handle: FileHandle) -> io::Result<()> {
         let raw = encode(STATE_LIVE, id, &handle)?;
-        let (at, was_empty) = match self.find(id)? {
+        match self.find(id)? {
             Found::Here { at, .. } => {
                 self.write_slot(at, &raw)?;
                 self.last.set(Some((id, at, handle)));
-                return Ok(());
+                Ok(())
             }
-            Found::Absent { free: Some(free), was_empty } if !was_empty || self.has_room() => {
-                (free, was_empty)
+            Found::Absent { free, was_empty } => self.insert_at(free, was_empty, id, &handle),
+        }
+    }
+
+    /// Binds an object to a handle where it has none yet; gives the one that it has.
+    ///
+    /// Errors: as [`Index::insert`].
+    pub fn get_or_insert(&mut self, id: ObjectId, handle: FileHandle) -> io::Result<FileHandle> {
+        match self.find(id)? {
+            Found::Here { handle, .. } => Ok(handle),
+            Found::Absent { free, was_empty } => {
+                self.insert_at(free, was_empty, id, &handle).map(|()| handle)
             }
-            Found::Absent { .. } => {
-                self.grow()?;
-                return self.insert(id, handle);
-            }
+        }
+    }
+
+    /// `free`, `was_empty`: as [`Index::find`] gave them.
+    fn insert_at(
+        &mut self,
+        free: Option<u64>,
+        was_empty: bool,
+        id: ObjectId,
+        handle: &FileHandle,
+    ) -> io::Result<()> {
+        let Some(free) = free.filter(|_| !was_empty || self.has_room()) else {
+            self.grow()?;
+            return self.insert(id, *handle);
         };
-        self.write_slot(at, &raw)?;
-        self.last.set(Some((id, at, handle)));
+        let raw = encode(STATE_LIVE, id, handle)?;
+        self.uncount()?;
+        self.write_slot(free, &raw)?;
+        self.last.set(Some((id, free, *handle)));
         self.counts.live = self.counts.live.saturating_add(1);
         self.counts.used = self.counts.used.saturating_add(u64::from(was_empty));
-        self.count()
+        Ok(())
     }
 
     /// Forgets an object; gives the handle it had.
     pub fn remove(&mut self, id: ObjectId) -> io::Result<Option<FileHandle>> {
         let Found::Here { at, handle } = self.find(id)? else { return Ok(None) };
+        self.uncount()?;
         self.write_slot(at, &tombstone())?;
         self.counts.live = self.counts.live.saturating_sub(1);
-        self.count()?;
         Ok(Some(handle))
     }
 
     /// Every object, in no order. Reads the file once from front to back.
     pub fn for_each(&self, mut visit: impl FnMut(ObjectId, FileHandle) -> io::Result<()>) -> io::Result<()> {
+        self.for_each_slot(|slot| match slot {
+            Slot::Live(id, handle) => visit(id, handle),
+            Slot::Empty | Slot::Tombstone | Slot::Torn => Ok(()),
+        })
+    }
+
+    fn for_each_slot(&self, mut visit: impl FnMut(Slot) -> io::Result<()>) -> io::Result<()> {
         let mut buffer = vec![0; SLOT_LEN * 1024];
         let mut at = 0;
         while at < self.slots {
             let count = (self.slots - at).min(1024) as usize;
             self.file.read_exact_at(&mut buffer[..count * SLOT_LEN], offset(at))?;
             for raw in buffer[..count * SLOT_LEN].as_chunks::<SLOT_LEN>().0 {
-                if let Slot::Live(id, handle) = decode(raw) {
-                    visit(id, handle)?;
-                }
+                visit(decode(raw))?;
             }
             at += count as u64;
         }
         Ok(())
     }
 
-    /// Objects known (a hint: some off where the process was killed).
+    /// Objects known.
     pub fn len(&self) -> u64 {
         self.counts.live
     }
@@ -200,12 +228,16 @@ impl Index {
             return Err(damaged("cut off"));
         }
         let counts = Counts { used, live };
-        Ok(Index::over(path, file, (slots, seed), counts))
+        let mut index = Index::over(path, file, (slots, seed), counts);
+        if used == UNCOUNTED {
+            index.count_anew()?;
+        }
+        Ok(index)
     }
 
     fn over(path: &Path, file: File, (slots, seed): (u64, u64), counts: Counts) -> Index {
         let (torn, last) = (Cell::new(0), Cell::new(None));
-        Index { path: path.to_owned(), file, slots, seed, counts, uncounted: 0, torn, last }
+        Index { path: path.to_owned(), file, slots, seed, counts, is_counted: true, torn, last }
     }
 
     /// Walks from the home slot of an id to it, or to the first empty slot.
@@ -286,8 +318,6 @@ impl Index {
 
     /// A rename after a sync: killed or without power, the old file is whole or the new one.
     fn replace_by(&mut self, mut other: Index) -> io::Result<()> {
-        other.write_counts()?;
-        other.uncounted = 0;
         other.file.sync_all()?;
         std::fs::rename(&other.path, &self.path)?;
         other.path = std::mem::take(&mut self.path);
@@ -303,18 +333,28 @@ impl Index {
         self.file.write_all_at(&bytes_of::<HEADER_WORDS, { HEADER_WORDS * 8 }>(words), 0)
     }
 
-    fn write_counts(&self) -> io::Result<()> {
-        let Counts { used, live } = self.counts;
+    /// From now on the header does not have the counts.
+    fn uncount(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.is_counted) {
+            let unknown = Counts { used: UNCOUNTED, live: UNCOUNTED };
+            self.write_counts(unknown).inspect_err(|_| self.is_counted = true)?;
+        }
+        Ok(())
+    }
+
+    fn write_counts(&self, Counts { used, live }: Counts) -> io::Result<()> {
         self.file.write_all_at(&bytes_of::<2, 16>([used, live]), (HEADER_WORDS as u64 - 2) * 8)
     }
 
-    fn count(&mut self) -> io::Result<()> {
-        self.uncounted += 1;
-        if self.uncounted < UNCOUNTED_MAX {
-            return Ok(());
-        }
-        self.write_counts()?;
-        self.uncounted = 0;
+    /// Reads the file once.
+    fn count_anew(&mut self) -> io::Result<()> {
+        let mut counts = Counts::default();
+        self.for_each_slot(|slot| {
+            counts.used += u64::from(!matches!(slot, Slot::Empty));
+            counts.live += u64::from(matches!(slot, Slot::Live(..)));
+            Ok(())
+        })?;
+        (self.counts, self.is_counted) = (counts, false);
         Ok(())
     }
 
@@ -326,10 +366,12 @@ impl Index {
 }
 
 impl Drop for Index {
+    /// Best effort: they can be counted anew.
     fn drop(&mut self) {
-        if self.uncounted > 0 {
-            // Only hints.
-            let _ = self.write_counts();
+        if !self.is_counted
+            && let Err(error) = self.write_counts(self.counts)
+        {
+            log::debug!("{}: its counts are not written: {error}", self.path.display());
         }
     }
 }
@@ -471,6 +513,28 @@ mod tests {
             .unwrap();
         assert_eq!(listed, model);
         assert!(index.slots > SLOTS_MIN, "it never grew");
+    }
+
+    #[test]
+    fn a_killed_process_has_lost_neither_objects_nor_their_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        let mut made = 0;
+        for round in 0..100u64 {
+            let mut index = Index::open(&path).unwrap();
+            assert_eq!(index.len(), made - round, "round {round}");
+            for _ in 0..=round {
+                index.insert(id(made), handle(made)).unwrap();
+                made += 1;
+            }
+            assert_eq!(index.get_or_insert(id(made - 1), handle(0)).unwrap(), handle(made - 1));
+            assert_eq!(index.remove(id(round)).unwrap(), Some(handle(round)));
+            // As a kill leaves it.
+            std::mem::forget(index);
+        }
+        let index = Index::open(&path).unwrap();
+        assert!((100..made).all(|number| index.get(id(number)).unwrap() == Some(handle(number))));
+        assert_eq!((index.len(), index.slots), (made - 100, 2 * SLOTS_MIN));
     }
 
     #[test]
