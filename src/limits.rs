@@ -43,6 +43,13 @@ pub const LISTING_ENTRIES_MAX: usize = 1024;
 /// Names of one directory that a target keeps in memory while it is listed; further ones go to disk.
 pub const LISTED_NAMES_IN_MEMORY: usize = 65_536;
 
+/// What a target keeps in memory of a copy: inodes and the ids that they stand for, and files whose
+/// content it has asked for; further ones go to disk. 4 and 1 MiB: seven eighths of a power of two
+/// is what a table takes before it doubles. Sources that wait for nothing have at most
+/// [`LISTINGS_IN_FLIGHT`] listings of files asked for, and those with several names.
+pub const CLAIMS_IN_MEMORY: usize = 7 << 14;
+pub const ASKED_IN_MEMORY: usize = 7 << 12;
+
 /// Bytes after which a listing item is cut.
 pub const LISTING_LEN_CUT: usize = 256 * 1024;
 
@@ -352,6 +359,7 @@ const _: () = assert!(PAYLOAD_LEN_MAX >= FUSE_WRITE_LEN_MAX as usize);
 const _: () = assert!(PAYLOAD_LEN_MAX >= XATTR_VALUE_LEN_MAX);
 const _: () = assert!(PAYLOAD_LEN_MAX >= CONTENT_CHUNK);
 const _: () = assert!(CONTROL_LEN_MAX > 2 * 16 * LISTING_ENTRIES_MAX);
+const _: () = assert!(ASKED_IN_MEMORY >= LISTINGS_IN_FLIGHT * LISTING_ENTRIES_MAX);
 const _: () = assert!(CONTROL_LEN_MAX >= 24 * RELIEF_OBJECTS_MAX);
 const _: () = assert!(LISTING_LEN_CUT + XATTRS_INLINE_MAX + 2 * SYMLINK_LEN_MAX < HEADER_LEN_MAX);
 const _: () = assert!(16 * XATTR_LIST_LEN_MAX / 3 < HEADER_LEN_MAX);

@@ -1,21 +1,21 @@
-//! Files whose content was asked for. On disk, as [`super::claims`]: a source can list as many
-//! files as it likes and send the content of none.
+//! Files whose content was asked for.
 
 use std::path::Path;
 
+use super::table::{Kept, Table, key_of};
 use crate::apply::fault::Fault;
-use crate::apply::replica::{Index, remove_quietly};
+use crate::limits::ASKED_IN_MEMORY;
 use crate::packet::ObjectId;
 use crate::sys::FileHandle;
 
 pub(super) struct Asked {
-    files: Index,
+    files: Table<File>,
     /// Those whose content is not here yet.
     missing: u64,
 }
 
 /// What is remembered of a file.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct File {
     /// Link count on the source when it was listed.
     links: u32,
@@ -24,9 +24,8 @@ struct File {
 }
 
 impl Asked {
-    pub(super) fn start(path: &Path) -> Result<Asked, Fault> {
-        remove_quietly(path);
-        Ok(Asked { files: Index::open(path).map_err(failed)?, missing: 0 })
+    pub(super) fn start(path: &Path) -> Asked {
+        Asked { files: Table::start(path, ASKED_IN_MEMORY), missing: 0 }
     }
 
     /// Files whose content is still to come.
@@ -54,7 +53,7 @@ impl Asked {
 
     /// As if it had never been asked for.
     pub(super) fn forget(&mut self, id: ObjectId) -> Result<(), Fault> {
-        let before = self.files.remove(id).map_err(failed)?.and_then(|value| file_of(&value));
+        let before = self.files.remove(key_of(id)).map_err(failed)?;
         let was_missing = before.is_some_and(|file| !file.is_copied);
         assert!(!was_missing || self.missing > 0, "content came of a file that nobody missed");
         self.missing -= u64::from(was_missing);
@@ -62,23 +61,24 @@ impl Asked {
     }
 
     fn get(&self, id: ObjectId) -> Result<Option<File>, Fault> {
-        Ok(self.files.get(id).map_err(failed)?.and_then(|value| file_of(&value)))
+        self.files.get(key_of(id)).map_err(failed)
     }
 
     fn put(&mut self, id: ObjectId, file: File) -> Result<(), Fault> {
-        self.files.insert(id, value(file)).map_err(failed)
+        self.files.insert(key_of(id), file).map_err(failed)
     }
 }
 
-/// A file in the clothes of a handle.
-fn value(file: File) -> FileHandle {
-    FileHandle::from_parts(i32::from(file.is_copied), &file.links.to_le_bytes())
-        .expect("4 bytes fit into a handle")
-}
+impl Kept for File {
+    fn to_handle(self) -> FileHandle {
+        FileHandle::from_parts(i32::from(self.is_copied), &self.links.to_le_bytes())
+            .expect("4 bytes fit into a handle")
+    }
 
-fn file_of(value: &FileHandle) -> Option<File> {
-    let links = u32::from_le_bytes(value.as_bytes().try_into().ok()?);
-    Some(File { links, is_copied: value.kind() != 0 })
+    fn from_handle(handle: &FileHandle) -> Option<File> {
+        let links = u32::from_le_bytes(handle.as_bytes().try_into().ok()?);
+        Some(File { links, is_copied: handle.kind() != 0 })
+    }
 }
 
 fn failed(error: std::io::Error) -> Fault {

@@ -22,6 +22,7 @@ mod content;
 mod entry;
 mod left_out;
 mod names;
+mod table;
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -35,7 +36,7 @@ use self::content::{OpenFile, Unsettled};
 use self::names::Names;
 use super::fault::Fault;
 use super::inode;
-use super::replica::{Incomplete, Limbo, Replica, incomplete, read_directory, remove_quietly};
+use super::replica::{Incomplete, Limbo, Replica, incomplete, read_directory};
 use crate::limits::LISTING_ENTRIES_MAX;
 use crate::packet::{
     Attributes, Birth, DataState, ItemHeader, LaneItem, LeftOut, ListedObject, Name, ObjectId, Position,
@@ -218,7 +219,6 @@ impl Reconcile {
                 let orphans = session.end(replica, position)?;
                 let left_out = std::mem::take(&mut session.left_out);
                 self.stage = Stage::Resting;
-                [CLAIMS, ASKED].iter().for_each(|name| remove_quietly(&replica.state().join(name)));
                 if left_out.is_empty() {
                     incomplete::forget(replica.state());
                 }
@@ -254,9 +254,9 @@ impl Reconcile {
         let handle_of = |dir: &File| FileHandle::of(dir.as_fd()).map_err(Fault::system("file handle"));
         self.stage = Stage::Begun(Box::new(Opening {
             own: [handle_of(replica.root())?, handle_of(replica.limbo())?],
-            claims: Claims::start(&replica.state().join(CLAIMS))?,
+            claims: Claims::start(&replica.state().join(CLAIMS)),
             limbo: Limbo::open(replica.limbo())?,
-            asked: Asked::start(&replica.state().join(ASKED))?,
+            asked: Asked::start(&replica.state().join(ASKED)),
             incomplete: Incomplete::open(replica)?,
         }));
         Ok(())
