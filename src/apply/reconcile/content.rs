@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use rustix::fs::Stat;
+
 use super::Session;
 use crate::apply::fault::Fault;
 use crate::apply::inode;
@@ -39,9 +41,15 @@ impl Session {
             return Err(Fault::Refused("content of a file that was not asked for"));
         }
         let file = replica.writable(object)?;
+        let before = inode::stat(&*file)?;
         // Whoever may read the old content may not read the new one.
-        inode::make_private(&*file)?;
-        file.set_len(0).map_err(Fault::system("truncate"))?;
+        if !is_private(&before) {
+            inode::make_private(&*file)?;
+        }
+        // Also where nothing is cut off ext4 would write the file to its disk at its close.
+        if before.st_size > 0 {
+            file.set_len(0).map_err(Fault::system("truncate"))?;
+        }
         self.open = Some(OpenFile { object, file, writer: replica.writer().clone(), reached: 0 });
         Ok(())
     }
@@ -78,7 +86,9 @@ impl Session {
             return Err(Fault::Refused("a file whose bytes and holes do not add up to its size"));
         }
         let file = open.file.clone();
-        file.set_len(size).map_err(Fault::system("truncate"))?;
+        if hole > 0 {
+            file.set_len(size).map_err(Fault::system("truncate"))?;
+        }
         let mode = replica.policy().mode(&*file, attributes.mode)?;
         let attributes = Attributes { mode, ..*attributes };
         self.make_attributes(replica, &file, &attributes, &replica.policy().xattrs(xattrs))?;
@@ -125,6 +135,11 @@ impl Session {
         let open = self.open.as_mut().filter(|open| open.object == object);
         open.ok_or(Fault::Refused("content of a file that is not open"))
     }
+}
+
+/// As a file is made: root's alone, and nothing but its owner's rights.
+fn is_private(status: &Stat) -> bool {
+    (status.st_uid, status.st_mode & 0o7077) == (0, 0)
 }
 
 /// Files whose content is complete and whose mtime is not set yet. Size and mtime are what a
