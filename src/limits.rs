@@ -128,6 +128,9 @@ pub const UNSETTLED_BYTES_MAX: u64 = 1 << 30;
 /// tells: a power of two, and `../` for each has to be shorter than `PATH_MAX`.
 pub const CLIMB_LEVELS: usize = 256;
 
+/// For so long a target takes the paths of a replica and its limbo for what they were.
+pub const GROUNDS_FRESH: Duration = Duration::from_millis(10);
+
 /// Names that a target remembers of objects with such paths: at most 5 MiB.
 pub const SEEN_NAMES_MAX: usize = 16_384;
 

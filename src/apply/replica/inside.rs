@@ -20,7 +20,8 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
@@ -29,7 +30,8 @@ use super::by_handle;
 use super::{Replica, handle_fault, open_beneath, path_of};
 use crate::apply::fault::Fault;
 use crate::apply::inode;
-use crate::limits::{CLIMB_LEVELS, PLACED_FRAMES_MAX, SEEN_NAMES_MAX};
+use crate::clock;
+use crate::limits::{CLIMB_LEVELS, GROUNDS_FRESH, PLACED_FRAMES_MAX, SEEN_NAMES_MAX};
 use crate::packet::{Name, ObjectId};
 use crate::sys::{FileHandle, proc_path};
 
@@ -84,8 +86,16 @@ impl Replica {
     }
 
     fn is_below(&self, path: &Path) -> Result<bool, Fault> {
-        Ok(path.starts_with(path_of(self.root().as_fd())?)
-            || path.starts_with(path_of(self.limbo().as_fd())?))
+        let mut grounds = self.grounds.borrow_mut();
+        if grounds.as_ref().is_some_and(|grounds| grounds.is_fresh() && grounds.hold(path)) {
+            return Ok(true);
+        }
+        Ok(grounds.insert(self.grounds_now()?).hold(path))
+    }
+
+    fn grounds_now(&self) -> Result<Grounds, Fault> {
+        let (root, limbo) = (path_of(self.root().as_fd())?, path_of(self.limbo().as_fd())?);
+        Ok(Grounds { root, limbo, as_of: clock::now() })
     }
 
     /// Where the kernel has seen an object last.
@@ -268,6 +278,25 @@ impl Placed {
 
 /// Found by going through all: few are enough, neighbours in a stream share their directory.
 const PLACED_MAX: usize = 8;
+
+/// The paths of root and limbo at a moment. A "below" of lately is believed for as long as work on
+/// one listing takes anyway: asked anew for each object they were two thirds of the calls for that. A
+/// "not below" never is: the replica may have been moved as a whole.
+pub(super) struct Grounds {
+    root: PathBuf,
+    limbo: PathBuf,
+    as_of: Instant,
+}
+
+impl Grounds {
+    fn is_fresh(&self) -> bool {
+        clock::now().saturating_duration_since(self.as_of) < GROUNDS_FRESH
+    }
+
+    fn hold(&self, path: &Path) -> bool {
+        path.starts_with(&self.root) || path.starts_with(&self.limbo)
+    }
+}
 
 /// Names by which objects were seen last, in bounded number.
 #[derive(Default)]

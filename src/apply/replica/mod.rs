@@ -35,6 +35,7 @@ pub(super) mod slot;
 pub(super) mod times;
 mod writer;
 
+use std::cell::RefCell;
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
@@ -58,7 +59,7 @@ pub(super) use self::incomplete::Incomplete;
 pub use self::index::Index;
 pub(super) use self::inside::Remembered;
 pub use self::inside::Run;
-use self::inside::{Placed, SeenNames};
+use self::inside::{Grounds, Placed, SeenNames};
 pub(super) use self::limbo::Limbo;
 use self::nameless::Nameless;
 pub use self::opening::Places;
@@ -95,6 +96,7 @@ pub struct Replica {
     hint: Vec<u8>,
     seen: SeenNames,
     placed: Placed,
+    grounds: RefCell<Option<Grounds>>,
     points: Points,
     sync_failed: bool,
     aside: Aside,

@@ -1,6 +1,7 @@
 //! Opening a replica: whose directory it is, what of its state can be believed, and what is made
 //! where it is missing.
 
+use std::cell::RefCell;
 use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::AsFd;
@@ -106,6 +107,7 @@ impl Replica {
             hint: Vec::new(),
             seen: SeenNames::default(),
             placed: Placed::default(),
+            grounds: RefCell::default(),
             points: Points::default(),
             sync_failed: false,
             aside,
