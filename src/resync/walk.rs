@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{Dir, Mode, OFlags, ResolveFlags, Statx, openat2};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat2, statx};
 
 use super::error::{has_vanished, is_of_the_object};
 use super::look::{attributes, birth, stat, timestamp};
@@ -19,7 +19,7 @@ use crate::limits::{LISTING_ENTRIES_MAX, LISTING_LEN_CUT, XATTRS_INLINE_MAX};
 use crate::packet::{
     Attributes, Birth, LaneItem, LeftOut, ListedObject, Name, ObjectId, Timestamp, Unlisted, Xattr,
 };
-use crate::sys::{FileHandle, open_by_handle};
+use crate::sys::{FileHandle, has_xattrs_at, is_no_mount, open_by_handle};
 use crate::xattr;
 
 /// A walk over one tree.
@@ -256,6 +256,9 @@ impl Walk {
     /// Errors: what could not be done with it. A name that is listed and cannot be found (`ESTALE`)
     /// has not vanished: it is damaged.
     fn see(&mut self, dir: &OpenDirectory, name: &Name, raw: &CStr) -> Result<Option<Seen>, NotRead> {
+        if let Some(seen) = dir.entries.fd().ok().and_then(|dir| self.see_plain(dir, name, raw)) {
+            return Ok(Some(seen));
+        }
         let path = || TreePath::below(&dir.path, name.clone());
         let fd = match dir.entries.fd().map_err(io::Error::from).and_then(|dir| open_entry(dir, raw)) {
             Ok(fd) => fd,
@@ -281,6 +284,25 @@ impl Walk {
         Ok(Some(Seen { listed, handle }))
     }
 
+    /// The quick look at most entries: a regular file without extended attributes. `None` where it is
+    /// anything else, or cannot be told without opening it.
+    fn see_plain(&self, dir: BorrowedFd<'_>, name: &Name, raw: &CStr) -> Option<Seen> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        let status = statx(dir, raw, flags, StatxFlags::BASIC_STATS).ok()?;
+        let is_file = FileType::from_raw_mode(u32::from(status.stx_mode)) == FileType::RegularFile;
+        let is_here = (status.stx_dev_major, status.stx_dev_minor) == self.device && is_no_mount(&status);
+        if !is_file || !is_here || has_xattrs_at(dir, raw).ok()? {
+            return None;
+        }
+        let handle = FileHandle::at(dir, raw).ok()?;
+        // Another file may have the name by now; then its directory has changed under the copy.
+        if handle.inode() != Some(status.stx_ino) {
+            return None;
+        }
+        let listed = self.listed_as(name.clone(), Birth::File, Some(Vec::new()), &status, &handle);
+        Some(Seen { listed, handle })
+    }
+
     fn listed(
         &self,
         name: Name,
@@ -288,10 +310,21 @@ impl Walk {
         status: &Statx,
         handle: &FileHandle,
     ) -> io::Result<ListedObject> {
-        let birth = birth(fd, status)?;
-        let is_file = birth == Birth::File;
         let xattrs = xattr::read_replicated_up_to(fd, XATTRS_INLINE_MAX)?;
-        Ok(ListedObject {
+        Ok(self.listed_as(name, birth(fd, status)?, xattrs, status, handle))
+    }
+
+    /// `xattrs`: `None` where they come in items of their own.
+    fn listed_as(
+        &self,
+        name: Name,
+        birth: Birth,
+        xattrs: Option<Vec<Xattr>>,
+        status: &Statx,
+        handle: &FileHandle,
+    ) -> ListedObject {
+        let is_file = birth == Birth::File;
+        ListedObject {
             name,
             object: ObjectId::at_first_sight(self.birth_epoch, handle, status.stx_ino),
             birth,
@@ -301,7 +334,7 @@ impl Walk {
             size: if is_file { status.stx_size } else { 0 },
             links: status.stx_nlink,
             suspect: is_file && self.suspect_since.is_some_and(|since| timestamp(status.stx_ctime) >= since),
-        })
+        }
     }
 
     fn note(

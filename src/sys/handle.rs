@@ -76,6 +76,17 @@ impl FileHandle {
         Some(handle)
     }
 
+    /// The inode number, where the handle's layout is known (as in [`FileHandle::generation`]) to hold it.
+    pub fn inode(&self) -> Option<u64> {
+        let bytes = self.as_bytes();
+        match (self.kind, self.len) {
+            (1, 8) => bytes.first_chunk().map(|four| u64::from(u32::from_le_bytes(*four))),
+            (0x81, 12) | (0x4d, 20) => bytes.first_chunk().map(|eight| u64::from_le_bytes(*eight)),
+            (1, 12) => bytes.last_chunk().map(|eight| u64::from_le_bytes(*eight)),
+            _ => None,
+        }
+    }
+
     /// Generation of the inode number, from the handle's layout where it is known
     /// (`include/linux/exportfs.h`: FILEID_INO32_GEN = 1, XFS 64-bit = 0x81, btrfs = 0x4d,
     /// tmpfs puts the generation first), else a hash of the handle.
@@ -134,6 +145,8 @@ mod tests {
         assert_eq!(std::io::read_to_string(std::fs::File::from(fd)).unwrap(), "content");
         assert_eq!(FileHandle::at(root.as_fd(), c"b").unwrap(), handle);
         assert_eq!(FileHandle::from_parts(handle.kind(), handle.as_bytes()), Some(handle));
+        let inode = std::os::unix::fs::MetadataExt::ino(&dir.path().join("b").metadata().unwrap());
+        assert!(handle.inode().is_none_or(|found| found == inode), "{handle:?} is not {inode}");
     }
 
     #[test]

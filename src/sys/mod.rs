@@ -5,6 +5,7 @@ mod allocations;
 mod boot;
 mod child;
 mod clock;
+mod entry;
 mod filesystem;
 mod handle;
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub use allocations::{Allocated, allocated};
 pub use boot::boot_id;
 pub use child::spawn_bound;
 pub use clock::process_time;
+pub use entry::{has_xattrs_at, is_no_mount};
 pub use filesystem::filesystem_uuid;
 pub use handle::{FileHandle, open_by_handle};
 #[cfg(test)]

@@ -1,21 +1,24 @@
 //! One entry of a listing: keep, claim, adopt or make the object, and correct it.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use rustix::fs::{FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use super::{NameMatch, Session};
 use crate::apply::create::make;
 use crate::apply::fault::Fault;
 use crate::apply::inode;
-use crate::apply::replica::Remembered;
 use crate::apply::replica::by_handle;
-use crate::apply::replica::{Came, Replica, c_name, open_beneath, read_directory};
+use crate::apply::replica::{Access, Came, Remembered, Replica, c_name, open_beneath, read_directory};
 use crate::packet::{Birth, ListedObject, Name, ObjectId};
-use crate::sys::{FileHandle, proc_path};
+use crate::sys::{FileHandle, has_xattrs_at, is_no_mount, proc_path};
+
+/// What a fault says that keeps an object from being made.
+const MAKE: &str = "make an object";
 
 /// An object of the replica, behind an `O_PATH` descriptor.
 struct Found {
@@ -45,7 +48,13 @@ impl Session {
         if entry.object == self.root {
             return Err(Fault::Refused("the root directory inside itself"));
         }
-        let placed = self.place(replica, dir, entry)?;
+        let bound = replica.handle(entry.object)?;
+        if let Some(bound) = bound
+            && self.is_as_listed(dir, entry, &bound)?
+        {
+            return Ok(false);
+        }
+        let placed = self.place(replica, dir, entry, bound)?;
         if entry.birth != Birth::File {
             let (Placed::Kept(found) | Placed::Adopted(found) | Placed::Made(found)) = placed;
             replica.policy().mark_placeholder(&entry.birth, &*found.file);
@@ -94,10 +103,32 @@ impl Session {
         Ok(())
     }
 
+    /// The quick answer for most files of most copies: all of it is as it should be. Without opening
+    /// it, and `false` where anything is not plain.
+    fn is_as_listed(&mut self, dir: &File, entry: &ListedObject, bound: &FileHandle) -> Result<bool, Fault> {
+        let is_plain = entry.birth == Birth::File
+            && !(entry.suspect || entry.large_xattrs)
+            && entry.xattrs.is_empty()
+            && !self.asked.contains(entry.object)?
+            && !self.incomplete.was_left_over(entry.object)?;
+        Ok(is_plain && looks_as_listed(dir, entry, bound) && self.claims.claim(bound, entry.object)?)
+    }
+
     /// Puts the object of an entry at its name.
-    fn place(&mut self, replica: &mut Replica, dir: &File, entry: &ListedObject) -> Result<Placed, Fault> {
+    fn place(
+        &mut self,
+        replica: &mut Replica,
+        dir: &File,
+        entry: &ListedObject,
+        bound: Option<FileHandle>,
+    ) -> Result<Placed, Fault> {
+        if bound.is_none()
+            && entry.birth == Birth::File
+            && let Some(made) = self.make_where_free(replica, dir, entry)?
+        {
+            return Ok(Placed::Made(made));
+        }
         let existing = find_name(dir, &entry.name)?;
-        let bound = replica.handle(entry.object)?;
         match existing {
             Some(found) if Some(found.handle) == bound => {
                 if self.fits(replica, &found, entry)? {
@@ -176,8 +207,31 @@ impl Session {
 
     /// Makes an empty object at a free name, root's alone until its attributes come.
     fn make(&mut self, replica: &mut Replica, dir: &File, entry: &ListedObject) -> Result<Found, Fault> {
-        let (file, access) = make(dir.as_fd(), &entry.name, replica.policy().birth(&entry.birth), 0o700)
-            .map_err(|error| Fault::System { what: "make an object", error })?;
+        let made = make(dir.as_fd(), &entry.name, replica.policy().birth(&entry.birth), 0o700);
+        self.take_made(replica, entry, made.map_err(|error| Fault::System { what: MAKE, error })?)
+    }
+
+    /// As [`Session::make`]; `None` where the name is taken. Looking first is a call more for each file
+    /// of a copy to nothing.
+    fn make_where_free(
+        &mut self,
+        replica: &mut Replica,
+        dir: &File,
+        entry: &ListedObject,
+    ) -> Result<Option<Found>, Fault> {
+        match make(dir.as_fd(), &entry.name, replica.policy().birth(&entry.birth), 0o700) {
+            Ok(made) => self.take_made(replica, entry, made).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+            Err(error) => Err(Fault::System { what: MAKE, error }),
+        }
+    }
+
+    fn take_made(
+        &mut self,
+        replica: &mut Replica,
+        entry: &ListedObject,
+        (file, access): (File, Access),
+    ) -> Result<Found, Fault> {
         let found = look_at(file)?;
         replica.bind(entry.object, &*found.file)?;
         replica.keep(entry.object, access, Came::Known, found.file.clone());
@@ -211,6 +265,25 @@ fn differs(entry: &ListedObject, status: &Stat, in_doubt: bool) -> bool {
     let is_empty = entry.size == 0 && status.st_size == 0;
     status.st_size as u64 != entry.size
         || !is_empty && (in_doubt || inode::mtime(status) != entry.attributes.mtime)
+}
+
+/// What fails here fails again, and is told, where the file is looked at in full.
+fn looks_as_listed(dir: &File, entry: &ListedObject, bound: &FileHandle) -> bool {
+    let name = c_name(&entry.name);
+    let wanted = &entry.attributes;
+    let is_the_same = |status: Statx| {
+        FileType::from_raw_mode(u32::from(status.stx_mode)) == FileType::RegularFile
+            && status.stx_size == entry.size
+            && (status.stx_mtime.tv_sec, status.stx_mtime.tv_nsec)
+                == (wanted.mtime.seconds, wanted.mtime.nanoseconds)
+            && (status.stx_uid, status.stx_gid) == (wanted.uid, wanted.gid)
+            && u32::from(status.stx_mode) & 0o7777 == wanted.mode & 0o7777
+            && is_no_mount(&status)
+    };
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    rustix::fs::statx(dir, &name, flags, StatxFlags::BASIC_STATS).is_ok_and(is_the_same)
+        && FileHandle::at(dir.as_fd(), &name).is_ok_and(|found| found == *bound)
+        && has_xattrs_at(dir.as_fd(), &name).is_ok_and(|has| !has)
 }
 
 fn find_name(dir: &File, name: &Name) -> Result<Option<Found>, Fault> {
