@@ -333,7 +333,8 @@ impl Walk {
             xattrs: xattrs.unwrap_or_default(),
             size: if is_file { status.stx_size } else { 0 },
             links: status.stx_nlink,
-            suspect: is_file && self.suspect_since.is_some_and(|since| timestamp(status.stx_ctime) >= since),
+            suspect: is_file
+                && self.suspect_since.is_some_and(|since| latest(timestamp(status.stx_ctime)) >= since),
         }
     }
 
@@ -398,6 +399,13 @@ type NotRead = (&'static str, io::Error);
 fn mtime_after(dir: &OpenDirectory) -> Timestamp {
     let status = dir.entries.fd().map_err(io::Error::from).and_then(stat);
     status.map_or(dir.mtime, |status| timestamp(status.stx_mtime))
+}
+
+/// When a change at the latest was made that was stamped so: a time without a fraction is mostly of a
+/// file system that keeps whole seconds, or two.
+fn latest(stamp: Timestamp) -> Timestamp {
+    let coarse = Timestamp { seconds: stamp.seconds.saturating_add(2), ..stamp };
+    if stamp.nanoseconds == 0 { coarse } else { stamp }
 }
 
 /// Opens an entry without following it and without stepping onto another mount (`EXDEV`).

@@ -17,7 +17,7 @@ use crossbeam_channel::{Receiver, at, bounded, select, tick};
 use super::connection::{Connection, CopyOrder, Report};
 use super::display::Display;
 use super::ground::Ground;
-use super::mark::{Clock, Mark};
+use super::mark::{Clock, Moment};
 use super::patience::{Budget, Verdict, Waiting};
 use super::record::SetRecord;
 use super::startup::{NOTHING_MOUNTED, io_failure};
@@ -117,7 +117,7 @@ impl Start {
         let mut budget = Budget::new(self.ground.options.start_timeout);
         loop {
             // Ahead of the mount, while applications still write: the bulk of the bytes.
-            let copying_since = Mark::now();
+            let copying_since = Moment::now();
             let known = |connection: &Connection| {
                 self.record.suspect_since(&connection.target.to_string(), &Clock::now())
             };

@@ -27,6 +27,10 @@ use crate::packet::Timestamp;
 /// moment still counts as after it.
 const CLOCK_SLACK: Duration = Duration::from_secs(2);
 
+/// The kernel stamps changes with the time of its last tick, 10 ms ago at most; as much again for
+/// reading two clocks one after the other, and for steps that are too small to be seen.
+const TICK_SLACK: Duration = Duration::from_millis(100);
+
 /// A leap second. Adjusting a clock's rate (NTP) moves both clocks alike: anything more is a set
 /// clock. Smaller than [`CLOCK_SLACK`], which makes up for it.
 const STEP_MIN_MS: i64 = 1000;
@@ -57,6 +61,26 @@ impl Mark {
     }
 }
 
+/// A moment of this very run: nothing has to be kept, so it is known to a tick of the clock.
+pub struct Moment(Clock);
+
+impl Moment {
+    pub fn now() -> Moment {
+        Moment(Clock::now())
+    }
+
+    /// What changed at this moment or later has a change time of then or later, on a file system with
+    /// fractions of seconds. Where the clock was set since by more than a trifle, as [`Mark`] has it.
+    pub fn suspect_since(&self, clock: &Clock) -> Timestamp {
+        let Moment(then) = self;
+        let is_the_same = !clock.boot.is_empty() && clock.boot == then.boot;
+        match is_the_same && clock.booted_ms.abs_diff(then.booted_ms) < TICK_SLACK.as_millis() as u64 / 2 {
+            true => timestamp_ms(then.wall_ms - TICK_SLACK.as_millis() as i64),
+            false => then.mark().suspect_since(clock),
+        }
+    }
+}
+
 /// The clock that stamps changes, as it is read now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Clock {
@@ -76,14 +100,7 @@ impl Clock {
 
     fn mark(&self) -> Mark {
         let as_of = self.wall_ms - CLOCK_SLACK.as_millis() as i64;
-        Mark {
-            as_of: Timestamp {
-                seconds: as_of.div_euclid(1000),
-                nanoseconds: as_of.rem_euclid(1000) as u32 * 1_000_000,
-            },
-            boot: self.boot.clone(),
-            booted_ms: self.booted_ms,
-        }
+        Mark { as_of: timestamp_ms(as_of), boot: self.boot.clone(), booted_ms: self.booted_ms }
     }
 
     fn fits(&self, mark: &Mark) -> bool {
@@ -122,6 +139,11 @@ impl ClockWatch {
         }
         was_set
     }
+}
+
+/// `ms`: since 1970.
+fn timestamp_ms(ms: i64) -> Timestamp {
+    Timestamp { seconds: ms.div_euclid(1000), nanoseconds: ms.rem_euclid(1000) as u32 * 1_000_000 }
 }
 
 /// This moment, and when this boot began, both by the clock that can be set; milliseconds.
@@ -229,6 +251,18 @@ mod tests {
         assert!(!watch.was_set(), "once for each step");
         let mark = Mark::now();
         assert_ne!(mark.suspect_since(&Clock::now()), EVERYTHING, "{mark:?} {:?}", Clock::now());
+    }
+
+    /// A tree that was made right before its first copy was copied twice.
+    #[test]
+    fn a_moment_of_this_run_is_known_to_a_tick() {
+        let then = clock("a", 20 * HOUR, 10 * HOUR);
+        let since = |now| Moment(then.clone()).suspect_since(&now);
+        let (tick, slack) = (20 * HOUR - 100, 20 * HOUR - 2000);
+        assert_eq!(since(clock("a", 21 * HOUR, 10 * HOUR + 20)), timestamp_ms(tick));
+        assert_eq!(since(clock("a", 21 * HOUR, 10 * HOUR - 500)), timestamp_ms(slack));
+        assert_eq!(since(clock("a", 21 * HOUR, 9 * HOUR)), EVERYTHING);
+        assert_eq!(since(clock("", 21 * HOUR, 10 * HOUR)), EVERYTHING);
     }
 
     #[test]
