@@ -92,9 +92,15 @@ fn whatever_fails_both_sides_come_together() {
 /// Runs that once broke a rule, each with what it was.
 #[test]
 fn what_was_found_once_stays_mended() {
-    // The time of a directory that was set aside could not be set while a copy ran: it was dropped,
-    // and the copy's end called the replica good.
-    for seed in [13634783682031] {
+    let seeds = [
+        // The time of a directory that was set aside could not be set while a copy ran: it was dropped,
+        // and the copy's end called the replica good.
+        13634783682031,
+        // The end of a copy failed, and so did the mark on the replica itself; an older state directory
+        // then called it good as of a position of the history before.
+        237740424764334,
+    ];
+    for seed in seeds {
         if let Err(broken) = run(seed, None) {
             panic!("STANDIN_SEED={seed}: {broken}");
         }

@@ -408,9 +408,8 @@ fn prove(
     };
     let reached = applied.unwrap_or(record.durable);
     let ahead = identity.durable.is_ahead_of(&reached);
-    if !identity.durable.same_history(&record.durable) && !record.dirty
-        || record.durable.is_ahead_of(&identity.durable)
-    {
+    let is_elsewhere = !identity.durable.same_history(&record.durable);
+    if is_elsewhere && !record.dirty || record.durable.is_ahead_of(&identity.durable) {
         let durable = identity.durable;
         return bad(
             Record { durable, ..record },
@@ -418,7 +417,8 @@ fn prove(
             BadBy::Anything,
         );
     }
-    if ahead && (applied.is_some() || !record.dirty) {
+    // Only the end of a copy goes over to another history, and what is copied is bad.
+    if is_elsewhere && record.data == DataState::Good || ahead && (applied.is_some() || !record.dirty) {
         return bad(record, "the state directory was set back to an older state", BadBy::Anything);
     }
     if identity.data == DataState::Bad && record.data != DataState::Bad {
