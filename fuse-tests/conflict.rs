@@ -101,8 +101,11 @@ fn fight(root: &Path, seed: u64, time: Duration) -> u64 {
 #[test]
 fn conflicts_arrive_in_order() {
     let _alone = heavy();
-    let time = Duration::from_secs(setting("STANDIN_CONFLICT_SECONDS").unwrap_or(4));
-    let protected = Protected::start(Setup::default());
+    run(Duration::from_secs(setting("STANDIN_CONFLICT_SECONDS").unwrap_or(4)), &[]);
+}
+
+pub fn run(time: Duration, arguments: &[&'static str]) {
+    let protected = Protected::start(Setup { arguments: arguments.to_vec(), ..Setup::default() });
     fs::create_dir(protected.mount.join("dir")).expect("a directory");
     for part in 0..PARTS {
         let done = fight(&protected.mount, part, time / PARTS as u32);

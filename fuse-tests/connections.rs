@@ -366,6 +366,7 @@ impl Loopback {
     fn protect_command(&self, side: &str) -> Command {
         let mut command = self.daemon(side);
         command.arg("protect").arg(&self.mount).arg("--backing").arg(self.at("backing"));
+        command.args(crate::host::profile(&[]));
         command.args(["--to", &self.repset(), "--name", "here"]);
         command
     }

@@ -52,11 +52,7 @@ impl Site {
     fn hosts_with(mut hosts: Hosts, arguments: &[&str]) -> Site {
         hosts.serve();
         hosts.pair();
-        let mut command = hosts.protect_command();
-        command.args(arguments);
-        let mut daemon = Daemon::spawn(command);
-        daemon.wait_ready();
-        hosts.source = Some(daemon);
+        hosts.protect_with(arguments);
         Site::Hosts(Box::new(hosts))
     }
 

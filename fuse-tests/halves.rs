@@ -173,8 +173,12 @@ fn time() -> Duration {
 #[test]
 fn halves_of_a_page_are_never_lost() {
     let _alone = heavy();
-    let protected = Protected::start(Setup::default());
-    let (found, ran) = run_all(&protected.mount, || protected.wait_sync(), &protected.backing, time());
+    run(time(), &[]);
+}
+
+pub fn run(time: Duration, arguments: &[&'static str]) {
+    let protected = Protected::start(Setup { arguments: arguments.to_vec(), ..Setup::default() });
+    let (found, ran) = run_all(&protected.mount, || protected.wait_sync(), &protected.backing, time);
     assert!(found.is_empty(), "{} pairs lost writes:\n{}", found.len(), found.join("\n"));
     // Nine pairs need no direct I/O of a sector.
     assert!(ran >= 9, "only {ran} pairs ran");

@@ -2,7 +2,7 @@
 //! whatever happens: after a panic too no mount, process, loop device or directory stays.
 //!
 //! `STANDIN_TEST_BIN` names another binary to test (an installed one), `STANDIN_TEST_DIR` another
-//! place for the directories.
+//! place for the directories, `STANDIN_TEST_PROFILE` a profile for all that name none.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
@@ -228,7 +228,7 @@ impl Protected {
         if self.place == Place::Beside {
             command.arg("--backing").arg(&self.backing);
         }
-        command.args(&self.arguments);
+        command.args(&self.arguments).args(profile(&self.arguments));
         let times = [
             ("STANDIN_SET_ASIDE_AFTER_MS", self.patience),
             ("STANDIN_SOURCE_SYNC_EVERY_MS", self.sync_every),
@@ -449,6 +449,12 @@ pub fn standin(run: &Path) -> Command {
     let mut command = Command::new(binary());
     command.arg("--run").arg(run);
     command
+}
+
+/// The profile that all tests run with, where `STANDIN_TEST_PROFILE` names one.
+pub fn profile(arguments: &[&str]) -> Vec<OsString> {
+    let named = std::env::var_os("STANDIN_TEST_PROFILE").filter(|_| !arguments.contains(&"--profile"));
+    named.into_iter().flat_map(|name| ["--profile".into(), name]).collect()
 }
 
 /// The binary under test.

@@ -107,6 +107,7 @@ impl Serve {
         self.pair("source-state");
         let mut command = standin(&self.base, "source-state");
         command.arg("protect").arg(&self.mount).arg("--backing").arg(self.at("backing"));
+        command.args(crate::host::profile(&[]));
         command.args(["--name", "here", "--to"]).arg(self.target());
         let mut daemon = Daemon::spawn(command);
         daemon.wait_ready();

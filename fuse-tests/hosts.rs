@@ -138,7 +138,13 @@ impl Hosts {
     }
 
     pub fn protect(&mut self) {
-        let mut daemon = Daemon::spawn(self.protect_command());
+        self.protect_with(&[]);
+    }
+
+    pub fn protect_with(&mut self, arguments: &[&str]) {
+        let mut command = self.protect_command();
+        command.args(arguments).args(host::profile(arguments));
+        let mut daemon = Daemon::spawn(command);
         daemon.wait_ready();
         self.source = Some(daemon);
     }

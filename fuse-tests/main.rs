@@ -4,6 +4,7 @@
 mod aside;
 mod bad_input;
 mod basic;
+mod batch;
 mod conflict;
 mod connections;
 mod databases;

@@ -94,6 +94,7 @@ impl Pair {
     pub fn protect(&mut self) {
         let mut command = self.daemon("source");
         command.arg("protect").arg(&self.mount).arg("--backing").arg(&self.backing);
+        command.args(crate::host::profile(&[]));
         command.args(["--to", &self.repset(), "--name", "here"]);
         let mut daemon = Daemon::spawn(command);
         daemon.wait_ready();

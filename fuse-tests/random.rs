@@ -17,7 +17,7 @@ use standin::random::Random;
 use worker::{KINDS, Worker};
 
 const THREADS: u64 = 3;
-const OPS: u64 = 3000;
+pub const OPS: u64 = 3000;
 const SEEDS: u64 = 5;
 
 /// A number from the environment.
@@ -27,13 +27,13 @@ pub fn setting(name: &str) -> Option<u64> {
 }
 
 /// Seeds to run: the one that is named, else as many new ones as wanted.
-fn seeds() -> Vec<u64> {
+pub fn seeds(default: u64) -> Vec<u64> {
     if let Some(seed) = setting("STANDIN_SEED") {
         return vec![seed];
     }
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
     let mut random = Random::new(clock.as_nanos() as u64);
-    (0..setting("STANDIN_SEEDS").unwrap_or(SEEDS)).map(|_| random.number() >> 16).collect()
+    (0..setting("STANDIN_SEEDS").unwrap_or(default)).map(|_| random.number() >> 16).collect()
 }
 
 /// Lets all threads work below `root`; gives how often each kind of operation succeeded.
@@ -64,9 +64,9 @@ pub fn prepare(root: &Path) {
     }
 }
 
-fn run_seed(seed: u64, ops: u64) -> BTreeMap<&'static str, u64> {
+pub fn run_seed(seed: u64, ops: u64, arguments: &[&'static str]) -> BTreeMap<&'static str, u64> {
     println!("STANDIN_SEED={seed}");
-    let protected = Protected::start(Setup::default());
+    let protected = Protected::start(Setup { arguments: arguments.to_vec(), ..Setup::default() });
     prepare(&protected.mount);
     let done = work(&protected.mount, seed, ops);
     println!("{done:?}");
@@ -84,10 +84,12 @@ fn run_seed(seed: u64, ops: u64) -> BTreeMap<&'static str, u64> {
 fn random_operations_arrive() {
     let _alone = heavy();
     let ops = setting("STANDIN_OPS").unwrap_or(OPS);
-    let seeds = seeds();
+    let seeds = seeds(SEEDS);
     let mut done: BTreeMap<&'static str, u64> = BTreeMap::new();
     for &seed in &seeds {
-        run_seed(seed, ops).into_iter().for_each(|(kind, count)| *done.entry(kind).or_default() += count);
+        run_seed(seed, ops, &[])
+            .into_iter()
+            .for_each(|(kind, count)| *done.entry(kind).or_default() += count);
     }
     if ops >= OPS && seeds.len() >= SEEDS as usize {
         let never: Vec<_> =

@@ -203,6 +203,17 @@ fn a_copy_cut_at_any_moment_opens_with_all_transactions_up_to_one() {
     }
 }
 
+/// What was synced is there when everything was waited for, and every copy is some commit's, although
+/// the kernel gathers what SQLite writes between its syncs.
+#[test]
+fn a_copy_is_cut_in_the_same_way_where_writes_are_gathered() {
+    let _heavy = heavy();
+    let site = || Site::hosts_with(crate::hosts::Hosts::prepare(), &["--profile", "batch"]);
+    for (journal_mode, synchronous) in [("wal", "NORMAL"), ("wal", "FULL"), ("delete", "FULL")] {
+        run_series(site(), Series { synchronous, cuts: cuts(3), ..Series::new(journal_mode).flat_out() });
+    }
+}
+
 /// A check that finds nothing has to be able to find something.
 #[test]
 fn the_check_finds_what_is_wrong() {

@@ -11,7 +11,7 @@ use super::bench::Bench;
 use super::serve::parse_listen;
 use crate::limits::QUEUE_MEMORY;
 use crate::units::{parse_duration, parse_size};
-use crate::words::Target;
+use crate::words::{Profile, Target};
 
 /// Real-time, ordered replication for any directory on Linux.
 #[derive(Debug, Parser)]
@@ -103,8 +103,11 @@ pub struct Protect {
     /// Memory for changes that the targets do not have yet
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value_t = QUEUE_MEMORY as u64)]
     pub queue_memory: u64,
-    /// Writes through shared mappings reach the targets within this time, as in 500ms, 1s; 0: only when the
-    /// kernel writes them back, or before wait-sync
+    /// How writes of programs reach the daemon: what it costs, and what a power cut leaves
+    #[arg(long, value_enum, default_value_t = Profile::Default)]
+    pub profile: Profile,
+    /// Writes that the kernel gathers (through shared mappings; with --profile batch all) reach the targets within
+    /// this time, as in 500ms, 1s; 0: only when the kernel writes them back, or before wait-sync
     #[arg(long, value_name = "T", value_parser = parse_duration, default_value = "1s")]
     pub mmap_lag: Duration,
     /// How long programs may wait at the end of the first copy while it gets nowhere; as long as it gets on, ten

@@ -1,5 +1,6 @@
 //! `standin doctor`: what this machine and these directories can and cannot do, before it matters.
 
+mod profile;
 mod remote;
 
 use std::path::Path;
@@ -122,6 +123,12 @@ impl Report {
             }
         }
         self.descriptors();
+        match profile::wake_up() {
+            Ok(wake_up) => self.add(Level::Ok, "profile", profile::advice(wake_up)),
+            Err(error) => {
+                self.add(Level::Note, "profile", format!("a wake-up could not be measured: {error}"))
+            }
+        }
     }
 
     fn descriptors(&mut self) {

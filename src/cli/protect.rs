@@ -60,6 +60,7 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
         hide_nested: args.hide_nested,
         queue_memory,
         start_timeout: start_timeout(args.start_timeout)?,
+        profile: args.profile,
         mmap_lag: Some(args.mmap_lag).filter(|lag| !lag.is_zero()),
         fsync,
     })

@@ -75,6 +75,9 @@ impl Volume {
         if outcome.is_err() {
             done = Done { mode: true, owner: true, mtime: true };
         }
+        if outcome.is_ok() {
+            self.note_time(&node, change.state(), changes.mtime);
+        }
         let stat = change.stat_after(&fd)?;
         match change.is_made() && done.any() {
             true => change.append(&done.op(node.object, &stat), Bytes::new()),
@@ -257,11 +260,15 @@ fn set_times(
     if changes.atime.is_none() && changes.mtime.is_none() {
         return Ok(());
     }
-    let times =
-        Timestamps { last_access: timespec(changes.atime), last_modification: timespec(changes.mtime) };
+    let times = times(changes.atime, changes.mtime);
     change.make(|| rustix::fs::utimensat(fd, "", &times, AtFlags::EMPTY_PATH).step("set times"))?;
     done.mtime = changes.mtime.is_some();
     Ok(())
+}
+
+/// As `utimensat(2)` takes them; `None` leaves a time as it is.
+pub(super) fn times(atime: Option<SetTime>, mtime: Option<SetTime>) -> Timestamps {
+    Timestamps { last_access: timespec(atime), last_modification: timespec(mtime) }
 }
 
 fn timespec(time: Option<SetTime>) -> Timespec {

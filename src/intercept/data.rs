@@ -161,7 +161,7 @@ impl Volume {
     pub fn open(&self, node: NodeId, flags: i32) -> FsResult<Opened> {
         let node = self.node(node)?;
         let opened = self.enter_handle(&node, None, flags)?;
-        if let Ok(fd) = self.descriptors.of_open(&node, flags)
+        if let Ok(fd) = self.descriptors.of_open(&node, self.profile.access(flags & libc::O_ACCMODE))
             && let Ok(stat) = rustix::fs::fstat(&*fd)
         {
             self.seen(&node, &stat, || rustix::fs::fstat(&*fd).ok());
@@ -184,14 +184,14 @@ impl Volume {
     /// kernel treats it. What reads is cached, so that it can be mapped; with `O_DIRECT` the kernel
     /// then goes past its cache by itself. What only writes is direct, which is faster, unless
     /// somebody may have the file mapped: it is safe beside a mapping too ([`super::mixing`]), but
-    /// slower.
+    /// slower. Where the kernel gathers writes everything is cached, and what writes can be read.
     pub(super) fn enter_handle(
         &self,
         node: &Arc<Node>,
         opened: Option<Arc<OwnedFd>>,
         flags: i32,
     ) -> FsResult<Opened> {
-        let access = flags & libc::O_ACCMODE;
+        let access = self.profile.access(flags & libc::O_ACCMODE);
         self.descriptors.enter(node, access, opened)?;
         let mut state = node.state.note();
         let mode = match access {
@@ -280,6 +280,7 @@ impl Volume {
             true => clear_privileges(&mut change, &file, caller),
             false => Ok(false),
         };
+        self.note_content(&file.node, change.state(), &file.fd);
         let write = || pwrite_all(&file.fd, &payload, request.offset);
         let outcome = cleared.and_then(|cleared| Ok((change.make(write)?, cleared)));
         let stat = change.stat_after(&file.fd);
@@ -355,6 +356,7 @@ impl Volume {
             _ => Arc::new(self.descriptors.open(node, libc::O_WRONLY)?),
         };
         change.will_grow(Growing::to(caller.pid, handle, size), &fd)?;
+        self.note_content(node, change.state(), &fd);
         let before = rustix::fs::fstat(&*fd).step("stat")?.st_size as u64;
         if let Err(error) = change.make(|| rustix::fs::ftruncate(&*fd, size).step("truncate")) {
             if !error.may_have_changed() {
@@ -405,6 +407,7 @@ impl Volume {
             _ => clear_privileges(&mut change, &file, caller),
         };
         let flags = FallocateFlags::from_bits_retain(mode as u32);
+        self.note_content(&file.node, change.state(), &file.fd);
         let reserve = || rustix::fs::fallocate(&*file.fd, flags, offset, length).step("fallocate");
         let outcome = cleared.and_then(|_| change.make(reserve));
         if !change.is_made() {

@@ -17,7 +17,7 @@ use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, Filesystem, FopenFlags, Generation,
     INodeNo, InitFlags, KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
     ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, Version, WriteFlags,
 };
 use parking_lot::Mutex;
 
@@ -26,6 +26,7 @@ use super::convert::{absent, attr, caller, device_of_kernel, errno, file_type, n
 use super::data::{Opened, Origin, Sync};
 use super::error::FsResult;
 use super::listing::Listed;
+use super::mounting::{ConnectionNumber, set_background_max};
 use super::names::{AskedMode, At};
 use super::objects::NodeId;
 use super::serve::{Cache, Serve, Shown, WriteCall};
@@ -43,6 +44,10 @@ const NEEDED: [(InitFlags, &str); 4] = [
     (InitFlags::FUSE_DONT_MASK, "DONT_MASK"),
     (InitFlags::FUSE_MAX_PAGES, "MAX_PAGES"),
 ];
+
+/// From here on a close writes back what the kernel has gathered also where nobody answers FLUSH.
+const GATHERING: Version = Version(7, 36);
+const FUSE_WRITEBACK_CACHE: InitFlags = InitFlags::FUSE_WRITEBACK_CACHE;
 
 /// `NO_EXPORT_SUPPORT` (Linux 6.9): nobody is given a handle of a file, because it could be opened only
 /// while the kernel happens to remember the file.
@@ -69,16 +74,16 @@ impl Adapter {
 
 /// What the kernel has cached, once it is connected.
 #[derive(Default)]
-pub struct KernelCache(OnceLock<Notifier>);
+pub struct KernelCache(OnceLock<(Notifier, ConnectionNumber)>);
 
 impl KernelCache {
-    pub fn connect(&self, notifier: Notifier) {
-        let _ = self.0.set(notifier);
+    pub fn connect(&self, notifier: Notifier, connection: ConnectionNumber) {
+        let _ = self.0.set((notifier, connection));
     }
 
     fn invalidate(&self, node: NodeId, offset: i64, len: i64) {
         ranks::assert_none_held("a word to the kernel");
-        if let Some(notifier) = self.0.get()
+        if let Some((notifier, _)) = self.0.get()
             && let Err(error) = notifier.inval_inode(INodeNo(node.0), offset, len)
         {
             log::debug!("nothing of {} was cached: {error}", node.0);
@@ -94,15 +99,32 @@ impl Cache for KernelCache {
     fn write_back(&self, node: NodeId, range: Range<u64>) {
         self.invalidate(node, range.start as i64, (range.end - range.start) as i64);
     }
+
+    fn let_all_through(&self, all: bool) {
+        let most = if all { u16::MAX } else { BACKGROUND_MAX };
+        if let Some((_, connection)) = self.0.get()
+            && let Err(error) = set_background_max(*connection, most)
+        {
+            log::warn!("reads may wait behind writes that wait for room in the queue: {error}");
+        }
+    }
 }
 
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let refused = |missing: &str| {
+            *self.missing.lock() = Some(missing.to_owned());
+            Err(io::Error::from_raw_os_error(libc::ENOSYS))
+        };
         for (flag, name) in NEEDED {
             if config.add_capabilities(flag).is_err() {
-                *self.missing.lock() = Some(name.to_owned());
-                return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+                return refused(name);
             }
+        }
+        if self.serve.volume().profile.gathers()
+            && (config.kernel_abi() < GATHERING || config.add_capabilities(FUSE_WRITEBACK_CACHE).is_err())
+        {
+            return refused("WRITEBACK_CACHE as --profile batch needs it (Linux 5.17)");
         }
         for flag in WANTED {
             let _ = config.add_capabilities(flag);
@@ -284,6 +306,8 @@ impl Filesystem for Adapter {
         });
     }
 
+    /// Where the kernel gathers writes a close writes them back without our word, and `ENOSYS` saves
+    /// asking for it ([`GATHERING`]).
     fn flush(
         &self,
         _request: &Request,
@@ -292,32 +316,28 @@ impl Filesystem for Adapter {
         _owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        reply.ok();
+        match self.serve.volume().profile.gathers() {
+            true => reply.error(Errno::ENOSYS),
+            false => reply.ok(),
+        }
     }
 
     fn release(
         &self,
-        _request: &Request,
-        _ino: INodeNo,
+        request: &Request,
+        ino: INodeNo,
         handle: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.serve.volume().release(handle.0);
-        reply.ok();
+        self.serve.release(caller(request), (node(ino), handle.0), move || reply.ok());
     }
 
-    fn fsync(
-        &self,
-        _request: &Request,
-        _ino: INodeNo,
-        handle: FileHandle,
-        datasync: bool,
-        reply: ReplyEmpty,
-    ) {
-        self.serve.fsync(handle.0, what_of(datasync), move |outcome| reply_empty(reply, outcome));
+    fn fsync(&self, request: &Request, ino: INodeNo, handle: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        let answer = move |outcome| reply_empty(reply, outcome);
+        self.serve.fsync(caller(request), (node(ino), handle.0), what_of(datasync), answer);
     }
 
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -474,16 +494,16 @@ impl Filesystem for Adapter {
     fn lseek(
         &self,
         _request: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         handle: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
     ) {
-        match self.serve.volume().seek(handle.0, offset, whence) {
+        self.serve.seek((node(ino), handle.0), offset, whence, move |found| match found {
             Ok(found) => reply.offset(found),
             Err(error) => reply.error(errno(error)),
-        }
+        });
     }
 
     /// The kernel then reads and writes, and every byte is captured.

@@ -174,6 +174,10 @@ impl Volume {
     /// To be called under the object lock before every change that the kernel asks for under the
     /// file's own lock and that may make it longer.
     pub(super) fn before_growth(&self, node: &Node, fd: impl AsFd, change: Growing) -> FsResult<Answers> {
+        // Where the kernel gathers writes it takes no size of the daemon's.
+        if self.profile.gathers() {
+            return Ok(Answers::default());
+        }
         let mut growth = node.growth.lock();
         let size = rustix::fs::fstat(fd.as_fd()).step("stat before a change")?.st_size as u64;
         assert!(change.offset <= change.end, "a change ends before it begins");

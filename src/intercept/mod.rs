@@ -30,6 +30,7 @@ mod error;
 mod foreign;
 mod fuse;
 mod gate;
+mod gathered;
 mod growth;
 mod helpers;
 mod listing;

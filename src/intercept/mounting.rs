@@ -61,13 +61,28 @@ pub fn connection_at(mount_point: &Path) -> io::Result<ConnectionNumber> {
 /// Ends a connection for everybody: calls under way and later ones get an error, in every mount
 /// namespace (`Documentation/filesystems/fuse.rst`, "abort").
 pub fn abort(connection: ConnectionNumber) -> io::Result<()> {
+    control(connection, "abort", "1")
+}
+
+/// Requests of a connection that the kernel may have under way in the background.
+pub fn set_background_max(connection: ConnectionNumber, requests: u16) -> io::Result<()> {
+    control(connection, "max_background", &requests.to_string())
+}
+
+/// How much of what the kernel lets programs have unwritten may be of this mount, in percent. FUSE
+/// begins with 1, where writers are slowed down long before the daemon is busy.
+pub fn set_unwritten_share(connection: ConnectionNumber, percent: u8) -> io::Result<()> {
+    std::fs::write(format!("/sys/class/bdi/{}/max_ratio", connection.device()), percent.to_string())
+}
+
+fn control(connection: ConnectionNumber, what: &str, value: &str) -> io::Result<()> {
     // A mount of our own, which no path leads to: /sys may be read-only, or hold none.
     let context = rustix::mount::fsopen("fusectl", FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_create(&context)?;
     let control = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(&control, format!("{}/abort", connection.0), flags, Mode::empty())?;
-    rustix::io::write(&file, b"1")?;
+    let file = rustix::fs::openat(&control, format!("{}/{what}", connection.0), flags, Mode::empty())?;
+    rustix::io::write(&file, value.as_bytes())?;
     Ok(())
 }
 

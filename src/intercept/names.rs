@@ -51,7 +51,8 @@ impl Volume {
         let node;
         let mut change = self.prepare(Touched::name(&parent, at.name), 0)?.lock()?;
         let dir = change.dir();
-        let access = OFlags::from_bits_retain((flags & libc::O_ACCMODE) as u32);
+        let access = self.profile.access(flags & libc::O_ACCMODE);
+        let access = OFlags::from_bits_retain(access as u32);
         let open = access | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(birth_mode(caller, &*dir, asked.mode, libc::S_IFREG)?);
         let make = || rustix::fs::openat(&*dir, &*name, open, mode);

@@ -15,6 +15,7 @@ use super::change::{DirectoryLock, ObjectLock};
 use super::departures::{Departures, Leaving};
 use super::descriptors::OpenDescriptors;
 use super::foreign::{Left, Newest};
+use super::gathered::KeptTime;
 use super::growth::Growth;
 use super::mixing::Mixings;
 use super::shares::Shares;
@@ -57,6 +58,8 @@ pub struct Node {
     pub is_listed: AtomicBool,
     /// Whether `state.mixings` has any: reads look there then.
     pub is_mixing: AtomicBool,
+    /// Whether `state.time` may have to be set again.
+    pub owes_time: AtomicBool,
     /// Where the object was last seen. A leaf lock: nothing is taken under it.
     pub place: Mutex<Place>,
     /// `O_PATH` descriptor, while it is cached. A leaf lock.
@@ -87,6 +90,8 @@ pub struct NodeState {
     pub direct_writers: u32,
     /// Direct writes that such a mapping may not have seen yet.
     pub mixings: Mixings,
+    /// What the kernel has said of the file's time, where it gathers writes.
+    pub time: KeptTime,
 }
 
 /// Last known name, for the path that travels with packets.
@@ -211,6 +216,7 @@ impl Objects {
             may_be_mapped: AtomicBool::new(false),
             is_listed: AtomicBool::new(false),
             is_mixing: AtomicBool::new(false),
+            owes_time: AtomicBool::new(false),
             place: Mutex::default(),
             descriptor: Mutex::new(sighting.descriptor),
             recently_used: AtomicBool::new(false),

@@ -22,6 +22,7 @@ use crate::packet::{Attributes, Entry, Name, ObjectId, Timestamp};
 use crate::pool::Pool;
 use crate::queue::Queue;
 use crate::sys::{FileHandle, Identity};
+use crate::words::Profile;
 
 /// File systems whose directories may be subvolumes: btrfs, bcachefs (`linux/magic.h`).
 const SUBVOLUME_FILE_SYSTEMS: [u32; 2] = [0x9123_683e, 0xca45_1a4e];
@@ -68,6 +69,7 @@ pub struct Volume {
     divergence: Arc<Divergence>,
     pub(super) shared_writers: SharedWriters,
     pub(super) mapped: MappedFiles,
+    pub(super) profile: Profile,
 }
 
 /// Counts cached read-write handles.
@@ -134,7 +136,13 @@ impl Volume {
             divergence: Arc::default(),
             shared_writers: SharedWriters::default(),
             mapped: MappedFiles::default(),
+            profile: Profile::default(),
         })
+    }
+
+    /// The same, served by the rules of a profile.
+    pub fn by(self, profile: Profile) -> Volume {
+        Volume { profile, ..self }
     }
 
     /// Whether the file system has handles. Without them one descriptor stays open for every
@@ -311,8 +319,11 @@ impl Volume {
     /// Programs that copy take a file without blocks for a hole; what a mapping has stored in one
     /// has its blocks a while later.
     pub(super) fn meta(&self, node: &Node, mut stat: Stat) -> Meta {
-        let is_hole = stat.st_blocks == 0 && stat.st_size > 0;
-        if is_hole && node.may_be_mapped.load(Relaxed) && node.read.lock().next_read(0).is_some() {
+        let may_have_more = || match self.profile.gathers() {
+            true => true,
+            false => stat.st_size > 0 && node.read.lock().next_read(0).is_some(),
+        };
+        if stat.st_blocks == 0 && node.may_be_mapped.load(Relaxed) && may_have_more() {
             stat.st_blocks = 1;
         }
         Meta { node: node.id, generation: node.object.generation, stat }

@@ -91,6 +91,7 @@ impl Ground {
             hide_nested: false,
             queue_memory: crate::limits::QUEUE_MEMORY,
             mmap_lag: None,
+            profile: crate::words::Profile::Default,
             start_timeout: crate::limits::START_TIMEOUT,
             fsync: None,
         }

@@ -324,8 +324,9 @@ impl Director {
     }
 
     fn bring_up(&self, mount: Mount) -> Result<(Serving, Rounds), Failure> {
-        let (point, lag) = (self.ground.options.directory.clone(), self.ground.options.mmap_lag);
-        let flusher = Flusher::start(point, self.ground.volume.clone(), lag)
+        let options = &self.ground.options;
+        let (point, profile, lag) = (options.directory.clone(), options.profile, options.mmap_lag);
+        let flusher = Flusher::start(point, self.ground.volume.clone(), profile, lag)
             .map_err(|error| io_failure("the helper that flushes shared mappings does not start", &error))?;
         let writeback = WritebackWatch::begin(&self.ground)
             .map_err(|error| io_failure("the disk of the directory cannot be watched", &error))?;

@@ -128,6 +128,7 @@ fn prepare(options: ProtectOptions, checked: Preflight) -> Result<Prepared, Fail
     let volume = Volume::new(duplicate, queue.clone(), record.birth_epoch()).map_err(|error| {
         io_failure("the backing directory cannot be used", &std::io::Error::from_raw_os_error(error.errno))
     })?;
+    let volume = volume.by(options.profile);
     let durability = start_durability(&options, &queue, volume.divergence())?;
     let own = own_identity(&options)?;
     let knows = Knows { queue: &queue, divergence: volume.divergence(), durability: durability.as_ref() };

@@ -12,11 +12,12 @@ use crate::control::{
     Alert, Amount, CaptureStatus, ConnectionStatus, FsyncStatus, Lag, LeftOutStatus, LinkStatus,
     MirrorProgress, MirrorStatus, Role, Severity, SourceStatus, Status, TargetKind, unix_ms,
 };
+use crate::intercept::Refused;
 use crate::packet::{DataState, Sequence};
 use crate::preflight::{Way, elsewhere_warning};
 use crate::queue::{Behind, Queue};
 use crate::resync::ProgressSnapshot;
-use crate::words::Target;
+use crate::words::{Profile, Target};
 
 pub fn status(ground: &Ground, posted: &Posted) -> Status {
     Status {
@@ -57,6 +58,28 @@ fn capture(ground: &Ground) -> CaptureStatus {
     CaptureStatus { objects: volume.known_objects() as u64, open_files: volume.open_files() as u64 }
 }
 
+/// What the kernel gathers before the daemon sees it.
+fn gathered(profile: Profile) -> &'static str {
+    match profile {
+        Profile::Default => "Writes through shared mappings",
+        Profile::Batch => "Writes that were not synced",
+    }
+}
+
+fn refused_text(profile: Profile, refused: &Refused) -> String {
+    let what = match profile {
+        Profile::Default => {
+            "bytes that programs had stored through shared mappings were refused by the disk of the directory, and \
+             are lost on both sides. A program that calls msync or fsync was told; others were not"
+        }
+        Profile::Batch => {
+            "bytes that programs had written were refused by the disk of the directory, and are lost on both sides. \
+             A program that looks at what fsync, close or msync answers was told; others were not"
+        }
+    };
+    format!("{} {what}. The first: {}.", refused.bytes, refused.first)
+}
+
 fn alerts(ground: &Ground, posted: &Posted) -> Vec<Alert> {
     let mut alerts = Vec::new();
     let divergence = ground.volume.divergence();
@@ -85,11 +108,7 @@ fn alerts(ground: &Ground, posted: &Posted) -> Vec<Alert> {
         alerts.push(Alert {
             severity: Severity::Critical,
             code: "mapped_stores_refused".into(),
-            text: format!(
-                "{} bytes that programs had stored through shared mappings were refused by the disk of the directory, \
-                 and are lost on both sides (first {}). A program that calls msync or fsync was told; others were not.",
-                refused.bytes, refused.first
-            ),
+            text: refused_text(ground.options.profile, &refused),
         });
     }
     if let Some(text) = posted.mount_lost.clone() {
@@ -103,7 +122,7 @@ fn alerts(ground: &Ground, posted: &Posted) -> Vec<Alert> {
         alerts.push(Alert {
             severity: Severity::Warning,
             code: "mmap_flush_failing".into(),
-            text: format!("Writes through shared mappings may stay unseen for long: {why}."),
+            text: format!("{} may stay unseen for long: {why}.", gathered(ground.options.profile)),
         });
     }
     alerts.extend(open_past_the_mount(ground));

@@ -26,8 +26,8 @@ pub fn ready(ground: &Ground, connections: &[Arc<Connection>], copied: &[CopyRep
     for (target, left_out) in left_out(connections) {
         eprintln!("warning: {target}: {left_out}. The replica stays marked bad; everything else is in line.");
     }
-    let line =
-        format!("ready {} -> {targets}; profile default; {first_copy}\n", ground.options.directory.display());
+    let (directory, profile) = (ground.options.directory.display(), ground.options.profile);
+    let line = format!("ready {directory} -> {targets}; profile {profile}; {first_copy}\n");
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
 }

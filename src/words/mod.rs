@@ -5,9 +5,11 @@ mod keys;
 mod measures;
 mod names;
 mod options;
+mod profile;
 
 pub use allow::Allow;
 pub use keys::{BadFingerprint, Fingerprint, hmac_sha256, sha256};
 pub use measures::QueueStats;
 pub use names::{SOCKET_SUFFIX, is_set_name, socket_path};
 pub use options::{Late, Needs, ProtectOptions, Rule, Target, TargetError};
+pub use profile::Profile;

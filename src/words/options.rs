@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::names::{is_set_name, socket_path};
+use super::profile::Profile;
 
 /// Everything a source daemon needs to know at its start. Paths are absolute.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,9 +33,11 @@ pub struct ProtectOptions {
     pub hide_nested: bool,
     /// Memory level of the queue, bytes; at least [`crate::limits::QUEUE_MEMORY_MIN`].
     pub queue_memory: usize,
-    /// Writes through shared mappings stay unseen no longer than this; without, until the kernel
-    /// writes them back or somebody waits for them.
+    /// What the kernel has gathered (writes through shared mappings; in batch all) stays unseen no
+    /// longer than this; without, until it writes them back or somebody waits for them.
     pub mmap_lag: Option<Duration>,
+    /// How writes reach the daemon.
+    pub profile: Profile,
     /// How long programs may wait for a first copy that gets nowhere.
     pub start_timeout: Duration,
     /// What an application's fsync waits for beside the local disk; without, nothing.

@@ -13,4 +13,8 @@ pub trait Cache: Send + Sync {
     /// Writes back what shared mappings hold in a range, drops its pages, and waits for that. Needs
     /// serving threads meanwhile: only for helpers.
     fn write_back(&self, node: NodeId, range: Range<u64>);
+
+    /// Whether requests that the kernel makes by itself come however many are under way, or wait for
+    /// each other.
+    fn let_all_through(&self, all: bool);
 }

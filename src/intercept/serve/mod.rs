@@ -5,6 +5,7 @@
 //! directly. Nothing here knows how a request came or how its answer goes: an answer is a closure,
 //! called once, on any thread.
 
+mod backlog;
 mod cache;
 mod syncs;
 mod writes;
@@ -29,6 +30,7 @@ use super::objects::NodeId;
 use super::parking::{Carries, Parking};
 use super::volume::{Caller, Meta, Volume};
 use crate::sys::Identity;
+use backlog::Backlog;
 pub use cache::Cache;
 use syncs::Syncs;
 pub use writes::WriteCall;
@@ -45,6 +47,7 @@ pub struct Serve {
     /// Files whose size somebody waits for.
     sizes: Sender<NodeId>,
     syncs: Syncs,
+    backlog: Backlog,
     cache: Arc<dyn Cache>,
 }
 
@@ -76,6 +79,7 @@ impl Serve {
             sizes: start_looking(volume.clone()),
             syncs: Syncs::start(gate, volume.divergence()),
             volume,
+            backlog: Backlog::new(cache.clone()),
             cache,
         }
     }
@@ -124,15 +128,11 @@ impl Serve {
                 serve.volume.growth_answered(node, Growing::to(caller.pid, handle, size));
             }
         };
-        if changes.mtime.is_none() || !self.volume.may_be_mapped(node) {
-            return self.change(caller, change);
-        }
-        // What a mapping has stored before is written back before: it would set the time again.
-        let serve = self.clone();
-        self.wait_parked(move || {
-            serve.cache.write_back(node, 0..i64::MAX as u64);
-            serve.change(caller, change);
-        });
+        // What a mapping has stored before is written back before: it would set the time again. Where
+        // the kernel gathers writes it does so itself, and tells its own times in this way, too.
+        let sets_time = changes.mtime.is_some() && !self.volume.may_be_gathered(node);
+        let mapped = (sets_time && self.volume.may_be_mapped(node)).then_some(node);
+        self.written_back(mapped, move |serve| serve.change(caller, change));
     }
 
     /// `device` is (major, minor).
@@ -178,7 +178,9 @@ impl Serve {
         reply: impl FnOnce(FsResult<Meta>) + Send + 'static,
     ) {
         let at = Kept::of(at);
-        self.change(caller, move |serve| reply(serve.volume.link(node, at.at())));
+        let gathered = self.volume.may_be_gathered(node).then_some(node);
+        let link = move |serve: &Serve| reply(serve.volume.link(node, at.at()));
+        self.written_back(gathered, move |serve| serve.change(caller, link));
     }
 
     pub fn unlink(&self, caller: Caller, at: At<'_>, reply: impl FnOnce(FsResult<()>) + Send + 'static) {
@@ -199,8 +201,13 @@ impl Serve {
         flags: RenameFlags,
         reply: impl FnOnce(FsResult<()>) + Send + 'static,
     ) {
+        // A new name does not come before what was written under the old one.
+        let ends = [Some(from), Some(to).filter(|_| flags.contains(RenameFlags::EXCHANGE))];
+        let gathered: Vec<_> =
+            ends.into_iter().flatten().filter_map(|at| self.volume.gathered_at(at)).collect();
         let (from, to) = (Kept::of(from), Kept::of(to));
-        self.change(caller, move |serve| reply(serve.volume.rename(from.at(), to.at(), flags)));
+        let rename = move |serve: &Serve| reply(serve.volume.rename(from.at(), to.at(), flags));
+        self.written_back(gathered, move |serve| serve.change(caller, rename));
     }
 
     pub fn create(
@@ -293,12 +300,44 @@ impl Serve {
         self.change(caller, move |serve| reply(serve.volume.removexattr(node, &name)));
     }
 
-    pub fn fsync(&self, handle: u64, what: Sync, reply: impl FnOnce(FsResult<()>) + Send + 'static) {
+    pub fn fsync(
+        &self,
+        caller: Caller,
+        (node, handle): (NodeId, u64),
+        what: Sync,
+        reply: impl FnOnce(FsResult<()>) + Send + 'static,
+    ) {
         self.volume.note_fsync(handle);
-        match self.volume.sync_target(handle) {
-            Ok(fd) => self.syncs.run(fd, what, reply),
+        self.settled(caller, node, move |serve| match serve.volume.sync_target(handle) {
+            Ok(fd) => serve.syncs.run(fd, what, reply),
             Err(error) => reply(Err(error)),
-        }
+        });
+    }
+
+    /// The last descriptor and mapping of a handle are gone.
+    pub fn release(
+        &self,
+        caller: Caller,
+        (node, handle): (NodeId, u64),
+        reply: impl FnOnce() + Send + 'static,
+    ) {
+        self.settled(caller, node, move |serve| {
+            serve.volume.release(handle);
+            reply();
+        });
+    }
+
+    /// `whence`: `SEEK_DATA` or `SEEK_HOLE`.
+    pub fn seek(
+        &self,
+        (node, handle): (NodeId, u64),
+        offset: i64,
+        whence: i32,
+        reply: impl FnOnce(FsResult<i64>) + Send + 'static,
+    ) {
+        // The disk shows holes where the kernel has something.
+        let gathered = self.volume.may_be_gathered(node).then_some(node);
+        self.written_back(gathered, move |serve| reply(serve.volume.seek(handle, offset, whence)));
     }
 
     pub fn fsyncdir(&self, handle: u64, what: Sync, reply: impl FnOnce(FsResult<()>) + Send + 'static) {
@@ -360,13 +399,38 @@ impl Serve {
 
     /// Goes on with an open when the kernel has no stale pages of the file.
     fn drop_stale_pages(&self, node: NodeId, opened: Opened, go_on: impl FnOnce() + Send + 'static) {
-        if !opened.has_stale_pages {
-            return go_on();
+        self.written_back(opened.has_stale_pages.then_some(node), move |_| go_on());
+    }
+
+    /// Goes on when the kernel has written back, and dropped, what it has of these files: at once
+    /// where there is none.
+    fn written_back(
+        &self,
+        nodes: impl IntoIterator<Item = NodeId>,
+        go_on: impl FnOnce(&Serve) + Send + 'static,
+    ) {
+        let nodes: Vec<NodeId> = nodes.into_iter().collect();
+        if nodes.is_empty() {
+            return go_on(self);
         }
-        let cache = self.cache.clone();
+        let serve = self.clone();
         self.wait_parked(move || {
-            cache.write_back(node, 0..i64::MAX as u64);
-            go_on();
+            nodes.iter().for_each(|node| serve.cache.write_back(*node, 0..i64::MAX as u64));
+            go_on(&serve);
+        });
+    }
+
+    /// Goes on when a file of which the kernel has told everything has the time that it told.
+    fn settled(&self, caller: Caller, node: NodeId, go_on: impl FnOnce(&Serve) + Send + 'static) {
+        if !self.volume.owes_time(node) {
+            return go_on(self);
+        }
+        self.change(caller, move |serve| {
+            // It has a later time then, and so has the replica.
+            if let Err(error) = serve.volume.settle_time(node) {
+                log::info!("a file keeps the time of its write-back: {error}");
+            }
+            go_on(serve);
         });
     }
 

@@ -80,15 +80,15 @@ impl Serve {
     /// A write that has to wait: what it keeps of its bytes, and is then written.
     fn write_parked<R: FnOnce(FsResult<usize>) + Send + 'static>(&self, write: Write<R>, data: &[u8]) {
         let (serve, call) = (self.clone(), &write.call);
-        // Pages that are written back whole cannot be taken in part; they are few at a time.
-        let held = match call.origin {
-            Origin::PageCache => None,
-            Origin::Program => Some(self.parking.hold(call.caller.uid, call.offset, data.len())),
+        // Pages that are written back whole cannot be taken in part.
+        let (held, waits) = match call.origin {
+            Origin::PageCache => (None, Some(self.backlog.enter())),
+            Origin::Program => (Some(self.parking.hold(call.caller.uid, call.offset, data.len())), None),
         };
         let data = data[..held.as_ref().map_or(data.len(), |held| held.len)].to_vec();
         self.parking.park(move || {
             serve.write_now(write, &data);
-            drop(held);
+            drop((held, waits));
         });
     }
 
@@ -133,8 +133,11 @@ impl Serve {
     {
         let (call, reply) = (write.call, write.reply);
         let volume = self.volume.clone();
+        let rest = FsError::new(libc::ENOSPC, "a short write");
+        // The kernel takes a short write-back for a whole one.
+        let is_lost = call.origin == Origin::PageCache && written.bytes < len;
         let answer = move |outcome: FsResult<()>| {
-            reply(outcome.map(|()| written.bytes));
+            reply(outcome.and(if is_lost { Err(rest) } else { Ok(written.bytes) }));
             volume.growth_answered(call.node, growing);
         };
         let finish = move |serve: &Serve| match written.mixing {
@@ -146,7 +149,7 @@ impl Serve {
             }
         };
         let failed = call.rest(written.bytes, len);
-        self.note_refused(call, len - written.bytes, FsError::new(libc::ENOSPC, "a short write"));
+        self.note_refused(call, len - written.bytes, rest);
         match failed.is_empty() {
             true => finish(self),
             false => self.after_failed_write(call.handle, failed, finish),

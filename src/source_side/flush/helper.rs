@@ -34,8 +34,14 @@ pub(super) struct Wanted {
 
 #[derive(Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) enum Request {
-    /// Has these written back; they stay open, others do not.
-    Flush(Vec<Wanted>),
+    /// Begins to write everything back, and waits for nothing.
+    Begin,
+    /// Has these written back, with the `times` that the kernel keeps where it does; they stay open,
+    /// others do not.
+    Flush {
+        files: Vec<Wanted>,
+        times: bool,
+    },
     /// Closes these.
     Close(Vec<u64>),
     CloseAll,
@@ -60,7 +66,8 @@ pub fn serve_flushes(mount: &Path) -> io::Result<()> {
     let mut files = Files { kept_max: kept_max(), pages_tell: pages_tell(), open: HashMap::new() };
     while let Some(request) = receive(&mut requests)? {
         let answer = match request {
-            Request::Flush(wanted) => files.flush(mount, &wanted),
+            Request::Begin => begin(mount),
+            Request::Flush { files: wanted, times } => files.flush(mount, &wanted, times),
             Request::Close(ids) => {
                 files.open.retain(|id, _| !ids.contains(id));
                 Answer::default()
@@ -118,7 +125,7 @@ struct Files {
 }
 
 impl Files {
-    fn flush(&mut self, mount: &Path, wanted: &[Wanted]) -> Answer {
+    fn flush(&mut self, mount: &Path, wanted: &[Wanted], times: bool) -> Answer {
         let ids: std::collections::HashSet<u64> = wanted.iter().map(|wanted| wanted.id).collect();
         self.open.retain(|id, _| ids.contains(id));
         let mut answer = Answer::default();
@@ -131,7 +138,7 @@ impl Files {
             answer.not_written = Some(errno.raw_os_error());
         }
         for wanted in wanted {
-            match self.write_back(&root, wanted) {
+            match self.write_back(&root, wanted, times) {
                 Ok(()) => {}
                 Err(Failed::Elsewhere) => answer.missed.push(wanted.id),
                 Err(Failed::NotWritten(error)) => answer.not_written = error.raw_os_error(),
@@ -140,12 +147,12 @@ impl Files {
         answer
     }
 
-    fn write_back(&mut self, root: &OwnedFd, wanted: &Wanted) -> Result<(), Failed> {
+    fn write_back(&mut self, root: &OwnedFd, wanted: &Wanted, times: bool) -> Result<(), Failed> {
         if let Some(file) = self.open.get(&wanted.id) {
-            return self.sync(file);
+            return self.sync(file, times);
         }
         let file = open_below(root, wanted).map_err(|_| Failed::Elsewhere)?;
-        self.sync(&file)?;
+        self.sync(&file, times)?;
         if self.open.len() < self.kept_max {
             self.open.insert(wanted.id, file);
         }
@@ -153,14 +160,19 @@ impl Files {
     }
 
     /// Older kernels call a page written when the daemon has not seen it yet: there a close waits for
-    /// the daemon's answers.
-    fn sync(&self, file: &OwnedFd) -> Result<(), Failed> {
+    /// the daemon's answers. It also tells the times that the kernel keeps.
+    fn sync(&self, file: &OwnedFd, times: bool) -> Result<(), Failed> {
         sync_pages(file).map_err(Failed::NotWritten)?;
-        if !self.pages_tell {
+        if times || !self.pages_tell {
             drop(file.try_clone().map_err(Failed::NotWritten)?);
         }
         Ok(())
     }
+}
+
+fn begin(mount: &Path) -> Answer {
+    let begun = open_root(mount).and_then(rustix::fs::syncfs);
+    Answer { no_mount: begun.err().map(Errno::raw_os_error), ..Answer::default() }
 }
 
 enum Failed {
@@ -208,8 +220,12 @@ mod tests {
     #[test]
     fn messages_come_as_they_were_sent() {
         let wanted = |id: u64| Wanted { id, path: vec![b'x'; id as usize] };
-        let requests =
-            [Request::Flush((0..300).map(wanted).collect()), Request::Close(vec![1, 2]), Request::CloseAll];
+        let requests = [
+            Request::Flush { files: (0..300).map(wanted).collect(), times: true },
+            Request::Begin,
+            Request::Close(vec![1, 2]),
+            Request::CloseAll,
+        ];
         let mut pipe = Vec::new();
         requests.iter().for_each(|request| send(&mut pipe, request).unwrap());
         let mut pipe = pipe.as_slice();

@@ -25,6 +25,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, bounded, neve
 use parking_lot::Mutex;
 
 use crate::intercept::{MappedFile, NodeId, Volume};
+use crate::words::Profile;
 pub use helper::serve_flushes;
 use helper::{Answer, Request, Wanted};
 
@@ -69,7 +70,12 @@ impl Held {
 impl Flusher {
     /// Starts the helper. With a `lag` mapped writes stay unseen no longer than that; without,
     /// they are flushed only when somebody asks.
-    pub fn start(mount: PathBuf, volume: Arc<Volume>, lag: Option<Duration>) -> io::Result<Flusher> {
+    pub fn start(
+        mount: PathBuf,
+        volume: Arc<Volume>,
+        profile: Profile,
+        lag: Option<Duration>,
+    ) -> io::Result<Flusher> {
         let (requests, inbox) = unbounded();
         let (started, outcome) = bounded(1);
         let trouble = Arc::new(Mutex::new(None));
@@ -84,6 +90,7 @@ impl Flusher {
             volume,
             inbox,
             unlisted,
+            profile,
             interval,
             helper: None,
             seen_opened: 0,
@@ -142,6 +149,7 @@ struct FlushThread {
     inbox: Receiver<Asked>,
     /// Files that need no flush any more.
     unlisted: Receiver<NodeId>,
+    profile: Profile,
     interval: Option<Duration>,
     helper: Option<Helper>,
     /// Handles that had been opened when the last flush began.
@@ -177,7 +185,10 @@ impl FlushThread {
                     }
                 },
                 recv(due) -> _ => {
-                    let _shown = self.flush_if_needed();
+                    let _shown = match self.profile.gathers() {
+                        true => self.begin_if_needed(),
+                        false => self.flush_if_needed(),
+                    };
                     due = self.next_due();
                 }
             }
@@ -210,37 +221,60 @@ impl FlushThread {
         if outcome.is_ok() {
             self.seen_opened = counts.opened;
         }
+        self.note_trouble(&outcome);
+        outcome
+    }
+
+    /// Every file that is open for writing may have something, and a wait for each of many that have
+    /// not would cost more than it brings: nobody waits for this.
+    fn begin_if_needed(&mut self) -> Result<(), String> {
+        if self.volume.shared_writers().open == 0 {
+            return Ok(());
+        }
+        let outcome = self.ask(&Request::Begin).and_then(|answer| answer.mounted());
+        self.note_trouble(&outcome.as_ref().map(drop).map_err(Clone::clone));
+        outcome.map(drop)
+    }
+
+    fn note_trouble(&self, outcome: &Result<(), String>) {
         let mut trouble = self.trouble.lock();
         if let (Err(why), None) = (&outcome, &*trouble) {
             log::error!("writes through shared mappings cannot be flushed, it is tried again: {why}");
         }
         *trouble = outcome.clone().err();
-        outcome
     }
 
     /// A file may have moved between the look and the helper's: then it is looked for again.
     fn flush(&mut self) -> Result<(), String> {
-        let mut files = self.volume.mapped_files();
+        let all = self.volume.mapped_files();
+        let missed = self.flush_listed(all.clone())?;
+        // Below another mount, or too deep: the kernel finds it by its number, and drops its pages.
+        missed.iter().for_each(|file| self.volume.write_back(file.id));
+        let settled = all.iter().filter(|file| self.volume.owes_time(file.id));
+        settled.filter_map(|file| self.volume.settle_time(file.id).err()).for_each(|error| {
+            log::info!("a file keeps the time of its write-back: {error}");
+        });
+        Ok(())
+    }
+
+    /// Answers what was not found, however often it was looked for.
+    fn flush_listed(&mut self, mut files: Vec<MappedFile>) -> Result<Vec<MappedFile>, String> {
         for _ in 0..LOOKS {
             let missed = self.flush_files(&files)?;
-            files = match missed.is_empty() {
-                true => return Ok(()),
-                false => self.volume.mapped_files(),
-            };
+            if missed.is_empty() {
+                return Ok(Vec::new());
+            }
+            files = self.volume.mapped_files();
             files.retain(|file| missed.contains(&file.id.0));
         }
-        // Below another mount, or too deep: the kernel finds it by its number, and drops its pages.
-        files.iter().for_each(|file| self.volume.write_back(file.id));
-        Ok(())
+        Ok(files)
     }
 
     /// Answers what the helper did not find.
     fn flush_files(&mut self, files: &[MappedFile]) -> Result<Vec<u64>, String> {
         let wanted = files.iter().map(|file| Wanted { id: file.id.0, path: file.path.to_vec() });
-        let answer = self.ask(&Request::Flush(wanted.collect()))?;
-        if let Some(errno) = answer.no_mount {
-            return Err(format!("the mount cannot be opened: {}", io::Error::from_raw_os_error(errno)));
-        }
+        let files = wanted.collect();
+        let answer = self.ask(&Request::Flush { files, times: self.profile.gathers() })?.mounted()?;
         if let Some(errno) = answer.not_written {
             // Everything came to the daemon, which gave this error itself; the replica is as the disk.
             let error = io::Error::from_raw_os_error(errno);
@@ -285,6 +319,14 @@ impl FlushThread {
         let helper = Helper::start(&self.mount)?;
         self.volume.set_flush_helper(helper.child.id());
         Ok(helper)
+    }
+}
+
+impl Answer {
+    /// Errors: there was no mount to flush.
+    fn mounted(self) -> Result<Answer, String> {
+        let why = |errno| format!("the mount cannot be opened: {}", io::Error::from_raw_os_error(errno));
+        self.no_mount.map_or(Ok(self), |errno| Err(why(errno)))
     }
 }
 
