@@ -25,6 +25,7 @@ fn tokens_that_are_wrong_used_or_expired_pair_nobody() {
     let short_lived = hosts.invite(&["--expires", "1s"]);
     let token = hosts.invite(&[]);
     refuses(&hosts.pair_as("source-state", "standin://192.0.2.2:7447/other", &token), "is for the set 'web'");
+    refuses(&hosts.pair_as("target-state", REPSET, &token), "would be paired with itself");
     let mut slip = token.clone();
     slip[60] = if slip[60] == b'0' { b'1' } else { b'0' };
     refuses(&hosts.pair_as("source-state", REPSET, &slip), "mistyped");
@@ -42,6 +43,7 @@ fn tokens_that_are_wrong_used_or_expired_pair_nobody() {
     }
     // Of another target: its key is not the one that the token names.
     hosts.stop_target();
+    refuses(&hosts.pair_as("source-state", REPSET, &token), "nobody listens at 192.0.2.2:7447");
     fs::remove_file(hosts.at("target-state/identity.key")).expect("the target's key");
     hosts.serve();
     refuses(&hosts.pair_as("source-state", REPSET, &token), "but the token names");

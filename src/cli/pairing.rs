@@ -139,6 +139,9 @@ pub(super) fn pair(common: &Common, args: &Pair) -> Outcome {
         )
     };
     let identity = Arc::new(Identity::load_or_create(&state).map_err(in_state)?);
+    if identity.fingerprint() == token.target {
+        return Err(with_itself(&args.target, &state));
+    }
     exchange(host, *port, &token, &identity).map_err(|why| match why {
         NotPaired::Refused(why) => Failure::new(
             format!("{} did not pair: {why}.", args.target),
@@ -165,6 +168,21 @@ pub(super) fn pair(common: &Common, args: &Pair) -> Outcome {
         ));
     }
     Ok(0)
+}
+
+/// Both ends with one key: nobody could tell them apart, and revoking one would cut off the other.
+fn with_itself(target: &Target, state: &Path) -> Failure {
+    Failure::new(
+        format!(
+            "This host's key is the one that the token names: {target} would be paired with itself. This is the target's \
+             own host, or its state in {} was copied from there.",
+            state.display()
+        ),
+        "Nothing was changed, and the token is still good.",
+        "Run `standin pair` on the source's host. For a replica on this very host: `standin protect DIR --to \
+         local:REPLICA`, without pairing. On a copy of the target's host, give it a key of its own first: remove \
+         identity.key from that state.",
+    )
 }
 
 /// From a file, or from standard input: never from the command line, which others can see.

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::ending::{self, End};
 use super::listener::plain;
+use super::probe;
 use super::socket::{self, Purpose};
 use super::source::Dial;
 use super::tls::{self, Protocol};
@@ -91,7 +92,11 @@ pub fn visit_desk(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("no runtime for the link: {error}"))?;
     runtime.block_on(async {
-        match timeout(dial.patience, visit(dial, request)).await {
+        let answered = tokio::select! {
+            answered = timeout(dial.patience, visit(dial, request)) => answered,
+            end = probe::nobody_there(dial.address) => return Err(end.reason().to_owned()),
+        };
+        match answered {
             Ok(answer) => answer.map_err(|end| end.reason().to_owned()),
             Err(_) => Err(format!("no answer from {} within {:?}", dial.address, dial.patience)),
         }

@@ -79,6 +79,16 @@ fn another_target_than_the_token_names_is_told_apart() {
     assert!(why.contains("but the token names"), "{why}");
 }
 
+/// A closed port was waited for until the patience for a handshake was over.
+#[test]
+fn where_nobody_listens_is_said_as_such() {
+    let address = UdpSocket::bind(loopback()).unwrap().local_addr().unwrap();
+    let target = Identity::generate().fingerprint();
+    let dial = Dial::new(address, target, Arc::new(Identity::generate()));
+    let why = visit_desk(&dial, |_| unreachable!("nobody is there")).unwrap_err();
+    assert!(why.contains("nobody listens at"), "{why}");
+}
+
 #[test]
 fn long_requests_and_many_are_refused() {
     let (listener, key) = desk();
