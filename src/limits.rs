@@ -160,6 +160,10 @@ pub const HEARTBEAT_INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// peer that takes longer.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// A look-up of a target's address that is not through after this long has failed: twice what a
+/// resolver takes by itself (two attempts at each of three servers, 5 s each, resolv.conf(5)).
+pub const LOOKUP_TIME_MAX: Duration = Duration::from_secs(60);
+
 /// How long the end of a connection waits for the last control messages to arrive.
 pub const CLOSE_FLUSH: Duration = Duration::from_secs(2);
 

@@ -16,6 +16,7 @@ use super::ending::{self, End, refused_our_key};
 use super::frames::{self, Feed, Waker};
 use super::heartbeat;
 use super::identity::Identity;
+use super::lookup::Lookup;
 use super::opening::{GREETING, Opening, Role, SessionToken, bounded};
 use super::probe;
 use super::socket::{self, Purpose};
@@ -89,14 +90,16 @@ struct Shared {
 }
 
 impl SourceLink {
-    /// Starts dialling and returns at once. What comes of it comes as events.
-    pub fn dial(dial: Dial, feed: impl Feed) -> SourceLink {
+    /// Starts dialling, a [`Dial`] or what a [`Lookup`] finds, and returns at once. What comes of it
+    /// comes as events.
+    pub fn dial(to: impl Into<Lookup>, feed: impl Feed) -> SourceLink {
         let (sender, events) = unbounded();
         let waker = Waker::new();
         let shared = Arc::new(Shared { outbox: Outbox::new(), meter: Meter::new() });
-        let session =
-            DialledSession { dial, shared: shared.clone(), waker: waker.clone(), events: sender.clone() };
-        let thread = std::thread::Builder::new().name("link-source".into()).spawn(move || session.run(feed));
+        let session = Session { shared: shared.clone(), waker: waker.clone(), events: sender.clone() };
+        let lookup = to.into();
+        let dialling = move || session.run(lookup, feed);
+        let thread = std::thread::Builder::new().name("link-source".into()).spawn(dialling);
         let thread = match thread {
             Ok(thread) => Some(thread),
             Err(error) => {
@@ -173,6 +176,13 @@ impl Drop for SourceLink {
 }
 
 /// What the link thread works with.
+struct Session {
+    shared: Arc<Shared>,
+    waker: Waker,
+    events: Sender<SourceEvent>,
+}
+
+/// It knows whom to dial.
 struct DialledSession {
     dial: Dial,
     shared: Arc<Shared>,
@@ -188,20 +198,35 @@ struct Streams {
     packets: SendStream,
 }
 
-impl DialledSession {
-    fn run(self, feed: impl Feed) {
+impl Session {
+    fn run(self, lookup: Lookup, feed: impl Feed) {
+        let events = self.events.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let end = match runtime {
-            Ok(runtime) => runtime.block_on(self.dial_and_serve(feed)),
+            Ok(runtime) => runtime.block_on(self.look_up_and_serve(lookup, feed)),
             Err(error) => End::Lost(format!("no runtime for the link: {error}")),
         };
         let by = match &end {
             End::Refused(_) => LostBy::Refusal,
             End::Closed(_) | End::Lost(_) | End::Fault(_) => LostBy::Network,
         };
-        let _ = self.events.send(SourceEvent::Lost { by, reason: end.reason().to_owned() });
+        let _ = events.send(SourceEvent::Lost { by, reason: end.reason().to_owned() });
     }
 
+    async fn look_up_and_serve(self, lookup: Lookup, feed: impl Feed) -> End {
+        let found = tokio::select! {
+            found = lookup.found() => found,
+            end = self.shared.outbox.closing() => return end,
+        };
+        let Session { shared, waker, events } = self;
+        match found {
+            Ok(dial) => DialledSession { dial, shared, waker, events }.dial_and_serve(feed).await,
+            Err(end) => end,
+        }
+    }
+}
+
+impl DialledSession {
     async fn dial_and_serve(&self, feed: impl Feed) -> End {
         // A socket each, so that heartbeats never wait in a full buffer behind acknowledgements.
         let local = socket::local_for(self.dial.address);

@@ -134,6 +134,30 @@ fn next(frames: &FrameReceiver) -> Frame {
     }
 }
 
+/// A resolver may take half a minute: who ends a link does not wait for it.
+#[test]
+fn a_look_up_comes_through_and_its_end_is_not_waited_for() {
+    let identity = Arc::new(Identity::generate());
+    let (listener, key) = listen(|_| true);
+    let (dial, (open, gate)) = (Dial::new(listener.local_addr(), key, identity), std::sync::mpsc::channel());
+    let lookup = Lookup::begin(move || gate.recv().map(|()| dial).map_err(|_| "nowhere".into())).unwrap();
+    let source = SourceLink::dial(lookup, Frames::default());
+    source.events().recv_timeout(Duration::from_millis(50)).expect_err("its target is not known");
+    open.send(()).unwrap();
+    assert_eq!(source.events().recv_timeout(LONG), Ok(SourceEvent::Up));
+    source.close("the test ends");
+    let (_open, gate) = std::sync::mpsc::channel::<()>();
+    let lookup =
+        Lookup::begin(move || gate.recv().map_err(|_| String::new()).and(Err("late".into()))).unwrap();
+    let source = SourceLink::dial(lookup, Frames::default());
+    let (closed, is_closed) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        source.close("the test ends");
+        let _ = closed.send(());
+    });
+    is_closed.recv_timeout(LONG).expect("it closes");
+}
+
 #[test]
 fn frames_of_all_sizes_arrive_in_order_and_whole() {
     let pair = pair();

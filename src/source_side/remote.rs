@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::failure::Failure;
-use crate::link::{Dial, Feed, Identity, SourceLink};
+use crate::link::{Dial, Feed, Identity, Lookup, SourceLink};
 use crate::pairing::Known;
 use crate::target_side::Within;
 use crate::words::Target;
@@ -22,16 +22,24 @@ pub enum Route {
 }
 
 /// A target on another host.
-pub struct Paired {
+pub struct Paired(Arc<Looked>);
+
+/// What a look-up needs.
+struct Looked {
     target: Target,
     host: String,
     port: u16,
     known: Known,
     identity: Arc<Identity>,
+    resolver: Resolver,
 }
 
+/// Finds the addresses of a host, at least one; may take long.
+type Resolver = fn(&str, u16) -> Result<Vec<SocketAddr>, String>;
+
 impl Route {
-    /// Dials; at each attempt another one of several addresses.
+    /// Dials; at each attempt another one of several addresses. Returns at once: a resolver, or a
+    /// disk, may take long.
     ///
     /// Errors: one line; it is tried again like a lost connection.
     pub fn dial(&self, attempt: u32, feed: impl Feed) -> Result<SourceLink, String> {
@@ -39,7 +47,7 @@ impl Route {
             Route::Within(target) => {
                 target.connect(feed).map_err(|error| format!("no thread for the target: {error}"))
             }
-            Route::Paired(paired) => Ok(SourceLink::dial(paired.dial(attempt)?, feed)),
+            Route::Paired(paired) => Ok(SourceLink::dial(paired.look_up(attempt)?, feed)),
             #[cfg(test)]
             Route::Fixed(dial) => Ok(SourceLink::dial(dial.clone(), feed)),
         }
@@ -49,15 +57,24 @@ impl Route {
 impl Paired {
     /// Errors: this host is not paired with the target.
     pub fn new(target: &Target, state: &Path, identity: Arc<Identity>) -> Result<Paired, Failure> {
+        Paired::with(target, state, identity, resolve)
+    }
+
+    fn with(
+        target: &Target,
+        state: &Path,
+        identity: Arc<Identity>,
+        resolver: Resolver,
+    ) -> Result<Paired, Failure> {
         let Target::Remote { host, port, .. } = target else {
             return Err(Failure::new(format!("{target} is on this host."), "Nothing was changed.", ""));
         };
         let known = Known::in_state(state);
         let target = target.clone();
-        let paired = Paired { target, host: host.clone(), port: *port, known, identity };
-        match paired.known.get(&paired.target.to_string()) {
-            Ok(Some(_)) => Ok(paired),
-            Ok(None) => Err(not_paired(&paired.target)),
+        let looked = Looked { target, host: host.clone(), port: *port, known, identity, resolver };
+        match looked.known.get(&looked.target.to_string()) {
+            Ok(Some(_)) => Ok(Paired(Arc::new(looked))),
+            Ok(None) => Err(not_paired(&looked.target)),
             Err(error) => Err(Failure::new(
                 format!("The record of paired targets in {} cannot be read: {error}.", state.display()),
                 "Nothing was mounted.",
@@ -66,11 +83,23 @@ impl Paired {
         }
     }
 
-    fn dial(&self, attempt: u32) -> Result<Dial, String> {
+    /// One look-up at a time, however often it is dialled: threads that hang do not pile up.
+    fn look_up(&self, attempt: u32) -> Result<Lookup, String> {
+        let Paired(looked) = self;
+        if Arc::strong_count(looked) > 1 {
+            return Err(format!("the address of '{}' is still being looked up", looked.host));
+        }
+        let looked = looked.clone();
+        Lookup::begin(move || looked.find(attempt)).map_err(|error| format!("no thread to look up: {error}"))
+    }
+}
+
+impl Looked {
+    fn find(&self, attempt: u32) -> Result<Dial, String> {
         let known = self.known.get(&self.target.to_string());
         let known = known.map_err(|error| format!("the record of paired targets cannot be read: {error}"))?;
         let known = known.ok_or("this host is not paired with it any more")?;
-        let addresses = resolve(&self.host, self.port)?;
+        let addresses = (self.resolver)(&self.host, self.port)?;
         let address = addresses[attempt as usize % addresses.len()];
         Ok(Dial::new(address, known.fingerprint, self.identity.clone()))
     }
@@ -99,4 +128,67 @@ fn not_paired(target: &Target) -> Failure {
              standin pair {target}"
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::connection::Command;
+    use crate::control::ConnectionState;
+    use crate::packet::{Epoch, Incarnation, Position, SetId};
+    use crate::pairing::KnownTarget;
+    use crate::queue::Queue;
+    use crate::source_side::connection::{Connection, Settings};
+
+    /// Longer than anything here takes on a busy machine.
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A connection whose target is looked up by `resolver`.
+    fn connection(state: &Path, resolver: Resolver) -> Connection {
+        let target = Target::Remote { host: "slow.example".into(), port: 7447, repset: "web".into() };
+        let known = KnownTarget { fingerprint: Identity::generate().fingerprint(), since_unix_ms: 0 };
+        Known::in_state(state).put(&target.to_string(), known).unwrap();
+        let paired = Paired::with(&target, state, Arc::new(Identity::generate()), resolver).unwrap();
+        let origin = Position::origin(Epoch { number: 1, writer: 2 }, Incarnation(3));
+        let settings = Settings {
+            id: 1,
+            target,
+            set: SetId(7),
+            set_name: "web".into(),
+            birth_epoch: 1,
+            watch: None,
+            divergence: Arc::default(),
+        };
+        Connection::start(settings, Route::Paired(paired), Queue::new(1 << 20, origin), None).unwrap()
+    }
+
+    /// A resolver that hung held up the connection's thread, and with it status and stop.
+    #[test]
+    fn a_resolver_that_hangs_holds_up_nobody() {
+        let state = tempfile::tempdir().unwrap();
+        let connection = connection(state.path(), |_, _| {
+            loop {
+                std::thread::park();
+            }
+        });
+        let told = |command| connection.command(command).recv_timeout(LONG);
+        assert_eq!(told(Command::Stop), Ok(Ok(())));
+        assert_eq!(connection.report().state, ConnectionState::Stopped);
+        // The thread that hangs is the only one.
+        assert_eq!(told(Command::Start), Ok(Ok(())));
+        let report = connection.wait(Instant::now() + LONG, |report| report.fault.is_some());
+        assert!(report.reason.contains("still being looked up"), "{}", report.reason);
+        connection.end();
+    }
+
+    #[test]
+    fn what_a_look_up_fails_with_is_said() {
+        let state = tempfile::tempdir().unwrap();
+        let connection = connection(state.path(), |host, _| Err(format!("'{host}' has no address: none")));
+        let report = connection.wait(Instant::now() + LONG, |report| report.attempts > 1);
+        assert!(report.reason.contains("'slow.example' has no address"), "{}", report.reason);
+        connection.end();
+    }
 }
