@@ -223,9 +223,12 @@ fn a_full_queue_lets_go(how: &str, word: &str) {
     assert!(reason.contains("the queue became full") && reason.contains(word), "{reason}");
     // A prefix, if an old one: nothing of what came later.
     assert!(!protected.replica.join("large").exists());
-    let refused = connection(&run, &["start"]);
-    assert_eq!(refused.status.code(), Some(2), "{}", describe(&refused));
-    says(&refused, &["cannot go on", "standin protect"]);
+    // A resume spoke of a start, and only that of the copy.
+    for go_on in ["resume", "start"] {
+        let refused = connection(&run, &[go_on]);
+        assert_eq!(refused.status.code(), Some(2), "{}", describe(&refused));
+        says(&refused, &["cannot go on", "the queue became full", "standin protect"]);
+    }
     let waited = output_within(standin(&run).arg("wait-sync"), COMMAND_MAX);
     says(&waited, &["needs a copy"]);
     let said = protected.stop_incomplete_by(libc::SIGTERM);

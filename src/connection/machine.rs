@@ -228,10 +228,21 @@ impl Machine {
             State::Error { repair: Repair::Waiting { .. }, .. } => {
                 self.repair(now, Repair::Dialing, Flow::Send);
                 self.dial();
+                self.say_connecting();
             }
-            State::Error { repair, .. } => self.repair(now, *repair, Flow::Send),
+            State::Error { repair, .. } => {
+                self.repair(now, *repair, Flow::Send);
+                self.say_connecting();
+            }
         }
         Ok(())
+    }
+
+    /// Whoever starts it by hand is not told the last failure as if it were this attempt's.
+    fn say_connecting(&mut self) {
+        if let State::Error { fault, .. } = &self.state {
+            self.reason = format!("connecting; the last attempt failed: {}", fault.reason);
+        }
     }
 
     /// Dials, or waits for its schedule.
@@ -266,7 +277,8 @@ impl Machine {
 
     fn set_flow(&mut self, now: Instant, wanted: Flow) -> Result<(), NotNow> {
         match (&self.state, wanted) {
-            (State::Stopped { .. }, _) => return Err(NotNow::Stopped),
+            (State::Stopped { kept: Kept::Nothing { .. } }, _) => return Err(NotNow::NeedsCopy),
+            (State::Stopped { kept: Kept::Changes(_) }, _) => return Err(NotNow::Stopped),
             (State::Gone { .. }, _) => return Err(NotNow::Gone),
             (State::Scheduled { .. }, Flow::Hold) => return Err(NotNow::Scheduled),
             (State::Scheduled { failed, kept, .. }, Flow::Send) => {

@@ -96,6 +96,23 @@ fn a_target_that_stays_away_is_one_error() {
     assert_eq!((machine.attempts(), machine.since(), machine.state().bits()), (0, due, 1));
 }
 
+/// `connection start` answered with the failure before it, as if it had failed already.
+#[test]
+fn a_start_by_hand_says_that_it_connects() {
+    let now = Instant::now();
+    let mut machine = Machine::new(now, Window::Open);
+    machine.handle_event(now, lost());
+    for stage in ["waiting", "dialing"] {
+        assert_eq!(machine.handle_command(now, Command::Start), Ok(()));
+        assert_eq!(machine.reason(), "connecting; the last attempt failed: cut", "{stage}");
+        assert_eq!(machine.state().bits(), 8, "nothing is sent yet");
+    }
+    assert_eq!(machine.handle_command(now, Command::Pause), Ok(()));
+    assert!(machine.reason().starts_with("connecting"), "{}", machine.reason());
+    machine.handle_event(now, refused());
+    assert_eq!(machine.reason(), "a stranger");
+}
+
 /// A step that is not drawn is a fault of the program, and said to be one.
 #[test]
 fn states_only_go_where_a_way_leads() {
