@@ -465,6 +465,47 @@ fn a_first_copy_does_not_send_again_what_is_there() {
     assert!(sent < TREE + WINDOWS, "{} MiB sent for a tree of {} MiB", sent / MIB, TREE / MIB);
 }
 
+/// Who had asked for an orderly stop could only wait for its 30 s.
+fn a_drain_is_cut_short(hasten: impl FnOnce(&Daemon, &Path)) {
+    let mut hosts = Loopback::paired();
+    hosts.begin_to_protect();
+    hosts.source.as_mut().expect("it runs").wait_ready();
+    fs::write(hosts.mount.join("before"), "x").expect("a write");
+    hosts.assert_in_sync();
+    hosts.signal_target(libc::SIGSTOP);
+    fs::write(hosts.mount.join("only here"), "x").expect("a write");
+    let (run, mut source) = (hosts.run(), hosts.source.take().expect("it runs"));
+    source.signal(libc::SIGTERM);
+    let deadline = Instant::now() + COMMAND_MAX;
+    while status(&run)["phase"] != "draining" {
+        assert!(Instant::now() < deadline, "it does not drain: {}", source.said());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    hasten(&source, &run);
+    let ended = source.wait(COMMAND_MAX).and_then(|ended| ended.code());
+    let said = source.said();
+    assert_eq!(ended, Some(3), "{said}");
+    for word in ["not waited for any longer", "did not get there"] {
+        assert!(said.contains(word), "no '{word}' in:\n{said}");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_a_drain() {
+    a_drain_is_cut_short(|source, _| source.signal(libc::SIGTERM));
+}
+
+#[test]
+fn a_stop_now_ends_a_drain() {
+    a_drain_is_cut_short(|_, run| {
+        let orderly = output_within(standin(run).arg("stop"), COMMAND_MAX);
+        says(&orderly, &["is not serving at this moment", "standin stop --now"]);
+        let now = output_within(standin(run).args(["stop", "--now"]), COMMAND_MAX);
+        assert_eq!(now.status.code(), Some(1), "{}", describe(&now));
+        says(&now, &["did not get there"]);
+    });
+}
+
 #[test]
 fn what_is_sent_again_is_counted_and_was_in_flight() {
     let mut hosts = Loopback::paired();

@@ -22,7 +22,8 @@ use super::first_copy::{InLine, Start};
 use super::flush::Flusher;
 use super::ground::Ground;
 use super::hands::{Done, Hands, Job};
-use super::life::{Ended, Ending, Life, Stage, Stop};
+use super::haste::Haste;
+use super::life::{Ended, Ending, Life, Stage, Stop, StopAsker};
 use super::mark::Mark;
 use super::record::SetState;
 use super::recorder::Recorder;
@@ -227,15 +228,22 @@ impl Director {
             (Life::Starting { .. }, Done::Started(Ok(in_line))) => self.serve(in_line),
             (Life::Starting { .. }, Done::Started(Err(failure))) => Life::failed(failure),
             (Life::Stopping { stop, rounds }, Done::Unmounted(Ok(mark))) => {
-                self.drain(stop.mode, mark, None);
-                Life::Draining { ending: Ending::Stopped(stop), rounds }
+                // One signal more is for a drain that it has seen.
+                self.signals.pending = false;
+                self.drain(stop.mode, mark, None, Ending::Stopped(stop), rounds)
             }
             (Life::Stopping { stop, rounds }, Done::Unmounted(Err(busy))) => {
                 let Busy { serving, alive, failure } = *busy;
                 stop.refuse(failure);
                 Life::Serving { serving, alive, rounds }
             }
-            (Life::Draining { ending, rounds }, Done::Drained(drained)) => self.end(ending, rounds, drained),
+            (Life::Draining { ending, rounds, hasty, .. }, Done::Drained(drained)) => {
+                let over = self.end(ending, rounds, drained);
+                if let Life::Over { stopped: Some(report), .. } = &over {
+                    hasty.into_iter().for_each(|asker| asker.give(Ok(report.clone())));
+                }
+                over
+            }
             (life, _) => panic!("nobody gave the hands this to do in {:?}", life.stage()),
         }
     }
@@ -265,11 +273,12 @@ impl Director {
             return Life::Serving { serving, alive: looked, rounds };
         }
         log::warn!("{}", unmounted(&self.ground));
-        self.drain(StopMode::Orderly, alive, Some((serving, rounds.flusher.clone())));
-        Life::Draining { ending: Ending::UnmountedByOthers, rounds }
+        let gone = Some((serving, rounds.flusher.clone()));
+        self.drain(StopMode::Orderly, alive, gone, Ending::UnmountedByOthers, rounds)
     }
 
-    /// One that comes while a stop runs counts when that has failed.
+    /// One that comes while the mount is being taken away counts when that has failed. The second
+    /// one is a wish for haste: a service manager that stops what a person is stopping is none.
     fn check_signals(&mut self, life: Life) -> Life {
         if !self.signals.pending {
             return life;
@@ -281,13 +290,27 @@ impl Director {
                 Life::Starting { interrupt }
             }
             life @ Life::Serving { .. } => {
-                self.signals.pending = false;
-                self.signals.stops += 1;
-                let mode = if self.signals.stops > 1 { StopMode::Now } else { StopMode::Orderly };
+                let mode = self.signals.take();
                 self.stop(life, Stop { mode, asker: None })
             }
-            life @ (Life::Stopping { .. } | Life::Draining { .. } | Life::Over { .. }) => life,
+            life @ Life::Draining { .. } => match self.signals.take() {
+                StopMode::Orderly => life,
+                StopMode::Now => self.hasten(life, None),
+            },
+            life @ (Life::Stopping { .. } | Life::Over { .. }) => life,
         }
+    }
+
+    /// Ends a drain that runs; whoever asks for it hears of the end.
+    fn hasten(&self, life: Life, asker: Option<StopAsker>) -> Life {
+        let Life::Draining { ending, rounds, haste, mut hasty } = life else { return life };
+        if !haste.is_made() {
+            let directory = self.ground.options.directory.display();
+            eprintln!("note: what is queued for the targets of {directory} is not waited for any longer.");
+        }
+        haste.make();
+        hasty.extend(asker);
+        Life::Draining { ending, rounds, haste, hasty }
     }
 
     fn post(&mut self, life: &Life) {
@@ -338,9 +361,13 @@ impl Director {
 
     /// Takes the mount away and sends what is queued. A busy mount is as it was.
     fn stop(&mut self, life: Life, stop: Stop) -> Life {
-        let Life::Serving { serving, rounds, .. } = life else {
-            stop.refuse(not_serving(&self.ground, life.stage()));
-            return life;
+        let (serving, rounds) = match life {
+            Life::Serving { serving, rounds, .. } => (serving, rounds),
+            Life::Draining { .. } if stop.mode == StopMode::Now => return self.hasten(life, stop.asker),
+            Life::Starting { .. } | Life::Stopping { .. } | Life::Draining { .. } | Life::Over { .. } => {
+                stop.refuse(not_serving(&self.ground, life.stage()));
+                return life;
+            }
         };
         self.hands.give(Job::Unmount(Unmount {
             ground: self.ground.clone(),
@@ -352,15 +379,26 @@ impl Director {
         Life::Stopping { stop, rounds }
     }
 
-    fn drain(&self, mode: StopMode, mark: Mark, gone: Option<(Serving, Arc<Flusher>)>) {
+    /// Sends what is queued, up to the end that `ending` says.
+    fn drain(
+        &self,
+        mode: StopMode,
+        mark: Mark,
+        gone: Option<(Serving, Arc<Flusher>)>,
+        ending: Ending,
+        rounds: Rounds,
+    ) -> Life {
+        let haste = Haste::default();
         self.hands.give(Job::Drain(Drain {
             ground: self.ground.clone(),
             board: self.board.clone(),
             director: self.itself.clone(),
             mode,
+            haste: haste.clone(),
             mark,
             gone,
         }));
+        Life::Draining { ending, rounds, haste, hasty: Vec::new() }
     }
 
     fn end(&mut self, ending: Ending, rounds: Rounds, drained: Drained) -> Life {
@@ -402,6 +440,15 @@ impl Director {
     }
 }
 
+impl Signals {
+    /// What follows from the one that is pending.
+    fn take(&mut self) -> StopMode {
+        self.pending = false;
+        self.stops += 1;
+        if self.stops > 1 { StopMode::Now } else { StopMode::Orderly }
+    }
+}
+
 impl Stop {
     /// The directory goes on being protected, or was not yet; whoever asked is told why.
     fn refuse(self, failure: Failure) {
@@ -421,7 +468,12 @@ fn not_serving(ground: &Ground, stage: Stage) -> Failure {
                 "To end it during the first copy: Ctrl-C in its terminal, or kill -TERM {}.",
                 std::process::id()
             ),
-            Stage::Serving | Stage::Stopping | Stage::Draining | Stage::Over => {
+            Stage::Draining => {
+                "It is about to end; `standin status` says what it still sends, and `standin stop --now` does not \
+                 wait for that."
+                    .to_owned()
+            }
+            Stage::Serving | Stage::Stopping | Stage::Over => {
                 "It is about to end; `standin status` says what it still sends.".to_owned()
             }
         },

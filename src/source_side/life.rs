@@ -11,6 +11,7 @@
 
 use crossbeam_channel::Sender;
 
+use super::haste::Haste;
 use super::mark::Mark;
 use super::rounds::Rounds;
 use crate::control::{Phase, Reply, StopMode, StopReport};
@@ -34,10 +35,13 @@ pub enum Life {
         stop: Stop,
         rounds: Rounds,
     },
-    /// The mount is gone, and what is queued is sent.
+    /// The mount is gone, and what is queued is sent, until that is done or `haste` is made.
     Draining {
         ending: Ending,
         rounds: Rounds,
+        haste: Haste,
+        /// Whoever made it waits for the end.
+        hasty: Vec<StopAsker>,
     },
     Over {
         outcome: Result<Ended, Failure>,
@@ -58,8 +62,11 @@ pub enum Ended {
 pub struct Stop {
     pub mode: StopMode,
     /// `None`: a signal did.
-    pub asker: Option<Reply<Result<StopReport, Failure>>>,
+    pub asker: Option<StopAsker>,
 }
+
+/// Where the outcome of a stop goes.
+pub type StopAsker = Reply<Result<StopReport, Failure>>;
 
 /// Why the mount is gone.
 pub enum Ending {

@@ -38,6 +38,7 @@ mod first_copy;
 mod flush;
 mod ground;
 mod hands;
+mod haste;
 #[cfg(test)]
 mod hostile;
 mod identity;

@@ -5,13 +5,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::board::Board;
 use super::connection::{Connection, Report};
 use super::director::Event;
 use super::flush::Flusher;
 use super::ground::Ground;
+use super::haste::Haste;
 use super::keepers::keepers;
 use super::life::Ended;
 use super::mark::Mark;
@@ -146,6 +147,8 @@ pub struct Drain {
     pub board: Arc<Board>,
     pub director: Sender<Event>,
     pub mode: StopMode,
+    /// Once it is made, nothing is waited for any more.
+    pub haste: Haste,
     /// What happened after it counts as later.
     pub mark: Mark,
     /// What somebody else unmounted, and what flushes it.
@@ -193,11 +196,12 @@ impl Drain {
         };
         let deadline = Instant::now() + patience;
         let places = (&*self.ground, &*self.board);
+        let is_hasty = || self.haste.is_made();
         let drained =
-            upto.is_some_and(|upto| sync::wait_for(places, upto, WaitFor::Durable, Some(deadline), || false));
+            upto.is_some_and(|upto| sync::wait_for(places, upto, WaitFor::Durable, Some(deadline), is_hasty));
         let left = self.left();
         let drained = drained && left.is_empty();
-        let disk = settling.map_or(Disk::Unknown, |settling| disk_after(&settling, deadline));
+        let disk = settling.map_or(Disk::Unknown, |settling| disk_after(&settling, deadline, is_hasty));
         let ended = self.ended();
         Drained { report: StopReport { drained, left }, ended, mark: drained.then_some(self.mark), disk }
     }
@@ -260,8 +264,14 @@ pub enum Disk {
     Failed,
 }
 
-fn disk_after(settling: &Receiver<io::Result<()>>, deadline: Instant) -> Disk {
-    match settling.recv_deadline(deadline) {
+/// At the deadline at the latest, or when `is_hasty`.
+fn disk_after(settling: &Receiver<io::Result<()>>, deadline: Instant, is_hasty: impl Fn() -> bool) -> Disk {
+    let look = || settling.recv_deadline(deadline.min(Instant::now() + sync::CALLER_POLL));
+    let mut settled = look();
+    while matches!(settled, Err(RecvTimeoutError::Timeout)) && Instant::now() < deadline && !is_hasty() {
+        settled = look();
+    }
+    match settled {
         Ok(Ok(())) => Disk::Settled,
         Ok(Err(error)) => {
             log::error!(
