@@ -199,6 +199,7 @@ fn a_disconnected_target_is_gone_and_programs_go_on() {
     says(&connection(&run, &["list"]), &["nothing is replicated"]);
     protected.stop();
     protected.start_again();
+    assert_eq!(change(&run, &["list"])["connections"][0]["uuid"], uuid.as_str(), "the same connection");
     assert!(protected.assert_in_sync().objects > 60);
 }
 

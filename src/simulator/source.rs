@@ -53,6 +53,7 @@ impl Source {
         let queue = Queue::new(limit, start);
         let settings = Settings {
             id: 1,
+            uuid: "c0ffee".into(),
             target: Target::Null,
             set: super::target::SET,
             set_name: "set".into(),

@@ -56,6 +56,7 @@ impl Scene {
         let queue = Queue::new(64 << 20, origin());
         let settings = Settings {
             id: 1,
+            uuid: "c0ffee".into(),
             target: Target::Remote { host: "127.0.0.1".into(), port: 1, repset: "web".into() },
             set: SetId(7),
             set_name: "web".into(),

@@ -11,6 +11,7 @@ use super::identity::{Found, Label, Place};
 use super::mark::{Clock, EVERYTHING, Mark, PageCache};
 use crate::packet::{Epoch, SetId, Timestamp};
 use crate::store;
+use crate::words::Target;
 
 /// The document `set.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -30,6 +31,9 @@ pub struct SetRecord {
     /// For each target, as it was typed: it had everything that happened before.
     #[serde(default)]
     pub marks: BTreeMap<String, Mark>,
+    /// For each target, as it was typed; those that no start names any more stay.
+    #[serde(default)]
+    pub connections: BTreeMap<String, ConnectionRecord>,
     /// The last run ended in an orderly way, and what it had changed is on this disk.
     #[serde(default)]
     pub settled: bool,
@@ -41,7 +45,19 @@ pub struct SetRecord {
     pub diverged: Option<String>,
 }
 
+/// What stays of a connection over a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionRecord {
+    /// 32 hexadecimal digits.
+    pub uuid: String,
+}
+
 impl SetRecord {
+    /// The connection to this target: as it was, or a new one.
+    pub fn connection(&mut self, target: &Target) -> &ConnectionRecord {
+        self.connections.entry(target.to_string()).or_insert_with(ConnectionRecord::new)
+    }
+
     pub fn birth_epoch(&self) -> u32 {
         self.birth_epoch.unwrap_or(self.epoch.number)
     }
@@ -59,6 +75,12 @@ impl SetRecord {
     /// mtime are the same. A target that was never in sync gets the beginning of time.
     pub fn suspect_since(&self, target: &str, clock: &Clock) -> Timestamp {
         self.marks.get(target).map_or(EVERYTHING, |mark| mark.suspect_since(clock))
+    }
+}
+
+impl ConnectionRecord {
+    fn new() -> ConnectionRecord {
+        ConnectionRecord { uuid: format!("{:032x}", store::random_u128()) }
     }
 }
 
@@ -151,6 +173,7 @@ fn fresh(tree: &Path, found: &Found) -> SetRecord {
         place: None,
         birth_epoch: None,
         marks: BTreeMap::new(),
+        connections: BTreeMap::new(),
         settled: false,
         page_cache: None,
         diverged: None,
@@ -295,6 +318,25 @@ mod tests {
         check(false, Some(cache.clone()), None, false);
         check(false, None, Some(cache), false);
         check(false, None, None, false);
+    }
+
+    /// Scripts that name a connection by its UUID missed it after each restart.
+    #[test]
+    fn a_connection_keeps_its_uuid() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = found(Label::Impossible, dir.path());
+        let uuids = |targets: &[&str]| -> Vec<String> {
+            let mut state = SetState::open(dir.path(), Path::new("/srv"), &own, Stranger::Adopt).unwrap();
+            let uuid = |target: &&str| state.record.connection(&target.parse().unwrap()).uuid.clone();
+            let uuids = targets.iter().map(uuid).collect();
+            state.save().unwrap();
+            uuids
+        };
+        let first = uuids(&["local:/r", "standin://host:7447/web"]);
+        assert_ne!(first[0], first[1]);
+        // One that no start names meanwhile is the same when it is back.
+        assert_eq!(uuids(&["local:/r"]), first[..1]);
+        assert_eq!(uuids(&["standin://host:7447/web", "local:/r"]), [first[1].clone(), first[0].clone()]);
     }
 
     /// Records of earlier versions are read; the moments that they have are worth nothing.

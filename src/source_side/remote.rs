@@ -154,6 +154,7 @@ mod tests {
         let origin = Position::origin(Epoch { number: 1, writer: 2 }, Incarnation(3));
         let settings = Settings {
             id: 1,
+            uuid: "c0ffee".into(),
             target,
             set: SetId(7),
             set_name: "web".into(),

@@ -132,7 +132,7 @@ fn prepare(options: ProtectOptions, checked: Preflight) -> Result<Prepared, Fail
     let durability = start_durability(&options, &queue, volume.divergence())?;
     let own = own_identity(&options)?;
     let knows = Knows { queue: &queue, divergence: volume.divergence(), durability: durability.as_ref() };
-    let connections = connect(&options, &knows, &set, own.as_ref())?;
+    let connections = connect(&options, &knows, &mut set, own.as_ref())?;
     // Only now is anything written about this set: a refused start leaves no trace.
     identity::write(&backing, record.set)
         .map_err(|error| io_failure("the backing directory cannot be marked", &error))?;
@@ -265,17 +265,18 @@ struct Knows<'a> {
 fn connect(
     options: &ProtectOptions,
     knows: &Knows<'_>,
-    set: &SetState,
+    set: &mut SetState,
     identity: Option<&Arc<Identity>>,
 ) -> Result<Vec<Arc<Connection>>, Failure> {
     let mut connections = Vec::new();
     let mut real_targets = 0..;
     for (index, target) in options.targets.iter().enumerate() {
         let id = index as u32 + 1;
+        let uuid = set.record.connection(target).uuid.clone();
         let mut embedded = None;
         let route = match target {
             Target::Null => {
-                connections.push(Arc::new(Connection::null(id)));
+                connections.push(Arc::new(Connection::null(id, uuid)));
                 continue;
             }
             Target::Local(path) => {
@@ -290,6 +291,7 @@ fn connect(
         };
         let settings = Settings {
             id,
+            uuid,
             target: target.clone(),
             set: set.record.set,
             set_name: match target {

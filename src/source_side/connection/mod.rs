@@ -43,6 +43,8 @@ pub(crate) use surroundings::{NetworkLink, Surroundings, WalkOrder, Walked};
 pub struct Settings {
     /// Small number for people.
     pub id: u32,
+    /// For scripts: stays over a restart.
+    pub uuid: String,
     /// The target as it was typed.
     pub target: Target,
     pub set: SetId,
@@ -168,28 +170,19 @@ impl Connection {
         let attached = shared.attach(&queue);
         let (inbox, told) = unbounded();
         let sent = Arc::new(Sent::default());
-        let (id, target) = (settings.id, settings.target.clone());
+        let (id, uuid, target) = (settings.id, settings.uuid.clone(), settings.target.clone());
         let driver = Driver::new(settings, Around { route }, queue, attached, shared.clone(), sent.clone());
         let thread =
             std::thread::Builder::new().name(format!("connection-{id}")).spawn(move || driver.run(&told))?;
         let thread = Mutex::new(Some(thread));
-        Ok(Connection {
-            id,
-            uuid: uuid(),
-            target,
-            sent,
-            shared,
-            inbox,
-            thread,
-            embedded: Mutex::new(embedded),
-        })
+        Ok(Connection { id, uuid, target, sent, shared, inbox, thread, embedded: Mutex::new(embedded) })
     }
 
     /// Capture only: always in line, because it sends nothing.
-    pub fn null(id: u32) -> Connection {
+    pub fn null(id: u32, uuid: String) -> Connection {
         Connection {
             id,
-            uuid: uuid(),
+            uuid,
             target: Target::Null,
             sent: Arc::default(),
             shared: Shared::new(Report::new("captures and sends nothing")),
@@ -251,10 +244,6 @@ impl Connection {
         }
         drop(self.embedded.lock().take());
     }
-}
-
-fn uuid() -> String {
-    format!("{:032x}", crate::store::random_u128())
 }
 
 impl Report {
