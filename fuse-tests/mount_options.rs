@@ -54,6 +54,18 @@ fn wait_until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
+/// Long reads of what no cache has were bound by trips to the daemon, not by the disk.
+#[test]
+fn the_kernel_reads_far_ahead() {
+    let mut protected = Protected::start(Setup::default());
+    let device = fs::metadata(&protected.mount).unwrap().dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let knob = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+    let kib: u64 = fs::read_to_string(knob).unwrap().trim().parse().unwrap();
+    assert!(kib >= standin::limits::READ_AHEAD_KIB, "{kib}");
+    protected.stop();
+}
+
 /// The mount lifted `nosuid,nodev,noexec` of the disk below it: an ordinary user became root by a
 /// set-user-ID program that the administrator had made harmless.
 #[test]

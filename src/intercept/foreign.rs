@@ -187,14 +187,13 @@ impl Volume {
     }
 
     /// An op is about to change an object whose lock it holds: what others did is seen now or never.
-    pub(super) fn begin_change(&self, node: &Node, fd: impl AsFd) {
+    /// Gives what it is before, where that was looked at.
+    pub(super) fn begin_change(&self, node: &Node, fd: impl AsFd) -> Option<Stat> {
         // Names in a directory may change meanwhile: they have a lock of their own.
-        if !node.is_directory()
-            && let Ok(stat) = rustix::fs::fstat(fd)
-        {
-            self.seen_alone(node, &stat);
-        }
+        let before = if node.is_directory() { None } else { rustix::fs::fstat(fd).ok() };
+        before.iter().for_each(|stat| self.seen_alone(node, stat));
         node.left.forget();
+        before
     }
 
     /// The op has left it like this.

@@ -172,17 +172,16 @@ impl Volume {
     }
 
     /// To be called under the object lock before every change that the kernel asks for under the
-    /// file's own lock and that may make it longer.
-    pub(super) fn before_growth(&self, node: &Node, fd: impl AsFd, change: Growing) -> FsResult<Answers> {
+    /// file's own lock and that may make it longer than `size`.
+    pub(super) fn before_growth(&self, node: &Node, fd: impl AsFd, change: Growing, size: u64) -> Answers {
         // Where the kernel gathers writes it takes no size of the daemon's.
         if self.profile.gathers() {
-            return Ok(Answers::default());
+            return Answers::default();
         }
         let mut growth = node.growth.lock();
-        let size = rustix::fs::fstat(fd.as_fd()).step("stat before a change")?.st_size as u64;
         assert!(change.offset <= change.end, "a change ends before it begins");
         let waited = growth.begin(change, size);
-        Ok(self.answers(node, fd, waited))
+        self.answers(node, fd, waited)
     }
 
     /// A request came that proves, where `is_proof` says so, that the kernel knows the size.

@@ -12,6 +12,7 @@ use super::gate::DurabilityGate;
 use super::mounting::{self, ConnectionNumber};
 use super::serve::{Cache, Serve};
 use super::volume::Volume;
+use crate::limits::READ_AHEAD_KIB;
 use crate::sys::MountOptions;
 
 /// Threads that serve requests: as many as CPUs, and enough that slow reads from disk leave some.
@@ -84,6 +85,9 @@ impl Mount {
         match Session::from_fd(adapter, device, SessionACL::All, config) {
             Ok(session) => {
                 cache.connect(session.notifier(), connection);
+                if let Err(error) = mounting::read_ahead(connection, READ_AHEAD_KIB) {
+                    log::info!("long reads are slower than they could be: {error}");
+                }
                 if profile.gathers()
                     && let Err(error) = mounting::set_unwritten_share(connection, UNWRITTEN_SHARE)
                 {

@@ -58,6 +58,16 @@ pub fn connection_at(mount_point: &Path) -> io::Result<ConnectionNumber> {
     }
 }
 
+/// Has the kernel read ahead of programs at least so far (`/sys/class/bdi/*/read_ahead_kb`).
+pub fn read_ahead(connection: ConnectionNumber, kib: u64) -> io::Result<()> {
+    let knob = format!("/sys/class/bdi/{}/read_ahead_kb", connection.device());
+    let now = std::fs::read_to_string(&knob)?;
+    match now.trim().parse() {
+        Ok(now) if kib <= now => Ok(()),
+        Ok::<u64, _>(_) | Err(_) => std::fs::write(&knob, kib.to_string()),
+    }
+}
+
 /// Ends a connection for everybody: calls under way and later ones get an error, in every mount
 /// namespace (`Documentation/filesystems/fuse.rst`, "abort").
 pub fn abort(connection: ConnectionNumber) -> io::Result<()> {

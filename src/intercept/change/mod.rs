@@ -159,6 +159,8 @@ pub struct Change<'a> {
     dirs: Vec<Arc<OwnedFd>>,
     /// That of the object before the change; `None` where it goes with its op as of then.
     path: Option<Arc<[u8]>>,
+    /// The object that was named beforehand, before the change.
+    before: Option<Stat>,
     /// Something was done that is not told yet.
     is_made: bool,
     /// The last step that failed.
@@ -227,14 +229,14 @@ impl<'a> Prepared<'a> {
     }
 
     pub fn lock_tree(self, tree: Tree) -> FsResult<Change<'a>> {
-        let change = self.take_locks(tree)?;
+        let mut change = self.take_locks(tree)?;
         for ((dir, _), fd) in change.touched.names.iter().zip(&change.dirs) {
             change.volume.begin_names(dir, &**fd);
         }
         if let Some(object) = &change.touched.object {
             #[cfg(test)]
             planted::begins(object.fd);
-            change.volume.begin_change(object.node, object.fd);
+            change.before = change.volume.begin_change(object.node, object.fd);
         }
         Ok(change)
     }
@@ -257,6 +259,7 @@ impl<'a> Prepared<'a> {
             volume,
             dirs,
             path: None,
+            before: None,
             is_made: false,
             why: None,
             objects: LockedObjects::take(node, None),
@@ -323,7 +326,12 @@ impl<'a> Change<'a> {
     pub fn will_grow(&mut self, growing: Growing, fd: &OwnedFd) -> FsResult<()> {
         let node = self.touched.object.as_ref().map(|object| object.node).expect("a file grows");
         assert!(self.touched.has_size(), "a file grows whose size was not said to change");
-        self.answers.push(self.volume.before_growth(node, fd, growing)?);
+        // Nobody has changed it since: it is locked.
+        let size = match self.before {
+            Some(stat) => stat.st_size,
+            None => rustix::fs::fstat(fd).step("stat before a change")?.st_size,
+        };
+        self.answers.push(self.volume.before_growth(node, fd, growing, size as u64));
         Ok(())
     }
 
