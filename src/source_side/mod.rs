@@ -54,6 +54,7 @@ mod recorder;
 pub(crate) mod relief;
 mod remote;
 mod rounds;
+mod settling;
 mod startup;
 mod status;
 mod stop;

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 
 use super::mark::Mark;
 use super::record::{SetRecord, SetState};
-use super::stop::Disk;
+use super::settling::Disk;
 
 /// Between two tries.
 const RETRY_EVERY: Duration = Duration::from_secs(5);

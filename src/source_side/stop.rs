@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::board::Board;
 use super::connection::{Connection, Report};
@@ -16,6 +16,7 @@ use super::haste::Haste;
 use super::keepers::keepers;
 use super::life::Ended;
 use super::mark::Mark;
+use super::settling::{Disk, disk_after};
 use super::{sync, writeback};
 use crate::control::{StopMode, StopReport, WaitFor};
 use crate::failure::Failure;
@@ -251,40 +252,6 @@ impl Drain {
         let sync = move || drop(done.send(writeback::sync(&backing, &divergence)));
         std::thread::Builder::new().name("settle".into()).spawn(sync).ok()?;
         Some(outcome)
-    }
-}
-
-/// What is known of the source's own disk at the end.
-pub enum Disk {
-    /// It has everything.
-    Settled,
-    /// Everything may only be in the page cache.
-    Unknown,
-    /// A sync failed: nobody knows what it has, and the page cache may have dropped it, too.
-    Failed,
-}
-
-/// At the deadline at the latest, or when `is_hasty`.
-fn disk_after(settling: &Receiver<io::Result<()>>, deadline: Instant, is_hasty: impl Fn() -> bool) -> Disk {
-    let look = || settling.recv_deadline(deadline.min(Instant::now() + sync::CALLER_POLL));
-    let mut settled = look();
-    while matches!(settled, Err(RecvTimeoutError::Timeout)) && Instant::now() < deadline && !is_hasty() {
-        settled = look();
-    }
-    match settled {
-        Ok(Ok(())) => Disk::Settled,
-        Ok(Err(error)) => {
-            log::error!(
-                "the directory's disk could not be synced, the next start compares everything: {error}"
-            );
-            Disk::Failed
-        }
-        Err(_) => {
-            log::warn!(
-                "the directory's disk was not synced in time; after a restart of the host everything is compared"
-            );
-            Disk::Unknown
-        }
     }
 }
 

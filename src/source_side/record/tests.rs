@@ -1,0 +1,152 @@
+//! Whose directory it is, which moments count, what stays.
+
+use super::*;
+use std::os::unix::ffi::OsStrExt;
+
+fn found(label: Label, place: &Path) -> Found {
+    Found { label, ..Found::at(File::open(place).unwrap()).unwrap() }
+}
+
+/// Opens, and lets go of it; with the set's id.
+fn open(state: &Path, tree: &Path, found: &Found, stranger: Stranger) -> Result<SetRecord, StateError> {
+    let state = SetState::open(state, tree, found, stranger)?;
+    state.save().unwrap();
+    Ok(state.record)
+}
+
+/// A second directory with the same last name took over the first one's set: its replica was
+/// overwritten with other content, without a word.
+#[test]
+fn a_name_stays_with_its_tree() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = Path::new(std::ffi::OsStr::from_bytes(b"/srv/\xff/data"));
+    let strange = found(Label::None, dir.path());
+    let state = SetState::open(dir.path(), tree, &strange, Stranger::Refuse).unwrap();
+    let set = state.record.set;
+    state.save().unwrap();
+    let in_use = SetState::open(dir.path(), tree, &strange, Stranger::Refuse);
+    assert!(matches!(in_use, Err(StateError::InUse)));
+    drop(state);
+    let other = Path::new("/home/data");
+    for label in [Label::None, Label::Set(SetId(7))] {
+        let refused = open(dir.path(), other, &found(label, dir.path()), Stranger::Refuse);
+        assert!(matches!(refused, Err(StateError::OtherTree(first)) if first == tree));
+    }
+    // The tree at another place, with its mark.
+    let own = found(Label::Set(set), dir.path());
+    assert_eq!(open(dir.path(), other, &own, Stranger::Refuse).unwrap().set, set);
+}
+
+/// The data disk was not mounted at the start: the empty mount point was taken for the
+/// directory, and the replica was emptied.
+#[test]
+fn only_the_directory_itself_is_taken_for_it() {
+    let (dir, place, elsewhere) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (dir, tree) = (dir.path(), Path::new("/srv/data"));
+    let at = |label| found(label, place.path());
+    let first = open(dir, tree, &at(Label::None), Stranger::Refuse).unwrap();
+    let own = Label::Set(first.set);
+    let cases = [
+        ("the directory", at(own), None),
+        ("emptied, or another one", at(Label::None), Some("does not carry")),
+        ("of another set", at(Label::Set(SetId(7))), Some("another set")),
+        ("a copy with its mark", found(own, elsewhere.path()), Some("another directory")),
+        ("no xattrs, another one", found(Label::Impossible, elsewhere.path()), Some("another directory")),
+        ("no xattrs, the same", at(Label::Impossible), None),
+    ];
+    for (what, found, refused) in cases {
+        match (open(dir, tree, &found, Stranger::Refuse), refused) {
+            (Ok(record), None) => assert_eq!(record.set, first.set, "{what}"),
+            (Err(StateError::NotTheSource(why)), Some(part)) => {
+                assert!(why.contains(part), "{what}: {why}")
+            }
+            (outcome, _) => panic!("{what}: {outcome:?}"),
+        }
+    }
+    let adopted = open(dir, tree, &found(Label::None, elsewhere.path()), Stranger::Adopt).unwrap();
+    assert_eq!((adopted.set, adopted.birth_epoch()), (first.set, first.birth_epoch() + 1));
+    assert_eq!(adopted.epoch, first.epoch);
+    let again = open(dir, tree, &found(own, elsewhere.path()), Stranger::Refuse).unwrap();
+    assert_eq!(again.birth_epoch(), adopted.birth_epoch());
+    // The state is lost, the mark is there.
+    std::fs::remove_file(dir.join("set.json")).unwrap();
+    assert_eq!(open(dir, tree, &at(own), Stranger::Refuse).unwrap().set, first.set);
+}
+
+/// After a power loss the source was behind its replica, and its own times said nothing of it:
+/// both were called equal.
+#[test]
+fn marks_count_only_where_nothing_was_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = PageCache::of(File::open(dir.path()).unwrap()).unwrap();
+    let strange = found(Label::None, dir.path());
+    let check = |settled: bool, left: Option<PageCache>, now: Option<PageCache>, counts: bool| {
+        let mut state = SetState::open(dir.path(), Path::new("/srv"), &strange, Stranger::Adopt).unwrap();
+        state.record.marks.insert("null:".into(), Mark::now());
+        (state.record.settled, state.record.page_cache) = (settled, left);
+        state.begin(now.clone(), &Clock::now());
+        assert_eq!(state.record.suspect_since("null:", &Clock::now()) != EVERYTHING, counts);
+        assert_eq!((state.record.settled, &state.record.page_cache), (false, &now));
+        assert_eq!(state.record.suspect_since("local:/never", &Clock::now()), EVERYTHING);
+    };
+    check(true, None, Some(cache.clone()), true);
+    check(true, Some(cache.clone()), None, true);
+    check(false, Some(cache.clone()), Some(cache.clone()), true);
+    check(false, Some(cache.clone()), None, false);
+    check(false, None, Some(cache), false);
+    check(false, None, None, false);
+}
+
+/// Scripts that name a connection by its UUID missed it after each restart.
+#[test]
+fn a_connection_keeps_its_uuid() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = found(Label::Impossible, dir.path());
+    let uuids = |targets: &[&str]| -> Vec<String> {
+        let mut state = SetState::open(dir.path(), Path::new("/srv"), &own, Stranger::Adopt).unwrap();
+        let uuid = |target: &&str| state.record.connection(&target.parse().unwrap()).uuid.clone();
+        let uuids = targets.iter().map(uuid).collect();
+        state.save().unwrap();
+        uuids
+    };
+    let first = uuids(&["local:/r", "standin://host:7447/web"]);
+    assert_ne!(first[0], first[1]);
+    // One that no start names meanwhile is the same when it is back.
+    assert_eq!(uuids(&["local:/r"]), first[..1]);
+    assert_eq!(uuids(&["standin://host:7447/web", "local:/r"]), [first[1].clone(), first[0].clone()]);
+}
+
+/// Records of earlier versions are read; the moments that they have are worth nothing.
+#[test]
+fn an_old_record_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = serde_json::json!({
+        "set": SetId(5), "epoch": Epoch { number: 1, writer: 2 }, "tree": "/srv/data",
+        "synced_as_of": { "null:": Timestamp { seconds: 7, nanoseconds: 0 } }, "stopped_cleanly": true,
+    });
+    std::fs::write(dir.path().join("set.json"), old.to_string()).unwrap();
+    let own = found(Label::Set(SetId(5)), dir.path());
+    let state = SetState::open(dir.path(), Path::new("/srv/data"), &own, Stranger::Refuse).unwrap();
+    assert_eq!(state.record.suspect_since("null:", &Clock::now()), EVERYTHING);
+}
+
+/// A change that could not be captured was forgotten with the process: the next start believed
+/// the times, and the replica stayed without it for good.
+#[test]
+fn after_a_divergence_no_time_is_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tree, clock) = (Path::new("/srv/data"), Clock::now());
+    let mut state =
+        SetState::open(dir.path(), tree, &found(Label::None, dir.path()), Stranger::Refuse).unwrap();
+    state.record.marks.insert("local:/r".into(), Mark::now());
+    assert_ne!(state.record.suspect_since("local:/r", &clock), EVERYTHING);
+    assert!(state.record.diverge("write: I/O error"));
+    assert!(!state.record.diverge("another"), "once is enough");
+    state.save().unwrap();
+    let own = found(Label::Set(state.record.set), dir.path());
+    drop(state);
+    let state = SetState::open(dir.path(), tree, &own, Stranger::Refuse).unwrap();
+    assert_eq!(state.record.suspect_since("local:/r", &clock), EVERYTHING);
+    assert_eq!(state.record.diverged.as_deref(), Some("write: I/O error"));
+}
