@@ -58,6 +58,7 @@ impl Source {
             set: super::target::SET,
             set_name: "set".into(),
             birth_epoch: 1,
+            unwritten_at: crate::source_side::Mark::now(),
             watch: None,
             divergence: Arc::default(),
         };

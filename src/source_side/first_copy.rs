@@ -115,9 +115,9 @@ impl Start {
     /// Copies until every target is in line; gives the mount, on which calls wait.
     fn bring_into_line(&self) -> Result<(Mount, Vec<CopyReport>), Failure> {
         let mut budget = Budget::new(self.ground.options.start_timeout);
+        let mut unwritten_at = self.ground.unwritten_at.clone();
         loop {
             // Ahead of the mount, while applications still write: the bulk of the bytes.
-            let copying_since = Moment::now();
             let known = |connection: &Connection| {
                 self.record.suspect_since(&connection.target.to_string(), &Clock::now())
             };
@@ -127,13 +127,17 @@ impl Start {
             let mount = mount(&self.ground)?;
             // Nothing gets past the mount any more, and nothing on it is answered yet: the tree is quiet.
             let mut quiet = Part::Quiet(budget.mounted());
-            match self.copy_all(&mut quiet, |_| copying_since.suspect_since(&Clock::now()))? {
+            match self.copy_all(&mut quiet, |_| unwritten_at.suspect_since(&Clock::now()))? {
                 Some(copied) => return Ok((mount, copied)),
-                None => eprintln!(
-                    "note: unmounted {} again, so that programs do not wait; what changes is copied before the \
-                     next try.",
-                    self.ground.options.directory.display()
-                ),
+                None => {
+                    unwritten_at = Moment::now();
+                    drop(mount);
+                    eprintln!(
+                        "note: unmounted {} again, so that programs do not wait; what changes is copied before \
+                         the next try.",
+                        self.ground.options.directory.display()
+                    );
+                }
             }
         }
     }

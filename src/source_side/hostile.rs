@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crossbeam_channel::bounded;
 
 use super::connection::{Connection, CopyOrder, Report, Settings, Watch};
+use super::mark::Mark;
 use super::remote::Route;
 use crate::control::{ConnectionState, WaitFor};
 use crate::intercept::Divergence;
@@ -61,6 +62,7 @@ impl Scene {
             set: SetId(7),
             set_name: "web".into(),
             birth_epoch: 1,
+            unwritten_at: Mark::now(),
             watch,
             divergence,
         };

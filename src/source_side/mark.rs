@@ -62,11 +62,18 @@ impl Mark {
 }
 
 /// A moment of this very run: nothing has to be kept, so it is known to a tick of the clock.
+#[derive(Clone)]
 pub struct Moment(Clock);
 
 impl Moment {
     pub fn now() -> Moment {
         Moment(Clock::now())
+    }
+
+    /// It, to be kept, and on the safe side.
+    pub fn mark(&self) -> Mark {
+        let Moment(then) = self;
+        then.mark()
     }
 
     /// What changed at this moment or later has a change time of then or later, on a file system with

@@ -70,5 +70,7 @@ pub(crate) use connection::{
 pub(crate) use feed::PacketFeed;
 pub use flush::{HELPER_COMMAND, serve_flushes};
 pub use life::Ended;
+#[cfg(test)]
+pub(crate) use mark::Mark;
 pub(crate) use remote::resolve;
 pub use startup::run;

@@ -159,6 +159,7 @@ mod tests {
             set: SetId(7),
             set_name: "web".into(),
             birth_epoch: 1,
+            unwritten_at: crate::source_side::Mark::now(),
             watch: None,
             divergence: Arc::default(),
         };

@@ -17,7 +17,7 @@ use super::embedded::Embedded;
 use super::ground::Ground;
 use super::identity::Found;
 use super::life::Ended;
-use super::mark::{Clock, PageCache};
+use super::mark::{Clock, Moment, PageCache};
 use super::mount_options::BackingMount;
 use super::record::{SetState, StateError, Stranger};
 use super::remote::{Paired, Route};
@@ -46,11 +46,12 @@ pub fn run(options: ProtectOptions) -> Result<Ended, Failure> {
     if let Some(dead) = preflight::standing_mount(&options.directory)? {
         replace_dead_mount(&dead)?;
     }
+    let unwritten_at = Moment::now();
     let checked = preflight::check(&options)?;
     checked.warnings.iter().for_each(|warning| eprintln!("note: {warning}"));
     let signals =
         crate::signals::stop_signals().map_err(|error| io_failure("signals cannot be caught", &error))?;
-    let Prepared { ground, connections, set, claim } = prepare(options, checked)?;
+    let Prepared { ground, connections, set, claim } = prepare(options, checked, unwritten_at)?;
     let started = |error| io_failure("the daemon has no threads", &error);
     let director = Director::new(ground.clone(), connections, set).map_err(started)?;
     let (board, address) = (director.board(), director.address());
@@ -108,7 +109,7 @@ fn replace_dead_mount(dead: &DeadMount) -> Result<(), Failure> {
 }
 
 /// State, volume, targets, connections.
-fn prepare(options: ProtectOptions, checked: Preflight) -> Result<Prepared, Failure> {
+fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Moment) -> Result<Prepared, Failure> {
     let table =
         MountTable::read().map_err(|error| io_failure("the table of mounts cannot be read", &error))?;
     let backing_mount = BackingMount::holding(options.tree(), &table);
@@ -131,7 +132,12 @@ fn prepare(options: ProtectOptions, checked: Preflight) -> Result<Prepared, Fail
     let volume = volume.by(options.profile);
     let durability = start_durability(&options, &queue, volume.divergence())?;
     let own = own_identity(&options)?;
-    let knows = Knows { queue: &queue, divergence: volume.divergence(), durability: durability.as_ref() };
+    let knows = Knows {
+        queue: &queue,
+        divergence: volume.divergence(),
+        durability: durability.as_ref(),
+        unwritten_at: &unwritten_at,
+    };
     let connections = connect(&options, &knows, &mut set, own.as_ref())?;
     // Only now is anything written about this set: a refused start leaves no trace.
     identity::write(&backing, record.set)
@@ -145,6 +151,7 @@ fn prepare(options: ProtectOptions, checked: Preflight) -> Result<Prepared, Fail
         backing,
         view,
         backing_mount,
+        unwritten_at,
         started: SystemTime::now(),
         meter: ProcessMeter::open(),
         fingerprint: own.map(|identity| identity.fingerprint()),
@@ -260,6 +267,8 @@ struct Knows<'a> {
     queue: &'a Arc<Queue>,
     divergence: &'a Arc<Divergence>,
     durability: Option<&'a Arc<TargetDurability>>,
+    /// See [`Ground`].
+    unwritten_at: &'a Moment,
 }
 
 fn connect(
@@ -299,6 +308,7 @@ fn connect(
                 Target::Local(_) | Target::Null => options.name.clone(),
             },
             birth_epoch: set.record.birth_epoch(),
+            unwritten_at: knows.unwritten_at.mark(),
             watch: real_targets.next().and_then(|target| watch(knows.durability, target)),
             divergence: knows.divergence.clone(),
         };

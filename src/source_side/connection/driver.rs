@@ -516,7 +516,7 @@ impl<S: Surroundings> Driver<S> {
     fn begin_copy(&mut self) {
         let (true, Some(session)) = (self.copy.is_wanted(), &self.session) else { return };
         if self.shared.report.lock().data == DataState::Empty {
-            self.from_nothing = Some(Mark::now());
+            self.from_nothing = Some(self.settings.unwritten_at.clone());
         }
         let sink = session.lane.sink(session.link.waker());
         let from_nothing = self.from_nothing.as_ref();

@@ -23,6 +23,7 @@ use parking_lot::{Condvar, Mutex};
 use super::durability::Standing;
 use super::embedded::Embedded;
 use super::feed::Sent;
+use super::mark::Mark;
 use super::remote::Route;
 use crate::connection::{Command, FaultKind, NotNow};
 use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying};
@@ -50,6 +51,8 @@ pub struct Settings {
     pub set: SetId,
     pub set_name: String,
     pub birth_epoch: u32,
+    /// What a target has that had nothing is as the source had it then, or later.
+    pub unwritten_at: Mark,
     /// Told whenever it changes how the target stands; nothing stands when the connection is over.
     pub watch: Option<Watch>,
     /// A target that is in line is told of it.
