@@ -126,6 +126,13 @@ impl Image {
         run(Command::new("mount").args(["-o", "loop"]).arg(file).arg(&at));
         Image(at)
     }
+
+    /// Unmounts it; returns when the kernel has forgotten it, for who changes the file by hand.
+    #[track_caller]
+    pub fn forget(self, file: &Path) {
+        unmount_for_good(file, &self.0);
+        std::mem::forget(self);
+    }
 }
 
 impl Drop for Image {
