@@ -56,7 +56,8 @@ pub struct Replication {
     pub files: Files,
     pub rewrites: Rewrites,
     pub rename: Rename,
-    /// UDP payload of a link at rest, both directions: part of what is counted below.
+    /// What a link at rest carries, both directions: part of what is counted below. UDP payload; within one
+    /// process there is no UDP, and it is bytes of frames.
     pub idle_udp_bytes_per_second: f64,
 }
 

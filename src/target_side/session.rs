@@ -135,7 +135,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
         IDLE_POLL.min(rest.unwrap_or(IDLE_POLL)).max(Duration::from_millis(1))
     }
 
-    /// [`Session::turn_in`] for a frame that came alone.
+    /// [`SourceSession::turn_in`] for a frame that came alone.
     #[cfg(test)]
     pub(crate) fn turn(&mut self, received: Received) -> Result<(), String> {
         self.turn_in(Run::Begins, received)

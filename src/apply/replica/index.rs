@@ -13,8 +13,8 @@
 //!          12 16  object id: birth epoch, generation, inode
 //!          28 36  bytes of the handle, zero-padded
 //! ```
-//! Header and slots are written in place, never through a mapping (see [`super::page`]): a write survives the death of the process at once, power loss
-//! after [`Index::sync`]. A slot whose crc is wrong (a torn sector) counts as absent.
+//! Header and slots are written in place, never through a mapping (see [`super::page`]): a write survives
+//! the death of the process at once, power loss after [`Index::sync`]. A slot whose crc is wrong (a torn sector) counts as absent.
 
 use std::cell::Cell;
 use std::fs::{File, OpenOptions};

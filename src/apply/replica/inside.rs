@@ -4,8 +4,9 @@
 //! it must show one name below the root or in limbo; the answer counts as long as its descriptor is
 //! kept. A directory has one place, which the kernel knows, and is asked at every use of a name in
 //! it; of frames that came together ([`Run`]) at the first ([`PLACED_FRAMES_MAX`]). Between the
-//! question and the use somebody may move it in any case. Any other object may have names inside and outside at once (a hard-linked snapshot of the
-//! replica is a usual thing): one inside is enough. They are looked for from the cheapest on:
+//! question and the use somebody may move it in any case. Any other object may have names inside and
+//! outside at once (a hard-linked snapshot of the replica is a usual thing): one inside is enough. They
+//! are looked for from the cheapest on:
 //!
 //! 1. the path that the kernel remembers for the inode: one `readlink`, nearly always;
 //! 2. the path that the source sent along: resolved beneath the root, and believed only where it

@@ -10,7 +10,7 @@ pub fn replication(replication: &Replication) -> String {
     let wire = |wire: &Wire| {
         let bytes = wire.udp_sent_bytes + wire.udp_received_bytes;
         format!(
-            "{} packets, {} bytes in UDP ({} to the replica)",
+            "{} packets, {} bytes on the link ({} to the replica)",
             count(wire.packets),
             count(bytes),
             count(wire.udp_sent_bytes)
@@ -49,7 +49,7 @@ pub fn replication(replication: &Replication) -> String {
             format!("rename of a directory of {} files", count(rename.files)),
             format!("there after {:.1} ms; {}", rename.seconds * 1e3, wire(&rename.wire)),
         ),
-        ("link at rest".into(), format!("{idle:.0} bytes a second in UDP, part of the above")),
+        ("link at rest".into(), format!("{idle:.0} bytes a second, part of the above")),
     ];
     pairs(&rows)
 }
