@@ -292,6 +292,9 @@ pub const RELIEF_AFTER: Duration = Duration::from_secs(8);
 pub const RELIEF_OBJECTS_MAX: usize = 2048;
 pub const RELIEF_FOUND_MAX: usize = 16_384;
 
+/// Directories in one message of doubts, well below [`CONTROL_LEN_MAX`].
+pub const DOUBTS_MAX: usize = 2048;
+
 /// Descriptors of objects that the source keeps open at once (`O_PATH`), where the limit of open
 /// files allows it: see [`Descriptors`].
 pub const SOURCE_DESCRIPTORS: usize = 4096;
@@ -373,7 +376,11 @@ const _: () = assert!(PAYLOAD_LEN_MAX >= CONTENT_CHUNK);
 const _: () = assert!(CONTROL_LEN_MAX > 2 * 16 * LISTING_ENTRIES_MAX);
 const _: () = assert!(ASKED_IN_MEMORY >= LISTINGS_IN_FLIGHT * LISTING_ENTRIES_MAX);
 const _: () = assert!(CONTROL_LEN_MAX >= 24 * RELIEF_OBJECTS_MAX);
-const _: () = assert!(LISTING_LEN_CUT + XATTRS_INLINE_MAX + 2 * SYMLINK_LEN_MAX < HEADER_LEN_MAX);
+const _: () = assert!(CONTROL_LEN_MAX >= 24 * DOUBTS_MAX);
+const _: () = assert!(
+    LISTING_LEN_CUT + XATTRS_INLINE_MAX + 2 * SYMLINK_LEN_MAX + LISTING_ENTRIES_MAX * (NAME_LEN_MAX + 8)
+        < HEADER_LEN_MAX
+);
 const _: () = assert!(16 * XATTR_LIST_LEN_MAX / 3 < HEADER_LEN_MAX);
 const _: () = assert!(LEFT_OUT_NAMED_MAX * 1040 < CONTROL_LEN_MAX);
 const _: () = assert!(RECEIVE_WINDOW >= HEADER_COST * HEADER_LEN_MAX + PAYLOAD_LEN_MAX + FRAME_COST);

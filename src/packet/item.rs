@@ -86,12 +86,19 @@ pub enum LaneItem {
     /// The root directory itself: its id, attributes and xattrs.
     Root { object: ObjectId, attributes: Attributes, xattrs: Vec<Xattr> },
     /// Entries of one directory. The target binds ids, creates what is missing, corrects
-    /// attributes, and answers [`super::TargetMessage::Wanted`] with the files whose content it
-    /// lacks. After the `last` chunk of a directory, names that were not listed are orphans.
-    Listing { dir: ObjectId, dir_mtime: Timestamp, entries: Vec<ListedObject>, last: bool },
-    /// Names of a directory whose objects cannot be read on the source: what they hold on the
-    /// target stays as it is. Before the last chunk of the directory.
-    Unreadable { dir: ObjectId, names: Unlisted },
+    /// attributes, and answers [`super::TargetMessage::Wanted`] with the files whose content, and the
+    /// directories whose listing, it lacks. After the `last` chunk of a directory, names that were
+    /// neither listed nor set by packets since the `first` one are orphans. A first chunk begins the
+    /// listing anew, also in the middle of another of the same directory.
+    Listing {
+        dir: ObjectId,
+        dir_mtime: Timestamp,
+        entries: Vec<ListedObject>,
+        /// Names whose objects cannot be read on the source: what they hold on the target stays as it is.
+        unlisted: Option<Unlisted>,
+        first: bool,
+        last: bool,
+    },
     /// Content of a wanted file comes next, from its beginning: its old content goes.
     OpenContent { object: ObjectId },
     /// Bytes of a file at an offset, behind a hole of so many bytes. Bytes and holes follow each
@@ -113,8 +120,12 @@ pub enum LaneItem {
     /// What the source has left out of this copy.
     LeftOut { left_out: LeftOut },
     /// Everything was sent. The target resolves what is left aside, sets pending times, makes it
-    /// durable, adopts the item's position and takes the mark `bad` away.
+    /// durable, adopts the item's position and takes the mark `bad` away. Where it has doubts, it has
+    /// said so ([`super::TargetMessage::Doubt`]), and another end comes behind what answers them.
     End,
+    /// The answer to a doubt, or the end of a listing, of a directory that is not in the set any more:
+    /// the packets before it have told where it went.
+    NotListed { dir: ObjectId },
 }
 
 impl LaneItem {
@@ -127,13 +138,13 @@ impl LaneItem {
             LaneItem::OpenContent { .. } => "open content",
             LaneItem::Content { .. } => "content",
             LaneItem::CloseContent { .. } => "close content",
-            LaneItem::Unreadable { .. } => "unreadable names",
             LaneItem::Xattrs { .. } => "extended attributes",
             LaneItem::Xattr { .. } => "an extended attribute",
             LaneItem::Attributes { .. } => "attributes",
             LaneItem::Leave { .. } => "leave content",
             LaneItem::LeftOut { .. } => "left out",
             LaneItem::End => "end",
+            LaneItem::NotListed { .. } => "no listing",
         }
     }
 }

@@ -10,8 +10,8 @@ use super::position::{Position, Sequence};
 /// Versions of the wire that this build speaks: it offers the range, the target picks. Raised with
 /// every new kind of op, item or message, and with the version that stands in frames (codec); what
 /// an older host would misread raises the oldest one too.
-pub const WIRE_VERSION: u16 = 2;
-pub const WIRE_VERSION_OLDEST: u16 = 2;
+pub const WIRE_VERSION: u16 = 3;
+pub const WIRE_VERSION_OLDEST: u16 = 3;
 
 /// Features as bits; both sides use only what both offered. None is defined yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -143,7 +143,7 @@ pub enum TargetMessage {
     Refused { reason: Text },
     /// Progress of the packet stream.
     Acknowledge { received: Sequence, applied: Sequence, durable: Sequence },
-    /// Answer to a listing: these files of it lack their content.
+    /// Answer to a listing: these files of it lack their content, these directories their listing.
     Wanted { listing: ItemNumber, objects: Vec<ObjectId> },
     /// The resynchronisation whose `End` had this number is complete and durable.
     /// Where something was left out, by either side, the data stays bad.
@@ -169,6 +169,10 @@ pub enum TargetMessage {
     },
     /// What this target has not taken as it came, when that has changed.
     Withheld(WithheldCounts),
+    /// A packet met what no listing has shown: the names of these directories are to be listed again,
+    /// from the first chunk on. An end that was sent before this is heard is none. At most
+    /// [`crate::limits::DOUBTS_MAX`].
+    Doubt { directories: Vec<ObjectId> },
 }
 
 /// What sources asked for and a target does not allow or cannot hold, counted since it opened the

@@ -132,7 +132,7 @@ pub(super) fn items() -> Vec<LaneItem> {
     let mut items = vec![
         LaneItem::Begin,
         LaneItem::Root { object: object(1), attributes: attributes(), xattrs: xattrs() },
-        LaneItem::Listing { dir: object(1), dir_mtime: attributes().mtime, entries, last: true },
+        listing(entries, None),
         LaneItem::OpenContent { object: object(1) },
         LaneItem::Content { object: object(1), hole: 2, offset: 7 },
         LaneItem::CloseContent {
@@ -148,9 +148,15 @@ pub(super) fn items() -> Vec<LaneItem> {
         LaneItem::Leave { object: object(1) },
         LaneItem::LeftOut { left_out: LeftOut { count: 2, named: vec![Text::from_str_cut("a")] } },
         LaneItem::End,
+        LaneItem::NotListed { dir: object(1) },
     ];
-    items.extend(unlisted().into_iter().map(|names| LaneItem::Unreadable { dir: object(1), names }));
+    items.extend(unlisted().into_iter().map(|names| listing(Vec::new(), Some(names))));
     items
+}
+
+fn listing(entries: Vec<ListedObject>, unlisted: Option<Unlisted>) -> LaneItem {
+    let (dir, dir_mtime) = (object(1), attributes().mtime);
+    LaneItem::Listing { dir, dir_mtime, entries, unlisted, first: true, last: true }
 }
 
 pub(super) fn source_messages() -> Vec<SourceMessage> {
@@ -226,6 +232,7 @@ pub(super) fn target_messages() -> Vec<TargetMessage> {
         TargetMessage::Data { state: DataState::Bad, reason: text(), aside: 1 },
         TargetMessage::SetAside { path: text(), op: text(), reason: text(), since_ms: 3 },
         TargetMessage::Withheld(WithheldCounts { devices: 1, setuid_bits: 2, security_xattrs: 3, times: 4 }),
+        TargetMessage::Doubt { directories: (0..20).map(object).collect() },
     ];
     messages.extend(standings().into_iter().map(about));
     messages

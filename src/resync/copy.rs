@@ -189,17 +189,13 @@ impl<S: ItemSink> Copying<S> {
     }
 
     fn send_listing(&mut self) -> Result<(), CopyError> {
-        let Some(Chunk { item, dir, unreadable, files, large }) = self.walk.next_chunk(&self.progress)?
-        else {
+        let Some(Chunk { item, dir, files, large }) = self.walk.next_chunk(&self.progress)? else {
             self.is_walked = true;
             return Ok(());
         };
         for file in &files {
             // Each name its share: who has which names is not kept.
             CopyProgress::add(&self.progress.bytes, file.size / u64::from(file.links.max(1)));
-        }
-        if let Some(unreadable) = unreadable {
-            self.sink.send(unreadable, Bytes::new())?;
         }
         assert!(
             self.in_flight.len() < LISTINGS_IN_FLIGHT,

@@ -51,8 +51,6 @@ pub struct WalkCounts {
 pub struct Chunk {
     pub item: LaneItem,
     pub dir: Arc<TreePath>,
-    /// What of this directory cannot be listed; it goes before the listing.
-    pub unreadable: Option<LaneItem>,
     /// The regular files of the chunk, to be found again when the target wants them.
     pub files: Vec<ListedFile>,
     /// What has attributes that are sent in items of their own.
@@ -73,6 +71,8 @@ struct OpenDirectory {
     id: ObjectId,
     path: Arc<TreePath>,
     entries: Dir,
+    /// No chunk of it was read yet.
+    is_fresh: bool,
     /// An entry that did not fit into the chunk before.
     carried: Option<Seen>,
     /// Its mtime before the first entry was read.
@@ -164,6 +164,7 @@ impl Walk {
                 id: dir.id,
                 path: dir.path,
                 entries,
+                is_fresh: true,
                 carried: None,
                 mtime,
                 unreadable: Vec::new(),
@@ -199,13 +200,15 @@ impl Walk {
             listed.push(seen.listed);
         };
         let names = std::mem::take(&mut dir.unreadable);
-        let unreadable = match (dir.is_cut_off, names.is_empty()) {
-            (true, _) => Some(LaneItem::Unreadable { dir: dir.id, names: Unlisted::TheRest }),
-            (false, false) => Some(LaneItem::Unreadable { dir: dir.id, names: Unlisted::These(names) }),
+        let unlisted = match (dir.is_cut_off, names.is_empty()) {
+            (true, _) => Some(Unlisted::TheRest),
+            (false, false) => Some(Unlisted::These(names)),
             (false, true) => None,
         };
         let mtime = mtime_after(&dir);
-        let item = LaneItem::Listing { dir: dir.id, dir_mtime: mtime, entries: listed, last };
+        let first = std::mem::take(&mut dir.is_fresh);
+        let item =
+            LaneItem::Listing { dir: dir.id, dir_mtime: mtime, entries: listed, unlisted, first, last };
         let path = dir.path.clone();
         if last {
             if mtime != dir.mtime {
@@ -216,7 +219,7 @@ impl Walk {
         } else {
             self.open = Some(dir);
         }
-        Ok(Chunk { item, dir: path, unreadable, files, large })
+        Ok(Chunk { item, dir: path, files, large })
     }
 
     fn next_entry(&mut self, dir: &mut OpenDirectory) -> Result<Option<Seen>, CopyError> {

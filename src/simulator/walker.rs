@@ -134,7 +134,7 @@ fn listing(tree: &Tree, dir: u64) -> LaneItem {
         }
     });
     let (dir_mtime, entries) = (node.attributes.mtime, entries.collect());
-    LaneItem::Listing { dir: object(dir), dir_mtime, entries, last: true }
+    LaneItem::Listing { dir: object(dir), dir_mtime, entries, unlisted: None, first: true, last: true }
 }
 
 fn xattrs_of(tree: &Tree, inode: u64) -> Vec<Xattr> {

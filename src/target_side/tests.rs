@@ -81,7 +81,14 @@ fn a_copy_whose_sync_fails_does_not_end_well() {
     scene.items([
         LaneItem::Begin,
         LaneItem::Root { object, attributes, xattrs: Vec::new() },
-        LaneItem::Listing { dir: object, dir_mtime: Timestamp::default(), entries: Vec::new(), last: true },
+        LaneItem::Listing {
+            dir: object,
+            dir_mtime: Timestamp::default(),
+            entries: Vec::new(),
+            unlisted: None,
+            first: true,
+            last: true,
+        },
         LaneItem::End,
     ]);
     let deadline = Instant::now() + LONG;
@@ -152,7 +159,7 @@ fn a_copy_hears_itself_that_its_bytes_were_lost() {
         [
             LaneItem::Begin,
             LaneItem::Root { object: root, attributes, xattrs: Vec::new() },
-            LaneItem::Listing { dir: root, dir_mtime, entries, last: true },
+            LaneItem::Listing { dir: root, dir_mtime, entries, unlisted: None, first: true, last: true },
         ]
     };
     let wanted =

@@ -166,7 +166,6 @@ impl Reconcile {
         ItemHeader { number, item }: &ItemHeader,
         payload: &Bytes,
     ) -> Result<Vec<TargetMessage>, Fault> {
-        let number = *number;
         replica.set_hint(&[]);
         match item {
             LaneItem::Begin => return self.begin(replica).map(|()| Vec::new()),
@@ -181,9 +180,12 @@ impl Reconcile {
         match item {
             LaneItem::Begin => {}
             LaneItem::Root { attributes, xattrs, .. } => session.make_root(replica, attributes, xattrs)?,
-            LaneItem::Listing { dir, dir_mtime, entries, last } => {
+            LaneItem::Listing { dir, dir_mtime, entries, unlisted, first, last } => {
                 let mut objects = Vec::new();
-                let mut done = session.take_listing(replica, *dir, entries, &mut objects);
+                let mut done = session.take_listing(replica, (*dir, *first), entries, &mut objects);
+                if let (true, Some(names)) = (done.is_ok(), unlisted) {
+                    done = session.keep_unlisted(names);
+                }
                 if done.is_ok() && *last {
                     done = session.close_listing(replica, *dir_mtime);
                 }
@@ -192,9 +194,9 @@ impl Reconcile {
                     objects.iter().try_for_each(|&object| session.asked.forget(object))?;
                     return Err(fault);
                 }
-                return Ok(vec![TargetMessage::Wanted { listing: number, objects }]);
+                return Ok(vec![TargetMessage::Wanted { listing: *number, objects }]);
             }
-            LaneItem::Unreadable { dir, names } => session.keep_unreadable(replica, *dir, names)?,
+            LaneItem::NotListed { dir } => session.drop_listing(*dir),
             LaneItem::OpenContent { object } => session.open_content(replica, *object)?,
             LaneItem::Content { object, .. } | LaneItem::CloseContent { object, .. }
                 if session.leaves == Some(*object) => {}
@@ -222,7 +224,7 @@ impl Reconcile {
                 if left_out.is_empty() {
                     incomplete::forget(replica.state());
                 }
-                return Ok(vec![TargetMessage::Resynchronised { end: number, orphans, left_out }]);
+                return Ok(vec![TargetMessage::Resynchronised { end: *number, orphans, left_out }]);
             }
         }
         Ok(Vec::new())
@@ -319,7 +321,7 @@ impl Session {
     fn take_listing(
         &mut self,
         replica: &mut Replica,
-        dir: ObjectId,
+        (dir, first): (ObjectId, bool),
         entries: &[ListedObject],
         wanted: &mut Vec<ObjectId>,
     ) -> Result<(), Fault> {
@@ -329,7 +331,7 @@ impl Session {
         if self.is_left_out(replica, dir)? {
             return Ok(());
         }
-        let mut listing = self.take_open_listing(replica, dir)?;
+        let mut listing = self.take_open_listing(replica, dir, first)?;
         let done = entries.iter().try_for_each(|entry| {
             listing.names.insert(&entry.name)?;
             let entry = replica.policy().listed(entry);
@@ -348,14 +350,20 @@ impl Session {
     }
 
     /// The listing whose chunks arrive, or a new one.
-    fn take_open_listing(&mut self, replica: &mut Replica, dir: ObjectId) -> Result<Listing, Fault> {
-        match self.listing.take() {
-            Some(listing) if listing.dir == dir => Ok(listing),
-            Some(listing) => {
+    fn take_open_listing(
+        &mut self,
+        replica: &mut Replica,
+        dir: ObjectId,
+        first: bool,
+    ) -> Result<Listing, Fault> {
+        match (self.listing.take(), first) {
+            (Some(listing), _) if listing.dir != dir => {
                 self.listing = Some(listing);
                 Err(Fault::Refused("a listing inside the listing of another directory"))
             }
-            None => {
+            (Some(listing), false) => Ok(listing),
+            (None, false) => Err(Fault::Refused("a listing without its beginning")),
+            (_, true) => {
                 let names = Names::none(&replica.state().join(NAMES));
                 Ok(Listing { dir, file: replica.directory(dir)?, names, is_cut_off: false })
             }
@@ -375,25 +383,19 @@ impl Session {
     }
 
     /// What these names hold cannot be read on the source: it stays.
-    fn keep_unreadable(
-        &mut self,
-        replica: &mut Replica,
-        dir: ObjectId,
-        names: &Unlisted,
-    ) -> Result<(), Fault> {
-        if self.is_left_out(replica, dir)? {
-            return Ok(());
+    fn keep_unlisted(&mut self, names: &Unlisted) -> Result<(), Fault> {
+        // None where the directory was left out.
+        let Some(listing) = &mut self.listing else { return Ok(()) };
+        match names {
+            Unlisted::TheRest => listing.is_cut_off = true,
+            Unlisted::These(names) => names.iter().try_for_each(|name| listing.names.insert(name))?,
         }
-        let mut listing = self.take_open_listing(replica, dir)?;
-        let done = match names {
-            Unlisted::TheRest => {
-                listing.is_cut_off = true;
-                Ok(())
-            }
-            Unlisted::These(names) => names.iter().try_for_each(|name| listing.names.insert(name)),
-        };
-        self.listing = Some(listing);
-        done
+        Ok(())
+    }
+
+    /// The directory is not in the set any more.
+    fn drop_listing(&mut self, dir: ObjectId) {
+        self.listing.take_if(|listing| listing.dir == dir);
     }
 
     /// A fault of this file alone: the rest of its content is not taken.

@@ -30,7 +30,7 @@ fn items(source: &Source) -> Vec<LaneItem> {
     vec![
         LaneItem::Begin,
         LaneItem::Root { object: dir, attributes: root, xattrs: Vec::new() },
-        LaneItem::Listing { dir, dir_mtime, entries: vec![one], last: true },
+        LaneItem::Listing { dir, dir_mtime, entries: vec![one], unlisted: None, first: true, last: true },
     ]
 }
 

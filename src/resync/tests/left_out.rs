@@ -61,7 +61,7 @@ impl<'a> Said<'a> {
         attributes(&stat(self.open(name).as_fd()).unwrap())
     }
 
-    fn listing(&self, names: &[&str]) -> LaneItem {
+    fn listing(&self, names: &[&str], unlisted: Option<Unlisted>) -> LaneItem {
         let listed = |name: &&str| ListedObject {
             name: Name::new(name.as_bytes()).unwrap(),
             object: self.id(name),
@@ -74,7 +74,8 @@ impl<'a> Said<'a> {
             suspect: false,
         };
         let (dir, dir_mtime) = (self.id("."), self.attributes(".").mtime);
-        LaneItem::Listing { dir, dir_mtime, entries: names.iter().map(listed).collect(), last: true }
+        let entries = names.iter().map(listed).collect();
+        LaneItem::Listing { dir, dir_mtime, entries, unlisted, first: true, last: true }
     }
 }
 
@@ -138,8 +139,7 @@ fn what_the_source_cannot_read_stays_as_it_is() {
     let pair = started();
     let mut said = Said::begin(&pair);
     let names = Unlisted::These(vec![Name::new(b"one").unwrap()]);
-    said.say(LaneItem::Unreadable { dir: said.id("."), names }).unwrap();
-    said.say(said.listing(&["three"])).unwrap();
+    said.say(said.listing(&["three"], Some(names))).unwrap();
     said.say(left_out("one: cannot be read")).unwrap();
     let (orphans, left_out) = said.end();
     assert_eq!((orphans, left_out.count, left_out.lines()), (1, 1, vec!["one: cannot be read".into()]));
@@ -154,8 +154,7 @@ fn what_the_source_cannot_read_stays_as_it_is() {
 fn a_listing_that_was_cut_off_makes_no_orphans() {
     let pair = started();
     let mut said = Said::begin(&pair);
-    said.say(LaneItem::Unreadable { dir: said.id("."), names: Unlisted::TheRest }).unwrap();
-    said.say(said.listing(&["three"])).unwrap();
+    said.say(said.listing(&["three"], Some(Unlisted::TheRest))).unwrap();
     said.say(left_out(".: cannot be listed")).unwrap();
     assert_eq!(said.end().0, 0);
     assert_eq!(tree::names(pair.replica()), [Path::new("one"), Path::new("three"), Path::new("two")]);
@@ -168,7 +167,7 @@ fn a_file_that_cannot_be_read_keeps_its_old_copy() {
     fs::write(pair.source.join("one"), "changed").unwrap();
     let mut said = Said::begin(&pair);
     let object = said.id("one");
-    let wanted = said.say(said.listing(&["one", "two", "three"])).unwrap();
+    let wanted = said.say(said.listing(&["one", "two", "three"], None)).unwrap();
     assert_eq!(wanted, [TargetMessage::Wanted { listing: ItemNumber(3), objects: vec![object] }]);
     said.say(LaneItem::Leave { object }).unwrap();
     said.say(left_out("one: cannot be read")).unwrap();
@@ -210,7 +209,7 @@ fn only_what_adds_up_to_its_size_is_a_file() {
     let pair = started();
     fs::write(pair.source.join("one"), "0123456789").unwrap();
     let mut said = Said::begin(&pair);
-    said.say(said.listing(&["one", "two", "three"])).unwrap();
+    said.say(said.listing(&["one", "two", "three"], None)).unwrap();
     let (object, attributes) = (said.id("one"), said.attributes("one"));
     let close = |hole, size| LaneItem::CloseContent { object, hole, size, attributes, xattrs: Vec::new() };
     said.say(LaneItem::OpenContent { object }).unwrap();
@@ -291,7 +290,7 @@ fn a_change_of_owner_gives_nobody_what_neither_side_gives() {
 fn being_in_line_is_remembered_and_ends_with_the_next_copy() {
     let pair = started();
     let mut said = Said::begin(&pair);
-    said.say(said.listing(&["one", "two", "three"])).unwrap();
+    said.say(said.listing(&["one", "two", "three"], None)).unwrap();
     said.say(left_out("elsewhere: cannot be read")).unwrap();
     said.end();
     assert_eq!(said.applier.proof().bad_by, BadBy::Aside);

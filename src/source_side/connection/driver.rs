@@ -370,8 +370,9 @@ impl<S: Surroundings> Driver<S> {
                 }
             }
             TargetMessage::Withheld(counts) => self.update(|report| report.withheld = counts),
-            // An answer to a question that this connection does not ask.
-            TargetMessage::About { .. } => {}
+            // An answer to a question that this connection does not ask; a doubt that this copy of a
+            // quiet tree gives no reason for.
+            TargetMessage::About { .. } | TargetMessage::Doubt { .. } => {}
         }
     }
 

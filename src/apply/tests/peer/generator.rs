@@ -175,8 +175,7 @@ impl Words<'_> {
         let object = self.id();
         let item = match self.random.below(18) {
             0 => LaneItem::Begin,
-            12 => LaneItem::Unreadable { dir: object, names: Unlisted::TheRest },
-            13 => LaneItem::Unreadable { dir: object, names: Unlisted::These(vec![self.name()]) },
+            12 | 13 => LaneItem::NotListed { dir: object },
             14 => {
                 let names = (0..self.random.below(3)).map(|_| self.xattr_name()).collect();
                 LaneItem::Xattrs { object, attributes: self.attributes(), names }
@@ -192,6 +191,12 @@ impl Words<'_> {
                     dir: object,
                     dir_mtime: self.time(),
                     entries,
+                    unlisted: match self.random.below(8) {
+                        0 => Some(Unlisted::TheRest),
+                        1 => Some(Unlisted::These(vec![self.name()])),
+                        _ => None,
+                    },
+                    first: !self.random.one_in(4),
                     last: self.random.one_in(2),
                 }
             }

@@ -382,7 +382,14 @@ fn begin(root: ObjectId) -> Vec<LaneItem> {
 }
 
 fn listing(dir: ObjectId, entries: Vec<ListedObject>) -> LaneItem {
-    LaneItem::Listing { dir, dir_mtime: Timestamp::default(), entries, last: true }
+    LaneItem::Listing {
+        dir,
+        dir_mtime: Timestamp::default(),
+        entries,
+        unlisted: None,
+        first: true,
+        last: true,
+    }
 }
 
 /// What a source does not list goes to limbo with a mount below it, and at the end names of what
@@ -434,7 +441,14 @@ fn a_planted_hard_link_is_not_written_through() {
     let (root, fresh) = (yard.pair.source.id(""), ObjectId { birth_epoch: 7, generation: 7, inode: 8 });
     let entry = ListedObject { size: 3, ..listed("planted link", fresh, Birth::File) };
     let dir_mtime = Timestamp::default();
-    let chunk = LaneItem::Listing { dir: root, dir_mtime, entries: vec![entry], last: false };
+    let chunk = LaneItem::Listing {
+        dir: root,
+        dir_mtime,
+        entries: vec![entry],
+        unlisted: None,
+        first: true,
+        last: false,
+    };
     let attributes = Attributes { mode: 0o644, uid: 5, gid: 5, mtime: dir_mtime };
     let close = LaneItem::CloseContent { object: fresh, hole: 3, size: 3, attributes, xattrs: Vec::new() };
     let items = [begin(root), vec![chunk, LaneItem::OpenContent { object: fresh }, close]].concat();
