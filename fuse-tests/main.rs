@@ -28,6 +28,7 @@ mod pair;
 mod past;
 mod power;
 mod random;
+mod refused;
 mod reserve;
 mod restart;
 mod sizes;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use bytes::Bytes;
 use parking_lot::RwLock;
 use rustix::fs::{FallocateFlags, SeekFrom, Stat};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::cached::ReadRanges;
 use super::change::{Change, Part, Touched};
@@ -95,6 +95,12 @@ impl Handles {
 
     fn each_read_write(&self, mut look: impl FnMut(&Arc<Node>)) {
         self.open.read().values().filter(|file| file.is_read_write()).for_each(|file| look(&file.node));
+    }
+
+    fn writers_of(&self, id: NodeId) -> HashSet<u64> {
+        let writes = |file: &Entered| file.node.id == id && file.access != libc::O_RDONLY;
+        let open = self.open.read();
+        open.iter().filter(|(_, file)| writes(file)).map(|(handle, _)| *handle).collect()
     }
 
     fn remove(&self, handle: u64) -> Option<Entered> {
@@ -217,6 +223,7 @@ impl Volume {
         let Some(file) = self.handles.remove(handle) else { return };
         self.settle_growth(&file.node, |growing| growing.handle == Some(handle));
         self.descriptors.leave(&file.node, file.access);
+        self.forget_untold(&file.node, handle);
         let mut state = file.node.state.note();
         if file.mode == OpenMode::Direct {
             assert!(state.direct_writers > 0, "a direct writer closes that had not opened");
@@ -231,6 +238,11 @@ impl Volume {
                 self.unlist(&file.node);
             }
         }
+    }
+
+    /// Handles that may write to a file.
+    pub(super) fn writers_of(&self, id: NodeId) -> HashSet<u64> {
+        self.handles.writers_of(id)
     }
 
     pub(super) fn each_read_write(&self, look: impl FnMut(&Arc<Node>)) {
@@ -270,7 +282,10 @@ impl Volume {
                 change.will_grow(request.growing(caller), &file.fd)?;
                 payload
             }
-            Origin::PageCache => self.mixed(&change.state().mixings, request.offset, payload),
+            Origin::PageCache => {
+                self.refuse_gap(&file.node, &file.fd, request.offset)?;
+                self.mixed(&change.state().mixings, request.offset, payload)
+            }
         };
         let mixing = match file.mode == OpenMode::Direct && change.state().read_write > 0 {
             true => Some(begin_mixing(&file, &mut change.state().mixings, request.offset, &payload)?),

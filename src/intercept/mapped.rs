@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 
 use parking_lot::Mutex;
 
-use super::error::FsError;
 use super::objects::{Node, NodeId};
 use super::volume::Volume;
 
@@ -23,20 +22,11 @@ pub struct MappedFile {
 
 type Tell = Box<dyn Fn(NodeId) + Send + Sync>;
 
-/// Bytes that programs had stored through shared mappings and that the disk refused: nobody has them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Refused {
-    pub bytes: u64,
-    /// The first refusal, for people.
-    pub first: String,
-}
-
 /// Who is told what.
 #[derive(Default)]
 pub struct MappedFiles {
     unlisted: Mutex<Option<Tell>>,
     write_back: Mutex<Option<Tell>>,
-    refused: Mutex<Refused>,
     /// The process that flushes; 0 where there is none.
     helper: AtomicU32,
 }
@@ -65,23 +55,6 @@ impl Volume {
     /// `tell` hears of each file that was listed and needs no flush any more. It must not wait.
     pub fn tell_unmapped(&self, tell: impl Fn(NodeId) + Send + Sync + 'static) {
         *self.mapped.unlisted.lock() = Some(Box::new(tell));
-    }
-
-    /// Notes that the disk refused a part of a write-back. The kernel tells a program that asks
-    /// (`msync`, `fsync`), and nobody else.
-    pub(super) fn note_refused(&self, id: NodeId, bytes: usize, error: FsError) {
-        let mut refused = self.mapped.refused.lock();
-        if refused.bytes == 0 {
-            let path = self.node(id).map(|node| self.path(&node)).unwrap_or_default();
-            refused.first = format!("{}: {error}", String::from_utf8_lossy(&path));
-            log::error!("stores through a shared mapping were refused by the disk: {}", refused.first);
-        }
-        refused.bytes += bytes as u64;
-    }
-
-    /// What the disk has refused of stores through shared mappings since the start.
-    pub fn refused_stores(&self) -> Refused {
-        self.mapped.refused.lock().clone()
     }
 
     pub fn set_flush_helper(&self, pid: u32) {

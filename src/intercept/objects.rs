@@ -18,6 +18,7 @@ use super::foreign::{Left, Newest};
 use super::gathered::KeptTime;
 use super::growth::Growth;
 use super::mixing::Mixings;
+use super::refusals::Refusal;
 use super::shares::Shares;
 use crate::packet::ObjectId;
 use crate::sys::FileHandle;
@@ -60,6 +61,8 @@ pub struct Node {
     pub is_mixing: AtomicBool,
     /// Whether `state.time` may have to be set again.
     pub owes_time: AtomicBool,
+    /// Of a write-back, which programs or the kernel do not know yet. A leaf lock.
+    pub refusal: Mutex<Option<Refusal>>,
     /// Where the object was last seen. A leaf lock: nothing is taken under it.
     pub place: Mutex<Place>,
     /// `O_PATH` descriptor, while it is cached. A leaf lock.
@@ -217,6 +220,7 @@ impl Objects {
             is_listed: AtomicBool::new(false),
             is_mixing: AtomicBool::new(false),
             owes_time: AtomicBool::new(false),
+            refusal: Mutex::default(),
             place: Mutex::default(),
             descriptor: Mutex::new(sighting.descriptor),
             recently_used: AtomicBool::new(false),

@@ -16,6 +16,7 @@ use super::error::{FsError, FsResult, Step};
 use super::listing::Listings;
 use super::mapped::MappedFiles;
 use super::objects::{Node, NodeId, Objects, Pinned, Place, Sighting};
+use super::refusals::Refusals;
 use crate::limits::{self, NAME_LEN_MAX};
 use crate::open_files;
 use crate::packet::{Attributes, Entry, Name, ObjectId, Timestamp};
@@ -69,6 +70,7 @@ pub struct Volume {
     divergence: Arc<Divergence>,
     pub(super) shared_writers: SharedWriters,
     pub(super) mapped: MappedFiles,
+    pub(super) refusals: Refusals,
     pub(super) profile: Profile,
 }
 
@@ -136,6 +138,7 @@ impl Volume {
             divergence: Arc::default(),
             shared_writers: SharedWriters::default(),
             mapped: MappedFiles::default(),
+            refusals: Refusals::default(),
             profile: Profile::default(),
         })
     }

@@ -41,8 +41,8 @@ pub const SERVE_START: CapabilitySet =
 pub const PROTECT_START: CapabilitySet = CapabilitySet::SETPCAP;
 
 /// The helper that flushes a mount: it opens the mount's root, and files that may be mapped, whoever
-/// owns them.
-pub const FLUSHER: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
+/// owns them; those of which the disk refused something also for writing.
+pub const FLUSHER: CapabilitySet = CapabilitySet::DAC_OVERRIDE.union(CapabilitySet::DAC_READ_SEARCH);
 
 /// What a target needs on top to make device nodes, and to set `security.*` attributes.
 pub fn for_allowed(device: bool, security: bool) -> CapabilitySet {

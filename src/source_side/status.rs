@@ -74,7 +74,8 @@ fn refused_text(profile: Profile, refused: &Refused) -> String {
         }
         Profile::Batch => {
             "bytes that programs had written were refused by the disk of the directory, and are lost on both sides. \
-             A program that looks at what fsync, close or msync answers was told; others were not"
+             A program that looks at what fsync, close or msync answers was told; others are at their next write to \
+             the file"
         }
     };
     format!("{} {what}. The first: {}.", refused.bytes, refused.first)

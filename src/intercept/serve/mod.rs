@@ -5,6 +5,7 @@
 //! directly. Nothing here knows how a request came or how its answer goes: an answer is a closure,
 //! called once, on any thread.
 
+mod asked;
 mod backlog;
 mod cache;
 mod syncs;
@@ -93,12 +94,13 @@ impl Serve {
     pub fn lookup(&self, parent: NodeId, name: &OsStr) -> FsResult<Option<Meta>> {
         match self.volume.lookup(parent, name) {
             Err(error) if error.errno == libc::ENOENT => Ok(None),
-            outcome => outcome.map(Some),
+            outcome => outcome.map(|meta| Some(self.asked_again(meta))),
         }
     }
 
-    /// With a handle the kernel asks for itself, and uses what it takes over; without one it asks
-    /// for a program, `asker`, which sees the answer in any case.
+    /// With a handle the kernel asks for itself, and uses what it takes over: where it gathers writes,
+    /// before it takes one. Without a handle it asks for a program, `asker`, which sees the answer in
+    /// any case.
     pub fn getattr(
         &self,
         asker: u32,
@@ -106,9 +108,10 @@ impl Serve {
         handle: Option<u64>,
         reply: impl FnOnce(FsResult<Meta>) + Send + 'static,
     ) {
-        if handle.is_some() {
-            return reply(self.volume.getattr(node, handle));
+        if let Some(handle) = handle {
+            return self.ask_to_write(node, handle, reply);
         }
+        self.ask_again(node);
         if self.volume.ask_attributes(node, asker, Box::new(reply)) {
             let _ = self.sizes.send(node);
         }
@@ -122,6 +125,9 @@ impl Serve {
         changes: AskedAttributes,
         reply: impl FnOnce(FsResult<Meta>) + Send + 'static,
     ) {
+        if changes.size.is_some() && self.volume.is_flush_helper(caller.pid) {
+            return reply(self.volume.tell_size(node));
+        }
         let change = move |serve: &Serve| {
             reply(serve.volume.setattr(caller, node, handle, changes));
             if let Some(size) = changes.size {
@@ -370,7 +376,7 @@ impl Serve {
             return Some(Shown::Bare(entry.node));
         }
         match self.volume.lookup_listed(handle, entry) {
-            Ok(meta) => meta.map(Shown::Full),
+            Ok(meta) => meta.map(|meta| Shown::Full(self.asked_again(meta))),
             // Its name is in the directory, as everybody would see on the disk itself.
             Err(error) => {
                 log::warn!("{} is listed without attributes: {error}", entry.name.display());

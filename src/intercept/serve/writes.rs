@@ -156,10 +156,12 @@ impl Serve {
         }
     }
 
-    /// So many bytes that a mapping had were not taken: the program has gone on long ago.
+    /// So many bytes that the kernel had were not taken: the program has gone on long ago. Before the
+    /// answer: afterwards the kernel asks before it takes more.
     fn note_refused(&self, call: WriteCall, bytes: usize, error: FsError) {
         if call.origin == Origin::PageCache && bytes > 0 {
             self.volume.note_refused(call.node, bytes, error);
+            self.ask_again(call.node);
         }
     }
 

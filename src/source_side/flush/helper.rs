@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use bincode::{Decode, Encode};
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 use crate::privileges::{self, FLUSHER};
-use crate::sys::sync_pages;
+use crate::sys::{proc_path, sync_pages};
 
 /// File-system type of every FUSE mount (`linux/magic.h`).
 const FUSE_SUPER_MAGIC: i64 = 0x6573_5546;
@@ -42,6 +42,8 @@ pub(super) enum Request {
         files: Vec<Wanted>,
         times: bool,
     },
+    /// Has one written back, and sets its size: the daemon answers with that of the disk.
+    Resize(Wanted),
     /// Closes these.
     Close(Vec<u64>),
     CloseAll,
@@ -68,6 +70,7 @@ pub fn serve_flushes(mount: &Path) -> io::Result<()> {
         let answer = match request {
             Request::Begin => begin(mount),
             Request::Flush { files: wanted, times } => files.flush(mount, &wanted, times),
+            Request::Resize(wanted) => resize(mount, &wanted),
             Request::Close(ids) => {
                 files.open.retain(|id, _| !ids.contains(id));
                 Answer::default()
@@ -175,6 +178,28 @@ fn begin(mount: &Path) -> Answer {
     Answer { no_mount: begun.err().map(Errno::raw_os_error), ..Answer::default() }
 }
 
+/// What is written back before cannot be dropped with the size. To the size that it has: its time
+/// stays.
+fn resize(mount: &Path, wanted: &Wanted) -> Answer {
+    let mut answer = Answer::default();
+    let root = match open_root(mount) {
+        Ok(root) => root,
+        Err(errno) => return Answer { no_mount: Some(errno.raw_os_error()), ..answer },
+    };
+    let set_size = || {
+        let file = open_below(&root, wanted)?;
+        // What is refused is told to those that have the file open.
+        let _ = sync_pages(&file);
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::open(proc_path(file.as_fd()), flags, Mode::empty())?;
+        rustix::fs::ftruncate(&file, rustix::fs::fstat(&file)?.st_size as u64)
+    };
+    if set_size().is_err() {
+        answer.missed.push(wanted.id);
+    }
+    answer
+}
+
 enum Failed {
     Elsewhere,
     NotWritten(io::Error),
@@ -223,6 +248,7 @@ mod tests {
         let requests = [
             Request::Flush { files: (0..300).map(wanted).collect(), times: true },
             Request::Begin,
+            Request::Resize(wanted(9)),
             Request::Close(vec![1, 2]),
             Request::CloseAll,
         ];

@@ -14,6 +14,7 @@
 
 mod helper;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -34,6 +35,9 @@ pub const HELPER_COMMAND: &str = "flush-mount";
 
 /// How often a waiting call looks whether it is still wanted.
 const WAIT_SLICE: Duration = Duration::from_millis(200);
+
+/// How soon a file is tried again that could not be mended: it moved, or is leased.
+const MEND_AGAIN: Duration = Duration::from_secs(1);
 
 /// How often a file is looked for that is not where it was.
 const LOOKS: u32 = 3;
@@ -85,11 +89,17 @@ impl Flusher {
         volume.tell_unmapped(move |id| {
             let _ = unlist.send(id);
         });
+        let (refuse, refused) = unbounded();
+        volume.tell_refused(move |id| {
+            let _ = refuse.send(id);
+        });
         let thread = FlushThread {
             mount,
             volume,
             inbox,
             unlisted,
+            refused,
+            astray: BTreeSet::new(),
             profile,
             interval,
             helper: None,
@@ -149,6 +159,10 @@ struct FlushThread {
     inbox: Receiver<Asked>,
     /// Files that need no flush any more.
     unlisted: Receiver<NodeId>,
+    /// Files of which the kernel has what the disk refused.
+    refused: Receiver<NodeId>,
+    /// Those of them that could not be mended yet.
+    astray: BTreeSet<NodeId>,
     profile: Profile,
     interval: Option<Duration>,
     helper: Option<Helper>,
@@ -170,6 +184,11 @@ impl FlushThread {
                 recv(self.unlisted) -> id => if let Ok(id) = id {
                     self.close(id);
                 },
+                recv(self.refused) -> id => if let Ok(id) = id {
+                    self.astray.extend(std::iter::once(id).chain(self.refused.try_iter()));
+                    self.mend_all();
+                    due = self.next_due();
+                },
                 recv(self.inbox) -> asked => match asked {
                     Err(_) => return,
                     Ok(Asked::Flush(sender)) => {
@@ -185,6 +204,7 @@ impl FlushThread {
                     }
                 },
                 recv(due) -> _ => {
+                    self.mend_all();
                     let _shown = match self.profile.gathers() {
                         true => self.begin_if_needed(),
                         false => self.flush_if_needed(),
@@ -207,7 +227,35 @@ impl FlushThread {
     }
 
     fn next_due(&self) -> Receiver<Instant> {
-        self.interval.map_or_else(never, after)
+        let again = (!self.astray.is_empty()).then_some(MEND_AGAIN);
+        self.interval.into_iter().chain(again).min().map_or_else(never, after)
+    }
+
+    /// The kernel drops what the disk has refused.
+    fn mend_all(&mut self) {
+        for id in std::mem::take(&mut self.astray) {
+            if self.profile.gathers() && !self.mend_size(id) {
+                self.astray.insert(id);
+            }
+            self.volume.write_back(id);
+        }
+    }
+
+    /// Answers whether there is nothing more to be done.
+    fn mend_size(&mut self, id: NodeId) -> bool {
+        let Some(MappedFile { id, path }) = self.volume.file_at(id) else {
+            // Nobody finds it, and it goes with those that have it open.
+            self.volume.end_astray(id);
+            return true;
+        };
+        let wanted = Wanted { id: id.0, path: path.to_vec() };
+        match self.ask(&Request::Resize(wanted)).and_then(Answer::mounted) {
+            Ok(answer) => answer.missed.is_empty(),
+            Err(why) => {
+                log::warn!("a file is shown with what the disk refused, it is tried again: {why}");
+                false
+            }
+        }
     }
 
     /// A mapping writes back when it goes, so that only files that are open, or were since the
