@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 use rustix::fs::{FallocateFlags, SeekFrom, Stat};
 use std::collections::{HashMap, HashSet};
 
+use super::appending::{append, refuse_all_but_appending};
 use super::cached::ReadRanges;
 use super::change::{Change, Part, Touched};
 use super::clearing::{mode_after_write, set_mode};
@@ -66,7 +67,7 @@ struct Entered {
 impl Entered {
     /// A shared mapping of it may be written through.
     fn is_read_write(&self) -> bool {
-        self.access == libc::O_RDWR
+        self.access == libc::O_RDWR && self.mode == OpenMode::Cached
     }
 }
 
@@ -190,7 +191,8 @@ impl Volume {
     /// kernel treats it. What reads is cached, so that it can be mapped; with `O_DIRECT` the kernel
     /// then goes past its cache by itself. What only writes is direct, which is faster, unless
     /// somebody may have the file mapped: it is safe beside a mapping too ([`super::mixing`]), but
-    /// slower. Where the kernel gathers writes everything is cached, and what writes can be read.
+    /// slower. What only appends is direct, and not to be mapped. Where the kernel gathers writes
+    /// everything is cached, and what writes can be read.
     pub(super) fn enter_handle(
         &self,
         node: &Arc<Node>,
@@ -199,8 +201,14 @@ impl Volume {
     ) -> FsResult<Opened> {
         let access = self.profile.access(flags & libc::O_ACCMODE);
         self.descriptors.enter(node, access, opened)?;
+        if let Err(error) = refuse_all_but_appending(node, flags) {
+            self.descriptors.leave(node, access);
+            return Err(error);
+        }
+        let is_append_only = node.is_append_only.load(SeqCst);
         let mut state = node.state.note();
         let mode = match access {
+            libc::O_WRONLY | libc::O_RDWR if is_append_only && !self.profile.gathers() => OpenMode::Direct,
             libc::O_WRONLY if state.read_write == 0 => OpenMode::Direct,
             _ => OpenMode::Cached,
         };
@@ -296,7 +304,10 @@ impl Volume {
             false => Ok(false),
         };
         self.note_content(&file.node, change.state(), &file.fd);
-        let write = || pwrite_all(&file.fd, &payload, request.offset);
+        let write = || match file.node.is_append_only.load(SeqCst) {
+            true => append(&file.fd, &payload, request.offset),
+            false => pwrite_all(&file.fd, &payload, request.offset),
+        };
         let outcome = cleared.and_then(|cleared| Ok((change.make(write)?, cleared)));
         let stat = change.stat_after(&file.fd);
         if let (Some(id), false) = (mixing, outcome.is_ok() && stat.is_ok()) {
@@ -553,7 +564,7 @@ fn clears(how: Reserve) -> bool {
 
 /// Writes all of it where the disk takes it; a short count only where something went wrong after
 /// some bytes.
-fn pwrite_all(fd: &OwnedFd, data: &[u8], offset: u64) -> FsResult<usize> {
+pub(super) fn pwrite_all(fd: &OwnedFd, data: &[u8], offset: u64) -> FsResult<usize> {
     // In tests the disk may refuse each piece.
     const PIECE: usize = if cfg!(test) { 4096 } else { usize::MAX };
     let mut done = 0usize;

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -64,7 +64,7 @@ impl Descriptors {
         let mut entered = node.open.lock();
         let slot = &mut entered.0[access(flags)];
         if slot.fd.is_none() {
-            let open = || self.open(node, flags & libc::O_ACCMODE).map(Arc::new);
+            let open = || self.open_to_use(node, flags & libc::O_ACCMODE).map(Arc::new);
             slot.fd = Some(opened.map_or_else(open, Ok)?);
             slot.handles += 1;
             drop(entered);
@@ -94,7 +94,7 @@ impl Descriptors {
         if let Some(fd) = &slot.fd {
             return Ok(fd.clone());
         }
-        let fd = Arc::new(self.open(node, flags & libc::O_ACCMODE)?);
+        let fd = Arc::new(self.open_to_use(node, flags & libc::O_ACCMODE)?);
         // Closed meanwhile: this call is the last one.
         if slot.handles > 0 {
             slot.fd = Some(fd.clone());
@@ -102,6 +102,19 @@ impl Descriptors {
             self.remember_file(node, access(flags));
         }
         Ok(fd)
+    }
+
+    /// For a program. Of an append-only file the file system gives nobody another descriptor for
+    /// writing than one that appends.
+    fn open_to_use(&self, node: &Node, access: i32) -> FsResult<OwnedFd> {
+        if access == libc::O_RDONLY {
+            return self.open(node, access);
+        }
+        let opened = self.open(node, access);
+        let is_refused = opened.as_ref().is_err_and(|error| error.errno == libc::EPERM);
+        let opened = if is_refused { self.open(node, access | libc::O_APPEND) } else { opened };
+        node.is_append_only.store(is_refused && opened.is_ok(), SeqCst);
+        opened
     }
 
     fn remember_file(&self, node: &Arc<Node>, access: usize) {

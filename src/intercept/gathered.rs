@@ -46,7 +46,7 @@ impl Volume {
     /// until it tells something else is the time from before the first change: it may be that of the
     /// change, too, by its coarse clock.
     pub(super) fn note_content(&self, node: &Node, state: &mut NodeState, fd: impl AsFd) {
-        if self.profile.gathers() {
+        if self.profile.gathers() && !node.is_append_only.load(SeqCst) {
             let now = || rustix::fs::fstat(fd).ok().map(|stat| mtime(&stat));
             state.time.told = state.time.told.or_else(now);
             state.time.has_moved = true;

@@ -17,6 +17,7 @@
 //! of seeds a minute, against a replica in the same process.
 
 mod aftermath;
+mod appending;
 mod attributes;
 mod cached;
 mod change;

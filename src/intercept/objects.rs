@@ -59,6 +59,8 @@ pub struct Node {
     pub is_listed: AtomicBool,
     /// Whether `state.mixings` has any: reads look there then.
     pub is_mixing: AtomicBool,
+    /// It is append-only on the disk, and who has it open writes at its end ([`super::appending`]).
+    pub is_append_only: AtomicBool,
     /// Whether `state.time` may have to be set again.
     pub owes_time: AtomicBool,
     /// Of a write-back, which programs or the kernel do not know yet. A leaf lock.
@@ -219,6 +221,7 @@ impl Objects {
             may_be_mapped: AtomicBool::new(false),
             is_listed: AtomicBool::new(false),
             is_mixing: AtomicBool::new(false),
+            is_append_only: AtomicBool::new(false),
             owes_time: AtomicBool::new(false),
             refusal: Mutex::default(),
             place: Mutex::default(),

@@ -174,8 +174,10 @@ impl Files {
 }
 
 fn begin(mount: &Path) -> Answer {
-    let begun = open_root(mount).and_then(rustix::fs::syncfs);
-    Answer { no_mount: begun.err().map(Errno::raw_os_error), ..Answer::default() }
+    let begun = open_root(mount).map(rustix::fs::syncfs);
+    let no_mount = begun.as_ref().err().map(|errno| errno.raw_os_error());
+    let not_written = begun.ok().and_then(Result::err).map(Errno::raw_os_error);
+    Answer { no_mount, not_written, ..Answer::default() }
 }
 
 /// What is written back before cannot be dropped with the size. To the size that it has: its time
@@ -190,7 +192,8 @@ fn resize(mount: &Path, wanted: &Wanted) -> Answer {
         let file = open_below(&root, wanted)?;
         // What is refused is told to those that have the file open.
         let _ = sync_pages(&file);
-        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        // What is append-only is opened in no other way.
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rustix::fs::open(proc_path(file.as_fd()), flags, Mode::empty())?;
         rustix::fs::ftruncate(&file, rustix::fs::fstat(&file)?.st_size as u64)
     };
