@@ -392,6 +392,15 @@ const _: () = assert!(CLIMB_LEVELS.is_power_of_two() && 3 * CLIMB_LEVELS < PATH_
 /// Lane items that wait for the link; a mirror never fills memory.
 pub const LANE_WINDOW: usize = 16;
 
+/// The same of a lane among packets, and bytes of their payloads: the link takes 512 KiB at a time
+/// ([`FEED_BATCH`]), which are up to 170 small files of three items each; the bytes are half a
+/// [`STREAM_WINDOW`]. A batch that is taken may pass both by itself.
+pub const STAMPED_ITEMS_MAX: usize = 256;
+pub const STAMPED_BYTES_MAX: usize = 8 << 20;
+
+/// While packets and content both wait, one item of content goes behind so many packets.
+pub const PACKETS_PER_CONTENT: u32 = 5;
+
 /// A target acknowledges after this much rest, or after this many packets, or this long after the
 /// first of them: each acknowledgement is a datagram of its own, and until it comes the source
 /// states the packets as lag and holds them (256 packets of 1 MiB are more than its whole queue).

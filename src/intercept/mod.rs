@@ -52,6 +52,7 @@ mod shares;
 mod tests;
 mod volume;
 
+pub use change::Seen;
 pub use data::OpenMode;
 pub use divergence::Divergence;
 pub use error::FsError;

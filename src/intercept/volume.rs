@@ -60,7 +60,7 @@ pub struct Volume {
     pub(super) pool: Pool,
     /// Raised whenever a directory moves: paths remembered before are worthless.
     tree_generation: AtomicU64,
-    root: Arc<Node>,
+    pub(super) root: Arc<Node>,
     /// Device number of the tree. On another one inode numbers and generations are others' (those
     /// of a btrfs snapshot are even the same), and nothing there is replicated.
     device: u64,

@@ -16,6 +16,7 @@ mod content;
 mod copy;
 mod error;
 mod look;
+mod looks;
 mod progress;
 mod sink;
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod walk;
 pub use copy::{CopyReport, FirstCopy, Wanted};
 pub use error::CopyError;
 pub use look::{attributes, birth, stat, timestamp};
+pub use looks::{Counts, Found, Looks};
 pub use progress::{CopyProgress, ProgressSnapshot};
-pub use sink::{ChannelSink, Gone, ItemSink, NumberedItem, item_channel};
+pub use sink::{ChannelSink, Entry, Gone, ItemSink, NumberedItem, Slot, StampedSink, item_channel};
 pub use walk::{Chunk, ListedFile, TreePath, Walk};

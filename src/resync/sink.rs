@@ -1,4 +1,7 @@
 //! Where lane items go: the link, or a bounded channel where both ends are in one process.
+//!
+//! While applications write, items go among the packets, each behind the one that it is stamped with
+//! ([`StampedSink`]).
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -15,6 +18,55 @@ pub trait ItemSink {
     ///
     /// Errors: [`Gone`] when the connection ended.
     fn send(&mut self, item: LaneItem, payload: Bytes) -> Result<ItemNumber, Gone>;
+}
+
+/// A lane item with its payload, before it is numbered.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub item: LaneItem,
+    pub payload: Bytes,
+}
+
+impl Entry {
+    /// An item without a payload.
+    pub fn of(item: LaneItem) -> Entry {
+        Entry { item, payload: Bytes::new() }
+    }
+}
+
+/// The right to put one batch of items into a stream, without waiting.
+#[derive(Debug)]
+pub struct Slot(());
+
+impl Slot {
+    /// For whoever keeps the window.
+    pub fn granted() -> Slot {
+        Slot(())
+    }
+}
+
+/// The lane of a session whose packets flow. Items show what is there as of a position P, and go right
+/// behind packet P; content goes there at the latest.
+pub trait StampedSink: Send {
+    /// Waits until there is room for a batch. No lock may be held.
+    ///
+    /// Errors: [`Gone`] when the session ended.
+    fn reserve(&mut self) -> Result<Slot, Gone>;
+
+    /// Takes the last position given out, P; where `check` says that what the items show is not changed
+    /// up to now, they are numbered, stamped with P, and in the stream, and `batch` is empty; gives the
+    /// number of the last one. Else nothing has happened. `check` runs under the stream's lock: it does
+    /// not wait.
+    fn push(
+        &mut self,
+        slot: Slot,
+        batch: &mut Vec<Entry>,
+        check: impl FnOnce() -> bool,
+    ) -> Result<ItemNumber, Slot>;
+
+    /// As [`StampedSink::push`] for the first items of a copy; and every packet after P goes from now
+    /// on, behind them. Whether it did.
+    fn begin(&mut self, batch: &mut Vec<Entry>, check: impl FnOnce() -> bool) -> bool;
 }
 
 impl<S: ItemSink + ?Sized> ItemSink for &mut S {

@@ -19,7 +19,8 @@
 //! | | `board`, `ground`, `hands` | what is posted; what never changes; what takes long |
 //! | | `rounds` | what is looked after now and then, with `mount_watch`, `mount_options`, `notes` |
 //! | | `record`, `recorder` | what is kept on disk about the set; the thread that puts it there |
-//! | data | `connection/`, `feed` | one target each: states, copy, stream; what is sent next |
+//! | data | `connection/`, `feed/` | one target each: states, copy, stream; what is sent next |
+//! | | `looking` | the volume as a copy sees it that runs while applications write |
 //! | | `relief` | what makes room on a full target |
 //! | | `durability/`, `sync` | `--fsync=target`; what every target has, and waiting for it |
 //! | | `flush/`, `writeback` | shared mappings reach the daemon; whether the directory's disk takes writes |
@@ -44,6 +45,7 @@ mod hostile;
 mod identity;
 mod keepers;
 mod life;
+mod looking;
 mod mark;
 mod mount_options;
 mod mount_watch;

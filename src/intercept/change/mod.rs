@@ -12,6 +12,7 @@
 //! What an op appends was said before its locks were taken, and is locked: both are asserted.
 
 mod locks;
+mod looks;
 mod ongoing;
 #[cfg(test)]
 pub mod planted;
@@ -40,6 +41,8 @@ use crate::queue::{Draft, Queue, Reservation};
 use crate::ranks;
 pub use locks::{DirectoryLock, ObjectLock, Tree, TreeLock};
 use locks::{LockedNames, LockedObjects, LockedTree};
+pub use looks::Seen;
+use looks::{Begun, Counters};
 use ongoing::Ongoing;
 #[cfg(test)]
 pub use planted::Planted;
@@ -60,11 +63,17 @@ pub struct Changes {
     queue: Arc<Queue>,
     tree: TreeLock,
     ongoing: Ongoing,
+    counters: Counters,
 }
 
 impl Changes {
     pub fn into(queue: Arc<Queue>) -> Changes {
-        Changes { queue, tree: TreeLock::default(), ongoing: Ongoing::default() }
+        Changes {
+            queue,
+            tree: TreeLock::default(),
+            ongoing: Ongoing::default(),
+            counters: Counters::default(),
+        }
     }
 }
 
@@ -166,6 +175,7 @@ pub struct Change<'a> {
     /// The last step that failed.
     why: Option<FsError>,
     // From here on in this order: what is taken last is let go first.
+    begun: Begun<'a>,
     objects: LockedObjects<'a>,
     names: LockedNames<'a>,
     tree: LockedTree<'a>,
@@ -255,6 +265,10 @@ impl<'a> Prepared<'a> {
         let node = touched.object.as_ref().map(|object| &**object.node);
         let tree = volume.changes.tree.take(tree, &volume.changes.ongoing);
         let names = LockedNames::take(touched.dir(0).map(|dir| &**dir), touched.dir(1).map(|dir| &**dir));
+        let objects = LockedObjects::take(node, None);
+        let mut begun = volume.changes.counters.begin();
+        touched.names.iter().for_each(|(dir, _)| begun.add(dir.object.inode));
+        node.iter().for_each(|node| begun.add(node.object.inode));
         Ok(Change {
             volume,
             dirs,
@@ -262,7 +276,8 @@ impl<'a> Prepared<'a> {
             before: None,
             is_made: false,
             why: None,
-            objects: LockedObjects::take(node, None),
+            begun,
+            objects,
             touched,
             names,
             tree,
@@ -294,7 +309,10 @@ impl<'a> Change<'a> {
     pub fn lock_found(&mut self, one: &'a Arc<Node>, other: Option<&'a Arc<Node>>) {
         assert!(self.objects.first().is_none(), "a change leaves objects that it has locked");
         self.objects = LockedObjects::take(Some(one), other.map(|other| &**other));
-        [Some(one), other].into_iter().flatten().for_each(|node| node.left.forget());
+        for node in [Some(one), other].into_iter().flatten() {
+            self.begun.add(node.object.inode);
+            node.left.forget();
+        }
         self.path = Some(self.volume.path(one));
     }
 
@@ -314,6 +332,7 @@ impl<'a> Change<'a> {
     pub fn lock_new(&mut self, node: &'a Arc<Node>) {
         assert!(self.objects.first().is_none(), "a change leaves objects that it has locked");
         self.objects = LockedObjects::take(Some(node), None);
+        self.begun.add(node.object.inode);
     }
 
     /// What is known of the open handles of the object that was named beforehand.
@@ -380,6 +399,10 @@ impl<'a> Change<'a> {
     pub fn tell(&mut self, op: &Op, payload: Bytes) {
         assert!(self.is_made, "{} is told before it was made", op.name());
         assert!(self.covers(op, payload.len() as u64), "{} touches more than was said before it", op.name());
+        #[cfg(test)]
+        if planted::is(Planted::EndsBeforeItIsTold) {
+            self.begun.end();
+        }
         #[cfg(test)]
         let (op, payload) = &planted::told(&self.touched, op, payload);
         #[cfg(test)]

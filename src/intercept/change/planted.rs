@@ -22,6 +22,9 @@ pub enum Planted {
     ForgetsTheSizeOfAShortWrite,
     /// Of the two names of an exchange one is sent.
     ExchangeSendsOneName,
+    /// A change counts as ended before its op is in the queue: only who looks meanwhile is misled, which
+    /// is not in this model but in that of the live copy.
+    EndsBeforeItIsTold,
 }
 
 impl Planted {

@@ -1,12 +1,24 @@
-//! What a connection sends next: lane items while a resynchronisation runs, packets once the
-//! stream has started.
+//! What a connection sends next: packets once the stream has started, and lane items while a
+//! resynchronisation runs.
+//!
+//! ```text
+//!  the copy's thread: look ── push, under the stream's lock: stamp P = last position ──┐
+//!                                                                                      v
+//!  the link's thread: next_frames ── cursor at P? ── the items stamped P ── packet P + 1 ── ...
+//! ```
+//! A stamped item goes when the cursor stands at its stamp, before the next packet; content may go
+//! earlier, one item behind every five packets ([`stamped`]).
+
+mod stamped;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use crate::connection::Flow;
 use crate::limits::{HEADER_LEN_MAX, LANE_WINDOW, PAYLOAD_LEN_MAX};
@@ -14,8 +26,9 @@ use crate::link::{Feed, Waker};
 use crate::packet::{
     EncodedFrame, ItemHeader, ItemNumber, LaneItem, PREFIX_LEN, Position, Sequence, item_frame, packet_frame,
 };
-use crate::queue::Queue;
+use crate::queue::{Packet, Queue};
 use crate::resync::{Gone, ItemSink};
+use stamped::{StampedItems, StampedLane, Turn};
 
 /// Counters of what was given to the link.
 #[derive(Default)]
@@ -43,8 +56,13 @@ struct LaneEntry {
     payload: Bytes,
 }
 
-/// How far a session has sent.
-pub struct Stream(Mutex<StreamState>);
+/// How far a session has sent, and what is to go among its packets.
+pub struct Stream {
+    /// Taken after the locks of what was looked at, before the queue's.
+    state: Mutex<StreamState>,
+    /// The link has taken stamped items, or is over.
+    taken: Condvar,
+}
 
 struct StreamState {
     /// The last position that was sent, or that the stream starts after.
@@ -55,18 +73,23 @@ struct StreamState {
     flow: Flow,
     /// Earlier sessions had sent everything up to here.
     again_upto: Sequence,
+    stamped: StampedItems,
+    /// Nobody will ask for frames any more.
+    is_over: bool,
 }
 
 impl Stream {
     /// A stream that has not started, after this position.
     pub fn new(at: Position, flow: Flow) -> Arc<Stream> {
         let again_upto = Sequence(0);
-        Arc::new(Stream(Mutex::new(StreamState { at, started: false, flow, again_upto })))
+        let (stamped, is_over) = (StampedItems::default(), false);
+        let state = StreamState { at, started: false, flow, again_upto, stamped, is_over };
+        Arc::new(Stream { state: Mutex::new(state), taken: Condvar::new() })
     }
 
     /// Lets packets go, from the one after `after`; what comes up to `again_upto` was sent before.
     pub fn start(&self, after: Position, again_upto: Sequence) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         assert!(!state.started, "a stream starts once: after {after}, and after {}", state.at);
         assert!(
             after.same_history(&state.at),
@@ -78,12 +101,12 @@ impl Stream {
 
     /// When it returns with [`Flow::Hold`], the link has been given the last frame.
     pub fn set_flow(&self, flow: Flow) {
-        self.0.lock().flow = flow;
+        self.state.lock().flow = flow;
     }
 
     /// Where it stands.
     pub fn at(&self) -> Position {
-        self.0.lock().at
+        self.state.lock().at
     }
 }
 
@@ -122,9 +145,17 @@ impl LaneSink {
 pub struct Lane {
     sender: Sender<LaneEntry>,
     last: Arc<AtomicU64>,
+    stream: Arc<Stream>,
+    queue: Arc<Queue>,
 }
 
 impl Lane {
+    /// The lane of a copy that runs among the packets. A session has one of the two kinds.
+    #[cfg_attr(not(test), expect(dead_code, reason = "nobody starts such a copy yet"))]
+    pub fn stamped(&self, waker: Waker) -> StampedLane {
+        StampedLane::new(self.stream.clone(), self.queue.clone(), waker)
+    }
+
     pub fn sink(&self, waker: Waker) -> LaneSink {
         LaneSink { lane: self.sender.clone(), waker, last: self.last.clone() }
     }
@@ -134,7 +165,8 @@ impl PacketFeed {
     /// A feed for one session, and the lane into it.
     pub fn new(queue: Arc<Queue>, stream: Arc<Stream>, sent: Arc<Sent>) -> (PacketFeed, Lane) {
         let (sender, lane) = bounded(LANE_WINDOW);
-        (PacketFeed { queue, lane, stream, sent }, Lane { sender, last: Arc::default() })
+        let ends = Lane { sender, last: Arc::default(), stream: stream.clone(), queue: queue.clone() };
+        (PacketFeed { queue, lane, stream, sent }, ends)
     }
 
     #[cfg(test)]
@@ -158,27 +190,82 @@ impl PacketFeed {
         frames
     }
 
-    fn packets(&self, state: &mut StreamState, max_bytes: usize) -> Vec<EncodedFrame> {
-        let packets = self.queue.next(state.at.sequence, max_bytes);
+    /// Packets, and among them what is stamped.
+    fn merged(&self, state: &mut StreamState, max_bytes: usize) -> Vec<EncodedFrame> {
+        let mut packets = self.queue.next(state.at.sequence, max_bytes).into_iter();
         let mut frames = Vec::with_capacity(packets.len());
-        let (mut bytes, mut again) = (0, (0, 0));
-        for packet in packets {
-            assert!(packet.position.follows(&state.at), "no packet is left out or comes twice");
-            state.at = packet.position;
-            let frame = packet_frame(&packet.position, &packet.header, packet.payload);
+        let mut counts = Counts::default();
+        while counts.all_bytes() < max_bytes as u64 {
+            let frame = match state.stamped.turn(state.at.sequence, packets.len() > 0) {
+                Turn::Item => self.stamped_frame(state, &mut counts),
+                Turn::Packet => packets.next().map(|packet| state.packet_frame(packet, &mut counts)),
+                Turn::Nothing => None,
+            };
+            let Some(frame) = frame else { break };
             assert_taken(&frame);
-            bytes += frame.len();
-            if packet.position.sequence <= state.again_upto {
-                again = (again.0 + 1, again.1 + frame.len() as u64);
-            }
             frames.push(frame);
         }
-        assert!(again.0 <= frames.len() as u64, "more was sent again than was sent");
-        self.sent.packets_again.fetch_add(again.0, Relaxed);
-        self.sent.bytes_again.fetch_add(again.1, Relaxed);
-        self.sent.packets.fetch_add(frames.len() as u64, Relaxed);
-        self.sent.bytes.fetch_add(bytes as u64, Relaxed);
+        self.sent.add(&counts);
         frames
+    }
+
+    fn stamped_frame(&self, state: &mut StreamState, counts: &mut Counts) -> Option<EncodedFrame> {
+        let item = state.stamped.take(state.at.sequence)?;
+        self.stream.taken.notify_all();
+        let frame = item_frame(&state.at, &item.header, item.payload);
+        counts.items += 1;
+        counts.item_bytes += frame.len() as u64;
+        Some(frame)
+    }
+}
+
+impl StreamState {
+    fn packet_frame(&mut self, packet: Packet, counts: &mut Counts) -> EncodedFrame {
+        assert!(packet.position.follows(&self.at), "no packet is left out or comes twice");
+        self.at = packet.position;
+        self.stamped.packet_went();
+        let frame = packet_frame(&packet.position, &packet.header, packet.payload);
+        let len = frame.len() as u64;
+        (counts.packets, counts.bytes) = (counts.packets + 1, counts.bytes + len);
+        if self.at.sequence <= self.again_upto {
+            (counts.packets_again, counts.bytes_again) = (counts.packets_again + 1, counts.bytes_again + len);
+        }
+        frame
+    }
+}
+
+/// What one batch of frames adds to [`Sent`].
+#[derive(Default)]
+struct Counts {
+    packets: u64,
+    bytes: u64,
+    items: u64,
+    item_bytes: u64,
+    packets_again: u64,
+    bytes_again: u64,
+}
+
+impl Counts {
+    fn all_bytes(&self) -> u64 {
+        self.bytes + self.item_bytes
+    }
+}
+
+impl Sent {
+    fn add(&self, counts: &Counts) {
+        assert!(counts.packets_again <= counts.packets, "more was sent again than was sent");
+        let pairs = [
+            (&self.packets, counts.packets),
+            (&self.bytes, counts.bytes),
+            (&self.items, counts.items),
+            (&self.item_bytes, counts.item_bytes),
+            (&self.packets_again, counts.packets_again),
+            (&self.bytes_again, counts.bytes_again),
+        ];
+        pairs
+            .into_iter()
+            .filter(|(_, more)| *more > 0)
+            .for_each(|(sum, more)| _ = sum.fetch_add(more, Relaxed));
     }
 }
 
@@ -194,7 +281,7 @@ fn assert_taken(EncodedFrame { head, payload }: &EncodedFrame) {
 
 impl Feed for PacketFeed {
     fn next_frames(&mut self, max_bytes: usize) -> Vec<EncodedFrame> {
-        let mut state = self.stream.0.lock();
+        let mut state = self.stream.state.lock();
         if state.flow == Flow::Hold {
             return Vec::new();
         }
@@ -202,64 +289,13 @@ impl Feed for PacketFeed {
         if !items.is_empty() || !state.started {
             return items;
         }
-        self.packets(&mut state, max_bytes)
+        self.merged(&mut state, max_bytes)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::packet::{Epoch, Incarnation, Op};
-    use crate::queue::Draft;
-
-    fn queue_of(packets: usize, payload: usize) -> (Arc<Queue>, Position) {
-        let start = Position::origin(Epoch { number: 1, writer: 7 }, Incarnation(9));
-        let queue = Queue::new(32 << 20, start);
-        queue.attach(|_| {});
-        for _ in 0..packets {
-            let mut room = queue.reserve(payload, 64).unwrap();
-            let payload = Bytes::from(vec![7; payload]);
-            queue.append(&mut room, Draft::new(b"", &Op::Barrier { durable: false }, payload));
-        }
-        (queue, start)
-    }
-
-    fn counts(sent: &Sent) -> (u64, u64) {
-        (sent.packets_again.load(Relaxed), sent.bytes_again.load(Relaxed))
-    }
-
-    /// Bytes that were sent again once counted as none.
-    #[test]
-    fn what_an_earlier_session_sent_counts_as_sent_again() {
-        let (queue, start) = queue_of(10, 1000);
-        let sent = Arc::new(Sent::default());
-        let first = Stream::new(start, Flow::Send);
-        let (mut feed, _lane) = PacketFeed::new(queue.clone(), first.clone(), sent.clone());
-        assert!(feed.next_frames(1 << 20).is_empty(), "not before it was started");
-        first.start(start, Sequence(0));
-        // Two frames of some 1,000 bytes each.
-        assert_eq!(feed.next_frames(2000).len(), 2);
-        assert_eq!(feed.next_frames(2000).len(), 2);
-        assert_eq!((first.at().sequence, counts(&sent)), (Sequence(4), (0, 0)));
-        // The target has the first one.
-        let applied = queue.next(Sequence(0), 1)[0].position;
-        let second = Stream::new(start, Flow::Send);
-        let (mut feed, _lane) = PacketFeed::new(queue, second.clone(), sent.clone());
-        second.start(applied, first.at().sequence);
-        let frames = feed.next_frames(1 << 20);
-        let bytes = frames[..3].iter().map(|frame| frame.len() as u64).sum();
-        assert_eq!((frames.len(), counts(&sent)), (9, (3, bytes)));
-    }
-
-    #[test]
-    fn nothing_goes_on_hold() {
-        let (queue, start) = queue_of(3, 10);
-        let stream = Stream::new(start, Flow::Send);
-        let (mut feed, _lane) = PacketFeed::new(queue, stream.clone(), Arc::default());
-        stream.start(start, Sequence(0));
-        stream.set_flow(Flow::Hold);
-        assert!(feed.next_frames(1 << 20).is_empty());
-        stream.set_flow(Flow::Send);
-        assert_eq!(feed.next_frames(1 << 20).len(), 3);
+impl Drop for PacketFeed {
+    fn drop(&mut self) {
+        self.stream.state.lock().is_over = true;
+        self.stream.taken.notify_all();
     }
 }

@@ -1,0 +1,179 @@
+//! Whether something changes while it is looked at: counts of changes begun and ended, and what is kept
+//! from changing for a moment.
+//!
+//! ```text
+//!  a change:   locks ── begun + 1 ── (system call) ── its op into the queue ── ended + 1 ── locks free
+//!  a look:     begun == ended? ── (system calls) ── last position P; begun as before? ── exact as of P
+//! ```
+//! Where both are equal no change is under way, and all that were are in the queue; as long as no other
+//! one begins, what is seen is what the packets up to the last one make of it. Counts are shared by many
+//! objects, by inode number: whoever looks may be told of a change that is another one's, never the
+//! other way round.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+use rustix::fs::fstat;
+
+use super::super::error::Step;
+use super::super::objects::{Node, NodeId, Pinned, Sighting};
+use super::locks::{LockedNames, LockedObjects, Tree};
+use crate::intercept::Volume;
+use crate::packet::ObjectId;
+use crate::sys::FileHandle;
+
+/// 64 KiB: they stay in the processor's cache, and the thousand entries of a listing rarely share one
+/// with a file that is being written.
+const STRIPES: usize = 4096;
+/// What one change touches at most: two directories, two objects in them, and one that it makes.
+const TOUCHED_MAX: usize = 6;
+
+#[derive(Default)]
+struct Stripe {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+/// See the module.
+pub struct Counters(Box<[Stripe; STRIPES]>);
+
+impl Default for Counters {
+    fn default() -> Counters {
+        Counters(Box::new(std::array::from_fn(|_| Stripe::default())))
+    }
+}
+
+impl Counters {
+    /// Neighbours are mostly of one directory, and at work together.
+    fn stripe(inode: u64) -> u16 {
+        (inode.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - STRIPES.ilog2())) as u16
+    }
+
+    pub(super) fn begin(&self) -> Begun<'_> {
+        Begun { counters: self, stripes: [0; TOUCHED_MAX], count: 0 }
+    }
+
+    /// (begun, ended). In this order: equal only where there was a moment without a change under way.
+    fn read(&self, inode: u64) -> (u64, u64) {
+        let stripe = &self.0[usize::from(Self::stripe(inode))];
+        let ended = stripe.ended.load(SeqCst);
+        (stripe.begun.load(SeqCst), ended)
+    }
+}
+
+/// What a change under way is counted for; it counts as ended when this goes.
+pub(super) struct Begun<'a> {
+    counters: &'a Counters,
+    stripes: [u16; TOUCHED_MAX],
+    count: usize,
+}
+
+impl Begun<'_> {
+    /// Before the system call that changes this object, or names in it.
+    pub fn add(&mut self, inode: u64) {
+        let stripe = Counters::stripe(inode);
+        if self.stripes[..self.count].contains(&stripe) {
+            return;
+        }
+        assert!(self.count < TOUCHED_MAX, "one change touches more than {TOUCHED_MAX} objects");
+        self.stripes[self.count] = stripe;
+        self.count += 1;
+        self.counters.0[usize::from(stripe)].begun.fetch_add(1, SeqCst);
+    }
+
+    pub fn end(&mut self) {
+        for stripe in &self.stripes[..std::mem::take(&mut self.count)] {
+            self.counters.0[usize::from(*stripe)].ended.fetch_add(1, SeqCst);
+        }
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// An object that somebody looks at past the mount.
+#[derive(Clone, Copy)]
+pub struct Seen<'a> {
+    pub object: ObjectId,
+    pub handle: &'a FileHandle,
+    /// `S_IFMT` bits.
+    pub file_type: u32,
+}
+
+impl Volume {
+    /// Changes so far, begun and ended, of what shares its counts with this inode.
+    pub fn change_counts(&self, inode: u64) -> (u64, u64) {
+        self.changes.counters.read(inode)
+    }
+
+    /// Runs `look` while nobody changes these objects, one or two, nor names in those of them that are
+    /// directories; whatever was changed before is in the queue.
+    pub fn while_still(&self, one: Seen<'_>, other: Option<Seen<'_>>, look: &mut dyn FnMut()) {
+        let (one, other) = (self.known(one), other.map(|other| self.known(other)));
+        let (one, other) = (&*one, other.as_deref());
+        let directory = |node: &'_ Node| node.is_directory();
+        // Whoever has the whole tree locks one directory inside of another, in whatever order.
+        let _tree = other.map(|_| self.changes.tree.take(Tree::Shared, &self.changes.ongoing));
+        let _names =
+            LockedNames::take(Some(one).filter(|node| directory(node)), other.filter(|node| directory(node)));
+        let _objects = LockedObjects::take(Some(one), other);
+        look();
+    }
+
+    fn known(&self, seen: Seen<'_>) -> Known<'_> {
+        if seen.object == self.root.object {
+            return Known::Root(&self.root);
+        }
+        let node = self.objects.pin(Sighting {
+            id: NodeId::of_inode(seen.object.inode),
+            object: seen.object,
+            file_type: seen.file_type,
+            handle: Some(*seen.handle),
+            descriptor: None,
+        });
+        // As if the kernel had met it: somebody else's change of it is still told from one of an op.
+        if node.is_new
+            && let Ok(stat) = self.descriptors.of(&node).and_then(|fd| fstat(&*fd).step("stat"))
+        {
+            node.left.learn(&stat);
+        }
+        Known::Pinned(node)
+    }
+}
+
+enum Known<'a> {
+    Root(&'a Arc<Node>),
+    Pinned(Pinned<'a>),
+}
+
+impl std::ops::Deref for Known<'_> {
+    type Target = Node;
+    fn deref(&self) -> &Node {
+        match self {
+            Known::Root(root) => root,
+            Known::Pinned(node) => node,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_under_way_until_it_ends() {
+        let counters = Counters::default();
+        let (before, _) = counters.read(7);
+        let mut change = counters.begin();
+        change.add(7);
+        change.add(7);
+        assert_eq!(counters.read(7), (before + 1, before));
+        drop(change);
+        assert_eq!(counters.read(7), (before + 1, before + 1));
+        let far = (8..).find(|inode| Counters::stripe(*inode) != Counters::stripe(7)).unwrap();
+        assert_eq!(counters.read(far), (0, 0));
+    }
+}

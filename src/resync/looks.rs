@@ -1,0 +1,40 @@
+//! What a copy that runs while applications write has to know of them.
+
+use crate::packet::ObjectId;
+use crate::sys::FileHandle;
+
+/// Changes so far of an object, and of whatever shares its counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    pub begun: u64,
+    pub ended: u64,
+}
+
+impl Counts {
+    /// None is under way: what is seen from now on, until another one begins, is what the packets up to
+    /// the last one make of it.
+    pub fn is_calm(self) -> bool {
+        self.begun == self.ended
+    }
+}
+
+/// An object as it was found.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'a> {
+    pub object: ObjectId,
+    pub handle: &'a FileHandle,
+    /// `S_IFMT` bits.
+    pub file_type: u32,
+}
+
+/// The tree under capture, for whoever looks at it past the mount. A change counts as begun before its
+/// first effect and as ended when its op is in the queue; an object is counted by its inode number, a
+/// name by that of its directory, and a number may be shared by several objects.
+pub trait Looks: Send + Sync {
+    fn counts(&self, inode: u64) -> Counts;
+
+    /// Runs `look` once, while nobody changes these objects nor names in those of them that are
+    /// directories; what was changed before is in the queue. `look` does not wait, and reads nothing
+    /// that is not in memory.
+    fn while_still(&self, one: Found<'_>, other: Option<Found<'_>>, look: &mut dyn FnMut());
+}

@@ -1,0 +1,179 @@
+//! Items among packets: each has the position that it was stamped with under the stream's lock, so that
+//! they stand in the order of their stamps.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::MutexGuard;
+
+use super::{Stream, StreamState};
+use crate::limits::{PACKETS_PER_CONTENT, STAMPED_BYTES_MAX, STAMPED_ITEMS_MAX};
+use crate::link::Waker;
+use crate::packet::{ItemHeader, ItemNumber, LaneItem, Sequence};
+use crate::queue::Queue;
+use crate::ranks;
+use crate::resync::{Entry, Gone, Slot, StampedSink};
+
+/// What is stamped and has not gone.
+#[derive(Default)]
+pub(super) struct StampedItems {
+    items: VecDeque<StampedItem>,
+    bytes: usize,
+    last: ItemNumber,
+    /// Packets that have gone since content went last.
+    packets: u32,
+    #[cfg(test)]
+    pub planted: Option<Planted>,
+}
+
+pub(super) struct StampedItem {
+    stamp: Sequence,
+    pub header: ItemHeader,
+    pub payload: Bytes,
+}
+
+impl StampedItem {
+    /// Bytes of a file as of the stamp are right before it, too: the packets in between change them
+    /// again.
+    fn may_go_early(&self) -> bool {
+        matches!(self.header.item, LaneItem::OpenContent { .. } | LaneItem::Content { .. })
+    }
+}
+
+/// What goes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    Item,
+    Packet,
+    Nothing,
+}
+
+impl StampedItems {
+    /// `at`: where the cursor stands. `packet_waits`: the next packet is at hand.
+    pub fn turn(&self, at: Sequence, packet_waits: bool) -> Turn {
+        let its_turn = |item: &StampedItem| {
+            let is_due = item.stamp == at;
+            #[cfg(test)]
+            let is_due = is_due && !(packet_waits && self.planted == Some(Planted::GoesLate));
+            // Before its stamp there is always a packet to go.
+            is_due || item.may_go_early() && self.packets >= PACKETS_PER_CONTENT
+        };
+        match self.items.front() {
+            Some(item) if its_turn(item) => Turn::Item,
+            _ if packet_waits => Turn::Packet,
+            _ => Turn::Nothing,
+        }
+    }
+
+    pub fn take(&mut self, at: Sequence) -> Option<StampedItem> {
+        let item = self.items.pop_front()?;
+        #[cfg(test)]
+        let at = if self.planted == Some(Planted::GoesLate) { item.stamp } else { at };
+        let is_in_place = at == item.stamp || at < item.stamp && item.may_go_early();
+        assert!(is_in_place, "an item as of {} goes at {}", item.stamp.0, at.0);
+        self.bytes -= item.payload.len();
+        if item.may_go_early() {
+            self.packets = 0;
+        }
+        Some(item)
+    }
+
+    pub fn packet_went(&mut self) {
+        self.packets = self.packets.saturating_add(1);
+    }
+
+    pub fn has_room(&self) -> bool {
+        self.items.len() < STAMPED_ITEMS_MAX && self.bytes < STAMPED_BYTES_MAX
+    }
+
+    fn push(&mut self, stamp: Sequence, batch: &mut Vec<Entry>) -> ItemNumber {
+        assert!(!batch.is_empty(), "nothing is sent");
+        assert!(self.items.back().is_none_or(|last| last.stamp <= stamp), "stamps go back");
+        for Entry { item, payload } in batch.drain(..) {
+            self.last.0 += 1;
+            self.bytes += payload.len();
+            let header = ItemHeader { number: self.last, item };
+            self.items.push_back(StampedItem { stamp, header, payload });
+        }
+        self.last
+    }
+}
+
+/// A session's lane among its packets, for the one thread that copies.
+pub struct StampedLane {
+    stream: Arc<Stream>,
+    queue: Arc<Queue>,
+    waker: Waker,
+}
+
+impl StampedLane {
+    pub(super) fn new(stream: Arc<Stream>, queue: Arc<Queue>, waker: Waker) -> StampedLane {
+        StampedLane { stream, queue, waker }
+    }
+
+    /// Whether a batch would not wait.
+    #[cfg(test)]
+    pub(crate) fn has_room(&self) -> bool {
+        self.stream.state.lock().stamped.has_room()
+    }
+
+    fn wake(&self, state: MutexGuard<'_, StreamState>) {
+        // Whoever fills the lane would wait for a link that rests.
+        let is_filling = state.stamped.items.len() >= STAMPED_ITEMS_MAX / 2
+            || state.stamped.bytes >= STAMPED_BYTES_MAX / 2;
+        drop(state);
+        if is_filling { self.waker.wake_now() } else { self.waker.wake() }
+    }
+}
+
+impl StampedSink for StampedLane {
+    fn reserve(&mut self) -> Result<Slot, Gone> {
+        ranks::assert_none_held("a wait for room in the lane");
+        let mut state = self.stream.state.lock();
+        while !state.is_over && !state.stamped.has_room() {
+            self.stream.taken.wait(&mut state);
+        }
+        if state.is_over { Err(Gone) } else { Ok(Slot::granted()) }
+    }
+
+    fn push(
+        &mut self,
+        slot: Slot,
+        batch: &mut Vec<Entry>,
+        check: impl FnOnce() -> bool,
+    ) -> Result<ItemNumber, Slot> {
+        let mut state = self.stream.state.lock();
+        // In this order: what was not begun by now comes behind it.
+        let stamp = self.queue.last().sequence;
+        if !check() {
+            return Err(slot);
+        }
+        let number = state.stamped.push(stamp, batch);
+        self.wake(state);
+        Ok(number)
+    }
+
+    fn begin(&mut self, batch: &mut Vec<Entry>, check: impl FnOnce() -> bool) -> bool {
+        let mut state = self.stream.state.lock();
+        let start = self.queue.last();
+        if !check() {
+            return false;
+        }
+        if !state.started {
+            // Nothing after it was sent in an earlier session.
+            (state.at, state.started, state.again_upto) = (start, true, Sequence(0));
+        }
+        state.stamped.push(start.sequence, batch);
+        self.wake(state);
+        true
+    }
+}
+
+/// Bugs that are planted on purpose.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Planted {
+    /// An item goes behind packets that come after its stamp.
+    GoesLate,
+}

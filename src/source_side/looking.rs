@@ -1,0 +1,19 @@
+//! The volume, for a copy that looks at its backing directory while applications write.
+
+use crate::intercept::{Seen, Volume};
+use crate::resync::{Counts, Found, Looks};
+
+impl Looks for Volume {
+    fn counts(&self, inode: u64) -> Counts {
+        let (begun, ended) = self.change_counts(inode);
+        Counts { begun, ended }
+    }
+
+    fn while_still(&self, one: Found<'_>, other: Option<Found<'_>>, look: &mut dyn FnMut()) {
+        Volume::while_still(self, seen(one), other.map(seen), look);
+    }
+}
+
+fn seen(Found { object, handle, file_type }: Found<'_>) -> Seen<'_> {
+    Seen { object, handle, file_type }
+}
