@@ -2,14 +2,18 @@
 //! notice of it.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use rustix::mount::UnmountFlags;
 
-use crate::host::{COMMAND_MAX, Protected, Setup, describe, output_within, require_program, run, standin};
+use crate::host::{
+    COMMAND_MAX, Protected, Setup, describe, heavy, output_within, require_program, run, standin,
+};
+use crate::sys::own_descriptors;
 use crate::tree;
 
 /// More than the mount has threads on any machine that runs tests.
@@ -96,6 +100,85 @@ fn readers_go_on_while_all_writers_wait() {
         drop(immutable);
     });
     assert!(protected.assert_in_sync().objects > 3 * WRITERS);
+}
+
+/// Reads that the kernel makes ahead stand in one line with what it writes back, and wait for room in the
+/// queue there where no more requests are let through.
+#[test]
+fn readers_go_on_while_what_is_gathered_waits() {
+    let _alone = heavy();
+    for round in 0..2 {
+        let arguments = vec!["--profile", "batch", "--queue-memory", "32M", "--mmap-lag", "10ms"];
+        let protected = Protected::start(Setup { arguments, ..Setup::default() });
+        let path = |name: &str| protected.mount.join(name);
+        fs::create_dir(path("stuck")).expect("a directory");
+        for number in 0..READERS {
+            fs::write(path(&format!("read{number}")), vec![9; 1 << 20]).expect("room");
+        }
+        fs::write(path("gathered"), vec![4; GATHERED]).expect("room");
+        protected.wait_sync();
+        let (stop, read) = (AtomicBool::new(false), [const { AtomicU64::new(0) }; READERS]);
+        std::thread::scope(|scope| {
+            // Dropped before the scope waits for others, whatever fails.
+            let ended = Ended(&stop);
+            let immutable = Immutable::make(&protected.replica.join("stuck"));
+            fs::write(path("stuck").join("file"), "what everything waits behind").expect("a file");
+            for (number, count) in read.iter().enumerate() {
+                let (path, stop) = (path(&format!("read{number}")), &stop);
+                scope.spawn(move || read_cold(&path, stop, count));
+            }
+            let writer = scope.spawn(|| write_apart(&path("gathered"), &stop));
+            wait_for_status(&protected, |status| writers_waiting(status) >= 16);
+            let before = read.each_ref().map(|count| count.load(Relaxed));
+            let began = Instant::now();
+            while read.iter().zip(before).any(|(now, before)| now.load(Relaxed) < before + 3) {
+                let counts: Vec<_> = read.iter().map(|count| count.load(Relaxed)).collect();
+                assert!(
+                    began.elapsed() < READ_MAX,
+                    "round {round}: {before:?} were read, and now {counts:?}"
+                );
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            assert!(!writer.is_finished(), "nothing waits: this tests nothing");
+            drop((immutable, ended));
+        });
+        protected.assert_in_sync();
+    }
+}
+
+/// Bytes of a file.
+const GATHERED: usize = 64 << 20;
+
+/// Writes pages of which no two are neighbours: each is a request. In a table of descriptors of its own:
+/// a program that is started closes those it inherits, and each close of a file waits for what is gathered
+/// of it.
+fn write_apart(path: &Path, stop: &AtomicBool) {
+    own_descriptors();
+    let file = fs::File::options().write(true).open(path).expect("a file");
+    for offset in (0..GATHERED as u64).step_by(2 * 4096).cycle().take_while(|_| !stop.load(Relaxed)) {
+        file.write_all_at(&[5; 4096], offset).expect("room in memory");
+    }
+}
+
+/// Programs that read what is not in memory.
+const READERS: usize = 4;
+const READ_MAX: Duration = Duration::from_secs(20);
+
+struct Ended<'a>(&'a AtomicBool);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+fn read_cold(path: &Path, stop: &AtomicBool, count: &AtomicU64) {
+    while !stop.load(Relaxed) {
+        let cold = fs::File::open(path).expect("a file");
+        rustix::fs::fadvise(&cold, 0, None, rustix::fs::Advice::DontNeed).expect("no page is kept");
+        assert!(fs::read(path).expect("a file") == vec![9; 1 << 20]);
+        count.fetch_add(1, Relaxed);
+    }
 }
 
 /// `stop` answered while the daemon still had the replica open: a start right after it was refused,
