@@ -55,6 +55,13 @@ pub const LISTED_NAMES_IN_MEMORY: usize = 65_536;
 pub const CLAIMS_IN_MEMORY: usize = 7 << 14;
 pub const ASKED_IN_MEMORY: usize = 7 << 12;
 
+/// Directories that a target remembers of a copy in memory, 1 MiB; further ones go to disk.
+pub const DIRECTORIES_IN_MEMORY: usize = 7 << 12;
+
+/// How often a target asks for everything once more, at the end of one copy, because content has not
+/// come that it waits for. No honest source needs it once.
+pub const LISTED_AGAIN_MAX: u32 = 3;
+
 /// Bytes after which a listing item is cut.
 pub const LISTING_LEN_CUT: usize = 256 * 1024;
 

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!  frame ──> handle ─┬─ packet ── right after *applied*? ── begun ── perform ── applied ──> Applied
+//!                    │            (while a copy is under way it is reconcile that performs)
 //!                    ├─ item ──── reconcile ──────────────────────────────────────────────> Answered
 //!                    │
 //!                    ├─ a fault of one object that was waited for long enough ────────────> SetAside
@@ -17,7 +18,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::fault::Fault;
+use super::fault::{Concern, Fault};
 use super::giving_up::{GivenUp, Verdict, holds_up, objects_of};
 use super::next_frame::{OrderError, follows, skips};
 use super::perform::Doubt;
@@ -27,8 +28,8 @@ use super::replica::{AsideView, DataStatus, DurablePoint, Relief, Replica, Run};
 use crate::failpoint;
 use crate::limits::{RELIEF_OBJECTS_MAX, apply_retry_delay, set_aside_after};
 use crate::packet::{
-    Frame, FrameHeader, ItemHeader, ObjectId, PacketHeader, Position, ReplicaProof, Sequence, Stuck,
-    TargetMessage,
+    Frame, FrameHeader, ItemHeader, LaneItem, ObjectId, PacketHeader, Position, ReplicaProof, Sequence,
+    Stuck, TargetMessage,
 };
 use crate::words::Allow;
 
@@ -150,7 +151,6 @@ impl Applier {
 
     /// [`Applier::handle`]; `run` says whether it came with the frame before.
     pub fn handle_in(&mut self, run: Run, frame: &Frame) -> Outcome {
-        self.received = frame.position;
         self.replica.begin_frame(run);
         let outcome = self.handled(frame);
         self.replica.end_frame();
@@ -160,15 +160,20 @@ impl Applier {
     fn handled(&mut self, frame: &Frame) -> Outcome {
         let outcome = match &frame.header {
             FrameHeader::Packet(packet) => {
+                self.received = frame.position;
                 match follows(&self.replica.applied(), &frame.position, frame.digest) {
+                    Ok(()) if self.reconcile.takes_packets() => self.converge(frame, packet),
                     Ok(()) => self.packet(frame, packet),
                     Err(error) => Outcome::Refused(Refusal::Order(error)),
                 }
             }
-            FrameHeader::Skip(skip) => match skips(&self.replica.applied(), skip.first, &frame.position) {
-                Ok(()) => self.skip(frame),
-                Err(error) => Outcome::Refused(Refusal::Order(error)),
-            },
+            FrameHeader::Skip(skip) => {
+                self.received = frame.position;
+                match skips(&self.replica.applied(), skip.first, &frame.position) {
+                    Ok(()) => self.skip(frame),
+                    Err(error) => Outcome::Refused(Refusal::Order(error)),
+                }
+            }
             FrameHeader::Item(item) => self.item(frame, item),
         };
         match outcome {
@@ -234,6 +239,17 @@ impl Applier {
         self.reconcile.is_running()
     }
 
+    /// Nothing is made durable for now: what is applied is no state of the source before a copy ends.
+    pub fn is_half_copied(&self) -> bool {
+        self.is_copying() || self.replica.is_half_copied()
+    }
+
+    /// What the source has to hear after a frame: directories that are to be listed again. Until there
+    /// is no more of it.
+    pub fn take_doubts(&mut self) -> Option<TargetMessage> {
+        self.reconcile.take_doubts()
+    }
+
     /// When [`Applier::set_pending_times`] wants to be called, if nothing else comes.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.replica.next_deadline()
@@ -262,6 +278,10 @@ impl Applier {
 
     /// Empties files that the source has removed since, so that the op at the head goes through.
     pub fn relieve(&mut self, objects: &[ObjectId]) -> Result<Relief, Fault> {
+        if self.is_copying() {
+            // What is emptied would be taken for what the copy has brought.
+            return Ok(Relief::Nothing);
+        }
         self.replica.relieve(&objects[..objects.len().min(RELIEF_OBJECTS_MAX)])
     }
 
@@ -295,6 +315,7 @@ impl Applier {
         assert!(!self.is_copying(), "a copy outlives its session");
         self.come_to_rest();
         if self.replica.applied() != self.replica.durable()
+            && !self.is_half_copied()
             && !self.replica.sync_failed()
             && let Err(fault) = self.durable_point()
         {
@@ -322,14 +343,61 @@ impl Applier {
 
     /// An op that was begun and is not applied is in doubt, be it by a crash or by a failed attempt.
     pub(super) fn perform(&mut self, frame: &Frame, packet: &PacketHeader) -> Result<(), Fault> {
-        let position = frame.position;
-        let doubt = if self.replica.begun() == position { Doubt::MayBeDone } else { Doubt::None };
+        let doubt = if self.replica.begun() == frame.position { Doubt::MayBeDone } else { Doubt::None };
+        self.performed_by(frame, packet, |applier| applier.replica.perform(&packet.op, &frame.payload, doubt))
+    }
+
+    /// Writes down what is begun, has it performed, and writes down that it is.
+    fn performed_by(
+        &mut self,
+        frame: &Frame,
+        packet: &PacketHeader,
+        perform: impl FnOnce(&mut Applier) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
         self.replica.begin(frame, packet)?;
         failpoint::at("begun").map_err(Fault::own("begin"))?;
         self.replica.set_hint(&packet.path.0);
-        self.replica.perform(&packet.op, &frame.payload, doubt)?;
+        perform(self)?;
         failpoint::at("performed").map_err(Fault::own("perform"))?;
-        self.replica.applied_is(position)
+        self.replica.applied_is(frame.position)
+    }
+
+    /// A packet while a copy is under way. What hits one object keeps nothing up: the copy leaves it
+    /// out, or looks at it again.
+    fn converge(&mut self, frame: &Frame, packet: &PacketHeader) -> Outcome {
+        let done = self.timed(|applier| {
+            applier.performed_by(frame, packet, |applier| {
+                applier.reconcile.handle_packet(&mut applier.replica, &packet.op, &frame.payload)
+            })
+        });
+        match done {
+            Ok(()) => Outcome::Applied,
+            Err(fault) => self.copy_stops(frame, packet.op.name(), fault),
+        }
+    }
+
+    /// A time that cannot be set is given up, and everything else goes on.
+    fn timed<T>(&mut self, mut perform: impl FnMut(&mut Applier) -> Result<T, Fault>) -> Result<T, Fault> {
+        loop {
+            match perform(self) {
+                Err(Fault::Time { object, fault })
+                    if matches!(self.replica.concern(&fault), Concern::Object(_) | Concern::Packet) =>
+                {
+                    self.give_time_up(object, &fault)?;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn copy_stops(&mut self, frame: &Frame, op: &'static str, fault: Fault) -> Outcome {
+        match fault {
+            Fault::SyncFailed(_) => {
+                self.reconcile.give_up();
+                Outcome::Refused(Refusal::Proof(fault))
+            }
+            fault => self.nothing_passes(frame, op, fault),
+        }
     }
 
     fn skip(&mut self, frame: &Frame) -> Outcome {
@@ -341,14 +409,20 @@ impl Applier {
 
     /// What one object keeps out of a copy the copy leaves out by itself.
     fn item(&mut self, frame: &Frame, item: &ItemHeader) -> Outcome {
-        let done = self.reconcile.handle_item(&mut self.replica, frame.position, item, &frame.payload);
-        match done.and_then(|answers| self.replica.log_times().map(|()| answers)) {
-            Ok(answers) => Outcome::Answered(answers),
-            Err(fault @ Fault::SyncFailed(_)) => {
-                self.reconcile.give_up();
-                Outcome::Refused(Refusal::Proof(fault))
+        let done = self.timed(|applier| {
+            let (reconcile, replica) = (&mut applier.reconcile, &mut applier.replica);
+            let answers = reconcile.handle_item(replica, frame.position, item, &frame.payload)?;
+            replica.log_times().map(|()| answers)
+        });
+        match done {
+            Ok(answers) => {
+                if item.item == LaneItem::Begin {
+                    // Whatever was received before is of no use.
+                    self.received = self.replica.applied();
+                }
+                Outcome::Answered(answers)
             }
-            Err(fault) => self.nothing_passes(frame, item.item.name(), fault),
+            Err(fault) => self.copy_stops(frame, item.item.name(), fault),
         }
     }
 

@@ -26,18 +26,36 @@ impl Replica {
         if self.is_relieved(object) {
             return Ok(());
         }
+        self.write_untimed(object, offset, bytes, result)?;
+        self.set_mtime_later(object, result.mtime)
+    }
+
+    /// [`Replica::write`] without the mtime.
+    pub(super) fn write_untimed(
+        &mut self,
+        object: ObjectId,
+        offset: u64,
+        bytes: &[u8],
+        result: &ContentResult,
+    ) -> Result<(), Fault> {
         let file = self.writable(object)?;
         self.writer().write_all_at(&file, bytes, offset).map_err(Fault::system("write"))?;
-        self.content_changed(object, &file, result)
+        self.content_changed(&file, result)
     }
 
     pub(super) fn resize(&mut self, object: ObjectId, result: &ContentResult) -> Result<(), Fault> {
+        self.resize_untimed(object, result)?;
+        self.set_mtime_later(object, result.mtime)
+    }
+
+    /// [`Replica::resize`] without the mtime.
+    pub(super) fn resize_untimed(&mut self, object: ObjectId, result: &ContentResult) -> Result<(), Fault> {
         let file = self.writable(object)?;
         rustix::fs::ftruncate(&*file, result.size).map_err(Fault::system("truncate"))?;
         if result.size == 0 {
             self.relief_is_over(object)?;
         }
-        self.content_changed(object, &file, result)
+        self.content_changed(&file, result)
     }
 
     pub(super) fn reserve(
@@ -51,12 +69,25 @@ impl Replica {
         if self.is_relieved(object) {
             return Ok(());
         }
+        self.reserve_untimed(object, offset, length, how, result)?;
+        self.set_mtime_later(object, result.mtime)
+    }
+
+    /// [`Replica::reserve`] without the mtime.
+    pub(super) fn reserve_untimed(
+        &mut self,
+        object: ObjectId,
+        offset: u64,
+        length: u64,
+        how: Reserve,
+        result: &ContentResult,
+    ) -> Result<(), Fault> {
         let file = self.writable(object)?;
         match rustix::fs::fallocate(&*file, fallocate_flags(how), offset, length) {
             Err(Errno::NOTSUP | Errno::NOSYS) => reserve_by_hand(&file, offset, length, how, result)?,
             done => done.map_err(Fault::system("fallocate"))?,
         }
-        self.content_changed(object, &file, result)
+        self.content_changed(&file, result)
     }
 
     /// The owner goes first: a chown clears setuid, which the mode then says anew.
@@ -95,17 +126,12 @@ impl Replica {
         mode.map_or(Ok(()), |mode| inode::set_mode(&*file, self.policy().mode(&*file, mode)?))
     }
 
-    fn content_changed(
-        &mut self,
-        object: ObjectId,
-        file: &File,
-        result: &ContentResult,
-    ) -> Result<(), Fault> {
+    fn content_changed(&self, file: &File, result: &ContentResult) -> Result<(), Fault> {
         failpoint::at("content").map_err(Fault::system("write"))?;
-        if let Some(mode) = result.mode {
-            inode::set_mode(file, self.policy().mode(file, mode)?)?;
+        match result.mode {
+            Some(mode) => inode::set_mode(file, self.policy().mode(file, mode)?),
+            None => Ok(()),
         }
-        self.set_mtime_later(object, result.mtime)
     }
 }
 

@@ -80,7 +80,7 @@ impl Applier {
     }
 
     /// Sets aside an object whose time cannot be set; it holds up no durable point any more.
-    fn give_time_up(&mut self, object: ObjectId, fault: &Fault) -> Result<(), Fault> {
+    pub(super) fn give_time_up(&mut self, object: ObjectId, fault: &Fault) -> Result<(), Fault> {
         self.replica.set_hint(&[]);
         self.replica.set_aside(object, "set a time", fault)?;
         self.time_stuck = None;

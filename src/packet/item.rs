@@ -105,7 +105,8 @@ pub enum LaneItem {
     /// other without a gap. Payload: the bytes, at least one.
     Content { object: ObjectId, hole: u64, offset: u64 },
     /// All content of the file was sent; a hole of so many bytes ends it. Bytes and holes add up to
-    /// the size, or it is refused. Attributes and xattrs make it clean.
+    /// the size, or to more where the file was cut while it was read; else it is refused. Attributes
+    /// and xattrs make it clean.
     CloseContent { object: ObjectId, hole: u64, size: u64, attributes: Attributes, xattrs: Vec<Xattr> },
     /// An object has exactly the attributes of these names, sorted; their values follow. It is its
     /// owner's alone until its [`LaneItem::Attributes`] come.

@@ -198,6 +198,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
     fn answered(&mut self, frame: &Frame, was_stuck: bool, answers: Vec<TargetMessage>) {
         self.show();
         answers.into_iter().for_each(|answer| self.around.send(answer));
+        self.tell_doubts();
         if was_stuck {
             self.recovered(frame.position.sequence);
         }
@@ -210,6 +211,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
         }
         // Before the acknowledgement of what was not done.
         self.tell_data();
+        self.tell_doubts();
         if self.unacknowledged == 0 {
             self.acknowledge_by = clock::now() + ACKNOWLEDGE_LATEST;
         }
@@ -306,10 +308,10 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
             return Ok(());
         }
         // A copy syncs for itself, and the kernel tells of a failed write only once: it must be the
-        // copy that hears of its own.
+        // copy that hears of its own. What it has come to is no state of the source, in any case.
         let progress = self.applier.acknowledged();
         let is_due = self.durable_asked || clock::now() >= self.durable_due;
-        if self.applier.is_copying() || !is_due || progress.applied == progress.durable {
+        if self.applier.is_half_copied() || !is_due || progress.applied == progress.durable {
             return Ok(());
         }
         assert!(self.sync.is_none(), "a durable point begins while another one is under way");
@@ -365,6 +367,13 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
         }
     }
 
+    /// What a copy has to look at again.
+    fn tell_doubts(&mut self) {
+        while let Some(doubts) = self.applier.take_doubts() {
+            self.around.send(doubts);
+        }
+    }
+
     fn acknowledge_is_late(&self) -> bool {
         self.unacknowledged > 0 && clock::now() >= self.acknowledge_by
     }
@@ -380,7 +389,9 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
     fn acknowledge(&mut self) {
         self.tell_withheld();
         let now = self.applier.acknowledged();
-        let now = (now.received.sequence, now.applied.sequence, now.durable.sequence);
+        // What is durable of another history has no number in this one.
+        let durable = if now.durable.same_history(&now.applied) { now.durable.sequence } else { Sequence(0) };
+        let now = (now.received.sequence, now.applied.sequence, durable);
         self.unacknowledged = 0;
         if self.acknowledged == Some(now) {
             return;

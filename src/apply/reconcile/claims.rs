@@ -1,5 +1,6 @@
 //! Which source object each inode of the replica stands for in this resynchronisation, so that
-//! two of them never share one.
+//! two of them never share one. An object is *seen* when its inode was claimed for it: a listing has
+//! shown it, or a packet has made it.
 
 use std::io;
 use std::path::Path;
@@ -27,6 +28,15 @@ impl Claims {
 
     pub(super) fn claimant(&self, handle: &FileHandle) -> io::Result<Option<ObjectId>> {
         self.0.get(key(handle))
+    }
+
+    /// The inode stands for an id no more.
+    pub(super) fn release(&mut self, handle: &FileHandle, id: ObjectId) -> Result<(), Fault> {
+        let failed = Fault::own("claims");
+        if self.0.get(key(handle)).map_err(Fault::own("claims"))? == Some(id) {
+            self.0.remove(key(handle)).map(drop).map_err(failed)?;
+        }
+        Ok(())
     }
 }
 

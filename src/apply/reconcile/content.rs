@@ -1,21 +1,26 @@
 //! Content of wanted files: bytes, then attributes, and last the mtime that says they are good.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::sync::Arc;
 
 use rustix::fs::Stat;
 
 use super::Session;
+use super::planted::{self, Planted};
 use crate::apply::fault::Fault;
 use crate::apply::inode;
 use crate::apply::replica::Replica;
 use crate::apply::replica::Writer;
 use crate::limits::{UNSETTLED_BYTES_MAX, UNSETTLED_FILES_MAX};
 use crate::packet::{Attributes, ObjectId, Timestamp, Xattr};
+use crate::sys::FileHandle;
 
 /// The file whose content arrives.
 pub(super) struct OpenFile {
     object: ObjectId,
+    /// The inode that was opened: content is complete on no other.
+    handle: FileHandle,
     file: Arc<File>,
     writer: Writer,
     /// Where the bytes and holes that came end.
@@ -32,15 +37,17 @@ impl OpenFile {
 
 impl Session {
     pub(super) fn open_content(&mut self, replica: &mut Replica, object: ObjectId) -> Result<(), Fault> {
+        self.open = None;
+        if !self.asked.contains(object)? {
+            // An op has removed it, or nobody asked.
+            return Ok(());
+        }
         let done = self.empty(replica, object);
         self.or_leave_content(replica, object, done)
     }
 
     fn empty(&mut self, replica: &mut Replica, object: ObjectId) -> Result<(), Fault> {
-        if !self.asked.contains(object)? {
-            return Err(Fault::Refused("content of a file that was not asked for"));
-        }
-        let file = replica.writable(object)?;
+        let (file, handle) = (replica.writable(object)?, replica.known_handle(object)?);
         let before = inode::stat(&*file)?;
         // Whoever may read the old content may not read the new one.
         if !is_private(&before) {
@@ -50,7 +57,7 @@ impl Session {
         if before.st_size > 0 {
             file.set_len(0).map_err(Fault::system("truncate"))?;
         }
-        self.open = Some(OpenFile { object, file, writer: replica.writer().clone(), reached: 0 });
+        self.open = Some(OpenFile { object, handle, file, writer: replica.writer().clone(), reached: 0 });
         Ok(())
     }
 
@@ -61,7 +68,7 @@ impl Session {
         offset: u64,
         bytes: &[u8],
     ) -> Result<(), Fault> {
-        let open = self.opened(object)?;
+        let Some(open) = self.opened(object) else { return Ok(()) };
         if open.behind_hole(hole)? != offset || bytes.is_empty() {
             return Err(Fault::Refused("content that does not follow what came before it"));
         }
@@ -73,6 +80,7 @@ impl Session {
         Ok(())
     }
 
+    /// All content has come: the file has this size, whatever has become of it while it was read.
     pub(super) fn close_content(
         &mut self,
         replica: &mut Replica,
@@ -81,32 +89,63 @@ impl Session {
         attributes: &Attributes,
         xattrs: &[Xattr],
     ) -> Result<(), Fault> {
-        let open = self.opened(object)?;
-        if open.behind_hole(hole)? != size {
+        let Some(open) = self.opened(object) else { return Ok(()) };
+        // It may have become shorter while it was read.
+        if hole != size.saturating_sub(open.reached) || size > i64::MAX as u64 {
             return Err(Fault::Refused("a file whose bytes and holes do not add up to its size"));
         }
-        let file = open.file.clone();
-        if hole > 0 {
+        let (file, handle) = (open.file.clone(), open.handle);
+        if replica.handle(object)? != Some(handle) && !planted::is(Planted::ClosesAnyInode) {
+            // Another inode has taken its place: what has come is not in it.
+            self.open = None;
+            return Ok(());
+        }
+        if inode::stat(&*file)?.st_size as u64 != size {
             file.set_len(size).map_err(Fault::system("truncate"))?;
         }
         let mode = replica.policy().mode(&*file, attributes.mode)?;
         let attributes = Attributes { mode, ..*attributes };
         self.make_attributes(replica, &file, &attributes, &replica.policy().xattrs(xattrs))?;
-        self.unsettled.files.push((object, attributes.mtime));
+        self.unsettled.add(object, attributes.mtime);
         if self.unsettled.is_full() {
             self.settle(replica)?;
         }
-        self.asked.copied(object)?;
+        self.asked.forget(object)?;
         self.open = None;
         assert!(!self.unsettled.is_full(), "content is not made durable in time");
         Ok(())
     }
 
-    /// The source cannot read a file that was asked for.
+    /// No content comes of a file that was asked for: the source cannot read it, or it is gone.
     pub(super) fn leave_content(&mut self, object: ObjectId) -> Result<(), Fault> {
         self.open = None;
-        // Known as incomplete: the next copy asks for it again.
-        self.asked.copied(object)
+        if !self.asked.contains(object)? {
+            return Ok(());
+        }
+        // The next copy asks for it again.
+        self.incomplete.leave(object)?;
+        self.asked.forget(object)
+    }
+
+    /// A fault of this file alone: the rest of its content is not taken.
+    pub(super) fn or_leave_content(
+        &mut self,
+        replica: &mut Replica,
+        object: ObjectId,
+        done: Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        match done {
+            // Somebody has taken it away since it was asked for.
+            Err(fault @ (Fault::MissingObject(_) | Fault::Outside { .. })) => {
+                self.leave_object(replica, object, &fault);
+                self.leave_content(object)
+            }
+            Err(fault) if fault.keeps_out_one() => {
+                self.leave_object(replica, object, &fault);
+                self.leave_content(object)
+            }
+            done => done,
+        }
     }
 
     /// Makes the bytes durable, then sets the mtimes.
@@ -117,7 +156,7 @@ impl Session {
         if let Err(error) = replica.sync_files() {
             return Err(replica.sync_has_failed(error));
         }
-        for &(object, mtime) in &self.unsettled.files {
+        for (&object, &mtime) in &self.unsettled.files {
             match replica.object(object).and_then(|file| replica.policy().set_mtime(&*file, mtime)) {
                 Ok(()) | Err(Fault::MissingObject(_) | Fault::Outside { .. }) => {}
                 Err(fault) if fault.keeps_out_one() => {
@@ -131,9 +170,9 @@ impl Session {
         Ok(())
     }
 
-    fn opened(&mut self, object: ObjectId) -> Result<&mut OpenFile, Fault> {
-        let open = self.open.as_mut().filter(|open| open.object == object);
-        open.ok_or(Fault::Refused("content of a file that is not open"))
+    /// None where an op has removed it since, or nobody has asked for it.
+    fn opened(&mut self, object: ObjectId) -> Option<&mut OpenFile> {
+        self.open.as_mut().filter(|open| open.object == object)
     }
 }
 
@@ -147,11 +186,35 @@ fn is_private(status: &Stat) -> bool {
 /// never leaves a file that looks copied and is not.
 #[derive(Default)]
 pub(super) struct Unsettled {
-    files: Vec<(ObjectId, Timestamp)>,
+    files: HashMap<ObjectId, Timestamp>,
     bytes: u64,
 }
 
 impl Unsettled {
+    fn add(&mut self, object: ObjectId, mtime: Timestamp) {
+        self.files.insert(object, mtime);
+    }
+
+    /// A packet has given a file another time; `false` where it is none of these.
+    pub(super) fn replace(&mut self, object: ObjectId, mtime: Timestamp) -> bool {
+        match self.files.get_mut(&object) {
+            Some(_) if planted::is(Planted::OlderTime) => false,
+            Some(there) => {
+                *there = mtime;
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub(super) fn contains(&self, object: ObjectId) -> bool {
+        self.files.contains_key(&object)
+    }
+
+    pub(super) fn forget(&mut self, object: ObjectId) {
+        self.files.remove(&object);
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.files.is_empty()
     }

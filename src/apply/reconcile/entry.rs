@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, Statx, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use super::{NameMatch, Session};
@@ -13,18 +13,18 @@ use crate::apply::create::make;
 use crate::apply::fault::Fault;
 use crate::apply::inode;
 use crate::apply::replica::by_handle;
-use crate::apply::replica::{Access, Came, Remembered, Replica, c_name, open_beneath, read_directory};
+use crate::apply::replica::{Access, Came, Lack, Replica, c_name, open_beneath};
 use crate::packet::{Birth, ListedObject, Name, ObjectId};
-use crate::sys::{FileHandle, has_xattrs_at, is_no_mount, proc_path};
+use crate::sys::{FileHandle, has_xattrs_at, is_no_mount};
 
 /// What a fault says that keeps an object from being made.
 const MAKE: &str = "make an object";
 
 /// An object of the replica, behind an `O_PATH` descriptor.
-struct Found {
-    file: Arc<File>,
-    handle: FileHandle,
-    status: Stat,
+pub(super) struct Found {
+    pub(super) file: Arc<File>,
+    pub(super) handle: FileHandle,
+    pub(super) status: Stat,
 }
 
 /// An object at its listed name.
@@ -39,65 +39,83 @@ enum Placed {
 
 impl Session {
     /// Makes one name what the source has there; `true` where the content of a file is wanted.
+    /// `was_seen`: it was shown before.
     pub(super) fn reconcile(
         &mut self,
         replica: &mut Replica,
-        dir: &File,
+        into: (ObjectId, &File),
         entry: &ListedObject,
+        was_seen: bool,
     ) -> Result<bool, Fault> {
         if entry.object == self.root {
             return Err(Fault::Refused("the root directory inside itself"));
         }
         let bound = replica.handle(entry.object)?;
         if let Some(bound) = bound
-            && self.is_as_listed(dir, entry, &bound)?
+            && self.is_as_listed(into.1, entry, &bound)?
         {
             return Ok(false);
         }
-        let placed = self.place(replica, dir, entry, bound)?;
+        let lack = self.lack(entry.object)?;
+        let placed = self.place(replica, into, entry, bound)?;
+        let is_new_here = !(was_seen && matches!(placed, Placed::Kept(_)));
         if entry.birth != Birth::File {
             let (Placed::Kept(found) | Placed::Adopted(found) | Placed::Made(found)) = placed;
             replica.policy().mark_placeholder(&entry.birth, &*found.file);
-            return self.correct(replica, entry, &found).map(|()| false);
+            return self.correct(replica, entry, &found, is_new_here).map(|()| false);
         }
         if self.asked.contains(entry.object)? {
-            match placed {
-                // A further name of a file that was asked for: it is, or will be, as it should.
-                Placed::Kept(_) => {}
-                Placed::Adopted(_) | Placed::Made(_) => {
-                    let fault = Fault::Mismatch("it is another file than its other names".into());
-                    self.leave_name(replica, dir, &entry.name, &fault);
-                }
-            }
+            // Its content comes, and its attributes with it.
             return Ok(false);
         }
-        let is_adopted = matches!(placed, Placed::Adopted(_));
-        let in_doubt = self.incomplete.was_left_over(entry.object)?;
         let (found, in_doubt) = match placed {
-            Placed::Kept(found) => (found, in_doubt || entry.suspect),
+            // It was compared, or has come, and packets have kept it as it is.
+            Placed::Kept(found) if was_seen && lack != Some(Lack::Content) => {
+                return self.correct(replica, entry, &found, false).map(|()| false);
+            }
+            Placed::Kept(found) => (found, lack.is_some() || entry.suspect),
             Placed::Adopted(found) if self.name_match == NameMatch::Compare => (found, entry.suspect),
             Placed::Adopted(found) | Placed::Made(found) => (found, true),
         };
         if differs(entry, &found.status, in_doubt) {
-            self.incomplete.add(entry.object)?;
-            self.asked.ask(entry.object, entry.links)?;
+            self.want_content(replica, entry.object)?;
             return Ok(true);
         }
-        if is_adopted {
-            self.incomplete.remove(entry.object)?;
-        }
-        self.correct(replica, entry, &found).map(|()| false)
+        self.incomplete.remove(entry.object)?;
+        self.correct(replica, entry, &found, true).map(|()| false)
+    }
+
+    fn want_content(&mut self, replica: &mut Replica, object: ObjectId) -> Result<(), Fault> {
+        self.incomplete.add(object)?;
+        // Its time says that it is complete, and comes with the last of its content.
+        self.unsettled.forget(object);
+        replica.forget_time(object);
+        self.asked.ask(object)
+    }
+
+    /// What a file waits for; one whose content has come only waits for its time.
+    pub(super) fn lack(&self, object: ObjectId) -> Result<Option<Lack>, Fault> {
+        if self.unsettled.contains(object) { Ok(None) } else { self.incomplete.lack(object) }
     }
 
     /// Corrects owner, mode and xattrs at once, and the mtime where nothing can change it later.
-    fn correct(&mut self, replica: &Replica, entry: &ListedObject, found: &Found) -> Result<(), Fault> {
+    fn correct(
+        &mut self,
+        replica: &Replica,
+        entry: &ListedObject,
+        found: &Found,
+        with_time: bool,
+    ) -> Result<(), Fault> {
         match entry.large_xattrs {
             // They come, and the mode with them.
             true => inode::restrict(&*found.file, &entry.attributes)?,
             false => self.make_attributes(replica, &found.file, &entry.attributes, &entry.xattrs)?,
         }
         // A directory gets its mtime after its last entry.
-        if entry.birth != Birth::Directory && inode::mtime(&found.status) != entry.attributes.mtime {
+        if with_time
+            && entry.birth != Birth::Directory
+            && inode::mtime(&found.status) != entry.attributes.mtime
+        {
             replica.policy().set_mtime(&*found.file, entry.attributes.mtime)?;
         }
         Ok(())
@@ -110,7 +128,7 @@ impl Session {
             && !(entry.suspect || entry.large_xattrs)
             && entry.xattrs.is_empty()
             && !self.asked.contains(entry.object)?
-            && !self.incomplete.was_left_over(entry.object)?;
+            && self.incomplete.lack(entry.object)?.is_none();
         Ok(is_plain && looks_as_listed(dir, entry, bound) && self.claims.claim(bound, entry.object)?)
     }
 
@@ -118,10 +136,11 @@ impl Session {
     fn place(
         &mut self,
         replica: &mut Replica,
-        dir: &File,
+        into: (ObjectId, &File),
         entry: &ListedObject,
         bound: Option<FileHandle>,
     ) -> Result<Placed, Fault> {
+        let (_, dir) = into;
         if bound.is_none()
             && entry.birth == Birth::File
             && let Some(made) = self.make_where_free(replica, dir, entry)?
@@ -134,9 +153,9 @@ impl Session {
                 if self.fits(replica, &found, entry)? {
                     return Ok(Placed::Kept(found));
                 }
-                self.place_other(replica, dir, entry, Some(found), None)
+                self.place_other(replica, into, entry, Some(found), None)
             }
-            existing => self.place_other(replica, dir, entry, existing, bound),
+            existing => self.place_other(replica, into, entry, existing, bound),
         }
     }
 
@@ -144,11 +163,12 @@ impl Session {
     fn place_other(
         &mut self,
         replica: &mut Replica,
-        dir: &File,
+        into: (ObjectId, &File),
         entry: &ListedObject,
         existing: Option<Found>,
         bound: Option<FileHandle>,
     ) -> Result<Placed, Fault> {
+        let (_, dir) = into;
         let living = match bound {
             Some(handle) => self.find_inside(replica, entry.object, &handle)?,
             None => None,
@@ -157,9 +177,9 @@ impl Session {
             && self.fits(replica, &found, entry)?
         {
             if existing.is_some() {
-                self.limbo.take(dir, &entry.name)?;
+                self.make_way(replica, dir, &entry.name, None)?;
             }
-            if bring_here(replica, dir, entry, &found)? {
+            if self.bring_here(replica, into, &entry.name, entry.object, &found)? {
                 return Ok(Placed::Kept(found));
             }
         } else if let Some(found) = existing {
@@ -170,39 +190,10 @@ impl Session {
                 replica.bind(entry.object, &*found.file)?;
                 return Ok(Placed::Adopted(found));
             }
-            self.limbo.take(dir, &entry.name)?;
+            self.make_way(replica, dir, &entry.name, None)?;
         }
         let found = self.make(replica, dir, entry)?;
         Ok(Placed::Made(found))
-    }
-
-    /// The object behind a handle, where it is in the replica or limbo. Somebody may have moved it
-    /// out: with a name in the replica again it would be written to where it is now. Directories are
-    /// asked when they are moved.
-    fn find_inside(
-        &mut self,
-        replica: &mut Replica,
-        id: ObjectId,
-        handle: &FileHandle,
-    ) -> Result<Option<Found>, Fault> {
-        let Some(found) = find_handle(replica, handle)? else { return Ok(None) };
-        let is_directory = FileType::from_raw_mode(found.status.st_mode) == FileType::Directory;
-        if is_directory || replica.remembered(&found.file)? == Remembered::Inside {
-            return Ok(Some(found));
-        }
-        if !std::mem::replace(&mut self.has_searched, true) {
-            replica.remember_names()?;
-        }
-        // Opened anew, it has the name that was just looked at.
-        drop(found);
-        let Some(found) = find_handle(replica, handle)? else { return Ok(None) };
-        let is_inside = match replica.remembered(&found.file)? {
-            Remembered::Inside => true,
-            Remembered::Outside if found.status.st_nlink == 1 => false,
-            // Another object would be made in the place of one that is here.
-            Remembered::Outside | Remembered::Unknown => replica.is_inside(id, &found.file)?,
-        };
-        Ok(is_inside.then_some(found))
     }
 
     /// Makes an empty object at a free name, root's alone until its attributes come.
@@ -295,7 +286,7 @@ fn find_name(dir: &File, name: &Name) -> Result<Option<Found>, Fault> {
 }
 
 /// The object of a handle, where it still has a name.
-fn find_handle(replica: &Replica, handle: &FileHandle) -> Result<Option<Found>, Fault> {
+pub(super) fn find_handle(replica: &Replica, handle: &FileHandle) -> Result<Option<Found>, Fault> {
     match by_handle::open(replica.root(), handle, libc::O_PATH | libc::O_NOFOLLOW) {
         Ok(fd) => Ok(Some(look_at(File::from(fd))?).filter(|found| found.status.st_nlink > 0)),
         Err(error) if error.raw_os_error() == Some(libc::ESTALE) => Ok(None),
@@ -303,14 +294,14 @@ fn find_handle(replica: &Replica, handle: &FileHandle) -> Result<Option<Found>, 
     }
 }
 
-fn look_at(file: File) -> Result<Found, Fault> {
+pub(super) fn look_at(file: File) -> Result<Found, Fault> {
     let handle = FileHandle::of(file.as_fd()).map_err(Fault::system("file handle"))?;
     let status = inode::stat(&file)?;
     Ok(Found { file: Arc::new(file), handle, status })
 }
 
 /// Same kind, same device numbers, same symlink target: what an object can never change.
-fn is_born_as(found: &Found, birth: &Birth) -> Result<bool, Fault> {
+pub(super) fn is_born_as(found: &Found, birth: &Birth) -> Result<bool, Fault> {
     let device = (rustix::fs::major(found.status.st_rdev), rustix::fs::minor(found.status.st_rdev));
     Ok(match (FileType::from_raw_mode(found.status.st_mode), birth) {
         (FileType::RegularFile, Birth::File)
@@ -325,60 +316,4 @@ fn is_born_as(found: &Found, birth: &Birth) -> Result<bool, Fault> {
         }
         _ => false,
     })
-}
-
-/// Gives an object of the replica this name, which is free: a directory moves, anything else gets
-/// a further name. `false` where it cannot come: it is gone, outside, or this would be a loop.
-fn bring_here(replica: &mut Replica, dir: &File, entry: &ListedObject, found: &Found) -> Result<bool, Fault> {
-    let name = c_name(&entry.name);
-    if entry.birth != Birth::Directory {
-        let linked = by_handle::link(&found.file, dir.as_fd(), &name);
-        return match linked.as_ref().err().and_then(Errno::from_io_error) {
-            Some(Errno::NOENT | Errno::XDEV) => Ok(false),
-            _ => linked.map(|()| true).map_err(Fault::system("link an object to its name")),
-        };
-    }
-    let Some((parent, old)) = find_parent(replica, entry.object, found)? else { return Ok(false) };
-    match rustix::fs::renameat_with(&parent, c_name(&old), dir, name, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(true),
-        // A loop; or it moved meanwhile.
-        Err(Errno::INVAL | Errno::NOENT | Errno::XDEV) => Ok(false),
-        Err(error) => Err(Fault::system("move a directory to its name")(error)),
-    }
-}
-
-/// Where a directory lies now; `None` where that is not in the replica or its limbo.
-fn find_parent(replica: &mut Replica, id: ObjectId, found: &Found) -> Result<Option<(File, Name)>, Fault> {
-    match replica.directory(id) {
-        Ok(_) => {}
-        Err(Fault::Outside { path, .. }) => {
-            log::warn!("directory {id} was moved out of the replica, to {path}: another one is made");
-            return Ok(None);
-        }
-        Err(Fault::MissingObject(_)) => return Ok(None),
-        Err(fault) => return Err(fault),
-    }
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let parent = rustix::fs::openat(&*found.file, c"..", flags, Mode::empty())
-        .map(File::from)
-        .map_err(Fault::system("open the parent of a directory"))?;
-    let holds = |name: &Name| replica.name_holds(&parent, name).map(|held| held == Some(found.handle));
-    let path = std::fs::read_link(proc_path(found.file.as_fd()));
-    let guess = path.ok().and_then(|path| Name::new(path.file_name()?.as_encoded_bytes()).ok());
-    if let Some(name) = guess
-        && holds(&name)?
-    {
-        return Ok(Some((parent, name)));
-    }
-    // A path longer than the kernel tells, or a rename in this moment.
-    for entry in read_directory(&parent)? {
-        let entry = entry.map_err(Fault::system("list a directory"))?;
-        if entry.ino() == found.status.st_ino
-            && let Ok(name) = Name::new(entry.file_name().to_bytes())
-            && holds(&name)?
-        {
-            return Ok(Some((parent, name)));
-        }
-    }
-    Ok(None)
 }

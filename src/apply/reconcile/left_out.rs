@@ -78,7 +78,8 @@ impl Session {
         done: Result<(), Fault>,
     ) -> Result<(), Fault> {
         match done {
-            Err(Fault::MissingObject(_)) if !self.left_out.is_empty() => Ok(()),
+            // An op has removed it since it was listed, or it was left out.
+            Err(Fault::MissingObject(_)) => Ok(()),
             Err(fault) if fault.keeps_out_one() => {
                 self.leave_object(replica, object, &fault);
                 Ok(())
@@ -178,7 +179,7 @@ impl Session {
         self.leave(&path, fault);
     }
 
-    fn leave(&mut self, what: &str, fault: &Fault) {
+    pub(super) fn leave(&mut self, what: &str, fault: &Fault) {
         log::warn!("{what}: left out of the copy: {fault}");
         self.left_out.add(&format!("{what}: the target: {fault}"));
     }

@@ -22,6 +22,10 @@ impl Names {
         self.0.get_or_insert(xxh3_128(name.as_bytes()), ()).map_err(failed)
     }
 
+    pub(super) fn remove(&mut self, name: &Name) -> Result<(), Fault> {
+        self.0.remove(xxh3_128(name.as_bytes())).map(drop).map_err(failed)
+    }
+
     pub(super) fn contains(&self, name: &Name) -> Result<bool, Fault> {
         Ok(self.0.get(xxh3_128(name.as_bytes())).map_err(failed)?.is_some())
     }

@@ -77,6 +77,14 @@ impl<V: Kept> Table<V> {
         }
     }
 
+    /// Nothing is kept any more.
+    pub(super) fn clear(&mut self) {
+        if self.many.take().is_some() {
+            remove_quietly(&self.path);
+        }
+        self.few.clear();
+    }
+
     /// What is kept of a value on disk.
     fn on_disk_as(value: V) -> FileHandle {
         let handle = value.to_handle();

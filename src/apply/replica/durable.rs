@@ -121,6 +121,18 @@ impl Replica {
         self.progress.adopt(position).map_err(Fault::own("adopt a position"))
     }
 
+    /// A copy begins, and packets go on after this position.
+    pub(in crate::apply) fn begin_copy(&mut self, position: Position) -> Result<(), Fault> {
+        self.log_times()?;
+        self.progress.begin_copy(position).map_err(Fault::own("adopt a position"))
+    }
+
+    /// A copy has begun and not ended: what is applied is no state of the source, and its position
+    /// nothing to call durable.
+    pub(in crate::apply) fn is_half_copied(&self) -> bool {
+        self.progress.is_half_copied()
+    }
+
     /// The replica is the source as of the applied position: durable, with everything in it, when
     /// it returns.
     pub fn mark_good(&mut self) -> Result<(), Fault> {

@@ -1,5 +1,6 @@
 //! Files whose content may not be what their id says, although size and mtime could: those that
-//! were adopted by name, those that a copy was cut off in, and those of which an op was given up.
+//! were adopted by name, those that a copy was cut off in, those that a packet has changed which the
+//! copy had not looked at, and those of which an op was given up.
 //! On disk, so that a killed target knows them; files written in the same tick of the clock have the
 //! same mtime.
 
@@ -18,10 +19,16 @@ const FILE: &str = "incomplete";
 
 pub(in crate::apply) struct Incomplete {
     list: Index,
-    /// What this session adds; everything else is what earlier sessions left.
-    mark: FileHandle,
-    /// Earlier sessions left something.
-    has_left_over: bool,
+    /// Of what this session does not ask for any more; the next one does.
+    left: FileHandle,
+}
+
+/// What a file on the list waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::apply) enum Lack {
+    Content,
+    /// Nothing more in this session: the source cannot read it, or it cannot be written here.
+    Left,
 }
 
 impl Incomplete {
@@ -36,29 +43,50 @@ impl Incomplete {
             }
             opened => opened,
         };
-        let list = list.map_err(failed)?;
-        Ok(Incomplete { has_left_over: !list.is_empty(), list, mark: random_mark() })
+        Ok(Incomplete { list: list.map_err(failed)?, left: random_mark() })
     }
 
     /// From now on the content is in doubt.
     pub(in crate::apply) fn add(&mut self, id: ObjectId) -> Result<(), Fault> {
-        match self.was_left_over(id)? {
-            // It stays what it is until its content has come.
-            true => Ok(()),
-            false => self.list.insert(id, self.mark).map_err(failed),
+        match self.lack(id)? {
+            Some(_) => Ok(()),
+            None => self.list.insert(id, random_mark()).map_err(failed),
         }
     }
 
-    /// The content is what the source has, and its mtime says so.
+    /// It stays in doubt after this session.
+    pub(in crate::apply) fn leave(&mut self, id: ObjectId) -> Result<(), Fault> {
+        self.list.insert(id, self.left).map_err(failed)
+    }
+
+    /// The content is what the source has, and its mtime says so; or it is gone.
     pub(in crate::apply) fn remove(&mut self, id: ObjectId) -> Result<(), Fault> {
+        if self.list.is_empty() {
+            return Ok(());
+        }
         self.list.remove(id).map(drop).map_err(failed)
     }
 
-    pub(in crate::apply) fn was_left_over(&self, id: ObjectId) -> Result<bool, Fault> {
-        if !self.has_left_over {
-            return Ok(false);
+    pub(in crate::apply) fn lack(&self, id: ObjectId) -> Result<Option<Lack>, Fault> {
+        if self.list.is_empty() {
+            return Ok(None);
         }
-        Ok(self.list.get(id).map_err(failed)?.is_some_and(|mark| mark != self.mark))
+        Ok(self.list.get(id).map_err(failed)?.map(|mark| self.lack_of(&mark)))
+    }
+
+    /// Files whose content is still to come.
+    pub(in crate::apply) fn waiting(&self) -> Result<Vec<ObjectId>, Fault> {
+        let mut found = Vec::new();
+        let visit = |id, mark| {
+            found.extend((self.lack_of(&mark) == Lack::Content).then_some(id));
+            Ok(())
+        };
+        self.list.for_each(visit).map_err(failed)?;
+        Ok(found)
+    }
+
+    fn lack_of(&self, mark: &FileHandle) -> Lack {
+        if *mark == self.left { Lack::Left } else { Lack::Content }
     }
 }
 

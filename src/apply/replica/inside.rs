@@ -200,8 +200,27 @@ impl Replica {
 
     /// Searches root and limbo for a name of an object; never enters a mount.
     pub(in crate::apply) fn search(&self, wanted: &FileHandle, status: &Stat) -> Result<Option<Seen>, Fault> {
-        let handle_of = |fd: BorrowedFd<'_>| FileHandle::of(fd).map_err(handle_fault);
-        let mut waiting = vec![handle_of(self.root().as_fd())?, handle_of(self.limbo().as_fd())?];
+        self.search_below(&[self.root(), self.limbo()], wanted, status)
+    }
+
+    /// Whether a file has a name below the root, and not only in limbo.
+    pub(in crate::apply) fn is_below_root(&self, file: &File) -> Result<bool, Fault> {
+        let (root, path) = (path_of(self.root().as_fd())?, std::fs::read_link(proc_path(file.as_fd())));
+        if path.is_ok_and(|path| path.starts_with(&root)) && self.remembered(file)? == Remembered::Inside {
+            return Ok(true);
+        }
+        let handle = FileHandle::of(file.as_fd()).map_err(handle_fault)?;
+        Ok(self.search_below(&[self.root()], &handle, &inode::stat(file)?)?.is_some())
+    }
+
+    fn search_below(
+        &self,
+        tops: &[&File],
+        wanted: &FileHandle,
+        status: &Stat,
+    ) -> Result<Option<Seen>, Fault> {
+        let handle_of = |top: &&File| FileHandle::of(top.as_fd()).map_err(handle_fault);
+        let mut waiting = tops.iter().map(handle_of).collect::<Result<Vec<_>, _>>()?;
         while let Some(handle) = waiting.pop() {
             let Ok(dir) = by_handle::open(self.root(), &handle, libc::O_RDONLY | libc::O_DIRECTORY) else {
                 continue;

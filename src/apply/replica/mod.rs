@@ -55,7 +55,7 @@ pub use self::durable::DurablePoint;
 pub use self::durable::Hold;
 use self::durable::Points;
 pub use self::identity::IDENTITY_XATTR;
-pub(super) use self::incomplete::Incomplete;
+pub(super) use self::incomplete::{Incomplete, Lack};
 pub use self::index::Index;
 pub(super) use self::inside::Remembered;
 pub use self::inside::Run;
@@ -281,6 +281,16 @@ impl Replica {
         failpoint::at("time").map_err(Fault::own("pending times"))?;
         self.times.add(id, mtime);
         if self.times.is_full() { self.settle_times() } else { Ok(()) }
+    }
+
+    /// Whether a time of an object is pending.
+    pub(super) fn has_pending_time(&self, id: ObjectId) -> bool {
+        self.times.of(id).is_some()
+    }
+
+    /// A time that is pending is not set any more.
+    pub(super) fn forget_time(&mut self, id: ObjectId) {
+        self.times.forget(id);
     }
 
     /// Sets all pending times now, and closes descriptors that can write.

@@ -99,6 +99,9 @@ struct Record {
     relieved_more: bool,
     /// Ops after `durable` may be in the page cache.
     dirty: bool,
+    /// A copy has begun and not ended: *applied* is its position, and no state of the source.
+    #[serde(default)]
+    half_copied: bool,
 }
 
 /// State of the data, with since when and why.
@@ -255,10 +258,25 @@ impl Progress {
         self.positions.store(Which::Begun, position)
     }
 
+    /// A copy goes on from here: what is applied from now on proves nothing before it has ended.
+    pub fn begin_copy(&mut self, position: Position) -> io::Result<()> {
+        assert_eq!(self.record.data, DataState::Bad, "a copy begins on a replica that is not bad");
+        if !self.record.half_copied {
+            self.write_record(Record { half_copied: true, ..self.record.clone() })?;
+        }
+        self.adopt(position)
+    }
+
+    /// A copy has begun and not ended, in this process or an earlier one.
+    pub fn is_half_copied(&self) -> bool {
+        self.record.half_copied
+    }
+
     /// The replica is bad from now on for nothing but what was left out of a copy.
     pub fn mark_in_line(&mut self, reason: &str) -> io::Result<()> {
         assert_eq!(self.record.data, DataState::Bad, "a replica lacks something and was not bad before");
-        let record = without_relieved(Record { data: DataState::Empty, ..self.record.clone() });
+        let record = Record { data: DataState::Empty, half_copied: false, ..self.record.clone() };
+        let record = without_relieved(record);
         self.write_record(bad(record, reason, BadBy::Aside))?;
         self.relieved.clear();
         Ok(())
@@ -329,7 +347,8 @@ impl Progress {
         let mut record = Record { durable, dirty, ..self.record.clone() };
         if data != record.data {
             (record.data, record.since_ms, record.reason) = (data, now_ms(), None);
-            record = without_relieved(Record { bad_by: BadBy::default(), ..record });
+            record = Record { bad_by: BadBy::default(), half_copied: false, ..record };
+            record = without_relieved(record);
         }
         if record != self.record {
             self.write_record(record)?;
@@ -398,6 +417,7 @@ fn prove(
         relieved: Vec::new(),
         relieved_more: false,
         dirty: false,
+        half_copied: false,
     };
     let (record, identity) = match (record, identity) {
         // An empty directory, and whatever the state directory knew of another one is void.

@@ -427,7 +427,9 @@ fn the_root_is_no_object_of_a_directory() {
     let into_limbo = || listing(dir, vec![listed("x", second, Birth::Directory)]);
     let refused = yard.say_items(vec![LaneItem::Begin, into_limbo()]).unwrap_err();
     assert!(refused.contains("before the root"), "{refused}");
-    let refused = yard.say_items([begin(root), vec![into_limbo()]].concat()).unwrap_err();
+    let shown = listing(root, vec![listed("deep", dir, Birth::Directory)]);
+    let items = vec![shown, listing(root, Vec::new()), into_limbo()];
+    let refused = yard.say_items([begin(root), items].concat()).unwrap_err();
     assert!(refused.contains("own directory"), "{refused}");
     assert!(yard.pair.places.root.is_dir());
 }

@@ -1,0 +1,110 @@
+//! The end of a resynchronisation: nothing is owed any more, and the replica is good.
+
+use super::Session;
+use super::entry::find_handle;
+use super::planted::{self, Planted};
+use crate::apply::fault::Fault;
+use crate::apply::replica::Replica;
+use crate::limits::LISTED_AGAIN_MAX;
+use crate::packet::{DataState, ObjectId, Position, Sequence};
+
+impl Session {
+    /// The source has nothing more to send: settles what is open, makes it durable, and declares it
+    /// good; gives how many orphans there are. `None` where something is still to come: the source
+    /// hears of it, and ends again.
+    pub(super) fn end(&mut self, replica: &mut Replica, position: Position) -> Result<Option<u64>, Fault> {
+        if self.directories.has_doubts() {
+            return Ok(None);
+        }
+        if self.listing.is_some() || self.open.is_some() {
+            return Err(Fault::Refused("the end of a resynchronisation before everything was sent"));
+        }
+        if position.sequence == Sequence(u64::MAX) {
+            return Err(Fault::Refused("a position that no history comes to"));
+        }
+        self.settle(replica)?;
+        assert!(self.unsettled.is_empty(), "a copy ends before its content is on the disk");
+        if self.asks_again(replica)? {
+            return Ok(None);
+        }
+        self.finish(replica, position).map(Some)
+    }
+
+    /// A file that waits for content that nobody sends: everything is listed again, which asks for it
+    /// anew. A net below the rules, and no part of them.
+    fn asks_again(&mut self, replica: &mut Replica) -> Result<bool, Fault> {
+        let mut waiting = Vec::new();
+        for object in self.incomplete.waiting()? {
+            if self.is_seen(replica, object)? && is_below_root(replica, object)? {
+                waiting.push(object);
+            }
+        }
+        if waiting.is_empty() || planted::is(Planted::EndTrusts) {
+            return Ok(false);
+        }
+        log::warn!("the content of {} files has not come, first {}", waiting.len(), waiting[0]);
+        if self.listed_again == LISTED_AGAIN_MAX {
+            for object in waiting {
+                let fault = Fault::Refused("a file whose content does not come");
+                self.leave_object(replica, object, &fault);
+                self.incomplete.leave(object)?;
+            }
+            return Ok(false);
+        }
+        self.listed_again += 1;
+        waiting.iter().try_for_each(|&object| self.asked.forget(object))?;
+        self.directories.restart();
+        self.directories.ask(self.root)?;
+        Ok(true)
+    }
+
+    fn finish(&mut self, replica: &mut Replica, position: Position) -> Result<u64, Fault> {
+        // Before limbo is looked through: there a further name would let the last one go.
+        replica.empty_nameless()?;
+        let orphans = self.limbo.resolve(replica.root(), replica.limbo())?;
+        replica.settle_times_or(|id, fault| {
+            if !fault.keeps_out_one() {
+                return Err(fault);
+            }
+            self.left_out.add(&format!("object {id}: the target: {fault}"));
+            Ok(())
+        })?;
+        // Those that were set aside before went without, or while the copy ran.
+        replica.untimed().for_each(|id| {
+            self.left_out.add(&format!("object {id}: the target: its modification time could not be set"));
+        });
+        if self.left_out.is_empty() {
+            self.forget_the_gone(replica)?;
+        }
+        replica.adopt(position)?;
+        assert_eq!(replica.data().state, DataState::Bad, "a replica is good before its copy has ended");
+        match self.left_out.is_empty() {
+            true => replica.mark_good()?,
+            false => replica.mark_in_line(&self.left_out.summary())?,
+        }
+        Ok(orphans)
+    }
+
+    /// Every object that was listed has a claim: ids without one are gone from the source.
+    fn forget_the_gone(&self, replica: &mut Replica) -> Result<(), Fault> {
+        let mut gone = Vec::new();
+        replica
+            .index()
+            .for_each(|id, handle| {
+                if self.claims.claimant(&handle)? != Some(id) {
+                    gone.push(id);
+                }
+                Ok(())
+            })
+            .map_err(Fault::own("object index"))?;
+        gone.into_iter().try_for_each(|id| replica.forget(id))
+    }
+}
+
+fn is_below_root(replica: &Replica, object: ObjectId) -> Result<bool, Fault> {
+    let Some(handle) = replica.handle(object)? else { return Ok(false) };
+    match find_handle(replica, &handle)? {
+        Some(found) => replica.is_below_root(&found.file),
+        None => Ok(false),
+    }
+}

@@ -1,0 +1,180 @@
+//! Directories of a session: which are listed, and which are in doubt.
+//!
+//! ```text
+//!  never listed ── last chunk, or made by a packet ──> listed
+//!                                                        │ a packet met what no listing has shown
+//!                    ┌──── again, meanwhile ───┐         v
+//!                    └──────────────────────> asked <────┘
+//!                                               │ first chunk
+//!                    listed <── last chunk ── answering
+//! ```
+//! A directory that was never listed is in no doubt: its listing comes anyhow.
+
+use std::path::Path;
+
+use super::planted::{self, Planted};
+use super::table::{Kept, Table, key_of};
+use crate::apply::fault::Fault;
+use crate::limits::{DIRECTORIES_IN_MEMORY, DOUBTS_MAX};
+use crate::packet::ObjectId;
+use crate::sys::FileHandle;
+
+pub(super) struct Directories {
+    known: Table<Directory>,
+    doubts: u64,
+    /// Doubts that the source was not told of yet.
+    unsent: Vec<ObjectId>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Directory {
+    is_listed: bool,
+    /// The source was asked for a listing of it, in the answer to another one.
+    is_wanted: bool,
+    doubt: Option<Doubt>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doubt {
+    Asked,
+    Answering,
+}
+
+impl Directories {
+    pub(super) fn start(path: &Path) -> Directories {
+        Directories { known: Table::start(path, DIRECTORIES_IN_MEMORY), doubts: 0, unsent: Vec::new() }
+    }
+
+    /// What it holds here is not known any more. `is_open`: its listing is under way.
+    pub(super) fn doubt(&mut self, id: ObjectId, is_open: bool) -> Result<(), Fault> {
+        if planted::is(Planted::NoDoubt) {
+            return Ok(());
+        }
+        let before = self.get(id)?;
+        let comes_anyhow = !(before.is_listed || is_open || before.doubt.is_some());
+        if comes_anyhow || before.doubt == Some(Doubt::Asked) {
+            return Ok(());
+        }
+        self.ask(id)
+    }
+
+    /// Asks for a listing, in any case.
+    pub(super) fn ask(&mut self, id: ObjectId) -> Result<(), Fault> {
+        let before = self.get(id)?;
+        self.put(id, Directory { doubt: Some(Doubt::Asked), ..before })?;
+        self.unsent.push(id);
+        Ok(())
+    }
+
+    /// Its first chunk has come; answers whether that is because it was in doubt.
+    pub(super) fn begins(&mut self, id: ObjectId) -> Result<(), Fault> {
+        let before = self.get(id)?;
+        match before.doubt {
+            Some(_) => self.put(id, Directory { doubt: Some(Doubt::Answering), ..before }),
+            None => Ok(()),
+        }
+    }
+
+    /// Its last chunk has come.
+    pub(super) fn ends(&mut self, id: ObjectId) -> Result<(), Fault> {
+        let doubt = self.get(id)?.doubt.filter(|doubt| *doubt == Doubt::Asked);
+        self.put(id, Directory { is_listed: true, is_wanted: false, doubt })
+    }
+
+    /// It was made by a packet: all names in it come by packets.
+    pub(super) fn is_new(&mut self, id: ObjectId) -> Result<(), Fault> {
+        self.put(id, Directory { is_listed: true, is_wanted: false, doubt: None })
+    }
+
+    /// The listing that is under way answers a doubt.
+    pub(super) fn answers_doubt(&self, id: ObjectId) -> Result<bool, Fault> {
+        Ok(self.get(id)?.doubt.is_some())
+    }
+
+    /// Whether the source is to list it, because an answer has shown it; it is asked once.
+    pub(super) fn want(&mut self, id: ObjectId) -> Result<bool, Fault> {
+        let before = self.get(id)?;
+        if before.is_listed || before.is_wanted {
+            return Ok(false);
+        }
+        self.put(id, Directory { is_wanted: true, ..before })?;
+        Ok(true)
+    }
+
+    /// Nobody was told that it is wanted, or the source has none to list.
+    pub(super) fn unwant(&mut self, id: ObjectId) -> Result<(), Fault> {
+        let before = self.get(id)?;
+        if before.is_wanted { self.put(id, Directory { is_wanted: false, ..before }) } else { Ok(()) }
+    }
+
+    /// No listing of it comes.
+    pub(super) fn drop_doubt(&mut self, id: ObjectId) -> Result<(), Fault> {
+        let before = self.get(id)?;
+        if before == Directory::default() {
+            return Ok(());
+        }
+        self.put(id, Directory { doubt: None, is_wanted: false, ..before })
+    }
+
+    /// As if it had never been here.
+    pub(super) fn forget(&mut self, id: ObjectId) -> Result<(), Fault> {
+        let before = self.known.remove(key_of(id)).map_err(failed)?;
+        self.doubts -= u64::from(before.is_some_and(|before| before.doubt.is_some()));
+        Ok(())
+    }
+
+    /// Everything is to be listed again.
+    pub(super) fn restart(&mut self) {
+        assert_eq!(self.doubts, 0, "everything is listed again while something is in doubt");
+        self.known.clear();
+    }
+
+    pub(super) fn has_doubts(&self) -> bool {
+        self.doubts > 0
+    }
+
+    /// Doubts that the source has to hear of, in messages of the size that one may have.
+    pub(super) fn take_unsent(&mut self) -> Vec<ObjectId> {
+        let count = self.unsent.len().min(DOUBTS_MAX);
+        self.unsent.drain(..count).collect()
+    }
+
+    fn get(&self, id: ObjectId) -> Result<Directory, Fault> {
+        Ok(self.known.get(key_of(id)).map_err(failed)?.unwrap_or_default())
+    }
+
+    fn put(&mut self, id: ObjectId, directory: Directory) -> Result<(), Fault> {
+        let before = self.get(id)?;
+        self.known.insert(key_of(id), directory).map_err(failed)?;
+        self.doubts += u64::from(directory.doubt.is_some());
+        self.doubts -= u64::from(before.doubt.is_some());
+        Ok(())
+    }
+}
+
+impl Kept for Directory {
+    fn to_handle(self) -> FileHandle {
+        let doubt = match self.doubt {
+            None => 0,
+            Some(Doubt::Asked) => 1,
+            Some(Doubt::Answering) => 2,
+        };
+        let bits = i32::from(self.is_listed) | i32::from(self.is_wanted) << 1 | doubt << 2;
+        FileHandle::from_parts(bits, &[]).expect("nothing fits into a handle")
+    }
+
+    fn from_handle(handle: &FileHandle) -> Option<Directory> {
+        let bits = handle.kind();
+        let doubt = match bits >> 2 {
+            0 => None,
+            1 => Some(Doubt::Asked),
+            2 => Some(Doubt::Answering),
+            _ => return None,
+        };
+        Some(Directory { is_listed: bits & 1 != 0, is_wanted: bits & 2 != 0, doubt })
+    }
+}
+
+fn failed(error: std::io::Error) -> Fault {
+    Fault::Own { what: "list of directories", error }
+}

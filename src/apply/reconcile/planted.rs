@@ -1,0 +1,65 @@
+//! Rules that are left out on purpose: the model of a source has to find each of them.
+
+/// See the module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// What no listing has shown is moved, and nobody asks where it belongs.
+    NoDoubt,
+    /// Content goes into a file that no listing has shown.
+    ContentOfUnseen,
+    /// Content that did not go into such a file is forgotten.
+    UnseenIsComplete,
+    /// Names that packets have set since the first chunk of a listing are swept.
+    SweepsNamesOfPackets,
+    /// The time that a copy has brought is set over a newer one of a packet.
+    OlderTime,
+    /// Content is called complete on another inode than it was opened on.
+    ClosesAnyInode,
+    /// A directory that would lie below itself is taken out, and nobody asks for where it was.
+    LoopWithoutDoubt,
+    /// An end counts although content that was asked for has not come.
+    EndTrusts,
+}
+
+#[cfg(test)]
+impl Planted {
+    pub const ALL: [Planted; 8] = [
+        Planted::NoDoubt,
+        Planted::ContentOfUnseen,
+        Planted::UnseenIsComplete,
+        Planted::SweepsNamesOfPackets,
+        Planted::OlderTime,
+        Planted::ClosesAnyInode,
+        Planted::LoopWithoutDoubt,
+        Planted::EndTrusts,
+    ];
+}
+
+#[cfg(not(test))]
+#[inline]
+pub(super) fn is(_: Planted) -> bool {
+    false
+}
+
+#[cfg(test)]
+pub use simulated::{is, set};
+
+#[cfg(test)]
+mod simulated {
+    use std::cell::Cell;
+
+    use super::Planted;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Planted>> = const { Cell::new(None) };
+    }
+
+    /// For this thread.
+    pub fn set(planted: Option<Planted>) {
+        PLANTED.set(planted);
+    }
+
+    pub fn is(planted: Planted) -> bool {
+        PLANTED.get() == Some(planted)
+    }
+}

@@ -1,0 +1,404 @@
+//! A replica converges while its source changes: the real applier in a directory, against a source in
+//! memory that changes between any two steps and sends what the contract of a resynchronisation says.
+//! At the end the trees are compared whole.
+//!
+//! `STANDIN_TEST_SEED` replays one seed, `STANDIN_CONVERGE_SEEDS` says how many there are.
+
+mod lane;
+mod origin;
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+
+use super::*;
+use crate::apply::reconcile::planted::{self, Planted};
+use crate::random::Random;
+use lane::{Owed, Stamped};
+use origin::{Origin, ROOT, id};
+
+/// What a seed has come through, so that a run that saw nothing of a kind is noticed.
+#[derive(Debug, Default)]
+struct Seen {
+    doubts: u64,
+    sessions: u64,
+    kills: u64,
+    packets: u64,
+    items: u64,
+}
+
+/// A replica, and what there is around it.
+struct World {
+    _temp: TempDir,
+    places: Places,
+    applier: Option<Applier>,
+    origin: Origin,
+    owed: Owed,
+    inbox: Vec<TargetMessage>,
+    /// Packets that were sent.
+    sent: usize,
+    seen: Seen,
+    /// A bug of the sender: items go after packets that they do not show.
+    is_late: bool,
+}
+
+type Checked = Result<(), String>;
+
+impl World {
+    fn new() -> World {
+        let temp = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let root = temp.path().join("replica");
+        std::fs::create_dir(&root).unwrap();
+        let places = Places::beside(&root, &temp.path().join("state"));
+        let origin = Origin::new();
+        let mut replica = Replica::open(&places, SET).unwrap();
+        replica.bind_root(id(ROOT)).unwrap();
+        replica.adopt(origin.position()).unwrap();
+        replica.mark_good().unwrap();
+        World {
+            _temp: temp,
+            places,
+            applier: Some(Applier::new(replica)),
+            origin,
+            owed: Owed::new(),
+            inbox: Vec::new(),
+            sent: 0,
+            seen: Seen::default(),
+            is_late: false,
+        }
+    }
+
+    fn applier(&mut self) -> &mut Applier {
+        self.applier.as_mut().unwrap()
+    }
+
+    fn change(&mut self, count: u64, random: &mut Random) {
+        for _ in 0..count {
+            self.origin.change(random);
+        }
+    }
+
+    /// Sends the next packet.
+    fn packet(&mut self) -> Checked {
+        let frame = self.origin.log[self.sent].clone();
+        self.sent += 1;
+        self.seen.packets += 1;
+        match self.applier().handle(&frame) {
+            Outcome::Applied => self.doubts(),
+            other => Err(format!("packet {} came to {other:?}", frame.position)),
+        }
+    }
+
+    fn packets(&mut self) -> Checked {
+        while self.sent < self.origin.log.len() {
+            self.packet()?;
+        }
+        Ok(())
+    }
+
+    fn item(&mut self, stamped: Stamped) -> Checked {
+        let Stamped { after, item, payload, number } = stamped;
+        self.seen.items += 1;
+        let name = item.name();
+        let header = FrameHeader::Item(ItemHeader { number, item });
+        let frame =
+            Frame::new(self.origin.position_after(after), HeaderDigest(0), header, Bytes::from(payload));
+        match self.applier().handle(&frame) {
+            Outcome::Answered(answers) => {
+                self.inbox.extend(answers);
+                self.doubts()
+            }
+            other => Err(format!("item {} ({name}) came to {other:?}", number.0)),
+        }
+    }
+
+    fn doubts(&mut self) -> Checked {
+        while let Some(doubt) = self.applier().take_doubts() {
+            self.seen.doubts += 1;
+            self.inbox.push(doubt);
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self) -> Checked {
+        self.seen.sessions += 1;
+        self.sent = self.origin.log.len();
+        (self.owed, self.inbox) = (Owed::new(), Vec::new());
+        let root = &self.origin.objects[&ROOT];
+        let root = LaneItem::Root { object: id(ROOT), attributes: root.attributes(), xattrs: root.xattrs() };
+        for item in [LaneItem::Begin, root] {
+            self.owed.push(self.sent, item, Vec::new());
+            let stamped = self.owed.lane.pop_front().unwrap();
+            self.item(stamped)?;
+        }
+        Ok(())
+    }
+
+    /// The connection is lost, or the target killed.
+    fn cut(&mut self, random: &mut Random) {
+        if random.one_in(2) {
+            self.applier().end_session();
+            self.applier().begin_session();
+            return;
+        }
+        self.seen.kills += 1;
+        drop(self.applier.take());
+        self.applier = Some(Applier::at_rest(Replica::open(&self.places, SET).unwrap()));
+    }
+
+    /// Sends what may go next.
+    fn send(&mut self, random: &mut Random) -> Checked {
+        let is_due = self.owed.lane.front().is_some_and(|item| item.after == self.sent);
+        if is_due && self.is_late && self.sent < self.origin.log.len() && random.one_in(2) {
+            self.packet()?;
+            self.owed.lane[0].after = self.sent;
+            return Ok(());
+        }
+        let goes_early = self.owed.lane.front().is_some_and(Stamped::may_go_early) && random.below(10) < 3;
+        if is_due || goes_early {
+            let item = self.owed.lane.pop_front().unwrap();
+            return self.item(item);
+        }
+        if self.sent < self.origin.log.len() { self.packet() } else { Ok(()) }
+    }
+
+    /// One session, until the replica is good, or it is cut after so many steps.
+    fn session(&mut self, random: &mut Random, calm: u64, cut: Option<u64>) -> Result<bool, String> {
+        self.begin()?;
+        for step in 0.. {
+            if cut.is_some_and(|cut| step >= cut) {
+                return Ok(false);
+            }
+            if step > 30_000 {
+                return Err("it does not end".into());
+            }
+            let way = random.below(100);
+            if step < calm && way < 45 {
+                self.origin.change(random);
+            } else if way < 60 && !self.inbox.is_empty() && random.below(10) < 7 {
+                let message = self.inbox.remove(0);
+                if self.owed.hear(message)? {
+                    return Ok(true);
+                }
+            } else if way < 62 {
+                // Nothing came for a while.
+                self.applier().set_pending_times().map_err(|fault| fault.to_string())?;
+            } else if way < 80 && self.owed.lane.len() < 5 {
+                self.owed.produce(&self.origin, random);
+            } else {
+                self.send(random)?;
+            }
+            let is_over = self.owed.is_done() && self.owed.lane.is_empty() && self.inbox.is_empty();
+            if is_over && self.owed.end.is_none() {
+                let after = self.origin.log.len();
+                self.owed.end = Some(self.owed.push(after, LaneItem::End, Vec::new()));
+            }
+        }
+        Ok(false)
+    }
+
+    /// Good: what comes now is performed as it was on the source.
+    fn check(&mut self) -> Checked {
+        let state = self.applier().data().state;
+        if state != DataState::Good {
+            return Err(format!("the replica is {state:?}"));
+        }
+        self.packets()?;
+        self.applier().set_pending_times().map_err(|fault| fault.to_string())?;
+        let (source, replica) = (self.origin.describe(), describe(&self.places.root));
+        for path in source.keys().chain(replica.keys()) {
+            if source.get(path) != replica.get(path) {
+                let (there, here) = (source.get(path), replica.get(path));
+                return Err(format!("{path:?} is {here:?}, on the source {there:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One object as it is seen at a path.
+#[derive(Debug, PartialEq, Eq)]
+struct Described {
+    kind: &'static str,
+    mode: u32,
+    owner: (u32, u32),
+    mtime: (i64, u32),
+    /// One letter for each run of one byte, with its length.
+    content: Vec<(u8, usize)>,
+    xattrs: BTreeMap<String, Vec<u8>>,
+    /// The first path of the same object, and how many names it has.
+    same_as: (String, u32),
+}
+
+fn runs(content: &[u8]) -> Vec<(u8, usize)> {
+    content.chunk_by(|left, right| left == right).map(|run| (run[0], run.len())).collect()
+}
+
+impl Origin {
+    fn describe(&self) -> BTreeMap<String, Described> {
+        let mut found = BTreeMap::new();
+        let mut first = BTreeMap::new();
+        self.walk(ROOT, "", &mut found, &mut first);
+        found
+    }
+
+    fn walk(
+        &self,
+        number: u64,
+        path: &str,
+        found: &mut BTreeMap<String, Described>,
+        first: &mut BTreeMap<u64, String>,
+    ) {
+        let object = &self.objects[&number];
+        let (kind, content): (_, &[u8]) = match &object.birth {
+            Birth::Directory => ("directory", &[]),
+            Birth::File => ("file", &object.content),
+            Birth::Symlink { target } => ("symlink", &target.0),
+            _ => ("fifo", &[]),
+        };
+        let links = if object.is_directory() { 0 } else { object.links };
+        let described = Described {
+            kind,
+            mode: if kind == "symlink" { 0 } else { object.mode },
+            owner: (object.uid, object.gid),
+            mtime: (object.mtime.seconds, object.mtime.nanoseconds),
+            content: runs(content),
+            xattrs: object.xattrs.clone(),
+            same_as: (first.entry(number).or_insert_with(|| path.into()).clone(), links),
+        };
+        found.insert(path.into(), described);
+        for (name, held) in &object.names {
+            self.walk(*held, &format!("{path}/{name}"), found, first);
+        }
+    }
+}
+
+fn describe(root: &Path) -> BTreeMap<String, Described> {
+    let (mut found, mut first) = (BTreeMap::new(), BTreeMap::new());
+    walk(root, "", &mut found, &mut first);
+    found
+}
+
+fn walk(root: &Path, path: &str, found: &mut BTreeMap<String, Described>, first: &mut BTreeMap<u64, String>) {
+    let full = root.join(path.trim_start_matches('/'));
+    let meta = std::fs::symlink_metadata(&full).unwrap();
+    let kind = meta.file_type();
+    let (kind, content) = match () {
+        () if kind.is_dir() => ("directory", Vec::new()),
+        () if kind.is_file() => ("file", std::fs::read(&full).unwrap()),
+        () if kind.is_symlink() => {
+            ("symlink", std::fs::read_link(&full).unwrap().into_os_string().into_encoded_bytes())
+        }
+        () => ("fifo", Vec::new()),
+    };
+    let file = tree::o_path(&full);
+    let xattrs = inode::list_xattrs(&file).unwrap().into_iter().filter(|name| name.0.starts_with(b"user."));
+    let xattr = |name: XattrName| {
+        let value = inode::get_xattr(&file, &name.0).unwrap().unwrap();
+        (String::from_utf8(name.0).unwrap(), value)
+    };
+    let described = Described {
+        kind,
+        mode: if kind == "symlink" { 0 } else { meta.mode() & 0o7777 },
+        owner: (meta.uid(), meta.gid()),
+        mtime: (meta.mtime(), meta.mtime_nsec() as u32),
+        content: runs(&content),
+        xattrs: xattrs.map(xattr).collect(),
+        same_as: (
+            first.entry(meta.ino()).or_insert_with(|| path.into()).clone(),
+            if kind == "directory" { 0 } else { meta.nlink() as u32 },
+        ),
+    };
+    found.insert(path.into(), described);
+    if kind == "directory" {
+        let names = std::fs::read_dir(&full).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        names.iter().for_each(|name| walk(root, &format!("{path}/{name}"), found, first));
+    }
+}
+
+/// A whole history: an older replica, part of its index lost, sessions that are cut, and one that is not.
+fn run(seed: u64, is_late: bool) -> Result<Seen, String> {
+    let mut random = Random::new(seed);
+    let mut world = World::new();
+    world.is_late = is_late;
+    world.origin.has_ticks = random.one_in(2);
+    let before = random.below(90);
+    world.change(before, &mut random);
+    world.packets()?;
+    world.applier().durable_point().map_err(|fault| fault.to_string())?;
+    // What happens now no packet tells.
+    let untold = random.below(50);
+    world.change(untold, &mut random);
+    if random.one_in(2) {
+        world.origin.begin_history(4);
+    }
+    if random.one_in(2) {
+        for number in 2..60 {
+            if random.below(10) < 3 {
+                world.applier().replica().forget(id(number)).map_err(|fault| fault.to_string())?;
+            }
+        }
+    }
+    let calm = 40 + random.below(260);
+    for _ in 0..random.below(3) {
+        let cut = 5 + random.below(145);
+        if world.session(&mut random, calm, Some(cut))? {
+            break;
+        }
+        world.cut(&mut random);
+        let count = random.below(10);
+        world.change(count, &mut random);
+    }
+    if !world.session(&mut random, calm, None)? {
+        return Err("a session that was not cut has no end".into());
+    }
+    world.check()?;
+    Ok(world.seen)
+}
+
+fn seeds(count: u64) -> Vec<u64> {
+    if let Ok(seed) = std::env::var("STANDIN_TEST_SEED") {
+        return vec![seed.parse().expect("a number")];
+    }
+    let count =
+        std::env::var("STANDIN_CONVERGE_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(count);
+    (1..=count).collect()
+}
+
+#[test]
+fn a_replica_converges_while_its_source_changes() {
+    let mut seen = Seen::default();
+    for seed in seeds(150) {
+        println!("seed {seed}");
+        let one = run(seed, false).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        seen.doubts += one.doubts;
+        seen.sessions += one.sessions;
+        seen.kills += one.kills;
+        seen.packets += one.packets;
+        seen.items += one.items;
+    }
+    println!("{seen:?}");
+    assert!(seen.sessions < 100 || seen.doubts > 20 && seen.kills > 10, "{seen:?}");
+}
+
+/// How many seeds find a bug that is planted.
+fn caught(planted: Option<Planted>, is_late: bool, count: u64) -> u64 {
+    planted::set(planted);
+    let found = (1..=count).filter(|seed| {
+        let outcome = std::panic::catch_unwind(|| run(*seed, is_late));
+        !matches!(outcome, Ok(Ok(_)))
+    });
+    let found = found.count() as u64;
+    planted::set(None);
+    found
+}
+
+#[test]
+#[ignore = "for people: how often each planted bug is found"]
+fn how_often_a_planted_bug_is_found() {
+    for planted in Planted::ALL {
+        println!("{planted:?}: {} of 300", caught(Some(planted), false, 300));
+    }
+    println!("late: {} of 300", caught(None, true, 300));
+}

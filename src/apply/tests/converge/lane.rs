@@ -1,0 +1,262 @@
+//! What the model source owes a target, and in which order it goes: the other half of a resynchronisation.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::super::*;
+use super::origin::{Origin, ROOT, id, name};
+use crate::random::Random;
+
+/// Names in one chunk.
+const CHUNK: usize = 2;
+/// Bytes that are read at once.
+const READ: usize = 900;
+
+/// An item with its stamp: how many packets are before it.
+pub struct Stamped {
+    pub after: usize,
+    pub item: LaneItem,
+    pub payload: Vec<u8>,
+    pub number: ItemNumber,
+}
+
+impl Stamped {
+    /// Bytes may come before their turn.
+    pub fn may_go_early(&self) -> bool {
+        matches!(self.item, LaneItem::OpenContent { .. } | LaneItem::Content { .. })
+    }
+}
+
+/// A directory that is to be listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Due {
+    dir: u64,
+    /// The walk comes by: it goes down by itself.
+    walks: bool,
+}
+
+struct Open {
+    due: Due,
+    rest: Vec<String>,
+    is_first: bool,
+}
+
+enum Job {
+    Open(u64),
+    Content { object: u64, reached: usize },
+    Xattrs(u64),
+    Xattr(u64, Vec<String>),
+}
+
+/// A listing that was not answered.
+struct InFlight {
+    walks: bool,
+    entries: BTreeMap<ObjectId, bool>,
+    large: Vec<u64>,
+}
+
+#[derive(Default)]
+pub struct Owed {
+    due: Vec<Due>,
+    open: Option<Open>,
+    jobs: VecDeque<Job>,
+    in_flight: BTreeMap<u64, InFlight>,
+    pub lane: VecDeque<Stamped>,
+    numbers: u64,
+    /// The end that counts.
+    pub end: Option<ItemNumber>,
+}
+
+impl Owed {
+    pub fn new() -> Owed {
+        Owed { due: vec![Due { dir: ROOT, walks: true }], ..Owed::default() }
+    }
+
+    pub fn push(&mut self, after: usize, item: LaneItem, payload: Vec<u8>) -> ItemNumber {
+        self.numbers += 1;
+        let number = ItemNumber(self.numbers);
+        self.lane.push_back(Stamped { after, item, payload, number });
+        number
+    }
+
+    /// Nothing is owed any more but what lies in the lane.
+    pub fn is_done(&self) -> bool {
+        self.due.is_empty() && self.open.is_none() && self.jobs.is_empty() && self.in_flight.is_empty()
+    }
+
+    pub fn hear(&mut self, message: TargetMessage) -> Result<bool, String> {
+        match message {
+            TargetMessage::Resynchronised { end, left_out, .. } => {
+                if self.end != Some(end) || !left_out.is_empty() {
+                    return Err(format!("resynchronised at {end:?}, ended at {:?}: {left_out:?}", self.end));
+                }
+                return Ok(true);
+            }
+            TargetMessage::Doubt { directories } => {
+                self.end = None;
+                for dir in directories {
+                    self.open.take_if(|open| open.due.dir == dir.inode);
+                    self.due.retain(|due| due.dir != dir.inode || due.walks);
+                    self.due.push(Due { dir: dir.inode, walks: false });
+                }
+            }
+            TargetMessage::Wanted { listing, objects } => self.answered(listing, &objects)?,
+            other => return Err(format!("{other:?}")),
+        }
+        Ok(false)
+    }
+
+    fn answered(&mut self, listing: ItemNumber, wanted: &[ObjectId]) -> Result<(), String> {
+        let entry = self.in_flight.remove(&listing.0).ok_or("an answer to no listing")?;
+        for object in wanted {
+            match entry.entries.get(object) {
+                // The walk of itself goes down there.
+                Some(true) if entry.walks => {}
+                // What is below it was never listed: the walk comes by.
+                Some(true) => self.due.push(Due { dir: object.inode, walks: true }),
+                Some(false) => self.jobs.push_back(Job::Open(object.inode)),
+                None => return Err(format!("{object} is wanted, and was not listed")),
+            }
+        }
+        // Those of a file come with its content.
+        let comes = |number: u64| entry.entries[&id(number)] || !wanted.contains(&id(number));
+        let large = entry.large.into_iter().filter(|number| comes(*number));
+        self.jobs.extend(large.map(Job::Xattrs));
+        Ok(())
+    }
+
+    /// Looks at something that is owed, as of now.
+    pub fn produce(&mut self, origin: &Origin, random: &mut Random) {
+        let now = origin.log.len();
+        let goes_on = matches!(self.jobs.front(), Some(Job::Content { .. } | Job::Xattr(..)));
+        if !self.jobs.is_empty() && (goes_on || random.below(10) < 6) {
+            return self.produce_job(origin, random, now);
+        }
+        if self.in_flight.len() >= 3 {
+            return;
+        }
+        if self.open.is_none()
+            && let Some(due) = self.due.pop()
+        {
+            let Some(dir) = origin.objects.get(&due.dir) else {
+                self.push(now, LaneItem::NotListed { dir: id(due.dir) }, Vec::new());
+                return;
+            };
+            let mut rest: Vec<String> = dir.names.keys().cloned().collect();
+            for at in (1..rest.len()).rev() {
+                rest.swap(at, random.below(at as u64 + 1) as usize);
+            }
+            self.open = Some(Open { due, rest, is_first: true });
+        }
+        self.list(origin, random, now);
+    }
+
+    fn list(&mut self, origin: &Origin, random: &mut Random, now: usize) {
+        let Some(open) = &mut self.open else { return };
+        let number = open.due.dir;
+        let Some(dir) = origin.objects.get(&number) else {
+            self.open = None;
+            self.push(now, LaneItem::NotListed { dir: id(number) }, Vec::new());
+            return;
+        };
+        let chunk: Vec<String> = open.rest.drain(..open.rest.len().min(CHUNK)).collect();
+        let (walks, first, last) = (open.due.walks, open.is_first, open.rest.is_empty());
+        open.is_first = false;
+        let mut sent = InFlight { walks, entries: BTreeMap::new(), large: Vec::new() };
+        let mut entries = Vec::new();
+        for text in chunk {
+            let Some(&held) = dir.names.get(&text) else { continue };
+            let object = &origin.objects[&held];
+            let large_xattrs = !object.xattrs.is_empty() && random.one_in(8);
+            if large_xattrs {
+                sent.large.push(held);
+            }
+            sent.entries.insert(id(held), object.is_directory());
+            if walks && object.is_directory() {
+                self.due.push(Due { dir: held, walks: true });
+            }
+            entries.push(ListedObject {
+                name: name(&text),
+                object: id(held),
+                birth: object.birth.clone(),
+                attributes: object.attributes(),
+                xattrs: if large_xattrs { Vec::new() } else { object.xattrs() },
+                large_xattrs,
+                size: object.content.len() as u64,
+                links: object.links,
+                suspect: object.suspect,
+            });
+        }
+        let item =
+            LaneItem::Listing { dir: id(number), dir_mtime: dir.mtime, entries, unlisted: None, first, last };
+        if last {
+            self.open = None;
+        }
+        let number = self.push(now, item, Vec::new());
+        self.in_flight.insert(number.0, sent);
+    }
+
+    fn produce_job(&mut self, origin: &Origin, random: &mut Random, now: usize) {
+        let Some(job) = self.jobs.pop_front() else { return };
+        let (Job::Open(object) | Job::Content { object, .. } | Job::Xattrs(object) | Job::Xattr(object, _)) =
+            job;
+        let Some(there) = origin.objects.get(&object) else {
+            if matches!(job, Job::Open(_) | Job::Content { .. }) {
+                self.push(now, LaneItem::Leave { object: id(object) }, Vec::new());
+            }
+            return;
+        };
+        let attributes = there.attributes();
+        match job {
+            Job::Open(_) => {
+                self.push(now, LaneItem::OpenContent { object: id(object) }, Vec::new());
+                self.jobs.push_front(Job::Content { object, reached: 0 });
+            }
+            Job::Content { reached, .. } => {
+                let content = &there.content;
+                let hole = match random.one_in(2) {
+                    true => content.iter().skip(reached).take_while(|byte| **byte == 0).count(),
+                    false => 0,
+                };
+                let offset = reached + hole;
+                if offset < content.len() {
+                    let end = content.len().min(offset + READ);
+                    let item =
+                        LaneItem::Content { object: id(object), hole: hole as u64, offset: offset as u64 };
+                    self.push(now, item, content[offset..end].to_vec());
+                    self.jobs.push_front(Job::Content { object, reached: end });
+                } else {
+                    let size = content.len() as u64;
+                    let hole = size.saturating_sub(reached as u64);
+                    let (object, xattrs) = (id(object), there.xattrs());
+                    self.push(
+                        now,
+                        LaneItem::CloseContent { object, hole, size, attributes, xattrs },
+                        Vec::new(),
+                    );
+                }
+            }
+            Job::Xattrs(_) => {
+                let names: Vec<String> = there.xattrs.keys().cloned().collect();
+                let on_wire = names.iter().map(|name| Bounded(name.clone().into_bytes())).collect();
+                self.push(
+                    now,
+                    LaneItem::Xattrs { object: id(object), attributes, names: on_wire },
+                    Vec::new(),
+                );
+                self.jobs.push_front(Job::Xattr(object, names));
+            }
+            Job::Xattr(_, mut names) => match names.pop() {
+                Some(name) => {
+                    if let Some(value) = there.xattrs.get(&name) {
+                        let name = Bounded(name.into_bytes());
+                        self.push(now, LaneItem::Xattr { object: id(object), name }, value.clone());
+                    }
+                    self.jobs.push_front(Job::Xattr(object, names));
+                }
+                None => {
+                    self.push(now, LaneItem::Attributes { object: id(object), attributes }, Vec::new());
+                }
+            },
+        }
+    }
+}
