@@ -119,6 +119,38 @@ fn a_program_that_only_writes_stops_on_a_full_disk() {
     protected.stop();
 }
 
+/// The kernel took what is a tenth of a fifth of the memory, whatever the disk had room for, and a program
+/// that looks at its writes alone was told when it had gone on long ago.
+#[test]
+fn a_nearly_full_disk_is_told_at_the_next_write() {
+    let _alone = heavy();
+    let protected = on_small_disk(&["--profile", "batch", "--mmap-lag", "0"]);
+    // A new file, and one that was there.
+    for _ in 0..2 {
+        let mut endless = File::create(protected.mount.join("endless")).expect("a file");
+        let taken = (0..1000).take_while(|_| endless.write_all(&[7; 1 << 20]).is_ok()).count();
+        assert!(taken < 60, "{taken} MiB were taken, of a disk with 48");
+        drop(endless);
+        until_shown_as_on_disk(&protected, "endless");
+    }
+    let mut log = log_at(&protected.mount.join("log"));
+    let _full = fill(&protected);
+    for number in 0..20 {
+        let told = (0..3).filter(|_| log.write_all(&[b'x'; 4096]).is_err()).count();
+        assert!(told > 0, "{number}: none of three writes was refused");
+    }
+    // What is there already is written over.
+    let inside = File::options().write(true).open(protected.mount.join("endless")).expect("a file");
+    for number in 0..20 {
+        inside.write_all_at(&[8; 4096], number << 20).expect("blocks that are there");
+    }
+    inside.sync_all().expect("all is there");
+    drop((log, inside));
+    until_shown_as_on_disk(&protected, "log");
+    until_shown_as_on_disk(&protected, "endless");
+    protected.assert_in_sync_by(&rules());
+}
+
 /// The file was shown with a size that no file system here can have.
 #[test]
 fn a_write_beyond_what_the_disk_can_hold_leaves_the_file() {

@@ -248,6 +248,11 @@ impl Volume {
         }
     }
 
+    /// Whether it was opened for writing.
+    pub(super) fn writes(&self, handle: u64) -> bool {
+        self.handles.get(handle).is_ok_and(|file| file.access != libc::O_RDONLY)
+    }
+
     /// Handles that may write to a file.
     pub(super) fn writers_of(&self, id: NodeId) -> HashSet<u64> {
         self.handles.writers_of(id)

@@ -148,7 +148,9 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, request: &Request, ino: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
         let handle = handle.map(|handle| handle.0);
-        self.serve.getattr(request.pid(), node(ino), handle, move |outcome| reply_attr(reply, outcome));
+        self.serve.getattr(request.pid(), node(ino), handle, move |outcome| {
+            reply_attr(reply, outcome, KERNEL_CACHE_TTL)
+        });
     }
 
     fn setattr(
@@ -172,7 +174,8 @@ impl Filesystem for Adapter {
         let changes =
             AskedAttributes { mode, uid, gid, size, atime: atime.map(set_time), mtime: mtime.map(set_time) };
         let handle = handle.map(|handle| handle.0);
-        let answer = move |outcome| reply_attr(reply, outcome);
+        let last = self.serve.attributes_told_last(request.pid());
+        let answer = move |outcome| reply_attr(reply, outcome, last);
         self.serve.setattr(caller(request), node(ino), handle, changes, answer);
     }
 
@@ -457,7 +460,8 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let asked = AskedMode { mode, umask };
-        let answer = move |outcome| reply_create(reply, outcome);
+        let last = self.serve.attributes_told_last(request.pid());
+        let answer = move |outcome| reply_create(reply, outcome, last);
         self.serve.create(caller(request), at(parent, name), asked, flags, answer);
     }
 
@@ -539,9 +543,9 @@ fn reply_entry(reply: ReplyEntry, outcome: FsResult<Meta>) {
     }
 }
 
-fn reply_attr(reply: ReplyAttr, outcome: FsResult<Meta>) {
+fn reply_attr(reply: ReplyAttr, outcome: FsResult<Meta>, last: Duration) {
     match outcome {
-        Ok(meta) => reply.attr(&KERNEL_CACHE_TTL, &attr(&meta)),
+        Ok(meta) => reply.attr(&last, &attr(&meta)),
         Err(error) => reply.error(errno(error)),
     }
 }
@@ -553,10 +557,10 @@ fn reply_empty(reply: ReplyEmpty, outcome: FsResult<()>) {
     }
 }
 
-fn reply_create(reply: ReplyCreate, outcome: FsResult<(Meta, Opened)>) {
+fn reply_create(reply: ReplyCreate, outcome: FsResult<(Meta, Opened)>, last: Duration) {
     match outcome {
         Ok((meta, opened)) => reply.created(
-            &KERNEL_CACHE_TTL,
+            &last,
             &attr(&meta),
             Generation(u64::from(meta.generation)),
             FileHandle(opened.handle),

@@ -12,6 +12,7 @@
 //! Until then the disk, and the replica, have a later time than programs are shown, never an earlier
 //! one than that of their content.
 
+use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
@@ -102,6 +103,24 @@ impl Volume {
     /// for them, so that only what is open can have some.
     pub fn may_be_gathered(&self, id: NodeId) -> bool {
         self.profile.gathers() && self.may_be_mapped(id)
+    }
+
+    /// Files that are open for writing.
+    pub fn files_written(&self) -> Vec<NodeId> {
+        let mut found = HashSet::new();
+        self.each_read_write(|node| _ = found.insert(node.id));
+        found.into_iter().collect()
+    }
+
+    /// The kernel is about to take one more write. `false`: it has taken so many, and has to write
+    /// back before; they are counted anew.
+    pub fn count_write(&self, id: NodeId, most: u64) -> bool {
+        let Ok(node) = self.node(id) else { return true };
+        let is_more = node.writes_taken.fetch_add(1, SeqCst) <= most;
+        if !is_more {
+            node.writes_taken.store(0, SeqCst);
+        }
+        is_more
     }
 
     /// The file with this name, where [`Volume::may_be_gathered`].

@@ -20,6 +20,9 @@ pub struct MappedFile {
     pub path: Arc<[u8]>,
 }
 
+/// Answers whether it could.
+type Flush = dyn Fn(NodeId) -> bool + Send + Sync;
+
 type Tell = Box<dyn Fn(NodeId) + Send + Sync>;
 
 /// Who is told what.
@@ -27,6 +30,7 @@ type Tell = Box<dyn Fn(NodeId) + Send + Sync>;
 pub struct MappedFiles {
     unlisted: Mutex<Option<Tell>>,
     write_back: Mutex<Option<Tell>>,
+    flush: Mutex<Option<Arc<Flush>>>,
     /// The process that flushes; 0 where there is none.
     helper: AtomicU32,
 }
@@ -45,6 +49,13 @@ impl Volume {
             node.may_be_mapped.load(SeqCst) && !node.is_nameless.load(SeqCst)
         });
         found.into_iter().map(|(id, node)| MappedFile { id, path: self.path(&node) }).collect()
+    }
+
+    /// One of [`Volume::mapped_files`].
+    pub fn mapped_file(&self, id: NodeId) -> Option<MappedFile> {
+        let node = self.node(id).ok()?;
+        node.is_listed.store(true, SeqCst);
+        self.file_at(id).filter(|_| node.may_be_mapped.load(SeqCst))
     }
 
     /// Whether stores through a mapping may be on their way.
@@ -80,6 +91,19 @@ impl Volume {
         if let Some(write_back) = &*self.mapped.write_back.lock() {
             write_back(id);
         }
+    }
+
+    /// Has the kernel write back what it has of a file, and waits for that; the pages stay where there is
+    /// a flush helper. Not for threads that serve requests.
+    pub fn flush_file(&self, id: NodeId) {
+        let flush = self.mapped.flush.lock().clone();
+        if !flush.is_some_and(|flush| flush(id)) {
+            self.write_back(id);
+        }
+    }
+
+    pub fn flush_by(&self, flush: impl Fn(NodeId) -> bool + Send + Sync + 'static) {
+        *self.mapped.flush.lock() = Some(Arc::new(flush));
     }
 
     pub(super) fn write_back_by(&self, write_back: impl Fn(NodeId) + Send + Sync + 'static) {

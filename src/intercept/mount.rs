@@ -22,6 +22,19 @@ const THREADS_MIN: usize = 4;
 /// 2 with 20; what waits when the queue is full is this much of a fifth of the memory.
 const UNWRITTEN_SHARE: u8 = 10;
 
+/// Bytes that the kernel may have unwritten of a mount where it gathers writes: [`UNWRITTEN_SHARE`] of
+/// what it may have in all, and that is a share of the memory unless it is set as bytes.
+pub fn unwritten_max() -> u64 {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    // The first number: that of `meminfo` is all memory, in KiB.
+    let number =
+        |text: String| text.split(|c: char| !c.is_ascii_digit()).find_map(|word| word.parse::<u64>().ok());
+    let share = number(read("/proc/sys/vm/dirty_ratio")).unwrap_or(20);
+    let bytes = number(read("/proc/sys/vm/dirty_bytes")).filter(|bytes| *bytes > 0);
+    let all = bytes.unwrap_or(number(read("/proc/meminfo")).unwrap_or(0) * 1024 / 100 * share);
+    all / 100 * u64::from(UNWRITTEN_SHARE)
+}
+
 /// Why a mount did not come up.
 #[derive(Debug)]
 pub enum MountError {
@@ -41,7 +54,7 @@ impl std::fmt::Display for MountError {
 
 /// A mount that is up and answers nothing yet: calls on it wait. Dropping it unmounts.
 pub struct Mount {
-    session: Option<Session<Adapter>>,
+    session: Option<Box<Session<Adapter>>>,
     mount_point: PathBuf,
     connection: ConnectionNumber,
 }
@@ -93,7 +106,11 @@ impl Mount {
                 {
                     log::info!("programs may have less unwritten than would be good: {error}");
                 }
-                Ok(Mount { session: Some(session), mount_point: mount_point.to_owned(), connection })
+                Ok(Mount {
+                    session: Some(Box::new(session)),
+                    mount_point: mount_point.to_owned(),
+                    connection,
+                })
             }
             Err(error) => {
                 let _ = mounting::detach(mount_point);

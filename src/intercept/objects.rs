@@ -63,6 +63,9 @@ pub struct Node {
     pub is_append_only: AtomicBool,
     /// Whether `state.time` may have to be set again.
     pub owes_time: AtomicBool,
+    /// Writes that the kernel took since it has written everything back; counted where the disk is
+    /// nearly full.
+    pub writes_taken: AtomicU64,
     /// Of a write-back, which programs or the kernel do not know yet. A leaf lock.
     pub refusal: Mutex<Option<Refusal>>,
     /// Where the object was last seen. A leaf lock: nothing is taken under it.
@@ -223,6 +226,7 @@ impl Objects {
             is_mixing: AtomicBool::new(false),
             is_append_only: AtomicBool::new(false),
             owes_time: AtomicBool::new(false),
+            writes_taken: AtomicU64::new(0),
             refusal: Mutex::default(),
             place: Mutex::default(),
             descriptor: Mutex::new(sighting.descriptor),

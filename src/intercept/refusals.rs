@@ -113,6 +113,8 @@ impl Volume {
         let Some(refusal) = &mut *slot else { return MayWrite::Yes };
         match refusal.untold.remove(&handle) {
             true => MayWrite::No(refusal.error),
+            // A read at the end of the file asks, too.
+            false if !self.writes(handle) => MayWrite::AskAgain,
             false if refusal.is_astray => MayWrite::Later(refusal.error),
             false if refusal.untold.is_empty() => {
                 *slot = None;

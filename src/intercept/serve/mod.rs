@@ -8,6 +8,7 @@
 mod asked;
 mod backlog;
 mod cache;
+mod scarce;
 mod syncs;
 mod writes;
 
@@ -33,6 +34,7 @@ use super::volume::{Caller, Meta, Volume};
 use crate::sys::Identity;
 use backlog::Backlog;
 pub use cache::Cache;
+use scarce::Scarcity;
 use syncs::Syncs;
 pub use writes::WriteCall;
 
@@ -49,6 +51,7 @@ pub struct Serve {
     sizes: Sender<NodeId>,
     syncs: Syncs,
     backlog: Backlog,
+    scarcity: Scarcity,
     cache: Arc<dyn Cache>,
 }
 
@@ -79,6 +82,7 @@ impl Serve {
             helpers: Helpers::start(HELPERS),
             sizes: start_looking(volume.clone()),
             syncs: Syncs::start(gate, volume.divergence()),
+            scarcity: Scarcity::start(&volume, &cache),
             volume,
             backlog: Backlog::new(cache.clone()),
             cache,
@@ -241,7 +245,10 @@ impl Serve {
         reply: impl FnOnce(FsResult<Opened>) + Send + 'static,
     ) {
         let open = move |serve: &Serve| match serve.volume.open(node, flags) {
-            Ok(opened) => serve.drop_stale_pages(node, opened, move || reply(Ok(opened))),
+            Ok(opened) => {
+                serve.ask_again(node);
+                serve.drop_stale_pages(node, opened, move || reply(Ok(opened)));
+            }
             Err(error) => reply(Err(error)),
         };
         // A truncation on the way is a change.

@@ -42,6 +42,8 @@ pub(super) enum Request {
         files: Vec<Wanted>,
         times: bool,
     },
+    /// Has one written back, which stays open.
+    Sync(Wanted),
     /// Has one written back, and sets its size: the daemon answers with that of the disk.
     Resize(Wanted),
     /// Closes these.
@@ -70,6 +72,7 @@ pub fn serve_flushes(mount: &Path) -> io::Result<()> {
         let answer = match request {
             Request::Begin => begin(mount),
             Request::Flush { files: wanted, times } => files.flush(mount, &wanted, times),
+            Request::Sync(wanted) => files.sync_one(mount, &wanted),
             Request::Resize(wanted) => resize(mount, &wanted),
             Request::Close(ids) => {
                 files.open.retain(|id, _| !ids.contains(id));
@@ -148,6 +151,15 @@ impl Files {
             }
         }
         answer
+    }
+
+    fn sync_one(&mut self, mount: &Path, wanted: &Wanted) -> Answer {
+        let outcome = match open_root(mount) {
+            Ok(root) => self.write_back(&root, wanted, false),
+            Err(errno) => return Answer { no_mount: Some(errno.raw_os_error()), ..Answer::default() },
+        };
+        let missed = if matches!(outcome, Err(Failed::Elsewhere)) { vec![wanted.id] } else { Vec::new() };
+        Answer { missed, ..Answer::default() }
     }
 
     fn write_back(&mut self, root: &OwnedFd, wanted: &Wanted, times: bool) -> Result<(), Failed> {
@@ -251,6 +263,7 @@ mod tests {
         let requests = [
             Request::Flush { files: (0..300).map(wanted).collect(), times: true },
             Request::Begin,
+            Request::Sync(wanted(8)),
             Request::Resize(wanted(9)),
             Request::Close(vec![1, 2]),
             Request::CloseAll,

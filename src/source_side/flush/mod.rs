@@ -89,6 +89,11 @@ impl Flusher {
         volume.tell_unmapped(move |id| {
             let _ = unlist.send(id);
         });
+        let (flush, wanted) = unbounded();
+        volume.flush_by(move |id| {
+            let (sender, outcome) = bounded(1);
+            flush.send((id, sender)).is_ok() && outcome.recv().unwrap_or(false)
+        });
         let (refuse, refused) = unbounded();
         volume.tell_refused(move |id| {
             let _ = refuse.send(id);
@@ -99,6 +104,7 @@ impl Flusher {
             inbox,
             unlisted,
             refused,
+            wanted,
             astray: BTreeSet::new(),
             profile,
             interval,
@@ -161,7 +167,9 @@ struct FlushThread {
     unlisted: Receiver<NodeId>,
     /// Files of which the kernel has what the disk refused.
     refused: Receiver<NodeId>,
-    /// Those of them that could not be mended yet.
+    /// Files that somebody waits for; answers whether it was found.
+    wanted: Receiver<(NodeId, Sender<bool>)>,
+    /// Files that have what the disk refused, and could not be mended yet.
     astray: BTreeSet<NodeId>,
     profile: Profile,
     interval: Option<Duration>,
@@ -188,6 +196,9 @@ impl FlushThread {
                     self.astray.extend(std::iter::once(id).chain(self.refused.try_iter()));
                     self.mend_all();
                     due = self.next_due();
+                },
+                recv(self.wanted) -> wanted => if let Ok((id, sender)) = wanted {
+                    let _ = sender.send(self.flush_one(id));
                 },
                 recv(self.inbox) -> asked => match asked {
                     Err(_) => return,
@@ -218,6 +229,7 @@ impl FlushThread {
     /// There is nothing to flush any more.
     fn answer_without_mount(mut self) {
         self.helper = None;
+        self.wanted = never();
         while let Ok(request) = self.inbox.recv() {
             match request {
                 Asked::Flush(sender) => drop(sender.send(Ok(()))),
@@ -329,6 +341,14 @@ impl FlushThread {
             log::warn!("pages of a shared mapping could not be written: {error}");
         }
         Ok(answer.missed)
+    }
+
+    /// Answers whether it was found.
+    fn flush_one(&mut self, id: NodeId) -> bool {
+        let Some(MappedFile { id, path }) = self.volume.mapped_file(id) else { return false };
+        let wanted = Wanted { id: id.0, path: path.to_vec() };
+        let answer = self.ask(&Request::Sync(wanted)).and_then(Answer::mounted);
+        answer.is_ok_and(|answer| answer.missed.is_empty())
     }
 
     /// The helper has nothing of the mount open any more.
