@@ -66,7 +66,7 @@ impl Directories {
         Ok(())
     }
 
-    /// Its first chunk has come; answers whether that is because it was in doubt.
+    /// Its first chunk has come.
     pub(super) fn begins(&mut self, id: ObjectId) -> Result<(), Fault> {
         let before = self.get(id)?;
         match before.doubt {
@@ -86,9 +86,10 @@ impl Directories {
         self.put(id, Directory { is_listed: true, is_wanted: false, doubt: None })
     }
 
-    /// The listing that is under way answers a doubt.
-    pub(super) fn answers_doubt(&self, id: ObjectId) -> Result<bool, Fault> {
-        Ok(self.get(id)?.doubt.is_some())
+    /// The listing that is under way was asked for: the source goes only where it is asked to.
+    pub(super) fn is_asked_for(&self, id: ObjectId) -> Result<bool, Fault> {
+        let known = self.get(id)?;
+        Ok(known.doubt.is_some() || known.is_wanted)
     }
 
     /// Whether the source is to list it, because an answer has shown it; it is asked once.

@@ -76,12 +76,12 @@ impl Session {
             return Ok(());
         };
         let file = listing.file.clone();
-        let answers = self.directories.answers_doubt(chunk.dir)?;
+        let is_asked_for = self.directories.is_asked_for(chunk.dir)?;
         for entry in chunk.entries {
             self.told(chunk.dir, &entry.name)?;
             let entry = replica.policy().listed(entry);
             let is_wanted = self.take_entry(replica, (chunk.dir, &file), &entry)?
-                || answers && entry.birth == Birth::Directory && self.directories.want(entry.object)?;
+                || is_asked_for && entry.birth == Birth::Directory && self.directories.want(entry.object)?;
             wanted.extend(is_wanted.then_some(entry.object));
         }
         self.keep_unlisted(chunk.unlisted)?;

@@ -6,6 +6,19 @@
 //!                     adopt or make it;                                                times, durable,
 //!                     answer what is wanted                                            good, answer
 //! ```
+//! The source changes meanwhile, and its packets come among the items, in one order (`packets`):
+//!
+//! ```text
+//!  packet ── what it has come to is made true ── of something seen ──> done
+//!              │ content of what was not seen       │ of something not seen, or not here
+//!              v                                    v
+//!            not taken: its listing asks for it   Doubt: this directory is listed again, from its
+//!                                                 first chunk on; no end counts before
+//! ```
+//! *Seen* is what a listing has shown or a packet has made ([`Claims`]). A listed directory has exactly
+//! the names of the source, and what is seen its attributes; each packet keeps both true, or has the
+//! directory listed again ([`Directories`]).
+//!
 //! An object is found by its id first, wherever it lies in the replica or in limbo, by its name
 //! only then; two ids never share one inode ([`Claims`]). Nothing is deleted before the end: what
 //! is in the way or was not listed goes to limbo ([`Limbo`]), from where later listings claim it.

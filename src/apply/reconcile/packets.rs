@@ -81,8 +81,12 @@ impl Session {
         at.iter().try_for_each(|at| self.doubt(at.dir))
     }
 
-    /// The directory that a name is in; none where it is not here: a listing will show it.
+    /// The directory that a name is in; none where it is not here, or stands for another one by now: a
+    /// listing will show it.
     fn directory_of(&self, replica: &mut Replica, at: &Entry) -> Result<Option<Arc<File>>, Fault> {
+        if at.dir != self.root && self.living(replica, at.dir)?.is_none() {
+            return Ok(None);
+        }
         match replica.directory(at.dir) {
             Ok(dir) => Ok(Some(dir)),
             Err(Fault::MissingObject(_)) => Ok(None),

@@ -8,7 +8,6 @@ use rustix::io::Errno;
 
 use super::Session;
 use super::entry::{Found, find_handle, look_at};
-use super::planted::{self, Planted};
 use crate::apply::fault::Fault;
 use crate::apply::replica::{Remembered, Replica, by_handle, c_name, read_directory};
 use crate::packet::{Name, ObjectId};
@@ -123,8 +122,8 @@ impl Session {
         self.limbo.take(&parent, &name)?;
         replica.places_changed();
         match self.id_of(&parent)? {
-            Some(holder) if !planted::is(Planted::LoopWithoutDoubt) => self.doubt(holder),
-            Some(_) | None => Ok(()),
+            Some(holder) => self.doubt(holder),
+            None => Ok(()),
         }
     }
 

@@ -15,22 +15,19 @@ pub enum Planted {
     OlderTime,
     /// Content is called complete on another inode than it was opened on.
     ClosesAnyInode,
-    /// A directory that would lie below itself is taken out, and nobody asks for where it was.
-    LoopWithoutDoubt,
     /// An end counts although content that was asked for has not come.
     EndTrusts,
 }
 
 #[cfg(test)]
 impl Planted {
-    pub const ALL: [Planted; 8] = [
+    pub const ALL: [Planted; 7] = [
         Planted::NoDoubt,
         Planted::ContentOfUnseen,
         Planted::UnseenIsComplete,
         Planted::SweepsNamesOfPackets,
         Planted::OlderTime,
         Planted::ClosesAnyInode,
-        Planted::LoopWithoutDoubt,
         Planted::EndTrusts,
     ];
 }

@@ -5,6 +5,7 @@
 //! `STANDIN_TEST_SEED` replays one seed, `STANDIN_CONVERGE_SEEDS` says how many there are.
 
 mod lane;
+mod named;
 mod origin;
 
 use std::collections::BTreeMap;
@@ -164,6 +165,10 @@ impl World {
     /// One session, until the replica is good, or it is cut after so many steps.
     fn session(&mut self, random: &mut Random, calm: u64, cut: Option<u64>) -> Result<bool, String> {
         self.begin()?;
+        self.go_on(random, calm, cut)
+    }
+
+    fn go_on(&mut self, random: &mut Random, calm: u64, cut: Option<u64>) -> Result<bool, String> {
         for step in 0.. {
             if cut.is_some_and(|cut| step >= cut) {
                 return Ok(false);
@@ -380,6 +385,17 @@ fn a_replica_converges_while_its_source_changes() {
     }
     println!("{seen:?}");
     assert!(seen.sessions < 100 || seen.doubts > 20 && seen.kills > 10, "{seen:?}");
+}
+
+/// A rule that is left out is missed, by some seed or by a case of its own.
+#[test]
+fn every_rule_that_is_left_out_is_missed() {
+    for planted in
+        [Planted::NoDoubt, Planted::ContentOfUnseen, Planted::SweepsNamesOfPackets, Planted::OlderTime]
+    {
+        assert!(caught(Some(planted), false, 60) > 0, "{planted:?}");
+    }
+    assert!(caught(None, true, 60) > 0, "items go after packets that they do not show");
 }
 
 /// How many seeds find a bug that is planted.

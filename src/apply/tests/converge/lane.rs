@@ -111,8 +111,7 @@ impl Owed {
             match entry.entries.get(object) {
                 // The walk of itself goes down there.
                 Some(true) if entry.walks => {}
-                // What is below it was never listed: the walk comes by.
-                Some(true) => self.due.push(Due { dir: object.inode, walks: true }),
+                Some(true) => self.due.push(Due { dir: object.inode, walks: false }),
                 Some(false) => self.jobs.push_back(Job::Open(object.inode)),
                 None => return Err(format!("{object} is wanted, and was not listed")),
             }
@@ -131,9 +130,26 @@ impl Owed {
         if !self.jobs.is_empty() && (goes_on || random.below(10) < 6) {
             return self.produce_job(origin, random, now);
         }
-        if self.in_flight.len() >= 3 {
-            return;
+        if self.in_flight.len() < 3 {
+            self.produce_listing(origin, random, now);
         }
+    }
+
+    /// This directory is listed next, to its end.
+    pub fn list_whole(&mut self, origin: &Origin, dir: u64, random: &mut Random) {
+        self.due.retain(|due| due.dir != dir);
+        self.due.push(Due { dir, walks: true });
+        while self.open.is_some() || self.due.iter().any(|due| due.dir == dir) {
+            self.produce_listing(origin, random, origin.log.len());
+        }
+    }
+
+    /// The next step of content that was asked for.
+    pub fn copy_on(&mut self, origin: &Origin, random: &mut Random) {
+        self.produce_job(origin, random, origin.log.len());
+    }
+
+    fn produce_listing(&mut self, origin: &Origin, random: &mut Random, now: usize) {
         if self.open.is_none()
             && let Some(due) = self.due.pop()
         {

@@ -289,6 +289,13 @@ impl Origin {
         self.say(Op::SetAttributes { object, mode: None, owner: None, mtime: Some(mtime) }, Vec::new());
     }
 
+    /// A program gives a file the time that it had.
+    pub fn set_time(&mut self, object: u64, mtime: Timestamp) {
+        self.objects.get_mut(&object).unwrap().mtime = mtime;
+        let object = id(object);
+        self.say(Op::SetAttributes { object, mode: None, owner: None, mtime: Some(mtime) }, Vec::new());
+    }
+
     pub fn set_xattr(&mut self, object: u64, name: &str, value: Option<Vec<u8>>) {
         let there = self.objects.get_mut(&object).unwrap();
         let (object, wire) = (id(object), Bounded(name.as_bytes().to_vec()));

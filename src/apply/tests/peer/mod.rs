@@ -23,6 +23,7 @@ struct Yard {
     names: Vec<Vec<u8>>,
     outside: Vec<Vec<u8>>,
     item: u64,
+    doubts: u64,
 }
 
 /// A bind mount that is gone with the value.
@@ -121,7 +122,7 @@ impl Yard {
         .collect();
         outside.push(canary.join("gone file").as_os_str().as_bytes().to_vec());
         outside.push([b"../".repeat(1300), b"x".to_vec()].concat());
-        Yard { pair, ids, names, outside, item: 0, _mounted: mounted }
+        Yard { pair, ids, names, outside, item: 0, doubts: 0, _mounted: mounted }
     }
 
     fn canary(&self) -> PathBuf {
@@ -165,7 +166,12 @@ impl Yard {
     }
 
     fn handled(&mut self, frame: &Frame) -> Option<String> {
-        match self.pair.applier().handle(frame) {
+        let outcome = self.pair.applier().handle(frame);
+        while let Some(TargetMessage::Doubt { directories }) = self.pair.applier().take_doubts() {
+            assert!(directories.len() <= crate::limits::DOUBTS_MAX);
+            self.doubts += 1;
+        }
+        match outcome {
             Outcome::Applied | Outcome::Answered(_) => None,
             Outcome::SetAside => Some("set aside".into()),
             Outcome::Retry(retry) => Some(retry.fault.to_string()),

@@ -1,0 +1,248 @@
+//! Cases by name: what a walk has passed already meets what it has not come to.
+
+use super::*;
+
+/// Ids in the order in which a story makes its objects.
+const A: u64 = 2;
+const Z: u64 = 3;
+const F: u64 = 4;
+const G: u64 = 5;
+
+/// What there is before, what of it the target has, which directories are listed, and what happens then.
+fn story(
+    before: impl Fn(&mut Origin),
+    is_known: bool,
+    listed: &[u64],
+    then: impl Fn(&mut World) -> Checked,
+) -> Checked {
+    let mut random = Random::new(1);
+    let mut world = World::new();
+    world.origin.create(ROOT, "a", Birth::Directory);
+    world.origin.create(ROOT, "z", Birth::Directory);
+    before(&mut world.origin);
+    if is_known {
+        world.packets()?;
+    }
+    world.begin()?;
+    listed.iter().try_for_each(|dir| world.list(*dir, &mut random))?;
+    then(&mut world)?;
+    world.packets()?;
+    match world.go_on(&mut random, 0, None)? {
+        true => world.check(),
+        false => Err("it has no end".into()),
+    }
+}
+
+impl World {
+    /// Everything that lies in the lane goes, and what is answered is heard.
+    fn exchange_all(&mut self) -> Checked {
+        while let Some(item) = self.owed.lane.pop_front() {
+            self.item(item)?;
+        }
+        for message in std::mem::take(&mut self.inbox) {
+            self.owed.hear(message)?;
+        }
+        Ok(())
+    }
+
+    fn list(&mut self, dir: u64, random: &mut Random) -> Checked {
+        self.owed.list_whole(&self.origin, dir, random);
+        self.exchange_all()
+    }
+
+    fn copy_on(&mut self, random: &mut Random) -> Checked {
+        self.owed.copy_on(&self.origin, random);
+        self.exchange_all()
+    }
+}
+
+fn file(origin: &mut Origin, dir: u64, name: &str) -> u64 {
+    let file = origin.create(dir, name, Birth::File);
+    origin.write(file, 0, &[7; 2000], false);
+    file
+}
+
+fn put(origin: &mut Origin, dir: u64, name: &str) {
+    file(origin, dir, name);
+}
+
+fn tell(change: impl Fn(&mut Origin)) -> impl Fn(&mut World) -> Checked {
+    move |world| {
+        change(&mut world.origin);
+        world.packets()
+    }
+}
+
+/// Into a directory that is listed, out of one that is not; the target has nothing, or an older copy.
+#[test]
+fn what_comes_into_a_listed_directory_is_asked_for() {
+    let one = |origin: &mut Origin| put(origin, Z, "f");
+    let two = |origin: &mut Origin| {
+        file(origin, Z, "f");
+        file(origin, A, "g");
+    };
+    let tree = |origin: &mut Origin| {
+        let dir = origin.create(Z, "f", Birth::Directory);
+        file(origin, dir, "below");
+    };
+    let write = |origin: &mut Origin| origin.write(F, 100, &[9; 50], false);
+    for is_known in [false, true] {
+        let check = |before: &dyn Fn(&mut Origin), then: &dyn Fn(&mut Origin)| {
+            let done = story(before, is_known, &[ROOT, A], tell(then));
+            assert_eq!(done, Ok(()), "known: {is_known}");
+        };
+        check(&one, &|origin| origin.rename((Z, "f"), (A, "f")));
+        check(&one, &|origin| {
+            origin.rename((Z, "f"), (A, "f"));
+            write(origin);
+        });
+        check(&one, &|origin| {
+            write(origin);
+            origin.link(F, A, "f");
+        });
+        check(&tree, &|origin| origin.rename((Z, "f"), (A, "f")));
+        check(&two, &|origin| origin.exchange((Z, "f"), (A, "g")));
+        check(&two, &|origin| origin.rename((Z, "f"), (A, "g")));
+        check(&two, &|origin| {
+            origin.remove(Z, "f");
+            origin.remove(A, "g");
+            origin.create(Z, "f", Birth::Directory);
+            origin.create(A, "g", Birth::File);
+        });
+        check(&two, &|origin| {
+            origin.rename((A, "g"), (Z, "g"));
+            origin.write(G, 0, &[3; 10], false);
+            origin.rename((Z, "g"), (A, "h"));
+        });
+    }
+}
+
+/// Between the chunks of a listing names of it move, come and go.
+#[test]
+fn names_that_change_between_chunks_stay() {
+    for planted in [None, Some(Planted::SweepsNamesOfPackets)] {
+        let before = |origin: &mut Origin| (0..6).for_each(|n| put(origin, ROOT, &format!("f{n}")));
+        let then = |world: &mut World| {
+            let mut random = Random::new(3);
+            world.owed.list_whole(&world.origin, ROOT, &mut random);
+            let first = world.owed.lane.pop_front().unwrap();
+            world.item(first)?;
+            // Those that lie in the lane show what was before: they are looked at anew.
+            world.owed.lane.clear();
+            for n in 0..6 {
+                world.origin.rename((ROOT, &format!("f{n}")), (ROOT, &format!("g{n}")));
+            }
+            world.origin.create(ROOT, "new", Birth::Directory);
+            world.packets()?;
+            let last = LaneItem::Listing {
+                dir: id(ROOT),
+                dir_mtime: world.origin.objects[&ROOT].mtime,
+                entries: Vec::new(),
+                unlisted: None,
+                first: false,
+                last: true,
+            };
+            let (sent, root) = (world.sent, &world.places.root.clone());
+            world.item(Stamped { after: sent, item: last, payload: Vec::new(), number: ItemNumber(900) })?;
+            let is_there = |name: &str| root.join(name).exists();
+            match is_there("new") {
+                true if (0..6).all(|n| !is_there(&format!("f{n}"))) => world.begin(),
+                _ => Err("what a packet has set is swept".into()),
+            }
+        };
+        planted::set(planted);
+        let done = story(before, true, &[], then);
+        planted::set(None);
+        assert_eq!(done.is_ok(), planted.is_none(), "{done:?}");
+    }
+}
+
+/// x/y has become y/x: what is to come into y lies above it here.
+#[test]
+fn a_directory_below_itself_is_taken_out() {
+    let before = |origin: &mut Origin| {
+        let x = origin.create(A, "x", Birth::Directory);
+        let y = origin.create(x, "y", Birth::Directory);
+        put(origin, y, "f");
+    };
+    let then = |world: &mut World| {
+        let mut random = Random::new(1);
+        let (x, y) = (F, G);
+        // The target hears nothing of the first of the two.
+        world.origin.rename((x, "y"), (Z, "y"));
+        world.begin()?;
+        [ROOT, A].iter().try_for_each(|dir| world.list(*dir, &mut random))?;
+        world.origin.rename((A, "x"), (y, "x"));
+        world.packets()
+    };
+    assert_eq!(story(before, true, &[], then), Ok(()));
+}
+
+/// While the content of a file comes it is written, cut and removed.
+#[test]
+fn content_comes_while_its_file_changes() {
+    let before = |origin: &mut Origin| put(origin, ROOT, "f");
+    for change in 0..6 {
+        for step in 0..4 {
+            let then = |world: &mut World| {
+                let mut random = Random::new(1);
+                for _ in 0..step {
+                    world.copy_on(&mut random)?;
+                }
+                let origin = &mut world.origin;
+                match change {
+                    0 => origin.write(F, 1500, &[1; 1000], false),
+                    1 => origin.resize(F, 300),
+                    2 => origin.resize(F, 5000),
+                    3 => origin.punch(F, 100, 1000),
+                    4 => origin.remove(ROOT, "f"),
+                    _ => {
+                        origin.resize(F, 0);
+                        origin.write(F, 2500, &[2; 10], false);
+                        origin.rename((ROOT, "f"), (Z, "g"));
+                    }
+                }
+                world.packets()
+            };
+            assert_eq!(story(before, false, &[ROOT], then), Ok(()), "change {change} after {step} steps");
+        }
+    }
+}
+
+/// A file that the copy has not looked at is written, and has its old size and time again.
+#[test]
+fn content_that_was_passed_over_is_not_forgotten() {
+    for planted in [None, Some(Planted::UnseenIsComplete)] {
+        let before = |origin: &mut Origin| put(origin, Z, "f");
+        let then = tell(|origin| {
+            let mtime = origin.objects[&F].mtime;
+            origin.write(F, 0, &[9; 2000], false);
+            origin.set_time(F, mtime);
+        });
+        planted::set(planted);
+        let done = story(before, true, &[ROOT], then);
+        planted::set(None);
+        assert_eq!(done.is_ok(), planted.is_none(), "{done:?}");
+    }
+}
+
+/// Somebody removes the file on the target whose content comes: another one takes its place, and what
+/// has come is not in it.
+#[test]
+fn content_is_complete_only_where_it_was_opened() {
+    for planted in [None, Some(Planted::ClosesAnyInode), Some(Planted::EndTrusts)] {
+        let before = |origin: &mut Origin| put(origin, ROOT, "f");
+        let then = |world: &mut World| {
+            let mut random = Random::new(1);
+            for _ in 0..2 {
+                world.copy_on(&mut random)?;
+            }
+            std::fs::remove_file(world.places.root.join("f")).unwrap();
+            world.list(ROOT, &mut random)
+        };
+        planted::set(planted);
+        let done = story(before, false, &[ROOT], then);
+        planted::set(None);
+        assert_eq!(done.is_ok(), planted.is_none(), "{planted:?}: {done:?}");
+    }
+}
