@@ -13,7 +13,7 @@ use crate::sys::file_handle;
 
 /// Names and numbers as the kernel gives them, `.` and `..` too: the C library leaves out what
 /// has number 0.
-fn listed(dir: &Path) -> Vec<(OsString, u64)> {
+pub fn listed(dir: &Path) -> Vec<(OsString, u64)> {
     let dir = fs::File::open(dir).expect("a directory");
     let mut buffer = Vec::with_capacity(64 << 10);
     let mut reader = RawDir::new(&dir, buffer.spare_capacity_mut());

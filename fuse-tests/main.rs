@@ -18,6 +18,7 @@ mod halves;
 mod host;
 mod hostile;
 mod hosts;
+mod kept_listings;
 mod killed;
 mod left_out;
 mod listings;

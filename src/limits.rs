@@ -41,6 +41,11 @@ pub const FUSE_WRITE_LEN_MAX: u32 = 1 << 20;
 /// so much too, wherever it is.
 pub const READ_AHEAD_KIB: u64 = 256;
 
+/// Directories up to this size, in bytes, are listed by the kernel from its memory: some hundred names,
+/// which it has read with their attributes at once. Of larger ones it reads most names alone, and would
+/// ask for the attributes of each when it lists them again.
+pub const KEPT_LISTING_SIZE_MAX: u64 = 16 << 10;
+
 /// Entries in one listing item of a directory. Bounds the header to well under
 /// [`HEADER_LEN_MAX`] for ordinary objects; the encoder also cuts by bytes.
 pub const LISTING_ENTRIES_MAX: usize = 1024;

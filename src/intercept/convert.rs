@@ -7,6 +7,7 @@ use fuser::{Errno, FileAttr, FileType, FopenFlags, INodeNo, Request, TimeOrNow};
 use super::attributes::SetTime;
 use super::data::OpenMode;
 use super::error::FsError;
+use super::listing::Keeps;
 use super::objects::NodeId;
 use super::volume::{Caller, Meta};
 use crate::packet::Timestamp;
@@ -28,6 +29,14 @@ pub fn open_flags(mode: OpenMode) -> FopenFlags {
     match mode {
         OpenMode::Cached => FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH,
         OpenMode::Direct => FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH,
+    }
+}
+
+pub fn listing_flags(keeps: Keeps) -> FopenFlags {
+    match keeps {
+        Keeps::Nothing => FopenFlags::empty(),
+        Keeps::FromNowOn => FopenFlags::FOPEN_CACHE_DIR,
+        Keeps::All => FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE,
     }
 }
 

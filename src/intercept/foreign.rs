@@ -122,7 +122,8 @@ impl Newest {
     }
 }
 
-fn changed(stat: &Stat) -> i64 {
+/// Change time, nanoseconds since 1970.
+pub fn changed(stat: &Stat) -> i64 {
     nanoseconds(stat.st_ctime, stat.st_ctime_nsec as i64)
 }
 

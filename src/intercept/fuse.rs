@@ -22,7 +22,9 @@ use fuser::{
 use parking_lot::Mutex;
 
 use super::attributes::AskedAttributes;
-use super::convert::{absent, attr, caller, device_of_kernel, errno, file_type, node, open_flags, set_time};
+use super::convert::{
+    absent, attr, caller, device_of_kernel, errno, file_type, listing_flags, node, open_flags, set_time,
+};
 use super::data::{Opened, Origin, Sync};
 use super::error::FsResult;
 use super::listing::Listed;
@@ -345,7 +347,7 @@ impl Filesystem for Adapter {
 
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         match self.serve.volume().opendir(caller(request), node(ino)) {
-            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+            Ok(opened) => reply.opened(FileHandle(opened.handle), listing_flags(opened.keeps)),
             Err(error) => reply.error(errno(error)),
         }
     }

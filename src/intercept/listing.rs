@@ -1,19 +1,26 @@
 //! Reading directories.
+//!
+//! The kernel keeps the listing of a directory that is not large, and drops it with every change of a
+//! name through the mount. Each open is asked for still: it tells the kernel to drop what it has where
+//! the directory has another change time than at the open before, whoever changed it, and also where
+//! only its own place is another (`..`).
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use parking_lot::{Mutex, RwLock};
-use rustix::fs::{AtFlags, FileType, RawDir, SeekFrom};
+use rustix::fs::{AtFlags, FileType, RawDir, SeekFrom, Stat};
 
 use super::error::{FsError, FsResult, Step};
+use super::foreign::changed;
 use super::objects::{Node, NodeId};
 use super::shares::Shares;
 use super::volume::{Caller, Meta, Volume, stat_at};
+use crate::limits::KEPT_LISTING_SIZE_MAX;
 
 /// Bytes of one `getdents64` call.
 const BUFFER_LEN: usize = 32 * 1024;
@@ -64,6 +71,45 @@ impl Drop for Share {
     }
 }
 
+/// An open directory, for a reply to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenedDirectory {
+    pub handle: u64,
+    pub keeps: Keeps,
+}
+
+/// What the kernel may keep of a listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeps {
+    /// Nothing: it is large, and names come without attributes, each of which would be asked for later.
+    Nothing,
+    /// What it reads from now on, and not what it has.
+    FromNowOn,
+    /// What it has is right.
+    All,
+}
+
+/// Change time of a directory, in nanoseconds, when the kernel was told last to keep its listing.
+pub struct KeptListing(AtomicI64);
+
+impl Default for KeptListing {
+    fn default() -> KeptListing {
+        KeptListing(AtomicI64::new(i64::MIN))
+    }
+}
+
+impl KeptListing {
+    /// The directory is opened, and is like this.
+    fn open(&self, stat: &Stat) -> Keeps {
+        if stat.st_size as u64 > KEPT_LISTING_SIZE_MAX {
+            self.0.store(i64::MIN, SeqCst);
+            return Keeps::Nothing;
+        }
+        let now = changed(stat);
+        if self.0.swap(now, SeqCst) == now { Keeps::All } else { Keeps::FromNowOn }
+    }
+}
+
 /// Entries that were read and not yet taken.
 #[derive(Default)]
 struct Stream {
@@ -92,18 +138,19 @@ impl Listings {
 
 impl Volume {
     /// Errors: `ENFILE` where the caller has as many directories open as one user may.
-    pub fn opendir(&self, caller: Caller, node: NodeId) -> FsResult<u64> {
+    pub fn opendir(&self, caller: Caller, node: NodeId) -> FsResult<OpenedDirectory> {
         let node = self.node(node)?;
         let share = Share::take(&self.listings.shares, caller.uid)?;
         let fd = self.descriptors.open(&node, libc::O_RDONLY | libc::O_DIRECTORY)?;
         let names = node.names.look();
         self.seen_names(&node, &fd);
+        let keeps = node.kept_listing.open(&rustix::fs::fstat(&fd).step("stat of a directory")?);
         drop(names);
         let handle = self.listings.next.fetch_add(1, Relaxed) + 1;
         let open = OpenDirectory { node, fd, stream: Mutex::default(), _share: share };
         let other = self.listings.open.write().insert(handle, Arc::new(open));
         assert!(other.is_none(), "two open directories have one number");
-        Ok(handle)
+        Ok(OpenedDirectory { handle, keeps })
     }
 
     pub fn releasedir(&self, handle: u64) {

@@ -17,6 +17,7 @@ use super::descriptors::OpenDescriptors;
 use super::foreign::{Left, Newest};
 use super::gathered::KeptTime;
 use super::growth::Growth;
+use super::listing::KeptListing;
 use super::mixing::Mixings;
 use super::refusals::Refusal;
 use super::shares::Shares;
@@ -81,6 +82,8 @@ pub struct Node {
     pub is_nameless: AtomicBool,
     /// How the object has to be found.
     pub left: Left,
+    /// Of a directory.
+    pub kept_listing: KeptListing,
     /// Who took its last name.
     nameless_of: AtomicU32,
     /// The descriptor must stay: the last name is gone, or there are no handles.
@@ -214,6 +217,7 @@ impl Objects {
             file_type: sighting.file_type,
             is_nameless: AtomicBool::new(false),
             left: Left::default(),
+            kept_listing: KeptListing::default(),
             keep_descriptor: AtomicBool::new(sighting.handle.is_none()),
             handle: sighting.handle,
             lookups: AtomicU64::new(1),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::data::{Origin, WriteRequest};
 use super::error::FsResult;
+use super::listing::Keeps;
 use super::names::{AskedMode, At};
 use super::*;
 use crate::packet::{Epoch, FrameHeader, Incarnation, Op, PREFIX_LEN, Position, Prefix, packet_frame};
@@ -255,7 +256,7 @@ fn what_lies_on_another_device_is_not_in_the_tree() {
     let volume = Volume::new(open(Path::new("/")), Queue::new(1 << 27, start), 1).unwrap();
     let error = volume.lookup(NodeId::ROOT, OsStr::new("proc")).map(|meta| meta.node).unwrap_err();
     assert_eq!(error.errno, libc::ENOENT);
-    let handle = volume.opendir(ROOT, NodeId::ROOT).unwrap();
+    let handle = volume.opendir(ROOT, NodeId::ROOT).unwrap().handle;
     let mut seen = 0;
     volume
         .readdir(handle, 0, |entry| {
@@ -278,7 +279,7 @@ fn a_listing_that_fails_half_way_keeps_what_it_has_given() {
     std::fs::create_dir(&path).unwrap();
     (0..3000).for_each(|number| drop(std::fs::write(path.join(format!("file-{number}")), "")));
     let dir = captured.volume.lookup(NodeId::ROOT, OsStr::new("d")).unwrap().node;
-    let handle = captured.volume.opendir(ROOT, dir).unwrap();
+    let handle = captured.volume.opendir(ROOT, dir).unwrap().handle;
     let (mut taken, mut next) = (0, 0);
     let outcome = captured.volume.readdir(handle, 0, |entry| {
         if taken == 0 {
@@ -339,12 +340,35 @@ fn names_of_one_file_are_one_node() {
     assert_eq!(captured.ops().len(), 0, "the kernel does nothing where both names are one file");
 }
 
+/// What the kernel may keep follows the directory on the disk, whoever changes it.
+#[test]
+fn a_listing_is_kept_until_the_directory_changes() {
+    let captured = Captured::new();
+    let path = captured.dir.path().join("d");
+    std::fs::create_dir(&path).unwrap();
+    let dir = captured.volume.lookup(NodeId::ROOT, OsStr::new("d")).unwrap().node;
+    let opened = || captured.volume.opendir(ROOT, dir).unwrap().keeps;
+    assert_eq!((opened(), opened(), opened()), (Keeps::FromNowOn, Keeps::All, Keeps::All));
+    let settled = || std::thread::sleep(std::time::Duration::from_millis(30));
+    settled();
+    captured.create(dir, "through-the-mount");
+    assert_eq!((opened(), opened()), (Keeps::FromNowOn, Keeps::All));
+    settled();
+    std::fs::write(path.join("past-the-mount"), "").unwrap();
+    assert_eq!((opened(), opened()), (Keeps::FromNowOn, Keeps::All));
+    let name = |number: u64| format!("{number:0>200}");
+    let most = crate::limits::KEPT_LISTING_SIZE_MAX;
+    (0..most / 10).for_each(|number| drop(std::fs::write(path.join(name(number)), "")));
+    assert!(std::fs::metadata(&path).unwrap().len() > most, "a large directory");
+    assert_eq!((opened(), opened()), (Keeps::Nothing, Keeps::Nothing));
+}
+
 #[test]
 fn reading_a_directory_can_go_on_anywhere() {
     let captured = Captured::new();
     let names: Vec<String> = (0..1000).map(|number| format!("file-{number}")).collect();
     names.iter().for_each(|name| drop(std::fs::write(captured.dir.path().join(name), "")));
-    let handle = captured.volume.opendir(ROOT, NodeId::ROOT).unwrap();
+    let handle = captured.volume.opendir(ROOT, NodeId::ROOT).unwrap().handle;
     let (mut found, mut offset) = (Vec::new(), 0);
     loop {
         let mut taken = 0;
@@ -520,10 +544,10 @@ fn one_user_does_not_take_what_needs_descriptors() {
     let captured = Captured::within(few);
     let user = Caller { uid: 7, gid: 7, pid: 1 };
     let open = |caller: Caller| captured.volume.opendir(caller, NodeId::ROOT).map_err(|error| error.errno);
-    let taken: Vec<u64> = (0..2).map(|_| open(user).unwrap()).collect();
+    let taken: Vec<_> = (0..2).map(|_| open(user).unwrap()).collect();
     assert_eq!(open(user), Err(libc::ENFILE));
     assert!(open(ROOT).is_ok());
-    taken.into_iter().for_each(|handle| captured.volume.releasedir(handle));
+    taken.into_iter().for_each(|opened| captured.volume.releasedir(opened.handle));
     assert!(open(user).is_ok());
     let lose = |name: &str, uid: u32| {
         let (node, handle) = captured.create(NodeId::ROOT, name);
