@@ -74,6 +74,18 @@ pub const LISTING_LEN_CUT: usize = 256 * 1024;
 /// bounds the files that wait to be asked for (each listing has at most [`LISTING_ENTRIES_MAX`]).
 pub const LISTINGS_IN_FLIGHT: usize = 8;
 
+/// The same of a copy that runs while applications write: listings of small directories, and entries
+/// (files whose content may be asked for, and directories) in all of them.
+pub const LIVE_LISTINGS_IN_FLIGHT: usize = 256;
+pub const LIVE_ENTRIES_IN_FLIGHT: usize = LISTINGS_IN_FLIGHT * LISTING_ENTRIES_MAX;
+
+/// Directories that a target doubts and that wait to be listed again: 8 MiB. One that doubts more
+/// of them at a time is better off with a new copy.
+pub const DOUBTS_WAITING_MAX: usize = 1 << 18;
+
+/// Answers of a target that its copy has not taken up yet: a listing each, and doubts beside them.
+pub const LIVE_ANSWERS_MAX: usize = 4 * LIVE_LISTINGS_IN_FLIGHT;
+
 /// Extended attributes of one object, names and values in bytes, that travel with its listing or
 /// its content; above it each attribute is an item of its own, and memory holds one at a time. An
 /// object may have thousands of 64 KiB. Only a few in a million objects have more than a disk block

@@ -145,7 +145,7 @@ fn send_xattrs_of(
     Ok(())
 }
 
-fn read_through(mut data: Data<'_>) -> io::Result<()> {
+pub(super) fn read_through(mut data: Data<'_>) -> io::Result<()> {
     while let Piece::Bytes { .. } = data.next()? {}
     Ok(())
 }
@@ -161,7 +161,7 @@ fn is_same_content(before: &Statx, after: &Statx) -> bool {
 /// The end of a file is its size and nothing else. Where data is, the kernel is asked, but never
 /// where it ends: with blocks smaller than a page, `SEEK_HOLE` may name the very offset that
 /// `SEEK_DATA` gave (unwritten extents with dirty pages).
-struct Data<'a> {
+pub(super) struct Data<'a> {
     fd: &'a OwnedFd,
     /// Everything before it was given, as bytes or as a hole.
     offset: u64,
@@ -172,10 +172,12 @@ struct Data<'a> {
     /// An application cut it shorter while it was read: what is missing was given as a hole.
     was_cut: bool,
     pool: &'a Pool,
+    /// Bytes of a piece.
+    chunk: usize,
 }
 
 /// The next of a file; pieces follow each other without a gap, up to its size.
-enum Piece {
+pub(super) enum Piece {
     /// So many bytes of hole, then bytes at an offset.
     Bytes { hole: u64, offset: u64, bytes: Bytes },
     /// So many bytes of hole, then the end.
@@ -183,16 +185,21 @@ enum Piece {
 }
 
 impl<'a> Data<'a> {
-    fn new(fd: &'a OwnedFd, size: u64, pool: &'a Pool) -> Data<'a> {
-        Data { fd, offset: 0, end: 0, size, was_cut: false, pool }
+    pub fn new(fd: &'a OwnedFd, size: u64, pool: &'a Pool) -> Data<'a> {
+        Data::from(fd, 0, size, pool, CONTENT_CHUNK)
     }
 
-    fn next(&mut self) -> io::Result<Piece> {
+    /// What comes from an offset on, in pieces of so many bytes at most.
+    pub fn from(fd: &'a OwnedFd, offset: u64, size: u64, pool: &'a Pool, chunk: usize) -> Data<'a> {
+        Data { fd, offset, end: offset, size: size.max(offset), was_cut: false, pool, chunk }
+    }
+
+    pub fn next(&mut self) -> io::Result<Piece> {
         let reached = self.offset;
         if self.offset >= self.end {
             self.seek_extent()?;
         }
-        let want = (self.end - self.offset).min(CONTENT_CHUNK as u64) as usize;
+        let want = (self.end - self.offset).min(self.chunk as u64) as usize;
         if want == 0 {
             return Ok(Piece::End { hole: self.size - reached });
         }

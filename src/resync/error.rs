@@ -13,6 +13,9 @@ pub enum CopyError {
     Read { doing: &'static str, path: String, error: io::Error },
     /// The target answered something that was not asked.
     Answer(String),
+    /// The file system is none whose handles can be made of ids: what the target doubts cannot be
+    /// listed again alone. A new copy lists everything.
+    NoHandles,
     /// The connection ended.
     Gone,
 }
@@ -22,6 +25,7 @@ impl fmt::Display for CopyError {
         match self {
             CopyError::Read { doing, path, error } => write!(f, "cannot {doing} {path:?}: {error}"),
             CopyError::Answer(what) => write!(f, "the target's answer makes no sense: {what}"),
+            CopyError::NoHandles => write!(f, "one directory alone cannot be listed again here"),
             CopyError::Gone => write!(f, "the connection ended"),
         }
     }
@@ -31,7 +35,7 @@ impl std::error::Error for CopyError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             CopyError::Read { error, .. } => Some(error),
-            CopyError::Answer(_) | CopyError::Gone => None,
+            CopyError::Answer(_) | CopyError::NoHandles | CopyError::Gone => None,
         }
     }
 }

@@ -11,20 +11,28 @@
 //! ([`FirstCopy`]). The target's half is in `apply::Applier`. Blocking code for a thread of its
 //! own; it never goes through a mount, writes nothing, and keeps neither listings nor content
 //! longer than until they are sent.
+//!
+//! [`LiveCopy`] does the same while applications write, with packets flowing from its beginning on: its
+//! items are stamped ([`StampedSink`]), exact ([`Looks`]), and what the target doubts is listed again.
 
 mod content;
 mod copy;
 mod error;
+mod live;
 mod look;
 mod looks;
 mod progress;
+mod seeing;
 mod sink;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod walk;
 
 pub use copy::{CopyReport, FirstCopy, Wanted};
 pub use error::CopyError;
+pub use live::{Answer, LiveCopy};
+#[cfg(test)]
+pub(crate) use live::{Planted, Sizes, Stepped};
 pub use look::{attributes, birth, stat, timestamp};
 pub use looks::{Counts, Found, Looks};
 pub use progress::{CopyProgress, ProgressSnapshot};

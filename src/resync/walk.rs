@@ -4,31 +4,26 @@
 //! be renamed under the walk. Memory: one chunk, and about 150 bytes for each directory that was
 //! listed by its parent and not yet entered.
 
-use std::ffi::CStr;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat2, statx};
+use rustix::fs::Dir;
 
-use super::error::{has_vanished, is_of_the_object};
-use super::look::{attributes, birth, stat, timestamp};
+use super::error::has_vanished;
+use super::look::{stat, timestamp};
+use super::seeing::{Eyes, Root, Seen, Sight, leave};
 use super::{CopyError, CopyProgress};
-use crate::limits::{LISTING_ENTRIES_MAX, LISTING_LEN_CUT, XATTRS_INLINE_MAX};
+use crate::limits::{LISTING_ENTRIES_MAX, LISTING_LEN_CUT};
 use crate::packet::{
     Attributes, Birth, LaneItem, LeftOut, ListedObject, Name, ObjectId, Timestamp, Unlisted, Xattr,
 };
-use crate::sys::{FileHandle, has_xattrs_at, is_no_mount, open_by_handle};
-use crate::xattr;
+use crate::sys::FileHandle;
 
 /// A walk over one tree.
 pub struct Walk {
-    root: OwnedFd,
-    /// Device of the root: what lies on another is a nested mount or subvolume.
-    device: (u32, u32),
-    birth_epoch: u32,
-    suspect_since: Option<Timestamp>,
+    eyes: Eyes,
     open: Option<OpenDirectory>,
     waiting: Vec<WaitingDirectory>,
     pub(super) counts: WalkCounts,
@@ -58,9 +53,12 @@ pub struct Chunk {
 }
 
 /// An object that was listed, a regular file mostly.
+#[derive(Clone)]
 pub struct ListedFile {
     pub object: ObjectId,
     pub handle: FileHandle,
+    /// `S_IFMT` bits.
+    pub file_type: u32,
     /// The root has none.
     pub name: Option<Name>,
     pub size: u64,
@@ -89,12 +87,6 @@ struct WaitingDirectory {
     path: Arc<TreePath>,
 }
 
-/// An entry that was looked at.
-struct Seen {
-    listed: ListedObject,
-    handle: FileHandle,
-}
-
 impl Walk {
     /// Prepares a walk over the tree of `root`, a directory opened for reading; gives the item
     /// that says what the root is, and the root where its attributes are sent in items of their own.
@@ -105,29 +97,11 @@ impl Walk {
         birth_epoch: u32,
         suspect_since: Option<Timestamp>,
     ) -> Result<(Walk, LaneItem, Option<ListedFile>), CopyError> {
+        let eyes = Eyes::new(root, birth_epoch, suspect_since)?;
+        let Root { id, handle, item, large } = eyes.root()?;
         let path = TreePath::root();
-        let failed = |doing| {
-            let path = path.clone();
-            move |error| read_error(doing, &path, error)
-        };
-        let status = stat(root.as_fd()).map_err(failed("look at"))?;
-        let handle = FileHandle::of(root.as_fd()).map_err(failed("get the file handle of"))?;
-        let id = ObjectId::at_first_sight(birth_epoch, &handle, status.stx_ino);
-        let xattrs =
-            xattr::read_replicated_up_to(&root, XATTRS_INLINE_MAX).map_err(failed("read attributes of"))?;
-        let (large, xattrs) = (xattrs.is_none(), xattrs.unwrap_or_default());
-        let mut attributes = attributes(&status);
-        if large {
-            // Its owner's alone until the ACLs among them have come.
-            attributes.mode &= !0o077;
-        }
-        let large = large.then_some(ListedFile { object: id, handle, name: None, size: 0, links: 1 });
-        let item = LaneItem::Root { object: id, attributes, xattrs };
         let walk = Walk {
-            root,
-            device: (status.stx_dev_major, status.stx_dev_minor),
-            birth_epoch,
-            suspect_since,
+            eyes,
             open: None,
             waiting: vec![WaitingDirectory { id, handle, path }],
             counts: WalkCounts::default(),
@@ -150,12 +124,11 @@ impl Walk {
 
     /// A descriptor on the tree's file system, for opening by handle.
     pub fn root(&self) -> BorrowedFd<'_> {
-        self.root.as_fd()
+        self.eyes.root_fd()
     }
 
     fn enter(&mut self, dir: WaitingDirectory) -> Result<Option<OpenDirectory>, CopyError> {
-        let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOATIME;
-        let opened = open_by_handle(self.root.as_fd(), &dir.handle, flags).and_then(|fd| {
+        let opened = self.eyes.open_directory(&dir.handle).and_then(|fd| {
             let mtime = timestamp(stat(fd.as_fd())?.stx_mtime);
             Ok((Dir::new(fd)?, mtime))
         });
@@ -238,9 +211,14 @@ impl Walk {
                 }
             };
             let Ok(name) = Name::new(entry.file_name().to_bytes()) else { continue };
-            match self.see(dir, &name, entry.file_name()) {
-                Ok(Some(seen)) => return Ok(Some(seen)),
-                Ok(None) => {}
+            let of = dir.entries.fd().map_err(|error| ("open", error.into()));
+            match of.and_then(|of| self.eyes.see(of, &name, entry.file_name())) {
+                Ok(Sight::Here(seen)) => return Ok(Some(seen)),
+                Ok(Sight::Gone) => self.counts.vanished += 1,
+                Ok(Sight::Nested) => {
+                    self.counts.nested += 1;
+                    say_nested(&TreePath::below(&dir.path, name));
+                }
                 Err((doing, error)) => {
                     self.leave(doing, &TreePath::below(&dir.path, name.clone()), error)?;
                     dir.unreadable.push(name);
@@ -252,93 +230,6 @@ impl Walk {
             }
         }
         Ok(None)
-    }
-
-    /// Looks at one entry; `None` where it vanished or is not part of the tree.
-    ///
-    /// Errors: what could not be done with it. A name that is listed and cannot be found (`ESTALE`)
-    /// has not vanished: it is damaged.
-    fn see(&mut self, dir: &OpenDirectory, name: &Name, raw: &CStr) -> Result<Option<Seen>, NotRead> {
-        if let Some(seen) = dir.entries.fd().ok().and_then(|dir| self.see_plain(dir, name, raw)) {
-            return Ok(Some(seen));
-        }
-        let path = || TreePath::below(&dir.path, name.clone());
-        let fd = match dir.entries.fd().map_err(io::Error::from).and_then(|dir| open_entry(dir, raw)) {
-            Ok(fd) => fd,
-            Err(error) if error.raw_os_error() == Some(libc::EXDEV) => {
-                self.leave_out(&path());
-                return Ok(None);
-            }
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
-                self.counts.vanished += 1;
-                return Ok(None);
-            }
-            Err(error) => return Err(("open", error)),
-        };
-        let status = stat(fd.as_fd()).map_err(|error| ("look at", error))?;
-        if (status.stx_dev_major, status.stx_dev_minor) != self.device {
-            self.leave_out(&path());
-            return Ok(None);
-        }
-        let handle = FileHandle::of(fd.as_fd()).map_err(|error| ("get the file handle of", error))?;
-        let listed = self
-            .listed(name.clone(), fd.as_fd(), &status, &handle)
-            .map_err(|error| ("read attributes of", error))?;
-        Ok(Some(Seen { listed, handle }))
-    }
-
-    /// The quick look at most entries: a regular file without extended attributes. `None` where it is
-    /// anything else, or cannot be told without opening it.
-    fn see_plain(&self, dir: BorrowedFd<'_>, name: &Name, raw: &CStr) -> Option<Seen> {
-        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-        let status = statx(dir, raw, flags, StatxFlags::BASIC_STATS).ok()?;
-        let is_file = FileType::from_raw_mode(u32::from(status.stx_mode)) == FileType::RegularFile;
-        let is_here = (status.stx_dev_major, status.stx_dev_minor) == self.device && is_no_mount(&status);
-        if !is_file || !is_here || has_xattrs_at(dir, raw).ok()? {
-            return None;
-        }
-        let handle = FileHandle::at(dir, raw).ok()?;
-        // Another file may have the name by now; then its directory has changed under the copy.
-        if handle.inode() != Some(status.stx_ino) {
-            return None;
-        }
-        let listed = self.listed_as(name.clone(), Birth::File, Some(Vec::new()), &status, &handle);
-        Some(Seen { listed, handle })
-    }
-
-    fn listed(
-        &self,
-        name: Name,
-        fd: BorrowedFd<'_>,
-        status: &Statx,
-        handle: &FileHandle,
-    ) -> io::Result<ListedObject> {
-        let xattrs = xattr::read_replicated_up_to(fd, XATTRS_INLINE_MAX)?;
-        Ok(self.listed_as(name, birth(fd, status)?, xattrs, status, handle))
-    }
-
-    /// `xattrs`: `None` where they come in items of their own.
-    fn listed_as(
-        &self,
-        name: Name,
-        birth: Birth,
-        xattrs: Option<Vec<Xattr>>,
-        status: &Statx,
-        handle: &FileHandle,
-    ) -> ListedObject {
-        let is_file = birth == Birth::File;
-        ListedObject {
-            name,
-            object: ObjectId::at_first_sight(self.birth_epoch, handle, status.stx_ino),
-            birth,
-            attributes: attributes(status),
-            large_xattrs: xattrs.is_none(),
-            xattrs: xattrs.unwrap_or_default(),
-            size: if is_file { status.stx_size } else { 0 },
-            links: status.stx_nlink,
-            suspect: is_file
-                && self.suspect_since.is_some_and(|since| latest(timestamp(status.stx_ctime)) >= since),
-        }
     }
 
     fn note(
@@ -369,34 +260,13 @@ impl Walk {
         path: &TreePath,
         error: io::Error,
     ) -> Result<(), CopyError> {
-        if !is_of_the_object(&error) {
-            return Err(read_error(doing, path, error));
-        }
-        log::warn!("{path}: left out of the copy: cannot {doing} it: {error}");
-        self.left_out.add(&format!("{path}: the source cannot {doing} it: {error}"));
-        Ok(())
-    }
-
-    fn leave_out(&mut self, path: &TreePath) {
-        self.counts.nested += 1;
-        log::warn!("{path}: another file system is mounted here; it is not part of the copy");
+        leave(&mut self.left_out, doing, path, error)
     }
 }
 
-impl Seen {
-    fn as_listed(&self) -> ListedFile {
-        ListedFile {
-            object: self.listed.object,
-            handle: self.handle,
-            name: Some(self.listed.name.clone()),
-            size: self.listed.size,
-            links: self.listed.links,
-        }
-    }
+pub(super) fn say_nested(path: &TreePath) {
+    log::warn!("{path}: another file system is mounted here; it is not part of the copy");
 }
-
-/// What could not be done with an object, and why.
-type NotRead = (&'static str, io::Error);
 
 /// A directory that was removed meanwhile, or cannot be read any more, keeps the time that it had.
 fn mtime_after(dir: &OpenDirectory) -> Timestamp {
@@ -404,21 +274,8 @@ fn mtime_after(dir: &OpenDirectory) -> Timestamp {
     status.map_or(dir.mtime, |status| timestamp(status.stx_mtime))
 }
 
-/// When a change at the latest was made that was stamped so: a time without a fraction is mostly of a
-/// file system that keeps whole seconds, or two.
-fn latest(stamp: Timestamp) -> Timestamp {
-    let coarse = Timestamp { seconds: stamp.seconds.saturating_add(2), ..stamp };
-    if stamp.nanoseconds == 0 { coarse } else { stamp }
-}
-
-/// Opens an entry without following it and without stepping onto another mount (`EXDEV`).
-fn open_entry(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(openat2(dir, name, flags, Mode::empty(), ResolveFlags::NO_XDEV)?)
-}
-
 /// What a listed object takes in a listing, in bytes: fixed-width fields, lengths as u64.
-fn encoded_len(listed: &ListedObject) -> usize {
+pub(super) fn encoded_len(listed: &ListedObject) -> usize {
     let birth = match &listed.birth {
         Birth::Symlink { target } => 12 + target.0.len(),
         Birth::CharDevice { .. } | Birth::BlockDevice { .. } => 12,
@@ -432,10 +289,6 @@ fn xattrs_len(xattrs: &[Xattr]) -> usize {
     xattrs.iter().map(|xattr| 16 + xattr.name.0.len() + xattr.value.0.len()).sum()
 }
 
-pub(super) fn read_error(doing: &'static str, path: &TreePath, error: io::Error) -> CopyError {
-    CopyError::Read { doing, path: path.to_string(), error }
-}
-
 /// Where an object was listed, relative to the root. Directories share their beginnings.
 #[derive(Debug)]
 pub struct TreePath(Option<(Arc<TreePath>, Name)>);
@@ -443,6 +296,12 @@ pub struct TreePath(Option<(Arc<TreePath>, Name)>);
 impl TreePath {
     pub fn root() -> Arc<TreePath> {
         Arc::new(TreePath(None))
+    }
+
+    /// Of a directory that is known by its id alone.
+    pub fn of_id(id: ObjectId) -> Arc<TreePath> {
+        let name = Name::new(format!("(directory {})", id.inode).as_bytes());
+        name.map_or_else(|_| TreePath::root(), |name| TreePath::below(&TreePath::root(), name))
     }
 
     pub fn below(parent: &Arc<TreePath>, name: Name) -> Arc<TreePath> {

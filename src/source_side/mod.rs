@@ -34,7 +34,7 @@ mod director;
 mod display;
 mod durability;
 mod embedded;
-mod feed;
+pub(crate) mod feed;
 mod first_copy;
 mod flush;
 mod ground;

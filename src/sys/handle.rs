@@ -76,6 +76,34 @@ impl FileHandle {
         Some(handle)
     }
 
+    /// The handle of another object of the file system that this one is of; `None` where its layout is
+    /// not known ([`FileHandle::generation`]). It opens that object, or nothing.
+    pub fn alike(&self, inode: u64, generation: u32) -> Option<FileHandle> {
+        let (inode, generation) = (inode.to_le_bytes(), generation.to_le_bytes());
+        let mut other = *self;
+        match (self.kind, self.len) {
+            (1, 8) if inode[4..] == [0; 4] => {
+                other.bytes[..4].copy_from_slice(&inode[..4]);
+                other.bytes[4..8].copy_from_slice(&generation);
+            }
+            // The eight bytes between are the subvolume.
+            (0x4d, 20) => {
+                other.bytes[..8].copy_from_slice(&inode);
+                other.bytes[16..20].copy_from_slice(&generation);
+            }
+            (0x81, 12) => {
+                other.bytes[..8].copy_from_slice(&inode);
+                other.bytes[8..12].copy_from_slice(&generation);
+            }
+            (1, 12) => {
+                other.bytes[..4].copy_from_slice(&generation);
+                other.bytes[4..12].copy_from_slice(&inode);
+            }
+            _ => return None,
+        }
+        Some(other)
+    }
+
     /// The inode number, where the handle's layout is known (as in [`FileHandle::generation`]) to hold it.
     pub fn inode(&self) -> Option<u64> {
         let bytes = self.as_bytes();
@@ -147,6 +175,20 @@ mod tests {
         assert_eq!(FileHandle::from_parts(handle.kind(), handle.as_bytes()), Some(handle));
         let inode = std::os::unix::fs::MetadataExt::ino(&dir.path().join("b").metadata().unwrap());
         assert!(handle.inode().is_none_or(|found| found == inode), "{handle:?} is not {inode}");
+    }
+
+    #[test]
+    fn a_handle_is_made_of_an_inode_and_its_generation() {
+        for dir in [tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap()] {
+            let root = std::fs::File::open(dir.path()).unwrap();
+            std::fs::create_dir(dir.path().join("a")).unwrap();
+            let (of_root, handle) =
+                (FileHandle::of(root.as_fd()).unwrap(), FileHandle::at(root.as_fd(), c"a").unwrap());
+            let Some(inode) = handle.inode() else { continue };
+            assert_eq!(of_root.alike(inode, handle.generation()), Some(handle));
+            let other = of_root.alike(inode, handle.generation() ^ 1).unwrap();
+            assert!(open_by_handle(root.as_fd(), &other, libc::O_PATH).is_err());
+        }
     }
 
     #[test]

@@ -402,6 +402,7 @@ impl<'a> Change<'a> {
         #[cfg(test)]
         if planted::is(Planted::EndsBeforeItIsTold) {
             self.begun.end();
+            turn();
         }
         #[cfg(test)]
         let (op, payload) = &planted::told(&self.touched, op, payload);

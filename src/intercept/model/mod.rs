@@ -10,10 +10,12 @@
 //! the disk takes only a part of a write. `STANDIN_TEST_SEED` replays one seed, `STANDIN_TEST_ROUNDS`
 //! asks for so many.
 
+mod live;
 mod order;
 mod replica;
 mod worker;
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -110,11 +112,14 @@ fn tried(ground: &Ground, seed: u64, planted: Option<Planted>) -> Result<(), Str
     let place = ground.place(&format!("{seed}"));
     let outcome = catch_unwind(AssertUnwindSafe(|| run(&place, seed, planted)));
     let _ = std::fs::remove_dir_all(&place);
-    outcome.map_err(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or_default();
-        text.lines().next().unwrap_or_default().to_owned()
-    })
+    outcome.map_err(|panic| said(&*panic))
+}
+
+/// The first line of a panic.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or_default();
+    text.lines().next().unwrap_or_default().to_owned()
 }
 
 #[test]

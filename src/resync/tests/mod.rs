@@ -4,7 +4,7 @@ mod cases;
 mod left_out;
 mod mutations;
 mod random;
-mod tree;
+pub(crate) mod tree;
 
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;

@@ -28,7 +28,10 @@ use crate::packet::{
 };
 use crate::queue::{Packet, Queue};
 use crate::resync::{Gone, ItemSink};
-use stamped::{StampedItems, StampedLane, Turn};
+#[cfg(test)]
+pub(crate) use stamped::Planted;
+pub(crate) use stamped::StampedLane;
+use stamped::{StampedItems, Turn};
 
 /// Counters of what was given to the link.
 #[derive(Default)]

@@ -25,6 +25,8 @@ pub(super) struct StampedItems {
     packets: u32,
     #[cfg(test)]
     pub planted: Option<Planted>,
+    #[cfg(test)]
+    looked_at: Sequence,
 }
 
 pub(super) struct StampedItem {
@@ -112,6 +114,11 @@ impl StampedLane {
         StampedLane { stream, queue, waker }
     }
 
+    #[cfg(test)]
+    pub(crate) fn plant(&self, planted: Planted) {
+        self.stream.state.lock().stamped.planted = Some(planted);
+    }
+
     /// Whether a batch would not wait.
     #[cfg(test)]
     pub(crate) fn has_room(&self) -> bool {
@@ -134,6 +141,8 @@ impl StampedSink for StampedLane {
         while !state.is_over && !state.stamped.has_room() {
             self.stream.taken.wait(&mut state);
         }
+        #[cfg(test)]
+        (state.stamped.looked_at = self.queue.last().sequence);
         if state.is_over { Err(Gone) } else { Ok(Slot::granted()) }
     }
 
@@ -146,6 +155,8 @@ impl StampedSink for StampedLane {
         let mut state = self.stream.state.lock();
         // In this order: what was not begun by now comes behind it.
         let stamp = self.queue.last().sequence;
+        #[cfg(test)]
+        let (stamp, check) = state.planted(stamp, check);
         if !check() {
             return Err(slot);
         }
@@ -170,10 +181,22 @@ impl StampedSink for StampedLane {
     }
 }
 
+#[cfg(test)]
+impl StreamState {
+    fn planted(&self, stamp: Sequence, check: impl FnOnce() -> bool) -> (Sequence, impl FnOnce() -> bool) {
+        let is_early = self.stamped.planted == Some(Planted::StampsBeforeTheLook);
+        let least = self.stamped.items.back().map_or(self.at.sequence, |last| last.stamp);
+        let early = self.stamped.looked_at.max(least).max(self.at.sequence);
+        (if is_early { early } else { stamp }, move || check() || is_early)
+    }
+}
+
 /// Bugs that are planted on purpose.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Planted {
     /// An item goes behind packets that come after its stamp.
     GoesLate,
+    /// An item has the position that was the last one before it was looked at, whatever has changed.
+    StampsBeforeTheLook,
 }

@@ -1,0 +1,398 @@
+//! A copy that runs while applications write: packets flow from its first item on, and what it shows goes
+//! among them, each item exact as of its place.
+//!
+//! ```text
+//!  Looks (counts of changes, locks) ─────────────┐
+//!  backing directory ── looks ── exact? ── StampedSink ──> stream ──> target
+//!        ^                 ^                                             │
+//!        │              plan.rs <── Answer: Wanted, Doubt, Complete <────┘
+//!        └── doubted.rs: only what lies inside the set
+//! ```
+//! [`LiveCopy::run`] is blocking code for a thread of its own. What is looked at next is decided by a pure
+//! machine (`plan`); names are looked at by `listing`, content and large attributes by `files`, each
+//! look again until it is exact (`exact`).
+//!
+//! ```ignore
+//! // Once a session is up, its queue cursor attached, its target in need of a copy:
+//! let sink = session.lane.stamped(session.link.waker());          // source_side::feed::StampedLane
+//! let (answers, heard) = bounded(LIVE_ANSWERS_MAX);
+//! let copy = LiveCopy::new(backing, volume, epoch, suspect_since, sink, heard, progress)?;
+//! thread::spawn(move || copy.run());    // no `StreamFrom`, no `Stream::start`: its `Begin` does both
+//! // On the connection's thread, messages in their order:
+//! //   Wanted { listing, objects }    -> Answer::Wanted(Wanted { listing, objects })
+//! //   Doubt { directories }          -> Answer::Doubt(directories)
+//! //   Resynchronised { end, .. }     -> Answer::Complete(end)
+//! // by `try_send`: full means that the target says more than it was asked. Drop `answers` (and the feed)
+//! // with the session: `run` ends with `CopyError::Gone`.
+//! ```
+
+mod doubted;
+mod exact;
+mod files;
+mod listing;
+mod plan;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, TryRecvError};
+
+use super::content::OldCopy;
+use super::seeing::{Eyes, NotRead, Root, leave};
+use super::walk::{TreePath, say_nested};
+use super::{CopyError, CopyProgress, CopyReport, Entry, Found, Looks, StampedSink, Wanted};
+use crate::limits::{CONTENT_CHUNK, LISTING_ENTRIES_MAX};
+use crate::packet::{ItemNumber, LaneItem, LeftOut, ObjectId, Timestamp};
+use crate::pool::Pool;
+use crate::sys::FileHandle;
+use doubted::Doubted;
+use files::{Content, Dressed, Place, Reader, Went};
+use listing::{Chunk, Lister, OpenListing, SeenEntry, Shown};
+use plan::{Descend, Directory, Job, Plan, Sent, Step};
+
+/// What the target says of a copy, in the order in which it said it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Wanted(Wanted),
+    /// These directories are to be listed again.
+    Doubt(Vec<ObjectId>),
+    /// The copy that ended with this item is complete.
+    Complete(ItemNumber),
+}
+
+/// A copy of the whole tree, while it changes. Runs once, on the caller's thread.
+pub struct LiveCopy<S> {
+    eyes: Eyes,
+    looks: Arc<dyn Looks>,
+    sink: S,
+    answers: Receiver<Answer>,
+    progress: Arc<CopyProgress>,
+    pool: Pool,
+    old: OldCopy,
+    root: FileHandle,
+    plan: Plan<(FileHandle, Arc<TreePath>), Place>,
+    open: Option<OpenListing>,
+    content: Option<Content>,
+    left_out: LeftOut,
+    report: CopyReport,
+    sizes: Sizes,
+}
+
+/// How much is looked at in one piece.
+#[derive(Clone, Copy)]
+pub(crate) struct Sizes {
+    /// Entries of a listing.
+    pub entries: usize,
+    /// Bytes of content.
+    pub bytes: usize,
+}
+
+/// How a step of a copy ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stepped {
+    On,
+    /// It goes on with the target's next answer.
+    Waits,
+    Complete,
+}
+
+/// Bugs that are planted on purpose.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Planted {
+    /// A doubt about the directory whose listing is open does not begin it anew.
+    ForgetsADoubtOfTheOpen,
+    /// The end is sent although doubts are open.
+    EndsWithDoubts,
+}
+
+impl<S: StampedSink> LiveCopy<S> {
+    /// `backing` is a directory opened for reading, not through the mount; `looks` knows of every change
+    /// in it. Files whose ctime is `suspect_since` or later are copied whatever the target compares.
+    /// Answers arrive in `answers`, in order.
+    ///
+    /// Errors: [`CopyError::Read`].
+    pub fn new(
+        backing: OwnedFd,
+        looks: Arc<dyn Looks>,
+        birth_epoch: u32,
+        suspect_since: Option<Timestamp>,
+        sink: S,
+        answers: Receiver<Answer>,
+        progress: Arc<CopyProgress>,
+    ) -> Result<LiveCopy<S>, CopyError> {
+        let eyes = Eyes::new(backing, birth_epoch, suspect_since)?;
+        let Root { id, handle, .. } = eyes.root()?;
+        let place = (handle, TreePath::root());
+        Ok(LiveCopy {
+            eyes,
+            looks,
+            sink,
+            answers,
+            progress,
+            pool: Pool::new(),
+            old: OldCopy::Maybe,
+            root: handle,
+            plan: Plan::new(Directory { id, place, descend: Descend::Everywhere }),
+            open: None,
+            content: None,
+            left_out: LeftOut::default(),
+            report: CopyReport::default(),
+            sizes: Sizes { entries: LISTING_ENTRIES_MAX, bytes: CONTENT_CHUNK },
+        })
+    }
+
+    /// The target held nothing before copies to it began: no old content of a file can be lost.
+    pub fn to_nothing(mut self) -> LiveCopy<S> {
+        self.old = OldCopy::None;
+        self
+    }
+
+    #[cfg(test)]
+    pub(crate) fn in_pieces(mut self, sizes: Sizes, planted: Option<Planted>) -> LiveCopy<S> {
+        self.sizes = sizes;
+        self.plan.planted = planted;
+        self
+    }
+
+    /// Copies, until the target says that it is complete. Needs `CAP_DAC_READ_SEARCH` (file handles).
+    ///
+    /// Errors: [`CopyError`]; everything sent until then stands. What cannot be read is no error: it is
+    /// left out, named and counted. What went away meanwhile is told by packets.
+    pub fn run(mut self) -> Result<CopyReport, CopyError> {
+        self.begin()?;
+        loop {
+            match self.step()? {
+                Stepped::On => {}
+                Stepped::Waits => {
+                    let answer = self.answers.recv().map_err(|_| CopyError::Gone)?;
+                    self.hear(answer)?;
+                }
+                Stepped::Complete => return Ok(self.report),
+            }
+        }
+    }
+
+    /// Its first items: from here on packets flow.
+    pub(crate) fn begin(&mut self) -> Result<(), CopyError> {
+        loop {
+            let inode = self.eyes.root()?.id.inode;
+            let counts = self.looks.counts(inode);
+            let root = self.eyes.root()?;
+            let mut batch = vec![Entry::of(LaneItem::Begin), Entry::of(root.item)];
+            let looks = &self.looks;
+            let begun =
+                counts.is_calm() && self.sink.begin(&mut batch, || looks.counts(inode).begun == counts.begun);
+            if begun || self.begin_while_still(root.id, &root.handle) {
+                if let Some(listed) = root.large {
+                    self.plan.copy_later(Job::Xattrs(Place { listed, dir: TreePath::root() }));
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    fn begin_while_still(&mut self, object: ObjectId, handle: &FileHandle) -> bool {
+        let (eyes, sink) = (&self.eyes, &mut self.sink);
+        let mut begun = false;
+        let found = Found { object, handle, file_type: libc::S_IFDIR };
+        self.looks.while_still(found, None, &mut || {
+            if let Ok(root) = eyes.root() {
+                begun = sink.begin(&mut vec![Entry::of(LaneItem::Begin), Entry::of(root.item)], || true);
+            }
+        });
+        begun
+    }
+
+    /// Does one thing, after whatever the target has said.
+    pub(crate) fn step(&mut self) -> Result<Stepped, CopyError> {
+        loop {
+            match self.answers.try_recv() {
+                Ok(answer) => self.hear(answer)?,
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => return Err(CopyError::Gone),
+            }
+        }
+        if let Some(content) = self.content.take() {
+            self.send_content(content)?;
+            return Ok(Stepped::On);
+        }
+        match self.plan.next() {
+            Step::Copy(Job::Content(place)) => {
+                self.progress.set_current(place.path().to_string());
+                self.send_content(Content::of(place, self.old))?;
+            }
+            Step::Copy(Job::Xattrs(place)) => self.send_xattrs(&place)?,
+            Step::List => self.list()?,
+            Step::Enter(dir) => self.enter(dir),
+            Step::Find(id) => self.find(id)?,
+            Step::End => self.end()?,
+            Step::Wait => return Ok(Stepped::Waits),
+            Step::Over(end) => {
+                self.report.end = Some(end);
+                self.progress.set_current(String::new());
+                return Ok(Stepped::Complete);
+            }
+        }
+        Ok(Stepped::On)
+    }
+
+    fn hear(&mut self, answer: Answer) -> Result<(), CopyError> {
+        if let Some(counted) = self.plan.hear(answer).map_err(CopyError::Answer)? {
+            CopyProgress::add(&self.progress.files_compared, counted.compared);
+            CopyProgress::add(&self.progress.files_identical, counted.identical);
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, dir: Directory<(FileHandle, Arc<TreePath>)>) {
+        let (handle, path) = dir.place.clone();
+        self.progress.set_current(path.to_string());
+        self.open = Some(OpenListing::new(dir.id, handle, path, self.sizes.entries));
+        self.plan.opened(dir);
+    }
+
+    fn find(&mut self, id: ObjectId) -> Result<(), CopyError> {
+        if let Doubted::Inside(handle) = doubted::find(&self.eyes, &self.root, id)? {
+            // Where it lies is nobody's business but people's: what is said of it names its id.
+            let path = TreePath::of_id(id);
+            self.enter(Directory { id, place: (handle, path), descend: Descend::WhereAsked });
+            return Ok(());
+        }
+        self.say_not_listed(id)
+    }
+
+    /// What is gone stays gone, and what took it away has begun by now: the packet of it is in the stream
+    /// before this.
+    fn say_not_listed(&mut self, dir: ObjectId) -> Result<(), CopyError> {
+        loop {
+            let slot = self.sink.reserve()?;
+            let (looks, inode) = (&self.looks, dir.inode);
+            let counts = looks.counts(inode);
+            let mut batch = vec![Entry::of(LaneItem::NotListed { dir })];
+            let check = || counts.is_calm() && looks.counts(inode).begun == counts.begun;
+            if self.sink.push(slot, &mut batch, check).is_ok() {
+                return Ok(());
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    fn list(&mut self) -> Result<(), CopyError> {
+        let mut open = self.open.take().expect("the plan has a listing open");
+        let (eyes, looks, sink) = (&self.eyes, &*self.looks, &mut self.sink);
+        let shown = Lister { eyes, looks, sink, largest: self.sizes.entries }.next(&mut open)?;
+        match shown {
+            Shown::Chunk(chunk) => {
+                if chunk.is_last {
+                    CopyProgress::add(&self.progress.directories, 1);
+                }
+                self.listed(&open.path, chunk)?;
+            }
+            Shown::Nothing => {}
+            Shown::Closed(why) => {
+                self.plan.closed();
+                return why.map_or(Ok(()), |why| self.leave_out(&open.path, why));
+            }
+        }
+        self.open = Some(open);
+        Ok(())
+    }
+
+    fn listed(&mut self, dir: &Arc<TreePath>, chunk: Chunk) -> Result<(), CopyError> {
+        let Chunk { number, seen, unread, nested, is_last } = chunk;
+        let mut sent =
+            Sent { number, files: Vec::new(), large: Vec::new(), directories: Vec::new(), is_last };
+        for SeenEntry { listed, is_large } in seen {
+            let id = listed.object;
+            if is_large {
+                let place = Place { listed: listed.clone(), dir: dir.clone() };
+                sent.large.push((id, place));
+            }
+            match listed.file_type {
+                libc::S_IFDIR => {
+                    let path =
+                        listed.name.clone().map_or_else(|| dir.clone(), |name| TreePath::below(dir, name));
+                    sent.directories.push((id, (listed.handle, path)));
+                    continue;
+                }
+                libc::S_IFREG => {
+                    // Each name its share: who has which names is not kept.
+                    CopyProgress::add(&self.progress.bytes, listed.size / u64::from(listed.links.max(1)));
+                    sent.files.push((id, Place { listed, dir: dir.clone() }));
+                }
+                _ => {}
+            }
+            CopyProgress::add(&self.progress.files, 1);
+        }
+        self.plan.listed(sent);
+        self.report.nested += nested.len() as u64;
+        nested.into_iter().for_each(|name| say_nested(&TreePath::below(dir, name)));
+        unread.into_iter().try_for_each(|(name, why)| {
+            let path = name.map_or_else(|| dir.clone(), |name| TreePath::below(dir, name));
+            self.leave_out(&path, why)
+        })
+    }
+
+    fn leave_out(&mut self, path: &TreePath, (doing, error): NotRead) -> Result<(), CopyError> {
+        leave(&mut self.left_out, doing, path, error)
+    }
+
+    fn send_content(&mut self, mut content: Content) -> Result<(), CopyError> {
+        let reader = Reader {
+            mount: self.eyes.root_fd(),
+            looks: &*self.looks,
+            pool: &self.pool,
+            chunk: self.sizes.bytes,
+        };
+        match content.next(&reader, &mut self.sink)? {
+            Went::On(bytes) => {
+                CopyProgress::add(&self.progress.bytes_copied, bytes);
+                self.content = Some(content);
+            }
+            Went::Whole { bytes, has_large } => {
+                CopyProgress::add(&self.progress.bytes_copied, bytes);
+                CopyProgress::add(&self.progress.files_copied, 1);
+                self.report.copied += 1;
+                if has_large {
+                    self.plan.copy_later(Job::Xattrs(content.place));
+                }
+            }
+            Went::Gone => self.report.vanished += 1,
+            Went::Unreadable(why) => self.leave_out(&content.place.path(), why)?,
+        }
+        Ok(())
+    }
+
+    fn send_xattrs(&mut self, place: &Place) -> Result<(), CopyError> {
+        let reader = Reader {
+            mount: self.eyes.root_fd(),
+            looks: &*self.looks,
+            pool: &self.pool,
+            chunk: self.sizes.bytes,
+        };
+        match files::send_xattrs(&reader, place, &mut self.sink)? {
+            Dressed::Whole => Ok(()),
+            Dressed::Gone => {
+                self.report.vanished += 1;
+                Ok(())
+            }
+            Dressed::Unreadable(why) => self.leave_out(&place.path(), why),
+        }
+    }
+
+    fn end(&mut self) -> Result<(), CopyError> {
+        let mut batch = Vec::new();
+        let left_out = std::mem::take(&mut self.left_out);
+        self.report.left_out += left_out.count;
+        if !left_out.is_empty() {
+            batch.push(Entry::of(LaneItem::LeftOut { left_out }));
+        }
+        batch.push(Entry::of(LaneItem::End));
+        let slot = self.sink.reserve()?;
+        if let Ok(end) = self.sink.push(slot, &mut batch, || true) {
+            self.plan.ended(end);
+        }
+        Ok(())
+    }
+}
