@@ -66,6 +66,26 @@ pub fn require_program(name: &str) -> PathBuf {
     })
 }
 
+/// Waits until copies have brought every target into line that is there, as `status` says it.
+#[track_caller]
+pub fn wait_in_line(standin: impl Fn() -> Command, said: impl Fn() -> String) {
+    let deadline = Instant::now() + SYNC_MAX;
+    loop {
+        let output = output_within(standin().args(["status", "--json"]), COMMAND_MAX);
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let connections = status["connections"].as_array().cloned().unwrap_or_default();
+        let is_settled = |connection: &serde_json::Value| {
+            let is_away = matches!(connection["state"].as_str(), Some("error" | "stopped"));
+            is_away || connection["kind"] == "null" || connection["mirror"]["phase"] == "complete"
+        };
+        if !status.is_null() && connections.iter().all(is_settled) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "not in line in time: {status:#}\n{}", said());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// Where a side of the test lives.
 #[derive(Clone, Copy)]
 pub enum Disk {
@@ -246,13 +266,25 @@ impl Protected {
         command
     }
 
-    /// Starts the daemon on the same directories and waits for its line `ready`.
+    /// Starts the daemon on the same directories and waits until its target is in line.
     pub fn start_again(&mut self) {
+        self.start_at_once();
+        self.wait_in_line();
+    }
+
+    /// As [`Protected::start_again`]; what the target lacks is still being copied.
+    pub fn start_at_once(&mut self) {
         assert!(self.daemon.is_none(), "it runs already");
         let mut daemon = Daemon::spawn(self.protect_command());
         daemon.wait_ready();
         assert!(is_mounted(&self.mount), "ready, but nothing is mounted on {}", self.mount.display());
         self.daemon = Some(daemon);
+    }
+
+    /// Waits until copies have brought every target that is there into line.
+    #[track_caller]
+    pub fn wait_in_line(&self) {
+        wait_in_line(|| standin(&self.run), || self.stderr());
     }
 
     /// Waits until everything written before is on the replica.

@@ -147,6 +147,7 @@ impl Hosts {
         command.args(arguments).args(host::profile(arguments));
         let mut daemon = Daemon::spawn(command);
         daemon.wait_ready();
+        host::wait_in_line(|| self.on_source(), || daemon.said());
         self.source = Some(daemon);
     }
 

@@ -34,7 +34,6 @@ mod refused;
 mod reserve;
 mod restart;
 mod sizes;
-mod slow_start;
 #[cfg(feature = "suites")]
 mod source_tree;
 #[cfg(feature = "suites")]

@@ -98,6 +98,7 @@ impl Pair {
         command.args(["--to", &self.repset(), "--name", "here"]);
         let mut daemon = Daemon::spawn(command);
         daemon.wait_ready();
+        crate::host::wait_in_line(|| self.daemon("source"), || daemon.said());
         self.source = Some(daemon);
     }
 

@@ -7,7 +7,7 @@
 //!      |
 //!  [1] intercept --Op--> [2] queue --packets--> [3] link ==QUIC==> [3] link --packets--> [4] apply
 //!      |                      ^  \____________acks____________________/       |
-//!  backing directory      [5] resync (first copy, lane items) ----> link      |
+//!  backing directory      [5] resync (copies, lane items) --------> link      |
 //!                                                              replica, position, id index
 //!             source owns this side                     target owns this side
 //! ```

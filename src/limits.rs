@@ -316,6 +316,15 @@ pub const RELIEF_AFTER: Duration = Duration::from_secs(8);
 pub const RELIEF_OBJECTS_MAX: usize = 2048;
 pub const RELIEF_FOUND_MAX: usize = 16_384;
 
+/// A copy that lasted so long before it failed is begun again soon; one that fails sooner, at the pace
+/// of attempts.
+pub const RESYNC_PROVEN: Duration = Duration::from_secs(60);
+
+/// A target that follows the stream and lacks objects is brought into line by a copy after so long; each
+/// further one twice as late as the one before, up to a bound: each looks at every file.
+pub const HEAL_AFTER: Duration = Duration::from_secs(30);
+pub const HEAL_AFTER_MAX: Duration = Duration::from_secs(3600);
+
 /// Directories in one message of doubts, well below [`CONTROL_LEN_MAX`].
 pub const DOUBTS_MAX: usize = 2048;
 
@@ -413,12 +422,9 @@ const _: () = assert!(INITIAL_WINDOW > 11 * UDP_PAYLOAD_MAX as u64);
 const _: () = assert!(QUEUE_MEMORY >= QUEUE_MEMORY_MIN);
 const _: () = assert!(CLIMB_LEVELS.is_power_of_two() && 3 * CLIMB_LEVELS < PATH_LEN_MAX);
 
-/// Lane items that wait for the link; a mirror never fills memory.
-pub const LANE_WINDOW: usize = 16;
-
-/// The same of a lane among packets, and bytes of their payloads: the link takes 512 KiB at a time
-/// ([`FEED_BATCH`]), which are up to 170 small files of three items each; the bytes are half a
-/// [`STREAM_WINDOW`]. A batch that is taken may pass both by itself.
+/// Lane items among packets that wait for the link, and bytes of their payloads; a mirror never fills
+/// memory. The link takes 512 KiB at a time ([`FEED_BATCH`]), which are up to 170 small files of three items
+/// each; the bytes are half a [`STREAM_WINDOW`]. A batch that is taken may pass both by itself.
 pub const STAMPED_ITEMS_MAX: usize = 256;
 pub const STAMPED_BYTES_MAX: usize = 8 << 20;
 
@@ -462,18 +468,6 @@ pub fn source_sync_every() -> Duration {
 
 /// How long `protect` waits for its targets before it gives up.
 pub const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
-
-/// How long programs may wait for a first copy that gets nowhere, unless `--start-timeout` says
-/// otherwise: longer than a busy disk or a lost route stands still, shorter than a person or a
-/// service manager (90 s) takes it for dead.
-pub const START_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// A first copy that gets on may keep programs waiting so many times as long: with the default
-/// five minutes, in which five million files that are in line are compared.
-pub const START_TIMES: u32 = 10;
-
-/// How long programs wait while the target retries: eight attempts, and a hiccup is over by then.
-pub const START_RETRY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// UDP port where a target listens unless it says otherwise.
 pub const PORT: u16 = 7447;

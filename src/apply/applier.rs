@@ -422,7 +422,24 @@ impl Applier {
                 }
                 Outcome::Answered(answers)
             }
-            Err(fault) => self.copy_stops(frame, item.item.name(), fault),
+            Err(fault) => self.item_fails(frame, item, fault),
+        }
+    }
+
+    /// An object that cannot be taken is left out after a while: everything else would wait for it.
+    fn item_fails(&mut self, frame: &Frame, item: &ItemHeader, fault: Fault) -> Outcome {
+        let name = item.item.name();
+        if !matches!(self.replica.concern(&fault), Concern::Object(_)) || item.item == LaneItem::End {
+            return self.copy_stops(frame, name, fault);
+        }
+        match self.judge(&[], &fault) {
+            Verdict::Wait { stuck, left } => Outcome::Retry(self.retry(frame, name, fault, stuck, left)),
+            Verdict::GiveUp if self.reconcile.be_lenient() => self.item(frame, item),
+            Verdict::GiveUp => {
+                self.line_stuck = None;
+                log::warn!("left out of the copy: {name}: {fault}");
+                Outcome::Answered(self.reconcile.leave_item(item, &fault))
+            }
         }
     }
 

@@ -44,6 +44,8 @@ pub use perform::Doubt;
 pub use policy::{Policy, Withheld};
 pub use reconcile::NameMatch;
 #[cfg(test)]
+pub(crate) use reconcile::planted::{Planted as PlantedInReconcile, set as plant_in_reconcile};
+#[cfg(test)]
 pub use replica::Hold;
 pub use replica::{
     Access, AsideView, DataStatus, DurablePoint, IDENTITY_XATTR, Index, OpenError, Places, Relief, Replica,

@@ -11,7 +11,7 @@ use super::bench::Bench;
 use super::serve::parse_listen;
 use crate::limits::QUEUE_MEMORY;
 use crate::units::{parse_duration, parse_size};
-use crate::words::{Profile, Target};
+use crate::words::{Profile, Target, WhenFull};
 
 /// Real-time, ordered replication for any directory on Linux.
 #[derive(Debug, Parser)]
@@ -110,10 +110,10 @@ pub struct Protect {
     /// this time, as in 500ms, 1s; 0: only when the kernel writes them back, or before wait-sync
     #[arg(long, value_name = "T", value_parser = parse_duration, default_value = "1s")]
     pub mmap_lag: Duration,
-    /// How long programs may wait at the end of the first copy while it gets nowhere; as long as it gets on, ten
-    /// times that. Then the directory is given back as it was, and the start has failed
-    #[arg(long, value_name = "T", value_parser = parse_duration, default_value = "30s")]
-    pub start_timeout: Duration,
+    /// What happens when the queue is full and a target is away: programs go on and the target is copied to when
+    /// it is back, or programs wait for it
+    #[arg(long, value_enum, default_value_t = WhenFull::Resync)]
+    pub on_queue_full: WhenFull,
     /// When a program's fsync returns: with the local disk, or only with the targets' disks too
     #[arg(long, value_enum, default_value_t = Fsync::Local)]
     pub fsync: Fsync,

@@ -128,7 +128,7 @@ pub(super) fn text(changed: &ChangedConnection) -> String {
     let _ = write!(
         text,
         " Changes are queued: {} so far, room for {} more. If the queue gets full, programs go on, and this \
-         target is let go and needs a copy at the next start of the protection.",
+         target is let go, and a copy brings it into line when it is started again.",
         packets(connection.queued.packets),
         room(queue)
     );
@@ -175,7 +175,8 @@ mod tests {
         connection.queued.packets = 7;
         let mut changed = ChangedConnection { change: ConnectionChange::Stop, connection, queue };
         let said = text(&changed);
-        for part in ["is stopped", "7 packets so far", "room for 100 MiB more", "needs a copy"] {
+        for part in ["is stopped", "7 packets so far", "room for 100 MiB more", "a copy brings it into line"]
+        {
             assert!(said.contains(part), "no '{part}' in: {said}");
         }
         changed.connection.needs_copy = true;

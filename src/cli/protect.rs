@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::args::{Common, FlushMount, Fsync, FsyncTargets, Protect};
 use super::{LEFT_BEHIND, Outcome};
@@ -59,7 +58,7 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
         adopt_source: args.adopt_source,
         hide_nested: args.hide_nested,
         queue_memory,
-        start_timeout: start_timeout(args.start_timeout)?,
+        when_full: args.on_queue_full,
         profile: args.profile,
         mmap_lag: Some(args.mmap_lag).filter(|lag| !lag.is_zero()),
         fsync,
@@ -70,16 +69,6 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
 pub(super) fn flush_mount(args: &FlushMount) -> Outcome {
     source_side::serve_flushes(&args.mount).map_err(|error| lost(&args.mount, &error))?;
     Ok(0)
-}
-
-fn start_timeout(asked: Duration) -> Result<Duration, Failure> {
-    if asked.is_zero() {
-        return Err(refused(
-            "With --start-timeout 0 no first copy could end.".into(),
-            "Give it some time, as in --start-timeout 30s: programs wait so long at most while nothing happens.",
-        ));
-    }
-    Ok(asked)
 }
 
 fn fsync_rule(args: &Protect) -> Result<Option<Rule>, Failure> {

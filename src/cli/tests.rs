@@ -15,7 +15,7 @@ use crate::control::{
 };
 use crate::packet::{DataState, Sequence};
 use crate::preflight::FsFacts;
-use crate::words::{Allow, Late, Needs, Rule, Target, socket_path};
+use crate::words::{Allow, Late, Needs, Rule, Target, WhenFull, socket_path};
 
 /// A run directory with daemons in it.
 struct Hosts {
@@ -133,8 +133,9 @@ fn protect_is_understood() {
     assert_eq!((options.name.as_str(), options.tree()), ("other", Path::new("/data")));
     assert_eq!(options.queue_memory, crate::limits::QUEUE_MEMORY);
     assert_eq!(options.mmap_lag, Some(Duration::from_secs(1)));
-    assert_eq!(options.start_timeout, crate::limits::START_TIMEOUT);
-    assert!(protect_options("standin protect /nowhere/web --start-timeout 0").is_err());
+    assert_eq!(options.when_full, WhenFull::Resync);
+    let waits = protect_options("standin protect /nowhere/web --on-queue-full block").unwrap();
+    assert_eq!(waits.when_full, WhenFull::Block);
     let off = protect_options("standin protect /nowhere/web --mmap-lag 0").unwrap();
     assert_eq!(off.mmap_lag, None);
     let here = std::env::current_dir().unwrap();

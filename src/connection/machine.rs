@@ -5,8 +5,10 @@ use std::time::Instant;
 
 use super::handshake::{Decision, Held, decide};
 use super::retry::{Jitter, delay};
-use super::state::{Fault, FaultKind, Flow, Kept, Link, Past, Repair, State, Window, started};
+use super::state::{Fault, FaultKind, Flow, Link, Repair, State, Window, started};
+use crate::limits::RESYNC_PROVEN;
 use crate::packet::{Position, ReplicaProof};
+use crate::words::WhenFull;
 
 /// What a person asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +26,6 @@ pub enum NotNow {
     /// There is no network connection to pause or resume.
     Stopped,
     Scheduled,
-    /// The queue holds nothing for this target any more.
-    NeedsCopy,
     Gone,
 }
 
@@ -49,6 +49,11 @@ pub enum Event {
         reason: String,
         jitter: Jitter,
     },
+    /// Only a copy brings the replica into line again, for this reason.
+    OutOfLine {
+        reason: String,
+        jitter: Jitter,
+    },
     /// A copy has brought the replica into line as of this position.
     InLine {
         after: Position,
@@ -68,7 +73,8 @@ pub enum Action {
     },
     /// Say what this source is and holds.
     Greet,
-    /// The replica waits for a copy; its items go, or are held until [`Action::SetFlow`].
+    /// Bring the replica into line by a copy. From its beginning on the queue is held for the target, and
+    /// packets go among the copy's items, or both are held until [`Action::SetFlow`].
     AwaitCopy {
         flow: Flow,
     },
@@ -82,7 +88,7 @@ pub enum Action {
     Close {
         reason: String,
     },
-    /// Free what the queue holds for this target: it can never resume.
+    /// Free what the queue holds for this target: it cannot resume, and is brought into line by a copy.
     LetGo,
     /// The connection is over.
     End,
@@ -98,6 +104,9 @@ pub struct Machine {
     /// Failed attempts in a row.
     attempts: u32,
     window: Window,
+    when_full: WhenFull,
+    /// Why the queue holds nothing for the target, if it does not: then the way on is a copy.
+    let_go: Option<String>,
     actions: VecDeque<Action>,
 }
 
@@ -106,20 +115,26 @@ impl Machine {
     pub fn new(now: Instant, window: Window) -> Machine {
         let mut machine = Machine {
             id: 0,
-            state: State::Stopped { kept: Kept::Changes(Past::NeverInLine) },
+            state: State::Stopped,
             since: now,
             reason: String::new(),
             attempts: 0,
             window,
+            when_full: WhenFull::default(),
+            let_go: None,
             actions: VecDeque::new(),
         };
-        machine.begin(now, Past::NeverInLine, Flow::Send);
+        machine.begin(now, Flow::Send);
         machine
     }
 
     /// As people know it.
     pub fn named(self, id: u32) -> Machine {
         Machine { id, ..self }
+    }
+
+    pub fn when_full(self, when_full: WhenFull) -> Machine {
+        Machine { when_full, ..self }
     }
 
     /// Does what a person asks for. Asking for what is so already changes nothing.
@@ -151,6 +166,7 @@ impl Machine {
             Event::Lost { reason, jitter } => {
                 self.failed(now, Fault { kind: FaultKind::Lost, reason }, jitter);
             }
+            Event::OutOfLine { reason, jitter } => self.out_of_line(now, reason, jitter),
             Event::InLine { after } => self.in_line(now, after),
             Event::QueueFull => self.queue_full(now),
             Event::CriterionMet => self.criterion_met(now),
@@ -176,12 +192,12 @@ impl Machine {
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.state {
             State::Error { repair: Repair::Waiting { until }, .. } => Some(*until),
-            State::Error { repair: Repair::Dialing | Repair::Greeting | Repair::Connected, .. }
-            | State::Stopped { .. }
+            State::Error { repair: Repair::Dialing | Repair::Greeting, .. }
+            | State::Stopped
             | State::Scheduled { .. }
             | State::Started(_)
             | State::Paused(_)
-            | State::Gone { .. } => None,
+            | State::Gone => None,
         }
     }
 
@@ -204,9 +220,9 @@ impl Machine {
         self.attempts
     }
 
-    /// Why the queue holds nothing for this target any more, if it does not.
+    /// Why the queue holds nothing for this target, if it does not.
     pub fn let_go(&self) -> Option<&str> {
-        self.state.let_go()
+        self.let_go.as_deref()
     }
 
     /// The replica is in line and its stream runs, held or not.
@@ -215,15 +231,11 @@ impl Machine {
     }
 
     fn start(&mut self, now: Instant) -> Result<(), NotNow> {
-        let past = match (&self.state, self.state.kept()) {
-            (State::Gone { .. }, _) => return Err(NotNow::Gone),
-            (_, Kept::Nothing { .. }) => return Err(NotNow::NeedsCopy),
-            (_, Kept::Changes(past)) => past,
-        };
         match &self.state {
-            State::Stopped { .. } => self.begin(now, past, Flow::Send),
-            State::Scheduled { .. } => self.run(now, past, Flow::Send),
-            State::Started(_) | State::Gone { .. } => {}
+            State::Gone => return Err(NotNow::Gone),
+            State::Stopped => self.begin(now, Flow::Send),
+            State::Scheduled { .. } => self.run(now, Flow::Send),
+            State::Started(_) => {}
             State::Paused(_) => return self.set_flow(now, Flow::Send),
             State::Error { repair: Repair::Waiting { .. }, .. } => {
                 self.repair(now, Repair::Dialing, Flow::Send);
@@ -246,46 +258,42 @@ impl Machine {
     }
 
     /// Dials, or waits for its schedule.
-    fn begin(&mut self, now: Instant, past: Past, flow: Flow) {
+    fn begin(&mut self, now: Instant, flow: Flow) {
         self.attempts = 0;
         match self.window {
-            Window::Open => self.run(now, past, flow),
+            Window::Open => self.run(now, flow),
             Window::Closed => {
-                let kept = Kept::Changes(past);
-                self.goto(now, State::Scheduled { failed: None, flow, kept }, "waits for its schedule");
+                self.goto(now, State::Scheduled { failed: None, flow }, "waits for its schedule");
             }
         }
     }
 
-    fn run(&mut self, now: Instant, past: Past, flow: Flow) {
-        self.goto(now, started(Link::Dialing(past), flow), "connecting");
+    fn run(&mut self, now: Instant, flow: Flow) {
+        self.goto(now, started(Link::Dialing, flow), "connecting");
         self.dial();
     }
 
     fn stop(&mut self, now: Instant) -> Result<(), NotNow> {
         match self.state {
-            State::Gone { .. } => return Err(NotNow::Gone),
-            State::Stopped { .. } => return Ok(()),
+            State::Gone => return Err(NotNow::Gone),
+            State::Stopped => return Ok(()),
             State::Scheduled { .. } | State::Started(_) | State::Paused(_) | State::Error { .. } => {}
         }
         self.close("stopped on the source");
-        let kept = self.state.kept();
-        let reason = kept.let_go().unwrap_or("stopped by hand").to_owned();
-        self.goto(now, State::Stopped { kept }, &reason);
+        let reason = self.with_let_go("stopped by hand");
+        self.goto(now, State::Stopped, &reason);
         Ok(())
     }
 
     fn set_flow(&mut self, now: Instant, wanted: Flow) -> Result<(), NotNow> {
         match (&self.state, wanted) {
-            (State::Stopped { kept: Kept::Nothing { .. } }, _) => return Err(NotNow::NeedsCopy),
-            (State::Stopped { kept: Kept::Changes(_) }, _) => return Err(NotNow::Stopped),
-            (State::Gone { .. }, _) => return Err(NotNow::Gone),
+            (State::Stopped, _) => return Err(NotNow::Stopped),
+            (State::Gone, _) => return Err(NotNow::Gone),
             (State::Scheduled { .. }, Flow::Hold) => return Err(NotNow::Scheduled),
-            (State::Scheduled { failed, kept, .. }, Flow::Send) => {
-                let next = State::Scheduled { failed: failed.clone(), flow: Flow::Send, kept: kept.clone() };
+            (State::Scheduled { failed, .. }, Flow::Send) => {
+                let next = State::Scheduled { failed: failed.clone(), flow: Flow::Send };
                 self.goto_for_same_reason(now, next);
             }
-            (State::Error { .. }, _) if self.let_go().is_some() => return Err(NotNow::NeedsCopy),
             (State::Error { repair, .. }, flow) => self.repair(now, *repair, flow),
             (State::Started(link), Flow::Hold) => {
                 self.goto(now, State::Paused(*link), "paused by hand");
@@ -301,28 +309,28 @@ impl Machine {
     }
 
     fn end(&mut self, now: Instant, reason: &str) -> Result<(), NotNow> {
-        if matches!(self.state, State::Gone { .. }) {
+        if self.state == State::Gone {
             return Err(NotNow::Gone);
         }
         self.close(reason);
-        let why = self.give_up(reason);
-        self.goto(now, State::Gone { why }, reason);
+        self.give_up(reason);
+        self.goto(now, State::Gone, reason);
         self.actions.push_back(Action::End);
         Ok(())
     }
 
     fn up(&mut self, now: Instant) {
         match self.state {
-            State::Started(Link::Dialing(past)) | State::Paused(Link::Dialing(past)) => {
-                self.goto_for_same_reason(now, started(Link::Greeting(past), self.state.flow()));
+            State::Started(Link::Dialing) | State::Paused(Link::Dialing) => {
+                self.goto_for_same_reason(now, started(Link::Greeting, self.state.flow()));
             }
             State::Error { repair: Repair::Dialing, flow, .. } => self.repair(now, Repair::Greeting, flow),
-            State::Stopped { .. }
+            State::Stopped
             | State::Scheduled { .. }
             | State::Started(_)
             | State::Paused(_)
             | State::Error { .. }
-            | State::Gone { .. } => return,
+            | State::Gone => return,
         }
         self.actions.push_back(Action::Greet);
     }
@@ -331,54 +339,50 @@ impl Machine {
         if !self.is_greeting() {
             return;
         }
-        self.attempts = 0;
-        let (kept, flow) = (self.state.kept(), self.state.flow());
-        match (kept, decide(held, proof)) {
-            (Kept::Nothing { why }, _) => self.needs_copy(now, why),
-            (Kept::Changes(_), Decision::Resume { after }) => {
+        let flow = self.state.flow();
+        match (self.let_go.take(), decide(held, proof)) {
+            (None, Decision::Resume { after }) => {
+                self.attempts = 0;
                 let reason = format!("resumed after packet {}", after.sequence);
                 self.goto(now, started(Link::Streaming, flow), &reason);
                 self.stream(after, flow);
             }
-            (Kept::Changes(Past::InLine), Decision::Copy(gap)) => {
-                let why = self.give_up(&format!("the replica lost its place ({gap}): {NEEDS_COPY}"));
-                self.needs_copy(now, why);
+            (None, Decision::Copy(gap)) => {
+                self.actions.push_back(Action::LetGo);
+                self.copy(now, &gap.to_string(), flow);
             }
-            (Kept::Changes(Past::NeverInLine), Decision::Copy(gap)) => {
-                let reason = format!("connected; the replica has to be brought into line by a copy: {gap}");
-                self.goto(now, started(Link::Copying, flow), &reason);
-                self.actions.push_back(Action::AwaitCopy { flow });
-            }
+            (Some(why), _) => self.copy(now, &why, flow),
         }
+    }
+
+    /// The queue holds nothing for the target; from the beginning of the copy on it does.
+    fn copy(&mut self, now: Instant, why: &str, flow: Flow) {
+        let reason = format!("connected, and brought into line by a copy: {why}");
+        self.goto(now, started(Link::Copying, flow), &reason);
+        self.actions.push_back(Action::AwaitCopy { flow });
     }
 
     /// Whether the target's word is awaited.
     fn is_greeting(&self) -> bool {
         match &self.state {
-            State::Started(link) | State::Paused(link) => matches!(link, Link::Greeting(_)),
+            State::Started(link) | State::Paused(link) => *link == Link::Greeting,
             State::Error { repair, .. } => *repair == Repair::Greeting,
-            State::Stopped { .. } | State::Scheduled { .. } | State::Gone { .. } => false,
+            State::Stopped | State::Scheduled { .. } | State::Gone => false,
         }
-    }
-
-    fn needs_copy(&mut self, now: Instant, why: String) {
-        let fault = Fault { kind: FaultKind::NeedsCopy, reason: why.clone() };
-        let (flow, reason) = (self.state.flow(), why.clone());
-        let next = State::Error { fault, repair: Repair::Connected, flow, kept: Kept::Nothing { why } };
-        self.goto(now, next, &reason);
     }
 
     fn in_line(&mut self, now: Instant, after: Position) {
         let flow = match &self.state {
             State::Started(Link::Copying) => Flow::Send,
             State::Paused(Link::Copying) => Flow::Hold,
-            State::Stopped { .. }
+            State::Stopped
             | State::Scheduled { .. }
             | State::Started(_)
             | State::Paused(_)
             | State::Error { .. }
-            | State::Gone { .. } => return,
+            | State::Gone => return,
         };
+        self.attempts = 0;
         self.goto(now, started(Link::Streaming, flow), "in line after a copy by differences");
         self.stream(after, flow);
     }
@@ -388,73 +392,108 @@ impl Machine {
         if !self.state.has_link() {
             return;
         }
-        let (flow, kept) = (self.state.flow(), self.state.kept());
+        let flow = self.state.flow();
+        // A copy that fails at once is not begun again and again at the pace of a lost connection.
+        if self.is_copying() && now.saturating_duration_since(self.since) >= RESYNC_PROVEN {
+            self.attempts = 0;
+        }
         self.attempts = self.attempts.saturating_add(1);
         self.close(&fault.reason);
         let until = now + delay(fault.kind, self.attempts, jitter);
-        let reason = match kept.let_go() {
-            Some(why) => format!("{} ({why})", fault.reason),
-            None => fault.reason.clone(),
-        };
-        self.goto(now, State::Error { fault, repair: Repair::Waiting { until }, flow, kept }, &reason);
+        let reason = self.with_let_go(&fault.reason);
+        self.goto(now, State::Error { fault, repair: Repair::Waiting { until }, flow }, &reason);
     }
 
-    /// What a person holds back must not hold applications up: then the target needs a copy.
+    /// The target is let go, and copied to with the next network connection.
+    fn out_of_line(&mut self, now: Instant, reason: String, jitter: Jitter) {
+        let has_stream = match &self.state {
+            State::Started(link) | State::Paused(link) => link.has_stream(),
+            State::Stopped | State::Scheduled { .. } | State::Error { .. } | State::Gone => false,
+        };
+        if has_stream {
+            let fault = Fault { kind: FaultKind::Lost, reason };
+            self.failed(now, fault, jitter);
+            self.give_up(COPIED_WHEN_BACK);
+        }
+    }
+
+    fn is_copying(&self) -> bool {
+        matches!(self.state, State::Started(Link::Copying) | State::Paused(Link::Copying))
+    }
+
+    /// What is away, or held back by a person, does not hold applications up: it is copied to when it is
+    /// back. Who sends makes room.
     fn queue_full(&mut self, now: Instant) {
-        if self.let_go().is_some() {
+        if self.let_go.is_some() {
             return;
         }
         let how = match &self.state {
             // Paused, and its network connection broke off since.
             State::Paused(_) | State::Error { flow: Flow::Hold, .. } => "paused",
-            State::Stopped { .. } => "stopped",
+            State::Stopped => "stopped",
             State::Scheduled { .. } => "scheduled",
-            // Who sends makes room; who is cut off by the network is waited for.
-            State::Started(_) | State::Error { flow: Flow::Send, .. } | State::Gone { .. } => return,
+            State::Started(link) if link.has_stream() => return,
+            State::Started(_) | State::Error { .. } if self.when_full == WhenFull::Resync => "away",
+            State::Started(_) | State::Error { .. } | State::Gone => return,
         };
-        self.close("the source has let this target go: its queue was full");
-        let why = self.give_up(&format!("the queue became full while it was {how}: {NEEDS_COPY}"));
-        let (reason, kept) = (why.clone(), Kept::Nothing { why });
         let next = match &self.state {
-            State::Scheduled { failed, flow, .. } => {
-                State::Scheduled { failed: failed.clone(), flow: *flow, kept }
+            State::Paused(_) | State::Error { flow: Flow::Hold, .. } => {
+                self.close("the source has let this target go: its queue was full");
+                State::Stopped
             }
-            _ => State::Stopped { kept },
+            as_it_is => as_it_is.clone(),
         };
-        self.goto(now, next, &reason);
+        let before = match how {
+            "away" => Some(std::mem::take(&mut self.reason)),
+            _ => None,
+        };
+        self.give_up(&format!("the queue became full while it was {how}: {COPIED_WHEN_BACK}"));
+        let reason = self.with_let_go(before.as_deref().unwrap_or_default());
+        match next == self.state {
+            true => self.reason = reason,
+            false => self.goto(now, next, &reason),
+        }
     }
 
     fn criterion_met(&mut self, now: Instant) {
         self.window = Window::Open;
-        if let State::Scheduled { flow, kept: Kept::Changes(past), .. } = self.state {
-            self.begin(now, past, flow);
+        if let State::Scheduled { flow, .. } = self.state {
+            self.begin(now, flow);
         }
     }
 
     fn criterion_over(&mut self, now: Instant) {
         self.window = Window::Closed;
-        let (flow, kept) = (self.state.flow(), self.state.kept());
+        let flow = self.state.flow();
         let failed = match &self.state {
             State::Started(_) | State::Paused(_) => None,
             State::Error { fault, .. } => Some(fault.clone()),
-            State::Stopped { .. } | State::Scheduled { .. } | State::Gone { .. } => return,
+            State::Stopped | State::Scheduled { .. } | State::Gone => return,
         };
         self.close("the schedule of the source");
         let reason = match &failed {
             Some(fault) => format!("waits for its schedule; the last session failed: {}", fault.reason),
             None => "waits for its schedule".to_owned(),
         };
-        self.goto(now, State::Scheduled { failed, flow, kept }, &reason);
+        self.goto(now, State::Scheduled { failed, flow }, &reason);
     }
 
-    /// The queue holds nothing for the target from now on; gives why, which may be an older reason.
-    fn give_up(&mut self, reason: &str) -> String {
-        if let Some(why) = self.let_go() {
-            return why.to_owned();
+    /// The queue holds nothing for the target from now on; an older reason stays.
+    fn give_up(&mut self, reason: &str) {
+        assert!(self.state != State::Gone, "the end of a connection lets go once more");
+        if self.let_go.is_none() {
+            self.let_go = Some(reason.to_owned());
+            self.actions.push_back(Action::LetGo);
         }
-        assert!(!matches!(self.state, State::Gone { .. }), "the end of a connection lets go once more");
-        self.actions.push_back(Action::LetGo);
-        reason.to_owned()
+    }
+
+    /// A reason, and why a copy comes next, if one does.
+    fn with_let_go(&self, reason: &str) -> String {
+        match &self.let_go {
+            Some(why) if reason.is_empty() => why.clone(),
+            Some(why) => format!("{reason} ({why})"),
+            None => reason.to_owned(),
+        }
     }
 
     fn dial(&mut self) {
@@ -472,12 +511,15 @@ impl Machine {
         if self.state.has_link() {
             self.actions.push_back(Action::Close { reason: reason.to_owned() });
         }
+        if self.is_copying() {
+            self.give_up(&format!("a copy was cut off: {COPIED_WHEN_BACK}"));
+        }
     }
 
     /// Another step on the way out of an error.
     fn repair(&mut self, now: Instant, repair: Repair, flow: Flow) {
-        if let State::Error { fault, kept, .. } = &self.state {
-            let next = State::Error { fault: fault.clone(), repair, flow, kept: kept.clone() };
+        if let State::Error { fault, .. } = &self.state {
+            let next = State::Error { fault: fault.clone(), repair, flow };
             self.goto_for_same_reason(now, next);
         }
     }
@@ -493,7 +535,7 @@ impl Machine {
             panic!("{rule}: {:?} -> {next:?}", self.state);
         }
         log::debug!("connection {}: {} -> {next} ({reason})", self.id, self.state);
-        if self.state.bits() != next.bits() || matches!(next, State::Gone { .. }) {
+        if self.state.bits() != next.bits() || next == State::Gone {
             self.since = now;
         }
         self.state = next;
@@ -501,5 +543,5 @@ impl Machine {
     }
 }
 
-/// What a person has to do in this version.
-const NEEDS_COPY: &str = "it needs a copy; stop and start the protection, until then nothing is sent to it";
+/// What follows by itself.
+const COPIED_WHEN_BACK: &str = "it is brought into line by a copy when it is back";

@@ -20,4 +20,4 @@ mod tests;
 pub use handshake::{Decision, Gap, Held, decide};
 pub use machine::{Action, Command, Event, Machine, NotNow};
 pub use retry::{Jitter, delay};
-pub use state::{Fault, FaultKind, Flow, Kept, Link, Past, Repair, State, Window};
+pub use state::{Fault, FaultKind, Flow, Link, Repair, State, Window};

@@ -5,18 +5,17 @@
 //!  Scheduled ──────────────────> Started ──────────────────────> Paused
 //!      ^  ^ ────────────────────    │  ^ <──────────────────────   │
 //!      │    criterion over     │    │  │          resume           │
-//!      │                       │    │  └────────────┐              │ refused, lost,
-//!      │ over, and the last    │    │ refused, lost,│ welcome      │ needs a copy
-//!      │ session had failed    │    v needs a copy  │              │
+//!      │                       │    │  └────────────┐              │
+//!      │ over, and the last    │    │ refused, lost │ welcome      │ refused, lost
+//!      │ session had failed    │    v               │              │
 //!      └────────────────────── Error <──────────────┼──────────────┘
 //!                             (back-off, dial) ─────┘ (as Paused, if it was)
 //!
 //!  stop, or a queue that is full while a person holds it: from any state to Stopped; start: from
 //!  there to Started, or to Scheduled. disconnect: from any state to Gone.
 //! ```
-//! The steps that there are stand in [`State::may_become`]; what each state says of the past goes
-//! with it. Schedules are designed and not built: the product keeps the window open, and nothing gets
-//! to Scheduled but in tests.
+//! The steps that there are stand in [`State::may_become`]. Schedules are designed and not built: the
+//! product keeps the window open, and nothing gets to Scheduled but in tests.
 
 use std::fmt;
 use std::time::Instant;
@@ -25,42 +24,26 @@ use std::time::Instant;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     /// By a person. No network connection.
-    Stopped { kept: Kept },
+    Stopped,
     /// No network connection until the criteria of the schedule are met.
-    Scheduled { failed: Option<Fault>, flow: Flow, kept: Kept },
+    Scheduled { failed: Option<Fault>, flow: Flow },
     /// Changes are sent as soon as possible.
     Started(Link),
     /// By a person. The network connection is up (or dialled for the first time), nothing is sent.
     Paused(Link),
     /// The session failed; it is tried again.
-    Error { fault: Fault, repair: Repair, flow: Flow, kept: Kept },
-    /// Disconnected. `why` the queue holds nothing for it.
-    Gone { why: String },
-}
-
-/// What the queue holds for a target.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kept {
-    /// What changes, until the target has it.
-    Changes(Past),
-    /// Nothing any more, for this reason, and it never does again: the target needs a copy.
-    Nothing { why: String },
-}
-
-/// Whether the replica was in line before: from then on applications write, and no copy can be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Past {
-    NeverInLine,
-    InLine,
+    Error { fault: Fault, repair: Repair, flow: Flow },
+    /// Disconnected.
+    Gone,
 }
 
 /// How far the network connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
-    Dialing(Past),
+    Dialing,
     /// The target's word on what it holds is awaited.
-    Greeting(Past),
-    /// The replica has to be brought into line by a copy, for the first time.
+    Greeting,
+    /// The replica is brought into line by a copy, while packets go.
     Copying,
     Streaming,
 }
@@ -68,13 +51,9 @@ pub enum Link {
 /// How far the way out of an error has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repair {
-    Waiting {
-        until: Instant,
-    },
+    Waiting { until: Instant },
     Dialing,
     Greeting,
-    /// The network connection is up, and no use: the replica needs a copy.
-    Connected,
 }
 
 /// Whether packets may go while the stream runs.
@@ -98,8 +77,6 @@ pub enum FaultKind {
     Lost,
     /// One side does not take the other: a person has to act.
     Refused,
-    /// The replica cannot be brought into line while applications write: a person has to act.
-    NeedsCopy,
 }
 
 /// Whether a schedule lets the connection run: always, as nothing sets one yet.
@@ -114,7 +91,7 @@ impl State {
     /// The time of a state counts from a step that changes this.
     pub fn bits(&self) -> u8 {
         match self {
-            State::Stopped { .. } | State::Gone { .. } => 0,
+            State::Stopped | State::Gone => 0,
             State::Started(_) => 1,
             State::Paused(_) => 2,
             State::Scheduled { failed: None, .. } => 4,
@@ -129,9 +106,9 @@ impl State {
             State::Started(_) | State::Paused(_) => true,
             State::Error { repair, .. } => match repair {
                 Repair::Waiting { .. } => false,
-                Repair::Dialing | Repair::Greeting | Repair::Connected => true,
+                Repair::Dialing | Repair::Greeting => true,
             },
-            State::Stopped { .. } | State::Scheduled { .. } | State::Gone { .. } => false,
+            State::Stopped | State::Scheduled { .. } | State::Gone => false,
         }
     }
 
@@ -140,42 +117,18 @@ impl State {
         match self {
             State::Paused(_) => Flow::Hold,
             State::Error { flow, .. } | State::Scheduled { flow, .. } => *flow,
-            State::Started(_) | State::Stopped { .. } | State::Gone { .. } => Flow::Send,
-        }
-    }
-
-    /// What the queue holds for the target.
-    pub fn kept(&self) -> Kept {
-        match self {
-            State::Stopped { kept } | State::Scheduled { kept, .. } | State::Error { kept, .. } => {
-                kept.clone()
-            }
-            State::Started(link) | State::Paused(link) => Kept::Changes(link.past()),
-            State::Gone { why } => Kept::Nothing { why: why.clone() },
-        }
-    }
-
-    /// Why the queue holds nothing for the target any more, if it does not.
-    pub fn let_go(&self) -> Option<&str> {
-        match self {
-            State::Stopped { kept } | State::Scheduled { kept, .. } | State::Error { kept, .. } => {
-                kept.let_go()
-            }
-            State::Started(_) | State::Paused(_) => None,
-            State::Gone { why } => Some(why),
+            State::Started(_) | State::Stopped | State::Gone => Flow::Send,
         }
     }
 
     /// Errors: the rule that a step to `next` breaks.
     pub(super) fn may_become(&self, next: &State) -> Result<(), &'static str> {
         let is_way = match (self, next) {
-            (State::Gone { .. }, _) => return Err("nothing follows the end of a connection"),
-            (_, State::Gone { .. } | State::Stopped { .. }) => true,
-            (State::Stopped { .. }, State::Started(Link::Dialing(_)) | State::Scheduled { .. }) => true,
+            (State::Gone, _) => return Err("nothing follows the end of a connection"),
+            (_, State::Gone | State::Stopped) => true,
+            (State::Stopped, State::Started(Link::Dialing) | State::Scheduled { .. }) => true,
             (State::Scheduled { .. }, State::Scheduled { .. }) => true,
-            (State::Scheduled { .. }, State::Started(link) | State::Paused(link)) => {
-                matches!(link, Link::Dialing(_))
-            }
+            (State::Scheduled { .. }, State::Started(link) | State::Paused(link)) => *link == Link::Dialing,
             (State::Started(link), State::Started(next)) | (State::Paused(link), State::Paused(next)) => {
                 link.may_become(*next)
             }
@@ -183,41 +136,17 @@ impl State {
                 link == next
             }
             (State::Started(_) | State::Paused(_) | State::Error { .. }, State::Scheduled { .. }) => true,
-            (State::Started(link) | State::Paused(link), State::Error { repair, .. }) => match repair {
-                Repair::Waiting { .. } => true,
-                Repair::Connected => matches!(link, Link::Greeting(_)),
-                Repair::Dialing | Repair::Greeting => false,
-            },
+            (State::Started(_) | State::Paused(_), State::Error { repair, .. }) => {
+                matches!(repair, Repair::Waiting { .. })
+            }
             (State::Error { repair, .. }, State::Error { repair: next, .. }) => repair.may_become(*next),
             (State::Error { repair, .. }, State::Started(link) | State::Paused(link)) => {
                 *repair == Repair::Greeting && matches!(link, Link::Copying | Link::Streaming)
             }
-            (State::Stopped { .. }, State::Paused(_) | State::Started(_) | State::Error { .. })
+            (State::Stopped, State::Paused(_) | State::Started(_) | State::Error { .. })
             | (State::Scheduled { .. }, State::Error { .. }) => false,
         };
-        match (is_way, self.kept(), next.kept()) {
-            (false, ..) => Err("there is no such way"),
-            (true, Kept::Nothing { .. }, Kept::Changes(_)) => Err("what was let go never comes back"),
-            (true, Kept::Changes(Past::InLine), Kept::Changes(Past::NeverInLine)) => {
-                Err("who was in line cannot be copied to again")
-            }
-            (true, ..) => next.is_sound(),
-        }
-    }
-
-    /// Errors: the rule that a state breaks by itself.
-    fn is_sound(&self) -> Result<(), &'static str> {
-        match self {
-            State::Error { repair: Repair::Connected, kept: Kept::Changes(_), .. } => {
-                Err("a network connection of use is no error")
-            }
-            State::Error { .. }
-            | State::Stopped { .. }
-            | State::Scheduled { .. }
-            | State::Started(_)
-            | State::Paused(_)
-            | State::Gone { .. } => Ok(()),
-        }
+        if is_way { Ok(()) } else { Err("there is no such way") }
     }
 }
 
@@ -225,40 +154,28 @@ impl State {
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self {
-            State::Stopped { .. } => "stopped",
+            State::Stopped => "stopped",
             State::Scheduled { .. } => "scheduled",
             State::Started(link) => return write!(f, "started, {link:?}"),
             State::Paused(link) => return write!(f, "paused, {link:?}"),
             State::Error { repair: Repair::Waiting { .. }, .. } => "error, waiting",
             State::Error { repair, .. } => return write!(f, "error, {repair:?}"),
-            State::Gone { .. } => "gone",
+            State::Gone => "gone",
         };
         f.write_str(name)
     }
 }
 
-impl Kept {
-    pub fn let_go(&self) -> Option<&str> {
-        match self {
-            Kept::Changes(_) => None,
-            Kept::Nothing { why } => Some(why),
-        }
-    }
-}
-
 impl Link {
-    fn past(self) -> Past {
-        match self {
-            Link::Dialing(past) | Link::Greeting(past) => past,
-            Link::Copying => Past::NeverInLine,
-            Link::Streaming => Past::InLine,
-        }
+    /// Packets go, or may.
+    pub fn has_stream(self) -> bool {
+        matches!(self, Link::Copying | Link::Streaming)
     }
 
     fn may_become(self, next: Link) -> bool {
         match self {
-            Link::Dialing(_) => matches!(next, Link::Greeting(_)),
-            Link::Greeting(_) => matches!(next, Link::Copying | Link::Streaming),
+            Link::Dialing => next == Link::Greeting,
+            Link::Greeting => next.has_stream(),
             Link::Copying => next == Link::Streaming,
             Link::Streaming => false,
         }
@@ -272,8 +189,7 @@ impl Repair {
             _ if self == next => true,
             Repair::Waiting { .. } => next == Repair::Dialing,
             Repair::Dialing => matches!(next, Repair::Greeting | Repair::Waiting { .. }),
-            Repair::Greeting => matches!(next, Repair::Connected | Repair::Waiting { .. }),
-            Repair::Connected => matches!(next, Repair::Waiting { .. }),
+            Repair::Greeting => matches!(next, Repair::Waiting { .. }),
         }
     }
 }

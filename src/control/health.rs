@@ -109,7 +109,11 @@ impl SourceStatus {
                 Some(Finding::warning(format!(
                     "The queue is {} % full; when it is full, {}.",
                     self.queue.bytes * 100 / self.queue.limit_bytes,
-                    if held_back { "targets that are stopped or paused are let go" } else { "writers wait" }
+                    if held_back {
+                        "targets that are away, stopped or paused are let go"
+                    } else {
+                        "writers wait"
+                    }
                 )))
             }
             (0, false) => None,
@@ -133,7 +137,7 @@ impl AsideStatus {
         };
         Some(Finding::critical(format!(
             "{whose}: {what} set aside, the replica is not a consistent copy; everything else goes on. First {} \
-             ({}: {}). Mend the cause, then stop and start the protection: it compares everything.",
+             ({}: {}). Mend the cause: it is tried again by a copy, ever more seldom.",
             first.path, first.op, first.reason
         )))
     }
@@ -227,9 +231,11 @@ impl ConnectionStatus {
         format!("Connection {} ({})", self.id, self.target)
     }
 
-    /// By a person, and its changes are in the queue.
+    /// By a person or because it is away, and its changes are in the queue.
     fn is_held_back(&self) -> bool {
-        !self.needs_copy && matches!(self.state, ConnectionState::Stopped | ConnectionState::Paused)
+        let state = self.state;
+        !self.needs_copy
+            && matches!(state, ConnectionState::Stopped | ConnectionState::Paused | ConnectionState::Error)
     }
 
     fn state_finding(&self, queue: &QueueStats) -> Option<Finding> {
@@ -269,7 +275,7 @@ impl ConnectionStatus {
         let more = if (objects.len() as u64) < *count { "; ..." } else { "" };
         Some(Finding::critical(format!(
             "{}: the replica is not a consistent copy: {count} {were} left out of the copy, everything else is in \
-             line: {}{more}. Mend them, then stop and start the protection.",
+             line: {}{more}. Mend them: a copy tries them again, ever less often.",
             self.label(),
             objects.join("; ")
         )))

@@ -14,6 +14,7 @@ mod health;
 mod message;
 pub mod path_text;
 mod process;
+mod request;
 mod server;
 mod status;
 #[cfg(test)]

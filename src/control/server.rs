@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, Permissions};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufReader, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -23,9 +23,10 @@ use super::message::{
     ChangedConnection, ConnectionChange, Invite, Invited, Paired, Request, Response, Revoke, StopMode,
     StopReport, SyncReport, WaitFor, WaitSync,
 };
+use super::request::{Line, read_request};
 use super::status::Status;
 use crate::failure::Failure;
-use crate::limits::{CONTROL_ANSWER, CONTROL_CALLERS_MAX, CONTROL_IDLE, CONTROL_REQUEST_LEN_MAX};
+use crate::limits::{CONTROL_ANSWER, CONTROL_CALLERS_MAX, CONTROL_IDLE};
 use crate::store::{Symlink, own_directory};
 use crate::sys::{Peer, peer_of, proc_path};
 
@@ -326,23 +327,6 @@ impl Shared {
             }
         }
     }
-}
-
-enum Line {
-    Request(Vec<u8>),
-    TooLong,
-}
-
-/// The next line; `None` at the end. After a line that is too long there is only the end.
-fn read_request(reader: &mut BufReader<UnixStream>) -> io::Result<Option<Line>> {
-    let mut bytes = Vec::new();
-    reader.take(CONTROL_REQUEST_LEN_MAX as u64 + 1).read_until(b'\n', &mut bytes)?;
-    if bytes.len() > CONTROL_REQUEST_LEN_MAX {
-        reader.get_ref().shutdown(Shutdown::Read)?;
-        reader.consume(reader.buffer().len());
-        return Ok(Some(Line::TooLong));
-    }
-    Ok(if bytes.is_empty() { None } else { Some(Line::Request(bytes)) })
 }
 
 fn answer(stream: &mut UnixStream, response: &Response) -> io::Result<()> {

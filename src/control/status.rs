@@ -224,8 +224,7 @@ pub struct ConnectionStatus {
     /// When the next attempt is due, while one waits.
     #[serde(default)]
     pub retry_unix_ms: Option<u64>,
-    /// The queue holds nothing for this target any more: only the copy of the next start of the
-    /// protection brings it into line.
+    /// The queue holds nothing for this target: a copy brings it into line when it is back.
     #[serde(default)]
     pub needs_copy: bool,
     /// State of the replica's data.

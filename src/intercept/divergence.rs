@@ -3,28 +3,57 @@
 //!
 //! Noting it is all that a room has to do. The rest follows by itself: the status is critical, no
 //! replica counts as good and its target is told so, no waiting call is complete, no sync counts
-//! targets, and the next start compares everything.
+//! targets, until every target was compared with everything. What the disk lost stays: a copy would
+//! take it from the targets, too.
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
 
 /// `linux/magic.h`.
 const BTRFS_SUPER_MAGIC: i64 = 0x9123_683e;
 
-/// See the module. Set once, for good: only a start that compares everything takes it back.
+/// See the module.
 #[derive(Default)]
 pub struct Divergence {
-    why: OnceLock<String>,
+    noted: Mutex<Noted>,
     disk: OnceLock<String>,
     touched: OnceLock<String>,
+}
+
+#[derive(Default)]
+struct Noted {
+    /// The first one that not every target was compared for.
+    why: Option<Arc<str>>,
+    count: u64,
 }
 
 impl Divergence {
     /// Notes it, with one line for people; the first reason stays. Any lock may be held.
     pub fn note(&self, why: &str) {
         log::error!("a change could not be captured, everything has to be compared again: {why}");
-        let _ = self.why.set(why.to_owned());
+        self.add(why);
+    }
+
+    fn add(&self, why: &str) {
+        let mut noted = self.noted.lock();
+        noted.why.get_or_insert_with(|| why.into());
+        noted.count += 1;
+    }
+
+    /// How many there were, ever.
+    pub fn count(&self) -> u64 {
+        self.noted.lock().count
+    }
+
+    /// Every target was compared with everything, for the first `count` of them.
+    pub fn is_mended(&self, count: u64) {
+        let mut noted = self.noted.lock();
+        if noted.count == count && self.disk.get().is_none() {
+            noted.why = None;
+        }
     }
 
     /// Notes the outcome of a sync of the directory's own disk, `of` what: where the disk refuses what
@@ -34,7 +63,7 @@ impl Divergence {
         if is_loss(error, synced) && self.disk.set(format!("{of}: {error}")).is_ok() {
             let why = format!("the directory's disk lost writes, {of}: {error}");
             log::error!("{why}; the replicas have them, everything has to be compared");
-            let _ = self.why.set(why);
+            self.add(&why);
         }
     }
 
@@ -57,8 +86,8 @@ impl Divergence {
     }
 
     /// Why the targets may miss a change, if they may.
-    pub fn why(&self) -> Option<&str> {
-        self.why.get().map(String::as_str)
+    pub fn why(&self) -> Option<Arc<str>> {
+        self.noted.lock().why.clone()
     }
 }
 

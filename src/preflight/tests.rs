@@ -92,7 +92,7 @@ impl Ground {
             queue_memory: crate::limits::QUEUE_MEMORY,
             mmap_lag: None,
             profile: crate::words::Profile::Default,
-            start_timeout: crate::limits::START_TIMEOUT,
+            when_full: crate::words::WhenFull::Resync,
             fsync: None,
         }
     }

@@ -1,54 +1,17 @@
-//! The content of one file, as lane items: its data between its holes.
+//! The content of one file: its data between its holes.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
-use rustix::fs::{SeekFrom, Statx, seek};
+use rustix::fs::{SeekFrom, seek};
 use rustix::io::{Errno, pread};
 
-use super::error::has_vanished;
-use super::look::{attributes, stat, timestamp};
-use super::walk::ListedFile;
-use super::{CopyProgress, Gone, ItemSink};
-use crate::limits::{CONTENT_CHUNK, XATTRS_INLINE_MAX};
-use crate::packet::{Attributes, LaneItem, ObjectId};
+use crate::limits::CONTENT_CHUNK;
 use crate::pool::Pool;
-use crate::sys::open_by_handle;
-use crate::xattr;
 
 /// Longest page of any processor that Linux runs on, in bytes.
 const PAGE_MAX: u64 = 64 << 10;
-
-/// How sending a file ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sent {
-    /// It was sent whole, as it is.
-    Whole,
-    /// An application changed it meanwhile: it was labelled as it was before, so that the next
-    /// comparison finds a difference.
-    Changed,
-    /// It was removed before it was opened: nothing was sent.
-    Vanished,
-}
-
-/// Why an object could not be sent.
-#[derive(Debug)]
-pub(super) enum NotSent {
-    Gone,
-    /// It cannot be read: what could not be done, and why.
-    Unreadable(&'static str, io::Error),
-}
-
-impl From<Gone> for NotSent {
-    fn from(_: Gone) -> NotSent {
-        NotSent::Gone
-    }
-}
-
-fn unreadable(doing: &'static str) -> impl FnOnce(io::Error) -> NotSent {
-    move |error| NotSent::Unreadable(doing, error)
-}
 
 /// What the target has of a file before its content comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,102 +21,9 @@ pub(super) enum OldCopy {
     Maybe,
 }
 
-/// Sends a file's content: [`LaneItem::OpenContent`], data, [`LaneItem::CloseContent`], and large
-/// attributes behind it.
-pub(super) fn send_file(
-    mount: BorrowedFd<'_>,
-    file: &ListedFile,
-    old: OldCopy,
-    sink: &mut impl ItemSink,
-    pool: &Pool,
-    progress: &CopyProgress,
-) -> Result<Sent, NotSent> {
-    let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOATIME;
-    let fd = match open_by_handle(mount, &file.handle, flags) {
-        Ok(fd) => fd,
-        Err(error) if has_vanished(&error) => return Ok(Sent::Vanished),
-        Err(error) => return Err(NotSent::Unreadable("open", error)),
-    };
-    let object = file.object;
-    let before = stat(fd.as_fd()).map_err(unreadable("look at"))?;
-    let size = before.stx_size;
-    if old == OldCopy::Maybe {
-        read_through(Data::new(&fd, size, pool)).map_err(unreadable("read"))?;
-    }
-    sink.send(LaneItem::OpenContent { object }, Bytes::new())?;
-    let mut data = Data::new(&fd, size, pool);
-    let hole = loop {
-        match data.next().map_err(unreadable("read"))? {
-            Piece::Bytes { hole, offset, bytes } => {
-                CopyProgress::add(&progress.bytes_copied, bytes.len() as u64);
-                sink.send(LaneItem::Content { object, hole, offset }, bytes)?;
-            }
-            Piece::End { hole } => break hole,
-        }
-    };
-    let after = stat(fd.as_fd()).map_err(unreadable("look at"))?;
-    let xattrs =
-        xattr::read_replicated_up_to(&fd, XATTRS_INLINE_MAX).map_err(unreadable("read attributes of"))?;
-    // Size and mtime of before the first read, also where they changed since: bytes that were read
-    // too early never carry a label under which a later comparison would take them for good.
-    let attributes = Attributes { mtime: timestamp(before.stx_mtime), ..attributes(&after) };
-    let close = |attributes, xattrs| LaneItem::CloseContent { object, hole, size, attributes, xattrs };
-    match xattrs {
-        Some(xattrs) => _ = sink.send(close(attributes, xattrs), Bytes::new())?,
-        None => {
-            let private = Attributes { mode: attributes.mode & !0o077, ..attributes };
-            sink.send(close(private, Vec::new()), Bytes::new())?;
-            send_xattrs_of(fd.as_fd(), object, attributes, sink)?;
-        }
-    }
-    CopyProgress::add(&progress.files_copied, 1);
-    Ok(if is_same_content(&before, &after) && !data.was_cut { Sent::Whole } else { Sent::Changed })
-}
-
-/// Sends the attributes of an object that has more of them than a listing takes.
-pub(super) fn send_xattrs(
-    mount: BorrowedFd<'_>,
-    listed: &ListedFile,
-    sink: &mut impl ItemSink,
-) -> Result<Sent, NotSent> {
-    let fd = match open_by_handle(mount, &listed.handle, libc::O_PATH | libc::O_NOFOLLOW) {
-        Ok(fd) => fd,
-        Err(error) if has_vanished(&error) => return Ok(Sent::Vanished),
-        Err(error) => return Err(NotSent::Unreadable("open", error)),
-    };
-    let attributes = attributes(&stat(fd.as_fd()).map_err(unreadable("look at"))?);
-    send_xattrs_of(fd.as_fd(), listed.object, attributes, sink)?;
-    Ok(Sent::Whole)
-}
-
-fn send_xattrs_of(
-    fd: BorrowedFd<'_>,
-    object: ObjectId,
-    attributes: Attributes,
-    sink: &mut impl ItemSink,
-) -> Result<(), NotSent> {
-    let reads = "read attributes of";
-    let names = xattr::replicated_names(fd).map_err(unreadable(reads))?;
-    sink.send(LaneItem::Xattrs { object, attributes, names: names.clone() }, Bytes::new())?;
-    for name in names {
-        // One that is gone by now was removed since it was listed.
-        if let Some(value) = xattr::get(fd, &name.0).map_err(unreadable(reads))? {
-            sink.send(LaneItem::Xattr { object, name }, Bytes::from(value))?;
-        }
-    }
-    sink.send(LaneItem::Attributes { object, attributes }, Bytes::new())?;
-    Ok(())
-}
-
 pub(super) fn read_through(mut data: Data<'_>) -> io::Result<()> {
     while let Piece::Bytes { .. } = data.next()? {}
     Ok(())
-}
-
-fn is_same_content(before: &Statx, after: &Statx) -> bool {
-    before.stx_size == after.stx_size
-        && timestamp(before.stx_mtime) == timestamp(after.stx_mtime)
-        && timestamp(before.stx_ctime) == timestamp(after.stx_ctime)
 }
 
 /// The data of a file from its beginning, in chunks, holes left out.

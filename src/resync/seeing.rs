@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlag
 use super::CopyError;
 use super::error::is_of_the_object;
 use super::look::{attributes, birth, stat, timestamp};
-use super::walk::{ListedFile, TreePath};
+use super::place::{ListedFile, TreePath};
 use crate::limits::XATTRS_INLINE_MAX;
 use crate::packet::{Birth, LaneItem, LeftOut, ListedObject, Name, ObjectId, Timestamp, Xattr};
 use crate::sys::{FileHandle, has_xattrs_at, is_no_mount, open_by_handle};

@@ -7,17 +7,22 @@
 //!        killed, loses power, fails, is paused, stopped, started, set back
 //! ```
 //! Real: the queue, the feed and its lane, the connection's driver with its machine, frames and
-//! messages through the codec, the target's session, applier and reconciliation. Imitated: the link
-//! (a [`wire`]), the [`walker`] of a copy, and what a power loss leaves (the state of the last sync,
-//! or all of it).
+//! messages through the codec, the copy, over a directory that is kept equal to the model tree and between
+//! any two of whose looks applications write, the target's session, applier and reconciliation. Imitated:
+//! the link (a [`wire`]), the volume (changes are whole, and counted), and what a power loss leaves (the
+//! state of the last sync, or all of it).
 //!
 //! After each step the rules hold: the replica is the source as of *applied*; that never goes back;
-//! what was acknowledged is there; the queue holds what is not applied; who is stopped has no
-//! link, who is paused sends nothing; a target that lies is refused. In the end both sides come together by resuming where the
-//! histories are whole, by a copy exactly where they are not.
+//! what was acknowledged is there; the queue holds what is not applied, and nothing for whom it let go;
+//! who is stopped has no link, who is paused sends nothing; a target that lies is refused; while it is
+//! copied to, a replica is bad. Both sides come together by resuming where the histories are whole and
+//! the target was not let go, by a copy exactly where not; at the end without anybody's doing.
 //!
-//! `STANDIN_SEED=x` replays a run, `STANDIN_SEEDS=n` runs so many.
+//! `STANDIN_SEED=x` replays a run, `STANDIN_SEEDS=n` runs so many, `STANDIN_PLANTED=x` plants those bugs
+//! alone that are called so.
 
+mod applications;
+mod backing;
 mod disk;
 mod model;
 mod planted;
@@ -33,7 +38,7 @@ use crate::random::Random;
 use planted::Planted;
 use world::{Seen, World};
 
-const STEPS: u64 = 2000;
+const STEPS: u64 = 3000;
 const SEEDS: u64 = 200;
 /// A planted bug that is not found within so many seeds is not caught.
 const SEEDS_PLANTED: u64 = 400;
@@ -99,6 +104,9 @@ fn what_was_found_once_stays_mended() {
         // The end of a copy failed, and so did the mark on the replica itself; an older state directory
         // then called it good as of a position of the history before.
         237740424764334,
+        // What a target had acknowledged before it took up a copy was not believed, and never said again:
+        // nobody learned that everything was durable.
+        492,
     ];
     for seed in seeds {
         if let Err(broken) = run(seed, None) {
@@ -122,14 +130,18 @@ fn a_seed_replays() {
 
 #[test]
 fn every_planted_bug_is_caught() {
-    for planted in Planted::ALL {
+    let mut missed = Vec::new();
+    let only = std::env::var("STANDIN_PLANTED").unwrap_or_default();
+    for planted in Planted::ALL.into_iter().filter(|planted| format!("{planted:?}").contains(&only)) {
         let caught =
             (1..=SEEDS_PLANTED).find_map(|seed| run(seed, Some(planted)).err().map(|rule| (seed, rule)));
         match caught {
             Some((seed, rule)) => {
                 println!("{planted:?}: seed {seed}: {}", rule.lines().next().unwrap_or_default());
             }
-            None => panic!("{planted:?} was not caught within {SEEDS_PLANTED} seeds"),
+            None => missed.push(planted),
         }
     }
+    println!("found by other tests alone: {:?}", Planted::FOUND_ELSEWHERE);
+    assert!(missed.is_empty(), "within {SEEDS_PLANTED} seeds not caught: {missed:?}");
 }

@@ -1,7 +1,7 @@
 //! The tree of the source as plain data, random changes of it, and the ops that say so.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::packet::*;
 use crate::random::Random;
@@ -12,7 +12,7 @@ const NODES_MAX: usize = 18;
 /// A tree at one position. Cheap to clone: nodes are shared until they change.
 #[derive(Clone, Debug)]
 pub struct Tree {
-    pub nodes: BTreeMap<u64, Rc<Node>>,
+    pub nodes: BTreeMap<u64, Arc<Node>>,
 }
 
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub struct Node {
     pub content: Vec<u8>,
     pub entries: BTreeMap<Name, u64>,
     pub links: u32,
+    /// When anything of it changed last.
+    pub ctime: Timestamp,
     /// Of a directory: where its name is.
     parent: u64,
 }
@@ -37,7 +39,8 @@ type Place = (u64, Name, u64);
 pub struct Model {
     pub tree: Tree,
     next_inode: u64,
-    ticks: i64,
+    /// Looks at the clock, which ticks with every second one: two changes may have one time.
+    looks: i64,
 }
 
 pub fn object(inode: u64) -> ObjectId {
@@ -46,7 +49,7 @@ pub fn object(inode: u64) -> ObjectId {
 
 impl Model {
     pub fn new() -> Model {
-        let mut model = Model { tree: Tree { nodes: BTreeMap::new() }, next_inode: ROOT, ticks: 0 };
+        let mut model = Model { tree: Tree { nodes: BTreeMap::new() }, next_inode: ROOT, looks: 0 };
         model.add(Birth::Directory, 0o755);
         model
     }
@@ -239,7 +242,12 @@ impl Model {
                 Op::SetAttributes { object: id, mode: Some(mode), owner: Some(owner), mtime: None }
             }
             _ => {
-                let mtime = Timestamp { seconds: random.below(1000) as i64 - 500, nanoseconds: mode };
+                // Some are set to what they were before.
+                let (seconds, nanoseconds) = match random.one_in(2) {
+                    true => (random.below(2) as i64, 0),
+                    false => (random.below(1000) as i64 - 500, mode),
+                };
+                let mtime = Timestamp { seconds, nanoseconds };
                 attributes.mtime = mtime;
                 Op::SetAttributes { object: id, mode: None, owner: None, mtime: Some(mtime) }
             }
@@ -261,7 +269,7 @@ impl Model {
     }
 
     fn places(&self) -> Vec<Place> {
-        let entries = |(dir, node): (&u64, &Rc<Node>)| {
+        let entries = |(dir, node): (&u64, &Arc<Node>)| {
             let dir = *dir;
             node.entries.iter().map(|(name, inode)| (dir, name.clone(), *inode)).collect::<Vec<_>>()
         };
@@ -281,21 +289,31 @@ impl Model {
     }
 
     fn now(&mut self) -> Timestamp {
-        self.ticks += 1;
-        Timestamp { seconds: 1_700_000_000 + self.ticks, nanoseconds: (self.ticks * 1003 % 1_000_000) as u32 }
+        self.looks += 1;
+        self.clock()
+    }
+
+    /// What the clock shows.
+    pub fn clock(&self) -> Timestamp {
+        let ticks = self.looks / 2;
+        Timestamp { seconds: 1_700_000_000 + ticks, nanoseconds: (ticks * 1003 % 1_000_000) as u32 }
     }
 
     fn node(&mut self, inode: u64) -> &mut Node {
-        Rc::make_mut(self.tree.nodes.get_mut(&inode).expect("it is there"))
+        let ctime = self.clock();
+        let node = Arc::make_mut(self.tree.nodes.get_mut(&inode).expect("it is there"));
+        node.ctime = ctime;
+        node
     }
 
     fn add(&mut self, birth: Birth, mode: u32) -> u64 {
         let inode = self.next_inode;
         self.next_inode += 1;
-        let attributes = Attributes { mode, uid: 0, gid: 0, mtime: self.now() };
+        let ctime = self.now();
+        let attributes = Attributes { mode, uid: 0, gid: 0, mtime: ctime };
         let (xattrs, content, entries) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
-        let node = Node { birth, attributes, xattrs, content, entries, links: 1, parent: ROOT };
-        self.tree.nodes.insert(inode, Rc::new(node));
+        let node = Node { birth, attributes, xattrs, content, entries, links: 1, ctime, parent: ROOT };
+        self.tree.nodes.insert(inode, Arc::new(node));
         inode
     }
 

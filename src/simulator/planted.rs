@@ -1,5 +1,8 @@
 //! Bugs that are planted on purpose: the simulator has to find each of them.
 
+use crate::apply::PlantedInReconcile;
+use crate::source_side::PlantedInLane;
+
 /// See the module. Each stands for a rule of the product that is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planted {
@@ -39,10 +42,32 @@ pub enum Planted {
     LateEventActs,
     /// A replica that lacks what was set aside calls itself good.
     GoodWithoutProof,
+    /// An item goes behind packets that come after its stamp.
+    GoesLate,
+    /// The end of a file's content goes before its stamp.
+    ClosesEarly,
+    /// What changes while it is looked at is shown as it was.
+    CountsAreNotCompared,
+    /// A file's times and mode are those of the moment when its content was begun.
+    ClosesAsOpened,
+    /// A file of equal size and time is taken for equal, although it changed since the target had it.
+    NothingIsSuspect,
+    /// A doubt of a directory whose listing is open is answered by the rest of it.
+    OpenListingGoesOn,
+    /// The end is sent while doubts are not answered.
+    EndsWithDoubts,
+    /// Directories that the target asks for are not listed.
+    WantedDirectoriesForgotten,
+    /// What a target says before it takes up a copy is taken for this history.
+    BelievesOldAcknowledgement,
+    /// A copy was cut off, and the queue is held for the target all the same.
+    HoldsForACutCopy,
+    /// A rule of the target's half of a copy.
+    Converging(PlantedInReconcile),
 }
 
 impl Planted {
-    pub const ALL: [Planted; 18] = [
+    pub const ALL: [Planted; 29] = [
         Planted::ResumesTooEarly,
         Planted::ResumesTooLate,
         Planted::AcknowledgesBeforeApply,
@@ -61,5 +86,37 @@ impl Planted {
         Planted::BelievesWhatWasNotSent,
         Planted::LateEventActs,
         Planted::GoodWithoutProof,
+        Planted::GoesLate,
+        Planted::CountsAreNotCompared,
+        Planted::ClosesAsOpened,
+        Planted::EndsWithDoubts,
+        Planted::WantedDirectoriesForgotten,
+        Planted::BelievesOldAcknowledgement,
+        Planted::HoldsForACutCopy,
+        Planted::Converging(PlantedInReconcile::NoDoubt),
+        Planted::Converging(PlantedInReconcile::SweepsNamesOfPackets),
+        Planted::Converging(PlantedInReconcile::OlderTime),
+        Planted::Converging(PlantedInReconcile::EndsInDoubt),
     ];
+
+    /// What 400 seeds do not come upon here; the tests of the rooms do (`apply::tests::converge`,
+    /// `intercept::model::live`).
+    pub const FOUND_ELSEWHERE: [Planted; 7] = [
+        Planted::ClosesEarly,
+        Planted::NothingIsSuspect,
+        Planted::OpenListingGoesOn,
+        Planted::Converging(PlantedInReconcile::ContentOfUnseen),
+        Planted::Converging(PlantedInReconcile::UnseenIsComplete),
+        Planted::Converging(PlantedInReconcile::ClosesAnyInode),
+        Planted::Converging(PlantedInReconcile::EndTrusts),
+    ];
+
+    /// What of it is planted in the lane.
+    pub fn in_lane(self) -> Option<PlantedInLane> {
+        match self {
+            Planted::GoesLate => Some(PlantedInLane::GoesLate),
+            Planted::ClosesEarly => Some(PlantedInLane::ClosesEarly),
+            _ => None,
+        }
+    }
 }

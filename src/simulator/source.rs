@@ -1,5 +1,5 @@
-//! The source: the product's queue, feed and driver. Around the driver are links that are wires,
-//! and the walk of a quiet tree that is plain data.
+//! The source: the product's queue, feed and driver. Around the driver are links that are wires, and a
+//! copy that is stepped.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -8,25 +8,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
+use super::applications::OP_COST_MAX;
 use super::planted::Planted;
 use super::walker::Walker;
 use crate::clock;
 use crate::connection::Flow;
 use crate::link::{Feed, LinkStats, SourceEvent, Waker};
 use crate::packet::*;
-use crate::queue::{Draft, Queue};
+use crate::queue::Queue;
 use crate::random::Random;
-use crate::resync::CopyReport;
 use crate::source_side::{
-    CopyOrder, Driver, NetworkLink, PacketFeed, Settings, Surroundings, WalkOrder, Walked,
+    Driver, Mark, Marks, NetworkLink, PacketFeed, Settings, Surroundings, WalkOrder, Walked,
 };
-use crate::words::Target;
-
-/// Room for any op that the model makes.
-const OP_COST_MAX: usize = 6000;
+use crate::words::{Target, WhenFull};
 
 /// A source process.
 pub struct Source {
@@ -38,19 +34,29 @@ pub struct Source {
     pub sending: Option<Sending>,
     /// Walks the tree for the copy under way.
     pub walker: Option<Walker>,
-    /// The copy that somebody waits for.
-    copy: Option<Receiver<Result<CopyReport, String>>>,
-    /// Applications do not write yet: the replica was never in line.
-    pub is_quiet: bool,
+    /// When the mount serves, if it does not yet: until then nobody writes.
+    pub serves_at: Option<Instant>,
     /// A writer waits for room.
     waits: bool,
     pub look_at: Instant,
 }
 
+/// What a source process is started with.
+pub struct Start {
+    pub limit: usize,
+    pub at: Position,
+    /// The clock of applications.
+    pub clock: Timestamp,
+    pub marks: Arc<Marks>,
+    pub when_full: WhenFull,
+    pub serves_at: Instant,
+}
+
 impl Source {
     /// A process that has done nothing yet.
-    pub fn new(limit: usize, start: Position, desk: &Desk) -> Source {
-        let queue = Queue::new(limit, start);
+    pub fn new(start: Start, desk: &Desk) -> Source {
+        let Start { limit, at, clock, marks, when_full, serves_at } = start;
+        let queue = Queue::new(limit, at);
         let settings = Settings {
             id: 1,
             uuid: "c0ffee".into(),
@@ -58,22 +64,28 @@ impl Source {
             set: super::target::SET,
             set_name: "set".into(),
             birth_epoch: 1,
-            unwritten_at: crate::source_side::Mark::now(),
+            unwritten_at: Mark::of(clock),
             watch: None,
             divergence: Arc::default(),
+            marks,
+            when_full,
         };
         Source {
             driver: Driver::alone(settings, desk.clone(), queue.clone()),
             queue,
-            start,
+            start: at,
             desk: desk.clone(),
             sending: None,
             walker: None,
-            copy: None,
-            is_quiet: true,
+            serves_at: Some(serves_at),
             waits: false,
             look_at: clock::now(),
         }
+    }
+
+    /// Applications write.
+    pub fn serves(&self) -> bool {
+        self.serves_at.is_none()
     }
 
     /// Whether an op gets room at once.
@@ -89,35 +101,6 @@ impl Source {
     pub fn wait_for_room(&mut self) {
         self.waits = true;
         self.queue.pretend_waiting(true);
-    }
-
-    /// The change is done on the disk: its op is queued.
-    pub fn capture(&mut self, op: &Op, payload: Vec<u8>) -> Position {
-        let header = encode_packet_header(b"", op).len();
-        assert!(self.has_room(), "the only thread would wait for itself");
-        let mut room = self.queue.reserve(payload.len(), header).expect("nobody closes the queue");
-        self.queue.append(&mut room, Draft::new(b"", op, Bytes::from(payload)))
-    }
-
-    /// Somebody wants a copy, and waits for it.
-    pub fn order_copy(&mut self) {
-        let backing = std::fs::File::open("/dev/null").expect("a descriptor").into();
-        let (done, outcome) = bounded(1);
-        self.copy = Some(outcome);
-        let suspect_since = Timestamp { seconds: 0, nanoseconds: 0 };
-        self.driver.copy(CopyOrder { backing, suspect_since, ends: true, done });
-    }
-
-    pub fn wants_copy(&self) -> bool {
-        self.is_quiet && self.copy.is_none()
-    }
-
-    /// What became of the copy that was waited for, once. In line, applications write.
-    pub fn copied(&mut self) -> Option<Result<CopyReport, String>> {
-        let outcome = self.copy.as_ref()?.try_recv().ok()?;
-        self.copy = None;
-        self.is_quiet &= outcome.is_err();
-        Some(outcome)
     }
 
     /// The link of the session, if one is up or dialled.

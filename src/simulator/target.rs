@@ -530,7 +530,7 @@ impl Drop for Target {
 }
 
 /// In memory where that file system has file handles.
-fn temporary_directory() -> tempfile::TempDir {
+pub fn temporary_directory() -> tempfile::TempDir {
     use std::os::fd::AsFd;
     let in_memory = std::path::Path::new("/dev/shm");
     let fits =

@@ -1,143 +1,287 @@
-//! Imitates the walk of a copy: the lane items that make a target equal to a quiet tree, through
-//! the product's lane, with the target's answers as the driver hands them on.
+//! The walk of a copy: the product's, one step after the other, over the directory of the source. Between
+//! it and the lane objects get the numbers of the model, and what is suspect is told by the model's clock.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use bytes::Bytes;
-use crossbeam_channel::{Sender, TryRecvError};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
+use parking_lot::Mutex;
 
-use super::model::{ROOT, Tree, object};
-use crate::limits::LISTINGS_IN_FLIGHT;
+use super::applications::{Applications, Watch};
+use super::planted::Planted;
+use crate::limits::LIVE_ANSWERS_MAX;
 use crate::packet::*;
 use crate::random::Random;
-use crate::resync::{CopyError, CopyReport, Gone, ItemSink};
-use crate::source_side::{WalkOrder, Walked};
+use crate::resync::{
+    Answer, CopyError, CopyReport, Entry, Gone, LiveCopy, Planted as PlantedInCopy, Sizes, Slot, StampedSink,
+    Stepped,
+};
+use crate::source_side::{StampedLane, WalkOrder, Walked};
 
 pub struct Walker {
-    tree: Tree,
-    order: WalkOrder,
+    copy: LiveCopy<Renamed>,
+    applications: Arc<Mutex<Applications>>,
+    lane: Arc<Mutex<StampedLane>>,
+    answers: Receiver<Answer>,
+    /// To the copy; `None`: nobody will answer any more.
+    answering: Option<Sender<Answer>>,
     outcome: Sender<Walked>,
-    items: VecDeque<(LaneItem, Bytes)>,
-    /// Listings that the target has not answered.
-    open: BTreeSet<ItemNumber>,
-    asked: BTreeSet<u64>,
-    /// It has come to its end, and nobody knows yet.
-    report: Option<CopyReport>,
+    has_begun: bool,
+    end: Option<ItemNumber>,
+    planted: Option<Planted>,
+    /// The last packet before it began.
+    began_at: Sequence,
+    pub doubts: u64,
+}
+
+/// What became of a turn.
+pub enum Turn {
+    GoesOn,
+    /// `wrote`: applications wrote meanwhile. `anew`: listings that began again.
+    Complete {
+        wrote: bool,
+    },
+    CutOff,
 }
 
 impl Walker {
-    pub fn new(tree: Tree, order: WalkOrder, outcome: Sender<Walked>) -> Walker {
-        let root = &tree.nodes[&ROOT];
-        let xattrs = Vec::new();
-        let root = LaneItem::Root { object: object(ROOT), attributes: root.attributes, xattrs };
-        let mut items = VecDeque::from([(LaneItem::Begin, Bytes::new()), (root, Bytes::new())]);
-        let mut dirs = VecDeque::from([ROOT]);
-        while let Some(dir) = dirs.pop_front() {
-            items.push_back((listing(&tree, dir), Bytes::new()));
-            let inner = tree.nodes[&dir].entries.values().copied();
-            dirs.extend(inner.filter(|inode| tree.nodes[inode].birth == Birth::Directory));
+    pub fn new(
+        applications: Arc<Mutex<Applications>>,
+        order: WalkOrder,
+        outcome: Sender<Walked>,
+        (random, planted): (&mut Random, Option<Planted>),
+    ) -> Walker {
+        let WalkOrder { birth_epoch, suspect_since, to_nothing, sink, answers, progress } = order;
+        if let Some(planted) = planted.and_then(Planted::in_lane) {
+            sink.plant(planted);
         }
-        let (open, asked) = (BTreeSet::new(), BTreeSet::new());
-        Walker { tree, order, outcome, items, open, asked, report: None }
-    }
-
-    /// Goes on for as long as it need not wait; answers whether it is over. Its end goes out before
-    /// anybody knows of it.
-    pub fn turn(&mut self, random: &mut Random) -> bool {
-        let walked = match self.report {
-            Some(report) if random.one_in(6) => Ok(report),
-            Some(_) => return false,
-            None => match self.walk() {
-                Ok(()) => return false,
-                Err(error) => Err(error),
-            },
+        let lane = Arc::new(Mutex::new(sink));
+        let sink = Renamed {
+            lane: lane.clone(),
+            applications: applications.clone(),
+            suspect_since,
+            planted,
+            opened: None,
+            listed: BTreeSet::new(),
         };
+        let (answering, heard) = bounded(LIVE_ANSWERS_MAX);
+        let (backing, began_at) = {
+            let applications = applications.lock();
+            (applications.backing.open(), applications.queue.last().sequence)
+        };
+        let is_blind = planted == Some(Planted::CountsAreNotCompared);
+        let looks = Arc::new(Watch { applications: applications.clone(), is_blind });
+        let sizes = Sizes { entries: 1 + random.below(5) as usize, bytes: 400 + random.below(4000) as usize };
+        let planted_in_copy = match planted {
+            Some(Planted::OpenListingGoesOn) => Some(PlantedInCopy::ForgetsADoubtOfTheOpen),
+            Some(Planted::EndsWithDoubts) => Some(PlantedInCopy::EndsWithDoubts),
+            _ => None,
+        };
+        let copy = LiveCopy::new(backing, looks, birth_epoch, None, sink, heard, progress);
+        let copy = copy.expect("the directory can be read").in_pieces(sizes, planted_in_copy);
+        let copy = if to_nothing { copy.to_nothing() } else { copy };
+        let answering = Some(answering);
+        Walker {
+            copy,
+            applications,
+            lane,
+            answers,
+            answering,
+            outcome,
+            has_begun: false,
+            end: None,
+            planted,
+            began_at,
+            doubts: 0,
+        }
+    }
+
+    /// One step, where it need not wait.
+    pub fn turn(&mut self) -> Turn {
+        self.pass_answers_on();
+        if self.answering.is_some() && !self.lane.lock().has_room() {
+            return Turn::GoesOn;
+        }
+        let walked = match self.has_begun {
+            true => self.copy.step(),
+            false => self.copy.begin().map(|()| Stepped::On),
+        };
+        self.has_begun = true;
+        let (walked, turn) = match walked {
+            Ok(Stepped::On | Stepped::Waits) => return Turn::GoesOn,
+            Ok(Stepped::Complete) => {
+                let wrote = self.applications.lock().queue.last().sequence > self.began_at;
+                (Ok(CopyReport { end: self.end, ..CopyReport::default() }), Turn::Complete { wrote })
+            }
+            Err(error) => (Err(error), Turn::CutOff),
+        };
+        if let Err(error @ CopyError::Answer(_)) = &walked {
+            self.applications.lock().said.push(error.to_string());
+        }
         let _ = self.outcome.send(walked);
-        true
+        turn
     }
 
-    fn walk(&mut self) -> Result<(), CopyError> {
-        self.take_answers()?;
-        while self.order.sink.has_room() {
-            let all_answered = self.open.is_empty();
-            match self.items.front() {
-                None if all_answered => {
-                    let end = self.send(LaneItem::End, Bytes::new())?;
-                    self.report = Some(CopyReport { end: Some(end), ..CopyReport::default() });
-                    return Ok(());
-                }
-                None => return Ok(()),
-                Some((LaneItem::Listing { .. }, _)) if self.open.len() == LISTINGS_IN_FLIGHT => return Ok(()),
-                Some(_) => {}
-            }
-            if let Some((item, payload)) = self.items.pop_front() {
-                let is_listing = matches!(item, LaneItem::Listing { .. });
-                let number = self.send(item, payload)?;
-                if is_listing {
-                    self.open.insert(number);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn send(&mut self, item: LaneItem, payload: Bytes) -> Result<ItemNumber, CopyError> {
-        self.order.sink.send(item, payload).map_err(|Gone| CopyError::Gone)
-    }
-
-    fn take_answers(&mut self) -> Result<(), CopyError> {
+    fn pass_answers_on(&mut self) {
         loop {
-            let wanted = match self.order.answers.try_recv() {
-                Ok(wanted) => wanted,
-                Err(TryRecvError::Empty) => return Ok(()),
-                Err(TryRecvError::Disconnected) => return Err(CopyError::Gone),
+            let answer = match self.answers.try_recv() {
+                Ok(answer) => self.renamed(answer),
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => {
+                    self.answering = None;
+                    return;
+                }
             };
-            if !self.open.remove(&wanted.listing) {
-                return Err(CopyError::Answer("it answers what was not listed".into()));
+            if let Some(answering) = &self.answering {
+                answering.try_send(answer).expect("there is as much room as for the first ones");
             }
-            for id in wanted.objects {
-                if self.asked.insert(id.inode) {
-                    self.send_content(id);
+        }
+    }
+
+    fn renamed(&mut self, answer: Answer) -> Answer {
+        let applications = self.applications.lock();
+        let here = |id: ObjectId| applications.backing.in_directory(id);
+        match answer {
+            Answer::Wanted(mut wanted) => {
+                if self.planted == Some(Planted::WantedDirectoriesForgotten) {
+                    let nodes = &applications.model.tree.nodes;
+                    let is_dir = |id: &ObjectId| {
+                        nodes.get(&id.inode).is_some_and(|node| node.birth == Birth::Directory)
+                    };
+                    wanted.objects.retain(|id| !is_dir(id));
+                }
+                wanted.objects = wanted.objects.into_iter().map(here).collect();
+                Answer::Wanted(wanted)
+            }
+            Answer::Doubt(directories) => {
+                self.doubts += directories.len() as u64;
+                Answer::Doubt(directories.into_iter().map(here).collect())
+            }
+            Answer::Complete(end) => {
+                self.end = Some(end);
+                Answer::Complete(end)
+            }
+        }
+    }
+}
+
+/// The lane, with the model's numbers.
+struct Renamed {
+    lane: Arc<Mutex<StampedLane>>,
+    applications: Arc<Mutex<Applications>>,
+    suspect_since: Timestamp,
+    planted: Option<Planted>,
+    /// A planted bug: attributes of the file that is open, as they were when it was opened.
+    opened: Option<Attributes>,
+    /// Directories whose listing has begun.
+    listed: BTreeSet<u64>,
+}
+
+impl Renamed {
+    fn rename(&mut self, item: &mut LaneItem) {
+        let applications = self.applications.lock();
+        let renamed = |id: &mut ObjectId| *id = applications.backing.in_model(*id);
+        match item {
+            LaneItem::Begin | LaneItem::LeftOut { .. } | LaneItem::End => {}
+            LaneItem::Listing { dir, entries, .. } => {
+                renamed(dir);
+                for entry in entries {
+                    renamed(&mut entry.object);
+                    let node = applications.model.tree.nodes.get(&entry.object.inode);
+                    let is_suspect = node.is_some_and(|node| node.ctime >= self.suspect_since);
+                    let counts = self.planted != Some(Planted::NothingIsSuspect);
+                    entry.suspect = counts && is_suspect && entry.birth == Birth::File;
                 }
             }
+            LaneItem::OpenContent { object } => {
+                renamed(object);
+                self.opened = applications.model.tree.nodes.get(&object.inode).map(|node| node.attributes);
+            }
+            LaneItem::CloseContent { object, attributes, .. } => {
+                renamed(object);
+                if let (Some(Planted::ClosesAsOpened), Some(opened)) = (self.planted, self.opened) {
+                    *attributes = opened;
+                }
+            }
+            LaneItem::Root { object, .. }
+            | LaneItem::Content { object, .. }
+            | LaneItem::Xattrs { object, .. }
+            | LaneItem::Xattr { object, .. }
+            | LaneItem::Attributes { object, .. }
+            | LaneItem::Leave { object }
+            | LaneItem::NotListed { dir: object } => renamed(object),
         }
     }
 
-    fn send_content(&mut self, id: ObjectId) {
-        let node = self.tree.nodes[&id.inode].clone();
-        self.items.push_back((LaneItem::OpenContent { object: id }, Bytes::new()));
-        if !node.content.is_empty() {
-            let content = Bytes::from(node.content.clone());
-            self.items.push_back((LaneItem::Content { object: id, hole: 0, offset: 0 }, content));
+    fn renamed(&mut self, batch: &[Entry]) -> Vec<Entry> {
+        let mut renamed = batch.to_vec();
+        renamed.iter_mut().for_each(|entry| self.rename(&mut entry.item));
+        renamed
+    }
+
+    fn note(&mut self, batch: &[Entry]) {
+        for Entry { item, payload } in batch {
+            let mut applications = self.applications.lock();
+            let stamp = applications.queue.last().sequence;
+            if let LaneItem::Listing { dir, first: true, .. } = item
+                && !self.listed.insert(dir.inode)
+            {
+                applications.listed_again += 1;
+            }
+            applications.said.push(format!("item as of {stamp}: {}", shown(item, payload.len())));
         }
-        let size = node.content.len() as u64;
-        let xattrs = xattrs_of(&self.tree, id.inode);
-        let close = LaneItem::CloseContent { object: id, hole: 0, size, attributes: node.attributes, xattrs };
-        self.items.push_back((close, Bytes::new()));
     }
 }
 
-fn listing(tree: &Tree, dir: u64) -> LaneItem {
-    let node = &tree.nodes[&dir];
-    let entries = node.entries.iter().map(|(name, inode)| {
-        let held = &tree.nodes[inode];
-        ListedObject {
-            name: name.clone(),
-            object: object(*inode),
-            birth: held.birth.clone(),
-            attributes: held.attributes,
-            xattrs: xattrs_of(tree, *inode),
-            large_xattrs: false,
-            size: held.content.len() as u64,
-            links: held.links,
-            suspect: true,
+impl StampedSink for Renamed {
+    fn reserve(&mut self) -> Result<Slot, Gone> {
+        self.lane.lock().reserve()
+    }
+
+    fn push(
+        &mut self,
+        slot: Slot,
+        batch: &mut Vec<Entry>,
+        check: impl FnOnce() -> bool,
+    ) -> Result<ItemNumber, Slot> {
+        let mut renamed = self.renamed(batch);
+        let items = renamed.clone();
+        let number = self.lane.lock().push(slot, &mut renamed, check)?;
+        batch.clear();
+        self.note(&items);
+        Ok(number)
+    }
+
+    fn begin(&mut self, batch: &mut Vec<Entry>, check: impl FnOnce() -> bool) -> bool {
+        let mut renamed = self.renamed(batch);
+        let has_begun = self.lane.lock().begin(&mut renamed, check);
+        if has_begun {
+            batch.clear();
+            self.applications.lock().said.push("the copy begins".into());
         }
-    });
-    let (dir_mtime, entries) = (node.attributes.mtime, entries.collect());
-    LaneItem::Listing { dir: object(dir), dir_mtime, entries, unlisted: None, first: true, last: true }
+        has_begun
+    }
 }
 
-fn xattrs_of(tree: &Tree, inode: u64) -> Vec<Xattr> {
-    let xattrs = tree.nodes[&inode].xattrs.iter();
-    xattrs.map(|(name, value)| Xattr { name: Bounded(name.clone()), value: Bounded(value.clone()) }).collect()
+fn shown(item: &LaneItem, payload: usize) -> String {
+    match item {
+        LaneItem::Listing { dir, entries, first, last, .. } => {
+            let entries = entries.iter().map(|entry| {
+                format!("{} = {}", String::from_utf8_lossy(entry.name.as_bytes()), entry.object.inode)
+            });
+            let ends =
+                format!("{}{}", if *first { ", first" } else { "" }, if *last { ", last" } else { "" });
+            format!("listing of {}: {:?}{ends}", dir.inode, entries.collect::<Vec<_>>())
+        }
+        LaneItem::OpenContent { object }
+        | LaneItem::Content { object, .. }
+        | LaneItem::Leave { object }
+        | LaneItem::NotListed { dir: object } => {
+            format!("{} of {}, {payload} bytes", item.name(), object.inode)
+        }
+        LaneItem::CloseContent { object, size, attributes, .. } => {
+            format!("close {}: {size} bytes, mtime {:?}", object.inode, attributes.mtime)
+        }
+        _ => item.name().to_owned(),
+    }
 }

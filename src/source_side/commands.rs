@@ -37,7 +37,7 @@ pub fn change(
     let begun = ask(&desk.director, CONTROL_ANSWER, question)?.within(CONTROL_ANSWER)??;
     let Begun { connection, before, outcome } = begun;
     let outcome = outcome.map_or(Ok(()), |outcome| outcome.recv().unwrap_or(Err(NotNow::Gone)));
-    outcome.map_err(|why| not_now(connection.id, &connection.report(), why))?;
+    outcome.map_err(|why| not_now(connection.id, why))?;
     let connection = match change {
         ConnectionChange::Disconnect => {
             forget(desk, connection.id)?;
@@ -67,7 +67,7 @@ pub fn begin(
 ) -> Result<Begun, Failure> {
     if phase != Phase::Serving {
         let (now, next) = match phase {
-            Phase::Starting => ("still brings its targets into line", "Wait until it says `ready`."),
+            Phase::Starting => ("is starting", "Wait until it says `ready`."),
             Phase::Serving | Phase::Draining | Phase::Stopping | Phase::Ending => ("is stopping", ""),
         };
         let directory = ground.options.directory.display();
@@ -118,7 +118,6 @@ fn meant(connections: &[Arc<Connection>], which: Option<&str>) -> Result<Arc<Con
 /// What a person has to do before anything comes through to a connection that is held back.
 pub fn way_on(id: u32, report: &Report) -> String {
     match report.held_back() {
-        Some(_) if report.needs_copy.is_some() => report.reason.clone(),
         Some(why) => {
             let word = if report.streaming { "resume" } else { "start" };
             format!("{why}: `standin connection {word} {id}`")
@@ -152,16 +151,12 @@ fn lines(connections: &[Arc<Connection>]) -> String {
     connections.iter().map(line).collect()
 }
 
-fn not_now(id: u32, report: &Report, why: NotNow) -> Failure {
+fn not_now(id: u32, why: NotNow) -> Failure {
     let (what, next) = match why {
         NotNow::Stopped => ("is stopped".to_owned(), format!("`standin connection start {id}` starts it.")),
         NotNow::Scheduled => (
             "waits for its schedule and has no network connection".to_owned(),
             format!("`standin connection stop {id}` keeps it from starting."),
-        ),
-        NotNow::NeedsCopy => (
-            format!("cannot go on: {}", report.reason),
-            "`standin stop`, then `standin protect` as before: it copies what differs.".to_owned(),
         ),
         NotNow::Gone => {
             ("is not there any more".to_owned(), "`standin connection list` shows the rest.".into())

@@ -18,16 +18,16 @@ use crossbeam_channel::{Receiver, Sender, bounded, never, select, tick};
 use super::board::{Board, Posted, Poster};
 use super::commands::{self, Begun};
 use super::connection::Connection;
-use super::first_copy::{InLine, Start};
 use super::flush::Flusher;
 use super::ground::Ground;
 use super::hands::{Done, Hands, Job};
 use super::haste::Haste;
 use super::life::{Ended, Ending, Life, Stage, Stop, StopAsker};
-use super::mark::Mark;
+use super::mark::{Mark, Marks};
 use super::record::SetState;
 use super::recorder::Recorder;
 use super::rounds::Rounds;
+use super::start::{Mounted, Start};
 use super::startup::io_failure;
 use super::stop::{Busy, Drain, Drained, Unmount};
 use super::words::{farewell, ready, unmounted, unmounted_by_others};
@@ -112,6 +112,7 @@ impl Director {
         ground: Arc<Ground>,
         connections: Vec<Arc<Connection>>,
         set: SetState,
+        marks: Arc<Marks>,
     ) -> std::io::Result<Director> {
         let (itself, inbox) = bounded(DIRECTOR_EVENTS_MAX);
         let (board, poster) = Board::new(connections.clone());
@@ -124,7 +125,7 @@ impl Director {
             hands: Hands::start()?,
             ticks: never(),
             connections,
-            recorder: Recorder::start(set)?,
+            recorder: Recorder::start(set, marks)?,
             last_barrier: None,
             signals: Signals::default(),
         })
@@ -139,7 +140,7 @@ impl Director {
         self.itself.clone()
     }
 
-    /// From the first copy to the end of protection. Gives how it ended, and what keeps other
+    /// From the start to the end of protection. Gives how it ended, and what keeps other
     /// daemons from the set's record.
     pub fn run(mut self) -> (Result<Ended, Failure>, Option<SetState>) {
         let mut life = self.start();
@@ -225,7 +226,7 @@ impl Director {
 
     fn done(&mut self, life: Life, done: Done) -> Life {
         match (life, done) {
-            (Life::Starting { .. }, Done::Started(Ok(in_line))) => self.serve(in_line),
+            (Life::Starting { .. }, Done::Started(Ok(mounted))) => self.serve(mounted),
             (Life::Starting { .. }, Done::Started(Err(failure))) => Life::failed(failure),
             (Life::Stopping { stop, rounds }, Done::Unmounted(Ok(mark))) => {
                 // One signal more is for a drain that it has seen.
@@ -332,9 +333,10 @@ impl Director {
         });
     }
 
-    /// Every target is in line: programs are served from here on.
-    fn serve(&mut self, InLine { mount, copied, began }: InLine) -> Life {
-        self.recorder.forget_divergence();
+    /// Programs are served from here on, and nothing that they do gets past the mount: what targets lack is
+    /// copied meanwhile.
+    fn serve(&mut self, Mounted { mount, answered }: Mounted) -> Life {
+        self.recorder.note_answered(&answered);
         let (serving, rounds) = match self.bring_up(mount) {
             Ok(up) => up,
             Err(failure) => return Life::failed(failure),
@@ -342,7 +344,8 @@ impl Director {
         self.ticks = tick(CHECK_EVERY);
         let life = Life::Serving { serving, alive: Mark::now(), rounds };
         self.post(&life);
-        ready(&self.ground, &self.connections, &copied, began.elapsed());
+        self.connections.iter().for_each(|connection| connection.captured());
+        ready(&self.ground, &self.connections);
         life
     }
 
@@ -404,7 +407,7 @@ impl Director {
     fn end(&mut self, ending: Ending, rounds: Rounds, drained: Drained) -> Life {
         let Drained { report, ended, mark, disk } = drained;
         if let Some(why) = self.ground.volume.divergence().why() {
-            self.recorder.note_divergence(why);
+            self.recorder.note_divergence(&why);
         }
         let targets = self.connections.iter().map(|connection| connection.target.to_string());
         self.recorder.note_end(targets, mark, disk);
@@ -465,7 +468,7 @@ fn not_serving(ground: &Ground, stage: Stage) -> Failure {
         "Nothing was changed.",
         match stage {
             Stage::Starting => format!(
-                "To end it during the first copy: Ctrl-C in its terminal, or kill -TERM {}.",
+                "To end it before that: Ctrl-C in its terminal, or kill -TERM {}.",
                 std::process::id()
             ),
             Stage::Draining => {

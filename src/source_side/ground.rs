@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::durability::TargetDurability;
-use super::mark::Moment;
 use super::mount_options::BackingMount;
 use crate::control::ProcessMeter;
 use crate::intercept::Volume;
@@ -28,9 +27,6 @@ pub struct Ground {
     pub view: OwnedFd,
     /// Where the backing really is mounted; `None` where that cannot be seen.
     pub backing_mount: Option<BackingMount>,
-    /// Before it was seen that nobody has a file open for writing. What is written past the mount after
-    /// it has a change time of then or later, through a mapping too: only its first store stamps.
-    pub unwritten_at: Moment,
     pub started: SystemTime,
     pub meter: ProcessMeter,
     /// This host's key, where a target on another host knows it.

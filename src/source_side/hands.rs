@@ -4,8 +4,8 @@ use std::io;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::first_copy::{InLine, Start};
 use super::mark::Mark;
+use super::start::{Mounted, Start};
 use super::stop::{Busy, Drain, Drained, Unmount};
 use crate::failure::Failure;
 
@@ -18,7 +18,7 @@ pub enum Job {
 
 /// What came of it.
 pub enum Done {
-    Started(Result<InLine, Failure>),
+    Started(Result<Mounted, Failure>),
     /// With the moment before the mount went.
     Unmounted(Result<Mark, Box<Busy>>),
     Drained(Drained),

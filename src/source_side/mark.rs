@@ -12,11 +12,13 @@
 //!
 //! Whatever does not fit makes everything suspect.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FsWord, StatxFlags};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -26,10 +28,6 @@ use crate::packet::Timestamp;
 /// Clocks of a file system tick coarser than the system's: what happened this long before a
 /// moment still counts as after it.
 const CLOCK_SLACK: Duration = Duration::from_secs(2);
-
-/// The kernel stamps changes with the time of its last tick, 10 ms ago at most; as much again for
-/// reading two clocks one after the other, and for steps that are too small to be seen.
-const TICK_SLACK: Duration = Duration::from_millis(100);
 
 /// A leap second. Adjusting a clock's rate (NTP) moves both clocks alike: anything more is a set
 /// clock. Smaller than [`CLOCK_SLACK`], which makes up for it.
@@ -55,36 +53,31 @@ impl Mark {
         Clock::now().mark()
     }
 
+    /// A moment by another clock, which is never set.
+    #[cfg(test)]
+    pub(crate) fn of(as_of: Timestamp) -> Mark {
+        Mark { as_of, ..Mark::now() }
+    }
+
     /// What changed at this moment or later may be missing.
     pub fn suspect_since(&self, clock: &Clock) -> Timestamp {
         if clock.fits(self) { self.as_of } else { EVERYTHING }
     }
 }
 
-/// A moment of this very run: nothing has to be kept, so it is known to a tick of the clock.
-#[derive(Clone)]
-pub struct Moment(Clock);
+/// The newest mark of each target, as it was typed: of earlier runs until this one has newer ones.
+#[derive(Default)]
+pub struct Marks(Mutex<BTreeMap<String, Mark>>);
 
-impl Moment {
-    pub fn now() -> Moment {
-        Moment(Clock::now())
+impl Marks {
+    pub fn set(&self, marks: &BTreeMap<String, Mark>) {
+        self.0.lock().clone_from(marks);
     }
 
-    /// It, to be kept, and on the safe side.
-    pub fn mark(&self) -> Mark {
-        let Moment(then) = self;
-        then.mark()
-    }
-
-    /// What changed at this moment or later has a change time of then or later, on a file system with
-    /// fractions of seconds. Where the clock was set since by more than a trifle, as [`Mark`] has it.
-    pub fn suspect_since(&self, clock: &Clock) -> Timestamp {
-        let Moment(then) = self;
-        let is_the_same = !clock.boot.is_empty() && clock.boot == then.boot;
-        match is_the_same && clock.booted_ms.abs_diff(then.booted_ms) < TICK_SLACK.as_millis() as u64 / 2 {
-            true => timestamp_ms(then.wall_ms - TICK_SLACK.as_millis() as i64),
-            false => then.mark().suspect_since(clock),
-        }
+    /// What changed at this moment or later may be missing on the target although size and
+    /// mtime are the same. A target that was never in sync gets the beginning of time.
+    pub fn suspect_since(&self, target: &str, clock: &Clock) -> Timestamp {
+        self.0.lock().get(target).map_or(EVERYTHING, |mark| mark.suspect_since(clock))
     }
 }
 
@@ -258,18 +251,6 @@ mod tests {
         assert!(!watch.was_set(), "once for each step");
         let mark = Mark::now();
         assert_ne!(mark.suspect_since(&Clock::now()), EVERYTHING, "{mark:?} {:?}", Clock::now());
-    }
-
-    /// A tree that was made right before its first copy was copied twice.
-    #[test]
-    fn a_moment_of_this_run_is_known_to_a_tick() {
-        let then = clock("a", 20 * HOUR, 10 * HOUR);
-        let since = |now| Moment(then.clone()).suspect_since(&now);
-        let (tick, slack) = (20 * HOUR - 100, 20 * HOUR - 2000);
-        assert_eq!(since(clock("a", 21 * HOUR, 10 * HOUR + 20)), timestamp_ms(tick));
-        assert_eq!(since(clock("a", 21 * HOUR, 10 * HOUR - 500)), timestamp_ms(slack));
-        assert_eq!(since(clock("a", 21 * HOUR, 9 * HOUR)), EVERYTHING);
-        assert_eq!(since(clock("", 21 * HOUR, 10 * HOUR)), EVERYTHING);
     }
 
     #[test]

@@ -31,11 +31,9 @@ mod commands;
 mod connection;
 mod desk;
 mod director;
-mod display;
 mod durability;
 mod embedded;
 pub(crate) mod feed;
-mod first_copy;
 mod flush;
 mod ground;
 mod hands;
@@ -50,13 +48,13 @@ mod mark;
 mod mount_options;
 mod mount_watch;
 mod notes;
-mod patience;
 mod record;
 mod recorder;
 pub(crate) mod relief;
 mod remote;
 mod rounds;
 mod settling;
+mod start;
 mod startup;
 mod status;
 mod stop;
@@ -65,14 +63,12 @@ mod words;
 mod writeback;
 
 #[cfg(test)]
-pub(crate) use connection::{
-    CopyOrder, Driver, NetworkLink, News, Settings, Surroundings, WalkOrder, Walked,
-};
+pub(crate) use connection::{Driver, NetworkLink, News, Settings, Surroundings, WalkOrder, Walked};
 #[cfg(test)]
-pub(crate) use feed::PacketFeed;
+pub(crate) use feed::{PacketFeed, Planted as PlantedInLane, StampedLane};
 pub use flush::{HELPER_COMMAND, serve_flushes};
 pub use life::Ended;
 #[cfg(test)]
-pub(crate) use mark::Mark;
+pub(crate) use mark::{Mark, Marks};
 pub(crate) use remote::resolve;
 pub use startup::run;

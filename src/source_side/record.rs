@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::identity::{Found, Label, Place};
 use super::mark::{Clock, EVERYTHING, Mark, PageCache};
-use crate::packet::{Epoch, SetId, Timestamp};
+use crate::packet::{Epoch, SetId};
 use crate::store;
 use crate::words::Target;
 
@@ -53,12 +53,23 @@ pub struct SetRecord {
 pub struct ConnectionRecord {
     /// 32 hexadecimal digits.
     pub uuid: String,
+    /// The target has answered a start before: one that is away does not keep the next from coming up.
+    #[serde(default)]
+    pub answered: bool,
 }
 
 impl SetRecord {
     /// The connection to this target: as it was, or a new one.
     pub fn connection(&mut self, target: &Target) -> &ConnectionRecord {
         self.connections.entry(target.to_string()).or_insert_with(ConnectionRecord::new)
+    }
+
+    /// Whether this target has answered an earlier start.
+    pub fn has_answered(&self, target: &Target) -> bool {
+        let target = target.to_string();
+        // Records from before it was noted have marks.
+        self.marks.contains_key(&target)
+            || self.connections.get(&target).is_some_and(|connection| connection.answered)
     }
 
     pub fn birth_epoch(&self) -> u32 {
@@ -73,17 +84,11 @@ impl SetRecord {
         self.settled = false;
         is_new
     }
-
-    /// What changed at this moment or later may be missing on the target although size and
-    /// mtime are the same. A target that was never in sync gets the beginning of time.
-    pub fn suspect_since(&self, target: &str, clock: &Clock) -> Timestamp {
-        self.marks.get(target).map_or(EVERYTHING, |mark| mark.suspect_since(clock))
-    }
 }
 
 impl ConnectionRecord {
     fn new() -> ConnectionRecord {
-        ConnectionRecord { uuid: format!("{:032x}", store::random_u128()) }
+        ConnectionRecord { uuid: format!("{:032x}", store::random_u128()), answered: false }
     }
 }
 

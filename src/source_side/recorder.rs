@@ -7,12 +7,13 @@
 //! What is newer takes the place of what waits; what could not be written is tried again.
 
 use std::io;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
-use super::mark::Mark;
+use super::mark::{Mark, Marks};
 use super::record::{SetRecord, SetState};
 use super::settling::Disk;
 
@@ -23,6 +24,8 @@ const RETRY_EVERY: Duration = Duration::from_secs(5);
 pub struct Recorder {
     /// As it is to be on disk.
     record: SetRecord,
+    /// The record's, for everybody.
+    marks: Arc<Marks>,
     newest: Sender<Version>,
     /// To take back what has not been fetched.
     waiting: Receiver<Version>,
@@ -36,12 +39,13 @@ struct Version {
 }
 
 impl Recorder {
-    pub fn start(state: SetState) -> io::Result<Recorder> {
+    pub fn start(state: SetState, marks: Arc<Marks>) -> io::Result<Recorder> {
         let record = state.record.clone();
+        marks.set(&record.marks);
         let (newest, waiting) = bounded::<Version>(1);
         let inbox = waiting.clone();
         let thread = std::thread::Builder::new().name("record".into()).spawn(move || keep(state, &inbox))?;
-        Ok(Recorder { record, newest, waiting, thread })
+        Ok(Recorder { record, marks, newest, waiting, thread })
     }
 
     pub fn record(&self) -> &SetRecord {
@@ -52,6 +56,18 @@ impl Recorder {
     pub fn note(&mut self, marks: Vec<(String, Mark)>) {
         if !marks.is_empty() {
             self.record.marks.extend(marks);
+            self.save(None);
+        }
+    }
+
+    /// These targets have answered.
+    pub fn note_answered(&mut self, targets: &[String]) {
+        let mut is_new = false;
+        for target in targets {
+            let connection = self.record.connections.get_mut(target);
+            is_new |= connection.is_some_and(|known| !std::mem::replace(&mut known.answered, true));
+        }
+        if is_new {
             self.save(None);
         }
     }
@@ -104,6 +120,7 @@ impl Recorder {
     fn save(&self, tried: Option<Sender<()>>) {
         let has_marks = !self.record.marks.is_empty();
         assert!(!has_marks || self.record.diverged.is_none(), "targets have everything, and miss a change");
+        self.marks.set(&self.record.marks);
         let _ = self.waiting.try_recv();
         let sent = self.newest.try_send(Version { record: self.record.clone(), _tried: tried });
         assert!(
@@ -162,7 +179,7 @@ mod tests {
     #[test]
     fn at_the_end_the_last_version_is_on_disk() {
         let dir = tempfile::tempdir().unwrap();
-        let mut recorder = Recorder::start(open(dir.path())).unwrap();
+        let mut recorder = Recorder::start(open(dir.path()), Arc::default()).unwrap();
         for target in 0..100 {
             recorder.note(vec![(format!("local:/{target}"), Mark::now())]);
         }
@@ -177,12 +194,12 @@ mod tests {
     #[test]
     fn a_divergence_stays_until_it_is_forgotten() {
         let dir = tempfile::tempdir().unwrap();
-        let mut recorder = Recorder::start(open(dir.path())).unwrap();
+        let mut recorder = Recorder::start(open(dir.path()), Arc::default()).unwrap();
         recorder.note(vec![("null:".into(), Mark::now())]);
         recorder.note_divergence("write: I/O error");
         recorder.note_end(std::iter::once("null:".to_owned()), Some(Mark::now()), Disk::Unknown);
         drop(recorder.finish());
-        let mut recorder = Recorder::start(open(dir.path())).unwrap();
+        let mut recorder = Recorder::start(open(dir.path()), Arc::default()).unwrap();
         assert_eq!(recorder.record().diverged.as_deref(), Some("write: I/O error"));
         assert!(recorder.record().marks.is_empty() && !recorder.record().settled);
         recorder.forget_divergence();

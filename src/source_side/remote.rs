@@ -140,7 +140,7 @@ mod tests {
     use crate::packet::{Epoch, Incarnation, Position, SetId};
     use crate::pairing::KnownTarget;
     use crate::queue::Queue;
-    use crate::source_side::connection::{Connection, Settings};
+    use crate::source_side::connection::{Around, Connection, Settings};
 
     /// Longer than anything here takes on a busy machine.
     const LONG: Duration = Duration::from_secs(60);
@@ -162,8 +162,12 @@ mod tests {
             unwritten_at: crate::source_side::Mark::now(),
             watch: None,
             divergence: Arc::default(),
+            marks: Arc::default(),
+            when_full: Default::default(),
         };
-        Connection::start(settings, Route::Paired(paired), Queue::new(1 << 20, origin), None).unwrap()
+        let queue = Queue::new(1 << 20, origin);
+        let around = Around::of(Route::Paired(paired), state, &queue);
+        Connection::start(settings, around, queue, None).unwrap()
     }
 
     /// A resolver that hung held up the connection's thread, and with it status and stop.

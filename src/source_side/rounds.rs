@@ -15,6 +15,7 @@ use super::recorder::Recorder;
 use super::writeback::WritebackWatch;
 use crate::intercept::Serving;
 use crate::limits::BACKLOG_GIVEN_BACK;
+use crate::packet::DataState;
 use crate::preflight::MountTable;
 use crate::queue::Queue;
 
@@ -64,7 +65,15 @@ impl Rounds {
         }
         if is_due(&mut self.next_note, NOTE_EVERY) {
             match ground.volume.divergence().why() {
-                Some(why) => recorder.note_divergence(why),
+                Some(why) => {
+                    recorder.note_divergence(&why);
+                    self.forget_divergence(ground, connections);
+                }
+                None if recorder.record().diverged.is_some() => {
+                    if connections.iter().all(|connection| is_compared(connection, 0)) {
+                        recorder.forget_divergence();
+                    }
+                }
                 None => recorder.note(self.notes.look(ground, connections)),
             }
         }
@@ -80,6 +89,15 @@ impl Rounds {
         }
     }
 
+    /// Every target was compared with everything since: nothing is missed any more.
+    fn forget_divergence(&self, ground: &Ground, connections: &[Arc<Connection>]) {
+        let divergence = ground.volume.divergence();
+        let count = divergence.count();
+        if connections.iter().all(|connection| is_compared(connection, count)) {
+            divergence.is_mended(count);
+        }
+    }
+
     /// The allocator keeps what a long queue held.
     fn give_back_after_backlog(&mut self, queue: &Queue) {
         let held = queue.stats().bytes;
@@ -89,6 +107,13 @@ impl Rounds {
             self.backlog = 0;
         }
     }
+}
+
+/// A copy that began after so many divergences has brought the target into line.
+fn is_compared(connection: &Connection, divergences: u64) -> bool {
+    let report = connection.report();
+    let in_line = report.streaming && report.data == DataState::Good && report.covers >= divergences;
+    connection.is_null() || in_line
 }
 
 fn is_due(next: &mut Instant, every: Duration) -> bool {

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::OpenTreeFlags;
 
-use super::connection::{Connection, Settings, Watch};
+use super::connection::{Around, Connection, Settings, Watch};
 use super::desk::Desk;
 use super::director::{Director, Event};
 use super::durability::TargetDurability;
@@ -17,7 +17,7 @@ use super::embedded::Embedded;
 use super::ground::Ground;
 use super::identity::Found;
 use super::life::Ended;
-use super::mark::{Clock, Moment, PageCache};
+use super::mark::{Clock, Mark, Marks, PageCache};
 use super::mount_options::BackingMount;
 use super::record::{SetState, StateError, Stranger};
 use super::remote::{Paired, Route};
@@ -46,14 +46,15 @@ pub fn run(options: ProtectOptions) -> Result<Ended, Failure> {
     if let Some(dead) = preflight::standing_mount(&options.directory)? {
         replace_dead_mount(&dead)?;
     }
-    let unwritten_at = Moment::now();
+    // Before it is seen that nobody has a file open for writing.
+    let unwritten_at = Mark::now();
     let checked = preflight::check(&options)?;
     checked.warnings.iter().for_each(|warning| eprintln!("note: {warning}"));
     let signals =
         crate::signals::stop_signals().map_err(|error| io_failure("signals cannot be caught", &error))?;
-    let Prepared { ground, connections, set, claim } = prepare(options, checked, unwritten_at)?;
+    let Prepared { ground, connections, set, marks, claim } = prepare(options, checked, unwritten_at)?;
     let started = |error| io_failure("the daemon has no threads", &error);
-    let director = Director::new(ground.clone(), connections, set).map_err(started)?;
+    let director = Director::new(ground.clone(), connections, set, marks).map_err(started)?;
     let (board, address) = (director.board(), director.address());
     let desk = Desk { ground: ground.clone(), board: board.clone(), director: address.clone() };
     let server = Server::start(&ground.options.socket(), Arc::new(desk))?;
@@ -75,6 +76,7 @@ struct Prepared {
     ground: Arc<Ground>,
     connections: Vec<Arc<Connection>>,
     set: SetState,
+    marks: Arc<Marks>,
     /// On the backing directory.
     claim: Claim,
 }
@@ -109,7 +111,7 @@ fn replace_dead_mount(dead: &DeadMount) -> Result<(), Failure> {
 }
 
 /// State, volume, targets, connections.
-fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Moment) -> Result<Prepared, Failure> {
+fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Mark) -> Result<Prepared, Failure> {
     let table =
         MountTable::read().map_err(|error| io_failure("the table of mounts cannot be read", &error))?;
     let backing_mount = BackingMount::holding(options.tree(), &table);
@@ -129,14 +131,17 @@ fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Moment) ->
     let volume = Volume::new(duplicate, queue.clone(), record.birth_epoch()).map_err(|error| {
         io_failure("the backing directory cannot be used", &std::io::Error::from_raw_os_error(error.errno))
     })?;
-    let volume = volume.by(options.profile);
+    let volume = Arc::new(volume.by(options.profile));
     let durability = start_durability(&options, &queue, volume.divergence())?;
     let own = own_identity(&options)?;
+    let marks = Arc::new(Marks::default());
     let knows = Knows {
         queue: &queue,
-        divergence: volume.divergence(),
+        volume: &volume,
+        backing: &backing,
         durability: durability.as_ref(),
         unwritten_at: &unwritten_at,
+        marks: &marks,
     };
     let connections = connect(&options, &knows, &mut set, own.as_ref())?;
     // Only now is anything written about this set: a refused start leaves no trace.
@@ -146,12 +151,11 @@ fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Moment) ->
     let ground = Arc::new(Ground {
         options,
         set: record.set,
-        volume: Arc::new(volume),
+        volume,
         queue,
         backing,
         view,
         backing_mount,
-        unwritten_at,
         started: SystemTime::now(),
         meter: ProcessMeter::open(),
         fingerprint: own.map(|identity| identity.fingerprint()),
@@ -159,7 +163,7 @@ fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Moment) ->
         ways: checked.ways,
         warnings: checked.warnings,
     });
-    Ok(Prepared { ground, connections, set, claim })
+    Ok(Prepared { ground, connections, set, marks, claim })
 }
 
 /// Of the mount under the one that is to come: that one, and the daemon's own view, are new ones.
@@ -265,10 +269,12 @@ fn watch(durability: Option<&Arc<TargetDurability>>, target: usize) -> Option<Wa
 /// What connections share with the rest of the source.
 struct Knows<'a> {
     queue: &'a Arc<Queue>,
-    divergence: &'a Arc<Divergence>,
+    volume: &'a Arc<Volume>,
+    backing: &'a OwnedFd,
     durability: Option<&'a Arc<TargetDurability>>,
-    /// See [`Ground`].
-    unwritten_at: &'a Moment,
+    /// Before it was seen that nobody had a file open for writing past the mount.
+    unwritten_at: &'a Mark,
+    marks: &'a Arc<Marks>,
 }
 
 fn connect(
@@ -308,11 +314,16 @@ fn connect(
                 Target::Local(_) | Target::Null => options.name.clone(),
             },
             birth_epoch: set.record.birth_epoch(),
-            unwritten_at: knows.unwritten_at.mark(),
+            unwritten_at: knows.unwritten_at.clone(),
             watch: real_targets.next().and_then(|target| watch(knows.durability, target)),
-            divergence: knows.divergence.clone(),
+            divergence: knows.volume.divergence().clone(),
+            marks: knows.marks.clone(),
+            when_full: options.when_full,
         };
-        let connection = Connection::start(settings, route, knows.queue.clone(), embedded)
+        let duplicate = |error| io_failure("a descriptor cannot be duplicated", &error);
+        let backing = knows.backing.try_clone().map_err(duplicate)?;
+        let around = Around { route, backing, volume: knows.volume.clone() };
+        let connection = Connection::start(settings, around, knows.queue.clone(), embedded)
             .map_err(|error| io_failure("a connection has no thread", &error))?;
         connections.push(Arc::new(connection));
     }

@@ -99,8 +99,8 @@ fn alerts(ground: &Ground, posted: &Posted) -> Vec<Alert> {
             severity: Severity::Critical,
             code: "capture_diverged".into(),
             text: format!(
-                "A change could not be captured ({why}): the replicas may miss it. Stop and start the protection: \
-                 everything is compared."
+                "A change could not be captured ({why}): the replicas may miss it until a copy has compared \
+                 everything."
             ),
         });
     }

@@ -175,7 +175,11 @@ fn lacks_objects(report: &Report) -> Option<String> {
         DataState::Bad if report.left_out.count > 0 => {
             Some(format!("{} left out of the copy, the replica is bad", objects(report.left_out.count)))
         }
-        DataState::Bad | DataState::Good | DataState::Empty => None,
+        DataState::Bad => {
+            Some("the copy to it was not complete, the replica is bad until the next one is".to_owned())
+        }
+        DataState::Empty => Some("nothing was copied to it".to_owned()),
+        DataState::Good => None,
     }
 }
 

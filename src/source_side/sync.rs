@@ -9,6 +9,7 @@ use super::commands;
 use super::connection::Report;
 use super::director::{Event, Question};
 use super::ground::Ground;
+use crate::connection::FaultKind;
 use crate::control::{NoAnswer, SyncReport, SyncedConnection, WaitFor, ask};
 use crate::failure::Failure;
 use crate::packet::{DataState, Sequence};
@@ -43,7 +44,8 @@ pub fn wait_for(
     give_up: impl Fn() -> bool,
 ) -> bool {
     for connection in board.read().connections.iter().filter(|connection| !connection.is_null()) {
-        let is_diverged = || ground.volume.divergence().why().is_some();
+        // What the disk lost no copy takes from the target.
+        let is_diverged = || ground.volume.divergence().lost_by_disk().is_some();
         let settled = |report: &Report| {
             has(report, upto, wait_for)
                 || report.held_back().is_some()
@@ -84,8 +86,9 @@ pub fn flush_mapped(
 
 /// Whether a target has everything up to here.
 pub fn has(report: &Report, upto: Sequence, wait_for: WaitFor) -> bool {
-    // What it had said to have is worth nothing where it lost its place.
-    report.needs_copy.is_none() && report.data == DataState::Good && reached(report, wait_for) >= upto
+    // What it had said to have is worth nothing where it lost its place, or is another one now.
+    let is_its_word = report.needs_copy.is_none() && report.fault != Some(FaultKind::Refused);
+    is_its_word && report.data == DataState::Good && reached(report, wait_for) >= upto
 }
 
 fn reached(report: &Report, wait_for: WaitFor) -> Sequence {
@@ -103,6 +106,7 @@ pub fn report(
     since: Instant,
 ) -> SyncReport {
     let diverged = ground.volume.divergence().why();
+    let diverged = diverged.as_deref();
     let posted = board.read();
     let connections: Vec<SyncedConnection> = posted
         .connections
@@ -114,7 +118,7 @@ pub fn report(
             let waits_for = match () {
                 () if complete => String::new(),
                 () if let Some(why) = diverged => {
-                    format!("a change that could not be captured ({why}): stop and start the protection")
+                    format!("a change that could not be captured ({why}): a copy finds it")
                 }
                 () if report.held_back().is_some() => commands::way_on(connection.id, &report),
                 () if report.retrying.is_some() => "the target retries an op that it cannot perform".into(),

@@ -2,43 +2,26 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::connection::Connection;
 use super::ground::Ground;
 use super::life::Ended;
 use crate::control::StopReport;
 use crate::failure::Failure;
-use crate::resync::CopyReport;
 use crate::words::Target;
 
-/// One line for people and scripts: the mount is up.
-pub fn ready(ground: &Ground, connections: &[Arc<Connection>], copied: &[CopyReport], took: Duration) {
+/// One line for people and scripts: the mount is up, and what targets lack is copied.
+pub fn ready(ground: &Ground, connections: &[Arc<Connection>]) {
     let targets: Vec<String> = ground.options.targets.iter().map(Target::to_string).collect();
     let targets = if targets.is_empty() { "null:".to_owned() } else { targets.join(" ") };
-    let files: u64 = copied.iter().map(|report| report.copied).sum();
-    let first_copy = match copied.is_empty() {
-        true => "capture only, nothing is replicated".to_owned(),
-        false => {
-            format!("first copy complete in {:.1} s ({files} files sent after the mount)", took.as_secs_f64())
-        }
+    let mirror = match connections.iter().filter(|connection| !connection.is_null()).count() {
+        0 => "capture only, nothing is replicated",
+        _ => "what targets lack is copied, see `standin status`",
     };
-    for (target, left_out) in left_out(connections) {
-        eprintln!("warning: {target}: {left_out}. The replica stays marked bad; everything else is in line.");
-    }
     let (directory, profile) = (ground.options.directory.display(), ground.options.profile);
-    let line = format!("ready {directory} -> {targets}; profile {profile}; {first_copy}\n");
+    let line = format!("ready {directory} -> {targets}; profile {profile}; {mirror}\n");
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
-}
-
-/// What the copies of the start left out, by target.
-fn left_out(connections: &[Arc<Connection>]) -> Vec<(String, String)> {
-    let reports = connections.iter().map(|connection| {
-        let left_out = connection.report().left_out;
-        (!left_out.is_empty()).then(|| (connection.target.to_string(), left_out.summary()))
-    });
-    reports.flatten().collect()
 }
 
 /// A stop ended.

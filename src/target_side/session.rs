@@ -197,6 +197,10 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
     /// An item is behind us.
     fn answered(&mut self, frame: &Frame, was_stuck: bool, answers: Vec<TargetMessage>) {
         self.show();
+        if let FrameHeader::Item(ItemHeader { item: LaneItem::End, .. }) = &frame.header {
+            // Before the copy had been taken up a source believed no acknowledgement: all is said again.
+            self.acknowledged = None;
+        }
         answers.into_iter().for_each(|answer| self.around.send(answer));
         self.tell_doubts();
         if was_stuck {

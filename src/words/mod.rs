@@ -6,6 +6,7 @@ mod measures;
 mod names;
 mod options;
 mod profile;
+mod when_full;
 
 pub use allow::Allow;
 pub use keys::{BadFingerprint, Fingerprint, hmac_sha256, sha256};
@@ -13,3 +14,4 @@ pub use measures::QueueStats;
 pub use names::{SOCKET_SUFFIX, is_set_name, socket_path};
 pub use options::{Late, Needs, ProtectOptions, Rule, Target, TargetError};
 pub use profile::Profile;
+pub use when_full::WhenFull;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::names::{is_set_name, socket_path};
 use super::profile::Profile;
+use super::when_full::WhenFull;
 
 /// Everything a source daemon needs to know at its start. Paths are absolute.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,8 +39,8 @@ pub struct ProtectOptions {
     pub mmap_lag: Option<Duration>,
     /// How writes reach the daemon.
     pub profile: Profile,
-    /// How long programs may wait for a first copy that gets nowhere.
-    pub start_timeout: Duration,
+    /// What a full queue means for a target that is away.
+    pub when_full: WhenFull,
     /// What an application's fsync waits for beside the local disk; without, nothing.
     pub fsync: Option<Rule>,
 }

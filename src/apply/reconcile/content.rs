@@ -140,7 +140,7 @@ impl Session {
                 self.leave_object(replica, object, &fault);
                 self.leave_content(object)
             }
-            Err(fault) if fault.keeps_out_one() => {
+            Err(fault) if self.keeps_out(replica, &fault) => {
                 self.leave_object(replica, object, &fault);
                 self.leave_content(object)
             }

@@ -13,7 +13,7 @@ impl Session {
     /// good; gives how many orphans there are. `None` where something is still to come: the source
     /// hears of it, and ends again.
     pub(super) fn end(&mut self, replica: &mut Replica, position: Position) -> Result<Option<u64>, Fault> {
-        if self.directories.has_doubts() {
+        if self.directories.has_doubts() && !planted::is(Planted::EndsInDoubt) {
             return Ok(None);
         }
         if self.listing.is_some() || self.open.is_some() {

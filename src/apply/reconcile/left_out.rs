@@ -3,11 +3,12 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 
-use super::Session;
+use super::packets::is_of_one;
+use super::{Reconcile, Session, Stage};
 use crate::apply::fault::Fault;
 use crate::apply::inode;
 use crate::apply::replica::{Replica, path_of};
-use crate::packet::{Attributes, Name, ObjectId, Xattr, XattrName};
+use crate::packet::{Attributes, ItemHeader, LaneItem, Name, ObjectId, TargetMessage, Xattr, XattrName};
 use crate::xattr::is_replicated;
 
 /// Free space above which a file system is not what has no room, in bytes: one extended attribute
@@ -22,7 +23,40 @@ fn is_of_the_attribute(fd: impl AsFd, fault: &Fault) -> bool {
     fault.keeps_out_one() || fault.errno() == Some(libc::ENOSPC) && has_room()
 }
 
+impl Reconcile {
+    /// A fault of one object was waited for: such faults are left out from now on. `false`: they were.
+    pub fn be_lenient(&mut self) -> bool {
+        match &mut self.stage {
+            Stage::Rooted(session) => !std::mem::replace(&mut session.is_lenient, true),
+            Stage::Resting | Stage::Begun(_) => false,
+        }
+    }
+
+    /// An item that cannot be performed for a fault of one object is left out: the replica stays bad for
+    /// it. Gives the answers.
+    pub fn leave_item(
+        &mut self,
+        ItemHeader { number, item }: &ItemHeader,
+        fault: &Fault,
+    ) -> Vec<TargetMessage> {
+        let Stage::Rooted(session) = &mut self.stage else { return Vec::new() };
+        session.left_out.add(&format!("the target: {}: {fault}", item.name()));
+        match item {
+            LaneItem::Listing { .. } => {
+                session.listing = None;
+                vec![TargetMessage::Wanted { listing: *number, objects: Vec::new() }]
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
 impl Session {
+    /// Whether a fault leaves out the object that it hits.
+    pub(super) fn keeps_out(&self, replica: &Replica, fault: &Fault) -> bool {
+        fault.keeps_out_one() || self.is_lenient && is_of_one(replica, fault)
+    }
+
     /// Owner, extended attributes and mode; an attribute that cannot be set is left out.
     pub(super) fn make_attributes(
         &mut self,
@@ -80,7 +114,7 @@ impl Session {
         match done {
             // An op has removed it since it was listed, or it was left out.
             Err(Fault::MissingObject(_)) => Ok(()),
-            Err(fault) if fault.keeps_out_one() => {
+            Err(fault) if self.keeps_out(replica, &fault) => {
                 self.leave_object(replica, object, &fault);
                 Ok(())
             }

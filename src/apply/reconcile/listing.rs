@@ -110,7 +110,7 @@ impl Session {
     ) -> Result<bool, Fault> {
         let was_seen = self.is_seen(replica, entry.object)?;
         match self.reconcile(replica, into, entry, was_seen) {
-            Err(fault) if fault.keeps_out_one() => {
+            Err(fault) if self.keeps_out(replica, &fault) => {
                 if !was_seen && entry.birth == Birth::File {
                     // Nobody knows what it holds.
                     self.incomplete.leave(entry.object)?;
@@ -168,7 +168,7 @@ impl Session {
                 continue;
             }
             match self.take_orphan(replica, &listing.file, &name, limbo) {
-                Err(fault) if fault.keeps_out_one() => {
+                Err(fault) if self.keeps_out(replica, &fault) => {
                     self.leave_name(replica, &listing.file, &name, &fault);
                 }
                 done => done?,

@@ -18,16 +18,13 @@
 //! *Seen* is what a listing has shown or a packet has made ([`Claims`]). A listed directory has exactly
 //! the names of the source, and what is seen its attributes; each packet keeps both true, or has the
 //! directory listed again ([`Directories`]).
-//!
 //! An object is found by its id first, wherever it lies in the replica or in limbo, by its name
 //! only then; two ids never share one inode ([`Claims`]). Nothing is deleted before the end: what
 //! is in the way or was not listed goes to limbo ([`Limbo`]), from where later listings claim it.
 //! A killed or interrupted copy leaves the replica marked bad, and another one goes on from there.
-//!
 //! What one object's fault prevents is left out, named and counted ([`left_out`]): the replica stays
-//! bad for it and for nothing else. What the source cannot read stays here as it is.
-//!
-//! Every step can be repeated: after a [`Fault`] the same item may be handed in again.
+//! bad for it and for nothing else. What the source cannot read stays here as it is. Every step can be
+//! repeated: after a [`Fault`] the same item may be handed in again.
 
 mod asked;
 mod claims;
@@ -123,6 +120,8 @@ struct Session {
     unsettled: Unsettled,
     /// By either side.
     left_out: LeftOut,
+    /// What hits one object has been waited for: it is left out.
+    is_lenient: bool,
     /// The object whose attributes come one by one has no ACL here, and the source has one.
     without_acl: Option<ObjectId>,
     /// All names of the replica were looked at, so that the kernel knows where objects are.
@@ -265,8 +264,7 @@ impl Reconcile {
         }
     }
 
-    /// A sync failed: what was copied and not settled is not called good by another one; it is
-    /// remembered as incomplete, and copied again.
+    /// A sync failed: what was copied and not settled is remembered as incomplete, and copied again.
     pub fn give_up(&mut self) {
         self.stage = Stage::Resting;
     }
@@ -332,6 +330,7 @@ impl Session {
             incomplete,
             unsettled: Unsettled::default(),
             left_out: LeftOut::default(),
+            is_lenient: false,
             without_acl: None,
             has_searched: false,
             listed_again: 0,

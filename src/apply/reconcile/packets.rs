@@ -434,7 +434,7 @@ fn exchange_both(
 }
 
 /// A fault that says nothing of what comes behind it.
-fn is_of_one(replica: &Replica, fault: &Fault) -> bool {
+pub(super) fn is_of_one(replica: &Replica, fault: &Fault) -> bool {
     match replica.concern(fault) {
         Concern::Object(_) | Concern::Packet => !matches!(fault, Fault::Time { .. }),
         Concern::Replica { .. } | Concern::Proof => false,

@@ -17,11 +17,13 @@ pub enum Planted {
     ClosesAnyInode,
     /// An end counts although content that was asked for has not come.
     EndTrusts,
+    /// An end counts although directories are in doubt.
+    EndsInDoubt,
 }
 
 #[cfg(test)]
 impl Planted {
-    pub const ALL: [Planted; 7] = [
+    pub const ALL: [Planted; 8] = [
         Planted::NoDoubt,
         Planted::ContentOfUnseen,
         Planted::UnseenIsComplete,
@@ -29,6 +31,7 @@ impl Planted {
         Planted::OlderTime,
         Planted::ClosesAnyInode,
         Planted::EndTrusts,
+        Planted::EndsInDoubt,
     ];
 }
 

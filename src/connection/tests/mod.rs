@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::packet::{BadBy, Chain, DataState, Epoch, Incarnation, Position, ReplicaProof, Sequence};
+use crate::words::WhenFull;
 
 /// A position of this source's history.
 pub fn at(sequence: u64) -> Position {
@@ -93,7 +94,9 @@ fn a_target_that_stays_away_is_one_error() {
     machine.handle_event(due, Event::Up);
     assert_eq!(machine.state().bits(), 8);
     machine.handle_event(due, empty());
-    assert_eq!((machine.attempts(), machine.since(), machine.state().bits()), (0, due, 1));
+    assert_eq!((machine.attempts(), machine.since(), machine.state().bits()), (20, due, 1));
+    machine.handle_event(due, Event::InLine { after: at(50) });
+    assert_eq!(machine.attempts(), 0);
 }
 
 /// `connection start` answered with the failure before it, as if it had failed already.
@@ -113,29 +116,59 @@ fn a_start_by_hand_says_that_it_connects() {
     assert_eq!(machine.reason(), "a stranger");
 }
 
+/// A target whose copies fail at once was dialled, and walked for, several times a second.
+#[test]
+fn copies_that_fail_at_once_come_ever_more_seldom() {
+    let mut now = Instant::now();
+    let mut machine = Machine::new(now, Window::Open);
+    let mut fails_after = |machine: &mut Machine, how_long: u64| {
+        machine.handle_event(now, Event::Up);
+        machine.handle_event(now, empty());
+        now += Duration::from_secs(how_long);
+        machine.handle_event(now, lost());
+        let due = machine.poll_timeout().expect("it waits");
+        let waits = due - now;
+        now = due;
+        machine.handle_timeout(now);
+        waits.as_millis()
+    };
+    let waits: Vec<_> = (0..4).map(|_| fails_after(&mut machine, 0)).collect();
+    assert_eq!(waits, [250, 500, 1000, 2000]);
+    assert_eq!(fails_after(&mut machine, 3600), 250, "a copy that ran for long is begun again soon");
+}
+
+/// With `block` writers wait for a target that is away, and for nobody that a person holds back.
+#[test]
+fn a_full_queue_may_wait_for_who_is_away() {
+    let now = Instant::now();
+    let machine = || Machine::new(now, Window::Open).when_full(WhenFull::Block);
+    let mut away = machine();
+    away.handle_event(now, lost());
+    away.handle_event(now, Event::QueueFull);
+    assert_eq!(away.let_go(), None);
+    let mut stopped = machine();
+    stopped.handle_command(now, Command::Stop).unwrap();
+    stopped.handle_event(now, Event::QueueFull);
+    assert!(stopped.let_go().is_some());
+}
+
 /// A step that is not drawn is a fault of the program, and said to be one.
 #[test]
 fn states_only_go_where_a_way_leads() {
-    let lets_go = || Kept::Nothing { why: "its queue was full".into() };
-    let stopped = |kept| State::Stopped { kept };
-    let error = |repair, kept| {
+    let error = |repair| {
         let fault = Fault { kind: FaultKind::Lost, reason: "cut".into() };
-        State::Error { fault, repair, flow: Flow::Send, kept }
+        State::Error { fault, repair, flow: Flow::Send }
     };
-    let fresh = || Kept::Changes(Past::NeverInLine);
     let cases = [
-        (State::Gone { why: "disconnected".into() }, stopped(lets_go()), "nothing follows"),
-        (State::Started(Link::Dialing(Past::InLine)), State::Started(Link::Streaming), "no such way"),
+        (State::Gone, State::Stopped, "nothing follows"),
+        (State::Started(Link::Dialing), State::Started(Link::Streaming), "no such way"),
         (State::Started(Link::Streaming), State::Started(Link::Copying), "no such way"),
         (State::Started(Link::Copying), State::Paused(Link::Streaming), "no such way"),
-        (State::Started(Link::Streaming), error(Repair::Connected, lets_go()), "no such way"),
-        (stopped(fresh()), error(Repair::Dialing, fresh()), "no such way"),
-        (error(Repair::Connected, lets_go()), State::Started(Link::Streaming), "no such way"),
-        (stopped(lets_go()), State::Started(Link::Dialing(Past::InLine)), "never comes back"),
-        (error(Repair::Greeting, Kept::Changes(Past::InLine)), State::Started(Link::Copying), "in line"),
-        (error(Repair::Greeting, fresh()), error(Repair::Connected, fresh()), "of use"),
-        (State::Started(Link::Greeting(Past::InLine)), error(Repair::Connected, lets_go()), ""),
-        (stopped(Kept::Changes(Past::InLine)), stopped(lets_go()), ""),
+        (State::Started(Link::Streaming), error(Repair::Greeting), "no such way"),
+        (State::Stopped, error(Repair::Dialing), "no such way"),
+        (error(Repair::Dialing), State::Started(Link::Streaming), "no such way"),
+        (error(Repair::Greeting), State::Started(Link::Copying), ""),
+        (State::Started(Link::Greeting), State::Started(Link::Copying), ""),
     ];
     for (state, next, part) in cases {
         let said = state.may_become(&next).err().unwrap_or_default();

@@ -29,11 +29,11 @@ impl Watcher {
                 "something goes although it is not started",
                 !self.sends() || matches!(state, State::Started(_)),
             ),
-            ("a stream that is started and held", *state != State::Started(Link::Streaming) || self.sends()),
+            ("a stream that is started and held", !is_started_stream(state) || self.sends()),
             ("its stream is not as it says", machine.is_streaming() == self.streams),
             ("two states at once", [0, 1, 2, 4, 8, 12].contains(&state.bits())),
             ("the queue was let go in silence", self.let_go == machine.let_go().is_some()),
-            ("it is over and goes on", self.ended == matches!(state, State::Gone { .. })),
+            ("it is over and goes on", self.ended == (*state == State::Gone)),
             ("no reason", !machine.reason().is_empty()),
         ];
         for (rule, holds) in rules {
@@ -61,7 +61,10 @@ impl Watcher {
                 return wrong("no link");
             }
             Action::Greet => {}
-            Action::AwaitCopy { flow } => (self.copies, self.flow) = (true, Some(*flow)),
+            Action::AwaitCopy { .. } if !self.let_go => return wrong("a copy beside what the queue holds"),
+            Action::AwaitCopy { flow } => {
+                (self.copies, self.let_go, self.flow) = (true, false, Some(*flow));
+            }
             Action::Stream { .. } if self.let_go => return wrong("packets that are gone"),
             Action::Stream { after, .. } if after.sequence < Sequence(40) => {
                 return wrong("packets that it has, again");
@@ -84,6 +87,10 @@ impl Watcher {
     }
 }
 
+fn is_started_stream(state: &State) -> bool {
+    matches!(state, State::Started(link) if link.has_stream())
+}
+
 /// One thing that may happen, with chance as its source.
 fn happen(machine: &mut Machine, now: &mut Instant, random: &mut Random) -> String {
     let jitter = Jitter(random.below(1 << 16) as u16);
@@ -100,7 +107,7 @@ fn happen(machine: &mut Machine, now: &mut Instant, random: &mut Random) -> Stri
         let bits = machine.state().bits();
         let outcome = machine.handle_command(*now, command);
         match (command, outcome) {
-            (Command::Stop, Ok(())) => assert!(matches!(machine.state(), State::Stopped { .. })),
+            (Command::Stop, Ok(())) => assert!(*machine.state() == State::Stopped),
             (Command::Stop, Err(why)) => assert_eq!(why, NotNow::Gone, "a stop goes from any state"),
             (_, Err(_)) => assert_eq!(machine.state().bits(), bits, "refused, and changed"),
             (Command::Start | Command::Pause | Command::Resume | Command::Disconnect, Ok(())) => {}
@@ -113,6 +120,7 @@ fn happen(machine: &mut Machine, now: &mut Instant, random: &mut Random) -> Stri
         0..4 => Event::Up,
         4..8 => Event::Welcome { proof: proof(data, at(sequence)), held: held() },
         8 | 9 => Event::InLine { after: at(sequence.max(40)) },
+        10 if random.below(6) == 0 => Event::OutOfLine { reason: "set aside".into(), jitter },
         10 => Event::Lost { reason: "cut".into(), jitter },
         11 => Event::Refused { reason: "a stranger".into(), jitter },
         12 if random.below(8) == 0 => Event::QueueFull,
@@ -152,7 +160,7 @@ impl Seen {
         self.failed += u64::from(machine.state().bits() == 8);
         self.scheduled_failed += u64::from(machine.state().bits() == 12);
         self.let_go += u64::from(machine.let_go().is_some());
-        self.gone += u64::from(matches!(machine.state(), State::Gone { .. }));
+        self.gone += u64::from(*machine.state() == State::Gone);
     }
 }
 

@@ -9,8 +9,8 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use super::super::CopyError;
 use super::super::error::has_vanished;
 use super::super::look::stat;
+use super::super::place::TreePath;
 use super::super::seeing::{Eyes, read_error};
-use super::super::walk::TreePath;
 use crate::packet::ObjectId;
 use crate::sys::{FileHandle, open_by_handle};
 

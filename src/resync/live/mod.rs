@@ -38,8 +38,8 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, TryRecvError};
 
 use super::content::OldCopy;
+use super::place::{TreePath, say_nested};
 use super::seeing::{Eyes, NotRead, Root, leave};
-use super::walk::{TreePath, say_nested};
 use super::{CopyError, CopyProgress, CopyReport, Entry, Found, Looks, StampedSink, Wanted};
 use crate::limits::{CONTENT_CHUNK, LISTING_ENTRIES_MAX};
 use crate::packet::{ItemNumber, LaneItem, LeftOut, ObjectId, Timestamp};

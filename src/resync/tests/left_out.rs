@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::IFlags;
 
@@ -232,6 +233,31 @@ fn only_what_adds_up_to_its_size_is_a_file() {
     assert_eq!(fs::read(pair.replica().join("one")).unwrap(), b"\0\x00234\0\0\0\0\0");
 }
 
+/// A directory that somebody takes away while it is copied held up the copy, and every change behind it.
+#[test]
+fn a_directory_that_is_taken_away_holds_up_nothing() {
+    let pair = started();
+    fs::create_dir(pair.source.join("dir")).unwrap();
+    fs::write(pair.source.join("dir/file"), "x").unwrap();
+    let inode = fs::metadata(pair.source.join("dir")).unwrap().ino();
+    let Copying { items, answers, source, .. } = Copying::begin(&pair.source, None, 1);
+    let (mut applier, mut is_taken) = (pair.applier().with_patience(Duration::ZERO), false);
+    for NumberedItem { number, item, payload } in items {
+        if matches!(&item, LaneItem::Listing { dir, .. } if dir.inode == inode) {
+            fs::remove_dir_all(pair.replica().join("dir")).unwrap();
+            is_taken = true;
+        }
+        for message in applier.take_item(position(), number, item, payload).unwrap() {
+            answers.send(answer(message)).unwrap();
+        }
+    }
+    assert!(is_taken && source.join().unwrap().is_ok());
+    let data = applier.data();
+    assert!(data.state == DataState::Bad && data.reason.unwrap().contains("the target: "));
+    drop(applier);
+    pair.converges();
+}
+
 /// Content that was made private at the source went into a file that everybody could still read.
 #[test]
 fn new_content_is_never_in_a_file_with_its_old_rights() {
@@ -243,18 +269,12 @@ fn new_content_is_never_in_a_file_with_its_old_rights() {
     fs::write(&source, vec![b's'; 1_000_000]).unwrap();
     chown(&source, Some(77), Some(78)).unwrap();
     fs::set_permissions(&source, fs::Permissions::from_mode(0o640)).unwrap();
-    let (sink, items) = item_channel(1);
-    let (answer, wanted) = unbounded();
-    let backing = OwnedFd::from(File::open(&pair.source).unwrap());
-    let source =
-        std::thread::spawn(move || FirstCopy::new(backing, 3, None, sink, wanted, Arc::default()).run());
+    let Copying { items, answers, source, .. } = Copying::begin(&pair.source, None, 1);
     let (mut applier, mut seen) = (pair.applier(), 0);
     for NumberedItem { number, item, payload } in items {
         let is_content = matches!(item, LaneItem::OpenContent { .. } | LaneItem::Content { .. });
         for message in applier.take_item(position(), number, item, payload).unwrap() {
-            if let TargetMessage::Wanted { listing, objects } = message {
-                answer.send(Wanted { listing, objects }).unwrap();
-            }
+            answers.send(answer(message)).unwrap();
         }
         if is_content {
             let meta = fs::metadata(&copy).unwrap();

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use crossbeam_channel::unbounded;
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::*;
 use crate::apply::{Applier, NameMatch, Places, Replica};
@@ -90,36 +90,26 @@ impl Pair {
 
     /// `None` where the copy was cut off.
     fn run(&self, suspect_since: Option<Timestamp>, cut_after: usize) -> Option<Outcome> {
-        let (sink, items) = item_channel(16);
-        let (answer, wanted) = unbounded();
-        let progress = Arc::new(CopyProgress::new());
-        let backing = OwnedFd::from(File::open(&self.source).unwrap());
-        let copy = FirstCopy::new(backing, 3, suspect_since, sink, wanted, progress.clone());
-        let source = std::thread::spawn(move || copy.run());
+        let Copying { items, answers, progress, source } = Copying::begin(&self.source, suspect_since, 16);
         let mut applier = self.applier().with_name_match(self.name_match);
         let (mut count, mut orphans, mut left_out) = (0, None, LeftOut::default());
         for NumberedItem { number, item, payload } in items.iter().take(cut_after) {
             count += 1;
             check_encodes(number, &item);
             let name = item.name();
-            let answers = applier
+            let said = applier
                 .take_item(position(), number, item, payload)
                 .unwrap_or_else(|fault| panic!("{name}: {fault}"));
-            for message in answers {
-                match message {
-                    TargetMessage::Wanted { listing, objects } => {
-                        answer.send(Wanted { listing, objects }).unwrap()
-                    }
-                    TargetMessage::Resynchronised { end, orphans: count, left_out: left } => {
-                        assert_eq!(end, number);
-                        orphans = Some(count);
-                        left_out = left;
-                    }
-                    other => panic!("{other:?}"),
+            for message in said {
+                if let TargetMessage::Resynchronised { end, orphans: count, left_out: left } = &message {
+                    assert_eq!(*end, number);
+                    orphans = Some(*count);
+                    left_out.clone_from(left);
                 }
+                answers.send(answer(message)).unwrap();
             }
         }
-        drop((items, answer));
+        drop((items, answers));
         let report = match source.join().unwrap() {
             Ok(report) => report,
             Err(CopyError::Gone) => return None,
@@ -162,6 +152,98 @@ impl Pair {
         }
         found.sort();
         found
+    }
+}
+
+/// An item on its way.
+struct NumberedItem {
+    number: ItemNumber,
+    item: LaneItem,
+    payload: Bytes,
+}
+
+/// A lane without packets: a channel.
+struct ChannelLane {
+    sender: Sender<NumberedItem>,
+    last: u64,
+    is_gone: bool,
+}
+
+impl ChannelLane {
+    fn send(&mut self, batch: &mut Vec<Entry>) -> ItemNumber {
+        for Entry { item, payload } in batch.drain(..) {
+            self.last += 1;
+            let number = ItemNumber(self.last);
+            self.is_gone |= self.sender.send(NumberedItem { number, item, payload }).is_err();
+        }
+        ItemNumber(self.last)
+    }
+}
+
+impl StampedSink for ChannelLane {
+    fn reserve(&mut self) -> Result<Slot, Gone> {
+        if self.is_gone { Err(Gone) } else { Ok(Slot::granted()) }
+    }
+
+    fn push(
+        &mut self,
+        slot: Slot,
+        batch: &mut Vec<Entry>,
+        check: impl FnOnce() -> bool,
+    ) -> Result<ItemNumber, Slot> {
+        if check() { Ok(self.send(batch)) } else { Err(slot) }
+    }
+
+    fn begin(&mut self, batch: &mut Vec<Entry>, check: impl FnOnce() -> bool) -> bool {
+        let holds = check();
+        if holds {
+            self.send(batch);
+        }
+        holds
+    }
+}
+
+/// Nobody changes the tree.
+struct Quiet;
+
+impl Looks for Quiet {
+    fn counts(&self, _inode: u64) -> Counts {
+        Counts { begun: 0, ended: 0 }
+    }
+
+    fn while_still(&self, _one: Found<'_>, _other: Option<Found<'_>>, look: &mut dyn FnMut()) {
+        look();
+    }
+}
+
+/// A copy on a thread of its own.
+struct Copying {
+    items: Receiver<NumberedItem>,
+    answers: Sender<Answer>,
+    progress: Arc<CopyProgress>,
+    source: std::thread::JoinHandle<Result<CopyReport, CopyError>>,
+}
+
+impl Copying {
+    fn begin(tree: &Path, since: Option<Timestamp>, window: usize) -> Copying {
+        let (sender, items) = bounded(window);
+        let (answers, heard) = unbounded();
+        let progress = Arc::new(CopyProgress::new());
+        let backing = OwnedFd::from(File::open(tree).unwrap());
+        let lane = ChannelLane { sender, last: 0, is_gone: false };
+        let copy = LiveCopy::new(backing, Arc::new(Quiet), 3, since, lane, heard, progress.clone()).unwrap();
+        let source = std::thread::spawn(move || copy.run());
+        Copying { items, answers, progress, source }
+    }
+}
+
+/// As the connection hands it on.
+fn answer(message: TargetMessage) -> Answer {
+    match message {
+        TargetMessage::Wanted { listing, objects } => Answer::Wanted(Wanted { listing, objects }),
+        TargetMessage::Doubt { directories } => Answer::Doubt(directories),
+        TargetMessage::Resynchronised { end, .. } => Answer::Complete(end),
+        other => panic!("{other:?}"),
     }
 }
 

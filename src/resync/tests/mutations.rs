@@ -251,20 +251,14 @@ fn what_was_copied_before_an_orderly_cut_is_not_copied_again() {
         fs::write(pair.source.join(format!("{number}")), vec![number; 100_000]).unwrap();
     }
     let mut applier = pair.applier();
-    let (sink, items) = item_channel(4);
-    let (answer, wanted) = unbounded();
-    let backing = OwnedFd::from(File::open(&pair.source).unwrap());
-    let copy = FirstCopy::new(backing, 3, None, sink, wanted, Arc::default());
-    let source = std::thread::spawn(move || copy.run());
+    let Copying { items, answers, source, .. } = Copying::begin(&pair.source, None, 4);
     // Begin, root, listing, and ten files of three items each.
     for NumberedItem { number, item, payload } in items.iter().take(3 + 30) {
-        let answers = applier.take_item(position(), number, item, payload).unwrap();
-        for message in answers {
-            let TargetMessage::Wanted { listing, objects } = message else { panic!("{message:?}") };
-            answer.send(Wanted { listing, objects }).unwrap();
+        for message in applier.take_item(position(), number, item, payload).unwrap() {
+            answers.send(answer(message)).unwrap();
         }
     }
-    drop((items, answer));
+    drop((items, answers));
     assert!(matches!(source.join().unwrap(), Err(CopyError::Gone)));
     applier.end_session();
     drop(applier);
@@ -294,40 +288,10 @@ fn an_answer_that_was_not_asked_for_ends_the_copy() {
         Wanted { listing: ItemNumber(9), objects: Vec::new() },
         Wanted { listing: ItemNumber(3), objects: vec![crate::packet::ObjectId::default()] },
     ] {
-        let (sink, items) = item_channel(100);
-        let (answer, wanted) = unbounded();
-        answer.send(strange).unwrap();
-        let backing = OwnedFd::from(File::open(&pair.source).unwrap());
-        let result = FirstCopy::new(backing, 3, None, sink, wanted, Arc::default()).run();
+        let Copying { items, answers, source, .. } = Copying::begin(&pair.source, None, 100);
+        answers.send(Answer::Wanted(strange)).unwrap();
+        let result = source.join().unwrap();
         assert!(matches!(result, Err(CopyError::Answer(_))), "{result:?}");
         drop(items);
     }
-}
-
-#[test]
-fn a_tree_that_changes_under_the_copy_is_not_declared_good() {
-    let pair = started();
-    fs::write(pair.source.join("large"), vec![1; 2 << 20]).unwrap();
-    let (sink, items) = item_channel(1);
-    let (answer, wanted) = unbounded();
-    let backing = OwnedFd::from(File::open(&pair.source).unwrap());
-    let copy = FirstCopy::new(backing, 3, None, sink, wanted, Arc::default());
-    let source = std::thread::spawn(move || copy.run());
-    let mut applier = pair.applier();
-    for NumberedItem { number, item, payload } in items {
-        if let LaneItem::Content { offset: 0, .. } = item {
-            let file = File::options().write(true).open(pair.source.join("large")).unwrap();
-            file.write_all_at(&[2; 100], 0).unwrap();
-        }
-        for message in applier.take_item(position(), number, item, payload).unwrap() {
-            if let TargetMessage::Wanted { listing, objects } = message {
-                answer.send(Wanted { listing, objects }).unwrap();
-            }
-        }
-    }
-    let report = source.join().unwrap().unwrap();
-    assert_eq!((report.changed, report.left_out), (1, 1));
-    assert_eq!(applier.data().state, DataState::Bad);
-    drop(applier);
-    assert_eq!(pair.converges().report.copied, 1);
 }

@@ -8,7 +8,7 @@ pub(super) struct Before {
     reason: String,
     has_let_go: bool,
     streams: bool,
-    is_quiet: bool,
+    copies: bool,
     acknowledged: Sequence,
     sent_upto: Sequence,
     /// The link whose target it waited for to say what it holds.
@@ -20,15 +20,15 @@ impl World {
         let (driver, machine) = (&self.source.driver, self.source.driver.machine());
         let greets = matches!(
             machine.state(),
-            State::Started(Link::Greeting(_))
-                | State::Paused(Link::Greeting(_))
+            State::Started(Link::Greeting)
+                | State::Paused(Link::Greeting)
                 | State::Error { repair: Repair::Greeting, .. }
         );
         Before {
             reason: machine.reason().to_owned(),
             has_let_go: machine.let_go().is_some(),
             streams: machine.is_streaming(),
-            is_quiet: self.source.is_quiet,
+            copies: copies(machine.state()),
             acknowledged: driver.acknowledged(),
             sent_upto: driver.sent_upto(),
             greets: self.source.link().filter(|_| greets),
@@ -43,6 +43,9 @@ impl World {
         self.follow(&before)?;
         match before.greets {
             Some(link) if is_welcome && !before.has_let_go => self.is_due(link),
+            Some(_) if is_welcome && self.source.driver.machine().is_streaming() => {
+                Err("resumed, although the target was let go".into())
+            }
             _ => Ok(()),
         }
     }
@@ -50,26 +53,31 @@ impl World {
     /// Does what the driver wants, and looks at what it did.
     pub(super) fn follow(&mut self, before: &Before) -> Checked {
         self.effects();
-        if let Some(outcome) = self.source.copied() {
-            self.note(format!("the copy ended: {:?}", outcome.map(|_| ())));
-        }
         let machine = self.source.driver.machine();
-        if machine.let_go().is_some() && !before.has_let_go {
-            self.seen.let_go += 1;
+        let is_let_go = machine.let_go().is_some() && !before.has_let_go;
+        if is_let_go && before.copies && self.planted == Some(Planted::HoldsForACutCopy) {
+            self.source.queue.attach(|_| {});
         }
+        self.seen.let_go += u64::from(is_let_go);
+        let machine = self.source.driver.machine();
         let streams = machine.is_streaming() && !before.streams;
         if machine.reason() != before.reason {
             self.note(format!("source: {}", self.source.driver.machine().reason()));
         }
+        self.mark();
         if streams { self.stream_starts(before) } else { Ok(()) }
     }
 
     fn stream_starts(&mut self, before: &Before) -> Checked {
         let after = self.source.driver.stands_at().ok_or("a stream without a link")?.sequence;
-        if !before.is_quiet && after < before.acknowledged {
+        if before.copies {
+            self.seen.back_after_let_go += 1;
+            return Ok(());
+        }
+        if after < before.acknowledged {
             return Err("more is sent again than was in flight".into());
         }
-        self.seen.resumed += u64::from(!before.is_quiet);
+        self.seen.resumed += 1;
         self.seen.resent += before.sent_upto.0.saturating_sub(after.0);
         Ok(())
     }
@@ -84,11 +92,7 @@ impl World {
             State::Started(Link::Streaming) | State::Paused(Link::Streaming) if !whole => {
                 Err(format!("resumed, although a copy is needed: {broken:?}, in line with {in_line_with:?}"))
             }
-            State::Started(Link::Copying)
-            | State::Paused(Link::Copying)
-            | State::Error { repair: Repair::Connected, .. }
-                if whole =>
-            {
+            state if copies(state) && whole => {
                 Err(format!("a copy is wanted, and both histories are whole: {}", machine.reason()))
             }
             _ => Ok(()),
@@ -97,9 +101,6 @@ impl World {
 
     /// The driver hears one of what waits for it.
     pub(super) fn driver_turn(&mut self) -> Checked {
-        if self.source.wants_copy() {
-            return self.order_copy();
-        }
         let (events, walked) = (self.source.driver.events(), self.source.driver.walked());
         let walk_first = events.is_empty() || (!walked.is_empty() && self.random.one_in(2));
         if walk_first && let Ok(outcome) = walked.try_recv() {
@@ -140,6 +141,14 @@ impl World {
             }
             _ => {}
         }
+        if let TargetMessage::Acknowledge { applied, .. } = &message
+            && self.planted == Some(Planted::BelievesOldAcknowledgement)
+            && copies(self.source.driver.machine().state())
+            && self.source.driver.said().is_none()
+        {
+            let last = self.source.queue.last().sequence;
+            self.source.driver.believe((*applied).min(last));
+        }
         if self.lies && !self.calm && self.lie(&message)? {
             return Ok(());
         }
@@ -161,12 +170,12 @@ impl World {
                 let sent_upto = self.source.driver.sent_upto();
                 let sequence = match planted {
                     Planted::ResumesTooEarly => Sequence(applied.sequence.0.saturating_sub(1)),
-                    Planted::ResumesTooLate if !self.source.is_quiet => applied.sequence.next(),
+                    Planted::ResumesTooLate => applied.sequence.next(),
                     Planted::ForgetsWhatWasInFlight => applied.sequence.max(sent_upto),
                     _ => return message,
                 };
                 let same = |at: &&Position| at.sequence == sequence && at.same_history(&applied);
-                proof.applied = self.history.keys().find(same).copied().unwrap_or(applied);
+                proof.applied = self.applications().history.keys().find(same).copied().unwrap_or(applied);
             }
             (TargetMessage::Acknowledge { received, applied, .. }, Some(Planted::TrimsAtReceived)) => {
                 *applied = *received;
@@ -228,4 +237,9 @@ impl World {
             _ => None,
         }
     }
+}
+
+/// It brings the target into line by a copy.
+pub(super) fn copies(state: &State) -> bool {
+    matches!(state, State::Started(Link::Copying) | State::Paused(Link::Copying))
 }

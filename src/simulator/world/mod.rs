@@ -9,22 +9,28 @@ mod time;
 mod trouble;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::apply::plant_in_reconcile;
 use crate::clock;
 use crate::connection::{Command, Event, Flow, Link, Repair, State};
 use crate::link::{LostBy, Received, SourceEvent};
 use crate::packet::*;
 use crate::random::Random;
+use crate::simulator::applications::Applications;
 use crate::simulator::disk::{self, Times};
-use crate::simulator::model::{Model, Tree};
+use crate::simulator::model::Model;
 use crate::simulator::planted::Planted;
-use crate::simulator::source::{Desk, Effect, Source};
+use crate::simulator::source::{Desk, Effect, Source, Start};
 use crate::simulator::target::{Loss, Step, Target};
-use crate::simulator::walker::Walker;
+use crate::simulator::walker::{Turn, Walker};
 use crate::simulator::wire::{End, Wire};
-use crate::source_side::News;
+use crate::source_side::{Mark, Marks, News};
 use crate::target_side::greeting;
+use crate::words::WhenFull;
 
 const TRACE_LEN: usize = 70;
 const WINDOW_MAX: usize = 20_000;
@@ -39,9 +45,10 @@ const SYNC_FAILED: &str = "a sync of the target failed";
 pub struct World {
     random: Random,
     planted: Option<Planted>,
-    model: Model,
-    /// What was given out, and the tree as of it.
-    history: HashMap<Position, Tree>,
+    applications: Arc<Mutex<Applications>>,
+    /// Until when the target had everything.
+    marks: Arc<Marks>,
+    when_full: WhenFull,
     incarnations: u64,
     queue_limit: usize,
     source: Source,
@@ -68,6 +75,8 @@ pub struct World {
     was_bad: bool,
     /// And why, when it was looked at last.
     bad_by: Option<BadBy>,
+    /// Objects were aside since it was good last.
+    was_aside: bool,
     calm: bool,
     pub seen: Seen,
     pub trace: VecDeque<String>,
@@ -97,6 +106,12 @@ pub struct Seen {
     pub syncs_failed: u64,
     pub set_back: u64,
     pub lied: u64,
+    pub copies_under_load: u64,
+    pub copies_cut_off: u64,
+    pub doubts: u64,
+    pub listed_again: u64,
+    pub back_after_let_go: u64,
+    pub healed: u64,
 }
 
 impl Seen {
@@ -111,7 +126,7 @@ impl Seen {
         self.counts().into_iter().filter(|(_, count)| **count == 0).map(|(name, _)| name).collect()
     }
 
-    fn counts(&mut self) -> [(&'static str, &mut u64); 21] {
+    fn counts(&mut self) -> [(&'static str, &mut u64); 27] {
         [
             ("a step", &mut self.steps),
             ("a packet", &mut self.applied),
@@ -134,6 +149,12 @@ impl Seen {
             ("a failed sync", &mut self.syncs_failed),
             ("a state directory set back", &mut self.set_back),
             ("a lie", &mut self.lied),
+            ("a copy while applications wrote", &mut self.copies_under_load),
+            ("a copy that was cut off", &mut self.copies_cut_off),
+            ("a doubt", &mut self.doubts),
+            ("a listing begun anew", &mut self.listed_again),
+            ("a target that was let go and is back", &mut self.back_after_let_go),
+            ("a copy that heals what was set aside", &mut self.healed),
         ]
     }
 }
@@ -145,18 +166,33 @@ impl World {
         let now = Instant::now();
         clock::set(Some(now));
         let mut random = Random::new(seed);
-        let model = Model::new();
-        let queue_limit = 12_000 + random.below(100_000) as usize;
+        if let Some(Planted::Converging(rule)) = planted {
+            plant_in_reconcile(Some(rule));
+        }
+        let queue_limit = 15_000 + random.below(300_000) as usize;
         let origin = Position::origin(Epoch { number: 1, writer: 2 }, Incarnation(1));
         let target = Target::new(Random::new(seed ^ 0xd15c), planted);
         let desk = Desk::new(Random::new(seed ^ 0xde5c), planted);
+        let marks = Arc::new(Marks::default());
+        let when_full = if random.one_in(3) { WhenFull::Resync } else { WhenFull::Block };
+        let start = Start {
+            limit: queue_limit,
+            at: origin,
+            clock: Model::new().clock(),
+            marks: marks.clone(),
+            when_full,
+            serves_at: now + Duration::from_millis(random.below(3000)),
+        };
+        let source = Source::new(start, &desk);
+        let applications = Applications::new(source.queue.clone(), Random::new(seed ^ 0xa99));
         World {
             planted,
-            history: HashMap::from([(origin, model.tree.clone())]),
-            model,
+            applications: Arc::new(Mutex::new(applications)),
+            marks,
+            when_full,
             incarnations: 1,
             queue_limit,
-            source: Source::new(queue_limit, origin, &desk),
+            source,
             desk,
             target,
             wires: BTreeMap::new(),
@@ -170,6 +206,7 @@ impl World {
             promised: HashMap::new(),
             was_bad: true,
             bad_by: None,
+            was_aside: false,
             calm: false,
             seen: Seen::default(),
             trace: VecDeque::new(),
@@ -181,7 +218,7 @@ impl World {
     ///
     /// Errors: the rule that is broken.
     pub fn run(&mut self, steps: u64) -> Checked {
-        let trouble = 10 + self.random.below(80);
+        let trouble = 15 + self.random.below(500);
         self.begin_source()?;
         for _ in 0..steps {
             if self.random.one_in(trouble) {
@@ -200,10 +237,7 @@ impl World {
         match self.random.below(100) {
             0..20 => self.write()?,
             20..27 => self.pump()?,
-            27..34 => {
-                self.walker_turn();
-                self.pump()?;
-            }
+            27..34 => self.copy_goes_on()?,
             34..48 => self.stream_arrives()?,
             48..55 => self.message_for_target()?,
             55..63 => self.message_for_source()?,
@@ -221,6 +255,27 @@ impl World {
         self.check()
     }
 
+    /// A copy gets on in the time of a few steps, or nothing would ever be in line.
+    fn copy_goes_on(&mut self) -> Checked {
+        for _ in 0..=self.random.below(3) {
+            self.walker_turns();
+            self.pump()?;
+            if self.source.walker.is_none() {
+                break;
+            }
+            self.stream_arrives()?;
+            for _ in 0..3 {
+                self.target_turn()?;
+            }
+            self.message_for_source()?;
+        }
+        Ok(())
+    }
+
+    fn applications(&self) -> MutexGuard<'_, Applications> {
+        self.applications.lock()
+    }
+
     fn note(&mut self, text: String) {
         if self.trace.len() == TRACE_LEN {
             self.trace.pop_front();
@@ -232,5 +287,6 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         clock::set(None);
+        plant_in_reconcile(None);
     }
 }

@@ -1,6 +1,7 @@
 //! The rules that hold after every step.
 
 use super::*;
+use crate::words::Target as TargetName;
 
 impl World {
     pub(super) fn check(&mut self) -> Checked {
@@ -18,11 +19,17 @@ impl World {
                 return Err(format!("link {other} is left open in {state:?}"));
             }
         }
+        let last = self.source.queue.last();
+        if machine.let_go().is_some() && self.source.queue.oldest() != last.sequence.next() {
+            let oldest = self.source.queue.oldest();
+            return Err(format!("packets from {oldest} on are held for a target that was let go"));
+        }
         let own = self.source.start;
         if let Some(applied) = self.last_applied
             && applied.same_history(&own)
             && self.broken.is_none()
             && machine.let_go().is_none()
+            && !hears::copies(state)
             && self.in_line_with == Some(own.incarnation.0)
             && self.source.queue.oldest() > applied.sequence.next()
         {
@@ -34,6 +41,15 @@ impl World {
         Ok(())
     }
 
+    /// Notes, now and then, that the target has everything up to now.
+    pub(super) fn mark(&mut self) {
+        let has_all = self.source.driver.durable() == self.source.queue.last().sequence;
+        if has_all && self.source.driver.is_in_line() && self.random.one_in(3) {
+            let mark = Mark::of(self.applications().model.clock());
+            self.marks.set(&BTreeMap::from([(TargetName::Null.to_string(), mark)]));
+        }
+    }
+
     /// The replica is what it says: the source as of *applied*.
     pub(super) fn check_replica(&mut self) -> Checked {
         let own = self.source.start;
@@ -42,6 +58,14 @@ impl World {
         let now = applier.acknowledged();
         let (data, bad_by) = (applier.replica().data().state, applier.proof().bad_by);
         let in_doubt = applier.replica().in_doubt();
+        if applier.is_copying() {
+            if data == DataState::Good {
+                return Err("the replica calls itself good while it is copied to".into());
+            }
+            if now.applied.same_history(&own) && acknowledged > now.applied.sequence {
+                return Err(format!("{acknowledged} is acknowledged, {} applied by a copy", now.applied));
+            }
+        }
         if data != DataState::Good {
             self.see_bad_replica(now.applied, bad_by);
             return Ok(());
@@ -56,10 +80,11 @@ impl World {
         if std::mem::take(&mut self.was_bad) {
             // Only the end of a copy makes it good.
             (self.broken, self.in_line_with) = (None, Some(now.applied.incarnation.0));
+            self.seen.healed += u64::from(std::mem::take(&mut self.was_aside));
         } else if let Some(why) = self.broken {
             return Err(format!("the replica calls itself good, although {why}"));
         }
-        if !self.history.contains_key(&now.applied) {
+        if !self.applications.lock().history.contains_key(&now.applied) {
             return Err(format!("applied is {}, which was never given out", now.applied));
         }
         if now.durable.same_history(&now.applied) && now.durable.sequence > now.applied.sequence {
@@ -98,17 +123,14 @@ impl World {
         if self.bad_by.replace(bad_by) == Some(BadBy::Anything) && bad_by != BadBy::Anything {
             // Only the end of a copy that left something out comes here.
             (self.broken, self.in_line_with) = (None, Some(applied.incarnation.0));
-        } else if bad_by == BadBy::Anything
-            && self.source.is_quiet
-            && self.in_line_with == Some(self.source.start.incarnation.0)
-        {
-            // A copy took the place of one that was through.
-            self.in_line_with = None;
         }
-        if bad_by != BadBy::Anything {
+        match bad_by {
+            // A copy brings it into line, or has begun to.
+            BadBy::Anything => self.in_line_with = None,
             // It follows the stream.
-            self.last_applied = Some(applied);
+            BadBy::Aside | BadBy::Relief => self.last_applied = Some(applied),
         }
+        self.was_aside |= bad_by == BadBy::Aside;
     }
 
     /// Nobody works on the replica: where it is shown as good it is the source as of *applied*,
@@ -124,8 +146,9 @@ impl World {
     pub(super) fn compare(&mut self, times: Times) -> Checked {
         let Some(applied) = self.last_applied else { return Err("there is no replica".into()) };
         self.seen.compared += 1;
-        let tree = self.history.get(&applied).ok_or("a position that was never given out")?;
-        disk::compare(tree, &self.target.places.root, times)
+        let tree = self.applications().history.get(&applied).cloned();
+        let tree = tree.ok_or("a position that was never given out")?;
+        disk::compare(&tree, &self.target.places.root, times)
             .map_err(|difference| format!("as of {applied}: {difference}"))
     }
 }

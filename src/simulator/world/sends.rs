@@ -6,7 +6,9 @@ use super::*;
 impl World {
     pub(super) fn write(&mut self) -> Checked {
         self.lull = self.lull.saturating_sub(1);
-        if self.source.is_quiet || self.calm || self.lull > 0 {
+        let writes = self.source.serves() && !self.calm && self.lull == 0;
+        self.applications().writes_between_looks = writes;
+        if !writes {
             return Ok(());
         }
         for _ in 0..=self.random.below(3) {
@@ -15,24 +17,16 @@ impl World {
                 self.source.wait_for_room();
                 return Ok(());
             }
-            if let Some((op, payload)) = self.model.change(&mut self.random) {
-                self.capture(op, payload);
-            }
+            self.applications.lock().change(&mut self.random);
         }
+        self.hear_applications();
         Ok(())
     }
 
-    pub(super) fn capture(&mut self, op: Op, payload: Vec<u8>) {
-        let position = self.source.capture(&op, payload);
-        self.history.insert(position, self.model.tree.clone());
-        let name = match &op {
-            Op::Create { at, .. } | Op::Unlink { at, .. } | Op::Link { at, .. } => disk::shown(&at.name),
-            Op::Rename { from, to, .. } => {
-                format!("{} to {}", disk::shown(&from.name), disk::shown(&to.name))
-            }
-            _ => String::new(),
-        };
-        self.note(format!("packet {}: {} {name}", position.sequence, op.name()));
+    /// Into the trace, what they did since this was asked last.
+    pub(super) fn hear_applications(&mut self) {
+        let said = std::mem::take(&mut self.applications().said);
+        said.into_iter().for_each(|line| self.note(line));
     }
 
     pub(super) fn command(&mut self, command: Command) -> Checked {
@@ -46,13 +40,6 @@ impl World {
         let before = self.before();
         self.note(format!("schedule: {event:?}"));
         self.source.driver.schedule(event);
-        self.follow(&before)
-    }
-
-    pub(super) fn order_copy(&mut self) -> Checked {
-        let before = self.before();
-        self.note("a copy is ordered".into());
-        self.source.order_copy();
         self.follow(&before)
     }
 
@@ -76,7 +63,10 @@ impl World {
                 }
                 Effect::Walk(order, outcome) => {
                     self.seen.copies += 1;
-                    self.source.walker = Some(Walker::new(self.model.tree.clone(), *order, outcome));
+                    let chance = (&mut self.random, self.planted);
+                    let walker = Walker::new(self.applications.clone(), *order, outcome, chance);
+                    // One whose link is gone ends with its next step, which nobody would hear of.
+                    self.seen.copies_cut_off += u64::from(self.source.walker.replace(walker).is_some());
                 }
                 Effect::Closed(link) => self.close_source(link),
             }
@@ -113,13 +103,27 @@ impl World {
         self.wires.get_mut(&self.source.link()?)
     }
 
-    pub(super) fn walker_turn(&mut self) {
-        if let Some(walker) = &mut self.source.walker
-            && walker.turn(&mut self.random)
-        {
+    pub(super) fn walker_turns(&mut self) {
+        for _ in 0..=self.random.below(8) {
+            let Some(walker) = &mut self.source.walker else { break };
+            let turn = walker.turn();
+            self.seen.doubts += std::mem::take(&mut walker.doubts);
+            match turn {
+                Turn::GoesOn => continue,
+                Turn::Complete { wrote } => {
+                    self.seen.copies_under_load += u64::from(wrote);
+                    self.note("the walk of the copy is over".into());
+                }
+                Turn::CutOff => {
+                    self.seen.copies_cut_off += 1;
+                    self.note("the walk of the copy is cut off".into());
+                }
+            }
             self.source.walker = None;
-            self.note("the walk of the copy is over".into());
         }
+        let again = std::mem::take(&mut self.applications().listed_again);
+        self.seen.listed_again += again;
+        self.hear_applications();
     }
 
     /// The link takes frames from the feed.
@@ -162,10 +166,24 @@ impl World {
             self.incarnations += 1;
             let epoch = Epoch { number: 1, writer: 2 };
             let origin = Position::origin(epoch, Incarnation(self.incarnations));
-            self.history.insert(origin, self.model.tree.clone());
-            self.source = Source::new(self.queue_limit, origin, &self.desk);
+            let serves_at = clock::now() + Duration::from_millis(self.random.below(3000));
+            self.new_source(origin, serves_at);
         }
         self.begin_source()
+    }
+
+    fn new_source(&mut self, at: Position, serves_at: Instant) {
+        let start = Start {
+            limit: self.queue_limit,
+            at,
+            clock: self.applications().model.clock(),
+            marks: self.marks.clone(),
+            when_full: self.when_full,
+            serves_at,
+        };
+        self.source = Source::new(start, &self.desk);
+        let queue = self.source.queue.clone();
+        self.applications().are_served_by(queue);
     }
 
     /// The driver of a new process begins.
@@ -180,18 +198,13 @@ impl World {
         let Some(applied) = self.last_applied.filter(|applied| applied.sequence.0 > 2) else { return false };
         let back = Sequence(applied.sequence.0 - 2);
         let older =
-            |(position, _): &(&Position, &Tree)| position.same_history(&applied) && position.sequence == back;
-        let Some((position, tree)) = self.history.iter().find(older) else { return false };
-        let position = *position;
-        self.model.tree = tree.clone();
-        self.source = Source::new(self.queue_limit, position, &self.desk);
-        self.source.is_quiet = false;
+            |(position, _): &(&Position, &_)| position.same_history(&applied) && position.sequence == back;
+        let position = self.applications().history.iter().find(older).map(|(position, _)| *position);
+        let Some(position) = position else { return false };
+        self.applications().go_back_to(&position);
+        self.new_source(position, clock::now());
         for _ in 0..30 {
-            if self.source.has_room()
-                && let Some((op, payload)) = self.model.change(&mut self.random)
-            {
-                self.capture(op, payload);
-            }
+            self.applications.lock().change(&mut self.random);
         }
         true
     }

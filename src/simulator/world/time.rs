@@ -9,6 +9,12 @@ impl World {
         if self.source.driver.due().is_some_and(|at| at <= now) {
             self.hear(News::Due)?;
         }
+        if self.source.serves_at.take_if(|at| *at <= now).is_some() {
+            self.note("the mount serves".into());
+            let before = self.before();
+            self.source.driver.captured();
+            self.follow(&before)?;
+        }
         while self.source.look_at <= now {
             self.source.look_at += LOOK_EVERY;
             self.source.has_room();

@@ -1,28 +1,30 @@
 //! What is behind a connection: hands the machine what happens, and does what it says. What is
 //! around it ([`Surroundings`]) is links and threads in the product, a simulator in tests.
 
+mod copies;
 #[cfg(test)]
 mod simulated;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, TrySendError, at, never, select};
+use crossbeam_channel::{Receiver, at, never, select};
 
-use super::copying::{Copying, EndSaid};
+use super::copying::Copying;
+use super::healing::Healing;
 use super::surroundings::{NetworkLink, Surroundings, Walked};
-use super::{CopyOrder, Settings, Shared, Told};
+use super::{Settings, Shared, Told};
 use crate::clock;
-use crate::connection::{Action, Event, Flow, Held, Jitter, Link, Machine, Repair, State, Window};
+use crate::connection::{Action, Event, Flow, Held, Jitter, Machine, State, Window};
 use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying, SetAside, unix_ms};
 use crate::limits::{ASIDE_LISTED_MAX, RELIEF_AFTER, RELIEF_OBJECTS_MAX};
 use crate::link::{LostBy, SourceEvent};
 use crate::packet::{
-    DataState, Features, ItemNumber, LeftOut, Position, ReplicaProof, Sequence, SourceMessage, Stuck,
-    TargetMessage, Text, WIRE_VERSION, WIRE_VERSION_OLDEST,
+    DataState, Features, Position, ReplicaProof, Sequence, SourceMessage, Stuck, TargetMessage, Text,
+    WIRE_VERSION, WIRE_VERSION_OLDEST,
 };
 use crate::queue::{CursorId, Queue};
-use crate::resync::{CopyError, CopyReport, Wanted};
+use crate::resync::{Answer, CopyError, Wanted};
 use crate::source_side::feed::{Lane, PacketFeed, Sent, Stream};
 use crate::source_side::mark::Mark;
 use crate::source_side::relief;
@@ -35,13 +37,17 @@ pub(crate) struct Driver<S: Surroundings> {
     around: S,
     pub(super) settings: Settings,
     queue: Arc<Queue>,
-    cursor: CursorId,
+    /// None while the queue holds nothing for the target.
+    cursor: Option<CursorId>,
     start: Position,
     pub(super) shared: Arc<Shared>,
     sent: Arc<Sent>,
     pub(super) machine: Machine,
     session: Option<OpenLink<S::Link>>,
     copy: Copying,
+    /// Nothing that programs do gets past the mount: copies may begin.
+    is_captured: bool,
+    healing: Healing,
     /// The target held nothing when copies to it began, at this moment.
     from_nothing: Option<Mark>,
     /// The target has applied everything up to here: the queue does not hold it for it.
@@ -65,8 +71,8 @@ struct OpenLink<L> {
     lane: Lane,
     stream: Arc<Stream>,
     welcomed: bool,
-    /// The target was told that it may miss a change.
-    told_diverged: bool,
+    /// Changes that could not be captured, as the target was told.
+    told_diverged: u64,
     /// While packets flow: what the target acknowledged last, applied and durable.
     acknowledged: Option<(Sequence, Sequence)>,
 }
@@ -94,18 +100,21 @@ impl<S: Surroundings> Driver<S> {
         shared: Arc<Shared>,
         sent: Arc<Sent>,
     ) -> Driver<S> {
-        let machine = Machine::new(clock::now(), Window::Open).named(settings.id);
+        let machine =
+            Machine::new(clock::now(), Window::Open).named(settings.id).when_full(settings.when_full);
         Driver {
             around,
             settings,
             queue,
-            cursor,
+            cursor: Some(cursor),
             start,
             shared,
             sent,
             machine,
             session: None,
-            copy: Copying::Nobodys,
+            copy: Copying::Resting,
+            is_captured: false,
+            healing: Healing::new(),
             from_nothing: None,
             acknowledged: start.sequence,
             sent_upto: start.sequence,
@@ -172,10 +181,7 @@ impl<S: Surroundings> Driver<S> {
             match action {
                 Action::Dial { attempt } => self.dial(attempt),
                 Action::Greet => self.greet(),
-                Action::AwaitCopy { flow } => {
-                    self.set_flow(flow);
-                    self.begin_copy();
-                }
+                Action::AwaitCopy { flow } => self.await_copy(flow),
                 Action::Stream { after, flow } => self.stream(after, flow),
                 Action::SetFlow(flow) => self.set_flow(flow),
                 Action::Close { reason } => self.close(&reason),
@@ -199,7 +205,10 @@ impl<S: Surroundings> Driver<S> {
                 self.act();
                 let _ = answer.send(outcome);
             }
-            Told::Copy(order) => self.order_copy(order),
+            Told::Captured => {
+                self.is_captured = true;
+                self.begin_copy();
+            }
             Told::End => self.machine.handle_end(clock::now(), "the source stops"),
         }
     }
@@ -214,7 +223,7 @@ impl<S: Surroundings> Driver<S> {
         };
         *self.shared.waker.lock() = Some(link.waker());
         self.session =
-            Some(OpenLink { link, lane, stream, welcomed: false, told_diverged: false, acknowledged: None });
+            Some(OpenLink { link, lane, stream, welcomed: false, told_diverged: 0, acknowledged: None });
     }
 
     fn greet(&self) {
@@ -236,24 +245,22 @@ impl<S: Surroundings> Driver<S> {
         }
     }
 
-    /// Packets go from the one after this position, at once or when they are let.
+    /// Packets go from the one after this position, at once or when they are let; after a copy they do
+    /// already.
     fn stream(&mut self, after: Position, flow: Flow) {
+        self.set_flow(flow);
+        let Some(session) = self.session.as_mut().filter(|session| !session.stream.is_started()) else {
+            return;
+        };
         assert!(
             self.acknowledged <= after.sequence,
             "what is acknowledged is not in the queue to be sent again"
         );
-        self.send(SourceMessage::StreamFrom { after });
+        session.acknowledged = Some((after.sequence, Sequence(0)));
+        session.stream.start(after, self.sent_upto);
+        session.link.send(SourceMessage::StreamFrom { after });
+        session.link.waker().wake();
         self.applied(after.sequence, Sequence(0));
-        if let Some(session) = &mut self.session {
-            session.acknowledged = Some((after.sequence, Sequence(0)));
-            session.stream.set_flow(flow);
-            session.stream.start(after, self.sent_upto);
-            session.link.waker().wake();
-        }
-        if let Some(copy) = self.copy.take() {
-            self.update(|report| report.mirror = MirrorStatus::Complete);
-            copy.came_true();
-        }
     }
 
     fn set_flow(&self, flow: Flow) {
@@ -265,7 +272,8 @@ impl<S: Surroundings> Driver<S> {
 
     fn close(&mut self, reason: &str) {
         *self.shared.waker.lock() = None;
-        self.copy.cut_off();
+        let copies = !self.copy.is_resting();
+        self.copy.end();
         self.full_since = None;
         if let Some(session) = self.session.take() {
             session.link.send(SourceMessage::Goodbye);
@@ -273,7 +281,6 @@ impl<S: Surroundings> Driver<S> {
             assert!(self.acknowledged <= self.sent_upto, "more is acknowledged than was sent");
             session.link.close(reason);
         }
-        let copies = self.copy.is_wanted();
         self.update(|report| {
             report.connected = None;
             report.streaming = false;
@@ -284,12 +291,11 @@ impl<S: Surroundings> Driver<S> {
     }
 
     /// The queue must not be held for a target that cannot resume, or writers would wait for ever.
-    fn let_go(&self) {
-        self.queue.detach(self.cursor);
-        if let (Some(reason), false) =
-            (self.machine.let_go(), matches!(self.machine.state(), State::Gone { .. }))
-        {
-            log::error!("connection {} to {}: {reason}", self.settings.id, self.settings.target);
+    fn let_go(&mut self) {
+        let Some(cursor) = self.cursor.take() else { return };
+        self.queue.detach(cursor);
+        if let (Some(reason), false) = (self.machine.let_go(), *self.machine.state() == State::Gone) {
+            log::warn!("connection {} to {}: {reason}", self.settings.id, self.settings.target);
         }
     }
 
@@ -316,10 +322,7 @@ impl<S: Surroundings> Driver<S> {
         let jitter = Jitter(self.around.random() as u16);
         match by {
             LostBy::Network => self.happened(Event::Lost { reason, jitter }),
-            LostBy::Refusal => {
-                self.end_copy(Err(reason.clone()));
-                self.happened(Event::Refused { reason, jitter });
-            }
+            LostBy::Refusal => self.happened(Event::Refused { reason, jitter }),
         }
     }
 
@@ -331,12 +334,9 @@ impl<S: Surroundings> Driver<S> {
             }
             TargetMessage::Acknowledge { applied, durable, .. } => self.acknowledge(applied, durable),
             TargetMessage::Wanted { listing, objects } => {
-                if let Some(attempt) = self.copy.attempt()
-                    && let Err(TrySendError::Full(_)) = attempt.wanted.try_send(Wanted { listing, objects })
-                {
-                    self.misbehaves("the target answers listings that it was not sent".into());
-                }
+                self.hear_of_copy(Answer::Wanted(Wanted { listing, objects }));
             }
+            TargetMessage::Doubt { directories } => self.hear_of_copy(Answer::Doubt(directories)),
             TargetMessage::Resynchronised { end, orphans, left_out } => {
                 self.resynchronised(end, orphans, left_out);
             }
@@ -370,9 +370,8 @@ impl<S: Surroundings> Driver<S> {
                 }
             }
             TargetMessage::Withheld(counts) => self.update(|report| report.withheld = counts),
-            // An answer to a question that this connection does not ask; a doubt that this copy of a
-            // quiet tree gives no reason for.
-            TargetMessage::About { .. } | TargetMessage::Doubt { .. } => {}
+            // An answer to a question that this connection does not ask.
+            TargetMessage::About { .. } => {}
         }
     }
 
@@ -383,8 +382,7 @@ impl<S: Surroundings> Driver<S> {
         }
         if aside > 0 && self.shared.report.lock().aside.total == 0 {
             log::error!(
-                "connection {} to {}: {}: the replica is no consistent copy before the protection is stopped and \
-                 started",
+                "connection {} to {}: {}: the replica is no consistent copy before a copy has brought it into line",
                 self.settings.id,
                 self.settings.target,
                 reason.to_text()
@@ -398,6 +396,16 @@ impl<S: Surroundings> Driver<S> {
                 report.aside.objects.clear();
             }
         });
+        self.note_health();
+    }
+
+    /// Objects that are set aside, or that a copy left out, are tried again by a copy.
+    fn note_health(&mut self) {
+        let lacks = {
+            let report = self.shared.report.lock();
+            report.aside.total > 0 || !report.left_out.is_empty()
+        };
+        self.healing.note(clock::now(), lacks);
     }
 
     /// What stands on a full target is a good copy as of a moment, until something is taken from it to
@@ -425,10 +433,8 @@ impl<S: Surroundings> Driver<S> {
         }
     }
 
-    /// Another network connection may find a target that keeps to the protocol; a copy that somebody
-    /// waits for ends here.
+    /// Another network connection may find a target that keeps to the protocol.
     fn misbehaves(&mut self, reason: String) {
-        self.end_copy(Err(reason.clone()));
         self.lost(LostBy::Network, reason);
     }
 
@@ -485,104 +491,14 @@ impl<S: Surroundings> Driver<S> {
     fn applied(&mut self, applied: Sequence, durable: Sequence) {
         assert!(durable <= applied, "the queue lets go of what is not applied");
         self.acknowledged = self.acknowledged.max(applied);
-        self.queue.acknowledge_applied(self.cursor, applied);
-        self.queue.acknowledge_durable(self.cursor, durable);
+        if let Some(cursor) = self.cursor {
+            self.queue.acknowledge_applied(cursor, applied);
+            self.queue.acknowledge_durable(cursor, durable);
+        }
         self.update(|report| {
             report.applied = report.applied.max(applied);
             report.durable = report.durable.max(durable);
         });
-    }
-
-    fn order_copy(&mut self, order: CopyOrder) {
-        self.end_copy(Err("another copy took its place".into()));
-        self.copy = Copying::order(order);
-        match self.machine.state() {
-            State::Started(Link::Copying) | State::Paused(Link::Copying) => self.begin_copy(),
-            State::Started(Link::Streaming) | State::Paused(Link::Streaming) => {
-                self.end_copy(Err("the target is in line already".into()));
-            }
-            State::Error { repair: Repair::Connected, .. } | State::Gone { .. } => {
-                self.end_copy(Err("no copy can be made while programs write".into()));
-            }
-            // It begins with the next network connection.
-            State::Started(_)
-            | State::Paused(_)
-            | State::Error { .. }
-            | State::Stopped { .. }
-            | State::Scheduled { .. } => {}
-        }
-    }
-
-    /// Begins an attempt at the copy that is wanted, if one is.
-    fn begin_copy(&mut self) {
-        let (true, Some(session)) = (self.copy.is_wanted(), &self.session) else { return };
-        if self.shared.report.lock().data == DataState::Empty {
-            self.from_nothing = Some(self.settings.unwritten_at.clone());
-        }
-        let sink = session.lane.sink(session.link.waker());
-        let from_nothing = self.from_nothing.as_ref();
-        match self.copy.begin(&mut self.around, from_nothing, self.settings.birth_epoch, sink) {
-            None => {}
-            Some(Ok((progress, attempts))) => self.update(|report| {
-                report.data = DataState::Bad;
-                report.left_out = LeftOut::default();
-                report.mirror = MirrorStatus::Mirroring { percent: 0.0 };
-                report.copy_attempts = attempts;
-                report.progress = Some(progress);
-            }),
-            Some(Err(why)) => self.end_copy(Err(why)),
-        }
-    }
-
-    /// The walk is over: with an end, the target's word is awaited.
-    fn copy_walked(&mut self, outcome: Walked) {
-        self.copy.walked(&outcome);
-        match outcome {
-            Ok(CopyReport { end: Some(_), .. }) => self.in_line(),
-            Ok(report) => self.end_copy(Ok(report)),
-            // The link says why; the next one begins anew.
-            Err(CopyError::Gone) => {}
-            Err(error) => self.end_copy(Err(error.to_string())),
-        }
-    }
-
-    fn resynchronised(&mut self, end: ItemNumber, orphans: u64, left_out: LeftOut) {
-        if let Some(attempt) = self.copy.attempt() {
-            attempt.hear(EndSaid { end, orphans, left_out });
-            self.in_line();
-        }
-    }
-
-    /// The walk is over and the target has its end: then it is in line.
-    fn in_line(&mut self) {
-        let Some(said) = self.copy.attempt().and_then(|attempt| attempt.complete()) else { return };
-        let EndSaid { orphans, left_out, .. } = said;
-        if orphans > 0 {
-            log::warn!(
-                "connection {} to {}: objects that are not here and are at the target: {orphans}; it keeps them in \
-                 .REPSET.standin/orphans beside the replica until somebody removes them",
-                self.settings.id,
-                self.settings.target
-            );
-        }
-        let Some(session) = &self.session else { return };
-        let after = session.stream.at();
-        self.update(|report| {
-            report.data = if left_out.is_empty() { DataState::Good } else { DataState::Bad };
-            report.data_reason = if left_out.is_empty() { String::new() } else { left_out.summary() };
-            report.left_out = left_out;
-            report.aside = AsideStatus::default();
-            report.durable = report.durable.max(after.sequence);
-            report.retrying = None;
-        });
-        self.happened(Event::InLine { after });
-    }
-
-    /// A copy that ended without bringing the target into line, or failed for good.
-    fn end_copy(&mut self, outcome: Result<CopyReport, String>) {
-        let Some(copy) = self.copy.take() else { return };
-        self.update(|report| report.mirror = MirrorStatus::Stopped);
-        copy.answer(outcome);
     }
 
     /// See [`News::Look`].
@@ -592,24 +508,15 @@ impl<S: Surroundings> Driver<S> {
             self.update(|report| report.link = stats);
         }
         self.tell_diverged();
+        if self.machine.is_streaming() && self.healing.is_due(clock::now()) {
+            self.out_of_line("objects that the target lacks are tried again".into());
+        }
         // A queue that is full for a moment, with what is still under way, is none.
-        let is_full = self.queue.is_full_because_of(self.cursor);
+        let is_full = self.cursor.is_some_and(|cursor| self.queue.is_full_because_of(cursor));
         if is_full && self.was_full {
             self.happened(Event::QueueFull);
         }
         self.was_full = is_full;
-    }
-
-    /// A target that calls its copy good has to hear that it may miss a change: it alone is asked
-    /// when the source is gone.
-    fn tell_diverged(&mut self) {
-        let Some(why) = self.settings.divergence.why() else { return };
-        let Some(session) = self.session.as_mut().filter(|_| self.machine.is_streaming()) else { return };
-        if std::mem::replace(&mut session.told_diverged, true) {
-            return;
-        }
-        session.link.send(SourceMessage::Diverged { reason: Text::from_str_cut(why) });
-        self.update(|report| report.data = DataState::Bad);
     }
 }
 
@@ -621,7 +528,7 @@ impl<S: Surroundings> Drop for Driver<S> {
             if let Some(session) = self.session.take() {
                 session.link.close("a fault of the program ended the connection");
             }
-            self.queue.detach(self.cursor);
+            self.cursor.take().into_iter().for_each(|cursor| self.queue.detach(cursor));
             self.update(|report| {
                 let reason =
                     "a fault of the program ended it: stop and start the protection, and report this";
@@ -632,9 +539,6 @@ impl<S: Surroundings> Drop for Driver<S> {
                 report.connected = None;
                 report.retry_at = None;
             });
-        }
-        if let Some(copy) = self.copy.take() {
-            copy.answer(Err("the connection is over".into()));
         }
         if let Some(watch) = &self.settings.watch {
             watch(None);

@@ -10,10 +10,10 @@
 
 mod copying;
 mod driver;
+mod healing;
 mod publishing;
 mod surroundings;
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -23,20 +23,19 @@ use parking_lot::{Condvar, Mutex};
 use super::durability::Standing;
 use super::embedded::Embedded;
 use super::feed::Sent;
-use super::mark::Mark;
-use super::remote::Route;
+use super::mark::{Mark, Marks};
 use crate::connection::{Command, FaultKind, NotNow};
 use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying};
 use crate::intercept::Divergence;
 use crate::link::LinkStats;
-use crate::packet::{DataState, LeftOut, Position, Sequence, SetId, Timestamp, WithheldCounts};
+use crate::packet::{DataState, LeftOut, Position, Sequence, SetId, WithheldCounts};
 use crate::queue::{CursorId, Haste, Queue};
-use crate::resync::{CopyProgress, CopyReport};
-use crate::words::Target;
+use crate::resync::CopyProgress;
+use crate::words::{Target, WhenFull};
 pub(crate) use driver::Driver;
 #[cfg(test)]
 pub(crate) use driver::News;
-use surroundings::Around;
+pub use surroundings::Around;
 #[cfg(test)]
 pub(crate) use surroundings::{NetworkLink, Surroundings, WalkOrder, Walked};
 
@@ -57,29 +56,19 @@ pub struct Settings {
     pub watch: Option<Watch>,
     /// A target that is in line is told of it.
     pub divergence: Arc<Divergence>,
+    /// Until when targets had everything.
+    pub marks: Arc<Marks>,
+    pub when_full: WhenFull,
 }
 
 /// Hears how a target stands, on the connection's thread: must not wait.
 pub type Watch = Box<dyn Fn(Option<Standing>) + Send>;
 
-/// A copy that is wanted. It begins anew with each network connection until it is through; what is
-/// identical by then is not sent again.
-pub struct CopyOrder {
-    /// Opened for reading, not through the mount.
-    pub backing: OwnedFd,
-    /// What changed since then is copied whatever the target compares.
-    pub suspect_since: Timestamp,
-    /// The tree is quiet: the target is in line afterwards, and the stream starts.
-    pub ends: bool,
-    /// Errors: what no new network connection mends.
-    pub done: Sender<Result<CopyReport, String>>,
-}
-
 /// What the driver is told.
 pub(crate) enum Told {
     Command(Command, Sender<Result<(), NotNow>>),
-    /// An order before it is forgotten.
-    Copy(CopyOrder),
+    /// From now on nothing that programs do gets past the mount: copies may begin.
+    Captured,
     End,
 }
 
@@ -94,7 +83,7 @@ pub struct Report {
     /// Failed attempts in a row, and when the next one is due.
     pub attempts: u32,
     pub retry_at: Option<SystemTime>,
-    /// Why the queue holds nothing for this target any more.
+    /// Why the queue holds nothing for this target: it is brought into line by a copy.
     pub needs_copy: Option<String>,
     pub data: DataState,
     /// Why the target says that its data is bad, while packets flow.
@@ -106,8 +95,10 @@ pub struct Report {
     /// What the last copy left out: for it, and for nothing else, the replica is bad.
     pub left_out: LeftOut,
     pub mirror: MirrorStatus,
-    /// Times that the copy under way has begun.
+    /// Times that a copy has begun since the target was in line.
     pub copy_attempts: u32,
+    /// Changes that could not be captured, before the last copy that ended began.
+    pub covers: u64,
     pub applied: Sequence,
     pub durable: Sequence,
     pub retrying: Option<Retrying>,
@@ -165,7 +156,7 @@ impl Connection {
     /// Attaches to the queue and starts to dial. An embedded target ends with the connection.
     pub fn start(
         settings: Settings,
-        route: Route,
+        around: Around,
         queue: Arc<Queue>,
         embedded: Option<Embedded>,
     ) -> std::io::Result<Connection> {
@@ -174,7 +165,7 @@ impl Connection {
         let (inbox, told) = unbounded();
         let sent = Arc::new(Sent::default());
         let (id, uuid, target) = (settings.id, settings.uuid.clone(), settings.target.clone());
-        let driver = Driver::new(settings, Around { route }, queue, attached, shared.clone(), sent.clone());
+        let driver = Driver::new(settings, around, queue, attached, shared.clone(), sent.clone());
         let thread =
             std::thread::Builder::new().name(format!("connection-{id}")).spawn(move || driver.run(&told))?;
         let thread = Mutex::new(Some(thread));
@@ -218,12 +209,9 @@ impl Connection {
         &self.shared.news.1
     }
 
-    pub fn copy(&self, order: CopyOrder) {
-        if let Err(error) = self.inbox.send(Told::Copy(order))
-            && let Told::Copy(order) = error.into_inner()
-        {
-            let _ = order.done.send(Err("the connection is over".into()));
-        }
+    /// From now on nothing that programs do gets past the mount: copies may begin.
+    pub fn captured(&self) {
+        let _ = self.inbox.send(Told::Captured);
     }
 
     /// Waits until `done` holds, at most until `deadline`; answers the last report.
@@ -259,7 +247,6 @@ impl Report {
     /// Nothing comes through before a person acts, and which word of theirs it waits for.
     pub fn held_back(&self) -> Option<&'static str> {
         match self.state {
-            _ if self.needs_copy.is_some() => Some("it needs a copy"),
             ConnectionState::Stopped => Some("it is stopped"),
             ConnectionState::Paused => Some("it is paused"),
             ConnectionState::Started
@@ -285,6 +272,7 @@ impl Report {
             left_out: LeftOut::default(),
             mirror: MirrorStatus::Idle,
             copy_attempts: 0,
+            covers: 0,
             applied: Sequence(0),
             durable: Sequence(0),
             retrying: None,

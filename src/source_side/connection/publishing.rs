@@ -19,11 +19,9 @@ impl<S: Surroundings> Driver<S> {
         };
         let fault = match machine.state() {
             State::Error { fault, .. } => Some(fault.kind),
-            State::Stopped { .. }
-            | State::Scheduled { .. }
-            | State::Started(_)
-            | State::Paused(_)
-            | State::Gone { .. } => None,
+            State::Stopped | State::Scheduled { .. } | State::Started(_) | State::Paused(_) | State::Gone => {
+                None
+            }
         };
         self.update(|report| {
             let state = state_word(machine.state());
@@ -58,7 +56,7 @@ impl<S: Surroundings> Driver<S> {
 
 fn state_word(state: &State) -> ConnectionState {
     match state {
-        State::Stopped { .. } | State::Gone { .. } => ConnectionState::Stopped,
+        State::Stopped | State::Gone => ConnectionState::Stopped,
         State::Scheduled { failed: None, .. } => ConnectionState::Scheduled,
         State::Scheduled { failed: Some(_), .. } => ConnectionState::ScheduledAfterError,
         State::Started(_) => ConnectionState::Started,

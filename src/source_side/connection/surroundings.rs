@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, bounded};
 
+use crate::intercept::Volume;
 use crate::link::{LinkStats, SourceEvent, SourceLink, Waker};
 use crate::packet::{SourceMessage, Timestamp};
-use crate::resync::{CopyError, CopyProgress, CopyReport, FirstCopy, Wanted};
-use crate::source_side::feed::{LaneSink, PacketFeed};
+use crate::resync::{Answer, CopyError, CopyProgress, CopyReport, LiveCopy};
+use crate::source_side::feed::{PacketFeed, StampedLane};
 use crate::source_side::remote::Route;
 
 /// See the module. Nothing here waits for the network or the disk, but the end of a link.
@@ -53,17 +54,14 @@ pub(crate) trait NetworkLink {
 
 /// What a walk is made of.
 pub(crate) struct WalkOrder {
-    pub backing: OwnedFd,
     pub birth_epoch: u32,
     /// What changed since then is copied whatever the target compares.
     pub suspect_since: Timestamp,
-    /// The tree is quiet: an end goes out behind the last item.
-    pub ends: bool,
     /// The target held nothing before copies to it began.
     pub to_nothing: bool,
-    pub sink: LaneSink,
-    /// The target's answers to listings.
-    pub answers: Receiver<Wanted>,
+    pub sink: StampedLane,
+    /// What the target says to it.
+    pub answers: Receiver<Answer>,
     pub progress: Arc<CopyProgress>,
 }
 
@@ -71,8 +69,21 @@ pub(crate) struct WalkOrder {
 pub(crate) type Walked = Result<CopyReport, CopyError>;
 
 /// The links and threads of the product.
-pub(super) struct Around {
-    pub(super) route: Route,
+pub struct Around {
+    pub route: Route,
+    /// Opened for reading, not through the mount.
+    pub backing: OwnedFd,
+    pub volume: Arc<Volume>,
+}
+
+#[cfg(test)]
+impl Around {
+    /// For a tree that nobody has mounted.
+    pub(crate) fn of(route: Route, tree: &std::path::Path, queue: &Arc<crate::queue::Queue>) -> Around {
+        let backing = || std::fs::File::open(tree).expect("the tree is there").into();
+        let volume = Volume::new(backing(), queue.clone(), 1).expect("a volume");
+        Around { route, backing: backing(), volume: Arc::new(volume) }
+    }
 }
 
 impl Surroundings for Around {
@@ -83,13 +94,15 @@ impl Surroundings for Around {
     }
 
     fn walk(&mut self, order: WalkOrder) -> io::Result<Receiver<Walked>> {
-        let WalkOrder { backing, birth_epoch, suspect_since, ends, to_nothing, sink, answers, progress } =
-            order;
-        let copy = FirstCopy::new(backing, birth_epoch, Some(suspect_since), sink, answers, progress);
-        let copy = if ends { copy } else { copy.without_end() };
-        let copy = if to_nothing { copy.to_nothing() } else { copy };
+        let WalkOrder { birth_epoch, suspect_since, to_nothing, sink, answers, progress } = order;
+        let (backing, volume) = (self.backing.try_clone()?, self.volume.clone());
+        let copy = move || {
+            let since = Some(suspect_since);
+            let copy = LiveCopy::new(backing, volume, birth_epoch, since, sink, answers, progress)?;
+            if to_nothing { copy.to_nothing().run() } else { copy.run() }
+        };
         let (outcome, ended) = bounded(1);
-        std::thread::Builder::new().name("copy".into()).spawn(move || drop(outcome.send(copy.run())))?;
+        std::thread::Builder::new().name("copy".into()).spawn(move || drop(outcome.send(copy())))?;
         Ok(ended)
     }
 

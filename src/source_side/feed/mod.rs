@@ -16,21 +16,16 @@ mod tests;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
 
 use crate::connection::Flow;
-use crate::limits::{HEADER_LEN_MAX, LANE_WINDOW, PAYLOAD_LEN_MAX};
+use crate::limits::{HEADER_LEN_MAX, PAYLOAD_LEN_MAX};
 use crate::link::{Feed, Waker};
-use crate::packet::{
-    EncodedFrame, ItemHeader, ItemNumber, LaneItem, PREFIX_LEN, Position, Sequence, item_frame, packet_frame,
-};
+use crate::packet::{EncodedFrame, PREFIX_LEN, Position, Sequence, item_frame, packet_frame};
 use crate::queue::{Packet, Queue};
-use crate::resync::{Gone, ItemSink};
 #[cfg(test)]
 pub(crate) use stamped::Planted;
-pub(crate) use stamped::StampedLane;
+pub use stamped::StampedLane;
 use stamped::{StampedItems, Turn};
 
 /// Counters of what was given to the link.
@@ -48,15 +43,8 @@ pub struct Sent {
 /// The sending end of a connection, asked by the link's thread.
 pub struct PacketFeed {
     queue: Arc<Queue>,
-    lane: Receiver<LaneEntry>,
     stream: Arc<Stream>,
     sent: Arc<Sent>,
-}
-
-/// An item on its way to the link; it gets its stamp when the link takes it.
-struct LaneEntry {
-    header: ItemHeader,
-    payload: Bytes,
 }
 
 /// How far a session has sent, and what is to go among its packets.
@@ -72,6 +60,8 @@ struct StreamState {
     at: Position,
     /// Packets go out.
     started: bool,
+    /// Where a copy among the packets began.
+    began: Option<Position>,
     /// Nothing goes out on hold, items neither.
     flow: Flow,
     /// Earlier sessions had sent everything up to here.
@@ -86,7 +76,7 @@ impl Stream {
     pub fn new(at: Position, flow: Flow) -> Arc<Stream> {
         let again_upto = Sequence(0);
         let (stamped, is_over) = (StampedItems::default(), false);
-        let state = StreamState { at, started: false, flow, again_upto, stamped, is_over };
+        let state = StreamState { at, started: false, began: None, flow, again_upto, stamped, is_over };
         Arc::new(Stream { state: Mutex::new(state), taken: Condvar::new() })
     }
 
@@ -107,90 +97,46 @@ impl Stream {
         self.state.lock().flow = flow;
     }
 
+    /// Packets go out, or may.
+    pub fn is_started(&self) -> bool {
+        self.state.lock().started
+    }
+
+    /// Where the copy of this session began, if it has.
+    pub fn began(&self) -> Option<Position> {
+        self.state.lock().began
+    }
+
     /// Where it stands.
     pub fn at(&self) -> Position {
         self.state.lock().at
     }
 }
 
-/// The lane's end for whoever produces items. Blocks while [`LANE_WINDOW`] items wait.
-pub struct LaneSink {
-    lane: Sender<LaneEntry>,
-    waker: Waker,
-    last: Arc<AtomicU64>,
-}
-
-impl ItemSink for LaneSink {
-    fn send(&mut self, item: LaneItem, payload: Bytes) -> Result<ItemNumber, Gone> {
-        let number = ItemNumber(self.last.fetch_add(1, Relaxed) + 1);
-        let header = ItemHeader { number, item };
-        self.lane.send(LaneEntry { header, payload }).map_err(|_| Gone)?;
-        // Whoever fills the lane would wait for a link that rests.
-        if self.lane.len() >= LANE_WINDOW / 2 {
-            self.waker.wake_now()
-        } else {
-            self.waker.wake()
-        }
-        Ok(number)
-    }
-}
-
-#[cfg(test)]
-impl LaneSink {
-    /// Whether the next item does not block.
-    pub(crate) fn has_room(&self) -> bool {
-        !self.lane.is_full()
-    }
-}
-
-/// Makes lane sinks for one session; items are numbered through all of them.
+/// The lane into one session.
 #[derive(Clone)]
 pub struct Lane {
-    sender: Sender<LaneEntry>,
-    last: Arc<AtomicU64>,
     stream: Arc<Stream>,
     queue: Arc<Queue>,
 }
 
 impl Lane {
-    /// The lane of a copy that runs among the packets. A session has one of the two kinds.
-    #[cfg_attr(not(test), expect(dead_code, reason = "nobody starts such a copy yet"))]
+    /// For the one copy of the session.
     pub fn stamped(&self, waker: Waker) -> StampedLane {
         StampedLane::new(self.stream.clone(), self.queue.clone(), waker)
-    }
-
-    pub fn sink(&self, waker: Waker) -> LaneSink {
-        LaneSink { lane: self.sender.clone(), waker, last: self.last.clone() }
     }
 }
 
 impl PacketFeed {
     /// A feed for one session, and the lane into it.
     pub fn new(queue: Arc<Queue>, stream: Arc<Stream>, sent: Arc<Sent>) -> (PacketFeed, Lane) {
-        let (sender, lane) = bounded(LANE_WINDOW);
-        let ends = Lane { sender, last: Arc::default(), stream: stream.clone(), queue: queue.clone() };
-        (PacketFeed { queue, lane, stream, sent }, ends)
+        let lane = Lane { stream: stream.clone(), queue: queue.clone() };
+        (PacketFeed { queue, stream, sent }, lane)
     }
 
     #[cfg(test)]
     pub(crate) fn stream(&self) -> &Stream {
         &self.stream
-    }
-
-    fn items(&self, at: &Position, max_bytes: usize) -> Vec<EncodedFrame> {
-        let mut frames = Vec::new();
-        let mut bytes = 0;
-        while bytes < max_bytes
-            && let Ok(entry) = self.lane.try_recv()
-        {
-            let frame = item_frame(at, &entry.header, entry.payload);
-            assert_taken(&frame);
-            bytes += frame.len();
-            frames.push(frame);
-        }
-        self.sent.items.fetch_add(frames.len() as u64, Relaxed);
-        self.sent.item_bytes.fetch_add(bytes as u64, Relaxed);
-        frames
     }
 
     /// Packets, and among them what is stamped.
@@ -285,12 +231,8 @@ fn assert_taken(EncodedFrame { head, payload }: &EncodedFrame) {
 impl Feed for PacketFeed {
     fn next_frames(&mut self, max_bytes: usize) -> Vec<EncodedFrame> {
         let mut state = self.stream.state.lock();
-        if state.flow == Flow::Hold {
+        if state.flow == Flow::Hold || !state.started {
             return Vec::new();
-        }
-        let items = self.items(&state.at, max_bytes);
-        if !items.is_empty() || !state.started {
-            return items;
         }
         self.merged(&mut state, max_bytes)
     }

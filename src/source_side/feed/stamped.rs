@@ -57,7 +57,18 @@ impl StampedItems {
         let its_turn = |item: &StampedItem| {
             let is_due = item.stamp == at;
             #[cfg(test)]
-            let is_due = is_due && !(packet_waits && self.planted == Some(Planted::GoesLate));
+            let is_due = match self.planted {
+                // The first ones say where the packets begin.
+                Some(Planted::GoesLate)
+                    if !matches!(item.header.item, LaneItem::Begin | LaneItem::Root { .. }) =>
+                {
+                    item.stamp <= at && !packet_waits
+                }
+                Some(Planted::ClosesEarly) => {
+                    is_due || matches!(item.header.item, LaneItem::CloseContent { .. })
+                }
+                Some(Planted::GoesLate | Planted::StampsBeforeTheLook) | None => is_due,
+            };
             // Before its stamp there is always a packet to go.
             is_due || item.may_go_early() && self.packets >= PACKETS_PER_CONTENT
         };
@@ -71,7 +82,7 @@ impl StampedItems {
     pub fn take(&mut self, at: Sequence) -> Option<StampedItem> {
         let item = self.items.pop_front()?;
         #[cfg(test)]
-        let at = if self.planted == Some(Planted::GoesLate) { item.stamp } else { at };
+        let at = if self.planted.is_some() { item.stamp } else { at };
         let is_in_place = at == item.stamp || at < item.stamp && item.may_go_early();
         assert!(is_in_place, "an item as of {} goes at {}", item.stamp.0, at.0);
         self.bytes -= item.payload.len();
@@ -175,6 +186,7 @@ impl StampedSink for StampedLane {
             // Nothing after it was sent in an earlier session.
             (state.at, state.started, state.again_upto) = (start, true, Sequence(0));
         }
+        state.began = Some(start);
         state.stamped.push(start.sequence, batch);
         self.wake(state);
         true
@@ -199,4 +211,6 @@ pub(crate) enum Planted {
     GoesLate,
     /// An item has the position that was the last one before it was looked at, whatever has changed.
     StampsBeforeTheLook,
+    /// The end of a file's content goes before its stamp.
+    ClosesEarly,
 }

@@ -3,8 +3,11 @@
 use super::*;
 use crate::limits::{STAMPED_BYTES_MAX, STAMPED_ITEMS_MAX};
 use crate::packet::{Epoch, FrameHeader, Incarnation, LeftOut, ObjectId, Op, Prefix};
+use crate::packet::{ItemNumber, LaneItem};
 use crate::queue::Draft;
+use crate::resync::Gone;
 use crate::resync::{Entry, StampedSink};
+use bytes::Bytes;
 
 fn queue_of(packets: usize, payload: usize) -> (Arc<Queue>, Position) {
     let start = Position::origin(Epoch { number: 1, writer: 7 }, Incarnation(9));

@@ -1,6 +1,8 @@
 //! Whose directory it is, which moments count, what stays.
 
 use super::*;
+use crate::packet::Timestamp;
+use crate::source_side::mark::Marks;
 use std::os::unix::ffi::OsStrExt;
 
 fn found(label: Label, place: &Path) -> Found {
@@ -16,6 +18,13 @@ fn open(state: &Path, tree: &Path, found: &Found, stranger: Stranger) -> Result<
 
 /// A second directory with the same last name took over the first one's set: its replica was
 /// overwritten with other content, without a word.
+/// As every copy asks.
+fn suspect_since(record: &SetRecord, target: &str, clock: &Clock) -> Timestamp {
+    let marks = Marks::default();
+    marks.set(&record.marks);
+    marks.suspect_since(target, clock)
+}
+
 #[test]
 fn a_name_stays_with_its_tree() {
     let dir = tempfile::tempdir().unwrap();
@@ -86,9 +95,9 @@ fn marks_count_only_where_nothing_was_lost() {
         state.record.marks.insert("null:".into(), Mark::now());
         (state.record.settled, state.record.page_cache) = (settled, left);
         state.begin(now.clone(), &Clock::now());
-        assert_eq!(state.record.suspect_since("null:", &Clock::now()) != EVERYTHING, counts);
+        assert_eq!(suspect_since(&state.record, "null:", &Clock::now()) != EVERYTHING, counts);
         assert_eq!((state.record.settled, &state.record.page_cache), (false, &now));
-        assert_eq!(state.record.suspect_since("local:/never", &Clock::now()), EVERYTHING);
+        assert_eq!(suspect_since(&state.record, "local:/never", &Clock::now()), EVERYTHING);
     };
     check(true, None, Some(cache.clone()), true);
     check(true, Some(cache.clone()), None, true);
@@ -128,7 +137,7 @@ fn an_old_record_is_read() {
     std::fs::write(dir.path().join("set.json"), old.to_string()).unwrap();
     let own = found(Label::Set(SetId(5)), dir.path());
     let state = SetState::open(dir.path(), Path::new("/srv/data"), &own, Stranger::Refuse).unwrap();
-    assert_eq!(state.record.suspect_since("null:", &Clock::now()), EVERYTHING);
+    assert_eq!(suspect_since(&state.record, "null:", &Clock::now()), EVERYTHING);
 }
 
 /// A change that could not be captured was forgotten with the process: the next start believed
@@ -140,13 +149,13 @@ fn after_a_divergence_no_time_is_believed() {
     let mut state =
         SetState::open(dir.path(), tree, &found(Label::None, dir.path()), Stranger::Refuse).unwrap();
     state.record.marks.insert("local:/r".into(), Mark::now());
-    assert_ne!(state.record.suspect_since("local:/r", &clock), EVERYTHING);
+    assert_ne!(suspect_since(&state.record, "local:/r", &clock), EVERYTHING);
     assert!(state.record.diverge("write: I/O error"));
     assert!(!state.record.diverge("another"), "once is enough");
     state.save().unwrap();
     let own = found(Label::Set(state.record.set), dir.path());
     drop(state);
     let state = SetState::open(dir.path(), tree, &own, Stranger::Refuse).unwrap();
-    assert_eq!(state.record.suspect_since("local:/r", &clock), EVERYTHING);
+    assert_eq!(suspect_since(&state.record, "local:/r", &clock), EVERYTHING);
     assert_eq!(state.record.diverged.as_deref(), Some("write: I/O error"));
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::bounded;
 
-use super::super::{CopyOrder, Report, Settings, Shared, Told};
+use super::super::{Report, Settings, Shared, Told};
 use super::{Driver, News, Surroundings};
 use crate::connection::{Command, Event, Machine, NotNow};
 use crate::packet::{Position, Sequence};
@@ -25,8 +25,8 @@ impl<S: Surroundings> Driver<S> {
         answered.try_recv().unwrap_or(Err(NotNow::Gone))
     }
 
-    pub(crate) fn copy(&mut self, order: CopyOrder) {
-        self.hear(News::Told(Told::Copy(order)));
+    pub(crate) fn captured(&mut self) {
+        self.hear(News::Told(Told::Captured));
     }
 
     /// What a schedule says.
@@ -47,6 +47,11 @@ impl<S: Surroundings> Driver<S> {
     /// Durable, as everyone is told.
     pub(crate) fn durable(&self) -> Sequence {
         self.shared.report.lock().durable
+    }
+
+    /// Whether everyone is told that the target is in line.
+    pub(crate) fn is_in_line(&self) -> bool {
+        self.shared.report.lock().standing().in_line
     }
 
     /// The last packet that any session has sent.

@@ -1,0 +1,174 @@
+//! What applications do on the source: each change is made in the directory and in the model, and its op
+//! is queued. They also write while a copy looks: between any two of its looks at the counts.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::backing::Backing;
+use super::disk;
+use super::model::{Model, Tree};
+use crate::packet::*;
+use crate::queue::{Draft, Queue};
+use crate::random::Random;
+use crate::resync::{Counts, Found, Looks};
+
+/// Room for any op that the model makes.
+pub const OP_COST_MAX: usize = 6000;
+
+pub struct Applications {
+    pub model: Model,
+    pub backing: Backing,
+    /// What was given out, and the tree as of it.
+    pub history: HashMap<Position, Tree>,
+    pub queue: Arc<Queue>,
+    /// Changes so far, by inode number of the directory.
+    counts: BTreeMap<u64, u64>,
+    random: Random,
+    /// They write while they are not looked at.
+    pub writes_between_looks: bool,
+    /// Listings that a copy began anew.
+    pub listed_again: u64,
+    /// What they did is to be told.
+    pub said: Vec<String>,
+}
+
+impl Applications {
+    pub fn new(queue: Arc<Queue>, random: Random) -> Applications {
+        let model = Model::new();
+        let backing = Backing::new(&model.tree);
+        let history = HashMap::from([(queue.last(), model.tree.clone())]);
+        let (counts, said) = (BTreeMap::new(), Vec::new());
+        Applications {
+            model,
+            backing,
+            history,
+            queue,
+            counts,
+            random,
+            writes_between_looks: false,
+            listed_again: 0,
+            said,
+        }
+    }
+
+    /// Another process captures what they do.
+    pub fn are_served_by(&mut self, queue: Arc<Queue>) {
+        self.history.insert(queue.last(), self.model.tree.clone());
+        self.queue = queue;
+        self.writes_between_looks = false;
+    }
+
+    /// One random change, where it is possible and there is room for its op.
+    pub fn change(&mut self, random: &mut Random) {
+        if self.queue.has_room(OP_COST_MAX)
+            && let Some((op, payload)) = self.model.change(random)
+        {
+            self.capture(&op, payload);
+        }
+    }
+
+    /// The change is done in the model: now on the disk, and its op is queued.
+    pub fn capture(&mut self, op: &Op, payload: Vec<u8>) {
+        let touched = self.backing.show(&self.model.tree);
+        touched.into_iter().for_each(|inode| *self.counts.entry(inode).or_default() += 1);
+        let header = encode_packet_header(b"", op).len();
+        assert!(self.queue.has_room(OP_COST_MAX), "the only thread would wait for itself");
+        let mut room = self.queue.reserve(payload.len(), header).expect("nobody closes the queue");
+        let position = self.queue.append(&mut room, Draft::new(b"", op, Bytes::from(payload)));
+        self.history.insert(position, self.model.tree.clone());
+        self.said.push(format!("packet {}: {}", position.sequence, described(op)));
+    }
+
+    /// As if nothing had been done since a position.
+    pub fn go_back_to(&mut self, position: &Position) {
+        self.model.tree = self.history[position].clone();
+        self.backing.show(&self.model.tree);
+    }
+
+    fn write_between_looks(&mut self) {
+        if self.writes_between_looks && self.random.one_in(12) {
+            let mut random = self.random.clone();
+            self.change(&mut random);
+            self.random = random;
+        }
+    }
+}
+
+fn described(op: &Op) -> String {
+    let of = |object: &ObjectId| object.inode;
+    match op {
+        Op::Create { at, object, birth, .. } => {
+            format!("create {}/{} = {} {birth:?}", of(&at.dir), disk::shown(&at.name), of(object))
+        }
+        Op::Link { at, object, .. } => {
+            format!("link {}/{} = {}", of(&at.dir), disk::shown(&at.name), of(object))
+        }
+        Op::Unlink { at, object, links, .. } => {
+            format!("unlink {}/{} = {}, {links} left", of(&at.dir), disk::shown(&at.name), of(object))
+        }
+        Op::RemoveDirectory { at, object, .. } => {
+            format!("rmdir {}/{} = {}", of(&at.dir), disk::shown(&at.name), of(object))
+        }
+        Op::Rename { from, to, object, replaced, whiteout, .. } => format!(
+            "rename {}/{} to {}/{} = {}, over {:?}, whiteout {:?}",
+            of(&from.dir),
+            disk::shown(&from.name),
+            of(&to.dir),
+            disk::shown(&to.name),
+            of(object),
+            replaced.as_ref().map(|replaced| (of(&replaced.object), replaced.links)),
+            whiteout.as_ref().map(|whiteout| of(&whiteout.object)),
+        ),
+        Op::Exchange { left, left_object, right, right_object, .. } => format!(
+            "exchange {}/{} = {} and {}/{} = {}",
+            of(&left.dir),
+            disk::shown(&left.name),
+            of(left_object),
+            of(&right.dir),
+            disk::shown(&right.name),
+            of(right_object),
+        ),
+        Op::Write { object, offset, result } => {
+            format!("write {} at {offset}, size {}, mtime {:?}", of(object), result.size, result.mtime)
+        }
+        Op::Resize { object, result } => {
+            format!("resize {} to {}, mtime {:?}", of(object), result.size, result.mtime)
+        }
+        Op::Reserve { object, offset, length, .. } => {
+            format!("zero {} at {offset}, {length} bytes", of(object))
+        }
+        Op::SetAttributes { object, mode, owner, mtime } => {
+            format!("attributes of {}: {mode:?} {owner:?} {mtime:?}", of(object))
+        }
+        Op::SetXattr { object, .. } | Op::RemoveXattr { object, .. } => {
+            format!("{} of {}", op.name(), of(object))
+        }
+        Op::Barrier { .. } => op.name().to_owned(),
+    }
+}
+
+/// What a copy is told of changes.
+pub struct Watch {
+    pub applications: Arc<Mutex<Applications>>,
+    /// A planted bug: nothing that happens is counted.
+    pub is_blind: bool,
+}
+
+impl Looks for Watch {
+    fn counts(&self, inode: u64) -> Counts {
+        let mut applications = self.applications.lock();
+        applications.write_between_looks();
+        let count = applications.counts.get(&inode).copied().unwrap_or_default();
+        let count = if self.is_blind { 0 } else { count };
+        Counts { begun: count, ended: count }
+    }
+
+    fn while_still(&self, _: Found<'_>, _: Option<Found<'_>>, look: &mut dyn FnMut()) {
+        let write = std::mem::take(&mut self.applications.lock().writes_between_looks);
+        look();
+        self.applications.lock().writes_between_looks = write;
+    }
+}

@@ -1,0 +1,175 @@
+//! The copies of a driver: they begin by themselves where only a copy brings the target into line.
+
+use super::super::Settings;
+use super::super::copying::{Attempt, Copying, EndSaid};
+use super::super::surroundings::{NetworkLink, Surroundings, WalkOrder, Walked};
+use super::Driver;
+use crate::connection::{Event, Flow, Jitter};
+use crate::control::{AsideStatus, MirrorStatus};
+use crate::link::LostBy;
+use crate::packet::{DataState, ItemNumber, LeftOut, Sequence, SourceMessage, Text};
+use crate::resync::{Answer, CopyError, CopyReport, ProgressSnapshot};
+use crate::source_side::mark::{Clock, EVERYTHING};
+
+impl<S: Surroundings> Driver<S> {
+    /// The target is brought into line by a copy; the queue is held for it from now on.
+    pub(super) fn await_copy(&mut self, flow: Flow) {
+        assert!(self.cursor.is_none(), "the queue is held for a target twice");
+        let (cursor, _) = self.shared.attach(&self.queue);
+        self.cursor = Some(cursor);
+        self.set_flow(flow);
+        // Whatever it says of itself, it is not this source's as of any position.
+        self.update(|report| {
+            if report.data == DataState::Good {
+                report.data = DataState::Bad;
+            }
+        });
+        self.copy = Copying::Awaited;
+        self.begin_copy();
+    }
+
+    /// Begins an attempt at the copy that is awaited, if one is and it may.
+    pub(super) fn begin_copy(&mut self) {
+        let (true, true, Some(session)) = (self.copy.is_awaited(), self.is_captured, &self.session) else {
+            return;
+        };
+        // The target has what the source's own disk has lost: nothing takes that from it but a person.
+        if let Some(why) = self.settings.divergence.lost_by_disk() {
+            let why = format!("nothing is copied: the disk of the directory lost writes that it has ({why})");
+            return self.lost(LostBy::Network, why);
+        }
+        if self.shared.report.lock().data == DataState::Empty {
+            self.from_nothing = Some(self.settings.unwritten_at.clone());
+        }
+        let now = Clock::now();
+        let birth_epoch = self.settings.birth_epoch;
+        let to_nothing = self.from_nothing.is_some();
+        let from_nothing = self.from_nothing.as_ref().map_or(EVERYTHING, |mark| mark.suspect_since(&now));
+        let marked = self.settings.marks.suspect_since(&self.settings.target.to_string(), &now);
+        let suspect_since = from_nothing.max(marked);
+        let sink = session.lane.stamped(session.link.waker());
+        let covers = self.settings.divergence.count();
+        let order =
+            |answers, progress| WalkOrder { birth_epoch, suspect_since, to_nothing, sink, answers, progress };
+        match Attempt::begin(&mut self.around, covers, order) {
+            Ok(attempt) => {
+                let progress = attempt.progress();
+                self.copy = Copying::Runs(attempt);
+                self.update(|report| {
+                    report.data = DataState::Bad;
+                    report.left_out = LeftOut::default();
+                    report.mirror = MirrorStatus::Mirroring { percent: 0.0 };
+                    report.copy_attempts += 1;
+                    report.progress = Some(progress);
+                });
+            }
+            Err(error) => self.lost(LostBy::Network, format!("the copy cannot begin: {error}")),
+        }
+    }
+
+    /// What the target says to the copy under way. With its first word it has taken up the copy: what it
+    /// acknowledges since then is of this source's history.
+    pub(super) fn hear_of_copy(&mut self, answer: Answer) {
+        let Some(attempt) = self.copy.attempt() else { return };
+        if !attempt.answer(answer) {
+            return self.misbehaves("the target answers listings that it was not sent".into());
+        }
+        if !std::mem::replace(&mut attempt.is_heard, true) {
+            self.copy_is_taken_up();
+        }
+    }
+
+    fn copy_is_taken_up(&mut self) {
+        let Some(session) = &mut self.session else { return };
+        let Some(began) = session.stream.began() else {
+            return self.misbehaves("the target answers a copy that has not begun".into());
+        };
+        session.acknowledged = Some((began.sequence, Sequence(0)));
+        self.applied(began.sequence, Sequence(0));
+    }
+
+    /// The walk is over: the target has its end.
+    pub(super) fn copy_walked(&mut self, outcome: Walked) {
+        let end = outcome.as_ref().ok().and_then(|report| report.end);
+        self.copy.attempt().into_iter().for_each(|attempt| attempt.walked(end));
+        match outcome {
+            Ok(CopyReport { .. }) => self.in_line(),
+            // The link says why; the next one begins anew.
+            Err(CopyError::Gone) => {}
+            Err(error) => self.lost(LostBy::Network, format!("the copy failed: {error}")),
+        }
+    }
+
+    pub(super) fn resynchronised(&mut self, end: ItemNumber, orphans: u64, left_out: LeftOut) {
+        let Some(attempt) = self.copy.attempt() else { return };
+        if !attempt.hear_end(EndSaid { end, orphans, left_out }) {
+            return self.misbehaves("the target ends a copy again and again".into());
+        }
+        self.in_line();
+    }
+
+    /// The walk is over and the target has its end: then it is in line.
+    fn in_line(&mut self) {
+        let Some(attempt) = self.copy.attempt() else { return };
+        let Some(EndSaid { orphans, left_out, .. }) = attempt.complete() else { return };
+        let (covers, progress) = (attempt.covers, attempt.progress());
+        self.copy.end();
+        self.say_in_line(&progress.snapshot(), orphans);
+        let Some(session) = &self.session else { return };
+        let after = session.stream.at();
+        self.update(|report| {
+            report.data = if left_out.is_empty() { DataState::Good } else { DataState::Bad };
+            report.data_reason = if left_out.is_empty() { String::new() } else { left_out.summary() };
+            report.left_out = left_out;
+            report.aside = AsideStatus::default();
+            report.retrying = None;
+            report.mirror = MirrorStatus::Complete;
+            report.copy_attempts = 0;
+            report.covers = covers;
+        });
+        self.happened(Event::InLine { after });
+        self.note_health();
+    }
+
+    fn say_in_line(&self, copied: &ProgressSnapshot, orphans: u64) {
+        let Settings { id, target, .. } = &self.settings;
+        let files = copied.files_copied;
+        log::info!("connection {id} to {target}: in line after a copy; content of {files} files was sent");
+        if orphans > 0 {
+            log::warn!(
+                "connection {id} to {target}: objects that are not here and are at the target: {orphans}; it keeps \
+                 them in .REPSET.standin/orphans beside the replica until somebody removes them"
+            );
+        }
+    }
+
+    /// A target that calls its copy good has to hear that it may miss a change: it alone is asked
+    /// when the source is gone. A copy finds the change.
+    pub(super) fn tell_diverged(&mut self) {
+        let divergence = &self.settings.divergence;
+        let covered = match self.copy.attempt() {
+            Some(attempt) => attempt.covers,
+            None => self.shared.report.lock().covers,
+        };
+        let count = divergence.count();
+        let (Some(why), true) = (divergence.why(), count > covered) else { return };
+        let Some(session) = self.session.as_mut().filter(|session| session.stream.is_started()) else {
+            return;
+        };
+        if std::mem::replace(&mut session.told_diverged, count) == count {
+            return;
+        }
+        session.link.send(SourceMessage::Diverged { reason: Text::from_str_cut(&why) });
+        self.update(|report| report.data = DataState::Bad);
+        if divergence.lost_by_disk().is_none() {
+            self.out_of_line(format!("a change could not be captured ({why})"));
+        }
+    }
+
+    /// Only a copy brings the target into line again.
+    pub(super) fn out_of_line(&mut self, reason: String) {
+        log::warn!("connection {} to {}: {reason}", self.settings.id, self.settings.target);
+        let jitter = Jitter(self.around.random() as u16);
+        self.happened(Event::OutOfLine { reason, jitter });
+    }
+}

@@ -1,0 +1,135 @@
+//! From nothing to a mount: targets are reached, nobody writes past the mount, and it is there. What
+//! targets lack is copied while programs work.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, at, select};
+
+use super::connection::{Connection, Report};
+use super::ground::Ground;
+use super::record::SetRecord;
+use super::startup::{NOTHING_MOUNTED, io_failure};
+use crate::connection::FaultKind;
+use crate::failure::Failure;
+use crate::intercept::{DurabilityGate, Mount};
+use crate::limits::CONNECT_PATIENCE;
+use crate::preflight::{self, MountTable};
+
+/// Plain steps, on the thread that does what takes long.
+pub struct Start {
+    pub ground: Arc<Ground>,
+    pub connections: Vec<Arc<Connection>>,
+    /// As the last run left it.
+    pub record: SetRecord,
+    /// Something comes when it is to end.
+    pub interrupt: Receiver<()>,
+}
+
+/// The mount is there, and calls on it wait until it is served.
+pub struct Mounted {
+    pub mount: Mount,
+    /// Targets that have answered, as they were typed.
+    pub answered: Vec<String>,
+}
+
+impl Start {
+    /// Errors: why the directory is not protected, with what was left as it was.
+    pub fn run(&self) -> Result<Mounted, Failure> {
+        let answered = self.wait_for_targets()?;
+        // Whoever began to write past the mount while targets were waited for.
+        preflight::check(&self.ground.options)?;
+        Ok(Mounted { mount: mount(&self.ground)?, answered })
+    }
+
+    /// Waits until every target has answered, [`CONNECT_PATIENCE`] at most for all. One that has answered
+    /// a start before may be away.
+    ///
+    /// Errors: one has never answered, and does not in time; one does not take this source, or shows
+    /// another key: at once.
+    fn wait_for_targets(&self) -> Result<Vec<String>, Failure> {
+        let deadline = Instant::now() + CONNECT_PATIENCE;
+        let mut answered = Vec::new();
+        for connection in self.connections.iter().filter(|connection| !connection.is_null()) {
+            if self.reach(connection, deadline)? {
+                answered.push(connection.target.to_string());
+            }
+        }
+        Ok(answered)
+    }
+
+    /// Whether it has answered.
+    fn reach(&self, connection: &Connection, deadline: Instant) -> Result<bool, Failure> {
+        let is_known = self.record.has_answered(&connection.target);
+        let mut was_told = false;
+        loop {
+            let report = connection.report();
+            if report.connected.is_some() {
+                return Ok(true);
+            }
+            match report.fault {
+                Some(FaultKind::Refused) => return Err(refused(connection, &report)),
+                Some(FaultKind::Lost) if is_known => {
+                    eprintln!(
+                        "note: {}: {}; it is copied to when it is back.",
+                        connection.target, report.reason
+                    );
+                    return Ok(false);
+                }
+                Some(FaultKind::Lost) if !was_told => {
+                    was_told = true;
+                    let seconds = CONNECT_PATIENCE.as_secs();
+                    eprintln!("note: {}: {}; tried for {seconds} s.", connection.target, report.reason);
+                }
+                Some(FaultKind::Lost) | None => {}
+            }
+            if Instant::now() >= deadline {
+                return Err(unreachable(connection, &report));
+            }
+            select! {
+                recv(connection.news()) -> _ => {}
+                recv(at(deadline)) -> _ => {}
+                recv(self.interrupt) -> _ => return Err(interrupted()),
+            }
+        }
+    }
+}
+
+/// Mounts over the directory; calls wait until it is served.
+fn mount(ground: &Ground) -> Result<Mount, Failure> {
+    let name = ground.options.tree().display().to_string();
+    let gate = ground.durability.clone().map(|durability| Arc::new(durability) as Arc<dyn DurabilityGate>);
+    // As it is now: reaching the targets may have taken long.
+    let table =
+        MountTable::read().map_err(|error| io_failure("the table of mounts cannot be read", &error))?;
+    let backing = ground.backing_mount.as_ref().map(|backing| backing.look_again(&table));
+    let options = backing.map(|backing| backing.options).unwrap_or_default();
+    Mount::new(ground.volume.clone(), &ground.options.directory, &name, options, gate).map_err(|error| {
+        Failure::new(
+            format!("{} cannot be mounted: {error}.", ground.options.directory.display()),
+            "The directory is as it was.",
+            "See `standin doctor`.",
+        )
+    })
+}
+
+fn refused(connection: &Connection, report: &Report) -> Failure {
+    Failure::new(
+        format!("The target {} and this host do not take each other: {}.", connection.target, report.reason),
+        NOTHING_MOUNTED,
+        "Do what it says, and start again.",
+    )
+}
+
+fn unreachable(connection: &Connection, report: &Report) -> Failure {
+    Failure::new(
+        format!("The target {} cannot be reached: {}.", connection.target, report.reason),
+        NOTHING_MOUNTED,
+        "Mend the connection and start again.",
+    )
+    .passing()
+}
+
+fn interrupted() -> Failure {
+    Failure::new("Interrupted before the directory was protected.", NOTHING_MOUNTED, "Start again.")
+}
