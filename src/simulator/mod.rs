@@ -57,7 +57,7 @@ fn run(seed: u64, planted: Option<Planted>) -> Result<Seen, String> {
         }
     };
     let steps: Vec<String> = world.trace.drain(..).collect();
-    Err(format!("{broken}\nafter\n{}", steps.join("\n")))
+    Err(format!("{broken}\nafter\n{}\n{:?}", steps.join("\n"), world.seen))
 }
 
 /// A number from the environment.
@@ -94,7 +94,7 @@ fn whatever_fails_both_sides_come_together() {
     }
 }
 
-/// Runs that once broke a rule, each with what it was.
+/// Runs that once broke a rule, each with what it was then: what a seed plays changes with the simulator.
 #[test]
 fn what_was_found_once_stays_mended() {
     let seeds = [

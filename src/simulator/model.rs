@@ -72,7 +72,7 @@ impl Model {
         let file = random.pick(&files).copied();
         let one = random.pick(&any).copied();
         let other = random.pick(&any).copied();
-        match random.below(24) {
+        match random.below(27) {
             0..=2 if free && room => Some(self.create(home, name, Birth::File, mode)),
             3 | 4 if free && room => Some(self.create(home, name, Birth::Directory, mode)),
             5 if free && room => Some(self.create(
@@ -95,6 +95,7 @@ impl Model {
             19 => Some(self.resize(file?.2, random.below(6000))),
             20 => Some(self.reserve(file?.2, random.below(5000), random.below(3000) + 1)),
             21 => Some(self.set_attributes(one?.2, mode, random)),
+            24..=26 => Some(self.set_time_back(file?.2)),
             22 => Some(self.set_xattr(file?.2, random)),
             23 => Some((Op::Barrier { durable: random.one_in(2) }, Vec::new())),
             _ => None,
@@ -204,7 +205,13 @@ impl Model {
     }
 
     fn write(&mut self, inode: u64, random: &mut Random) -> Said {
-        let (offset, len) = (random.below(4000) as usize, random.below(1500) as usize + 1);
+        let (mut offset, mut len) = (random.below(4000) as usize, random.below(1500) as usize + 1);
+        // Most databases write without making their files longer.
+        let size = self.tree.nodes[&inode].content.len();
+        if size > 0 && random.one_in(2) {
+            offset %= size;
+            len = len.min(size - offset);
+        }
         let bytes = vec![random.number() as u8; len];
         let node = self.node(inode);
         node.content.resize(node.content.len().max(offset + len), 0);
@@ -242,17 +249,20 @@ impl Model {
                 Op::SetAttributes { object: id, mode: Some(mode), owner: Some(owner), mtime: None }
             }
             _ => {
-                // Some are set to what they were before.
-                let (seconds, nanoseconds) = match random.one_in(2) {
-                    true => (random.below(2) as i64, 0),
-                    false => (random.below(1000) as i64 - 500, mode),
-                };
-                let mtime = Timestamp { seconds, nanoseconds };
+                let mtime = Timestamp { seconds: random.below(1000) as i64 - 500, nanoseconds: mode };
                 attributes.mtime = mtime;
                 Op::SetAttributes { object: id, mode: None, owner: None, mtime: Some(mtime) }
             }
         };
         (op, Vec::new())
+    }
+
+    /// Whatever was written, its time does not tell.
+    fn set_time_back(&mut self, inode: u64) -> Said {
+        let mtime = Timestamp { seconds: 0, nanoseconds: 0 };
+        self.node(inode).attributes.mtime = mtime;
+        let object = object(inode);
+        (Op::SetAttributes { object, mode: None, owner: None, mtime: Some(mtime) }, Vec::new())
     }
 
     fn set_xattr(&mut self, inode: u64, random: &mut Random) -> Said {

@@ -1,6 +1,8 @@
 //! Targets that lie: the source must not panic, must keep what it has not been relieved of, and
 //! says what was wrong.
 
+mod copies;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,14 +10,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::connection::{Around, Connection, Report, Settings, Watch};
-use super::mark::Mark;
+use super::mark::{Mark, Marks};
 use super::remote::Route;
 use crate::control::{ConnectionState, WaitFor};
 use crate::intercept::Divergence;
-use crate::link::{Dial, Identity, Listener, TargetEvent, TargetLink};
+use crate::link::{Dial, FrameReceiver, Identity, Listener, Received, TargetEvent, TargetLink};
 use crate::packet::{
-    Chain, DataState, Epoch, Features, Incarnation, ItemNumber, ObjectId, Op, Position, ReplicaProof,
-    Sequence, SetId, SourceMessage, TargetMessage, Text, WIRE_VERSION,
+    Chain, DataState, Epoch, Features, Frame, Incarnation, Op, Position, ReplicaProof, Sequence, SetId,
+    SourceMessage, TargetMessage, Text, WIRE_VERSION,
 };
 use crate::queue::{Draft, Queue};
 use crate::words::{Target, WhenFull};
@@ -37,6 +39,7 @@ struct Scene {
     connection: Connection,
     target: TargetLink,
     listener: Listener,
+    marks: Arc<Marks>,
     /// The protected tree.
     tree: tempfile::TempDir,
 }
@@ -55,6 +58,7 @@ impl Scene {
         let loopback: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
         let listener = Listener::bind(loopback, target.clone(), |_| true).unwrap();
         let queue = Queue::new(64 << 20, origin());
+        let marks = Arc::<Marks>::default();
         let settings = Settings {
             id: 1,
             uuid: "c0ffee".into(),
@@ -65,7 +69,7 @@ impl Scene {
             unwritten_at: Mark::now(),
             watch,
             divergence,
-            marks: Arc::default(),
+            marks: marks.clone(),
             when_full: WhenFull::default(),
         };
         let route = Route::Fixed(Dial::new(listener.local_addr(), target.fingerprint(), us));
@@ -80,7 +84,19 @@ impl Scene {
         let link = listener.accept().expect("the source comes");
         let hello = link.messages().recv_timeout(LONG).expect("it greets");
         assert!(matches!(hello, TargetEvent::Message(SourceMessage::Hello { .. })), "{hello:?}");
-        Scene { queue, connection, target: link, listener, tree }
+        Scene { queue, connection, target: link, listener, marks, tree }
+    }
+
+    /// The target has taken three packets and made them durable; their positions.
+    fn in_line(&self) -> Vec<Position> {
+        self.target.welcome();
+        self.welcome(origin());
+        let frames = self.target.frames();
+        let positions = (0..3).map(|_| frame(&frames).position).collect();
+        self.say(acknowledge(3, 3));
+        let has = |report: &Report| super::sync::has(report, Sequence(3), WaitFor::Durable);
+        assert!(has(&self.connection.wait(Instant::now() + LONG, has)));
+        positions
     }
 
     /// The replica is said to be good up to here.
@@ -129,6 +145,14 @@ fn acknowledge(applied: u64, durable: u64) -> TargetMessage {
 }
 
 #[track_caller]
+fn frame(frames: &FrameReceiver) -> Frame {
+    match frames.recv(LONG) {
+        Received::Frame(frame) => frame,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
 fn check(word: &str, act: impl FnOnce(&Scene)) {
     let scene = Scene::new();
     act(&scene);
@@ -162,7 +186,7 @@ fn an_acknowledgement_is_taken_back() {
     scene.welcome(origin());
     let frames = scene.target.frames();
     for _ in 0..3 {
-        assert!(matches!(frames.recv(LONG), crate::link::Received::Frame(_)));
+        frame(&frames);
     }
     scene.say(acknowledge(3, 2));
     scene.say(acknowledge(2, 2));
@@ -213,62 +237,13 @@ fn forged_proofs_resume_nothing() {
     }
 }
 
-/// Answers to listings that were never sent, or about files that are in none.
-#[test]
-fn a_copy_is_not_led_astray() {
-    let wanted = |listing, objects| TargetMessage::Wanted { listing: ItemNumber(listing), objects };
-    let cases: [(&str, Vec<TargetMessage>); 4] = [
-        ("is for listing 77", vec![wanted(77, Vec::new())]),
-        ("is not of the listing", vec![wanted(3, vec![ObjectId::default()])]),
-        ("is not the end of the copy", vec![resynchronised(99)]),
-        (
-            "listings that it was not sent",
-            (0..9000).map(|n| wanted(n, vec![ObjectId::default(); 99])).collect(),
-        ),
-    ];
-    for (word, messages) in cases {
-        let scene = Scene::new();
-        std::fs::write(scene.tree.path().join("file"), "content").unwrap();
-        scene.target.welcome();
-        let empty = ReplicaProof { data: DataState::Empty, ..proof(origin()) };
-        scene.say(welcome(WIRE_VERSION, empty));
-        scene.connection.captured();
-        let frames = scene.target.frames();
-        for _ in 0..3 {
-            assert!(matches!(frames.recv(LONG), crate::link::Received::Frame(_)));
-        }
-        messages.into_iter().for_each(|message| scene.say(message));
-        let fails = |report: &Report| report.state == ConnectionState::Error;
-        let reason = scene.connection.wait(Instant::now() + LONG, fails).reason;
-        // A flood may be noticed by the copy, at its first answer, or by the connection.
-        let is_flood = word.contains("not sent");
-        assert!(reason.contains(word) || is_flood && reason.contains("listing"), "{reason}");
-        scene.connection.end();
-    }
-}
-
-fn resynchronised(end: u64) -> TargetMessage {
-    TargetMessage::Resynchronised { end: ItemNumber(end), orphans: 0, left_out: Default::default() }
-}
-
 /// A target whose disk was set back: `wait-sync` went on to say that it has everything, and
 /// `status` that it is behind by nothing.
 #[test]
 fn what_a_target_has_lost_does_not_count() {
     let scene = Scene::new();
-    scene.target.welcome();
-    scene.welcome(origin());
-    let frames = scene.target.frames();
-    let mut positions = Vec::new();
-    for _ in 0..3 {
-        match frames.recv(LONG) {
-            crate::link::Received::Frame(frame) => positions.push(frame.position),
-            other => panic!("{other:?}"),
-        }
-    }
-    scene.say(acknowledge(3, 3));
+    let positions = scene.in_line();
     let has = |report: &Report| super::sync::has(report, Sequence(3), WaitFor::Durable);
-    assert!(has(&scene.connection.wait(Instant::now() + LONG, has)));
     scene.target.close("it is set back");
     let target = scene.listener.accept().expect("it dials again");
     target.send(welcome(WIRE_VERSION, proof(positions[0])));

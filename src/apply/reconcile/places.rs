@@ -163,7 +163,7 @@ fn find_parent(replica: &mut Replica, id: ObjectId, found: &Found) -> Result<Opt
     match replica.directory(id) {
         Ok(_) => {}
         Err(Fault::Outside { path, .. }) => {
-            log::warn!("directory {id} was moved out of the replica, to {path}: another one is made");
+            log::warn!("directory {id} was moved out of the replica, to {path}");
             return Ok(None);
         }
         Err(Fault::MissingObject(_)) => return Ok(None),

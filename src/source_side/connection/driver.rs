@@ -50,6 +50,9 @@ pub(crate) struct Driver<S: Surroundings> {
     healing: Healing,
     /// The target held nothing when copies to it began, at this moment.
     from_nothing: Option<Mark>,
+    /// The target lost what it had made durable, an older image of it was put back: until it is in line
+    /// again, no time says what it has.
+    is_set_back: bool,
     /// The target has applied everything up to here: the queue does not hold it for it.
     acknowledged: Sequence,
     /// The last packet that some session has sent.
@@ -116,6 +119,7 @@ impl<S: Surroundings> Driver<S> {
             is_captured: false,
             healing: Healing::new(),
             from_nothing: None,
+            is_set_back: false,
             acknowledged: start.sequence,
             sent_upto: start.sequence,
             was_full: false,
@@ -450,11 +454,15 @@ impl<S: Surroundings> Driver<S> {
             ));
         }
         let last = self.queue.last();
+        let said = self.shared.report.lock().durable;
+        let is_ours = proof.applied.same_history(&last);
+        let has = if is_ours { proof.durable.sequence } else { Sequence(0) };
+        self.is_set_back |= has < said;
         self.update(|report| {
             report.data = proof.data;
             report.data_reason.clear();
             report.aside = AsideStatus::default();
-            if proof.applied.same_history(&last) {
+            if is_ours {
                 // Less than it had said to have where it was set back.
                 report.applied = report.applied.min(proof.applied.sequence);
                 report.durable = report.durable.min(proof.durable.sequence);

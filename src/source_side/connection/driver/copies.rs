@@ -7,7 +7,7 @@ use super::Driver;
 use crate::connection::{Event, Flow, Jitter};
 use crate::control::{AsideStatus, MirrorStatus};
 use crate::link::LostBy;
-use crate::packet::{DataState, ItemNumber, LeftOut, Sequence, SourceMessage, Text};
+use crate::packet::{DataState, ItemNumber, LeftOut, Sequence, SourceMessage, Text, Timestamp};
 use crate::resync::{Answer, CopyError, CopyReport, ProgressSnapshot};
 use crate::source_side::mark::{Clock, EVERYTHING};
 
@@ -41,12 +41,9 @@ impl<S: Surroundings> Driver<S> {
         if self.shared.report.lock().data == DataState::Empty {
             self.from_nothing = Some(self.settings.unwritten_at.clone());
         }
-        let now = Clock::now();
         let birth_epoch = self.settings.birth_epoch;
         let to_nothing = self.from_nothing.is_some();
-        let from_nothing = self.from_nothing.as_ref().map_or(EVERYTHING, |mark| mark.suspect_since(&now));
-        let marked = self.settings.marks.suspect_since(&self.settings.target.to_string(), &now);
-        let suspect_since = from_nothing.max(marked);
+        let suspect_since = self.suspect_since();
         let sink = session.lane.stamped(session.link.waker());
         let covers = self.settings.divergence.count();
         let order =
@@ -65,6 +62,17 @@ impl<S: Surroundings> Driver<S> {
             }
             Err(error) => self.lost(LostBy::Network, format!("the copy cannot begin: {error}")),
         }
+    }
+
+    /// What changed at this moment or later may be missing on the target although size and mtime are the
+    /// same.
+    fn suspect_since(&self) -> Timestamp {
+        if self.is_set_back {
+            return EVERYTHING;
+        }
+        let now = Clock::now();
+        let from_nothing = self.from_nothing.as_ref().map_or(EVERYTHING, |mark| mark.suspect_since(&now));
+        from_nothing.max(self.settings.marks.suspect_since(&self.settings.target.to_string(), &now))
     }
 
     /// What the target says to the copy under way. With its first word it has taken up the copy: what it
@@ -114,6 +122,7 @@ impl<S: Surroundings> Driver<S> {
         let Some(EndSaid { orphans, left_out, .. }) = attempt.complete() else { return };
         let (covers, progress) = (attempt.covers, attempt.progress());
         self.copy.end();
+        self.is_set_back = false;
         self.say_in_line(&progress.snapshot(), orphans);
         let Some(session) = &self.session else { return };
         let after = session.stream.at();
