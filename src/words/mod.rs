@@ -1,6 +1,7 @@
 //! Words that several rooms use: what was asked for, what is allowed, who somebody is, what is counted.
 
 mod allow;
+mod copy_mode;
 mod keys;
 mod measures;
 mod names;
@@ -9,6 +10,7 @@ mod profile;
 mod when_full;
 
 pub use allow::Allow;
+pub use copy_mode::CopyMode;
 pub use keys::{BadFingerprint, Fingerprint, hmac_sha256, sha256};
 pub use measures::QueueStats;
 pub use names::{SOCKET_SUFFIX, is_set_name, socket_path};

@@ -28,6 +28,7 @@ use crate::resync::{Answer, CopyError, Wanted};
 use crate::source_side::feed::{Lane, PacketFeed, Sent, Stream};
 use crate::source_side::mark::Mark;
 use crate::source_side::relief;
+use crate::words::CopyMode;
 
 /// How often counters of the link are taken over, and a full queue is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -45,6 +46,8 @@ pub(crate) struct Driver<S: Surroundings> {
     pub(super) machine: Machine,
     session: Option<OpenLink<S::Link>>,
     copy: Copying,
+    /// Of the next copy.
+    copy_mode: CopyMode,
     /// Nothing that programs do gets past the mount: copies may begin.
     is_captured: bool,
     healing: Healing,
@@ -116,6 +119,7 @@ impl<S: Surroundings> Driver<S> {
             machine,
             session: None,
             copy: Copying::Resting,
+            copy_mode: CopyMode::default(),
             is_captured: false,
             healing: Healing::new(),
             from_nothing: None,

@@ -10,6 +10,7 @@ use crate::link::LostBy;
 use crate::packet::{DataState, ItemNumber, LeftOut, Sequence, SourceMessage, Text, Timestamp};
 use crate::resync::{Answer, CopyError, CopyReport, ProgressSnapshot};
 use crate::source_side::mark::{Clock, EVERYTHING};
+use crate::words::CopyMode;
 
 impl<S: Surroundings> Driver<S> {
     /// The target is brought into line by a copy; the queue is held for it from now on.
@@ -67,7 +68,7 @@ impl<S: Surroundings> Driver<S> {
     /// What changed at this moment or later may be missing on the target although size and mtime are the
     /// same.
     fn suspect_since(&self) -> Timestamp {
-        if self.is_set_back {
+        if self.is_set_back || self.copy_mode.suspects_everything() {
             return EVERYTHING;
         }
         let now = Clock::now();
@@ -123,6 +124,7 @@ impl<S: Surroundings> Driver<S> {
         let (covers, progress) = (attempt.covers, attempt.progress());
         self.copy.end();
         self.is_set_back = false;
+        self.copy_mode = CopyMode::default();
         self.say_in_line(&progress.snapshot(), orphans);
         let Some(session) = &self.session else { return };
         let after = session.stream.at();
