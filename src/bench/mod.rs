@@ -20,11 +20,11 @@ mod cold;
 mod content;
 mod earlier;
 mod error;
-mod first_copy;
 mod line;
 mod load;
 mod measure;
 mod memory;
+mod mirror;
 mod mount;
 mod pin;
 mod place;
@@ -51,8 +51,8 @@ use crate::failure::Failure;
 use crate::preflight::{FsFacts, MountTable, kernel_version, resolve};
 use against::Against;
 use error::{Context, Result};
-use first_copy::FirstCopy;
 use measure::{Measured, Measurement};
+use mirror::Mirror;
 use pin::Pinned;
 use place::{Builder, Place, Workshop};
 use report::{LineReport, Machine, Sizes};
@@ -60,6 +60,7 @@ use variant::Variant;
 
 pub use earlier::Earlier;
 pub use line::Line;
+pub use mirror::MirrorSizes;
 pub use report::Report;
 pub use table::text;
 pub use variant::Choice;
@@ -82,8 +83,8 @@ pub struct Settings {
     pub passthrough_hp: PathBuf,
     /// Everything on one processor.
     pub pin: bool,
-    /// Files of a first copy; 0: none is measured.
-    pub first_copy: u64,
+    /// Also measure copies of whole trees.
+    pub mirror: Option<MirrorSizes>,
     /// Also measure how the replica follows.
     pub replication: bool,
     pub lag_time: Duration,
@@ -104,7 +105,7 @@ impl Default for Settings {
             against: None,
             passthrough_hp: "passthrough_hp".into(),
             pin: false,
-            first_copy: 0,
+            mirror: None,
             replication: false,
             lag_time: Duration::from_secs(5),
             rewrite_size: 1 << 30,
@@ -123,6 +124,7 @@ impl Settings {
             lag_time: Duration::from_secs(1),
             rewrite_size: 64 << 20,
             stream_size: 64 << 20,
+            mirror: self.mirror.map(|_| MirrorSizes::QUICK),
             ..self
         }
     }
@@ -146,10 +148,10 @@ impl Settings {
         let replicas = columns.iter().filter(|variant| variant.replicates()).count();
         let copies = (columns.len() + replicas) as u64;
         // Files of the lines, the tree, its copy, the repository.
-        let small = (self.files * 4 * copies + 2 * 10_000 + 3 * self.first_copy) * 8192;
+        let small = (self.files * 4 * copies + 2 * 10_000) * 8192;
         let rewritten = if self.replication { 2 * self.rewrite_size } else { 0 };
         let streamed = if self.replication { 2 * self.stream_size } else { 0 };
-        (copies + 2) * self.size + small + rewritten + streamed
+        (copies + 2) * self.size + small + rewritten + streamed + self.mirror.map_or(0, mirrored)
     }
 }
 
@@ -194,7 +196,7 @@ impl Run<'_> {
         let replication = self.replication(&places, Variant::Replicating)?;
         let replication_other = self.replication(&places, Variant::ReplicatingAgainst)?;
         let stream = self.stream(&workshop)?;
-        let first_copy = self.first_copy(&workshop)?;
+        let mirror = self.mirror(&workshop)?;
         Ok(Report {
             version: env!("CARGO_PKG_VERSION"),
             machine: machine(&dir, load_before, pinned.as_ref().map(|pinned| pinned.cpu))?,
@@ -211,7 +213,7 @@ impl Run<'_> {
             replication,
             replication_other,
             stream,
-            first_copy,
+            mirror,
             notes,
         })
     }
@@ -288,18 +290,25 @@ impl Run<'_> {
         stream.map(Some)
     }
 
-    fn first_copy(&self, workshop: &Workshop) -> Result<Option<FirstCopy>> {
-        let files = self.settings.first_copy;
-        if files == 0 {
-            return Ok(None);
-        }
+    fn mirror(&self, workshop: &Workshop) -> Result<Option<Mirror>> {
+        let Some(sizes) = self.settings.mirror else { return Ok(None) };
         let (program, against) = (self.program.as_path(), self.settings.against.as_deref());
         let rounds = self.settings.rounds.min(LONG_ROUNDS_MAX);
-        first_copy::Measurement { workshop, program, against, files, rounds, stop: self.stop }.run().map(Some)
+        let progress = progress_bar();
+        let say = |what: &str| progress.set_message(what.to_owned());
+        let stop = self.stop;
+        let mirror = mirror::Measurement { workshop, program, against, sizes, rounds, stop, say: &say }.run();
+        progress.finish_and_clear();
+        mirror.map(Some)
     }
 }
 
-/// Rounds of the stream and of the first copy at most: each moves gigabytes, or takes seconds.
+/// Bytes on disk at the same time: both trees, and a replica of each for each copier.
+fn mirrored(sizes: MirrorSizes) -> u64 {
+    (sizes.files * 8192 + sizes.large) * 4
+}
+
+/// Rounds of the stream and of the copies at most: each moves gigabytes, or takes seconds.
 const LONG_ROUNDS_MAX: u32 = 3;
 
 /// On a terminal only.

@@ -47,6 +47,15 @@ pub struct Protection<'a> {
 impl Mount {
     /// Starts a daemon and waits until it serves and its replica, if any, is in line.
     pub fn protect(protection: &Protection<'_>, stop: &AtomicBool) -> Result<Mount> {
+        Mount::start(protection, stop, is_ready)
+    }
+
+    /// Starts a daemon and waits until it serves.
+    pub fn serving(protection: &Protection<'_>, stop: &AtomicBool) -> Result<Mount> {
+        Mount::start(protection, stop, |status| status.phase == Phase::Serving)
+    }
+
+    fn start(protection: &Protection<'_>, stop: &AtomicBool, is_there: fn(&Status) -> bool) -> Result<Mount> {
         let run = protection.home.join("run");
         let mut command = Command::new(protection.program);
         command.arg("protect").arg(protection.point);
@@ -60,9 +69,24 @@ impl Mount {
         mount.socket = Some(socket.clone());
         mount.process.wait_until(stop, || {
             let status = Client::connect(&socket).and_then(|mut client| client.status());
-            status.is_ok_and(|status| is_ready(&status))
+            status.is_ok_and(|status| is_there(&status))
         })?;
         Ok(mount)
+    }
+
+    /// Waits until its replica is in line.
+    pub fn wait_until_in_line(&self, stop: &AtomicBool) -> Result<()> {
+        let deadline = Instant::now() + SYNC_PATIENCE;
+        while !is_ready(&self.status()?) {
+            if stop.load(Ordering::Relaxed) {
+                return Err(Error::Interrupted);
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::Wrong("the replica does not come into line".into()));
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(())
     }
 
     /// Starts a program that passes everything through, and waits for its mount; `None` where it is

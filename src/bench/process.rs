@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::error::{Context, Error, Result};
 use crate::failure::Failure;
 
-/// How long a process may take to be ready: as long as a first copy of many files.
+/// How long a process may take to be ready: as long as a copy of many files.
 const START_PATIENCE: Duration = Duration::from_secs(900);
 
 /// How long a daemon may take to drain, unmount and end.
@@ -100,10 +100,41 @@ impl Process {
     }
 }
 
+/// The most memory that a process has held, in bytes; `None` where it is gone, or the kernel does not say.
+pub fn peak_memory(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.split_ascii_whitespace().next()?.parse::<u64>().ok()? * 1024)
+}
+
+/// Processor time of a process, and of its children that it has waited for (proc_pid_stat(5), fields 14 to
+/// 17).
+pub fn family_time(pid: u32) -> Option<Duration> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before may hold anything.
+    let (_, fields) = text.rsplit_once(')')?;
+    let ticks: Vec<u64> = fields.split_ascii_whitespace().skip(11).take(4).flat_map(str::parse).collect();
+    let per_second = rustix::param::clock_ticks_per_second();
+    Some(Duration::from_secs_f64(ticks.iter().sum::<u64>() as f64 / per_second as f64))
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         if let Err(error) = self.end() {
             log::error!("the process for {} did not end: {error}", self.what);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_has_memory_and_time() {
+        let pid = std::process::id();
+        assert!(peak_memory(pid).unwrap() > 1 << 16);
+        assert!(family_time(pid).is_some());
+        assert_eq!(peak_memory(u32::MAX), None);
     }
 }

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::against::{Against, rates};
 use super::cold::Cooling;
-use super::first_copy::FirstCopy;
 use super::line::Line;
+use super::mirror::Mirror;
 use super::replication::Replication;
 use super::stats::{Spread, median_bounds, ratios};
 use super::stream::Stream;
@@ -27,7 +27,7 @@ pub struct Report {
     /// Of the program of `--against`.
     pub replication_other: Option<Replication>,
     pub stream: Option<Stream>,
-    pub first_copy: Option<FirstCopy>,
+    pub mirror: Option<Mirror>,
     /// Beside the program of `--against`.
     pub against: Option<Against>,
     /// Beside the run of `--compare`.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::Report;
 use super::against;
 use super::cold::Cooling;
-use super::first_copy::{Copier, CopyRound, FirstCopy};
 use super::line::Line;
+use super::mirror::{Copied, CopierReport, Meanwhile, Mirror, Step, StepReport};
 use super::replication::{Files, Lag, Rename, Replication, Rewrites, Wire};
 use super::report::{LineReport, Machine, Sample, Sizes};
 use super::stream::{Stream, StreamRound};
@@ -48,10 +48,7 @@ pub fn full_report() -> Report {
         replication: Some(replication()),
         replication_other: Some(replication()),
         stream: Some(stream()),
-        first_copy: Some(FirstCopy {
-            files: 1000,
-            copiers: vec![Copier { name: "standin", rounds: vec![CopyRound::default()] }],
-        }),
+        mirror: Some(mirror()),
         against: Some(against),
         compared: Some(compared),
         notes: vec!["A note.".into()],
@@ -72,6 +69,18 @@ fn replication() -> Replication {
 
 fn lag() -> Lag {
     Lag { p50_ms: 1.0, p99_ms: 2.0, max_ms: 3.0, samples_ms: vec![1.0] }
+}
+
+fn mirror() -> Mirror {
+    let rounds = vec![Copied { source_memory: Some(1), target_memory: Some(2), ..Copied::default() }];
+    let step = StepReport { step: Step::SmallFirst, rounds };
+    Mirror {
+        files: 1000,
+        large_bytes: 1 << 20,
+        changed_blocks: 1,
+        copiers: vec![CopierReport { name: "standin", steps: vec![step] }],
+        meanwhile: Meanwhile::default(),
+    }
 }
 
 fn stream() -> Stream {

@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::args::Common;
 use super::{Outcome, output};
-use crate::bench::{self, Choice, Earlier, Line, Settings};
+use crate::bench::{self, Choice, Earlier, Line, MirrorSizes, Settings};
 use crate::failure::Failure;
 use crate::preflight::check_root_user;
 use crate::units::parse_size;
@@ -52,10 +52,16 @@ pub struct Bench {
     /// libfuse's example program passthrough_hp [default: the one in PATH]
     #[arg(long, value_name = "BINARY")]
     pub passthrough_hp: Option<PathBuf>,
-    /// Also measure the first copy of so many small files, and a start at which nothing has changed
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1000..=10_000_000))]
-    pub first_copy: Option<u64>,
-    /// Leave the lines out, measure replication or a first copy alone
+    /// Also measure copies of whole trees to a target daemon, beside an rsync daemon
+    #[arg(long)]
+    pub mirror: bool,
+    /// Small files of the copies
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1000..=10_000_000), requires = "mirror")]
+    pub mirror_files: Option<u64>,
+    /// Length of the large file of the copies
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "mirror")]
+    pub mirror_size: Option<u64>,
+    /// Leave the lines out, measure replication or copies alone
     #[arg(long, conflicts_with = "only")]
     pub no_lines: bool,
     /// How long to measure the lag of appends
@@ -100,11 +106,8 @@ pub(super) fn run(common: &Common, args: &Bench) -> Outcome {
 }
 
 fn settings(args: &Bench) -> Result<Settings, Failure> {
-    if args.no_lines && !args.replication && args.first_copy.is_none() {
-        return Err(refused(
-            "Without lines nothing is measured.".into(),
-            "Add --replication or --first-copy.",
-        ));
+    if args.no_lines && !args.replication && !args.mirror {
+        return Err(refused("Without lines nothing is measured.".into(), "Add --replication or --mirror."));
     }
     let defaults = Settings::default();
     let defaults = if args.quick { defaults.quick() } else { defaults };
@@ -127,12 +130,18 @@ fn settings(args: &Bench) -> Result<Settings, Failure> {
             .transpose()?
             .unwrap_or(defaults.passthrough_hp),
         pin: args.pin,
-        first_copy: args.first_copy.unwrap_or(0),
+        mirror: args.mirror.then(|| mirror(args)).transpose()?,
         replication: args.replication,
         lag_time: args.lag_seconds.map_or(defaults.lag_time, Duration::from_secs),
         stream_size: whole(args.stream_size.unwrap_or(defaults.stream_size))?,
         rewrite_size: whole(args.rewrite_size.unwrap_or(defaults.rewrite_size))?,
     })
+}
+
+fn mirror(args: &Bench) -> Result<MirrorSizes, Failure> {
+    let usual = if args.quick { MirrorSizes::QUICK } else { MirrorSizes::USUAL };
+    let files = args.mirror_files.unwrap_or(usual.files);
+    Ok(MirrorSizes { files, large: whole(args.mirror_size.unwrap_or(usual.large))? })
 }
 
 /// With fewer than eight rounds one disturbed round decides a comparison.

@@ -48,12 +48,13 @@ pub fn text(report: &Report) -> String {
         text += "\nStream of 1 MiB writes to a target daemon on this machine: medians\n";
         text += &replication::stream(stream);
     }
-    if let Some(copy) = &report.first_copy {
+    if let Some(mirror) = &report.mirror {
         text += &format!(
-            "\nFirst copy of {} files of 4 KiB, and a start at which nothing has changed: medians\n",
-            count(copy.files)
+            "\nCopies of {} files of 4 KiB, and of one of {} MiB, to a target daemon on this machine, until durable: medians\n",
+            count(mirror.files),
+            count(mirror.large_bytes >> 20)
         );
-        text += &copies::copies(copy);
+        text += &copies::copies(mirror);
     }
     text + &notes(report)
 }
@@ -147,7 +148,7 @@ mod tests {
             replication: None,
             replication_other: None,
             stream: None,
-            first_copy: None,
+            mirror: None,
             against: None,
             compared: None,
             notes: vec!["A note.".into()],

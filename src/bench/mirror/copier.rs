@@ -1,0 +1,128 @@
+//! Who copies: this product, another version of it, rsync.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use super::super::error::{Context, Error, Result};
+use super::super::mount::{Mount, Protection};
+use super::super::process::peak_memory;
+use super::super::served::Served;
+use super::rsync::Daemon;
+use super::{Copied, Tree};
+use crate::sys::process_time;
+
+/// A program that copies.
+#[derive(Clone, Copy)]
+pub enum Copier<'a> {
+    Standin { name: &'static str, program: &'a Path },
+    Rsync,
+}
+
+impl<'a> Copier<'a> {
+    pub fn name(self) -> &'static str {
+        match self {
+            Copier::Standin { name, .. } => name,
+            Copier::Rsync => "rsync",
+        }
+    }
+
+    /// Starts its receiving side, with everything below a directory of its own.
+    pub fn start(self, home: PathBuf, stop: &AtomicBool) -> Result<Side<'a>> {
+        let targets = match self {
+            Copier::Standin { program, .. } => {
+                let serve = |tree: Tree| {
+                    let home = home.join(directory(tree));
+                    fs::create_dir(&home).at(&home)?;
+                    Served::start(program, &home, stop)
+                };
+                Targets::Standin { program, small: serve(Tree::Small)?, large: serve(Tree::Large)? }
+            }
+            Copier::Rsync => Targets::Rsync(Daemon::start(&home, stop)?),
+        };
+        Ok(Side { home, targets })
+    }
+}
+
+/// The receiving side of a copier, and its replicas.
+pub struct Side<'a> {
+    home: PathBuf,
+    targets: Targets<'a>,
+}
+
+enum Targets<'a> {
+    Standin { program: &'a Path, small: Served, large: Served },
+    Rsync(Daemon),
+}
+
+impl Side<'_> {
+    pub fn replica(&self, tree: Tree) -> PathBuf {
+        match &self.targets {
+            Targets::Standin { small, .. } if tree == Tree::Small => small.replica.clone(),
+            Targets::Standin { large, .. } => large.replica.clone(),
+            Targets::Rsync(daemon) => daemon.replicas.join(directory(tree)),
+        }
+    }
+
+    /// Copies a tree that nobody changes.
+    pub fn copy(&self, source: &Path, tree: Tree, stop: &AtomicBool) -> Result<Copied> {
+        match &self.targets {
+            Targets::Standin { program, small, large } => {
+                let served = if tree == Tree::Small { small } else { large };
+                let home = self.home.join(directory(tree));
+                protected(program, &home, served, source, stop)
+            }
+            Targets::Rsync(daemon) => daemon.copy(source, directory(tree)),
+        }
+    }
+
+    /// Removes everything.
+    pub fn clear(self) -> Result<()> {
+        let Side { home, targets } = self;
+        drop(targets);
+        fs::remove_dir_all(&home).at(&home)
+    }
+}
+
+/// A protection that ends when its replica is the tree.
+fn protected(
+    program: &Path,
+    home: &Path,
+    served: &Served,
+    backing: &Path,
+    stop: &AtomicBool,
+) -> Result<Copied> {
+    let point = home.join("mount");
+    fs::create_dir_all(&point).at(&point)?;
+    let target_time = || process_time(served.process.pid()).at(home);
+    let (before, started) = (target_time()?, Instant::now());
+    let target = served.target.clone().into();
+    let protection =
+        Protection { program, name: "bench-copy", point: &point, backing, target, home, options: &[] };
+    let mount = Mount::protect(&protection, stop)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let source_time = process_time(mount.pid()).at(&point)?;
+    Ok(Copied {
+        seconds,
+        cpu_seconds: (source_time + target_time()? - before).as_secs_f64(),
+        source_memory: peak_memory(mount.pid()),
+        target_memory: peak_memory(served.process.pid()),
+    })
+}
+
+pub(super) fn directory(tree: Tree) -> &'static str {
+    match tree {
+        Tree::Small => "small",
+        Tree::Large => "large",
+    }
+}
+
+/// A home for one more copy of a tree, outside the rounds.
+pub(super) fn home(parent: &Path, name: &str) -> Result<PathBuf> {
+    let home = parent.join(name);
+    match fs::create_dir(&home) {
+        Ok(()) => Ok(home),
+        Err(error) => Err(Error::Io { path: home, source: error }),
+    }
+}
