@@ -13,6 +13,7 @@ mod deep;
 mod docs;
 mod fsync;
 mod full_state;
+mod guards;
 mod half_done;
 mod halves;
 mod host;

@@ -68,11 +68,15 @@ impl Pair {
         command
     }
 
-    pub fn serve(&mut self) {
+    pub fn serve_command(&self) -> Command {
         let mut command = self.daemon("target");
         command.arg("serve").arg("--root").arg(&self.root).args(["--allow", "device,setuid,security"]);
         command.args(["--listen", &format!("127.0.0.1:{}", self.port)]);
-        let mut daemon = Daemon::spawn(command);
+        command
+    }
+
+    pub fn serve(&mut self) {
+        let mut daemon = Daemon::spawn(self.serve_command());
         daemon.wait_ready();
         self.target = Some(daemon);
     }
@@ -92,13 +96,18 @@ impl Pair {
     }
 
     pub fn protect(&mut self) {
+        self.protect_at_once();
+        crate::host::wait_in_line(|| self.daemon("source"), || self.said());
+    }
+
+    /// What the target lacks is still being copied, or it is not there.
+    pub fn protect_at_once(&mut self) {
         let mut command = self.daemon("source");
         command.arg("protect").arg(&self.mount).arg("--backing").arg(&self.backing);
         command.args(crate::host::profile(&[]));
         command.args(["--to", &self.repset(), "--name", "here"]);
         let mut daemon = Daemon::spawn(command);
         daemon.wait_ready();
-        crate::host::wait_in_line(|| self.daemon("source"), || daemon.said());
         self.source = Some(daemon);
     }
 

@@ -13,6 +13,7 @@ const FLOORS: [&[&str]; 6] = [
         "limits",
         "mutation",
         "open_files",
+        "place",
         "pool",
         "ranks",
         "random",

@@ -27,8 +27,8 @@
 //! - [`preflight`]: what is checked before a mount; [`privileges`]: what is given up before the
 //!   work begins; [`failure`]: errors for people; `open_files`: how many this process may have
 //! - [`mod@bench`]: what the mount costs, and how fast a replica follows
-//! - [`words`], [`pool`], [`units`], `signals`, [`random`]: what several rooms speak of; memory for payloads;
-//!   how numbers are shown; SIGTERM and its kin; chance that a seed replays
+//! - [`words`], [`place`], [`pool`], [`units`], `signals`, [`random`]: what several rooms speak of; which directory
+//!   one is; memory for payloads; how numbers are shown; SIGTERM and its kin; chance that a seed replays
 //! - [`store`], [`xattr`], [`limits`], [`sys`]: small durable files; extended attributes; every
 //!   bound; all unsafe code
 //! - `ranks`: the order in which locks are taken on the source, asserted in debug builds
@@ -63,6 +63,7 @@ mod mutation;
 mod open_files;
 pub mod packet;
 pub mod pairing;
+pub mod place;
 pub mod pool;
 pub mod preflight;
 pub mod privileges;

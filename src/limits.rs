@@ -174,6 +174,18 @@ pub const BEGUN_ROOM: u64 = PAYLOAD_LEN_MAX as u64 + (64 << 10);
 /// How often a target looks after replicas that no source works on.
 pub const REST_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How often a target looks whether a replica that its source works on is still there, as nobody can
+/// be kept from removing it.
+pub const PRESENCE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// For how many objects it looks then: some 5 us each while the kernel remembers them, a seek each
+/// where it does not.
+pub const PRESENCE_LOOKS_RUNNING: usize = 8;
+
+/// For how many when a source comes: of a replica that lacks one object in twenty this says so 96
+/// times in 100.
+pub const PRESENCE_LOOKS: usize = 64;
+
 /// A target makes a durable point at least this often while ops arrive.
 pub const DURABLE_INTERVAL: Duration = Duration::from_secs(2);
 

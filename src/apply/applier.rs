@@ -26,7 +26,7 @@ use super::policy::Withheld;
 use super::reconcile::{NameMatch, Reconcile};
 use super::replica::{AsideView, DataStatus, DurablePoint, Relief, Replica, Run};
 use crate::failpoint;
-use crate::limits::{RELIEF_OBJECTS_MAX, apply_retry_delay, set_aside_after};
+use crate::limits::{PRESENCE_LOOKS, RELIEF_OBJECTS_MAX, apply_retry_delay, set_aside_after};
 use crate::packet::{
     Frame, FrameHeader, ItemHeader, LaneItem, ObjectId, PacketHeader, Position, ReplicaProof, Sequence,
     Stuck, TargetMessage,
@@ -141,7 +141,28 @@ impl Applier {
     pub fn begin_session(&mut self) -> ReplicaProof {
         self.reconcile.give_up();
         assert!(!self.is_copying(), "a copy of an older session goes on");
+        if let Err(fault) = self.look_for_objects(PRESENCE_LOOKS) {
+            log::warn!("whether the replica is still there cannot be told: {fault}");
+        }
         self.proof()
+    }
+
+    /// Looks for some of what the replica has; where something is missing it is bad from now on, durably,
+    /// and a copy has to bring it back. Gives what is missing.
+    ///
+    /// Errors: nothing follows.
+    pub fn look_for_objects(&mut self, looks: usize) -> Result<Option<String>, Fault> {
+        let missing = self.replica.missing(looks)?;
+        if let Some(missing) = &missing {
+            log::error!("the replica is no copy any more: {missing}");
+            self.replica.mark_bad(missing)?;
+        }
+        Ok(missing)
+    }
+
+    /// Whether the replica is where it was opened.
+    pub fn is_where_it_was(&self) -> bool {
+        self.replica.is_where_it_was()
     }
 
     /// Performs a frame. After [`Outcome::Retry`] the same frame comes again before any other.

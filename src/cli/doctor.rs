@@ -18,6 +18,7 @@ use crate::preflight::{
     existing_ancestor, fs_warnings, is_within, kernel_version, list_uses, nested_in, open_dev_fuse,
     open_writers, resolve, standing_mount, users_of,
 };
+use crate::source_side::is_missing_replica;
 use crate::units;
 use crate::words::Target;
 
@@ -55,7 +56,7 @@ pub(super) fn run(common: &Common, args: &Doctor) -> Outcome {
     report.machine();
     report.own_places(common);
     if let Some(dir) = &args.dir {
-        report.places(dir, &args.to);
+        report.places(common, dir, &args.to);
     }
     for target in &args.to {
         report.remote(common, target);
@@ -169,7 +170,7 @@ impl Report {
         }
     }
 
-    fn places(&mut self, dir: &Path, targets: &[Target]) {
+    fn places(&mut self, common: &Common, dir: &Path, targets: &[Target]) {
         let mounts = match MountTable::read() {
             Ok(mounts) => mounts,
             Err(error) => return self.add(Level::Fail, "mounts", format!("/proc/self/mountinfo: {error}.")),
@@ -183,7 +184,7 @@ impl Report {
             self.refuse("directory", &failure);
         }
         for target in targets {
-            self.target(&dir, &facts, target, &mounts);
+            self.target(common, &dir, &facts, target, &mounts);
         }
     }
 
@@ -260,7 +261,14 @@ impl Report {
         }
     }
 
-    fn target(&mut self, dir: &Path, source: &FsFacts, target: &Target, mounts: &MountTable) {
+    fn target(
+        &mut self,
+        common: &Common,
+        dir: &Path,
+        source: &FsFacts,
+        target: &Target,
+        mounts: &MountTable,
+    ) {
         if let Err(failure) = check_target(target) {
             return self.refuse("target", &failure);
         }
@@ -276,6 +284,14 @@ impl Report {
         };
         if is_within(&replica, dir, mounts) || is_within(dir, &replica, mounts) {
             let text = format!("{target} and {} lie in each other.", dir.display());
+            return self.add(Level::Fail, "target", text);
+        }
+        if is_missing_replica(&common.state_dir(), &replica) {
+            let text = format!(
+                "The replica {} is not there any more. If its disk is not mounted, mount it; if it was removed \
+                 on purpose, start with --adopt.",
+                replica.display()
+            );
             return self.add(Level::Fail, "target", text);
         }
         let existing = existing_ancestor(&replica);

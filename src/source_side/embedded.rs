@@ -1,10 +1,11 @@
 //! The embedded target of `local:`: the very same sessions and applier, in this process.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::record::directory_name;
 use crate::apply::{Applier, IDENTITY_XATTR, OpenError, Places, Replica};
 use crate::failure::Failure;
 use crate::link::TargetLink;
@@ -28,10 +29,13 @@ struct Only {
 
 impl Replicas for Only {
     fn open(&self, _link: &TargetLink, set: SetId, _name: &str) -> Result<Seat, String> {
-        match set == self.set {
-            true => Ok(Seat::alone(self.applier.clone())),
-            false => Err(format!("this target holds set {}, not {set}", self.set)),
+        if set != self.set {
+            return Err(format!("this target holds set {}, not {set}", self.set));
         }
+        if self.applier.try_lock().is_some_and(|applier| !applier.is_where_it_was()) {
+            return Err(MOVED.to_owned());
+        }
+        Ok(Seat::alone(self.applier.clone()))
     }
 
     fn about(&self, _peer: &Fingerprint, _name: &str) -> Result<String, String> {
@@ -77,6 +81,17 @@ impl Drop for Embedded {
     }
 }
 
+/// Where a set keeps what it knows of the replica at this path.
+pub(super) fn replica_state(set_state: &Path, replica: &Path) -> PathBuf {
+    set_state.join(format!("replica-{}", directory_name(replica)))
+}
+
+/// Whether some set of this state directory had its replica there, and it is not there now.
+pub(crate) fn is_missing_replica(state: &Path, replica: &Path) -> bool {
+    let sets = std::fs::read_dir(state).into_iter().flatten().flatten();
+    sets.map(|set| replica_state(&set.path(), replica)).any(|state| is_missing(replica, &state))
+}
+
 /// Whether a replica was here before, by its state, and neither it nor its mark is now: what is
 /// there may be the mount point of its disk, and a copy would fill the one below.
 fn is_missing(path: &Path, state: &Path) -> bool {
@@ -84,6 +99,9 @@ fn is_missing(path: &Path, state: &Path) -> bool {
         || rustix::fs::getxattr(path, IDENTITY_XATTR, &mut [0; 1]) == Err(rustix::io::Errno::NODATA);
     state.join("slot").exists() && (!path.exists() || no_mark())
 }
+
+const MOVED: &str =
+    "the directory of the replica is not where it was: mount its disk, or stop and start the protection";
 
 fn missing(path: &Path) -> Failure {
     Failure::new(
@@ -110,6 +128,7 @@ fn refused(path: &Path, error: &OpenError) -> Failure {
             "Choose an empty or missing directory, or take this one over with --adopt: what differs from the \
              source is then overwritten, and what the source lacks is moved aside."
         }
+        OpenError::Missing => return missing(path),
         OpenError::OtherSet { .. } => "Choose another directory: this one is the copy of another source.",
         OpenError::NotADirectory => "Choose a directory.",
         _ => "Mend this and start again.",

@@ -6,10 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 
 use crate::packet::SetId;
-use crate::sys::{FileHandle, filesystem_uuid, proc_path};
+use crate::place::Place;
+use crate::sys::proc_path;
 
 /// Name of the xattr; its value is the set's id as 32 hexadecimal digits.
 const XATTR: &str = "trusted.standin.set";
@@ -30,15 +30,6 @@ pub enum Label {
     Impossible,
 }
 
-/// Which directory it is, whatever it is called and wherever it is mounted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
-    /// UUID of the file system; `None` where kernel or file system do not say.
-    filesystem: Option<String>,
-    /// Type and bytes of its file handle; `None` where there are none.
-    handle: Option<String>,
-}
-
 impl Found {
     /// Looks at a directory that was opened for reading.
     ///
@@ -46,29 +37,6 @@ impl Found {
     pub fn at(root: impl AsFd) -> io::Result<Found> {
         let root = root.as_fd();
         Ok(Found { label: read(root)?, place: Place::of(root) })
-    }
-}
-
-impl Place {
-    fn of(root: BorrowedFd<'_>) -> Place {
-        let hex = |handle: FileHandle| {
-            let bytes: String = handle.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-            format!("{}:{bytes}", handle.kind())
-        };
-        Place {
-            filesystem: filesystem_uuid(root).ok().map(|uuid| format!("{uuid:032x}")),
-            handle: FileHandle::of(root).ok().map(hex),
-        }
-    }
-
-    /// Why it is not the directory that it was; `None` where nothing speaks against it.
-    pub fn differs_from(&self, before: &Place) -> Option<&'static str> {
-        let differ = |one: &Option<String>, other: &Option<String>| matches!((one, other), (Some(one), Some(other)) if one != other);
-        match () {
-            () if differ(&self.filesystem, &before.filesystem) => Some("it is on another file system"),
-            () if differ(&self.handle, &before.handle) => Some("it is another directory"),
-            () => None,
-        }
     }
 }
 
@@ -116,11 +84,5 @@ mod tests {
         assert_eq!(again.label, Label::Set(SetId(7)));
         assert_eq!(again.place.differs_from(&found.place), None);
         assert_eq!(look(other.path()).place.differs_from(&found.place), Some("it is another directory"));
-        let elsewhere = Place { filesystem: Some("other".into()), ..found.place.clone() };
-        if found.place.filesystem.is_some() {
-            assert_eq!(elsewhere.differs_from(&found.place), Some("it is on another file system"));
-        }
-        let silent = Place { filesystem: None, handle: None };
-        assert_eq!(silent.differs_from(&found.place), None, "what is not known is no difference");
     }
 }

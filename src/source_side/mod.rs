@@ -64,6 +64,7 @@ mod writeback;
 
 #[cfg(test)]
 pub(crate) use connection::{Driver, NetworkLink, News, Settings, Surroundings, WalkOrder, Walked};
+pub(crate) use embedded::is_missing_replica;
 #[cfg(test)]
 pub(crate) use feed::{PacketFeed, Planted as PlantedInLane, StampedLane};
 pub use flush::{HELPER_COMMAND, serve_flushes};

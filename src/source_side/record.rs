@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::identity::{Found, Label, Place};
+use super::identity::{Found, Label};
 use super::mark::{Clock, EVERYTHING, Mark, PageCache};
 use crate::packet::{Epoch, SetId};
+use crate::place::Place;
 use crate::store;
 use crate::words::Target;
 

@@ -13,15 +13,15 @@ use super::connection::{Around, Connection, Settings, Watch};
 use super::desk::Desk;
 use super::director::{Director, Event};
 use super::durability::TargetDurability;
-use super::embedded::Embedded;
+use super::embedded::{Embedded, replica_state};
 use super::ground::Ground;
+use super::identity;
 use super::identity::Found;
 use super::life::Ended;
 use super::mark::{Clock, Mark, Marks, PageCache};
 use super::mount_options::BackingMount;
 use super::record::{SetState, StateError, Stranger};
 use super::remote::{Paired, Route};
-use super::{identity, record};
 use crate::control::{ProcessMeter, Server};
 use crate::failure::Failure;
 use crate::intercept::{Divergence, Volume};
@@ -295,7 +295,7 @@ fn connect(
                 continue;
             }
             Target::Local(path) => {
-                let state = options.set_state().join(format!("replica-{}", record::directory_name(path)));
+                let state = replica_state(&options.set_state(), path);
                 let target = Embedded::start(path, &state, set.record.set, options)?;
                 Route::Within(embedded.insert(target).target())
             }

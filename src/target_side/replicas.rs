@@ -5,6 +5,7 @@
 //!  root/.REPSET.standin     limbo                 state/.serve/REPSET/set.json  whose it is
 //! ```
 
+mod opening;
 mod resting;
 
 use std::collections::BTreeMap;
@@ -15,14 +16,13 @@ use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 
+use self::opening::{Owner, missing};
 pub use self::resting::Resting;
 use self::resting::rest;
 use super::options::ServeOptions;
 use super::seat::{Cut, Seat, View};
 use super::{Replicas, SharedApplier};
-use crate::apply::{Applier, OpenError, Places, Replica};
 use crate::link::{Peer, TargetLink, TargetLinkHandle};
 use crate::packet::{DataState, SetId};
 use crate::pairing::Book;
@@ -67,6 +67,13 @@ struct Open {
     live: Option<Live>,
 }
 
+impl Open {
+    /// Its path leads to it, or somebody works on it: then it is looked at when nobody does.
+    fn is_in_place(&self) -> bool {
+        self.applier.try_lock().is_none_or(|applier| applier.is_where_it_was())
+    }
+}
+
 /// The session that works on a replica.
 struct Live {
     peer: Fingerprint,
@@ -90,12 +97,6 @@ pub struct Shown {
     pub view: Option<View>,
     pub problem: Option<String>,
     pub connected: Option<(Fingerprint, String, SystemTime)>,
-}
-
-/// The document that says whose a replica is.
-#[derive(Serialize, Deserialize)]
-struct Owner {
-    set: SetId,
 }
 
 impl Store {
@@ -193,81 +194,12 @@ impl Store {
         Ok(Seat::new(open.applier.clone(), open.view.clone(), cut, leave).allow(allow))
     }
 
-    /// Opens a replica that is not open yet; nobody who only looks waits meanwhile.
-    fn have_open(&self, name: &str, set: SetId) -> Result<(), String> {
-        let _turn = self.opening.lock();
-        if !matches!(self.held.lock().get(name), Some(Held::Open(_))) {
-            let open = self.open_replica(name, set)?;
-            let before = self.held.lock().insert(name.to_owned(), Held::Open(open));
-            assert!(!matches!(before, Some(Held::Open(_))), "the replica {name} is opened twice");
-        }
-        Ok(())
-    }
-
     fn leave(&self, name: &str, cut: &Arc<Cut>) {
         if let Some(Held::Open(open)) = self.held.lock().get_mut(name)
             && open.live.as_ref().is_some_and(|live| Arc::ptr_eq(&live.cut, cut))
         {
             open.live = None;
         }
-    }
-
-    /// Errors: one line for both sides.
-    fn open_replica(&self, name: &str, set: SetId) -> Result<Open, String> {
-        let (root, state) = (self.directory(name), self.options.own_state().join(name));
-        let shown = root.display();
-        let failed = |what: &str, error: &io::Error| format!("the replica {shown} {what}: {error}");
-        let owner_path = state.join("set.json");
-        let owner: Option<Owner> =
-            store::read_json(&owner_path).map_err(|error| failed("has no readable owner", &error))?;
-        match &owner {
-            Some(owner) if owner.set != set => return Err(self.other_set(name, owner.set, set)),
-            Some(_) if !root.exists() => {
-                return Err(format!(
-                    "the replica {shown} is gone: mount its file system on the target, or, if it was removed \
-                     on purpose, make the directory anew"
-                ));
-            }
-            Some(_) | None => {}
-        }
-        if let Err(error) = fs::create_dir(&root)
-            && error.kind() != io::ErrorKind::AlreadyExists
-        {
-            return Err(failed("cannot be made", &error));
-        }
-        let places = Places::beside(&root, &state);
-        let replica = match self.options.adopt {
-            true => Replica::open_or_adopt(&places, set),
-            false => Replica::open(&places, set),
-        };
-        let replica = replica.map_err(|error| self.refused(name, set, &error))?;
-        if owner.is_none() {
-            store::replace_json(&owner_path, &Owner { set })
-                .map_err(|error| failed("cannot be given an owner", &error))?;
-        }
-        let applier = Applier::at_rest(replica.allow(self.options.allow));
-        let view = Arc::new(Mutex::new(View::of(&applier)));
-        Ok(Open { set, applier: Arc::new(Mutex::new(applier)), view, live: None })
-    }
-
-    fn refused(&self, name: &str, set: SetId, error: &OpenError) -> String {
-        let shown = self.directory(name);
-        let shown = shown.display();
-        match error {
-            OpenError::OtherSet { found } => self.other_set(name, *found, set),
-            OpenError::NotEmptyWithoutIdentity => format!(
-                "{shown} on the target cannot be the replica: {error}; start `standin serve` with --adopt to \
-                 take it over"
-            ),
-            _ => format!("{shown} on the target cannot be the replica: {error}"),
-        }
-    }
-
-    fn other_set(&self, name: &str, found: SetId, asked: SetId) -> String {
-        format!(
-            "'{name}' on this target is the replica of another source's set ({found}), not of this one \
-             ({asked}): choose another name"
-        )
     }
 }
 
@@ -297,6 +229,9 @@ impl Replicas for Store {
                     "another source (key {}, at {}) is connected to it",
                     live.peer, live.address
                 ));
+            }
+            Some(Held::Open(open)) if !open.is_in_place() => {
+                return Err(missing(&self.directory(name)));
             }
             Some(Held::Open(open)) => match open.view.lock().data.state {
                 DataState::Empty => "no copy yet".to_owned(),

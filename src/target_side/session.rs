@@ -16,7 +16,10 @@ use super::View;
 use crate::apply::{Applier, AsideView, DataStatus, DurablePoint, Fault, Outcome, Relief, Retry, Run};
 use crate::clock;
 use crate::control::{Retrying, unix_ms};
-use crate::limits::{ACKNOWLEDGE_DELAY, ACKNOWLEDGE_LATEST, ACKNOWLEDGE_PACKETS, DURABLE_INTERVAL};
+use crate::limits::{
+    ACKNOWLEDGE_DELAY, ACKNOWLEDGE_LATEST, ACKNOWLEDGE_PACKETS, DURABLE_INTERVAL, PRESENCE_INTERVAL,
+    PRESENCE_LOOKS_RUNNING,
+};
 use crate::link::{FrameReceiver, Received, TargetEvent};
 use crate::packet::{
     Features, Frame, FrameHeader, ItemHeader, LaneItem, ObjectId, Op, Sequence, SourceMessage, TargetMessage,
@@ -68,6 +71,8 @@ pub(crate) struct SourceSession<S, A> {
     sync: Option<Receiver<Synced>>,
     durable_due: Instant,
     durable_asked: bool,
+    /// When it is looked whether the replica is still there.
+    presence_due: Instant,
     /// Room was made: the frame at the head is tried at once.
     hurry: bool,
     /// The connection is gone; frames that had arrived are still here.
@@ -92,6 +97,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
             sync: None,
             durable_due: clock::now() + DURABLE_INTERVAL,
             durable_asked: false,
+            presence_due: clock::now() + PRESENCE_INTERVAL,
             hurry: false,
             lost: None,
         };
@@ -271,7 +277,24 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
                 }
             }
         }
+        self.look_for_objects()?;
         self.durable()
+    }
+
+    /// Who has emptied the replica leaves a copy that only a new session can mend.
+    fn look_for_objects(&mut self) -> Result<(), String> {
+        if clock::now() < self.presence_due {
+            return Ok(());
+        }
+        self.presence_due = clock::now() + PRESENCE_INTERVAL;
+        match self.applier.look_for_objects(PRESENCE_LOOKS_RUNNING) {
+            Ok(None) => Ok(()),
+            Ok(Some(missing)) => Err(missing),
+            Err(fault) => {
+                log::debug!("whether the replica is still there cannot be told: {fault}");
+                Ok(())
+            }
+        }
     }
 
     /// The source changed something that no packet tells.

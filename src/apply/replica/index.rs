@@ -155,6 +155,22 @@ impl Index {
         })
     }
 
+    /// Some of the objects, at most `count`: by their hashes neighbours, and so of no kind. Reads
+    /// [`SLOTS_MIN`] slots at most.
+    pub fn some(&self, random: u64, count: usize) -> io::Result<Vec<(ObjectId, FileHandle)>> {
+        let (start, span) = (random % self.slots, self.slots.min(SLOTS_MIN));
+        let to_end = span.min(self.slots - start);
+        let mut buffer = vec![0; span as usize * SLOT_LEN];
+        let (before, wrapped) = buffer.split_at_mut(to_end as usize * SLOT_LEN);
+        self.file.read_exact_at(before, offset(start))?;
+        self.file.read_exact_at(wrapped, offset(0))?;
+        let live = buffer.as_chunks::<SLOT_LEN>().0.iter().filter_map(|raw| match decode(raw) {
+            Slot::Live(id, handle) => Some((id, handle)),
+            Slot::Empty | Slot::Tombstone | Slot::Torn => None,
+        });
+        Ok(live.take(count).collect())
+    }
+
     fn for_each_slot(&self, mut visit: impl FnMut(Slot) -> io::Result<()>) -> io::Result<()> {
         let mut buffer = vec![0; SLOT_LEN * 1024];
         let mut at = 0;

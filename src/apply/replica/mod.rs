@@ -5,6 +5,7 @@
 //!                                                        policy, writer: what is done with it
 //!  begun ── progress (page, slot, identity) ── times ──> durable: what is proved, and how;
 //!                                                        doubt: what was begun and is not proved
+//!  presence: whether what is known is there
 //!  limbo, nameless, aside, relief, incomplete: what is not where, or not what, it should be
 //! ```
 //! An id is resolved through the index (id -> file handle) and `open_by_handle_at`; a directory
@@ -28,6 +29,7 @@ mod limbo;
 mod nameless;
 mod opening;
 mod page;
+mod presence;
 mod probe;
 mod progress;
 mod relief;
@@ -80,6 +82,8 @@ use crate::words::Allow;
 pub struct Replica {
     /// Opened for reading: `open_by_handle_at` takes no `O_PATH` descriptor, nor does `syncfs`.
     root: File,
+    /// Where it was opened.
+    path: PathBuf,
     limbo: File,
     nameless: Nameless,
     state: PathBuf,

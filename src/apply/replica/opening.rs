@@ -80,7 +80,8 @@ impl Replica {
         }
         let nameless = Nameless::open(&limbo).map_err(|error| OpenError::Io("open limbo", error.into()))?;
         let mut index = open_index(&places.state.join("index"), &mut progress)?;
-        if progress.durable() == Position::default() && !progress.same_page_cache() {
+        let knows_nothing = progress.durable() == Position::default() && !progress.same_page_cache();
+        if knows_nothing || progress.is_elsewhere() {
             // Of another directory, or of none: nothing was ever durable in this one.
             index.clear().map_err(|error| OpenError::Io("object index", error))?;
         }
@@ -93,6 +94,7 @@ impl Replica {
         let policy = Policy::new(Allow::ALL);
         Ok(Replica {
             root,
+            path: places.root.clone(),
             limbo,
             nameless,
             state: places.state.clone(),

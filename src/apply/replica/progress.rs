@@ -14,6 +14,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -25,6 +26,7 @@ use super::page::{PageCache, Positions, Which};
 use super::slot::SlotFile;
 use crate::limits::RELIEVED_NAMED_MAX;
 use crate::packet::{BadBy, DataState, ObjectId, Position, SetId};
+use crate::place::Place;
 use crate::store::random_u64;
 use crate::sys::boot_id;
 
@@ -37,6 +39,9 @@ pub enum OpenError {
     NotADirectory,
     /// Files of unknown origin are in it: they would be taken for the copy, or be lost.
     NotEmptyWithoutIdentity,
+    /// A replica was here, by what its state says, and the directory is another one and empty: the
+    /// mount point of a disk that is missing, perhaps.
+    Missing,
     /// It is the replica of another set.
     OtherSet {
         found: SetId,
@@ -57,6 +62,7 @@ impl fmt::Display for OpenError {
             OpenError::NotEmptyWithoutIdentity => {
                 write!(f, "the directory is not empty and is no replica: it was left untouched")
             }
+            OpenError::Missing => write!(f, "the replica is not there any more"),
             OpenError::OtherSet { found } => write!(f, "the directory is the replica of set {found}"),
             OpenError::InUse => write!(f, "another process has the replica open"),
             OpenError::NoFileHandles => write!(f, "the file system has no file handles"),
@@ -102,6 +108,16 @@ struct Record {
     /// A copy has begun and not ended: *applied* is its position, and no state of the source.
     #[serde(default)]
     half_copied: bool,
+    /// Which directory this is said of; `None` in records from before it was noted.
+    #[serde(default)]
+    place: Option<Place>,
+}
+
+impl Record {
+    /// Something was copied there, or began to be.
+    fn has_content(&self) -> bool {
+        self.data != DataState::Empty || self.durable != Position::default()
+    }
 }
 
 /// State of the data, with since when and why.
@@ -127,6 +143,8 @@ pub struct Progress {
     /// All files that are emptied, those too that the record does not name.
     relieved: HashSet<ObjectId>,
     same_page_cache: bool,
+    /// What was noted of objects is of another directory than this one.
+    is_elsewhere: bool,
     process: u64,
 }
 
@@ -142,6 +160,15 @@ impl Progress {
             SlotFile::<Record>::open(&state.join("slot")).map_err(io("position slot"))?;
         let cache = page_cache(root).map_err(io("boot and mount"))?;
         let record = record.filter(|record| record.set == set);
+        if identity.is_none()
+            && strange == Strange::Refuse
+            && record.as_ref().is_some_and(Record::has_content)
+        {
+            return Err(OpenError::Missing);
+        }
+        let place = Place::of(root.as_fd());
+        let noted = record.as_ref().and_then(|record| record.place.as_ref());
+        let elsewhere = noted.and_then(|noted| place.differs_from(noted));
         let applied = positions
             .belongs_to(cache)
             .then(|| positions.load(Which::Applied))
@@ -152,10 +179,15 @@ impl Progress {
         if adopted {
             proved = bad(proved, "its content was there before and was not compared yet", BadBy::Anything);
         }
+        if let Some(why) = elsewhere.filter(|_| proved.has_content()) {
+            proved = bad(proved, &format!("it was moved or restored: {why} than before"), BadBy::Anything);
+        }
+        proved.place = Some(place);
         // The page counts only together with the replica and the slot it was stored for, and not where it
         // is behind what is durable: it was set back.
         let counts = applied.is_some_and(|applied| !proved.durable.is_ahead_of(&applied));
-        let same_page_cache = counts && identity.is_some() && before == Some(proved.durable);
+        let same_page_cache =
+            counts && identity.is_some() && before == Some(proved.durable) && elsewhere.is_none();
         if record.as_ref() != Some(&proved) {
             slot.write(&proved).map_err(io("position slot"))?;
         }
@@ -171,9 +203,14 @@ impl Progress {
             record: proved,
             keeper,
             same_page_cache,
+            is_elsewhere: elsewhere.is_some(),
             process,
         };
         progress.write_identity(root).map_err(io("identity of the replica"))?;
+        if identity.is_none() {
+            // Before anything is noted of it: without this mark it would be missed.
+            root.sync_all().map_err(io("identity of the replica"))?;
+        }
         Ok(progress)
     }
 
@@ -214,6 +251,11 @@ impl Progress {
     /// Whether what was written before this process started, and never synced, is still there.
     pub fn same_page_cache(&self) -> bool {
         self.same_page_cache
+    }
+
+    /// What was noted of objects, by their handles, is of another directory than this one.
+    pub fn is_elsewhere(&self) -> bool {
+        self.is_elsewhere
     }
 
     /// Records that the op at this position, the one after *applied*, is being performed from now on.
@@ -418,6 +460,7 @@ fn prove(
         relieved_more: false,
         dirty: false,
         half_copied: false,
+        place: None,
     };
     let (record, identity) = match (record, identity) {
         // An empty directory, and whatever the state directory knew of another one is void.
@@ -473,7 +516,7 @@ fn bad(record: Record, reason: &str, by: BadBy) -> Record {
     Record { data: DataState::Bad, since_ms: now_ms(), reason: Some(reason), bad_by: by, ..record }
 }
 
-fn is_empty(root: &File) -> io::Result<bool> {
+pub(super) fn is_empty(root: &File) -> io::Result<bool> {
     for entry in rustix::fs::Dir::read_from(root)? {
         if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
             return Ok(false);

@@ -187,19 +187,6 @@ fn a_lost_state_directory_or_index_is_said() {
     assert!(replica.index().is_empty());
 }
 
-#[test]
-fn a_replica_that_was_emptied_starts_anew() {
-    let mut pair = Pair::new();
-    pair.say(pair.source.create("f", 0o644));
-    pair.applier.take().unwrap().durable_point().unwrap();
-    fs::rename(&pair.places.root, pair.temp.path().join("away")).unwrap();
-    fs::create_dir(&pair.places.root).unwrap();
-    let mut replica = Replica::open(&pair.places, SET).unwrap();
-    assert_eq!(replica.data().state, DataState::Empty);
-    assert_eq!(replica.applied(), Position::default());
-    assert!(matches!(replica.object(pair.source.id("f")), Err(Fault::MissingObject(_))));
-}
-
 /// A full disk holds the line; once there is room the same op goes through.
 #[test]
 fn a_full_disk_is_waited_for() {

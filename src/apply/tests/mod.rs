@@ -12,6 +12,7 @@ mod nameless;
 mod ops;
 mod peer;
 mod policy;
+mod presence;
 mod relief;
 mod source;
 mod sync;

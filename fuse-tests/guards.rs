@@ -1,0 +1,199 @@
+//! What must never empty a copy, or be taken for one: directories that are missing, emptied, swapped or
+//! copied, on either side. The table in docs/guarantees.md names each of these tests.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::host::{COMMAND_MAX, Daemon, Disk, describe, output_within};
+use crate::pair::Pair;
+use crate::tree::Rules;
+
+const FILES: usize = 40;
+
+fn fill(root: &Path) {
+    fs::create_dir_all(root.join("dir/deep")).expect("directories");
+    for number in 0..FILES {
+        fs::write(root.join(format!("dir/file{number}")), number.to_string().repeat(50)).expect("a file");
+    }
+    fs::write(root.join("dir/deep/last"), "content").expect("a file");
+}
+
+/// A pair in sync, with something to lose.
+fn pair() -> Pair {
+    let pair = Pair::start(Disk::Plain, Disk::Plain);
+    fill(&pair.mount);
+    assert_same(&pair);
+    pair
+}
+
+#[track_caller]
+fn assert_same(pair: &Pair) {
+    pair.assert_in_sync_of(FILES, &Rules::default());
+}
+
+fn empty(dir: &Path) {
+    for entry in fs::read_dir(dir).expect("a directory").flatten() {
+        match entry.file_type().expect("a kind").is_dir() {
+            true => fs::remove_dir_all(entry.path()).expect("removed"),
+            false => fs::remove_file(entry.path()).expect("removed"),
+        }
+    }
+}
+
+fn names(dir: &Path) -> usize {
+    fs::read_dir(dir).expect("a directory").count()
+}
+
+fn status_of(mut command: Command) -> Value {
+    let output = output_within(command.args(["status", "--json"]), COMMAND_MAX);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", describe(&output)))
+}
+
+/// Waits until the source says this of its connection.
+#[track_caller]
+fn wait_for(pair: &Pair, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    let deadline = Instant::now() + Duration::from_secs(90);
+    loop {
+        let mut status = status_of(pair.daemon("source"));
+        let connection = status["connections"][0].take();
+        if is_so(&connection) {
+            return connection;
+        }
+        assert!(Instant::now() < deadline, "never {what}: {connection}\n{}", pair.said());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn is_refused_for(connection: &Value, why: &str) -> bool {
+    connection["state"] == "error" && connection["reason"].as_str().is_some_and(|reason| reason.contains(why))
+}
+
+fn connected_since(connection: &Value) -> Option<u64> {
+    connection["link"]["connected_unix_ms"].as_u64()
+}
+
+/// Lets the target be something else, and waits until its source has brought it into line.
+#[track_caller]
+fn come_back(pair: &mut Pair, meanwhile: impl FnOnce(&mut Pair)) {
+    let before = connected_since(&wait_for(pair, "connected", |connection| !connection["link"].is_null()));
+    pair.kill_target();
+    meanwhile(pair);
+    if pair.target.is_none() {
+        pair.serve();
+    }
+    wait_for(pair, "in line", |connection| {
+        connected_since(connection) > before && connection["mirror"]["phase"] == "complete"
+    });
+}
+
+/// The lines of the doctor about the target, as the source asks it.
+fn doctor_says(pair: &Pair) -> String {
+    let output = output_within(pair.daemon("source").args(["doctor", "--to", &pair.repset()]), COMMAND_MAX);
+    describe(&output)
+}
+
+/// It was resumed, and called good.
+#[test]
+fn a_replica_that_is_emptied_while_its_target_is_away_is_copied_again() {
+    let mut pair = pair();
+    for kept in ["", "dir/deep"] {
+        come_back(&mut pair, |pair| match kept {
+            "" => empty(&pair.replica()),
+            some => fs::remove_dir_all(pair.replica().join(some)).expect("removed"),
+        });
+        assert_same(&pair);
+    }
+    assert!(pair.said().contains("no copy any more"), "{}", pair.said());
+}
+
+/// Nobody writes, and no packet meets what is missing.
+#[test]
+fn a_replica_that_is_emptied_while_it_is_served_is_copied_again() {
+    let pair = pair();
+    empty(&pair.replica());
+    let deadline = Instant::now() + Duration::from_secs(90);
+    while !pair.replica().join("dir/deep/last").exists() {
+        assert!(Instant::now() < deadline, "nobody noticed\n{}", pair.said());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_same(&pair);
+}
+
+/// The replica's disk was not mounted when the target started: a new replica was made on the disk
+/// below, and the doctor said that all was well.
+#[test]
+fn a_replica_whose_disk_is_missing_is_not_made_anew() {
+    let mut pair = pair();
+    let aside = pair.replica().with_file_name("aside");
+    pair.kill_target();
+    fs::rename(pair.replica(), &aside).expect("renamed");
+    for is_mount_point in [false, true] {
+        if is_mount_point {
+            fs::create_dir(pair.replica()).expect("a directory");
+        }
+        pair.serve();
+        let why = "is not there any more";
+        wait_for(&pair, "refused", |connection| is_refused_for(connection, why));
+        assert!(doctor_says(&pair).contains(why), "{}", doctor_says(&pair));
+        assert_eq!(pair.replica().exists(), is_mount_point);
+        assert!(!is_mount_point || names(&pair.replica()) == 0);
+        if !is_mount_point {
+            pair.kill_target();
+        }
+    }
+    fs::write(pair.mount.join("meanwhile"), "while it was away").expect("programs go on");
+    // It is mounted: nobody has to be started again.
+    fs::remove_dir(pair.replica()).expect("a mount point");
+    fs::rename(&aside, pair.replica()).expect("renamed");
+    wait_for(&pair, "back", |connection| connection["state"] == "started");
+    assert_same(&pair);
+}
+
+/// While the target runs and no source is there: what it had open is not what its path leads to.
+#[test]
+fn a_replica_whose_disk_goes_while_it_is_served_is_missed() {
+    let mut pair = pair();
+    pair.stop_source();
+    let aside = pair.replica().with_file_name("aside");
+    fs::rename(pair.replica(), &aside).expect("renamed");
+    fs::create_dir(pair.replica()).expect("a mount point");
+    assert!(doctor_says(&pair).contains("is not there any more"), "{}", doctor_says(&pair));
+    fs::remove_dir(pair.replica()).expect("a mount point");
+    fs::rename(&aside, pair.replica()).expect("renamed");
+    pair.protect();
+    assert_same(&pair);
+}
+
+/// A copy of a replica carries its mark; what the target knows of objects is not in it.
+#[test]
+fn a_replica_that_was_moved_by_a_copy_is_compared() {
+    let mut pair = pair();
+    come_back(&mut pair, |pair| {
+        let aside = pair.replica().with_file_name("aside");
+        fs::rename(pair.replica(), &aside).expect("renamed");
+        crate::host::run(Command::new("cp").args(["-a", "-T"]).arg(&aside).arg(pair.replica()));
+        fs::write(pair.replica().join("dir/file7"), "x".repeat(50)).expect("a difference");
+    });
+    assert_same(&pair);
+    let said = pair.said();
+    assert!(!said.contains("set aside"), "{said}");
+}
+
+/// Only a person says that a replica is gone for good.
+#[test]
+fn a_replica_that_was_removed_on_purpose_is_made_anew_when_told_so() {
+    let mut pair = pair();
+    come_back(&mut pair, |pair| {
+        fs::remove_dir_all(pair.replica()).expect("removed");
+        let mut command = pair.serve_command();
+        command.arg("--adopt");
+        let mut daemon = Daemon::spawn(command);
+        daemon.wait_ready();
+        pair.target = Some(daemon);
+    });
+    assert_same(&pair);
+}

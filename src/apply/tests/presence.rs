@@ -1,0 +1,93 @@
+//! Replicas that are not there any more, or not where they were.
+
+use std::fs;
+
+use super::*;
+
+/// A replica with some objects, at rest and closed.
+fn at_rest() -> Pair {
+    let mut pair = Pair::new();
+    pair.say(pair.source.mkdir("dir", 0o755));
+    for name in ["dir/f", "g", "h"] {
+        pair.say(pair.source.create(name, 0o644));
+    }
+    pair.applier.take().unwrap().durable_point().unwrap();
+    pair
+}
+
+#[track_caller]
+fn assert_bad(pair: &Pair, why: &str) {
+    let mut applier = Applier::at_rest(Replica::open(&pair.places, SET).unwrap());
+    let proof = applier.begin_session();
+    assert_eq!((proof.data, proof.bad_by), (DataState::Bad, BadBy::Anything));
+    let reason = applier.data().reason.unwrap();
+    assert!(reason.contains(why), "{reason}");
+}
+
+/// The mount point of a disk that was not mounted became a new replica, and filled the disk below.
+#[test]
+fn a_replica_that_is_missing_is_not_made_anew() {
+    let pair = at_rest();
+    fs::rename(&pair.places.root, pair.temp.path().join("away")).unwrap();
+    fs::create_dir(&pair.places.root).unwrap();
+    assert!(matches!(Replica::open(&pair.places, SET), Err(OpenError::Missing)));
+    assert_eq!(fs::read_dir(&pair.places.root).unwrap().count(), 0);
+    let mut replica = Replica::open_or_adopt(&pair.places, SET).unwrap();
+    assert_eq!(replica.data().state, DataState::Empty);
+    assert_eq!(replica.applied(), Position::default());
+    assert!(matches!(replica.object(pair.source.id("g")), Err(Fault::MissingObject(_))));
+}
+
+/// It was resumed, and called good.
+#[test]
+fn a_replica_that_was_emptied_in_place_is_bad() {
+    let pair = at_rest();
+    fs::remove_dir_all(pair.replica("dir")).unwrap();
+    fs::remove_file(pair.replica("g")).unwrap();
+    fs::remove_file(pair.replica("h")).unwrap();
+    assert_bad(&pair, "emptied");
+    let pair = at_rest();
+    fs::remove_dir_all(pair.replica("dir")).unwrap();
+    assert_bad(&pair, "removed objects");
+    let pair = at_rest();
+    fs::rename(pair.replica("dir"), pair.temp.path().join("away")).unwrap();
+    assert_bad(&pair, "removed objects");
+}
+
+#[test]
+fn a_replica_that_is_whole_is_good() {
+    let pair = at_rest();
+    for _ in 0..20 {
+        let mut applier = Applier::at_rest(Replica::open(&pair.places, SET).unwrap());
+        assert_eq!(applier.begin_session().data, DataState::Good);
+    }
+}
+
+/// A copy of a replica carries its mark, and the objects that are known are not in it.
+#[test]
+fn a_replica_that_was_moved_by_a_copy_is_bad() {
+    let pair = at_rest();
+    let away = pair.temp.path().join("away");
+    fs::rename(&pair.places.root, &away).unwrap();
+    let copied = std::process::Command::new("cp").arg("-a").arg(&away).arg(&pair.places.root).status();
+    assert!(copied.unwrap().success());
+    let replica = Replica::open(&pair.places, SET).unwrap();
+    let reason = replica.data().reason.unwrap();
+    assert!(reason.contains("it is another directory"), "{reason}");
+    assert!(replica.index().is_empty());
+    drop(replica);
+    // Said once, it stays: only a copy proves what is in it.
+    assert_eq!(Replica::open(&pair.places, SET).unwrap().data().state, DataState::Bad);
+}
+
+/// Its disk was unmounted, or somebody moved it, while no source worked on it.
+#[test]
+fn a_replica_that_is_elsewhere_now_is_told() {
+    let pair = at_rest();
+    let applier = Applier::at_rest(Replica::open(&pair.places, SET).unwrap());
+    assert!(applier.is_where_it_was());
+    fs::rename(&pair.places.root, pair.temp.path().join("away")).unwrap();
+    assert!(!applier.is_where_it_was());
+    fs::create_dir(&pair.places.root).unwrap();
+    assert!(!applier.is_where_it_was());
+}
