@@ -197,3 +197,37 @@ fn a_replica_that_was_removed_on_purpose_is_made_anew_when_told_so() {
     });
     assert_same(&pair);
 }
+
+/// Its target's disk was not mounted: the whole set was not protected, and its replica was said to hold
+/// nothing yet.
+#[test]
+fn a_known_target_that_refuses_keeps_no_start_from_coming_up() {
+    let mut pair = pair();
+    pair.stop_source();
+    pair.kill_target();
+    let aside = pair.replica().with_file_name("aside");
+    fs::rename(pair.replica(), &aside).expect("renamed");
+    pair.serve();
+    pair.protect_at_once();
+    let why = "is not there any more";
+    let connection = wait_for(&pair, "refused", |connection| is_refused_for(connection, why));
+    assert_eq!(connection["data"], "bad", "{connection}");
+    let said = pair.said();
+    assert!(said.contains("protected without it") && said.contains(why), "{said}");
+    fs::write(pair.mount.join("meanwhile"), "captured").expect("it is protected");
+    fs::rename(&aside, pair.replica()).expect("renamed");
+    wait_for(&pair, "back", |connection| connection["mirror"]["phase"] == "complete");
+    assert_same(&pair);
+    // Not paired any more, and paired again.
+    pair.stop_source();
+    let listed = output_within(pair.daemon("target").args(["peers", "list", "--json"]), COMMAND_MAX);
+    let listed: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+    let key = listed["pairings"][0]["fingerprint"].as_str().expect("a key").to_owned();
+    crate::host::run(pair.daemon("target").args(["peers", "revoke", &key]));
+    pair.protect_at_once();
+    wait_for(&pair, "refused", |connection| is_refused_for(connection, "does not know this host's key"));
+    fs::write(pair.mount.join("later"), "captured").expect("it is protected");
+    pair.pair();
+    wait_for(&pair, "back", |connection| connection["mirror"]["phase"] == "complete");
+    assert_same(&pair);
+}

@@ -61,6 +61,7 @@ impl Source {
             id: 1,
             uuid: "c0ffee".into(),
             target: Target::Null,
+            is_known: false,
             set: super::target::SET,
             set_name: "set".into(),
             birth_epoch: 1,

@@ -63,6 +63,7 @@ impl Scene {
             id: 1,
             uuid: "c0ffee".into(),
             target: Target::Remote { host: "127.0.0.1".into(), port: 1, repset: "web".into() },
+            is_known: false,
             set: SetId(7),
             set_name: "web".into(),
             birth_epoch: 1,

@@ -156,6 +156,7 @@ mod tests {
             id: 1,
             uuid: "c0ffee".into(),
             target,
+            is_known: false,
             set: SetId(7),
             set_name: "web".into(),
             birth_epoch: 1,

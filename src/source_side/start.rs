@@ -43,10 +43,10 @@ impl Start {
     }
 
     /// Waits until every target has answered, [`CONNECT_PATIENCE`] at most for all. One that has answered
-    /// a start before may be away.
+    /// a start before may be away, or refuse: it keeps no other target from being protected.
     ///
-    /// Errors: one has never answered, and does not in time; one does not take this source, or shows
-    /// another key: at once.
+    /// Errors: one has never answered, and does not in time; one that never has does not take this
+    /// source, or shows another key: at once.
     fn wait_for_targets(&self) -> Result<Vec<String>, Failure> {
         let deadline = Instant::now() + CONNECT_PATIENCE;
         let mut answered = Vec::new();
@@ -68,7 +68,6 @@ impl Start {
                 return Ok(true);
             }
             match report.fault {
-                Some(FaultKind::Refused) => return Err(refused(connection, &report)),
                 Some(FaultKind::Lost) if is_known => {
                     eprintln!(
                         "note: {}: {}; it is copied to when it is back.",
@@ -76,6 +75,14 @@ impl Start {
                     );
                     return Ok(false);
                 }
+                Some(FaultKind::Refused) if is_known => {
+                    eprintln!(
+                        "note: {}: {}. The directory is protected without it until that is mended.",
+                        connection.target, report.reason
+                    );
+                    return Ok(false);
+                }
+                Some(FaultKind::Refused) => return Err(refused(connection, &report)),
                 Some(FaultKind::Lost) if !was_told => {
                     was_told = true;
                     let seconds = CONNECT_PATIENCE.as_secs();

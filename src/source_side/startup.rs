@@ -308,6 +308,7 @@ fn connect(
             id,
             uuid,
             target: target.clone(),
+            is_known: set.record.has_answered(target),
             set: set.record.set,
             set_name: match target {
                 Target::Remote { repset, .. } => repset.clone(),

@@ -47,6 +47,8 @@ pub struct Settings {
     pub uuid: String,
     /// The target as it was typed.
     pub target: Target,
+    /// It has answered an earlier start: there is a replica, whatever it is worth now.
+    pub is_known: bool,
     pub set: SetId,
     pub set_name: String,
     pub birth_epoch: u32,
@@ -160,7 +162,7 @@ impl Connection {
         queue: Arc<Queue>,
         embedded: Option<Embedded>,
     ) -> std::io::Result<Connection> {
-        let shared = Shared::new(Report::new("connecting"));
+        let shared = Shared::new(Report::before_an_answer(settings.is_known));
         let attached = shared.attach(&queue);
         let (inbox, told) = unbounded();
         let sent = Arc::new(Sent::default());
@@ -253,6 +255,18 @@ impl Report {
             | ConnectionState::Scheduled
             | ConnectionState::ScheduledAfterError
             | ConnectionState::Error => None,
+        }
+    }
+
+    fn before_an_answer(is_known: bool) -> Report {
+        let report = Report::new("connecting");
+        match is_known {
+            true => Report {
+                data: DataState::Bad,
+                data_reason: "its target has not answered since the start".into(),
+                ..report
+            },
+            false => report,
         }
     }
 
