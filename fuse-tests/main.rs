@@ -19,6 +19,7 @@ mod halves;
 mod host;
 mod hostile;
 mod hosts;
+mod kept;
 mod kept_listings;
 mod killed;
 mod left_out;

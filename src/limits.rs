@@ -457,6 +457,10 @@ pub const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(60);
 /// The same after a refusal: it takes a person to mend it, and a stranger that asks on is noise.
 pub const RECONNECT_REFUSED_MIN: Duration = Duration::from_secs(5);
 
+/// Runs of a source that one first copy may take before everything is sent again: a number in the record of
+/// the set for each. Nobody restarts a source so often in one copy, unless it fails at once each time.
+pub const FIRST_COPY_RUNS_MAX: usize = 64;
+
 /// How long to wait before attempt number `attempts` + 1 at an op that cannot be performed.
 pub fn apply_retry_delay(attempts: u32) -> Duration {
     APPLY_RETRY_MIN.saturating_mul(1 << attempts.saturating_sub(1).min(10)).min(APPLY_RETRY_MAX)

@@ -6,9 +6,12 @@ use std::time::Instant;
 use super::handshake::{Decision, Held, decide};
 use super::retry::{Jitter, delay};
 use super::state::{Fault, FaultKind, Flow, Link, Repair, State, Window, started};
+use super::wish::{Copies, Sending, Wish};
 use crate::limits::RESYNC_PROVEN;
 use crate::packet::{Position, ReplicaProof};
 use crate::words::WhenFull;
+
+mod copies;
 
 /// What a person asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +21,10 @@ pub enum Command {
     Pause,
     Resume,
     Disconnect,
+    /// One copy, now.
+    StartMirror,
+    /// Give up the copy under way; none begins before [`Command::StartMirror`].
+    StopMirror,
 }
 
 /// Why a command is not followed; the state is as it was.
@@ -27,6 +34,12 @@ pub enum NotNow {
     Stopped,
     Scheduled,
     Gone,
+    /// A copy of a connection that is held back.
+    Paused,
+    /// There is no network connection to copy over, or the target has not answered yet.
+    NotConnected,
+    MirrorRuns,
+    NoMirror,
 }
 
 /// What happens to a connection.
@@ -105,6 +118,7 @@ pub struct Machine {
     attempts: u32,
     window: Window,
     when_full: WhenFull,
+    copies: Copies,
     /// Why the queue holds nothing for the target, if it does not: then the way on is a copy.
     let_go: Option<String>,
     actions: VecDeque<Action>,
@@ -113,6 +127,11 @@ pub struct Machine {
 impl Machine {
     /// A new connection: it dials at once where the window is open.
     pub fn new(now: Instant, window: Window) -> Machine {
+        Machine::wished(now, window, Wish::default())
+    }
+
+    /// One that a person wanted so before.
+    pub fn wished(now: Instant, window: Window, wish: Wish) -> Machine {
         let mut machine = Machine {
             id: 0,
             state: State::Stopped,
@@ -121,10 +140,20 @@ impl Machine {
             attempts: 0,
             window,
             when_full: WhenFull::default(),
+            copies: wish.copies,
             let_go: None,
             actions: VecDeque::new(),
         };
-        machine.begin(now, Flow::Send);
+        match wish.sending {
+            Sending::Now => machine.begin(now, Flow::Send),
+            Sending::Paused => machine.begin(now, Flow::Hold),
+            Sending::Stopped => {
+                machine.give_up(
+                    "nothing was sent since the start of the protection: a copy brings it into line",
+                );
+                machine.reason = machine.with_let_go("stopped by hand before the start");
+            }
+        }
         machine
     }
 
@@ -145,6 +174,8 @@ impl Machine {
             Command::Pause => self.set_flow(now, Flow::Hold),
             Command::Resume => self.set_flow(now, Flow::Send),
             Command::Disconnect => self.end(now, "disconnected"),
+            Command::StartMirror => self.start_mirror(now),
+            Command::StopMirror => self.stop_mirror(now),
         }
     }
 
@@ -225,6 +256,21 @@ impl Machine {
         self.let_go.as_deref()
     }
 
+    /// What a person wants, as far as they have said it.
+    pub fn wish(&self) -> Wish {
+        let sending = match (&self.state, self.state.flow()) {
+            (State::Stopped, _) => Sending::Stopped,
+            (_, Flow::Hold) => Sending::Paused,
+            (_, Flow::Send) => Sending::Now,
+        };
+        Wish { sending, copies: self.copies }
+    }
+
+    /// The target needs a copy, and none begins before a person lets it.
+    pub fn is_pending(&self) -> bool {
+        matches!(self.state, State::Started(Link::Pending) | State::Paused(Link::Pending))
+    }
+
     /// The replica is in line and its stream runs, held or not.
     pub fn is_streaming(&self) -> bool {
         matches!(self.state, State::Started(Link::Streaming) | State::Paused(Link::Streaming))
@@ -295,6 +341,9 @@ impl Machine {
                 self.goto_for_same_reason(now, next);
             }
             (State::Error { repair, .. }, flow) => self.repair(now, *repair, flow),
+            (State::Started(Link::Pending), Flow::Hold) | (State::Paused(Link::Pending), Flow::Send) => {
+                self.pending_flow(now, wanted);
+            }
             (State::Started(link), Flow::Hold) => {
                 self.goto(now, State::Paused(*link), "paused by hand");
                 self.actions.push_back(Action::SetFlow(Flow::Hold));
@@ -349,17 +398,10 @@ impl Machine {
             }
             (None, Decision::Copy(gap)) => {
                 self.actions.push_back(Action::LetGo);
-                self.copy(now, &gap.to_string(), flow);
+                self.needs_copy(now, gap.to_string(), flow);
             }
-            (Some(why), _) => self.copy(now, &why, flow),
+            (Some(why), _) => self.needs_copy(now, why, flow),
         }
-    }
-
-    /// The queue holds nothing for the target; from the beginning of the copy on it does.
-    fn copy(&mut self, now: Instant, why: &str, flow: Flow) {
-        let reason = format!("connected, and brought into line by a copy: {why}");
-        self.goto(now, started(Link::Copying, flow), &reason);
-        self.actions.push_back(Action::AwaitCopy { flow });
     }
 
     /// Whether the target's word is awaited.
@@ -422,7 +464,7 @@ impl Machine {
     }
 
     /// What is away, or held back by a person, does not hold applications up: it is copied to when it is
-    /// back. Who sends makes room.
+    /// back. Who sends makes room. What a person wants stays as it is.
     fn queue_full(&mut self, now: Instant) {
         if self.let_go.is_some() {
             return;
@@ -436,23 +478,18 @@ impl Machine {
             State::Started(_) | State::Error { .. } if self.when_full == WhenFull::Resync => "away",
             State::Started(_) | State::Error { .. } | State::Gone => return,
         };
-        let next = match &self.state {
-            State::Paused(_) | State::Error { flow: Flow::Hold, .. } => {
-                self.close("the source has let this target go: its queue was full");
-                State::Stopped
-            }
-            as_it_is => as_it_is.clone(),
-        };
-        let before = match how {
-            "away" => Some(std::mem::take(&mut self.reason)),
-            _ => None,
-        };
-        self.give_up(&format!("the queue became full while it was {how}: {COPIED_WHEN_BACK}"));
-        let reason = self.with_let_go(before.as_deref().unwrap_or_default());
-        match next == self.state {
-            true => self.reason = reason,
-            false => self.goto(now, next, &reason),
+        let why = format!("the queue became full while it was {how}: {COPIED_WHEN_BACK}");
+        if let State::Paused(link) = self.state
+            && link.has_stream()
+        {
+            return self.connect_anew(now, &why);
         }
+        self.give_up(&why);
+        let before = match how {
+            "away" => std::mem::take(&mut self.reason),
+            _ => String::new(),
+        };
+        self.reason = self.with_let_go(&before);
     }
 
     fn criterion_met(&mut self, now: Instant) {

@@ -16,8 +16,10 @@ mod retry;
 mod state;
 #[cfg(test)]
 mod tests;
+mod wish;
 
 pub use handshake::{Decision, Gap, Held, decide};
 pub use machine::{Action, Command, Event, Machine, NotNow};
 pub use retry::{Jitter, delay};
 pub use state::{Fault, FaultKind, Flow, Link, Repair, State, Window};
+pub use wish::{Copies, Sending, Wish};

@@ -11,8 +11,14 @@
 //!      └────────────────────── Error <──────────────┼──────────────┘
 //!                             (back-off, dial) ─────┘ (as Paused, if it was)
 //!
-//!  stop, or a queue that is full while a person holds it: from any state to Stopped; start: from
-//!  there to Started, or to Scheduled. disconnect: from any state to Gone.
+//!  stop: from any state to Stopped; start: from there to Started, or to Scheduled. disconnect: from
+//!  any state to Gone.
+//!
+//!  within Started and Paused:          copies come by themselves, and it is not paused
+//!    Dialing ──> Greeting ─┬──> Pending ──────────────────────────> Copying ──> Streaming
+//!       ^                  ├──────────────────────────────────────────^  │         ^  │
+//!       │                  └─────────────────────────────────────────────┼─────────┘  │
+//!       └─── a mirror is started or stopped; the queue is full while it is paused ────┘
 //! ```
 //! The steps that there are stand in [`State::may_become`]. Schedules are designed and not built: the
 //! product keeps the window open, and nothing gets to Scheduled but in tests.
@@ -43,6 +49,9 @@ pub enum Link {
     Dialing,
     /// The target's word on what it holds is awaited.
     Greeting,
+    /// The replica needs a copy, and none begins before a person lets it: nothing is sent, and the queue
+    /// holds nothing for it.
+    Pending,
     /// The replica is brought into line by a copy, while packets go.
     Copying,
     Streaming,
@@ -126,7 +135,9 @@ impl State {
         let is_way = match (self, next) {
             (State::Gone, _) => return Err("nothing follows the end of a connection"),
             (_, State::Gone | State::Stopped) => true,
-            (State::Stopped, State::Started(Link::Dialing) | State::Scheduled { .. }) => true,
+            // Paused: since before the start of the daemon.
+            (State::Stopped, State::Started(Link::Dialing) | State::Paused(Link::Dialing)) => true,
+            (State::Stopped, State::Scheduled { .. }) => true,
             (State::Scheduled { .. }, State::Scheduled { .. }) => true,
             (State::Scheduled { .. }, State::Started(link) | State::Paused(link)) => *link == Link::Dialing,
             (State::Started(link), State::Started(next)) | (State::Paused(link), State::Paused(next)) => {
@@ -141,7 +152,7 @@ impl State {
             }
             (State::Error { repair, .. }, State::Error { repair: next, .. }) => repair.may_become(*next),
             (State::Error { repair, .. }, State::Started(link) | State::Paused(link)) => {
-                *repair == Repair::Greeting && matches!(link, Link::Copying | Link::Streaming)
+                *repair == Repair::Greeting && Link::Greeting.may_become(*link)
             }
             (State::Stopped, State::Paused(_) | State::Started(_) | State::Error { .. })
             | (State::Scheduled { .. }, State::Error { .. }) => false,
@@ -175,9 +186,12 @@ impl Link {
     fn may_become(self, next: Link) -> bool {
         match self {
             Link::Dialing => next == Link::Greeting,
-            Link::Greeting => next.has_stream(),
-            Link::Copying => next == Link::Streaming,
-            Link::Streaming => false,
+            Link::Greeting => matches!(next, Link::Pending | Link::Copying | Link::Streaming),
+            // The same again: what it waits for has changed.
+            Link::Pending => matches!(next, Link::Pending | Link::Copying),
+            // A copy is begun or given up by hand, or nothing is held for it any more.
+            Link::Copying => matches!(next, Link::Streaming | Link::Dialing),
+            Link::Streaming => next == Link::Dialing,
         }
     }
 }

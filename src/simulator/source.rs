@@ -20,7 +20,7 @@ use crate::packet::*;
 use crate::queue::Queue;
 use crate::random::Random;
 use crate::source_side::{
-    Driver, Mark, Marks, NetworkLink, PacketFeed, Settings, Surroundings, WalkOrder, Walked,
+    Driver, Kept, Mark, Marks, NetworkLink, PacketFeed, Settings, Surroundings, WalkOrder, Walked,
 };
 use crate::words::{Target, WhenFull};
 
@@ -50,12 +50,14 @@ pub struct Start {
     pub marks: Arc<Marks>,
     pub when_full: WhenFull,
     pub serves_at: Instant,
+    /// From the process before it.
+    pub kept: Kept,
 }
 
 impl Source {
     /// A process that has done nothing yet.
     pub fn new(start: Start, desk: &Desk) -> Source {
-        let Start { limit, at, clock, marks, when_full, serves_at } = start;
+        let Start { limit, at, clock, marks, when_full, serves_at, kept } = start;
         let queue = Queue::new(limit, at);
         let settings = Settings {
             id: 1,
@@ -70,6 +72,7 @@ impl Source {
             divergence: Arc::default(),
             marks,
             when_full,
+            kept,
         };
         Source {
             driver: Driver::alone(settings, desk.clone(), queue.clone()),

@@ -10,7 +10,9 @@ use super::director::{Event, Question};
 use super::ground::Ground;
 use super::status::connection_status;
 use crate::connection::{Command, NotNow};
-use crate::control::{ChangedConnection, ConnectionChange, ConnectionStatus, NoAnswer, Phase, ask};
+use crate::control::{
+    ChangedConnection, ConnectionChange, ConnectionState, ConnectionStatus, NoAnswer, Phase, ask,
+};
 use crate::failure::Failure;
 use crate::limits::CONTROL_ANSWER;
 
@@ -47,9 +49,23 @@ pub fn change(
         ConnectionChange::Start
         | ConnectionChange::Stop
         | ConnectionChange::Pause
-        | ConnectionChange::Resume => connection_status(&connection, &desk.ground),
+        | ConnectionChange::Resume => {
+            keep(desk);
+            connection_status(&connection, &desk.ground)
+        }
     };
     Ok(ChangedConnection { change, connection, queue: desk.ground.queue.stats() })
+}
+
+/// What a person wants stays so over a restart from here on, if the disk of the state takes it in time: it
+/// is done whether it does or not.
+fn keep(desk: &Desk) {
+    let question = |answer| Event::Asked(Question::Keep { answer });
+    let keeping =
+        ask(&desk.director, CONTROL_ANSWER, question).and_then(|asked| asked.within(CONTROL_ANSWER));
+    if let Ok(keeping) = keeping {
+        let _ = keeping.recv_timeout(CONTROL_ANSWER);
+    }
 }
 
 fn forget(desk: &Desk, id: u32) -> Result<(), NoAnswer> {
@@ -77,7 +93,15 @@ pub fn begin(
     let before = connection_status(&connection, ground);
     let outcome = match (connection.is_null(), command(change)) {
         (true, Command::Disconnect) => None,
-        (true, Command::Start | Command::Stop | Command::Pause | Command::Resume) => {
+        (
+            true,
+            Command::Start
+            | Command::Stop
+            | Command::Pause
+            | Command::Resume
+            | Command::StartMirror
+            | Command::StopMirror,
+        ) => {
             return Err(Failure::new(
                 "The target null: captures and sends nothing: there is nothing to start or stop.",
                 UNTOUCHED,
@@ -119,7 +143,7 @@ fn meant(connections: &[Arc<Connection>], which: Option<&str>) -> Result<Arc<Con
 pub fn way_on(id: u32, report: &Report) -> String {
     match report.held_back() {
         Some(why) => {
-            let word = if report.streaming { "resume" } else { "start" };
+            let word = if report.state == ConnectionState::Paused { "resume" } else { "start" };
             format!("{why}: `standin connection {word} {id}`")
         }
         None => report.reason.clone(),
@@ -158,6 +182,18 @@ fn not_now(id: u32, why: NotNow) -> Failure {
             "waits for its schedule and has no network connection".to_owned(),
             format!("`standin connection stop {id}` keeps it from starting."),
         ),
+        NotNow::Paused => {
+            ("is paused".to_owned(), format!("`standin connection resume {id}` lets it go on."))
+        }
+        NotNow::NotConnected => (
+            "has no network connection to its target".to_owned(),
+            "It is copied to by itself when the target is back.".into(),
+        ),
+        NotNow::MirrorRuns => (
+            "is being copied to".to_owned(),
+            format!("`standin mirror stop --connection {id}` gives that copy up."),
+        ),
+        NotNow::NoMirror => ("is not being copied to, and need not be".to_owned(), String::new()),
         NotNow::Gone => {
             ("is not there any more".to_owned(), "`standin connection list` shows the rest.".into())
         }

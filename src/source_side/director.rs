@@ -75,6 +75,11 @@ pub enum Question {
         id: u32,
         answer: Reply<()>,
     },
+    /// What connections are to keep over a restart. What is given is dropped when it is on disk, or cannot be
+    /// written.
+    Keep {
+        answer: Reply<Receiver<()>>,
+    },
 }
 
 /// See the module.
@@ -215,7 +220,14 @@ impl Director {
                 let (phase, which) = (life.stage().phase(), which.as_deref());
                 answer.give(commands::begin(&self.ground, phase, &self.connections, change, which));
             }
+            Question::Keep { answer } => {
+                let kept = self.connections.iter();
+                let kept = kept.map(|connection| (connection.target.to_string(), connection.kept()));
+                answer.give(self.recorder.keep(kept));
+            }
             Question::Forget { id, answer } => {
+                let gone = self.connections.iter().find(|connection| connection.id == id);
+                gone.into_iter().for_each(|gone| self.recorder.disconnect(&gone.target.to_string()));
                 self.connections.retain(|connection| connection.id != id);
                 self.post(&life);
                 answer.give(());

@@ -72,6 +72,7 @@ impl Scene {
             divergence,
             marks: marks.clone(),
             when_full: WhenFull::default(),
+            kept: Default::default(),
         };
         let route = Route::Fixed(Dial::new(listener.local_addr(), target.fingerprint(), us));
         let tree = tempfile::tempdir().unwrap();

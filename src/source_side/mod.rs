@@ -18,7 +18,7 @@
 //! | | `desk`, `commands`, `status` | the control socket: questions, connections, `standin status` |
 //! | | `board`, `ground`, `hands` | what is posted; what never changes; what takes long |
 //! | | `rounds` | what is looked after now and then, with `mount_watch`, `mount_options`, `notes` |
-//! | | `record`, `recorder` | what is kept on disk about the set; the thread that puts it there |
+//! | | `record`, `kept`, `recorder` | what is kept on disk about the set, and of each connection; the thread that puts it there |
 //! | data | `connection/`, `feed/` | one target each: states, copy, stream; what is sent next |
 //! | | `looking` | the volume as a copy sees it that runs while applications write |
 //! | | `relief` | what makes room on a full target |
@@ -42,6 +42,7 @@ mod haste;
 mod hostile;
 mod identity;
 mod keepers;
+mod kept;
 mod life;
 mod looking;
 mod mark;
@@ -68,6 +69,8 @@ pub(crate) use embedded::is_missing_replica;
 #[cfg(test)]
 pub(crate) use feed::{PacketFeed, Planted as PlantedInLane, StampedLane};
 pub use flush::{HELPER_COMMAND, serve_flushes};
+#[cfg(test)]
+pub(crate) use kept::Kept;
 pub use life::Ended;
 #[cfg(test)]
 pub(crate) use mark::{Mark, Marks};

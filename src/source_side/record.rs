@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::identity::{Found, Label};
+use super::kept::Kept;
 use super::mark::{Clock, EVERYTHING, Mark, PageCache};
+use crate::connection::Wish;
 use crate::packet::{Epoch, SetId};
 use crate::place::Place;
 use crate::store;
@@ -57,12 +59,34 @@ pub struct ConnectionRecord {
     /// The target has answered a start before: one that is away does not keep the next from coming up.
     #[serde(default)]
     pub answered: bool,
+    /// No start names it any more, or a person has disconnected it.
+    #[serde(default)]
+    pub disconnected: bool,
+    #[serde(flatten)]
+    pub kept: Kept,
 }
 
 impl SetRecord {
     /// The connection to this target: as it was, or a new one.
     pub fn connection(&mut self, target: &Target) -> &ConnectionRecord {
-        self.connections.entry(target.to_string()).or_insert_with(ConnectionRecord::new)
+        let connection = self.connections.entry(target.to_string()).or_insert_with(ConnectionRecord::new);
+        connection.disconnected = false;
+        connection
+    }
+
+    /// Notes which targets a start does not name any more; gives those that the one before it had.
+    pub fn disconnect_all_but(&mut self, named: &[Target]) -> Vec<String> {
+        let named: Vec<String> = named.iter().map(Target::to_string).collect();
+        let left = self.connections.iter_mut().filter(|(target, _)| !named.contains(target));
+        left.filter_map(|(target, connection)| {
+            (!std::mem::replace(&mut connection.disconnected, true)).then(|| target.clone())
+        })
+        .collect()
+    }
+
+    /// What a person wants of the connection to this target.
+    pub fn wish(&self, target: &Target) -> Wish {
+        self.connections.get(&target.to_string()).map(|connection| connection.kept.wish).unwrap_or_default()
     }
 
     /// Whether this target has answered an earlier start.
@@ -81,15 +105,32 @@ impl SetRecord {
     pub fn diverge(&mut self, why: &str) -> bool {
         let is_new = self.diverged.is_none() || !self.marks.is_empty();
         self.diverged.get_or_insert_with(|| why.to_owned());
-        self.marks.clear();
+        self.forget_moments();
         self.settled = false;
         is_new
     }
 }
 
+impl SetRecord {
+    /// No moment says any more what a target has.
+    pub fn forget_moments(&mut self) {
+        self.marks.clear();
+        self.connections.values_mut().for_each(|connection| connection.kept.first_copy = None);
+    }
+
+    /// Keeps of what moments say only what the clock bears out.
+    fn retain_moments(&mut self, is_whole: bool, clock: &Clock) {
+        self.marks.retain(|_, mark| is_whole && mark.suspect_since(clock) != EVERYTHING);
+        for connection in self.connections.values_mut() {
+            connection.kept.first_copy.take_if(|copy| !is_whole || !copy.counts(clock));
+        }
+    }
+}
+
 impl ConnectionRecord {
     fn new() -> ConnectionRecord {
-        ConnectionRecord { uuid: format!("{:032x}", store::random_u128()), answered: false }
+        let uuid = format!("{:032x}", store::random_u128());
+        ConnectionRecord { uuid, answered: false, disconnected: false, kept: Kept::default() }
     }
 }
 
@@ -162,7 +203,7 @@ impl SetState {
     pub fn begin(&mut self, page_cache: Option<PageCache>, clock: &Clock) {
         let left = self.record.page_cache.take();
         let is_whole = self.record.settled || left.is_some_and(|left| left.is_still(page_cache.as_ref()));
-        self.record.marks.retain(|_, mark| is_whole && mark.suspect_since(clock) != EVERYTHING);
+        self.record.retain_moments(is_whole, clock);
         self.record.settled = false;
         self.record.page_cache = page_cache;
     }
@@ -208,13 +249,12 @@ fn taken_up(
         (None, _) => Ok(record),
         (Some(_), Stranger::Refuse) if record.tree != tree => Err(StateError::OtherTree(record.tree)),
         (Some(why), Stranger::Refuse) => Err(StateError::NotTheSource(why)),
-        (Some(_), Stranger::Adopt) => Ok(SetRecord {
-            birth_epoch: Some(record.birth_epoch().saturating_add(1)),
-            marks: BTreeMap::new(),
-            settled: false,
-            page_cache: None,
-            ..record
-        }),
+        (Some(_), Stranger::Adopt) => {
+            let birth_epoch = Some(record.birth_epoch().saturating_add(1));
+            let mut adopted = SetRecord { birth_epoch, settled: false, page_cache: None, ..record };
+            adopted.forget_moments();
+            Ok(adopted)
+        }
     }
 }
 

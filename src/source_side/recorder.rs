@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
-use super::mark::{Mark, Marks};
+use super::kept::Kept;
+use super::mark::{Clock, Mark, Marks};
 use super::record::{SetRecord, SetState};
 use super::settling::Disk;
 
@@ -35,7 +36,7 @@ pub struct Recorder {
 struct Version {
     record: SetRecord,
     /// Dropped when it is on disk, or cannot be written.
-    _tried: Option<Sender<()>>,
+    tried: Vec<Sender<()>>,
 }
 
 impl Recorder {
@@ -60,6 +61,37 @@ impl Recorder {
         }
     }
 
+    /// What is to stay of connections over a restart. What comes is dropped when it is on disk, or cannot be
+    /// written.
+    pub fn keep(&mut self, kept: impl Iterator<Item = (String, Kept)>) -> Receiver<()> {
+        let (trying, tried) = bounded(1);
+        let mut is_new = false;
+        for (target, mut kept) in kept {
+            // What was forgotten is not learnt again from who has not heard of it.
+            let says_something = |clock| kept.first_copy.as_ref().is_some_and(|copy| copy.counts(clock));
+            if self.record.diverged.is_some() || !says_something(&Clock::now()) {
+                kept.first_copy = None;
+            }
+            if let Some(connection) = self.record.connections.get_mut(&target) {
+                is_new |= connection.kept != kept;
+                connection.kept = kept;
+            }
+        }
+        if is_new {
+            self.save(Some(trying));
+        }
+        tried
+    }
+
+    /// A person has disconnected this target: what they wanted of it before is over.
+    pub fn disconnect(&mut self, target: &str) {
+        if let Some(connection) = self.record.connections.get_mut(target) {
+            connection.disconnected = true;
+            connection.kept.wish = Default::default();
+            self.save(None);
+        }
+    }
+
     /// These targets have answered.
     pub fn note_answered(&mut self, targets: &[String]) {
         let mut is_new = false;
@@ -75,7 +107,7 @@ impl Recorder {
     /// What was noted by the clock before is worth nothing.
     pub fn clock_was_set(&mut self) {
         log::warn!("the clock was set: until targets are up to date again, everything counts as changed");
-        self.record.marks.clear();
+        self.record.forget_moments();
         self.save(None);
     }
 
@@ -104,7 +136,7 @@ impl Recorder {
         match disk {
             Disk::Settled => self.record.settled = true,
             Disk::Unknown => {}
-            Disk::Failed => self.record.marks.clear(),
+            Disk::Failed => self.record.forget_moments(),
         }
         let (trying, tried) = bounded(1);
         self.save(Some(trying));
@@ -121,8 +153,10 @@ impl Recorder {
         let has_marks = !self.record.marks.is_empty();
         assert!(!has_marks || self.record.diverged.is_none(), "targets have everything, and miss a change");
         self.marks.set(&self.record.marks);
-        let _ = self.waiting.try_recv();
-        let sent = self.newest.try_send(Version { record: self.record.clone(), _tried: tried });
+        // Whoever waits for what this one replaces waits for this one.
+        let mut waiting = self.waiting.try_recv().map(|older| older.tried).unwrap_or_default();
+        waiting.extend(tried);
+        let sent = self.newest.try_send(Version { record: self.record.clone(), tried: waiting });
         assert!(
             !matches!(sent, Err(TrySendError::Full(_))),
             "the newest record is left out for an older one"
@@ -140,9 +174,9 @@ fn keep(mut state: SetState, inbox: &Receiver<Version>) -> SetState {
         let _tried = match next {
             Ok(version) => {
                 state.record = version.record;
-                version._tried
+                version.tried
             }
-            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Timeout) => Vec::new(),
             Err(RecvTimeoutError::Disconnected) => return state,
         };
         unsaved = !is_saved(&state, unsaved);

@@ -165,6 +165,7 @@ mod tests {
             divergence: Arc::default(),
             marks: Arc::default(),
             when_full: Default::default(),
+            kept: Default::default(),
         };
         let queue = Queue::new(1 << 20, origin);
         let around = Around::of(Route::Paired(paired), state, &queue);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::connection::Connection;
 use super::flush::Flusher;
 use super::ground::Ground;
+use super::kept::Kept;
 use super::mark::ClockWatch;
 use super::mount_options::OptionsWatch;
 use super::mount_watch::MountWatch;
@@ -33,6 +34,8 @@ pub struct Rounds {
     _writeback: WritebackWatch,
     clock: ClockWatch,
     notes: SyncNotes,
+    /// As the record was told last.
+    kept: Vec<(u32, Kept)>,
     next_look: Instant,
     next_note: Instant,
     /// The most that the queue held since memory was given back.
@@ -50,6 +53,7 @@ impl Rounds {
             _writeback: writeback,
             clock: ClockWatch::begin(),
             notes: SyncNotes::default(),
+            kept: Vec::new(),
             next_look: Instant::now(),
             next_note: Instant::now() + NOTE_EVERY,
             backlog: 0,
@@ -59,6 +63,7 @@ impl Rounds {
     /// What there is to look after whether the mount is still there or not.
     pub fn make(&mut self, ground: &Ground, connections: &[Arc<Connection>], recorder: &mut Recorder) {
         self.give_back_after_backlog(&ground.queue);
+        self.keep(connections, recorder);
         if self.clock.was_set() {
             self.notes = SyncNotes::default();
             recorder.clock_was_set();
@@ -76,6 +81,18 @@ impl Rounds {
                 }
                 None => recorder.note(self.notes.look(ground, connections)),
             }
+        }
+    }
+
+    /// What is to stay of connections over a restart, where it has changed.
+    fn keep(&mut self, connections: &[Arc<Connection>], recorder: &mut Recorder) {
+        let kept: Vec<(u32, Kept)> =
+            connections.iter().map(|connection| (connection.id, connection.kept())).collect();
+        if self.kept != kept {
+            recorder.keep(
+                connections.iter().map(|connection| (connection.target.to_string(), connection.kept())),
+            );
+            self.kept = kept;
         }
     }
 

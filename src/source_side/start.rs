@@ -10,7 +10,7 @@ use super::connection::{Connection, Report};
 use super::ground::Ground;
 use super::record::SetRecord;
 use super::startup::{NOTHING_MOUNTED, io_failure};
-use crate::connection::FaultKind;
+use crate::connection::{Copies, FaultKind, Sending, Wish};
 use crate::failure::Failure;
 use crate::intercept::{DurabilityGate, Mount};
 use crate::limits::CONNECT_PATIENCE;
@@ -51,7 +51,9 @@ impl Start {
         let deadline = Instant::now() + CONNECT_PATIENCE;
         let mut answered = Vec::new();
         for connection in self.connections.iter().filter(|connection| !connection.is_null()) {
-            if self.reach(connection, deadline)? {
+            let wish = self.record.wish(&connection.target);
+            say_wish(connection, wish);
+            if wish.sending != Sending::Stopped && self.reach(connection, deadline)? {
                 answered.push(connection.target.to_string());
             }
         }
@@ -100,6 +102,20 @@ impl Start {
             }
         }
     }
+}
+
+/// What a person wanted before the last end is so: they may have forgotten it.
+fn say_wish(connection: &Connection, wish: Wish) {
+    let (id, target) = (connection.id, &connection.target);
+    let (how, way) = match (wish.sending, wish.copies) {
+        (Sending::Stopped, _) => ("is stopped by hand since before this start", "connection start"),
+        (Sending::Paused, _) => ("is paused by hand since before this start", "connection resume"),
+        (Sending::Now, Copies::Stopped) => {
+            ("is not copied to, by hand since before this start", "mirror start")
+        }
+        (Sending::Now, Copies::ByThemselves) => return,
+    };
+    eprintln!("note: {target} {how}: nothing is sent there before `standin {way}` (connection {id}).");
 }
 
 /// Mounts over the directory; calls wait until it is served.

@@ -20,7 +20,7 @@ use super::identity::Found;
 use super::life::Ended;
 use super::mark::{Clock, Mark, Marks, PageCache};
 use super::mount_options::BackingMount;
-use super::record::{SetState, StateError, Stranger};
+use super::record::{ConnectionRecord, SetState, StateError, Stranger};
 use super::remote::{Paired, Route};
 use crate::control::{ProcessMeter, Server};
 use crate::failure::Failure;
@@ -144,6 +144,11 @@ fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Mark) -> R
         marks: &marks,
     };
     let connections = connect(&options, &knows, &mut set, own.as_ref())?;
+    for target in set.record.disconnect_all_but(&options.targets) {
+        eprintln!(
+            "note: {target} is named by no --to any more: nothing is sent there; its replica stays as it is."
+        );
+    }
     // Only now is anything written about this set: a refused start leaves no trace.
     identity::write(&backing, record.set)
         .map_err(|error| io_failure("the backing directory cannot be marked", &error))?;
@@ -287,7 +292,7 @@ fn connect(
     let mut real_targets = 0..;
     for (index, target) in options.targets.iter().enumerate() {
         let id = index as u32 + 1;
-        let uuid = set.record.connection(target).uuid.clone();
+        let ConnectionRecord { uuid, kept, .. } = set.record.connection(target).clone();
         let mut embedded = None;
         let route = match target {
             Target::Null => {
@@ -320,6 +325,7 @@ fn connect(
             divergence: knows.volume.divergence().clone(),
             marks: knows.marks.clone(),
             when_full: options.when_full,
+            kept,
         };
         let duplicate = |error| io_failure("a descriptor cannot be duplicated", &error);
         let backing = knows.backing.try_clone().map_err(duplicate)?;

@@ -10,7 +10,7 @@ const STATES: &[(&str, &[&str])] = &[
     ("streaming", &["up", "empty", "in line"]),
     ("paused dialing", &["pause"]),
     ("paused greeting", &["pause", "up"]),
-    ("paused copying", &["pause", "up", "empty"]),
+    ("paused copying", &["up", "empty", "pause"]),
     ("paused streaming", &["up", "empty", "in line", "pause"]),
     ("waiting", &["up", "empty", "in line", "lost"]),
     ("redialing", &["up", "empty", "in line", "lost", "timeout"]),
@@ -38,7 +38,9 @@ const STATES_LET_GO: &[(&str, &[&str])] = &[
     ("waiting on hold let go", &["lost", "full", "pause"]),
     ("redialing on hold let go", &["lost", "full", "timeout", "pause"]),
     ("regreeting on hold let go", &["lost", "full", "timeout", "up", "pause"]),
-    ("stopped let go", &["up", "empty", "in line", "pause", "full"]),
+    ("stopped let go", &["up", "empty", "in line", "stop", "full"]),
+    ("paused pending let go", &["pause", "up", "empty"]),
+    ("pending let go", &["up", "empty", "stop mirror", "up", "empty"]),
     ("scheduled let go", &["up", "empty", "in line", "over", "full"]),
     ("scheduled on hold let go", &["up", "empty", "in line", "pause", "over", "full"]),
     ("scheduled failed let go", &["lost", "full", "over"]),
@@ -51,6 +53,8 @@ const HAPPENINGS: &[&str] = &[
     "pause",
     "resume",
     "disconnect",
+    "start mirror",
+    "stop mirror",
     "up",
     "good",
     "empty",
@@ -130,6 +134,53 @@ const TABLE: &[Row] = &[
     (&["gone"], "pause", "refused: gone", &[]),
     (&["gone"], "resume", "refused: gone", &[]),
     (&["gone"], "disconnect", "refused: gone", &[]),
+    // A person, of copies.
+    (&["gone"], "start mirror", "refused: gone", &[]),
+    (&["stopped"], "start mirror", "refused: stopped", &[]),
+    (&["scheduled", "scheduled on hold", "scheduled failed"], "start mirror", "refused: scheduled", &[]),
+    (&["copying", "paused copying"], "start mirror", "refused: runs", &[]),
+    (
+        &["paused dialing", "paused greeting", "paused streaming", "paused pending let go"],
+        "start mirror",
+        "refused: paused",
+        &[],
+    ),
+    (&["dialing", "greeting"], "start mirror", "refused: not connected", &[]),
+    (&["waiting", "redialing", "regreeting"], "start mirror", "refused: not connected", &[]),
+    (
+        &["waiting on hold", "redialing on hold", "regreeting on hold"],
+        "start mirror",
+        "refused: not connected",
+        &[],
+    ),
+    (&["streaming"], "start mirror", "dialing let go", &["close", "let go", "dial"]),
+    (&["pending let go"], "start mirror", "copying", &["await copy send"]),
+    (&["gone"], "stop mirror", "refused: gone", &[]),
+    (&["copying"], "stop mirror", "dialing let go", &["close", "let go", "dial"]),
+    (&["paused copying"], "stop mirror", "paused dialing let go", &["close", "let go", "dial"]),
+    (&["dialing", "greeting", "streaming"], "stop mirror", "refused: no mirror", &[]),
+    (&["paused dialing", "paused greeting", "paused streaming"], "stop mirror", "refused: no mirror", &[]),
+    (&["waiting", "redialing", "regreeting"], "stop mirror", "refused: no mirror", &[]),
+    (
+        &["waiting on hold", "redialing on hold", "regreeting on hold"],
+        "stop mirror",
+        "refused: no mirror",
+        &[],
+    ),
+    (&["stopped"], "stop mirror", "refused: no mirror", &[]),
+    (&["scheduled", "scheduled on hold", "scheduled failed"], "stop mirror", "refused: no mirror", &[]),
+    // Needs a copy, and none begins.
+    (&["paused pending let go"], "start", "copying", &["await copy send"]),
+    (&["paused pending let go"], "resume", "copying", &["await copy send"]),
+    (&["pending let go"], "pause", "paused pending let go", &[]),
+    (&["pending let go", "paused pending let go"], "stop", "stopped let go", &["close"]),
+    (&["pending let go", "paused pending let go"], "disconnect", "gone", &["close", "end"]),
+    (&["pending let go"], "lost", "waiting let go", &["close"]),
+    (&["pending let go"], "refused", "waiting let go", &["close"]),
+    (&["paused pending let go"], "lost", "waiting on hold let go", &["close"]),
+    (&["paused pending let go"], "refused", "waiting on hold let go", &["close"]),
+    (&["pending let go"], "over", "scheduled let go", &["close"]),
+    (&["paused pending let go"], "over", "scheduled on hold let go", &["close"]),
     // The link.
     (&["dialing"], "up", "greeting", &["greet"]),
     (&["paused dialing"], "up", "paused greeting", &["greet"]),
@@ -138,7 +189,7 @@ const TABLE: &[Row] = &[
     (&["greeting", "regreeting"], "good", "streaming", &["stream send"]),
     (&["paused greeting", "regreeting on hold"], "good", "paused streaming", &["stream hold"]),
     (&["greeting", "regreeting"], "empty", "copying", &["let go", "await copy send"]),
-    (&["paused greeting", "regreeting on hold"], "empty", "paused copying", &["let go", "await copy hold"]),
+    (&["paused greeting", "regreeting on hold"], "empty", "paused pending let go", &["let go"]),
     (&["copying"], "in line", "streaming", &["stream send"]),
     (&["paused copying"], "in line", "paused streaming", &["stream hold"]),
     (&["dialing", "greeting", "streaming", "redialing", "regreeting"], "lost", "waiting", &["close"]),
@@ -159,14 +210,12 @@ const TABLE: &[Row] = &[
     (&["scheduled"], "full", "scheduled let go", &["let go"]),
     (&["scheduled on hold"], "full", "scheduled on hold let go", &["let go"]),
     (&["scheduled failed"], "full", "scheduled failed let go", &["let go"]),
-    (
-        &["paused dialing", "paused greeting", "paused copying", "paused streaming"],
-        "full",
-        "stopped let go",
-        &["close", "let go"],
-    ),
-    (&["waiting on hold"], "full", "stopped let go", &["let go"]),
-    (&["redialing on hold", "regreeting on hold"], "full", "stopped let go", &["close", "let go"]),
+    (&["paused copying", "paused streaming"], "full", "paused dialing let go", &["close", "let go", "dial"]),
+    (&["paused dialing"], "full", "paused dialing let go", &["let go"]),
+    (&["paused greeting"], "full", "paused greeting let go", &["let go"]),
+    (&["waiting on hold"], "full", "waiting on hold let go", &["let go"]),
+    (&["redialing on hold"], "full", "redialing on hold let go", &["let go"]),
+    (&["regreeting on hold"], "full", "regreeting on hold let go", &["let go"]),
     (&["dialing"], "full", "dialing let go", &["let go"]),
     (&["greeting"], "full", "greeting let go", &["let go"]),
     (&["waiting"], "full", "waiting let go", &["let go"]),
@@ -212,9 +261,10 @@ fn row_let_go(state: &str, what: &str) -> (String, Vec<&'static str>) {
     match (state, what) {
         ("greeting" | "regreeting", "good" | "empty") => ("copying".into(), vec!["await copy send"]),
         ("paused greeting" | "regreeting on hold", "good" | "empty") => {
-            ("paused copying".into(), vec!["await copy hold"])
+            ("paused pending let go".into(), Vec::new())
         }
-        (_, "full") => (format!("{state} let go"), Vec::new()),
+        // What is due is given up.
+        (_, "full" | "stop mirror") => (format!("{state} let go"), Vec::new()),
         _ => {
             let (next, mut done) = row(state, what);
             done.retain(|action| *action != "let go");
@@ -231,6 +281,8 @@ fn happen(machine: &mut Machine, now: &mut Instant, what: &str) -> Result<(), No
         "pause" => return machine.handle_command(*now, Command::Pause),
         "resume" => return machine.handle_command(*now, Command::Resume),
         "disconnect" => return machine.handle_command(*now, Command::Disconnect),
+        "start mirror" => return machine.handle_command(*now, Command::StartMirror),
+        "stop mirror" => return machine.handle_command(*now, Command::StopMirror),
         "timeout" => {
             *now += Duration::from_secs(60);
             machine.handle_timeout(*now);
@@ -271,6 +323,7 @@ fn name(machine: &Machine) -> String {
     let link = |link: &Link| match link {
         Link::Dialing => "dialing",
         Link::Greeting => "greeting",
+        Link::Pending => "pending",
         Link::Copying => "copying",
         Link::Streaming => "streaming",
     };
@@ -318,11 +371,12 @@ fn every_state_meets_everything() {
     let known = |state: &str| STATES.iter().any(|(name, _)| *name == state);
     for (from, what, ..) in TABLE {
         assert!(HAPPENINGS.contains(what), "{what}");
-        from.iter().for_each(|state| assert!(known(state), "{state}"));
+        from.iter().for_each(|state| assert!(known(state) || state.contains("pending"), "{state}"));
     }
     for (state, _) in STATES.iter().chain(STATES_LET_GO) {
         for what in HAPPENINGS {
-            let (next, done) = if known(state) { row(state, what) } else { row_let_go(state, what) };
+            let has_rows = known(state) || state.contains("pending");
+            let (next, done) = if has_rows { row(state, what) } else { row_let_go(state, what) };
             let (mut machine, mut now) = machine_in(state);
             let refused = match happen(&mut machine, &mut now, what) {
                 Ok(()) => name(&machine),
@@ -332,6 +386,10 @@ fn every_state_meets_everything() {
                         NotNow::Stopped => "stopped",
                         NotNow::Scheduled => "scheduled",
                         NotNow::Gone => "gone",
+                        NotNow::Paused => "paused",
+                        NotNow::NotConnected => "not connected",
+                        NotNow::MirrorRuns => "runs",
+                        NotNow::NoMirror => "no mirror",
                     };
                     format!("refused: {why}")
                 }
@@ -374,7 +432,9 @@ fn reasons_are_kept() {
         ("redialing", "cut"),
         ("waiting let go", "cut (the queue became full while it was away"),
         ("stopped", "stopped by hand"),
-        ("stopped let go", "the queue became full while it was paused"),
+        ("stopped let go", "the queue became full while it was stopped"),
+        ("paused pending let go", "none begins until `standin connection resume`"),
+        ("pending let go", "none begins until `standin mirror start`"),
         ("scheduled failed", "cut"),
     ] {
         let machine = machine_in(state).0;
@@ -396,4 +456,65 @@ fn a_start_waits_for_its_schedule() {
     machine.handle_command(now, Command::Start).unwrap();
     assert_eq!(name(&machine), "scheduled");
     assert_eq!(names(&actions(&mut machine)), ["dial", "close"]);
+}
+
+/// A full queue made of what a person had paused something that they had stopped: `resume` was refused.
+#[test]
+fn what_was_paused_stays_paused_when_the_queue_is_full() {
+    let mut now = Instant::now();
+    let mut machine = Machine::new(now, Window::Open);
+    for what in ["up", "empty", "in line", "pause", "full", "up", "good"] {
+        happen(&mut machine, &mut now, what).unwrap();
+        assert_ne!(*machine.state(), State::Stopped, "{what}");
+    }
+    assert_eq!((name(&machine).as_str(), machine.wish().sending), ("paused pending let go", Sending::Paused));
+    happen(&mut machine, &mut now, "full").unwrap();
+    happen(&mut machine, &mut now, "resume").unwrap();
+    assert_eq!(name(&machine), "copying");
+}
+
+/// What a person wanted before the daemon ended is so when it is there again.
+#[test]
+fn a_wish_stays_over_a_restart() {
+    let cases = [
+        (Sending::Now, Copies::ByThemselves, &["dial"][..], "dialing", "copying"),
+        (Sending::Now, Copies::Stopped, &["dial"], "dialing", "pending let go"),
+        (Sending::Paused, Copies::ByThemselves, &["dial"], "paused dialing", "paused pending let go"),
+        (Sending::Paused, Copies::Stopped, &["dial"], "paused dialing", "paused pending let go"),
+        (Sending::Stopped, Copies::ByThemselves, &["let go"], "stopped let go", "stopped let go"),
+        (Sending::Stopped, Copies::Stopped, &["let go"], "stopped let go", "stopped let go"),
+    ];
+    for (sending, copies, does, begins, connected) in cases {
+        let (wish, mut now) = (Wish { sending, copies }, Instant::now());
+        let mut machine = Machine::wished(now, Window::Open, wish);
+        let begun = (names(&actions(&mut machine)), name(&machine));
+        assert_eq!((begun.0.as_slice(), begun.1.as_str()), (does, begins), "{wish:?}");
+        for what in ["up", "empty"] {
+            happen(&mut machine, &mut now, what).unwrap();
+        }
+        assert_eq!((name(&machine).as_str(), machine.wish()), (connected, wish));
+    }
+}
+
+/// Nothing brings a copy about that a person has stopped, but their own word.
+#[test]
+fn a_stopped_mirror_begins_by_hand_alone() {
+    let mut now = Instant::now();
+    let mut machine = Machine::new(now, Window::Open);
+    for what in ["up", "empty", "stop mirror", "up", "empty", "full", "lost", "timeout", "up", "good"] {
+        happen(&mut machine, &mut now, what).unwrap();
+    }
+    actions(&mut machine);
+    for what in ["pause", "resume", "stop", "start", "up", "good", "out of line"] {
+        happen(&mut machine, &mut now, what).unwrap();
+        assert!(!names(&actions(&mut machine)).contains(&"await copy send"), "{what}");
+    }
+    assert_eq!((name(&machine).as_str(), machine.wish().copies), ("pending let go", Copies::Stopped));
+    happen(&mut machine, &mut now, "stop mirror").unwrap();
+    happen(&mut machine, &mut now, "start mirror").unwrap();
+    assert_eq!((name(&machine).as_str(), machine.wish()), ("copying", Wish::default()));
+    for what in ["in line", "start mirror", "up", "good"] {
+        happen(&mut machine, &mut now, what).unwrap();
+    }
+    assert_eq!(name(&machine), "copying", "one more, although it is in line");
 }

@@ -13,12 +13,15 @@ struct Watcher {
     streams: bool,
     flow: Option<Flow>,
     let_go: bool,
+    /// A person has stopped them.
+    no_copies: bool,
     ended: bool,
 }
 
 impl Watcher {
     /// Errors: the rule that is broken.
     fn check(&mut self, machine: &Machine, done: &[Action], now: Instant) -> Result<(), String> {
+        self.no_copies = machine.wish().copies == Copies::Stopped;
         for action in done {
             self.follow(action)?;
         }
@@ -34,6 +37,7 @@ impl Watcher {
             ("two states at once", [0, 1, 2, 4, 8, 12].contains(&state.bits())),
             ("the queue was let go in silence", self.let_go == machine.let_go().is_some()),
             ("it is over and goes on", self.ended == (*state == State::Gone)),
+            ("it waits, and something is held for it", !machine.is_pending() || self.let_go),
             ("no reason", !machine.reason().is_empty()),
         ];
         for (rule, holds) in rules {
@@ -62,6 +66,7 @@ impl Watcher {
             }
             Action::Greet => {}
             Action::AwaitCopy { .. } if !self.let_go => return wrong("a copy beside what the queue holds"),
+            Action::AwaitCopy { .. } if self.no_copies => return wrong("a copy that a person has stopped"),
             Action::AwaitCopy { flow } => {
                 (self.copies, self.let_go, self.flow) = (true, false, Some(*flow));
             }
@@ -101,6 +106,8 @@ fn happen(machine: &mut Machine, now: &mut Instant, random: &mut Random) -> Stri
         3 => Some(Command::Pause),
         4 | 5 => Some(Command::Resume),
         6 if random.below(50) == 0 => Some(Command::Disconnect),
+        7 => Some(Command::StartMirror),
+        8 if random.below(4) == 0 => Some(Command::StopMirror),
         _ => None,
     };
     if let Some(command) = command {
@@ -110,7 +117,15 @@ fn happen(machine: &mut Machine, now: &mut Instant, random: &mut Random) -> Stri
             (Command::Stop, Ok(())) => assert!(*machine.state() == State::Stopped),
             (Command::Stop, Err(why)) => assert_eq!(why, NotNow::Gone, "a stop goes from any state"),
             (_, Err(_)) => assert_eq!(machine.state().bits(), bits, "refused, and changed"),
-            (Command::Start | Command::Pause | Command::Resume | Command::Disconnect, Ok(())) => {}
+            (
+                Command::Start
+                | Command::Pause
+                | Command::Resume
+                | Command::Disconnect
+                | Command::StartMirror
+                | Command::StopMirror,
+                Ok(()),
+            ) => {}
         }
         return format!("{command:?}: {outcome:?}");
     }

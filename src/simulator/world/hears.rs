@@ -92,7 +92,7 @@ impl World {
             State::Started(Link::Streaming) | State::Paused(Link::Streaming) if !whole => {
                 Err(format!("resumed, although a copy is needed: {broken:?}, in line with {in_line_with:?}"))
             }
-            state if copies(state) && whole => {
+            state if whole && (copies(state) || machine.is_pending()) => {
                 Err(format!("a copy is wanted, and both histories are whole: {}", machine.reason()))
             }
             _ => Ok(()),

@@ -182,6 +182,7 @@ impl World {
             marks: marks.clone(),
             when_full,
             serves_at: now + Duration::from_millis(random.below(3000)),
+            kept: Default::default(),
         };
         let source = Source::new(start, &desk);
         let applications = Applications::new(source.queue.clone(), Random::new(seed ^ 0xa99));

@@ -180,6 +180,7 @@ impl World {
             marks: self.marks.clone(),
             when_full: self.when_full,
             serves_at,
+            kept: self.source.driver.kept(),
         };
         self.source = Source::new(start, &self.desk);
         let queue = self.source.queue.clone();

@@ -46,6 +46,8 @@ impl World {
                 self.command(Command::Stop)?;
             }
             29..32 => self.command(Command::Start)?,
+            35 if self.random.one_in(3) => self.command(Command::StopMirror)?,
+            35 => self.command(Command::StartMirror)?,
             32 => self.schedule(Event::CriterionOver)?,
             33 => self.schedule(Event::CriterionMet)?,
             34 => self.lies = true,
@@ -69,6 +71,7 @@ impl World {
             State::Paused(_) | State::Error { flow: Flow::Hold, .. } => self.command(Command::Resume),
             // Tries again at once.
             State::Error { .. } => self.command(Command::Start),
+            State::Started(Link::Pending) => self.command(Command::StartMirror),
             State::Started(_) => Ok(()),
         }
     }
@@ -93,11 +96,13 @@ impl World {
         let mut barrier = None;
         for _ in 0..CALM_STEPS {
             match self.source.driver.machine().state() {
-                State::Started(_) | State::Error { flow: Flow::Send, .. } => {}
+                State::Started(Link::Dialing | Link::Greeting | Link::Copying | Link::Streaming)
+                | State::Error { flow: Flow::Send, .. } => {}
                 State::Error { .. }
                 | State::Gone
                 | State::Scheduled { .. }
                 | State::Stopped
+                | State::Started(Link::Pending)
                 | State::Paused(_) => self.person_mends()?,
             }
             self.step()?;

@@ -26,7 +26,7 @@ use crate::packet::{
 use crate::queue::{CursorId, Queue};
 use crate::resync::{Answer, CopyError, Wanted};
 use crate::source_side::feed::{Lane, PacketFeed, Sent, Stream};
-use crate::source_side::mark::Mark;
+use crate::source_side::kept::FirstCopy;
 use crate::source_side::relief;
 use crate::words::CopyMode;
 
@@ -51,8 +51,8 @@ pub(crate) struct Driver<S: Surroundings> {
     /// Nothing that programs do gets past the mount: copies may begin.
     is_captured: bool,
     healing: Healing,
-    /// The target held nothing when copies to it began, at this moment.
-    from_nothing: Option<Mark>,
+    /// The target held nothing when copies to it began.
+    from_nothing: Option<FirstCopy>,
     /// The target lost what it had made durable, an older image of it was put back: until it is in line
     /// again, no time says what it has.
     is_set_back: bool,
@@ -106,8 +106,10 @@ impl<S: Surroundings> Driver<S> {
         shared: Arc<Shared>,
         sent: Arc<Sent>,
     ) -> Driver<S> {
-        let machine =
-            Machine::new(clock::now(), Window::Open).named(settings.id).when_full(settings.when_full);
+        let machine = Machine::wished(clock::now(), Window::Open, settings.kept.wish)
+            .named(settings.id)
+            .when_full(settings.when_full);
+        let from_nothing = settings.kept.first_copy.clone();
         Driver {
             around,
             settings,
@@ -122,7 +124,7 @@ impl<S: Surroundings> Driver<S> {
             copy_mode: CopyMode::default(),
             is_captured: false,
             healing: Healing::new(),
-            from_nothing: None,
+            from_nothing,
             is_set_back: false,
             acknowledged: start.sequence,
             sent_upto: start.sequence,
@@ -462,6 +464,8 @@ impl<S: Surroundings> Driver<S> {
         let is_ours = proof.applied.same_history(&last);
         let has = if is_ours { proof.durable.sequence } else { Sequence(0) };
         self.is_set_back |= has < said;
+        let replica_of = proof.applied.incarnation;
+        self.from_nothing.take_if(|copy| !copy.has_made(replica_of));
         self.update(|report| {
             report.data = proof.data;
             report.data_reason.clear();

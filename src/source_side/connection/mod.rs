@@ -23,6 +23,7 @@ use parking_lot::{Condvar, Mutex};
 use super::durability::Standing;
 use super::embedded::Embedded;
 use super::feed::Sent;
+use super::kept::Kept;
 use super::mark::{Mark, Marks};
 use crate::connection::{Command, FaultKind, NotNow};
 use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying};
@@ -61,6 +62,8 @@ pub struct Settings {
     /// Until when targets had everything.
     pub marks: Arc<Marks>,
     pub when_full: WhenFull,
+    /// From the run before this one.
+    pub kept: Kept,
 }
 
 /// Hears how a target stands, on the connection's thread: must not wait.
@@ -110,6 +113,8 @@ pub struct Report {
     /// The target is in line and its stream runs, or is paused.
     pub streaming: bool,
     pub progress: Option<Arc<CopyProgress>>,
+    /// What is to stay over a restart.
+    pub kept: Kept,
 }
 
 /// A connection as the daemon holds it.
@@ -162,7 +167,8 @@ impl Connection {
         queue: Arc<Queue>,
         embedded: Option<Embedded>,
     ) -> std::io::Result<Connection> {
-        let shared = Shared::new(Report::before_an_answer(settings.is_known));
+        let kept = settings.kept.clone();
+        let shared = Shared::new(Report { kept, ..Report::before_an_answer(settings.is_known) });
         let attached = shared.attach(&queue);
         let (inbox, told) = unbounded();
         let sent = Arc::new(Sent::default());
@@ -194,6 +200,11 @@ impl Connection {
 
     pub fn report(&self) -> Report {
         self.shared.report.lock().clone()
+    }
+
+    /// What is to stay of it over a restart.
+    pub fn kept(&self) -> Kept {
+        self.shared.report.lock().kept.clone()
     }
 
     /// Tells it what a person asks for. The outcome comes when the report says so, after the end of a
@@ -294,6 +305,7 @@ impl Report {
             link: LinkStats::default(),
             streaming: false,
             progress: None,
+            kept: Kept::default(),
         }
     }
 }

@@ -8,6 +8,7 @@ use super::surroundings::Surroundings;
 use crate::clock;
 use crate::connection::State;
 use crate::control::ConnectionState;
+use crate::source_side::kept::Kept;
 
 impl<S: Surroundings> Driver<S> {
     /// Takes the machine's state over into the report.
@@ -35,8 +36,14 @@ impl<S: Surroundings> Driver<S> {
             report.retry_at = machine.poll_timeout().map(wall);
             report.needs_copy = machine.let_go().map(str::to_owned);
             report.streaming = machine.is_streaming();
+            report.kept = self.kept();
         });
         let _ = self.shared.news.0.try_send(());
+    }
+
+    /// What is to stay over a restart.
+    pub(crate) fn kept(&self) -> Kept {
+        Kept { wish: self.machine.wish(), first_copy: self.first_copy() }
     }
 
     pub(super) fn update(&self, change: impl FnOnce(&mut Report)) {

@@ -1,7 +1,9 @@
 //! Whose directory it is, which moments count, what stays.
 
 use super::*;
-use crate::packet::Timestamp;
+use crate::connection::{Copies, Sending};
+use crate::packet::{Incarnation, Timestamp};
+use crate::source_side::kept::FirstCopy;
 use crate::source_side::mark::Marks;
 use std::os::unix::ffi::OsStrExt;
 
@@ -158,4 +160,67 @@ fn after_a_divergence_no_time_is_believed() {
     let state = SetState::open(dir.path(), tree, &own, Stranger::Refuse).unwrap();
     assert_eq!(suspect_since(&state.record, "local:/r", &clock), EVERYTHING);
     assert_eq!(state.record.diverged.as_deref(), Some("write: I/O error"));
+}
+
+/// What a first copy has told is worth something only as a mark is; what a person wants always stays.
+#[test]
+fn a_first_copy_counts_only_where_nothing_was_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = PageCache::of(File::open(dir.path()).unwrap()).unwrap();
+    let strange = found(Label::None, dir.path());
+    let target: Target = "local:/r".parse().unwrap();
+    let copy = FirstCopy::begins(Mark::now(), Incarnation(7));
+    let wish = Wish { sending: Sending::Stopped, copies: Copies::Stopped };
+    let check = |what: &str, counts: bool, happens: &dyn Fn(&mut SetState)| {
+        let mut state = SetState::open(dir.path(), Path::new("/srv"), &strange, Stranger::Adopt).unwrap();
+        state.record.connection(&target);
+        state.record.connections.get_mut("local:/r").unwrap().kept =
+            Kept { wish, first_copy: Some(copy.clone()) };
+        state.record.diverged = None;
+        happens(&mut state);
+        state.save().unwrap();
+        let kept = std::fs::read(dir.path().join("set.json")).unwrap();
+        let kept: SetRecord = serde_json::from_slice(&kept).unwrap();
+        let kept = &kept.connections["local:/r"].kept;
+        assert_eq!((kept.first_copy.is_some(), kept.wish), (counts, wish), "{what}");
+    };
+    let begin = |settled: bool, left: Option<PageCache>| {
+        let now = cache.clone();
+        move |state: &mut SetState| {
+            (state.record.settled, state.record.page_cache) = (settled, left.clone());
+            state.begin(Some(now.clone()), &Clock::now());
+        }
+    };
+    check("an orderly end", true, &begin(true, None));
+    check("a kill", true, &begin(false, Some(cache.clone())));
+    check("a power loss", false, &begin(false, None));
+    check("a change that was not captured", false, &|state| {
+        state.record.diverge("write");
+    });
+    check("a clock that was set", false, &|state| state.record.forget_moments());
+}
+
+/// A record in which something is damaged is told, and nothing of it is believed.
+#[test]
+fn a_damaged_record_is_no_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = found(Label::Impossible, dir.path());
+    let mut state = SetState::open(dir.path(), Path::new("/srv"), &own, Stranger::Adopt).unwrap();
+    state.record.connection(&"local:/r".parse().unwrap());
+    state.save().unwrap();
+    drop(state);
+    let path = dir.path().join("set.json");
+    let whole = std::fs::read_to_string(&path).unwrap();
+    for (what, damaged) in [
+        ("cut", whole[..whole.len() / 2].to_owned()),
+        ("empty", String::new()),
+        ("an unknown wish", whole.replace("\"now\"", "\"sideways\"")),
+    ] {
+        assert_ne!(damaged, whole, "{what}");
+        std::fs::write(&path, damaged).unwrap();
+        let opened = open(dir.path(), Path::new("/srv"), &own, Stranger::Adopt);
+        assert!(matches!(opened, Err(StateError::Io(_))), "{what}: {opened:?}");
+    }
+    std::fs::write(&path, whole.replace("\"disconnected\": false,", "")).unwrap();
+    assert!(open(dir.path(), Path::new("/srv"), &own, Stranger::Adopt).is_ok(), "of an older version");
 }

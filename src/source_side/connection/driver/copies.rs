@@ -9,6 +9,7 @@ use crate::control::{AsideStatus, MirrorStatus};
 use crate::link::LostBy;
 use crate::packet::{DataState, ItemNumber, LeftOut, Sequence, SourceMessage, Text, Timestamp};
 use crate::resync::{Answer, CopyError, CopyReport, ProgressSnapshot};
+use crate::source_side::kept::FirstCopy;
 use crate::source_side::mark::{Clock, EVERYTHING};
 use crate::words::CopyMode;
 
@@ -39,9 +40,11 @@ impl<S: Surroundings> Driver<S> {
             let why = format!("nothing is copied: the disk of the directory lost writes that it has ({why})");
             return self.lost(LostBy::Network, why);
         }
-        if self.shared.report.lock().data == DataState::Empty {
-            self.from_nothing = Some(self.settings.unwritten_at.clone());
-        }
+        let (run, is_empty) = (self.start.incarnation, self.shared.report.lock().data == DataState::Empty);
+        self.from_nothing = match (is_empty, self.from_nothing.take()) {
+            (true, _) => Some(FirstCopy::begins(self.settings.unwritten_at.clone(), run)),
+            (false, begun) => begun.and_then(|begun| begun.joined(run)),
+        };
         let birth_epoch = self.settings.birth_epoch;
         let to_nothing = self.from_nothing.is_some();
         let suspect_since = self.suspect_since();
@@ -72,8 +75,13 @@ impl<S: Surroundings> Driver<S> {
             return EVERYTHING;
         }
         let now = Clock::now();
-        let from_nothing = self.from_nothing.as_ref().map_or(EVERYTHING, |mark| mark.suspect_since(&now));
+        let from_nothing = self.from_nothing.as_ref().map_or(EVERYTHING, |copy| copy.suspect_since(&now));
         from_nothing.max(self.settings.marks.suspect_since(&self.settings.target.to_string(), &now))
+    }
+
+    /// What the next run of this source may go by.
+    pub(in super::super) fn first_copy(&self) -> Option<FirstCopy> {
+        self.from_nothing.clone().filter(|_| !self.is_set_back)
     }
 
     /// What the target says to the copy under way. With its first word it has taken up the copy: what it

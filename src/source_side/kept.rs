@@ -1,0 +1,73 @@
+//! What stays of a connection over a restart of its source: what a person wants of it, and what a first
+//! copy that is not over has told.
+
+use serde::{Deserialize, Serialize};
+
+use super::mark::{Clock, EVERYTHING, Mark};
+use crate::connection::Wish;
+use crate::limits::FIRST_COPY_RUNS_MAX;
+use crate::packet::{Incarnation, Timestamp};
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Kept {
+    pub wish: Wish,
+    pub first_copy: Option<FirstCopy>,
+}
+
+/// Copies to a target that held nothing: what it has of a file, and does not know to be incomplete, is as the
+/// source had it at this moment or later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirstCopy {
+    since: Mark,
+    /// The runs of the source that have copied. A replica of another one is not the one that was begun.
+    runs: Vec<Incarnation>,
+}
+
+impl FirstCopy {
+    /// The target holds nothing, and nobody could write past the mount without a trace since `since`.
+    pub fn begins(since: Mark, run: Incarnation) -> FirstCopy {
+        FirstCopy { since, runs: vec![run] }
+    }
+
+    /// It goes on in this run; `None`: it has for too long.
+    pub fn joined(mut self, run: Incarnation) -> Option<FirstCopy> {
+        if !self.runs.contains(&run) {
+            self.runs.push(run);
+        }
+        (self.runs.len() <= FIRST_COPY_RUNS_MAX).then_some(self)
+    }
+
+    /// Whether what such a replica holds came from these copies.
+    pub fn has_made(&self, replica_of: Incarnation) -> bool {
+        self.runs.contains(&replica_of)
+    }
+
+    /// What changed at this moment or later may be missing.
+    pub fn suspect_since(&self, clock: &Clock) -> Timestamp {
+        self.since.suspect_since(clock)
+    }
+
+    /// Whether it still says something.
+    pub fn counts(&self, clock: &Clock) -> bool {
+        self.suspect_since(clock) != EVERYTHING
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A replica that was put back from somewhere else is not what the first copy has made.
+    #[test]
+    fn only_what_it_has_made_is_trusted() {
+        let copy = FirstCopy::begins(Mark::now(), Incarnation(1)).joined(Incarnation(2)).unwrap();
+        assert!(copy.has_made(Incarnation(1)) && copy.has_made(Incarnation(2)));
+        assert!(!copy.has_made(Incarnation(3)));
+        assert!(copy.counts(&Clock::now()));
+        assert_eq!(copy.clone().joined(Incarnation(2)), Some(copy.clone()), "once for each run");
+        let all = (3..=FIRST_COPY_RUNS_MAX as u64).try_fold(copy, |copy, run| copy.joined(Incarnation(run)));
+        assert_eq!(all.unwrap().joined(Incarnation(99)), None);
+    }
+}
