@@ -25,6 +25,7 @@ mod killed;
 mod left_out;
 mod listings;
 mod lost_writes;
+mod mirror;
 mod mmap;
 mod mount_options;
 mod offline;

@@ -457,6 +457,10 @@ pub const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(60);
 /// The same after a refusal: it takes a person to mend it, and a stranger that asks on is noise.
 pub const RECONNECT_REFUSED_MIN: Duration = Duration::from_secs(5);
 
+/// How soon a copy that is held, or goes slower than it could, takes notice of what it is told. A person does
+/// not see a twentieth of a second.
+pub const COPY_PACE_LOOK: Duration = Duration::from_millis(50);
+
 /// Runs of a source that one first copy may take before everything is sent again: a number in the record of
 /// the set for each. Nobody restarts a source so often in one copy, unless it fails at once each time.
 pub const FIRST_COPY_RUNS_MAX: usize = 64;

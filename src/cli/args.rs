@@ -1,5 +1,7 @@
 //! The command line as users and scripts type it.
 
+mod mirror;
+
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,6 +14,7 @@ use super::serve::parse_listen;
 use crate::limits::QUEUE_MEMORY;
 use crate::units::{parse_duration, parse_size};
 use crate::words::{Profile, Target, WhenFull};
+pub use mirror::{Mirror, MirrorCommand};
 
 /// Real-time, ordered replication for any directory on Linux.
 #[derive(Debug, Parser)]
@@ -24,7 +27,7 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Commands that are planned and not in this version: replication, mirror, verify, restore, bitmap, merge,
+Commands that are planned and not in this version: replication, verify, restore, bitmap, merge,
 resync, monitor, failover, failback, drill, clone, marker, size.
 
 Exit codes: 0 ok, 1 warning or timed out, 2 critical or the command could not work.";
@@ -61,6 +64,8 @@ pub enum Command {
     WaitSync(WaitSync),
     /// Show the connections of a source; stop, start, pause, resume or disconnect one
     Connection(Connection),
+    /// Copies to a target: start, stop, pause, resume; show what no copy could bring into line
+    Mirror(Mirror),
     /// Send what is queued, take the mount away, end the daemon
     Stop(Stop),
     /// Check this machine and a directory before they are used
@@ -311,8 +316,6 @@ pub struct Doctor {
 pub enum Planned {
     #[command(hide = true)]
     Replication(Rest),
-    #[command(hide = true)]
-    Mirror(Rest),
     #[command(hide = true)]
     Verify(Rest),
     #[command(hide = true)]

@@ -93,6 +93,11 @@ fn names_a_connection(word: &str) -> bool {
     is_number || is_uuid || word.parse::<Target>().is_ok()
 }
 
+/// The connection that is named, as the daemon knows it.
+pub(super) fn named(which: Option<&String>) -> Result<Option<String>, Failure> {
+    which.map(|which| absolute(which)).transpose()
+}
+
 /// `local:PATH` with an absolute path, as the daemon knows it.
 fn absolute(which: &str) -> Result<String, Failure> {
     let Ok(Target::Local(path)) = which.parse() else { return Ok(which.to_owned()) };
@@ -118,6 +123,10 @@ pub(super) fn text(changed: &ChangedConnection) -> String {
                  stays as it is; a later start with this target copies what differs."
             );
         }
+        ConnectionChange::StartMirror { .. }
+        | ConnectionChange::StopMirror { .. }
+        | ConnectionChange::PauseMirror
+        | ConnectionChange::ResumeMirror { .. } => return super::mirror::text(*change, &label),
         ConnectionChange::Stop => format!("{label} is {}.", state_word(connection.state)),
         ConnectionChange::Pause => format!("{label} is {}: nothing is sent.", state_word(connection.state)),
     };

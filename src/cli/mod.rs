@@ -8,6 +8,7 @@ pub mod bench;
 mod connection;
 mod doctor;
 mod find;
+mod mirror;
 mod output;
 mod pairing;
 mod planned;
@@ -52,6 +53,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&common, &args),
         Command::WaitSync(args) => wait_sync::run(&common, &args),
         Command::Connection(args) => connection::run(&common, &args),
+        Command::Mirror(args) => mirror::run(&common, &args),
         Command::Stop(args) => stop::run(&common, &args),
         Command::Doctor(args) => doctor::run(&common, &args),
         Command::Bench(args) => bench::run(&common, &args),

@@ -161,6 +161,7 @@ fn full_connection() -> ConnectionStatus {
             files_total: Some(1),
             bytes_total: Some(1),
             eta_seconds: Some(1),
+            rate_limit: Some(1),
             ..MirrorProgress::default()
         }),
         lag_applied: Some(Lag::default()),

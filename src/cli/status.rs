@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-pub(super) use self::words::{age, packets, state_word};
-use self::words::{amount, data_word, label, lag, link_words, mirror_words, progress_words};
+pub(super) use self::words::{age, data_word, mirror_words, packets, progress_words, state_word};
+use self::words::{amount, label, lag, link_words};
 use super::args::{self, Common};
 use super::find::find;
 use super::{Outcome, output};

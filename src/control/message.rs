@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::status::{ConnectionStatus, Status};
 use crate::failure::Failure;
 use crate::packet::Sequence;
-use crate::words::{Allow, QueueStats};
+use crate::words::{Allow, CopyMode, QueueStats};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "request")]
@@ -60,6 +60,22 @@ pub enum ConnectionChange {
     Pause,
     Resume,
     Disconnect,
+    /// Of copies, from here on.
+    StartMirror {
+        /// As the last stop left it, else by differences.
+        mode: Option<CopyMode>,
+        /// Bytes a second.
+        rate: Option<u64>,
+    },
+    StopMirror {
+        /// The next one believes nothing that the target has.
+        from_scratch: bool,
+    },
+    PauseMirror,
+    ResumeMirror {
+        /// Bytes a second, from now on; `Some(0)`: as fast as it goes.
+        rate: Option<u64>,
+    },
 }
 
 /// A connection after a change.

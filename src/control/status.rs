@@ -346,6 +346,9 @@ pub struct MirrorProgress {
     pub bytes_done: u64,
     pub bytes_total: Option<u64>,
     pub bytes_per_second: f64,
+    /// What a person lets it send in a second.
+    #[serde(default)]
+    pub rate_limit: Option<u64>,
     /// Seconds to go, as far as can be told.
     pub eta_seconds: Option<u64>,
     /// The file that is being copied.

@@ -51,7 +51,7 @@ impl Walker {
         outcome: Sender<Walked>,
         (random, planted): (&mut Random, Option<Planted>),
     ) -> Walker {
-        let WalkOrder { birth_epoch, suspect_since, to_nothing, sink, answers, progress } = order;
+        let WalkOrder { birth_epoch, suspect_since, to_nothing, sink, answers, progress, pace: _ } = order;
         if let Some(planted) = planted.and_then(Planted::in_lane) {
             sink.plant(planted);
         }

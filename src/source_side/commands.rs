@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 
-use super::connection::{Connection, Report};
+use super::connection::{Connection, MirrorCommand, Report};
 use super::desk::Desk;
 use super::director::{Event, Question};
 use super::ground::Ground;
@@ -49,7 +49,11 @@ pub fn change(
         ConnectionChange::Start
         | ConnectionChange::Stop
         | ConnectionChange::Pause
-        | ConnectionChange::Resume => {
+        | ConnectionChange::Resume
+        | ConnectionChange::StartMirror { .. }
+        | ConnectionChange::StopMirror { .. }
+        | ConnectionChange::PauseMirror
+        | ConnectionChange::ResumeMirror { .. } => {
             keep(desk);
             connection_status(&connection, &desk.ground)
         }
@@ -92,23 +96,16 @@ pub fn begin(
     let connection = meant(connections, which)?;
     let before = connection_status(&connection, ground);
     let outcome = match (connection.is_null(), command(change)) {
-        (true, Command::Disconnect) => None,
-        (
-            true,
-            Command::Start
-            | Command::Stop
-            | Command::Pause
-            | Command::Resume
-            | Command::StartMirror
-            | Command::StopMirror,
-        ) => {
+        (true, Wanted::OfConnection(Command::Disconnect)) => None,
+        (true, Wanted::OfConnection(_) | Wanted::OfCopies(_)) => {
             return Err(Failure::new(
                 "The target null: captures and sends nothing: there is nothing to start or stop.",
                 UNTOUCHED,
                 "`standin connection disconnect` takes it away.",
             ));
         }
-        (false, command) => Some(connection.command(command)),
+        (false, Wanted::OfConnection(command)) => Some(connection.command(command)),
+        (false, Wanted::OfCopies(command)) => Some(connection.mirror(command)),
     };
     Ok(Begun { connection, before, outcome })
 }
@@ -143,8 +140,18 @@ fn meant(connections: &[Arc<Connection>], which: Option<&str>) -> Result<Arc<Con
 pub fn way_on(id: u32, report: &Report) -> String {
     match report.held_back() {
         Some(why) => {
-            let word = if report.state == ConnectionState::Paused { "resume" } else { "start" };
-            format!("{why}: `standin connection {word} {id}`")
+            let command = match report.state {
+                ConnectionState::Stopped => format!("connection start {id}"),
+                ConnectionState::Paused => format!("connection resume {id}"),
+                ConnectionState::Started
+                | ConnectionState::Scheduled
+                | ConnectionState::ScheduledAfterError
+                | ConnectionState::Error => match report.kept.copy_paused {
+                    true => format!("mirror resume --connection {id}"),
+                    false => format!("mirror start --connection {id}"),
+                },
+            };
+            format!("{why}: `standin {command}`")
         }
         None => report.reason.clone(),
     }
@@ -158,13 +165,25 @@ pub fn none_left() -> Failure {
     )
 }
 
-fn command(change: ConnectionChange) -> Command {
+/// What a change is about.
+enum Wanted {
+    OfConnection(Command),
+    OfCopies(MirrorCommand),
+}
+
+fn command(change: ConnectionChange) -> Wanted {
     match change {
-        ConnectionChange::Start => Command::Start,
-        ConnectionChange::Stop => Command::Stop,
-        ConnectionChange::Pause => Command::Pause,
-        ConnectionChange::Resume => Command::Resume,
-        ConnectionChange::Disconnect => Command::Disconnect,
+        ConnectionChange::Start => Wanted::OfConnection(Command::Start),
+        ConnectionChange::Stop => Wanted::OfConnection(Command::Stop),
+        ConnectionChange::Pause => Wanted::OfConnection(Command::Pause),
+        ConnectionChange::Resume => Wanted::OfConnection(Command::Resume),
+        ConnectionChange::Disconnect => Wanted::OfConnection(Command::Disconnect),
+        ConnectionChange::StartMirror { mode, rate } => Wanted::OfCopies(MirrorCommand::Start { mode, rate }),
+        ConnectionChange::StopMirror { from_scratch } => {
+            Wanted::OfCopies(MirrorCommand::Stop { from_scratch })
+        }
+        ConnectionChange::PauseMirror => Wanted::OfCopies(MirrorCommand::Pause),
+        ConnectionChange::ResumeMirror { rate } => Wanted::OfCopies(MirrorCommand::Resume { rate }),
     }
 }
 

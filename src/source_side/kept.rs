@@ -7,6 +7,7 @@ use super::mark::{Clock, EVERYTHING, Mark};
 use crate::connection::Wish;
 use crate::limits::FIRST_COPY_RUNS_MAX;
 use crate::packet::{Incarnation, Timestamp};
+use crate::words::CopyMode;
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +15,10 @@ use crate::packet::{Incarnation, Timestamp};
 pub struct Kept {
     pub wish: Wish,
     pub first_copy: Option<FirstCopy>,
+    /// How the copy is made that is under way, or comes next.
+    pub copy_mode: CopyMode,
+    /// It rests.
+    pub copy_paused: bool,
 }
 
 /// Copies to a target that held nothing: what it has of a file, and does not know to be incomplete, is as the

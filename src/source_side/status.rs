@@ -224,9 +224,7 @@ pub fn connection_status(connection: &Connection, ground: &Ground) -> Connection
         withheld: report.withheld,
         left_out: LeftOutStatus { count: report.left_out.count, objects: report.left_out.lines() },
         mirror: mirror(&report),
-        progress: report.progress.as_ref().map(|progress| {
-            mirror_progress(&progress.snapshot(), matches!(report.mirror, MirrorStatus::Mirroring { .. }))
-        }),
+        progress: report.progress.as_ref().map(|progress| mirror_progress(&report, &progress.snapshot())),
         queued: Amount { packets: queued.packets, bytes: queued.bytes },
         sent: Amount {
             packets: connection.sent.packets.load(Relaxed),
@@ -299,11 +297,13 @@ fn percent(snapshot: &ProgressSnapshot) -> f64 {
     if snapshot.files_compared == 0 { 0.0 } else { (100.0 * done / snapshot.files_compared as f64).min(99.9) }
 }
 
-/// `runs`: it is not over yet; afterwards there is no speed.
-fn mirror_progress(snapshot: &ProgressSnapshot, runs: bool) -> MirrorProgress {
+/// Where it does not run there is no speed.
+fn mirror_progress(report: &Report, snapshot: &ProgressSnapshot) -> MirrorProgress {
+    let runs = matches!(report.mirror, MirrorStatus::Mirroring { .. });
     let elapsed = unix_ms(SystemTime::now()).saturating_sub(snapshot.started * 1000).max(1) as f64 / 1000.0;
     MirrorProgress {
-        mode: "differences".into(),
+        mode: report.mode.to_string(),
+        rate_limit: report.rate,
         started_unix_ms: snapshot.started * 1000,
         files_done: snapshot.files_identical + snapshot.files_copied,
         files_total: None,

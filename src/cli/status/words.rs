@@ -17,7 +17,7 @@ pub(in crate::cli) fn state_word(state: ConnectionState) -> &'static str {
     }
 }
 
-pub(super) fn data_word(data: DataState) -> &'static str {
+pub(in crate::cli) fn data_word(data: DataState) -> &'static str {
     match data {
         DataState::Empty => "empty",
         DataState::Good => "good",
@@ -25,7 +25,7 @@ pub(super) fn data_word(data: DataState) -> &'static str {
     }
 }
 
-pub(super) fn mirror_words(mirror: &MirrorStatus) -> String {
+pub(in crate::cli) fn mirror_words(mirror: &MirrorStatus) -> String {
     match mirror {
         MirrorStatus::Idle => "idle".into(),
         MirrorStatus::Calculating => "calculating".into(),
@@ -39,7 +39,7 @@ pub(super) fn mirror_words(mirror: &MirrorStatus) -> String {
     }
 }
 
-pub(super) fn progress_words(progress: &MirrorProgress) -> String {
+pub(in crate::cli) fn progress_words(progress: &MirrorProgress) -> String {
     let of = |total: Option<String>| total.map_or(String::new(), |total| format!(" of {total}"));
     let mut text = format!(
         "{}: {}{} files in line, {}{} sent",
@@ -51,6 +51,9 @@ pub(super) fn progress_words(progress: &MirrorProgress) -> String {
     );
     if progress.bytes_per_second > 0.0 {
         text += &format!(", {}/s", units::size(progress.bytes_per_second as u64));
+    }
+    if let Some(rate) = progress.rate_limit {
+        text += &format!(", {}/s at most", units::size(rate));
     }
     if let Some(eta) = progress.eta_seconds {
         text += &format!(", {} to go", units::duration(Duration::from_secs(eta)));

@@ -35,12 +35,12 @@ mod plan;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, TryRecvError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
 use super::content::OldCopy;
 use super::place::{TreePath, say_nested};
 use super::seeing::{Eyes, NotRead, Root, leave};
-use super::{CopyError, CopyProgress, CopyReport, Entry, Found, Looks, StampedSink, Wanted};
+use super::{CopyError, CopyProgress, CopyReport, Entry, Found, Looks, Pace, StampedSink, Wanted};
 use crate::limits::{CONTENT_CHUNK, LISTING_ENTRIES_MAX};
 use crate::packet::{ItemNumber, LaneItem, LeftOut, ObjectId, Timestamp};
 use crate::pool::Pool;
@@ -67,6 +67,7 @@ pub struct LiveCopy<S> {
     sink: S,
     answers: Receiver<Answer>,
     progress: Arc<CopyProgress>,
+    pace: Arc<Pace>,
     pool: Pool,
     old: OldCopy,
     root: FileHandle,
@@ -130,6 +131,7 @@ impl<S: StampedSink> LiveCopy<S> {
             sink,
             answers,
             progress,
+            pace: Arc::default(),
             pool: Pool::new(),
             old: OldCopy::Maybe,
             root: handle,
@@ -148,6 +150,12 @@ impl<S: StampedSink> LiveCopy<S> {
         self
     }
 
+    /// It rests between two items as long as this says.
+    pub fn at_pace(mut self, pace: Arc<Pace>) -> LiveCopy<S> {
+        self.pace = pace;
+        self
+    }
+
     #[cfg(test)]
     pub(crate) fn in_pieces(mut self, sizes: Sizes, planted: Option<Planted>) -> LiveCopy<S> {
         self.sizes = sizes;
@@ -162,6 +170,7 @@ impl<S: StampedSink> LiveCopy<S> {
     pub fn run(mut self) -> Result<CopyReport, CopyError> {
         self.begin()?;
         loop {
+            self.keep_pace()?;
             match self.step()? {
                 Stepped::On => {}
                 Stepped::Waits => {
@@ -171,6 +180,18 @@ impl<S: StampedSink> LiveCopy<S> {
                 Stepped::Complete => return Ok(self.report),
             }
         }
+    }
+
+    /// Rests, and hears what the target says meanwhile.
+    fn keep_pace(&mut self) -> Result<(), CopyError> {
+        while let Some(rest) = self.pace.rest() {
+            match self.answers.recv_timeout(rest) {
+                Ok(answer) => self.hear(answer)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(CopyError::Gone),
+            }
+        }
+        Ok(())
     }
 
     /// Its first items: from here on packets flow.
@@ -347,10 +368,12 @@ impl<S: StampedSink> LiveCopy<S> {
         };
         match content.next(&reader, &mut self.sink)? {
             Went::On(bytes) => {
+                self.pace.sent(bytes);
                 CopyProgress::add(&self.progress.bytes_copied, bytes);
                 self.content = Some(content);
             }
             Went::Whole { bytes, has_large } => {
+                self.pace.sent(bytes);
                 CopyProgress::add(&self.progress.bytes_copied, bytes);
                 CopyProgress::add(&self.progress.files_copied, 1);
                 self.report.copied += 1;

@@ -2,6 +2,7 @@
 //! around it ([`Surroundings`]) is links and threads in the product, a simulator in tests.
 
 mod copies;
+mod mirror;
 #[cfg(test)]
 mod simulated;
 
@@ -24,7 +25,7 @@ use crate::packet::{
     WIRE_VERSION, WIRE_VERSION_OLDEST,
 };
 use crate::queue::{CursorId, Queue};
-use crate::resync::{Answer, CopyError, Wanted};
+use crate::resync::{Answer, CopyError, Pace, Wanted};
 use crate::source_side::feed::{Lane, PacketFeed, Sent, Stream};
 use crate::source_side::kept::FirstCopy;
 use crate::source_side::relief;
@@ -47,7 +48,9 @@ pub(crate) struct Driver<S: Surroundings> {
     session: Option<OpenLink<S::Link>>,
     copy: Copying,
     /// Of the next copy.
-    copy_mode: CopyMode,
+    pub(super) copy_mode: CopyMode,
+    /// Of copies, as a person wants it.
+    pub(super) pace: Arc<Pace>,
     /// Nothing that programs do gets past the mount: copies may begin.
     is_captured: bool,
     healing: Healing,
@@ -110,6 +113,8 @@ impl<S: Surroundings> Driver<S> {
             .named(settings.id)
             .when_full(settings.when_full);
         let from_nothing = settings.kept.first_copy.clone();
+        let (copy_mode, pace) = (settings.kept.copy_mode, Arc::new(Pace::default()));
+        pace.pause(settings.kept.copy_paused);
         Driver {
             around,
             settings,
@@ -121,7 +126,8 @@ impl<S: Surroundings> Driver<S> {
             machine,
             session: None,
             copy: Copying::Resting,
-            copy_mode: CopyMode::default(),
+            copy_mode,
+            pace,
             is_captured: false,
             healing: Healing::new(),
             from_nothing,
@@ -212,6 +218,11 @@ impl<S: Surroundings> Driver<S> {
         match told {
             Told::Command(command, answer) => {
                 let outcome = self.machine.handle_command(clock::now(), command);
+                self.act();
+                let _ = answer.send(outcome);
+            }
+            Told::Mirror(command, answer) => {
+                let outcome = self.mirror(command);
                 self.act();
                 let _ = answer.send(outcome);
             }

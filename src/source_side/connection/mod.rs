@@ -25,14 +25,14 @@ use super::embedded::Embedded;
 use super::feed::Sent;
 use super::kept::Kept;
 use super::mark::{Mark, Marks};
-use crate::connection::{Command, FaultKind, NotNow};
+use crate::connection::{Command, Copies, FaultKind, NotNow};
 use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying};
 use crate::intercept::Divergence;
 use crate::link::LinkStats;
 use crate::packet::{DataState, LeftOut, Position, Sequence, SetId, WithheldCounts};
 use crate::queue::{CursorId, Haste, Queue};
 use crate::resync::CopyProgress;
-use crate::words::{Target, WhenFull};
+use crate::words::{CopyMode, Target, WhenFull};
 pub(crate) use driver::Driver;
 #[cfg(test)]
 pub(crate) use driver::News;
@@ -72,9 +72,28 @@ pub type Watch = Box<dyn Fn(Option<Standing>) + Send>;
 /// What the driver is told.
 pub(crate) enum Told {
     Command(Command, Sender<Result<(), NotNow>>),
+    Mirror(MirrorCommand, Sender<Result<(), NotNow>>),
     /// From now on nothing that programs do gets past the mount: copies may begin.
     Captured,
     End,
+}
+
+/// What a person wants of the copies of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MirrorCommand {
+    /// Without a mode: as the last stop left it. `rate`: bytes a second.
+    Start {
+        mode: Option<CopyMode>,
+        rate: Option<u64>,
+    },
+    Stop {
+        from_scratch: bool,
+    },
+    Pause,
+    /// With another rate from now on, where one is named; 0: as fast as it goes.
+    Resume {
+        rate: Option<u64>,
+    },
 }
 
 /// What everyone may know of a connection.
@@ -113,6 +132,10 @@ pub struct Report {
     /// The target is in line and its stream runs, or is paused.
     pub streaming: bool,
     pub progress: Option<Arc<CopyProgress>>,
+    /// How the copy is made that began last.
+    pub mode: CopyMode,
+    /// What it may send in a second, where a person has said so.
+    pub rate: Option<u64>,
     /// What is to stay over a restart.
     pub kept: Kept,
 }
@@ -217,6 +240,13 @@ impl Connection {
         answered
     }
 
+    /// As [`Connection::command`], of its copies.
+    pub fn mirror(&self, command: MirrorCommand) -> Receiver<Result<(), NotNow>> {
+        let (answer, answered) = bounded(1);
+        let _ = self.inbox.send(Told::Mirror(command, answer));
+        answered
+    }
+
     /// Something comes here after its state has changed.
     pub fn news(&self) -> &Receiver<()> {
         &self.shared.news.1
@@ -265,7 +295,11 @@ impl Report {
             ConnectionState::Started
             | ConnectionState::Scheduled
             | ConnectionState::ScheduledAfterError
-            | ConnectionState::Error => None,
+            | ConnectionState::Error => match (self.kept.wish.copies, self.kept.copy_paused) {
+                (Copies::Stopped, _) => Some("copies to it are stopped"),
+                (Copies::ByThemselves, true) => Some("its copy is paused"),
+                (Copies::ByThemselves, false) => None,
+            },
         }
     }
 
@@ -305,6 +339,8 @@ impl Report {
             link: LinkStats::default(),
             streaming: false,
             progress: None,
+            mode: CopyMode::default(),
+            rate: None,
             kept: Kept::default(),
         }
     }

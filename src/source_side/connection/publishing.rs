@@ -6,8 +6,8 @@ use super::Report;
 use super::driver::Driver;
 use super::surroundings::Surroundings;
 use crate::clock;
-use crate::connection::State;
-use crate::control::ConnectionState;
+use crate::connection::{Copies, State};
+use crate::control::{ConnectionState, MirrorStatus};
 use crate::source_side::kept::Kept;
 
 impl<S: Surroundings> Driver<S> {
@@ -37,13 +37,21 @@ impl<S: Surroundings> Driver<S> {
             report.needs_copy = machine.let_go().map(str::to_owned);
             report.streaming = machine.is_streaming();
             report.kept = self.kept();
+            if machine.is_pending() && report.kept.wish.copies == Copies::Stopped {
+                report.mirror = MirrorStatus::Stopped;
+            }
         });
         let _ = self.shared.news.0.try_send(());
     }
 
     /// What is to stay over a restart.
     pub(crate) fn kept(&self) -> Kept {
-        Kept { wish: self.machine.wish(), first_copy: self.first_copy() }
+        Kept {
+            wish: self.machine.wish(),
+            first_copy: self.first_copy(),
+            copy_mode: self.copy_mode,
+            copy_paused: self.pace.is_paused(),
+        }
     }
 
     pub(super) fn update(&self, change: impl FnOnce(&mut Report)) {

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, bounded};
 use crate::intercept::Volume;
 use crate::link::{LinkStats, SourceEvent, SourceLink, Waker};
 use crate::packet::{SourceMessage, Timestamp};
-use crate::resync::{Answer, CopyError, CopyProgress, CopyReport, LiveCopy};
+use crate::resync::{Answer, CopyError, CopyProgress, CopyReport, LiveCopy, Pace};
 use crate::source_side::feed::{PacketFeed, StampedLane};
 use crate::source_side::remote::Route;
 
@@ -63,6 +63,8 @@ pub(crate) struct WalkOrder {
     /// What the target says to it.
     pub answers: Receiver<Answer>,
     pub progress: Arc<CopyProgress>,
+    /// As a person wants it, also while it runs.
+    pub pace: Arc<Pace>,
 }
 
 /// How a walk ended.
@@ -94,11 +96,12 @@ impl Surroundings for Around {
     }
 
     fn walk(&mut self, order: WalkOrder) -> io::Result<Receiver<Walked>> {
-        let WalkOrder { birth_epoch, suspect_since, to_nothing, sink, answers, progress } = order;
+        let WalkOrder { birth_epoch, suspect_since, to_nothing, sink, answers, progress, pace } = order;
         let (backing, volume) = (self.backing.try_clone()?, self.volume.clone());
         let copy = move || {
             let since = Some(suspect_since);
             let copy = LiveCopy::new(backing, volume, birth_epoch, since, sink, answers, progress)?;
+            let copy = copy.at_pace(pace);
             if to_nothing { copy.to_nothing().run() } else { copy.run() }
         };
         let (outcome, ended) = bounded(1);

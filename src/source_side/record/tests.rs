@@ -175,7 +175,7 @@ fn a_first_copy_counts_only_where_nothing_was_lost() {
         let mut state = SetState::open(dir.path(), Path::new("/srv"), &strange, Stranger::Adopt).unwrap();
         state.record.connection(&target);
         state.record.connections.get_mut("local:/r").unwrap().kept =
-            Kept { wish, first_copy: Some(copy.clone()) };
+            Kept { wish, first_copy: Some(copy.clone()), ..Kept::default() };
         state.record.diverged = None;
         happens(&mut state);
         state.save().unwrap();

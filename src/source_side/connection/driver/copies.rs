@@ -50,8 +50,16 @@ impl<S: Surroundings> Driver<S> {
         let suspect_since = self.suspect_since();
         let sink = session.lane.stamped(session.link.waker());
         let covers = self.settings.divergence.count();
-        let order =
-            |answers, progress| WalkOrder { birth_epoch, suspect_since, to_nothing, sink, answers, progress };
+        let (pace, mirror, mode) = (self.pace.clone(), self.mirror_begun(), self.copy_mode);
+        let order = |answers, progress| WalkOrder {
+            birth_epoch,
+            suspect_since,
+            to_nothing,
+            sink,
+            answers,
+            progress,
+            pace,
+        };
         match Attempt::begin(&mut self.around, covers, order) {
             Ok(attempt) => {
                 let progress = attempt.progress();
@@ -59,7 +67,7 @@ impl<S: Surroundings> Driver<S> {
                 self.update(|report| {
                     report.data = DataState::Bad;
                     report.left_out = LeftOut::default();
-                    report.mirror = MirrorStatus::Mirroring { percent: 0.0 };
+                    (report.mirror, report.mode) = (mirror, mode);
                     report.copy_attempts += 1;
                     report.progress = Some(progress);
                 });
@@ -133,6 +141,7 @@ impl<S: Surroundings> Driver<S> {
         self.copy.end();
         self.is_set_back = false;
         self.copy_mode = CopyMode::default();
+        self.pace.set_rate(None);
         self.say_in_line(&progress.snapshot(), orphans);
         let Some(session) = &self.session else { return };
         let after = session.stream.at();
@@ -142,7 +151,7 @@ impl<S: Surroundings> Driver<S> {
             report.left_out = left_out;
             report.aside = AsideStatus::default();
             report.retrying = None;
-            report.mirror = MirrorStatus::Complete;
+            (report.mirror, report.rate) = (MirrorStatus::Complete, None);
             report.copy_attempts = 0;
             report.covers = covers;
         });

@@ -1,0 +1,181 @@
+//! `standin mirror`: copies that a person starts, stops, holds and slows down; what is refused; what is listed.
+
+use std::fs;
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::host::{COMMAND_MAX, Protected, SYNC_MAX, Setup, describe, output_within, standin};
+
+const FILES: u64 = 40;
+const LEN: u64 = 256 << 10;
+
+/// Directories with files, in line.
+fn in_line() -> Protected {
+    let mut protected = Protected::prepare(Setup::default());
+    for number in 0..FILES {
+        let content = vec![number as u8; LEN as usize];
+        fs::write(protected.backing.join(format!("file{number}")), content).expect("a file");
+    }
+    protected.start_again();
+    protected
+}
+
+fn mirror(protected: &Protected, arguments: &[&str]) -> Output {
+    output_within(standin(&protected.run).arg("mirror").args(arguments), COMMAND_MAX)
+}
+
+/// It must succeed.
+#[track_caller]
+fn told(protected: &Protected, arguments: &[&str]) -> String {
+    let output = mirror(protected, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", describe(&output));
+    describe(&output)
+}
+
+/// It is refused, with these words, and the connection is as it was.
+#[track_caller]
+fn refused(protected: &Protected, arguments: &[&str], words: &[&str]) {
+    let before = connection(protected);
+    let output = mirror(protected, arguments);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", describe(&output));
+    for word in words {
+        assert!(describe(&output).contains(word), "no '{word}' in: {}", describe(&output));
+    }
+    let after = connection(protected);
+    assert_eq!((&after["state"], &after["mirror"]["phase"]), (&before["state"], &before["mirror"]["phase"]));
+}
+
+fn connection(protected: &Protected) -> Value {
+    let output = output_within(standin(&protected.run).args(["status", "--json"]), COMMAND_MAX);
+    let mut status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    status["connections"][0].take()
+}
+
+#[track_caller]
+fn wait_for(protected: &Protected, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    let deadline = Instant::now() + SYNC_MAX;
+    loop {
+        let connection = connection(protected);
+        if is_so(&connection) {
+            return connection;
+        }
+        assert!(Instant::now() < deadline, "never {what}: {connection}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn runs(connection: &Value) -> bool {
+    connection["mirror"]["phase"] == "mirroring" && connection["progress"]["bytes_done"].as_u64() > Some(0)
+}
+
+fn is_complete(connection: &Value) -> bool {
+    connection["mirror"]["phase"] == "complete" && connection["data"] == "good"
+}
+
+#[test]
+fn a_mirror_rests_while_changes_go_on() {
+    let protected = in_line();
+    told(&protected, &["start", "--mode", "full", "--rate", "1M"]);
+    let begun = wait_for(&protected, "begun", runs);
+    assert_eq!((&begun["progress"]["mode"], &begun["data"]), (&"full".into(), &"bad".into()));
+    assert_eq!(begun["progress"]["rate_limit"], 1 << 20, "{begun}");
+    refused(&protected, &["start"], &["is being copied to", "standin mirror stop"]);
+    told(&protected, &["pause"]);
+    wait_for(&protected, "paused", |connection| connection["mirror"]["phase"] == "paused");
+    // What was under way.
+    std::thread::sleep(Duration::from_millis(300));
+    let held = connection(&protected)["progress"]["bytes_done"].clone();
+    fs::write(protected.mount.join("meanwhile"), "x").expect("programs go on");
+    let deadline = Instant::now() + COMMAND_MAX;
+    while !protected.replica.join("meanwhile").exists() {
+        assert!(Instant::now() < deadline, "changes do not go on");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(connection(&protected)["progress"]["bytes_done"], held, "it goes on although it is paused");
+    told(&protected, &["resume", "--rate", "0"]);
+    let done = wait_for(&protected, "complete", is_complete);
+    assert!(done["progress"]["bytes_done"].as_u64() >= Some(FILES * LEN), "all of it: {done}");
+    assert!(done["progress"]["rate_limit"].is_null(), "{done}");
+    assert!(protected.assert_in_sync().objects > FILES as usize);
+}
+
+#[test]
+fn a_stopped_mirror_waits_for_a_person_over_a_restart() {
+    let mut protected = in_line();
+    told(&protected, &["start", "--mode", "full", "--rate", "1M"]);
+    wait_for(&protected, "begun", runs);
+    told(&protected, &["stop", "--from-scratch"]);
+    let is_stopped =
+        |connection: &Value| connection["state"] == "started" && connection["mirror"]["phase"] == "stopped";
+    for restarts in [false, true] {
+        if restarts {
+            fs::write(protected.mount.join("before the end"), "x").expect("programs go on");
+            protected.stop_incomplete_by(libc::SIGTERM);
+            protected.start_at_once();
+            assert!(protected.said().contains("is not copied to, by hand"), "{}", protected.said());
+        }
+        let stopped = wait_for(&protected, "stopped", |connection| {
+            is_stopped(connection) && connection["needs_copy"] == true
+        });
+        assert!(
+            stopped["reason"].as_str().is_some_and(|why| why.contains("standin mirror start")),
+            "{stopped}"
+        );
+        fs::write(protected.mount.join("while it is stopped"), "x").expect("programs go on");
+        let waited = output_within(standin(&protected.run).arg("wait-sync"), COMMAND_MAX);
+        assert_eq!(waited.status.code(), Some(1), "{}", describe(&waited));
+        assert!(describe(&waited).contains("standin mirror start --connection 1"), "{}", describe(&waited));
+        assert!(!protected.replica.join("while it is stopped").exists());
+    }
+    told(&protected, &["start"]);
+    let done = wait_for(&protected, "complete", is_complete);
+    assert_eq!(done["progress"]["mode"], "full", "it was to begin from scratch: {done}");
+    assert!(done["progress"]["bytes_done"].as_u64() >= Some(FILES * LEN), "{done}");
+    assert!(protected.assert_in_sync().objects > FILES as usize);
+    protected.stop();
+    protected.start_again();
+    assert!(is_complete(&connection(&protected)), "the next one begins by itself");
+}
+
+#[test]
+fn a_mirror_by_hand_sends_what_differs() {
+    let protected = in_line();
+    let began = connection(&protected)["progress"]["started_unix_ms"].clone();
+    told(&protected, &["start", "--connection", "1"]);
+    let is_another = |connection: &Value| {
+        is_complete(connection) && connection["progress"]["started_unix_ms"].as_u64() >= began.as_u64()
+    };
+    wait_for(&protected, "complete", is_another);
+    assert!(protected.assert_in_sync().objects >= FILES as usize);
+    let listed = told(&protected, &["list"]);
+    assert!(listed.contains("complete, replica good") && listed.contains("differences"), "{listed}");
+    let output = output_within(standin(&protected.run).args(["--json", "mirror", "list"]), COMMAND_MAX);
+    let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let mirror = &document["connections"][0];
+    assert_eq!((&mirror["left_out"]["count"], &mirror["aside"]["total"]), (&0.into(), &0.into()));
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_and_starts_nothing() {
+    let protected = in_line();
+    refused(&protected, &["pause"], &["is not being copied to"]);
+    refused(&protected, &["resume"], &["is not being copied to"]);
+    refused(&protected, &["stop"], &["is not being copied to"]);
+    refused(&protected, &["start", "--connection", "7"], &["There is no connection '7'"]);
+    refused(&protected, &["start", "--mode", "guess"], &["invalid value"]);
+    refused(&protected, &["start", "--mode", "full", "--from-scratch"], &["cannot be used with"]);
+    refused(&protected, &["start", "--rate", "fast"], &["invalid value"]);
+    let held = |word: &str| output_within(standin(&protected.run).args(["connection", word]), COMMAND_MAX);
+    for (hold, words, go_on) in [
+        ("stop", ["is stopped", "standin connection start 1"], "start"),
+        ("pause", ["is paused", "standin connection resume 1"], "resume"),
+    ] {
+        assert!(held(hold).status.success());
+        refused(&protected, &["start"], &words);
+        assert!(held(go_on).status.success());
+    }
+    assert!(protected.assert_in_sync().objects >= FILES as usize);
+}

@@ -1,0 +1,65 @@
+//! `standin mirror` as it is typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::units::parse_size;
+use crate::words::CopyMode;
+
+#[derive(Debug, Args)]
+pub struct Mirror {
+    #[command(subcommand)]
+    pub command: MirrorCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MirrorCommand {
+    /// Copy once more, now; also after `mirror stop`, when none begins by itself
+    Start {
+        #[command(flatten)]
+        which: MirrorOf,
+        /// What is sent [default: differences; full after `mirror stop --from-scratch`]
+        #[arg(long, value_enum)]
+        mode: Option<CopyMode>,
+        /// Believe nothing that the target has: as --mode full
+        #[arg(long, conflicts_with = "mode")]
+        from_scratch: bool,
+        /// Bytes a second at most, as in 10M
+        #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+        rate: Option<u64>,
+    },
+    /// Give up the copy under way, or the one that is due; the replica stays bad, and none begins by itself
+    Stop {
+        #[command(flatten)]
+        which: MirrorOf,
+        /// The next one believes nothing that the target has
+        #[arg(long)]
+        from_scratch: bool,
+    },
+    /// Let the copy rest where it is; changes go on
+    Pause(MirrorOf),
+    /// Go on where a copy rests; also to change its rate
+    Resume {
+        #[command(flatten)]
+        which: MirrorOf,
+        /// Bytes a second at most from now on; 0: as fast as it goes
+        #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+        rate: Option<u64>,
+    },
+    /// Show how copies are, and what is set aside or left out, each with the reason
+    List {
+        /// Name or directory of a replication set [default: the only one]
+        set: Option<PathBuf>,
+    },
+}
+
+/// Of which connection.
+#[derive(Debug, Args)]
+pub struct MirrorOf {
+    /// Name or directory of a replication set [default: the only one]
+    pub set: Option<PathBuf>,
+    /// Number, UUID or target of the connection [default: the only one]
+    #[arg(long, value_name = "ID|UUID|TARGET")]
+    pub connection: Option<String>,
+}

@@ -1,0 +1,146 @@
+//! `standin mirror`: start, stop, pause, resume, list.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use serde_json::json;
+
+use super::args::{Common, Mirror, MirrorCommand};
+use super::find::{find_role, no_answer};
+use super::status::{data_word, mirror_words, progress_words};
+use super::{Outcome, connection, output};
+use crate::control::{ConnectionChange, ConnectionStatus, RoleName};
+use crate::units;
+use crate::words::CopyMode;
+
+pub(super) fn run(common: &Common, args: &Mirror) -> Outcome {
+    let (change, which) = match &args.command {
+        MirrorCommand::List { set } => return list(common, set.as_deref()),
+        MirrorCommand::Start { which, mode, from_scratch, rate } => {
+            let mode = if *from_scratch { Some(CopyMode::Full) } else { *mode };
+            let rate = rate.filter(|rate| *rate > 0);
+            (ConnectionChange::StartMirror { mode, rate }, which)
+        }
+        MirrorCommand::Stop { which, from_scratch } => {
+            (ConnectionChange::StopMirror { from_scratch: *from_scratch }, which)
+        }
+        MirrorCommand::Pause(which) => (ConnectionChange::PauseMirror, which),
+        MirrorCommand::Resume { which, rate } => (ConnectionChange::ResumeMirror { rate: *rate }, which),
+    };
+    let named = connection::named(which.connection.as_ref())?;
+    let found = find_role(common, which.set.as_deref(), RoleName::Source)?;
+    let changed = found.client()?.connection(change, named);
+    let changed = changed.map_err(|error| no_answer(&found.status.name, &error))?;
+    match common.json {
+        true => output::json(&changed),
+        false => output::text(&connection::text(&changed)),
+    }
+    Ok(0)
+}
+
+/// What was done, and what follows.
+pub(super) fn text(change: ConnectionChange, label: &str) -> String {
+    let at = |rate: Option<u64>| match rate {
+        None | Some(0) => String::new(),
+        Some(rate) => format!(", {} a second at most", units::size(rate)),
+    };
+    match change {
+        ConnectionChange::StartMirror { mode, rate } => {
+            let mode = mode.map_or(String::new(), |mode| format!(" (mode {mode})"));
+            format!("{label}: a copy begins{mode}{}. `standin status` says how far it is.", at(rate))
+        }
+        ConnectionChange::StopMirror { from_scratch } => {
+            let next = if from_scratch { " That one believes nothing that the target has." } else { "" };
+            format!(
+                "{label}: the copy is given up, the replica stays bad, and nothing is sent there before \
+                 `standin mirror start`.{next}"
+            )
+        }
+        ConnectionChange::PauseMirror => {
+            format!(
+                "{label}: the copy rests where it is; changes go on. `standin mirror resume` lets it go on."
+            )
+        }
+        ConnectionChange::ResumeMirror { rate } => format!("{label}: the copy goes on{}.", at(rate)),
+        ConnectionChange::Start
+        | ConnectionChange::Stop
+        | ConnectionChange::Pause
+        | ConnectionChange::Resume
+        | ConnectionChange::Disconnect => String::new(),
+    }
+}
+
+fn list(common: &Common, set: Option<&Path>) -> Outcome {
+    let status = find_role(common, set, RoleName::Source)?.status;
+    let (name, connections) = (&status.name, status.connections());
+    if common.json {
+        let of = |connection: &ConnectionStatus| {
+            let ConnectionStatus {
+                id,
+                uuid,
+                target,
+                data,
+                data_reason,
+                mirror,
+                progress,
+                aside,
+                left_out,
+                ..
+            } = connection;
+            json!({
+                "id": id, "uuid": uuid, "target": target, "data": data, "data_reason": data_reason,
+                "mirror": mirror, "progress": progress, "aside": aside, "left_out": left_out,
+            })
+        };
+        let connections: Vec<_> = connections.iter().map(of).collect();
+        output::json(&json!({ "name": name, "connections": connections }));
+    } else if connections.is_empty() {
+        output::text(&format!("{name} has no connection: nothing is replicated."));
+    } else {
+        output::text(&connections.iter().map(lines).collect::<String>());
+    }
+    Ok(0)
+}
+
+/// One connection: its copy, and what the target lacks.
+fn lines(connection: &ConnectionStatus) -> String {
+    let ConnectionStatus { id, target, data, mirror, progress, aside, left_out, .. } = connection;
+    let mut text = format!("{id}  {target}  {}, replica {}\n", mirror_words(mirror), data_word(*data));
+    if let Some(progress) = progress {
+        let _ = writeln!(text, "   {}", progress_words(progress));
+    }
+    for object in &aside.objects {
+        let _ = writeln!(text, "   set aside  {}: {}: {}", object.path, object.op, object.reason);
+    }
+    for object in &left_out.objects {
+        let _ = writeln!(text, "   left out   {object}");
+    }
+    let more = |total: u64, shown: usize| total.saturating_sub(shown as u64);
+    let unnamed = more(aside.total, aside.objects.len()) + more(left_out.count, left_out.objects.len());
+    if unnamed > 0 {
+        let _ = writeln!(text, "   and {unnamed} more");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::tests::sample_connection;
+    use crate::control::{AsideStatus, LeftOutStatus, SetAside};
+
+    #[test]
+    fn what_is_not_in_line_is_listed_with_its_reason() {
+        let object =
+            SetAside { path: "a/b".into(), op: "write".into(), reason: "I/O error".into(), since_unix_ms: 0 };
+        let connection = ConnectionStatus {
+            aside: AsideStatus { total: 3, objects: vec![object] },
+            left_out: LeftOutStatus { count: 1, objects: vec!["c: cannot be read".into()] },
+            ..sample_connection()
+        };
+        let text = lines(&connection);
+        for part in ["set aside  a/b: write: I/O error", "left out   c: cannot be read", "and 2 more"] {
+            assert!(text.contains(part), "no '{part}' in {text}");
+        }
+    }
+}

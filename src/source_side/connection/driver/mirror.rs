@@ -1,0 +1,67 @@
+//! What a person wants of copies.
+
+use super::super::MirrorCommand;
+use super::super::surroundings::Surroundings;
+use super::Driver;
+use crate::clock;
+use crate::connection::{Command, NotNow};
+use crate::control::MirrorStatus;
+use crate::words::CopyMode;
+
+impl<S: Surroundings> Driver<S> {
+    /// Errors: why not; nothing has changed.
+    pub(super) fn mirror(&mut self, command: MirrorCommand) -> Result<(), NotNow> {
+        self.unpublished = true;
+        match command {
+            MirrorCommand::Start { mode, rate } => {
+                self.machine.handle_command(clock::now(), Command::StartMirror)?;
+                if let Some(mode) = mode {
+                    self.copy_mode = mode;
+                }
+                self.pace.pause(false);
+                self.set_rate(rate);
+            }
+            MirrorCommand::Stop { from_scratch } => {
+                self.machine.handle_command(clock::now(), Command::StopMirror)?;
+                if from_scratch {
+                    self.copy_mode = CopyMode::Full;
+                }
+                self.pace.pause(false);
+            }
+            MirrorCommand::Pause => self.hold_copy(true)?,
+            MirrorCommand::Resume { rate } => {
+                self.hold_copy(false)?;
+                if let Some(rate) = rate {
+                    self.set_rate(Some(rate).filter(|rate| *rate > 0));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The walk rests between two items, and packets go on.
+    fn hold_copy(&mut self, is_paused: bool) -> Result<(), NotNow> {
+        if self.copy.is_resting() {
+            return Err(NotNow::NoMirror);
+        }
+        self.pace.pause(is_paused);
+        if self.copy.attempt().is_some() {
+            let mirror = self.mirror_begun();
+            self.update(|report| report.mirror = mirror);
+        }
+        Ok(())
+    }
+
+    fn set_rate(&self, rate: Option<u64>) {
+        self.pace.set_rate(rate);
+        self.update(|report| report.rate = rate);
+    }
+
+    /// How a copy that is under way is shown.
+    pub(super) fn mirror_begun(&self) -> MirrorStatus {
+        match self.pace.is_paused() {
+            true => MirrorStatus::Paused,
+            false => MirrorStatus::Mirroring { percent: 0.0 },
+        }
+    }
+}
