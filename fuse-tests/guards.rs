@@ -231,3 +231,54 @@ fn a_known_target_that_refuses_keeps_no_start_from_coming_up() {
     wait_for(&pair, "back", |connection| connection["mirror"]["phase"] == "complete");
     assert_same(&pair);
 }
+
+/// Target and state were put back together while the source was stopped: what was rewritten since with
+/// the same size and time was never copied.
+#[test]
+fn a_target_that_was_set_back_while_its_source_was_stopped_gets_everything() {
+    let mut pair = Pair::start(Disk::Plain, Disk::Image { kind: "ext4", mib: 64 });
+    fill(&pair.mount);
+    assert_same(&pair);
+    let (image, at) = pair.target_image();
+    let (old_image, old_state) = (image.with_extension("old"), pair.state("target").with_extension("old"));
+    let rest = |pair: &mut Pair| {
+        pair.stop_source();
+        pair.stop_target();
+    };
+    rest(&mut pair);
+    crate::host::unmount_for_good(&image, &at);
+    copy(&image, &old_image);
+    copy(&pair.state("target"), &old_state);
+    mount(&image, &at);
+    pair.serve();
+    pair.protect();
+    let file = pair.mount.join("dir/file7");
+    let times = fs::metadata(&file).and_then(|file| file.modified()).expect("its time");
+    fs::write(&file, "x".repeat(50)).expect("a rewrite of equal size");
+    fs::File::options().write(true).open(&file).and_then(|file| file.set_modified(times)).expect("its time");
+    assert_same(&pair);
+    rest(&mut pair);
+    // Older, both of them.
+    crate::host::unmount_for_good(&image, &at);
+    copy(&old_image, &image);
+    fs::remove_dir_all(pair.state("target")).expect("removed");
+    copy(&old_state, &pair.state("target"));
+    mount(&image, &at);
+    assert_ne!(fs::read(pair.replica().join("dir/file7")).expect("the old one"), b"x".repeat(50));
+    pair.serve();
+    pair.protect();
+    assert_same(&pair);
+    // And what nobody set back is not sent again.
+    pair.stop_source();
+    pair.protect();
+    let connection = wait_for(&pair, "in line", |connection| connection["mirror"]["phase"] == "complete");
+    assert_eq!(connection["progress"]["bytes_done"], 0, "{connection}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    crate::host::run(Command::new("cp").args(["-a", "--sparse=always", "-T"]).arg(from).arg(to));
+}
+
+fn mount(image: &Path, at: &Path) {
+    crate::host::run(Command::new("mount").args(["-o", "loop"]).arg(image).arg(at));
+}

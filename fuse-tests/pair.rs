@@ -111,12 +111,28 @@ impl Pair {
         self.source = Some(daemon);
     }
 
+    /// Of a target on a file system of its own: its image and where it is mounted.
+    pub fn target_image(&self) -> (PathBuf, PathBuf) {
+        (self.base.path().join("root.image"), self.root.parent().expect("a mount point").to_owned())
+    }
+
+    pub fn state(&self, side: &str) -> PathBuf {
+        self.base.path().join(format!("{side}-state"))
+    }
+
     pub fn replica(&self) -> PathBuf {
         self.root.join("web")
     }
 
     pub fn kill_target(&mut self) {
         kill(&mut self.target.take().expect("it serves"));
+    }
+
+    pub fn stop_target(&mut self) {
+        let mut target = self.target.take().expect("it serves");
+        target.signal(libc::SIGTERM);
+        let status = target.wait(STOP_MAX);
+        assert!(status.is_some_and(|status| status.success()), "serve: {status:?}\n{}", target.said());
     }
 
     pub fn stop_source(&mut self) {

@@ -171,6 +171,10 @@ pub const PLACED_FRAMES_MAX: u32 = 64;
 /// large extended attributes) takes what it needs.
 pub const BEGUN_ROOM: u64 = PAYLOAD_LEN_MAX as u64 + (64 << 10);
 
+/// Runs of a source that its record names, 20 bytes each: a replica that is of an older one counts as set
+/// back.
+pub const RUNS_KEPT: usize = 256;
+
 /// How often a target looks after replicas that no source works on.
 pub const REST_INTERVAL: Duration = Duration::from_secs(2);
 

@@ -127,6 +127,8 @@ pub enum LaneItem {
     /// The answer to a doubt, or the end of a listing, of a directory that is not in the set any more:
     /// the packets before it have told where it went.
     NotListed { dir: ObjectId },
+    /// Right after [`LaneItem::Begin`], at most once: nothing that the replica has counts as copied.
+    Afresh,
 }
 
 impl LaneItem {
@@ -146,6 +148,7 @@ impl LaneItem {
             LaneItem::LeftOut { .. } => "left out",
             LaneItem::End => "end",
             LaneItem::NotListed { .. } => "no listing",
+            LaneItem::Afresh => "afresh",
         }
     }
 }

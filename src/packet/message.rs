@@ -10,8 +10,8 @@ use super::position::{Position, Sequence};
 /// Versions of the wire that this build speaks: it offers the range, the target picks. Raised with
 /// every new kind of op, item or message, and with the version that stands in frames (codec); what
 /// an older host would misread raises the oldest one too.
-pub const WIRE_VERSION: u16 = 3;
-pub const WIRE_VERSION_OLDEST: u16 = 3;
+pub const WIRE_VERSION: u16 = 4;
+pub const WIRE_VERSION_OLDEST: u16 = 4;
 
 /// Features as bits; both sides use only what both offered. None is defined yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]

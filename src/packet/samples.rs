@@ -146,6 +146,7 @@ pub(super) fn items() -> Vec<LaneItem> {
         LaneItem::Xattr { object: object(1), name: xattr_name() },
         LaneItem::Attributes { object: object(1), attributes: attributes() },
         LaneItem::Leave { object: object(1) },
+        LaneItem::Afresh,
         LaneItem::LeftOut { left_out: LeftOut { count: 2, named: vec![Text::from_str_cut("a")] } },
         LaneItem::End,
         LaneItem::NotListed { dir: object(1) },

@@ -13,6 +13,7 @@
 
 mod content;
 mod error;
+mod had;
 mod live;
 mod look;
 mod looks;
@@ -26,6 +27,7 @@ mod sink;
 pub(crate) mod tests;
 
 pub use error::CopyError;
+pub use had::TargetHad;
 pub use live::{Answer, LiveCopy};
 #[cfg(test)]
 pub(crate) use live::{Planted, Sizes, Stepped};

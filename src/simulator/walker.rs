@@ -51,7 +51,7 @@ impl Walker {
         outcome: Sender<Walked>,
         (random, planted): (&mut Random, Option<Planted>),
     ) -> Walker {
-        let WalkOrder { birth_epoch, suspect_since, to_nothing, sink, answers, progress, pace: _ } = order;
+        let WalkOrder { birth_epoch, suspect_since, had, sink, answers, progress, pace: _ } = order;
         if let Some(planted) = planted.and_then(Planted::in_lane) {
             sink.plant(planted);
         }
@@ -78,8 +78,7 @@ impl Walker {
             _ => None,
         };
         let copy = LiveCopy::new(backing, looks, birth_epoch, None, sink, heard, progress);
-        let copy = copy.expect("the directory can be read").in_pieces(sizes, planted_in_copy);
-        let copy = if to_nothing { copy.to_nothing() } else { copy };
+        let copy = copy.expect("the directory can be read").in_pieces(sizes, planted_in_copy).to(had);
         let answering = Some(answering);
         Walker {
             copy,
@@ -182,7 +181,7 @@ impl Renamed {
         let applications = self.applications.lock();
         let renamed = |id: &mut ObjectId| *id = applications.backing.in_model(*id);
         match item {
-            LaneItem::Begin | LaneItem::LeftOut { .. } | LaneItem::End => {}
+            LaneItem::Begin | LaneItem::Afresh | LaneItem::LeftOut { .. } | LaneItem::End => {}
             LaneItem::Listing { dir, entries, .. } => {
                 renamed(dir);
                 for entry in entries {

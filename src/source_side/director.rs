@@ -23,7 +23,7 @@ use super::ground::Ground;
 use super::hands::{Done, Hands, Job};
 use super::haste::Haste;
 use super::life::{Ended, Ending, Life, Stage, Stop, StopAsker};
-use super::mark::{Mark, Marks};
+use super::mark::{Mark, Marks, Reached};
 use super::record::SetState;
 use super::recorder::Recorder;
 use super::rounds::Rounds;
@@ -421,7 +421,10 @@ impl Director {
         if let Some(why) = self.ground.volume.divergence().why() {
             self.recorder.note_divergence(&why);
         }
-        let targets = self.connections.iter().map(|connection| connection.target.to_string());
+        let run = self.ground.queue.last().incarnation;
+        let targets = self.connections.iter().map(|connection| {
+            (connection.target.to_string(), Reached { run, sequence: connection.report().durable })
+        });
         self.recorder.note_end(targets, mark, disk);
         let outcome = match ending {
             Ending::Stopped(stop) => {

@@ -23,7 +23,7 @@ use rustix::fs::{AtFlags, FsWord, StatxFlags};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use crate::packet::Timestamp;
+use crate::packet::{Incarnation, Position, Sequence, Timestamp};
 
 /// Clocks of a file system tick coarser than the system's: what happened this long before a
 /// moment still counts as after it.
@@ -45,6 +45,16 @@ pub struct Mark {
     boot: String,
     /// When this boot began, by the clock that stamped `as_of`; milliseconds since 1970.
     booted_ms: i64,
+    /// How far the target was by then, on its disk; `None` where that was not noted.
+    #[serde(default)]
+    reached: Option<Reached>,
+}
+
+/// A position that a target had made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
+    pub run: Incarnation,
+    pub sequence: Sequence,
 }
 
 impl Mark {
@@ -59,6 +69,24 @@ impl Mark {
         Mark { as_of, ..Mark::now() }
     }
 
+    /// The target had all of it when it had made this durable.
+    pub fn reached(self, reached: Reached) -> Mark {
+        Mark { reached: Some(reached), ..self }
+    }
+
+    /// A target that has made `durable` durable was farther when this was noted: it was set back. `runs`:
+    /// those of this source, the oldest first.
+    fn was_farther(&self, durable: &Position, runs: &[Incarnation]) -> bool {
+        let Some(reached) = self.reached else { return false };
+        let number = |run: Incarnation| runs.iter().position(|&known| known == run);
+        match (number(reached.run), number(durable.incarnation)) {
+            (Some(then), Some(now)) if then == now => durable.sequence < reached.sequence,
+            (Some(then), Some(now)) => now < then,
+            // Of a run that nobody remembers, or of another source: no time says what it has.
+            (None, _) | (_, None) => true,
+        }
+    }
+
     /// What changed at this moment or later may be missing.
     pub fn suspect_since(&self, clock: &Clock) -> Timestamp {
         if clock.fits(self) { self.as_of } else { EVERYTHING }
@@ -67,17 +95,30 @@ impl Mark {
 
 /// The newest mark of each target, as it was typed: of earlier runs until this one has newer ones.
 #[derive(Default)]
-pub struct Marks(Mutex<BTreeMap<String, Mark>>);
+pub struct Marks(Mutex<Noted>);
+
+#[derive(Default)]
+struct Noted {
+    marks: BTreeMap<String, Mark>,
+    runs: Vec<Incarnation>,
+}
 
 impl Marks {
-    pub fn set(&self, marks: &BTreeMap<String, Mark>) {
-        self.0.lock().clone_from(marks);
+    /// `runs`: those of this source, the oldest first.
+    pub fn set(&self, marks: &BTreeMap<String, Mark>, runs: &[Incarnation]) {
+        *self.0.lock() = Noted { marks: marks.clone(), runs: runs.to_vec() };
+    }
+
+    /// A target that says this of itself had been farther by its mark.
+    pub fn were_farther(&self, target: &str, durable: &Position) -> bool {
+        let Noted { marks, runs } = &*self.0.lock();
+        marks.get(target).is_some_and(|mark| mark.was_farther(durable, runs))
     }
 
     /// What changed at this moment or later may be missing on the target although size and
     /// mtime are the same. A target that was never in sync gets the beginning of time.
     pub fn suspect_since(&self, target: &str, clock: &Clock) -> Timestamp {
-        self.0.lock().get(target).map_or(EVERYTHING, |mark| mark.suspect_since(clock))
+        self.0.lock().marks.get(target).map_or(EVERYTHING, |mark| mark.suspect_since(clock))
     }
 }
 
@@ -100,7 +141,7 @@ impl Clock {
 
     fn mark(&self) -> Mark {
         let as_of = self.wall_ms - CLOCK_SLACK.as_millis() as i64;
-        Mark { as_of: timestamp_ms(as_of), boot: self.boot.clone(), booted_ms: self.booted_ms }
+        Mark { as_of: timestamp_ms(as_of), boot: self.boot.clone(), booted_ms: self.booted_ms, reached: None }
     }
 
     fn fits(&self, mark: &Mark) -> bool {
@@ -238,6 +279,33 @@ mod tests {
             let expected = if fits { as_of } else { EVERYTHING };
             assert_eq!(mark.suspect_since(&now), expected, "{what}");
         }
+    }
+
+    /// A target that was put back together with its state while its source was stopped: what was
+    /// rewritten since with the same size and time was never copied.
+    #[test]
+    fn a_target_that_had_more_was_set_back() {
+        let runs = [1, 2, 3].map(Incarnation);
+        let at = |run, sequence| Position {
+            incarnation: Incarnation(run),
+            sequence: Sequence(sequence),
+            ..Position::default()
+        };
+        let mark = Mark::now().reached(Reached { run: Incarnation(2), sequence: Sequence(50) });
+        for (durable, was_farther) in [
+            (at(2, 50), false),
+            (at(2, 60), false),
+            (at(2, 49), true),
+            // A later copy has brought it on, and the note of that is lost.
+            (at(3, 1), false),
+            (at(1, 90), true),
+            (at(7, 90), true),
+            (Position::default(), true),
+        ] {
+            assert_eq!(mark.was_farther(&durable, &runs), was_farther, "{durable}");
+        }
+        assert!(mark.was_farther(&at(2, 50), &runs[2..]), "a run that nobody remembers");
+        assert!(!Mark::now().was_farther(&at(2, 1), &runs), "noted by an earlier version");
     }
 
     #[test]

@@ -73,6 +73,6 @@ pub use flush::{HELPER_COMMAND, serve_flushes};
 pub(crate) use kept::Kept;
 pub use life::Ended;
 #[cfg(test)]
-pub(crate) use mark::{Mark, Marks};
+pub(crate) use mark::{Mark, Marks, Reached};
 pub(crate) use remote::resolve;
 pub use startup::run;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::connection::Connection;
 use super::ground::Ground;
-use super::mark::Mark;
+use super::mark::{Mark, Reached};
 use super::sync::has;
 use crate::control::WaitFor;
 use crate::packet::Sequence;
@@ -33,6 +33,7 @@ struct SyncNote {
 impl SyncNotes {
     /// Gives what has come true, by target, and asks anew. Called now and then; never waits.
     pub fn look(&mut self, ground: &Ground, connections: &[Arc<Connection>]) -> Vec<(String, Mark)> {
+        let run = ground.queue.last().incarnation;
         let came_true = connections.iter().filter_map(|connection| {
             let note = self.notes.entry(connection.id).or_default();
             let (upto, mark) = note.asked.take()?;
@@ -41,7 +42,7 @@ impl SyncNotes {
                 return None;
             }
             note.noted = upto;
-            Some((connection.target.to_string(), mark))
+            Some((connection.target.to_string(), mark.reached(Reached { run, sequence: upto })))
         });
         let came_true = came_true.collect();
         self.ask(ground);

@@ -11,7 +11,8 @@ use super::identity::{Found, Label};
 use super::kept::Kept;
 use super::mark::{Clock, EVERYTHING, Mark, PageCache};
 use crate::connection::Wish;
-use crate::packet::{Epoch, SetId};
+use crate::limits::RUNS_KEPT;
+use crate::packet::{Epoch, Incarnation, SetId};
 use crate::place::Place;
 use crate::store;
 use crate::words::Target;
@@ -40,6 +41,9 @@ pub struct SetRecord {
     /// For each target, as it was typed; those that no start names any more stay.
     #[serde(default)]
     pub connections: BTreeMap<String, ConnectionRecord>,
+    /// The runs, the newest last: positions of a target are of one of them.
+    #[serde(default)]
+    pub runs: Vec<Incarnation>,
     /// The last run ended in an orderly way, and what it had changed is on this disk.
     #[serde(default)]
     pub settled: bool,
@@ -200,7 +204,10 @@ impl SetState {
     /// A run begins, with its changes in this page cache. What the marks say counts for it only
     /// if the last run left the directory as it had shown it to its targets. What does not count
     /// now never counts again: the copy that makes it good may be interrupted.
-    pub fn begin(&mut self, page_cache: Option<PageCache>, clock: &Clock) {
+    pub fn begin(&mut self, run: Incarnation, page_cache: Option<PageCache>, clock: &Clock) {
+        self.record.runs.push(run);
+        let forgotten = self.record.runs.len().saturating_sub(RUNS_KEPT);
+        self.record.runs.drain(..forgotten);
         let left = self.record.page_cache.take();
         let is_whole = self.record.settled || left.is_some_and(|left| left.is_still(page_cache.as_ref()));
         self.record.retain_moments(is_whole, clock);
@@ -224,6 +231,7 @@ fn fresh(tree: &Path, found: &Found) -> SetRecord {
         birth_epoch: None,
         marks: BTreeMap::new(),
         connections: BTreeMap::new(),
+        runs: Vec::new(),
         settled: false,
         page_cache: None,
         diverged: None,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
 use super::kept::Kept;
-use super::mark::{Clock, Mark, Marks};
+use super::mark::{Clock, Mark, Marks, Reached};
 use super::record::{SetRecord, SetState};
 use super::settling::Disk;
 
@@ -42,7 +42,7 @@ struct Version {
 impl Recorder {
     pub fn start(state: SetState, marks: Arc<Marks>) -> io::Result<Recorder> {
         let record = state.record.clone();
-        marks.set(&record.marks);
+        marks.set(&record.marks, &record.runs);
         let (newest, waiting) = bounded::<Version>(1);
         let inbox = waiting.clone();
         let thread = std::thread::Builder::new().name("record".into()).spawn(move || keep(state, &inbox))?;
@@ -128,10 +128,16 @@ impl Recorder {
     /// Notes how the directory was left: up to when these targets had everything, if they had, and
     /// whether what was shown to targets is on this disk, so that it is not behind them after a power
     /// loss. Returns when that is on disk, or cannot be written.
-    pub fn note_end(&mut self, targets: impl Iterator<Item = String>, mark: Option<Mark>, disk: Disk) {
+    pub fn note_end(
+        &mut self,
+        targets: impl Iterator<Item = (String, Reached)>,
+        mark: Option<Mark>,
+        disk: Disk,
+    ) {
         // It may have become known since the mark was taken that they miss something.
         if let Some(mark) = mark.filter(|_| self.record.diverged.is_none()) {
-            self.record.marks.extend(targets.map(|target| (target, mark.clone())));
+            let marks = targets.map(|(target, reached)| (target, mark.clone().reached(reached)));
+            self.record.marks.extend(marks);
         }
         match disk {
             Disk::Settled => self.record.settled = true,
@@ -152,7 +158,7 @@ impl Recorder {
     fn save(&self, tried: Option<Sender<()>>) {
         let has_marks = !self.record.marks.is_empty();
         assert!(!has_marks || self.record.diverged.is_none(), "targets have everything, and miss a change");
-        self.marks.set(&self.record.marks);
+        self.marks.set(&self.record.marks, &self.record.runs);
         // Whoever waits for what this one replaces waits for this one.
         let mut waiting = self.waiting.try_recv().map(|older| older.tried).unwrap_or_default();
         waiting.extend(tried);
@@ -203,11 +209,16 @@ mod tests {
     use super::super::identity::{Found, Label};
     use super::super::record::Stranger;
     use super::*;
+    use crate::packet::{Incarnation, Sequence};
 
     fn open(dir: &Path) -> SetState {
         let found = Found::at(std::fs::File::open(dir).unwrap()).unwrap();
         let found = Found { label: Label::Impossible, ..found };
         SetState::open(dir, Path::new("/srv"), &found, Stranger::Adopt).unwrap()
+    }
+
+    fn reached(target: &str) -> (String, Reached) {
+        (target.to_owned(), Reached { run: Incarnation(1), sequence: Sequence(2) })
     }
 
     #[test]
@@ -217,7 +228,7 @@ mod tests {
         for target in 0..100 {
             recorder.note(vec![(format!("local:/{target}"), Mark::now())]);
         }
-        recorder.note_end(std::iter::once("null:".to_owned()), Some(Mark::now()), Disk::Settled);
+        recorder.note_end(std::iter::once(reached("null:")), Some(Mark::now()), Disk::Settled);
         let written = std::fs::read_to_string(dir.path().join("set.json")).unwrap();
         let written: SetRecord = serde_json::from_str(&written).unwrap();
         assert_eq!((written.marks.len(), written.settled), (101, true));
@@ -231,7 +242,7 @@ mod tests {
         let mut recorder = Recorder::start(open(dir.path()), Arc::default()).unwrap();
         recorder.note(vec![("null:".into(), Mark::now())]);
         recorder.note_divergence("write: I/O error");
-        recorder.note_end(std::iter::once("null:".to_owned()), Some(Mark::now()), Disk::Unknown);
+        recorder.note_end(std::iter::once(reached("null:")), Some(Mark::now()), Disk::Unknown);
         drop(recorder.finish());
         let mut recorder = Recorder::start(open(dir.path()), Arc::default()).unwrap();
         assert_eq!(recorder.record().diverged.as_deref(), Some("write: I/O error"));

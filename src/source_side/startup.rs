@@ -122,9 +122,10 @@ fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Mark) -> R
         .map_err(|error| io_failure(&format!("{} cannot be read", options.tree().display()), &error))?;
     let mut set = SetState::open(&options.set_state(), options.tree(), &found, stranger)
         .map_err(|error| no_state(&options, &error))?;
-    set.begin(page_cache(options.tree()), &Clock::now());
+    let run = Incarnation(store::random_u64());
+    set.begin(run, page_cache(options.tree()), &Clock::now());
     let record = set.record.clone();
-    let origin = Position::origin(record.epoch, Incarnation(store::random_u64()));
+    let origin = Position::origin(record.epoch, run);
     let queue = Queue::new(options.queue_memory, origin);
     let duplicate =
         backing.try_clone().map_err(|error| io_failure("a descriptor cannot be duplicated", &error))?;

@@ -178,6 +178,7 @@ impl Reconcile {
         replica.set_hint(&[]);
         match item {
             LaneItem::Begin => return self.begin(replica, position).map(|()| Vec::new()),
+            LaneItem::Afresh => return self.afresh(replica).map(|()| Vec::new()),
             LaneItem::Root { object, .. } => self.take_root(replica, *object)?,
             _ => {}
         }
@@ -187,7 +188,7 @@ impl Reconcile {
             Stage::Rooted(session) => session,
         };
         match item {
-            LaneItem::Begin => {}
+            LaneItem::Begin | LaneItem::Afresh => {}
             LaneItem::Root { attributes, xattrs, .. } => session.make_root(replica, attributes, xattrs)?,
             LaneItem::Listing { dir, dir_mtime, entries, unlisted, first, last } => {
                 let (dir, dir_mtime, unlisted) = (*dir, *dir_mtime, unlisted.as_ref());
@@ -291,6 +292,16 @@ impl Reconcile {
             incomplete: Incomplete::open(replica)?,
         }));
         Ok(())
+    }
+
+    /// Nothing that is there is known any more: what is copied from now on is, over lost connections too.
+    fn afresh(&self, replica: &mut Replica) -> Result<(), Fault> {
+        match self.stage {
+            Stage::Begun(_) => replica.forget_all(),
+            Stage::Resting | Stage::Rooted(_) => {
+                Err(Fault::Refused("a copy is begun afresh in the middle of it"))
+            }
+        }
     }
 
     /// The root directory has its id. It may come again where its attributes could not be set.

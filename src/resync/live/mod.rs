@@ -40,7 +40,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use super::content::OldCopy;
 use super::place::{TreePath, say_nested};
 use super::seeing::{Eyes, NotRead, Root, leave};
-use super::{CopyError, CopyProgress, CopyReport, Entry, Found, Looks, Pace, StampedSink, Wanted};
+use super::{CopyError, CopyProgress, CopyReport, Entry, Found, Looks, Pace, StampedSink, TargetHad, Wanted};
 use crate::limits::{CONTENT_CHUNK, LISTING_ENTRIES_MAX};
 use crate::packet::{ItemNumber, LaneItem, LeftOut, ObjectId, Timestamp};
 use crate::pool::Pool;
@@ -70,6 +70,7 @@ pub struct LiveCopy<S> {
     pace: Arc<Pace>,
     pool: Pool,
     old: OldCopy,
+    is_afresh: bool,
     root: FileHandle,
     plan: Plan<(FileHandle, Arc<TreePath>), Place>,
     open: Option<OpenListing>,
@@ -95,6 +96,11 @@ pub(crate) enum Stepped {
     /// It goes on with the target's next answer.
     Waits,
     Complete,
+}
+
+fn first_items(is_afresh: bool, root: LaneItem) -> Vec<Entry> {
+    let afresh = is_afresh.then_some(LaneItem::Afresh);
+    [LaneItem::Begin].into_iter().chain(afresh).chain([root]).map(Entry::of).collect()
 }
 
 /// Bugs that are planted on purpose.
@@ -134,6 +140,7 @@ impl<S: StampedSink> LiveCopy<S> {
             pace: Arc::default(),
             pool: Pool::new(),
             old: OldCopy::Maybe,
+            is_afresh: false,
             root: handle,
             plan: Plan::new(Directory { id, place, descend: Descend::Everywhere }),
             open: None,
@@ -144,9 +151,10 @@ impl<S: StampedSink> LiveCopy<S> {
         })
     }
 
-    /// The target held nothing before copies to it began: no old content of a file can be lost.
-    pub fn to_nothing(mut self) -> LiveCopy<S> {
-        self.old = OldCopy::None;
+    /// What the target had before, where that is not something that is to be compared.
+    pub fn to(mut self, had: TargetHad) -> LiveCopy<S> {
+        self.old = if had == TargetHad::Nothing { OldCopy::None } else { OldCopy::Maybe };
+        self.is_afresh = had == TargetHad::NothingThatCounts;
         self
     }
 
@@ -200,7 +208,7 @@ impl<S: StampedSink> LiveCopy<S> {
             let inode = self.eyes.root()?.id.inode;
             let counts = self.looks.counts(inode);
             let root = self.eyes.root()?;
-            let mut batch = vec![Entry::of(LaneItem::Begin), Entry::of(root.item)];
+            let mut batch = first_items(self.is_afresh, root.item);
             let looks = &self.looks;
             let begun =
                 counts.is_calm() && self.sink.begin(&mut batch, || looks.counts(inode).begun == counts.begun);
@@ -214,12 +222,12 @@ impl<S: StampedSink> LiveCopy<S> {
     }
 
     fn begin_while_still(&mut self, object: ObjectId, handle: &FileHandle) -> bool {
-        let (eyes, sink) = (&self.eyes, &mut self.sink);
+        let (eyes, sink, is_afresh) = (&self.eyes, &mut self.sink, self.is_afresh);
         let mut begun = false;
         let found = Found { object, handle, file_type: libc::S_IFDIR };
         self.looks.while_still(found, None, &mut || {
             if let Ok(root) = eyes.root() {
-                begun = sink.begin(&mut vec![Entry::of(LaneItem::Begin), Entry::of(root.item)], || true);
+                begun = sink.begin(&mut first_items(is_afresh, root.item), || true);
             }
         });
         begun

@@ -1,6 +1,8 @@
 //! The rules that hold after every step.
 
 use super::*;
+use crate::packet::Incarnation;
+use crate::source_side::Reached;
 use crate::words::Target as TargetName;
 
 impl World {
@@ -45,8 +47,10 @@ impl World {
     pub(super) fn mark(&mut self) {
         let has_all = self.source.driver.durable() == self.source.queue.last().sequence;
         if has_all && self.source.driver.is_in_line() && self.random.one_in(3) {
-            let mark = Mark::of(self.applications().model.clock());
-            self.marks.set(&BTreeMap::from([(TargetName::Null.to_string(), mark)]));
+            let (run, sequence) = (self.source.start.incarnation, self.source.driver.durable());
+            let mark = Mark::of(self.applications().model.clock()).reached(Reached { run, sequence });
+            let runs: Vec<Incarnation> = (1..=u64::from(u16::MAX)).map(Incarnation).collect();
+            self.marks.set(&BTreeMap::from([(TargetName::Null.to_string(), mark)]), &runs);
         }
     }
 

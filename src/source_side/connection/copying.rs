@@ -63,6 +63,8 @@ pub(super) struct Attempt {
     progress: Arc<CopyProgress>,
     /// Changes that could not be captured, before it began: it finds what they did.
     pub(super) covers: u64,
+    /// The target forgets what it had, once it has taken the copy up.
+    pub(super) is_afresh: bool,
     /// The target has answered: what it says since then is of the history that the copy began with.
     pub(super) is_heard: bool,
     /// The target's last word.
@@ -76,14 +78,14 @@ impl Attempt {
     /// Errors: it cannot begin.
     pub(super) fn begin(
         around: &mut impl Surroundings,
-        covers: u64,
+        (covers, is_afresh): (u64, bool),
         order: impl FnOnce(Receiver<Answer>, Arc<CopyProgress>) -> WalkOrder,
     ) -> std::io::Result<Attempt> {
         let progress = Arc::new(CopyProgress::new());
         let (answers, heard) = bounded(LIVE_ANSWERS_MAX);
         let ended = around.walk(order(heard, progress.clone()))?;
         let (is_heard, said, is_walked, end) = (false, None, false, None);
-        Ok(Attempt { answers, ended, progress, covers, is_heard, said, is_walked, end })
+        Ok(Attempt { answers, ended, progress, covers, is_afresh, is_heard, said, is_walked, end })
     }
 
     pub(super) fn progress(&self) -> Arc<CopyProgress> {

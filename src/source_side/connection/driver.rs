@@ -56,9 +56,7 @@ pub(crate) struct Driver<S: Surroundings> {
     healing: Healing,
     /// The target held nothing when copies to it began.
     from_nothing: Option<FirstCopy>,
-    /// The target lost what it had made durable, an older image of it was put back: until it is in line
-    /// again, no time says what it has.
-    is_set_back: bool,
+    trust: Trust,
     /// The target has applied everything up to here: the queue does not hold it for it.
     acknowledged: Sequence,
     /// The last packet that some session has sent.
@@ -72,6 +70,24 @@ pub(crate) struct Driver<S: Surroundings> {
     /// Something happened that the report does not say yet.
     unpublished: bool,
     over: bool,
+}
+
+/// What counts of what a target has, until it is in line again.
+///
+/// ```text
+///            less is durable there than was     the copy afresh is taken up
+///  AsNoted ──────────────────────────────────> Nothing ──────────────────────> SinceAfresh
+///     ^                                           ^                                 │
+///     │ in line                                   └── not of this run any more ─────┤
+///     └─────────────────────────────────────────────────────────────────────────────┘
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    AsNoted,
+    /// An older image of it was put back: no time says what it has.
+    Nothing,
+    /// It has forgotten everything; what it has since came from copies of this run.
+    SinceAfresh,
 }
 
 /// One network connection, from dialling to its end.
@@ -131,7 +147,7 @@ impl<S: Surroundings> Driver<S> {
             is_captured: false,
             healing: Healing::new(),
             from_nothing,
-            is_set_back: false,
+            trust: Trust::AsNoted,
             acknowledged: start.sequence,
             sent_upto: start.sequence,
             was_full: false,
@@ -474,7 +490,7 @@ impl<S: Surroundings> Driver<S> {
         let said = self.shared.report.lock().durable;
         let is_ours = proof.applied.same_history(&last);
         let has = if is_ours { proof.durable.sequence } else { Sequence(0) };
-        self.is_set_back |= has < said;
+        self.trust = self.trust_after(has < said, is_ours, &proof);
         let replica_of = proof.applied.incarnation;
         self.from_nothing.take_if(|copy| !copy.has_made(replica_of));
         self.update(|report| {
@@ -494,6 +510,20 @@ impl<S: Surroundings> Driver<S> {
         }
         let held = Held { last, oldest: self.queue.oldest(), acknowledged: self.acknowledged };
         self.happened(Event::Welcome { proof, held });
+    }
+
+    /// What counts of what a target has that says this of itself.
+    fn trust_after(&self, has_less: bool, is_ours: bool, proof: &ReplicaProof) -> Trust {
+        let was_farther =
+            || self.settings.marks.were_farther(&self.settings.target.to_string(), &proof.durable);
+        match self.trust {
+            _ if has_less => Trust::Nothing,
+            // What it had is gone as a whole, and nothing of it is taken for anything.
+            trust if proof.data == DataState::Empty => trust,
+            Trust::AsNoted if was_farther() => Trust::Nothing,
+            Trust::SinceAfresh if !is_ours => Trust::Nothing,
+            trust => trust,
+        }
     }
 
     /// The queue lets go of what is acknowledged: only what can be true counts.

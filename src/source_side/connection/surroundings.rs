@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, bounded};
 use crate::intercept::Volume;
 use crate::link::{LinkStats, SourceEvent, SourceLink, Waker};
 use crate::packet::{SourceMessage, Timestamp};
-use crate::resync::{Answer, CopyError, CopyProgress, CopyReport, LiveCopy, Pace};
+use crate::resync::{Answer, CopyError, CopyProgress, CopyReport, LiveCopy, Pace, TargetHad};
 use crate::source_side::feed::{PacketFeed, StampedLane};
 use crate::source_side::remote::Route;
 
@@ -57,8 +57,8 @@ pub(crate) struct WalkOrder {
     pub birth_epoch: u32,
     /// What changed since then is copied whatever the target compares.
     pub suspect_since: Timestamp,
-    /// The target held nothing before copies to it began.
-    pub to_nothing: bool,
+    /// Before this copy.
+    pub had: TargetHad,
     pub sink: StampedLane,
     /// What the target says to it.
     pub answers: Receiver<Answer>,
@@ -96,13 +96,12 @@ impl Surroundings for Around {
     }
 
     fn walk(&mut self, order: WalkOrder) -> io::Result<Receiver<Walked>> {
-        let WalkOrder { birth_epoch, suspect_since, to_nothing, sink, answers, progress, pace } = order;
+        let WalkOrder { birth_epoch, suspect_since, had, sink, answers, progress, pace } = order;
         let (backing, volume) = (self.backing.try_clone()?, self.volume.clone());
         let copy = move || {
             let since = Some(suspect_since);
             let copy = LiveCopy::new(backing, volume, birth_epoch, since, sink, answers, progress)?;
-            let copy = copy.at_pace(pace);
-            if to_nothing { copy.to_nothing().run() } else { copy.run() }
+            copy.at_pace(pace).to(had).run()
         };
         let (outcome, ended) = bounded(1);
         std::thread::Builder::new().name("copy".into()).spawn(move || drop(outcome.send(copy())))?;

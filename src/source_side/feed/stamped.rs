@@ -60,7 +60,10 @@ impl StampedItems {
             let is_due = match self.planted {
                 // The first ones say where the packets begin.
                 Some(Planted::GoesLate)
-                    if !matches!(item.header.item, LaneItem::Begin | LaneItem::Root { .. }) =>
+                    if !matches!(
+                        item.header.item,
+                        LaneItem::Begin | LaneItem::Afresh | LaneItem::Root { .. }
+                    ) =>
                 {
                     item.stamp <= at && !packet_waits
                 }

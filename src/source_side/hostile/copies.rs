@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::packet::{FrameHeader, ItemHeader, ItemNumber, LaneItem, ObjectId, Timestamp};
+use crate::source_side::mark::Reached;
 
 /// Answers to listings that were never sent, or about files that are in none.
 #[test]
@@ -50,7 +51,9 @@ fn marks_do_not_count_for_a_target_that_was_set_back() {
         std::fs::write(scene.tree.path().join("file"), "content").unwrap();
         let had = scene.in_line();
         let far = Mark::of(Timestamp { seconds: 1 << 40, nanoseconds: 0 });
-        scene.marks.set(&[("standin://127.0.0.1:1/web".to_owned(), far)].into());
+        let far = far.reached(Reached { run: origin().incarnation, sequence: Sequence(3) });
+        let runs = [origin().incarnation];
+        scene.marks.set(&[("standin://127.0.0.1:1/web".to_owned(), far)].into(), &runs);
         scene.connection.captured();
         scene.target.close("it goes away");
         let target = scene.listener.accept().expect("it dials again");

@@ -23,7 +23,7 @@ fn open(state: &Path, tree: &Path, found: &Found, stranger: Stranger) -> Result<
 /// As every copy asks.
 fn suspect_since(record: &SetRecord, target: &str, clock: &Clock) -> Timestamp {
     let marks = Marks::default();
-    marks.set(&record.marks);
+    marks.set(&record.marks, &record.runs);
     marks.suspect_since(target, clock)
 }
 
@@ -96,7 +96,7 @@ fn marks_count_only_where_nothing_was_lost() {
         let mut state = SetState::open(dir.path(), Path::new("/srv"), &strange, Stranger::Adopt).unwrap();
         state.record.marks.insert("null:".into(), Mark::now());
         (state.record.settled, state.record.page_cache) = (settled, left);
-        state.begin(now.clone(), &Clock::now());
+        state.begin(Incarnation(1), now.clone(), &Clock::now());
         assert_eq!(suspect_since(&state.record, "null:", &Clock::now()) != EVERYTHING, counts);
         assert_eq!((state.record.settled, &state.record.page_cache), (false, &now));
         assert_eq!(suspect_since(&state.record, "local:/never", &Clock::now()), EVERYTHING);

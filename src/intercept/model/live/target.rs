@@ -362,6 +362,7 @@ impl Target {
         assert!(takes_it || is_late, "{} comes to a good replica", item.name());
         match item {
             LaneItem::Begin => self.begin(),
+            LaneItem::Afresh => panic!("nobody asked for a copy afresh"),
             LaneItem::Root { object, attributes, xattrs } => {
                 assert_eq!(*object, self.root);
                 let root = self.thing(ROOT);

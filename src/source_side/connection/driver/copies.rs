@@ -3,12 +3,12 @@
 use super::super::Settings;
 use super::super::copying::{Attempt, Copying, EndSaid};
 use super::super::surroundings::{NetworkLink, Surroundings, WalkOrder, Walked};
-use super::Driver;
+use super::{Driver, Trust};
 use crate::connection::{Event, Flow, Jitter};
 use crate::control::{AsideStatus, MirrorStatus};
 use crate::link::LostBy;
 use crate::packet::{DataState, ItemNumber, LeftOut, Sequence, SourceMessage, Text, Timestamp};
-use crate::resync::{Answer, CopyError, CopyReport, ProgressSnapshot};
+use crate::resync::{Answer, CopyError, CopyReport, ProgressSnapshot, TargetHad};
 use crate::source_side::kept::FirstCopy;
 use crate::source_side::mark::{Clock, EVERYTHING};
 use crate::words::CopyMode;
@@ -46,7 +46,7 @@ impl<S: Surroundings> Driver<S> {
             (false, begun) => begun.and_then(|begun| begun.joined(run)),
         };
         let birth_epoch = self.settings.birth_epoch;
-        let to_nothing = self.from_nothing.is_some();
+        let had = self.target_had();
         let suspect_since = self.suspect_since();
         let sink = session.lane.stamped(session.link.waker());
         let covers = self.settings.divergence.count();
@@ -54,13 +54,14 @@ impl<S: Surroundings> Driver<S> {
         let order = |answers, progress| WalkOrder {
             birth_epoch,
             suspect_since,
-            to_nothing,
+            had,
             sink,
             answers,
             progress,
             pace,
         };
-        match Attempt::begin(&mut self.around, covers, order) {
+        let is_afresh = had == TargetHad::NothingThatCounts;
+        match Attempt::begin(&mut self.around, (covers, is_afresh), order) {
             Ok(attempt) => {
                 let progress = attempt.progress();
                 self.copy = Copying::Runs(attempt);
@@ -76,20 +77,33 @@ impl<S: Surroundings> Driver<S> {
         }
     }
 
+    fn target_had(&self) -> TargetHad {
+        match self.trust {
+            Trust::Nothing => TargetHad::NothingThatCounts,
+            Trust::SinceAfresh => TargetHad::Something,
+            Trust::AsNoted if self.from_nothing.is_some() => TargetHad::Nothing,
+            Trust::AsNoted => TargetHad::Something,
+        }
+    }
+
     /// What changed at this moment or later may be missing on the target although size and mtime are the
     /// same.
     fn suspect_since(&self) -> Timestamp {
-        if self.is_set_back || self.copy_mode.suspects_everything() {
+        if self.copy_mode.suspects_everything() {
             return EVERYTHING;
         }
         let now = Clock::now();
-        let from_nothing = self.from_nothing.as_ref().map_or(EVERYTHING, |copy| copy.suspect_since(&now));
+        let from_nothing = match self.trust {
+            Trust::Nothing => return EVERYTHING,
+            Trust::SinceAfresh => self.settings.unwritten_at.suspect_since(&now),
+            Trust::AsNoted => self.from_nothing.as_ref().map_or(EVERYTHING, |copy| copy.suspect_since(&now)),
+        };
         from_nothing.max(self.settings.marks.suspect_since(&self.settings.target.to_string(), &now))
     }
 
     /// What the next run of this source may go by.
     pub(in super::super) fn first_copy(&self) -> Option<FirstCopy> {
-        self.from_nothing.clone().filter(|_| !self.is_set_back)
+        self.from_nothing.clone().filter(|_| self.trust == Trust::AsNoted)
     }
 
     /// What the target says to the copy under way. With its first word it has taken up the copy: what it
@@ -110,6 +124,9 @@ impl<S: Surroundings> Driver<S> {
             return self.misbehaves("the target answers a copy that has not begun".into());
         };
         session.acknowledged = Some((began.sequence, Sequence(0)));
+        if self.copy.attempt().is_some_and(|attempt| attempt.is_afresh) {
+            self.trust = Trust::SinceAfresh;
+        }
         self.applied(began.sequence, Sequence(0));
     }
 
@@ -139,7 +156,7 @@ impl<S: Surroundings> Driver<S> {
         let Some(EndSaid { orphans, left_out, .. }) = attempt.complete() else { return };
         let (covers, progress) = (attempt.covers, attempt.progress());
         self.copy.end();
-        self.is_set_back = false;
+        self.trust = Trust::AsNoted;
         self.copy_mode = CopyMode::default();
         self.pace.set_rate(None);
         self.say_in_line(&progress.snapshot(), orphans);
