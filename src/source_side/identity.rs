@@ -11,14 +11,18 @@ use crate::packet::SetId;
 use crate::place::Place;
 use crate::sys::proc_path;
 
-/// Name of the xattr; its value is the set's id as 32 hexadecimal digits.
+/// Name of the xattr; its value is the set's id as 32 hexadecimal digits, and behind it, since that is
+/// noted, the [`Place`] of the directory that was marked: a copy carries the mark of another one.
 const XATTR: &str = "trusted.standin.set";
+const VALUE_LEN_MAX: usize = 1024;
 
 /// What a directory says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     pub label: Label,
     pub place: Place,
+    /// The label was written for another directory, of which this one is a copy.
+    pub is_copy: bool,
 }
 
 /// The xattr of a directory.
@@ -36,20 +40,24 @@ impl Found {
     /// Errors: the file system does not say (a disk that fails): nothing follows from that.
     pub fn at(root: impl AsFd) -> io::Result<Found> {
         let root = root.as_fd();
-        Ok(Found { label: read(root)?, place: Place::of(root) })
+        let (label, marked) = read(root)?;
+        let place = Place::of(root);
+        let is_copy = marked.is_some_and(|marked| place.differs_from(&marked).is_some());
+        Ok(Found { label, place, is_copy })
     }
 }
 
-fn read(root: BorrowedFd<'_>) -> io::Result<Label> {
-    let mut value = [0; 32];
+fn read(root: BorrowedFd<'_>) -> io::Result<(Label, Option<Place>)> {
+    let mut value = [0; VALUE_LEN_MAX];
     match rustix::fs::getxattr(proc_path(root), XATTR, &mut value) {
         Ok(len) => {
-            let text = value.get(..len).and_then(|value| std::str::from_utf8(value).ok());
-            let set = text.and_then(|text| u128::from_str_radix(text, 16).ok());
-            Ok(set.map_or(Label::None, |set| Label::Set(SetId(set))))
+            let text = std::str::from_utf8(&value[..len]).unwrap_or_default();
+            let (set, place) = text.split_at_checked(32).unwrap_or_default();
+            let set = u128::from_str_radix(set, 16).ok();
+            Ok((set.map_or(Label::None, |set| Label::Set(SetId(set))), serde_json::from_str(place).ok()))
         }
-        Err(Errno::OPNOTSUPP) => Ok(Label::Impossible),
-        Err(Errno::NODATA | Errno::RANGE) => Ok(Label::None),
+        Err(Errno::OPNOTSUPP) => Ok((Label::Impossible, None)),
+        Err(Errno::NODATA | Errno::RANGE) => Ok((Label::None, None)),
         Err(error) => Err(error.into()),
     }
 }
@@ -58,10 +66,11 @@ fn read(root: BorrowedFd<'_>) -> io::Result<Label> {
 /// system has no such xattrs the state directory alone knows.
 pub fn write(root: impl AsFd, set: SetId) -> io::Result<()> {
     let root = root.as_fd();
-    if read(root)? == Label::Set(set) {
+    let place = Place::of(root);
+    if read(root)? == (Label::Set(set), Some(place.clone())) {
         return Ok(());
     }
-    let value = set.to_string();
+    let value = format!("{set}{}", serde_json::to_string(&place)?);
     match rustix::fs::setxattr(proc_path(root), XATTR, value.as_bytes(), XattrFlags::empty()) {
         Err(Errno::OPNOTSUPP) => Ok(()),
         Err(error) => Err(error.into()),
@@ -83,6 +92,20 @@ mod tests {
         let again = look(one.path());
         assert_eq!(again.label, Label::Set(SetId(7)));
         assert_eq!(again.place.differs_from(&found.place), None);
+        assert!(!again.is_copy);
         assert_eq!(look(other.path()).place.differs_from(&found.place), Some("it is another directory"));
+        // As a copy with its attributes has it, and as an earlier version wrote it.
+        let mark =
+            |value: &[u8]| rustix::fs::setxattr(other.path(), XATTR, value, XattrFlags::empty()).unwrap();
+        let mut value = [0; VALUE_LEN_MAX];
+        let len = rustix::fs::getxattr(one.path(), XATTR, &mut value).unwrap();
+        mark(&value[..len]);
+        let copy = look(other.path());
+        assert_eq!((copy.label, copy.is_copy), (Label::Set(SetId(7)), true));
+        mark(&value[..32]);
+        let copy = look(other.path());
+        assert_eq!((copy.label, copy.is_copy), (Label::Set(SetId(7)), false));
+        mark(b"7");
+        assert_eq!(look(other.path()).label, Label::None);
     }
 }

@@ -35,6 +35,9 @@ pub struct SetRecord {
     /// takes the tree's place, whose inode numbers may be the same. `None`: the writer's.
     #[serde(default)]
     pub birth_epoch: Option<u32>,
+    /// The directory was a copy of this set's when it was protected first.
+    #[serde(default)]
+    pub copy_of: Option<SetId>,
     /// For each target, as it was typed: it had everything that happened before.
     #[serde(default)]
     pub marks: BTreeMap<String, Mark>,
@@ -189,7 +192,7 @@ impl SetState {
         let path = dir.join("set.json");
         let mut record = match store::read_json::<SetRecord>(&path)? {
             Some(record) => taken_up(record, tree, found, stranger)?,
-            None => fresh(tree, found),
+            None => fresh(tree, found, stranger),
         };
         record.tree = tree.to_owned();
         record.place = Some(found.place.clone());
@@ -217,24 +220,45 @@ impl SetState {
 }
 
 /// A record for a directory that is protected for the first time here. Where it says whose it is,
-/// only the state was lost: the set is the same, and nothing is known of its targets.
-fn fresh(tree: &Path, found: &Found) -> SetRecord {
-    let set = match found.label {
-        Label::Set(set) => set,
-        Label::None | Label::Impossible => SetId(store::random_u128()),
+/// only the state was lost: the set is the same, and nothing is known of its targets. A copy of such a
+/// directory is another set, whose targets take it for no other; or it takes the place of the first one,
+/// with ids of its own: its inode numbers may be those of other objects there.
+fn fresh(tree: &Path, found: &Found, stranger: Stranger) -> SetRecord {
+    let original = match found.label {
+        Label::Set(set) => Some(set),
+        Label::None | Label::Impossible => None,
     };
-    SetRecord {
-        set,
+    let copy_of = original.filter(|_| found.is_copy);
+    let record = SetRecord {
+        set: original.filter(|_| !found.is_copy).unwrap_or_else(|| SetId(store::random_u128())),
         epoch: Epoch { number: 1, writer: store::random_u64() },
         tree: tree.to_owned(),
         place: None,
         birth_epoch: None,
+        copy_of,
         marks: BTreeMap::new(),
         connections: BTreeMap::new(),
         runs: Vec::new(),
         settled: false,
         page_cache: None,
         diverged: None,
+    };
+    if stranger == Stranger::Adopt { in_place_of_the_first(record) } else { record }
+}
+
+/// A copy of a set's directory takes the place of that one, unless it has become a set of its own. Its
+/// objects get ids that no other ones have had.
+fn in_place_of_the_first(record: SetRecord) -> SetRecord {
+    let is_own = record.connections.values().any(|connection| connection.answered);
+    match record.copy_of {
+        Some(set) if !is_own => SetRecord {
+            set,
+            copy_of: None,
+            birth_epoch: Some(store::random_u64() as u32 >> 2 | 1 << 30),
+            marks: BTreeMap::new(),
+            ..record
+        },
+        Some(_) | None => record,
     }
 }
 
@@ -254,7 +278,8 @@ fn taken_up(
         (Label::Set(_) | Label::Impossible, Some(place)) => found.place.differs_from(place),
     };
     match (doubt, stranger) {
-        (None, _) => Ok(record),
+        (None, Stranger::Refuse) => Ok(record),
+        (None, Stranger::Adopt) => Ok(in_place_of_the_first(record)),
         (Some(_), Stranger::Refuse) if record.tree != tree => Err(StateError::OtherTree(record.tree)),
         (Some(why), Stranger::Refuse) => Err(StateError::NotTheSource(why)),
         (Some(_), Stranger::Adopt) => {

@@ -83,6 +83,21 @@ fn only_the_directory_itself_is_taken_for_it() {
     // The state is lost, the mark is there.
     std::fs::remove_file(dir.join("set.json")).unwrap();
     assert_eq!(open(dir, tree, &at(own), Stranger::Refuse).unwrap().set, first.set);
+    // A copy of the directory carries its mark, and was taken for it.
+    let copy = Found { is_copy: true, ..found(own, elsewhere.path()) };
+    let as_new = |stranger| {
+        std::fs::remove_file(dir.join("set.json")).unwrap();
+        open(dir, tree, &copy, stranger).unwrap()
+    };
+    let another = as_new(Stranger::Refuse);
+    assert_ne!(another.set, first.set);
+    // After a start that its target refused it can still be adopted.
+    let marked = found(Label::Set(another.set), elsewhere.path());
+    assert_eq!(open(dir, tree, &marked, Stranger::Refuse).unwrap().set, another.set);
+    assert_eq!(open(dir, tree, &marked, Stranger::Adopt).unwrap().set, first.set);
+    let adopted = as_new(Stranger::Adopt);
+    assert_eq!(adopted.set, first.set);
+    assert!(adopted.birth_epoch() > first.birth_epoch());
 }
 
 /// After a power loss the source was behind its replica, and its own times said nothing of it:

@@ -98,7 +98,8 @@ impl Store {
     pub(super) fn other_set(&self, name: &str, found: SetId, asked: SetId) -> String {
         format!(
             "'{name}' on this target is the replica of another source's set ({found}), not of this one \
-             ({asked}): choose another name"
+             ({asked}): choose another name, or, where this directory was restored from a copy of that one, \
+             start `standin protect` with --adopt-source"
         )
     }
 }
