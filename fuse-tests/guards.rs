@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::host::{COMMAND_MAX, Daemon, Disk, describe, output_within};
+use crate::host::{COMMAND_MAX, Daemon, Disk, Protected, Setup, describe, output_within, standin};
 use crate::pair::Pair;
 use crate::tree::Rules;
 
@@ -268,7 +268,8 @@ fn a_target_that_was_set_back_while_its_source_was_stopped_gets_everything() {
     pair.serve();
     pair.protect();
     assert_same(&pair);
-    // And what nobody set back is not sent again.
+    // And what nobody set back is not sent again. What changed within two seconds counts as later.
+    std::thread::sleep(Duration::from_secs(3));
     pair.stop_source();
     pair.protect();
     let connection = wait_for(&pair, "in line", |connection| connection["mirror"]["phase"] == "complete");
@@ -281,4 +282,183 @@ fn copy(from: &Path, to: &Path) {
 
 fn mount(image: &Path, at: &Path) {
     crate::host::run(Command::new("mount").args(["-o", "loop"]).arg(image).arg(at));
+}
+
+/// `rm -rf` in the wrong place took the copy along.
+#[test]
+fn mass_deletions_wait_for_a_person() {
+    let mut protected = Protected::prepare(Setup::default());
+    let many = 1400;
+    for number in 0..many {
+        let dir = protected.backing.join(format!("dir{}", number % 7));
+        fs::create_dir_all(&dir).expect("a directory");
+        fs::write(dir.join(format!("file{number}")), number.to_string()).expect("a file");
+    }
+    protected.start_again();
+    for number in 0..7 {
+        fs::remove_dir_all(protected.mount.join(format!("dir{number}"))).expect("removed");
+    }
+    fs::write(protected.mount.join("later"), "programs go on").expect("a file");
+    let connection = wait_until(&protected, "asked", |connection| connection["state"] == "paused");
+    let reason = connection["reason"].as_str().expect("a reason");
+    assert!(
+        reason.contains("of 1400 files would be deleted") && reason.contains("--accept-deletes"),
+        "{reason}"
+    );
+    let kept = files_in(&protected.replica);
+    assert!((many / 2..many).contains(&kept), "{kept} files are left");
+    assert!(!protected.replica.join("later").exists(), "something passed what waits");
+    // Nobody has said yes.
+    for word in ["resume", "start"] {
+        let output = output_within(standin(&protected.run).args(["connection", word]), COMMAND_MAX);
+        let said = describe(&output);
+        assert!(!output.status.success() && said.contains("--accept-deletes"), "{said}");
+    }
+    assert_eq!(files_in(&protected.replica), kept);
+    // A lost connection forgets nothing of it.
+    for word in ["stop", "start"] {
+        let output = output_within(standin(&protected.run).args(["connection", word]), COMMAND_MAX);
+        assert!(output.status.success(), "{}", describe(&output));
+    }
+    wait_until(&protected, "asked again", |connection| connection["state"] == "paused");
+    assert_eq!(files_in(&protected.replica), kept);
+    crate::host::run(standin(&protected.run).args(["connection", "resume", "--accept-deletes"]));
+    protected.assert_in_sync();
+    assert_eq!(files_in(&protected.replica), 1);
+    protected.stop();
+}
+
+#[test]
+fn who_says_so_is_not_asked_about_deletions() {
+    let mut protected =
+        Protected::prepare(Setup { arguments: vec!["--delete-guard", "off"], ..Setup::default() });
+    for number in 0..1200 {
+        fs::write(protected.backing.join(format!("file{number}")), "x").expect("a file");
+    }
+    protected.start_again();
+    empty(&protected.mount);
+    protected.assert_in_sync();
+    assert_eq!(files_in(&protected.replica), 0);
+}
+
+fn files_in(dir: &Path) -> usize {
+    let count = |entry: fs::DirEntry| match entry.file_type().expect("a kind").is_dir() {
+        true => files_in(&entry.path()),
+        false => 1,
+    };
+    fs::read_dir(dir).expect("a directory").flatten().map(count).sum()
+}
+
+#[track_caller]
+fn wait_until(protected: &Protected, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let mut status: Value = serde_json::from_str(&protected.status()).expect("JSON");
+        let connection = status["connections"][0].take();
+        if is_so(&connection) {
+            return connection;
+        }
+        assert!(Instant::now() < deadline, "never {what}: {connection}\n{}", protected.said());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A start that is refused with this; it mounts nothing.
+#[track_caller]
+fn assert_refused(command: &mut Command, part: &str) {
+    let output = output_within(command, COMMAND_MAX);
+    let said = describe(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains(part), "no word of '{part}': {said}");
+}
+
+/// One in sync, and stopped.
+fn stopped(setup: Setup) -> Protected {
+    let mut protected = Protected::prepare(setup);
+    fill(&protected.backing);
+    protected.start_again();
+    protected.assert_in_sync();
+    protected.stop();
+    protected
+}
+
+#[test]
+fn swapped_directories_empty_no_replica() {
+    let (one, other) = (stopped(Setup::default()), stopped(Setup::default()));
+    fs::write(other.backing.join("other"), "x").expect("a file");
+    let aside = one.backing.with_file_name("aside");
+    fs::rename(&one.backing, &aside).expect("renamed");
+    fs::rename(&other.backing, &one.backing).expect("renamed");
+    fs::rename(&aside, &other.backing).expect("renamed");
+    for protected in [&one, &other] {
+        assert_refused(&mut protected.protect_command(), "it belongs to another set");
+        assert_eq!(files_in(&protected.replica), FILES + 1);
+    }
+}
+
+/// With `adopt` it is the set's directory, and the replica equal to it.
+#[track_caller]
+fn assert_asked_and_adopted(protected: &mut Protected) {
+    assert_refused(&mut protected.protect_command(), "it is another directory");
+    let mut command = protected.protect_command();
+    command.arg("--adopt-source");
+    let mut daemon = Daemon::spawn(command);
+    daemon.wait_ready();
+    protected.assert_in_sync();
+    daemon.signal(libc::SIGTERM);
+    assert!(daemon.wait(crate::host::STOP_MAX).is_some_and(|status| status.success()), "{}", daemon.said());
+    protected.start_again();
+    protected.assert_in_sync();
+}
+
+#[test]
+fn a_snapshot_in_the_place_of_the_directory_is_asked_about() {
+    let mut protected =
+        stopped(Setup { source: Disk::Image { kind: "btrfs", mib: 200 }, ..Setup::default() });
+    // The directory of the test is none that can be snapshot: a subvolume takes its place first.
+    let (now, old) = (protected.backing.clone(), protected.backing.with_file_name("old"));
+    let btrfs = |words: &[&str], paths: &[&Path]| {
+        let program = crate::host::require_program("btrfs");
+        crate::host::run(Command::new(program).arg("subvolume").args(words).args(paths));
+    };
+    fs::rename(&now, &old).expect("renamed");
+    btrfs(&["create"], &[&now]);
+    copy(&old, &now);
+    assert_asked_and_adopted(&mut protected);
+    protected.stop();
+    fs::write(now.join("dir/file3"), "y".repeat(50)).expect("a rewrite");
+    let snapshot = now.with_file_name("snapshot");
+    btrfs(&["snapshot"], &[&now, &snapshot]);
+    fs::rename(&now, now.with_file_name("original")).expect("renamed");
+    fs::rename(&snapshot, &now).expect("renamed");
+    assert_asked_and_adopted(&mut protected);
+}
+
+/// The mark of a directory is an attribute, and a copy carries it: the copy was taken for the set, and
+/// overwrote its replica.
+#[test]
+fn a_copy_of_the_directory_is_another_set() {
+    let mut pair = pair();
+    pair.stop_source();
+    fs::remove_dir_all(pair.state("source").join("here")).expect("the state");
+    let (now, old) = (pair.backing.clone(), pair.backing.with_file_name("old"));
+    fs::rename(&now, &old).expect("renamed");
+    copy(&old, &now);
+    fs::remove_file(now.join("dir/deep/last")).expect("removed");
+    let mut command = pair.protect_command();
+    assert_refused(&mut command, "is the replica of another source's set");
+    assert!(pair.replica().join("dir/deep/last").exists());
+    let mut daemon = Daemon::spawn({
+        command.arg("--adopt-source");
+        command
+    });
+    daemon.wait_ready();
+    pair.source = Some(daemon);
+    wait_for(&pair, "in line", |connection| connection["mirror"]["phase"] == "complete");
+    assert_same(&pair);
+    // The directory itself, with its state lost, is the set as before.
+    pair.stop_source();
+    fs::remove_dir_all(pair.state("source").join("here")).expect("the state");
+    pair.protect();
+    assert_same(&pair);
 }

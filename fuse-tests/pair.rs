@@ -100,13 +100,17 @@ impl Pair {
         crate::host::wait_in_line(|| self.daemon("source"), || self.said());
     }
 
-    /// What the target lacks is still being copied, or it is not there.
-    pub fn protect_at_once(&mut self) {
+    pub fn protect_command(&self) -> Command {
         let mut command = self.daemon("source");
         command.arg("protect").arg(&self.mount).arg("--backing").arg(&self.backing);
         command.args(crate::host::profile(&[]));
         command.args(["--to", &self.repset(), "--name", "here"]);
-        let mut daemon = Daemon::spawn(command);
+        command
+    }
+
+    /// What the target lacks is still being copied, or it is not there.
+    pub fn protect_at_once(&mut self) {
+        let mut daemon = Daemon::spawn(self.protect_command());
         daemon.wait_ready();
         self.source = Some(daemon);
     }

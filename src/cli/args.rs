@@ -1,5 +1,6 @@
 //! The command line as users and scripts type it.
 
+mod connection;
 mod mirror;
 
 use std::ffi::OsString;
@@ -9,11 +10,12 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use self::connection::{Connection, ConnectionCommand, OneConnection, Resume};
 use super::bench::Bench;
 use super::serve::parse_listen;
 use crate::limits::QUEUE_MEMORY;
 use crate::units::{parse_duration, parse_size};
-use crate::words::{Profile, Target, WhenFull};
+use crate::words::{DeleteLimit, Profile, Target, WhenFull};
 pub use mirror::{Mirror, MirrorCommand};
 
 /// Real-time, ordered replication for any directory on Linux.
@@ -119,6 +121,10 @@ pub struct Protect {
     /// it is back, or programs wait for it
     #[arg(long, value_enum, default_value_t = WhenFull::Resync)]
     pub on_queue_full: WhenFull,
+    /// When more than so many percent of the files would be deleted on a target within a minute, its connection
+    /// pauses and asks; off: never
+    #[arg(long, value_name = "PERCENT|off", default_value_t = DeleteLimit::default())]
+    pub delete_guard: DeleteLimit,
     /// When a program's fsync returns: with the local disk, or only with the targets' disks too
     #[arg(long, value_enum, default_value_t = Fsync::Local)]
     pub fsync: Fsync,
@@ -257,40 +263,6 @@ pub struct WaitSync {
     /// Give up after this long, as in 500ms, 30s, 5m [default: never]
     #[arg(long, value_name = "T", value_parser = parse_duration)]
     pub timeout: Option<Duration>,
-}
-
-#[derive(Debug, Args)]
-pub struct Connection {
-    #[command(subcommand)]
-    pub command: ConnectionCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum ConnectionCommand {
-    /// Show the connections: number, UUID, target, state and reason
-    List {
-        /// Name or directory of a replication set [default: the only one]
-        set: Option<PathBuf>,
-    },
-    /// Connect again and go on where the target stands; one that waits to try again tries at once
-    Start(OneConnection),
-    /// End the network connection; changes are queued until it is started
-    Stop(OneConnection),
-    /// Keep the network connection and send nothing; changes are queued until it is resumed
-    Pause(OneConnection),
-    /// Send what was queued during a pause, and go on
-    Resume(OneConnection),
-    /// End the connection for good; the replica stays as it is
-    Disconnect(OneConnection),
-}
-
-/// Which connection.
-#[derive(Debug, Args)]
-pub struct OneConnection {
-    /// Name or directory of a replication set [default: the only one], then the number, UUID or target of
-    /// the connection [default: the only one]
-    #[arg(value_name = "SET] [ID|UUID|TARGET", num_args = 0..=2)]
-    pub words: Vec<String>,
 }
 
 #[derive(Debug, Args)]

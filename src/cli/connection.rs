@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::args::{Common, Connection, ConnectionCommand, OneConnection};
+use super::args::{Common, Connection, ConnectionCommand, OneConnection, Resume};
 use super::find::{Found, find_role, no_answer};
 use super::status::{age, packets, state_word};
 use super::{Outcome, output};
@@ -24,7 +24,10 @@ pub(super) fn run(common: &Common, args: &Connection) -> Outcome {
         ConnectionCommand::Start(one) => (ConnectionChange::Start, one),
         ConnectionCommand::Stop(one) => (ConnectionChange::Stop, one),
         ConnectionCommand::Pause(one) => (ConnectionChange::Pause, one),
-        ConnectionCommand::Resume(one) => (ConnectionChange::Resume, one),
+        ConnectionCommand::Resume(Resume { one, accept_deletes: false }) => (ConnectionChange::Resume, one),
+        ConnectionCommand::Resume(Resume { one, accept_deletes: true }) => {
+            (ConnectionChange::AcceptDeletes, one)
+        }
         ConnectionCommand::Disconnect(one) => (ConnectionChange::Disconnect, one),
     };
     let (set, which) = meant(one)?;
@@ -114,7 +117,7 @@ pub(super) fn text(changed: &ChangedConnection) -> String {
     let ChangedConnection { change, connection, queue } = changed;
     let label = format!("Connection {} ({})", connection.id, connection.target);
     let mut text = match change {
-        ConnectionChange::Start | ConnectionChange::Resume => {
+        ConnectionChange::Start | ConnectionChange::Resume | ConnectionChange::AcceptDeletes => {
             return format!("{label} is {}: {}.", state_word(connection.state), connection.reason);
         }
         ConnectionChange::Disconnect => {

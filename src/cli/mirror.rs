@@ -66,6 +66,7 @@ pub(super) fn text(change: ConnectionChange, label: &str) -> String {
         | ConnectionChange::Stop
         | ConnectionChange::Pause
         | ConnectionChange::Resume
+        | ConnectionChange::AcceptDeletes
         | ConnectionChange::Disconnect => String::new(),
     }
 }

@@ -20,6 +20,8 @@ pub enum Command {
     Stop,
     Pause,
     Resume,
+    /// [`Command::Resume`]; deletions that were asked about may go.
+    AcceptDeletes,
     Disconnect,
     /// One copy, now.
     StartMirror,
@@ -33,6 +35,8 @@ pub enum NotNow {
     /// There is no network connection to pause or resume.
     Stopped,
     Scheduled,
+    /// It is paused because of deletions that a person has to accept.
+    Deletes,
     Gone,
     /// A copy of a connection that is held back.
     Paused,
@@ -70,6 +74,10 @@ pub enum Event {
     /// A copy has brought the replica into line as of this position.
     InLine {
         after: Position,
+    },
+    /// What comes next would delete much of the replica: a person is asked.
+    ManyDeletes {
+        reason: String,
     },
     /// Writers wait for room in the queue, and this connection's packets take some of it.
     QueueFull,
@@ -172,7 +180,7 @@ impl Machine {
             Command::Start => self.start(now),
             Command::Stop => self.stop(now),
             Command::Pause => self.set_flow(now, Flow::Hold),
-            Command::Resume => self.set_flow(now, Flow::Send),
+            Command::Resume | Command::AcceptDeletes => self.set_flow(now, Flow::Send),
             Command::Disconnect => self.end(now, "disconnected"),
             Command::StartMirror => self.start_mirror(now),
             Command::StopMirror => self.stop_mirror(now),
@@ -199,6 +207,7 @@ impl Machine {
             }
             Event::OutOfLine { reason, jitter } => self.out_of_line(now, reason, jitter),
             Event::InLine { after } => self.in_line(now, after),
+            Event::ManyDeletes { reason } => self.many_deletes(now, &reason),
             Event::QueueFull => self.queue_full(now),
             Event::CriterionMet => self.criterion_met(now),
             Event::CriterionOver => self.criterion_over(now),
@@ -355,6 +364,16 @@ impl Machine {
             (State::Started(_), Flow::Send) | (State::Paused(_), Flow::Hold) => {}
         }
         Ok(())
+    }
+
+    /// A connection that does not send has nothing to ask before it does.
+    fn many_deletes(&mut self, now: Instant, reason: &str) {
+        if let State::Started(link) = self.state
+            && link.has_stream()
+        {
+            self.goto(now, State::Paused(link), reason);
+            self.actions.push_back(Action::SetFlow(Flow::Hold));
+        }
     }
 
     fn end(&mut self, now: Instant, reason: &str) -> Result<(), NotNow> {

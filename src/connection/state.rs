@@ -35,7 +35,7 @@ pub enum State {
     Scheduled { failed: Option<Fault>, flow: Flow },
     /// Changes are sent as soon as possible.
     Started(Link),
-    /// By a person. The network connection is up (or dialled for the first time), nothing is sent.
+    /// By a person, or to ask one. The network connection is up (or dialled for the first time), nothing is sent.
     Paused(Link),
     /// The session failed; it is tried again.
     Error { fault: Fault, repair: Repair, flow: Flow },

@@ -59,6 +59,8 @@ pub enum ConnectionChange {
     Stop,
     Pause,
     Resume,
+    /// A resumption that lets the deletions go for which it is paused.
+    AcceptDeletes,
     Disconnect,
     /// Of copies, from here on.
     StartMirror {

@@ -93,6 +93,7 @@ impl Ground {
             mmap_lag: None,
             profile: crate::words::Profile::Default,
             when_full: crate::words::WhenFull::Resync,
+            delete_guard: crate::words::DeleteLimit::default(),
             fsync: None,
         }
     }

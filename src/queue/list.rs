@@ -10,7 +10,7 @@ use parking_lot::Condvar;
 
 use super::behind::{Behind, Mark, Marks};
 use crate::limits::QUEUE_PACKET_COST;
-use crate::packet::{HeaderDigest, Op, Position, Sequence, encode_packet_header};
+use crate::packet::{Birth, HeaderDigest, Op, Position, Sequence, encode_packet_header};
 use crate::pool::Pool;
 use crate::ranks::{self, Rank, RankedMutex};
 use crate::words::QueueStats;
@@ -23,6 +23,8 @@ pub struct Packet {
     pub header: Bytes,
     pub payload: Bytes,
     pub queued_at: Instant,
+    /// It makes a file, or may take the last name of one.
+    pub changes_files: bool,
     /// Headers and payloads of all packets before it, since the queue began.
     bytes_before: u64,
 }
@@ -33,6 +35,7 @@ pub struct Draft {
     digest: HeaderDigest,
     payload: Bytes,
     haste: Haste,
+    changes_files: bool,
 }
 
 /// How soon an op wants to be sent.
@@ -50,7 +53,13 @@ impl Draft {
         let header = encode_packet_header(path, op);
         let digest = HeaderDigest::of(&header, payload.len());
         let haste = if matches!(op, Op::Barrier { .. }) { Haste::Now } else { Haste::Together };
-        Draft { header, digest, payload, haste }
+        let changes_files = matches!(
+            op,
+            Op::Create { birth: Birth::File, .. }
+                | Op::Unlink { links: 0, .. }
+                | Op::Rename { replaced: Some(_), .. }
+        );
+        Draft { header, digest, payload, haste, changes_files }
     }
 
     fn cost(&self) -> usize {
@@ -256,6 +265,7 @@ impl Queue {
             header: Bytes::from(draft.header),
             payload: draft.payload,
             queued_at,
+            changes_files: draft.changes_files,
             bytes_before,
         });
         tail.held_bytes += cost;

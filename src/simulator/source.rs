@@ -22,7 +22,7 @@ use crate::random::Random;
 use crate::source_side::{
     Driver, Kept, Mark, Marks, NetworkLink, PacketFeed, Settings, Surroundings, WalkOrder, Walked,
 };
-use crate::words::{Target, WhenFull};
+use crate::words::{DeleteLimit, Target, WhenFull};
 
 /// A source process.
 pub struct Source {
@@ -73,6 +73,7 @@ impl Source {
             marks,
             when_full,
             kept,
+            delete_guard: DeleteLimit::Off,
         };
         Source {
             driver: Driver::alone(settings, desk.clone(), queue.clone()),

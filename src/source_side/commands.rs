@@ -50,6 +50,7 @@ pub fn change(
         | ConnectionChange::Stop
         | ConnectionChange::Pause
         | ConnectionChange::Resume
+        | ConnectionChange::AcceptDeletes
         | ConnectionChange::StartMirror { .. }
         | ConnectionChange::StopMirror { .. }
         | ConnectionChange::PauseMirror
@@ -177,6 +178,7 @@ fn command(change: ConnectionChange) -> Wanted {
         ConnectionChange::Stop => Wanted::OfConnection(Command::Stop),
         ConnectionChange::Pause => Wanted::OfConnection(Command::Pause),
         ConnectionChange::Resume => Wanted::OfConnection(Command::Resume),
+        ConnectionChange::AcceptDeletes => Wanted::OfConnection(Command::AcceptDeletes),
         ConnectionChange::Disconnect => Wanted::OfConnection(Command::Disconnect),
         ConnectionChange::StartMirror { mode, rate } => Wanted::OfCopies(MirrorCommand::Start { mode, rate }),
         ConnectionChange::StopMirror { from_scratch } => {
@@ -213,6 +215,13 @@ fn not_now(id: u32, why: NotNow) -> Failure {
             format!("`standin mirror stop --connection {id}` gives that copy up."),
         ),
         NotNow::NoMirror => ("is not being copied to, and need not be".to_owned(), String::new()),
+        NotNow::Deletes => (
+            "waits with deletions for a person's word".to_owned(),
+            format!(
+                "`standin status` says how many files would go. `standin connection resume {id} --accept-deletes` \
+                 lets them go; to keep the replica as it is, stop the protection."
+            ),
+        ),
         NotNow::Gone => {
             ("is not there any more".to_owned(), "`standin connection list` shows the rest.".into())
         }

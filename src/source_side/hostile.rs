@@ -73,6 +73,7 @@ impl Scene {
             marks: marks.clone(),
             when_full: WhenFull::default(),
             kept: Default::default(),
+            delete_guard: Default::default(),
         };
         let route = Route::Fixed(Dial::new(listener.local_addr(), target.fingerprint(), us));
         let tree = tempfile::tempdir().unwrap();

@@ -20,6 +20,7 @@
 //! | | `rounds` | what is looked after now and then, with `mount_watch`, `mount_options`, `notes` |
 //! | | `record`, `kept`, `recorder` | what is kept on disk about the set, and of each connection; the thread that puts it there |
 //! | data | `connection/`, `feed/` | one target each: states, copy, stream; what is sent next |
+//! | | `delete_guard` | mass deletions are asked for before they are sent |
 //! | | `looking` | the volume as a copy sees it that runs while applications write |
 //! | | `relief` | what makes room on a full target |
 //! | | `durability/`, `sync` | `--fsync=target`; what every target has, and waiting for it |
@@ -29,6 +30,7 @@
 mod board;
 mod commands;
 mod connection;
+mod delete_guard;
 mod desk;
 mod director;
 mod durability;

@@ -166,6 +166,7 @@ mod tests {
             marks: Arc::default(),
             when_full: Default::default(),
             kept: Default::default(),
+            delete_guard: Default::default(),
         };
         let queue = Queue::new(1 << 20, origin);
         let around = Around::of(Route::Paired(paired), state, &queue);

@@ -136,6 +136,8 @@ fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Mark) -> R
     let durability = start_durability(&options, &queue, volume.divergence())?;
     let own = own_identity(&options)?;
     let marks = Arc::new(Marks::default());
+    // Before a target can answer.
+    marks.set(&set.record.marks, &set.record.runs);
     let knows = Knows {
         queue: &queue,
         volume: &volume,
@@ -327,6 +329,7 @@ fn connect(
             marks: knows.marks.clone(),
             when_full: options.when_full,
             kept,
+            delete_guard: options.delete_guard,
         };
         let duplicate = |error| io_failure("a descriptor cannot be duplicated", &error);
         let backing = knows.backing.try_clone().map_err(duplicate)?;

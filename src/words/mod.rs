@@ -2,6 +2,7 @@
 
 mod allow;
 mod copy_mode;
+mod delete_limit;
 mod keys;
 mod measures;
 mod names;
@@ -11,6 +12,7 @@ mod when_full;
 
 pub use allow::Allow;
 pub use copy_mode::CopyMode;
+pub use delete_limit::DeleteLimit;
 pub use keys::{BadFingerprint, Fingerprint, hmac_sha256, sha256};
 pub use measures::QueueStats;
 pub use names::{SOCKET_SUFFIX, is_set_name, socket_path};

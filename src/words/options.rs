@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::delete_limit::DeleteLimit;
 use super::names::{is_set_name, socket_path};
 use super::profile::Profile;
 use super::when_full::WhenFull;
@@ -41,6 +42,8 @@ pub struct ProtectOptions {
     pub profile: Profile,
     /// What a full queue means for a target that is away.
     pub when_full: WhenFull,
+    /// How much may be deleted of a replica before a person is asked.
+    pub delete_guard: DeleteLimit,
     /// What an application's fsync waits for beside the local disk; without, nothing.
     pub fsync: Option<Rule>,
 }

@@ -63,6 +63,7 @@ const HAPPENINGS: &[&str] = &[
     "lost",
     "out of line",
     "full",
+    "many deletes",
     "met",
     "over",
     "timeout",
@@ -205,6 +206,9 @@ const TABLE: &[Row] = &[
     (&["paused streaming"], "out of line", "waiting on hold let go", &["close", "let go"]),
     (&["copying"], "out of line", "waiting let go", &["close", "let go"]),
     (&["paused copying"], "out of line", "waiting on hold let go", &["close", "let go"]),
+    // What a person is asked about waits.
+    (&["copying"], "many deletes", "paused copying", &["hold"]),
+    (&["streaming"], "many deletes", "paused streaming", &["hold"]),
     // The queue: what is away or held back is let go.
     (&["stopped"], "full", "stopped let go", &["let go"]),
     (&["scheduled"], "full", "scheduled let go", &["let go"]),
@@ -296,6 +300,7 @@ fn happen(machine: &mut Machine, now: &mut Instant, what: &str) -> Result<(), No
         "lost" => lost(),
         "out of line" => Event::OutOfLine { reason: "a change was not captured".into(), jitter: Jitter(0) },
         "full" => Event::QueueFull,
+        "many deletes" => Event::ManyDeletes { reason: "1200 of 2000 files would go".into() },
         "met" => Event::CriterionMet,
         "over" => Event::CriterionOver,
         other => panic!("nothing is called {other}"),
@@ -385,6 +390,7 @@ fn every_state_meets_everything() {
                     let why = match why {
                         NotNow::Stopped => "stopped",
                         NotNow::Scheduled => "scheduled",
+                        NotNow::Deletes => "deletions",
                         NotNow::Gone => "gone",
                         NotNow::Paused => "paused",
                         NotNow::NotConnected => "not connected",

@@ -121,6 +121,7 @@ fn happen(machine: &mut Machine, now: &mut Instant, random: &mut Random) -> Stri
                 Command::Start
                 | Command::Pause
                 | Command::Resume
+                | Command::AcceptDeletes
                 | Command::Disconnect
                 | Command::StartMirror
                 | Command::StopMirror,

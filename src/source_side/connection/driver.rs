@@ -16,7 +16,7 @@ use super::healing::Healing;
 use super::surroundings::{NetworkLink, Surroundings, Walked};
 use super::{Settings, Shared, Told};
 use crate::clock;
-use crate::connection::{Action, Event, Flow, Held, Jitter, Machine, State, Window};
+use crate::connection::{Action, Command, Event, Flow, Held, Jitter, Machine, NotNow, State, Window};
 use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying, SetAside, unix_ms};
 use crate::limits::{ASIDE_LISTED_MAX, RELIEF_AFTER, RELIEF_OBJECTS_MAX};
 use crate::link::{LostBy, SourceEvent};
@@ -26,6 +26,7 @@ use crate::packet::{
 };
 use crate::queue::{CursorId, Queue};
 use crate::resync::{Answer, CopyError, Pace, Wanted};
+use crate::source_side::delete_guard::DeleteGuard;
 use crate::source_side::feed::{Lane, PacketFeed, Sent, Stream};
 use crate::source_side::kept::FirstCopy;
 use crate::source_side::relief;
@@ -44,6 +45,7 @@ pub(crate) struct Driver<S: Surroundings> {
     start: Position,
     pub(super) shared: Arc<Shared>,
     sent: Arc<Sent>,
+    guard: Arc<DeleteGuard>,
     pub(super) machine: Machine,
     session: Option<OpenLink<S::Link>>,
     copy: Copying,
@@ -131,6 +133,7 @@ impl<S: Surroundings> Driver<S> {
         let from_nothing = settings.kept.first_copy.clone();
         let (copy_mode, pace) = (settings.kept.copy_mode, Arc::new(Pace::default()));
         pace.pause(settings.kept.copy_paused);
+        let guard = Arc::new(DeleteGuard::new(settings.delete_guard));
         Driver {
             around,
             settings,
@@ -139,6 +142,7 @@ impl<S: Surroundings> Driver<S> {
             start,
             shared,
             sent,
+            guard,
             machine,
             session: None,
             copy: Copying::Resting,
@@ -233,8 +237,7 @@ impl<S: Surroundings> Driver<S> {
         self.unpublished = true;
         match told {
             Told::Command(command, answer) => {
-                let outcome = self.machine.handle_command(clock::now(), command);
-                self.act();
+                let outcome = self.command(command);
                 let _ = answer.send(outcome);
             }
             Told::Mirror(command, answer) => {
@@ -250,9 +253,24 @@ impl<S: Surroundings> Driver<S> {
         }
     }
 
+    /// What a person asks for. Deletions that wait for their word go with no other one.
+    pub(crate) fn command(&mut self, command: Command) -> Result<(), NotNow> {
+        let is_paused = matches!(self.machine.state(), State::Paused(_));
+        let would_send = command == Command::Resume || command == Command::Start && is_paused;
+        if would_send && self.guard.asks().is_some() {
+            return Err(NotNow::Deletes);
+        }
+        let outcome = self.machine.handle_command(clock::now(), command);
+        if command == Command::AcceptDeletes && outcome.is_ok() {
+            self.guard.accept(self.queue.last().sequence);
+        }
+        self.act();
+        outcome
+    }
+
     fn dial(&mut self, attempt: u32) {
         assert!(self.session.is_none(), "a network connection is dialled beside another one");
-        let stream = Stream::new(self.start, self.machine.state().flow());
+        let stream = Stream::guarded(self.start, self.machine.state().flow(), self.guard.clone());
         let (feed, lane) = PacketFeed::new(self.queue.clone(), stream.clone(), self.sent.clone());
         let link = match self.around.dial(attempt, feed) {
             Ok(link) => link,
@@ -331,6 +349,8 @@ impl<S: Surroundings> Driver<S> {
     fn let_go(&mut self) {
         let Some(cursor) = self.cursor.take() else { return };
         self.queue.detach(cursor);
+        // It comes no more: what a copy does not find is moved aside, not deleted.
+        self.guard.forget();
         if let (Some(reason), false) = (self.machine.let_go(), *self.machine.state() == State::Gone) {
             log::warn!("connection {} to {}: {reason}", self.settings.id, self.settings.target);
         }
@@ -565,6 +585,9 @@ impl<S: Surroundings> Driver<S> {
             self.update(|report| report.link = stats);
         }
         self.tell_diverged();
+        if let Some(asked) = self.guard.asks() {
+            self.happened(Event::ManyDeletes { reason: asked.to_string() });
+        }
         if self.machine.is_streaming() && self.healing.is_due(clock::now()) {
             self.out_of_line("objects that the target lacks are tried again".into());
         }

@@ -32,7 +32,7 @@ use crate::link::LinkStats;
 use crate::packet::{DataState, LeftOut, Position, Sequence, SetId, WithheldCounts};
 use crate::queue::{CursorId, Haste, Queue};
 use crate::resync::CopyProgress;
-use crate::words::{CopyMode, Target, WhenFull};
+use crate::words::{CopyMode, DeleteLimit, Target, WhenFull};
 pub(crate) use driver::Driver;
 #[cfg(test)]
 pub(crate) use driver::News;
@@ -64,6 +64,7 @@ pub struct Settings {
     pub when_full: WhenFull,
     /// From the run before this one.
     pub kept: Kept,
+    pub delete_guard: DeleteLimit,
 }
 
 /// Hears how a target stands, on the connection's thread: must not wait.

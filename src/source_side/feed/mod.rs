@@ -23,6 +23,7 @@ use crate::limits::{HEADER_LEN_MAX, PAYLOAD_LEN_MAX};
 use crate::link::{Feed, Waker};
 use crate::packet::{EncodedFrame, PREFIX_LEN, Position, Sequence, item_frame, packet_frame};
 use crate::queue::{Packet, Queue};
+use crate::source_side::delete_guard::DeleteGuard;
 #[cfg(test)]
 pub(crate) use stamped::Planted;
 pub use stamped::StampedLane;
@@ -53,6 +54,7 @@ pub struct Stream {
     state: Mutex<StreamState>,
     /// The link has taken stamped items, or is over.
     taken: Condvar,
+    guard: Arc<DeleteGuard>,
 }
 
 struct StreamState {
@@ -72,12 +74,17 @@ struct StreamState {
 }
 
 impl Stream {
-    /// A stream that has not started, after this position.
-    pub fn new(at: Position, flow: Flow) -> Arc<Stream> {
+    /// A stream that has not started, after this position. What `guard` asks about does not go.
+    pub fn guarded(at: Position, flow: Flow, guard: Arc<DeleteGuard>) -> Arc<Stream> {
         let again_upto = Sequence(0);
         let (stamped, is_over) = (StampedItems::default(), false);
         let state = StreamState { at, started: false, began: None, flow, again_upto, stamped, is_over };
-        Arc::new(Stream { state: Mutex::new(state), taken: Condvar::new() })
+        Arc::new(Stream { state: Mutex::new(state), taken: Condvar::new(), guard })
+    }
+
+    #[cfg(test)]
+    pub fn new(at: Position, flow: Flow) -> Arc<Stream> {
+        Stream::guarded(at, flow, Arc::new(DeleteGuard::new(crate::words::DeleteLimit::Off)))
     }
 
     /// Lets packets go, from the one after `after`; what comes up to `again_upto` was sent before.
@@ -145,7 +152,9 @@ impl PacketFeed {
         let mut frames = Vec::with_capacity(packets.len());
         let mut counts = Counts::default();
         while counts.all_bytes() < max_bytes as u64 {
-            let frame = match state.stamped.turn(state.at.sequence, packets.len() > 0) {
+            let packet_waits =
+                packets.as_slice().first().is_some_and(|next| self.stream.guard.lets_pass(next));
+            let frame = match state.stamped.turn(state.at.sequence, packet_waits) {
                 Turn::Item => self.stamped_frame(state, &mut counts),
                 Turn::Packet => packets.next().map(|packet| state.packet_frame(packet, &mut counts)),
                 Turn::Nothing => None,

@@ -203,7 +203,7 @@ fn a_first_copy_counts_only_where_nothing_was_lost() {
         let now = cache.clone();
         move |state: &mut SetState| {
             (state.record.settled, state.record.page_cache) = (settled, left.clone());
-            state.begin(Some(now.clone()), &Clock::now());
+            state.begin(Incarnation(1), Some(now.clone()), &Clock::now());
         }
     };
     check("an orderly end", true, &begin(true, None));

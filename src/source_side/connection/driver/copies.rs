@@ -51,15 +51,8 @@ impl<S: Surroundings> Driver<S> {
         let sink = session.lane.stamped(session.link.waker());
         let covers = self.settings.divergence.count();
         let (pace, mirror, mode) = (self.pace.clone(), self.mirror_begun(), self.copy_mode);
-        let order = |answers, progress| WalkOrder {
-            birth_epoch,
-            suspect_since,
-            had,
-            sink,
-            answers,
-            progress,
-            pace,
-        };
+        let order =
+            |answers, progress| WalkOrder { birth_epoch, suspect_since, had, sink, answers, progress, pace };
         let is_afresh = had == TargetHad::NothingThatCounts;
         match Attempt::begin(&mut self.around, (covers, is_afresh), order) {
             Ok(attempt) => {
@@ -159,7 +152,9 @@ impl<S: Surroundings> Driver<S> {
         self.trust = Trust::AsNoted;
         self.copy_mode = CopyMode::default();
         self.pace.set_rate(None);
-        self.say_in_line(&progress.snapshot(), orphans);
+        let copied = progress.snapshot();
+        self.guard.knows(copied.files_compared);
+        self.say_in_line(&copied, orphans);
         let Some(session) = &self.session else { return };
         let after = session.stream.at();
         self.update(|report| {

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use crossbeam_channel::bounded;
-
 use super::super::{Report, Settings, Shared, Told};
 use super::{Driver, News, Surroundings};
-use crate::connection::{Command, Event, Machine, NotNow};
+use crate::connection::{Event, Machine};
 use crate::packet::{Position, Sequence};
 use crate::queue::Queue;
 use crate::source_side::feed::Sent;
@@ -17,12 +15,6 @@ impl<S: Surroundings> Driver<S> {
         let shared = Shared::new(Report::new("connecting"));
         let attached = shared.attach(&queue);
         Driver::new(settings, around, queue, attached, shared, Arc::new(Sent::default()))
-    }
-
-    pub(crate) fn command(&mut self, command: Command) -> Result<(), NotNow> {
-        let (answer, answered) = bounded(1);
-        self.hear(News::Told(Told::Command(command, answer)));
-        answered.try_recv().unwrap_or(Err(NotNow::Gone))
     }
 
     pub(crate) fn captured(&mut self) {

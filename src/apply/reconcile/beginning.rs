@@ -1,0 +1,70 @@
+//! How a resynchronisation begins: the replica is bad, what it has counts or does not, and its root
+//! directory has its id.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+
+use super::asked::Asked;
+use super::claims::Claims;
+use super::listed::Directories;
+use super::{ASKED, CLAIMS, DIRECTORIES, Opening, Reconcile, Session, Stage};
+use crate::apply::fault::Fault;
+use crate::apply::replica::{Incomplete, Limbo, Replica};
+use crate::packet::{ObjectId, Position, Sequence};
+use crate::sys::FileHandle;
+
+impl Reconcile {
+    pub(super) fn begin(&mut self, replica: &mut Replica, position: Position) -> Result<(), Fault> {
+        if position.sequence == Sequence(u64::MAX) {
+            return Err(Fault::Refused("a position that no history comes to"));
+        }
+        replica.mark_bad("a resynchronisation has begun and not ended")?;
+        self.interrupt(replica)?;
+        replica.begin_after_failed_sync()?;
+        replica.relieved_is_lost()?;
+        // What cannot be set now is listed again.
+        replica.settle_times_or(|_, fault| if fault.keeps_out_one() { Ok(()) } else { Err(fault) })?;
+        replica.times_are_shown_again();
+        replica.begin_copy(position)?;
+        let handle_of = |dir: &File| FileHandle::of(dir.as_fd()).map_err(Fault::system("file handle"));
+        self.stage = Stage::Begun(Box::new(Opening {
+            own: [handle_of(replica.root())?, handle_of(replica.limbo())?],
+            claims: Claims::start(&replica.state().join(CLAIMS)),
+            limbo: Limbo::open(replica.limbo())?,
+            asked: Asked::start(&replica.state().join(ASKED)),
+            directories: Directories::start(&replica.state().join(DIRECTORIES)),
+            incomplete: Incomplete::open(replica)?,
+        }));
+        Ok(())
+    }
+
+    /// Nothing that is there is known any more: what is copied from now on is, over lost connections too.
+    pub(super) fn afresh(&self, replica: &mut Replica) -> Result<(), Fault> {
+        match self.stage {
+            Stage::Begun(_) => replica.forget_all(),
+            Stage::Resting | Stage::Rooted(_) => {
+                Err(Fault::Refused("a copy is begun afresh in the middle of it"))
+            }
+        }
+    }
+
+    /// The root directory has its id. It may come again where its attributes could not be set.
+    pub(super) fn take_root(&mut self, replica: &mut Replica, object: ObjectId) -> Result<(), Fault> {
+        let claims = match &mut self.stage {
+            Stage::Resting => return Err(Fault::Refused("a lane item before the first one")),
+            Stage::Begun(opening) => &mut opening.claims,
+            Stage::Rooted(session) => &mut session.claims,
+        };
+        let handle = replica.bind_root(object)?;
+        if !claims.claim(&handle, object)? {
+            return Err(Fault::Refused("two root directories in one resynchronisation"));
+        }
+        self.stage = match std::mem::take(&mut self.stage) {
+            Stage::Begun(opening) => {
+                Stage::Rooted(Box::new(Session::rooted(*opening, object, self.name_match)))
+            }
+            as_it_is => as_it_is,
+        };
+        Ok(())
+    }
+}
