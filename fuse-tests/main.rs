@@ -46,4 +46,5 @@ mod times;
 mod tree;
 mod trees;
 mod unmounts;
+mod verify;
 mod waiting;

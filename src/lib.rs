@@ -29,8 +29,8 @@
 //! - [`mod@bench`]: what the mount costs, and how fast a replica follows
 //! - [`words`], [`place`], [`pool`], [`units`], `signals`, [`random`]: what several rooms speak of; which directory
 //!   one is; memory for payloads; how numbers are shown; SIGTERM and its kin; chance that a seed replays
-//! - [`store`], [`xattr`], [`limits`], [`sys`]: small durable files; extended attributes; every
-//!   bound; all unsafe code
+//! - [`store`], [`xattr`], [`blocks`], [`limits`], [`sys`]: small durable files; extended attributes; hashes
+//!   of content; every bound; all unsafe code
 //! - `ranks`: the order in which locks are taken on the source, asserted in debug builds
 //! - `clock`, `failpoint`: the time, and places where a disk can fail, both in a simulator's hand
 //!   in tests
@@ -45,6 +45,7 @@
 
 pub mod apply;
 pub mod bench;
+pub mod blocks;
 pub mod cli;
 mod clock;
 pub mod connection;

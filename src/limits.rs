@@ -100,6 +100,35 @@ pub const LEFT_OUT_NAMED_MAX: usize = 16;
 /// which share the stream, never wait long behind one.
 pub const CONTENT_CHUNK: usize = 256 << 10;
 
+/// Content is compared in blocks of so many bytes.
+pub const HASH_BLOCK: u64 = 64 << 10;
+
+/// Hashes of blocks in one item, and what a comparison takes of them at a time: while a target reads what
+/// they are of, a packet behind them waits, as behind four pieces of content.
+pub const HASHES_MAX: usize = 64;
+pub const HASHES_OF_CHECK: usize = 16;
+
+/// Hashes that a comparison has sent and that the target has not answered, in items and in bytes of
+/// content: both sides read meanwhile, and a packet waits for the target's reading at most. Of small files
+/// so many go while a target that is a second behind answers (of 128 a second 128 files were compared).
+pub const HASHES_IN_FLIGHT: usize = 768;
+pub const HASHED_BYTES_IN_FLIGHT: u64 = 8 << 20;
+
+/// Listings that a comparison has sent and that the target has not answered.
+pub const CHECK_LISTINGS_IN_FLIGHT: usize = 64;
+
+/// Differences of one comparison that are named, and their bytes; the others are counted. A person reads
+/// no more, and what is repaired after more than that is repaired as a whole.
+pub const DIFFERENCES_NAMED_MAX: usize = 16_384;
+pub const DIFFERENCES_LEN_MAX: usize = 2 << 20;
+
+/// Those that wait at the target to be sent, in bytes, those that go with one answer, and with every how
+/// many answers to hashes some go: with all answers under way they are as much as [`CONTROL_OUT_BYTES_MAX`].
+/// At the end they go in messages of the same size.
+pub const DIFFERENCES_WAITING_MAX: usize = 256 << 10;
+pub const DIFFERENCES_LEN_CUT: usize = 4 << 10;
+pub const DIFFERENCES_PER_HASHES: u64 = 32;
+
 /// Memory level of the queue, in bytes: as in the product whose queue this follows.
 pub const QUEUE_MEMORY: usize = 128 << 20;
 
@@ -437,6 +466,15 @@ const _: () = assert!(CONTROL_LEN_MAX > 2 * 16 * LISTING_ENTRIES_MAX);
 const _: () = assert!(ASKED_IN_MEMORY >= LISTINGS_IN_FLIGHT * LISTING_ENTRIES_MAX);
 const _: () = assert!(CONTROL_LEN_MAX >= 24 * RELIEF_OBJECTS_MAX);
 const _: () = assert!(CONTROL_LEN_MAX >= 24 * DOUBTS_MAX);
+const _: () = assert!(HASHES_MAX <= u64::BITS as usize && HASHES_OF_CHECK <= HASHES_MAX);
+const _: () = assert!(CONTROL_LEN_MAX >= DIFFERENCES_LEN_CUT + 2 * PATH_LEN_MAX);
+const _: () = assert!(
+    (DIFFERENCES_LEN_CUT + PATH_LEN_MAX)
+        * (HASHES_IN_FLIGHT / DIFFERENCES_PER_HASHES as usize + CHECK_LISTINGS_IN_FLIGHT)
+        + DIFFERENCES_WAITING_MAX
+        <= CONTROL_OUT_BYTES_MAX
+);
+const _: () = assert!(HASHES_IN_FLIGHT + CHECK_LISTINGS_IN_FLIGHT < LIVE_ANSWERS_MAX);
 const _: () = assert!(
     LISTING_LEN_CUT + XATTRS_INLINE_MAX + 2 * SYMLINK_LEN_MAX + LISTING_ENTRIES_MAX * (NAME_LEN_MAX + 8)
         < HEADER_LEN_MAX

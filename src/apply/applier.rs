@@ -201,6 +201,9 @@ impl Applier {
             Outcome::Applied | Outcome::SetAside => {
                 assert_eq!(self.replica.applied(), frame.position, "what passes is applied");
                 (self.attempts, self.line_stuck) = (0, None);
+                if let FrameHeader::Packet(packet) = &frame.header {
+                    self.reconcile.passed(&packet.op);
+                }
                 match self.recover_from_relief() {
                     Ok(()) => outcome,
                     Err(fault) => Outcome::Refused(Refusal::Proof(fault)),

@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use self::connection::{Connection, ConnectionCommand, OneConnection, Resume};
 use super::bench::Bench;
 use super::serve::parse_listen;
+use super::verify::Verify;
 use crate::limits::QUEUE_MEMORY;
 use crate::units::{parse_duration, parse_size};
 use crate::words::{DeleteLimit, Profile, Target, WhenFull};
@@ -29,7 +30,7 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Commands that are planned and not in this version: replication, verify, restore, bitmap, merge,
+Commands that are planned and not in this version: replication, restore, bitmap, merge,
 resync, monitor, failover, failback, drill, clone, marker, size.
 
 Exit codes: 0 ok, 1 warning or timed out, 2 critical or the command could not work.";
@@ -68,6 +69,8 @@ pub enum Command {
     Connection(Connection),
     /// Copies to a target: start, stop, pause, resume; show what no copy could bring into line
     Mirror(Mirror),
+    /// Compare a replica with its directory, while programs work in it
+    Verify(Verify),
     /// Send what is queued, take the mount away, end the daemon
     Stop(Stop),
     /// Check this machine and a directory before they are used
@@ -289,7 +292,6 @@ pub enum Planned {
     #[command(hide = true)]
     Replication(Rest),
     #[command(hide = true)]
-    Verify(Rest),
     #[command(hide = true)]
     Restore(Rest),
     #[command(hide = true)]

@@ -20,6 +20,7 @@ mod status;
 mod stop;
 #[cfg(test)]
 mod tests;
+pub mod verify;
 mod wait_sync;
 
 use std::path::PathBuf;
@@ -54,6 +55,7 @@ pub fn main() -> ExitCode {
         Command::WaitSync(args) => wait_sync::run(&common, &args),
         Command::Connection(args) => connection::run(&common, &args),
         Command::Mirror(args) => mirror::run(&common, &args),
+        Command::Verify(args) => verify::run(&common, &args),
         Command::Stop(args) => stop::run(&common, &args),
         Command::Doctor(args) => doctor::run(&common, &args),
         Command::Bench(args) => bench::run(&common, &args),

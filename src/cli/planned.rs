@@ -6,9 +6,6 @@ use crate::failure::Failure;
 pub(super) fn refusal(command: &Planned) -> Failure {
     let (name, instead) = match command {
         Planned::Replication(_) => ("replication", "`standin stop` ends replication and mount together."),
-        Planned::Verify(_) => {
-            ("verify", "Every start of `standin protect` compares everything and copies what differs.")
-        }
         Planned::Restore(_) => {
             ("restore", "Stop the protection and copy the replica back, for example with cp -a.")
         }

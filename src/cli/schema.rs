@@ -11,9 +11,9 @@ use crate::control::tests::{sample_connection, sample_source, sample_status};
 use crate::control::{
     Alert, AsideStatus, ConnectedSource, ConnectionStatus, FsyncStatus, Lag, LeftOutStatus, LinkStatus,
     MirrorProgress, MirrorStatus, ReplicaStatus, Retrying, Role, SetAside, Severity, SourceStatus, Status,
-    TargetStatus,
+    TargetStatus, VerifiedStatus,
 };
-use crate::packet::{DataState, Sequence, WithheldCounts};
+use crate::packet::{CheckCounts, DataState, Sequence, WithheldCounts};
 
 const STATUS_PAGE: &str = include_str!("../../docs/status-json.md");
 
@@ -164,6 +164,7 @@ fn full_connection() -> ConnectionStatus {
             rate_limit: Some(1),
             ..MirrorProgress::default()
         }),
+        verified: Some(VerifiedStatus { at_unix_ms: 1, upto: Sequence(1), counts: CheckCounts::default() }),
         lag_applied: Some(Lag::default()),
         lag_durable: Some(Lag::default()),
         link: Some(LinkStatus::default()),

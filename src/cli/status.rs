@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 pub(super) use self::words::{age, data_word, mirror_words, packets, progress_words, state_word};
-use self::words::{amount, label, lag, link_words};
+use self::words::{amount, label, lag, link_words, verified_words};
 use super::args::{self, Common};
 use super::find::find;
 use super::{Outcome, output};
@@ -282,6 +282,9 @@ fn connection_lines(connection: &ConnectionStatus, now: u64, text: &mut String) 
         if !progress.current.is_empty() {
             writeln!(text, "              {}", progress.current)?;
         }
+    }
+    if let Some(verified) = &connection.verified {
+        writeln!(text, "  verified    {}", verified_words(verified, now))?;
     }
     writeln!(text, "  applied     {}, {}", connection.applied, lag(connection.lag_applied))?;
     writeln!(text, "  durable     {}, {}", connection.durable, lag(connection.lag_durable))?;

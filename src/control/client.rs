@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::message::{
     ChangedConnection, ConnectionChange, Invite, Invited, Paired, Request, Response, Revoke, StopMode,
-    StopReport, SyncReport, WaitFor, WaitSync,
+    StopReport, SyncReport, VerifyReport, VerifyRequest, WaitFor, WaitSync,
 };
 use super::status::Status;
 use crate::failure::Failure;
@@ -86,6 +86,14 @@ impl Client {
         }
     }
 
+    /// Blocks until it is over, however long that takes.
+    pub fn verify(&mut self, verify: VerifyRequest) -> Result<VerifyReport, ClientError> {
+        match self.ask(&Request::Verify { verify }, None)? {
+            Response::Verify { report } => Ok(*report),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     pub fn invite(&mut self, invite: Invite) -> Result<Invited, ClientError> {
         match self.ask(&Request::Invite { invite }, Some(CONTROL_ANSWER))? {
             Response::Invite { invited } => Ok(invited),
@@ -153,6 +161,7 @@ fn unexpected(response: &Response) -> ClientError {
         Response::WaitSync { .. } => "wait_sync",
         Response::Stop { .. } => "stop",
         Response::Connection { .. } => "connection",
+        Response::Verify { .. } => "verify",
         Response::Invite { .. } => "invite",
         Response::Pairings { .. } => "pairings",
         Response::Revoke { .. } => "revoke",

@@ -1,12 +1,13 @@
 //! Requests and responses, each one JSON document on a line of its own.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::status::{ConnectionStatus, Status};
 use crate::failure::Failure;
-use crate::packet::Sequence;
+use crate::packet::{CheckCounts, DifferenceKind, Sequence};
 use crate::words::{Allow, CopyMode, QueueStats};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,10 @@ pub enum Request {
         /// Number, UUID or target; without it the only one.
         which: Option<String>,
     },
+    /// Of a source: compares a replica. Whoever hangs up stops it.
+    Verify {
+        verify: VerifyRequest,
+    },
     /// Of a target: a token for a source.
     Invite {
         invite: Invite,
@@ -46,6 +51,7 @@ pub enum Response {
     WaitSync { report: SyncReport },
     Stop { report: StopReport },
     Connection { changed: Box<ChangedConnection> },
+    Verify { report: Box<VerifyReport> },
     Invite { invited: Invited },
     Pairings { pairings: Vec<Paired> },
     Revoke { revoked: Vec<Paired> },
@@ -87,6 +93,57 @@ pub struct ChangedConnection {
     /// As it is now; a disconnected one as it was last.
     pub connection: ConnectionStatus,
     pub queue: QueueStats,
+}
+
+/// What is to be compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyRequest {
+    /// Number, UUID or target of the connection; without it the only one.
+    pub which: Option<String>,
+    /// Content too.
+    pub checksum: bool,
+    /// Content too, by a hash that nobody can find two contents for.
+    pub audit: bool,
+    /// What differs is mended by a copy, and compared again.
+    #[serde(default)]
+    pub repair: bool,
+    /// Bytes of content that the source reads in a second at most.
+    pub rate: Option<u64>,
+    /// Nothing but what is below this directory: absolute, or relative to the protected one.
+    #[serde(with = "super::path_text::optional")]
+    pub path: Option<PathBuf>,
+}
+
+/// What a comparison came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyReport {
+    pub connection: u32,
+    pub target: String,
+    /// Nothing differs, and everything could be read.
+    pub identical: bool,
+    #[serde(flatten)]
+    pub counts: CheckCounts,
+    /// What it came to before a repair, where there was one.
+    pub before_repair: Option<CheckCounts>,
+    /// Objects that the source could not read.
+    pub unread: u64,
+    /// Each thing was compared as of one position; these are the first and the last of them.
+    pub from: Sequence,
+    pub upto: Sequence,
+    pub took_ms: u64,
+    /// What was found, by name; where it is much, not all of it.
+    pub differences: Vec<Found>,
+}
+
+/// Something that a replica has otherwise than its source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    pub kind: DifferenceKind,
+    /// In the protected directory, where it is or would be.
+    #[serde(with = "super::path_text")]
+    pub path: PathBuf,
+    /// Bytes of content that differ, in whole blocks, or are missing or too many.
+    pub bytes: u64,
 }
 
 /// Who is invited to what.

@@ -25,15 +25,15 @@ pub use client::{Client, ClientError};
 pub use find::{Answer, Daemon, daemons};
 pub use health::{Finding, Severity};
 pub use message::{
-    ChangedConnection, ConnectionChange, Invite, Invited, Paired, Request, Response, Revoke, StopMode,
-    StopReport, SyncReport, SyncedConnection, WaitFor, WaitSync,
+    ChangedConnection, ConnectionChange, Found, Invite, Invited, Paired, Request, Response, Revoke, StopMode,
+    StopReport, SyncReport, SyncedConnection, VerifyReport, VerifyRequest, WaitFor, WaitSync,
 };
 pub use process::{ProcessMeter, ProcessStatus};
 pub use server::{Caller, Handler, Server};
 pub use status::{
     Alert, Amount, AsideStatus, CaptureStatus, ConnectedSource, ConnectionState, ConnectionStatus,
     FsyncStatus, Lag, LeftOutStatus, LinkStatus, MirrorProgress, MirrorStatus, Phase, ReplicaStatus,
-    Retrying, Role, RoleName, SetAside, SourceStatus, Status, TargetKind, TargetStatus,
+    Retrying, Role, RoleName, SetAside, SourceStatus, Status, TargetKind, TargetStatus, VerifiedStatus,
 };
 
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -16,6 +16,23 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf
     from_text(&String::deserialize(deserializer)?).ok_or_else(|| D::Error::custom("no path"))
 }
 
+/// A path that may not be there.
+pub mod optional {
+    use super::*;
+
+    pub fn serialize<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+        match path {
+            Some(path) => serializer.serialize_some(&to_text(path)),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| from_text(&text).ok_or_else(|| D::Error::custom("no path"))).transpose()
+    }
+}
+
 fn to_text(path: &Path) -> String {
     match path.to_str() {
         Some(text) => text.to_owned(),

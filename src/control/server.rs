@@ -21,7 +21,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::message::{
     ChangedConnection, ConnectionChange, Invite, Invited, Paired, Request, Response, Revoke, StopMode,
-    StopReport, SyncReport, WaitFor, WaitSync,
+    StopReport, SyncReport, VerifyReport, VerifyRequest, WaitFor, WaitSync,
 };
 use super::request::{Line, read_request};
 use super::status::Status;
@@ -49,11 +49,12 @@ pub trait Handler: Send + Sync {
     /// Blocks until it is so. `which` is a number, a UUID or a target; without it the only
     /// connection is meant.
     fn connection(&self, _: ConnectionChange, _which: Option<&str>) -> Result<ChangedConnection, Failure> {
-        Err(Failure::new(
-            "This daemon is a target: connections are made by its sources.",
-            "Nothing was changed.",
-            "Ask the daemon of `standin protect`, on the source.",
-        ))
+        Err(no_source("connections are made by its sources"))
+    }
+
+    /// Blocks until it is over, or nobody waits any more. A failure says that nothing was found out.
+    fn verify(&self, _: &VerifyRequest, _: &Caller<'_>) -> Result<VerifyReport, Failure> {
+        Err(no_source("a replica is compared by its source"))
     }
 
     /// Only targets invite.
@@ -69,6 +70,11 @@ pub trait Handler: Send + Sync {
     fn revoke(&self, _revoke: &Revoke) -> Result<Vec<Paired>, Failure> {
         Err(no_target())
     }
+}
+
+fn no_source(why: &str) -> Failure {
+    let next = "Ask the daemon of `standin protect`, on the source.";
+    Failure::new(format!("This daemon is a target: {why}."), "Nothing was changed.", next)
 }
 
 fn no_target() -> Failure {
@@ -296,6 +302,10 @@ impl Shared {
                 .handler
                 .connection(change, which.as_deref())
                 .map(|changed| Response::Connection { changed: Box::new(changed) }),
+            Request::Verify { verify } => self
+                .handler
+                .verify(&verify, caller)
+                .map(|report| Response::Verify { report: Box::new(report) }),
             Request::Invite { invite } => {
                 self.handler.invite(&invite).map(|invited| Response::Invite { invited })
             }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::health::Severity;
 use super::path_text;
 use super::process::ProcessStatus;
-use crate::packet::{DataState, Sequence, WithheldCounts};
+use crate::packet::{CheckCounts, DataState, Sequence, WithheldCounts};
 use crate::words::QueueStats;
 
 /// Everything that one daemon knows: what all have, and what its role adds.
@@ -244,6 +244,9 @@ pub struct ConnectionStatus {
     pub mirror: MirrorStatus,
     /// There from the start of a mirror on; stays after its end.
     pub progress: Option<MirrorProgress>,
+    /// The last verification that came to its end, since the start.
+    #[serde(default)]
+    pub verified: Option<VerifiedStatus>,
     /// Not yet applied by the target, held in memory.
     pub queued: Amount,
     /// Sent since the start, by this connection.
@@ -262,6 +265,16 @@ pub struct ConnectionStatus {
     pub link: Option<LinkStatus>,
     /// There while the target cannot perform the op at the head of the line.
     pub retrying: Option<Retrying>,
+}
+
+/// What a verification came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifiedStatus {
+    pub at_unix_ms: u64,
+    /// The last position as of which something was compared.
+    pub upto: Sequence,
+    #[serde(flatten)]
+    pub counts: CheckCounts,
 }
 
 /// Objects that could not be copied. The replica is bad for them; everything else is in line, and the

@@ -80,6 +80,7 @@ pub(crate) fn sample_connection() -> ConnectionStatus {
         left_out: LeftOutStatus::default(),
         mirror: MirrorStatus::Complete,
         progress: None,
+        verified: None,
         queued: Amount::default(),
         sent: Amount { packets: 42, bytes: 5000 },
         resent: Amount::default(),

@@ -33,6 +33,8 @@ fn all_lines() -> String {
     lines.extend(lines_of("birth", &samples::births()));
     lines.extend(lines_of("reserve", &samples::reserves()));
     lines.extend(lines_of("op", &samples::ops()));
+    lines.extend(lines_of("block hash", &samples::block_hashes()));
+    lines.extend(lines_of("difference", &samples::difference_kinds()));
     lines.extend(lines_of("unlisted", &samples::unlisted()));
     lines.extend(lines_of("item", &samples::items()));
     lines.extend(lines_of("data state", &samples::data_states()));

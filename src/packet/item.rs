@@ -3,6 +3,7 @@
 
 use bincode::{Decode, Encode};
 
+use super::check::BlockHash;
 use super::message::Text;
 use super::op::{Attributes, Birth, Name, ObjectId, Timestamp, Xattr, XattrName};
 use crate::limits::LEFT_OUT_NAMED_MAX;
@@ -129,6 +130,18 @@ pub enum LaneItem {
     NotListed { dir: ObjectId },
     /// Right after [`LaneItem::Begin`], at most once: nothing that the replica has counts as copied.
     Afresh,
+    /// The replica, which is good and stays so, is compared with what comes, up to [`LaneItem::End`], and
+    /// not changed: the root, listings, extended attributes, and where `content` is given, hashes. A
+    /// listing is answered with the files whose hashes, and the directories whose listing, the target
+    /// needs; an end with [`super::TargetMessage::Checked`].
+    CheckBegin { content: Option<BlockHash> },
+    /// Hashes of a file's blocks of [`crate::limits::HASH_BLOCK`] bytes from an offset on, a multiple of
+    /// that; the last block of a file ends with it. At most [`crate::limits::HASHES_MAX`]. The file has
+    /// this size. Answered with [`super::TargetMessage::Hashed`].
+    Hashes { object: ObjectId, offset: u64, size: u64, hashes: Vec<u128> },
+    /// The comparison ends here, without a result. Answered with [`super::TargetMessage::CheckStopped`],
+    /// also where none has begun.
+    CheckStop,
 }
 
 impl LaneItem {
@@ -149,6 +162,9 @@ impl LaneItem {
             LaneItem::End => "end",
             LaneItem::NotListed { .. } => "no listing",
             LaneItem::Afresh => "afresh",
+            LaneItem::CheckBegin { .. } => "begin of a comparison",
+            LaneItem::Hashes { .. } => "hashes",
+            LaneItem::CheckStop => "stop of a comparison",
         }
     }
 }

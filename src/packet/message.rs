@@ -3,6 +3,7 @@
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
+use super::check::{CheckCounts, Difference};
 use super::item::{ItemNumber, LeftOut};
 use super::op::{Bounded, ObjectId};
 use super::position::{Position, Sequence};
@@ -173,6 +174,17 @@ pub enum TargetMessage {
     /// from the first chunk on. An end that was sent before this is heard is none. At most
     /// [`crate::limits::DOUBTS_MAX`].
     Doubt { directories: Vec<ObjectId> },
+    /// Answer to hashes: which of their blocks differ, the first one in the lowest bit.
+    Hashed { item: ItemNumber, differing: u64 },
+    /// What a comparison has found, in messages of [`crate::limits::DIFFERENCES_LEN_CUT`] or so. Not all
+    /// are named.
+    Differences { found: Vec<Difference> },
+    /// The comparison whose `End` had this number is over.
+    Checked { end: ItemNumber, counts: CheckCounts },
+    /// The replica cannot be compared (any further): it is not good, or cannot be read.
+    NotChecked { reason: Text },
+    /// Nothing more comes of a comparison.
+    CheckStopped,
 }
 
 /// What sources asked for and a target does not allow or cannot hold, counted since it opened the

@@ -1,8 +1,9 @@
 //! Packets: one file-system change with its position, and everything else that travels.
 //!
 //! Owns the words of the wire: ops and their results (`op`), positions (`position`), lane
-//! items (`item`), control messages (`message`), pairing (`pairing`), and their bytes (`codec`). Performs nothing.
+//! items (`item`), comparisons (`check`), control messages (`message`), pairing (`pairing`), and their bytes (`codec`). Performs nothing.
 
+mod check;
 mod codec;
 #[cfg(test)]
 mod fuzz;
@@ -18,6 +19,7 @@ mod samples;
 #[cfg(test)]
 mod tests;
 
+pub use check::*;
 pub use codec::*;
 pub use item::*;
 pub use message::*;

@@ -151,6 +151,11 @@ pub(super) fn items() -> Vec<LaneItem> {
         LaneItem::End,
         LaneItem::NotListed { dir: object(1) },
     ];
+    items.extend(block_hashes().into_iter().map(|hash| LaneItem::CheckBegin { content: Some(hash) }));
+    items.extend([
+        LaneItem::Hashes { object: object(1), offset: 1 << 20, size: 1 << 21, hashes: vec![7; 3] },
+        LaneItem::CheckStop,
+    ]);
     items.extend(unlisted().into_iter().map(|names| listing(Vec::new(), Some(names))));
     items
 }
@@ -178,6 +183,15 @@ pub(super) fn source_messages() -> Vec<SourceMessage> {
         SourceMessage::Diverged { reason: text() },
         SourceMessage::Relief { objects: (0..20).map(object).collect() },
     ]
+}
+
+pub(super) fn block_hashes() -> Vec<BlockHash> {
+    vec![BlockHash::Fast { key: [7; 32] }, BlockHash::Audit { key: [8; 32] }]
+}
+
+pub(super) fn difference_kinds() -> Vec<DifferenceKind> {
+    use DifferenceKind::*;
+    vec![Missing, Extra, Type, Object, Size, Content, Mode, Owner, Mtime, Xattr, Unreadable]
 }
 
 pub(super) fn data_states() -> Vec<DataState> {
@@ -235,6 +249,25 @@ pub(super) fn target_messages() -> Vec<TargetMessage> {
         TargetMessage::Withheld(WithheldCounts { devices: 1, setuid_bits: 2, security_xattrs: 3, times: 4 }),
         TargetMessage::Doubt { directories: (0..20).map(object).collect() },
     ];
+    let difference =
+        |kind| Difference { kind, object: Some(object(1)), path: Bounded(b"a/b".to_vec()), bytes: 5 };
+    messages.extend([
+        TargetMessage::Hashed { item: ItemNumber(1), differing: 6 },
+        TargetMessage::Differences { found: difference_kinds().into_iter().map(difference).collect() },
+        TargetMessage::Checked {
+            end: ItemNumber(1),
+            counts: CheckCounts {
+                compared: 1,
+                missing: 2,
+                extra: 3,
+                different: 4,
+                bytes_compared: 5,
+                bytes_out_of_step: 6,
+            },
+        },
+        TargetMessage::NotChecked { reason: text() },
+        TargetMessage::CheckStopped,
+    ]);
     messages.extend(standings().into_iter().map(about));
     messages
 }

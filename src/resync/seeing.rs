@@ -1,9 +1,11 @@
 //! What an entry of a directory is: looked at through the directory, without following it and without
 //! leaving the file system; the same looks for every kind of copy.
 
+use std::collections::HashSet;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat2, statx};
 
@@ -23,6 +25,7 @@ pub(super) struct Eyes {
     device: (u32, u32),
     birth_epoch: u32,
     suspect_since: Option<Timestamp>,
+    suspects: Arc<HashSet<ObjectId>>,
 }
 
 /// An entry that was looked at.
@@ -61,7 +64,13 @@ impl Eyes {
     pub fn new(root: OwnedFd, birth_epoch: u32, suspect_since: Option<Timestamp>) -> Result<Eyes, CopyError> {
         let failed = |error| read_error("look at", &TreePath::root(), error);
         let status = stat(root.as_fd()).map_err(failed)?;
-        Ok(Eyes { root, device: (status.stx_dev_major, status.stx_dev_minor), birth_epoch, suspect_since })
+        let (device, suspects) = ((status.stx_dev_major, status.stx_dev_minor), Arc::default());
+        Ok(Eyes { root, device, birth_epoch, suspect_since, suspects })
+    }
+
+    /// The content of these is in doubt on the target, whatever it compares.
+    pub fn suspect(&mut self, suspects: Arc<HashSet<ObjectId>>) {
+        self.suspects = suspects;
     }
 
     /// A descriptor on the tree's file system, for opening by handle.
@@ -170,18 +179,18 @@ impl Eyes {
         status: &Statx,
         handle: &FileHandle,
     ) -> ListedObject {
-        let is_file = birth == Birth::File;
+        let (is_file, object) = (birth == Birth::File, self.id(handle, status));
+        let since = || self.suspect_since.is_some_and(|since| latest(timestamp(status.stx_ctime)) >= since);
         ListedObject {
             name,
-            object: self.id(handle, status),
+            object,
             birth,
             attributes: attributes(status),
             large_xattrs: xattrs.is_none(),
             xattrs: xattrs.unwrap_or_default(),
             size: if is_file { status.stx_size } else { 0 },
             links: status.stx_nlink,
-            suspect: is_file
-                && self.suspect_since.is_some_and(|since| latest(timestamp(status.stx_ctime)) >= since),
+            suspect: is_file && (since() || self.suspects.contains(&object)),
         }
     }
 }

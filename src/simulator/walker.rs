@@ -51,7 +51,17 @@ impl Walker {
         outcome: Sender<Walked>,
         (random, planted): (&mut Random, Option<Planted>),
     ) -> Walker {
-        let WalkOrder { birth_epoch, suspect_since, had, sink, answers, progress, pace: _ } = order;
+        let WalkOrder {
+            check: _,
+            birth_epoch,
+            suspect_since,
+            suspects: _,
+            had,
+            sink,
+            answers,
+            progress,
+            pace: _,
+        } = order;
         if let Some(planted) = planted.and_then(Planted::in_lane) {
             sink.plant(planted);
         }
@@ -156,6 +166,7 @@ impl Walker {
                 self.doubts += directories.len() as u64;
                 Answer::Doubt(directories.into_iter().map(here).collect())
             }
+            Answer::Hashed(item) => Answer::Hashed(item),
             Answer::Complete(end) => {
                 self.end = Some(end);
                 Answer::Complete(end)
@@ -181,7 +192,12 @@ impl Renamed {
         let applications = self.applications.lock();
         let renamed = |id: &mut ObjectId| *id = applications.backing.in_model(*id);
         match item {
-            LaneItem::Begin | LaneItem::Afresh | LaneItem::LeftOut { .. } | LaneItem::End => {}
+            LaneItem::Begin
+            | LaneItem::Afresh
+            | LaneItem::LeftOut { .. }
+            | LaneItem::End
+            | LaneItem::CheckBegin { .. }
+            | LaneItem::CheckStop => {}
             LaneItem::Listing { dir, entries, .. } => {
                 renamed(dir);
                 for entry in entries {
@@ -208,6 +224,7 @@ impl Renamed {
             | LaneItem::Xattr { object, .. }
             | LaneItem::Attributes { object, .. }
             | LaneItem::Leave { object }
+            | LaneItem::Hashes { object, .. }
             | LaneItem::NotListed { dir: object } => renamed(object),
         }
     }

@@ -112,7 +112,7 @@ pub fn begin(
 }
 
 /// The connection of this number, UUID (or its beginning) or target.
-fn meant(connections: &[Arc<Connection>], which: Option<&str>) -> Result<Arc<Connection>, Failure> {
+pub fn meant(connections: &[Arc<Connection>], which: Option<&str>) -> Result<Arc<Connection>, Failure> {
     let fits = |connection: &&Arc<Connection>| {
         which.is_none_or(|which| {
             connection.id.to_string() == which

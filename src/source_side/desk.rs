@@ -9,10 +9,10 @@ use crossbeam_channel::Sender;
 use super::board::Board;
 use super::director::{Event, Question};
 use super::ground::Ground;
-use super::{commands, status, sync};
+use super::{commands, status, sync, verifying};
 use crate::control::{
-    Caller, ChangedConnection, ConnectionChange, Handler, Status, StopMode, StopReport, SyncReport, WaitSync,
-    ask,
+    Caller, ChangedConnection, ConnectionChange, Handler, Status, StopMode, StopReport, SyncReport,
+    VerifyReport, VerifyRequest, WaitSync, ask,
 };
 use crate::failure::Failure;
 use crate::limits::CONTROL_ANSWER;
@@ -66,5 +66,9 @@ impl Handler for Desk {
         which: Option<&str>,
     ) -> Result<ChangedConnection, Failure> {
         commands::change(self, change, which)
+    }
+
+    fn verify(&self, request: &VerifyRequest, caller: &Caller<'_>) -> Result<VerifyReport, Failure> {
+        verifying::verify(self, request, caller)
     }
 }

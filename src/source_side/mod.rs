@@ -16,6 +16,7 @@
 //! | | `identity`, `mark` | whose directory this is; since when a file may differ on a target |
 //! | protected | `director`, `life` | the owner; its states |
 //! | | `desk`, `commands`, `status` | the control socket: questions, connections, `standin status` |
+//! | | `verifying` | comparing a replica with the directory, for whoever asks |
 //! | | `board`, `ground`, `hands` | what is posted; what never changes; what takes long |
 //! | | `rounds` | what is looked after now and then, with `mount_watch`, `mount_options`, `notes` |
 //! | | `record`, `kept`, `recorder` | what is kept on disk about the set, and of each connection; the thread that puts it there |
@@ -62,6 +63,7 @@ mod startup;
 mod status;
 mod stop;
 mod sync;
+mod verifying;
 mod words;
 mod writeback;
 

@@ -4,13 +4,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime};
 
 use super::board::Posted;
-use super::connection::{Connection, Report};
+use super::connection::{Connection, LastVerified, Report};
 use super::durability::TroubleKind;
 use super::flush::Flusher;
 use super::ground::Ground;
 use crate::control::{
     Alert, Amount, CaptureStatus, ConnectionStatus, FsyncStatus, Lag, LeftOutStatus, LinkStatus,
-    MirrorProgress, MirrorStatus, Role, Severity, SourceStatus, Status, TargetKind, unix_ms,
+    MirrorProgress, MirrorStatus, Role, Severity, SourceStatus, Status, TargetKind, VerifiedStatus, unix_ms,
 };
 use crate::intercept::Refused;
 use crate::packet::{DataState, Sequence};
@@ -225,6 +225,11 @@ pub fn connection_status(connection: &Connection, ground: &Ground) -> Connection
         left_out: LeftOutStatus { count: report.left_out.count, objects: report.left_out.lines() },
         mirror: mirror(&report),
         progress: report.progress.as_ref().map(|progress| mirror_progress(&report, &progress.snapshot())),
+        verified: report.verified.map(|LastVerified { at, upto, counts }| VerifiedStatus {
+            at_unix_ms: unix_ms(at),
+            upto,
+            counts,
+        }),
         queued: Amount { packets: queued.packets, bytes: queued.bytes },
         sent: Amount {
             packets: connection.sent.packets.load(Relaxed),
@@ -299,7 +304,7 @@ fn percent(snapshot: &ProgressSnapshot) -> f64 {
 
 /// Where it does not run there is no speed.
 fn mirror_progress(report: &Report, snapshot: &ProgressSnapshot) -> MirrorProgress {
-    let runs = matches!(report.mirror, MirrorStatus::Mirroring { .. });
+    let runs = matches!(report.mirror, MirrorStatus::Mirroring { .. } | MirrorStatus::Verifying);
     let elapsed = unix_ms(SystemTime::now()).saturating_sub(snapshot.started * 1000).max(1) as f64 / 1000.0;
     MirrorProgress {
         mode: report.mode.to_string(),

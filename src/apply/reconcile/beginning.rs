@@ -42,7 +42,7 @@ impl Reconcile {
     pub(super) fn afresh(&self, replica: &mut Replica) -> Result<(), Fault> {
         match self.stage {
             Stage::Begun(_) => replica.forget_all(),
-            Stage::Resting | Stage::Rooted(_) => {
+            Stage::Resting | Stage::Rooted(_) | Stage::Checking(_) | Stage::CheckOver { .. } => {
                 Err(Fault::Refused("a copy is begun afresh in the middle of it"))
             }
         }
@@ -51,7 +51,9 @@ impl Reconcile {
     /// The root directory has its id. It may come again where its attributes could not be set.
     pub(super) fn take_root(&mut self, replica: &mut Replica, object: ObjectId) -> Result<(), Fault> {
         let claims = match &mut self.stage {
-            Stage::Resting => return Err(Fault::Refused("a lane item before the first one")),
+            Stage::Resting | Stage::Checking(_) | Stage::CheckOver { .. } => {
+                return Err(Fault::Refused("a lane item before the first one"));
+            }
             Stage::Begun(opening) => &mut opening.claims,
             Stage::Rooted(session) => &mut session.claims,
         };

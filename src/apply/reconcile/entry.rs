@@ -259,7 +259,7 @@ fn differs(entry: &ListedObject, status: &Stat, in_doubt: bool) -> bool {
 }
 
 /// What fails here fails again, and is told, where the file is looked at in full.
-fn looks_as_listed(dir: &File, entry: &ListedObject, bound: &FileHandle) -> bool {
+pub(super) fn looks_as_listed(dir: &File, entry: &ListedObject, bound: &FileHandle) -> bool {
     let name = c_name(&entry.name);
     let wanted = &entry.attributes;
     let is_the_same = |status: Statx| {
@@ -277,7 +277,7 @@ fn looks_as_listed(dir: &File, entry: &ListedObject, bound: &FileHandle) -> bool
         && has_xattrs_at(dir.as_fd(), &name).is_ok_and(|has| !has)
 }
 
-fn find_name(dir: &File, name: &Name) -> Result<Option<Found>, Fault> {
+pub(super) fn find_name(dir: &File, name: &Name) -> Result<Option<Found>, Fault> {
     match open_beneath(dir.as_fd(), name, OFlags::PATH, Mode::empty()) {
         Ok(fd) => look_at(File::from(fd)).map(Some),
         Err(Errno::NOENT) => Ok(None),

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 use super::packets::is_of_one;
 use super::{Reconcile, Session, Stage};
@@ -28,7 +29,7 @@ impl Reconcile {
     pub fn be_lenient(&mut self) -> bool {
         match &mut self.stage {
             Stage::Rooted(session) => !std::mem::replace(&mut session.is_lenient, true),
-            Stage::Resting | Stage::Begun(_) => false,
+            Stage::Resting | Stage::Begun(_) | Stage::Checking(_) | Stage::CheckOver { .. } => false,
         }
     }
 
@@ -195,19 +196,20 @@ impl Session {
             return Err(fault);
         }
         let (path, name) = (shown(replica, file, None), String::from_utf8_lossy(&name.0));
+        let path = path.display();
         self.leave(&format!("{path}: its attribute {name:?}"), &fault);
         Ok(())
     }
 
     /// A name of a directory holds what cannot be made what the source has.
     pub(super) fn leave_name(&mut self, replica: &Replica, dir: &File, name: &Name, fault: &Fault) {
-        self.leave(&shown(replica, dir, Some(name)), fault);
+        self.leave(&shown(replica, dir, Some(name)).display().to_string(), fault);
     }
 
     /// An object whose content or attributes are not taken.
     pub(super) fn leave_object(&mut self, replica: &mut Replica, object: ObjectId, fault: &Fault) {
         let path = match replica.object(object) {
-            Ok(file) => shown(replica, &file, None),
+            Ok(file) => shown(replica, &file, None).display().to_string(),
             Err(_) => format!("object {object}"),
         };
         self.leave(&path, fault);
@@ -220,10 +222,9 @@ impl Session {
 }
 
 /// Where an object lies in the replica, for people.
-fn shown(replica: &Replica, file: &File, name: Option<&Name>) -> String {
+pub(super) fn shown(replica: &Replica, file: &File, name: Option<&Name>) -> PathBuf {
     let path = path_of(file.as_fd()).unwrap_or_default();
     let root = path_of(replica.root().as_fd()).unwrap_or_default();
     let below = path.strip_prefix(&root).unwrap_or(&path);
-    let below = name.map_or_else(|| below.to_owned(), |name| below.join(name.as_os_str()));
-    below.display().to_string()
+    name.map_or_else(|| below.to_owned(), |name| below.join(name.as_os_str()))
 }

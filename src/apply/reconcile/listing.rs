@@ -175,7 +175,8 @@ impl Session {
             }
         }
         // A time that is pending would be set over it.
-        if inode::mtime(&inode::stat(&listing.file)?) != mtime || replica.has_pending_time(listing.dir) {
+        if inode::mtime(&inode::stat(&listing.file)?) != mtime || replica.pending_time(listing.dir).is_some()
+        {
             replica.set_mtime_later(listing.dir, mtime)?;
         }
         self.directories.ends(listing.dir)

@@ -28,6 +28,7 @@
 
 mod asked;
 mod beginning;
+mod check;
 mod claims;
 mod content;
 mod end;
@@ -44,6 +45,7 @@ mod table;
 use bytes::Bytes;
 
 use self::asked::Asked;
+use self::check::Check;
 use self::claims::Claims;
 use self::content::{OpenFile, Unsettled};
 use self::listed::Directories;
@@ -89,6 +91,10 @@ enum Stage {
     Begun(Box<Opening>),
     /// It has its root directory, and everything else may come.
     Rooted(Box<Session>),
+    /// None: a good replica is compared.
+    Checking(Box<Check>),
+    /// It could not be compared any further: what is still under way is of no use.
+    CheckOver { untold: Option<Box<TargetMessage>> },
 }
 
 /// What a resynchronisation keeps track of from its beginning.
@@ -137,7 +143,7 @@ impl Reconcile {
     /// Whether a resynchronisation has begun and not ended.
     pub fn is_running(&self) -> bool {
         match self.stage {
-            Stage::Resting => false,
+            Stage::Resting | Stage::Checking(_) | Stage::CheckOver { .. } => false,
             Stage::Begun(_) | Stage::Rooted(_) => true,
         }
     }
@@ -154,7 +160,9 @@ impl Reconcile {
     ) -> Result<Vec<TargetMessage>, Fault> {
         let before = match &self.stage {
             Stage::Rooted(session) => session.left_out.clone(),
-            Stage::Resting | Stage::Begun(_) => LeftOut::default(),
+            Stage::Resting | Stage::Begun(_) | Stage::Checking(_) | Stage::CheckOver { .. } => {
+                LeftOut::default()
+            }
         };
         let done = self.perform(replica, position, item, payload);
         if done.is_err()
@@ -170,10 +178,14 @@ impl Reconcile {
         &mut self,
         replica: &mut Replica,
         position: Position,
-        ItemHeader { number, item }: &ItemHeader,
+        header: &ItemHeader,
         payload: &Bytes,
     ) -> Result<Vec<TargetMessage>, Fault> {
+        let ItemHeader { number, item } = header;
         replica.set_hint(&[]);
+        if let Some(answers) = self.compare(replica, position, header, payload) {
+            return Ok(answers);
+        }
         match item {
             LaneItem::Begin => return self.begin(replica, position).map(|()| Vec::new()),
             LaneItem::Afresh => return self.afresh(replica).map(|()| Vec::new()),
@@ -181,12 +193,17 @@ impl Reconcile {
             _ => {}
         }
         let session = match &mut self.stage {
-            Stage::Resting => return Err(Fault::Refused("a lane item before the first one")),
+            Stage::Resting | Stage::Checking(_) | Stage::CheckOver { .. } => {
+                return Err(Fault::Refused("a lane item before the first one"));
+            }
             Stage::Begun(_) => return Err(Fault::Refused("a lane item before the root directory")),
             Stage::Rooted(session) => session,
         };
         match item {
             LaneItem::Begin | LaneItem::Afresh => {}
+            LaneItem::CheckBegin { .. } | LaneItem::Hashes { .. } | LaneItem::CheckStop => {
+                return Err(Fault::Refused("an item of a comparison in a copy"));
+            }
             LaneItem::Root { attributes, xattrs, .. } => session.make_root(replica, attributes, xattrs)?,
             LaneItem::Listing { dir, dir_mtime, entries, unlisted, first, last } => {
                 let (dir, dir_mtime, unlisted) = (*dir, *dir_mtime, unlisted.as_ref());
@@ -229,7 +246,7 @@ impl Reconcile {
     /// Whether packets are performed here, and not one by one as they were on the source.
     pub fn takes_packets(&self) -> bool {
         match self.stage {
-            Stage::Resting | Stage::Begun(_) => false,
+            Stage::Resting | Stage::Begun(_) | Stage::Checking(_) | Stage::CheckOver { .. } => false,
             Stage::Rooted(_) => true,
         }
     }
@@ -249,8 +266,12 @@ impl Reconcile {
 
     /// What the source has to hear of what was performed: directories that are to be listed again.
     pub fn take_doubts(&mut self) -> Option<TargetMessage> {
-        let Stage::Rooted(session) = &mut self.stage else { return None };
-        let directories = session.directories.take_unsent();
+        let directories = match &mut self.stage {
+            Stage::Rooted(session) => session.directories.take_unsent(),
+            Stage::Checking(check) => check.take_doubts(),
+            Stage::CheckOver { untold } => return untold.take().map(|said| *said),
+            Stage::Resting | Stage::Begun(_) => return None,
+        };
         (!directories.is_empty()).then_some(TargetMessage::Doubt { directories })
     }
 
@@ -259,7 +280,7 @@ impl Reconcile {
     pub fn interrupt(&mut self, replica: &mut Replica) -> Result<(), Fault> {
         match std::mem::take(&mut self.stage) {
             Stage::Rooted(mut session) => session.settle(replica),
-            Stage::Resting | Stage::Begun(_) => Ok(()),
+            Stage::Resting | Stage::Begun(_) | Stage::Checking(_) | Stage::CheckOver { .. } => Ok(()),
         }
     }
 

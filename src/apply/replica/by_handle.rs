@@ -21,13 +21,22 @@ pub(in crate::apply) fn open(mount: &File, handle: &FileHandle, flags: i32) -> i
 
 /// Opens the regular file behind an `O_PATH` descriptor for reading and writing.
 pub(super) fn reopen_to_write(fd: BorrowedFd<'_>) -> io::Result<File> {
-    fn reopen(fd: BorrowedFd<'_>) -> io::Result<File> {
-        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    reopen(fd, OFlags::RDWR)
+}
+
+/// The same for reading alone, which leaves no trace.
+pub(super) fn reopen_to_read(fd: BorrowedFd<'_>) -> io::Result<File> {
+    reopen(fd, OFlags::RDONLY | OFlags::NOATIME)
+}
+
+fn reopen(fd: BorrowedFd<'_>, access: OFlags) -> io::Result<File> {
+    fn reopen(fd: BorrowedFd<'_>, access: OFlags) -> io::Result<File> {
+        let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK;
         Ok(File::from(rustix::fs::open(proc_path(fd), flags, Mode::empty())?))
     }
-    or_unconfined(reopen(fd), || {
+    or_unconfined(reopen(fd, access), || {
         let fd = fd.try_clone_to_owned()?;
-        unconfined(move || reopen(fd.as_fd()))
+        unconfined(move || reopen(fd.as_fd(), access))
     })
 }
 

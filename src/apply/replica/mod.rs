@@ -168,6 +168,15 @@ impl Replica {
         self.open_object(id, Access::Write)
     }
 
+    /// A file of its own to be read from.
+    ///
+    /// Errors: as [`Replica::writable`].
+    pub(super) fn readable(&mut self, id: ObjectId) -> Result<File, Fault> {
+        let file = self.object(id)?;
+        must_be_regular(file.as_fd())?;
+        by_handle::reopen_to_read(file.as_fd()).map_err(Fault::system("open a file to read"))
+    }
+
     /// Descriptor of a directory that lies below the root or in limbo at this moment, or did when the
     /// first of the frames that came with this one was performed.
     ///
@@ -287,9 +296,9 @@ impl Replica {
         if self.times.is_full() { self.settle_times() } else { Ok(()) }
     }
 
-    /// Whether a time of an object is pending.
-    pub(super) fn has_pending_time(&self, id: ObjectId) -> bool {
-        self.times.of(id).is_some()
+    /// The time of an object that is pending.
+    pub(super) fn pending_time(&self, id: ObjectId) -> Option<Timestamp> {
+        self.times.of(id)
     }
 
     /// A time that is pending is not set any more.
@@ -398,13 +407,18 @@ pub(super) fn c_name(name: &Name) -> CString {
     CString::new(name.as_bytes()).expect("a name has no NUL")
 }
 
-/// Only a regular file is opened: a FIFO or a device would block or act.
 fn reopen_to_write(fd: BorrowedFd<'_>) -> Result<File, Fault> {
+    must_be_regular(fd)?;
+    by_handle::reopen_to_write(fd).map_err(Fault::system("open a file to write"))
+}
+
+/// Only a regular file is opened: a FIFO or a device would block or act.
+fn must_be_regular(fd: BorrowedFd<'_>) -> Result<(), Fault> {
     let mode = inode::stat(fd)?.st_mode;
     if rustix::fs::FileType::from_raw_mode(mode) != rustix::fs::FileType::RegularFile {
         return Err(Fault::Refused("content of something that is not a regular file"));
     }
-    by_handle::reopen_to_write(fd).map_err(Fault::system("open a file to write"))
+    Ok(())
 }
 
 /// Opens a directory for listing; the descriptor may be `O_PATH`.

@@ -1,6 +1,7 @@
 //! A source directory that is changed by plain system calls, the ops that say so, and a replica.
 
 mod aside;
+mod check;
 mod converge;
 mod crash;
 mod doubt;

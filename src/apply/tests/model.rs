@@ -37,7 +37,7 @@ fn names(root: &Path) -> Names {
 }
 
 /// One random change; `None` where this one is not possible now.
-fn change(source: &Source, random: &mut Random) -> Option<Said> {
+pub fn change(source: &Source, random: &mut Random) -> Option<Said> {
     let names = names(&source.root);
     let all: Vec<String> = [&names.dirs[..], &names.files, &names.others].concat();
     let dir = random.pick(&names.dirs).filter(|_| all.len().is_multiple_of(2)).cloned();

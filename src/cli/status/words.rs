@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::control::{Amount, ConnectionState, Lag, LinkStatus, MirrorProgress, MirrorStatus, Severity};
+use crate::control::{
+    Amount, ConnectionState, Lag, LinkStatus, MirrorProgress, MirrorStatus, Severity, VerifiedStatus,
+};
 use crate::packet::DataState;
 use crate::units;
 
@@ -37,6 +39,21 @@ pub(in crate::cli) fn mirror_words(mirror: &MirrorStatus) -> String {
         MirrorStatus::Restoring => "restoring".into(),
         MirrorStatus::Complete => "complete".into(),
     }
+}
+
+pub(super) fn verified_words(verified: &VerifiedStatus, now: u64) -> String {
+    let counts = &verified.counts;
+    let found = match counts.is_identical() {
+        true => "identical".to_owned(),
+        false => format!(
+            "differed: {} missing, {} extra, {} different",
+            units::count(counts.missing),
+            units::count(counts.extra),
+            units::count(counts.different)
+        ),
+    };
+    let ago = age(verified.at_unix_ms, now);
+    format!("{ago} ago as of {}, {} objects: {found}", verified.upto, units::count(counts.compared))
 }
 
 pub(in crate::cli) fn progress_words(progress: &MirrorProgress) -> String {

@@ -35,7 +35,7 @@ impl Place {
         }
     }
 
-    fn found(&self) -> Found<'_> {
+    pub fn found(&self) -> Found<'_> {
         let ListedFile { object, handle, file_type, .. } = &self.listed;
         Found { object: *object, handle, file_type: *file_type }
     }

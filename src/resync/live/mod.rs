@@ -26,12 +26,14 @@
 //! // with the session: `run` ends with `CopyError::Gone`.
 //! ```
 
+mod check;
 mod doubted;
 mod exact;
 mod files;
 mod listing;
 mod plan;
 
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -45,6 +47,8 @@ use crate::limits::{CONTENT_CHUNK, LISTING_ENTRIES_MAX};
 use crate::packet::{ItemNumber, LaneItem, LeftOut, ObjectId, Timestamp};
 use crate::pool::Pool;
 use crate::sys::FileHandle;
+pub use check::CheckOrder;
+use check::{Checking, Hashed};
 use doubted::Doubted;
 use files::{Content, Dressed, Place, Reader, Went};
 use listing::{Chunk, Lister, OpenListing, SeenEntry, Shown};
@@ -56,8 +60,10 @@ pub enum Answer {
     Wanted(Wanted),
     /// These directories are to be listed again.
     Doubt(Vec<ObjectId>),
-    /// The copy that ended with this item is complete.
+    /// The copy, or the comparison, that ended with this item is complete.
     Complete(ItemNumber),
+    /// The hashes of this item were compared.
+    Hashed(ItemNumber),
 }
 
 /// A copy of the whole tree, while it changes. Runs once, on the caller's thread.
@@ -75,6 +81,8 @@ pub struct LiveCopy<S> {
     plan: Plan<(FileHandle, Arc<TreePath>), Place>,
     open: Option<OpenListing>,
     content: Option<Content>,
+    /// Nothing is copied: the target compares.
+    checking: Option<Checking>,
     left_out: LeftOut,
     report: CopyReport,
     sizes: Sizes,
@@ -145,6 +153,7 @@ impl<S: StampedSink> LiveCopy<S> {
             plan: Plan::new(Directory { id, place, descend: Descend::Everywhere }),
             open: None,
             content: None,
+            checking: None,
             left_out: LeftOut::default(),
             report: CopyReport::default(),
             sizes: Sizes { entries: LISTING_ENTRIES_MAX, bytes: CONTENT_CHUNK },
@@ -164,6 +173,18 @@ impl<S: StampedSink> LiveCopy<S> {
         self
     }
 
+    /// The content of these files is in doubt on the target, whatever it compares.
+    pub fn suspecting(mut self, suspects: Arc<HashSet<ObjectId>>) -> LiveCopy<S> {
+        self.eyes.suspect(suspects);
+        self
+    }
+
+    /// Nothing is copied: the target, whose replica is good and whose packets flow, compares.
+    pub fn compare(mut self, order: CheckOrder) -> LiveCopy<S> {
+        self.checking = Some(Checking::new(order));
+        self
+    }
+
     #[cfg(test)]
     pub(crate) fn in_pieces(mut self, sizes: Sizes, planted: Option<Planted>) -> LiveCopy<S> {
         self.sizes = sizes;
@@ -176,6 +197,16 @@ impl<S: StampedSink> LiveCopy<S> {
     /// Errors: [`CopyError`]; everything sent until then stands. What cannot be read is no error: it is
     /// left out, named and counted. What went away meanwhile is told by packets.
     pub fn run(mut self) -> Result<CopyReport, CopyError> {
+        let done = self.all();
+        if done.is_err() && self.checking.is_some() {
+            // The target does not wait for more.
+            let batch = &mut vec![Entry::of(LaneItem::CheckStop)];
+            let _ = self.sink.reserve().map(|slot| self.sink.push(slot, batch, || true));
+        }
+        done.map(|()| self.report)
+    }
+
+    fn all(&mut self) -> Result<(), CopyError> {
         self.begin()?;
         loop {
             self.keep_pace()?;
@@ -185,7 +216,7 @@ impl<S: StampedSink> LiveCopy<S> {
                     let answer = self.answers.recv().map_err(|_| CopyError::Gone)?;
                     self.hear(answer)?;
                 }
-                Stepped::Complete => return Ok(self.report),
+                Stepped::Complete => return Ok(()),
             }
         }
     }
@@ -204,6 +235,9 @@ impl<S: StampedSink> LiveCopy<S> {
 
     /// Its first items: from here on packets flow.
     pub(crate) fn begin(&mut self) -> Result<(), CopyError> {
+        if self.checking.is_some() {
+            return self.begin_check();
+        }
         loop {
             let inode = self.eyes.root()?.id.inode;
             let counts = self.looks.counts(inode);
@@ -219,6 +253,26 @@ impl<S: StampedSink> LiveCopy<S> {
                 return Ok(());
             }
         }
+    }
+
+    /// Packets flow already.
+    fn begin_check(&mut self) -> Result<(), CopyError> {
+        let Some(order) = self.checking.as_ref().map(|checking| &checking.order) else { return Ok(()) };
+        self.plan = Plan::new(check::start(&self.eyes, order)?).comparing();
+        let CheckOrder { content, below, .. } = order;
+        let Root { id, handle, .. } = self.eyes.root()?;
+        let (content, is_whole, eyes) = (*content, below.is_none(), &self.eyes);
+        let root = Found { object: id, handle: &handle, file_type: libc::S_IFDIR };
+        let (large, _) = exact::show(&mut self.sink, &*self.looks, root, |batch| {
+            batch.push(Entry::of(LaneItem::CheckBegin { content }));
+            let root = eyes.root()?;
+            batch.extend(is_whole.then(|| Entry::of(root.item)));
+            Ok::<_, CopyError>(root.large.filter(|_| is_whole))
+        })?;
+        if let Some(listed) = large {
+            self.plan.copy_later(Job::Xattrs(Place { listed, dir: TreePath::root() }));
+        }
+        Ok(())
     }
 
     fn begin_while_still(&mut self, object: ObjectId, handle: &FileHandle) -> bool {
@@ -246,15 +300,24 @@ impl<S: StampedSink> LiveCopy<S> {
             self.send_content(content)?;
             return Ok(Stepped::On);
         }
+        if self.checking.as_ref().is_some_and(Checking::is_open) {
+            return self.send_hashes();
+        }
         match self.plan.next() {
             Step::Copy(Job::Content(place)) => {
                 self.progress.set_current(place.path().to_string());
-                self.send_content(Content::of(place, self.old))?;
+                match &mut self.checking {
+                    Some(checking) => checking.open(place),
+                    None => self.send_content(Content::of(place, self.old))?,
+                }
             }
             Step::Copy(Job::Xattrs(place)) => self.send_xattrs(&place)?,
             Step::List => self.list()?,
             Step::Enter(dir) => self.enter(dir),
             Step::Find(id) => self.find(id)?,
+            Step::End if self.checking.as_ref().is_some_and(|checking| !checking.is_answered()) => {
+                return Ok(Stepped::Waits);
+            }
             Step::End => self.end()?,
             Step::Wait => return Ok(Stepped::Waits),
             Step::Over(end) => {
@@ -267,6 +330,9 @@ impl<S: StampedSink> LiveCopy<S> {
     }
 
     fn hear(&mut self, answer: Answer) -> Result<(), CopyError> {
+        if let (Answer::Hashed(item), Some(checking)) = (&answer, &mut self.checking) {
+            return checking.answered(*item).map_err(CopyError::Answer);
+        }
         if let Some(counted) = self.plan.hear(answer).map_err(CopyError::Answer)? {
             CopyProgress::add(&self.progress.files_compared, counted.compared);
             CopyProgress::add(&self.progress.files_identical, counted.identical);
@@ -393,6 +459,18 @@ impl<S: StampedSink> LiveCopy<S> {
             Went::Unreadable(why) => self.leave_out(&content.place.path(), why)?,
         }
         Ok(())
+    }
+
+    fn send_hashes(&mut self) -> Result<Stepped, CopyError> {
+        let Some(checking) = self.checking.as_mut().filter(|checking| checking.has_room()) else {
+            return Ok(Stepped::Waits);
+        };
+        match checking.step(&self.eyes, &*self.looks, &mut self.sink)? {
+            Hashed::On(bytes) => CopyProgress::add(&self.progress.bytes_copied, bytes),
+            Hashed::Whole => CopyProgress::add(&self.progress.files_copied, 1),
+            Hashed::Unreadable(place, why) => self.leave_out(&place.path(), why)?,
+        }
+        Ok(Stepped::On)
     }
 
     fn send_xattrs(&mut self, place: &Place) -> Result<(), CopyError> {

@@ -15,7 +15,8 @@ use std::collections::{HashSet, VecDeque};
 
 use super::Answer;
 use crate::limits::{
-    DOUBTS_WAITING_MAX, LISTING_ENTRIES_MAX, LIVE_ENTRIES_IN_FLIGHT, LIVE_LISTINGS_IN_FLIGHT,
+    CHECK_LISTINGS_IN_FLIGHT, DOUBTS_WAITING_MAX, LISTING_ENTRIES_MAX, LIVE_ENTRIES_IN_FLIGHT,
+    LIVE_LISTINGS_IN_FLIGHT,
 };
 use crate::packet::{ItemNumber, ObjectId};
 
@@ -89,6 +90,8 @@ pub struct Plan<D, F> {
     doubts: VecDeque<ObjectId>,
     doubted: HashSet<ObjectId>,
     ended: Ended,
+    /// The target compares, and gets nothing.
+    compares: bool,
     #[cfg(test)]
     pub planted: Option<super::Planted>,
 }
@@ -115,11 +118,18 @@ impl<D: Clone, F> Plan<D, F> {
             doubts: VecDeque::new(),
             doubted: HashSet::new(),
             ended: Ended::Not,
+            compares: false,
             #[cfg(test)]
             planted: None,
         };
         plan.descend_into(root);
         plan
+    }
+
+    /// Content comes without attributes, and fewer listings are under way.
+    pub fn comparing(mut self) -> Plan<D, F> {
+        self.compares = true;
+        self
     }
 
     /// What is to be done before anything else.
@@ -162,7 +172,8 @@ impl<D: Clone, F> Plan<D, F> {
     }
 
     fn has_room(&self) -> bool {
-        self.in_flight.len() < LIVE_LISTINGS_IN_FLIGHT
+        let listings = if self.compares { CHECK_LISTINGS_IN_FLIGHT } else { LIVE_LISTINGS_IN_FLIGHT };
+        self.in_flight.len() < listings
             && self.entries_in_flight + LISTING_ENTRIES_MAX <= LIVE_ENTRIES_IN_FLIGHT
     }
 
@@ -228,6 +239,7 @@ impl<D: Clone, F> Plan<D, F> {
                 }
                 _ => Err(format!("item {} is not the end of the copy", end.0)),
             },
+            Answer::Hashed(item) => Err(format!("no hashes were sent with item {}", item.0)),
         }
     }
 
@@ -269,7 +281,7 @@ impl<D: Clone, F> Plan<D, F> {
                 self.descend_into(Directory { id, place, descend: Descend::Everywhere });
             }
         }
-        let large = sent.large.into_iter().filter(|(id, _)| !asked.contains(id));
+        let large = sent.large.into_iter().filter(|(id, _)| self.compares || !asked.contains(id));
         self.jobs.extend(large.map(|(_, place)| Job::Xattrs(place)));
         // A target asks once for a file with several names, at the first of them.
         for (id, place) in sent.files {

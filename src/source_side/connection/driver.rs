@@ -1,6 +1,7 @@
 //! What is behind a connection: hands the machine what happens, and does what it says. What is
 //! around it ([`Surroundings`]) is links and threads in the product, a simulator in tests.
 
+mod checks;
 mod copies;
 mod mirror;
 #[cfg(test)]
@@ -11,10 +12,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, at, never, select};
 
+use super::checking::Checking;
 use super::copying::Copying;
 use super::healing::Healing;
 use super::surroundings::{NetworkLink, Surroundings, Walked};
-use super::{Settings, Shared, Told};
+use super::{Settings, Shared, Suspects, Told};
 use crate::clock;
 use crate::connection::{Action, Command, Event, Flow, Held, Jitter, Machine, NotNow, State, Window};
 use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying, SetAside, unix_ms};
@@ -49,6 +51,10 @@ pub(crate) struct Driver<S: Surroundings> {
     pub(super) machine: Machine,
     session: Option<OpenLink<S::Link>>,
     copy: Copying,
+    /// A comparison under way; never beside a copy.
+    checking: Option<Checking>,
+    /// Files whose content the next copy sends whatever the target compares.
+    suspects: Suspects,
     /// Of the next copy.
     pub(super) copy_mode: CopyMode,
     /// Of copies, as a person wants it.
@@ -146,6 +152,8 @@ impl<S: Surroundings> Driver<S> {
             machine,
             session: None,
             copy: Copying::Resting,
+            checking: None,
+            suspects: Suspects::default(),
             copy_mode,
             pace,
             is_captured: false,
@@ -188,7 +196,7 @@ impl<S: Surroundings> Driver<S> {
 
     /// The end of the walk that is under way.
     pub(crate) fn walked(&self) -> Receiver<Walked> {
-        self.copy.ended()
+        self.checking.as_ref().map_or_else(|| self.copy.ended(), Checking::ended)
     }
 
     /// When it wants to hear [`News::Due`].
@@ -201,6 +209,7 @@ impl<S: Surroundings> Driver<S> {
         match news {
             News::Told(told) => self.told(told),
             News::Link(event) => self.link_event(event),
+            News::Walked(outcome) if self.checking.is_some() => self.check_walked(outcome),
             News::Walked(outcome) => self.copy_walked(outcome),
             News::Look => self.look(),
             News::Due => {
@@ -245,6 +254,13 @@ impl<S: Surroundings> Driver<S> {
                 self.act();
                 let _ = answer.send(outcome);
             }
+            Told::Verify(order, answer) => self.begin_check(order, answer),
+            Told::Repair(suspects, answer) => {
+                let outcome = self.repair(suspects);
+                self.act();
+                let _ = answer.send(outcome);
+            }
+            Told::StopVerifying => self.end_check(Err("it was stopped".into())),
             Told::Captured => {
                 self.is_captured = true;
                 self.begin_copy();
@@ -327,6 +343,8 @@ impl<S: Surroundings> Driver<S> {
 
     fn close(&mut self, reason: &str) {
         *self.shared.waker.lock() = None;
+        self.end_check(Err(format!("the connection ended: {reason}")));
+        self.checking = None;
         let copies = !self.copy.is_resting();
         self.copy.end();
         self.full_since = None;
@@ -426,6 +444,11 @@ impl<S: Surroundings> Driver<S> {
                     self.update(|report| report.aside.objects.push(object));
                 }
             }
+            TargetMessage::Hashed { item, differing: _ } => self.hear_of_check(Answer::Hashed(item)),
+            TargetMessage::Differences { found } => self.differences(found),
+            TargetMessage::Checked { end, counts } => self.checked(end, counts),
+            TargetMessage::NotChecked { reason } => self.end_check(Err(reason.to_text())),
+            TargetMessage::CheckStopped => self.check_stopped(),
             TargetMessage::Withheld(counts) => self.update(|report| report.withheld = counts),
             // An answer to a question that this connection does not ask.
             TargetMessage::About { .. } => {}
@@ -444,6 +467,9 @@ impl<S: Surroundings> Driver<S> {
                 self.settings.target,
                 reason.to_text()
             );
+        }
+        if state != DataState::Good {
+            self.end_check(Err(format!("its replica became bad: {}", reason.to_text())));
         }
         self.update(|report| {
             report.data = state;

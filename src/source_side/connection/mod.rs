@@ -8,12 +8,14 @@
 //! [`Report`]. What is decided is decided in [`crate::connection`]. The driver runs without a
 //! thread, a network or a disk as well: see [`surroundings`].
 
+mod checking;
 mod copying;
 mod driver;
 mod healing;
 mod publishing;
 mod surroundings;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -29,10 +31,11 @@ use crate::connection::{Command, Copies, FaultKind, NotNow};
 use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying};
 use crate::intercept::Divergence;
 use crate::link::LinkStats;
-use crate::packet::{DataState, LeftOut, Position, Sequence, SetId, WithheldCounts};
+use crate::packet::{CheckCounts, DataState, LeftOut, ObjectId, Position, Sequence, SetId, WithheldCounts};
 use crate::queue::{CursorId, Haste, Queue};
-use crate::resync::CopyProgress;
+use crate::resync::{CheckOrder, CopyProgress};
 use crate::words::{CopyMode, DeleteLimit, Target, WhenFull};
+pub use checking::{Outcome, Verified};
 pub(crate) use driver::Driver;
 #[cfg(test)]
 pub(crate) use driver::News;
@@ -74,6 +77,12 @@ pub type Watch = Box<dyn Fn(Option<Standing>) + Send>;
 pub(crate) enum Told {
     Command(Command, Sender<Result<(), NotNow>>),
     Mirror(MirrorCommand, Sender<Result<(), NotNow>>),
+    /// Compare the replica. Where that cannot be, or ends without a result, the answer says why.
+    Verify(CheckOrder, Sender<Outcome>),
+    /// Have a copy mend what a comparison has found; or why not.
+    Repair(Suspects, Sender<Result<(), String>>),
+    /// Nobody waits for the comparison under way any more.
+    StopVerifying,
     /// From now on nothing that programs do gets past the mount: copies may begin.
     Captured,
     End,
@@ -139,6 +148,29 @@ pub struct Report {
     pub rate: Option<u64>,
     /// What is to stay over a restart.
     pub kept: Kept,
+    /// The last comparison that came to an end.
+    pub verified: Option<LastVerified>,
+}
+
+/// Files whose content is in doubt on a target, whatever their sizes and times say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Suspects {
+    These(Arc<HashSet<ObjectId>>),
+    All,
+}
+
+impl Default for Suspects {
+    fn default() -> Suspects {
+        Suspects::These(Arc::default())
+    }
+}
+
+/// When the replica was compared, up to which position, and what was found.
+#[derive(Clone, Copy, Debug)]
+pub struct LastVerified {
+    pub at: SystemTime,
+    pub upto: Sequence,
+    pub counts: CheckCounts,
 }
 
 /// A connection as the daemon holds it.
@@ -248,6 +280,25 @@ impl Connection {
         answered
     }
 
+    /// Compares its replica. Nothing comes from a connection that is over.
+    pub fn verify(&self, order: CheckOrder) -> Receiver<Outcome> {
+        let (answer, answered) = bounded(1);
+        let _ = self.inbox.send(Told::Verify(order, answer));
+        answered
+    }
+
+    /// Has a copy mend what a comparison has found: it has begun, or is awaited, when the answer comes.
+    pub fn repair(&self, suspects: Suspects) -> Receiver<Result<(), String>> {
+        let (answer, answered) = bounded(1);
+        let _ = self.inbox.send(Told::Repair(suspects, answer));
+        answered
+    }
+
+    /// Ends a comparison under way.
+    pub fn stop_verifying(&self) {
+        let _ = self.inbox.send(Told::StopVerifying);
+    }
+
     /// Something comes here after its state has changed.
     pub fn news(&self) -> &Receiver<()> {
         &self.shared.news.1
@@ -343,6 +394,7 @@ impl Report {
             mode: CopyMode::default(),
             rate: None,
             kept: Kept::default(),
+            verified: None,
         }
     }
 }

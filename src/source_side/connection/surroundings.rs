@@ -1,6 +1,7 @@
 //! What a driver has around it: links and walks. In the product each is a thread of its own, in a
 //! simulator both are imitated.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -9,8 +10,8 @@ use crossbeam_channel::{Receiver, bounded};
 
 use crate::intercept::Volume;
 use crate::link::{LinkStats, SourceEvent, SourceLink, Waker};
-use crate::packet::{SourceMessage, Timestamp};
-use crate::resync::{Answer, CopyError, CopyProgress, CopyReport, LiveCopy, Pace, TargetHad};
+use crate::packet::{ObjectId, SourceMessage, Timestamp};
+use crate::resync::{Answer, CheckOrder, CopyError, CopyProgress, CopyReport, LiveCopy, Pace, TargetHad};
 use crate::source_side::feed::{PacketFeed, StampedLane};
 use crate::source_side::remote::Route;
 
@@ -54,9 +55,13 @@ pub(crate) trait NetworkLink {
 
 /// What a walk is made of.
 pub(crate) struct WalkOrder {
+    /// Nothing is copied: this is compared.
+    pub check: Option<CheckOrder>,
     pub birth_epoch: u32,
     /// What changed since then is copied whatever the target compares.
     pub suspect_since: Timestamp,
+    /// The content of these, too.
+    pub suspects: Arc<HashSet<ObjectId>>,
     /// Before this copy.
     pub had: TargetHad,
     pub sink: StampedLane,
@@ -96,12 +101,17 @@ impl Surroundings for Around {
     }
 
     fn walk(&mut self, order: WalkOrder) -> io::Result<Receiver<Walked>> {
-        let WalkOrder { birth_epoch, suspect_since, had, sink, answers, progress, pace } = order;
+        let WalkOrder { check, birth_epoch, suspect_since, suspects, had, sink, answers, progress, pace } =
+            order;
         let (backing, volume) = (self.backing.try_clone()?, self.volume.clone());
         let copy = move || {
             let since = Some(suspect_since);
             let copy = LiveCopy::new(backing, volume, birth_epoch, since, sink, answers, progress)?;
-            copy.at_pace(pace).to(had).run()
+            let copy = copy.suspecting(suspects).at_pace(pace);
+            match check {
+                Some(order) => copy.compare(order).run(),
+                None => copy.to(had).run(),
+            }
         };
         let (outcome, ended) = bounded(1);
         std::thread::Builder::new().name("copy".into()).spawn(move || drop(outcome.send(copy())))?;

@@ -2,7 +2,7 @@
 //! others astray. A seed gives the same words again.
 
 use super::*;
-use crate::limits::{LISTING_ENTRIES_MAX, XATTR_NAME_LEN_MAX};
+use crate::limits::{HASH_BLOCK, HASHES_MAX, LISTING_ENTRIES_MAX, XATTR_NAME_LEN_MAX};
 use crate::random::Random;
 
 /// What the peer knows, and what it can guess.
@@ -173,8 +173,21 @@ impl Words<'_> {
 
     pub fn item(&mut self) -> (LaneItem, Vec<u8>) {
         let object = self.id();
-        let item = match self.random.below(18) {
+        let item = match self.random.below(24) {
             0 => LaneItem::Begin,
+            18 | 19 => {
+                let key = [7; 32];
+                let content =
+                    if self.random.one_in(4) { BlockHash::Audit { key } } else { BlockHash::Fast { key } };
+                LaneItem::CheckBegin { content: (!self.random.one_in(4)).then_some(content) }
+            }
+            20..=22 => {
+                let (offset, size) = (number(self.random) / HASH_BLOCK * HASH_BLOCK, number(self.random));
+                let most = if self.random.one_in(10) { 2 * HASHES_MAX as u64 } else { 3 };
+                let hashes = (0..self.random.below(most)).map(u128::from).collect();
+                LaneItem::Hashes { object, offset, size, hashes }
+            }
+            23 => LaneItem::CheckStop,
             12 | 13 => LaneItem::NotListed { dir: object },
             14 => {
                 let names = (0..self.random.below(3)).map(|_| self.xattr_name()).collect();

@@ -395,7 +395,10 @@ impl Target {
             LaneItem::Xattrs { .. }
             | LaneItem::Xattr { .. }
             | LaneItem::Attributes { .. }
-            | LaneItem::LeftOut { .. } => panic!("{} of a tree that has none", item.name()),
+            | LaneItem::LeftOut { .. }
+            | LaneItem::CheckBegin { .. }
+            | LaneItem::Hashes { .. }
+            | LaneItem::CheckStop => panic!("{} of a tree that has none", item.name()),
         }
     }
 

@@ -1,8 +1,10 @@
 //! The copies of a driver: they begin by themselves where only a copy brings the target into line.
 
-use super::super::Settings;
+use std::sync::Arc;
+
 use super::super::copying::{Attempt, Copying, EndSaid};
 use super::super::surroundings::{NetworkLink, Surroundings, WalkOrder, Walked};
+use super::super::{Settings, Suspects};
 use super::{Driver, Trust};
 use crate::connection::{Event, Flow, Jitter};
 use crate::control::{AsideStatus, MirrorStatus};
@@ -48,11 +50,24 @@ impl<S: Surroundings> Driver<S> {
         let birth_epoch = self.settings.birth_epoch;
         let had = self.target_had();
         let suspect_since = self.suspect_since();
+        let suspects = match &self.suspects {
+            Suspects::These(suspects) => suspects.clone(),
+            Suspects::All => Arc::default(),
+        };
         let sink = session.lane.stamped(session.link.waker());
         let covers = self.settings.divergence.count();
         let (pace, mirror, mode) = (self.pace.clone(), self.mirror_begun(), self.copy_mode);
-        let order =
-            |answers, progress| WalkOrder { birth_epoch, suspect_since, had, sink, answers, progress, pace };
+        let order = |answers, progress| WalkOrder {
+            check: None,
+            birth_epoch,
+            suspect_since,
+            suspects: suspects.clone(),
+            had,
+            sink,
+            answers,
+            progress,
+            pace,
+        };
         let is_afresh = had == TargetHad::NothingThatCounts;
         match Attempt::begin(&mut self.around, (covers, is_afresh), order) {
             Ok(attempt) => {
@@ -82,7 +97,7 @@ impl<S: Surroundings> Driver<S> {
     /// What changed at this moment or later may be missing on the target although size and mtime are the
     /// same.
     fn suspect_since(&self) -> Timestamp {
-        if self.copy_mode.suspects_everything() {
+        if self.copy_mode.suspects_everything() || self.suspects == Suspects::All {
             return EVERYTHING;
         }
         let now = Clock::now();
@@ -102,6 +117,9 @@ impl<S: Surroundings> Driver<S> {
     /// What the target says to the copy under way. With its first word it has taken up the copy: what it
     /// acknowledges since then is of this source's history.
     pub(super) fn hear_of_copy(&mut self, answer: Answer) {
+        if self.checking.is_some() {
+            return self.hear_of_check(answer);
+        }
         let Some(attempt) = self.copy.attempt() else { return };
         if !attempt.answer(answer) {
             return self.misbehaves("the target answers listings that it was not sent".into());
@@ -151,6 +169,7 @@ impl<S: Surroundings> Driver<S> {
         self.copy.end();
         self.trust = Trust::AsNoted;
         self.copy_mode = CopyMode::default();
+        self.suspects = Suspects::default();
         self.pace.set_rate(None);
         let copied = progress.snapshot();
         self.guard.knows(copied.files_compared);

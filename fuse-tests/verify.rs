@@ -1,0 +1,265 @@
+//! `standin verify`: what differs is found, what does not is never said to, and nothing is changed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::Output;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use rustix::fs::XattrFlags;
+use serde_json::Value;
+
+use crate::host::{Protected, SYNC_MAX, Setup, describe, output_within, standin};
+
+/// What a verification said: its exit code, the kinds and names that it found, and its summary.
+struct Said {
+    code: i32,
+    found: BTreeSet<(String, String)>,
+    summary: Value,
+}
+
+fn verify(protected: &Protected, arguments: &[&str]) -> Said {
+    let output = asked(protected, arguments);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut said = Said {
+        code: output.status.code().expect("an exit code"),
+        found: BTreeSet::new(),
+        summary: Value::Null,
+    };
+    for line in text.lines() {
+        let line: Value = serde_json::from_str(line).expect("a line of JSON");
+        match line.get("difference") {
+            Some(found) => {
+                let path = Path::new(found["path"].as_str().expect("a path"));
+                let name =
+                    path.strip_prefix(&protected.mount).expect("in the directory").display().to_string();
+                said.found.insert((found["kind"].as_str().expect("a kind").to_owned(), name));
+            }
+            None => said.summary = line["summary"].clone(),
+        }
+    }
+    assert!(!said.summary.is_null(), "no summary: {}{}", describe(&output), protected.said());
+    said
+}
+
+fn asked(protected: &Protected, arguments: &[&str]) -> Output {
+    output_within(standin(&protected.run).args(["verify", "--json"]).args(arguments), SYNC_MAX)
+}
+
+fn set(found: &[(&str, &str)]) -> BTreeSet<(String, String)> {
+    found.iter().map(|(kind, name)| (kind.to_string(), name.to_string())).collect()
+}
+
+/// Files, hard links, holes, extended attributes, a deep and a large directory.
+fn plant(root: &Path) {
+    for dir in 0..6 {
+        let dir = root.join(format!("d{dir}/inner/most"));
+        fs::create_dir_all(&dir).expect("a directory");
+        for file in 0..20 {
+            fs::write(dir.join(format!("f{file}")), format!("content {file}").repeat(file * 50))
+                .expect("a file");
+        }
+    }
+    let large = fs::File::create(root.join("large")).expect("a file");
+    large.set_len(3 << 20).expect("a hole");
+    large.write_all_at(&vec![7; 300_000], 1_000_000).expect("written");
+    fs::create_dir(root.join("many")).expect("a directory");
+    for file in 0..1500 {
+        fs::write(root.join(format!("many/{file}")), [file as u8]).expect("a file");
+    }
+    fs::hard_link(root.join("large"), root.join("d0/linked")).expect("a link");
+    std::os::unix::fs::symlink("large", root.join("symlink")).expect("a symlink");
+    rustix::fs::setxattr(root.join("d1"), "user.a", b"b", XattrFlags::empty()).expect("an attribute");
+    let big = vec![b'x'; 3000];
+    for number in 0..8 {
+        let name = format!("user.{number}");
+        // More than a listing takes.
+        let _ = rustix::fs::setxattr(root.join("d2/inner"), &*name, &big, XattrFlags::empty());
+    }
+}
+
+/// One flipped bit, a changed mode, a lost attribute, a missing and an extra file, each on the replica.
+fn damage(replica: &Path) -> BTreeSet<(String, String)> {
+    let times = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified()).expect("a time");
+    let file = fs::OpenOptions::new().read(true).write(true).open(replica.join("large")).expect("a file");
+    let before = times(&replica.join("large"));
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 1_100_000).expect("read");
+    file.write_all_at(&[byte[0] ^ 4], 1_100_000).expect("written");
+    file.set_modified(before).expect("its time");
+    fs::set_permissions(replica.join("d3/inner"), PermissionsExt::from_mode(0o700)).expect("a mode");
+    rustix::fs::removexattr(replica.join("d1"), "user.a").expect("an attribute");
+    let dir = fs::File::open(replica.join("many")).expect("a directory");
+    let before = times(&replica.join("many"));
+    fs::remove_file(replica.join("many/77")).expect("a file");
+    fs::write(replica.join("many/extra"), "extra").expect("a file");
+    dir.set_modified(before).expect("its time");
+    rustix::fs::chownat(
+        rustix::fs::CWD,
+        replica.join("d4/inner/most/f3"),
+        Some(rustix::fs::Uid::from_raw(4711)),
+        None,
+        rustix::fs::AtFlags::empty(),
+    )
+    .expect("an owner");
+    fs::File::open(replica.join("d4/inner/most/f4"))
+        .and_then(|file| file.set_modified(std::time::UNIX_EPOCH))
+        .expect("a time");
+    fs::OpenOptions::new()
+        .append(true)
+        .open(replica.join("d4/inner/most/f5"))
+        .and_then(|file| file.set_len(file.metadata()?.len() + 9))
+        .expect("a size");
+    let before = times(&replica.join("d5"));
+    fs::rename(replica.join("d5/inner/most/f1"), replica.join("d5/inner/most/f0")).expect("renamed");
+    fs::File::open(replica.join("d5")).and_then(|dir| dir.set_modified(before)).expect("its time");
+    set(&[
+        ("mode", "d3/inner"),
+        ("xattr", "d1"),
+        ("missing", "many/77"),
+        ("extra", "many/extra"),
+        ("owner", "d4/inner/most/f3"),
+        ("mtime", "d4/inner/most/f4"),
+        ("size", "d4/inner/most/f5"),
+        ("mtime", "d4/inner/most/f5"),
+        ("object", "d5/inner/most/f0"),
+        ("missing", "d5/inner/most/f1"),
+        ("mtime", "d5/inner/most"),
+    ])
+}
+
+#[test]
+fn what_differs_is_found_and_nothing_is_changed() {
+    let mut protected = Protected::prepare(Setup::default());
+    plant(&protected.backing);
+    protected.start_again();
+    for arguments in [&[][..], &["--checksum"], &["--audit"], &["--checksum", "--rate", "500M"]] {
+        let said = verify(&protected, arguments);
+        assert_eq!((said.code, said.found), (0, set(&[])), "{arguments:?}");
+        assert!(said.summary["compared"].as_u64() > Some(1640), "{arguments:?}: {:#}", said.summary);
+        let has_content = said.summary["bytes_compared"].as_u64() > Some(3 << 20);
+        assert_eq!(has_content, !arguments.is_empty(), "{:#}", said.summary);
+    }
+    let mut expected = damage(&protected.replica);
+    let before = fs::metadata(protected.replica.join("large")).expect("a file").ctime_nsec();
+    let said = verify(&protected, &[]);
+    assert_eq!((said.code, &said.found), (1, &expected));
+    expected.insert(("content".into(), "large".into()));
+    for arguments in [["--checksum"], ["--audit"]] {
+        let said = verify(&protected, &arguments);
+        let mut found = said.found;
+        // The hard link is another name of it.
+        if found.remove(&("content".into(), "d0/linked".into())) {
+            found.insert(("content".into(), "large".into()));
+        }
+        assert_eq!((said.code, &found), (1, &expected));
+        assert_eq!(said.summary["missing"], 2, "{:#}", said.summary);
+        assert_eq!(said.summary["extra"], 1, "{:#}", said.summary);
+    }
+    let below = verify(&protected, &["m", "d4/inner"]);
+    let in_it = |(_, name): &&(String, String)| name.starts_with("d4/inner/");
+    assert_eq!(below.found, expected.iter().filter(in_it).cloned().collect());
+    let after = fs::metadata(protected.replica.join("large")).expect("a file").ctime_nsec();
+    assert_eq!(before, after, "a verification has touched the replica");
+    let repaired = verify(&protected, &["--repair", "--checksum"]);
+    assert_eq!((repaired.code, repaired.summary["identical"].as_bool()), (0, Some(true)));
+    assert_eq!(repaired.summary["before_repair"]["missing"], 2, "{:#}", repaired.summary);
+    assert_eq!(verify(&protected, &["--audit"]).code, 0);
+    protected.assert_in_sync();
+    let status = protected.status();
+    assert!(status.contains("\"verified\":{\"at_unix_ms\":"), "{status}");
+    protected.stop();
+}
+
+#[test]
+fn what_cannot_be_verified_is_said() {
+    let mut protected = Protected::prepare(Setup::default());
+    fs::create_dir(protected.backing.join("dir")).expect("a directory");
+    fs::write(protected.backing.join("file"), "file").expect("a file");
+    std::os::unix::fs::symlink("/etc", protected.backing.join("out")).expect("a symlink");
+    protected.start_again();
+    let name = "m";
+    for (arguments, part) in [
+        (&[name, "nothing"][..], "No such file"),
+        (&[name, "file"], "Not a directory"),
+        (&[name, "out"], "Not a directory"),
+        (&[name, "out/ssl"], "symbolic links"),
+        (&[name, "../x"], "is not in"),
+        (&[name, "/etc"], "is not in"),
+        (&["--connection", "7"], "no connection"),
+    ] {
+        let output = asked(&protected, arguments);
+        let said = describe(&output);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains(part), "{arguments:?}: {said}");
+    }
+    let command = |words: &[&str]| output_within(standin(&protected.run).args(words), SYNC_MAX);
+    command(&["connection", "pause"]);
+    let said = describe(&asked(&protected, &[]));
+    assert!(said.contains("it is paused"), "{said}");
+    command(&["connection", "stop"]);
+    let said = describe(&asked(&protected, &[]));
+    assert!(said.contains("not in line"), "{said}");
+    command(&["connection", "start"]);
+    protected.wait_in_line();
+    protected.wait_sync();
+    assert_eq!(verify(&protected, &["--checksum"]).code, 0);
+    protected.stop();
+}
+
+/// A program that works all the time in what is compared makes no difference.
+#[test]
+fn programs_that_write_make_no_difference() {
+    let mut protected = Protected::prepare(Setup::default());
+    plant(&protected.backing);
+    protected.start_again();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for worker in 0..2 {
+            let (stop, root) = (&stop, protected.mount.join(format!("d{worker}")));
+            let other = protected.mount.join(format!("d{}", worker + 2));
+            scope.spawn(move || work(&root, &other, stop));
+        }
+        let mut rounds = Vec::new();
+        for round in 0..25 {
+            let arguments: &[&str] = if round % 2 == 0 { &["--checksum"] } else { &[] };
+            rounds.push(verify(&protected, arguments));
+        }
+        stop.store(true, Relaxed);
+        for (round, said) in rounds.iter().enumerate() {
+            assert_eq!((said.code, &said.found), (0, &set(&[])), "round {round}: {:#}", said.summary);
+        }
+    });
+    protected.assert_in_sync();
+    assert_eq!(verify(&protected, &["--checksum"]).code, 0);
+    protected.stop();
+}
+
+/// Writes, renames within and across directories, links, removes and makes, until it is to stop.
+fn work(root: &Path, other: &Path, stop: &AtomicBool) {
+    let mut round = 0u64;
+    while !stop.load(Relaxed) {
+        round += 1;
+        // As fast as it can it would only fill the queue.
+        std::thread::sleep(std::time::Duration::from_micros(300));
+        let name = |n: u64| root.join(format!("inner/most/f{}", n % 20));
+        let _ = fs::write(name(round), vec![round as u8; (round * 977 % 200_000) as usize]);
+        let append = fs::OpenOptions::new().append(true).open(name(round + 7));
+        let _ = append.and_then(|mut file| file.write_all(&[round as u8; 777]));
+        let _ = fs::rename(name(round + 3), other.join(format!("moved{}", round % 7)));
+        let _ = fs::rename(
+            other.join(format!("moved{}", (round + 3) % 7)),
+            root.join(format!("back{}", round % 5)),
+        );
+        let _ = fs::hard_link(name(round + 1), root.join(format!("link{}", round % 9)));
+        let _ = fs::remove_file(root.join(format!("link{}", (round + 4) % 9)));
+        let dir = root.join(format!("new{}", round % 3));
+        let _ = fs::create_dir(&dir).and_then(|()| fs::write(dir.join("a"), "a"));
+        let _ = fs::rename(&dir, other.join(format!("dir{}", round % 4)));
+        let _ = fs::remove_dir_all(other.join(format!("dir{}", (round + 2) % 4)));
+        let _ = fs::set_permissions(name(round + 5), PermissionsExt::from_mode(0o600 + (round % 8) as u32));
+        let _ = rustix::fs::setxattr(name(round + 2), "user.n", &round.to_le_bytes(), XattrFlags::empty());
+    }
+}

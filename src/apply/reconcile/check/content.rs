@@ -1,0 +1,95 @@
+//! Content, block by block, without a byte of it on the wire.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+
+use super::Check;
+use super::findings::Where;
+use crate::apply::fault::Fault;
+use crate::apply::replica::Replica;
+use crate::blocks::{Range, Reads};
+use crate::limits::{HASH_BLOCK, HASHES_MAX};
+use crate::packet::{DifferenceKind, ObjectId};
+
+/// A file whose hashes arrive.
+pub(super) struct OpenContent {
+    object: ObjectId,
+    /// `None`: it is not here, or cannot be read, which is known.
+    file: Option<File>,
+    /// Bytes of it that differ so far.
+    differ: u64,
+}
+
+impl Check {
+    /// Which blocks of a file differ, the first one in the lowest bit.
+    pub(super) fn hashes(
+        &mut self,
+        replica: &mut Replica,
+        object: ObjectId,
+        (offset, size): (u64, u64),
+        hashes: &[u128],
+    ) -> Result<u64, Fault> {
+        let range = Range { offset, blocks: hashes.len(), size };
+        if !is_range(range) {
+            return Err(Fault::Refused("hashes of what no file has"));
+        }
+        if self.content.as_ref().is_none_or(|open| open.object != object) {
+            self.close_content(replica)?;
+            let file = self.open(replica, object)?;
+            self.content = Some(OpenContent { object, file, differ: 0 });
+        }
+        let Some(OpenContent { file: Some(file), differ, .. }) = &mut self.content else { return Ok(0) };
+        let Some(hasher) = &mut self.hasher else {
+            return Err(Fault::Refused("hashes in a comparison without any"));
+        };
+        let Ok(own) = hasher.hash(file.as_fd(), range, Reads::Passing) else {
+            self.content = Some(OpenContent { object, file: None, differ: 0 });
+            return self.unreadable(replica, object).map(|()| 0);
+        };
+        let mut differing = 0;
+        for (index, (own, theirs)) in own.iter().zip(hashes).enumerate() {
+            let at = offset + index as u64 * HASH_BLOCK;
+            let len = HASH_BLOCK.min(size - at);
+            self.counts.bytes_compared += len;
+            if own != theirs {
+                differing |= 1 << index;
+                *differ += len;
+            }
+        }
+        Ok(differing)
+    }
+
+    /// Names a file whose content differs, once.
+    pub(super) fn close_content(&mut self, replica: &mut Replica) -> Result<(), Fault> {
+        let Some(OpenContent { object, file: Some(file), differ }) = self.content.take() else {
+            return Ok(());
+        };
+        if differ > 0 {
+            let at = Where { dir: object, file: &file, name: None };
+            self.differs(replica, DifferenceKind::Content, object, at, differ);
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, replica: &mut Replica, object: ObjectId) -> Result<Option<File>, Fault> {
+        match replica.readable(object) {
+            Ok(file) => Ok(Some(file)),
+            // Packets have taken its last name since it was listed.
+            Err(Fault::MissingObject(_) | Fault::Outside { .. }) => Ok(None),
+            Err(_) => self.unreadable(replica, object).map(|()| None),
+        }
+    }
+
+    fn unreadable(&mut self, replica: &mut Replica, object: ObjectId) -> Result<(), Fault> {
+        let Ok(file) = replica.object(object) else { return Ok(()) };
+        let at = Where { dir: object, file: &file, name: None };
+        self.differs(replica, DifferenceKind::Unreadable, object, at, 0);
+        Ok(())
+    }
+}
+
+/// Whole blocks within a size that a file can have.
+fn is_range(Range { offset, blocks, size }: Range) -> bool {
+    let is_sized = size <= i64::MAX as u64 && offset < size && offset.is_multiple_of(HASH_BLOCK);
+    is_sized && (1..=HASHES_MAX).contains(&blocks) && (size - offset).div_ceil(HASH_BLOCK) >= blocks as u64
+}

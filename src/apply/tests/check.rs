@@ -1,0 +1,276 @@
+//! A replica is compared while its source changes: the source's looks, the stream's order and the target's
+//! comparison together. Between any two looks, and between a look and its stamp, the source may change.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use crossbeam_channel::{Sender, unbounded};
+use parking_lot::Mutex;
+
+use super::model::change;
+use super::*;
+use crate::limits::HASH_BLOCK;
+use crate::random::Random;
+use crate::resync::{
+    Answer, CheckOrder, Counts, Entry, Found, Gone, LiveCopy, Looks, Slot, StampedSink, Wanted,
+};
+
+/// Both sides, and what is on the way.
+struct World {
+    pair: Pair,
+    random: Random,
+    /// Changes that the target has not applied.
+    waiting: VecDeque<Said>,
+    /// Changes so far, by inode.
+    counts: BTreeMap<u64, u64>,
+    left: u32,
+    item: u64,
+    says: Sender<Answer>,
+    found: Vec<Difference>,
+    counts_found: Option<CheckCounts>,
+    /// Not compared: a planted bug.
+    is_blind: bool,
+}
+
+type Shared = Arc<Mutex<World>>;
+
+impl World {
+    fn change(&mut self) {
+        if self.left == 0 {
+            return;
+        }
+        let Some(said) = change(&self.pair.source, &mut self.random) else { return };
+        self.left -= 1;
+        for id in touched(&said.0) {
+            *self.counts.entry(id.inode).or_default() += 1;
+        }
+        self.waiting.push_back(said);
+    }
+
+    fn maybe_change(&mut self, one_in: u64) {
+        if self.random.one_in(one_in) {
+            self.change();
+        }
+    }
+
+    fn apply(&mut self) {
+        while let Some(said) = self.waiting.pop_front() {
+            self.pair.say(said);
+            self.hear_doubts();
+        }
+    }
+
+    fn hear_doubts(&mut self) {
+        while let Some(said) = self.pair.applier().take_doubts() {
+            self.hear(said);
+        }
+    }
+
+    fn hear(&mut self, said: TargetMessage) {
+        let answer = match said {
+            TargetMessage::Wanted { listing, objects } => Answer::Wanted(Wanted { listing, objects }),
+            TargetMessage::Doubt { directories } => Answer::Doubt(directories),
+            TargetMessage::Hashed { item, differing: _ } => Answer::Hashed(item),
+            TargetMessage::Differences { found } => return self.found.extend(found),
+            TargetMessage::Checked { end, counts } => {
+                self.counts_found = Some(counts);
+                Answer::Complete(end)
+            }
+            TargetMessage::NotChecked { reason } => {
+                panic!("it cannot be compared: {}", reason.to_text());
+            }
+            TargetMessage::CheckStopped => return,
+            other => panic!("{other:?}"),
+        };
+        let _ = self.says.send(answer);
+    }
+
+    fn item(&mut self, Entry { item, payload }: Entry) {
+        self.apply();
+        self.item += 1;
+        let (position, number) = (self.pair.applier().replica().applied(), ItemNumber(self.item));
+        let answers = self.pair.applier().take_item(position, number, item, payload).unwrap();
+        answers.into_iter().for_each(|answer| self.hear(answer));
+        self.hear_doubts();
+    }
+}
+
+/// Whom an op changes.
+fn touched(op: &Op) -> Vec<ObjectId> {
+    match op {
+        Op::Create { at, object, .. }
+        | Op::Link { at, object, .. }
+        | Op::Unlink { at, object, .. }
+        | Op::RemoveDirectory { at, object, .. } => vec![at.dir, *object],
+        Op::Rename { from, to, object, replaced, .. } => {
+            let mut ids = vec![from.dir, to.dir, *object];
+            ids.extend(replaced.iter().map(|replaced| replaced.object));
+            ids
+        }
+        Op::Exchange { left, left_object, right, right_object, .. } => {
+            vec![left.dir, *left_object, right.dir, *right_object]
+        }
+        Op::Write { object, .. }
+        | Op::Resize { object, .. }
+        | Op::Reserve { object, .. }
+        | Op::SetAttributes { object, .. }
+        | Op::SetXattr { object, .. }
+        | Op::RemoveXattr { object, .. } => vec![*object],
+        Op::Barrier { .. } => Vec::new(),
+    }
+}
+
+struct Watch(Shared);
+
+impl Looks for Watch {
+    fn counts(&self, inode: u64) -> Counts {
+        let mut world = self.0.lock();
+        world.maybe_change(12);
+        let begun = world.counts.get(&inode).copied().unwrap_or_default();
+        Counts { begun, ended: begun }
+    }
+
+    fn while_still(&self, _: Found<'_>, _: Option<Found<'_>>, look: &mut dyn FnMut()) {
+        let left = std::mem::take(&mut self.0.lock().left);
+        look();
+        self.0.lock().left = left;
+    }
+}
+
+struct Sink(Shared);
+
+impl StampedSink for Sink {
+    fn reserve(&mut self) -> Result<Slot, Gone> {
+        self.0.lock().maybe_change(3);
+        Ok(Slot::granted())
+    }
+
+    fn push(
+        &mut self,
+        slot: Slot,
+        batch: &mut Vec<Entry>,
+        check: impl FnOnce() -> bool,
+    ) -> Result<ItemNumber, Slot> {
+        let is_blind = {
+            let mut world = self.0.lock();
+            world.maybe_change(4);
+            world.is_blind
+        };
+        // What comes in between counts as begun, or as coming behind.
+        let left = std::mem::take(&mut self.0.lock().left);
+        let is_exact = check() || is_blind;
+        let mut world = self.0.lock();
+        world.left = left;
+        if !is_exact {
+            return Err(slot);
+        }
+        batch.drain(..).for_each(|entry| world.item(entry));
+        Ok(ItemNumber(world.item))
+    }
+
+    fn begin(&mut self, _: &mut Vec<Entry>, _: impl FnOnce() -> bool) -> bool {
+        panic!("a comparison is no copy")
+    }
+}
+
+fn prepared(random: &mut Random) -> Pair {
+    let mut pair = Pair::new();
+    let mut changes = 0;
+    while changes < 150 {
+        let Some(said) = change(&pair.source, random) else { continue };
+        changes += 1;
+        pair.say(said);
+    }
+    let many = pair.source.mkdir("many", 0o755);
+    pair.say(many);
+    for file in 0..20 {
+        let path = format!("many/{file}");
+        for said in [pair.source.create(&path, 0o644), pair.source.write(&path, 0, &[7; 300])] {
+            pair.say(said);
+        }
+    }
+    pair
+}
+
+fn compare(
+    pair: Pair,
+    random: Random,
+    changes: u32,
+    order: CheckOrder,
+    is_blind: bool,
+) -> (Pair, Vec<Difference>, CheckCounts) {
+    let (says, answers) = unbounded();
+    let backing = std::fs::File::open(&pair.source.root).unwrap().into();
+    let world = World {
+        pair,
+        random,
+        waiting: VecDeque::new(),
+        counts: BTreeMap::new(),
+        left: changes,
+        item: 0,
+        says,
+        found: Vec::new(),
+        counts_found: None,
+        is_blind,
+    };
+    let shared: Shared = Arc::new(Mutex::new(world));
+    let (looks, sink) = (Arc::new(Watch(shared.clone())), Sink(shared.clone()));
+    let copy = LiveCopy::new(backing, looks, 1, None, sink, answers, Arc::default()).unwrap();
+    let outcome = copy.compare(order).run();
+    let mut world = Arc::into_inner(shared).expect("nobody else has it").into_inner();
+    assert!(outcome.is_ok(), "{outcome:?}");
+    world.left = 0;
+    world.apply();
+    let counts = world.counts_found.expect("it came to its end");
+    (world.pair, world.found, counts)
+}
+
+fn by_content() -> CheckOrder {
+    CheckOrder { content: Some(BlockHash::Fast { key: [3; 32] }), ..CheckOrder::default() }
+}
+
+#[test]
+fn whatever_changes_meanwhile_nothing_differs() {
+    for seed in 0..40 {
+        eprintln!("seed {seed}");
+        let mut random = Random::new(seed);
+        let pair = prepared(&mut random);
+        let changes = 20 + random.below(120) as u32;
+        let (mut pair, found, counts) = compare(pair, random, changes, by_content(), false);
+        assert!(found.is_empty() && counts.is_identical(), "seed {seed}: {found:?} {counts:?}");
+        assert!(counts.compared > 30, "seed {seed}: {counts:?}");
+        pair.assert_same();
+    }
+}
+
+/// That the test above can find anything.
+#[test]
+fn a_look_that_is_not_exact_is_found() {
+    let found = (0..200).find(|&seed| {
+        let mut random = Random::new(seed);
+        let pair = prepared(&mut random);
+        let (_, found, _) = compare(pair, random, 150, by_content(), true);
+        !found.is_empty()
+    });
+    assert!(found.is_some(), "looks that are not exact do not show");
+}
+
+/// One thing is made wrong on the replica, at random, while the source changes elsewhere.
+#[test]
+fn what_is_wrong_is_found_whatever_changes_meanwhile() {
+    for seed in 0..30 {
+        let mut random = Random::new(seed);
+        let pair = prepared(&mut random);
+        let victim = pair.replica(&format!("many/{}", random.below(20)));
+        let before = std::fs::metadata(&victim).unwrap().modified().unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(&victim).unwrap();
+        file.write_all_at(&[8], random.below(300)).unwrap();
+        file.set_modified(before).unwrap();
+        let (_, found, counts) = compare(pair, random, 0, by_content(), false);
+        let kinds: Vec<DifferenceKind> = found.iter().map(|found| found.kind).collect();
+        assert_eq!(kinds, [DifferenceKind::Content], "seed {seed}");
+        assert_eq!((counts.different, counts.bytes_out_of_step), (1, 300), "seed {seed}: {counts:?}");
+    }
+    const _: () = assert!(HASH_BLOCK > 300);
+}

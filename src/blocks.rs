@@ -1,0 +1,232 @@
+//! The content of a file as hashes of its blocks: the same on both sides, so that what is compared means
+//! the same.
+//!
+//! Holes are not read: they hash as the zeros that they are. What is read first leaves the page cache as
+//! it was (`RWF_DONTCACHE`, since Linux 6.14).
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::{Errno, ReadWriteFlags, pread, preadv2};
+use xxhash_rust::xxh3::xxh3_128_with_secret;
+
+use crate::limits::HASH_BLOCK;
+use crate::packet::BlockHash;
+use crate::words::sha256;
+
+/// `RWF_DONTCACHE` (`linux/fs.h`).
+const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
+
+/// Bytes of a secret of xxh3: what it makes of a seed by itself.
+const SECRET_LEN: usize = 192;
+
+/// How pages are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// What was not in memory is not afterwards.
+    Passing,
+    /// It is read again soon.
+    Cached,
+}
+
+/// A range of a file of a size, from the beginning of a block on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    pub offset: u64,
+    pub blocks: usize,
+    pub size: u64,
+}
+
+/// Hashes with the key of one comparison.
+pub struct Hasher {
+    key: Key,
+    /// Of a whole block of zeros.
+    hole: u128,
+    buffer: Vec<u8>,
+    /// The kernel or the file system has no reads that leave nothing behind.
+    cached_only: bool,
+}
+
+enum Key {
+    Fast(Box<[u8; SECRET_LEN]>),
+    Audit([u8; 32]),
+}
+
+impl Hasher {
+    pub fn new(hash: &BlockHash) -> Hasher {
+        let key = match hash {
+            BlockHash::Fast { key } => Key::Fast(Box::new(secret_of(key))),
+            BlockHash::Audit { key } => Key::Audit(*key),
+        };
+        let buffer = vec![0; HASH_BLOCK as usize];
+        let hole = key.hash(&buffer);
+        Hasher { key, hole, buffer, cached_only: false }
+    }
+
+    /// Hashes of the blocks of a range, those of them that lie in the size. What the file has not is taken
+    /// for zeros.
+    ///
+    /// Errors: those of `pread(2)`.
+    pub fn hash(&mut self, fd: BorrowedFd<'_>, range: Range, reads: Reads) -> io::Result<Vec<u128>> {
+        let mut hashes = Vec::with_capacity(range.blocks);
+        let mut data = 0;
+        let mut at = range.offset;
+        while hashes.len() < range.blocks && at < range.size {
+            let len = HASH_BLOCK.min(range.size - at);
+            if data < at + len {
+                data = next_data(fd, at.max(data))?;
+            }
+            hashes.push(match data >= at + len {
+                true => self.zeros(len as usize),
+                false => self.block(fd, at, len as usize, reads)?,
+            });
+            at += len;
+        }
+        Ok(hashes)
+    }
+
+    fn block(&mut self, fd: BorrowedFd<'_>, at: u64, len: usize, reads: Reads) -> io::Result<u128> {
+        let got = self.read(fd, at, len, reads)?;
+        self.buffer[got..len].fill(0);
+        Ok(self.key.hash(&self.buffer[..len]))
+    }
+
+    fn zeros(&mut self, len: usize) -> u128 {
+        if len as u64 == HASH_BLOCK {
+            return self.hole;
+        }
+        self.buffer[..len].fill(0);
+        self.key.hash(&self.buffer[..len])
+    }
+
+    fn read(&mut self, fd: BorrowedFd<'_>, at: u64, len: usize, reads: Reads) -> io::Result<usize> {
+        let mut got = 0;
+        while got < len {
+            match self.read_some(fd, at, got..len, reads) {
+                Ok(0) => break,
+                Ok(count) => got += count,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(got)
+    }
+
+    fn read_some(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        at: u64,
+        part: std::ops::Range<usize>,
+        reads: Reads,
+    ) -> rustix::io::Result<usize> {
+        let (at, buffer) = (at + part.start as u64, &mut self.buffer[part]);
+        if reads == Reads::Passing && !self.cached_only {
+            match preadv2(fd, &mut [IoSliceMut::new(buffer)], at, DONTCACHE) {
+                Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => self.cached_only = true,
+                done => return done,
+            }
+        }
+        pread(fd, buffer, at)
+    }
+}
+
+impl Key {
+    fn hash(&self, bytes: &[u8]) -> u128 {
+        match self {
+            Key::Fast(secret) => xxh3_128_with_secret(bytes, &secret[..]),
+            Key::Audit(key) => {
+                let hash = blake3::keyed_hash(key, bytes);
+                let half = hash.as_bytes().first_chunk().expect("32 bytes have 16");
+                u128::from_le_bytes(*half)
+            }
+        }
+    }
+}
+
+/// As many bytes as the hash wants, out of the key.
+fn secret_of(key: &[u8; 32]) -> [u8; SECRET_LEN] {
+    let mut secret = [0; SECRET_LEN];
+    for (number, part) in secret.chunks_mut(32).enumerate() {
+        part.copy_from_slice(&sha256(&[&key[..], &[number as u8]].concat()));
+    }
+    secret
+}
+
+/// The first offset from here on where data may be.
+fn next_data(fd: BorrowedFd<'_>, at: u64) -> io::Result<u64> {
+    match seek(fd, SeekFrom::Data(at)) {
+        Ok(found) => Ok(found),
+        // No data up to the end.
+        Err(Errno::NXIO) => Ok(u64::MAX),
+        // It does not know: everything is data.
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(at),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+    use std::fs::File;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::FileExt;
+
+    fn both() -> [BlockHash; 2] {
+        [BlockHash::Fast { key: [1; 32] }, BlockHash::Audit { key: [1; 32] }]
+    }
+
+    fn hashes(file: &File, size: u64, hash: &BlockHash, reads: Reads) -> Vec<u128> {
+        let range = Range { offset: 0, blocks: 64, size };
+        Hasher::new(hash).hash(file.as_fd(), range, reads).unwrap()
+    }
+
+    /// Holes, zeros that were written, and what a file lacks are the same content.
+    #[test]
+    fn a_hole_is_as_good_as_zeros() {
+        let block = HASH_BLOCK;
+        let (sparse, dense) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        let size = 5 * block + 77;
+        sparse.set_len(size).unwrap();
+        dense.write_all_at(&vec![0; size as usize], 0).unwrap();
+        for file in [&sparse, &dense] {
+            file.write_all_at(b"here", 3 * block - 2).unwrap();
+        }
+        let short = tempfile::tempfile().unwrap();
+        short.set_len(2 * block).unwrap();
+        short.write_all_at(b"here", 3 * block - 2).unwrap();
+        for hash in both() {
+            let expected = hashes(&dense, size, &hash, Reads::Cached);
+            assert_eq!(expected.len(), 6);
+            assert_eq!(hashes(&sparse, size, &hash, Reads::Passing), expected);
+            assert_eq!(hashes(&short, size, &hash, Reads::Passing), expected);
+            assert_eq!(expected[0], expected[1]);
+            assert_ne!(expected[2], expected[3]);
+        }
+    }
+
+    #[test]
+    fn one_bit_anywhere_and_another_key_make_another_hash() {
+        let seed = 11;
+        let mut random = Random::new(seed);
+        let file = tempfile::tempfile().unwrap();
+        let size = 2 * HASH_BLOCK + 1000;
+        let mut bytes: Vec<u8> = (0..size).map(|_| random.below(256) as u8).collect();
+        file.write_all_at(&bytes, 0).unwrap();
+        for hash in both() {
+            for _ in 0..20 {
+                let before = hashes(&file, size, &hash, Reads::Passing);
+                let at = random.below(size) as usize;
+                bytes[at] ^= 1 << random.below(8);
+                file.write_all_at(&bytes[at..=at], at as u64).unwrap();
+                let after = hashes(&file, size, &hash, Reads::Cached);
+                let differ: Vec<usize> = (0..3).filter(|&block| before[block] != after[block]).collect();
+                assert_eq!(differ, [at / HASH_BLOCK as usize], "seed {seed}");
+            }
+        }
+        let [fast, _] = both();
+        let other = BlockHash::Fast { key: [2; 32] };
+        assert_ne!(hashes(&file, size, &fast, Reads::Cached), hashes(&file, size, &other, Reads::Cached));
+    }
+}

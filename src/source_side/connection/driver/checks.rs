@@ -1,0 +1,150 @@
+//! The comparisons of a driver: a person asks for them.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crossbeam_channel::Sender;
+
+use super::super::checking::{Checking, Outcome, Running};
+use super::super::surroundings::{NetworkLink, Surroundings, WalkOrder, Walked};
+use super::super::{LastVerified, Suspects};
+use super::Driver;
+use crate::connection::Flow;
+use crate::control::MirrorStatus;
+use crate::packet::{CheckCounts, DataState, Difference, ItemNumber, Timestamp};
+use crate::resync::{Answer, CheckOrder, CopyError, CopyProgress, TargetHad};
+
+impl<S: Surroundings> Driver<S> {
+    pub(super) fn begin_check(&mut self, order: CheckOrder, reply: Sender<Outcome>) {
+        if let Err(why) = self.may_check() {
+            let _ = reply.send(Err(why));
+            return;
+        }
+        let Some(session) = &self.session else { return };
+        let progress = Arc::new(CopyProgress::new());
+        let sink = session.lane.stamped(session.link.waker());
+        let birth_epoch = self.settings.birth_epoch;
+        let before = {
+            let report = self.shared.report.lock();
+            (report.mirror, report.progress.clone())
+        };
+        let (around, shown) = (&mut self.around, progress.clone());
+        let begun = Checking::begin(self.queue.last().sequence, before, reply, |answers| {
+            around.walk(WalkOrder {
+                check: Some(order),
+                birth_epoch,
+                suspect_since: Timestamp::default(),
+                suspects: Arc::default(),
+                had: TargetHad::default(),
+                sink,
+                answers,
+                progress,
+                pace: Arc::default(),
+            })
+        });
+        match begun {
+            Ok(checking) => {
+                self.checking = Some(checking);
+                self.update(|report| {
+                    report.mirror = MirrorStatus::Verifying;
+                    report.progress = Some(shown);
+                });
+            }
+            Err((error, reply)) => drop(reply.send(Err(format!("it cannot begin: {error}")))),
+        }
+    }
+
+    /// A copy mends what a comparison has found; content that differs is sent whatever size and time say.
+    pub(super) fn repair(&mut self, suspects: Suspects) -> Result<(), String> {
+        self.may_check()?;
+        self.suspects = suspects;
+        self.out_of_line("a verification has found differences".into());
+        Ok(())
+    }
+
+    fn may_check(&self) -> Result<(), String> {
+        match &self.checking {
+            Some(Checking::Runs(_)) => return Err("another verification runs".into()),
+            Some(Checking::Ends) => return Err("the verification before it has not ended yet".into()),
+            None => {}
+        }
+        if !self.machine.is_streaming() || self.session.is_none() || !self.copy.is_resting() {
+            return Err("its target is not in line".into());
+        }
+        if self.machine.state().flow() == Flow::Hold {
+            return Err("it is paused".into());
+        }
+        let report = self.shared.report.lock();
+        match report.data {
+            DataState::Good => Ok(()),
+            DataState::Empty | DataState::Bad => Err(match report.data_reason.as_str() {
+                "" => "its replica is not good".into(),
+                why => format!("its replica is not good: {why}"),
+            }),
+        }
+    }
+
+    fn running(&mut self) -> Option<&mut Running> {
+        self.checking.as_mut().and_then(Checking::running)
+    }
+
+    /// What the target says to a comparison.
+    pub(super) fn hear_of_check(&mut self, answer: Answer) {
+        if self.running().is_some_and(|running| !running.answer(answer)) {
+            self.misbehaves("the target answers what it was not asked".into());
+        }
+    }
+
+    pub(super) fn differences(&mut self, found: Vec<Difference>) {
+        if self.running().is_some_and(|running| !running.hear_of(found)) {
+            self.misbehaves("the target names more differences than it may".into());
+        }
+    }
+
+    pub(super) fn checked(&mut self, end: ItemNumber, counts: CheckCounts) {
+        if self.running().is_some_and(|running| !running.hear_end(end, counts)) {
+            self.misbehaves("the target ends a verification again and again".into());
+        }
+    }
+
+    /// The target has nothing more to say of a comparison that had no result.
+    pub(super) fn check_stopped(&mut self) {
+        if let Some(Checking::Ends) = self.checking {
+            self.checking = None;
+        }
+    }
+
+    pub(super) fn check_walked(&mut self, outcome: Walked) {
+        let upto = self.session.as_ref().map(|session| session.stream.at().sequence).unwrap_or_default();
+        let Some(running) = self.running() else { return };
+        let outcome = match outcome {
+            Ok(report) => running
+                .result(report.end, report.left_out, upto)
+                .ok_or_else(|| "the target did not say what it found".to_owned()),
+            Err(CopyError::Gone) => Err("the connection ended".into()),
+            Err(error) => Err(error.to_string()),
+        };
+        self.end_check(outcome);
+    }
+
+    /// A comparison under way is over, whatever has become of it.
+    pub(super) fn end_check(&mut self, outcome: Outcome) {
+        let Some(Checking::Runs(running)) = self.checking.take_if(|check| matches!(check, Checking::Runs(_)))
+        else {
+            return;
+        };
+        let last = outcome.as_ref().ok().map(|verified| LastVerified {
+            at: SystemTime::now(),
+            upto: verified.upto,
+            counts: verified.counts,
+        });
+        if outcome.is_err() {
+            self.checking = Some(Checking::Ends);
+        }
+        self.update(|report| {
+            (report.mirror, report.progress) = running.before.clone();
+            report.verified = last.or(report.verified);
+        });
+        running.end(outcome);
+    }
+}
