@@ -305,8 +305,9 @@ fn mass_deletions_wait_for_a_person() {
         reason.contains("of 1400 files would be deleted") && reason.contains("--accept-deletes"),
         "{reason}"
     );
-    let kept = files_in(&protected.replica);
-    assert!((many / 2..many).contains(&kept), "{kept} files are left");
+    // What was let pass may be on its way still.
+    let kept = many / 2;
+    wait_until(&protected, "half of them gone", |_| files_in(&protected.replica) == kept);
     assert!(!protected.replica.join("later").exists(), "something passed what waits");
     // Nobody has said yes.
     for word in ["resume", "start"] {
