@@ -12,6 +12,7 @@ mod pairing;
 mod paths;
 mod privileges;
 pub mod proxy;
+mod restored;
 mod syncs;
 mod weather;
 

@@ -36,6 +36,7 @@ mod random;
 mod refused;
 mod reserve;
 mod restart;
+mod restored;
 mod sizes;
 #[cfg(feature = "suites")]
 mod source_tree;

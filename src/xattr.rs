@@ -16,6 +16,9 @@ use crate::sys::proc_path;
 /// Attributes of the product itself: hidden from applications, never replicated.
 pub const OWN_PREFIX: &[u8] = b"trusted.standin.";
 
+/// On a placeholder in a replica: what the source has there.
+pub const WITHHELD_XATTR: &str = "trusted.standin.withheld";
+
 /// POSIX ACLs, in the kernel's own format.
 pub const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
 pub const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
@@ -61,6 +64,12 @@ pub fn get(fd: impl AsFd, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
         Err(Errno::NODATA | Errno::NOTSUP) => Ok(None),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// What a placeholder stands for, for people; `None`: it is none.
+pub fn withheld(fd: impl AsFd) -> io::Result<Option<String>> {
+    let value = get(fd, WITHHELD_XATTR.as_bytes())?;
+    Ok(value.map(|value| crate::packet::printable(&value)))
 }
 
 /// All attributes that are replicated, sorted by name.

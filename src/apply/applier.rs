@@ -23,7 +23,7 @@ use super::giving_up::{GivenUp, Verdict, holds_up, objects_of};
 use super::next_frame::{OrderError, follows, skips};
 use super::perform::Doubt;
 use super::policy::Withheld;
-use super::reconcile::{NameMatch, Reconcile};
+use super::reconcile::{Reconcile, Rules};
 use super::replica::{AsideView, DataStatus, DurablePoint, Relief, Replica, Run};
 use crate::failpoint;
 use crate::limits::{PRESENCE_LOOKS, RELIEF_OBJECTS_MAX, apply_retry_delay, set_aside_after};
@@ -125,10 +125,15 @@ impl Applier {
         self
     }
 
-    /// Sets what counts in a copy for files that are known by their name only.
-    pub fn with_name_match(mut self, name_match: NameMatch) -> Applier {
-        self.reconcile = Reconcile::with_name_match(name_match);
+    /// Sets what counts in a copy for what no copy has brought.
+    pub fn with_rules(mut self, rules: Rules) -> Applier {
+        self.reconcile = Reconcile::with_rules(rules);
         self
+    }
+
+    /// How many names kept what they held in the last copy, by the rules.
+    pub fn kept(&self) -> u64 {
+        self.reconcile.kept()
     }
 
     #[cfg(test)]
@@ -246,6 +251,11 @@ impl Applier {
     /// What the source may have from now on beside plain data.
     pub fn set_allow(&mut self, allow: Allow) {
         self.replica.set_allow(allow);
+    }
+
+    /// The replica's directory, open for reading.
+    pub fn root(&self) -> io::Result<std::fs::File> {
+        self.replica.root().try_clone()
     }
 
     /// Objects that are set aside.

@@ -42,12 +42,12 @@ pub use fault::Fault;
 pub use next_frame::OrderError;
 pub use perform::Doubt;
 pub use policy::{Policy, Withheld};
-pub use reconcile::NameMatch;
 #[cfg(test)]
 pub(crate) use reconcile::planted::{Planted as PlantedInReconcile, set as plant_in_reconcile};
+pub use reconcile::{Existing, NameMatch, Rules, Strays};
 #[cfg(test)]
 pub use replica::Hold;
 pub use replica::{
     Access, AsideView, DataStatus, DurablePoint, IDENTITY_XATTR, Index, OpenError, Places, Relief, Replica,
-    Run, SetAside,
+    Run, SetAside, set_of,
 };

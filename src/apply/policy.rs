@@ -27,10 +27,7 @@ use crate::packet::{
 };
 use crate::sys::proc_path;
 use crate::words::Allow;
-use crate::xattr::OWN_PREFIX;
-
-/// On a placeholder: what the source has there.
-const WITHHELD_XATTR: &str = "trusted.standin.withheld";
+use crate::xattr::{OWN_PREFIX, WITHHELD_XATTR};
 
 const SETUID: u32 = 0o4000;
 const SETGID: u32 = 0o2000;

@@ -12,7 +12,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use self::connection::{Connection, ConnectionCommand, OneConnection, Resume};
 use super::bench::Bench;
+use super::restore::Restore;
 use super::serve::parse_listen;
+use super::stop::Stop;
 use super::verify::Verify;
 use crate::limits::QUEUE_MEMORY;
 use crate::units::{parse_duration, parse_size};
@@ -30,8 +32,8 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Commands that are planned and not in this version: replication, restore, bitmap, merge,
-resync, monitor, failover, failback, drill, clone, marker, size.
+Commands that are planned and not in this version: replication, bitmap, merge, resync, monitor,
+failover, failback, drill, clone, marker, size.
 
 Exit codes: 0 ok, 1 warning or timed out, 2 critical or the command could not work.";
 
@@ -73,6 +75,8 @@ pub enum Command {
     Verify(Verify),
     /// Send what is queued, take the mount away, end the daemon
     Stop(Stop),
+    /// Bring the content of a replica back into a directory
+    Restore(Restore),
     /// Check this machine and a directory before they are used
     Doctor(Doctor),
     /// Measure what the mount costs here, side by side with the plain directory
@@ -207,6 +211,9 @@ pub struct Invite {
     /// serve --allow says]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "KINDS")]
     pub allow: Vec<Allowed>,
+    /// The right to restore from the replica, and no other
+    #[arg(long, conflicts_with = "allow")]
+    pub restore: bool,
     /// Where the source reaches this target, host:port; goes into the token for people
     #[arg(long, value_name = "HOST:PORT")]
     pub address: Option<String>,
@@ -269,15 +276,6 @@ pub struct WaitSync {
 }
 
 #[derive(Debug, Args)]
-pub struct Stop {
-    /// Name or directory of a replication set [default: the only one]
-    pub set: Option<PathBuf>,
-    /// Do not drain, detach the mount even when it is busy
-    #[arg(long)]
-    pub now: bool,
-}
-
-#[derive(Debug, Args)]
 pub struct Doctor {
     /// The directory that is to be protected
     pub dir: Option<PathBuf>,
@@ -291,9 +289,6 @@ pub struct Doctor {
 pub enum Planned {
     #[command(hide = true)]
     Replication(Rest),
-    #[command(hide = true)]
-    #[command(hide = true)]
-    Restore(Rest),
     #[command(hide = true)]
     Bitmap(Rest),
     #[command(hide = true)]

@@ -13,6 +13,7 @@ mod output;
 mod pairing;
 mod planned;
 mod protect;
+mod restore;
 #[cfg(test)]
 mod schema;
 mod serve;
@@ -57,6 +58,7 @@ pub fn main() -> ExitCode {
         Command::Mirror(args) => mirror::run(&common, &args),
         Command::Verify(args) => verify::run(&common, &args),
         Command::Stop(args) => stop::run(&common, &args),
+        Command::Restore(args) => restore::run(&common, args),
         Command::Doctor(args) => doctor::run(&common, &args),
         Command::Bench(args) => bench::run(&common, &args),
         Command::FlushMount(args) => protect::flush_mount(&args),

@@ -19,7 +19,7 @@ use crate::packet::{PAIRING_VERSION, PairingAnswer, PairingRequest, Text, decode
 use crate::pairing::{Known, KnownTarget, Proof, TOKEN_TEXT_MAX, Token};
 use crate::source_side::resolve;
 use crate::units;
-use crate::words::{Allow, Fingerprint, Target};
+use crate::words::{Allow, Fingerprint, Right, Target};
 
 const UNTOUCHED: &str = "Nothing was changed.";
 
@@ -41,6 +41,7 @@ pub(super) fn invite(common: &Common, args: &Invite) -> Outcome {
         address: args.address.clone().unwrap_or_default(),
         good_for_ms: args.expires.as_millis() as u64,
         allow: Some(allow(&args.allow)).filter(|_| !args.allow.is_empty()),
+        right: if args.restore { Right::Restore } else { Right::Send },
     };
     let invited = found.client()?.invite(invite).map_err(|error| no_answer(&found.status.name, &error))?;
     if common.json {
@@ -49,8 +50,9 @@ pub(super) fn invite(common: &Common, args: &Invite) -> Outcome {
     }
     output::text(&invited.token);
     let place = args.address.clone().unwrap_or_else(|| "HOST:PORT".into());
+    let whom = if args.restore { "On the host that restores" } else { "On the source" };
     eprintln!(
-        "Good once, for {}. On the source, with this token on standard input:\n    standin pair \
+        "Good once, for {}. {whom}, with this token on standard input:\n    standin pair \
          standin://{place}/{}\nThis target listens on {} with the key {}.",
         units::duration(args.expires),
         invited.set_name,
@@ -96,12 +98,15 @@ fn show(common: &Common, what: &str, pairings: &[Paired], none: &str) {
 }
 
 pub(super) fn line(paired: &Paired, now_unix_ms: u64) -> String {
-    let Paired { fingerprint, set_name, since_unix_ms, address, allow, .. } = paired;
+    let Paired { fingerprint, set_name, right, since_unix_ms, address, allow, .. } = paired;
     let age = units::duration(Duration::from_millis(now_unix_ms.saturating_sub(*since_unix_ms)));
     let rule = if paired.by_default { "as serve allows" } else { "by its invitation" };
-    let mut text = format!(
-        "{fingerprint}  may send '{set_name}', paired {age} ago from {address}; beside plain data: {allow} ({rule})"
-    );
+    let paired_since =
+        format!("{fingerprint}  may {} '{set_name}', paired {age} ago from {address}", right.verb());
+    if *right == Right::Restore {
+        return paired_since;
+    }
+    let mut text = format!("{paired_since}; beside plain data: {allow} ({rule})");
     if paired.after_restart != Allow::NOTHING {
         text += &format!(". {}", needs_restart(paired.after_restart));
     }

@@ -6,9 +6,6 @@ use crate::failure::Failure;
 pub(super) fn refusal(command: &Planned) -> Failure {
     let (name, instead) = match command {
         Planned::Replication(_) => ("replication", "`standin stop` ends replication and mount together."),
-        Planned::Restore(_) => {
-            ("restore", "Stop the protection and copy the replica back, for example with cp -a.")
-        }
         Planned::Bitmap(_) => ("bitmap", ""),
         Planned::Merge(_) => ("merge", ""),
         Planned::Resync(_) => ("resync", ""),

@@ -98,7 +98,7 @@ fn fsync_rule(args: &Protect) -> Result<Option<Rule>, Failure> {
     }))
 }
 
-fn set_name(asked: Option<String>, directory: &Path) -> Result<String, Failure> {
+pub(super) fn set_name(asked: Option<String>, directory: &Path) -> Result<String, Failure> {
     let last = || directory.file_name().map(|name| name.to_string_lossy().into_owned());
     match asked.clone().or_else(last) {
         Some(name) if crate::words::is_set_name(&name) => Ok(name),

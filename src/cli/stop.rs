@@ -1,10 +1,12 @@
 //! `standin stop`: drain, unmount, end.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Args;
 use serde_json::json;
 
-use super::args::{Common, Stop};
+use super::args::Common;
 use super::find::{find, no_answer};
 use super::{Outcome, output};
 use crate::control::{RoleName, Severity, StopMode};
@@ -12,6 +14,15 @@ use crate::limits::STOP_DRAIN;
 
 /// For the unmount itself and the end of the process, after the drain.
 const UNMOUNT_PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Args)]
+pub struct Stop {
+    /// Name or directory of a replication set [default: the only one]
+    pub set: Option<PathBuf>,
+    /// Do not drain, detach the mount even when it is busy
+    #[arg(long)]
+    pub now: bool,
+}
 
 pub(super) fn run(common: &Common, args: &Stop) -> Outcome {
     let found = find(common, args.set.as_deref())?;

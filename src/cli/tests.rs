@@ -15,7 +15,7 @@ use crate::control::{
 };
 use crate::packet::{DataState, Sequence};
 use crate::preflight::FsFacts;
-use crate::words::{Allow, Late, Needs, Rule, Target, WhenFull, socket_path};
+use crate::words::{Allow, Late, Needs, Right, Rule, Target, WhenFull, socket_path};
 
 /// A run directory with daemons in it.
 struct Hosts {
@@ -427,6 +427,7 @@ note: Replica web: device nodes were left out 2 times (--allow device takes them
 #[test]
 fn a_pairing_reads_well() {
     let paired = crate::control::Paired {
+        right: Right::Send,
         fingerprint: "aa11".into(),
         set_name: "web".into(),
         since_unix_ms: 1000,

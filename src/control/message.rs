@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::status::{ConnectionStatus, Status};
 use crate::failure::Failure;
 use crate::packet::{CheckCounts, DifferenceKind, Sequence};
-use crate::words::{Allow, CopyMode, QueueStats};
+use crate::words::{Allow, CopyMode, QueueStats, Right};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "request")]
@@ -156,6 +156,8 @@ pub struct Invite {
     /// What the source may have beside plain data; `None`: what the target allows everybody.
     #[serde(default)]
     pub allow: Option<Allow>,
+    #[serde(default)]
+    pub right: Right,
 }
 
 /// An invitation. The token is a secret until it is used or has expired.
@@ -173,11 +175,13 @@ pub struct Invited {
     pub after_restart: Allow,
 }
 
-/// A key that may send a replication set.
+/// A key that may send a replication set, or read it back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Paired {
     pub fingerprint: String,
     pub set_name: String,
+    #[serde(default)]
+    pub right: Right,
     pub since_unix_ms: u64,
     /// Where it was when it paired.
     pub address: String,

@@ -26,6 +26,12 @@ pub trait Feed: Send + 'static {
     fn next_frames(&mut self, max_bytes: usize) -> Vec<EncodedFrame>;
 }
 
+impl Feed for Box<dyn Feed> {
+    fn next_frames(&mut self, max_bytes: usize) -> Vec<EncodedFrame> {
+        (**self).next_frames(max_bytes)
+    }
+}
+
 /// Tells the link thread that its [`Feed`] has something. From any thread; never blocks; while
 /// the link thread is awake it costs one atomic read.
 #[derive(Clone)]

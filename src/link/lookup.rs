@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::dial::Dial;
 use super::ending::End;
-use super::source::Dial;
 use crate::limits::LOOKUP_TIME_MAX;
 
 /// What comes of it.

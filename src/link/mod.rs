@@ -19,6 +19,7 @@
 
 mod assembler;
 mod control;
+mod dial;
 mod direct;
 mod ending;
 mod frames;
@@ -36,15 +37,17 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod traffic;
 
 #[cfg(test)]
 pub(crate) use assembler::Assembler;
+pub use dial::Dial;
 pub use direct::direct;
 pub use frames::{Feed, FrameReceiver, Received, Waker};
 pub use identity::Identity;
 pub use listener::{Bound, Listener, Refusals};
 pub use lookup::Lookup;
 pub use pairing::{PairingDesk, visit_desk};
-pub use source::{Dial, LostBy, SourceEvent, SourceLink};
+pub use source::{LostBy, SourceEvent, SourceLink};
 pub use stats::LinkStats;
 pub use target::{Peer, TargetEvent, TargetLink, TargetLinkHandle};

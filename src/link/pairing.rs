@@ -15,11 +15,11 @@ use parking_lot::Mutex;
 use quinn::{ClientConfig, Connection};
 use tokio::time::timeout;
 
+use super::dial::Dial;
 use super::ending::{self, End};
 use super::listener::plain;
 use super::probe;
 use super::socket::{self, Purpose};
-use super::source::Dial;
 use super::tls::{self, Protocol};
 use crate::limits::{CLOSE_FLUSH, HANDSHAKE_TIME_MAX, PAIRING_ATTEMPTS_PER_SECOND, PAIRING_LEN_MAX};
 use crate::packet::{PairingVisit, SESSION_BINDING_LEN};

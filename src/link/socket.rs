@@ -94,6 +94,8 @@ pub(super) enum Purpose {
     Small,
     /// Packets, at the source, which dials this address.
     Large { target: SocketAddr },
+    /// As [`Purpose::Large`], at a source that reads its replica back: the target sends.
+    Reading { target: SocketAddr },
     /// Either, at the target: which one is known only after the handshake.
     Incoming,
 }
@@ -103,6 +105,7 @@ impl Purpose {
     fn peer_streams(&self) -> (u8, u8) {
         match self {
             Purpose::Small | Purpose::Large { .. } => (0, 0),
+            Purpose::Reading { .. } => (0, 1),
             Purpose::Incoming => (2, 1),
         }
     }
@@ -111,7 +114,7 @@ impl Purpose {
     fn mtu_discovery(&self) -> Option<MtuDiscoveryConfig> {
         match self {
             Purpose::Small | Purpose::Incoming => None,
-            Purpose::Large { target } => Some(mtu_discovery(*target)),
+            Purpose::Large { target } | Purpose::Reading { target } => Some(mtu_discovery(*target)),
         }
     }
 }

@@ -1,9 +1,7 @@
 //! The source's end: dials a target, sends what a feed gives, on a thread of its own.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream};
@@ -11,41 +9,21 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::control::{self, Outbox};
+use super::dial::Dial;
 use super::direct::Passage;
 use super::ending::{self, End, refused_our_key};
-use super::frames::{self, Feed, Waker};
+use super::frames::{self, Feed, FrameReceiver, Waker};
 use super::heartbeat;
-use super::identity::Identity;
 use super::lookup::Lookup;
 use super::opening::{GREETING, Opening, Role, SessionToken, bounded};
 use super::probe;
 use super::socket::{self, Purpose};
 use super::stats::{LinkStats, Meter};
 use super::tls::{self, Protocol};
-use crate::limits::{CLOSE_FLUSH, HANDSHAKE_TIME_MAX, HEARTBEAT_INTERVAL, HEARTBEATS_MISSED};
+use super::traffic::Traffic;
+use crate::limits::{CLOSE_FLUSH, HEARTBEATS_MISSED};
 use crate::packet::{SourceMessage, TargetMessage};
 use crate::store;
-use crate::words::Fingerprint;
-
-/// Whom to dial, and as whom.
-#[derive(Clone, Debug)]
-pub struct Dial {
-    pub address: SocketAddr,
-    /// The key that the target must show.
-    pub target: Fingerprint,
-    pub identity: Arc<Identity>,
-    /// Both sides go by it; it is brought within the bounds of `limits`.
-    pub heartbeat_interval: Duration,
-    /// An attempt that takes longer has failed.
-    pub patience: Duration,
-}
-
-impl Dial {
-    pub fn new(address: SocketAddr, target: Fingerprint, identity: Arc<Identity>) -> Dial {
-        let (heartbeat_interval, patience) = (HEARTBEAT_INTERVAL, HANDSHAKE_TIME_MAX);
-        Dial { address, target, identity, heartbeat_interval, patience }
-    }
-}
 
 /// What happens on a [`SourceLink`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,12 +71,21 @@ impl SourceLink {
     /// Starts dialling, a [`Dial`] or what a [`Lookup`] finds, and returns at once. What comes of it
     /// comes as events.
     pub fn dial(to: impl Into<Lookup>, feed: impl Feed) -> SourceLink {
+        SourceLink::begin(to.into(), Traffic::Out(Box::new(feed)))
+    }
+
+    /// As [`SourceLink::dial`], for frames that the target sends back.
+    pub fn dial_to_read(to: impl Into<Lookup>) -> (SourceLink, FrameReceiver) {
+        let (sender, receiver) = frames::channel();
+        (SourceLink::begin(to.into(), Traffic::Back(sender)), receiver)
+    }
+
+    fn begin(lookup: Lookup, traffic: Traffic) -> SourceLink {
         let (sender, events) = unbounded();
         let waker = Waker::new();
         let shared = Arc::new(Shared { outbox: Outbox::new(), meter: Meter::new() });
         let session = Session { shared: shared.clone(), waker: waker.clone(), events: sender.clone() };
-        let lookup = to.into();
-        let dialling = move || session.run(lookup, feed);
+        let dialling = move || session.run(lookup, traffic);
         let thread = std::thread::Builder::new().name("link-source".into()).spawn(dialling);
         let thread = match thread {
             Ok(thread) => Some(thread),
@@ -199,11 +186,11 @@ struct Streams {
 }
 
 impl Session {
-    fn run(self, lookup: Lookup, feed: impl Feed) {
+    fn run(self, lookup: Lookup, traffic: Traffic) {
         let events = self.events.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let end = match runtime {
-            Ok(runtime) => runtime.block_on(self.look_up_and_serve(lookup, feed)),
+            Ok(runtime) => runtime.block_on(self.look_up_and_serve(lookup, traffic)),
             Err(error) => End::Lost(format!("no runtime for the link: {error}")),
         };
         let by = match &end {
@@ -213,21 +200,21 @@ impl Session {
         let _ = events.send(SourceEvent::Lost { by, reason: end.reason().to_owned() });
     }
 
-    async fn look_up_and_serve(self, lookup: Lookup, feed: impl Feed) -> End {
+    async fn look_up_and_serve(self, lookup: Lookup, traffic: Traffic) -> End {
         let found = tokio::select! {
             found = lookup.found() => found,
             end = self.shared.outbox.closing() => return end,
         };
         let Session { shared, waker, events } = self;
         match found {
-            Ok(dial) => DialledSession { dial, shared, waker, events }.dial_and_serve(feed).await,
+            Ok(dial) => DialledSession { dial, shared, waker, events }.dial_and_serve(traffic).await,
             Err(end) => end,
         }
     }
 }
 
 impl DialledSession {
-    async fn dial_and_serve(&self, feed: impl Feed) -> End {
+    async fn dial_and_serve(&self, traffic: Traffic) -> End {
         // A socket each, so that heartbeats never wait in a full buffer behind acknowledgements.
         let local = socket::local_for(self.dial.address);
         let endpoints = match (socket::endpoint(local, None), socket::endpoint(local, None)) {
@@ -235,12 +222,12 @@ impl DialledSession {
             (Err(error), _) | (_, Err(error)) => return End::Lost(format!("no UDP socket: {error}")),
         };
         let connected = tokio::select! {
-            connected = timeout(self.dial.patience, self.connect(&endpoints)) => connected,
+            connected = timeout(self.dial.patience, self.connect(&endpoints, &traffic)) => connected,
             end = self.shared.outbox.closing() => return end,
             end = probe::nobody_there(self.dial.address) => return end,
         };
         let end = match connected {
-            Ok(Ok(streams)) => self.serve(streams, feed).await,
+            Ok(Ok(streams)) => self.serve(streams, traffic).await,
             Ok(Err(end)) => end,
             Err(_) => {
                 End::Lost(format!("no answer from {} within {:?}", self.dial.address, self.dial.patience))
@@ -253,11 +240,11 @@ impl DialledSession {
     }
 
     /// First the small connection, up to the target's greeting; then the large one.
-    async fn connect(&self, endpoints: &[Endpoint; 2]) -> Result<Streams, End> {
+    async fn connect(&self, endpoints: &[Endpoint; 2], traffic: &Traffic) -> Result<Streams, End> {
         let session = store::random_u128();
         let small = self.handshake(&endpoints[0], Purpose::Small).await?;
         let control = self.greet(&small, session).await?;
-        let large = self.handshake(&endpoints[1], Purpose::Large { target: self.dial.address }).await?;
+        let large = self.handshake(&endpoints[1], traffic.purpose(self.dial.address)).await?;
         let mut packets = large.open_uni().await?;
         packets.write_all(&self.opening(Role::Packets, session)).await?;
         Ok(Streams { small, control, large, packets })
@@ -323,7 +310,7 @@ impl DialledSession {
     }
 
     /// Runs every part until the first one ends; then all end.
-    async fn serve(&self, streams: Streams, feed: impl Feed) -> End {
+    async fn serve(&self, streams: Streams, traffic: Traffic) -> End {
         let Streams { small, control: (send, receive), large, packets } = streams;
         let meter = &self.shared.meter;
         meter.set_small(small.clone());
@@ -332,12 +319,14 @@ impl DialledSession {
         let every = bounded(self.dial.heartbeat_interval);
         let mut parts = JoinSet::new();
         parts.spawn(heartbeat::beat(small, every, meter.heard.clone()));
-        parts.spawn(frames::send(large.clone(), packets, feed, self.waker.clone()));
+        let receiving = traffic.spawn(&mut parts, large.clone(), packets, self.waker.clone());
         parts.spawn(ending::gone(large));
         self.shared.outbox.spawn(&mut parts, send);
         let messages = control::receive(receive, self.events.clone(), SourceEvent::Message);
         let end = ending::first_of(parts, messages, || meter.connections()).await;
         meter.stop();
+        // Before the last sender goes: the receiver reads it when it finds no sender any more.
+        receiving.iter().for_each(|sender| end.reason().clone_into(&mut sender.reason.lock()));
         end
     }
 }

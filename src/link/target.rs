@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use parking_lot::Mutex;
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
@@ -12,7 +13,7 @@ use tokio::time::{Duration, timeout};
 use super::control::{self, Outbox};
 use super::direct::Passage;
 use super::ending::{self, End};
-use super::frames::{self, FrameReceiver, FrameSender};
+use super::frames::{self, Feed, FrameReceiver, FrameSender, Waker};
 use super::heartbeat;
 use super::listener::plain;
 use super::stats::{LinkStats, Meter};
@@ -50,7 +51,7 @@ pub struct Peer {
 
 #[derive(Clone)]
 enum Way {
-    Network { outbox: Arc<Outbox<TargetMessage>>, meter: Meter, welcome: Arc<Notify> },
+    Network { outbox: Arc<Outbox<TargetMessage>>, meter: Meter, welcome: Arc<Notify>, back: Arc<Back> },
     Direct(Arc<Passage>),
 }
 
@@ -80,6 +81,17 @@ impl TargetLink {
             Way::Network { welcome, .. } => welcome.notify_one(),
             Way::Direct(passage) => passage.welcome(),
         }
+    }
+
+    /// Instead of a welcome: frames go to the source from now on, what `feed` gives. Wakes the feed;
+    /// `None` within a process, where a source needs no link to read.
+    pub fn send_back(&self, feed: impl Feed) -> Option<Waker> {
+        let Way::Network { back, .. } = &self.way else { return None };
+        let waker = Waker::new();
+        waker.start();
+        *back.feed.lock() = Some((Box::new(feed), waker.clone()));
+        back.given.notify_one();
+        Some(waker)
     }
 
     pub fn messages(&self) -> &Receiver<TargetEvent> {
@@ -147,6 +159,13 @@ impl TargetLinkHandle {
     }
 }
 
+/// What is to be sent to the source, once somebody says so.
+#[derive(Default)]
+struct Back {
+    feed: Mutex<Option<(Box<dyn Feed>, Waker)>>,
+    given: Notify,
+}
+
 /// What the link thread works with.
 pub(super) struct AcceptedSession {
     small: Connection,
@@ -157,6 +176,7 @@ pub(super) struct AcceptedSession {
     outbox: Arc<Outbox<TargetMessage>>,
     meter: Meter,
     welcome: Arc<Notify>,
+    back: Arc<Back>,
     pool: Pool,
 }
 
@@ -174,12 +194,18 @@ pub(super) fn session(
     let (frame_sender, frames) = frames::channel();
     let (event_sender, events) = unbounded();
     let (outbox, meter, welcome) = (Outbox::new(), Meter::new(), Arc::new(Notify::new()));
+    let back = Arc::<Back>::default();
     meter.set_small(small.clone());
     let link = TargetLink {
         peer: Some(Peer { key: peer, address: plain(small.remote_address()) }),
         frames,
         events,
-        way: Way::Network { outbox: outbox.clone(), meter: meter.clone(), welcome: welcome.clone() },
+        way: Way::Network {
+            outbox: outbox.clone(),
+            meter: meter.clone(),
+            welcome: welcome.clone(),
+            back: back.clone(),
+        },
     };
     let session = AcceptedSession {
         small,
@@ -190,6 +216,7 @@ pub(super) fn session(
         outbox,
         meter,
         welcome,
+        back,
         pool,
     };
     (session, link)
@@ -213,7 +240,8 @@ impl AcceptedSession {
         let mut parts = JoinSet::new();
         self.outbox.spawn(&mut parts, send);
         parts.spawn(heartbeat::answer(small, self.heartbeat_interval, meter.heard.clone()));
-        parts.spawn(receive_packets(packets, self.welcome, meter.clone(), self.pool, frames.clone()));
+        let start = Start { welcome: self.welcome, back: self.back };
+        parts.spawn(serve_packets(packets, start, meter.clone(), self.pool, frames.clone()));
         let messages = control::receive(receive, events.clone(), TargetEvent::Message);
         let end = ending::first_of(parts, messages, || meter.connections()).await;
         meter.stop();
@@ -225,10 +253,16 @@ impl AcceptedSession {
     }
 }
 
-/// Waits for the large connection and for the welcome, then receives frames from it.
-async fn receive_packets(
-    packets: oneshot::Receiver<Packets>,
+/// What starts the frames, either way.
+struct Start {
     welcome: Arc<Notify>,
+    back: Arc<Back>,
+}
+
+/// Waits for the large connection and for the welcome, then receives frames from it; or sends some.
+async fn serve_packets(
+    packets: oneshot::Receiver<Packets>,
+    start: Start,
     meter: Meter,
     pool: Pool,
     frames: FrameSender,
@@ -238,7 +272,8 @@ async fn receive_packets(
             meter.set_large(connection.clone());
             let gone = ending::gone(connection.clone());
             tokio::select! {
-                () = welcome.notified() => {}
+                () = start.welcome.notified() => {}
+                () = start.back.given.notified() => return send_back(connection, stream, &start.back).await,
                 end = gone => return end,
             }
             connection.set_receive_window(STREAM_WINDOW.into());
@@ -246,4 +281,16 @@ async fn receive_packets(
         }
         Ok(Err(_)) | Err(_) => End::Fault("the connection for packets never came".into()),
     }
+}
+
+/// Opens the one stream that goes this way. `idle`, which carries nothing, stays open with it.
+async fn send_back(connection: Connection, idle: RecvStream, back: &Back) -> End {
+    let feed = back.feed.lock().take();
+    let Some((feed, waker)) = feed else { return End::Fault("there is nothing to send".into()) };
+    let end = match connection.open_uni().await {
+        Ok(stream) => frames::send(connection, stream, feed, waker).await,
+        Err(error) => error.into(),
+    };
+    drop(idle);
+    end
 }

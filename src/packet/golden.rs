@@ -41,6 +41,7 @@ fn all_lines() -> String {
     lines.extend(lines_of("bad by", &samples::bad_bys()));
     lines.extend(lines_of("stuck", &samples::stucks()));
     lines.extend(lines_of("standing", &samples::standings()));
+    lines.extend(lines_of("of a copy", &samples::said_of_copies()));
     lines.extend(lines_of("source says", &samples::source_messages()));
     lines.extend(lines_of("target says", &samples::target_messages()));
     lines.extend(samples::pairing_requests().iter().map(|request| line("pairing", request)));

@@ -142,6 +142,9 @@ pub enum LaneItem {
     /// The comparison ends here, without a result. Answered with [`super::TargetMessage::CheckStopped`],
     /// also where none has begun.
     CheckStop,
+    /// The directory was restored from this replica, and nobody has sent to it since: what has the same
+    /// name, size and mtime is the same, unless it is suspect. Right behind the root directory.
+    NamesMatch,
 }
 
 impl LaneItem {
@@ -165,6 +168,7 @@ impl LaneItem {
             LaneItem::CheckBegin { .. } => "begin of a comparison",
             LaneItem::Hashes { .. } => "hashes",
             LaneItem::CheckStop => "stop of a comparison",
+            LaneItem::NamesMatch => "names match",
         }
     }
 }

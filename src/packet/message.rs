@@ -91,6 +91,28 @@ pub enum SourceMessage {
     /// Answer to `Retrying` of a full target: packets that are still to come remove these objects, or
     /// cut them down to nothing. At most [`crate::limits::RELIEF_OBJECTS_MAX`].
     Relief { objects: Vec<ObjectId> },
+    /// First message of a connection that reads a replica back: frames of a copy come the other way.
+    Restore {
+        version_oldest: u16,
+        version: u16,
+        features: Features,
+        set_name: Text,
+        /// Also a replica that is no consistent state of its source.
+        accept_bad_data: bool,
+    },
+    /// What a reader says of the copy that it gets.
+    OfCopy(OfCopy),
+}
+
+/// What is said of a copy by whoever it is made to.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum OfCopy {
+    /// As [`TargetMessage::Wanted`].
+    Wanted { listing: ItemNumber, objects: Vec<ObjectId> },
+    /// As [`TargetMessage::Doubt`].
+    Doubt { directories: Vec<ObjectId> },
+    /// The copy that ended with this item is complete and durable.
+    Complete { end: ItemNumber },
 }
 
 /// State of the replica's data, for every decision.
@@ -185,6 +207,17 @@ pub enum TargetMessage {
     NotChecked { reason: Text },
     /// Nothing more comes of a comparison.
     CheckStopped,
+    /// Answer to `Restore`: the copy of this replica follows.
+    Restoring {
+        version: u16,
+        features: Features,
+        set: SetId,
+        data: DataState,
+        /// Why it is bad.
+        reason: Text,
+        /// What its source may have had here beside plain data, in words.
+        allowed: Text,
+    },
 }
 
 /// What sources asked for and a target does not allow or cannot hold, counted since it opened the

@@ -150,6 +150,7 @@ pub(super) fn items() -> Vec<LaneItem> {
         LaneItem::LeftOut { left_out: LeftOut { count: 2, named: vec![Text::from_str_cut("a")] } },
         LaneItem::End,
         LaneItem::NotListed { dir: object(1) },
+        LaneItem::NamesMatch,
     ];
     items.extend(block_hashes().into_iter().map(|hash| LaneItem::CheckBegin { content: Some(hash) }));
     items.extend([
@@ -182,6 +183,24 @@ pub(super) fn source_messages() -> Vec<SourceMessage> {
         SourceMessage::Ask { set_name: Text::from_str_cut("web") },
         SourceMessage::Diverged { reason: text() },
         SourceMessage::Relief { objects: (0..20).map(object).collect() },
+        SourceMessage::Restore {
+            version_oldest: 1,
+            version: 2,
+            features: Features(3),
+            set_name: Text::from_str_cut("web"),
+            accept_bad_data: true,
+        },
+    ]
+    .into_iter()
+    .chain(said_of_copies().into_iter().map(SourceMessage::OfCopy))
+    .collect()
+}
+
+pub(super) fn said_of_copies() -> Vec<OfCopy> {
+    vec![
+        OfCopy::Wanted { listing: ItemNumber(1), objects: (0..20).map(object).collect() },
+        OfCopy::Doubt { directories: (0..20).map(object).collect() },
+        OfCopy::Complete { end: ItemNumber(1) },
     ]
 }
 
@@ -248,6 +267,14 @@ pub(super) fn target_messages() -> Vec<TargetMessage> {
         TargetMessage::SetAside { path: text(), op: text(), reason: text(), since_ms: 3 },
         TargetMessage::Withheld(WithheldCounts { devices: 1, setuid_bits: 2, security_xattrs: 3, times: 4 }),
         TargetMessage::Doubt { directories: (0..20).map(object).collect() },
+        TargetMessage::Restoring {
+            version: 1,
+            features: Features(2),
+            set: SetId(4),
+            data: DataState::Bad,
+            reason: text(),
+            allowed: text(),
+        },
     ];
     let difference =
         |kind| Difference { kind, object: Some(object(1)), path: Bounded(b"a/b".to_vec()), bytes: 5 };

@@ -15,17 +15,38 @@ use crate::limits::{INVITATIONS_MAX, PAIRINGS_MAX};
 use crate::packet::PairingVisit;
 use crate::packet::{PAIRING_VERSION, PairingAnswer, PairingRequest, Text, decode_message};
 use crate::store;
-use crate::words::{Allow, Fingerprint};
+use crate::words::{Allow, Fingerprint, Right};
 
 /// Which way data may go, as this host sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
     /// The peer is the source: its changes are performed here.
+    #[default]
     FromPeer,
+    /// The peer may read the replica back.
+    ToPeer,
 }
 
-/// A key that may send a replication set.
+impl Direction {
+    pub fn right(self) -> Right {
+        match self {
+            Direction::FromPeer => Right::Send,
+            Direction::ToPeer => Right::Restore,
+        }
+    }
+}
+
+impl From<Right> for Direction {
+    fn from(right: Right) -> Direction {
+        match right {
+            Right::Send => Direction::FromPeer,
+            Right::Restore => Direction::ToPeer,
+        }
+    }
+}
+
+/// A key that may send a replication set, or read it back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
     pub peer: Fingerprint,
@@ -51,6 +72,8 @@ pub struct Invitation {
     /// Goes into the grant.
     #[serde(default)]
     pub allow: Option<Allow>,
+    #[serde(default)]
+    pub direction: Direction,
 }
 
 /// What is offered to whoever brings the token.
@@ -61,6 +84,7 @@ pub struct Offer<'a> {
     pub address: &'a str,
     pub good_for: Duration,
     pub allow: Option<Allow>,
+    pub right: Right,
 }
 
 /// Why there is no invitation.
@@ -107,6 +131,7 @@ impl Book {
             expires_unix_ms: now_unix_ms.saturating_add(offer.good_for.as_millis() as u64),
             used_by: None,
             allow: offer.allow,
+            direction: offer.right.into(),
         };
         let _changing = self.changing.lock();
         let mut next = Document::clone(&self.now());
@@ -125,8 +150,9 @@ impl Book {
         let outcome = self.consume(visit, now_unix_ms);
         let (peer, from) = (visit.peer, visit.address);
         match outcome {
-            Ok(set_name) => {
-                log::info!("paired: key {peer} at {from} may send '{set_name}'");
+            Ok((set_name, direction)) => {
+                let may = direction.right().verb();
+                log::info!("paired: key {peer} at {from} may {may} '{set_name}'");
                 PairingAnswer::Paired
             }
             Err(reason) => {
@@ -138,7 +164,23 @@ impl Book {
 
     /// What lets a key send this set, if it may.
     pub fn grant(&self, peer: &Fingerprint, set_name: &str) -> Option<Grant> {
-        self.now().grants.iter().find(|grant| is_grant(grant, peer, set_name)).cloned()
+        let is_meant = |grant: &&Grant| is_grant(grant, peer, set_name, Direction::FromPeer);
+        self.now().grants.iter().find(is_meant).cloned()
+    }
+
+    /// Whether a key may read this set back: whoever may send it, and whoever was invited to.
+    pub fn may_read(&self, peer: &Fingerprint, set_name: &str) -> bool {
+        let is_meant = |grant: &Grant| grant.peer == *peer && grant.set_name == set_name;
+        self.now().grants.iter().any(is_meant)
+    }
+
+    /// Everything that some source of this set may have; `usual` where its invitation said nothing, and
+    /// where there is none any more.
+    pub fn allowed_in(&self, set_name: &str, usual: Allow) -> Allow {
+        let document = self.now();
+        let of_set = |grant: &&Grant| grant.set_name == set_name && grant.direction == Direction::FromPeer;
+        let allowed = document.grants.iter().filter(of_set).map(|grant| grant.allow.unwrap_or(usual));
+        allowed.reduce(Allow::or).unwrap_or(usual)
     }
 
     /// Everything that some source may have, or can be granted by a token that is out.
@@ -148,7 +190,7 @@ impl Book {
         grants.chain(invitations).fold(Allow::NOTHING, Allow::or)
     }
 
-    /// Whether a key may send any set.
+    /// Whether a key may send any set, or read it.
     pub fn knows(&self, peer: &Fingerprint) -> bool {
         self.now().grants.iter().any(|grant| grant.peer == *peer)
     }
@@ -177,7 +219,7 @@ impl Book {
         Ok(revoked)
     }
 
-    fn consume(&self, visit: &PairingVisit, now_unix_ms: u64) -> Result<String, String> {
+    fn consume(&self, visit: &PairingVisit, now_unix_ms: u64) -> Result<(String, Direction), String> {
         let request: PairingRequest = decode_message(&visit.request).map_err(|error| error.to_string())?;
         if request.version != PAIRING_VERSION {
             return Err("the other side has another version of pairing: update the older one".into());
@@ -199,8 +241,8 @@ impl Book {
             return Err("the token has expired: make a new one with `standin invite`".into());
         }
         known.used_by = Some(visit.peer);
-        let (allow, granted) = (known.allow, next.grants.len());
-        match next.grants.iter_mut().find(|grant| is_grant(grant, &visit.peer, &set_name)) {
+        let (allow, direction, granted) = (known.allow, known.direction, next.grants.len());
+        match next.grants.iter_mut().find(|grant| is_grant(grant, &visit.peer, &set_name, direction)) {
             // The latest token counts.
             Some(grant) => grant.allow = allow,
             None if granted >= PAIRINGS_MAX => {
@@ -209,7 +251,7 @@ impl Book {
             None => next.grants.push(Grant {
                 peer: visit.peer,
                 set_name: set_name.clone(),
-                direction: Direction::FromPeer,
+                direction,
                 since_unix_ms: now_unix_ms,
                 address: visit.address.to_string(),
                 allow,
@@ -217,7 +259,7 @@ impl Book {
         }
         self.replace(next)
             .map_err(|error| format!("the target cannot write its record of pairings: {error}"))?;
-        Ok(set_name)
+        Ok((set_name, direction))
     }
 
     /// Persist, then publish.
@@ -232,8 +274,8 @@ impl Book {
     }
 }
 
-fn is_grant(grant: &Grant, peer: &Fingerprint, set_name: &str) -> bool {
-    grant.peer == *peer && grant.set_name == set_name && grant.direction == Direction::FromPeer
+fn is_grant(grant: &Grant, peer: &Fingerprint, set_name: &str, direction: Direction) -> bool {
+    grant.peer == *peer && grant.set_name == set_name && grant.direction == direction
 }
 
 /// Expired for a day: until then its user hears what is wrong with it.

@@ -6,6 +6,7 @@ use super::*;
 use crate::mutation::with_damage;
 use crate::sys::allocated;
 use crate::words::Fingerprint;
+use crate::words::Right;
 
 #[test]
 fn a_mangled_token_is_refused_or_the_same() {
@@ -38,7 +39,8 @@ fn damaged_documents_are_errors() {
     let book = Book::open(&path, own).unwrap();
     for set in ["web", "mail"] {
         let good_for = std::time::Duration::from_secs(60);
-        book.invite(Offer { set_name: set, address: "", good_for, allow: None }, 5).unwrap();
+        book.invite(Offer { set_name: set, address: "", good_for, allow: None, right: Right::Send }, 5)
+            .unwrap();
     }
     let invited = fs::read(&path).unwrap();
     let known = Known::in_state(dir.path());

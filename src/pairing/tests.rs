@@ -6,7 +6,7 @@ use super::*;
 use crate::link::Identity;
 use crate::packet::PairingVisit;
 use crate::packet::{PAIRING_VERSION, PairingAnswer, PairingRequest, Text, encode_message};
-use crate::words::{Allow, Fingerprint};
+use crate::words::{Allow, Fingerprint, Right};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -33,7 +33,10 @@ impl Ground {
     }
 
     fn token_with(&self, set_name: &str, allow: Option<Allow>) -> Token {
-        self.book.invite(Offer { set_name, address: "", good_for: HOUR, allow }, 0).unwrap().0
+        self.book
+            .invite(Offer { set_name, address: "", good_for: HOUR, allow, right: Right::Send }, 0)
+            .unwrap()
+            .0
     }
 }
 
@@ -205,4 +208,26 @@ fn a_book_of_an_older_version_is_read() {
     std::fs::write(&path, old.to_string()).unwrap();
     let book = Book::open(&path, ground.own).unwrap();
     assert_eq!(book.grant(&peer, "web").unwrap().allow, None);
+}
+
+/// Reading is a right of its own: it gives nothing else, is nobody's by default, and can be taken away.
+#[test]
+fn who_may_read_may_not_send_and_who_may_send_may_read() {
+    let mut ground = Ground::new();
+    let (reader, source, stranger) = (key(), key(), key());
+    let offer = Offer { set_name: "web", address: "", good_for: HOUR, allow: None, right: Right::Restore };
+    let to_read = ground.book.invite(offer, 0).unwrap().0;
+    assert_eq!(ground.book.answer(&visit(reader, &to_read, [1; 32]), 1), PairingAnswer::Paired);
+    assert_eq!(ground.book.answer(&visit(source, &ground.token("web"), [1; 32]), 1), PairingAnswer::Paired);
+    ground.read_again();
+    let book = &ground.book;
+    let may = |key: &Fingerprint, set: &str| (book.grant(key, set).is_some(), book.may_read(key, set));
+    assert_eq!(may(&reader, "web"), (false, true));
+    assert_eq!(may(&source, "web"), (true, true));
+    assert_eq!((may(&stranger, "web"), may(&source, "other")), ((false, false), (false, false)));
+    // A second token adds the other right, and both go at once.
+    assert_eq!(book.answer(&visit(reader, &ground.token("web"), [1; 32]), 1), PairingAnswer::Paired);
+    assert_eq!(may(&reader, "web"), (true, true));
+    assert_eq!(book.revoke(|grant| grant.peer == reader).unwrap().len(), 2);
+    assert_eq!(may(&reader, "web"), (false, false));
 }

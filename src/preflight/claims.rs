@@ -42,6 +42,7 @@ pub enum Role {
     Source,
     Replica,
     ServeRoot,
+    Restored,
 }
 
 impl Role {
@@ -50,11 +51,13 @@ impl Role {
             Role::Source => "source",
             Role::Replica => "replica",
             Role::ServeRoot => "serve",
+            Role::Restored => "restored",
         }
     }
 
     fn parse(word: &str) -> Option<Role> {
-        [Role::Source, Role::Replica, Role::ServeRoot].into_iter().find(|role| role.word() == word)
+        let all = [Role::Source, Role::Replica, Role::ServeRoot, Role::Restored];
+        all.into_iter().find(|role| role.word() == word)
     }
 }
 
@@ -121,6 +124,7 @@ impl fmt::Display for Holder {
             Role::Source => write!(f, "the protection of '{set}' (pid {pid})"),
             Role::Replica => write!(f, "the protection of '{set}' (pid {pid}) as its replica"),
             Role::ServeRoot => write!(f, "`standin serve` (pid {pid}) for its replicas"),
+            Role::Restored => write!(f, "`standin restore` (pid {pid}) for '{set}'"),
         }
     }
 }

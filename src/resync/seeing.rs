@@ -26,6 +26,7 @@ pub(super) struct Eyes {
     birth_epoch: u32,
     suspect_since: Option<Timestamp>,
     suspects: Arc<HashSet<ObjectId>>,
+    is_replica: bool,
 }
 
 /// An entry that was looked at.
@@ -65,12 +66,17 @@ impl Eyes {
         let failed = |error| read_error("look at", &TreePath::root(), error);
         let status = stat(root.as_fd()).map_err(failed)?;
         let (device, suspects) = ((status.stx_dev_major, status.stx_dev_minor), Arc::default());
-        Ok(Eyes { root, device, birth_epoch, suspect_since, suspects })
+        Ok(Eyes { root, device, birth_epoch, suspect_since, suspects, is_replica: false })
     }
 
     /// The content of these is in doubt on the target, whatever it compares.
     pub fn suspect(&mut self, suspects: Arc<HashSet<ObjectId>>) {
         self.suspects = suspects;
+    }
+
+    /// Of a replica: what is marked as withheld there cannot be looked at.
+    pub fn of_replica(self) -> Eyes {
+        Eyes { is_replica: true, ..self }
     }
 
     /// A descriptor on the tree's file system, for opening by handle.
@@ -109,6 +115,11 @@ impl Eyes {
         (status.stx_dev_major, status.stx_dev_minor) == self.device
     }
 
+    /// Whether it may have changed since the moment from which on everything is suspect.
+    pub fn is_suspect(&self, status: &Statx) -> bool {
+        self.suspect_since.is_some_and(|since| latest(timestamp(status.stx_ctime)) >= since)
+    }
+
     /// Opens a directory of the tree for reading.
     pub fn open_directory(&self, handle: &FileHandle) -> io::Result<OwnedFd> {
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOATIME;
@@ -132,6 +143,11 @@ impl Eyes {
         let status = stat(fd.as_fd()).map_err(|error| ("look at", error))?;
         if !self.is_here(&status) {
             return Ok(Sight::Nested);
+        }
+        if self.is_replica
+            && let Some(what) = xattr::withheld(&fd).map_err(|error| ("read attributes of", error))?
+        {
+            return Err(("give", withheld(&what)));
         }
         let handle = FileHandle::of(fd.as_fd()).map_err(|error| ("get the file handle of", error))?;
         let listed = self
@@ -180,7 +196,6 @@ impl Eyes {
         handle: &FileHandle,
     ) -> ListedObject {
         let (is_file, object) = (birth == Birth::File, self.id(handle, status));
-        let since = || self.suspect_since.is_some_and(|since| latest(timestamp(status.stx_ctime)) >= since);
         ListedObject {
             name,
             object,
@@ -190,7 +205,7 @@ impl Eyes {
             xattrs: xattrs.unwrap_or_default(),
             size: if is_file { status.stx_size } else { 0 },
             links: status.stx_nlink,
-            suspect: is_file && (since() || self.suspects.contains(&object)),
+            suspect: is_file && (self.is_suspect(status) || self.suspects.contains(&object)),
         }
     }
 }
@@ -206,6 +221,12 @@ impl Seen {
             links: self.listed.links,
         }
     }
+}
+
+fn withheld(what: &str) -> io::Error {
+    io::Error::other(format!(
+        "the replica was not allowed to have it ({what}), and has an empty file in its place"
+    ))
 }
 
 fn file_type(status: &Statx) -> u32 {

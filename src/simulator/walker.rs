@@ -51,17 +51,7 @@ impl Walker {
         outcome: Sender<Walked>,
         (random, planted): (&mut Random, Option<Planted>),
     ) -> Walker {
-        let WalkOrder {
-            check: _,
-            birth_epoch,
-            suspect_since,
-            suspects: _,
-            had,
-            sink,
-            answers,
-            progress,
-            pace: _,
-        } = order;
+        let WalkOrder { birth_epoch, suspect_since, had, sink, answers, progress, .. } = order;
         if let Some(planted) = planted.and_then(Planted::in_lane) {
             sink.plant(planted);
         }
@@ -194,6 +184,7 @@ impl Renamed {
         match item {
             LaneItem::Begin
             | LaneItem::Afresh
+            | LaneItem::NamesMatch
             | LaneItem::LeftOut { .. }
             | LaneItem::End
             | LaneItem::CheckBegin { .. }

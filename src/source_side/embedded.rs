@@ -11,7 +11,8 @@ use crate::failure::Failure;
 use crate::link::TargetLink;
 use crate::packet::SetId;
 use crate::preflight::{Claim, Role, open_directory};
-use crate::target_side::{Replicas, Seat, SharedApplier, Within};
+use crate::target_side::reading::Accept;
+use crate::target_side::{ReadingSeat, Replicas, Seat, SharedApplier, Within};
 use crate::words::{Fingerprint, ProtectOptions};
 
 /// A target in this process, for one replica.
@@ -36,6 +37,10 @@ impl Replicas for Only {
             return Err(MOVED.to_owned());
         }
         Ok(Seat::alone(self.applier.clone()))
+    }
+
+    fn read(&self, _link: &TargetLink, _name: &str, _accept: Accept) -> Result<ReadingSeat, String> {
+        Err("a replica on this host is read without a link".into())
     }
 
     fn about(&self, _peer: &Fingerprint, _name: &str) -> Result<String, String> {

@@ -63,8 +63,7 @@ impl Mark {
         Clock::now().mark()
     }
 
-    /// A moment by another clock, which is never set.
-    #[cfg(test)]
+    /// A moment by the clock that stamps changes where they are made.
     pub(crate) fn of(as_of: Timestamp) -> Mark {
         Mark { as_of, ..Mark::now() }
     }

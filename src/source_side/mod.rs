@@ -56,6 +56,7 @@ mod record;
 mod recorder;
 pub(crate) mod relief;
 mod remote;
+mod restoring;
 mod rounds;
 mod settling;
 mod start;
@@ -79,4 +80,5 @@ pub use life::Ended;
 #[cfg(test)]
 pub(crate) use mark::{Mark, Marks, Reached};
 pub(crate) use remote::resolve;
+pub use restoring::{Orphans, RestoreOptions, Restored, Tally, restore};
 pub use startup::run;

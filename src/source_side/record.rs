@@ -56,6 +56,10 @@ pub struct SetRecord {
     /// Why everything has to be compared, whatever the times say: a change could not be captured.
     #[serde(default)]
     pub diverged: Option<String>,
+    /// The directory was restored from this target, as it was typed, and the target was not brought into
+    /// line since.
+    #[serde(default)]
+    pub restored_from: Option<String>,
 }
 
 /// What stays of a connection over a restart.
@@ -99,8 +103,9 @@ impl SetRecord {
     /// Whether this target has answered an earlier start.
     pub fn has_answered(&self, target: &Target) -> bool {
         let target = target.to_string();
-        // Records from before it was noted have marks.
-        self.marks.contains_key(&target)
+        let is_restored = self.restored_from.as_ref() == Some(&target);
+        // Records from before it was noted have marks; one that was restored from says nothing by its own.
+        !is_restored && self.marks.contains_key(&target)
             || self.connections.get(&target).is_some_and(|connection| connection.answered)
     }
 
@@ -122,6 +127,7 @@ impl SetRecord {
     /// No moment says any more what a target has.
     pub fn forget_moments(&mut self) {
         self.marks.clear();
+        self.restored_from = None;
         self.connections.values_mut().for_each(|connection| connection.kept.first_copy = None);
     }
 
@@ -183,12 +189,7 @@ impl SetState {
     /// Errors: another daemon has it; the name was given to another tree, whose replica would be
     /// overwritten with this one; the directory is not the one that was protected before.
     pub fn open(dir: &Path, tree: &Path, found: &Found, stranger: Stranger) -> Result<SetState, StateError> {
-        store::own_directory(dir, 0o700, store::Symlink::Own)?;
-        let lock = File::create(dir.join("lock"))?;
-        lock.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => StateError::InUse,
-            TryLockError::Error(error) => StateError::Io(error),
-        })?;
+        let lock = lock(dir)?;
         let path = dir.join("set.json");
         let mut record = match store::read_json::<SetRecord>(&path)? {
             Some(record) => taken_up(record, tree, found, stranger)?,
@@ -219,6 +220,74 @@ impl SetState {
     }
 }
 
+/// The state of a name while a directory is restored under it: nobody else has it meanwhile.
+pub struct Restoring {
+    dir: PathBuf,
+    record: Option<SetRecord>,
+    _lock: File,
+}
+
+impl Restoring {
+    /// Takes the state of a name for a set.
+    ///
+    /// Errors: as [`SetState::open`]; [`StateError::OtherTree`] where the name is another set's.
+    pub fn begin(dir: &Path, set: SetId) -> Result<Restoring, StateError> {
+        let lock = lock(dir)?;
+        let record = store::read_json::<SetRecord>(&dir.join("set.json"))?;
+        match record {
+            Some(record) if record.set != set => Err(StateError::OtherTree(record.tree)),
+            record => Ok(Restoring { dir: dir.to_owned(), record, _lock: lock }),
+        }
+    }
+
+    /// Whether the name stands for a set already.
+    pub fn is_known(&self) -> bool {
+        self.record.is_some()
+    }
+
+    /// The directory is the set's from now on. The target has everything that it has as of the mark; without
+    /// one everything is to be compared.
+    pub fn done(
+        self,
+        set: SetId,
+        tree: &Path,
+        found: &Found,
+        from: &str,
+        mark: Option<Mark>,
+    ) -> io::Result<()> {
+        let mut record = self.record.unwrap_or_else(|| SetRecord {
+            // Ids of the directory before, which the target knows, are never taken for those of this one.
+            birth_epoch: Some((store::random_u64() >> 40) as u32 + 2),
+            ..fresh(tree, found, Stranger::Refuse)
+        });
+        record.forget_moments();
+        let record = SetRecord {
+            set,
+            copy_of: None,
+            tree: tree.to_owned(),
+            place: Some(found.place.clone()),
+            birth_epoch: Some(record.birth_epoch().saturating_add(1)),
+            settled: true,
+            page_cache: None,
+            diverged: None,
+            restored_from: mark.is_some().then(|| from.to_owned()),
+            marks: mark.into_iter().map(|mark| (from.to_owned(), mark)).collect(),
+            ..record
+        };
+        store::replace_json(&self.dir.join("set.json"), &record)
+    }
+}
+
+fn lock(dir: &Path) -> Result<File, StateError> {
+    store::own_directory(dir, 0o700, store::Symlink::Own)?;
+    let lock = File::create(dir.join("lock"))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StateError::InUse),
+        Err(TryLockError::Error(error)) => Err(StateError::Io(error)),
+    }
+}
+
 /// A record for a directory that is protected for the first time here. Where it says whose it is,
 /// only the state was lost: the set is the same, and nothing is known of its targets. A copy of such a
 /// directory is another set, whose targets take it for no other; or it takes the place of the first one,
@@ -242,6 +311,7 @@ fn fresh(tree: &Path, found: &Found, stranger: Stranger) -> SetRecord {
         settled: false,
         page_cache: None,
         diverged: None,
+        restored_from: None,
     };
     if stranger == Stranger::Adopt { in_place_of_the_first(record) } else { record }
 }

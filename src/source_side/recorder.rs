@@ -56,6 +56,8 @@ impl Recorder {
     /// These targets had everything that happened before these moments.
     pub fn note(&mut self, marks: Vec<(String, Mark)>) {
         if !marks.is_empty() {
+            // Its ids are known there from now on.
+            self.record.restored_from.take_if(|from| marks.iter().any(|(target, _)| target == from));
             self.record.marks.extend(marks);
             self.save(None);
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::failure::Failure;
-use crate::link::{Dial, Feed, Identity, Lookup, SourceLink};
+use crate::link::{Dial, Feed, FrameReceiver, Identity, Lookup, SourceLink};
 use crate::pairing::Known;
 use crate::target_side::Within;
 use crate::words::Target;
@@ -58,6 +58,13 @@ impl Paired {
     /// Errors: this host is not paired with the target.
     pub fn new(target: &Target, state: &Path, identity: Arc<Identity>) -> Result<Paired, Failure> {
         Paired::with(target, state, identity, resolve)
+    }
+
+    /// Dials to read the replica back.
+    ///
+    /// Errors: as [`Route::dial`].
+    pub fn dial_to_read(&self, attempt: u32) -> Result<(SourceLink, FrameReceiver), String> {
+        Ok(SourceLink::dial_to_read(self.look_up(attempt)?))
     }
 
     fn with(
@@ -167,6 +174,7 @@ mod tests {
             when_full: Default::default(),
             kept: Default::default(),
             delete_guard: Default::default(),
+            is_restored: false,
         };
         let queue = Queue::new(1 << 20, origin);
         let around = Around::of(Route::Paired(paired), state, &queue);

@@ -22,6 +22,7 @@ use super::mark::{Clock, Mark, Marks, PageCache};
 use super::mount_options::BackingMount;
 use super::record::{ConnectionRecord, SetState, StateError, Stranger};
 use super::remote::{Paired, Route};
+use super::restoring::refuse_unfinished;
 use crate::control::{ProcessMeter, Server};
 use crate::failure::Failure;
 use crate::intercept::{Divergence, Volume};
@@ -117,6 +118,7 @@ fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Mark) -> R
     let backing_mount = BackingMount::holding(options.tree(), &table);
     let Backing { view, directory: backing } = open_backing(options.tree())?;
     let claim = claim_places(&options, &backing)?;
+    refuse_unfinished(options.tree(), &backing, &options.set_state())?;
     let stranger = if options.adopt_source { Stranger::Adopt } else { Stranger::Refuse };
     let found = Found::at(&backing)
         .map_err(|error| io_failure(&format!("{} cannot be read", options.tree().display()), &error))?;
@@ -330,6 +332,7 @@ fn connect(
             when_full: options.when_full,
             kept,
             delete_guard: options.delete_guard,
+            is_restored: set.record.restored_from.as_deref() == Some(target.to_string().as_str()),
         };
         let duplicate = |error| io_failure("a descriptor cannot be duplicated", &error);
         let backing = knows.backing.try_clone().map_err(duplicate)?;

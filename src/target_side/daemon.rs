@@ -207,6 +207,7 @@ impl Daemon {
         Paired {
             fingerprint: grant.peer.to_string(),
             set_name: grant.set_name.clone(),
+            right: grant.direction.right(),
             since_unix_ms: grant.since_unix_ms,
             address: grant.address.clone(),
             allow,
@@ -290,8 +291,8 @@ impl Handler for Daemon {
         }
         let good_for = Duration::from_millis(invite.good_for_ms).min(INVITATION_TIME_MAX);
         let now = unix_ms(SystemTime::now());
-        let Invite { set_name, address, allow, .. } = invite;
-        match self.book.invite(Offer { set_name, address, good_for, allow: *allow }, now) {
+        let Invite { set_name, address, allow, right, .. } = invite;
+        match self.book.invite(Offer { set_name, address, good_for, allow: *allow, right: *right }, now) {
             Ok((token, invitation)) => Ok(Invited {
                 token: token.to_string(),
                 set_name: invite.set_name.clone(),
@@ -323,7 +324,8 @@ impl Handler for Daemon {
             revoked.iter().any(|grant| grant.peer == *peer && grant.set_name == name)
         });
         for grant in &revoked {
-            log::warn!("revoked: key {} may no longer send '{}'", grant.peer, grant.set_name);
+            let may = grant.direction.right().verb();
+            log::warn!("revoked: key {} may no longer {may} '{}'", grant.peer, grant.set_name);
         }
         Ok(revoked.iter().map(|grant| self.paired(grant)).collect())
     }

@@ -11,6 +11,7 @@
 mod daemon;
 mod director;
 mod options;
+pub(crate) mod reading;
 mod reception;
 mod replicas;
 mod seat;
@@ -37,8 +38,7 @@ pub use daemon::run;
 pub use options::ServeOptions;
 #[cfg(test)]
 pub(crate) use reception::greeting;
-pub use seat::{Cut, Seat, View};
-#[cfg(test)]
+pub use seat::{Cut, ReadingSeat, Seat, View};
 pub(crate) use session::{SourceSession, Surroundings, Synced};
 pub use within::Within;
 
@@ -47,6 +47,11 @@ pub use within::Within;
 /// Errors: one line for both sides: why not, and what to do.
 pub trait Replicas: Send + Sync {
     fn open(&self, link: &TargetLink, set: SetId, name: &str) -> Result<Seat, String>;
+
+    /// Finds the replica of a set for a peer that may read it back. Its source is kept away meanwhile.
+    ///
+    /// Errors: as [`Replicas::open`].
+    fn read(&self, link: &TargetLink, name: &str, accept: reading::Accept) -> Result<ReadingSeat, String>;
 
     /// How a set stands for a peer, in one line; opens nothing.
     ///

@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, bounded};
 
+use super::reading::{self, Accept};
 use super::session::{SourceSession, Surroundings, Synced};
-use super::{Replicas, Seat};
+use super::{ReadingSeat, Replicas, Seat};
 use crate::apply::DurablePoint;
 use crate::control::unix_ms;
 use crate::limits::HANDSHAKE_TIME_MAX;
@@ -20,16 +21,13 @@ use crate::packet::{SetId, SourceMessage, Standing, TargetMessage, Text, WIRE_VE
 pub fn run(link: TargetLink, replicas: &dyn Replicas, stopping: &AtomicBool) -> Result<String, String> {
     let seat = match handshake(&link, replicas) {
         Ok(Greeted::Seated(seat)) => seat,
+        Ok(Greeted::Reads(seat)) => return give(&link, &seat, stopping),
         Ok(Greeted::Answered) => {
             let reason = "it only asked how things are";
             wait_and_close(&link, reason);
             return Ok(reason.into());
         }
-        Err(reason) => {
-            link.send(TargetMessage::Refused { reason: Text::from_str_cut(&reason) });
-            wait_and_close(&link, &reason);
-            return Err(reason);
-        }
+        Err(reason) => return refuse(&link, reason),
     };
     // An older session of the same source ends first.
     let mut applier = seat.applier.lock();
@@ -45,6 +43,22 @@ pub fn run(link: TargetLink, replicas: &dyn Replicas, stopping: &AtomicBool) -> 
     Ok(reason)
 }
 
+fn give(link: &TargetLink, seat: &ReadingSeat, stopping: &AtomicBool) -> Result<String, String> {
+    match reading::give(link, seat, stopping) {
+        Ok(reason) => {
+            link.close(&reason);
+            Ok(reason)
+        }
+        Err(reason) => refuse(link, reason),
+    }
+}
+
+fn refuse(link: &TargetLink, reason: String) -> Result<String, String> {
+    link.send(TargetMessage::Refused { reason: Text::from_str_cut(&reason) });
+    wait_and_close(link, &reason);
+    Err(reason)
+}
+
 /// The source closes when it has read its answer; a silent one is not waited for.
 fn wait_and_close(link: &TargetLink, reason: &str) {
     let _ = link.messages().recv_timeout(Duration::from_secs(2));
@@ -54,6 +68,7 @@ fn wait_and_close(link: &TargetLink, reason: &str) {
 /// What a source wanted.
 enum Greeted {
     Seated(Seat),
+    Reads(ReadingSeat),
     Answered,
 }
 
@@ -68,6 +83,11 @@ fn handshake(link: &TargetLink, replicas: &dyn Replicas) -> Result<Greeted, Stri
         link.send(about(replicas.about(&peer.key, &set_name.to_text())));
         return Ok(Greeted::Answered);
     }
+    if let SourceMessage::Restore { version_oldest, version, set_name, accept_bad_data, .. } = &hello {
+        check_version(*version_oldest, *version)?;
+        let accept = if *accept_bad_data { Accept::Anything } else { Accept::Good };
+        return replicas.read(link, &set_name.to_text(), accept).map(Greeted::Reads);
+    }
     let (set, name) = greeting(hello)?;
     replicas.open(link, set, &name).map(Greeted::Seated)
 }
@@ -79,13 +99,18 @@ pub(crate) fn greeting(hello: SourceMessage) -> Result<(SetId, String), String> 
     let SourceMessage::Hello { version_oldest, version, set, set_name, .. } = hello else {
         return Err("the source did not begin with its greeting".into());
     };
-    if version_oldest > WIRE_VERSION || version < WIRE_VERSION_OLDEST {
+    check_version(version_oldest, version)?;
+    Ok((set, set_name.to_text()))
+}
+
+fn check_version(oldest: u16, newest: u16) -> Result<(), String> {
+    if oldest > WIRE_VERSION || newest < WIRE_VERSION_OLDEST {
         return Err(format!(
-            "the source speaks versions {version_oldest} to {version} of the protocol, this target \
+            "the source speaks versions {oldest} to {newest} of the protocol, this target \
              {WIRE_VERSION_OLDEST} to {WIRE_VERSION}: update the older side"
         ));
     }
-    Ok((set, set_name.to_text()))
+    Ok(())
 }
 
 fn about(standing: Result<String, String>) -> TargetMessage {

@@ -21,11 +21,12 @@ use self::opening::{Owner, missing};
 pub use self::resting::Resting;
 use self::resting::rest;
 use super::options::ServeOptions;
-use super::seat::{Cut, Seat, View};
+use super::reading::Accept;
+use super::seat::{Cut, ReadingSeat, Seat, View};
 use super::{Replicas, SharedApplier};
 use crate::link::{Peer, TargetLink, TargetLinkHandle};
 use crate::packet::{DataState, SetId};
-use crate::pairing::Book;
+use crate::pairing::{Book, Direction};
 use crate::privileges;
 use crate::store;
 use crate::words::{Allow, Fingerprint, is_set_name};
@@ -78,6 +79,8 @@ impl Open {
 struct Live {
     peer: Fingerprint,
     address: String,
+    /// Which way its data goes.
+    direction: Direction,
     since: SystemTime,
     link: TargetLinkHandle,
     cut: Arc<Cut>,
@@ -88,6 +91,34 @@ impl Live {
         self.cut.cut(reason);
         self.link.close(reason);
     }
+
+    /// Why somebody who comes now does not get the replica; `None`: it takes this one's place.
+    fn keeps_out(&self, name: &str, peer: &Fingerprint, direction: Direction) -> Option<String> {
+        let (key, at) = (self.peer, &self.address);
+        match (self.direction, direction) {
+            (Direction::FromPeer, Direction::ToPeer) => Some(format!(
+                "its source (key {key}, at {at}) is connected to '{name}': stop the protection first"
+            )),
+            (Direction::ToPeer, Direction::FromPeer) => Some(format!(
+                "'{name}' is being restored from (by key {key}, at {at}): its source comes in when that is over"
+            )),
+            _ if self.peer == *peer => None,
+            (Direction::FromPeer, Direction::FromPeer) => {
+                Some(format!("another source (key {key}, at {at}) is connected to '{name}'"))
+            }
+            (Direction::ToPeer, Direction::ToPeer) => {
+                Some(format!("'{name}' is being restored from by another host (key {key}, at {at})"))
+            }
+        }
+    }
+}
+
+/// Who asks for a seat.
+struct Caller<'a> {
+    link: &'a TargetLink,
+    peer: Peer,
+    name: &'a str,
+    direction: Direction,
 }
 
 /// One replica, for the status.
@@ -153,11 +184,12 @@ impl Store {
         self.options.root.join(name)
     }
 
-    /// Gives a session its seat. A newer connection of the same source takes over; another
-    /// source's is refused while one lives.
+    /// Gives a source its seat. A newer connection of the same source takes over; another source's is
+    /// refused while one lives, and every source's while the replica is read back.
     fn take_seat(&self, name: &str, set: SetId, link: &TargetLink) -> Result<Seat, String> {
-        let Peer { key: peer, address } = link.peer().ok_or("this target serves paired sources only")?;
-        let granted = || self.book.grant(&peer, name).ok_or_else(|| not_granted(&peer, name));
+        let caller = caller(link, name, Direction::FromPeer)?;
+        let granted =
+            || self.book.grant(&caller.peer.key, name).ok_or_else(|| not_granted(&caller.peer.key, name));
         granted()?;
         self.have_open(name, set)?;
         let mut held = self.held.lock();
@@ -167,31 +199,58 @@ impl Store {
         if open.set != set {
             return Err(self.other_set(name, open.set, set));
         }
-        match &open.live {
-            Some(live) if live.peer != peer => {
-                return Err(format!(
-                    "another source (key {}, at {}) is connected to '{name}'",
-                    live.peer, live.address
-                ));
+        Ok(self.seat(open, &caller)?.allow(allow))
+    }
+
+    /// Gives whoever may read a replica back its seat, while no source works on it.
+    fn take_reading_seat(
+        &self,
+        name: &str,
+        link: &TargetLink,
+        accept: Accept,
+    ) -> Result<ReadingSeat, String> {
+        let caller = caller(link, name, Direction::ToPeer)?;
+        let peer = caller.peer.key;
+        let granted =
+            || self.book.may_read(&peer, name).then_some(()).ok_or_else(|| not_readable(&peer, name));
+        granted()?;
+        let set = match self.held.lock().get(name) {
+            Some(Held::Open(Open { set, .. }) | Held::Closed { set, .. }) => *set,
+            None => return Err(format!("nothing was ever sent to '{name}' on this target")),
+        };
+        self.have_open(name, set)?;
+        let mut held = self.held.lock();
+        granted()?;
+        let allowed = self.book.allowed_in(name, self.options.allow).and(able());
+        let Some(Held::Open(open)) = held.get_mut(name) else { return Err("no replica".into()) };
+        Ok(ReadingSeat { seat: self.seat(open, &caller)?, set: open.set, accept, allowed })
+    }
+
+    /// A seat at an open replica, for whoever may have it.
+    fn seat(&self, open: &mut Open, caller: &Caller<'_>) -> Result<Seat, String> {
+        let Caller { link, peer: Peer { key: peer, address }, name, direction } = caller;
+        if let Some(live) = &open.live {
+            if let Some(why) = live.keeps_out(name, peer, *direction) {
+                return Err(why);
             }
-            Some(live) => live.end("a newer connection of the same source took over"),
-            None => {}
+            live.end("a newer connection of the same host took over");
         }
         let cut = Arc::new(Cut::default());
         open.live = Some(Live {
-            peer,
+            peer: *peer,
             address: address.to_string(),
+            direction: *direction,
             since: SystemTime::now(),
             link: link.handle(),
             cut: cut.clone(),
         });
-        let (store, name, mine) = (self.itself.clone(), name.to_owned(), cut.clone());
+        let (store, name, mine) = (self.itself.clone(), (*name).to_owned(), cut.clone());
         let leave = move || {
             if let Some(store) = store.upgrade() {
                 store.leave(&name, &mine);
             }
         };
-        Ok(Seat::new(open.applier.clone(), open.view.clone(), cut, leave).allow(allow))
+        Ok(Seat::new(open.applier.clone(), open.view.clone(), cut, leave))
     }
 
     fn leave(&self, name: &str, cut: &Arc<Cut>) {
@@ -210,6 +269,13 @@ pub fn able() -> Allow {
 }
 
 impl Replicas for Store {
+    fn read(&self, link: &TargetLink, name: &str, accept: Accept) -> Result<ReadingSeat, String> {
+        if !is_set_name(name) {
+            return Err("no replication set is named".into());
+        }
+        self.take_reading_seat(name, link, accept)
+    }
+
     fn open(&self, link: &TargetLink, set: SetId, name: &str) -> Result<Seat, String> {
         if !is_set_name(name) {
             return Err("the source names no replication set".into());
@@ -224,23 +290,35 @@ impl Replicas for Store {
         let replica = match held.get(name) {
             None => "no copy yet".to_owned(),
             Some(Held::Closed { problem, .. }) => return Err(problem.clone()),
-            Some(Held::Open(Open { live: Some(live), .. })) if live.peer != *peer => {
-                return Err(format!(
-                    "another source (key {}, at {}) is connected to it",
-                    live.peer, live.address
-                ));
+            Some(Held::Open(open)) => {
+                if !open.is_in_place() {
+                    return Err(missing(&self.directory(name)));
+                }
+                let live = open.live.as_ref();
+                if let Some(why) = live.and_then(|live| live.keeps_out(name, peer, Direction::FromPeer)) {
+                    return Err(why);
+                }
+                match open.view.lock().data.state {
+                    DataState::Empty => "no copy yet".to_owned(),
+                    DataState::Good => "its copy is good".to_owned(),
+                    DataState::Bad => "its copy is not consistent".to_owned(),
+                }
             }
-            Some(Held::Open(open)) if !open.is_in_place() => {
-                return Err(missing(&self.directory(name)));
-            }
-            Some(Held::Open(open)) => match open.view.lock().data.state {
-                DataState::Empty => "no copy yet".to_owned(),
-                DataState::Good => "its copy is good".to_owned(),
-                DataState::Bad => "its copy is not consistent".to_owned(),
-            },
         };
         Ok(format!("{replica}; beside plain data it takes: {allow}"))
     }
+}
+
+fn caller<'a>(link: &'a TargetLink, name: &'a str, direction: Direction) -> Result<Caller<'a>, String> {
+    let peer = link.peer().ok_or("this target serves paired hosts only")?;
+    Ok(Caller { link, peer, name, direction })
+}
+
+fn not_readable(peer: &Fingerprint, name: &str) -> String {
+    format!(
+        "the key {peer} may not read the set '{name}' back from this target: invite it (standin invite {name} \
+         --restore on the target, standin pair on the host that restores)"
+    )
 }
 
 fn not_granted(peer: &Fingerprint, name: &str) -> String {

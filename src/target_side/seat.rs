@@ -5,9 +5,10 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use super::SharedApplier;
+use super::reading::Accept;
 use crate::apply::{Applier, AsideView, DataStatus, Withheld};
 use crate::control::Retrying;
-use crate::packet::Sequence;
+use crate::packet::{Sequence, SetId};
 use crate::words::Allow;
 
 /// What a session gets to work with.
@@ -19,6 +20,15 @@ pub struct Seat {
     pub allow: Option<Allow>,
     /// Does what has to be done when the session has ended.
     leave: Option<Box<dyn FnOnce() + Send>>,
+}
+
+/// What whoever reads a replica back gets to work with.
+pub struct ReadingSeat {
+    pub seat: Seat,
+    pub set: SetId,
+    pub accept: Accept,
+    /// What its source may have in it beside plain data.
+    pub allowed: Allow,
 }
 
 impl Seat {

@@ -150,7 +150,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
     /// Does what comes next, and what is due; `run` says whether a frame came with the one before.
     ///
     /// Errors: why the session is over.
-    pub(super) fn turn_in(&mut self, run: Run, received: Received) -> Result<(), String> {
+    pub(crate) fn turn_in(&mut self, run: Run, received: Received) -> Result<(), String> {
         match received {
             Received::Frame(frame) => {
                 self.frame(run, &frame)?;
@@ -272,8 +272,13 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
                 TargetEvent::Message(SourceMessage::Diverged { reason }) => self.diverged(&reason)?,
                 TargetEvent::Message(SourceMessage::Relief { objects }) => self.relieve(&objects),
                 TargetEvent::Message(SourceMessage::StreamFrom { .. } | SourceMessage::Goodbye) => {}
-                TargetEvent::Message(SourceMessage::Hello { .. } | SourceMessage::Ask { .. }) => {
+                TargetEvent::Message(
+                    SourceMessage::Hello { .. } | SourceMessage::Ask { .. } | SourceMessage::Restore { .. },
+                ) => {
                     return Err("the source greeted twice".into());
+                }
+                TargetEvent::Message(SourceMessage::OfCopy(_)) => {
+                    return Err("the source speaks of a copy that it does not get".into());
                 }
             }
         }

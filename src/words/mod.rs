@@ -8,6 +8,7 @@ mod measures;
 mod names;
 mod options;
 mod profile;
+mod right;
 mod when_full;
 
 pub use allow::Allow;
@@ -18,4 +19,5 @@ pub use measures::QueueStats;
 pub use names::{SOCKET_SUFFIX, is_set_name, socket_path};
 pub use options::{Late, Needs, ProtectOptions, Rule, Target, TargetError};
 pub use profile::Profile;
+pub use right::Right;
 pub use when_full::WhenFull;

@@ -62,9 +62,7 @@ impl Reconcile {
             return Err(Fault::Refused("two root directories in one resynchronisation"));
         }
         self.stage = match std::mem::take(&mut self.stage) {
-            Stage::Begun(opening) => {
-                Stage::Rooted(Box::new(Session::rooted(*opening, object, self.name_match)))
-            }
+            Stage::Begun(opening) => Stage::Rooted(Box::new(Session::rooted(*opening, object, self.rules))),
             as_it_is => as_it_is,
         };
         Ok(())

@@ -56,6 +56,10 @@ impl Session {
         {
             return Ok(false);
         }
+        if self.stays(into.1, entry, bound)? {
+            self.kept += 1;
+            return Ok(false);
+        }
         let lack = self.lack(entry.object)?;
         let placed = self.place(replica, into, entry, bound)?;
         let is_new_here = !(was_seen && matches!(placed, Placed::Kept(_)));
@@ -74,7 +78,7 @@ impl Session {
                 return self.correct(replica, entry, &found, false).map(|()| false);
             }
             Placed::Kept(found) => (found, lack.is_some() || entry.suspect),
-            Placed::Adopted(found) if self.name_match == NameMatch::Compare => (found, entry.suspect),
+            Placed::Adopted(found) if self.rules.name_match == NameMatch::Compare => (found, entry.suspect),
             Placed::Adopted(found) | Placed::Made(found) => (found, true),
         };
         if differs(entry, &found.status, in_doubt) {

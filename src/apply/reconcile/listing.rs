@@ -164,7 +164,8 @@ impl Session {
             // `.` and `..` are no names.
             let Ok(name) = Name::new(entry.file_name().to_bytes()) else { continue };
             // Where the replica is a mount point, limbo lies in it.
-            if listing.is_cut_off || listing.names.contains(&name)? {
+            let stays = listing.is_cut_off || self.stray_stays(listing.dir, &name);
+            if stays || listing.names.contains(&name)? {
                 continue;
             }
             match self.take_orphan(replica, &listing.file, &name, limbo) {

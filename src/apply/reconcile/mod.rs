@@ -40,6 +40,7 @@ mod names;
 mod packets;
 mod places;
 pub mod planted;
+mod rules;
 mod table;
 
 use bytes::Bytes;
@@ -50,6 +51,7 @@ use self::claims::Claims;
 use self::content::{OpenFile, Unsettled};
 use self::listed::Directories;
 use self::listing::{Chunk, Listing};
+pub use self::rules::{Existing, NameMatch, Rules, Strays};
 use super::fault::Fault;
 use super::replica::{Incomplete, Limbo, Replica, incomplete};
 use crate::packet::{
@@ -63,22 +65,13 @@ const ASKED: &str = "asked";
 const NAMES: &str = "names";
 const DIRECTORIES: &str = "directories";
 
-/// What a file of the replica is worth that has the right name and is bound to no id.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum NameMatch {
-    /// Its content is copied: neither name nor times prove what it is.
-    #[default]
-    Copy,
-    /// Size and mtime decide, as for a file that is known by its id. For a directory that a person
-    /// says is a copy.
-    Compare,
-}
-
 /// See the module. It lives as long as the connection.
 #[derive(Default)]
 pub struct Reconcile {
-    name_match: NameMatch,
+    rules: Rules,
     stage: Stage,
+    /// What stayed as it was in the copy that ended last.
+    kept: u64,
 }
 
 /// How far a resynchronisation has come.
@@ -110,7 +103,7 @@ struct Opening {
 
 /// A resynchronisation that has its root directory.
 struct Session {
-    name_match: NameMatch,
+    rules: Rules,
     claims: Claims,
     limbo: Limbo,
     /// [`Opening::own`].
@@ -132,12 +125,18 @@ struct Session {
     has_searched: bool,
     /// How often everything was asked for once more.
     listed_again: u32,
+    kept: u64,
 }
 
 impl Reconcile {
-    /// Sets what counts for files that are known by their name only.
-    pub fn with_name_match(name_match: NameMatch) -> Reconcile {
-        Reconcile { name_match, stage: Stage::Resting }
+    /// Sets what counts for what no copy has brought.
+    pub fn with_rules(rules: Rules) -> Reconcile {
+        Reconcile { rules, ..Reconcile::default() }
+    }
+
+    /// How many names kept what they held in the copy that ended last, by the rules.
+    pub fn kept(&self) -> u64 {
+        self.kept
     }
 
     /// Whether a resynchronisation has begun and not ended.
@@ -212,6 +211,7 @@ impl Reconcile {
                 return Ok(vec![TargetMessage::Wanted { listing: *number, objects }]);
             }
             LaneItem::NotListed { dir } => session.drop_listing(*dir)?,
+            LaneItem::NamesMatch => session.rules.name_match = NameMatch::Compare,
             LaneItem::OpenContent { object } => session.open_content(replica, *object)?,
             LaneItem::Content { object, hole, offset } => {
                 let done = session.write_content(*object, *hole, *offset, payload);
@@ -233,6 +233,7 @@ impl Reconcile {
             LaneItem::End => {
                 let Some(orphans) = session.end(replica, position)? else { return Ok(Vec::new()) };
                 let left_out = std::mem::take(&mut session.left_out);
+                self.kept = session.kept;
                 self.stage = Stage::Resting;
                 if left_out.is_empty() {
                     incomplete::forget(replica.state());
@@ -291,10 +292,10 @@ impl Reconcile {
 }
 
 impl Session {
-    fn rooted(opening: Opening, root: ObjectId, name_match: NameMatch) -> Session {
+    fn rooted(opening: Opening, root: ObjectId, rules: Rules) -> Session {
         let Opening { claims, limbo, own, asked, directories, incomplete } = opening;
         Session {
-            name_match,
+            rules,
             claims,
             limbo,
             own,
@@ -310,6 +311,7 @@ impl Session {
             without_acl: None,
             has_searched: false,
             listed_again: 0,
+            kept: 0,
         }
     }
 

@@ -72,6 +72,26 @@ impl Keeper {
     }
 }
 
+/// Whose replica a directory says to be; `state`: where it may say so, if not itself. Nothing
+/// is changed.
+pub fn set_of(root: &File, state: Option<&Path>) -> io::Result<Option<SetId>> {
+    let mut value = vec![0; 4096];
+    let identity = match rustix::fs::fgetxattr(root, IDENTITY_XATTR, value.as_mut_slice()) {
+        Ok(len) => Some(serde_json::from_slice::<Identity>(&value[..len])?),
+        Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM) => {
+            state.map_or(Ok(None), |state| kept(root, state))?
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(identity.map(|identity| identity.set))
+}
+
+fn kept(root: &File, state: &Path) -> io::Result<Option<Identity>> {
+    let root = format!("{:?}", FileHandle::of(root.as_fd())?);
+    let found = store::read_json::<Document>(&state.join("identity.json"))?;
+    Ok(found.filter(|found| found.root == root).map(|found| found.identity))
+}
+
 /// Whether attributes of this kind can be set here: some file systems read "none" and set none.
 fn probe(root: &File) -> io::Result<bool> {
     let name = "trusted.standin.probe";

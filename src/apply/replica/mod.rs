@@ -56,7 +56,7 @@ pub use self::durable::DurablePoint;
 #[cfg(test)]
 pub use self::durable::Hold;
 use self::durable::Points;
-pub use self::identity::IDENTITY_XATTR;
+pub use self::identity::{IDENTITY_XATTR, set_of};
 pub(super) use self::incomplete::{Incomplete, Lack};
 pub use self::index::Index;
 pub(super) use self::inside::Remembered;

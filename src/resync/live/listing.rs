@@ -27,7 +27,7 @@ use super::super::sink::{Entry, Slot, StampedSink};
 use super::super::{CopyError, Gone};
 use super::exact::show;
 use crate::limits::LISTING_LEN_CUT;
-use crate::packet::{ItemNumber, LaneItem, Name, ObjectId, Timestamp, Unlisted};
+use crate::packet::{Birth, ItemNumber, LaneItem, Name, ObjectId, Timestamp, Unlisted};
 use crate::sys::FileHandle;
 
 /// Tries without a lock of the directory, each with half as many entries as the one before.
@@ -42,6 +42,8 @@ pub(super) struct OpenListing {
     pub id: ObjectId,
     pub handle: FileHandle,
     pub path: Arc<TreePath>,
+    /// Files in it have names that say nothing: they are suspect.
+    pub is_moved: bool,
     entries: Option<Dir>,
     /// Names that were read and did not fit.
     carried: VecDeque<Candidate>,
@@ -93,6 +95,7 @@ impl OpenListing {
             id,
             handle,
             path,
+            is_moved: false,
             entries: None,
             carried: VecDeque::new(),
             is_fresh: true,
@@ -422,7 +425,8 @@ impl Built {
         let mut unreadable = Vec::new();
         for candidate in chunk {
             match candidate.sight.take() {
-                Some(Ok(Sight::Here(seen))) => {
+                Some(Ok(Sight::Here(mut seen))) => {
+                    seen.listed.suspect |= open.is_moved && seen.listed.birth == Birth::File;
                     let (is_large, listed) = (seen.listed.large_xattrs, seen.as_listed());
                     built.seen.push(SeenEntry { listed, is_large });
                     entries.push(seen.listed);

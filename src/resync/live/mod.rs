@@ -31,6 +31,7 @@ mod doubted;
 mod exact;
 mod files;
 mod listing;
+mod moved;
 mod plan;
 
 use std::collections::HashSet;
@@ -52,6 +53,7 @@ use check::{Checking, Hashed};
 use doubted::Doubted;
 use files::{Content, Dressed, Place, Reader, Went};
 use listing::{Chunk, Lister, OpenListing, SeenEntry, Shown};
+use moved::{Moved, moved};
 use plan::{Descend, Directory, Job, Plan, Sent, Step};
 
 /// What the target says of a copy, in the order in which it said it.
@@ -77,6 +79,8 @@ pub struct LiveCopy<S> {
     pool: Pool,
     old: OldCopy,
     is_afresh: bool,
+    names: Names,
+    moved: Moved,
     root: FileHandle,
     plan: Plan<(FileHandle, Arc<TreePath>), Place>,
     open: Option<OpenListing>,
@@ -106,9 +110,20 @@ pub(crate) enum Stepped {
     Complete,
 }
 
-fn first_items(is_afresh: bool, root: LaneItem) -> Vec<Entry> {
+/// What a name that the target has says of what it holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Names {
+    /// Nothing: content under it is sent.
+    #[default]
+    Any,
+    /// Together with size and mtime, that it is the same.
+    Match,
+}
+
+fn first_items((is_afresh, names): (bool, Names), root: LaneItem) -> Vec<Entry> {
     let afresh = is_afresh.then_some(LaneItem::Afresh);
-    [LaneItem::Begin].into_iter().chain(afresh).chain([root]).map(Entry::of).collect()
+    let names_match = (names == Names::Match).then_some(LaneItem::NamesMatch);
+    [LaneItem::Begin].into_iter().chain(afresh).chain([root]).chain(names_match).map(Entry::of).collect()
 }
 
 /// Bugs that are planted on purpose.
@@ -149,6 +164,8 @@ impl<S: StampedSink> LiveCopy<S> {
             pool: Pool::new(),
             old: OldCopy::Maybe,
             is_afresh: false,
+            names: Names::default(),
+            moved: Moved::new(),
             root: handle,
             plan: Plan::new(Directory { id, place, descend: Descend::Everywhere }),
             open: None,
@@ -182,6 +199,21 @@ impl<S: StampedSink> LiveCopy<S> {
     /// Nothing is copied: the target, whose replica is good and whose packets flow, compares.
     pub fn compare(mut self, order: CheckOrder) -> LiveCopy<S> {
         self.checking = Some(Checking::new(order));
+        self
+    }
+
+    /// The tree was restored from this very target, which nobody has sent to since.
+    pub fn of_restored(mut self) -> LiveCopy<S> {
+        // Without a layout nobody could say what was moved since.
+        if self.root.inode().is_some() {
+            self.names = Names::Match;
+        }
+        self
+    }
+
+    /// The tree is a replica at rest: placeholders in it stand for what it does not have.
+    pub fn of_replica(mut self) -> LiveCopy<S> {
+        self.eyes = self.eyes.of_replica();
         self
     }
 
@@ -242,11 +274,14 @@ impl<S: StampedSink> LiveCopy<S> {
             let inode = self.eyes.root()?.id.inode;
             let counts = self.looks.counts(inode);
             let root = self.eyes.root()?;
-            let mut batch = first_items(self.is_afresh, root.item);
+            let mut batch = first_items((self.is_afresh, self.names), root.item);
             let looks = &self.looks;
             let begun =
                 counts.is_calm() && self.sink.begin(&mut batch, || looks.counts(inode).begun == counts.begun);
             if begun || self.begin_while_still(root.id, &root.handle) {
+                if self.names == Names::Match {
+                    self.moved = moved(&self.eyes, &self.root);
+                }
                 if let Some(listed) = root.large {
                     self.plan.copy_later(Job::Xattrs(Place { listed, dir: TreePath::root() }));
                 }
@@ -276,12 +311,12 @@ impl<S: StampedSink> LiveCopy<S> {
     }
 
     fn begin_while_still(&mut self, object: ObjectId, handle: &FileHandle) -> bool {
-        let (eyes, sink, is_afresh) = (&self.eyes, &mut self.sink, self.is_afresh);
+        let (eyes, sink, first) = (&self.eyes, &mut self.sink, (self.is_afresh, self.names));
         let mut begun = false;
         let found = Found { object, handle, file_type: libc::S_IFDIR };
         self.looks.while_still(found, None, &mut || {
             if let Ok(root) = eyes.root() {
-                begun = sink.begin(&mut first_items(is_afresh, root.item), || true);
+                begun = sink.begin(&mut first_items(first, root.item), || true);
             }
         });
         begun
@@ -343,7 +378,9 @@ impl<S: StampedSink> LiveCopy<S> {
     fn enter(&mut self, dir: Directory<(FileHandle, Arc<TreePath>)>) {
         let (handle, path) = dir.place.clone();
         self.progress.set_current(path.to_string());
-        self.open = Some(OpenListing::new(dir.id, handle, path, self.sizes.entries));
+        let mut open = OpenListing::new(dir.id, handle, path, self.sizes.entries);
+        open.is_moved = handle.inode().is_some_and(|inode| self.moved.contains(&inode));
+        self.open = Some(open);
         self.plan.opened(dir);
     }
 

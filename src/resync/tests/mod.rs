@@ -15,7 +15,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::*;
-use crate::apply::{Applier, NameMatch, Places, Replica};
+use crate::apply::{Applier, NameMatch, Places, Replica, Rules};
 use crate::packet::{
     DataState, Epoch, FrameHeader, Incarnation, ItemHeader, ItemNumber, LaneItem, LeftOut, PREFIX_LEN,
     Position, Prefix, SetId, TargetMessage, Timestamp, item_frame,
@@ -91,7 +91,8 @@ impl Pair {
     /// `None` where the copy was cut off.
     fn run(&self, suspect_since: Option<Timestamp>, cut_after: usize) -> Option<Outcome> {
         let Copying { items, answers, progress, source } = Copying::begin(&self.source, suspect_since, 16);
-        let mut applier = self.applier().with_name_match(self.name_match);
+        let mut applier =
+            self.applier().with_rules(Rules { name_match: self.name_match, ..Rules::default() });
         let (mut count, mut orphans, mut left_out) = (0, None, LeftOut::default());
         for NumberedItem { number, item, payload } in items.iter().take(cut_after) {
             count += 1;

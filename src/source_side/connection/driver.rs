@@ -65,6 +65,8 @@ pub(crate) struct Driver<S: Surroundings> {
     /// The target held nothing when copies to it began.
     from_nothing: Option<FirstCopy>,
     trust: Trust,
+    /// The directory was restored from the target: until it is in line, names say what it has.
+    is_restored: bool,
     /// The target has applied everything up to here: the queue does not hold it for it.
     acknowledged: Sequence,
     /// The last packet that some session has sent.
@@ -140,6 +142,7 @@ impl<S: Surroundings> Driver<S> {
         let (copy_mode, pace) = (settings.kept.copy_mode, Arc::new(Pace::default()));
         pace.pause(settings.kept.copy_paused);
         let guard = Arc::new(DeleteGuard::new(settings.delete_guard));
+        let is_restored = settings.is_restored;
         Driver {
             around,
             settings,
@@ -160,6 +163,7 @@ impl<S: Surroundings> Driver<S> {
             healing: Healing::new(),
             from_nothing,
             trust: Trust::AsNoted,
+            is_restored,
             acknowledged: start.sequence,
             sent_upto: start.sequence,
             was_full: false,
@@ -451,7 +455,7 @@ impl<S: Surroundings> Driver<S> {
             TargetMessage::CheckStopped => self.check_stopped(),
             TargetMessage::Withheld(counts) => self.update(|report| report.withheld = counts),
             // An answer to a question that this connection does not ask.
-            TargetMessage::About { .. } => {}
+            TargetMessage::About { .. } | TargetMessage::Restoring { .. } => {}
         }
     }
 

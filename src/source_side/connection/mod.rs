@@ -68,6 +68,8 @@ pub struct Settings {
     /// From the run before this one.
     pub kept: Kept,
     pub delete_guard: DeleteLimit,
+    /// The directory was restored from this target, which was not in line with it since.
+    pub is_restored: bool,
 }
 
 /// Hears how a target stands, on the connection's thread: must not wait.

@@ -64,6 +64,8 @@ pub(crate) struct WalkOrder {
     pub suspects: Arc<HashSet<ObjectId>>,
     /// Before this copy.
     pub had: TargetHad,
+    /// The tree was restored from the target.
+    pub of_restored: bool,
     pub sink: StampedLane,
     /// What the target says to it.
     pub answers: Receiver<Answer>,
@@ -101,13 +103,24 @@ impl Surroundings for Around {
     }
 
     fn walk(&mut self, order: WalkOrder) -> io::Result<Receiver<Walked>> {
-        let WalkOrder { check, birth_epoch, suspect_since, suspects, had, sink, answers, progress, pace } =
-            order;
+        let WalkOrder {
+            check,
+            birth_epoch,
+            suspect_since,
+            suspects,
+            had,
+            of_restored,
+            sink,
+            answers,
+            progress,
+            pace,
+        } = order;
         let (backing, volume) = (self.backing.try_clone()?, self.volume.clone());
         let copy = move || {
             let since = Some(suspect_since);
             let copy = LiveCopy::new(backing, volume, birth_epoch, since, sink, answers, progress)?;
             let copy = copy.suspecting(suspects).at_pace(pace);
+            let copy = if of_restored { copy.of_restored() } else { copy };
             match check {
                 Some(order) => copy.compare(order).run(),
                 None => copy.to(had).run(),

@@ -239,3 +239,29 @@ fn a_damaged_record_is_no_record() {
     std::fs::write(&path, whole.replace("\"disconnected\": false,", "")).unwrap();
     assert!(open(dir.path(), Path::new("/srv"), &own, Stranger::Adopt).is_ok(), "of an older version");
 }
+
+/// A directory that was restored is the set's, and what the target had as of the end counts.
+#[test]
+fn a_restored_directory_is_the_sets_and_its_mark_counts() {
+    let (state, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (dir, tree, set, from) = (state.path().join("web"), Path::new("/srv/web"), SetId(7), "local:/backup");
+    let own = found(Label::Set(set), place.path());
+    let restored = |before: Option<u32>| {
+        let mark = Mark::now();
+        Restoring::begin(&dir, set).unwrap().done(set, tree, &own, from, Some(mark.clone())).unwrap();
+        let mut state = SetState::open(&dir, tree, &own, Stranger::Refuse).unwrap();
+        state.begin(Incarnation(1), None, &Clock::now());
+        let record = state.record.clone();
+        assert_eq!((record.set, record.restored_from.as_deref()), (set, Some(from)));
+        assert_eq!(suspect_since(&record, from, &Clock::now()), mark.suspect_since(&Clock::now()));
+        assert!(before.is_none_or(|before| record.birth_epoch() > before), "ids are new ones");
+        record.birth_epoch()
+    };
+    let first = restored(None);
+    assert!(first > 1, "ids of the directory before are others");
+    restored(Some(first));
+    // The name is this set's alone, and nobody's who comes meanwhile.
+    assert!(matches!(Restoring::begin(&dir, SetId(8)), Err(StateError::OtherTree(_))));
+    let _held = Restoring::begin(&dir, set).unwrap();
+    assert!(matches!(SetState::open(&dir, tree, &own, Stranger::Refuse), Err(StateError::InUse)));
+}

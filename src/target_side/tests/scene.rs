@@ -13,6 +13,7 @@ use crate::apply::{Hold, Places, Replica};
 use crate::link::{Dial, Feed, SourceEvent, SourceLink};
 use crate::packet::*;
 use crate::target_side::*;
+use crate::words::Allow;
 
 /// Longer than anything here takes on a busy machine.
 pub const LONG: Duration = Duration::from_secs(30);
@@ -35,6 +36,10 @@ pub struct One(SharedApplier);
 impl Replicas for One {
     fn open(&self, _link: &TargetLink, _set: SetId, _name: &str) -> Result<Seat, String> {
         Ok(Seat::alone(self.0.clone()))
+    }
+
+    fn read(&self, _link: &TargetLink, _name: &str, accept: reading::Accept) -> Result<ReadingSeat, String> {
+        Ok(ReadingSeat { seat: Seat::alone(self.0.clone()), set: SET, accept, allowed: Allow::ALL })
     }
 
     fn about(&self, _peer: &Fingerprint, name: &str) -> Result<String, String> {

@@ -137,6 +137,7 @@ impl Check {
             }
             LaneItem::Begin
             | LaneItem::Afresh
+            | LaneItem::NamesMatch
             | LaneItem::CheckBegin { .. }
             | LaneItem::CheckStop
             | LaneItem::OpenContent { .. }

@@ -173,7 +173,7 @@ impl Words<'_> {
 
     pub fn item(&mut self) -> (LaneItem, Vec<u8>) {
         let object = self.id();
-        let item = match self.random.below(24) {
+        let item = match self.random.below(26) {
             0 => LaneItem::Begin,
             18 | 19 => {
                 let key = [7; 32];
@@ -196,6 +196,8 @@ impl Words<'_> {
             15 => LaneItem::Xattr { object, name: self.xattr_name() },
             16 => LaneItem::Attributes { object, attributes: self.attributes() },
             17 => LaneItem::Leave { object },
+            24 => LaneItem::NamesMatch,
+            25 => LaneItem::Afresh,
             1 => LaneItem::Root { object, attributes: self.attributes(), xattrs: self.xattrs() },
             2..=5 => {
                 let most = if self.random.one_in(40) { LISTING_ENTRIES_MAX as u64 + 9 } else { 6 };

@@ -36,6 +36,7 @@ impl<S: Surroundings> Driver<S> {
                 suspect_since: Timestamp::default(),
                 suspects: Arc::default(),
                 had: TargetHad::default(),
+                of_restored: false,
                 sink,
                 answers,
                 progress,

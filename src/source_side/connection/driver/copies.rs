@@ -57,12 +57,14 @@ impl<S: Surroundings> Driver<S> {
         let sink = session.lane.stamped(session.link.waker());
         let covers = self.settings.divergence.count();
         let (pace, mirror, mode) = (self.pace.clone(), self.mirror_begun(), self.copy_mode);
+        let of_restored = self.is_restored && self.trust == Trust::AsNoted;
         let order = |answers, progress| WalkOrder {
             check: None,
             birth_epoch,
             suspect_since,
             suspects: suspects.clone(),
             had,
+            of_restored,
             sink,
             answers,
             progress,
@@ -167,7 +169,7 @@ impl<S: Surroundings> Driver<S> {
         let Some(EndSaid { orphans, left_out, .. }) = attempt.complete() else { return };
         let (covers, progress) = (attempt.covers, attempt.progress());
         self.copy.end();
-        self.trust = Trust::AsNoted;
+        (self.trust, self.is_restored) = (Trust::AsNoted, false);
         self.copy_mode = CopyMode::default();
         self.suspects = Suspects::default();
         self.pace.set_rate(None);

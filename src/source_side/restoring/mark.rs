@@ -1,0 +1,113 @@
+//! The mark of a directory whose restoration has begun and not ended: an attribute of it, and a document in
+//! the state of its name, where file systems have no such attributes.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Failure;
+use crate::packet::{SetId, printable};
+use crate::store;
+use crate::sys::proc_path;
+
+/// Its value says what is being restored, for people.
+const XATTR: &str = "trusted.standin.restoring";
+
+/// In the state of the name; with it go index and positions of the restoration.
+const DIRECTORY: &str = "restore";
+const DOCUMENT: &str = "restoring.json";
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Document {
+    from: String,
+    #[serde(with = "crate::control::path_text")]
+    to: PathBuf,
+}
+
+/// A directory that carries the mark.
+pub struct Marked {
+    root: File,
+    state: PathBuf,
+}
+
+/// As which set a directory is applied to while it is restored: what a replica of the set is never taken
+/// for.
+pub fn while_restoring(SetId(set): SetId) -> SetId {
+    SetId(set ^ u128::from_be_bytes(*b"being restored.."))
+}
+
+/// Where index and positions of a restoration are.
+pub fn working_state(set_state: &Path) -> PathBuf {
+    set_state.join(DIRECTORY)
+}
+
+/// What a directory says of its unfinished restoration.
+pub fn of(root: impl AsFd) -> io::Result<Option<String>> {
+    let mut value = [0; 1024];
+    match rustix::fs::getxattr(proc_path(root.as_fd()), XATTR, value.as_mut_slice()) {
+        Ok(len) => Ok(Some(printable(&value[..len]))),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        Err(Errno::RANGE) => Ok(Some("a replica".into())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Marked {
+    /// Marks a directory durably; on a file system without such attributes the document alone says it.
+    pub fn put(root: File, set_state: &Path, from: &str, to: &Path) -> io::Result<Marked> {
+        let state = working_state(set_state);
+        store::own_directory(&state, 0o700, store::Symlink::Own)?;
+        store::replace_json(&state.join(DOCUMENT), &Document { from: from.into(), to: to.into() })?;
+        let cut = &from.as_bytes()[..from.len().min(1000)];
+        match rustix::fs::fsetxattr(&root, XATTR, cut, XattrFlags::empty()) {
+            Ok(()) | Err(Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error.into()),
+        }
+        root.sync_all()?;
+        Ok(Marked { root, state })
+    }
+
+    /// It is whole: mark and working state go, in this order.
+    pub fn take_away(self) -> io::Result<()> {
+        match rustix::fs::fremovexattr(&self.root, XATTR) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.root.sync_all()?;
+        fs::remove_dir_all(&self.state)
+    }
+}
+
+/// Refuses to protect a directory whose restoration has not ended: what it lacks would go from the replicas.
+pub fn refuse_unfinished(tree: &Path, root: impl AsFd, set_state: &Path) -> Result<(), Failure> {
+    let noted = || -> io::Result<Option<String>> {
+        if let Some(from) = of(root)? {
+            return Ok(Some(from));
+        }
+        let document = store::read_json::<Document>(&working_state(set_state).join(DOCUMENT))?;
+        Ok(document.filter(|document| document.to == tree).map(|document| document.from))
+    };
+    let shown = tree.display();
+    match noted() {
+        Ok(None) => Ok(()),
+        Ok(Some(from)) => Err(Failure::new(
+            format!("{shown} is not whole: its restoration from {from} has begun and not ended."),
+            "Nothing is mounted; the directory and the replicas are as they were.",
+            format!(
+                "Restore it to its end: standin restore {from} --to {shown}. To protect what is there, as it is: \
+                 setfattr -x {XATTR} {shown}, and remove {}.",
+                working_state(set_state).display()
+            ),
+        )),
+        Err(error) => Err(Failure::new(
+            format!("Whether {shown} is being restored cannot be read: {error}."),
+            "Nothing is mounted.",
+            "Mend this and start again.",
+        )),
+    }
+}
