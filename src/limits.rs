@@ -200,15 +200,15 @@ pub const PLACED_FRAMES_MAX: u32 = 64;
 /// large extended attributes) takes what it needs.
 pub const BEGUN_ROOM: u64 = PAYLOAD_LEN_MAX as u64 + (64 << 10);
 
-/// Deletions are asked about of a replica with more files than this: a few files are quickly more than half of
-/// them, and quickly brought back.
+/// Deletions are asked about of a replica with more files than this, by their names: a few files are quickly
+/// more than half of them, and quickly brought back.
 pub const DELETE_GUARD_FILES_MIN: u64 = 1000;
 
 /// Deletions count together for so long.
 pub const DELETE_GUARD_WINDOW: Duration = Duration::from_secs(60);
 
-/// Files made within that time that are known by their ids, some 60 bytes each: of those beyond, a
-/// temporary one that goes again counts as a deletion.
+/// Names made within that time that are known by the ids of their objects, some 100 bytes each: of those
+/// beyond, a temporary one that goes again counts as a deletion.
 pub const DELETE_GUARD_BORN_MAX: usize = 100_000;
 
 /// Runs of a source that its record names, 20 bytes each: a replica that is of an older one counts as set

@@ -23,8 +23,8 @@ pub struct Packet {
     pub header: Bytes,
     pub payload: Bytes,
     pub queued_at: Instant,
-    /// It makes a file, or may take the last name of one.
-    pub changes_files: bool,
+    /// It gives a name to what is no directory, or takes one from it.
+    pub changes_names: bool,
     /// Headers and payloads of all packets before it, since the queue began.
     bytes_before: u64,
 }
@@ -35,7 +35,7 @@ pub struct Draft {
     digest: HeaderDigest,
     payload: Bytes,
     haste: Haste,
-    changes_files: bool,
+    changes_names: bool,
 }
 
 /// How soon an op wants to be sent.
@@ -53,13 +53,13 @@ impl Draft {
         let header = encode_packet_header(path, op);
         let digest = HeaderDigest::of(&header, payload.len());
         let haste = if matches!(op, Op::Barrier { .. }) { Haste::Now } else { Haste::Together };
-        let changes_files = matches!(
-            op,
-            Op::Create { birth: Birth::File, .. }
-                | Op::Unlink { links: 0, .. }
-                | Op::Rename { replaced: Some(_), .. }
-        );
-        Draft { header, digest, payload, haste, changes_files }
+        let changes_names = match op {
+            Op::Create { birth, .. } => *birth != Birth::Directory,
+            Op::Rename { replaced, whiteout, .. } => replaced.is_some() || whiteout.is_some(),
+            Op::Link { .. } | Op::Unlink { .. } => true,
+            _ => false,
+        };
+        Draft { header, digest, payload, haste, changes_names }
     }
 
     fn cost(&self) -> usize {
@@ -265,7 +265,7 @@ impl Queue {
             header: Bytes::from(draft.header),
             payload: draft.payload,
             queued_at,
-            changes_files: draft.changes_files,
+            changes_names: draft.changes_names,
             bytes_before,
         });
         tail.held_bytes += cost;

@@ -2,24 +2,29 @@
 //! must not take the copy along within the same minute.
 //!
 //! ```text
-//!  feed, packet by packet ── lets_pass ── more than so many percent of the files within a minute? ──> asks
+//!  feed, packet by packet ── lets_pass ── more than so many percent of the names within a minute? ──> asks
 //!                                                                                                     │
 //!  driver: the connection pauses, packets wait in the queue ── a person accepts what is queued ───────┘
 //! ```
-//! A file is gone with its last name, also where another one takes its place. What was made within the
-//! same minute is not missed (temporary files), and a file that such a one replaces is another version of
-//! it (an editor saves). How many files there are is known once the target has been in line in this run.
-//! Copies are not asked for: what they find in the way, or missing on the source, is moved aside, and
-//! nothing of it deleted.
+//! What is counted, on both sides, are names of whatever is no directory: a name that goes is a deletion,
+//! whatever other names its object has. One that came within the same minute is not missed (temporary files),
+//! and makes up for one other: where its object takes the place of another, that has a new version (an editor
+//! saves). So no more names are lost within a minute than are counted. How many there are is known once the
+//! target has been in line in this run. Copies are not asked for: what they find in the way, or missing on the
+//! source, is moved aside, and nothing of it deleted.
+//!
+//! Whoever wants to act on a packet before its turn ([`super::relief`]) asks first, for each in its order, as
+//! the feed does: a packet counts once, whoever comes with it first.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use crate::limits::{DELETE_GUARD_BORN_MAX, DELETE_GUARD_FILES_MIN, DELETE_GUARD_WINDOW};
-use crate::packet::{Birth, ObjectId, Op, Replaced, Sequence, decode_packet_header};
+use crate::packet::{ObjectId, Op, Replaced, Sequence, decode_packet_header};
 use crate::queue::Packet;
 use crate::words::DeleteLimit;
 
@@ -34,8 +39,8 @@ pub struct DeleteGuard {
 
 #[derive(Default)]
 struct State {
-    /// Files that the target has, by what was sent; `None` until it was in line.
-    files: Option<u64>,
+    /// Names that the target has, by what was counted; `None` until it was in line.
+    names: Option<u64>,
     /// Everything up to here was counted: it may be sent again.
     counted: Sequence,
     /// A person lets all go up to here.
@@ -44,14 +49,24 @@ struct State {
     asks: Option<Asked>,
 }
 
-/// What was made and went within a minute, by the clock of its capture.
+/// What came and went within a minute, by the clock of its capture.
 #[derive(Default)]
 struct Recent {
     born: VecDeque<(Instant, ObjectId)>,
-    alive: HashSet<ObjectId>,
-    /// Files that are older, by the second.
+    newborn: HashMap<ObjectId, Newborn>,
+    /// Of all objects.
+    newborn_left: u64,
+    /// Names that were there before, by the second.
     gone: VecDeque<(Instant, u64)>,
-    gone_files: u64,
+    gone_names: u64,
+}
+
+/// Names that an object got within the minute. The oldest one is made up for first, so that it is the first
+/// one to be forgotten too.
+#[derive(Default)]
+struct Newborn {
+    left: u32,
+    spent: u32,
 }
 
 /// What waits for a person.
@@ -77,53 +92,51 @@ impl fmt::Display for Asked {
 /// Deletions within so long are one number.
 const TOGETHER: Duration = Duration::from_secs(1);
 
-/// What an op does to the number of files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Change {
-    Born(ObjectId),
-    /// `by`: what takes its place.
-    Gone {
-        file: ObjectId,
-        by: Option<ObjectId>,
-    },
+/// What an op does to the number of names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Change {
+    born: Option<ObjectId>,
+    gone: Option<Gone>,
 }
+
+/// A name goes. A newborn name of one of these makes up for it, of the first one that has any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Gone([Option<ObjectId>; 2]);
 
 impl DeleteGuard {
     pub fn new(limit: DeleteLimit) -> DeleteGuard {
         DeleteGuard { limit, state: Mutex::default() }
     }
 
-    /// The target is in line, with so many files.
-    pub fn knows(&self, files: u64) {
-        self.state.lock().files = Some(files);
+    /// The target is in line, with so many names of what is no directory; it was sent everything up to here.
+    pub fn knows(&self, names: u64, upto: Sequence) {
+        let mut state = self.state.lock();
+        state.names = Some(names);
+        state.counted = state.counted.max(upto);
     }
 
-    /// Counts a packet that is sent next; `false`: it is not to be sent before a person says so.
+    /// Counts a packet whose turn comes next, for who sends it or acts on it; `false`: not before a person
+    /// says so.
     pub fn lets_pass(&self, packet: &Packet) -> bool {
         let DeleteLimit::Percent(percent) = self.limit else { return true };
         let mut state = self.state.lock();
         let sequence = packet.position.sequence;
-        if state.files.is_none() || sequence <= state.counted {
-            return true;
-        }
+        let Some(names) = state.names.filter(|_| sequence > state.counted) else { return true };
         if state.asks.is_some() {
             return false;
         }
         if let Some(change) = change_of(packet) {
             let is_accepted = sequence <= state.accepted;
-            let misses = state.recent.misses(packet.queued_at, change) && !is_accepted;
-            let files = state.files.unwrap_or_default();
-            let of = (files + state.recent.gone_files).saturating_sub(state.recent.alive.len() as u64);
-            let gone = state.recent.gone_files + u64::from(misses);
+            let of = state.recent.names_before(packet.queued_at, names);
+            let misses = state.recent.misses(change) && !is_accepted;
+            let gone = state.recent.gone_names + u64::from(misses);
             if misses && of > DELETE_GUARD_FILES_MIN && gone * 100 > of * u64::from(percent) {
                 state.asks = Some(Asked { gone, of, at: sequence });
                 return false;
             }
             state.recent.take(packet.queued_at, change, misses);
-            state.files = Some(match change {
-                Change::Born(_) => files + 1,
-                Change::Gone { .. } => files.saturating_sub(1),
-            });
+            let after = names + u64::from(change.born.is_some());
+            state.names = Some(after.saturating_sub(u64::from(change.gone.is_some())));
         }
         state.counted = sequence;
         true
@@ -139,7 +152,7 @@ impl DeleteGuard {
         let mut state = self.state.lock();
         if state.asks.take().is_some() {
             state.accepted = upto;
-            (state.recent.gone, state.recent.gone_files) = (VecDeque::new(), 0);
+            (state.recent.gone, state.recent.gone_names) = (VecDeque::new(), 0);
         }
     }
 
@@ -149,44 +162,81 @@ impl DeleteGuard {
     }
 }
 
-impl Recent {
-    /// Whether a file that is older than the window is gone after this.
-    fn misses(&mut self, now: Instant, change: Change) -> bool {
-        self.pass(now);
-        match change {
-            Change::Born(_) => false,
-            Change::Gone { file, by } => {
-                !self.alive.contains(&file) && by.is_none_or(|by| !self.alive.contains(&by))
-            }
+impl Gone {
+    /// What keeps other names needs its own newborn one for them (dpkg keeps the old version by a link, until
+    /// the new one is in its place). An empty directory does not say that it is one: it counts.
+    fn in_favour_of(by: ObjectId, Replaced { object, links }: Replaced) -> Gone {
+        match links {
+            0 => Gone([Some(object), Some(by)]),
+            _ => Gone([Some(by), Some(object)]),
         }
     }
+}
 
-    fn take(&mut self, now: Instant, change: Change, misses: bool) {
-        match change {
-            Change::Born(file) if self.born.len() < DELETE_GUARD_BORN_MAX => {
-                self.born.push_back((now, file));
-                self.alive.insert(file);
-            }
-            Change::Born(_) => {}
-            Change::Gone { file, .. } => _ = self.alive.remove(&file),
+impl Recent {
+    /// How many of these names are older than the window, with those that have gone within it.
+    fn names_before(&mut self, now: Instant, names: u64) -> u64 {
+        self.pass(now);
+        (names + self.gone_names).saturating_sub(self.newborn_left)
+    }
+
+    /// Whether a name that is older than the window is gone after this, and none made up for it.
+    fn misses(&self, change: Change) -> bool {
+        change.gone.is_some_and(|gone| self.makes_up_for(gone).is_none())
+    }
+
+    /// What has a newborn name in place of one that goes.
+    fn makes_up_for(&self, Gone(objects): Gone) -> Option<ObjectId> {
+        let has_left = |object: &ObjectId| self.newborn.get(object).is_some_and(|names| names.left > 0);
+        objects.into_iter().flatten().find(has_left)
+    }
+
+    /// `misses`: the name that goes counts; else a newborn one is spent, if there is one.
+    fn take(&mut self, now: Instant, Change { born, gone }: Change, misses: bool) {
+        if let Some(object) = gone.and_then(|gone| self.makes_up_for(gone)) {
+            self.spend(object);
         }
         if misses {
-            self.gone_files += 1;
+            self.gone_names += 1;
             match self.gone.back_mut() {
-                Some((since, files)) if now.saturating_duration_since(*since) < TOGETHER => *files += 1,
+                Some((since, names)) if now.saturating_duration_since(*since) < TOGETHER => *names += 1,
                 _ => self.gone.push_back((now, 1)),
             }
         }
+        if let Some(object) = born.filter(|_| self.born.len() < DELETE_GUARD_BORN_MAX) {
+            self.born.push_back((now, object));
+            self.newborn.entry(object).or_default().left += 1;
+            self.newborn_left += 1;
+        }
+    }
+
+    fn spend(&mut self, object: ObjectId) {
+        let names = self.newborn.entry(object).or_default();
+        (names.left, names.spent) = (names.left - 1, names.spent + 1);
+        self.newborn_left -= 1;
     }
 
     /// What is older than the window is of no interest.
     fn pass(&mut self, now: Instant) {
         let is_over = |then: &Instant| now.saturating_duration_since(*then) >= DELETE_GUARD_WINDOW;
-        while let Some(file) = take_first(&mut self.born, is_over) {
-            self.alive.remove(&file);
+        while let Some(object) = take_first(&mut self.born, is_over) {
+            self.grows_up(object);
         }
-        while let Some(files) = take_first(&mut self.gone, is_over) {
-            self.gone_files -= files;
+        while let Some(names) = take_first(&mut self.gone, is_over) {
+            self.gone_names -= names;
+        }
+    }
+
+    /// The oldest of its newborn names is none any more.
+    fn grows_up(&mut self, object: ObjectId) {
+        let Entry::Occupied(mut entry) = self.newborn.entry(object) else { return };
+        let names = entry.get_mut();
+        match names.spent {
+            0 => (names.left, self.newborn_left) = (names.left - 1, self.newborn_left - 1),
+            _ => names.spent -= 1,
+        }
+        if names.left + names.spent == 0 {
+            entry.remove();
         }
     }
 }
@@ -197,15 +247,17 @@ fn take_first<T>(line: &mut VecDeque<(Instant, T)>, is_over: impl Fn(&Instant) -
 }
 
 fn change_of(packet: &Packet) -> Option<Change> {
-    if !packet.changes_files {
+    if !packet.changes_names {
         return None;
     }
-    match decode_packet_header(&packet.header).ok()?.op {
-        Op::Create { birth: Birth::File, object, .. } => Some(Change::Born(object)),
-        Op::Unlink { object, links: 0, .. } => Some(Change::Gone { file: object, by: None }),
-        Op::Rename { object, replaced: Some(Replaced { object: file, links: 0 }), .. } => {
-            Some(Change::Gone { file, by: Some(object) })
-        }
-        _ => None,
-    }
+    let (born, gone) = match decode_packet_header(&packet.header).ok()?.op {
+        Op::Create { object, .. } | Op::Link { object, .. } => (Some(object), None),
+        Op::Unlink { object, .. } => (None, Some(Gone([Some(object), None]))),
+        Op::Rename { object, replaced, whiteout, .. } => (
+            whiteout.map(|whiteout| whiteout.object),
+            replaced.map(|replaced| Gone::in_favour_of(object, replaced)),
+        ),
+        _ => return None,
+    };
+    Some(Change { born, gone })
 }

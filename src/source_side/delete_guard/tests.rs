@@ -3,7 +3,9 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::packet::{Attributes, Entry, Epoch, Incarnation, Name, Position, Timestamp};
+use crate::packet::{
+    Attributes, Birth, Bounded, Entry, Epoch, Incarnation, Name, Position, Timestamp, Whiteout,
+};
 use crate::queue::{CursorId, Draft, Queue};
 use std::sync::Arc;
 
@@ -23,7 +25,7 @@ impl Line {
         let queue = Queue::new(64 << 20, origin);
         let cursor = queue.attach(|_| {}).0;
         let guard = DeleteGuard::new(DeleteLimit::default());
-        guard.knows(FILES);
+        guard.knows(FILES, Sequence(0));
         Line { queue, _cursor: cursor, guard }
     }
 
@@ -58,16 +60,17 @@ fn at() -> Entry {
 }
 
 fn created(inode: u64) -> Op {
+    made(inode, Birth::File)
+}
+
+fn made(inode: u64, birth: Birth) -> Op {
     let attributes = Attributes { mode: 0o644, uid: 0, gid: 0, mtime: Timestamp::default() };
     let dir_mtime = Timestamp::default();
-    Op::Create {
-        at: at(),
-        dir_mtime,
-        object: object(inode),
-        birth: Birth::File,
-        attributes,
-        xattrs: Vec::new(),
-    }
+    Op::Create { at: at(), dir_mtime, object: object(inode), birth, attributes, xattrs: Vec::new() }
+}
+
+fn linked(inode: u64) -> Op {
+    Op::Link { object: object(inode), at: at(), dir_mtime: Timestamp::default(), links: 2 }
 }
 
 fn unlinked(inode: u64, links: u32) -> Op {
@@ -75,16 +78,20 @@ fn unlinked(inode: u64, links: u32) -> Op {
 }
 
 fn replaced(inode: u64, by: u64) -> Op {
+    renamed(by, Some(Replaced { object: object(inode), links: 0 }), None)
+}
+
+fn renamed(inode: u64, replaced: Option<Replaced>, whiteout: Option<Whiteout>) -> Op {
     let time = Timestamp::default();
     Op::Rename {
         from: at(),
         from_mtime: time,
         to: at(),
         to_mtime: time,
-        object: object(by),
+        object: object(inode),
         object_mtime: None,
-        replaced: Some(Replaced { object: object(inode), links: 0 }),
-        whiteout: None,
+        replaced,
+        whiteout,
     }
 }
 
@@ -110,11 +117,11 @@ fn what_was_accepted_goes_and_nothing_later() {
     line.guard.accept(line.queue.last().sequence);
     let waits = FILES / 2 + 1..=line.queue.last().sequence.0;
     waits.for_each(|sequence| assert!(line.passes(Sequence(sequence)), "{sequence}"));
-    assert_eq!(line.guard.state.lock().files, Some(FILES - 1001 - 800));
+    assert_eq!(line.guard.state.lock().names, Some(FILES - 1001 - 800));
     // Too few are left to ask about.
     assert_eq!(line.goes((5000..5150).map(|inode| unlinked(inode, 0))), 150);
     // An acceptance that nobody asked for is none.
-    line.guard.knows(FILES);
+    line.guard.knows(FILES, line.queue.last().sequence);
     line.a_minute_later();
     line.guard.accept(Sequence(u64::MAX));
     assert_eq!(line.goes((1..).map(|inode| unlinked(inode, 0))), FILES / 2);
@@ -127,7 +134,6 @@ fn temporary_files_and_saves_are_no_deletions() {
     assert_eq!(line.goes(churn), 10_000);
     let saves = (1..2000).flat_map(|inode| [created(20_000 + inode), replaced(inode, 20_000 + inode)]);
     assert_eq!(line.goes(saves), 2 * 1999);
-    assert_eq!(line.goes((1..2000).map(|inode| unlinked(inode, 1))), 1999, "another name is left");
     assert_eq!(line.guard.asks(), None);
     // One older file in the place of another is one less.
     line.a_minute_later();
@@ -142,24 +148,116 @@ fn slow_deletions_small_replicas_and_off_ask_nobody() {
         line.a_minute_later();
     }
     let small = Line::new();
-    small.guard.knows(DELETE_GUARD_FILES_MIN);
+    small.guard.knows(DELETE_GUARD_FILES_MIN, Sequence(0));
     assert_eq!(small.goes((1..=1000).map(|inode| unlinked(inode, 0))), 1000);
     let off = Line { guard: DeleteGuard::new(DeleteLimit::Off), ..Line::new() };
-    off.guard.knows(FILES);
+    off.guard.knows(FILES, Sequence(0));
     assert_eq!(off.goes((1..=FILES).map(|inode| unlinked(inode, 0))), FILES);
+}
+
+/// Files were counted by their names, and their deletions by last names: half of them were never gone where
+/// each had two, or a link outside.
+#[test]
+fn a_name_that_goes_is_a_deletion_whatever_names_are_left() {
+    for links in [1, 0] {
+        let line = Line::new();
+        assert_eq!(line.goes((1..).map(|inode| unlinked(inode, links))), FILES / 2);
+        let line = Line::new();
+        let takes = |inode| renamed(50_000 + inode, Some(Replaced { object: object(inode), links }), None);
+        assert_eq!(line.goes((1..).map(takes)), FILES / 2);
+    }
+}
+
+#[test]
+fn a_name_that_comes_makes_up_for_one_that_goes() {
+    // Moved by a link, from the old name to the new one.
+    let line = Line::new();
+    assert_eq!(line.goes((1..=FILES).flat_map(|inode| [linked(inode), unlinked(inode, 1)])), 2 * FILES);
+    // The old version is kept by a link until the new one is in its place.
+    let kept = |inode| Some(Replaced { object: object(inode), links: 1 });
+    let packages = (1..=FILES).flat_map(|inode| {
+        let new = 20_000 + inode;
+        [created(new), linked(inode), renamed(new, kept(inode), None), unlinked(inode, 0)]
+    });
+    assert_eq!(line.goes(packages), 4 * FILES);
+    // One that is new takes the place of one that is new, and goes too.
+    let temporary = (40_000..42_000).flat_map(|inode| {
+        let by = 10_000 + inode;
+        [created(inode), created(by), replaced(inode, by), unlinked(by, 0)]
+    });
+    assert_eq!(line.goes(temporary), 4 * 2000);
+    assert_eq!(line.guard.asks(), None);
+}
+
+/// A name that made up for one was taken for a newborn one once more: what was saved and then deleted was
+/// not missed, nor what one new file replaced in turn.
+#[test]
+fn it_makes_up_for_no_more_than_one() {
+    let line = Line::new();
+    let saves = (1..=FILES).flat_map(|inode| [created(20_000 + inode), replaced(inode, 20_000 + inode)]);
+    assert_eq!(line.goes(saves), 2 * FILES);
+    assert_eq!(line.goes((1..).map(|inode| unlinked(20_000 + inode, 0))), FILES / 2);
+    let line = Line::new();
+    assert!(line.says(&created(20_000)));
+    assert_eq!(line.goes((1..).map(|inode| replaced(inode, 20_000))), 1 + FILES / 2);
+    let line = Line::new();
+    assert_eq!(line.goes((1..=FILES).map(linked)), FILES);
+    // As many names as there were are left, and then half of them.
+    let both = (1..=FILES).map(|inode| unlinked(inode, 1)).chain((1..).map(|inode| unlinked(inode, 0)));
+    assert_eq!(line.goes(both), FILES + FILES / 2);
+}
+
+/// Renewed symlinks were deletions, as they were not known to be new.
+#[test]
+fn symlinks_and_special_files_count_as_files_do() {
+    let to = Bounded(b"to".to_vec());
+    for birth in [Birth::Symlink { target: to }, Birth::Fifo, Birth::CharDevice { major: 0, minor: 0 }] {
+        let line = Line::new();
+        let renewed = (1..=FILES)
+            .flat_map(|inode| [made(20_000 + inode, birth.clone()), replaced(inode, 20_000 + inode)]);
+        assert_eq!(line.goes(renewed), 2 * FILES);
+        assert_eq!(line.guard.state.lock().names, Some(FILES));
+    }
+    let line = Line::new();
+    assert_eq!(line.goes((1..=FILES).map(|inode| made(20_000 + inode, Birth::Directory))), FILES);
+    assert_eq!(line.guard.state.lock().names, Some(FILES), "a directory is none");
+    let attributes = Attributes { mode: 0, uid: 0, gid: 0, mtime: Timestamp::default() };
+    let white = |inode| Some(Whiteout { object: object(20_000 + inode), attributes });
+    let whiteouts =
+        (1..=FILES).flat_map(|inode| [renamed(inode, None, white(inode)), unlinked(20_000 + inode, 0)]);
+    assert_eq!(line.goes(whiteouts), 2 * FILES);
+    assert_eq!(line.guard.state.lock().names, Some(FILES));
+}
+
+/// What was sent when the target came into line is in what it has.
+#[test]
+fn what_was_sent_before_is_not_counted() {
+    let line = Line::new();
+    line.guard.knows(FILES, Sequence(600));
+    assert_eq!(line.goes((1..).map(|inode| unlinked(inode, 0))), 600 + FILES / 2);
 }
 
 #[test]
 fn what_is_older_than_a_minute_is_forgotten() {
     let (mut recent, begin) = (Recent::default(), Instant::now());
-    let gone = |inode| Change::Gone { file: object(inode), by: None };
+    let gone = |inode| Change { born: None, gone: Some(Gone([Some(object(inode)), None])) };
+    let born = |inode| Change { born: Some(object(inode)), gone: None };
+    let after = |seconds| begin + Duration::from_secs(seconds);
     for second in 0..100 {
-        let now = begin + Duration::from_secs(second);
-        let misses = recent.misses(now, gone(second));
-        recent.take(now, gone(second), misses);
+        recent.pass(after(second));
+        recent.take(after(second), gone(second), true);
     }
-    assert_eq!((recent.gone_files, recent.gone.len()), (60, 60));
-    recent.take(begin, Change::Born(object(7)), false);
-    assert!(!recent.misses(begin, gone(7)));
-    assert!(recent.misses(begin + DELETE_GUARD_WINDOW, gone(7)));
+    assert_eq!((recent.gone_names, recent.gone.len()), (60, 60));
+    let mut recent = Recent::default();
+    recent.take(begin, born(7), false);
+    assert_eq!((recent.misses(gone(7)), recent.names_before(after(59), 10)), (false, 9));
+    assert_eq!((recent.names_before(after(60), 10), recent.misses(gone(7))), (10, true));
+    assert!(recent.newborn.is_empty());
+    // The first name made up for one: it is not the second one that a minute later is none.
+    recent.take(after(60), born(8), false);
+    recent.take(after(61), gone(8), false);
+    recent.take(after(90), born(8), false);
+    assert_eq!((recent.names_before(after(121), 10), recent.misses(gone(8))), (9, false));
+    assert_eq!((recent.names_before(after(150), 10), recent.misses(gone(8))), (10, true));
+    assert!(recent.newborn.is_empty() && recent.born.is_empty());
 }

@@ -174,10 +174,10 @@ impl<S: Surroundings> Driver<S> {
         self.suspects = Suspects::default();
         self.pace.set_rate(None);
         let copied = progress.snapshot();
-        self.guard.knows(copied.files_compared);
         self.say_in_line(&copied, orphans);
         let Some(session) = &self.session else { return };
         let after = session.stream.at();
+        self.guard.knows(copied.files, after.sequence);
         self.update(|report| {
             report.data = if left_out.is_empty() { DataState::Good } else { DataState::Bad };
             report.data_reason = if left_out.is_empty() { String::new() } else { left_out.summary() };
