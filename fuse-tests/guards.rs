@@ -2,13 +2,14 @@
 //! copied, on either side. The table in docs/guarantees.md names each of these tests.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::host::{COMMAND_MAX, Daemon, Disk, Protected, Setup, describe, output_within, standin};
+use crate::host::{COMMAND_MAX, Daemon, Disk, Protected, Setup, describe, heavy, output_within, standin};
 use crate::pair::Pair;
 use crate::tree::Rules;
 
@@ -325,6 +326,89 @@ fn mass_deletions_wait_for_a_person() {
     assert_eq!(files_in(&protected.replica), kept);
     crate::host::run(standin(&protected.run).args(["connection", "resume", "--accept-deletes"]));
     protected.assert_in_sync();
+    assert_eq!(files_in(&protected.replica), 1);
+    protected.stop();
+}
+
+/// Files were counted by their names and deletions by last names: a tree of which each file has two, or a
+/// link elsewhere, was deleted whole.
+#[test]
+fn deletions_of_names_are_asked_about_whatever_links_are_left() {
+    let names = 1400;
+    for is_inside in [true, false] {
+        let mut protected = Protected::prepare(Setup::default());
+        let (files, others) = match is_inside {
+            true => (names / 2, protected.backing.join("others")),
+            false => (names, protected.backing.with_file_name("others")),
+        };
+        fs::create_dir(&others).expect("a directory");
+        for number in 0..files {
+            let name = format!("file{number}");
+            fs::write(protected.backing.join(&name), number.to_string()).expect("a file");
+            fs::hard_link(protected.backing.join(&name), others.join(&name)).expect("a link");
+        }
+        protected.start_again();
+        empty(&protected.mount);
+        let asked = wait_until(&protected, "asked", |connection| connection["state"] == "paused");
+        let reason = asked["reason"].as_str().expect("a reason");
+        assert!(reason.contains("of 1400 files would be deleted"), "{reason}");
+        wait_until(&protected, "half of them gone", |_| files_in(&protected.replica) == names / 2);
+        crate::host::run(standin(&protected.run).args(["connection", "resume", "--accept-deletes"]));
+        protected.assert_in_sync();
+        protected.stop();
+    }
+}
+
+/// They were no files that are there, but files that go.
+#[test]
+fn symlinks_are_renewed_and_deleted_as_files_are() {
+    let mut protected = Protected::prepare(Setup::default());
+    for number in 0..1010 {
+        fs::write(protected.backing.join(format!("file{number}")), "x").expect("a file");
+    }
+    let link = |root: &Path, number: usize| root.join(format!("link{number}"));
+    for number in 0..600 {
+        symlink("old", link(&protected.backing, number)).expect("a symlink");
+    }
+    protected.start_again();
+    let mount = &protected.mount;
+    for number in 0..600 {
+        symlink("new", mount.join("tmp")).expect("a symlink");
+        fs::rename(mount.join("tmp"), link(mount, number)).expect("renewed");
+    }
+    protected.assert_in_sync();
+    for number in 0..600 {
+        fs::remove_file(link(mount, number)).expect("removed");
+    }
+    protected.assert_in_sync();
+    protected.stop();
+}
+
+/// What waits behind a full disk had not come before the guard: all of it was emptied to make room.
+#[test]
+fn a_full_replica_is_not_emptied_before_a_person_is_asked() {
+    let _alone = heavy();
+    let replica = Disk::Image { kind: "ext4", mib: 64 };
+    let arguments = vec!["--queue-memory", "128M"];
+    let mut protected = Protected::prepare(Setup { replica, arguments, ..Setup::default() });
+    let (many, content) = (1200, [7; 10_000]);
+    for number in 0..many {
+        fs::write(protected.backing.join(format!("file{number}")), content).expect("a file");
+    }
+    protected.start_again();
+    // It fits when they are gone.
+    fs::write(protected.mount.join("large"), vec![8; 49 << 20]).expect("a file");
+    wait_until(&protected, "a full disk", |connection| !connection["retrying"].is_null());
+    for number in 0..many {
+        fs::remove_file(protected.mount.join(format!("file{number}"))).expect("removed");
+    }
+    wait_until(&protected, "asked", |connection| connection["state"] == "paused");
+    for number in 0..many {
+        let there = fs::read(protected.replica.join(format!("file{number}"))).expect("a file");
+        assert!(there == content, "file{number} was emptied, and nobody was asked");
+    }
+    crate::host::run(standin(&protected.run).args(["connection", "resume", "--accept-deletes"]));
+    protected.assert_in_sync_by(&Rules { hole_slack: 64 * 1024, ..Rules::default() });
     assert_eq!(files_in(&protected.replica), 1);
     protected.stop();
 }

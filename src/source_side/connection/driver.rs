@@ -3,6 +3,7 @@
 
 mod checks;
 mod copies;
+mod full;
 mod mirror;
 #[cfg(test)]
 mod simulated;
@@ -20,7 +21,7 @@ use super::{Settings, Shared, Suspects, Told};
 use crate::clock;
 use crate::connection::{Action, Command, Event, Flow, Held, Jitter, Machine, NotNow, State, Window};
 use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying, SetAside, unix_ms};
-use crate::limits::{ASIDE_LISTED_MAX, RELIEF_AFTER, RELIEF_OBJECTS_MAX};
+use crate::limits::ASIDE_LISTED_MAX;
 use crate::link::{LostBy, SourceEvent};
 use crate::packet::{
     DataState, Features, Position, ReplicaProof, Sequence, SourceMessage, Stuck, TargetMessage, Text,
@@ -31,7 +32,6 @@ use crate::resync::{Answer, CopyError, Pace, Wanted};
 use crate::source_side::delete_guard::DeleteGuard;
 use crate::source_side::feed::{Lane, PacketFeed, Sent, Stream};
 use crate::source_side::kept::FirstCopy;
-use crate::source_side::relief;
 use crate::words::CopyMode;
 
 /// How often counters of the link are taken over, and a full queue is looked for.
@@ -495,31 +495,6 @@ impl<S: Surroundings> Driver<S> {
         self.healing.note(clock::now(), lacks);
     }
 
-    /// What stands on a full target is a good copy as of a moment, until something is taken from it to
-    /// make room: not at once, unless programs would wait soon.
-    fn target_is_full(&mut self, from: Sequence) {
-        let since = *self.full_since.get_or_insert_with(clock::now);
-        let stats = self.queue.stats();
-        let is_pressing = stats.bytes * 2 >= stats.limit_bytes;
-        if is_pressing || clock::now().saturating_duration_since(since) >= RELIEF_AFTER {
-            self.relieve(from);
-        }
-    }
-
-    /// A full target may have files that are gone here: their removal waits in the queue.
-    /// The first ones need not do, and stay in the queue until their turn comes: then the next ones.
-    fn relieve(&mut self, from: Sequence) {
-        let from = from.max(self.acknowledged.next());
-        let (mut objects, mut upto) = relief::look(&self.queue, from.max(self.relief_told.next()));
-        if objects.is_empty() && self.relief_told >= from {
-            (objects, upto) = relief::look(&self.queue, from);
-        }
-        self.relief_told = upto;
-        for objects in objects.chunks(RELIEF_OBJECTS_MAX) {
-            self.send(SourceMessage::Relief { objects: objects.to_vec() });
-        }
-    }
-
     /// Another network connection may find a target that keeps to the protocol.
     fn misbehaves(&mut self, reason: String) {
         self.lost(LostBy::Network, reason);
@@ -615,9 +590,7 @@ impl<S: Surroundings> Driver<S> {
             self.update(|report| report.link = stats);
         }
         self.tell_diverged();
-        if let Some(asked) = self.guard.asks() {
-            self.happened(Event::ManyDeletes { reason: asked.to_string() });
-        }
+        self.ask_about_deletes();
         if self.machine.is_streaming() && self.healing.is_due(clock::now()) {
             self.out_of_line("objects that the target lacks are tried again".into());
         }
@@ -627,6 +600,12 @@ impl<S: Surroundings> Driver<S> {
             self.happened(Event::QueueFull);
         }
         self.was_full = is_full;
+    }
+
+    fn ask_about_deletes(&mut self) {
+        if let Some(asked) = self.guard.asks() {
+            self.happened(Event::ManyDeletes { reason: asked.to_string() });
+        }
     }
 }
 
