@@ -8,10 +8,10 @@ use std::path::Path;
 use std::process::Output;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use rustix::fs::XattrFlags;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
 use serde_json::Value;
 
-use crate::host::{Protected, SYNC_MAX, Setup, describe, output_within, standin};
+use crate::host::{Disk, Protected, SYNC_MAX, Setup, describe, output_within, standin};
 
 /// What a verification said: its exit code, the kinds and names that it found, and its summary.
 struct Said {
@@ -171,6 +171,51 @@ fn what_differs_is_found_and_nothing_is_changed() {
     let status = protected.status();
     assert!(status.contains("\"verified\":{\"at_unix_ms\":"), "{status}");
     protected.stop();
+}
+
+/// One time that the replica's file system cannot hold let every wrong time in it pass.
+#[test]
+fn a_time_that_cannot_be_held_hides_no_wrong_one() {
+    // Years up to 2446; whole seconds up to 2038.
+    for kind in ["ext4", "ext4 -I 128"] {
+        let source = Disk::Image { kind: "btrfs", mib: 150 };
+        let setup = Setup { source, replica: Disk::Image { kind, mib: 64 }, ..Setup::default() };
+        let mut protected = Protected::prepare(setup);
+        let backing = protected.backing.clone();
+        for name in ["plain", "second", "far"] {
+            fs::write(backing.join(name), "content").expect("a file");
+        }
+        fs::create_dir(backing.join("dir")).expect("a directory");
+        std::os::unix::fs::symlink("far", backing.join("link")).expect("a symlink");
+        set_mtime(&backing.join("far"), 20_000_000_000, 5);
+        set_mtime(&backing.join("second"), 1_500_000_000, 5);
+        protected.start_again();
+        protected.wait_sync();
+        assert_eq!(verify(&protected, &[]).found, set(&[]), "{kind}");
+
+        let replica = protected.replica.clone();
+        for (name, seconds) in [("plain", 5), ("second", 1_500_000_001), ("dir", 1 << 30), ("link", 7)] {
+            set_mtime(&replica.join(name), seconds, 0);
+        }
+        let wrong = |names: &[&'static str]| names.iter().map(|name| ("mtime", *name)).collect::<Vec<_>>();
+        let names = ["plain", "second", "dir", "link"];
+        assert_eq!(verify(&protected, &[]).found, set(&wrong(&names)), "{kind}");
+        set_mtime(&replica.join("far"), 1_000_000_000, 0);
+        let names = ["plain", "second", "dir", "link", "far"];
+        assert_eq!(verify(&protected, &[]).found, set(&wrong(&names)), "{kind}");
+        let repaired = verify(&protected, &["--repair"]);
+        assert_eq!((repaired.code, repaired.summary["identical"].as_bool()), (0, Some(true)), "{kind}");
+        assert_eq!(verify(&protected, &[]).found, set(&[]), "{kind}");
+        protected.stop();
+    }
+}
+
+fn set_mtime(path: &Path, tv_sec: i64, tv_nsec: i64) {
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec, tv_nsec },
+    };
+    rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).expect("a time");
 }
 
 #[test]

@@ -12,9 +12,7 @@ use crate::apply::inode;
 use crate::apply::reconcile::entry::{Found, find_name, is_born_as, look_at, looks_as_listed};
 use crate::apply::replica::Replica;
 use crate::apply::replica::c_name;
-use crate::packet::{
-    Attributes, Birth, DifferenceKind, ListedObject, Name, ObjectId, Timestamp, Xattr, XattrName,
-};
+use crate::packet::{Attributes, Birth, DifferenceKind, ListedObject, Name, ObjectId, Xattr, XattrName};
 use crate::sys::FileHandle;
 use crate::xattr;
 
@@ -145,7 +143,7 @@ impl Check {
             self.differs(replica, DifferenceKind::Owner, object, at, 0);
         }
         let held = replica.pending_time(object).unwrap_or(inode::mtime(status));
-        if held != wanted.mtime && !is_cut(replica, held, wanted.mtime) {
+        if held != wanted.mtime && !self.times.makes(replica, wanted.mtime, held) {
             self.differs(replica, DifferenceKind::Mtime, object, at, 0);
         }
     }
@@ -212,12 +210,6 @@ impl Check {
         self.counts.different += u64::from(self.findings.is_first_of(object));
         self.note(replica, kind, Some(object), at, bytes);
     }
-}
-
-/// The replica's file system could not hold a time, which is counted: it has the whole second, or the
-/// nearest end of what it knows.
-fn is_cut(replica: &Replica, held: Timestamp, wanted: Timestamp) -> bool {
-    replica.withheld().counts().times > 0 && (held.seconds != wanted.seconds || held.nanoseconds == 0)
 }
 
 /// The quick answer for most files: all of it but its content is as it should be.

@@ -18,6 +18,7 @@ mod content;
 mod findings;
 mod packets;
 mod stage;
+mod times;
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 
 use self::content::OpenContent;
 use self::findings::{Findings, Where};
+use self::times::TimesAsHeld;
 use super::listed::Directories;
 use super::listing::Chunk;
 use super::names::Names;
@@ -50,6 +52,7 @@ pub(super) struct Check {
     /// Objects that were compared, or made by packets since it began.
     seen: Table<()>,
     findings: Findings,
+    times: TimesAsHeld,
     counts: CheckCounts,
     content: Option<OpenContent>,
 }
@@ -78,6 +81,7 @@ impl Check {
             directories: Directories::start(&state.join(DIRECTORIES)),
             seen: Table::start(&state.join(CLAIMS), CLAIMS_IN_MEMORY),
             findings: Findings::default(),
+            times: TimesAsHeld::default(),
             counts: CheckCounts::default(),
             content: None,
         }
