@@ -169,6 +169,51 @@ fn a_replica_whose_disk_goes_while_it_is_served_is_missed() {
     assert_same(&pair);
 }
 
+/// While its source is connected: what was moved away was written on, and both sides said good.
+#[test]
+fn a_replica_that_is_moved_while_it_is_served_is_missed() {
+    let pair = pair();
+    let aside = pair.replica().with_file_name("aside");
+    fs::rename(pair.replica(), &aside).expect("renamed");
+    let why = "is not there any more";
+    wait_for(&pair, "refused", |connection| is_refused_for(connection, why));
+    let target = status_of(pair.daemon("target"));
+    let problem = &target["target"]["replicas"][0]["problem"];
+    assert!(problem.as_str().is_some_and(|problem| problem.contains(why)), "{target:#}");
+    fs::write(pair.mount.join("meanwhile"), "while it was away").expect("programs go on");
+    fs::rename(&aside, pair.replica()).expect("renamed");
+    wait_for(&pair, "back", |connection| connection["state"] == "started");
+    assert_same(&pair);
+
+    // A copy in its place is compared.
+    fs::rename(pair.replica(), &aside).expect("renamed");
+    crate::host::run(Command::new("cp").args(["-a", "-T"]).arg(&aside).arg(pair.replica()));
+    fs::write(pair.replica().join("dir/file7"), "x").expect("a difference");
+    let deadline = Instant::now() + Duration::from_secs(90);
+    while fs::read(pair.replica().join("dir/file7")).is_ok_and(|content| content == b"x") {
+        assert!(Instant::now() < deadline, "nobody noticed\n{}", pair.said());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_same(&pair);
+}
+
+/// The same on the source's own host.
+#[test]
+fn a_replica_on_this_host_that_is_moved_is_missed() {
+    let mut protected = Protected::start(Setup::default());
+    fill(&protected.mount);
+    protected.wait_sync();
+    let aside = protected.replica.with_file_name("aside");
+    fs::rename(&protected.replica, &aside).expect("renamed");
+    wait_until(&protected, "refused", |connection| is_refused_for(connection, "is not where it was"));
+    fs::write(protected.mount.join("meanwhile"), "while it was away").expect("programs go on");
+    fs::rename(&aside, &protected.replica).expect("renamed");
+    wait_until(&protected, "back", |connection| connection["state"] == "started");
+    protected.wait_sync();
+    protected.assert_in_sync();
+    protected.stop();
+}
+
 /// A copy of a replica carries its mark; what the target knows of objects is not in it.
 #[test]
 fn a_replica_that_was_moved_by_a_copy_is_compared() {

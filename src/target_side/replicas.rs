@@ -45,7 +45,7 @@ pub struct Store {
 /// What is known of one replica.
 enum Held {
     Open(Open),
-    /// It was there at the start and could not be opened; tried again when its source comes.
+    /// It was there once and could not be opened; tried again when its source comes.
     Closed {
         set: SetId,
         problem: String,
@@ -69,7 +69,7 @@ struct Open {
 }
 
 impl Open {
-    /// Its path leads to it, or somebody works on it: then it is looked at when nobody does.
+    /// Its path leads to it, or somebody works on it, who looks himself.
     fn is_in_place(&self) -> bool {
         self.applier.try_lock().is_none_or(|applier| applier.is_where_it_was())
     }

@@ -29,6 +29,8 @@ use crate::packet::{
 /// How often a session that has nothing to do looks for control messages.
 const IDLE_POLL: Duration = Duration::from_millis(100);
 
+const ELSEWHERE: &str = "somebody moved or replaced it, or unmounted its disk";
+
 /// What a session has around it.
 pub(crate) trait Surroundings {
     /// Queues a message for the source. Never blocks.
@@ -286,12 +288,17 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
         self.durable()
     }
 
-    /// Who has emptied the replica leaves a copy that only a new session can mend.
+    /// Who has emptied the replica leaves a copy that only a new session can mend; one that is not where
+    /// it was is no session's: whoever opens it sees what is there now.
     fn look_for_objects(&mut self) -> Result<(), String> {
         if clock::now() < self.presence_due {
             return Ok(());
         }
         self.presence_due = clock::now() + PRESENCE_INTERVAL;
+        if !self.applier.is_where_it_was() {
+            log::error!("the replica is not where it was: {ELSEWHERE}");
+            return Err(format!("the directory of the replica is not where it was: {ELSEWHERE}"));
+        }
         match self.applier.look_for_objects(PRESENCE_LOOKS_RUNNING) {
             Ok(None) => Ok(()),
             Ok(Some(missing)) => Err(missing),

@@ -6,9 +6,10 @@
 //! of it, and who took one file in fifty is found with 64 looks three times in four. What is said is
 //! always true, and that nothing is said proves nothing.
 
+use std::fs::File;
 use std::os::fd::AsFd;
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Mode, OFlags};
 
 use super::progress::is_empty;
 use super::{Replica, by_handle, path_of};
@@ -49,7 +50,7 @@ impl Replica {
     /// What cannot be told without a search counts as present.
     fn is_present(&self, id: ObjectId, handle: &FileHandle) -> Result<bool, Fault> {
         let file = match by_handle::open(self.root(), handle, libc::O_PATH | libc::O_NOFOLLOW) {
-            Ok(file) => std::fs::File::from(file),
+            Ok(file) => File::from(file),
             Err(error) if error.raw_os_error() == Some(libc::ESTALE) => return Ok(false),
             Err(error) => return Err(Fault::System { what: "open by handle", error }),
         };
@@ -67,13 +68,18 @@ impl Replica {
     /// Whether its path still leads to it: its disk may have been unmounted, or another directory put
     /// there.
     pub fn is_where_it_was(&self) -> bool {
-        let now = path_of(self.root().as_fd()).ok();
-        let handle_there = std::fs::File::open(&self.path).ok().and_then(|dir| handle_and_device(&dir));
         let own = handle_and_device(self.root());
-        now.is_some() && own.is_some() && handle_there == own
+        path_of(self.root().as_fd()).is_ok() && own.is_some() && self.at_its_path() == own
+    }
+
+    /// Nothing that may be there instead is opened: that of a fifo would wait.
+    fn at_its_path(&self) -> Option<(FileHandle, u64)> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(&self.path, flags, Mode::empty()).ok()?;
+        handle_and_device(&File::from(dir))
     }
 }
 
-fn handle_and_device(dir: &std::fs::File) -> Option<(FileHandle, u64)> {
+fn handle_and_device(dir: &File) -> Option<(FileHandle, u64)> {
     Some((FileHandle::of(dir.as_fd()).ok()?, inode::stat(dir).ok()?.st_dev))
 }

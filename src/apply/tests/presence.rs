@@ -90,4 +90,10 @@ fn a_replica_that_is_elsewhere_now_is_told() {
     assert!(!applier.is_where_it_was());
     fs::create_dir(&pair.places.root).unwrap();
     assert!(!applier.is_where_it_was());
+    fs::remove_dir(&pair.places.root).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pair.places.root, rustix::fs::Mode::RWXU).unwrap();
+    assert!(!applier.is_where_it_was(), "and nobody waits at a fifo");
+    fs::remove_file(&pair.places.root).unwrap();
+    fs::rename(pair.temp.path().join("away"), &pair.places.root).unwrap();
+    assert!(applier.is_where_it_was());
 }

@@ -25,12 +25,32 @@ impl Store {
     pub(super) fn have_open(&self, name: &str, set: SetId) -> Result<(), String> {
         let _turn = self.opening.lock();
         self.forget_moved(name)?;
-        if !matches!(self.held.lock().get(name), Some(Held::Open(_))) {
-            let open = self.open_replica(name, set)?;
-            let before = self.held.lock().insert(name.to_owned(), Held::Open(open));
-            assert!(!matches!(before, Some(Held::Open(_))), "the replica {name} is opened twice");
+        match self.held.lock().get(name) {
+            Some(Held::Open(_)) => return Ok(()),
+            Some(Held::Closed { .. }) | None => {}
         }
-        Ok(())
+        let opened = self.open_replica(name, set);
+        self.keep(name, set, opened)
+    }
+
+    /// What could not be opened stays as it is known, with the reason.
+    fn keep(&self, name: &str, set: SetId, opened: Result<Open, String>) -> Result<(), String> {
+        let mut held = self.held.lock();
+        match opened {
+            Ok(open) => {
+                let before = held.insert(name.to_owned(), Held::Open(open));
+                assert!(!matches!(before, Some(Held::Open(_))), "the replica {name} is opened twice");
+                Ok(())
+            }
+            Err(why) => {
+                if let Some(Held::Closed { set: own, problem }) = held.get_mut(name)
+                    && *own == set
+                {
+                    problem.clone_from(&why);
+                }
+                Err(why)
+            }
+        }
     }
 
     /// A replica that is not where it was opened is opened anew, or found missing.
@@ -43,7 +63,10 @@ impl Store {
                 live.end(MOVED);
                 return Err(MOVED.to_owned());
             }
-            None => drop(held.remove(name)),
+            None => {
+                let closed = Held::Closed { set: open.set, problem: MOVED.to_owned() };
+                drop(held.insert(name.to_owned(), closed));
+            }
         }
         Ok(())
     }
