@@ -166,6 +166,10 @@ fn text(restored: &Restored) -> String {
     }
     let name = &restored.name;
     let _ = match restored.known_as_the_set {
+        _ if restored.left_out > 0 => write!(
+            text,
+            "\n{shown} is not whole, and marked so: mend the causes and give the same command again"
+        ),
         true if restored.kept > 0 => write!(
             text,
             "\nTo protect it again: standin protect {shown} --name {name} --to {from}; what stayed is compared, and its \

@@ -217,6 +217,8 @@ pub enum TargetMessage {
         reason: Text,
         /// What its source may have had here beside plain data, in words.
         allowed: Text,
+        /// The packets up to here are in it.
+        applied: Position,
     },
 }
 

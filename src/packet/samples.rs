@@ -274,6 +274,7 @@ pub(super) fn target_messages() -> Vec<TargetMessage> {
             data: DataState::Bad,
             reason: text(),
             allowed: text(),
+            applied: position(),
         },
     ];
     let difference =

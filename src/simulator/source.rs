@@ -74,7 +74,7 @@ impl Source {
             when_full,
             kept,
             delete_guard: DeleteLimit::Off,
-            is_restored: false,
+            restored_at: None,
         };
         Source {
             driver: Driver::alone(settings, desk.clone(), queue.clone()),

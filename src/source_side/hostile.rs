@@ -74,7 +74,7 @@ impl Scene {
             when_full: WhenFull::default(),
             kept: Default::default(),
             delete_guard: Default::default(),
-            is_restored: false,
+            restored_at: None,
         };
         let route = Route::Fixed(Dial::new(listener.local_addr(), target.fingerprint(), us));
         let tree = tempfile::tempdir().unwrap();

@@ -12,7 +12,7 @@ use super::kept::Kept;
 use super::mark::{Clock, EVERYTHING, Mark, PageCache};
 use crate::connection::Wish;
 use crate::limits::RUNS_KEPT;
-use crate::packet::{Epoch, Incarnation, SetId};
+use crate::packet::{Epoch, Incarnation, Position, SetId};
 use crate::place::Place;
 use crate::store;
 use crate::words::Target;
@@ -60,6 +60,9 @@ pub struct SetRecord {
     /// line since.
     #[serde(default)]
     pub restored_from: Option<String>,
+    /// Its replica was given as of this: what it has as of anything else is nothing that is known here.
+    #[serde(default)]
+    pub restored_at: Option<Position>,
 }
 
 /// What stays of a connection over a restart.
@@ -127,7 +130,7 @@ impl SetRecord {
     /// No moment says any more what a target has.
     pub fn forget_moments(&mut self) {
         self.marks.clear();
-        self.restored_from = None;
+        (self.restored_from, self.restored_at) = (None, None);
         self.connections.values_mut().for_each(|connection| connection.kept.first_copy = None);
     }
 
@@ -245,16 +248,17 @@ impl Restoring {
         self.record.is_some()
     }
 
-    /// The directory is the set's from now on. The target has everything that it has as of the mark; without
-    /// one everything is to be compared.
+    /// The directory is the set's from now on. The target has everything that it has as of the mark, while it
+    /// is as of the position; without them everything is to be compared.
     pub fn done(
         self,
         set: SetId,
         tree: &Path,
         found: &Found,
         from: &str,
-        mark: Option<Mark>,
+        mark: Option<(Mark, Position)>,
     ) -> io::Result<()> {
+        let (mark, restored_at) = mark.unzip();
         let mut record = self.record.unwrap_or_else(|| SetRecord {
             // Ids of the directory before, which the target knows, are never taken for those of this one.
             birth_epoch: Some((store::random_u64() >> 40) as u32 + 2),
@@ -271,6 +275,7 @@ impl Restoring {
             page_cache: None,
             diverged: None,
             restored_from: mark.is_some().then(|| from.to_owned()),
+            restored_at,
             marks: mark.into_iter().map(|mark| (from.to_owned(), mark)).collect(),
             ..record
         };
@@ -312,6 +317,7 @@ fn fresh(tree: &Path, found: &Found, stranger: Stranger) -> SetRecord {
         page_cache: None,
         diverged: None,
         restored_from: None,
+        restored_at: None,
     };
     if stranger == Stranger::Adopt { in_place_of_the_first(record) } else { record }
 }

@@ -58,6 +58,7 @@ impl Recorder {
         if !marks.is_empty() {
             // Its ids are known there from now on.
             self.record.restored_from.take_if(|from| marks.iter().any(|(target, _)| target == from));
+            self.record.restored_at.take_if(|_| self.record.restored_from.is_none());
             self.record.marks.extend(marks);
             self.save(None);
         }

@@ -174,7 +174,7 @@ mod tests {
             when_full: Default::default(),
             kept: Default::default(),
             delete_guard: Default::default(),
-            is_restored: false,
+            restored_at: None,
         };
         let queue = Queue::new(1 << 20, origin);
         let around = Around::of(Route::Paired(paired), state, &queue);

@@ -20,7 +20,7 @@ use super::identity::Found;
 use super::life::Ended;
 use super::mark::{Clock, Mark, Marks, PageCache};
 use super::mount_options::BackingMount;
-use super::record::{ConnectionRecord, SetState, StateError, Stranger};
+use super::record::{ConnectionRecord, SetRecord, SetState, StateError, Stranger};
 use super::remote::{Paired, Route};
 use super::restoring::refuse_unfinished;
 use crate::control::{ProcessMeter, Server};
@@ -174,6 +174,11 @@ fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Mark) -> R
         warnings: checked.warnings,
     });
     Ok(Prepared { ground, connections, set, marks, claim })
+}
+
+/// As of which a target's replica was given that the directory was restored from.
+fn restored_at(record: &SetRecord, target: &Target) -> Option<Position> {
+    record.restored_at.filter(|_| record.restored_from.as_deref() == Some(target.to_string().as_str()))
 }
 
 /// Of the mount under the one that is to come: that one, and the daemon's own view, are new ones.
@@ -332,7 +337,7 @@ fn connect(
             when_full: options.when_full,
             kept,
             delete_guard: options.delete_guard,
-            is_restored: set.record.restored_from.as_deref() == Some(target.to_string().as_str()),
+            restored_at: restored_at(&set.record, target),
         };
         let duplicate = |error| io_failure("a descriptor cannot be duplicated", &error);
         let backing = knows.backing.try_clone().map_err(duplicate)?;

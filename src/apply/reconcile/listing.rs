@@ -79,7 +79,10 @@ impl Session {
         let is_asked_for = self.directories.is_asked_for(chunk.dir)?;
         for entry in chunk.entries {
             self.told(chunk.dir, &entry.name)?;
-            let entry = replica.policy().listed(entry);
+            let mut entry = replica.policy().listed(entry);
+            if self.rules.suspects_all && !entry.suspect {
+                entry.to_mut().suspect = true;
+            }
             let is_wanted = self.take_entry(replica, (chunk.dir, &file), &entry)?
                 || is_asked_for && entry.birth == Birth::Directory && self.directories.want(entry.object)?;
             wanted.extend(is_wanted.then_some(entry.object));

@@ -51,6 +51,8 @@ pub struct Rules {
     pub name_match: NameMatch,
     pub existing: Existing,
     pub strays: Strays,
+    /// Neither size nor time says that a file is the source's.
+    pub suspects_all: bool,
 }
 
 /// What `mkfs` makes in the root of ext file systems; a check of the disk would make it anew.

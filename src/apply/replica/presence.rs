@@ -11,6 +11,7 @@ use std::os::fd::AsFd;
 
 use rustix::fs::{FileType, Mode, OFlags};
 
+use super::inside::Remembered;
 use super::progress::is_empty;
 use super::{Replica, by_handle, path_of};
 use crate::apply::fault::Fault;
@@ -56,7 +57,12 @@ impl Replica {
         };
         let status = inode::stat(&file)?;
         if FileType::from_raw_mode(status.st_mode) != FileType::Directory {
-            return Ok(status.st_nlink > 0);
+            // With several names one outside says nothing of the others.
+            return Ok(match status.st_nlink {
+                0 => false,
+                1 => self.remembered(&file)? != Remembered::Outside,
+                _ => true,
+            });
         }
         match self.directory_inside(id, &file) {
             Ok(()) => Ok(true),

@@ -52,6 +52,9 @@ fn a_replica_that_was_emptied_in_place_is_bad() {
     let pair = at_rest();
     fs::rename(pair.replica("dir"), pair.temp.path().join("away")).unwrap();
     assert_bad(&pair, "removed objects");
+    let pair = at_rest();
+    fs::rename(pair.replica("dir/f"), pair.temp.path().join("away")).unwrap();
+    assert_bad(&pair, "removed objects");
 }
 
 #[test]

@@ -142,7 +142,7 @@ impl<S: Surroundings> Driver<S> {
         let (copy_mode, pace) = (settings.kept.copy_mode, Arc::new(Pace::default()));
         pace.pause(settings.kept.copy_paused);
         let guard = Arc::new(DeleteGuard::new(settings.delete_guard));
-        let is_restored = settings.is_restored;
+        let is_restored = settings.restored_at.is_some();
         Driver {
             around,
             settings,
@@ -539,12 +539,15 @@ impl<S: Surroundings> Driver<S> {
 
     /// What counts of what a target has that says this of itself.
     fn trust_after(&self, has_less: bool, is_ours: bool, proof: &ReplicaProof) -> Trust {
+        let has_moved_on = || self.settings.restored_at.is_some_and(|at| !is_ours && proof.applied != at);
         let was_farther =
             || self.settings.marks.were_farther(&self.settings.target.to_string(), &proof.durable);
         match self.trust {
             _ if has_less => Trust::Nothing,
             // What it had is gone as a whole, and nothing of it is taken for anything.
             trust if proof.data == DataState::Empty => trust,
+            // Others have sent to it since the directory was restored from it, or it was set back.
+            Trust::AsNoted if self.is_restored && has_moved_on() => Trust::Nothing,
             Trust::AsNoted if was_farther() => Trust::Nothing,
             Trust::SinceAfresh if !is_ours => Trust::Nothing,
             trust => trust,

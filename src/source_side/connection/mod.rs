@@ -68,8 +68,8 @@ pub struct Settings {
     /// From the run before this one.
     pub kept: Kept,
     pub delete_guard: DeleteLimit,
-    /// The directory was restored from this target, which was not in line with it since.
-    pub is_restored: bool,
+    /// The directory was restored from this target as of this, and the target was not in line with it since.
+    pub restored_at: Option<Position>,
 }
 
 /// Hears how a target stands, on the connection's thread: must not wait.

@@ -248,7 +248,10 @@ fn a_restored_directory_is_the_sets_and_its_mark_counts() {
     let own = found(Label::Set(set), place.path());
     let restored = |before: Option<u32>| {
         let mark = Mark::now();
-        Restoring::begin(&dir, set).unwrap().done(set, tree, &own, from, Some(mark.clone())).unwrap();
+        Restoring::begin(&dir, set)
+            .unwrap()
+            .done(set, tree, &own, from, Some((mark.clone(), Position::default())))
+            .unwrap();
         let mut state = SetState::open(&dir, tree, &own, Stranger::Refuse).unwrap();
         state.begin(Incarnation(1), None, &Clock::now());
         let record = state.record.clone();

@@ -5,6 +5,7 @@
 //! ```
 //! In this order: whoever is killed in between restores again, and nothing is sent.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -19,7 +20,7 @@ use super::place::Taken;
 use super::{Name, Orphans, RestoreOptions};
 use crate::apply::{IDENTITY_XATTR, Places};
 use crate::failure::Failure;
-use crate::packet::{SetId, Timestamp};
+use crate::packet::{Position, SetId, Timestamp};
 use crate::source_side::identity::{self, Found};
 use crate::source_side::mark::Mark;
 
@@ -29,6 +30,16 @@ pub struct Leaving<'a> {
     pub place: &'a Taken,
     pub places: &'a Places,
     pub set: SetId,
+    /// As of which the replica was given; `None` where nobody can say.
+    pub replica_at: Option<Position>,
+    /// Of earlier restorations: they stay.
+    pub orphans_before: Vec<OsString>,
+}
+
+/// What was moved aside so far.
+pub fn orphans_in(places: &Places) -> Vec<OsString> {
+    let entries = fs::read_dir(places.limbo.join("orphans")).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name()).collect()
 }
 
 /// Errors: the directory has everything, and is still marked.
@@ -66,7 +77,7 @@ impl Leaving<'_> {
         let is_the_sets = name.is_the_sets();
         if is_the_sets {
             let (tree, from) = (&self.options.to, self.options.from.to_string());
-            name.state.done(self.set, tree, &Found::at(root)?, &from, mark)?;
+            name.state.done(self.set, tree, &Found::at(root)?, &from, mark.zip(self.replica_at))?;
         }
         marked.take_away()?;
         if is_the_sets { Ok(()) } else { fs::remove_dir_all(self.options.set_state()) }
@@ -96,7 +107,10 @@ impl Leaving<'_> {
     fn clear_limbo(&self) -> io::Result<()> {
         let limbo = &self.places.limbo;
         let orphans = limbo.join("orphans");
-        let keeps = self.options.orphans != Orphans::Delete && holds_something(&orphans)?;
+        if self.options.orphans == Orphans::Delete {
+            self.delete_orphans(&orphans)?;
+        }
+        let keeps = holds_something(&orphans)?;
         for entry in fs::read_dir(limbo)? {
             let entry = entry?;
             if keeps && entry.path() == orphans {
@@ -106,6 +120,22 @@ impl Leaving<'_> {
         }
         if !keeps {
             fs::remove_dir(limbo)?;
+        }
+        Ok(())
+    }
+}
+
+impl Leaving<'_> {
+    fn delete_orphans(&self, orphans: &Path) -> io::Result<()> {
+        let entries = match fs::read_dir(orphans) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            if !self.orphans_before.contains(&entry.file_name()) {
+                remove(&entry)?;
+            }
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
-use crate::packet::{SetId, printable};
+use crate::packet::{Position, SetId, printable};
 use crate::store;
 use crate::sys::proc_path;
 
@@ -22,11 +22,23 @@ const XATTR: &str = "trusted.standin.restoring";
 const DIRECTORY: &str = "restore";
 const DOCUMENT: &str = "restoring.json";
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Document {
     from: String,
     #[serde(with = "crate::control::path_text")]
     to: PathBuf,
+    /// As of which the replica was given.
+    #[serde(default)]
+    applied: Option<Position>,
+}
+
+/// What a restoration brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bring {
+    /// Everything, whatever size and time say.
+    Everything,
+    /// What the one before it, which was cut off, has not brought: the replica has stayed as it was.
+    TheRest,
 }
 
 /// A directory that carries the mark.
@@ -59,17 +71,27 @@ pub fn of(root: impl AsFd) -> io::Result<Option<String>> {
 
 impl Marked {
     /// Marks a directory durably; on a file system without such attributes the document alone says it.
-    pub fn put(root: File, set_state: &Path, from: &str, to: &Path) -> io::Result<Marked> {
+    /// Answers what is to be brought from a replica as of `applied`.
+    pub fn put(
+        root: File,
+        set_state: &Path,
+        (from, applied): (&str, Option<Position>),
+        to: &Path,
+    ) -> io::Result<(Marked, Bring)> {
         let state = working_state(set_state);
         store::own_directory(&state, 0o700, store::Symlink::Own)?;
-        store::replace_json(&state.join(DOCUMENT), &Document { from: from.into(), to: to.into() })?;
+        let document = Document { from: from.into(), to: to.into(), applied };
+        // A damaged one says nothing.
+        let before = store::read_json::<Document>(&state.join(DOCUMENT)).ok().flatten();
+        let goes_on = applied.is_some() && before.as_ref() == Some(&document) && of(&root)?.is_some();
+        store::replace_json(&state.join(DOCUMENT), &document)?;
         let cut = &from.as_bytes()[..from.len().min(1000)];
         match rustix::fs::fsetxattr(&root, XATTR, cut, XattrFlags::empty()) {
             Ok(()) | Err(Errno::OPNOTSUPP) => {}
             Err(error) => return Err(error.into()),
         }
         root.sync_all()?;
-        Ok(Marked { root, state })
+        Ok((Marked { root, state }, if goes_on { Bring::TheRest } else { Bring::Everything }))
     }
 
     /// It is whole: mark and working state go, in this order.

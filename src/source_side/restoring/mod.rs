@@ -28,6 +28,7 @@ use serde::Serialize;
 use self::applying::Applied;
 pub use self::applying::Tally;
 use self::leaving::Leaving;
+use self::mark::Bring;
 pub(super) use self::mark::refuse_unfinished;
 use self::origin::Origin;
 use self::place::Place;
@@ -107,17 +108,24 @@ pub fn restore(options: &RestoreOptions, tell: impl Fn(&Tally, Duration)) -> Res
     let name = Name::take(options, set)?;
     let place = found.take(options)?;
     place.refuse_replica(options, set)?;
-    let mark = place.begin(options)?;
+    let replica_at = origin.applied();
+    let (mark, bring) = place.begin(options, replica_at)?;
     let places = place.places(&options.set_state());
-    let mut applier = open(options, &places, set)?;
+    let orphans_before = leaving::orphans_in(&places);
+    let mut applier = open(options, &places, set, bring)?;
     let applied = applying::apply(&mut origin, &mut applier, &stop, tell);
     let kept = applier.kept();
     let allowed = origin.allowed();
     drop(applier);
     origin.close();
     let Applied { tally, orphans, left_out } = applied.map_err(|why| why.failure(options))?;
-    let is_known = name.is_the_sets();
-    leaving::leave(Leaving { options, place: &place, places: &places, set }, name, mark)?;
+    // What the replica has and the directory has not would go from the replica with the next protection.
+    let is_whole = left_out.is_empty();
+    let is_known = is_whole && name.is_the_sets();
+    if is_whole {
+        let leaving = Leaving { options, place: &place, places: &places, set, replica_at, orphans_before };
+        leaving::leave(leaving, name, mark)?;
+    }
     Ok(Restored {
         from: options.from.to_string(),
         to: options.to.clone(),
@@ -152,12 +160,13 @@ impl RestoreOptions {
         self.existing == Existing::Replace && !self.force
     }
 
-    fn rules(&self) -> Rules {
+    fn rules(&self, bring: Bring) -> Rules {
         let strays = match self.orphans {
             Orphans::Aside | Orphans::Delete => Strays::AsideOnDisk,
             Orphans::Keep => Strays::Keep,
         };
-        Rules { existing: self.existing, strays, ..Rules::default() }
+        let suspects_all = bring == Bring::Everything;
+        Rules { existing: self.existing, strays, suspects_all, ..Rules::default() }
     }
 }
 
@@ -219,7 +228,7 @@ fn no_name(options: &RestoreOptions, error: &StateError) -> Failure {
     Failure::new(what, UNTOUCHED, next)
 }
 
-fn open(options: &RestoreOptions, places: &Places, set: SetId) -> Result<Applier, Failure> {
+fn open(options: &RestoreOptions, places: &Places, set: SetId, bring: Bring) -> Result<Applier, Failure> {
     let set = mark::while_restoring(set);
     // What may be in it was looked at before.
     let opened = Replica::open_or_adopt(places, set);
@@ -230,7 +239,7 @@ fn open(options: &RestoreOptions, places: &Places, set: SetId) -> Result<Applier
             "Mend this and give the same command again, or choose another directory.",
         )
     })?;
-    Ok(Applier::new(replica).with_rules(options.rules()))
+    Ok(Applier::new(replica).with_rules(options.rules(bring)))
 }
 
 fn check_user(uid: u32) -> Result<(), Failure> {

@@ -6,11 +6,11 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::mark::{self, Marked, working_state};
+use super::mark::{self, Bring, Marked, working_state};
 use super::{RestoreOptions, UNTOUCHED};
 use crate::apply::{Places, set_of};
 use crate::failure::Failure;
-use crate::packet::SetId;
+use crate::packet::{Position, SetId};
 use crate::preflight::{
     Claim, MountTable, Relation, Role, list_uses, open_directory, open_writers, relation, users_of,
 };
@@ -32,6 +32,7 @@ impl Place {
     /// Looks at it; nothing is changed.
     pub fn look(options: &RestoreOptions) -> Result<Place, Failure> {
         check_contacts(options)?;
+        check_mounts(options)?;
         let exists = match fs::symlink_metadata(&options.to) {
             Ok(meta) if meta.is_dir() => true,
             Ok(_) => return Err(refused(options, "is no directory", "Choose another place.")),
@@ -107,17 +108,22 @@ impl Taken {
         }
     }
 
-    /// Marks it as incomplete.
-    pub fn begin(&self, options: &RestoreOptions) -> Result<Marked, Failure> {
-        let root = self.root.try_clone();
-        root.and_then(|root| Marked::put(root, &options.set_state(), &options.from.to_string(), &options.to))
-            .map_err(|error| {
+    /// Marks it as incomplete. `applied`: as of which the replica is given.
+    pub fn begin(
+        &self,
+        options: &RestoreOptions,
+        applied: Option<Position>,
+    ) -> Result<(Marked, Bring), Failure> {
+        let (root, from) = (self.root.try_clone(), options.from.to_string());
+        root.and_then(|root| Marked::put(root, &options.set_state(), (&from, applied), &options.to)).map_err(
+            |error| {
                 Failure::new(
                     format!("{} cannot be marked as incomplete: {error}.", options.to.display()),
                     UNTOUCHED,
                     "Mend this and start again.",
                 )
-            })
+            },
+        )
     }
 
     /// What is in the way waits beside it, or in it where it is a mount point.
@@ -128,6 +134,19 @@ impl Taken {
             places.limbo = self.path.join(".standin.restore");
         }
         places
+    }
+}
+
+/// What is on another file system is not the directory's: it is neither moved nor deleted with it.
+fn check_mounts(options: &RestoreOptions) -> Result<(), Failure> {
+    let mounts = MountTable::read().map_err(|error| unreadable(options, &error))?;
+    match mounts.below(&options.to).first() {
+        None => Ok(()),
+        Some(mount) => Err(refused(
+            options,
+            &format!("has a mount below it, {}", mount.point.display()),
+            "Unmount it, or choose another directory.",
+        )),
     }
 }
 

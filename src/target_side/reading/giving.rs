@@ -31,6 +31,7 @@ pub fn give(link: &TargetLink, seat: &ReadingSeat, stopping: &AtomicBool) -> Res
         data: data.state,
         reason: Text::from_str_cut(data.reason.as_deref().unwrap_or_default()),
         allowed: Text::from_str_cut(&seat.allowed.to_string()),
+        applied: applier.proof().applied,
     });
     let feed = ReadingFeed::new();
     let lane = feed.lane();

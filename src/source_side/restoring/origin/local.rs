@@ -10,7 +10,7 @@ use crossbeam_channel::select;
 use crate::apply::{Applier, Places, Replica, set_of};
 use crate::failure::Failure;
 use crate::link::{FrameReceiver, SourceEvent, SourceLink, TargetEvent, TargetLink, direct};
-use crate::packet::{OfCopy, SetId, TargetMessage};
+use crate::packet::{OfCopy, Position, SetId, TargetMessage};
 use crate::preflight::{Claim, Role, open_directory};
 use crate::source_side::embedded::replica_state;
 use crate::source_side::restoring::{RestoreOptions, UNTOUCHED};
@@ -19,6 +19,8 @@ use crate::target_side::reading::{Accept, Reading, ReadingFeed, come_to_rest};
 /// See the module.
 pub struct Local {
     pub set: SetId,
+    /// `None` where its state is lost.
+    pub applied: Option<Position>,
     link: TargetLink,
     reads: Option<JoinHandle<()>>,
     /// Keeps its state locked; `None` where that is lost.
@@ -51,7 +53,8 @@ impl Local {
         }
         let (link, reads) =
             read(root).map_err(|error| refused(path, &format!("cannot be read: {error}"), ""))?;
-        Ok(Local { set, link, reads: Some(reads), _applier: applier, _claim: claim })
+        let applied = applier.as_ref().map(|applier| applier.proof().applied);
+        Ok(Local { set, applied, link, reads: Some(reads), _applier: applier, _claim: claim })
     }
 
     pub fn frames(&self) -> FrameReceiver {

@@ -8,7 +8,7 @@ use self::remote::Remote;
 use super::{RestoreOptions, UNTOUCHED};
 use crate::failure::Failure;
 use crate::link::{FrameReceiver, TargetEvent};
-use crate::packet::{OfCopy, SetId};
+use crate::packet::{OfCopy, Position, SetId};
 use crate::words::Target;
 
 /// See the module. Its replica is at rest, and nobody else has it, as long as this lives.
@@ -32,6 +32,14 @@ impl Origin {
         match self {
             Origin::Local(local) => local.set,
             Origin::Remote(remote) => remote.set,
+        }
+    }
+
+    /// The packets up to here are in it; `None` where nobody can say.
+    pub fn applied(&self) -> Option<Position> {
+        match self {
+            Origin::Local(local) => local.applied,
+            Origin::Remote(remote) => Some(remote.applied),
         }
     }
 

@@ -7,7 +7,8 @@ use crate::failure::Failure;
 use crate::limits::HANDSHAKE_TIME_MAX;
 use crate::link::{FrameReceiver, Identity, LostBy, SourceEvent, SourceLink, TargetEvent};
 use crate::packet::{
-    DataState, Features, OfCopy, SetId, SourceMessage, TargetMessage, Text, WIRE_VERSION, WIRE_VERSION_OLDEST,
+    DataState, Features, OfCopy, Position, SetId, SourceMessage, TargetMessage, Text, WIRE_VERSION,
+    WIRE_VERSION_OLDEST,
 };
 use crate::source_side::remote::Paired;
 use crate::source_side::restoring::{RestoreOptions, UNTOUCHED};
@@ -18,6 +19,7 @@ const TRIES: u32 = 3;
 /// See the module.
 pub struct Remote {
     pub set: SetId,
+    pub applied: Position,
     /// What its source may not have had there, in words.
     pub allowed: String,
     link: SourceLink,
@@ -114,6 +116,7 @@ fn greet(paired: &Paired, attempt: u32, repset: &str, accept_bad_data: bool) -> 
                 data,
                 reason,
                 allowed,
+                applied,
                 ..
             })) => {
                 if !(WIRE_VERSION_OLDEST..=WIRE_VERSION).contains(&version) {
@@ -122,7 +125,7 @@ fn greet(paired: &Paired, attempt: u32, repset: &str, accept_bad_data: bool) -> 
                 if data == DataState::Bad {
                     eprintln!("standin: the replica is no consistent copy: {}", reason.to_text());
                 }
-                return Ok(Remote { set, allowed: allowed.to_text(), link, frames });
+                return Ok(Remote { set, applied, allowed: allowed.to_text(), link, frames });
             }
             Ok(SourceEvent::Message(TargetMessage::Refused { reason })) => {
                 return Err(Refused::Said(reason.to_text()));
