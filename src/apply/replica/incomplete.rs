@@ -21,6 +21,8 @@ pub(in crate::apply) struct Incomplete {
     list: Index,
     /// Of what this session does not ask for any more; the next one does.
     left: FileHandle,
+    /// Of everything else, counted: no mark is [`Incomplete::left`] of this session or of another one.
+    marks: u64,
 }
 
 /// What a file on the list waits for.
@@ -43,15 +45,19 @@ impl Incomplete {
             }
             opened => opened,
         };
-        Ok(Incomplete { list: list.map_err(failed)?, left: random_mark() })
+        let left = random_u64();
+        Ok(Incomplete { list: list.map_err(failed)?, left: mark(left), marks: left })
     }
 
     /// From now on the content is in doubt.
     pub(in crate::apply) fn add(&mut self, id: ObjectId) -> Result<(), Fault> {
-        match self.lack(id)? {
-            Some(_) => Ok(()),
-            None => self.list.insert(id, random_mark()).map_err(failed),
-        }
+        let mark = self.next_mark();
+        self.list.get_or_insert(id, mark).map(drop).map_err(failed)
+    }
+
+    fn next_mark(&mut self) -> FileHandle {
+        self.marks = self.marks.wrapping_add(1);
+        mark(self.marks)
     }
 
     /// It stays in doubt after this session.
@@ -97,7 +103,7 @@ pub(super) fn remember(state: &Path, ids: &[ObjectId]) -> Result<(), Fault> {
         let mut has_new = false;
         for &id in ids {
             if list.get(id)?.is_none() {
-                list.insert(id, random_mark())?;
+                list.insert(id, mark(random_u64()))?;
                 has_new = true;
             }
         }
@@ -115,8 +121,8 @@ pub(in crate::apply) fn forget(state: &Path) {
     super::remove_quietly(&state.join(FILE));
 }
 
-fn random_mark() -> FileHandle {
-    FileHandle::from_parts(0, &random_u64().to_le_bytes()).expect("8 bytes fit into a handle")
+fn mark(number: u64) -> FileHandle {
+    FileHandle::from_parts(0, &number.to_le_bytes()).expect("8 bytes fit into a handle")
 }
 
 fn failed(error: io::Error) -> Fault {

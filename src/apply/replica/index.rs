@@ -16,6 +16,8 @@
 //! Header and slots are written in place, never through a mapping (see [`super::page`]): a write survives
 //! the death of the process at once, power loss after [`Index::sync`]. A slot whose crc is wrong (a torn sector) counts as absent.
 
+mod window;
+
 use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -24,6 +26,7 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use self::window::Window;
 use super::page::bytes_of;
 use crate::packet::ObjectId;
 use crate::store::random_u64;
@@ -57,8 +60,8 @@ pub struct Index {
     /// third of the calls.
     is_counted: bool,
     torn: Cell<u64>,
-    /// What was found or bound last: an op asks for its object more than once.
-    last: Cell<Option<(ObjectId, u64, FileHandle)>>,
+    /// What was looked for or bound last: an op asks for its object more than once.
+    last: Cell<Option<(ObjectId, Found)>>,
 }
 
 /// The header has them too, after an orderly end.
@@ -98,7 +101,7 @@ impl Index {
         match self.find(id)? {
             Found::Here { at, .. } => {
                 self.write_slot(at, &raw)?;
-                self.last.set(Some((id, at, handle)));
+                self.last.set(Some((id, Found::Here { at, handle })));
                 Ok(())
             }
             Found::Absent { free, was_empty } => self.insert_at(free, was_empty, id, &handle),
@@ -132,7 +135,7 @@ impl Index {
         let raw = encode(STATE_LIVE, id, handle)?;
         self.uncount()?;
         self.write_slot(free, &raw)?;
-        self.last.set(Some((id, free, *handle)));
+        self.last.set(Some((id, Found::Here { at: free, handle: *handle })));
         self.counts.live = self.counts.live.saturating_add(1);
         self.counts.used = self.counts.used.saturating_add(u64::from(was_empty));
         Ok(())
@@ -259,9 +262,12 @@ impl Index {
     /// Walks from the home slot of an id to it, or to the first empty slot.
     fn find(&self, id: ObjectId) -> io::Result<Found> {
         match self.last.get() {
-            Some((last, at, handle)) if last == id => Ok(Found::Here { at, handle }),
-            Some(_) | None => self.search(id),
+            Some((last, found)) if last == id => return Ok(found),
+            Some(_) | None => {}
         }
+        let found = self.search(id)?;
+        self.last.set(Some((id, found)));
+        Ok(found)
     }
 
     fn search(&self, id: ObjectId) -> io::Result<Found> {
@@ -276,10 +282,7 @@ impl Index {
             self.file.read_exact_at(read, offset(at))?;
             for (at, raw) in (at..).zip(read.as_chunks::<SLOT_LEN>().0) {
                 match decode(raw) {
-                    Slot::Live(found, handle) if found == id => {
-                        self.last.set(Some((id, at, handle)));
-                        return Ok(Found::Here { at, handle });
-                    }
+                    Slot::Live(found, handle) if found == id => return Ok(Found::Here { at, handle }),
                     Slot::Live(..) => {}
                     Slot::Tombstone => _ = free.get_or_insert(at),
                     Slot::Torn => {
@@ -327,8 +330,11 @@ impl Index {
         let slots = if live * 8 > self.slots * 3 { self.slots * 2 } else { self.slots };
         let mut grown = Self::create(&temporary(&self.path), slots)?;
         grown.seed = self.seed;
+        let mut window = Window::new(&mut grown);
+        self.for_each(|id, handle| window.insert(id, &handle))?;
+        window.finish()?;
         grown.write_header()?;
-        self.for_each(|id, handle| grown.insert(id, handle))?;
+        grown.is_counted = true;
         self.replace_by(grown)
     }
 
@@ -392,6 +398,7 @@ impl Drop for Index {
     }
 }
 
+#[derive(Clone, Copy)]
 enum Found {
     Here {
         at: u64,
