@@ -528,8 +528,42 @@ fn swapped_directories_empty_no_replica() {
 
 /// With `adopt` it is the set's directory, and the replica equal to it.
 #[track_caller]
+/// As an image of the source's disk that is put back between a stop and a start leaves it: the same
+/// directory, with what it had before, and older than its replica.
+#[test]
+fn a_directory_whose_disk_was_put_back_is_asked_about() {
+    const STAMP: &str = "trusted.standin.run";
+    let mut protected = stopped(Setup::default());
+    let file = protected.backing.join("dir/file3");
+    let (content, time) = (fs::read(&file).expect("content"), times(&file));
+    let mut stamp = [0; 8];
+    rustix::fs::getxattr(&protected.backing, STAMP, &mut stamp).expect("a stamp");
+    protected.start_again();
+    fs::write(protected.mount.join("dir/file3"), "y".repeat(content.len())).expect("a rewrite");
+    set_time(&protected.mount.join("dir/file3"), time);
+    protected.assert_in_sync();
+    protected.stop();
+    fs::write(&file, content).expect("what it was");
+    set_time(&file, time);
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(&protected.backing, STAMP, &stamp, flags).expect("the stamp of then");
+    assert_adopted_for(&mut protected, "its file system was put back to an earlier state");
+}
+
+fn times(file: &Path) -> std::time::SystemTime {
+    fs::metadata(file).and_then(|meta| meta.modified()).expect("a time")
+}
+
+fn set_time(file: &Path, time: std::time::SystemTime) {
+    fs::File::options().write(true).open(file).and_then(|file| file.set_modified(time)).expect("a time");
+}
+
 fn assert_asked_and_adopted(protected: &mut Protected) {
-    assert_refused(&mut protected.protect_command(), "it is another directory");
+    assert_adopted_for(protected, "it is another directory");
+}
+
+fn assert_adopted_for(protected: &mut Protected, why: &str) {
+    assert_refused(&mut protected.protect_command(), why);
     let mut command = protected.protect_command();
     command.arg("--adopt-source");
     let mut daemon = Daemon::spawn(command);

@@ -22,6 +22,7 @@ use super::flush::Flusher;
 use super::ground::Ground;
 use super::hands::{Done, Hands, Job};
 use super::haste::Haste;
+use super::identity;
 use super::life::{Ended, Ending, Life, Stage, Stop, StopAsker};
 use super::mark::{Mark, Marks, Reached};
 use super::record::SetState;
@@ -425,7 +426,8 @@ impl Director {
         let targets = self.connections.iter().map(|connection| {
             (connection.target.to_string(), Reached { run, sequence: connection.report().durable })
         });
-        self.recorder.note_end(targets, mark, disk);
+        let backing = &self.ground.backing;
+        self.recorder.note_end(targets, mark, disk, |stamp| identity::stamp(backing, stamp));
         let outcome = match ending {
             Ending::Stopped(stop) => {
                 stop.asker.into_iter().for_each(|asker| asker.give(Ok(report.clone())));

@@ -6,15 +6,32 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::packet::SetId;
 use crate::place::Place;
+use crate::store;
 use crate::sys::proc_path;
 
 /// Name of the xattr; its value is the set's id as 32 hexadecimal digits, and behind it, since that is
 /// noted, the [`Place`] of the directory that was marked: a copy carries the mark of another one.
 const XATTR: &str = "trusted.standin.set";
 const VALUE_LEN_MAX: usize = 1024;
+
+/// Name of the xattr that says of which run, or of which orderly end, the directory is: the state directory
+/// knows the last one, and a file system that was put back to an older image has an older one.
+const STAMP_XATTR: &str = "trusted.standin.run";
+
+/// Of a run, or of its orderly end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp(u64);
+
+impl Stamp {
+    /// One that no other run has.
+    pub fn new() -> Stamp {
+        Stamp(store::random_u64())
+    }
+}
 
 /// What a directory says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +40,8 @@ pub struct Found {
     pub place: Place,
     /// The label was written for another directory, of which this one is a copy.
     pub is_copy: bool,
+    /// None of versions that did not write it.
+    pub stamp: Option<Stamp>,
 }
 
 /// The xattr of a directory.
@@ -43,7 +62,7 @@ impl Found {
         let (label, marked) = read(root)?;
         let place = Place::of(root);
         let is_copy = marked.is_some_and(|marked| place.differs_from(&marked).is_some());
-        Ok(Found { label, place, is_copy })
+        Ok(Found { label, place, is_copy, stamp: read_stamp(root)? })
     }
 }
 
@@ -72,6 +91,25 @@ pub fn write(root: impl AsFd, set: SetId) -> io::Result<()> {
     }
     let value = format!("{set}{}", serde_json::to_string(&place)?);
     match rustix::fs::setxattr(proc_path(root), XATTR, value.as_bytes(), XattrFlags::empty()) {
+        Err(Errno::OPNOTSUPP) => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(()) => Ok(rustix::fs::fsync(root)?),
+    }
+}
+
+fn read_stamp(root: BorrowedFd<'_>) -> io::Result<Option<Stamp>> {
+    let mut value = [0; 8];
+    match rustix::fs::getxattr(proc_path(root), STAMP_XATTR, &mut value) {
+        Ok(8) => Ok(Some(Stamp(u64::from_le_bytes(value)))),
+        Ok(_) | Err(Errno::OPNOTSUPP | Errno::NODATA | Errno::RANGE) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Stamps the directory, durably. Where the file system has no such xattrs nothing is.
+pub fn stamp(root: impl AsFd, Stamp(stamp): Stamp) -> io::Result<()> {
+    let root = root.as_fd();
+    match rustix::fs::setxattr(proc_path(root), STAMP_XATTR, &stamp.to_le_bytes(), XattrFlags::empty()) {
         Err(Errno::OPNOTSUPP) => Ok(()),
         Err(error) => Err(error.into()),
         Ok(()) => Ok(rustix::fs::fsync(root)?),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::identity::{Found, Label};
+use super::identity::{Found, Label, Stamp};
 use super::kept::Kept;
 use super::mark::{Clock, EVERYTHING, Mark, PageCache};
 use crate::connection::Wish;
@@ -47,6 +47,10 @@ pub struct SetRecord {
     /// The runs, the newest last: positions of a target are of one of them.
     #[serde(default)]
     pub runs: Vec<Incarnation>,
+    /// The directory carries one of these, as far as it was noted: another one is of an earlier state of its
+    /// file system.
+    #[serde(default)]
+    pub stamps: Vec<Stamp>,
     /// The last run ended in an orderly way, and what it had changed is on this disk.
     #[serde(default)]
     pub settled: bool,
@@ -268,6 +272,7 @@ impl Restoring {
         let record = SetRecord {
             set,
             copy_of: None,
+            stamps: Vec::new(),
             tree: tree.to_owned(),
             place: Some(found.place.clone()),
             birth_epoch: Some(record.birth_epoch().saturating_add(1)),
@@ -313,6 +318,7 @@ fn fresh(tree: &Path, found: &Found, stranger: Stranger) -> SetRecord {
         marks: BTreeMap::new(),
         connections: BTreeMap::new(),
         runs: Vec::new(),
+        stamps: Vec::new(),
         settled: false,
         page_cache: None,
         diverged: None,
@@ -338,6 +344,12 @@ fn in_place_of_the_first(record: SetRecord) -> SetRecord {
     }
 }
 
+/// What the targets were shown since is not in it.
+fn put_back(record: &SetRecord, found: &Found) -> Option<&'static str> {
+    let is_known = found.stamp.is_some_and(|stamp| record.stamps.contains(&stamp));
+    (!record.stamps.is_empty() && !is_known).then_some("its file system was put back to an earlier state")
+}
+
 /// The record for the directory that was found: as it is, or with nothing known of it any more
 /// where another directory is adopted.
 fn taken_up(
@@ -351,7 +363,8 @@ fn taken_up(
         (Label::None, _) => Some("it does not carry the set's mark"),
         (Label::Impossible, None) => (record.tree != tree).then_some("it was never protected"),
         (Label::Set(_), None) => None,
-        (Label::Set(_) | Label::Impossible, Some(place)) => found.place.differs_from(place),
+        (Label::Set(_), Some(place)) => found.place.differs_from(place).or_else(|| put_back(&record, found)),
+        (Label::Impossible, Some(place)) => found.place.differs_from(place),
     };
     match (doubt, stranger) {
         (None, Stranger::Refuse) => Ok(record),
@@ -360,7 +373,8 @@ fn taken_up(
         (Some(why), Stranger::Refuse) => Err(StateError::NotTheSource(why)),
         (Some(_), Stranger::Adopt) => {
             let birth_epoch = Some(record.birth_epoch().saturating_add(1));
-            let mut adopted = SetRecord { birth_epoch, settled: false, page_cache: None, ..record };
+            let stamps = Vec::new();
+            let mut adopted = SetRecord { birth_epoch, settled: false, page_cache: None, stamps, ..record };
             adopted.forget_moments();
             Ok(adopted)
         }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
+use super::identity::Stamp;
 use super::kept::Kept;
 use super::mark::{Clock, Mark, Marks, Reached};
 use super::record::{SetRecord, SetState};
@@ -130,12 +131,13 @@ impl Recorder {
 
     /// Notes how the directory was left: up to when these targets had everything, if they had, and
     /// whether what was shown to targets is on this disk, so that it is not behind them after a power
-    /// loss. Returns when that is on disk, or cannot be written.
+    /// loss; then the directory gets a stamp. Returns when that is on disk, or cannot be written.
     pub fn note_end(
         &mut self,
         targets: impl Iterator<Item = (String, Reached)>,
         mark: Option<Mark>,
         disk: Disk,
+        stamp: impl FnOnce(Stamp) -> io::Result<()>,
     ) {
         // It may have become known since the mark was taken that they miss something.
         if let Some(mark) = mark.filter(|_| self.record.diverged.is_none()) {
@@ -143,10 +145,30 @@ impl Recorder {
             self.record.marks.extend(marks);
         }
         match disk {
-            Disk::Settled => self.record.settled = true,
+            Disk::Settled => {
+                self.stamp_end(stamp);
+                self.record.settled = true;
+            }
             Disk::Unknown => {}
             Disk::Failed => self.record.forget_moments(),
         }
+        self.save_now();
+    }
+
+    /// An image of the directory from before this end is told from it. Until the directory carries the stamp,
+    /// both are known.
+    fn stamp_end(&mut self, stamp: impl FnOnce(Stamp) -> io::Result<()>) {
+        let end = Stamp::new();
+        self.record.stamps.push(end);
+        self.save_now();
+        match stamp(end) {
+            Ok(()) => self.record.stamps = vec![end],
+            Err(error) => log::warn!("the directory could not be stamped: {error}"),
+        }
+    }
+
+    /// Returns when it is on disk, or cannot be written.
+    fn save_now(&self) {
         let (trying, tried) = bounded(1);
         self.save(Some(trying));
         let _ = tried.recv();
@@ -231,7 +253,7 @@ mod tests {
         for target in 0..100 {
             recorder.note(vec![(format!("local:/{target}"), Mark::now())]);
         }
-        recorder.note_end(std::iter::once(reached("null:")), Some(Mark::now()), Disk::Settled);
+        recorder.note_end(std::iter::once(reached("null:")), Some(Mark::now()), Disk::Settled, |_| Ok(()));
         let written = std::fs::read_to_string(dir.path().join("set.json")).unwrap();
         let written: SetRecord = serde_json::from_str(&written).unwrap();
         assert_eq!((written.marks.len(), written.settled), (101, true));
@@ -245,13 +267,13 @@ mod tests {
         let mut recorder = Recorder::start(open(dir.path()), Arc::default()).unwrap();
         recorder.note(vec![("null:".into(), Mark::now())]);
         recorder.note_divergence("write: I/O error");
-        recorder.note_end(std::iter::once(reached("null:")), Some(Mark::now()), Disk::Unknown);
+        recorder.note_end(std::iter::once(reached("null:")), Some(Mark::now()), Disk::Unknown, |_| Ok(()));
         drop(recorder.finish());
         let mut recorder = Recorder::start(open(dir.path()), Arc::default()).unwrap();
         assert_eq!(recorder.record().diverged.as_deref(), Some("write: I/O error"));
         assert!(recorder.record().marks.is_empty() && !recorder.record().settled);
         recorder.forget_divergence();
-        recorder.note_end(std::iter::empty(), None, Disk::Failed);
+        recorder.note_end(std::iter::empty(), None, Disk::Failed, |_| Ok(()));
         drop(recorder.finish());
         assert_eq!(open(dir.path()).record.diverged, None);
     }

@@ -15,8 +15,7 @@ use super::director::{Director, Event};
 use super::durability::TargetDurability;
 use super::embedded::{Embedded, replica_state};
 use super::ground::Ground;
-use super::identity;
-use super::identity::Found;
+use super::identity::{self, Found, Stamp};
 use super::life::Ended;
 use super::mark::{Clock, Mark, Marks, PageCache};
 use super::mount_options::BackingMount;
@@ -157,7 +156,7 @@ fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Mark) -> R
     // Only now is anything written about this set: a refused start leaves no trace.
     identity::write(&backing, record.set)
         .map_err(|error| io_failure("the backing directory cannot be marked", &error))?;
-    set.save().map_err(|error| io_failure("the set's state cannot be written", &error))?;
+    stamp_run(&mut set, &backing)?;
     let ground = Arc::new(Ground {
         options,
         set: record.set,
@@ -179,6 +178,17 @@ fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Mark) -> R
 /// As of which a target's replica was given that the directory was restored from.
 fn restored_at(record: &SetRecord, target: &Target) -> Option<Position> {
     record.restored_at.filter(|_| record.restored_from.as_deref() == Some(target.to_string().as_str()))
+}
+
+/// Until the directory carries the stamp of this run, that of the last one is known, too.
+fn stamp_run(set: &mut SetState, backing: &OwnedFd) -> Result<(), Failure> {
+    let stamp = Stamp::new();
+    set.record.stamps.push(stamp);
+    set.save().map_err(|error| io_failure("the set's state cannot be written", &error))?;
+    identity::stamp(backing, stamp)
+        .map_err(|error| io_failure("the backing directory cannot be stamped", &error))?;
+    set.record.stamps = vec![stamp];
+    Ok(())
 }
 
 /// Of the mount under the one that is to come: that one, and the daemon's own view, are new ones.

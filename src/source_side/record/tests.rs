@@ -48,6 +48,32 @@ fn a_name_stays_with_its_tree() {
     assert_eq!(open(dir.path(), other, &own, Stranger::Refuse).unwrap().set, set);
 }
 
+/// A snapshot of the disk was put back between a stop and a start: what the targets have is newer.
+#[test]
+fn a_directory_of_an_earlier_state_is_not_taken() {
+    let (dir, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (dir, tree) = (dir.path(), Path::new("/srv/data"));
+    let mut first = open(dir, tree, &found(Label::None, place.path()), Stranger::Refuse).unwrap();
+    let (old, new, next) = (Stamp::new(), Stamp::new(), Stamp::new());
+    first.stamps = vec![new, next];
+    store::replace_json(&dir.join("set.json"), &first).unwrap();
+    let of = |stamp| Found { stamp, ..found(Label::Set(first.set), place.path()) };
+    for known in [new, next] {
+        assert!(open(dir, tree, &of(Some(known)), Stranger::Refuse).is_ok());
+    }
+    for strange in [Some(old), None] {
+        let refused = open(dir, tree, &of(strange), Stranger::Refuse);
+        assert!(matches!(refused, Err(StateError::NotTheSource(why)) if why.contains("earlier")));
+    }
+    let adopted = open(dir, tree, &of(Some(old)), Stranger::Adopt).unwrap();
+    assert!(adopted.birth_epoch() > first.birth_epoch(), "inodes of other objects come again");
+    assert!(adopted.marks.is_empty() && adopted.stamps.is_empty());
+    // Of a version that did not stamp.
+    first.stamps.clear();
+    store::replace_json(&dir.join("set.json"), &first).unwrap();
+    assert!(open(dir, tree, &of(None), Stranger::Refuse).is_ok());
+}
+
 /// The data disk was not mounted at the start: the empty mount point was taken for the
 /// directory, and the replica was emptied.
 #[test]
