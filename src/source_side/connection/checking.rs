@@ -34,7 +34,8 @@ pub type Outcome = Result<Verified, String>;
 ///  Runs ── the target has its end ──> over
 ///    └── stopped, or it cannot go on ──> Ends ── the target has nothing more to say of it ──> over
 /// ```
-/// What the target has said before it heard of the end is not taken for what the next one is told.
+/// What the target has said before it heard of the end is not taken for what the next one is told. Its
+/// last word may be heard before the end of the walk that asked for it: then nothing is waited for.
 pub(super) enum Checking {
     Runs(Box<Running>),
     Ends,
@@ -49,6 +50,8 @@ pub(super) struct Running {
     found: Vec<Difference>,
     found_len: usize,
     said: Option<(ItemNumber, CheckCounts)>,
+    /// The target has nothing more to say of it.
+    is_stopped: bool,
     from: Sequence,
     since: Instant,
 }
@@ -68,8 +71,10 @@ impl Checking {
             Ok(ended) => ended,
             Err(error) => return Err((error, reply)),
         };
-        let (found, said, since) = (Vec::new(), None, Instant::now());
-        let running = Running { answers, ended, reply, before, found, found_len: 0, said, from, since };
+        let (found, found_len, said, is_stopped) = (Vec::new(), 0, None, false);
+        let since = Instant::now();
+        let running =
+            Running { answers, ended, reply, before, found, found_len, said, is_stopped, from, since };
         Ok(Checking::Runs(Box::new(running)))
     }
 
@@ -84,6 +89,17 @@ impl Checking {
     pub(super) fn running(&mut self) -> Option<&mut Running> {
         match self {
             Checking::Runs(running) => Some(running),
+            Checking::Ends => None,
+        }
+    }
+
+    /// The target has nothing more to say of it; what is left of it.
+    pub(super) fn stopped(self) -> Option<Checking> {
+        match self {
+            Checking::Runs(mut running) => {
+                running.is_stopped = true;
+                Some(Checking::Runs(running))
+            }
             Checking::Ends => None,
         }
     }
@@ -119,8 +135,37 @@ impl Running {
         Some(Verified { counts, found, unread, from: self.from, upto, took })
     }
 
-    /// Whoever waits for it hears it, if somebody still does.
-    pub(super) fn end(self, outcome: Outcome) {
+    /// Whoever waits for it hears it, if somebody still does. What is left of it: the target's last word.
+    pub(super) fn end(self, outcome: Outcome) -> Option<Checking> {
+        let waits = outcome.is_err() && !self.is_stopped;
         let _ = self.reply.send(outcome);
+        waits.then_some(Checking::Ends)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begun() -> Checking {
+        let (reply, _) = bounded(1);
+        Checking::begin(Sequence(0), (MirrorStatus::Complete, None), reply, |_| Ok(never()))
+            .unwrap_or_else(|(error, _)| panic!("{error}"))
+    }
+
+    fn ended(checking: Checking) -> Option<Checking> {
+        match checking {
+            Checking::Runs(running) => running.end(Err("its path is not there".into())),
+            Checking::Ends => panic!("it does not run"),
+        }
+    }
+
+    /// The target's last word came before the end of the walk, and was waited for until a reconnection.
+    #[test]
+    fn the_last_word_of_a_target_may_come_before_the_end() {
+        let left = ended(begun()).expect("the target's word is waited for");
+        assert!(left.stopped().is_none());
+        let runs = begun().stopped().expect("it runs until its walk has ended");
+        assert!(ended(runs).is_none());
     }
 }

@@ -110,9 +110,7 @@ impl<S: Surroundings> Driver<S> {
 
     /// The target has nothing more to say of a comparison that had no result.
     pub(super) fn check_stopped(&mut self) {
-        if let Some(Checking::Ends) = self.checking {
-            self.checking = None;
-        }
+        self.checking = self.checking.take().and_then(Checking::stopped);
     }
 
     pub(super) fn check_walked(&mut self, outcome: Walked) {
@@ -139,13 +137,10 @@ impl<S: Surroundings> Driver<S> {
             upto: verified.upto,
             counts: verified.counts,
         });
-        if outcome.is_err() {
-            self.checking = Some(Checking::Ends);
-        }
         self.update(|report| {
             (report.mirror, report.progress) = running.before.clone();
             report.verified = last.or(report.verified);
         });
-        running.end(outcome);
+        self.checking = running.end(outcome);
     }
 }
