@@ -159,7 +159,7 @@ impl Index {
     }
 
     /// Some of the objects, at most `count`: by their hashes neighbours, and so of no kind. Reads
-    /// [`SLOTS_MIN`] slots at most.
+    /// 4,096 slots at most.
     pub fn some(&self, random: u64, count: usize) -> io::Result<Vec<(ObjectId, FileHandle)>> {
         let (start, span) = (random % self.slots, self.slots.min(SLOTS_MIN));
         let to_end = span.min(self.slots - start);
