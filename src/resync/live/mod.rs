@@ -433,6 +433,7 @@ impl<S: StampedSink> LiveCopy<S> {
 
     fn listed(&mut self, dir: &Arc<TreePath>, chunk: Chunk) -> Result<(), CopyError> {
         let Chunk { number, seen, unread, nested, is_last } = chunk;
+        let counts = self.plan.walks();
         let mut sent =
             Sent { number, files: Vec::new(), large: Vec::new(), directories: Vec::new(), is_last };
         for SeenEntry { listed, is_large } in seen {
@@ -450,12 +451,13 @@ impl<S: StampedSink> LiveCopy<S> {
                 }
                 libc::S_IFREG => {
                     // Each name its share: who has which names is not kept.
-                    CopyProgress::add(&self.progress.bytes, listed.size / u64::from(listed.links.max(1)));
+                    let share = listed.size / u64::from(listed.links.max(1));
+                    CopyProgress::add(&self.progress.bytes, if counts { share } else { 0 });
                     sent.files.push((id, Place { listed, dir: dir.clone() }));
                 }
                 _ => {}
             }
-            CopyProgress::add(&self.progress.files, 1);
+            CopyProgress::add(&self.progress.files, u64::from(counts));
         }
         self.plan.listed(sent);
         self.report.nested += nested.len() as u64;

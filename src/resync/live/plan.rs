@@ -183,6 +183,12 @@ impl<D: Clone, F> Plan<D, F> {
         self.open = Some(dir);
     }
 
+    /// Whether the open listing is of the walk: another one shows once more what was counted, or what
+    /// packets have told.
+    pub fn walks(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.descend == Descend::Everywhere)
+    }
+
     /// It turned out not to be there.
     pub fn closed(&mut self) {
         self.open = None;
