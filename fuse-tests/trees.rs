@@ -198,13 +198,16 @@ fn a_replica_that_is_missing_is_not_made_anew() {
     assert_eq!(fs::read(protected.replica.join("file")).expect("the copy"), b"content");
 }
 
-/// Adds to the one number behind this key, and leaves all else as it is.
+/// Adds to each number behind this key, and leaves all else as it is.
 fn add_to(text: &mut String, key: &str, more: i64) {
-    assert_eq!(text.matches(key).count(), 1, "{key} in {text}");
-    let at = text.find(key).expect("counted") + key.len();
-    let end = text[at..].find(|c: char| c != '-' && !c.is_ascii_digit()).expect("more text") + at;
-    let number: i64 = text[at..end].parse().expect("a number");
-    text.replace_range(at..end, &(number + more).to_string());
+    let places: Vec<usize> = text.match_indices(key).map(|(at, _)| at + key.len()).collect();
+    assert!(!places.is_empty(), "no {key} in {text}");
+    // From behind: places before it stay where they are.
+    for at in places.into_iter().rev() {
+        let end = text[at..].find(|c: char| c != '-' && !c.is_ascii_digit()).expect("more text") + at;
+        let number: i64 = text[at..end].parse().expect("a number");
+        text.replace_range(at..end, &(number + more).to_string());
+    }
 }
 
 /// A clock that was an hour ahead at the stop made a rewrite of equal size and time look old: it

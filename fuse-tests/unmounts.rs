@@ -118,8 +118,15 @@ fn what_an_unmount_leaves_behind_is_named() {
     assert_eq!(code, Some(3), "{said}");
     assert!(said.contains("changes did not get there"), "{said}");
     protected.start_again();
+    start_connection(&protected);
     protected.assert_in_sync();
     protected.stop();
+}
+
+/// What a person has stopped stays so over a restart.
+fn start_connection(protected: &Protected) {
+    let started = output_within(standin(&protected.run).args(["connection", "start"]), COMMAND_MAX);
+    assert!(started.status.success(), "{}", describe(&started));
 }
 
 /// Waits until the daemon has said this.
@@ -165,6 +172,7 @@ fn what_a_signal_leaves_behind_is_no_success() {
         let said = protected.stop_incomplete_by(signal);
         assert!(said.contains("changes did not get there"), "{said}");
         protected.start_again();
+        start_connection(&protected);
         protected.assert_in_sync();
         protected.stop();
     }
