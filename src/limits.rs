@@ -222,8 +222,8 @@ pub const REST_INTERVAL: Duration = Duration::from_secs(2);
 /// be kept from removing it.
 pub const PRESENCE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// For how many objects it looks then: some 5 us each while the kernel remembers them, a seek each
-/// where it does not.
+/// For how many objects it looks then: it holds up what comes meanwhile, by a seek for each that the kernel
+/// does not remember.
 pub const PRESENCE_LOOKS_RUNNING: usize = 8;
 
 /// For how many when a source comes: of a replica that lacks one object in twenty this says so 96

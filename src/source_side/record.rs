@@ -128,9 +128,7 @@ impl SetRecord {
         self.settled = false;
         is_new
     }
-}
 
-impl SetRecord {
     /// No moment says any more what a target has.
     pub fn forget_moments(&mut self) {
         self.marks.clear();

@@ -158,6 +158,10 @@ impl Recorder {
     /// An image of the directory from before this end is told from it. Until the directory carries the stamp,
     /// both are known.
     fn stamp_end(&mut self, stamp: impl FnOnce(Stamp) -> io::Result<()>) {
+        if self.record.stamps.is_empty() {
+            // It takes none.
+            return;
+        }
         let end = Stamp::new();
         self.record.stamps.push(end);
         self.save_now();

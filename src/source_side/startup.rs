@@ -156,7 +156,7 @@ fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Mark) -> R
     // Only now is anything written about this set: a refused start leaves no trace.
     identity::write(&backing, record.set)
         .map_err(|error| io_failure("the backing directory cannot be marked", &error))?;
-    stamp_run(&mut set, &backing)?;
+    stamp_run(&mut set, &backing, found.stamp)?;
     let ground = Arc::new(Ground {
         options,
         set: record.set,
@@ -180,14 +180,16 @@ fn restored_at(record: &SetRecord, target: &Target) -> Option<Position> {
     record.restored_at.filter(|_| record.restored_from.as_deref() == Some(target.to_string().as_str()))
 }
 
-/// Until the directory carries the stamp of this run, that of the last one is known, too.
-fn stamp_run(set: &mut SetState, backing: &OwnedFd) -> Result<(), Failure> {
+/// Until the directory carries the stamp of this run, the one that it has is known, too: also where it cannot
+/// get one (its disk is full, or may only be read). Of one that never had any nothing is known before it has.
+fn stamp_run(set: &mut SetState, backing: &OwnedFd, has: Option<Stamp>) -> Result<(), Failure> {
     let stamp = Stamp::new();
-    set.record.stamps.push(stamp);
+    set.record.stamps = has.into_iter().flat_map(|has| [has, stamp]).collect();
     set.save().map_err(|error| io_failure("the set's state cannot be written", &error))?;
-    identity::stamp(backing, stamp)
-        .map_err(|error| io_failure("the backing directory cannot be stamped", &error))?;
-    set.record.stamps = vec![stamp];
+    match identity::stamp(backing, stamp) {
+        Ok(()) => set.record.stamps = vec![stamp],
+        Err(error) => log::warn!("the directory could not be stamped: {error}"),
+    }
     Ok(())
 }
 

@@ -6,7 +6,6 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
@@ -24,9 +23,6 @@ use crate::blocks::{Hasher, Range, Reads};
 use crate::limits::{HASH_BLOCK, HASHED_BYTES_IN_FLIGHT, HASHES_IN_FLIGHT, HASHES_OF_CHECK};
 use crate::packet::{BlockHash, ItemNumber, LaneItem, Name, ObjectId};
 use crate::sys::{FileHandle, open_by_handle};
-
-/// A pause for the pace is no longer than this: meanwhile nobody is heard.
-const NAP: Duration = Duration::from_millis(100);
 
 /// What is to be compared.
 #[derive(Clone, Debug, Default)]
@@ -48,7 +44,6 @@ pub(super) struct Checking {
     /// Hashes that were sent and not answered, with the bytes that they are of.
     in_flight: VecDeque<(ItemNumber, u64)>,
     bytes_in_flight: u64,
-    pace: Option<Pace>,
 }
 
 struct Hashing {
@@ -73,7 +68,6 @@ impl Checking {
             file: None,
             in_flight: VecDeque::new(),
             bytes_in_flight: 0,
-            pace: order.rate.map(Pace::new),
             order,
         }
     }
@@ -122,12 +116,6 @@ impl Checking {
         let (Some(mut file), Some(hasher)) = (self.file.take(), &mut self.hasher) else {
             return Ok(Hashed::Whole);
         };
-        if let Some(pace) = &self.pace
-            && pace.is_ahead()
-        {
-            self.file = Some(file);
-            return Ok(Hashed::On(0));
-        }
         let (looked, number) = file.next(hasher, eyes, looks, sink)?;
         let bytes = match looked {
             Ok(bytes) => bytes,
@@ -136,7 +124,6 @@ impl Checking {
         let Some(number) = number else { return Ok(Hashed::Whole) };
         self.in_flight.push_back((number, bytes));
         self.bytes_in_flight += bytes;
-        self.pace.iter_mut().for_each(|pace| pace.used += bytes);
         self.file = Some(file);
         Ok(Hashed::On(bytes))
     }
@@ -238,28 +225,4 @@ fn open_below(eyes: &Eyes, path: &OsStr) -> io::Result<(ObjectId, FileHandle)> {
     }
     let handle = FileHandle::of(fd.as_fd())?;
     Ok((eyes.id(&handle, &status), handle))
-}
-
-/// So many bytes a second.
-struct Pace {
-    rate: u64,
-    used: u64,
-    since: Instant,
-}
-
-impl Pace {
-    fn new(rate: u64) -> Pace {
-        Pace { rate: rate.max(1), used: 0, since: Instant::now() }
-    }
-
-    /// More was read than the time allows: rests a little.
-    fn is_ahead(&self) -> bool {
-        let due = Duration::from_secs_f64(self.used as f64 / self.rate as f64);
-        let ahead = due.saturating_sub(self.since.elapsed());
-        if ahead.is_zero() {
-            return false;
-        }
-        std::thread::sleep(ahead.min(NAP));
-        ahead > NAP
-    }
 }

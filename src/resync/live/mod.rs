@@ -198,6 +198,7 @@ impl<S: StampedSink> LiveCopy<S> {
 
     /// Nothing is copied: the target, whose replica is good and whose packets flow, compares.
     pub fn compare(mut self, order: CheckOrder) -> LiveCopy<S> {
+        self.pace.set_rate(order.rate);
         self.checking = Some(Checking::new(order));
         self
     }
@@ -505,7 +506,10 @@ impl<S: StampedSink> LiveCopy<S> {
             return Ok(Stepped::Waits);
         };
         match checking.step(&self.eyes, &*self.looks, &mut self.sink)? {
-            Hashed::On(bytes) => CopyProgress::add(&self.progress.bytes_copied, bytes),
+            Hashed::On(bytes) => {
+                CopyProgress::add(&self.progress.bytes_copied, bytes);
+                self.pace.sent(bytes);
+            }
             Hashed::Whole => CopyProgress::add(&self.progress.files_copied, 1),
             Hashed::Unreadable(place, why) => self.leave_out(&place.path(), why)?,
         }

@@ -123,9 +123,7 @@ impl Leaving<'_> {
         }
         Ok(())
     }
-}
 
-impl Leaving<'_> {
     fn delete_orphans(&self, orphans: &Path) -> io::Result<()> {
         let entries = match fs::read_dir(orphans) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

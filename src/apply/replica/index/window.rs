@@ -18,18 +18,32 @@ pub(super) struct Window<'a> {
     start: u64,
     /// Those up to here are not written yet; beyond them the index is empty.
     slots: Vec<[u8; SLOT_LEN]>,
+    /// What an old index has at its beginning and belongs to its end: once there, nothing before would be in
+    /// memory any more.
+    wrapped: Vec<(ObjectId, FileHandle)>,
+    /// How many went the long way.
+    beside: u64,
 }
 
 impl<'a> Window<'a> {
     /// Over an empty index.
     pub(super) fn new(index: &'a mut Index) -> Window<'a> {
         assert!(index.is_empty(), "a window begins over an empty index");
-        Window { index, start: 0, slots: vec![[0; SLOT_LEN]; SLOTS as usize] }
+        let slots = vec![[0; SLOT_LEN]; SLOTS as usize];
+        Window { index, start: 0, slots, wrapped: Vec::new(), beside: 0 }
     }
 
     /// Of an object that was not there before.
     pub(super) fn insert(&mut self, id: ObjectId, handle: &FileHandle) -> io::Result<()> {
         let home = self.index.home(id);
+        if home >= self.start + SLOTS && home - self.start > self.index.slots / 2 {
+            self.wrapped.push((id, *handle));
+            return Ok(());
+        }
+        self.place(home, id, handle)
+    }
+
+    fn place(&mut self, home: u64, id: ObjectId, handle: &FileHandle) -> io::Result<()> {
         if home >= self.start + SLOTS / 2 {
             self.move_on(home - SLOTS / 4)?;
         }
@@ -52,6 +66,7 @@ impl<'a> Window<'a> {
 
     /// What is in memory counts there, too.
     fn insert_beside(&mut self, id: ObjectId, handle: FileHandle) -> io::Result<()> {
+        self.beside += 1;
         self.write(self.slots.len())?;
         self.index.insert(id, handle)?;
         self.read()
@@ -81,9 +96,13 @@ impl<'a> Window<'a> {
         self.index.file.read_exact_at(self.slots[..count].as_flattened_mut(), offset(self.start))
     }
 
-    /// All of it is in the index.
-    pub(super) fn finish(mut self) -> io::Result<()> {
-        self.write(self.slots.len())
+    /// All of it is in the index; gives how many objects went the long way.
+    pub(super) fn finish(mut self) -> io::Result<u64> {
+        for (id, handle) in std::mem::take(&mut self.wrapped) {
+            self.place(self.index.home(id), id, &handle)?;
+        }
+        self.write(self.slots.len())?;
+        Ok(self.beside)
     }
 }
 
@@ -99,6 +118,20 @@ mod tests {
 
     fn handle(number: u64) -> FileHandle {
         FileHandle::from_parts(1, &number.to_le_bytes()).unwrap()
+    }
+
+    /// What lay beyond the last slot of the old index comes first, and belongs to the end of the new one.
+    #[test]
+    fn what_comes_first_and_belongs_last_keeps_the_others_in_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = Index::create(&dir.path().join("index"), 1 << 16).unwrap();
+        let mut numbers: Vec<u64> = (0..24_000).collect();
+        numbers.sort_by_key(|&number| index.home(id(number)));
+        numbers.rotate_right(5);
+        let mut window = Window::new(&mut index);
+        numbers.iter().for_each(|&number| window.insert(id(number), &handle(number)).unwrap());
+        assert!(window.finish().unwrap() < 10, "most of them went the long way");
+        assert!(numbers.iter().all(|&number| index.get(id(number)).unwrap() == Some(handle(number))));
     }
 
     /// Whatever the order in which they come: as an old index has them, by chance, from behind.
