@@ -18,6 +18,9 @@
 
 mod window;
 
+#[cfg(test)]
+pub(in crate::apply) use self::window::MEMORY as GROWTH_MEMORY;
+
 use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -83,6 +86,12 @@ impl Index {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Self::create(path, SLOTS_MIN),
             Err(error) => Err(error),
         }
+    }
+
+    /// An empty one whose objects lie in the same places in each run.
+    #[cfg(test)]
+    pub fn create_alike(path: &Path, seed: u64) -> io::Result<Index> {
+        Self::create_with_seed(path, SLOTS_MIN, seed)
     }
 
     /// Handle of an object; `None` where it is not known.
@@ -219,11 +228,15 @@ impl Index {
     }
 
     fn create(path: &Path, slots: u64) -> io::Result<Index> {
+        Self::create_with_seed(path, slots, random_u64())
+    }
+
+    /// `seed`: of the hash that gives each object its place.
+    fn create_with_seed(path: &Path, slots: u64, seed: u64) -> io::Result<Index> {
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)?;
         file.set_len(offset(slots))?;
-        let (seed, counts) = (random_u64(), Counts::default());
-        let index = Index::over(path, file, (slots, seed), counts);
+        let index = Index::over(path, file, (slots, seed), Counts::default());
         index.write_header()?;
         Ok(index)
     }
@@ -328,8 +341,7 @@ impl Index {
             Ok(())
         })?;
         let slots = if live * 8 > self.slots * 3 { self.slots * 2 } else { self.slots };
-        let mut grown = Self::create(&temporary(&self.path), slots)?;
-        grown.seed = self.seed;
+        let mut grown = Self::create_with_seed(&temporary(&self.path), slots, self.seed)?;
         let mut window = Window::new(&mut grown);
         self.for_each(|id, handle| window.insert(id, &handle))?;
         window.finish()?;

@@ -58,6 +58,8 @@ pub use self::durable::Hold;
 use self::durable::Points;
 pub use self::identity::{IDENTITY_XATTR, set_of};
 pub(super) use self::incomplete::{Incomplete, Lack};
+#[cfg(test)]
+pub(super) use self::index::GROWTH_MEMORY as INDEX_GROWTH;
 pub use self::index::Index;
 pub(super) use self::inside::Remembered;
 pub use self::inside::Run;

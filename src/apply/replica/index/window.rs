@@ -11,6 +11,10 @@ use crate::sys::FileHandle;
 /// Slots in memory: 512 KiB. What lies out of its place does so by less, or goes the long way.
 const SLOTS: u64 = 8192;
 
+/// What an index takes in memory while it grows, bytes.
+#[cfg(test)]
+pub(in crate::apply) const MEMORY: usize = SLOTS as usize * SLOT_LEN;
+
 /// See the module. An index that is not used otherwise meanwhile.
 pub(super) struct Window<'a> {
     index: &'a mut Index,
