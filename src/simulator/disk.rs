@@ -43,12 +43,6 @@ pub enum Times {
 pub fn compare(tree: &Tree, root: &Path, times: Times) -> Result<(), String> {
     let mut wanted = describe_tree(tree);
     let (mut found, _) = describe(root);
-    // An object may come back that an earlier copy has kept as an orphan.
-    let orphans = names_of_orphans(root);
-    for (path, described) in &mut found {
-        let inode = fs::symlink_metadata(full(root, path)).unwrap().ino();
-        described.links -= orphans.get(&inode).copied().unwrap_or_default();
-    }
     if times == Times::Pending {
         wanted.values_mut().chain(found.values_mut()).for_each(|described| described.mtime = (0, 0));
     }
@@ -65,23 +59,6 @@ pub fn compare(tree: &Tree, root: &Path, times: Times) -> Result<(), String> {
         Some(path) => Err(format!("{path:?} is too much in the replica")),
         None => Ok(()),
     }
-}
-
-/// How many names of each inode lie with the orphans.
-fn names_of_orphans(root: &Path) -> HashMap<u64, u32> {
-    fn walk(dir: &Path, names: &mut HashMap<u64, u32>) {
-        let Ok(entries) = fs::read_dir(dir) else { return };
-        for entry in entries.map(Result::unwrap) {
-            match entry.file_type().unwrap().is_dir() {
-                true => walk(&entry.path(), names),
-                false => *names.entry(entry.metadata().unwrap().ino()).or_default() += 1,
-            }
-        }
-    }
-    let mut names = HashMap::new();
-    let beside = format!(".{}.standin/orphans", root.file_name().unwrap().display());
-    walk(&root.with_file_name(beside), &mut names);
-    names
 }
 
 fn describe_tree(tree: &Tree) -> Paths {

@@ -61,7 +61,7 @@ impl Session {
     fn finish(&mut self, replica: &mut Replica, position: Position) -> Result<u64, Fault> {
         // Before limbo is looked through: there a further name would let the last one go.
         replica.empty_nameless()?;
-        let orphans = self.limbo.resolve(replica.root(), replica.limbo())?;
+        // What becomes an orphan is out of reach then.
         replica.settle_times_or(|id, fault| {
             if !fault.keeps_out_one() {
                 return Err(fault);
@@ -69,6 +69,8 @@ impl Session {
             self.left_out.add(&format!("object {id}: the target: {fault}"));
             Ok(())
         })?;
+        let orphans = self.limbo.resolve(replica.root(), replica.limbo())?;
+        replica.places_are_others();
         // Those that were set aside before went without, or while the copy ran.
         replica.untimed().for_each(|id| {
             self.left_out.add(&format!("object {id}: the target: its modification time could not be set"));

@@ -14,6 +14,9 @@
 //! 3. the name by which an op or a search has found it last, believed in the same way;
 //! 4. a search of the whole replica for the inode number: after it the kernel remembers.
 //!
+//! Below the limbo what lies with the orphans is outside: an index that is older than they are (the
+//! state set back, the disk not) would take them for objects, and a copy would link them back.
+//!
 //! Paths longer than 4,096 bytes neither the kernel tells nor the source sends: there 3 does the
 //! work, and the place of a directory is found by going up many levels at a time.
 
@@ -28,6 +31,7 @@ use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use super::by_handle;
+use super::limbo::ORPHANS;
 use super::{Replica, handle_fault, open_beneath, path_of};
 use crate::apply::fault::Fault;
 use crate::apply::inode;
@@ -96,7 +100,8 @@ impl Replica {
 
     fn grounds_now(&self) -> Result<Grounds, Fault> {
         let (root, limbo) = (path_of(self.root().as_fd())?, path_of(self.limbo().as_fd())?);
-        Ok(Grounds { root, limbo, as_of: clock::now() })
+        let orphans = limbo.join(ORPHANS);
+        Ok(Grounds { root, limbo, orphans, as_of: clock::now() })
     }
 
     /// Where the kernel has seen an object last.
@@ -145,6 +150,8 @@ impl Replica {
                 .map(File::from)
                 .map_err(Fault::system("parent of a directory"))?;
             match std::fs::read_link(proc_path(above.as_fd())) {
+                // At the top itself it may have come by way of the orphans.
+                Ok(path) if levels > 1 && self.grounds_now()?.are(&path) => levels /= 2,
                 Ok(path) if self.is_below(&path)? => return Ok(()),
                 Ok(path) if levels == 1 => {
                     let path = format!("{}/... (deep below it)", path.display());
@@ -157,11 +164,12 @@ impl Replica {
         }
     }
 
-    /// Looks at every name below root and limbo, so that the kernel remembers them all: for whoever
+    /// Looks at every name below root and limbo but for the orphans, so that the kernel remembers them all: for whoever
     /// has many objects to place.
     pub(in crate::apply) fn remember_names(&self) -> Result<(), Fault> {
         let handle_of = |fd: BorrowedFd<'_>| FileHandle::of(fd).map_err(handle_fault);
-        let mut waiting = vec![handle_of(self.root().as_fd())?, handle_of(self.limbo().as_fd())?];
+        let limbo = handle_of(self.limbo().as_fd())?;
+        let mut waiting = vec![handle_of(self.root().as_fd())?, limbo];
         while let Some(handle) = waiting.pop() {
             let Ok(dir) = by_handle::open(self.root(), &handle, libc::O_RDONLY | libc::O_DIRECTORY) else {
                 continue;
@@ -170,6 +178,9 @@ impl Replica {
             for entry in Dir::read_from(&dir).map_err(Fault::system("list a directory"))? {
                 let entry = entry.map_err(Fault::system("list a directory"))?;
                 let Ok(name) = Name::new(entry.file_name().to_bytes()) else { continue };
+                if handle == limbo && is_orphans(&name) {
+                    continue;
+                }
                 if let Ok(Some((found, true))) = look(&dir, &name) {
                     waiting.push(found);
                 }
@@ -198,7 +209,7 @@ impl Replica {
         Ok(self.name_holds(&dir, name)?.as_ref() == Some(handle) && self.directory_inside(id, &dir).is_ok())
     }
 
-    /// Searches root and limbo for a name of an object; never enters a mount.
+    /// Searches root and limbo, but for the orphans, for a name of an object; never enters a mount.
     pub(in crate::apply) fn search(&self, wanted: &FileHandle, status: &Stat) -> Result<Option<Seen>, Fault> {
         self.search_below(&[self.root(), self.limbo()], wanted, status)
     }
@@ -220,6 +231,7 @@ impl Replica {
         status: &Stat,
     ) -> Result<Option<Seen>, Fault> {
         let handle_of = |top: &&File| FileHandle::of(top.as_fd()).map_err(handle_fault);
+        let limbo = handle_of(&self.limbo())?;
         let mut waiting = tops.iter().map(handle_of).collect::<Result<Vec<_>, _>>()?;
         while let Some(handle) = waiting.pop() {
             let Ok(dir) = by_handle::open(self.root(), &handle, libc::O_RDONLY | libc::O_DIRECTORY) else {
@@ -230,7 +242,7 @@ impl Replica {
                 let entry = entry.map_err(Fault::system("list a directory"))?;
                 let may_be_directory = matches!(entry.file_type(), FileType::Directory | FileType::Unknown);
                 let Ok(name) = Name::new(entry.file_name().to_bytes()) else { continue };
-                if entry.ino() != status.st_ino && !may_be_directory {
+                if entry.ino() != status.st_ino && !may_be_directory || handle == limbo && is_orphans(&name) {
                     continue;
                 }
                 let Some(found) = look(&dir, &name)? else { continue };
@@ -299,12 +311,13 @@ impl Placed {
 /// Found by going through all: few are enough, neighbours in a stream share their directory.
 const PLACED_MAX: usize = 8;
 
-/// The paths of root and limbo at a moment. A "below" of lately is believed for as long as work on
+/// The paths of root, limbo, and what in it is none, at a moment. A "below" of lately is believed for as long as work on
 /// one listing takes anyway: asked anew for each object they were two thirds of the calls for that. A
 /// "not below" never is: the replica may have been moved as a whole.
 pub(super) struct Grounds {
     root: PathBuf,
     limbo: PathBuf,
+    orphans: PathBuf,
     as_of: Instant,
 }
 
@@ -314,7 +327,11 @@ impl Grounds {
     }
 
     fn hold(&self, path: &Path) -> bool {
-        path.starts_with(&self.root) || path.starts_with(&self.limbo)
+        (path.starts_with(&self.root) || path.starts_with(&self.limbo)) && !path.starts_with(&self.orphans)
+    }
+
+    fn are(&self, path: &Path) -> bool {
+        path == self.root || path == self.limbo
     }
 }
 
@@ -343,6 +360,10 @@ impl SeenNames {
     pub(super) fn forget(&mut self, id: ObjectId) {
         self.0.remove(&id);
     }
+}
+
+fn is_orphans(name: &Name) -> bool {
+    name.as_bytes() == ORPHANS.as_bytes()
 }
 
 /// Handle of what a name holds, and whether that is a directory; `None`: gone, or a mount.

@@ -17,7 +17,8 @@ use crate::store::random_u64;
 use crate::sys::FileHandle;
 
 const WAITING: &str = "resync";
-const ORPHANS: &str = "orphans";
+/// What lies below it is no object of the replica any more: copies before this one have moved it aside.
+pub(super) const ORPHANS: &str = "orphans";
 
 /// The part of limbo that belongs to resynchronisations. What an interrupted one left is in it too.
 pub(in crate::apply) struct Limbo {

@@ -211,6 +211,12 @@ impl Replica {
         self.placed.clear();
     }
 
+    /// [`Replica::places_changed`], and what was found inside once may be outside now.
+    pub(super) fn places_are_others(&mut self) {
+        self.placed.clear();
+        self.descriptors.clear();
+    }
+
     /// Handle of an object; `None` where it is not known.
     pub fn handle(&self, id: ObjectId) -> Result<Option<FileHandle>, Fault> {
         self.index.get(id).map_err(Fault::own("object index"))

@@ -295,3 +295,39 @@ fn an_answer_that_was_not_asked_for_ends_the_copy() {
         drop(items);
     }
 }
+
+/// The state was set back, the disk was not: ids were bound to what lies with the orphans, and a copy
+/// linked it back, so that a person who edits an orphan edited the replica.
+#[test]
+fn an_index_older_than_the_orphans_brings_none_back() {
+    let pair = started();
+    let (root, away) = (pair.source.as_path(), pair.dir.path().join("away"));
+    let deep = format!("far{}", format!("/{}", "d".repeat(200)).repeat(30));
+    make_deep(root, &deep);
+    fs::create_dir(&away).unwrap();
+    pair.converges();
+    let index = fs::read(pair.places.state.join("index")).unwrap();
+    let moved = ["one", "dir", "far"];
+    moved.iter().for_each(|name| fs::rename(root.join(name), away.join(name)).unwrap());
+    assert_eq!(pair.converges().orphans, 3);
+    let kept = pair.orphans();
+    moved.iter().for_each(|name| fs::rename(away.join(name), root.join(name)).unwrap());
+    fs::write(pair.places.state.join("index"), index).unwrap();
+    let outcome = pair.converges();
+    assert_eq!((outcome.report.copied, outcome.orphans), (5, 0));
+    assert_eq!(fs::metadata(pair.replica().join("one")).unwrap().nlink(), 1);
+    assert_eq!(pair.orphans(), kept);
+}
+
+/// A path longer than the kernel tells, with a file at its end.
+fn make_deep(root: &Path, path: &str) {
+    let mut dir = File::open(root).unwrap();
+    for name in path.split('/') {
+        rustix::fs::mkdirat(&dir, name, 0o755.into()).unwrap();
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
+        dir = rustix::fs::openat(&dir, name, flags, 0.into()).unwrap().into();
+    }
+    let flags = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY;
+    let file = rustix::fs::openat(&dir, "end", flags, 0o644.into()).unwrap();
+    File::from(file).write_all_at(b"far away", 0).unwrap();
+}
