@@ -29,6 +29,7 @@ mod mirror;
 mod mmap;
 mod mount_options;
 mod offline;
+mod orphans;
 mod pair;
 mod past;
 mod power;

@@ -354,6 +354,15 @@ pub const SET_ASIDE_NEXT_AFTER: Duration = Duration::from_secs(1);
 /// each of them, and sent to a source that connects.
 pub const ASIDE_LISTED_MAX: usize = 100;
 
+/// Orphans that a daemon names in one answer; all are counted. With the longest paths they come to half of
+/// what an answer may be long.
+pub const ORPHANS_LISTED_MAX: usize = 200;
+
+/// Bytes that are read of what a copy noted of one batch that it moved aside: 100,000 names.
+pub const NOTED_LEN_MAX: u64 = 16 << 20;
+
+const _: () = assert!(ORPHANS_LISTED_MAX * 2 * 4096 <= CONTROL_RESPONSE_LEN_MAX / 2);
+
 /// Files that a full target has emptied and not seen removed yet. Kept in memory, 32 bytes each at
 /// most; with one block each they were 1 GiB, far more than what the op that waits needs.
 pub const RELIEVED_MAX: usize = 1 << 18;

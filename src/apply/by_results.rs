@@ -12,7 +12,7 @@ use super::create::{NameTaken, NewObject};
 use super::fault::{Concern, Fault};
 use super::perform::Doubt;
 use super::policy;
-use super::replica::{Limbo, Replica, c_name, handle_fault};
+use super::replica::{Limbo, Replica, Why, c_name, handle_fault};
 use crate::packet::{Entry, ObjectId, Op, Replaced, Timestamp};
 use crate::sys::FileHandle;
 
@@ -124,7 +124,7 @@ impl Replica {
         }
         let kept = keep.map(|object| self.handle(object)).transpose()?.flatten();
         if kept != Some(found) {
-            Limbo::open(self.limbo())?.take(&dir, &at.name)?;
+            Limbo::open(self.root(), self.limbo())?.take(&dir, &at.name, Why::InTheWay)?;
         }
         Ok(dir)
     }

@@ -29,6 +29,7 @@ mod giving_up;
 pub mod inode;
 mod names;
 mod next_frame;
+mod orphans;
 mod perform;
 mod policy;
 mod reconcile;
@@ -40,6 +41,7 @@ pub use applier::{Acknowledged, Applier, Outcome, Refusal, Retry};
 pub use create::{NameTaken, NewObject};
 pub use fault::Fault;
 pub use next_frame::OrderError;
+pub use orphans::{Amount, Listing as OrphanListing, Orphan, Orphans, Removed, Which as WhichOrphans, Why};
 pub use perform::Doubt;
 pub use policy::{Policy, Withheld};
 #[cfg(test)]

@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use self::connection::{Connection, ConnectionCommand, OneConnection, Resume};
 use super::bench::Bench;
+use super::orphans::Orphans;
 use super::restore::Restore;
 use super::serve::parse_listen;
 use super::stop::Stop;
@@ -73,6 +74,8 @@ pub enum Command {
     Mirror(Mirror),
     /// Compare a replica with its directory, while programs work in it
     Verify(Verify),
+    /// Show or remove what copies have moved aside on this host, beside replicas
+    Orphans(Orphans),
     /// Send what is queued, take the mount away, end the daemon
     Stop(Stop),
     /// Bring the content of a replica back into a directory

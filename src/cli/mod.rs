@@ -9,6 +9,7 @@ mod connection;
 mod doctor;
 mod find;
 mod mirror;
+pub mod orphans;
 mod output;
 mod pairing;
 mod planned;
@@ -57,6 +58,7 @@ pub fn main() -> ExitCode {
         Command::Connection(args) => connection::run(&common, &args),
         Command::Mirror(args) => mirror::run(&common, &args),
         Command::Verify(args) => verify::run(&common, &args),
+        Command::Orphans(args) => orphans::run(&common, &args),
         Command::Stop(args) => stop::run(&common, &args),
         Command::Restore(args) => restore::run(&common, args),
         Command::Doctor(args) => doctor::run(&common, &args),

@@ -12,6 +12,7 @@ use super::message::{
     ChangedConnection, ConnectionChange, Invite, Invited, Paired, Request, Response, Revoke, StopMode,
     StopReport, SyncReport, VerifyReport, VerifyRequest, WaitFor, WaitSync,
 };
+use super::orphans::{OrphansRequest, ReplicaOrphans};
 use super::status::Status;
 use crate::failure::Failure;
 use crate::limits::{CLOSE_FLUSH, CONTROL_ANSWER, CONTROL_RESPONSE_LEN_MAX};
@@ -94,6 +95,14 @@ impl Client {
         }
     }
 
+    /// Blocks until it is over: counting and removing takes what the disk takes.
+    pub fn orphans(&mut self, orphans: OrphansRequest) -> Result<Vec<ReplicaOrphans>, ClientError> {
+        match self.ask(&Request::Orphans { orphans }, None)? {
+            Response::Orphans { replicas } => Ok(replicas),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     pub fn invite(&mut self, invite: Invite) -> Result<Invited, ClientError> {
         match self.ask(&Request::Invite { invite }, Some(CONTROL_ANSWER))? {
             Response::Invite { invited } => Ok(invited),
@@ -162,6 +171,7 @@ fn unexpected(response: &Response) -> ClientError {
         Response::Stop { .. } => "stop",
         Response::Connection { .. } => "connection",
         Response::Verify { .. } => "verify",
+        Response::Orphans { .. } => "orphans",
         Response::Invite { .. } => "invite",
         Response::Pairings { .. } => "pairings",
         Response::Revoke { .. } => "revoke",

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::orphans::{OrphansRequest, ReplicaOrphans};
 use super::status::{ConnectionStatus, Status};
 use crate::failure::Failure;
 use crate::packet::{CheckCounts, DifferenceKind, Sequence};
@@ -32,6 +33,10 @@ pub enum Request {
     Verify {
         verify: VerifyRequest,
     },
+    /// Of whoever holds replicas: what copies moved aside. Whoever hangs up ends it.
+    Orphans {
+        orphans: OrphansRequest,
+    },
     /// Of a target: a token for a source.
     Invite {
         invite: Invite,
@@ -52,6 +57,7 @@ pub enum Response {
     Stop { report: StopReport },
     Connection { changed: Box<ChangedConnection> },
     Verify { report: Box<VerifyReport> },
+    Orphans { replicas: Vec<ReplicaOrphans> },
     Invite { invited: Invited },
     Pairings { pairings: Vec<Paired> },
     Revoke { revoked: Vec<Paired> },

@@ -12,6 +12,7 @@ mod client;
 mod find;
 mod health;
 mod message;
+mod orphans;
 pub mod path_text;
 mod process;
 mod request;
@@ -28,6 +29,7 @@ pub use message::{
     ChangedConnection, ConnectionChange, Found, Invite, Invited, Paired, Request, Response, Revoke, StopMode,
     StopReport, SyncReport, SyncedConnection, VerifyReport, VerifyRequest, WaitFor, WaitSync,
 };
+pub use orphans::{OrphanStatus, OrphansRequest, PathText, RemoveOrphans, RemovedOrphans, ReplicaOrphans};
 pub use process::{ProcessMeter, ProcessStatus};
 pub use server::{Caller, Handler, Server};
 pub use status::{

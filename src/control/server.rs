@@ -23,6 +23,7 @@ use super::message::{
     ChangedConnection, ConnectionChange, Invite, Invited, Paired, Request, Response, Revoke, StopMode,
     StopReport, SyncReport, VerifyReport, VerifyRequest, WaitFor, WaitSync,
 };
+use super::orphans::{OrphansRequest, ReplicaOrphans};
 use super::request::{Line, read_request};
 use super::status::Status;
 use crate::failure::Failure;
@@ -55,6 +56,11 @@ pub trait Handler: Send + Sync {
     /// Blocks until it is over, or nobody waits any more. A failure says that nothing was found out.
     fn verify(&self, _: &VerifyRequest, _: &Caller<'_>) -> Result<VerifyReport, Failure> {
         Err(no_source("a replica is compared by its source"))
+    }
+
+    /// Shows or removes what lies beside replicas; blocks until it is done, or nobody waits any more.
+    fn orphans(&self, _: &OrphansRequest, _: &Caller<'_>) -> Result<Vec<ReplicaOrphans>, Failure> {
+        Err(no_target())
     }
 
     /// Only targets invite.
@@ -306,6 +312,9 @@ impl Shared {
                 .handler
                 .verify(&verify, caller)
                 .map(|report| Response::Verify { report: Box::new(report) }),
+            Request::Orphans { orphans } => {
+                self.handler.orphans(&orphans, caller).map(|replicas| Response::Orphans { replicas })
+            }
             Request::Invite { invite } => {
                 self.handler.invite(&invite).map(|invited| Response::Invite { invited })
             }

@@ -1,6 +1,7 @@
 //! The daemon's end of the control socket. What only reads is answered here, from what the director
 //! has posted; what changes something is put to the director, and its answer awaited.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,11 +12,13 @@ use super::director::{Event, Question};
 use super::ground::Ground;
 use super::{commands, status, sync, verifying};
 use crate::control::{
-    Caller, ChangedConnection, ConnectionChange, Handler, Status, StopMode, StopReport, SyncReport,
-    VerifyReport, VerifyRequest, WaitSync, ask,
+    Caller, ChangedConnection, ConnectionChange, Handler, OrphansRequest, ReplicaOrphans, Status, StopMode,
+    StopReport, SyncReport, VerifyReport, VerifyRequest, WaitSync, ask,
 };
 use crate::failure::Failure;
 use crate::limits::CONTROL_ANSWER;
+use crate::target_side::orphans;
+use crate::words::Target;
 
 /// See the module.
 pub struct Desk {
@@ -70,5 +73,19 @@ impl Handler for Desk {
 
     fn verify(&self, request: &VerifyRequest, caller: &Caller<'_>) -> Result<VerifyReport, Failure> {
         verifying::verify(self, request, caller)
+    }
+
+    /// Of replicas within this process; those of other hosts have daemons of their own.
+    fn orphans(&self, request: &OrphansRequest, caller: &Caller<'_>) -> Result<Vec<ReplicaOrphans>, Failure> {
+        let options = &self.ground.options;
+        if let Some(wanted) = request.replica.as_ref().filter(|wanted| **wanted != options.name) {
+            return Err(orphans::unknown(wanted));
+        }
+        let local = |target: &Target| match target {
+            Target::Local(path) => Some(path.clone()),
+            Target::Null | Target::Remote { .. } => None,
+        };
+        let of = |path: PathBuf| orphans::answer((&options.name, &path), request, &|| !caller.is_gone());
+        options.targets.iter().filter_map(local).map(of).collect()
     }
 }

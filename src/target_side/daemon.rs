@@ -19,10 +19,10 @@ use self::places::{check_places, claim_root, lock_state};
 use super::director::{Board, Director, Event, nothing_left};
 use super::options::ServeOptions;
 use super::replicas::{Resting, Store, able};
-use super::{TargetServer, status};
+use super::{TargetServer, orphans, status};
 use crate::control::{
-    Caller, Handler, Invite, Invited, Paired, Phase, ProcessMeter, Revoke, Server, Status, StopMode,
-    StopReport, SyncReport, WaitSync, ask, unix_ms,
+    Caller, Handler, Invite, Invited, OrphansRequest, Paired, Phase, ProcessMeter, ReplicaOrphans, Revoke,
+    Server, Status, StopMode, StopReport, SyncReport, WaitSync, ask, unix_ms,
 };
 use crate::failure::Failure;
 use crate::limits::{CONTROL_ANSWER, INVITATION_TIME_MAX};
@@ -276,6 +276,20 @@ impl Handler for Daemon {
             Err(_) if self.phase() == Phase::Stopping => Ok(nothing_left()),
             Err(why) => Err(why.into()),
         }
+    }
+
+    fn orphans(&self, request: &OrphansRequest, caller: &Caller<'_>) -> Result<Vec<ReplicaOrphans>, Failure> {
+        let mut names: Vec<String> = self.store.show().into_iter().map(|shown| shown.name).collect();
+        if let Some(wanted) = &request.replica {
+            names.retain(|name| name == wanted);
+            if names.is_empty() {
+                return Err(orphans::unknown(wanted));
+            }
+        }
+        let of = |name: &String| {
+            orphans::answer((name, &self.store.directory(name)), request, &|| !caller.is_gone())
+        };
+        names.iter().map(of).collect()
     }
 
     fn invite(&self, invite: &Invite) -> Result<Invited, Failure> {

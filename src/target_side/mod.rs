@@ -11,6 +11,7 @@
 mod daemon;
 mod director;
 mod options;
+pub mod orphans;
 pub(crate) mod reading;
 mod reception;
 mod replicas;

@@ -26,11 +26,13 @@ impl Reconcile {
         replica.settle_times_or(|_, fault| if fault.keeps_out_one() { Ok(()) } else { Err(fault) })?;
         replica.times_are_shown_again();
         replica.begin_copy(position)?;
+        // Somebody may have removed what waited.
+        replica.places_are_others();
         let handle_of = |dir: &File| FileHandle::of(dir.as_fd()).map_err(Fault::system("file handle"));
         self.stage = Stage::Begun(Box::new(Opening {
             own: [handle_of(replica.root())?, handle_of(replica.limbo())?],
             claims: Claims::start(&replica.state().join(CLAIMS)),
-            limbo: Limbo::open(replica.limbo())?,
+            limbo: Limbo::open(replica.root(), replica.limbo())?,
             asked: Asked::start(&replica.state().join(ASKED)),
             directories: Directories::start(&replica.state().join(DIRECTORIES)),
             incomplete: Incomplete::open(replica)?,

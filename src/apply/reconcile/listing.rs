@@ -9,7 +9,7 @@ use super::planted::{self, Planted};
 use super::{NAMES, Session};
 use crate::apply::fault::Fault;
 use crate::apply::inode;
-use crate::apply::replica::{Replica, read_directory};
+use crate::apply::replica::{Replica, Why, read_directory};
 use crate::limits::LISTING_ENTRIES_MAX;
 use crate::packet::{Birth, Entry, ListedObject, Name, ObjectId, Timestamp, Unlisted};
 use crate::sys::FileHandle;
@@ -197,7 +197,7 @@ impl Session {
             return Ok(());
         }
         replica.places_changed();
-        self.limbo.take(dir, name)
+        self.limbo.take(dir, name, Why::NotOnSource)
     }
 
     /// A name is known to hold what the source has there: it is no orphan.

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::Session;
 use super::entry::{Found, find_handle, look_at};
 use crate::apply::fault::Fault;
-use crate::apply::replica::{Remembered, Replica, by_handle, c_name, read_directory};
+use crate::apply::replica::{Remembered, Replica, Why, by_handle, c_name, read_directory};
 use crate::packet::{Name, ObjectId};
 use crate::sys::{FileHandle, proc_path};
 
@@ -31,7 +31,7 @@ impl Session {
             }
             Some(_) => {
                 replica.places_changed();
-                self.limbo.take(dir, name)
+                self.limbo.take(dir, name, Why::InTheWay)
             }
         }
     }
@@ -119,7 +119,7 @@ impl Session {
     fn take_out(&mut self, replica: &mut Replica, id: ObjectId, dir: &File) -> Result<(), Fault> {
         let found = look_at(dir.try_clone().map_err(Fault::system("directory"))?)?;
         let Some((parent, name)) = find_parent(replica, id, &found)? else { return Ok(()) };
-        self.limbo.take(&parent, &name)?;
+        self.limbo.take(&parent, &name, Why::InTheWay)?;
         replica.places_changed();
         match self.id_of(&parent)? {
             Some(holder) => self.doubt(holder),

@@ -1,47 +1,64 @@
 //! Where objects wait that lost their name here: `LIMBO/resync/BATCH/NAME`, and at the end, as
-//! orphans, `LIMBO/orphans/SECONDS-BATCH/NAME`.
+//! orphans, `LIMBO/orphans/SECONDS-BATCH/NAME`. Where each came from is noted for people
+//! ([`crate::apply::orphans`]).
 
 use std::fs::File;
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::os::fd::AsFd;
 
 use super::by_handle;
-use super::{c_name, open_beneath, read_directory};
+use super::noted::{self, Why};
+use super::{c_name, open_beneath, path_of, read_directory};
 use crate::apply::fault::Fault;
 use crate::apply::inode;
 use crate::packet::Name;
 use crate::store::random_u64;
 use crate::sys::FileHandle;
 
-const WAITING: &str = "resync";
+pub(in crate::apply) const WAITING: &str = "resync";
 /// What lies below it is no object of the replica any more: copies before this one have moved it aside.
-pub(super) const ORPHANS: &str = "orphans";
+pub(in crate::apply) const ORPHANS: &str = "orphans";
 
 /// The part of limbo that belongs to resynchronisations. What an interrupted one left is in it too.
 pub(in crate::apply) struct Limbo {
+    limbo: File,
+    root: File,
     waiting: File,
     /// Where names go until one is there already.
-    batch: Option<File>,
+    batch: Option<Batch>,
+}
+
+struct Batch {
+    dir: File,
+    name: String,
 }
 
 impl Limbo {
-    pub(in crate::apply) fn open(limbo: &File) -> Result<Limbo, Fault> {
-        Ok(Limbo { waiting: make_directory(limbo, WAITING)?, batch: None })
+    pub(in crate::apply) fn open(root: &File, limbo: &File) -> Result<Limbo, Fault> {
+        let own = |file: &File| file.try_clone().map_err(Fault::own("limbo"));
+        let (root, waiting) = (own(root)?, make_directory(limbo, WAITING)?);
+        // Whoever removes what waits holds it alone, and is waited for.
+        rustix::fs::flock(&waiting, FlockOperation::NonBlockingLockShared)
+            .map_err(Fault::system("wait for limbo"))?;
+        Ok(Limbo { limbo: own(limbo)?, root, waiting, batch: None })
     }
 
     /// Moves what a name holds into limbo, with everything below.
-    pub(in crate::apply) fn take(&mut self, dir: &File, name: &Name) -> Result<(), Fault> {
+    pub(in crate::apply) fn take(&mut self, dir: &File, name: &Name, why: Why) -> Result<(), Fault> {
+        let path = self.path_of(dir, name);
         loop {
             let batch = match self.batch.take() {
                 Some(batch) => batch,
-                None => make_directory(&self.waiting, &format!("{:016x}", random_u64()))?,
+                None => self.new_batch()?,
             };
-            let name = name.as_bytes();
-            match rustix::fs::renameat_with(dir, name, &batch, name, RenameFlags::NOREPLACE) {
+            let moved = name.as_bytes();
+            match rustix::fs::renameat_with(dir, moved, &batch.dir, moved, RenameFlags::NOREPLACE) {
                 Ok(()) => {
+                    noted::add(&self.limbo, &batch.name, name, path.as_deref(), why);
                     self.batch = Some(batch);
                     return Ok(());
                 }
@@ -53,6 +70,24 @@ impl Limbo {
                 }
             }
         }
+    }
+
+    fn new_batch(&self) -> Result<Batch, Fault> {
+        let name = format!("{:016x}", random_u64());
+        Ok(Batch { dir: make_directory(&self.waiting, &name)?, name })
+    }
+
+    /// In the replica, as far as the kernel tells; below what waits here itself, from there on.
+    fn path_of(&self, dir: &File, name: &Name) -> Option<PathBuf> {
+        let dir = path_of(dir.as_fd()).ok()?;
+        let below = match dir.strip_prefix(path_of(self.root.as_fd()).ok()?) {
+            Ok(below) => below.to_owned(),
+            Err(_) => {
+                let below = dir.strip_prefix(path_of(self.waiting.as_fd()).ok()?).ok()?;
+                below.components().skip(1).collect()
+            }
+        };
+        Some(below.join(name.as_os_str()))
     }
 
     /// Drops names of what lives on elsewhere, moves the rest aside; gives how many objects
@@ -67,6 +102,7 @@ impl Limbo {
             if kept == 0 {
                 rustix::fs::unlinkat(&self.waiting, c_name(&batch), AtFlags::REMOVEDIR)
                     .map_err(Fault::system("remove an empty directory of limbo"))?;
+                noted::forget(limbo, &String::from_utf8_lossy(batch.as_bytes()));
                 continue;
             }
             orphans += kept;

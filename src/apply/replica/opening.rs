@@ -42,10 +42,15 @@ pub struct Places {
 impl Places {
     /// The usual place of limbo: `.NAME.standin` beside the root.
     pub fn beside(root: &Path, state: &Path) -> Places {
+        Places { root: root.to_owned(), limbo: Places::limbo_of(root), state: state.to_owned() }
+    }
+
+    /// Where it is, or would be.
+    pub fn limbo_of(root: &Path) -> PathBuf {
         let mut name = std::ffi::OsString::from(".");
         name.push(root.file_name().unwrap_or_default());
         name.push(".standin");
-        Places { root: root.to_owned(), limbo: root.with_file_name(name), state: state.to_owned() }
+        root.with_file_name(name)
     }
 }
 

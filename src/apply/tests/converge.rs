@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 
 use super::*;
+use crate::apply::orphans::{Orphans, Which};
 use crate::apply::reconcile::planted::{self, Planted};
 use crate::random::Random;
 use lane::{Owed, Stamped};
@@ -25,6 +26,7 @@ struct Seen {
     kills: u64,
     packets: u64,
     items: u64,
+    cleared: u64,
 }
 
 /// A replica, and what there is around it.
@@ -38,6 +40,8 @@ struct World {
     /// Packets that were sent.
     sent: usize,
     seen: Seen,
+    /// A person removes what waits in limbo when nobody works on the replica.
+    is_cleared: bool,
     /// A bug of the sender: items go after packets that they do not show.
     is_late: bool,
 }
@@ -65,6 +69,7 @@ impl World {
             sent: 0,
             seen: Seen::default(),
             is_late: false,
+            is_cleared: false,
         }
     }
 
@@ -138,11 +143,13 @@ impl World {
     fn cut(&mut self, random: &mut Random) {
         if random.one_in(2) {
             self.applier().end_session();
+            self.clear_limbo();
             self.applier().begin_session();
             return;
         }
         self.seen.kills += 1;
         drop(self.applier.take());
+        self.clear_limbo();
         self.applier = Some(Applier::at_rest(Replica::open(&self.places, SET).unwrap()));
     }
 
@@ -199,6 +206,15 @@ impl World {
             }
         }
         Ok(false)
+    }
+
+    fn clear_limbo(&mut self) {
+        if self.is_cleared {
+            let orphans = Orphans::of(&self.places.root).unwrap().unwrap();
+            let removed = orphans.remove(&Which::Waiting, &|| true).unwrap();
+            assert_eq!((removed.failed, removed.is_busy), (0, false));
+            self.seen.cleared += removed.count;
+        }
     }
 
     /// Good: what comes now is performed as it was on the source.
@@ -324,9 +340,13 @@ fn walk(root: &Path, path: &str, found: &mut BTreeMap<String, Described>, first:
 
 /// A whole history: an older replica, part of its index lost, sessions that are cut, and one that is not.
 fn run(seed: u64, is_late: bool) -> Result<Seen, String> {
-    let mut random = Random::new(seed);
     let mut world = World::new();
     world.is_late = is_late;
+    run_in(world, seed)
+}
+
+fn run_in(mut world: World, seed: u64) -> Result<Seen, String> {
+    let mut random = Random::new(seed);
     world.origin.has_ticks = random.one_in(2);
     let before = random.below(90);
     world.change(before, &mut random);
@@ -385,6 +405,19 @@ fn a_replica_converges_while_its_source_changes() {
     }
     println!("{seen:?}");
     assert!(seen.sessions < 100 || seen.doubts > 20 && seen.kills > 10, "{seen:?}");
+}
+
+/// Room is made on a full disk: what waits is gone, whatever of it the source still has.
+#[test]
+fn what_waits_in_limbo_may_be_removed_between_sessions() {
+    let mut cleared = 0;
+    for seed in seeds(100) {
+        println!("seed {seed}");
+        let world = World { is_cleared: true, ..World::new() };
+        cleared += run_in(world, seed).unwrap_or_else(|error| panic!("seed {seed}: {error}")).cleared;
+    }
+    println!("{cleared} names were removed");
+    assert!(cleared > 20 || seeds(100).len() < 100, "{cleared}");
 }
 
 /// A rule that is left out is missed, by some seed or by a case of its own.

@@ -113,7 +113,7 @@ impl Leaving<'_> {
         let keeps = holds_something(&orphans)?;
         for entry in fs::read_dir(limbo)? {
             let entry = entry?;
-            if keeps && entry.path() == orphans {
+            if keeps && (entry.path() == orphans || entry.file_name() == "noted") {
                 continue;
             }
             remove(&entry)?;

@@ -1,0 +1,230 @@
+//! Counting and removing whole trees, however deep: one directory is open at a time, and found again
+//! by its handle. Each step is one name that is not followed; a mount is not entered.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use crate::apply::replica::{by_handle, c_name, open_beneath};
+use crate::packet::Name;
+use crate::sys::FileHandle;
+
+/// How much there is, or was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Files, directories and everything else.
+    pub objects: u64,
+    /// Of the disk.
+    pub bytes: u64,
+}
+
+impl Amount {
+    pub fn add(&mut self, other: Amount) {
+        self.objects += other.objects;
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
+
+    fn one(stat: &Stat) -> Amount {
+        Amount { objects: 1, bytes: u64::try_from(stat.st_blocks).unwrap_or_default().saturating_mul(512) }
+    }
+}
+
+/// What could not be removed.
+#[derive(Debug, Default)]
+pub(super) struct Failed {
+    pub(super) count: u64,
+    pub(super) first: Option<String>,
+}
+
+impl Failed {
+    fn note(&mut self, name: &Name, why: &dyn std::fmt::Display) {
+        self.count += 1;
+        self.first.get_or_insert_with(|| format!("{}: {why}", name.as_os_str().display()));
+    }
+}
+
+/// What lies at a name, and below it. What goes meanwhile is not counted.
+pub(super) fn measure(mount: &File, dir: &File, name: &Name, go_on: &dyn Fn() -> bool) -> io::Result<Amount> {
+    let mut amount = Amount::default();
+    let mut waiting = Vec::new();
+    count(dir, name, &mut amount, &mut waiting)?;
+    while let Some(handle) = waiting.pop() {
+        let Some(dir) = open_handle(mount, &handle)? else { continue };
+        for name in names(&dir)? {
+            count(&dir, &name, &mut amount, &mut waiting)?;
+        }
+        if !go_on() {
+            break;
+        }
+    }
+    Ok(amount)
+}
+
+fn count(dir: &File, name: &Name, amount: &mut Amount, below: &mut Vec<FileHandle>) -> io::Result<()> {
+    let (file, stat) = match look(dir, name) {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(()),
+        // Somebody's mount.
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::XDEV) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    amount.add(Amount::one(&stat));
+    if is_directory(&stat) {
+        below.push(FileHandle::of(file.as_fd())?);
+    }
+    Ok(())
+}
+
+/// A directory that is being emptied.
+struct Emptied {
+    /// In the one before.
+    name: Name,
+    handle: FileHandle,
+    left: Vec<Name>,
+}
+
+/// Removes what lies at a name, with all below it; `amount` grows by what went.
+pub(super) fn take_away(
+    mount: &File,
+    dir: &File,
+    name: &Name,
+    amount: &mut Amount,
+    go_on: &dyn Fn() -> bool,
+) -> io::Result<Failed> {
+    let mut failed = Failed::default();
+    let mut path: Vec<Emptied> = Vec::new();
+    path.extend(enter_or_unlink(dir, name, amount, &mut failed)?);
+    while let Some(mut last) = path.pop() {
+        if !go_on() {
+            failed.note(&last.name, &"not removed yet");
+            break;
+        }
+        if let Some(next) = last.left.pop() {
+            let below = match open_handle(mount, &last.handle)? {
+                Some(dir) => enter_or_unlink(&dir, &next, amount, &mut failed)?,
+                None => None,
+            };
+            path.push(last);
+            path.extend(below);
+            continue;
+        }
+        let above = match path.last() {
+            Some(above) => open_handle(mount, &above.handle)?,
+            None => Some(dir.try_clone()?),
+        };
+        if let Some(above) = above {
+            unlink(&above, &last.name, AtFlags::REMOVEDIR, amount, &mut failed);
+        }
+    }
+    Ok(failed)
+}
+
+/// Takes a file's name away, and all of a directory's that are no directories.
+fn enter_or_unlink(
+    dir: &File,
+    name: &Name,
+    amount: &mut Amount,
+    failed: &mut Failed,
+) -> io::Result<Option<Emptied>> {
+    let (file, stat) = match look(dir, name) {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(None),
+        Err(error) => {
+            failed.note(name, &error);
+            return Ok(None);
+        }
+    };
+    if !is_directory(&stat) {
+        unlink(dir, name, AtFlags::empty(), amount, failed);
+        return Ok(None);
+    }
+    let handle = FileHandle::of(file.as_fd())?;
+    let Some(inside) = open(dir, name)? else { return Ok(None) };
+    let mut left = Vec::new();
+    for entry in names(&inside)? {
+        match look(&inside, &entry) {
+            Ok(Some((_, stat))) if is_directory(&stat) => left.push(entry),
+            Ok(Some(_)) => unlink(&inside, &entry, AtFlags::empty(), amount, failed),
+            Ok(None) => {}
+            Err(error) => failed.note(&entry, &error),
+        }
+    }
+    Ok(Some(Emptied { name: name.clone(), handle, left }))
+}
+
+fn unlink(dir: &File, name: &Name, flags: AtFlags, amount: &mut Amount, failed: &mut Failed) {
+    let stat = rustix::fs::statat(dir, c_name(name), AtFlags::SYMLINK_NOFOLLOW);
+    match rustix::fs::unlinkat(dir, c_name(name), flags) {
+        Ok(()) => {
+            let gone = stat.map_or(Amount { objects: 1, bytes: 0 }, |stat| Amount::one(&stat));
+            let has_others = flags.is_empty() && stat.is_ok_and(|stat| stat.st_nlink > 1);
+            // Another name keeps its room.
+            amount.add(if has_others { Amount { bytes: 0, ..gone } } else { gone });
+        }
+        Err(Errno::NOENT) => {}
+        // What is left in it was told.
+        Err(Errno::NOTEMPTY) if failed.count > 0 => failed.count += 1,
+        Err(error) => failed.note(name, &error),
+    }
+}
+
+/// `None`: it is gone. Errors: a mount, among others.
+fn look(dir: &File, name: &Name) -> io::Result<Option<(File, Stat)>> {
+    match open_beneath(dir.as_fd(), name, OFlags::PATH, Mode::empty()) {
+        Ok(fd) => {
+            let stat = rustix::fs::fstat(&fd)?;
+            Ok(Some((File::from(fd), stat)))
+        }
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A directory, to be listed; `None` where it is gone, or something else.
+pub(super) fn open(dir: &File, name: &Name) -> io::Result<Option<File>> {
+    match open_beneath(dir.as_fd(), name, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) {
+        Ok(fd) => Ok(Some(File::from(fd))),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn open_handle(mount: &File, handle: &FileHandle) -> io::Result<Option<File>> {
+    match by_handle::open(mount, handle, libc::O_RDONLY | libc::O_DIRECTORY) {
+        Ok(fd) => Ok(Some(File::from(fd))),
+        Err(error) if error.raw_os_error() == Some(libc::ESTALE) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// All names in a directory, sorted: those of `.` and `..` are none.
+pub(super) fn names(dir: &File) -> io::Result<Vec<Name>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        names.extend(Name::new(entry?.file_name().to_bytes()));
+    }
+    names.sort_unstable_by(|left, right| left.as_bytes().cmp(right.as_bytes()));
+    Ok(names)
+}
+
+pub(super) fn directories(dir: &File) -> io::Result<Vec<Name>> {
+    let mut found = names(dir)?;
+    found.retain(|name| matches!(look(dir, name), Ok(Some((_, stat))) if is_directory(&stat)));
+    Ok(found)
+}
+
+/// Whether it is gone.
+pub(super) fn drop_if_empty(dir: &File, name: &Name) -> io::Result<bool> {
+    match rustix::fs::unlinkat(dir, c_name(name), AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => Ok(true),
+        Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_directory(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}
