@@ -60,3 +60,45 @@ fn orphans_are_listed_and_removed() {
     told(&protected, &["remove", "--waiting"]);
     protected.assert_in_sync();
 }
+
+fn connection(protected: &Protected) -> Value {
+    let output = output_within(standin(&protected.run).args(["status", "--json"]), COMMAND_MAX);
+    let mut status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    status["connections"][0].take()
+}
+
+#[test]
+fn kept_orphans_stay_until_a_copy_deletes_them() {
+    let mut protected =
+        Protected::prepare(Setup { arguments: vec!["--orphans", "keep"], ..Setup::default() });
+    fs::create_dir(protected.backing.join("dir")).expect("a directory");
+    for name in ["one", "dir/two", "dir/three"] {
+        fs::write(protected.backing.join(name), name).expect("a file");
+    }
+    protected.start_again();
+    protected.stop();
+    fs::remove_file(protected.backing.join("one")).expect("one");
+    fs::remove_file(protected.backing.join("dir/two")).expect("two");
+    protected.start_again();
+    assert!(protected.replica.join("one").exists() && protected.replica.join("dir/two").exists());
+    let counts = &connection(&protected)["orphans"];
+    assert_eq!((&counts["kept"], &counts["moved"]), (&2.into(), &0.into()), "{counts}");
+    // They give way: a name that is taken, a directory that is not empty.
+    fs::write(protected.mount.join("one"), "new").expect("one, anew");
+    fs::remove_dir_all(protected.mount.join("dir")).expect("the directory is removed");
+    protected.wait_sync();
+    protected.assert_in_sync();
+    assert_eq!(connection(&protected)["data"], "good");
+    assert_eq!(told(&protected, &["list"])["count"], 2);
+    protected.stop();
+    fs::write(protected.replica.join("stranger"), "x").expect("a stranger");
+    protected.start_again();
+    let mirror = ["mirror", "start", "--orphans", "delete"];
+    let output = output_within(standin(&protected.run).args(mirror), COMMAND_MAX);
+    assert!(output.status.success(), "{}", describe(&output));
+    protected.wait_in_line();
+    let counts = &connection(&protected)["orphans"];
+    assert_eq!((&counts["deleted"], &counts["kept"]), (&1.into(), &0.into()), "{counts}");
+    protected.assert_in_sync();
+    assert_eq!(told(&protected, &["list"])["count"], 2);
+}

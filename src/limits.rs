@@ -354,6 +354,10 @@ pub const SET_ASIDE_NEXT_AFTER: Duration = Duration::from_secs(1);
 /// each of them, and sent to a source that connects.
 pub const ASIDE_LISTED_MAX: usize = 100;
 
+/// Directories of a copy whose kept orphans are counted each: one of more than these that is listed twice counts
+/// twice.
+pub const KEPT_DIRECTORIES_MAX: usize = 10_000;
+
 /// Orphans that a daemon names in one answer; all are counted. With the longest paths they come to half of
 /// what an answer may be long.
 pub const ORPHANS_LISTED_MAX: usize = 200;

@@ -378,7 +378,9 @@ impl Applier {
     /// An op that was begun and is not applied is in doubt, be it by a crash or by a failed attempt.
     pub(super) fn perform(&mut self, frame: &Frame, packet: &PacketHeader) -> Result<(), Fault> {
         let doubt = if self.replica.begun() == frame.position { Doubt::MayBeDone } else { Doubt::None };
-        self.performed_by(frame, packet, |applier| applier.replica.perform(&packet.op, &frame.payload, doubt))
+        self.performed_by(frame, packet, |applier| {
+            applier.replica.perform_making_way(&packet.op, &frame.payload, doubt)
+        })
     }
 
     /// Writes down what is begun, has it performed, and writes down that it is.

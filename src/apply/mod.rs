@@ -25,6 +25,7 @@ mod content;
 mod create;
 mod fault;
 mod finish;
+mod gives_way;
 mod giving_up;
 pub mod inode;
 mod names;

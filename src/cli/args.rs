@@ -19,7 +19,7 @@ use super::stop::Stop;
 use super::verify::Verify;
 use crate::limits::QUEUE_MEMORY;
 use crate::units::{parse_duration, parse_size};
-use crate::words::{DeleteLimit, Profile, Target, WhenFull};
+use crate::words::{DeleteLimit, OrphanChoice, Profile, Target, WhenFull};
 pub use mirror::{Mirror, MirrorCommand};
 
 /// Real-time, ordered replication for any directory on Linux.
@@ -135,6 +135,12 @@ pub struct Protect {
     /// pauses and asks; off: never
     #[arg(long, value_name = "PERCENT|off", default_value_t = DeleteLimit::default())]
     pub delete_guard: DeleteLimit,
+    /// What copies do with what a target has and DIR has not
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = OrphanChoice::Aside)]
+    pub orphans: OrphanChoice,
+    /// What of it was modified within this time stays where it is, as in 12h, 30d
+    #[arg(long, value_name = "T", value_parser = parse_duration)]
+    pub orphan_age: Option<Duration>,
     /// When a program's fsync returns: with the local disk, or only with the targets' disks too
     #[arg(long, value_enum, default_value_t = Fsync::Local)]
     pub fsync: Fsync,

@@ -10,16 +10,18 @@ use super::find::{find_role, no_answer};
 use super::status::{data_word, mirror_words, progress_words};
 use super::{Outcome, connection, output};
 use crate::control::{ConnectionChange, ConnectionStatus, RoleName};
+use crate::packet::OrphanCounts;
 use crate::units;
-use crate::words::CopyMode;
+use crate::words::{CopyMode, OrphanRules};
 
 pub(super) fn run(common: &Common, args: &Mirror) -> Outcome {
     let (change, which) = match &args.command {
         MirrorCommand::List { set } => return list(common, set.as_deref()),
-        MirrorCommand::Start { which, mode, from_scratch, rate } => {
+        MirrorCommand::Start { which, mode, from_scratch, rate, orphans, orphan_age } => {
             let mode = if *from_scratch { Some(CopyMode::Full) } else { *mode };
             let rate = rate.filter(|rate| *rate > 0);
-            (ConnectionChange::StartMirror { mode, rate }, which)
+            let orphans = orphans.map(|choice| OrphanRules::new(choice, *orphan_age));
+            (ConnectionChange::StartMirror { mode, rate, orphans }, which)
         }
         MirrorCommand::Stop { which, from_scratch } => {
             (ConnectionChange::StopMirror { from_scratch: *from_scratch }, which)
@@ -45,7 +47,7 @@ pub(super) fn text(change: ConnectionChange, label: &str) -> String {
         Some(rate) => format!(", {} a second at most", units::size(rate)),
     };
     match change {
-        ConnectionChange::StartMirror { mode, rate } => {
+        ConnectionChange::StartMirror { mode, rate, orphans: _ } => {
             let mode = mode.map_or(String::new(), |mode| format!(" (mode {mode})"));
             format!("{label}: a copy begins{mode}{}. `standin status` says how far it is.", at(rate))
         }
@@ -86,11 +88,13 @@ fn list(common: &Common, set: Option<&Path>) -> Outcome {
                 progress,
                 aside,
                 left_out,
+                orphans,
                 ..
             } = connection;
             json!({
                 "id": id, "uuid": uuid, "target": target, "data": data, "data_reason": data_reason,
                 "mirror": mirror, "progress": progress, "aside": aside, "left_out": left_out,
+                "orphans": orphans,
             })
         };
         let connections: Vec<_> = connections.iter().map(of).collect();
@@ -105,10 +109,18 @@ fn list(common: &Common, set: Option<&Path>) -> Outcome {
 
 /// One connection: its copy, and what the target lacks.
 fn lines(connection: &ConnectionStatus) -> String {
-    let ConnectionStatus { id, target, data, mirror, progress, aside, left_out, .. } = connection;
+    let ConnectionStatus { id, target, data, mirror, progress, aside, left_out, orphans, .. } = connection;
     let mut text = format!("{id}  {target}  {}, replica {}\n", mirror_words(mirror), data_word(*data));
     if let Some(progress) = progress {
         let _ = writeln!(text, "   {}", progress_words(progress));
+    }
+    if let Some(OrphanCounts { moved, kept, deleted, spared }) = orphans
+        && moved + kept + deleted > 0
+    {
+        let _ = writeln!(text, "   only on the target: {moved} moved aside, {kept} kept, {deleted} deleted");
+        if *spared > 0 {
+            let _ = writeln!(text, "   {spared} of them were too many to be deleted (--delete-guard)");
+        }
     }
     for object in &aside.objects {
         let _ = writeln!(text, "   set aside  {}: {}: {}", object.path, object.op, object.reason);

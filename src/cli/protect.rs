@@ -10,7 +10,7 @@ use crate::limits::QUEUE_MEMORY_MIN;
 use crate::preflight::{MountTable, check_root_user, resolve};
 use crate::source_side::{self, Ended};
 use crate::units;
-use crate::words::{Late, Needs, ProtectOptions, Rule, Target};
+use crate::words::{Late, Needs, OrphanRules, ProtectOptions, Rule, Target};
 
 pub(super) fn run(common: &Common, args: Protect) -> Outcome {
     check_root_user(rustix::process::geteuid().as_raw())?;
@@ -60,6 +60,7 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
         queue_memory,
         when_full: args.on_queue_full,
         delete_guard: args.delete_guard,
+        orphans: OrphanRules::new(args.orphans, args.orphan_age),
         profile: args.profile,
         mmap_lag: Some(args.mmap_lag).filter(|lag| !lag.is_zero()),
         fsync,

@@ -13,7 +13,7 @@ use crate::control::{
     MirrorProgress, MirrorStatus, ReplicaStatus, Retrying, Role, SetAside, Severity, SourceStatus, Status,
     TargetStatus, VerifiedStatus,
 };
-use crate::packet::{CheckCounts, DataState, Sequence, WithheldCounts};
+use crate::packet::{CheckCounts, DataState, OrphanCounts, Sequence, WithheldCounts};
 
 const STATUS_PAGE: &str = include_str!("../../docs/status-json.md");
 
@@ -156,6 +156,7 @@ fn full_connection() -> ConnectionStatus {
         retry_unix_ms: Some(1),
         aside: full_aside(),
         left_out: LeftOutStatus { count: 1, objects: vec!["a: cannot be read".into()] },
+        orphans: Some(OrphanCounts::default()),
         mirror: MirrorStatus::Mirroring { percent: 50.0 },
         progress: Some(MirrorProgress {
             files_total: Some(1),

@@ -9,7 +9,7 @@ use super::orphans::{OrphansRequest, ReplicaOrphans};
 use super::status::{ConnectionStatus, Status};
 use crate::failure::Failure;
 use crate::packet::{CheckCounts, DifferenceKind, Sequence};
-use crate::words::{Allow, CopyMode, QueueStats, Right};
+use crate::words::{Allow, CopyMode, OrphanRules, QueueStats, Right};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "request")]
@@ -80,6 +80,9 @@ pub enum ConnectionChange {
         mode: Option<CopyMode>,
         /// Bytes a second.
         rate: Option<u64>,
+        /// What it does with what only the target has; else what the protection was started with.
+        #[serde(default)]
+        orphans: Option<OrphanRules>,
     },
     StopMirror {
         /// The next one believes nothing that the target has.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::health::Severity;
 use super::path_text;
 use super::process::ProcessStatus;
-use crate::packet::{CheckCounts, DataState, Sequence, WithheldCounts};
+use crate::packet::{CheckCounts, DataState, OrphanCounts, Sequence, WithheldCounts};
 use crate::words::QueueStats;
 
 /// Everything that one daemon knows: what all have, and what its role adds.
@@ -241,6 +241,9 @@ pub struct ConnectionStatus {
     /// What the last copy left out, where something was.
     #[serde(default)]
     pub left_out: LeftOutStatus,
+    /// What the last copy that came to its end did with what only the target had.
+    #[serde(default)]
+    pub orphans: Option<OrphanCounts>,
     pub mirror: MirrorStatus,
     /// There from the start of a mirror on; stays after its end.
     pub progress: Option<MirrorProgress>,

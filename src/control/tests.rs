@@ -78,6 +78,7 @@ pub(crate) fn sample_connection() -> ConnectionStatus {
         aside: Default::default(),
         withheld: Default::default(),
         left_out: LeftOutStatus::default(),
+        orphans: None,
         mirror: MirrorStatus::Complete,
         progress: None,
         verified: None,

@@ -36,6 +36,7 @@ fn all_lines() -> String {
     lines.extend(lines_of("block hash", &samples::block_hashes()));
     lines.extend(lines_of("difference", &samples::difference_kinds()));
     lines.extend(lines_of("unlisted", &samples::unlisted()));
+    lines.extend(lines_of("orphan rule", &samples::orphan_rules()));
     lines.extend(lines_of("item", &samples::items()));
     lines.extend(lines_of("data state", &samples::data_states()));
     lines.extend(lines_of("bad by", &samples::bad_bys()));

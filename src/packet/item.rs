@@ -2,6 +2,7 @@
 //! not-clean objects clean. An item is stamped "after position P", numbered, and never sent again.
 
 use bincode::{Decode, Encode};
+use serde::{Deserialize, Serialize};
 
 use super::check::BlockHash;
 use super::message::Text;
@@ -79,6 +80,30 @@ impl LeftOut {
     }
 }
 
+/// What becomes of what a replica has and its source has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum OrphanRule {
+    Aside,
+    /// It stays, and gives way to whatever needs its name.
+    Keep,
+    /// Where that is no more than so many percent of all; else it is moved aside.
+    Delete {
+        percent_max: Option<u8>,
+    },
+}
+
+/// What became of it, in names; a directory with all in it counts as one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct OrphanCounts {
+    /// Moved aside.
+    pub moved: u64,
+    /// Left where it was.
+    pub kept: u64,
+    pub deleted: u64,
+    /// Of those that were moved: too many to be deleted without a person.
+    pub spared: u64,
+}
+
 /// One step of a resynchronisation. A new kind goes at the end and raises the version of the wire.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum LaneItem {
@@ -145,6 +170,10 @@ pub enum LaneItem {
     /// The directory was restored from this replica, and nobody has sent to it since: what has the same
     /// name, size and mtime is the same, unless it is suspect. Right behind the root directory.
     NamesMatch,
+    /// What becomes of names that the source does not list, where it is not that all are moved aside. What
+    /// was modified within `age_ms` stays. Right behind the root directory; the end is then answered with
+    /// [`super::TargetMessage::Orphans`], too.
+    OrphanRules { rule: OrphanRule, age_ms: u64 },
 }
 
 impl LaneItem {
@@ -169,6 +198,7 @@ impl LaneItem {
             LaneItem::Hashes { .. } => "hashes",
             LaneItem::CheckStop => "stop of a comparison",
             LaneItem::NamesMatch => "names match",
+            LaneItem::OrphanRules { .. } => "rules for orphans",
         }
     }
 }

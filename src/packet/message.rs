@@ -4,7 +4,7 @@ use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use super::check::{CheckCounts, Difference};
-use super::item::{ItemNumber, LeftOut};
+use super::item::{ItemNumber, LeftOut, OrphanCounts};
 use super::op::{Bounded, ObjectId};
 use super::position::{Position, Sequence};
 
@@ -220,6 +220,8 @@ pub enum TargetMessage {
         /// The packets up to here are in it.
         applied: Position,
     },
+    /// Right before `Resynchronised`, where rules for orphans were given.
+    Orphans(OrphanCounts),
 }
 
 /// What sources asked for and a target does not allow or cannot hold, counted since it opened the

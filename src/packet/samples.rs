@@ -152,6 +152,7 @@ pub(super) fn items() -> Vec<LaneItem> {
         LaneItem::NotListed { dir: object(1) },
         LaneItem::NamesMatch,
     ];
+    items.extend(orphan_rules().into_iter().map(|rule| LaneItem::OrphanRules { rule, age_ms: 5 }));
     items.extend(block_hashes().into_iter().map(|hash| LaneItem::CheckBegin { content: Some(hash) }));
     items.extend([
         LaneItem::Hashes { object: object(1), offset: 1 << 20, size: 1 << 21, hashes: vec![7; 3] },
@@ -213,6 +214,10 @@ pub(super) fn difference_kinds() -> Vec<DifferenceKind> {
     vec![Missing, Extra, Type, Object, Size, Content, Mode, Owner, Mtime, Xattr, Unreadable]
 }
 
+pub(super) fn orphan_rules() -> Vec<OrphanRule> {
+    vec![OrphanRule::Aside, OrphanRule::Keep, OrphanRule::Delete { percent_max: Some(50) }]
+}
+
 pub(super) fn data_states() -> Vec<DataState> {
     vec![DataState::Empty, DataState::Good, DataState::Bad]
 }
@@ -229,6 +234,11 @@ pub(super) fn standings() -> Vec<Standing> {
     vec![Standing::Welcome(text()), Standing::Unwelcome(text())]
 }
 
+fn about(standing: Standing) -> TargetMessage {
+    let product = Text::from_str_cut("1.2.3");
+    TargetMessage::About { version_oldest: 1, version: 2, product, now_ms: 4, standing }
+}
+
 pub(super) fn target_messages() -> Vec<TargetMessage> {
     let proof = ReplicaProof {
         data: DataState::Bad,
@@ -237,13 +247,6 @@ pub(super) fn target_messages() -> Vec<TargetMessage> {
         durable: Position { sequence: Sequence(9), ..position() },
         received: Position { sequence: Sequence(12), ..position() },
         process: 13,
-    };
-    let about = |standing| TargetMessage::About {
-        version_oldest: 1,
-        version: 2,
-        product: Text::from_str_cut("1.2.3"),
-        now_ms: 4,
-        standing,
     };
     let mut messages = vec![
         TargetMessage::Welcome { version: 1, features: Features(2), proof },
@@ -297,6 +300,7 @@ pub(super) fn target_messages() -> Vec<TargetMessage> {
         TargetMessage::CheckStopped,
     ]);
     messages.extend(standings().into_iter().map(about));
+    messages.push(TargetMessage::Orphans(OrphanCounts { moved: 1, kept: 2, deleted: 3, spared: 4 }));
     messages
 }
 

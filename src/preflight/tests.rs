@@ -94,6 +94,7 @@ impl Ground {
             profile: crate::words::Profile::Default,
             when_full: crate::words::WhenFull::Resync,
             delete_guard: crate::words::DeleteLimit::default(),
+            orphans: crate::words::OrphanRules::default(),
             fsync: None,
         }
     }

@@ -74,6 +74,7 @@ impl Source {
             when_full,
             kept,
             delete_guard: DeleteLimit::Off,
+            orphans: Default::default(),
             restored_at: None,
         };
         Source {

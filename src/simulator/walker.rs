@@ -185,6 +185,7 @@ impl Renamed {
             LaneItem::Begin
             | LaneItem::Afresh
             | LaneItem::NamesMatch
+            | LaneItem::OrphanRules { .. }
             | LaneItem::LeftOut { .. }
             | LaneItem::End
             | LaneItem::CheckBegin { .. }

@@ -180,7 +180,9 @@ fn command(change: ConnectionChange) -> Wanted {
         ConnectionChange::Resume => Wanted::OfConnection(Command::Resume),
         ConnectionChange::AcceptDeletes => Wanted::OfConnection(Command::AcceptDeletes),
         ConnectionChange::Disconnect => Wanted::OfConnection(Command::Disconnect),
-        ConnectionChange::StartMirror { mode, rate } => Wanted::OfCopies(MirrorCommand::Start { mode, rate }),
+        ConnectionChange::StartMirror { mode, rate, orphans } => {
+            Wanted::OfCopies(MirrorCommand::Start { mode, rate, orphans })
+        }
         ConnectionChange::StopMirror { from_scratch } => {
             Wanted::OfCopies(MirrorCommand::Stop { from_scratch })
         }

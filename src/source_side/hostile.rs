@@ -74,6 +74,7 @@ impl Scene {
             when_full: WhenFull::default(),
             kept: Default::default(),
             delete_guard: Default::default(),
+            orphans: Default::default(),
             restored_at: None,
         };
         let route = Route::Fixed(Dial::new(listener.local_addr(), target.fingerprint(), us));

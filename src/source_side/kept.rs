@@ -7,7 +7,7 @@ use super::mark::{Clock, EVERYTHING, Mark};
 use crate::connection::Wish;
 use crate::limits::FIRST_COPY_RUNS_MAX;
 use crate::packet::{Incarnation, Timestamp};
-use crate::words::CopyMode;
+use crate::words::{CopyMode, OrphanRules};
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,8 @@ pub struct Kept {
     pub first_copy: Option<FirstCopy>,
     /// How the copy is made that is under way, or comes next.
     pub copy_mode: CopyMode,
+    /// What it does with orphans, where a person has said so.
+    pub copy_orphans: Option<OrphanRules>,
     /// It rests.
     pub copy_paused: bool,
 }

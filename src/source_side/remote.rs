@@ -174,6 +174,7 @@ mod tests {
             when_full: Default::default(),
             kept: Default::default(),
             delete_guard: Default::default(),
+            orphans: Default::default(),
             restored_at: None,
         };
         let queue = Queue::new(1 << 20, origin);

@@ -349,6 +349,7 @@ fn connect(
             when_full: options.when_full,
             kept,
             delete_guard: options.delete_guard,
+            orphans: options.orphans,
             restored_at: restored_at(&set.record, target),
         };
         let duplicate = |error| io_failure("a descriptor cannot be duplicated", &error);

@@ -223,6 +223,7 @@ pub fn connection_status(connection: &Connection, ground: &Ground) -> Connection
         aside: report.aside.clone(),
         withheld: report.withheld,
         left_out: LeftOutStatus { count: report.left_out.count, objects: report.left_out.lines() },
+        orphans: report.orphans,
         mirror: mirror(&report),
         progress: report.progress.as_ref().map(|progress| mirror_progress(&report, &progress.snapshot())),
         verified: report.verified.map(|LastVerified { at, upto, counts }| VerifiedStatus {

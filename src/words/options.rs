@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::delete_limit::DeleteLimit;
 use super::names::{is_set_name, socket_path};
+use super::orphans::OrphanRules;
 use super::profile::Profile;
 use super::when_full::WhenFull;
 
@@ -44,6 +45,8 @@ pub struct ProtectOptions {
     pub when_full: WhenFull,
     /// How much may be deleted of a replica before a person is asked.
     pub delete_guard: DeleteLimit,
+    /// What copies do with what only a replica has.
+    pub orphans: OrphanRules,
     /// What an application's fsync waits for beside the local disk; without, nothing.
     pub fsync: Option<Rule>,
 }

@@ -11,11 +11,10 @@
 //! never looks at them again. What waits may be removed, too, while no session works on the replica (a lock
 //! on the directory says so): to the next copy it is as if somebody had removed it from the replica, and it
 //! is sent again where the source has it. Nothing is reached but by
-//! one checked name at a time ([`walk`]), so no symlink or mount leads out of the place.
+//! one checked name at a time ([`trees`]), so no symlink or mount leads out of the place.
 
 #[cfg(test)]
 mod tests;
-mod walk;
 
 use std::fs::File;
 use std::io;
@@ -23,12 +22,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub use self::walk::Amount;
-use self::walk::{Failed, measure, take_away};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 pub use super::replica::Why;
+pub use super::replica::trees::Amount;
+use super::replica::trees::{self, Failed, measure, take_away};
 use super::replica::{ORPHANS, Places, WAITING, noted};
 use crate::packet::Name;
 
@@ -152,13 +151,13 @@ impl Orphans {
 
     fn each_orphan(&self, mut each: impl FnMut(At, Orphan) -> io::Result<bool>) -> io::Result<()> {
         let Some(orphans) = open_below(&self.limbo, ORPHANS)? else { return Ok(()) };
-        for batch in walk::directories(&orphans)? {
-            let Some(dir) = walk::open(&orphans, &batch)? else { continue };
+        for batch in trees::directories(&orphans)? {
+            let Some(dir) = trees::open(&orphans, &batch)? else { continue };
             let text = String::from_utf8_lossy(batch.as_bytes()).into_owned();
             let (seconds, number) = text.split_once('-').unwrap_or((&text, ""));
             let since = Duration::from_secs(seconds.parse().unwrap_or_default());
             let notes = noted::read(&self.limbo, number);
-            for name in walk::names(&dir)? {
+            for name in trees::names(&dir)? {
                 let place = Path::new(&text).join(name.as_os_str());
                 let note = notes.get(&name).cloned();
                 let (path, why) = note.map_or((None, None), |note| (note.path, Some(note.why)));
@@ -174,9 +173,9 @@ impl Orphans {
 
     fn each_waiting(&self, mut each: impl FnMut(At) -> io::Result<bool>) -> io::Result<()> {
         let Some(waiting) = open_below(&self.limbo, WAITING)? else { return Ok(()) };
-        for batch in walk::directories(&waiting)? {
-            let Some(dir) = walk::open(&waiting, &batch)? else { continue };
-            for name in walk::names(&dir)? {
+        for batch in trees::directories(&waiting)? {
+            let Some(dir) = trees::open(&waiting, &batch)? else { continue };
+            for name in trees::names(&dir)? {
                 if !each(At { dir: dir.try_clone()?, name })? {
                     return Ok(());
                 }
@@ -200,8 +199,8 @@ impl Orphans {
     /// Those of the orphans alone: a copy goes on with the last one of those that wait.
     fn drop_empty_batches(&self) -> io::Result<()> {
         let Some(orphans) = open_below(&self.limbo, ORPHANS)? else { return Ok(()) };
-        for batch in walk::directories(&orphans)? {
-            if walk::drop_if_empty(&orphans, &batch)? {
+        for batch in trees::directories(&orphans)? {
+            if trees::drop_if_empty(&orphans, &batch)? {
                 let text = String::from_utf8_lossy(batch.as_bytes());
                 noted::forget(&self.limbo, text.split_once('-').map_or("", |(_, number)| number));
             }
@@ -239,5 +238,5 @@ impl Removed {
 
 fn open_below(limbo: &File, name: &str) -> io::Result<Option<File>> {
     let name = Name::new(name.as_bytes()).expect("a constant is a name");
-    walk::open(limbo, &name)
+    trees::open(limbo, &name)
 }

@@ -6,13 +6,17 @@ use super::planted::{self, Planted};
 use crate::apply::fault::Fault;
 use crate::apply::replica::Replica;
 use crate::limits::LISTED_AGAIN_MAX;
-use crate::packet::{DataState, ObjectId, Position, Sequence};
+use crate::packet::{DataState, ObjectId, OrphanCounts, Position, Sequence};
 
 impl Session {
     /// The source has nothing more to send: settles what is open, makes it durable, and declares it
-    /// good; gives how many orphans there are. `None` where something is still to come: the source
+    /// good; gives what became of the orphans. `None` where something is still to come: the source
     /// hears of it, and ends again.
-    pub(super) fn end(&mut self, replica: &mut Replica, position: Position) -> Result<Option<u64>, Fault> {
+    pub(super) fn end(
+        &mut self,
+        replica: &mut Replica,
+        position: Position,
+    ) -> Result<Option<OrphanCounts>, Fault> {
         if self.directories.has_doubts() && !planted::is(Planted::EndsInDoubt) {
             return Ok(None);
         }
@@ -58,7 +62,7 @@ impl Session {
         Ok(true)
     }
 
-    fn finish(&mut self, replica: &mut Replica, position: Position) -> Result<u64, Fault> {
+    fn finish(&mut self, replica: &mut Replica, position: Position) -> Result<OrphanCounts, Fault> {
         // Before limbo is looked through: there a further name would let the last one go.
         replica.empty_nameless()?;
         // What becomes an orphan is out of reach then.
@@ -69,8 +73,10 @@ impl Session {
             self.left_out.add(&format!("object {id}: the target: {fault}"));
             Ok(())
         })?;
-        let orphans = self.limbo.resolve(replica.root(), replica.limbo())?;
+        let resolved = self.limbo.resolve(replica.root(), replica.limbo(), self.deletes(replica))?;
+        let orphans = self.orphan_counts(resolved);
         replica.places_are_others();
+        replica.keep_orphans(orphans.kept > 0)?;
         // Those that were set aside before went without, or while the copy ran.
         replica.untimed().for_each(|id| {
             self.left_out.add(&format!("object {id}: the target: its modification time could not be set"));

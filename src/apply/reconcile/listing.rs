@@ -161,14 +161,17 @@ impl Session {
 
     fn close(&mut self, replica: &mut Replica, listing: &Listing, mtime: Timestamp) -> Result<(), Fault> {
         let [_, limbo] = self.own;
+        let mut stayed = 0;
         // Taken away while it is read: each name that stays is still met exactly once.
         for entry in read_directory(&listing.file)? {
             let entry = entry.map_err(Fault::system("list a directory"))?;
             // `.` and `..` are no names.
             let Ok(name) = Name::new(entry.file_name().to_bytes()) else { continue };
-            // Where the replica is a mount point, limbo lies in it.
-            let stays = listing.is_cut_off || self.stray_stays(listing.dir, &name);
-            if stays || listing.names.contains(&name)? {
+            if listing.is_cut_off || listing.names.contains(&name)? {
+                continue;
+            }
+            if self.stray_stays(listing.dir, &name) || self.is_too_young(replica, &listing.file, &name)? {
+                stayed += u64::from(replica.name_holds(&listing.file, &name)? != Some(limbo));
                 continue;
             }
             match self.take_orphan(replica, &listing.file, &name, limbo) {
@@ -178,6 +181,7 @@ impl Session {
                 done => done?,
             }
         }
+        self.strays_stayed(listing.dir, stayed);
         // A time that is pending would be set over it.
         if inode::mtime(&inode::stat(&listing.file)?) != mtime || replica.pending_time(listing.dir).is_some()
         {
@@ -193,6 +197,7 @@ impl Session {
         name: &Name,
         limbo: FileHandle,
     ) -> Result<(), Fault> {
+        // Where the replica is a mount point, limbo lies in it.
         if replica.name_holds(dir, name)? == Some(limbo) {
             return Ok(());
         }

@@ -37,6 +37,7 @@ mod left_out;
 mod listed;
 mod listing;
 mod names;
+mod orphans;
 mod packets;
 mod places;
 pub mod planted;
@@ -55,7 +56,8 @@ pub use self::rules::{Existing, NameMatch, Rules, Strays};
 use super::fault::Fault;
 use super::replica::{Incomplete, Limbo, Replica, incomplete};
 use crate::packet::{
-    Attributes, Birth, ItemHeader, LaneItem, LeftOut, ObjectId, Op, Position, TargetMessage, Xattr,
+    Attributes, Birth, ItemHeader, ItemNumber, LaneItem, LeftOut, ObjectId, Op, Position, TargetMessage,
+    Xattr,
 };
 use crate::sys::FileHandle;
 
@@ -126,6 +128,8 @@ struct Session {
     /// How often everything was asked for once more.
     listed_again: u32,
     kept: u64,
+    /// Where the source has said what becomes of what it does not list.
+    orphans: Option<orphans::Asked>,
 }
 
 impl Reconcile {
@@ -212,6 +216,7 @@ impl Reconcile {
             }
             LaneItem::NotListed { dir } => session.drop_listing(*dir)?,
             LaneItem::NamesMatch => session.rules.name_match = NameMatch::Compare,
+            LaneItem::OrphanRules { rule, age_ms } => session.treat_orphans(*rule, *age_ms),
             LaneItem::OpenContent { object } => session.open_content(replica, *object)?,
             LaneItem::Content { object, hole, offset } => {
                 let done = session.write_content(*object, *hole, *offset, payload);
@@ -230,18 +235,29 @@ impl Reconcile {
             }
             LaneItem::Leave { object } => session.leave_content(*object)?,
             LaneItem::LeftOut { left_out } => session.left_out.merge(left_out.clone()),
-            LaneItem::End => {
-                let Some(orphans) = session.end(replica, position)? else { return Ok(Vec::new()) };
-                let left_out = std::mem::take(&mut session.left_out);
-                self.kept = session.kept;
-                self.stage = Stage::Resting;
-                if left_out.is_empty() {
-                    incomplete::forget(replica.state());
-                }
-                return Ok(vec![TargetMessage::Resynchronised { end: *number, orphans, left_out }]);
-            }
+            LaneItem::End => return self.end(replica, position, *number),
         }
         Ok(Vec::new())
+    }
+
+    /// Answers nothing where something is still to come.
+    fn end(
+        &mut self,
+        replica: &mut Replica,
+        position: Position,
+        end: ItemNumber,
+    ) -> Result<Vec<TargetMessage>, Fault> {
+        let Stage::Rooted(session) = &mut self.stage else { return Ok(Vec::new()) };
+        let Some(orphans) = session.end(replica, position)? else { return Ok(Vec::new()) };
+        let left_out = std::mem::take(&mut session.left_out);
+        let counts = session.orphans.is_some().then_some(TargetMessage::Orphans(orphans));
+        self.kept = session.kept;
+        self.stage = Stage::Resting;
+        if left_out.is_empty() {
+            incomplete::forget(replica.state());
+        }
+        let end = TargetMessage::Resynchronised { end, orphans: orphans.moved, left_out };
+        Ok(counts.into_iter().chain([end]).collect())
     }
 
     /// Whether packets are performed here, and not one by one as they were on the source.
@@ -312,6 +328,7 @@ impl Session {
             has_searched: false,
             listed_again: 0,
             kept: 0,
+            orphans: None,
         }
     }
 

@@ -12,6 +12,7 @@ use std::os::fd::AsFd;
 
 use super::by_handle;
 use super::noted::{self, Why};
+use super::trees::{self, Amount};
 use super::{c_name, open_beneath, path_of, read_directory};
 use crate::apply::fault::Fault;
 use crate::apply::inode;
@@ -90,30 +91,107 @@ impl Limbo {
         Some(below.join(name.as_os_str()))
     }
 
-    /// Drops names of what lives on elsewhere, moves the rest aside; gives how many objects
-    /// (a directory with all in it counts as one) are aside now.
-    pub(in crate::apply) fn resolve(&mut self, mount: &File, limbo: &File) -> Result<u64, Fault> {
+    /// Drops names of what lives on elsewhere; the rest is moved aside, or deleted where it is to be. A
+    /// directory with all in it counts as one.
+    pub(in crate::apply) fn resolve(
+        &mut self,
+        mount: &File,
+        limbo: &File,
+        delete: Delete,
+    ) -> Result<Resolved, Fault> {
         self.batch = None;
-        let mut orphans = 0;
-        for batch in names(&self.waiting)? {
+        let mut resolved = Resolved::default();
+        let batches = self.batches_left(mount, limbo)?;
+        let deletes = match delete {
+            Delete::Nothing => false,
+            Delete::UpTo { objects } => self.count(mount, &batches)? <= objects,
+        };
+        for batch in batches {
             let dir = open_directory(&self.waiting, &batch)?;
-            drop_living(mount, &dir)?;
+            if deletes {
+                resolved.deleted += delete_all(mount, &dir)?;
+            }
             let kept = names(&dir)?.len() as u64;
             if kept == 0 {
-                rustix::fs::unlinkat(&self.waiting, c_name(&batch), AtFlags::REMOVEDIR)
-                    .map_err(Fault::system("remove an empty directory of limbo"))?;
-                noted::forget(limbo, &String::from_utf8_lossy(batch.as_bytes()));
+                self.drop_batch(limbo, &batch)?;
                 continue;
             }
-            orphans += kept;
+            resolved.moved += kept;
+            if !deletes && delete != Delete::Nothing {
+                resolved.spared += kept;
+            }
             let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
             let aside = format!("{seconds}-{}", String::from_utf8_lossy(batch.as_bytes()));
             let orphans_dir = make_directory(limbo, ORPHANS)?;
             rustix::fs::renameat(&self.waiting, c_name(&batch), &orphans_dir, aside)
                 .map_err(Fault::system("move orphans aside"))?;
         }
-        Ok(orphans)
+        Ok(resolved)
     }
+
+    /// Those in which something is left that lives nowhere else.
+    fn batches_left(&self, mount: &File, limbo: &File) -> Result<Vec<Name>, Fault> {
+        let mut left = Vec::new();
+        for batch in names(&self.waiting)? {
+            let dir = open_directory(&self.waiting, &batch)?;
+            drop_living(mount, &dir)?;
+            match names(&dir)?.is_empty() {
+                true => self.drop_batch(limbo, &batch)?,
+                false => left.push(batch),
+            }
+        }
+        Ok(left)
+    }
+
+    fn drop_batch(&self, limbo: &File, batch: &Name) -> Result<(), Fault> {
+        rustix::fs::unlinkat(&self.waiting, c_name(batch), AtFlags::REMOVEDIR)
+            .map_err(Fault::system("remove an empty directory of limbo"))?;
+        noted::forget(limbo, &String::from_utf8_lossy(batch.as_bytes()));
+        Ok(())
+    }
+
+    fn count(&self, mount: &File, batches: &[Name]) -> Result<u64, Fault> {
+        let mut objects = 0;
+        for batch in batches {
+            let found = trees::measure(mount, &self.waiting, batch, &|| true);
+            // The directory of the batch is none.
+            objects += found.map_err(Fault::system("count orphans"))?.objects - 1;
+        }
+        Ok(objects)
+    }
+}
+
+/// What of the orphans is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::apply) enum Delete {
+    Nothing,
+    /// All, where they hold no more objects than this.
+    UpTo {
+        objects: u64,
+    },
+}
+
+/// What became of names that lost their place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::apply) struct Resolved {
+    pub(in crate::apply) moved: u64,
+    pub(in crate::apply) deleted: u64,
+    /// Of those that were moved: they were too many to be deleted.
+    pub(in crate::apply) spared: u64,
+}
+
+/// What cannot be deleted stays; gives how many names went.
+fn delete_all(mount: &File, dir: &File) -> Result<u64, Fault> {
+    let mut deleted = 0;
+    for name in names(dir)? {
+        let failed = trees::take_away(mount, dir, &name, &mut Amount::default(), &|| true);
+        let failed = failed.map_err(Fault::system("delete an orphan"))?;
+        match failed.first {
+            None => deleted += 1,
+            Some(why) => log::warn!("an orphan cannot be deleted, and is moved aside: {why}"),
+        }
+    }
+    Ok(deleted)
 }
 
 /// Unlinks, in a whole tree, every name of a non-directory that has another one. The last name

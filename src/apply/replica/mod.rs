@@ -25,6 +25,7 @@ mod identity;
 pub(super) mod incomplete;
 mod index;
 mod inside;
+mod kept;
 mod limbo;
 mod nameless;
 pub(super) mod noted;
@@ -36,6 +37,7 @@ mod progress;
 mod relief;
 pub(super) mod slot;
 pub(super) mod times;
+pub(super) mod trees;
 mod writer;
 
 use std::cell::RefCell;
@@ -65,7 +67,7 @@ pub use self::index::Index;
 pub(super) use self::inside::Remembered;
 pub use self::inside::Run;
 use self::inside::{Grounds, Placed, SeenNames};
-pub(super) use self::limbo::{Limbo, ORPHANS, WAITING};
+pub(super) use self::limbo::{Delete, Limbo, ORPHANS, Resolved, WAITING};
 use self::nameless::Nameless;
 pub use self::noted::Why;
 pub use self::opening::Places;
@@ -108,6 +110,7 @@ pub struct Replica {
     points: Points,
     sync_failed: bool,
     aside: Aside,
+    keeps_orphans: bool,
     #[cfg(test)]
     pub hold: Arc<self::durable::Hold>,
 }

@@ -17,6 +17,7 @@ use super::descriptors::Descriptors;
 use super::durable::Points;
 use super::index::Index;
 use super::inside::{Placed, SeenNames};
+use super::kept;
 use super::nameless::Nameless;
 use super::progress::{OpenError, Progress, Strange};
 use super::times::Times;
@@ -118,6 +119,7 @@ impl Replica {
             points: Points::default(),
             sync_failed: false,
             aside,
+            keeps_orphans: kept::keeps(&places.state),
             #[cfg(test)]
             hold: std::sync::Arc::default(),
         })

@@ -7,6 +7,7 @@ mod crash;
 mod doubt;
 mod finish;
 mod fuzz;
+mod gives_way;
 mod hostile;
 mod model;
 mod nameless;

@@ -1,11 +1,12 @@
 //! `standin mirror` as it is typed.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::units::parse_size;
-use crate::words::CopyMode;
+use crate::units::{parse_duration, parse_size};
+use crate::words::{CopyMode, OrphanChoice};
 
 #[derive(Debug, Args)]
 pub struct Mirror {
@@ -28,6 +29,13 @@ pub enum MirrorCommand {
         /// Bytes a second at most, as in 10M
         #[arg(long, value_name = "SIZE", value_parser = parse_size)]
         rate: Option<u64>,
+        /// What this copy does with what the target has and the directory has not [default: as the protection was
+        /// started]
+        #[arg(long, value_enum, value_name = "WHAT")]
+        orphans: Option<OrphanChoice>,
+        /// What of it was modified within this time stays where it is, as in 12h, 30d
+        #[arg(long, value_name = "T", value_parser = parse_duration, requires = "orphans")]
+        orphan_age: Option<Duration>,
     },
     /// Give up the copy under way, or the one that is due; the replica stays bad, and none begins by itself
     Stop {

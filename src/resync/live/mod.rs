@@ -78,8 +78,7 @@ pub struct LiveCopy<S> {
     pace: Arc<Pace>,
     pool: Pool,
     old: OldCopy,
-    is_afresh: bool,
-    names: Names,
+    preamble: Preamble,
     moved: Moved,
     root: FileHandle,
     plan: Plan<(FileHandle, Arc<TreePath>), Place>,
@@ -120,10 +119,20 @@ enum Names {
     Match,
 }
 
-fn first_items((is_afresh, names): (bool, Names), root: LaneItem) -> Vec<Entry> {
+/// What is said of a copy before its first listing.
+#[derive(Clone, Default)]
+struct Preamble {
+    is_afresh: bool,
+    names: Names,
+    /// [`LaneItem::OrphanRules`], where there are any.
+    orphans: Option<LaneItem>,
+}
+
+fn first_items(Preamble { is_afresh, names, orphans }: Preamble, root: LaneItem) -> Vec<Entry> {
     let afresh = is_afresh.then_some(LaneItem::Afresh);
     let names_match = (names == Names::Match).then_some(LaneItem::NamesMatch);
-    [LaneItem::Begin].into_iter().chain(afresh).chain([root]).chain(names_match).map(Entry::of).collect()
+    let rules = names_match.into_iter().chain(orphans);
+    [LaneItem::Begin].into_iter().chain(afresh).chain([root]).chain(rules).map(Entry::of).collect()
 }
 
 /// Bugs that are planted on purpose.
@@ -163,8 +172,7 @@ impl<S: StampedSink> LiveCopy<S> {
             pace: Arc::default(),
             pool: Pool::new(),
             old: OldCopy::Maybe,
-            is_afresh: false,
-            names: Names::default(),
+            preamble: Preamble::default(),
             moved: Moved::new(),
             root: handle,
             plan: Plan::new(Directory { id, place, descend: Descend::Everywhere }),
@@ -180,7 +188,7 @@ impl<S: StampedSink> LiveCopy<S> {
     /// What the target had before, where that is not something that is to be compared.
     pub fn to(mut self, had: TargetHad) -> LiveCopy<S> {
         self.old = if had == TargetHad::Nothing { OldCopy::None } else { OldCopy::Maybe };
-        self.is_afresh = had == TargetHad::NothingThatCounts;
+        self.preamble.is_afresh = had == TargetHad::NothingThatCounts;
         self
     }
 
@@ -196,6 +204,12 @@ impl<S: StampedSink> LiveCopy<S> {
         self
     }
 
+    /// What the target does with what it has and the tree has not ([`LaneItem::OrphanRules`]).
+    pub fn treating_orphans(mut self, rules: Option<LaneItem>) -> LiveCopy<S> {
+        self.preamble.orphans = rules;
+        self
+    }
+
     /// Nothing is copied: the target, whose replica is good and whose packets flow, compares.
     pub fn compare(mut self, order: CheckOrder) -> LiveCopy<S> {
         self.pace.set_rate(order.rate);
@@ -207,7 +221,7 @@ impl<S: StampedSink> LiveCopy<S> {
     pub fn of_restored(mut self) -> LiveCopy<S> {
         // Without a layout nobody could say what was moved since.
         if self.root.inode().is_some() {
-            self.names = Names::Match;
+            self.preamble.names = Names::Match;
         }
         self
     }
@@ -275,12 +289,12 @@ impl<S: StampedSink> LiveCopy<S> {
             let inode = self.eyes.root()?.id.inode;
             let counts = self.looks.counts(inode);
             let root = self.eyes.root()?;
-            let mut batch = first_items((self.is_afresh, self.names), root.item);
+            let mut batch = first_items(self.preamble.clone(), root.item);
             let looks = &self.looks;
             let begun =
                 counts.is_calm() && self.sink.begin(&mut batch, || looks.counts(inode).begun == counts.begun);
             if begun || self.begin_while_still(root.id, &root.handle) {
-                if self.names == Names::Match {
+                if self.preamble.names == Names::Match {
                     self.moved = moved(&self.eyes, &self.root);
                 }
                 if let Some(listed) = root.large {
@@ -312,12 +326,12 @@ impl<S: StampedSink> LiveCopy<S> {
     }
 
     fn begin_while_still(&mut self, object: ObjectId, handle: &FileHandle) -> bool {
-        let (eyes, sink, first) = (&self.eyes, &mut self.sink, (self.is_afresh, self.names));
+        let (eyes, sink, first) = (&self.eyes, &mut self.sink, &self.preamble);
         let mut begun = false;
         let found = Found { object, handle, file_type: libc::S_IFDIR };
         self.looks.while_still(found, None, &mut || {
             if let Ok(root) = eyes.root() {
-                begun = sink.begin(&mut first_items(first, root.item), || true);
+                begun = sink.begin(&mut first_items(first.clone(), root.item), || true);
             }
         });
         begun

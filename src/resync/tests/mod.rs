@@ -3,6 +3,7 @@
 mod cases;
 mod left_out;
 mod mutations;
+mod orphans;
 mod random;
 pub(crate) mod tree;
 
@@ -17,8 +18,8 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use super::*;
 use crate::apply::{Applier, NameMatch, Places, Replica, Rules};
 use crate::packet::{
-    DataState, Epoch, FrameHeader, Incarnation, ItemHeader, ItemNumber, LaneItem, LeftOut, PREFIX_LEN,
-    Position, Prefix, SetId, TargetMessage, Timestamp, item_frame,
+    DataState, Epoch, FrameHeader, Incarnation, ItemHeader, ItemNumber, LaneItem, LeftOut, OrphanCounts,
+    PREFIX_LEN, Position, Prefix, SetId, TargetMessage, Timestamp, item_frame,
 };
 use crate::words::Allow;
 
@@ -29,6 +30,7 @@ struct Pair {
     places: Places,
     name_match: NameMatch,
     allow: Allow,
+    orphan_rules: Option<LaneItem>,
 }
 
 /// What a copy came to.
@@ -36,6 +38,8 @@ struct Pair {
 struct Outcome {
     report: CopyReport,
     orphans: u64,
+    /// Where rules were given.
+    counts: Option<OrphanCounts>,
     left_out: LeftOut,
     progress: ProgressSnapshot,
     /// Lane items that the target performed.
@@ -59,7 +63,7 @@ impl Pair {
         fs::create_dir(&source).unwrap();
         fs::create_dir(&replica).unwrap();
         let places = Places::beside(&replica, &dir.path().join("state"));
-        Pair { dir, source, places, name_match: NameMatch::Copy, allow: Allow::ALL }
+        Pair { dir, source, places, name_match: NameMatch::Copy, allow: Allow::ALL, orphan_rules: None }
     }
 
     fn replica(&self) -> &Path {
@@ -90,10 +94,12 @@ impl Pair {
 
     /// `None` where the copy was cut off.
     fn run(&self, suspect_since: Option<Timestamp>, cut_after: usize) -> Option<Outcome> {
-        let Copying { items, answers, progress, source } = Copying::begin(&self.source, suspect_since, 16);
+        let copying = Copying::begin(&self.source, suspect_since, 16, self.orphan_rules.clone());
+        let Copying { items, answers, progress, source } = copying;
         let mut applier =
             self.applier().with_rules(Rules { name_match: self.name_match, ..Rules::default() });
         let (mut count, mut orphans, mut left_out) = (0, None, LeftOut::default());
+        let mut counts = None;
         for NumberedItem { number, item, payload } in items.iter().take(cut_after) {
             count += 1;
             check_encodes(number, &item);
@@ -107,7 +113,10 @@ impl Pair {
                     orphans = Some(*count);
                     left_out.clone_from(left);
                 }
-                answers.send(answer(message)).unwrap();
+                match message {
+                    TargetMessage::Orphans(said) => counts = Some(said),
+                    message => answers.send(answer(message)).unwrap(),
+                }
             }
         }
         drop((items, answers));
@@ -123,7 +132,7 @@ impl Pair {
         let now = applier.acknowledged();
         assert_eq!((now.applied, now.durable), (position(), position()));
         assert!(!self.places.state.join("claims").exists());
-        Some(Outcome { report, orphans, left_out, progress: progress.snapshot(), items: count })
+        Some(Outcome { report, orphans, counts, left_out, progress: progress.snapshot(), items: count })
     }
 
     /// Copies, compares everything, and copies again: nothing may be left to do.
@@ -226,14 +235,14 @@ struct Copying {
 }
 
 impl Copying {
-    fn begin(tree: &Path, since: Option<Timestamp>, window: usize) -> Copying {
+    fn begin(tree: &Path, since: Option<Timestamp>, window: usize, rules: Option<LaneItem>) -> Copying {
         let (sender, items) = bounded(window);
         let (answers, heard) = unbounded();
         let progress = Arc::new(CopyProgress::new());
         let backing = OwnedFd::from(File::open(tree).unwrap());
         let lane = ChannelLane { sender, last: 0, is_gone: false };
         let copy = LiveCopy::new(backing, Arc::new(Quiet), 3, since, lane, heard, progress.clone()).unwrap();
-        let source = std::thread::spawn(move || copy.run());
+        let source = std::thread::spawn(move || copy.treating_orphans(rules).run());
         Copying { items, answers, progress, source }
     }
 }

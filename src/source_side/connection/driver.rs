@@ -24,15 +24,15 @@ use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying, SetAs
 use crate::limits::ASIDE_LISTED_MAX;
 use crate::link::{LostBy, SourceEvent};
 use crate::packet::{
-    DataState, Features, Position, ReplicaProof, Sequence, SourceMessage, Stuck, TargetMessage, Text,
-    WIRE_VERSION, WIRE_VERSION_OLDEST,
+    DataState, Features, OrphanCounts, Position, ReplicaProof, Sequence, SourceMessage, Stuck, TargetMessage,
+    Text, WIRE_VERSION, WIRE_VERSION_OLDEST,
 };
 use crate::queue::{CursorId, Queue};
 use crate::resync::{Answer, CopyError, Pace, Wanted};
 use crate::source_side::delete_guard::DeleteGuard;
 use crate::source_side::feed::{Lane, PacketFeed, Sent, Stream};
 use crate::source_side::kept::FirstCopy;
-use crate::words::CopyMode;
+use crate::words::{CopyMode, OrphanRules};
 
 /// How often counters of the link are taken over, and a full queue is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -57,6 +57,9 @@ pub(crate) struct Driver<S: Surroundings> {
     suspects: Suspects,
     /// Of the next copy.
     pub(super) copy_mode: CopyMode,
+    pub(super) copy_orphans: Option<OrphanRules>,
+    /// What the target did with them at the end of a copy, until that is in line.
+    orphans: Option<OrphanCounts>,
     /// Of copies, as a person wants it.
     pub(super) pace: Arc<Pace>,
     /// Nothing that programs do gets past the mount: copies may begin.
@@ -140,6 +143,7 @@ impl<S: Surroundings> Driver<S> {
             .when_full(settings.when_full);
         let from_nothing = settings.kept.first_copy.clone();
         let (copy_mode, pace) = (settings.kept.copy_mode, Arc::new(Pace::default()));
+        let copy_orphans = settings.kept.copy_orphans;
         pace.pause(settings.kept.copy_paused);
         let guard = Arc::new(DeleteGuard::new(settings.delete_guard));
         let is_restored = settings.restored_at.is_some();
@@ -158,6 +162,8 @@ impl<S: Surroundings> Driver<S> {
             checking: None,
             suspects: Suspects::default(),
             copy_mode,
+            copy_orphans,
+            orphans: None,
             pace,
             is_captured: false,
             healing: Healing::new(),
@@ -419,6 +425,7 @@ impl<S: Surroundings> Driver<S> {
             TargetMessage::Resynchronised { end, orphans, left_out } => {
                 self.resynchronised(end, orphans, left_out);
             }
+            TargetMessage::Orphans(counts) => self.orphans = Some(counts),
             TargetMessage::Retrying { sequence, op, reason, attempts, stuck } => {
                 self.update(|report| {
                     let since = report.retrying.as_ref().map(|retrying| retrying.since_unix_ms);

@@ -31,10 +31,12 @@ use crate::connection::{Command, Copies, FaultKind, NotNow};
 use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying};
 use crate::intercept::Divergence;
 use crate::link::LinkStats;
-use crate::packet::{CheckCounts, DataState, LeftOut, ObjectId, Position, Sequence, SetId, WithheldCounts};
+use crate::packet::{
+    CheckCounts, DataState, LeftOut, ObjectId, OrphanCounts, Position, Sequence, SetId, WithheldCounts,
+};
 use crate::queue::{CursorId, Haste, Queue};
 use crate::resync::{CheckOrder, CopyProgress};
-use crate::words::{CopyMode, DeleteLimit, Target, WhenFull};
+use crate::words::{CopyMode, DeleteLimit, OrphanRules, Target, WhenFull};
 pub use checking::{Outcome, Verified};
 pub(crate) use driver::Driver;
 #[cfg(test)]
@@ -68,6 +70,8 @@ pub struct Settings {
     /// From the run before this one.
     pub kept: Kept,
     pub delete_guard: DeleteLimit,
+    /// Of its copies, where a person says nothing else of one.
+    pub orphans: OrphanRules,
     /// The directory was restored from this target as of this, and the target was not in line with it since.
     pub restored_at: Option<Position>,
 }
@@ -97,6 +101,7 @@ pub enum MirrorCommand {
     Start {
         mode: Option<CopyMode>,
         rate: Option<u64>,
+        orphans: Option<OrphanRules>,
     },
     Stop {
         from_scratch: bool,
@@ -130,6 +135,8 @@ pub struct Report {
     pub withheld: WithheldCounts,
     /// What the last copy left out: for it, and for nothing else, the replica is bad.
     pub left_out: LeftOut,
+    /// What the copy that ended last did with what only the target has.
+    pub orphans: Option<OrphanCounts>,
     pub mirror: MirrorStatus,
     /// Times that a copy has begun since the target was in line.
     pub copy_attempts: u32,
@@ -383,6 +390,7 @@ impl Report {
             aside: AsideStatus::default(),
             withheld: WithheldCounts::default(),
             left_out: LeftOut::default(),
+            orphans: None,
             mirror: MirrorStatus::Idle,
             copy_attempts: 0,
             covers: 0,

@@ -50,6 +50,7 @@ impl<S: Surroundings> Driver<S> {
             wish: self.machine.wish(),
             first_copy: self.first_copy(),
             copy_mode: self.copy_mode,
+            copy_orphans: self.copy_orphans,
             copy_paused: self.pace.is_paused(),
         }
     }

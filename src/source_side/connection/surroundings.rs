@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, bounded};
 
 use crate::intercept::Volume;
 use crate::link::{LinkStats, SourceEvent, SourceLink, Waker};
-use crate::packet::{ObjectId, SourceMessage, Timestamp};
+use crate::packet::{LaneItem, ObjectId, SourceMessage, Timestamp};
 use crate::resync::{Answer, CheckOrder, CopyError, CopyProgress, CopyReport, LiveCopy, Pace, TargetHad};
 use crate::source_side::feed::{PacketFeed, StampedLane};
 use crate::source_side::remote::Route;
@@ -66,6 +66,8 @@ pub(crate) struct WalkOrder {
     pub had: TargetHad,
     /// The tree was restored from the target.
     pub of_restored: bool,
+    /// What the target is told of orphans.
+    pub orphans: Option<LaneItem>,
     pub sink: StampedLane,
     /// What the target says to it.
     pub answers: Receiver<Answer>,
@@ -110,6 +112,7 @@ impl Surroundings for Around {
             suspects,
             had,
             of_restored,
+            orphans,
             sink,
             answers,
             progress,
@@ -119,7 +122,7 @@ impl Surroundings for Around {
         let copy = move || {
             let since = Some(suspect_since);
             let copy = LiveCopy::new(backing, volume, birth_epoch, since, sink, answers, progress)?;
-            let copy = copy.suspecting(suspects).at_pace(pace);
+            let copy = copy.suspecting(suspects).at_pace(pace).treating_orphans(orphans);
             let copy = if of_restored { copy.of_restored() } else { copy };
             match check {
                 Some(order) => copy.compare(order).run(),

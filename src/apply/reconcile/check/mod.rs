@@ -142,6 +142,7 @@ impl Check {
             LaneItem::Begin
             | LaneItem::Afresh
             | LaneItem::NamesMatch
+            | LaneItem::OrphanRules { .. }
             | LaneItem::CheckBegin { .. }
             | LaneItem::CheckStop
             | LaneItem::OpenContent { .. }

@@ -371,7 +371,7 @@ impl Target {
             LaneItem::Listing { dir, dir_mtime, entries, unlisted, first, last } => {
                 self.list(number, *dir, *dir_mtime, entries, unlisted.as_ref(), (*first, *last));
             }
-            LaneItem::NamesMatch => {}
+            LaneItem::NamesMatch | LaneItem::OrphanRules { .. } => {}
             LaneItem::NotListed { dir } => {
                 self.listing.take_if(|listing| listing.dir == *dir);
                 self.doubts.remove(dir);

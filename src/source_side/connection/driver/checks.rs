@@ -37,6 +37,7 @@ impl<S: Surroundings> Driver<S> {
                 suspects: Arc::default(),
                 had: TargetHad::default(),
                 of_restored: false,
+                orphans: None,
                 sink,
                 answers,
                 progress,

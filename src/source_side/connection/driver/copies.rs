@@ -9,11 +9,14 @@ use super::{Driver, Trust};
 use crate::connection::{Event, Flow, Jitter};
 use crate::control::{AsideStatus, MirrorStatus};
 use crate::link::LostBy;
-use crate::packet::{DataState, ItemNumber, LeftOut, Sequence, SourceMessage, Text, Timestamp};
+use crate::packet::{
+    DataState, ItemNumber, LaneItem, LeftOut, OrphanCounts, OrphanRule, Sequence, SourceMessage, Text,
+    Timestamp,
+};
 use crate::resync::{Answer, CopyError, CopyReport, ProgressSnapshot, TargetHad};
 use crate::source_side::kept::FirstCopy;
 use crate::source_side::mark::{Clock, EVERYTHING};
-use crate::words::CopyMode;
+use crate::words::{CopyMode, DeleteLimit, OrphanChoice, OrphanRules};
 
 impl<S: Surroundings> Driver<S> {
     /// The target is brought into line by a copy; the queue is held for it from now on.
@@ -58,6 +61,7 @@ impl<S: Surroundings> Driver<S> {
         let covers = self.settings.divergence.count();
         let (pace, mirror, mode) = (self.pace.clone(), self.mirror_begun(), self.copy_mode);
         let of_restored = self.is_restored && self.trust == Trust::AsNoted;
+        let orphans = self.orphan_rules();
         let order = |answers, progress| WalkOrder {
             check: None,
             birth_epoch,
@@ -65,6 +69,7 @@ impl<S: Surroundings> Driver<S> {
             suspects: suspects.clone(),
             had,
             of_restored,
+            orphans,
             sink,
             answers,
             progress,
@@ -85,6 +90,22 @@ impl<S: Surroundings> Driver<S> {
             }
             Err(error) => self.lost(LostBy::Network, format!("the copy cannot begin: {error}")),
         }
+    }
+
+    /// Where it is not that all are moved aside, which is what a target does by itself.
+    fn orphan_rules(&self) -> Option<LaneItem> {
+        let OrphanRules { choice, age_ms } = self.copy_orphans.unwrap_or(self.settings.orphans);
+        let percent_max = match self.settings.delete_guard {
+            DeleteLimit::Percent(percent) => Some(percent),
+            DeleteLimit::Off => None,
+        };
+        let rule = match choice {
+            OrphanChoice::Aside if age_ms == 0 => return None,
+            OrphanChoice::Aside => OrphanRule::Aside,
+            OrphanChoice::Keep => OrphanRule::Keep,
+            OrphanChoice::Delete => OrphanRule::Delete { percent_max },
+        };
+        Some(LaneItem::OrphanRules { rule, age_ms })
     }
 
     fn target_had(&self) -> TargetHad {
@@ -171,6 +192,9 @@ impl<S: Surroundings> Driver<S> {
         self.copy.end();
         (self.trust, self.is_restored) = (Trust::AsNoted, false);
         self.copy_mode = CopyMode::default();
+        self.copy_orphans = None;
+        let moved = OrphanCounts { moved: orphans, ..OrphanCounts::default() };
+        let orphans = self.orphans.take().unwrap_or(moved);
         self.suspects = Suspects::default();
         self.pace.set_rate(None);
         let copied = progress.snapshot();
@@ -182,6 +206,7 @@ impl<S: Surroundings> Driver<S> {
             report.data = if left_out.is_empty() { DataState::Good } else { DataState::Bad };
             report.data_reason = if left_out.is_empty() { String::new() } else { left_out.summary() };
             report.left_out = left_out;
+            report.orphans = Some(orphans);
             report.aside = AsideStatus::default();
             report.retrying = None;
             (report.mirror, report.rate) = (MirrorStatus::Complete, None);
@@ -192,14 +217,27 @@ impl<S: Surroundings> Driver<S> {
         self.note_health();
     }
 
-    fn say_in_line(&self, copied: &ProgressSnapshot, orphans: u64) {
+    fn say_in_line(&self, copied: &ProgressSnapshot, orphans: OrphanCounts) {
         let Settings { id, target, .. } = &self.settings;
         let files = copied.files_copied;
         log::info!("connection {id} to {target}: in line after a copy; content of {files} files was sent");
-        if orphans > 0 {
+        let OrphanCounts { moved, kept, deleted, spared } = orphans;
+        if moved > 0 {
             log::warn!(
-                "connection {id} to {target}: objects that are not here and are at the target: {orphans}; it keeps \
+                "connection {id} to {target}: objects that are not here and are at the target: {moved}; it keeps \
                  them in .REPSET.standin/orphans beside the replica until somebody removes them"
+            );
+        }
+        if spared > 0 {
+            log::warn!(
+                "connection {id} to {target}: they were to be deleted and are too many of all for that \
+                 (--delete-guard): `standin orphans remove`, on the target, deletes them"
+            );
+        }
+        if kept + deleted > 0 {
+            log::warn!(
+                "connection {id} to {target}: of what is not here and was at the target, {kept} stayed where they \
+                 were, and {deleted} were deleted"
             );
         }
     }

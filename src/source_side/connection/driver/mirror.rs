@@ -13,11 +13,12 @@ impl<S: Surroundings> Driver<S> {
     pub(super) fn mirror(&mut self, command: MirrorCommand) -> Result<(), NotNow> {
         self.unpublished = true;
         match command {
-            MirrorCommand::Start { mode, rate } => {
+            MirrorCommand::Start { mode, rate, orphans } => {
                 self.machine.handle_command(clock::now(), Command::StartMirror)?;
                 if let Some(mode) = mode {
                     self.copy_mode = mode;
                 }
+                self.copy_orphans = orphans;
                 self.pace.pause(false);
                 self.set_rate(rate);
             }

@@ -8,7 +8,8 @@ use std::os::fd::AsFd;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::apply::replica::{by_handle, c_name, open_beneath};
+use super::{by_handle, c_name, open_beneath};
+use crate::apply::inode;
 use crate::packet::Name;
 use crate::sys::FileHandle;
 
@@ -34,9 +35,9 @@ impl Amount {
 
 /// What could not be removed.
 #[derive(Debug, Default)]
-pub(super) struct Failed {
-    pub(super) count: u64,
-    pub(super) first: Option<String>,
+pub(in crate::apply) struct Failed {
+    pub(in crate::apply) count: u64,
+    pub(in crate::apply) first: Option<String>,
 }
 
 impl Failed {
@@ -47,23 +48,51 @@ impl Failed {
 }
 
 /// What lies at a name, and below it. What goes meanwhile is not counted.
-pub(super) fn measure(mount: &File, dir: &File, name: &Name, go_on: &dyn Fn() -> bool) -> io::Result<Amount> {
+pub(in crate::apply) fn measure(
+    mount: &File,
+    dir: &File,
+    name: &Name,
+    go_on: &dyn Fn() -> bool,
+) -> io::Result<Amount> {
     let mut amount = Amount::default();
+    each(mount, dir, name, go_on, |stat| amount.add(Amount::one(stat)))?;
+    Ok(amount)
+}
+
+/// The latest time, in seconds since 1970, at which something of it was modified.
+pub(in crate::apply) fn last_modified(mount: &File, dir: &File, name: &Name) -> io::Result<i64> {
+    let mut last = i64::MIN;
+    each(mount, dir, name, &|| true, |stat| last = last.max(inode::mtime(stat).seconds))?;
+    Ok(last)
+}
+
+fn each(
+    mount: &File,
+    dir: &File,
+    name: &Name,
+    go_on: &dyn Fn() -> bool,
+    mut found: impl FnMut(&Stat),
+) -> io::Result<()> {
     let mut waiting = Vec::new();
-    count(dir, name, &mut amount, &mut waiting)?;
+    one(dir, name, &mut found, &mut waiting)?;
     while let Some(handle) = waiting.pop() {
         let Some(dir) = open_handle(mount, &handle)? else { continue };
         for name in names(&dir)? {
-            count(&dir, &name, &mut amount, &mut waiting)?;
+            one(&dir, &name, &mut found, &mut waiting)?;
         }
         if !go_on() {
             break;
         }
     }
-    Ok(amount)
+    Ok(())
 }
 
-fn count(dir: &File, name: &Name, amount: &mut Amount, below: &mut Vec<FileHandle>) -> io::Result<()> {
+fn one(
+    dir: &File,
+    name: &Name,
+    found: &mut impl FnMut(&Stat),
+    below: &mut Vec<FileHandle>,
+) -> io::Result<()> {
     let (file, stat) = match look(dir, name) {
         Ok(Some(found)) => found,
         Ok(None) => return Ok(()),
@@ -71,7 +100,7 @@ fn count(dir: &File, name: &Name, amount: &mut Amount, below: &mut Vec<FileHandl
         Err(error) if Errno::from_io_error(&error) == Some(Errno::XDEV) => return Ok(()),
         Err(error) => return Err(error),
     };
-    amount.add(Amount::one(&stat));
+    found(&stat);
     if is_directory(&stat) {
         below.push(FileHandle::of(file.as_fd())?);
     }
@@ -87,7 +116,7 @@ struct Emptied {
 }
 
 /// Removes what lies at a name, with all below it; `amount` grows by what went.
-pub(super) fn take_away(
+pub(in crate::apply) fn take_away(
     mount: &File,
     dir: &File,
     name: &Name,
@@ -184,7 +213,7 @@ fn look(dir: &File, name: &Name) -> io::Result<Option<(File, Stat)>> {
 }
 
 /// A directory, to be listed; `None` where it is gone, or something else.
-pub(super) fn open(dir: &File, name: &Name) -> io::Result<Option<File>> {
+pub(in crate::apply) fn open(dir: &File, name: &Name) -> io::Result<Option<File>> {
     match open_beneath(dir.as_fd(), name, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) {
         Ok(fd) => Ok(Some(File::from(fd))),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => Ok(None),
@@ -201,7 +230,7 @@ fn open_handle(mount: &File, handle: &FileHandle) -> io::Result<Option<File>> {
 }
 
 /// All names in a directory, sorted: those of `.` and `..` are none.
-pub(super) fn names(dir: &File) -> io::Result<Vec<Name>> {
+pub(in crate::apply) fn names(dir: &File) -> io::Result<Vec<Name>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(dir)? {
         names.extend(Name::new(entry?.file_name().to_bytes()));
@@ -210,14 +239,14 @@ pub(super) fn names(dir: &File) -> io::Result<Vec<Name>> {
     Ok(names)
 }
 
-pub(super) fn directories(dir: &File) -> io::Result<Vec<Name>> {
+pub(in crate::apply) fn directories(dir: &File) -> io::Result<Vec<Name>> {
     let mut found = names(dir)?;
     found.retain(|name| matches!(look(dir, name), Ok(Some((_, stat))) if is_directory(&stat)));
     Ok(found)
 }
 
 /// Whether it is gone.
-pub(super) fn drop_if_empty(dir: &File, name: &Name) -> io::Result<bool> {
+pub(in crate::apply) fn drop_if_empty(dir: &File, name: &Name) -> io::Result<bool> {
     match rustix::fs::unlinkat(dir, c_name(name), AtFlags::REMOVEDIR) {
         Ok(()) | Err(Errno::NOENT) => Ok(true),
         Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) => Ok(false),
