@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -23,6 +24,8 @@ use crate::tree::{self, Rules, Seen};
 
 /// From the start of the daemon to its line `ready`.
 const READY_MAX: Duration = Duration::from_secs(30);
+/// Until the pipe of a daemon that has ended is read to its end.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// For a command that answers at once.
 pub const COMMAND_MAX: Duration = Duration::from_secs(30);
 /// For `wait-sync` after the largest load of these tests.
@@ -407,6 +410,7 @@ pub struct Daemon {
     lines: Receiver<String>,
     stdout: Vec<String>,
     stderr: Arc<Mutex<String>>,
+    listener: JoinHandle<()>,
 }
 
 impl Daemon {
@@ -420,12 +424,12 @@ impl Daemon {
         });
         let stderr = Arc::new(Mutex::new(String::new()));
         let (reader, said) = (child.stderr.take().expect("piped"), stderr.clone());
-        std::thread::spawn(move || {
+        let listener = std::thread::spawn(move || {
             for line in BufReader::new(reader).lines().map_while(Result::ok) {
                 *said.lock() += &(line + "\n");
             }
         });
-        Daemon { child, lines, stdout: Vec::new(), stderr }
+        Daemon { child, lines, stdout: Vec::new(), stderr, listener }
     }
 
     pub fn wait_ready(&mut self) {
@@ -479,7 +483,16 @@ impl Daemon {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
+        self.hear_the_rest();
         status
+    }
+
+    /// Its last words are on their way when it has ended; a process that it has left may keep the pipe.
+    fn hear_the_rest(&self) {
+        let deadline = Instant::now() + LAST_WORDS;
+        while !self.listener.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
