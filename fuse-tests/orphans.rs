@@ -5,7 +5,7 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use crate::host::{COMMAND_MAX, Protected, Setup, describe, output_within, standin};
+use crate::host::{COMMAND_MAX, Disk, Protected, Setup, describe, output_within, standin};
 
 fn orphans(protected: &Protected, arguments: &[&str]) -> Output {
     output_within(standin(&protected.run).arg("orphans").args(arguments), COMMAND_MAX)
@@ -101,4 +101,59 @@ fn kept_orphans_stay_until_a_copy_deletes_them() {
     assert_eq!((&counts["deleted"], &counts["kept"]), (&1.into(), &0.into()), "{counts}");
     protected.assert_in_sync();
     assert_eq!(told(&protected, &["list"])["count"], 2);
+}
+
+/// Nothing can be moved out of a mount: what a copy moves aside stays in it, in a place of its own.
+#[test]
+fn a_replica_may_be_a_mount_point() {
+    let replica = Disk::Image { kind: "ext4", mib: 64 };
+    let mut protected = Protected::prepare(Setup { replica, ..Setup::default() });
+    fs::remove_dir(&protected.replica).expect("an empty directory");
+    protected.replica.pop();
+    assert!(protected.replica.join("lost+found").exists());
+    fs::create_dir_all(protected.backing.join("dir/sub")).expect("a directory");
+    for name in ["one", "dir/two", "dir/sub/three"] {
+        fs::write(protected.backing.join(name), name).expect("a file");
+    }
+    protected.start_again();
+    fs::rename(protected.mount.join("dir/sub"), protected.mount.join("sub")).expect("a rename");
+    fs::write(protected.mount.join("sub/four"), "four").expect("a file");
+    protected.wait_sync();
+    assert_is_same(&protected);
+    protected.kill9();
+    fs::remove_file(protected.backing.join("one")).expect("one");
+    fs::rename(protected.backing.join("dir/two"), protected.backing.join("sub/two")).expect("two");
+    protected.start_again();
+    assert_is_same(&protected);
+    let listed = told(&protected, &["list"]);
+    assert_eq!((&listed["count"], &listed["orphans"][0]["path"]), (&1.into(), &"one".into()), "{listed}");
+    assert!(protected.replica.join(".standin.limbo/orphans").is_dir());
+    told(&protected, &["remove", "--all"]);
+    let mut names: Vec<_> = fs::read_dir(&protected.replica).expect("the replica").map(name_of).collect();
+    names.sort();
+    assert_eq!(names, [".standin.limbo", "dir", "lost+found", "sub"]);
+    protected.stop();
+    restores_without_what_is_reserved(&protected);
+}
+
+fn name_of(entry: std::io::Result<fs::DirEntry>) -> String {
+    entry.expect("an entry").file_name().into_string().expect("text")
+}
+
+#[track_caller]
+fn assert_is_same(protected: &Protected) {
+    let verified = output_within(standin(&protected.run).args(["verify", "--checksum"]), COMMAND_MAX);
+    assert!(verified.status.success(), "{}", describe(&verified));
+}
+
+fn restores_without_what_is_reserved(protected: &Protected) {
+    let to = protected.base.path().join("restored");
+    let mut restore = standin(&protected.run);
+    restore.arg("--state").arg(&protected.state).arg("restore");
+    let mut from = std::ffi::OsString::from("local:");
+    from.push(&protected.replica);
+    let output = output_within(restore.arg(from).arg("--to").arg(&to).args(["--name", "back"]), COMMAND_MAX);
+    assert!(output.status.success(), "{}", describe(&output));
+    assert_eq!(fs::read(to.join("sub/four")).expect("a file"), b"four");
+    assert!(!to.join(".standin.limbo").exists());
 }

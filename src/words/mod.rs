@@ -17,7 +17,7 @@ pub use copy_mode::CopyMode;
 pub use delete_limit::DeleteLimit;
 pub use keys::{BadFingerprint, Fingerprint, hmac_sha256, sha256};
 pub use measures::QueueStats;
-pub use names::{SOCKET_SUFFIX, is_set_name, socket_path};
+pub use names::{OF_THE_DISK, RESERVED_NAME, SOCKET_SUFFIX, is_set_name, socket_path};
 pub use options::{Late, Needs, ProtectOptions, Rule, Target, TargetError};
 pub use orphans::{OrphanChoice, OrphanRules};
 pub use profile::Profile;

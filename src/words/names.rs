@@ -5,6 +5,12 @@ use std::path::{Path, PathBuf};
 /// Ending of socket files in the run directory.
 pub const SOCKET_SUFFIX: &str = ".sock";
 
+/// What belongs to a replica that is a mount point, in its root: never replicated, compared, or an orphan.
+pub const RESERVED_NAME: &str = ".standin.limbo";
+
+/// What `mkfs` makes in the root of ext file systems; a check of the disk would make it anew.
+pub const OF_THE_DISK: &str = "lost+found";
+
 /// The socket of a set's daemon.
 pub fn socket_path(run: &Path, name: &str) -> PathBuf {
     run.join(format!("{name}{SOCKET_SUFFIX}"))

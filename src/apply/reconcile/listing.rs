@@ -160,21 +160,21 @@ impl Session {
     }
 
     fn close(&mut self, replica: &mut Replica, listing: &Listing, mtime: Timestamp) -> Result<(), Fault> {
-        let [_, limbo] = self.own;
         let mut stayed = 0;
         // Taken away while it is read: each name that stays is still met exactly once.
         for entry in read_directory(&listing.file)? {
             let entry = entry.map_err(Fault::system("list a directory"))?;
             // `.` and `..` are no names.
             let Ok(name) = Name::new(entry.file_name().to_bytes()) else { continue };
-            if listing.is_cut_off || listing.names.contains(&name)? {
+            let is_listed = listing.is_cut_off || listing.names.contains(&name)?;
+            if is_listed || replica.is_of_the_place(&listing.file, &name)? {
                 continue;
             }
             if self.stray_stays(listing.dir, &name) || self.is_too_young(replica, &listing.file, &name)? {
-                stayed += u64::from(replica.name_holds(&listing.file, &name)? != Some(limbo));
+                stayed += 1;
                 continue;
             }
-            match self.take_orphan(replica, &listing.file, &name, limbo) {
+            match self.take_orphan(replica, &listing.file, &name) {
                 Err(fault) if self.keeps_out(replica, &fault) => {
                     self.leave_name(replica, &listing.file, &name, &fault);
                 }
@@ -190,17 +190,7 @@ impl Session {
         self.directories.ends(listing.dir)
     }
 
-    fn take_orphan(
-        &mut self,
-        replica: &mut Replica,
-        dir: &File,
-        name: &Name,
-        limbo: FileHandle,
-    ) -> Result<(), Fault> {
-        // Where the replica is a mount point, limbo lies in it.
-        if replica.name_holds(dir, name)? == Some(limbo) {
-            return Ok(());
-        }
+    fn take_orphan(&mut self, replica: &mut Replica, dir: &File, name: &Name) -> Result<(), Fault> {
         replica.places_changed();
         self.limbo.take(dir, name, Why::NotOnSource)
     }

@@ -8,6 +8,7 @@ use crate::apply::fault::Fault;
 use crate::apply::inode;
 use crate::packet::{Birth, ListedObject, Name, ObjectId};
 use crate::sys::FileHandle;
+use crate::words::OF_THE_DISK;
 
 /// What a file of the replica is worth that has the right name and is bound to no id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,15 +56,12 @@ pub struct Rules {
     pub suspects_all: bool,
 }
 
-/// What `mkfs` makes in the root of ext file systems; a check of the disk would make it anew.
-const OF_THE_DISK: &[u8] = b"lost+found";
-
 impl Session {
     /// Whether a name that the source does not list stays.
     pub(super) fn stray_stays(&self, dir: ObjectId, name: &Name) -> bool {
         match self.rules.strays {
             Strays::Aside => false,
-            Strays::AsideOnDisk => dir == self.root && name.as_bytes() == OF_THE_DISK,
+            Strays::AsideOnDisk => dir == self.root && name.as_bytes() == OF_THE_DISK.as_bytes(),
             Strays::Keep => true,
         }
     }

@@ -39,6 +39,7 @@ use crate::clock;
 use crate::limits::{CLIMB_LEVELS, GROUNDS_FRESH, PLACED_FRAMES_MAX, SEEN_NAMES_MAX};
 use crate::packet::{Name, ObjectId};
 use crate::sys::{FileHandle, proc_path};
+use crate::words::RESERVED_NAME;
 
 /// What the kernel remembers of the place of an object that is no directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +133,9 @@ impl Replica {
             | ResolveFlags::NO_MAGICLINKS
             | ResolveFlags::NO_XDEV;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        if self.hint.windows(RESERVED_NAME.len()).any(|part| part == RESERVED_NAME.as_bytes()) {
+            return false;
+        }
         rustix::fs::openat2(self.root(), self.hint.as_slice(), flags, Mode::empty(), resolve)
             .ok()
             .and_then(|found| FileHandle::of(found.as_fd()).ok())
@@ -216,8 +220,11 @@ impl Replica {
 
     /// Whether a file has a name below the root, and not only in limbo.
     pub(in crate::apply) fn is_below_root(&self, file: &File) -> Result<bool, Fault> {
-        let (root, path) = (path_of(self.root().as_fd())?, std::fs::read_link(proc_path(file.as_fd())));
-        if path.is_ok_and(|path| path.starts_with(&root)) && self.remembered(file)? == Remembered::Inside {
+        let (root, limbo) = (path_of(self.root().as_fd())?, path_of(self.limbo().as_fd())?);
+        let path = std::fs::read_link(proc_path(file.as_fd()));
+        // Where the replica is a mount point, limbo lies in it.
+        let is_below = |path: PathBuf| path.starts_with(&root) && !path.starts_with(&limbo);
+        if path.is_ok_and(is_below) && self.remembered(file)? == Remembered::Inside {
             return Ok(true);
         }
         let handle = FileHandle::of(file.as_fd()).map_err(handle_fault)?;
@@ -246,6 +253,10 @@ impl Replica {
                     continue;
                 }
                 let Some(found) = look(&dir, &name)? else { continue };
+                // Where the replica is a mount point, limbo lies in it, and is a top of its own.
+                if found.0 == limbo {
+                    continue;
+                }
                 if found.0 == *wanted {
                     return Ok(Some(Seen { dir: handle, name }));
                 }

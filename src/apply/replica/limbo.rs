@@ -81,12 +81,10 @@ impl Limbo {
     /// In the replica, as far as the kernel tells; below what waits here itself, from there on.
     fn path_of(&self, dir: &File, name: &Name) -> Option<PathBuf> {
         let dir = path_of(dir.as_fd()).ok()?;
-        let below = match dir.strip_prefix(path_of(self.root.as_fd()).ok()?) {
-            Ok(below) => below.to_owned(),
-            Err(_) => {
-                let below = dir.strip_prefix(path_of(self.waiting.as_fd()).ok()?).ok()?;
-                below.components().skip(1).collect()
-            }
+        // Where the replica is a mount point, limbo lies in it.
+        let below = match dir.strip_prefix(path_of(self.waiting.as_fd()).ok()?) {
+            Ok(below) => below.components().skip(1).collect(),
+            Err(_) => dir.strip_prefix(path_of(self.root.as_fd()).ok()?).ok()?.to_owned(),
         };
         Some(below.join(name.as_os_str()))
     }

@@ -82,7 +82,7 @@ use super::policy::{Policy, Withheld};
 use crate::failpoint;
 use crate::packet::{Name, ObjectId, Timestamp};
 use crate::sys::{FileHandle, proc_path};
-use crate::words::Allow;
+use crate::words::{Allow, OF_THE_DISK, RESERVED_NAME};
 
 /// See the module.
 pub struct Replica {
@@ -140,6 +140,24 @@ impl Replica {
     /// The directory beside the root for temporary files and objects without a name.
     pub fn limbo(&self) -> &File {
         &self.limbo
+    }
+
+    /// What belongs to a replica that is a mount point, or to its disk, and to no source: limbo lies in it.
+    pub(super) fn is_of_the_place(&self, dir: &File, name: &Name) -> Result<bool, Fault> {
+        let limbo = FileHandle::of(self.limbo.as_fd()).map_err(handle_fault)?;
+        if self.name_holds(dir, name)? == Some(limbo) {
+            return Ok(true);
+        }
+        if name.as_bytes() != OF_THE_DISK.as_bytes() || !self.is_root(dir)? {
+            return Ok(false);
+        }
+        let own = Name::new(RESERVED_NAME.as_bytes()).expect("a constant is a name");
+        Ok(self.name_holds(&self.root, &own)? == Some(limbo))
+    }
+
+    fn is_root(&self, dir: &File) -> Result<bool, Fault> {
+        let (stat, root) = (inode::stat(dir)?, inode::stat(&self.root)?);
+        Ok((stat.st_dev, stat.st_ino) == (root.st_dev, root.st_ino))
     }
 
     /// The directory of small files about this replica.

@@ -5,10 +5,10 @@ use std::cell::RefCell;
 use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, Timespec, Timestamps, UTIME_OMIT, statx};
 
 use super::Replica;
 use super::aside::Aside;
@@ -28,7 +28,7 @@ use crate::open_files;
 use crate::packet::{Position, SetId};
 use crate::store::{Symlink, own_directory};
 use crate::sys::FileHandle;
-use crate::words::Allow;
+use crate::words::{Allow, RESERVED_NAME};
 
 /// Where a replica and what belongs to it lie. Limbo is on the file system of the root, beside it.
 #[derive(Clone, Debug)]
@@ -46,8 +46,12 @@ impl Places {
         Places { root: root.to_owned(), limbo: Places::limbo_of(root), state: state.to_owned() }
     }
 
-    /// Where it is, or would be.
+    /// Where it is, or would be: beside the root, or in it where that is a mount point (or the root of a
+    /// subvolume), from which nothing can be moved out.
     pub fn limbo_of(root: &Path) -> PathBuf {
+        if is_a_border(root) {
+            return root.join(RESERVED_NAME);
+        }
         let mut name = std::ffi::OsString::from(".");
         name.push(root.file_name().unwrap_or_default());
         name.push(".standin");
@@ -78,9 +82,7 @@ impl Replica {
         own_directory(&places.state, 0o700, Symlink::Own).map_err(io("state directory of the replica"))?;
         let mut progress = Progress::open(&root, &places.state, set, strange)?;
         // Who may write beside the replica could have planted it.
-        let limbo = own_directory(&places.limbo, 0o700, Symlink::Never)
-            .and_then(|limbo| limbo.set_permissions(Permissions::from_mode(0o700)).map(|()| limbo))
-            .map_err(io("place for temporary files"))?;
+        let limbo = own_limbo(&root, places).map_err(io("place for temporary files"))?;
         if device(&root)? != device(&limbo)? {
             return Err(OpenError::LimboElsewhere);
         }
@@ -124,6 +126,32 @@ impl Replica {
             hold: std::sync::Arc::default(),
         })
     }
+}
+
+/// Whether the root is another mount, or file system, than the directory that it lies in.
+fn is_a_border(root: &Path) -> bool {
+    let place = |path: &Path| {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        let status = statx(CWD, path, flags, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID).ok()?;
+        Some((status.stx_dev_major, status.stx_dev_minor, status.stx_mnt_id))
+    };
+    let (Some(own), Some(above)) = (place(root), root.parent().and_then(place)) else { return false };
+    own != above
+}
+
+/// Makes the place where it is missing. The time of a replica that it lies in stays as it is.
+fn own_limbo(root: &File, places: &Places) -> io::Result<File> {
+    let before = root.metadata()?;
+    let is_inside = places.limbo.parent() == Some(&*places.root) && !places.limbo.exists();
+    let limbo = own_directory(&places.limbo, 0o700, Symlink::Never)?;
+    limbo.set_permissions(Permissions::from_mode(0o700))?;
+    if is_inside {
+        let time = Timespec { tv_sec: before.mtime(), tv_nsec: before.mtime_nsec() };
+        let unchanged = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        let times = Timestamps { last_access: unchanged, last_modification: time };
+        rustix::fs::futimens(root, &times)?;
+    }
+    Ok(limbo)
 }
 
 fn open_directory(path: &Path) -> Result<File, OpenError> {

@@ -29,6 +29,7 @@ use crate::packet::{BadBy, DataState, ObjectId, Position, SetId};
 use crate::place::Place;
 use crate::store::random_u64;
 use crate::sys::boot_id;
+use crate::words::{OF_THE_DISK, RESERVED_NAME};
 
 /// Longest reason that is kept, in characters.
 const REASON_LEN_MAX: usize = 300;
@@ -518,7 +519,10 @@ fn bad(record: Record, reason: &str, by: BadBy) -> Record {
 
 pub(super) fn is_empty(root: &File) -> io::Result<bool> {
     for entry in rustix::fs::Dir::read_from(root)? {
-        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        let is_of_the_place = [RESERVED_NAME, OF_THE_DISK].iter().any(|own| own.as_bytes() == name);
+        if !matches!(name, b"." | b"..") && !is_of_the_place {
             return Ok(false);
         }
     }

@@ -29,6 +29,7 @@ use super::exact::show;
 use crate::limits::LISTING_LEN_CUT;
 use crate::packet::{Birth, ItemNumber, LaneItem, Name, ObjectId, Timestamp, Unlisted};
 use crate::sys::FileHandle;
+use crate::words::RESERVED_NAME;
 
 /// Tries without a lock of the directory, each with half as many entries as the one before.
 const TRIES: u32 = 8;
@@ -54,6 +55,8 @@ pub(super) struct OpenListing {
     cut_off: Option<io::Error>,
     /// Entries of the next chunk.
     limit: usize,
+    /// Of the tree: what is reserved there is not listed.
+    pub is_root: bool,
 }
 
 /// A name that was read.
@@ -96,6 +99,7 @@ impl OpenListing {
             handle,
             path,
             is_moved: false,
+            is_root: false,
             entries: None,
             carried: VecDeque::new(),
             is_fresh: true,
@@ -131,6 +135,9 @@ impl OpenListing {
             match entries.read() {
                 Some(Ok(entry)) => {
                     let Ok(name) = Name::new(entry.file_name().to_bytes()) else { continue };
+                    if self.is_root && name.as_bytes() == RESERVED_NAME.as_bytes() {
+                        continue;
+                    }
                     taken.push(Candidate { name, inode: entry.ino(), begun: None, sight: None });
                 }
                 // It was removed: it has no names any more.

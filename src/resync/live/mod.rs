@@ -394,6 +394,7 @@ impl<S: StampedSink> LiveCopy<S> {
         let (handle, path) = dir.place.clone();
         self.progress.set_current(path.to_string());
         let mut open = OpenListing::new(dir.id, handle, path, self.sizes.entries);
+        open.is_root = handle == self.root;
         open.is_moved = handle.inode().is_some_and(|inode| self.moved.contains(&inode));
         self.open = Some(open);
         self.plan.opened(dir);

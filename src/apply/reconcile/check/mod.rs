@@ -21,7 +21,6 @@ mod stage;
 mod times;
 
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use self::content::OpenContent;
@@ -40,7 +39,6 @@ use crate::packet::{
     BlockHash, CheckCounts, DataState, DifferenceKind, ItemHeader, LaneItem, Name, ObjectId, Position,
     TargetMessage, Unlisted,
 };
-use crate::sys::FileHandle;
 
 /// See the module.
 pub(super) struct Check {
@@ -209,26 +207,18 @@ impl Check {
 
     fn close_listing(&mut self, replica: &mut Replica) -> Result<(), Fault> {
         let Some(listing) = self.listing.take() else { return Ok(()) };
-        let limbo = FileHandle::of(replica.limbo().as_fd()).map_err(Fault::system("file handle"))?;
         for entry in read_directory(&listing.file)? {
             let entry = entry.map_err(Fault::system("list a directory"))?;
             let Ok(name) = Name::new(entry.file_name().to_bytes()) else { continue };
             if !listing.is_cut_off && !listing.names.contains(&name)? {
-                self.extra(replica, &listing, &name, limbo)?;
+                self.extra(replica, &listing, &name)?;
             }
         }
         self.directories.ends(listing.dir)
     }
 
-    fn extra(
-        &mut self,
-        replica: &Replica,
-        listing: &Listing,
-        name: &Name,
-        limbo: FileHandle,
-    ) -> Result<(), Fault> {
-        // Where the replica is a mount point, limbo lies in it.
-        if replica.name_holds(&listing.file, name).ok().flatten() == Some(limbo) {
+    fn extra(&mut self, replica: &Replica, listing: &Listing, name: &Name) -> Result<(), Fault> {
+        if replica.is_of_the_place(&listing.file, name)? {
             return Ok(());
         }
         let at = Where { dir: listing.dir, file: &listing.file, name: Some(name) };
