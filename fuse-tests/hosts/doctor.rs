@@ -56,3 +56,55 @@ fn the_doctor_asks_a_target_and_disturbs_nobody() {
     hosts.kill_target();
     assert_line(&hosts, "target", "fail", "cannot be asked at 192.0.2.2:7447");
 }
+
+/// What is mounted for a test goes with it.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn at(place: PathBuf) -> SmallDisk {
+        fs::create_dir_all(&place).expect("a directory");
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("none", &place, "tmpfs", flags, Some(c"size=1m,nr_inodes=50")).expect("a tmpfs");
+        SmallDisk(place)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+/// Texts of warnings about the target of a directory.
+fn warned(hosts: &Hosts, to: &str) -> String {
+    let mut doctor = hosts.on_source();
+    doctor.arg("doctor").arg(hosts.backing()).args(["--json", "--to", to]);
+    let output = output_within(&mut doctor, COMMAND_MAX);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let lines = report["lines"].as_array().expect("lines").iter();
+    let is_meant = |line: &&serde_json::Value| line["topic"] == "target" && line["level"] == "warn";
+    lines.filter(is_meant).map(|line| line["text"].as_str().expect("a text").to_owned() + "\n").collect()
+}
+
+#[test]
+fn the_doctor_says_what_a_target_cannot_hold() {
+    let mut hosts = Hosts::prepare();
+    let disk = SmallDisk::at(hosts.at("root"));
+    for number in 0..60 {
+        fs::write(hosts.backing().join(format!("file{number}")), vec![7; 40_000]).expect("a file");
+    }
+    hosts.serve();
+    hosts.pair();
+    let said = warned(&hosts, REPSET);
+    assert!(said.contains("A copy takes") && said.contains("60 inodes"), "{said}\n{}", hosts.said());
+    // A disk of this host is tried out: inodes of 128 bytes have whole seconds, up to 2038.
+    let old = crate::host::Image::mount(hosts.base.path(), hosts.at("old"), "ext4 -I 128", 16);
+    let said = warned(&hosts, &format!("local:{}/replica", hosts.at("old").display()));
+    assert!(
+        said.contains("no nanoseconds of modification times: 6") && said.contains("of 60 objects"),
+        "{said}"
+    );
+    drop(old);
+    hosts.kill_target();
+    drop(disk);
+}

@@ -1,18 +1,21 @@
 //! `standin doctor`: what this machine and these directories can and cannot do, before it matters.
 
+pub(super) mod census;
 mod profile;
 mod remote;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
+use self::census::Census;
 use super::args::{Common, Doctor};
 use super::{Outcome, output};
 use crate::control::Severity;
 use crate::failure::Failure;
 use crate::limits::{OPEN_FILES_MIN, SOURCE_DESCRIPTORS, TARGET_DESCRIPTORS};
+use crate::packet::Holdings;
 use crate::preflight::{
     FsFacts, MountTable, UseKind, check_directory, check_handles, check_root_user, check_target,
     existing_ancestor, fs_warnings, is_within, kernel_version, list_uses, nested_in, open_dev_fuse,
@@ -55,11 +58,9 @@ pub(super) fn run(common: &Common, args: &Doctor) -> Outcome {
     let mut report = Report::default();
     report.machine();
     report.own_places(common);
-    if let Some(dir) = &args.dir {
-        report.places(common, dir, &args.to);
-    }
+    let source = args.dir.as_ref().and_then(|dir| report.places(common, dir, &args.to));
     for target in &args.to {
-        report.remote(common, target);
+        report.remote(common, target, source.as_ref());
     }
     report.not_replicated();
     if common.json {
@@ -170,22 +171,30 @@ impl Report {
         }
     }
 
-    fn places(&mut self, common: &Common, dir: &Path, targets: &[Target]) {
+    /// The directory, and facts of its file system, if it can be looked into.
+    fn places(&mut self, common: &Common, dir: &Path, targets: &[Target]) -> Option<(PathBuf, FsFacts)> {
         let mounts = match MountTable::read() {
             Ok(mounts) => mounts,
-            Err(error) => return self.add(Level::Fail, "mounts", format!("/proc/self/mountinfo: {error}.")),
+            Err(error) => {
+                self.add(Level::Fail, "mounts", format!("/proc/self/mountinfo: {error}."));
+                return None;
+            }
         };
         let dir = match resolve(dir, &mounts) {
             Ok(dir) => dir,
-            Err(error) => return self.add(Level::Fail, "directory", format!("{}: {error}.", dir.display())),
+            Err(error) => {
+                self.add(Level::Fail, "directory", format!("{}: {error}.", dir.display()));
+                return None;
+            }
         };
-        let Some(facts) = self.source(&dir, &mounts) else { return };
+        let facts = self.source(&dir, &mounts)?;
         if let Err(failure) = check_handles(&dir, &facts, targets) {
             self.refuse("directory", &failure);
         }
         for target in targets {
             self.target(common, &dir, &facts, target, &mounts);
         }
+        Some((dir, facts))
     }
 
     /// Facts of the directory's file system, if it can be looked into.
@@ -299,14 +308,56 @@ impl Report {
             Err(error) => self.add(Level::Fail, "target", format!("{}: {error}.", existing.display())),
             Ok(facts) => {
                 self.add(Level::Ok, "target", format!("{}: {}", replica.display(), describe(&facts)));
-                for lack in lacks(source, &facts) {
-                    self.add(Level::Warn, "target", format!("The file system of {target} {lack}."));
-                }
-                if facts.read_only {
-                    self.add(Level::Fail, "target", format!("{target} is mounted read-only."));
+                match facts.holdings(&existing) {
+                    Ok(mut holdings) => {
+                        holdings.is_fresh = existing != replica || is_without_entries(&replica);
+                        self.holds((dir, source), target, &holdings);
+                    }
+                    Err(error) => {
+                        self.add(Level::Fail, "target", format!("{}: {error}.", existing.display()))
+                    }
                 }
                 self.same_disk(dir, &existing, target, mounts);
             }
+        }
+    }
+
+    /// What the file system of a replica cannot hold, and how many objects of the directory that concerns.
+    fn holds(&mut self, (dir, source): (&Path, &FsFacts), target: &Target, holdings: &Holdings) {
+        if holdings.read_only {
+            self.add(Level::Fail, "target", format!("{target} is mounted read-only."));
+        }
+        let census = Census::of(dir, holdings);
+        let of = |count: u64| {
+            let more = if census.is_cut_off { " looked at so far" } else { "" };
+            format!("{} of {} objects{more}", units::count(count), units::count(census.objects))
+        };
+        for Lack { what, objects } in lacks(source, holdings, &census) {
+            let (level, concerns) = match objects {
+                Some(0) if !census.is_cut_off => {
+                    (Level::Note, "; nothing in the directory needs it now".into())
+                }
+                Some(count) => (Level::Warn, format!(": {}", of(count))),
+                None => (Level::Note, String::new()),
+            };
+            self.add(level, "target", format!("The file system of {target} {what}{concerns}."));
+        }
+        self.room(target, holdings, &census);
+    }
+
+    fn room(&mut self, target: &Target, holdings: &Holdings, census: &Census) {
+        let least = if census.is_cut_off { "at least " } else { "" };
+        let (needs, free) = (units::size(census.bytes), units::size(holdings.free_bytes));
+        if holdings.is_fresh && census.bytes > holdings.free_bytes {
+            let text = format!("A copy takes {least}{needs}, and {target} has {free} free.");
+            self.add(Level::Warn, "target", text);
+        }
+        if let Some(inodes) =
+            holdings.free_inodes.filter(|inodes| holdings.is_fresh && census.objects > *inodes)
+        {
+            let (objects, inodes) = (units::count(census.objects), units::count(inodes));
+            let text = format!("A copy takes {least}{objects} inodes, and {target} has {inodes} free.");
+            self.add(Level::Warn, "target", text);
         }
     }
 
@@ -348,26 +399,47 @@ fn handles_text((major, minor, _): (u32, u32, String)) -> &'static str {
     }
 }
 
+fn is_without_entries(dir: &Path) -> bool {
+    std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+/// Something that a replica's file system cannot hold.
+pub(super) struct Lack {
+    pub(super) what: &'static str,
+    /// How many objects of the directory that concerns, where they were counted.
+    pub(super) objects: Option<u64>,
+}
+
 /// What a replica's file system cannot hold of what the source's can.
-pub(super) fn lacks(source: &FsFacts, replica: &FsFacts) -> Vec<&'static str> {
-    let mut lacks = Vec::new();
-    let mut lack = |missing: bool, text| {
-        if missing {
-            lacks.push(text);
-        }
-    };
-    lack(source.user_xattrs && !replica.user_xattrs, "holds no user.* attributes");
-    lack(source.trusted_xattrs && !replica.trusted_xattrs, "holds no trusted.* attributes");
-    lack(source.acls && !replica.acls, "holds no POSIX ACLs");
-    lack(
-        !source.case_insensitive && replica.case_insensitive,
-        "does not tell upper from lower case in names",
-    );
-    lack(
-        matches!(replica.fs_type.as_str(), "vfat" | "exfat"),
-        "holds no owners, modes, links and special files",
-    );
-    lacks
+pub(super) fn lacks(source: &FsFacts, replica: &Holdings, census: &Census) -> Vec<Lack> {
+    let bare = matches!(&*replica.fs_type.to_text(), "vfat" | "exfat");
+    let all = [
+        (source.user_xattrs && !replica.user_xattrs, "holds no user.* attributes", Some(census.user_xattrs)),
+        (source.trusted_xattrs && !replica.trusted_xattrs, "holds no trusted.* attributes", None),
+        (source.acls && !replica.acls, "holds no POSIX ACLs", Some(census.acls)),
+        (
+            !source.case_insensitive && replica.case_insensitive,
+            "does not tell upper from lower case in names",
+            Some(census.folded_names),
+        ),
+        (bare, "holds no owners, modes, links and special files", Some(census.objects)),
+        (!replica.flags, "holds no flags of chattr", None),
+        (replica.name_len_max < 255, "holds only shorter names", Some(census.long_names)),
+        (
+            replica.user_xattrs && census.long_xattrs > 0,
+            "holds no attributes as long as these",
+            Some(census.long_xattrs),
+        ),
+        (!replica.nanoseconds, "holds no nanoseconds of modification times", Some(census.fine_times)),
+        (
+            !(replica.early_times && replica.late_times),
+            "holds only modification times from 1901 to 2038 or so",
+            Some(census.odd_times),
+        ),
+        (census.long_files > 0, "holds no files as large as these", Some(census.long_files)),
+    ];
+    let lack = |(is_so, what, objects): (bool, _, _)| is_so.then_some(Lack { what, objects });
+    all.into_iter().filter_map(lack).collect()
 }
 
 fn describe(facts: &FsFacts) -> String {

@@ -7,13 +7,14 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser};
 
 use super::args::{Cli, Command, Common};
+use super::doctor::census::Census;
 use super::*;
 use crate::control::tests::{FakeDaemon, sample_status, source_of};
 use crate::control::{
     ConnectionState, LinkStatus, MirrorProgress, MirrorStatus, ReplicaStatus, Retrying, Role, RoleName,
     Server, SyncReport, SyncedConnection, TargetStatus, WaitFor,
 };
-use crate::packet::{DataState, Sequence};
+use crate::packet::{DataState, Holdings, Sequence, Text};
 use crate::preflight::FsFacts;
 use crate::words::{Allow, Late, Needs, Right, Rule, Target, WhenFull, socket_path};
 
@@ -325,17 +326,38 @@ fn the_doctor_names_what_a_replica_cannot_hold() {
         free_bytes: 1,
         free_inodes: 1,
     };
-    assert!(doctor::lacks(&ext4, &ext4).is_empty());
-    let vfat = FsFacts {
-        fs_type: "vfat".into(),
+    let place = tempfile::tempdir().unwrap();
+    let all = Holdings {
+        flags: true,
+        acls: true,
+        user_xattrs: true,
+        trusted_xattrs: true,
+        case_insensitive: false,
+        late_times: true,
+        early_times: true,
+        nanoseconds: true,
+        ..FsFacts::of(place.path()).unwrap().holdings(place.path()).unwrap()
+    };
+    let lacks = |holdings: &Holdings| doctor::lacks(&ext4, holdings, &Census::of(place.path(), holdings));
+    assert!(lacks(&all).is_empty());
+    std::fs::write(place.path().join("File"), "12345").unwrap();
+    std::fs::write(place.path().join("file"), "123").unwrap();
+    let few = Holdings {
+        fs_type: Text::from_str_cut("vfat"),
         user_xattrs: false,
         trusted_xattrs: false,
         acls: false,
         case_insensitive: true,
-        ..ext4.clone()
+        flags: false,
+        nanoseconds: false,
+        late_times: false,
+        file_len_max: 4,
+        ..all
     };
-    assert_eq!(doctor::lacks(&ext4, &vfat).len(), 5);
-    assert!(doctor::lacks(&vfat, &ext4).is_empty());
+    let lacks = lacks(&few);
+    let counted: Vec<_> = lacks.iter().filter_map(|lack| lack.objects).collect();
+    assert_eq!(counted, [0, 0, 1, 2, 2, 0, 1], "attributes, ACLs, case, all, nanoseconds, times, size");
+    assert_eq!(lacks.len(), 9);
 }
 
 #[test]

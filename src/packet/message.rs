@@ -222,6 +222,37 @@ pub enum TargetMessage {
     },
     /// Right before `Resynchronised`, where rules for orphans were given.
     Orphans(OrphanCounts),
+    /// Right before `About`, where the source may send the set.
+    Holds(Holdings),
+}
+
+/// What the file system of a replica can hold.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Holdings {
+    pub fs_type: Text,
+    pub read_only: bool,
+    pub user_xattrs: bool,
+    pub trusted_xattrs: bool,
+    pub acls: bool,
+    /// Names that differ only in case are one name.
+    pub case_insensitive: bool,
+    /// Those of `chattr`.
+    pub flags: bool,
+    /// Bytes.
+    pub name_len_max: u32,
+    /// Bytes of a value, roughly.
+    pub xattr_len_max: u32,
+    pub nanoseconds: bool,
+    /// Before 1901.
+    pub early_times: bool,
+    /// After 2038.
+    pub late_times: bool,
+    pub file_len_max: u64,
+    pub free_bytes: u64,
+    /// `None`: they are made as they are needed.
+    pub free_inodes: Option<u64>,
+    /// No copy is there yet: it needs all the room.
+    pub is_fresh: bool,
 }
 
 /// What sources asked for and a target does not allow or cannot hold, counted since it opened the

@@ -234,6 +234,27 @@ pub(super) fn standings() -> Vec<Standing> {
     vec![Standing::Welcome(text()), Standing::Unwelcome(text())]
 }
 
+fn holdings() -> Holdings {
+    Holdings {
+        fs_type: Text::from_str_cut("xfs"),
+        read_only: false,
+        user_xattrs: true,
+        trusted_xattrs: false,
+        acls: true,
+        case_insensitive: false,
+        flags: true,
+        name_len_max: 255,
+        xattr_len_max: 3,
+        nanoseconds: true,
+        early_times: false,
+        late_times: true,
+        file_len_max: 4,
+        free_bytes: 5,
+        free_inodes: Some(6),
+        is_fresh: true,
+    }
+}
+
 fn about(standing: Standing) -> TargetMessage {
     let product = Text::from_str_cut("1.2.3");
     TargetMessage::About { version_oldest: 1, version: 2, product, now_ms: 4, standing }
@@ -300,6 +321,7 @@ pub(super) fn target_messages() -> Vec<TargetMessage> {
         TargetMessage::CheckStopped,
     ]);
     messages.extend(standings().into_iter().map(about));
+    messages.push(TargetMessage::Holds(holdings()));
     messages.push(TargetMessage::Orphans(OrphanCounts { moved: 1, kept: 2, deleted: 3, spared: 4 }));
     messages
 }

@@ -8,6 +8,7 @@
 mod claims;
 mod elsewhere;
 mod facts;
+mod holdings;
 mod mounts;
 mod paths;
 #[cfg(test)]

@@ -32,7 +32,7 @@ use parking_lot::Mutex;
 
 use crate::apply::Applier;
 use crate::link::{Bound, Identity, Listener, PairingDesk, Peer, TargetLink};
-use crate::packet::SetId;
+use crate::packet::{Holdings, SetId};
 use crate::words::Fingerprint;
 
 pub use daemon::run;
@@ -58,6 +58,11 @@ pub trait Replicas: Send + Sync {
     ///
     /// Errors: why the peer cannot send it.
     fn about(&self, peer: &Fingerprint, name: &str) -> Result<String, String>;
+
+    /// What the file system of a set's replica can hold, where that can be told.
+    fn holdings(&self, _name: &str) -> Option<Holdings> {
+        None
+    }
 }
 
 /// One applier for each replica, used by one session at a time.

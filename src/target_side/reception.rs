@@ -80,7 +80,14 @@ fn handshake(link: &TargetLink, replicas: &dyn Replicas) -> Result<Greeted, Stri
     };
     if let SourceMessage::Ask { set_name } = &hello {
         let peer = link.peer().ok_or("a source in the target's own process has nothing to ask")?;
-        link.send(about(replicas.about(&peer.key, &set_name.to_text())));
+        let name = set_name.to_text();
+        let standing = replicas.about(&peer.key, &name);
+        if standing.is_ok()
+            && let Some(holdings) = replicas.holdings(&name)
+        {
+            link.send(TargetMessage::Holds(holdings));
+        }
+        link.send(about(standing));
         return Ok(Greeted::Answered);
     }
     if let SourceMessage::Restore { version_oldest, version, set_name, accept_bad_data, .. } = &hello {

@@ -25,8 +25,9 @@ use super::reading::Accept;
 use super::seat::{Cut, ReadingSeat, Seat, View};
 use super::{Replicas, SharedApplier};
 use crate::link::{Peer, TargetLink, TargetLinkHandle};
-use crate::packet::{DataState, SetId};
+use crate::packet::{DataState, Holdings, SetId};
 use crate::pairing::{Book, Direction};
+use crate::preflight::{FsFacts, existing_ancestor};
 use crate::privileges;
 use crate::store;
 use crate::words::{Allow, Fingerprint, is_set_name};
@@ -281,6 +282,17 @@ impl Replicas for Store {
             return Err("the source names no replication set".into());
         }
         self.take_seat(name, set, link)
+    }
+
+    fn holdings(&self, name: &str) -> Option<Holdings> {
+        let replica = existing_ancestor(&self.directory(name));
+        let state = match self.held.lock().get(name) {
+            Some(Held::Open(open)) => open.view.lock().data.state,
+            Some(Held::Closed { .. }) => DataState::Bad,
+            None => DataState::Empty,
+        };
+        let holdings = FsFacts::of(&replica).and_then(|facts| facts.holdings(&replica)).ok()?;
+        Some(Holdings { is_fresh: state == DataState::Empty, ..holdings })
     }
 
     fn about(&self, peer: &Fingerprint, name: &str) -> Result<String, String> {

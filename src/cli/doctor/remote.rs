@@ -2,6 +2,7 @@
 //! says of the set. Asks only: no replica is opened, no connection of a source is disturbed.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -10,9 +11,10 @@ use crate::cli::args::Common;
 use crate::control::unix_ms;
 use crate::link::{Dial, Feed, Identity, SourceEvent, SourceLink};
 use crate::packet::{
-    EncodedFrame, SourceMessage, Standing, TargetMessage, Text, WIRE_VERSION, WIRE_VERSION_OLDEST,
+    EncodedFrame, Holdings, SourceMessage, Standing, TargetMessage, Text, WIRE_VERSION, WIRE_VERSION_OLDEST,
 };
 use crate::pairing::{Known, KnownTarget};
+use crate::preflight::FsFacts;
 use crate::source_side::resolve;
 use crate::units;
 use crate::words::Target;
@@ -25,7 +27,8 @@ const CLOCKS_APART: Duration = Duration::from_secs(1);
 
 impl Report {
     /// Lines about a target, where it is on another host.
-    pub(super) fn remote(&mut self, common: &Common, target: &Target) {
+    /// `source`: the directory, where one was named and can be looked into.
+    pub(super) fn remote(&mut self, common: &Common, target: &Target, source: Option<&(PathBuf, FsFacts)>) {
         let Target::Remote { host, port, repset } = target else { return };
         let Some((known, identity)) = self.paired(common, target, repset) else { return };
         let addresses = match resolve(host, *port) {
@@ -38,7 +41,12 @@ impl Report {
         let reached = asked.iter().any(|(_, outcome)| outcome.is_ok());
         for (address, outcome) in asked {
             match outcome {
-                Ok(answer) => self.answer(target, address, &answer),
+                Ok(answer) => {
+                    self.answer(target, address, &answer);
+                    if let (Some(holdings), Some((dir, facts))) = (&answer.holdings, source) {
+                        self.holds((dir, facts), target, holdings);
+                    }
+                }
                 Err(why) => self.add(
                     if reached { Level::Warn } else { Level::Fail },
                     "target",
@@ -116,6 +124,7 @@ struct Answer {
     round_trip: Duration,
     clock_apart: Duration,
     standing: Result<String, String>,
+    holdings: Option<Holdings>,
 }
 
 /// Connects, asks, and closes.
@@ -127,7 +136,7 @@ fn ask(
 ) -> Result<Answer, String> {
     let deadline = Instant::now() + PATIENCE;
     let link = SourceLink::dial(Dial::new(address, known.fingerprint, own.clone()), NoFrames);
-    let mut asked = None;
+    let (mut asked, mut holdings) = (None, None);
     let answer = loop {
         let event =
             link.events().recv_deadline(deadline).map_err(|_| format!("nothing within {PATIENCE:?}"))?;
@@ -153,12 +162,14 @@ fn ask(
                     understands: version_oldest <= WIRE_VERSION && version >= WIRE_VERSION_OLDEST,
                     round_trip,
                     clock_apart: Duration::from_millis(now_ms.abs_diff(there)),
+                    holdings,
                     standing: match standing {
                         Standing::Welcome(text) => Ok(text.to_text()),
                         Standing::Unwelcome(text) => Err(text.to_text()),
                     },
                 };
             }
+            (SourceEvent::Message(TargetMessage::Holds(said)), _) => holdings = Some(said),
             (SourceEvent::Message(_), _) => {}
             (SourceEvent::Lost { reason, .. }, _) => return Err(reason),
         }

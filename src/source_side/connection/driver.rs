@@ -462,7 +462,7 @@ impl<S: Surroundings> Driver<S> {
             TargetMessage::CheckStopped => self.check_stopped(),
             TargetMessage::Withheld(counts) => self.update(|report| report.withheld = counts),
             // An answer to a question that this connection does not ask.
-            TargetMessage::About { .. } | TargetMessage::Restoring { .. } => {}
+            TargetMessage::About { .. } | TargetMessage::Holds(_) | TargetMessage::Restoring { .. } => {}
         }
     }
 
