@@ -3,11 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::mount::UnmountFlags;
 
-use crate::host::{COMMAND_MAX, Daemon, Protected, Setup, describe, dir_on_disk, output_within, standin};
+use crate::host::{
+    COMMAND_MAX, Daemon, Protected, SYNC_MAX, Setup, describe, dir_on_disk, output_within, standin,
+};
 
 /// A refused start: it mounts nothing, ends with 2 and says all of this.
 #[track_caller]
@@ -196,6 +198,54 @@ fn a_replica_that_is_missing_is_not_made_anew() {
     protected.start_again();
     protected.assert_in_sync();
     assert_eq!(fs::read(protected.replica.join("file")).expect("the copy"), b"content");
+}
+
+/// A replica whose disk was missing kept the whole directory from being protected, other targets too.
+#[test]
+fn a_replica_that_is_missing_keeps_nothing_from_the_others() {
+    let protected = Protected::prepare(Setup::default());
+    let second = protected.replica.with_file_name("second");
+    let mut to = std::ffi::OsString::from("local:");
+    to.push(&second);
+    let start = |protected: &Protected| {
+        let mut command = protected.protect_command();
+        command.arg("--to").arg(&to);
+        let mut daemon = Daemon::spawn(command);
+        daemon.wait_ready();
+        daemon
+    };
+    fs::write(protected.backing.join("file"), "content").expect("a file");
+    let mut daemon = start(&protected);
+    protected.wait_sync();
+    daemon.signal(libc::SIGTERM);
+    assert!(daemon.wait(COMMAND_MAX).is_some_and(|status| status.success()), "{}", daemon.said());
+    let aside = second.with_file_name("aside");
+    fs::rename(&second, &aside).expect("renamed");
+    let mut daemon = start(&protected);
+    let status = || {
+        let output = output_within(standin(&protected.run).args(["status", "--json"]), COMMAND_MAX);
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap_or_default()["connections"].take()
+    };
+    let wait_for = |what: &str, is_so: &dyn Fn(&serde_json::Value) -> bool| {
+        let deadline = Instant::now() + SYNC_MAX;
+        while !is_so(&status()) {
+            assert!(Instant::now() < deadline, "never {what}: {}", status());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    wait_for("in error", &|connections| {
+        let reason = connections[1]["reason"].as_str().unwrap_or_default();
+        connections[1]["state"] == "error" && reason.contains("is not there any more")
+    });
+    fs::write(protected.mount.join("file"), "more").expect("programs go on");
+    wait_for("good", &|connections| connections[0]["data"] == "good");
+    assert!(!second.exists());
+    fs::rename(&aside, &second).expect("renamed");
+    wait_for("back", &|connections| connections[1]["data"] == "good");
+    protected.wait_sync();
+    assert_eq!(fs::read(second.join("file")).expect("the copy"), b"more");
+    daemon.signal(libc::SIGTERM);
+    assert!(daemon.wait(COMMAND_MAX).is_some_and(|status| status.success()), "{}", daemon.said());
 }
 
 /// Adds to each number behind this key, and leaves all else as it is.

@@ -99,7 +99,7 @@ pub(crate) fn is_missing_replica(state: &Path, replica: &Path) -> bool {
 
 /// Whether a replica was here before, by its state, and neither it nor its mark is now: what is
 /// there may be the mount point of its disk, and a copy would fill the one below.
-fn is_missing(path: &Path, state: &Path) -> bool {
+pub(super) fn is_missing(path: &Path, state: &Path) -> bool {
     let no_mark =
         || rustix::fs::getxattr(path, IDENTITY_XATTR, &mut [0; 1]) == Err(rustix::io::Errno::NODATA);
     state.join("slot").exists() && (!path.exists() || no_mark())

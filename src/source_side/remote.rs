@@ -5,6 +5,9 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
+use super::embedded::Embedded;
 use crate::failure::Failure;
 use crate::link::{Dial, Feed, FrameReceiver, Identity, Lookup, SourceLink};
 use crate::pairing::Known;
@@ -16,9 +19,33 @@ pub enum Route {
     /// To the embedded target of `local:`.
     Within(Arc<Within>),
     Paired(Paired),
+    /// To the embedded target of a replica that was not there at the start.
+    Awaited(Awaited),
     /// Always the same one.
     #[cfg(test)]
     Fixed(Dial),
+}
+
+/// A replica of this host that is looked for at each attempt.
+pub struct Awaited {
+    open: Box<dyn Fn() -> Result<Embedded, Failure> + Send>,
+    opened: Mutex<Option<Embedded>>,
+}
+
+impl Awaited {
+    /// `open`: gives the target once its replica is there.
+    pub fn new(open: impl Fn() -> Result<Embedded, Failure> + Send + 'static) -> Awaited {
+        Awaited { open: Box::new(open), opened: Mutex::default() }
+    }
+
+    fn target(&self) -> Result<Arc<Within>, String> {
+        let mut opened = self.opened.lock();
+        if let Some(target) = &*opened {
+            return Ok(target.target());
+        }
+        let target = (self.open)().map_err(|failure| failure.what.trim_end_matches('.').to_owned())?;
+        Ok(opened.insert(target).target())
+    }
 }
 
 /// A target on another host.
@@ -43,10 +70,12 @@ impl Route {
     ///
     /// Errors: one line; it is tried again like a lost connection.
     pub fn dial(&self, attempt: u32, feed: impl Feed) -> Result<SourceLink, String> {
+        let within = |target: &Within, feed| {
+            target.connect(feed).map_err(|error| format!("no thread for the target: {error}"))
+        };
         match self {
-            Route::Within(target) => {
-                target.connect(feed).map_err(|error| format!("no thread for the target: {error}"))
-            }
+            Route::Within(target) => within(target, feed),
+            Route::Awaited(awaited) => within(&*awaited.target()?, feed),
             Route::Paired(paired) => Ok(SourceLink::dial(paired.look_up(attempt)?, feed)),
             #[cfg(test)]
             Route::Fixed(dial) => Ok(SourceLink::dial(dial.clone(), feed)),

@@ -13,14 +13,14 @@ use super::connection::{Around, Connection, Settings, Watch};
 use super::desk::Desk;
 use super::director::{Director, Event};
 use super::durability::TargetDurability;
-use super::embedded::{Embedded, replica_state};
+use super::embedded::{Embedded, is_missing, replica_state};
 use super::ground::Ground;
 use super::identity::{self, Found, Stamp};
 use super::life::Ended;
 use super::mark::{Clock, Mark, Marks, PageCache};
 use super::mount_options::BackingMount;
 use super::record::{ConnectionRecord, SetRecord, SetState, StateError, Stranger};
-use super::remote::{Paired, Route};
+use super::remote::{Awaited, Paired, Route};
 use super::restoring::refuse_unfinished;
 use crate::control::{ProcessMeter, Server};
 use crate::failure::Failure;
@@ -323,8 +323,14 @@ fn connect(
             }
             Target::Local(path) => {
                 let state = replica_state(&options.set_state(), path);
-                let target = Embedded::start(path, &state, set.record.set, options)?;
-                Route::Within(embedded.insert(target).target())
+                match Embedded::start(path, &state, set.record.set, options) {
+                    Ok(target) => Route::Within(embedded.insert(target).target()),
+                    Err(failure) if may_be_awaited(options, set, target) && is_missing(path, &state) => {
+                        log::error!("{} {}", failure.what, failure.next);
+                        Route::Awaited(awaited(options, set, path))
+                    }
+                    Err(failure) => return Err(failure),
+                }
             }
             Target::Remote { .. } => {
                 let identity = identity.ok_or_else(no_identity)?;
@@ -360,6 +366,19 @@ fn connect(
         connections.push(Arc::new(connection));
     }
     Ok(connections)
+}
+
+/// A replica that is known and missing keeps nothing from the others: its connection is in error until it
+/// is there.
+fn may_be_awaited(options: &ProtectOptions, set: &SetState, target: &Target) -> bool {
+    let others = options.targets.iter().filter(|other| *other != target && **other != Target::Null);
+    set.record.has_answered(target) && others.count() > 0
+}
+
+fn awaited(options: &ProtectOptions, set: &SetState, path: &Path) -> Awaited {
+    let (options, path, id) = (options.clone(), path.to_owned(), set.record.set);
+    let state = replica_state(&options.set_state(), &path);
+    Awaited::new(move || Embedded::start(&path, &state, id, &options))
 }
 
 pub(super) fn io_failure(what: &str, error: &std::io::Error) -> Failure {
