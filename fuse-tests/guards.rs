@@ -375,6 +375,36 @@ fn mass_deletions_wait_for_a_person() {
     protected.stop();
 }
 
+/// The queue became full while a person was asked: the question was forgotten, and a plain word let a copy begin.
+#[test]
+fn a_question_about_deletions_outlives_a_full_queue() {
+    let arguments = vec!["--queue-memory", "32M"];
+    let mut protected = Protected::prepare(Setup { arguments, ..Setup::default() });
+    fs::create_dir(protected.backing.join("dir")).expect("a directory");
+    for number in 0..1400 {
+        fs::write(protected.backing.join(format!("dir/file{number}")), "x").expect("a file");
+    }
+    protected.start_again();
+    fs::remove_dir_all(protected.mount.join("dir")).expect("removed");
+    wait_until(&protected, "asked", |connection| connection["state"] == "paused");
+    fs::write(protected.mount.join("large"), vec![7; 40 << 20]).expect("programs go on");
+    let asked = wait_until(&protected, "let go", |connection| {
+        let reason = connection["reason"].as_str().unwrap_or_default();
+        connection["needs_copy"] == true && reason.contains("--accept-deletes") && reason.contains("full")
+    });
+    assert_eq!((&asked["state"], asked["lag_applied"].is_null()), (&"paused".into(), true), "{asked}");
+    let output = output_within(standin(&protected.run).args(["connection", "resume"]), COMMAND_MAX);
+    assert!(
+        !output.status.success() && describe(&output).contains("--accept-deletes"),
+        "{}",
+        describe(&output)
+    );
+    crate::host::run(standin(&protected.run).args(["connection", "resume", "--accept-deletes"]));
+    protected.wait_in_line();
+    protected.assert_in_sync();
+    protected.stop();
+}
+
 /// Files were counted by their names and deletions by last names: a tree of which each file has two, or a
 /// link elsewhere, was deleted whole.
 #[test]

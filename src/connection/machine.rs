@@ -366,13 +366,24 @@ impl Machine {
         Ok(())
     }
 
-    /// A connection that does not send has nothing to ask before it does.
+    /// A connection that does not send is held before it does: the question stands until a person answers it,
+    /// also where the queue became full meanwhile.
     fn many_deletes(&mut self, now: Instant, reason: &str) {
-        if let State::Started(link) = self.state
-            && link.has_stream()
-        {
-            self.goto(now, State::Paused(link), reason);
-            self.actions.push_back(Action::SetFlow(Flow::Hold));
+        match &self.state {
+            State::Started(Link::Pending) => self.pending_flow(now, Flow::Hold),
+            State::Started(link) => {
+                self.goto(now, State::Paused(*link), reason);
+                self.actions.push_back(Action::SetFlow(Flow::Hold));
+            }
+            State::Error { repair, flow: Flow::Send, .. } => self.repair(now, *repair, Flow::Hold),
+            State::Stopped
+            | State::Scheduled { .. }
+            | State::Paused(_)
+            | State::Error { flow: Flow::Hold, .. }
+            | State::Gone => {}
+        }
+        if self.state == State::Paused(Link::Pending) {
+            self.reason = self.with_let_go(reason);
         }
     }
 

@@ -156,7 +156,7 @@ impl DeleteGuard {
         }
     }
 
-    /// What it asked for is not to be sent any more: a copy comes in its place.
+    /// What it asked for is not to be sent any more: a copy, which a person has let begin, comes in its place.
     pub fn forget(&self) {
         self.state.lock().asks = None;
     }

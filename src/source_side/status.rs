@@ -261,8 +261,8 @@ pub fn connection_status(connection: &Connection, ground: &Ground) -> Connection
 fn report_and_lags(connection: &Connection, queue: &Queue) -> (Report, Option<Lag>, Option<Lag>) {
     let look = || {
         let report = connection.report();
-        let applied = lag(queue, report.applied, report.data);
-        let durable = lag(queue, report.durable, report.data);
+        let applied = lag(queue, report.applied, &report);
+        let durable = lag(queue, report.durable, &report);
         (report, applied, durable)
     };
     let mut looked = look();
@@ -279,8 +279,8 @@ fn report_and_lags(connection: &Connection, queue: &Queue) -> (Report, Option<La
 
 /// Age of the oldest packet that the target lacks, and all that it lacks. Unknown where the
 /// replica is not the directory as of any moment, or nothing is kept for it.
-fn lag(queue: &Queue, reached: Sequence, data: DataState) -> Option<Lag> {
-    if data != DataState::Good {
+fn lag(queue: &Queue, reached: Sequence, report: &Report) -> Option<Lag> {
+    if report.data != DataState::Good || report.needs_copy.is_some() {
         return None;
     }
     let Behind { since, packets, bytes } = queue.behind(reached)?;

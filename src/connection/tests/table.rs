@@ -209,6 +209,12 @@ const TABLE: &[Row] = &[
     // What a person is asked about waits.
     (&["copying"], "many deletes", "paused copying", &["hold"]),
     (&["streaming"], "many deletes", "paused streaming", &["hold"]),
+    (&["dialing"], "many deletes", "paused dialing", &["hold"]),
+    (&["greeting"], "many deletes", "paused greeting", &["hold"]),
+    (&["pending let go"], "many deletes", "paused pending let go", &[]),
+    (&["waiting"], "many deletes", "waiting on hold", &[]),
+    (&["redialing"], "many deletes", "redialing on hold", &[]),
+    (&["regreeting"], "many deletes", "regreeting on hold", &[]),
     // The queue: what is away or held back is let go.
     (&["stopped"], "full", "stopped let go", &["let go"]),
     (&["scheduled"], "full", "scheduled let go", &["let go"]),

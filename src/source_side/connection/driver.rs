@@ -377,8 +377,6 @@ impl<S: Surroundings> Driver<S> {
     fn let_go(&mut self) {
         let Some(cursor) = self.cursor.take() else { return };
         self.queue.detach(cursor);
-        // It comes no more: what a copy does not find is moved aside, not deleted.
-        self.guard.forget();
         if let (Some(reason), false) = (self.machine.let_go(), *self.machine.state() == State::Gone) {
             log::warn!("connection {} to {}: {reason}", self.settings.id, self.settings.target);
         }
@@ -386,7 +384,11 @@ impl<S: Surroundings> Driver<S> {
 
     fn link_event(&mut self, event: Option<SourceEvent>) {
         match event {
-            Some(SourceEvent::Up) => self.happened(Event::Up),
+            Some(SourceEvent::Up) => {
+                // Before it is decided what is sent.
+                self.ask_about_deletes();
+                self.happened(Event::Up);
+            }
             Some(SourceEvent::Message(message)) => self.message(message),
             Some(SourceEvent::Lost { by, reason }) => self.lost(by, reason),
             None => self.lost(LostBy::Network, "the link thread ended".into()),

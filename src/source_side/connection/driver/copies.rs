@@ -22,6 +22,8 @@ impl<S: Surroundings> Driver<S> {
     /// The target is brought into line by a copy; the queue is held for it from now on.
     pub(super) fn await_copy(&mut self, flow: Flow) {
         assert!(self.cursor.is_none(), "the queue is held for a target twice");
+        // What was asked about comes no more: what a copy does not find is moved aside.
+        self.guard.forget();
         let (cursor, _) = self.shared.attach(&self.queue);
         self.cursor = Some(cursor);
         self.set_flow(flow);
