@@ -6,6 +6,7 @@ mod aside;
 mod bad_input;
 mod basic;
 mod batch;
+mod by_blocks;
 mod conflict;
 mod connections;
 mod databases;

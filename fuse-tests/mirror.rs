@@ -28,7 +28,7 @@ fn mirror(protected: &Protected, arguments: &[&str]) -> Output {
 
 /// It must succeed.
 #[track_caller]
-fn told(protected: &Protected, arguments: &[&str]) -> String {
+pub fn told(protected: &Protected, arguments: &[&str]) -> String {
     let output = mirror(protected, arguments);
     assert!(output.status.success(), "{arguments:?}: {}", describe(&output));
     describe(&output)
@@ -47,14 +47,14 @@ fn refused(protected: &Protected, arguments: &[&str], words: &[&str]) {
     assert_eq!((&after["state"], &after["mirror"]["phase"]), (&before["state"], &before["mirror"]["phase"]));
 }
 
-fn connection(protected: &Protected) -> Value {
+pub fn connection(protected: &Protected) -> Value {
     let output = output_within(standin(&protected.run).args(["status", "--json"]), COMMAND_MAX);
     let mut status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     status["connections"][0].take()
 }
 
 #[track_caller]
-fn wait_for(protected: &Protected, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+pub fn wait_for(protected: &Protected, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
     let deadline = Instant::now() + SYNC_MAX;
     loop {
         let connection = connection(protected);
@@ -70,7 +70,7 @@ fn runs(connection: &Value) -> bool {
     connection["mirror"]["phase"] == "mirroring" && connection["progress"]["bytes_done"].as_u64() > Some(0)
 }
 
-fn is_complete(connection: &Value) -> bool {
+pub fn is_complete(connection: &Value) -> bool {
     connection["mirror"]["phase"] == "complete" && connection["data"] == "good"
 }
 
@@ -168,6 +168,9 @@ fn what_makes_no_sense_is_refused_and_starts_nothing() {
     refused(&protected, &["start", "--mode", "guess"], &["invalid value"]);
     refused(&protected, &["start", "--mode", "full", "--from-scratch"], &["cannot be used with"]);
     refused(&protected, &["start", "--rate", "fast"], &["invalid value"]);
+    refused(&protected, &["start", "--mode", "checksums"], &["invalid value", "differences+checksum"]);
+    refused(&protected, &["start", "--audit"], &["--mode"]);
+    refused(&protected, &["start", "--audit", "--mode", "differences"], &["--audit is about hashes"]);
     let held = |word: &str| output_within(standin(&protected.run).args(["connection", word]), COMMAND_MAX);
     for (hold, words, go_on) in [
         ("stop", ["is stopped", "standin connection start 1"], "start"),

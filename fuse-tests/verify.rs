@@ -53,7 +53,7 @@ fn set(found: &[(&str, &str)]) -> BTreeSet<(String, String)> {
 }
 
 /// Files, hard links, holes, extended attributes, a deep and a large directory.
-fn plant(root: &Path) {
+pub fn plant(root: &Path) {
     for dir in 0..6 {
         let dir = root.join(format!("d{dir}/inner/most"));
         fs::create_dir_all(&dir).expect("a directory");
@@ -81,7 +81,7 @@ fn plant(root: &Path) {
 }
 
 /// One flipped bit, a changed mode, a lost attribute, a missing and an extra file, each on the replica.
-fn damage(replica: &Path) -> BTreeSet<(String, String)> {
+pub fn damage(replica: &Path) -> BTreeSet<(String, String)> {
     let times = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified()).expect("a time");
     let file = fs::OpenOptions::new().read(true).write(true).open(replica.join("large")).expect("a file");
     let before = times(&replica.join("large"));
@@ -283,7 +283,7 @@ fn programs_that_write_make_no_difference() {
 }
 
 /// Writes, renames within and across directories, links, removes and makes, until it is to stop.
-fn work(root: &Path, other: &Path, stop: &AtomicBool) {
+pub fn work(root: &Path, other: &Path, stop: &AtomicBool) {
     let mut round = 0u64;
     while !stop.load(Relaxed) {
         round += 1;

@@ -11,7 +11,7 @@ use rustix::fs::{SeekFrom, seek};
 use rustix::io::{Errno, ReadWriteFlags, pread, preadv2};
 use xxhash_rust::xxh3::xxh3_128_with_secret;
 
-use crate::limits::HASH_BLOCK;
+use crate::limits::{HASH_BLOCK, HASHES_MAX};
 use crate::packet::BlockHash;
 use crate::words::sha256;
 
@@ -36,6 +36,17 @@ pub struct Range {
     pub offset: u64,
     pub blocks: usize,
     pub size: u64,
+}
+
+impl Range {
+    /// Whether a file can have it, and one item its hashes.
+    pub fn is_of_a_file(&self) -> bool {
+        let Range { offset, blocks, size } = *self;
+        let is_sized = size <= i64::MAX as u64 && offset < size && offset.is_multiple_of(HASH_BLOCK);
+        is_sized
+            && (1..=HASHES_MAX).contains(&blocks)
+            && (size - offset).div_ceil(HASH_BLOCK) >= blocks as u64
+    }
 }
 
 /// Hashes with the key of one comparison.
@@ -211,7 +222,7 @@ mod tests {
         let seed = 11;
         let mut random = Random::new(seed);
         let file = tempfile::tempfile().unwrap();
-        let size = 2 * HASH_BLOCK + 1000;
+        let size = 2 * HASH_BLOCK + HASH_BLOCK / 3;
         let mut bytes: Vec<u8> = (0..size).map(|_| random.below(256) as u8).collect();
         file.write_all_at(&bytes, 0).unwrap();
         for hash in both() {

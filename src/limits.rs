@@ -83,8 +83,9 @@ pub const LIVE_ENTRIES_IN_FLIGHT: usize = LISTINGS_IN_FLIGHT * LISTING_ENTRIES_M
 /// of them at a time is better off with a new copy.
 pub const DOUBTS_WAITING_MAX: usize = 1 << 18;
 
-/// Answers of a target that its copy has not taken up yet: a listing each, and doubts beside them.
-pub const LIVE_ANSWERS_MAX: usize = 4 * LIVE_LISTINGS_IN_FLIGHT;
+/// Answers of a target that its copy has not taken up yet: two to a listing, one to hashes, and doubts
+/// beside them.
+pub const LIVE_ANSWERS_MAX: usize = 6 * LIVE_LISTINGS_IN_FLIGHT;
 
 /// Extended attributes of one object, names and values in bytes, that travel with its listing or
 /// its content; above it each attribute is an item of its own, and memory holds one at a time. An
@@ -100,8 +101,8 @@ pub const LEFT_OUT_NAMED_MAX: usize = 16;
 /// which share the stream, never wait long behind one.
 pub const CONTENT_CHUNK: usize = 256 << 10;
 
-/// Content is compared in blocks of so many bytes.
-pub const HASH_BLOCK: u64 = 64 << 10;
+/// Content is compared in blocks of so many bytes; in unit tests of so few that small files have several.
+pub const HASH_BLOCK: u64 = if cfg!(test) { 1 << 9 } else { 64 << 10 };
 
 /// Hashes of blocks in one item, and what a comparison takes of them at a time: while a target reads what
 /// they are of, a packet behind them waits, as behind four pieces of content.
@@ -113,6 +114,14 @@ pub const HASHES_OF_CHECK: usize = 16;
 /// so many go while a target that is a second behind answers (of 128 a second 128 files were compared).
 pub const HASHES_IN_FLIGHT: usize = 768;
 pub const HASHED_BYTES_IN_FLIGHT: u64 = 8 << 20;
+
+/// Files of a copy whose blocks are compared at a time: as many as hashes are under way. A target keeps
+/// the inode of each.
+pub const COMPARED_FILES_MAX: usize = HASHES_IN_FLIGHT;
+
+/// A copy by differences compares the blocks of wanted files that are at least so many bytes long on both
+/// sides: of shorter ones the content is sent sooner than it is asked for.
+pub const BY_BLOCKS_FROM: u64 = 1 << 20;
 
 /// Listings that a comparison has sent and that the target has not answered.
 pub const CHECK_LISTINGS_IN_FLIGHT: usize = 64;
@@ -488,6 +497,7 @@ const _: () = assert!(
         <= CONTROL_OUT_BYTES_MAX
 );
 const _: () = assert!(HASHES_IN_FLIGHT + CHECK_LISTINGS_IN_FLIGHT < LIVE_ANSWERS_MAX);
+const _: () = assert!(HASHES_IN_FLIGHT + 2 * LIVE_LISTINGS_IN_FLIGHT < LIVE_ANSWERS_MAX);
 const _: () = assert!(
     LISTING_LEN_CUT + XATTRS_INLINE_MAX + 2 * SYMLINK_LEN_MAX + LISTING_ENTRIES_MAX * (NAME_LEN_MAX + 8)
         < HEADER_LEN_MAX

@@ -10,18 +10,19 @@ use super::find::{find_role, no_answer};
 use super::status::{data_word, mirror_words, progress_words};
 use super::{Outcome, connection, output};
 use crate::control::{ConnectionChange, ConnectionStatus, RoleName};
+use crate::failure::Failure;
 use crate::packet::OrphanCounts;
 use crate::units;
-use crate::words::{CopyMode, OrphanRules};
+use crate::words::{CopyMode, HashKind, OrphanRules};
 
 pub(super) fn run(common: &Common, args: &Mirror) -> Outcome {
     let (change, which) = match &args.command {
         MirrorCommand::List { set } => return list(common, set.as_deref()),
-        MirrorCommand::Start { which, mode, from_scratch, rate, orphans, orphan_age } => {
+        MirrorCommand::Start { which, mode, from_scratch, audit, rate, orphans, orphan_age } => {
             let mode = if *from_scratch { Some(CopyMode::Full) } else { *mode };
-            let rate = rate.filter(|rate| *rate > 0);
+            let (hash, rate) = (hash_kind(mode, *audit)?, rate.filter(|rate| *rate > 0));
             let orphans = orphans.map(|choice| OrphanRules::new(choice, *orphan_age));
-            (ConnectionChange::StartMirror { mode, rate, orphans }, which)
+            (ConnectionChange::StartMirror { mode, hash, rate, orphans }, which)
         }
         MirrorCommand::Stop { which, from_scratch } => {
             (ConnectionChange::StopMirror { from_scratch: *from_scratch }, which)
@@ -40,6 +41,18 @@ pub(super) fn run(common: &Common, args: &Mirror) -> Outcome {
     Ok(0)
 }
 
+fn hash_kind(mode: Option<CopyMode>, is_audit: bool) -> Result<HashKind, Failure> {
+    match (mode, is_audit) {
+        (_, false) => Ok(HashKind::Fast),
+        (Some(mode), true) if mode.is_by_checksum() => Ok(HashKind::Audit),
+        _ => Err(Failure::new(
+            "--audit is about hashes, and nothing is compared by them in this mode.",
+            "Nothing was started.",
+            "Name --mode differences+checksum or --mode checksum with it.",
+        )),
+    }
+}
+
 /// What was done, and what follows.
 pub(super) fn text(change: ConnectionChange, label: &str) -> String {
     let at = |rate: Option<u64>| match rate {
@@ -47,8 +60,9 @@ pub(super) fn text(change: ConnectionChange, label: &str) -> String {
         Some(rate) => format!(", {} a second at most", units::size(rate)),
     };
     match change {
-        ConnectionChange::StartMirror { mode, rate, orphans: _ } => {
-            let mode = mode.map_or(String::new(), |mode| format!(" (mode {mode})"));
+        ConnectionChange::StartMirror { mode, hash, rate, orphans: _ } => {
+            let audit = if hash == HashKind::Audit { ", audit" } else { "" };
+            let mode = mode.map_or(String::new(), |mode| format!(" (mode {mode}{audit})"));
             format!("{label}: a copy begins{mode}{}. `standin status` says how far it is.", at(rate))
         }
         ConnectionChange::StopMirror { from_scratch } => {

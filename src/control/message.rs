@@ -9,7 +9,7 @@ use super::orphans::{OrphansRequest, ReplicaOrphans};
 use super::status::{ConnectionStatus, Status};
 use crate::failure::Failure;
 use crate::packet::{CheckCounts, DifferenceKind, Sequence};
-use crate::words::{Allow, CopyMode, OrphanRules, QueueStats, Right};
+use crate::words::{Allow, CopyMode, HashKind, OrphanRules, QueueStats, Right};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "request")]
@@ -78,6 +78,9 @@ pub enum ConnectionChange {
     StartMirror {
         /// As the last stop left it, else by differences.
         mode: Option<CopyMode>,
+        /// Of a mode that is named.
+        #[serde(default)]
+        hash: HashKind,
         /// Bytes a second.
         rate: Option<u64>,
         /// What it does with what only the target has; else what the protection was started with.

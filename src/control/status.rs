@@ -361,6 +361,9 @@ pub struct MirrorProgress {
     pub files_total: Option<u64>,
     pub bytes_done: u64,
     pub bytes_total: Option<u64>,
+    /// Compared block by block.
+    #[serde(default)]
+    pub bytes_compared: u64,
     pub bytes_per_second: f64,
     /// What a person lets it send in a second.
     #[serde(default)]

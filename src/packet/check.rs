@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::op::{Bounded, ObjectId};
 use crate::limits::PATH_LEN_MAX;
+use crate::store::random_u64;
+use crate::words::HashKind;
 
 /// How blocks of content are hashed: with a key that is drawn for each comparison.
 #[derive(Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -13,6 +15,18 @@ pub enum BlockHash {
     Fast { key: [u8; 32] },
     /// Keyed blake3, cut to 128 bits: against whoever chose the content, too.
     Audit { key: [u8; 32] },
+}
+
+impl BlockHash {
+    /// With a key that nobody knows.
+    pub fn draw(kind: HashKind) -> BlockHash {
+        let mut key = [0; 32];
+        key.chunks_mut(8).for_each(|part| part.copy_from_slice(&random_u64().to_le_bytes()));
+        match kind {
+            HashKind::Fast => BlockHash::Fast { key },
+            HashKind::Audit => BlockHash::Audit { key },
+        }
+    }
 }
 
 /// The key is nobody's business.

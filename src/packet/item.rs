@@ -162,7 +162,7 @@ pub enum LaneItem {
     CheckBegin { content: Option<BlockHash> },
     /// Hashes of a file's blocks of [`crate::limits::HASH_BLOCK`] bytes from an offset on, a multiple of
     /// that; the last block of a file ends with it. At most [`crate::limits::HASHES_MAX`]. The file has
-    /// this size. Answered with [`super::TargetMessage::Hashed`].
+    /// this size: in a copy the target's gets it with the first ones. Answered with [`super::TargetMessage::Hashed`].
     Hashes { object: ObjectId, offset: u64, size: u64, hashes: Vec<u128> },
     /// The comparison ends here, without a result. Answered with [`super::TargetMessage::CheckStopped`],
     /// also where none has begun.
@@ -174,6 +174,17 @@ pub enum LaneItem {
     /// was modified within `age_ms` stays. Right behind the root directory; the end is then answered with
     /// [`super::TargetMessage::Orphans`], too.
     OrphanRules { rule: OrphanRule, age_ms: u64 },
+    /// Of wanted files that are at least so many bytes long on both sides, and of those that have the same
+    /// size and mtime, blocks are compared first: the target names them
+    /// ([`super::TargetMessage::HasOld`]), and gets [`LaneItem::Hashes`], and of blocks that differ the
+    /// bytes. Right behind the root directory.
+    ByBlocks { hash: BlockHash, least: u64 },
+    /// Content of blocks that differ comes next, at any offsets, and perhaps the end of it: what else the
+    /// file holds was compared. Holes may come without bytes behind them.
+    OpenBlocks { object: ObjectId },
+    /// Right behind the last hashes of a file, as [`LaneItem::CloseContent`]: the content is complete if
+    /// no hash of it differed. Else what differs comes, and another end.
+    CloseSame { object: ObjectId, size: u64, attributes: Attributes, xattrs: Vec<Xattr> },
 }
 
 impl LaneItem {
@@ -199,6 +210,9 @@ impl LaneItem {
             LaneItem::CheckStop => "stop of a comparison",
             LaneItem::NamesMatch => "names match",
             LaneItem::OrphanRules { .. } => "rules for orphans",
+            LaneItem::ByBlocks { .. } => "by blocks",
+            LaneItem::OpenBlocks { .. } => "open blocks",
+            LaneItem::CloseSame { .. } => "close what is the same",
         }
     }
 }

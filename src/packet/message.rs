@@ -224,6 +224,9 @@ pub enum TargetMessage {
     Orphans(OrphanCounts),
     /// Right before `About`, where the source may send the set.
     Holds(Holdings),
+    /// Before the answer to a listing: these of the files that it asks for are here with other content,
+    /// whose blocks are to be compared. Only behind [`super::LaneItem::ByBlocks`].
+    HasOld { listing: ItemNumber, objects: Vec<ObjectId> },
 }
 
 /// What the file system of a replica can hold.

@@ -157,6 +157,9 @@ pub(super) fn items() -> Vec<LaneItem> {
     items.extend([
         LaneItem::Hashes { object: object(1), offset: 1 << 20, size: 1 << 21, hashes: vec![7; 3] },
         LaneItem::CheckStop,
+        LaneItem::ByBlocks { hash: BlockHash::Fast { key: [7; 32] }, least: 9 },
+        LaneItem::OpenBlocks { object: object(1) },
+        LaneItem::CloseSame { object: object(1), size: 1, attributes: attributes(), xattrs: xattrs() },
     ]);
     items.extend(unlisted().into_iter().map(|names| listing(Vec::new(), Some(names))));
     items
@@ -301,9 +304,15 @@ pub(super) fn target_messages() -> Vec<TargetMessage> {
             applied: position(),
         },
     ];
+    messages.extend(said_of_checks());
+    messages.extend(standings().into_iter().map(about));
+    messages
+}
+
+fn said_of_checks() -> Vec<TargetMessage> {
     let difference =
         |kind| Difference { kind, object: Some(object(1)), path: Bounded(b"a/b".to_vec()), bytes: 5 };
-    messages.extend([
+    vec![
         TargetMessage::Hashed { item: ItemNumber(1), differing: 6 },
         TargetMessage::Differences { found: difference_kinds().into_iter().map(difference).collect() },
         TargetMessage::Checked {
@@ -319,11 +328,10 @@ pub(super) fn target_messages() -> Vec<TargetMessage> {
         },
         TargetMessage::NotChecked { reason: text() },
         TargetMessage::CheckStopped,
-    ]);
-    messages.extend(standings().into_iter().map(about));
-    messages.push(TargetMessage::Holds(holdings()));
-    messages.push(TargetMessage::Orphans(OrphanCounts { moved: 1, kept: 2, deleted: 3, spared: 4 }));
-    messages
+        TargetMessage::Orphans(OrphanCounts { moved: 1, kept: 2, deleted: 3, spared: 4 }),
+        TargetMessage::Holds(holdings()),
+        TargetMessage::HasOld { listing: ItemNumber(1), objects: (0..20).map(object).collect() },
+    ]
 }
 
 pub(super) fn pairing_requests() -> Vec<PairingRequest> {

@@ -28,7 +28,7 @@ pub(crate) mod tests;
 
 pub use error::CopyError;
 pub use had::TargetHad;
-pub use live::{Answer, CheckOrder, LiveCopy};
+pub use live::{Answer, BlockOrder, CheckOrder, LiveCopy};
 #[cfg(test)]
 pub(crate) use live::{Planted, Sizes, Stepped};
 pub use look::{attributes, birth, stat, timestamp};

@@ -17,6 +17,8 @@ pub struct CopyProgress {
     pub(super) files_identical: AtomicU64,
     pub(super) files_copied: AtomicU64,
     pub(super) bytes_copied: AtomicU64,
+    pub(super) bytes_compared: AtomicU64,
+    pub(super) bytes_identical: AtomicU64,
     pub(super) orphans: AtomicU64,
     pub(super) current: Mutex<String>,
 }
@@ -40,6 +42,12 @@ pub struct ProgressSnapshot {
     pub files_copied: u64,
     /// Content sent, in bytes (holes not counted).
     pub bytes_copied: u64,
+    /// Content that both sides compared block by block, in bytes.
+    #[serde(default)]
+    pub bytes_compared: u64,
+    /// Of it, what the target had.
+    #[serde(default)]
+    pub bytes_identical: u64,
     /// What the target moved aside, once it says so.
     pub orphans: u64,
     /// Where the copy is, relative to the directory's root.
@@ -57,6 +65,8 @@ impl Default for CopyProgress {
             files_identical: AtomicU64::new(0),
             files_copied: AtomicU64::new(0),
             bytes_copied: AtomicU64::new(0),
+            bytes_compared: AtomicU64::new(0),
+            bytes_identical: AtomicU64::new(0),
             orphans: AtomicU64::new(0),
             current: Mutex::new(String::new()),
         }
@@ -85,6 +95,8 @@ impl CopyProgress {
             files_identical: self.files_identical.load(Relaxed),
             files_copied: self.files_copied.load(Relaxed),
             bytes_copied: self.bytes_copied.load(Relaxed),
+            bytes_compared: self.bytes_compared.load(Relaxed),
+            bytes_identical: self.bytes_identical.load(Relaxed),
             orphans: self.orphans.load(Relaxed),
             current: self.current.lock().clone(),
         }

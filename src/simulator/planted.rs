@@ -67,7 +67,7 @@ pub enum Planted {
 }
 
 impl Planted {
-    pub const ALL: [Planted; 30] = [
+    pub const ALL: [Planted; 32] = [
         Planted::ResumesTooEarly,
         Planted::ResumesTooLate,
         Planted::AcknowledgesBeforeApply,
@@ -98,17 +98,20 @@ impl Planted {
         Planted::Converging(PlantedInReconcile::SweepsNamesOfPackets),
         Planted::Converging(PlantedInReconcile::OlderTime),
         Planted::Converging(PlantedInReconcile::EndsInDoubt),
+        Planted::Converging(PlantedInReconcile::DropsWhatIsCompared),
+        Planted::Converging(PlantedInReconcile::TakesAllForSame),
     ];
 
-    /// What 400 seeds do not come upon here; the tests of the rooms do (`apply::tests::converge`,
+    /// What 1,000 seeds do not come upon here; the tests of the rooms do (`apply::tests::converge`,
     /// `intercept::model::live`).
-    pub const FOUND_ELSEWHERE: [Planted; 6] = [
+    pub const FOUND_ELSEWHERE: [Planted; 7] = [
         Planted::ClosesEarly,
         Planted::OpenListingGoesOn,
         Planted::Converging(PlantedInReconcile::ContentOfUnseen),
         Planted::Converging(PlantedInReconcile::UnseenIsComplete),
         Planted::Converging(PlantedInReconcile::ClosesAnyInode),
         Planted::Converging(PlantedInReconcile::EndTrusts),
+        Planted::Converging(PlantedInReconcile::KeepsItsSize),
     ];
 
     /// What of it is planted in the lane.

@@ -13,8 +13,8 @@ use crate::limits::LIVE_ANSWERS_MAX;
 use crate::packet::*;
 use crate::random::Random;
 use crate::resync::{
-    Answer, CopyError, CopyReport, Entry, Gone, LiveCopy, Planted as PlantedInCopy, Sizes, Slot, StampedSink,
-    Stepped,
+    Answer, BlockOrder, CopyError, CopyReport, Entry, Gone, LiveCopy, Planted as PlantedInCopy, Sizes, Slot,
+    StampedSink, Stepped,
 };
 use crate::source_side::{StampedLane, WalkOrder, Walked};
 
@@ -51,7 +51,7 @@ impl Walker {
         outcome: Sender<Walked>,
         (random, planted): (&mut Random, Option<Planted>),
     ) -> Walker {
-        let WalkOrder { birth_epoch, suspect_since, had, sink, answers, progress, .. } = order;
+        let WalkOrder { birth_epoch, suspect_since, had, by_blocks, sink, answers, progress, .. } = order;
         if let Some(planted) = planted.and_then(Planted::in_lane) {
             sink.plant(planted);
         }
@@ -79,6 +79,9 @@ impl Walker {
         };
         let copy = LiveCopy::new(backing, looks, birth_epoch, None, sink, heard, progress);
         let copy = copy.expect("the directory can be read").in_pieces(sizes, planted_in_copy).to(had);
+        // Files are small here.
+        let least = if began_at.0.is_multiple_of(2) { 1 } else { 1 << 20 };
+        let copy = copy.by_blocks(by_blocks.map(|order| BlockOrder { least, ..order }));
         let answering = Some(answering);
         Walker {
             copy,
@@ -156,7 +159,11 @@ impl Walker {
                 self.doubts += directories.len() as u64;
                 Answer::Doubt(directories.into_iter().map(here).collect())
             }
-            Answer::Hashed(item) => Answer::Hashed(item),
+            Answer::HasOld(mut wanted) => {
+                wanted.objects = wanted.objects.into_iter().map(here).collect();
+                Answer::HasOld(wanted)
+            }
+            Answer::Hashed { item, differing } => Answer::Hashed { item, differing },
             Answer::Complete(end) => {
                 self.end = Some(end);
                 Answer::Complete(end)
@@ -186,6 +193,7 @@ impl Renamed {
             | LaneItem::Afresh
             | LaneItem::NamesMatch
             | LaneItem::OrphanRules { .. }
+            | LaneItem::ByBlocks { .. }
             | LaneItem::LeftOut { .. }
             | LaneItem::End
             | LaneItem::CheckBegin { .. }
@@ -217,6 +225,8 @@ impl Renamed {
             | LaneItem::Attributes { object, .. }
             | LaneItem::Leave { object }
             | LaneItem::Hashes { object, .. }
+            | LaneItem::OpenBlocks { object }
+            | LaneItem::CloseSame { object, .. }
             | LaneItem::NotListed { dir: object } => renamed(object),
         }
     }

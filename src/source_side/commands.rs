@@ -180,8 +180,8 @@ fn command(change: ConnectionChange) -> Wanted {
         ConnectionChange::Resume => Wanted::OfConnection(Command::Resume),
         ConnectionChange::AcceptDeletes => Wanted::OfConnection(Command::AcceptDeletes),
         ConnectionChange::Disconnect => Wanted::OfConnection(Command::Disconnect),
-        ConnectionChange::StartMirror { mode, rate, orphans } => {
-            Wanted::OfCopies(MirrorCommand::Start { mode, rate, orphans })
+        ConnectionChange::StartMirror { mode, hash, rate, orphans } => {
+            Wanted::OfCopies(MirrorCommand::Start { mode, hash, rate, orphans })
         }
         ConnectionChange::StopMirror { from_scratch } => {
             Wanted::OfCopies(MirrorCommand::Stop { from_scratch })

@@ -7,7 +7,7 @@ use super::mark::{Clock, EVERYTHING, Mark};
 use crate::connection::Wish;
 use crate::limits::FIRST_COPY_RUNS_MAX;
 use crate::packet::{Incarnation, Timestamp};
-use crate::words::{CopyMode, OrphanRules};
+use crate::words::{CopyMode, HashKind, OrphanRules};
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,7 @@ pub struct Kept {
     pub copy_mode: CopyMode,
     /// What it does with orphans, where a person has said so.
     pub copy_orphans: Option<OrphanRules>,
+    pub copy_hash: HashKind,
     /// It rests.
     pub copy_paused: bool,
 }

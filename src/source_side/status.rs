@@ -315,6 +315,7 @@ fn mirror_progress(report: &Report, snapshot: &ProgressSnapshot) -> MirrorProgre
         files_total: None,
         bytes_done: snapshot.bytes_copied,
         bytes_total: None,
+        bytes_compared: snapshot.bytes_compared,
         bytes_per_second: if runs { snapshot.bytes_copied as f64 / elapsed } else { 0.0 },
         eta_seconds: None,
         current: snapshot.current.clone(),

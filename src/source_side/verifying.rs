@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::limits::CONTROL_RESPONSE_LEN_MAX;
 use crate::packet::{BlockHash, DifferenceKind, ObjectId};
 use crate::resync::CheckOrder;
-use crate::store::random_u64;
+use crate::words::HashKind;
 
 /// How often it is looked whether anybody still waits.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -52,11 +52,8 @@ fn order(desk: &Desk, request: &VerifyRequest) -> Result<CheckOrder, Failure> {
         None => None,
         Some(path) => below(&desk.ground.options.directory, path)?,
     };
-    let hash = |is_audit: bool| match (is_audit, random_key()) {
-        (true, key) => BlockHash::Audit { key },
-        (false, key) => BlockHash::Fast { key },
-    };
-    let content = (request.checksum || request.audit).then(|| hash(request.audit));
+    let kind = if request.audit { HashKind::Audit } else { HashKind::Fast };
+    let content = (request.checksum || request.audit).then(|| BlockHash::draw(kind));
     Ok(CheckOrder { content, below, rate: request.rate })
 }
 
@@ -80,12 +77,6 @@ fn below(directory: &Path, path: &Path) -> Result<Option<PathBuf>, Failure> {
             "Name a directory in it, without `..`.",
         )),
     }
-}
-
-fn random_key() -> [u8; 32] {
-    let mut key = [0; 32];
-    key.chunks_mut(8).for_each(|part| part.copy_from_slice(&random_u64().to_le_bytes()));
-    key
 }
 
 /// A copy under way makes the replica good; then it can be compared.

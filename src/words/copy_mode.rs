@@ -5,21 +5,34 @@ use std::fmt;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::limits::BY_BLOCKS_FROM;
+
 /// How a copy finds what a target lacks. Every rule that differs is a question here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CopyMode {
     /// The content of every file is sent
     Full,
-    /// Files whose size, modification time, owner, mode or extended attributes differ: their content is sent
+    /// What differs in size, modification time or attributes: the content of files whose size or time
+    /// differ is sent, of those of 1 MiB and more only blocks that differ
     #[default]
     Differences,
-    /// The same files: only those of their blocks are sent that differ
-    #[value(name = "differences+checksum", skip)]
+    /// The same, of files of any size only blocks that differ
+    #[value(name = "differences+checksum")]
     DifferencesChecksum,
-    /// Every file is compared block by block: only blocks that differ are sent
-    #[value(skip)]
+    /// The content of every file is compared, whatever size and time say: only blocks that differ are sent
     Checksum,
+}
+
+/// How blocks are compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HashKind {
+    /// By hashes against chance.
+    #[default]
+    Fast,
+    /// By hashes that nobody finds two contents for.
+    Audit,
 }
 
 impl CopyMode {
@@ -28,6 +41,23 @@ impl CopyMode {
         match self {
             CopyMode::Full | CopyMode::Checksum => true,
             CopyMode::Differences | CopyMode::DifferencesChecksum => false,
+        }
+    }
+
+    /// Of files that have so many bytes on both sides only blocks that differ are sent; `None`: of no file.
+    pub fn blocks_from(self) -> Option<u64> {
+        match self {
+            CopyMode::Full => None,
+            CopyMode::Differences => Some(BY_BLOCKS_FROM),
+            CopyMode::DifferencesChecksum | CopyMode::Checksum => Some(1),
+        }
+    }
+
+    /// It was asked for because of the hashes.
+    pub fn is_by_checksum(self) -> bool {
+        match self {
+            CopyMode::Full | CopyMode::Differences => false,
+            CopyMode::DifferencesChecksum | CopyMode::Checksum => true,
         }
     }
 }
@@ -48,10 +78,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_done_yet_cannot_be_asked_for() {
-        let named = |mode: CopyMode| CopyMode::from_str(&mode.to_string(), false);
-        assert_eq!(named(CopyMode::Full), Ok(CopyMode::Full));
-        assert_eq!(named(CopyMode::Differences), Ok(CopyMode::Differences));
-        assert!(named(CopyMode::DifferencesChecksum).is_err() && named(CopyMode::Checksum).is_err());
+    fn each_is_typed_as_it_is_shown() {
+        for &mode in CopyMode::value_variants() {
+            assert_eq!(CopyMode::from_str(&mode.to_string(), false), Ok(mode));
+        }
+        assert!(CopyMode::from_str("checksums", false).is_err());
     }
 }

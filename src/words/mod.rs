@@ -13,7 +13,7 @@ mod right;
 mod when_full;
 
 pub use allow::Allow;
-pub use copy_mode::CopyMode;
+pub use copy_mode::{CopyMode, HashKind};
 pub use delete_limit::DeleteLimit;
 pub use keys::{BadFingerprint, Fingerprint, hmac_sha256, sha256};
 pub use measures::QueueStats;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rustix::fs::Stat;
 
 use super::Session;
+use super::blocks::make_hole;
 use super::planted::{self, Planted};
 use crate::apply::fault::Fault;
 use crate::apply::inode;
@@ -23,16 +24,68 @@ pub(super) struct OpenFile {
     handle: FileHandle,
     file: Arc<File>,
     writer: Writer,
-    /// Where the bytes and holes that came end.
-    reached: u64,
+    comes: Comes,
+}
+
+/// What comes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Comes {
+    /// All of it. The bytes and holes that came end at `reached`.
+    All { reached: u64 },
+    /// Bytes at any offsets: of the rest it is known that it is right.
+    Blocks,
 }
 
 impl OpenFile {
-    /// Where what follows a hole of so many bytes begins.
-    fn behind_hole(&self, hole: u64) -> Result<u64, Fault> {
-        let end = self.reached.checked_add(hole).filter(|&end| end <= i64::MAX as u64);
-        end.ok_or(Fault::Refused("content beyond the largest file"))
+    pub(super) fn open(replica: &mut Replica, object: ObjectId, comes: Comes) -> Result<OpenFile, Fault> {
+        let (file, handle) = (replica.writable(object)?, replica.known_handle(object)?);
+        let before = inode::stat(&*file)?;
+        // Whoever may read the old content may not read the new one.
+        if !is_private(&before) {
+            inode::make_private(&*file)?;
+        }
+        // Also where nothing is cut off ext4 would write the file to its disk at its close.
+        if before.st_size > 0 && comes != Comes::Blocks {
+            file.set_len(0).map_err(Fault::system("truncate"))?;
+        }
+        Ok(OpenFile { object, handle, file, writer: replica.writer().clone(), comes })
     }
+
+    /// Takes bytes behind a hole.
+    fn write(&mut self, hole: u64, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
+        let is_in_place = match self.comes {
+            Comes::All { reached } => behind_hole(reached, hole)? == offset && !bytes.is_empty(),
+            Comes::Blocks => hole <= offset,
+        };
+        if !is_in_place {
+            return Err(Fault::Refused("content that does not follow what came before it"));
+        }
+        let end = behind_hole(offset, bytes.len() as u64)?;
+        match &mut self.comes {
+            Comes::Blocks => make_hole(&self.file, offset - hole..offset)?,
+            Comes::All { reached } => *reached = end,
+        }
+        self.writer.write_all_at(&self.file, bytes, offset).map_err(Fault::system("write"))
+    }
+
+    /// Errors: what came is not all of a file of this size.
+    fn check_end(&self, hole: u64, size: u64) -> Result<(), Fault> {
+        let due = match self.comes {
+            // It may have become shorter while it was read.
+            Comes::All { reached } => size.saturating_sub(reached),
+            Comes::Blocks => 0,
+        };
+        match hole == due && size <= i64::MAX as u64 {
+            true => Ok(()),
+            false => Err(Fault::Refused("a file whose bytes and holes do not add up to its size")),
+        }
+    }
+}
+
+/// Where what follows a hole of so many bytes begins.
+fn behind_hole(reached: u64, hole: u64) -> Result<u64, Fault> {
+    let end = reached.checked_add(hole).filter(|&end| end <= i64::MAX as u64);
+    end.ok_or(Fault::Refused("content beyond the largest file"))
 }
 
 impl Session {
@@ -42,23 +95,9 @@ impl Session {
             // An op has removed it, or nobody asked.
             return Ok(());
         }
-        let done = self.empty(replica, object);
+        let all = Comes::All { reached: 0 };
+        let done = OpenFile::open(replica, object, all).map(|open| self.open = Some(open));
         self.or_leave_content(replica, object, done)
-    }
-
-    fn empty(&mut self, replica: &mut Replica, object: ObjectId) -> Result<(), Fault> {
-        let (file, handle) = (replica.writable(object)?, replica.known_handle(object)?);
-        let before = inode::stat(&*file)?;
-        // Whoever may read the old content may not read the new one.
-        if !is_private(&before) {
-            inode::make_private(&*file)?;
-        }
-        // Also where nothing is cut off ext4 would write the file to its disk at its close.
-        if before.st_size > 0 {
-            file.set_len(0).map_err(Fault::system("truncate"))?;
-        }
-        self.open = Some(OpenFile { object, handle, file, writer: replica.writer().clone(), reached: 0 });
-        Ok(())
     }
 
     pub(super) fn write_content(
@@ -69,13 +108,7 @@ impl Session {
         bytes: &[u8],
     ) -> Result<(), Fault> {
         let Some(open) = self.opened(object) else { return Ok(()) };
-        if open.behind_hole(hole)? != offset || bytes.is_empty() {
-            return Err(Fault::Refused("content that does not follow what came before it"));
-        }
-        let reached = open.behind_hole(hole.saturating_add(bytes.len() as u64))?;
-        open.writer.write_all_at(&open.file, bytes, offset).map_err(Fault::system("write"))?;
-        assert_eq!(reached, offset + bytes.len() as u64, "content ends where its bytes do not");
-        open.reached = reached;
+        open.write(hole, offset, bytes)?;
         self.unsettled.bytes += bytes.len() as u64;
         Ok(())
     }
@@ -90,16 +123,26 @@ impl Session {
         xattrs: &[Xattr],
     ) -> Result<(), Fault> {
         let Some(open) = self.opened(object) else { return Ok(()) };
-        // It may have become shorter while it was read.
-        if hole != size.saturating_sub(open.reached) || size > i64::MAX as u64 {
-            return Err(Fault::Refused("a file whose bytes and holes do not add up to its size"));
-        }
-        let (file, handle) = (open.file.clone(), open.handle);
+        open.check_end(hole, size)?;
+        let handle = open.handle;
         if replica.handle(object)? != Some(handle) && !planted::is(Planted::ClosesAnyInode) {
             // Another inode has taken its place: what has come is not in it.
             self.open = None;
             return Ok(());
         }
+        self.complete(replica, object, size, attributes, xattrs)
+    }
+
+    /// All of its content is here.
+    pub(super) fn complete(
+        &mut self,
+        replica: &mut Replica,
+        object: ObjectId,
+        size: u64,
+        attributes: &Attributes,
+        xattrs: &[Xattr],
+    ) -> Result<(), Fault> {
+        let file = replica.writable(object)?;
         if inode::stat(&*file)?.st_size as u64 != size {
             file.set_len(size).map_err(Fault::system("truncate"))?;
         }
@@ -112,6 +155,7 @@ impl Session {
         }
         self.asked.forget(object)?;
         self.open = None;
+        self.forget_compared(object);
         assert!(!self.unsettled.is_full(), "content is not made durable in time");
         Ok(())
     }
@@ -119,6 +163,7 @@ impl Session {
     /// No content comes of a file that was asked for: the source cannot read it, or it is gone.
     pub(super) fn leave_content(&mut self, object: ObjectId) -> Result<(), Fault> {
         self.open = None;
+        self.forget_compared(object);
         if !self.asked.contains(object)? {
             return Ok(());
         }

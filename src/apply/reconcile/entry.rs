@@ -83,6 +83,7 @@ impl Session {
         };
         if differs(entry, &found.status, in_doubt) {
             self.want_content(replica, entry.object)?;
+            self.note_old(entry, &found.status);
             return Ok(true);
         }
         self.incomplete.remove(entry.object)?;

@@ -11,7 +11,7 @@ use crate::apply::fault::Fault;
 use crate::apply::inode;
 use crate::apply::replica::{Replica, Why, read_directory};
 use crate::limits::LISTING_ENTRIES_MAX;
-use crate::packet::{Birth, Entry, ListedObject, Name, ObjectId, Timestamp, Unlisted};
+use crate::packet::{Birth, Entry, ItemNumber, ListedObject, Name, ObjectId, Timestamp, Unlisted};
 use crate::sys::FileHandle;
 
 /// The directory whose chunks arrive.
@@ -46,6 +46,8 @@ impl Session {
         if chunk.entries.len() > LISTING_ENTRIES_MAX {
             return Err(Fault::Refused("a listing of more entries than one may have"));
         }
+        // Of one that was not answered.
+        self.take_old(ItemNumber(0));
         let mut wanted = Vec::new();
         let done = self.take_wanted(replica, chunk, &mut wanted);
         if let Err(fault) = done {

@@ -28,6 +28,7 @@
 
 mod asked;
 mod beginning;
+mod blocks;
 mod check;
 mod claims;
 mod content;
@@ -47,6 +48,7 @@ mod table;
 use bytes::Bytes;
 
 use self::asked::Asked;
+use self::blocks::ByBlocks;
 use self::check::Check;
 use self::claims::Claims;
 use self::content::{OpenFile, Unsettled};
@@ -115,6 +117,8 @@ struct Session {
     directories: Directories,
     asked: Asked,
     open: Option<OpenFile>,
+    /// Content is compared before it is sent.
+    by_blocks: Option<ByBlocks>,
     incomplete: Incomplete,
     unsettled: Unsettled,
     /// By either side.
@@ -195,16 +199,10 @@ impl Reconcile {
             LaneItem::Root { object, .. } => self.take_root(replica, *object)?,
             _ => {}
         }
-        let session = match &mut self.stage {
-            Stage::Resting | Stage::Checking(_) | Stage::CheckOver { .. } => {
-                return Err(Fault::Refused("a lane item before the first one"));
-            }
-            Stage::Begun(_) => return Err(Fault::Refused("a lane item before the root directory")),
-            Stage::Rooted(session) => session,
-        };
+        let session = self.stage.session()?;
         match item {
             LaneItem::Begin | LaneItem::Afresh => {}
-            LaneItem::CheckBegin { .. } | LaneItem::Hashes { .. } | LaneItem::CheckStop => {
+            LaneItem::CheckBegin { .. } | LaneItem::CheckStop => {
                 return Err(Fault::Refused("an item of a comparison in a copy"));
             }
             LaneItem::Root { attributes, xattrs, .. } => session.make_root(replica, attributes, xattrs)?,
@@ -212,11 +210,17 @@ impl Reconcile {
                 let (dir, dir_mtime, unlisted) = (*dir, *dir_mtime, unlisted.as_ref());
                 let chunk = Chunk { dir, dir_mtime, entries, unlisted, is_first: *first, is_last: *last };
                 let objects = session.take_chunk(replica, chunk)?;
-                return Ok(vec![TargetMessage::Wanted { listing: *number, objects }]);
+                let has_old = session.take_old(*number);
+                let wanted = TargetMessage::Wanted { listing: *number, objects };
+                return Ok(has_old.into_iter().chain([wanted]).collect());
             }
             LaneItem::NotListed { dir } => session.drop_listing(*dir)?,
             LaneItem::NamesMatch => session.rules.name_match = NameMatch::Compare,
             LaneItem::OrphanRules { rule, age_ms } => session.treat_orphans(*rule, *age_ms),
+            LaneItem::ByBlocks { .. }
+            | LaneItem::Hashes { .. }
+            | LaneItem::OpenBlocks { .. }
+            | LaneItem::CloseSame { .. } => return session.take_blocks(replica, header),
             LaneItem::OpenContent { object } => session.open_content(replica, *object)?,
             LaneItem::Content { object, hole, offset } => {
                 let done = session.write_content(*object, *hole, *offset, payload);
@@ -307,6 +311,19 @@ impl Reconcile {
     }
 }
 
+impl Stage {
+    /// Errors: none is under way, or not so far.
+    fn session(&mut self) -> Result<&mut Session, Fault> {
+        match self {
+            Stage::Resting | Stage::Checking(_) | Stage::CheckOver { .. } => {
+                Err(Fault::Refused("a lane item before the first one"))
+            }
+            Stage::Begun(_) => Err(Fault::Refused("a lane item before the root directory")),
+            Stage::Rooted(session) => Ok(session),
+        }
+    }
+}
+
 impl Session {
     fn rooted(opening: Opening, root: ObjectId, rules: Rules) -> Session {
         let Opening { claims, limbo, own, asked, directories, incomplete } = opening;
@@ -320,6 +337,7 @@ impl Session {
             directories,
             asked,
             open: None,
+            by_blocks: None,
             incomplete,
             unsettled: Unsettled::default(),
             left_out: LeftOut::default(),

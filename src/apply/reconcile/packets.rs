@@ -316,6 +316,7 @@ impl Session {
         self.incomplete.remove(object)?;
         self.unsettled.forget(object);
         self.directories.forget(object)?;
+        self.forget_compared(object);
         self.listing.take_if(|listing| listing.dir == object);
         replica.forget(object)
     }
@@ -333,6 +334,9 @@ impl Session {
             let is_here = replica.handle(object)?.is_some() && !planted::is(Planted::UnseenIsComplete);
             return if is_here { self.incomplete.add(object) } else { Ok(()) };
         }
+        if planted::is(Planted::DropsWhatIsCompared) && self.is_being_compared(object) {
+            return Ok(());
+        }
         let done = match op {
             Op::Write { offset, .. } => replica.write_untimed(object, *offset, payload, result),
             Op::Reserve { offset, length, how, .. } => {
@@ -343,6 +347,8 @@ impl Session {
         match done {
             Err(fault) if is_of_one(replica, &fault) => {
                 self.leave_object(replica, object, &fault);
+                // What was compared of it is not right any more.
+                self.forget_compared(object);
                 self.incomplete.leave(object)
             }
             Err(fault) => Err(fault),

@@ -19,11 +19,17 @@ pub enum Planted {
     EndTrusts,
     /// An end counts although directories are in doubt.
     EndsInDoubt,
+    /// Packets with content of a file are dropped while its blocks are compared: they are owed.
+    DropsWhatIsCompared,
+    /// A file keeps what it has behind the end of the source's while its blocks are compared.
+    KeepsItsSize,
+    /// Blocks are called the same whatever their hashes say.
+    TakesAllForSame,
 }
 
 #[cfg(test)]
 impl Planted {
-    pub const ALL: [Planted; 8] = [
+    pub const ALL: [Planted; 11] = [
         Planted::NoDoubt,
         Planted::ContentOfUnseen,
         Planted::UnseenIsComplete,
@@ -32,6 +38,9 @@ impl Planted {
         Planted::ClosesAnyInode,
         Planted::EndTrusts,
         Planted::EndsInDoubt,
+        Planted::DropsWhatIsCompared,
+        Planted::KeepsItsSize,
+        Planted::TakesAllForSame,
     ];
 }
 

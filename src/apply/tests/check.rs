@@ -71,7 +71,7 @@ impl World {
         let answer = match said {
             TargetMessage::Wanted { listing, objects } => Answer::Wanted(Wanted { listing, objects }),
             TargetMessage::Doubt { directories } => Answer::Doubt(directories),
-            TargetMessage::Hashed { item, differing: _ } => Answer::Hashed(item),
+            TargetMessage::Hashed { item, differing } => Answer::Hashed { item, differing },
             TargetMessage::Differences { found } => return self.found.extend(found),
             TargetMessage::Checked { end, counts } => {
                 self.counts_found = Some(counts);

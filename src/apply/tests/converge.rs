@@ -4,6 +4,7 @@
 //!
 //! `STANDIN_TEST_SEED` replays one seed, `STANDIN_CONVERGE_SEEDS` says how many there are.
 
+mod by_blocks;
 mod lane;
 mod named;
 mod origin;
@@ -15,7 +16,7 @@ use super::*;
 use crate::apply::orphans::{Orphans, Which};
 use crate::apply::reconcile::planted::{self, Planted};
 use crate::random::Random;
-use lane::{Owed, Stamped};
+use lane::{HASH, Owed, Stamped};
 use origin::{Origin, ROOT, id};
 
 /// What a seed has come through, so that a run that saw nothing of a kind is noticed.
@@ -44,6 +45,8 @@ struct World {
     is_cleared: bool,
     /// A bug of the sender: items go after packets that they do not show.
     is_late: bool,
+    /// Content goes by blocks where the target has other content.
+    by_blocks: bool,
 }
 
 type Checked = Result<(), String>;
@@ -70,6 +73,7 @@ impl World {
             seen: Seen::default(),
             is_late: false,
             is_cleared: false,
+            by_blocks: false,
         }
     }
 
@@ -131,7 +135,12 @@ impl World {
         (self.owed, self.inbox) = (Owed::new(), Vec::new());
         let root = &self.origin.objects[&ROOT];
         let root = LaneItem::Root { object: id(ROOT), attributes: root.attributes(), xattrs: root.xattrs() };
-        for item in [LaneItem::Begin, root] {
+        let mut first = vec![LaneItem::Begin, root];
+        if self.by_blocks {
+            self.owed = Owed::new().by_blocks();
+            first.push(LaneItem::ByBlocks { hash: HASH, least: 1 });
+        }
+        for item in first {
             self.owed.push(self.sent, item, Vec::new());
             let stamped = self.owed.lane.pop_front().unwrap();
             self.item(stamped)?;
@@ -346,6 +355,7 @@ fn run(seed: u64, is_late: bool) -> Result<Seen, String> {
 }
 
 fn run_in(mut world: World, seed: u64) -> Result<Seen, String> {
+    world.by_blocks = seed.is_multiple_of(2);
     let mut random = Random::new(seed);
     world.origin.has_ticks = random.one_in(2);
     let before = random.below(90);
@@ -423,9 +433,13 @@ fn what_waits_in_limbo_may_be_removed_between_sessions() {
 /// A rule that is left out is missed, by some seed or by a case of its own.
 #[test]
 fn every_rule_that_is_left_out_is_missed() {
-    for planted in
-        [Planted::NoDoubt, Planted::ContentOfUnseen, Planted::SweepsNamesOfPackets, Planted::OlderTime]
-    {
+    for planted in [
+        Planted::NoDoubt,
+        Planted::ContentOfUnseen,
+        Planted::SweepsNamesOfPackets,
+        Planted::OlderTime,
+        Planted::TakesAllForSame,
+    ] {
         assert!(caught(Some(planted), false, 60) > 0, "{planted:?}");
     }
     assert!(caught(None, true, 60) > 0, "items go after packets that they do not show");

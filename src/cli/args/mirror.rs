@@ -26,6 +26,9 @@ pub enum MirrorCommand {
         /// Believe nothing that the target has: as --mode full
         #[arg(long, conflicts_with = "mode")]
         from_scratch: bool,
+        /// Compare blocks by hashes that nobody can find two contents for; with a mode by checksum
+        #[arg(long, requires = "mode")]
+        audit: bool,
         /// Bytes a second at most, as in 10M
         #[arg(long, value_name = "SIZE", value_parser = parse_size)]
         rate: Option<u64>,

@@ -10,19 +10,18 @@ use std::path::PathBuf;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use super::super::CopyError;
-use super::super::error::has_vanished;
 use super::super::look::stat;
 use super::super::looks::Looks;
 use super::super::place::TreePath;
 use super::super::seeing::{Eyes, NotRead};
 use super::super::sink::{Entry, Gone, StampedSink};
 use super::exact::show;
-use super::files::Place;
+use super::files::{Place, open_and_look};
 use super::{Descend, Directory};
 use crate::blocks::{Hasher, Range, Reads};
 use crate::limits::{HASH_BLOCK, HASHED_BYTES_IN_FLIGHT, HASHES_IN_FLIGHT, HASHES_OF_CHECK};
 use crate::packet::{BlockHash, ItemNumber, LaneItem, Name, ObjectId};
-use crate::sys::{FileHandle, open_by_handle};
+use crate::sys::FileHandle;
 
 /// What is to be compared.
 #[derive(Clone, Debug, Default)]
@@ -169,21 +168,13 @@ fn look(
     batch: &mut Vec<Entry>,
 ) -> Result<(u64, u64), NotRead> {
     const NOTHING: (u64, u64) = (0, u64::MAX);
-    if file.is_none() {
-        let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOATIME;
-        match open_by_handle(eyes.root_fd(), &place.listed.handle, flags) {
-            Ok(opened) => *file = Some(opened),
-            Err(error) if has_vanished(&error) => return Ok(NOTHING),
-            Err(error) => return Err(("open", error)),
-        }
-    }
-    let fd = file.as_ref().expect("it was opened just now").as_fd();
-    let status = stat(fd).map_err(|error| ("look at", error))?;
+    let Some((fd, status)) = open_and_look(eyes.root_fd(), place, file)? else { return Ok(NOTHING) };
     let size = status.stx_size;
-    if status.stx_nlink == 0 || offset >= size {
+    if offset >= size {
         return Ok(NOTHING);
     }
-    let hashes = hasher.hash(fd, Range { offset, blocks, size }, reads).map_err(|error| ("read", error))?;
+    let range = Range { offset, blocks, size };
+    let hashes = hasher.hash(fd.as_fd(), range, reads).map_err(|error| ("read", error))?;
     let bytes = (hashes.len() as u64 * HASH_BLOCK).min(size - offset);
     let object = place.listed.object;
     batch.push(Entry::of(LaneItem::Hashes { object, offset, size, hashes }));

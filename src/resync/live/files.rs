@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustix::fs::Statx;
 
 use super::super::content::{Data, OldCopy, Piece, read_through};
 use super::super::error::has_vanished;
@@ -16,7 +17,7 @@ use super::super::seeing::NotRead;
 use super::super::sink::{Entry, Gone, StampedSink};
 use super::exact::show;
 use crate::limits::XATTRS_INLINE_MAX;
-use crate::packet::{Attributes, LaneItem, XattrName};
+use crate::packet::{Attributes, LaneItem, Xattr, XattrName};
 use crate::pool::Pool;
 use crate::sys::open_by_handle;
 use crate::xattr;
@@ -121,20 +122,9 @@ fn look(
     reached: u64,
     batch: &mut Vec<Entry>,
 ) -> Result<Looked, NotRead> {
-    let gone = Ok(Looked { went: Went::Gone, reached });
-    if file.is_none() {
-        let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOATIME;
-        match open_by_handle(reader.mount, &place.listed.handle, flags) {
-            Ok(opened) => *file = Some(opened),
-            Err(error) if has_vanished(&error) => return gone,
-            Err(error) => return Err(("open", error)),
-        }
-    }
-    let fd = file.as_ref().expect("it was opened just now");
-    let status = stat(fd.as_fd()).map_err(|error| ("look at", error))?;
-    if status.stx_nlink == 0 {
-        return gone;
-    }
+    let Some((fd, status)) = open_and_look(reader.mount, place, file)? else {
+        return Ok(Looked { went: Went::Gone, reached });
+    };
     let (object, size) = (place.listed.object, status.stx_size);
     if std::mem::replace(old, OldCopy::None) == OldCopy::Maybe && size > reader.chunk as u64 {
         // Once, before anything of it goes: what the target has may be all that can still be read.
@@ -153,16 +143,46 @@ fn look(
         // Shorter than what was sent: the target cuts it.
         Piece::End { hole } => (hole, 0, reached),
     };
-    let xattrs =
-        xattr::read_replicated_up_to(fd, XATTRS_INLINE_MAX).map_err(|error| ("read attributes of", error))?;
-    let (has_large, mut attributes) = (xattrs.is_none(), attributes(&status));
-    if has_large {
-        // Its owner's alone until the ACLs among them have come.
-        attributes.mode &= !0o077;
-    }
-    let xattrs = xattrs.unwrap_or_default();
+    let (attributes, xattrs) = attributes_of(fd, &status)?;
+    let (has_large, xattrs) = (xattrs.is_none(), xattrs.unwrap_or_default());
     batch.push(Entry::of(LaneItem::CloseContent { object, hole, size, attributes, xattrs }));
     Ok(Looked { went: Went::Whole { bytes, has_large }, reached: at })
+}
+
+/// Opens a file, where it is not open yet, and looks at it; `None`: it has no name any more.
+pub(super) fn open_and_look<'a>(
+    mount: BorrowedFd<'_>,
+    place: &Place,
+    file: &'a mut Option<OwnedFd>,
+) -> Result<Option<(&'a OwnedFd, Statx)>, NotRead> {
+    let fd = match file {
+        Some(fd) => fd,
+        None => {
+            let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOATIME;
+            match open_by_handle(mount, &place.listed.handle, flags) {
+                Ok(opened) => file.insert(opened),
+                Err(error) if has_vanished(&error) => return Ok(None),
+                Err(error) => return Err(("open", error)),
+            }
+        }
+    };
+    let status = stat(fd.as_fd()).map_err(|error| ("look at", error))?;
+    Ok((status.stx_nlink > 0).then_some((&*fd, status)))
+}
+
+/// The attributes that come with the end of a file's content. Without extended ones, where there are more
+/// of them than go at once: then it is its owner's alone, until the ACLs among them have come.
+pub(super) fn attributes_of(
+    fd: &OwnedFd,
+    status: &Statx,
+) -> Result<(Attributes, Option<Vec<Xattr>>), NotRead> {
+    let xattrs = xattr::read_replicated_up_to(fd, XATTRS_INLINE_MAX);
+    let (xattrs, mut attributes) =
+        (xattrs.map_err(|error| ("read attributes of", error))?, attributes(status));
+    if xattrs.is_none() {
+        attributes.mode &= !0o077;
+    }
+    Ok((attributes, xattrs))
 }
 
 /// What became of large attributes.

@@ -26,6 +26,7 @@
 //! // with the session: `run` ends with `CopyError::Gone`.
 //! ```
 
+mod blocks;
 mod check;
 mod doubted;
 mod exact;
@@ -48,6 +49,8 @@ use crate::limits::{CONTENT_CHUNK, LISTING_ENTRIES_MAX};
 use crate::packet::{ItemNumber, LaneItem, LeftOut, ObjectId, Timestamp};
 use crate::pool::Pool;
 use crate::sys::FileHandle;
+pub use blocks::BlockOrder;
+use blocks::{Blocks, Finished, Turn, Went as Compared};
 pub use check::CheckOrder;
 use check::{Checking, Hashed};
 use doubted::Doubted;
@@ -64,8 +67,13 @@ pub enum Answer {
     Doubt(Vec<ObjectId>),
     /// The copy, or the comparison, that ended with this item is complete.
     Complete(ItemNumber),
-    /// The hashes of this item were compared.
-    Hashed(ItemNumber),
+    /// Of the listing that is answered next: the target has these files with other content.
+    HasOld(Wanted),
+    /// The hashes of this item were compared; which blocks differ, the first one in the lowest bit.
+    Hashed {
+        item: ItemNumber,
+        differing: u64,
+    },
 }
 
 /// A copy of the whole tree, while it changes. Runs once, on the caller's thread.
@@ -84,6 +92,8 @@ pub struct LiveCopy<S> {
     plan: Plan<(FileHandle, Arc<TreePath>), Place>,
     open: Option<OpenListing>,
     content: Option<Content>,
+    /// Files go by blocks where the target has other content.
+    blocks: Option<Blocks>,
     /// Nothing is copied: the target compares.
     checking: Option<Checking>,
     left_out: LeftOut,
@@ -126,12 +136,14 @@ struct Preamble {
     names: Names,
     /// [`LaneItem::OrphanRules`], where there are any.
     orphans: Option<LaneItem>,
+    by_blocks: Option<BlockOrder>,
 }
 
-fn first_items(Preamble { is_afresh, names, orphans }: Preamble, root: LaneItem) -> Vec<Entry> {
+fn first_items(Preamble { is_afresh, names, orphans, by_blocks }: Preamble, root: LaneItem) -> Vec<Entry> {
     let afresh = is_afresh.then_some(LaneItem::Afresh);
     let names_match = (names == Names::Match).then_some(LaneItem::NamesMatch);
-    let rules = names_match.into_iter().chain(orphans);
+    let by_blocks = by_blocks.map(|BlockOrder { hash, least }| LaneItem::ByBlocks { hash, least });
+    let rules = names_match.into_iter().chain(orphans).chain(by_blocks);
     [LaneItem::Begin].into_iter().chain(afresh).chain([root]).chain(rules).map(Entry::of).collect()
 }
 
@@ -178,6 +190,7 @@ impl<S: StampedSink> LiveCopy<S> {
             plan: Plan::new(Directory { id, place, descend: Descend::Everywhere }),
             open: None,
             content: None,
+            blocks: None,
             checking: None,
             left_out: LeftOut::default(),
             report: CopyReport::default(),
@@ -189,6 +202,13 @@ impl<S: StampedSink> LiveCopy<S> {
     pub fn to(mut self, had: TargetHad) -> LiveCopy<S> {
         self.old = if had == TargetHad::Nothing { OldCopy::None } else { OldCopy::Maybe };
         self.preamble.is_afresh = had == TargetHad::NothingThatCounts;
+        self
+    }
+
+    /// Of files that the target has with other content, only blocks that differ are sent.
+    pub fn by_blocks(mut self, order: Option<BlockOrder>) -> LiveCopy<S> {
+        self.preamble.by_blocks = order;
+        self.blocks = order.map(|order| Blocks::new(&order.hash));
         self
     }
 
@@ -353,6 +373,9 @@ impl<S: StampedSink> LiveCopy<S> {
         if self.checking.as_ref().is_some_and(Checking::is_open) {
             return self.send_hashes();
         }
+        if let Some(stepped) = self.step_of_blocks()? {
+            return Ok(stepped);
+        }
         match self.plan.next() {
             Step::Copy(Job::Content(place)) => {
                 self.progress.set_current(place.path().to_string());
@@ -361,11 +384,21 @@ impl<S: StampedSink> LiveCopy<S> {
                     None => self.send_content(Content::of(place, self.old))?,
                 }
             }
+            Step::Copy(Job::Blocks(place)) => {
+                self.progress.set_current(place.path().to_string());
+                match &mut self.blocks {
+                    Some(blocks) => blocks.open(place),
+                    None => self.send_content(Content::of(place, self.old))?,
+                }
+            }
             Step::Copy(Job::Xattrs(place)) => self.send_xattrs(&place)?,
             Step::List => self.list()?,
             Step::Enter(dir) => self.enter(dir),
             Step::Find(id) => self.find(id)?,
             Step::End if self.checking.as_ref().is_some_and(|checking| !checking.is_answered()) => {
+                return Ok(Stepped::Waits);
+            }
+            Step::End if self.blocks.as_ref().is_some_and(|blocks| !blocks.is_empty()) => {
                 return Ok(Stepped::Waits);
             }
             Step::End => self.end()?,
@@ -380,14 +413,27 @@ impl<S: StampedSink> LiveCopy<S> {
     }
 
     fn hear(&mut self, answer: Answer) -> Result<(), CopyError> {
-        if let (Answer::Hashed(item), Some(checking)) = (&answer, &mut self.checking) {
-            return checking.answered(*item).map_err(CopyError::Answer);
+        if let Answer::Hashed { item, differing } = answer {
+            return self.hear_of_hashes(item, differing).map_err(CopyError::Answer);
         }
         if let Some(counted) = self.plan.hear(answer).map_err(CopyError::Answer)? {
             CopyProgress::add(&self.progress.files_compared, counted.compared);
             CopyProgress::add(&self.progress.files_identical, counted.identical);
         }
         Ok(())
+    }
+
+    fn hear_of_hashes(&mut self, item: ItemNumber, differing: u64) -> Result<(), String> {
+        match (&mut self.checking, &mut self.blocks) {
+            (Some(checking), _) => checking.answered(item),
+            (None, Some(blocks)) => {
+                let compared = blocks.answered(item, differing)?;
+                CopyProgress::add(&self.progress.bytes_compared, compared.bytes);
+                CopyProgress::add(&self.progress.bytes_identical, compared.same);
+                Ok(())
+            }
+            (None, None) => Err(format!("no hashes were sent with item {}", item.0)),
+        }
     }
 
     fn enter(&mut self, dir: Directory<(FileHandle, Arc<TreePath>)>) {
@@ -514,6 +560,51 @@ impl<S: StampedSink> LiveCopy<S> {
             Went::Unreadable(why) => self.leave_out(&content.place.path(), why)?,
         }
         Ok(())
+    }
+
+    /// What the files that are compared by blocks have to do; `None`: nothing before an answer, and other
+    /// things may be done.
+    fn step_of_blocks(&mut self) -> Result<Option<Stepped>, CopyError> {
+        let Some(blocks) = &mut self.blocks else { return Ok(None) };
+        let (looks, pool, chunk) = (&*self.looks, &self.pool, self.sizes.bytes);
+        let reader = Reader { mount: self.eyes.root_fd(), looks, pool, chunk };
+        let went = match blocks.turn() {
+            Turn::Open => return Ok(None),
+            Turn::Wait => return Ok(Some(Stepped::Waits)),
+            Turn::Send => blocks.send(&reader, &mut self.sink)?,
+            Turn::Close => blocks.close(&reader, &mut self.sink)?,
+            Turn::Hash => blocks.hash(&reader, &mut self.sink)?,
+            Turn::Finish => {
+                if let Some(finished) = blocks.finish() {
+                    self.finished(finished);
+                }
+                return Ok(Some(Stepped::On));
+            }
+        };
+        match went {
+            Compared::On => {}
+            Compared::Sent(bytes) => {
+                self.pace.sent(bytes);
+                CopyProgress::add(&self.progress.bytes_copied, bytes);
+            }
+            Compared::Empty(place) => self.plan.copy_later(Job::Content(place)),
+            Compared::Gone => self.report.vanished += 1,
+            Compared::Unreadable(path, why) => self.leave_out(&path, why)?,
+        }
+        Ok(Some(Stepped::On))
+    }
+
+    fn finished(&mut self, Finished { place, is_same, has_large }: Finished) {
+        match is_same {
+            true => CopyProgress::add(&self.progress.files_identical, 1),
+            false => {
+                CopyProgress::add(&self.progress.files_copied, 1);
+                self.report.copied += 1;
+            }
+        }
+        if has_large {
+            self.plan.copy_later(Job::Xattrs(place));
+        }
     }
 
     fn send_hashes(&mut self) -> Result<Stepped, CopyError> {

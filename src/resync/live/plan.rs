@@ -13,6 +13,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
+use super::super::Wanted;
 use super::Answer;
 use crate::limits::{
     CHECK_LISTINGS_IN_FLIGHT, DOUBTS_WAITING_MAX, LISTING_ENTRIES_MAX, LIVE_ENTRIES_IN_FLIGHT,
@@ -42,6 +43,8 @@ pub struct Directory<D> {
 pub enum Job<F> {
     /// Content, and all attributes behind it.
     Content(F),
+    /// As content; the target has other content, whose blocks are compared.
+    Blocks(F),
     Xattrs(F),
 }
 
@@ -75,6 +78,8 @@ pub struct Sent<D, F> {
 struct InFlight<D, F> {
     sent: Sent<D, F>,
     descend: Descend,
+    /// What the target has other content of.
+    has_old: HashSet<ObjectId>,
 }
 
 /// See the module.
@@ -209,7 +214,7 @@ impl<D: Clone, F> Plan<D, F> {
         }
         sent.directories.shrink_to_fit();
         self.entries_in_flight += sent.files.len() + sent.directories.len();
-        self.in_flight.push_back(InFlight { sent, descend });
+        self.in_flight.push_back(InFlight { sent, descend, has_old: HashSet::new() });
     }
 
     fn descend_into(&mut self, dir: Directory<D>) {
@@ -245,7 +250,14 @@ impl<D: Clone, F> Plan<D, F> {
                 }
                 _ => Err(format!("item {} is not the end of the copy", end.0)),
             },
-            Answer::Hashed(item) => Err(format!("no hashes were sent with item {}", item.0)),
+            Answer::HasOld(Wanted { listing, objects }) => match self.in_flight.front_mut() {
+                Some(due) if due.sent.number == listing => {
+                    due.has_old.extend(objects);
+                    Ok(None)
+                }
+                _ => Err(format!("listing {} is not due", listing.0)),
+            },
+            Answer::Hashed { item, .. } => Err(format!("no hashes were sent with item {}", item.0)),
         }
     }
 
@@ -273,7 +285,8 @@ impl<D: Clone, F> Plan<D, F> {
     /// Answers come in the order of the listings, and name only what is in them.
     fn wanted(&mut self, listing: ItemNumber, objects: Vec<ObjectId>) -> Result<Counted, String> {
         let due = self.in_flight.front().map(|due| due.sent.number);
-        let Some(InFlight { sent, descend }) = self.in_flight.pop_front().filter(|_| due == Some(listing))
+        let Some(InFlight { sent, descend, has_old }) =
+            self.in_flight.pop_front().filter(|_| due == Some(listing))
         else {
             let due = due.map_or("none is".to_owned(), |due| format!("{} is", due.0));
             return Err(format!("it is for listing {}, {due} due", listing.0));
@@ -292,6 +305,7 @@ impl<D: Clone, F> Plan<D, F> {
         // A target asks once for a file with several names, at the first of them.
         for (id, place) in sent.files {
             match asked.remove(&id) {
+                true if has_old.contains(&id) => self.jobs.push_back(Job::Blocks(place)),
                 true => self.jobs.push_back(Job::Content(place)),
                 false => counted.identical += 1,
             }

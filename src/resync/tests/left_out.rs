@@ -240,7 +240,7 @@ fn a_directory_that_is_taken_away_holds_up_nothing() {
     fs::create_dir(pair.source.join("dir")).unwrap();
     fs::write(pair.source.join("dir/file"), "x").unwrap();
     let inode = fs::metadata(pair.source.join("dir")).unwrap().ino();
-    let Copying { items, answers, source, .. } = Copying::begin(&pair.source, None, 1, None);
+    let Copying { items, answers, source, .. } = Copying::begin(&pair.source, None, 1, (None, None));
     let (mut applier, mut is_taken) = (pair.applier().with_patience(Duration::ZERO), false);
     for NumberedItem { number, item, payload } in items {
         if matches!(&item, LaneItem::Listing { dir, .. } if dir.inode == inode) {
@@ -269,7 +269,7 @@ fn new_content_is_never_in_a_file_with_its_old_rights() {
     fs::write(&source, vec![b's'; 1_000_000]).unwrap();
     chown(&source, Some(77), Some(78)).unwrap();
     fs::set_permissions(&source, fs::Permissions::from_mode(0o640)).unwrap();
-    let Copying { items, answers, source, .. } = Copying::begin(&pair.source, None, 1, None);
+    let Copying { items, answers, source, .. } = Copying::begin(&pair.source, None, 1, (None, None));
     let (mut applier, mut seen) = (pair.applier(), 0);
     for NumberedItem { number, item, payload } in items {
         let is_content = matches!(item, LaneItem::OpenContent { .. } | LaneItem::Content { .. });

@@ -1,5 +1,6 @@
 //! Both ends in one process: a backing directory, a replica, and channels between them.
 
+mod blocks;
 mod cases;
 mod left_out;
 mod mutations;
@@ -31,6 +32,7 @@ struct Pair {
     name_match: NameMatch,
     allow: Allow,
     orphan_rules: Option<LaneItem>,
+    by_blocks: Option<BlockOrder>,
 }
 
 /// What a copy came to.
@@ -63,7 +65,8 @@ impl Pair {
         fs::create_dir(&source).unwrap();
         fs::create_dir(&replica).unwrap();
         let places = Places::beside(&replica, &dir.path().join("state"));
-        Pair { dir, source, places, name_match: NameMatch::Copy, allow: Allow::ALL, orphan_rules: None }
+        let (name_match, allow, orphan_rules, by_blocks) = (NameMatch::Copy, Allow::ALL, None, None);
+        Pair { dir, source, places, name_match, allow, orphan_rules, by_blocks }
     }
 
     fn replica(&self) -> &Path {
@@ -94,8 +97,9 @@ impl Pair {
 
     /// `None` where the copy was cut off.
     fn run(&self, suspect_since: Option<Timestamp>, cut_after: usize) -> Option<Outcome> {
-        let copying = Copying::begin(&self.source, suspect_since, 16, self.orphan_rules.clone());
-        let Copying { items, answers, progress, source } = copying;
+        let rules = (self.orphan_rules.clone(), self.by_blocks);
+        let Copying { items, answers, progress, source } =
+            Copying::begin(&self.source, suspect_since, 16, rules);
         let mut applier =
             self.applier().with_rules(Rules { name_match: self.name_match, ..Rules::default() });
         let (mut count, mut orphans, mut left_out) = (0, None, LeftOut::default());
@@ -235,14 +239,20 @@ struct Copying {
 }
 
 impl Copying {
-    fn begin(tree: &Path, since: Option<Timestamp>, window: usize, rules: Option<LaneItem>) -> Copying {
+    fn begin(
+        tree: &Path,
+        since: Option<Timestamp>,
+        window: usize,
+        (rules, by_blocks): (Option<LaneItem>, Option<BlockOrder>),
+    ) -> Copying {
         let (sender, items) = bounded(window);
         let (answers, heard) = unbounded();
         let progress = Arc::new(CopyProgress::new());
         let backing = OwnedFd::from(File::open(tree).unwrap());
         let lane = ChannelLane { sender, last: 0, is_gone: false };
         let copy = LiveCopy::new(backing, Arc::new(Quiet), 3, since, lane, heard, progress.clone()).unwrap();
-        let source = std::thread::spawn(move || copy.treating_orphans(rules).run());
+        let copy = copy.treating_orphans(rules).by_blocks(by_blocks);
+        let source = std::thread::spawn(move || copy.run());
         Copying { items, answers, progress, source }
     }
 }
@@ -251,6 +261,8 @@ impl Copying {
 fn answer(message: TargetMessage) -> Answer {
     match message {
         TargetMessage::Wanted { listing, objects } => Answer::Wanted(Wanted { listing, objects }),
+        TargetMessage::HasOld { listing, objects } => Answer::HasOld(Wanted { listing, objects }),
+        TargetMessage::Hashed { item, differing } => Answer::Hashed { item, differing },
         TargetMessage::Doubt { directories } => Answer::Doubt(directories),
         TargetMessage::Resynchronised { end, .. } => Answer::Complete(end),
         other => panic!("{other:?}"),

@@ -251,7 +251,7 @@ fn what_was_copied_before_an_orderly_cut_is_not_copied_again() {
         fs::write(pair.source.join(format!("{number}")), vec![number; 100_000]).unwrap();
     }
     let mut applier = pair.applier();
-    let Copying { items, answers, source, .. } = Copying::begin(&pair.source, None, 4, None);
+    let Copying { items, answers, source, .. } = Copying::begin(&pair.source, None, 4, (None, None));
     // Begin, root, listing, and ten files of three items each.
     for NumberedItem { number, item, payload } in items.iter().take(3 + 30) {
         for message in applier.take_item(position(), number, item, payload).unwrap() {
@@ -288,7 +288,7 @@ fn an_answer_that_was_not_asked_for_ends_the_copy() {
         Wanted { listing: ItemNumber(9), objects: Vec::new() },
         Wanted { listing: ItemNumber(3), objects: vec![crate::packet::ObjectId::default()] },
     ] {
-        let Copying { items, answers, source, .. } = Copying::begin(&pair.source, None, 100, None);
+        let Copying { items, answers, source, .. } = Copying::begin(&pair.source, None, 100, (None, None));
         answers.send(Answer::Wanted(strange)).unwrap();
         let result = source.join().unwrap();
         assert!(matches!(result, Err(CopyError::Answer(_))), "{result:?}");

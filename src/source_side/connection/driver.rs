@@ -32,7 +32,7 @@ use crate::resync::{Answer, CopyError, Pace, Wanted};
 use crate::source_side::delete_guard::DeleteGuard;
 use crate::source_side::feed::{Lane, PacketFeed, Sent, Stream};
 use crate::source_side::kept::FirstCopy;
-use crate::words::{CopyMode, OrphanRules};
+use crate::words::{CopyMode, HashKind, OrphanRules};
 
 /// How often counters of the link are taken over, and a full queue is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -60,6 +60,8 @@ pub(crate) struct Driver<S: Surroundings> {
     pub(super) copy_orphans: Option<OrphanRules>,
     /// What the target did with them at the end of a copy, until that is in line.
     orphans: Option<OrphanCounts>,
+    /// By which hashes it compares.
+    pub(super) copy_hash: HashKind,
     /// Of copies, as a person wants it.
     pub(super) pace: Arc<Pace>,
     /// Nothing that programs do gets past the mount: copies may begin.
@@ -142,8 +144,8 @@ impl<S: Surroundings> Driver<S> {
             .named(settings.id)
             .when_full(settings.when_full);
         let from_nothing = settings.kept.first_copy.clone();
-        let (copy_mode, pace) = (settings.kept.copy_mode, Arc::new(Pace::default()));
-        let copy_orphans = settings.kept.copy_orphans;
+        let (copy_mode, copy_hash) = (settings.kept.copy_mode, settings.kept.copy_hash);
+        let (copy_orphans, pace) = (settings.kept.copy_orphans, Arc::new(Pace::default()));
         pace.pause(settings.kept.copy_paused);
         let guard = Arc::new(DeleteGuard::new(settings.delete_guard));
         let is_restored = settings.restored_at.is_some();
@@ -164,6 +166,7 @@ impl<S: Surroundings> Driver<S> {
             copy_mode,
             copy_orphans,
             orphans: None,
+            copy_hash,
             pace,
             is_captured: false,
             healing: Healing::new(),
@@ -457,7 +460,12 @@ impl<S: Surroundings> Driver<S> {
                     self.update(|report| report.aside.objects.push(object));
                 }
             }
-            TargetMessage::Hashed { item, differing: _ } => self.hear_of_check(Answer::Hashed(item)),
+            TargetMessage::Hashed { item, differing } => {
+                self.hear_of_copy(Answer::Hashed { item, differing });
+            }
+            TargetMessage::HasOld { listing, objects } => {
+                self.hear_of_copy(Answer::HasOld(Wanted { listing, objects }));
+            }
             TargetMessage::Differences { found } => self.differences(found),
             TargetMessage::Checked { end, counts } => self.checked(end, counts),
             TargetMessage::NotChecked { reason } => self.end_check(Err(reason.to_text())),

@@ -36,7 +36,7 @@ use crate::packet::{
 };
 use crate::queue::{CursorId, Haste, Queue};
 use crate::resync::{CheckOrder, CopyProgress};
-use crate::words::{CopyMode, DeleteLimit, OrphanRules, Target, WhenFull};
+use crate::words::{CopyMode, DeleteLimit, HashKind, OrphanRules, Target, WhenFull};
 pub use checking::{Outcome, Verified};
 pub(crate) use driver::Driver;
 #[cfg(test)]
@@ -100,6 +100,7 @@ pub enum MirrorCommand {
     /// Without a mode: as the last stop left it. `rate`: bytes a second.
     Start {
         mode: Option<CopyMode>,
+        hash: HashKind,
         rate: Option<u64>,
         orphans: Option<OrphanRules>,
     },

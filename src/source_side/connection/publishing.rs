@@ -51,6 +51,7 @@ impl<S: Surroundings> Driver<S> {
             first_copy: self.first_copy(),
             copy_mode: self.copy_mode,
             copy_orphans: self.copy_orphans,
+            copy_hash: self.copy_hash,
             copy_paused: self.pace.is_paused(),
         }
     }

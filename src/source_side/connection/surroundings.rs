@@ -11,7 +11,9 @@ use crossbeam_channel::{Receiver, bounded};
 use crate::intercept::Volume;
 use crate::link::{LinkStats, SourceEvent, SourceLink, Waker};
 use crate::packet::{LaneItem, ObjectId, SourceMessage, Timestamp};
-use crate::resync::{Answer, CheckOrder, CopyError, CopyProgress, CopyReport, LiveCopy, Pace, TargetHad};
+use crate::resync::{
+    Answer, BlockOrder, CheckOrder, CopyError, CopyProgress, CopyReport, LiveCopy, Pace, TargetHad,
+};
 use crate::source_side::feed::{PacketFeed, StampedLane};
 use crate::source_side::remote::Route;
 
@@ -68,6 +70,8 @@ pub(crate) struct WalkOrder {
     pub of_restored: bool,
     /// What the target is told of orphans.
     pub orphans: Option<LaneItem>,
+    /// Content that the target has otherwise is compared before it is sent.
+    pub by_blocks: Option<BlockOrder>,
     pub sink: StampedLane,
     /// What the target says to it.
     pub answers: Receiver<Answer>,
@@ -113,6 +117,7 @@ impl Surroundings for Around {
             had,
             of_restored,
             orphans,
+            by_blocks,
             sink,
             answers,
             progress,
@@ -126,7 +131,7 @@ impl Surroundings for Around {
             let copy = if of_restored { copy.of_restored() } else { copy };
             match check {
                 Some(order) => copy.compare(order).run(),
-                None => copy.to(had).run(),
+                None => copy.to(had).by_blocks(by_blocks).run(),
             }
         };
         let (outcome, ended) = bounded(1);

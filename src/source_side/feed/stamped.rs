@@ -21,6 +21,7 @@ pub(super) struct StampedItems {
     items: VecDeque<StampedItem>,
     bytes: usize,
     last: ItemNumber,
+    kind: Kind,
     /// Packets that have gone since content went last.
     packets: u32,
     #[cfg(test)]
@@ -37,10 +38,22 @@ pub(super) struct StampedItem {
 
 impl StampedItem {
     /// Bytes of a file as of the stamp are right before it, too: the packets in between change them
-    /// again.
-    fn may_go_early(&self) -> bool {
-        matches!(self.header.item, LaneItem::OpenContent { .. } | LaneItem::Content { .. })
+    /// again. So are hashes of them in a copy; a comparison says what the replica is as of the stamp.
+    fn may_go_early(&self, kind: Kind) -> bool {
+        match self.header.item {
+            LaneItem::OpenContent { .. } | LaneItem::OpenBlocks { .. } | LaneItem::Content { .. } => true,
+            LaneItem::Hashes { .. } => kind == Kind::Copy,
+            _ => false,
+        }
     }
+}
+
+/// What items are of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Kind {
+    Copy,
+    #[default]
+    Comparison,
 }
 
 /// What goes next.
@@ -73,7 +86,7 @@ impl StampedItems {
                 Some(Planted::GoesLate | Planted::StampsBeforeTheLook) | None => is_due,
             };
             // Before its stamp there is always a packet to go.
-            is_due || item.may_go_early() && self.packets >= PACKETS_PER_CONTENT
+            is_due || item.may_go_early(self.kind) && self.packets >= PACKETS_PER_CONTENT
         };
         match self.items.front() {
             Some(item) if its_turn(item) => Turn::Item,
@@ -86,10 +99,11 @@ impl StampedItems {
         let item = self.items.pop_front()?;
         #[cfg(test)]
         let at = if self.planted.is_some() { item.stamp } else { at };
-        let is_in_place = at == item.stamp || at < item.stamp && item.may_go_early();
+        let is_early = item.may_go_early(self.kind);
+        let is_in_place = at == item.stamp || at < item.stamp && is_early;
         assert!(is_in_place, "an item as of {} goes at {}", item.stamp.0, at.0);
         self.bytes -= item.payload.len();
-        if item.may_go_early() {
+        if is_early {
             self.packets = 0;
         }
         Some(item)
@@ -107,6 +121,11 @@ impl StampedItems {
         assert!(!batch.is_empty(), "nothing is sent");
         assert!(self.items.back().is_none_or(|last| last.stamp <= stamp), "stamps go back");
         for Entry { item, payload } in batch.drain(..) {
+            match item {
+                LaneItem::Begin => self.kind = Kind::Copy,
+                LaneItem::CheckBegin { .. } => self.kind = Kind::Comparison,
+                _ => {}
+            }
             self.last.0 += 1;
             self.bytes += payload.len();
             let header = ItemHeader { number: self.last, item };

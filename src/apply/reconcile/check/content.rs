@@ -8,7 +8,7 @@ use super::findings::Where;
 use crate::apply::fault::Fault;
 use crate::apply::replica::Replica;
 use crate::blocks::{Range, Reads};
-use crate::limits::{HASH_BLOCK, HASHES_MAX};
+use crate::limits::HASH_BLOCK;
 use crate::packet::{DifferenceKind, ObjectId};
 
 /// A file whose hashes arrive.
@@ -30,7 +30,7 @@ impl Check {
         hashes: &[u128],
     ) -> Result<u64, Fault> {
         let range = Range { offset, blocks: hashes.len(), size };
-        if !is_range(range) {
+        if !range.is_of_a_file() {
             return Err(Fault::Refused("hashes of what no file has"));
         }
         if self.content.as_ref().is_none_or(|open| open.object != object) {
@@ -86,10 +86,4 @@ impl Check {
         self.differs(replica, DifferenceKind::Unreadable, object, at, 0);
         Ok(())
     }
-}
-
-/// Whole blocks within a size that a file can have.
-fn is_range(Range { offset, blocks, size }: Range) -> bool {
-    let is_sized = size <= i64::MAX as u64 && offset < size && offset.is_multiple_of(HASH_BLOCK);
-    is_sized && (1..=HASHES_MAX).contains(&blocks) && (size - offset).div_ceil(HASH_BLOCK) >= blocks as u64
 }

@@ -36,8 +36,8 @@ use crate::apply::replica::{Replica, read_directory};
 use crate::blocks::Hasher;
 use crate::limits::{CLAIMS_IN_MEMORY, DIFFERENCES_PER_HASHES, LISTING_ENTRIES_MAX};
 use crate::packet::{
-    BlockHash, CheckCounts, DataState, DifferenceKind, ItemHeader, LaneItem, Name, ObjectId, Position,
-    TargetMessage, Unlisted,
+    BlockHash, CheckCounts, DataState, DifferenceKind, ItemHeader, ItemNumber, LaneItem, Name, ObjectId,
+    Position, TargetMessage, Unlisted,
 };
 
 /// See the module.
@@ -141,6 +141,9 @@ impl Check {
             | LaneItem::Afresh
             | LaneItem::NamesMatch
             | LaneItem::OrphanRules { .. }
+            | LaneItem::ByBlocks { .. }
+            | LaneItem::OpenBlocks { .. }
+            | LaneItem::CloseSame { .. }
             | LaneItem::CheckBegin { .. }
             | LaneItem::CheckStop
             | LaneItem::OpenContent { .. }
@@ -149,12 +152,17 @@ impl Check {
                 return Err(Fault::Refused("an item of a copy in a comparison"));
             }
         };
+        Ok(Went::On(self.with_findings(*number, answer)))
+    }
+
+    /// What was found goes with answers, to hashes with every so many.
+    fn with_findings(&mut self, number: ItemNumber, answer: Option<TargetMessage>) -> Vec<TargetMessage> {
         let is_due = match &answer {
             Some(TargetMessage::Hashed { .. }) => number.0.is_multiple_of(DIFFERENCES_PER_HASHES),
             answer => answer.is_some(),
         };
         let found = is_due.then(|| self.findings.take()).flatten();
-        Ok(Went::On(found.into_iter().chain(answer).collect()))
+        found.into_iter().chain(answer).collect()
     }
 
     /// What the source is to list again.

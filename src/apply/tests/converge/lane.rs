@@ -2,9 +2,17 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use std::io::Write;
+use std::os::fd::AsFd;
+
 use super::super::*;
-use super::origin::{Origin, ROOT, id, name};
+use super::origin::{Object, Origin, ROOT, id, name};
+use crate::blocks::{Hasher, Range, Reads};
+use crate::limits::{HASH_BLOCK, HASHES_MAX};
 use crate::random::Random;
+
+/// Of the blocks of a session.
+pub const HASH: BlockHash = BlockHash::Fast { key: [3; 32] };
 
 /// Names in one chunk.
 const CHUNK: usize = 2;
@@ -22,7 +30,13 @@ pub struct Stamped {
 impl Stamped {
     /// Bytes may come before their turn.
     pub fn may_go_early(&self) -> bool {
-        matches!(self.item, LaneItem::OpenContent { .. } | LaneItem::Content { .. })
+        matches!(
+            self.item,
+            LaneItem::OpenContent { .. }
+                | LaneItem::OpenBlocks { .. }
+                | LaneItem::Content { .. }
+                | LaneItem::Hashes { .. }
+        )
     }
 }
 
@@ -43,15 +57,19 @@ struct Open {
 enum Job {
     Open(u64),
     Content { object: u64, reached: usize },
+    Hashes(u64),
+    Block(u64, u64),
     Xattrs(u64),
     Xattr(u64, Vec<String>),
 }
 
 /// A listing that was not answered.
+#[derive(Default)]
 struct InFlight {
     walks: bool,
     entries: BTreeMap<ObjectId, bool>,
     large: Vec<u64>,
+    has_old: Vec<ObjectId>,
 }
 
 #[derive(Default)]
@@ -60,6 +78,10 @@ pub struct Owed {
     open: Option<Open>,
     jobs: VecDeque<Job>,
     in_flight: BTreeMap<u64, InFlight>,
+    /// Content goes by blocks where the target has other content.
+    hasher: Option<Hasher>,
+    /// Of which files hashes were sent that were not answered.
+    hashed: VecDeque<(ItemNumber, u64)>,
     pub lane: VecDeque<Stamped>,
     numbers: u64,
     /// The end that counts.
@@ -71,6 +93,11 @@ impl Owed {
         Owed { due: vec![Due { dir: ROOT, walks: true }], ..Owed::default() }
     }
 
+    pub fn by_blocks(mut self) -> Owed {
+        self.hasher = Some(Hasher::new(&HASH));
+        self
+    }
+
     pub fn push(&mut self, after: usize, item: LaneItem, payload: Vec<u8>) -> ItemNumber {
         self.numbers += 1;
         let number = ItemNumber(self.numbers);
@@ -80,7 +107,8 @@ impl Owed {
 
     /// Nothing is owed any more but what lies in the lane.
     pub fn is_done(&self) -> bool {
-        self.due.is_empty() && self.open.is_none() && self.jobs.is_empty() && self.in_flight.is_empty()
+        let is_idle = self.due.is_empty() && self.open.is_none() && self.jobs.is_empty();
+        is_idle && self.in_flight.is_empty() && self.hashed.is_empty()
     }
 
     pub fn hear(&mut self, message: TargetMessage) -> Result<bool, String> {
@@ -100,6 +128,15 @@ impl Owed {
                 }
             }
             TargetMessage::Wanted { listing, objects } => self.answered(listing, &objects)?,
+            TargetMessage::HasOld { listing, objects } => {
+                self.in_flight.get_mut(&listing.0).ok_or("old content of no listing")?.has_old = objects;
+            }
+            TargetMessage::Hashed { item, differing } => match self.hashed.pop_front() {
+                Some((due, object)) if due == item => {
+                    self.jobs.extend((differing != 0).then_some(Job::Block(object, differing)))
+                }
+                other => return Err(format!("{item:?} is answered, due is {other:?}")),
+            },
             other => return Err(format!("{other:?}")),
         }
         Ok(false)
@@ -112,6 +149,9 @@ impl Owed {
                 // The walk of itself goes down there.
                 Some(true) if entry.walks => {}
                 Some(true) => self.due.push(Due { dir: object.inode, walks: false }),
+                Some(false) if entry.has_old.contains(object) => {
+                    self.jobs.push_back(Job::Hashes(object.inode));
+                }
                 Some(false) => self.jobs.push_back(Job::Open(object.inode)),
                 None => return Err(format!("{object} is wanted, and was not listed")),
             }
@@ -177,7 +217,7 @@ impl Owed {
         let chunk: Vec<String> = open.rest.drain(..open.rest.len().min(CHUNK)).collect();
         let (walks, first, last) = (open.due.walks, open.is_first, open.rest.is_empty());
         open.is_first = false;
-        let mut sent = InFlight { walks, entries: BTreeMap::new(), large: Vec::new() };
+        let mut sent = InFlight { walks, ..InFlight::default() };
         let mut entries = Vec::new();
         for text in chunk {
             let Some(&held) = dir.names.get(&text) else { continue };
@@ -211,12 +251,49 @@ impl Owed {
         self.in_flight.insert(number.0, sent);
     }
 
+    fn push_hashes(&mut self, object: u64, there: &Object, now: usize) {
+        let (content, attributes, xattrs) = (&there.content, there.attributes(), there.xattrs());
+        let size = content.len() as u64;
+        let hashes = self.hashes_of(content);
+        let item = LaneItem::Hashes { object: id(object), offset: 0, size, hashes };
+        let item = self.push(now, item, Vec::new());
+        self.push(now, LaneItem::CloseSame { object: id(object), size, attributes, xattrs }, Vec::new());
+        self.hashed.push_back((item, object));
+    }
+
+    /// The blocks that differed, and the end.
+    fn push_blocks(&mut self, object: u64, there: &Object, differing: u64, now: usize) {
+        let (content, attributes, xattrs) = (&there.content, there.attributes(), there.xattrs());
+        let object = id(object);
+        self.push(now, LaneItem::OpenBlocks { object }, Vec::new());
+        for (number, block) in content.chunks(HASH_BLOCK as usize).enumerate() {
+            if differing >> number & 1 == 1 {
+                let offset = number as u64 * HASH_BLOCK;
+                self.push(now, LaneItem::Content { object, hole: 0, offset }, block.to_vec());
+            }
+        }
+        let size = content.len() as u64;
+        self.push(now, LaneItem::CloseContent { object, hole: 0, size, attributes, xattrs }, Vec::new());
+    }
+
+    fn hashes_of(&mut self, content: &[u8]) -> Vec<u128> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(content).unwrap();
+        let range = Range { offset: 0, blocks: HASHES_MAX, size: content.len() as u64 };
+        let hasher = self.hasher.as_mut().expect("nobody else is asked for hashes");
+        hasher.hash(file.as_fd(), range, Reads::Cached).unwrap()
+    }
+
     fn produce_job(&mut self, origin: &Origin, random: &mut Random, now: usize) {
         let Some(job) = self.jobs.pop_front() else { return };
-        let (Job::Open(object) | Job::Content { object, .. } | Job::Xattrs(object) | Job::Xattr(object, _)) =
-            job;
+        let (Job::Open(object)
+        | Job::Content { object, .. }
+        | Job::Hashes(object)
+        | Job::Block(object, _)
+        | Job::Xattrs(object)
+        | Job::Xattr(object, _)) = job;
         let Some(there) = origin.objects.get(&object) else {
-            if matches!(job, Job::Open(_) | Job::Content { .. }) {
+            if !matches!(job, Job::Xattrs(_) | Job::Xattr(..)) {
                 self.push(now, LaneItem::Leave { object: id(object) }, Vec::new());
             }
             return;
@@ -251,14 +328,14 @@ impl Owed {
                     );
                 }
             }
+            Job::Hashes(_) if there.content.is_empty() => self.jobs.push_front(Job::Open(object)),
+            Job::Hashes(_) => self.push_hashes(object, there, now),
+            Job::Block(_, differing) => self.push_blocks(object, there, differing, now),
             Job::Xattrs(_) => {
                 let names: Vec<String> = there.xattrs.keys().cloned().collect();
                 let on_wire = names.iter().map(|name| Bounded(name.clone().into_bytes())).collect();
-                self.push(
-                    now,
-                    LaneItem::Xattrs { object: id(object), attributes, names: on_wire },
-                    Vec::new(),
-                );
+                let item = LaneItem::Xattrs { object: id(object), attributes, names: on_wire };
+                self.push(now, item, Vec::new());
                 self.jobs.push_front(Job::Xattr(object, names));
             }
             Job::Xattr(_, mut names) => match names.pop() {

@@ -35,7 +35,7 @@ fn story(
 
 impl World {
     /// Everything that lies in the lane goes, and what is answered is heard.
-    fn exchange_all(&mut self) -> Checked {
+    pub fn exchange_all(&mut self) -> Checked {
         while let Some(item) = self.owed.lane.pop_front() {
             self.item(item)?;
         }
@@ -45,12 +45,12 @@ impl World {
         Ok(())
     }
 
-    fn list(&mut self, dir: u64, random: &mut Random) -> Checked {
+    pub fn list(&mut self, dir: u64, random: &mut Random) -> Checked {
         self.owed.list_whole(&self.origin, dir, random);
         self.exchange_all()
     }
 
-    fn copy_on(&mut self, random: &mut Random) -> Checked {
+    pub fn copy_on(&mut self, random: &mut Random) -> Checked {
         self.owed.copy_on(&self.origin, random);
         self.exchange_all()
     }

@@ -173,7 +173,7 @@ impl Words<'_> {
 
     pub fn item(&mut self) -> (LaneItem, Vec<u8>) {
         let object = self.id();
-        let item = match self.random.below(26) {
+        let item = match self.random.below(30) {
             0 => LaneItem::Begin,
             18 | 19 => {
                 let key = [7; 32];
@@ -198,6 +198,15 @@ impl Words<'_> {
             17 => LaneItem::Leave { object },
             24 => LaneItem::NamesMatch,
             25 => LaneItem::Afresh,
+            26 => {
+                let hash = BlockHash::Fast { key: [7; 32] };
+                LaneItem::ByBlocks { hash, least: self.random.below(3) }
+            }
+            27 | 28 => LaneItem::OpenBlocks { object },
+            29 => {
+                let (attributes, xattrs) = (self.attributes(), self.xattrs());
+                LaneItem::CloseSame { object, size: number(self.random), attributes, xattrs }
+            }
             1 => LaneItem::Root { object, attributes: self.attributes(), xattrs: self.xattrs() },
             2..=5 => {
                 let most = if self.random.one_in(40) { LISTING_ENTRIES_MAX as u64 + 9 } else { 6 };

@@ -399,6 +399,9 @@ impl Target {
             | LaneItem::LeftOut { .. }
             | LaneItem::CheckBegin { .. }
             | LaneItem::Hashes { .. }
+            | LaneItem::ByBlocks { .. }
+            | LaneItem::OpenBlocks { .. }
+            | LaneItem::CloseSame { .. }
             | LaneItem::CheckStop => panic!("{} of a tree that has none", item.name()),
         }
     }

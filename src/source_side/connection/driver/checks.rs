@@ -38,6 +38,7 @@ impl<S: Surroundings> Driver<S> {
                 had: TargetHad::default(),
                 of_restored: false,
                 orphans: None,
+                by_blocks: None,
                 sink,
                 answers,
                 progress,

@@ -10,13 +10,13 @@ use crate::connection::{Event, Flow, Jitter};
 use crate::control::{AsideStatus, MirrorStatus};
 use crate::link::LostBy;
 use crate::packet::{
-    DataState, ItemNumber, LaneItem, LeftOut, OrphanCounts, OrphanRule, Sequence, SourceMessage, Text,
-    Timestamp,
+    BlockHash, DataState, ItemNumber, LaneItem, LeftOut, OrphanCounts, OrphanRule, Sequence, SourceMessage,
+    Text, Timestamp,
 };
-use crate::resync::{Answer, CopyError, CopyReport, ProgressSnapshot, TargetHad};
+use crate::resync::{Answer, BlockOrder, CopyError, CopyReport, ProgressSnapshot, TargetHad};
 use crate::source_side::kept::FirstCopy;
 use crate::source_side::mark::{Clock, EVERYTHING};
-use crate::words::{CopyMode, DeleteLimit, OrphanChoice, OrphanRules};
+use crate::words::{CopyMode, DeleteLimit, HashKind, OrphanChoice, OrphanRules};
 
 impl<S: Surroundings> Driver<S> {
     /// The target is brought into line by a copy; the queue is held for it from now on.
@@ -64,6 +64,7 @@ impl<S: Surroundings> Driver<S> {
         let (pace, mirror, mode) = (self.pace.clone(), self.mirror_begun(), self.copy_mode);
         let of_restored = self.is_restored && self.trust == Trust::AsNoted;
         let orphans = self.orphan_rules();
+        let by_blocks = if is_empty { None } else { self.by_blocks() };
         let order = |answers, progress| WalkOrder {
             check: None,
             birth_epoch,
@@ -72,6 +73,7 @@ impl<S: Surroundings> Driver<S> {
             had,
             of_restored,
             orphans,
+            by_blocks,
             sink,
             answers,
             progress,
@@ -108,6 +110,12 @@ impl<S: Surroundings> Driver<S> {
             OrphanChoice::Delete => OrphanRule::Delete { percent_max },
         };
         Some(LaneItem::OrphanRules { rule, age_ms })
+    }
+
+    /// How content is compared that the target may have otherwise.
+    fn by_blocks(&self) -> Option<BlockOrder> {
+        let least = self.copy_mode.blocks_from()?;
+        Some(BlockOrder { hash: BlockHash::draw(self.copy_hash), least })
     }
 
     fn target_had(&self) -> TargetHad {
@@ -193,7 +201,7 @@ impl<S: Surroundings> Driver<S> {
         let (covers, progress) = (attempt.covers, attempt.progress());
         self.copy.end();
         (self.trust, self.is_restored) = (Trust::AsNoted, false);
-        self.copy_mode = CopyMode::default();
+        (self.copy_mode, self.copy_hash) = (CopyMode::default(), HashKind::default());
         self.copy_orphans = None;
         let moved = OrphanCounts { moved: orphans, ..OrphanCounts::default() };
         let orphans = self.orphans.take().unwrap_or(moved);

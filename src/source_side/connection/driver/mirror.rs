@@ -13,10 +13,10 @@ impl<S: Surroundings> Driver<S> {
     pub(super) fn mirror(&mut self, command: MirrorCommand) -> Result<(), NotNow> {
         self.unpublished = true;
         match command {
-            MirrorCommand::Start { mode, rate, orphans } => {
+            MirrorCommand::Start { mode, hash, rate, orphans } => {
                 self.machine.handle_command(clock::now(), Command::StartMirror)?;
                 if let Some(mode) = mode {
-                    self.copy_mode = mode;
+                    (self.copy_mode, self.copy_hash) = (mode, hash);
                 }
                 self.copy_orphans = orphans;
                 self.pace.pause(false);
