@@ -201,6 +201,10 @@ fn places_that_must_not_be_written_to_are_refused() {
     lost.refuses(&lost.protected.replica, &[], "is the replica");
     lost.refuses(&lost.protected.replica.join("in"), &[], "is inside the replica");
     lost.refuses(&base, &[], "is around");
+    let beside = lost.protected.replica.with_file_name(".replica.standin");
+    for place in [beside.clone(), beside.join("orphans/new"), base.join(".standin.limbo")] {
+        lost.refuses(&place, &["--overwrite"], "where copies to a replica keep what they move aside");
+    }
     lost.refuses(&lost.protected.state.join("x"), &[], "is inside the state directory");
     lost.refuses(&base.join("none/below"), &[], "cannot be made");
     lost.refuses(&lost.kept(), &[], "is not empty");

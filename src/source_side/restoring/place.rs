@@ -14,7 +14,7 @@ use crate::packet::{Position, SetId};
 use crate::preflight::{
     Claim, MountTable, Relation, Role, list_uses, open_directory, open_writers, relation, users_of,
 };
-use crate::words::Target;
+use crate::words::{RESERVED_NAME, Target};
 
 /// A directory in the way of whose restoration nothing stands, as far as this host knows.
 pub struct Place {
@@ -155,6 +155,13 @@ fn check_contacts(options: &RestoreOptions) -> Result<(), Failure> {
     if to == Path::new("/") {
         return Err(refused(options, "is the system's own root", "Choose a directory of its own."));
     }
+    if let Some(limbo) = to.ancestors().find(|path| is_limbo(path)) {
+        return Err(refused(
+            options,
+            &format!("is in {}, where copies to a replica keep what they move aside", limbo.display()),
+            "Choose a directory of its own.",
+        ));
+    }
     let mounts = MountTable::read().map_err(|error| unreadable(options, &error))?;
     for mount in mounts.standin() {
         if to.starts_with(&mount.point) || mount.point.starts_with(to) {
@@ -184,6 +191,14 @@ fn check_contacts(options: &RestoreOptions) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// The place of a replica beside it, or in it.
+fn is_limbo(path: &Path) -> bool {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
+    let replica = name.strip_prefix('.').and_then(|name| name.strip_suffix(".standin"));
+    let is_replica = |name: &str| path.with_file_name(name).is_dir() && path.is_dir();
+    name == RESERVED_NAME || replica.is_some_and(is_replica)
 }
 
 fn check_parent(options: &RestoreOptions) -> Result<(), Failure> {
