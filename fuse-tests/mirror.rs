@@ -117,13 +117,10 @@ fn a_stopped_mirror_waits_for_a_person_over_a_restart() {
             protected.start_at_once();
             assert!(protected.said().contains("is not copied to, by hand"), "{}", protected.said());
         }
-        let stopped = wait_for(&protected, "stopped", |connection| {
-            is_stopped(connection) && connection["needs_copy"] == true
+        wait_for(&protected, "stopped, and says what it waits for", |connection| {
+            let says = connection["reason"].as_str().is_some_and(|why| why.contains("standin mirror start"));
+            is_stopped(connection) && connection["needs_copy"] == true && says
         });
-        assert!(
-            stopped["reason"].as_str().is_some_and(|why| why.contains("standin mirror start")),
-            "{stopped}"
-        );
         fs::write(protected.mount.join("while it is stopped"), "x").expect("programs go on");
         let waited = output_within(standin(&protected.run).arg("wait-sync"), COMMAND_MAX);
         assert_eq!(waited.status.code(), Some(1), "{}", describe(&waited));
