@@ -39,6 +39,7 @@ mod refused;
 mod reserve;
 mod restart;
 mod restored;
+mod sets;
 mod sizes;
 #[cfg(feature = "suites")]
 mod source_tree;

@@ -37,7 +37,7 @@ pub fn seeds(default: u64) -> Vec<u64> {
 }
 
 /// Lets all threads work below `root`; gives how often each kind of operation succeeded.
-fn work(root: &Path, seed: u64, ops: u64) -> BTreeMap<&'static str, u64> {
+pub fn work(root: &Path, seed: u64, ops: u64) -> BTreeMap<&'static str, u64> {
     let directory = File::open(root).expect("the root");
     let fd = directory.as_fd();
     let results: Vec<_> = std::thread::scope(|scope| {

@@ -29,6 +29,7 @@
 //! - [`mod@bench`]: what the mount costs, and how fast a replica follows
 //! - [`words`], [`place`], [`pool`], [`units`], `signals`, [`random`]: what several rooms speak of; which directory
 //!   one is; memory for payloads; how numbers are shown; SIGTERM and its kin; chance that a seed replays
+//! - [`sets`]: which names belong to a replication set: rules, their matcher, the set's file
 //! - [`store`], [`xattr`], [`blocks`], [`limits`], [`sys`]: small durable files; extended attributes; hashes
 //!   of content; every bound; all unsafe code
 //! - `ranks`: the order in which locks are taken on the source, asserted in debug builds
@@ -72,6 +73,7 @@ pub mod queue;
 pub mod random;
 mod ranks;
 pub mod resync;
+pub mod sets;
 #[cfg(test)]
 mod shape;
 mod signals;

@@ -67,6 +67,16 @@ pub const DIRECTORIES_IN_MEMORY: usize = 7 << 12;
 /// come that it waits for. No honest source needs it once.
 pub const LISTED_AGAIN_MAX: u32 = 3;
 
+/// Objects below a directory that leaves a set, kept in memory while the index is read for their ids: 3 MiB.
+pub const LEAVING_IN_MEMORY: usize = 65_536;
+/// Rules of a set: each is tried for each name, on the source in the path of every change.
+pub const SET_RULES_MAX: usize = 256;
+/// Bytes of the pattern of a rule.
+pub const SET_PATTERN_LEN_MAX: usize = 1024;
+/// A file that comes into a set by a rename or a link, and has more bytes, is copied afterwards, and the replica
+/// is bad until then; the others go ahead of their name, while the call waits.
+pub const STAGED_LEN_MAX: u64 = 64 << 20;
+
 /// Bytes after which a listing item is cut.
 pub const LISTING_LEN_CUT: usize = 256 * 1024;
 

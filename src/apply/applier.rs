@@ -23,14 +23,15 @@ use super::giving_up::{GivenUp, Verdict, holds_up, objects_of};
 use super::next_frame::{OrderError, follows, skips};
 use super::perform::Doubt;
 use super::policy::Withheld;
-use super::reconcile::{Reconcile, Rules};
+use super::reconcile::{Reconcile, Rules, rules_kept};
 use super::replica::{AsideView, DataStatus, DurablePoint, Relief, Replica, Run};
 use crate::failpoint;
 use crate::limits::{PRESENCE_LOOKS, RELIEF_OBJECTS_MAX, apply_retry_delay, set_aside_after};
 use crate::packet::{
     Frame, FrameHeader, ItemHeader, LaneItem, ObjectId, PacketHeader, Position, ReplicaProof, Sequence,
-    Stuck, TargetMessage,
+    Stuck, TargetMessage, ToWhom,
 };
+use crate::sets::Matcher;
 use crate::words::Allow;
 
 /// What became of a frame.
@@ -258,6 +259,13 @@ impl Applier {
         self.replica.root().try_clone()
     }
 
+    /// The rules of the set, as of the last copy.
+    ///
+    /// Errors: they cannot be read.
+    pub fn rules_of_set(&self) -> io::Result<Option<Arc<Matcher>>> {
+        Ok(rules_kept(self.replica.state())?.map(Arc::new))
+    }
+
     /// Objects that are set aside.
     pub fn aside(&self) -> AsideView {
         self.replica.aside()
@@ -379,7 +387,10 @@ impl Applier {
     pub(super) fn perform(&mut self, frame: &Frame, packet: &PacketHeader) -> Result<(), Fault> {
         let doubt = if self.replica.begun() == frame.position { Doubt::MayBeDone } else { Doubt::None };
         self.performed_by(frame, packet, |applier| {
-            applier.replica.perform_making_way(&packet.op, &frame.payload, doubt)
+            match applier.replica.perform_making_way(&packet.op, &frame.payload, doubt) {
+                Err(Fault::MissingObject(_)) if packet.to_whom == ToWhom::WhoKnows => Ok(()),
+                done => done,
+            }
         })
     }
 

@@ -42,6 +42,11 @@ impl Replica {
                 self.or_cleared(at, *object, *links, done)?;
                 self.time_has_changed(at.dir, *dir_mtime)
             }
+            Op::Leave { at, dir_mtime, object } => {
+                let done = self.leave(at, *object, Doubt::MayBeDone);
+                self.or_cleared(at, *object, 0, done)?;
+                self.time_has_changed(at.dir, *dir_mtime)
+            }
             Op::RemoveDirectory { at, dir_mtime, object } => {
                 let done = self.remove_directory(at, *object, Doubt::MayBeDone);
                 self.or_cleared(at, *object, 0, done)?;
@@ -60,7 +65,16 @@ impl Replica {
             }
             // A copy compares all of it.
             Op::SetAttributes { .. } | Op::SetXattr { .. } | Op::RemoveXattr { .. } => Ok(()),
-            Op::Barrier { .. } => Ok(()),
+            Op::Barrier { .. } | Op::Stage { .. } | Op::Unstage { .. } => Ok(()),
+            Op::Place { object, at, dir_mtime, replaced } => {
+                let done =
+                    self.free_name(at, Some(*object)).and_then(|_| self.link(*object, at, Doubt::MayBeDone));
+                self.or_left_out(done)?;
+                if let Some(Replaced { object, links: 0 }) = replaced {
+                    self.forget_gone(*object)?;
+                }
+                self.time_has_changed(at.dir, *dir_mtime)
+            }
         }
     }
 

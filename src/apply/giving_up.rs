@@ -121,7 +121,8 @@ pub(super) fn objects_of(op: &Op) -> Vec<ObjectId> {
         Op::Create { at, object, .. }
         | Op::Link { object, at, .. }
         | Op::Unlink { at, object, .. }
-        | Op::RemoveDirectory { at, object, .. } => vec![*object, at.dir],
+        | Op::RemoveDirectory { at, object, .. }
+        | Op::Leave { at, object, .. } => vec![*object, at.dir],
         Op::Rename { from, to, object, replaced, .. } => {
             let mut objects = vec![*object, from.dir, to.dir];
             objects.extend(replaced.as_ref().map(|replaced| replaced.object));
@@ -135,7 +136,13 @@ pub(super) fn objects_of(op: &Op) -> Vec<ObjectId> {
         | Op::Reserve { object, .. }
         | Op::SetAttributes { object, .. }
         | Op::SetXattr { object, .. }
-        | Op::RemoveXattr { object, .. } => vec![*object],
+        | Op::RemoveXattr { object, .. }
+        | Op::Stage { object, .. }
+        | Op::Unstage { object } => vec![*object],
+        Op::Place { object, at, replaced, .. } => {
+            let replaced = replaced.as_ref().map(|replaced| replaced.object);
+            [*object, at.dir].into_iter().chain(replaced).collect()
+        }
         Op::Barrier { .. } => Vec::new(),
     }
 }

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, RenameFlags};
 use rustix::io::Errno;
 
+use super::create::{NameTaken, NewObject};
 use super::fault::Fault;
 use super::inode;
 use super::perform::Doubt;
 use super::replica::{Replica, by_handle, c_name};
 use crate::failpoint;
-use crate::packet::{Attributes, Entry, Name, ObjectId, Replaced, Whiteout};
+use crate::packet::{Attributes, Entry, LINKS_UNKNOWN, Name, ObjectId, Replaced, Whiteout};
 use crate::sys::FileHandle;
 
 impl Replica {
@@ -31,6 +32,45 @@ impl Replica {
         self.leave_nameless(object)
     }
 
+    /// Makes an object under no name of the replica.
+    pub(super) fn stage(&mut self, new: NewObject<'_>, may_be_known: bool) -> Result<(), Fault> {
+        // Of an attempt that was cut off, where nothing was written into it yet, or that came to nothing.
+        self.leave_nameless(new.object)?;
+        if may_be_known && self.names_here(new.object)? > 0 {
+            // Its last other name may go before it gets this one.
+            return self.named_nameless(new.object).map(drop);
+        }
+        let (place, name) = self.place_of_nameless(new.object)?;
+        self.create(&place, &name, new, NameTaken::Fail).map(drop)
+    }
+
+    /// What was staged gets no name.
+    pub(super) fn unstage(&mut self, object: ObjectId) -> Result<(), Fault> {
+        self.leave_nameless(object)?;
+        if self.names_here(object)? == 0 { self.forget_gone(object) } else { Ok(()) }
+    }
+
+    /// Gives a name to an object that has none, in the place of another one where that is said.
+    pub(super) fn place(
+        &mut self,
+        object: ObjectId,
+        at: &Entry,
+        replaced: Option<&Replaced>,
+        doubt: Doubt,
+    ) -> Result<(), Fault> {
+        let Some(replaced) = self.replaced_here(replaced)? else { return self.link(object, at, doubt) };
+        let (dir, handle) = (self.directory(at.dir)?, self.known_handle(object)?);
+        if doubt == Doubt::None || self.name_holds(&dir, &at.name)? != Some(handle) {
+            self.must_hold(&dir, &at.name, replaced.object)?;
+            let (place, name) = self.named_nameless(object)?;
+            self.keep_nameless(replaced.object, replaced.links)?;
+            self.rename_names((&Arc::new(place), &name), (&dir, &at.name), RenameFlags::empty())?;
+            failpoint::at("placed").map_err(Fault::system("rename"))?;
+        }
+        self.leave_nameless(object)?;
+        if replaced.links == 0 { self.forget_gone(replaced.object) } else { Ok(()) }
+    }
+
     pub(super) fn unlink(
         &mut self,
         at: &Entry,
@@ -38,8 +78,30 @@ impl Replica {
         links: u32,
         doubt: Doubt,
     ) -> Result<(), Fault> {
+        let links = self.links_but_for_one(object, links)?;
         self.remove_name(at, object, links, AtFlags::empty(), doubt)?;
         if links == 0 { self.forget_gone(object) } else { Ok(()) }
+    }
+
+    /// The count on the source after a name is gone, or where nobody knows it, what then is left here.
+    fn links_but_for_one(&mut self, object: ObjectId, links: u32) -> Result<u32, Fault> {
+        match links {
+            LINKS_UNKNOWN => Ok(u32::from(self.names_here(object)? > 1)),
+            links => Ok(links),
+        }
+    }
+
+    fn replaced_here(&mut self, replaced: Option<&Replaced>) -> Result<Option<Replaced>, Fault> {
+        let Some(&Replaced { object, links }) = replaced else { return Ok(None) };
+        Ok(Some(Replaced { object, links: self.links_but_for_one(object, links)? }))
+    }
+
+    fn names_here(&mut self, object: ObjectId) -> Result<u64, Fault> {
+        match self.object(object) {
+            Ok(file) => Ok(inode::stat(&*file)?.st_nlink),
+            Err(Fault::MissingObject(_)) => Ok(0),
+            Err(fault) => Err(fault),
+        }
     }
 
     /// The source has no link to it any more.
@@ -55,7 +117,28 @@ impl Replica {
         object: ObjectId,
         doubt: Doubt,
     ) -> Result<(), Fault> {
-        self.remove_name(at, object, 0, AtFlags::REMOVEDIR, doubt)?;
+        match self.remove_name(at, object, 0, AtFlags::REMOVEDIR, doubt) {
+            // What is below is left out by a rule, by now or always.
+            Err(Fault::System { error, .. })
+                if self.has_rules() && error.raw_os_error() == Some(libc::ENOTEMPTY) =>
+            {
+                self.leave(at, object, doubt)
+            }
+            done => done.and_then(|()| self.forget(object)),
+        }
+    }
+
+    /// A directory goes, with all below: aside, and as if nothing of it had ever been here.
+    pub(super) fn leave(&mut self, at: &Entry, object: ObjectId, doubt: Doubt) -> Result<(), Fault> {
+        let dir = self.directory(at.dir)?;
+        if doubt == Doubt::None || self.name_holds(&dir, &at.name)?.is_some() {
+            self.must_hold(&dir, &at.name, object)?;
+            let file = self.object(object)?;
+            self.each_left_below(&file, |replica, id| replica.forget(id))?;
+            failpoint::at("forgotten").map_err(Fault::system("leave"))?;
+            self.put_aside(&dir, &at.name)?;
+            self.places_changed();
+        }
         self.forget(object)
     }
 
@@ -87,6 +170,7 @@ impl Replica {
         doubt: Doubt,
     ) -> Result<(), Fault> {
         let (from_dir, to_dir) = (self.directory(from.dir)?, self.directory(to.dir)?);
+        let replaced = &self.replaced_here(replaced)?;
         let done = doubt == Doubt::MayBeDone && {
             let handle = Some(self.known_handle(object)?);
             self.name_holds(&to_dir, &to.name)? == handle && self.name_holds(&from_dir, &from.name)? != handle

@@ -82,6 +82,29 @@ impl Replica {
             Op::SetXattr { object, name, mode } => self.change_xattr(*object, name, Some(payload), *mode),
             Op::RemoveXattr { object, name, mode } => self.change_xattr(*object, name, None, *mode),
             Op::Barrier { durable: _ } => self.settle_times(),
+            Op::Stage { .. } | Op::Place { .. } | Op::Leave { .. } | Op::Unstage { .. } => {
+                self.perform_at_border(op, doubt)
+            }
+        }
+    }
+
+    /// What comes into the set, or leaves it.
+    fn perform_at_border(&mut self, op: &Op, doubt: Doubt) -> Result<(), Fault> {
+        match op {
+            Op::Stage { object, may_be_known, birth, attributes, xattrs } => {
+                self.stage(NewObject { object: *object, birth, attributes, xattrs }, *may_be_known)
+            }
+            Op::Leave { at, dir_mtime, object } => {
+                self.leave(at, *object, doubt)?;
+                self.set_mtime_later(at.dir, *dir_mtime)
+            }
+            Op::Unstage { object } => self.unstage(*object),
+            Op::Place { object, at, dir_mtime, replaced } => {
+                self.place(*object, at, replaced.as_ref(), doubt)?;
+                self.note_name(*object, at.dir, &at.name);
+                self.set_mtime_later(at.dir, *dir_mtime)
+            }
+            _ => Err(Fault::Refused("an op that no border knows")),
         }
     }
 

@@ -216,7 +216,13 @@ pub fn permit(op: &Op) -> Result<(), Fault> {
             mtime.as_ref().map_or(Ok(()), time)
         }
         Op::SetXattr { name, .. } | Op::RemoveXattr { name, .. } => xattr_name(name),
-        Op::Barrier { .. } => Ok(()),
+        Op::Barrier { .. } | Op::Unstage { .. } => Ok(()),
+        Op::Stage { birth: Birth::Directory, .. } => Err(Fault::Refused("a directory without a name")),
+        Op::Stage { attributes, xattrs, .. } => {
+            attributes_of(attributes)?;
+            xattrs.iter().try_for_each(|xattr| xattr_name(&xattr.name))
+        }
+        Op::Place { dir_mtime, .. } | Op::Leave { dir_mtime, .. } => time(dir_mtime),
     }
 }
 

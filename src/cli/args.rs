@@ -2,6 +2,7 @@
 
 mod connection;
 mod mirror;
+mod set;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use crate::limits::QUEUE_MEMORY;
 use crate::units::{parse_duration, parse_size};
 use crate::words::{DeleteLimit, OrphanChoice, Profile, Target, WhenFull};
 pub use mirror::{Mirror, MirrorCommand};
+pub use set::{Set, SetCommand};
 
 /// Real-time, ordered replication for any directory on Linux.
 #[derive(Debug, Parser)]
@@ -76,6 +78,8 @@ pub enum Command {
     Verify(Verify),
     /// Show or remove what copies have moved aside on this host, beside replicas
     Orphans(Orphans),
+    /// Which names of a directory are replicated: create, show, change, rename, copy, export, import, delete, size
+    Set(Set),
     /// Send what is queued, take the mount away, end the daemon
     Stop(Stop),
     /// Bring the content of a replica back into a directory

@@ -18,6 +18,7 @@ mod restore;
 #[cfg(test)]
 mod schema;
 mod serve;
+pub mod set;
 mod status;
 mod stop;
 #[cfg(test)]
@@ -59,6 +60,7 @@ pub fn main() -> ExitCode {
         Command::Mirror(args) => mirror::run(&common, &args),
         Command::Verify(args) => verify::run(&common, &args),
         Command::Orphans(args) => orphans::run(&common, &args),
+        Command::Set(args) => set::run(&common, &args),
         Command::Stop(args) => stop::run(&common, &args),
         Command::Restore(args) => restore::run(&common, args),
         Command::Doctor(args) => doctor::run(&common, &args),

@@ -148,7 +148,8 @@ fn full_source() -> SourceStatus {
         failing_since_unix_ms: Some(1),
         degraded_since_unix_ms: Some(1),
     };
-    SourceStatus { connections: vec![full_connection()], fsync, ..sample_source() }
+    let rules = vec!["exclude *.tmp".into()];
+    SourceStatus { connections: vec![full_connection()], fsync, rules, ..sample_source() }
 }
 
 fn full_connection() -> ConnectionStatus {

@@ -9,8 +9,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::message::{
-    ChangedConnection, ConnectionChange, Invite, Invited, Paired, Request, Response, Revoke, StopMode,
-    StopReport, SyncReport, VerifyReport, VerifyRequest, WaitFor, WaitSync,
+    ChangedConnection, ConnectionChange, Invite, Invited, Paired, Request, Response, Revoke, RulesReport,
+    StopMode, StopReport, SyncReport, VerifyReport, VerifyRequest, WaitFor, WaitSync,
 };
 use super::orphans::{OrphansRequest, ReplicaOrphans};
 use super::status::Status;
@@ -103,6 +103,14 @@ impl Client {
         }
     }
 
+    /// Blocks until the daemon follows the file of its set.
+    pub fn rules(&mut self) -> Result<RulesReport, ClientError> {
+        match self.ask(&Request::Rules, Some(CONTROL_ANSWER))? {
+            Response::Rules { report } => Ok(report),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     pub fn invite(&mut self, invite: Invite) -> Result<Invited, ClientError> {
         match self.ask(&Request::Invite { invite }, Some(CONTROL_ANSWER))? {
             Response::Invite { invited } => Ok(invited),
@@ -172,6 +180,7 @@ fn unexpected(response: &Response) -> ClientError {
         Response::Connection { .. } => "connection",
         Response::Verify { .. } => "verify",
         Response::Orphans { .. } => "orphans",
+        Response::Rules { .. } => "rules",
         Response::Invite { .. } => "invite",
         Response::Pairings { .. } => "pairings",
         Response::Revoke { .. } => "revoke",

@@ -9,6 +9,7 @@ use super::orphans::{OrphansRequest, ReplicaOrphans};
 use super::status::{ConnectionStatus, Status};
 use crate::failure::Failure;
 use crate::packet::{CheckCounts, DifferenceKind, Sequence};
+use crate::sets::Rules;
 use crate::words::{Allow, CopyMode, HashKind, OrphanRules, QueueStats, Right};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +38,8 @@ pub enum Request {
     Orphans {
         orphans: OrphansRequest,
     },
+    /// Of a source: it follows the file of its set.
+    Rules,
     /// Of a target: a token for a source.
     Invite {
         invite: Invite,
@@ -58,6 +61,7 @@ pub enum Response {
     Connection { changed: Box<ChangedConnection> },
     Verify { report: Box<VerifyReport> },
     Orphans { replicas: Vec<ReplicaOrphans> },
+    Rules { report: RulesReport },
     Invite { invited: Invited },
     Pairings { pairings: Vec<Paired> },
     Revoke { revoked: Vec<Paired> },
@@ -271,4 +275,12 @@ pub struct StopReport {
     pub drained: bool,
     /// What was left, per target, in words; empty when drained.
     pub left: Vec<String>,
+}
+
+/// What a source follows from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulesReport {
+    pub rules: Rules,
+    /// They are other ones than before: the replicas are compared.
+    pub has_changed: bool,
 }

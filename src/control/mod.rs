@@ -26,8 +26,9 @@ pub use client::{Client, ClientError};
 pub use find::{Answer, Daemon, daemons};
 pub use health::{Finding, Severity};
 pub use message::{
-    ChangedConnection, ConnectionChange, Found, Invite, Invited, Paired, Request, Response, Revoke, StopMode,
-    StopReport, SyncReport, SyncedConnection, VerifyReport, VerifyRequest, WaitFor, WaitSync,
+    ChangedConnection, ConnectionChange, Found, Invite, Invited, Paired, Request, Response, Revoke,
+    RulesReport, StopMode, StopReport, SyncReport, SyncedConnection, VerifyReport, VerifyRequest, WaitFor,
+    WaitSync,
 };
 pub use orphans::{OrphanStatus, OrphansRequest, PathText, RemoveOrphans, RemovedOrphans, ReplicaOrphans};
 pub use process::{ProcessMeter, ProcessStatus};

@@ -20,8 +20,8 @@ use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::message::{
-    ChangedConnection, ConnectionChange, Invite, Invited, Paired, Request, Response, Revoke, StopMode,
-    StopReport, SyncReport, VerifyReport, VerifyRequest, WaitFor, WaitSync,
+    ChangedConnection, ConnectionChange, Invite, Invited, Paired, Request, Response, Revoke, RulesReport,
+    StopMode, StopReport, SyncReport, VerifyReport, VerifyRequest, WaitFor, WaitSync,
 };
 use super::orphans::{OrphansRequest, ReplicaOrphans};
 use super::request::{Line, read_request};
@@ -61,6 +61,11 @@ pub trait Handler: Send + Sync {
     /// Shows or removes what lies beside replicas; blocks until it is done, or nobody waits any more.
     fn orphans(&self, _: &OrphansRequest, _: &Caller<'_>) -> Result<Vec<ReplicaOrphans>, Failure> {
         Err(no_target())
+    }
+
+    /// Reads the file of the set, and follows it.
+    fn rules(&self) -> Result<RulesReport, Failure> {
+        Err(no_source("the rules of a set are its source's"))
     }
 
     /// Only targets invite.
@@ -315,6 +320,7 @@ impl Shared {
             Request::Orphans { orphans } => {
                 self.handler.orphans(&orphans, caller).map(|replicas| Response::Orphans { replicas })
             }
+            Request::Rules => self.handler.rules().map(|report| Response::Rules { report }),
             Request::Invite { invite } => {
                 self.handler.invite(&invite).map(|invited| Response::Invite { invited })
             }

@@ -101,6 +101,9 @@ pub struct SourceStatus {
     pub connections: Vec<ConnectionStatus>,
     #[serde(default)]
     pub fsync: FsyncStatus,
+    /// The rules of the set, in their order; without one everything is replicated.
+    #[serde(default)]
+    pub rules: Vec<String>,
 }
 
 /// Where the daemon is in its life.

@@ -50,6 +50,7 @@ pub(crate) fn sample_source() -> SourceStatus {
         capture: CaptureStatus::default(),
         connections: vec![sample_connection()],
         fsync: FsyncStatus::default(),
+        rules: Vec::new(),
     }
 }
 

@@ -25,7 +25,7 @@ use crate::limits::PAYLOAD_LEN_MAX;
 use crate::packet::{ContentResult, Op, Reserve};
 
 /// A failed write may have touched whole pages: no larger block is written in part.
-const PAGE: u64 = 4096;
+pub(super) const PAGE: u64 = 4096;
 
 /// The shortest piece that is called a hole: below, zeros are sent. Above every block size.
 const HOLE_MIN: u64 = 64 << 10;
@@ -79,23 +79,26 @@ impl Volume {
         if node.is_nameless.load(Relaxed) {
             return;
         }
-        // A descriptor of the failed call may not be able to read.
-        let sent = self.descriptors.open(node, libc::O_RDONLY).and_then(|fd| {
-            let mut at = range.start;
-            while at < range.end {
-                let next = self.send_piece(node, &fd, at..range.end)?;
-                assert!(at < next, "what a failed call left is sent without end");
-                at = next;
-            }
-            Ok(())
-        });
-        if let Err(error) = sent {
+        if let Err(error) = self.send_content(node, range, HOLE_MIN) {
             self.divergence().note(&format!("a call failed half-way, and what it left: {error}"));
         }
     }
 
+    /// As [`Volume::send_again`]. Where zeros are `hole_min` bytes or more, none are sent.
+    pub(super) fn send_content(&self, node: &Arc<Node>, range: Range<u64>, hole_min: u64) -> FsResult<()> {
+        // A descriptor of the failed call may not be able to read.
+        let fd = self.descriptors.open(node, libc::O_RDONLY)?;
+        let mut at = range.start;
+        while at < range.end {
+            let next = self.send_piece(node, &fd, at..range.end, hole_min)?;
+            assert!(at < next, "what a failed call left is sent without end");
+            at = next;
+        }
+        Ok(())
+    }
+
     /// Answers where the next piece begins; the end of the range where there is none.
-    fn send_piece(&self, node: &Arc<Node>, fd: &OwnedFd, range: Range<u64>) -> FsResult<u64> {
+    fn send_piece(&self, node: &Arc<Node>, fd: &OwnedFd, range: Range<u64>, hole_min: u64) -> FsResult<u64> {
         // Where nobody may wait, nothing is piled up either.
         if never_waits() && !self.has_room(2 * PAYLOAD_LEN_MAX) {
             return Err(FsError::new(libc::EAGAIN, "room for what is read back"));
@@ -111,7 +114,7 @@ impl Volume {
         let result = ContentResult { size: stat.st_size as u64, mtime: mtime(&stat), mode: None };
         let (object, offset) = (node.object, range.start);
         let (op, payload, next) = match change.look(hole_from(fd, offset))?.min(end) {
-            hole_end if hole_end == end || hole_end >= offset.saturating_add(HOLE_MIN) => {
+            hole_end if hole_end == end || hole_end >= offset.saturating_add(hole_min) => {
                 let (length, how) = (hole_end - offset, Reserve::PunchHole);
                 (Op::Reserve { object, offset, length, how, result }, Bytes::new(), hole_end)
             }

@@ -27,6 +27,8 @@ pub struct Divergence {
 struct Noted {
     /// The first one that not every target was compared for.
     why: Option<Arc<str>>,
+    /// The first one of them that was a change.
+    uncaptured: Option<Arc<str>>,
     count: u64,
 }
 
@@ -34,6 +36,12 @@ impl Divergence {
     /// Notes it, with one line for people; the first reason stays. Any lock may be held.
     pub fn note(&self, why: &str) {
         log::error!("a change could not be captured, everything has to be compared again: {why}");
+        self.add_uncaptured(why);
+    }
+
+    /// Notes that other names belong to the set than what the targets have: a copy brings them.
+    pub fn compare(&self, why: &str) {
+        log::info!("everything is compared: {why}");
         self.add(why);
     }
 
@@ -41,6 +49,16 @@ impl Divergence {
         let mut noted = self.noted.lock();
         noted.why.get_or_insert_with(|| why.into());
         noted.count += 1;
+    }
+
+    fn add_uncaptured(&self, why: &str) {
+        self.noted.lock().uncaptured.get_or_insert_with(|| why.into());
+        self.add(why);
+    }
+
+    /// Why nothing that was known of targets before counts any more, if a change is missed.
+    pub fn uncaptured(&self) -> Option<Arc<str>> {
+        self.noted.lock().uncaptured.clone()
     }
 
     /// How many there were, ever.
@@ -52,7 +70,7 @@ impl Divergence {
     pub fn is_mended(&self, count: u64) {
         let mut noted = self.noted.lock();
         if noted.count == count && self.disk.get().is_none() {
-            noted.why = None;
+            (noted.why, noted.uncaptured) = (None, None);
         }
     }
 
@@ -63,7 +81,7 @@ impl Divergence {
         if is_loss(error, synced) && self.disk.set(format!("{of}: {error}")).is_ok() {
             let why = format!("the directory's disk lost writes, {of}: {error}");
             log::error!("{why}; the replicas have them, everything has to be compared");
-            self.add(&why);
+            self.add_uncaptured(&why);
         }
     }
 

@@ -36,6 +36,7 @@ mod growth;
 mod helpers;
 mod listing;
 mod mapped;
+mod members;
 mod mixing;
 #[cfg(test)]
 mod model;
@@ -46,6 +47,7 @@ mod objects;
 mod parking;
 mod refusals;
 mod renaming;
+mod seen_at;
 mod serve;
 mod shares;
 #[cfg(test)]

@@ -175,12 +175,16 @@ impl Volume {
         let (parent, node) = (self.node(at.parent)?, self.node(node)?);
         let (name, entry) = (c_name(at.name)?, entry(&parent, at.name)?);
         let fd = self.descriptors.of(&node)?;
+        self.stage_for_link(&node, &parent, at.name);
         let touched = Touched::name(&parent, at.name).and(&node, &fd, Part::Attributes);
         let mut change = self.prepare(touched, 0)?.lock()?;
+        let is_told = self.is_told_for_link(&node, &parent, at.name);
         let dir = change.dir();
         let link = || rustix::fs::linkat(&*fd, "", &*dir, &*name, AtFlags::EMPTY_PATH).step("link");
         if let Err(error) = change.make(link) {
-            return Err(change.failed(error, &[None]));
+            let error = change.failed(error, &[None]);
+            self.unstage(&node);
+            return Err(error);
         }
         let stat = change.stat_after(&fd)?;
         self.objects.set_nameless(&node, false);
@@ -188,6 +192,9 @@ impl Volume {
         let dir_mtime = change.look(mtime_of(&dir))?;
         let op = Op::Link { object: node.object, at: entry, dir_mtime, links: stat.st_nlink as u32 };
         change.tell(&op, Bytes::new());
+        if !is_told {
+            self.divergence().compare("a large file got a name in the set");
+        }
         // The reply is a lookup, like that of every new name; nobody takes the name away meanwhile.
         let known = self.sight(&parent, dir.as_fd(), at.name)?.0.into_lookup();
         drop(change);

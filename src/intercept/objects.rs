@@ -20,6 +20,7 @@ use super::growth::Growth;
 use super::listing::KeptListing;
 use super::mixing::Mixings;
 use super::refusals::Refusal;
+use super::seen_at::Place;
 use super::shares::Shares;
 use crate::packet::ObjectId;
 use crate::sys::FileHandle;
@@ -80,6 +81,9 @@ pub struct Node {
     /// No name is left: changes are nobody's any more and are not sent. Changed under the object
     /// lock only.
     pub is_nameless: AtomicBool,
+    /// Targets have it although none of its names is in the set: it is getting one. Changed under the
+    /// object lock only.
+    pub is_staged: AtomicBool,
     /// How the object has to be found.
     pub left: Left,
     /// Of a directory.
@@ -105,25 +109,9 @@ pub struct NodeState {
     pub time: KeptTime,
 }
 
-/// Last known name, for the path that travels with packets.
-#[derive(Default)]
-pub struct Place {
-    pub parent: Option<NodeId>,
-    pub name: Box<[u8]>,
-    /// Path as of this tree generation.
-    pub path: Option<(u64, Arc<[u8]>)>,
-}
-
 impl Node {
     pub fn is_directory(&self) -> bool {
         self.file_type == libc::S_IFDIR
-    }
-
-    pub fn set_place(&self, parent: NodeId, name: &[u8]) {
-        let mut place = self.place.lock();
-        if place.parent != Some(parent) || *place.name != *name {
-            *place = Place { parent: Some(parent), name: name.into(), path: None };
-        }
     }
 }
 
@@ -216,6 +204,7 @@ impl Objects {
             object: sighting.object,
             file_type: sighting.file_type,
             is_nameless: AtomicBool::new(false),
+            is_staged: AtomicBool::new(false),
             left: Left::default(),
             kept_listing: KeptListing::default(),
             keep_descriptor: AtomicBool::new(sighting.handle.is_none()),
@@ -325,6 +314,15 @@ impl Objects {
     /// Objects without a name that have gone so far, with their space.
     pub fn departed(&self) -> u64 {
         self.departures.departed()
+    }
+
+    /// Which of its names a file was seen by last says nothing any more.
+    pub fn forget_places_of_files(&self) {
+        for shard in &self.shards {
+            let shard = shard.lock();
+            let files = shard.values().filter(|node| !node.is_directory());
+            files.for_each(|node| *node.place.lock() = Place::default());
+        }
     }
 
     /// Nodes known at this moment.

@@ -17,10 +17,13 @@ use crate::packet::{Entry, Op, Replaced, Timestamp, Whiteout};
 impl Volume {
     /// Renames, replaces or exchanges. Errors as `renameat2(2)`.
     pub fn rename(&self, from: At<'_>, to: At<'_>, flags: RenameFlags) -> FsResult<()> {
-        match self.try_rename(from, to, flags, Tree::Shared)? {
-            Attempt::Done => Ok(()),
-            Attempt::NeedsExclusiveTree => self.try_rename(from, to, flags, Tree::Exclusive).map(drop),
-        }
+        let staged = self.stage_for_rename(from, to, flags);
+        let renamed = match self.try_rename(from, to, flags, Tree::Shared) {
+            Ok(Attempt::NeedsExclusiveTree) => self.try_rename(from, to, flags, Tree::Exclusive).map(drop),
+            done => done.map(drop),
+        };
+        staged.iter().for_each(|node| self.unstage(node));
+        renamed
     }
 
     /// With the shared tree lock a rename that turns out to move a directory has changed nothing.

@@ -15,8 +15,10 @@ use super::divergence::Divergence;
 use super::error::{FsError, FsResult, Step};
 use super::listing::Listings;
 use super::mapped::MappedFiles;
-use super::objects::{Node, NodeId, Objects, Pinned, Place, Sighting};
+use super::members::Members;
+use super::objects::{Node, NodeId, Objects, Pinned, Sighting};
 use super::refusals::Refusals;
+use super::seen_at::Place;
 use crate::limits::{self, NAME_LEN_MAX};
 use crate::open_files;
 use crate::packet::{Attributes, Entry, Name, ObjectId, Timestamp};
@@ -72,6 +74,7 @@ pub struct Volume {
     pub(super) mapped: MappedFiles,
     pub(super) refusals: Refusals,
     pub(super) profile: Profile,
+    pub(super) members: Members,
 }
 
 /// Counts cached read-write handles.
@@ -140,6 +143,7 @@ impl Volume {
             mapped: MappedFiles::default(),
             refusals: Refusals::default(),
             profile: Profile::default(),
+            members: Members::default(),
         })
     }
 
@@ -337,9 +341,13 @@ impl Volume {
         self.tree_generation.fetch_add(1, Relaxed);
     }
 
+    pub(super) fn tree_generation(&self) -> u64 {
+        self.tree_generation.load(Relaxed)
+    }
+
     /// Path of a node relative to the root, as far as it is known; remembered until a directory moves.
     pub(super) fn path(&self, node: &Node) -> Arc<[u8]> {
-        let generation = self.tree_generation.load(Relaxed);
+        let generation = self.tree_generation();
         if let Some((as_of, path)) = &node.place.lock().path
             && *as_of == generation
         {

@@ -3,7 +3,8 @@
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
-use super::op::{Bounded, ObjectId};
+use super::bounded::Bounded;
+use super::op::ObjectId;
 use crate::limits::PATH_LEN_MAX;
 use crate::store::random_u64;
 use crate::words::HashKind;

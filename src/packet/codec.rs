@@ -26,8 +26,9 @@ use bincode::{Decode, Encode};
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::bounded::Bounded;
 use super::item::{ItemNumber, LaneItem};
-use super::op::{Bounded, Op};
+use super::op::Op;
 use super::position::{Chain, Epoch, HeaderDigest, Incarnation, Position, Sequence};
 use crate::limits::{CONTROL_LEN_MAX, HEADER_LEN_MAX, PATH_LEN_MAX, PAYLOAD_LEN_MAX};
 
@@ -54,6 +55,18 @@ pub type PathHint = Bounded<PATH_LEN_MAX>;
 pub struct PacketHeader {
     pub path: PathHint,
     pub op: Op,
+    pub to_whom: ToWhom,
+}
+
+/// Whether the target must have the object that an op is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub enum ToWhom {
+    /// It must.
+    #[default]
+    AllOf,
+    /// The source cannot tell whether one of its names is in the set: where it is not known the op is
+    /// nothing.
+    WhoKnows,
 }
 
 /// Header of a lane item.
@@ -251,14 +264,20 @@ impl Prefix {
 
 /// Encodes the header of a packet, before its position is known.
 pub fn encode_packet_header(path: &[u8], op: &Op) -> Vec<u8> {
+    encode_packet_header_to(path, op, ToWhom::AllOf)
+}
+
+/// As [`encode_packet_header`].
+pub fn encode_packet_header_to(path: &[u8], op: &Op, to_whom: ToWhom) -> Vec<u8> {
     /// Borrowed twin of [`PacketHeader`]: the same bytes without a copy of the op.
     #[derive(Encode)]
     struct Borrowed<'a> {
         path: &'a [u8],
         op: &'a Op,
+        to_whom: ToWhom,
     }
     let path = if path.len() > PATH_LEN_MAX { &[] } else { path };
-    encode(&Borrowed { path, op })
+    encode(&Borrowed { path, op, to_whom })
 }
 
 /// What [`encode_packet_header`] encoded.
@@ -273,7 +292,7 @@ pub fn packet_frame(position: &Position, header: &[u8], payload: Bytes) -> Encod
 
 /// The frame of a packet that was received, once more: its payload is not read for that.
 pub fn same_packet_frame(received: &Frame, packet: &PacketHeader) -> EncodedFrame {
-    let header = encode_packet_header(&packet.path.0, &packet.op);
+    let header = encode_packet_header_to(&packet.path.0, &packet.op, packet.to_whom);
     hashed_frame(KIND_PACKET, &received.position, &header, received.payload.clone(), received.payload_hash)
 }
 

@@ -33,9 +33,11 @@ fn decode(bytes: &[u8]) -> Result<Frame, CodecError> {
 fn encode(decoded: &Frame) -> EncodedFrame {
     let (position, payload) = (&decoded.position, decoded.payload.clone());
     match &decoded.header {
-        FrameHeader::Packet(packet) => {
-            packet_frame(position, &encode_packet_header(&packet.path.0, &packet.op), payload)
-        }
+        FrameHeader::Packet(packet) => packet_frame(
+            position,
+            &encode_packet_header_to(&packet.path.0, &packet.op, packet.to_whom),
+            payload,
+        ),
         FrameHeader::Item(item) => item_frame(position, item, payload),
         FrameHeader::Skip(skip) => skip_frame(skip.first, position),
     }

@@ -4,10 +4,12 @@
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
+use super::bounded::{Bounded, Name};
 use super::check::BlockHash;
+use super::codec::PathHint;
 use super::message::Text;
-use super::op::{Attributes, Birth, Name, ObjectId, Timestamp, Xattr, XattrName};
-use crate::limits::LEFT_OUT_NAMED_MAX;
+use super::op::{Attributes, Birth, ObjectId, Timestamp, Xattr, XattrName};
+use crate::limits::{LEFT_OUT_NAMED_MAX, SET_PATTERN_LEN_MAX};
 
 /// Number of a lane item within one connection session, counted from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -185,6 +187,20 @@ pub enum LaneItem {
     /// Right behind the last hashes of a file, as [`LaneItem::CloseContent`]: the content is complete if
     /// no hash of it differed. Else what differs comes, and another end.
     CloseSame { object: ObjectId, size: u64, attributes: Attributes, xattrs: Vec<Xattr> },
+    /// The set has rules. Right behind the root directory, of a copy or of a comparison: names that they leave
+    /// out are neither listed nor orphans.
+    Rules { rules: Vec<SetRule> },
+    /// Right before the last chunk of a listing, where the set has rules: the path of the directory on the
+    /// source, from the root on.
+    Within { dir: ObjectId, path: PathHint },
+}
+
+/// A rule of a replication set; the room `sets` says what it means.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SetRule {
+    pub includes: bool,
+    pub is_recursive: bool,
+    pub pattern: Bounded<SET_PATTERN_LEN_MAX>,
 }
 
 impl LaneItem {
@@ -213,6 +229,8 @@ impl LaneItem {
             LaneItem::ByBlocks { .. } => "by blocks",
             LaneItem::OpenBlocks { .. } => "open blocks",
             LaneItem::CloseSame { .. } => "close what is the same",
+            LaneItem::Rules { .. } => "rules",
+            LaneItem::Within { .. } => "path of a directory",
         }
     }
 }

@@ -3,9 +3,10 @@
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
+use super::bounded::Bounded;
 use super::check::{CheckCounts, Difference};
 use super::item::{ItemNumber, LeftOut, OrphanCounts};
-use super::op::{Bounded, ObjectId};
+use super::op::ObjectId;
 use super::position::{Position, Sequence};
 
 /// Versions of the wire that this build speaks: it offers the range, the target picks. Raised with

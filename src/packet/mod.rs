@@ -3,6 +3,7 @@
 //! Owns the words of the wire: ops and their results (`op`), positions (`position`), lane
 //! items (`item`), comparisons (`check`), control messages (`message`), pairing (`pairing`), and their bytes (`codec`). Performs nothing.
 
+mod bounded;
 mod check;
 mod codec;
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod samples;
 #[cfg(test)]
 mod tests;
 
+pub use bounded::*;
 pub use check::*;
 pub use codec::*;
 pub use item::*;

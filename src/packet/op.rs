@@ -3,12 +3,11 @@
 
 use std::fmt;
 
-use bincode::de::Decoder;
-use bincode::error::DecodeError;
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{NAME_LEN_MAX, SYMLINK_LEN_MAX, XATTR_NAME_LEN_MAX, XATTR_VALUE_LEN_MAX};
+use super::bounded::{Bounded, Name};
+use crate::limits::{SYMLINK_LEN_MAX, XATTR_NAME_LEN_MAX, XATTR_VALUE_LEN_MAX};
 use crate::sys::FileHandle;
 
 /// Names a file, directory, symlink or special file for its whole life, set-wide: as the
@@ -45,85 +44,6 @@ impl fmt::Display for ObjectId {
 pub struct Timestamp {
     pub seconds: i64,
     pub nanoseconds: u32,
-}
-
-/// Name of a directory entry: 1..=255 bytes, no `/`, no NUL, not `.` or `..`. Bytes, not UTF-8.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Encode)]
-pub struct Name(Box<[u8]>);
-
-/// Why bytes are no [`Name`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BadName;
-
-impl Name {
-    /// Checks the bytes once; afterwards the type is the proof.
-    pub fn new(bytes: &[u8]) -> Result<Name, BadName> {
-        let bad = bytes.is_empty()
-            || bytes.len() > NAME_LEN_MAX
-            || bytes == b"."
-            || bytes == b".."
-            || bytes.iter().any(|&byte| byte == b'/' || byte == 0);
-        if bad { Err(BadName) } else { Ok(Name(bytes.into())) }
-    }
-
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    pub fn as_os_str(&self) -> &std::ffi::OsStr {
-        std::os::unix::ffi::OsStrExt::from_bytes(&self.0)
-    }
-}
-
-impl fmt::Debug for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&String::from_utf8_lossy(&self.0), f)
-    }
-}
-
-impl<Context> Decode<Context> for Name {
-    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
-        let bytes = bounded_bytes(decoder, NAME_LEN_MAX)?;
-        Name::new(&bytes).map_err(|BadName| DecodeError::Other("not a file name"))
-    }
-}
-bincode::impl_borrow_decode!(Name);
-
-/// Bytes whose length is bounded when they are decoded: at most `MAX` bytes.
-#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode)]
-pub struct Bounded<const MAX: usize>(pub Vec<u8>);
-
-impl<const MAX: usize> fmt::Debug for Bounded<MAX> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&String::from_utf8_lossy(&self.0), f)
-    }
-}
-
-impl<Context, const MAX: usize> Decode<Context> for Bounded<MAX> {
-    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
-        Ok(Bounded(bounded_bytes(decoder, MAX)?))
-    }
-}
-
-impl<'de, Context, const MAX: usize> bincode::BorrowDecode<'de, Context> for Bounded<MAX> {
-    fn borrow_decode<D: bincode::de::BorrowDecoder<'de, Context = Context>>(
-        decoder: &mut D,
-    ) -> Result<Self, DecodeError> {
-        Decode::decode(decoder)
-    }
-}
-
-/// Reads a length and that many bytes, refusing before it allocates.
-fn bounded_bytes<D: Decoder>(decoder: &mut D, max: usize) -> Result<Vec<u8>, DecodeError> {
-    use bincode::de::read::Reader;
-    let len = u64::decode(decoder)?;
-    if len > max as u64 {
-        return Err(DecodeError::Other("bytes longer than their bound"));
-    }
-    decoder.claim_bytes_read(len as usize)?;
-    let mut bytes = vec![0; len as usize];
-    decoder.reader().read(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// Where a symlink points, verbatim.
@@ -175,6 +95,9 @@ pub struct Xattr {
     pub name: XattrName,
     pub value: XattrValue,
 }
+
+/// As a link count: names of the object may be in the set, or out of it. What has none left here is gone.
+pub const LINKS_UNKNOWN: u32 = u32::MAX;
 
 /// The object whose name a rename took, and its link count on the source afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -313,6 +236,32 @@ pub enum Op {
     Barrier {
         durable: bool,
     },
+    /// An object that was no part of the set and is about to get a name in it: it is made, under no name.
+    /// Its content follows. `may_be_known`: another name of it may be in the set, then it is left as it is.
+    Stage {
+        object: ObjectId,
+        may_be_known: bool,
+        birth: Birth,
+        attributes: Attributes,
+        xattrs: Vec<Xattr>,
+    },
+    /// A name of an object that had none in the set; it may take the place of another one.
+    Place {
+        object: ObjectId,
+        at: Entry,
+        dir_mtime: Timestamp,
+        replaced: Option<Replaced>,
+    },
+    /// A name goes, and the directory that it held is no part of the set any more, nor anything below it.
+    Leave {
+        at: Entry,
+        dir_mtime: Timestamp,
+        object: ObjectId,
+    },
+    /// An object that was staged gets no name.
+    Unstage {
+        object: ObjectId,
+    },
 }
 
 impl Op {
@@ -332,6 +281,10 @@ impl Op {
             Op::SetXattr { .. } => "set xattr",
             Op::RemoveXattr { .. } => "remove xattr",
             Op::Barrier { .. } => "barrier",
+            Op::Stage { .. } => "stage",
+            Op::Place { .. } => "place",
+            Op::Leave { .. } => "leave",
+            Op::Unstage { .. } => "unstage",
         }
     }
 }

@@ -1,5 +1,9 @@
 //! One of every kind of thing that travels, and some that a kind holds in itself.
 
+mod ops;
+
+pub(super) use ops::ops;
+
 use super::*;
 
 pub(super) fn object(inode: u64) -> ObjectId {
@@ -61,57 +65,6 @@ pub(super) fn reserves() -> Vec<Reserve> {
     ]
 }
 
-pub(super) fn ops() -> Vec<Op> {
-    let mtime = attributes().mtime;
-    let create = |birth| Op::Create {
-        at: entry("new"),
-        dir_mtime: mtime,
-        object: object(1),
-        birth,
-        attributes: attributes(),
-        xattrs: xattrs(),
-    };
-    let mut ops: Vec<Op> = births().into_iter().map(create).collect();
-    ops.extend([
-        Op::Link { object: object(1), at: entry("l"), dir_mtime: mtime, links: 2 },
-        Op::Unlink { at: entry("l"), dir_mtime: mtime, object: object(1), links: 1 },
-        Op::RemoveDirectory { at: entry("d"), dir_mtime: mtime, object: object(1) },
-        Op::Rename {
-            from: entry("a"),
-            from_mtime: mtime,
-            to: entry("b"),
-            to_mtime: mtime,
-            object: object(1),
-            object_mtime: Some(mtime),
-            replaced: Some(Replaced { object: object(2), links: 0 }),
-            whiteout: Some(Whiteout { object: object(3), attributes: attributes() }),
-        },
-        Op::Exchange {
-            left: entry("a"),
-            left_mtime: mtime,
-            left_object: object(1),
-            left_object_mtime: Some(mtime),
-            right: entry("b"),
-            right_mtime: mtime,
-            right_object: object(2),
-            right_object_mtime: None,
-        },
-        Op::Write { object: object(1), offset: 4096, result: result() },
-        Op::Resize { object: object(1), result: result() },
-        Op::Reserve { object: object(1), offset: 1, length: 2, how: Reserve::PunchHole, result: result() },
-        Op::SetAttributes {
-            object: object(1),
-            mode: Some(1),
-            owner: Some(Owner { uid: 1, gid: 2 }),
-            mtime: Some(mtime),
-        },
-        Op::SetXattr { object: object(1), name: xattr_name(), mode: None },
-        Op::RemoveXattr { object: object(1), name: xattr_name(), mode: Some(1) },
-        Op::Barrier { durable: true },
-    ]);
-    ops
-}
-
 pub(super) fn unlisted() -> Vec<Unlisted> {
     vec![Unlisted::These(vec![Name::new(b"a").unwrap()]), Unlisted::TheRest]
 }
@@ -151,6 +104,10 @@ pub(super) fn items() -> Vec<LaneItem> {
         LaneItem::End,
         LaneItem::NotListed { dir: object(1) },
         LaneItem::NamesMatch,
+        LaneItem::Rules {
+            rules: vec![SetRule { includes: true, is_recursive: false, pattern: Bounded(b"*.db".to_vec()) }],
+        },
+        LaneItem::Within { dir: object(1), path: Bounded(b"a/b".to_vec()) },
     ];
     items.extend(orphan_rules().into_iter().map(|rule| LaneItem::OrphanRules { rule, age_ms: 5 }));
     items.extend(block_hashes().into_iter().map(|hash| LaneItem::CheckBegin { content: Some(hash) }));

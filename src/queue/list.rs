@@ -10,7 +10,7 @@ use parking_lot::Condvar;
 
 use super::behind::{Behind, Mark, Marks};
 use crate::limits::QUEUE_PACKET_COST;
-use crate::packet::{Birth, HeaderDigest, Op, Position, Sequence, encode_packet_header};
+use crate::packet::{Birth, HeaderDigest, Op, Position, Sequence, ToWhom, encode_packet_header_to};
 use crate::pool::Pool;
 use crate::ranks::{self, Rank, RankedMutex};
 use crate::words::QueueStats;
@@ -50,13 +50,18 @@ pub enum Haste {
 impl Draft {
     /// `path` is relative to the root of the set, as of the op's place in the order.
     pub fn new(path: &[u8], op: &Op, payload: Bytes) -> Draft {
-        let header = encode_packet_header(path, op);
+        Draft::to(path, op, payload, ToWhom::AllOf)
+    }
+
+    /// As [`Draft::new`].
+    pub fn to(path: &[u8], op: &Op, payload: Bytes, to_whom: ToWhom) -> Draft {
+        let header = encode_packet_header_to(path, op, to_whom);
         let digest = HeaderDigest::of(&header, payload.len());
         let haste = if matches!(op, Op::Barrier { .. }) { Haste::Now } else { Haste::Together };
         let changes_names = match op {
             Op::Create { birth, .. } => *birth != Birth::Directory,
             Op::Rename { replaced, whiteout, .. } => replaced.is_some() || whiteout.is_some(),
-            Op::Link { .. } | Op::Unlink { .. } => true,
+            Op::Link { .. } | Op::Unlink { .. } | Op::Place { .. } => true,
             _ => false,
         };
         Draft { header, digest, payload, haste, changes_names }

@@ -1,6 +1,9 @@
 //! What a copy that runs while applications write has to know of them.
 
+use std::sync::Arc;
+
 use crate::packet::ObjectId;
+use crate::sets::Matcher;
 use crate::sys::FileHandle;
 
 /// Changes so far of an object, and of whatever shares its counts.
@@ -37,4 +40,9 @@ pub trait Looks: Send + Sync {
     /// directories; what was changed before is in the queue. `look` does not wait, and reads nothing
     /// that is not in memory.
     fn while_still(&self, one: Found<'_>, other: Option<Found<'_>>, look: &mut dyn FnMut());
+
+    /// The rules of the set, where it has some.
+    fn rules(&self) -> Option<Arc<Matcher>> {
+        None
+    }
 }

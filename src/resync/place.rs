@@ -58,6 +58,19 @@ impl TreePath {
     }
 }
 
+impl TreePath {
+    /// From the root on, with its slashes.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let (mut names, mut at) = (Vec::new(), self);
+        while let Some((parent, name)) = &at.0 {
+            names.push(name.as_bytes());
+            at = parent;
+        }
+        names.reverse();
+        names.join(&b'/')
+    }
+}
+
 impl fmt::Display for TreePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (mut names, mut at) = (Vec::new(), self);

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat2, statx};
@@ -15,7 +16,7 @@ use super::look::{attributes, birth, stat, timestamp};
 use super::place::{ListedFile, TreePath};
 use crate::limits::XATTRS_INLINE_MAX;
 use crate::packet::{Birth, LaneItem, LeftOut, ListedObject, Name, ObjectId, Timestamp, Xattr};
-use crate::sys::{FileHandle, has_xattrs_at, is_no_mount, open_by_handle};
+use crate::sys::{FileHandle, has_xattrs_at, is_no_mount, open_by_handle, proc_path};
 use crate::xattr;
 
 /// Looks at one tree.
@@ -118,6 +119,13 @@ impl Eyes {
     /// Whether it may have changed since the moment from which on everything is suspect.
     pub fn is_suspect(&self, status: &Statx) -> bool {
         self.suspect_since.is_some_and(|since| latest(timestamp(status.stx_ctime)) >= since)
+    }
+
+    /// Where a directory is now, from the root on; `None` where it is too deep to be told, or outside.
+    pub fn path_of(&self, dir: BorrowedFd<'_>) -> Option<Vec<u8>> {
+        let of = |fd| std::fs::read_link(proc_path(fd)).ok();
+        let (root, path) = (of(self.root.as_fd())?, of(dir)?);
+        Some(path.strip_prefix(root).ok()?.as_os_str().as_bytes().to_vec())
     }
 
     /// Opens a directory of the tree for reading.

@@ -197,7 +197,8 @@ impl Renamed {
             | LaneItem::LeftOut { .. }
             | LaneItem::End
             | LaneItem::CheckBegin { .. }
-            | LaneItem::CheckStop => {}
+            | LaneItem::CheckStop
+            | LaneItem::Rules { .. } => {}
             LaneItem::Listing { dir, entries, .. } => {
                 renamed(dir);
                 for entry in entries {
@@ -227,6 +228,7 @@ impl Renamed {
             | LaneItem::Hashes { object, .. }
             | LaneItem::OpenBlocks { object }
             | LaneItem::CloseSame { object, .. }
+            | LaneItem::Within { dir: object, .. }
             | LaneItem::NotListed { dir: object } => renamed(object),
         }
     }

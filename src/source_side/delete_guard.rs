@@ -253,6 +253,9 @@ fn change_of(packet: &Packet) -> Option<Change> {
     let (born, gone) = match decode_packet_header(&packet.header).ok()?.op {
         Op::Create { object, .. } | Op::Link { object, .. } => (Some(object), None),
         Op::Unlink { object, .. } => (None, Some(Gone([Some(object), None]))),
+        Op::Place { object, replaced, .. } => {
+            (Some(object), replaced.map(|replaced| Gone::in_favour_of(object, replaced)))
+        }
         Op::Rename { object, replaced, whiteout, .. } => (
             whiteout.map(|whiteout| whiteout.object),
             replaced.map(|replaced| Gone::in_favour_of(object, replaced)),

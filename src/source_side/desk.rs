@@ -10,10 +10,10 @@ use crossbeam_channel::Sender;
 use super::board::Board;
 use super::director::{Event, Question};
 use super::ground::Ground;
-use super::{commands, status, sync, verifying};
+use super::{commands, rules, status, sync, verifying};
 use crate::control::{
-    Caller, ChangedConnection, ConnectionChange, Handler, OrphansRequest, ReplicaOrphans, Status, StopMode,
-    StopReport, SyncReport, VerifyReport, VerifyRequest, WaitSync, ask,
+    Caller, ChangedConnection, ConnectionChange, Handler, OrphansRequest, ReplicaOrphans, RulesReport,
+    Status, StopMode, StopReport, SyncReport, VerifyReport, VerifyRequest, WaitSync, ask,
 };
 use crate::failure::Failure;
 use crate::limits::CONTROL_ANSWER;
@@ -73,6 +73,10 @@ impl Handler for Desk {
 
     fn verify(&self, request: &VerifyRequest, caller: &Caller<'_>) -> Result<VerifyReport, Failure> {
         verifying::verify(self, request, caller)
+    }
+
+    fn rules(&self) -> Result<RulesReport, Failure> {
+        rules::follow(&self.ground)
     }
 
     /// Of replicas within this process; those of other hosts have daemons of their own.

@@ -28,6 +28,7 @@ use super::mark::{Mark, Marks, Reached};
 use super::record::SetState;
 use super::recorder::Recorder;
 use super::rounds::Rounds;
+use super::rules;
 use super::start::{Mounted, Start};
 use super::startup::io_failure;
 use super::stop::{Busy, Drain, Drained, Unmount};
@@ -419,8 +420,11 @@ impl Director {
 
     fn end(&mut self, ending: Ending, rounds: Rounds, drained: Drained) -> Life {
         let Drained { report, ended, mark, disk } = drained;
-        if let Some(why) = self.ground.volume.divergence().why() {
+        if let Some(why) = self.ground.volume.divergence().uncaptured() {
             self.recorder.note_divergence(&why);
+        }
+        if matches!(ended, Ended::Complete) {
+            self.recorder.note_rules(&rules::in_force(&self.ground.volume));
         }
         let run = self.ground.queue.last().incarnation;
         let targets = self.connections.iter().map(|connection| {

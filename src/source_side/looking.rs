@@ -1,7 +1,10 @@
 //! The volume, for a copy that looks at its backing directory while applications write.
 
+use std::sync::Arc;
+
 use crate::intercept::{Seen, Volume};
 use crate::resync::{Counts, Found, Looks};
+use crate::sets::Matcher;
 
 impl Looks for Volume {
     fn counts(&self, inode: u64) -> Counts {
@@ -11,6 +14,10 @@ impl Looks for Volume {
 
     fn while_still(&self, one: Found<'_>, other: Option<Found<'_>>, look: &mut dyn FnMut()) {
         Volume::while_still(self, seen(one), other.map(seen), look);
+    }
+
+    fn rules(&self) -> Option<Arc<Matcher>> {
+        self.matcher()
     }
 }
 

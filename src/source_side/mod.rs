@@ -58,6 +58,7 @@ pub(crate) mod relief;
 mod remote;
 mod restoring;
 mod rounds;
+mod rules;
 mod settling;
 mod start;
 mod startup;

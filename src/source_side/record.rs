@@ -14,6 +14,7 @@ use crate::connection::Wish;
 use crate::limits::RUNS_KEPT;
 use crate::packet::{Epoch, Incarnation, Position, SetId};
 use crate::place::Place;
+use crate::sets::Rules;
 use crate::store;
 use crate::words::Target;
 
@@ -60,6 +61,9 @@ pub struct SetRecord {
     /// Why everything has to be compared, whatever the times say: a change could not be captured.
     #[serde(default)]
     pub diverged: Option<String>,
+    /// The rules by which every target was brought into line.
+    #[serde(default)]
+    pub rules: Rules,
     /// The directory was restored from this target, as it was typed, and the target was not brought into
     /// line since.
     #[serde(default)]
@@ -277,6 +281,7 @@ impl Restoring {
             settled: true,
             page_cache: None,
             diverged: None,
+            rules: Rules::default(),
             restored_from: mark.is_some().then(|| from.to_owned()),
             restored_at,
             marks: mark.into_iter().map(|mark| (from.to_owned(), mark)).collect(),
@@ -320,6 +325,7 @@ fn fresh(tree: &Path, found: &Found, stranger: Stranger) -> SetRecord {
         settled: false,
         page_cache: None,
         diverged: None,
+        rules: Rules::default(),
         restored_from: None,
         restored_at: None,
     };

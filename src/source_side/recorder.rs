@@ -18,6 +18,7 @@ use super::kept::Kept;
 use super::mark::{Clock, Mark, Marks, Reached};
 use super::record::{SetRecord, SetState};
 use super::settling::Disk;
+use crate::sets::Rules;
 
 /// Between two tries.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
@@ -118,6 +119,14 @@ impl Recorder {
     /// A change could not be captured: from now on no target is noted to have everything.
     pub fn note_divergence(&mut self, why: &str) {
         if self.record.diverge(why) {
+            self.save(None);
+        }
+    }
+
+    /// Every target was brought into line by these.
+    pub fn note_rules(&mut self, rules: &Rules) {
+        if self.record.rules != *rules {
+            self.record.rules = rules.clone();
             self.save(None);
         }
     }

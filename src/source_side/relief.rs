@@ -44,7 +44,8 @@ pub(crate) fn look(queue: &Queue, from: Sequence, guard: &DeleteGuard) -> (Vec<O
 fn let_go(op: &Op) -> Option<ObjectId> {
     match op {
         Op::Unlink { object, links: 0, .. } => Some(*object),
-        Op::Rename { replaced: Some(Replaced { object, links: 0 }), .. } => Some(*object),
+        Op::Rename { replaced: Some(Replaced { object, links: 0 }), .. }
+        | Op::Place { replaced: Some(Replaced { object, links: 0 }), .. } => Some(*object),
         Op::Resize { object, result } if result.size == 0 => Some(*object),
         Op::Unlink { .. } | Op::Rename { .. } | Op::Resize { .. } => None,
         Op::Create { .. }
@@ -56,6 +57,10 @@ fn let_go(op: &Op) -> Option<ObjectId> {
         | Op::SetAttributes { .. }
         | Op::SetXattr { .. }
         | Op::RemoveXattr { .. }
-        | Op::Barrier { .. } => None,
+        | Op::Barrier { .. }
+        | Op::Stage { .. }
+        | Op::Place { .. }
+        | Op::Leave { .. }
+        | Op::Unstage { .. } => None,
     }
 }

@@ -13,6 +13,7 @@ use super::mount_options::OptionsWatch;
 use super::mount_watch::MountWatch;
 use super::notes::SyncNotes;
 use super::recorder::Recorder;
+use super::rules;
 use super::writeback::WritebackWatch;
 use crate::intercept::Serving;
 use crate::limits::BACKLOG_GIVEN_BACK;
@@ -70,8 +71,10 @@ impl Rounds {
         }
         if is_due(&mut self.next_note, NOTE_EVERY) {
             match ground.volume.divergence().why() {
-                Some(why) => {
-                    recorder.note_divergence(&why);
+                Some(_) => {
+                    if let Some(why) = ground.volume.divergence().uncaptured() {
+                        recorder.note_divergence(&why);
+                    }
                     self.forget_divergence(ground, connections);
                 }
                 None if recorder.record().diverged.is_some() => {
@@ -79,7 +82,10 @@ impl Rounds {
                         recorder.forget_divergence();
                     }
                 }
-                None => recorder.note(self.notes.look(ground, connections)),
+                None => {
+                    recorder.note_rules(&rules::in_force(&ground.volume));
+                    recorder.note(self.notes.look(ground, connections));
+                }
             }
         }
     }

@@ -134,6 +134,7 @@ fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Mark) -> R
         io_failure("the backing directory cannot be used", &std::io::Error::from_raw_os_error(error.errno))
     })?;
     let volume = Arc::new(volume.by(options.profile));
+    super::rules::begin(&options, &record, &volume)?;
     let durability = start_durability(&options, &queue, volume.divergence())?;
     let own = own_identity(&options)?;
     let marks = Arc::new(Marks::default());

@@ -50,6 +50,7 @@ fn source(ground: &Ground, posted: &Posted) -> SourceStatus {
             .map(|connection| connection_status(connection, ground))
             .collect(),
         fsync: fsync(ground),
+        rules: super::rules::in_force(&ground.volume).0.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -94,7 +95,7 @@ fn alerts(ground: &Ground, posted: &Posted) -> Vec<Alert> {
                  again: a start makes the replicas equal to the directory."
             ),
         });
-    } else if let Some(why) = divergence.why() {
+    } else if let Some(why) = divergence.uncaptured() {
         alerts.push(Alert {
             severity: Severity::Critical,
             code: "capture_diverged".into(),
@@ -102,6 +103,13 @@ fn alerts(ground: &Ground, posted: &Posted) -> Vec<Alert> {
                 "A change could not be captured ({why}): the replicas may miss it until a copy has compared \
                  everything."
             ),
+        });
+    }
+    if let Some(why) = divergence.why().filter(|_| divergence.uncaptured().is_none()) {
+        alerts.push(Alert {
+            severity: Severity::Warning,
+            code: "set_changed".into(),
+            text: format!("{why}: a copy brings what the replicas lack; they are bad until it has."),
         });
     }
     let refused = ground.volume.refused_stores();

@@ -220,10 +220,21 @@ impl Drain {
             !connection.is_null() && (report.applied < last || is_late || lacks_objects(&report).is_some())
         };
         let is_behind = self.board.read().connections.iter().any(lacks);
-        match is_behind || self.ground.volume.divergence().why().is_some() {
+        match is_behind || self.uncompared().is_some() {
             true => Ended::LeftBehind,
             false => Ended::Complete,
         }
+    }
+
+    /// What packets do not tell, and not every target has.
+    fn uncompared(&self) -> Option<Arc<str>> {
+        if let Some(why) = self.ground.volume.divergence().uncaptured() {
+            return Some(why);
+        }
+        let posted = self.board.read();
+        let connections = posted.connections.iter().filter(|connection| !connection.is_null());
+        let lacks = |connection: &Arc<Connection>| sync::lacks_comparison(&connection.report(), &self.ground);
+        connections.filter_map(lacks).map(|lack| lack.why).next()
     }
 
     /// What targets lack, in words.
@@ -240,10 +251,12 @@ impl Drain {
             }
             left.extend(lacks_objects(&report).map(|what| format!("{}: {what}", connection.target)));
         }
-        if let Some(why) = self.ground.volume.divergence().why() {
-            left.push(format!(
-                "all targets: a change that could not be captured ({why}); everything is compared"
-            ));
+        if let Some(why) = self.uncompared() {
+            let what = match self.ground.volume.divergence().uncaptured() {
+                Some(_) => "a change that could not be captured ",
+                None => "",
+            };
+            left.push(format!("all targets: {what}({why}); everything is compared"));
         }
         left
     }

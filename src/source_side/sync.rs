@@ -1,5 +1,6 @@
 //! What every target has, and waiting for it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -48,6 +49,7 @@ pub fn wait_for(
         let is_diverged = || ground.volume.divergence().lost_by_disk().is_some();
         let settled = |report: &Report| {
             has(report, upto, wait_for)
+                && lacks_comparison(report, ground).is_none_or(|lack| !lack.is_awaited)
                 || report.held_back().is_some()
                 || is_diverged() && reached(report, wait_for) >= upto
         };
@@ -91,6 +93,24 @@ pub fn has(report: &Report, upto: Sequence, wait_for: WaitFor) -> bool {
     is_its_word && report.data == DataState::Good && reached(report, wait_for) >= upto
 }
 
+/// What packets do not tell, and no copy has brought yet, as far as that is known.
+pub struct Uncompared {
+    pub why: Arc<str>,
+    /// It comes by itself, soon; else everything is in doubt.
+    is_awaited: bool,
+}
+
+/// The target hears of it a moment later.
+pub fn lacks_comparison(report: &Report, ground: &Ground) -> Option<Uncompared> {
+    let divergence = ground.volume.divergence();
+    let why = divergence.why()?;
+    match divergence.uncaptured() {
+        Some(_) => Some(Uncompared { why, is_awaited: false }),
+        None if report.covers >= divergence.count() => None,
+        None => Some(Uncompared { why, is_awaited: true }),
+    }
+}
+
 fn reached(report: &Report, wait_for: WaitFor) -> Sequence {
     match wait_for {
         WaitFor::Applied => report.applied,
@@ -105,8 +125,6 @@ pub fn report(
     wait_for: WaitFor,
     since: Instant,
 ) -> SyncReport {
-    let diverged = ground.volume.divergence().why();
-    let diverged = diverged.as_deref();
     let posted = board.read();
     let connections: Vec<SyncedConnection> = posted
         .connections
@@ -114,12 +132,14 @@ pub fn report(
         .map(|connection| {
             let report = connection.report();
             // Capture only: there is nothing that could lag behind.
-            let complete = connection.is_null() || diverged.is_none() && has(&report, upto, wait_for);
+            let lacks = lacks_comparison(&report, ground);
+            let complete = connection.is_null() || lacks.is_none() && has(&report, upto, wait_for);
             let waits_for = match () {
                 () if complete => String::new(),
-                () if let Some(why) = diverged => {
+                () if let Some(Uncompared { why, is_awaited: false }) = &lacks => {
                     format!("a change that could not be captured ({why}): a copy finds it")
                 }
+                () if let Some(Uncompared { why, .. }) = &lacks => format!("a copy: {why}"),
                 () if report.held_back().is_some() => commands::way_on(connection.id, &report),
                 () if report.retrying.is_some() => "the target retries an op that it cannot perform".into(),
                 () if !report.streaming => report.reason.clone(),

@@ -123,5 +123,6 @@ fn why_word(why: Why) -> &'static str {
     match why {
         Why::NotOnSource => "the source did not have it",
         Why::InTheWay => "something else had its place",
+        Why::OutOfTheSet => "it is no part of the set any more",
     }
 }

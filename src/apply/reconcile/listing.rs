@@ -169,7 +169,10 @@ impl Session {
             // `.` and `..` are no names.
             let Ok(name) = Name::new(entry.file_name().to_bytes()) else { continue };
             let is_listed = listing.is_cut_off || listing.names.contains(&name)?;
-            if is_listed || replica.is_of_the_place(&listing.file, &name)? {
+            if is_listed
+                || replica.is_of_the_place(&listing.file, &name)?
+                || self.ruled.leaves_out(listing.dir, &listing.file, &name)
+            {
                 continue;
             }
             if self.stray_stays(listing.dir, &name) || self.is_too_young(replica, &listing.file, &name)? {

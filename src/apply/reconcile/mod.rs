@@ -42,6 +42,7 @@ mod orphans;
 mod packets;
 mod places;
 pub mod planted;
+mod ruled;
 mod rules;
 mod table;
 
@@ -54,6 +55,8 @@ use self::claims::Claims;
 use self::content::{OpenFile, Unsettled};
 use self::listed::Directories;
 use self::listing::{Chunk, Listing};
+use self::ruled::Ruled;
+pub(super) use self::ruled::rules_kept;
 pub use self::rules::{Existing, NameMatch, Rules, Strays};
 use super::fault::Fault;
 use super::replica::{Incomplete, Limbo, Replica, incomplete};
@@ -108,6 +111,7 @@ struct Opening {
 /// A resynchronisation that has its root directory.
 struct Session {
     rules: Rules,
+    ruled: Ruled,
     claims: Claims,
     limbo: Limbo,
     /// [`Opening::own`].
@@ -200,8 +204,9 @@ impl Reconcile {
             _ => {}
         }
         let session = self.stage.session()?;
+        session.ruled.take(item)?;
         match item {
-            LaneItem::Begin | LaneItem::Afresh => {}
+            LaneItem::Begin | LaneItem::Afresh | LaneItem::Rules { .. } | LaneItem::Within { .. } => {}
             LaneItem::CheckBegin { .. } | LaneItem::CheckStop => {
                 return Err(Fault::Refused("an item of a comparison in a copy"));
             }
@@ -329,6 +334,7 @@ impl Session {
         let Opening { claims, limbo, own, asked, directories, incomplete } = opening;
         Session {
             rules,
+            ruled: Ruled::default(),
             claims,
             limbo,
             own,

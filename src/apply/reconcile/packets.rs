@@ -50,6 +50,11 @@ impl Session {
                 self.or_doubt(replica, &[at], done)?;
                 self.set_time(replica, at.dir, *dir_mtime)
             }
+            Op::Leave { at, dir_mtime, object } => {
+                let done = self.take_directory_out(replica, at, *object);
+                self.or_doubt(replica, &[at], done)?;
+                self.set_time(replica, at.dir, *dir_mtime)
+            }
             Op::Rename { from, from_mtime, to, to_mtime, object, object_mtime, replaced, whiteout } => {
                 let done = self.rename(replica, from, to, *object, replaced.as_ref());
                 self.or_doubt(replica, &[from, to], done)?;
@@ -68,6 +73,13 @@ impl Session {
             }
             // It is the source as of no moment.
             Op::Barrier { durable: _ } => Ok(()),
+            // Under its name it is listed once more.
+            Op::Stage { .. } | Op::Unstage { .. } => Ok(()),
+            Op::Place { object, at, dir_mtime, replaced } => {
+                let done = self.place_name(replica, at, *object, replaced.as_ref());
+                self.or_doubt(replica, &[at], done)?;
+                self.set_time(replica, at.dir, *dir_mtime)
+            }
         }
     }
 
@@ -246,6 +258,48 @@ impl Session {
             }
         }
         self.set_name(replica, to, object)
+    }
+
+    /// A directory leaves the set: changes of what is below it are not told any more, so that nothing of it
+    /// may count as shown.
+    fn take_directory_out(
+        &mut self,
+        replica: &mut Replica,
+        at: &Entry,
+        object: ObjectId,
+    ) -> Result<(), Fault> {
+        if let Some(dir) = self.directory_of(replica, at)?
+            && let Some(living) = self.living(replica, object)?
+            && replica.name_holds(&dir, &at.name)? == Some(living)
+        {
+            self.untold(at)?;
+            let file = replica.object(object)?;
+            replica.each_left_below(&file, |replica, id| self.forget_all_of(replica, id))?;
+            replica.put_aside(&dir, &at.name)?;
+            replica.places_changed();
+        }
+        self.take_name(replica, at, object, 0)
+    }
+
+    /// A name holds an object that had none in the set, and nothing else any more.
+    fn place_name(
+        &mut self,
+        replica: &mut Replica,
+        at: &Entry,
+        object: ObjectId,
+        replaced: Option<&Replaced>,
+    ) -> Result<(), Fault> {
+        let living = self.living(replica, object)?;
+        let gone = replaced.filter(|replaced| replaced.links == 0).map(|replaced| replaced.object);
+        if let Some(dir) = self.directory_of(replica, at)?
+            && (living.is_none() || replica.name_holds(&dir, &at.name)? != living)
+        {
+            self.clear(replica, &dir, at, gone)?;
+        }
+        if let Some(gone) = gone {
+            self.gone(replica, gone)?;
+        }
+        self.set_name(replica, at, object)
     }
 
     fn exchange(&mut self, replica: &mut Replica, op: &Op) -> Result<(), Fault> {

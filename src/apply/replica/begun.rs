@@ -121,7 +121,7 @@ fn allowed(flags: u8) -> Allow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{Bounded, FrameHeader, HeaderDigest, Op, Sequence};
+    use crate::packet::{Bounded, FrameHeader, HeaderDigest, Op, Sequence, ToWhom};
 
     fn position(number: u64) -> Position {
         Position { sequence: Sequence(number), ..Position::default() }
@@ -137,7 +137,8 @@ mod tests {
         assert!(begun.read(position(1)).unwrap().is_none());
         for (number, payload) in [(1, vec![7; 1 << 20]), (2, vec![8; 10])] {
             let payload = Bytes::from(payload);
-            let packet = PacketHeader { path: Bounded(b"a/b".to_vec()), op: op.clone() };
+            let packet =
+                PacketHeader { path: Bounded(b"a/b".to_vec()), op: op.clone(), to_whom: ToWhom::AllOf };
             let header = FrameHeader::Packet(packet.clone());
             let received = Frame::new(position(number), HeaderDigest(0), header, payload.clone());
             begun.note(&received, &packet, allow).unwrap();

@@ -2,21 +2,23 @@
 //! orphans, `LIMBO/orphans/SECONDS-BATCH/NAME`. Where each came from is noted for people
 //! ([`crate::apply::orphans`]).
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use super::by_handle;
 use super::noted::{self, Why};
 use super::trees::{self, Amount};
-use super::{c_name, open_beneath, path_of, read_directory};
+use super::{Replica, c_name, open_beneath, path_of, read_directory};
 use crate::apply::fault::Fault;
 use crate::apply::inode;
-use crate::packet::Name;
+use crate::limits::LEAVING_IN_MEMORY;
+use crate::packet::{Name, ObjectId};
 use crate::store::random_u64;
 use crate::sys::FileHandle;
 
@@ -89,6 +91,17 @@ impl Limbo {
         Some(below.join(name.as_os_str()))
     }
 
+    /// Moves what a name holds aside at once, with everything below: as orphans.
+    fn put_aside(&self, dir: &File, name: &Name) -> Result<(), Fault> {
+        let (path, batch) = (self.path_of(dir, name), self.new_batch()?);
+        rustix::fs::renameat(dir, name.as_bytes(), &batch.dir, name.as_bytes())
+            .map_err(Fault::system("move to limbo"))?;
+        noted::add(&self.limbo, &batch.name, name, path.as_deref(), Why::OutOfTheSet);
+        let orphans = make_directory(&self.limbo, ORPHANS)?;
+        rustix::fs::renameat(&self.waiting, &batch.name, &orphans, aside_name(&batch.name))
+            .map_err(Fault::system("move orphans aside"))
+    }
+
     /// Drops names of what lives on elsewhere; the rest is moved aside, or deleted where it is to be. A
     /// directory with all in it counts as one.
     pub(in crate::apply) fn resolve(
@@ -118,8 +131,7 @@ impl Limbo {
             if !deletes && delete != Delete::Nothing {
                 resolved.spared += kept;
             }
-            let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-            let aside = format!("{seconds}-{}", String::from_utf8_lossy(batch.as_bytes()));
+            let aside = aside_name(&String::from_utf8_lossy(batch.as_bytes()));
             let orphans_dir = make_directory(limbo, ORPHANS)?;
             rustix::fs::renameat(&self.waiting, c_name(&batch), &orphans_dir, aside)
                 .map_err(Fault::system("move orphans aside"))?;
@@ -192,9 +204,77 @@ fn delete_all(mount: &File, dir: &File) -> Result<u64, Fault> {
     Ok(deleted)
 }
 
+fn aside_name(batch: &str) -> String {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    format!("{seconds}-{batch}")
+}
+
+impl Replica {
+    /// Moves what a name holds aside, with everything below.
+    pub(in crate::apply) fn put_aside(&self, dir: &File, name: &Name) -> Result<(), Fault> {
+        Limbo::open(self.root(), self.limbo())?.put_aside(dir, name)
+    }
+
+    /// Takes away, below a directory that is about to go, what has another name, but for the last name of each,
+    /// and gives the ids of all that is left there.
+    pub(in crate::apply) fn each_left_below(
+        &mut self,
+        top: &File,
+        mut visit: impl FnMut(&mut Replica, ObjectId) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let mut found = HashSet::new();
+        let root = self.root().try_clone().map_err(Fault::system("root"))?;
+        drop_living(&root, top)?;
+        below(&root, top, |_, _, fd, _| {
+            found.insert(FileHandle::of(fd.as_fd()).map_err(Fault::system("file handle"))?);
+            if found.len() == LEAVING_IN_MEMORY { self.visit_all(&mut found, &mut visit) } else { Ok(()) }
+        })?;
+        self.visit_all(&mut found, &mut visit)
+    }
+
+    /// The index knows no way from an inode to its id: it is read once for many.
+    fn visit_all(
+        &mut self,
+        found: &mut HashSet<FileHandle>,
+        visit: &mut impl FnMut(&mut Replica, ObjectId) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let mut ids = Vec::new();
+        if !found.is_empty() {
+            let each = |id, handle| {
+                ids.extend(found.contains(&handle).then_some(id));
+                Ok(())
+            };
+            self.index().for_each(each).map_err(Fault::own("object index"))?;
+        }
+        found.clear();
+        ids.into_iter().try_for_each(|id| visit(self, id))
+    }
+}
+
+fn is_directory(status: &Stat) -> bool {
+    FileType::from_raw_mode(status.st_mode) == FileType::Directory
+}
+
 /// Unlinks, in a whole tree, every name of a non-directory that has another one. The last name
-/// of an object is never taken, and nothing below a mount is looked at: it belongs to others.
+/// of an object is never taken.
 fn drop_living(mount: &File, top: &File) -> Result<(), Fault> {
+    below(mount, top, |dir, name, _, status| {
+        if !is_directory(&status) && status.st_nlink > 1 {
+            // What cannot be unlinked (immutable, used) is an orphan.
+            if let Err(error) = rustix::fs::unlinkat(dir, c_name(name), AtFlags::empty()) {
+                log::warn!("{name:?}, which is not on the source, cannot be removed: {error}");
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Visits every name in a whole tree. Nothing below a mount is looked at: it belongs to others.
+fn below(
+    mount: &File,
+    top: &File,
+    mut visit: impl FnMut(&File, &Name, &OwnedFd, Stat) -> Result<(), Fault>,
+) -> Result<(), Fault> {
     let mut waiting = vec![FileHandle::of(top.as_fd()).map_err(Fault::system("file handle"))?];
     while let Some(handle) = waiting.pop() {
         let flags = libc::O_RDONLY | libc::O_DIRECTORY;
@@ -207,14 +287,10 @@ fn drop_living(mount: &File, top: &File) -> Result<(), Fault> {
                 Err(error) => return Err(Fault::system("look into limbo")(error)),
             };
             let status = inode::stat(&found)?;
-            if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
+            if is_directory(&status) {
                 waiting.push(FileHandle::of(found.as_fd()).map_err(Fault::system("file handle"))?);
-            } else if status.st_nlink > 1 {
-                // What cannot be unlinked (immutable, used) is an orphan.
-                if let Err(error) = rustix::fs::unlinkat(&dir, c_name(&name), AtFlags::empty()) {
-                    log::warn!("{name:?}, which is not on the source, cannot be removed: {error}");
-                }
             }
+            visit(&dir, &name, &found, status)?;
         }
     }
     Ok(())

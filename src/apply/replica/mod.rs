@@ -111,11 +111,25 @@ pub struct Replica {
     sync_failed: bool,
     aside: Aside,
     keeps_orphans: bool,
+    has_rules: bool,
     #[cfg(test)]
     pub hold: Arc<self::durable::Hold>,
 }
 
+/// File of the state directory: the rules of the set, where it has some.
+pub(super) const RULES: &str = "rules";
+
 impl Replica {
+    /// Whether it may hold names that no packet tells of: its set has rules.
+    pub fn has_rules(&self) -> bool {
+        self.has_rules
+    }
+
+    /// By which it was brought into line.
+    pub(super) fn note_rules(&mut self, has_rules: bool) {
+        self.has_rules = has_rules;
+    }
+
     /// From now on only this is allowed to the source; without it, everything.
     pub fn allow(mut self, allow: Allow) -> Replica {
         self.set_allow(allow);

@@ -56,18 +56,43 @@ impl Replica {
         if inode::stat(&*file)?.st_nlink > 1 {
             return Ok(());
         }
-        let (limbo, handle) =
-            (self.limbo().try_clone().map_err(Fault::own("limbo"))?, FileHandle::of(file.as_fd()));
-        let handle = handle.map_err(super::handle_fault)?;
+        match self.name_nameless(object, &file) {
+            // No further names on this file system: what comes later finds nothing.
+            Err(Fault::System { error, .. })
+                if matches!(
+                    Errno::from_io_error(&error),
+                    Some(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK)
+                ) =>
+            {
+                Ok(())
+            }
+            done => done.map(drop),
+        }
+    }
+
+    /// Where an object waits that has no name, and how it is called there.
+    pub(in crate::apply) fn place_of_nameless(&mut self, object: ObjectId) -> Result<(File, Name), Fault> {
+        let limbo = self.limbo().try_clone().map_err(Fault::own("limbo"))?;
         let place = self.nameless.or_make(&limbo)?.try_clone().map_err(Fault::own("limbo"))?;
-        let name = name_of(object);
+        Ok((place, name_of(object)))
+    }
+
+    /// As [`Replica::place_of_nameless`], and the object has its name there.
+    pub(in crate::apply) fn named_nameless(&mut self, object: ObjectId) -> Result<(File, Name), Fault> {
+        let file = self.object(object)?;
+        self.name_nameless(object, &file)
+    }
+
+    fn name_nameless(&mut self, object: ObjectId, file: &File) -> Result<(File, Name), Fault> {
+        let handle = FileHandle::of(file.as_fd()).map_err(super::handle_fault)?;
+        let (place, name) = self.place_of_nameless(object)?;
         for _ in 0..2 {
-            match by_handle::link(&file, place.as_fd(), &c_name(&name)) {
-                Ok(()) => return Ok(()),
+            match by_handle::link(file, place.as_fd(), &c_name(&name)) {
+                Ok(()) => return Ok((place, name)),
                 Err(error) => match Errno::from_io_error(&error) {
-                    // No further names on this file system: what comes later finds nothing.
-                    Some(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => return Ok(()),
-                    Some(Errno::EXIST) if self.name_holds(&place, &name)? == Some(handle) => return Ok(()),
+                    Some(Errno::EXIST) if self.name_holds(&place, &name)? == Some(handle) => {
+                        return Ok((place, name));
+                    }
                     // Of an object that had the id before.
                     Some(Errno::EXIST) => take_away(&place, &name)?,
                     _ => return Err(Fault::System { what: "keep an object without a name", error }),

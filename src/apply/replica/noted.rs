@@ -22,6 +22,8 @@ pub enum Why {
     NotOnSource,
     /// The source has something else of that name, or it lay where a directory was to move.
     InTheWay,
+    /// It is no part of the set any more.
+    OutOfTheSet,
 }
 
 /// What was noted of one name.
@@ -37,6 +39,7 @@ pub(in crate::apply) fn add(limbo: &File, batch: &str, name: &Name, path: Option
     let why: &[u8] = match why {
         Why::NotOnSource => b"gone",
         Why::InTheWay => b"way",
+        Why::OutOfTheSet => b"out",
     };
     let line = [name.as_bytes(), b"\0", path, b"\0", why, b"\0"].concat();
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE;
@@ -58,7 +61,11 @@ pub(in crate::apply) fn read(limbo: &File, batch: &str) -> HashMap<Name, Note> {
     let parts: Vec<&[u8]> = bytes.split(|byte| *byte == 0).collect();
     let note = |part: &[&[u8]]| {
         let path = (!part[1].is_empty()).then(|| PathBuf::from(std::ffi::OsStr::from_bytes(part[1])));
-        let why = if part[2] == b"gone" { Why::NotOnSource } else { Why::InTheWay };
+        let why = match part[2] {
+            b"gone" => Why::NotOnSource,
+            b"out" => Why::OutOfTheSet,
+            _ => Why::InTheWay,
+        };
         Some((Name::new(part[0]).ok()?, Note { path, why }))
     };
     parts.chunks_exact(3).filter_map(note).collect()

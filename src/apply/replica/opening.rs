@@ -122,6 +122,7 @@ impl Replica {
             sync_failed: false,
             aside,
             keeps_orphans: kept::keeps(&places.state),
+            has_rules: places.state.join(super::RULES).exists(),
             #[cfg(test)]
             hold: std::sync::Arc::default(),
         })

@@ -102,7 +102,8 @@ fn touched(op: &Op) -> Vec<ObjectId> {
         Op::Create { at, object, .. }
         | Op::Link { at, object, .. }
         | Op::Unlink { at, object, .. }
-        | Op::RemoveDirectory { at, object, .. } => vec![at.dir, *object],
+        | Op::RemoveDirectory { at, object, .. }
+        | Op::Leave { at, object, .. } => vec![at.dir, *object],
         Op::Rename { from, to, object, replaced, .. } => {
             let mut ids = vec![from.dir, to.dir, *object];
             ids.extend(replaced.iter().map(|replaced| replaced.object));
@@ -116,7 +117,10 @@ fn touched(op: &Op) -> Vec<ObjectId> {
         | Op::Reserve { object, .. }
         | Op::SetAttributes { object, .. }
         | Op::SetXattr { object, .. }
-        | Op::RemoveXattr { object, .. } => vec![*object],
+        | Op::RemoveXattr { object, .. }
+        | Op::Stage { object, .. }
+        | Op::Unstage { object } => vec![*object],
+        Op::Place { object, at, .. } => vec![at.dir, *object],
         Op::Barrier { .. } => Vec::new(),
     }
 }

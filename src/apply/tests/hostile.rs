@@ -144,7 +144,7 @@ fn a_file_with_another_name_outside_is_still_the_replicas() {
         let said = source.write("dir/f", 0, bytes);
         let header = encode_packet_header(hint, &said.0);
         let digest = HeaderDigest::of(&header, said.1.len());
-        let packet = PacketHeader { path: Bounded(hint.to_vec()), op: said.0 };
+        let packet = PacketHeader { path: Bounded(hint.to_vec()), op: said.0, to_whom: ToWhom::AllOf };
         let position = pair.applier().replica().applied().next(digest);
         let header = FrameHeader::Packet(packet);
         let frame = Frame::new(position, digest, header, said.1.into());

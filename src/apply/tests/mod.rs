@@ -132,7 +132,7 @@ impl Applier {
 fn frame_after(last: &Position, (op, payload): &Said) -> Frame {
     let header = encode_packet_header(b"", op);
     let digest = HeaderDigest::of(&header, payload.len());
-    let packet = PacketHeader { path: Bounded(Vec::new()), op: op.clone() };
+    let packet = PacketHeader { path: Bounded(Vec::new()), op: op.clone(), to_whom: ToWhom::AllOf };
     Frame::new(last.next(digest), digest, FrameHeader::Packet(packet), Bytes::copy_from_slice(payload))
 }
 

@@ -171,6 +171,10 @@ impl<'a> LockedObjects<'a> {
         self.locked.iter().flatten().any(|(node, _)| node.object == object)
     }
 
+    pub fn node(&self, object: ObjectId) -> Option<&'a Node> {
+        self.locked.iter().flatten().map(|(node, _)| *node).find(|node| node.object == object)
+    }
+
     /// The one that is locked, where it is one.
     pub fn first(&self) -> Option<&'a Node> {
         self.locked[0].as_ref().map(|(node, _)| *node)

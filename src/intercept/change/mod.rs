@@ -13,6 +13,7 @@
 
 mod locks;
 mod looks;
+mod members;
 mod ongoing;
 #[cfg(test)]
 pub mod planted;
@@ -36,8 +37,8 @@ use super::objects::{Node, NodeState};
 use super::parking::{self, Parking};
 use super::volume::Volume;
 use crate::limits::QUEUE_PACKET_COST;
-use crate::packet::{Entry, ObjectId, Op};
-use crate::queue::{Draft, Queue, Reservation};
+use crate::packet::{Entry, ObjectId, Op, ToWhom};
+use crate::queue::{Queue, Reservation};
 use crate::ranks;
 pub use locks::{DirectoryLock, ObjectLock, Tree, TreeLock};
 use locks::{LockedNames, LockedObjects, LockedTree};
@@ -207,6 +208,12 @@ impl Volume {
             false => queue.reserve(payload, header),
         };
         Ok(Prepared { volume: self, touched, room: room? })
+    }
+
+    /// Runs something while no change is under way: each is in the queue, or has not begun.
+    pub(super) fn while_nothing_changes(&self, run: impl FnOnce()) {
+        let _tree = self.changes.tree.take(Tree::Exclusive, &self.changes.ongoing);
+        run();
     }
 
     /// Whether ops with so many bytes would get room without waiting.
@@ -409,8 +416,10 @@ impl<'a> Change<'a> {
         #[cfg(test)]
         let payload = payload.clone();
         if !self.is_nobodys() {
-            let draft = Draft::new(&self.path(), op, payload);
-            self.volume.changes.queue.append(&mut self.room, draft);
+            match self.volume.matcher() {
+                None => self.queue(op, payload, ToWhom::AllOf),
+                Some(matcher) => self.tell_members(&matcher, op, payload),
+            }
         }
         for ((dir, _), fd) in self.touched.names.iter().zip(&self.dirs) {
             self.volume.end_names(dir, &**fd);
@@ -472,7 +481,13 @@ impl<'a> Change<'a> {
             Op::Create { at, object, .. }
             | Op::Link { at, object, .. }
             | Op::Unlink { at, object, .. }
-            | Op::RemoveDirectory { at, object, .. } => self.touched.has_name(at) && is_locked(object),
+            | Op::RemoveDirectory { at, object, .. }
+            | Op::Leave { at, object, .. } => self.touched.has_name(at) && is_locked(object),
+            Op::Place { at, object, replaced, .. } => {
+                let is_locked = is_locked(object) && replaced.is_none_or(|taken| is_locked(&taken.object));
+                is_locked && self.touched.has_name(at)
+            }
+            Op::Stage { object, .. } | Op::Unstage { object } => is_locked(object),
             Op::Rename { from, to, object, replaced, .. } => {
                 let is_locked = is_locked(object) && replaced.is_none_or(|taken| is_locked(&taken.object));
                 is_locked && self.touched.has_name(from) && self.touched.has_name(to)

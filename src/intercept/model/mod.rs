@@ -11,6 +11,7 @@
 //! asks for so many.
 
 mod live;
+mod members;
 mod order;
 mod replica;
 mod worker;

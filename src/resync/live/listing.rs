@@ -26,8 +26,10 @@ use super::super::seeing::{Eyes, NotRead, Sight};
 use super::super::sink::{Entry, Slot, StampedSink};
 use super::super::{CopyError, Gone};
 use super::exact::show;
+use super::ruled::Ruled;
 use crate::limits::LISTING_LEN_CUT;
 use crate::packet::{Birth, ItemNumber, LaneItem, Name, ObjectId, Timestamp, Unlisted};
+use crate::sets::Matcher;
 use crate::sys::FileHandle;
 use crate::words::RESERVED_NAME;
 
@@ -206,6 +208,8 @@ pub(super) struct Lister<'a, S> {
     pub sink: &'a mut S,
     /// Entries of a chunk at most.
     pub largest: usize,
+    /// The rules of the set, where it has some.
+    pub rules: Option<&'a Matcher>,
 }
 
 enum Tried {
@@ -314,7 +318,15 @@ impl<S: StampedSink> Lister<'_, S> {
             self.close(open.id, slot, || check(&begun))?;
             return Ok(Shown::Closed(None));
         };
-        let mut built = Built::of(open, chunk, timestamp(status.stx_mtime));
+        let ruled = match open.fd() {
+            Ok(dir) => Ruled::of(self.rules, self.eyes, dir, &open.path),
+            Err(_) => Ruled::No,
+        };
+        if let Ruled::Out = ruled {
+            self.close(open.id, slot, || check(&begun))?;
+            return Ok(Shown::Closed(None));
+        }
+        let mut built = Built::of(open, chunk, timestamp(status.stx_mtime), ruled);
         let number = self.sink.push(slot, &mut built.batch, || check(&begun))?;
         Ok(Shown::Chunk(built.sent(number)))
     }
@@ -424,7 +436,7 @@ struct Built {
 
 impl Built {
     /// The candidates have nothing left of what was seen: they are looked at again where this does not go.
-    fn of(open: &OpenListing, chunk: &mut [Candidate], dir_mtime: Timestamp) -> Built {
+    fn of(open: &OpenListing, chunk: &mut [Candidate], dir_mtime: Timestamp, ruled: Ruled<'_>) -> Built {
         let is_last = open.is_at_its_end();
         let mut built =
             Built { batch: Vec::new(), seen: Vec::new(), unread: Vec::new(), nested: Vec::new(), is_last };
@@ -432,6 +444,9 @@ impl Built {
         let mut unreadable = Vec::new();
         for candidate in chunk {
             match candidate.sight.take() {
+                Some(Ok(Sight::Here(seen))) if !ruled.has_listed(&seen.listed) => {}
+                Some(Ok(Sight::Nested)) if !ruled.has(&candidate.name, true) => {}
+                Some(Err(_)) if !ruled.may_have(&candidate.name) => {}
                 Some(Ok(Sight::Here(mut seen))) => {
                     seen.listed.suspect |= open.is_moved && seen.listed.birth == Birth::File;
                     let (is_large, listed) = (seen.listed.large_xattrs, seen.as_listed());
@@ -465,6 +480,7 @@ impl Built {
             first: open.is_fresh,
             last: is_last,
         };
+        built.batch.extend(ruled.within(open.id).filter(|_| is_last).map(Entry::of));
         built.batch.push(Entry::of(item));
         built
     }

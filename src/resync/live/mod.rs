@@ -34,6 +34,7 @@ mod files;
 mod listing;
 mod moved;
 mod plan;
+mod ruled;
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -48,6 +49,7 @@ use super::{CopyError, CopyProgress, CopyReport, Entry, Found, Looks, Pace, Stam
 use crate::limits::{CONTENT_CHUNK, LISTING_ENTRIES_MAX};
 use crate::packet::{ItemNumber, LaneItem, LeftOut, ObjectId, Timestamp};
 use crate::pool::Pool;
+use crate::sets::Matcher;
 use crate::sys::FileHandle;
 pub use blocks::BlockOrder;
 use blocks::{Blocks, Finished, Turn, Went as Compared};
@@ -137,14 +139,22 @@ struct Preamble {
     /// [`LaneItem::OrphanRules`], where there are any.
     orphans: Option<LaneItem>,
     by_blocks: Option<BlockOrder>,
+    /// The rules of the set, where it has some.
+    rules: Option<Arc<Matcher>>,
 }
 
-fn first_items(Preamble { is_afresh, names, orphans, by_blocks }: Preamble, root: LaneItem) -> Vec<Entry> {
+fn first_items(preamble: Preamble, root: LaneItem) -> Vec<Entry> {
+    let Preamble { is_afresh, names, orphans, by_blocks, rules } = preamble;
     let afresh = is_afresh.then_some(LaneItem::Afresh);
     let names_match = (names == Names::Match).then_some(LaneItem::NamesMatch);
     let by_blocks = by_blocks.map(|BlockOrder { hash, least }| LaneItem::ByBlocks { hash, least });
-    let rules = names_match.into_iter().chain(orphans).chain(by_blocks);
+    let of_set = rules.as_deref().map(rules_item);
+    let rules = names_match.into_iter().chain(orphans).chain(by_blocks).chain(of_set);
     [LaneItem::Begin].into_iter().chain(afresh).chain([root]).chain(rules).map(Entry::of).collect()
+}
+
+fn rules_item(matcher: &Matcher) -> LaneItem {
+    LaneItem::Rules { rules: matcher.rules().to_wire() }
 }
 
 /// Bugs that are planted on purpose.
@@ -302,6 +312,7 @@ impl<S: StampedSink> LiveCopy<S> {
 
     /// Its first items: from here on packets flow.
     pub(crate) fn begin(&mut self) -> Result<(), CopyError> {
+        self.preamble.rules = self.looks.rules();
         if self.checking.is_some() {
             return self.begin_check();
         }
@@ -332,11 +343,13 @@ impl<S: StampedSink> LiveCopy<S> {
         let CheckOrder { content, below, .. } = order;
         let Root { id, handle, .. } = self.eyes.root()?;
         let (content, is_whole, eyes) = (*content, below.is_none(), &self.eyes);
+        let rules = self.preamble.rules.as_deref();
         let root = Found { object: id, handle: &handle, file_type: libc::S_IFDIR };
         let (large, _) = exact::show(&mut self.sink, &*self.looks, root, |batch| {
             batch.push(Entry::of(LaneItem::CheckBegin { content }));
             let root = eyes.root()?;
             batch.extend(is_whole.then(|| Entry::of(root.item)));
+            batch.extend(rules.map(rules_item).map(Entry::of));
             Ok::<_, CopyError>(root.large.filter(|_| is_whole))
         })?;
         if let Some(listed) = large {
@@ -475,7 +488,8 @@ impl<S: StampedSink> LiveCopy<S> {
     fn list(&mut self) -> Result<(), CopyError> {
         let mut open = self.open.take().expect("the plan has a listing open");
         let (eyes, looks, sink) = (&self.eyes, &*self.looks, &mut self.sink);
-        let shown = Lister { eyes, looks, sink, largest: self.sizes.entries }.next(&mut open)?;
+        let (largest, rules) = (self.sizes.entries, self.preamble.rules.as_deref());
+        let shown = Lister { eyes, looks, sink, largest, rules }.next(&mut open)?;
         match shown {
             Shown::Chunk(chunk) => {
                 if chunk.is_last {

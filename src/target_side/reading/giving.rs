@@ -36,8 +36,10 @@ pub fn give(link: &TargetLink, seat: &ReadingSeat, stopping: &AtomicBool) -> Res
     let feed = ReadingFeed::new();
     let lane = feed.lane();
     let waker = link.send_back(feed).ok_or("a replica in this process is not read over a link")?;
-    let reading =
-        Reading::start(root, lane, waker).map_err(|error| format!("no thread to read with: {error}"))?;
+    let rules = applier.rules_of_set();
+    let rules = rules.map_err(|error| format!("the rules of the set cannot be read: {error}"))?;
+    let reading = Reading::start(root, lane, waker, rules)
+        .map_err(|error| format!("no thread to read with: {error}"))?;
     Ok(serve(link, seat, stopping, &reading))
 }
 

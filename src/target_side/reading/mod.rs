@@ -25,6 +25,7 @@ use crate::limits::LIVE_ANSWERS_MAX;
 use crate::link::Waker;
 use crate::packet::{DataState, OfCopy};
 use crate::resync::{Answer, CopyError, CopyProgress, CopyReport, Counts, Found, LiveCopy, Looks, Wanted};
+use crate::sets::Matcher;
 
 /// Ids of what is read are of this epoch: they mean something in this copy, and in one that goes on with
 /// it, alone.
@@ -63,12 +64,14 @@ pub fn come_to_rest(applier: &mut Applier, accept: Accept) -> Result<(), String>
 
 impl Reading {
     /// Starts to read `root`, a directory opened for reading; what it shows goes into the lane.
-    pub fn start(root: File, lane: Lane, waker: Waker) -> io::Result<Reading> {
+    /// `rules`: those of the set, where it has some.
+    pub fn start(root: File, lane: Lane, waker: Waker, rules: Option<Arc<Matcher>>) -> io::Result<Reading> {
         let (answers, heard) = bounded(LIVE_ANSWERS_MAX);
         let (outcome, ended) = bounded(1);
         let (sink, progress) = (lane.into_link(waker), Arc::new(CopyProgress::new()));
         let read = move || {
-            let copy = LiveCopy::new(root.into(), Arc::new(Still), BIRTH_EPOCH, None, sink, heard, progress)?;
+            let still = Arc::new(Still(rules));
+            let copy = LiveCopy::new(root.into(), still, BIRTH_EPOCH, None, sink, heard, progress)?;
             copy.of_replica().run()
         };
         std::thread::Builder::new().name("read".into()).spawn(move || drop(outcome.send(read())))?;
@@ -99,7 +102,7 @@ impl Reading {
 }
 
 /// Nothing changes.
-struct Still;
+struct Still(Option<Arc<Matcher>>);
 
 impl Looks for Still {
     fn counts(&self, _inode: u64) -> Counts {
@@ -108,5 +111,9 @@ impl Looks for Still {
 
     fn while_still(&self, _one: Found<'_>, _other: Option<Found<'_>>, look: &mut dyn FnMut()) {
         look();
+    }
+
+    fn rules(&self) -> Option<Arc<Matcher>> {
+        self.0.clone()
     }
 }

@@ -29,6 +29,7 @@ use self::times::TimesAsHeld;
 use super::listed::Directories;
 use super::listing::Chunk;
 use super::names::Names;
+use super::ruled::Ruled;
 use super::table::{Table, key_of};
 use super::{CLAIMS, DIRECTORIES, NAMES};
 use crate::apply::fault::Fault;
@@ -53,6 +54,7 @@ pub(super) struct Check {
     times: TimesAsHeld,
     counts: CheckCounts,
     content: Option<OpenContent>,
+    ruled: Ruled,
 }
 
 struct Listing {
@@ -82,6 +84,7 @@ impl Check {
             times: TimesAsHeld::default(),
             counts: CheckCounts::default(),
             content: None,
+            ruled: Ruled::default(),
         }
     }
 
@@ -101,6 +104,7 @@ impl Check {
         if position != replica.applied() {
             return Err(Fault::Refused("a comparison with another position than the replica's"));
         }
+        self.ruled.take(item)?;
         let answer = match item {
             LaneItem::Root { object, attributes, xattrs } => {
                 self.root(replica, *object, attributes, xattrs)?;
@@ -131,6 +135,7 @@ impl Check {
             }
             // They were compared with the listing; what the source cannot read it counts itself.
             LaneItem::Attributes { .. } | LaneItem::Leave { .. } | LaneItem::LeftOut { .. } => None,
+            LaneItem::Rules { .. } | LaneItem::Within { .. } => None,
             LaneItem::End if self.directories.has_doubts() => None,
             LaneItem::End => {
                 let mut answers = self.end(replica)?;
@@ -218,7 +223,10 @@ impl Check {
         for entry in read_directory(&listing.file)? {
             let entry = entry.map_err(Fault::system("list a directory"))?;
             let Ok(name) = Name::new(entry.file_name().to_bytes()) else { continue };
-            if !listing.is_cut_off && !listing.names.contains(&name)? {
+            if !listing.is_cut_off
+                && !listing.names.contains(&name)?
+                && !self.ruled.leaves_out(listing.dir, &listing.file, &name)
+            {
                 self.extra(replica, &listing, &name)?;
             }
         }

@@ -23,7 +23,7 @@ impl Check {
                 self.untold(at)?;
                 if *links == 0 { self.gone(*object) } else { Ok(()) }
             }
-            Op::RemoveDirectory { at, object, .. } => {
+            Op::RemoveDirectory { at, object, .. } | Op::Leave { at, object, .. } => {
                 self.untold(at)?;
                 self.gone(*object)
             }
@@ -48,7 +48,16 @@ impl Check {
             | Op::SetAttributes { .. }
             | Op::SetXattr { .. }
             | Op::RemoveXattr { .. }
-            | Op::Barrier { .. } => Ok(()),
+            | Op::Barrier { .. }
+            | Op::Unstage { .. } => Ok(()),
+            // All of it comes by packets.
+            Op::Stage { object, .. } => self.see(*object),
+            Op::Place { object, at, replaced, .. } => {
+                if let Some(replaced) = replaced.filter(|replaced| replaced.links == 0) {
+                    self.gone(replaced.object)?;
+                }
+                self.moved_to(at, *object)
+            }
         }
     }
 

@@ -123,13 +123,27 @@ impl Words<'_> {
     fn op(&mut self) -> Op {
         let object = self.id();
         let how = [Reserve::Allocate, Reserve::PunchHole, Reserve::ZeroRange, Reserve::ZeroRangeKeepSize];
-        match self.random.below(14) {
+        match self.random.below(18) {
+            14 => {
+                let (birth, attributes, xattrs) = (self.birth(), self.attributes(), self.xattrs());
+                Op::Stage { object, may_be_known: self.random.one_in(2), birth, attributes, xattrs }
+            }
+            15 => {
+                let links = *self.random.one_of(&[0, 1, LINKS_UNKNOWN]);
+                let replaced = self.random.one_in(2).then(|| Replaced { object: self.id(), links });
+                Op::Place { object, at: self.entry(), dir_mtime: self.time(), replaced }
+            }
+            16 => Op::Leave { at: self.entry(), dir_mtime: self.time(), object },
+            17 => Op::Unstage { object },
             0 | 1 => {
                 let (birth, attributes, xattrs) = (self.birth(), self.attributes(), self.xattrs());
                 Op::Create { at: self.entry(), dir_mtime: self.time(), object, birth, attributes, xattrs }
             }
             2 => Op::Link { object, at: self.entry(), dir_mtime: self.time(), links: 1 },
-            3 => Op::Unlink { at: self.entry(), dir_mtime: self.time(), object, links: 0 },
+            3 => {
+                let links = *self.random.one_of(&[0, 0, LINKS_UNKNOWN]);
+                Op::Unlink { at: self.entry(), dir_mtime: self.time(), object, links }
+            }
             4 => Op::RemoveDirectory { at: self.entry(), dir_mtime: self.time(), object },
             5 => Op::Rename {
                 from: self.entry(),
@@ -171,9 +185,21 @@ impl Words<'_> {
         }
     }
 
+    fn set_rules(&mut self) -> Vec<SetRule> {
+        let patterns: [&[u8]; 7] = [b"*", b"a/**/b", b"../x", b"\xff", b"[", b"", b"**/**/**/*"];
+        let one = |random: &mut Random| SetRule {
+            includes: random.one_in(2),
+            is_recursive: random.one_in(2),
+            pattern: Bounded(random.one_of(&patterns).to_vec()),
+        };
+        (0..self.random.below(4)).map(|_| one(self.random)).collect()
+    }
+
     pub fn item(&mut self) -> (LaneItem, Vec<u8>) {
         let object = self.id();
-        let item = match self.random.below(30) {
+        let item = match self.random.below(32) {
+            30 => LaneItem::Rules { rules: self.set_rules() },
+            31 => LaneItem::Within { dir: object, path: Bounded(self.random.one_of(self.outside).clone()) },
             0 => LaneItem::Begin,
             18 | 19 => {
                 let key = [7; 32];

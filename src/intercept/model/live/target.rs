@@ -363,6 +363,7 @@ impl Target {
         match item {
             LaneItem::Begin => self.begin(),
             LaneItem::Afresh => panic!("nobody asked for a copy afresh"),
+            LaneItem::Rules { .. } | LaneItem::Within { .. } => panic!("the set has no rules"),
             LaneItem::Root { object, attributes, xattrs } => {
                 assert_eq!(*object, self.root);
                 let root = self.thing(ROOT);

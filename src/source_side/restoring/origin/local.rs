@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::select;
@@ -12,6 +13,7 @@ use crate::failure::Failure;
 use crate::link::{FrameReceiver, SourceEvent, SourceLink, TargetEvent, TargetLink, direct};
 use crate::packet::{OfCopy, Position, SetId, TargetMessage};
 use crate::preflight::{Claim, Role, open_directory};
+use crate::sets::Matcher;
 use crate::source_side::embedded::replica_state;
 use crate::source_side::restoring::{RestoreOptions, UNTOUCHED};
 use crate::target_side::reading::{Accept, Reading, ReadingFeed, come_to_rest};
@@ -51,8 +53,11 @@ impl Local {
         if applier.is_none() && accept == Accept::Good {
             return Err(without_state(path, options));
         }
+        let rules = applier.as_ref().map(Applier::rules_of_set).transpose().map(Option::flatten);
+        let rules = rules
+            .map_err(|error| refused(path, &format!("cannot be read: the rules of its set: {error}"), ""))?;
         let (link, reads) =
-            read(root).map_err(|error| refused(path, &format!("cannot be read: {error}"), ""))?;
+            read(root, rules).map_err(|error| refused(path, &format!("cannot be read: {error}"), ""))?;
         let applied = applier.as_ref().map(|applier| applier.proof().applied);
         Ok(Local { set, applied, link, reads: Some(reads), _applier: applier, _claim: claim })
     }
@@ -86,11 +91,11 @@ impl Local {
 }
 
 /// The same link as within a process that protects.
-fn read(root: File) -> io::Result<(TargetLink, JoinHandle<()>)> {
+fn read(root: File, rules: Option<Arc<Matcher>>) -> io::Result<(TargetLink, JoinHandle<()>)> {
     let feed = ReadingFeed::new();
     let lane = feed.lane();
     let (giver, taker) = direct(feed);
-    let reading = Reading::start(root, lane, giver.waker())?;
+    let reading = Reading::start(root, lane, giver.waker(), rules)?;
     giver.start_feed();
     taker.welcome();
     let thread = std::thread::Builder::new().name("give".into()).spawn(move || serve(giver, &reading))?;

@@ -1,0 +1,273 @@
+//! `standin set`: which names of a directory are replicated.
+
+mod size;
+
+use std::fmt::Write;
+use std::io::Read;
+use std::path::Path;
+
+use serde_json::json;
+
+use self::size::Sizes;
+use super::args::{Common, Set, SetCommand};
+use super::{Outcome, output};
+use crate::control::{Client, ClientError, RulesReport};
+use crate::failure::Failure;
+use crate::sets::{Matcher, Rule, Rules, SetError, SetFile, Sets};
+use crate::units;
+use crate::words::socket_path;
+
+const UNTOUCHED: &str = "Nothing was changed.";
+
+pub(super) fn run(common: &Common, args: &Set) -> Outcome {
+    let here = Here { common, sets: Sets::of(&common.state_dir()) };
+    match &args.command {
+        SetCommand::Create { name, directory, rules } => {
+            here.must_be_free(name)?;
+            let file = SetFile { directory: directory.clone(), rules: Rules(rules.0.clone()) };
+            here.write(name, &file)
+        }
+        SetCommand::Show { name: Some(name) } => here.show(name),
+        SetCommand::Show { name: None } => here.list(),
+        SetCommand::Change { name, clear, remove, rules } => here.change(name, *clear, remove, &rules.0),
+        SetCommand::Rename { from, to } => here.rename(from, to),
+        SetCommand::Copy { from, to } => {
+            here.must_be_free(to)?;
+            let file = here.existing(from)?;
+            // Two sets of one directory would be two daemons over it.
+            here.write(to, &SetFile { directory: None, ..file })
+        }
+        SetCommand::Export { name } => {
+            output::text(&here.existing(name)?.to_text());
+            Ok(0)
+        }
+        SetCommand::Import { name, file } => here.import(name, file),
+        SetCommand::Delete { name } => here.delete(name),
+        SetCommand::Size { name, directory } => here.size(name, directory.as_deref()),
+    }
+}
+
+struct Here<'a> {
+    common: &'a Common,
+    sets: Sets,
+}
+
+impl Here<'_> {
+    fn existing(&self, name: &str) -> Result<SetFile, Failure> {
+        self.sets.read(name).map_err(|error| failed(&error))?.ok_or_else(|| {
+            Failure::new(
+                format!("There is no set {name:?} with a file: everything belongs to it."),
+                UNTOUCHED,
+                format!("Make one: standin set create {name} --exclude PATTERN"),
+            )
+        })
+    }
+
+    fn must_be_free(&self, name: &str) -> Result<(), Failure> {
+        match self.sets.read(name) {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => Err(Failure::new(
+                format!("There is a set {name:?} already."),
+                UNTOUCHED,
+                format!("Change it with `standin set change {name}`, or delete it first."),
+            )),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    /// Writes the file, and has a daemon of that name follow it.
+    fn write(&self, name: &str, file: &SetFile) -> Outcome {
+        let path = self.sets.write(name, file).map_err(|error| failed(&error))?;
+        let told = self.tell(name)?;
+        match self.common.json {
+            true => output::json(&json!({
+                "name": name, "file": path.display().to_string(), "directory": file.directory,
+                "rules": file.rules, "protected": told.is_some(),
+                "compares": told.as_ref().is_some_and(|report| report.has_changed),
+            })),
+            false => {
+                let what = match &told {
+                    Some(RulesReport { has_changed: true, .. }) => {
+                        "its daemon follows it from now on, and compares the replicas: `standin status` says how \
+                         far that is."
+                    }
+                    Some(_) => "its daemon follows the same rules already.",
+                    None => "`standin protect` of this name follows it.",
+                };
+                output::text(&format!("{}: {}; {what}", path.display(), counted(file.rules.0.len())));
+            }
+        }
+        Ok(0)
+    }
+
+    /// `None`: none runs.
+    fn tell(&self, name: &str) -> Result<Option<RulesReport>, Failure> {
+        let socket = socket_path(&self.common.run_dir(), name);
+        let Ok(mut client) = Client::connect(&socket) else { return Ok(None) };
+        client.rules().map(Some).map_err(|error: ClientError| {
+            Failure::new(
+                format!("The daemon of {name} does not follow the file: {error}."),
+                "The file is written; the daemon goes on with the rules of before.",
+                format!("Stop and start the protection, or run the command again: standin set change {name}"),
+            )
+        })
+    }
+
+    fn show(&self, name: &str) -> Outcome {
+        let file = self.existing(name)?;
+        let path = self.sets.path(name).map_err(|error| failed(&error))?;
+        if self.common.json {
+            output::json(&json!({
+                "name": name, "file": path.display().to_string(), "directory": file.directory,
+                "rules": file.rules,
+            }));
+            return Ok(0);
+        }
+        let mut text = format!("{name}  {}\n", path.display());
+        if let Some(directory) = &file.directory {
+            let _ = writeln!(text, "  directory  {}", directory.display());
+        }
+        for (number, rule) in file.rules.0.iter().enumerate() {
+            let _ = writeln!(text, "  {:>2}  {rule}", number + 1);
+        }
+        let rest = match file.rules.0.first() {
+            Some(first) if first.includes => "What no rule applies to is not replicated.",
+            Some(_) | None => "What no rule applies to is replicated.",
+        };
+        let _ = writeln!(text, "  {rest} The last rule that applies decides.");
+        output::text(text.trim_end());
+        Ok(0)
+    }
+
+    fn list(&self) -> Outcome {
+        let names = self.sets.names().map_err(|error| failed(&error))?;
+        match self.common.json {
+            true => output::json(&json!({ "sets": names })),
+            false if names.is_empty() => {
+                output::text("No set has a file: everything in a protected directory belongs to it.");
+            }
+            false => output::text(&names.join("\n")),
+        }
+        Ok(0)
+    }
+
+    fn change(&self, name: &str, clear: bool, remove: &[usize], added: &[Rule]) -> Outcome {
+        let mut file = self.existing(name)?;
+        let count = file.rules.0.len();
+        if let Some(number) = remove.iter().find(|number| **number == 0 || **number > count) {
+            return Err(Failure::new(
+                format!("The set {name:?} has no rule {number}: it has {}.", counted(count)),
+                UNTOUCHED,
+                format!("See their numbers: standin set show {name}"),
+            ));
+        }
+        let mut number = 0;
+        file.rules.0.retain(|_| {
+            number += 1;
+            !clear && !remove.contains(&number)
+        });
+        file.rules.0.extend_from_slice(added);
+        self.write(name, &file)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Outcome {
+        let file = self.existing(from)?;
+        self.must_be_free(to)?;
+        self.must_not_run(from)?;
+        self.must_not_run(to)?;
+        let path = self.sets.write(to, &file).map_err(|error| failed(&error))?;
+        self.sets.remove(from).map_err(|error| failed(&error))?;
+        self.say(&path, json!({ "name": to, "was": from }), &format!("the set {from:?} is {to:?} now."))
+    }
+
+    fn import(&self, name: &str, from: &Path) -> Outcome {
+        let mut text = String::new();
+        let read = match from == Path::new("-") {
+            true => std::io::stdin().lock().read_to_string(&mut text).map(drop),
+            false => std::fs::File::open(from).and_then(|mut file| file.read_to_string(&mut text)).map(drop),
+        };
+        read.map_err(|error| {
+            Failure::new(format!("{} cannot be read: {error}.", from.display()), UNTOUCHED, "")
+        })?;
+        let file = SetFile::parse(from, &text).map_err(|error| failed(&error))?;
+        self.write(name, &file)
+    }
+
+    fn delete(&self, name: &str) -> Outcome {
+        self.existing(name)?;
+        self.must_not_run(name)?;
+        let path = self.sets.path(name).map_err(|error| failed(&error))?;
+        self.sets.remove(name).map_err(|error| failed(&error))?;
+        let text = "deleted: everything belongs to the set from its next start on.";
+        self.say(&path, json!({ "name": name, "deleted": true }), text)
+    }
+
+    fn say(&self, path: &Path, json: serde_json::Value, text: &str) -> Outcome {
+        match self.common.json {
+            true => output::json(&json),
+            false => output::text(&format!("{}: {text}", path.display())),
+        }
+        Ok(0)
+    }
+
+    fn must_not_run(&self, name: &str) -> Result<(), Failure> {
+        match Client::connect(&socket_path(&self.common.run_dir(), name)) {
+            Err(_) => Ok(()),
+            Ok(_) => Err(Failure::new(
+                format!("The set {name:?} is protected now."),
+                UNTOUCHED,
+                format!("Stop it first: standin stop {name}"),
+            )),
+        }
+    }
+
+    fn size(&self, name: &str, directory: Option<&Path>) -> Outcome {
+        let file = self.existing(name)?;
+        let directory = directory.or(file.directory.as_deref()).ok_or_else(|| {
+            Failure::new(
+                format!("The file of the set {name:?} names no directory."),
+                UNTOUCHED,
+                format!("Name it: standin set size {name} DIR"),
+            )
+        })?;
+        let matcher =
+            Matcher::new(&file.rules).map_err(|bad| Failure::new(bad.to_string(), UNTOUCHED, ""))?;
+        let mut counted = Sizes::default();
+        counted.walk(directory, &matcher).map_err(|(path, error)| {
+            Failure::new(format!("{} cannot be read: {error}.", path.display()), UNTOUCHED, "")
+        })?;
+        let Sizes { inside, outside } = counted;
+        match self.common.json {
+            true => output::json(&json!({
+                "name": name, "directory": directory,
+                "inside": { "objects": inside.objects, "bytes": inside.bytes },
+                "outside": { "objects": outside.objects, "bytes": outside.bytes },
+            })),
+            false => output::text(&format!(
+                "{}\n  in the set      {} objects, {}\n  not in the set  {} objects, {}",
+                directory.display(),
+                inside.objects,
+                units::size(inside.bytes),
+                outside.objects,
+                units::size(outside.bytes),
+            )),
+        }
+        Ok(0)
+    }
+}
+
+fn counted(rules: usize) -> String {
+    match rules {
+        0 => "no rule".to_owned(),
+        1 => "1 rule".to_owned(),
+        more => format!("{more} rules"),
+    }
+}
+
+fn failed(error: &SetError) -> Failure {
+    let next = match error {
+        SetError::Rule { .. } => "`standin set create --help` says what a pattern is.",
+        SetError::Name(_) | SetError::Text { .. } | SetError::Io { .. } => "",
+    };
+    Failure::new(format!("{error}."), UNTOUCHED, next)
+}
