@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | in the set | in the set | the op; of a directory below which other names belong to the set than before: it goes and comes |
 //! | in | out | the name goes; a directory with all below it |
-//! | out | in | the name comes: of an object that was staged ([`Volume::stage`]), or the replica is bad, and a copy brings it |
+//! | out | in | the name comes: of an object that was staged (`Volume::stage`), or the replica is bad, and a copy brings it |
 //! | out | out | the time of directories that are in the set |
 //!
 //! A file with several names is in the set with one of them. Where nobody can tell, a change of it goes to
