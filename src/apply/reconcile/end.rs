@@ -110,7 +110,7 @@ impl Session {
     }
 }
 
-fn is_below_root(replica: &Replica, object: ObjectId) -> Result<bool, Fault> {
+pub(super) fn is_below_root(replica: &Replica, object: ObjectId) -> Result<bool, Fault> {
     let Some(handle) = replica.handle(object)? else { return Ok(false) };
     match find_handle(replica, &handle)? {
         Some(found) => replica.is_below_root(&found.file),

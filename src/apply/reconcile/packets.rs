@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::Session;
+use super::end::is_below_root;
 use super::entry::{find_handle, is_born_as};
 use super::planted::{self, Planted};
 use crate::apply::create::{NameTaken, NewObject};
@@ -73,8 +74,8 @@ impl Session {
             }
             // It is the source as of no moment.
             Op::Barrier { durable: _ } => Ok(()),
-            // Under its name it is listed once more.
-            Op::Stage { .. } | Op::Unstage { .. } => Ok(()),
+            Op::Stage { object, may_be_known, .. } => self.stage(replica, *object, *may_be_known),
+            Op::Unstage { .. } => Ok(()),
             Op::Place { object, at, dir_mtime, replaced } => {
                 let done = self.place_name(replica, at, *object, replaced.as_ref());
                 self.or_doubt(replica, &[at], done)?;
@@ -279,6 +280,15 @@ impl Session {
             replica.places_changed();
         }
         self.take_name(replica, at, object, 0)
+    }
+
+    /// Under its name it is listed once more: what is here of it is of a time when nobody told of it, unless
+    /// another name of it was in the set all along.
+    fn stage(&mut self, replica: &mut Replica, object: ObjectId, may_be_known: bool) -> Result<(), Fault> {
+        if may_be_known && self.is_seen(replica, object)? && is_below_root(replica, object)? {
+            return Ok(());
+        }
+        self.forget_all_of(replica, object)
     }
 
     /// A name holds an object that had none in the set, and nothing else any more.

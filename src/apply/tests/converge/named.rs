@@ -246,3 +246,22 @@ fn content_is_complete_only_where_it_was_opened() {
         assert_eq!(done.is_ok(), planted.is_none(), "{planted:?}: {done:?}");
     }
 }
+
+/// A file leaves the set by one of its names, is changed by the other one, which nobody tells, and comes back.
+#[test]
+fn what_was_out_of_the_set_meanwhile_is_taken_for_new() {
+    for is_known in [false, true] {
+        for may_be_known in [false, true] {
+            let then = |origin: &mut Origin| {
+                let file = origin.leave(A, "f");
+                let there = origin.objects.get_mut(&file).unwrap();
+                there.mode = 0o600;
+                there.xattrs.insert("user.x".into(), b"set outside".to_vec());
+                there.content[5] ^= 1;
+                origin.come(file, A, "back", may_be_known);
+            };
+            let done = story(|origin| put(origin, A, "f"), is_known, &[ROOT, A], tell(then));
+            assert_eq!(done, Ok(()), "known: {is_known}, may be known: {may_be_known}");
+        }
+    }
+}

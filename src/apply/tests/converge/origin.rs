@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::*;
+use crate::packet::LINKS_UNKNOWN;
 use crate::random::Random;
 
 /// Bytes that are written at once.
@@ -191,6 +192,29 @@ impl Origin {
     fn time_of_directory(&self, object: u64) -> Option<Timestamp> {
         let object = &self.objects[&object];
         object.is_directory().then_some(object.mtime)
+    }
+
+    /// Its last name in the set goes, while it has another one out of it: nothing of it is told from then on.
+    pub fn leave(&mut self, dir: u64, name: &str) -> u64 {
+        let object = self.unset(dir, name);
+        let (at, dir_mtime) = (Origin::at(dir, name), self.touch(dir));
+        self.say(Op::Unlink { at, dir_mtime, object: id(object), links: LINKS_UNKNOWN }, Vec::new());
+        object
+    }
+
+    /// What was out of the set gets a name in it.
+    pub fn come(&mut self, object: u64, dir: u64, name: &str, may_be_known: bool) {
+        let there = &self.objects[&object];
+        let (attributes, content) = (there.attributes(), there.content.clone());
+        let xattrs = there.xattrs();
+        let staged = Op::Stage { object: id(object), may_be_known, birth: Birth::File, attributes, xattrs };
+        self.say(staged, Vec::new());
+        let result = ContentResult { size: content.len() as u64, mtime: attributes.mtime, mode: None };
+        self.say(Op::Resize { object: id(object), result }, Vec::new());
+        self.say(Op::Write { object: id(object), offset: 0, result }, content);
+        self.set(dir, name, object);
+        let (at, dir_mtime) = (Origin::at(dir, name), self.touch(dir));
+        self.say(Op::Place { object: id(object), at, dir_mtime, replaced: None }, Vec::new());
     }
 
     pub fn rename(&mut self, (from, old): (u64, &str), (to, new): (u64, &str)) {

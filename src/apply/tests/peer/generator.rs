@@ -195,6 +195,13 @@ impl Words<'_> {
         (0..self.random.below(4)).map(|_| one(self.random)).collect()
     }
 
+    fn hashes(&mut self, object: ObjectId) -> LaneItem {
+        let (offset, size) = (number(self.random) / HASH_BLOCK * HASH_BLOCK, number(self.random));
+        let most = if self.random.one_in(10) { 2 * HASHES_MAX as u64 } else { 3 };
+        let hashes = (0..self.random.below(most)).map(u128::from).collect();
+        LaneItem::Hashes { object, offset, size, hashes }
+    }
+
     pub fn item(&mut self) -> (LaneItem, Vec<u8>) {
         let object = self.id();
         let item = match self.random.below(32) {
@@ -207,12 +214,7 @@ impl Words<'_> {
                     if self.random.one_in(4) { BlockHash::Audit { key } } else { BlockHash::Fast { key } };
                 LaneItem::CheckBegin { content: (!self.random.one_in(4)).then_some(content) }
             }
-            20..=22 => {
-                let (offset, size) = (number(self.random) / HASH_BLOCK * HASH_BLOCK, number(self.random));
-                let most = if self.random.one_in(10) { 2 * HASHES_MAX as u64 } else { 3 };
-                let hashes = (0..self.random.below(most)).map(u128::from).collect();
-                LaneItem::Hashes { object, offset, size, hashes }
-            }
+            20..=22 => self.hashes(object),
             23 => LaneItem::CheckStop,
             12 | 13 => LaneItem::NotListed { dir: object },
             14 => {
