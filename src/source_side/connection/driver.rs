@@ -11,9 +11,9 @@ mod simulated;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, at, never, select};
+use crossbeam_channel::{Receiver, Sender, at, never, select};
 
-use super::checking::Checking;
+use super::checking::{Checking, Outcome as CheckOutcome};
 use super::copying::Copying;
 use super::healing::Healing;
 use super::surroundings::{NetworkLink, Surroundings, Walked};
@@ -28,7 +28,7 @@ use crate::packet::{
     Text, WIRE_VERSION, WIRE_VERSION_OLDEST,
 };
 use crate::queue::{CursorId, Queue};
-use crate::resync::{Answer, CopyError, Pace, Wanted};
+use crate::resync::{Answer, CheckOrder, CopyError, Pace, Wanted};
 use crate::source_side::delete_guard::DeleteGuard;
 use crate::source_side::feed::{Lane, PacketFeed, Sent, Stream};
 use crate::source_side::kept::FirstCopy;
@@ -53,6 +53,8 @@ pub(crate) struct Driver<S: Surroundings> {
     copy: Copying,
     /// A comparison under way; never beside a copy.
     checking: Option<Checking>,
+    /// Asked for while the target has not said its last word on the one before.
+    next_check: Option<(CheckOrder, Sender<CheckOutcome>)>,
     /// Files whose content the next copy sends whatever the target compares.
     suspects: Suspects,
     /// Of the next copy.
@@ -162,6 +164,7 @@ impl<S: Surroundings> Driver<S> {
             session: None,
             copy: Copying::Resting,
             checking: None,
+            next_check: None,
             suspects: Suspects::default(),
             copy_mode,
             copy_orphans,
@@ -357,7 +360,7 @@ impl<S: Surroundings> Driver<S> {
     fn close(&mut self, reason: &str) {
         *self.shared.waker.lock() = None;
         self.end_check(Err(format!("the connection ended: {reason}")));
-        self.checking = None;
+        self.forget_checks();
         let copies = !self.copy.is_resting();
         self.copy.end();
         self.full_since = None;

@@ -20,6 +20,10 @@ impl<S: Surroundings> Driver<S> {
             let _ = reply.send(Err(why));
             return;
         }
+        if self.checking.is_some() {
+            self.next_check = Some((order, reply));
+            return;
+        }
         let Some(session) = &self.session else { return };
         let progress = Arc::new(CopyProgress::new());
         let sink = session.lane.stamped(session.link.waker());
@@ -60,16 +64,18 @@ impl<S: Surroundings> Driver<S> {
     /// A copy mends what a comparison has found; content that differs is sent whatever size and time say.
     pub(super) fn repair(&mut self, suspects: Suspects) -> Result<(), String> {
         self.may_check()?;
+        if self.checking.is_some() {
+            return Err("the verification before it has not ended yet".into());
+        }
         self.suspects = suspects;
         self.out_of_line("a verification has found differences".into());
         Ok(())
     }
 
+    /// Now, or behind the target's last word on the one before.
     fn may_check(&self) -> Result<(), String> {
-        match &self.checking {
-            Some(Checking::Runs(_)) => return Err("another verification runs".into()),
-            Some(Checking::Ends) => return Err("the verification before it has not ended yet".into()),
-            None => {}
+        if self.next_check.is_some() || matches!(self.checking, Some(Checking::Runs(_))) {
+            return Err("another verification runs".into());
         }
         if !self.machine.is_streaming() || self.session.is_none() || !self.copy.is_resting() {
             return Err("its target is not in line".into());
@@ -113,6 +119,19 @@ impl<S: Surroundings> Driver<S> {
     /// The target has nothing more to say of a comparison that had no result.
     pub(super) fn check_stopped(&mut self) {
         self.checking = self.checking.take().and_then(Checking::stopped);
+        if self.checking.is_none()
+            && let Some((order, reply)) = self.next_check.take()
+        {
+            self.begin_check(order, reply);
+        }
+    }
+
+    /// The session is over: nothing more is heard of a comparison.
+    pub(super) fn forget_checks(&mut self) {
+        self.checking = None;
+        if let Some((_, reply)) = self.next_check.take() {
+            let _ = reply.send(Err("the connection ended".into()));
+        }
     }
 
     pub(super) fn check_walked(&mut self, outcome: Walked) {
