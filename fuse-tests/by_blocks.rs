@@ -35,7 +35,7 @@ fn copied(protected: &Protected, arguments: &[&str]) -> Value {
     let began = connection(protected)["progress"]["started_unix_ms"].clone();
     told(protected, &[&["start"], arguments].concat());
     let done = wait_for(protected, "complete", |connection| {
-        is_complete(connection) && connection["progress"]["started_unix_ms"].as_u64() >= began.as_u64()
+        is_complete(connection) && connection["progress"]["started_unix_ms"].as_u64() > began.as_u64()
     });
     done["progress"].clone()
 }

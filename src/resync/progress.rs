@@ -26,8 +26,8 @@ pub struct CopyProgress {
 /// [`CopyProgress`] at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProgressSnapshot {
-    /// When the copy began, in seconds since 1970.
-    pub started: u64,
+    /// When the copy began, in milliseconds since 1970.
+    pub started_unix_ms: u64,
     /// Directories listed completely.
     pub directories: u64,
     /// Names of everything else that were listed.
@@ -87,7 +87,10 @@ impl CopyProgress {
     /// The counters now. They are read one by one: sums may be a moment apart.
     pub fn snapshot(&self) -> ProgressSnapshot {
         ProgressSnapshot {
-            started: self.started.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            started_unix_ms: self
+                .started
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_millis() as u64),
             directories: self.directories.load(Relaxed),
             files: self.files.load(Relaxed),
             bytes: self.bytes.load(Relaxed),

@@ -314,11 +314,11 @@ fn percent(snapshot: &ProgressSnapshot) -> f64 {
 /// Where it does not run there is no speed.
 fn mirror_progress(report: &Report, snapshot: &ProgressSnapshot) -> MirrorProgress {
     let runs = matches!(report.mirror, MirrorStatus::Mirroring { .. } | MirrorStatus::Verifying);
-    let elapsed = unix_ms(SystemTime::now()).saturating_sub(snapshot.started * 1000).max(1) as f64 / 1000.0;
+    let elapsed = unix_ms(SystemTime::now()).saturating_sub(snapshot.started_unix_ms).max(1) as f64 / 1000.0;
     MirrorProgress {
         mode: report.mode.to_string(),
         rate_limit: report.rate,
-        started_unix_ms: snapshot.started * 1000,
+        started_unix_ms: snapshot.started_unix_ms,
         files_done: snapshot.files_identical + snapshot.files_copied,
         files_total: None,
         bytes_done: snapshot.bytes_copied,
