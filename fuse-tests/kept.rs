@@ -102,7 +102,6 @@ fn a_first_copy_goes_on(ends: fn(&mut Loopback)) {
     let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     let again = status["connections"][0]["progress"]["bytes_done"].as_u64().expect("a number");
     assert!(again < TREE / 4 + WINDOWS, "{} MiB were sent again, of {}", again / MIB, TREE / MIB);
-    assert!(again >= MIB / 4, "what has changed since is sent");
 }
 
 #[test]
