@@ -3,12 +3,12 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::host::{Protected, Setup};
+use crate::host::{Protected, Setup, StopAtEnd};
 use crate::mirror::{connection, is_complete, told, wait_for};
 use crate::verify::{damage, plant, work};
 
@@ -50,10 +50,10 @@ fn each_mode_brings_a_damaged_replica_into_line_under_load() {
         damage(&protected.replica);
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
+            let _stops = StopAtEnd(&stop);
             scope.spawn(|| work(&protected.mount.join("d0"), &protected.mount.join("d2"), &stop));
             let progress = copied(&protected, &["--mode", mode]);
             assert_eq!(progress["mode"], mode);
-            stop.store(true, Relaxed);
         });
         protected.wait_sync();
         let flipped = |root: &Path| fs::read(root.join("large")).expect("a file");

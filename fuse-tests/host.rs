@@ -69,6 +69,16 @@ pub fn require_program(name: &str) -> PathBuf {
     })
 }
 
+/// Ends the work of a thread that goes on until it is told to stop, also where the test fails: it would be
+/// waited for without end.
+pub struct StopAtEnd<'a>(pub &'a std::sync::atomic::AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
 /// Waits until copies have brought every target into line that is there, as `status` says it.
 #[track_caller]
 pub fn wait_in_line(standin: impl Fn() -> Command, said: impl Fn() -> String) {

@@ -11,7 +11,9 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use serde_json::Value;
 use standin::sets::{DirRules, Matcher, Rule, Rules};
 
-use crate::host::{COMMAND_MAX, Place, Protected, SYNC_MAX, Setup, describe, heavy, output_within, standin};
+use crate::host::{
+    COMMAND_MAX, Place, Protected, SYNC_MAX, Setup, StopAtEnd, describe, heavy, output_within, standin,
+};
 use crate::random::{self, seeds};
 use crate::tree;
 
@@ -216,6 +218,7 @@ fn rules_change_while_programs_work() {
     assert!(shown.contains("exclude *.tmp") && shown.contains("include /cache/keep"), "{shown}");
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _stops = StopAtEnd(&stop);
         scope.spawn(|| {
             for number in 0.. {
                 if stop.load(std::sync::atomic::Ordering::Relaxed) {
@@ -229,7 +232,6 @@ fn rules_change_while_programs_work() {
         let changed = told(&protected, &["change", SET, "--remove", "2", "--exclude", "d/"]);
         assert!(changed.contains("compares the replicas"), "{changed}");
         wait_until_good(&protected);
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     protected.wait_sync();
     // The first is out from now on: nobody has removed it, nobody tells of it.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
 use serde_json::Value;
 
-use crate::host::{Disk, Protected, SYNC_MAX, Setup, describe, output_within, standin};
+use crate::host::{Disk, Protected, SYNC_MAX, Setup, StopAtEnd, describe, output_within, standin};
 
 /// What a verification said: its exit code, the kinds and names that it found, and its summary.
 struct Said {
@@ -262,6 +262,7 @@ fn programs_that_write_make_no_difference() {
     protected.start_again();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let stops = StopAtEnd(&stop);
         for worker in 0..2 {
             let (stop, root) = (&stop, protected.mount.join(format!("d{worker}")));
             let other = protected.mount.join(format!("d{}", worker + 2));
@@ -272,7 +273,7 @@ fn programs_that_write_make_no_difference() {
             let arguments: &[&str] = if round % 2 == 0 { &["--checksum"] } else { &[] };
             rounds.push(verify(&protected, arguments));
         }
-        stop.store(true, Relaxed);
+        drop(stops);
         for (round, said) in rounds.iter().enumerate() {
             assert_eq!((said.code, &said.found), (0, &set(&[])), "round {round}: {:#}", said.summary);
         }
