@@ -43,7 +43,11 @@ pub fn in_force(volume: &Volume) -> Rules {
 fn read(options: &ProtectOptions, untouched: &str) -> Result<Rules, Failure> {
     let file = Sets::of(&options.state).read(&options.name);
     let file = file.map_err(|error: SetError| {
-        Failure::new(format!("{error}."), untouched, "Mend the file, or take it away: standin set delete.")
+        Failure::new(
+            format!("{error}."),
+            untouched,
+            format!("Mend the file, or take it away: standin set delete {}", options.name),
+        )
     })?;
     Ok(file.map(|file| file.rules).unwrap_or_default())
 }

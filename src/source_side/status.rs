@@ -1,5 +1,6 @@
 //! The daemon's answer to `standin status`.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime};
 
@@ -8,6 +9,7 @@ use super::connection::{Connection, LastVerified, Report};
 use super::durability::TroubleKind;
 use super::flush::Flusher;
 use super::ground::Ground;
+use super::sync::lacks_comparison;
 use crate::control::{
     Alert, Amount, CaptureStatus, ConnectionStatus, FsyncStatus, Lag, LeftOutStatus, LinkStatus,
     MirrorProgress, MirrorStatus, Role, Severity, SourceStatus, Status, TargetKind, VerifiedStatus, unix_ms,
@@ -82,6 +84,18 @@ fn refused_text(profile: Profile, refused: &Refused) -> String {
     format!("{} {what}. The first: {}.", refused.bytes, refused.first)
 }
 
+/// Other names belong to the set than some replicas have.
+fn set_changed(ground: &Ground, posted: &Posted) -> Option<Alert> {
+    let divergence = ground.volume.divergence();
+    let why = divergence.why().filter(|_| divergence.uncaptured().is_none())?;
+    let lacks = |connection: &Arc<Connection>| {
+        !connection.is_null() && lacks_comparison(&connection.report(), ground).is_some()
+    };
+    let text = format!("{why}: a copy brings what the replicas lack; they are bad until it has.");
+    let alert = Alert { severity: Severity::Warning, code: "set_changed".into(), text };
+    posted.connections.iter().any(lacks).then_some(alert)
+}
+
 fn alerts(ground: &Ground, posted: &Posted) -> Vec<Alert> {
     let mut alerts = Vec::new();
     let divergence = ground.volume.divergence();
@@ -105,13 +119,7 @@ fn alerts(ground: &Ground, posted: &Posted) -> Vec<Alert> {
             ),
         });
     }
-    if let Some(why) = divergence.why().filter(|_| divergence.uncaptured().is_none()) {
-        alerts.push(Alert {
-            severity: Severity::Warning,
-            code: "set_changed".into(),
-            text: format!("{why}: a copy brings what the replicas lack; they are bad until it has."),
-        });
-    }
+    alerts.extend(set_changed(ground, posted));
     let refused = ground.volume.refused_stores();
     if refused.bytes > 0 {
         alerts.push(Alert {
@@ -203,7 +211,7 @@ const LOOKS: u32 = 8;
 pub fn connection_status(connection: &Connection, ground: &Ground) -> ConnectionStatus {
     let queue = &ground.queue;
     let (mut report, mut lag_applied, mut lag_durable) = report_and_lags(connection, queue);
-    if ground.volume.divergence().why().is_some() && report.data == DataState::Good {
+    if lacks_comparison(&report, ground).is_some() && report.data == DataState::Good {
         // The target hears of it in a moment.
         (report.data, lag_applied, lag_durable) = (DataState::Bad, None, None);
     }

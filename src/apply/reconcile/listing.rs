@@ -87,6 +87,9 @@ impl Session {
             }
             let is_wanted = self.take_entry(replica, (chunk.dir, &file), &entry)?
                 || is_asked_for && entry.birth == Birth::Directory && self.directories.want(entry.object)?;
+            if entry.birth == Birth::Directory {
+                self.ruled.is_in(chunk.dir, entry.object);
+            }
             wanted.extend(is_wanted.then_some(entry.object));
         }
         self.keep_unlisted(chunk.unlisted)?;

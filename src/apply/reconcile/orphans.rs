@@ -55,6 +55,8 @@ impl Session {
     /// What of limbo is deleted at the end.
     pub(super) fn deletes(&self, replica: &Replica) -> Delete {
         match self.orphans.as_ref().map(|asked| asked.rule) {
+            // A directory may hold what the rules leave out, and that is no orphan: nothing of it is deleted.
+            Some(OrphanRule::Delete { .. }) if self.ruled.is_there() => Delete::UpTo { objects: 0 },
             Some(OrphanRule::Delete { percent_max: None }) => Delete::UpTo { objects: u64::MAX },
             Some(OrphanRule::Delete { percent_max: Some(percent) }) => {
                 let known = replica.index().len();

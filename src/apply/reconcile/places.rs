@@ -101,6 +101,7 @@ impl Session {
             {
                 Ok(()) => {
                     replica.places_changed();
+                    self.ruled.has_moved(id);
                     return Ok(true);
                 }
                 Err(Errno::INVAL) if self.lies_below(dir, &found.handle)? => {

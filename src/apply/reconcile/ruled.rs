@@ -1,5 +1,6 @@
 //! Names that the rules of the set leave out: no listing shows them, and they are no orphans.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::Path;
 
@@ -7,6 +8,7 @@ use rustix::fs::{AtFlags, FileType};
 
 use crate::apply::fault::Fault;
 use crate::apply::replica::{RULES, Replica};
+use crate::limits::MOVED_DIRECTORIES_MAX;
 use crate::packet::{LaneItem, Name, ObjectId, SetRule};
 use crate::sets::{DirRules, Matcher, Rules};
 use crate::store;
@@ -25,6 +27,9 @@ pub(super) struct Ruled {
     matcher: Option<Matcher>,
     /// What the rules say of the directory whose last chunk comes.
     within: Option<(ObjectId, DirRules)>,
+    /// Directories that came from elsewhere in this copy, and those in them: what the rules leave out there has
+    /// come with them, and goes.
+    moved: HashSet<ObjectId>,
 }
 
 impl Ruled {
@@ -71,10 +76,28 @@ impl Ruled {
         }
     }
 
+    pub(super) fn is_there(&self) -> bool {
+        self.matcher.is_some()
+    }
+
+    pub(super) fn has_moved(&mut self, dir: ObjectId) {
+        if self.is_there() && self.moved.len() < MOVED_DIRECTORIES_MAX {
+            self.moved.insert(dir);
+        }
+    }
+
+    /// A directory of a listing.
+    pub(super) fn is_in(&mut self, parent: ObjectId, dir: ObjectId) {
+        if self.moved.contains(&parent) {
+            self.has_moved(dir);
+        }
+    }
+
     /// Whether a name in this directory is none of the set's.
     pub(super) fn leaves_out(&self, dir: ObjectId, file: &File, name: &Name) -> bool {
         let (Some(matcher), Some((within, rules))) = (&self.matcher, &self.within) else { return false };
-        if *within != dir {
+        let is_full = self.moved.len() >= MOVED_DIRECTORIES_MAX;
+        if *within != dir || is_full || self.moved.contains(&dir) {
             return false;
         }
         let found = rustix::fs::statat(file, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW);

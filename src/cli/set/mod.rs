@@ -17,6 +17,9 @@ use crate::sets::{Matcher, Rule, Rules, SetError, SetFile, Sets};
 use crate::units;
 use crate::words::socket_path;
 
+/// No file of a set is longer: 256 rules of 1,024 bytes.
+const FILE_LEN_MAX: u64 = 1 << 20;
+
 const UNTOUCHED: &str = "Nothing was changed.";
 
 pub(super) fn run(common: &Common, args: &Set) -> Outcome {
@@ -183,8 +186,10 @@ impl Here<'_> {
     fn import(&self, name: &str, from: &Path) -> Outcome {
         let mut text = String::new();
         let read = match from == Path::new("-") {
-            true => std::io::stdin().lock().read_to_string(&mut text).map(drop),
-            false => std::fs::File::open(from).and_then(|mut file| file.read_to_string(&mut text)).map(drop),
+            true => std::io::stdin().lock().take(FILE_LEN_MAX).read_to_string(&mut text).map(drop),
+            false => std::fs::File::open(from)
+                .and_then(|file| file.take(FILE_LEN_MAX).read_to_string(&mut text))
+                .map(drop),
         };
         read.map_err(|error| {
             Failure::new(format!("{} cannot be read: {error}.", from.display()), UNTOUCHED, "")
@@ -194,10 +199,11 @@ impl Here<'_> {
     }
 
     fn delete(&self, name: &str) -> Outcome {
-        self.existing(name)?;
         self.must_not_run(name)?;
         let path = self.sets.path(name).map_err(|error| failed(&error))?;
-        self.sets.remove(name).map_err(|error| failed(&error))?;
+        if !self.sets.remove(name).map_err(|error| failed(&error))? {
+            return self.existing(name).map(|_| 0);
+        }
         let text = "deleted: everything belongs to the set from its next start on.";
         self.say(&path, json!({ "name": name, "deleted": true }), text)
     }
