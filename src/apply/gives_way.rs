@@ -29,7 +29,9 @@ impl Replica {
     fn make_way(&mut self, op: &Op) -> Result<u64, Fault> {
         let mut limbo = Limbo::open(self.root(), self.limbo())?;
         match op {
-            Op::Create { at, object, .. } | Op::Link { at, object, .. } => {
+            Op::Create { at, object, .. }
+            | Op::Link { at, object, .. }
+            | Op::Place { at, object, replaced: None, .. } => {
                 self.free(&mut limbo, at, *object)?;
             }
             Op::Rename { to, object, replaced: None, .. } => self.free(&mut limbo, to, *object)?,

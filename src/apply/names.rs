@@ -58,9 +58,11 @@ impl Replica {
         replaced: Option<&Replaced>,
         doubt: Doubt,
     ) -> Result<(), Fault> {
-        let Some(replaced) = self.replaced_here(replaced)? else { return self.link(object, at, doubt) };
+        let Some(replaced) = replaced else { return self.link(object, at, doubt) };
         let (dir, handle) = (self.directory(at.dir)?, self.known_handle(object)?);
-        if doubt == Doubt::None || self.name_holds(&dir, &at.name)? != Some(handle) {
+        let done = doubt == Doubt::MayBeDone && self.name_holds(&dir, &at.name)? == Some(handle);
+        let replaced = self.replaced_here(replaced, done)?;
+        if !done {
             self.must_hold(&dir, &at.name, replaced.object)?;
             let (place, name) = self.named_nameless(object)?;
             self.keep_nameless(replaced.object, replaced.links)?;
@@ -78,28 +80,32 @@ impl Replica {
         links: u32,
         doubt: Doubt,
     ) -> Result<(), Fault> {
-        let links = self.links_but_for_one(object, links)?;
+        let dir = self.directory(at.dir)?;
+        let done = doubt == Doubt::MayBeDone && self.name_holds(&dir, &at.name)?.is_none();
+        let links = self.links_left(object, links, done)?;
         self.remove_name(at, object, links, AtFlags::empty(), doubt)?;
         if links == 0 { self.forget_gone(object) } else { Ok(()) }
     }
 
-    /// The count on the source after a name is gone, or where nobody knows it, what then is left here.
-    fn links_but_for_one(&mut self, object: ObjectId, links: u32) -> Result<u32, Fault> {
+    /// The count on the source after a name is gone, or where nobody knows it, whether one is left here.
+    /// `done`: the name is gone already.
+    fn links_left(&mut self, object: ObjectId, links: u32, done: bool) -> Result<u32, Fault> {
         match links {
-            LINKS_UNKNOWN => Ok(u32::from(self.names_here(object)? > 1)),
+            LINKS_UNKNOWN => Ok(u32::from(self.names_here(object)? > u64::from(!done))),
             links => Ok(links),
         }
     }
 
-    fn replaced_here(&mut self, replaced: Option<&Replaced>) -> Result<Option<Replaced>, Fault> {
-        let Some(&Replaced { object, links }) = replaced else { return Ok(None) };
-        Ok(Some(Replaced { object, links: self.links_but_for_one(object, links)? }))
+    fn replaced_here(&mut self, replaced: &Replaced, done: bool) -> Result<Replaced, Fault> {
+        let Replaced { object, links } = *replaced;
+        Ok(Replaced { object, links: self.links_left(object, links, done)? })
     }
 
     fn names_here(&mut self, object: ObjectId) -> Result<u64, Fault> {
         match self.object(object) {
             Ok(file) => Ok(inode::stat(&*file)?.st_nlink),
-            Err(Fault::MissingObject(_)) => Ok(0),
+            // Or it was moved aside.
+            Err(Fault::MissingObject(_) | Fault::Outside { .. }) => Ok(0),
             Err(fault) => Err(fault),
         }
     }
@@ -170,11 +176,12 @@ impl Replica {
         doubt: Doubt,
     ) -> Result<(), Fault> {
         let (from_dir, to_dir) = (self.directory(from.dir)?, self.directory(to.dir)?);
-        let replaced = &self.replaced_here(replaced)?;
         let done = doubt == Doubt::MayBeDone && {
             let handle = Some(self.known_handle(object)?);
             self.name_holds(&to_dir, &to.name)? == handle && self.name_holds(&from_dir, &from.name)? != handle
         };
+        let replaced = replaced.map(|replaced| self.replaced_here(replaced, done)).transpose()?;
+        let replaced = replaced.as_ref();
         if !done {
             self.must_hold(&from_dir, &from.name, object)?;
             let mut flags = RenameFlags::NOREPLACE;

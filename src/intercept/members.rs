@@ -1,7 +1,8 @@
 //! Which names and objects belong to the set, by its rules.
 //!
 //! Rules change under the exclusive tree lock, and directories move under it: what is known of a directory is
-//! kept until the generation of the tree is another one.
+//! kept until the generation of the tree is another one, or the rules are. Who stages asks without that lock:
+//! what was read by older rules, or of a tree whose directories are just moving, is never taken for what counts.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,6 +19,7 @@ use super::change::{Part, Touched};
 use super::error::{FsError, FsResult, Step};
 use super::names::At;
 use super::objects::{Node, NodeId, Pinned};
+use super::seen_at::RulesAsOf;
 use super::volume::{Volume, attributes, file_type, mtime};
 use crate::limits::STAGED_LEN_MAX;
 use crate::packet::{Birth, Bounded, ContentResult, Op};
@@ -68,13 +70,16 @@ impl Volume {
     /// What the rules say of a directory: inner `None`, it is not in the set; outer `None`, nobody knows
     /// where it is.
     pub(super) fn dir_rules(&self, matcher: &Matcher, dir: &Node) -> Option<Option<Arc<DirRules>>> {
-        let generation = self.tree_generation();
-        let rules = match self.dir_rules_by_names(matcher, dir, generation) {
+        let as_of = RulesAsOf {
+            tree_generation: self.tree_generation(),
+            matcher: std::ptr::from_ref(matcher).addr(),
+        };
+        let rules = match self.dir_rules_by_names(matcher, dir, as_of) {
             Some(rules) => rules,
             None => matcher.directory(&self.path_on_disk(dir)?).map(Arc::new),
         };
         if dir.id != NodeId::ROOT {
-            dir.place.lock().rules = Some((generation, rules.clone()));
+            dir.place.lock().rules = Some((as_of, rules.clone()));
         }
         Some(rules)
     }
@@ -91,7 +96,7 @@ impl Volume {
         &self,
         matcher: &Matcher,
         dir: &Node,
-        generation: u64,
+        as_of: RulesAsOf,
     ) -> Option<Option<Arc<DirRules>>> {
         let mut names: Vec<Box<[u8]>> = Vec::new();
         let mut above: Option<Arc<Node>> = None;
@@ -101,8 +106,8 @@ impl Volume {
                 break Some(Arc::new(matcher.root()));
             }
             let place = node.place.lock();
-            if let Some((as_of, rules)) = &place.rules
-                && *as_of == generation
+            if let Some((read, rules)) = &place.rules
+                && *read == as_of
             {
                 break rules.clone();
             }

@@ -52,12 +52,9 @@ impl Volume {
             change.unchanged();
             return Ok(Attempt::Done);
         }
-        if found.are_directories() {
-            self.directories_moved();
-        }
         match taken {
             Some(other) if flags.contains(RenameFlags::EXCHANGE) => {
-                tell_exchange(change, (from, &found.moved), (to, other))?;
+                self.tell_exchange(change, (from, &found.moved), (to, other), found.are_directories())?;
             }
             _ => self.tell_rename(change, from, to, &found, replaced, flags)?,
         }
@@ -106,6 +103,9 @@ impl Volume {
     ) -> FsResult<()> {
         let (moved, before) = &found.moved;
         moved.set_place(to.dir.id, to.at.name.as_bytes());
+        if found.are_directories() {
+            self.directories_moved();
+        }
         let whiteout = match flags.contains(RenameFlags::WHITEOUT) {
             true => {
                 let (node, stat) = change.look(self.sight(from.dir, from.fd.as_fd(), from.at.name))?;
@@ -132,31 +132,36 @@ impl Volume {
         change.append(&op, Bytes::new());
         Ok(())
     }
+
+    fn tell_exchange(
+        &self,
+        mut change: Change<'_>,
+        (from, (moved, before)): (End<'_>, &Before<'_>),
+        (to, (other, other_before)): (End<'_>, &Before<'_>),
+        are_directories: bool,
+    ) -> FsResult<()> {
+        moved.set_place(to.dir.id, to.at.name.as_bytes());
+        other.set_place(from.dir.id, from.at.name.as_bytes());
+        if are_directories {
+            self.directories_moved();
+        }
+        let op = Op::Exchange {
+            left_mtime: change.look(mtime_of(&from.fd))?,
+            left_object: moved.object,
+            left_object_mtime: change.look(to.mtime_after_move(before))?,
+            right_mtime: change.look(mtime_of(&to.fd))?,
+            right_object: other.object,
+            right_object_mtime: change.look(from.mtime_after_move(other_before))?,
+            left: from.entry,
+            right: to.entry,
+        };
+        change.append(&op, Bytes::new());
+        Ok(())
+    }
 }
 
 /// What had a name before, and what it was like.
 type Before<'a> = (Pinned<'a>, Stat);
-
-fn tell_exchange(
-    mut change: Change<'_>,
-    (from, (moved, before)): (End<'_>, &Before<'_>),
-    (to, (other, other_before)): (End<'_>, &Before<'_>),
-) -> FsResult<()> {
-    moved.set_place(to.dir.id, to.at.name.as_bytes());
-    other.set_place(from.dir.id, from.at.name.as_bytes());
-    let op = Op::Exchange {
-        left_mtime: change.look(mtime_of(&from.fd))?,
-        left_object: moved.object,
-        left_object_mtime: change.look(to.mtime_after_move(before))?,
-        right_mtime: change.look(mtime_of(&to.fd))?,
-        right_object: other.object,
-        right_object_mtime: change.look(from.mtime_after_move(other_before))?,
-        left: from.entry,
-        right: to.entry,
-    };
-    change.append(&op, Bytes::new());
-    Ok(())
-}
 
 /// One end of a rename.
 struct End<'a> {

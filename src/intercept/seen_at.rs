@@ -12,8 +12,16 @@ pub struct Place {
     pub name: Box<[u8]>,
     /// Path as of this tree generation.
     pub path: Option<(u64, Arc<[u8]>)>,
-    /// Of a directory, as of this tree generation: what the rules of the set say of it.
-    pub rules: Option<(u64, Option<Arc<DirRules>>)>,
+    /// Of a directory: what the rules of the set say of it.
+    pub rules: Option<(RulesAsOf, Option<Arc<DirRules>>)>,
+}
+
+/// What rules were read by, and of which tree: by others they mean nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RulesAsOf {
+    pub tree_generation: u64,
+    /// Address of the matcher, which whoever asks holds.
+    pub matcher: usize,
 }
 
 impl Node {

@@ -4,7 +4,7 @@ use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
 use rustix::fs::{AtFlags, Stat};
 
@@ -336,13 +336,14 @@ impl Volume {
         Meta { node: node.id, generation: node.object.generation, stat }
     }
 
-    /// Call it when a directory moved, under the exclusive tree lock.
+    /// Call it when a directory moved, under the exclusive tree lock, after its place was set: whoever reads the
+    /// new generation sees that.
     pub(super) fn directories_moved(&self) {
-        self.tree_generation.fetch_add(1, Relaxed);
+        self.tree_generation.fetch_add(1, Release);
     }
 
     pub(super) fn tree_generation(&self) -> u64 {
-        self.tree_generation.load(Relaxed)
+        self.tree_generation.load(Acquire)
     }
 
     /// Path of a node relative to the root, as far as it is known; remembered until a directory moves.

@@ -84,7 +84,7 @@ impl Session {
         if self.left_out.is_empty() {
             self.forget_the_gone(replica)?;
         }
-        self.ruled.keep(replica);
+        self.ruled.keep(replica)?;
         replica.adopt(position)?;
         assert_eq!(replica.data().state, DataState::Bad, "a replica is good before its copy has ended");
         match self.left_out.is_empty() {

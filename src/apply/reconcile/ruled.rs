@@ -61,7 +61,9 @@ impl Ruled {
     }
 
     /// Notes them for who reads the replica back: what they leave out is neither in it nor missing.
-    pub(super) fn keep(&self, replica: &mut Replica) {
+    ///
+    /// Errors: they cannot be noted.
+    pub(super) fn keep(&self, replica: &mut Replica) -> Result<(), Fault> {
         let path = replica.state().join(RULES);
         let kept = match &self.matcher {
             Some(matcher) => store::replace_json(&path, matcher.rules()),
@@ -70,10 +72,9 @@ impl Ruled {
                 Ok(()) | Err(_) => Ok(()),
             },
         };
+        kept.map_err(Fault::own("rules of the set"))?;
         replica.note_rules(self.matcher.is_some());
-        if let Err(error) = kept {
-            log::warn!("{}: {error}", path.display());
-        }
+        Ok(())
     }
 
     pub(super) fn is_there(&self) -> bool {

@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::*;
+use crate::packet::LINKS_UNKNOWN;
 
 /// A hard-linked backup holds the file; a program has it open, removes its only name here and goes
 /// on writing. Once the replica had no such object any more, and everything behind waited for ever.
@@ -62,4 +63,29 @@ fn the_last_link_takes_it_from_limbo() {
 
 fn waiting(pair: &Pair) -> usize {
     fs::read_dir(pair.places.limbo.join("nameless")).unwrap().count()
+}
+
+/// Done once more in doubt, a name that is gone is not counted: the object has its other one.
+#[test]
+fn what_has_another_name_stays_known_in_doubt() {
+    let mut pair = Pair::new();
+    let source = Source { root: pair.source.root.clone() };
+    for name in ["a", "b", "over"] {
+        pair.say(source.create(name, 0o644));
+        pair.say(source.link(name, &format!("{name}2")));
+    }
+    let (Op::Unlink { at, dir_mtime, object, .. }, _) = source.unlink("a") else { panic!("no unlink") };
+    let gone = Op::Unlink { at, dir_mtime, object, links: LINKS_UNKNOWN };
+    let (mut renamed, _) = source.rename("b", "over");
+    let Op::Rename { replaced: Some(replaced), .. } = &mut renamed else { panic!("no rename") };
+    replaced.links = LINKS_UNKNOWN;
+    for op in [gone, renamed] {
+        for doubt in [Doubt::None, Doubt::MayBeDone] {
+            pair.applier().replica().perform(&op, &[], doubt).unwrap();
+        }
+    }
+    for name in ["a2", "over2", "b2"] {
+        pair.say(source.write(name, 0, b"still known"));
+    }
+    pair.assert_same();
 }

@@ -167,7 +167,17 @@ impl Change<'_> {
     }
 
     fn tell_exchange(&mut self, matcher: &Matcher, op: &Op) {
-        let Op::Exchange { left, left_mtime, left_object, right, right_mtime, right_object, .. } = op else {
+        let Op::Exchange {
+            left,
+            left_mtime,
+            left_object,
+            left_object_mtime,
+            right,
+            right_mtime,
+            right_object,
+            right_object_mtime,
+        } = op
+        else {
             return;
         };
         let one = self.moves(matcher, *left_object, left, right);
@@ -178,9 +188,10 @@ impl Change<'_> {
         }
         self.tell_gone(one, *left_mtime);
         self.tell_gone(other, *right_mtime);
-        for (moves, from_mtime, to_mtime) in
-            [(one, *left_mtime, *right_mtime), (other, *right_mtime, *left_mtime)]
-        {
+        for (moves, from_mtime, to_mtime, object_mtime) in [
+            (one, *left_mtime, *right_mtime, *left_object_mtime),
+            (other, *right_mtime, *left_mtime, *right_object_mtime),
+        ] {
             if moves.stays() {
                 let op = Op::Rename {
                     from: moves.from.clone(),
@@ -188,7 +199,7 @@ impl Change<'_> {
                     to: moves.to.clone(),
                     to_mtime,
                     object: moves.object,
-                    object_mtime: None,
+                    object_mtime,
                     replaced: None,
                     whiteout: None,
                 };

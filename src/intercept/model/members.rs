@@ -121,20 +121,3 @@ fn a_set_with_rules_arrives() {
     assert!(seeds.len() < 100 || compared.len() == 2, "nothing came over the border, or all: {compared:?}");
     println!("with a copy at the end, and without: {compared:?}");
 }
-
-#[test]
-#[ignore = "shows what one seed tells"]
-fn one_seed_is_shown() {
-    let ground = Ground::new();
-    let seed = rounds(1)[0];
-    let place = ground.place("shown");
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&place, seed)));
-    println!(
-        "{:?}: {}",
-        rules_of(seed),
-        outcome.map_or_else(|panic| said(&*panic), |copied| format!("{copied}"))
-    );
-    let listed =
-        std::process::Command::new("find").arg(&place).args(["-printf", "%i %n %y %p\\n"]).output().unwrap();
-    println!("{}", String::from_utf8_lossy(&listed.stdout));
-}

@@ -53,9 +53,6 @@ impl Copy {
         let mut aside = Vec::new();
         for packet in queue.next(self.start.sequence, usize::MAX) {
             let frame = framed(&packet);
-            if std::env::var_os("STANDIN_TEST_SHOWN").is_some() {
-                println!("{:?}", frame.header);
-            }
             match self.applier.handle(&frame) {
                 Outcome::Applied => {}
                 Outcome::SetAside => aside.push(format!("{:?}", frame.header)),
