@@ -82,6 +82,14 @@ fn a_mirror_rests_while_changes_go_on() {
     assert_eq!((&begun["progress"]["mode"], &begun["data"]), (&"full".into(), &"bad".into()));
     assert_eq!(begun["progress"]["rate_limit"], 1 << 20, "{begun}");
     refused(&protected, &["start"], &["is being copied to", "standin mirror stop"]);
+    let counted = wait_for(&protected, "counted", |connection| {
+        connection["progress"]["files_total"] == FILES && connection["progress"]["eta_seconds"].is_u64()
+    });
+    assert_eq!(counted["progress"]["bytes_total"], FILES * LEN, "{counted}");
+    let listed = told(&protected, &["list"]);
+    for part in [" of 40 files in line", "10 MiB in all", "to go"] {
+        assert!(listed.contains(part), "no '{part}' in {listed}");
+    }
     told(&protected, &["pause"]);
     wait_for(&protected, "paused", |connection| connection["mirror"]["phase"] == "paused");
     // What was under way.

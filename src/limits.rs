@@ -128,6 +128,16 @@ pub const HASHES_OF_CHECK: usize = 16;
 pub const HASHES_IN_FLIGHT: usize = 768;
 pub const HASHED_BYTES_IN_FLIGHT: u64 = 8 << 20;
 
+/// How large a tree is, is counted beside a copy that has run so long: a shorter one is over sooner.
+pub const COUNTED_FROM: Duration = Duration::from_secs(1);
+
+/// Directories that wait to be counted: with their handles 20 MiB at most. Where there are more, the count says
+/// "at least" to the end.
+pub const COUNTED_WAITING_MAX: usize = 100_000;
+
+/// What a file costs a copy beside its content, as bytes of it: for what is shown alone.
+pub const FILE_WEIGHT: u64 = 16 << 10;
+
 /// Files of a copy whose blocks are compared at a time: as many as hashes are under way. A target keeps
 /// the inode of each.
 pub const COMPARED_FILES_MAX: usize = HASHES_IN_FLIGHT;

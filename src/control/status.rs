@@ -360,13 +360,22 @@ pub struct MirrorProgress {
     pub mode: String,
     pub started_unix_ms: u64,
     pub files_done: u64,
-    /// `None` while they are still being counted.
+    /// Of them, those whose content the target had.
+    #[serde(default)]
+    pub files_skipped: u64,
+    /// `None` before they are counted.
     pub files_total: Option<u64>,
     pub bytes_done: u64,
     pub bytes_total: Option<u64>,
+    /// The totals are counted to their end; else there is at least so much.
+    #[serde(default)]
+    pub is_counted: bool,
     /// Compared block by block.
     #[serde(default)]
     pub bytes_compared: u64,
+    /// Not sent: the target had them, by size and time or by hashes.
+    #[serde(default)]
+    pub bytes_skipped: u64,
     pub bytes_per_second: f64,
     /// What a person lets it send in a second.
     #[serde(default)]

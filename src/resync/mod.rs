@@ -12,6 +12,7 @@
 //! nothing, and keeps neither listings nor content longer than until they are sent.
 
 mod content;
+mod count;
 mod error;
 mod had;
 mod live;
@@ -35,6 +36,6 @@ pub use look::{attributes, birth, stat, timestamp};
 pub use looks::{Counts, Found, Looks};
 pub use pace::Pace;
 pub use place::{ListedFile, TreePath};
-pub use progress::{CopyProgress, ProgressSnapshot};
+pub use progress::{CopyProgress, ProgressSnapshot, Size};
 pub use report::{CopyReport, Wanted};
 pub use sink::{Entry, Gone, Slot, StampedSink};

@@ -6,6 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use crate::limits::FILE_WEIGHT;
+
 /// Counters of one copy. Written by the copy's thread, read by anyone.
 #[derive(Debug)]
 pub struct CopyProgress {
@@ -19,8 +21,20 @@ pub struct CopyProgress {
     pub(super) bytes_copied: AtomicU64,
     pub(super) bytes_compared: AtomicU64,
     pub(super) bytes_identical: AtomicU64,
+    pub(super) bytes_settled: AtomicU64,
+    /// And whether that is all.
+    size: Mutex<Option<(Size, bool)>>,
     pub(super) orphans: AtomicU64,
     pub(super) current: Mutex<String>,
+}
+
+/// How large a tree is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Size {
+    /// Names of regular files.
+    pub files: u64,
+    /// Their size in bytes; a file with several names counts once.
+    pub bytes: u64,
 }
 
 /// [`CopyProgress`] at one moment.
@@ -45,13 +59,37 @@ pub struct ProgressSnapshot {
     /// Content that both sides compared block by block, in bytes.
     #[serde(default)]
     pub bytes_compared: u64,
-    /// Of it, what the target had.
+    /// Content that the target had, by size and time or by hashes, in bytes.
     #[serde(default)]
     pub bytes_identical: u64,
+    /// Of the size of all files, so much is in line, in bytes.
+    #[serde(default)]
+    pub bytes_settled: u64,
+    /// Of the whole tree, as far as it has been counted.
+    #[serde(default)]
+    pub size: Option<Size>,
+    /// It is counted to its end.
+    #[serde(default)]
+    pub is_counted: bool,
     /// What the target moved aside, once it says so.
     pub orphans: u64,
     /// Where the copy is, relative to the directory's root.
     pub current: String,
+}
+
+impl ProgressSnapshot {
+    /// How much of the copy is done, from 0 to 1, as far as can be told.
+    pub fn share_done(&self) -> f64 {
+        let done = self.files_identical + self.files_copied;
+        let (done, all) = match self.size.filter(|_| self.is_counted) {
+            Some(Size { files, bytes }) => {
+                (self.bytes_settled + FILE_WEIGHT * done, bytes + FILE_WEIGHT * files)
+            }
+            // Of what was listed.
+            None => (done, self.files_compared),
+        };
+        if all == 0 { 0.0 } else { (done as f64 / all as f64).min(1.0) }
+    }
 }
 
 impl Default for CopyProgress {
@@ -67,6 +105,8 @@ impl Default for CopyProgress {
             bytes_copied: AtomicU64::new(0),
             bytes_compared: AtomicU64::new(0),
             bytes_identical: AtomicU64::new(0),
+            bytes_settled: AtomicU64::new(0),
+            size: Mutex::new(None),
             orphans: AtomicU64::new(0),
             current: Mutex::new(String::new()),
         }
@@ -86,6 +126,7 @@ impl CopyProgress {
 
     /// The counters now. They are read one by one: sums may be a moment apart.
     pub fn snapshot(&self) -> ProgressSnapshot {
+        let size = *self.size.lock();
         ProgressSnapshot {
             started_unix_ms: self
                 .started
@@ -100,9 +141,17 @@ impl CopyProgress {
             bytes_copied: self.bytes_copied.load(Relaxed),
             bytes_compared: self.bytes_compared.load(Relaxed),
             bytes_identical: self.bytes_identical.load(Relaxed),
+            bytes_settled: self.bytes_settled.load(Relaxed),
+            size: size.map(|(size, _)| size),
+            is_counted: size.is_some_and(|(_, is_all)| is_all),
             orphans: self.orphans.load(Relaxed),
             current: self.current.lock().clone(),
         }
+    }
+
+    /// So much there is at least, or in all.
+    pub(super) fn set_size(&self, size: Size, is_all: bool) {
+        *self.size.lock() = Some((size, is_all));
     }
 
     pub(super) fn add(counter: &AtomicU64, amount: u64) {
@@ -111,5 +160,25 @@ impl CopyProgress {
 
     pub(super) fn set_current(&self, path: String) {
         *self.current.lock() = path;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_done_is_of_what_was_counted() {
+        let mut progress = ProgressSnapshot { files_identical: 2, files_compared: 4, ..Default::default() };
+        assert_eq!(progress.share_done(), 0.5);
+        progress.size = Some(Size { files: 100, bytes: 0 });
+        assert_eq!(progress.share_done(), 0.5, "it is still counted");
+        progress.is_counted = true;
+        assert_eq!(progress.share_done(), 0.02);
+        progress.size = Some(Size { files: 2, bytes: 10 * FILE_WEIGHT });
+        assert_eq!(progress.share_done(), 2.0 / 12.0);
+        progress.bytes_settled = 100 * FILE_WEIGHT;
+        assert_eq!(progress.share_done(), 1.0, "it grows meanwhile");
+        assert_eq!(ProgressSnapshot::default().share_done(), 0.0);
     }
 }

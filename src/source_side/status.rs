@@ -313,10 +313,16 @@ fn mirror(report: &Report) -> MirrorStatus {
     }
 }
 
-/// Of the files that were listed so far, how many are in line; 100 only at the end.
+/// 100 only at the end.
 fn percent(snapshot: &ProgressSnapshot) -> f64 {
-    let done = (snapshot.files_identical + snapshot.files_copied) as f64;
-    if snapshot.files_compared == 0 { 0.0 } else { (100.0 * done / snapshot.files_compared as f64).min(99.9) }
+    (100.0 * snapshot.share_done()).min(99.9)
+}
+
+/// At the speed that it had so far; nobody knows before some of it is done.
+fn seconds_to_go(snapshot: &ProgressSnapshot, elapsed: f64) -> Option<u64> {
+    let share = snapshot.share_done();
+    let is_known = snapshot.is_counted && share >= 0.01;
+    is_known.then(|| (elapsed * (1.0 - share) / share).round() as u64)
 }
 
 /// Where it does not run there is no speed.
@@ -328,12 +334,15 @@ fn mirror_progress(report: &Report, snapshot: &ProgressSnapshot) -> MirrorProgre
         rate_limit: report.rate,
         started_unix_ms: snapshot.started_unix_ms,
         files_done: snapshot.files_identical + snapshot.files_copied,
-        files_total: None,
+        files_skipped: snapshot.files_identical,
+        files_total: snapshot.size.map(|size| size.files),
         bytes_done: snapshot.bytes_copied,
-        bytes_total: None,
+        bytes_total: snapshot.size.map(|size| size.bytes),
+        is_counted: snapshot.is_counted,
         bytes_compared: snapshot.bytes_compared,
+        bytes_skipped: snapshot.bytes_identical,
         bytes_per_second: if runs { snapshot.bytes_copied as f64 / elapsed } else { 0.0 },
-        eta_seconds: None,
+        eta_seconds: if runs { seconds_to_go(snapshot, elapsed) } else { None },
         current: snapshot.current.clone(),
     }
 }

@@ -57,15 +57,21 @@ pub(super) fn verified_words(verified: &VerifiedStatus, now: u64) -> String {
 }
 
 pub(in crate::cli) fn progress_words(progress: &MirrorProgress) -> String {
-    let of = |total: Option<String>| total.map_or(String::new(), |total| format!(" of {total}"));
+    let least = if progress.is_counted { "" } else { "at least " };
+    let of = |total| format!(" of {least}{}", units::count(total));
     let mut text = format!(
-        "{}: {}{} files in line, {}{} sent",
+        "{}: {}{} files in line, {} sent",
         progress.mode,
         units::count(progress.files_done),
-        of(progress.files_total.map(units::count)),
+        progress.files_total.map_or(String::new(), of),
         units::size(progress.bytes_done),
-        of(progress.bytes_total.map(units::size)),
     );
+    if progress.bytes_skipped > 0 {
+        text += &format!(", {} skipped", units::size(progress.bytes_skipped));
+    }
+    if let Some(total) = progress.bytes_total {
+        text += &format!(", {least}{} in all", units::size(total));
+    }
     if progress.bytes_per_second > 0.0 {
         text += &format!(", {}/s", units::size(progress.bytes_per_second as u64));
     }

@@ -79,6 +79,11 @@ impl Content {
         Content { place, old, fd: None, reached: 0, is_open: false }
     }
 
+    /// Everything before it was sent.
+    pub fn reached(&self) -> u64 {
+        self.reached
+    }
+
     /// Sends the next piece; a small file is one.
     ///
     /// Errors: [`Gone`].

@@ -43,6 +43,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
 use super::content::OldCopy;
+use super::count::Counting;
 use super::place::{TreePath, say_nested};
 use super::seeing::{Eyes, NotRead, Root, leave};
 use super::{CopyError, CopyProgress, CopyReport, Entry, Found, Looks, Pace, StampedSink, TargetHad, Wanted};
@@ -285,6 +286,7 @@ impl<S: StampedSink> LiveCopy<S> {
 
     fn all(&mut self) -> Result<(), CopyError> {
         self.begin()?;
+        let _counting = self.counts();
         loop {
             self.keep_pace()?;
             match self.step()? {
@@ -296,6 +298,12 @@ impl<S: StampedSink> LiveCopy<S> {
                 Stepped::Complete => return Ok(()),
             }
         }
+    }
+
+    /// A comparison says what it has compared.
+    fn counts(&self) -> Option<Counting> {
+        let (root, rules) = (self.eyes.root_fd(), self.preamble.rules.clone());
+        self.checking.is_none().then(|| Counting::start(root, rules, self.progress.clone()))
     }
 
     /// Rests, and hears what the target says meanwhile.
@@ -432,6 +440,8 @@ impl<S: StampedSink> LiveCopy<S> {
         if let Some(counted) = self.plan.hear(answer).map_err(CopyError::Answer)? {
             CopyProgress::add(&self.progress.files_compared, counted.compared);
             CopyProgress::add(&self.progress.files_identical, counted.identical);
+            CopyProgress::add(&self.progress.bytes_identical, counted.bytes_identical);
+            CopyProgress::add(&self.progress.bytes_settled, counted.bytes_identical);
         }
         Ok(())
     }
@@ -443,6 +453,7 @@ impl<S: StampedSink> LiveCopy<S> {
                 let compared = blocks.answered(item, differing)?;
                 CopyProgress::add(&self.progress.bytes_compared, compared.bytes);
                 CopyProgress::add(&self.progress.bytes_identical, compared.same);
+                CopyProgress::add(&self.progress.bytes_settled, compared.bytes);
                 Ok(())
             }
             (None, None) => Err(format!("no hashes were sent with item {}", item.0)),
@@ -529,7 +540,7 @@ impl<S: StampedSink> LiveCopy<S> {
                     // Each name its share: who has which names is not kept.
                     let share = listed.size / u64::from(listed.links.max(1));
                     CopyProgress::add(&self.progress.bytes, if counts { share } else { 0 });
-                    sent.files.push((id, Place { listed, dir: dir.clone() }));
+                    sent.files.push((id, share, Place { listed, dir: dir.clone() }));
                 }
                 _ => {}
             }
@@ -555,7 +566,10 @@ impl<S: StampedSink> LiveCopy<S> {
             pool: &self.pool,
             chunk: self.sizes.bytes,
         };
-        match content.next(&reader, &mut self.sink)? {
+        let before = content.reached();
+        let went = content.next(&reader, &mut self.sink)?;
+        CopyProgress::add(&self.progress.bytes_settled, content.reached() - before);
+        match went {
             Went::On(bytes) => {
                 self.pace.sent(bytes);
                 CopyProgress::add(&self.progress.bytes_copied, bytes);

@@ -68,7 +68,8 @@ pub enum Step<D, F> {
 /// One chunk that was sent.
 pub struct Sent<D, F> {
     pub number: ItemNumber,
-    pub files: Vec<(ObjectId, F)>,
+    /// With its share of the size of a file.
+    pub files: Vec<(ObjectId, u64, F)>,
     /// What has attributes that are sent in items of their own.
     pub large: Vec<(ObjectId, F)>,
     pub directories: Vec<(ObjectId, D)>,
@@ -293,7 +294,8 @@ impl<D: Clone, F> Plan<D, F> {
         };
         self.entries_in_flight -= sent.files.len() + sent.directories.len();
         let mut asked: HashSet<ObjectId> = objects.into_iter().collect();
-        let mut counted = Counted { compared: sent.files.len() as u64, identical: 0 };
+        let compared = sent.files.len() as u64;
+        let mut counted = Counted { compared, ..Counted::default() };
         for (id, place) in sent.directories {
             if asked.remove(&id) && descend == Descend::WhereAsked {
                 // Never listed before, nor anything below it: a walk from here on.
@@ -303,11 +305,14 @@ impl<D: Clone, F> Plan<D, F> {
         let large = sent.large.into_iter().filter(|(id, _)| self.compares || !asked.contains(id));
         self.jobs.extend(large.map(|(_, place)| Job::Xattrs(place)));
         // A target asks once for a file with several names, at the first of them.
-        for (id, place) in sent.files {
+        for (id, size, place) in sent.files {
             match asked.remove(&id) {
                 true if has_old.contains(&id) => self.jobs.push_back(Job::Blocks(place)),
                 true => self.jobs.push_back(Job::Content(place)),
-                false => counted.identical += 1,
+                false => {
+                    counted.identical += 1;
+                    counted.bytes_identical += size;
+                }
             }
         }
         match asked.into_iter().next() {
@@ -318,8 +323,9 @@ impl<D: Clone, F> Plan<D, F> {
 }
 
 /// What an answer to a listing says of its files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
     pub compared: u64,
     pub identical: u64,
+    pub bytes_identical: u64,
 }
