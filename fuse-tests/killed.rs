@@ -91,6 +91,52 @@ fn what_a_killed_target_has_is_whole_without_its_source() {
     assert_eq!(wrong_times(&pair.replica()), (files, wrong));
 }
 
+fn replica_status(pair: &Pair) -> serde_json::Value {
+    let output = output_within(standin(&pair.run("target")).args(["status", "--json"]), COMMAND_MAX);
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    status["target"]["replicas"][0].clone()
+}
+
+fn now_ms() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    now.as_millis() as u64
+}
+
+/// How old its data is nobody else can say when the source is gone, and it has to be said after a restart, too.
+#[test]
+fn a_target_says_how_old_its_replica_is_without_its_source() {
+    let mut pair = Pair::start(Disk::Plain, Disk::Plain);
+    let written = now_ms();
+    fs::write(pair.mount.join("file"), "x").expect("a write");
+    let deadline = Instant::now() + COMMAND_MAX;
+    // What it has on its disk is kept of it.
+    let kept = loop {
+        let status = replica_status(&pair);
+        if let Some(as_of) = status["as_of_unix_ms"].as_u64().filter(|as_of| *as_of >= written + 10_000) {
+            assert!(pair.replica().join("file").exists(), "{status}");
+            break as_of;
+        }
+        assert!(Instant::now() < deadline, "it never has what was written: {status}");
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    assert!(kept <= now_ms(), "a moment that is to come");
+    kill(&mut pair.source.take().expect("it runs"));
+    clear_mounts(&pair.mount);
+    std::thread::sleep(Duration::from_secs(2));
+    let status = replica_status(&pair);
+    let last = status["as_of_unix_ms"].as_u64().expect("a moment");
+    assert!(last >= kept && last + 1500 <= now_ms(), "{status}");
+    assert_eq!(status["given_out"], status["applied"], "nothing of what it was told of is missing: {status}");
+    kill(&mut pair.target.take().expect("it serves"));
+    pair.serve();
+    let status = replica_status(&pair);
+    let again = status["as_of_unix_ms"].as_u64().expect("a moment");
+    assert!(again <= last && again >= written, "{status}");
+    let output = output_within(standin(&pair.run("target")).arg("status"), COMMAND_MAX);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("age         as of ") && text.contains("by the source's clock"), "{text}");
+}
+
 /// Programs work below the mount until the end is asked for.
 fn under_load(mount: &Path, seed: u64, during: impl FnOnce()) {
     let (end, root) = (AtomicBool::new(false), File::open(mount).expect("the mount"));

@@ -36,6 +36,10 @@ pub const CONTROL_LEN_MAX: usize = 64 * 1024;
 /// Largest write request taken from the kernel, in bytes. Larger requests measured no gain.
 pub const FUSE_WRITE_LEN_MAX: u32 = 1 << 20;
 
+/// Moments of the source that a target remembers until it has their positions: two a second, so that of a lag
+/// of more than two minutes the age is told too high by what is beyond them.
+pub const MOMENTS_MAX: usize = 256;
+
 /// How far the kernel reads ahead on a mount, at least, in KiB. Of 128 (the kernel's own), 256, 512,
 /// 1024, 2048: 1.8, 2.5, 2.3, 2.5, 2.7 GB/s from a disk image in memory; a page fault of a mapping reads
 /// so much too, wherever it is.

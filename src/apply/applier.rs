@@ -15,6 +15,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -130,6 +131,11 @@ impl Applier {
     pub fn with_rules(mut self, rules: Rules) -> Applier {
         self.reconcile = Reconcile::with_rules(rules);
         self
+    }
+
+    /// Where what is kept of the replica lies.
+    pub fn state(&self) -> &Path {
+        self.replica.state()
     }
 
     /// How many names kept what they held in the last copy, by the rules.

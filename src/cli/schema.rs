@@ -205,6 +205,8 @@ fn full_replica() -> ReplicaStatus {
         retrying: Some(full_retrying()),
         aside: full_aside(),
         withheld: WithheldCounts::default(),
+        as_of_unix_ms: Some(1),
+        given_out: Some(Sequence(1)),
         problem: Some("It cannot be opened".into()),
     }
 }

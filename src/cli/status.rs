@@ -17,6 +17,7 @@ use crate::control::{
     AsideStatus, ConnectionStatus, Finding, FsyncStatus, Phase, ReplicaStatus, Role, RoleName, Severity,
     SourceStatus, Status, TargetKind, TargetStatus,
 };
+use crate::packet::DataState;
 use crate::units;
 
 /// Names of objects that are set aside, as many as a screen takes.
@@ -218,6 +219,10 @@ fn replica_lines(replica: &ReplicaStatus, now: u64, text: &mut String) -> std::f
         reason => format!(": {reason}"),
     };
     writeln!(text, "  data        {}{because}", data_word(replica.data))?;
+    if let Some(as_of) = replica.as_of_unix_ms {
+        let was = if replica.data == DataState::Good { "as of" } else { "was good as of" };
+        writeln!(text, "  age         {was} {} ago, by the source's clock", age(as_of, now))?;
+    }
     aside_lines(&replica.aside, now, text)?;
     writeln!(text, "  applied     {}", replica.applied)?;
     writeln!(text, "  durable     {}", replica.durable)

@@ -414,6 +414,8 @@ fn a_target_reads_well() {
         retrying: None,
         aside: Default::default(),
         withheld: crate::packet::WithheldCounts { devices: 2, ..Default::default() },
+        as_of_unix_ms: None,
+        given_out: None,
         problem: None,
     };
     let target = TargetStatus {

@@ -164,6 +164,12 @@ pub struct ReplicaStatus {
     #[serde(default)]
     pub aside: AsideStatus,
     pub withheld: WithheldCounts,
+    /// It has everything up to this moment of its source's clock; of one that is bad, when it was good last.
+    #[serde(default)]
+    pub as_of_unix_ms: Option<u64>,
+    /// The last position that the source had given out when it was heard last; null before it was heard.
+    #[serde(default)]
+    pub given_out: Option<Sequence>,
     /// Why the replica cannot be opened.
     pub problem: Option<String>,
 }

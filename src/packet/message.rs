@@ -103,6 +103,9 @@ pub enum SourceMessage {
     },
     /// What a reader says of the copy that it gets.
     OfCopy(OfCopy),
+    /// Whatever had returned to a program at this moment of the source's clock, milliseconds since 1970, has a
+    /// position up to this one. Now and then, while packets flow.
+    GaveOut { last: Sequence, at_ms: u64 },
 }
 
 /// What is said of a copy by whoever it is made to.

@@ -10,6 +10,7 @@
 
 mod daemon;
 mod director;
+mod moment;
 mod options;
 pub mod orphans;
 pub(crate) mod reading;

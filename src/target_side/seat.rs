@@ -86,6 +86,10 @@ pub struct View {
     pub retrying: Option<Retrying>,
     pub aside: AsideView,
     pub withheld: Arc<Withheld>,
+    /// It has, or had when it was good, everything up to this moment of its source's clock.
+    pub as_of_ms: Option<u64>,
+    /// What the source had given out when it was heard last; not kept over a restart.
+    pub given_out: Option<Sequence>,
 }
 
 impl View {
@@ -98,12 +102,15 @@ impl View {
             retrying: None,
             aside: applier.aside(),
             withheld: applier.withheld(),
+            as_of_ms: super::moment::kept(applier.state()),
+            given_out: None,
         }
     }
 
     /// Takes over what the replica says now; what is being retried stays.
     pub fn update(&mut self, applier: &Applier) {
-        let retrying = self.retrying.take();
-        *self = View { retrying, ..View::of(applier) };
+        let now = applier.acknowledged();
+        (self.applied, self.durable) = (now.applied.sequence, now.durable.sequence);
+        (self.data, self.aside, self.withheld) = (applier.data_shown(), applier.aside(), applier.withheld());
     }
 }

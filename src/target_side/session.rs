@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, TryRecvError};
 use parking_lot::Mutex;
 
 use super::View;
+use super::moment::Moments;
 use crate::apply::{Applier, AsideView, DataStatus, DurablePoint, Fault, Outcome, Relief, Retry, Run};
 use crate::clock;
 use crate::control::{Retrying, unix_ms};
@@ -22,8 +23,8 @@ use crate::limits::{
 };
 use crate::link::{FrameReceiver, Received, TargetEvent};
 use crate::packet::{
-    Features, Frame, FrameHeader, ItemHeader, LaneItem, ObjectId, Op, Sequence, SourceMessage, TargetMessage,
-    Text, WIRE_VERSION, WithheldCounts,
+    DataState, Features, Frame, FrameHeader, ItemHeader, LaneItem, ObjectId, Op, Sequence, SourceMessage,
+    TargetMessage, Text, WIRE_VERSION, WithheldCounts,
 };
 
 /// How often a session that has nothing to do looks for control messages.
@@ -77,6 +78,8 @@ pub(crate) struct SourceSession<S, A> {
     presence_due: Instant,
     /// Room was made: the frame at the head is tried at once.
     hurry: bool,
+    /// How old the replica is.
+    moments: Moments,
     /// The connection is gone; frames that had arrived are still here.
     lost: Option<String>,
 }
@@ -87,6 +90,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
         let proof = applier.begin_session();
         around.send(TargetMessage::Welcome { version: WIRE_VERSION, features: Features::OFFERED, proof });
         let told = (applier.data(), AsideView::default());
+        let moments = Moments::start(applier.state());
         let mut session = SourceSession {
             around,
             view: view.clone(),
@@ -101,6 +105,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
             durable_asked: false,
             presence_due: clock::now() + PRESENCE_INTERVAL,
             hurry: false,
+            moments,
             lost: None,
         };
         session.show();
@@ -178,6 +183,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
         self.applier.end_session();
         self.view.lock().retrying = None;
         self.show();
+        self.moments.keep(true);
     }
 
     /// Performs one frame, however long it takes.
@@ -273,6 +279,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
                 TargetEvent::Message(SourceMessage::MakeDurable) => self.durable_asked = true,
                 TargetEvent::Message(SourceMessage::Diverged { reason }) => self.diverged(&reason)?,
                 TargetEvent::Message(SourceMessage::Relief { objects }) => self.relieve(&objects),
+                TargetEvent::Message(SourceMessage::GaveOut { last, at_ms }) => self.gave_out(last, at_ms),
                 TargetEvent::Message(SourceMessage::StreamFrom { .. } | SourceMessage::Goodbye) => {}
                 TargetEvent::Message(
                     SourceMessage::Hello { .. } | SourceMessage::Ask { .. } | SourceMessage::Restore { .. },
@@ -490,8 +497,21 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
         self.around.send(TargetMessage::Recovered { sequence });
     }
 
+    /// The replica may be as of this moment already.
+    fn gave_out(&mut self, last: Sequence, at_ms: u64) {
+        self.moments.said(last, at_ms);
+        self.show();
+        self.moments.keep(false);
+    }
+
     /// Lets others see how the replica is now.
     fn show(&mut self) {
-        self.view.lock().update(&self.applier);
+        let now = self.applier.acknowledged();
+        if self.applier.data().state == DataState::Good {
+            self.moments.reached(now.applied.sequence, now.durable.sequence);
+        }
+        let mut view = self.view.lock();
+        view.update(&self.applier);
+        (view.as_of_ms, view.given_out) = (self.moments.as_of_ms, self.moments.given_out);
     }
 }

@@ -68,6 +68,8 @@ fn empty(daemon: &Daemon, name: &str, grants: &[Grant]) -> ReplicaStatus {
         retrying: None,
         aside: AsideStatus::default(),
         withheld: WithheldCounts::default(),
+        as_of_unix_ms: None,
+        given_out: None,
         problem: None,
     }
 }
@@ -92,6 +94,7 @@ fn opened(daemon: &Daemon, shown: Shown, grants: &[Grant]) -> ReplicaStatus {
         status.retrying = view.retrying;
         status.aside = aside(&view.aside);
         status.withheld = view.withheld.counts();
+        (status.as_of_unix_ms, status.given_out) = (view.as_of_ms, view.given_out);
     }
     status
 }

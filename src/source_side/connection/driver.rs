@@ -613,6 +613,7 @@ impl<S: Surroundings> Driver<S> {
             self.update(|report| report.link = stats);
         }
         self.tell_diverged();
+        self.tell_moment();
         self.ask_about_deletes();
         if self.machine.is_streaming() && self.healing.is_due(clock::now()) {
             self.out_of_line("objects that the target lacks are tried again".into());
@@ -623,6 +624,16 @@ impl<S: Surroundings> Driver<S> {
             self.happened(Event::QueueFull);
         }
         self.was_full = is_full;
+    }
+
+    /// A target says how old its replica is by this, also when the source is gone.
+    fn tell_moment(&self) {
+        if !self.session.as_ref().is_some_and(|session| session.stream.is_started()) {
+            return;
+        }
+        // In this order: what returns in between has a position behind the moment, and counts as younger.
+        let at_ms = unix_ms(SystemTime::now());
+        self.send(SourceMessage::GaveOut { last: self.queue.last().sequence, at_ms });
     }
 
     fn ask_about_deletes(&mut self) {

@@ -78,6 +78,7 @@ fn hear(reading: &Reading, message: SourceMessage) -> Result<(), String> {
         | SourceMessage::Ask { .. }
         | SourceMessage::Diverged { .. }
         | SourceMessage::Relief { .. }
+        | SourceMessage::GaveOut { .. }
         | SourceMessage::Restore { .. } => Err("whoever restores says what only a source says".into()),
     }
 }
