@@ -241,6 +241,7 @@ fn what_cannot_be_verified_is_said() {
         assert!(said.contains(part), "{arguments:?}: {said}");
     }
     let command = |words: &[&str]| output_within(standin(&protected.run).args(words), SYNC_MAX);
+    assert!(describe(&asked(&protected, &["--last"])).contains("No verification"));
     command(&["connection", "pause"]);
     let said = describe(&asked(&protected, &[]));
     assert!(said.contains("it is paused"), "{said}");
@@ -251,6 +252,65 @@ fn what_cannot_be_verified_is_said() {
     protected.wait_in_line();
     protected.wait_sync();
     assert_eq!(verify(&protected, &["--checksum"]).code, 0);
+    protected.stop();
+}
+
+/// Also of a run before: when, of what, and what it came to.
+#[test]
+fn what_the_last_one_came_to_is_kept_over_a_restart() {
+    let mut protected = Protected::prepare(Setup::default());
+    plant(&protected.backing);
+    protected.start_again();
+    assert_eq!(verify(&protected, &["m", "d1", "--checksum"]).code, 0);
+    let last = |protected: &Protected| {
+        let output = asked(protected, &["--last"]);
+        let said: Value = serde_json::from_slice(&output.stdout).expect("a line of JSON");
+        (output.status.code(), said["verified"].clone())
+    };
+    let (code, first) = last(&protected);
+    assert_eq!(
+        (code, &first["mode"], &first["path"]),
+        (Some(0), &"checksum".into(), &"d1".into()),
+        "{first}"
+    );
+    fs::write(protected.replica.join("many/extra"), "extra").expect("a file");
+    assert_eq!(verify(&protected, &["--audit"]).code, 1);
+    let before = last(&protected);
+    assert_eq!((before.0, &before.1["extra"]), (Some(1), &1.into()), "{}", before.1);
+    protected.stop();
+    protected.start_again();
+    assert_eq!(last(&protected), before);
+    let status = describe(&output_within(standin(&protected.run).arg("status"), SYNC_MAX));
+    assert!(status.contains("the last verification found 0 missing, 1 extra"), "{status}");
+    assert_eq!(verify(&protected, &[]).code, 0, "the copy of the start has moved it aside");
+    assert_eq!(last(&protected).0, Some(0));
+    protected.stop();
+}
+
+/// It neither waits for ever nor says that something differs.
+#[test]
+fn one_whose_connection_is_paused_ends() {
+    let mut protected = Protected::prepare(Setup::default());
+    plant(&protected.backing);
+    protected.start_again();
+    let run = protected.run.clone();
+    let command = |words: &[&str]| output_within(standin(&run).args(words), SYNC_MAX);
+    std::thread::scope(|scope| {
+        // Slower than anybody waits.
+        let waiting = scope.spawn(|| command(&["verify", "--checksum", "--rate", "1K"]));
+        let deadline = std::time::Instant::now() + SYNC_MAX;
+        let verifies = || describe(&command(&["status", "--json"])).contains("\"verifying\"");
+        while !verifies() {
+            assert!(std::time::Instant::now() < deadline, "it does not begin");
+        }
+        command(&["connection", "pause"]);
+        let output = waiting.join().expect("it ends");
+        let said = describe(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("its connection was paused"), "{said}");
+    });
+    command(&["connection", "resume"]);
+    assert_eq!(verify(&protected, &[]).code, 0);
     protected.stop();
 }
 

@@ -14,6 +14,7 @@ use crate::control::{
     TargetStatus, VerifiedStatus,
 };
 use crate::packet::{CheckCounts, DataState, OrphanCounts, Sequence, WithheldCounts};
+use crate::words::VerifyMode;
 
 const STATUS_PAGE: &str = include_str!("../../docs/status-json.md");
 
@@ -166,7 +167,15 @@ fn full_connection() -> ConnectionStatus {
             rate_limit: Some(1),
             ..MirrorProgress::default()
         }),
-        verified: Some(VerifiedStatus { at_unix_ms: 1, upto: Sequence(1), counts: CheckCounts::default() }),
+        verified: Some(VerifiedStatus {
+            at_unix_ms: 1,
+            mode: VerifyMode::default(),
+            path: Some("a".into()),
+            history: "1.1".into(),
+            upto: Sequence(1),
+            unread: 0,
+            counts: CheckCounts::default(),
+        }),
         lag_applied: Some(Lag::default()),
         lag_durable: Some(Lag::default()),
         link: Some(LinkStatus::default()),

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-pub(super) use self::words::{age, data_word, mirror_words, packets, progress_words, state_word};
-use self::words::{amount, label, lag, link_words, verified_words};
+pub(super) use self::words::{
+    age, data_word, mirror_words, packets, progress_words, state_word, verified_words,
+};
+use self::words::{amount, label, lag, link_words};
 use super::args::{self, Common};
 use super::find::find;
 use super::{Outcome, output};

@@ -12,8 +12,10 @@ use serde_json::json;
 
 use super::args::Common;
 use super::find::{Found, find_role, no_answer};
+use super::status::verified_words;
 use super::{Outcome, output};
 use crate::control::{Found as Difference, MirrorStatus, RoleName, VerifyReport, VerifyRequest};
+use crate::failure::Failure;
 use crate::packet::DifferenceKind;
 use crate::units::{self, parse_size};
 
@@ -42,6 +44,9 @@ pub struct Verify {
     /// Read no more than this many bytes of content in a second, as in 50M
     #[arg(long, value_name = "BYTES", value_parser = parse_size)]
     pub rate: Option<u64>,
+    /// Compare nothing: say what the last verification came to
+    #[arg(long, conflicts_with_all = ["path", "checksum", "audit", "repair", "rate"])]
+    pub last: bool,
     /// Number, UUID or target of the connection [default: the only one]
     #[arg(long, value_name = "ID|UUID|TARGET")]
     pub connection: Option<String>,
@@ -49,6 +54,9 @@ pub struct Verify {
 
 pub(super) fn run(common: &Common, args: &Verify) -> Outcome {
     let found = find_role(common, args.set.as_deref(), RoleName::Source)?;
+    if args.last {
+        return last(common, args.connection.as_deref(), &found);
+    }
     let request = VerifyRequest {
         which: args.connection.clone(),
         checksum: args.checksum,
@@ -67,6 +75,37 @@ pub(super) fn run(common: &Common, args: &Verify) -> Outcome {
         output::text(&text(&report));
     }
     Ok(if report.identical { 0 } else { DIFFERS })
+}
+
+/// What is known, of whichever connection is meant.
+fn last(common: &Common, which: Option<&str>, found: &Found) -> Outcome {
+    let connections = found.status.connections();
+    let meant = connections.iter().filter(|connection| which.is_none_or(|which| connection.is(which)));
+    let mut identical = None;
+    for connection in meant {
+        let Some(verified) = &connection.verified else { continue };
+        identical = Some(identical.unwrap_or(true) && verified.is_identical());
+        match common.json {
+            true => output::json(&json!({
+                "connection": connection.id, "target": connection.target, "verified": verified,
+            })),
+            false => output::text(&format!(
+                "{}  {}  {}",
+                connection.id,
+                connection.target,
+                verified_words(verified, found.status.now_unix_ms)
+            )),
+        }
+    }
+    match identical {
+        Some(true) => Ok(0),
+        Some(false) => Ok(DIFFERS),
+        None => Err(Failure::new(
+            "No verification has come to an end yet.",
+            "Nothing was compared.",
+            "`standin verify` without --last compares.",
+        )),
+    }
 }
 
 /// Shows on a terminal how far it is, until it is done.

@@ -202,12 +202,25 @@ impl ReplicaStatus {
 }
 
 impl ConnectionStatus {
+    fn verified_finding(&self) -> Option<Finding> {
+        let counts = &self.verified.as_ref().filter(|verified| !verified.counts.is_identical())?.counts;
+        Some(Finding::warning(format!(
+            "{}: the last verification found {} missing, {} extra and {} different objects (`standin verify --last`); \
+             with --repair the next one mends them.",
+            self.label(),
+            counts.missing,
+            counts.extra,
+            counts.different
+        )))
+    }
+
     fn findings(&self, now_unix_ms: u64, queue: &QueueStats) -> Vec<Finding> {
         let mut findings = Vec::new();
         findings.extend(self.state_finding(queue));
         if self.kind != TargetKind::Null {
             findings.extend(self.left_out_finding());
             findings.extend(self.data_finding());
+            findings.extend(self.verified_finding());
             findings.extend(withheld_findings(&self.withheld, &self.label()));
         }
         findings.extend(self.retrying.as_ref().map(|retrying| {

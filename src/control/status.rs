@@ -11,7 +11,7 @@ use super::health::Severity;
 use super::path_text;
 use super::process::ProcessStatus;
 use crate::packet::{CheckCounts, DataState, OrphanCounts, Sequence, WithheldCounts};
-use crate::words::QueueStats;
+use crate::words::{QueueStats, VerifyMode};
 
 /// Everything that one daemon knows: what all have, and what its role adds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -256,7 +256,7 @@ pub struct ConnectionStatus {
     pub mirror: MirrorStatus,
     /// There from the start of a mirror on; stays after its end.
     pub progress: Option<MirrorProgress>,
-    /// The last verification that came to its end, since the start.
+    /// The last verification that came to its end, also of an earlier run.
     #[serde(default)]
     pub verified: Option<VerifiedStatus>,
     /// Not yet applied by the target, held in memory.
@@ -280,13 +280,40 @@ pub struct ConnectionStatus {
 }
 
 /// What a verification came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifiedStatus {
     pub at_unix_ms: u64,
+    /// What was compared.
+    #[serde(default)]
+    pub mode: VerifyMode,
+    /// Nothing but what is below this directory.
+    #[serde(default, with = "path_text::optional")]
+    pub path: Option<PathBuf>,
+    /// The history that the position is of.
+    #[serde(default)]
+    pub history: String,
     /// The last position as of which something was compared.
     pub upto: Sequence,
+    /// Objects that the source could not read.
+    #[serde(default)]
+    pub unread: u64,
     #[serde(flatten)]
     pub counts: CheckCounts,
+}
+
+impl VerifiedStatus {
+    pub fn is_identical(&self) -> bool {
+        self.counts.is_identical() && self.unread == 0
+    }
+}
+
+impl ConnectionStatus {
+    /// Whether it is the one of this number, UUID (or its beginning) or target.
+    pub fn is(&self, which: &str) -> bool {
+        self.id.to_string() == which
+            || which.len() >= 8 && self.uuid.starts_with(which)
+            || self.target == which
+    }
 }
 
 /// Objects that could not be copied. The replica is bad for them; everything else is in line, and the

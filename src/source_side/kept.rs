@@ -1,13 +1,15 @@
 //! What stays of a connection over a restart of its source: what a person wants of it, and what a first
 //! copy that is not over has told.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::mark::{Clock, EVERYTHING, Mark};
 use crate::connection::Wish;
 use crate::limits::FIRST_COPY_RUNS_MAX;
-use crate::packet::{Incarnation, Timestamp};
-use crate::words::{CopyMode, HashKind, OrphanRules};
+use crate::packet::{CheckCounts, Epoch, Incarnation, Sequence, Timestamp};
+use crate::words::{CopyMode, HashKind, OrphanRules, VerifyMode};
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +24,31 @@ pub struct Kept {
     pub copy_hash: HashKind,
     /// It rests.
     pub copy_paused: bool,
+    /// The last comparison that came to an end.
+    pub verified: Option<LastVerified>,
+}
+
+/// When a replica was compared, up to which position, and what was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastVerified {
+    pub at_unix_ms: u64,
+    /// Of which history of the source the position is.
+    pub epoch: Epoch,
+    pub run: Incarnation,
+    pub upto: Sequence,
+    pub what: WhatVerified,
+    pub counts: CheckCounts,
+    /// Objects that the source could not read.
+    pub unread: u64,
+}
+
+/// What of a replica was compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhatVerified {
+    pub mode: VerifyMode,
+    /// Nothing but what is below this directory.
+    #[serde(with = "crate::control::path_text::optional")]
+    pub below: Option<PathBuf>,
 }
 
 /// Copies to a target that held nothing: what it has of a file, and does not know to be incomplete, is as the

@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime};
 
 use super::board::Posted;
-use super::connection::{Connection, LastVerified, Report};
+use super::connection::{Connection, Report};
 use super::durability::TroubleKind;
 use super::flush::Flusher;
 use super::ground::Ground;
+use super::kept::{LastVerified, WhatVerified};
 use super::sync::lacks_comparison;
 use crate::control::{
     Alert, Amount, CaptureStatus, ConnectionStatus, FsyncStatus, Lag, LeftOutStatus, LinkStatus,
@@ -242,11 +243,7 @@ pub fn connection_status(connection: &Connection, ground: &Ground) -> Connection
         orphans: report.orphans,
         mirror: mirror(&report),
         progress: report.progress.as_ref().map(|progress| mirror_progress(&report, &progress.snapshot())),
-        verified: report.verified.map(|LastVerified { at, upto, counts }| VerifiedStatus {
-            at_unix_ms: unix_ms(at),
-            upto,
-            counts,
-        }),
+        verified: report.kept.verified.as_ref().map(verified),
         queued: Amount { packets: queued.packets, bytes: queued.bytes },
         sent: Amount {
             packets: connection.sent.packets.load(Relaxed),
@@ -323,6 +320,13 @@ fn seconds_to_go(snapshot: &ProgressSnapshot, elapsed: f64) -> Option<u64> {
     let share = snapshot.share_done();
     let is_known = snapshot.is_counted && share >= 0.01;
     is_known.then(|| (elapsed * (1.0 - share) / share).round() as u64)
+}
+
+fn verified(last: &LastVerified) -> VerifiedStatus {
+    let LastVerified { at_unix_ms, epoch, run, upto, what, counts, unread } = last.clone();
+    let WhatVerified { mode, below } = what;
+    let history = format!("{}.{:016x}", epoch.number, run.0);
+    VerifiedStatus { at_unix_ms, mode, path: below, history, upto, unread, counts }
 }
 
 /// Where it does not run there is no speed.

@@ -89,6 +89,9 @@ fn wait_for_mirror(connection: &Connection, caller: &Caller<'_>) -> Result<(), F
         if !runs(&report.mirror) {
             return Ok(());
         }
+        if let Some(why) = report.held_back() {
+            return Err(not_done(connection, &format!("its copy is not through, and {why}")));
+        }
         if caller.is_gone() {
             return Err(not_done(connection, "nobody waits for it any more"));
         }

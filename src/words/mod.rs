@@ -10,6 +10,7 @@ mod options;
 mod orphans;
 mod profile;
 mod right;
+mod verify_mode;
 mod when_full;
 
 pub use allow::Allow;
@@ -22,4 +23,5 @@ pub use options::{Late, Needs, ProtectOptions, Rule, Target, TargetError};
 pub use orphans::{OrphanChoice, OrphanRules};
 pub use profile::Profile;
 pub use right::Right;
+pub use verify_mode::VerifyMode;
 pub use when_full::WhenFull;

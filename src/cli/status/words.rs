@@ -41,7 +41,7 @@ pub(in crate::cli) fn mirror_words(mirror: &MirrorStatus) -> String {
     }
 }
 
-pub(super) fn verified_words(verified: &VerifiedStatus, now: u64) -> String {
+pub(in crate::cli) fn verified_words(verified: &VerifiedStatus, now: u64) -> String {
     let counts = &verified.counts;
     let found = match counts.is_identical() {
         true => "identical".to_owned(),
@@ -53,7 +53,18 @@ pub(super) fn verified_words(verified: &VerifiedStatus, now: u64) -> String {
         ),
     };
     let ago = age(verified.at_unix_ms, now);
-    format!("{ago} ago as of {}, {} objects: {found}", verified.upto, units::count(counts.compared))
+    let below = verified.path.as_ref().map_or(String::new(), |path| format!(" below {}", path.display()));
+    let unread = match verified.unread {
+        0 => String::new(),
+        unread => format!("; {} could not be read", units::count(unread)),
+    };
+    format!(
+        "{ago} ago ({}) as of {}:{}, {} objects{below}: {found}{unread}",
+        verified.mode,
+        verified.history,
+        verified.upto,
+        units::count(counts.compared)
+    )
 }
 
 pub(in crate::cli) fn progress_words(progress: &MirrorProgress) -> String {

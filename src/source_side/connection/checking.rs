@@ -8,8 +8,10 @@ use crossbeam_channel::{Receiver, Sender, bounded, never};
 use super::surroundings::Walked;
 use crate::control::MirrorStatus;
 use crate::limits::{DIFFERENCES_LEN_MAX, DIFFERENCES_NAMED_MAX, LIVE_ANSWERS_MAX};
-use crate::packet::{CheckCounts, Difference, ItemNumber, Sequence};
-use crate::resync::{Answer, CopyProgress};
+use crate::packet::{BlockHash, CheckCounts, Difference, ItemNumber, Sequence};
+use crate::resync::{Answer, CheckOrder, CopyProgress};
+use crate::source_side::kept::WhatVerified;
+use crate::words::VerifyMode;
 
 /// What a comparison came to.
 #[derive(Clone, Debug)]
@@ -28,6 +30,12 @@ pub struct Verified {
 /// How a comparison ended; or why there is no result.
 pub type Outcome = Result<Verified, String>;
 
+/// A comparison that is asked for, and who waits for it.
+pub(crate) struct CheckWish {
+    pub(super) order: CheckOrder,
+    pub(super) reply: Sender<Outcome>,
+}
+
 /// See the module. Dropped, its walk ends at its next item.
 ///
 /// ```text
@@ -45,6 +53,7 @@ pub(super) struct Running {
     answers: Sender<Answer>,
     ended: Receiver<Walked>,
     reply: Sender<Outcome>,
+    pub(super) what: WhatVerified,
     /// What the connection said of its copy before.
     pub(super) before: (MirrorStatus, Option<Arc<CopyProgress>>),
     found: Vec<Difference>,
@@ -63,18 +72,19 @@ impl Checking {
     pub(super) fn begin(
         from: Sequence,
         before: (MirrorStatus, Option<Arc<CopyProgress>>),
-        reply: Sender<Outcome>,
-        walk: impl FnOnce(Receiver<Answer>) -> std::io::Result<Receiver<Walked>>,
+        CheckWish { order, reply }: CheckWish,
+        walk: impl FnOnce(CheckOrder, Receiver<Answer>) -> std::io::Result<Receiver<Walked>>,
     ) -> Result<Checking, (std::io::Error, Sender<Outcome>)> {
+        let what = what_of(&order);
         let (answers, heard) = bounded(LIVE_ANSWERS_MAX);
-        let ended = match walk(heard) {
+        let ended = match walk(order, heard) {
             Ok(ended) => ended,
             Err(error) => return Err((error, reply)),
         };
         let (found, found_len, said, is_stopped) = (Vec::new(), 0, None, false);
         let since = Instant::now();
         let running =
-            Running { answers, ended, reply, before, found, found_len, said, is_stopped, from, since };
+            Running { answers, ended, reply, what, before, found, found_len, said, is_stopped, from, since };
         Ok(Checking::Runs(Box::new(running)))
     }
 
@@ -143,13 +153,23 @@ impl Running {
     }
 }
 
+fn what_of(order: &CheckOrder) -> WhatVerified {
+    let mode = match order.content {
+        None => VerifyMode::Attributes,
+        Some(BlockHash::Fast { .. }) => VerifyMode::Checksum,
+        Some(BlockHash::Audit { .. }) => VerifyMode::Audit,
+    };
+    WhatVerified { mode, below: order.below.clone() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn begun() -> Checking {
         let (reply, _) = bounded(1);
-        Checking::begin(Sequence(0), (MirrorStatus::Complete, None), reply, |_| Ok(never()))
+        let wish = CheckWish { order: CheckOrder::default(), reply };
+        Checking::begin(Sequence(0), (MirrorStatus::Complete, None), wish, |_, _| Ok(never()))
             .unwrap_or_else(|(error, _)| panic!("{error}"))
     }
 

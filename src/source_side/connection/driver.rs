@@ -11,9 +11,9 @@ mod simulated;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, Sender, at, never, select};
+use crossbeam_channel::{Receiver, at, never, select};
 
-use super::checking::{Checking, Outcome as CheckOutcome};
+use super::checking::{CheckWish, Checking};
 use super::copying::Copying;
 use super::healing::Healing;
 use super::surroundings::{NetworkLink, Surroundings, Walked};
@@ -28,10 +28,10 @@ use crate::packet::{
     Text, WIRE_VERSION, WIRE_VERSION_OLDEST,
 };
 use crate::queue::{CursorId, Queue};
-use crate::resync::{Answer, CheckOrder, CopyError, Pace, Wanted};
+use crate::resync::{Answer, CopyError, Pace, Wanted};
 use crate::source_side::delete_guard::DeleteGuard;
 use crate::source_side::feed::{Lane, PacketFeed, Sent, Stream};
-use crate::source_side::kept::FirstCopy;
+use crate::source_side::kept::{FirstCopy, LastVerified};
 use crate::words::{CopyMode, HashKind, OrphanRules};
 
 /// How often counters of the link are taken over, and a full queue is looked for.
@@ -54,7 +54,9 @@ pub(crate) struct Driver<S: Surroundings> {
     /// A comparison under way; never beside a copy.
     checking: Option<Checking>,
     /// Asked for while the target has not said its last word on the one before.
-    next_check: Option<(CheckOrder, Sender<CheckOutcome>)>,
+    next_check: Option<CheckWish>,
+    /// The last comparison that came to an end.
+    pub(super) verified: Option<LastVerified>,
     /// Files whose content the next copy sends whatever the target compares.
     suspects: Suspects,
     /// Of the next copy.
@@ -147,6 +149,7 @@ impl<S: Surroundings> Driver<S> {
             .when_full(settings.when_full);
         let from_nothing = settings.kept.first_copy.clone();
         let (copy_mode, copy_hash) = (settings.kept.copy_mode, settings.kept.copy_hash);
+        let verified = settings.kept.verified.clone();
         let (copy_orphans, pace) = (settings.kept.copy_orphans, Arc::new(Pace::default()));
         pace.pause(settings.kept.copy_paused);
         let guard = Arc::new(DeleteGuard::new(settings.delete_guard));
@@ -165,6 +168,7 @@ impl<S: Surroundings> Driver<S> {
             copy: Copying::Resting,
             checking: None,
             next_check: None,
+            verified,
             suspects: Suspects::default(),
             copy_mode,
             copy_orphans,
@@ -270,7 +274,7 @@ impl<S: Surroundings> Driver<S> {
                 self.act();
                 let _ = answer.send(outcome);
             }
-            Told::Verify(order, answer) => self.begin_check(order, answer),
+            Told::Verify(wish) => self.begin_check(wish),
             Told::Repair(suspects, answer) => {
                 let outcome = self.repair(suspects);
                 self.act();
@@ -350,7 +354,10 @@ impl<S: Surroundings> Driver<S> {
         self.applied(after.sequence, Sequence(0));
     }
 
-    fn set_flow(&self, flow: Flow) {
+    fn set_flow(&mut self, flow: Flow) {
+        if flow == Flow::Hold {
+            self.forbid_checks("its connection was paused");
+        }
         if let Some(session) = &self.session {
             session.stream.set_flow(flow);
             session.link.waker().wake();

@@ -31,12 +31,11 @@ use crate::connection::{Command, Copies, FaultKind, NotNow};
 use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying};
 use crate::intercept::Divergence;
 use crate::link::LinkStats;
-use crate::packet::{
-    CheckCounts, DataState, LeftOut, ObjectId, OrphanCounts, Position, Sequence, SetId, WithheldCounts,
-};
+use crate::packet::{DataState, LeftOut, ObjectId, OrphanCounts, Position, Sequence, SetId, WithheldCounts};
 use crate::queue::{CursorId, Haste, Queue};
 use crate::resync::{CheckOrder, CopyProgress};
 use crate::words::{CopyMode, DeleteLimit, HashKind, OrphanRules, Target, WhenFull};
+use checking::CheckWish;
 pub use checking::{Outcome, Verified};
 pub(crate) use driver::Driver;
 #[cfg(test)]
@@ -84,7 +83,7 @@ pub(crate) enum Told {
     Command(Command, Sender<Result<(), NotNow>>),
     Mirror(MirrorCommand, Sender<Result<(), NotNow>>),
     /// Compare the replica. Where that cannot be, or ends without a result, the answer says why.
-    Verify(CheckOrder, Sender<Outcome>),
+    Verify(CheckWish),
     /// Have a copy mend what a comparison has found; or why not.
     Repair(Suspects, Sender<Result<(), String>>),
     /// Nobody waits for the comparison under way any more.
@@ -158,8 +157,6 @@ pub struct Report {
     pub rate: Option<u64>,
     /// What is to stay over a restart.
     pub kept: Kept,
-    /// The last comparison that came to an end.
-    pub verified: Option<LastVerified>,
 }
 
 /// Files whose content is in doubt on a target, whatever their sizes and times say.
@@ -173,14 +170,6 @@ impl Default for Suspects {
     fn default() -> Suspects {
         Suspects::These(Arc::default())
     }
-}
-
-/// When the replica was compared, up to which position, and what was found.
-#[derive(Clone, Copy, Debug)]
-pub struct LastVerified {
-    pub at: SystemTime,
-    pub upto: Sequence,
-    pub counts: CheckCounts,
 }
 
 /// A connection as the daemon holds it.
@@ -292,8 +281,8 @@ impl Connection {
 
     /// Compares its replica. Nothing comes from a connection that is over.
     pub fn verify(&self, order: CheckOrder) -> Receiver<Outcome> {
-        let (answer, answered) = bounded(1);
-        let _ = self.inbox.send(Told::Verify(order, answer));
+        let (reply, answered) = bounded(1);
+        let _ = self.inbox.send(Told::Verify(CheckWish { order, reply }));
         answered
     }
 
@@ -405,7 +394,6 @@ impl Report {
             mode: CopyMode::default(),
             rate: None,
             kept: Kept::default(),
-            verified: None,
         }
     }
 }

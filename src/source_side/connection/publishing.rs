@@ -53,6 +53,7 @@ impl<S: Surroundings> Driver<S> {
             copy_orphans: self.copy_orphans,
             copy_hash: self.copy_hash,
             copy_paused: self.pace.is_paused(),
+            verified: self.verified.clone(),
         }
     }
 

@@ -3,25 +3,24 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crossbeam_channel::Sender;
-
-use super::super::checking::{Checking, Outcome, Running};
+use super::super::Suspects;
+use super::super::checking::{CheckWish, Checking, Outcome, Running, Verified};
 use super::super::surroundings::{NetworkLink, Surroundings, WalkOrder, Walked};
-use super::super::{LastVerified, Suspects};
 use super::Driver;
 use crate::connection::Flow;
-use crate::control::MirrorStatus;
-use crate::packet::{CheckCounts, DataState, Difference, ItemNumber, Timestamp};
-use crate::resync::{Answer, CheckOrder, CopyError, CopyProgress, TargetHad};
+use crate::control::{MirrorStatus, unix_ms};
+use crate::packet::{CheckCounts, DataState, Difference, ItemNumber, Position, Timestamp};
+use crate::resync::{Answer, CopyError, CopyProgress, TargetHad};
+use crate::source_side::kept::{LastVerified, WhatVerified};
 
 impl<S: Surroundings> Driver<S> {
-    pub(super) fn begin_check(&mut self, order: CheckOrder, reply: Sender<Outcome>) {
+    pub(super) fn begin_check(&mut self, wish: CheckWish) {
         if let Err(why) = self.may_check() {
-            let _ = reply.send(Err(why));
+            let _ = wish.reply.send(Err(why));
             return;
         }
         if self.checking.is_some() {
-            self.next_check = Some((order, reply));
+            self.next_check = Some(wish);
             return;
         }
         let Some(session) = &self.session else { return };
@@ -33,7 +32,7 @@ impl<S: Surroundings> Driver<S> {
             (report.mirror, report.progress.clone())
         };
         let (around, shown) = (&mut self.around, progress.clone());
-        let begun = Checking::begin(self.queue.last().sequence, before, reply, |answers| {
+        let begun = Checking::begin(self.queue.last().sequence, before, wish, |order, answers| {
             around.walk(WalkOrder {
                 check: Some(order),
                 birth_epoch,
@@ -120,17 +119,27 @@ impl<S: Surroundings> Driver<S> {
     pub(super) fn check_stopped(&mut self) {
         self.checking = self.checking.take().and_then(Checking::stopped);
         if self.checking.is_none()
-            && let Some((order, reply)) = self.next_check.take()
+            && let Some(wish) = self.next_check.take()
         {
-            self.begin_check(order, reply);
+            self.begin_check(wish);
         }
     }
 
     /// The session is over: nothing more is heard of a comparison.
     pub(super) fn forget_checks(&mut self) {
         self.checking = None;
-        if let Some((_, reply)) = self.next_check.take() {
-            let _ = reply.send(Err("the connection ended".into()));
+        self.refuse_next("the connection ended");
+    }
+
+    /// Nothing comes through to the target from now on: nobody waits for what it would say.
+    pub(super) fn forbid_checks(&mut self, why: &str) {
+        self.end_check(Err(why.into()));
+        self.refuse_next(why);
+    }
+
+    fn refuse_next(&mut self, why: &str) {
+        if let Some(wish) = self.next_check.take() {
+            let _ = wish.reply.send(Err(why.into()));
         }
     }
 
@@ -153,15 +162,18 @@ impl<S: Surroundings> Driver<S> {
         else {
             return;
         };
-        let last = outcome.as_ref().ok().map(|verified| LastVerified {
-            at: SystemTime::now(),
-            upto: verified.upto,
-            counts: verified.counts,
-        });
-        self.update(|report| {
-            (report.mirror, report.progress) = running.before.clone();
-            report.verified = last.or(report.verified);
-        });
+        if let Ok(verified) = &outcome {
+            self.verified = Some(self.noted(verified, running.what.clone()));
+        }
+        self.unpublished = true;
+        self.update(|report| (report.mirror, report.progress) = running.before.clone());
         self.checking = running.end(outcome);
+    }
+
+    fn noted(&self, verified: &Verified, what: WhatVerified) -> LastVerified {
+        let &Verified { counts, unread, upto, .. } = verified;
+        let at_unix_ms = unix_ms(SystemTime::now());
+        let Position { epoch, incarnation: run, .. } = self.start;
+        LastVerified { at_unix_ms, epoch, run, upto, what, counts, unread }
     }
 }
