@@ -369,3 +369,63 @@ pub fn work(root: &Path, other: &Path, stop: &AtomicBool) {
         let _ = rustix::fs::setxattr(name(round + 2), "user.n", &round.to_le_bytes(), XattrFlags::empty());
     }
 }
+
+/// By the option and by the file of the set; one that was missed is made up for once.
+#[test]
+fn one_that_is_due_comes_by_itself() {
+    check_planned(&["--verify-every", "24h", "--verify-mode", "checksum"], None, "checksum");
+    let file = "verify = { every = \"24h\", at = \"03:00\", mode = \"audit\" }\n";
+    check_planned(&[], Some(file), "audit");
+}
+
+fn check_planned(arguments: &[&'static str], file: Option<&str>, mode: &str) {
+    let mut protected = Protected::prepare(Setup { arguments: arguments.to_vec(), ..Setup::default() });
+    plant(&protected.backing);
+    protected.start_again();
+    protected.stop();
+    let sets = protected.state.join("sets");
+    fs::create_dir_all(&sets).expect("made");
+    file.into_iter().for_each(|text| fs::write(sets.join("m.toml"), text).expect("a file"));
+    was_last_verified_days_ago(&protected, 2);
+    protected.start_again();
+    assert_eq!(wait_for_verified(&protected, mode)["different"], 0);
+    protected.stop();
+    let before = record(&protected);
+    protected.start_again();
+    // Long enough for one that comes at once.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    protected.stop();
+    assert_eq!(number(&record(&protected), "at_unix_ms"), number(&before, "at_unix_ms"), "it came again");
+}
+
+fn record(protected: &Protected) -> String {
+    fs::read_to_string(protected.state.join("m/set.json")).expect("a record")
+}
+
+/// The number of this name in a record: it is no JSON that a `Value` keeps (numbers of 128 bits).
+fn number<'a>(record: &'a str, name: &str) -> &'a str {
+    let (_, rest) =
+        record.split_once(&format!("\"{name}\":")).unwrap_or_else(|| panic!("no {name}: {record}"));
+    let rest = rest.trim_start();
+    &rest[..rest.find(|c: char| !c.is_ascii_digit()).expect("an end")]
+}
+
+fn was_last_verified_days_ago(protected: &Protected, days: i64) {
+    let record = record(protected);
+    let served = number(&record, "checks_served_s");
+    let earlier = (served.parse::<i64>().expect("a moment") - days * 86_400).to_string();
+    fs::write(protected.state.join("m/set.json"), record.replace(served, &earlier)).expect("a record");
+}
+
+fn wait_for_verified(protected: &Protected, mode: &str) -> Value {
+    let deadline = std::time::Instant::now() + SYNC_MAX;
+    loop {
+        let status: Value = serde_json::from_str(&protected.status()).expect("JSON");
+        let verified = status["connections"][0]["verified"].clone();
+        if verified["mode"] == mode {
+            return verified;
+        }
+        assert!(std::time::Instant::now() < deadline, "not verified in time: {status:#}");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}

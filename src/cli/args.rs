@@ -20,7 +20,7 @@ use super::stop::Stop;
 use super::verify::Verify;
 use crate::limits::QUEUE_MEMORY;
 use crate::units::{parse_duration, parse_size};
-use crate::words::{DeleteLimit, OrphanChoice, Profile, Target, WhenFull};
+use crate::words::{DeleteLimit, OrphanChoice, Profile, Target, TimeOfDay, VerifyMode, WhenFull};
 pub use mirror::{Mirror, MirrorCommand};
 pub use set::{Set, SetCommand};
 
@@ -145,6 +145,16 @@ pub struct Protect {
     /// What of it was modified within this time stays where it is, as in 12h, 30d
     #[arg(long, value_name = "T", value_parser = parse_duration)]
     pub orphan_age: Option<Duration>,
+    /// Verify the replicas by itself, one after the other, as often as this: 24h, 7d [default: as the file of the set
+    /// says]
+    #[arg(long, value_name = "T", value_parser = parse_duration)]
+    pub verify_every: Option<Duration>,
+    /// With --verify-every: one of the times of day for it, in local time, as in 03:00
+    #[arg(long, value_name = "HH:MM", requires = "verify_every")]
+    pub verify_at: Option<TimeOfDay>,
+    /// With --verify-every: what is compared
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = VerifyMode::Attributes, requires = "verify_every")]
+    pub verify_mode: VerifyMode,
     /// When a program's fsync returns: with the local disk, or only with the targets' disks too
     #[arg(long, value_enum, default_value_t = Fsync::Local)]
     pub fsync: Fsync,

@@ -10,7 +10,7 @@ use crate::limits::QUEUE_MEMORY_MIN;
 use crate::preflight::{MountTable, check_root_user, resolve};
 use crate::source_side::{self, Ended};
 use crate::units;
-use crate::words::{Late, Needs, OrphanRules, ProtectOptions, Rule, Target};
+use crate::words::{Late, Needs, OrphanRules, ProtectOptions, Rule, Target, VerifyPlan};
 
 pub(super) fn run(common: &Common, args: Protect) -> Outcome {
     check_root_user(rustix::process::geteuid().as_raw())?;
@@ -35,7 +35,7 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
             &format!("Give it {} at least.", units::size(QUEUE_MEMORY_MIN as u64)),
         ));
     }
-    let fsync = fsync_rule(&args)?;
+    let (fsync, verify) = (fsync_rule(&args)?, verify_plan(&args)?);
     let mounts = MountTable::read().map_err(|error| lost(Path::new("/proc/self/mountinfo"), &error))?;
     let place = |path: &Path| resolve(path, &mounts).map_err(|error| lost(path, &error));
     let directory = place(&args.dir)?;
@@ -63,6 +63,7 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
         orphans: OrphanRules::new(args.orphans, args.orphan_age),
         profile: args.profile,
         mmap_lag: Some(args.mmap_lag).filter(|lag| !lag.is_zero()),
+        verify,
         fsync,
     })
 }
@@ -71,6 +72,13 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
 pub(super) fn flush_mount(args: &FlushMount) -> Outcome {
     source_side::serve_flushes(&args.mount).map_err(|error| lost(&args.mount, &error))?;
     Ok(0)
+}
+
+fn verify_plan(args: &Protect) -> Result<Option<VerifyPlan>, Failure> {
+    let Some(every) = args.verify_every else { return Ok(None) };
+    let plan = VerifyPlan::new(every, args.verify_at, args.verify_mode);
+    plan.map(Some)
+        .map_err(|why| refused(format!("--verify-every makes no sense: {why}."), "Choose another interval."))
 }
 
 fn fsync_rule(args: &Protect) -> Result<Option<Rule>, Failure> {

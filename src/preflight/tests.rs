@@ -95,6 +95,7 @@ impl Ground {
             when_full: crate::words::WhenFull::Resync,
             delete_guard: crate::words::DeleteLimit::default(),
             orphans: crate::words::OrphanRules::default(),
+            verify: None,
             fsync: None,
         }
     }

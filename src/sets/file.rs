@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::matcher::Matcher;
 use super::rules::{BadRule, Rules};
 use crate::store;
-use crate::words::is_set_name;
+use crate::words::{VerifyPlan, is_set_name};
 
 const DIRECTORY: &str = "sets";
 const SUFFIX: &str = "toml";
@@ -21,6 +21,9 @@ pub struct SetFile {
     /// The protected directory, for who reads the file; `protect` names its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<PathBuf>,
+    /// When replicas are verified by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<VerifyPlan>,
     #[serde(default, rename = "rule", skip_serializing_if = "Rules::is_empty")]
     pub rules: Rules,
 }
@@ -170,7 +173,10 @@ mod tests {
         assert!(sets.names().unwrap().is_empty());
         let kept = Rule { is_recursive: false, ..Rule::include("cache/keep") };
         let rules = Rules(vec![Rule::exclude("*.tmp"), Rule::exclude("cache"), kept]);
-        let file = SetFile { directory: Some("/srv/web".into()), rules };
+        let text = "verify = { every = \"24h\", at = \"03:00\", mode = \"checksum\" }";
+        let verify = SetFile::parse(Path::new("web.toml"), text).unwrap().verify;
+        assert_eq!(verify.unwrap().to_string(), "every 1d at 03:00 (checksum)");
+        let file = SetFile { directory: Some("/srv/web".into()), verify, rules };
         sets.write("web", &file).unwrap();
         assert_eq!(sets.read("web").unwrap(), Some(file));
         assert_eq!(sets.names().unwrap(), ["web"]);
@@ -186,6 +192,8 @@ mod tests {
             ("[[rule]]\nexclude = \"a//b\"\n", "a//b"),
             ("directori = \"/srv\"\n", "directori"),
             ("rule = 3\n", "rule"),
+            ("[verify]\nevery = \"7h\"\nat = \"03:00\"\n", "goes into a day"),
+            ("[verify]\nevery = \"1d\"\nfrom = \"03:00\"\n", "from"),
         ];
         for (text, part) in table {
             let error = SetFile::parse(Path::new("web.toml"), text).unwrap_err().to_string();

@@ -29,6 +29,7 @@ use super::record::SetState;
 use super::recorder::Recorder;
 use super::rounds::Rounds;
 use super::rules;
+use super::schedule::PlannedChecks;
 use super::start::{Mounted, Start};
 use super::startup::io_failure;
 use super::stop::{Busy, Drain, Drained, Unmount};
@@ -370,9 +371,11 @@ impl Director {
             .map_err(|error| io_failure("the helper that flushes shared mappings does not start", &error))?;
         let writeback = WritebackWatch::begin(&self.ground)
             .map_err(|error| io_failure("the disk of the directory cannot be watched", &error))?;
+        let planned = PlannedChecks::begin(&self.ground, &self.connections)
+            .map_err(|error| io_failure("verifications have no thread", &error))?;
         self.ground.volume.watch_for_others();
         let serving = mount.serve().map_err(|error| io_failure("the mount cannot be served", &error))?;
-        let rounds = Rounds::begin(&self.ground, &serving, flusher, writeback);
+        let rounds = Rounds::begin(&self.ground, &serving, flusher, (writeback, planned));
         Ok((serving, rounds))
     }
 

@@ -26,6 +26,8 @@ pub struct Kept {
     pub copy_paused: bool,
     /// The last comparison that came to an end.
     pub verified: Option<LastVerified>,
+    /// Up to when all comparisons were made that were due by themselves, in seconds since 1970.
+    pub checks_served_s: Option<i64>,
 }
 
 /// When a replica was compared, up to which position, and what was found.

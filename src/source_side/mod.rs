@@ -17,6 +17,7 @@
 //! | protected | `director`, `life` | the owner; its states |
 //! | | `desk`, `commands`, `status` | the control socket: questions, connections, `standin status` |
 //! | | `verifying` | comparing a replica with the directory, for whoever asks |
+//! | | `schedule/` | comparing when it is time for it |
 //! | | `board`, `ground`, `hands` | what is posted; what never changes; what takes long |
 //! | | `rounds` | what is looked after now and then, with `mount_watch`, `mount_options`, `notes` |
 //! | | `record`, `kept`, `recorder` | what is kept on disk about the set, and of each connection; the thread that puts it there |
@@ -59,6 +60,7 @@ mod remote;
 mod restoring;
 mod rounds;
 mod rules;
+mod schedule;
 mod settling;
 mod start;
 mod startup;

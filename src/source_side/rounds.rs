@@ -14,6 +14,7 @@ use super::mount_watch::MountWatch;
 use super::notes::SyncNotes;
 use super::recorder::Recorder;
 use super::rules;
+use super::schedule::PlannedChecks;
 use super::writeback::WritebackWatch;
 use crate::intercept::Serving;
 use crate::limits::BACKLOG_GIVEN_BACK;
@@ -33,6 +34,7 @@ pub struct Rounds {
     pub mount: MountWatch,
     pub options: OptionsWatch,
     _writeback: WritebackWatch,
+    _planned: PlannedChecks,
     clock: ClockWatch,
     notes: SyncNotes,
     /// As the record was told last.
@@ -45,13 +47,19 @@ pub struct Rounds {
 
 impl Rounds {
     /// Of a mount that came up just now.
-    pub fn begin(ground: &Ground, serving: &Serving, flusher: Flusher, writeback: WritebackWatch) -> Rounds {
+    pub fn begin(
+        ground: &Ground,
+        serving: &Serving,
+        flusher: Flusher,
+        (writeback, planned): (WritebackWatch, PlannedChecks),
+    ) -> Rounds {
         let directory = &ground.options.directory;
         Rounds {
             flusher: Arc::new(flusher),
             mount: MountWatch::begin(directory),
             options: OptionsWatch::begin(directory, serving.device(), ground.backing_mount.clone()),
             _writeback: writeback,
+            _planned: planned,
             clock: ClockWatch::begin(),
             notes: SyncNotes::default(),
             kept: Vec::new(),

@@ -8,6 +8,7 @@ mod clock;
 mod entry;
 mod filesystem;
 mod handle;
+mod local_time;
 #[cfg(test)]
 mod mapping;
 mod memory;
@@ -25,6 +26,7 @@ pub use clock::process_time;
 pub use entry::{has_xattrs_at, is_no_mount};
 pub use filesystem::filesystem_uuid;
 pub use handle::{FileHandle, open_by_handle};
+pub use local_time::utc_offset;
 #[cfg(test)]
 pub use mapping::SharedPage;
 pub use memory::give_back_memory;

@@ -11,6 +11,7 @@ mod orphans;
 mod profile;
 mod right;
 mod verify_mode;
+mod verify_plan;
 mod when_full;
 
 pub use allow::Allow;
@@ -24,4 +25,5 @@ pub use orphans::{OrphanChoice, OrphanRules};
 pub use profile::Profile;
 pub use right::Right;
 pub use verify_mode::VerifyMode;
+pub use verify_plan::{TimeOfDay, VerifyPlan};
 pub use when_full::WhenFull;

@@ -9,6 +9,7 @@ use super::delete_limit::DeleteLimit;
 use super::names::{is_set_name, socket_path};
 use super::orphans::OrphanRules;
 use super::profile::Profile;
+use super::verify_plan::VerifyPlan;
 use super::when_full::WhenFull;
 
 /// Everything a source daemon needs to know at its start. Paths are absolute.
@@ -47,6 +48,8 @@ pub struct ProtectOptions {
     pub delete_guard: DeleteLimit,
     /// What copies do with what only a replica has.
     pub orphans: OrphanRules,
+    /// When replicas are verified by themselves; without, as the file of the set says.
+    pub verify: Option<VerifyPlan>,
     /// What an application's fsync waits for beside the local disk; without, nothing.
     pub fsync: Option<Rule>,
 }

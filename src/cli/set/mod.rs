@@ -27,7 +27,7 @@ pub(super) fn run(common: &Common, args: &Set) -> Outcome {
     match &args.command {
         SetCommand::Create { name, directory, rules } => {
             here.must_be_free(name)?;
-            let file = SetFile { directory: directory.clone(), rules: Rules(rules.0.clone()) };
+            let file = SetFile { directory: directory.clone(), verify: None, rules: Rules(rules.0.clone()) };
             here.write(name, &file)
         }
         SetCommand::Show { name: Some(name) } => here.show(name),
@@ -122,13 +122,16 @@ impl Here<'_> {
         if self.common.json {
             output::json(&json!({
                 "name": name, "file": path.display().to_string(), "directory": file.directory,
-                "rules": file.rules,
+                "rules": file.rules, "verify": file.verify,
             }));
             return Ok(0);
         }
         let mut text = format!("{name}  {}\n", path.display());
         if let Some(directory) = &file.directory {
             let _ = writeln!(text, "  directory  {}", directory.display());
+        }
+        if let Some(verify) = &file.verify {
+            let _ = writeln!(text, "  verified   {verify}");
         }
         for (number, rule) in file.rules.0.iter().enumerate() {
             let _ = writeln!(text, "  {:>2}  {rule}", number + 1);

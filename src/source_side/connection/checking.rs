@@ -33,6 +33,8 @@ pub type Outcome = Result<Verified, String>;
 /// A comparison that is asked for, and who waits for it.
 pub(crate) struct CheckWish {
     pub(super) order: CheckOrder,
+    /// The moment, in seconds since 1970, up to which it makes all that were due by themselves.
+    pub(super) serves_s: Option<i64>,
     pub(super) reply: Sender<Outcome>,
 }
 
@@ -54,6 +56,7 @@ pub(super) struct Running {
     ended: Receiver<Walked>,
     reply: Sender<Outcome>,
     pub(super) what: WhatVerified,
+    pub(super) serves_s: Option<i64>,
     /// What the connection said of its copy before.
     pub(super) before: (MirrorStatus, Option<Arc<CopyProgress>>),
     found: Vec<Difference>,
@@ -72,7 +75,7 @@ impl Checking {
     pub(super) fn begin(
         from: Sequence,
         before: (MirrorStatus, Option<Arc<CopyProgress>>),
-        CheckWish { order, reply }: CheckWish,
+        CheckWish { order, serves_s, reply }: CheckWish,
         walk: impl FnOnce(CheckOrder, Receiver<Answer>) -> std::io::Result<Receiver<Walked>>,
     ) -> Result<Checking, (std::io::Error, Sender<Outcome>)> {
         let what = what_of(&order);
@@ -83,8 +86,20 @@ impl Checking {
         };
         let (found, found_len, said, is_stopped) = (Vec::new(), 0, None, false);
         let since = Instant::now();
-        let running =
-            Running { answers, ended, reply, what, before, found, found_len, said, is_stopped, from, since };
+        let running = Running {
+            answers,
+            ended,
+            reply,
+            what,
+            serves_s,
+            before,
+            found,
+            found_len,
+            said,
+            is_stopped,
+            from,
+            since,
+        };
         Ok(Checking::Runs(Box::new(running)))
     }
 
@@ -168,7 +183,7 @@ mod tests {
 
     fn begun() -> Checking {
         let (reply, _) = bounded(1);
-        let wish = CheckWish { order: CheckOrder::default(), reply };
+        let wish = CheckWish { order: CheckOrder::default(), serves_s: None, reply };
         Checking::begin(Sequence(0), (MirrorStatus::Complete, None), wish, |_, _| Ok(never()))
             .unwrap_or_else(|(error, _)| panic!("{error}"))
     }

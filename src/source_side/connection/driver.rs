@@ -57,6 +57,8 @@ pub(crate) struct Driver<S: Surroundings> {
     next_check: Option<CheckWish>,
     /// The last comparison that came to an end.
     pub(super) verified: Option<LastVerified>,
+    /// Up to when all were made that were due by themselves.
+    pub(super) checks_served_s: i64,
     /// Files whose content the next copy sends whatever the target compares.
     suspects: Suspects,
     /// Of the next copy.
@@ -150,6 +152,8 @@ impl<S: Surroundings> Driver<S> {
         let from_nothing = settings.kept.first_copy.clone();
         let (copy_mode, copy_hash) = (settings.kept.copy_mode, settings.kept.copy_hash);
         let verified = settings.kept.verified.clone();
+        let now_s = (unix_ms(SystemTime::now()) / 1000) as i64;
+        let checks_served_s = settings.kept.checks_served_s.unwrap_or(now_s);
         let (copy_orphans, pace) = (settings.kept.copy_orphans, Arc::new(Pace::default()));
         pace.pause(settings.kept.copy_paused);
         let guard = Arc::new(DeleteGuard::new(settings.delete_guard));
@@ -169,6 +173,7 @@ impl<S: Surroundings> Driver<S> {
             checking: None,
             next_check: None,
             verified,
+            checks_served_s,
             suspects: Suspects::default(),
             copy_mode,
             copy_orphans,

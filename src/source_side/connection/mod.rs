@@ -281,8 +281,13 @@ impl Connection {
 
     /// Compares its replica. Nothing comes from a connection that is over.
     pub fn verify(&self, order: CheckOrder) -> Receiver<Outcome> {
+        self.verify_for(order, None)
+    }
+
+    /// With its result all are made that were due by themselves up to this moment.
+    pub fn verify_for(&self, order: CheckOrder, serves_s: Option<i64>) -> Receiver<Outcome> {
         let (reply, answered) = bounded(1);
-        let _ = self.inbox.send(Told::Verify(CheckWish { order, reply }));
+        let _ = self.inbox.send(Told::Verify(CheckWish { order, serves_s, reply }));
         answered
     }
 

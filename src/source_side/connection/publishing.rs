@@ -54,6 +54,7 @@ impl<S: Surroundings> Driver<S> {
             copy_hash: self.copy_hash,
             copy_paused: self.pace.is_paused(),
             verified: self.verified.clone(),
+            checks_served_s: Some(self.checks_served_s),
         }
     }
 

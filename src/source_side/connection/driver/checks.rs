@@ -164,6 +164,7 @@ impl<S: Surroundings> Driver<S> {
         };
         if let Ok(verified) = &outcome {
             self.verified = Some(self.noted(verified, running.what.clone()));
+            self.checks_served_s = running.serves_s.unwrap_or(self.checks_served_s);
         }
         self.unpublished = true;
         self.update(|report| (report.mirror, report.progress) = running.before.clone());
