@@ -43,6 +43,7 @@ mod sets;
 mod sizes;
 #[cfg(feature = "suites")]
 mod source_tree;
+mod stand_in;
 #[cfg(feature = "suites")]
 mod suites;
 mod sys;

@@ -254,6 +254,13 @@ pub const RUNS_KEPT: usize = 256;
 /// How often a target looks after replicas that no source works on.
 pub const REST_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How long a target daemon may take to let go of a replica that somebody wants to stand in with: some
+/// [`REST_INTERVAL`]s, and a sync of a slow disk.
+pub const REPLICA_LET_GO_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often it is tried meanwhile: an open that fails costs next to nothing.
+pub const REPLICA_LET_GO_POLL: Duration = Duration::from_millis(100);
+
 /// How often a target looks whether a replica that its source works on is still there, as nobody can
 /// be kept from removing it.
 pub const PRESENCE_INTERVAL: Duration = Duration::from_secs(10);

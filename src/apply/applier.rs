@@ -29,8 +29,8 @@ use super::replica::{AsideView, DataStatus, DurablePoint, Relief, Replica, Run};
 use crate::failpoint;
 use crate::limits::{PRESENCE_LOOKS, RELIEF_OBJECTS_MAX, apply_retry_delay, set_aside_after};
 use crate::packet::{
-    Frame, FrameHeader, ItemHeader, LaneItem, ObjectId, PacketHeader, Position, ReplicaProof, Sequence,
-    Stuck, TargetMessage, ToWhom,
+    Epoch, Frame, FrameHeader, ItemHeader, LaneItem, ObjectId, PacketHeader, Position, ReplicaProof,
+    Sequence, Stuck, TargetMessage, ToWhom,
 };
 use crate::sets::Matcher;
 use crate::words::Allow;
@@ -141,6 +141,11 @@ impl Applier {
     /// How many names kept what they held in the last copy, by the rules.
     pub fn kept(&self) -> u64 {
         self.reconcile.kept()
+    }
+
+    /// Nothing is applied any more.
+    pub fn into_replica(self) -> Replica {
+        self.replica
     }
 
     #[cfg(test)]
@@ -312,6 +317,16 @@ impl Applier {
     /// The source has changed something that no packet tells: the replica is bad, durably.
     pub fn diverged(&mut self, reason: &str) -> Result<(), Fault> {
         self.replica.mark_bad(reason)
+    }
+
+    /// As [`Replica::fence`].
+    pub fn fence(&self) -> Option<Epoch> {
+        self.replica.fence()
+    }
+
+    /// As [`Replica::raise_fence`].
+    pub fn raise_fence(&mut self, epoch: Epoch) -> Result<(), Fault> {
+        self.replica.raise_fence(epoch)
     }
 
     /// A sync has failed, and no copy has begun since: nothing becomes durable any more.

@@ -118,6 +118,13 @@ pub struct Protect {
     /// backup, moved to another disk): everything is compared, and what it lacks goes from the replicas
     #[arg(long)]
     pub adopt_source: bool,
+    /// Serve a replica read-write in the place of its source, which is gone: in a higher epoch, so that the old
+    /// source is never taken in again before it was brought into line. On the old source: write there again
+    #[arg(long)]
+    pub stand_in: bool,
+    /// With --stand-in: also a replica that is no consistent state of its source
+    #[arg(long, requires = "stand_in")]
+    pub accept_bad_data: bool,
     /// Start although mounts below DIR will be hidden
     #[arg(long)]
     pub hide_nested: bool,

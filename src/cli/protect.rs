@@ -10,7 +10,7 @@ use crate::limits::QUEUE_MEMORY_MIN;
 use crate::preflight::{MountTable, check_root_user, resolve};
 use crate::source_side::{self, Ended};
 use crate::units;
-use crate::words::{Late, Needs, OrphanRules, ProtectOptions, Rule, Target, VerifyPlan};
+use crate::words::{BadData, Late, Needs, OrphanRules, ProtectOptions, Rule, Target, VerifyPlan};
 
 pub(super) fn run(common: &Common, args: Protect) -> Outcome {
     check_root_user(rustix::process::geteuid().as_raw())?;
@@ -56,6 +56,11 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
         force: args.force,
         adopt: args.adopt,
         adopt_source: args.adopt_source,
+        stand_in: args.stand_in.then_some(if args.accept_bad_data {
+            BadData::Accept
+        } else {
+            BadData::Refuse
+        }),
         hide_nested: args.hide_nested,
         queue_memory,
         when_full: args.on_queue_full,

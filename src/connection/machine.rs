@@ -61,6 +61,11 @@ pub enum Event {
         reason: String,
         jitter: Jitter,
     },
+    /// The set is written in a higher epoch, or by another one in this epoch.
+    KeptOut {
+        reason: String,
+        jitter: Jitter,
+    },
     /// The attempt failed or the network connection ended.
     Lost {
         reason: String,
@@ -201,6 +206,9 @@ impl Machine {
             Event::Welcome { proof, held } => self.welcome(now, &proof, &held),
             Event::Refused { reason, jitter } => {
                 self.failed(now, Fault { kind: FaultKind::Refused, reason }, jitter);
+            }
+            Event::KeptOut { reason, jitter } => {
+                self.failed(now, Fault { kind: FaultKind::KeptOut, reason }, jitter);
             }
             Event::Lost { reason, jitter } => {
                 self.failed(now, Fault { kind: FaultKind::Lost, reason }, jitter);

@@ -15,7 +15,7 @@ pub struct Jitter(pub u16);
 pub fn delay(kind: FaultKind, attempts: u32, jitter: Jitter) -> Duration {
     let first = match kind {
         FaultKind::Lost => RECONNECT_DELAY_MIN * 2,
-        FaultKind::Refused => RECONNECT_REFUSED_MIN,
+        FaultKind::Refused | FaultKind::KeptOut => RECONNECT_REFUSED_MIN,
     };
     let doubled = 1u32 << attempts.saturating_sub(1).min(16);
     let full = first.saturating_mul(doubled).min(RECONNECT_DELAY_MAX);

@@ -86,6 +86,8 @@ pub enum FaultKind {
     Lost,
     /// One side does not take the other: a person has to act.
     Refused,
+    /// The set is written in a higher epoch: this source was stood in for, and writes nowhere.
+    KeptOut,
 }
 
 /// Whether a schedule lets the connection run: always, as nothing sets one yet.

@@ -35,7 +35,7 @@ impl Captured {
     /// With few descriptors.
     fn within(budget: crate::limits::Descriptors) -> Captured {
         let captured = Captured::new();
-        let volume = Volume::within(open(captured.dir.path()), captured.queue.clone(), 1, budget);
+        let volume = Volume::within(open(captured.dir.path()), captured.queue.clone(), 1.into(), budget);
         Captured { volume: Arc::new(volume.unwrap()), ..captured }
     }
 

@@ -21,7 +21,7 @@ use super::refusals::Refusals;
 use super::seen_at::Place;
 use crate::limits::{self, NAME_LEN_MAX};
 use crate::open_files;
-use crate::packet::{Attributes, Entry, Name, ObjectId, Timestamp};
+use crate::packet::{Attributes, Entry, Ids, Name, ObjectId, Timestamp};
 use crate::pool::Pool;
 use crate::queue::Queue;
 use crate::sys::{FileHandle, Identity};
@@ -66,9 +66,11 @@ pub struct Volume {
     /// Device number of the tree. On another one inode numbers and generations are others' (those
     /// of a btrfs snapshot are even the same), and nothing there is replicated.
     device: u64,
+    /// As the backing directory has it.
+    root_inode: u64,
     has_subvolumes: bool,
     has_handles: bool,
-    birth_epoch: u32,
+    ids: Ids,
     divergence: Arc<Divergence>,
     pub(super) shared_writers: SharedWriters,
     pub(super) mapped: MappedFiles,
@@ -95,18 +97,18 @@ pub struct SharedWriterCounts {
 
 impl Volume {
     /// `backing` is an open directory (not `O_PATH`) on a mount that shows nothing but the
-    /// backing directory. New objects get ids of this epoch.
+    /// backing directory. Objects get these ids.
     ///
     /// Errors: `ENOTDIR`, and whatever the file system answers to a first look.
-    pub fn new(backing: OwnedFd, queue: Arc<Queue>, birth_epoch: u32) -> FsResult<Volume> {
-        Volume::within(backing, queue, birth_epoch, limits::Descriptors::of(open_files::limit()))
+    pub fn new(backing: OwnedFd, queue: Arc<Queue>, ids: impl Into<Ids>) -> FsResult<Volume> {
+        Volume::within(backing, queue, ids.into(), limits::Descriptors::of(open_files::limit()))
     }
 
     /// As [`Volume::new`], with so many descriptors.
     pub(super) fn within(
         backing: OwnedFd,
         queue: Arc<Queue>,
-        birth_epoch: u32,
+        ids: Ids,
         budget: limits::Descriptors,
     ) -> FsResult<Volume> {
         let handle = FileHandle::of(backing.as_fd()).ok();
@@ -119,7 +121,7 @@ impl Volume {
         let root_fd = Arc::new(backing.try_clone().step("duplicate a descriptor")?);
         let sighting = Sighting {
             id: NodeId::ROOT,
-            object: object_id(handle.as_ref(), birth_epoch, &stat),
+            object: object_id(handle.as_ref(), &ids, &stat)?,
             file_type: libc::S_IFDIR,
             handle: None,
             descriptor: Some(root_fd),
@@ -135,9 +137,10 @@ impl Volume {
             tree_generation: AtomicU64::new(0),
             root,
             device: stat.st_dev,
+            root_inode: stat.st_ino,
             has_subvolumes: SUBVOLUME_FILE_SYSTEMS.contains(&(facts.f_type as u32)),
             has_handles: handle.is_some(),
-            birth_epoch,
+            ids,
             divergence: Arc::default(),
             shared_writers: SharedWriters::default(),
             mapped: MappedFiles::default(),
@@ -235,7 +238,7 @@ impl Volume {
     }
 
     pub(super) fn root_inode(&self) -> u64 {
-        self.root.object.inode
+        self.root_inode
     }
 
     fn refuse_other_device(&self, stat: &Stat) -> FsResult<()> {
@@ -256,12 +259,12 @@ impl Volume {
         self.refuse_other_device(&stat)?;
         let node = if self.has_handles {
             let handle = FileHandle::at(dir, &name_c).step("look up a handle")?;
-            self.pin(Some(handle), None, &stat)
+            self.pin(Some(handle), None, &stat)?
         } else {
             let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
             let fd =
                 rustix::fs::openat(dir, &*name_c, flags, rustix::fs::Mode::empty()).step("open a name")?;
-            self.pin(None, Some(Arc::new(fd)), &stat)
+            self.pin(None, Some(Arc::new(fd)), &stat)?
         };
         node.set_place(parent.id, name.as_bytes());
         Ok((node, stat))
@@ -285,7 +288,7 @@ impl Volume {
             true => Some(FileHandle::of(fd.as_fd()).step("look up a handle")?),
             false => None,
         };
-        let node = self.pin(handle, Some(fd.clone()), &stat);
+        let node = self.pin(handle, Some(fd.clone()), &stat)?;
         if node.descriptor.lock().get_or_insert_with(|| fd.clone()).as_fd().as_raw_fd() == fd.as_raw_fd() {
             self.descriptors.remember(&node);
         }
@@ -307,20 +310,25 @@ impl Volume {
             None
         };
         let descriptor = if handle.is_none() { Some(fd) } else { None };
-        let node = self.pin(handle, descriptor, &stat);
+        let node = self.pin(handle, descriptor, &stat)?;
         node.left.learn(&stat);
         node.set_place(parent.id, name.as_bytes());
         Ok((node, stat))
     }
 
-    fn pin(&self, handle: Option<FileHandle>, descriptor: Option<Arc<OwnedFd>>, stat: &Stat) -> Pinned<'_> {
-        self.objects.pin(Sighting {
+    fn pin(
+        &self,
+        handle: Option<FileHandle>,
+        descriptor: Option<Arc<OwnedFd>>,
+        stat: &Stat,
+    ) -> FsResult<Pinned<'_>> {
+        Ok(self.objects.pin(Sighting {
             id: NodeId::of_inode(stat.st_ino),
-            object: object_id(handle.as_ref(), self.birth_epoch, stat),
+            object: object_id(handle.as_ref(), &self.ids, stat)?,
             file_type: file_type(stat),
             handle,
             descriptor,
-        })
+        }))
     }
 
     /// Programs that copy take a file without blocks for a hole; what a mapping has stored in one
@@ -384,10 +392,10 @@ fn place_of(place: &Place) -> Option<(NodeId, Box<[u8]>)> {
     Some((place.parent?, place.name.clone()))
 }
 
-fn object_id(handle: Option<&FileHandle>, birth_epoch: u32, stat: &Stat) -> ObjectId {
+fn object_id(handle: Option<&FileHandle>, ids: &Ids, stat: &Stat) -> FsResult<ObjectId> {
     match handle {
-        Some(handle) => ObjectId::at_first_sight(birth_epoch, handle, stat.st_ino),
-        None => ObjectId { birth_epoch, generation: 0, inode: stat.st_ino },
+        Some(handle) => ids.of(handle, stat.st_ino).step("look up the id of an object"),
+        None => Ok(ids.of_inode(stat.st_ino)),
     }
 }
 

@@ -7,7 +7,7 @@ use super::bounded::Bounded;
 use super::check::{CheckCounts, Difference};
 use super::item::{ItemNumber, LeftOut, OrphanCounts};
 use super::op::ObjectId;
-use super::position::{Position, Sequence};
+use super::position::{Epoch, Position, Sequence};
 
 /// Versions of the wire that this build speaks: it offers the range, the target picks. Raised with
 /// every new kind of op, item or message, and with the version that stands in frames (codec); what
@@ -231,6 +231,9 @@ pub enum TargetMessage {
     /// Before the answer to a listing: these of the files that it asks for are here with other content,
     /// whose blocks are to be compared. Only behind [`super::LaneItem::ByBlocks`].
     HasOld { listing: ItemNumber, objects: Vec<ObjectId> },
+    /// Answer to `Hello`: no, the set is written in this epoch, or in one that is not known here. The text says
+    /// what to do.
+    KeptOut { epoch: Epoch, reason: Text },
 }
 
 /// What the file system of a replica can hold.

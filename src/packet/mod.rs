@@ -1,15 +1,18 @@
 //! Packets: one file-system change with its position, and everything else that travels.
 //!
 //! Owns the words of the wire: ops and their results (`op`), positions (`position`), lane
-//! items (`item`), comparisons (`check`), control messages (`message`), pairing (`pairing`), and their bytes (`codec`). Performs nothing.
+//! items (`item`), comparisons (`check`), control messages (`message`), pairing (`pairing`), and their bytes (`codec`);
+//! and which epochs keep which out (`fence`); which ids objects have (`ids`). Performs nothing.
 
 mod bounded;
 mod check;
 mod codec;
+mod fence;
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]
 mod golden;
+mod ids;
 mod item;
 mod message;
 mod op;
@@ -23,6 +26,8 @@ mod tests;
 pub use bounded::*;
 pub use check::*;
 pub use codec::*;
+pub use fence::*;
+pub use ids::*;
 pub use item::*;
 pub use message::*;
 pub use op::*;

@@ -38,6 +38,11 @@ pub struct Epoch {
     pub writer: u64,
 }
 
+impl Epoch {
+    /// Number of the epoch in which a set begins.
+    pub const FIRST: u32 = 1;
+}
+
 /// Random number drawn at every start of a source that cannot prove the tail of its history.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize,

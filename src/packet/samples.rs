@@ -289,6 +289,7 @@ fn said_of_checks() -> Vec<TargetMessage> {
         TargetMessage::Orphans(OrphanCounts { moved: 1, kept: 2, deleted: 3, spared: 4 }),
         TargetMessage::Holds(holdings()),
         TargetMessage::HasOld { listing: ItemNumber(1), objects: (0..20).map(object).collect() },
+        TargetMessage::KeptOut { epoch: Epoch { number: 2, writer: 3 }, reason: text() },
     ]
 }
 

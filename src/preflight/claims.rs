@@ -43,6 +43,8 @@ pub enum Role {
     Replica,
     ServeRoot,
     Restored,
+    /// A replica that is served in its source's place.
+    StandIn,
 }
 
 impl Role {
@@ -52,11 +54,21 @@ impl Role {
             Role::Replica => "replica",
             Role::ServeRoot => "serve",
             Role::Restored => "restored",
+            Role::StandIn => "stand-in",
+        }
+    }
+
+    /// Whether both may have their trees: a target lets a replica of its go to whoever stands in with it.
+    fn lets(self, other: Role, contact: Contact) -> bool {
+        match (self, other) {
+            (Role::StandIn, Role::ServeRoot) => contact == Contact::Inside,
+            (Role::ServeRoot, Role::StandIn) => contact == Contact::Around,
+            _ => false,
         }
     }
 
     fn parse(word: &str) -> Option<Role> {
-        let all = [Role::Source, Role::Replica, Role::ServeRoot, Role::Restored];
+        let all = [Role::Source, Role::Replica, Role::ServeRoot, Role::Restored, Role::StandIn];
         all.into_iter().find(|role| role.word() == word)
     }
 }
@@ -75,8 +87,8 @@ impl Claim {
     pub fn take(role: Role, set: &str, path: &Path, tree: OwnedFd) -> Result<Claim, Failure> {
         let note = publish(role, set, path, &tree).map_err(|error| unknown(path, &error))?;
         let own = note.metadata().map_err(|error| unknown(path, &error))?;
-        let found =
-            find(&tree, Some((own.dev(), own.ino())), |_| true).map_err(|error| unknown(path, &error))?;
+        let found = find(&tree, Some((own.dev(), own.ino())), |other, contact| !role.lets(other, contact))
+            .map_err(|error| unknown(path, &error))?;
         match found {
             Some((holder, contact)) => Err(refusal(path, &holder, contact)),
             None => Ok(Claim { _note: note, _tree: tree }),
@@ -88,7 +100,7 @@ impl Claim {
 /// does not matter.
 pub fn check_outside(place: &Path) -> Result<(), Failure> {
     let found = open_directory(place)
-        .and_then(|dir| find(&dir, None, |contact| contact != Contact::Around))
+        .and_then(|dir| find(&dir, None, |_, contact| contact != Contact::Around))
         .map_err(|error| unknown(place, &error))?;
     match found {
         Some((holder, contact)) => Err(refusal(place, &holder, contact)),
@@ -125,6 +137,7 @@ impl fmt::Display for Holder {
             Role::Replica => write!(f, "the protection of '{set}' (pid {pid}) as its replica"),
             Role::ServeRoot => write!(f, "`standin serve` (pid {pid}) for its replicas"),
             Role::Restored => write!(f, "`standin restore` (pid {pid}) for '{set}'"),
+            Role::StandIn => write!(f, "the stand-in for '{set}' (pid {pid})"),
         }
     }
 }
@@ -170,7 +183,7 @@ fn publish(role: Role, set: &str, path: &Path, tree: &OwnedFd) -> io::Result<Fil
 fn find(
     tree: &OwnedFd,
     own: Option<(u64, u64)>,
-    counts: impl Fn(Contact) -> bool,
+    counts: impl Fn(Role, Contact) -> bool,
 ) -> io::Result<Option<(Holder, Contact)>> {
     for entry in fs::read_dir("/proc")? {
         let pid = entry.ok().and_then(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -178,7 +191,7 @@ fn find(
         for (note, text) in notes_of(pid) {
             if Some(note) != own
                 && let Some((holder, theirs)) = parse(pid, &text)
-                && let Some(contact) = contact(tree, &theirs)?.filter(|contact| counts(*contact))
+                && let Some(contact) = contact(tree, &theirs)?.filter(|contact| counts(holder.role, *contact))
             {
                 return Ok(Some((holder, contact)));
             }

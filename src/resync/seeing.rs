@@ -15,7 +15,7 @@ use super::error::is_of_the_object;
 use super::look::{attributes, birth, stat, timestamp};
 use super::place::{ListedFile, TreePath};
 use crate::limits::XATTRS_INLINE_MAX;
-use crate::packet::{Birth, LaneItem, LeftOut, ListedObject, Name, ObjectId, Timestamp, Xattr};
+use crate::packet::{Birth, Ids, LaneItem, LeftOut, ListedObject, Name, ObjectId, Timestamp, Xattr};
 use crate::sys::{FileHandle, has_xattrs_at, is_no_mount, open_by_handle, proc_path};
 use crate::xattr;
 
@@ -24,7 +24,7 @@ pub(super) struct Eyes {
     root: OwnedFd,
     /// Device of the root: what lies on another is a nested mount or subvolume.
     device: (u32, u32),
-    birth_epoch: u32,
+    ids: Ids,
     suspect_since: Option<Timestamp>,
     suspects: Arc<HashSet<ObjectId>>,
     is_replica: bool,
@@ -63,11 +63,11 @@ impl Eyes {
     /// `root` is a directory opened for reading.
     ///
     /// Errors: [`CopyError::Read`].
-    pub fn new(root: OwnedFd, birth_epoch: u32, suspect_since: Option<Timestamp>) -> Result<Eyes, CopyError> {
+    pub fn new(root: OwnedFd, ids: Ids, suspect_since: Option<Timestamp>) -> Result<Eyes, CopyError> {
         let failed = |error| read_error("look at", &TreePath::root(), error);
         let status = stat(root.as_fd()).map_err(failed)?;
         let (device, suspects) = ((status.stx_dev_major, status.stx_dev_minor), Arc::default());
-        Ok(Eyes { root, device, birth_epoch, suspect_since, suspects, is_replica: false })
+        Ok(Eyes { root, device, ids, suspect_since, suspects, is_replica: false })
     }
 
     /// The content of these is in doubt on the target, whatever it compares.
@@ -92,7 +92,7 @@ impl Eyes {
         let failed = |doing| move |error| read_error(doing, &TreePath::root(), error);
         let status = stat(self.root.as_fd()).map_err(failed("look at"))?;
         let handle = FileHandle::of(self.root.as_fd()).map_err(failed("get the file handle of"))?;
-        let id = self.id(&handle, &status);
+        let id = self.id(&handle, &status).map_err(failed("look up the id of"))?;
         let xattrs = xattr::read_replicated_up_to(&self.root, XATTRS_INLINE_MAX)
             .map_err(failed("read attributes of"))?;
         let (large, xattrs) = (xattrs.is_none(), xattrs.unwrap_or_default());
@@ -107,8 +107,13 @@ impl Eyes {
         Ok(Root { id, handle, item: LaneItem::Root { object: id, attributes, xattrs }, large })
     }
 
-    pub fn id(&self, handle: &FileHandle, status: &Statx) -> ObjectId {
-        ObjectId::at_first_sight(self.birth_epoch, handle, status.stx_ino)
+    pub fn id(&self, handle: &FileHandle, status: &Statx) -> io::Result<ObjectId> {
+        self.ids.of(handle, status.stx_ino)
+    }
+
+    /// As [`Ids::handle_of`].
+    pub fn handle_of(&self, id: ObjectId, like: &FileHandle) -> io::Result<Option<FileHandle>> {
+        self.ids.handle_of(id, like)
     }
 
     /// Whether it is on the tree's own file system.
@@ -179,7 +184,7 @@ impl Eyes {
         if handle.inode() != Some(status.stx_ino) {
             return None;
         }
-        let listed = self.listed_as(name.clone(), Birth::File, Some(Vec::new()), &status, &handle);
+        let listed = self.listed_as(name.clone(), Birth::File, Some(Vec::new()), &status, &handle).ok()?;
         Some(Seen { listed, handle, file_type: libc::S_IFREG })
     }
 
@@ -191,7 +196,7 @@ impl Eyes {
         handle: &FileHandle,
     ) -> io::Result<ListedObject> {
         let xattrs = xattr::read_replicated_up_to(fd, XATTRS_INLINE_MAX)?;
-        Ok(self.listed_as(name, birth(fd, status)?, xattrs, status, handle))
+        self.listed_as(name, birth(fd, status)?, xattrs, status, handle)
     }
 
     /// `xattrs`: `None` where they come in items of their own.
@@ -202,9 +207,9 @@ impl Eyes {
         xattrs: Option<Vec<Xattr>>,
         status: &Statx,
         handle: &FileHandle,
-    ) -> ListedObject {
-        let (is_file, object) = (birth == Birth::File, self.id(handle, status));
-        ListedObject {
+    ) -> io::Result<ListedObject> {
+        let (is_file, object) = (birth == Birth::File, self.id(handle, status)?);
+        Ok(ListedObject {
             name,
             object,
             birth,
@@ -214,7 +219,7 @@ impl Eyes {
             size: if is_file { status.stx_size } else { 0 },
             links: status.stx_nlink,
             suspect: is_file && (self.is_suspect(status) || self.suspects.contains(&object)),
-        }
+        })
     }
 }
 

@@ -66,7 +66,7 @@ impl Source {
             is_known: false,
             set: super::target::SET,
             set_name: "set".into(),
-            birth_epoch: 1,
+            ids: 1.into(),
             unwritten_at: Mark::of(clock),
             watch: None,
             divergence: Arc::default(),

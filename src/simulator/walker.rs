@@ -51,7 +51,7 @@ impl Walker {
         outcome: Sender<Walked>,
         (random, planted): (&mut Random, Option<Planted>),
     ) -> Walker {
-        let WalkOrder { birth_epoch, suspect_since, had, by_blocks, sink, answers, progress, .. } = order;
+        let WalkOrder { ids, suspect_since, had, by_blocks, sink, answers, progress, .. } = order;
         if let Some(planted) = planted.and_then(Planted::in_lane) {
             sink.plant(planted);
         }
@@ -77,7 +77,7 @@ impl Walker {
             Some(Planted::EndsWithDoubts) => Some(PlantedInCopy::EndsWithDoubts),
             _ => None,
         };
-        let copy = LiveCopy::new(backing, looks, birth_epoch, None, sink, heard, progress);
+        let copy = LiveCopy::new(backing, looks, ids, None, sink, heard, progress);
         let copy = copy.expect("the directory can be read").in_pieces(sizes, planted_in_copy).to(had);
         // Files are small here.
         let least = if began_at.0.is_multiple_of(2) { 1 } else { 1 << 20 };

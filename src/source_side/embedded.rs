@@ -12,7 +12,7 @@ use crate::link::TargetLink;
 use crate::packet::SetId;
 use crate::preflight::{Claim, Role, open_directory};
 use crate::target_side::reading::Accept;
-use crate::target_side::{ReadingSeat, Replicas, Seat, SharedApplier, Within};
+use crate::target_side::{NoSeat, ReadingSeat, Replicas, Seat, SharedApplier, Within};
 use crate::words::{Fingerprint, ProtectOptions};
 
 /// A target in this process, for one replica.
@@ -29,12 +29,12 @@ struct Only {
 }
 
 impl Replicas for Only {
-    fn open(&self, _link: &TargetLink, set: SetId, _name: &str) -> Result<Seat, String> {
+    fn open(&self, _link: &TargetLink, set: SetId, _name: &str) -> Result<Seat, NoSeat> {
         if set != self.set {
-            return Err(format!("this target holds set {}, not {set}", self.set));
+            return Err(format!("this target holds set {}, not {set}", self.set).into());
         }
         if self.applier.try_lock().is_some_and(|applier| !applier.is_where_it_was()) {
-            return Err(MOVED.to_owned());
+            return Err(MOVED.into());
         }
         Ok(Seat::alone(self.applier.clone()))
     }

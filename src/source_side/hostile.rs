@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::connection::{Around, Connection, Report, Settings, Watch};
 use super::mark::{Mark, Marks};
 use super::remote::Route;
+use crate::connection::FaultKind;
 use crate::control::{ConnectionState, WaitFor};
 use crate::intercept::Divergence;
 use crate::link::{Dial, FrameReceiver, Identity, Listener, Received, TargetEvent, TargetLink};
@@ -66,7 +67,7 @@ impl Scene {
             is_known: false,
             set: SetId(7),
             set_name: "web".into(),
-            birth_epoch: 1,
+            ids: 1.into(),
             unwritten_at: Mark::now(),
             watch,
             divergence,
@@ -176,6 +177,23 @@ fn more_is_acknowledged_than_was_sent() {
     }
 }
 
+/// It was copied to: what a stand-in had written there was overwritten.
+#[test]
+fn who_holds_a_higher_epoch_is_never_copied_to() {
+    for (number, writer, why) in [(2, 2, "stood in for"), (u32::MAX, 2, "stood in for"), (1, 3, "")] {
+        let scene = Scene::new();
+        scene.welcome(Position::origin(Epoch { number, writer }, Incarnation(9)));
+        let report = scene.connection.wait(Instant::now() + LONG, |report| {
+            report.fault == Some(FaultKind::KeptOut) || report.connected.is_some()
+        });
+        match why {
+            // Another writer of the first epoch has lost its state, and copies.
+            "" => assert_eq!(report.fault, None, "{}", report.reason),
+            _ => assert!(report.reason.contains(why), "{}", report.reason),
+        }
+    }
+}
+
 #[test]
 fn more_is_durable_than_applied() {
     check("durable what it had not applied", |scene| {
@@ -222,7 +240,7 @@ fn forged_proofs_resume_nothing() {
     let forged: [fn(Position) -> Position; 4] = [
         |last| Position { chain: Chain(1), ..last },
         |last| Position { sequence: Sequence(u64::MAX), ..last },
-        |last| Position { epoch: Epoch { number: 9, writer: 9 }, ..last },
+        |last| Position { epoch: Epoch { number: 1, writer: 9 }, ..last },
         |last| Position { incarnation: Incarnation(9), ..last },
     ];
     for forge in forged {

@@ -14,6 +14,7 @@
 //! | | `embedded`, `remote` | a target in this process; how a target on another host is reached |
 //! | | `patience`, `display` | how long programs may wait for the copy; how far it is, on the terminal |
 //! | | `identity`, `mark` | whose directory this is; since when a file may differ on a target |
+//! | | `standing_in` | a replica served in its source's place: the epoch, the ids of its objects |
 //! | protected | `director`, `life` | the owner; its states |
 //! | | `desk`, `commands`, `status` | the control socket: questions, connections, `standin status` |
 //! | | `verifying` | comparing a replica with the directory, for whoever asks |
@@ -62,6 +63,7 @@ mod rounds;
 mod rules;
 mod schedule;
 mod settling;
+mod standing_in;
 mod start;
 mod startup;
 mod status;

@@ -71,6 +71,18 @@ pub struct SetRecord {
     /// Its replica was given as of this: what it has as of anything else is nothing that is known here.
     #[serde(default)]
     pub restored_at: Option<Position>,
+    /// The directory is a replica of the set, and is served in its source's place.
+    #[serde(default)]
+    pub stands_in: bool,
+}
+
+/// What a replica says of itself to who wants to stand in with it.
+pub struct Known {
+    pub set: SetId,
+    /// The epoch in which it was stood in for before.
+    pub fence: Option<Epoch>,
+    /// In which it was written last.
+    pub applied: Epoch,
 }
 
 /// What stays of a connection over a restart.
@@ -160,6 +172,8 @@ impl ConnectionRecord {
 pub struct SetState {
     path: PathBuf,
     pub record: SetRecord,
+    /// The name stood for nothing before.
+    is_new: bool,
     /// Locked while this daemon runs: two daemons would write one record.
     _lock: File,
 }
@@ -200,18 +214,57 @@ impl SetState {
     pub fn open(dir: &Path, tree: &Path, found: &Found, stranger: Stranger) -> Result<SetState, StateError> {
         let lock = lock(dir)?;
         let path = dir.join("set.json");
-        let mut record = match store::read_json::<SetRecord>(&path)? {
+        let found_record = store::read_json::<SetRecord>(&path)?;
+        let is_new = found_record.is_none();
+        let mut record = match found_record {
             Some(record) => taken_up(record, tree, found, stranger)?,
             None => fresh(tree, found, stranger),
         };
         record.tree = tree.to_owned();
         record.place = Some(found.place.clone());
-        Ok(SetState { path, record, _lock: lock })
+        Ok(SetState { path, record, is_new, _lock: lock })
     }
 
     /// Makes the record durable.
     pub fn save(&self) -> io::Result<()> {
         store::replace_json(&self.path, &self.record)
+    }
+
+    /// Whether the epoch was raised for this stand-in before, by a start that may have been cut off.
+    pub fn goes_on_standing_in(&self, known: &Known) -> bool {
+        let SetRecord { set, epoch, stands_in, .. } = self.record;
+        let is_raised = match known.fence {
+            Some(fence) => epoch == fence || epoch.number > fence.number,
+            None => epoch.number > known.applied.number,
+        };
+        stands_in && set == known.set && is_raised
+    }
+
+    /// The record is that of a stand-in from now on, in an epoch higher than all that are known; objects are
+    /// born in one that none of the replica's was born in. To be saved.
+    ///
+    /// Errors: the name stands for another set.
+    pub fn stand_in(&mut self, known: &Known, newest_birth: u32) -> Result<(), StateError> {
+        if !self.is_new && self.record.set != known.set {
+            return Err(StateError::OtherTree(self.record.tree.clone()));
+        }
+        let fence = known.fence.map_or(0, |fence| fence.number);
+        let highest = self.record.epoch.number.max(fence).max(known.applied.number);
+        let too_high = || StateError::NotTheSource("no higher epoch is left");
+        let number = highest.checked_add(1).ok_or_else(too_high)?;
+        let birth_epoch = number.max(newest_birth.checked_add(1).ok_or_else(too_high)?);
+        let writer = self.record.epoch.writer;
+        self.record.forget_moments();
+        self.record = SetRecord {
+            set: known.set,
+            epoch: Epoch { number, writer },
+            birth_epoch: Some(birth_epoch),
+            copy_of: None,
+            diverged: None,
+            stands_in: true,
+            ..self.record.clone()
+        };
+        Ok(())
     }
 
     /// A run begins, with its changes in this page cache. What the marks say counts for it only
@@ -328,6 +381,7 @@ fn fresh(tree: &Path, found: &Found, stranger: Stranger) -> SetRecord {
         rules: Rules::default(),
         restored_from: None,
         restored_at: None,
+        stands_in: false,
     };
     if stranger == Stranger::Adopt { in_place_of_the_first(record) } else { record }
 }

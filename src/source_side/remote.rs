@@ -195,7 +195,7 @@ mod tests {
             is_known: false,
             set: SetId(7),
             set_name: "web".into(),
-            birth_epoch: 1,
+            ids: 1.into(),
             unwritten_at: crate::source_side::Mark::now(),
             watch: None,
             divergence: Arc::default(),

@@ -45,7 +45,7 @@ impl Start {
     /// Waits until every target has answered, [`CONNECT_PATIENCE`] at most for all. One that has answered
     /// a start before may be away, or refuse: it keeps no other target from being protected.
     ///
-    /// Errors: one has never answered, and does not in time; one that never has does not take this
+    /// Errors: one keeps this source out, which was stood in for; one has never answered, and does not in time; one that never has does not take this
     /// source, or shows another key: at once.
     fn wait_for_targets(&self) -> Result<Vec<String>, Failure> {
         let deadline = Instant::now() + CONNECT_PATIENCE;
@@ -84,6 +84,7 @@ impl Start {
                     );
                     return Ok(false);
                 }
+                Some(FaultKind::KeptOut) => return Err(stood_in_for(connection, &report)),
                 Some(FaultKind::Refused) => return Err(refused(connection, &report)),
                 Some(FaultKind::Lost) if !was_told => {
                     was_told = true;
@@ -141,6 +142,15 @@ fn refused(connection: &Connection, report: &Report) -> Failure {
         format!("The target {} and this host do not take each other: {}.", connection.target, report.reason),
         NOTHING_MOUNTED,
         "Do what it says, and start again.",
+    )
+}
+
+/// What programs would write here nobody would ever see again.
+fn stood_in_for(connection: &Connection, report: &Report) -> Failure {
+    Failure::new(
+        format!("{}: {}.", connection.target, report.reason),
+        "Nothing is mounted; the directory and the replica are as they were.",
+        "Decide which side goes on, and do what it says.",
     )
 }
 

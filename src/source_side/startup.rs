@@ -22,18 +22,20 @@ use super::mount_options::BackingMount;
 use super::record::{ConnectionRecord, SetRecord, SetState, StateError, Stranger};
 use super::remote::{Awaited, Paired, Route};
 use super::restoring::refuse_unfinished;
+use super::standing_in::StandIn;
+use crate::apply::fence_of;
 use crate::control::{ProcessMeter, Server};
 use crate::failure::Failure;
 use crate::intercept::{Divergence, Volume};
 use crate::link::Identity;
 use crate::open_files;
-use crate::packet::{Incarnation, Position};
+use crate::packet::{Ids, Incarnation, Position};
 use crate::preflight::{self, Claim, DeadMount, MountTable, Preflight, Role};
 use crate::privileges::{self, PROTECT};
 use crate::queue::Queue;
 use crate::store;
 use crate::sys::{MountOptions, set_mount_options};
-use crate::words::{ProtectOptions, Target};
+use crate::words::{CopyMode, ProtectOptions, Target};
 
 pub(super) const NOTHING_MOUNTED: &str = "Nothing is mounted; the directory is as it was.";
 
@@ -52,7 +54,8 @@ pub fn run(options: ProtectOptions) -> Result<Ended, Failure> {
     checked.warnings.iter().for_each(|warning| eprintln!("note: {warning}"));
     let signals =
         crate::signals::stop_signals().map_err(|error| io_failure("signals cannot be caught", &error))?;
-    let Prepared { ground, connections, set, marks, claim } = prepare(options, checked, unwritten_at)?;
+    let Prepared { ground, connections, set, marks, claim, stand_in } =
+        prepare(options, checked, unwritten_at)?;
     let started = |error| io_failure("the daemon has no threads", &error);
     let director = Director::new(ground.clone(), connections, set, marks).map_err(started)?;
     let (board, address) = (director.board(), director.address());
@@ -64,7 +67,7 @@ pub fn run(options: ProtectOptions) -> Result<Ended, Failure> {
     board.read().connections.iter().for_each(|connection| connection.end());
     ground.queue.close();
     // From here on nothing of the replicas and of the state is in use.
-    drop((set, claim));
+    drop((set, stand_in, claim));
     // Last: whoever waits for the end takes the hang-up for it, and may unmount the replica's
     // disk or start again at once.
     drop(server);
@@ -79,6 +82,8 @@ struct Prepared {
     marks: Arc<Marks>,
     /// On the backing directory.
     claim: Claim,
+    /// Where the directory is a replica that is served in its source's place.
+    stand_in: Option<StandIn>,
 }
 
 /// What is kept is needed until the end, for the unmount too: so it is before everything else, and
@@ -123,6 +128,7 @@ fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Mark) -> R
         .map_err(|error| io_failure(&format!("{} cannot be read", options.tree().display()), &error))?;
     let mut set = SetState::open(&options.set_state(), options.tree(), &found, stranger)
         .map_err(|error| no_state(&options, &error))?;
+    let stand_in = StandIn::begin(&options, &mut set)?;
     let run = Incarnation(store::random_u64());
     set.begin(run, page_cache(options.tree()), &Clock::now());
     let record = set.record.clone();
@@ -130,7 +136,8 @@ fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Mark) -> R
     let queue = Queue::new(options.queue_memory, origin);
     let duplicate =
         backing.try_clone().map_err(|error| io_failure("a descriptor cannot be duplicated", &error))?;
-    let volume = Volume::new(duplicate, queue.clone(), record.birth_epoch()).map_err(|error| {
+    let ids = stand_in.as_ref().map_or_else(|| record.birth_epoch().into(), |stand_in| stand_in.ids.clone());
+    let volume = Volume::new(duplicate, queue.clone(), ids.clone()).map_err(|error| {
         io_failure("the backing directory cannot be used", &std::io::Error::from_raw_os_error(error.errno))
     })?;
     let volume = Arc::new(volume.by(options.profile));
@@ -147,6 +154,7 @@ fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Mark) -> R
         durability: durability.as_ref(),
         unwritten_at: &unwritten_at,
         marks: &marks,
+        ids: &ids,
     };
     let connections = connect(&options, &knows, &mut set, own.as_ref())?;
     for target in set.record.disconnect_all_but(&options.targets) {
@@ -173,7 +181,7 @@ fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Mark) -> R
         ways: checked.ways,
         warnings: checked.warnings,
     });
-    Ok(Prepared { ground, connections, set, marks, claim })
+    Ok(Prepared { ground, connections, set, marks, claim, stand_in })
 }
 
 /// As of which a target's replica was given that the directory was restored from.
@@ -206,7 +214,9 @@ fn claim_places(options: &ProtectOptions, backing: &OwnedFd) -> Result<Claim, Fa
         backing.try_clone().map_err(|error| io_failure("a descriptor cannot be duplicated", &error))?;
     // Before the own claim, which may hold the mount point.
     preflight::check_outside(&options.directory)?;
-    Claim::take(Role::Source, &options.name, options.tree(), duplicate)
+    let was_stood_in = fence_of(backing).is_ok_and(|fence| fence.is_some());
+    let role = if options.stand_in.is_some() || was_stood_in { Role::StandIn } else { Role::Source };
+    Claim::take(role, &options.name, options.tree(), duplicate)
 }
 
 fn no_state(options: &ProtectOptions, error: &StateError) -> Failure {
@@ -303,6 +313,7 @@ struct Knows<'a> {
     /// Before it was seen that nobody had a file open for writing past the mount.
     unwritten_at: &'a Mark,
     marks: &'a Arc<Marks>,
+    ids: &'a Ids,
 }
 
 fn connect(
@@ -315,7 +326,12 @@ fn connect(
     let mut real_targets = 0..;
     for (index, target) in options.targets.iter().enumerate() {
         let id = index as u32 + 1;
-        let ConnectionRecord { uuid, kept, .. } = set.record.connection(target).clone();
+        let ConnectionRecord { uuid, mut kept, .. } = set.record.connection(target).clone();
+        let is_noted = set.record.marks.contains_key(&target.to_string());
+        if set.record.stands_in && !is_noted && kept.copy_mode == CopyMode::default() {
+            // What the other side has is mostly the same, and no time says of what.
+            kept.copy_mode = CopyMode::DifferencesChecksum;
+        }
         let mut embedded = None;
         let route = match target {
             Target::Null => {
@@ -348,7 +364,7 @@ fn connect(
                 Target::Remote { repset, .. } => repset.clone(),
                 Target::Local(_) | Target::Null => options.name.clone(),
             },
-            birth_epoch: set.record.birth_epoch(),
+            ids: knows.ids.clone(),
             unwritten_at: knows.unwritten_at.clone(),
             watch: real_targets.next().and_then(|target| watch(knows.durability, target)),
             divergence: knows.volume.divergence().clone(),

@@ -37,10 +37,11 @@ use crate::packet::{Holdings, SetId};
 use crate::words::Fingerprint;
 
 pub use daemon::run;
-pub use options::ServeOptions;
+pub use options::{ServeOptions, serve_state};
 #[cfg(test)]
 pub(crate) use reception::greeting;
-pub use seat::{Cut, ReadingSeat, Seat, View};
+pub use replicas::want;
+pub use seat::{Cut, NoSeat, ReadingSeat, Seat, View};
 pub(crate) use session::{SourceSession, Surroundings, Synced};
 pub use within::Within;
 
@@ -48,7 +49,7 @@ pub use within::Within;
 ///
 /// Errors: one line for both sides: why not, and what to do.
 pub trait Replicas: Send + Sync {
-    fn open(&self, link: &TargetLink, set: SetId, name: &str) -> Result<Seat, String>;
+    fn open(&self, link: &TargetLink, set: SetId, name: &str) -> Result<Seat, NoSeat>;
 
     /// Finds the replica of a set for a peer that may read it back. Its source is kept away meanwhile.
     ///

@@ -1,7 +1,7 @@
 //! What `serve` was asked to do, parsed once at the border.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::words::Allow;
 
@@ -24,10 +24,15 @@ pub struct ServeOptions {
 impl ServeOptions {
     /// What the target keeps on disk. No replication set can have this name.
     pub fn own_state(&self) -> PathBuf {
-        self.state.join(".serve")
+        serve_state(&self.state)
     }
 
     pub fn socket(&self) -> PathBuf {
         crate::words::socket_path(&self.run, &self.name)
     }
+}
+
+/// What a target daemon keeps on disk below a state directory: of each set in a directory of its name.
+pub fn serve_state(state: &Path) -> PathBuf {
+    state.join(".serve")
 }

@@ -8,29 +8,37 @@ use crossbeam_channel::{Receiver, bounded};
 
 use super::reading::{self, Accept};
 use super::session::{SourceSession, Surroundings, Synced};
-use super::{ReadingSeat, Replicas, Seat};
-use crate::apply::DurablePoint;
+use super::{NoSeat, ReadingSeat, Replicas, Seat};
+use crate::apply::{Applier, DurablePoint};
 use crate::control::unix_ms;
 use crate::limits::HANDSHAKE_TIME_MAX;
 use crate::link::{TargetEvent, TargetLink};
-use crate::packet::{SetId, SourceMessage, Standing, TargetMessage, Text, WIRE_VERSION, WIRE_VERSION_OLDEST};
+use crate::packet::{
+    Epoch, KeptOut, SetId, SourceMessage, Standing, TargetMessage, Text, WIRE_VERSION, WIRE_VERSION_OLDEST,
+};
 
 /// Serves one source until its connection ends; answers why it ended.
 ///
 /// Errors: the source was refused; the reason went to both sides.
 pub fn run(link: TargetLink, replicas: &dyn Replicas, stopping: &AtomicBool) -> Result<String, String> {
-    let seat = match handshake(&link, replicas) {
-        Ok(Greeted::Seated(seat)) => seat,
+    let (seat, epoch) = match handshake(&link, replicas) {
+        Ok(Greeted::Seated(seat, epoch)) => (seat, epoch),
         Ok(Greeted::Reads(seat)) => return give(&link, &seat, stopping),
         Ok(Greeted::Answered) => {
             let reason = "it only asked how things are";
             wait_and_close(&link, reason);
             return Ok(reason.into());
         }
-        Err(reason) => return refuse(&link, reason),
+        Err(NoSeat::Refused(reason)) => return refuse(&link, reason),
+        Err(NoSeat::StoodInFor(reason)) => return keep_out(&link, Epoch::default(), reason),
     };
     // An older session of the same source ends first.
     let mut applier = seat.applier.lock();
+    match admit(&mut applier, epoch) {
+        Ok(()) => {}
+        Err(NotAdmitted::KeptOut(kept_out, known)) => return keep_out(&link, known, kept_out.to_string()),
+        Err(NotAdmitted::Fault(reason)) => return refuse(&link, reason),
+    }
     if let Some(allow) = seat.allow {
         applier.set_allow(allow);
     }
@@ -53,6 +61,32 @@ fn give(link: &TargetLink, seat: &ReadingSeat, stopping: &AtomicBool) -> Result<
     }
 }
 
+/// Why a source that has its seat may not take it.
+enum NotAdmitted {
+    KeptOut(KeptOut, Epoch),
+    Fault(String),
+}
+
+/// Before anything else of both sides is compared. A stand-in is known from then on, whatever follows.
+fn admit(applier: &mut Applier, epoch: Epoch) -> Result<(), NotAdmitted> {
+    let known = applier.fence();
+    if let (Some(known), Some(kept_out)) = (known, epoch.kept_out_by(known)) {
+        return Err(NotAdmitted::KeptOut(kept_out, known));
+    }
+    if epoch.raises(known) {
+        applier.raise_fence(epoch).map_err(|fault| {
+            NotAdmitted::Fault(format!("the epoch of the source cannot be noted on the target: {fault}"))
+        })?;
+    }
+    Ok(())
+}
+
+fn keep_out(link: &TargetLink, epoch: Epoch, reason: String) -> Result<String, String> {
+    link.send(TargetMessage::KeptOut { epoch, reason: Text::from_str_cut(&reason) });
+    wait_and_close(link, &reason);
+    Err(reason)
+}
+
 fn refuse(link: &TargetLink, reason: String) -> Result<String, String> {
     link.send(TargetMessage::Refused { reason: Text::from_str_cut(&reason) });
     wait_and_close(link, &reason);
@@ -67,15 +101,16 @@ fn wait_and_close(link: &TargetLink, reason: &str) {
 
 /// What a source wanted.
 enum Greeted {
-    Seated(Seat),
+    /// In the epoch of its source.
+    Seated(Seat, Epoch),
     Reads(ReadingSeat),
     Answered,
 }
 
-fn handshake(link: &TargetLink, replicas: &dyn Replicas) -> Result<Greeted, String> {
+fn handshake(link: &TargetLink, replicas: &dyn Replicas) -> Result<Greeted, NoSeat> {
     let hello = match link.messages().recv_timeout(HANDSHAKE_TIME_MAX) {
         Ok(TargetEvent::Message(message)) => message,
-        Ok(TargetEvent::Lost { reason }) => return Err(reason),
+        Ok(TargetEvent::Lost { reason }) => return Err(reason.into()),
         Err(_) => return Err("the source said nothing after it connected".into()),
     };
     if let SourceMessage::Ask { set_name } = &hello {
@@ -93,21 +128,30 @@ fn handshake(link: &TargetLink, replicas: &dyn Replicas) -> Result<Greeted, Stri
     if let SourceMessage::Restore { version_oldest, version, set_name, accept_bad_data, .. } = &hello {
         check_version(*version_oldest, *version)?;
         let accept = if *accept_bad_data { Accept::Anything } else { Accept::Good };
-        return replicas.read(link, &set_name.to_text(), accept).map(Greeted::Reads);
+        return Ok(Greeted::Reads(replicas.read(link, &set_name.to_text(), accept)?));
     }
-    let (set, name) = greeting(hello)?;
-    replicas.open(link, set, &name).map(Greeted::Seated)
+    let Greeting { set, name, epoch } = greeting(hello)?;
+    replicas.open(link, set, &name).map(|seat| Greeted::Seated(seat, epoch))
 }
 
-/// Set and name of the set that a source asks for with its first message.
+/// What a source asks for with its first message.
+#[derive(Debug)]
+pub(crate) struct Greeting {
+    set: SetId,
+    name: String,
+    /// In which it writes.
+    epoch: Epoch,
+}
+
+/// What a source asks for.
 ///
 /// Errors: it is refused; one line for both sides.
-pub(crate) fn greeting(hello: SourceMessage) -> Result<(SetId, String), String> {
-    let SourceMessage::Hello { version_oldest, version, set, set_name, .. } = hello else {
+pub(crate) fn greeting(hello: SourceMessage) -> Result<Greeting, String> {
+    let SourceMessage::Hello { version_oldest, version, set, set_name, last, .. } = hello else {
         return Err("the source did not begin with its greeting".into());
     };
     check_version(version_oldest, version)?;
-    Ok((set, set_name.to_text()))
+    Ok(Greeting { set, name: set_name.to_text(), epoch: last.epoch })
 }
 
 fn check_version(oldest: u16, newest: u16) -> Result<(), String> {

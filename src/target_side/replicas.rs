@@ -7,6 +7,7 @@
 
 mod opening;
 mod resting;
+mod wanted;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,9 +21,11 @@ use parking_lot::Mutex;
 use self::opening::{Owner, missing};
 pub use self::resting::Resting;
 use self::resting::rest;
+pub use self::wanted::want;
+use self::wanted::{STANDS_IN, is_wanted};
 use super::options::ServeOptions;
 use super::reading::Accept;
-use super::seat::{Cut, ReadingSeat, Seat, View};
+use super::seat::{Cut, NoSeat, ReadingSeat, Seat, View};
 use super::{Replicas, SharedApplier};
 use crate::link::{Peer, TargetLink, TargetLinkHandle};
 use crate::packet::{DataState, Holdings, SetId};
@@ -169,10 +172,22 @@ impl Store {
     /// Looks after replicas that no source works on: what was begun is finished, times are set, and
     /// what is applied becomes durable.
     pub fn rest(&self) {
+        self.let_go_of_wanted();
         let idle: Vec<_> = self.held.lock().values().filter_map(Held::idle).collect();
         for (applier, view) in idle {
             if let Err(fault) = rest(&applier, &view) {
                 log::warn!("a replica that no source works on could not be made durable: {fault}");
+            }
+        }
+    }
+
+    /// Whoever wants to stand in with a replica gets it, while no source works on it.
+    fn let_go_of_wanted(&self) {
+        for (name, held) in self.held.lock().iter_mut() {
+            let Held::Open(Open { set, live: None, .. }) = held else { continue };
+            if is_wanted(&self.options.own_state().join(name)) {
+                log::info!("'{name}' is let go: {STANDS_IN}");
+                *held = Held::Closed { set: *set, problem: STANDS_IN.to_owned() };
             }
         }
     }
@@ -187,18 +202,21 @@ impl Store {
 
     /// Gives a source its seat. A newer connection of the same source takes over; another source's is
     /// refused while one lives, and every source's while the replica is read back.
-    fn take_seat(&self, name: &str, set: SetId, link: &TargetLink) -> Result<Seat, String> {
+    fn take_seat(&self, name: &str, set: SetId, link: &TargetLink) -> Result<Seat, NoSeat> {
         let caller = caller(link, name, Direction::FromPeer)?;
         let granted =
             || self.book.grant(&caller.peer.key, name).ok_or_else(|| not_granted(&caller.peer.key, name));
         granted()?;
+        if is_wanted(&self.options.own_state().join(name)) {
+            return Err(NoSeat::StoodInFor(STANDS_IN.to_owned()));
+        }
         self.have_open(name, set)?;
         let mut held = self.held.lock();
         // Under the lock that a revocation takes after it: either it is seen here, or it cuts.
         let allow = granted()?.allow.unwrap_or(self.options.allow).and(able());
         let Some(Held::Open(open)) = held.get_mut(name) else { return Err("no replica".into()) };
         if open.set != set {
-            return Err(self.other_set(name, open.set, set));
+            return Err(self.other_set(name, open.set, set).into());
         }
         Ok(self.seat(open, &caller)?.allow(allow))
     }
@@ -277,7 +295,7 @@ impl Replicas for Store {
         self.take_reading_seat(name, link, accept)
     }
 
-    fn open(&self, link: &TargetLink, set: SetId, name: &str) -> Result<Seat, String> {
+    fn open(&self, link: &TargetLink, set: SetId, name: &str) -> Result<Seat, NoSeat> {
         if !is_set_name(name) {
             return Err("the source names no replication set".into());
         }

@@ -22,6 +22,26 @@ pub struct Seat {
     leave: Option<Box<dyn FnOnce() + Send>>,
 }
 
+/// Why a source gets no seat, in one line for both sides.
+#[derive(Debug)]
+pub enum NoSeat {
+    Refused(String),
+    /// Somebody else serves the replica in its place.
+    StoodInFor(String),
+}
+
+impl From<String> for NoSeat {
+    fn from(reason: String) -> NoSeat {
+        NoSeat::Refused(reason)
+    }
+}
+
+impl From<&str> for NoSeat {
+    fn from(reason: &str) -> NoSeat {
+        NoSeat::Refused(reason.to_owned())
+    }
+}
+
 /// What whoever reads a replica back gets to work with.
 pub struct ReadingSeat {
     pub seat: Seat,

@@ -1,5 +1,6 @@
 //! A session over loopback, with a source that a test plays by hand.
 
+mod fence;
 mod reading;
 mod scene;
 

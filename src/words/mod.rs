@@ -20,7 +20,7 @@ pub use delete_limit::DeleteLimit;
 pub use keys::{BadFingerprint, Fingerprint, hmac_sha256, sha256};
 pub use measures::QueueStats;
 pub use names::{OF_THE_DISK, RESERVED_NAME, SOCKET_SUFFIX, is_set_name, socket_path};
-pub use options::{Late, Needs, ProtectOptions, Rule, Target, TargetError};
+pub use options::{BadData, Late, Needs, ProtectOptions, Rule, Target, TargetError};
 pub use orphans::{OrphanChoice, OrphanRules};
 pub use profile::Profile;
 pub use right::Right;

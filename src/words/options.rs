@@ -33,6 +33,8 @@ pub struct ProtectOptions {
     pub adopt: bool,
     /// Take a directory that is not the one protected before under this name for the set's.
     pub adopt_source: bool,
+    /// Serve a replica in its source's place.
+    pub stand_in: Option<BadData>,
     /// Start although mounts below the directory will be hidden by the new one.
     pub hide_nested: bool,
     /// Memory level of the queue, bytes; at least [`crate::limits::QUEUE_MEMORY_MIN`].
@@ -69,6 +71,13 @@ impl ProtectOptions {
     pub fn socket(&self) -> PathBuf {
         socket_path(&self.run, &self.name)
     }
+}
+
+/// Whether what is no consistent state of a source is served in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadData {
+    Refuse,
+    Accept,
 }
 
 /// How many targets a sync waits for.

@@ -10,7 +10,7 @@ use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::packet::{DataState, Position, SetId};
+use crate::packet::{DataState, Epoch, Position, SetId};
 use crate::store;
 use crate::sys::FileHandle;
 
@@ -25,6 +25,9 @@ pub struct Identity {
     /// The durable position that was being made when this was written: never behind the slot.
     pub durable: Position,
     pub data: DataState,
+    /// It was stood in for in this epoch.
+    #[serde(default)]
+    pub fence: Option<Epoch>,
 }
 
 /// Where the identity of one root is kept.
@@ -84,6 +87,16 @@ pub fn set_of(root: &File, state: Option<&Path>) -> io::Result<Option<SetId>> {
         Err(error) => return Err(error.into()),
     };
     Ok(identity.map(|identity| identity.set))
+}
+
+/// In which epoch a directory was stood in for, by its own mark; `None` where it is no replica.
+pub fn fence_of(root: impl AsFd) -> io::Result<Option<Epoch>> {
+    let mut value = vec![0; 4096];
+    match rustix::fs::fgetxattr(root, IDENTITY_XATTR, value.as_mut_slice()) {
+        Ok(len) => Ok(serde_json::from_slice::<Identity>(&value[..len])?.fence),
+        Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn kept(root: &File, state: &Path) -> io::Result<Option<Identity>> {

@@ -5,6 +5,7 @@
 //!                                                        policy, writer: what is done with it
 //!  begun ── progress (page, slot, identity) ── times ──> durable: what is proved, and how;
 //!                                                        doubt: what was begun and is not proved
+//!  fence: who is kept out
 //!  presence: whether what is known is there
 //!  limbo, nameless, aside, relief, incomplete: what is not where, or not what, it should be
 //! ```
@@ -21,6 +22,7 @@ pub(super) mod by_handle;
 mod descriptors;
 mod doubt;
 mod durable;
+mod fence;
 mod identity;
 pub(super) mod incomplete;
 mod index;
@@ -59,7 +61,7 @@ pub use self::durable::DurablePoint;
 #[cfg(test)]
 pub use self::durable::Hold;
 use self::durable::Points;
-pub use self::identity::{IDENTITY_XATTR, set_of};
+pub use self::identity::{IDENTITY_XATTR, fence_of, set_of};
 pub(super) use self::incomplete::{Incomplete, Lack};
 #[cfg(test)]
 pub(super) use self::index::GROWTH_MEMORY as INDEX_GROWTH;

@@ -25,7 +25,7 @@ use super::identity::{Identity, Keeper};
 use super::page::{PageCache, Positions, Which};
 use super::slot::SlotFile;
 use crate::limits::RELIEVED_NAMED_MAX;
-use crate::packet::{BadBy, DataState, ObjectId, Position, SetId};
+use crate::packet::{BadBy, DataState, Epoch, ObjectId, Position, SetId};
 use crate::place::Place;
 use crate::store::random_u64;
 use crate::sys::boot_id;
@@ -112,6 +112,9 @@ struct Record {
     /// Which directory this is said of; `None` in records from before it was noted.
     #[serde(default)]
     place: Option<Place>,
+    /// It was stood in for in this epoch: sources of earlier ones are kept out.
+    #[serde(default)]
+    fence: Option<Epoch>,
 }
 
 impl Record {
@@ -177,6 +180,8 @@ impl Progress {
             .filter(|_| record.is_some());
         let before = record.as_ref().map(|record| record.durable);
         let mut proved = prove(set, record.clone(), identity, applied);
+        // Whatever else is lost or was set back: each of both says it alone.
+        proved.fence = highest_fence(record.as_ref(), identity);
         if adopted {
             proved = bad(proved, "its content was there before and was not compared yet", BadBy::Anything);
         }
@@ -379,7 +384,8 @@ impl Progress {
     pub fn announce(&mut self, root: &File, durable: Position, data: DataState) -> io::Result<()> {
         assert!(!durable.is_ahead_of(&self.applied()), "what is not applied is announced as durable");
         self.announced = durable;
-        self.keeper.write(root, Identity { set: self.record.set, durable, data })
+        let Record { set, fence, .. } = self.record;
+        self.keeper.write(root, Identity { set, durable, data, fence })
     }
 
     /// Second half, after the sync of everything up to `durable`: the proof.
@@ -402,6 +408,19 @@ impl Progress {
         Ok(())
     }
 
+    /// The epoch in which it was stood in for.
+    pub fn fence(&self) -> Option<Epoch> {
+        self.record.fence
+    }
+
+    /// Keeps out who writes in earlier epochs than this; durable when it returns.
+    pub fn raise_fence(&mut self, root: &File, epoch: Epoch) -> io::Result<()> {
+        assert!(epoch.raises(self.record.fence), "the fence of a replica is only ever raised");
+        self.write_record(Record { fence: Some(epoch), ..self.record.clone() })?;
+        self.write_identity(root)?;
+        root.sync_all()
+    }
+
     /// The index is lost: nothing of the replica can be named any more.
     pub(super) fn lose(&mut self, reason: &str) -> Result<(), OpenError> {
         if self.record.data == DataState::Empty {
@@ -420,8 +439,8 @@ impl Progress {
 
     fn write_identity(&self, root: &File) -> io::Result<()> {
         // Never less than the point under way will prove: that would look set back.
-        let Record { set, data, .. } = self.record;
-        self.keeper.write(root, Identity { set, durable: self.announced, data })
+        let Record { set, data, fence, .. } = self.record;
+        self.keeper.write(root, Identity { set, durable: self.announced, data, fence })
     }
 }
 
@@ -462,6 +481,7 @@ fn prove(
         dirty: false,
         half_copied: false,
         place: None,
+        fence: None,
     };
     let (record, identity) = match (record, identity) {
         // An empty directory, and whatever the state directory knew of another one is void.
@@ -496,6 +516,11 @@ fn prove(
         return bad(Record { relieved_more: false, ..record }, reason, BadBy::Anything);
     }
     record
+}
+
+fn highest_fence(record: Option<&Record>, identity: Option<Identity>) -> Option<Epoch> {
+    let both = [record.and_then(|record| record.fence), identity.and_then(|identity| identity.fence)];
+    both.into_iter().flatten().max_by_key(|fence| fence.number)
 }
 
 /// Nothing of the replica is emptied any more.

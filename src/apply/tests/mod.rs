@@ -5,6 +5,7 @@ mod check;
 mod converge;
 mod crash;
 mod doubt;
+mod fence;
 mod finish;
 mod fuzz;
 mod gives_way;

@@ -128,7 +128,8 @@ impl Volume {
             return Known::Root(&self.root);
         }
         let node = self.objects.pin(Sighting {
-            id: NodeId::of_inode(seen.object.inode),
+            // Its id may have come from another file system.
+            id: NodeId::of_inode(seen.handle.inode().unwrap_or(seen.object.inode)),
             object: seen.object,
             file_type: seen.file_type,
             handle: Some(*seen.handle),

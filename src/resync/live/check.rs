@@ -215,5 +215,5 @@ fn open_below(eyes: &Eyes, path: &OsStr) -> io::Result<(ObjectId, FileHandle)> {
         return Err(io::Error::from_raw_os_error(libc::EXDEV));
     }
     let handle = FileHandle::of(fd.as_fd())?;
-    Ok((eyes.id(&handle, &status), handle))
+    Ok((eyes.id(&handle, &status)?, handle))
 }

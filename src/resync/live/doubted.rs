@@ -27,7 +27,12 @@ pub(super) enum Doubted {
 /// Errors: [`CopyError::NoHandles`] where no handle can be made of an id; [`CopyError::Read`] where this
 /// process cannot open anything.
 pub(super) fn find(eyes: &Eyes, root: &FileHandle, id: ObjectId) -> Result<Doubted, CopyError> {
-    let handle = root.alike(id.inode, id.generation).ok_or(CopyError::NoHandles)?;
+    let handle = eyes
+        .handle_of(id, root)
+        .map_err(|error| {
+            read_error("look up the handle of a doubted directory of", &TreePath::root(), error)
+        })?
+        .ok_or(CopyError::NoHandles)?;
     match is_inside(eyes, &handle, root, id) {
         Ok(true) => Ok(Doubted::Inside(handle)),
         Ok(false) => Ok(Doubted::Nowhere),
@@ -45,7 +50,7 @@ fn is_inside(eyes: &Eyes, handle: &FileHandle, root: &FileHandle, id: ObjectId) 
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
     let mut at = open_by_handle(eyes.root_fd(), handle, flags)?;
     let mut status = stat(at.as_fd())?;
-    if eyes.id(&FileHandle::of(at.as_fd())?, &status) != id {
+    if eyes.id(&FileHandle::of(at.as_fd())?, &status)? != id {
         return Ok(false);
     }
     // Directories that move meanwhile stay inside, or outside: nothing leaves a set through its mount.

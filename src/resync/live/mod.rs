@@ -48,7 +48,7 @@ use super::place::{TreePath, say_nested};
 use super::seeing::{Eyes, NotRead, Root, leave};
 use super::{CopyError, CopyProgress, CopyReport, Entry, Found, Looks, Pace, StampedSink, TargetHad, Wanted};
 use crate::limits::{CONTENT_CHUNK, LISTING_ENTRIES_MAX};
-use crate::packet::{ItemNumber, LaneItem, LeftOut, ObjectId, Timestamp};
+use crate::packet::{Ids, ItemNumber, LaneItem, LeftOut, ObjectId, Timestamp};
 use crate::pool::Pool;
 use crate::sets::Matcher;
 use crate::sys::FileHandle;
@@ -177,13 +177,13 @@ impl<S: StampedSink> LiveCopy<S> {
     pub fn new(
         backing: OwnedFd,
         looks: Arc<dyn Looks>,
-        birth_epoch: u32,
+        ids: impl Into<Ids>,
         suspect_since: Option<Timestamp>,
         sink: S,
         answers: Receiver<Answer>,
         progress: Arc<CopyProgress>,
     ) -> Result<LiveCopy<S>, CopyError> {
-        let eyes = Eyes::new(backing, birth_epoch, suspect_since)?;
+        let eyes = Eyes::new(backing, ids.into(), suspect_since)?;
         let Root { id, handle, .. } = eyes.root()?;
         let place = (handle, TreePath::root());
         Ok(LiveCopy {

@@ -24,8 +24,8 @@ use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying, SetAs
 use crate::limits::ASIDE_LISTED_MAX;
 use crate::link::{LostBy, SourceEvent};
 use crate::packet::{
-    DataState, Features, OrphanCounts, Position, ReplicaProof, Sequence, SourceMessage, Stuck, TargetMessage,
-    Text, WIRE_VERSION, WIRE_VERSION_OLDEST,
+    DataState, Epoch, Features, OrphanCounts, Position, ReplicaProof, Sequence, SourceMessage, Stuck,
+    TargetMessage, Text, WIRE_VERSION, WIRE_VERSION_OLDEST,
 };
 use crate::queue::{CursorId, Queue};
 use crate::resync::{Answer, CopyError, Pace, Wanted};
@@ -431,12 +431,22 @@ impl<S: Surroundings> Driver<S> {
         }
     }
 
+    /// Nothing is copied there, and nothing is tried in its place: a person has to act.
+    fn kept_out(&mut self, reason: String) {
+        if self.machine.attempts() == 0 {
+            log::error!("connection {} to {}: {reason}", self.settings.id, self.settings.target);
+        }
+        let jitter = Jitter(self.around.random() as u16);
+        self.happened(Event::KeptOut { reason, jitter });
+    }
+
     fn message(&mut self, message: TargetMessage) {
         match message {
             TargetMessage::Welcome { version, proof, .. } => self.welcome(version, proof),
             TargetMessage::Refused { reason } => {
                 self.lost(LostBy::Refusal, format!("refused by the target: {}", reason.to_text()));
             }
+            TargetMessage::KeptOut { reason, .. } => self.kept_out(reason.to_text()),
             TargetMessage::Acknowledge { applied, durable, .. } => self.acknowledge(applied, durable),
             TargetMessage::Wanted { listing, objects } => {
                 self.hear_of_copy(Answer::Wanted(Wanted { listing, objects }));
@@ -544,6 +554,9 @@ impl<S: Surroundings> Driver<S> {
             ));
         }
         let last = self.queue.last();
+        if let Some(kept_out) = last.epoch.kept_out_by(stood_in(&proof)) {
+            return self.kept_out(kept_out.to_string());
+        }
         let said = self.shared.report.lock().durable;
         let is_ours = proof.applied.same_history(&last);
         let has = if is_ours { proof.durable.sequence } else { Sequence(0) };
@@ -679,4 +692,10 @@ impl<S: Surroundings> Drop for Driver<S> {
             watch(None);
         }
     }
+}
+
+/// The epoch of a stand-in, where what a target holds is of one.
+fn stood_in(proof: &ReplicaProof) -> Option<Epoch> {
+    let epochs = [proof.applied.epoch, proof.durable.epoch];
+    epochs.into_iter().filter(|epoch| epoch.number > Epoch::FIRST).max_by_key(|epoch| epoch.number)
 }

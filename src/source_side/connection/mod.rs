@@ -31,7 +31,9 @@ use crate::connection::{Command, Copies, FaultKind, NotNow};
 use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying};
 use crate::intercept::Divergence;
 use crate::link::LinkStats;
-use crate::packet::{DataState, LeftOut, ObjectId, OrphanCounts, Position, Sequence, SetId, WithheldCounts};
+use crate::packet::{
+    DataState, Ids, LeftOut, ObjectId, OrphanCounts, Position, Sequence, SetId, WithheldCounts,
+};
 use crate::queue::{CursorId, Haste, Queue};
 use crate::resync::{CheckOrder, CopyProgress};
 use crate::words::{CopyMode, DeleteLimit, HashKind, OrphanRules, Target, WhenFull};
@@ -56,7 +58,7 @@ pub struct Settings {
     pub is_known: bool,
     pub set: SetId,
     pub set_name: String,
-    pub birth_epoch: u32,
+    pub ids: Ids,
     /// What a target has that had nothing is as the source had it then, or later.
     pub unwritten_at: Mark,
     /// Told whenever it changes how the target stands; nothing stands when the connection is over.

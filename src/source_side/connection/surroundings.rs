@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, bounded};
 
 use crate::intercept::Volume;
 use crate::link::{LinkStats, SourceEvent, SourceLink, Waker};
-use crate::packet::{LaneItem, ObjectId, SourceMessage, Timestamp};
+use crate::packet::{Ids, LaneItem, ObjectId, SourceMessage, Timestamp};
 use crate::resync::{
     Answer, BlockOrder, CheckOrder, CopyError, CopyProgress, CopyReport, LiveCopy, Pace, TargetHad,
 };
@@ -59,7 +59,7 @@ pub(crate) trait NetworkLink {
 pub(crate) struct WalkOrder {
     /// Nothing is copied: this is compared.
     pub check: Option<CheckOrder>,
-    pub birth_epoch: u32,
+    pub ids: Ids,
     /// What changed since then is copied whatever the target compares.
     pub suspect_since: Timestamp,
     /// The content of these, too.
@@ -111,7 +111,7 @@ impl Surroundings for Around {
     fn walk(&mut self, order: WalkOrder) -> io::Result<Receiver<Walked>> {
         let WalkOrder {
             check,
-            birth_epoch,
+            ids,
             suspect_since,
             suspects,
             had,
@@ -126,7 +126,7 @@ impl Surroundings for Around {
         let (backing, volume) = (self.backing.try_clone()?, self.volume.clone());
         let copy = move || {
             let since = Some(suspect_since);
-            let copy = LiveCopy::new(backing, volume, birth_epoch, since, sink, answers, progress)?;
+            let copy = LiveCopy::new(backing, volume, ids, since, sink, answers, progress)?;
             let copy = copy.suspecting(suspects).at_pace(pace).treating_orphans(orphans);
             let copy = if of_restored { copy.of_restored() } else { copy };
             match check {

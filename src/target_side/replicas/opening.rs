@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::{Held, Open, Store};
+use super::{Held, Open, STANDS_IN, Store, is_wanted};
 use crate::apply::{Applier, OpenError, Places, Replica};
 use crate::packet::SetId;
 use crate::store;
@@ -74,6 +74,9 @@ impl Store {
     /// Errors: one line for both sides.
     pub(super) fn open_replica(&self, name: &str, set: SetId) -> Result<Open, String> {
         let (root, state) = (self.directory(name), self.options.own_state().join(name));
+        if is_wanted(&state) {
+            return Err(STANDS_IN.to_owned());
+        }
         let shown = root.display();
         let failed = |what: &str, error: &io::Error| format!("the replica {shown} {what}: {error}");
         let owner_path = state.join("set.json");

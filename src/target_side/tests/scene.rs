@@ -34,7 +34,7 @@ impl Feed for Frames {
 pub struct One(SharedApplier);
 
 impl Replicas for One {
-    fn open(&self, _link: &TargetLink, _set: SetId, _name: &str) -> Result<Seat, String> {
+    fn open(&self, _link: &TargetLink, _set: SetId, _name: &str) -> Result<Seat, NoSeat> {
         Ok(Seat::alone(self.0.clone()))
     }
 

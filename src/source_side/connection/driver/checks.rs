@@ -26,7 +26,7 @@ impl<S: Surroundings> Driver<S> {
         let Some(session) = &self.session else { return };
         let progress = Arc::new(CopyProgress::new());
         let sink = session.lane.stamped(session.link.waker());
-        let birth_epoch = self.settings.birth_epoch;
+        let ids = self.settings.ids.clone();
         let before = {
             let report = self.shared.report.lock();
             (report.mirror, report.progress.clone())
@@ -35,7 +35,7 @@ impl<S: Surroundings> Driver<S> {
         let begun = Checking::begin(self.queue.last().sequence, before, wish, |order, answers| {
             around.walk(WalkOrder {
                 check: Some(order),
-                birth_epoch,
+                ids,
                 suspect_since: Timestamp::default(),
                 suspects: Arc::default(),
                 had: TargetHad::default(),

@@ -52,7 +52,7 @@ impl<S: Surroundings> Driver<S> {
             (true, _) => Some(FirstCopy::begins(self.settings.unwritten_at.clone(), run)),
             (false, begun) => begun.and_then(|begun| begun.joined(run)),
         };
-        let birth_epoch = self.settings.birth_epoch;
+        let ids = self.settings.ids.clone();
         let had = self.target_had();
         let suspect_since = self.suspect_since();
         let suspects = match &self.suspects {
@@ -67,7 +67,7 @@ impl<S: Surroundings> Driver<S> {
         let by_blocks = if is_empty { None } else { self.by_blocks() };
         let order = |answers, progress| WalkOrder {
             check: None,
-            birth_epoch,
+            ids,
             suspect_since,
             suspects: suspects.clone(),
             had,

@@ -1,0 +1,232 @@
+//! A replica is served in its source's place, the old source is kept out, brought into line, and written to
+//! again.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use tempfile::TempDir;
+
+use crate::host::{
+    COMMAND_MAX, Daemon, STOP_MAX, SYNC_MAX, clear_mounts, describe, dir_on_disk, output_within,
+    require_host, standin, wait_in_line,
+};
+use crate::pair::kill;
+use crate::tree;
+
+/// A host that can be source and target: its tree is `srv/web`.
+struct Side {
+    at: PathBuf,
+    port: u16,
+    serve: Option<Daemon>,
+    protect: Option<Daemon>,
+}
+
+impl Side {
+    fn new(base: &Path, name: &str) -> Side {
+        let at = base.join(name);
+        for dir in ["srv", "mount", "run", "serve-run"] {
+            fs::create_dir_all(at.join(dir)).expect("a directory");
+        }
+        let free = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+        Side { at, port: free.expect("a free port").port(), serve: None, protect: None }
+    }
+
+    fn tree(&self) -> PathBuf {
+        self.at.join("srv/web")
+    }
+
+    fn mount(&self, name: &str) -> PathBuf {
+        self.at.join("mount").join(name)
+    }
+
+    fn command(&self) -> Command {
+        let mut command = standin(&self.at.join("run"));
+        command.arg("--state").arg(self.at.join("state"));
+        command
+    }
+
+    /// For the target daemon.
+    fn target_command(&self) -> Command {
+        let mut command = standin(&self.at.join("serve-run"));
+        command.arg("--state").arg(self.at.join("state"));
+        command
+    }
+
+    fn serve(&mut self, arguments: &[&str]) {
+        let mut command = self.target_command();
+        command.arg("serve").arg("--root").arg(self.at.join("srv")).args(arguments);
+        command.args(["--listen", &format!("127.0.0.1:{}", self.port)]);
+        let mut daemon = Daemon::spawn(command);
+        daemon.wait_ready();
+        self.serve = Some(daemon);
+    }
+
+    fn protect_command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command();
+        command.arg("protect").arg(self.at.join("mount")).arg("--backing").arg(self.tree());
+        command.args(["--name", "web"]).args(arguments);
+        command
+    }
+
+    fn protect(&mut self, arguments: &[&str]) {
+        let mut daemon = Daemon::spawn(self.protect_command(arguments));
+        daemon.wait_ready();
+        self.protect = Some(daemon);
+    }
+
+    /// It does not come up, and says why.
+    #[track_caller]
+    fn refuses(&self, arguments: &[&str], word: &str) {
+        let output = output_within(&mut self.protect_command(arguments), SYNC_MAX);
+        let said = describe(&output);
+        assert!(output.status.code() == Some(2) && said.contains(word), "no '{word}' in:\n{said}");
+    }
+
+    fn pair_with(&self, target: &Side) {
+        let invited = output_within(target.target_command().args(["invite", "web"]), COMMAND_MAX);
+        assert!(invited.status.success(), "{}", describe(&invited));
+        let mut command = self.command();
+        command.args(["pair", &target.address()]).stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut child = command.spawn().expect("standin pair");
+        child.stdin.take().expect("piped").write_all(&invited.stdout).expect("it reads the token");
+        assert!(child.wait().expect("it ends").success());
+    }
+
+    fn address(&self) -> String {
+        format!("standin://127.0.0.1:{}/web", self.port)
+    }
+
+    #[track_caller]
+    fn in_line(&self) {
+        wait_in_line(|| self.command(), || self.said());
+        let output = output_within(self.command().args(["wait-sync", "--timeout", "120s"]), SYNC_MAX);
+        assert!(output.status.success(), "{}{}", describe(&output), self.said());
+    }
+
+    fn stop(daemon: &mut Option<Daemon>) {
+        let mut daemon = daemon.take().expect("it runs");
+        daemon.signal(libc::SIGTERM);
+        let status = daemon.wait(STOP_MAX);
+        assert!(status.is_some_and(|status| status.success()), "{status:?}\n{}", daemon.said());
+    }
+
+    fn said(&self) -> String {
+        let said = |daemon: &Option<Daemon>| daemon.as_ref().map(Daemon::said).unwrap_or_default();
+        format!("--- {}\nprotect: {}\nserve: {}", self.at.display(), said(&self.protect), said(&self.serve))
+    }
+}
+
+impl Drop for Side {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.said());
+        }
+        for mut daemon in [self.protect.take(), self.serve.take()].into_iter().flatten() {
+            kill(&mut daemon);
+        }
+        clear_mounts(&self.at.join("mount"));
+    }
+}
+
+/// The old source, what stands in for it, and their files.
+struct Scene {
+    old: Side,
+    new: Side,
+    _base: TempDir,
+}
+
+impl Scene {
+    /// The source is gone in the middle of its work: what it wrote last never came.
+    fn without_a_source() -> Scene {
+        require_host();
+        let base = dir_on_disk();
+        let mut scene =
+            Scene { old: Side::new(base.path(), "old"), new: Side::new(base.path(), "new"), _base: base };
+        let Scene { old, new, .. } = &mut scene;
+        fill(&old.tree());
+        new.serve(&[]);
+        old.pair_with(new);
+        old.protect(&["--to", &new.address()]);
+        fs::write(old.mount("written"), "through the mount").expect("a write");
+        old.in_line();
+        kill(old.protect.as_mut().expect("it runs"));
+        old.protect = None;
+        clear_mounts(&old.at.join("mount"));
+        fs::write(old.tree().join("d/1"), "never shipped").expect("a write");
+        scene
+    }
+}
+
+fn fill(root: &Path) {
+    fs::create_dir_all(root.join("d/deep")).expect("directories");
+    fs::create_dir_all(root.join("moves")).expect("directories");
+    for number in 0..300 {
+        fs::write(root.join(format!("d/{number}")), vec![b'x'; number * 37]).expect("a file");
+        fs::write(root.join(format!("moves/{number}")), format!("{number}")).expect("a file");
+    }
+    fs::hard_link(root.join("d/7"), root.join("d/deep/again")).expect("a link");
+    std::os::unix::fs::symlink("d/7", root.join("in")).expect("a symlink");
+}
+
+/// What programs do on the stand-in, to objects that were born on the old source and on it.
+fn work(side: &Side, round: &str) {
+    let at = |name: &str| side.mount(name);
+    fs::write(at(&format!("born {round}")), "here").expect("a write");
+    fs::write(at("d/2"), format!("rewritten in {round}")).expect("a write");
+    fs::rename(at("moves"), at(&format!("moved in {round}"))).expect("renamed");
+    fs::create_dir(at("moves")).expect("a directory");
+    fs::write(at("moves/new"), round).expect("a write");
+    fs::hard_link(at("d/9"), at(&format!("d/deep/{round}"))).expect("a link");
+    let _ = fs::remove_file(at("d/4"));
+    fs::rename(at("d/11"), at("d/12")).expect("renamed over");
+    fs::write(at("d/11"), round).expect("a write");
+}
+
+/// What it said of copies.
+fn copied(side: &Side) -> String {
+    side.said().lines().filter(|line| line.contains("content of")).collect::<Vec<_>>().join("\n")
+}
+
+/// The old source came back and was answered with a copy: what the stand-in had written was overwritten.
+#[test]
+fn a_replica_stands_in_and_its_source_comes_home() {
+    let mut scene = Scene::without_a_source();
+    let Scene { old, new, .. } = &mut scene;
+    // While the target daemon runs, which lets the replica go.
+    new.protect(&["--stand-in"]);
+    assert_eq!(fs::read(new.mount("written")).expect("read"), b"through the mount");
+    work(new, "the first");
+    let lost = fs::read(old.tree().join("d/1")).expect("read");
+    old.refuses(&["--to", &new.address()], "was stood in for");
+    assert!(!old.mount("written").exists(), "it is mounted");
+    Side::stop(&mut new.protect);
+    old.refuses(&["--to", &new.address()], "epoch 2");
+    assert_eq!(fs::read(new.tree().join("moves/new")).expect("read"), b"the first");
+    assert_eq!(fs::read(old.tree().join("d/1")).expect("read"), lost);
+
+    // The old host holds the copy now; a later start goes on in the same epoch.
+    old.serve(&["--adopt"]);
+    new.pair_with(old);
+    new.protect(&["--to", &old.address()]);
+    new.in_line();
+    work(new, "the second");
+    new.in_line();
+    tree::assert_same(&new.tree(), &old.tree());
+    eprintln!("to the old source: {}", copied(new));
+
+    // Home: stop here, start there.
+    let last = Instant::now();
+    Side::stop(&mut new.protect);
+    Side::stop(&mut old.serve);
+    old.refuses(&["--to", &new.address()], "replica of a stand-in");
+    old.protect(&["--stand-in", "--to", &new.address()]);
+    eprintln!("frozen for {:?}, with a start that was refused", last.elapsed());
+    work(old, "the third");
+    old.in_line();
+    tree::assert_same(&old.tree(), &new.tree());
+    new.refuses(&[], "replica of a stand-in");
+    Side::stop(&mut old.protect);
+}

@@ -1,0 +1,207 @@
+//! A replica is served in its source's place: at its host, read-write, in a higher epoch.
+//!
+//! ```text
+//!  the replica is wanted (a target daemon lets it go) ── opened, locked, at rest, durable, good
+//!      ── the set's record here: a higher epoch, durably   (killed before: nothing happened)
+//!      ── the fence of the replica, durably                (killed between: the same command goes on, in the
+//!                                                           same epoch; the source may come until then)
+//!      ── from here on no source of a lower epoch is taken in, and it is mounted
+//! ```
+//! Objects keep the ids that the replica's index has for them ([`ids`]); what is born here is born in the new
+//! epoch.
+
+mod ids;
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use self::ids::{IdsOfReplica, Noted};
+use super::embedded::replica_state;
+use super::record::{Known, SetState, StateError};
+use super::startup::{NOTHING_MOUNTED, io_failure};
+use crate::apply::{Applier, OpenError, Places, Replica, fence_of, set_of};
+use crate::failpoint;
+use crate::failure::Failure;
+use crate::limits::{REPLICA_LET_GO_PATIENCE, REPLICA_LET_GO_POLL};
+use crate::packet::{DataState, Epoch, Ids};
+use crate::target_side::{serve_state, want};
+use crate::words::{BadData, ProtectOptions};
+
+const LEFT_ALONE: &str = "Nothing is mounted; the replica is as it was.";
+
+/// Who stands in with a replica. Nobody else gets it as long as this lives.
+pub struct StandIn {
+    pub ids: Ids,
+    _wanted: File,
+}
+
+impl StandIn {
+    /// Takes the replica that the options name as the tree, and raises the epoch. `None`: the tree is a
+    /// source's own.
+    ///
+    /// Errors: it is no replica, is bad, its source is connected; the tree was stood in for elsewhere.
+    pub fn begin(options: &ProtectOptions, set: &mut SetState) -> Result<Option<StandIn>, Failure> {
+        if options.stand_in.is_none() {
+            refuse_stood_in_for(options.tree(), set.record.epoch)?;
+        }
+        let bad_data = match options.stand_in {
+            Some(bad_data) => bad_data,
+            None if set.record.stands_in => BadData::Refuse,
+            None => return Ok(None),
+        };
+        let state = find_state(options)?;
+        let (wanted, mut replica) = take(options, &state)?;
+        let known = Known { set: replica.set(), fence: replica.fence(), applied: replica.applied().epoch };
+        if options.stand_in.is_none() {
+            refuse_kept_out(options.tree(), set.record.epoch, known.fence)?;
+        }
+        let goes_on = set.goes_on_standing_in(&known);
+        if !goes_on {
+            replica = at_rest(options, replica, bad_data)?;
+        }
+        let index = options.set_state().join("ids");
+        let noted = Noted::of(&replica, &index)
+            .map_err(|error| io_failure("the ids of the replica's objects cannot be looked up", &error))?;
+        if !goes_on {
+            set.stand_in(&known, noted.newest_birth).map_err(|error| other_set(options, &error))?;
+        }
+        raise(set, &mut replica)?;
+        let ids = Ids::kept(set.record.birth_epoch(), Arc::new(IdsOfReplica::new(replica, noted)));
+        Ok(Some(StandIn { ids, _wanted: wanted }))
+    }
+}
+
+/// The record first: a fence whose writer nobody knows would keep everybody out.
+fn raise(set: &SetState, replica: &mut Replica) -> Result<(), Failure> {
+    let failed = |error: &io::Error| io_failure("the epoch cannot be raised", error);
+    let at = |place| failpoint::at(place).map_err(|error| failed(&error));
+    at("stand-in record")?;
+    set.save().map_err(|error| failed(&error))?;
+    at("stand-in fence")?;
+    let epoch = set.record.epoch;
+    if epoch.raises(replica.fence()) {
+        replica.raise_fence(epoch).map_err(|fault| failed(&io::Error::other(fault.to_string())))?;
+        log::info!("stands in for the source of set {} in epoch {}", set.record.set, epoch.number);
+    }
+    Ok(())
+}
+
+/// Where what is known of the replica is: with the target daemon of this host, or with a set whose embedded
+/// target had it.
+fn find_state(options: &ProtectOptions) -> Result<PathBuf, Failure> {
+    let tree = options.tree();
+    let served = tree.file_name().map(|name| serve_state(&options.state).join(name));
+    let sets = fs::read_dir(&options.state).into_iter().flatten().flatten();
+    let embedded = sets.map(|set| replica_state(&set.path(), tree));
+    let found = served.into_iter().chain(embedded).find(|state| state.join("slot").exists());
+    found.ok_or_else(|| {
+        Failure::new(
+            format!("{} is no replica that this host knows: nobody can stand in with it.", tree.display()),
+            LEFT_ALONE,
+            format!(
+                "Name the replica with --backing, and with --state the state directory of its target (here {}).",
+                options.state.display()
+            ),
+        )
+    })
+}
+
+/// Opens the replica; a target daemon that has it lets it go, while no source works on it.
+fn take(options: &ProtectOptions, state: &Path) -> Result<(File, Replica), Failure> {
+    let shown = options.tree().display();
+    let places = Places::beside(options.tree(), state);
+    if places.limbo.parent() == Some(&*places.root) {
+        return Err(Failure::new(
+            format!("{shown} is a mount point or a subvolume: what belongs to the replica lies in it."),
+            LEFT_ALONE,
+            "A stand-in of such a replica is not in this version: restore from it instead.",
+        ));
+    }
+    let failed = |error: &io::Error| io_failure(&format!("the replica {shown} cannot be taken"), error);
+    let wanted = want(state).map_err(|error| failed(&error))?.ok_or_else(|| in_use(options))?;
+    let root = File::open(options.tree()).map_err(|error| failed(&error))?;
+    let set = set_of(&root, Some(state)).map_err(|error| failed(&error))?.ok_or_else(|| {
+        failed(&io::Error::other("it does not carry the mark of a replica: mount its disk, if it has one"))
+    })?;
+    let deadline = Instant::now() + REPLICA_LET_GO_PATIENCE;
+    loop {
+        match Replica::open(&places, set) {
+            Ok(replica) => return Ok((wanted, replica)),
+            Err(OpenError::InUse) if Instant::now() < deadline => std::thread::sleep(REPLICA_LET_GO_POLL),
+            Err(OpenError::InUse) => return Err(in_use(options)),
+            Err(error) => return Err(failed(&io::Error::other(error.to_string()))),
+        }
+    }
+}
+
+/// Everything that was applied is on the disk, with its times.
+fn at_rest(options: &ProtectOptions, replica: Replica, bad_data: BadData) -> Result<Replica, Failure> {
+    let mut applier = Applier::at_rest(replica);
+    let data = applier.begin_session().data;
+    let shown = applier.data_shown();
+    let reason = match (data, shown.reason) {
+        (DataState::Good, None) => None,
+        (DataState::Empty, _) => Some("nothing was ever copied there".into()),
+        (DataState::Good | DataState::Bad, reason) => Some(reason.unwrap_or_default()),
+    };
+    match reason {
+        Some(why) if bad_data == BadData::Refuse || data == DataState::Empty => {
+            return Err(bad(options, &why));
+        }
+        Some(_) => {}
+        None => applier.durable_point().map_err(|fault| {
+            io_failure("what was applied cannot be made durable", &io::Error::other(fault.to_string()))
+        })?,
+    }
+    Ok(applier.into_replica())
+}
+
+/// Refuses a source that goes on with a directory which is somebody else's replica now.
+fn refuse_stood_in_for(tree: &Path, epoch: Epoch) -> Result<(), Failure> {
+    let fence = File::open(tree).and_then(|root| fence_of(root.as_fd()));
+    let fence = fence.map_err(|error| io_failure(&format!("{} cannot be read", tree.display()), &error))?;
+    refuse_kept_out(tree, epoch, fence)
+}
+
+fn refuse_kept_out(tree: &Path, epoch: Epoch, fence: Option<Epoch>) -> Result<(), Failure> {
+    let Some(why) = epoch.kept_out_by(fence) else { return Ok(()) };
+    Err(Failure::new(
+        format!("{} is the replica of a stand-in: {why}.", tree.display()),
+        NOTHING_MOUNTED,
+        "To write here again: stop the stand-in, the target daemon of this directory too, and start with --stand-in.",
+    ))
+}
+
+fn bad(options: &ProtectOptions, why: &str) -> Failure {
+    Failure::new(
+        format!("{} is no consistent state of its source: {why}.", options.tree().display()),
+        LEFT_ALONE,
+        "Let its source bring it into line. To serve what is there, as it is: --accept-bad-data.",
+    )
+}
+
+fn in_use(options: &ProtectOptions) -> Failure {
+    Failure::new(
+        format!("The replica {} is worked on: its source is connected, perhaps.", options.tree().display()),
+        LEFT_ALONE,
+        "Stop its source (standin stop there), or cut it off: two hosts would write one set.",
+    )
+}
+
+fn other_set(options: &ProtectOptions, error: &StateError) -> Failure {
+    let (name, tree) = (&options.name, options.tree().display());
+    let why = match error {
+        StateError::OtherTree(own) => format!("it protects {}", own.display()),
+        StateError::NotTheSource(why) => (*why).to_owned(),
+        StateError::InUse | StateError::Io(_) => "its state cannot be used".into(),
+    };
+    Failure::new(
+        format!("The name '{name}' does not stand for the set of {tree}: {why}."),
+        LEFT_ALONE,
+        "Choose another name with --name.",
+    )
+}
