@@ -329,7 +329,7 @@ fn programs_that_write_make_no_difference() {
             scope.spawn(move || work(&root, &other, stop));
         }
         let mut rounds = Vec::new();
-        for round in 0..25 {
+        for round in 0..rounds_wanted() {
             let arguments: &[&str] = if round % 2 == 0 { &["--checksum"] } else { &[] };
             rounds.push(verify(&protected, arguments));
         }
@@ -341,6 +341,12 @@ fn programs_that_write_make_no_difference() {
     protected.assert_in_sync();
     assert_eq!(verify(&protected, &["--checksum"]).code, 0);
     protected.stop();
+}
+
+/// `STANDIN_TEST_VERIFICATIONS`: more than there is time for every day.
+fn rounds_wanted() -> usize {
+    let wanted = std::env::var("STANDIN_TEST_VERIFICATIONS").ok();
+    wanted.map_or(25, |wanted| wanted.parse().expect("a number of rounds"))
 }
 
 /// Writes, renames within and across directories, links, removes and makes, until it is to stop.
