@@ -11,6 +11,7 @@
 
 use std::fmt;
 
+use super::message::ReplicaProof;
 use super::position::Epoch;
 
 /// Why a source may not write where it could write before.
@@ -38,6 +39,14 @@ impl Epoch {
         // The first epoch is nobody's stand-in: a source that has lost its state is in it again, as another
         // writer.
         self.number > known.map_or(Epoch::FIRST, |known| known.number)
+    }
+}
+
+impl ReplicaProof {
+    /// The epoch of a stand-in, where what a target holds is of one.
+    pub fn stood_in(&self) -> Option<Epoch> {
+        let epochs = [self.applied.epoch, self.durable.epoch];
+        epochs.into_iter().filter(|epoch| epoch.number > Epoch::FIRST).max_by_key(|epoch| epoch.number)
     }
 }
 

@@ -24,8 +24,8 @@ use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying, SetAs
 use crate::limits::ASIDE_LISTED_MAX;
 use crate::link::{LostBy, SourceEvent};
 use crate::packet::{
-    DataState, Epoch, Features, OrphanCounts, Position, ReplicaProof, Sequence, SourceMessage, Stuck,
-    TargetMessage, Text, WIRE_VERSION, WIRE_VERSION_OLDEST,
+    DataState, Features, OrphanCounts, Position, ReplicaProof, Sequence, SourceMessage, Stuck, TargetMessage,
+    Text, WIRE_VERSION, WIRE_VERSION_OLDEST,
 };
 use crate::queue::{CursorId, Queue};
 use crate::resync::{Answer, CopyError, Pace, Wanted};
@@ -554,7 +554,7 @@ impl<S: Surroundings> Driver<S> {
             ));
         }
         let last = self.queue.last();
-        if let Some(kept_out) = last.epoch.kept_out_by(stood_in(&proof)) {
+        if let Some(kept_out) = last.epoch.kept_out_by(proof.stood_in()) {
             return self.kept_out(kept_out.to_string());
         }
         let said = self.shared.report.lock().durable;
@@ -692,10 +692,4 @@ impl<S: Surroundings> Drop for Driver<S> {
             watch(None);
         }
     }
-}
-
-/// The epoch of a stand-in, where what a target holds is of one.
-fn stood_in(proof: &ReplicaProof) -> Option<Epoch> {
-    let epochs = [proof.applied.epoch, proof.durable.epoch];
-    epochs.into_iter().filter(|epoch| epoch.number > Epoch::FIRST).max_by_key(|epoch| epoch.number)
 }
