@@ -24,7 +24,7 @@ const FLOORS: [&[&str]; 6] = [
         "words",
     ],
     &["packet"],
-    &["blocks", "privileges", "sets", "xattr"],
+    &["blocks", "map", "privileges", "sets", "xattr"],
     &["apply", "connection", "control", "intercept", "link", "pairing", "preflight", "queue", "resync"],
     &["source_side", "target_side"],
     &["bench", "cli", "dependencies", "floors", "lib", "main", "shape", "simulator"],

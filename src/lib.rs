@@ -15,6 +15,7 @@
 //! - [`packet`]: ops, positions, lane items, messages, and their bytes
 //! - [`intercept`]: FUSE in, ops out; the only user of `fuser`
 //! - [`queue`]: one order for all threads, bounded
+//! - [`map`]: what was changed since which position, for a target that has lost its place in the queue
 //! - [`link`]: QUIC, keys, heartbeats; the only user of `quinn` and `tokio`
 //! - [`connection`]: states, reconnection, what to do after a handshake; pure
 //! - [`pairing`]: tokens, and which key may send which set
@@ -60,6 +61,7 @@ mod floors;
 pub mod intercept;
 pub mod limits;
 pub mod link;
+pub mod map;
 #[cfg(test)]
 mod mutation;
 mod open_files;

@@ -39,6 +39,20 @@ pub const FUSE_WRITE_LEN_MAX: u32 = 1 << 20;
 /// Moments of the source that a target remembers until it has their positions: two a second, so that of a lag
 /// of more than two minutes the age is told too high by what is beyond them.
 pub const MOMENTS_MAX: usize = 256;
+/// What one bit of the map tells apart in a file, in bytes: a database page changed is a block sent, and a
+/// terabyte of changes are 2 MiB of bits.
+pub const MAP_REGION: u64 = if cfg!(test) { 1 << 9 } else { 64 << 10 };
+
+/// A generation of the map, in bytes: 131,072 slots, each for an object or for 4 MiB of a file that have
+/// changed since a target was last up to date.
+pub const MAP_SIZE: usize = if cfg!(test) { 1 << 16 } else { 8 << 20 };
+
+/// The least and the most of it: 1,024 slots, and what makes a generation cost a moment to begin.
+pub const MAP_SIZE_MIN: usize = 64 << 10;
+pub const MAP_SIZE_MAX: usize = 1 << 30;
+
+/// A change of more chunks (of 64 regions: 4 GiB) marks the file from there on: nobody waits for a loop.
+pub const MAP_RANGE_CHUNKS_MAX: u64 = 1024;
 
 /// How far the kernel reads ahead on a mount, at least, in KiB. Of 128 (the kernel's own), 256, 512,
 /// 1024, 2048: 1.8, 2.5, 2.3, 2.5, 2.7 GB/s from a disk image in memory; a page fault of a mapping reads
@@ -440,6 +454,13 @@ pub const HEAL_AFTER_MAX: Duration = Duration::from_secs(3600);
 /// Directories in one message of doubts, well below [`CONTROL_LEN_MAX`].
 pub const DOUBTS_MAX: usize = 2048;
 
+/// Files that one item of a copy of what is owed calls: 32 KiB of ids, and its answer fits into a message.
+pub const OWED_CALLED_MAX: usize = 2048;
+
+/// Such items that wait for their answers: a million files are called before any packet. Their answers are
+/// heard one by one, and together with those of listings and hashes never come to [`LIVE_ANSWERS_MAX`].
+pub const OWED_CALLS_IN_FLIGHT: usize = 512;
+
 /// Descriptors of objects that the source keeps open at once (`O_PATH`), where the limit of open
 /// files allows it: see [`Descriptors`].
 pub const SOURCE_DESCRIPTORS: usize = 4096;
@@ -532,6 +553,8 @@ const _: () = assert!(
 );
 const _: () = assert!(HASHES_IN_FLIGHT + CHECK_LISTINGS_IN_FLIGHT < LIVE_ANSWERS_MAX);
 const _: () = assert!(HASHES_IN_FLIGHT + 2 * LIVE_LISTINGS_IN_FLIGHT < LIVE_ANSWERS_MAX);
+const _: () = assert!(OWED_CALLS_IN_FLIGHT + 3 * LIVE_LISTINGS_IN_FLIGHT < LIVE_ANSWERS_MAX);
+const _: () = assert!(CONTROL_LEN_MAX >= 24 * OWED_CALLED_MAX);
 const _: () = assert!(
     LISTING_LEN_CUT + XATTRS_INLINE_MAX + 2 * SYMLINK_LEN_MAX + LISTING_ENTRIES_MAX * (NAME_LEN_MAX + 8)
         < HEADER_LEN_MAX

@@ -65,7 +65,7 @@ impl Volume {
         if leaves_time(&node, self.profile, &changes) {
             return Ok(self.meta(&node, rustix::fs::fstat(&*fd).step("stat")?));
         }
-        let (ops, part) = if changes.size.is_some() { (2, Part::Size) } else { (1, Part::Attributes) };
+        let (ops, part) = changes.size.map_or((1, Part::Attributes), |size| (2, Part::Size(size)));
         let touched = Touched::object(&node, &fd, part);
         let mut change = self.prepare_several(ops, touched, 0)?.lock()?;
         let mut done = Done::default();

@@ -357,7 +357,7 @@ impl Volume {
     ) -> FsResult<()> {
         let node = self.node(node)?;
         let fd = self.descriptors.of(&node)?;
-        let mut change = self.prepare(Touched::object(&node, &fd, Part::Size), 0)?.lock()?;
+        let mut change = self.prepare(Touched::object(&node, &fd, Part::Size(size)), 0)?.lock()?;
         let outcome = self.resize_locked(&mut change, caller, &node, handle, size);
         drop(change);
         self.after_resize(&node, outcome)

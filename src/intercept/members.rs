@@ -236,7 +236,7 @@ impl Volume {
             return Ok(());
         }
         let fd = self.descriptors.of(node)?;
-        let mut change = self.prepare_several(2, Touched::object(node, &fd, Part::Size), 0)?.lock()?;
+        let mut change = self.prepare_several(2, Touched::object(node, &fd, Part::Size(0)), 0)?.lock()?;
         let member = self.member(matcher, node);
         if member == Member::In {
             change.unchanged();

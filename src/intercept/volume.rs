@@ -69,7 +69,8 @@ pub struct Volume {
     /// As the backing directory has it.
     root_inode: u64,
     has_subvolumes: bool,
-    has_handles: bool,
+    /// `None` where the file system has none. The root's node is found without it.
+    root_handle: Option<FileHandle>,
     ids: Ids,
     divergence: Arc<Divergence>,
     pub(super) shared_writers: SharedWriters,
@@ -139,7 +140,7 @@ impl Volume {
             device: stat.st_dev,
             root_inode: stat.st_ino,
             has_subvolumes: SUBVOLUME_FILE_SYSTEMS.contains(&(facts.f_type as u32)),
-            has_handles: handle.is_some(),
+            root_handle: handle,
             ids,
             divergence: Arc::default(),
             shared_writers: SharedWriters::default(),
@@ -158,7 +159,7 @@ impl Volume {
     /// Whether the file system has handles. Without them one descriptor stays open for every
     /// known object.
     pub fn has_handles(&self) -> bool {
-        self.has_handles
+        self.root_handle.is_some()
     }
 
     /// Objects that the kernel knows at this moment.
@@ -237,6 +238,11 @@ impl Volume {
         self.has_subvolumes
     }
 
+    /// What finds an object again when the kernel has forgotten it.
+    pub(super) fn handle_of<'a>(&'a self, node: &'a Node) -> Option<&'a FileHandle> {
+        if node.id == NodeId::ROOT { self.root_handle.as_ref() } else { node.handle.as_ref() }
+    }
+
     pub(super) fn root_inode(&self) -> u64 {
         self.root_inode
     }
@@ -257,7 +263,7 @@ impl Volume {
         let name_c = c_name(name)?;
         let stat = rustix::fs::statat(dir, &*name_c, AtFlags::SYMLINK_NOFOLLOW).step("look up")?;
         self.refuse_other_device(&stat)?;
-        let node = if self.has_handles {
+        let node = if self.has_handles() {
             let handle = FileHandle::at(dir, &name_c).step("look up a handle")?;
             self.pin(Some(handle), None, &stat)?
         } else {
@@ -284,7 +290,7 @@ impl Volume {
         let fd = Arc::new(fd);
         let stat = rustix::fs::fstat(&*fd).step("stat")?;
         self.refuse_other_device(&stat)?;
-        let handle = match self.has_handles {
+        let handle = match self.has_handles() {
             true => Some(FileHandle::of(fd.as_fd()).step("look up a handle")?),
             false => None,
         };
@@ -304,7 +310,7 @@ impl Volume {
         name: &OsStr,
     ) -> FsResult<(Pinned<'_>, Stat)> {
         let stat = rustix::fs::fstat(&*fd).step("stat a new object")?;
-        let handle = if self.has_handles {
+        let handle = if self.has_handles() {
             Some(FileHandle::of(fd.as_fd()).step("handle of a new object")?)
         } else {
             None

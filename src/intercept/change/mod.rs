@@ -9,10 +9,12 @@
 //! something, and that is never silent. A call that was refused has changed nothing, and
 //! [`Change::unchanged`] says so of one that failed and is known to have left everything as it was.
 //!
-//! What an op appends was said before its locks were taken, and is locked: both are asserted.
+//! What an op appends was said before its locks were taken, and is locked: both are asserted. What a change
+//! touches is marked in the map right before it is made: a target that never gets the op is shown it.
 
 mod locks;
 mod looks;
+mod marks;
 mod members;
 mod ongoing;
 #[cfg(test)]
@@ -37,6 +39,7 @@ use super::objects::{Node, NodeState};
 use super::parking::{self, Parking};
 use super::volume::Volume;
 use crate::limits::QUEUE_PACKET_COST;
+use crate::map::Map;
 use crate::packet::{Entry, ObjectId, Op, ToWhom};
 use crate::queue::{Queue, Reservation};
 use crate::ranks;
@@ -65,12 +68,14 @@ pub struct Changes {
     tree: TreeLock,
     ongoing: Ongoing,
     counters: Counters,
+    map: Option<Arc<Map>>,
 }
 
 impl Changes {
     pub fn into(queue: Arc<Queue>) -> Changes {
         Changes {
             queue,
+            map: None,
             tree: TreeLock::default(),
             ongoing: Ongoing::default(),
             counters: Counters::default(),
@@ -99,8 +104,8 @@ pub enum Part {
     Attributes,
     /// Bytes from..to, and the attributes.
     Content(Range<u64>),
-    /// All bytes from the smaller of two sizes on, and the attributes.
-    Size,
+    /// All bytes from the smaller of two sizes on, and the attributes: it will have this one.
+    Size(u64),
 }
 
 impl<'a> Touched<'a> {
@@ -148,7 +153,7 @@ impl<'a> Touched<'a> {
     fn has_content(&self, from: u64, len: u64) -> bool {
         match self.object.as_ref().map(|object| &object.part) {
             Some(Part::Content(range)) => range.start <= from && from.saturating_add(len) <= range.end,
-            Some(Part::Size) => true,
+            Some(Part::Size(_)) => true,
             Some(Part::Attributes) | None => false,
         }
     }
@@ -255,12 +260,14 @@ impl<'a> Prepared<'a> {
             planted::begins(object.fd);
             change.before = change.volume.begin_change(object.node, object.fd);
         }
+        change.mark();
         Ok(change)
     }
 
     /// Takes the locks of what a failed call may have changed: it has to be told as it is.
     pub fn lock_to_tell(self) -> FsResult<Change<'a>> {
         let mut change = self.take_locks(Tree::Shared)?;
+        change.mark();
         change.is_made = true;
         Ok(change)
     }
@@ -319,6 +326,7 @@ impl<'a> Change<'a> {
         for node in [Some(one), other].into_iter().flatten() {
             self.begun.add(node.object.inode);
             node.left.forget();
+            self.mark_found(node);
         }
         self.path = Some(self.volume.path(one));
     }
@@ -340,6 +348,7 @@ impl<'a> Change<'a> {
         assert!(self.objects.first().is_none(), "a change leaves objects that it has locked");
         self.objects = LockedObjects::take(Some(node), None);
         self.begun.add(node.object.inode);
+        self.mark_new(node);
     }
 
     /// What is known of the open handles of the object that was named beforehand.

@@ -25,6 +25,10 @@ pub enum Planted {
     /// A change counts as ended before its op is in the queue: only who looks meanwhile is misled, which
     /// is not in this model but in that of the live copy.
     EndsBeforeItIsTold,
+    /// A generation of the map begins at the last position although older changes have none yet.
+    BeginsTooEarly,
+    /// Of a size change what comes behind the new size is marked, and not what is behind the old one.
+    MarksTheNewSize,
 }
 
 impl Planted {

@@ -57,7 +57,7 @@ impl Scene {
 #[test]
 fn what_was_made_and_not_told_diverges() {
     let scene = Scene::new();
-    let mut change = scene.change(Part::Size);
+    let mut change = scene.change(Part::Size(0));
     scene.grow(&mut change);
     drop(change);
     assert!(scene.is_diverged());
@@ -68,7 +68,7 @@ fn what_was_made_and_not_told_diverges() {
 fn a_panic_after_the_change_diverges() {
     let scene = Scene::new();
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let mut change = scene.change(Part::Size);
+        let mut change = scene.change(Part::Size(0));
         change.make(|| -> FsResult<()> { panic!("in the middle") })
     }));
     assert!(outcome.is_err());
@@ -78,7 +78,7 @@ fn a_panic_after_the_change_diverges() {
 #[test]
 fn a_part_that_was_not_told_diverges_although_the_rest_is() {
     let scene = Scene::new();
-    let mut change = scene.change(Part::Size);
+    let mut change = scene.change(Part::Size(0));
     change.make(|| Ok(())).unwrap();
     change.part(|change| scene.grow(change));
     assert!(change.is_made(), "what came before it is to be told still");
@@ -90,15 +90,15 @@ fn a_part_that_was_not_told_diverges_although_the_rest_is() {
 fn what_was_told_refused_or_left_as_it_was_does_not_diverge() {
     let scene = Scene::new();
     let before = scene.appended();
-    let mut told = scene.change(Part::Size);
+    let mut told = scene.change(Part::Size(0));
     scene.grow(&mut told);
     told.append(&scene.op(scene.node.object), Bytes::new());
     assert_eq!(scene.appended(), before + 1);
-    let mut refused = scene.change(Part::Size);
+    let mut refused = scene.change(Part::Size(0));
     refused.make(|| Err::<(), _>(FsError::new(libc::EPERM, "a call"))).unwrap_err();
     assert!(!refused.is_made());
     drop(refused);
-    let mut failed = scene.change(Part::Size);
+    let mut failed = scene.change(Part::Size(0));
     failed.make(|| Err::<(), _>(FsError::new(libc::EIO, "a call"))).unwrap_err();
     assert!(failed.is_made(), "half of it may be done");
     failed.unchanged();
@@ -121,8 +121,8 @@ fn only_what_was_said_and_locked_is_told_after_it_was_made() {
         (Part::Content(2..4), write(1), true),
         (Part::Content(2..4), write(3), true),
         (Part::Attributes, scene.op(scene.node.object), true),
-        (Part::Size, scene.op(other), true),
-        (Part::Size, Op::Barrier { durable: false }, true),
+        (Part::Size(0), scene.op(other), true),
+        (Part::Size(0), Op::Barrier { durable: false }, true),
         (Part::Content(2..4), write(2), false),
     ];
     for (part, op, is_made) in wrong {

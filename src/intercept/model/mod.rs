@@ -11,6 +11,7 @@
 //! asks for so many.
 
 mod live;
+mod marks;
 mod members;
 mod order;
 mod replica;
@@ -86,18 +87,28 @@ fn run(place: &Path, seed: u64, planted: Option<Planted>) {
 }
 
 fn work(volume: &Volume, seed: u64, planted: Option<Planted>) {
+    work_beside(volume, seed, planted, || ());
+}
+
+/// The first thread does something else, too.
+fn work_beside(volume: &Volume, seed: u64, planted: Option<Planted>, beside: impl FnMut() + Send) {
+    let mut beside = Some(beside);
     let order = Arc::new(Order::new(THREADS, Random::new(seed)));
     let outcomes: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
             .map(|number| {
-                let order = order.clone();
+                let (order, beside) = (order.clone(), beside.take());
                 let random = Random::new(seed ^ ((number as u64 + 1) << 56));
                 scope.spawn(move || {
                     let place = Rc::new(Place::enter(order, number));
                     turns::set(Some(place));
                     planted::set(planted);
                     failpoint::set(Some(worker::disk(random.clone())));
-                    Worker::new(volume, random).run(CHANGES);
+                    let worker = Worker::new(volume, random);
+                    match beside {
+                        Some(beside) => worker.run_beside(CHANGES, beside),
+                        None => worker.run(CHANGES),
+                    }
                 })
             })
             .collect();

@@ -44,8 +44,14 @@ impl Worker<'_> {
     }
 
     /// What cannot be done is not done.
-    pub fn run(mut self, changes: usize) {
+    pub fn run(self, changes: usize) {
+        self.run_beside(changes, || ());
+    }
+
+    /// As [`Worker::run`]; something else is done before each change.
+    pub fn run_beside(mut self, changes: usize, mut beside: impl FnMut()) {
         for _ in 0..changes {
+            beside();
             if let Err(error) = self.change() {
                 let is_wrong = matches!(error.errno, libc::EIO | libc::EBADF | libc::EFAULT);
                 assert!(!is_wrong, "no disk answers this: {error}");

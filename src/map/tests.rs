@@ -1,0 +1,151 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::random::Random;
+
+fn id(inode: u64) -> ObjectId {
+    ObjectId { birth_epoch: 1, inode, generation: 7 }
+}
+
+fn handle(inode: u64) -> FileHandle {
+    FileHandle::from_parts(1, &[inode.to_le_bytes(), 7u64.to_le_bytes()].concat()[..12]).unwrap()
+}
+
+fn mark(map: &Map, inode: u64, what: What) {
+    map.mark(id(inode), Some(&handle(inode)), &what);
+}
+
+fn regions_of(ranges: &[Range<u64>]) -> BTreeSet<u64> {
+    ranges.iter().flat_map(|range| range.start / MAP_REGION..range.end.div_ceil(MAP_REGION)).collect()
+}
+
+#[test]
+fn what_is_marked_is_changed_and_nothing_else() {
+    let map = Map::new(1 << 16, Sequence(0));
+    mark(&map, 3, What::Names);
+    mark(&map, 4, What::Itself);
+    mark(&map, 5, What::Content(MAP_REGION - 1..MAP_REGION + 1));
+    mark(&map, 5, What::Content(CHUNK + MAP_REGION..CHUNK + MAP_REGION + 1));
+    mark(&map, 6, What::From(10));
+    mark(&map, 6, What::From(5));
+    mark(&map, 6, What::Content(0..1));
+    let changed = map.changed_since(Sequence(0)).unwrap();
+    let found: BTreeMap<u64, _> = changed.objects.iter().map(|object| (object.id.inode, object)).collect();
+    assert_eq!(found.keys().copied().collect::<Vec<_>>(), [3, 4, 5, 6]);
+    assert!(found[&3].names && !found[&4].names);
+    assert_eq!((found[&5].content_from, found[&6].content_from), (None, Some(5)));
+    assert!(found.values().all(|object| object.handle == handle(object.id.inode)));
+    let of_five = [0..2 * MAP_REGION, CHUNK + MAP_REGION..CHUNK + 2 * MAP_REGION];
+    assert_eq!(changed.content[&id(5)], of_five);
+    assert_eq!(changed.content[&id(6)], [0..MAP_REGION], "below what is marked from there on");
+}
+
+#[test]
+fn a_full_one_becomes_coarser_and_never_fails() {
+    let map = Map::new(64 * 64, Sequence(0));
+    let chunks = 200;
+    for chunk in 0..chunks {
+        mark(&map, 1, What::Content(chunk * CHUNK..chunk * CHUNK + 1));
+    }
+    let changed = map.changed_since(Sequence(0)).unwrap();
+    assert_eq!(changed.objects[0].content_from, Some(0), "as a whole");
+    for object in 0..200 {
+        mark(&map, object, What::Itself);
+    }
+    assert_eq!(map.changed_since(Sequence(0)), None, "everything");
+    assert!(map.rotate());
+    map.begins_at(Sequence(9));
+    assert_eq!(map.changed_since(Sequence(8)), None);
+    assert!(map.changed_since(Sequence(9)).unwrap().objects.is_empty());
+}
+
+#[test]
+fn a_long_range_marks_from_its_start_on() {
+    let map = Map::new(1 << 16, Sequence(0));
+    mark(&map, 1, What::Content(5000..u64::MAX));
+    assert_eq!(map.changed_since(Sequence(0)).unwrap().objects[0].content_from, Some(5000));
+}
+
+#[test]
+fn what_has_no_handle_is_everything() {
+    let map = Map::new(1 << 16, Sequence(0));
+    map.mark(id(1), None, &What::Itself);
+    assert_eq!(map.changed_since(Sequence(0)), None);
+}
+
+/// Two of them with one position each; a target that is away for long costs two.
+#[test]
+fn generations_that_nobody_stands_between_are_one() {
+    let map = Map::new(1 << 14, Sequence(0));
+    for turn in 1..=20 {
+        mark(&map, turn, What::Itself);
+        assert!(map.rotate());
+        assert!(!map.rotate(), "one rotation at a time");
+        map.begins_at(Sequence(turn * 10));
+        map.tidy(&[Sequence(35), Sequence(turn * 10)]);
+    }
+    mark(&map, 99, What::Itself);
+    assert_eq!(map.fill().len(), 2);
+    let inodes = |has| {
+        let changed = map.changed_since(Sequence(has)).unwrap();
+        changed.objects.iter().map(|object| object.id.inode).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(inodes(35), (4..=20).chain([99]).collect());
+    assert_eq!(inodes(200), BTreeSet::from([99]));
+    assert_eq!(map.changed_since(Sequence(29)), None, "nobody has said that it would ask");
+}
+
+/// A position is worth something only when it is told: until then the generation before is needed.
+#[test]
+fn a_rotation_without_its_position_forgets_nothing() {
+    let map = Map::new(1 << 14, Sequence(0));
+    mark(&map, 1, What::Itself);
+    assert!(map.rotate());
+    map.tidy(&[Sequence(1000)]);
+    assert_eq!(map.changed_since(Sequence(1000)).unwrap().objects.len(), 1);
+    map.begins_at(Sequence(1000));
+    map.tidy(&[Sequence(1000)]);
+    assert_eq!(map.changed_since(Sequence(1000)).unwrap().objects.len(), 0);
+    assert_eq!(map.fill().len(), 1);
+}
+
+/// Many threads mark, another one rotates: whatever was marked after a base is found from it.
+#[test]
+fn threads_lose_no_mark() {
+    let map = Map::new(1 << 16, Sequence(0));
+    std::thread::scope(|scope| {
+        for thread in 0..4u64 {
+            let map = &map;
+            scope.spawn(move || {
+                let mut random = Random::new(thread);
+                for step in 0..2000 {
+                    let inode = random.below(50) + 1;
+                    let at = random.below(3 * CHUNK);
+                    mark(map, inode, What::Content(at..at + 1 + step % 700));
+                }
+            });
+        }
+        scope.spawn(|| {
+            for _ in 0..5 {
+                std::thread::yield_now();
+                map.rotate();
+                map.begins_at(Sequence(1));
+                map.tidy(&[Sequence(0)]);
+            }
+        });
+    });
+    let changed = map.changed_since(Sequence(0)).unwrap();
+    let mut due: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
+    for thread in 0..4 {
+        let mut random = Random::new(thread);
+        for step in 0..2000 {
+            let inode = random.below(50) + 1;
+            let at = random.below(3 * CHUNK);
+            due.entry(inode).or_default().extend(at / MAP_REGION..(at + step % 700) / MAP_REGION + 1);
+        }
+    }
+    assert_eq!(changed.objects.len(), due.len());
+    for (inode, regions) in due {
+        assert_eq!(regions_of(&changed.content[&id(inode)]), regions, "object {inode}");
+    }
+}
