@@ -484,7 +484,7 @@ impl Applier {
         });
         match done {
             Ok(answers) => {
-                if item.item == LaneItem::Begin {
+                if item.item.begins_a_copy() {
                     // Whatever was received before is of no use.
                     self.received = self.replica.applied();
                 }

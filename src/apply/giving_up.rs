@@ -52,7 +52,7 @@ impl Applier {
         }
         match self.replica.bad_by() {
             Some(BadBy::Aside) => self.patience.min(SET_ASIDE_NEXT_AFTER),
-            Some(BadBy::Anything | BadBy::Relief) | None => self.patience,
+            Some(BadBy::Anything | BadBy::Relief | BadBy::Owed) | None => self.patience,
         }
     }
 

@@ -54,7 +54,7 @@ pub fn decide(held: &Held, proof: &ReplicaProof) -> Decision {
     match proof.data {
         DataState::Empty => return Decision::Copy(Gap::Empty),
         DataState::Bad => match proof.bad_by {
-            BadBy::Anything => return Decision::Copy(Gap::Bad),
+            BadBy::Anything | BadBy::Owed => return Decision::Copy(Gap::Bad),
             // It follows the stream with what it has; a new run of the source copies.
             BadBy::Aside | BadBy::Relief => {}
         },

@@ -193,6 +193,15 @@ pub enum LaneItem {
     /// Right before the last chunk of a listing, where the set has rules: the path of the directory on the
     /// source, from the root on.
     Within { dir: ObjectId, path: PathHint },
+    /// As [`LaneItem::Begin`], of a copy of what is owed: all else that the replica has counts as shown, and
+    /// its directories as listed. Only to a replica that is good, or bad by what such a copy owes
+    /// ([`super::BadBy::Owed`]). What the index knows and a listing does not name any more was deleted
+    /// meanwhile, and is deleted, where that is no more than so many percent of all; else it is moved aside.
+    BeginOwed { percent_max: Option<u8> },
+    /// Content of these files is owed. At most [`crate::limits::OWED_CALLED_MAX`]; answered as a listing with
+    /// those that the target has: of these comes, in whatever order, what differs ([`LaneItem::OpenBlocks`]).
+    /// Where they are called right behind the root directory, no packet comes to them before.
+    Owed { objects: Vec<ObjectId> },
 }
 
 /// A rule of a replication set; the room `sets` says what it means.
@@ -204,6 +213,11 @@ pub struct SetRule {
 }
 
 impl LaneItem {
+    /// A copy begins with it.
+    pub fn begins_a_copy(&self) -> bool {
+        matches!(self, LaneItem::Begin | LaneItem::BeginOwed { .. })
+    }
+
     /// Short name for status and logs.
     pub fn name(&self) -> &'static str {
         match self {
@@ -231,6 +245,8 @@ impl LaneItem {
             LaneItem::CloseSame { .. } => "close what is the same",
             LaneItem::Rules { .. } => "rules",
             LaneItem::Within { .. } => "path of a directory",
+            LaneItem::BeginOwed { .. } => "begin of what is owed",
+            LaneItem::Owed { .. } => "files that are owed",
         }
     }
 }

@@ -143,6 +143,9 @@ pub enum BadBy {
     Aside,
     /// It follows the stream; files that it had no room for are empty until they are removed.
     Relief,
+    /// It is no state of the source, but it lacks nothing that its source does not know to owe: a copy of
+    /// what is owed was cut off.
+    Owed,
 }
 
 /// What a target can prove about its replica.

@@ -108,6 +108,8 @@ pub(super) fn items() -> Vec<LaneItem> {
             rules: vec![SetRule { includes: true, is_recursive: false, pattern: Bounded(b"*.db".to_vec()) }],
         },
         LaneItem::Within { dir: object(1), path: Bounded(b"a/b".to_vec()) },
+        LaneItem::BeginOwed { percent_max: Some(50) },
+        LaneItem::Owed { objects: (0..20).map(object).collect() },
     ];
     items.extend(orphan_rules().into_iter().map(|rule| LaneItem::OrphanRules { rule, age_ms: 5 }));
     items.extend(block_hashes().into_iter().map(|hash| LaneItem::CheckBegin { content: Some(hash) }));
@@ -184,7 +186,7 @@ pub(super) fn data_states() -> Vec<DataState> {
 }
 
 pub(super) fn bad_bys() -> Vec<BadBy> {
-    vec![BadBy::Anything, BadBy::Aside, BadBy::Relief]
+    vec![BadBy::Anything, BadBy::Aside, BadBy::Relief, BadBy::Owed]
 }
 
 pub(super) fn stucks() -> Vec<Stuck> {

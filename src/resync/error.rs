@@ -16,6 +16,8 @@ pub enum CopyError {
     /// The file system is none whose handles can be made of ids: what the target doubts cannot be
     /// listed again alone. A new copy lists everything.
     NoHandles,
+    /// What has changed is not known any more. A new copy looks at everything.
+    Owed,
     /// The connection ended.
     Gone,
 }
@@ -26,6 +28,7 @@ impl fmt::Display for CopyError {
             CopyError::Read { doing, path, error } => write!(f, "cannot {doing} {path:?}: {error}"),
             CopyError::Answer(what) => write!(f, "the target's answer makes no sense: {what}"),
             CopyError::NoHandles => write!(f, "one directory alone cannot be listed again here"),
+            CopyError::Owed => write!(f, "more has changed than could be noted"),
             CopyError::Gone => write!(f, "the connection ended"),
         }
     }
@@ -35,7 +38,7 @@ impl std::error::Error for CopyError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             CopyError::Read { error, .. } => Some(error),
-            CopyError::Answer(_) | CopyError::NoHandles | CopyError::Gone => None,
+            CopyError::Answer(_) | CopyError::NoHandles | CopyError::Owed | CopyError::Gone => None,
         }
     }
 }

@@ -18,6 +18,7 @@ mod had;
 mod live;
 mod look;
 mod looks;
+mod owed;
 mod pace;
 mod place;
 mod progress;
@@ -29,11 +30,12 @@ pub(crate) mod tests;
 
 pub use error::CopyError;
 pub use had::TargetHad;
-pub use live::{Answer, BlockOrder, CheckOrder, LiveCopy};
+pub use live::{Answer, BlockOrder, CheckOrder, LiveCopy, WhatIsOwed};
 #[cfg(test)]
 pub(crate) use live::{Planted, Sizes, Stepped};
 pub use look::{attributes, birth, stat, timestamp};
 pub use looks::{Counts, Found, Looks};
+pub use owed::{Owed, OwedContent, OwedObject};
 pub use pace::Pace;
 pub use place::{ListedFile, TreePath};
 pub use progress::{CopyProgress, ProgressSnapshot, Size};

@@ -53,6 +53,12 @@ impl TreePath {
         name.map_or_else(|_| TreePath::root(), |name| TreePath::below(&TreePath::root(), name))
     }
 
+    /// As [`TreePath::of_id`], of what need not be a directory.
+    pub fn of_object(id: ObjectId) -> Arc<TreePath> {
+        let name = Name::new(format!("(object {})", id.inode).as_bytes());
+        name.map_or_else(|_| TreePath::root(), |name| TreePath::below(&TreePath::root(), name))
+    }
+
     pub fn below(parent: &Arc<TreePath>, name: Name) -> Arc<TreePath> {
         Arc::new(TreePath(Some((parent.clone(), name))))
     }

@@ -71,6 +71,8 @@ impl Source {
             watch: None,
             divergence: Arc::default(),
             marks,
+            map: None,
+            touched: false,
             when_full,
             kept,
             delete_guard: DeleteLimit::Off,
@@ -181,6 +183,10 @@ impl Surroundings for Desk {
         let (outcome, ended) = bounded(1);
         self.happens(Effect::Walk(Box::new(order), outcome));
         Ok(ended)
+    }
+
+    fn has_rules(&self) -> bool {
+        false
     }
 
     fn random(&mut self) -> u64 {

@@ -190,6 +190,7 @@ impl Renamed {
         let renamed = |id: &mut ObjectId| *id = applications.backing.in_model(*id);
         match item {
             LaneItem::Begin
+            | LaneItem::BeginOwed { .. }
             | LaneItem::Afresh
             | LaneItem::NamesMatch
             | LaneItem::OrphanRules { .. }
@@ -209,6 +210,7 @@ impl Renamed {
                     entry.suspect = counts && is_suspect && entry.birth == Birth::File;
                 }
             }
+            LaneItem::Owed { objects } => objects.iter_mut().for_each(renamed),
             LaneItem::OpenContent { object } => {
                 renamed(object);
                 self.opened = applications.model.tree.nodes.get(&object.inode).map(|node| node.attributes);

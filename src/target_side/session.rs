@@ -188,7 +188,9 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
 
     /// Performs one frame, however long it takes.
     fn frame(&mut self, mut run: Run, frame: &Frame) -> Result<(), String> {
-        if let FrameHeader::Item(ItemHeader { item: LaneItem::Begin, .. }) = &frame.header {
+        if let FrameHeader::Item(ItemHeader { item, .. }) = &frame.header
+            && item.begins_a_copy()
+        {
             // What a copy makes durable must not be taken for less by a point that began before.
             self.wait_for_sync()?;
         }

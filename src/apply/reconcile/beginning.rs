@@ -7,18 +7,40 @@ use std::os::fd::AsFd;
 use super::asked::Asked;
 use super::claims::Claims;
 use super::listed::Directories;
-use super::{ASKED, CLAIMS, DIRECTORIES, Opening, Reconcile, Session, Stage};
+use super::vouched::{self, Vouching};
+use super::{ASKED, CLAIMS, DIRECTORIES, Existing, Opening, Reconcile, Session, Stage};
 use crate::apply::fault::Fault;
 use crate::apply::replica::{Incomplete, Limbo, Replica};
-use crate::packet::{ObjectId, Position, Sequence};
+use crate::packet::{ObjectId, Position, Sequence, TargetMessage};
 use crate::sys::FileHandle;
 
+/// What the source has to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owes {
+    Everything,
+    /// What has changed since the replica was good. What was deleted goes, up to so many percent of all.
+    What {
+        percent_max: Option<u8>,
+    },
+}
+
 impl Reconcile {
-    pub(super) fn begin(&mut self, replica: &mut Replica, position: Position) -> Result<(), Fault> {
+    pub(super) fn begin(
+        &mut self,
+        replica: &mut Replica,
+        position: Position,
+        owes: Owes,
+    ) -> Result<Vec<TargetMessage>, Fault> {
         if position.sequence == Sequence(u64::MAX) {
             return Err(Fault::Refused("a position that no history comes to"));
         }
-        replica.mark_bad("a resynchronisation has begun and not ended")?;
+        match owes {
+            Owes::Everything => replica.mark_bad("a resynchronisation has begun and not ended")?,
+            Owes::What { .. } if self.rules.existing != Existing::Replace || self.rules.suspects_all => {
+                return Err(Fault::Refused("a copy of what is owed by rules of another one"));
+            }
+            Owes::What { .. } => vouched::mark_bad(replica)?,
+        }
         self.interrupt(replica)?;
         replica.begin_after_failed_sync()?;
         replica.relieved_is_lost()?;
@@ -28,21 +50,35 @@ impl Reconcile {
         replica.begin_copy(position)?;
         // Somebody may have removed what waited.
         replica.places_are_others();
+        let incomplete = Incomplete::open(replica)?;
+        let mut directories = Directories::start(&replica.state().join(DIRECTORIES));
+        let vouching = match owes {
+            Owes::Everything => None,
+            Owes::What { percent_max } => {
+                vouched::must_know_something(replica)?;
+                directories.vouch();
+                Some(Vouching::start(replica.state(), percent_max))
+            }
+        };
         let handle_of = |dir: &File| FileHandle::of(dir.as_fd()).map_err(Fault::system("file handle"));
         self.stage = Stage::Begun(Box::new(Opening {
             own: [handle_of(replica.root())?, handle_of(replica.limbo())?],
             claims: Claims::start(&replica.state().join(CLAIMS)),
             limbo: Limbo::open(replica.root(), replica.limbo())?,
             asked: Asked::start(&replica.state().join(ASKED)),
-            directories: Directories::start(&replica.state().join(DIRECTORIES)),
-            incomplete: Incomplete::open(replica)?,
+            directories,
+            incomplete,
+            vouching,
         }));
-        Ok(())
+        Ok(Vec::new())
     }
 
     /// Nothing that is there is known any more: what is copied from now on is, over lost connections too.
     pub(super) fn afresh(&self, replica: &mut Replica) -> Result<(), Fault> {
         match self.stage {
+            Stage::Begun(ref opening) if opening.vouching.is_some() => {
+                Err(Fault::Refused("a copy of what is owed in which nothing counts"))
+            }
             Stage::Begun(_) => replica.forget_all(),
             Stage::Resting | Stage::Rooted(_) | Stage::Checking(_) | Stage::CheckOver { .. } => {
                 Err(Fault::Refused("a copy is begun afresh in the middle of it"))

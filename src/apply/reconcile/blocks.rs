@@ -57,6 +57,7 @@ impl Session {
         ItemHeader { number, item }: &ItemHeader,
     ) -> Result<Vec<TargetMessage>, Fault> {
         match item {
+            LaneItem::Owed { objects } => return self.call(replica, *number, objects),
             LaneItem::ByBlocks { hash, least } => self.by_blocks = Some(ByBlocks::new(hash, *least)),
             LaneItem::Hashes { object, offset, size, hashes } => {
                 let differing = self.compare_blocks(replica, *object, (*offset, *size), hashes)?;
@@ -177,7 +178,8 @@ impl Session {
     /// Bytes of blocks that differ come next, or the end.
     fn open_blocks(&mut self, replica: &mut Replica, object: ObjectId) -> Result<(), Fault> {
         self.open = None;
-        if !self.asked.contains(object)? || self.is_compared(replica, object)?.is_none() {
+        let is_awaited = self.is_compared(replica, object)?.is_some() || self.is_called(replica, object)?;
+        if !self.asked.contains(object)? || !is_awaited {
             return Ok(());
         }
         let done = OpenFile::open(replica, object, Comes::Blocks).map(|open| self.open = Some(open));
@@ -217,7 +219,8 @@ pub(super) fn make_hole(file: &File, range: std::ops::Range<u64>) -> Result<(), 
         return Ok(());
     }
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    match fallocate(file, flags, range.start, end - range.start) {
+    // Also behind the end: the block that it lies in is a hole as a whole then.
+    match fallocate(file, flags, range.start, range.end - range.start) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(file, range.start..end),
         done => done.map_err(Fault::system("punch a hole")),
     }

@@ -41,7 +41,7 @@ impl Claims {
 }
 
 /// 128 bits of hash stand for the handle.
-fn key(handle: &FileHandle) -> u128 {
+pub(super) fn key(handle: &FileHandle) -> u128 {
     xxh3_128_with_seed(handle.as_bytes(), handle.kind() as u64)
 }
 

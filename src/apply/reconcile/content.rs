@@ -154,6 +154,7 @@ impl Session {
             self.settle(replica)?;
         }
         self.asked.forget(object)?;
+        self.uncall(object)?;
         self.open = None;
         self.forget_compared(object);
         assert!(!self.unsettled.is_full(), "content is not made durable in time");
@@ -164,6 +165,7 @@ impl Session {
     pub(super) fn leave_content(&mut self, object: ObjectId) -> Result<(), Fault> {
         self.open = None;
         self.forget_compared(object);
+        self.uncall(object)?;
         if !self.asked.contains(object)? {
             return Ok(());
         }

@@ -73,7 +73,10 @@ impl Session {
             self.left_out.add(&format!("object {id}: the target: {fault}"));
             Ok(())
         })?;
-        let resolved = self.limbo.resolve(replica.root(), replica.limbo(), self.deletes(replica))?;
+        let resolved = match self.resolve_vouched(replica)? {
+            Some(resolved) => resolved,
+            None => self.limbo.resolve(replica.root(), replica.limbo(), self.deletes(replica))?,
+        };
         let orphans = self.orphan_counts(resolved);
         replica.places_are_others();
         replica.keep_orphans(orphans.kept > 0)?;
@@ -81,7 +84,7 @@ impl Session {
         replica.untimed().for_each(|id| {
             self.left_out.add(&format!("object {id}: the target: its modification time could not be set"));
         });
-        if self.left_out.is_empty() {
+        if self.left_out.is_empty() && self.vouching.is_none() {
             self.forget_the_gone(replica)?;
         }
         self.ruled.keep(replica)?;

@@ -61,13 +61,18 @@ impl Session {
             return Ok(false);
         }
         let lack = self.lack(entry.object)?;
+        self.before_shown(entry, was_seen)?;
         let placed = self.place(replica, into, entry, bound)?;
         let is_new_here = !(was_seen && matches!(placed, Placed::Kept(_)));
+        if entry.birth == Birth::Directory {
+            self.shown_directory(entry.object, !matches!(placed, Placed::Kept(_)))?;
+        }
         if entry.birth != Birth::File {
             let (Placed::Kept(found) | Placed::Adopted(found) | Placed::Made(found)) = placed;
             replica.policy().mark_placeholder(&entry.birth, &*found.file);
             return self.correct(replica, entry, &found, is_new_here).map(|()| false);
         }
+        self.uncall_if_other(replica, entry.object)?;
         if self.asked.contains(entry.object)? {
             // Its content comes, and its attributes with it.
             return Ok(false);
@@ -90,7 +95,7 @@ impl Session {
         self.correct(replica, entry, &found, true).map(|()| false)
     }
 
-    fn want_content(&mut self, replica: &mut Replica, object: ObjectId) -> Result<(), Fault> {
+    pub(super) fn want_content(&mut self, replica: &mut Replica, object: ObjectId) -> Result<(), Fault> {
         self.incomplete.add(object)?;
         // Its time says that it is complete, and comes with the last of its content.
         self.unsettled.forget(object);
@@ -188,7 +193,7 @@ impl Session {
                 return Ok(Placed::Kept(found));
             }
         } else if let Some(found) = existing {
-            if !is_shared(&found, entry) && self.fits(replica, &found, entry)? {
+            if self.adopts() && !is_shared(&found, entry) && self.fits(replica, &found, entry)? {
                 if entry.birth == Birth::File {
                     self.incomplete.add(entry.object)?;
                 }

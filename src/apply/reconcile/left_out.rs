@@ -101,7 +101,11 @@ impl Session {
         object: ObjectId,
         attributes: &Attributes,
     ) -> Result<(), Fault> {
-        let done = self.set_owner_and_mode(replica, object, attributes);
+        let done = self.set_owner_and_mode(replica, object, attributes).and_then(|()| match &self.vouching {
+            // What is owed of an object that is no file comes in no other item.
+            Some(_) => self.set_time(replica, object, attributes.mtime),
+            None => Ok(()),
+        });
         self.or_leave_xattrs(replica, object, done)
     }
 

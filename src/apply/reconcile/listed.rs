@@ -24,6 +24,8 @@ pub(super) struct Directories {
     doubts: u64,
     /// Doubts that the source was not told of yet.
     unsent: Vec<ObjectId>,
+    /// What nothing is known of counts as listed.
+    vouches: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,7 +44,19 @@ enum Doubt {
 
 impl Directories {
     pub(super) fn start(path: &Path) -> Directories {
-        Directories { known: Table::start(path, DIRECTORIES_IN_MEMORY), doubts: 0, unsent: Vec::new() }
+        let known = Table::start(path, DIRECTORIES_IN_MEMORY);
+        Directories { known, doubts: 0, unsent: Vec::new(), vouches: false }
+    }
+
+    /// All that are here count as listed, but those that are said not to be; a listing answers with those.
+    pub(super) fn vouch(&mut self) {
+        self.vouches = true;
+    }
+
+    /// It has none of its names, or not all.
+    pub(super) fn unlist(&mut self, id: ObjectId) -> Result<(), Fault> {
+        let before = self.get(id)?;
+        if before.is_listed { self.put(id, Directory { is_listed: false, ..before }) } else { Ok(()) }
     }
 
     /// What it holds here is not known any more. `is_open`: its listing is under way.
@@ -89,7 +103,7 @@ impl Directories {
     /// The listing that is under way was asked for: the source goes only where it is asked to.
     pub(super) fn is_asked_for(&self, id: ObjectId) -> Result<bool, Fault> {
         let known = self.get(id)?;
-        Ok(known.doubt.is_some() || known.is_wanted)
+        Ok(self.vouches || known.doubt.is_some() || known.is_wanted)
     }
 
     /// Whether the source is to list it, because an answer has shown it; it is asked once.
@@ -111,7 +125,7 @@ impl Directories {
     /// No listing of it comes.
     pub(super) fn drop_doubt(&mut self, id: ObjectId) -> Result<(), Fault> {
         let before = self.get(id)?;
-        if before == Directory::default() {
+        if before.doubt.is_none() && !before.is_wanted {
             return Ok(());
         }
         self.put(id, Directory { doubt: None, is_wanted: false, ..before })
@@ -128,6 +142,11 @@ impl Directories {
     pub(super) fn restart(&mut self) {
         assert_eq!(self.doubts, 0, "everything is listed again while something is in doubt");
         self.known.clear();
+        self.vouches = false;
+    }
+
+    pub(super) fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
     }
 
     pub(super) fn has_doubts(&self) -> bool {
@@ -141,7 +160,11 @@ impl Directories {
     }
 
     fn get(&self, id: ObjectId) -> Result<Directory, Fault> {
-        Ok(self.known.get(key_of(id)).map_err(failed)?.unwrap_or_default())
+        Ok(self
+            .known
+            .get(key_of(id))
+            .map_err(failed)?
+            .unwrap_or(Directory { is_listed: self.vouches, ..Directory::default() }))
     }
 
     fn put(&mut self, id: ObjectId, directory: Directory) -> Result<(), Fault> {

@@ -178,7 +178,9 @@ impl Session {
             {
                 continue;
             }
-            if self.stray_stays(listing.dir, &name) || self.is_too_young(replica, &listing.file, &name)? {
+            let may_stay =
+                self.stray_stays(listing.dir, &name) || self.is_too_young(replica, &listing.file, &name)?;
+            if may_stay && !self.was_deleted(replica, &listing.file, &name)? {
                 stayed += 1;
                 continue;
             }
@@ -195,7 +197,8 @@ impl Session {
         {
             replica.set_mtime_later(listing.dir, mtime)?;
         }
-        self.directories.ends(listing.dir)
+        self.directories.ends(listing.dir)?;
+        self.incomplete.remove(listing.dir)
     }
 
     fn take_orphan(&mut self, replica: &mut Replica, dir: &File, name: &Name) -> Result<(), Fault> {
@@ -233,7 +236,8 @@ impl Session {
     /// The object was listed in this session, or a packet has made it.
     pub(super) fn is_seen(&self, replica: &Replica, id: ObjectId) -> Result<bool, Fault> {
         let Some(handle) = replica.handle(id)? else { return Ok(false) };
-        Ok(self.claims.claimant(&handle).map_err(Fault::system("claims"))? == Some(id))
+        let claimant = self.claims.claimant(&handle).map_err(Fault::system("claims"))?;
+        Ok(claimant.map_or_else(|| self.vouches_for(&handle), |claimant| claimant == id))
     }
 
     /// The inode that an id stands for here: none where it stands for another one by now.
@@ -244,8 +248,11 @@ impl Session {
     }
 
     /// The id of a directory of the replica, where it was seen.
-    pub(super) fn id_of(&self, dir: &File) -> Result<Option<ObjectId>, Fault> {
+    pub(super) fn id_of(&self, replica: &Replica, dir: &File) -> Result<Option<ObjectId>, Fault> {
         let handle = FileHandle::of(dir.as_fd()).map_err(Fault::system("file handle"))?;
-        self.claims.claimant(&handle).map_err(Fault::system("claims"))
+        match self.claims.claimant(&handle).map_err(Fault::system("claims"))? {
+            Some(id) => Ok(Some(id)),
+            None => self.vouched_id(replica, dir),
+        }
     }
 }

@@ -45,10 +45,12 @@ pub mod planted;
 mod ruled;
 mod rules;
 mod table;
+mod vouched;
 
 use bytes::Bytes;
 
 use self::asked::Asked;
+use self::beginning::Owes;
 use self::blocks::ByBlocks;
 use self::check::Check;
 use self::claims::Claims;
@@ -58,6 +60,7 @@ use self::listing::{Chunk, Listing};
 use self::ruled::Ruled;
 pub(super) use self::ruled::rules_kept;
 pub use self::rules::{Existing, NameMatch, Rules, Strays};
+use self::vouched::Vouching;
 use super::fault::Fault;
 use super::replica::{Incomplete, Limbo, Replica, incomplete};
 use crate::packet::{
@@ -106,6 +109,7 @@ struct Opening {
     asked: Asked,
     directories: Directories,
     incomplete: Incomplete,
+    vouching: Option<Vouching>,
 }
 
 /// A resynchronisation that has its root directory.
@@ -124,6 +128,8 @@ struct Session {
     /// Content is compared before it is sent.
     by_blocks: Option<ByBlocks>,
     incomplete: Incomplete,
+    /// Of a copy of what is owed.
+    vouching: Option<Vouching>,
     unsettled: Unsettled,
     /// By either side.
     left_out: LeftOut,
@@ -175,7 +181,10 @@ impl Reconcile {
                 LeftOut::default()
             }
         };
-        let done = self.perform(replica, position, item, payload);
+        let done = self.perform(replica, position, item, payload).and_then(|answers| {
+            self.note_doubts(replica)?;
+            Ok(answers)
+        });
         if done.is_err()
             && let Stage::Rooted(session) = &mut self.stage
         {
@@ -198,15 +207,22 @@ impl Reconcile {
             return Ok(answers);
         }
         match item {
-            LaneItem::Begin => return self.begin(replica, position).map(|()| Vec::new()),
+            LaneItem::Begin => return self.begin(replica, position, Owes::Everything),
+            LaneItem::BeginOwed { percent_max } => {
+                return self.begin(replica, position, Owes::What { percent_max: *percent_max });
+            }
             LaneItem::Afresh => return self.afresh(replica).map(|()| Vec::new()),
             LaneItem::Root { object, .. } => self.take_root(replica, *object)?,
             _ => {}
         }
         let session = self.stage.session()?;
-        session.ruled.take(item)?;
+        session.must_fit(item)?;
         match item {
-            LaneItem::Begin | LaneItem::Afresh | LaneItem::Rules { .. } | LaneItem::Within { .. } => {}
+            LaneItem::Begin
+            | LaneItem::BeginOwed { .. }
+            | LaneItem::Afresh
+            | LaneItem::Rules { .. }
+            | LaneItem::Within { .. } => {}
             LaneItem::CheckBegin { .. } | LaneItem::CheckStop => {
                 return Err(Fault::Refused("an item of a comparison in a copy"));
             }
@@ -215,14 +231,14 @@ impl Reconcile {
                 let (dir, dir_mtime, unlisted) = (*dir, *dir_mtime, unlisted.as_ref());
                 let chunk = Chunk { dir, dir_mtime, entries, unlisted, is_first: *first, is_last: *last };
                 let objects = session.take_chunk(replica, chunk)?;
-                let has_old = session.take_old(*number);
                 let wanted = TargetMessage::Wanted { listing: *number, objects };
-                return Ok(has_old.into_iter().chain([wanted]).collect());
+                return Ok(session.take_old(*number).into_iter().chain([wanted]).collect());
             }
             LaneItem::NotListed { dir } => session.drop_listing(*dir)?,
             LaneItem::NamesMatch => session.rules.name_match = NameMatch::Compare,
             LaneItem::OrphanRules { rule, age_ms } => session.treat_orphans(*rule, *age_ms),
-            LaneItem::ByBlocks { .. }
+            LaneItem::Owed { .. }
+            | LaneItem::ByBlocks { .. }
             | LaneItem::Hashes { .. }
             | LaneItem::OpenBlocks { .. }
             | LaneItem::CloseSame { .. } => return session.take_blocks(replica, header),
@@ -283,16 +299,24 @@ impl Reconcile {
     pub fn handle_packet(&mut self, replica: &mut Replica, op: &Op, payload: &[u8]) -> Result<(), Fault> {
         let Stage::Rooted(session) = &mut self.stage else { return Ok(()) };
         let before = session.left_out.clone();
-        let done = session.converge(replica, op, payload);
+        let done = session.converge(replica, op, payload).and_then(|()| session.note_doubts(replica));
         if done.is_err() {
             session.left_out = before;
         }
         done
     }
 
+    fn note_doubts(&mut self, replica: &mut Replica) -> Result<(), Fault> {
+        match &mut self.stage {
+            Stage::Rooted(session) => session.note_doubts(replica),
+            Stage::Resting | Stage::Begun(_) | Stage::Checking(_) | Stage::CheckOver { .. } => Ok(()),
+        }
+    }
+
     /// What the source has to hear of what was performed: directories that are to be listed again.
     pub fn take_doubts(&mut self) -> Option<TargetMessage> {
         let directories = match &mut self.stage {
+            Stage::Rooted(session) if !session.may_tell_doubts() => return None,
             Stage::Rooted(session) => session.directories.take_unsent(),
             Stage::Checking(check) => check.take_doubts(),
             Stage::CheckOver { untold } => return untold.take().map(|said| *said),
@@ -331,7 +355,7 @@ impl Stage {
 
 impl Session {
     fn rooted(opening: Opening, root: ObjectId, rules: Rules) -> Session {
-        let Opening { claims, limbo, own, asked, directories, incomplete } = opening;
+        let Opening { claims, limbo, own, asked, directories, incomplete, vouching } = opening;
         Session {
             rules,
             ruled: Ruled::default(),
@@ -345,6 +369,7 @@ impl Session {
             open: None,
             by_blocks: None,
             incomplete,
+            vouching,
             unsettled: Unsettled::default(),
             left_out: LeftOut::default(),
             is_lenient: false,

@@ -156,7 +156,7 @@ impl Session {
     /// A name holds an object that the packet does not bring with it.
     fn set_name(&mut self, replica: &mut Replica, at: &Entry, object: ObjectId) -> Result<(), Fault> {
         let Some(dir) = self.directory_of(replica, at)? else { return Ok(()) };
-        let was_seen = self.is_seen(replica, object)?;
+        let was_seen = self.is_seen(replica, object)? && !self.is_unfinished(object)?;
         let is_here = self.give_name(replica, &dir, at, object)?;
         if is_here {
             self.told_by_packet(at)?;
@@ -367,8 +367,13 @@ impl Session {
         if object == self.root {
             return Err(Fault::Refused("the root directory inside itself"));
         }
+        let left = self.outlives(replica, object)?;
         self.forget_all_of(replica, object)?;
-        replica.forget_gone(object)
+        replica.forget_gone(object)?;
+        match left {
+            Some(left) => replica.bind(object, &*left.file).map(drop),
+            None => Ok(()),
+        }
     }
 
     /// As if an object had never been here; whatever its id is bound to is another one's.
@@ -381,6 +386,7 @@ impl Session {
         self.unsettled.forget(object);
         self.directories.forget(object)?;
         self.forget_compared(object);
+        self.uncall(object)?;
         self.listing.take_if(|listing| listing.dir == object);
         replica.forget(object)
     }
@@ -448,7 +454,12 @@ impl Session {
     }
 
     /// The time of an object as of a packet. A file that waits for content gets it with the last of it.
-    fn set_time(&mut self, replica: &mut Replica, object: ObjectId, mtime: Timestamp) -> Result<(), Fault> {
+    pub(super) fn set_time(
+        &mut self,
+        replica: &mut Replica,
+        object: ObjectId,
+        mtime: Timestamp,
+    ) -> Result<(), Fault> {
         if !self.is_seen(replica, object)?
             || self.unsettled.replace(object, mtime)
             || self.lack(object)?.is_some()

@@ -122,7 +122,7 @@ impl Session {
         let Some((parent, name)) = find_parent(replica, id, &found)? else { return Ok(()) };
         self.limbo.take(&parent, &name, Why::InTheWay)?;
         replica.places_changed();
-        match self.id_of(&parent)? {
+        match self.id_of(replica, &parent)? {
             Some(holder) => self.doubt(holder),
             None => Ok(()),
         }

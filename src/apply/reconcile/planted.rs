@@ -25,11 +25,21 @@ pub enum Planted {
     KeepsItsSize,
     /// Blocks are called the same whatever their hashes say.
     TakesAllForSame,
+    /// What was deleted while only what is owed was noted is moved aside.
+    DeletedIsAnOrphan,
+    /// A name is given to an inode that has an id.
+    AdoptsWhatIsKnown,
+    /// A directory that a listing has shown first counts as listed.
+    MadeIsListed,
+    /// What a session has made counts as shown in the one after it.
+    VouchesForTheUnfinished,
+    /// A doubt of a session that is cut off is forgotten.
+    DoubtIsForgotten,
 }
 
 #[cfg(test)]
 impl Planted {
-    pub const ALL: [Planted; 11] = [
+    pub const ALL: [Planted; 16] = [
         Planted::NoDoubt,
         Planted::ContentOfUnseen,
         Planted::UnseenIsComplete,
@@ -41,6 +51,11 @@ impl Planted {
         Planted::DropsWhatIsCompared,
         Planted::KeepsItsSize,
         Planted::TakesAllForSame,
+        Planted::DeletedIsAnOrphan,
+        Planted::AdoptsWhatIsKnown,
+        Planted::MadeIsListed,
+        Planted::VouchesForTheUnfinished,
+        Planted::DoubtIsForgotten,
     ];
 }
 

@@ -2,6 +2,8 @@
 //! orphans, `LIMBO/orphans/SECONDS-BATCH/NAME`. Where each came from is noted for people
 //! ([`crate::apply::orphans`]).
 
+mod parts;
+
 use std::collections::HashSet;
 use std::fs::File;
 use std::path::PathBuf;
@@ -111,8 +113,18 @@ impl Limbo {
         delete: Delete,
     ) -> Result<Resolved, Fault> {
         self.batch = None;
-        let mut resolved = Resolved::default();
         let batches = self.batches_left(mount, limbo)?;
+        self.resolve_all(mount, limbo, batches, delete)
+    }
+
+    fn resolve_all(
+        &self,
+        mount: &File,
+        limbo: &File,
+        batches: Vec<Name>,
+        delete: Delete,
+    ) -> Result<Resolved, Fault> {
+        let mut resolved = Resolved::default();
         let deletes = match delete {
             Delete::Nothing => false,
             Delete::UpTo { objects } => self.count(mount, &batches)? <= objects,

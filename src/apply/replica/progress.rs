@@ -530,14 +530,19 @@ fn without_relieved(record: Record) -> Record {
 
 /// A record that is bad already changes only for the worse.
 fn bad(record: Record, reason: &str, by: BadBy) -> Record {
+    let is_bad = record.data == DataState::Bad;
     let is_as_bad = match record.bad_by {
         BadBy::Anything => true,
-        BadBy::Aside => by != BadBy::Anything,
+        BadBy::Aside => matches!(by, BadBy::Aside | BadBy::Relief),
         BadBy::Relief => by == BadBy::Relief,
+        BadBy::Owed => by == BadBy::Owed,
     };
-    if record.data == DataState::Bad && is_as_bad {
+    if is_bad && is_as_bad {
         return record;
     }
+    // What is owed together with anything else is known to nobody.
+    let is_of_both = is_bad && (by == BadBy::Owed || record.bad_by == BadBy::Owed);
+    let by = if is_of_both { BadBy::Anything } else { by };
     let reason = reason.chars().take(REASON_LEN_MAX).collect();
     Record { data: DataState::Bad, since_ms: now_ms(), reason: Some(reason), bad_by: by, ..record }
 }

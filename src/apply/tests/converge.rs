@@ -8,6 +8,7 @@ mod by_blocks;
 mod lane;
 mod named;
 mod origin;
+mod owed;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -28,6 +29,8 @@ struct Seen {
     packets: u64,
     items: u64,
     cleared: u64,
+    /// Sessions that show everything, because what is owed does not do.
+    whole: u64,
 }
 
 /// A replica, and what there is around it.

@@ -33,7 +33,9 @@ mod exact;
 mod files;
 mod listing;
 mod moved;
+mod owed;
 mod plan;
+mod preamble;
 mod ruled;
 
 use std::collections::HashSet;
@@ -50,7 +52,6 @@ use super::{CopyError, CopyProgress, CopyReport, Entry, Found, Looks, Pace, Stam
 use crate::limits::{CONTENT_CHUNK, LISTING_ENTRIES_MAX};
 use crate::packet::{Ids, ItemNumber, LaneItem, LeftOut, ObjectId, Timestamp};
 use crate::pool::Pool;
-use crate::sets::Matcher;
 use crate::sys::FileHandle;
 pub use blocks::BlockOrder;
 use blocks::{Blocks, Finished, Turn, Went as Compared};
@@ -60,7 +61,10 @@ use doubted::Doubted;
 use files::{Content, Dressed, Place, Reader, Went};
 use listing::{Chunk, Lister, OpenListing, SeenEntry, Shown};
 use moved::{Moved, moved};
+use owed::Owing;
+pub use owed::WhatIsOwed;
 use plan::{Descend, Directory, Job, Plan, Sent, Step};
+use preamble::{Names, Preamble, first_items, rules_item};
 
 /// What the target says of a copy, in the order in which it said it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +103,9 @@ pub struct LiveCopy<S> {
     blocks: Option<Blocks>,
     /// Nothing is copied: the target compares.
     checking: Option<Checking>,
+    /// Only what is owed is shown.
+    owing: Option<Owing>,
+    owed_now: Option<WhatIsOwed>,
     left_out: LeftOut,
     report: CopyReport,
     sizes: Sizes,
@@ -122,42 +129,6 @@ pub(crate) enum Stepped {
     Complete,
 }
 
-/// What a name that the target has says of what it holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Names {
-    /// Nothing: content under it is sent.
-    #[default]
-    Any,
-    /// Together with size and mtime, that it is the same.
-    Match,
-}
-
-/// What is said of a copy before its first listing.
-#[derive(Clone, Default)]
-struct Preamble {
-    is_afresh: bool,
-    names: Names,
-    /// [`LaneItem::OrphanRules`], where there are any.
-    orphans: Option<LaneItem>,
-    by_blocks: Option<BlockOrder>,
-    /// The rules of the set, where it has some.
-    rules: Option<Arc<Matcher>>,
-}
-
-fn first_items(preamble: Preamble, root: LaneItem) -> Vec<Entry> {
-    let Preamble { is_afresh, names, orphans, by_blocks, rules } = preamble;
-    let afresh = is_afresh.then_some(LaneItem::Afresh);
-    let names_match = (names == Names::Match).then_some(LaneItem::NamesMatch);
-    let by_blocks = by_blocks.map(|BlockOrder { hash, least }| LaneItem::ByBlocks { hash, least });
-    let of_set = rules.as_deref().map(rules_item);
-    let rules = names_match.into_iter().chain(orphans).chain(by_blocks).chain(of_set);
-    [LaneItem::Begin].into_iter().chain(afresh).chain([root]).chain(rules).map(Entry::of).collect()
-}
-
-fn rules_item(matcher: &Matcher) -> LaneItem {
-    LaneItem::Rules { rules: matcher.rules().to_wire() }
-}
-
 /// Bugs that are planted on purpose.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +137,8 @@ pub(crate) enum Planted {
     ForgetsADoubtOfTheOpen,
     /// The end is sent although doubts are open.
     EndsWithDoubts,
+    /// What changes while a copy of what is owed begins is not owed.
+    OwesNothingMore,
 }
 
 impl<S: StampedSink> LiveCopy<S> {
@@ -203,6 +176,8 @@ impl<S: StampedSink> LiveCopy<S> {
             content: None,
             blocks: None,
             checking: None,
+            owing: None,
+            owed_now: None,
             left_out: LeftOut::default(),
             report: CopyReport::default(),
             sizes: Sizes { entries: LISTING_ENTRIES_MAX, bytes: CONTENT_CHUNK },
@@ -324,6 +299,7 @@ impl<S: StampedSink> LiveCopy<S> {
         if self.checking.is_some() {
             return self.begin_check();
         }
+        self.preamble.calls = self.owing.as_mut().map(Owing::first_calls).unwrap_or_default();
         loop {
             let inode = self.eyes.root()?.id.inode;
             let counts = self.looks.counts(inode);
@@ -333,6 +309,8 @@ impl<S: StampedSink> LiveCopy<S> {
             let begun =
                 counts.is_calm() && self.sink.begin(&mut batch, || looks.counts(inode).begun == counts.begun);
             if begun || self.begin_while_still(root.id, &root.handle) {
+                self.preamble.calls = Vec::new();
+                self.owe_the_rest()?;
                 if self.preamble.names == Names::Match {
                     self.moved = moved(&self.eyes, &self.root);
                 }
@@ -397,7 +375,13 @@ impl<S: StampedSink> LiveCopy<S> {
         if let Some(stepped) = self.step_of_blocks()? {
             return Ok(stepped);
         }
-        match self.plan.next() {
+        let next = self.plan.next();
+        if matches!(next, Step::End | Step::Wait)
+            && let Some(stepped) = self.step_of_owed()?
+        {
+            return Ok(stepped);
+        }
+        match next {
             Step::Copy(Job::Content(place)) => {
                 self.progress.set_current(place.path().to_string());
                 match &mut self.checking {
@@ -434,6 +418,13 @@ impl<S: StampedSink> LiveCopy<S> {
     }
 
     fn hear(&mut self, answer: Answer) -> Result<(), CopyError> {
+        let answer = match answer {
+            Answer::Wanted(wanted) => match self.hear_wanted(wanted)? {
+                Some(wanted) => Answer::Wanted(wanted),
+                None => return Ok(()),
+            },
+            other => other,
+        };
         if let Answer::Hashed { item, differing } = answer {
             return self.hear_of_hashes(item, differing).map_err(CopyError::Answer);
         }

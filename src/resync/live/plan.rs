@@ -114,6 +114,11 @@ enum Ended {
 
 impl<D: Clone, F> Plan<D, F> {
     pub fn new(root: Directory<D>) -> Plan<D, F> {
+        Plan::of([root])
+    }
+
+    /// Of these directories, the last one first.
+    pub fn of(directories: impl IntoIterator<Item = Directory<D>>) -> Plan<D, F> {
         let mut plan = Plan {
             directories: Vec::new(),
             waiting: HashSet::new(),
@@ -128,7 +133,7 @@ impl<D: Clone, F> Plan<D, F> {
             #[cfg(test)]
             planted: None,
         };
-        plan.descend_into(root);
+        directories.into_iter().for_each(|dir| plan.descend_into(dir));
         plan
     }
 
@@ -216,6 +221,11 @@ impl<D: Clone, F> Plan<D, F> {
         sent.directories.shrink_to_fit();
         self.entries_in_flight += sent.files.len() + sent.directories.len();
         self.in_flight.push_back(InFlight { sent, descend, has_old: HashSet::new() });
+    }
+
+    /// One more directory that is to be listed.
+    pub fn also(&mut self, dir: Directory<D>) {
+        self.descend_into(dir);
     }
 
     fn descend_into(&mut self, dir: Directory<D>) {

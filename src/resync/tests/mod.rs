@@ -5,6 +5,7 @@ mod cases;
 mod left_out;
 mod mutations;
 mod orphans;
+mod owed;
 mod random;
 pub(crate) mod tree;
 
@@ -33,6 +34,8 @@ struct Pair {
     allow: Allow,
     orphan_rules: Option<LaneItem>,
     by_blocks: Option<BlockOrder>,
+    /// Nothing else is shown.
+    owed: Option<Arc<Owed>>,
 }
 
 /// What a copy came to.
@@ -66,7 +69,7 @@ impl Pair {
         fs::create_dir(&replica).unwrap();
         let places = Places::beside(&replica, &dir.path().join("state"));
         let (name_match, allow, orphan_rules, by_blocks) = (NameMatch::Copy, Allow::ALL, None, None);
-        Pair { dir, source, places, name_match, allow, orphan_rules, by_blocks }
+        Pair { dir, source, places, name_match, allow, orphan_rules, by_blocks, owed: None }
     }
 
     fn replica(&self) -> &Path {
@@ -97,9 +100,17 @@ impl Pair {
 
     /// `None` where the copy was cut off.
     fn run(&self, suspect_since: Option<Timestamp>, cut_after: usize) -> Option<Outcome> {
-        let rules = (self.orphan_rules.clone(), self.by_blocks);
         let Copying { items, answers, progress, source } =
-            Copying::begin(&self.source, suspect_since, 16, rules);
+            Copying::begin_as(&self.source, suspect_since, 16, |copy| {
+                let copy = copy.treating_orphans(self.orphan_rules.clone()).by_blocks(self.by_blocks);
+                match &self.owed {
+                    Some(owed) => {
+                        let now = owed.clone();
+                        copy.only(owed.clone(), Arc::new(move || Some((*now).clone())), None)
+                    }
+                    None => copy,
+                }
+            });
         let mut applier =
             self.applier().with_rules(Rules { name_match: self.name_match, ..Rules::default() });
         let (mut count, mut orphans, mut left_out) = (0, None, LeftOut::default());
@@ -245,13 +256,22 @@ impl Copying {
         window: usize,
         (rules, by_blocks): (Option<LaneItem>, Option<BlockOrder>),
     ) -> Copying {
+        Copying::begin_as(tree, since, window, |copy| copy.treating_orphans(rules).by_blocks(by_blocks))
+    }
+
+    fn begin_as(
+        tree: &Path,
+        since: Option<Timestamp>,
+        window: usize,
+        ordered: impl FnOnce(LiveCopy<ChannelLane>) -> LiveCopy<ChannelLane>,
+    ) -> Copying {
         let (sender, items) = bounded(window);
         let (answers, heard) = unbounded();
         let progress = Arc::new(CopyProgress::new());
         let backing = OwnedFd::from(File::open(tree).unwrap());
         let lane = ChannelLane { sender, last: 0, is_gone: false };
         let copy = LiveCopy::new(backing, Arc::new(Quiet), 3, since, lane, heard, progress.clone()).unwrap();
-        let copy = copy.treating_orphans(rules).by_blocks(by_blocks);
+        let copy = ordered(copy);
         let source = std::thread::spawn(move || copy.run());
         Copying { items, answers, progress, source }
     }

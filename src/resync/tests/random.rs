@@ -24,7 +24,7 @@ fn list(root: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
 }
 
 /// One random change below a root. What cannot be done is not done.
-fn change(root: &Path, random: &mut Random) {
+pub(super) fn change(root: &Path, random: &mut Random) {
     let (dirs, others) = list(root);
     let dir = random.pick(&dirs).cloned().unwrap();
     // Few names: collisions are what hurts.

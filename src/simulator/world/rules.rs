@@ -130,7 +130,7 @@ impl World {
         }
         match bad_by {
             // A copy brings it into line, or has begun to.
-            BadBy::Anything => self.in_line_with = None,
+            BadBy::Anything | BadBy::Owed => self.in_line_with = None,
             // It follows the stream.
             BadBy::Aside | BadBy::Relief => self.last_applied = Some(applied),
         }

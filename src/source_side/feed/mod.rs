@@ -84,7 +84,7 @@ impl Stream {
 
     #[cfg(test)]
     pub fn new(at: Position, flow: Flow) -> Arc<Stream> {
-        Stream::guarded(at, flow, Arc::new(DeleteGuard::new(crate::words::DeleteLimit::Off)))
+        Stream::guarded(at, flow, Arc::new(DeleteGuard::new(crate::words::DeleteLimit::Off, None)))
     }
 
     /// Lets packets go, from the one after `after`; what comes up to `again_upto` was sent before.

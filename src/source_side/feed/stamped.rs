@@ -75,7 +75,11 @@ impl StampedItems {
                 Some(Planted::GoesLate)
                     if !matches!(
                         item.header.item,
-                        LaneItem::Begin | LaneItem::Afresh | LaneItem::Root { .. }
+                        LaneItem::Begin
+                            | LaneItem::BeginOwed { .. }
+                            | LaneItem::Owed { .. }
+                            | LaneItem::Afresh
+                            | LaneItem::Root { .. }
                     ) =>
                 {
                     item.stamp <= at && !packet_waits
@@ -122,7 +126,7 @@ impl StampedItems {
         assert!(self.items.back().is_none_or(|last| last.stamp <= stamp), "stamps go back");
         for Entry { item, payload } in batch.drain(..) {
             match item {
-                LaneItem::Begin => self.kind = Kind::Copy,
+                LaneItem::Begin | LaneItem::BeginOwed { .. } => self.kind = Kind::Copy,
                 LaneItem::CheckBegin { .. } => self.kind = Kind::Comparison,
                 _ => {}
             }

@@ -143,6 +143,8 @@ impl Check {
                 return Ok(Went::Over(answers));
             }
             LaneItem::Begin
+            | LaneItem::BeginOwed { .. }
+            | LaneItem::Owed { .. }
             | LaneItem::Afresh
             | LaneItem::NamesMatch
             | LaneItem::OrphanRules { .. }

@@ -16,7 +16,9 @@ impl Reconcile {
         payload: &[u8],
     ) -> Option<Vec<TargetMessage>> {
         let went = match (&mut self.stage, &header.item) {
-            (_, LaneItem::Begin) | (Stage::Begun(_) | Stage::Rooted(_), _) => return None,
+            (_, LaneItem::Begin | LaneItem::BeginOwed { .. }) | (Stage::Begun(_) | Stage::Rooted(_), _) => {
+                return None;
+            }
             (_, LaneItem::CheckBegin { content }) => {
                 if replica.data().state == DataState::Good {
                     self.stage = Stage::Checking(Box::new(Check::begin(replica, content.as_ref())));

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 
 use super::super::*;
 use super::origin::{Object, Origin, ROOT, id, name};
+use super::owed::Mark;
 use crate::blocks::{Hasher, Range, Reads};
 use crate::limits::{HASH_BLOCK, HASHES_MAX};
 use crate::random::Random;
@@ -42,10 +43,10 @@ impl Stamped {
 
 /// A directory that is to be listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Due {
-    dir: u64,
+pub struct Due {
+    pub dir: u64,
     /// The walk comes by: it goes down by itself.
-    walks: bool,
+    pub walks: bool,
 }
 
 struct Open {
@@ -54,30 +55,37 @@ struct Open {
     is_first: bool,
 }
 
-enum Job {
+pub enum Job {
     Open(u64),
-    Content { object: u64, reached: usize },
+    Content {
+        object: u64,
+        reached: usize,
+    },
     Hashes(u64),
     Block(u64, u64),
     Xattrs(u64),
     Xattr(u64, Vec<String>),
+    /// What has changed of a file.
+    Owed(u64, Mark),
 }
 
 /// A listing that was not answered.
 #[derive(Default)]
-struct InFlight {
+pub struct InFlight {
     walks: bool,
-    entries: BTreeMap<ObjectId, bool>,
+    pub entries: BTreeMap<ObjectId, bool>,
     large: Vec<u64>,
     has_old: Vec<ObjectId>,
+    /// Files that were called.
+    pub owed: BTreeMap<u64, Mark>,
 }
 
 #[derive(Default)]
 pub struct Owed {
-    due: Vec<Due>,
+    pub due: Vec<Due>,
     open: Option<Open>,
-    jobs: VecDeque<Job>,
-    in_flight: BTreeMap<u64, InFlight>,
+    pub jobs: VecDeque<Job>,
+    pub in_flight: BTreeMap<u64, InFlight>,
     /// Content goes by blocks where the target has other content.
     hasher: Option<Hasher>,
     /// Of which files hashes were sent that were not answered.
@@ -143,12 +151,16 @@ impl Owed {
     }
 
     fn answered(&mut self, listing: ItemNumber, wanted: &[ObjectId]) -> Result<(), String> {
-        let entry = self.in_flight.remove(&listing.0).ok_or("an answer to no listing")?;
+        let mut entry = self.in_flight.remove(&listing.0).ok_or("an answer to no listing")?;
         for object in wanted {
             match entry.entries.get(object) {
                 // The walk of itself goes down there.
                 Some(true) if entry.walks => {}
                 Some(true) => self.due.push(Due { dir: object.inode, walks: false }),
+                Some(false) if entry.owed.contains_key(&object.inode) => {
+                    let mark = entry.owed.remove(&object.inode).unwrap_or_default();
+                    self.jobs.push_back(Job::Owed(object.inode, mark));
+                }
                 Some(false) if entry.has_old.contains(object) => {
                     self.jobs.push_back(Job::Hashes(object.inode));
                 }
@@ -166,7 +178,7 @@ impl Owed {
     /// Looks at something that is owed, as of now.
     pub fn produce(&mut self, origin: &Origin, random: &mut Random) {
         let now = origin.log.len();
-        let goes_on = matches!(self.jobs.front(), Some(Job::Content { .. } | Job::Xattr(..)));
+        let goes_on = matches!(self.jobs.front(), Some(Job::Content { .. } | Job::Xattr(..) | Job::Owed(..)));
         if !self.jobs.is_empty() && (goes_on || random.below(10) < 6) {
             return self.produce_job(origin, random, now);
         }
@@ -276,6 +288,24 @@ impl Owed {
         self.push(now, LaneItem::CloseContent { object, hole: 0, size, attributes, xattrs }, Vec::new());
     }
 
+    /// Some of what has changed; then the end.
+    fn push_owed(&mut self, number: u64, there: &Object, mark: Mark, now: usize) {
+        let (object, size) = (id(number), there.content.len());
+        self.push(now, LaneItem::OpenBlocks { object }, Vec::new());
+        if let Some((bytes, rest)) = mark.next(size, READ) {
+            let payload = there.content[bytes.clone()].to_vec();
+            let zeros = payload.iter().all(|byte| *byte == 0);
+            let len = bytes.end as u64 - bytes.start as u64;
+            let (hole, offset, payload) =
+                if zeros { (len, bytes.end as u64, Vec::new()) } else { (0, bytes.start as u64, payload) };
+            self.push(now, LaneItem::Content { object, hole, offset }, payload);
+            self.jobs.push_front(Job::Owed(number, rest));
+            return;
+        }
+        let (attributes, xattrs, size) = (there.attributes(), there.xattrs(), size as u64);
+        self.push(now, LaneItem::CloseContent { object, hole: 0, size, attributes, xattrs }, Vec::new());
+    }
+
     fn hashes_of(&mut self, content: &[u8]) -> Vec<u128> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(content).unwrap();
@@ -291,6 +321,7 @@ impl Owed {
         | Job::Hashes(object)
         | Job::Block(object, _)
         | Job::Xattrs(object)
+        | Job::Owed(object, _)
         | Job::Xattr(object, _)) = job;
         let Some(there) = origin.objects.get(&object) else {
             if !matches!(job, Job::Xattrs(_) | Job::Xattr(..)) {
@@ -328,6 +359,7 @@ impl Owed {
                     );
                 }
             }
+            Job::Owed(_, mark) => self.push_owed(object, there, mark, now),
             Job::Hashes(_) if there.content.is_empty() => self.jobs.push_front(Job::Open(object)),
             Job::Hashes(_) => self.push_hashes(object, there, now),
             Job::Block(_, differing) => self.push_blocks(object, there, differing, now),

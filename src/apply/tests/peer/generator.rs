@@ -2,7 +2,7 @@
 //! others astray. A seed gives the same words again.
 
 use super::*;
-use crate::limits::{HASH_BLOCK, HASHES_MAX, LISTING_ENTRIES_MAX, XATTR_NAME_LEN_MAX};
+use crate::limits::{HASH_BLOCK, HASHES_MAX, LISTING_ENTRIES_MAX, OWED_CALLED_MAX, XATTR_NAME_LEN_MAX};
 use crate::random::Random;
 
 /// What the peer knows, and what it can guess.
@@ -202,9 +202,16 @@ impl Words<'_> {
         LaneItem::Hashes { object, offset, size, hashes }
     }
 
+    fn called(&mut self) -> Vec<ObjectId> {
+        let most = if self.random.one_in(40) { OWED_CALLED_MAX as u64 + 9 } else { 6 };
+        (0..self.random.below(most)).map(|_| self.id()).collect()
+    }
+
     pub fn item(&mut self) -> (LaneItem, Vec<u8>) {
         let object = self.id();
-        let item = match self.random.below(32) {
+        let item = match self.random.below(35) {
+            32 => LaneItem::BeginOwed { percent_max: self.random.one_in(2).then_some(50) },
+            33 | 34 => LaneItem::Owed { objects: self.called() },
             30 => LaneItem::Rules { rules: self.set_rules() },
             31 => LaneItem::Within { dir: object, path: Bounded(self.random.one_of(self.outside).clone()) },
             0 => LaneItem::Begin,

@@ -10,11 +10,12 @@
 //! ```
 //! The target begins with an older state, a part of what it knew is lost, sessions are cut in the middle.
 
+mod owed;
 mod target;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::rc::Rc;
@@ -30,15 +31,18 @@ use crate::connection::Flow;
 use crate::intercept::change::{Planted, planted, turns};
 use crate::intercept::{NodeId, Volume};
 use crate::link::{Feed, Waker};
+use crate::map::Map;
 use crate::mutation::rounds;
 use crate::packet::{
-    Attributes, Birth, EncodedFrame, Epoch, FrameHeader, Incarnation, ItemNumber, LaneItem, ObjectId,
-    PREFIX_LEN, Position, Prefix, Sequence, Xattr, packet_frame,
+    Attributes, Birth, EncodedFrame, Epoch, Frame, FrameHeader, Incarnation, ItemNumber, LaneItem, ObjectId,
+    Op, PREFIX_LEN, Position, Prefix, Sequence, Xattr, packet_frame,
 };
 use crate::queue::Queue;
 use crate::random::Random;
 use crate::resync::tests::tree;
-use crate::resync::{Answer, Counts, Entry, Found, Gone, LiveCopy, Looks, Sizes, Slot, StampedSink, Stepped};
+use crate::resync::{
+    Answer, Counts, Entry, Found, Gone, LiveCopy, Looks, Owed, Sizes, Slot, StampedSink, Stepped,
+};
 use crate::source_side::feed::{self, PacketFeed, StampedLane, Stream};
 use target::Target;
 
@@ -60,16 +64,21 @@ enum Bug {
     Plan(crate::resync::Planted),
     /// Whether something changed since the look is not asked.
     CountsAreNotCompared,
+    Owed(owed::Forgets),
 }
 
 impl Bug {
-    const ALL: [Bug; 6] = [
+    const ALL: [Bug; 10] = [
         Bug::Change(Planted::EndsBeforeItIsTold),
         Bug::Feed(feed::Planted::GoesLate),
         Bug::Feed(feed::Planted::StampsBeforeTheLook),
         Bug::Plan(crate::resync::Planted::ForgetsADoubtOfTheOpen),
         Bug::Plan(crate::resync::Planted::EndsWithDoubts),
+        Bug::Plan(crate::resync::Planted::OwesNothingMore),
         Bug::CountsAreNotCompared,
+        Bug::Owed(owed::Forgets::Names),
+        Bug::Owed(owed::Forgets::Ranges),
+        Bug::Owed(owed::Forgets::Tail),
     ];
 
     fn of_plan(self) -> Option<crate::resync::Planted> {
@@ -110,10 +119,23 @@ impl Wire {
     }
 }
 
-fn take(target: &mut Target, frame: &EncodedFrame) {
+fn decoded(frame: &EncodedFrame) -> Frame {
     let raw: &[u8; PREFIX_LEN] = frame.head.first_chunk().unwrap();
     let prefix = Prefix::decode(raw).unwrap();
-    let frame = prefix.frame(raw, &frame.head[PREFIX_LEN..], frame.payload.clone()).unwrap();
+    prefix.frame(raw, &frame.head[PREFIX_LEN..], frame.payload.clone()).unwrap()
+}
+
+/// With how long its payload is.
+fn op_of(frame: &EncodedFrame) -> (Op, u64) {
+    let frame = decoded(frame);
+    match frame.header {
+        FrameHeader::Packet(packet) => (packet.op, frame.payload.len() as u64),
+        FrameHeader::Item(_) | FrameHeader::Skip(_) => panic!("no packet"),
+    }
+}
+
+fn take(target: &mut Target, frame: &EncodedFrame) {
+    let frame = decoded(frame);
     match &frame.header {
         FrameHeader::Packet(packet) => target.op(&packet.op, &frame.payload),
         FrameHeader::Item(item) => target.item(item.number, &item.item, &frame.payload),
@@ -157,6 +179,8 @@ struct Scene {
     queue: Arc<Queue>,
     backing: std::path::PathBuf,
     target: Arc<Mutex<Target>>,
+    /// What the target had when it was good, where the source knows what has changed since.
+    base: Option<Sequence>,
 }
 
 /// One network connection, and the copy on it.
@@ -172,29 +196,61 @@ impl Scene {
         let start = Position::origin(Epoch { number: 1, writer: 2 }, Incarnation(3));
         let queue = Queue::new(1 << 30, start);
         queue.attach(|_| ());
-        let volume = Volume::new(File::open(&backing).unwrap().into(), queue.clone(), 1).unwrap();
+        let map = Arc::new(Map::new(1 << 18, queue.last().sequence));
+        let fd = File::open(&backing).unwrap().into();
+        let volume = Volume::new(fd, queue.clone(), 1).unwrap().marking(map);
         let root = volume.node(NodeId::ROOT).unwrap().object;
         let target = Arc::new(Mutex::new(Target::new(root)));
-        Scene { volume: Arc::new(volume), queue, backing, target }
+        Scene { volume: Arc::new(volume), queue, backing, target, base: None }
     }
 
     /// What the target has is older than what there is, and it has forgotten some of it.
-    fn prepare(&self, random: &mut Random) {
+    fn prepare(&mut self, random: &mut Random, knows: bool) {
         Worker::new(&self.volume, random.clone()).run(random.below(80) as usize);
         let mut target = self.target.lock();
         for packet in self.queue.next(Sequence(0), usize::MAX) {
             take(&mut target, &packet_frame(&packet.position, &packet.header, packet.payload));
         }
+        if knows {
+            target.is_up_to_date();
+            self.base = Some(self.queue.last().sequence);
+            let map = self.volume.map().unwrap();
+            assert!(map.rotate());
+            map.begins_at(self.queue.last().sequence);
+        }
         let mut other = Random::new(random.number());
         Worker::new(&self.volume, other.clone()).run(other.below(60) as usize);
-        if random.one_in(2) {
+        if random.one_in(2) && !knows {
             target.lose(|| random.one_in(3));
         }
     }
 
+    /// A session whose copy has begun.
+    fn begun(&self, random: &mut Random, bug: Option<Bug>) -> Session {
+        let root = crate::sys::FileHandle::of(File::open(&self.backing).unwrap().as_fd()).unwrap();
+        let forgets = if let Some(Bug::Owed(forgets)) = bug { Some(forgets) } else { None };
+        let known = self.base.filter(|_| self.target.lock().lacks_what_is_owed());
+        let mut session = self.session(random, bug);
+        if let Some(base) = known {
+            let (queue, root) = (self.queue.clone(), root);
+            // By the map, or by a record of its own, from which things can be left out.
+            let map = self.volume.map().cloned().filter(|_| forgets.is_none() && random.one_in(2));
+            let owed = move || match &map {
+                Some(map) => map.changed_since(base).map(Owed::from).unwrap(),
+                None => owed::since(&queue, base, &root, forgets),
+            };
+            let before = owed();
+            // Programs work meanwhile.
+            Worker::new(&self.volume, random.clone()).run(random.below(4) as usize);
+            session.copy = session.copy.only(Arc::new(before), Arc::new(move || Some(owed())), None);
+        }
+        session.copy.begin().unwrap();
+        session
+    }
+
     fn session(&self, random: &mut Random, bug: Option<Bug>) -> Session {
         let stream = Stream::new(self.queue.last(), Flow::Send);
-        let (feed, lane) = PacketFeed::new(self.queue.clone(), stream, Arc::default());
+        let (feed, lane) = PacketFeed::new(self.queue.clone(), stream.clone(), Arc::default());
         let (says, answers): (_, Receiver<Answer>) = unbounded();
         let wire = Arc::new(Mutex::new(Wire { feed, target: self.target.clone(), says }));
         let lane = lane.stamped(Waker::new());
@@ -214,9 +270,8 @@ impl Scene {
     fn copy(&self, mut random: Random, bug: Option<Bug>) -> Arc<Mutex<Wire>> {
         let mut cuts = random.below(3);
         loop {
-            let mut session = self.session(&mut random, bug);
+            let mut session = self.begun(&mut random, bug);
             let cut = (cuts > 0).then(|| 5 + random.below(150));
-            session.copy.begin().unwrap();
             match session.run(&mut random, cut) {
                 true => return session.wire,
                 false => cuts -= 1,
@@ -300,8 +355,8 @@ fn visit(
 
 fn run(place: &Path, seed: u64, bug: Option<Bug>) -> u64 {
     let mut random = Random::new(seed ^ 0x5eed);
-    let scene = Scene::new(place);
-    scene.prepare(&mut random);
+    let mut scene = Scene::new(place);
+    scene.prepare(&mut random, seed.is_multiple_of(2));
     let order = Arc::new(Order::new(THREADS + 1, random.clone()));
     let planted_change = if let Some(Bug::Change(planted)) = bug { Some(planted) } else { None };
     let wire = std::thread::scope(|scope| {

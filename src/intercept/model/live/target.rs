@@ -1,6 +1,8 @@
 //! A target in memory, by the rules of a replica that converges: packets are applied by their results,
 //! what they name and no listing has shown is doubted, and a doubted directory is listed again.
 
+mod vouched;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
@@ -43,7 +45,8 @@ struct Listing {
 struct Open {
     object: ObjectId,
     inode: Inode,
-    reached: u64,
+    /// `None`: bytes come at any offsets.
+    reached: Option<u64>,
 }
 
 /// See the module.
@@ -66,6 +69,13 @@ pub struct Target {
     pub doubted: u64,
     /// A copy is complete, and everything is strict.
     is_good: bool,
+    /// What the index knows counts as shown.
+    vouches: bool,
+    /// A copy of what is owed has begun, and nothing is in doubt.
+    is_bad_by_owed: bool,
+    called: BTreeSet<ObjectId>,
+    /// Directories that listings have shown first, and whose names have not come; over sessions.
+    unlisted: BTreeSet<ObjectId>,
 }
 
 impl Target {
@@ -108,7 +118,7 @@ impl Target {
     }
 
     fn seen(&mut self, id: ObjectId) -> Option<&mut Thing> {
-        let inode = self.alive(id).filter(|_| self.seen.contains(&id))?;
+        let inode = self.alive(id).filter(|_| self.is_seen(id))?;
         self.things.get_mut(&inode)
     }
 
@@ -138,10 +148,11 @@ impl Target {
     fn doubt(&mut self, id: ObjectId) {
         let is_begun = self.listing.as_ref().is_some_and(|listing| listing.dir == id);
         let is_asked = self.doubts.get(&id) == Some(&Doubt::Asked);
-        if is_asked || !self.listed.contains(&id) && !is_begun && !self.doubts.contains_key(&id) {
+        if is_asked || !self.is_listed(id) && !is_begun && !self.doubts.contains_key(&id) {
             return;
         }
         self.doubts.insert(id, Doubt::Asked);
+        self.is_bad_by_owed = false;
         self.doubted += 1;
         self.says.push(Answer::Doubt(vec![id]));
     }
@@ -188,7 +199,7 @@ impl Target {
             }
             None => self.unname(dir, at.name.as_bytes()),
         }
-        if !self.seen.contains(&id) || self.alive(id).is_none() {
+        if !self.is_seen(id) || self.alive(id).is_none() || self.unlisted.contains(&id) {
             self.doubt(at.dir);
         }
     }
@@ -206,7 +217,9 @@ impl Target {
         }
         self.index.remove(&id);
         self.doubts.remove(&id);
-        for set in [&mut self.seen, &mut self.incomplete, &mut self.asked] {
+        for set in
+            [&mut self.seen, &mut self.incomplete, &mut self.asked, &mut self.called, &mut self.unlisted]
+        {
             set.remove(&id);
         }
         self.listing.take_if(|listing| listing.dir == id);
@@ -228,7 +241,7 @@ impl Target {
     fn bear(&mut self, at: &Entry, id: ObjectId, birth: &Birth, attributes: Attributes, xattrs: &[Xattr]) {
         let Some(dir) = self.alive(at.dir) else { return };
         // What items show is exact: it was made by a packet before them.
-        let is_known = self.alive(id).is_some() && self.seen.contains(&id);
+        let is_known = self.alive(id).is_some() && self.is_seen(id);
         assert!(!is_known, "{id} was shown before it was made");
         let inode = self.make(birth.clone(), attributes);
         self.thing(inode).xattrs = as_map(xattrs);
@@ -357,11 +370,14 @@ impl Target {
 
     /// Takes a lane item.
     pub fn item(&mut self, number: ItemNumber, item: &LaneItem, payload: &Bytes) {
-        let takes_it = !self.is_good || matches!(item, LaneItem::Begin);
+        let takes_it = !self.is_good || item.begins_a_copy();
         let is_late = matches!(item, LaneItem::NotListed { .. } | LaneItem::LeftOut { .. } | LaneItem::End);
         assert!(takes_it || is_late, "{} comes to a good replica", item.name());
         match item {
             LaneItem::Begin => self.begin(),
+            LaneItem::BeginOwed { .. } => self.begin_owed(),
+            LaneItem::Owed { objects } => self.call(number, objects),
+            LaneItem::OpenBlocks { object } => self.open_blocks(*object),
             LaneItem::Afresh => panic!("nobody asked for a copy afresh"),
             LaneItem::Rules { .. } | LaneItem::Within { .. } => panic!("the set has no rules"),
             LaneItem::Root { object, attributes, xattrs } => {
@@ -380,7 +396,7 @@ impl Target {
             }
             LaneItem::OpenContent { object } => {
                 let inode = self.alive(*object).filter(|_| self.asked.contains(object));
-                self.open = inode.map(|inode| Open { object: *object, inode, reached: 0 });
+                self.open = inode.map(|inode| Open { object: *object, inode, reached: Some(0) });
                 if let Some(inode) = inode {
                     self.thing(inode).content.clear();
                 }
@@ -391,19 +407,19 @@ impl Target {
             }
             LaneItem::Leave { object } => {
                 self.asked.remove(object);
+                self.called.remove(object);
                 self.open = None;
             }
             LaneItem::End => self.end(number),
-            LaneItem::Xattrs { .. }
-            | LaneItem::Xattr { .. }
-            | LaneItem::Attributes { .. }
-            | LaneItem::LeftOut { .. }
+            LaneItem::Xattrs { .. } | LaneItem::Xattr { .. } | LaneItem::Attributes { .. } => {
+                self.dress(item, payload);
+            }
+            LaneItem::LeftOut { .. }
             | LaneItem::CheckBegin { .. }
             | LaneItem::Hashes { .. }
             | LaneItem::ByBlocks { .. }
-            | LaneItem::OpenBlocks { .. }
             | LaneItem::CloseSame { .. }
-            | LaneItem::CheckStop => panic!("{} of a tree that has none", item.name()),
+            | LaneItem::CheckStop => panic!("of a tree that has none: {item:?}"),
         }
     }
 
@@ -412,7 +428,9 @@ impl Target {
         self.listed.clear();
         self.asked.clear();
         self.doubts.clear();
+        self.called.clear();
         (self.listing, self.open, self.is_good) = (None, None, false);
+        (self.vouches, self.is_bad_by_owed) = (false, false);
         self.says.clear();
     }
 
@@ -427,7 +445,7 @@ impl Target {
     ) {
         assert_eq!(unlisted, None);
         let nothing = Answer::Wanted(Wanted { listing: number, objects: Vec::new() });
-        let Some(inode) = self.alive(dir).filter(|_| self.seen.contains(&dir)) else {
+        let Some(inode) = self.alive(dir).filter(|_| self.is_seen(dir)) else {
             self.doubts.remove(&dir);
             self.listing.take_if(|listing| listing.dir == dir);
             self.says.push(nothing);
@@ -443,7 +461,7 @@ impl Target {
             self.says.push(nothing);
             return;
         }
-        let answers = self.doubts.contains_key(&dir);
+        let answers = self.vouches || self.doubts.contains_key(&dir);
         let objects =
             entries.iter().filter_map(|listed| self.take_entry(dir, inode, listed, answers)).collect();
         self.says.push(Answer::Wanted(Wanted { listing: number, objects }));
@@ -453,6 +471,7 @@ impl Target {
             names.iter().filter(|name| !told.contains(*name)).for_each(|name| self.unname(inode, name));
             self.thing(inode).attributes.mtime = dir_mtime;
             self.listed.insert(dir);
+            self.unlisted.remove(&dir);
             self.asked.remove(&dir);
             self.doubts.retain(|id, doubt| *id != dir || *doubt == Doubt::Asked);
         }
@@ -473,7 +492,9 @@ impl Target {
             self.index.insert(id, made);
             made
         });
-        let was_seen = !self.seen.insert(id);
+        let was_seen = known.is_some() && self.is_seen(id) || self.seen.contains(&id);
+        self.seen.insert(id);
+        self.shows(id, !was_seen && listed.birth == Birth::Directory);
         self.told(&Entry { dir, name: listed.name.clone() }, true);
         self.place(inode, listed.name.as_bytes(), entry);
         let is_incomplete = self.incomplete.contains(&id);
@@ -481,7 +502,7 @@ impl Target {
         thing.xattrs = as_map(&listed.xattrs);
         let before = std::mem::replace(&mut thing.attributes, listed.attributes);
         if listed.birth == Birth::Directory {
-            let wants = answers && !self.listed.contains(&id) && self.asked.insert(id);
+            let wants = answers && !self.is_listed(id) && self.asked.insert(id);
             return wants.then_some(id);
         }
         if listed.birth != Birth::File {
@@ -503,12 +524,19 @@ impl Target {
 
     fn content(&mut self, object: ObjectId, hole: u64, offset: u64, payload: &Bytes) {
         let Some(open) = self.open.as_mut().filter(|open| open.object == object) else { return };
-        assert_eq!(open.reached + hole, offset, "content follows without a gap");
-        let (from, inode) = (open.reached, open.inode);
-        open.reached = offset + payload.len() as u64;
+        let (from, inode) = (offset - hole, open.inode);
+        let is_whole = open.reached.is_some();
+        if let Some(reached) = &mut open.reached {
+            assert_eq!(*reached, from, "content follows without a gap");
+            *reached = offset + payload.len() as u64;
+        }
         let content = &mut self.thing(inode).content;
-        put(content, from, &vec![0; hole as usize]);
-        put(content, offset, payload);
+        // A hole keeps the end of a file.
+        let zeros = if is_whole { hole } else { hole.min((content.len() as u64).saturating_sub(from)) };
+        put(content, from.min(if is_whole { from } else { content.len() as u64 }), &vec![0; zeros as usize]);
+        if !payload.is_empty() {
+            put(content, offset, payload);
+        }
     }
 
     fn close(
@@ -522,13 +550,16 @@ impl Target {
         if self.alive(object) != Some(open.inode) {
             return;
         }
-        assert!(open.reached + hole == size || hole == 0 && open.reached > size, "content ends at its size");
-        let thing = self.thing(open.inode);
-        put(&mut thing.content, open.reached, &vec![0; hole as usize]);
+        let thing = self.things.get_mut(&open.inode).unwrap();
+        if let Some(reached) = open.reached {
+            assert!(reached + hole == size || hole == 0 && reached > size, "content ends at its size");
+            put(&mut thing.content, reached, &vec![0; hole as usize]);
+        }
         thing.content.resize(size as usize, 0);
         (thing.attributes, thing.xattrs) = (attributes, as_map(xattrs));
         self.incomplete.remove(&object);
         self.asked.remove(&object);
+        self.called.remove(&object);
     }
 
     fn end(&mut self, number: ItemNumber) {
@@ -539,6 +570,7 @@ impl Target {
         let owed: Vec<ObjectId> = self.incomplete.iter().filter(is_inside).copied().collect();
         if !owed.is_empty() {
             self.listed.clear();
+            self.vouches = false;
             owed.iter().for_each(|id| _ = self.asked.remove(id));
             self.doubts.insert(self.root, Doubt::Asked);
             self.says.push(Answer::Doubt(vec![self.root]));

@@ -1,0 +1,329 @@
+//! A copy of what is owed: the replica was the source as of some packet, and lacks what the source knows to
+//! have changed since.
+//!
+//! ```text
+//!  BeginOwed ──> Root ──> Owed* ────> Listing* ───────> OpenBlocks Content* CloseContent ──> End
+//!  bad by what   bind     files are   of directories    what changed of the files that      what was deleted
+//!  is owed                incomplete  whose names       were called; all content of          is deleted, good
+//!                                     changed           those that a listing has shown first
+//! ```
+//! *Vouched for* is what the index knows, as if a listing had shown it ([`super::Claims`]), and of each
+//! directory that it has all names; a listing answers with what it shows for the first time. What is made for
+//! a listing counts as a directory without its names, or a file without its content, until these have come:
+//! that is on disk before ([`crate::apply::replica::Incomplete`]), so that a session after a kill does not
+//! vouch for it.
+//! An inode that has an id here is never taken for another object: the names that it has elsewhere are not
+//! listed.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use super::Session;
+use super::claims::key;
+use super::entry::{Found, find_handle};
+use super::planted::{self, Planted};
+use super::table::{Kept, Table, key_of};
+use crate::apply::fault::Fault;
+use crate::apply::replica::{Delete, Replica, Resolved};
+use crate::limits::{ASKED_IN_MEMORY, CLAIMS_IN_MEMORY, DELETE_GUARD_FILES_MIN, OWED_CALLED_MAX};
+use crate::packet::{
+    BadBy, Birth, DataState, ItemNumber, LaneItem, ListedObject, Name, ObjectId, TargetMessage,
+};
+use crate::sys::FileHandle;
+
+/// Files of a session in the replica's state directory.
+const CALLED: &str = "called";
+const LYING: &str = "lying";
+const KNOWN: &str = "known";
+
+/// Why it is bad from the beginning of such a copy on.
+const OWED: &str = "a copy of what is owed has begun and not ended";
+const DOUBTS: &str = "a copy of what is owed has met what the source did not know to owe, and has not ended";
+
+pub(super) struct Vouching {
+    /// Files whose content is owed, with the inode that each is.
+    called: Table<FileHandle>,
+    percent_max: Option<u8>,
+    /// The replica is bad by more than what the source knows to owe.
+    is_doubt_noted: bool,
+}
+
+impl Vouching {
+    pub(super) fn start(state: &Path, percent_max: Option<u8>) -> Vouching {
+        Vouching {
+            called: Table::start(&state.join(CALLED), ASKED_IN_MEMORY),
+            percent_max,
+            is_doubt_noted: false,
+        }
+    }
+}
+
+/// The replica is bad from now on, by what is owed alone.
+///
+/// Errors: it lacks what nobody knows to owe.
+pub(super) fn mark_bad(replica: &mut Replica) -> Result<(), Fault> {
+    let is_good = replica.data().state == DataState::Good;
+    if replica.sync_failed() || !is_good && replica.bad_by() != Some(BadBy::Owed) {
+        return Err(Fault::Refused("a copy of what is owed to a replica that lacks more"));
+    }
+    replica.mark_bad_by(OWED, BadBy::Owed)
+}
+
+/// Errors: the list of what is incomplete was damaged, and with it went what the index knew.
+pub(super) fn must_know_something(replica: &mut Replica) -> Result<(), Fault> {
+    if !replica.index().is_empty() {
+        return Ok(());
+    }
+    replica.mark_bad("what the replica has is not known any more")?;
+    Err(Fault::Refused("a copy of what is owed to a replica that knows nothing"))
+}
+
+impl Session {
+    /// Takes what an item says of the rules of the set.
+    ///
+    /// Errors: an item that makes no sense in a copy of what is owed, or in another one.
+    pub(super) fn must_fit(&mut self, item: &LaneItem) -> Result<(), Fault> {
+        match (&self.vouching, item) {
+            (Some(_), LaneItem::Rules { .. } | LaneItem::NamesMatch) => {
+                Err(Fault::Refused("rules in a copy of what is owed"))
+            }
+            (None, LaneItem::Owed { .. }) => {
+                Err(Fault::Refused("files that are owed in a copy of everything"))
+            }
+            _ => self.ruled.take(item),
+        }
+    }
+
+    /// An inode that nobody has claimed counts for the id that is bound to it.
+    pub(super) fn vouches_for(&self, handle: &FileHandle) -> bool {
+        self.vouching.is_some() && !self.own.contains(handle)
+    }
+
+    /// Whether an object that has a name may become the one that is listed there.
+    pub(super) fn adopts(&self) -> bool {
+        self.vouching.is_none() || planted::is(Planted::AdoptsWhatIsKnown)
+    }
+
+    /// Content of these files is owed; answers with those that are here.
+    pub(super) fn call(
+        &mut self,
+        replica: &mut Replica,
+        listing: ItemNumber,
+        objects: &[ObjectId],
+    ) -> Result<Vec<TargetMessage>, Fault> {
+        if objects.len() > OWED_CALLED_MAX {
+            return Err(Fault::Refused("more files that are owed than one item may name"));
+        }
+        let mut here = Vec::new();
+        for &object in objects {
+            if self.call_one(replica, object)? {
+                here.push(object);
+            }
+        }
+        Ok(vec![TargetMessage::Wanted { listing, objects: here }])
+    }
+
+    fn call_one(&mut self, replica: &mut Replica, object: ObjectId) -> Result<bool, Fault> {
+        if !self.is_seen(replica, object)? || object == self.root {
+            return Ok(false);
+        }
+        let Some(handle) = replica.handle(object)? else { return Ok(false) };
+        let is_called = self.is_called(replica, object)?;
+        if !is_called && self.asked.contains(object)? {
+            // All of its content comes.
+            return Ok(false);
+        }
+        let Some(vouching) = &mut self.vouching else { return Ok(false) };
+        vouching.called.insert(key_of(object), handle).map_err(failed)?;
+        self.want_content(replica, object)?;
+        Ok(true)
+    }
+
+    /// What is owed of a file comes to the inode that was called.
+    pub(super) fn is_called(&self, replica: &Replica, object: ObjectId) -> Result<bool, Fault> {
+        let Some(vouching) = &self.vouching else { return Ok(false) };
+        let called = vouching.called.get(key_of(object)).map_err(failed)?;
+        Ok(called.is_some() && called == replica.handle(object)?)
+    }
+
+    /// Nothing of what was owed of a file comes any more.
+    pub(super) fn uncall(&mut self, object: ObjectId) -> Result<(), Fault> {
+        let Some(vouching) = &mut self.vouching else { return Ok(()) };
+        vouching.called.remove(key_of(object)).map(drop).map_err(failed)
+    }
+
+    /// Another inode has taken the place of the one that was called: it needs all of the content.
+    pub(super) fn uncall_if_other(&mut self, replica: &Replica, object: ObjectId) -> Result<(), Fault> {
+        let Some(vouching) = &self.vouching else { return Ok(()) };
+        let was_called = vouching.called.get(key_of(object)).map_err(failed)?.is_some();
+        if was_called && !self.is_called(replica, object)? {
+            self.uncall(object)?;
+            self.asked.forget(object)?;
+        }
+        Ok(())
+    }
+
+    /// An entry is about to be made, or looked at for the first time: until that is done, no session vouches
+    /// for it.
+    pub(super) fn before_shown(&mut self, entry: &ListedObject, was_seen: bool) -> Result<(), Fault> {
+        let has_more = matches!(entry.birth, Birth::File | Birth::Directory);
+        if self.vouching.is_none() || was_seen || !has_more {
+            return Ok(());
+        }
+        self.incomplete.add(entry.object)
+    }
+
+    /// A directory of a listing that was just made, or whose names have never come.
+    pub(super) fn shown_directory(&mut self, object: ObjectId, is_made: bool) -> Result<(), Fault> {
+        if self.vouching.is_none() {
+            return Ok(());
+        }
+        if is_made {
+            self.incomplete.add(object)?;
+        }
+        match self.incomplete.lack(object)? {
+            Some(_) if planted::is(Planted::MadeIsListed) => self.incomplete.remove(object),
+            Some(_) if !is_made && planted::is(Planted::VouchesForTheUnfinished) => {
+                self.incomplete.remove(object)
+            }
+            Some(_) => self.directories.unlist(object),
+            None => Ok(()),
+        }
+    }
+
+    /// What a session before this one has made, and nobody has asked for yet.
+    pub(super) fn is_unfinished(&self, object: ObjectId) -> Result<bool, Fault> {
+        Ok(self.vouching.is_some()
+            && self.incomplete.lack(object)?.is_some()
+            && !self.asked.contains(object)?)
+    }
+
+    /// A doubt is on no disk: before the source hears of the first one, the replica is bad by more than what
+    /// the source knows to owe.
+    pub(super) fn note_doubts(&mut self, replica: &mut Replica) -> Result<(), Fault> {
+        let Some(vouching) = &mut self.vouching else { return Ok(()) };
+        if !vouching.is_doubt_noted && self.directories.has_unsent() {
+            vouching.is_doubt_noted = planted::is(Planted::DoubtIsForgotten);
+            if vouching.is_doubt_noted {
+                return Ok(());
+            }
+            replica.mark_bad(DOUBTS)?;
+            vouching.is_doubt_noted = true;
+        }
+        Ok(())
+    }
+
+    pub(super) fn may_tell_doubts(&self) -> bool {
+        self.vouching.as_ref().is_none_or(|vouching| vouching.is_doubt_noted)
+    }
+
+    /// The id of a directory that is vouched for.
+    pub(super) fn vouched_id(&self, replica: &Replica, dir: &File) -> Result<Option<ObjectId>, Fault> {
+        let handle = FileHandle::of(dir.as_fd()).map_err(Fault::system("file handle"))?;
+        if !self.vouches_for(&handle) {
+            return Ok(None);
+        }
+        // The index knows no way from an inode to its id.
+        let mut found = None;
+        let visit = |id, bound| {
+            found = if bound == handle { Some(id) } else { found };
+            Ok(())
+        };
+        replica.index().for_each(visit).map_err(Fault::own("object index"))?;
+        Ok(found)
+    }
+
+    /// Whether a name that the source does not list holds what it had: it was deleted there.
+    pub(super) fn was_deleted(&self, replica: &Replica, dir: &File, name: &Name) -> Result<bool, Fault> {
+        if self.vouching.is_none() {
+            return Ok(false);
+        }
+        let Some(handle) = replica.name_holds(dir, name)? else { return Ok(false) };
+        let mut is_known = false;
+        let visit = |_, bound| {
+            is_known |= bound == handle;
+            Ok(())
+        };
+        replica.index().for_each(visit).map_err(Fault::own("object index"))?;
+        Ok(is_known)
+    }
+
+    /// What a packet has removed, where it still has a name here: that one goes, and what becomes of it at the
+    /// end is known by its id.
+    pub(super) fn outlives(&self, replica: &Replica, object: ObjectId) -> Result<Option<Found>, Fault> {
+        match self.living(replica, object)? {
+            Some(handle) if self.vouching.is_some() => find_handle(replica, &handle),
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// What waits in limbo at the end: what the index knows was deleted, and goes with its id.
+    pub(super) fn resolve_vouched(&mut self, replica: &mut Replica) -> Result<Option<Resolved>, Fault> {
+        if self.vouching.is_none() {
+            return Ok(None);
+        }
+        let own = |file: &File| file.try_clone().map_err(Fault::own("limbo"));
+        let (root, limbo) = (own(replica.root())?, own(replica.limbo())?);
+        let mut lying: Table<()> = Table::start(&replica.state().join(LYING), CLAIMS_IN_MEMORY);
+        let mut is_empty = true;
+        self.limbo.each_waiting(&root, &limbo, |handle| {
+            is_empty = false;
+            lying.insert(key(handle), ()).map_err(failed)
+        })?;
+        if is_empty {
+            return Ok(Some(Resolved::default()));
+        }
+        let mut gone = Vec::new();
+        let mut known: Table<()> = Table::start(&replica.state().join(KNOWN), CLAIMS_IN_MEMORY);
+        let claims = &self.claims;
+        replica
+            .index()
+            .for_each(|id, handle| {
+                if lying.get(key(&handle))?.is_some() && claims.claimant(&handle)?.is_none() {
+                    gone.push(id);
+                    known.insert(key(&handle), ())?;
+                }
+                Ok(())
+            })
+            .map_err(Fault::own("object index"))?;
+        let parts = self.limbo.part(&root, |handle| {
+            let is_known = known.get(key(handle)).map(|known| known.is_some());
+            is_known.map_err(failed)
+        })?;
+        let (of_known, of_strange) = (self.deletes_known(replica), self.deletes(replica));
+        let resolved = self.limbo.resolve_parts(&root, &limbo, parts, (of_known, of_strange))?;
+        gone.into_iter().try_for_each(|id| replica.forget(id))?;
+        if resolved.spared > 0 {
+            log::warn!(
+                "{} names are gone on the source, too many to be deleted: they are moved aside",
+                resolved.spared
+            );
+        }
+        Ok(Some(resolved))
+    }
+
+    fn deletes_known(&self, replica: &Replica) -> Delete {
+        let percent_max = self.vouching.as_ref().and_then(|vouching| vouching.percent_max);
+        if planted::is(Planted::DeletedIsAnOrphan) {
+            return Delete::Nothing;
+        }
+        let of = |percent: u8| replica.index().len().saturating_mul(percent.into()) / 100;
+        let objects = percent_max.map_or(u64::MAX, |percent| of(percent).max(DELETE_GUARD_FILES_MIN));
+        Delete::UpTo { objects }
+    }
+}
+
+impl Kept for FileHandle {
+    fn to_handle(self) -> FileHandle {
+        self
+    }
+
+    fn from_handle(handle: &FileHandle) -> Option<FileHandle> {
+        Some(*handle)
+    }
+}
+
+fn failed(error: std::io::Error) -> Fault {
+    Fault::Own { what: "list of what is owed", error }
+}

@@ -1,0 +1,93 @@
+//! What waits, after a copy of what is owed: what was deleted on the source, and what nobody knows.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::{Delete, Limbo, Resolved, below, is_directory, names, open_directory};
+use crate::apply::fault::Fault;
+use crate::apply::inode;
+use crate::apply::replica::{Why, by_handle, open_beneath};
+use crate::packet::Name;
+use crate::sys::FileHandle;
+
+/// Batches of names that wait, by what was said of them.
+pub(in crate::apply) struct Parts {
+    /// All in them is known, with all below.
+    known: Vec<Name>,
+    strange: Vec<Name>,
+}
+
+impl Limbo {
+    /// Drops names of what lives on elsewhere, and visits everything else.
+    pub(in crate::apply) fn each_waiting(
+        &mut self,
+        mount: &File,
+        limbo: &File,
+        mut visit: impl FnMut(&FileHandle) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        self.batch = None;
+        for batch in self.batches_left(mount, limbo)? {
+            let dir = open_directory(&self.waiting, &batch)?;
+            below(mount, &dir, |_, _, fd, _| visit(&handle_of(fd)?))?;
+        }
+        Ok(())
+    }
+
+    /// Takes what is not known out from among what is, with all below it.
+    pub(in crate::apply) fn part(
+        &mut self,
+        mount: &File,
+        mut is_known: impl FnMut(&FileHandle) -> Result<bool, Fault>,
+    ) -> Result<Parts, Fault> {
+        self.batch = None;
+        let known = names(&self.waiting)?;
+        for batch in &known {
+            let mut waiting = vec![handle_of(&open_directory(&self.waiting, batch)?)?];
+            while let Some(handle) = waiting.pop() {
+                let opened = by_handle::open(mount, &handle, libc::O_RDONLY | libc::O_DIRECTORY);
+                let dir = File::from(opened.map_err(Fault::system("open a directory"))?);
+                for name in names(&dir)? {
+                    let found = match open_beneath(dir.as_fd(), &name, OFlags::PATH, Mode::empty()) {
+                        Ok(found) => found,
+                        // Somebody's mount: it keeps from going what it lies in.
+                        Err(Errno::XDEV) => continue,
+                        Err(error) => return Err(Fault::system("look into limbo")(error)),
+                    };
+                    let handle = handle_of(&found)?;
+                    match is_known(&handle)? {
+                        false => self.take(&dir, &name, Why::NotOnSource)?,
+                        true if is_directory(&inode::stat(&found)?) => waiting.push(handle),
+                        true => {}
+                    }
+                }
+            }
+        }
+        self.batch = None;
+        let strange = names(&self.waiting)?.into_iter().filter(|batch| !known.contains(batch)).collect();
+        Ok(Parts { known, strange })
+    }
+
+    /// As [`Limbo::resolve`].
+    pub(in crate::apply) fn resolve_parts(
+        &mut self,
+        mount: &File,
+        limbo: &File,
+        parts: Parts,
+        (known, strange): (Delete, Delete),
+    ) -> Result<Resolved, Fault> {
+        let deleted = self.resolve_all(mount, limbo, parts.known, known)?;
+        let others = self.resolve_all(mount, limbo, parts.strange, strange)?;
+        Ok(Resolved {
+            moved: deleted.moved + others.moved,
+            deleted: deleted.deleted + others.deleted,
+            spared: deleted.spared + others.spared,
+        })
+    }
+}
+
+fn handle_of(fd: impl AsFd) -> Result<FileHandle, Fault> {
+    FileHandle::of(fd.as_fd()).map_err(Fault::system("file handle"))
+}
