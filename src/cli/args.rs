@@ -18,7 +18,7 @@ use super::restore::Restore;
 use super::serve::parse_listen;
 use super::stop::Stop;
 use super::verify::Verify;
-use crate::limits::QUEUE_MEMORY;
+use crate::limits::{MAP_SIZE, QUEUE_MEMORY};
 use crate::units::{parse_duration, parse_size};
 use crate::words::{DeleteLimit, OrphanChoice, Profile, Target, TimeOfDay, VerifyMode, WhenFull};
 pub use mirror::{Mirror, MirrorCommand};
@@ -35,7 +35,7 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Commands that are planned and not in this version: replication, bitmap, merge, resync, monitor,
+Commands that are planned and not in this version: replication, merge, resync, monitor,
 failover, failback, drill, clone, marker, size.
 
 Exit codes: 0 ok, 1 warning or timed out, 2 critical or the command could not work.";
@@ -74,6 +74,8 @@ pub enum Command {
     Connection(Connection),
     /// Copies to a target: start, stop, pause, resume; show what no copy could bring into line
     Mirror(Mirror),
+    /// Show what is noted as changed, for targets that lose their place
+    Bitmap(Bitmap),
     /// Compare a replica with its directory, while programs work in it
     Verify(Verify),
     /// Show or remove what copies have moved aside on this host, beside replicas
@@ -92,6 +94,21 @@ pub enum Command {
     FlushMount(FlushMount),
     #[command(flatten)]
     Planned(Planned),
+}
+
+#[derive(Debug, Args)]
+pub struct Bitmap {
+    #[command(subcommand)]
+    pub command: BitmapCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BitmapCommand {
+    /// Each generation of the map: since when it is marked, how full it is, what needs it
+    Show {
+        /// Name or directory of a replication set [default: the only one]
+        set: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -131,6 +148,9 @@ pub struct Protect {
     /// Memory for changes that the targets do not have yet
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value_t = QUEUE_MEMORY as u64)]
     pub queue_memory: u64,
+    /// Memory for what has changed since a target was in line; twice that for each target that is away
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value_t = MAP_SIZE as u64)]
+    pub map_size: u64,
     /// How writes of programs reach the daemon: what it costs, and what a power cut leaves
     #[arg(long, value_enum, default_value_t = Profile::Default)]
     pub profile: Profile,
@@ -319,8 +339,6 @@ pub struct Doctor {
 pub enum Planned {
     #[command(hide = true)]
     Replication(Rest),
-    #[command(hide = true)]
-    Bitmap(Rest),
     #[command(hide = true)]
     Merge(Rest),
     #[command(hide = true)]

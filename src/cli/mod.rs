@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod bench;
+mod bitmap;
 mod connection;
 mod doctor;
 mod find;
@@ -58,6 +59,7 @@ pub fn main() -> ExitCode {
         Command::WaitSync(args) => wait_sync::run(&common, &args),
         Command::Connection(args) => connection::run(&common, &args),
         Command::Mirror(args) => mirror::run(&common, &args),
+        Command::Bitmap(args) => bitmap::run(&common, &args),
         Command::Verify(args) => verify::run(&common, &args),
         Command::Orphans(args) => orphans::run(&common, &args),
         Command::Set(args) => set::run(&common, &args),

@@ -6,7 +6,6 @@ use crate::failure::Failure;
 pub(super) fn refusal(command: &Planned) -> Failure {
     let (name, instead) = match command {
         Planned::Replication(_) => ("replication", "`standin stop` ends replication and mount together."),
-        Planned::Bitmap(_) => ("bitmap", ""),
         Planned::Merge(_) => ("merge", ""),
         Planned::Resync(_) => ("resync", ""),
         Planned::Monitor(_) => ("monitor", "`standin status --json` has exit codes for monitoring systems."),

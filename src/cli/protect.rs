@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::args::{Common, FlushMount, Fsync, FsyncTargets, Protect};
 use super::{LEFT_BEHIND, Outcome};
 use crate::failure::Failure;
-use crate::limits::QUEUE_MEMORY_MIN;
+use crate::limits::{MAP_SIZE_MAX, MAP_SIZE_MIN, QUEUE_MEMORY_MIN};
 use crate::preflight::{MountTable, check_root_user, resolve};
 use crate::source_side::{self, Ended};
 use crate::units;
@@ -33,6 +33,14 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
         return Err(refused(
             format!("A queue of {} is too small.", units::size(args.queue_memory)),
             &format!("Give it {} at least.", units::size(QUEUE_MEMORY_MIN as u64)),
+        ));
+    }
+    let map_size = usize::try_from(args.map_size).unwrap_or(usize::MAX);
+    if !(MAP_SIZE_MIN..=MAP_SIZE_MAX).contains(&map_size) {
+        let (least, most) = (units::size(MAP_SIZE_MIN as u64), units::size(MAP_SIZE_MAX as u64));
+        return Err(refused(
+            format!("A map of {} is no map.", units::size(args.map_size)),
+            &format!("Give it {least} at least and {most} at most."),
         ));
     }
     let (fsync, verify) = (fsync_rule(&args)?, verify_plan(&args)?);
@@ -63,6 +71,7 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
         }),
         hide_nested: args.hide_nested,
         queue_memory,
+        map_size,
         when_full: args.on_queue_full,
         delete_guard: args.delete_guard,
         orphans: OrphanRules::new(args.orphans, args.orphan_age),

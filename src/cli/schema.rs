@@ -9,9 +9,9 @@ use super::output::Printed;
 use super::status::Document;
 use crate::control::tests::{sample_connection, sample_source, sample_status};
 use crate::control::{
-    Alert, AsideStatus, ConnectedSource, ConnectionStatus, FsyncStatus, Lag, LeftOutStatus, LinkStatus,
-    MirrorProgress, MirrorStatus, ReplicaStatus, Retrying, Role, SetAside, Severity, SourceStatus, Status,
-    TargetStatus, VerifiedStatus,
+    Alert, AsideStatus, ConnectedSource, ConnectionStatus, FsyncStatus, GenerationStatus, Lag, LeftOutStatus,
+    LinkStatus, MirrorProgress, MirrorStatus, ReplicaStatus, Retrying, Role, SetAside, Severity,
+    SourceStatus, Status, TargetStatus, VerifiedStatus,
 };
 use crate::packet::{CheckCounts, DataState, OrphanCounts, Sequence, WithheldCounts};
 use crate::words::VerifyMode;
@@ -150,7 +150,16 @@ fn full_source() -> SourceStatus {
         degraded_since_unix_ms: Some(1),
     };
     let rules = vec!["exclude *.tmp".into()];
-    SourceStatus { connections: vec![full_connection()], fsync, rules, ..sample_source() }
+    let generation = GenerationStatus {
+        id: 1,
+        since: Some(Sequence(1)),
+        bytes: 1,
+        percent: 1.0,
+        is_coarse: false,
+        active: true,
+    };
+    let (connections, map) = (vec![full_connection()], vec![generation]);
+    SourceStatus { connections, fsync, map, rules, ..sample_source() }
 }
 
 fn full_connection() -> ConnectionStatus {

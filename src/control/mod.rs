@@ -35,8 +35,9 @@ pub use process::{ProcessMeter, ProcessStatus};
 pub use server::{Caller, Handler, Server};
 pub use status::{
     Alert, Amount, AsideStatus, CaptureStatus, ConnectedSource, ConnectionState, ConnectionStatus,
-    FsyncStatus, Lag, LeftOutStatus, LinkStatus, MirrorProgress, MirrorStatus, Phase, ReplicaStatus,
-    Retrying, Role, RoleName, SetAside, SourceStatus, Status, TargetKind, TargetStatus, VerifiedStatus,
+    FsyncStatus, GenerationStatus, Lag, LeftOutStatus, LinkStatus, MirrorProgress, MirrorStatus, Phase,
+    ReplicaStatus, Retrying, Role, RoleName, SetAside, SourceStatus, Status, TargetKind, TargetStatus,
+    VerifiedStatus,
 };
 
 use std::time::{SystemTime, UNIX_EPOCH};

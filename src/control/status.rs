@@ -61,6 +61,8 @@ impl SourceStatus {
 /// What a daemon is; in JSON the word `role`, and the fields of that role beside it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "role")]
+// An answer has one of them.
+#[allow(clippy::large_enum_variant)]
 pub enum Role {
     Source(SourceStatus),
     /// In an object of its own: `target` in JSON.
@@ -101,9 +103,29 @@ pub struct SourceStatus {
     pub connections: Vec<ConnectionStatus>,
     #[serde(default)]
     pub fsync: FsyncStatus,
+    /// What is noted as changed, for targets that lose their place; the oldest generation first.
+    #[serde(default)]
+    pub map: Vec<GenerationStatus>,
     /// The rules of the set, in their order; without one everything is replicated.
     #[serde(default)]
     pub rules: Vec<String>,
+}
+
+/// A generation of the map.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GenerationStatus {
+    /// Counted from the start of the daemon.
+    pub id: u64,
+    /// It has all that changed after this packet, and after those of the next one's nothing; `None` for a moment.
+    pub since: Option<Sequence>,
+    /// What it may take.
+    pub bytes: u64,
+    /// How much of it is marked.
+    pub percent: f64,
+    /// More was changed than it has room for: everything counts as changed.
+    pub is_coarse: bool,
+    /// It is the one that is marked.
+    pub active: bool,
 }
 
 /// Where the daemon is in its life.
@@ -389,7 +411,8 @@ pub enum MirrorStatus {
 /// How far a mirror is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MirrorProgress {
-    /// Full, differences, ...: as `mirror start --mode` says it.
+    /// Full, differences, ...: as `mirror start --mode` says it; or `minicopy`: only what has changed since the
+    /// target was in line.
     pub mode: String,
     pub started_unix_ms: u64,
     pub files_done: u64,

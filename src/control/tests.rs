@@ -50,6 +50,7 @@ pub(crate) fn sample_source() -> SourceStatus {
         capture: CaptureStatus::default(),
         connections: vec![sample_connection()],
         fsync: FsyncStatus::default(),
+        map: Vec::new(),
         rules: Vec::new(),
     }
 }

@@ -37,7 +37,11 @@ fn what_is_marked_is_changed_and_nothing_else() {
     assert!(found.values().all(|object| object.handle == handle(object.id.inode)));
     let of_five = [0..2 * MAP_REGION, CHUNK + MAP_REGION..CHUNK + 2 * MAP_REGION];
     assert_eq!(changed.content[&id(5)], of_five);
-    assert_eq!(changed.content[&id(6)], [0..MAP_REGION], "below what is marked from there on");
+    assert_eq!(
+        changed.content[&id(6)].as_slice(),
+        std::slice::from_ref(&(0..MAP_REGION)),
+        "below what is marked from there on"
+    );
 }
 
 #[test]

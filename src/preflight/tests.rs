@@ -91,6 +91,7 @@ impl Ground {
             stand_in: None,
             hide_nested: false,
             queue_memory: crate::limits::QUEUE_MEMORY,
+            map_size: crate::limits::MAP_SIZE,
             mmap_lag: None,
             profile: crate::words::Profile::Default,
             when_full: crate::words::WhenFull::Resync,

@@ -41,6 +41,8 @@ pub struct DeleteGuard {
 struct State {
     /// Names that the target has, by what was counted; `None` until it was in line.
     names: Option<u64>,
+    /// About so many, as it is kept over a restart.
+    noted: Option<u64>,
     /// Everything up to here was counted: it may be sent again.
     counted: Sequence,
     /// A person lets all go up to here.
@@ -104,8 +106,9 @@ struct Change {
 struct Gone([Option<ObjectId>; 2]);
 
 impl DeleteGuard {
-    pub fn new(limit: DeleteLimit) -> DeleteGuard {
-        DeleteGuard { limit, state: Mutex::default() }
+    /// `noted`: what [`DeleteGuard::noted`] gave in the run before.
+    pub fn new(limit: DeleteLimit, noted: Option<u64>) -> DeleteGuard {
+        DeleteGuard { limit, state: Mutex::new(State { noted, ..State::default() }) }
     }
 
     /// The target is in line, with so many names of what is no directory; it was sent everything up to here.
@@ -113,6 +116,24 @@ impl DeleteGuard {
         let mut state = self.state.lock();
         state.names = Some(names);
         state.counted = state.counted.max(upto);
+    }
+
+    /// As [`DeleteGuard::knows`], by a copy that has not looked at all names.
+    pub fn knows_the_rest(&self, upto: Sequence) {
+        let mut state = self.state.lock();
+        state.names = state.names.or(state.noted);
+        state.counted = state.counted.max(upto);
+    }
+
+    /// How many names there are, about: it changes seldom.
+    pub fn noted(&self) -> Option<u64> {
+        let mut state = self.state.lock();
+        if let Some(names) = state.names
+            && state.noted.is_none_or(|noted| noted.abs_diff(names) > noted / 10)
+        {
+            state.noted = Some(names);
+        }
+        state.noted
     }
 
     /// Counts a packet whose turn comes next, for who sends it or acts on it; `false`: not before a person

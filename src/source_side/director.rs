@@ -426,6 +426,9 @@ impl Director {
         if let Some(why) = self.ground.volume.divergence().uncaptured() {
             self.recorder.note_divergence(&why);
         }
+        if self.ground.volume.divergence().touched().is_some() {
+            self.recorder.note_touched(true);
+        }
         if matches!(ended, Ended::Complete) {
             self.recorder.note_rules(&rules::in_force(&self.ground.volume));
         }

@@ -72,6 +72,8 @@ impl Scene {
             watch,
             divergence,
             marks: marks.clone(),
+            map: None,
+            touched: false,
             when_full: WhenFull::default(),
             kept: Default::default(),
             delete_guard: Default::default(),

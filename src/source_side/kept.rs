@@ -28,6 +28,8 @@ pub struct Kept {
     pub verified: Option<LastVerified>,
     /// Up to when all comparisons were made that were due by themselves, in seconds since 1970.
     pub checks_served_s: Option<i64>,
+    /// Names of whatever is no directory, about.
+    pub names: Option<u64>,
 }
 
 /// When a replica was compared, up to which position, and what was found.

@@ -45,26 +45,42 @@ impl SyncNotes {
             Some((connection.target.to_string(), mark.reached(Reached { run, sequence: upto })))
         });
         let came_true = came_true.collect();
-        self.ask(ground);
+        self.ask(ground, connections);
         came_true
     }
 
     /// Takes a moment, and once no change is under way that began before it, the last position as
     /// what belongs to it: a change gets its time before its place in the queue.
-    fn ask(&mut self, ground: &Ground) {
+    fn ask(&mut self, ground: &Ground, connections: &[Arc<Connection>]) {
         if let Some(mark) = self.moment.take() {
             if !ground.volume.earlier_changes_are_over() {
                 self.moment = Some(mark);
                 return;
             }
             let last = ground.queue.last().sequence;
+            if let Some(map) = ground.volume.map() {
+                map.begins_at(last);
+            }
             for note in self.notes.values_mut().filter(|note| note.asked.is_none() && last > note.noted) {
                 note.asked = Some((last, mark.clone()));
             }
         }
+        rotate(ground, connections);
         let mark = Mark::now();
         if ground.volume.tell_changes_apart() {
             self.moment = Some(mark);
         }
+    }
+}
+
+/// Where a target has moved on since the generation of the map that is marked began, another one begins; it
+/// gets its position with the moment that is taken next.
+fn rotate(ground: &Ground, connections: &[Arc<Connection>]) {
+    let Some(map) = ground.volume.map() else { return };
+    let bases: Vec<Sequence> = connections.iter().filter_map(|connection| connection.report().base).collect();
+    map.tidy(&bases);
+    let (begins, has_marks) = map.current();
+    if has_marks && begins.is_some_and(|begins| bases.iter().any(|&base| base > begins)) {
+        map.rotate();
     }
 }

@@ -61,6 +61,9 @@ pub struct SetRecord {
     /// Why everything has to be compared, whatever the times say: a change could not be captured.
     #[serde(default)]
     pub diverged: Option<String>,
+    /// Somebody may have changed something past the mount: the next copies look at everything.
+    #[serde(default)]
+    pub touched: bool,
     /// The rules by which every target was brought into line.
     #[serde(default)]
     pub rules: Rules,
@@ -334,6 +337,7 @@ impl Restoring {
             settled: true,
             page_cache: None,
             diverged: None,
+            touched: false,
             rules: Rules::default(),
             restored_from: mark.is_some().then(|| from.to_owned()),
             restored_at,
@@ -378,6 +382,7 @@ fn fresh(tree: &Path, found: &Found, stranger: Stranger) -> SetRecord {
         settled: false,
         page_cache: None,
         diverged: None,
+        touched: false,
         rules: Rules::default(),
         restored_from: None,
         restored_at: None,

@@ -123,6 +123,14 @@ impl Recorder {
         }
     }
 
+    /// Whether somebody may have changed something past the mount that nobody has looked for since.
+    pub fn note_touched(&mut self, touched: bool) {
+        if self.record.touched != touched {
+            self.record.touched = touched;
+            self.save(None);
+        }
+    }
+
     /// Every target was brought into line by these.
     pub fn note_rules(&mut self, rules: &Rules) {
         if self.record.rules != *rules {

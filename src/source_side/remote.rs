@@ -200,6 +200,8 @@ mod tests {
             watch: None,
             divergence: Arc::default(),
             marks: Arc::default(),
+            map: None,
+            touched: false,
             when_full: Default::default(),
             kept: Default::default(),
             delete_guard: Default::default(),

@@ -78,6 +78,7 @@ impl Rounds {
             recorder.clock_was_set();
         }
         if is_due(&mut self.next_note, NOTE_EVERY) {
+            self.note_touched(ground, connections, recorder);
             match ground.volume.divergence().why() {
                 Some(_) => {
                     if let Some(why) = ground.volume.divergence().uncaptured() {
@@ -95,6 +96,15 @@ impl Rounds {
                     recorder.note(self.notes.look(ground, connections));
                 }
             }
+        }
+    }
+
+    /// A trace is left until the targets were looked at as a whole after the start that follows it.
+    fn note_touched(&self, ground: &Ground, connections: &[Arc<Connection>], recorder: &mut Recorder) {
+        if ground.volume.divergence().touched().is_some() {
+            recorder.note_touched(true);
+        } else if connections.iter().all(|connection| is_compared(connection, 0)) {
+            recorder.note_touched(false);
         }
     }
 

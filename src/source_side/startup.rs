@@ -28,6 +28,7 @@ use crate::control::{ProcessMeter, Server};
 use crate::failure::Failure;
 use crate::intercept::{Divergence, Volume};
 use crate::link::Identity;
+use crate::map::Map;
 use crate::open_files;
 use crate::packet::{Ids, Incarnation, Position};
 use crate::preflight::{self, Claim, DeadMount, MountTable, Preflight, Role};
@@ -140,7 +141,8 @@ fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Mark) -> R
     let volume = Volume::new(duplicate, queue.clone(), ids.clone()).map_err(|error| {
         io_failure("the backing directory cannot be used", &std::io::Error::from_raw_os_error(error.errno))
     })?;
-    let volume = Arc::new(volume.by(options.profile));
+    let map = Arc::new(Map::new(options.map_size, origin.sequence));
+    let volume = Arc::new(volume.by(options.profile).marking(map));
     super::rules::begin(&options, &record, &volume)?;
     let durability = start_durability(&options, &queue, volume.divergence())?;
     let own = own_identity(&options)?;
@@ -369,6 +371,8 @@ fn connect(
             watch: real_targets.next().and_then(|target| watch(knows.durability, target)),
             divergence: knows.volume.divergence().clone(),
             marks: knows.marks.clone(),
+            touched: set.record.touched,
+            map: knows.volume.map().cloned(),
             when_full: options.when_full,
             kept,
             delete_guard: options.delete_guard,

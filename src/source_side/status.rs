@@ -12,10 +12,12 @@ use super::ground::Ground;
 use super::kept::{LastVerified, WhatVerified};
 use super::sync::lacks_comparison;
 use crate::control::{
-    Alert, Amount, CaptureStatus, ConnectionStatus, FsyncStatus, Lag, LeftOutStatus, LinkStatus,
-    MirrorProgress, MirrorStatus, Role, Severity, SourceStatus, Status, TargetKind, VerifiedStatus, unix_ms,
+    Alert, Amount, CaptureStatus, ConnectionStatus, FsyncStatus, GenerationStatus, Lag, LeftOutStatus,
+    LinkStatus, MirrorProgress, MirrorStatus, Role, Severity, SourceStatus, Status, TargetKind,
+    VerifiedStatus, unix_ms,
 };
 use crate::intercept::Refused;
+use crate::map::Fill;
 use crate::packet::{DataState, Sequence};
 use crate::preflight::{Way, elsewhere_warning};
 use crate::queue::{Behind, Queue};
@@ -53,8 +55,23 @@ fn source(ground: &Ground, posted: &Posted) -> SourceStatus {
             .map(|connection| connection_status(connection, ground))
             .collect(),
         fsync: fsync(ground),
+        map: map(ground),
         rules: super::rules::in_force(&ground.volume).0.iter().map(ToString::to_string).collect(),
     }
+}
+
+fn map(ground: &Ground) -> Vec<GenerationStatus> {
+    let fills = ground.volume.map().map(|map| map.fill()).unwrap_or_default();
+    let last = fills.len();
+    let of = |(at, fill): (usize, Fill)| GenerationStatus {
+        id: fill.number,
+        since: fill.begins_at,
+        bytes: fill.bytes as u64,
+        percent: 100.0 * fill.used as f64 / fill.slots as f64,
+        is_coarse: fill.is_everything,
+        active: at + 1 == last,
+    };
+    fills.into_iter().enumerate().map(of).collect()
 }
 
 fn capture(ground: &Ground) -> CaptureStatus {
@@ -334,7 +351,7 @@ fn mirror_progress(report: &Report, snapshot: &ProgressSnapshot) -> MirrorProgre
     let runs = matches!(report.mirror, MirrorStatus::Mirroring { .. } | MirrorStatus::Verifying);
     let elapsed = unix_ms(SystemTime::now()).saturating_sub(snapshot.started_unix_ms).max(1) as f64 / 1000.0;
     MirrorProgress {
-        mode: report.mode.to_string(),
+        mode: if report.is_minicopy { "minicopy".into() } else { report.mode.to_string() },
         rate_limit: report.rate,
         started_unix_ms: snapshot.started_unix_ms,
         files_done: snapshot.files_identical + snapshot.files_copied,

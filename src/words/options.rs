@@ -39,6 +39,8 @@ pub struct ProtectOptions {
     pub hide_nested: bool,
     /// Memory level of the queue, bytes; at least [`crate::limits::QUEUE_MEMORY_MIN`].
     pub queue_memory: usize,
+    /// A generation of the map, bytes; at least [`crate::limits::MAP_SIZE_MIN`].
+    pub map_size: usize,
     /// What the kernel has gathered (writes through shared mappings; in batch all) stays unseen no
     /// longer than this; without, until it writes them back or somebody waits for them.
     pub mmap_lag: Option<Duration>,

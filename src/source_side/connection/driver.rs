@@ -3,10 +3,14 @@
 
 mod checks;
 mod copies;
+mod ending;
 mod full;
 mod mirror;
+mod owed;
 #[cfg(test)]
 mod simulated;
+mod told;
+mod trust;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -20,19 +24,20 @@ use super::surroundings::{NetworkLink, Surroundings, Walked};
 use super::{Settings, Shared, Suspects, Told};
 use crate::clock;
 use crate::connection::{Action, Command, Event, Flow, Held, Jitter, Machine, NotNow, State, Window};
-use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying, SetAside, unix_ms};
-use crate::limits::ASIDE_LISTED_MAX;
+use crate::control::{AsideStatus, MirrorStatus, unix_ms};
 use crate::link::{LostBy, SourceEvent};
 use crate::packet::{
-    DataState, Features, OrphanCounts, Position, ReplicaProof, Sequence, SourceMessage, Stuck, TargetMessage,
-    Text, WIRE_VERSION, WIRE_VERSION_OLDEST,
+    Features, OrphanCounts, Position, ReplicaProof, Sequence, SourceMessage, Text, WIRE_VERSION,
+    WIRE_VERSION_OLDEST,
 };
 use crate::queue::{CursorId, Queue};
-use crate::resync::{Answer, CopyError, Pace, Wanted};
+use crate::resync::{CopyError, Pace};
 use crate::source_side::delete_guard::DeleteGuard;
 use crate::source_side::feed::{Lane, PacketFeed, Sent, Stream};
 use crate::source_side::kept::{FirstCopy, LastVerified};
 use crate::words::{CopyMode, HashKind, OrphanRules};
+use owed::Lacks;
+use trust::Trust;
 
 /// How often counters of the link are taken over, and a full queue is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -76,6 +81,7 @@ pub(crate) struct Driver<S: Surroundings> {
     /// The target held nothing when copies to it began.
     from_nothing: Option<FirstCopy>,
     trust: Trust,
+    lacks: Lacks,
     /// The directory was restored from the target: until it is in line, names say what it has.
     is_restored: bool,
     /// The target has applied everything up to here: the queue does not hold it for it.
@@ -91,24 +97,6 @@ pub(crate) struct Driver<S: Surroundings> {
     /// Something happened that the report does not say yet.
     unpublished: bool,
     over: bool,
-}
-
-/// What counts of what a target has, until it is in line again.
-///
-/// ```text
-///            less is durable there than was     the copy afresh is taken up
-///  AsNoted ──────────────────────────────────> Nothing ──────────────────────> SinceAfresh
-///     ^                                           ^                                 │
-///     │ in line                                   └── not of this run any more ─────┤
-///     └─────────────────────────────────────────────────────────────────────────────┘
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trust {
-    AsNoted,
-    /// An older image of it was put back: no time says what it has.
-    Nothing,
-    /// It has forgotten everything; what it has since came from copies of this run.
-    SinceAfresh,
 }
 
 /// One network connection, from dialling to its end.
@@ -156,8 +144,9 @@ impl<S: Surroundings> Driver<S> {
         let checks_served_s = settings.kept.checks_served_s.unwrap_or(now_s);
         let (copy_orphans, pace) = (settings.kept.copy_orphans, Arc::new(Pace::default()));
         pace.pause(settings.kept.copy_paused);
-        let guard = Arc::new(DeleteGuard::new(settings.delete_guard));
+        let guard = Arc::new(DeleteGuard::new(settings.delete_guard, settings.kept.names));
         let is_restored = settings.restored_at.is_some();
+        let lacks = Lacks::of(settings.touched);
         Driver {
             around,
             settings,
@@ -184,6 +173,7 @@ impl<S: Surroundings> Driver<S> {
             healing: Healing::new(),
             from_nothing,
             trust: Trust::AsNoted,
+            lacks,
             is_restored,
             acknowledged: start.sequence,
             sent_upto: start.sequence,
@@ -440,103 +430,6 @@ impl<S: Surroundings> Driver<S> {
         self.happened(Event::KeptOut { reason, jitter });
     }
 
-    fn message(&mut self, message: TargetMessage) {
-        match message {
-            TargetMessage::Welcome { version, proof, .. } => self.welcome(version, proof),
-            TargetMessage::Refused { reason } => {
-                self.lost(LostBy::Refusal, format!("refused by the target: {}", reason.to_text()));
-            }
-            TargetMessage::KeptOut { reason, .. } => self.kept_out(reason.to_text()),
-            TargetMessage::Acknowledge { applied, durable, .. } => self.acknowledge(applied, durable),
-            TargetMessage::Wanted { listing, objects } => {
-                self.hear_of_copy(Answer::Wanted(Wanted { listing, objects }));
-            }
-            TargetMessage::Doubt { directories } => self.hear_of_copy(Answer::Doubt(directories)),
-            TargetMessage::Resynchronised { end, orphans, left_out } => {
-                self.resynchronised(end, orphans, left_out);
-            }
-            TargetMessage::Orphans(counts) => self.orphans = Some(counts),
-            TargetMessage::Retrying { sequence, op, reason, attempts, stuck } => {
-                self.update(|report| {
-                    let since = report.retrying.as_ref().map(|retrying| retrying.since_unix_ms);
-                    report.retrying = Some(Retrying {
-                        op: format!("{} (packet {sequence})", op.to_text()),
-                        reason: reason.to_text(),
-                        since_unix_ms: since.unwrap_or_else(|| unix_ms(SystemTime::now())),
-                        attempts,
-                    });
-                });
-                match stuck {
-                    Stuck::Full if self.machine.is_streaming() => self.target_is_full(sequence),
-                    Stuck::Full | Stuck::Target | Stuck::Object => self.full_since = None,
-                }
-            }
-            TargetMessage::Recovered { .. } => {
-                self.full_since = None;
-                self.update(|report| report.retrying = None);
-            }
-            TargetMessage::Data { state, reason, aside } => self.data_changed(state, &reason, aside),
-            TargetMessage::SetAside { path, op, reason, since_ms } => {
-                let is_new = self.machine.is_streaming()
-                    && self.shared.report.lock().aside.objects.len() < ASIDE_LISTED_MAX;
-                if is_new {
-                    let (path, op, reason) = (path.to_text(), op.to_text(), reason.to_text());
-                    let object = SetAside { path, op, reason, since_unix_ms: since_ms };
-                    self.update(|report| report.aside.objects.push(object));
-                }
-            }
-            TargetMessage::Hashed { item, differing } => {
-                self.hear_of_copy(Answer::Hashed { item, differing });
-            }
-            TargetMessage::HasOld { listing, objects } => {
-                self.hear_of_copy(Answer::HasOld(Wanted { listing, objects }));
-            }
-            TargetMessage::Differences { found } => self.differences(found),
-            TargetMessage::Checked { end, counts } => self.checked(end, counts),
-            TargetMessage::NotChecked { reason } => self.end_check(Err(reason.to_text())),
-            TargetMessage::CheckStopped => self.check_stopped(),
-            TargetMessage::Withheld(counts) => self.update(|report| report.withheld = counts),
-            // An answer to a question that this connection does not ask.
-            TargetMessage::About { .. } | TargetMessage::Holds(_) | TargetMessage::Restoring { .. } => {}
-        }
-    }
-
-    /// The target says how its data is while packets flow.
-    fn data_changed(&mut self, state: DataState, reason: &Text, aside: u64) {
-        if !self.machine.is_streaming() {
-            return;
-        }
-        if aside > 0 && self.shared.report.lock().aside.total == 0 {
-            log::error!(
-                "connection {} to {}: {}: the replica is no consistent copy before a copy has brought it into line",
-                self.settings.id,
-                self.settings.target,
-                reason.to_text()
-            );
-        }
-        if state != DataState::Good {
-            self.end_check(Err(format!("its replica became bad: {}", reason.to_text())));
-        }
-        self.update(|report| {
-            report.data = state;
-            report.data_reason = reason.to_text();
-            report.aside.total = aside;
-            if aside == 0 {
-                report.aside.objects.clear();
-            }
-        });
-        self.note_health();
-    }
-
-    /// Objects that are set aside, or that a copy left out, are tried again by a copy.
-    fn note_health(&mut self) {
-        let lacks = {
-            let report = self.shared.report.lock();
-            report.aside.total > 0 || !report.left_out.is_empty()
-        };
-        self.healing.note(clock::now(), lacks);
-    }
-
     /// Another network connection may find a target that keeps to the protocol.
     fn misbehaves(&mut self, reason: String) {
         self.lost(LostBy::Network, reason);
@@ -561,6 +454,7 @@ impl<S: Surroundings> Driver<S> {
         let is_ours = proof.applied.same_history(&last);
         let has = if is_ours { proof.durable.sequence } else { Sequence(0) };
         self.trust = self.trust_after(has < said, is_ours, &proof);
+        self.lacks.welcome(proof);
         let replica_of = proof.applied.incarnation;
         self.from_nothing.take_if(|copy| !copy.has_made(replica_of));
         self.update(|report| {
@@ -580,23 +474,6 @@ impl<S: Surroundings> Driver<S> {
         }
         let held = Held { last, oldest: self.queue.oldest(), acknowledged: self.acknowledged };
         self.happened(Event::Welcome { proof, held });
-    }
-
-    /// What counts of what a target has that says this of itself.
-    fn trust_after(&self, has_less: bool, is_ours: bool, proof: &ReplicaProof) -> Trust {
-        let has_moved_on = || self.settings.restored_at.is_some_and(|at| !is_ours && proof.applied != at);
-        let was_farther =
-            || self.settings.marks.were_farther(&self.settings.target.to_string(), &proof.durable);
-        match self.trust {
-            _ if has_less => Trust::Nothing,
-            // What it had is gone as a whole, and nothing of it is taken for anything.
-            trust if proof.data == DataState::Empty => trust,
-            // Others have sent to it since the directory was restored from it, or it was set back.
-            Trust::AsNoted if self.is_restored && has_moved_on() => Trust::Nothing,
-            Trust::AsNoted if was_farther() => Trust::Nothing,
-            Trust::SinceAfresh if !is_ours => Trust::Nothing,
-            trust => trust,
-        }
     }
 
     /// The queue lets go of what is acknowledged: only what can be true counts.
@@ -625,7 +502,12 @@ impl<S: Surroundings> Driver<S> {
             self.queue.acknowledge_applied(cursor, applied);
             self.queue.acknowledge_durable(cursor, durable);
         }
+        if self.copy.is_resting() {
+            self.lacks.durable(durable);
+        }
+        let base = self.lacks.base();
         self.update(|report| {
+            report.base = base;
             report.applied = report.applied.max(applied);
             report.durable = report.durable.max(durable);
         });
@@ -639,6 +521,7 @@ impl<S: Surroundings> Driver<S> {
         }
         self.tell_diverged();
         self.tell_moment();
+        self.unpublished |= self.guard.noted() != self.shared.report.lock().kept.names;
         self.ask_about_deletes();
         if self.machine.is_streaming() && self.healing.is_due(clock::now()) {
             self.out_of_line("objects that the target lacks are tried again".into());
@@ -661,35 +544,13 @@ impl<S: Surroundings> Driver<S> {
         self.send(SourceMessage::GaveOut { last: self.queue.last().sequence, at_ms });
     }
 
+    pub(super) fn guard_noted(&self) -> Option<u64> {
+        self.guard.noted()
+    }
+
     fn ask_about_deletes(&mut self) {
         if let Some(asked) = self.guard.asks() {
             self.happened(Event::ManyDeletes { reason: asked.to_string() });
-        }
-    }
-}
-
-impl<S: Surroundings> Drop for Driver<S> {
-    /// Nobody waits for what cannot come any more, and a fault of the program is not hidden.
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            // Its link reads the queue.
-            if let Some(session) = self.session.take() {
-                session.link.close("a fault of the program ended the connection");
-            }
-            self.cursor.take().into_iter().for_each(|cursor| self.queue.detach(cursor));
-            self.update(|report| {
-                let reason =
-                    "a fault of the program ended it: stop and start the protection, and report this";
-                (report.state, report.since) = (ConnectionState::Error, SystemTime::now());
-                report.needs_copy = Some(reason.into());
-                report.reason = reason.into();
-                report.streaming = false;
-                report.connected = None;
-                report.retry_at = None;
-            });
-        }
-        if let Some(watch) = &self.settings.watch {
-            watch(None);
         }
     }
 }

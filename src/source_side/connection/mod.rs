@@ -31,6 +31,7 @@ use crate::connection::{Command, Copies, FaultKind, NotNow};
 use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying};
 use crate::intercept::Divergence;
 use crate::link::LinkStats;
+use crate::map::Map;
 use crate::packet::{
     DataState, Ids, LeftOut, ObjectId, OrphanCounts, Position, Sequence, SetId, WithheldCounts,
 };
@@ -67,6 +68,10 @@ pub struct Settings {
     pub divergence: Arc<Divergence>,
     /// Until when targets had everything.
     pub marks: Arc<Marks>,
+    /// Somebody may have changed something past the mount since it was in line.
+    pub touched: bool,
+    /// What changes is marked there.
+    pub map: Option<Arc<Map>>,
     pub when_full: WhenFull,
     /// From the run before this one.
     pub kept: Kept,
@@ -155,6 +160,10 @@ pub struct Report {
     pub progress: Option<Arc<CopyProgress>>,
     /// How the copy is made that began last.
     pub mode: CopyMode,
+    /// It shows what has changed since the target was in line, and nothing else.
+    pub is_minicopy: bool,
+    /// The target has everything up to here on its disk, whatever it lacks of what came since.
+    pub base: Option<Sequence>,
     /// What it may send in a second, where a person has said so.
     pub rate: Option<u64>,
     /// What is to stay over a restart.
@@ -399,6 +408,8 @@ impl Report {
             streaming: false,
             progress: None,
             mode: CopyMode::default(),
+            is_minicopy: false,
+            base: None,
             rate: None,
             kept: Kept::default(),
         }

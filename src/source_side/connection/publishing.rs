@@ -55,6 +55,7 @@ impl<S: Surroundings> Driver<S> {
             copy_paused: self.pace.is_paused(),
             verified: self.verified.clone(),
             checks_served_s: Some(self.checks_served_s),
+            names: self.guard_noted(),
         }
     }
 

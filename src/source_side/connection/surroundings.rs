@@ -12,7 +12,8 @@ use crate::intercept::Volume;
 use crate::link::{LinkStats, SourceEvent, SourceLink, Waker};
 use crate::packet::{Ids, LaneItem, ObjectId, SourceMessage, Timestamp};
 use crate::resync::{
-    Answer, BlockOrder, CheckOrder, CopyError, CopyProgress, CopyReport, LiveCopy, Pace, TargetHad,
+    Answer, BlockOrder, CheckOrder, CopyError, CopyProgress, CopyReport, LiveCopy, Owed, Pace, TargetHad,
+    WhatIsOwed,
 };
 use crate::source_side::feed::{PacketFeed, StampedLane};
 use crate::source_side::remote::Route;
@@ -30,6 +31,9 @@ pub(crate) trait Surroundings {
     /// Begins to walk a tree elsewhere; the outcome comes on the channel. The walk ends early when
     /// its answers or its sink are gone.
     fn walk(&mut self, order: WalkOrder) -> io::Result<Receiver<Walked>>;
+
+    /// The set has rules: not all that is marked belongs to it.
+    fn has_rules(&self) -> bool;
 
     /// A number that chance gives.
     fn random(&mut self) -> u64;
@@ -72,12 +76,22 @@ pub(crate) struct WalkOrder {
     pub orphans: Option<LaneItem>,
     /// Content that the target has otherwise is compared before it is sent.
     pub by_blocks: Option<BlockOrder>,
+    /// Only this is shown.
+    pub owed: Option<OwedOrder>,
     pub sink: StampedLane,
     /// What the target says to it.
     pub answers: Receiver<Answer>,
     pub progress: Arc<CopyProgress>,
     /// As a person wants it, also while it runs.
     pub pace: Arc<Pace>,
+}
+
+/// What is owed when the order is given, and what is when the copy has begun. What was deleted is deleted at the
+/// target, up to so many percent of all.
+pub(crate) struct OwedOrder {
+    pub owed: Arc<Owed>,
+    pub now: WhatIsOwed,
+    pub percent_max: Option<u8>,
 }
 
 /// How a walk ended.
@@ -118,6 +132,7 @@ impl Surroundings for Around {
             of_restored,
             orphans,
             by_blocks,
+            owed,
             sink,
             answers,
             progress,
@@ -131,12 +146,19 @@ impl Surroundings for Around {
             let copy = if of_restored { copy.of_restored() } else { copy };
             match check {
                 Some(order) => copy.compare(order).run(),
-                None => copy.to(had).by_blocks(by_blocks).run(),
+                None => match owed {
+                    Some(OwedOrder { owed, now, percent_max }) => copy.only(owed, now, percent_max).run(),
+                    None => copy.to(had).by_blocks(by_blocks).run(),
+                },
             }
         };
         let (outcome, ended) = bounded(1);
         std::thread::Builder::new().name("copy".into()).spawn(move || drop(outcome.send(copy())))?;
         Ok(ended)
+    }
+
+    fn has_rules(&self) -> bool {
+        self.volume.matcher().is_some()
     }
 
     fn random(&mut self) -> u64 {

@@ -37,7 +37,7 @@ fn queued(ops: impl Iterator<Item = Op>) -> Arc<Queue> {
 }
 
 fn guard(limit: DeleteLimit) -> DeleteGuard {
-    let guard = DeleteGuard::new(limit);
+    let guard = DeleteGuard::new(limit, None);
     guard.knows(FILES, Sequence(0));
     guard
 }

@@ -42,6 +42,7 @@ impl<S: Surroundings> Driver<S> {
                 of_restored: false,
                 orphans: None,
                 by_blocks: None,
+                owed: None,
                 sink,
                 answers,
                 progress,

@@ -65,6 +65,8 @@ impl<S: Surroundings> Driver<S> {
         let of_restored = self.is_restored && self.trust == Trust::AsNoted;
         let orphans = self.orphan_rules();
         let by_blocks = if is_empty { None } else { self.by_blocks() };
+        let owed = self.owed();
+        let is_minicopy = owed.is_some();
         let order = |answers, progress| WalkOrder {
             check: None,
             ids,
@@ -74,6 +76,7 @@ impl<S: Surroundings> Driver<S> {
             of_restored,
             orphans,
             by_blocks,
+            owed,
             sink,
             answers,
             progress,
@@ -87,7 +90,7 @@ impl<S: Surroundings> Driver<S> {
                 self.update(|report| {
                     report.data = DataState::Bad;
                     report.left_out = LeftOut::default();
-                    (report.mirror, report.mode) = (mirror, mode);
+                    (report.mirror, report.mode, report.is_minicopy) = (mirror, mode, is_minicopy);
                     report.copy_attempts += 1;
                     report.progress = Some(progress);
                 });
@@ -99,10 +102,7 @@ impl<S: Surroundings> Driver<S> {
     /// Where it is not that all are moved aside, which is what a target does by itself.
     fn orphan_rules(&self) -> Option<LaneItem> {
         let OrphanRules { choice, age_ms } = self.copy_orphans.unwrap_or(self.settings.orphans);
-        let percent_max = match self.settings.delete_guard {
-            DeleteLimit::Percent(percent) => Some(percent),
-            DeleteLimit::Off => None,
-        };
+        let percent_max = self.percent_max();
         let rule = match choice {
             OrphanChoice::Aside if age_ms == 0 => return None,
             OrphanChoice::Aside => OrphanRule::Aside,
@@ -110,6 +110,14 @@ impl<S: Surroundings> Driver<S> {
             OrphanChoice::Delete => OrphanRule::Delete { percent_max },
         };
         Some(LaneItem::OrphanRules { rule, age_ms })
+    }
+
+    /// Of all that the target has, a copy may delete so much; all where there is no limit.
+    pub(super) fn percent_max(&self) -> Option<u8> {
+        match self.settings.delete_guard {
+            DeleteLimit::Percent(percent) => Some(percent),
+            DeleteLimit::Off => None,
+        }
     }
 
     /// How content is compared that the target may have otherwise.
@@ -211,8 +219,15 @@ impl<S: Surroundings> Driver<S> {
         self.say_in_line(&copied, orphans);
         let Some(session) = &self.session else { return };
         let after = session.stream.at();
-        self.guard.knows(copied.files, after.sequence);
+        self.lacks.in_line(left_out.is_empty().then_some(after.sequence));
+        let base = self.lacks.base();
+        let is_minicopy = self.shared.report.lock().is_minicopy;
+        match is_minicopy {
+            true => self.guard.knows_the_rest(after.sequence),
+            false => self.guard.knows(copied.files, after.sequence),
+        }
         self.update(|report| {
+            report.base = base;
             report.data = if left_out.is_empty() { DataState::Good } else { DataState::Bad };
             report.data_reason = if left_out.is_empty() { String::new() } else { left_out.summary() };
             report.left_out = left_out;
@@ -230,7 +245,8 @@ impl<S: Surroundings> Driver<S> {
     fn say_in_line(&self, copied: &ProgressSnapshot, orphans: OrphanCounts) {
         let Settings { id, target, .. } = &self.settings;
         let files = copied.files_copied;
-        log::info!("connection {id} to {target}: in line after a copy; content of {files} files was sent");
+        let copy = if self.shared.report.lock().is_minicopy { "minicopy" } else { "copy" };
+        log::info!("connection {id} to {target}: in line after a {copy}; content of {files} files was sent");
         let OrphanCounts { moved, kept, deleted, spared } = orphans;
         if moved > 0 {
             log::warn!(
@@ -278,6 +294,7 @@ impl<S: Surroundings> Driver<S> {
     /// Only a copy brings the target into line again.
     pub(super) fn out_of_line(&mut self, reason: String) {
         log::warn!("connection {} to {}: {reason}", self.settings.id, self.settings.target);
+        self.lacks.everything();
         let jitter = Jitter(self.around.random() as u16);
         self.happened(Event::OutOfLine { reason, jitter });
     }

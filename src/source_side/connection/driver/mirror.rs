@@ -15,6 +15,7 @@ impl<S: Surroundings> Driver<S> {
         match command {
             MirrorCommand::Start { mode, hash, rate, orphans } => {
                 self.machine.handle_command(clock::now(), Command::StartMirror)?;
+                self.lacks.everything();
                 if let Some(mode) = mode {
                     (self.copy_mode, self.copy_hash) = (mode, hash);
                 }

@@ -1,0 +1,111 @@
+//! What a target says while it is connected, and what is made of it.
+
+use std::time::SystemTime;
+
+use super::super::surroundings::Surroundings;
+use super::Driver;
+use crate::clock;
+use crate::control::{Retrying, SetAside, unix_ms};
+use crate::limits::ASIDE_LISTED_MAX;
+use crate::link::LostBy;
+use crate::packet::{DataState, Stuck, TargetMessage, Text};
+use crate::resync::{Answer, Wanted};
+
+impl<S: Surroundings> Driver<S> {
+    pub(super) fn message(&mut self, message: TargetMessage) {
+        match message {
+            TargetMessage::Welcome { version, proof, .. } => self.welcome(version, proof),
+            TargetMessage::Refused { reason } => {
+                self.lost(LostBy::Refusal, format!("refused by the target: {}", reason.to_text()));
+            }
+            TargetMessage::KeptOut { reason, .. } => self.kept_out(reason.to_text()),
+            TargetMessage::Acknowledge { applied, durable, .. } => self.acknowledge(applied, durable),
+            TargetMessage::Wanted { listing, objects } => {
+                self.hear_of_copy(Answer::Wanted(Wanted { listing, objects }));
+            }
+            TargetMessage::Doubt { directories } => self.hear_of_copy(Answer::Doubt(directories)),
+            TargetMessage::Resynchronised { end, orphans, left_out } => {
+                self.resynchronised(end, orphans, left_out);
+            }
+            TargetMessage::Orphans(counts) => self.orphans = Some(counts),
+            TargetMessage::Retrying { sequence, op, reason, attempts, stuck } => {
+                self.update(|report| {
+                    let since = report.retrying.as_ref().map(|retrying| retrying.since_unix_ms);
+                    report.retrying = Some(Retrying {
+                        op: format!("{} (packet {sequence})", op.to_text()),
+                        reason: reason.to_text(),
+                        since_unix_ms: since.unwrap_or_else(|| unix_ms(SystemTime::now())),
+                        attempts,
+                    });
+                });
+                match stuck {
+                    Stuck::Full if self.machine.is_streaming() => self.target_is_full(sequence),
+                    Stuck::Full | Stuck::Target | Stuck::Object => self.full_since = None,
+                }
+            }
+            TargetMessage::Recovered { .. } => {
+                self.full_since = None;
+                self.update(|report| report.retrying = None);
+            }
+            TargetMessage::Data { state, reason, aside } => self.data_changed(state, &reason, aside),
+            TargetMessage::SetAside { path, op, reason, since_ms } => {
+                let is_new = self.machine.is_streaming()
+                    && self.shared.report.lock().aside.objects.len() < ASIDE_LISTED_MAX;
+                if is_new {
+                    let (path, op, reason) = (path.to_text(), op.to_text(), reason.to_text());
+                    let object = SetAside { path, op, reason, since_unix_ms: since_ms };
+                    self.update(|report| report.aside.objects.push(object));
+                }
+            }
+            TargetMessage::Hashed { item, differing } => {
+                self.hear_of_copy(Answer::Hashed { item, differing });
+            }
+            TargetMessage::HasOld { listing, objects } => {
+                self.hear_of_copy(Answer::HasOld(Wanted { listing, objects }));
+            }
+            TargetMessage::Differences { found } => self.differences(found),
+            TargetMessage::Checked { end, counts } => self.checked(end, counts),
+            TargetMessage::NotChecked { reason } => self.end_check(Err(reason.to_text())),
+            TargetMessage::CheckStopped => self.check_stopped(),
+            TargetMessage::Withheld(counts) => self.update(|report| report.withheld = counts),
+            // An answer to a question that this connection does not ask.
+            TargetMessage::About { .. } | TargetMessage::Holds(_) | TargetMessage::Restoring { .. } => {}
+        }
+    }
+
+    /// The target says how its data is while packets flow.
+    fn data_changed(&mut self, state: DataState, reason: &Text, aside: u64) {
+        if !self.machine.is_streaming() {
+            return;
+        }
+        if aside > 0 && self.shared.report.lock().aside.total == 0 {
+            log::error!(
+                "connection {} to {}: {}: the replica is no consistent copy before a copy has brought it into line",
+                self.settings.id,
+                self.settings.target,
+                reason.to_text()
+            );
+        }
+        if state != DataState::Good {
+            self.end_check(Err(format!("its replica became bad: {}", reason.to_text())));
+        }
+        self.update(|report| {
+            report.data = state;
+            report.data_reason = reason.to_text();
+            report.aside.total = aside;
+            if aside == 0 {
+                report.aside.objects.clear();
+            }
+        });
+        self.note_health();
+    }
+
+    /// Objects that are set aside, or that a copy left out, are tried again by a copy.
+    pub(super) fn note_health(&mut self) {
+        let lacks = {
+            let report = self.shared.report.lock();
+            report.aside.total > 0 || !report.left_out.is_empty()
+        };
+        self.healing.note(clock::now(), lacks);
+    }
+}
