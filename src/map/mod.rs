@@ -11,7 +11,7 @@
 //! whoever has everything up to there needs none before. A rotation begins a new one
 //! ([`Map::rotate`]), and the position is told when it is known ([`Map::begins_at`]). Generations between
 //! which no target stands are one ([`Map::tidy`]): a target that is away for a week costs two.
-//! Bounded, without I/O, and no lock is taken under it; a full generation becomes coarser ([`table`]).
+//! Bounded, without I/O, and no lock is taken under it; a full generation becomes coarser (`table`).
 
 mod table;
 #[cfg(test)]
