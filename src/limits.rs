@@ -36,6 +36,10 @@ pub const CONTROL_LEN_MAX: usize = 64 * 1024;
 /// Largest write request taken from the kernel, in bytes. Larger requests measured no gain.
 pub const FUSE_WRITE_LEN_MAX: u32 = 1 << 20;
 
+/// How far the epoch of a source may be above what its target knows: more changes of role than anybody makes,
+/// and few enough that a source which lies about its own cannot use them up for all others.
+pub const EPOCHS_RAISED_MAX: u32 = 1 << 16;
+
 /// Moments of the source that a target remembers until it has their positions: two a second, so that of a lag
 /// of more than two minutes the age is told too high by what is beyond them.
 pub const MOMENTS_MAX: usize = 256;
@@ -50,6 +54,9 @@ pub const MAP_SIZE: usize = if cfg!(test) { 1 << 16 } else { 8 << 20 };
 /// The least and the most of it: 1,024 slots, and what makes a generation cost a moment to begin.
 pub const MAP_SIZE_MIN: usize = 64 << 10;
 pub const MAP_SIZE_MAX: usize = 1 << 30;
+
+/// A copy of what changed is begun so often before one of everything is: a connection may be lost some times.
+pub const MINICOPY_ATTEMPTS_MAX: u32 = 8;
 
 /// A change of more chunks (of 64 regions: 4 GiB) marks the file from there on: nobody waits for a loop.
 pub const MAP_RANGE_CHUNKS_MAX: u64 = 1024;

@@ -1,6 +1,7 @@
 //! Which set a backing directory belongs to: an xattr on its root, hidden from applications; and
 //! which directory it is, so that an empty mount point is not taken for it.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -8,6 +9,7 @@ use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::apply::set_of;
 use crate::packet::SetId;
 use crate::place::Place;
 use crate::store;
@@ -42,6 +44,8 @@ pub struct Found {
     pub is_copy: bool,
     /// None of versions that did not write it.
     pub stamp: Option<Stamp>,
+    /// It carries the mark of a replica of this set.
+    pub replica_of: Option<SetId>,
 }
 
 /// The xattr of a directory.
@@ -62,7 +66,9 @@ impl Found {
         let (label, marked) = read(root)?;
         let place = Place::of(root);
         let is_copy = marked.is_some_and(|marked| place.differs_from(&marked).is_some());
-        Ok(Found { label, place, is_copy, stamp: read_stamp(root)? })
+        let replica_of = File::from(root.try_clone_to_owned()?);
+        let replica_of = set_of(&replica_of, None)?;
+        Ok(Found { label, place, is_copy, stamp: read_stamp(root)?, replica_of })
     }
 }
 

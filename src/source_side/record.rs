@@ -233,14 +233,11 @@ impl SetState {
         store::replace_json(&self.path, &self.record)
     }
 
-    /// Whether the epoch was raised for this stand-in before, by a start that may have been cut off.
+    /// Whether the replica is this stand-in's already, and has been nobody else's since. A record that was raised
+    /// alone keeps nobody out: its source may have come and gone.
     pub fn goes_on_standing_in(&self, known: &Known) -> bool {
         let SetRecord { set, epoch, stands_in, .. } = self.record;
-        let is_raised = match known.fence {
-            Some(fence) => epoch == fence || epoch.number > fence.number,
-            None => epoch.number > known.applied.number,
-        };
-        stands_in && set == known.set && is_raised
+        stands_in && set == known.set && known.fence == Some(epoch)
     }
 
     /// The record is that of a stand-in from now on, in an epoch higher than all that are known; objects are
@@ -256,7 +253,8 @@ impl SetState {
         let too_high = || StateError::NotTheSource("no higher epoch is left");
         let number = highest.checked_add(1).ok_or_else(too_high)?;
         let birth_epoch = number.max(newest_birth.checked_add(1).ok_or_else(too_high)?);
-        let writer = self.record.epoch.writer;
+        // Never one that was there before: a host that was set back to an older image raises the same number again.
+        let writer = store::random_u64();
         self.record.forget_moments();
         self.record = SetRecord {
             set: known.set,
@@ -423,6 +421,8 @@ fn taken_up(
 ) -> Result<SetRecord, StateError> {
     let doubt = match (found.label, &record.place) {
         (Label::Set(set), _) if set != record.set => Some("it belongs to another set"),
+        // Between the record of a stand-in and the first mount of it the directory carries a replica's mark.
+        (Label::None, _) if record.stands_in && found.replica_of == Some(record.set) => None,
         (Label::None, _) => Some("it does not carry the set's mark"),
         (Label::Impossible, None) => (record.tree != tree).then_some("it was never protected"),
         (Label::Set(_), None) => None,

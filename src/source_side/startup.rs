@@ -129,6 +129,8 @@ fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Mark) -> R
         .map_err(|error| io_failure(&format!("{} cannot be read", options.tree().display()), &error))?;
     let mut set = SetState::open(&options.set_state(), options.tree(), &found, stranger)
         .map_err(|error| no_state(&options, &error))?;
+    let own = own_identity(&options)?;
+    must_be_paired(&options, own.as_ref())?;
     let stand_in = StandIn::begin(&options, &mut set)?;
     let run = Incarnation(store::random_u64());
     set.begin(run, page_cache(options.tree()), &Clock::now());
@@ -145,7 +147,6 @@ fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Mark) -> R
     let volume = Arc::new(volume.by(options.profile).marking(map));
     super::rules::begin(&options, &record, &volume)?;
     let durability = start_durability(&options, &queue, volume.divergence())?;
-    let own = own_identity(&options)?;
     let marks = Arc::new(Marks::default());
     // Before a target can answer.
     marks.set(&set.record.marks, &set.record.runs);
@@ -262,6 +263,14 @@ fn own_identity(options: &ProtectOptions) -> Result<Option<Arc<Identity>>, Failu
     Identity::load_or_create(&options.state).map(|identity| Some(Arc::new(identity))).map_err(|error| {
         io_failure(&format!("this host's key in {} cannot be used", options.state.display()), &error)
     })
+}
+
+/// Before an epoch is raised, which nobody takes back.
+fn must_be_paired(options: &ProtectOptions, own: Option<&Arc<Identity>>) -> Result<(), Failure> {
+    for target in options.targets.iter().filter(|target| matches!(target, Target::Remote { .. })) {
+        Paired::new(target, &options.state, own.ok_or_else(no_identity)?.clone())?;
+    }
+    Ok(())
 }
 
 fn no_identity() -> Failure {

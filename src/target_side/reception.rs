@@ -11,7 +11,7 @@ use super::session::{SourceSession, Surroundings, Synced};
 use super::{NoSeat, ReadingSeat, Replicas, Seat};
 use crate::apply::{Applier, DurablePoint};
 use crate::control::unix_ms;
-use crate::limits::HANDSHAKE_TIME_MAX;
+use crate::limits::{EPOCHS_RAISED_MAX, HANDSHAKE_TIME_MAX};
 use crate::link::{TargetEvent, TargetLink};
 use crate::packet::{
     Epoch, KeptOut, SetId, SourceMessage, Standing, TargetMessage, Text, WIRE_VERSION, WIRE_VERSION_OLDEST,
@@ -74,6 +74,14 @@ fn admit(applier: &mut Applier, epoch: Epoch) -> Result<(), NotAdmitted> {
         return Err(NotAdmitted::KeptOut(kept_out, known));
     }
     if epoch.raises(known) {
+        let highest =
+            known.map_or(Epoch::FIRST, |known| known.number).max(applier.acknowledged().applied.epoch.number);
+        if epoch.number - highest.min(epoch.number) > EPOCHS_RAISED_MAX {
+            return Err(NotAdmitted::Fault(format!(
+                "the source claims epoch {}, and {highest} is the last one that is known here: nothing was changed",
+                epoch.number
+            )));
+        }
         applier.raise_fence(epoch).map_err(|fault| {
             NotAdmitted::Fault(format!("the epoch of the source cannot be noted on the target: {fault}"))
         })?;

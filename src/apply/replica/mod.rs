@@ -74,6 +74,7 @@ use self::nameless::Nameless;
 pub use self::noted::Why;
 pub use self::opening::Places;
 use self::progress::Progress;
+pub use self::progress::known_of;
 pub use self::progress::{DataStatus, OpenError};
 pub use self::relief::Relief;
 use self::times::Times;

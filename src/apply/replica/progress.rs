@@ -136,6 +136,12 @@ pub struct DataStatus {
     pub in_line: bool,
 }
 
+/// Of which set, and of which directory, the slot of a replica's state speaks. Nothing is changed.
+pub fn known_of(state: &Path) -> io::Result<Option<(SetId, Option<Place>)>> {
+    let record = SlotFile::<Record>::read(&state.join("slot"))?;
+    Ok(record.map(|record| (record.set, record.place)))
+}
+
 /// See the module.
 pub struct Progress {
     positions: Positions,

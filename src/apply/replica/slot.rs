@@ -37,17 +37,13 @@ impl<T: Serialize + DeserializeOwned> SlotFile<T> {
             file.sync_all()?;
             File::open(path.parent().ok_or(io::ErrorKind::InvalidInput)?)?.sync_all()?;
         }
-        let mut newest = (0, None);
-        for at in [0, SLOT_LEN as u64] {
-            let mut raw = [0; SLOT_LEN];
-            file.read_exact_at(&mut raw, at)?;
-            if let Some((generation, document)) = decode(&raw)
-                && generation > newest.0
-            {
-                newest = (generation, Some(document));
-            }
-        }
-        Ok((SlotFile { file, generation: newest.0, content: PhantomData }, newest.1))
+        let (generation, document) = newest(&file)?;
+        Ok((SlotFile { file, generation, content: PhantomData }, document))
+    }
+
+    /// The newest whole document of a file that is there. Nothing is changed.
+    pub fn read(path: &Path) -> io::Result<Option<T>> {
+        Ok(newest(&File::open(path)?)?.1)
     }
 
     /// Replaces the document; durable when it returns.
@@ -71,6 +67,20 @@ impl<T: Serialize + DeserializeOwned> SlotFile<T> {
         self.generation = generation;
         Ok(())
     }
+}
+
+fn newest<T: DeserializeOwned>(file: &File) -> io::Result<(u64, Option<T>)> {
+    let mut newest = (0, None);
+    for at in [0, SLOT_LEN as u64] {
+        let mut raw = [0; SLOT_LEN];
+        file.read_exact_at(&mut raw, at)?;
+        if let Some((generation, document)) = decode(&raw)
+            && generation > newest.0
+        {
+            newest = (generation, Some(document));
+        }
+    }
+    Ok(newest)
 }
 
 fn decode<T: DeserializeOwned>(raw: &[u8; SLOT_LEN]) -> Option<(u64, T)> {

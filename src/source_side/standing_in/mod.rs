@@ -3,8 +3,8 @@
 //! ```text
 //!  the replica is wanted (a target daemon lets it go) ── opened, locked, at rest, durable, good
 //!      ── the set's record here: a higher epoch, durably   (killed before: nothing happened)
-//!      ── the fence of the replica, durably                (killed between: the same command goes on, in the
-//!                                                           same epoch; the source may come until then)
+//!      ── the fence of the replica, durably                (killed between: the source may come; the same
+//!                                                           command begins anew, in an epoch above)
 //!      ── from here on no source of a lower epoch is taken in, and it is mounted
 //! ```
 //! Objects keep the ids that the replica's index has for them ([`ids`]); what is born here is born in the new
@@ -23,11 +23,12 @@ use self::ids::{IdsOfReplica, Noted};
 use super::embedded::replica_state;
 use super::record::{Known, SetState, StateError};
 use super::startup::{NOTHING_MOUNTED, io_failure};
-use crate::apply::{Applier, OpenError, Places, Replica, fence_of, set_of};
+use crate::apply::{Applier, OpenError, Places, Replica, fence_of, known_of, set_of};
 use crate::failpoint;
 use crate::failure::Failure;
 use crate::limits::{REPLICA_LET_GO_PATIENCE, REPLICA_LET_GO_POLL};
 use crate::packet::{DataState, Epoch, Ids};
+use crate::place::Place;
 use crate::target_side::{serve_state, want};
 use crate::words::{BadData, ProtectOptions};
 
@@ -60,6 +61,9 @@ impl StandIn {
             refuse_kept_out(options.tree(), set.record.epoch, known.fence)?;
         }
         let goes_on = set.goes_on_standing_in(&known);
+        if !goes_on && options.stand_in.is_none() {
+            return Err(not_begun(options));
+        }
         if !goes_on {
             replica = at_rest(options, replica, bad_data)?;
         }
@@ -97,8 +101,9 @@ fn find_state(options: &ProtectOptions) -> Result<PathBuf, Failure> {
     let served = tree.file_name().map(|name| serve_state(&options.state).join(name));
     let sets = fs::read_dir(&options.state).into_iter().flatten().flatten();
     let embedded = sets.map(|set| replica_state(&set.path(), tree));
-    let found = served.into_iter().chain(embedded).find(|state| state.join("slot").exists());
-    found.ok_or_else(|| {
+    let mut found = served.into_iter().chain(embedded).filter(|state| state.join("slot").exists());
+    // A name is no proof: what is known of another replica would be made void by opening this one with it.
+    found.find(|state| is_state_of(state, tree)).ok_or_else(|| {
         Failure::new(
             format!("{} is no replica that this host knows: nobody can stand in with it.", tree.display()),
             LEFT_ALONE,
@@ -108,6 +113,20 @@ fn find_state(options: &ProtectOptions) -> Result<PathBuf, Failure> {
             ),
         )
     })
+}
+
+/// Whether this is what is known of the replica in this directory, by set and place.
+fn is_state_of(state: &Path, tree: &Path) -> bool {
+    let is_it = || -> io::Result<bool> {
+        let root = File::open(tree)?;
+        let known = known_of(state)?;
+        let set = set_of(&root, Some(state))?;
+        let here = Place::of(root.as_fd());
+        Ok(known.is_some_and(|(known, place)| {
+            set == Some(known) && place.is_none_or(|place| here.differs_from(&place).is_none())
+        }))
+    };
+    is_it().unwrap_or(false)
 }
 
 /// Opens the replica; a target daemon that has it lets it go, while no source works on it.
@@ -122,12 +141,19 @@ fn take(options: &ProtectOptions, state: &Path) -> Result<(File, Replica), Failu
         ));
     }
     let failed = |error: &io::Error| io_failure(&format!("the replica {shown} cannot be taken"), error);
-    let wanted = want(state).map_err(|error| failed(&error))?.ok_or_else(|| in_use(options))?;
+    let deadline = Instant::now() + REPLICA_LET_GO_PATIENCE;
+    let wanted = loop {
+        // A daemon that looks whether it is wanted has the lock for a moment.
+        match want(state).map_err(|error| failed(&error))? {
+            Some(wanted) => break wanted,
+            None if Instant::now() < deadline => std::thread::sleep(REPLICA_LET_GO_POLL),
+            None => return Err(in_use(options)),
+        }
+    };
     let root = File::open(options.tree()).map_err(|error| failed(&error))?;
     let set = set_of(&root, Some(state)).map_err(|error| failed(&error))?.ok_or_else(|| {
         failed(&io::Error::other("it does not carry the mark of a replica: mount its disk, if it has one"))
     })?;
-    let deadline = Instant::now() + REPLICA_LET_GO_PATIENCE;
     loop {
         match Replica::open(&places, set) {
             Ok(replica) => return Ok((wanted, replica)),
@@ -174,6 +200,14 @@ fn refuse_kept_out(tree: &Path, epoch: Epoch, fence: Option<Epoch>) -> Result<()
         NOTHING_MOUNTED,
         "To write here again: stop the stand-in, the target daemon of this directory too, and start with --stand-in.",
     ))
+}
+
+fn not_begun(options: &ProtectOptions) -> Failure {
+    Failure::new(
+        format!("{} was to stand in for its source, and that did not begin.", options.tree().display()),
+        LEFT_ALONE,
+        "Its source may have come since. To serve it in the source's place: the same command with --stand-in.",
+    )
 }
 
 fn bad(options: &ProtectOptions, why: &str) -> Failure {

@@ -1,6 +1,7 @@
 //! Sources of several epochs come to one replica.
 
 use super::*;
+use crate::limits::EPOCHS_RAISED_MAX;
 
 /// What the target answers to a source that writes in this epoch.
 fn greeted(scene: &mut Scene, number: u32, writer: u64) -> TargetMessage {
@@ -14,7 +15,12 @@ fn greeted(scene: &mut Scene, number: u32, writer: u64) -> TargetMessage {
         last: Position::origin(Epoch { number, writer }, Incarnation(writer)),
         oldest: Sequence(1),
     });
-    scene.message(|message| matches!(message, TargetMessage::Welcome { .. } | TargetMessage::KeptOut { .. }))
+    scene.message(|message| {
+        matches!(
+            message,
+            TargetMessage::Welcome { .. } | TargetMessage::KeptOut { .. } | TargetMessage::Refused { .. }
+        )
+    })
 }
 
 /// It was answered with a copy: what the stand-in had written was overwritten.
@@ -44,4 +50,18 @@ fn a_source_of_a_lower_epoch_is_kept_out_for_good() {
     drop(scene);
     let places = Places::beside(&dir.path().join("replica"), &dir.path().join("state"));
     assert_eq!(Replica::open(&places, SET).unwrap().fence(), Some(Epoch { number: 3, writer: 7 }));
+}
+
+/// One that a peer makes up would keep every honest source out for good.
+#[test]
+fn an_epoch_out_of_all_reason_is_refused_and_not_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut scene = Scene::begin(dir.path());
+    for number in [u32::MAX, EPOCHS_RAISED_MAX + 2] {
+        let answer = greeted(&mut scene, number, 7);
+        let TargetMessage::Refused { reason } = &answer else { panic!("{answer:?}") };
+        assert!(reason.to_text().contains("nothing was changed"), "{reason:?}");
+    }
+    assert!(matches!(greeted(&mut scene, 1, 7), TargetMessage::Welcome { .. }));
+    assert!(matches!(greeted(&mut scene, EPOCHS_RAISED_MAX + 1, 7), TargetMessage::Welcome { .. }));
 }
