@@ -41,6 +41,10 @@ impl Volume {
         }
         let taken = found.taken.as_ref();
         change.lock_found(&found.moved.0, taken.map(|(node, _)| &**node));
+        change.mark_moved(&found.moved.0);
+        if flags.contains(RenameFlags::EXCHANGE) {
+            taken.into_iter().for_each(|(node, _)| change.mark_moved(node));
+        }
         let replaced = self.will_replace(&change, &found, flags)?;
         if let Err(error) = change.make(|| rename(&from, &to, flags)) {
             if let (Some((node, _)), Some(_)) = (taken, replaced) {

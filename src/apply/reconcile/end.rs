@@ -79,7 +79,9 @@ impl Session {
         };
         let orphans = self.orphan_counts(resolved);
         replica.places_are_others();
-        replica.keep_orphans(orphans.kept > 0)?;
+        // Of directories that were not listed nothing is counted.
+        let keeps_others = self.vouching.is_some() && replica.keeps_orphans();
+        replica.keep_orphans(orphans.kept > 0 || keeps_others)?;
         // Those that were set aside before went without, or while the copy ran.
         replica.untimed().for_each(|id| {
             self.left_out.add(&format!("object {id}: the target: its modification time could not be set"));

@@ -79,7 +79,7 @@ impl Session {
         }
         let (found, in_doubt) = match placed {
             // It was compared, or has come, and packets have kept it as it is.
-            Placed::Kept(found) if was_seen && lack != Some(Lack::Content) => {
+            Placed::Kept(found) if was_seen && lack != Some(Lack::Content) && !self.is_cut(entry, &found) => {
                 return self.correct(replica, entry, &found, false).map(|()| false);
             }
             Placed::Kept(found) => (found, lack.is_some() || entry.suspect),
@@ -93,6 +93,12 @@ impl Session {
         }
         self.incomplete.remove(entry.object)?;
         self.correct(replica, entry, &found, true).map(|()| false)
+    }
+
+    /// A file that nothing is known to lack has another size than its source: whatever has made it, what was
+    /// vouched for is not so.
+    fn is_cut(&self, entry: &ListedObject, found: &Found) -> bool {
+        self.vouching.is_some() && found.status.st_size as u64 != entry.size
     }
 
     pub(super) fn want_content(&mut self, replica: &mut Replica, object: ObjectId) -> Result<(), Fault> {

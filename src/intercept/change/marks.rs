@@ -63,13 +63,17 @@ impl Change<'_> {
 
     /// A target that has made it from its op, and was cut off before its time was set, is shown it again.
     pub(super) fn mark_new(&self, node: &Node) {
-        self.volume.mark(node, if node.is_directory() { &What::Names } else { &What::Itself });
+        let what = match node.file_type {
+            libc::S_IFDIR => What::Names,
+            // All of it, whatever an inode number that was used before stands for at a target.
+            libc::S_IFREG => What::From(0),
+            _ => What::Itself,
+        };
+        self.volume.mark(node, &what);
     }
 
-    /// A directory that gets another place has other times, and another `..`.
-    pub(super) fn mark_found(&self, node: &Node) {
-        if node.is_directory() {
-            self.volume.mark(node, &What::Names);
-        }
+    /// What gets another place may have other times, and a directory has another `..`.
+    pub(in crate::intercept) fn mark_moved(&self, node: &Node) {
+        self.volume.mark(node, if node.is_directory() { &What::Names } else { &What::Itself });
     }
 }

@@ -326,7 +326,6 @@ impl<'a> Change<'a> {
         for node in [Some(one), other].into_iter().flatten() {
             self.begun.add(node.object.inode);
             node.left.forget();
-            self.mark_found(node);
         }
         self.path = Some(self.volume.path(one));
     }

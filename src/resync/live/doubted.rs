@@ -46,7 +46,13 @@ pub(super) fn find(eyes: &Eyes, root: &FileHandle, id: ObjectId) -> Result<Doubt
     }
 }
 
-fn is_inside(eyes: &Eyes, handle: &FileHandle, root: &FileHandle, id: ObjectId) -> io::Result<bool> {
+/// Whether a handle is that of the directory with this id, and lies inside the set.
+pub(super) fn is_inside(
+    eyes: &Eyes,
+    handle: &FileHandle,
+    root: &FileHandle,
+    id: ObjectId,
+) -> io::Result<bool> {
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
     let mut at = open_by_handle(eyes.root_fd(), handle, flags)?;
     let mut status = stat(at.as_fd())?;

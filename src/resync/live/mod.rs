@@ -398,7 +398,7 @@ impl<S: StampedSink> LiveCopy<S> {
             }
             Step::Copy(Job::Xattrs(place)) => self.send_xattrs(&place)?,
             Step::List => self.list()?,
-            Step::Enter(dir) => self.enter(dir),
+            Step::Enter(dir) => self.enter_inside(dir)?,
             Step::Find(id) => self.find(id)?,
             Step::End if self.checking.as_ref().is_some_and(|checking| !checking.is_answered()) => {
                 return Ok(Stepped::Waits);
@@ -449,6 +449,17 @@ impl<S: StampedSink> LiveCopy<S> {
             }
             (None, None) => Err(format!("no hashes were sent with item {}", item.0)),
         }
+    }
+
+    /// A directory whose names are owed may have left the set past the mount, or be gone.
+    fn enter_inside(&mut self, dir: Directory<(FileHandle, Arc<TreePath>)>) -> Result<(), CopyError> {
+        let is_by_id = self.owing.is_some() && dir.descend == Descend::WhereAsked;
+        let is_inside = || doubted::is_inside(&self.eyes, &dir.place.0, &self.root, dir.id);
+        if is_by_id && !matches!(is_inside(), Ok(true)) {
+            return self.say_not_listed(dir.id);
+        }
+        self.enter(dir);
+        Ok(())
     }
 
     fn enter(&mut self, dir: Directory<(FileHandle, Arc<TreePath>)>) {

@@ -190,7 +190,11 @@ impl<S: Surroundings> Driver<S> {
             Ok(CopyReport { .. }) => self.in_line(),
             // The link says why; the next one begins anew.
             Err(CopyError::Gone) => {}
-            Err(error) => self.lost(LostBy::Network, format!("the copy failed: {error}")),
+            Err(error) => {
+                // The next one does not go by what is owed.
+                self.lacks.everything();
+                self.lost(LostBy::Network, format!("the copy failed: {error}"));
+            }
         }
     }
 

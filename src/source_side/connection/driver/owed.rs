@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use super::super::surroundings::{OwedOrder, Surroundings};
 use super::{Driver, Trust};
-use crate::packet::{BadBy, DataState, ReplicaProof, Sequence};
+use crate::limits::MINICOPY_ATTEMPTS_MAX;
+use crate::packet::{BadBy, DataState, Position, ReplicaProof, Sequence};
 use crate::resync::Owed;
 use crate::words::CopyMode;
 
@@ -75,13 +76,25 @@ impl<S: Surroundings> Driver<S> {
         let (true, base, proof) = (self.lacks.is_whole(), self.lacks.base?, self.lacks.proof?) else {
             return None;
         };
-        let is_behind = !proof.applied.same_history(&self.queue.last()) || proof.applied.sequence < base;
-        if !is_plain || misses_some || is_behind {
+        if !is_plain || misses_some || !self.continues(base, &proof.applied) {
+            return None;
+        }
+        // Whatever makes it fail again and again, a copy of everything does without it.
+        if self.shared.report.lock().copy_attempts >= MINICOPY_ATTEMPTS_MAX {
             return None;
         }
         let map = settings.map.clone()?;
         let now = move || map.changed_since(base).map(Owed::from);
         let owed = Arc::new(now()?);
         Some(OwedOrder { owed, now: Arc::new(now), percent_max: self.percent_max() })
+    }
+
+    /// What it has applied is of this very memory: nothing that the base lacks, and nothing that was never sent. A
+    /// source that was set back with its memory, as a virtual machine, does not know what it has sent since.
+    fn continues(&self, base: Sequence, applied: &Position) -> bool {
+        let last = self.queue.last();
+        let is_split = applied.sequence == last.sequence && applied.chain != last.chain;
+        let was_sent = applied.sequence <= self.sent_upto.min(last.sequence);
+        applied.same_history(&last) && applied.sequence >= base && was_sent && !is_split
     }
 }
