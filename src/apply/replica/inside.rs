@@ -111,6 +111,8 @@ impl Replica {
             // A name that is gone is remembered while somebody has the file open by it; and a name
             // may end like that.
             Ok(path) if path.as_os_str().as_bytes().ends_with(b" (deleted)") => Ok(Remembered::Unknown),
+            // Opened by its handle before anybody has come upon a name of it: it hangs from nothing.
+            Ok(path) if path == Path::new("/") => Ok(Remembered::Unknown),
             Ok(path) if self.is_below(&path)? => Ok(Remembered::Inside),
             Ok(_) => Ok(Remembered::Outside),
             Err(error) if error.raw_os_error() == Some(libc::ENAMETOOLONG) => Ok(Remembered::Unknown),
