@@ -4,7 +4,7 @@ use super::Session;
 use super::entry::find_handle;
 use super::planted::{self, Planted};
 use crate::apply::fault::Fault;
-use crate::apply::replica::Replica;
+use crate::apply::replica::{Replica, by_handle};
 use crate::limits::LISTED_AGAIN_MAX;
 use crate::packet::{DataState, ObjectId, OrphanCounts, Position, Sequence};
 
@@ -89,6 +89,9 @@ impl Session {
         if self.left_out.is_empty() && self.vouching.is_none() {
             self.forget_the_gone(replica)?;
         }
+        if self.vouching.is_some() {
+            forget_the_dead(replica)?;
+        }
         self.ruled.keep(replica)?;
         replica.adopt(position)?;
         assert_eq!(replica.data().state, DataState::Bad, "a replica is good before its copy has ended");
@@ -113,6 +116,23 @@ impl Session {
             .map_err(Fault::own("object index"))?;
         gone.into_iter().try_for_each(|id| replica.forget(id))
     }
+}
+
+/// Ids whose inodes are gone: who looks whether the replica is still there would miss them. A copy of what is
+/// owed has claims of little, so that each is looked at.
+fn forget_the_dead(replica: &mut Replica) -> Result<(), Fault> {
+    let mut dead = Vec::new();
+    let look = |id, handle| {
+        let is_dead = match by_handle::open(replica.root(), &handle, libc::O_PATH | libc::O_NOFOLLOW) {
+            Ok(fd) => rustix::fs::fstat(fd)?.st_nlink == 0,
+            Err(error) if error.raw_os_error() == Some(libc::ESTALE) => true,
+            Err(error) => return Err(error),
+        };
+        dead.extend(is_dead.then_some(id));
+        Ok(())
+    };
+    replica.index().for_each(look).map_err(Fault::own("object index"))?;
+    dead.into_iter().try_for_each(|id| replica.forget(id))
 }
 
 pub(super) fn is_below_root(replica: &Replica, object: ObjectId) -> Result<bool, Fault> {
