@@ -223,7 +223,9 @@ impl<S: Surroundings> Driver<S> {
         self.say_in_line(&copied, orphans);
         let Some(session) = &self.session else { return };
         let after = session.stream.at();
-        self.lacks.in_line(left_out.is_empty().then_some(after.sequence));
+        // What has come since the copy began may be on no disk yet: acknowledgements tell.
+        let began = session.stream.began().filter(|_| left_out.is_empty());
+        self.lacks.in_line(began.map(|began| began.sequence));
         let base = self.lacks.base();
         let is_minicopy = self.shared.report.lock().is_minicopy;
         match is_minicopy {
