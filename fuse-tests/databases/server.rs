@@ -2,6 +2,7 @@
 //! numbered transactions. Settings that decide about durability are the servers' own defaults.
 
 mod clients;
+mod ddl_log;
 mod disk;
 mod mariadb;
 mod postgres;

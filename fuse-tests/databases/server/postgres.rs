@@ -116,8 +116,7 @@ impl Postgres {
     /// Errors: it did not start, with its log.
     fn start(data: &Path) -> Result<Postgres, String> {
         let programs = Programs::find();
-        let place = tempfile::Builder::new().prefix("s").tempdir().expect("a temporary directory");
-        programs.account.own(place.path());
+        let place = programs.account.place();
         let log = place.path().join("log");
         let mut start = programs.command("pg_ctl");
         start.args(["start", "--wait", "--timeout", "150", "--pgdata"]).arg(data).arg("--log").arg(&log);

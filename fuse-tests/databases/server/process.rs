@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
+use tempfile::TempDir;
 
 use crate::databases::thread_states;
 use crate::host::{describe, output_within};
@@ -37,6 +38,13 @@ impl Account {
         let mut command = Command::new(program);
         command.uid(self.user).gid(self.group).current_dir("/").env("LC_ALL", "C.UTF-8");
         command
+    }
+
+    /// A temporary directory that is its.
+    pub fn place(self) -> TempDir {
+        let place = tempfile::Builder::new().prefix("s").tempdir().expect("a temporary directory");
+        self.own(place.path());
+        place
     }
 
     /// Gives it a directory.
