@@ -40,6 +40,7 @@ mod refused;
 mod reserve;
 mod restart;
 mod restored;
+mod scheduled;
 mod sets;
 mod sizes;
 #[cfg(feature = "suites")]

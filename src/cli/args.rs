@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use self::connection::{Connection, ConnectionCommand, OneConnection, Resume};
+pub use self::connection::{Connection, ConnectionCommand, OneConnection, Resume, ScheduleCommand};
 use super::bench::Bench;
 use super::orphans::Orphans;
 use super::restore::Restore;
@@ -20,7 +20,9 @@ use super::stop::Stop;
 use super::verify::Verify;
 use crate::limits::{MAP_SIZE, QUEUE_MEMORY};
 use crate::units::{parse_duration, parse_size};
-use crate::words::{DeleteLimit, OrphanChoice, Profile, Target, TimeOfDay, VerifyMode, WhenFull};
+use crate::words::{
+    DeleteLimit, OrphanChoice, Profile, SchedulePlan, Target, TimeOfDay, VerifyMode, WhenFull,
+};
 pub use mirror::{Mirror, MirrorCommand};
 pub use set::{Set, SetCommand};
 
@@ -182,6 +184,10 @@ pub struct Protect {
     /// With --verify-every: what is compared
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = VerifyMode::Attributes, requires = "verify_every")]
     pub verify_mode: VerifyMode,
+    /// When connections send, as in at=22:00,every=1d,queue=50%,stop-after=2h,window=22:00-06:00 [default: as the file
+    /// of the set says, or always]
+    #[arg(long, value_name = "PLAN")]
+    pub schedule: Option<SchedulePlan>,
     /// When a program's fsync returns: with the local disk, or only with the targets' disks too
     #[arg(long, value_enum, default_value_t = Fsync::Local)]
     pub fsync: Fsync,

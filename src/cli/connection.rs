@@ -1,11 +1,13 @@
-//! `standin connection`: list, start, stop, pause, resume, disconnect.
+//! `standin connection`: list, start, stop, pause, resume, disconnect, schedule.
+
+mod schedule;
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::args::{Common, Connection, ConnectionCommand, OneConnection, Resume};
+use super::args::{Common, Connection, ConnectionCommand, OneConnection, Resume, ScheduleCommand};
 use super::find::{Found, find_role, no_answer};
 use super::status::{age, packets, state_word};
 use super::{Outcome, output};
@@ -13,7 +15,7 @@ use crate::control::{ChangedConnection, ConnectionChange, ConnectionStatus, Role
 use crate::failure::Failure;
 use crate::preflight::{MountTable, resolve};
 use crate::units;
-use crate::words::{QueueStats, Target};
+use crate::words::{Order, QueueStats, Target};
 
 /// Shortest beginning of a UUID that names a connection, as of a fingerprint.
 const UUID_LEN_MIN: usize = 8;
@@ -29,6 +31,13 @@ pub(super) fn run(common: &Common, args: &Connection) -> Outcome {
             (ConnectionChange::AcceptDeletes, one)
         }
         ConnectionCommand::Disconnect(one) => (ConnectionChange::Disconnect, one),
+        ConnectionCommand::Schedule { command } => match command {
+            ScheduleCommand::Show(one) => return schedule::show(common, one),
+            ScheduleCommand::Set { plan, one } => (schedule::change(Order::Set(*plan)), one),
+            ScheduleCommand::Clear(one) => (schedule::change(Order::Clear), one),
+            ScheduleCommand::On(one) => (schedule::change(Order::On), one),
+            ScheduleCommand::Off(one) => (schedule::change(Order::Off), one),
+        },
     };
     let (set, which) = meant(one)?;
     let found = find_role(common, set.as_deref(), RoleName::Source)?;
@@ -112,6 +121,29 @@ fn absolute(which: &str) -> Result<String, Failure> {
     Ok(Target::Local(resolved).to_string())
 }
 
+/// Those that are named, of a daemon's.
+fn chosen<'a>(
+    connections: &'a [ConnectionStatus],
+    which: Option<&str>,
+) -> Result<Vec<&'a ConnectionStatus>, Failure> {
+    let fits = |connection: &&ConnectionStatus| {
+        which.is_none_or(|which| {
+            connection.id.to_string() == which
+                || which.len() >= UUID_LEN_MIN && connection.uuid.starts_with(which)
+                || connection.target == which
+        })
+    };
+    let chosen: Vec<_> = connections.iter().filter(fits).collect();
+    match (chosen.is_empty(), which) {
+        (true, Some(which)) => Err(Failure::new(
+            format!("There is no connection '{which}'."),
+            "Nothing was changed.",
+            "`standin connection list` shows them.",
+        )),
+        (true, None) | (false, _) => Ok(chosen),
+    }
+}
+
 /// What was done, and what it means for the changes that come.
 pub(super) fn text(changed: &ChangedConnection) -> String {
     let ChangedConnection { change, connection, queue } = changed;
@@ -130,6 +162,7 @@ pub(super) fn text(changed: &ChangedConnection) -> String {
         | ConnectionChange::StopMirror { .. }
         | ConnectionChange::PauseMirror
         | ConnectionChange::ResumeMirror { .. } => return super::mirror::text(*change, &label),
+        ConnectionChange::Schedule { .. } => return schedule::text(connection),
         ConnectionChange::Stop => format!("{label} is {}.", state_word(connection.state)),
         ConnectionChange::Pause => format!("{label} is {}: nothing is sent.", state_word(connection.state)),
     };

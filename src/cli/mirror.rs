@@ -83,7 +83,8 @@ pub(super) fn text(change: ConnectionChange, label: &str) -> String {
         | ConnectionChange::Pause
         | ConnectionChange::Resume
         | ConnectionChange::AcceptDeletes
-        | ConnectionChange::Disconnect => String::new(),
+        | ConnectionChange::Disconnect
+        | ConnectionChange::Schedule { .. } => String::new(),
     }
 }
 

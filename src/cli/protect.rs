@@ -78,6 +78,7 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
         profile: args.profile,
         mmap_lag: Some(args.mmap_lag).filter(|lag| !lag.is_zero()),
         verify,
+        schedule: args.schedule,
         fsync,
     })
 }
@@ -103,6 +104,12 @@ fn fsync_rule(args: &Protect) -> Result<Option<Rule>, Failure> {
         return Err(refused(
             "--fsync=target needs a target that has a disk; without --to, and with null: alone, there is none.".into(),
             "Name a target with --to, or leave --fsync=target out.",
+        ));
+    }
+    if args.schedule.is_some() && !args.fsync_degrade {
+        return Err(refused(
+            "With --fsync=target every fsync outside of a session of --schedule would wait for its time-out and fail.".into(),
+            "Leave one of them out, or let the local disk count alone meanwhile: --fsync-degrade.",
         ));
     }
     if args.fsync_timeout.is_zero() {

@@ -10,11 +10,11 @@ use super::status::Document;
 use crate::control::tests::{sample_connection, sample_source, sample_status};
 use crate::control::{
     Alert, AsideStatus, ConnectedSource, ConnectionStatus, FsyncStatus, GenerationStatus, Lag, LeftOutStatus,
-    LinkStatus, MirrorProgress, MirrorStatus, ReplicaStatus, Retrying, Role, SetAside, Severity,
-    SourceStatus, Status, TargetStatus, VerifiedStatus,
+    LinkStatus, MirrorProgress, MirrorStatus, ReplicaStatus, Retrying, Role, ScheduleStatus, SetAside,
+    Severity, SourceStatus, Status, TargetStatus, VerifiedStatus,
 };
 use crate::packet::{CheckCounts, DataState, OrphanCounts, Sequence, WithheldCounts};
-use crate::words::VerifyMode;
+use crate::words::{Origin, VerifyMode};
 
 const STATUS_PAGE: &str = include_str!("../../docs/status-json.md");
 
@@ -189,6 +189,15 @@ fn full_connection() -> ConnectionStatus {
         lag_durable: Some(Lag::default()),
         link: Some(LinkStatus::default()),
         retrying: Some(full_retrying()),
+        schedule: Some(ScheduleStatus {
+            plan: "at=22:00,every=1d".into(),
+            from: Origin::Command,
+            on: true,
+            open: false,
+            why: "nothing has begun a session yet".into(),
+            next_unix_ms: Some(1),
+            next: "a session begins at 2026-11-27 22:00".into(),
+        }),
         ..sample_connection()
     }
 }

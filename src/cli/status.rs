@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 pub(super) use self::words::{
-    age, data_word, mirror_words, packets, progress_words, state_word, verified_words,
+    age, data_word, mirror_words, packets, progress_words, schedule_words, state_word, verified_words,
 };
 use self::words::{amount, label, lag, link_words};
 use super::args::{self, Common};
@@ -304,6 +304,11 @@ fn connection_lines(connection: &ConnectionStatus, now: u64, text: &mut String) 
     if let Some(link) = &connection.link {
         writeln!(text, "  link        {}", link_words(link, now))?;
     }
+    setting_lines(connection, text)?;
+    retrying_line(connection, now, text)
+}
+
+fn retrying_line(connection: &ConnectionStatus, now: u64, text: &mut String) -> std::fmt::Result {
     if let Some(retrying) = &connection.retrying {
         let since = age(retrying.since_unix_ms, now);
         writeln!(
@@ -311,6 +316,15 @@ fn connection_lines(connection: &ConnectionStatus, now: u64, text: &mut String) 
             "  retrying    {} for {since}, {} attempts: {}",
             retrying.op, retrying.attempts, retrying.reason
         )?;
+    }
+    Ok(())
+}
+
+/// What people have said of when it sends.
+fn setting_lines(connection: &ConnectionStatus, text: &mut String) -> std::fmt::Result {
+    if let Some(schedule) = &connection.schedule {
+        writeln!(text, "  schedule    {} ({})", schedule.plan, schedule.from)?;
+        writeln!(text, "              {}", schedule_words(schedule))?;
     }
     Ok(())
 }

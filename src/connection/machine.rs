@@ -35,6 +35,8 @@ pub enum NotNow {
     /// There is no network connection to pause or resume.
     Stopped,
     Scheduled,
+    /// Outside of the window of its schedule nothing is sent.
+    OutsideWindow,
     /// It is paused because of deletions that a person has to accept.
     Deletes,
     Gone,

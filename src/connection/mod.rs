@@ -13,6 +13,7 @@
 mod handshake;
 mod machine;
 mod retry;
+mod schedule;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -21,5 +22,6 @@ mod wish;
 pub use handshake::{Decision, Gap, Held, decide};
 pub use machine::{Action, Command, Event, Machine, NotNow};
 pub use retry::{Jitter, delay};
+pub use schedule::{Begun, Ended, KeptSchedule, Look, Outlook, OutsideWindow, Scheduler, Turn};
 pub use state::{Fault, FaultKind, Flow, Link, Repair, State, Window};
 pub use wish::{Copies, Sending, Wish};

@@ -20,8 +20,8 @@
 //!       │                  └─────────────────────────────────────────────┼─────────┘  │
 //!       └─── a mirror is started or stopped; the queue is full while it is paused ────┘
 //! ```
-//! The steps that there are stand in [`State::may_become`]. Schedules are designed and not built: the
-//! product keeps the window open, and nothing gets to Scheduled but in tests.
+//! The steps that there are stand in [`State::may_become`]. The criteria of Scheduled are those of
+//! [`super::schedule`].
 
 use std::fmt;
 use std::time::Instant;
@@ -90,7 +90,7 @@ pub enum FaultKind {
     KeptOut,
 }
 
-/// Whether a schedule lets the connection run: always, as nothing sets one yet.
+/// Whether a schedule lets the connection run: always, where there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Window {
     Open,

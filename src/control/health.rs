@@ -1,11 +1,13 @@
 //! From a status to a verdict: the lines that a person should see, and the exit code for
 //! monitoring systems. Pure.
 
+mod source;
+
 use serde::{Deserialize, Serialize};
 
 use super::status::{
     AsideStatus, ConnectionState, ConnectionStatus, LeftOutStatus, MirrorStatus, Phase, ReplicaStatus, Role,
-    SourceStatus, Status, TargetKind, TargetStatus,
+    Status, TargetKind, TargetStatus,
 };
 use crate::limits::LAG_WARNING;
 use crate::packet::{DataState, WithheldCounts};
@@ -81,42 +83,6 @@ impl Status {
                 Some(Finding::warning(format!("The daemon is stopping: {does}.")))
             }
             Phase::Ending => Some(Finding::warning("The daemon ends: nothing is left to be done.".into())),
-        }
-    }
-}
-
-impl SourceStatus {
-    fn findings(&self, now_unix_ms: u64) -> Vec<Finding> {
-        let mut findings = Vec::from_iter(self.queue_finding());
-        if self.connections.is_empty() {
-            findings.push(Finding::warning("There is no connection: nothing is replicated.".into()));
-        }
-        let connections = self.connections.iter();
-        findings.extend(connections.flat_map(|connection| connection.findings(now_unix_ms, &self.queue)));
-        findings
-    }
-
-    fn queue_finding(&self) -> Option<Finding> {
-        let waiting = self.queue.writers_waiting;
-        let full = self.queue.limit_bytes > 0 && self.queue.bytes * 2 >= self.queue.limit_bytes;
-        match (waiting, full) {
-            (1.., _) => Some(Finding::warning(format!(
-                "The queue is full: {waiting} {} for room. Applications are slowed down to the pace of the target.",
-                if waiting == 1 { "writer waits" } else { "writers wait" },
-            ))),
-            (0, true) => {
-                let held_back = self.connections.iter().any(ConnectionStatus::is_held_back);
-                Some(Finding::warning(format!(
-                    "The queue is {} % full; when it is full, {}.",
-                    self.queue.bytes * 100 / self.queue.limit_bytes,
-                    if held_back {
-                        "targets that are away, stopped or paused are let go"
-                    } else {
-                        "writers wait"
-                    }
-                )))
-            }
-            (0, false) => None,
         }
     }
 }
@@ -234,7 +200,10 @@ impl ConnectionStatus {
             ))
         }));
         let seconds = self.lag_applied.map_or(0.0, |lag| lag.seconds);
-        if self.kind != TargetKind::Null && seconds > LAG_WARNING.as_secs_f64() {
+        if self.kind != TargetKind::Null
+            && !self.state.waits_for_schedule()
+            && seconds > LAG_WARNING.as_secs_f64()
+        {
             findings.push(Finding::warning(format!("{} is {seconds:.0} s behind.", self.label())));
         }
         findings
@@ -244,14 +213,21 @@ impl ConnectionStatus {
         format!("Connection {} ({})", self.id, self.target)
     }
 
-    /// By a person or because it is away, and its changes are in the queue.
+    /// By a person, by its schedule or because it is away, and its changes are in the queue.
     fn is_held_back(&self) -> bool {
         let state = self.state;
         !self.needs_copy
-            && matches!(state, ConnectionState::Stopped | ConnectionState::Paused | ConnectionState::Error)
+            && (state.waits_for_schedule()
+                || matches!(
+                    state,
+                    ConnectionState::Stopped | ConnectionState::Paused | ConnectionState::Error
+                ))
     }
 
     fn state_finding(&self, queue: &QueueStats) -> Option<Finding> {
+        if self.needs_copy && self.state.waits_for_schedule() {
+            return Some(Finding::warning(format!("{}: {}.", self.label(), self.reason)));
+        }
         if self.needs_copy {
             return Some(Finding::critical(format!("{}: {}.", self.label(), self.reason)));
         }
@@ -312,6 +288,9 @@ impl ConnectionStatus {
             | MirrorStatus::RemovingOrphans
             | MirrorStatus::Restoring => Some(Finding::warning(format!(
                 "{label}: the replica {word}; do not use it before the mirror is complete."
+            ))),
+            _ if self.state.waits_for_schedule() => Some(Finding::warning(format!(
+                "{label}: the replica {word}, and is made one when its schedule lets it."
             ))),
             MirrorStatus::Idle
             | MirrorStatus::Paused

@@ -10,7 +10,7 @@ use super::status::{ConnectionStatus, Status};
 use crate::failure::Failure;
 use crate::packet::{CheckCounts, DifferenceKind, Sequence};
 use crate::sets::Rules;
-use crate::words::{Allow, CopyMode, HashKind, OrphanRules, QueueStats, Right};
+use crate::words::{Allow, CopyMode, HashKind, Order, OrphanRules, QueueStats, Right, SchedulePlan};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "request")]
@@ -99,6 +99,10 @@ pub enum ConnectionChange {
     ResumeMirror {
         /// Bytes a second, from now on; `Some(0)`: as fast as it goes.
         rate: Option<u64>,
+    },
+    /// When it sends.
+    Schedule {
+        order: Order<SchedulePlan>,
     },
 }
 

@@ -36,8 +36,8 @@ pub use server::{Caller, Handler, Server};
 pub use status::{
     Alert, Amount, AsideStatus, CaptureStatus, ConnectedSource, ConnectionState, ConnectionStatus,
     FsyncStatus, GenerationStatus, Lag, LeftOutStatus, LinkStatus, MirrorProgress, MirrorStatus, Phase,
-    ReplicaStatus, Retrying, Role, RoleName, SetAside, SourceStatus, Status, TargetKind, TargetStatus,
-    VerifiedStatus,
+    ReplicaStatus, Retrying, Role, RoleName, ScheduleStatus, SetAside, SourceStatus, Status, TargetKind,
+    TargetStatus, VerifiedStatus,
 };
 
 use std::time::{SystemTime, UNIX_EPOCH};

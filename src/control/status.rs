@@ -11,7 +11,7 @@ use super::health::Severity;
 use super::path_text;
 use super::process::ProcessStatus;
 use crate::packet::{CheckCounts, DataState, OrphanCounts, Sequence, WithheldCounts};
-use crate::words::{QueueStats, VerifyMode};
+use crate::words::{Origin, QueueStats, VerifyMode};
 
 /// Everything that one daemon knows: what all have, and what its role adds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -299,6 +299,27 @@ pub struct ConnectionStatus {
     pub link: Option<LinkStatus>,
     /// There while the target cannot perform the op at the head of the line.
     pub retrying: Option<Retrying>,
+    /// When it sends, where not always.
+    #[serde(default)]
+    pub schedule: Option<ScheduleStatus>,
+}
+
+/// When a connection sends, and what comes next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduleStatus {
+    /// As it is typed.
+    pub plan: String,
+    pub from: Origin,
+    /// It counts; else it is kept, and switched off.
+    pub on: bool,
+    /// It lets the connection run.
+    pub open: bool,
+    /// What holds now, in words.
+    pub why: String,
+    /// When that changes at the latest, as far as time alone says so.
+    pub next_unix_ms: Option<u64>,
+    /// What changes it then or before, in words.
+    pub next: String,
 }
 
 /// What a verification came to.
@@ -367,7 +388,7 @@ pub enum ConnectionState {
     Started,
     /// Network connection up; changes are queued.
     Paused,
-    /// No network connection until the criteria of the schedule are met. Nothing sets one yet.
+    /// No network connection until the criteria of the schedule are met.
     Scheduled,
     /// Scheduled, and the last session failed.
     ScheduledAfterError,
@@ -386,6 +407,10 @@ impl ConnectionState {
             ConnectionState::ScheduledAfterError => 4 | 8,
             ConnectionState::Error => 8,
         }
+    }
+
+    pub fn waits_for_schedule(self) -> bool {
+        matches!(self, ConnectionState::Scheduled | ConnectionState::ScheduledAfterError)
     }
 }
 

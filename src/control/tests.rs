@@ -93,6 +93,7 @@ pub(crate) fn sample_connection() -> ConnectionStatus {
         lag_durable: Some(Lag::default()),
         link: None,
         retrying: None,
+        schedule: None,
     }
 }
 

@@ -98,6 +98,7 @@ impl Ground {
             delete_guard: crate::words::DeleteLimit::default(),
             orphans: crate::words::OrphanRules::default(),
             verify: None,
+            schedule: None,
             fsync: None,
         }
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::matcher::Matcher;
 use super::rules::{BadRule, Rules};
 use crate::store;
-use crate::words::{VerifyPlan, is_set_name};
+use crate::words::{SchedulePlan, VerifyPlan, is_set_name};
 
 const DIRECTORY: &str = "sets";
 const SUFFIX: &str = "toml";
@@ -24,6 +24,9 @@ pub struct SetFile {
     /// When replicas are verified by themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<VerifyPlan>,
+    /// When connections send, where not always.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<SchedulePlan>,
     #[serde(default, rename = "rule", skip_serializing_if = "Rules::is_empty")]
     pub rules: Rules,
 }
@@ -175,8 +178,9 @@ mod tests {
         let rules = Rules(vec![Rule::exclude("*.tmp"), Rule::exclude("cache"), kept]);
         let text = "verify = { every = \"24h\", at = \"03:00\", mode = \"checksum\" }";
         let verify = SetFile::parse(Path::new("web.toml"), text).unwrap().verify;
+        let schedule = SetFile::parse(Path::new("web.toml"), "schedule = \"at=22:00\"").unwrap().schedule;
         assert_eq!(verify.unwrap().to_string(), "every 1d at 03:00 (checksum)");
-        let file = SetFile { directory: Some("/srv/web".into()), verify, rules };
+        let file = SetFile { directory: Some("/srv/web".into()), verify, schedule, rules };
         sets.write("web", &file).unwrap();
         assert_eq!(sets.read("web").unwrap(), Some(file));
         assert_eq!(sets.names().unwrap(), ["web"]);
@@ -194,6 +198,7 @@ mod tests {
             ("rule = 3\n", "rule"),
             ("[verify]\nevery = \"7h\"\nat = \"03:00\"\n", "goes into a day"),
             ("[verify]\nevery = \"1d\"\nfrom = \"03:00\"\n", "from"),
+            ("schedule = \"at=22\"\n", "time of day"),
         ];
         for (text, part) in table {
             let error = SetFile::parse(Path::new("web.toml"), text).unwrap_err().to_string();

@@ -78,6 +78,7 @@ impl Source {
             delete_guard: DeleteLimit::Off,
             orphans: Default::default(),
             restored_at: None,
+            terms: Default::default(),
         };
         Source {
             driver: Driver::alone(settings, desk.clone(), queue.clone()),

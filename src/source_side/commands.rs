@@ -1,6 +1,7 @@
 //! `standin connection start|stop|pause|resume|disconnect`: what a person wants of one connection.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crossbeam_channel::Receiver;
 
@@ -11,10 +12,12 @@ use super::ground::Ground;
 use super::status::connection_status;
 use crate::connection::{Command, NotNow};
 use crate::control::{
-    ChangedConnection, ConnectionChange, ConnectionState, ConnectionStatus, NoAnswer, Phase, ask,
+    ChangedConnection, ConnectionChange, ConnectionState, ConnectionStatus, NoAnswer, Phase, ask, unix_ms,
 };
 use crate::failure::Failure;
 use crate::limits::CONTROL_ANSWER;
+use crate::sys::utc_offset;
+use crate::words::{Order, SchedulePlan};
 
 const UNTOUCHED: &str = "Nothing was changed.";
 
@@ -54,7 +57,8 @@ pub fn change(
         | ConnectionChange::StartMirror { .. }
         | ConnectionChange::StopMirror { .. }
         | ConnectionChange::PauseMirror
-        | ConnectionChange::ResumeMirror { .. } => {
+        | ConnectionChange::ResumeMirror { .. }
+        | ConnectionChange::Schedule { .. } => {
             keep(desk);
             connection_status(&connection, &desk.ground)
         }
@@ -97,16 +101,17 @@ pub fn begin(
     let connection = meant(connections, which)?;
     let before = connection_status(&connection, ground);
     let outcome = match (connection.is_null(), command(change)) {
-        (true, Wanted::OfConnection(Command::Disconnect)) => None,
-        (true, Wanted::OfConnection(_) | Wanted::OfCopies(_)) => {
+        (true, Wanted::Connection(Command::Disconnect)) => None,
+        (true, Wanted::Connection(_) | Wanted::Copies(_) | Wanted::Schedule(_)) => {
             return Err(Failure::new(
                 "The target null: captures and sends nothing: there is nothing to start or stop.",
                 UNTOUCHED,
                 "`standin connection disconnect` takes it away.",
             ));
         }
-        (false, Wanted::OfConnection(command)) => Some(connection.command(command)),
-        (false, Wanted::OfCopies(command)) => Some(connection.mirror(command)),
+        (false, Wanted::Connection(command)) => Some(connection.command(command)),
+        (false, Wanted::Copies(command)) => Some(connection.mirror(command)),
+        (false, Wanted::Schedule(order)) => Some(connection.schedule(order)),
     };
     Ok(Begun { connection, before, outcome })
 }
@@ -144,10 +149,10 @@ pub fn way_on(id: u32, report: &Report) -> String {
             let command = match report.state {
                 ConnectionState::Stopped => format!("connection start {id}"),
                 ConnectionState::Paused => format!("connection resume {id}"),
-                ConnectionState::Started
-                | ConnectionState::Scheduled
-                | ConnectionState::ScheduledAfterError
-                | ConnectionState::Error => match report.kept.copy_paused {
+                ConnectionState::Scheduled | ConnectionState::ScheduledAfterError => {
+                    return waits_for_schedule(id, report);
+                }
+                ConnectionState::Started | ConnectionState::Error => match report.kept.copy_paused {
                     true => format!("mirror resume --connection {id}"),
                     false => format!("mirror start --connection {id}"),
                 },
@@ -156,6 +161,16 @@ pub fn way_on(id: u32, report: &Report) -> String {
         }
         None => report.reason.clone(),
     }
+}
+
+fn waits_for_schedule(id: u32, report: &Report) -> String {
+    let next = report.schedule.as_ref().map(|of| of.scheduler.outlook(now_s(), &utc_offset).next);
+    let next = next.filter(|next| !next.is_empty()).map(|next| format!("; {next}")).unwrap_or_default();
+    format!("it waits for its schedule{next}; `standin connection start {id}` begins a session now")
+}
+
+fn now_s() -> i64 {
+    (unix_ms(SystemTime::now()) / 1000) as i64
 }
 
 pub fn none_left() -> Failure {
@@ -168,26 +183,26 @@ pub fn none_left() -> Failure {
 
 /// What a change is about.
 enum Wanted {
-    OfConnection(Command),
-    OfCopies(MirrorCommand),
+    Connection(Command),
+    Copies(MirrorCommand),
+    Schedule(Order<SchedulePlan>),
 }
 
 fn command(change: ConnectionChange) -> Wanted {
     match change {
-        ConnectionChange::Start => Wanted::OfConnection(Command::Start),
-        ConnectionChange::Stop => Wanted::OfConnection(Command::Stop),
-        ConnectionChange::Pause => Wanted::OfConnection(Command::Pause),
-        ConnectionChange::Resume => Wanted::OfConnection(Command::Resume),
-        ConnectionChange::AcceptDeletes => Wanted::OfConnection(Command::AcceptDeletes),
-        ConnectionChange::Disconnect => Wanted::OfConnection(Command::Disconnect),
+        ConnectionChange::Start => Wanted::Connection(Command::Start),
+        ConnectionChange::Stop => Wanted::Connection(Command::Stop),
+        ConnectionChange::Pause => Wanted::Connection(Command::Pause),
+        ConnectionChange::Resume => Wanted::Connection(Command::Resume),
+        ConnectionChange::AcceptDeletes => Wanted::Connection(Command::AcceptDeletes),
+        ConnectionChange::Disconnect => Wanted::Connection(Command::Disconnect),
         ConnectionChange::StartMirror { mode, hash, rate, orphans } => {
-            Wanted::OfCopies(MirrorCommand::Start { mode, hash, rate, orphans })
+            Wanted::Copies(MirrorCommand::Start { mode, hash, rate, orphans })
         }
-        ConnectionChange::StopMirror { from_scratch } => {
-            Wanted::OfCopies(MirrorCommand::Stop { from_scratch })
-        }
-        ConnectionChange::PauseMirror => Wanted::OfCopies(MirrorCommand::Pause),
-        ConnectionChange::ResumeMirror { rate } => Wanted::OfCopies(MirrorCommand::Resume { rate }),
+        ConnectionChange::StopMirror { from_scratch } => Wanted::Copies(MirrorCommand::Stop { from_scratch }),
+        ConnectionChange::PauseMirror => Wanted::Copies(MirrorCommand::Pause),
+        ConnectionChange::ResumeMirror { rate } => Wanted::Copies(MirrorCommand::Resume { rate }),
+        ConnectionChange::Schedule { order } => Wanted::Schedule(order),
     }
 }
 
@@ -204,6 +219,13 @@ fn not_now(id: u32, why: NotNow) -> Failure {
         NotNow::Scheduled => (
             "waits for its schedule and has no network connection".to_owned(),
             format!("`standin connection stop {id}` keeps it from starting."),
+        ),
+        NotNow::OutsideWindow => (
+            "is outside of the window of its schedule, and nothing is sent there".to_owned(),
+            format!(
+                "`standin connection schedule show {id}` says when it opens; `standin connection schedule off {id}` \
+                 lets it run whatever its schedule says."
+            ),
         ),
         NotNow::Paused => {
             ("is paused".to_owned(), format!("`standin connection resume {id}` lets it go on."))

@@ -79,6 +79,7 @@ impl Scene {
             delete_guard: Default::default(),
             orphans: Default::default(),
             restored_at: None,
+            terms: Default::default(),
         };
         let route = Route::Fixed(Dial::new(listener.local_addr(), target.fingerprint(), us));
         let tree = tempfile::tempdir().unwrap();

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::mark::{Clock, EVERYTHING, Mark};
-use crate::connection::Wish;
+use crate::connection::{KeptSchedule, Wish};
 use crate::limits::FIRST_COPY_RUNS_MAX;
 use crate::packet::{CheckCounts, Epoch, Incarnation, Sequence, Timestamp};
-use crate::words::{CopyMode, HashKind, OrphanRules, VerifyMode};
+use crate::words::{CopyMode, HashKind, OrphanRules, Own, SchedulePlan, VerifyMode};
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +30,9 @@ pub struct Kept {
     pub checks_served_s: Option<i64>,
     /// Names of whatever is no directory, about.
     pub names: Option<u64>,
+    /// What a person has said of its schedule while it ran.
+    pub schedule: Own<SchedulePlan>,
+    pub sessions: KeptSchedule,
 }
 
 /// When a replica was compared, up to which position, and what was found.

@@ -207,6 +207,7 @@ mod tests {
             delete_guard: Default::default(),
             orphans: Default::default(),
             restored_at: None,
+            terms: Default::default(),
         };
         let queue = Queue::new(1 << 20, origin);
         let around = Around::of(Route::Paired(paired), state, &queue);

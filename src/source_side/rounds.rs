@@ -118,6 +118,10 @@ impl Rounds {
             );
             self.kept = kept;
         }
+        let has_answered = |connection: &&Arc<Connection>| connection.report().connected.is_some();
+        let answered =
+            connections.iter().filter(has_answered).map(|connection| connection.target.to_string());
+        recorder.note_answered(&answered.collect::<Vec<_>>());
     }
 
     /// Of a mount that serves: one that is being taken away is not lost.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, at, select};
 
+use super::commands;
 use super::connection::{Connection, Report};
 use super::ground::Ground;
 use super::record::SetRecord;
@@ -68,6 +69,10 @@ impl Start {
             let report = connection.report();
             if report.connected.is_some() {
                 return Ok(true);
+            }
+            if report.state.waits_for_schedule() {
+                eprintln!("note: {}: {}.", connection.target, commands::way_on(connection.id, &report));
+                return Ok(false);
             }
             match report.fault {
                 Some(FaultKind::Lost) if is_known => {

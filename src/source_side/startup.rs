@@ -16,6 +16,7 @@ use super::durability::TargetDurability;
 use super::embedded::{Embedded, is_missing, replica_state};
 use super::ground::Ground;
 use super::identity::{self, Found, Stamp};
+use super::kept::Kept;
 use super::life::Ended;
 use super::mark::{Clock, Mark, Marks, PageCache};
 use super::mount_options::BackingMount;
@@ -23,6 +24,7 @@ use super::record::{ConnectionRecord, SetRecord, SetState, StateError, Stranger}
 use super::remote::{Awaited, Paired, Route};
 use super::restoring::refuse_unfinished;
 use super::standing_in::StandIn;
+use super::terms::Terms;
 use crate::apply::fence_of;
 use crate::control::{ProcessMeter, Server};
 use crate::failure::Failure;
@@ -333,16 +335,12 @@ fn connect(
     set: &mut SetState,
     identity: Option<&Arc<Identity>>,
 ) -> Result<Vec<Arc<Connection>>, Failure> {
+    let terms = Terms::at_start(options);
     let mut connections = Vec::new();
     let mut real_targets = 0..;
     for (index, target) in options.targets.iter().enumerate() {
         let id = index as u32 + 1;
-        let ConnectionRecord { uuid, mut kept, .. } = set.record.connection(target).clone();
-        let is_noted = set.record.marks.contains_key(&target.to_string());
-        if set.record.stands_in && !is_noted && kept.copy_mode == CopyMode::default() {
-            // What the other side has is mostly the same, and no time says of what.
-            kept.copy_mode = CopyMode::DifferencesChecksum;
-        }
+        let (uuid, kept) = known_of(set, target);
         let mut embedded = None;
         let route = match target {
             Target::Null => {
@@ -387,6 +385,7 @@ fn connect(
             delete_guard: options.delete_guard,
             orphans: options.orphans,
             restored_at: restored_at(&set.record, target),
+            terms: terms.clone(),
         };
         let duplicate = |error| io_failure("a descriptor cannot be duplicated", &error);
         let backing = knows.backing.try_clone().map_err(duplicate)?;
@@ -396,6 +395,17 @@ fn connect(
         connections.push(Arc::new(connection));
     }
     Ok(connections)
+}
+
+/// What is known of a connection from before.
+fn known_of(set: &mut SetState, target: &Target) -> (String, Kept) {
+    let ConnectionRecord { uuid, mut kept, .. } = set.record.connection(target).clone();
+    let is_noted = set.record.marks.contains_key(&target.to_string());
+    if set.record.stands_in && !is_noted && kept.copy_mode == CopyMode::default() {
+        // What the other side has is mostly the same, and no time says of what.
+        kept.copy_mode = CopyMode::DifferencesChecksum;
+    }
+    (uuid, kept)
 }
 
 /// A replica that is known and missing keeps nothing from the others: its connection is in error until it

@@ -5,16 +5,17 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime};
 
 use super::board::Posted;
-use super::connection::{Connection, Report};
+use super::connection::{Connection, Report, Scheduled};
 use super::durability::TroubleKind;
 use super::flush::Flusher;
 use super::ground::Ground;
 use super::kept::{LastVerified, WhatVerified};
 use super::sync::lacks_comparison;
+use crate::connection::Outlook;
 use crate::control::{
     Alert, Amount, CaptureStatus, ConnectionStatus, FsyncStatus, GenerationStatus, Lag, LeftOutStatus,
-    LinkStatus, MirrorProgress, MirrorStatus, Role, Severity, SourceStatus, Status, TargetKind,
-    VerifiedStatus, unix_ms,
+    LinkStatus, MirrorProgress, MirrorStatus, Role, ScheduleStatus, Severity, SourceStatus, Status,
+    TargetKind, VerifiedStatus, unix_ms,
 };
 use crate::intercept::Refused;
 use crate::map::Fill;
@@ -22,6 +23,7 @@ use crate::packet::{DataState, Sequence};
 use crate::preflight::{Way, elsewhere_warning};
 use crate::queue::{Behind, Queue};
 use crate::resync::ProgressSnapshot;
+use crate::sys::utc_offset;
 use crate::words::{Profile, Target};
 
 pub fn status(ground: &Ground, posted: &Posted) -> Status {
@@ -283,6 +285,22 @@ pub fn connection_status(connection: &Connection, ground: &Ground) -> Connection
             udp_payload_max: report.link.mtu,
         }),
         retrying: report.retrying.clone(),
+        schedule: report.schedule.as_ref().map(schedule),
+    }
+}
+
+fn schedule(of: &Scheduled) -> ScheduleStatus {
+    let Scheduled { scheduler, origin } = of;
+    let now_s = (unix_ms(SystemTime::now()) / 1000) as i64;
+    let Outlook { why, next_s, next } = scheduler.outlook(now_s, &utc_offset);
+    ScheduleStatus {
+        plan: scheduler.plan().map(ToString::to_string).unwrap_or_default(),
+        from: *origin,
+        on: scheduler.is_on(),
+        open: scheduler.is_open(),
+        why,
+        next_unix_ms: next_s.and_then(|next| u64::try_from(next).ok()).map(|next| next * 1000),
+        next,
     }
 }
 

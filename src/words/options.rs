@@ -9,6 +9,7 @@ use super::delete_limit::DeleteLimit;
 use super::names::{is_set_name, socket_path};
 use super::orphans::OrphanRules;
 use super::profile::Profile;
+use super::schedule_plan::SchedulePlan;
 use super::verify_plan::VerifyPlan;
 use super::when_full::WhenFull;
 
@@ -54,6 +55,8 @@ pub struct ProtectOptions {
     pub orphans: OrphanRules,
     /// When replicas are verified by themselves; without, as the file of the set says.
     pub verify: Option<VerifyPlan>,
+    /// When connections send; without, as the file of the set says, or always.
+    pub schedule: Option<SchedulePlan>,
     /// What an application's fsync waits for beside the local disk; without, nothing.
     pub fsync: Option<Rule>,
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::verify_mode::VerifyMode;
+use super::wall_clock::{Recurring, TimeOfDay};
 use crate::units::parse_duration;
 
 const DAY: u64 = 86_400;
@@ -26,10 +27,6 @@ pub struct VerifyPlan {
     pub mode: VerifyMode,
 }
 
-/// A time of day where the daemon is, in minutes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimeOfDay(u16);
-
 impl VerifyPlan {
     /// `at`: one of the times of a day; `every` is a part of a day, or whole days, then.
     ///
@@ -39,8 +36,7 @@ impl VerifyPlan {
         if !(EVERY_MIN..=EVERY_MAX).contains(&every_s) || every.subsec_nanos() > 0 {
             return Err("verifications come every minute at most, and once in 366 days at least".into());
         }
-        let fits = every_s.is_multiple_of(DAY) || DAY.is_multiple_of(every_s);
-        if at.is_some() && !fits {
+        if at.is_some() && !Recurring::fits(every_s) {
             return Err(
                 "with a time of day, the interval is whole days, or goes into a day without a rest".into()
             );
@@ -53,9 +49,9 @@ impl VerifyPlan {
         self.every_s
     }
 
-    /// Seconds from midnight to one of them.
-    pub fn at_s(&self) -> Option<u64> {
-        self.at.map(|TimeOfDay(minutes)| u64::from(minutes) * 60)
+    /// The times of day for it, where there are some.
+    pub fn times(&self) -> Option<Recurring> {
+        self.at.map(|at| Recurring { at, from: None, every_s: Some(self.every_s as u32) })
     }
 }
 
@@ -67,30 +63,11 @@ impl fmt::Display for VerifyPlan {
     }
 }
 
-fn interval(seconds: u64) -> String {
+/// `36h`, `1d`: as [`parse_duration`] reads it.
+pub(super) fn interval(seconds: u64) -> String {
     let units = [(DAY, "d"), (3600, "h"), (60, "m"), (1, "s")];
     let whole = units.into_iter().find(|(unit, _)| seconds.is_multiple_of(*unit));
     whole.map_or_else(String::new, |(unit, word)| format!("{}{word}", seconds / unit))
-}
-
-impl FromStr for TimeOfDay {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<TimeOfDay, String> {
-        let wrong = || format!("'{text}' is no time of day: write it as 03:00");
-        let (hours, minutes) = text.split_once(':').ok_or_else(wrong)?;
-        let number = |text: &str, below: u16| {
-            let is_plain = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
-            text.parse::<u16>().ok().filter(|number| is_plain && *number < below).ok_or_else(wrong)
-        };
-        Ok(TimeOfDay(number(hours, 24)? * 60 + number(minutes, 60)?))
-    }
-}
-
-impl fmt::Display for TimeOfDay {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:02}:{:02}", self.0 / 60, self.0 % 60)
-    }
 }
 
 /// As it stands in the file of a set.
@@ -138,9 +115,6 @@ mod tests {
         }
         for (every, at) in [("36h", Some("03:00")), ("7h", Some("03:00")), ("59s", None), ("367d", None)] {
             plan(every, at).unwrap_err();
-        }
-        for at in ["3:00", "24:00", "03:60", "0300", "+3:00", "03:00:00", ""] {
-            assert!(at.parse::<TimeOfDay>().is_err(), "{at}");
         }
         assert_eq!(plan("24h", Some("03:00")).unwrap().to_string(), "every 1d at 03:00 (checksum)");
     }

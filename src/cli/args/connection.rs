@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use crate::words::SchedulePlan;
+
 #[derive(Debug, Args)]
 pub struct Connection {
     #[command(subcommand)]
@@ -27,6 +29,30 @@ pub enum ConnectionCommand {
     Resume(Resume),
     /// End the connection for good; the replica stays as it is
     Disconnect(OneConnection),
+    /// Show, set, clear, or switch when a connection sends
+    Schedule {
+        #[command(subcommand)]
+        command: ScheduleCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ScheduleCommand {
+    /// Say what holds now, why, and what comes next and when
+    Show(OneConnection),
+    /// Send by this schedule from now on, also after a restart
+    Set {
+        /// As in at=22:00,every=1d,queue=50%,stop-after=2h,stop-bytes=10G,stop-empty=no,window=22:00-06:00
+        plan: SchedulePlan,
+        #[command(flatten)]
+        one: OneConnection,
+    },
+    /// Send as protect was told, or the file of the set, or always
+    Clear(OneConnection),
+    /// Let the schedule count again
+    On(OneConnection),
+    /// Send as changes come; the schedule is kept
+    Off(OneConnection),
 }
 
 #[derive(Debug, Args)]

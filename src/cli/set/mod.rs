@@ -27,7 +27,8 @@ pub(super) fn run(common: &Common, args: &Set) -> Outcome {
     match &args.command {
         SetCommand::Create { name, directory, rules } => {
             here.must_be_free(name)?;
-            let file = SetFile { directory: directory.clone(), verify: None, rules: Rules(rules.0.clone()) };
+            let file =
+                SetFile { directory: directory.clone(), rules: Rules(rules.0.clone()), ..SetFile::default() };
             here.write(name, &file)
         }
         SetCommand::Show { name: Some(name) } => here.show(name),

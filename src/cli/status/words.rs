@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::control::{
-    Amount, ConnectionState, Lag, LinkStatus, MirrorProgress, MirrorStatus, Severity, VerifiedStatus,
+    Amount, ConnectionState, Lag, LinkStatus, MirrorProgress, MirrorStatus, ScheduleStatus, Severity,
+    VerifiedStatus,
 };
 use crate::packet::DataState;
 use crate::units;
@@ -38,6 +39,14 @@ pub(in crate::cli) fn mirror_words(mirror: &MirrorStatus) -> String {
         MirrorStatus::Verifying => "verifying".into(),
         MirrorStatus::Restoring => "restoring".into(),
         MirrorStatus::Complete => "complete".into(),
+    }
+}
+
+/// What holds, and what comes next.
+pub(in crate::cli) fn schedule_words(schedule: &ScheduleStatus) -> String {
+    match schedule.next.as_str() {
+        "" => schedule.why.clone(),
+        next => format!("{}; {next}", schedule.why),
     }
 }
 

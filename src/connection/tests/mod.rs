@@ -1,6 +1,7 @@
-//! The machine row by row, a random walk with the rules that always hold, the handshake's cases.
+//! The machine row by row, a random walk with the rules that always hold, the handshake's cases; schedules.
 
 mod handshake;
+mod schedule;
 mod table;
 mod walk;
 

@@ -395,6 +395,7 @@ fn every_state_meets_everything() {
                     assert_eq!(name(&machine), *state, "{what} was refused, and the state is another");
                     let why = match why {
                         NotNow::Stopped => "stopped",
+                        NotNow::OutsideWindow => "outside of its window",
                         NotNow::Scheduled => "scheduled",
                         NotNow::Deletes => "deletions",
                         NotNow::Gone => "gone",

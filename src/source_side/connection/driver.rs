@@ -7,6 +7,7 @@ mod ending;
 mod full;
 mod mirror;
 mod owed;
+mod scheduled;
 #[cfg(test)]
 mod simulated;
 mod told;
@@ -23,7 +24,7 @@ use super::healing::Healing;
 use super::surroundings::{NetworkLink, Surroundings, Walked};
 use super::{Settings, Shared, Suspects, Told};
 use crate::clock;
-use crate::connection::{Action, Command, Event, Flow, Held, Jitter, Machine, NotNow, State, Window};
+use crate::connection::{Action, Command, Event, Flow, Held, Jitter, Machine, NotNow, State};
 use crate::control::{AsideStatus, MirrorStatus, unix_ms};
 use crate::link::{LostBy, SourceEvent};
 use crate::packet::{
@@ -37,6 +38,7 @@ use crate::source_side::feed::{Lane, PacketFeed, Sent, Stream};
 use crate::source_side::kept::{FirstCopy, LastVerified};
 use crate::words::{CopyMode, HashKind, OrphanRules};
 use owed::Lacks;
+use scheduled::Timing;
 use trust::Trust;
 
 /// How often counters of the link are taken over, and a full queue is looked for.
@@ -54,6 +56,7 @@ pub(crate) struct Driver<S: Surroundings> {
     sent: Arc<Sent>,
     guard: Arc<DeleteGuard>,
     pub(super) machine: Machine,
+    timing: Timing,
     session: Option<OpenLink<S::Link>>,
     copy: Copying,
     /// A comparison under way; never beside a copy.
@@ -134,7 +137,8 @@ impl<S: Surroundings> Driver<S> {
         shared: Arc<Shared>,
         sent: Arc<Sent>,
     ) -> Driver<S> {
-        let machine = Machine::wished(clock::now(), Window::Open, settings.kept.wish)
+        let timing = Timing::new(&settings);
+        let machine = Machine::wished(clock::now(), timing.window(), settings.kept.wish)
             .named(settings.id)
             .when_full(settings.when_full);
         let from_nothing = settings.kept.first_copy.clone();
@@ -157,6 +161,7 @@ impl<S: Surroundings> Driver<S> {
             sent,
             guard,
             machine,
+            timing,
             session: None,
             copy: Copying::Resting,
             checking: None,
@@ -269,6 +274,12 @@ impl<S: Surroundings> Driver<S> {
                 self.act();
                 let _ = answer.send(outcome);
             }
+            Told::Schedule(order, answer) => {
+                self.order_schedule(order);
+                self.act();
+                let _ = answer.send(Ok(()));
+            }
+            Told::Terms(terms) => self.follow_terms(terms),
             Told::Verify(wish) => self.begin_check(wish),
             Told::Repair(suspects, answer) => {
                 let outcome = self.repair(suspects);
@@ -290,6 +301,9 @@ impl<S: Surroundings> Driver<S> {
         let would_send = command == Command::Resume || command == Command::Start && is_paused;
         if would_send && self.guard.asks().is_some() {
             return Err(NotNow::Deletes);
+        }
+        if command == Command::Start {
+            self.begin_by_hand()?;
         }
         let outcome = self.machine.handle_command(clock::now(), command);
         if command == Command::AcceptDeletes && outcome.is_ok() {
@@ -519,6 +533,7 @@ impl<S: Surroundings> Driver<S> {
             let stats = session.link.stats();
             self.update(|report| report.link = stats);
         }
+        self.tick_schedule();
         self.tell_diverged();
         self.tell_moment();
         self.unpublished |= self.guard.noted() != self.shared.report.lock().kept.names;

@@ -27,7 +27,8 @@ use super::embedded::Embedded;
 use super::feed::Sent;
 use super::kept::Kept;
 use super::mark::{Mark, Marks};
-use crate::connection::{Command, Copies, FaultKind, NotNow};
+use super::terms::Terms;
+use crate::connection::{Command, Copies, FaultKind, NotNow, Scheduler};
 use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying};
 use crate::intercept::Divergence;
 use crate::link::LinkStats;
@@ -37,7 +38,9 @@ use crate::packet::{
 };
 use crate::queue::{CursorId, Haste, Queue};
 use crate::resync::{CheckOrder, CopyProgress};
-use crate::words::{CopyMode, DeleteLimit, HashKind, OrphanRules, Target, WhenFull};
+use crate::words::{
+    CopyMode, DeleteLimit, HashKind, Order, Origin, OrphanRules, SchedulePlan, Target, WhenFull,
+};
 use checking::CheckWish;
 pub use checking::{Outcome, Verified};
 pub(crate) use driver::Driver;
@@ -80,6 +83,7 @@ pub struct Settings {
     pub orphans: OrphanRules,
     /// The directory was restored from this target as of this, and the target was not in line with it since.
     pub restored_at: Option<Position>,
+    pub terms: Terms,
 }
 
 /// Hears how a target stands, on the connection's thread: must not wait.
@@ -89,6 +93,9 @@ pub type Watch = Box<dyn Fn(Option<Standing>) + Send>;
 pub(crate) enum Told {
     Command(Command, Sender<Result<(), NotNow>>),
     Mirror(MirrorCommand, Sender<Result<(), NotNow>>),
+    Schedule(Order<SchedulePlan>, Sender<Result<(), NotNow>>),
+    /// What was typed or stands in the file of the set has changed.
+    Terms(Terms),
     /// Compare the replica. Where that cannot be, or ends without a result, the answer says why.
     Verify(CheckWish),
     /// Have a copy mend what a comparison has found; or why not.
@@ -168,6 +175,15 @@ pub struct Report {
     pub rate: Option<u64>,
     /// What is to stay over a restart.
     pub kept: Kept,
+    /// When it sends, where not always.
+    pub schedule: Option<Scheduled>,
+}
+
+/// A schedule, as it stands.
+#[derive(Clone)]
+pub struct Scheduled {
+    pub scheduler: Scheduler,
+    pub origin: Origin,
 }
 
 /// Files whose content is in doubt on a target, whatever their sizes and times say.
@@ -290,6 +306,18 @@ impl Connection {
         answered
     }
 
+    /// As [`Connection::command`], of its schedule.
+    pub fn schedule(&self, order: Order<SchedulePlan>) -> Receiver<Result<(), NotNow>> {
+        let (answer, answered) = bounded(1);
+        let _ = self.inbox.send(Told::Schedule(order, answer));
+        answered
+    }
+
+    /// It goes by these from now on, as far as no person has said anything else.
+    pub fn follow(&self, terms: Terms) {
+        let _ = self.inbox.send(Told::Terms(terms));
+    }
+
     /// Compares its replica. Nothing comes from a connection that is over.
     pub fn verify(&self, order: CheckOrder) -> Receiver<Outcome> {
         self.verify_for(order, None)
@@ -354,19 +382,21 @@ impl Report {
         Standing { in_line, durable: self.durable }
     }
 
-    /// Nothing comes through before a person acts, and which word of theirs it waits for.
+    /// Nothing comes through before a person acts, or a schedule, and what it waits for.
     pub fn held_back(&self) -> Option<&'static str> {
         match self.state {
             ConnectionState::Stopped => Some("it is stopped"),
             ConnectionState::Paused => Some("it is paused"),
-            ConnectionState::Started
-            | ConnectionState::Scheduled
-            | ConnectionState::ScheduledAfterError
-            | ConnectionState::Error => match (self.kept.wish.copies, self.kept.copy_paused) {
-                (Copies::Stopped, _) => Some("copies to it are stopped"),
-                (Copies::ByThemselves, true) => Some("its copy is paused"),
-                (Copies::ByThemselves, false) => None,
-            },
+            ConnectionState::Scheduled | ConnectionState::ScheduledAfterError => {
+                Some("it waits for its schedule")
+            }
+            ConnectionState::Started | ConnectionState::Error => {
+                match (self.kept.wish.copies, self.kept.copy_paused) {
+                    (Copies::Stopped, _) => Some("copies to it are stopped"),
+                    (Copies::ByThemselves, true) => Some("its copy is paused"),
+                    (Copies::ByThemselves, false) => None,
+                }
+            }
         }
     }
 
@@ -412,6 +442,7 @@ impl Report {
             base: None,
             rate: None,
             kept: Kept::default(),
+            schedule: None,
         }
     }
 }

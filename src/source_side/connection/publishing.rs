@@ -37,6 +37,7 @@ impl<S: Surroundings> Driver<S> {
             report.needs_copy = machine.let_go().map(str::to_owned);
             report.streaming = machine.is_streaming();
             report.kept = self.kept();
+            report.schedule = self.scheduled();
             if machine.is_pending() && report.kept.wish.copies == Copies::Stopped {
                 report.mirror = MirrorStatus::Stopped;
             }
@@ -56,6 +57,8 @@ impl<S: Surroundings> Driver<S> {
             verified: self.verified.clone(),
             checks_served_s: Some(self.checks_served_s),
             names: self.guard_noted(),
+            schedule: self.schedule_own(),
+            sessions: self.sessions_kept(),
         }
     }
 

@@ -1,17 +1,9 @@
 //! When the next verification is due. Pure: what time it is, and what the clocks on the wall say, is told.
-//!
-//! A time of day is meant as clocks on the wall show it. On the day on which they leave it out, it is meant as
-//! much later; on the day on which they show it twice, it is the first of the two.
 
-use crate::words::VerifyPlan;
-
-const DAY: i64 = 86_400;
+use crate::words::{VerifyPlan, Zone};
 
 /// Between two tries of one that could not be made.
 const RETRY_EVERY: i64 = 60;
-
-/// What clocks on the wall show: seconds that they are ahead of UTC at a moment in seconds since 1970.
-pub(super) type Zone<'a> = &'a dyn Fn(i64) -> i64;
 
 /// Of one connection.
 #[derive(Default)]
@@ -41,29 +33,10 @@ impl Schedule {
 /// The last moment up to `now` at which one is due.
 fn last_before(plan: &VerifyPlan, served: i64, now: i64, zone: Zone<'_>) -> Option<i64> {
     let every = plan.every_s() as i64;
-    let Some(at) = plan.at_s() else {
-        return Some(served + (now - served) / every * every);
-    };
-    let at = at as i64;
-    let (days, each_day) = ((every / DAY).max(1), (DAY / every).max(1));
-    let today = (now + zone(now)).div_euclid(DAY);
-    (today - days..=today)
-        .filter(|day| day.rem_euclid(days) == 0)
-        .flat_map(|day| (0..each_day).map(move |turn| day * DAY + (at + turn * every).rem_euclid(DAY)))
-        .map(|wall| moment(wall, zone))
-        .filter(|point| *point <= now)
-        .max()
-}
-
-/// When clocks on the wall show this for the first time; `wall` in seconds since they showed the beginning of
-/// 1970.
-fn moment(wall: i64, zone: Zone<'_>) -> i64 {
-    // Clocks are set at most once in two days, and never by a day.
-    let (before, after) = (zone(wall - DAY), zone(wall + DAY));
-    let shown = [wall - before.max(after), wall - before.min(after)];
-    let shows = |at: &i64| at + zone(*at) == wall;
-    // Left out: as if clocks had gone on as before.
-    shown.into_iter().find(shows).unwrap_or(wall - before)
+    match plan.times() {
+        Some(times) => times.last_before(now, zone),
+        None => Some(served + (now - served) / every * every),
+    }
 }
 
 #[cfg(test)]
@@ -71,7 +44,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::words::VerifyMode;
+    use crate::words::{DAY, VerifyMode};
 
     const HOUR: i64 = 3600;
     /// 2024-03-31 01:00 UTC: 02:00 becomes 03:00.

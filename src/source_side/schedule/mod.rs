@@ -1,4 +1,5 @@
-//! Verifications that come by themselves: as `--verify-every` says, or the file of the set.
+//! Verifications that come by themselves: as `--verify-every` says, or the file of the set. What that says of when
+//! connections send is passed on to them.
 //!
 //! ```text
 //!  --verify-every, sets/NAME.toml ── plan ──> machine (pure) ── due ──> Connection::verify ── what it found
@@ -17,6 +18,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use self::machine::Schedule;
 use super::connection::{Connection, Outcome};
 use super::ground::Ground;
+use super::terms::Terms;
 use crate::control::{MirrorStatus, unix_ms};
 use crate::packet::BlockHash;
 use crate::resync::CheckOrder;
@@ -37,14 +39,16 @@ struct Planner {
     connections: Vec<Arc<Connection>>,
     schedules: HashMap<u32, Schedule>,
     plan: Option<VerifyPlan>,
+    terms: Terms,
 }
 
 impl PlannedChecks {
     pub fn begin(ground: &Arc<Ground>, connections: &[Arc<Connection>]) -> io::Result<PlannedChecks> {
         let (end, ended) = bounded(0);
         let connections = connections.iter().filter(|connection| !connection.is_null()).cloned().collect();
-        let mut planner =
-            Planner { ground: ground.clone(), connections, schedules: HashMap::new(), plan: None };
+        let terms = Terms::at_start(&ground.options);
+        let ground = ground.clone();
+        let mut planner = Planner { ground, connections, schedules: HashMap::new(), plan: None, terms };
         std::thread::Builder::new().name("schedule".into()).spawn(move || planner.run(&ended))?;
         Ok(PlannedChecks { _end: end })
     }
@@ -61,17 +65,20 @@ impl Planner {
         }
     }
 
-    /// What was typed goes before what stands in the file; that may change while the set is protected.
+    /// What was typed goes before what stands in the file; that may change while the set is protected. One that
+    /// cannot be read changes nothing.
     fn learn(&mut self) {
         let options = &self.ground.options;
-        let file = match options.verify {
-            Some(_) => None,
-            None => Sets::of(&options.state).read(&options.name).ok(),
+        let Ok(file) = Sets::of(&options.state).read(&options.name) else {
+            self.plan = options.verify.or(self.plan);
+            return;
         };
-        self.plan = match file {
-            None => options.verify.or(self.plan),
-            Some(file) => file.and_then(|file| file.verify),
-        };
+        self.plan = options.verify.or(file.as_ref().and_then(|file| file.verify));
+        let terms = Terms::of(options, file.as_ref());
+        if terms != self.terms {
+            self.connections.iter().for_each(|connection| connection.follow(terms.clone()));
+            self.terms = terms;
+        }
     }
 
     fn look(&mut self, plan: &VerifyPlan, connection: &Arc<Connection>, ended: &Receiver<()>) {
