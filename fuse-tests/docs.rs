@@ -22,8 +22,14 @@ use page::{Fate, Page};
 use stage::Stage;
 
 /// Pages with commands, and the most blocks that may be left out: few, each with a reason.
-const PLAYED: [&str; 5] =
-    ["README.md", "docs/databases.md", "docs/operating.md", "docs/performance.md", "docs/troubleshooting.md"];
+const PLAYED: [&str; 6] = [
+    "README.md",
+    "docs/databases.md",
+    "docs/monitoring.md",
+    "docs/operating.md",
+    "docs/performance.md",
+    "docs/troubleshooting.md",
+];
 const NOT_RUN_MAX: usize = 3;
 
 /// Types a page's commands on fresh hosts.
@@ -52,6 +58,11 @@ fn the_commands_for_databases_work() {
 #[test]
 fn the_commands_for_operating_work() {
     play("docs/operating.md");
+}
+
+#[test]
+fn the_commands_for_monitoring_work() {
+    play("docs/monitoring.md");
 }
 
 #[test]

@@ -84,10 +84,19 @@ pub fn random_u128() -> u128 {
 /// Replaces a file by these bytes, durably: a crash leaves the old content or the new one.
 /// Mode 0600.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_with(path, bytes, 0o600)
+}
+
+/// [`replace`] with what others may read.
+pub fn replace_for_all(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_with(path, bytes, 0o644)
+}
+
+fn replace_with(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
-    let make = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
+    let make = || OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary);
     // What a crash left is in the way; whatever it is, nothing is written into it.
     let mut file = match make() {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use self::connection::{Connection, ConnectionCommand, OneConnection, Resume, ScheduleCommand};
 use super::bench::Bench;
+use super::metrics::Metrics;
 use super::orphans::Orphans;
 use super::restore::Restore;
 use super::serve::parse_listen;
@@ -80,6 +81,8 @@ pub enum Command {
     Bitmap(Bitmap),
     /// Compare a replica with its directory, while programs work in it
     Verify(Verify),
+    /// Print what all daemons of this host say, for Prometheus; or serve it on this host
+    Metrics(Metrics),
     /// Show or remove what copies have moved aside on this host, beside replicas
     Orphans(Orphans),
     /// Which names of a directory are replicated: create, show, change, rename, copy, export, import, delete, size

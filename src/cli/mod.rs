@@ -9,6 +9,7 @@ mod bitmap;
 mod connection;
 mod doctor;
 mod find;
+pub mod metrics;
 mod mirror;
 pub mod orphans;
 mod output;
@@ -60,6 +61,7 @@ pub fn main() -> ExitCode {
         Command::Connection(args) => connection::run(&common, &args),
         Command::Mirror(args) => mirror::run(&common, &args),
         Command::Bitmap(args) => bitmap::run(&common, &args),
+        Command::Metrics(args) => metrics::run(&common, &args),
         Command::Verify(args) => verify::run(&common, &args),
         Command::Orphans(args) => orphans::run(&common, &args),
         Command::Set(args) => set::run(&common, &args),

@@ -1,0 +1,127 @@
+//! `standin metrics`: what all daemons of this host say of themselves, for monitoring systems.
+//!
+//! It asks as `standin status` does, over the control sockets, in a process of its own: who scrapes how
+//! often is nothing to the data plane.
+
+mod families;
+mod text;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+use tiny_http::{Header, Method, Request, Response, Server};
+
+use self::families::families;
+use self::text::{Family, exposition};
+use super::args::Common;
+use super::{Outcome, output};
+use crate::control::daemons;
+use crate::failure::Failure;
+use crate::store;
+
+#[derive(Debug, Args)]
+pub struct Metrics {
+    /// Serve them at http://ADDRESS/metrics until interrupted; an address of this host alone, as 127.0.0.1:9466
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "output")]
+    pub listen: Option<SocketAddr>,
+    /// Write them to a file, whole or not at all, for the textfile collector of the node exporter
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    pub output: Option<PathBuf>,
+}
+
+const UNTOUCHED: &str = "Nothing was changed.";
+
+const TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+pub(super) fn run(common: &Common, args: &Metrics) -> Outcome {
+    if let Some(address) = args.listen {
+        return listen(common, address);
+    }
+    let families = ask(common)?;
+    match &args.output {
+        Some(file) => write(file, &exposition(&families))?,
+        None if common.json => output::json(&json!({ "metrics": families })),
+        None => output::text(&exposition(&families)),
+    }
+    Ok(0)
+}
+
+fn ask(common: &Common) -> Result<Vec<Family>, Failure> {
+    let run = common.run_dir();
+    let daemons = daemons(&run).map_err(|error| {
+        Failure::new(
+            format!("The run directory {} cannot be read: {error}.", run.display()),
+            UNTOUCHED,
+            "Ask as root, or name another run directory with --run.",
+        )
+    })?;
+    Ok(families(&daemons))
+}
+
+/// Where another user's collector reads it.
+fn write(file: &Path, text: &str) -> Result<(), Failure> {
+    let replaced = std::path::absolute(file).and_then(|file| store::replace_for_all(&file, text.as_bytes()));
+    replaced.map_err(|error| {
+        Failure::new(
+            format!("{} cannot be written: {error}.", file.display()),
+            "What was there is as it was.",
+            "Name a file in a directory that exists.",
+        )
+    })
+}
+
+/// Does not return but for a failure.
+fn listen(common: &Common, address: SocketAddr) -> Outcome {
+    if !address.ip().is_loopback() {
+        return Err(Failure::new(
+            format!("{address} can be reached from other hosts."),
+            UNTOUCHED,
+            "Listen at 127.0.0.1 or [::1]; for other hosts put what they need in front of it: a proxy with TLS and a \
+             password, or the node exporter with --output.",
+        ));
+    }
+    let server = Server::http(address).map_err(|error| {
+        Failure::new(format!("{address} cannot be listened at: {error}."), UNTOUCHED, "Choose another port.")
+    })?;
+    output::text(&format!("ready http://{}/metrics", server.server_addr()));
+    for request in server.incoming_requests() {
+        let (code, text) = answer(common, &request);
+        let _ = request.respond(response(code, text));
+    }
+    Ok(0)
+}
+
+fn answer(common: &Common, request: &Request) -> (u16, String) {
+    let host = request.headers().iter().find(|header| header.field.equiv("Host"));
+    if host.is_some_and(|host| !is_this_host(host.value.as_str())) {
+        return (421, "This is no address of this host.\n".into());
+    }
+    match (request.method(), request.url()) {
+        (Method::Get, "/metrics") => match ask(common) {
+            Ok(families) => (200, exposition(&families)),
+            Err(failure) => (503, format!("{failure}\n")),
+        },
+        (Method::Get, _) => (404, "Metrics are at /metrics.\n".into()),
+        _ => (405, "GET /metrics is all there is.\n".into()),
+    }
+}
+
+/// A page in a browser that has made a name of its own lead here asks with that name.
+fn is_this_host(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    name == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+fn response(code: u16, text: String) -> Response<std::io::Cursor<Vec<u8>>> {
+    let header = Header::from_bytes("Content-Type", TYPE).expect("letters");
+    Response::from_string(text).with_status_code(code).with_header(header)
+}
+
+#[cfg(test)]
+mod tests;
