@@ -6,6 +6,7 @@ pub mod cable;
 mod doctor;
 mod fans;
 pub mod lag;
+mod limited;
 pub mod load;
 mod outages;
 mod pairing;

@@ -80,6 +80,8 @@ fn what_waits_is_sent_once_enough_is_queued() {
         is_scheduled(connection) && connection["data"] == "good" && connection["queued"]["packets"] == 0
     });
     assert_eq!(fs::read(protected.replica.join("much")).expect("the file").len(), 5 << 20);
+    let shown = told(&run, &["connection", "schedule", "show", "--json"]);
+    assert!(shown.contains("\"open\":false") || shown.contains("\"open\": false"), "{shown}");
     let shown = told(&run, &["connection", "schedule", "show"]);
     assert!(shown.contains("the last session ended: the target had what was queued"), "{shown}");
     fs::write(mount.join("late"), "x").expect("a write");

@@ -343,6 +343,18 @@ pub const SEND_WINDOW_MIN: u64 = 2 << 20;
 /// (after which the peer acknowledges at once), so that a burst after rest never waits.
 pub const INITIAL_WINDOW: u64 = 128 * 1024;
 
+/// Least limit of a connection, bytes a second: ten datagrams, of which heartbeats have one, and a handshake takes
+/// half a second.
+pub const LIMIT_RATE_MIN: u64 = 16 << 10;
+
+/// Rules of a limit: each minute of a week is looked at by all of them when the next change is shown.
+pub const LIMIT_RULES_MAX: usize = 32;
+
+/// Least bytes of frames that are taken at once, and that are under way, where a limit makes that little: a
+/// block, and what the network takes in a round trip of half a second at the least rate.
+pub const LIMITED_BATCH_MIN: usize = 16 << 10;
+pub const LIMITED_WINDOW_MIN: u64 = 64 << 10;
+
 /// Bytes of frames that are taken from the feed at once.
 pub const FEED_BATCH: usize = 512 * 1024;
 

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use self::connection::{Connection, ConnectionCommand, OneConnection, Resume, ScheduleCommand};
+pub use self::connection::{
+    Connection, ConnectionCommand, LimitAsked, OneConnection, Resume, ScheduleCommand,
+};
 use super::bench::Bench;
 use super::metrics::Metrics;
 use super::orphans::Orphans;
@@ -22,7 +24,7 @@ use super::verify::Verify;
 use crate::limits::{MAP_SIZE, QUEUE_MEMORY};
 use crate::units::{parse_duration, parse_size};
 use crate::words::{
-    DeleteLimit, OrphanChoice, Profile, SchedulePlan, Target, TimeOfDay, VerifyMode, WhenFull,
+    DeleteLimit, LimitPlan, OrphanChoice, Profile, SchedulePlan, Target, TimeOfDay, VerifyMode, WhenFull,
 };
 pub use mirror::{Mirror, MirrorCommand};
 pub use set::{Set, SetCommand};
@@ -191,6 +193,10 @@ pub struct Protect {
     /// of the set says, or always]
     #[arg(long, value_name = "PLAN")]
     pub schedule: Option<SchedulePlan>,
+    /// Bytes a second that each connection sends over a network at most, as in 1M, 8Mbit, or by rules:
+    /// "weekdays 08:00-18:00 1M, sat+sun 00:00-24:00 8M" [default: as the file of the set says, or none]
+    #[arg(long, value_name = "RATE|RULES")]
+    pub limit: Option<LimitPlan>,
     /// When a program's fsync returns: with the local disk, or only with the targets' disks too
     #[arg(long, value_enum, default_value_t = Fsync::Local)]
     pub fsync: Fsync,

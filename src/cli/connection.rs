@@ -1,5 +1,6 @@
-//! `standin connection`: list, start, stop, pause, resume, disconnect, schedule.
+//! `standin connection`: list, start, stop, pause, resume, disconnect, schedule, limit.
 
+mod limit;
 mod schedule;
 
 use std::fmt::Write;
@@ -7,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::args::{Common, Connection, ConnectionCommand, OneConnection, Resume, ScheduleCommand};
+use super::args::{
+    Common, Connection, ConnectionCommand, LimitAsked, OneConnection, Resume, ScheduleCommand,
+};
 use super::find::{Found, find_role, no_answer};
 use super::status::{age, packets, state_word};
 use super::{Outcome, output};
@@ -31,6 +34,10 @@ pub(super) fn run(common: &Common, args: &Connection) -> Outcome {
             (ConnectionChange::AcceptDeletes, one)
         }
         ConnectionCommand::Disconnect(one) => (ConnectionChange::Disconnect, one),
+        ConnectionCommand::Limit { what, one } => match what {
+            LimitAsked::Show => return limit::show(common, one),
+            LimitAsked::Change(order) => (ConnectionChange::Limit { order: order.clone() }, one),
+        },
         ConnectionCommand::Schedule { command } => match command {
             ScheduleCommand::Show(one) => return schedule::show(common, one),
             ScheduleCommand::Set { plan, one } => (schedule::change(Order::Set(*plan)), one),
@@ -161,8 +168,9 @@ pub(super) fn text(changed: &ChangedConnection) -> String {
         ConnectionChange::StartMirror { .. }
         | ConnectionChange::StopMirror { .. }
         | ConnectionChange::PauseMirror
-        | ConnectionChange::ResumeMirror { .. } => return super::mirror::text(*change, &label),
+        | ConnectionChange::ResumeMirror { .. } => return super::mirror::text(change.clone(), &label),
         ConnectionChange::Schedule { .. } => return schedule::text(connection),
+        ConnectionChange::Limit { .. } => return limit::text(connection),
         ConnectionChange::Stop => format!("{label} is {}.", state_word(connection.state)),
         ConnectionChange::Pause => format!("{label} is {}: nothing is sent.", state_word(connection.state)),
     };

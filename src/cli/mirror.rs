@@ -84,7 +84,8 @@ pub(super) fn text(change: ConnectionChange, label: &str) -> String {
         | ConnectionChange::Resume
         | ConnectionChange::AcceptDeletes
         | ConnectionChange::Disconnect
-        | ConnectionChange::Schedule { .. } => String::new(),
+        | ConnectionChange::Schedule { .. }
+        | ConnectionChange::Limit { .. } => String::new(),
     }
 }
 

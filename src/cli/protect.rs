@@ -79,6 +79,7 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
         mmap_lag: Some(args.mmap_lag).filter(|lag| !lag.is_zero()),
         verify,
         schedule: args.schedule,
+        limit: args.limit,
         fsync,
     })
 }

@@ -10,8 +10,8 @@ use super::status::Document;
 use crate::control::tests::{sample_connection, sample_source, sample_status};
 use crate::control::{
     Alert, AsideStatus, ConnectedSource, ConnectionStatus, FsyncStatus, GenerationStatus, Lag, LeftOutStatus,
-    LinkStatus, MirrorProgress, MirrorStatus, ReplicaStatus, Retrying, Role, ScheduleStatus, SetAside,
-    Severity, SourceStatus, Status, TargetStatus, VerifiedStatus,
+    LimitStatus, LinkStatus, MirrorProgress, MirrorStatus, ReplicaStatus, Retrying, Role, ScheduleStatus,
+    SetAside, Severity, SourceStatus, Status, TargetStatus, VerifiedStatus,
 };
 use crate::packet::{CheckCounts, DataState, OrphanCounts, Sequence, WithheldCounts};
 use crate::words::{Origin, VerifyMode};
@@ -197,6 +197,16 @@ fn full_connection() -> ConnectionStatus {
             why: "nothing has begun a session yet".into(),
             next_unix_ms: Some(1),
             next: "a session begins at 2026-11-27 22:00".into(),
+        }),
+        limit: Some(LimitStatus {
+            plan: "1M".into(),
+            from: Origin::File,
+            on: true,
+            rate: Some(1 << 20),
+            next_unix_ms: Some(1),
+            next_rate: Some(1),
+            queue_grows: Some(1),
+            queue_full_seconds: Some(1),
         }),
         ..sample_connection()
     }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 pub(super) use self::words::{
-    age, data_word, mirror_words, packets, progress_words, schedule_words, state_word, verified_words,
+    age, data_word, limit_words, mirror_words, packets, progress_words, schedule_words, state_word,
+    verified_words,
 };
 use self::words::{amount, label, lag, link_words};
 use super::args::{self, Common};
@@ -320,8 +321,12 @@ fn retrying_line(connection: &ConnectionStatus, now: u64, text: &mut String) -> 
     Ok(())
 }
 
-/// What people have said of when it sends.
+/// What people have said of when and how fast it sends.
 fn setting_lines(connection: &ConnectionStatus, text: &mut String) -> std::fmt::Result {
+    if let Some(limit) = &connection.limit {
+        writeln!(text, "  limit       {} ({})", limit.plan, limit.from)?;
+        writeln!(text, "              {}", limit_words(limit))?;
+    }
     if let Some(schedule) = &connection.schedule {
         writeln!(text, "  schedule    {} ({})", schedule.plan, schedule.from)?;
         writeln!(text, "              {}", schedule_words(schedule))?;

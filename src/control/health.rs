@@ -3,6 +3,8 @@
 
 mod source;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::status::{
@@ -11,6 +13,7 @@ use super::status::{
 };
 use crate::limits::LAG_WARNING;
 use crate::packet::{DataState, WithheldCounts};
+use crate::units;
 use crate::words::QueueStats;
 
 /// How bad it is; ordered. As numbers, the exit codes of `status`.
@@ -199,6 +202,7 @@ impl ConnectionStatus {
                 retrying.reason
             ))
         }));
+        findings.extend(self.limit_finding());
         let seconds = self.lag_applied.map_or(0.0, |lag| lag.seconds);
         if self.kind != TargetKind::Null
             && !self.state.waits_for_schedule()
@@ -207,6 +211,19 @@ impl ConnectionStatus {
             findings.push(Finding::warning(format!("{} is {seconds:.0} s behind.", self.label())));
         }
         findings
+    }
+
+    fn limit_finding(&self) -> Option<Finding> {
+        let limit = self.limit.as_ref()?;
+        let (rate, grows, seconds) = (limit.rate?, limit.queue_grows?, limit.queue_full_seconds?);
+        Some(Finding::warning(format!(
+            "{}: its limit of {} a second is below what is written: its queue grows by {} a second, and is full in {}; \
+             then programs wait.",
+            self.label(),
+            units::size(rate),
+            units::size(grows),
+            units::duration(Duration::from_secs(seconds))
+        )))
     }
 
     fn label(&self) -> String {

@@ -10,7 +10,9 @@ use super::status::{ConnectionStatus, Status};
 use crate::failure::Failure;
 use crate::packet::{CheckCounts, DifferenceKind, Sequence};
 use crate::sets::Rules;
-use crate::words::{Allow, CopyMode, HashKind, Order, OrphanRules, QueueStats, Right, SchedulePlan};
+use crate::words::{
+    Allow, CopyMode, HashKind, LimitPlan, Order, OrphanRules, QueueStats, Right, SchedulePlan,
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "request")]
@@ -68,7 +70,7 @@ pub enum Response {
     Failure { failure: Failure },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConnectionChange {
     Start,
@@ -103,6 +105,10 @@ pub enum ConnectionChange {
     /// When it sends.
     Schedule {
         order: Order<SchedulePlan>,
+    },
+    /// How fast.
+    Limit {
+        order: Order<LimitPlan>,
     },
 }
 

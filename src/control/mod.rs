@@ -35,9 +35,9 @@ pub use process::{ProcessMeter, ProcessStatus};
 pub use server::{Caller, Handler, Server};
 pub use status::{
     Alert, Amount, AsideStatus, CaptureStatus, ConnectedSource, ConnectionState, ConnectionStatus,
-    FsyncStatus, GenerationStatus, Lag, LeftOutStatus, LinkStatus, MirrorProgress, MirrorStatus, Phase,
-    ReplicaStatus, Retrying, Role, RoleName, ScheduleStatus, SetAside, SourceStatus, Status, TargetKind,
-    TargetStatus, VerifiedStatus,
+    FsyncStatus, GenerationStatus, Lag, LeftOutStatus, LimitStatus, LinkStatus, MirrorProgress, MirrorStatus,
+    Phase, ReplicaStatus, Retrying, Role, RoleName, ScheduleStatus, SetAside, SourceStatus, Status,
+    TargetKind, TargetStatus, VerifiedStatus,
 };
 
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -302,6 +302,28 @@ pub struct ConnectionStatus {
     /// When it sends, where not always.
     #[serde(default)]
     pub schedule: Option<ScheduleStatus>,
+    /// How fast it sends at most, where not as fast as it goes.
+    #[serde(default)]
+    pub limit: Option<LimitStatus>,
+}
+
+/// How fast a connection sends over a network at most.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitStatus {
+    /// As it is typed.
+    pub plan: String,
+    pub from: Origin,
+    /// It counts; else it is kept, and switched off.
+    pub on: bool,
+    /// Bytes a second, now; `None`: as fast as it goes.
+    pub rate: Option<u64>,
+    /// When that changes, and to what.
+    pub next_unix_ms: Option<u64>,
+    pub next_rate: Option<u64>,
+    /// Bytes a second by which the queue grows, while it does because of the limit.
+    pub queue_grows: Option<u64>,
+    /// Seconds until it is full, if that goes on.
+    pub queue_full_seconds: Option<u64>,
 }
 
 /// When a connection sends, and what comes next.

@@ -94,6 +94,7 @@ pub(crate) fn sample_connection() -> ConnectionStatus {
         link: None,
         retrying: None,
         schedule: None,
+        limit: None,
     }
 }
 

@@ -18,6 +18,7 @@ use quinn_proto::HashedConnectionIdGenerator;
 use quinn_proto::crypto::{CryptoError, HmacKey};
 use rustix::net::sockopt;
 
+use super::limited::{Limited, Pacing};
 use crate::limits::{
     INITIAL_WINDOW, SEND_WINDOW_MIN, SOCKET_BUFFER, STRANGER_WINDOW, STREAM_WINDOW, UDP_PAYLOAD_MAX,
     UDP_SEND_MAX,
@@ -64,10 +65,27 @@ pub(super) fn endpoint(
     address: SocketAddr,
     server: Option<(ServerConfig, ResetKey)>,
 ) -> io::Result<Endpoint> {
+    open(address, server, None)
+}
+
+/// One that sends as fast as it is let, and listens to nobody.
+pub(super) fn paced_endpoint(address: SocketAddr, pacing: Pacing) -> io::Result<Endpoint> {
+    open(address, None, Some(pacing))
+}
+
+fn open(
+    address: SocketAddr,
+    server: Option<(ServerConfig, ResetKey)>,
+    pacing: Option<Pacing>,
+) -> io::Result<Endpoint> {
     let socket = UdpSocket::bind(address)?;
     enlarge_buffers(&socket);
     let inner = TokioRuntime.wrap_udp_socket(socket)?;
-    let socket = Arc::new(BoundedSegments { inner, segment: AtomicUsize::new(UDP_PAYLOAD_MAX.into()) });
+    let bounded = Arc::new(BoundedSegments { inner, segment: AtomicUsize::new(UDP_PAYLOAD_MAX.into()) });
+    let socket: Arc<dyn AsyncUdpSocket> = match pacing {
+        Some(pacing) => Arc::new(Limited::new(bounded, pacing)),
+        None => bounded,
+    };
     let mut config = EndpointConfig::default();
     config.max_udp_payload_size(UDP_PAYLOAD_MAX).map_err(io::Error::other)?;
     if let Some((_, key)) = &server {

@@ -14,6 +14,8 @@ use super::direct::Passage;
 use super::ending::{self, End, refused_our_key};
 use super::frames::{self, Feed, FrameReceiver, Waker};
 use super::heartbeat;
+use super::limited::Pacing;
+use super::limiter::{Limiter, Rank};
 use super::lookup::Lookup;
 use super::opening::{GREETING, Opening, Role, SessionToken, bounded};
 use super::probe;
@@ -65,25 +67,31 @@ enum Way {
 struct Shared {
     outbox: Arc<Outbox<SourceMessage>>,
     meter: Meter,
+    limiter: Limiter,
 }
 
 impl SourceLink {
     /// Starts dialling, a [`Dial`] or what a [`Lookup`] finds, and returns at once. What comes of it
     /// comes as events.
     pub fn dial(to: impl Into<Lookup>, feed: impl Feed) -> SourceLink {
-        SourceLink::begin(to.into(), Traffic::Out(Box::new(feed)))
+        SourceLink::dial_within(to, feed, Limiter::default())
+    }
+
+    /// As [`SourceLink::dial`]; sends as fast as the limiter lets it.
+    pub fn dial_within(to: impl Into<Lookup>, feed: impl Feed, limiter: Limiter) -> SourceLink {
+        SourceLink::begin(to.into(), Traffic::Out(Box::new(feed)), limiter)
     }
 
     /// As [`SourceLink::dial`], for frames that the target sends back.
     pub fn dial_to_read(to: impl Into<Lookup>) -> (SourceLink, FrameReceiver) {
         let (sender, receiver) = frames::channel();
-        (SourceLink::begin(to.into(), Traffic::Back(sender)), receiver)
+        (SourceLink::begin(to.into(), Traffic::Back(sender), Limiter::default()), receiver)
     }
 
-    fn begin(lookup: Lookup, traffic: Traffic) -> SourceLink {
+    fn begin(lookup: Lookup, traffic: Traffic, limiter: Limiter) -> SourceLink {
         let (sender, events) = unbounded();
         let waker = Waker::new();
-        let shared = Arc::new(Shared { outbox: Outbox::new(), meter: Meter::new() });
+        let shared = Arc::new(Shared { outbox: Outbox::new(), meter: Meter::new(), limiter });
         let session = Session { shared: shared.clone(), waker: waker.clone(), events: sender.clone() };
         let dialling = move || session.run(lookup, traffic);
         let thread = std::thread::Builder::new().name("link-source".into()).spawn(dialling);
@@ -217,7 +225,9 @@ impl DialledSession {
     async fn dial_and_serve(&self, traffic: Traffic) -> End {
         // A socket each, so that heartbeats never wait in a full buffer behind acknowledgements.
         let local = socket::local_for(self.dial.address);
-        let endpoints = match (socket::endpoint(local, None), socket::endpoint(local, None)) {
+        let paced =
+            |rank| socket::paced_endpoint(local, Pacing { limiter: self.shared.limiter.clone(), rank });
+        let endpoints = match (paced(Rank::First), paced(Rank::Then)) {
             (Ok(small), Ok(large)) => [small, large],
             (Err(error), _) | (_, Err(error)) => return End::Lost(format!("no UDP socket: {error}")),
         };
@@ -319,7 +329,13 @@ impl DialledSession {
         let every = bounded(self.dial.heartbeat_interval);
         let mut parts = JoinSet::new();
         parts.spawn(heartbeat::beat(small, every, meter.heard.clone()));
-        let receiving = traffic.spawn(&mut parts, large.clone(), packets, self.waker.clone());
+        let receiving = traffic.spawn(
+            &mut parts,
+            large.clone(),
+            packets,
+            self.waker.clone(),
+            self.shared.limiter.clone(),
+        );
         parts.spawn(ending::gone(large));
         self.shared.outbox.spawn(&mut parts, send);
         let messages = control::receive(receive, self.events.clone(), SourceEvent::Message);

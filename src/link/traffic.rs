@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 
 use super::ending::End;
 use super::frames::{self, Feed, FrameSender, Waker};
+use super::limiter::Limiter;
 use super::socket::Purpose;
 use crate::limits::{RECEIVE_POOL_FREE_MAX, STREAM_WINDOW};
 use crate::pool::Pool;
@@ -34,10 +35,11 @@ impl Traffic {
         large: Connection,
         packets: SendStream,
         waker: Waker,
+        limiter: Limiter,
     ) -> Option<FrameSender> {
         match self {
             Traffic::Out(feed) => {
-                parts.spawn(frames::send(large, packets, feed, waker));
+                parts.spawn(frames::send(large, packets, feed, waker, limiter));
                 None
             }
             Traffic::Back(sender) => {

@@ -99,6 +99,7 @@ impl Ground {
             orphans: crate::words::OrphanRules::default(),
             verify: None,
             schedule: None,
+            limit: None,
             fsync: None,
         }
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::matcher::Matcher;
 use super::rules::{BadRule, Rules};
 use crate::store;
-use crate::words::{SchedulePlan, VerifyPlan, is_set_name};
+use crate::words::{LimitPlan, SchedulePlan, VerifyPlan, is_set_name};
 
 const DIRECTORY: &str = "sets";
 const SUFFIX: &str = "toml";
@@ -27,6 +27,9 @@ pub struct SetFile {
     /// When connections send, where not always.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<SchedulePlan>,
+    /// How fast connections send, where not as fast as it goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<LimitPlan>,
     #[serde(default, rename = "rule", skip_serializing_if = "Rules::is_empty")]
     pub rules: Rules,
 }
@@ -179,8 +182,10 @@ mod tests {
         let text = "verify = { every = \"24h\", at = \"03:00\", mode = \"checksum\" }";
         let verify = SetFile::parse(Path::new("web.toml"), text).unwrap().verify;
         let schedule = SetFile::parse(Path::new("web.toml"), "schedule = \"at=22:00\"").unwrap().schedule;
+        let limit =
+            SetFile::parse(Path::new("web.toml"), "limit = \"weekdays 08:00-18:00 1M\"").unwrap().limit;
         assert_eq!(verify.unwrap().to_string(), "every 1d at 03:00 (checksum)");
-        let file = SetFile { directory: Some("/srv/web".into()), verify, schedule, rules };
+        let file = SetFile { directory: Some("/srv/web".into()), verify, schedule, limit, rules };
         sets.write("web", &file).unwrap();
         assert_eq!(sets.read("web").unwrap(), Some(file));
         assert_eq!(sets.names().unwrap(), ["web"]);
@@ -199,6 +204,7 @@ mod tests {
             ("[verify]\nevery = \"7h\"\nat = \"03:00\"\n", "goes into a day"),
             ("[verify]\nevery = \"1d\"\nfrom = \"03:00\"\n", "from"),
             ("schedule = \"at=22\"\n", "time of day"),
+            ("limit = \"fast\"\n", "no rate"),
         ];
         for (text, part) in table {
             let error = SetFile::parse(Path::new("web.toml"), text).unwrap_err().to_string();

@@ -159,6 +159,8 @@ impl Desk {
 impl Surroundings for Desk {
     type Link = WireEnd;
 
+    fn limit(&mut self, _rate: Option<u64>) {}
+
     fn dial(&mut self, _attempt: u32, feed: PacketFeed) -> Result<WireEnd, String> {
         if self.0.random.borrow_mut().one_in(30) {
             return Err("the host has no address".into());

@@ -17,7 +17,7 @@ use crate::control::{
 use crate::failure::Failure;
 use crate::limits::CONTROL_ANSWER;
 use crate::sys::utc_offset;
-use crate::words::{Order, SchedulePlan};
+use crate::words::{LimitPlan, Order, SchedulePlan, Target};
 
 const UNTOUCHED: &str = "Nothing was changed.";
 
@@ -38,7 +38,7 @@ pub fn change(
     which: Option<&str>,
 ) -> Result<ChangedConnection, Failure> {
     let which = which.map(str::to_owned);
-    let question = |answer| Event::Asked(Question::Change { change, which, answer });
+    let question = |answer| Event::Asked(Question::Change { change: change.clone(), which, answer });
     let begun = ask(&desk.director, CONTROL_ANSWER, question)?.within(CONTROL_ANSWER)??;
     let Begun { connection, before, outcome } = begun;
     let outcome = outcome.map_or(Ok(()), |outcome| outcome.recv().unwrap_or(Err(NotNow::Gone)));
@@ -58,7 +58,8 @@ pub fn change(
         | ConnectionChange::StopMirror { .. }
         | ConnectionChange::PauseMirror
         | ConnectionChange::ResumeMirror { .. }
-        | ConnectionChange::Schedule { .. } => {
+        | ConnectionChange::Schedule { .. }
+        | ConnectionChange::Limit { .. } => {
             keep(desk);
             connection_status(&connection, &desk.ground)
         }
@@ -102,7 +103,7 @@ pub fn begin(
     let before = connection_status(&connection, ground);
     let outcome = match (connection.is_null(), command(change)) {
         (true, Wanted::Connection(Command::Disconnect)) => None,
-        (true, Wanted::Connection(_) | Wanted::Copies(_) | Wanted::Schedule(_)) => {
+        (true, Wanted::Connection(_) | Wanted::Copies(_) | Wanted::Schedule(_) | Wanted::Limit(_)) => {
             return Err(Failure::new(
                 "The target null: captures and sends nothing: there is nothing to start or stop.",
                 UNTOUCHED,
@@ -111,6 +112,14 @@ pub fn begin(
         }
         (false, Wanted::Connection(command)) => Some(connection.command(command)),
         (false, Wanted::Copies(command)) => Some(connection.mirror(command)),
+        (false, Wanted::Limit(_)) if matches!(connection.target, Target::Local(_)) => {
+            return Err(Failure::new(
+                format!("The target {} is on this host: there is no network to limit.", connection.target),
+                UNTOUCHED,
+                "`standin mirror resume --rate` bounds what its copies read and write.",
+            ));
+        }
+        (false, Wanted::Limit(order)) => Some(connection.limit(order)),
         (false, Wanted::Schedule(order)) => Some(connection.schedule(order)),
     };
     Ok(Begun { connection, before, outcome })
@@ -186,6 +195,7 @@ enum Wanted {
     Connection(Command),
     Copies(MirrorCommand),
     Schedule(Order<SchedulePlan>),
+    Limit(Order<LimitPlan>),
 }
 
 fn command(change: ConnectionChange) -> Wanted {
@@ -203,6 +213,7 @@ fn command(change: ConnectionChange) -> Wanted {
         ConnectionChange::PauseMirror => Wanted::Copies(MirrorCommand::Pause),
         ConnectionChange::ResumeMirror { rate } => Wanted::Copies(MirrorCommand::Resume { rate }),
         ConnectionChange::Schedule { order } => Wanted::Schedule(order),
+        ConnectionChange::Limit { order } => Wanted::Limit(order),
     }
 }
 

@@ -9,7 +9,7 @@ use super::mark::{Clock, EVERYTHING, Mark};
 use crate::connection::{KeptSchedule, Wish};
 use crate::limits::FIRST_COPY_RUNS_MAX;
 use crate::packet::{CheckCounts, Epoch, Incarnation, Sequence, Timestamp};
-use crate::words::{CopyMode, HashKind, OrphanRules, Own, SchedulePlan, VerifyMode};
+use crate::words::{CopyMode, HashKind, LimitPlan, OrphanRules, Own, SchedulePlan, VerifyMode};
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,8 @@ pub struct Kept {
     /// What a person has said of its schedule while it ran.
     pub schedule: Own<SchedulePlan>,
     pub sessions: KeptSchedule,
+    /// What a person has said of its limit while it ran.
+    pub limit: Own<LimitPlan>,
 }
 
 /// When a replica was compared, up to which position, and what was found.

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::embedded::Embedded;
 use crate::failure::Failure;
-use crate::link::{Dial, Feed, FrameReceiver, Identity, Lookup, SourceLink};
+use crate::link::{Dial, Feed, FrameReceiver, Identity, Limiter, Lookup, SourceLink};
 use crate::pairing::Known;
 use crate::target_side::Within;
 use crate::words::Target;
@@ -65,20 +65,20 @@ struct Looked {
 type Resolver = fn(&str, u16) -> Result<Vec<SocketAddr>, String>;
 
 impl Route {
-    /// Dials; at each attempt another one of several addresses. Returns at once: a resolver, or a
+    /// Dials, and sends as fast as the limiter lets it where that is over a network; at each attempt another one of several addresses. Returns at once: a resolver, or a
     /// disk, may take long.
     ///
     /// Errors: one line; it is tried again like a lost connection.
-    pub fn dial(&self, attempt: u32, feed: impl Feed) -> Result<SourceLink, String> {
+    pub fn dial(&self, attempt: u32, feed: impl Feed, limiter: Limiter) -> Result<SourceLink, String> {
         let within = |target: &Within, feed| {
             target.connect(feed).map_err(|error| format!("no thread for the target: {error}"))
         };
         match self {
             Route::Within(target) => within(target, feed),
             Route::Awaited(awaited) => within(&*awaited.target()?, feed),
-            Route::Paired(paired) => Ok(SourceLink::dial(paired.look_up(attempt)?, feed)),
+            Route::Paired(paired) => Ok(SourceLink::dial_within(paired.look_up(attempt)?, feed, limiter)),
             #[cfg(test)]
-            Route::Fixed(dial) => Ok(SourceLink::dial(dial.clone(), feed)),
+            Route::Fixed(dial) => Ok(SourceLink::dial_within(dial.clone(), feed, limiter)),
         }
     }
 }

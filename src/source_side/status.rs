@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime};
 
 use super::board::Posted;
-use super::connection::{Connection, Report, Scheduled};
+use super::connection::{Connection, Report, Scheduled, Throttled};
 use super::durability::TroubleKind;
 use super::flush::Flusher;
 use super::ground::Ground;
@@ -14,8 +14,8 @@ use super::sync::lacks_comparison;
 use crate::connection::Outlook;
 use crate::control::{
     Alert, Amount, CaptureStatus, ConnectionStatus, FsyncStatus, GenerationStatus, Lag, LeftOutStatus,
-    LinkStatus, MirrorProgress, MirrorStatus, Role, ScheduleStatus, Severity, SourceStatus, Status,
-    TargetKind, VerifiedStatus, unix_ms,
+    LimitStatus, LinkStatus, MirrorProgress, MirrorStatus, Role, ScheduleStatus, Severity, SourceStatus,
+    Status, TargetKind, VerifiedStatus, unix_ms,
 };
 use crate::intercept::Refused;
 use crate::map::Fill;
@@ -24,7 +24,7 @@ use crate::preflight::{Way, elsewhere_warning};
 use crate::queue::{Behind, Queue};
 use crate::resync::ProgressSnapshot;
 use crate::sys::utc_offset;
-use crate::words::{Profile, Target};
+use crate::words::{Profile, QueueStats, Rate, Target};
 
 pub fn status(ground: &Ground, posted: &Posted) -> Status {
     Status {
@@ -286,6 +286,23 @@ pub fn connection_status(connection: &Connection, ground: &Ground) -> Connection
         }),
         retrying: report.retrying.clone(),
         schedule: report.schedule.as_ref().map(schedule),
+        limit: report.limit.as_ref().map(|limit| limit_status(limit, &queue.stats())),
+    }
+}
+
+fn limit_status(of: &Throttled, queue: &QueueStats) -> LimitStatus {
+    let now_s = (unix_ms(SystemTime::now()) / 1000) as i64;
+    let next = of.plan.next_change(now_s, &utc_offset).filter(|_| of.is_on);
+    let room = queue.limit_bytes.saturating_sub(queue.bytes);
+    LimitStatus {
+        plan: of.plan.to_string(),
+        from: of.origin,
+        on: of.is_on,
+        rate: of.rate.map(|Rate(rate)| rate),
+        next_unix_ms: next.and_then(|(at, _)| u64::try_from(at).ok()).map(|at| at * 1000),
+        next_rate: next.and_then(|(_, rate)| rate).map(|Rate(rate)| rate),
+        queue_grows: of.grows,
+        queue_full_seconds: of.grows.map(|grows| room / grows.max(1)),
     }
 }
 

@@ -1,17 +1,21 @@
-//! When a source sends, as it was typed or stands in the file of the set.
+//! When and how fast a source sends, as it was typed or stands in the file of the set.
 
 use crate::sets::{SetFile, Sets};
-use crate::words::{Origin, ProtectOptions, SchedulePlan};
+use crate::words::{LimitPlan, Origin, ProtectOptions, SchedulePlan};
 
 /// See the module. What was typed goes before what stands in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
     pub schedule: Option<(SchedulePlan, Origin)>,
+    pub limit: Option<(LimitPlan, Origin)>,
 }
 
 impl Terms {
     pub fn of(options: &ProtectOptions, file: Option<&SetFile>) -> Terms {
-        Terms { schedule: first(options.schedule, file.and_then(|file| file.schedule)) }
+        Terms {
+            schedule: first(options.schedule, file.and_then(|file| file.schedule)),
+            limit: first(options.limit.clone(), file.and_then(|file| file.limit.clone())),
+        }
     }
 
     /// A file that cannot be read keeps nobody from being protected, and says nothing.

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::delete_limit::DeleteLimit;
+use super::limit_plan::LimitPlan;
 use super::names::{is_set_name, socket_path};
 use super::orphans::OrphanRules;
 use super::profile::Profile;
@@ -57,6 +58,8 @@ pub struct ProtectOptions {
     pub verify: Option<VerifyPlan>,
     /// When connections send; without, as the file of the set says, or always.
     pub schedule: Option<SchedulePlan>,
+    /// How fast they send over a network; without, as the file of the set says, or as fast as it goes.
+    pub limit: Option<LimitPlan>,
     /// What an application's fsync waits for beside the local disk; without, nothing.
     pub fsync: Option<Rule>,
 }

@@ -1,10 +1,11 @@
 //! `standin connection`.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Subcommand};
 
-use crate::words::SchedulePlan;
+use crate::words::{LimitPlan, Order, SchedulePlan};
 
 #[derive(Debug, Args)]
 pub struct Connection {
@@ -34,6 +35,36 @@ pub enum ConnectionCommand {
         #[command(subcommand)]
         command: ScheduleCommand,
     },
+    /// Show, set, clear, or switch how fast a connection sends over a network
+    Limit {
+        /// show; a rate (1M, 8Mbit), none, or rules ("weekdays 08:00-18:00 1M"); clear (as protect was told, or the
+        /// file of the set); on, off
+        #[arg(default_value = "show", value_name = "show|RATE|RULES|none|clear|on|off")]
+        what: LimitAsked,
+        #[command(flatten)]
+        one: OneConnection,
+    },
+}
+
+/// What is asked of a limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LimitAsked {
+    Show,
+    Change(Order<LimitPlan>),
+}
+
+impl FromStr for LimitAsked {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<LimitAsked, String> {
+        Ok(match text {
+            "show" => LimitAsked::Show,
+            "clear" => LimitAsked::Change(Order::Clear),
+            "on" => LimitAsked::Change(Order::On),
+            "off" => LimitAsked::Change(Order::Off),
+            plan => LimitAsked::Change(Order::Set(plan.parse()?)),
+        })
+    }
 }
 
 #[derive(Debug, Subcommand)]

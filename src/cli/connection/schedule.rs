@@ -21,7 +21,7 @@ pub(super) fn show(common: &Common, one: &OneConnection) -> Outcome {
         let schedules = connections.iter().map(|connection| {
             json!({ "id": connection.id, "target": connection.target, "schedule": connection.schedule })
         });
-        output::json(&schedules.collect::<Vec<_>>());
+        output::json(&json!({ "connections": schedules.collect::<Vec<_>>() }));
     } else {
         let texts: Vec<String> = connections.iter().map(|connection| text(connection)).collect();
         output::text(&texts.join("\n"));

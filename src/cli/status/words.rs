@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use crate::control::{
-    Amount, ConnectionState, Lag, LinkStatus, MirrorProgress, MirrorStatus, ScheduleStatus, Severity,
-    VerifiedStatus,
+    Amount, ConnectionState, Lag, LimitStatus, LinkStatus, MirrorProgress, MirrorStatus, ScheduleStatus,
+    Severity, VerifiedStatus,
 };
 use crate::packet::DataState;
+use crate::sys::utc_offset;
 use crate::units;
+use crate::words::shown;
 
 pub(in crate::cli) fn state_word(state: ConnectionState) -> &'static str {
     match state {
@@ -40,6 +42,19 @@ pub(in crate::cli) fn mirror_words(mirror: &MirrorStatus) -> String {
         MirrorStatus::Restoring => "restoring".into(),
         MirrorStatus::Complete => "complete".into(),
     }
+}
+
+/// What holds now, and what comes next.
+pub(in crate::cli) fn limit_words(limit: &LimitStatus) -> String {
+    let rate = |rate: Option<u64>| match rate {
+        Some(rate) => format!("{} a second", units::size(rate)),
+        None => "as fast as it goes".to_owned(),
+    };
+    let now = if limit.on { rate(limit.rate) } else { "switched off: as fast as it goes".to_owned() };
+    let next = limit
+        .next_unix_ms
+        .map(|at| format!("; from {} on {}", shown((at / 1000) as i64, &utc_offset), rate(limit.next_rate)));
+    format!("{now}{}", next.unwrap_or_default())
 }
 
 /// What holds, and what comes next.

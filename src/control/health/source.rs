@@ -1,7 +1,8 @@
 //! What a source as a whole has to say.
 
-use super::Finding;
+use super::{Finding, Severity};
 use crate::control::status::{ConnectionStatus, FsyncStatus, SourceStatus};
+use crate::units;
 
 impl SourceStatus {
     pub(super) fn findings(&self, now_unix_ms: u64) -> Vec<Finding> {
@@ -10,6 +11,7 @@ impl SourceStatus {
             findings.push(Finding::warning("There is no connection: nothing is replicated.".into()));
         }
         findings.extend(self.fsync_finding());
+        findings.extend(self.limited_fsync_finding());
         let connections = self.connections.iter();
         findings.extend(connections.flat_map(|connection| connection.findings(now_unix_ms, &self.queue)));
         findings
@@ -27,6 +29,24 @@ impl SourceStatus {
             scheduled.label(),
             timeout_ms / 1000
         )))
+    }
+
+    /// What was written before it goes first.
+    fn limited_fsync_finding(&self) -> Option<Finding> {
+        let FsyncStatus::Target { timeout_ms, .. } = &self.fsync else { return None };
+        let limited = |connection: &ConnectionStatus| {
+            let rate = connection.limit.as_ref().filter(|limit| limit.on)?.rate?;
+            Some((connection.label(), rate, connection.queued.bytes / rate.max(1)))
+        };
+        let (label, rate, seconds) =
+            self.connections.iter().filter_map(limited).max_by_key(|(.., seconds)| *seconds)?;
+        let text = format!(
+            "{label} sends {} a second at most, and syncs of programs wait until it has sent what was written before: \
+             {seconds} s now.",
+            units::size(rate)
+        );
+        let severity = if seconds * 1000 >= *timeout_ms { Severity::Warning } else { Severity::Ok };
+        Some(Finding { severity, text })
     }
 
     fn queue_finding(&self) -> Option<Finding> {

@@ -5,6 +5,7 @@ mod checks;
 mod copies;
 mod ending;
 mod full;
+mod limited;
 mod mirror;
 mod owed;
 mod scheduled;
@@ -37,6 +38,7 @@ use crate::source_side::delete_guard::DeleteGuard;
 use crate::source_side::feed::{Lane, PacketFeed, Sent, Stream};
 use crate::source_side::kept::{FirstCopy, LastVerified};
 use crate::words::{CopyMode, HashKind, OrphanRules};
+use limited::Limits;
 use owed::Lacks;
 use scheduled::Timing;
 use trust::Trust;
@@ -57,6 +59,7 @@ pub(crate) struct Driver<S: Surroundings> {
     guard: Arc<DeleteGuard>,
     pub(super) machine: Machine,
     timing: Timing,
+    limits: Limits,
     session: Option<OpenLink<S::Link>>,
     copy: Copying,
     /// A comparison under way; never beside a copy.
@@ -137,7 +140,7 @@ impl<S: Surroundings> Driver<S> {
         shared: Arc<Shared>,
         sent: Arc<Sent>,
     ) -> Driver<S> {
-        let timing = Timing::new(&settings);
+        let (timing, limits) = (Timing::new(&settings), Limits::new(settings.kept.limit.clone()));
         let machine = Machine::wished(clock::now(), timing.window(), settings.kept.wish)
             .named(settings.id)
             .when_full(settings.when_full);
@@ -162,6 +165,7 @@ impl<S: Surroundings> Driver<S> {
             guard,
             machine,
             timing,
+            limits,
             session: None,
             copy: Copying::Resting,
             checking: None,
@@ -193,6 +197,7 @@ impl<S: Surroundings> Driver<S> {
     /// Until the connection is over.
     pub(super) fn run(mut self, told: &Receiver<Told>) {
         let looks = crossbeam_channel::tick(LOOK_EVERY);
+        self.tick_limit();
         self.act();
         while !self.over {
             let (events, walked, due) = (self.events(), self.walked(), self.due().map_or_else(never, at));
@@ -276,6 +281,11 @@ impl<S: Surroundings> Driver<S> {
             }
             Told::Schedule(order, answer) => {
                 self.order_schedule(order);
+                self.act();
+                let _ = answer.send(Ok(()));
+            }
+            Told::Limit(order, answer) => {
+                self.order_limit(order);
                 self.act();
                 let _ = answer.send(Ok(()));
             }
@@ -534,6 +544,7 @@ impl<S: Surroundings> Driver<S> {
             self.update(|report| report.link = stats);
         }
         self.tick_schedule();
+        self.tick_limit();
         self.tell_diverged();
         self.tell_moment();
         self.unpublished |= self.guard.noted() != self.shared.report.lock().kept.names;

@@ -39,7 +39,8 @@ use crate::packet::{
 use crate::queue::{CursorId, Haste, Queue};
 use crate::resync::{CheckOrder, CopyProgress};
 use crate::words::{
-    CopyMode, DeleteLimit, HashKind, Order, Origin, OrphanRules, SchedulePlan, Target, WhenFull,
+    CopyMode, DeleteLimit, HashKind, LimitPlan, Order, Origin, OrphanRules, Rate, SchedulePlan, Target,
+    WhenFull,
 };
 use checking::CheckWish;
 pub use checking::{Outcome, Verified};
@@ -94,6 +95,7 @@ pub(crate) enum Told {
     Command(Command, Sender<Result<(), NotNow>>),
     Mirror(MirrorCommand, Sender<Result<(), NotNow>>),
     Schedule(Order<SchedulePlan>, Sender<Result<(), NotNow>>),
+    Limit(Order<LimitPlan>, Sender<Result<(), NotNow>>),
     /// What was typed or stands in the file of the set has changed.
     Terms(Terms),
     /// Compare the replica. Where that cannot be, or ends without a result, the answer says why.
@@ -177,6 +179,20 @@ pub struct Report {
     pub kept: Kept,
     /// When it sends, where not always.
     pub schedule: Option<Scheduled>,
+    /// How fast, where not as fast as it goes.
+    pub limit: Option<Throttled>,
+}
+
+/// A limit, as it stands.
+#[derive(Clone)]
+pub struct Throttled {
+    pub plan: LimitPlan,
+    pub origin: Origin,
+    pub is_on: bool,
+    /// What holds now.
+    pub rate: Option<Rate>,
+    /// Bytes a second by which what is queued for the target grows.
+    pub grows: Option<u64>,
 }
 
 /// A schedule, as it stands.
@@ -313,6 +329,13 @@ impl Connection {
         answered
     }
 
+    /// As [`Connection::command`], of its limit.
+    pub fn limit(&self, order: Order<LimitPlan>) -> Receiver<Result<(), NotNow>> {
+        let (answer, answered) = bounded(1);
+        let _ = self.inbox.send(Told::Limit(order, answer));
+        answered
+    }
+
     /// It goes by these from now on, as far as no person has said anything else.
     pub fn follow(&self, terms: Terms) {
         let _ = self.inbox.send(Told::Terms(terms));
@@ -443,6 +466,7 @@ impl Report {
             rate: None,
             kept: Kept::default(),
             schedule: None,
+            limit: None,
         }
     }
 }

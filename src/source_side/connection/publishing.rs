@@ -38,6 +38,7 @@ impl<S: Surroundings> Driver<S> {
             report.streaming = machine.is_streaming();
             report.kept = self.kept();
             report.schedule = self.scheduled();
+            report.limit = self.throttled();
             if machine.is_pending() && report.kept.wish.copies == Copies::Stopped {
                 report.mirror = MirrorStatus::Stopped;
             }
@@ -59,6 +60,7 @@ impl<S: Surroundings> Driver<S> {
             names: self.guard_noted(),
             schedule: self.schedule_own(),
             sessions: self.sessions_kept(),
+            limit: self.limit_own(),
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, bounded};
 
 use crate::intercept::Volume;
-use crate::link::{LinkStats, SourceEvent, SourceLink, Waker};
+use crate::link::{Limiter, LinkStats, SourceEvent, SourceLink, Waker};
 use crate::packet::{Ids, LaneItem, ObjectId, SourceMessage, Timestamp};
 use crate::resync::{
     Answer, BlockOrder, CheckOrder, CopyError, CopyProgress, CopyReport, LiveCopy, Owed, Pace, TargetHad,
@@ -31,6 +31,9 @@ pub(crate) trait Surroundings {
     /// Begins to walk a tree elsewhere; the outcome comes on the channel. The walk ends early when
     /// its answers or its sink are gone.
     fn walk(&mut self, order: WalkOrder) -> io::Result<Receiver<Walked>>;
+
+    /// From now on no more is sent over a network: bytes a second; `None`: as fast as it goes.
+    fn limit(&mut self, rate: Option<u64>);
 
     /// The set has rules: not all that is marked belongs to it.
     fn has_rules(&self) -> bool;
@@ -103,6 +106,7 @@ pub struct Around {
     /// Opened for reading, not through the mount.
     pub backing: OwnedFd,
     pub volume: Arc<Volume>,
+    pub limiter: Limiter,
 }
 
 #[cfg(test)]
@@ -111,7 +115,7 @@ impl Around {
     pub(crate) fn of(route: Route, tree: &std::path::Path, queue: &Arc<crate::queue::Queue>) -> Around {
         let backing = || std::fs::File::open(tree).expect("the tree is there").into();
         let volume = Volume::new(backing(), queue.clone(), 1).expect("a volume");
-        Around { route, backing: backing(), volume: Arc::new(volume) }
+        Around { route, backing: backing(), volume: Arc::new(volume), limiter: Limiter::default() }
     }
 }
 
@@ -119,7 +123,11 @@ impl Surroundings for Around {
     type Link = SourceLink;
 
     fn dial(&mut self, attempt: u32, feed: PacketFeed) -> Result<SourceLink, String> {
-        self.route.dial(attempt, feed)
+        self.route.dial(attempt, feed, self.limiter.clone())
+    }
+
+    fn limit(&mut self, rate: Option<u64>) {
+        self.limiter.set(rate);
     }
 
     fn walk(&mut self, order: WalkOrder) -> io::Result<Receiver<Walked>> {

@@ -83,6 +83,7 @@ impl<S: Surroundings> Driver<S> {
     pub(super) fn follow_terms(&mut self, terms: Terms) {
         self.settings.terms = terms;
         self.follow_schedule();
+        self.tick_limit();
     }
 
     fn follow_schedule(&mut self) {
@@ -121,6 +122,6 @@ impl<S: Surroundings> Driver<S> {
     }
 }
 
-fn wall_s() -> i64 {
+pub(super) fn wall_s() -> i64 {
     (unix_ms(SystemTime::now()) / 1000) as i64
 }
