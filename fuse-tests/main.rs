@@ -26,6 +26,7 @@ mod killed;
 mod left_out;
 mod listings;
 mod lost_writes;
+mod managed;
 mod metrics;
 mod minicopy;
 mod mirror;

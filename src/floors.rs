@@ -17,6 +17,7 @@ const FLOORS: [&[&str]; 6] = [
         "pool",
         "ranks",
         "random",
+        "service_manager",
         "signals",
         "store",
         "sys",

@@ -28,8 +28,9 @@
 //! - [`preflight`]: what is checked before a mount; [`privileges`]: what is given up before the
 //!   work begins; [`failure`]: errors for people; `open_files`: how many this process may have
 //! - [`mod@bench`]: what the mount costs, and how fast a replica follows
-//! - [`words`], [`place`], [`pool`], [`units`], `signals`, [`random`]: what several rooms speak of; which directory
-//!   one is; memory for payloads; how numbers are shown; SIGTERM and its kin; chance that a seed replays
+//! - [`words`], [`place`], [`pool`], [`units`], `signals`, `service_manager`, [`random`]: what several rooms speak of;
+//!   which directory one is; memory for payloads; how numbers are shown; SIGTERM and its kin; what systemd is told;
+//!   chance that a seed replays
 //! - [`sets`]: which names belong to a replication set: rules, their matcher, the set's file
 //! - [`store`], [`xattr`], [`blocks`], [`limits`], [`sys`]: small durable files; extended attributes; hashes
 //!   of content; every bound; all unsafe code
@@ -75,6 +76,7 @@ pub mod queue;
 pub mod random;
 mod ranks;
 pub mod resync;
+mod service_manager;
 pub mod sets;
 #[cfg(test)]
 mod shape;

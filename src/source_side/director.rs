@@ -24,6 +24,7 @@ use super::hands::{Done, Hands, Job};
 use super::haste::Haste;
 use super::identity;
 use super::life::{Ended, Ending, Life, Stage, Stop, StopAsker};
+use super::managed::Managed;
 use super::mark::{Mark, Marks, Reached};
 use super::record::SetState;
 use super::recorder::Recorder;
@@ -98,6 +99,7 @@ pub struct Director {
     recorder: Recorder,
     last_barrier: Option<Barrier>,
     signals: Signals,
+    managed: Managed,
 }
 
 /// The last barrier that was put into the stream.
@@ -136,6 +138,7 @@ impl Director {
             recorder: Recorder::start(set, marks)?,
             last_barrier: None,
             signals: Signals::default(),
+            managed: Managed::of_process(),
         })
     }
 
@@ -152,6 +155,7 @@ impl Director {
     /// daemons from the set's record.
     pub fn run(mut self) -> (Result<Ended, Failure>, Option<SetState>) {
         let mut life = self.start();
+        self.managed.tell(life.stage().phase(), &self.ground, &self.connections);
         loop {
             if let Life::Over { outcome, .. } = life {
                 return (outcome, self.recorder.finish());
@@ -195,6 +199,7 @@ impl Director {
             log::debug!("{}: {before:?} -> {after:?}", self.ground.options.name);
         }
         self.post(&life);
+        self.managed.tell(life.stage().phase(), &self.ground, &self.connections);
         life
     }
 

@@ -50,6 +50,7 @@ mod keepers;
 mod kept;
 mod life;
 mod looking;
+mod managed;
 mod mark;
 mod mount_options;
 mod mount_watch;

@@ -10,13 +10,21 @@
 //! book has to be whole by itself, and a stop does not wait for its disk.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::RwLock;
 
 use super::TargetServer;
 use crate::control::{Phase, Reply, StopReport};
 use crate::limits::DIRECTOR_EVENTS_MAX;
+use crate::service_manager::ServiceManager;
+
+/// How often a service manager may want to hear that it goes on.
+const ALIVE_EVERY: Duration = Duration::from_secs(1);
+
+/// What sessions need at most to make what they have durable.
+const SESSIONS_END: Duration = Duration::from_secs(60);
 
 /// What comes to a director.
 pub enum Event {
@@ -60,13 +68,30 @@ impl Director {
 
     /// Until nobody is served any more: sessions have ended, each with a durable point.
     pub fn run(self) {
+        let mut manager = ServiceManager::of_process();
+        manager.status(&format!("replicas are served at {}", self.server.address()));
+        manager.ready();
         let mut life = Life::Serving;
         while life == Life::Serving
-            && let Ok(event) = self.inbox.recv()
+            && let Some(event) = self.next(&mut manager)
         {
             life = self.apply(event);
         }
+        manager.stopping(SESSIONS_END);
         drop(self.server);
+    }
+
+    /// `None`: nobody is there who could say anything any more.
+    fn next(&self, manager: &mut ServiceManager) -> Option<Event> {
+        while manager.listens() {
+            manager.alive(Instant::now());
+            match self.inbox.recv_timeout(ALIVE_EVERY) {
+                Ok(event) => return Some(event),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+        self.inbox.recv().ok()
     }
 
     fn apply(&self, event: Event) -> Life {
