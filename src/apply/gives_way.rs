@@ -28,42 +28,44 @@ impl Replica {
     /// How many names went.
     fn make_way(&mut self, op: &Op) -> Result<u64, Fault> {
         let mut limbo = Limbo::open(self.root(), self.limbo())?;
-        match op {
+        let names = match op {
             Op::Create { at, object, .. }
             | Op::Link { at, object, .. }
-            | Op::Place { at, object, replaced: None, .. } => {
-                self.free(&mut limbo, at, *object)?;
-            }
+            | Op::Place { at, object, replaced: None, .. } => self.free(&mut limbo, at, *object)?,
             Op::Rename { to, object, replaced: None, .. } => self.free(&mut limbo, to, *object)?,
             Op::Rename { replaced: Some(replaced), .. } => self.empty(&mut limbo, replaced.object)?,
             Op::RemoveDirectory { object, .. } => self.empty(&mut limbo, *object)?,
             _ => return Ok(0),
-        }
+        };
         self.places_changed();
         let (root, place) = (self.root(), self.limbo());
-        Ok(limbo.resolve(root, place, Delete::Nothing)?.moved)
+        // What has another name here is dropped, and counts as well: its name is free.
+        limbo.resolve(root, place, Delete::Nothing)?;
+        Ok(names)
     }
 
-    fn free(&mut self, limbo: &mut Limbo, at: &Entry, object: ObjectId) -> Result<(), Fault> {
+    fn free(&mut self, limbo: &mut Limbo, at: &Entry, object: ObjectId) -> Result<u64, Fault> {
         let dir = self.directory(at.dir)?;
         match self.name_holds(&dir, &at.name)? {
-            None => Ok(()),
+            None => Ok(0),
             // The op itself has given it the name.
-            Some(found) if self.handle(object)? == Some(found) => Ok(()),
-            Some(_) => self.take(limbo, &dir, &at.name),
+            Some(found) if self.handle(object)? == Some(found) => Ok(0),
+            Some(_) => self.take(limbo, &dir, &at.name).map(|()| 1),
         }
     }
 
     /// On the source nothing is in this directory.
-    fn empty(&mut self, limbo: &mut Limbo, object: ObjectId) -> Result<(), Fault> {
+    fn empty(&mut self, limbo: &mut Limbo, object: ObjectId) -> Result<u64, Fault> {
         let dir = self.directory(object)?;
+        let mut names = 0;
         for entry in read_directory(&*dir)? {
             let entry = entry.map_err(Fault::system("list a directory"))?;
             if let Ok(name) = Name::new(entry.file_name().to_bytes()) {
                 self.take(limbo, &dir, &name)?;
+                names += 1;
             }
         }
-        Ok(())
+        Ok(names)
     }
 
     fn take(&self, limbo: &mut Limbo, dir: &File, name: &Name) -> Result<(), Fault> {

@@ -38,6 +38,16 @@ fn kept_orphans_give_way_to_packets() {
     assert_eq!(orphans(&pair), 5);
 }
 
+/// Its name was freed, and the op went on waiting.
+#[test]
+fn one_of_two_names_of_a_kept_orphan_gives_way() {
+    let (mut pair, source) = pair();
+    pair.applier().replica().keep_orphans(true).unwrap();
+    fs::hard_link(pair.replica("taken"), pair.replica("dir/too")).unwrap();
+    pair.say(source.create("taken", 0o644));
+    assert!(pair.replica("dir/too").exists());
+}
+
 #[test]
 fn without_kept_orphans_nothing_gives_way() {
     let (mut pair, source) = pair();
