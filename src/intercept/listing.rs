@@ -19,7 +19,7 @@ use super::error::{FsError, FsResult, Step};
 use super::foreign::changed;
 use super::objects::{Node, NodeId};
 use super::shares::Shares;
-use super::volume::{Caller, Meta, Volume, stat_at};
+use super::volume::{Caller, Meta, Volume, is_reserved, stat_at};
 use crate::limits::KEPT_LISTING_SIZE_MAX;
 
 /// Bytes of one `getdents64` call.
@@ -212,7 +212,9 @@ impl Volume {
             for entry in &mut entries {
                 entry.node = self.listed_node(dir, entry);
             }
-            entries.retain(|entry| !self.is_hidden_directory(dir, entry));
+            entries.retain(|entry| {
+                !is_reserved(&dir.node, &entry.name) && !self.is_hidden_directory(dir, entry)
+            });
             if seen == 0 || !entries.is_empty() {
                 return Ok(entries);
             }

@@ -10,6 +10,7 @@ use super::names::{AskedMode, At};
 use super::*;
 use crate::packet::{Epoch, FrameHeader, Incarnation, Op, PREFIX_LEN, Position, Prefix, packet_frame};
 use crate::queue::Queue;
+use crate::words::RESERVED_NAME;
 
 const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 1 };
 const ASKED: AskedMode = AskedMode { mode: 0o644, umask: 0o022 };
@@ -566,4 +567,41 @@ fn one_user_does_not_take_what_needs_descriptors() {
         captured.volume.forget(node, 1);
     }
     assert!(lose("e", 7).0.is_ok());
+}
+
+/// Packets told of what lay below it, which no copy brings: a target that met them was bad from then on.
+#[test]
+fn the_place_of_what_was_moved_aside_is_not_captured() {
+    let captured = Captured::new();
+    let limbo = captured.dir.path().join(RESERVED_NAME);
+    std::fs::create_dir(&limbo).unwrap();
+    std::fs::write(limbo.join("orphan"), "x").unwrap();
+    let (volume, reserved) = (&captured.volume, at(NodeId::ROOT, RESERVED_NAME));
+    captured.create(NodeId::ROOT, "file");
+    let errno = |done: FsResult<()>| done.map_err(|error| error.errno);
+    assert_eq!(errno(volume.lookup(reserved.parent, reserved.name).map(drop)), Err(libc::ENOENT));
+    let flags = rustix::fs::RenameFlags::empty();
+    for done in [
+        volume.mkdir(ROOT, reserved, ASKED).map(drop),
+        volume.create(ROOT, reserved, ASKED, libc::O_RDWR).map(drop),
+        volume.rmdir(reserved),
+        volume.rename(at(NodeId::ROOT, "file"), reserved, flags),
+        volume.rename(reserved, at(NodeId::ROOT, "limbo"), flags),
+    ] {
+        assert_eq!(errno(done), Err(libc::EPERM));
+    }
+    let handle = volume.opendir(ROOT, NodeId::ROOT).unwrap().handle;
+    let mut names = Vec::new();
+    let take = |entry: &super::listing::Listed| {
+        names.push(entry.name.clone());
+        true
+    };
+    volume.readdir(handle, 0, take).unwrap();
+    names.sort();
+    assert_eq!(names, [".", "..", "file"]);
+    // Elsewhere it is a name as any other.
+    let dir = volume.mkdir(ROOT, at(NodeId::ROOT, "dir"), ASKED).unwrap().node;
+    volume.mkdir(ROOT, at(dir, RESERVED_NAME), ASKED).unwrap();
+    assert_eq!(captured.ops().len(), 3);
+    assert_eq!(volume.divergence().why(), None);
 }

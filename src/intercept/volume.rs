@@ -25,7 +25,7 @@ use crate::packet::{Attributes, Entry, Ids, Name, ObjectId, Timestamp};
 use crate::pool::Pool;
 use crate::queue::Queue;
 use crate::sys::{FileHandle, Identity};
-use crate::words::Profile;
+use crate::words::{Profile, RESERVED_NAME};
 
 /// File systems whose directories may be subvolumes: btrfs, bcachefs (`linux/magic.h`).
 const SUBVOLUME_FILE_SYSTEMS: [u32; 2] = [0x9123_683e, 0xca45_1a4e];
@@ -175,6 +175,9 @@ impl Volume {
     /// The object with this name in a directory; the kernel gets one lookup on it.
     pub fn lookup(&self, parent: NodeId, name: &OsStr) -> FsResult<Meta> {
         let parent = self.node(parent)?;
+        if is_reserved(&parent, name) {
+            return Err(FsError::new(libc::ENOENT, "a name of the product's own"));
+        }
         let _names = parent.names.look();
         let dir = self.descriptors.of(&parent)?;
         self.seen_names(&parent, &*dir);
@@ -419,9 +422,19 @@ pub(super) fn stat_at(dir: BorrowedFd<'_>, name: &OsStr) -> Option<Stat> {
 }
 
 /// A name in a directory, as ops carry it.
+///
+/// Errors: `EPERM` for the one that no target has.
 pub(super) fn entry(dir: &Node, name: &OsStr) -> FsResult<Entry> {
+    if is_reserved(dir, name) {
+        return Err(FsError::new(libc::EPERM, "a name of the product's own"));
+    }
     let name = Name::new(name.as_bytes()).map_err(|_| FsError::new(libc::EINVAL, "name"))?;
     Ok(Entry { dir: dir.object, name })
+}
+
+/// Where what was moved aside lies of a directory that is, or was, a replica at a mount point.
+pub(super) fn is_reserved(dir: &Node, name: &OsStr) -> bool {
+    dir.id == NodeId::ROOT && name.as_bytes() == RESERVED_NAME.as_bytes()
 }
 
 /// Type bits (`S_IFMT`) of an object.
