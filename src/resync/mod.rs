@@ -34,7 +34,7 @@ pub use live::{Answer, BlockOrder, CheckOrder, LiveCopy, WhatIsOwed};
 #[cfg(test)]
 pub(crate) use live::{Planted, Sizes, Stepped};
 pub use look::{attributes, birth, stat, timestamp};
-pub use looks::{Counts, Found, Looks};
+pub use looks::{Counts, Found, Looks, Still};
 pub use owed::{Owed, OwedContent, OwedObject};
 pub use pace::Pace;
 pub use place::{ListedFile, TreePath};

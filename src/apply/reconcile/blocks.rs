@@ -117,10 +117,7 @@ impl Session {
         (offset, size): (u64, u64),
         hashes: &[u128],
     ) -> Result<u64, Fault> {
-        let range = Range { offset, blocks: hashes.len(), size };
-        if !range.is_of_a_file() {
-            return Err(Fault::Refused("hashes of what no file has"));
-        }
+        let range = range_of((offset, size), hashes)?;
         if self.by_blocks.is_none() {
             return Err(Fault::Refused("hashes in a copy without any"));
         }
@@ -207,7 +204,16 @@ impl Session {
     }
 }
 
-fn differing(own: &[u128], theirs: &[u128]) -> u64 {
+/// What hashes are of.
+///
+/// Errors: no file has it.
+pub(super) fn range_of((offset, size): (u64, u64), hashes: &[u128]) -> Result<Range, Fault> {
+    let range = Range { offset, blocks: hashes.len(), size };
+    if range.is_of_a_file() { Ok(range) } else { Err(Fault::Refused("hashes of what no file has")) }
+}
+
+/// Which blocks differ, the first one in the lowest bit.
+pub(super) fn differing(own: &[u128], theirs: &[u128]) -> u64 {
     let differs = |index: usize| own.get(index) != Some(&theirs[index]);
     (0..theirs.len()).filter(|&index| differs(index)).fold(0, |bits, index| bits | 1 << index)
 }

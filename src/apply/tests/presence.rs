@@ -100,3 +100,19 @@ fn a_replica_that_is_elsewhere_now_is_told() {
     fs::rename(pair.temp.path().join("away"), &pair.places.root).unwrap();
     assert!(applier.is_where_it_was());
 }
+
+/// An object that was opened by its handle before anybody has come upon a name of it has the path of a root: it
+/// was taken for one outside of the replica.
+#[test]
+fn what_hangs_from_nothing_is_unknown() {
+    use rustix::mount::{OpenTreeFlags, open_tree};
+    let mut pair = Pair::new();
+    pair.say(pair.source.create("f", 0o644));
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    // As such a handle, a mount that hangs from nowhere has no path.
+    let cold = open_tree(rustix::fs::CWD, pair.replica("f"), flags).unwrap();
+    let path = std::fs::read_link(crate::sys::proc_path(std::os::fd::AsFd::as_fd(&cold))).unwrap();
+    assert_eq!(path, Path::new("/"));
+    let found = pair.applier().replica().remembered(&cold.into()).unwrap();
+    assert_eq!(found, crate::apply::replica::Remembered::Unknown);
+}

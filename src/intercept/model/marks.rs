@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Ground, Planted, SEEDS_PLANTED, said, work_beside};
+use super::{Ground, Planted, SEEDS_PLANTED, tried_in, work_beside};
 use crate::intercept::Volume;
 use crate::map::{Changed, Map, MarkedObject};
 use crate::mutation::rounds;
@@ -114,16 +113,15 @@ impl Marked<'_> {
             Op::SetAttributes { object, .. } => self.has(*object),
             Op::SetXattr { object, .. } | Op::RemoveXattr { object, .. } => self.has(*object),
             Op::Barrier { .. } => true,
-            Op::Stage { .. } | Op::Place { .. } | Op::Leave { .. } | Op::Unstage { .. } => false,
+            Op::Stage { .. } | Op::Place { .. } | Op::Leave { .. } | Op::Unstage { .. } | Op::Keep { .. } => {
+                false
+            }
         }
     }
 }
 
 fn tried(ground: &Ground, seed: u64, planted: Option<Planted>) -> Result<(), String> {
-    let place = ground.place(&format!("{seed}"));
-    let outcome = catch_unwind(AssertUnwindSafe(|| run(&place, seed, planted)));
-    let _ = std::fs::remove_dir_all(&place);
-    outcome.map_err(|panic| said(&*panic))
+    tried_in(ground, seed, |place| run(place, seed, planted))
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::intercept::Volume;
 use crate::mutation::rounds;
 use crate::packet::{Epoch, Incarnation, Position};
 use crate::queue::Queue;
-use crate::resync::{Counts, Found, Looks};
+use crate::resync::Still;
 use crate::sets::{DirRules, Matcher, Rule, Rules};
 
 /// Over the names that the workers use.
@@ -38,23 +38,6 @@ fn rules_of(seed: u64) -> Rules {
         (_, pattern) => Rule { is_recursive: false, ..Rule::exclude(pattern) },
     };
     Rules(RULES[seed as usize % RULES.len()].iter().map(of).collect())
-}
-
-/// Nobody changes the tree any more.
-struct Still(Arc<Matcher>);
-
-impl Looks for Still {
-    fn counts(&self, _inode: u64) -> Counts {
-        Counts { begun: 0, ended: 0 }
-    }
-
-    fn while_still(&self, _one: Found<'_>, _other: Option<Found<'_>>, look: &mut dyn FnMut()) {
-        look();
-    }
-
-    fn rules(&self) -> Option<Arc<Matcher>> {
-        Some(self.0.clone())
-    }
 }
 
 /// Takes away what the rules leave out; directories keep their times.
@@ -96,7 +79,7 @@ fn run(place: &Path, seed: u64) -> bool {
     let why = volume.divergence().why();
     assert!(aside.is_empty() || why.is_some(), "set aside, and nobody says that it has to be: {aside:?}");
     if why.is_some() {
-        copy.converge(&backing, Arc::new(Still(matcher.clone())), queue.last());
+        copy.converge(&backing, Arc::new(Still(Some(matcher.clone()))), queue.last());
     }
     prune(&backing, &matcher, &matcher.root());
     prune(copy.root(), &matcher, &matcher.root());

@@ -119,10 +119,14 @@ fn work_beside(volume: &Volume, seed: u64, planted: Option<Planted>, beside: imp
     }
 }
 
-/// Each in a directory of its own; what was wrong with it.
 fn tried(ground: &Ground, seed: u64, planted: Option<Planted>) -> Result<(), String> {
+    tried_in(ground, seed, |place| run(place, seed, planted))
+}
+
+/// Each in a directory of its own; what was wrong with it.
+fn tried_in(ground: &Ground, seed: u64, run: impl FnOnce(&Path)) -> Result<(), String> {
     let place = ground.place(&format!("{seed}"));
-    let outcome = catch_unwind(AssertUnwindSafe(|| run(&place, seed, planted)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(&place)));
     let _ = std::fs::remove_dir_all(&place);
     outcome.map_err(|panic| said(&*panic))
 }

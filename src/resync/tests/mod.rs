@@ -228,19 +228,6 @@ impl StampedSink for ChannelLane {
     }
 }
 
-/// Nobody changes the tree.
-struct Quiet;
-
-impl Looks for Quiet {
-    fn counts(&self, _inode: u64) -> Counts {
-        Counts { begun: 0, ended: 0 }
-    }
-
-    fn while_still(&self, _one: Found<'_>, _other: Option<Found<'_>>, look: &mut dyn FnMut()) {
-        look();
-    }
-}
-
 /// A copy on a thread of its own.
 struct Copying {
     items: Receiver<NumberedItem>,
@@ -270,7 +257,8 @@ impl Copying {
         let progress = Arc::new(CopyProgress::new());
         let backing = OwnedFd::from(File::open(tree).unwrap());
         let lane = ChannelLane { sender, last: 0, is_gone: false };
-        let copy = LiveCopy::new(backing, Arc::new(Quiet), 3, since, lane, heard, progress.clone()).unwrap();
+        let copy =
+            LiveCopy::new(backing, Arc::new(Still(None)), 3, since, lane, heard, progress.clone()).unwrap();
         let copy = ordered(copy);
         let source = std::thread::spawn(move || copy.run());
         Copying { items, answers, progress, source }

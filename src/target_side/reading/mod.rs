@@ -24,7 +24,7 @@ use crate::apply::Applier;
 use crate::limits::LIVE_ANSWERS_MAX;
 use crate::link::Waker;
 use crate::packet::{DataState, OfCopy};
-use crate::resync::{Answer, CopyError, CopyProgress, CopyReport, Counts, Found, LiveCopy, Looks, Wanted};
+use crate::resync::{Answer, CopyError, CopyProgress, CopyReport, LiveCopy, Still, Wanted};
 use crate::sets::Matcher;
 
 /// Ids of what is read are of this epoch: they mean something in this copy, and in one that goes on with
@@ -98,22 +98,5 @@ impl Reading {
     /// The end of the copy, once.
     pub fn ended(&self) -> &Receiver<Result<CopyReport, CopyError>> {
         &self.ended
-    }
-}
-
-/// Nothing changes.
-struct Still(Option<Arc<Matcher>>);
-
-impl Looks for Still {
-    fn counts(&self, _inode: u64) -> Counts {
-        Counts { begun: 0, ended: 0 }
-    }
-
-    fn while_still(&self, _one: Found<'_>, _other: Option<Found<'_>>, look: &mut dyn FnMut()) {
-        look();
-    }
-
-    fn rules(&self) -> Option<Arc<Matcher>> {
-        self.0.clone()
     }
 }

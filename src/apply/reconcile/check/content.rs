@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use super::Check;
 use super::findings::Where;
 use crate::apply::fault::Fault;
+use crate::apply::reconcile::blocks::{differing, range_of};
 use crate::apply::replica::Replica;
 use crate::blocks::{Range, Reads};
 use crate::limits::HASH_BLOCK;
@@ -26,13 +27,10 @@ impl Check {
         &mut self,
         replica: &mut Replica,
         object: ObjectId,
-        (offset, size): (u64, u64),
+        place: (u64, u64),
         hashes: &[u128],
     ) -> Result<u64, Fault> {
-        let range = Range { offset, blocks: hashes.len(), size };
-        if !range.is_of_a_file() {
-            return Err(Fault::Refused("hashes of what no file has"));
-        }
+        let range = range_of(place, hashes)?;
         if self.content.as_ref().is_none_or(|open| open.object != object) {
             self.close_content(replica)?;
             let file = self.open(replica, object)?;
@@ -46,16 +44,9 @@ impl Check {
             self.content = Some(OpenContent { object, file: None, differ: 0 });
             return self.unreadable(replica, object).map(|()| 0);
         };
-        let mut differing = 0;
-        for (index, (own, theirs)) in own.iter().zip(hashes).enumerate() {
-            let at = offset + index as u64 * HASH_BLOCK;
-            let len = HASH_BLOCK.min(size - at);
-            self.counts.bytes_compared += len;
-            if own != theirs {
-                differing |= 1 << index;
-                *differ += len;
-            }
-        }
+        let differing = differing(&own, hashes);
+        self.counts.bytes_compared += bytes_of(range, u64::MAX);
+        *differ += bytes_of(range, differing);
         Ok(differing)
     }
 
@@ -86,4 +77,13 @@ impl Check {
         self.differs(replica, DifferenceKind::Unreadable, object, at, 0);
         Ok(())
     }
+}
+
+/// Bytes of these blocks of a range, the first one in the lowest bit.
+fn bytes_of(range: Range, blocks: u64) -> u64 {
+    let len = |index: usize| {
+        let at = range.offset + index as u64 * HASH_BLOCK;
+        HASH_BLOCK.min(range.size.saturating_sub(at))
+    };
+    (0..range.blocks).filter(|index| blocks & 1 << index != 0).map(len).sum()
 }
