@@ -11,6 +11,7 @@ mod conflict;
 mod connections;
 mod databases;
 mod deep;
+mod deletes;
 mod docs;
 mod fsync;
 mod full_state;

@@ -438,6 +438,13 @@ pub const KEPT_DIRECTORIES_MAX: usize = 10_000;
 /// what an answer may be long.
 pub const ORPHANS_LISTED_MAX: usize = 200;
 
+/// Days for which targets keep what was removed on the source, at most: ten years.
+pub const KEEP_DAYS_MAX: u16 = 3650;
+
+/// How long a target removes what it has kept for as long as was asked, before it looks at the stream again;
+/// every [`PRESENCE_INTERVAL`]. 10,000 files or so go within it.
+pub const OVERDUE_BURST: Duration = Duration::from_millis(100);
+
 /// Bytes that are read of what a copy noted of one batch that it moved aside: 100,000 names.
 pub const NOTED_LEN_MAX: u64 = 16 << 20;
 

@@ -26,8 +26,9 @@ use super::perform::Doubt;
 use super::policy::Withheld;
 use super::reconcile::{Reconcile, Rules, rules_kept};
 use super::replica::{AsideView, DataStatus, DurablePoint, Relief, Replica, Run};
+use crate::clock;
 use crate::failpoint;
-use crate::limits::{PRESENCE_LOOKS, RELIEF_OBJECTS_MAX, apply_retry_delay, set_aside_after};
+use crate::limits::{OVERDUE_BURST, PRESENCE_LOOKS, RELIEF_OBJECTS_MAX, apply_retry_delay, set_aside_after};
 use crate::packet::{
     Epoch, Frame, FrameHeader, ItemHeader, LaneItem, ObjectId, PacketHeader, Position, ReplicaProof,
     Sequence, Stuck, TargetMessage, ToWhom,
@@ -175,6 +176,16 @@ impl Applier {
             self.replica.mark_bad(missing)?;
         }
         Ok(missing)
+    }
+
+    /// Removes some of what was kept for as long as its source has asked.
+    pub fn remove_overdue(&self) {
+        let end = clock::now() + OVERDUE_BURST;
+        match self.replica.remove_overdue(&|| clock::now() < end) {
+            Ok(gone) if gone.objects > 0 => log::info!("{} objects were kept for long enough", gone.objects),
+            Ok(_) => {}
+            Err(error) => log::warn!("what was kept for long enough cannot be removed: {error}"),
+        }
     }
 
     /// Whether the replica is where it was opened.

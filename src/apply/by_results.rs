@@ -13,7 +13,7 @@ use super::fault::{Concern, Fault};
 use super::perform::Doubt;
 use super::policy;
 use super::replica::{Limbo, Replica, Why, c_name, handle_fault};
-use crate::packet::{Entry, ObjectId, Op, Replaced, Timestamp};
+use crate::packet::{Entry, Keeping, ObjectId, Op, Replaced, Timestamp};
 use crate::sys::FileHandle;
 
 impl Replica {
@@ -40,6 +40,14 @@ impl Replica {
             Op::Unlink { at, dir_mtime, object, links } => {
                 let done = self.unlink(at, *object, *links, Doubt::MayBeDone);
                 self.or_cleared(at, *object, *links, done)?;
+                self.time_has_changed(at.dir, *dir_mtime)
+            }
+            Op::Keep { at, dir_mtime, object, links, keeping } => {
+                let done = self.keep_removed(at, (*object, *links), keeping, Doubt::MayBeDone);
+                match keeping {
+                    Keeping::InPlace => self.or_left_out(done)?,
+                    Keeping::Aside { .. } => self.or_cleared(at, *object, *links, done)?,
+                }
                 self.time_has_changed(at.dir, *dir_mtime)
             }
             Op::Leave { at, dir_mtime, object } => {

@@ -122,7 +122,8 @@ pub(super) fn objects_of(op: &Op) -> Vec<ObjectId> {
         | Op::Link { object, at, .. }
         | Op::Unlink { at, object, .. }
         | Op::RemoveDirectory { at, object, .. }
-        | Op::Leave { at, object, .. } => vec![*object, at.dir],
+        | Op::Leave { at, object, .. }
+        | Op::Keep { at, object, .. } => vec![*object, at.dir],
         Op::Rename { from, to, object, replaced, .. } => {
             let mut objects = vec![*object, from.dir, to.dir];
             objects.extend(replaced.as_ref().map(|replaced| replaced.object));

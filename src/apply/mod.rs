@@ -28,6 +28,7 @@ mod finish;
 mod gives_way;
 mod giving_up;
 pub mod inode;
+mod keep;
 mod names;
 mod next_frame;
 mod orphans;

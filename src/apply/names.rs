@@ -89,7 +89,7 @@ impl Replica {
 
     /// The count on the source after a name is gone, or where nobody knows it, whether one is left here.
     /// `done`: the name is gone already.
-    fn links_left(&mut self, object: ObjectId, links: u32, done: bool) -> Result<u32, Fault> {
+    pub(super) fn links_left(&mut self, object: ObjectId, links: u32, done: bool) -> Result<u32, Fault> {
         match links {
             LINKS_UNKNOWN => Ok(u32::from(self.names_here(object)? > u64::from(!done))),
             links => Ok(links),
@@ -223,7 +223,7 @@ impl Replica {
     }
 
     /// Errors: [`Fault::Mismatch`] where the name holds nothing or something else.
-    fn must_hold(&self, dir: &File, name: &Name, object: ObjectId) -> Result<(), Fault> {
+    pub(super) fn must_hold(&self, dir: &File, name: &Name, object: ObjectId) -> Result<(), Fault> {
         let known = self.known_handle(object)?;
         match self.name_holds(dir, name)? {
             Some(found) if found == known => Ok(()),

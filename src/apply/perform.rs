@@ -82,6 +82,10 @@ impl Replica {
             Op::SetXattr { object, name, mode } => self.change_xattr(*object, name, Some(payload), *mode),
             Op::RemoveXattr { object, name, mode } => self.change_xattr(*object, name, None, *mode),
             Op::Barrier { durable: _ } => self.settle_times(),
+            Op::Keep { at, dir_mtime, object, links, keeping } => {
+                self.keep_removed(at, (*object, *links), keeping, doubt)?;
+                self.set_mtime_later(at.dir, *dir_mtime)
+            }
             Op::Stage { .. } | Op::Place { .. } | Op::Leave { .. } | Op::Unstage { .. } => {
                 self.perform_at_border(op, doubt)
             }

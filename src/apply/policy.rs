@@ -22,8 +22,9 @@ use rustix::fs::{FileType, Stat, XattrFlags};
 
 use super::fault::Fault;
 use super::inode;
+use crate::limits::KEEP_DAYS_MAX;
 use crate::packet::{
-    Attributes, Birth, ListedObject, Op, Owner, Timestamp, WithheldCounts, Xattr, XattrName,
+    Attributes, Birth, Keeping, ListedObject, Op, Owner, Timestamp, WithheldCounts, Xattr, XattrName,
 };
 use crate::sys::proc_path;
 use crate::words::Allow;
@@ -181,6 +182,16 @@ impl Policy {
     }
 }
 
+/// Errors: nothing is kept so.
+pub fn may_be_kept(keeping: &Keeping) -> Result<(), Fault> {
+    match keeping {
+        Keeping::Aside { days, .. } if !(1..=KEEP_DAYS_MAX).contains(days) => {
+            Err(Fault::Refused("days that nothing is kept for"))
+        }
+        Keeping::Aside { .. } | Keeping::InPlace => Ok(()),
+    }
+}
+
 /// Checks one op; [`Fault::Refused`] says why it is never performed.
 pub fn permit(op: &Op) -> Result<(), Fault> {
     match op {
@@ -223,6 +234,7 @@ pub fn permit(op: &Op) -> Result<(), Fault> {
             xattrs.iter().try_for_each(|xattr| xattr_name(&xattr.name))
         }
         Op::Place { dir_mtime, .. } | Op::Leave { dir_mtime, .. } => time(dir_mtime),
+        Op::Keep { dir_mtime, keeping, .. } => time(dir_mtime).and_then(|()| may_be_kept(keeping)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line as users and scripts type it.
 
 mod connection;
+mod deletes;
 mod mirror;
 mod set;
 
@@ -14,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use self::connection::{
     Connection, ConnectionCommand, LimitAsked, OneConnection, Resume, ScheduleCommand,
 };
+pub use self::deletes::DeletesAsked;
 use super::bench::Bench;
 use super::metrics::Metrics;
 use super::orphans::Orphans;
@@ -27,7 +29,7 @@ use crate::words::{
     DeleteLimit, LimitPlan, OrphanChoice, Profile, SchedulePlan, Target, TimeOfDay, VerifyMode, WhenFull,
 };
 pub use mirror::{Mirror, MirrorCommand};
-pub use set::{Set, SetCommand};
+pub use set::{RulesAsked, Set, SetCommand};
 
 /// Real-time, ordered replication for any directory on Linux.
 #[derive(Debug, Parser)]
@@ -179,6 +181,10 @@ pub struct Protect {
     /// What of it was modified within this time stays where it is, as in 12h, 30d
     #[arg(long, value_name = "T", value_parser = parse_duration)]
     pub orphan_age: Option<Duration>,
+    #[command(flatten)]
+    pub rules: RulesAsked,
+    #[command(flatten)]
+    pub deletes: DeletesAsked,
     /// Verify the replicas by itself, one after the other, as often as this: 24h, 7d [default: as the file of the set
     /// says]
     #[arg(long, value_name = "T", value_parser = parse_duration)]

@@ -8,9 +8,10 @@ use super::{LEFT_BEHIND, Outcome};
 use crate::failure::Failure;
 use crate::limits::{MAP_SIZE_MAX, MAP_SIZE_MIN, QUEUE_MEMORY_MIN};
 use crate::preflight::{MountTable, check_root_user, resolve};
+use crate::sets;
 use crate::source_side::{self, Ended};
 use crate::units;
-use crate::words::{BadData, Late, Needs, OrphanRules, ProtectOptions, Rule, Target, VerifyPlan};
+use crate::words::{BadData, Late, Needs, OrphanRules, ProtectOptions, Rule, Target, TypedRule, VerifyPlan};
 
 pub(super) fn run(common: &Common, args: Protect) -> Outcome {
     check_root_user(rustix::process::geteuid().as_raw())?;
@@ -44,6 +45,7 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
         ));
     }
     let (fsync, verify) = (fsync_rule(&args)?, verify_plan(&args)?);
+    let deletes = args.deletes.asked().map_err(|why| refused(why, "Choose one that is."))?;
     let mounts = MountTable::read().map_err(|error| lost(Path::new("/proc/self/mountinfo"), &error))?;
     let place = |path: &Path| resolve(path, &mounts).map_err(|error| lost(path, &error));
     let directory = place(&args.dir)?;
@@ -75,6 +77,8 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
         when_full: args.on_queue_full,
         delete_guard: args.delete_guard,
         orphans: OrphanRules::new(args.orphans, args.orphan_age),
+        rules: args.rules.0.iter().map(typed).collect(),
+        deletes,
         profile: args.profile,
         mmap_lag: Some(args.mmap_lag).filter(|lag| !lag.is_zero()),
         verify,
@@ -82,6 +86,10 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
         limit: args.limit,
         fsync,
     })
+}
+
+fn typed(sets::Rule { includes, pattern, is_recursive }: &sets::Rule) -> TypedRule {
+    TypedRule { includes: *includes, pattern: pattern.clone(), is_recursive: *is_recursive }
 }
 
 /// The helper process of a running daemon.

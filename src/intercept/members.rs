@@ -22,7 +22,7 @@ use super::objects::{Node, NodeId, Pinned};
 use super::seen_at::RulesAsOf;
 use super::volume::{Volume, attributes, file_type, mtime};
 use crate::limits::STAGED_LEN_MAX;
-use crate::packet::{Birth, Bounded, ContentResult, Op};
+use crate::packet::{Birth, Bounded, ContentResult, Keeping, Op};
 use crate::sets::{BadRule, DirRules, Matcher, Rules};
 use crate::sys::proc_path;
 use crate::xattr;
@@ -32,6 +32,7 @@ use crate::xattr;
 pub(super) struct Members {
     has_rules: AtomicBool,
     matcher: RwLock<Option<Arc<Matcher>>>,
+    keeping: RwLock<Option<Keeping>>,
 }
 
 /// Whether an object belongs to the set.
@@ -65,6 +66,30 @@ impl Volume {
             true => self.members.matcher.read().clone(),
             false => None,
         }
+    }
+
+    /// From now on targets keep what is removed, or do not.
+    pub fn keep_removed(&self, keeping: Option<Keeping>) {
+        *self.members.keeping.write() = keeping;
+    }
+
+    /// Whether targets keep what is removed, and how.
+    pub fn keeping(&self) -> Option<Keeping> {
+        self.members.keeping.read().clone()
+    }
+
+    /// What is told of a removal whose object targets keep.
+    pub(super) fn kept(&self, op: &Op) -> Option<Op> {
+        let (at, dir_mtime, object, links) = match op {
+            Op::Unlink { at, dir_mtime, object, links } => (at, *dir_mtime, *object, *links),
+            Op::RemoveDirectory { at, dir_mtime, object } => (at, *dir_mtime, *object, 0),
+            _ => return None,
+        };
+        let keeping = self.keeping()?;
+        let is_directory = matches!(op, Op::RemoveDirectory { .. });
+        // What was in it is kept aside by now.
+        let is_told = !is_directory || keeping == Keeping::InPlace;
+        is_told.then(|| Op::Keep { at: at.clone(), dir_mtime, object, links, keeping })
     }
 
     /// What the rules say of a directory: inner `None`, it is not in the set; outer `None`, nobody knows

@@ -8,7 +8,9 @@ use super::error::FsResult;
 use super::listing::Keeps;
 use super::names::{AskedMode, At};
 use super::*;
-use crate::packet::{Epoch, FrameHeader, Incarnation, Op, PREFIX_LEN, Position, Prefix, packet_frame};
+use crate::packet::{
+    Epoch, FrameHeader, Incarnation, Keeping, Name, Op, PREFIX_LEN, Position, Prefix, packet_frame,
+};
 use crate::queue::Queue;
 use crate::words::RESERVED_NAME;
 
@@ -567,6 +569,30 @@ fn one_user_does_not_take_what_needs_descriptors() {
         captured.volume.forget(node, 1);
     }
     assert!(lose("e", 7).0.is_ok());
+}
+
+/// What targets keep is told as kept; a directory goes with what was in it, or stays with it.
+#[test]
+fn what_targets_keep_is_told() {
+    let aside = || Keeping::Aside { into: Name::new(b"trash").unwrap(), days: 30 };
+    for keeping in [Keeping::InPlace, aside()] {
+        let captured = Captured::new();
+        captured.volume.keep_removed(Some(keeping.clone()));
+        let dir = captured.volume.mkdir(ROOT, at(NodeId::ROOT, "dir"), ASKED).unwrap().node;
+        captured.create(dir, "file");
+        captured.volume.unlink(at(dir, "file")).unwrap();
+        captured.volume.rmdir(at(NodeId::ROOT, "dir")).unwrap();
+        captured.create(NodeId::ROOT, "other");
+        captured.volume.keep_removed(None);
+        captured.volume.unlink(at(NodeId::ROOT, "other")).unwrap();
+        let ops = captured.ops();
+        assert!(matches!(&ops[2].1, Op::Keep { keeping: told, links: 0, .. } if *told == keeping));
+        match keeping {
+            Keeping::InPlace => assert!(matches!(ops[3].1, Op::Keep { links: 0, .. })),
+            Keeping::Aside { .. } => assert!(matches!(ops[3].1, Op::RemoveDirectory { .. })),
+        }
+        assert!(matches!(ops[5].1, Op::Unlink { .. }));
+    }
 }
 
 /// Packets told of what lay below it, which no copy brings: a target that met them was bad from then on.

@@ -32,6 +32,7 @@ fn all_lines() -> String {
     ];
     lines.extend(lines_of("birth", &samples::births()));
     lines.extend(lines_of("reserve", &samples::reserves()));
+    lines.extend(lines_of("keeping", &samples::keepings()));
     lines.extend(lines_of("op", &samples::ops()));
     lines.extend(lines_of("block hash", &samples::block_hashes()));
     lines.extend(lines_of("difference", &samples::difference_kinds()));

@@ -8,7 +8,7 @@ use super::bounded::{Bounded, Name};
 use super::check::BlockHash;
 use super::codec::PathHint;
 use super::message::Text;
-use super::op::{Attributes, Birth, ObjectId, Timestamp, Xattr, XattrName};
+use super::op::{Attributes, Birth, Keeping, ObjectId, Timestamp, Xattr, XattrName};
 use crate::limits::{LEFT_OUT_NAMED_MAX, SET_PATTERN_LEN_MAX};
 
 /// Number of a lane item within one connection session, counted from 1.
@@ -202,6 +202,9 @@ pub enum LaneItem {
     /// those that the target has: of these comes, in whatever order, what differs ([`LaneItem::OpenBlocks`]).
     /// Where they are called right behind the root directory, no packet comes to them before.
     Owed { objects: Vec<ObjectId> },
+    /// Right behind the root directory: what was removed on the source is kept by its targets. In a comparison
+    /// what is kept in its place is no extra name.
+    Keeping { keeping: Keeping },
 }
 
 /// A rule of a replication set; the room `sets` says what it means.
@@ -247,6 +250,7 @@ impl LaneItem {
             LaneItem::Within { .. } => "path of a directory",
             LaneItem::BeginOwed { .. } => "begin of what is owed",
             LaneItem::Owed { .. } => "files that are owed",
+            LaneItem::Keeping { .. } => "what is kept",
         }
     }
 }

@@ -106,6 +106,15 @@ pub struct Replaced {
     pub links: u32,
 }
 
+/// What becomes of what a name held that was removed on the source, where it is not removed.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Keeping {
+    /// It stays where it is, and gives way to whatever needs its name.
+    InPlace,
+    /// It is moved to a directory of this name, beside the replica, and removed after so many days.
+    Aside { into: Name, days: u16 },
+}
+
 /// The character device 0/0 that `RENAME_WHITEOUT` leaves at the old name.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Whiteout {
@@ -262,6 +271,14 @@ pub enum Op {
     Unstage {
         object: ObjectId,
     },
+    /// A name is gone on the source, and what it held is kept. Of a directory `links` is 0.
+    Keep {
+        at: Entry,
+        dir_mtime: Timestamp,
+        object: ObjectId,
+        links: u32,
+        keeping: Keeping,
+    },
 }
 
 impl Op {
@@ -285,6 +302,7 @@ impl Op {
             Op::Place { .. } => "place",
             Op::Leave { .. } => "leave",
             Op::Unstage { .. } => "unstage",
+            Op::Keep { .. } => "keep",
         }
     }
 }

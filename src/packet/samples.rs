@@ -69,6 +69,10 @@ pub(super) fn unlisted() -> Vec<Unlisted> {
     vec![Unlisted::These(vec![Name::new(b"a").unwrap()]), Unlisted::TheRest]
 }
 
+pub(super) fn keepings() -> Vec<Keeping> {
+    vec![Keeping::InPlace, Keeping::Aside { into: Name::new(b"deleted").unwrap(), days: 30 }]
+}
+
 pub(super) fn items() -> Vec<LaneItem> {
     let listed = |name: &str| ListedObject {
         name: Name::new(name.as_bytes()).unwrap(),
@@ -111,6 +115,7 @@ pub(super) fn items() -> Vec<LaneItem> {
         LaneItem::BeginOwed { percent_max: Some(50) },
         LaneItem::Owed { objects: (0..20).map(object).collect() },
     ];
+    items.extend(keepings().into_iter().map(|keeping| LaneItem::Keeping { keeping }));
     items.extend(orphan_rules().into_iter().map(|rule| LaneItem::OrphanRules { rule, age_ms: 5 }));
     items.extend(block_hashes().into_iter().map(|hash| LaneItem::CheckBegin { content: Some(hash) }));
     items.extend([

@@ -97,6 +97,8 @@ impl Ground {
             when_full: crate::words::WhenFull::Resync,
             delete_guard: crate::words::DeleteLimit::default(),
             orphans: crate::words::OrphanRules::default(),
+            rules: Vec::new(),
+            deletes: None,
             verify: None,
             schedule: None,
             limit: None,

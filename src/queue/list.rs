@@ -10,7 +10,7 @@ use parking_lot::Condvar;
 
 use super::behind::{Behind, Mark, Marks};
 use crate::limits::QUEUE_PACKET_COST;
-use crate::packet::{Birth, HeaderDigest, Op, Position, Sequence, ToWhom, encode_packet_header_to};
+use crate::packet::{Birth, HeaderDigest, Keeping, Op, Position, Sequence, ToWhom, encode_packet_header_to};
 use crate::pool::Pool;
 use crate::ranks::{self, Rank, RankedMutex};
 use crate::words::QueueStats;
@@ -62,6 +62,7 @@ impl Draft {
             Op::Create { birth, .. } => *birth != Birth::Directory,
             Op::Rename { replaced, whiteout, .. } => replaced.is_some() || whiteout.is_some(),
             Op::Link { .. } | Op::Unlink { .. } | Op::Place { .. } => true,
+            Op::Keep { keeping, .. } => *keeping != Keeping::InPlace,
             _ => false,
         };
         Draft { header, digest, payload, haste, changes_names }

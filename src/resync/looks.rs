@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::packet::ObjectId;
+use crate::packet::{Keeping, ObjectId};
 use crate::sets::Matcher;
 use crate::sys::FileHandle;
 
@@ -43,6 +43,11 @@ pub trait Looks: Send + Sync {
 
     /// The rules of the set, where it has some.
     fn rules(&self) -> Option<Arc<Matcher>> {
+        None
+    }
+
+    /// Whether targets keep what is removed, and how.
+    fn keeping(&self) -> Option<Keeping> {
         None
     }
 }

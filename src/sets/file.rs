@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::matcher::Matcher;
 use super::rules::{BadRule, Rules};
 use crate::store;
-use crate::words::{LimitPlan, SchedulePlan, VerifyPlan, is_set_name};
+use crate::words::{Deletes, KeepDeleted, LimitPlan, SchedulePlan, VerifyPlan, is_set_name};
 
 const DIRECTORY: &str = "sets";
 const SUFFIX: &str = "toml";
@@ -30,8 +30,18 @@ pub struct SetFile {
     /// How fast connections send, where not as fast as it goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<LimitPlan>,
+    /// What is removed stays on the targets.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub ignore_deletes: bool,
+    /// Files that are removed are moved aside on the targets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_deleted: Option<KeepDeleted>,
     #[serde(default, rename = "rule", skip_serializing_if = "Rules::is_empty")]
     pub rules: Rules,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// Why there is nothing to work with.
@@ -144,6 +154,20 @@ impl SetFile {
         parse(from, text)
     }
 
+    /// What a removal means for the targets. The file was checked.
+    pub fn deletes(&self) -> Deletes {
+        Deletes::new(self.ignore_deletes, self.keep_deleted.clone()).unwrap_or_default()
+    }
+
+    /// Has a removal mean this.
+    pub fn set_deletes(&mut self, deletes: Deletes) {
+        (self.ignore_deletes, self.keep_deleted) = match deletes {
+            Deletes::Follow => (false, None),
+            Deletes::Ignore => (true, None),
+            Deletes::Keep(keep) => (false, Some(keep)),
+        };
+    }
+
     /// As it stands in the file.
     pub fn to_text(&self) -> String {
         toml::to_string(self).unwrap_or_default()
@@ -160,6 +184,9 @@ fn parse(path: &Path, text: &str) -> Result<SetFile, SetError> {
 }
 
 fn check(path: &Path, file: &SetFile) -> Result<(), SetError> {
+    if let Err(why) = Deletes::new(file.ignore_deletes, file.keep_deleted.clone()) {
+        return Err(SetError::Text { path: path.to_owned(), why: why.to_owned() });
+    }
     match Matcher::new(&file.rules) {
         Ok(_) => Ok(()),
         Err(bad) => Err(SetError::Rule { path: path.to_owned(), bad }),
@@ -185,7 +212,12 @@ mod tests {
         let limit =
             SetFile::parse(Path::new("web.toml"), "limit = \"weekdays 08:00-18:00 1M\"").unwrap().limit;
         assert_eq!(verify.unwrap().to_string(), "every 1d at 03:00 (checksum)");
-        let file = SetFile { directory: Some("/srv/web".into()), verify, schedule, limit, rules };
+        let directory = Some("/srv/web".into());
+        let mut file = SetFile { directory, verify, schedule, limit, rules, ..SetFile::default() };
+        for deletes in [Deletes::Ignore, Deletes::Keep(KeepDeleted::new("trash".into(), 7).unwrap())] {
+            file.set_deletes(deletes.clone());
+            assert_eq!(SetFile::parse(Path::new("web.toml"), &file.to_text()).unwrap().deletes(), deletes);
+        }
         sets.write("web", &file).unwrap();
         assert_eq!(sets.read("web").unwrap(), Some(file));
         assert_eq!(sets.names().unwrap(), ["web"]);
@@ -202,6 +234,9 @@ mod tests {
             ("directori = \"/srv\"\n", "directori"),
             ("rule = 3\n", "rule"),
             ("[verify]\nevery = \"7h\"\nat = \"03:00\"\n", "goes into a day"),
+            ("keep_deleted = { dir = \"a/b\", days = 1 }\n", "a/b"),
+            ("keep_deleted = { dir = \"a\", days = 0 }\n", "days"),
+            ("ignore_deletes = true\nkeep_deleted = { dir = \"a\", days = 1 }\n", "either"),
             ("[verify]\nevery = \"1d\"\nfrom = \"03:00\"\n", "from"),
             ("schedule = \"at=22\"\n", "time of day"),
             ("limit = \"fast\"\n", "no rate"),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{SET_PATTERN_LEN_MAX, SET_RULES_MAX};
 use crate::packet::{Bounded, SetRule};
+use crate::words::TypedRule;
 
 /// One rule. The last one that applies to a name decides.
 ///
@@ -68,6 +69,12 @@ impl Rule {
 
     pub fn exclude(pattern: &str) -> Rule {
         Rule { includes: false, ..Rule::include(pattern) }
+    }
+}
+
+impl From<&TypedRule> for Rule {
+    fn from(TypedRule { includes, pattern, is_recursive }: &TypedRule) -> Rule {
+        Rule { includes: *includes, pattern: pattern.clone(), is_recursive: *is_recursive }
     }
 }
 

@@ -146,9 +146,12 @@ fn described(op: &Op) -> String {
         Op::SetXattr { object, .. } | Op::RemoveXattr { object, .. } => {
             format!("{} of {}", op.name(), of(object))
         }
-        Op::Barrier { .. } | Op::Stage { .. } | Op::Place { .. } | Op::Leave { .. } | Op::Unstage { .. } => {
-            op.name().to_owned()
-        }
+        Op::Barrier { .. }
+        | Op::Stage { .. }
+        | Op::Place { .. }
+        | Op::Leave { .. }
+        | Op::Unstage { .. }
+        | Op::Keep { .. } => op.name().to_owned(),
     }
 }
 

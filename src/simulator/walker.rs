@@ -199,7 +199,8 @@ impl Renamed {
             | LaneItem::End
             | LaneItem::CheckBegin { .. }
             | LaneItem::CheckStop
-            | LaneItem::Rules { .. } => {}
+            | LaneItem::Rules { .. }
+            | LaneItem::Keeping { .. } => {}
             LaneItem::Listing { dir, entries, .. } => {
                 renamed(dir);
                 for entry in entries {

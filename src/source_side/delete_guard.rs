@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::limits::{DELETE_GUARD_BORN_MAX, DELETE_GUARD_FILES_MIN, DELETE_GUARD_WINDOW};
-use crate::packet::{ObjectId, Op, Replaced, Sequence, decode_packet_header};
+use crate::packet::{Keeping, ObjectId, Op, Replaced, Sequence, decode_packet_header};
 use crate::queue::Packet;
 use crate::words::DeleteLimit;
 
@@ -273,7 +273,9 @@ fn change_of(packet: &Packet) -> Option<Change> {
     }
     let (born, gone) = match decode_packet_header(&packet.header).ok()?.op {
         Op::Create { object, .. } | Op::Link { object, .. } => (Some(object), None),
-        Op::Unlink { object, .. } => (None, Some(Gone([Some(object), None]))),
+        Op::Unlink { object, .. } | Op::Keep { object, keeping: Keeping::Aside { .. }, .. } => {
+            (None, Some(Gone([Some(object), None])))
+        }
         Op::Place { object, replaced, .. } => {
             (Some(object), replaced.map(|replaced| Gone::in_favour_of(object, replaced)))
         }

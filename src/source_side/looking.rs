@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::intercept::{Seen, Volume};
+use crate::packet::Keeping;
 use crate::resync::{Counts, Found, Looks};
 use crate::sets::Matcher;
 
@@ -18,6 +19,10 @@ impl Looks for Volume {
 
     fn rules(&self) -> Option<Arc<Matcher>> {
         self.matcher()
+    }
+
+    fn keeping(&self) -> Option<Keeping> {
+        Volume::keeping(self)
     }
 }
 

@@ -61,6 +61,7 @@ fn let_go(op: &Op) -> Option<ObjectId> {
         | Op::Stage { .. }
         | Op::Place { .. }
         | Op::Leave { .. }
-        | Op::Unstage { .. } => None,
+        | Op::Unstage { .. }
+        | Op::Keep { .. } => None,
     }
 }

@@ -1,16 +1,20 @@
-//! The rules of the set that is protected: read at the start and when a person asks for it.
+//! The rules of the set that is protected, and what becomes of what is removed: read at the start and when a
+//! person asks for it. What was typed comes behind the rules of the file, and goes before what it says of
+//! removals.
 
 use super::ground::Ground;
 use super::record::SetRecord;
 use crate::control::RulesReport;
 use crate::failure::Failure;
 use crate::intercept::Volume;
-use crate::sets::{Rules, SetError, Sets};
-use crate::words::ProtectOptions;
+use crate::packet::{Keeping, Name};
+use crate::sets::{Rule, Rules, SetError, Sets};
+use crate::words::{Deletes, ProtectOptions};
 
 /// The volume follows the file of the set from its first change on.
 pub fn begin(options: &ProtectOptions, record: &SetRecord, volume: &Volume) -> Result<(), Failure> {
-    let rules = read(options, "Nothing was started.")?;
+    let (rules, deletes) = read(options, "Nothing was started.")?;
+    volume.keep_removed(keeping(&deletes));
     volume.set_rules(&rules).map_err(|bad| Failure::new(format!("{bad}."), "Nothing was started.", ""))?;
     // Without a mark nobody counts on what a target has.
     if !record.marks.is_empty() && record.rules != rules {
@@ -19,19 +23,24 @@ pub fn begin(options: &ProtectOptions, record: &SetRecord, volume: &Volume) -> R
     if !rules.is_empty() {
         eprintln!("note: not everything is replicated: {} has {} rule(s).", file_of(options), rules.0.len());
     }
+    if deletes != Deletes::Follow {
+        eprintln!("note: what is deleted here stays with the targets: deletions are {deletes}.");
+    }
     Ok(())
 }
 
 /// A person has changed the file.
 pub fn follow(ground: &Ground) -> Result<RulesReport, Failure> {
     const UNTOUCHED: &str = "The rules of before go on.";
-    let rules = read(&ground.options, UNTOUCHED)?;
+    let (rules, deletes) = read(&ground.options, UNTOUCHED)?;
     let has_changed = in_force(&ground.volume) != rules;
     if has_changed {
         let volume = &ground.volume;
         volume.set_rules(&rules).map_err(|bad| Failure::new(format!("{bad}."), UNTOUCHED, ""))?;
         volume.divergence().compare("the rules of the set were changed");
     }
+    // Targets keep what they have kept until then, until a copy comes.
+    ground.volume.keep_removed(keeping(&deletes));
     Ok(RulesReport { rules, has_changed })
 }
 
@@ -40,7 +49,18 @@ pub fn in_force(volume: &Volume) -> Rules {
     volume.matcher().map(|matcher| matcher.rules().clone()).unwrap_or_default()
 }
 
-fn read(options: &ProtectOptions, untouched: &str) -> Result<Rules, Failure> {
+fn keeping(deletes: &Deletes) -> Option<Keeping> {
+    match deletes {
+        Deletes::Follow => None,
+        Deletes::Ignore => Some(Keeping::InPlace),
+        Deletes::Keep(keep) => {
+            let into = Name::new(keep.dir().as_bytes()).expect("the name of a set is a name");
+            Some(Keeping::Aside { into, days: keep.days() })
+        }
+    }
+}
+
+fn read(options: &ProtectOptions, untouched: &str) -> Result<(Rules, Deletes), Failure> {
     let file = Sets::of(&options.state).read(&options.name);
     let file = file.map_err(|error: SetError| {
         Failure::new(
@@ -49,7 +69,11 @@ fn read(options: &ProtectOptions, untouched: &str) -> Result<Rules, Failure> {
             format!("Mend the file, or take it away: standin set delete {}", options.name),
         )
     })?;
-    Ok(file.map(|file| file.rules).unwrap_or_default())
+    let file = file.unwrap_or_default();
+    let deletes = options.deletes.clone().unwrap_or_else(|| file.deletes());
+    let mut rules = file.rules;
+    rules.0.extend(options.rules.iter().map(Rule::from));
+    Ok((rules, deletes))
 }
 
 fn file_of(options: &ProtectOptions) -> String {

@@ -308,6 +308,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
             log::error!("the replica is not where it was: {ELSEWHERE}");
             return Err(format!("the directory of the replica is not where it was: {ELSEWHERE}"));
         }
+        self.applier.remove_overdue();
         match self.applier.look_for_objects(PRESENCE_LOOKS_RUNNING) {
             Ok(None) => Ok(()),
             Ok(Some(missing)) => Err(missing),

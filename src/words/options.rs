@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::delete_limit::DeleteLimit;
+use super::deletes::Deletes;
 use super::limit_plan::LimitPlan;
 use super::names::{is_set_name, socket_path};
 use super::orphans::OrphanRules;
@@ -54,6 +55,10 @@ pub struct ProtectOptions {
     pub delete_guard: DeleteLimit,
     /// What copies do with what only a replica has.
     pub orphans: OrphanRules,
+    /// What is replicated, behind the rules in the file of the set.
+    pub rules: Vec<TypedRule>,
+    /// What a removal means for the targets; without, as the file of the set says.
+    pub deletes: Option<Deletes>,
     /// When replicas are verified by themselves; without, as the file of the set says.
     pub verify: Option<VerifyPlan>,
     /// When connections send; without, as the file of the set says, or always.
@@ -79,6 +84,14 @@ impl ProtectOptions {
     pub fn socket(&self) -> PathBuf {
         socket_path(&self.run, &self.name)
     }
+}
+
+/// A rule of the set, as it was typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TypedRule {
+    pub includes: bool,
+    pub pattern: String,
+    pub is_recursive: bool,
 }
 
 /// Whether what is no consistent state of a source is served in its place.

@@ -81,7 +81,7 @@ impl Session {
         replica.places_are_others();
         // Of directories that were not listed nothing is counted.
         let keeps_others = self.vouching.is_some() && replica.keeps_orphans();
-        replica.keep_orphans(orphans.kept > 0 || keeps_others)?;
+        replica.keep_orphans(orphans.kept > 0 || keeps_others || self.keeps_in_place())?;
         // Those that were set aside before went without, or while the copy ran.
         replica.untimed().for_each(|id| {
             self.left_out.add(&format!("object {id}: the target: its modification time could not be set"));

@@ -180,7 +180,7 @@ impl Session {
             }
             let may_stay =
                 self.stray_stays(listing.dir, &name) || self.is_too_young(replica, &listing.file, &name)?;
-            if may_stay && !self.was_deleted(replica, &listing.file, &name)? {
+            if may_stay && (self.keeps_in_place() || !self.was_deleted(replica, &listing.file, &name)?) {
                 stayed += 1;
                 continue;
             }

@@ -34,6 +34,7 @@ mod claims;
 mod content;
 mod end;
 mod entry;
+mod keep;
 mod left_out;
 mod listed;
 mod listing;
@@ -64,8 +65,8 @@ use self::vouched::Vouching;
 use super::fault::Fault;
 use super::replica::{Incomplete, Limbo, Replica, incomplete};
 use crate::packet::{
-    Attributes, Birth, ItemHeader, ItemNumber, LaneItem, LeftOut, ObjectId, Op, Position, TargetMessage,
-    Xattr,
+    Attributes, Birth, ItemHeader, ItemNumber, Keeping, LaneItem, LeftOut, ObjectId, Op, Position,
+    TargetMessage, Xattr,
 };
 use crate::sys::FileHandle;
 
@@ -142,6 +143,8 @@ struct Session {
     /// How often everything was asked for once more.
     listed_again: u32,
     kept: u64,
+    /// Where what was removed on the source is kept.
+    keeping: Option<Keeping>,
     /// Where the source has said what becomes of what it does not list.
     orphans: Option<orphans::Asked>,
 }
@@ -236,7 +239,7 @@ impl Reconcile {
             }
             LaneItem::NotListed { dir } => session.drop_listing(*dir)?,
             LaneItem::NamesMatch => session.rules.name_match = NameMatch::Compare,
-            LaneItem::OrphanRules { rule, age_ms } => session.treat_orphans(*rule, *age_ms),
+            LaneItem::OrphanRules { .. } | LaneItem::Keeping { .. } => session.treat_strays(item)?,
             LaneItem::Owed { .. }
             | LaneItem::ByBlocks { .. }
             | LaneItem::Hashes { .. }
@@ -377,6 +380,7 @@ impl Session {
             has_searched: false,
             listed_again: 0,
             kept: 0,
+            keeping: None,
             orphans: None,
         }
     }

@@ -51,6 +51,11 @@ impl Session {
                 self.or_doubt(replica, &[at], done)?;
                 self.set_time(replica, at.dir, *dir_mtime)
             }
+            Op::Keep { at, dir_mtime, object, links, keeping } => {
+                let done = self.keep_name(replica, at, (*object, *links), keeping);
+                self.or_doubt(replica, &[at], done)?;
+                self.set_time(replica, at.dir, *dir_mtime)
+            }
             Op::Leave { at, dir_mtime, object } => {
                 let done = self.take_directory_out(replica, at, *object);
                 self.or_doubt(replica, &[at], done)?;
@@ -96,7 +101,7 @@ impl Session {
 
     /// The directory that a name is in; none where it is not here, or stands for another one by now: a
     /// listing will show it.
-    fn directory_of(&self, replica: &mut Replica, at: &Entry) -> Result<Option<Arc<File>>, Fault> {
+    pub(super) fn directory_of(&self, replica: &mut Replica, at: &Entry) -> Result<Option<Arc<File>>, Fault> {
         if at.dir != self.root && self.living(replica, at.dir)?.is_none() {
             return Ok(None);
         }
@@ -189,7 +194,7 @@ impl Session {
 
     /// A name holds nothing any more. What loses its last name here waits in limbo, unless the source
     /// counts no link to it either.
-    fn take_name(
+    pub(super) fn take_name(
         &mut self,
         replica: &mut Replica,
         at: &Entry,
@@ -203,7 +208,7 @@ impl Session {
     }
 
     /// `gone`: it can be removed for good, if this is what the name holds.
-    fn clear(
+    pub(super) fn clear(
         &mut self,
         replica: &mut Replica,
         dir: &File,
@@ -377,7 +382,7 @@ impl Session {
     }
 
     /// As if an object had never been here; whatever its id is bound to is another one's.
-    fn forget_all_of(&mut self, replica: &mut Replica, object: ObjectId) -> Result<(), Fault> {
+    pub(super) fn forget_all_of(&mut self, replica: &mut Replica, object: ObjectId) -> Result<(), Fault> {
         if let Some(handle) = replica.handle(object)? {
             self.claims.release(&handle, object)?;
         }

@@ -292,7 +292,9 @@ impl Session {
             is_known.map_err(failed)
         })?;
         let (of_known, of_strange) = (self.deletes_known(replica), self.deletes(replica));
-        let resolved = self.limbo.resolve_parts(&root, &limbo, parts, (of_known, of_strange))?;
+        let kept = self.deleted(replica)?;
+        let resolved =
+            self.limbo.resolve_parts(&root, &limbo, parts, (of_known, of_strange), kept.as_ref())?;
         gone.into_iter().try_for_each(|id| replica.forget(id))?;
         if resolved.spared > 0 {
             log::warn!(
@@ -305,7 +307,7 @@ impl Session {
 
     fn deletes_known(&self, replica: &Replica) -> Delete {
         let percent_max = self.vouching.as_ref().and_then(|vouching| vouching.percent_max);
-        if planted::is(Planted::DeletedIsAnOrphan) {
+        if planted::is(Planted::DeletedIsAnOrphan) || self.keeps_in_place() {
             return Delete::Nothing;
         }
         let of = |percent: u8| replica.index().len().saturating_mul(percent.into()) / 100;

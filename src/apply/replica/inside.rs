@@ -14,8 +14,8 @@
 //! 3. the name by which an op or a search has found it last, believed in the same way;
 //! 4. a search of the whole replica for the inode number: after it the kernel remembers.
 //!
-//! Below the limbo what lies with the orphans is outside: an index that is older than they are (the
-//! state set back, the disk not) would take them for objects, and a copy would link them back.
+//! Below the limbo what lies with the orphans, or was deleted and is kept, is outside: an index that is older than
+//! they are (the state set back, the disk not) would take them for objects, and a copy would link them back.
 //!
 //! Paths longer than 4,096 bytes neither the kernel tells nor the source sends: there 3 does the
 //! work, and the place of a directory is found by going up many levels at a time.
@@ -31,6 +31,7 @@ use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use super::by_handle;
+use super::deleted::DELETED;
 use super::limbo::ORPHANS;
 use super::{Replica, handle_fault, open_beneath, path_of};
 use crate::apply::fault::Fault;
@@ -101,8 +102,8 @@ impl Replica {
 
     fn grounds_now(&self) -> Result<Grounds, Fault> {
         let (root, limbo) = (path_of(self.root().as_fd())?, path_of(self.limbo().as_fd())?);
-        let orphans = limbo.join(ORPHANS);
-        Ok(Grounds { root, limbo, orphans, as_of: clock::now() })
+        let gone = [limbo.join(ORPHANS), limbo.join(DELETED)];
+        Ok(Grounds { root, limbo, gone, as_of: clock::now() })
     }
 
     /// Where the kernel has seen an object last.
@@ -156,7 +157,7 @@ impl Replica {
                 .map(File::from)
                 .map_err(Fault::system("parent of a directory"))?;
             match std::fs::read_link(proc_path(above.as_fd())) {
-                // At the top itself it may have come by way of the orphans.
+                // At the top itself it may have come by way of what is gone.
                 Ok(path) if levels > 1 && self.grounds_now()?.are(&path) => levels /= 2,
                 Ok(path) if self.is_below(&path)? => return Ok(()),
                 Ok(path) if levels == 1 => {
@@ -170,7 +171,7 @@ impl Replica {
         }
     }
 
-    /// Looks at every name below root and limbo but for the orphans, so that the kernel remembers them all: for whoever
+    /// Looks at every name below root and limbo but for what is gone, so that the kernel remembers them all: for whoever
     /// has many objects to place.
     pub(in crate::apply) fn remember_names(&self) -> Result<(), Fault> {
         let handle_of = |fd: BorrowedFd<'_>| FileHandle::of(fd).map_err(handle_fault);
@@ -184,7 +185,7 @@ impl Replica {
             for entry in Dir::read_from(&dir).map_err(Fault::system("list a directory"))? {
                 let entry = entry.map_err(Fault::system("list a directory"))?;
                 let Ok(name) = Name::new(entry.file_name().to_bytes()) else { continue };
-                if handle == limbo && is_orphans(&name) {
+                if handle == limbo && is_of_the_gone(&name) {
                     continue;
                 }
                 if let Ok(Some((found, true))) = look(&dir, &name) {
@@ -215,7 +216,7 @@ impl Replica {
         Ok(self.name_holds(&dir, name)?.as_ref() == Some(handle) && self.directory_inside(id, &dir).is_ok())
     }
 
-    /// Searches root and limbo, but for the orphans, for a name of an object; never enters a mount.
+    /// Searches root and limbo, but for what is gone, for a name of an object; never enters a mount.
     pub(in crate::apply) fn search(&self, wanted: &FileHandle, status: &Stat) -> Result<Option<Seen>, Fault> {
         self.search_below(&[self.root(), self.limbo()], wanted, status)
     }
@@ -251,7 +252,9 @@ impl Replica {
                 let entry = entry.map_err(Fault::system("list a directory"))?;
                 let may_be_directory = matches!(entry.file_type(), FileType::Directory | FileType::Unknown);
                 let Ok(name) = Name::new(entry.file_name().to_bytes()) else { continue };
-                if entry.ino() != status.st_ino && !may_be_directory || handle == limbo && is_orphans(&name) {
+                if entry.ino() != status.st_ino && !may_be_directory
+                    || handle == limbo && is_of_the_gone(&name)
+                {
                     continue;
                 }
                 let Some(found) = look(&dir, &name)? else { continue };
@@ -330,7 +333,8 @@ const PLACED_MAX: usize = 8;
 pub(super) struct Grounds {
     root: PathBuf,
     limbo: PathBuf,
-    orphans: PathBuf,
+    /// What is no object of the replica any more.
+    gone: [PathBuf; 2],
     as_of: Instant,
 }
 
@@ -340,7 +344,8 @@ impl Grounds {
     }
 
     fn hold(&self, path: &Path) -> bool {
-        (path.starts_with(&self.root) || path.starts_with(&self.limbo)) && !path.starts_with(&self.orphans)
+        (path.starts_with(&self.root) || path.starts_with(&self.limbo))
+            && !self.gone.iter().any(|gone| path.starts_with(gone))
     }
 
     fn are(&self, path: &Path) -> bool {
@@ -375,8 +380,9 @@ impl SeenNames {
     }
 }
 
-fn is_orphans(name: &Name) -> bool {
-    name.as_bytes() == ORPHANS.as_bytes()
+/// A directory of limbo whose content is no object of the replica any more.
+fn is_of_the_gone(name: &Name) -> bool {
+    [ORPHANS, DELETED].iter().any(|gone| name.as_bytes() == gone.as_bytes())
 }
 
 /// Handle of what a name holds, and whether that is a directory; `None`: gone, or a mount.

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::by_handle;
+use super::deleted::Deleted;
 use super::noted::{self, Why};
 use super::trees::{self, Amount};
 use super::{Replica, c_name, open_beneath, path_of, read_directory};
@@ -114,7 +115,7 @@ impl Limbo {
     ) -> Result<Resolved, Fault> {
         self.batch = None;
         let batches = self.batches_left(mount, limbo)?;
-        self.resolve_all(mount, limbo, batches, delete)
+        self.resolve_all(mount, limbo, batches, (delete, None))
     }
 
     fn resolve_all(
@@ -122,7 +123,7 @@ impl Limbo {
         mount: &File,
         limbo: &File,
         batches: Vec<Name>,
-        delete: Delete,
+        (delete, kept): (Delete, Option<&Deleted>),
     ) -> Result<Resolved, Fault> {
         let mut resolved = Resolved::default();
         let deletes = match delete {
@@ -132,7 +133,10 @@ impl Limbo {
         for batch in batches {
             let dir = open_directory(&self.waiting, &batch)?;
             if deletes {
-                resolved.deleted += delete_all(mount, &dir)?;
+                resolved.deleted += match kept {
+                    Some(kept) => self.keep_all(kept, &batch, &dir)?,
+                    None => delete_all(mount, &dir)?,
+                };
             }
             let kept = names(&dir)?.len() as u64;
             if kept == 0 {
@@ -163,6 +167,17 @@ impl Limbo {
             }
         }
         Ok(left)
+    }
+
+    /// Gives how many names went.
+    fn keep_all(&self, kept: &Deleted, batch: &Name, dir: &File) -> Result<u64, Fault> {
+        let notes = noted::read(&self.limbo, &String::from_utf8_lossy(batch.as_bytes()));
+        let names = names(dir)?;
+        for name in &names {
+            let path = notes.get(name).and_then(|note| note.path.as_deref());
+            kept.take(dir, name, path)?;
+        }
+        Ok(names.len() as u64)
     }
 
     fn drop_batch(&self, limbo: &File, batch: &Name) -> Result<(), Fault> {

@@ -19,6 +19,7 @@
 mod aside;
 mod begun;
 pub(super) mod by_handle;
+mod deleted;
 mod descriptors;
 mod doubt;
 mod durable;
@@ -55,6 +56,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use self::aside::Aside;
 pub use self::aside::{AsideView, SetAside};
 use self::begun::Begun;
+pub(super) use self::deleted::Deleted;
 pub use self::descriptors::{Access, Came};
 use self::descriptors::{Descriptors, GaveWay};
 pub use self::durable::DurablePoint;
@@ -388,6 +390,11 @@ impl Replica {
             self.unrest = None;
         }
         Ok(())
+    }
+
+    /// One whose id is about to be forgotten.
+    pub(in crate::apply) fn settle_time_of(&mut self, id: ObjectId) -> Result<(), Fault> {
+        self.times.of(id).map_or(Ok(()), |mtime| self.settle_time(id, mtime))
     }
 
     fn settle_time(&mut self, id: ObjectId, mtime: Timestamp) -> Result<(), Fault> {

@@ -103,7 +103,8 @@ fn touched(op: &Op) -> Vec<ObjectId> {
         | Op::Link { at, object, .. }
         | Op::Unlink { at, object, .. }
         | Op::RemoveDirectory { at, object, .. }
-        | Op::Leave { at, object, .. } => vec![at.dir, *object],
+        | Op::Leave { at, object, .. }
+        | Op::Keep { at, object, .. } => vec![at.dir, *object],
         Op::Rename { from, to, object, replaced, .. } => {
             let mut ids = vec![from.dir, to.dir, *object];
             ids.extend(replaced.iter().map(|replaced| replaced.object));

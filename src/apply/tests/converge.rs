@@ -143,6 +143,7 @@ impl World {
             self.owed = Owed::new().by_blocks();
             first.push(LaneItem::ByBlocks { hash: HASH, least: 1 });
         }
+        first.extend(self.origin.keeping.clone().map(|keeping| LaneItem::Keeping { keeping }));
         for item in first {
             self.owed.push(self.sent, item, Vec::new());
             let stamped = self.owed.lane.pop_front().unwrap();
@@ -360,6 +361,7 @@ fn run(seed: u64, is_late: bool) -> Result<Seen, String> {
 fn run_in(mut world: World, seed: u64) -> Result<Seen, String> {
     world.by_blocks = seed.is_multiple_of(2);
     let mut random = Random::new(seed);
+    world.origin.keeping = keeping_of(seed);
     world.origin.has_ticks = random.one_in(2);
     let before = random.below(90);
     world.change(before, &mut random);
@@ -393,6 +395,12 @@ fn run_in(mut world: World, seed: u64) -> Result<Seen, String> {
     }
     world.check()?;
     Ok(world.seen)
+}
+
+/// What is kept aside is as good as gone.
+fn keeping_of(seed: u64) -> Option<Keeping> {
+    let into = Name::new(b"trash").unwrap();
+    seed.is_multiple_of(3).then_some(Keeping::Aside { into, days: 30 })
 }
 
 fn seeds(count: u64) -> Vec<u64> {

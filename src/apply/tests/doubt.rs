@@ -6,6 +6,7 @@ use std::path::Path;
 
 use rustix::fs::{CWD, RenameFlags};
 
+use super::keep::{aside, kept};
 use super::source::remove;
 use super::*;
 
@@ -57,6 +58,16 @@ pub const CASES: &[Case] = &[
     Case {
         name: "unlink one of two names",
         change: |source| source.unlink("linked"),
+        by_hand: |root| remove(&root.join("linked")),
+    },
+    Case {
+        name: "keep what was unlinked",
+        change: |source| kept(source.unlink("one"), &aside()),
+        by_hand: |root| remove(&root.join("one")),
+    },
+    Case {
+        name: "keep one of two names",
+        change: |source| kept(source.unlink("linked"), &aside()),
         by_hand: |root| remove(&root.join("linked")),
     },
     Case {

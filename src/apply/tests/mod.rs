@@ -10,6 +10,7 @@ mod finish;
 mod fuzz;
 mod gives_way;
 mod hostile;
+mod keep;
 mod model;
 mod nameless;
 mod ops;

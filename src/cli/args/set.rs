@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 
+use super::deletes::DeletesAsked;
 use crate::sets::Rule;
 
 #[derive(Debug, Args)]
@@ -22,6 +23,8 @@ pub enum SetCommand {
         directory: Option<PathBuf>,
         #[command(flatten)]
         rules: RulesAsked,
+        #[command(flatten)]
+        deletes: DeletesAsked,
     },
     /// Show the rules of a set, or all sets that have a file
     Show { name: Option<String> },
@@ -36,6 +39,11 @@ pub enum SetCommand {
         remove: Vec<usize>,
         #[command(flatten)]
         rules: RulesAsked,
+        #[command(flatten)]
+        deletes: DeletesAsked,
+        /// What is deleted is deleted on the targets, too
+        #[arg(long, conflicts_with_all = ["ignore_deletes", "keep_deleted"])]
+        follow_deletes: bool,
     },
     /// Give the file of a set another name
     Rename { from: String, to: String },

@@ -9,13 +9,13 @@ use std::path::Path;
 use serde_json::json;
 
 use self::size::Sizes;
-use super::args::{Common, Set, SetCommand};
+use super::args::{Common, DeletesAsked, Set, SetCommand};
 use super::{Outcome, output};
 use crate::control::{Client, ClientError, RulesReport};
 use crate::failure::Failure;
 use crate::sets::{Matcher, Rule, Rules, SetError, SetFile, Sets};
 use crate::units;
-use crate::words::socket_path;
+use crate::words::{Deletes, socket_path};
 
 /// No file of a set is longer: 256 rules of 1,024 bytes.
 const FILE_LEN_MAX: u64 = 1 << 20;
@@ -25,15 +25,20 @@ const UNTOUCHED: &str = "Nothing was changed.";
 pub(super) fn run(common: &Common, args: &Set) -> Outcome {
     let here = Here { common, sets: Sets::of(&common.state_dir()) };
     match &args.command {
-        SetCommand::Create { name, directory, rules } => {
+        SetCommand::Create { name, directory, rules, deletes } => {
             here.must_be_free(name)?;
-            let file =
-                SetFile { directory: directory.clone(), rules: Rules(rules.0.clone()), ..SetFile::default() };
+            let (directory, rules) = (directory.clone(), Rules(rules.0.clone()));
+            let mut file = SetFile { directory, rules, ..SetFile::default() };
+            file.set_deletes(typed(deletes)?.unwrap_or_default());
             here.write(name, &file)
         }
         SetCommand::Show { name: Some(name) } => here.show(name),
         SetCommand::Show { name: None } => here.list(),
-        SetCommand::Change { name, clear, remove, rules } => here.change(name, *clear, remove, &rules.0),
+        SetCommand::Change { name, clear, remove, rules, deletes, follow_deletes } => {
+            let follow = follow_deletes.then_some(Deletes::Follow);
+            let deletes = typed(deletes)?.or(follow);
+            here.change(name, *clear, remove, (&rules.0, deletes))
+        }
         SetCommand::Rename { from, to } => here.rename(from, to),
         SetCommand::Copy { from, to } => {
             here.must_be_free(to)?;
@@ -49,6 +54,10 @@ pub(super) fn run(common: &Common, args: &Set) -> Outcome {
         SetCommand::Delete { name } => here.delete(name),
         SetCommand::Size { name, directory } => here.size(name, directory.as_deref()),
     }
+}
+
+fn typed(deletes: &DeletesAsked) -> Result<Option<Deletes>, Failure> {
+    deletes.asked().map_err(|why| Failure::new(why, UNTOUCHED, ""))
 }
 
 struct Here<'a> {
@@ -123,7 +132,7 @@ impl Here<'_> {
         if self.common.json {
             output::json(&json!({
                 "name": name, "file": path.display().to_string(), "directory": file.directory,
-                "rules": file.rules, "verify": file.verify,
+                "rules": file.rules, "verify": file.verify, "deletes": file.deletes().to_string(),
             }));
             return Ok(0);
         }
@@ -134,6 +143,7 @@ impl Here<'_> {
         if let Some(verify) = &file.verify {
             let _ = writeln!(text, "  verified   {verify}");
         }
+        let _ = writeln!(text, "  deletions  {}", file.deletes());
         for (number, rule) in file.rules.0.iter().enumerate() {
             let _ = writeln!(text, "  {:>2}  {rule}", number + 1);
         }
@@ -158,8 +168,17 @@ impl Here<'_> {
         Ok(0)
     }
 
-    fn change(&self, name: &str, clear: bool, remove: &[usize], added: &[Rule]) -> Outcome {
+    fn change(
+        &self,
+        name: &str,
+        clear: bool,
+        remove: &[usize],
+        (added, deletes): (&[Rule], Option<Deletes>),
+    ) -> Outcome {
         let mut file = self.existing(name)?;
+        if let Some(deletes) = deletes {
+            file.set_deletes(deletes);
+        }
         let count = file.rules.0.len();
         if let Some(number) = remove.iter().find(|number| **number == 0 || **number > count) {
             return Err(Failure::new(

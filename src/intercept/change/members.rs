@@ -89,14 +89,16 @@ impl Change<'_> {
             | Op::Stage { .. }
             | Op::Place { .. }
             | Op::Leave { .. }
-            | Op::Unstage { .. } => {
+            | Op::Unstage { .. }
+            | Op::Keep { .. } => {
                 self.queue(op, payload, ToWhom::AllOf);
             }
         }
     }
 
     pub(super) fn queue(&mut self, op: &Op, payload: Bytes, to_whom: ToWhom) {
-        let draft = Draft::to(&self.path(), op, payload, to_whom);
+        let kept = self.volume.kept(op);
+        let draft = Draft::to(&self.path(), kept.as_ref().unwrap_or(op), payload, to_whom);
         self.volume.changes.queue.append(&mut self.room, draft);
     }
 

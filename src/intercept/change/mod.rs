@@ -490,7 +490,8 @@ impl<'a> Change<'a> {
             | Op::Link { at, object, .. }
             | Op::Unlink { at, object, .. }
             | Op::RemoveDirectory { at, object, .. }
-            | Op::Leave { at, object, .. } => self.touched.has_name(at) && is_locked(object),
+            | Op::Leave { at, object, .. }
+            | Op::Keep { at, object, .. } => self.touched.has_name(at) && is_locked(object),
             Op::Place { at, object, replaced, .. } => {
                 let is_locked = is_locked(object) && replaced.is_none_or(|taken| is_locked(&taken.object));
                 is_locked && self.touched.has_name(at)

@@ -65,5 +65,11 @@ pub(in crate::packet) fn ops() -> Vec<Op> {
         Op::Leave { at: entry("d"), dir_mtime: mtime, object: object(1) },
         Op::Unstage { object: object(1) },
     ]);
+    ops.extend(keepings().into_iter().map(keep));
     ops
+}
+
+fn keep(keeping: Keeping) -> Op {
+    let (at, dir_mtime, object) = (entry("k"), attributes().mtime, object(1));
+    Op::Keep { at, dir_mtime, object, links: 0, keeping }
 }

@@ -239,6 +239,12 @@ impl<S: StampedSink> LiveCopy<S> {
     }
 
     #[cfg(test)]
+    pub(super) fn keeping(mut self, keeping: Option<crate::packet::Keeping>) -> LiveCopy<S> {
+        self.preamble.keeping = keeping;
+        self
+    }
+
+    #[cfg(test)]
     pub(crate) fn in_pieces(mut self, sizes: Sizes, planted: Option<Planted>) -> LiveCopy<S> {
         self.sizes = sizes;
         self.plan.planted = planted;
@@ -296,6 +302,7 @@ impl<S: StampedSink> LiveCopy<S> {
     /// Its first items: from here on packets flow.
     pub(crate) fn begin(&mut self) -> Result<(), CopyError> {
         self.preamble.rules = self.looks.rules();
+        self.preamble.keeping = self.preamble.keeping.take().or_else(|| self.looks.keeping());
         if self.checking.is_some() {
             return self.begin_check();
         }
@@ -329,13 +336,14 @@ impl<S: StampedSink> LiveCopy<S> {
         let CheckOrder { content, below, .. } = order;
         let Root { id, handle, .. } = self.eyes.root()?;
         let (content, is_whole, eyes) = (*content, below.is_none(), &self.eyes);
-        let rules = self.preamble.rules.as_deref();
+        let (rules, keeping) = (self.preamble.rules.as_deref(), self.preamble.keeping.as_ref());
         let root = Found { object: id, handle: &handle, file_type: libc::S_IFDIR };
         let (large, _) = exact::show(&mut self.sink, &*self.looks, root, |batch| {
             batch.push(Entry::of(LaneItem::CheckBegin { content }));
             let root = eyes.root()?;
             batch.extend(is_whole.then(|| Entry::of(root.item)));
-            batch.extend(rules.map(rules_item).map(Entry::of));
+            let kept = keeping.map(|keeping| LaneItem::Keeping { keeping: keeping.clone() });
+            batch.extend(kept.into_iter().chain(rules.map(rules_item)).map(Entry::of));
             Ok::<_, CopyError>(root.large.filter(|_| is_whole))
         })?;
         if let Some(listed) = large {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::Entry;
 use super::BlockOrder;
-use crate::packet::LaneItem;
+use crate::packet::{Keeping, LaneItem};
 use crate::sets::Matcher;
 
 /// What a name that the target has says of what it holds.
@@ -24,6 +24,8 @@ pub(super) struct Preamble {
     pub names: Names,
     /// [`LaneItem::OrphanRules`], where there are any.
     pub orphans: Option<LaneItem>,
+    /// Whether the target keeps what was removed.
+    pub keeping: Option<Keeping>,
     pub by_blocks: Option<BlockOrder>,
     /// The rules of the set, where it has some.
     pub rules: Option<Arc<Matcher>>,
@@ -34,11 +36,13 @@ pub(super) struct Preamble {
 
 /// The items that begin a copy.
 pub(super) fn first_items(preamble: Preamble, root: LaneItem) -> Vec<Entry> {
-    let Preamble { is_afresh, names, orphans, by_blocks, rules, owed, calls } = preamble;
+    let Preamble { is_afresh, names, orphans, keeping, by_blocks, rules, owed, calls } = preamble;
     let afresh = is_afresh.then_some(LaneItem::Afresh);
     let names_match = (names == Names::Match).then_some(LaneItem::NamesMatch);
     let by_blocks = by_blocks.map(|BlockOrder { hash, least }| LaneItem::ByBlocks { hash, least });
     let of_set = rules.as_deref().map(rules_item);
+    let kept = keeping.map(|keeping| LaneItem::Keeping { keeping });
+    let orphans = orphans.into_iter().chain(kept);
     let rules = names_match.into_iter().chain(calls).chain(orphans).chain(by_blocks).chain(of_set);
     [owed.unwrap_or(LaneItem::Begin)]
         .into_iter()

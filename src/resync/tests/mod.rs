@@ -2,6 +2,7 @@
 
 mod blocks;
 mod cases;
+mod keep;
 mod left_out;
 mod mutations;
 mod orphans;
@@ -20,8 +21,8 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use super::*;
 use crate::apply::{Applier, NameMatch, Places, Replica, Rules};
 use crate::packet::{
-    DataState, Epoch, FrameHeader, Incarnation, ItemHeader, ItemNumber, LaneItem, LeftOut, OrphanCounts,
-    PREFIX_LEN, Position, Prefix, SetId, TargetMessage, Timestamp, item_frame,
+    DataState, Epoch, FrameHeader, Incarnation, ItemHeader, ItemNumber, Keeping, LaneItem, LeftOut,
+    OrphanCounts, PREFIX_LEN, Position, Prefix, SetId, TargetMessage, Timestamp, item_frame,
 };
 use crate::words::Allow;
 
@@ -34,6 +35,8 @@ struct Pair {
     allow: Allow,
     orphan_rules: Option<LaneItem>,
     by_blocks: Option<BlockOrder>,
+    /// What is removed is kept.
+    keeping: Option<Keeping>,
     /// Nothing else is shown.
     owed: Option<Arc<Owed>>,
 }
@@ -69,7 +72,7 @@ impl Pair {
         fs::create_dir(&replica).unwrap();
         let places = Places::beside(&replica, &dir.path().join("state"));
         let (name_match, allow, orphan_rules, by_blocks) = (NameMatch::Copy, Allow::ALL, None, None);
-        Pair { dir, source, places, name_match, allow, orphan_rules, by_blocks, owed: None }
+        Pair { dir, source, places, name_match, allow, orphan_rules, by_blocks, keeping: None, owed: None }
     }
 
     fn replica(&self) -> &Path {
@@ -103,6 +106,7 @@ impl Pair {
         let Copying { items, answers, progress, source } =
             Copying::begin_as(&self.source, suspect_since, 16, |copy| {
                 let copy = copy.treating_orphans(self.orphan_rules.clone()).by_blocks(self.by_blocks);
+                let copy = copy.keeping(self.keeping.clone());
                 match &self.owed {
                     Some(owed) => {
                         let now = owed.clone();

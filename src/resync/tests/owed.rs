@@ -16,7 +16,7 @@ const BLOCK: usize = 4096;
 
 /// An object of the source.
 #[derive(Clone, PartialEq, Eq)]
-struct Known {
+pub(super) struct Known {
     handle: FileHandle,
     is_directory: bool,
     names: BTreeMap<Vec<u8>, ObjectId>,
@@ -33,7 +33,7 @@ impl Known {
     }
 }
 
-fn known(root: &Path) -> BTreeMap<ObjectId, Known> {
+pub(super) fn known(root: &Path) -> BTreeMap<ObjectId, Known> {
     let mut known: BTreeMap<ObjectId, Known> = BTreeMap::new();
     let mut by_path: BTreeMap<Vec<u8>, ObjectId> = BTreeMap::new();
     for (path, node) in tree::nodes(root) {
@@ -61,7 +61,7 @@ fn known(root: &Path) -> BTreeMap<ObjectId, Known> {
 }
 
 /// What has changed; what is gone by now, too.
-fn owed(before: &BTreeMap<ObjectId, Known>, now: &BTreeMap<ObjectId, Known>) -> Arc<Owed> {
+pub(super) fn owed(before: &BTreeMap<ObjectId, Known>, now: &BTreeMap<ObjectId, Known>) -> Arc<Owed> {
     let all = now.iter().chain(before.iter().filter(|(id, _)| !now.contains_key(id)));
     let changed = all.filter(|(id, one)| before.get(id) != Some(one) || !now.contains_key(id));
     let objects = changed.map(|(&id, one)| {

@@ -37,8 +37,8 @@ use crate::apply::replica::{Replica, read_directory};
 use crate::blocks::Hasher;
 use crate::limits::{CLAIMS_IN_MEMORY, DIFFERENCES_PER_HASHES, LISTING_ENTRIES_MAX};
 use crate::packet::{
-    BlockHash, CheckCounts, DataState, DifferenceKind, ItemHeader, ItemNumber, LaneItem, Name, ObjectId,
-    Position, TargetMessage, Unlisted,
+    BlockHash, CheckCounts, DataState, DifferenceKind, ItemHeader, ItemNumber, Keeping, LaneItem, Name,
+    ObjectId, Position, TargetMessage, Unlisted,
 };
 
 /// See the module.
@@ -55,6 +55,8 @@ pub(super) struct Check {
     counts: CheckCounts,
     content: Option<OpenContent>,
     ruled: Ruled,
+    /// Names that the source does not have are no difference: it may have removed them.
+    keeps_in_place: bool,
 }
 
 struct Listing {
@@ -85,6 +87,7 @@ impl Check {
             counts: CheckCounts::default(),
             content: None,
             ruled: Ruled::default(),
+            keeps_in_place: false,
         }
     }
 
@@ -104,7 +107,7 @@ impl Check {
         if position != replica.applied() {
             return Err(Fault::Refused("a comparison with another position than the replica's"));
         }
-        self.ruled.take(item)?;
+        self.take_rules(item)?;
         let answer = match item {
             LaneItem::Root { object, attributes, xattrs } => {
                 self.root(replica, *object, attributes, xattrs)?;
@@ -135,7 +138,7 @@ impl Check {
             }
             // They were compared with the listing; what the source cannot read it counts itself.
             LaneItem::Attributes { .. } | LaneItem::Leave { .. } | LaneItem::LeftOut { .. } => None,
-            LaneItem::Rules { .. } | LaneItem::Within { .. } => None,
+            LaneItem::Rules { .. } | LaneItem::Within { .. } | LaneItem::Keeping { .. } => None,
             LaneItem::End if self.directories.has_doubts() => None,
             LaneItem::End => {
                 let mut answers = self.end(replica)?;
@@ -160,6 +163,13 @@ impl Check {
             }
         };
         Ok(Went::On(self.with_findings(*number, answer)))
+    }
+
+    fn take_rules(&mut self, item: &LaneItem) -> Result<(), Fault> {
+        if let LaneItem::Keeping { keeping } = item {
+            self.keeps_in_place = *keeping == Keeping::InPlace;
+        }
+        self.ruled.take(item)
     }
 
     /// What was found goes with answers, to hashes with every so many.
@@ -226,6 +236,7 @@ impl Check {
             let entry = entry.map_err(Fault::system("list a directory"))?;
             let Ok(name) = Name::new(entry.file_name().to_bytes()) else { continue };
             if !listing.is_cut_off
+                && !self.keeps_in_place
                 && !listing.names.contains(&name)?
                 && !self.ruled.leaves_out(listing.dir, &listing.file, &name)
             {

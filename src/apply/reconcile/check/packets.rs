@@ -3,7 +3,7 @@
 use super::Check;
 use crate::apply::fault::Fault;
 use crate::apply::reconcile::table::key_of;
-use crate::packet::{Birth, Entry, Name, ObjectId, Op};
+use crate::packet::{Birth, Entry, Keeping, Name, ObjectId, Op};
 
 impl Check {
     /// A packet was performed.
@@ -21,6 +21,12 @@ impl Check {
             Op::Link { object, at, .. } => self.moved_to(at, *object),
             Op::Unlink { at, object, links, .. } => {
                 self.untold(at)?;
+                if *links == 0 { self.gone(*object) } else { Ok(()) }
+            }
+            Op::Keep { at, object, links, keeping, .. } => {
+                if *keeping != Keeping::InPlace {
+                    self.untold(at)?;
+                }
                 if *links == 0 { self.gone(*object) } else { Ok(()) }
             }
             Op::RemoveDirectory { at, object, .. } | Op::Leave { at, object, .. } => {

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Delete, Limbo, Resolved, below, is_directory, names, open_directory};
+use super::{Delete, Deleted, Limbo, Resolved, below, is_directory, names, open_directory};
 use crate::apply::fault::Fault;
 use crate::apply::inode;
 use crate::apply::replica::{Why, by_handle, open_beneath};
@@ -70,16 +70,17 @@ impl Limbo {
         Ok(Parts { known, strange })
     }
 
-    /// As [`Limbo::resolve`].
+    /// As [`Limbo::resolve`]; what is known and would be deleted goes where it is `kept`, if somewhere.
     pub(in crate::apply) fn resolve_parts(
         &mut self,
         mount: &File,
         limbo: &File,
         parts: Parts,
         (known, strange): (Delete, Delete),
+        kept: Option<&Deleted>,
     ) -> Result<Resolved, Fault> {
-        let deleted = self.resolve_all(mount, limbo, parts.known, known)?;
-        let others = self.resolve_all(mount, limbo, parts.strange, strange)?;
+        let deleted = self.resolve_all(mount, limbo, parts.known, (known, kept))?;
+        let others = self.resolve_all(mount, limbo, parts.strange, (strange, None))?;
         Ok(Resolved {
             moved: deleted.moved + others.moved,
             deleted: deleted.deleted + others.deleted,

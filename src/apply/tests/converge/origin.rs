@@ -65,6 +65,8 @@ pub struct Origin {
     clock: i64,
     /// Two changes may have the same time.
     pub has_ticks: bool,
+    /// Files that are removed are kept by targets.
+    pub keeping: Option<Keeping>,
 }
 
 impl Origin {
@@ -76,6 +78,7 @@ impl Origin {
             next: ROOT + 1,
             clock: 1_000_000,
             has_ticks: false,
+            keeping: None,
         };
         let root = origin.new_object(Birth::Directory);
         origin.objects.insert(ROOT, root);
@@ -182,9 +185,10 @@ impl Origin {
         let is_directory = self.objects[&object].is_directory();
         let links = self.drop_link(object);
         let (at, dir_mtime, object) = (Self::at(dir, name), self.touch(dir), id(object));
-        let op = match is_directory {
-            true => Op::RemoveDirectory { at, dir_mtime, object },
-            false => Op::Unlink { at, dir_mtime, object, links },
+        let op = match (&self.keeping, is_directory) {
+            (_, true) => Op::RemoveDirectory { at, dir_mtime, object },
+            (None, false) => Op::Unlink { at, dir_mtime, object, links },
+            (Some(keeping), false) => Op::Keep { at, dir_mtime, object, links, keeping: keeping.clone() },
         };
         self.say(op, Vec::new());
     }

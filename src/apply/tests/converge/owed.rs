@@ -81,7 +81,10 @@ fn marks(origin: &Origin, from: usize) -> BTreeMap<u64, Mark> {
                 names(at);
                 mark(*object, &mut |mark| (mark.names, mark.tail) = (true, Some(0)));
             }
-            Op::Link { at, .. } | Op::Unlink { at, .. } | Op::RemoveDirectory { at, .. } => names(at),
+            Op::Link { at, .. }
+            | Op::Unlink { at, .. }
+            | Op::Keep { at, .. }
+            | Op::RemoveDirectory { at, .. } => names(at),
             Op::Rename { from, to, object, .. } => {
                 names(from);
                 names(to);
@@ -178,7 +181,9 @@ impl World {
             }
         }
         let objects = called.entries.keys().copied().collect();
-        for item in [LaneItem::BeginOwed { percent_max: None }, root, LaneItem::Owed { objects }] {
+        let kept = self.origin.keeping.clone().map(|keeping| LaneItem::Keeping { keeping });
+        let first = [LaneItem::BeginOwed { percent_max: None }, root].into_iter().chain(kept);
+        for item in first.chain([LaneItem::Owed { objects }]) {
             self.owed.push(self.sent, item, Vec::new());
         }
         let number = self.owed.lane.back().map(|item| item.number.0).unwrap_or_default();
@@ -214,6 +219,7 @@ impl World {
 fn run(seed: u64, forgets: Option<Forgets>) -> Result<Seen, String> {
     let mut world = World::new();
     let mut random = Random::new(seed);
+    world.origin.keeping = keeping_of(seed);
     world.origin.has_ticks = random.one_in(2);
     let before = random.below(90);
     world.change(before, &mut random);

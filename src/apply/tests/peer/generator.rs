@@ -109,6 +109,12 @@ impl Words<'_> {
         ContentResult { size: number(self.random), mtime: self.time(), mode }
     }
 
+    fn keeping(&mut self) -> Keeping {
+        let days = *self.random.one_of(&[0, 1, 30, u16::MAX]);
+        let into = self.name();
+        if self.random.one_in(2) { Keeping::InPlace } else { Keeping::Aside { into, days } }
+    }
+
     /// A packet's op with its payload, and the path that it claims to be about.
     pub fn packet(&mut self) -> (Op, Vec<u8>, Vec<u8>) {
         let bytes = vec![b'!'; self.random.below(3000) as usize];
@@ -123,7 +129,7 @@ impl Words<'_> {
     fn op(&mut self) -> Op {
         let object = self.id();
         let how = [Reserve::Allocate, Reserve::PunchHole, Reserve::ZeroRange, Reserve::ZeroRangeKeepSize];
-        match self.random.below(18) {
+        match self.random.below(19) {
             14 => {
                 let (birth, attributes, xattrs) = (self.birth(), self.attributes(), self.xattrs());
                 Op::Stage { object, may_be_known: self.random.one_in(2), birth, attributes, xattrs }
@@ -135,6 +141,11 @@ impl Words<'_> {
             }
             16 => Op::Leave { at: self.entry(), dir_mtime: self.time(), object },
             17 => Op::Unstage { object },
+            18 => {
+                let links = *self.random.one_of(&[0, 1, LINKS_UNKNOWN]);
+                let (at, dir_mtime, keeping) = (self.entry(), self.time(), self.keeping());
+                Op::Keep { at, dir_mtime, object, links, keeping }
+            }
             0 | 1 => {
                 let (birth, attributes, xattrs) = (self.birth(), self.attributes(), self.xattrs());
                 Op::Create { at: self.entry(), dir_mtime: self.time(), object, birth, attributes, xattrs }
@@ -209,8 +220,9 @@ impl Words<'_> {
 
     pub fn item(&mut self) -> (LaneItem, Vec<u8>) {
         let object = self.id();
-        let item = match self.random.below(35) {
+        let item = match self.random.below(36) {
             32 => LaneItem::BeginOwed { percent_max: self.random.one_in(2).then_some(50) },
+            35 => LaneItem::Keeping { keeping: self.keeping() },
             33 | 34 => LaneItem::Owed { objects: self.called() },
             30 => LaneItem::Rules { rules: self.set_rules() },
             31 => LaneItem::Within { dir: object, path: Bounded(self.random.one_of(self.outside).clone()) },

@@ -379,7 +379,9 @@ impl Target {
             LaneItem::Owed { objects } => self.call(number, objects),
             LaneItem::OpenBlocks { object } => self.open_blocks(*object),
             LaneItem::Afresh => panic!("nobody asked for a copy afresh"),
-            LaneItem::Rules { .. } | LaneItem::Within { .. } => panic!("the set has no rules"),
+            LaneItem::Rules { .. } | LaneItem::Within { .. } | LaneItem::Keeping { .. } => {
+                panic!("the set has no rules")
+            }
             LaneItem::Root { object, attributes, xattrs } => {
                 assert_eq!(*object, self.root);
                 let root = self.thing(ROOT);

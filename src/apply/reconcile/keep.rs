@@ -1,0 +1,95 @@
+//! What was removed on the source and is kept, on a replica that is not good yet: by packets
+//! ([`crate::packet::Op::Keep`]), and by what the source says of the whole copy ([`LaneItem::Keeping`]).
+
+use super::Session;
+use crate::apply::fault::Fault;
+use crate::apply::keep::remove_empty_directory;
+use crate::apply::policy;
+use crate::apply::replica::{Deleted, Replica};
+use crate::packet::{Entry, Keeping, LaneItem, ObjectId, OrphanRule};
+
+impl Session {
+    /// Takes what an item says of what the source does not have.
+    ///
+    /// Errors: nothing is kept so.
+    pub(super) fn treat_strays(&mut self, item: &LaneItem) -> Result<(), Fault> {
+        match item {
+            LaneItem::OrphanRules { rule, age_ms } => self.treat_orphans(*rule, *age_ms),
+            LaneItem::Keeping { keeping } => self.keeps_removed(keeping)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What the source does not list was removed there, for all that anybody knows.
+    fn keeps_removed(&mut self, keeping: &Keeping) -> Result<(), Fault> {
+        policy::may_be_kept(keeping)?;
+        if *keeping == Keeping::InPlace {
+            self.treat_orphans(OrphanRule::Keep, 0);
+        }
+        self.keeping = Some(keeping.clone());
+        Ok(())
+    }
+
+    pub(super) fn keeps_in_place(&self) -> bool {
+        self.keeping == Some(Keeping::InPlace)
+    }
+
+    /// Where to what the index knows goes that was removed on the source meanwhile.
+    pub(super) fn deleted(&self, replica: &Replica) -> Result<Option<Deleted>, Fault> {
+        match &self.keeping {
+            Some(Keeping::Aside { into, days }) => Deleted::open(replica.limbo(), into, *days).map(Some),
+            Some(Keeping::InPlace) | None => Ok(None),
+        }
+    }
+
+    pub(super) fn keep_name(
+        &mut self,
+        replica: &mut Replica,
+        at: &Entry,
+        (object, links): (ObjectId, u32),
+        keeping: &Keeping,
+    ) -> Result<(), Fault> {
+        if object == self.root {
+            return Err(Fault::Refused("the root directory inside itself"));
+        }
+        if links > 0 {
+            return match keeping {
+                Keeping::InPlace => self.untold(at),
+                Keeping::Aside { .. } => self.take_name(replica, at, object, links),
+            };
+        }
+        let is_kept = self.keep_last_name(replica, at, object, keeping)?;
+        if !is_kept {
+            return self.take_name(replica, at, object, links);
+        }
+        self.forget_all_of(replica, object)?;
+        replica.forget_gone(object)
+    }
+
+    /// `false`: the name does not hold it, or not all of it.
+    fn keep_last_name(
+        &mut self,
+        replica: &mut Replica,
+        at: &Entry,
+        object: ObjectId,
+        keeping: &Keeping,
+    ) -> Result<bool, Fault> {
+        let Some(dir) = self.directory_of(replica, at)? else { return Ok(false) };
+        let living = self.living(replica, object)?;
+        if living.is_none() || replica.name_holds(&dir, &at.name)? != living {
+            return Ok(false);
+        }
+        match keeping {
+            Keeping::InPlace => remove_empty_directory(&dir, &at.name)?,
+            Keeping::Aside { .. } if self.lack(object)?.is_some() => return Ok(false),
+            Keeping::Aside { into, days } => {
+                replica.settle_time_of(object)?;
+                replica.move_to_deleted(&dir, &at.name, (into, *days))?;
+                replica.places_changed();
+            }
+        }
+        self.untold(at)?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,215 @@
+//! Where files are kept that were removed on the source: `LIMBO/deleted/INTO/until-DATE/PATH`, with the path
+//! that each had in the replica. What lies there is no object of the replica any more; the name of its
+//! directory says until when it stays.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Component, Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use super::trees::{self, Amount};
+use super::{Replica, path_of};
+use crate::apply::fault::Fault;
+use crate::limits::NAME_LEN_MAX;
+use crate::packet::Name;
+use crate::store::random_u64;
+
+/// Nothing below it is an object of the replica.
+pub(super) const DELETED: &str = "deleted";
+const UNTIL: &str = "until-";
+
+/// Files of one path that are told apart by a small number, in one directory.
+const ALIKE_MAX: u32 = 20;
+
+/// One directory of files that go on the same day.
+pub(in crate::apply) struct Deleted(File);
+
+impl Deleted {
+    /// What is kept from now on, for so many days.
+    pub(in crate::apply) fn open(limbo: &File, into: &Name, days: u16) -> Result<Deleted, Fault> {
+        let all = make_directory(limbo, DELETED.as_bytes()).map_err(Fault::own("what is kept"))?;
+        let until = format!("{UNTIL}{}", date(today() + i64::from(days)));
+        let batch = make_directory(&all, into.as_bytes())
+            .and_then(|of_set| make_directory(&of_set, until.as_bytes()))
+            .map_err(Fault::own("what is kept"))?;
+        Ok(Deleted(batch))
+    }
+
+    /// Moves what a name holds there. `path`: what it had in the replica, where that is known.
+    pub(in crate::apply) fn take(&self, dir: &File, name: &Name, path: Option<&Path>) -> Result<(), Fault> {
+        let place = path.and_then(Path::parent).and_then(|path| self.directory(path).ok());
+        put(dir, name, place.as_ref().unwrap_or(&self.0)).map_err(Fault::system("keep what was removed"))
+    }
+
+    fn directory(&self, path: &Path) -> io::Result<File> {
+        let mut dir = self.0.try_clone()?;
+        for component in path.components() {
+            let Component::Normal(name) = component else { return Err(Errno::INVAL.into()) };
+            dir = make_directory(&dir, name.as_encoded_bytes())?;
+        }
+        Ok(dir)
+    }
+}
+
+impl Replica {
+    /// Moves what a name holds out of the replica, to be kept for so many days.
+    pub(in crate::apply) fn move_to_deleted(
+        &self,
+        dir: &File,
+        name: &Name,
+        (into, days): (&Name, u16),
+    ) -> Result<(), Fault> {
+        let path = self.path_below_root(dir).map(|path| path.join(name.as_os_str()));
+        Deleted::open(self.limbo(), into, days)?.take(dir, name, path.as_deref())
+    }
+
+    fn path_below_root(&self, dir: &File) -> Option<PathBuf> {
+        let (dir, root) = (path_of(dir.as_fd()).ok()?, path_of(self.root().as_fd()).ok()?);
+        dir.strip_prefix(root).ok().map(Path::to_owned)
+    }
+
+    /// Removes what was kept for as long as was asked, as far as `go_on` lets it.
+    ///
+    /// Errors: of the disk.
+    pub(in crate::apply) fn remove_overdue(&self, go_on: &dyn Fn() -> bool) -> io::Result<Amount> {
+        remove_until(self.limbo(), &date(today()), go_on)
+    }
+}
+
+/// Removes all that is to be kept until a day before this one.
+fn remove_until(limbo: &File, today: &str, go_on: &dyn Fn() -> bool) -> io::Result<Amount> {
+    let mut gone = Amount::default();
+    let deleted = Name::new(DELETED.as_bytes()).expect("a constant is a name");
+    let Some(all) = trees::open(limbo, &deleted)? else { return Ok(gone) };
+    for into in trees::directories(&all)? {
+        if !go_on() {
+            break;
+        }
+        let Some(dir) = trees::open(&all, &into)? else { continue };
+        for batch in trees::directories(&dir)? {
+            if is_over(&batch, today) && go_on() {
+                let failed = trees::take_away(limbo, &dir, &batch, &mut gone, go_on)?;
+                if let Some(first) = failed.first {
+                    log::debug!("not all of {batch:?} is removed: {first}");
+                }
+            }
+        }
+    }
+    Ok(gone)
+}
+
+/// Dates of the same length are in order as texts.
+fn is_over(batch: &Name, today: &str) -> bool {
+    let until = batch.as_bytes().strip_prefix(UNTIL.as_bytes());
+    until.is_some_and(|until| until.len() == today.len() && until < today.as_bytes())
+}
+
+/// Under its own name, or with a number behind it where one of that name is there.
+fn put(dir: &File, name: &Name, place: &File) -> io::Result<()> {
+    let mut tried = 1;
+    loop {
+        let behind = match tried {
+            1 => String::new(),
+            2..=ALIKE_MAX => format!("~{tried}"),
+            _ => format!("~{:016x}", random_u64()),
+        };
+        let kept = name.as_bytes().len().min(NAME_LEN_MAX - behind.len());
+        let new = [&name.as_bytes()[..kept], behind.as_bytes()].concat();
+        match rustix::fs::renameat_with(dir, name.as_bytes(), place, &*new, RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => tried += 1,
+            done => return done.map_err(io::Error::from),
+        }
+    }
+}
+
+fn make_directory(parent: &File, name: &[u8]) -> io::Result<File> {
+    match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::openat(parent, name, flags, Mode::empty())?))
+}
+
+/// Days since 1970, in UTC.
+fn today() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (since.as_secs() / 86_400) as i64
+}
+
+/// `YYYY-MM-DD`; Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
+fn date(days: i64) -> String {
+    let days = days + 719_468;
+    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn days_have_dates() {
+        let table = [
+            (0, "1970-01-01"),
+            (58, "1970-02-28"),
+            (11_016, "2000-02-29"),
+            (11_017, "2000-03-01"),
+            (20_819, "2027-01-01"),
+        ];
+        for (days, text) in table {
+            assert_eq!(date(days), text);
+        }
+    }
+
+    /// Also one that is a file where another one needs a directory, and one whose name has no room for a number.
+    #[test]
+    fn what_has_the_same_path_is_kept_side_by_side() {
+        let place = tempfile::tempdir().unwrap();
+        let limbo = File::open(place.path()).unwrap();
+        let (from, into) = (place.path().join("from"), Name::new(b"trash").unwrap());
+        fs::create_dir(&from).unwrap();
+        let long = "n".repeat(NAME_LEN_MAX);
+        let keep = |name: &str, path: &str| {
+            fs::write(from.join(name), name).unwrap();
+            let deleted = Deleted::open(&limbo, &into, 3).unwrap();
+            let (from, name) = (File::open(&from).unwrap(), Name::new(name.as_bytes()).unwrap());
+            deleted.take(&from, &name, Some(Path::new(path))).unwrap();
+        };
+        (0..3).for_each(|_| keep("a", "d/a"));
+        keep("b", "d/a/b");
+        (0..2).for_each(|_| keep(&long, &long));
+        let until = place.path().join(format!("deleted/trash/until-{}", date(today() + 3)));
+        for path in ["d/a", "d/a~2", "d/a~3", "b", &long, &format!("{}~2", "n".repeat(NAME_LEN_MAX - 2))] {
+            assert!(until.join(path).is_file(), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_over_goes() {
+        let place = tempfile::tempdir().unwrap();
+        for batch in ["until-2026-11-26", "until-2026-11-27", "until-2026-12-01", "until-x", "mine"] {
+            fs::create_dir_all(place.path().join("deleted/trash").join(batch).join("d")).unwrap();
+            fs::write(place.path().join("deleted/trash").join(batch).join("d/file"), "x").unwrap();
+        }
+        let limbo = File::open(place.path()).unwrap();
+        let gone = |go_on: &dyn Fn() -> bool| remove_until(&limbo, "2026-11-27", go_on).unwrap().objects;
+        assert_eq!(gone(&|| false), 0);
+        assert_eq!(gone(&|| true), 3);
+        let left = fs::read_dir(place.path().join("deleted/trash")).unwrap().count();
+        assert_eq!((left, gone(&|| true)), (4, 0));
+        fs::remove_dir_all(place.path().join("deleted")).unwrap();
+        assert_eq!(gone(&|| true), 0);
+    }
+}
