@@ -94,14 +94,33 @@ impl Marked {
         Ok((Marked { root, state }, if goes_on { Bring::TheRest } else { Bring::Everything }))
     }
 
-    /// It is whole: mark and working state go, in this order.
+    /// It is whole: mark and working state go, in this order; also that of a restoration of it under another name,
+    /// which was cut off.
     pub fn take_away(self) -> io::Result<()> {
         match rustix::fs::fremovexattr(&self.root, XATTR) {
             Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
             Err(error) => return Err(error.into()),
         }
         self.root.sync_all()?;
-        fs::remove_dir_all(&self.state)
+        let own = store::read_json::<Document>(&self.state.join(DOCUMENT)).ok().flatten();
+        fs::remove_dir_all(&self.state)?;
+        for state in own.map(|own| self.left_over(&own)).unwrap_or_default() {
+            if let Err(error) = fs::remove_dir_all(&state) {
+                log::warn!("{}, of an earlier restoration, cannot be removed: {error}", state.display());
+            }
+        }
+        Ok(())
+    }
+
+    /// What other names have of a restoration to this directory.
+    fn left_over(&self, own: &Document) -> Vec<PathBuf> {
+        let sets = self.state.parent().and_then(Path::parent).and_then(|sets| fs::read_dir(sets).ok());
+        let states = sets.into_iter().flatten().flatten().map(|set| working_state(&set.path()));
+        let is_of_it = |state: &PathBuf| {
+            let document = store::read_json::<Document>(&state.join(DOCUMENT)).ok().flatten();
+            document.is_some_and(|document| document.to == own.to)
+        };
+        states.filter(is_of_it).collect()
     }
 }
 
@@ -131,5 +150,32 @@ pub fn refuse_unfinished(tree: &Path, root: impl AsFd, set_state: &Path) -> Resu
             "Nothing is mounted.",
             "Mend this and start again.",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protected under the other name later, the directory was refused as unfinished.
+    #[test]
+    fn a_restoration_that_ends_takes_away_what_one_under_another_name_has_left() {
+        let place = tempfile::tempdir().unwrap();
+        let to = place.path().join("to");
+        fs::create_dir(&to).unwrap();
+        let begins = |name: &str, to: &Path| {
+            let state = place.path().join("state").join(name);
+            fs::create_dir_all(&state).unwrap();
+            let root = File::open(place.path().join("to")).unwrap();
+            Marked::put(root, &state, ("local:/replica", None), to).unwrap().0
+        };
+        let state = |name: &str| working_state(&place.path().join("state").join(name));
+        drop(begins("one", &to));
+        drop(begins("elsewhere", &place.path().join("another")));
+        begins("two", &to).take_away().unwrap();
+        assert!(!state("one").exists() && !state("two").exists());
+        assert!(state("elsewhere").exists());
+        let root = File::open(&to).unwrap();
+        refuse_unfinished(&to, &root, &place.path().join("state/one")).unwrap();
     }
 }
