@@ -13,6 +13,7 @@ use crate::apply::fault::Fault;
 use crate::apply::inode;
 use crate::apply::replica::Replica;
 use crate::apply::replica::Writer;
+use crate::failpoint;
 use crate::limits::{UNSETTLED_BYTES_MAX, UNSETTLED_FILES_MAX};
 use crate::packet::{Attributes, ObjectId, Timestamp, Xattr};
 use crate::sys::FileHandle;
@@ -61,11 +62,16 @@ impl OpenFile {
             return Err(Fault::Refused("content that does not follow what came before it"));
         }
         let end = behind_hole(offset, bytes.len() as u64)?;
-        match &mut self.comes {
-            Comes::Blocks => make_hole(&self.file, offset - hole..offset)?,
-            Comes::All { reached } => *reached = end,
+        if self.comes == Comes::Blocks {
+            make_hole(&self.file, offset - hole..offset)?;
         }
-        self.writer.write_all_at(&self.file, bytes, offset).map_err(Fault::system("write"))
+        failpoint::at("content").map_err(Fault::system("write"))?;
+        self.writer.write_all_at(&self.file, bytes, offset).map_err(Fault::system("write"))?;
+        // Not before: what had no room comes once more.
+        if let Comes::All { reached } = &mut self.comes {
+            *reached = end;
+        }
+        Ok(())
     }
 
     /// Errors: what came is not all of a file of this size.

@@ -1,15 +1,19 @@
 //! A first copy of everything that a file system can hold, and what a second one does.
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt, chown, symlink};
 use std::path::Path;
+use std::rc::Rc;
 
 use rustix::fs::{CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 
 use super::{Pair, tree};
+use crate::failpoint;
 use crate::packet::DataState;
 use crate::words::Allow;
 
@@ -259,4 +263,22 @@ fn a_copy_leaves_out_what_is_not_allowed() {
     pair.allow = Allow::NOTHING;
     pair.copy();
     assert!(fs::symlink_metadata(pair.replica().join("char")).unwrap().is_file());
+}
+
+/// It did not follow itself when it was tried again: refused until the copy left the file out.
+#[test]
+fn content_that_had_no_room_is_taken_when_there_is() {
+    let pair = Pair::new();
+    fs::write(pair.source.join("file"), vec![7; 300_000]).unwrap();
+    let failures = Rc::new(Cell::new(0));
+    let counted = failures.clone();
+    failpoint::set(Some(Rc::new(move |place| {
+        if place == "content" && counted.replace(counted.get() + 1) == 0 {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        Ok(())
+    })));
+    pair.converges();
+    failpoint::set(None);
+    assert!(failures.get() > 1, "no content came");
 }

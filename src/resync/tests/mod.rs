@@ -123,9 +123,12 @@ impl Pair {
             count += 1;
             check_encodes(number, &item);
             let name = item.name();
-            let said = applier
-                .take_item(position(), number, item, payload)
-                .unwrap_or_else(|fault| panic!("{name}: {fault}"));
+            let mut take = || applier.take_item(position(), number, item.clone(), payload.clone());
+            let said = match take() {
+                Err(fault) if fault.errno() == Some(libc::ENOSPC) => take(),
+                done => done,
+            };
+            let said = said.unwrap_or_else(|fault| panic!("{name}: {fault}"));
             for message in said {
                 if let TargetMessage::Resynchronised { end, orphans: count, left_out: left } = &message {
                     assert_eq!(*end, number);
