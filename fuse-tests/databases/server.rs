@@ -7,6 +7,7 @@ mod disk;
 mod mariadb;
 mod postgres;
 mod process;
+mod restored;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
