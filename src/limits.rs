@@ -58,6 +58,17 @@ pub const MAP_SIZE_MAX: usize = 1 << 30;
 /// A copy of what changed is begun so often before one of everything is: a connection may be lost some times.
 pub const MINICOPY_ATTEMPTS_MAX: u32 = 8;
 
+/// What is found by change times after a start: so many objects, of some 100 bytes each, else a copy of
+/// everything, which takes hardly longer by then.
+pub const BY_TIME_OBJECTS_MAX: usize = 1 << 18;
+
+/// Directories that such a search has been in, 9 bytes each.
+pub const BY_TIME_DIRECTORIES_MAX: usize = 4 << 20;
+
+/// How often what programs have moved meanwhile is searched. Each time what was moved within a shorter one:
+/// whoever is not done by then is moved faster than it is read.
+pub const BY_TIME_ROUNDS_MAX: u32 = 64;
+
 /// A change of more chunks (of 64 regions: 4 GiB) marks the file from there on: nobody waits for a loop.
 pub const MAP_RANGE_CHUNKS_MAX: u64 = 1024;
 
@@ -123,7 +134,7 @@ pub const DOUBTS_WAITING_MAX: usize = 1 << 18;
 
 /// Answers of a target that its copy has not taken up yet: two to a listing, one to hashes, and doubts
 /// beside them.
-pub const LIVE_ANSWERS_MAX: usize = 6 * LIVE_LISTINGS_IN_FLIGHT;
+pub const LIVE_ANSWERS_MAX: usize = 8 * LIVE_LISTINGS_IN_FLIGHT;
 
 /// Extended attributes of one object, names and values in bytes, that travel with its listing or
 /// its content; above it each attribute is an item of its own, and memory holds one at a time. An
@@ -580,6 +591,9 @@ const _: () = assert!(
 const _: () = assert!(HASHES_IN_FLIGHT + CHECK_LISTINGS_IN_FLIGHT < LIVE_ANSWERS_MAX);
 const _: () = assert!(HASHES_IN_FLIGHT + 2 * LIVE_LISTINGS_IN_FLIGHT < LIVE_ANSWERS_MAX);
 const _: () = assert!(OWED_CALLS_IN_FLIGHT + 3 * LIVE_LISTINGS_IN_FLIGHT < LIVE_ANSWERS_MAX);
+// A copy of what is owed has hashes under way, too.
+const _: () =
+    assert!(OWED_CALLS_IN_FLIGHT + HASHES_IN_FLIGHT + 2 * LIVE_LISTINGS_IN_FLIGHT < LIVE_ANSWERS_MAX);
 const _: () = assert!(CONTROL_LEN_MAX >= 24 * OWED_CALLED_MAX);
 const _: () = assert!(
     LISTING_LEN_CUT + XATTRS_INLINE_MAX + 2 * SYMLINK_LEN_MAX + LISTING_ENTRIES_MAX * (NAME_LEN_MAX + 8)

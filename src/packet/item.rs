@@ -196,7 +196,8 @@ pub enum LaneItem {
     /// As [`LaneItem::Begin`], of a copy of what is owed: all else that the replica has counts as shown, and
     /// its directories as listed. Only to a replica that is good, or bad by what such a copy owes
     /// ([`super::BadBy::Owed`]). What the index knows and a listing does not name any more was deleted
-    /// meanwhile, and is deleted, where that is no more than so many percent of all; else it is moved aside.
+    /// meanwhile, and is deleted, where that is no more than so many percent of all; else, and where these are 0, it
+    /// is moved aside.
     BeginOwed { percent_max: Option<u8> },
     /// Content of these files is owed. At most [`crate::limits::OWED_CALLED_MAX`]; answered as a listing with
     /// those that the target has: of these comes, in whatever order, what differs ([`LaneItem::OpenBlocks`]).

@@ -18,6 +18,8 @@ pub enum CopyError {
     NoHandles,
     /// What has changed is not known any more. A new copy looks at everything.
     Owed,
+    /// Change times do not tell what has changed, and why. A new copy looks at everything.
+    ByTime(&'static str),
     /// The connection ended.
     Gone,
 }
@@ -29,6 +31,7 @@ impl fmt::Display for CopyError {
             CopyError::Answer(what) => write!(f, "the target's answer makes no sense: {what}"),
             CopyError::NoHandles => write!(f, "one directory alone cannot be listed again here"),
             CopyError::Owed => write!(f, "more has changed than could be noted"),
+            CopyError::ByTime(why) => write!(f, "everything is compared: {why}"),
             CopyError::Gone => write!(f, "the connection ended"),
         }
     }
@@ -38,7 +41,11 @@ impl std::error::Error for CopyError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             CopyError::Read { error, .. } => Some(error),
-            CopyError::Answer(_) | CopyError::NoHandles | CopyError::Owed | CopyError::Gone => None,
+            CopyError::Answer(_)
+            | CopyError::NoHandles
+            | CopyError::Owed
+            | CopyError::ByTime(_)
+            | CopyError::Gone => None,
         }
     }
 }

@@ -9,8 +9,10 @@
 //! [`LiveCopy`] decides what is looked at next, and sends nothing that is not exact as of its place among
 //! the packets; whoever captures changes says what has changed meanwhile ([`Looks`]). The target's half is
 //! in `apply::reconcile`. Blocking code for a thread of its own; it never goes through a mount, writes
-//! nothing, and keeps neither listings nor content longer than until they are sent.
+//! nothing, and keeps neither listings nor content longer than until they are sent. What it has to show where
+//! that is not everything is known ([`Owed`]), or found by change times ([`Search`]).
 
+mod by_time;
 mod content;
 mod count;
 mod error;
@@ -28,6 +30,9 @@ mod sink;
 #[cfg(test)]
 pub(crate) mod tests;
 
+#[cfg(test)]
+pub(crate) use by_time::Planted as PlantedSearch;
+pub use by_time::Search;
 pub use error::CopyError;
 pub use had::TargetHad;
 pub use live::{Answer, BlockOrder, CheckOrder, LiveCopy, WhatIsOwed};

@@ -139,6 +139,12 @@ impl Eyes {
         open_by_handle(self.root.as_fd(), handle, flags)
     }
 
+    /// What a name holds, without opening it and without following it.
+    pub fn status_at(&self, dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Statx> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        Ok(statx(dir, name, flags, StatxFlags::BASIC_STATS)?)
+    }
+
     /// Looks at one entry.
     ///
     /// Errors: what could not be done with it. A name that is listed and cannot be found (`ESTALE`)
@@ -172,8 +178,7 @@ impl Eyes {
     /// The quick look at most entries: a regular file without extended attributes. `None` where it is
     /// anything else, or cannot be told without opening it.
     fn see_plain(&self, dir: BorrowedFd<'_>, name: &Name, raw: &CStr) -> Option<Seen> {
-        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-        let status = statx(dir, raw, flags, StatxFlags::BASIC_STATS).ok()?;
+        let status = self.status_at(dir, raw).ok()?;
         let is_file = FileType::from_raw_mode(u32::from(status.stx_mode)) == FileType::RegularFile;
         let is_here = self.is_here(&status) && is_no_mount(&status);
         if !is_file || !is_here || has_xattrs_at(dir, raw).ok()? {

@@ -307,7 +307,7 @@ impl Session {
 
     fn deletes_known(&self, replica: &Replica) -> Delete {
         let percent_max = self.vouching.as_ref().and_then(|vouching| vouching.percent_max);
-        if planted::is(Planted::DeletedIsAnOrphan) || self.keeps_in_place() {
+        if percent_max == Some(0) || planted::is(Planted::DeletedIsAnOrphan) || self.keeps_in_place() {
             return Delete::Nothing;
         }
         let of = |percent: u8| replica.index().len().saturating_mul(percent.into()) / 100;

@@ -58,6 +58,11 @@ struct Call {
 enum Turn {
     Call(Vec<usize>),
     File(OwedFile),
+    /// It is not known what of it has changed.
+    Doubted {
+        place: Place,
+        size: u64,
+    },
     Attributes(usize),
     /// Nothing before an answer.
     Wait,
@@ -73,7 +78,9 @@ impl Owing {
             match object.content {
                 OwedContent::No if object.handle == *root => {}
                 OwedContent::No => bare.push_back(at),
-                OwedContent::Ranges(_) | OwedContent::From(..) => to_call.push_back(at),
+                OwedContent::Ranges(_) | OwedContent::From(..) | OwedContent::Doubted { .. } => {
+                    to_call.push_back(at);
+                }
             }
         }
         Owing { owed, to_call, in_flight: VecDeque::new(), due: VecDeque::new(), bare, open: None }
@@ -154,7 +161,11 @@ impl Owing {
             return Turn::File(open);
         }
         if let Some(at) = self.due.pop_front() {
-            return Turn::File(OwedFile::new(self.place(at, libc::S_IFREG), &self.owed[at].content));
+            let place = self.place(at, libc::S_IFREG);
+            if let OwedContent::Doubted { size } = self.owed[at].content {
+                return Turn::Doubted { place, size };
+            }
+            return Turn::File(OwedFile::new(place, &self.owed[at].content));
         }
         if let Some(at) = self.bare.pop_front() {
             return Turn::Attributes(at);
@@ -195,7 +206,7 @@ pub type WhatIsOwed = Arc<dyn Fn() -> Option<Owed> + Send + Sync>;
 
 impl<S: StampedSink> LiveCopy<S> {
     /// Only what is owed is shown, to a target that was as the source before that has changed. What was
-    /// deleted since is deleted there, up to so many percent of all that it has. The set has no rules.
+    /// deleted since is deleted there, up to so many percent of all that it has; with 0 it is moved aside. The set has no rules.
     pub fn only(
         mut self,
         owed: Arc<Owed>,
@@ -230,6 +241,7 @@ impl<S: StampedSink> LiveCopy<S> {
         let Some(owing) = &mut self.owing else { return Ok(None) };
         match owing.turn() {
             Turn::File(file) => self.send_owed(file)?,
+            Turn::Doubted { place, size } => self.send_doubted(place, size)?,
             Turn::Attributes(at) => self.send_bare(at)?,
             Turn::Call(files) => self.call(files)?,
             Turn::Wait => return Ok(Some(Stepped::Waits)),
@@ -246,6 +258,18 @@ impl<S: StampedSink> LiveCopy<S> {
             owing.in_flight.push_back(Call { number: Some(number), files });
         }
         Ok(())
+    }
+
+    /// By blocks where that pays, as in a copy of everything.
+    fn send_doubted(&mut self, place: Place, size: u64) -> Result<(), CopyError> {
+        let least = self.preamble.by_blocks.map_or(u64::MAX, |order| order.least.max(1));
+        match self.blocks.as_mut().filter(|_| size >= least) {
+            Some(blocks) => {
+                blocks.open(place);
+                Ok(())
+            }
+            None => self.send_owed(OwedFile::new(place, &OwedContent::Doubted { size })),
+        }
     }
 
     fn send_owed(&mut self, mut file: OwedFile) -> Result<(), CopyError> {

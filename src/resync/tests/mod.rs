@@ -1,6 +1,7 @@
 //! Both ends in one process: a backing directory, a replica, and channels between them.
 
 mod blocks;
+mod by_time;
 mod cases;
 mod keep;
 mod left_out;
@@ -39,6 +40,8 @@ struct Pair {
     keeping: Option<Keeping>,
     /// Nothing else is shown.
     owed: Option<Arc<Owed>>,
+    /// What was deleted is deleted up to so many percent of all.
+    delete_percent_max: Option<u8>,
 }
 
 /// What a copy came to.
@@ -72,7 +75,18 @@ impl Pair {
         fs::create_dir(&replica).unwrap();
         let places = Places::beside(&replica, &dir.path().join("state"));
         let (name_match, allow, orphan_rules, by_blocks) = (NameMatch::Copy, Allow::ALL, None, None);
-        Pair { dir, source, places, name_match, allow, orphan_rules, by_blocks, keeping: None, owed: None }
+        Pair {
+            dir,
+            source,
+            places,
+            name_match,
+            allow,
+            orphan_rules,
+            by_blocks,
+            keeping: None,
+            owed: None,
+            delete_percent_max: None,
+        }
     }
 
     fn replica(&self) -> &Path {
@@ -110,7 +124,11 @@ impl Pair {
                 match &self.owed {
                     Some(owed) => {
                         let now = owed.clone();
-                        copy.only(owed.clone(), Arc::new(move || Some((*now).clone())), None)
+                        copy.only(
+                            owed.clone(),
+                            Arc::new(move || Some((*now).clone())),
+                            self.delete_percent_max,
+                        )
                     }
                     None => copy,
                 }

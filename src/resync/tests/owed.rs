@@ -82,28 +82,8 @@ pub(super) fn owed(before: &BTreeMap<ObjectId, Known>, now: &BTreeMap<ObjectId, 
 
 /// What has changed since any of these states: each of them may be in the replica.
 fn owed_since(states: &[BTreeMap<ObjectId, Known>], now: &BTreeMap<ObjectId, Known>) -> Arc<Owed> {
-    let mut all: BTreeMap<ObjectId, OwedObject> = BTreeMap::new();
-    for object in states.iter().flat_map(|state| owed(state, now).objects.clone()) {
-        let there = all.entry(object.id).or_insert_with(|| object.clone());
-        there.names |= object.names;
-        there.content = both(&there.content, &object.content);
-    }
-    Arc::new(Owed { objects: all.into_values().collect() })
-}
-
-fn both(one: &OwedContent, other: &OwedContent) -> OwedContent {
-    let parts = |content: &OwedContent| match content {
-        OwedContent::No => (None, Vec::new()),
-        OwedContent::Ranges(ranges) => (None, ranges.clone()),
-        OwedContent::From(from, ranges) => (Some(*from), ranges.clone()),
-    };
-    let ((from, mut ranges), (other_from, more)) = (parts(one), parts(other));
-    ranges.extend(more);
-    match from.into_iter().chain(other_from).min() {
-        Some(from) => OwedContent::From(from, ranges),
-        None if ranges.is_empty() => OwedContent::No,
-        None => OwedContent::Ranges(ranges),
-    }
+    let all = states.iter().map(|state| (*owed(state, now)).clone());
+    Arc::new(all.fold(Owed::default(), Owed::and))
 }
 
 fn changed_content(before: &Known, now: &Known) -> OwedContent {

@@ -10,6 +10,7 @@
 //! ```
 //! The target begins with an older state, a part of what it knew is lost, sessions are cut in the middle.
 
+mod by_time;
 mod owed;
 mod target;
 
@@ -35,13 +36,14 @@ use crate::map::Map;
 use crate::mutation::rounds;
 use crate::packet::{
     Attributes, Birth, EncodedFrame, Epoch, Frame, FrameHeader, Incarnation, ItemNumber, LaneItem, ObjectId,
-    Op, PREFIX_LEN, Position, Prefix, Sequence, Xattr, packet_frame,
+    Op, PREFIX_LEN, Position, Prefix, Sequence, Timestamp, Xattr, packet_frame,
 };
 use crate::queue::Queue;
 use crate::random::Random;
 use crate::resync::tests::tree;
 use crate::resync::{
-    Answer, Counts, Entry, Found, Gone, LiveCopy, Looks, Owed, Sizes, Slot, StampedSink, Stepped,
+    Answer, Counts, Entry, Found, Gone, LiveCopy, Looks, Owed, PlantedSearch, Sizes, Slot, StampedSink,
+    Stepped,
 };
 use crate::source_side::feed::{self, PacketFeed, StampedLane, Stream};
 use target::Target;
@@ -65,10 +67,11 @@ enum Bug {
     /// Whether something changed since the look is not asked.
     CountsAreNotCompared,
     Owed(owed::Forgets),
+    Search(PlantedSearch),
 }
 
 impl Bug {
-    const ALL: [Bug; 10] = [
+    const ALL: [Bug; 13] = [
         Bug::Change(Planted::EndsBeforeItIsTold),
         Bug::Feed(feed::Planted::GoesLate),
         Bug::Feed(feed::Planted::StampsBeforeTheLook),
@@ -79,6 +82,9 @@ impl Bug {
         Bug::Owed(owed::Forgets::Names),
         Bug::Owed(owed::Forgets::Ranges),
         Bug::Owed(owed::Forgets::Tail),
+        Bug::Search(PlantedSearch::TrustsTheWalk),
+        Bug::Search(PlantedSearch::WalksOnce),
+        Bug::Search(PlantedSearch::OwesNoNames),
     ];
 
     fn of_plan(self) -> Option<crate::resync::Planted> {
@@ -181,6 +187,8 @@ struct Scene {
     target: Arc<Mutex<Target>>,
     /// What the target had when it was good, where the source knows what has changed since.
     base: Option<Sequence>,
+    /// When it was good, in an earlier run.
+    since: Option<Timestamp>,
 }
 
 /// One network connection, and the copy on it.
@@ -193,6 +201,11 @@ impl Scene {
     fn new(place: &Path) -> Scene {
         let backing = place.join("backing");
         std::fs::create_dir(&backing).unwrap();
+        Scene::over(backing, None)
+    }
+
+    /// A run begins.
+    fn over(backing: std::path::PathBuf, target: Option<Arc<Mutex<Target>>>) -> Scene {
         let start = Position::origin(Epoch { number: 1, writer: 2 }, Incarnation(3));
         let queue = Queue::new(1 << 30, start);
         queue.attach(|_| ());
@@ -200,17 +213,22 @@ impl Scene {
         let fd = File::open(&backing).unwrap().into();
         let volume = Volume::new(fd, queue.clone(), 1).unwrap().marking(map);
         let root = volume.node(NodeId::ROOT).unwrap().object;
-        let target = Arc::new(Mutex::new(Target::new(root)));
-        Scene { volume: Arc::new(volume), queue, backing, target, base: None }
+        let target = target.unwrap_or_else(|| Arc::new(Mutex::new(Target::new(root))));
+        Scene { volume: Arc::new(volume), queue, backing, target, base: None, since: None }
     }
 
-    /// What the target has is older than what there is, and it has forgotten some of it.
-    fn prepare(&mut self, random: &mut Random, knows: bool) {
-        Worker::new(&self.volume, random.clone()).run(random.below(80) as usize);
+    fn deliver_all(&self) {
         let mut target = self.target.lock();
         for packet in self.queue.next(Sequence(0), usize::MAX) {
             take(&mut target, &packet_frame(&packet.position, &packet.header, packet.payload));
         }
+    }
+
+    /// What the target has is older than what there is, and it has forgotten some of it.
+    fn prepared(mut self, random: &mut Random, knows: bool) -> Scene {
+        Worker::new(&self.volume, random.clone()).run(random.below(80) as usize);
+        self.deliver_all();
+        let mut target = self.target.lock();
         if knows {
             target.is_up_to_date();
             self.base = Some(self.queue.last().sequence);
@@ -223,6 +241,8 @@ impl Scene {
         if random.one_in(2) && !knows {
             target.lose(|| random.one_in(3));
         }
+        drop(target);
+        self
     }
 
     /// A session whose copy has begun.
@@ -243,6 +263,9 @@ impl Scene {
             // Programs work meanwhile.
             Worker::new(&self.volume, random.clone()).run(random.below(4) as usize);
             session.copy = session.copy.only(Arc::new(before), Arc::new(move || Some(owed())), None);
+        }
+        if let (Some(since), true) = (self.since, self.target.lock().lacks_what_is_owed()) {
+            session.copy = self.only_since(since, session.copy, bug);
         }
         session.copy.begin().unwrap();
         session
@@ -355,8 +378,10 @@ fn visit(
 
 fn run(place: &Path, seed: u64, bug: Option<Bug>) -> u64 {
     let mut random = Random::new(seed ^ 0x5eed);
-    let mut scene = Scene::new(place);
-    scene.prepare(&mut random, seed.is_multiple_of(2));
+    let scene = match seed % 4 {
+        3 => Scene::restarted(place, &mut random),
+        kind => Scene::new(place).prepared(&mut random, kind % 2 == 0),
+    };
     let order = Arc::new(Order::new(THREADS + 1, random.clone()));
     let planted_change = if let Some(Bug::Change(planted)) = bug { Some(planted) } else { None };
     let wire = std::thread::scope(|scope| {
