@@ -1,12 +1,13 @@
-//! A target that lost its place gets what has changed since it was in line, and nothing else.
+//! A target that lost its place, or was in line in an earlier run, gets what has changed since, and nothing else.
 
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::host::{COMMAND_MAX, Protected, Setup, describe, output_within, standin};
+use crate::host::{COMMAND_MAX, Protected, Setup, describe, is_mounted, output_within, standin};
 use serde_json::Value;
 
 /// Directories, and files in each.
@@ -61,11 +62,152 @@ fn change_some(root: &Path) {
     std::os::unix::fs::symlink("f1", root.join("d1/symlink")).expect("a symlink");
 }
 
+/// It was one, it looked at few files, and sent the content of fewer.
+fn assert_is_mini(protected: &Protected) {
+    let progress = progress(protected);
+    assert_eq!(progress["mode"], "minicopy", "{progress}");
+    let (all, done) = ((DIRECTORIES * FILES) as u64, number(&progress["files_done"]));
+    assert!(done < all / 2, "{done} of {all} files were looked at: {progress}");
+    assert!(number(&progress["bytes_done"]) < 10_000, "{progress}");
+}
+
+/// Moments at which targets had everything are noted now and then.
+fn wait_for_a_moment(protected: &Protected) {
+    wait_until("a moment is noted", Duration::from_secs(60), || {
+        let sets = fs::read_dir(protected.state.join("sets")).or_else(|_| fs::read_dir(&protected.state));
+        let records = sets.expect("the state").flatten().map(|entry| entry.path().join("set.json"));
+        let noted = |path: std::path::PathBuf| {
+            let record: Value = serde_json::from_str(&fs::read_to_string(path).ok()?).ok()?;
+            let has = record["marks"].as_object().is_some_and(|marks| !marks.is_empty());
+            has.then_some(())
+        };
+        records.filter_map(noted).next().is_some()
+    });
+}
+
 /// It follows the stream again.
 fn change_some_more(protected: &Protected) {
     fs::write(protected.mount.join("after"), "after").expect("a write");
     protected.wait_sync();
     assert!(protected.assert_in_sync().objects > 0);
+}
+
+#[test]
+fn after_an_orderly_stop_only_what_changed_meanwhile_is_shown() {
+    let mut protected = Protected::start(Setup::default());
+    make_tree(&protected.mount);
+    protected.wait_sync();
+    // By the clock of a file system what happened just before the end may count as later.
+    std::thread::sleep(Duration::from_secs(4));
+    protected.stop();
+    protected.start_again();
+    protected.wait_in_line();
+    let nothing = progress(&protected);
+    assert_eq!(
+        (&nothing["mode"], number(&nothing["files_done"])),
+        (&Value::from("minicopy"), 0),
+        "{nothing}"
+    );
+    protected.stop();
+    change_some(&protected.backing);
+    protected.start_again();
+    protected.wait_in_line();
+    assert!(protected.assert_in_sync().objects > DIRECTORIES * FILES / 2);
+    assert_is_mini(&protected);
+    let aside = output_within(standin(&protected.run).args(["orphans", "list", "--json"]), COMMAND_MAX);
+    assert!(String::from_utf8_lossy(&aside.stdout).contains("d7"), "deleted: {}", describe(&aside));
+    change_some_more(&protected);
+    protected.stop();
+}
+
+#[test]
+fn after_a_kill_only_what_changed_since_a_moment_is_shown() {
+    let mut protected = Protected::start(Setup::default());
+    make_tree(&protected.mount);
+    protected.wait_sync();
+    wait_for_a_moment(&protected);
+    // Files of the last seconds count as changed.
+    std::thread::sleep(Duration::from_secs(8));
+    change_some(&protected.mount);
+    protected.kill9();
+    fs::write(protected.backing.join("d10/f10"), "past the mount").expect("a write");
+    protected.start_again();
+    protected.wait_in_line();
+    assert!(protected.assert_in_sync().objects > DIRECTORIES * FILES / 2);
+    assert_is_mini(&protected);
+    change_some_more(&protected);
+    protected.stop();
+}
+
+/// The search comes to the second half of the directories when programs have moved them into the first half.
+#[test]
+fn what_is_moved_while_it_is_looked_for_is_not_missed() {
+    let mut protected = Protected::start(Setup::default());
+    make_tree(&protected.mount);
+    protected.wait_sync();
+    protected.stop();
+    for dir in 0..DIRECTORIES {
+        let dir = protected.backing.join(format!("d{dir}"));
+        fs::create_dir(dir.join("sub")).expect("a directory");
+        fs::write(dir.join("sub/new"), "new").expect("a file");
+        fs::write(dir.join("f7"), format!("changed in {}", dir.display())).expect("a write");
+    }
+    let (end, mount) = (AtomicBool::new(false), protected.mount.clone());
+    std::thread::scope(|scope| {
+        let mover = scope.spawn(|| move_about(&mount, &end));
+        protected.start_again();
+        protected.wait_in_line();
+        end.store(true, Ordering::Relaxed);
+        assert!(mover.join().expect("the mover") > 10);
+    });
+    assert!(protected.assert_in_sync().objects > DIRECTORIES * FILES);
+    assert_eq!(progress(&protected)["mode"], "minicopy", "{}", progress(&protected));
+    protected.stop();
+}
+
+/// Moves directories into each other and back, and files between them, where they are; gives how often.
+fn move_about(mount: &Path, end: &AtomicBool) -> u64 {
+    let (mut moved, mut turn) = (0, 0);
+    // Only the mount: what is done before it is there would be done past it.
+    let is_there = || is_mounted(mount);
+    while !end.load(Ordering::Relaxed) {
+        if !is_there() {
+            std::thread::sleep(Duration::from_millis(2));
+            continue;
+        }
+        let (one, other) = (turn * 7 % DIRECTORIES, turn * 11 % DIRECTORIES);
+        let (from, into) = (mount.join(format!("d{one}")), mount.join(format!("d{other}/guest{one}")));
+        moved += u64::from(one != other && fs::rename(&from, &into).is_ok());
+        let _ = fs::rename(into.join("f7"), mount.join(format!("d{other}/f7-of-{one}")));
+        moved += u64::from(fs::rename(&into, &from).is_ok());
+        turn += 1;
+    }
+    moved
+}
+
+/// Programs work through the kill, and through the start that follows it.
+#[test]
+fn after_kills_under_load_only_what_changed_is_shown() {
+    let mut protected = Protected::start(Setup::default());
+    make_tree(&protected.mount);
+    protected.wait_sync();
+    wait_for_a_moment(&protected);
+    std::thread::sleep(Duration::from_secs(8));
+    for _ in 0..3 {
+        let (end, mount) = (AtomicBool::new(false), protected.mount.clone());
+        std::thread::scope(|scope| {
+            let mover = scope.spawn(|| move_about(&mount, &end));
+            std::thread::sleep(Duration::from_millis(300));
+            protected.kill9();
+            protected.start_again();
+            protected.wait_in_line();
+            end.store(true, Ordering::Relaxed);
+            mover.join().expect("the mover");
+        });
+        assert!(protected.assert_in_sync().objects > DIRECTORIES * FILES / 2);
+        assert_eq!(progress(&protected)["mode"], "minicopy", "{}", progress(&protected));
+    }
+    protected.stop();
 }
 
 #[test]

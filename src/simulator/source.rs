@@ -188,6 +188,10 @@ impl Surroundings for Desk {
         Ok(ended)
     }
 
+    fn keeps_removed(&self) -> bool {
+        false
+    }
+
     fn has_rules(&self) -> bool {
         false
     }

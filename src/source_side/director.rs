@@ -28,7 +28,7 @@ use super::managed::Managed;
 use super::mark::{Mark, Marks, Reached};
 use super::record::SetState;
 use super::recorder::Recorder;
-use super::rounds::Rounds;
+use super::rounds::{Rounds, targets_keep_something};
 use super::rules;
 use super::schedule::PlannedChecks;
 use super::start::{Mounted, Start};
@@ -431,7 +431,8 @@ impl Director {
         if let Some(why) = self.ground.volume.divergence().uncaptured() {
             self.recorder.note_divergence(&why);
         }
-        if self.ground.volume.divergence().touched().is_some() {
+        let is_touched = self.ground.volume.divergence().touched().is_some();
+        if is_touched || targets_keep_something(&self.ground, &self.connections) {
             self.recorder.note_touched(true);
         }
         if matches!(ended, Ended::Complete) {

@@ -114,6 +114,13 @@ impl Marks {
         marks.get(target).is_some_and(|mark| mark.was_farther(durable, runs))
     }
 
+    /// Whether a target that has applied this has all that its mark speaks of, and nothing but of runs that are
+    /// known.
+    pub fn leads_to(&self, target: &str, applied: &Position) -> bool {
+        let Noted { marks, runs } = &*self.0.lock();
+        marks.get(target).is_some_and(|mark| mark.reached.is_some() && !mark.was_farther(applied, runs))
+    }
+
     /// What changed at this moment or later may be missing on the target although size and
     /// mtime are the same. A target that was never in sync gets the beginning of time.
     pub fn suspect_since(&self, target: &str, clock: &Clock) -> Timestamp {
@@ -305,6 +312,13 @@ mod tests {
         }
         assert!(mark.was_farther(&at(2, 50), &runs[2..]), "a run that nobody remembers");
         assert!(!Mark::now().was_farther(&at(2, 1), &runs), "noted by an earlier version");
+        let marks = Marks::default();
+        let of = |mark: &Mark| BTreeMap::from([("null:".to_owned(), mark.clone())]);
+        marks.set(&of(&mark), &runs);
+        assert!(marks.leads_to("null:", &at(2, 60)) && marks.leads_to("null:", &at(3, 1)));
+        assert!(!marks.leads_to("null:", &at(2, 49)) && !marks.leads_to("null:", &at(7, 90)));
+        marks.set(&of(&Mark::now()), &runs);
+        assert!(!marks.leads_to("null:", &at(2, 60)), "noted by an earlier version");
     }
 
     #[test]

@@ -101,7 +101,8 @@ impl Rounds {
 
     /// A trace is left until the targets were looked at as a whole after the start that follows it.
     fn note_touched(&self, ground: &Ground, connections: &[Arc<Connection>], recorder: &mut Recorder) {
-        if ground.volume.divergence().touched().is_some() {
+        let is_touched = ground.volume.divergence().touched().is_some();
+        if is_touched || targets_keep_something(ground, connections) {
             recorder.note_touched(true);
         } else if connections.iter().all(|connection| is_compared(connection, 0)) {
             recorder.note_touched(false);
@@ -152,6 +153,13 @@ impl Rounds {
             self.backlog = 0;
         }
     }
+}
+
+/// Replicas hold what the directory does not: with other rules for that, only a look at everything finds it.
+pub(super) fn targets_keep_something(ground: &Ground, connections: &[Arc<Connection>]) -> bool {
+    let keeps =
+        |connection: &Arc<Connection>| connection.report().orphans.is_some_and(|counts| counts.kept > 0);
+    ground.volume.keeping().is_some() || connections.iter().any(keeps)
 }
 
 /// A copy that began after so many divergences has brought the target into line.

@@ -65,6 +65,8 @@ pub(super) struct Attempt {
     pub(super) covers: u64,
     /// The target forgets what it had, once it has taken the copy up.
     pub(super) is_afresh: bool,
+    /// Before it begins it is looked for what has changed.
+    pub(super) searches: bool,
     /// The target has answered: what it says since then is of the history that the copy began with.
     pub(super) is_heard: bool,
     /// The target's last word.
@@ -84,8 +86,8 @@ impl Attempt {
         let progress = Arc::new(CopyProgress::new());
         let (answers, heard) = bounded(LIVE_ANSWERS_MAX);
         let ended = around.walk(order(heard, progress.clone()))?;
-        let (is_heard, said, is_walked, end) = (false, None, false, None);
-        Ok(Attempt { answers, ended, progress, covers, is_afresh, is_heard, said, is_walked, end })
+        let (searches, is_heard, said, is_walked, end) = (false, false, None, false, None);
+        Ok(Attempt { answers, ended, progress, covers, is_afresh, searches, is_heard, said, is_walked, end })
     }
 
     pub(super) fn progress(&self) -> Arc<CopyProgress> {

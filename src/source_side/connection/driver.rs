@@ -153,7 +153,8 @@ impl<S: Surroundings> Driver<S> {
         pace.pause(settings.kept.copy_paused);
         let guard = Arc::new(DeleteGuard::new(settings.delete_guard, settings.kept.names));
         let is_restored = settings.restored_at.is_some();
-        let lacks = Lacks::of(settings.touched);
+        let lacks = Lacks::at_start(start.sequence, &settings);
+        shared.report.lock().base = lacks.base();
         Driver {
             around,
             settings,
@@ -547,6 +548,7 @@ impl<S: Surroundings> Driver<S> {
         self.tick_limit();
         self.tell_diverged();
         self.tell_moment();
+        self.pass_what_is_marked();
         self.unpublished |= self.guard.noted() != self.shared.report.lock().kept.names;
         self.ask_about_deletes();
         if self.machine.is_streaming() && self.healing.is_due(clock::now()) {

@@ -4,16 +4,16 @@
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, TryRecvError, bounded};
 
 use crate::intercept::Volume;
 use crate::link::{Limiter, LinkStats, SourceEvent, SourceLink, Waker};
 use crate::packet::{Ids, LaneItem, ObjectId, SourceMessage, Timestamp};
 use crate::resync::{
-    Answer, BlockOrder, CheckOrder, CopyError, CopyProgress, CopyReport, LiveCopy, Owed, Pace, TargetHad,
-    WhatIsOwed,
+    Answer, BlockOrder, CheckOrder, CopyError, CopyProgress, CopyReport, Gone, LiveCopy, Looks, Owed, Pace,
+    Search, TargetHad, WhatIsOwed,
 };
 use crate::source_side::feed::{PacketFeed, StampedLane};
 use crate::source_side::remote::Route;
@@ -37,6 +37,9 @@ pub(crate) trait Surroundings {
 
     /// The set has rules: not all that is marked belongs to it.
     fn has_rules(&self) -> bool;
+
+    /// What is removed stays on targets, in its place or aside.
+    fn keeps_removed(&self) -> bool;
 
     /// A number that chance gives.
     fn random(&mut self) -> u64;
@@ -89,12 +92,61 @@ pub(crate) struct WalkOrder {
     pub pace: Arc<Pace>,
 }
 
-/// What is owed when the order is given, and what is when the copy has begun. What was deleted is deleted at the
-/// target, up to so many percent of all.
+/// What is owed when the order is given, and what programs have changed when the copy has begun. What was deleted
+/// is deleted at the target, up to so many percent of all; with 0 it is moved aside.
 pub(crate) struct OwedOrder {
-    pub owed: Arc<Owed>,
+    pub first: FirstOwed,
     pub now: WhatIsOwed,
     pub percent_max: Option<u8>,
+}
+
+pub(crate) enum FirstOwed {
+    Known(Arc<Owed>),
+    /// What has changed since a moment, for as long as the clock bears that out. It is looked for once.
+    ByTime {
+        since: Arc<dyn Fn() -> Option<Timestamp> + Send + Sync>,
+        found: Arc<OnceLock<Owed>>,
+    },
+}
+
+impl FirstOwed {
+    /// What is owed before the copy has begun, and when it has.
+    ///
+    /// Errors: [`CopyError::ByTime`] and its kin, where everything has to be looked at.
+    fn find(
+        self,
+        backing: OwnedFd,
+        ids: Ids,
+        now: WhatIsOwed,
+        answers: &Receiver<Answer>,
+    ) -> Result<(Arc<Owed>, WhatIsOwed), CopyError> {
+        let (since, found) = match self {
+            FirstOwed::Known(owed) => return Ok((owed, now)),
+            FirstOwed::ByTime { since, found } => (since, found),
+        };
+        if found.get().is_none() {
+            const SET: CopyError = CopyError::ByTime("the clock was set");
+            let moment = since().ok_or(SET)?;
+            let mut is_wanted = || match answers.try_recv() {
+                Err(TryRecvError::Empty) => Ok(()),
+                // Nobody has asked it anything yet.
+                Ok(_) | Err(TryRecvError::Disconnected) => Err(Gone),
+            };
+            let owed = Search::new(backing, ids, moment, &now, &mut is_wanted)?.run()?;
+            // What was stamped meanwhile by a clock that is set back says nothing of what was there before.
+            if since() != Some(moment) {
+                return Err(SET);
+            }
+            let _ = found.set(owed);
+        }
+        let all = move || Some(found.get()?.clone().and(now()?));
+        let first = Arc::new(all().ok_or(CopyError::Owed)?);
+        Ok((first, Arc::new(all)))
+    }
+}
+
+fn cannot_open(error: io::Error) -> CopyError {
+    CopyError::Read { doing: "open", path: ".".into(), error }
 }
 
 /// How a walk ended.
@@ -149,13 +201,25 @@ impl Surroundings for Around {
         let (backing, volume) = (self.backing.try_clone()?, self.volume.clone());
         let copy = move || {
             let since = Some(suspect_since);
+            let owed = owed.map(|order| {
+                let looked = order.first.find(
+                    backing.try_clone().map_err(cannot_open)?,
+                    ids.clone(),
+                    order.now,
+                    &answers,
+                );
+                looked.map(|(owed, now)| (owed, now, order.percent_max))
+            });
+            let owed = owed.transpose()?;
             let copy = LiveCopy::new(backing, volume, ids, since, sink, answers, progress)?;
             let copy = copy.suspecting(suspects).at_pace(pace).treating_orphans(orphans);
             let copy = if of_restored { copy.of_restored() } else { copy };
             match check {
                 Some(order) => copy.compare(order).run(),
                 None => match owed {
-                    Some(OwedOrder { owed, now, percent_max }) => copy.only(owed, now, percent_max).run(),
+                    Some((owed, now, percent_max)) => {
+                        copy.by_blocks(by_blocks).only(owed, now, percent_max).run()
+                    }
                     None => copy.to(had).by_blocks(by_blocks).run(),
                 },
             }
@@ -163,6 +227,10 @@ impl Surroundings for Around {
         let (outcome, ended) = bounded(1);
         std::thread::Builder::new().name("copy".into()).spawn(move || drop(outcome.send(copy())))?;
         Ok(ended)
+    }
+
+    fn keeps_removed(&self) -> bool {
+        Looks::keeping(&*self.volume).is_some()
     }
 
     fn has_rules(&self) -> bool {

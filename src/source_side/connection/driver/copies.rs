@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::copying::{Attempt, Copying, EndSaid};
-use super::super::surroundings::{NetworkLink, Surroundings, WalkOrder, Walked};
+use super::super::surroundings::{FirstOwed, NetworkLink, Surroundings, WalkOrder, Walked};
 use super::super::{Settings, Suspects};
 use super::{Driver, Trust};
 use crate::connection::{Event, Flow, Jitter};
@@ -67,6 +67,7 @@ impl<S: Surroundings> Driver<S> {
         let by_blocks = if is_empty { None } else { self.by_blocks() };
         let owed = self.owed();
         let is_minicopy = owed.is_some();
+        let searches = owed.as_ref().is_some_and(|owed| matches!(owed.first, FirstOwed::ByTime { .. }));
         let order = |answers, progress| WalkOrder {
             check: None,
             ids,
@@ -84,7 +85,8 @@ impl<S: Surroundings> Driver<S> {
         };
         let is_afresh = had == TargetHad::NothingThatCounts;
         match Attempt::begin(&mut self.around, (covers, is_afresh), order) {
-            Ok(attempt) => {
+            Ok(mut attempt) => {
+                attempt.searches = searches;
                 let progress = attempt.progress();
                 self.copy = Copying::Runs(attempt);
                 self.update(|report| {
@@ -96,6 +98,19 @@ impl<S: Surroundings> Driver<S> {
                 });
             }
             Err(error) => self.lost(LostBy::Network, format!("the copy cannot begin: {error}")),
+        }
+    }
+
+    /// What has changed is looked for: packets that are given out meanwhile never go, since what they change is
+    /// marked. Nobody waits for room because of them.
+    pub(super) fn pass_what_is_marked(&mut self) {
+        // In this order: a copy that begins in between does so behind it.
+        let last = self.queue.last().sequence;
+        let has_begun = |session: &super::OpenLink<S::Link>| session.stream.began().is_some();
+        let is_searching = self.copy.attempt().is_some_and(|attempt| attempt.searches)
+            && !self.session.as_ref().is_some_and(has_begun);
+        if let Some(cursor) = self.cursor.filter(|_| is_searching) {
+            self.queue.acknowledge_applied(cursor, last);
         }
     }
 
