@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 /// Longest handle that is kept, in bytes: ext4 has 8, XFS 12, btrfs 20 (40 with a parent), tmpfs 12.
 const HANDLE_LEN_MAX: usize = 40;
@@ -146,6 +147,24 @@ impl fmt::Debug for FileHandle {
 ///
 /// Errors: `ESTALE` when the object is gone. Needs `CAP_DAC_READ_SEARCH`.
 pub fn open_by_handle(mount: BorrowedFd<'_>, handle: &FileHandle, flags: i32) -> io::Result<OwnedFd> {
+    let mut tried = 0;
+    loop {
+        match open_by_handle_once(mount, handle, flags) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && tried < BEING_MADE_TRIES => {
+                tried += 1;
+                std::thread::sleep(BEING_MADE_PAUSE);
+            }
+            done => return done,
+        }
+    }
+}
+
+/// While the number of an inode that is gone is being given to a new one, `iget_locked` (`fs/inode.c`) finds
+/// nothing, and ext4 takes that for a want of memory. A moment later the handle is stale.
+const BEING_MADE_TRIES: u32 = 20;
+const BEING_MADE_PAUSE: Duration = Duration::from_millis(1);
+
+fn open_by_handle_once(mount: BorrowedFd<'_>, handle: &FileHandle, flags: i32) -> io::Result<OwnedFd> {
     let mut raw = RawHandle { len: handle.len as u32, kind: handle.kind, bytes: handle.bytes };
     // SAFETY: `raw` has the layout of struct file_handle with `len` valid bytes.
     let fd =
@@ -161,6 +180,29 @@ pub fn open_by_handle(mount: BorrowedFd<'_>, handle: &FileHandle, flags: i32) ->
 mod tests {
     use super::*;
     use std::os::fd::AsFd;
+
+    /// Inode numbers are used again at once where one is asked for that is gone.
+    #[test]
+    fn a_handle_whose_inode_is_being_made_anew_is_stale() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = std::fs::File::open(dir.path()).unwrap();
+        let (path, rounds) = (dir.path().join("a"), 20_000);
+        std::fs::write(&path, "").unwrap();
+        let handle = FileHandle::at(root.as_fd(), c"a").unwrap();
+        std::thread::scope(|scope| {
+            let maker = scope.spawn(|| {
+                for _ in 0..rounds {
+                    std::fs::remove_file(&path).unwrap();
+                    std::fs::write(&path, "").unwrap();
+                }
+            });
+            while !maker.is_finished() {
+                if let Err(error) = open_by_handle(root.as_fd(), &handle, libc::O_PATH) {
+                    assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "{error}");
+                }
+            }
+        });
+    }
 
     #[test]
     fn a_handle_finds_its_object_after_a_rename() {

@@ -137,7 +137,7 @@ impl Pair {
             self.applier().with_rules(Rules { name_match: self.name_match, ..Rules::default() });
         let (mut count, mut orphans, mut left_out) = (0, None, LeftOut::default());
         let mut counts = None;
-        for NumberedItem { number, item, payload } in items.iter().take(cut_after) {
+        'items: for NumberedItem { number, item, payload } in items.iter().take(cut_after) {
             count += 1;
             check_encodes(number, &item);
             let name = item.name();
@@ -155,7 +155,11 @@ impl Pair {
                 }
                 match message {
                     TargetMessage::Orphans(said) => counts = Some(said),
-                    message => answers.send(answer(message)).unwrap(),
+                    // Its own word says why it has ended.
+                    message => match answers.send(answer(message)) {
+                        Ok(()) => {}
+                        Err(_) => break 'items,
+                    },
                 }
             }
         }
