@@ -70,7 +70,6 @@ impl Recorder {
     /// written.
     pub fn keep(&mut self, kept: impl Iterator<Item = (String, Kept)>) -> Receiver<()> {
         let (trying, tried) = bounded(1);
-        let mut is_new = false;
         for (target, mut kept) in kept {
             // What was forgotten is not learnt again from who has not heard of it.
             let says_something = |clock| kept.first_copy.as_ref().is_some_and(|copy| copy.counts(clock));
@@ -78,13 +77,11 @@ impl Recorder {
                 kept.first_copy = None;
             }
             if let Some(connection) = self.record.connections.get_mut(&target) {
-                is_new |= connection.kept != kept;
                 connection.kept = kept;
             }
         }
-        if is_new {
-            self.save(Some(trying));
-        }
+        // Also what is known already: it may be on its way to the disk, and not be there.
+        self.save(Some(trying));
         tried
     }
 
@@ -256,6 +253,7 @@ mod tests {
     use super::super::record::Stranger;
     use super::*;
     use crate::packet::{Incarnation, Sequence};
+    use crate::words::Target;
 
     fn open(dir: &Path) -> SetState {
         let found = Found::at(std::fs::File::open(dir).unwrap()).unwrap();
@@ -279,6 +277,26 @@ mod tests {
         let written: SetRecord = serde_json::from_str(&written).unwrap();
         assert_eq!((written.marks.len(), written.settled), (101, true));
         assert!(recorder.finish().is_some());
+    }
+
+    /// A stop that a person was told of was lost by a kill: a look that comes every second had noted it a moment
+    /// before, and it was still on its way.
+    #[test]
+    fn what_is_to_stay_is_on_disk_whoever_noted_it_first() {
+        let dir = tempfile::tempdir().unwrap();
+        for round in 0..200 {
+            let mut state = open(dir.path());
+            state.record.connection(&Target::Null);
+            let mut recorder = Recorder::start(state, Arc::default()).unwrap();
+            let kept = Kept { names: Some(round + 1), ..Kept::default() };
+            let of_target = || std::iter::once(("null:".to_owned(), kept.clone()));
+            let _noted = recorder.keep(of_target());
+            let _ = recorder.keep(of_target()).recv();
+            let written = std::fs::read_to_string(dir.path().join("set.json")).unwrap();
+            let written: SetRecord = serde_json::from_str(&written).unwrap();
+            assert_eq!(written.connections["null:"].kept.names, Some(round + 1), "round {round}");
+            assert!(recorder.finish().is_some());
+        }
     }
 
     /// What could not be captured is forgotten by no later note, and only by a comparison.
