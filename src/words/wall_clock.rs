@@ -133,7 +133,7 @@ impl Date {
         (day + 3).rem_euclid(7) as u8
     }
 
-    /// Proleptic Gregorian calendar: days from civil, http://howardhinnant.github.io/date_algorithms.html.
+    /// Proleptic Gregorian calendar: days from civil, <http://howardhinnant.github.io/date_algorithms.html>.
     fn of(year: i64, month: i64, day: i64) -> Date {
         let year = if month <= 2 { year - 1 } else { year };
         let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
