@@ -4,16 +4,17 @@
 //! often is nothing to the data plane.
 
 mod families;
+mod serving;
 mod text;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
-use tiny_http::{Header, Method, Request, Response, Server};
 
 use self::families::families;
+use self::serving::{Asked, Said, is_this_host, serve};
 use self::text::{Family, exposition};
 use super::args::Common;
 use super::{Outcome, output};
@@ -32,8 +33,6 @@ pub struct Metrics {
 }
 
 const UNTOUCHED: &str = "Nothing was changed.";
-
-const TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 pub(super) fn run(common: &Common, args: &Metrics) -> Outcome {
     if let Some(address) = args.listen {
@@ -82,45 +81,27 @@ fn listen(common: &Common, address: SocketAddr) -> Outcome {
              password, or the node exporter with --output.",
         ));
     }
-    let server = Server::http(address).map_err(|error| {
+    let failed = |error: std::io::Error| {
         Failure::new(format!("{address} cannot be listened at: {error}."), UNTOUCHED, "Choose another port.")
-    })?;
-    output::text(&format!("ready http://{}/metrics", server.server_addr()));
-    for request in server.incoming_requests() {
-        let (code, text) = answer(common, &request);
-        let _ = request.respond(response(code, text));
-    }
-    Ok(0)
+    };
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    output::text(&format!("ready http://{}/metrics", listener.local_addr().map_err(failed)?));
+    let common = common.clone();
+    serve(&listener, move |asked| answer(&common, asked))
 }
 
-fn answer(common: &Common, request: &Request) -> (u16, String) {
-    let host = request.headers().iter().find(|header| header.field.equiv("Host"));
-    if host.is_some_and(|host| !is_this_host(host.value.as_str())) {
+fn answer(common: &Common, asked: &Asked) -> Said {
+    if asked.host.as_deref().is_some_and(|host| !is_this_host(host)) {
         return (421, "This is no address of this host.\n".into());
     }
-    match (request.method(), request.url()) {
-        (Method::Get, "/metrics") => match ask(common) {
+    match (&*asked.method, &*asked.path) {
+        ("GET", "/metrics") => match ask(common) {
             Ok(families) => (200, exposition(&families)),
             Err(failure) => (503, format!("{failure}\n")),
         },
-        (Method::Get, _) => (404, "Metrics are at /metrics.\n".into()),
+        ("GET", _) => (404, "Metrics are at /metrics.\n".into()),
         _ => (405, "GET /metrics is all there is.\n".into()),
     }
-}
-
-/// A page in a browser that has made a name of its own lead here asks with that name.
-fn is_this_host(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    name == "localhost" || address.is_ok_and(|address| address.is_loopback())
-}
-
-fn response(code: u16, text: String) -> Response<std::io::Cursor<Vec<u8>>> {
-    let header = Header::from_bytes("Content-Type", TYPE).expect("letters");
-    Response::from_string(text).with_status_code(code).with_header(header)
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@ use std::collections::BTreeSet;
 
 use super::families::{families, names};
 use super::text::{Family, Kind, exposition};
-use super::*;
 use crate::control::tests::{sample_connection, sample_source, sample_status};
 use crate::control::{
     Answer, ConnectionStatus, Daemon, Lag, Role, SourceStatus, Status, TargetKind, TargetStatus,
@@ -127,17 +126,6 @@ fn alerts_are_of_metrics_that_exist() {
 fn words(text: &str) -> impl Iterator<Item = &str> {
     let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
     text.split(move |letter| !is_part(letter)).filter(|word| word.starts_with("standin_"))
-}
-
-#[test]
-fn only_this_host_is_asked_for() {
-    for host in ["localhost", "localhost:9466", "127.0.0.1:9466", "[::1]:9466", "[::1]", "127.8.9.1"] {
-        assert!(is_this_host(host), "{host}");
-    }
-    for host in ["example.org", "example.org:9466", "192.0.2.1:9466", "localhost.example.org", "", "[::2]:1"]
-    {
-        assert!(!is_this_host(host), "{host}");
-    }
 }
 
 #[test]
