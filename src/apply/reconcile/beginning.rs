@@ -8,7 +8,7 @@ use super::asked::Asked;
 use super::claims::Claims;
 use super::listed::Directories;
 use super::vouched::{self, Vouching};
-use super::{ASKED, CLAIMS, DIRECTORIES, Existing, Opening, Reconcile, Session, Stage};
+use super::{ASKED, CLAIMS, DIRECTORIES, Existing, Opening, Reconcile, Session, Stage, Stayed};
 use crate::apply::fault::Fault;
 use crate::apply::replica::{Incomplete, Limbo, Replica};
 use crate::packet::{ObjectId, Position, Sequence, TargetMessage};
@@ -100,7 +100,10 @@ impl Reconcile {
             return Err(Fault::Refused("two root directories in one resynchronisation"));
         }
         self.stage = match std::mem::take(&mut self.stage) {
-            Stage::Begun(opening) => Stage::Rooted(Box::new(Session::rooted(*opening, object, self.rules))),
+            Stage::Begun(opening) => {
+                let stayed = Stayed::start(replica.state());
+                Stage::Rooted(Box::new(Session::rooted(*opening, object, self.rules, stayed)))
+            }
             as_it_is => as_it_is,
         };
         Ok(())

@@ -81,13 +81,15 @@ impl Session {
         replica.places_are_others();
         // Of directories that were not listed nothing is counted.
         let keeps_others = self.vouching.is_some() && replica.keeps_orphans();
-        replica.keep_orphans(orphans.kept > 0 || keeps_others || self.keeps_in_place())?;
+        let keeps_own = self.keeps_in_place() || self.has_kept_in_place;
+        replica.keep_orphans(orphans.kept > 0 || keeps_others || keeps_own)?;
         // Those that were set aside before went without, or while the copy ran.
         replica.untimed().for_each(|id| {
             self.left_out.add(&format!("object {id}: the target: its modification time could not be set"));
         });
-        if self.left_out.is_empty() && self.vouching.is_none() {
-            self.forget_the_gone(replica)?;
+        match self.left_out.is_empty() && self.vouching.is_none() {
+            true => self.forget_the_gone(replica)?,
+            false => self.forget_what_stayed(replica)?,
         }
         if self.vouching.is_some() {
             forget_the_dead(replica)?;

@@ -53,6 +53,8 @@ impl Session {
         if object == self.root {
             return Err(Fault::Refused("the root directory inside itself"));
         }
+        // What follows the copy needs the place, perhaps.
+        self.has_kept_in_place |= *keeping == Keeping::InPlace;
         if links > 0 {
             return match keeping {
                 Keeping::InPlace => self.untold(at),

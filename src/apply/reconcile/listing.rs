@@ -166,6 +166,7 @@ impl Session {
 
     fn close(&mut self, replica: &mut Replica, listing: &Listing, mtime: Timestamp) -> Result<(), Fault> {
         let mut stayed = 0;
+        let dir = FileHandle::of(listing.file.as_fd()).map_err(Fault::system("file handle"))?;
         // Taken away while it is read: each name that stays is still met exactly once.
         for entry in read_directory(&listing.file)? {
             let entry = entry.map_err(Fault::system("list a directory"))?;
@@ -182,6 +183,9 @@ impl Session {
                 self.stray_stays(listing.dir, &name) || self.is_too_young(replica, &listing.file, &name)?;
             if may_stay && (self.keeps_in_place() || !self.was_deleted(replica, &listing.file, &name)?) {
                 stayed += 1;
+                if let Some(held) = replica.name_holds(&listing.file, &name)? {
+                    self.stayed.note(&dir, &name, held)?;
+                }
                 continue;
             }
             match self.take_orphan(replica, &listing.file, &name) {
@@ -203,6 +207,9 @@ impl Session {
 
     fn take_orphan(&mut self, replica: &mut Replica, dir: &File, name: &Name) -> Result<(), Fault> {
         replica.places_changed();
+        if let Some(held) = replica.name_holds(dir, name)? {
+            self.stayed.is_elsewhere(&held)?;
+        }
         self.limbo.take(dir, name, Why::NotOnSource)
     }
 

@@ -45,6 +45,7 @@ mod places;
 pub mod planted;
 mod ruled;
 mod rules;
+mod stayed;
 mod table;
 mod vouched;
 
@@ -61,6 +62,7 @@ use self::listing::{Chunk, Listing};
 use self::ruled::Ruled;
 pub(super) use self::ruled::rules_kept;
 pub use self::rules::{Existing, NameMatch, Rules, Strays};
+use self::stayed::Stayed;
 use self::vouched::Vouching;
 use super::fault::Fault;
 use super::replica::{Incomplete, Limbo, Replica, incomplete};
@@ -145,6 +147,9 @@ struct Session {
     kept: u64,
     /// Where what was removed on the source is kept.
     keeping: Option<Keeping>,
+    /// A packet has left something in its place that the source does not have.
+    has_kept_in_place: bool,
+    stayed: Stayed,
     /// Where the source has said what becomes of what it does not list.
     orphans: Option<orphans::Asked>,
 }
@@ -357,7 +362,7 @@ impl Stage {
 }
 
 impl Session {
-    fn rooted(opening: Opening, root: ObjectId, rules: Rules) -> Session {
+    fn rooted(opening: Opening, root: ObjectId, rules: Rules, stayed: Stayed) -> Session {
         let Opening { claims, limbo, own, asked, directories, incomplete, vouching } = opening;
         Session {
             rules,
@@ -381,6 +386,8 @@ impl Session {
             listed_again: 0,
             kept: 0,
             keeping: None,
+            has_kept_in_place: false,
+            stayed,
             orphans: None,
         }
     }

@@ -180,6 +180,7 @@ impl Session {
         let living = self.living(replica, object)?;
         self.make_way(replica, dir, &at.name, living)?;
         let Some(handle) = living else { return Ok(false) };
+        self.stayed.is_elsewhere(&handle)?;
         if replica.name_holds(dir, &at.name)? == Some(handle) {
             return Ok(true);
         }

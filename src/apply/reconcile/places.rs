@@ -29,8 +29,9 @@ impl Session {
             Some(found) if self.own.contains(&found) => {
                 Err(Fault::Refused("the replica's own directory as an object in it"))
             }
-            Some(_) => {
+            Some(found) => {
                 replica.places_changed();
+                self.stayed.is_elsewhere(&found)?;
                 self.limbo.take(dir, name, Why::InTheWay)
             }
         }

@@ -259,6 +259,17 @@ impl Replica {
         self.visit_all(&mut found, &mut visit)
     }
 
+    /// Visits every name below a directory.
+    pub(in crate::apply) fn each_below(
+        &self,
+        top: &File,
+        mut visit: impl FnMut(&FileHandle, &Stat) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        below(self.root(), top, |_, _, fd, status| {
+            visit(&FileHandle::of(fd.as_fd()).map_err(Fault::system("file handle"))?, &status)
+        })
+    }
+
     /// The index knows no way from an inode to its id: it is read once for many.
     fn visit_all(
         &mut self,

@@ -1,10 +1,14 @@
 //! Copies to a target that keeps what was removed.
 
+use std::collections::BTreeSet;
 use std::fs;
 
+use super::left_out::immutable;
 use super::owed::{known, owed};
+use super::random::change;
 use super::*;
-use crate::packet::{Name, OrphanRule};
+use crate::packet::{Name, ObjectId, OrphanRule};
+use crate::random::Random;
 
 fn pair(keeping: Keeping) -> Pair {
     let mut pair = Pair::new();
@@ -26,6 +30,17 @@ impl Pair {
         let outcome = self.copy();
         self.owed = None;
         outcome
+    }
+
+    /// What the replica knows to be an object of the source.
+    fn ids(&self) -> BTreeSet<ObjectId> {
+        let mut ids = BTreeSet::new();
+        self.open_replica().index().for_each(|id, _| Ok(_ = ids.insert(id))).unwrap();
+        ids
+    }
+
+    fn ids_of_source(&self) -> BTreeSet<ObjectId> {
+        known(&self.source).into_keys().collect()
     }
 }
 
@@ -75,5 +90,56 @@ fn a_copy_of_what_is_owed_keeps_aside_what_was_removed() {
     assert!(days.next().is_none());
     for name in ["one", "dir/two", "dir/sub/three"] {
         assert_eq!(fs::read_to_string(day.join(name)).unwrap(), name);
+    }
+}
+
+/// What stayed was missed when somebody removed it, which is allowed: "somebody removed objects".
+#[test]
+fn what_is_kept_in_its_place_is_no_object_any_more() {
+    let mut pair = pair(Keeping::InPlace);
+    pair.copy_owed(|source| {
+        fs::hard_link(source.join("one"), source.join("dir/one too")).unwrap();
+        fs::hard_link(source.join("stays"), source.join("dir/sub/link")).unwrap();
+        fs::hard_link(source.join("dir/two"), source.join("lives")).unwrap();
+    });
+    pair.copy_owed(|source| {
+        fs::rename(source.join("dir/sub/three"), source.join("moved")).unwrap();
+        removes(source);
+    });
+    assert_eq!(pair.ids(), pair.ids_of_source());
+    fs::remove_file(pair.replica().join("one")).unwrap();
+    fs::remove_dir_all(pair.replica().join("dir")).unwrap();
+    assert_eq!(pair.applier().look_for_objects(100).unwrap(), None);
+}
+
+/// A copy of everything that leaves something out did not forget it either.
+#[test]
+fn what_is_kept_is_forgotten_also_where_something_is_left_out() {
+    let pair = pair(Keeping::InPlace);
+    fs::write(pair.source.join("stays"), "other content").unwrap();
+    removes(&pair.source);
+    let stays = pair.replica().join("stays");
+    immutable(&stays, true);
+    let outcome = pair.copy();
+    immutable(&stays, false);
+    assert!(!outcome.left_out.is_empty() && pair.replica().join("dir/two").exists());
+    assert_eq!(pair.ids(), pair.ids_of_source());
+}
+
+/// What lives is never forgotten.
+#[test]
+fn random_copies_of_what_is_owed_keep_what_is_removed_in_its_place() {
+    for seed in 1..=12 {
+        println!("STANDIN_TEST_SEED={seed}");
+        let mut random = Random::new(seed);
+        let mut pair = Pair::new();
+        (0..40).for_each(|_| change(&pair.source, &mut random));
+        pair.converges();
+        pair.keeping = Some(Keeping::InPlace);
+        for _ in 0..4 {
+            pair.copy_owed(|source| (0..12).for_each(|_| change(source, &mut random)));
+            let forgotten: Vec<_> = pair.ids_of_source().difference(&pair.ids()).copied().collect();
+            assert!(forgotten.is_empty(), "{forgotten:?}");
+        }
     }
 }

@@ -95,7 +95,7 @@ fn started() -> Pair {
     pair
 }
 
-fn immutable(path: &Path, is_immutable: bool) {
+pub(super) fn immutable(path: &Path, is_immutable: bool) {
     let file = File::open(path).unwrap();
     let flags = rustix::fs::ioctl_getflags(&file).unwrap() - IFlags::IMMUTABLE;
     let wanted = if is_immutable { IFlags::IMMUTABLE } else { IFlags::empty() };

@@ -24,8 +24,9 @@ impl Check {
                 if *links == 0 { self.gone(*object) } else { Ok(()) }
             }
             Op::Keep { at, object, links, keeping, .. } => {
-                if *keeping != Keeping::InPlace {
-                    self.untold(at)?;
+                match keeping {
+                    Keeping::InPlace => self.keeps_in_place = true,
+                    Keeping::Aside { .. } => self.untold(at)?,
                 }
                 if *links == 0 { self.gone(*object) } else { Ok(()) }
             }
