@@ -17,7 +17,7 @@ impl Replica {
             Err(fault) if self.keeps_orphans() && is_in_the_way(&fault) => match self.make_way(op)? {
                 0 => Err(fault),
                 names => {
-                    log::info!("{names} kept orphans were moved aside: the source needs their place");
+                    log::info!("{names} kept names gave way: the source needs their place");
                     self.perform(op, payload, Doubt::MayBeDone)
                 }
             },
@@ -29,10 +29,14 @@ impl Replica {
     fn make_way(&mut self, op: &Op) -> Result<u64, Fault> {
         let mut limbo = Limbo::open(self.root(), self.limbo())?;
         let names = match op {
-            Op::Create { at, object, .. }
-            | Op::Link { at, object, .. }
-            | Op::Place { at, object, replaced: None, .. } => self.free(&mut limbo, at, *object)?,
-            Op::Rename { to, object, replaced: None, .. } => self.free(&mut limbo, to, *object)?,
+            Op::Create { at, object, .. } => self.free(&mut limbo, at, *object, Own::IsThere)?,
+            Op::Link { at, object, .. } | Op::Place { at, object, replaced: None, .. } => {
+                self.free(&mut limbo, at, *object, Own::WasKept)?
+            }
+            Op::Rename { from, to, object, replaced: None, .. } => {
+                let own = if self.holds(from, *object)? { Own::IsInTheWay } else { Own::IsThere };
+                self.free(&mut limbo, to, *object, own)?
+            }
             Op::Rename { replaced: Some(replaced), .. } => self.empty(&mut limbo, replaced.object)?,
             Op::RemoveDirectory { object, .. } => self.empty(&mut limbo, *object)?,
             _ => return Ok(0),
@@ -44,14 +48,20 @@ impl Replica {
         Ok(names)
     }
 
-    fn free(&mut self, limbo: &mut Limbo, at: &Entry, object: ObjectId) -> Result<u64, Fault> {
+    /// `own`: what it means that the name holds the very object that is to come there.
+    fn free(&mut self, limbo: &mut Limbo, at: &Entry, object: ObjectId, own: Own) -> Result<u64, Fault> {
         let dir = self.directory(at.dir)?;
-        match self.name_holds(&dir, &at.name)? {
-            None => Ok(0),
-            // The op itself has given it the name.
-            Some(found) if self.handle(object)? == Some(found) => Ok(0),
-            Some(_) => self.take(limbo, &dir, &at.name).map(|()| 1),
+        let Some(found) = self.name_holds(&dir, &at.name)? else { return Ok(0) };
+        match own {
+            Own::IsThere if self.handle(object)? == Some(found) => Ok(0),
+            Own::WasKept if self.handle(object)? == Some(found) => Ok(1),
+            Own::IsThere | Own::WasKept | Own::IsInTheWay => self.take(limbo, &dir, &at.name).map(|()| 1),
         }
+    }
+
+    fn holds(&mut self, at: &Entry, object: ObjectId) -> Result<bool, Fault> {
+        let (dir, handle) = (self.directory(at.dir)?, self.handle(object)?);
+        Ok(handle.is_some() && self.name_holds(&dir, &at.name)? == handle)
     }
 
     /// On the source nothing is in this directory.
@@ -71,6 +81,17 @@ impl Replica {
     fn take(&self, limbo: &mut Limbo, dir: &File, name: &Name) -> Result<(), Fault> {
         limbo.take(dir, name, Why::InTheWay)
     }
+}
+
+/// A name that was kept may be a link of an object that lives on by another one.
+#[derive(Clone, Copy)]
+enum Own {
+    /// The op itself has given it the name.
+    IsThere,
+    /// Nothing is to be done any more: whoever does the op again finds that.
+    WasKept,
+    /// It has the name that it comes from as well, and a rename between two links of one file does nothing.
+    IsInTheWay,
 }
 
 fn is_in_the_way(fault: &Fault) -> bool {

@@ -1,8 +1,12 @@
 //! What is removed on the source is kept on a good replica: in its place, or aside.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
+use super::sync::items;
 use super::*;
+use crate::random::Random;
 
 pub fn aside() -> Keeping {
     Keeping::Aside { into: Name::new(b"trash").unwrap(), days: 30 }
@@ -140,4 +144,116 @@ fn for_no_days_nothing_is_kept() {
         let said = kept((op.clone(), payload.clone()), &keeping);
         assert!(pair.fails(&said).contains("days"));
     }
+}
+
+/// What was kept is a link of what is to come there: it waited, and was set aside.
+#[test]
+fn a_kept_name_gives_way_to_its_own_file() {
+    let removed = |names: &[&str]| {
+        let (mut pair, source) = pair();
+        for name in names {
+            pair.say(kept(source.unlink(name), &Keeping::InPlace));
+        }
+        (pair, source)
+    };
+    let cases: [fn(&Source) -> Said; 2] =
+        [|source| source.rename("dir/other", "two"), |source| source.link("dir/other", "two")];
+    for change in cases {
+        let (mut pair, source) = removed(&["two", "dir/one"]);
+        pair.say(change(&source));
+        pair.say(source.write("two", 3, b" goes on"));
+        fs::remove_file(pair.replica("dir/one")).unwrap();
+        pair.assert_same();
+        assert_eq!(pair.applier().look_for_objects(100).unwrap(), None);
+    }
+    // Killed after it has given way, and after all of it.
+    for is_done in [false, true] {
+        let (mut pair, source) = removed(&["two", "dir/one"]);
+        let said = source.rename("dir/other", "two");
+        let frame = pair.frame(&said);
+        pair.applier().replica().pretend_begun(frame.position);
+        fs::remove_file(pair.replica("two")).unwrap();
+        if is_done {
+            fs::rename(pair.replica("dir/other"), pair.replica("two")).unwrap();
+        }
+        pair.crash();
+        assert!(matches!(pair.applier().handle(&frame), Outcome::Applied));
+        fs::remove_file(pair.replica("dir/one")).unwrap();
+        pair.assert_same();
+    }
+}
+
+/// One random change of few names in one directory.
+fn change(source: &Source, random: &mut Random) -> Option<Said> {
+    let (one, other) = (format!("n{}", random.below(5)), format!("n{}", random.below(5)));
+    let (has_one, has_other) = (source.path(&one).exists(), source.path(&other).exists());
+    let is_same = has_one && has_other && source.id(&one) == source.id(&other);
+    match random.below(8) {
+        0 if !has_one => Some(source.create(&one, 0o644)),
+        1 | 2 if has_one && !has_other => Some(source.link(&one, &other)),
+        3 | 4 if has_one => Some(kept(source.unlink(&one), &Keeping::InPlace)),
+        5 if has_one && !is_same => Some(source.rename(&one, &other)),
+        6 if has_one && has_other && !is_same => Some(source.exchange(&one, &other)),
+        7 if has_one => Some(source.write(&one, random.below(9), one.as_bytes())),
+        _ => None,
+    }
+}
+
+/// By name: content, and the first name of the same file.
+fn files(source: &Path, root: &Path) -> BTreeMap<String, (Vec<u8>, String)> {
+    let (mut found, mut first) = (BTreeMap::new(), BTreeMap::new());
+    for name in (0..5).map(|number| format!("n{number}")).filter(|name| source.join(name).exists()) {
+        let inode = fs::metadata(root.join(&name)).unwrap().ino();
+        let same = first.entry(inode).or_insert_with(|| name.clone()).clone();
+        found.insert(name.clone(), (fs::read(root.join(&name)).unwrap(), same));
+    }
+    found
+}
+
+#[test]
+fn random_names_that_are_kept_in_their_places_give_way() {
+    for seed in 1..=6 {
+        eprintln!("seed {seed}");
+        let (mut pair, mut random) = (Pair::new(), Random::new(seed));
+        let source = Source { root: pair.source.root.clone() };
+        let mut changes = 0;
+        while changes < 200 {
+            let Some(said) = change(&source, &mut random) else { continue };
+            changes += 1;
+            if random.one_in(4) {
+                let frame = pair.frame(&said);
+                let replica = pair.applier().replica();
+                replica.pretend_begun(frame.position);
+                if random.one_in(2) {
+                    replica.perform_making_way(&said.0, &said.1, Doubt::None).unwrap();
+                }
+                pair.crash();
+                assert!(matches!(pair.applier().handle(&frame), Outcome::Applied), "{:?}", said.0);
+            } else {
+                pair.say(said);
+            }
+            assert_eq!(files(&source.root, &source.root), files(&source.root, &pair.places.root));
+            assert_eq!(pair.applier().look_for_objects(100).unwrap(), None);
+        }
+    }
+}
+
+/// It was switched on while a copy ran.
+#[test]
+fn what_is_kept_while_a_copy_runs_gives_way() {
+    let (mut pair, source) = pair();
+    pair.say(source.unlink("dir/other"));
+    pair.say(source.unlink("dir/one"));
+    pair.say(source.rmdir("dir"));
+    pair.applier().set_pending_times().unwrap();
+    let position = pair.applier().replica().applied();
+    for (number, item) in items(&source, "two").into_iter().enumerate() {
+        pair.applier().take_item(position, ItemNumber(number as u64), item, Bytes::new()).unwrap();
+    }
+    pair.say(kept(source.unlink("two"), &Keeping::InPlace));
+    let position = pair.applier().replica().applied();
+    pair.applier().take_item(position, ItemNumber(9), LaneItem::End, Bytes::new()).unwrap();
+    assert!(pair.replica("two").exists());
+    pair.say(source.mkdir("two", 0o755));
+    pair.assert_same();
 }

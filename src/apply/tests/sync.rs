@@ -16,13 +16,13 @@ fn next_sync_fails() {
 }
 
 /// The items of a copy of a tree with one file, without its content.
-fn items(source: &Source) -> Vec<LaneItem> {
+pub fn items(source: &Source, name: &str) -> Vec<LaneItem> {
     let (Op::Create { at, dir_mtime, object, birth, attributes, xattrs }, _) =
-        source.created("one", Birth::File)
+        source.created(name, Birth::File)
     else {
         panic!("not a creation")
     };
-    let size = std::fs::metadata(source.path("one")).unwrap().len();
+    let size = std::fs::metadata(source.path(name)).unwrap().len();
     let root = Attributes { mode: 0o755, uid: 0, gid: 0, mtime: dir_mtime };
     let (name, dir, suspect, links) = (at.name, at.dir, false, 1);
     let one =
@@ -36,7 +36,7 @@ fn items(source: &Source) -> Vec<LaneItem> {
 
 fn begin(pair: &mut Pair) -> Vec<ObjectId> {
     let mut wanted = Vec::new();
-    for item in items(&pair.source) {
+    for item in items(&pair.source, "one") {
         let answers = hand_in(pair, item).unwrap();
         for answer in answers {
             if let TargetMessage::Wanted { objects, .. } = answer {
