@@ -1,6 +1,7 @@
 //! Schedules: what waits, comes and ends by itself, with real daemons.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
@@ -98,6 +99,28 @@ fn what_waits_is_sent_once_enough_is_queued() {
     assert!(describe(&stopped).contains("it waits for its schedule"), "{}", describe(&stopped));
     protected.forget_ended_with(&[3]);
     assert!(!protected.replica.join("left").exists());
+}
+
+/// A session never began where changes are small: their bytes were compared with the memory of the queue, of which
+/// they take many times that.
+#[test]
+fn small_changes_fill_the_queue_too() {
+    let arguments = vec!["--schedule", "queue=50%", "--queue-memory", "32M"];
+    let mut protected = Protected::prepare(Setup { arguments, ..Setup::default() });
+    protected.start_at_once();
+    let (run, file) = (protected.run.clone(), protected.mount.join("file"));
+    wait_for(&run, "scheduled", is_scheduled);
+    fs::write(&file, "x").expect("a write");
+    // More than half of the queue, and not all of it.
+    for number in 0..44_000 {
+        let mode = PermissionsExt::from_mode(if number % 2 == 0 { 0o600 } else { 0o640 });
+        fs::set_permissions(&file, mode).expect("programs go on");
+    }
+    wait_for(&run, "after a session", |connection| {
+        is_scheduled(connection) && connection["data"] == "good" && connection["queued"]["packets"] == 0
+    });
+    assert!(protected.replica.join("file").exists());
+    protected.stop();
 }
 
 #[test]

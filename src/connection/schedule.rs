@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 pub use self::outlook::Outlook;
-use crate::words::{SchedulePlan, Span, Zone, wall};
+use crate::words::{SchedulePlan, Span, Waiting, Zone, wall};
 
 /// A clock is set right by less every now and then.
 const SET_BACK_MAX: i64 = 3600;
@@ -91,9 +91,8 @@ pub struct Look {
     /// By the clock on the wall, seconds since 1970.
     pub now_s: i64,
     pub now: Instant,
-    /// What the target lacks of the queue, and what that may hold.
-    pub queue: u64,
-    pub queue_limit: u64,
+    /// What the target lacks of the queue.
+    pub queue: Waiting,
     /// The queue was full, and holds nothing for it: that counts as full.
     pub is_let_go: bool,
     /// Since the daemon began.
@@ -232,9 +231,7 @@ impl Scheduler {
             return;
         }
         self.serve(due);
-        let is_long = || {
-            plan.queue.is_some_and(|level| look.is_let_go || level.is_reached(look.queue, look.queue_limit))
-        };
+        let is_long = || plan.queue.is_some_and(|level| look.is_let_go || level.is_reached(&look.queue));
         let begins = match () {
             () if self.session.is_some() => None,
             () if due.is_some() => Some(Begun::AtTime),

@@ -17,6 +17,17 @@ pub struct Behind {
     pub packets: u64,
     /// Headers and payloads.
     pub bytes: u64,
+    /// Bytes of memory: as far as it is not trimmed, the part of the queue's limit that it takes.
+    pub held: u64,
+}
+
+/// What packets come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Volume {
+    /// Headers and payloads.
+    pub(super) bytes: u64,
+    /// Bytes of memory.
+    pub(super) held: u64,
 }
 
 /// A packet that stands for itself and those right after it.
@@ -24,8 +35,8 @@ pub struct Behind {
 pub(super) struct Mark {
     pub(super) sequence: Sequence,
     pub(super) queued_at: Instant,
-    /// Bytes of all packets before it, since the queue began.
-    pub(super) bytes_before: u64,
+    /// All packets before it, since the queue began.
+    pub(super) before: Volume,
 }
 
 /// Marks in the order of the queue, from the oldest packet that some target may not have durable.
@@ -92,15 +103,16 @@ mod tests {
     #[test]
     fn marks_stay_few_and_are_never_too_young() {
         let (mut marks, start) = (Marks::new(), Instant::now());
+        let volume = |bytes| Volume { bytes, held: bytes };
         let at = |n: u64| start + QUEUE_MARK_EVERY / 3 * n as u32;
         let count = 30 * QUEUE_MARKS_MAX as u64;
         for n in 1..=count {
-            marks.note(Mark { sequence: Sequence(n), queued_at: at(n), bytes_before: n * 10 });
+            marks.note(Mark { sequence: Sequence(n), queued_at: at(n), before: volume(n * 10) });
         }
         assert!(marks.marks.len() <= QUEUE_MARKS_MAX);
         for n in (1..=count).step_by(97) {
             let mark = marks.of(Sequence(n)).unwrap();
-            assert!(mark.sequence <= Sequence(n) && mark.queued_at <= at(n) && mark.bytes_before <= n * 10);
+            assert!(mark.sequence <= Sequence(n) && mark.queued_at <= at(n) && mark.before.bytes <= n * 10);
             assert!(
                 at(n) - mark.queued_at <= QUEUE_MARK_EVERY.max((at(count) - start) / 1000),
                 "{n}: {mark:?}"

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Condvar;
 
-use super::behind::{Behind, Mark, Marks};
+use super::behind::{Behind, Mark, Marks, Volume};
 use crate::limits::QUEUE_PACKET_COST;
 use crate::packet::{Birth, HeaderDigest, Keeping, Op, Position, Sequence, ToWhom, encode_packet_header_to};
 use crate::pool::Pool;
@@ -25,8 +25,8 @@ pub struct Packet {
     pub queued_at: Instant,
     /// It gives a name to what is no directory, or takes one from it.
     pub changes_names: bool,
-    /// Headers and payloads of all packets before it, since the queue began.
-    bytes_before: u64,
+    /// All packets before it, since the queue began.
+    before: Volume,
 }
 
 /// An op that is ready to be given a position: encoded outside every lock of the queue.
@@ -130,8 +130,8 @@ struct Tail {
     last: Position,
     packets: VecDeque<Packet>,
     held_bytes: usize,
-    /// Headers and payloads of all packets so far.
-    bytes: u64,
+    /// All packets so far.
+    volume: Volume,
     marks: Marks,
     cursors: BTreeMap<CursorId, Cursor>,
     next_cursor: u64,
@@ -161,7 +161,7 @@ impl Queue {
                     last: start,
                     packets: VecDeque::new(),
                     held_bytes: 0,
-                    bytes: 0,
+                    volume: Volume::default(),
                     marks: Marks::new(),
                     cursors: BTreeMap::new(),
                     next_cursor: 1,
@@ -261,18 +261,17 @@ impl Queue {
             // Nobody reads (capture only): the room goes back with the reservation.
             return position;
         }
-        let bytes_before = tail.bytes;
-        tail.bytes += bytes as u64;
-        let before = tail.packets.back().map(|packet| packet.position);
-        assert!(before.is_none_or(|before| position.follows(&before)), "the queue has no gap");
-        tail.marks.note(Mark { sequence: position.sequence, queued_at, bytes_before });
+        let back = tail.packets.back().map(|packet| packet.position);
+        assert!(back.is_none_or(|back| position.follows(&back)), "the queue has no gap");
+        let before = tail.grow(bytes, cost);
+        tail.marks.note(Mark { sequence: position.sequence, queued_at, before });
         tail.packets.push_back(Packet {
             position,
             header: Bytes::from(draft.header),
             payload: draft.payload,
             queued_at,
             changes_names: draft.changes_names,
-            bytes_before,
+            before,
         });
         tail.held_bytes += cost;
         let wakes: WakeList = tail.cursors.values().map(|cursor| cursor.wake.clone()).collect();
@@ -412,12 +411,12 @@ impl Queue {
         if packets == 0 {
             return Some(Behind::default());
         }
-        let held = |packet: &Packet| (packet.queued_at, packet.bytes_before);
-        let (since, bytes_before) = match tail.held(reached.next()) {
-            Some(packet) => held(packet),
-            None => tail.marks.of(reached.next()).map(|mark| (mark.queued_at, mark.bytes_before))?,
+        let (since, before) = match tail.held(reached.next()) {
+            Some(packet) => (packet.queued_at, packet.before),
+            None => tail.marks.of(reached.next()).map(|mark| (mark.queued_at, mark.before))?,
         };
-        Some(Behind { since: Some(since), packets, bytes: tail.bytes - bytes_before })
+        let (bytes, held) = (tail.volume.bytes - before.bytes, tail.volume.held - before.held);
+        Some(Behind { since: Some(since), packets, bytes, held })
     }
 
     /// Lets every waiting writer go with an error, and all that come after.
@@ -452,6 +451,13 @@ impl Queue {
 type WakeList = Vec<Wake>;
 
 impl Tail {
+    /// Counts a packet; gives what all before it came to.
+    fn grow(&mut self, bytes: usize, cost: usize) -> Volume {
+        let before = self.volume;
+        self.volume = Volume { bytes: before.bytes + bytes as u64, held: before.held + cost as u64 };
+        before
+    }
+
     /// The packet of this number, if it is still here.
     fn held(&self, sequence: Sequence) -> Option<&Packet> {
         let first = self.packets.front()?.position.sequence;

@@ -182,6 +182,22 @@ fn what_is_applied_and_not_durable_keeps_its_age() {
     assert_eq!(queue.behind(Sequence(2)), None);
 }
 
+/// What small changes take of the queue is mostly what each of them takes beside its bytes.
+#[test]
+fn what_a_target_lacks_is_known_as_the_memory_that_it_takes() {
+    let queue = queue(1 << 20);
+    let (id, _) = queue.attach(|_| ());
+    for number in 0..100 {
+        append(&queue, &vec![0; number * 50]);
+        let behind = queue.behind(Sequence(0)).unwrap();
+        assert_eq!(behind.held, queue.stats().bytes, "{behind:?}");
+    }
+    queue.acknowledge_applied(id, Sequence(40));
+    let behind = queue.behind(Sequence(40)).unwrap();
+    assert_eq!(behind.held, queue.stats().bytes, "{behind:?}");
+    assert!(behind.held > behind.bytes, "{behind:?}");
+}
+
 /// A packet that was trimmed before its reservation was settled gave back what was never counted:
 /// room for ever after was none (or, in a debug build, a panic).
 #[test]

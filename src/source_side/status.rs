@@ -348,7 +348,7 @@ fn lag(queue: &Queue, reached: Sequence, report: &Report) -> Option<Lag> {
     if report.data != DataState::Good || report.needs_copy.is_some() {
         return None;
     }
-    let Behind { since, packets, bytes } = queue.behind(reached)?;
+    let Behind { since, packets, bytes, held: _ } = queue.behind(reached)?;
     let seconds = since.map_or(0.0, |since| Instant::now().saturating_duration_since(since).as_secs_f64());
     Some(Lag { seconds, packets, bytes })
 }

@@ -32,7 +32,7 @@ pub use order::{Order, Origin, Own};
 pub use orphans::{OrphanChoice, OrphanRules};
 pub use profile::Profile;
 pub use right::Right;
-pub use schedule_plan::{QueueLevel, SchedulePlan};
+pub use schedule_plan::{QueueLevel, SchedulePlan, Waiting};
 pub use verify_mode::VerifyMode;
 pub use verify_plan::VerifyPlan;
 pub use wall_clock::{DAY, Date, Recurring, Span, TimeOfDay, Zone, first_minute, shown, wall};

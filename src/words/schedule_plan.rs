@@ -38,13 +38,23 @@ pub enum QueueLevel {
     Bytes(u64),
 }
 
+/// How much is queued for a target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Headers and payloads.
+    pub bytes: u64,
+    /// What that takes of the memory that the queue may take, and that.
+    pub held: u64,
+    pub limit: u64,
+}
+
 impl QueueLevel {
-    pub fn is_reached(self, bytes: u64, limit: u64) -> bool {
+    pub fn is_reached(self, waiting: &Waiting) -> bool {
         match self {
             QueueLevel::Percent(percent) => {
-                u128::from(bytes) * 100 >= u128::from(limit) * u128::from(percent)
+                u128::from(waiting.held) * 100 >= u128::from(waiting.limit) * u128::from(percent)
             }
-            QueueLevel::Bytes(level) => bytes >= level,
+            QueueLevel::Bytes(level) => waiting.bytes >= level,
         }
     }
 }
@@ -270,7 +280,10 @@ mod tests {
 
     #[test]
     fn a_level_is_reached_at_its_bound() {
-        assert!(QueueLevel::Percent(50).is_reached(50, 100) && !QueueLevel::Percent(50).is_reached(49, 100));
-        assert!(QueueLevel::Bytes(7).is_reached(7, 100) && !QueueLevel::Bytes(7).is_reached(6, 100));
+        let is_reached =
+            |level: QueueLevel, bytes, held| level.is_reached(&Waiting { bytes, held, limit: 100 });
+        let (percent, bytes) = (QueueLevel::Percent(50), QueueLevel::Bytes(7));
+        assert!(is_reached(percent, 7, 50) && !is_reached(percent, 49, 49));
+        assert!(is_reached(bytes, 7, 99) && !is_reached(bytes, 6, 99));
     }
 }

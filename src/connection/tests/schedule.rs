@@ -6,7 +6,7 @@ mod going_on;
 use std::time::{Duration, Instant};
 
 use crate::connection::{KeptSchedule, Look, OutsideWindow, Scheduler, Turn};
-use crate::words::shown;
+use crate::words::{Waiting, shown};
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 3600;
@@ -61,8 +61,7 @@ impl Scene {
         let look = Look {
             now_s: from,
             now: Instant::now(),
-            queue: 0,
-            queue_limit: 100,
+            queue: Waiting { limit: 100, ..Waiting::default() },
             is_let_go: false,
             sent: 0,
             is_empty: false,
@@ -105,7 +104,7 @@ impl Scene {
                 }
             }
             Set(by) => self.look.now_s += by,
-            Queue(bytes) => self.look.queue = bytes,
+            Queue(bytes) => self.look.queue = Waiting { bytes, held: bytes, limit: 100 },
             Send(bytes) => self.send = bytes,
             Drain(seconds) => self.drain = Some(seconds),
             LetGo(is_so) => self.look.is_let_go = is_so,

@@ -42,9 +42,8 @@ impl<S: Surroundings> Driver<S> {
             self.around.limit(rate.map(|Rate(rate)| rate));
         }
         if rate.is_some() && self.machine.is_streaming() {
-            self.limits
-                .growth
-                .note(clock::now(), self.queue.behind(self.acknowledged).unwrap_or_default().bytes);
+            let behind = self.queue.behind(self.acknowledged).unwrap_or_default();
+            self.limits.growth.note(clock::now(), behind.held);
             self.update(|report| report.limit = self.throttled());
         }
     }
@@ -75,7 +74,7 @@ impl<S: Surroundings> Driver<S> {
     }
 }
 
-/// What a target lacks, now and then.
+/// Bytes of memory that what a target lacks takes, now and then.
 #[derive(Default)]
 struct Growth(VecDeque<(Instant, u64)>);
 

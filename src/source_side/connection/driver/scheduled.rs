@@ -10,7 +10,7 @@ use crate::connection::{Event, KeptSchedule, Look, NotNow, Scheduler, Sending, S
 use crate::control::unix_ms;
 use crate::source_side::Terms;
 use crate::sys::utc_offset;
-use crate::words::{Order, Own, SchedulePlan};
+use crate::words::{Order, Own, SchedulePlan, Waiting};
 
 /// What was queued less long ago is under way.
 const UNDER_WAY: Duration = Duration::from_secs(1);
@@ -31,8 +31,7 @@ impl Timing {
             &Look {
                 now_s,
                 now: clock::now(),
-                queue: 0,
-                queue_limit: u64::MAX,
+                queue: Waiting { limit: u64::MAX, ..Waiting::default() },
                 is_let_go: false,
                 sent: 0,
                 is_empty: false,
@@ -112,8 +111,7 @@ impl<S: Surroundings> Driver<S> {
         Look {
             now_s: wall_s(),
             now: clock::now(),
-            queue: behind.bytes,
-            queue_limit: self.queue.stats().limit_bytes,
+            queue: Waiting { bytes: behind.bytes, held: behind.held, limit: self.queue.limit() as u64 },
             is_let_go: self.machine.let_go().is_some(),
             sent: sent.bytes.load(Relaxed) + sent.item_bytes.load(Relaxed) + sent.bytes_again.load(Relaxed),
             is_empty: self.machine.is_streaming() && behind.since.is_none_or(is_under_way),
