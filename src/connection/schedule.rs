@@ -97,7 +97,7 @@ pub struct Look {
     pub is_let_go: bool,
     /// Since the daemon began.
     pub sent: u64,
-    /// The target has whatever was queued a moment ago, and no copy runs.
+    /// The target has whatever was queued a moment ago, as a rule on its disk, and no copy runs.
     pub is_empty: bool,
     /// By hand.
     pub is_stopped: bool,

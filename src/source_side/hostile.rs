@@ -21,7 +21,7 @@ use crate::packet::{
     SourceMessage, TargetMessage, Text, WIRE_VERSION,
 };
 use crate::queue::{Draft, Queue};
-use crate::words::{Target, WhenFull};
+use crate::words::{Order, Target, WhenFull};
 
 /// Longer than anything here takes on a busy machine.
 const LONG: Duration = Duration::from_secs(20);
@@ -178,6 +178,26 @@ fn more_is_acknowledged_than_was_sent() {
             scene.say(acknowledge(applied, 0));
         });
     }
+}
+
+/// The durable lag grew until the next session.
+#[test]
+fn a_session_ends_once_everything_is_on_the_disk() {
+    let scene = Scene::new();
+    scene.target.welcome();
+    scene.welcome(origin());
+    let plan = "queue=1".parse().unwrap();
+    scene.connection.schedule(Order::Set(plan)).recv().unwrap().unwrap();
+    let frames = scene.target.frames();
+    (0..PACKETS).for_each(|_| drop(frame(&frames)));
+    scene.say(acknowledge(PACKETS, PACKETS - 1));
+    let is_over = |report: &Report| report.state == ConnectionState::Scheduled;
+    let report = scene.connection.wait(Instant::now() + Duration::from_secs(3), is_over);
+    assert_eq!((report.state, report.applied), (ConnectionState::Started, Sequence(PACKETS)));
+    scene.say(acknowledge(PACKETS, PACKETS));
+    let report = scene.connection.wait(Instant::now() + LONG, is_over);
+    assert_eq!((report.state, report.durable), (ConnectionState::Scheduled, Sequence(PACKETS)));
+    scene.connection.end();
 }
 
 /// It was copied to: what a stand-in had written there was overwritten.

@@ -8,6 +8,8 @@ use super::Driver;
 use crate::clock;
 use crate::connection::{Event, KeptSchedule, Look, NotNow, Scheduler, Sending, State, Turn, Window};
 use crate::control::unix_ms;
+use crate::limits::DURABLE_INTERVAL;
+use crate::packet::Sequence;
 use crate::source_side::Terms;
 use crate::sys::utc_offset;
 use crate::words::{Order, Own, SchedulePlan, Waiting};
@@ -15,10 +17,23 @@ use crate::words::{Order, Own, SchedulePlan, Waiting};
 /// What was queued less long ago is under way.
 const UNDER_WAY: Duration = Duration::from_secs(1);
 
+/// Longer than a target takes to make durable what it has: a session does not wait for it for ever.
+const DURABLE_PATIENCE: Duration = Duration::from_secs(10);
+
+const _: () = assert!(DURABLE_PATIENCE.as_secs() >= 4 * DURABLE_INTERVAL.as_secs());
+
 /// Its schedule, and what people have said of it while it ran.
 pub(super) struct Timing {
     pub(super) scheduler: Scheduler,
     pub(super) own: Own<SchedulePlan>,
+    taken: Option<Taken>,
+}
+
+/// The target of this session had whatever was queued.
+#[derive(Clone, Copy)]
+struct Taken {
+    upto: Sequence,
+    at: Instant,
 }
 
 impl Timing {
@@ -39,7 +54,7 @@ impl Timing {
             },
             &utc_offset,
         );
-        Timing { scheduler, own }
+        Timing { scheduler, own, taken: None }
     }
 
     pub(super) fn window(&self) -> Window {
@@ -49,10 +64,14 @@ impl Timing {
 
 impl<S: Surroundings> Driver<S> {
     pub(super) fn tick_schedule(&mut self) {
-        match self.timing.scheduler.tick(&self.schedule_look(), &utc_offset) {
-            Some(Turn::Met) => self.happened(Event::CriterionMet),
-            Some(Turn::Over) => self.happened(Event::CriterionOver),
-            None => {}
+        self.look_what_is_taken();
+        let turn = self.timing.scheduler.tick(&self.schedule_look(), &utc_offset);
+        if let Some(turn) = turn {
+            self.timing.taken = None;
+            self.happened(match turn {
+                Turn::Met => Event::CriterionMet,
+                Turn::Over => Event::CriterionOver,
+            });
         }
         if self.timing.scheduler.plan().is_some() {
             self.update(|report| report.schedule = self.scheduled());
@@ -102,11 +121,32 @@ impl<S: Surroundings> Driver<S> {
         Ok(())
     }
 
+    fn look_what_is_taken(&mut self) {
+        let behind = self.queue.behind(self.acknowledged).unwrap_or_default();
+        let is_under_way = |since: Instant| since.elapsed() < UNDER_WAY;
+        self.timing.taken = match self.timing.taken {
+            _ if !self.machine.is_streaming() => None,
+            Some(taken) => Some(taken),
+            None if behind.since.is_none_or(is_under_way) => {
+                Some(Taken { upto: self.acknowledged, at: clock::now() })
+            }
+            None => None,
+        };
+    }
+
+    /// Also on its disk: it hears of nothing before the next session.
+    fn has_all(&self) -> bool {
+        let durable =
+            self.session.as_ref().and_then(|session| session.acknowledged).map(|(_, durable)| durable);
+        self.timing.taken.is_some_and(|Taken { upto, at }| {
+            durable >= Some(upto) || clock::now().saturating_duration_since(at) >= DURABLE_PATIENCE
+        })
+    }
+
     fn schedule_look(&self) -> Look {
         use std::sync::atomic::Ordering::Relaxed;
 
         let behind = self.queue.behind(self.acknowledged).unwrap_or_default();
-        let is_under_way = |since: Instant| since.elapsed() < UNDER_WAY;
         let sent = &self.sent;
         Look {
             now_s: wall_s(),
@@ -114,7 +154,7 @@ impl<S: Surroundings> Driver<S> {
             queue: Waiting { bytes: behind.bytes, held: behind.held, limit: self.queue.limit() as u64 },
             is_let_go: self.machine.let_go().is_some(),
             sent: sent.bytes.load(Relaxed) + sent.item_bytes.load(Relaxed) + sent.bytes_again.load(Relaxed),
-            is_empty: self.machine.is_streaming() && behind.since.is_none_or(is_under_way),
+            is_empty: self.machine.is_streaming() && self.has_all(),
             is_stopped: *self.machine.state() == State::Stopped,
         }
     }
