@@ -123,6 +123,44 @@ fn small_changes_fill_the_queue_too() {
     protected.stop();
 }
 
+/// What `wait-sync` put behind the last change to hear of it was said to be lacking; a stop had left a change
+/// behind, and the next start copied everything.
+#[test]
+fn who_has_everything_lacks_nothing_while_it_waits() {
+    let mut protected = protected(Vec::new());
+    let (run, mount) = (protected.run.clone(), protected.mount.clone());
+    fs::write(mount.join("before"), "x").expect("a write");
+    protected.wait_sync();
+    told(&run, &["connection", "schedule", "set", "at=2099-12-31 23:59"]);
+    wait_for(&run, "scheduled", is_scheduled);
+    let session = || {
+        told(&run, &["connection", "start"]);
+        wait_for(&run, "after a session", |connection| {
+            is_scheduled(connection) && connection["data"] == "good" && connection["queued"]["packets"] == 0
+        })
+    };
+    fs::write(mount.join("more"), "x").expect("a write");
+    let after = session();
+    // It is on the target's disk when the session ends.
+    assert_eq!(after["durable"], after["applied"], "{after}");
+    told(&run, &["wait-sync"]);
+    told(&run, &["wait-sync", "--durable"]);
+    assert_eq!(connection(&run)["queued"]["packets"], 0);
+    protected.stop();
+    protected.start_at_once();
+    wait_for(&run, "scheduled", is_scheduled);
+    let copied = session();
+    assert_eq!(copied["progress"]["mode"], "minicopy", "{copied}");
+    told(&run, &["stop"]);
+    protected.forget_ended();
+    protected.start_at_once();
+    // By hand it is the same.
+    session();
+    told(&run, &["connection", "stop"]);
+    told(&run, &["wait-sync"]);
+    protected.stop();
+}
+
 #[test]
 fn outside_of_its_window_nothing_is_sent() {
     let mut protected = protected(Vec::new());

@@ -35,6 +35,7 @@ pub struct Draft {
     digest: HeaderDigest,
     payload: Bytes,
     haste: Haste,
+    changes: bool,
     changes_names: bool,
 }
 
@@ -57,7 +58,8 @@ impl Draft {
     pub fn to(path: &[u8], op: &Op, payload: Bytes, to_whom: ToWhom) -> Draft {
         let header = encode_packet_header_to(path, op, to_whom);
         let digest = HeaderDigest::of(&header, payload.len());
-        let haste = if matches!(op, Op::Barrier { .. }) { Haste::Now } else { Haste::Together };
+        let changes = !matches!(op, Op::Barrier { .. });
+        let haste = if changes { Haste::Together } else { Haste::Now };
         let changes_names = match op {
             Op::Create { birth, .. } => *birth != Birth::Directory,
             Op::Rename { replaced, whiteout, .. } => replaced.is_some() || whiteout.is_some(),
@@ -65,7 +67,7 @@ impl Draft {
             Op::Keep { keeping, .. } => *keeping != Keeping::InPlace,
             _ => false,
         };
-        Draft { header, digest, payload, haste, changes_names }
+        Draft { header, digest, payload, haste, changes, changes_names }
     }
 
     fn cost(&self) -> usize {
@@ -128,6 +130,8 @@ struct Room {
 
 struct Tail {
     last: Position,
+    /// After it there are barriers only.
+    last_change: Sequence,
     packets: VecDeque<Packet>,
     held_bytes: usize,
     /// All packets so far.
@@ -159,6 +163,7 @@ impl Queue {
                 Rank::Queue,
                 Tail {
                     last: start,
+                    last_change: start.sequence,
                     packets: VecDeque::new(),
                     held_bytes: 0,
                     volume: Volume::default(),
@@ -257,6 +262,9 @@ impl Queue {
         let position = before.next(draft.digest);
         assert!(position.follows(&before), "no number is left for a packet after {before}");
         tail.last = position;
+        if draft.changes {
+            tail.last_change = position.sequence;
+        }
         if tail.cursors.is_empty() {
             // Nobody reads (capture only): the room goes back with the reservation.
             return position;
@@ -318,6 +326,12 @@ impl Queue {
     /// The last position given out.
     pub fn last(&self) -> Position {
         self.tail.lock().last
+    }
+
+    /// The last position at which something changed, not just a barrier: whoever has everything up to it
+    /// has everything.
+    pub fn last_change(&self) -> Sequence {
+        self.tail.lock().last_change
     }
 
     /// The oldest packet still held; the one after the last where none is.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::limits::QUEUE_MARK_EVERY;
-use crate::packet::{Epoch, Incarnation, Op, Position, Sequence};
+use crate::packet::{ContentResult, Epoch, Incarnation, ObjectId, Op, Position, Sequence, Timestamp};
 
 fn queue(limit: usize) -> Arc<Queue> {
     Queue::new(limit, Position::origin(Epoch { number: 1, writer: 2 }, Incarnation(3)))
@@ -180,6 +180,27 @@ fn what_is_applied_and_not_durable_keeps_its_age() {
     queue.detach(id);
     append(&queue, &[0]);
     assert_eq!(queue.behind(Sequence(2)), None);
+}
+
+#[test]
+fn a_barrier_is_no_change() {
+    let queue = queue(1 << 20);
+    let change = |path: &[u8]| {
+        let mut room = queue.reserve(0, 64).unwrap();
+        let result = ContentResult { size: 0, mtime: Timestamp::default(), mode: None };
+        let op = Op::Resize { object: ObjectId { birth_epoch: 1, generation: 1, inode: 1 }, result };
+        queue.append(&mut room, Draft::new(path, &op, Bytes::new()))
+    };
+    // Also where nobody reads.
+    append(&queue, &[]);
+    assert_eq!(queue.last_change(), Sequence(0));
+    let (_id, _) = queue.attach(|_| ());
+    change(b"file");
+    append(&queue, &[]);
+    append(&queue, &[]);
+    assert_eq!((queue.last_change(), queue.last().sequence), (Sequence(2), Sequence(4)));
+    change(b"file");
+    assert_eq!((queue.last_change(), queue.last().sequence), (Sequence(5), Sequence(5)));
 }
 
 /// What small changes take of the queue is mostly what each of them takes beside its bytes.

@@ -41,7 +41,7 @@ impl Handler for Desk {
         let deadline = wait.timeout.map(|timeout| since + timeout);
         let places = (&*self.ground, &*self.board);
         if !sync::flush_mapped(&posted, deadline, || caller.is_gone())? {
-            let report = sync::report(places, self.ground.queue.last().sequence, wait.wait_for, since);
+            let report = sync::report(places, sync::Upto::queued(&self.ground.queue), wait.wait_for, since);
             return Ok(sync::without_mapped_writes(report));
         }
         let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());

@@ -34,6 +34,7 @@ use super::schedule::PlannedChecks;
 use super::start::{Mounted, Start};
 use super::startup::io_failure;
 use super::stop::{Busy, Drain, Drained, Unmount};
+use super::sync::{Upto, is_sent_nothing};
 use super::words::{farewell, ready, unmounted, unmounted_by_others};
 use super::writeback::WritebackWatch;
 use crate::control::{ConnectionChange, Reply, StopMode, StopReport};
@@ -67,7 +68,7 @@ pub enum Question {
     /// See [`Director::barrier`].
     Barrier {
         durable: bool,
-        answer: Reply<Result<Sequence, Failure>>,
+        answer: Reply<Result<Upto, Failure>>,
     },
     Change {
         change: ConnectionChange,
@@ -459,20 +460,19 @@ impl Director {
     ///
     /// Never waits for room: a full queue must not keep a stop or a waiting call beyond its time.
     /// While nothing came after the last barrier that one serves again, so that many calls on a
-    /// full queue add nothing.
-    fn barrier(&mut self, durable: bool) -> Result<Sequence, Failure> {
-        if let Some(last) = &self.last_barrier
-            && last.sequence == self.ground.queue.last().sequence
-            && (last.durable || !durable)
-        {
-            return Ok(last.sequence);
+    /// full queue add nothing. Where nobody would be sent it there is none: it would be what they lack.
+    fn barrier(&mut self, durable: bool) -> Result<Upto, Failure> {
+        let queued = Upto::queued(&self.ground.queue);
+        let serves = |last: &Barrier| last.sequence == queued.barrier && (last.durable || !durable);
+        if self.last_barrier.as_ref().is_some_and(serves) || is_sent_nothing(&self.connections) {
+            return Ok(queued);
         }
         let closed = |_| Failure::new("The daemon is stopping.", "Nothing was changed.", "");
         let mut room = self.ground.queue.reserve_beyond(64).map_err(closed)?;
         let draft = Draft::new(b"", &Op::Barrier { durable }, Bytes::new());
         let sequence = self.ground.queue.append(&mut room, draft).sequence;
         self.last_barrier = Some(Barrier { sequence, durable });
-        Ok(sequence)
+        Ok(Upto { barrier: sequence, ..queued })
     }
 }
 

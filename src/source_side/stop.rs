@@ -197,7 +197,7 @@ impl Drain {
                 let upto = sync::barrier(&self.ground, &self.director, WaitFor::Durable, CONTROL_ANSWER);
                 (upto.ok(), STOP_DRAIN)
             }
-            StopMode::Now => (Some(self.ground.queue.last().sequence), Duration::ZERO),
+            StopMode::Now => (Some(sync::Upto::queued(&self.ground.queue)), Duration::ZERO),
         };
         let deadline = Instant::now() + patience;
         let places = (&*self.ground, &*self.board);
@@ -213,7 +213,7 @@ impl Drain {
 
     /// What is only not on a target's disk yet counts where it was waited for.
     fn ended(&self) -> Ended {
-        let last = self.ground.queue.last().sequence;
+        let last = self.ground.queue.last_change();
         let lacks = |connection: &Arc<Connection>| {
             let report = connection.report();
             let is_late = self.mode == StopMode::Orderly && report.durable < last;
@@ -245,7 +245,7 @@ impl Drain {
             if connection.is_null() {
                 continue;
             }
-            if let Some(what) = missing(self.ground.queue.last().sequence, report.applied, report.durable) {
+            if let Some(what) = missing(self.ground.queue.last_change(), report.applied, report.durable) {
                 let why = report.held_back().map(|why| format!(" ({why})")).unwrap_or_default();
                 left.push(format!("{}: {what}{why}", connection.target));
             }

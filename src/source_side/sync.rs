@@ -7,16 +7,39 @@ use crossbeam_channel::Sender;
 
 use super::board::{Board, Posted};
 use super::commands;
-use super::connection::Report;
+use super::connection::{Connection, Report};
 use super::director::{Event, Question};
 use super::ground::Ground;
 use crate::connection::FaultKind;
 use crate::control::{NoAnswer, SyncReport, SyncedConnection, WaitFor, ask};
 use crate::failure::Failure;
 use crate::packet::{DataState, Sequence};
+use crate::queue::Queue;
 
 /// How often a waiting call looks whether its caller is still there.
 pub const CALLER_POLL: Duration = Duration::from_millis(200);
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Upto {
+    /// A barrier behind it, where one was put there: a target that has it has answered since.
+    pub barrier: Sequence,
+    /// The last change. Who is sent nothing hears of no barrier, and has everything with this one.
+    pub change: Sequence,
+}
+
+impl Upto {
+    /// Everything that is queued.
+    pub fn queued(queue: &Queue) -> Upto {
+        // In this order: what comes between the two is waited for, and not passed over.
+        let change = queue.last_change();
+        Upto { barrier: queue.last().sequence, change }
+    }
+
+    fn of(self, report: &Report) -> Sequence {
+        if report.stands_still().is_some() { self.change } else { self.barrier }
+    }
+}
 
 /// A position that everything before this call is at or before: a barrier where the director comes to
 /// it in time, and without one, when targets hear only later what is waited for.
@@ -25,12 +48,12 @@ pub fn barrier(
     director: &Sender<Event>,
     wait_for: WaitFor,
     patience: Duration,
-) -> Result<Sequence, Failure> {
+) -> Result<Upto, Failure> {
     let durable = wait_for == WaitFor::Durable;
     let question = |answer| Event::Asked(Question::Barrier { durable, answer });
     match ask(director, patience, question).and_then(|asked| asked.within(patience)) {
-        Ok(sequence) => sequence,
-        Err(NoAnswer::Late) => Ok(ground.queue.last().sequence),
+        Ok(upto) => upto,
+        Err(NoAnswer::Late) => Ok(Upto::queued(&ground.queue)),
         Err(why) => Err(why.into()),
     }
 }
@@ -39,7 +62,7 @@ pub fn barrier(
 /// what only a person brings about (a connection that is stopped by hand).
 pub fn wait_for(
     (ground, board): (&Ground, &Board),
-    upto: Sequence,
+    upto: Upto,
     wait_for: WaitFor,
     deadline: Option<Instant>,
     give_up: impl Fn() -> bool,
@@ -48,10 +71,10 @@ pub fn wait_for(
         // What the disk lost no copy takes from the target.
         let is_diverged = || ground.volume.divergence().lost_by_disk().is_some();
         let settled = |report: &Report| {
-            has(report, upto, wait_for)
+            has(report, upto.of(report), wait_for)
                 && lacks_comparison(report, ground).is_none_or(|lack| !lack.is_awaited)
                 || report.held_back().is_some()
-                || is_diverged() && reached(report, wait_for) >= upto
+                || is_diverged() && reached(report, wait_for) >= upto.of(report)
         };
         loop {
             let slice = Instant::now() + CALLER_POLL;
@@ -62,11 +85,14 @@ pub fn wait_for(
             }
         }
     }
-    board
-        .read()
-        .connections
-        .iter()
-        .all(|connection| connection.is_null() || has(&connection.report(), upto, wait_for))
+    let has_all = |report: &Report| has(report, upto.of(report), wait_for);
+    board.read().connections.iter().all(|connection| connection.is_null() || has_all(&connection.report()))
+}
+
+/// Nobody would hear of a barrier.
+pub fn is_sent_nothing(connections: &[Arc<Connection>]) -> bool {
+    let mut sent = connections.iter().filter(|connection| !connection.is_null()).peekable();
+    sent.peek().is_some() && sent.all(|connection| connection.report().stands_still().is_some())
 }
 
 /// Brings writes through shared mappings into the queue. `false`: not before the deadline, or
@@ -122,7 +148,7 @@ fn reached(report: &Report, wait_for: WaitFor) -> Sequence {
 /// How every target stands to a wait that began at `since`.
 pub fn report(
     (ground, board): (&Ground, &Board),
-    upto: Sequence,
+    upto: Upto,
     wait_for: WaitFor,
     since: Instant,
 ) -> SyncReport {
@@ -132,9 +158,10 @@ pub fn report(
         .iter()
         .map(|connection| {
             let report = connection.report();
+            let last = upto.of(&report);
             // Capture only: there is nothing that could lag behind.
             let lacks = lacks_comparison(&report, ground);
-            let complete = connection.is_null() || lacks.is_none() && has(&report, upto, wait_for);
+            let complete = connection.is_null() || lacks.is_none() && has(&report, last, wait_for);
             let waits_for = match () {
                 () if complete => String::new(),
                 () if let Some(Uncompared { why, is_awaited: false }) = &lacks => {
@@ -147,7 +174,7 @@ pub fn report(
                 () if report.data == DataState::Bad => {
                     format!("the replica is no consistent copy ({})", report.data_reason)
                 }
-                () => format!("packets {} to {upto}", report.applied.next()),
+                () => format!("packets {} to {last}", report.applied.next()),
             };
             SyncedConnection {
                 id: connection.id,
@@ -161,6 +188,8 @@ pub fn report(
         .collect();
     // Without a target nobody has anything.
     let complete = !connections.is_empty() && connections.iter().all(|connection| connection.complete);
+    // What all are measured by, where they are measured by one.
+    let upto = if is_sent_nothing(&posted.connections) { upto.change } else { upto.barrier };
     SyncReport { complete, upto, waited_ms: since.elapsed().as_millis() as u64, connections }
 }
 

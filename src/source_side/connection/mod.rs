@@ -407,19 +407,22 @@ impl Report {
 
     /// Nothing comes through before a person acts, or a schedule, and what it waits for.
     pub fn held_back(&self) -> Option<&'static str> {
+        self.stands_still().or(match (self.kept.wish.copies, self.kept.copy_paused) {
+            (Copies::Stopped, _) => Some("copies to it are stopped"),
+            (Copies::ByThemselves, true) => Some("its copy is paused"),
+            (Copies::ByThemselves, false) => None,
+        })
+    }
+
+    /// It is sent nothing at all before that.
+    pub fn stands_still(&self) -> Option<&'static str> {
         match self.state {
             ConnectionState::Stopped => Some("it is stopped"),
             ConnectionState::Paused => Some("it is paused"),
             ConnectionState::Scheduled | ConnectionState::ScheduledAfterError => {
                 Some("it waits for its schedule")
             }
-            ConnectionState::Started | ConnectionState::Error => {
-                match (self.kept.wish.copies, self.kept.copy_paused) {
-                    (Copies::Stopped, _) => Some("copies to it are stopped"),
-                    (Copies::ByThemselves, true) => Some("its copy is paused"),
-                    (Copies::ByThemselves, false) => None,
-                }
-            }
+            ConnectionState::Started | ConnectionState::Error => None,
         }
     }
 
