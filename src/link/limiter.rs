@@ -103,8 +103,9 @@ struct Bucket {
     began: Instant,
     /// The part that is now, counted from `began`, and the bytes of each: the last second and this part.
     part: u64,
-    parts: [u64; PARTS + 1],
-    sum: u64,
+    parts: [[u64; 2]; PARTS + 1],
+    /// First rank first.
+    sums: [u64; 2],
     /// What could not go last, first rank first.
     refused: [Option<u64>; 2],
 }
@@ -117,8 +118,8 @@ impl Bucket {
             looked: now,
             began: now,
             part: 0,
-            parts: [0; PARTS + 1],
-            sum: 0,
+            parts: [[0; 2]; PARTS + 1],
+            sums: [0; 2],
             refused: [None; 2],
         }
     }
@@ -131,8 +132,8 @@ impl Bucket {
             None => {
                 self.refused[rank as usize] = None;
                 self.tokens -= bytes as f64;
-                self.parts[self.part as usize % (PARTS + 1)] += bytes;
-                self.sum += bytes;
+                self.parts[self.part as usize % (PARTS + 1)][rank as usize] += bytes;
+                self.sums[rank as usize] += bytes;
                 Ok(())
             }
         }
@@ -151,21 +152,16 @@ impl Bucket {
         let since = self.looked.saturating_duration_since(self.began);
         let part = (since.as_nanos() * PARTS as u128 / 1_000_000_000) as u64;
         for next in (self.part + 1..=part).take(PARTS + 1) {
-            self.sum -= std::mem::take(&mut self.parts[next as usize % (PARTS + 1)]);
+            let [first, then] = std::mem::take(&mut self.parts[next as usize % (PARTS + 1)]);
+            self.sums[0] -= first;
+            self.sums[1] -= then;
         }
         self.part = part;
     }
 
-    /// What is longer than a whole second's, or than a burst (it was made before the rate was set), goes where
-    /// nothing else does.
     fn missing(&self, rank: Rank, bytes: u64) -> Option<Duration> {
-        let most = self.rate - self.rate / 200;
-        let most = match rank {
-            Rank::First => most,
-            Rank::Then => most - FIRST_ROOM.min(self.rate / 8),
-        };
         let is_late = rank == Rank::Then && self.refused[Rank::First as usize].is_some();
-        if is_late || self.sum + bytes.min(most) > most {
+        if is_late || !self.fits(rank, bytes) {
             return Some(LOOK_AGAIN);
         }
         let lacks = bytes.min(burst(self.rate)) as f64 - self.tokens;
@@ -173,6 +169,21 @@ impl Bucket {
             return None;
         }
         Some(Duration::from_secs_f64(lacks / self.rate as f64).clamp(Duration::from_millis(1), LOOK_AGAIN))
+    }
+
+    /// Whether the last second has room for it. What is longer than a whole second's (it was made before the
+    /// rate was set) goes where no other packets do: control and heartbeats always do.
+    fn fits(&self, rank: Rank, bytes: u64) -> bool {
+        let [first, then] = self.sums;
+        let most = self.rate - self.rate / 200;
+        let room = FIRST_ROOM.min(self.rate / 8);
+        let (most, beside) = match rank {
+            Rank::First => (most, first),
+            // What is left free for the others is not counted again when they have used it.
+            Rank::Then => (most - room, first.saturating_sub(room)),
+        };
+        let is_too_long = bytes > most.saturating_sub(beside);
+        then + beside + bytes <= most || is_too_long && then == 0
     }
 }
 
@@ -233,6 +244,26 @@ mod tests {
         assert_eq!(bucket.take(Rank::Then, 65_000, began), Ok(()));
         assert!(bucket.take(Rank::Then, 1500, began + Duration::from_millis(900)).is_err());
         assert_eq!(bucket.take(Rank::Then, 65_000, began + Duration::from_secs(6)), Ok(()));
+    }
+
+    /// It waited for a second without anything, and control is never silent for so long.
+    #[test]
+    fn what_is_too_long_goes_beside_control() {
+        for (rate, len) in [(16 << 10, 65_000), (64 << 10, 65_000), (32 << 10, 31_000)] {
+            let began = Instant::now();
+            let mut bucket = Bucket::new(rate, began);
+            let (mut at, mut beat, mut went) = (Duration::ZERO, Duration::ZERO, Vec::new());
+            while at < Duration::from_secs(30) {
+                if beat <= at && bucket.take(Rank::First, 300, began + at).is_ok() {
+                    beat = at + Duration::from_millis(500);
+                }
+                if bucket.take(Rank::Then, len, began + at).is_ok() {
+                    went.push(at);
+                }
+                at += Duration::from_millis(10);
+            }
+            assert!(went.len() as u64 * len >= rate * 20, "{rate}: {went:?}");
+        }
     }
 
     #[test]
