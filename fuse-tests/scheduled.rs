@@ -230,12 +230,37 @@ fn the_file_of_the_set_is_followed() {
     fs::write(sets.join(format!("{name}.toml")), "schedule = \"at=2099-12-31 23:59\"\n").expect("a file");
     let held = wait_for(&run, "scheduled", is_scheduled);
     assert_eq!(held["schedule"]["from"], "file", "{held}");
+    fs::write(sets.join(format!("{name}.toml")), "schedule = \"queue=banana\"\n").expect("a file");
+    // The one before holds, and a person is told.
+    let warned = wait_for_alert(&run, "set_file");
+    for part in ["banana", "what it said before goes on to hold"] {
+        assert!(warned.contains(part), "{warned}");
+    }
+    assert!(is_scheduled(&connection(&run)));
     fs::write(sets.join(format!("{name}.toml")), "").expect("a file");
     wait_for(&run, "started", |connection| {
         connection["state"] == "started" && connection["schedule"].is_null()
     });
+    assert!(!alerts(&run).contains("set_file"), "{}", alerts(&run));
     protected.wait_in_line();
     protected.stop();
+}
+
+fn alerts(run: &Path) -> String {
+    let output = command(run, &["status", "--json"]);
+    let status: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    status["alerts"].to_string()
+}
+
+/// All that a person is told, once this is among it.
+#[track_caller]
+fn wait_for_alert(run: &Path, code: &str) -> String {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !alerts(run).contains(code) {
+        assert!(Instant::now() < deadline, "nothing is said of {code}: {}", alerts(run));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    alerts(run)
 }
 
 fn connection_name(run: &Path) -> String {

@@ -24,6 +24,8 @@ pub struct Posted {
     pub mount_lost: Option<String>,
     /// Why the mount lacks options of the backing's, if it does.
     pub options_trouble: Option<String>,
+    /// Why the file of the set is not followed, if that is so.
+    pub file_trouble: Option<String>,
     /// A stop ended; what it left.
     pub stopped: Option<StopReport>,
 }
@@ -37,6 +39,7 @@ impl Board {
             flusher: None,
             mount_lost: None,
             options_trouble: None,
+            file_trouble: None,
             stopped: None,
         };
         let board = Arc::new(Board(RwLock::new(Arc::new(posted))));

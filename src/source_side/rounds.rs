@@ -34,7 +34,7 @@ pub struct Rounds {
     pub mount: MountWatch,
     pub options: OptionsWatch,
     _writeback: WritebackWatch,
-    _planned: PlannedChecks,
+    pub planned: PlannedChecks,
     clock: ClockWatch,
     notes: SyncNotes,
     /// As the record was told last.
@@ -59,7 +59,7 @@ impl Rounds {
             mount: MountWatch::begin(directory),
             options: OptionsWatch::begin(directory, serving.device(), ground.backing_mount.clone()),
             _writeback: writeback,
-            _planned: planned,
+            planned,
             clock: ClockWatch::begin(),
             notes: SyncNotes::default(),
             kept: Vec::new(),

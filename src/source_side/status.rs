@@ -154,6 +154,7 @@ fn alerts(ground: &Ground, posted: &Posted) -> Vec<Alert> {
     if let Some(text) = posted.options_trouble.clone() {
         alerts.push(Alert { severity: Severity::Warning, code: "mount_options".into(), text });
     }
+    alerts.extend(posted.file_trouble.as_deref().map(not_followed));
     alerts.extend(fsync_alert(ground));
     if let Some(why) = posted.flusher.as_deref().and_then(Flusher::trouble) {
         alerts.push(Alert {
@@ -177,6 +178,17 @@ fn alerts(ground: &Ground, posted: &Posted) -> Vec<Alert> {
         text: text.clone(),
     }));
     alerts
+}
+
+fn not_followed(why: &str) -> Alert {
+    Alert {
+        severity: Severity::Warning,
+        code: "set_file".into(),
+        text: format!(
+            "The file of the set cannot be followed ({why}): what it said before goes on to hold, and the next \
+             start is refused."
+        ),
+    }
 }
 
 /// Who has the directory, or a part of it, mounted by itself means to use it: looked at anew each

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use parking_lot::Mutex;
 
 use self::machine::Schedule;
 use super::connection::{Connection, Outcome};
@@ -22,7 +23,7 @@ use super::terms::Terms;
 use crate::control::{MirrorStatus, unix_ms};
 use crate::packet::BlockHash;
 use crate::resync::CheckOrder;
-use crate::sets::Sets;
+use crate::sets::{SetError, Sets};
 use crate::sys::utc_offset;
 use crate::words::{HashKind, VerifyMode, VerifyPlan};
 
@@ -32,7 +33,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Makes them until it is dropped.
 pub struct PlannedChecks {
     _end: Sender<()>,
+    trouble: Trouble,
 }
+
+/// Why the file of the set cannot be followed, if that is so.
+type Trouble = Arc<Mutex<Option<String>>>;
 
 struct Planner {
     ground: Arc<Ground>,
@@ -40,6 +45,7 @@ struct Planner {
     schedules: HashMap<u32, Schedule>,
     plan: Option<VerifyPlan>,
     terms: Terms,
+    trouble: Trouble,
 }
 
 impl PlannedChecks {
@@ -47,10 +53,17 @@ impl PlannedChecks {
         let (end, ended) = bounded(0);
         let connections = connections.iter().filter(|connection| !connection.is_null()).cloned().collect();
         let terms = Terms::at_start(&ground.options);
-        let ground = ground.clone();
-        let mut planner = Planner { ground, connections, schedules: HashMap::new(), plan: None, terms };
+        let (ground, trouble) = (ground.clone(), Trouble::default());
+        let schedules = HashMap::new();
+        let told = trouble.clone();
+        let mut planner = Planner { ground, connections, schedules, plan: None, terms, trouble: told };
         std::thread::Builder::new().name("schedule".into()).spawn(move || planner.run(&ended))?;
-        Ok(PlannedChecks { _end: end })
+        Ok(PlannedChecks { _end: end, trouble })
+    }
+
+    /// Why the file of the set cannot be followed, if that is so.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().clone()
     }
 }
 
@@ -66,10 +79,12 @@ impl Planner {
     }
 
     /// What was typed goes before what stands in the file; that may change while the set is protected. One that
-    /// cannot be read changes nothing.
+    /// cannot be read changes nothing, and a person is told.
     fn learn(&mut self) {
         let options = &self.ground.options;
-        let Ok(file) = Sets::of(&options.state).read(&options.name) else {
+        let read = Sets::of(&options.state).read(&options.name);
+        self.note_trouble(read.as_ref().err());
+        let Ok(file) = read else {
             self.plan = options.verify.or(self.plan);
             return;
         };
@@ -78,6 +93,20 @@ impl Planner {
         if terms != self.terms {
             self.connections.iter().for_each(|connection| connection.follow(terms.clone()));
             self.terms = terms;
+        }
+    }
+
+    /// What is no name of a set has no file.
+    fn note_trouble(&self, error: Option<&SetError>) {
+        let error = error.filter(|error| !matches!(error, SetError::Name(_)));
+        let trouble = error.map(|error| one_line(&error.to_string()));
+        let mut told = self.trouble.lock();
+        if *told != trouble {
+            match &trouble {
+                Some(why) => log::warn!("the file of the set is not followed: {why}"),
+                None => log::info!("the file of the set is followed again"),
+            }
+            *told = trouble;
         }
     }
 
@@ -93,6 +122,10 @@ impl Planner {
         let outcome = connection.verify_for(order(plan), Some(point));
         say(connection, wait(connection, &outcome, ended));
     }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn copies(connection: &Connection) -> bool {
