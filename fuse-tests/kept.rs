@@ -65,6 +65,8 @@ fn what_was_held_back_stays_so_over_a_restart() {
         protected.wait_in_line();
         assert!(protected.assert_in_sync().objects > 1);
         fs::remove_file(protected.mount.join("unsent")).expect("removed");
+        // Held back before it is sent, it would be there in the next round.
+        protected.wait_sync();
     }
     protected.stop();
     protected.start_again();
