@@ -11,11 +11,12 @@ fn verify(protected: &Protected) -> Output {
 }
 
 #[track_caller]
-fn set(protected: &Protected, arguments: &[&str]) {
+fn set(protected: &Protected, arguments: &[&str]) -> String {
     let mut command = standin(&protected.run);
     command.arg("set").args(arguments).arg("--state").arg(&protected.state);
     let output = output_within(&mut command, COMMAND_MAX);
     assert!(output.status.success(), "{arguments:?}: {}", describe(&output));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[track_caller]
@@ -76,7 +77,8 @@ fn ignored_deletions_stay_on_the_target() {
 fn deleted_files_are_kept_aside() {
     let mut protected = Protected::start(Setup::default());
     let mount = protected.mount.clone();
-    set(&protected, &["create", "m", "--keep-deleted", "trash", "--keep-days", "7"]);
+    let said = set(&protected, &["create", "m", "--keep-deleted", "trash", "--keep-days", "7"]);
+    assert!(said.contains("Deletions are kept in trash for 7 days."), "{said}");
     fs::create_dir(mount.join("dir")).expect("a directory");
     for name in ["dir/one", "two"] {
         fs::write(mount.join(name), name).expect("a file");
@@ -97,7 +99,8 @@ fn deleted_files_are_kept_aside() {
     protected.wait_sync();
     holds(&kept(&protected), "link", "two");
     holds(&kept(&protected), "dir/one", "dir/one");
-    set(&protected, &["change", "m", "--follow-deletes"]);
+    let said = set(&protected, &["change", "m", "--follow-deletes"]);
+    assert!(said.contains("Deletions are replicated."), "{said}");
     fs::write(mount.join("three"), "3").expect("a file");
     fs::remove_file(mount.join("three")).expect("three");
     protected.wait_sync();

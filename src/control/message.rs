@@ -293,4 +293,6 @@ pub struct RulesReport {
     pub rules: Rules,
     /// They are other ones than before: the replicas are compared.
     pub has_changed: bool,
+    /// What becomes of what is deleted, in words.
+    pub deletions: String,
 }

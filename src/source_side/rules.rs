@@ -41,7 +41,7 @@ pub fn follow(ground: &Ground) -> Result<RulesReport, Failure> {
     }
     // Targets keep what they have kept until then, until a copy comes.
     ground.volume.keep_removed(keeping(&deletes));
-    Ok(RulesReport { rules, has_changed })
+    Ok(RulesReport { rules, has_changed, deletions: deletes.to_string() })
 }
 
 /// What the volume follows.

@@ -100,12 +100,14 @@ impl Here<'_> {
             })),
             false => {
                 let what = match &told {
-                    Some(RulesReport { has_changed: true, .. }) => {
+                    Some(RulesReport { has_changed: true, deletions, .. }) => format!(
                         "its daemon follows it from now on, and compares the replicas: `standin status` says how \
-                         far that is."
+                         far that is. Deletions are {deletions}."
+                    ),
+                    Some(RulesReport { deletions, .. }) => {
+                        format!("its daemon follows these rules already. Deletions are {deletions}.")
                     }
-                    Some(_) => "its daemon follows the same rules already.",
-                    None => "`standin protect` of this name follows it.",
+                    None => "`standin protect` of this name follows it.".to_owned(),
                 };
                 output::text(&format!("{}: {}; {what}", path.display(), counted(file.rules.0.len())));
             }
