@@ -456,6 +456,10 @@ pub const KEEP_DAYS_MAX: u16 = 3650;
 /// every [`PRESENCE_INTERVAL`]. 10,000 files or so go within it.
 pub const OVERDUE_BURST: Duration = Duration::from_millis(100);
 
+/// Directories of one directory that are remembered while it is emptied; then it is read once more. 256 KiB of
+/// the longest names for each level, and one reading for a thousand removals.
+pub const EMPTIED_AT_ONCE_MAX: usize = 1_000;
+
 /// Bytes that are read of what a copy noted of one batch that it moved aside: 100,000 names.
 pub const NOTED_LEN_MAX: u64 = 16 << 20;
 

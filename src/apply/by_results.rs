@@ -43,7 +43,7 @@ impl Replica {
                 self.time_has_changed(at.dir, *dir_mtime)
             }
             Op::Keep { at, dir_mtime, object, links, keeping } => {
-                let done = self.keep_removed(at, (*object, *links), keeping, Doubt::MayBeDone);
+                let done = self.keep_removed((at, *dir_mtime), (*object, *links), keeping, Doubt::MayBeDone);
                 match keeping {
                     Keeping::InPlace => self.or_left_out(done)?,
                     Keeping::Aside { .. } => self.or_cleared(at, *object, *links, done)?,

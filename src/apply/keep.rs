@@ -12,13 +12,13 @@ use rustix::io::Errno;
 use super::fault::Fault;
 use super::perform::Doubt;
 use super::replica::Replica;
-use crate::packet::{Entry, Keeping, Name, ObjectId};
+use crate::packet::{Entry, Keeping, Name, ObjectId, Timestamp};
 
 impl Replica {
     /// `links`: of the object on the source, without this name.
     pub(super) fn keep_removed(
         &mut self,
-        at: &Entry,
+        (at, dir_mtime): (&Entry, Timestamp),
         (object, links): (ObjectId, u32),
         keeping: &Keeping,
         doubt: Doubt,
@@ -28,7 +28,9 @@ impl Replica {
         }
         match keeping {
             Keeping::InPlace => self.keep_in_place(at, object, links, doubt),
-            Keeping::Aside { into, days } => self.keep_aside(at, (object, links), (into, *days), doubt),
+            Keeping::Aside { into, days } => {
+                self.keep_aside((at, dir_mtime), (object, links), (into, *days), doubt)
+            }
         }
     }
 
@@ -48,7 +50,7 @@ impl Replica {
 
     fn keep_aside(
         &mut self,
-        at: &Entry,
+        (at, dir_mtime): (&Entry, Timestamp),
         (object, links): (ObjectId, u32),
         kept: (&Name, u16),
         doubt: Doubt,
@@ -63,7 +65,7 @@ impl Replica {
             self.must_hold(&dir, &at.name, object)?;
             // Elsewhere nobody finds it to set it.
             self.settle_time_of(object)?;
-            self.move_to_deleted(&dir, &at.name, kept)?;
+            self.move_to_deleted(&dir, &at.name, kept, dir_mtime)?;
         }
         self.forget_gone(object)
     }

@@ -83,7 +83,7 @@ impl Replica {
             Op::RemoveXattr { object, name, mode } => self.change_xattr(*object, name, None, *mode),
             Op::Barrier { durable: _ } => self.settle_times(),
             Op::Keep { at, dir_mtime, object, links, keeping } => {
-                self.keep_removed(at, (*object, *links), keeping, doubt)?;
+                self.keep_removed((at, *dir_mtime), (*object, *links), keeping, doubt)?;
                 self.set_mtime_later(at.dir, *dir_mtime)
             }
             Op::Stage { .. } | Op::Place { .. } | Op::Leave { .. } | Op::Unstage { .. } => {

@@ -6,7 +6,7 @@ use crate::apply::fault::Fault;
 use crate::apply::keep::remove_empty_directory;
 use crate::apply::policy;
 use crate::apply::replica::{Deleted, Replica};
-use crate::packet::{Entry, Keeping, LaneItem, ObjectId, OrphanRule};
+use crate::packet::{Entry, Keeping, LaneItem, ObjectId, OrphanRule, Timestamp};
 
 impl Session {
     /// Takes what an item says of what the source does not have.
@@ -38,7 +38,9 @@ impl Session {
     /// Where to what the index knows goes that was removed on the source meanwhile.
     pub(super) fn deleted(&self, replica: &Replica) -> Result<Option<Deleted>, Fault> {
         match &self.keeping {
-            Some(Keeping::Aside { into, days }) => Deleted::open(replica.limbo(), into, *days).map(Some),
+            Some(Keeping::Aside { into, days }) => {
+                Deleted::open(replica.limbo(), into, *days, None).map(Some)
+            }
             Some(Keeping::InPlace) | None => Ok(None),
         }
     }
@@ -46,7 +48,7 @@ impl Session {
     pub(super) fn keep_name(
         &mut self,
         replica: &mut Replica,
-        at: &Entry,
+        (at, dir_mtime): (&Entry, Timestamp),
         (object, links): (ObjectId, u32),
         keeping: &Keeping,
     ) -> Result<(), Fault> {
@@ -61,7 +63,7 @@ impl Session {
                 Keeping::Aside { .. } => self.take_name(replica, at, object, links),
             };
         }
-        let is_kept = self.keep_last_name(replica, at, object, keeping)?;
+        let is_kept = self.keep_last_name(replica, (at, dir_mtime), object, keeping)?;
         if !is_kept {
             return self.take_name(replica, at, object, links);
         }
@@ -73,7 +75,7 @@ impl Session {
     fn keep_last_name(
         &mut self,
         replica: &mut Replica,
-        at: &Entry,
+        (at, dir_mtime): (&Entry, Timestamp),
         object: ObjectId,
         keeping: &Keeping,
     ) -> Result<bool, Fault> {
@@ -87,7 +89,7 @@ impl Session {
             Keeping::Aside { .. } if self.lack(object)?.is_some() => return Ok(false),
             Keeping::Aside { into, days } => {
                 replica.settle_time_of(object)?;
-                replica.move_to_deleted(&dir, &at.name, (into, *days))?;
+                replica.move_to_deleted(&dir, &at.name, (into, *days), dir_mtime)?;
                 replica.places_changed();
             }
         }

@@ -52,7 +52,7 @@ impl Session {
                 self.set_time(replica, at.dir, *dir_mtime)
             }
             Op::Keep { at, dir_mtime, object, links, keeping } => {
-                let done = self.keep_name(replica, at, (*object, *links), keeping);
+                let done = self.keep_name(replica, (at, *dir_mtime), (*object, *links), keeping);
                 self.or_doubt(replica, &[at], done)?;
                 self.set_time(replica, at.dir, *dir_mtime)
             }

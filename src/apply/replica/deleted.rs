@@ -6,16 +6,17 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::trees::{self, Amount};
 use super::{Replica, path_of};
 use crate::apply::fault::Fault;
 use crate::limits::NAME_LEN_MAX;
-use crate::packet::Name;
+use crate::packet::{Name, Timestamp};
 use crate::store::random_u64;
 
 /// Nothing below it is an object of the replica.
@@ -29,10 +30,15 @@ const ALIKE_MAX: u32 = 20;
 pub(in crate::apply) struct Deleted(File);
 
 impl Deleted {
-    /// What is kept from now on, for so many days.
-    pub(in crate::apply) fn open(limbo: &File, into: &Name, days: u16) -> Result<Deleted, Fault> {
+    /// What is kept from now on, for so many days. `told`: when it was removed on the source, where that is known.
+    pub(in crate::apply) fn open(
+        limbo: &File,
+        into: &Name,
+        days: u16,
+        told: Option<Timestamp>,
+    ) -> Result<Deleted, Fault> {
         let all = make_directory(limbo, DELETED.as_bytes()).map_err(Fault::own("what is kept"))?;
-        let until = format!("{UNTIL}{}", date(today() + i64::from(days)));
+        let until = format!("{UNTIL}{}", date(first_day(today(), told) + i64::from(days)));
         let batch = make_directory(&all, into.as_bytes())
             .and_then(|of_set| make_directory(&of_set, until.as_bytes()))
             .map_err(Fault::own("what is kept"))?;
@@ -62,9 +68,10 @@ impl Replica {
         dir: &File,
         name: &Name,
         (into, days): (&Name, u16),
+        told: Timestamp,
     ) -> Result<(), Fault> {
         let path = self.path_below_root(dir).map(|path| path.join(name.as_os_str()));
-        Deleted::open(self.limbo(), into, days)?.take(dir, name, path.as_deref())
+        Deleted::open(self.limbo(), into, days, Some(told))?.take(dir, name, path.as_deref())
     }
 
     fn path_below_root(&self, dir: &File) -> Option<PathBuf> {
@@ -80,26 +87,38 @@ impl Replica {
     }
 }
 
-/// Removes all that is to be kept until a day before this one.
+/// Removes all that is to be kept until a day before this one. Each time it begins with another one: what
+/// cannot be removed keeps none from going.
 fn remove_until(limbo: &File, today: &str, go_on: &dyn Fn() -> bool) -> io::Result<Amount> {
     let mut gone = Amount::default();
-    let deleted = Name::new(DELETED.as_bytes()).expect("a constant is a name");
-    let Some(all) = trees::open(limbo, &deleted)? else { return Ok(gone) };
-    for into in trees::directories(&all)? {
+    let mut over = over(limbo, today)?;
+    if !over.is_empty() {
+        let first = random_u64() % over.len() as u64;
+        over.rotate_left(first as usize);
+    }
+    for (dir, batch) in over {
         if !go_on() {
             break;
         }
-        let Some(dir) = trees::open(&all, &into)? else { continue };
-        for batch in trees::directories(&dir)? {
-            if is_over(&batch, today) && go_on() {
-                let failed = trees::take_away(limbo, &dir, &batch, &mut gone, go_on)?;
-                if let Some(first) = failed.first {
-                    log::debug!("not all of {batch:?} is removed: {first}");
-                }
-            }
+        let failed = trees::take_away(limbo, &dir, &batch, &mut gone, go_on)?;
+        if let Some(first) = failed.first {
+            log::debug!("not all of {batch:?} is removed: {first}");
         }
     }
     Ok(gone)
+}
+
+/// Each batch that is over, with the directory that it is in.
+fn over(limbo: &File, today: &str) -> io::Result<Vec<(Arc<File>, Name)>> {
+    let mut over = Vec::new();
+    let deleted = Name::new(DELETED.as_bytes()).expect("a constant is a name");
+    let Some(all) = trees::open(limbo, &deleted)? else { return Ok(over) };
+    for into in trees::directories(&all)? {
+        let Some(dir) = trees::open(&all, &into)?.map(Arc::new) else { continue };
+        let batches = trees::directories(&dir)?.into_iter().filter(|batch| is_over(batch, today));
+        over.extend(batches.map(|batch| (dir.clone(), batch)));
+    }
+    Ok(over)
 }
 
 /// Dates of the same length are in order as texts.
@@ -121,8 +140,19 @@ fn put(dir: &File, name: &Name, place: &File) -> io::Result<()> {
         let new = [&name.as_bytes()[..kept], behind.as_bytes()].concat();
         match rustix::fs::renameat_with(dir, name.as_bytes(), place, &*new, RenameFlags::NOREPLACE) {
             Err(Errno::EXIST) => tried += 1,
+            // Its file system does not know the flag.
+            Err(Errno::INVAL) if is_there(place, &new)? => tried += 1,
+            Err(Errno::INVAL) => return Ok(rustix::fs::renameat(dir, name.as_bytes(), place, &*new)?),
             done => return done.map_err(io::Error::from),
         }
+    }
+}
+
+fn is_there(dir: &File, name: &[u8]) -> io::Result<bool> {
+    match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -133,6 +163,16 @@ fn make_directory(parent: &File, name: &[u8]) -> io::Result<File> {
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(File::from(rustix::fs::openat(parent, name, flags, Mode::empty())?))
+}
+
+/// The day from which the days are counted: the later one of both sides, for the clock of this one may stand in
+/// 1970 after a boot without a network. That of the source counts for little more: it may be wrong as well.
+fn first_day(own: i64, told: Option<Timestamp>) -> i64 {
+    const YEAR_2020: i64 = 18_262;
+    const YEAR_2100: i64 = 47_482;
+    let told = told.map_or(own, |told| told.seconds.div_euclid(86_400));
+    let most = if own < YEAR_2020 { YEAR_2100 } else { own + 365 };
+    if told > most { own } else { own.max(told) }
 }
 
 /// Days since 1970, in UTC.
@@ -157,6 +197,7 @@ fn date(days: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::EMPTIED_AT_ONCE_MAX;
     use std::fs;
 
     #[test]
@@ -173,6 +214,74 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_later_day_counts_unless_it_is_of_no_use() {
+        let at = |day: i64| Some(Timestamp { seconds: day * 86_400 + 5, nanoseconds: 0 });
+        let table = [
+            (20_000, None, 20_000),
+            (20_000, at(19_000), 20_000),
+            (20_000, at(20_003), 20_003),
+            (20_000, at(20_366), 20_000),
+            (3, at(20_000), 20_000),
+            (3, at(50_000), 3),
+            (3, Some(Timestamp { seconds: i64::MAX, nanoseconds: 0 }), 3),
+            (3, Some(Timestamp { seconds: i64::MIN, nanoseconds: 0 }), 3),
+        ];
+        for (own, told, expected) in table {
+            assert_eq!(first_day(own, told), expected, "{own} {told:?}");
+        }
+    }
+
+    /// One unlink went on until its directory was empty; what is left goes the next time.
+    #[test]
+    fn a_burst_ends_within_a_directory() {
+        let place = tempfile::tempdir().unwrap();
+        let batch = place.path().join("deleted/trash/until-2026-11-26");
+        for dir in 0..EMPTIED_AT_ONCE_MAX + 5 {
+            fs::create_dir_all(batch.join(format!("d{dir}"))).unwrap();
+        }
+        (0..40).for_each(|file| fs::write(batch.join(format!("f{file}")), "x").unwrap());
+        let limbo = File::open(place.path()).unwrap();
+        let steps = std::cell::Cell::new(0);
+        let burst = |most: u64| {
+            steps.set(0);
+            let go_on = || {
+                steps.set(steps.get() + 1);
+                steps.get() <= most
+            };
+            remove_until(&limbo, "2026-11-27", &go_on).unwrap().objects
+        };
+        // The first question is whether it may begin.
+        assert_eq!((burst(0), burst(1)), (0, 1));
+        for _ in 0..9 {
+            let gone = burst(20);
+            assert!((1..=21).contains(&gone), "{gone}");
+        }
+        while burst(u64::MAX) > 0 {}
+        assert!(!batch.exists());
+    }
+
+    #[test]
+    fn what_cannot_be_removed_keeps_no_other_from_going() {
+        let place = tempfile::tempdir().unwrap();
+        let batch = |day: &str| place.path().join(format!("deleted/trash/until-2026-11-{day}"));
+        for day in ["25", "26"] {
+            fs::create_dir_all(batch(day)).unwrap();
+            fs::write(batch(day).join("file"), "x").unwrap();
+        }
+        let file = File::open(batch("25").join("file")).unwrap();
+        let flags = rustix::fs::ioctl_getflags(&file).unwrap();
+        rustix::fs::ioctl_setflags(&file, flags | rustix::fs::IFlags::IMMUTABLE).unwrap();
+        let limbo = File::open(place.path()).unwrap();
+        for _ in 0..100 {
+            let steps = std::cell::Cell::new(0);
+            let go_on = || steps.replace(steps.get() + 1) < 2;
+            remove_until(&limbo, "2026-11-27", &go_on).unwrap();
+        }
+        rustix::fs::ioctl_setflags(&file, flags).unwrap();
+        assert!(batch("25").exists() && !batch("26").exists());
+    }
+
     /// Also one that is a file where another one needs a directory, and one whose name has no room for a number.
     #[test]
     fn what_has_the_same_path_is_kept_side_by_side() {
@@ -183,7 +292,7 @@ mod tests {
         let long = "n".repeat(NAME_LEN_MAX);
         let keep = |name: &str, path: &str| {
             fs::write(from.join(name), name).unwrap();
-            let deleted = Deleted::open(&limbo, &into, 3).unwrap();
+            let deleted = Deleted::open(&limbo, &into, 3, None).unwrap();
             let (from, name) = (File::open(&from).unwrap(), Name::new(name.as_bytes()).unwrap());
             deleted.take(&from, &name, Some(Path::new(path))).unwrap();
         };

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::{by_handle, c_name, open_beneath};
 use crate::apply::inode;
+use crate::limits::EMPTIED_AT_ONCE_MAX;
 use crate::packet::Name;
 use crate::sys::FileHandle;
 
@@ -112,10 +113,14 @@ struct Emptied {
     /// In the one before.
     name: Name,
     handle: FileHandle,
+    /// Directories in it.
     left: Vec<Name>,
+    /// It holds more than was read, and so much had gone from everywhere before.
+    more: Option<u64>,
 }
 
-/// Removes what lies at a name, with all below it; `amount` grows by what went.
+/// Removes what lies at a name, with all below it, as far as `go_on` lets it, but for one step in any case;
+/// `amount` grows by what went.
 pub(in crate::apply) fn take_away(
     mount: &File,
     dir: &File,
@@ -123,21 +128,29 @@ pub(in crate::apply) fn take_away(
     amount: &mut Amount,
     go_on: &dyn Fn() -> bool,
 ) -> io::Result<Failed> {
-    let mut failed = Failed::default();
+    let before = amount.objects;
+    let mut work = Work { amount, before, failed: Failed::default(), go_on };
     let mut path: Vec<Emptied> = Vec::new();
-    path.extend(enter_or_unlink(dir, name, amount, &mut failed)?);
+    path.extend(work.enter_or_unlink(dir, name)?);
     while let Some(mut last) = path.pop() {
-        if !go_on() {
-            failed.note(&last.name, &"not removed yet");
+        if !work.goes_on() {
+            work.failed.note(&last.name, &"not removed yet");
             break;
         }
         if let Some(next) = last.left.pop() {
             let below = match open_handle(mount, &last.handle)? {
-                Some(dir) => enter_or_unlink(&dir, &next, amount, &mut failed)?,
+                Some(dir) => work.enter_or_unlink(&dir, &next)?,
                 None => None,
             };
             path.push(last);
             path.extend(below);
+            continue;
+        }
+        if last.more.is_some_and(|before| before < work.amount.objects)
+            && let Some(dir) = open_handle(mount, &last.handle)?
+        {
+            (last.left, last.more) = work.unlink_files(&dir)?;
+            path.push(last);
             continue;
         }
         let above = match path.last() {
@@ -145,43 +158,68 @@ pub(in crate::apply) fn take_away(
             None => Some(dir.try_clone()?),
         };
         if let Some(above) = above {
-            unlink(&above, &last.name, AtFlags::REMOVEDIR, amount, &mut failed);
+            work.unlink(&above, &last.name, AtFlags::REMOVEDIR);
         }
     }
-    Ok(failed)
+    Ok(work.failed)
 }
 
-/// Takes a file's name away, and all of a directory's that are no directories.
-fn enter_or_unlink(
-    dir: &File,
-    name: &Name,
-    amount: &mut Amount,
-    failed: &mut Failed,
-) -> io::Result<Option<Emptied>> {
-    let (file, stat) = match look(dir, name) {
-        Ok(Some(found)) => found,
-        Ok(None) => return Ok(None),
-        Err(error) => {
-            failed.note(name, &error);
+struct Work<'a> {
+    amount: &'a mut Amount,
+    /// What had gone when it began.
+    before: u64,
+    failed: Failed,
+    go_on: &'a dyn Fn() -> bool,
+}
+
+impl Work<'_> {
+    fn goes_on(&self) -> bool {
+        let has_begun = self.amount.objects > self.before || self.failed.count > 0;
+        !has_begun || (self.go_on)()
+    }
+
+    /// Takes a file's name away, and all of a directory's that are no directories.
+    fn enter_or_unlink(&mut self, dir: &File, name: &Name) -> io::Result<Option<Emptied>> {
+        let (file, stat) = match look(dir, name) {
+            Ok(Some(found)) => found,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                self.failed.note(name, &error);
+                return Ok(None);
+            }
+        };
+        if !is_directory(&stat) {
+            self.unlink(dir, name, AtFlags::empty());
             return Ok(None);
         }
-    };
-    if !is_directory(&stat) {
-        unlink(dir, name, AtFlags::empty(), amount, failed);
-        return Ok(None);
+        let handle = FileHandle::of(file.as_fd())?;
+        let Some(inside) = open(dir, name)? else { return Ok(None) };
+        let (left, more) = self.unlink_files(&inside)?;
+        Ok(Some(Emptied { name: name.clone(), handle, left, more }))
     }
-    let handle = FileHandle::of(file.as_fd())?;
-    let Some(inside) = open(dir, name)? else { return Ok(None) };
-    let mut left = Vec::new();
-    for entry in names(&inside)? {
-        match look(&inside, &entry) {
-            Ok(Some((_, stat))) if is_directory(&stat) => left.push(entry),
-            Ok(Some(_)) => unlink(&inside, &entry, AtFlags::empty(), amount, failed),
-            Ok(None) => {}
-            Err(error) => failed.note(&entry, &error),
+
+    /// Gives some directories that are in it, and whether there is more, as in [`Emptied`]. It is read while it
+    /// shrinks: each name that stays is still met once.
+    fn unlink_files(&mut self, inside: &File) -> io::Result<(Vec<Name>, Option<u64>)> {
+        let (mut left, before) = (Vec::new(), self.amount.objects);
+        for entry in Dir::read_from(inside)? {
+            let Ok(entry) = Name::new(entry?.file_name().to_bytes()) else { continue };
+            if left.len() == EMPTIED_AT_ONCE_MAX || !self.goes_on() {
+                return Ok((left, Some(before)));
+            }
+            match look(inside, &entry) {
+                Ok(Some((_, stat))) if is_directory(&stat) => left.push(entry),
+                Ok(Some(_)) => self.unlink(inside, &entry, AtFlags::empty()),
+                Ok(None) => {}
+                Err(error) => self.failed.note(&entry, &error),
+            }
         }
+        Ok((left, None))
     }
-    Ok(Some(Emptied { name: name.clone(), handle, left }))
+
+    fn unlink(&mut self, dir: &File, name: &Name, flags: AtFlags) {
+        unlink(dir, name, flags, self.amount, &mut self.failed);
+    }
 }
 
 fn unlink(dir: &File, name: &Name, flags: AtFlags, amount: &mut Amount, failed: &mut Failed) {
