@@ -26,6 +26,8 @@ const _: () = assert!(DURABLE_PATIENCE.as_secs() >= 4 * DURABLE_INTERVAL.as_secs
 pub(super) struct Timing {
     pub(super) scheduler: Scheduler,
     pub(super) own: Own<SchedulePlan>,
+    /// The last position when this session began to flow.
+    queued: Option<Sequence>,
     taken: Option<Taken>,
 }
 
@@ -54,7 +56,7 @@ impl Timing {
             },
             &utc_offset,
         );
-        Timing { scheduler, own, taken: None }
+        Timing { scheduler, own, queued: None, taken: None }
     }
 
     pub(super) fn window(&self) -> Window {
@@ -67,7 +69,7 @@ impl<S: Surroundings> Driver<S> {
         self.look_what_is_taken();
         let turn = self.timing.scheduler.tick(&self.schedule_look(), &utc_offset);
         if let Some(turn) = turn {
-            self.timing.taken = None;
+            (self.timing.queued, self.timing.taken) = (None, None);
             self.happened(match turn {
                 Turn::Met => Event::CriterionMet,
                 Turn::Over => Event::CriterionOver,
@@ -121,13 +123,18 @@ impl<S: Surroundings> Driver<S> {
         Ok(())
     }
 
+    /// What was queued when it began to flow has to arrive; what comes meanwhile keeps no session from its end.
     fn look_what_is_taken(&mut self) {
+        if !self.machine.is_streaming() {
+            (self.timing.queued, self.timing.taken) = (None, None);
+            return;
+        }
+        let queued = *self.timing.queued.get_or_insert_with(|| self.queue.last().sequence);
         let behind = self.queue.behind(self.acknowledged).unwrap_or_default();
         let is_under_way = |since: Instant| since.elapsed() < UNDER_WAY;
         self.timing.taken = match self.timing.taken {
-            _ if !self.machine.is_streaming() => None,
             Some(taken) => Some(taken),
-            None if behind.since.is_none_or(is_under_way) => {
+            None if self.acknowledged >= queued && behind.since.is_none_or(is_under_way) => {
                 Some(Taken { upto: self.acknowledged, at: clock::now() })
             }
             None => None,
