@@ -20,9 +20,10 @@ impl Cable {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         host::require_program("ip");
         host::require_program("nsenter");
-        let name = |end: &str| format!("sd{}-{}{end}", std::process::id(), NUMBER.load(Relaxed));
+        // Taken in one step: tests that begin at the same moment had the same hosts.
+        let number = NUMBER.fetch_add(1, Relaxed);
+        let name = |end: &str| format!("sd{}-{number}{end}", std::process::id());
         let cable = Cable { source: name("s"), target: name("t") };
-        NUMBER.fetch_add(1, Relaxed);
         for end in [&cable.source, &cable.target] {
             ip(&["netns", "add", end]);
             ip(&["-n", end, "link", "set", "lo", "up"]);
