@@ -58,11 +58,11 @@ pub const MAP_SIZE_MAX: usize = 1 << 30;
 /// A copy of what changed is begun so often before one of everything is: a connection may be lost some times.
 pub const MINICOPY_ATTEMPTS_MAX: u32 = 8;
 
-/// What is found by change times after a start: so many objects, of some 100 bytes each, else a copy of
-/// everything, which takes hardly longer by then.
+/// What is found by change times after a start: so many objects, else a copy of everything, which needs no list
+/// of them.
 pub const BY_TIME_OBJECTS_MAX: usize = 1 << 18;
 
-/// Directories that such a search has been in, 9 bytes each.
+/// Directories that such a search has been in, at least 9 bytes each.
 pub const BY_TIME_DIRECTORIES_MAX: usize = 4 << 20;
 
 /// How often what programs have moved meanwhile is searched. Each time what was moved within a shorter one:
@@ -453,7 +453,7 @@ pub const ORPHANS_LISTED_MAX: usize = 200;
 pub const KEEP_DAYS_MAX: u16 = 3650;
 
 /// How long a target removes what it has kept for as long as was asked, before it looks at the stream again;
-/// every [`PRESENCE_INTERVAL`]. 10,000 files or so go within it.
+/// every [`PRESENCE_INTERVAL`].
 pub const OVERDUE_BURST: Duration = Duration::from_millis(100);
 
 /// Directories of one directory that are remembered while it is emptied; then it is read once more. 256 KiB of

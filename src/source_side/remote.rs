@@ -65,8 +65,8 @@ struct Looked {
 type Resolver = fn(&str, u16) -> Result<Vec<SocketAddr>, String>;
 
 impl Route {
-    /// Dials, and sends as fast as the limiter lets it where that is over a network; at each attempt another one of several addresses. Returns at once: a resolver, or a
-    /// disk, may take long.
+    /// Dials; at each attempt another one of several addresses. Over a network it sends as fast as the limiter
+    /// lets it. Returns at once: a resolver, or a disk, may take long.
     ///
     /// Errors: one line; it is tried again like a lost connection.
     pub fn dial(&self, attempt: u32, feed: impl Feed, limiter: Limiter) -> Result<SourceLink, String> {

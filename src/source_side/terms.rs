@@ -18,7 +18,7 @@ impl Terms {
         }
     }
 
-    /// A file that cannot be read keeps nobody from being protected, and says nothing.
+    /// One that cannot be read says nothing here: whoever reads the rules in it has refused the start.
     pub fn at_start(options: &ProtectOptions) -> Terms {
         let file = Sets::of(&options.state).read(&options.name).ok().flatten();
         Terms::of(options, file.as_ref())

@@ -171,8 +171,8 @@ impl Replica {
         }
     }
 
-    /// Looks at every name below root and limbo but for what is gone, so that the kernel remembers them all: for whoever
-    /// has many objects to place.
+    /// Looks at every name below root and limbo but for what is gone, so that the kernel remembers them all: for
+    /// whoever has many objects to place.
     pub(in crate::apply) fn remember_names(&self) -> Result<(), Fault> {
         let handle_of = |fd: BorrowedFd<'_>| FileHandle::of(fd).map_err(handle_fault);
         let limbo = handle_of(self.limbo().as_fd())?;

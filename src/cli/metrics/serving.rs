@@ -1,5 +1,5 @@
-//! Answers one GET after the other, over connections of this host: small, bounded in whatever a peer does, and
-//! never a body that it sends.
+//! Answers one GET for each connection of this host: bounded in whatever a peer does, and never reads a body that
+//! it sends.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};

@@ -206,7 +206,8 @@ pub type WhatIsOwed = Arc<dyn Fn() -> Option<Owed> + Send + Sync>;
 
 impl<S: StampedSink> LiveCopy<S> {
     /// Only what is owed is shown, to a target that was as the source before that has changed. What was
-    /// deleted since is deleted there, up to so many percent of all that it has; with 0 it is moved aside. The set has no rules.
+    /// deleted since is deleted there, up to so many percent of all that it has; with 0 it is moved aside. The set
+    /// has no rules.
     pub fn only(
         mut self,
         owed: Arc<Owed>,
