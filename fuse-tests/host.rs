@@ -79,6 +79,16 @@ impl Drop for StopAtEnd<'_> {
     }
 }
 
+/// Waits for what comes by itself.
+#[track_caller]
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + SYNC_MAX;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// Waits until copies have brought every target into line that is there, as `status` says it.
 #[track_caller]
 pub fn wait_in_line(standin: impl Fn() -> Command, said: impl Fn() -> String) {

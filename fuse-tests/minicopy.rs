@@ -5,9 +5,9 @@ use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::host::{COMMAND_MAX, Protected, Setup, describe, is_mounted, output_within, standin};
+use crate::host::{COMMAND_MAX, Protected, Setup, describe, is_mounted, output_within, standin, wait_until};
 use serde_json::Value;
 
 /// Directories, and files in each.
@@ -26,14 +26,6 @@ fn progress(protected: &Protected) -> Value {
 
 fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or_else(|| panic!("{value} is no number"))
-}
-
-fn wait_until(what: &str, max: Duration, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + max;
-    while !holds() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
 }
 
 fn make_tree(root: &Path) {
@@ -73,7 +65,7 @@ fn assert_is_mini(protected: &Protected) {
 
 /// Moments at which targets had everything are noted now and then.
 fn wait_for_a_moment(protected: &Protected) {
-    wait_until("a moment is noted", Duration::from_secs(60), || {
+    wait_until("a moment is noted", || {
         let sets = fs::read_dir(protected.state.join("sets")).or_else(|_| fs::read_dir(&protected.state));
         let records = sets.expect("the state").flatten().map(|entry| entry.path().join("set.json"));
         let noted = |path: std::path::PathBuf| {
@@ -222,7 +214,7 @@ fn an_outage_costs_the_regions_that_changed() {
         large.write_all(&vec![piece; 1 << 20]).expect("a write");
     }
     protected.wait_sync();
-    wait_until("the map begins after what is there", Duration::from_secs(60), || {
+    wait_until("the map begins after what is there", || {
         let output = output_within(standin(&run).args(["bitmap", "show", "--json"]), COMMAND_MAX);
         let shown: Value = serde_json::from_slice(&output.stdout).expect("JSON");
         let generations = shown["generations"].as_array().expect("a list").clone();
@@ -242,7 +234,7 @@ fn an_outage_costs_the_regions_that_changed() {
             large.write_all(&vec![100 + round; REGION as usize]).expect("programs go on");
         }
     }
-    wait_until("it is let go", COMMAND_MAX, || status(&run)["connections"][0]["needs_copy"] == true);
+    wait_until("it is let go", || status(&run)["connections"][0]["needs_copy"] == true);
     command("start");
     protected.wait_in_line();
     assert!(protected.assert_in_sync().objects > DIRECTORIES * FILES / 2);

@@ -4,14 +4,11 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use crate::host::{Protected, Setup, run};
-
-/// The daemon looks every second.
-const FOLLOWED_MAX: Duration = Duration::from_secs(30);
+use crate::host::{Protected, Setup, run, wait_until};
 
 /// A tmpfs that goes away with the test.
 struct Tmpfs(PathBuf);
@@ -43,15 +40,6 @@ fn options(at: &Path) -> Vec<String> {
     let at = at.canonicalize().expect("it is there");
     let line = table.lines().rfind(|line| line.split(' ').nth(4) == at.to_str()).expect("it is mounted");
     line.split(' ').nth(5).expect("options").split(',').map(str::to_owned).collect()
-}
-
-#[track_caller]
-fn wait_until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + FOLLOWED_MAX;
-    while !holds() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// Long reads of what no cache has were bound by trips to the daemon, not by the disk.

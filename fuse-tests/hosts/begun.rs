@@ -1,20 +1,10 @@
 //! What a program begins past the mount before it is there.
 
 use std::fs::{self, File};
-use std::time::{Duration, Instant};
 
 use super::Hosts;
 use crate::host::{self, Daemon};
 use crate::sys::Mapping;
-
-#[track_caller]
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !holds() {
-        assert!(Instant::now() < deadline, "never {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
 
 /// What a program stores past the mount is not replicated: one that begins to while targets are waited
 /// for keeps the start from coming up, as one that was there before.
@@ -30,7 +20,7 @@ fn who_begins_to_write_while_targets_are_waited_for_is_named() {
     command.args(host::profile(&[]));
     let mut source = Daemon::spawn(command);
     // It has seen that nobody had a file open for writing, and waits for its target.
-    wait_until("waits for its target", || source.said().contains("tried for"));
+    host::wait_until("waits for its target", || source.said().contains("tried for"));
     let file = File::options().read(true).write(true).open(&page).unwrap();
     let mapping = Mapping::new(&file, 4096).unwrap();
     drop(file);
@@ -38,7 +28,7 @@ fn who_begins_to_write_while_targets_are_waited_for_is_named() {
     hosts.serve();
     let status = source.wait(host::SYNC_MAX).expect("it ends");
     assert_eq!(status.code(), Some(2), "{}", source.said());
-    wait_until("names the file", || source.said().contains("a page"));
+    host::wait_until("names the file", || source.said().contains("a page"));
     drop(mapping);
     hosts.protect();
     assert_eq!(fs::read(hosts.replica().join("a page")).unwrap(), [b'A'; 4096]);

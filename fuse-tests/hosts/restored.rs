@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{Hosts, REPSET};
 use crate::host::{self, COMMAND_MAX, Daemon, Image, STOP_MAX, SYNC_MAX, describe, output_within};
@@ -128,7 +128,7 @@ fn a_replica_is_one_host_s_at_a_time() {
     let mut command = on_new(&hosts);
     command.args(["restore", &hosts.repset, "--to"]).arg(disk.join("restored"));
     let mut restoring = Daemon::spawn(command);
-    wait_for("room is waited for", || restoring.said().contains("cannot be performed"));
+    host::wait_until("room is waited for", || restoring.said().contains("cannot be performed"));
     let mut source = Daemon::spawn(hosts.protect_command());
     source.wait_ready();
     hosts.wait_for_source("refused", |connection| {
@@ -144,15 +144,6 @@ fn a_replica_is_one_host_s_at_a_time() {
     hosts.assert_in_sync();
     hosts.stop_source();
     drop(image);
-}
-
-#[track_caller]
-fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + SYNC_MAX;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "never {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// The target dies in the middle; the same command goes on.

@@ -35,11 +35,11 @@ pub(super) fn run(common: &Common, args: &Connection) -> Outcome {
         }
         ConnectionCommand::Disconnect(one) => (ConnectionChange::Disconnect, one),
         ConnectionCommand::Limit { what, one } => match what {
-            LimitAsked::Show => return limit::show(common, one),
+            LimitAsked::Show => return show(common, one, limit::SHOWN),
             LimitAsked::Change(order) => (ConnectionChange::Limit { order: order.clone() }, one),
         },
         ConnectionCommand::Schedule { command } => match command {
-            ScheduleCommand::Show(one) => return schedule::show(common, one),
+            ScheduleCommand::Show(one) => return show(common, one, schedule::SHOWN),
             ScheduleCommand::Set { plan, one } => (schedule::change(Order::Set(*plan)), one),
             ScheduleCommand::Clear(one) => (schedule::change(Order::Clear), one),
             ScheduleCommand::On(one) => (schedule::change(Order::On), one),
@@ -54,6 +54,29 @@ pub(super) fn run(common: &Common, args: &Connection) -> Outcome {
         output::json(&changed);
     } else {
         output::text(&text(&changed));
+    }
+    Ok(0)
+}
+
+/// What one command shows of a connection: the JSON member beside its id and target, and the words.
+struct Shown {
+    member: &'static str,
+    value: fn(&ConnectionStatus) -> serde_json::Value,
+    text: fn(&ConnectionStatus) -> String,
+}
+
+fn show(common: &Common, one: &OneConnection, shown: Shown) -> Outcome {
+    let (set, which) = meant(one)?;
+    let status = find_role(common, set.as_deref(), RoleName::Source)?.status;
+    let connections = chosen(status.connections(), which.as_deref())?;
+    if common.json {
+        let shown = connections.iter().map(|connection| {
+            json!({ "id": connection.id, "target": connection.target, shown.member: (shown.value)(connection) })
+        });
+        output::json(&json!({ "connections": shown.collect::<Vec<_>>() }));
+    } else {
+        let texts: Vec<String> = connections.iter().map(|connection| (shown.text)(connection)).collect();
+        output::text(&texts.join("\n"));
     }
     Ok(0)
 }

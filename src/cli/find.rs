@@ -26,13 +26,7 @@ const UNTOUCHED: &str = "Nothing was changed.";
 /// Errors: none there; several and none named (listed); the one named does not answer.
 pub(super) fn find(common: &Common, set: Option<&Path>) -> Result<Found, Failure> {
     let run = common.run_dir();
-    let daemons = daemons(&run).map_err(|error| {
-        Failure::new(
-            format!("The run directory {} cannot be read: {error}.", run.display()),
-            UNTOUCHED,
-            "Ask as root, or name another run directory with --run.",
-        )
-    })?;
+    let daemons = all(&run)?;
     match set {
         None => the_only(daemons, &run),
         Some(set) => named(daemons, set, &run),
@@ -58,6 +52,17 @@ pub(super) fn find_role(common: &Common, name: Option<&Path>, role: RoleName) ->
         )),
         (Some(_), _) | (None, RoleName::Source) => find(common, name),
     }
+}
+
+/// All daemons of a run directory, those that were killed among them.
+pub(super) fn all(run: &Path) -> Result<Vec<Daemon>, Failure> {
+    daemons(run).map_err(|error| {
+        Failure::new(
+            format!("The run directory {} cannot be read: {error}.", run.display()),
+            UNTOUCHED,
+            "Ask as root, or name another run directory with --run.",
+        )
+    })
 }
 
 fn the_only(daemons: Vec<Daemon>, run: &Path) -> Result<Found, Failure> {

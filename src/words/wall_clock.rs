@@ -128,6 +128,11 @@ impl fmt::Display for TimeOfDay {
 pub struct Date(i64);
 
 impl Date {
+    /// Days since the first of 1970.
+    pub fn since_1970(days: i64) -> Date {
+        Date(days)
+    }
+
     /// Monday is 0.
     pub fn weekday(day: i64) -> u8 {
         (day + 3).rem_euclid(7) as u8
@@ -230,7 +235,13 @@ mod tests {
 
     #[test]
     fn dates_are_those_of_the_calendar() {
-        for (text, days) in [("1970-01-01", 0), ("2000-02-29", 11_016), ("2024-12-31", 20_088)] {
+        for (text, days) in [
+            ("1970-01-01", 0),
+            ("1970-02-28", 58),
+            ("2000-02-29", 11_016),
+            ("2000-03-01", 11_017),
+            ("2024-12-31", 20_088),
+        ] {
             let date: Date = text.parse().unwrap();
             assert_eq!((date, date.to_string().as_str()), (Date(days), text));
         }

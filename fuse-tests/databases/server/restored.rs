@@ -40,7 +40,7 @@ fn a_restored_data_directory_opens_with_every_row() {
     let mut command = hosts.standin(&hosts.cable.source, "new-run", "new-state");
     command.args(["restore", &hosts.repset, "--to"]).arg(disk.join("restored"));
     let mut restoring = Daemon::spawn(command);
-    wait_for("room is waited for", || restoring.said().contains("cannot be performed"));
+    host::wait_until("room is waited for", || restoring.said().contains("cannot be performed"));
     let mut source = Daemon::spawn(hosts.protect_command());
     source.wait_ready();
     hosts.wait_for_source("refused", |connection| {
@@ -67,13 +67,4 @@ fn fill(disk: &Path) -> std::path::PathBuf {
     let taken = free.f_bavail * free.f_frsize - ROOM_AT_FIRST;
     rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, taken).expect("room is taken");
     path
-}
-
-#[track_caller]
-fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + SYNC_MAX;
-    while !is_so() {
-        assert!(std::time::Instant::now() < deadline, "never {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }

@@ -18,6 +18,7 @@ use crate::apply::fault::Fault;
 use crate::limits::NAME_LEN_MAX;
 use crate::packet::{Name, Timestamp};
 use crate::store::random_u64;
+use crate::words::Date;
 
 /// Nothing below it is an object of the replica.
 pub(super) const DELETED: &str = "deleted";
@@ -38,7 +39,7 @@ impl Deleted {
         told: Option<Timestamp>,
     ) -> Result<Deleted, Fault> {
         let all = make_directory(limbo, DELETED.as_bytes()).map_err(Fault::own("what is kept"))?;
-        let until = format!("{UNTIL}{}", date(first_day(today(), told) + i64::from(days)));
+        let until = format!("{UNTIL}{}", Date::since_1970(first_day(today(), told) + i64::from(days)));
         let batch = make_directory(&all, into.as_bytes())
             .and_then(|of_set| make_directory(&of_set, until.as_bytes()))
             .map_err(Fault::own("what is kept"))?;
@@ -83,7 +84,7 @@ impl Replica {
     ///
     /// Errors: of the disk.
     pub(in crate::apply) fn remove_overdue(&self, go_on: &dyn Fn() -> bool) -> io::Result<Amount> {
-        remove_until(self.limbo(), &date(today()), go_on)
+        remove_until(self.limbo(), &Date::since_1970(today()).to_string(), go_on)
     }
 }
 
@@ -181,38 +182,11 @@ fn today() -> i64 {
     (since.as_secs() / 86_400) as i64
 }
 
-/// `YYYY-MM-DD`; Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
-fn date(days: i64) -> String {
-    let days = days + 719_468;
-    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year + era * 400 + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::limits::EMPTIED_AT_ONCE_MAX;
     use std::fs;
-
-    #[test]
-    fn days_have_dates() {
-        let table = [
-            (0, "1970-01-01"),
-            (58, "1970-02-28"),
-            (11_016, "2000-02-29"),
-            (11_017, "2000-03-01"),
-            (20_819, "2027-01-01"),
-        ];
-        for (days, text) in table {
-            assert_eq!(date(days), text);
-        }
-    }
 
     #[test]
     fn the_later_day_counts_unless_it_is_of_no_use() {
@@ -299,7 +273,7 @@ mod tests {
         (0..3).for_each(|_| keep("a", "d/a"));
         keep("b", "d/a/b");
         (0..2).for_each(|_| keep(&long, &long));
-        let until = place.path().join(format!("deleted/trash/until-{}", date(today() + 3)));
+        let until = place.path().join(format!("deleted/trash/until-{}", Date::since_1970(today() + 3)));
         for path in ["d/a", "d/a~2", "d/a~3", "b", &long, &format!("{}~2", "n".repeat(NAME_LEN_MAX - 2))] {
             assert!(until.join(path).is_file(), "{path}");
         }

@@ -2,32 +2,16 @@
 
 use serde_json::json;
 
-use super::super::args::{Common, OneConnection};
-use super::super::find::find_role;
-use super::super::{Outcome, output};
-use super::{chosen, meant};
-use crate::control::{ConnectionChange, ConnectionStatus, RoleName, ScheduleStatus};
+use super::Shown;
+use crate::control::{ConnectionChange, ConnectionStatus, ScheduleStatus};
 use crate::words::{Order, SchedulePlan};
 
 pub(super) fn change(order: Order<SchedulePlan>) -> ConnectionChange {
     ConnectionChange::Schedule { order }
 }
 
-pub(super) fn show(common: &Common, one: &OneConnection) -> Outcome {
-    let (set, which) = meant(one)?;
-    let status = find_role(common, set.as_deref(), RoleName::Source)?.status;
-    let connections = chosen(status.connections(), which.as_deref())?;
-    if common.json {
-        let schedules = connections.iter().map(|connection| {
-            json!({ "id": connection.id, "target": connection.target, "schedule": connection.schedule })
-        });
-        output::json(&json!({ "connections": schedules.collect::<Vec<_>>() }));
-    } else {
-        let texts: Vec<String> = connections.iter().map(|connection| text(connection)).collect();
-        output::text(&texts.join("\n"));
-    }
-    Ok(0)
-}
+pub(super) const SHOWN: Shown =
+    Shown { member: "schedule", value: |connection| json!(connection.schedule), text };
 
 /// What holds, why, and what comes next.
 pub(super) fn text(connection: &ConnectionStatus) -> String {

@@ -17,8 +17,7 @@ use self::families::families;
 use self::serving::{Asked, Said, is_this_host, serve};
 use self::text::{Family, exposition};
 use super::args::Common;
-use super::{Outcome, output};
-use crate::control::daemons;
+use super::{Outcome, find, output};
 use crate::failure::Failure;
 use crate::store;
 
@@ -48,15 +47,7 @@ pub(super) fn run(common: &Common, args: &Metrics) -> Outcome {
 }
 
 fn ask(common: &Common) -> Result<Vec<Family>, Failure> {
-    let run = common.run_dir();
-    let daemons = daemons(&run).map_err(|error| {
-        Failure::new(
-            format!("The run directory {} cannot be read: {error}.", run.display()),
-            UNTOUCHED,
-            "Ask as root, or name another run directory with --run.",
-        )
-    })?;
-    Ok(families(&daemons))
+    Ok(families(&find::all(&common.run_dir())?))
 }
 
 /// Where another user's collector reads it.
