@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the ground up. On the ground everybody may import everybody.
-const FLOORS: [&[&str]; 6] = [
+const FLOORS: [&[&str]; 7] = [
     &[
         "clock",
         "failpoint",
@@ -26,6 +26,7 @@ const FLOORS: [&[&str]; 6] = [
     ],
     &["packet"],
     &["blocks", "map", "privileges", "sets", "xattr"],
+    &["clone"],
     &["apply", "connection", "control", "intercept", "link", "pairing", "preflight", "queue", "resync"],
     &["source_side", "target_side"],
     &["bench", "cli", "dependencies", "floors", "lib", "main", "shape", "simulator"],

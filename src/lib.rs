@@ -19,6 +19,7 @@
 //! - [`link`]: QUIC, keys, heartbeats; the only user of `quinn` and `tokio`
 //! - [`connection`]: states, reconnection, what to do after a handshake; pure
 //! - [`pairing`]: tokens, and which key may send which set
+//! - [`clone`]: the replica as of one moment, copied into a directory while packets change it
 //! - [`apply`]: performs packets inside the replica's root, exactly once
 //! - [`resync`]: makes a target equal from what the source holds now: the source's half of a copy; the
 //!   target's is `apply::reconcile`
@@ -51,6 +52,7 @@ pub mod bench;
 pub mod blocks;
 pub mod cli;
 mod clock;
+pub mod clone;
 pub mod connection;
 pub mod control;
 #[cfg(test)]

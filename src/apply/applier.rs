@@ -180,6 +180,7 @@ impl Applier {
 
     /// Removes some of what was kept for as long as its source has asked.
     pub fn remove_overdue(&self) {
+        let _watch = self.watch();
         let end = clock::now() + OVERDUE_BURST;
         match self.replica.remove_overdue(&|| clock::now() < end) {
             Ok(gone) if gone.objects > 0 => log::info!("{} objects were kept for long enough", gone.objects),
@@ -200,6 +201,7 @@ impl Applier {
 
     /// [`Applier::handle`]; `run` says whether it came with the frame before.
     pub fn handle_in(&mut self, run: Run, frame: &Frame) -> Outcome {
+        let _watch = self.watch();
         self.replica.begin_frame(run);
         let outcome = self.handled(frame);
         self.replica.end_frame();
@@ -321,6 +323,7 @@ impl Applier {
 
     /// Nothing came for a while: sets the times that are pending.
     pub fn set_pending_times(&mut self) -> Result<(), Fault> {
+        let _watch = self.watch();
         let settled = self.replica.settle_times();
         self.or_give_time_up(settled)
     }
@@ -356,6 +359,7 @@ impl Applier {
             // What is emptied would be taken for what the copy has brought.
             return Ok(Relief::Nothing);
         }
+        let _watch = self.watch();
         self.replica.relieve(&objects[..objects.len().min(RELIEF_OBJECTS_MAX)])
     }
 
@@ -368,6 +372,7 @@ impl Applier {
 
     /// First part of a durable point; [`DurablePoint::sync`] may run elsewhere meanwhile.
     pub fn begin_durable(&mut self) -> Result<DurablePoint, Fault> {
+        let _watch = self.watch();
         self.recover_from_relief()?;
         let begun = self.replica.begin_durable();
         self.or_give_time_up(begun)
@@ -380,6 +385,7 @@ impl Applier {
 
     /// The connection is gone: what was received is performed, now it is made durable, whole.
     pub fn end_session(&mut self) {
+        let _watch = self.watch();
         if let Err(fault) = self.reconcile.interrupt(&mut self.replica) {
             log::warn!("what was copied last will be copied again: {fault}");
         }

@@ -13,6 +13,7 @@ use super::fault::{Concern, Fault};
 use super::perform::Doubt;
 use super::policy;
 use super::replica::{Limbo, Replica, Why, c_name, handle_fault};
+use crate::clone::guard;
 use crate::packet::{Entry, Keeping, ObjectId, Op, Replaced, Timestamp};
 use crate::sys::FileHandle;
 
@@ -132,6 +133,7 @@ impl Replica {
             return self.link(object, to, Doubt::MayBeDone);
         }
         let (old, new) = (c_name(&from.name), c_name(&to.name));
+        guard::moving((&*from_dir, from.name.as_bytes()), (&*to_dir, to.name.as_bytes()));
         rustix::fs::renameat_with(&*from_dir, old, &*to_dir, new, RenameFlags::NOREPLACE)
             .map_err(Fault::system("rename"))
     }

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::fault::Fault;
 use super::inode;
 use super::replica::Replica;
+use crate::clone::guard;
 use crate::failpoint;
 use crate::packet::{ContentResult, ObjectId, Owner, Reserve, Timestamp, XattrName};
 
@@ -39,6 +40,7 @@ impl Replica {
         result: &ContentResult,
     ) -> Result<(), Fault> {
         let file = self.writable(object)?;
+        guard::content(&file, offset, bytes.len() as u64);
         self.writer().write_all_at(&file, bytes, offset).map_err(Fault::system("write"))?;
         self.content_changed(&file, result)
     }
@@ -51,6 +53,7 @@ impl Replica {
     /// [`Replica::resize`] without the mtime.
     pub(super) fn resize_untimed(&mut self, object: ObjectId, result: &ContentResult) -> Result<(), Fault> {
         let file = self.writable(object)?;
+        guard::resizing(&file, result.size);
         rustix::fs::ftruncate(&*file, result.size).map_err(Fault::system("truncate"))?;
         if result.size == 0 {
             self.relief_is_over(object)?;
@@ -83,6 +86,7 @@ impl Replica {
         result: &ContentResult,
     ) -> Result<(), Fault> {
         let file = self.writable(object)?;
+        guard::content(&file, offset, length);
         match rustix::fs::fallocate(&*file, fallocate_flags(how), offset, length) {
             Err(Errno::NOTSUP | Errno::NOSYS) => reserve_by_hand(&file, offset, length, how, result)?,
             done => done.map_err(Fault::system("fallocate"))?,

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::fault::Fault;
 use super::inode;
 use super::replica::{Access, Came, Replica, open_beneath};
+use crate::clone::guard;
 use crate::packet::{Attributes, Birth, Name, ObjectId, Xattr};
 use crate::sys;
 
@@ -100,6 +101,13 @@ impl Replica {
 
 /// Makes the object; a file comes back open for writing, everything else as `O_PATH`.
 pub(super) fn make(dir: BorrowedFd<'_>, name: &Name, birth: &Birth, mode: u32) -> io::Result<(File, Access)> {
+    guard::name(dir, name.as_bytes());
+    let made = make_as(dir, name, birth, mode)?;
+    guard::born(&made.0);
+    Ok(made)
+}
+
+fn make_as(dir: BorrowedFd<'_>, name: &Name, birth: &Birth, mode: u32) -> io::Result<(File, Access)> {
     sys::set_own_umask(0)?;
     // Nobody but root until owner and ACLs are right.
     let private = Mode::from_raw_mode(mode & 0o700);

@@ -20,6 +20,7 @@ impl Applier {
     /// Finishes what was begun and sets pending times; what keeps it from that is logged and shown
     /// ([`Replica::data_shown`]). To be called again later then.
     pub fn come_to_rest(&mut self) {
+        let _watch = self.watch();
         let unrest = self.try_to_rest().err();
         self.replica.rests_but_for(unrest);
     }

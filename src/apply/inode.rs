@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 
 use super::fault::Fault;
+use crate::clone::guard;
 use crate::failpoint;
 use crate::packet::{Attributes, Owner, Timestamp, Xattr, XattrName};
 use crate::sys::proc_path;
@@ -25,6 +26,8 @@ pub fn set_owner(fd: impl AsFd, owner: Owner) -> Result<(), Fault> {
     if owner.uid == u32::MAX || owner.gid == u32::MAX {
         return Err(Fault::Refused("an owner of -1"));
     }
+    let fd = fd.as_fd();
+    guard::attributes(fd);
     let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
     rustix::fs::chownat(fd, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH).map_err(Fault::system("chown"))
 }
@@ -40,6 +43,7 @@ fn set_mode_of(kind: FileType, fd: BorrowedFd<'_>, mode: u32) -> Result<(), Faul
     if kind == FileType::Symlink {
         return Ok(());
     }
+    guard::attributes(fd);
     let mode = Mode::from_raw_mode(mode & 0o7777);
     match rustix::fs::fchmod(fd, mode) {
         // An `O_PATH` descriptor.
@@ -59,6 +63,8 @@ pub fn set_mtime(fd: impl AsFd, mtime: Timestamp) -> Result<(), Fault> {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec { tv_sec: mtime.seconds, tv_nsec: i64::from(mtime.nanoseconds) },
     };
+    let fd = fd.as_fd();
+    guard::attributes(fd);
     rustix::fs::utimensat(fd, c"", &times, AtFlags::EMPTY_PATH).map_err(Fault::system("set mtime"))
 }
 
@@ -75,7 +81,9 @@ pub fn get_xattr(fd: impl AsFd, name: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
 /// Sets an extended attribute of an object of the replica.
 pub fn set_xattr(fd: impl AsFd, name: &XattrName, value: &[u8]) -> Result<(), Fault> {
     not_our_own(name)?;
-    rustix::fs::setxattr(proc_path(fd.as_fd()), name.0.as_slice(), value, XattrFlags::empty())
+    let fd = fd.as_fd();
+    guard::attributes(fd);
+    rustix::fs::setxattr(proc_path(fd), name.0.as_slice(), value, XattrFlags::empty())
         .map_err(|error| attribute_fault("set attribute", name, error))
 }
 
@@ -83,6 +91,7 @@ pub fn set_xattr(fd: impl AsFd, name: &XattrName, value: &[u8]) -> Result<(), Fa
 pub fn remove_xattr(fd: impl AsFd, name: &XattrName) -> Result<(), Fault> {
     not_our_own(name)?;
     let fd = fd.as_fd();
+    guard::attributes(fd);
     match rustix::fs::removexattr(proc_path(fd), name.0.as_slice()) {
         Ok(()) | Err(rustix::io::Errno::NODATA) => Ok(()),
         // The kernel asks for `CAP_SETFCAP` before it looks whether there is anything to remove.

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::fault::Fault;
 use super::perform::Doubt;
 use super::replica::Replica;
+use crate::clone::guard;
 use crate::packet::{Entry, Keeping, Name, ObjectId, Timestamp};
 
 impl Replica {
@@ -78,6 +79,7 @@ pub(super) fn remove_empty_directory(dir: &File, name: &Name) -> Result<(), Faul
     if FileType::from_raw_mode(found.st_mode) != FileType::Directory {
         return Ok(());
     }
+    guard::going(dir, name.as_bytes());
     match rustix::fs::unlinkat(dir, name.as_bytes(), AtFlags::REMOVEDIR) {
         Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(()),
         Err(error) => Err(Fault::system("remove a directory")(error)),

@@ -20,6 +20,7 @@
 //! bad before the next packet passes.
 
 mod applier;
+mod barrier;
 mod by_results;
 mod content;
 mod create;

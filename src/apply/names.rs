@@ -14,6 +14,7 @@ use super::fault::Fault;
 use super::inode;
 use super::perform::Doubt;
 use super::replica::{Replica, by_handle, c_name};
+use crate::clone::guard;
 use crate::failpoint;
 use crate::packet::{Attributes, Entry, LINKS_UNKNOWN, Name, ObjectId, Replaced, Whiteout};
 use crate::sys::FileHandle;
@@ -163,6 +164,7 @@ impl Replica {
         self.must_hold(&dir, &at.name, object)?;
         self.keep_nameless(object, links)?;
         let what = if flags == AtFlags::REMOVEDIR { "remove a directory" } else { "unlink" };
+        guard::going(&*dir, at.name.as_bytes());
         rustix::fs::unlinkat(&*dir, at.name.as_bytes(), flags).map_err(Fault::system(what))
     }
 
@@ -218,6 +220,7 @@ impl Replica {
         self.must_hold(&left_dir, &left.0.name, left.1)?;
         self.must_hold(&right_dir, &right.0.name, right.1)?;
         let (left, right) = (left.0.name.as_bytes(), right.0.name.as_bytes());
+        guard::exchanging((&*left_dir, left), (&*right_dir, right));
         rustix::fs::renameat_with(&*left_dir, left, &*right_dir, right, RenameFlags::EXCHANGE)
             .map_err(Fault::system("exchange"))
     }
@@ -240,6 +243,7 @@ impl Replica {
         (to_dir, to): (&Arc<File>, &Name),
         flags: RenameFlags,
     ) -> Result<(), Fault> {
+        guard::moving((&**from_dir, from.as_bytes()), (&**to_dir, to.as_bytes()));
         let rename =
             |flags| rustix::fs::renameat_with(&**from_dir, from.as_bytes(), &**to_dir, to.as_bytes(), flags);
         match rename(flags) {

@@ -32,7 +32,7 @@ pub use mapping::SharedPage;
 pub use memory::give_back_memory;
 pub use mount::{MountOptions, set_mount_options};
 pub use peer::{Peer, peer_of};
-pub use sync::sync_pages;
+pub use sync::{share_range, sync_pages};
 pub use thread::{Identity, act_as, acting_as, as_caller, set_own_umask};
 pub use usage::{Usage, usage, usage_of_children};
 

@@ -293,6 +293,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
                 }
             }
         }
+        self.applier.take_barrier();
         self.look_for_objects()?;
         self.durable()
     }

@@ -18,6 +18,7 @@ use crate::apply::fault::Fault;
 use crate::apply::inode;
 use crate::apply::replica::Replica;
 use crate::blocks::{Hasher, Range, Reads};
+use crate::clone::guard;
 use crate::limits::{COMPARED_FILES_MAX, HASH_BLOCK};
 use crate::packet::{
     Attributes, BlockHash, ItemHeader, ItemNumber, LaneItem, ListedObject, ObjectId, TargetMessage, Xattr,
@@ -162,6 +163,7 @@ impl Session {
     fn begin_compared(&mut self, replica: &mut Replica, object: ObjectId, size: u64) -> Result<(), Fault> {
         let (file, handle) = (replica.writable(object)?, replica.known_handle(object)?);
         if inode::stat(&*file)?.st_size as u64 != size && !planted::is(Planted::KeepsItsSize) {
+            guard::resizing(&file, size);
             file.set_len(size).map_err(Fault::system("truncate"))?;
         }
         let Some(by_blocks) = &mut self.by_blocks else { return Ok(()) };
@@ -225,6 +227,7 @@ pub(super) fn make_hole(file: &File, range: std::ops::Range<u64>) -> Result<(), 
         return Ok(());
     }
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    guard::content(file, range.start, range.end - range.start);
     // Also behind the end: the block that it lies in is a hole as a whole then.
     match fallocate(file, flags, range.start, range.end - range.start) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(file, range.start..end),

@@ -13,6 +13,7 @@ use crate::apply::fault::Fault;
 use crate::apply::inode;
 use crate::apply::replica::Replica;
 use crate::apply::replica::Writer;
+use crate::clone::guard;
 use crate::failpoint;
 use crate::limits::{UNSETTLED_BYTES_MAX, UNSETTLED_FILES_MAX};
 use crate::packet::{Attributes, ObjectId, Timestamp, Xattr};
@@ -47,6 +48,7 @@ impl OpenFile {
         }
         // Also where nothing is cut off ext4 would write the file to its disk at its close.
         if before.st_size > 0 && comes != Comes::Blocks {
+            guard::resizing(&file, 0);
             file.set_len(0).map_err(Fault::system("truncate"))?;
         }
         Ok(OpenFile { object, handle, file, writer: replica.writer().clone(), comes })
@@ -66,6 +68,7 @@ impl OpenFile {
             make_hole(&self.file, offset - hole..offset)?;
         }
         failpoint::at("content").map_err(Fault::system("write"))?;
+        guard::content(&self.file, offset, bytes.len() as u64);
         self.writer.write_all_at(&self.file, bytes, offset).map_err(Fault::system("write"))?;
         // Not before: what had no room comes once more.
         if let Comes::All { reached } = &mut self.comes {
@@ -150,6 +153,7 @@ impl Session {
     ) -> Result<(), Fault> {
         let file = replica.writable(object)?;
         if inode::stat(&*file)?.st_size as u64 != size {
+            guard::resizing(&file, size);
             file.set_len(size).map_err(Fault::system("truncate"))?;
         }
         let mode = replica.policy().mode(&*file, attributes.mode)?;

@@ -19,6 +19,7 @@ use crate::apply::create::{NameTaken, NewObject};
 use crate::apply::fault::{Concern, Fault};
 use crate::apply::policy;
 use crate::apply::replica::{Replica, c_name};
+use crate::clone::guard;
 use crate::packet::{Attributes, Birth, Entry, ObjectId, Op, Replaced, Timestamp, Whiteout};
 use crate::sys::FileHandle;
 
@@ -227,6 +228,7 @@ impl Session {
                 false => AtFlags::empty(),
             };
             // What is below it may still be wanted.
+            guard::going(dir, at.name.as_bytes());
             if rustix::fs::unlinkat(dir, at.name.as_bytes(), flags).is_ok() {
                 replica.places_changed();
                 return Ok(());
@@ -487,6 +489,7 @@ fn move_name(
         return Ok(false);
     }
     let (old, new) = (c_name(&from.name), c_name(&to.name));
+    guard::moving((from_dir, from.name.as_bytes()), (to_dir, to.name.as_bytes()));
     match rustix::fs::renameat_with(from_dir, old, to_dir, new, RenameFlags::NOREPLACE) {
         Ok(()) => {
             replica.places_changed();
@@ -510,6 +513,7 @@ fn exchange_both(
         return Ok(false);
     }
     let names = (c_name(&left.name), c_name(&right.name));
+    guard::exchanging((left_dir, left.name.as_bytes()), (right_dir, right.name.as_bytes()));
     match rustix::fs::renameat_with(left_dir, names.0, right_dir, names.1, RenameFlags::EXCHANGE) {
         Ok(()) => {
             replica.places_changed();

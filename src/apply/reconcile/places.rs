@@ -10,6 +10,7 @@ use super::Session;
 use super::entry::{Found, find_handle, look_at};
 use crate::apply::fault::Fault;
 use crate::apply::replica::{Remembered, Replica, Why, by_handle, c_name, read_directory};
+use crate::clone::guard;
 use crate::packet::{Name, ObjectId};
 use crate::sys::{FileHandle, proc_path};
 
@@ -98,6 +99,7 @@ impl Session {
         }
         for _ in 0..2 {
             let Some((parent, old)) = find_parent(replica, id, found)? else { return Ok(false) };
+            guard::moving((&parent, old.as_bytes()), (dir, name.as_bytes()));
             match rustix::fs::renameat_with(&parent, c_name(&old), dir, c_name(name), RenameFlags::NOREPLACE)
             {
                 Ok(()) => {

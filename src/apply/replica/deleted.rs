@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use super::trees::{self, Amount};
 use super::{Replica, path_of};
 use crate::apply::fault::Fault;
+use crate::clone::guard;
 use crate::limits::NAME_LEN_MAX;
 use crate::packet::{Name, Timestamp};
 use crate::store::random_u64;
@@ -130,6 +131,7 @@ fn is_over(batch: &Name, today: &str) -> bool {
 
 /// Under its own name, or with a number behind it where one of that name is there.
 fn put(dir: &File, name: &Name, place: &File) -> io::Result<()> {
+    guard::name(dir, name.as_bytes());
     let mut tried = 1;
     loop {
         let behind = match tried {

@@ -37,6 +37,7 @@ use super::{Replica, handle_fault, open_beneath, path_of};
 use crate::apply::fault::Fault;
 use crate::apply::inode;
 use crate::clock;
+use crate::clone::AREAS as CLONES;
 use crate::limits::{CLIMB_LEVELS, GROUNDS_FRESH, PLACED_FRAMES_MAX, SEEN_NAMES_MAX};
 use crate::packet::{Name, ObjectId};
 use crate::sys::{FileHandle, proc_path};
@@ -102,7 +103,7 @@ impl Replica {
 
     fn grounds_now(&self) -> Result<Grounds, Fault> {
         let (root, limbo) = (path_of(self.root().as_fd())?, path_of(self.limbo().as_fd())?);
-        let gone = [limbo.join(ORPHANS), limbo.join(DELETED)];
+        let gone = [limbo.join(ORPHANS), limbo.join(DELETED), limbo.join(CLONES)];
         Ok(Grounds { root, limbo, gone, as_of: clock::now() })
     }
 
@@ -334,7 +335,7 @@ pub(super) struct Grounds {
     root: PathBuf,
     limbo: PathBuf,
     /// What is no object of the replica any more.
-    gone: [PathBuf; 2],
+    gone: [PathBuf; 3],
     as_of: Instant,
 }
 
@@ -382,7 +383,7 @@ impl SeenNames {
 
 /// A directory of limbo whose content is no object of the replica any more.
 fn is_of_the_gone(name: &Name) -> bool {
-    [ORPHANS, DELETED].iter().any(|gone| name.as_bytes() == gone.as_bytes())
+    [ORPHANS, DELETED, CLONES].iter().any(|gone| name.as_bytes() == gone.as_bytes())
 }
 
 /// Handle of what a name holds, and whether that is a directory; `None`: gone, or a mount.

@@ -20,6 +20,7 @@ use super::trees::{self, Amount};
 use super::{Replica, c_name, open_beneath, path_of, read_directory};
 use crate::apply::fault::Fault;
 use crate::apply::inode;
+use crate::clone::guard;
 use crate::limits::LEAVING_IN_MEMORY;
 use crate::packet::{Name, ObjectId};
 use crate::store::random_u64;
@@ -56,6 +57,7 @@ impl Limbo {
     /// Moves what a name holds into limbo, with everything below.
     pub(in crate::apply) fn take(&mut self, dir: &File, name: &Name, why: Why) -> Result<(), Fault> {
         let path = self.path_of(dir, name);
+        guard::name(dir, name.as_bytes());
         loop {
             let batch = match self.batch.take() {
                 Some(batch) => batch,
@@ -97,6 +99,7 @@ impl Limbo {
     /// Moves what a name holds aside at once, with everything below: as orphans.
     fn put_aside(&self, dir: &File, name: &Name) -> Result<(), Fault> {
         let (path, batch) = (self.path_of(dir, name), self.new_batch()?);
+        guard::name(dir, name.as_bytes());
         rustix::fs::renameat(dir, name.as_bytes(), &batch.dir, name.as_bytes())
             .map_err(Fault::system("move to limbo"))?;
         noted::add(&self.limbo, &batch.name, name, path.as_deref(), Why::OutOfTheSet);
@@ -298,6 +301,7 @@ fn is_directory(status: &Stat) -> bool {
 fn drop_living(mount: &File, top: &File) -> Result<(), Fault> {
     below(mount, top, |dir, name, _, status| {
         if !is_directory(&status) && status.st_nlink > 1 {
+            guard::going(dir, name.as_bytes());
             // What cannot be unlinked (immutable, used) is an orphan.
             if let Err(error) = rustix::fs::unlinkat(dir, c_name(name), AtFlags::empty()) {
                 log::warn!("{name:?}, which is not on the source, cannot be removed: {error}");

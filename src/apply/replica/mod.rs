@@ -84,6 +84,7 @@ pub(super) use self::writer::Writer;
 use super::fault::Fault;
 use super::inode;
 use super::policy::{Policy, Withheld};
+use crate::clone::Sessions;
 use crate::failpoint;
 use crate::packet::{Name, ObjectId, Timestamp};
 use crate::sys::{FileHandle, proc_path};
@@ -117,6 +118,7 @@ pub struct Replica {
     aside: Aside,
     keeps_orphans: bool,
     has_rules: bool,
+    clones: Arc<Sessions>,
     #[cfg(test)]
     pub hold: Arc<self::durable::Hold>,
 }
@@ -125,6 +127,11 @@ pub struct Replica {
 pub(super) const RULES: &str = "rules";
 
 impl Replica {
+    /// Its clones.
+    pub fn clones(&self) -> &Arc<Sessions> {
+        &self.clones
+    }
+
     /// Whether it may hold names that no packet tells of: its set has rules.
     pub fn has_rules(&self) -> bool {
         self.has_rules

@@ -14,6 +14,7 @@ use super::by_handle;
 use super::{Replica, c_name};
 use crate::apply::fault::Fault;
 use crate::apply::inode;
+use crate::clone::guard;
 use crate::packet::{Name, ObjectId};
 use crate::sys::FileHandle;
 
@@ -126,6 +127,7 @@ fn name_of(object: ObjectId) -> Name {
 }
 
 fn take_away(place: &File, name: &Name) -> Result<(), Fault> {
+    guard::going(place, name.as_bytes());
     match rustix::fs::unlinkat(place, name.as_bytes(), AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(Fault::system("unlink in limbo")(error)),

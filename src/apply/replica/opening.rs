@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, Timespec, Timestamps, UTIME_OMIT, statx};
 
@@ -23,9 +24,10 @@ use super::progress::{OpenError, Progress, Strange};
 use super::times::Times;
 use super::writer::Writer;
 use crate::apply::policy::Policy;
+use crate::clone::{self, Sessions};
 use crate::limits::target_descriptors;
 use crate::open_files;
-use crate::packet::{Position, SetId};
+use crate::packet::{Epoch, Position, SetId};
 use crate::store::{Symlink, own_directory};
 use crate::sys::FileHandle;
 use crate::words::{Allow, RESERVED_NAME};
@@ -100,6 +102,7 @@ impl Replica {
             .map_err(|error| OpenError::Io("record of what is begun", error))?;
         let descriptors = Descriptors::new(target_descriptors(open_files::limit()));
         let policy = Policy::new(Allow::ALL);
+        let clones = load_clones(&root, &limbo, places, progress.fence()).map_err(io("clones"))?;
         Ok(Replica {
             root,
             path: places.root.clone(),
@@ -123,10 +126,27 @@ impl Replica {
             aside,
             keeps_orphans: kept::keeps(&places.state),
             has_rules: places.state.join(super::RULES).exists(),
+            clones,
             #[cfg(test)]
             hold: std::sync::Arc::default(),
         })
     }
+}
+
+fn load_clones(
+    root: &File,
+    limbo: &File,
+    places: &Places,
+    fence: Option<Epoch>,
+) -> io::Result<Arc<Sessions>> {
+    let own = clone::Places {
+        root: root.try_clone()?,
+        limbo: limbo.try_clone()?,
+        root_path: places.root.clone(),
+        limbo_path: places.limbo.clone(),
+        state: places.state.clone(),
+    };
+    Ok(Sessions::load(own, fence))
 }
 
 /// Whether the root is another mount, or file system, than the directory that it lies in.

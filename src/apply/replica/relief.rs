@@ -15,6 +15,7 @@ use rustix::fs::{FileType, Stat};
 use super::{Replica, incomplete};
 use crate::apply::fault::Fault;
 use crate::apply::inode;
+use crate::clone::guard;
 use crate::limits::{PAYLOAD_LEN_MAX, RELIEVED_MAX};
 use crate::packet::{BadBy, ObjectId};
 
@@ -57,6 +58,7 @@ impl Replica {
         self.progress.relieve(&self.root, &files).map_err(Fault::own("position slot"))?;
         for object in files {
             let file = self.writable(object)?;
+            guard::resizing(&file, 0);
             rustix::fs::ftruncate(&*file, 0).map_err(Fault::system("truncate"))?;
         }
         Ok(Relief::Some)

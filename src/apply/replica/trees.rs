@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::{by_handle, c_name, open_beneath};
 use crate::apply::inode;
+use crate::clone::guard;
 use crate::limits::EMPTIED_AT_ONCE_MAX;
 use crate::packet::Name;
 use crate::sys::FileHandle;
@@ -224,6 +225,7 @@ impl Work<'_> {
 
 fn unlink(dir: &File, name: &Name, flags: AtFlags, amount: &mut Amount, failed: &mut Failed) {
     let stat = rustix::fs::statat(dir, c_name(name), AtFlags::SYMLINK_NOFOLLOW);
+    guard::going(dir, name.as_bytes());
     match rustix::fs::unlinkat(dir, c_name(name), flags) {
         Ok(()) => {
             let gone = stat.map_or(Amount { objects: 1, bytes: 0 }, |stat| Amount::one(&stat));
@@ -285,6 +287,7 @@ pub(in crate::apply) fn directories(dir: &File) -> io::Result<Vec<Name>> {
 
 /// Whether it is gone.
 pub(in crate::apply) fn drop_if_empty(dir: &File, name: &Name) -> io::Result<bool> {
+    guard::going(dir, name.as_bytes());
     match rustix::fs::unlinkat(dir, c_name(name), AtFlags::REMOVEDIR) {
         Ok(()) | Err(Errno::NOENT) => Ok(true),
         Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) => Ok(false),

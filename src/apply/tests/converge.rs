@@ -13,6 +13,7 @@ mod owed;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 
+use super::clones::Clones;
 use super::*;
 use crate::apply::orphans::{Orphans, Which};
 use crate::apply::reconcile::planted::{self, Planted};
@@ -50,6 +51,8 @@ struct World {
     is_late: bool,
     /// Content goes by blocks where the target has other content.
     by_blocks: bool,
+    /// Clones that are made meanwhile.
+    clones: Option<Clones<Described>>,
 }
 
 type Checked = Result<(), String>;
@@ -77,6 +80,7 @@ impl World {
             is_late: false,
             is_cleared: false,
             by_blocks: false,
+            clones: None,
         }
     }
 
@@ -161,6 +165,9 @@ impl World {
             return;
         }
         self.seen.kills += 1;
+        if let Some(clones) = &mut self.clones {
+            clones.killed();
+        }
         drop(self.applier.take());
         self.clear_limbo();
         self.applier = Some(Applier::at_rest(Replica::open(&self.places, SET).unwrap()));
@@ -193,6 +200,7 @@ impl World {
             if cut.is_some_and(|cut| step >= cut) {
                 return Ok(false);
             }
+            self.clone_step(random)?;
             if step > 30_000 {
                 return Err("it does not end".into());
             }
@@ -219,6 +227,21 @@ impl World {
             }
         }
         Ok(false)
+    }
+
+    /// Something is done for the clones, or a new one begins.
+    fn clone_step(&mut self, random: &mut Random) -> Checked {
+        let (Some(clones), Some(applier)) = (&mut self.clones, &mut self.applier) else { return Ok(()) };
+        if clones.len() < 2 && random.one_in(60) {
+            return clones.start(applier, &self.places, true);
+        }
+        if random.one_in(2) { clones.step(applier, random) } else { Ok(()) }
+    }
+
+    fn finish_clones(&mut self, random: &mut Random) -> Result<u64, String> {
+        let (Some(clones), Some(applier)) = (&mut self.clones, &mut self.applier) else { return Ok(0) };
+        clones.finish(applier, random)?;
+        Ok(clones.complete)
     }
 
     fn clear_limbo(&mut self) {
@@ -358,18 +381,42 @@ fn run(seed: u64, is_late: bool) -> Result<Seen, String> {
     run_in(world, seed)
 }
 
-fn run_in(mut world: World, seed: u64) -> Result<Seen, String> {
-    world.by_blocks = seed.is_multiple_of(2);
+/// [`run`] with clones that begin and are copied at random moments of it; gives how many were complete.
+pub fn run_with_clones(seed: u64) -> Result<u64, String> {
+    let world = World { clones: Some(Clones::new(paths)), ..World::new() };
+    let mut world = world;
     let mut random = Random::new(seed);
+    story(&mut world, seed, &mut random)?;
+    world.finish_clones(&mut random)
+}
+
+fn paths(root: &Path) -> BTreeMap<PathBuf, Described> {
+    let mut found = describe(root);
+    let mut names = BTreeMap::<String, u32>::new();
+    found.values().for_each(|described| *names.entry(described.same_as.0.clone()).or_default() += 1);
+    // Names in limbo are none of the tree.
+    for described in found.values_mut().filter(|described| described.kind != "directory") {
+        described.same_as.1 = names[&described.same_as.0];
+    }
+    found.into_iter().map(|(path, described)| (path.into(), described)).collect()
+}
+
+fn run_in(mut world: World, seed: u64) -> Result<Seen, String> {
+    story(&mut world, seed, &mut Random::new(seed))?;
+    Ok(world.seen)
+}
+
+fn story(world: &mut World, seed: u64, random: &mut Random) -> Checked {
+    world.by_blocks = seed.is_multiple_of(2);
     world.origin.keeping = keeping_of(seed);
     world.origin.has_ticks = random.one_in(2);
     let before = random.below(90);
-    world.change(before, &mut random);
+    world.change(before, random);
     world.packets()?;
     world.applier().durable_point().map_err(|fault| fault.to_string())?;
     // What happens now no packet tells.
     let untold = random.below(50);
-    world.change(untold, &mut random);
+    world.change(untold, random);
     if random.one_in(2) {
         world.origin.begin_history(4);
     }
@@ -383,18 +430,17 @@ fn run_in(mut world: World, seed: u64) -> Result<Seen, String> {
     let calm = 40 + random.below(260);
     for _ in 0..random.below(3) {
         let cut = 5 + random.below(145);
-        if world.session(&mut random, calm, Some(cut))? {
+        if world.session(random, calm, Some(cut))? {
             break;
         }
-        world.cut(&mut random);
+        world.cut(random);
         let count = random.below(10);
-        world.change(count, &mut random);
+        world.change(count, random);
     }
-    if !world.session(&mut random, calm, None)? {
+    if !world.session(random, calm, None)? {
         return Err("a session that was not cut has no end".into());
     }
-    world.check()?;
-    Ok(world.seen)
+    world.check()
 }
 
 /// What is kept aside is as good as gone.
@@ -410,6 +456,18 @@ fn seeds(count: u64) -> Vec<u64> {
     let count =
         std::env::var("STANDIN_CONVERGE_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(count);
     (1..=count).collect()
+}
+
+/// Clones of what is bad, and of what becomes it, are what the replica was at their barriers.
+#[test]
+fn clones_of_what_converges_are_what_it_was() {
+    let mut complete = 0;
+    for seed in seeds(80) {
+        println!("seed {seed}");
+        complete += run_with_clones(seed).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    }
+    println!("{complete} clones");
+    assert!(complete > 100 || seeds(80).len() < 80, "{complete}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod aside;
 mod check;
+mod clones;
 mod converge;
 mod crash;
 mod doubt;

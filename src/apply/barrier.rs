@@ -1,0 +1,61 @@
+//! The moment between two packets at which a clone begins.
+
+use super::applier::Applier;
+use crate::clone::{Planted, Sessions, Watch, is_planted};
+use crate::packet::{DataState, Position};
+
+impl Applier {
+    /// Clones of the replica.
+    pub fn clones(&self) -> std::sync::Arc<Sessions> {
+        self.replica.clones().clone()
+    }
+
+    /// What is changed as long as the value lives is preserved for the clones that need it.
+    #[inline]
+    pub(super) fn watch(&self) -> Option<Watch> {
+        if is_planted(Planted::NotWhileConverging) && self.is_copying() {
+            return None;
+        }
+        self.replica.clones().watch()
+    }
+
+    /// To be called between two packets: a clone that waits for its barrier begins here, unless an op is half
+    /// done; then it goes on waiting.
+    #[inline]
+    pub fn take_barrier(&mut self) {
+        if self.replica.clones().is_asked() {
+            self.begin_clone();
+        }
+    }
+
+    fn begin_clone(&mut self) {
+        let clones = self.clones();
+        clones.resume();
+        if self.replica.in_doubt() {
+            return;
+        }
+        let Some(wanted) = clones.take_wanted() else { return };
+        let barrier = self.barrier(wanted.accepts_bad);
+        clones.begin(wanted, barrier, self.replica.index().len());
+    }
+
+    /// The position, and whether what is there is bad.
+    fn barrier(&mut self, accepts_bad: bool) -> Result<(Position, bool), String> {
+        let data = self.data();
+        match data.state {
+            DataState::Good => {}
+            DataState::Bad if accepts_bad => {}
+            DataState::Bad => {
+                let why = data.reason.unwrap_or_default();
+                return Err(format!(
+                    "the replica is no consistent state of its source ({why}): wait until it is good, or give \
+                     --accept-bad-data"
+                ));
+            }
+            DataState::Empty => return Err("nothing was copied to the replica yet".into()),
+        }
+        // What is pending belongs to packets before the barrier.
+        self.set_pending_times().map_err(|fault| format!("modification times cannot be set: {fault}"))?;
+        Ok((self.replica.applied(), data.state == DataState::Bad))
+    }
+}

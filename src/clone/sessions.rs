@@ -1,0 +1,379 @@
+//! The sessions of one replica: begun, listed, ended; and the threads that copy.
+//!
+//! ```text
+//!  start (a person's thread) ── wanted ──> the applier's thread, between two packets: the barrier
+//!        <────────────────────── answer ──      │ from here on changes are preserved
+//!        │ record, durably                      v
+//!        └── worker ── copy ── its name ── SPLIT        stop ── TERM-IN-PROG ── what it took is given back
+//! ```
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use parking_lot::{Mutex, RwLock};
+
+use super::guard::{Watch, Watching};
+use super::limits::{BARRIER_PATIENCE, BARRIER_POLL, SESSIONS_MAX};
+use super::machine::{Force, Kind, Refused, State, Trigger, step};
+use super::session::{Barrier, Record, Session, Shown, now_ms};
+use crate::packet::{Epoch, Position};
+use crate::place::Place;
+use crate::sys::boot_id;
+use crate::words::is_set_name;
+
+mod directory;
+mod work;
+
+use self::directory::{check_directory, remove_own};
+#[cfg(test)]
+pub(crate) use self::work::TestCopy;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Start {
+    pub name: String,
+    pub dir: PathBuf,
+    /// Also of a replica that is no consistent state of its source.
+    pub accepts_bad: bool,
+    /// Bytes that its area may take; `None`: as the disk has room.
+    pub room_max: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stop {
+    pub force: Force,
+    /// The directory goes as well.
+    pub removes: bool,
+}
+
+/// Why something was not done, in one line; nothing was changed.
+#[derive(Debug)]
+pub enum Refusal {
+    Machine(Refused),
+    Because(String),
+    /// No such session.
+    Unknown,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Machine(refused) => refused.fmt(f),
+            Refusal::Because(why) => f.write_str(why),
+            Refusal::Unknown => f.write_str("there is no such clone"),
+        }
+    }
+}
+
+fn because(what: &str) -> impl Fn(io::Error) -> Refusal + '_ {
+    move |error| Refusal::Because(format!("{what}: {error}"))
+}
+
+/// A session that waits for its barrier.
+pub struct Wanted {
+    session: Arc<Session>,
+    pub accepts_bad: bool,
+    answer: Sender<Result<(), String>>,
+}
+
+/// See the module.
+pub struct Sessions {
+    places: Places,
+    all: Mutex<BTreeMap<String, Arc<Session>>>,
+    /// Those that preserve; looked at before each frame.
+    watching: RwLock<Watching>,
+    is_watching: AtomicBool,
+    /// One start at a time.
+    starting: Mutex<()>,
+    wanted: Mutex<Option<Wanted>>,
+    /// Something waits for the applier's thread.
+    is_asked: AtomicBool,
+    /// Sessions of an older process wait for their threads.
+    is_resuming: AtomicBool,
+    workers: Mutex<HashMap<String, JoinHandle<()>>>,
+    itself: Weak<Sessions>,
+}
+
+/// Where the replica is, and what belongs to it.
+pub struct Places {
+    /// Open for reading.
+    pub root: File,
+    pub limbo: File,
+    pub root_path: PathBuf,
+    pub limbo_path: PathBuf,
+    pub state: PathBuf,
+}
+
+impl Places {
+    fn limbo_is_inside(&self) -> bool {
+        self.limbo_path.starts_with(&self.root_path)
+    }
+}
+
+impl Sessions {
+    /// Those that an older process has left. A session that cannot be gone on with has failed; nothing keeps
+    /// a replica from being opened.
+    pub fn load(places: Places, fence: Option<Epoch>) -> Arc<Sessions> {
+        let found = load_all(&places, fence);
+        let is_resuming = !found.is_empty();
+        let sessions = Arc::new_cyclic(|itself| Sessions {
+            places,
+            all: Mutex::new(found),
+            watching: RwLock::new(Vec::new().into()),
+            is_watching: AtomicBool::new(false),
+            starting: Mutex::default(),
+            wanted: Mutex::default(),
+            is_asked: AtomicBool::new(is_resuming),
+            is_resuming: AtomicBool::new(is_resuming),
+            workers: Mutex::default(),
+            itself: itself.clone(),
+        });
+        sessions.look_who_preserves();
+        sessions
+    }
+
+    /// The changes of this thread are preserved as long as the value lives.
+    #[inline]
+    pub fn watch(&self) -> Option<Watch> {
+        self.is_watching.load(Relaxed).then(|| Watch::of(self.watching.read().clone()))
+    }
+
+    /// Whether anything waits for the applier.
+    #[inline]
+    pub fn is_asked(&self) -> bool {
+        self.is_asked.load(Relaxed)
+    }
+
+    fn look_who_preserves(&self) {
+        let all = self.all.lock();
+        let preserving: Vec<_> = all.values().filter(|session| session.preserves()).cloned().collect();
+        self.is_watching.store(!preserving.is_empty(), SeqCst);
+        *self.watching.write() = preserving.into();
+    }
+
+    // ---- on the applier's thread ----
+
+    /// The session that waits for a barrier, if one does.
+    pub fn take_wanted(&self) -> Option<Wanted> {
+        let wanted = self.wanted.lock().take();
+        self.is_asked.store(self.is_resuming.load(SeqCst), SeqCst);
+        wanted
+    }
+
+    /// This is the moment between two packets. From here on changes are preserved.
+    pub fn begin(&self, wanted: Wanted, barrier: Result<(Position, bool), String>, objects: u64) {
+        let begun = barrier.map(|(position, is_bad)| {
+            let session = &wanted.session;
+            session.begins(Barrier { position, at_ms: now_ms(), is_bad });
+            session.objects_all.store(objects, Relaxed);
+            self.all.lock().insert(session.name.clone(), session.clone());
+            self.look_who_preserves();
+        });
+        let _ = wanted.answer.send(begun);
+    }
+
+    // ---- for people ----
+
+    /// Begins a session; `nudge` has the applier look for what waits, if nobody else works on it. `fence`: as the
+    /// replica says.
+    ///
+    /// Errors: nothing has begun, and nothing is left of it.
+    pub fn start(&self, start: &Start, fence: Option<Epoch>, nudge: impl Fn()) -> Result<Shown, Refusal> {
+        let _turn = self.starting.lock();
+        step(None, Trigger::Start, Kind::Copy, Force::No).map_err(Refusal::Machine)?;
+        self.check(start)?;
+        let record = self.record_of(start, fence)?;
+        let session = Session::create(&self.places.state, &self.places.limbo, &start.name, record)
+            .map_err(because("the session cannot be made"))?;
+        let begun = self.wait_for_barrier(&session, start.accepts_bad, nudge);
+        let begun =
+            begun.and_then(|()| session.change(|_| ()).map_err(because("the session cannot be noted")));
+        if let Err(why) = begun {
+            self.discard(&session);
+            return Err(why);
+        }
+        self.work(&session);
+        Ok(session.shown())
+    }
+
+    fn check(&self, start: &Start) -> Result<(), Refusal> {
+        let refuse = |why: String| Err(Refusal::Because(why));
+        if !is_set_name(&start.name) {
+            return refuse(format!(
+                "'{}' cannot name a clone: letters, digits and any of - _ . @ +",
+                start.name
+            ));
+        }
+        let all = self.all.lock();
+        if all.contains_key(&start.name) {
+            return refuse(format!("there is a clone '{}' already", start.name));
+        }
+        if all.len() >= SESSIONS_MAX {
+            return refuse(format!(
+                "there are {SESSIONS_MAX} clones of this replica already, which is the most"
+            ));
+        }
+        if let Some(other) = all.values().find(|other| other.record().dir == start.dir) {
+            return refuse(format!("{} is the directory of clone '{}'", start.dir.display(), other.name));
+        }
+        check_directory(&self.places, &start.dir).map_err(Refusal::Because)
+    }
+
+    fn record_of(&self, start: &Start, fence: Option<Epoch>) -> Result<Record, Refusal> {
+        Ok(Record {
+            kind: Kind::Copy,
+            state: State::Synchronizing,
+            dir: start.dir.clone(),
+            barrier: None,
+            boot: boot_id().map_err(because("which boot this is cannot be told"))?,
+            place: Place::of(self.places.root.as_fd()),
+            fence,
+            room_max: start.room_max,
+            is_copied: false,
+            root: None,
+            is_inconsistent: false,
+            removes: false,
+            reason: None,
+        })
+    }
+
+    fn wait_for_barrier(
+        &self,
+        session: &Arc<Session>,
+        accepts_bad: bool,
+        nudge: impl Fn(),
+    ) -> Result<(), Refusal> {
+        let (answer, answered) = bounded(1);
+        *self.wanted.lock() = Some(Wanted { session: session.clone(), accepts_bad, answer });
+        self.is_asked.store(true, SeqCst);
+        let deadline = Instant::now() + BARRIER_PATIENCE;
+        loop {
+            nudge();
+            if let Some(outcome) = heard(&answered)? {
+                return outcome.map_err(Refusal::Because);
+            }
+            if Instant::now() >= deadline && self.take_wanted().is_some() {
+                return Err(Refusal::Because(
+                    "no moment between two packets has come: an op is being tried again, `standin status` says which".into(),
+                ));
+            }
+        }
+    }
+
+    fn discard(&self, session: &Session) {
+        self.all.lock().remove(&session.name);
+        session.let_go();
+        self.look_who_preserves();
+        let gone = session.give_back(&self.places.limbo).and_then(|()| session.forget());
+        if let Err(error) = gone {
+            log::warn!("clone '{}', which was not begun, has left something: {error}", session.name);
+        }
+    }
+
+    pub fn list(&self) -> Vec<Shown> {
+        self.all.lock().values().map(|session| session.shown()).collect()
+    }
+
+    /// Ends a session, and gives back what it took.
+    ///
+    /// Errors: it is refused; or it goes on being ended later.
+    pub fn stop(&self, name: &str, stop: Stop) -> Result<Shown, Refusal> {
+        let session = self.all.lock().get(name).cloned().ok_or(Refusal::Unknown)?;
+        session
+            .goto(Trigger::Stop, stop.force, |record| record.removes = stop.removes)
+            .map_err(because("the end of the session cannot be noted"))?
+            .map_err(Refusal::Machine)?;
+        session.stops.store(true, SeqCst);
+        session.let_go();
+        self.look_who_preserves();
+        self.join(name);
+        let shown = session.shown();
+        self.clean_up(&session).map_err(because("what it took is not given back yet, it is tried again"))?;
+        Ok(shown)
+    }
+
+    fn join(&self, name: &str) {
+        let worker = self.workers.lock().remove(name);
+        if let Some(worker) = worker
+            && worker.thread().id() != std::thread::current().id()
+            && worker.join().is_err()
+        {
+            log::error!("the thread that copied '{name}' panicked");
+        }
+    }
+
+    /// The last step of a session that ends.
+    fn clean_up(&self, session: &Session) -> io::Result<()> {
+        let record = session.record();
+        session.give_back(&self.places.limbo)?;
+        remove_own(&directory::partial(&record.dir), &record)?;
+        if record.removes {
+            remove_own(&record.dir, &record)?;
+        }
+        let ended = step(Some(record.state), Trigger::CleanupComplete, record.kind, Force::No);
+        assert!(ended.is_ok_and(|next| next.state.is_none()), "a session is cleaned up that does not end");
+        session.forget()?;
+        self.all.lock().remove(&session.name);
+        log::info!("clone '{}': {} -> none", session.name, record.state);
+        Ok(())
+    }
+}
+
+/// What the applier's thread has said, if it has within a moment.
+fn heard(answered: &Receiver<Result<(), String>>) -> Result<Option<Result<(), String>>, Refusal> {
+    match answered.recv_timeout(BARRIER_POLL) {
+        Ok(outcome) => Ok(Some(outcome)),
+        Err(RecvTimeoutError::Timeout) => Ok(None),
+        Err(RecvTimeoutError::Disconnected) => Err(Refusal::Because("the replica is being closed".into())),
+    }
+}
+
+impl Drop for Sessions {
+    fn drop(&mut self) {
+        self.all.lock().values().for_each(|session| session.stops.store(true, SeqCst));
+        let names: Vec<String> = self.workers.lock().keys().cloned().collect();
+        names.iter().for_each(|name| self.join(name));
+    }
+}
+
+fn load_all(places: &Places, fence: Option<Epoch>) -> BTreeMap<String, Arc<Session>> {
+    let (mut found, place) = (BTreeMap::new(), Place::of(places.root.as_fd()));
+    for name in names_in(&places.state.join("clones")) {
+        match Session::open(&places.state, &places.limbo, &name, (&place, fence)) {
+            Ok(Some(session)) => _ = found.insert(name, session),
+            Ok(None) => {
+                log::info!("clone '{name}' had not begun when the daemon was stopped");
+                drop_unbegun(places, &name);
+            }
+            Err(error) => log::error!("the record of clone '{name}' cannot be read: {error}"),
+        }
+    }
+    found
+}
+
+fn drop_unbegun(places: &Places, name: &str) {
+    let area = super::preserved::open_directory(&places.limbo, super::session::AREAS)
+        .and_then(|areas| super::session::remove_below(&areas, name));
+    let own = std::fs::remove_dir_all(places.state.join("clones").join(name));
+    for error in [area.err(), own.err()].into_iter().flatten() {
+        if error.kind() != io::ErrorKind::NotFound {
+            log::warn!("clone '{name}', which had not begun, has left something: {error}");
+        }
+    }
+}
+
+fn names_in(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    names
+}
