@@ -17,6 +17,7 @@
 
 mod against;
 mod cold;
+mod compression;
 mod content;
 mod earlier;
 mod error;
@@ -85,6 +86,8 @@ pub struct Settings {
     pub pin: bool,
     /// Also measure copies of whole trees.
     pub mirror: Option<MirrorSizes>,
+    /// Also measure what compression saves and costs.
+    pub compression: bool,
     /// Also measure how the replica follows.
     pub replication: bool,
     pub lag_time: Duration,
@@ -106,6 +109,7 @@ impl Default for Settings {
             passthrough_hp: "passthrough_hp".into(),
             pin: false,
             mirror: None,
+            compression: false,
             replication: false,
             lag_time: Duration::from_secs(5),
             rewrite_size: 1 << 30,
@@ -197,6 +201,10 @@ impl Run<'_> {
         let replication_other = self.replication(&places, Variant::ReplicatingAgainst)?;
         let stream = self.stream(&workshop)?;
         let mirror = self.mirror(&workshop)?;
+        let compression = match self.settings.compression {
+            true => compression::measure(self.settings.size),
+            false => Vec::new(),
+        };
         Ok(Report {
             version: env!("CARGO_PKG_VERSION"),
             machine: machine(&dir, load_before, pinned.as_ref().map(|pinned| pinned.cpu))?,
@@ -214,6 +222,7 @@ impl Run<'_> {
             replication_other,
             stream,
             mirror,
+            compression,
             notes,
         })
     }

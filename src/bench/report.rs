@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::against::{Against, rates};
 use super::cold::Cooling;
+use super::compression::Compressed;
 use super::line::Line;
 use super::mirror::Mirror;
 use super::replication::Replication;
@@ -28,6 +29,8 @@ pub struct Report {
     pub replication_other: Option<Replication>,
     pub stream: Option<Stream>,
     pub mirror: Option<Mirror>,
+    /// A line for each content and level; none without `--compression`.
+    pub compression: Vec<Compressed>,
     /// Beside the program of `--against`.
     pub against: Option<Against>,
     /// Beside the run of `--compare`.

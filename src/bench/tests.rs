@@ -5,12 +5,14 @@ use std::time::Duration;
 use super::Report;
 use super::against;
 use super::cold::Cooling;
+use super::compression::Compressed;
 use super::line::Line;
 use super::mirror::{Copied, CopierReport, Meanwhile, Mirror, Step, StepReport};
 use super::replication::{Files, Lag, Rename, Replication, Rewrites, Wire};
 use super::report::{LineReport, Machine, Sample, Sizes};
 use super::stream::{Stream, StreamRound};
 use super::variant::Variant;
+use crate::words::Compression;
 
 pub fn full_report() -> Report {
     let sample = |seconds: f64| Sample {
@@ -49,6 +51,13 @@ pub fn full_report() -> Report {
         replication_other: Some(replication()),
         stream: Some(stream()),
         mirror: Some(mirror()),
+        compression: vec![Compressed {
+            content: "text",
+            level: Compression::Fast,
+            ratio: 2.0,
+            packing: 1.0,
+            unpacking: 0.5,
+        }],
         against: Some(against),
         compared: Some(compared),
         notes: vec!["A note.".into()],

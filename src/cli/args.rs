@@ -12,9 +12,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use self::connection::{
-    Connection, ConnectionCommand, LimitAsked, OneConnection, Resume, ScheduleCommand,
-};
+pub use self::connection::{Asked, Connection, ConnectionCommand, OneConnection, Resume, ScheduleCommand};
 pub use self::deletes::DeletesAsked;
 use super::bench::Bench;
 use super::metrics::Metrics;
@@ -26,7 +24,8 @@ use super::verify::Verify;
 use crate::limits::{MAP_SIZE, QUEUE_MEMORY};
 use crate::units::{parse_duration, parse_size};
 use crate::words::{
-    DeleteLimit, LimitPlan, OrphanChoice, Profile, SchedulePlan, Target, TimeOfDay, VerifyMode, WhenFull,
+    Compression, DeleteLimit, LimitPlan, OrphanChoice, Profile, SchedulePlan, Target, TimeOfDay, VerifyMode,
+    WhenFull,
 };
 pub use mirror::{Mirror, MirrorCommand};
 pub use set::{RulesAsked, Set, SetCommand};
@@ -203,6 +202,10 @@ pub struct Protect {
     /// "weekdays 08:00-18:00 1M, sat+sun 00:00-24:00 8M" [default: as the file of the set says, or none]
     #[arg(long, value_name = "RATE|RULES")]
     pub limit: Option<LimitPlan>,
+    /// Compress what goes over a network: 0 (off), 1 (lz4), 2 (zstd 1) or 3 (zstd 3) [default: as the file of the set
+    /// says, or off]
+    #[arg(long, value_name = "LEVEL")]
+    pub compression: Option<Compression>,
     /// When a program's fsync returns: with the local disk, or only with the targets' disks too
     #[arg(long, value_enum, default_value_t = Fsync::Local)]
     pub fsync: Fsync,

@@ -46,6 +46,9 @@ pub struct Bench {
     /// long stream goes to a target daemon
     #[arg(long)]
     pub replication: bool,
+    /// Also measure what compression saves and costs, on text, pages of a database, and random bytes
+    #[arg(long)]
+    pub compression: bool,
     /// Put the program and the daemons on one processor [default: where the scheduler puts them]
     #[arg(long)]
     pub pin: bool,
@@ -61,7 +64,7 @@ pub struct Bench {
     /// Length of the large file of the copies
     #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "mirror")]
     pub mirror_size: Option<u64>,
-    /// Leave the lines out, measure replication or copies alone
+    /// Leave the lines out, measure replication, copies or compression alone
     #[arg(long, conflicts_with = "only")]
     pub no_lines: bool,
     /// How long to measure the lag of appends
@@ -106,8 +109,11 @@ pub(super) fn run(common: &Common, args: &Bench) -> Outcome {
 }
 
 fn settings(args: &Bench) -> Result<Settings, Failure> {
-    if args.no_lines && !args.replication && !args.mirror {
-        return Err(refused("Without lines nothing is measured.".into(), "Add --replication or --mirror."));
+    if args.no_lines && !args.replication && !args.mirror && !args.compression {
+        return Err(refused(
+            "Without lines nothing is measured.".into(),
+            "Add --replication, --mirror or --compression.",
+        ));
     }
     let defaults = Settings::default();
     let defaults = if args.quick { defaults.quick() } else { defaults };
@@ -131,6 +137,7 @@ fn settings(args: &Bench) -> Result<Settings, Failure> {
             .unwrap_or(defaults.passthrough_hp),
         pin: args.pin,
         mirror: args.mirror.then(|| mirror(args)).transpose()?,
+        compression: args.compression,
         replication: args.replication,
         lag_time: args.lag_seconds.map_or(defaults.lag_time, Duration::from_secs),
         stream_size: whole(args.stream_size.unwrap_or(defaults.stream_size))?,

@@ -1,5 +1,6 @@
-//! `standin connection`: list, start, stop, pause, resume, disconnect, schedule, limit.
+//! `standin connection`: list, start, stop, pause, resume, disconnect, schedule, limit, compression.
 
+mod compression;
 mod limit;
 mod schedule;
 
@@ -8,9 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::args::{
-    Common, Connection, ConnectionCommand, LimitAsked, OneConnection, Resume, ScheduleCommand,
-};
+use super::args::{Asked, Common, Connection, ConnectionCommand, OneConnection, Resume, ScheduleCommand};
 use super::find::{Found, find_role, no_answer};
 use super::status::{age, packets, state_word};
 use super::{Outcome, output};
@@ -35,8 +34,12 @@ pub(super) fn run(common: &Common, args: &Connection) -> Outcome {
         }
         ConnectionCommand::Disconnect(one) => (ConnectionChange::Disconnect, one),
         ConnectionCommand::Limit { what, one } => match what {
-            LimitAsked::Show => return show(common, one, limit::SHOWN),
-            LimitAsked::Change(order) => (ConnectionChange::Limit { order: order.clone() }, one),
+            Asked::Show => return show(common, one, limit::SHOWN),
+            Asked::Change(order) => (ConnectionChange::Limit { order: order.clone() }, one),
+        },
+        ConnectionCommand::Compression { what, one } => match what {
+            Asked::Show => return show(common, one, compression::SHOWN),
+            Asked::Change(order) => (ConnectionChange::Compression { order: *order }, one),
         },
         ConnectionCommand::Schedule { command } => match command {
             ScheduleCommand::Show(one) => return show(common, one, schedule::SHOWN),
@@ -194,6 +197,7 @@ pub(super) fn text(changed: &ChangedConnection) -> String {
         | ConnectionChange::ResumeMirror { .. } => return super::mirror::text(change.clone(), &label),
         ConnectionChange::Schedule { .. } => return schedule::text(connection),
         ConnectionChange::Limit { .. } => return limit::text(connection),
+        ConnectionChange::Compression { .. } => return compression::text(connection),
         ConnectionChange::Stop => format!("{label} is {}.", state_word(connection.state)),
         ConnectionChange::Pause => format!("{label} is {}: nothing is sent.", state_word(connection.state)),
     };

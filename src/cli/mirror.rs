@@ -85,7 +85,8 @@ pub(super) fn text(change: ConnectionChange, label: &str) -> String {
         | ConnectionChange::AcceptDeletes
         | ConnectionChange::Disconnect
         | ConnectionChange::Schedule { .. }
-        | ConnectionChange::Limit { .. } => String::new(),
+        | ConnectionChange::Limit { .. }
+        | ConnectionChange::Compression { .. } => String::new(),
     }
 }
 

@@ -84,6 +84,7 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
         verify,
         schedule: args.schedule,
         limit: args.limit,
+        compression: args.compression,
         fsync,
     })
 }

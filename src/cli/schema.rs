@@ -9,12 +9,12 @@ use super::output::Printed;
 use super::status::Document;
 use crate::control::tests::{sample_connection, sample_source, sample_status};
 use crate::control::{
-    Alert, AsideStatus, ConnectedSource, ConnectionStatus, FsyncStatus, GenerationStatus, Lag, LeftOutStatus,
-    LimitStatus, LinkStatus, MirrorProgress, MirrorStatus, ReplicaStatus, Retrying, Role, ScheduleStatus,
-    SetAside, Severity, SourceStatus, Status, TargetStatus, VerifiedStatus,
+    Alert, AsideStatus, CompressionStatus, ConnectedSource, ConnectionStatus, FsyncStatus, GenerationStatus,
+    Lag, LeftOutStatus, LimitStatus, LinkStatus, MirrorProgress, MirrorStatus, ReplicaStatus, Retrying, Role,
+    ScheduleStatus, SetAside, Severity, SourceStatus, Status, TargetStatus, VerifiedStatus,
 };
 use crate::packet::{CheckCounts, DataState, OrphanCounts, Sequence, WithheldCounts};
-use crate::words::{Origin, VerifyMode};
+use crate::words::{Compression, Origin, VerifyMode};
 
 const STATUS_PAGE: &str = include_str!("../../docs/status-json.md");
 
@@ -207,6 +207,15 @@ fn full_connection() -> ConnectionStatus {
             next_rate: Some(1),
             queue_grows: Some(1),
             queue_full_seconds: Some(1),
+        }),
+        compression: Some(CompressionStatus {
+            level: Compression::Good,
+            method: "zstd 1".into(),
+            from: Origin::File,
+            on: true,
+            taken: Some(true),
+            payload_bytes: 2,
+            wire_bytes: 1,
         }),
         ..sample_connection()
     }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 pub(super) use self::words::{
-    age, data_word, limit_words, mirror_words, packets, progress_words, schedule_words, state_word,
-    verified_words,
+    age, compression_words, data_word, limit_words, mirror_words, packets, progress_words, schedule_words,
+    state_word, verified_words,
 };
 use self::words::{amount, label, lag, link_words};
 use super::args::{self, Common};
@@ -326,6 +326,10 @@ fn setting_lines(connection: &ConnectionStatus, text: &mut String) -> std::fmt::
     if let Some(limit) = &connection.limit {
         writeln!(text, "  limit       {} ({})", limit.plan, limit.from)?;
         writeln!(text, "              {}", limit_words(limit))?;
+    }
+    if let Some(of) = &connection.compression {
+        writeln!(text, "  compression {} ({}, {})", of.level, of.method, of.from)?;
+        writeln!(text, "              {}", compression_words(of))?;
     }
     if let Some(schedule) = &connection.schedule {
         writeln!(text, "  schedule    {} ({})", schedule.plan, schedule.from)?;

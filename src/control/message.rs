@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::packet::{CheckCounts, DifferenceKind, Sequence};
 use crate::sets::Rules;
 use crate::words::{
-    Allow, CopyMode, HashKind, LimitPlan, Order, OrphanRules, QueueStats, Right, SchedulePlan,
+    Allow, Compression, CopyMode, HashKind, LimitPlan, Order, OrphanRules, QueueStats, Right, SchedulePlan,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +109,10 @@ pub enum ConnectionChange {
     /// How fast.
     Limit {
         order: Order<LimitPlan>,
+    },
+    /// How short.
+    Compression {
+        order: Order<Compression>,
     },
 }
 

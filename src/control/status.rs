@@ -11,7 +11,7 @@ use super::health::Severity;
 use super::path_text;
 use super::process::ProcessStatus;
 use crate::packet::{CheckCounts, DataState, OrphanCounts, Sequence, WithheldCounts};
-use crate::words::{Origin, QueueStats, VerifyMode};
+use crate::words::{Compression, Origin, QueueStats, VerifyMode};
 
 /// Everything that one daemon knows: what all have, and what its role adds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -305,6 +305,27 @@ pub struct ConnectionStatus {
     /// How fast it sends at most, where not as fast as it goes.
     #[serde(default)]
     pub limit: Option<LimitStatus>,
+    /// How short it makes what it sends, where a level was set.
+    #[serde(default)]
+    pub compression: Option<CompressionStatus>,
+}
+
+/// How short a connection makes what goes over a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompressionStatus {
+    /// 0 to 3.
+    pub level: Compression,
+    /// In words.
+    pub method: String,
+    pub from: Origin,
+    /// It counts; else it is kept, and switched off.
+    pub on: bool,
+    /// Whether the target takes it; `None`: it was not connected yet.
+    pub taken: Option<bool>,
+    /// Payloads that went while it was on, bytes, since the source was started.
+    pub payload_bytes: u64,
+    /// What they were on the wire.
+    pub wire_bytes: u64,
 }
 
 /// How fast a connection sends over a network at most.

@@ -95,6 +95,7 @@ pub(crate) fn sample_connection() -> ConnectionStatus {
         retrying: None,
         schedule: None,
         limit: None,
+        compression: None,
     }
 }
 

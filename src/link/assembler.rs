@@ -2,15 +2,17 @@
 
 use bytes::{Buf, Bytes};
 
+use super::packing::Unpacker;
 use crate::limits::{FRAME_COST, HEADER_COST};
 use crate::packet::{CodecError, Frame, PREFIX_LEN, Prefix};
 use crate::pool::{Buffer, Pool};
 
-/// The frame under construction. Memory is bounded by one frame: lengths are checked before
-/// anything is allocated.
+/// The frame under construction. Memory is bounded by one frame, and what it travels as: lengths are checked
+/// before anything is allocated.
 pub(crate) struct Assembler {
     pool: Pool,
     part: Part,
+    unpacker: Unpacker,
 }
 
 /// A whole frame, and how many bytes of memory it may hold: a peer chooses what is small on the
@@ -34,7 +36,7 @@ const EMPTY: Part = Part::Prefix { bytes: [0; PREFIX_LEN], len: 0 };
 
 impl Assembler {
     pub(crate) fn new(pool: Pool) -> Assembler {
-        Assembler { pool, part: EMPTY }
+        Assembler { pool, part: EMPTY, unpacker: Unpacker::default() }
     }
 
     /// Takes bytes from the front of `chunk` until a frame is whole (it comes back, checked and
@@ -66,7 +68,7 @@ impl Assembler {
                 if len + count < PREFIX_LEN {
                     return Ok((Part::Prefix { bytes, len: len + count }, None));
                 }
-                let prefix = Prefix::decode(&bytes)?;
+                let prefix = Prefix::from_wire(&bytes)?;
                 self.after_header(bytes, prefix, Vec::new())
             }
             Part::Header { bytes, prefix, mut header } => {
@@ -75,14 +77,16 @@ impl Assembler {
                 self.after_header(bytes, prefix, header)
             }
             Part::Payload { bytes, prefix, header, mut payload } => {
-                let piece = chunk.split_to(chunk.len().min(prefix.payload_len - payload.as_ref().len()));
+                let wire_len = prefix.wire_len();
+                let piece = chunk.split_to(chunk.len().min(wire_len - payload.as_ref().len()));
                 payload.append(&piece);
-                assert!(
-                    payload.as_ref().len() <= prefix.payload_len,
-                    "a payload takes bytes of the next frame"
-                );
-                if payload.as_ref().len() < prefix.payload_len {
+                assert!(payload.as_ref().len() <= wire_len, "a payload takes bytes of the next frame");
+                if payload.as_ref().len() < wire_len {
                     return Ok((Part::Payload { bytes, prefix, header, payload }, None));
+                }
+                if let Some(packed) = prefix.packed {
+                    payload =
+                        self.unpacker.unpack(packed, payload.as_ref(), prefix.payload_len, &self.pool)?;
                 }
                 let cost = cost(&prefix, payload.capacity());
                 let frame = prefix.frame(&bytes, &header, Bytes::from_owner(payload))?;
@@ -106,7 +110,7 @@ impl Assembler {
             let frame = prefix.frame(&bytes, &header, Bytes::new())?;
             return Ok((EMPTY, Some(Assembled { frame, cost: cost(&prefix, 0) })));
         }
-        let payload = self.pool.empty(prefix.payload_len);
+        let payload = self.pool.empty(prefix.wire_len());
         Ok((Part::Payload { bytes, prefix, header, payload }, None))
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use super::assembler::{Assembled, Assembler};
 use super::direct::Passage;
 use super::ending::End;
-use super::limiter::Limiter;
+use super::outgoing::Wrapping;
 use crate::limits::{FEED_BATCH, FRAMES_TOGETHER, RECEIVE_WINDOW, SEND_WINDOW_MIN, STREAM_WINDOW};
 use crate::packet::{EncodedFrame, Frame};
 use crate::pool::Pool;
@@ -124,12 +124,12 @@ pub(super) async fn send(
     mut stream: SendStream,
     mut feed: impl Feed,
     waker: Waker,
-    limiter: Limiter,
+    mut wrapping: Wrapping,
 ) -> End {
     waker.0.started.notified().await;
     let mut sent_at = None;
     loop {
-        let mut frames = feed.next_frames(limiter.batch());
+        let mut frames = feed.next_frames(wrapping.limiter.batch());
         if frames.is_empty() {
             if let Some(at) = sent_at.take() {
                 // Whoever has more right behind them wakes nobody; it goes in one datagram train.
@@ -137,7 +137,7 @@ pub(super) async fn send(
                 continue;
             }
             waker.fall_asleep();
-            frames = feed.next_frames(limiter.batch());
+            frames = feed.next_frames(wrapping.limiter.batch());
             if frames.is_empty() {
                 waker.woken().await;
                 continue;
@@ -145,7 +145,7 @@ pub(super) async fn send(
             waker.stay_awake();
         }
         sent_at = Some(Instant::now());
-        if let Err(end) = send_batch(&connection, &mut stream, frames, &limiter).await {
+        if let Err(end) = send_batch(&connection, &mut stream, frames, &mut wrapping).await {
             return end;
         }
     }
@@ -155,10 +155,11 @@ async fn send_batch(
     connection: &Connection,
     stream: &mut SendStream,
     frames: Vec<EncodedFrame>,
-    limiter: &Limiter,
+    wrapping: &mut Wrapping,
 ) -> Result<(), End> {
+    let frames: Vec<EncodedFrame> = frames.into_iter().map(|frame| wrapping.wrap(frame)).collect();
     let bytes: usize = frames.iter().map(EncodedFrame::len).sum();
-    if let Some(window) = limiter.window() {
+    if let Some(window) = wrapping.limiter.window() {
         connection.set_send_window(window);
     } else if bytes >= FEED_BATCH / 2 {
         connection.set_send_window(send_window(connection.stats().path.cwnd));

@@ -15,16 +15,17 @@ use super::ending::{self, End, refused_our_key};
 use super::frames::{self, Feed, FrameReceiver, Waker};
 use super::heartbeat;
 use super::limited::Pacing;
-use super::limiter::{Limiter, Rank};
+use super::limiter::Rank;
 use super::lookup::Lookup;
 use super::opening::{GREETING, Opening, Role, SessionToken, bounded};
+use super::outgoing::{Agreed, Outgoing, Wrapping};
 use super::probe;
 use super::socket::{self, Purpose};
 use super::stats::{LinkStats, Meter};
 use super::tls::{self, Protocol};
 use super::traffic::Traffic;
 use crate::limits::{CLOSE_FLUSH, HEARTBEATS_MISSED};
-use crate::packet::{SourceMessage, TargetMessage};
+use crate::packet::{Features, SourceMessage, TargetMessage};
 use crate::store;
 
 /// What happens on a [`SourceLink`].
@@ -67,31 +68,33 @@ enum Way {
 struct Shared {
     outbox: Arc<Outbox<SourceMessage>>,
     meter: Meter,
-    limiter: Limiter,
+    outgoing: Outgoing,
+    agreed: Agreed,
 }
 
 impl SourceLink {
     /// Starts dialling, a [`Dial`] or what a [`Lookup`] finds, and returns at once. What comes of it
     /// comes as events.
     pub fn dial(to: impl Into<Lookup>, feed: impl Feed) -> SourceLink {
-        SourceLink::dial_within(to, feed, Limiter::default())
+        SourceLink::dial_within(to, feed, Outgoing::default())
     }
 
-    /// As [`SourceLink::dial`]; sends as fast as the limiter lets it.
-    pub fn dial_within(to: impl Into<Lookup>, feed: impl Feed, limiter: Limiter) -> SourceLink {
-        SourceLink::begin(to.into(), Traffic::Out(Box::new(feed)), limiter)
+    /// As [`SourceLink::dial`]; sends on these terms.
+    pub fn dial_within(to: impl Into<Lookup>, feed: impl Feed, outgoing: Outgoing) -> SourceLink {
+        SourceLink::begin(to.into(), Traffic::Out(Box::new(feed)), outgoing)
     }
 
     /// As [`SourceLink::dial`], for frames that the target sends back.
     pub fn dial_to_read(to: impl Into<Lookup>) -> (SourceLink, FrameReceiver) {
         let (sender, receiver) = frames::channel();
-        (SourceLink::begin(to.into(), Traffic::Back(sender), Limiter::default()), receiver)
+        (SourceLink::begin(to.into(), Traffic::Back(sender), Outgoing::default()), receiver)
     }
 
-    fn begin(lookup: Lookup, traffic: Traffic, limiter: Limiter) -> SourceLink {
+    fn begin(lookup: Lookup, traffic: Traffic, outgoing: Outgoing) -> SourceLink {
         let (sender, events) = unbounded();
         let waker = Waker::new();
-        let shared = Arc::new(Shared { outbox: Outbox::new(), meter: Meter::new(), limiter });
+        let (outbox, meter, agreed) = (Outbox::new(), Meter::new(), Agreed::default());
+        let shared = Arc::new(Shared { outbox, meter, outgoing, agreed });
         let session = Session { shared: shared.clone(), waker: waker.clone(), events: sender.clone() };
         let dialling = move || session.run(lookup, traffic);
         let thread = std::thread::Builder::new().name("link-source".into()).spawn(dialling);
@@ -127,10 +130,14 @@ impl SourceLink {
         }
     }
 
-    /// From now on the feed is asked for frames.
-    pub fn start_feed(&self) {
+    /// From now on the feed is asked for frames. `theirs`: what the target offers; no more is used of what both
+    /// know.
+    pub fn start_feed(&self, theirs: Features) {
         match &self.way {
-            Way::Network(..) => self.waker.start(),
+            Way::Network(shared, _) => {
+                shared.agreed.agree(theirs);
+                self.waker.start();
+            }
             Way::Direct(passage) => passage.start(),
         }
     }
@@ -225,8 +232,9 @@ impl DialledSession {
     async fn dial_and_serve(&self, traffic: Traffic) -> End {
         // A socket each, so that heartbeats never wait in a full buffer behind acknowledgements.
         let local = socket::local_for(self.dial.address);
-        let paced =
-            |rank| socket::paced_endpoint(local, Pacing { limiter: self.shared.limiter.clone(), rank });
+        let paced = |rank| {
+            socket::paced_endpoint(local, Pacing { limiter: self.shared.outgoing.limiter.clone(), rank })
+        };
         let endpoints = match (paced(Rank::First), paced(Rank::Then)) {
             (Ok(small), Ok(large)) => [small, large],
             (Err(error), _) | (_, Err(error)) => return End::Lost(format!("no UDP socket: {error}")),
@@ -334,7 +342,7 @@ impl DialledSession {
             large.clone(),
             packets,
             self.waker.clone(),
-            self.shared.limiter.clone(),
+            Wrapping::new(self.shared.outgoing.clone(), self.shared.agreed.clone()),
         );
         parts.spawn(ending::gone(large));
         self.shared.outbox.spawn(&mut parts, send);

@@ -15,8 +15,8 @@ use super::direct::Passage;
 use super::ending::{self, End};
 use super::frames::{self, Feed, FrameReceiver, FrameSender, Waker};
 use super::heartbeat;
-use super::limiter::Limiter;
 use super::listener::plain;
+use super::outgoing::Wrapping;
 use super::stats::{LinkStats, Meter};
 use crate::limits::{HANDSHAKE_TIME_MAX, STREAM_WINDOW};
 use crate::packet::{SourceMessage, TargetMessage};
@@ -289,7 +289,7 @@ async fn send_back(connection: Connection, idle: RecvStream, back: &Back) -> End
     let feed = back.feed.lock().take();
     let Some((feed, waker)) = feed else { return End::Fault("there is nothing to send".into()) };
     let end = match connection.open_uni().await {
-        Ok(stream) => frames::send(connection, stream, feed, waker, Limiter::default()).await,
+        Ok(stream) => frames::send(connection, stream, feed, waker, Wrapping::plain()).await,
         Err(error) => error.into(),
     };
     drop(idle);

@@ -3,6 +3,7 @@
 mod fuzz;
 mod in_process;
 mod misbehaving;
+mod packing;
 mod pairing;
 
 use std::collections::VecDeque;
@@ -165,7 +166,7 @@ fn frames_of_all_sizes_arrive_in_order_and_whole() {
     let count = 200;
     let size = |sequence: u64| sizes[sequence as usize * 5 % sizes.len()];
     (0..count / 2).for_each(|n| pair.frames.push(frame(n, payload(n, size(n)))));
-    pair.source.start_feed();
+    pair.source.start_feed(Features::OFFERED);
     let received = pair.target.frames();
     for sequence in 0..count {
         if sequence == 10 {
@@ -185,7 +186,7 @@ fn the_feed_is_not_asked_before_the_start() {
     pair.frames.push(frame(1, Bytes::new()));
     pair.source.waker().wake();
     assert!(matches!(pair.target.frames().recv(Duration::from_millis(100)), Received::Idle));
-    pair.source.start_feed();
+    pair.source.start_feed(Features::OFFERED);
     assert_eq!(next(&pair.target.frames()).position.sequence, Sequence(1));
 }
 
@@ -193,7 +194,7 @@ fn the_feed_is_not_asked_before_the_start() {
 #[test]
 fn no_wake_is_lost() {
     let pair = pair();
-    pair.source.start_feed();
+    pair.source.start_feed(Features::OFFERED);
     let (received, waker) = (pair.target.frames(), pair.source.waker());
     for sequence in 0..2000 {
         pair.frames.push(frame(sequence, Bytes::new()));
@@ -298,7 +299,7 @@ fn a_damaged_frame_ends_the_connection_with_the_reason() {
         let mut bytes = [&good.head[..], &good.payload[..]].concat();
         bytes[damage] ^= 1;
         pair.frames.push(EncodedFrame { head: bytes.into(), payload: Bytes::new() });
-        pair.source.start_feed();
+        pair.source.start_feed(Features::OFFERED);
         let reason = lost(&pair.source);
         assert!(reason.contains("packet stream"), "{reason}");
         // What came before is not lost with it.
@@ -318,7 +319,7 @@ fn a_target_that_does_not_take_frames_slows_the_source_down() {
     let body = payload(0, PAYLOAD_LEN_MAX);
     let count = 80;
     (0..count).for_each(|n| pair.frames.push(frame(n, body.clone())));
-    pair.source.start_feed();
+    pair.source.start_feed(Features::OFFERED);
     let received = pair.target.frames();
     wait_for(|| received.waiting_bytes() > RECEIVE_WINDOW - 2 * PAYLOAD_LEN_MAX);
     let mut left = pair.frames.left();
@@ -351,7 +352,7 @@ fn a_target_that_does_not_take_frames_slows_the_source_down() {
 #[test]
 fn small_packets_cost_little_more_than_their_bytes() {
     let pair = pair();
-    pair.source.start_feed();
+    pair.source.start_feed(Features::OFFERED);
     let (received, waker) = (pair.target.frames(), pair.source.waker());
     for n in 0..1000 {
         pair.frames.push(frame(n, payload(n, 4096)));
@@ -482,7 +483,7 @@ fn a_cut_network_is_noticed_by_both_sides() {
 #[test]
 fn lost_heartbeats_are_noticed_while_packets_flow() {
     let (pair, proxy) = pair_behind_proxy(Duration::from_millis(100));
-    pair.source.start_feed();
+    pair.source.start_feed(Features::OFFERED);
     proxy.cut_small.store(true, SeqCst);
     let cut_at = proxy.large_datagrams.load(SeqCst);
     let received = pair.target.frames();

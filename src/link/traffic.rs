@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use super::ending::End;
 use super::frames::{self, Feed, FrameSender, Waker};
-use super::limiter::Limiter;
+use super::outgoing::Wrapping;
 use super::socket::Purpose;
 use crate::limits::{RECEIVE_POOL_FREE_MAX, STREAM_WINDOW};
 use crate::pool::Pool;
@@ -35,11 +35,11 @@ impl Traffic {
         large: Connection,
         packets: SendStream,
         waker: Waker,
-        limiter: Limiter,
+        wrapping: Wrapping,
     ) -> Option<FrameSender> {
         match self {
             Traffic::Out(feed) => {
-                parts.spawn(frames::send(large, packets, feed, waker, limiter));
+                parts.spawn(frames::send(large, packets, feed, waker, wrapping));
                 None
             }
             Traffic::Back(sender) => {

@@ -9,7 +9,7 @@
 //!      8    4  length of the payload, bytes
 //!     12    4  crc32c of bytes 0..12, 16..56 and the header
 //!     16    4  epoch number
-//!     20    4  zero (compression, flags to come)
+//!     20    4  how the payload travels (packing); 0: as it is
 //!     24    8  epoch writer
 //!     32    8  incarnation
 //!     40    8  sequence number
@@ -29,6 +29,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::bounded::Bounded;
 use super::item::{ItemNumber, LaneItem};
 use super::op::Op;
+use super::packing::{Packed, Packing};
 use super::position::{Chain, Epoch, HeaderDigest, Incarnation, Position, Sequence};
 use crate::limits::{CONTROL_LEN_MAX, HEADER_LEN_MAX, PATH_LEN_MAX, PAYLOAD_LEN_MAX};
 
@@ -136,6 +137,17 @@ impl EncodedFrame {
         false
     }
 
+    /// The same frame with its payload compressed, which makes it shorter. Only for peers that offer it.
+    pub fn packed(self, by: Packing, payload: Bytes) -> EncodedFrame {
+        assert!(payload.len() < self.payload.len(), "a payload grows by its compression");
+        let mut head = self.head.to_vec();
+        head[20..24].copy_from_slice(&Packed::encode(Some(Packed { by, len: payload.len() })));
+        let prefix: &[u8; PREFIX_LEN] = head.first_chunk().expect("a frame begins with its prefix");
+        let crc = header_crc(prefix, &head[PREFIX_LEN..]);
+        head[12..16].copy_from_slice(&crc.to_le_bytes());
+        EncodedFrame { head: Bytes::from(head), payload }
+    }
+
     /// What arrives of it in the same process. The payload, which nobody has touched, is not read again.
     pub fn decode(self) -> Result<Frame, CodecError> {
         let (bytes, header) = self.head.split_first_chunk().ok_or(CodecError::NotAFrame)?;
@@ -159,6 +171,8 @@ pub enum CodecError {
     },
     HeaderChecksum,
     PayloadChecksum,
+    /// Compressed, and not to what the prefix says, or where nothing may be compressed.
+    Packing,
     Header(String),
     /// Bytes were left over behind the header.
     Trailing(usize),
@@ -175,6 +189,7 @@ impl std::fmt::Display for CodecError {
             }
             CodecError::HeaderChecksum => write!(f, "header checksum is wrong"),
             CodecError::PayloadChecksum => write!(f, "payload checksum is wrong"),
+            CodecError::Packing => write!(f, "compressed payload is not what its frame says"),
             CodecError::Header(why) => write!(f, "header cannot be decoded: {why}"),
             CodecError::Trailing(len) => write!(f, "{len} bytes left over behind a header"),
         }
@@ -196,14 +211,23 @@ pub struct Prefix {
     header_crc: u32,
     pub position: Position,
     payload_hash: u64,
+    /// How the payload travels, where not as it is.
+    pub packed: Option<Packed>,
 }
 
 impl Prefix {
-    /// Checks magic, version, kind and lengths. The checksum needs the header: [`Prefix::frame`].
+    /// Checks magic, version, kind and lengths, and that nothing is compressed. The checksum needs the header:
+    /// [`Prefix::frame`].
     pub fn decode(bytes: &[u8; PREFIX_LEN]) -> Result<Prefix, CodecError> {
+        let prefix = Prefix::from_wire(bytes)?;
+        if prefix.packed.is_some() { Err(CodecError::Packing) } else { Ok(prefix) }
+    }
+
+    /// As [`Prefix::decode`], of a frame whose payload may be compressed.
+    pub fn from_wire(bytes: &[u8; PREFIX_LEN]) -> Result<Prefix, CodecError> {
         let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
         let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
-        if bytes[..2] != MAGIC || u32_at(20) != 0 {
+        if bytes[..2] != MAGIC {
             return Err(CodecError::NotAFrame);
         }
         if bytes[2] != FORMAT_VERSION {
@@ -212,10 +236,12 @@ impl Prefix {
         if !matches!(bytes[3], KIND_PACKET | KIND_SKIP | KIND_ITEM) {
             return Err(CodecError::Kind(bytes[3]));
         }
+        let payload_len = within("payload", u32_at(8) as usize, PAYLOAD_LEN_MAX)?;
         Ok(Prefix {
             kind: bytes[3],
             header_len: within("header", u32_at(4) as usize, HEADER_LEN_MAX)?,
-            payload_len: within("payload", u32_at(8) as usize, PAYLOAD_LEN_MAX)?,
+            payload_len,
+            packed: Packed::decode(bytes[20..24].try_into().expect("4 bytes"), payload_len)?,
             header_crc: u32_at(12),
             position: Position {
                 epoch: Epoch { number: u32_at(16), writer: u64_at(24) },
@@ -227,7 +253,13 @@ impl Prefix {
         })
     }
 
-    /// Checks both checksums and decodes the header, which must be consumed whole.
+    /// Bytes of the payload as it travels.
+    pub fn wire_len(&self) -> usize {
+        self.packed.map_or(self.payload_len, |packed| packed.len)
+    }
+
+    /// Checks both checksums and decodes the header, which must be consumed whole. `payload` as it is once more,
+    /// however it has travelled.
     pub fn frame(
         &self,
         prefix: &[u8; PREFIX_LEN],

@@ -27,6 +27,11 @@ fn all_lines() -> String {
     let item = ItemHeader { number: ItemNumber(5), item: LaneItem::End };
     let mut lines = vec![
         frame_line("packet", &packet_frame(&samples::position(), &header, Bytes::from_static(b"x"))),
+        frame_line(
+            "packed packet",
+            &packet_frame(&samples::position(), &header, Bytes::from(vec![7; COMPRESSED_MIN]))
+                .packed(Packing::Zstandard, Bytes::from_static(b"not really")),
+        ),
         frame_line("item", &item_frame(&samples::position(), &item, Bytes::from_static(b"y"))),
         frame_line("skip", &skip_frame(Sequence(4), &samples::position())),
     ];

@@ -15,12 +15,18 @@ use super::position::{Epoch, Position, Sequence};
 pub const WIRE_VERSION: u16 = 4;
 pub const WIRE_VERSION_OLDEST: u16 = 4;
 
-/// Features as bits; both sides use only what both offered. None is defined yet.
+/// Features as bits; both sides use only what both offered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Features(pub u64);
 
 impl Features {
-    pub const OFFERED: Features = Features(0);
+    /// Payloads of packets and lane items may travel compressed ([`super::Packing`]).
+    pub const COMPRESSION: Features = Features(1);
+    pub const OFFERED: Features = Features::COMPRESSION;
+
+    pub fn has(self, other: Features) -> bool {
+        self.0 & other.0 == other.0
+    }
 
     pub fn common(self, other: Features) -> Features {
         Features(self.0 & other.0)

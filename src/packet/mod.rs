@@ -1,8 +1,8 @@
 //! Packets: one file-system change with its position, and everything else that travels.
 //!
 //! Owns the words of the wire: ops and their results (`op`), positions (`position`), lane
-//! items (`item`), comparisons (`check`), control messages (`message`), pairing (`pairing`), and their bytes (`codec`);
-//! and which epochs keep which out (`fence`); which ids objects have (`ids`). Performs nothing.
+//! items (`item`), comparisons (`check`), control messages (`message`), pairing (`pairing`), their bytes (`codec`)
+//! and how these travel (`packing`); and which epochs keep which out (`fence`); which ids objects have (`ids`). Performs nothing.
 
 mod bounded;
 mod check;
@@ -16,6 +16,7 @@ mod ids;
 mod item;
 mod message;
 mod op;
+mod packing;
 mod pairing;
 mod position;
 #[cfg(test)]
@@ -31,5 +32,6 @@ pub use ids::*;
 pub use item::*;
 pub use message::*;
 pub use op::*;
+pub use packing::*;
 pub use pairing::*;
 pub use position::*;

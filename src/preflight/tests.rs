@@ -102,6 +102,7 @@ impl Ground {
             verify: None,
             schedule: None,
             limit: None,
+            compression: None,
             fsync: None,
         }
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::matcher::Matcher;
 use super::rules::{BadRule, Rules};
 use crate::store;
-use crate::words::{Deletes, KeepDeleted, LimitPlan, SchedulePlan, VerifyPlan, is_set_name};
+use crate::words::{Compression, Deletes, KeepDeleted, LimitPlan, SchedulePlan, VerifyPlan, is_set_name};
 
 const DIRECTORY: &str = "sets";
 const SUFFIX: &str = "toml";
@@ -30,6 +30,9 @@ pub struct SetFile {
     /// How fast connections send, where not as fast as it goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<LimitPlan>,
+    /// Level of compression on the network, where there is any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
     /// What is removed stays on the targets.
     #[serde(default, skip_serializing_if = "is_false")]
     pub ignore_deletes: bool,

@@ -15,14 +15,14 @@ use super::planted::Planted;
 use super::walker::Walker;
 use crate::clock;
 use crate::connection::Flow;
-use crate::link::{Feed, LinkStats, SourceEvent, Waker};
+use crate::link::{Feed, LinkStats, Saved, SourceEvent, Waker};
 use crate::packet::*;
 use crate::queue::Queue;
 use crate::random::Random;
 use crate::source_side::{
     Driver, Kept, Mark, Marks, NetworkLink, PacketFeed, Settings, Surroundings, WalkOrder, Walked,
 };
-use crate::words::{DeleteLimit, Target, WhenFull};
+use crate::words::{Compression, DeleteLimit, Target, WhenFull};
 
 /// A source process.
 pub struct Source {
@@ -161,6 +161,12 @@ impl Surroundings for Desk {
 
     fn limit(&mut self, _rate: Option<u64>) {}
 
+    fn compress(&mut self, _level: Compression) {}
+
+    fn saved(&self) -> Saved {
+        Saved::default()
+    }
+
     fn dial(&mut self, _attempt: u32, feed: PacketFeed) -> Result<WireEnd, String> {
         if self.0.random.borrow_mut().one_in(30) {
             return Err("the host has no address".into());
@@ -218,7 +224,7 @@ impl NetworkLink for WireEnd {
         self.desk.happens(Effect::Said(self.link, message));
     }
 
-    fn start_feed(&self) {
+    fn start_feed(&self, _theirs: Features) {
         self.desk.happens(Effect::FeedStarted(self.link));
     }
 

@@ -17,7 +17,7 @@ use crate::control::{
 use crate::failure::Failure;
 use crate::limits::CONTROL_ANSWER;
 use crate::sys::utc_offset;
-use crate::words::{LimitPlan, Order, SchedulePlan, Target};
+use crate::words::{Compression, LimitPlan, Order, SchedulePlan, Target};
 
 const UNTOUCHED: &str = "Nothing was changed.";
 
@@ -59,7 +59,8 @@ pub fn change(
         | ConnectionChange::PauseMirror
         | ConnectionChange::ResumeMirror { .. }
         | ConnectionChange::Schedule { .. }
-        | ConnectionChange::Limit { .. } => {
+        | ConnectionChange::Limit { .. }
+        | ConnectionChange::Compression { .. } => {
             keep(desk);
             connection_status(&connection, &desk.ground)
         }
@@ -103,7 +104,7 @@ pub fn begin(
     let before = connection_status(&connection, ground);
     let outcome = match (connection.is_null(), command(change)) {
         (true, Wanted::Connection(Command::Disconnect)) => None,
-        (true, Wanted::Connection(_) | Wanted::Copies(_) | Wanted::Schedule(_) | Wanted::Limit(_)) => {
+        (true, _) => {
             return Err(Failure::new(
                 "The target null: captures and sends nothing: there is nothing to start or stop.",
                 UNTOUCHED,
@@ -112,14 +113,17 @@ pub fn begin(
         }
         (false, Wanted::Connection(command)) => Some(connection.command(command)),
         (false, Wanted::Copies(command)) => Some(connection.mirror(command)),
-        (false, Wanted::Limit(_)) if matches!(connection.target, Target::Local(_)) => {
+        (false, Wanted::Limit(_) | Wanted::Compression(_))
+            if matches!(connection.target, Target::Local(_)) =>
+        {
             return Err(Failure::new(
-                format!("The target {} is on this host: there is no network to limit.", connection.target),
+                format!("The target {} is on this host: there is no network between.", connection.target),
                 UNTOUCHED,
                 "`standin mirror resume --rate` bounds what its copies read and write.",
             ));
         }
         (false, Wanted::Limit(order)) => Some(connection.limit(order)),
+        (false, Wanted::Compression(order)) => Some(connection.compression(order)),
         (false, Wanted::Schedule(order)) => Some(connection.schedule(order)),
     };
     Ok(Begun { connection, before, outcome })
@@ -196,6 +200,7 @@ enum Wanted {
     Copies(MirrorCommand),
     Schedule(Order<SchedulePlan>),
     Limit(Order<LimitPlan>),
+    Compression(Order<Compression>),
 }
 
 fn command(change: ConnectionChange) -> Wanted {
@@ -214,6 +219,7 @@ fn command(change: ConnectionChange) -> Wanted {
         ConnectionChange::ResumeMirror { rate } => Wanted::Copies(MirrorCommand::Resume { rate }),
         ConnectionChange::Schedule { order } => Wanted::Schedule(order),
         ConnectionChange::Limit { order } => Wanted::Limit(order),
+        ConnectionChange::Compression { order } => Wanted::Compression(order),
     }
 }
 

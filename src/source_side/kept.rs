@@ -9,7 +9,7 @@ use super::mark::{Clock, EVERYTHING, Mark};
 use crate::connection::{KeptSchedule, Wish};
 use crate::limits::FIRST_COPY_RUNS_MAX;
 use crate::packet::{CheckCounts, Epoch, Incarnation, Sequence, Timestamp};
-use crate::words::{CopyMode, HashKind, LimitPlan, OrphanRules, Own, SchedulePlan, VerifyMode};
+use crate::words::{Compression, CopyMode, HashKind, LimitPlan, OrphanRules, Own, SchedulePlan, VerifyMode};
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,8 @@ pub struct Kept {
     pub sessions: KeptSchedule,
     /// What a person has said of its limit while it ran.
     pub limit: Own<LimitPlan>,
+    /// What a person has said of its compression while it ran.
+    pub compression: Own<Compression>,
 }
 
 /// When a replica was compared, up to which position, and what was found.

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::embedded::Embedded;
 use crate::failure::Failure;
-use crate::link::{Dial, Feed, FrameReceiver, Identity, Limiter, Lookup, SourceLink};
+use crate::link::{Dial, Feed, FrameReceiver, Identity, Lookup, Outgoing, SourceLink};
 use crate::pairing::Known;
 use crate::target_side::Within;
 use crate::words::Target;
@@ -65,20 +65,20 @@ struct Looked {
 type Resolver = fn(&str, u16) -> Result<Vec<SocketAddr>, String>;
 
 impl Route {
-    /// Dials; at each attempt another one of several addresses. Over a network it sends as fast as the limiter
-    /// lets it. Returns at once: a resolver, or a disk, may take long.
+    /// Dials; at each attempt another one of several addresses. Over a network it sends on these
+    /// terms. Returns at once: a resolver, or a disk, may take long.
     ///
     /// Errors: one line; it is tried again like a lost connection.
-    pub fn dial(&self, attempt: u32, feed: impl Feed, limiter: Limiter) -> Result<SourceLink, String> {
+    pub fn dial(&self, attempt: u32, feed: impl Feed, outgoing: Outgoing) -> Result<SourceLink, String> {
         let within = |target: &Within, feed| {
             target.connect(feed).map_err(|error| format!("no thread for the target: {error}"))
         };
         match self {
             Route::Within(target) => within(target, feed),
             Route::Awaited(awaited) => within(&*awaited.target()?, feed),
-            Route::Paired(paired) => Ok(SourceLink::dial_within(paired.look_up(attempt)?, feed, limiter)),
+            Route::Paired(paired) => Ok(SourceLink::dial_within(paired.look_up(attempt)?, feed, outgoing)),
             #[cfg(test)]
-            Route::Fixed(dial) => Ok(SourceLink::dial_within(dial.clone(), feed, limiter)),
+            Route::Fixed(dial) => Ok(SourceLink::dial_within(dial.clone(), feed, outgoing)),
         }
     }
 }

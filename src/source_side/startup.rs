@@ -389,7 +389,7 @@ fn connect(
         };
         let duplicate = |error| io_failure("a descriptor cannot be duplicated", &error);
         let backing = knows.backing.try_clone().map_err(duplicate)?;
-        let around = Around { route, backing, volume: knows.volume.clone(), limiter: Default::default() };
+        let around = Around { route, backing, volume: knows.volume.clone(), outgoing: Default::default() };
         let connection = Connection::start(settings, around, knows.queue.clone(), embedded)
             .map_err(|error| io_failure("a connection has no thread", &error))?;
         connections.push(Arc::new(connection));

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime};
 
 use super::board::Posted;
-use super::connection::{Connection, Report, Scheduled, Throttled};
+use super::connection::{Compressing, Connection, Report, Scheduled, Throttled};
 use super::durability::TroubleKind;
 use super::flush::Flusher;
 use super::ground::Ground;
@@ -13,9 +13,9 @@ use super::kept::{LastVerified, WhatVerified};
 use super::sync::lacks_comparison;
 use crate::connection::Outlook;
 use crate::control::{
-    Alert, Amount, CaptureStatus, ConnectionStatus, FsyncStatus, GenerationStatus, Lag, LeftOutStatus,
-    LimitStatus, LinkStatus, MirrorProgress, MirrorStatus, Role, ScheduleStatus, Severity, SourceStatus,
-    Status, TargetKind, VerifiedStatus, unix_ms,
+    Alert, Amount, CaptureStatus, CompressionStatus, ConnectionStatus, FsyncStatus, GenerationStatus, Lag,
+    LeftOutStatus, LimitStatus, LinkStatus, MirrorProgress, MirrorStatus, Role, ScheduleStatus, Severity,
+    SourceStatus, Status, TargetKind, VerifiedStatus, unix_ms,
 };
 use crate::intercept::Refused;
 use crate::map::Fill;
@@ -299,6 +299,20 @@ pub fn connection_status(connection: &Connection, ground: &Ground) -> Connection
         retrying: report.retrying.clone(),
         schedule: report.schedule.as_ref().map(schedule),
         limit: report.limit.as_ref().map(|limit| limit_status(limit, &queue.stats())),
+        compression: report.compression.as_ref().map(compression_status),
+    }
+}
+
+fn compression_status(of: &Compressing) -> CompressionStatus {
+    let Compressing { level, origin, is_on, is_taken, saved } = *of;
+    CompressionStatus {
+        level,
+        method: level.method().into(),
+        from: origin,
+        on: is_on,
+        taken: is_taken,
+        payload_bytes: saved.payload_bytes,
+        wire_bytes: saved.wire_bytes,
     }
 }
 

@@ -1,13 +1,14 @@
-//! When and how fast a source sends, as it was typed or stands in the file of the set.
+//! When, how fast and how short a source sends, as it was typed or stands in the file of the set.
 
 use crate::sets::{SetFile, Sets};
-use crate::words::{LimitPlan, Origin, ProtectOptions, SchedulePlan};
+use crate::words::{Compression, LimitPlan, Origin, ProtectOptions, SchedulePlan};
 
 /// See the module. What was typed goes before what stands in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
     pub schedule: Option<(SchedulePlan, Origin)>,
     pub limit: Option<(LimitPlan, Origin)>,
+    pub compression: Option<(Compression, Origin)>,
 }
 
 impl Terms {
@@ -15,6 +16,7 @@ impl Terms {
         Terms {
             schedule: first(options.schedule, file.and_then(|file| file.schedule)),
             limit: first(options.limit.clone(), file.and_then(|file| file.limit.clone())),
+            compression: first(options.compression, file.and_then(|file| file.compression)),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Words that several rooms use: what was asked for, what is allowed, who somebody is, what is counted.
 
 mod allow;
+mod compression;
 mod copy_mode;
 mod delete_limit;
 mod deletes;
@@ -20,6 +21,7 @@ mod wall_clock;
 mod when_full;
 
 pub use allow::Allow;
+pub use compression::Compression;
 pub use copy_mode::{CopyMode, HashKind};
 pub use delete_limit::DeleteLimit;
 pub use deletes::{Deletes, KeepDeleted};

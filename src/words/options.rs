@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::compression::Compression;
 use super::delete_limit::DeleteLimit;
 use super::deletes::Deletes;
 use super::limit_plan::LimitPlan;
@@ -65,6 +66,8 @@ pub struct ProtectOptions {
     pub schedule: Option<SchedulePlan>,
     /// How fast they send over a network; without, as the file of the set says, or as fast as it goes.
     pub limit: Option<LimitPlan>,
+    /// How short payloads are made for a network; without, as the file of the set says, or not at all.
+    pub compression: Option<Compression>,
     /// What an application's fsync waits for beside the local disk; without, nothing.
     pub fsync: Option<Rule>,
 }

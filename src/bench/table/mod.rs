@@ -1,6 +1,7 @@
 //! The report as text.
 
 mod against;
+mod compression;
 mod copies;
 mod grid;
 mod lines;
@@ -55,6 +56,11 @@ pub fn text(report: &Report) -> String {
             count(mirror.large_bytes >> 20)
         );
         text += &copies::copies(mirror);
+    }
+    if !report.compression.is_empty() {
+        text +=
+            "\nCompression: times shorter; seconds of processor time a GiB, to make it so and whole again\n";
+        text += &compression::compression(&report.compression);
     }
     text + &notes(report)
 }
@@ -149,6 +155,7 @@ mod tests {
             replication_other: None,
             stream: None,
             mirror: None,
+            compression: Vec::new(),
             against: None,
             compared: None,
             notes: vec!["A note.".into()],

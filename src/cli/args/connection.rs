@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::{Args, Subcommand};
 
-use crate::words::{LimitPlan, Order, SchedulePlan};
+use crate::words::{Compression, LimitPlan, Order, SchedulePlan};
 
 #[derive(Debug, Args)]
 pub struct Connection {
@@ -40,29 +40,38 @@ pub enum ConnectionCommand {
         /// show; a rate (1M, 8Mbit), none, or rules ("weekdays 08:00-18:00 1M"); clear (as protect was told, or the
         /// file of the set); on, off
         #[arg(default_value = "show", value_name = "show|RATE|RULES|none|clear|on|off")]
-        what: LimitAsked,
+        what: Asked<LimitPlan>,
+        #[command(flatten)]
+        one: OneConnection,
+    },
+    /// Show, set, clear, or switch how short a connection makes what it sends over a network
+    Compression {
+        /// show; a level: 0 (off), 1 (lz4), 2 (zstd 1), 3 (zstd 3); clear (as protect was told, or the file of the
+        /// set); on, off
+        #[arg(default_value = "show", value_name = "show|LEVEL|clear|on|off")]
+        what: Asked<Compression>,
         #[command(flatten)]
         one: OneConnection,
     },
 }
 
-/// What is asked of a limit.
+/// What is asked of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LimitAsked {
+pub enum Asked<T> {
     Show,
-    Change(Order<LimitPlan>),
+    Change(Order<T>),
 }
 
-impl FromStr for LimitAsked {
-    type Err = String;
+impl<T: FromStr> FromStr for Asked<T> {
+    type Err = T::Err;
 
-    fn from_str(text: &str) -> Result<LimitAsked, String> {
+    fn from_str(text: &str) -> Result<Asked<T>, T::Err> {
         Ok(match text {
-            "show" => LimitAsked::Show,
-            "clear" => LimitAsked::Change(Order::Clear),
-            "on" => LimitAsked::Change(Order::On),
-            "off" => LimitAsked::Change(Order::Off),
-            plan => LimitAsked::Change(Order::Set(plan.parse()?)),
+            "show" => Asked::Show,
+            "clear" => Asked::Change(Order::Clear),
+            "on" => Asked::Change(Order::On),
+            "off" => Asked::Change(Order::Off),
+            value => Asked::Change(Order::Set(value.parse()?)),
         })
     }
 }

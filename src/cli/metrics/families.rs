@@ -124,6 +124,12 @@ const OF_CONNECTION: &[Metric<ConnectionStatus>] = &[
     gauge("standin_connection_queued_bytes", "Bytes of them.", |connection| {
         some(Some(connection.queued.bytes))
     }),
+    counter("standin_connection_payload_bytes_total", "Content sent since it is compressed.", |connection| {
+        some(connection.compression.as_ref().map(|of| of.payload_bytes))
+    }),
+    counter("standin_connection_payload_wire_bytes_total", "What that was on the wire.", |connection| {
+        some(connection.compression.as_ref().map(|of| of.wire_bytes))
+    }),
     counter("standin_connection_sent_packets_total", "Changes that were sent.", |connection| {
         some(Some(connection.sent.packets))
     }),

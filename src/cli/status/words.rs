@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use crate::control::{
-    Amount, ConnectionState, Lag, LimitStatus, LinkStatus, MirrorProgress, MirrorStatus, ScheduleStatus,
-    Severity, VerifiedStatus,
+    Amount, CompressionStatus, ConnectionState, Lag, LimitStatus, LinkStatus, MirrorProgress, MirrorStatus,
+    ScheduleStatus, Severity, VerifiedStatus,
 };
 use crate::packet::DataState;
 use crate::sys::utc_offset;
 use crate::units;
-use crate::words::shown;
+use crate::words::{Compression, shown};
 
 pub(in crate::cli) fn state_word(state: ConnectionState) -> &'static str {
     match state {
@@ -55,6 +55,20 @@ pub(in crate::cli) fn limit_words(limit: &LimitStatus) -> String {
         .next_unix_ms
         .map(|at| format!("; from {} on {}", shown((at / 1000) as i64, &utc_offset), rate(limit.next_rate)));
     format!("{now}{}", next.unwrap_or_default())
+}
+
+/// Whether it compresses now, and what that has saved.
+pub(in crate::cli) fn compression_words(of: &CompressionStatus) -> String {
+    let now = match (of.on, of.taken) {
+        (false, _) => "switched off",
+        (true, _) if of.level == Compression::Off => "off",
+        (true, Some(false)) => "off: the target takes nothing compressed; bring it to this version",
+        (true, Some(true) | None) => "on",
+    };
+    match of.payload_bytes {
+        0 => now.to_owned(),
+        before => format!("{now}; {} went as {}", units::size(before), units::size(of.wire_bytes)),
+    }
 }
 
 /// What holds, and what comes next.

@@ -21,7 +21,7 @@ fn nothing_comes_before_start_and_welcome_and_then_all_in_order() {
     let size = |n: u64| [0, 1, 5000, 300_000][n as usize % 4];
     (0..50).for_each(|n| frames.push(frame(n, payload(n, size(n)))));
     assert!(is_idle(&received));
-    source.start_feed();
+    source.start_feed(Features::OFFERED);
     assert!(is_idle(&received));
     target.welcome();
     for n in 0..100 {
@@ -39,7 +39,7 @@ fn nothing_comes_before_start_and_welcome_and_then_all_in_order() {
 #[test]
 fn frames_one_at_a_time_arrive_without_more_behind_them() {
     let (source, target, frames) = pair();
-    source.start_feed();
+    source.start_feed(Features::OFFERED);
     target.welcome();
     let (received, waker) = (target.frames(), source.waker());
     let writer = std::thread::spawn(move || {
@@ -60,7 +60,7 @@ fn frames_one_at_a_time_arrive_without_more_behind_them() {
 #[test]
 fn news_end_a_wait_and_frames_go_before_them() {
     let (source, target, frames) = pair();
-    source.start_feed();
+    source.start_feed(Features::OFFERED);
     target.welcome();
     let (tell, news) = crossbeam_channel::bounded(1);
     tell.send(()).unwrap();
@@ -77,7 +77,7 @@ fn news_end_a_wait_and_frames_go_before_them() {
 #[test]
 fn messages_go_both_ways_and_the_end_comes_behind_them() {
     let (source, target, frames) = pair();
-    source.start_feed();
+    source.start_feed(Features::OFFERED);
     target.welcome();
     source.send(SourceMessage::MakeDurable);
     target.send(TargetMessage::Recovered { sequence: Sequence(7) });

@@ -207,7 +207,7 @@ fn a_source_that_is_not_welcome_fills_no_window() {
     });
     let target = listener.accept().unwrap();
     assert_eq!(source.events().recv_timeout(LONG), Ok(SourceEvent::Up));
-    source.start_feed();
+    source.start_feed(Features::OFFERED);
     std::thread::sleep(Duration::from_millis(500));
     let before = target.stats().received_bytes;
     assert!(before < 2 * u64::from(crate::limits::STRANGER_WINDOW), "{before} bytes");

@@ -2,6 +2,7 @@
 //! around it ([`Surroundings`]) is links and threads in the product, a simulator in tests.
 
 mod checks;
+mod compressed;
 mod copies;
 mod ending;
 mod full;
@@ -38,6 +39,7 @@ use crate::source_side::delete_guard::DeleteGuard;
 use crate::source_side::feed::{Lane, PacketFeed, Sent, Stream};
 use crate::source_side::kept::{FirstCopy, LastVerified};
 use crate::words::{CopyMode, HashKind, OrphanRules};
+use compressed::Level;
 use limited::Limits;
 use owed::Lacks;
 use scheduled::Timing;
@@ -60,6 +62,7 @@ pub(crate) struct Driver<S: Surroundings> {
     pub(super) machine: Machine,
     timing: Timing,
     limits: Limits,
+    level: Level,
     session: Option<OpenLink<S::Link>>,
     copy: Copying,
     /// A comparison under way; never beside a copy.
@@ -141,6 +144,7 @@ impl<S: Surroundings> Driver<S> {
         sent: Arc<Sent>,
     ) -> Driver<S> {
         let (timing, limits) = (Timing::new(&settings), Limits::new(settings.kept.limit.clone()));
+        let level = Level::new(settings.kept.compression.clone());
         let machine = Machine::wished(clock::now(), timing.window(), settings.kept.wish)
             .named(settings.id)
             .when_full(settings.when_full);
@@ -167,6 +171,7 @@ impl<S: Surroundings> Driver<S> {
             machine,
             timing,
             limits,
+            level,
             session: None,
             copy: Copying::Resting,
             checking: None,
@@ -199,6 +204,7 @@ impl<S: Surroundings> Driver<S> {
     pub(super) fn run(mut self, told: &Receiver<Told>) {
         let looks = crossbeam_channel::tick(LOOK_EVERY);
         self.tick_limit();
+        self.tick_compression();
         self.act();
         while !self.over {
             let (events, walked, due) = (self.events(), self.walked(), self.due().map_or_else(never, at));
@@ -287,6 +293,11 @@ impl<S: Surroundings> Driver<S> {
             }
             Told::Limit(order, answer) => {
                 self.order_limit(order);
+                self.act();
+                let _ = answer.send(Ok(()));
+            }
+            Told::Compression(order, answer) => {
+                self.order_compression(order);
                 self.act();
                 let _ = answer.send(Ok(()));
             }
@@ -461,7 +472,7 @@ impl<S: Surroundings> Driver<S> {
     }
 
     /// The target said what it can prove.
-    fn welcome(&mut self, version: u16, proof: ReplicaProof) {
+    fn welcome(&mut self, version: u16, theirs: Features, proof: ReplicaProof) {
         let Some(session) = &mut self.session else { return };
         if std::mem::replace(&mut session.welcomed, true) {
             return self.misbehaves("the target greeted twice".into());
@@ -480,6 +491,7 @@ impl<S: Surroundings> Driver<S> {
         let has = if is_ours { proof.durable.sequence } else { Sequence(0) };
         self.trust = self.trust_after(has < said, is_ours, &proof);
         self.lacks.welcome(proof);
+        self.level.is_taken = Some(theirs.has(Features::COMPRESSION));
         let replica_of = proof.applied.incarnation;
         self.from_nothing.take_if(|copy| !copy.has_made(replica_of));
         self.update(|report| {
@@ -495,7 +507,7 @@ impl<S: Surroundings> Driver<S> {
             report.retrying = None;
         });
         if let Some(session) = &self.session {
-            session.link.start_feed();
+            session.link.start_feed(theirs);
         }
         let held = Held { last, oldest: self.queue.oldest(), acknowledged: self.acknowledged };
         self.happened(Event::Welcome { proof, held });
@@ -546,6 +558,7 @@ impl<S: Surroundings> Driver<S> {
         }
         self.tick_schedule();
         self.tick_limit();
+        self.tick_compression();
         self.tell_diverged();
         self.tell_moment();
         self.pass_what_is_marked();

@@ -31,7 +31,7 @@ use super::terms::Terms;
 use crate::connection::{Command, Copies, FaultKind, NotNow, Scheduler};
 use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying};
 use crate::intercept::Divergence;
-use crate::link::LinkStats;
+use crate::link::{LinkStats, Saved};
 use crate::map::Map;
 use crate::packet::{
     DataState, Ids, LeftOut, ObjectId, OrphanCounts, Position, Sequence, SetId, WithheldCounts,
@@ -39,8 +39,8 @@ use crate::packet::{
 use crate::queue::{CursorId, Haste, Queue};
 use crate::resync::{CheckOrder, CopyProgress};
 use crate::words::{
-    CopyMode, DeleteLimit, HashKind, LimitPlan, Order, Origin, OrphanRules, Rate, SchedulePlan, Target,
-    WhenFull,
+    Compression, CopyMode, DeleteLimit, HashKind, LimitPlan, Order, Origin, OrphanRules, Rate, SchedulePlan,
+    Target, WhenFull,
 };
 use checking::CheckWish;
 pub use checking::{Outcome, Verified};
@@ -96,6 +96,7 @@ pub(crate) enum Told {
     Mirror(MirrorCommand, Sender<Result<(), NotNow>>),
     Schedule(Order<SchedulePlan>, Sender<Result<(), NotNow>>),
     Limit(Order<LimitPlan>, Sender<Result<(), NotNow>>),
+    Compression(Order<Compression>, Sender<Result<(), NotNow>>),
     /// What was typed or stands in the file of the set has changed.
     Terms(Terms),
     /// Compare the replica. Where that cannot be, or ends without a result, the answer says why.
@@ -181,6 +182,19 @@ pub struct Report {
     pub schedule: Option<Scheduled>,
     /// How fast, where not as fast as it goes.
     pub limit: Option<Throttled>,
+    /// How short payloads are made, where a level was set.
+    pub compression: Option<Compressing>,
+}
+
+/// A level of compression, as it stands.
+#[derive(Clone)]
+pub struct Compressing {
+    pub level: Compression,
+    pub origin: Origin,
+    pub is_on: bool,
+    /// Whether the target that was connected last takes it.
+    pub is_taken: Option<bool>,
+    pub saved: Saved,
 }
 
 /// A limit, as it stands.
@@ -336,6 +350,13 @@ impl Connection {
         answered
     }
 
+    /// As [`Connection::command`], of its compression.
+    pub fn compression(&self, order: Order<Compression>) -> Receiver<Result<(), NotNow>> {
+        let (answer, answered) = bounded(1);
+        let _ = self.inbox.send(Told::Compression(order, answer));
+        answered
+    }
+
     /// It goes by these from now on, as far as no person has said anything else.
     pub fn follow(&self, terms: Terms) {
         let _ = self.inbox.send(Told::Terms(terms));
@@ -470,6 +491,7 @@ impl Report {
             kept: Kept::default(),
             schedule: None,
             limit: None,
+            compression: None,
         }
     }
 }

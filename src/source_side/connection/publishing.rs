@@ -39,6 +39,7 @@ impl<S: Surroundings> Driver<S> {
             report.kept = self.kept();
             report.schedule = self.scheduled();
             report.limit = self.throttled();
+            report.compression = self.compressing();
             if machine.is_pending() && report.kept.wish.copies == Copies::Stopped {
                 report.mirror = MirrorStatus::Stopped;
             }
@@ -61,6 +62,7 @@ impl<S: Surroundings> Driver<S> {
             schedule: self.schedule_own(),
             sessions: self.sessions_kept(),
             limit: self.limit_own(),
+            compression: self.compression_own(),
         }
     }
 

@@ -9,14 +9,15 @@ use std::sync::{Arc, OnceLock};
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 
 use crate::intercept::Volume;
-use crate::link::{Limiter, LinkStats, SourceEvent, SourceLink, Waker};
-use crate::packet::{Ids, LaneItem, ObjectId, SourceMessage, Timestamp};
+use crate::link::{LinkStats, Outgoing, Saved, SourceEvent, SourceLink, Waker};
+use crate::packet::{Features, Ids, LaneItem, ObjectId, SourceMessage, Timestamp};
 use crate::resync::{
     Answer, BlockOrder, CheckOrder, CopyError, CopyProgress, CopyReport, Gone, LiveCopy, Looks, Owed, Pace,
     Search, TargetHad, WhatIsOwed,
 };
 use crate::source_side::feed::{PacketFeed, StampedLane};
 use crate::source_side::remote::Route;
+use crate::words::Compression;
 
 /// See the module. Nothing here waits for the network or the disk, but the end of a link.
 pub(crate) trait Surroundings {
@@ -34,6 +35,12 @@ pub(crate) trait Surroundings {
 
     /// From now on no more is sent over a network: bytes a second; `None`: as fast as it goes.
     fn limit(&mut self, rate: Option<u64>);
+
+    /// From the next frame on payloads are compressed like this, where the target takes it.
+    fn compress(&mut self, level: Compression);
+
+    /// What that has saved since the connection was made.
+    fn saved(&self) -> Saved;
 
     /// The set has rules: not all that is marked belongs to it.
     fn has_rules(&self) -> bool;
@@ -53,8 +60,8 @@ pub(crate) trait NetworkLink {
     /// Queues a control message; it goes as soon as the link is up. Never blocks.
     fn send(&self, message: SourceMessage);
 
-    /// From now on the feed is asked for frames.
-    fn start_feed(&self);
+    /// From now on the feed is asked for frames; `theirs`: what the target offers.
+    fn start_feed(&self, theirs: Features);
 
     fn stats(&self) -> LinkStats;
 
@@ -158,7 +165,7 @@ pub struct Around {
     /// Opened for reading, not through the mount.
     pub backing: OwnedFd,
     pub volume: Arc<Volume>,
-    pub limiter: Limiter,
+    pub outgoing: Outgoing,
 }
 
 #[cfg(test)]
@@ -167,7 +174,7 @@ impl Around {
     pub(crate) fn of(route: Route, tree: &std::path::Path, queue: &Arc<crate::queue::Queue>) -> Around {
         let backing = || std::fs::File::open(tree).expect("the tree is there").into();
         let volume = Volume::new(backing(), queue.clone(), 1).expect("a volume");
-        Around { route, backing: backing(), volume: Arc::new(volume), limiter: Limiter::default() }
+        Around { route, backing: backing(), volume: Arc::new(volume), outgoing: Outgoing::default() }
     }
 }
 
@@ -175,11 +182,19 @@ impl Surroundings for Around {
     type Link = SourceLink;
 
     fn dial(&mut self, attempt: u32, feed: PacketFeed) -> Result<SourceLink, String> {
-        self.route.dial(attempt, feed, self.limiter.clone())
+        self.route.dial(attempt, feed, self.outgoing.clone())
     }
 
     fn limit(&mut self, rate: Option<u64>) {
-        self.limiter.set(rate);
+        self.outgoing.limiter.set(rate);
+    }
+
+    fn compress(&mut self, level: Compression) {
+        self.outgoing.compressor.set(level);
+    }
+
+    fn saved(&self) -> Saved {
+        self.outgoing.compressor.saved()
     }
 
     fn walk(&mut self, order: WalkOrder) -> io::Result<Receiver<Walked>> {
@@ -251,8 +266,8 @@ impl NetworkLink for SourceLink {
         SourceLink::send(self, message);
     }
 
-    fn start_feed(&self) {
-        SourceLink::start_feed(self);
+    fn start_feed(&self, theirs: Features) {
+        SourceLink::start_feed(self, theirs);
     }
 
     fn stats(&self) -> LinkStats {

@@ -97,7 +97,7 @@ impl Scene {
         let welcome = self.message(|message| matches!(message, TargetMessage::Welcome { .. }));
         let TargetMessage::Welcome { proof, .. } = welcome else { panic!("{welcome:?}") };
         self.source.send(SourceMessage::StreamFrom { after: self.at });
-        self.source.start_feed();
+        self.source.start_feed(Features::OFFERED);
         proof
     }
 

@@ -104,6 +104,7 @@ impl<S: Surroundings> Driver<S> {
         self.settings.terms = terms;
         self.follow_schedule();
         self.tick_limit();
+        self.tick_compression();
     }
 
     fn follow_schedule(&mut self) {

@@ -14,7 +14,7 @@ use crate::resync::{Answer, Wanted};
 impl<S: Surroundings> Driver<S> {
     pub(super) fn message(&mut self, message: TargetMessage) {
         match message {
-            TargetMessage::Welcome { version, proof, .. } => self.welcome(version, proof),
+            TargetMessage::Welcome { version, features, proof } => self.welcome(version, features, proof),
             TargetMessage::Refused { reason } => {
                 self.lost(LostBy::Refusal, format!("refused by the target: {}", reason.to_text()));
             }

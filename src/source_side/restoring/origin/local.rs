@@ -11,7 +11,7 @@ use crossbeam_channel::select;
 use crate::apply::{Applier, Places, Replica, set_of};
 use crate::failure::Failure;
 use crate::link::{FrameReceiver, SourceEvent, SourceLink, TargetEvent, TargetLink, direct};
-use crate::packet::{OfCopy, Position, SetId, TargetMessage};
+use crate::packet::{Features, OfCopy, Position, SetId, TargetMessage};
 use crate::preflight::{Claim, Role, open_directory};
 use crate::sets::Matcher;
 use crate::source_side::embedded::replica_state;
@@ -96,7 +96,7 @@ fn read(root: File, rules: Option<Arc<Matcher>>) -> io::Result<(TargetLink, Join
     let lane = feed.lane();
     let (giver, taker) = direct(feed);
     let reading = Reading::start(root, lane, giver.waker(), rules)?;
-    giver.start_feed();
+    giver.start_feed(Features::default());
     taker.welcome();
     let thread = std::thread::Builder::new().name("give".into()).spawn(move || serve(giver, &reading))?;
     Ok((taker, thread))
