@@ -7,6 +7,7 @@ mod bad_input;
 mod basic;
 mod batch;
 mod by_blocks;
+mod clones;
 mod conflict;
 mod connections;
 mod databases;

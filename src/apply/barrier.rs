@@ -1,8 +1,8 @@
 //! The moment between two packets at which a clone begins.
 
 use super::applier::Applier;
-use crate::clone::{Planted, Sessions, Watch, is_planted};
-use crate::packet::{DataState, Position};
+use crate::clone::{Moment, Planted, Sessions, Watch, is_planted};
+use crate::packet::DataState;
 
 impl Applier {
     /// Clones of the replica.
@@ -35,12 +35,11 @@ impl Applier {
             return;
         }
         let Some(wanted) = clones.take_wanted() else { return };
-        let barrier = self.barrier(wanted.accepts_bad);
-        clones.begin(wanted, barrier, self.replica.index().len());
+        let moment = self.moment(wanted.accepts_bad);
+        clones.begin(wanted, moment);
     }
 
-    /// The position, and whether what is there is bad.
-    fn barrier(&mut self, accepts_bad: bool) -> Result<(Position, bool), String> {
+    fn moment(&mut self, accepts_bad: bool) -> Result<Moment, String> {
         let data = self.data();
         match data.state {
             DataState::Good => {}
@@ -56,6 +55,11 @@ impl Applier {
         }
         // What is pending belongs to packets before the barrier.
         self.set_pending_times().map_err(|fault| format!("modification times cannot be set: {fault}"))?;
-        Ok((self.replica.applied(), data.state == DataState::Bad))
+        Ok(Moment {
+            position: self.replica.applied(),
+            is_bad: data.state == DataState::Bad,
+            fence: self.replica.fence(),
+            objects: self.replica.index().len(),
+        })
     }
 }

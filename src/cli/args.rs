@@ -15,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use self::connection::{Asked, Connection, ConnectionCommand, OneConnection, Resume, ScheduleCommand};
 pub use self::deletes::DeletesAsked;
 use super::bench::Bench;
+use super::clone::Clones;
 use super::metrics::Metrics;
 use super::orphans::Orphans;
 use super::restore::Restore;
@@ -42,7 +43,7 @@ pub struct Cli {
 
 const AFTER_HELP: &str = "\
 Commands that are planned and not in this version: replication, merge, resync, monitor,
-failover, failback, drill, clone, marker, size.
+failover, failback, drill, marker, size.
 
 Exit codes: 0 ok, 1 warning or timed out, 2 critical or the command could not work.";
 
@@ -88,6 +89,8 @@ pub enum Command {
     Metrics(Metrics),
     /// Show or remove what copies have moved aside on this host, beside replicas
     Orphans(Orphans),
+    /// A replica on this host as of one moment, as a directory of its own: start, list, stop
+    Clone(Clones),
     /// Which names of a directory are replicated: create, show, change, rename, copy, export, import, delete, size
     Set(Set),
     /// Send what is queued, take the mount away, end the daemon
@@ -375,8 +378,6 @@ pub enum Planned {
     Failback(Rest),
     #[command(hide = true)]
     Drill(Rest),
-    #[command(hide = true)]
-    Clone(Rest),
     #[command(hide = true)]
     Marker(Rest),
     #[command(hide = true)]

@@ -6,6 +6,7 @@
 pub mod args;
 pub mod bench;
 mod bitmap;
+pub mod clone;
 mod connection;
 mod doctor;
 mod find;
@@ -64,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::Metrics(args) => metrics::run(&common, &args),
         Command::Verify(args) => verify::run(&common, &args),
         Command::Orphans(args) => orphans::run(&common, &args),
+        Command::Clone(args) => clone::run(&common, &args),
         Command::Set(args) => set::run(&common, &args),
         Command::Stop(args) => stop::run(&common, &args),
         Command::Restore(args) => restore::run(&common, args),

@@ -12,7 +12,6 @@ pub(super) fn refusal(command: &Planned) -> Failure {
         Planned::Failover(_) => ("failover", "The replica is a plain directory: use it where it is."),
         Planned::Failback(_) => ("failback", ""),
         Planned::Drill(_) => ("drill", ""),
-        Planned::Clone(_) => ("clone", ""),
         Planned::Marker(_) => ("marker", "`standin wait-sync` waits until the targets have everything."),
         Planned::Size(_) => ("size", "`standin protect DIR --to null:` counts what a load would send."),
     };

@@ -31,6 +31,7 @@ mod machine;
 mod planted;
 mod preserved;
 mod records;
+mod room;
 mod session;
 mod sessions;
 #[cfg(test)]
@@ -47,4 +48,4 @@ pub(crate) use planted::{Planted, is as is_planted};
 pub use session::{AREAS, Barrier, Shown};
 #[cfg(test)]
 pub(crate) use sessions::TestCopy;
-pub use sessions::{Places, Refusal, Sessions, Start, Stop, Wanted};
+pub use sessions::{Moment, Places, Refusal, Sessions, Start, Stop, Wanted};

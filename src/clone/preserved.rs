@@ -12,10 +12,11 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
-use super::limits::{BLOCK, CHUNK, FLOOR_MAX, FLOOR_PART, LOOK_AT_ROOM_EVERY, REMEMBERED_MAX};
+use super::limits::{BLOCK, CHUNK, LOOK_AT_ROOM_EVERY, REMEMBERED_MAX};
 use super::looks::Looks;
 use super::planted::{self, Planted};
 use super::records::{Log, Record};
+use super::room::must_be_free;
 use crate::privileges::by_handle;
 use crate::sys::FileHandle;
 
@@ -237,13 +238,7 @@ impl Preserved {
         }
         if self.unlooked >= LOOK_AT_ROOM_EVERY {
             self.unlooked = 0;
-            let disk = rustix::fs::fstatvfs(&self.blocks)?;
-            let (free, all) = (disk.f_bavail, disk.f_blocks);
-            let floor = (all / FLOOR_PART).saturating_mul(disk.f_frsize).min(FLOOR_MAX);
-            if free.saturating_mul(disk.f_frsize) < floor {
-                let text = "the disk has hardly any room left, which the replica needs";
-                return Err(io::Error::new(io::ErrorKind::StorageFull, text));
-            }
+            must_be_free(&self.blocks)?;
         }
         Ok(())
     }

@@ -234,8 +234,9 @@ impl Session {
     }
 
     /// The barrier is known from now on; not on the disk yet.
-    pub(super) fn begins(&self, barrier: Barrier) {
-        self.record.lock().barrier = Some(barrier);
+    pub(super) fn begins(&self, barrier: Barrier, fence: Option<Epoch>) {
+        let mut record = self.record.lock();
+        (record.barrier, record.fence) = (Some(barrier), fence);
     }
 
     pub(super) fn state(&self) -> State {

@@ -78,6 +78,16 @@ fn because(what: &str) -> impl Fn(io::Error) -> Refusal + '_ {
     move |error| Refusal::Because(format!("{what}: {error}"))
 }
 
+/// What the replica is between two packets.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    pub position: Position,
+    pub is_bad: bool,
+    pub fence: Option<Epoch>,
+    /// That the replica knows.
+    pub objects: u64,
+}
+
 /// A session that waits for its barrier.
 pub struct Wanted {
     session: Arc<Session>,
@@ -170,10 +180,11 @@ impl Sessions {
     }
 
     /// This is the moment between two packets. From here on changes are preserved.
-    pub fn begin(&self, wanted: Wanted, barrier: Result<(Position, bool), String>, objects: u64) {
-        let begun = barrier.map(|(position, is_bad)| {
+    pub fn begin(&self, wanted: Wanted, moment: Result<Moment, String>) {
+        let begun = moment.map(|moment| {
             let session = &wanted.session;
-            session.begins(Barrier { position, at_ms: now_ms(), is_bad });
+            let Moment { position, is_bad, fence, objects } = moment;
+            session.begins(Barrier { position, at_ms: now_ms(), is_bad }, fence);
             session.objects_all.store(objects, Relaxed);
             self.all.lock().insert(session.name.clone(), session.clone());
             self.look_who_preserves();
@@ -183,15 +194,14 @@ impl Sessions {
 
     // ---- for people ----
 
-    /// Begins a session; `nudge` has the applier look for what waits, if nobody else works on it. `fence`: as the
-    /// replica says.
+    /// Begins a session; `nudge` has the applier look for what waits, if nobody else works on it.
     ///
     /// Errors: nothing has begun, and nothing is left of it.
-    pub fn start(&self, start: &Start, fence: Option<Epoch>, nudge: impl Fn()) -> Result<Shown, Refusal> {
+    pub fn start(&self, start: &Start, nudge: impl Fn()) -> Result<Shown, Refusal> {
         let _turn = self.starting.lock();
         step(None, Trigger::Start, Kind::Copy, Force::No).map_err(Refusal::Machine)?;
         self.check(start)?;
-        let record = self.record_of(start, fence)?;
+        let record = self.record_of(start)?;
         let session = Session::create(&self.places.state, &self.places.limbo, &start.name, record)
             .map_err(because("the session cannot be made"))?;
         let begun = self.wait_for_barrier(&session, start.accepts_bad, nudge);
@@ -228,7 +238,7 @@ impl Sessions {
         check_directory(&self.places, &start.dir).map_err(Refusal::Because)
     }
 
-    fn record_of(&self, start: &Start, fence: Option<Epoch>) -> Result<Record, Refusal> {
+    fn record_of(&self, start: &Start) -> Result<Record, Refusal> {
         Ok(Record {
             kind: Kind::Copy,
             state: State::Synchronizing,
@@ -236,7 +246,7 @@ impl Sessions {
             barrier: None,
             boot: boot_id().map_err(because("which boot this is cannot be told"))?,
             place: Place::of(self.places.root.as_fd()),
-            fence,
+            fence: None,
             room_max: start.room_max,
             is_copied: false,
             root: None,

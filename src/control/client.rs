@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use super::clones::{ClonesRequest, ReplicaClones};
 use super::message::{
     ChangedConnection, ConnectionChange, Invite, Invited, Paired, Request, Response, Revoke, RulesReport,
     StopMode, StopReport, SyncReport, VerifyReport, VerifyRequest, WaitFor, WaitSync,
@@ -103,6 +104,14 @@ impl Client {
         }
     }
 
+    /// Blocks until it is so: a start waits for a moment between two packets, a stop for what is removed.
+    pub fn clones(&mut self, clones: ClonesRequest) -> Result<Vec<ReplicaClones>, ClientError> {
+        match self.ask(&Request::Clones { clones }, None)? {
+            Response::Clones { replicas } => Ok(replicas),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Blocks until the daemon follows the file of its set.
     pub fn rules(&mut self) -> Result<RulesReport, ClientError> {
         match self.ask(&Request::Rules, Some(CONTROL_ANSWER))? {
@@ -180,6 +189,7 @@ fn unexpected(response: &Response) -> ClientError {
         Response::Connection { .. } => "connection",
         Response::Verify { .. } => "verify",
         Response::Orphans { .. } => "orphans",
+        Response::Clones { .. } => "clones",
         Response::Rules { .. } => "rules",
         Response::Invite { .. } => "invite",
         Response::Pairings { .. } => "pairings",

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::clones::{ClonesRequest, ReplicaClones};
 use super::orphans::{OrphansRequest, ReplicaOrphans};
 use super::status::{ConnectionStatus, Status};
 use crate::failure::Failure;
@@ -40,6 +41,10 @@ pub enum Request {
     Orphans {
         orphans: OrphansRequest,
     },
+    /// Of whoever holds replicas: copies of them as of one moment.
+    Clones {
+        clones: ClonesRequest,
+    },
     /// Of a source: it follows the file of its set.
     Rules,
     /// Of a target: a token for a source.
@@ -63,6 +68,7 @@ pub enum Response {
     Connection { changed: Box<ChangedConnection> },
     Verify { report: Box<VerifyReport> },
     Orphans { replicas: Vec<ReplicaOrphans> },
+    Clones { replicas: Vec<ReplicaClones> },
     Rules { report: RulesReport },
     Invite { invited: Invited },
     Pairings { pairings: Vec<Paired> },

@@ -19,6 +19,7 @@ use log::{debug, warn};
 use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::clones::{ClonesRequest, ReplicaClones};
 use super::message::{
     ChangedConnection, ConnectionChange, Invite, Invited, Paired, Request, Response, Revoke, RulesReport,
     StopMode, StopReport, SyncReport, VerifyReport, VerifyRequest, WaitFor, WaitSync,
@@ -60,6 +61,11 @@ pub trait Handler: Send + Sync {
 
     /// Shows or removes what lies beside replicas; blocks until it is done, or nobody waits any more.
     fn orphans(&self, _: &OrphansRequest, _: &Caller<'_>) -> Result<Vec<ReplicaOrphans>, Failure> {
+        Err(no_target())
+    }
+
+    /// Begins, lists and ends copies of replicas as of one moment; blocks until it is so.
+    fn clones(&self, _: &ClonesRequest) -> Result<Vec<ReplicaClones>, Failure> {
         Err(no_target())
     }
 
@@ -319,6 +325,9 @@ impl Shared {
                 .map(|report| Response::Verify { report: Box::new(report) }),
             Request::Orphans { orphans } => {
                 self.handler.orphans(&orphans, caller).map(|replicas| Response::Orphans { replicas })
+            }
+            Request::Clones { clones } => {
+                self.handler.clones(&clones).map(|replicas| Response::Clones { replicas })
             }
             Request::Rules => self.handler.rules().map(|report| Response::Rules { report }),
             Request::Invite { invite } => {

@@ -12,12 +12,13 @@ use super::director::{Event, Question};
 use super::ground::Ground;
 use super::{commands, rules, status, sync, verifying};
 use crate::control::{
-    Caller, ChangedConnection, ConnectionChange, Handler, OrphansRequest, ReplicaOrphans, RulesReport,
-    Status, StopMode, StopReport, SyncReport, VerifyReport, VerifyRequest, WaitSync, ask,
+    Caller, ChangedConnection, ClonesRequest, ConnectionChange, Handler, OrphansRequest, ReplicaClones,
+    ReplicaOrphans, RulesReport, Status, StopMode, StopReport, SyncReport, VerifyReport, VerifyRequest,
+    WaitSync, ask,
 };
 use crate::failure::Failure;
 use crate::limits::CONTROL_ANSWER;
-use crate::target_side::orphans;
+use crate::target_side::{clones, orphans};
 use crate::words::Target;
 
 /// See the module.
@@ -77,6 +78,15 @@ impl Handler for Desk {
 
     fn rules(&self) -> Result<RulesReport, Failure> {
         rules::follow(&self.ground)
+    }
+
+    /// As orphans; of a replica that was not there when the daemon started it knows nothing.
+    fn clones(&self, request: &ClonesRequest) -> Result<Vec<ReplicaClones>, Failure> {
+        let posted = self.board.read();
+        let name = &self.ground.options.name;
+        let units: Vec<_> = posted.connections.iter().filter_map(|at| at.unit(name)).collect();
+        units.iter().for_each(|unit| unit.clones.resume());
+        clones::answer(&units, request)
     }
 
     /// Of replicas within this process; those of other hosts have daemons of their own.

@@ -7,10 +7,12 @@ use parking_lot::Mutex;
 
 use super::record::directory_name;
 use crate::apply::{Applier, IDENTITY_XATTR, OpenError, Places, Replica};
+use crate::clone::Sessions;
 use crate::failure::Failure;
 use crate::link::TargetLink;
 use crate::packet::SetId;
 use crate::preflight::{Claim, Role, open_directory};
+use crate::target_side::clones::Unit;
 use crate::target_side::reading::Accept;
 use crate::target_side::{NoSeat, ReadingSeat, Replicas, Seat, SharedApplier, Within};
 use crate::words::{Fingerprint, ProtectOptions};
@@ -18,6 +20,9 @@ use crate::words::{Fingerprint, ProtectOptions};
 /// A target in this process, for one replica.
 pub struct Embedded {
     target: Arc<Within>,
+    applier: SharedApplier,
+    clones: Arc<Sessions>,
+    directory: PathBuf,
     /// On the replica; the last to go.
     _claim: Claim,
 }
@@ -70,8 +75,22 @@ impl Embedded {
             false => Replica::open(&places, set),
         };
         let replica = replica.map_err(|error| refused(path, &error))?;
-        let only = Only { set, applier: Arc::new(Mutex::new(Applier::at_rest(replica))) };
-        Ok(Embedded { target: Arc::new(Within::new(Arc::new(only))), _claim: claim })
+        let applier = Applier::at_rest(replica);
+        let (clones, directory) = (applier.clones(), path.to_owned());
+        let applier = Arc::new(Mutex::new(applier));
+        let only = Only { set, applier: applier.clone() };
+        let target = Arc::new(Within::new(Arc::new(only)));
+        Ok(Embedded { target, applier, clones, directory, _claim: claim })
+    }
+
+    /// Its replica, to be cloned.
+    pub fn unit(&self, set_name: &str) -> Unit {
+        Unit {
+            name: set_name.to_owned(),
+            directory: self.directory.clone(),
+            applier: self.applier.clone(),
+            clones: self.clones.clone(),
+        }
     }
 
     /// To connect to it.

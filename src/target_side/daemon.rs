@@ -19,10 +19,11 @@ use self::places::{check_places, claim_root, lock_state};
 use super::director::{Board, Director, Event, nothing_left};
 use super::options::ServeOptions;
 use super::replicas::{Resting, Store, able};
-use super::{TargetServer, orphans, status};
+use super::{TargetServer, clones, orphans, status};
 use crate::control::{
-    Caller, Handler, Invite, Invited, OrphansRequest, Paired, Phase, ProcessMeter, ReplicaOrphans, Revoke,
-    Server, Status, StopMode, StopReport, SyncReport, WaitSync, ask, unix_ms,
+    Caller, ClonesRequest, Handler, Invite, Invited, OrphansRequest, Paired, Phase, ProcessMeter,
+    ReplicaClones, ReplicaOrphans, Revoke, Server, Status, StopMode, StopReport, SyncReport, WaitSync, ask,
+    unix_ms,
 };
 use crate::failure::Failure;
 use crate::limits::{CONTROL_ANSWER, INVITATION_TIME_MAX};
@@ -290,6 +291,10 @@ impl Handler for Daemon {
             orphans::answer((name, &self.store.directory(name)), request, &|| !caller.is_gone())
         };
         names.iter().map(of).collect()
+    }
+
+    fn clones(&self, request: &ClonesRequest) -> Result<Vec<ReplicaClones>, Failure> {
+        clones::answer(&self.store.units(), request)
     }
 
     fn invite(&self, invite: &Invite) -> Result<Invited, Failure> {

@@ -8,6 +8,7 @@
 //! ```
 //! The embedded target of `local:` runs the very same sessions, without a listener ([`Within`]).
 
+pub mod clones;
 mod daemon;
 mod director;
 mod moment;

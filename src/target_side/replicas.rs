@@ -23,10 +23,12 @@ pub use self::resting::Resting;
 use self::resting::rest;
 pub use self::wanted::want;
 use self::wanted::{STANDS_IN, is_wanted};
+use super::clones::Unit;
 use super::options::ServeOptions;
 use super::reading::Accept;
 use super::seat::{Cut, NoSeat, ReadingSeat, Seat, View};
 use super::{Replicas, SharedApplier};
+use crate::clone::Sessions;
 use crate::link::{Peer, TargetLink, TargetLinkHandle};
 use crate::packet::{DataState, Holdings, SetId};
 use crate::pairing::{Book, Direction};
@@ -68,6 +70,7 @@ impl Held {
 struct Open {
     set: SetId,
     applier: SharedApplier,
+    clones: Arc<Sessions>,
     view: Arc<Mutex<View>>,
     live: Option<Live>,
 }
@@ -173,6 +176,7 @@ impl Store {
     /// what is applied becomes durable.
     pub fn rest(&self) {
         self.let_go_of_wanted();
+        self.units().iter().for_each(|unit| unit.clones.resume());
         let idle: Vec<_> = self.held.lock().values().filter_map(Held::idle).collect();
         for (applier, view) in idle {
             if let Err(fault) = rest(&applier, &view) {
@@ -194,6 +198,21 @@ impl Store {
 
     pub fn show(&self) -> Vec<Shown> {
         self.held.lock().iter().map(|(name, held)| show(name, held)).collect()
+    }
+
+    /// Replicas that can be cloned.
+    pub fn units(&self) -> Vec<Unit> {
+        let held = self.held.lock();
+        let open = held.iter().filter_map(|(name, held)| match held {
+            Held::Open(open) => Some(Unit {
+                name: name.clone(),
+                directory: self.directory(name),
+                applier: open.applier.clone(),
+                clones: open.clones.clone(),
+            }),
+            Held::Closed { .. } => None,
+        });
+        open.collect()
     }
 
     pub fn directory(&self, name: &str) -> PathBuf {

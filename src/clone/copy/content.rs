@@ -10,8 +10,9 @@ use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::{Stopped, failed};
-use crate::clone::limits::CHUNK;
+use crate::clone::limits::{CHUNK, LOOK_AT_ROOM_EVERY};
 use crate::clone::planted::{self, Planted};
+use crate::clone::room::must_be_free;
 use crate::clone::session::Session;
 use crate::sys::{FileHandle, share_range};
 
@@ -39,6 +40,8 @@ pub(super) fn copy(
 fn copy_now(session: &Session, from: &File, into: &File, size: u64) -> Result<(), Stopped> {
     let mut buffer = Vec::new();
     let (mut at, mut shares) = (0, true);
+    must_be_free(into).map_err(failed("there is no room for the copy"))?;
+    let mut unlooked = 0;
     while at < size {
         if session.stops.load(Relaxed) {
             return Err(Stopped::Told);
@@ -48,6 +51,10 @@ fn copy_now(session: &Session, from: &File, into: &File, size: u64) -> Result<()
             // A hole up to the end, or it is shorter by now.
             Err(Errno::NXIO) => break,
             Err(error) => return Err(failed("a file cannot be read")(error)),
+        }
+        if unlooked >= LOOK_AT_ROOM_EVERY {
+            unlooked = 0;
+            must_be_free(into).map_err(failed("there is no room for the copy"))?;
         }
         let hole = rustix::fs::seek(from, SeekFrom::Hole(at)).unwrap_or(u64::MAX);
         let end = hole.min(size).min(at / CHUNK * CHUNK + CHUNK);
@@ -64,6 +71,7 @@ fn copy_now(session: &Session, from: &File, into: &File, size: u64) -> Result<()
             into.write_all_at(&buffer[..read], at).map_err(failed("a file cannot be written"))?;
         }
         session.bytes.fetch_add(end - at, Relaxed);
+        unlooked += if shares { 0 } else { end - at };
         at = end;
     }
     Ok(())

@@ -12,6 +12,8 @@ use crate::sys::FileHandle;
 /// Magic number of FUSE (`linux/magic.h`).
 const FUSE: i64 = 0x6573_5546;
 
+const CONFINED: &str = "a target started by `standin serve` makes nothing outside of its --root";
+
 /// Where the copy lies until it is complete, beside its directory.
 pub(super) fn partial(dir: &Path) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
@@ -30,11 +32,7 @@ pub(super) fn check_directory(places: &Places, dir: &Path) -> Result<(), String>
         return Err(format!("{shown} is no absolute path"));
     }
     let real = fs::canonicalize(parent).map_err(|error| {
-        format!(
-            "{} cannot be reached by the daemon: {error} (a target started by `standin serve` reaches nothing \
-             outside of its --root)",
-            parent.display()
-        )
+        format!("{} cannot be reached by the daemon: {error} ({CONFINED})", parent.display())
     })?;
     for own in [&places.root_path, &places.limbo_path, &places.state] {
         let own = fs::canonicalize(own).unwrap_or_else(|_| own.clone());
@@ -46,14 +44,18 @@ pub(super) fn check_directory(places: &Places, dir: &Path) -> Result<(), String>
     if kind as i64 == FUSE {
         return Err(format!("{shown} lies on a FUSE mount: choose a directory of a disk"));
     }
-    for path in [dir, &partial(dir)] {
+    let partial = partial(dir);
+    for path in [dir, &partial] {
         match fs::symlink_metadata(path) {
             Ok(_) => return Err(format!("{} is there already", path.display())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(format!("{}: {error}", path.display())),
         }
     }
-    Ok(())
+    // Tried: what the kernel keeps this process from it tells of nothing else.
+    fs::create_dir(&partial)
+        .and_then(|()| fs::remove_dir(&partial))
+        .map_err(|error| format!("nothing can be made in {}: {error} ({CONFINED})", parent.display()))
 }
 
 /// Whether this is the directory that a session has made.

@@ -38,6 +38,7 @@ use crate::packet::{
 };
 use crate::queue::{CursorId, Haste, Queue};
 use crate::resync::{CheckOrder, CopyProgress};
+use crate::target_side::clones::Unit;
 use crate::words::{
     Compression, CopyMode, DeleteLimit, HashKind, LimitPlan, Order, Origin, OrphanRules, Rate, SchedulePlan,
     Target, WhenFull,
@@ -405,6 +406,11 @@ impl Connection {
             }
         }
         report.clone()
+    }
+
+    /// The replica of its embedded target, to be cloned, where it has one.
+    pub fn unit(&self, set_name: &str) -> Option<Unit> {
+        self.embedded.lock().as_ref().map(|embedded| embedded.unit(set_name))
     }
 
     /// Ends the network connection, the thread, and the embedded target.

@@ -104,7 +104,8 @@ impl Store {
         }
         let applier = Applier::at_rest(replica.allow(self.options.allow));
         let view = Arc::new(Mutex::new(View::of(&applier)));
-        Ok(Open { set, applier: Arc::new(Mutex::new(applier)), view, live: None })
+        let clones = applier.clones();
+        Ok(Open { set, applier: Arc::new(Mutex::new(applier)), clones, view, live: None })
     }
 
     fn refused(&self, name: &str, set: SetId, error: &OpenError) -> String {

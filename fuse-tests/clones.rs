@@ -1,0 +1,223 @@
+//! `standin clone` with real daemons: under load, over a kill, on a full disk, of a database that is written.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::host::{COMMAND_MAX, Disk, describe, heavy, output_within, require_program, run};
+use crate::pair::Pair;
+use crate::random::{prepare, work};
+use crate::tree::{self, Rules};
+
+fn clone(pair: &Pair, arguments: &[&str]) -> Output {
+    output_within(pair.daemon("target").arg("clone").args(arguments), COMMAND_MAX)
+}
+
+#[track_caller]
+fn done(pair: &Pair, arguments: &[&str]) -> Value {
+    let output = clone(pair, &[arguments, &["--json"]].concat());
+    assert!(output.status.success(), "{arguments:?}: {}", describe(&output));
+    let mut answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    answer["replicas"][0]["clones"].take()
+}
+
+#[track_caller]
+fn refused(pair: &Pair, arguments: &[&str], words: &str) {
+    let output = clone(pair, arguments);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", describe(&output));
+    assert!(describe(&output).contains(words), "no '{words}' in: {}", describe(&output));
+}
+
+/// Until the only clone is in another state than SYNCHRONIZING.
+fn ended(pair: &Pair) -> Value {
+    let deadline = Instant::now() + 4 * COMMAND_MAX;
+    loop {
+        let mut all = done(pair, &["list"]);
+        if all[0]["state"] != "SYNCHRONIZING" {
+            return all[0].take();
+        }
+        assert!(Instant::now() < deadline, "it has no end: {all}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn wait_sync(pair: &Pair) {
+    let output = output_within(pair.daemon("source").arg("wait-sync"), 4 * COMMAND_MAX);
+    assert!(output.status.success(), "{}", describe(&output));
+}
+
+/// A directory on the disk of the replica.
+fn beside(pair: &Pair, name: &str) -> PathBuf {
+    pair.replica().with_file_name(name)
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("text")
+}
+
+fn many_files(root: &Path, count: usize) {
+    for dir in 0..20 {
+        fs::create_dir_all(root.join(format!("many{dir}"))).expect("a directory");
+    }
+    for file in 0..count {
+        let path = root.join(format!("many{}/file{file}", file % 20));
+        fs::write(path, vec![file as u8; 3000 + file]).expect("a file");
+    }
+}
+
+/// Everything of it is changed while the copy runs, and its target killed.
+#[test]
+fn a_clone_is_the_replica_as_it_was_when_it_began() {
+    let _alone = heavy();
+    let mut pair = Pair::start(Disk::Plain, Disk::Plain);
+    prepare(&pair.mount);
+    many_files(&pair.mount, 1500);
+    work(&pair.mount, 7, 400);
+    wait_sync(&pair);
+    let (dir, expected) = (beside(&pair, "clone"), beside(&pair, "expected"));
+    let started = done(&pair, &["start", "one", "--to", text(&dir)]);
+    assert_eq!((&started[0]["state"], &started[0]["usable"]), (&"SYNCHRONIZING".into(), &false.into()));
+    // Killed within the copy, which goes on later, when everything changes. Nobody writes at this moment.
+    pair.kill_target();
+    run(Command::new("cp").args(["-a", "--sparse=always"]).arg(pair.replica()).arg(&expected));
+    pair.serve();
+    let resumed = done(&pair, &["list"]);
+    println!("after the kill: {resumed}");
+    let mount = pair.mount.clone();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for seed in 0..50 {
+                if stop.load(SeqCst) {
+                    break;
+                }
+                work(&mount, seed, 100);
+                let at = mount.join(format!("many{}", seed % 20));
+                let _ = fs::remove_dir_all(&at);
+            }
+        });
+        for _ in 0..3 {
+            std::thread::sleep(Duration::from_millis(300));
+            pair.kill_target();
+            pair.serve();
+        }
+        let shown = ended(&pair);
+        stop.store(true, SeqCst);
+        assert_eq!((&shown["state"], &shown["usable"]), (&"SPLIT".into(), &true.into()), "{shown}");
+        println!("{shown}");
+    });
+    let rules = Rules { hole_slack: 64 * 1024, ignore_holes: true, ..Rules::default() };
+    tree::assert_same_by(&expected, &dir, &rules);
+    wait_sync(&pair);
+    pair.assert_in_sync(&rules);
+    done(&pair, &["stop", "one"]);
+    assert_eq!(done(&pair, &["list"]).as_array().map(Vec::len), Some(0));
+    tree::assert_same_by(&expected, &dir, &rules);
+    let left = pair.replica().with_file_name(".web.standin").join("clones");
+    assert_eq!(fs::read_dir(left).into_iter().flatten().count(), 0);
+}
+
+#[test]
+fn what_cannot_be_cloned_is_refused() {
+    let pair = Pair::start(Disk::Plain, Disk::Plain);
+    fs::write(pair.mount.join("file"), "x").expect("a file");
+    wait_sync(&pair);
+    let dir = beside(&pair, "clone");
+    refused(&pair, &["start", "one", "--to", "/var/tmp/standin-clone-elsewhere"], "--root");
+    refused(&pair, &["start", "one", "--to", text(&pair.replica().join("x"))], "belongs to the replica");
+    refused(&pair, &["start", "one", "--to", text(&dir), "--lazy"], "not in this version");
+    refused(&pair, &["start", "one", "--to", text(&dir), "--kind", "mirror"], "not in this version");
+    for command in ["activate", "restart", "restore", "swap"] {
+        refused(&pair, &[command, "one"], "not in this version");
+    }
+    refused(&pair, &["stop", "one"], "'one'");
+    let made = done(&pair, &["start", "one", "--to", text(&dir), "--wait"]);
+    assert_eq!(made[0]["state"], "SPLIT", "{made}");
+    assert_eq!(fs::read(dir.join("file")).expect("a file"), b"x");
+    refused(&pair, &["start", "one", "--to", text(&beside(&pair, "other"))], "already");
+    done(&pair, &["stop", "one", "--remove"]);
+    assert!(!dir.exists());
+}
+
+/// What it preserves and copies takes the room that the replica needs.
+#[test]
+fn a_full_disk_fails_the_clone_and_not_the_replication() {
+    let pair = Pair::start(Disk::Plain, Disk::Image { kind: "ext4", mib: 96 });
+    let file = pair.mount.join("file");
+    for part in 0..5_u8 {
+        fs::write(file.with_extension(part.to_string()), vec![part + 1; 8 << 20]).expect("a file");
+    }
+    wait_sync(&pair);
+    let dir = beside(&pair, "clone");
+    done(&pair, &["start", "one", "--to", text(&dir)]);
+    for part in 0..5_u8 {
+        fs::write(file.with_extension(part.to_string()), vec![part + 9; 8 << 20]).expect("a file");
+    }
+    let shown = ended(&pair);
+    assert_eq!(shown["state"], "FAILED", "{shown}");
+    assert!(!dir.exists() && shown["reason"].is_string(), "{shown}");
+    wait_sync(&pair);
+    pair.assert_in_sync_of(6, &Rules { hole_slack: 64 * 1024, ..Rules::default() });
+    done(&pair, &["stop", "one"]);
+}
+
+const WRITER: &str = r#"
+import sqlite3, sys, os
+db = sqlite3.connect(sys.argv[1])
+db.execute("pragma journal_mode=wal")
+db.execute("create table n(i integer primary key, text)")
+number = 0
+while not os.path.exists(sys.argv[2]):
+    number += 1
+    db.execute("insert into n values(?, ?)", (number, "x" * (number % 3000)))
+    db.commit()
+    if number == 50:
+        print("ready", flush=True)
+"#;
+
+const CHECK: &str = r#"
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+assert db.execute("pragma integrity_check").fetchall() == [("ok",)]
+count, last = db.execute("select count(*), max(i) from n").fetchone()
+assert count == last and count > 0, (count, last)
+print(count)
+"#;
+
+#[test]
+fn a_clone_of_a_database_that_is_written_opens() {
+    use std::io::{BufRead, BufReader};
+    let python = require_program("python3");
+    let pair = Pair::start(Disk::Plain, Disk::Plain);
+    let stop = pair.state("source").join("stop-writing");
+    let mut writer = Command::new(&python)
+        .args(["-c", WRITER])
+        .arg(pair.mount.join("n.db"))
+        .arg(&stop)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("python3");
+    let mut ready = String::new();
+    BufReader::new(writer.stdout.take().expect("piped")).read_line(&mut ready).expect("a line");
+    wait_sync(&pair);
+    let mut counts = Vec::new();
+    for round in 0..5 {
+        let (name, dir) = (format!("c{round}"), beside(&pair, &format!("clone{round}")));
+        let made = done(&pair, &["start", &name, "--to", text(&dir), "--wait"]);
+        assert_eq!(made[0]["state"], "SPLIT", "{made}");
+        let output =
+            output_within(Command::new(&python).args(["-c", CHECK]).arg(dir.join("n.db")), COMMAND_MAX);
+        assert!(output.status.success(), "{}", describe(&output));
+        let count = String::from_utf8_lossy(&output.stdout).trim().parse::<u64>().expect("a number");
+        counts.push(count);
+        done(&pair, &["stop", &name, "--remove"]);
+    }
+    fs::write(&stop, "").expect("a file");
+    assert!(writer.wait().expect("it ends").success());
+    println!("{counts:?}");
+    assert!(counts.is_sorted(), "{counts:?}");
+}

@@ -1,0 +1,341 @@
+//! `standin clone`: a replica of this host as of one moment, as a directory of its own.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::args::{Common, Rest};
+use super::find::no_answer;
+use super::{Outcome, output};
+use crate::control::{
+    Answer, Client, CloneRequest, CloneStatus, ClonesRequest, Daemon, ReplicaClones, Role, Status, daemons,
+    unix_ms,
+};
+use crate::failure::Failure;
+use crate::units::{self, parse_size};
+
+const UNTOUCHED: &str = "Nothing was changed.";
+
+/// How often it is asked how far a copy is.
+const ASKED_EVERY: Duration = Duration::from_millis(300);
+
+/// It failed.
+const FAILED: u8 = 1;
+
+#[derive(Debug, Args)]
+pub struct Clones {
+    #[command(subcommand)]
+    command: CloneCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum CloneCommand {
+    /// Begin one: the replica as of this moment becomes a directory, while packets go on changing the replica
+    Start(Start),
+    /// Show state, position, age, progress and room of each
+    List {
+        /// Name of a replication set, or the directory of its replica [default: all of this host]
+        set: Option<PathBuf>,
+    },
+    /// End one and give its room back; a complete one stays as an ordinary directory
+    Stop(Stop),
+    #[command(hide = true)]
+    Activate(Rest),
+    #[command(hide = true)]
+    Restart(Rest),
+    #[command(hide = true)]
+    Restore(Rest),
+    #[command(hide = true)]
+    Swap(Rest),
+}
+
+#[derive(Debug, Args)]
+struct Start {
+    /// Name of the clone
+    name: String,
+    /// The directory that it becomes, which is not there yet: for a target that `standin serve` holds below its --root
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    /// Name of a replication set, or the directory of its replica [default: the only one]
+    #[arg(long, value_name = "SET")]
+    set: Option<PathBuf>,
+    /// Also of a replica that is no consistent state of its source
+    #[arg(long)]
+    accept_bad_data: bool,
+    /// What is preserved for it may take this room, as in 10G; then it fails [default: while the disk has some]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    area_limit: Option<u64>,
+    /// Return when it is complete, or has failed
+    #[arg(long)]
+    wait: bool,
+    #[arg(long, hide = true)]
+    lazy: bool,
+    #[arg(long, hide = true)]
+    hold: bool,
+    #[arg(long, hide = true, default_value = "copy")]
+    kind: String,
+}
+
+#[derive(Debug, Args)]
+struct Stop {
+    /// Name of the clone
+    name: String,
+    /// Name of a replication set, or the directory of its replica [default: the only one with such a clone]
+    #[arg(long, value_name = "SET")]
+    set: Option<PathBuf>,
+    /// Also one that is not complete: what was copied is removed
+    #[arg(long)]
+    force: bool,
+    /// Remove its directory as well
+    #[arg(long)]
+    remove: bool,
+}
+
+pub(super) fn run(common: &Common, args: &Clones) -> Outcome {
+    match &args.command {
+        CloneCommand::Start(args) => start(common, args),
+        CloneCommand::List { set } => list(common, set.as_deref()),
+        CloneCommand::Stop(args) => stop(common, args),
+        CloneCommand::Activate(_) => Err(not_built("activate")),
+        CloneCommand::Restart(_) => Err(not_built("restart")),
+        CloneCommand::Restore(_) => Err(not_built("restore")),
+        CloneCommand::Swap(_) => Err(not_built("swap")),
+    }
+}
+
+fn not_built(what: &str) -> Failure {
+    Failure::new(
+        format!("`standin clone {what}` is not in this version."),
+        UNTOUCHED,
+        "Stop the clone and start another one.",
+    )
+}
+
+fn start(common: &Common, args: &Start) -> Outcome {
+    for (is_asked, what) in
+        [(args.lazy, "start --lazy"), (args.hold, "start --hold"), (args.kind != "copy", "start --kind")]
+    {
+        if is_asked {
+            return Err(not_built(what));
+        }
+    }
+    let to = std::path::absolute(&args.to).map_err(|error| {
+        Failure::new(
+            format!("{}: {error}.", args.to.display()),
+            UNTOUCHED,
+            "Name a directory that can be made.",
+        )
+    })?;
+    let holder = only_one(replicas_of(common, args.set.as_deref())?)?;
+    let what = CloneRequest::Start {
+        name: args.name.clone(),
+        to,
+        accept_bad_data: args.accept_bad_data,
+        area_limit: args.area_limit,
+    };
+    let mut begun = holder.ask(what)?;
+    if args.wait {
+        begun = wait(&holder, &args.name)?;
+    }
+    let has_failed = begun.iter().flat_map(|replica| &replica.clones).any(|clone| args.wait && !clone.usable);
+    show(common, &begun);
+    Ok(if has_failed { FAILED } else { 0 })
+}
+
+/// Until it is complete, has failed, or somebody has stopped it.
+fn wait(holder: &Meant, name: &str) -> Result<Vec<ReplicaClones>, Failure> {
+    loop {
+        let mut all = holder.ask(CloneRequest::List)?;
+        for replica in &mut all {
+            replica.clones.retain(|clone| clone.name == name);
+        }
+        match all.iter().flat_map(|replica| &replica.clones).next() {
+            Some(clone) if clone.state == "SYNCHRONIZING" => std::thread::sleep(ASKED_EVERY),
+            Some(_) => return Ok(all),
+            None => {
+                return Err(Failure::new(
+                    format!("The clone '{name}' was stopped before it was complete."),
+                    "Its directory was not made.",
+                    "Start it again.",
+                ));
+            }
+        }
+    }
+}
+
+fn list(common: &Common, set: Option<&Path>) -> Outcome {
+    let mut all = Vec::new();
+    for holder in replicas_of(common, set)? {
+        all.extend(holder.ask(CloneRequest::List)?);
+    }
+    show(common, &all);
+    Ok(0)
+}
+
+fn stop(common: &Common, args: &Stop) -> Outcome {
+    let mut holders = replicas_of(common, args.set.as_deref())?;
+    if holders.len() > 1 {
+        let mut with_it = Vec::new();
+        for holder in holders {
+            let all = holder.ask(CloneRequest::List)?;
+            if all.iter().flat_map(|replica| &replica.clones).any(|clone| clone.name == args.name) {
+                with_it.push(holder);
+            }
+        }
+        holders = with_it;
+    }
+    let what = CloneRequest::Stop { name: args.name.clone(), force: args.force, remove: args.remove };
+    let ended = match holders.is_empty() {
+        true => {
+            return Err(Failure::new(
+                format!("No daemon of this host has a clone '{}'.", args.name),
+                UNTOUCHED,
+                "`standin clone list` shows what there is.",
+            ));
+        }
+        false => only_one(holders)?.ask(what)?,
+    };
+    if common.json {
+        output::json(&json!({ "replicas": ended }));
+        return Ok(0);
+    }
+    for clone in ended.iter().flat_map(|replica| &replica.clones) {
+        let dir = clone.directory.display();
+        let text = match (clone.inconsistent || clone.state == "FAILED", args.remove) {
+            (true, _) => format!("Stopped: {}. It was not complete; nothing of it is left.\n", clone.name),
+            (false, true) => format!("Stopped: {}. {dir} was removed.\n", clone.name),
+            (false, false) => format!("Stopped: {}. {dir} is an ordinary directory.\n", clone.name),
+        };
+        output::text(&text);
+    }
+    Ok(0)
+}
+
+/// A daemon, and which of its replicas is meant; `None`: each.
+struct Meant {
+    daemon: String,
+    socket: PathBuf,
+    replica: Option<String>,
+    replicas: usize,
+}
+
+impl Meant {
+    fn of(daemon: &Daemon, status: &Status, set: Option<&Path>) -> Option<Meant> {
+        let replicas: Vec<(String, PathBuf)> = match &status.role {
+            Role::Target { target } => target
+                .replicas
+                .iter()
+                .map(|replica| (replica.name.clone(), replica.directory.clone()))
+                .collect(),
+            Role::Source(source) => {
+                let local = source.connections.iter().filter_map(|at| at.target.strip_prefix("local:"));
+                local.map(|path| (status.name.clone(), PathBuf::from(path))).collect()
+            }
+        };
+        let is_meant =
+            |(name, path): &&(String, PathBuf)| set.is_none_or(|set| Path::new(name) == set || path == set);
+        let meant: Vec<&(String, PathBuf)> = replicas.iter().filter(is_meant).collect();
+        let replica = set.and(meant.first().map(|(name, _)| name.clone()));
+        let (daemon, socket) = (status.name.clone(), daemon.socket.clone());
+        (!meant.is_empty()).then_some(Meant { daemon, socket, replica, replicas: meant.len() })
+    }
+
+    fn ask(&self, what: CloneRequest) -> Result<Vec<ReplicaClones>, Failure> {
+        let request = ClonesRequest { replica: self.replica.clone(), what };
+        let answer = Client::connect(&self.socket).and_then(|mut client| client.clones(request));
+        answer.map_err(|error| no_answer(&self.daemon, &error))
+    }
+}
+
+fn only_one(mut holders: Vec<Meant>) -> Result<Meant, Failure> {
+    match (holders.pop(), holders.is_empty()) {
+        (Some(holder), true) if holder.replicas == 1 => Ok(holder),
+        _ => Err(Failure::new(
+            "Several replicas are on this host.",
+            UNTOUCHED,
+            "Say of which set with --set, or name the replica's directory: `standin clone list` shows them.",
+        )),
+    }
+}
+
+fn replicas_of(common: &Common, set: Option<&Path>) -> Result<Vec<Meant>, Failure> {
+    let run = common.run_dir();
+    let there = daemons(&run).map_err(|error| {
+        Failure::new(
+            format!("The run directory {} cannot be read: {error}.", run.display()),
+            UNTOUCHED,
+            "Ask as root, or name another run directory with --run.",
+        )
+    })?;
+    let mut meant = Vec::new();
+    for daemon in &there {
+        match &daemon.answer {
+            Answer::Status(status) => meant.extend(Meant::of(daemon, status, set)),
+            Answer::Dead => {}
+            Answer::None(error) => return Err(no_answer(&daemon.name, error)),
+        }
+    }
+    if !meant.is_empty() {
+        return Ok(meant);
+    }
+    let what = match set {
+        Some(set) => format!("No daemon that runs on this host holds a replica of {}.", set.display()),
+        None => format!("No daemon that holds replicas is running on this host (none in {}).", run.display()),
+    };
+    let next = "Ask on the host that has the replica, while `standin serve` (or the protection with a local: \
+                target) runs.";
+    Err(Failure::new(what, UNTOUCHED, next))
+}
+
+fn show(common: &Common, replicas: &[ReplicaClones]) {
+    if common.json {
+        output::json(&json!({ "replicas": replicas }));
+    } else {
+        output::text(&replicas.iter().map(text).collect::<String>());
+    }
+}
+
+fn text(replica: &ReplicaClones) -> String {
+    let mut text = format!("{}  {}\n", replica.name, replica.directory.display());
+    if replica.clones.is_empty() {
+        text.push_str("   no clones\n");
+    }
+    replica.clones.iter().for_each(|clone| text.push_str(&line(clone)));
+    text
+}
+
+fn line(clone: &CloneStatus) -> String {
+    let age = Duration::from_millis(unix_ms(SystemTime::now()).saturating_sub(clone.started_unix_ms));
+    let usable = if clone.usable { "usable" } else { "not usable yet" };
+    let usable = if clone.state == "FAILED" { "never usable" } else { usable };
+    let mut text = format!(
+        "   {}  {} ({}), {usable}: {}\n      as of packet {}, {} ago",
+        clone.name,
+        clone.state,
+        clone.kind,
+        clone.directory.display(),
+        clone.position,
+        units::duration(age)
+    );
+    if clone.bad_data {
+        text.push_str(", of a replica that was not consistent");
+    }
+    if clone.state == "SYNCHRONIZING" {
+        let done = units::count(clone.objects_copied);
+        // Not known after a restart.
+        let all = match clone.objects_total {
+            0 => String::new(),
+            all => format!(" of about {}", units::count(all)),
+        };
+        let (bytes, room) = (units::size(clone.bytes_copied), units::size(clone.area_bytes));
+        let _ = write!(text, "\n      {done}{all} objects copied, {bytes}; {room} preserved");
+    }
+    if let Some(reason) = &clone.reason {
+        let _ = write!(text, "\n      {reason}");
+    }
+    text.push('\n');
+    text
+}
