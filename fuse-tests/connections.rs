@@ -205,7 +205,7 @@ fn a_disconnected_target_is_gone_and_programs_go_on() {
 
 /// Programs never wait for a connection that is stopped by hand.
 fn a_full_queue_lets_go(how: &str, word: &str, back: &str) {
-    let arguments = vec!["--queue-memory", "32M"];
+    let arguments = vec!["--queue-memory", "32M", "--queue-disk-limit", "0"];
     let mut protected = Protected::start(Setup { arguments, ..Setup::default() });
     let (run, mount) = (protected.run.clone(), protected.mount.clone());
     fs::write(mount.join("before"), "x").expect("a write");

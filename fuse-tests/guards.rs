@@ -378,7 +378,7 @@ fn mass_deletions_wait_for_a_person() {
 /// The queue became full while a person was asked: the question was forgotten, and a plain word let a copy begin.
 #[test]
 fn a_question_about_deletions_outlives_a_full_queue() {
-    let arguments = vec!["--queue-memory", "32M"];
+    let arguments = vec!["--queue-memory", "32M", "--queue-disk-limit", "0"];
     let mut protected = Protected::prepare(Setup { arguments, ..Setup::default() });
     fs::create_dir(protected.backing.join("dir")).expect("a directory");
     for number in 0..1400 {

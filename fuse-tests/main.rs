@@ -13,6 +13,7 @@ mod connections;
 mod databases;
 mod deep;
 mod deletes;
+mod disk_queue;
 mod docs;
 mod fsync;
 mod full_state;

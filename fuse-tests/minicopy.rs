@@ -205,7 +205,7 @@ fn after_kills_under_load_only_what_changed_is_shown() {
 #[test]
 fn an_outage_costs_the_regions_that_changed() {
     const REGION: u64 = 64 << 10;
-    let arguments = vec!["--queue-memory", "32M"];
+    let arguments = vec!["--queue-memory", "32M", "--queue-disk-limit", "0"];
     let mut protected = Protected::start(Setup { arguments, ..Setup::default() });
     let (run, mount) = (protected.run.clone(), protected.mount.clone());
     make_tree(&mount);

@@ -105,7 +105,7 @@ fn what_waits_is_sent_once_enough_is_queued() {
 /// they take many times that.
 #[test]
 fn small_changes_fill_the_queue_too() {
-    let arguments = vec!["--schedule", "queue=50%", "--queue-memory", "32M"];
+    let arguments = vec!["--schedule", "queue=50%", "--queue-memory", "32M", "--queue-disk-limit", "0"];
     let mut protected = Protected::prepare(Setup { arguments, ..Setup::default() });
     protected.start_at_once();
     let (run, file) = (protected.run.clone(), protected.mount.join("file"));
@@ -198,7 +198,8 @@ fn outside_of_its_window_nothing_is_sent() {
 /// Programs never wait for a schedule, and what the queue cannot hold is in the map.
 #[test]
 fn a_queue_that_gets_full_meanwhile_is_let_go() {
-    let mut protected = protected(vec!["--queue-memory", "32M", "--on-queue-full", "block"]);
+    let mut protected =
+        protected(vec!["--queue-memory", "32M", "--queue-disk-limit", "0", "--on-queue-full", "block"]);
     let (run, mount) = (protected.run.clone(), protected.mount.clone());
     fs::write(mount.join("before"), "x").expect("a write");
     protected.wait_sync();

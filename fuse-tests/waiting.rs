@@ -68,7 +68,7 @@ fn change_much(dir: &Path) {
 /// reader waiting too: the whole directory stood still.
 #[test]
 fn readers_go_on_while_all_writers_wait() {
-    let arguments = vec!["--queue-memory", "32M"];
+    let arguments = vec!["--queue-memory", "32M", "--queue-disk-limit", "0"];
     let protected = Protected::start(Setup { arguments, ..Setup::default() });
     let (read, stuck) = (protected.mount.join("read"), protected.mount.join("stuck"));
     fs::create_dir(&read).expect("a directory");
@@ -108,7 +108,16 @@ fn readers_go_on_while_all_writers_wait() {
 fn readers_go_on_while_what_is_gathered_waits() {
     let _alone = heavy();
     for round in 0..2 {
-        let arguments = vec!["--profile", "batch", "--queue-memory", "32M", "--mmap-lag", "10ms"];
+        let arguments = vec![
+            "--profile",
+            "batch",
+            "--queue-memory",
+            "32M",
+            "--queue-disk-limit",
+            "0",
+            "--mmap-lag",
+            "10ms",
+        ];
         let protected = Protected::start(Setup { arguments, ..Setup::default() });
         let path = |name: &str| protected.mount.join(name);
         fs::create_dir(path("stuck")).expect("a directory");

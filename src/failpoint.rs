@@ -11,7 +11,7 @@ pub fn at(_place: &'static str) -> std::io::Result<()> {
 }
 
 #[cfg(test)]
-pub use simulated::{Hook, at, set};
+pub use simulated::{Hook, at, set, with};
 
 #[cfg(test)]
 mod simulated {
@@ -29,6 +29,14 @@ mod simulated {
     pub fn at(place: &'static str) -> io::Result<()> {
         let hook = HOOK.with_borrow(Clone::clone);
         hook.map_or(Ok(()), |hook| hook(place))
+    }
+
+    /// While this is done, on this thread.
+    pub fn with<R>(hook: Hook, act: impl FnOnce() -> R) -> R {
+        let before = HOOK.replace(Some(hook));
+        let done = act();
+        HOOK.set(before);
+        done
     }
 
     /// For this thread.

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+mod disk_queue;
+pub use disk_queue::*;
+
 /// Longest name of a directory entry, in bytes (Linux `NAME_MAX`).
 pub const NAME_LEN_MAX: usize = 255;
 

@@ -159,6 +159,12 @@ pub struct Protect {
     /// Memory for changes that the targets do not have yet
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value_t = QUEUE_MEMORY as u64)]
     pub queue_memory: u64,
+    /// Disk for those that memory has no room for: 0 for none [default: what is free but 50 MiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub queue_disk_limit: Option<u64>,
+    /// A directory for them, best on a disk of its own [default: in the state of the set]
+    #[arg(long, value_name = "DIR")]
+    pub queue_dir: Option<PathBuf>,
     /// Memory for what has changed since a target was in line; twice that for each target that is away
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value_t = MAP_SIZE as u64)]
     pub map_size: u64,

@@ -217,7 +217,7 @@ pub(super) fn text(changed: &ChangedConnection) -> String {
 
 /// What the queue still takes.
 pub(super) fn room(queue: &QueueStats) -> String {
-    units::size(queue.limit_bytes.saturating_sub(queue.bytes))
+    units::size(queue.room())
 }
 
 #[cfg(test)]

@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use super::args::{Common, FlushMount, Fsync, FsyncTargets, Protect};
 use super::{LEFT_BEHIND, Outcome};
 use crate::failure::Failure;
-use crate::limits::{MAP_SIZE_MAX, MAP_SIZE_MIN, QUEUE_MEMORY_MIN};
+use crate::limits::{MAP_SIZE_MAX, MAP_SIZE_MIN, QUEUE_DISK_MIN, QUEUE_MEMORY_MIN};
 use crate::preflight::{MountTable, check_root_user, resolve};
 use crate::sets;
 use crate::source_side::{self, Ended};
 use crate::units;
-use crate::words::{BadData, Late, Needs, OrphanRules, ProtectOptions, Rule, Target, TypedRule, VerifyPlan};
+use crate::words::{
+    BadData, Late, Needs, OrphanRules, ProtectOptions, QueueDisk, Rule, Target, TypedRule, VerifyPlan,
+};
 
 pub(super) fn run(common: &Common, args: Protect) -> Outcome {
     check_root_user(rustix::process::geteuid().as_raw())?;
@@ -49,6 +51,7 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
     let mounts = MountTable::read().map_err(|error| lost(Path::new("/proc/self/mountinfo"), &error))?;
     let place = |path: &Path| resolve(path, &mounts).map_err(|error| lost(path, &error));
     let directory = place(&args.dir)?;
+    let queue_disk = queue_disk(args.queue_disk_limit, args.queue_dir.as_deref().map(place).transpose()?)?;
     let mut targets = Vec::new();
     for target in args.to {
         targets.push(match target {
@@ -73,6 +76,7 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
         }),
         hide_nested: args.hide_nested,
         queue_memory,
+        queue_disk,
         map_size,
         when_full: args.on_queue_full,
         delete_guard: args.delete_guard,
@@ -87,6 +91,21 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
         compression: args.compression,
         fsync,
     })
+}
+
+fn queue_disk(limit: Option<u64>, parent: Option<PathBuf>) -> Result<Option<QueueDisk>, Failure> {
+    match (limit, &parent) {
+        (Some(0), None) => Ok(None),
+        (Some(0), Some(parent)) => Err(refused(
+            format!("With --queue-disk-limit 0 nothing would be put into {}.", parent.display()),
+            "Leave one of --queue-disk-limit and --queue-dir out.",
+        )),
+        (Some(limit), _) if limit < QUEUE_DISK_MIN => Err(refused(
+            format!("A queue of {} on disk is too small.", units::size(limit)),
+            &format!("Give it {} at least, or 0 for none.", units::size(QUEUE_DISK_MIN)),
+        )),
+        (limit, _) => Ok(Some(QueueDisk { parent, limit })),
+    }
 }
 
 fn typed(sets::Rule { includes, pattern, is_recursive }: &sets::Rule) -> TypedRule {

@@ -14,7 +14,7 @@ use crate::control::{
     ScheduleStatus, SetAside, Severity, SourceStatus, Status, TargetStatus, VerifiedStatus,
 };
 use crate::packet::{CheckCounts, DataState, OrphanCounts, Sequence, WithheldCounts};
-use crate::words::{Compression, Origin, VerifyMode};
+use crate::words::{Compression, DiskQueueStats, DiskTrouble, Origin, QueueStats, VerifyMode};
 
 const STATUS_PAGE: &str = include_str!("../../docs/status-json.md");
 
@@ -159,7 +159,9 @@ fn full_source() -> SourceStatus {
         active: true,
     };
     let (connections, map) = (vec![full_connection()], vec![generation]);
-    SourceStatus { connections, fsync, map, rules, ..sample_source() }
+    let disk = Some(DiskQueueStats { trouble: Some(DiskTrouble::AtLimit), ..DiskQueueStats::default() });
+    let queue = QueueStats { disk, ..sample_source().queue };
+    SourceStatus { connections, fsync, map, rules, queue, ..sample_source() }
 }
 
 fn full_connection() -> ConnectionStatus {

@@ -147,6 +147,10 @@ fn source_lines(source: &SourceStatus, now: u64, text: &mut String) -> std::fmt:
         units::size(queue.bytes),
         units::size(queue.limit_bytes)
     )?;
+    if let Some(disk) = &queue.disk {
+        let (bytes, most) = (units::size(disk.bytes), units::size(disk.limit_bytes));
+        writeln!(text, "              on disk {}, {bytes} of {most}", packets(disk.packets))?;
+    }
     if queue.waits > 0 {
         let waited = units::duration(Duration::from_millis(queue.waited_ms));
         writeln!(text, "              writers waited {}, {waited} in all", counted(queue.waits, "time"))?;

@@ -147,9 +147,27 @@ fn protect_is_understood() {
 }
 
 #[test]
+fn the_queue_on_disk_lies_with_the_set_or_in_a_directory_of_its_own() {
+    let options = |line: &str| {
+        protect_options(format!("standin protect /srv/web --state /s {line}").trim_end()).unwrap()
+    };
+    let usual = options("");
+    assert_eq!(usual.queue_directory(), Some("/s/web/queue".into()));
+    assert_eq!(usual.queue_disk.unwrap().limit, None);
+    let own = options("--queue-dir /fast --queue-disk-limit 1G");
+    assert_eq!(own.queue_directory(), Some("/fast/web".into()));
+    assert_eq!(own.queue_disk.unwrap().limit, Some(1 << 30));
+    assert_eq!(options("--queue-disk-limit 0").queue_directory(), None);
+}
+
+#[test]
 fn protect_refuses_what_cannot_be() {
     let refused = |line: &str| protect_options(line).unwrap_err();
     assert!(refused("standin protect /x --queue-memory 31M").contains("32 MiB at least"));
+    assert!(refused("standin protect /x --queue-disk-limit 31M").contains("32 MiB at least, or 0"));
+    assert!(
+        refused("standin protect /x --queue-disk-limit 0 --queue-dir /q").contains("nothing would be put")
+    );
     assert!(refused("standin protect /x --to ssh:r").contains("is no target"));
     assert!(refused("standin protect /x --name a/b").contains("cannot name"));
     assert!(refused("standin protect /srv/.hidden").contains("--name"));

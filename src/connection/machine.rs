@@ -88,6 +88,11 @@ pub enum Event {
     },
     /// Writers wait for room in the queue, and this connection's packets take some of it.
     QueueFull,
+    /// What the queue held for this target cannot be read, for this reason.
+    QueueLost {
+        reason: String,
+        jitter: Jitter,
+    },
     CriterionMet,
     CriterionOver,
 }
@@ -219,6 +224,7 @@ impl Machine {
             Event::InLine { after } => self.in_line(now, after),
             Event::ManyDeletes { reason } => self.many_deletes(now, &reason),
             Event::QueueFull => self.queue_full(now),
+            Event::QueueLost { reason, jitter } => self.queue_lost(now, reason, jitter),
             Event::CriterionMet => self.criterion_met(now),
             Event::CriterionOver => self.criterion_over(now),
         }
@@ -530,6 +536,26 @@ impl Machine {
             _ => String::new(),
         };
         self.reason = self.with_let_go(&before);
+    }
+
+    /// Whatever the target has, it is copied to.
+    fn queue_lost(&mut self, now: Instant, reason: String, jitter: Jitter) {
+        match &self.state {
+            _ if self.let_go.is_some() => {}
+            State::Gone => {}
+            State::Started(link) | State::Paused(link) if link.has_stream() => {
+                self.out_of_line(now, reason, jitter);
+            }
+            State::Started(_)
+            | State::Paused(_)
+            | State::Stopped
+            | State::Scheduled { .. }
+            | State::Error { .. } => {
+                self.give_up(&format!("{reason}: {COPIED_WHEN_BACK}"));
+                let before = std::mem::take(&mut self.reason);
+                self.reason = self.with_let_go(&before);
+            }
+        }
     }
 
     fn criterion_met(&mut self, now: Instant) {

@@ -253,8 +253,7 @@ impl ConnectionStatus {
             reason => format!(": {reason}"),
         };
         let label = self.label();
-        let room = queue.limit_bytes.saturating_sub(queue.bytes) >> 20;
-        let only_queued = format!("changes are only queued (room for {room} MiB more)");
+        let only_queued = format!("changes are only queued (room for {} MiB more)", queue.room() >> 20);
         match self.state {
             ConnectionState::Started | ConnectionState::Scheduled => None,
             ConnectionState::Stopped => {

@@ -11,6 +11,7 @@ mod facts;
 mod holdings;
 mod mounts;
 mod paths;
+mod queue;
 #[cfg(test)]
 mod tests;
 mod users;
@@ -110,6 +111,7 @@ pub fn check(options: &ProtectOptions) -> Result<Preflight, Failure> {
     check_directory(options.tree())?;
     let mounts = MountTable::read().map_err(|error| unreadable("/proc/self/mountinfo", &error))?;
     check_places(options, &mounts)?;
+    let shared = queue::check(options)?;
     for target in &options.targets {
         check_target(target)?;
     }
@@ -117,6 +119,7 @@ pub fn check(options: &ProtectOptions) -> Result<Preflight, Failure> {
     let facts = FsFacts::of(tree).map_err(|error| unreadable(&tree.display().to_string(), &error))?;
     check_handles(tree, &facts, &options.targets)?;
     let mut warnings = fs_warnings(tree, &facts);
+    warnings.extend(shared);
     let hidden = check_nested(options, &mounts, &facts)?;
     if !hidden.is_empty() {
         warnings.push(format!("Hidden by the mount, and not replicated: {}.", list(&hidden)));
@@ -179,10 +182,12 @@ pub fn check_places(options: &ProtectOptions, mounts: &MountTable) -> Result<(),
         let mount_point = Place { what: "the mount point", path: &options.directory };
         refuse_contact(&Place { what: "the backing directory", path: backing }, &mount_point, mounts)?;
     }
-    let own = [
+    let mut own = vec![
         Place { what: "the state directory", path: &options.state },
         Place { what: "the run directory", path: &options.run },
     ];
+    let queue = options.queue_disk.as_ref().and_then(|disk| disk.parent.as_deref());
+    own.extend(queue.map(|path| Place { what: "the directory for the queue", path }));
     for place in &own {
         refuse_inside(place, &tree, mounts)?;
         refuse_inside(place, &Place { what: "the mount point", path: &options.directory }, mounts)?;

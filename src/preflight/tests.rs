@@ -91,6 +91,7 @@ impl Ground {
             stand_in: None,
             hide_nested: false,
             queue_memory: crate::limits::QUEUE_MEMORY,
+            queue_disk: Some(crate::words::QueueDisk { parent: None, limit: None }),
             map_size: crate::limits::MAP_SIZE,
             mmap_lag: None,
             profile: crate::words::Profile::Default,

@@ -9,79 +9,13 @@ use bytes::Bytes;
 use parking_lot::Condvar;
 
 use super::behind::{Behind, Mark, Marks, Volume};
+use super::overflow::{OnDisk, Overflow};
+use super::packet::{Draft, Haste, Packet, held_by};
+use super::segment_files::DiskPlace;
 use crate::limits::QUEUE_PACKET_COST;
-use crate::packet::{Birth, HeaderDigest, Keeping, Op, Position, Sequence, ToWhom, encode_packet_header_to};
-use crate::pool::Pool;
+use crate::packet::{Position, Sequence};
 use crate::ranks::{self, Rank, RankedMutex};
 use crate::words::QueueStats;
-
-/// A packet in the queue. Cheap to clone: header and payload are shared.
-#[derive(Clone, Debug)]
-pub struct Packet {
-    pub position: Position,
-    /// Encoded [`crate::packet::PacketHeader`].
-    pub header: Bytes,
-    pub payload: Bytes,
-    pub queued_at: Instant,
-    /// It gives a name to what is no directory, or takes one from it.
-    pub changes_names: bool,
-    /// All packets before it, since the queue began.
-    before: Volume,
-}
-
-/// An op that is ready to be given a position: encoded outside every lock of the queue.
-pub struct Draft {
-    header: Vec<u8>,
-    digest: HeaderDigest,
-    payload: Bytes,
-    haste: Haste,
-    changes: bool,
-    changes_names: bool,
-}
-
-/// How soon an op wants to be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Haste {
-    /// With what comes right after it.
-    Together,
-    /// Somebody waits for it.
-    Now,
-}
-
-impl Draft {
-    /// `path` is relative to the root of the set, as of the op's place in the order.
-    pub fn new(path: &[u8], op: &Op, payload: Bytes) -> Draft {
-        Draft::to(path, op, payload, ToWhom::AllOf)
-    }
-
-    /// As [`Draft::new`].
-    pub fn to(path: &[u8], op: &Op, payload: Bytes, to_whom: ToWhom) -> Draft {
-        let header = encode_packet_header_to(path, op, to_whom);
-        let digest = HeaderDigest::of(&header, payload.len());
-        let changes = !matches!(op, Op::Barrier { .. });
-        let haste = if changes { Haste::Together } else { Haste::Now };
-        let changes_names = match op {
-            Op::Create { birth, .. } => *birth != Birth::Directory,
-            Op::Rename { replaced, whiteout, .. } => replaced.is_some() || whiteout.is_some(),
-            Op::Link { .. } | Op::Unlink { .. } | Op::Place { .. } => true,
-            Op::Keep { keeping, .. } => *keeping != Keeping::InPlace,
-            _ => false,
-        };
-        Draft { header, digest, payload, haste, changes, changes_names }
-    }
-
-    fn cost(&self) -> usize {
-        held_by(self.header.len(), self.payload.len())
-    }
-}
-
-/// The list grows by doubling; header and payload have an owner and a block of the allocator each.
-const _: () = assert!(QUEUE_PACKET_COST >= 2 * size_of::<Packet>() + 2 * 48);
-
-/// Bytes of memory that an op takes.
-fn held_by(header: usize, payload: usize) -> usize {
-    QUEUE_PACKET_COST + header + Pool::held_for(payload)
-}
 
 /// The queue was closed: the product is stopping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +46,9 @@ pub struct Queue {
     room: RankedMutex<Room>,
     room_freed: Condvar,
     /// Last in the lock order (tree, directories, objects, queue): position and list, no I/O.
-    tail: RankedMutex<Tail>,
+    pub(super) tail: RankedMutex<Tail>,
+    /// What memory has no room for.
+    pub(super) overflow: Option<Overflow>,
     captured_packets: AtomicU64,
     captured_bytes: AtomicU64,
 }
@@ -128,33 +64,51 @@ struct Room {
     closed: bool,
 }
 
-struct Tail {
-    last: Position,
+pub(super) struct Tail {
+    pub(super) last: Position,
     /// After it there are barriers only.
     last_change: Sequence,
-    packets: VecDeque<Packet>,
-    held_bytes: usize,
+    /// Those in memory: what is older and still held is on disk.
+    pub(super) packets: VecDeque<Packet>,
+    /// Of the packet before those, where there are any.
+    pub(super) before_memory: Position,
+    pub(super) held_bytes: usize,
+    /// Everybody who reads has applied what comes before and including this one.
+    pub(super) trimmed: Sequence,
+    pub(super) disk: Option<OnDisk>,
     /// All packets so far.
     volume: Volume,
     marks: Marks,
-    cursors: BTreeMap<CursorId, Cursor>,
+    pub(super) cursors: BTreeMap<CursorId, Cursor>,
     next_cursor: u64,
 }
 
-struct Cursor {
+pub(super) struct Cursor {
     /// Everything up to here may be trimmed as far as this cursor goes.
-    applied: Sequence,
+    pub(super) applied: Sequence,
     /// Up to here the age of packets interests nobody.
     durable: Sequence,
-    wake: Wake,
+    pub(super) wake: Wake,
 }
 
 /// Called after an append, outside the tail lock; must not block.
-type Wake = Arc<dyn Fn(Haste) + Send + Sync>;
+pub(super) type Wake = Arc<dyn Fn(Haste) + Send + Sync>;
 
 impl Queue {
-    /// An empty queue whose next packet comes after `start`. `limit` is in bytes.
+    /// An empty queue in memory, whose next packet comes after `start`. `limit` is in bytes.
     pub fn new(limit: usize, start: Position) -> Arc<Queue> {
+        Queue::of(limit, start, None)
+    }
+
+    /// A queue that puts on disk what memory has no room for, once somebody does that: see
+    /// [`Queue::work_with_disk`].
+    ///
+    /// Errors: the directory cannot be used.
+    pub fn with_disk(limit: usize, start: Position, place: DiskPlace) -> std::io::Result<Arc<Queue>> {
+        Ok(Queue::of(limit, start, Some(Overflow::open(limit, place)?)))
+    }
+
+    fn of(limit: usize, start: Position, overflow: Option<Overflow>) -> Arc<Queue> {
         Arc::new(Queue {
             limit,
             room: RankedMutex::new(Rank::Queue, Room::default()),
@@ -165,13 +119,17 @@ impl Queue {
                     last: start,
                     last_change: start.sequence,
                     packets: VecDeque::new(),
+                    before_memory: start,
                     held_bytes: 0,
+                    trimmed: start.sequence,
+                    disk: overflow.is_some().then(OnDisk::default),
                     volume: Volume::default(),
                     marks: Marks::new(),
                     cursors: BTreeMap::new(),
                     next_cursor: 1,
                 },
             ),
+            overflow,
             captured_packets: AtomicU64::new(0),
             captured_bytes: AtomicU64::new(0),
         })
@@ -271,6 +229,9 @@ impl Queue {
         }
         let back = tail.packets.back().map(|packet| packet.position);
         assert!(back.is_none_or(|back| position.follows(&back)), "the queue has no gap");
+        if back.is_none() {
+            tail.before_memory = before;
+        }
         let before = tail.grow(bytes, cost);
         tail.marks.note(Mark { sequence: position.sequence, queued_at, before });
         tail.packets.push_back(Packet {
@@ -282,11 +243,15 @@ impl Queue {
             before,
         });
         tail.held_bytes += cost;
+        let is_much = self.overflow.as_ref().is_some_and(|overflow| tail.held_bytes > overflow.spill_at());
         let wakes: WakeList = tail.cursors.values().map(|cursor| cursor.wake.clone()).collect();
         drop(tail);
         // Held by the packet from now on.
         assert!(cost <= reservation.bytes, "{cost} bytes of {} that were reserved", reservation.bytes);
         reservation.bytes -= cost;
+        if is_much {
+            self.spill_soon();
+        }
         wakes.iter().for_each(|wake| wake(draft.haste));
         position
     }
@@ -314,7 +279,7 @@ impl Queue {
         }
     }
 
-    fn release(&self, bytes: usize) {
+    pub(super) fn release(&self, bytes: usize) {
         let mut room = self.room.lock();
         assert!(bytes <= room.used, "no more room is given back than was taken");
         room.used -= bytes;
@@ -336,8 +301,7 @@ impl Queue {
 
     /// The oldest packet still held; the one after the last where none is.
     pub fn oldest(&self) -> Sequence {
-        let tail = self.tail.lock();
-        tail.packets.front().map_or(tail.last.sequence.next(), |packet| packet.position.sequence)
+        self.tail.lock().oldest()
     }
 
     /// A new reader that gets every packet from now on; returns the position it starts after.
@@ -364,28 +328,15 @@ impl Queue {
         self.release_trimmed(freed);
     }
 
-    /// The packets after `after`, in order, until `max_bytes` are exceeded (at least one if any).
+    /// The packets after `after`, in order, until `max_bytes` are exceeded (at least one if any): of those in
+    /// memory. Whoever may come to what is on disk has a [`Reader`](super::Reader).
     ///
-    /// Panics if the packets right after `after` were trimmed: a cursor never goes behind its
+    /// Panics if the packets right after `after` are not there any more: a cursor never goes behind its
     /// own *applied*.
     pub fn next(&self, after: Sequence, max_bytes: usize) -> Vec<Packet> {
-        let tail = self.tail.lock();
-        let Some(front) = tail.packets.front() else { return Vec::new() };
-        let skip = after
-            .next()
-            .0
-            .checked_sub(front.position.sequence.0)
-            .expect("a cursor went behind its acknowledgement");
-        let mut bytes = 0;
-        let mut batch = Vec::new();
-        for packet in tail.packets.iter().skip(skip as usize) {
-            bytes += packet.header.len() + packet.payload.len() + QUEUE_PACKET_COST;
-            batch.push(packet.clone());
-            if bytes >= max_bytes {
-                break;
-            }
-        }
-        batch
+        let mut batch = Batch::new(max_bytes);
+        self.tail.lock().take_from_memory(after, &mut batch);
+        batch.packets
     }
 
     /// A target has applied everything up to here; acknowledgements may come late, never lower.
@@ -440,7 +391,11 @@ impl Queue {
     }
 
     pub fn stats(&self) -> QueueStats {
-        let packets = self.tail.lock().packets.len() as u64;
+        let (packets, disk) = {
+            let tail = self.tail.lock();
+            let on_disk = tail.disk.as_ref().map(|disk| disk.stats(tail.oldest()));
+            (tail.packets.len() as u64 + on_disk.map_or(0, |disk| disk.packets), on_disk)
+        };
         let room = self.room.lock();
         QueueStats {
             packets,
@@ -451,18 +406,56 @@ impl Queue {
             waited_ms: room.waited.as_millis() as u64,
             captured_packets: self.captured_packets.load(Relaxed),
             captured_bytes: self.captured_bytes.load(Relaxed),
+            disk,
         }
     }
 
-    fn release_trimmed(&self, (bytes, packets): (usize, Vec<Packet>)) {
+    pub(super) fn release_trimmed(&self, Trimmed { bytes, packets, segments }: Trimmed) {
         drop(packets);
         if bytes > 0 {
             self.release(bytes);
         }
+        if segments {
+            self.spill_soon();
+        }
     }
 }
 
-type WakeList = Vec<Wake>;
+pub(super) type WakeList = Vec<Wake>;
+
+/// What was taken out.
+pub(super) struct Trimmed {
+    bytes: usize,
+    packets: Vec<Packet>,
+    /// Segments, too.
+    segments: bool,
+}
+
+/// Packets that go together.
+pub(super) struct Batch {
+    pub(super) packets: Vec<Packet>,
+    bytes: usize,
+    max_bytes: usize,
+}
+
+impl Batch {
+    pub(super) fn new(max_bytes: usize) -> Batch {
+        Batch { packets: Vec::new(), bytes: 0, max_bytes }
+    }
+
+    pub(super) fn last(&self) -> Option<Sequence> {
+        self.packets.last().map(|packet| packet.position.sequence)
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        !self.packets.is_empty() && self.bytes >= self.max_bytes
+    }
+
+    pub(super) fn push(&mut self, packet: &Packet) {
+        self.bytes += packet.header.len() + packet.payload.len() + QUEUE_PACKET_COST;
+        self.packets.push(packet.clone());
+    }
+}
 
 impl Tail {
     /// Counts a packet; gives what all before it came to.
@@ -485,15 +478,50 @@ impl Tail {
         }
     }
 
-    /// Takes out what every cursor has behind it; buffers are dropped by the caller, unlocked.
-    fn trim(&mut self) -> (usize, Vec<Packet>) {
-        let upto = self.cursors.values().map(|cursor| cursor.applied).min().unwrap_or(self.last.sequence);
+    /// The oldest packet that is held; the one after the last where none is.
+    pub(super) fn oldest(&self) -> Sequence {
+        let memory = self.first_in_memory();
+        self.disk.as_ref().map_or(memory, |disk| disk.oldest(self.trimmed).unwrap_or(memory))
+    }
+
+    /// The one after the last where none is.
+    pub(super) fn first_in_memory(&self) -> Sequence {
+        self.packets.front().map_or(self.last.sequence.next(), |packet| packet.position.sequence)
+    }
+
+    pub(super) fn take_from_memory(&self, after: Sequence, batch: &mut Batch) {
+        let Some(front) = self.packets.front() else { return };
+        let skip = after
+            .next()
+            .0
+            .checked_sub(front.position.sequence.0)
+            .expect("a cursor went behind its acknowledgement");
+        for packet in self.packets.iter().skip(skip as usize) {
+            if batch.is_full() {
+                break;
+            }
+            batch.push(packet);
+        }
+    }
+
+    /// Takes out those that are on disk now, up to this one; gives the room that they took.
+    pub(super) fn leave_memory(&mut self, upto: Sequence) -> (usize, Vec<Packet>) {
         let count = self.packets.iter().take_while(|packet| packet.position.sequence <= upto).count();
         let gone: Vec<Packet> = self.packets.drain(..count).collect();
+        self.before_memory = gone.last().map_or(self.before_memory, |packet| packet.position);
         let bytes = gone.iter().map(|packet| held_by(packet.header.len(), packet.payload.len())).sum();
         assert!(bytes <= self.held_bytes, "no more is trimmed than is held");
         self.held_bytes -= bytes;
         assert_eq!(self.held_bytes == 0, self.packets.is_empty(), "what is held is in packets");
         (bytes, gone)
+    }
+
+    /// Takes out what every cursor has behind it; buffers are dropped by the caller, unlocked.
+    pub(super) fn trim(&mut self) -> Trimmed {
+        let upto = self.cursors.values().map(|cursor| cursor.applied).min().unwrap_or(self.last.sequence);
+        self.trimmed = self.trimmed.max(upto);
+        let (bytes, packets) = self.leave_memory(upto);
+        let segments = self.disk.as_mut().is_some_and(|disk| disk.trim(upto));
+        Trimmed { bytes, packets, segments }
     }
 }

@@ -1,6 +1,7 @@
 //! Bugs that are planted on purpose: the simulator has to find each of them.
 
 use crate::apply::PlantedInReconcile;
+use crate::queue::Planted as PlantedInQueue;
 use crate::source_side::PlantedInLane;
 
 /// See the module. Each stands for a rule of the product that is broken.
@@ -62,12 +63,14 @@ pub enum Planted {
     BelievesOldAcknowledgement,
     /// A copy was cut off, and the queue is held for the target all the same.
     HoldsForACutCopy,
+    /// A rule of the queue's disk.
+    OnDisk(PlantedInQueue),
     /// A rule of the target's half of a copy.
     Converging(PlantedInReconcile),
 }
 
 impl Planted {
-    pub const ALL: [Planted; 32] = [
+    pub const ALL: [Planted; 36] = [
         Planted::ResumesTooEarly,
         Planted::ResumesTooLate,
         Planted::AcknowledgesBeforeApply,
@@ -94,6 +97,10 @@ impl Planted {
         Planted::WantedDirectoriesForgotten,
         Planted::BelievesOldAcknowledgement,
         Planted::HoldsForACutCopy,
+        Planted::OnDisk(PlantedInQueue::RecyclesTooEarly),
+        Planted::OnDisk(PlantedInQueue::SkipsAtTheBorder),
+        Planted::OnDisk(PlantedInQueue::FillsOutOfOrder),
+        Planted::OnDisk(PlantedInQueue::ForgetsWhatWasNotWritten),
         Planted::Converging(PlantedInReconcile::NoDoubt),
         Planted::Converging(PlantedInReconcile::SweepsNamesOfPackets),
         Planted::Converging(PlantedInReconcile::OlderTime),
@@ -113,6 +120,14 @@ impl Planted {
         Planted::Converging(PlantedInReconcile::EndTrusts),
         Planted::Converging(PlantedInReconcile::KeepsItsSize),
     ];
+
+    /// What of it is planted in the queue.
+    pub fn in_queue(self) -> Option<PlantedInQueue> {
+        match self {
+            Planted::OnDisk(planted) => Some(planted),
+            _ => None,
+        }
+    }
 
     /// What of it is planted in the lane.
     pub fn in_lane(self) -> Option<PlantedInLane> {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use tempfile::TempDir;
 
 use super::applications::OP_COST_MAX;
 use super::planted::Planted;
@@ -17,7 +18,7 @@ use crate::clock;
 use crate::connection::Flow;
 use crate::link::{Feed, LinkStats, Saved, SourceEvent, Waker};
 use crate::packet::*;
-use crate::queue::Queue;
+use crate::queue::{DiskPlace, Planted as PlantedInQueue, Queue};
 use crate::random::Random;
 use crate::source_side::{
     Driver, Kept, Mark, Marks, NetworkLink, PacketFeed, Settings, Surroundings, WalkOrder, Walked,
@@ -39,6 +40,8 @@ pub struct Source {
     /// A writer waits for room.
     waits: bool,
     pub look_at: Instant,
+    /// Where the queue puts what memory has no room for, if it has a disk.
+    _disk: Option<TempDir>,
 }
 
 /// What a source process is started with.
@@ -52,13 +55,17 @@ pub struct Start {
     pub serves_at: Instant,
     /// From the process before it.
     pub kept: Kept,
+    /// Bytes that the queue may take of its disk, if it has one.
+    pub disk: Option<u64>,
+    pub planted: Option<PlantedInQueue>,
 }
 
 impl Source {
     /// A process that has done nothing yet.
     pub fn new(start: Start, desk: &Desk) -> Source {
-        let Start { limit, at, clock, marks, when_full, serves_at, kept } = start;
-        let queue = Queue::new(limit, at);
+        let Start { limit, at, clock, marks, when_full, serves_at, kept, disk, planted } = start;
+        let (queue, disk) = queue(limit, at, disk);
+        planted.into_iter().for_each(|planted| queue.plant(planted));
         let settings = Settings {
             id: 1,
             uuid: "c0ffee".into(),
@@ -90,6 +97,7 @@ impl Source {
             serves_at: Some(serves_at),
             waits: false,
             look_at: clock::now(),
+            _disk: disk,
         }
     }
 
@@ -117,6 +125,19 @@ impl Source {
     pub fn link(&self) -> Option<u32> {
         self.sending.as_ref().map(|sending| sending.link)
     }
+}
+
+/// Bytes of a segment: several packets.
+pub const SEGMENT: u64 = 16_000;
+
+fn queue(limit: usize, at: Position, disk: Option<u64>) -> (Arc<Queue>, Option<TempDir>) {
+    let Some(disk) = disk else { return (Queue::new(limit, at), None) };
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let directory = dir.path().join("queue");
+    let place = DiskPlace { directory, segment_len: SEGMENT, limit: Some(disk), floor: 0 };
+    let queue = Queue::with_disk(limit, at, place).expect("segments can be made");
+    queue.look_at_disk();
+    (queue, Some(dir))
 }
 
 /// What a driver has around it. It outlives the process: what is dialled has one number for ever.

@@ -7,16 +7,16 @@ use std::collections::HashSet;
 
 use crate::limits::{FEED_BATCH, RELIEF_FOUND_MAX};
 use crate::packet::{ObjectId, Op, PacketHeader, Replaced, Sequence, decode_packet_header};
-use crate::queue::Queue;
+use crate::queue::Reader;
 use crate::source_side::delete_guard::DeleteGuard;
 
 #[cfg(test)]
 mod tests;
 
 /// Objects that packets from this one on let go, the first ones first, and the packet up to which was
-/// looked. The first packet has to be one that a cursor of the caller's still holds, and no packet before
-/// it one that the guard has not counted.
-pub(crate) fn look(queue: &Queue, from: Sequence, guard: &DeleteGuard) -> (Vec<ObjectId>, Sequence) {
+/// looked: no farther than what is in memory, or was read from disk meanwhile. The first packet has to be one that a
+/// cursor of the caller's still holds, and no packet before it one that the guard has not counted.
+pub(crate) fn look(queue: &Reader, from: Sequence, guard: &DeleteGuard) -> (Vec<ObjectId>, Sequence) {
     let (mut found, mut seen) = (Vec::new(), HashSet::new());
     let mut after = Sequence(from.0.saturating_sub(1));
     while found.len() < RELIEF_FOUND_MAX {

@@ -17,7 +17,7 @@ use super::rules;
 use super::schedule::PlannedChecks;
 use super::writeback::WritebackWatch;
 use crate::intercept::Serving;
-use crate::limits::BACKLOG_GIVEN_BACK;
+use crate::limits::{BACKLOG_GIVEN_BACK, BACKLOG_SETTLES};
 use crate::packet::DataState;
 use crate::preflight::MountTable;
 use crate::queue::Queue;
@@ -43,6 +43,8 @@ pub struct Rounds {
     next_note: Instant,
     /// The most that the queue held since memory was given back.
     backlog: u64,
+    /// It has been nearly empty since.
+    emptied: Option<Instant>,
 }
 
 impl Rounds {
@@ -66,6 +68,7 @@ impl Rounds {
             next_look: Instant::now(),
             next_note: Instant::now() + NOTE_EVERY,
             backlog: 0,
+            emptied: None,
         }
     }
 
@@ -146,11 +149,18 @@ impl Rounds {
 
     /// The allocator keeps what a long queue held.
     fn give_back_after_backlog(&mut self, queue: &Queue) {
-        let held = queue.stats().bytes;
+        let stats = queue.stats();
+        // What went to disk was in memory before.
+        let held = stats.bytes + stats.disk.map_or(0, |disk| disk.bytes);
         self.backlog = held.max(self.backlog);
-        if self.backlog >= BACKLOG_GIVEN_BACK && held < BACKLOG_GIVEN_BACK / 16 {
+        if self.backlog < BACKLOG_GIVEN_BACK || held >= BACKLOG_GIVEN_BACK / 16 {
+            self.emptied = None;
+            return;
+        }
+        // Links have to let go of the last of it, too.
+        if self.emptied.get_or_insert_with(Instant::now).elapsed() >= BACKLOG_SETTLES {
             crate::sys::give_back_memory();
-            self.backlog = 0;
+            (self.backlog, self.emptied) = (0, None);
         }
     }
 }

@@ -35,7 +35,7 @@ use crate::open_files;
 use crate::packet::{Ids, Incarnation, Position};
 use crate::preflight::{self, Claim, DeadMount, MountTable, Preflight, Role};
 use crate::privileges::{self, PROTECT};
-use crate::queue::Queue;
+use crate::queue::{DiskPlace, Queue};
 use crate::store;
 use crate::sys::{MountOptions, set_mount_options};
 use crate::words::{CopyMode, ProtectOptions, Target};
@@ -69,6 +69,7 @@ pub fn run(options: ProtectOptions) -> Result<Ended, Failure> {
     ground.durability.iter().for_each(|durability| durability.end());
     board.read().connections.iter().for_each(|connection| connection.end());
     ground.queue.close();
+    ground.queue.end_disk();
     // From here on nothing of the replicas and of the state is in use.
     drop((set, stand_in, claim));
     // Last: whoever waits for the end takes the hang-up for it, and may unmount the replica's
@@ -138,7 +139,7 @@ fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Mark) -> R
     set.begin(run, page_cache(options.tree()), &Clock::now());
     let record = set.record.clone();
     let origin = Position::origin(record.epoch, run);
-    let queue = Queue::new(options.queue_memory, origin);
+    let queue = open_queue(&options, origin)?;
     let duplicate =
         backing.try_clone().map_err(|error| io_failure("a descriptor cannot be duplicated", &error))?;
     let ids = stand_in.as_ref().map_or_else(|| record.birth_epoch().into(), |stand_in| stand_in.ids.clone());
@@ -187,6 +188,18 @@ fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Mark) -> R
         warnings: checked.warnings,
     });
     Ok(Prepared { ground, connections, set, marks, claim, stand_in })
+}
+
+/// What memory has no room for goes to the disk from here on.
+fn open_queue(options: &ProtectOptions, origin: Position) -> Result<Arc<Queue>, Failure> {
+    let (Some(disk), Some(directory)) = (&options.queue_disk, options.queue_directory()) else {
+        return Ok(Queue::new(options.queue_memory, origin));
+    };
+    let failed = |error| io_failure(&format!("the queue in {} cannot be used", directory.display()), &error);
+    let place = DiskPlace::new(directory.clone(), disk.limit);
+    let queue = Queue::with_disk(options.queue_memory, origin, place).map_err(failed)?;
+    queue.work_with_disk().map_err(failed)?;
+    Ok(queue)
 }
 
 /// As of which a target's replica was given that the directory was restored from.

@@ -319,7 +319,7 @@ fn compression_status(of: &Compressing) -> CompressionStatus {
 fn limit_status(of: &Throttled, queue: &QueueStats) -> LimitStatus {
     let now_s = (unix_ms(SystemTime::now()) / 1000) as i64;
     let next = of.plan.next_change(now_s, &utc_offset).filter(|_| of.is_on);
-    let room = queue.limit_bytes.saturating_sub(queue.bytes);
+    let room = queue.room();
     LimitStatus {
         plan: of.plan.to_string(),
         from: of.origin,

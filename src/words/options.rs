@@ -43,6 +43,8 @@ pub struct ProtectOptions {
     pub hide_nested: bool,
     /// Memory level of the queue, bytes; at least [`crate::limits::QUEUE_MEMORY_MIN`].
     pub queue_memory: usize,
+    /// Where what memory has no room for goes; without, nowhere.
+    pub queue_disk: Option<QueueDisk>,
     /// A generation of the map, bytes; at least [`crate::limits::MAP_SIZE_MIN`].
     pub map_size: usize,
     /// What the kernel has gathered (writes through shared mappings; in batch all) stays unseen no
@@ -83,10 +85,29 @@ impl ProtectOptions {
         self.state.join(&self.name)
     }
 
+    /// Where the segments of its queue lie, where it has any.
+    pub fn queue_directory(&self) -> Option<PathBuf> {
+        let disk = self.queue_disk.as_ref()?;
+        Some(
+            disk.parent
+                .as_ref()
+                .map_or_else(|| self.set_state().join("queue"), |parent| parent.join(&self.name)),
+        )
+    }
+
     /// The control socket of this set.
     pub fn socket(&self) -> PathBuf {
         socket_path(&self.run, &self.name)
     }
+}
+
+/// The part of the queue that is on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueDisk {
+    /// A directory that a person has made, in which this set gets one of its own; without, the set's state.
+    pub parent: Option<PathBuf>,
+    /// Bytes, at least [`crate::limits::QUEUE_DISK_MIN`]; without, what the disk has but the floor.
+    pub limit: Option<u64>,
 }
 
 /// A rule of the set, as it was typed.

@@ -77,6 +77,21 @@ const OF_SOURCE: &[Metric<SourceStatus>] = &[
     gauge("standin_queue_limit_bytes", "What the queue may hold.", |source| {
         some(Some(source.queue.limit_bytes))
     }),
+    gauge("standin_queue_disk_packets", "Changes of the queue that are on disk.", |source| {
+        some(source.queue.disk.map(|disk| disk.packets))
+    }),
+    gauge("standin_queue_disk_bytes", "What the queue on disk holds.", |source| {
+        some(source.queue.disk.map(|disk| disk.bytes))
+    }),
+    gauge("standin_queue_disk_limit_bytes", "What it may hold, as its disk is now.", |source| {
+        some(source.queue.disk.map(|disk| disk.limit_bytes))
+    }),
+    gauge("standin_queue_disk_alert", "1 where it is half full.", |source| {
+        some(source.queue.disk.map(|disk| u64::from(disk.alert)))
+    }),
+    gauge("standin_queue_disk_failed", "1 where its disk takes nothing.", |source| {
+        some(source.queue.disk.map(|disk| u64::from(disk.trouble.is_some())))
+    }),
     gauge("standin_queue_writers_waiting", "Writers that wait for room in the queue.", |source| {
         some(Some(source.queue.writers_waiting))
     }),

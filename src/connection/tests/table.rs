@@ -63,6 +63,7 @@ const HAPPENINGS: &[&str] = &[
     "lost",
     "out of line",
     "full",
+    "unreadable",
     "many deletes",
     "met",
     "over",
@@ -231,6 +232,23 @@ const TABLE: &[Row] = &[
     (&["waiting"], "full", "waiting let go", &["let go"]),
     (&["redialing"], "full", "redialing let go", &["let go"]),
     (&["regreeting"], "full", "regreeting let go", &["let go"]),
+    // What it held cannot be read.
+    (&["streaming", "copying"], "unreadable", "waiting let go", &["close", "let go"]),
+    (&["paused streaming", "paused copying"], "unreadable", "waiting on hold let go", &["close", "let go"]),
+    (&["stopped"], "unreadable", "stopped let go", &["let go"]),
+    (&["scheduled"], "unreadable", "scheduled let go", &["let go"]),
+    (&["scheduled on hold"], "unreadable", "scheduled on hold let go", &["let go"]),
+    (&["scheduled failed"], "unreadable", "scheduled failed let go", &["let go"]),
+    (&["paused dialing"], "unreadable", "paused dialing let go", &["let go"]),
+    (&["paused greeting"], "unreadable", "paused greeting let go", &["let go"]),
+    (&["waiting on hold"], "unreadable", "waiting on hold let go", &["let go"]),
+    (&["redialing on hold"], "unreadable", "redialing on hold let go", &["let go"]),
+    (&["regreeting on hold"], "unreadable", "regreeting on hold let go", &["let go"]),
+    (&["dialing"], "unreadable", "dialing let go", &["let go"]),
+    (&["greeting"], "unreadable", "greeting let go", &["let go"]),
+    (&["waiting"], "unreadable", "waiting let go", &["let go"]),
+    (&["redialing"], "unreadable", "redialing let go", &["let go"]),
+    (&["regreeting"], "unreadable", "regreeting let go", &["let go"]),
     // The schedule.
     (&["scheduled", "scheduled failed"], "met", "dialing", &["dial"]),
     (&["scheduled on hold"], "met", "paused dialing", &["dial"]),
@@ -274,7 +292,7 @@ fn row_let_go(state: &str, what: &str) -> (String, Vec<&'static str>) {
             ("paused pending let go".into(), Vec::new())
         }
         // What is due is given up.
-        (_, "full" | "stop mirror") => (format!("{state} let go"), Vec::new()),
+        (_, "full" | "unreadable" | "stop mirror") => (format!("{state} let go"), Vec::new()),
         _ => {
             let (next, mut done) = row(state, what);
             done.retain(|action| *action != "let go");
@@ -306,6 +324,7 @@ fn happen(machine: &mut Machine, now: &mut Instant, what: &str) -> Result<(), No
         "lost" => lost(),
         "out of line" => Event::OutOfLine { reason: "a change was not captured".into(), jitter: Jitter(0) },
         "full" => Event::QueueFull,
+        "unreadable" => Event::QueueLost { reason: "a segment is damaged".into(), jitter: Jitter(0) },
         "many deletes" => Event::ManyDeletes { reason: "1200 of 2000 files would go".into() },
         "met" => Event::CriterionMet,
         "over" => Event::CriterionOver,

@@ -7,6 +7,7 @@ use crate::units;
 impl SourceStatus {
     pub(super) fn findings(&self, now_unix_ms: u64) -> Vec<Finding> {
         let mut findings = Vec::from_iter(self.queue_finding());
+        findings.extend(self.disk_queue_finding());
         if self.connections.is_empty() {
             findings.push(Finding::warning("There is no connection: nothing is replicated.".into()));
         }
@@ -49,10 +50,29 @@ impl SourceStatus {
         Some(Finding { severity, text })
     }
 
+    /// Half full, or not to be used.
+    fn disk_queue_finding(&self) -> Option<Finding> {
+        let disk = self.queue.disk?;
+        let (bytes, most) = (units::size(disk.bytes), units::size(disk.limit_bytes));
+        let text = match disk.trouble {
+            Some(trouble) => format!(
+                "The queue on disk takes nothing: {trouble} ({bytes} of {most} in use). What memory has no room for \
+                 makes writers wait, or lets go of a target that is away."
+            ),
+            None if disk.alert => format!(
+                "The queue on disk is {} % full ({bytes} of {most}); when it is full, a target that is away is let go, \
+                 or writers wait.",
+                disk.bytes * 100 / disk.limit_bytes.max(1)
+            ),
+            None => return None,
+        };
+        Some(Finding::warning(text))
+    }
+
     fn queue_finding(&self) -> Option<Finding> {
         let waiting = self.queue.writers_waiting;
-        let full = self.queue.limit_bytes > 0 && self.queue.bytes * 2 >= self.queue.limit_bytes;
-        match (waiting, full) {
+        let is_memory = self.queue.disk.is_none_or(|disk| disk.trouble.is_some());
+        match (waiting, is_memory && self.queue.is_half_full()) {
             (1.., _) => Some(Finding::warning(format!(
                 "The queue is full: {waiting} {} for room. Applications are slowed down to the pace of the target.",
                 if waiting == 1 { "writer waits" } else { "writers wait" },
@@ -71,5 +91,37 @@ impl SourceStatus {
             }
             (0, false) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::control::tests::sample_source;
+    use crate::words::{DiskQueueStats, DiskTrouble, QueueStats};
+
+    fn said(memory_percent: u64, disk: Option<DiskQueueStats>) -> String {
+        let mut source = sample_source();
+        source.queue = QueueStats { bytes: memory_percent, limit_bytes: 100, disk, ..QueueStats::default() };
+        let findings = [source.queue_finding(), source.disk_queue_finding()];
+        findings.into_iter().flatten().map(|finding| finding.text).collect::<Vec<_>>().join(" | ")
+    }
+
+    /// With a disk that takes something memory is never empty while a target is away: that is nothing to warn of.
+    #[test]
+    fn a_queue_on_disk_is_told_when_it_is_half_full_or_takes_nothing() {
+        let disk = |bytes, trouble| {
+            let alert = bytes >= 50;
+            Some(DiskQueueStats { bytes, limit_bytes: 100, alert, trouble, ..DiskQueueStats::default() })
+        };
+        assert!(said(60, None).contains("The queue is 60 % full"));
+        assert_eq!(said(60, disk(49, None)), "");
+        assert!(said(60, disk(70, None)).starts_with("The queue on disk is 70 % full"));
+        let full = said(60, disk(90, Some(DiskTrouble::AtLimit)));
+        assert!(
+            full.contains("The queue is 60 % full") && full.contains("takes nothing: it is at its limit"),
+            "{full}"
+        );
+        let failed = said(10, disk(0, Some(DiskTrouble::Failed { errno: libc::EIO })));
+        assert!(failed.contains("its disk fails: Input/output error"), "{failed}");
     }
 }

@@ -1,5 +1,6 @@
 //! Everything together: one step after the other, chosen by chance, and the rules that always hold.
 
+mod disk_queue;
 mod hears;
 mod network;
 mod receives;
@@ -24,7 +25,7 @@ use crate::simulator::applications::Applications;
 use crate::simulator::disk::{self, Times};
 use crate::simulator::model::Model;
 use crate::simulator::planted::Planted;
-use crate::simulator::source::{Desk, Effect, Source, Start};
+use crate::simulator::source::{Desk, Effect, SEGMENT, Source, Start};
 use crate::simulator::target::{Loss, Step, Target};
 use crate::simulator::walker::{Turn, Walker};
 use crate::simulator::wire::{End, Wire};
@@ -51,6 +52,12 @@ pub struct World {
     when_full: WhenFull,
     incarnations: u64,
     queue_limit: usize,
+    /// Bytes of its disk, if it has one.
+    queue_disk: Option<u64>,
+    /// Something of that disk could not be read.
+    disk_failed: bool,
+    /// Of its own: what a seed plays without a disk stays.
+    disk_random: Random,
     source: Source,
     /// What the driver of each source has around it.
     desk: Desk,
@@ -112,6 +119,10 @@ pub struct Seen {
     pub listed_again: u64,
     pub back_after_let_go: u64,
     pub healed: u64,
+    pub spilled: u64,
+    pub read_from_disk: u64,
+    pub disk_stuck: u64,
+    pub lost_by_disk: u64,
 }
 
 impl Seen {
@@ -126,7 +137,7 @@ impl Seen {
         self.counts().into_iter().filter(|(_, count)| **count == 0).map(|(name, _)| name).collect()
     }
 
-    fn counts(&mut self) -> [(&'static str, &mut u64); 27] {
+    fn counts(&mut self) -> [(&'static str, &mut u64); 31] {
         [
             ("a step", &mut self.steps),
             ("a packet", &mut self.applied),
@@ -155,6 +166,10 @@ impl Seen {
             ("a listing begun anew", &mut self.listed_again),
             ("a target that was let go and is back", &mut self.back_after_let_go),
             ("a copy that heals what was set aside", &mut self.healed),
+            ("a segment of the queue that was written", &mut self.spilled),
+            ("one that was read", &mut self.read_from_disk),
+            ("a disk of the queue that took nothing", &mut self.disk_stuck),
+            ("what the disk of the queue lost", &mut self.lost_by_disk),
         ]
     }
 }
@@ -170,6 +185,8 @@ impl World {
             plant_in_reconcile(Some(rule));
         }
         let queue_limit = 15_000 + random.below(300_000) as usize;
+        let mut disk_random = Random::new(seed ^ 0x5e93);
+        let queue_disk = (!disk_random.one_in(3)).then(|| SEGMENT * (2 + disk_random.below(30)));
         let origin = Position::origin(Epoch { number: 1, writer: 2 }, Incarnation(1));
         let target = Target::new(Random::new(seed ^ 0xd15c), planted);
         let desk = Desk::new(Random::new(seed ^ 0xde5c), planted);
@@ -183,6 +200,8 @@ impl World {
             when_full,
             serves_at: now + Duration::from_millis(random.below(3000)),
             kept: Default::default(),
+            disk: queue_disk,
+            planted: planted.and_then(Planted::in_queue),
         };
         let source = Source::new(start, &desk);
         let applications = Applications::new(source.queue.clone(), Random::new(seed ^ 0xa99));
@@ -193,6 +212,9 @@ impl World {
             when_full,
             incarnations: 1,
             queue_limit,
+            queue_disk,
+            disk_failed: false,
+            disk_random,
             source,
             desk,
             target,
@@ -235,6 +257,7 @@ impl World {
 
     fn step(&mut self) -> Checked {
         self.seen.steps += 1;
+        self.disk_turns();
         match self.random.below(100) {
             0..20 => self.write()?,
             20..27 => self.pump()?,

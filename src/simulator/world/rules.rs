@@ -26,6 +26,9 @@ impl World {
             let oldest = self.source.queue.oldest();
             return Err(format!("packets from {oldest} on are held for a target that was let go"));
         }
+        if self.source.queue.lost().is_some() && !self.disk_failed {
+            return Err("the disk of the queue lost something, and never failed".into());
+        }
         let own = self.source.start;
         if let Some(applied) = self.last_applied
             && applied.same_history(&own)
@@ -33,6 +36,7 @@ impl World {
             && machine.let_go().is_none()
             && !hears::copies(state)
             && self.in_line_with == Some(own.incarnation.0)
+            && self.source.queue.lost().is_none_or(|lost| lost <= applied.sequence)
             && self.source.queue.oldest() > applied.sequence.next()
         {
             return Err(format!(

@@ -181,7 +181,10 @@ impl World {
             when_full: self.when_full,
             serves_at,
             kept: self.source.driver.kept(),
+            disk: self.queue_disk,
+            planted: self.planted.and_then(Planted::in_queue),
         };
+        self.disk_failed = false;
         self.source = Source::new(start, &self.desk);
         let queue = self.source.queue.clone();
         self.applications().are_served_by(queue);

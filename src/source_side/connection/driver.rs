@@ -28,12 +28,13 @@ use super::{Settings, Shared, Suspects, Told};
 use crate::clock;
 use crate::connection::{Action, Command, Event, Flow, Held, Jitter, Machine, NotNow, State};
 use crate::control::{AsideStatus, MirrorStatus, unix_ms};
+use crate::limits::{QUEUE_FULL_LOOKS, QUEUE_FULL_LOOKS_DISK};
 use crate::link::{LostBy, SourceEvent};
 use crate::packet::{
     Features, OrphanCounts, Position, ReplicaProof, Sequence, SourceMessage, Text, WIRE_VERSION,
     WIRE_VERSION_OLDEST,
 };
-use crate::queue::{CursorId, Queue};
+use crate::queue::{CursorId, Queue, Reader};
 use crate::resync::{CopyError, Pace};
 use crate::source_side::delete_guard::DeleteGuard;
 use crate::source_side::feed::{Lane, PacketFeed, Sent, Stream};
@@ -97,12 +98,14 @@ pub(crate) struct Driver<S: Surroundings> {
     acknowledged: Sequence,
     /// The last packet that some session has sent.
     sent_upto: Sequence,
-    /// The queue was full because of this connection when it was looked at last.
-    was_full: bool,
+    /// So many looks in a row have found the queue full because of this connection.
+    full_looks: u32,
     /// Since when the target has had no room.
     full_since: Option<Instant>,
     /// It was told what makes room up to here.
     relief_told: Sequence,
+    /// Looks for that, while it has no room.
+    relief_reader: Option<Reader>,
     /// Something happened that the report does not say yet.
     unpublished: bool,
     over: bool,
@@ -192,9 +195,10 @@ impl<S: Surroundings> Driver<S> {
             is_restored,
             acknowledged: start.sequence,
             sent_upto: start.sequence,
-            was_full: false,
+            full_looks: 0,
             full_since: None,
             relief_told: Sequence::default(),
+            relief_reader: None,
             unpublished: true,
             over: false,
         }
@@ -401,7 +405,7 @@ impl<S: Surroundings> Driver<S> {
         self.forget_checks();
         let copies = !self.copy.is_resting();
         self.copy.end();
-        self.full_since = None;
+        (self.full_since, self.relief_reader) = (None, None);
         if let Some(session) = self.session.take() {
             session.link.send(SourceMessage::Goodbye);
             self.sent_upto = self.sent_upto.max(session.stream.at().sequence);
@@ -567,12 +571,25 @@ impl<S: Surroundings> Driver<S> {
         if self.machine.is_streaming() && self.healing.is_due(clock::now()) {
             self.out_of_line("objects that the target lacks are tried again".into());
         }
+        self.look_at_queue();
+    }
+
+    fn look_at_queue(&mut self) {
+        let Some(cursor) = self.cursor else {
+            self.full_looks = 0;
+            return;
+        };
+        if let Some(why) = self.queue.lost_for(cursor) {
+            let jitter = Jitter(self.around.random() as u16);
+            self.happened(Event::QueueLost { reason: why.to_string(), jitter });
+        }
         // A queue that is full for a moment, with what is still under way, is none.
-        let is_full = self.cursor.is_some_and(|cursor| self.queue.is_full_because_of(cursor));
-        if is_full && self.was_full {
+        let is_full = self.queue.is_full_because_of(cursor);
+        self.full_looks = if is_full { self.full_looks + 1 } else { 0 };
+        let looks = if self.queue.disk_follows() { QUEUE_FULL_LOOKS_DISK } else { QUEUE_FULL_LOOKS };
+        if self.full_looks >= looks {
             self.happened(Event::QueueFull);
         }
-        self.was_full = is_full;
     }
 
     /// A target says how old its replica is by this, also when the source is gone.

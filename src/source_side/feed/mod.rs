@@ -22,7 +22,7 @@ use crate::connection::Flow;
 use crate::limits::{HEADER_LEN_MAX, PAYLOAD_LEN_MAX};
 use crate::link::{Feed, Waker};
 use crate::packet::{EncodedFrame, PREFIX_LEN, Position, Sequence, item_frame, packet_frame};
-use crate::queue::{Packet, Queue};
+use crate::queue::{Packet, Queue, Reader};
 use crate::source_side::delete_guard::DeleteGuard;
 #[cfg(test)]
 pub(crate) use stamped::Planted;
@@ -43,7 +43,7 @@ pub struct Sent {
 
 /// The sending end of a connection, asked by the link's thread.
 pub struct PacketFeed {
-    queue: Arc<Queue>,
+    packets: Reader,
     stream: Arc<Stream>,
     sent: Arc<Sent>,
 }
@@ -138,7 +138,7 @@ impl PacketFeed {
     /// A feed for one session, and the lane into it.
     pub fn new(queue: Arc<Queue>, stream: Arc<Stream>, sent: Arc<Sent>) -> (PacketFeed, Lane) {
         let lane = Lane { stream: stream.clone(), queue: queue.clone() };
-        (PacketFeed { queue, stream, sent }, lane)
+        (PacketFeed { packets: Reader::of(&queue), stream, sent }, lane)
     }
 
     #[cfg(test)]
@@ -148,7 +148,7 @@ impl PacketFeed {
 
     /// Packets, and among them what is stamped.
     fn merged(&self, state: &mut StreamState, max_bytes: usize) -> Vec<EncodedFrame> {
-        let mut packets = self.queue.next(state.at.sequence, max_bytes).into_iter();
+        let mut packets = self.packets.next(state.at.sequence, max_bytes).into_iter();
         let mut frames = Vec::with_capacity(packets.len());
         let mut counts = Counts::default();
         while counts.all_bytes() < max_bytes as u64 {

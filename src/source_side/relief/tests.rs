@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::packet::{ContentResult, Entry, Epoch, Incarnation, Name, Position, Timestamp};
-use crate::queue::Draft;
+use crate::queue::{Draft, Queue};
 use crate::words::DeleteLimit;
 
 const FILES: u64 = 2000;
@@ -48,14 +48,14 @@ fn guard(limit: DeleteLimit) -> DeleteGuard {
 fn it_asks_about_deletions_that_are_queued() {
     let queue = queued((1..=FILES).map(removed));
     let guard = guard(DeleteLimit::default());
-    let (found, upto) = look(&queue, Sequence(1), &guard);
+    let (found, upto) = look(&Reader::of(&queue), Sequence(1), &guard);
     assert_eq!((found.len() as u64, upto), (FILES / 2, Sequence(FILES / 2)));
     assert_eq!(guard.asks().map(|asked| asked.at), Some(Sequence(FILES / 2 + 1)));
     // The stream comes to what was counted ahead of it, and no farther.
     let packets = queue.next(Sequence(0), usize::MAX);
     assert_eq!(packets.iter().take_while(|packet| guard.lets_pass(packet)).count() as u64, FILES / 2);
     guard.accept(queue.last().sequence);
-    let (found, upto) = look(&queue, upto.next(), &guard);
+    let (found, upto) = look(&Reader::of(&queue), upto.next(), &guard);
     assert_eq!((found.len() as u64, upto), (FILES / 2, Sequence(FILES)));
     assert_eq!(guard.asks(), None);
 }
@@ -63,8 +63,8 @@ fn it_asks_about_deletions_that_are_queued() {
 #[test]
 fn what_nobody_is_asked_about_is_found() {
     let queue = queued((1..=FILES).map(cut_down));
-    assert_eq!(look(&queue, Sequence(1), &guard(DeleteLimit::default())).0.len() as u64, FILES);
+    assert_eq!(look(&Reader::of(&queue), Sequence(1), &guard(DeleteLimit::default())).0.len() as u64, FILES);
     let queue = queued((1..=FILES).flat_map(|inode| [cut_down(inode), removed(inode)]));
-    let (found, upto) = look(&queue, Sequence(1), &guard(DeleteLimit::Off));
+    let (found, upto) = look(&Reader::of(&queue), Sequence(1), &guard(DeleteLimit::Off));
     assert_eq!((found.len() as u64, upto), (FILES, Sequence(2 * FILES)));
 }

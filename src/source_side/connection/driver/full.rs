@@ -5,6 +5,7 @@ use super::Driver;
 use crate::clock;
 use crate::limits::{RELIEF_AFTER, RELIEF_OBJECTS_MAX};
 use crate::packet::{Sequence, SourceMessage};
+use crate::queue::Reader;
 use crate::source_side::relief;
 
 impl<S: Surroundings> Driver<S> {
@@ -12,9 +13,8 @@ impl<S: Surroundings> Driver<S> {
     /// make room: not at once, unless programs would wait soon.
     pub(super) fn target_is_full(&mut self, from: Sequence) {
         let since = *self.full_since.get_or_insert_with(clock::now);
-        let stats = self.queue.stats();
-        let is_pressing = stats.bytes * 2 >= stats.limit_bytes;
-        if is_pressing || clock::now().saturating_duration_since(since) >= RELIEF_AFTER {
+        if self.queue.stats().is_half_full() || clock::now().saturating_duration_since(since) >= RELIEF_AFTER
+        {
             self.relieve(from);
         }
     }
@@ -29,10 +29,10 @@ impl<S: Surroundings> Driver<S> {
             return;
         }
         let from = from.max(self.acknowledged.next());
-        let (mut objects, mut upto) =
-            relief::look(&self.queue, from.max(self.relief_told.next()), &self.guard);
-        if objects.is_empty() && self.relief_told >= from {
-            (objects, upto) = relief::look(&self.queue, from, &self.guard);
+        let packets = self.relief_reader.get_or_insert_with(|| Reader::of(&self.queue));
+        let (mut objects, mut upto) = relief::look(packets, from.max(self.relief_told.next()), &self.guard);
+        if objects.is_empty() && self.relief_told >= from && !packets.awaits_more() {
+            (objects, upto) = relief::look(packets, from, &self.guard);
         }
         if self.guard.asks().is_some() {
             return self.ask_about_deletes();

@@ -40,11 +40,13 @@ impl<S: Surroundings> Driver<S> {
                 });
                 match stuck {
                     Stuck::Full if self.machine.is_streaming() => self.target_is_full(sequence),
-                    Stuck::Full | Stuck::Target | Stuck::Object => self.full_since = None,
+                    Stuck::Full | Stuck::Target | Stuck::Object => {
+                        (self.full_since, self.relief_reader) = (None, None)
+                    }
                 }
             }
             TargetMessage::Recovered { .. } => {
-                self.full_since = None;
+                (self.full_since, self.relief_reader) = (None, None);
                 self.update(|report| report.retrying = None);
             }
             TargetMessage::Data { state, reason, aside } => self.data_changed(state, &reason, aside),
