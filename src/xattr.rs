@@ -72,6 +72,12 @@ pub fn withheld(fd: impl AsFd) -> io::Result<Option<String>> {
     Ok(value.map(|value| crate::packet::printable(&value)))
 }
 
+/// Whether an object of this file system can be marked as a placeholder.
+pub fn can_be_withheld(fd: impl AsFd) -> bool {
+    let path = proc_path(fd.as_fd());
+    !matches!(rustix::fs::getxattr(path, WITHHELD_XATTR, &mut [0u8; 1][..]), Err(Errno::NOTSUP))
+}
+
 /// All attributes that are replicated, sorted by name.
 pub fn read_replicated(fd: impl AsFd) -> io::Result<Vec<Xattr>> {
     Ok(read_replicated_up_to(fd, usize::MAX)?.unwrap_or_default())

@@ -28,7 +28,7 @@ use crate::packet::{
 };
 use crate::sys::proc_path;
 use crate::words::Allow;
-use crate::xattr::{OWN_PREFIX, WITHHELD_XATTR};
+use crate::xattr::{self, OWN_PREFIX, WITHHELD_XATTR};
 
 const SETUID: u32 = 0o4000;
 const SETGID: u32 = 0o2000;
@@ -115,17 +115,45 @@ impl Policy {
         !self.withholds_device(birth) || status.st_size == 0
     }
 
-    /// Counts and marks a placeholder; best effort, the mark is for people.
+    /// Counts and marks a placeholder; best effort: there are file systems without attributes.
     pub(super) fn mark_placeholder(&self, birth: &Birth, fd: impl AsFd) {
+        let Some(text) = self.mark_of(birth) else { return };
+        let path = proc_path(fd.as_fd());
+        let _ = rustix::fs::setxattr(path, WITHHELD_XATTR, text.as_bytes(), XattrFlags::empty());
+        self.withheld.count(&self.withheld.devices, || format!("device node {text}"));
+    }
+
+    /// What the mark of an object says that is born so; `None`: it has none.
+    fn mark_of(&self, birth: &Birth) -> Option<String> {
         let text = match birth {
             Birth::CharDevice { major, minor } => format!("char {major}:{minor}"),
             Birth::BlockDevice { major, minor } => format!("block {major}:{minor}"),
-            Birth::File | Birth::Directory | Birth::Symlink { .. } | Birth::Fifo | Birth::Socket => return,
+            Birth::File | Birth::Directory | Birth::Symlink { .. } | Birth::Fifo | Birth::Socket => {
+                return None;
+            }
         };
-        if self.withholds_device(birth) {
-            let path = proc_path(fd.as_fd());
-            let _ = rustix::fs::setxattr(path, WITHHELD_XATTR, text.as_bytes(), XattrFlags::empty());
-            self.withheld.count(&self.withheld.devices, || format!("device node {text}"));
+        self.withholds_device(birth).then_some(text)
+    }
+
+    /// Whether a file says what it stands for here, or that it is itself. What is no file is nothing else.
+    pub(super) fn is_marked_so(&self, birth: &Birth, status: &Stat, fd: impl AsFd) -> bool {
+        if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
+            return true;
+        }
+        match (xattr::withheld(&fd), self.mark_of(birth)) {
+            // There are file systems that hold no mark.
+            (Ok(None), Some(_)) => !xattr::can_be_withheld(&fd),
+            (Ok(held), mark) => held == mark,
+            (Err(_), _) => false,
+        }
+    }
+
+    /// A file of the source is no placeholder any more.
+    pub(super) fn unmark(&self, fd: impl AsFd) -> Result<(), Fault> {
+        let mark = xattr::withheld(&fd).map_err(Fault::system("read an attribute"))?;
+        match mark.map(|_| rustix::fs::removexattr(proc_path(fd.as_fd()), WITHHELD_XATTR)) {
+            Some(Err(error)) => Err(Fault::system("remove an attribute")(error)),
+            Some(Ok(())) | None => Ok(()),
         }
     }
 

@@ -159,6 +159,7 @@ impl Session {
         let mode = replica.policy().mode(&*file, attributes.mode)?;
         let attributes = Attributes { mode, ..*attributes };
         self.make_attributes(replica, &file, &attributes, &replica.policy().xattrs(xattrs))?;
+        replica.policy().unmark(&*file)?;
         self.unsettled.add(object, attributes.mtime);
         if self.unsettled.is_full() {
             self.settle(replica)?;

@@ -127,6 +127,9 @@ impl Session {
             true => inode::restrict(&*found.file, &entry.attributes)?,
             false => self.make_attributes(replica, &found.file, &entry.attributes, &entry.xattrs)?,
         }
+        if entry.birth == Birth::File {
+            replica.policy().unmark(&*found.file)?;
+        }
         // A directory gets its mtime after its last entry.
         if with_time
             && entry.birth != Birth::Directory

@@ -233,6 +233,35 @@ fn nested_mounts_are_left_out_and_counted() {
     assert_eq!(tree::names(pair.replica()), [Path::new("file")]);
 }
 
+/// The mark of a placeholder says what the source has, and no file has one that is none.
+#[test]
+fn marks_of_placeholders_are_put_right() {
+    let mut pair = Pair::new();
+    pair.allow = Allow::NOTHING;
+    for (name, minor) in [("null", 3), ("zero", 5)] {
+        let (kind, device) = (FileType::CharacterDevice, rustix::fs::makedev(1, minor));
+        rustix::fs::mknodat(CWD, pair.source.join(name), kind, Mode::RUSR, device).unwrap();
+    }
+    for name in ["plain", "changed"] {
+        fs::write(pair.source.join(name), "content").unwrap();
+    }
+    pair.copy();
+    let marks = || {
+        ["null", "zero", "plain", "changed"]
+            .map(|name| crate::xattr::withheld(File::open(pair.replica().join(name)).unwrap()).unwrap())
+    };
+    let right = [Some("char 1:3".to_owned()), Some("char 1:5".to_owned()), None, None];
+    assert_eq!(marks(), right);
+    set_xattr(&pair.replica().join("null"), crate::xattr::WITHHELD_XATTR, b"block 7:7");
+    rustix::fs::removexattr(pair.replica().join("zero"), crate::xattr::WITHHELD_XATTR).unwrap();
+    for name in ["plain", "changed"] {
+        set_xattr(&pair.replica().join(name), crate::xattr::WITHHELD_XATTR, b"char 1:3");
+    }
+    fs::write(pair.source.join("changed"), "other content").unwrap();
+    pair.copy();
+    assert_eq!(marks(), right);
+}
+
 /// What a target does not allow is left out by a copy, is not copied again for that, and comes
 /// with the first copy after it was allowed.
 #[test]

@@ -120,6 +120,9 @@ impl Check {
             let bytes = if is_counted { 0 } else { size.abs_diff(entry.size) };
             self.differs(replica, DifferenceKind::Size, entry.object, at, bytes);
         }
+        if !replica.policy().is_marked_so(&entry.birth, &found.status, &*found.file) {
+            self.differs(replica, DifferenceKind::Type, entry.object, at, 0);
+        }
         self.attributes(replica, entry.object, &entry.attributes, found, at);
         if !entry.large_xattrs {
             self.all_xattrs(replica, entry.object, &entry.xattrs, &found.file, at);
