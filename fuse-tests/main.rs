@@ -38,6 +38,7 @@ mod mount_options;
 mod offline;
 mod orphans;
 mod pair;
+mod parts;
 mod past;
 mod power;
 mod random;

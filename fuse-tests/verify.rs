@@ -227,10 +227,9 @@ fn what_cannot_be_verified_is_said() {
     protected.start_again();
     let name = "m";
     for (arguments, part) in [
-        (&[name, "nothing"][..], "No such file"),
-        (&[name, "file"], "Not a directory"),
-        (&[name, "out"], "Not a directory"),
-        (&[name, "out/ssl"], "symbolic links"),
+        (&[name, "nothing"][..], "There is nothing at"),
+        (&[name, "file/x"], "There is nothing at"),
+        (&[name, "out/ssl"], "A symlink is on the way"),
         (&[name, "../x"], "is not in"),
         (&[name, "/etc"], "is not in"),
         (&["--connection", "7"], "no connection"),

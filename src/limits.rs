@@ -501,6 +501,9 @@ pub const DOUBTS_MAX: usize = 2048;
 /// Files that one item of a copy of what is owed calls: 32 KiB of ids, and its answer fits into a message.
 pub const OWED_CALLED_MAX: usize = 2048;
 
+/// Objects that packets come to, and that are not there, while a part is copied: with more, everything is looked at.
+pub const MISSED_MAX: usize = 1024;
+
 /// Such items that wait for their answers: a million files are called before any packet. Their answers are
 /// heard one by one, and together with those of listings and hashes never come to [`LIVE_ANSWERS_MAX`].
 pub const OWED_CALLS_IN_FLIGHT: usize = 512;

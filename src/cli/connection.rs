@@ -194,7 +194,9 @@ pub(super) fn text(changed: &ChangedConnection) -> String {
         ConnectionChange::StartMirror { .. }
         | ConnectionChange::StopMirror { .. }
         | ConnectionChange::PauseMirror
-        | ConnectionChange::ResumeMirror { .. } => return super::mirror::text(change.clone(), &label),
+        | ConnectionChange::ResumeMirror { .. } => {
+            return super::mirror::text(change.clone(), &label, connection.data);
+        }
         ConnectionChange::Schedule { .. } => return schedule::text(connection),
         ConnectionChange::Limit { .. } => return limit::text(connection),
         ConnectionChange::Compression { .. } => return compression::text(connection),

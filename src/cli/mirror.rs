@@ -11,18 +11,19 @@ use super::status::{data_word, mirror_words, progress_words};
 use super::{Outcome, connection, output};
 use crate::control::{ConnectionChange, ConnectionStatus, RoleName};
 use crate::failure::Failure;
-use crate::packet::OrphanCounts;
+use crate::packet::{DataState, OrphanCounts};
 use crate::units;
 use crate::words::{CopyMode, HashKind, OrphanRules};
 
 pub(super) fn run(common: &Common, args: &Mirror) -> Outcome {
     let (change, which) = match &args.command {
         MirrorCommand::List { set } => return list(common, set.as_deref()),
-        MirrorCommand::Start { which, mode, from_scratch, audit, rate, orphans, orphan_age } => {
+        MirrorCommand::Start { which, path, mode, from_scratch, audit, rate, orphans, orphan_age } => {
+            let path = path.clone();
             let mode = if *from_scratch { Some(CopyMode::Full) } else { *mode };
             let (hash, rate) = (hash_kind(mode, *audit)?, rate.filter(|rate| *rate > 0));
             let orphans = orphans.map(|choice| OrphanRules::new(choice, *orphan_age));
-            (ConnectionChange::StartMirror { mode, hash, rate, orphans }, which)
+            (ConnectionChange::StartMirror { mode, hash, rate, orphans, path }, which)
         }
         MirrorCommand::Stop { which, from_scratch } => {
             (ConnectionChange::StopMirror { from_scratch: *from_scratch }, which)
@@ -54,16 +55,20 @@ fn hash_kind(mode: Option<CopyMode>, is_audit: bool) -> Result<HashKind, Failure
 }
 
 /// What was done, and what follows.
-pub(super) fn text(change: ConnectionChange, label: &str) -> String {
+pub(super) fn text(change: ConnectionChange, label: &str, data: DataState) -> String {
     let at = |rate: Option<u64>| match rate {
         None | Some(0) => String::new(),
         Some(rate) => format!(", {} a second at most", units::size(rate)),
     };
     match change {
-        ConnectionChange::StartMirror { mode, hash, rate, orphans: _ } => {
+        ConnectionChange::StartMirror { mode, hash, rate, orphans: _, path } => {
             let audit = if hash == HashKind::Audit { ", audit" } else { "" };
             let mode = mode.map_or(String::new(), |mode| format!(" (mode {mode}{audit})"));
-            format!("{label}: a copy begins{mode}{}. `standin status` says how far it is.", at(rate))
+            let of = path.map_or(String::new(), |path| format!(" of {}", path.display()));
+            format!("{label}: a mirror{of} begins{mode}{}. `standin status` says how far it is.", at(rate))
+        }
+        ConnectionChange::StopMirror { .. } if data == DataState::Good => {
+            format!("{label}: the mirror is given up. It has changed nothing, and the replica is good.")
         }
         ConnectionChange::StopMirror { from_scratch } => {
             let next = if from_scratch { " That one believes nothing that the target has." } else { "" };

@@ -172,6 +172,7 @@ fn full_connection() -> ConnectionStatus {
         orphans: Some(OrphanCounts::default()),
         mirror: MirrorStatus::Mirroring { percent: 50.0 },
         progress: Some(MirrorProgress {
+            path: Some("dir".into()),
             files_total: Some(1),
             bytes_total: Some(1),
             eta_seconds: Some(1),

@@ -30,7 +30,7 @@ const DIFFERS: u8 = 1;
 pub struct Verify {
     /// Name or directory of a replication set [default: the only one]
     pub set: Option<PathBuf>,
-    /// Only what is below this directory of it: absolute, or relative to the protected directory
+    /// Only what lies there: absolute, or relative to the protected directory
     pub path: Option<PathBuf>,
     /// Compare content too, by hashes of its blocks
     #[arg(long)]
@@ -139,7 +139,7 @@ fn show(found: &Found, is_done: Receiver<()>) {
             Some((true, progress)) => bar.set_message(format!(
                 "verifying: {} files, {} compared  {}",
                 units::count(progress.files_done),
-                units::size(progress.bytes_done),
+                units::size(progress.bytes_done.max(progress.bytes_compared)),
                 progress.current
             )),
             Some((false, _)) => bar.set_message("waiting for the mirror that runs"),

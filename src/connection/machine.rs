@@ -25,6 +25,8 @@ pub enum Command {
     Disconnect,
     /// One copy, now.
     StartMirror,
+    /// One of a part of the set, to a target that is in line, over the network connection that is there.
+    MirrorPart,
     /// Give up the copy under way; none begins before [`Command::StartMirror`].
     StopMirror,
 }
@@ -46,6 +48,10 @@ pub enum NotNow {
     NotConnected,
     MirrorRuns,
     NoMirror,
+    /// A part of a replica that is not good.
+    NeedsAll,
+    /// Beside a comparison.
+    Verifies,
 }
 
 /// What happens to a connection.
@@ -195,6 +201,7 @@ impl Machine {
             Command::Resume | Command::AcceptDeletes => self.set_flow(now, Flow::Send),
             Command::Disconnect => self.end(now, "disconnected"),
             Command::StartMirror => self.start_mirror(now),
+            Command::MirrorPart => self.mirror_part(now),
             Command::StopMirror => self.stop_mirror(now),
         }
     }

@@ -20,6 +20,8 @@
 //!       │                  └─────────────────────────────────────────────┼─────────┘  │
 //!       └─── a mirror is started or stopped; the queue is full while it is paused ────┘
 //! ```
+//! From Streaming to Copying and back goes a mirror of a part, over the same network connection.
+//!
 //! The steps that there are stand in [`State::may_become`]. The criteria of Scheduled are those of
 //! [`super::schedule`].
 
@@ -193,7 +195,8 @@ impl Link {
             Link::Pending => matches!(next, Link::Pending | Link::Copying),
             // A copy is begun or given up by hand, or nothing is held for it any more.
             Link::Copying => matches!(next, Link::Streaming | Link::Dialing),
-            Link::Streaming => next == Link::Dialing,
+            // A part is copied over the same network connection.
+            Link::Streaming => matches!(next, Link::Dialing | Link::Copying),
         }
     }
 }

@@ -98,6 +98,9 @@ pub enum ConnectionChange {
         /// What it does with what only the target has; else what the protection was started with.
         #[serde(default)]
         orphans: Option<OrphanRules>,
+        /// Nothing but what lies there: absolute, or relative to the protected directory.
+        #[serde(default, with = "super::path_text::optional")]
+        path: Option<PathBuf>,
     },
     StopMirror {
         /// The next one believes nothing that the target has.
@@ -145,7 +148,7 @@ pub struct VerifyRequest {
     pub repair: bool,
     /// Bytes of content that the source reads in a second at most.
     pub rate: Option<u64>,
-    /// Nothing but what is below this directory: absolute, or relative to the protected one.
+    /// Nothing but what lies there: absolute, or relative to the protected directory.
     #[serde(with = "super::path_text::optional")]
     pub path: Option<PathBuf>,
 }

@@ -482,6 +482,12 @@ pub struct MirrorProgress {
     /// Full, differences, ...: as `mirror start --mode` says it; or `minicopy`: only what has changed since the
     /// target was in line.
     pub mode: String,
+    /// A path in the directory, where it is of what lies there alone.
+    #[serde(default, with = "super::path_text::optional")]
+    pub path: Option<PathBuf>,
+    /// A mirror that was started by hand compares, and has changed nothing yet: the replica is good.
+    #[serde(default)]
+    pub compares_first: bool,
     pub started_unix_ms: u64,
     pub files_done: u64,
     /// Of them, those whose content the target had.

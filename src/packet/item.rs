@@ -42,6 +42,8 @@ pub enum Unlisted {
     These(Vec<Name>),
     /// All that its chunks do not name: the listing was cut off.
     TheRest,
+    /// All that its chunks do not name: nothing is said of it here, and the listing answers no doubt.
+    NotShown,
 }
 
 /// What a copy left out: how many objects, and the first of them, each with its reason.
@@ -198,7 +200,11 @@ pub enum LaneItem {
     /// ([`super::BadBy::Owed`]). What the index knows and a listing does not name any more was deleted
     /// meanwhile, and is deleted, where that is no more than so many percent of all; else, and where these are 0, it
     /// is moved aside.
-    BeginOwed { percent_max: Option<u8> },
+    ///
+    /// `compares`: somebody may have changed the replica, which is good until then. What listings show is looked
+    /// at as in a copy of everything, and what they do not name is an orphan; the replica is bad by more than the
+    /// source would know to owe.
+    BeginOwed { percent_max: Option<u8>, compares: bool },
     /// Content of these files is owed. At most [`crate::limits::OWED_CALLED_MAX`]; answered as a listing with
     /// those that the target has: of these comes, in whatever order, what differs ([`LaneItem::OpenBlocks`]).
     /// Where they are called right behind the root directory, no packet comes to them before.

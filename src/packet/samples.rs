@@ -66,7 +66,7 @@ pub(super) fn reserves() -> Vec<Reserve> {
 }
 
 pub(super) fn unlisted() -> Vec<Unlisted> {
-    vec![Unlisted::These(vec![Name::new(b"a").unwrap()]), Unlisted::TheRest]
+    vec![Unlisted::These(vec![Name::new(b"a").unwrap()]), Unlisted::TheRest, Unlisted::NotShown]
 }
 
 pub(super) fn keepings() -> Vec<Keeping> {
@@ -112,7 +112,7 @@ pub(super) fn items() -> Vec<LaneItem> {
             rules: vec![SetRule { includes: true, is_recursive: false, pattern: Bounded(b"*.db".to_vec()) }],
         },
         LaneItem::Within { dir: object(1), path: Bounded(b"a/b".to_vec()) },
-        LaneItem::BeginOwed { percent_max: Some(50) },
+        LaneItem::BeginOwed { percent_max: Some(50), compares: false },
         LaneItem::Owed { objects: (0..20).map(object).collect() },
     ];
     items.extend(keepings().into_iter().map(|keeping| LaneItem::Keeping { keeping }));

@@ -9,6 +9,7 @@ use super::connection::{Connection, MirrorCommand, Report};
 use super::desk::Desk;
 use super::director::{Event, Question};
 use super::ground::Ground;
+use super::part;
 use super::status::connection_status;
 use crate::connection::{Command, NotNow};
 use crate::control::{
@@ -37,6 +38,7 @@ pub fn change(
     change: ConnectionChange,
     which: Option<&str>,
 ) -> Result<ChangedConnection, Failure> {
+    let change = with_part(desk, change)?;
     let which = which.map(str::to_owned);
     let question = |answer| Event::Asked(Question::Change { change: change.clone(), which, answer });
     let begun = ask(&desk.director, CONTROL_ANSWER, question)?.within(CONTROL_ANSWER)??;
@@ -66,6 +68,15 @@ pub fn change(
         }
     };
     Ok(ChangedConnection { change, connection, queue: desk.ground.queue.stats() })
+}
+
+/// The path of a part is below the directory from here on, and there.
+fn with_part(desk: &Desk, change: ConnectionChange) -> Result<ConnectionChange, Failure> {
+    let ConnectionChange::StartMirror { mode, hash, rate, orphans, path: Some(path) } = change else {
+        return Ok(change);
+    };
+    let path = part::find(&desk.ground, &path)?;
+    Ok(ConnectionChange::StartMirror { mode, hash, rate, orphans, path })
 }
 
 /// What a person wants stays so over a restart from here on, if the disk of the state takes it in time: it
@@ -211,8 +222,8 @@ fn command(change: ConnectionChange) -> Wanted {
         ConnectionChange::Resume => Wanted::Connection(Command::Resume),
         ConnectionChange::AcceptDeletes => Wanted::Connection(Command::AcceptDeletes),
         ConnectionChange::Disconnect => Wanted::Connection(Command::Disconnect),
-        ConnectionChange::StartMirror { mode, hash, rate, orphans } => {
-            Wanted::Copies(MirrorCommand::Start { mode, hash, rate, orphans })
+        ConnectionChange::StartMirror { mode, hash, rate, orphans, path } => {
+            Wanted::Copies(MirrorCommand::Start { mode, hash, rate, orphans, part: path })
         }
         ConnectionChange::StopMirror { from_scratch } => Wanted::Copies(MirrorCommand::Stop { from_scratch }),
         ConnectionChange::PauseMirror => Wanted::Copies(MirrorCommand::Pause),
@@ -254,6 +265,14 @@ fn not_now(id: u32, why: NotNow) -> Failure {
         NotNow::MirrorRuns => (
             "is being copied to".to_owned(),
             format!("`standin mirror stop --connection {id}` gives that copy up."),
+        ),
+        NotNow::NeedsAll => (
+            "has a replica that is not good: a part of it alone does not make it so".to_owned(),
+            format!("`standin mirror start --connection {id}`, without a path, brings all of it into line."),
+        ),
+        NotNow::Verifies => (
+            "is being verified".to_owned(),
+            "Try again when that is over: `standin status` says how far it is.".into(),
         ),
         NotNow::NoMirror => ("is not being copied to, and need not be".to_owned(), String::new()),
         NotNow::Deletes => (

@@ -48,7 +48,7 @@ impl Handler for Desk {
         let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
         let patience = deadline.map_or(CONTROL_ANSWER, |deadline| left(deadline).min(CONTROL_ANSWER));
         let upto = sync::barrier(&self.ground, &self.director, wait.wait_for, patience)?;
-        sync::wait_for(places, upto, wait.wait_for, deadline, || caller.is_gone());
+        sync::wait_for(places, upto, (wait.wait_for, true), deadline, || caller.is_gone());
         Ok(sync::report(places, upto, wait.wait_for, since))
     }
 

@@ -24,6 +24,8 @@ pub struct Kept {
     pub copy_hash: HashKind,
     /// It rests.
     pub copy_paused: bool,
+    /// One that a person has started, and that has changed nothing yet.
+    pub mirror: Option<WishedMirror>,
     /// The last comparison that came to an end.
     pub verified: Option<LastVerified>,
     /// Up to when all comparisons were made that were due by themselves, in seconds since 1970.
@@ -37,6 +39,19 @@ pub struct Kept {
     pub limit: Own<LimitPlan>,
     /// What a person has said of its compression while it ran.
     pub compression: Own<Compression>,
+}
+
+/// A mirror that a person has started of a good replica: it is compared first, and changed only where it differs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WishedMirror {
+    pub mode: CopyMode,
+    pub hash: HashKind,
+    /// Bytes a second.
+    pub rate: Option<u64>,
+    pub orphans: Option<OrphanRules>,
+    /// A path below the directory.
+    #[serde(with = "crate::control::path_text::optional")]
+    pub part: Option<PathBuf>,
 }
 
 /// When a replica was compared, up to which position, and what was found.

@@ -55,6 +55,7 @@ mod mark;
 mod mount_options;
 mod mount_watch;
 mod notes;
+mod part;
 mod record;
 mod recorder;
 pub(crate) mod relief;

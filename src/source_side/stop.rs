@@ -202,8 +202,9 @@ impl Drain {
         let deadline = Instant::now() + patience;
         let places = (&*self.ground, &*self.board);
         let is_hasty = || self.haste.is_made();
-        let drained =
-            upto.is_some_and(|upto| sync::wait_for(places, upto, WaitFor::Durable, Some(deadline), is_hasty));
+        let drained = upto.is_some_and(|upto| {
+            sync::wait_for(places, upto, (WaitFor::Durable, false), Some(deadline), is_hasty)
+        });
         let left = self.left();
         let drained = drained && left.is_empty();
         let disk = settling.map_or(Disk::Unknown, |settling| disk_after(&settling, deadline, is_hasty));

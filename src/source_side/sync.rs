@@ -59,11 +59,12 @@ pub fn barrier(
 }
 
 /// Waits until every target has everything up to `upto`, or the deadline, or `give_up`; not for
-/// what only a person brings about (a connection that is stopped by hand).
+/// what only a person brings about (a connection that is stopped by hand). `mirrors`: for what a person has
+/// started, too.
 pub fn wait_for(
     (ground, board): (&Ground, &Board),
     upto: Upto,
-    wait_for: WaitFor,
+    (wait_for, mirrors): (WaitFor, bool),
     deadline: Option<Instant>,
     give_up: impl Fn() -> bool,
 ) -> bool {
@@ -72,6 +73,7 @@ pub fn wait_for(
         let is_diverged = || ground.volume.divergence().lost_by_disk().is_some();
         let settled = |report: &Report| {
             has(report, upto.of(report), wait_for)
+                && !(mirrors && report.kept.mirror.is_some())
                 && lacks_comparison(report, ground).is_none_or(|lack| !lack.is_awaited)
                 || report.held_back().is_some()
                 || is_diverged() && reached(report, wait_for) >= upto.of(report)
@@ -161,7 +163,9 @@ pub fn report(
             let last = upto.of(&report);
             // Capture only: there is nothing that could lag behind.
             let lacks = lacks_comparison(&report, ground);
-            let complete = connection.is_null() || lacks.is_none() && has(&report, last, wait_for);
+            let is_wished = report.kept.mirror.is_some();
+            let complete =
+                connection.is_null() || lacks.is_none() && !is_wished && has(&report, last, wait_for);
             let waits_for = match () {
                 () if complete => String::new(),
                 () if let Some(Uncompared { why, is_awaited: false }) = &lacks => {
@@ -169,6 +173,9 @@ pub fn report(
                 }
                 () if let Some(Uncompared { why, .. }) = &lacks => format!("a copy: {why}"),
                 () if report.held_back().is_some() => commands::way_on(connection.id, &report),
+                () if is_wished && has(&report, last, wait_for) => {
+                    "a mirror that was started by hand, and compares the replica".into()
+                }
                 () if report.retrying.is_some() => "the target retries an op that it cannot perform".into(),
                 () if !report.streaming => report.reason.clone(),
                 () if report.data == DataState::Bad => {

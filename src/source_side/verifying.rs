@@ -1,9 +1,8 @@
 //! `standin verify`: compares the replica of a connection with the directory, for the caller who waits.
 
-use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,17 +11,16 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use super::commands;
 use super::connection::{Connection, Outcome, Suspects, Verified};
 use super::desk::Desk;
+use super::part::{self, UNTOUCHED};
 use crate::control::{Caller, Found, MirrorStatus, VerifyReport, VerifyRequest};
 use crate::failure::Failure;
 use crate::limits::CONTROL_RESPONSE_LEN_MAX;
-use crate::packet::{BlockHash, DifferenceKind, ObjectId};
+use crate::packet::BlockHash;
 use crate::resync::CheckOrder;
 use crate::words::HashKind;
 
 /// How often it is looked whether anybody still waits.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-
-const UNTOUCHED: &str = "Nothing was changed.";
 
 /// See the module. Returns when it is over, or nobody waits any more.
 ///
@@ -50,33 +48,11 @@ pub fn verify(desk: &Desk, request: &VerifyRequest, caller: &Caller<'_>) -> Resu
 fn order(desk: &Desk, request: &VerifyRequest) -> Result<CheckOrder, Failure> {
     let below = match &request.path {
         None => None,
-        Some(path) => below(&desk.ground.options.directory, path)?,
+        Some(path) => part::find(&desk.ground, path)?,
     };
     let kind = if request.audit { HashKind::Audit } else { HashKind::Fast };
     let content = (request.checksum || request.audit).then(|| BlockHash::draw(kind));
     Ok(CheckOrder { content, below, rate: request.rate })
-}
-
-/// The path below the directory; `None`: the directory itself.
-fn below(directory: &Path, path: &Path) -> Result<Option<PathBuf>, Failure> {
-    let relative = match path.is_absolute() {
-        true => path.strip_prefix(directory).ok(),
-        false => Some(path),
-    };
-    let parts = relative.map(|path| {
-        path.components().filter(|part| *part != Component::CurDir).collect::<Vec<Component<'_>>>()
-    });
-    match parts {
-        Some(parts) if parts.iter().all(|part| matches!(part, Component::Normal(_))) => {
-            let path: PathBuf = parts.iter().collect();
-            Ok((!parts.is_empty()).then_some(path))
-        }
-        _ => Err(Failure::new(
-            format!("{} is not in {}.", path.display(), directory.display()),
-            UNTOUCHED,
-            "Name a directory in it, without `..`.",
-        )),
-    }
 }
 
 /// A copy under way makes the replica good; then it can be compared.
@@ -118,7 +94,7 @@ fn repaired(
             "See `standin status`.",
         )
     };
-    let begun = connection.repair(suspects(found)).recv();
+    let begun = connection.repair(Suspects::found(found), order.below.clone()).recv();
     begun.unwrap_or_else(|_| Err("it is not there any more".into())).map_err(|why| failed(&why))?;
     loop {
         let report = connection.wait(Instant::now() + LOOK_EVERY, |report| report.streaming);
@@ -129,17 +105,6 @@ fn repaired(
             (false, None) => {}
         }
     }
-}
-
-/// Where not all is known by name, everything is suspect.
-fn suspects(Verified { counts, found, .. }: &Verified) -> Suspects {
-    let names = |kind| found.iter().filter(|found| found.kind == kind).count() as u64;
-    let differ =
-        found.iter().filter(|found| !matches!(found.kind, DifferenceKind::Missing | DifferenceKind::Extra));
-    let objects: HashSet<ObjectId> = differ.filter_map(|found| found.object).collect();
-    let all = counts.missing + counts.extra + counts.different;
-    let named = names(DifferenceKind::Missing) + names(DifferenceKind::Extra) + objects.len() as u64;
-    if named < all { Suspects::All } else { Suspects::These(Arc::new(objects)) }
 }
 
 fn wait(outcome: &Receiver<Outcome>, look: impl Fn() -> Option<()>) -> Outcome {
@@ -193,30 +158,5 @@ fn report(
         upto: *upto,
         took_ms: took.as_millis() as u64,
         differences: differences.collect(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(path: &str, expected: Option<Option<&str>>) {
-        let found = below(Path::new("/srv/web"), Path::new(path)).ok();
-        assert_eq!(found, expected.map(|path| path.map(PathBuf::from)), "{path}");
-    }
-
-    #[test]
-    fn a_path_is_below_the_directory() {
-        check("a/b", Some(Some("a/b")));
-        check("./a/./b/", Some(Some("a/b")));
-        check("/srv/web/a", Some(Some("a")));
-        check("/srv/web", Some(None));
-        check(".", Some(None));
-        check("/srv/webs/a", None);
-        check("/etc", None);
-        check("../a", None);
-        check("a/../../b", None);
-        check("a/..", None);
     }
 }

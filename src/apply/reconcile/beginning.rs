@@ -21,6 +21,8 @@ pub(super) enum Owes {
     /// What has changed since the replica was good. What was deleted goes, up to so many percent of all.
     What {
         percent_max: Option<u8>,
+        /// What is shown is looked at, whatever is known of it.
+        compares: bool,
     },
 }
 
@@ -39,7 +41,7 @@ impl Reconcile {
             Owes::What { .. } if self.rules.existing != Existing::Replace || self.rules.suspects_all => {
                 return Err(Fault::Refused("a copy of what is owed by rules of another one"));
             }
-            Owes::What { .. } => vouched::mark_bad(replica)?,
+            Owes::What { compares, .. } => vouched::mark_bad(replica, compares)?,
         }
         self.interrupt(replica)?;
         replica.begin_after_failed_sync()?;
@@ -54,10 +56,10 @@ impl Reconcile {
         let mut directories = Directories::start(&replica.state().join(DIRECTORIES));
         let vouching = match owes {
             Owes::Everything => None,
-            Owes::What { percent_max } => {
+            Owes::What { percent_max, compares } => {
                 vouched::must_know_something(replica)?;
                 directories.vouch();
-                Some(Vouching::start(replica.state(), percent_max))
+                Some(Vouching::start(replica.state(), percent_max, compares))
             }
         };
         let handle_of = |dir: &File| FileHandle::of(dir.as_fd()).map_err(Fault::system("file handle"));

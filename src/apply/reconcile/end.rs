@@ -28,7 +28,7 @@ impl Session {
         }
         self.settle(replica)?;
         assert!(self.unsettled.is_empty(), "a copy ends before its content is on the disk");
-        if self.asks_again(replica)? {
+        if self.asks_again(replica)? || self.looks_everywhere(replica)? {
             return Ok(None);
         }
         self.finish(replica, position).map(Some)

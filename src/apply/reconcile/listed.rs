@@ -31,6 +31,8 @@ pub(super) struct Directories {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Directory {
     is_listed: bool,
+    /// Its listing has come in this session, or a packet has made it.
+    is_walked: bool,
     /// The source was asked for a listing of it, in the answer to another one.
     is_wanted: bool,
     doubt: Option<Doubt>,
@@ -51,6 +53,11 @@ impl Directories {
     /// All that are here count as listed, but those that are said not to be; a listing answers with those.
     pub(super) fn vouch(&mut self) {
         self.vouches = true;
+    }
+
+    /// Its listing has come in this session, or a packet has made it.
+    pub(super) fn is_walked(&self, id: ObjectId) -> Result<bool, Fault> {
+        Ok(self.known.get(key_of(id)).map_err(failed)?.is_some_and(|known| known.is_walked))
     }
 
     /// It has none of its names, or not all.
@@ -92,12 +99,19 @@ impl Directories {
     /// Its last chunk has come.
     pub(super) fn ends(&mut self, id: ObjectId) -> Result<(), Fault> {
         let doubt = self.get(id)?.doubt.filter(|doubt| *doubt == Doubt::Asked);
-        self.put(id, Directory { is_listed: true, is_wanted: false, doubt })
+        self.put(id, Directory { is_listed: true, is_walked: true, is_wanted: false, doubt })
+    }
+
+    /// Its last chunk has come, and not all names: whoever doubts it has it listed again.
+    pub(super) fn ends_in_part(&mut self, id: ObjectId) -> Result<(), Fault> {
+        let before = self.get(id)?;
+        let doubt = before.doubt.map(|_| Doubt::Asked);
+        if doubt == before.doubt { Ok(()) } else { self.put(id, Directory { doubt, ..before }) }
     }
 
     /// It was made by a packet: all names in it come by packets.
     pub(super) fn is_new(&mut self, id: ObjectId) -> Result<(), Fault> {
-        self.put(id, Directory { is_listed: true, is_wanted: false, doubt: None })
+        self.put(id, Directory { is_listed: true, is_walked: true, is_wanted: false, doubt: None })
     }
 
     /// The listing that is under way was asked for: the source goes only where it is asked to.
@@ -183,19 +197,23 @@ impl Kept for Directory {
             Some(Doubt::Asked) => 1,
             Some(Doubt::Answering) => 2,
         };
-        let bits = i32::from(self.is_listed) | i32::from(self.is_wanted) << 1 | doubt << 2;
+        let bits = i32::from(self.is_listed)
+            | i32::from(self.is_wanted) << 1
+            | i32::from(self.is_walked) << 2
+            | doubt << 3;
         FileHandle::from_parts(bits, &[]).expect("nothing fits into a handle")
     }
 
     fn from_handle(handle: &FileHandle) -> Option<Directory> {
         let bits = handle.kind();
-        let doubt = match bits >> 2 {
+        let doubt = match bits >> 3 {
             0 => None,
             1 => Some(Doubt::Asked),
             2 => Some(Doubt::Answering),
             _ => return None,
         };
-        Some(Directory { is_listed: bits & 1 != 0, is_wanted: bits & 2 != 0, doubt })
+        let (is_listed, is_wanted, is_walked) = (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0);
+        Some(Directory { is_listed, is_walked, is_wanted, doubt })
     }
 }
 

@@ -22,6 +22,8 @@ pub(super) struct Listing {
     names: Names,
     /// The source could not list it to its end: no name of it is an orphan.
     is_cut_off: bool,
+    /// It shows some names of it, and says nothing of the rest.
+    is_in_part: bool,
 }
 
 /// One chunk of a listing.
@@ -72,7 +74,13 @@ impl Session {
             return self.directories.drop_doubt(chunk.dir);
         }
         if chunk.is_first {
-            self.open_listing(replica, chunk.dir)?;
+            match self.open_listing(replica, chunk.dir) {
+                Err(fault) if self.misses(chunk.dir, &fault) => {
+                    self.listing.take_if(|listing| listing.dir == chunk.dir);
+                    return self.directories.drop_doubt(chunk.dir);
+                }
+                opened => opened?,
+            }
         }
         let Some(listing) = self.listing.as_ref().filter(|listing| listing.dir == chunk.dir) else {
             return Ok(());
@@ -84,6 +92,9 @@ impl Session {
             let mut entry = replica.policy().listed(entry);
             if self.rules.suspects_all && !entry.suspect {
                 entry.to_mut().suspect = true;
+            }
+            if entry.birth == Birth::Directory && !self.was_shown(replica, entry.object)? {
+                self.shown_in_walked(chunk.dir, entry.object)?;
             }
             let is_wanted = self.take_entry(replica, (chunk.dir, &file), &entry)?
                 || is_asked_for && entry.birth == Birth::Directory && self.directories.want(entry.object)?;
@@ -101,7 +112,7 @@ impl Session {
         let file = replica.directory(dir)?;
         self.directories.begins(dir)?;
         let names = Names::none(&replica.state().join(NAMES));
-        let before = self.listing.replace(Listing { dir, file, names, is_cut_off: false });
+        let before = self.listing.replace(Listing { dir, file, names, is_cut_off: false, is_in_part: false });
         match before {
             // Nobody has said what becomes of the rest of it.
             Some(before) if before.dir != dir => self.directories.doubt(before.dir, true),
@@ -116,7 +127,7 @@ impl Session {
         into: (ObjectId, &File),
         entry: &ListedObject,
     ) -> Result<bool, Fault> {
-        let was_seen = self.is_seen(replica, entry.object)?;
+        let was_seen = self.was_shown(replica, entry.object)?;
         match self.reconcile(replica, into, entry, was_seen) {
             Err(fault) if self.keeps_out(replica, &fault) => {
                 if !was_seen && entry.birth == Birth::File {
@@ -142,6 +153,7 @@ impl Session {
         let Some(listing) = &mut self.listing else { return Ok(()) };
         match names {
             Some(Unlisted::TheRest) => listing.is_cut_off = true,
+            Some(Unlisted::NotShown) => (listing.is_cut_off, listing.is_in_part) = (true, true),
             Some(Unlisted::These(names)) => names.iter().try_for_each(|name| listing.names.insert(name))?,
             None => {}
         }
@@ -200,6 +212,9 @@ impl Session {
         if inode::mtime(&inode::stat(&listing.file)?) != mtime || replica.pending_time(listing.dir).is_some()
         {
             replica.set_mtime_later(listing.dir, mtime)?;
+        }
+        if listing.is_in_part {
+            return self.directories.ends_in_part(listing.dir);
         }
         self.directories.ends(listing.dir)?;
         self.incomplete.remove(listing.dir)

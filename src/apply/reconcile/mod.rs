@@ -41,6 +41,7 @@ mod listing;
 mod names;
 mod orphans;
 mod packets;
+mod part;
 mod places;
 pub mod planted;
 mod ruled;
@@ -216,8 +217,8 @@ impl Reconcile {
         }
         match item {
             LaneItem::Begin => return self.begin(replica, position, Owes::Everything),
-            LaneItem::BeginOwed { percent_max } => {
-                return self.begin(replica, position, Owes::What { percent_max: *percent_max });
+            &LaneItem::BeginOwed { percent_max, compares } => {
+                return self.begin(replica, position, Owes::What { percent_max, compares });
             }
             LaneItem::Afresh => return self.afresh(replica).map(|()| Vec::new()),
             LaneItem::Root { object, .. } => self.take_root(replica, *object)?,

@@ -102,13 +102,20 @@ impl Session {
 
     /// The directory that a name is in; none where it is not here, or stands for another one by now: a
     /// listing will show it.
-    pub(super) fn directory_of(&self, replica: &mut Replica, at: &Entry) -> Result<Option<Arc<File>>, Fault> {
+    pub(super) fn directory_of(
+        &mut self,
+        replica: &mut Replica,
+        at: &Entry,
+    ) -> Result<Option<Arc<File>>, Fault> {
         if at.dir != self.root && self.living(replica, at.dir)?.is_none() {
             return Ok(None);
         }
         match replica.directory(at.dir) {
             Ok(dir) => Ok(Some(dir)),
-            Err(Fault::MissingObject(_)) => Ok(None),
+            Err(fault @ Fault::MissingObject(_)) => {
+                self.misses(at.dir, &fault);
+                Ok(None)
+            }
             Err(fault) => Err(fault),
         }
     }
@@ -162,7 +169,9 @@ impl Session {
     /// A name holds an object that the packet does not bring with it.
     fn set_name(&mut self, replica: &mut Replica, at: &Entry, object: ObjectId) -> Result<(), Fault> {
         let Some(dir) = self.directory_of(replica, at)? else { return Ok(()) };
-        let was_seen = self.is_seen(replica, object)? && !self.is_unfinished(object)?;
+        let was_seen = self.is_seen(replica, object)?
+            && !self.is_unfinished(object)?
+            && !self.passes_the_walk(replica, at.dir, object)?;
         let is_here = self.give_name(replica, &dir, at, object)?;
         if is_here {
             self.told_by_packet(at)?;
@@ -423,6 +432,7 @@ impl Session {
             _ => replica.resize_untimed(object, result),
         };
         match done {
+            Err(fault) if self.misses(object, &fault) => Ok(()),
             Err(fault) if is_of_one(replica, &fault) => {
                 self.leave_object(replica, object, &fault);
                 // What was compared of it is not right any more.
@@ -455,6 +465,7 @@ impl Session {
             _ => (Ok(()), None),
         };
         match done {
+            Err(fault) if self.misses(object, &fault) => return Ok(()),
             Err(fault) if is_of_one(replica, &fault) => self.leave_object(replica, object, &fault),
             done => done?,
         }

@@ -35,11 +35,17 @@ pub enum Planted {
     VouchesForTheUnfinished,
     /// A doubt of a session that is cut off is forgotten.
     DoubtIsForgotten,
+    /// A copy that compares looks at nothing that is vouched for.
+    ComparesNothing,
+    /// What a part holds that belongs elsewhere is taken for what nobody knows.
+    KeepsToThePart,
+    /// What a packet brings into a walked directory counts as looked at.
+    MovedIntoTheWalked,
 }
 
 #[cfg(test)]
 impl Planted {
-    pub const ALL: [Planted; 16] = [
+    pub const ALL: [Planted; 19] = [
         Planted::NoDoubt,
         Planted::ContentOfUnseen,
         Planted::UnseenIsComplete,
@@ -56,6 +62,9 @@ impl Planted {
         Planted::MadeIsListed,
         Planted::VouchesForTheUnfinished,
         Planted::DoubtIsForgotten,
+        Planted::ComparesNothing,
+        Planted::KeepsToThePart,
+        Planted::MovedIntoTheWalked,
     ];
 }
 

@@ -22,6 +22,7 @@ use std::path::Path;
 use super::Session;
 use super::claims::key;
 use super::entry::{Found, find_handle};
+use super::part::Missed;
 use super::planted::{self, Planted};
 use super::table::{Kept, Table, key_of};
 use crate::apply::fault::Fault;
@@ -34,11 +35,12 @@ use crate::sys::FileHandle;
 
 /// Files of a session in the replica's state directory.
 const CALLED: &str = "called";
-const LYING: &str = "lying";
+pub(super) const LYING: &str = "lying";
 const KNOWN: &str = "known";
 
 /// Why it is bad from the beginning of such a copy on.
 const OWED: &str = "a copy of what is owed has begun and not ended";
+const PART: &str = "a mirror of a part has begun and not ended";
 const DOUBTS: &str = "a copy of what is owed has met what the source did not know to owe, and has not ended";
 
 pub(super) struct Vouching {
@@ -47,27 +49,33 @@ pub(super) struct Vouching {
     percent_max: Option<u8>,
     /// The replica is bad by more than what the source knows to owe.
     is_doubt_noted: bool,
+    /// Somebody may have changed the replica: what a listing shows first is looked at as in a copy of everything.
+    pub(super) compares: bool,
+    /// Packets came to these, which are not here.
+    pub(super) missed: Missed,
 }
 
 impl Vouching {
-    pub(super) fn start(state: &Path, percent_max: Option<u8>) -> Vouching {
-        Vouching {
-            called: Table::start(&state.join(CALLED), ASKED_IN_MEMORY),
-            percent_max,
-            is_doubt_noted: false,
-        }
+    pub(super) fn start(state: &Path, percent_max: Option<u8>, compares: bool) -> Vouching {
+        let called = Table::start(&state.join(CALLED), ASKED_IN_MEMORY);
+        // It is bad by anything already.
+        Vouching { called, percent_max, is_doubt_noted: compares, compares, missed: Missed::default() }
     }
 }
 
-/// The replica is bad from now on, by what is owed alone.
+/// The replica is bad from now on, by what is owed alone; where it is compared, by whatever that may find: a
+/// copy that is cut off is followed by one of everything.
 ///
 /// Errors: it lacks what nobody knows to owe.
-pub(super) fn mark_bad(replica: &mut Replica) -> Result<(), Fault> {
+pub(super) fn mark_bad(replica: &mut Replica, compares: bool) -> Result<(), Fault> {
     let is_good = replica.data().state == DataState::Good;
     if replica.sync_failed() || !is_good && replica.bad_by() != Some(BadBy::Owed) {
         return Err(Fault::Refused("a copy of what is owed to a replica that lacks more"));
     }
-    replica.mark_bad_by(OWED, BadBy::Owed)
+    match compares {
+        true => replica.mark_bad(PART),
+        false => replica.mark_bad_by(OWED, BadBy::Owed),
+    }
 }
 
 /// Errors: the list of what is incomplete was damaged, and with it went what the index knew.
@@ -85,8 +93,11 @@ impl Session {
     /// Errors: an item that makes no sense in a copy of what is owed, or in another one.
     pub(super) fn must_fit(&mut self, item: &LaneItem) -> Result<(), Fault> {
         match (&self.vouching, item) {
-            (Some(_), LaneItem::Rules { .. } | LaneItem::NamesMatch) => {
+            (Some(vouching), LaneItem::Rules { .. }) if !vouching.compares => {
                 Err(Fault::Refused("rules in a copy of what is owed"))
+            }
+            (Some(_), LaneItem::NamesMatch) => {
+                Err(Fault::Refused("names that match in a copy of what is owed"))
             }
             (None, LaneItem::Owed { .. }) => {
                 Err(Fault::Refused("files that are owed in a copy of everything"))
@@ -168,7 +179,8 @@ impl Session {
     /// for it.
     pub(super) fn before_shown(&mut self, entry: &ListedObject, was_seen: bool) -> Result<(), Fault> {
         let has_more = matches!(entry.birth, Birth::File | Birth::Directory);
-        if self.vouching.is_none() || was_seen || !has_more {
+        // After one that compares nobody vouches for anything.
+        if self.vouching.is_none() || self.compares() || was_seen || !has_more {
             return Ok(());
         }
         self.incomplete.add(entry.object)
@@ -236,7 +248,7 @@ impl Session {
 
     /// Whether a name that the source does not list holds what it had: it was deleted there.
     pub(super) fn was_deleted(&self, replica: &Replica, dir: &File, name: &Name) -> Result<bool, Fault> {
-        if self.vouching.is_none() {
+        if self.vouching.is_none() || self.compares() {
             return Ok(false);
         }
         let Some(handle) = replica.name_holds(dir, name)? else { return Ok(false) };
@@ -260,7 +272,7 @@ impl Session {
 
     /// What waits in limbo at the end: what the index knows was deleted, and goes with its id.
     pub(super) fn resolve_vouched(&mut self, replica: &mut Replica) -> Result<Option<Resolved>, Fault> {
-        if self.vouching.is_none() {
+        if self.vouching.is_none() || self.compares() {
             return Ok(None);
         }
         let own = |file: &File| file.try_clone().map_err(Fault::own("limbo"));
@@ -326,6 +338,6 @@ impl Kept for FileHandle {
     }
 }
 
-fn failed(error: std::io::Error) -> Fault {
+pub(super) fn failed(error: std::io::Error) -> Fault {
     Fault::Own { what: "list of what is owed", error }
 }

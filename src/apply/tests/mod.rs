@@ -15,6 +15,7 @@ mod keep;
 mod model;
 mod nameless;
 mod ops;
+mod part;
 mod peer;
 mod policy;
 mod presence;

@@ -16,10 +16,13 @@ pub struct Mirror {
 
 #[derive(Debug, Subcommand)]
 pub enum MirrorCommand {
-    /// Copy once more, now; also after `mirror stop`, when none begins by itself
+    /// Compare and mend what differs, now; a good replica stays good until something does. Also after `mirror stop`,
+    /// when no copy begins by itself
     Start {
         #[command(flatten)]
         which: MirrorOf,
+        /// Only what lies there: absolute, or relative to the protected directory
+        path: Option<PathBuf>,
         /// What is sent [default: differences; full after `mirror stop --from-scratch`]
         #[arg(long, value_enum)]
         mode: Option<CopyMode>,

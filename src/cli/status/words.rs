@@ -108,8 +108,17 @@ pub(in crate::cli) fn verified_words(verified: &VerifiedStatus, now: u64) -> Str
 pub(in crate::cli) fn progress_words(progress: &MirrorProgress) -> String {
     let least = if progress.is_counted { "" } else { "at least " };
     let of = |total| format!(" of {least}{}", units::count(total));
+    let of_part = progress.path.as_ref().map_or(String::new(), |path| format!(" of {}", path.display()));
+    if progress.compares_first {
+        return format!(
+            "{}{of_part}: {} files compared, {} read, nothing changed so far",
+            progress.mode,
+            units::count(progress.files_done),
+            units::size(progress.bytes_compared)
+        );
+    }
     let mut text = format!(
-        "{}: {}{} files in line, {} sent",
+        "{}{of_part}: {}{} files in line, {} sent",
         progress.mode,
         units::count(progress.files_done),
         progress.files_total.map_or(String::new(), of),

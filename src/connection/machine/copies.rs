@@ -71,6 +71,23 @@ impl Machine {
         }
     }
 
+    /// A part is copied, now: packets go on. Errors: why not.
+    pub(super) fn mirror_part(&mut self, now: Instant) -> Result<(), NotNow> {
+        match &self.state {
+            State::Gone => Err(NotNow::Gone),
+            State::Stopped => Err(NotNow::Stopped),
+            State::Scheduled { .. } => Err(NotNow::Scheduled),
+            State::Started(Link::Copying) | State::Paused(Link::Copying) => Err(NotNow::MirrorRuns),
+            State::Paused(_) => Err(NotNow::Paused),
+            State::Error { .. } | State::Started(Link::Dialing | Link::Greeting) => Err(NotNow::NotConnected),
+            State::Started(Link::Pending) => Err(NotNow::NeedsAll),
+            State::Started(Link::Streaming) => {
+                self.goto(now, started(Link::Copying, Flow::Send), "a mirror of a part was started by hand");
+                Ok(())
+            }
+        }
+    }
+
     /// The copy under way, or the one that is due, is given up; none begins by itself.
     pub(super) fn stop_mirror(&mut self, now: Instant) -> Result<(), NotNow> {
         if self.state == State::Gone {

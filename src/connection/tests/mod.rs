@@ -163,7 +163,8 @@ fn states_only_go_where_a_way_leads() {
     let cases = [
         (State::Gone, State::Stopped, "nothing follows"),
         (State::Started(Link::Dialing), State::Started(Link::Streaming), "no such way"),
-        (State::Started(Link::Streaming), State::Started(Link::Copying), "no such way"),
+        (State::Started(Link::Streaming), State::Started(Link::Greeting), "no such way"),
+        (State::Started(Link::Streaming), State::Started(Link::Copying), ""),
         (State::Started(Link::Copying), State::Paused(Link::Streaming), "no such way"),
         (State::Started(Link::Streaming), error(Repair::Greeting), "no such way"),
         (State::Stopped, error(Repair::Dialing), "no such way"),

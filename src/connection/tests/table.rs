@@ -54,6 +54,7 @@ const HAPPENINGS: &[&str] = &[
     "resume",
     "disconnect",
     "start mirror",
+    "mirror part",
     "stop mirror",
     "up",
     "good",
@@ -157,6 +158,26 @@ const TABLE: &[Row] = &[
     ),
     (&["streaming"], "start mirror", "dialing let go", &["close", "let go", "dial"]),
     (&["pending let go"], "start mirror", "copying", &["await copy send"]),
+    (&["gone"], "mirror part", "refused: gone", &[]),
+    (&["stopped"], "mirror part", "refused: stopped", &[]),
+    (&["scheduled", "scheduled on hold", "scheduled failed"], "mirror part", "refused: scheduled", &[]),
+    (&["copying", "paused copying"], "mirror part", "refused: runs", &[]),
+    (
+        &["paused dialing", "paused greeting", "paused streaming", "paused pending let go"],
+        "mirror part",
+        "refused: paused",
+        &[],
+    ),
+    (&["dialing", "greeting"], "mirror part", "refused: not connected", &[]),
+    (&["waiting", "redialing", "regreeting"], "mirror part", "refused: not connected", &[]),
+    (
+        &["waiting on hold", "redialing on hold", "regreeting on hold"],
+        "mirror part",
+        "refused: not connected",
+        &[],
+    ),
+    (&["pending let go"], "mirror part", "refused: needs all", &[]),
+    (&["streaming"], "mirror part", "copying", &[]),
     (&["gone"], "stop mirror", "refused: gone", &[]),
     (&["copying"], "stop mirror", "dialing let go", &["close", "let go", "dial"]),
     (&["paused copying"], "stop mirror", "paused dialing let go", &["close", "let go", "dial"]),
@@ -310,6 +331,7 @@ fn happen(machine: &mut Machine, now: &mut Instant, what: &str) -> Result<(), No
         "resume" => return machine.handle_command(*now, Command::Resume),
         "disconnect" => return machine.handle_command(*now, Command::Disconnect),
         "start mirror" => return machine.handle_command(*now, Command::StartMirror),
+        "mirror part" => return machine.handle_command(*now, Command::MirrorPart),
         "stop mirror" => return machine.handle_command(*now, Command::StopMirror),
         "timeout" => {
             *now += Duration::from_secs(60);
@@ -422,6 +444,8 @@ fn every_state_meets_everything() {
                         NotNow::NotConnected => "not connected",
                         NotNow::MirrorRuns => "runs",
                         NotNow::NoMirror => "no mirror",
+                        NotNow::NeedsAll => "needs all",
+                        NotNow::Verifies => "verifies",
                     };
                     format!("refused: {why}")
                 }

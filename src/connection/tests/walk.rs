@@ -87,6 +87,11 @@ impl Watcher {
         Ok(())
     }
 
+    /// Packets go on, among the items of a copy.
+    fn copies_part(&mut self) {
+        (self.copies, self.streams) = (true, false);
+    }
+
     fn sends(&self) -> bool {
         (self.copies || self.streams) && self.flow == Some(Flow::Send)
     }
@@ -107,6 +112,7 @@ fn happen(machine: &mut Machine, now: &mut Instant, random: &mut Random) -> Stri
         4 | 5 => Some(Command::Resume),
         6 if random.below(50) == 0 => Some(Command::Disconnect),
         7 => Some(Command::StartMirror),
+        9 => Some(Command::MirrorPart),
         8 if random.below(4) == 0 => Some(Command::StopMirror),
         _ => None,
     };
@@ -124,6 +130,7 @@ fn happen(machine: &mut Machine, now: &mut Instant, random: &mut Random) -> Stri
                 | Command::AcceptDeletes
                 | Command::Disconnect
                 | Command::StartMirror
+                | Command::MirrorPart
                 | Command::StopMirror,
                 Ok(()),
             ) => {}
@@ -202,7 +209,11 @@ fn whatever_happens_the_rules_hold() {
                 panic!("walk {walk} of seed {seed}: {rule}\nafter\n  {}", way.join("\n  "));
             }
             seen.note(&machine);
-            way.push(happen(&mut machine, &mut now, &mut random));
+            let step = happen(&mut machine, &mut now, &mut random);
+            if step == "MirrorPart: Ok(())" {
+                watcher.copies_part();
+            }
+            way.push(step);
         }
     }
     let Seen { streaming, paused, failed, scheduled_failed, let_go, gone } = seen;

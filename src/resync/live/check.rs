@@ -1,34 +1,24 @@
 //! A comparison instead of a copy: the same walk, and of files hashes instead of bytes.
 
 use std::collections::VecDeque;
-use std::ffi::OsStr;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
-
-use super::super::CopyError;
-use super::super::look::stat;
 use super::super::looks::Looks;
-use super::super::place::TreePath;
 use super::super::seeing::{Eyes, NotRead};
 use super::super::sink::{Entry, Gone, StampedSink};
 use super::exact::show;
 use super::files::{Place, open_and_look};
-use super::{Descend, Directory};
 use crate::blocks::{Hasher, Range, Reads};
 use crate::limits::{HASH_BLOCK, HASHED_BYTES_IN_FLIGHT, HASHES_IN_FLIGHT, HASHES_OF_CHECK};
-use crate::packet::{BlockHash, ItemNumber, LaneItem, Name, ObjectId};
-use crate::sys::FileHandle;
+use crate::packet::{BlockHash, ItemNumber, LaneItem};
 
 /// What is to be compared.
 #[derive(Clone, Debug, Default)]
 pub struct CheckOrder {
     /// Content too, by these hashes.
     pub content: Option<BlockHash>,
-    /// Nothing but what is below this directory, a path below the root.
+    /// Nothing but what lies at this path below the root.
     pub below: Option<PathBuf>,
     /// Bytes of content a second.
     pub rate: Option<u64>,
@@ -180,40 +170,4 @@ fn look(
     batch.push(Entry::of(LaneItem::Hashes { object, offset, size, hashes }));
     let end = offset + bytes;
     Ok((bytes, if end < size { end } else { u64::MAX }))
-}
-
-/// The directory from which a comparison goes down.
-///
-/// Errors: [`CopyError::Read`]: there is no such directory inside the set.
-#[allow(clippy::type_complexity)]
-pub(super) fn start(
-    eyes: &Eyes,
-    order: &CheckOrder,
-) -> Result<Directory<(FileHandle, std::sync::Arc<TreePath>)>, CopyError> {
-    let Some(below) = &order.below else {
-        let root = eyes.root()?;
-        return Ok(Directory { id: root.id, place: (root.handle, TreePath::root()), descend: DOWN });
-    };
-    let failed = |error| CopyError::Read { doing: "open", path: below.display().to_string(), error };
-    let (id, handle) = open_below(eyes, below.as_os_str()).map_err(failed)?;
-    let mut path = TreePath::root();
-    for part in below {
-        let name = Name::new(part.as_bytes()).map_err(|_| failed(io::ErrorKind::InvalidInput.into()))?;
-        path = TreePath::below(&path, name);
-    }
-    Ok(Directory { id, place: (handle, path), descend: DOWN })
-}
-
-const DOWN: Descend = Descend::Everywhere;
-
-fn open_below(eyes: &Eyes, path: &OsStr) -> io::Result<(ObjectId, FileHandle)> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    let fd = openat2(eyes.root_fd(), path, flags, Mode::empty(), resolve)?;
-    let status = stat(fd.as_fd())?;
-    if !eyes.is_here(&status) {
-        return Err(io::Error::from_raw_os_error(libc::EXDEV));
-    }
-    let handle = FileHandle::of(fd.as_fd())?;
-    Ok((eyes.id(&handle, &status)?, handle))
 }

@@ -59,6 +59,8 @@ pub(super) struct OpenListing {
     limit: usize,
     /// Of the tree: what is reserved there is not listed.
     pub is_root: bool,
+    /// It is listed by this name alone.
+    pub only: Option<Name>,
 }
 
 /// A name that was read.
@@ -102,6 +104,7 @@ impl OpenListing {
             path,
             is_moved: false,
             is_root: false,
+            only: None,
             entries: None,
             carried: VecDeque::new(),
             is_fresh: true,
@@ -137,7 +140,8 @@ impl OpenListing {
             match entries.read() {
                 Some(Ok(entry)) => {
                     let Ok(name) = Name::new(entry.file_name().to_bytes()) else { continue };
-                    if self.is_root && name.as_bytes() == RESERVED_NAME.as_bytes() {
+                    let is_other = self.only.as_ref().is_some_and(|only| *only != name);
+                    if is_other || self.is_root && name.as_bytes() == RESERVED_NAME.as_bytes() {
                         continue;
                     }
                     taken.push(Candidate { name, inode: entry.ino(), begun: None, sight: None });
@@ -469,6 +473,7 @@ impl Built {
                 built.unread.push((None, ("list", error)));
                 Some(Unlisted::TheRest)
             }
+            (None, _) if is_last && open.only.is_some() => Some(Unlisted::NotShown),
             (None, false) => Some(Unlisted::These(unreadable)),
             (None, true) => None,
         };

@@ -34,9 +34,11 @@ mod files;
 mod listing;
 mod moved;
 mod owed;
+mod part;
 mod plan;
 mod preamble;
 mod ruled;
+mod sending;
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -54,15 +56,16 @@ use crate::packet::{Ids, ItemNumber, LaneItem, LeftOut, ObjectId, Timestamp};
 use crate::pool::Pool;
 use crate::sys::FileHandle;
 pub use blocks::BlockOrder;
-use blocks::{Blocks, Finished, Turn, Went as Compared};
+use blocks::Blocks;
 pub use check::CheckOrder;
-use check::{Checking, Hashed};
+use check::Checking;
 use doubted::Doubted;
-use files::{Content, Dressed, Place, Reader, Went};
+use files::{Content, Place};
 use listing::{Chunk, Lister, OpenListing, SeenEntry, Shown};
 use moved::{Moved, moved};
 use owed::Owing;
 pub use owed::WhatIsOwed;
+use part::Part;
 use plan::{Descend, Directory, Job, Plan, Sent, Step};
 use preamble::{Names, Preamble, first_items, rules_item};
 
@@ -106,6 +109,8 @@ pub struct LiveCopy<S> {
     /// Only what is owed is shown.
     owing: Option<Owing>,
     owed_now: Option<WhatIsOwed>,
+    /// Only this part of the tree is shown, or compared.
+    part: Option<Part>,
     left_out: LeftOut,
     report: CopyReport,
     sizes: Sizes,
@@ -178,6 +183,7 @@ impl<S: StampedSink> LiveCopy<S> {
             checking: None,
             owing: None,
             owed_now: None,
+            part: None,
             left_out: LeftOut::default(),
             report: CopyReport::default(),
             sizes: Sizes { entries: LISTING_ENTRIES_MAX, bytes: CONTENT_CHUNK },
@@ -284,7 +290,8 @@ impl<S: StampedSink> LiveCopy<S> {
     /// A comparison says what it has compared.
     fn counts(&self) -> Option<Counting> {
         let (root, rules) = (self.eyes.root_fd(), self.preamble.rules.clone());
-        self.checking.is_none().then(|| Counting::start(root, rules, self.progress.clone()))
+        let is_of_all = self.checking.is_none() && self.part.is_none();
+        is_of_all.then(|| Counting::start(root, rules, self.progress.clone()))
     }
 
     /// Rests, and hears what the target says meanwhile.
@@ -331,11 +338,13 @@ impl<S: StampedSink> LiveCopy<S> {
 
     /// Packets flow already.
     fn begin_check(&mut self) -> Result<(), CopyError> {
-        let Some(order) = self.checking.as_ref().map(|checking| &checking.order) else { return Ok(()) };
-        self.plan = Plan::new(check::start(&self.eyes, order)?).comparing();
+        let Some(order) = self.checking.as_ref().map(|checking| checking.order.clone()) else {
+            return Ok(());
+        };
         let CheckOrder { content, below, .. } = order;
+        self.begin_part(below.as_deref())?;
         let Root { id, handle, .. } = self.eyes.root()?;
-        let (content, is_whole, eyes) = (*content, below.is_none(), &self.eyes);
+        let (is_whole, eyes) = (below.is_none(), &self.eyes);
         let (rules, keeping) = (self.preamble.rules.as_deref(), self.preamble.keeping.as_ref());
         let root = Found { object: id, handle: &handle, file_type: libc::S_IFDIR };
         let (large, _) = exact::show(&mut self.sink, &*self.looks, root, |batch| {
@@ -414,7 +423,10 @@ impl<S: StampedSink> LiveCopy<S> {
             Step::End if self.blocks.as_ref().is_some_and(|blocks| !blocks.is_empty()) => {
                 return Ok(Stepped::Waits);
             }
-            Step::End => self.end()?,
+            Step::End => {
+                self.end_of_part()?;
+                self.end()?
+            }
             Step::Wait => return Ok(Stepped::Waits),
             Step::Over(end) => {
                 self.report.end = Some(end);
@@ -428,11 +440,15 @@ impl<S: StampedSink> LiveCopy<S> {
     fn hear(&mut self, answer: Answer) -> Result<(), CopyError> {
         let answer = match answer {
             Answer::Wanted(wanted) => match self.hear_wanted(wanted)? {
-                Some(wanted) => Answer::Wanted(wanted),
+                Some(wanted) => return self.hear_in_part(Answer::Wanted(wanted)),
                 None => return Ok(()),
             },
             other => other,
         };
+        self.hear_in_part(answer)
+    }
+
+    fn hear_of_walk(&mut self, answer: Answer) -> Result<(), CopyError> {
         if let Answer::Hashed { item, differing } = answer {
             return self.hear_of_hashes(item, differing).map_err(CopyError::Answer);
         }
@@ -470,11 +486,16 @@ impl<S: StampedSink> LiveCopy<S> {
         Ok(())
     }
 
-    fn enter(&mut self, dir: Directory<(FileHandle, Arc<TreePath>)>) {
+    fn enter(&mut self, mut dir: Directory<(FileHandle, Arc<TreePath>)>) {
         let (handle, path) = dir.place.clone();
+        let only = self.part.as_mut().and_then(|part| part.enters(dir.id));
+        if only.is_some() {
+            // What lies below it is none of the part, but for the way on.
+            dir.descend = Descend::WhereAsked;
+        }
         self.progress.set_current(path.to_string());
         let mut open = OpenListing::new(dir.id, handle, path, self.sizes.entries);
-        open.is_root = handle == self.root;
+        (open.is_root, open.only) = (handle == self.root, only);
         open.is_moved = handle.inode().is_some_and(|inode| self.moved.contains(&inode));
         self.open = Some(open);
         self.plan.opened(dir);
@@ -516,11 +537,12 @@ impl<S: StampedSink> LiveCopy<S> {
                 if chunk.is_last {
                     CopyProgress::add(&self.progress.directories, 1);
                 }
-                self.listed(&open.path, chunk)?;
+                self.listed(open.id, &open.path, chunk)?;
             }
             Shown::Nothing => {}
             Shown::Closed(why) => {
                 self.plan.closed();
+                self.part.iter_mut().for_each(|part| part.closed(open.id));
                 return why.map_or(Ok(()), |why| self.leave_out(&open.path, why));
             }
         }
@@ -528,7 +550,8 @@ impl<S: StampedSink> LiveCopy<S> {
         Ok(())
     }
 
-    fn listed(&mut self, dir: &Arc<TreePath>, chunk: Chunk) -> Result<(), CopyError> {
+    fn listed(&mut self, id: ObjectId, dir: &Arc<TreePath>, chunk: Chunk) -> Result<(), CopyError> {
+        self.part.iter_mut().for_each(|part| part.listed(id, dir, &chunk));
         let Chunk { number, seen, unread, nested, is_last } = chunk;
         let counts = self.plan.walks();
         let mut sent =
@@ -567,114 +590,6 @@ impl<S: StampedSink> LiveCopy<S> {
 
     fn leave_out(&mut self, path: &TreePath, (doing, error): NotRead) -> Result<(), CopyError> {
         leave(&mut self.left_out, doing, path, error)
-    }
-
-    fn send_content(&mut self, mut content: Content) -> Result<(), CopyError> {
-        let reader = Reader {
-            mount: self.eyes.root_fd(),
-            looks: &*self.looks,
-            pool: &self.pool,
-            chunk: self.sizes.bytes,
-        };
-        let before = content.reached();
-        let went = content.next(&reader, &mut self.sink)?;
-        CopyProgress::add(&self.progress.bytes_settled, content.reached() - before);
-        match went {
-            Went::On(bytes) => {
-                self.pace.sent(bytes);
-                CopyProgress::add(&self.progress.bytes_copied, bytes);
-                self.content = Some(content);
-            }
-            Went::Whole { bytes, has_large } => {
-                self.pace.sent(bytes);
-                CopyProgress::add(&self.progress.bytes_copied, bytes);
-                CopyProgress::add(&self.progress.files_copied, 1);
-                self.report.copied += 1;
-                if has_large {
-                    self.plan.copy_later(Job::Xattrs(content.place));
-                }
-            }
-            Went::Gone => self.report.vanished += 1,
-            Went::Unreadable(why) => self.leave_out(&content.place.path(), why)?,
-        }
-        Ok(())
-    }
-
-    /// What the files that are compared by blocks have to do; `None`: nothing before an answer, and other
-    /// things may be done.
-    fn step_of_blocks(&mut self) -> Result<Option<Stepped>, CopyError> {
-        let Some(blocks) = &mut self.blocks else { return Ok(None) };
-        let (looks, pool, chunk) = (&*self.looks, &self.pool, self.sizes.bytes);
-        let reader = Reader { mount: self.eyes.root_fd(), looks, pool, chunk };
-        let went = match blocks.turn() {
-            Turn::Open => return Ok(None),
-            Turn::Wait => return Ok(Some(Stepped::Waits)),
-            Turn::Send => blocks.send(&reader, &mut self.sink)?,
-            Turn::Close => blocks.close(&reader, &mut self.sink)?,
-            Turn::Hash => blocks.hash(&reader, &mut self.sink)?,
-            Turn::Finish => {
-                if let Some(finished) = blocks.finish() {
-                    self.finished(finished);
-                }
-                return Ok(Some(Stepped::On));
-            }
-        };
-        match went {
-            Compared::On => {}
-            Compared::Sent(bytes) => {
-                self.pace.sent(bytes);
-                CopyProgress::add(&self.progress.bytes_copied, bytes);
-            }
-            Compared::Empty(place) => self.plan.copy_later(Job::Content(place)),
-            Compared::Gone => self.report.vanished += 1,
-            Compared::Unreadable(path, why) => self.leave_out(&path, why)?,
-        }
-        Ok(Some(Stepped::On))
-    }
-
-    fn finished(&mut self, Finished { place, is_same, has_large }: Finished) {
-        match is_same {
-            true => CopyProgress::add(&self.progress.files_identical, 1),
-            false => {
-                CopyProgress::add(&self.progress.files_copied, 1);
-                self.report.copied += 1;
-            }
-        }
-        if has_large {
-            self.plan.copy_later(Job::Xattrs(place));
-        }
-    }
-
-    fn send_hashes(&mut self) -> Result<Stepped, CopyError> {
-        let Some(checking) = self.checking.as_mut().filter(|checking| checking.has_room()) else {
-            return Ok(Stepped::Waits);
-        };
-        match checking.step(&self.eyes, &*self.looks, &mut self.sink)? {
-            Hashed::On(bytes) => {
-                CopyProgress::add(&self.progress.bytes_copied, bytes);
-                self.pace.sent(bytes);
-            }
-            Hashed::Whole => CopyProgress::add(&self.progress.files_copied, 1),
-            Hashed::Unreadable(place, why) => self.leave_out(&place.path(), why)?,
-        }
-        Ok(Stepped::On)
-    }
-
-    fn send_xattrs(&mut self, place: &Place) -> Result<(), CopyError> {
-        let reader = Reader {
-            mount: self.eyes.root_fd(),
-            looks: &*self.looks,
-            pool: &self.pool,
-            chunk: self.sizes.bytes,
-        };
-        match files::send_xattrs(&reader, place, &mut self.sink)? {
-            Dressed::Whole => Ok(()),
-            Dressed::Gone => {
-                self.report.vanished += 1;
-                Ok(())
-            }
-            Dressed::Unreadable(why) => self.leave_out(&place.path(), why),
-        }
     }
 
     fn end(&mut self) -> Result<(), CopyError> {

@@ -220,7 +220,7 @@ impl<S: StampedSink> LiveCopy<S> {
         #[cfg(test)]
         (self.plan.planted = before.planted);
         drop(before);
-        self.preamble.owed = Some(LaneItem::BeginOwed { percent_max: delete_percent_max });
+        self.preamble.owed = Some(LaneItem::BeginOwed { percent_max: delete_percent_max, compares: false });
         self.owing = Some(owing);
         self
     }

@@ -8,6 +8,7 @@ mod left_out;
 mod mutations;
 mod orphans;
 mod owed;
+mod part;
 mod random;
 pub(crate) mod tree;
 
@@ -42,6 +43,8 @@ struct Pair {
     owed: Option<Arc<Owed>>,
     /// What was deleted is deleted up to so many percent of all.
     delete_percent_max: Option<u8>,
+    /// Nothing but what lies there is shown.
+    part: Option<PathBuf>,
 }
 
 /// What a copy came to.
@@ -86,6 +89,7 @@ impl Pair {
             keeping: None,
             owed: None,
             delete_percent_max: None,
+            part: None,
         }
     }
 
@@ -121,6 +125,9 @@ impl Pair {
             Copying::begin_as(&self.source, suspect_since, 16, |copy| {
                 let copy = copy.treating_orphans(self.orphan_rules.clone()).by_blocks(self.by_blocks);
                 let copy = copy.keeping(self.keeping.clone());
+                if let Some(part) = &self.part {
+                    return copy.of_part(part).unwrap();
+                }
                 match &self.owed {
                     Some(owed) => {
                         let now = owed.clone();
@@ -147,7 +154,8 @@ impl Pair {
                 done => done,
             };
             let said = said.unwrap_or_else(|fault| panic!("{name}: {fault}"));
-            for message in said {
+            let doubts: Vec<TargetMessage> = std::iter::from_fn(|| applier.take_doubts()).collect();
+            for message in said.into_iter().chain(doubts) {
                 if let TargetMessage::Resynchronised { end, orphans: count, left_out: left } = &message {
                     assert_eq!(*end, number);
                     orphans = Some(*count);

@@ -62,6 +62,8 @@ pub(super) struct Running {
     found: Vec<Difference>,
     found_len: usize,
     said: Option<(ItemNumber, CheckCounts)>,
+    /// A mirror begins with it.
+    pub(super) is_mirror: bool,
     /// The target has nothing more to say of it.
     is_stopped: bool,
     from: Sequence,
@@ -96,11 +98,17 @@ impl Checking {
             found,
             found_len,
             said,
+            is_mirror: false,
             is_stopped,
             from,
             since,
         };
         Ok(Checking::Runs(Box::new(running)))
+    }
+
+    pub(super) fn of_a_mirror(mut self) -> Checking {
+        self.running().into_iter().for_each(|running| running.is_mirror = true);
+        self
     }
 
     /// The end of the walk that is under way.

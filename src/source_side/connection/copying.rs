@@ -1,6 +1,7 @@
 //! The copy of a connection: one attempt at a time, a new one with each network connection whose
 //! target is not in line.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded, never};
@@ -65,6 +66,8 @@ pub(super) struct Attempt {
     pub(super) covers: u64,
     /// The target forgets what it had, once it has taken the copy up.
     pub(super) is_afresh: bool,
+    /// It is of what lies there alone, over a session whose packets flow already.
+    pub(super) part: Option<PathBuf>,
     /// Before it begins it is looked for what has changed.
     pub(super) searches: bool,
     /// The target has answered: what it says since then is of the history that the copy began with.
@@ -86,8 +89,19 @@ impl Attempt {
         let progress = Arc::new(CopyProgress::new());
         let (answers, heard) = bounded(LIVE_ANSWERS_MAX);
         let ended = around.walk(order(heard, progress.clone()))?;
-        let (searches, is_heard, said, is_walked, end) = (false, false, None, false, None);
-        Ok(Attempt { answers, ended, progress, covers, is_afresh, searches, is_heard, said, is_walked, end })
+        Ok(Attempt {
+            answers,
+            ended,
+            progress,
+            covers,
+            is_afresh,
+            part: None,
+            searches: false,
+            is_heard: false,
+            said: None,
+            is_walked: false,
+            end: None,
+        })
     }
 
     pub(super) fn progress(&self) -> Arc<CopyProgress> {

@@ -9,6 +9,7 @@ mod full;
 mod limited;
 mod mirror;
 mod owed;
+mod part;
 mod scheduled;
 #[cfg(test)]
 mod simulated;
@@ -38,7 +39,7 @@ use crate::queue::{CursorId, Queue, Reader};
 use crate::resync::{CopyError, Pace};
 use crate::source_side::delete_guard::DeleteGuard;
 use crate::source_side::feed::{Lane, PacketFeed, Sent, Stream};
-use crate::source_side::kept::{FirstCopy, LastVerified};
+use crate::source_side::kept::{FirstCopy, LastVerified, WishedMirror};
 use crate::words::{CopyMode, HashKind, OrphanRules};
 use compressed::Level;
 use limited::Limits;
@@ -70,6 +71,8 @@ pub(crate) struct Driver<S: Surroundings> {
     checking: Option<Checking>,
     /// Asked for while the target has not said its last word on the one before.
     next_check: Option<CheckWish>,
+    /// A mirror by hand that compares first, and has changed nothing yet.
+    pub(super) wished: Option<WishedMirror>,
     /// The last comparison that came to an end.
     pub(super) verified: Option<LastVerified>,
     /// Up to when all were made that were due by themselves.
@@ -79,6 +82,8 @@ pub(crate) struct Driver<S: Surroundings> {
     /// Of the next copy.
     pub(super) copy_mode: CopyMode,
     pub(super) copy_orphans: Option<OrphanRules>,
+    /// As a person asked for it, where what is done is less: a part of that was done.
+    asked_mode: Option<CopyMode>,
     /// What the target did with them at the end of a copy, until that is in line.
     orphans: Option<OrphanCounts>,
     /// By which hashes it compares.
@@ -153,7 +158,7 @@ impl<S: Surroundings> Driver<S> {
             .when_full(settings.when_full);
         let from_nothing = settings.kept.first_copy.clone();
         let (copy_mode, copy_hash) = (settings.kept.copy_mode, settings.kept.copy_hash);
-        let verified = settings.kept.verified.clone();
+        let (verified, wished) = (settings.kept.verified.clone(), settings.kept.mirror.clone());
         let now_s = (unix_ms(SystemTime::now()) / 1000) as i64;
         let checks_served_s = settings.kept.checks_served_s.unwrap_or(now_s);
         let (copy_orphans, pace) = (settings.kept.copy_orphans, Arc::new(Pace::default()));
@@ -179,11 +184,13 @@ impl<S: Surroundings> Driver<S> {
             copy: Copying::Resting,
             checking: None,
             next_check: None,
+            wished,
             verified,
             checks_served_s,
             suspects: Suspects::default(),
             copy_mode,
             copy_orphans,
+            asked_mode: None,
             orphans: None,
             copy_hash,
             pace,
@@ -253,6 +260,7 @@ impl<S: Surroundings> Driver<S> {
                 self.machine.handle_timeout(clock::now());
             }
         }
+        self.take_up_mirror();
         self.act();
     }
 
@@ -307,8 +315,8 @@ impl<S: Surroundings> Driver<S> {
             }
             Told::Terms(terms) => self.follow_terms(terms),
             Told::Verify(wish) => self.begin_check(wish),
-            Told::Repair(suspects, answer) => {
-                let outcome = self.repair(suspects);
+            Told::Repair { suspects, part, answer } => {
+                let outcome = self.repair(suspects, part);
                 self.act();
                 let _ = answer.send(outcome);
             }

@@ -16,6 +16,7 @@ mod publishing;
 mod surroundings;
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -34,7 +35,8 @@ use crate::intercept::Divergence;
 use crate::link::{LinkStats, Saved};
 use crate::map::Map;
 use crate::packet::{
-    DataState, Ids, LeftOut, ObjectId, OrphanCounts, Position, Sequence, SetId, WithheldCounts,
+    DataState, DifferenceKind, Ids, LeftOut, ObjectId, OrphanCounts, Position, Sequence, SetId,
+    WithheldCounts,
 };
 use crate::queue::{CursorId, Haste, Queue};
 use crate::resync::{CheckOrder, CopyProgress};
@@ -103,7 +105,11 @@ pub(crate) enum Told {
     /// Compare the replica. Where that cannot be, or ends without a result, the answer says why.
     Verify(CheckWish),
     /// Have a copy mend what a comparison has found; or why not.
-    Repair(Suspects, Sender<Result<(), String>>),
+    Repair {
+        suspects: Suspects,
+        part: Option<PathBuf>,
+        answer: Sender<Result<(), String>>,
+    },
     /// Nobody waits for the comparison under way any more.
     StopVerifying,
     /// From now on nothing that programs do gets past the mount: copies may begin.
@@ -112,7 +118,7 @@ pub(crate) enum Told {
 }
 
 /// What a person wants of the copies of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MirrorCommand {
     /// Without a mode: as the last stop left it. `rate`: bytes a second.
     Start {
@@ -120,6 +126,8 @@ pub enum MirrorCommand {
         hash: HashKind,
         rate: Option<u64>,
         orphans: Option<OrphanRules>,
+        /// A path below the directory.
+        part: Option<PathBuf>,
     },
     Stop {
         from_scratch: bool,
@@ -173,6 +181,10 @@ pub struct Report {
     pub mode: CopyMode,
     /// It shows what has changed since the target was in line, and nothing else.
     pub is_minicopy: bool,
+    /// It is of what lies there alone.
+    pub part: Option<PathBuf>,
+    /// Its progress is that of a comparison, which sends nothing.
+    pub is_comparison: bool,
     /// The target has everything up to here on its disk, whatever it lacks of what came since.
     pub base: Option<Sequence>,
     /// What it may send in a second, where a person has said so.
@@ -222,6 +234,20 @@ pub struct Scheduled {
 pub enum Suspects {
     These(Arc<HashSet<ObjectId>>),
     All,
+}
+
+impl Suspects {
+    /// What a comparison has found. Where not all is known by name, everything is suspect.
+    pub(super) fn found(Verified { counts, found, .. }: &Verified) -> Suspects {
+        let names = |kind| found.iter().filter(|found| found.kind == kind).count() as u64;
+        let differ = found
+            .iter()
+            .filter(|found| !matches!(found.kind, DifferenceKind::Missing | DifferenceKind::Extra));
+        let objects: HashSet<ObjectId> = differ.filter_map(|found| found.object).collect();
+        let all = counts.missing + counts.extra + counts.different;
+        let named = names(DifferenceKind::Missing) + names(DifferenceKind::Extra) + objects.len() as u64;
+        if named < all { Suspects::All } else { Suspects::These(Arc::new(objects)) }
+    }
 }
 
 impl Default for Suspects {
@@ -376,9 +402,9 @@ impl Connection {
     }
 
     /// Has a copy mend what a comparison has found: it has begun, or is awaited, when the answer comes.
-    pub fn repair(&self, suspects: Suspects) -> Receiver<Result<(), String>> {
+    pub fn repair(&self, suspects: Suspects, part: Option<PathBuf>) -> Receiver<Result<(), String>> {
         let (answer, answered) = bounded(1);
-        let _ = self.inbox.send(Told::Repair(suspects, answer));
+        let _ = self.inbox.send(Told::Repair { suspects, part, answer });
         answered
     }
 
@@ -492,6 +518,8 @@ impl Report {
             progress: None,
             mode: CopyMode::default(),
             is_minicopy: false,
+            part: None,
+            is_comparison: false,
             base: None,
             rate: None,
             kept: Kept::default(),

@@ -56,6 +56,7 @@ impl<S: Surroundings> Driver<S> {
             copy_orphans: self.copy_orphans,
             copy_hash: self.copy_hash,
             copy_paused: self.pace.is_paused(),
+            mirror: self.wished.clone(),
             verified: self.verified.clone(),
             checks_served_s: Some(self.checks_served_s),
             names: self.guard_noted(),

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
@@ -91,6 +92,8 @@ pub(crate) struct WalkOrder {
     pub by_blocks: Option<BlockOrder>,
     /// Only this is shown.
     pub owed: Option<OwedOrder>,
+    /// Only what lies at this path below the root is shown, to a target that was good.
+    pub part: Option<PathBuf>,
     pub sink: StampedLane,
     /// What the target says to it.
     pub answers: Receiver<Answer>,
@@ -208,6 +211,7 @@ impl Surroundings for Around {
             orphans,
             by_blocks,
             owed,
+            part,
             sink,
             answers,
             progress,
@@ -231,11 +235,12 @@ impl Surroundings for Around {
             let copy = if of_restored { copy.of_restored() } else { copy };
             match check {
                 Some(order) => copy.compare(order).run(),
-                None => match owed {
-                    Some((owed, now, percent_max)) => {
+                None => match (owed, part) {
+                    (Some((owed, now, percent_max)), _) => {
                         copy.by_blocks(by_blocks).only(owed, now, percent_max).run()
                     }
-                    None => copy.to(had).by_blocks(by_blocks).run(),
+                    (None, Some(part)) => copy.by_blocks(by_blocks).of_part(&part)?.run(),
+                    (None, None) => copy.to(had).by_blocks(by_blocks).run(),
                 },
             }
         };

@@ -66,6 +66,8 @@ struct Listing {
     names: Names,
     /// The source could not list it to its end: nothing of it is extra.
     is_cut_off: bool,
+    /// It shows some names of it, and says nothing of the rest.
+    is_in_part: bool,
 }
 
 /// How a comparison goes on behind an item.
@@ -226,7 +228,7 @@ impl Check {
         };
         self.directories.begins(dir)?;
         let names = Names::none(&replica.state().join(NAMES));
-        self.listing = Some(Listing { dir, file, names, is_cut_off: false });
+        self.listing = Some(Listing { dir, file, names, is_cut_off: false, is_in_part: false });
         Ok(true)
     }
 
@@ -243,7 +245,10 @@ impl Check {
                 self.extra(replica, &listing, &name)?;
             }
         }
-        self.directories.ends(listing.dir)
+        match listing.is_in_part {
+            true => self.directories.ends_in_part(listing.dir),
+            false => self.directories.ends(listing.dir),
+        }
     }
 
     fn extra(&mut self, replica: &Replica, listing: &Listing, name: &Name) -> Result<(), Fault> {
@@ -293,6 +298,7 @@ impl Listing {
     fn take_unlisted(&mut self, unlisted: Option<&Unlisted>) -> Result<(), Fault> {
         match unlisted {
             Some(Unlisted::TheRest) => self.is_cut_off = true,
+            Some(Unlisted::NotShown) => (self.is_cut_off, self.is_in_part) = (true, true),
             Some(Unlisted::These(names)) => names.iter().try_for_each(|name| self.names.insert(name))?,
             None => {}
         }

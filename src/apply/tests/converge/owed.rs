@@ -182,7 +182,8 @@ impl World {
         }
         let objects = called.entries.keys().copied().collect();
         let kept = self.origin.keeping.clone().map(|keeping| LaneItem::Keeping { keeping });
-        let first = [LaneItem::BeginOwed { percent_max: None }, root].into_iter().chain(kept);
+        let first =
+            [LaneItem::BeginOwed { percent_max: None, compares: false }, root].into_iter().chain(kept);
         for item in first.chain([LaneItem::Owed { objects }]) {
             self.owed.push(self.sent, item, Vec::new());
         }

@@ -218,10 +218,15 @@ impl Words<'_> {
         (0..self.random.below(most)).map(|_| self.id()).collect()
     }
 
+    fn begin_owed(&mut self) -> LaneItem {
+        let percent_max = self.random.one_in(2).then_some(50);
+        LaneItem::BeginOwed { percent_max, compares: self.random.one_in(3) }
+    }
+
     pub fn item(&mut self) -> (LaneItem, Vec<u8>) {
         let object = self.id();
         let item = match self.random.below(36) {
-            32 => LaneItem::BeginOwed { percent_max: self.random.one_in(2).then_some(50) },
+            32 => self.begin_owed(),
             35 => LaneItem::Keeping { keeping: self.keeping() },
             33 | 34 => LaneItem::Owed { objects: self.called() },
             30 => LaneItem::Rules { rules: self.set_rules() },
@@ -263,7 +268,7 @@ impl Words<'_> {
                     dir_mtime: self.time(),
                     entries,
                     unlisted: match self.random.below(8) {
-                        0 => Some(Unlisted::TheRest),
+                        0 => Some(if self.random.one_in(2) { Unlisted::TheRest } else { Unlisted::NotShown }),
                         1 => Some(Unlisted::These(vec![self.name()])),
                         _ => None,
                     },

@@ -1,5 +1,6 @@
 //! The comparisons of a driver: a person asks for them.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -11,10 +12,16 @@ use crate::connection::Flow;
 use crate::control::{MirrorStatus, unix_ms};
 use crate::packet::{CheckCounts, DataState, Difference, ItemNumber, Position, Timestamp};
 use crate::resync::{Answer, CopyError, CopyProgress, TargetHad};
-use crate::source_side::kept::{LastVerified, WhatVerified};
+use crate::source_side::kept::{LastVerified, WhatVerified, WishedMirror};
+use crate::words::CopyMode;
 
 impl<S: Surroundings> Driver<S> {
     pub(super) fn begin_check(&mut self, wish: CheckWish) {
+        self.begin_check_for(wish, None);
+    }
+
+    /// `mirror`: the one that it begins.
+    pub(super) fn begin_check_for(&mut self, wish: CheckWish, mirror: Option<&WishedMirror>) {
         if let Err(why) = self.may_check() {
             let _ = wish.reply.send(Err(why));
             return;
@@ -32,6 +39,7 @@ impl<S: Surroundings> Driver<S> {
             (report.mirror, report.progress.clone())
         };
         let (around, shown) = (&mut self.around, progress.clone());
+        let pace = if mirror.is_some() { self.pace.clone() } else { Arc::default() };
         let begun = Checking::begin(self.queue.last().sequence, before, wish, |order, answers| {
             around.walk(WalkOrder {
                 check: Some(order),
@@ -43,29 +51,44 @@ impl<S: Surroundings> Driver<S> {
                 orphans: None,
                 by_blocks: None,
                 owed: None,
+                part: None,
                 sink,
                 answers,
                 progress,
-                pace: Arc::default(),
+                pace,
             })
         });
         match begun {
             Ok(checking) => {
-                self.checking = Some(checking);
+                self.checking = Some(match mirror {
+                    Some(_) => checking.of_a_mirror(),
+                    None => checking,
+                });
+                let rests = mirror.is_some() && self.pace.is_paused();
+                let status = if rests { MirrorStatus::Paused } else { MirrorStatus::Verifying };
                 self.update(|report| {
-                    report.mirror = MirrorStatus::Verifying;
+                    report.mirror = status;
                     report.progress = Some(shown);
+                    if let Some(WishedMirror { mode, part, rate, .. }) = mirror {
+                        (report.mode, report.part, report.rate) = (*mode, part.clone(), *rate);
+                        (report.is_minicopy, report.is_comparison) = (false, true);
+                    }
                 });
             }
             Err((error, reply)) => drop(reply.send(Err(format!("it cannot begin: {error}")))),
         }
     }
 
-    /// A copy mends what a comparison has found; content that differs is sent whatever size and time say.
-    pub(super) fn repair(&mut self, suspects: Suspects) -> Result<(), String> {
+    /// A copy mends what a comparison has found, of all or of a part; content that differs is sent whatever size
+    /// and time say.
+    pub(super) fn repair(&mut self, suspects: Suspects, part: Option<PathBuf>) -> Result<(), String> {
         self.may_check()?;
         if self.checking.is_some() {
             return Err("the verification before it has not ended yet".into());
+        }
+        if part.is_some() {
+            let wish = WishedMirror { mode: CopyMode::DifferencesChecksum, part, ..WishedMirror::default() };
+            return self.begin_part(wish, suspects).map_err(|why| format!("it cannot begin: {why:?}"));
         }
         self.suspects = suspects;
         self.out_of_line("a verification has found differences".into());
@@ -73,7 +96,7 @@ impl<S: Surroundings> Driver<S> {
     }
 
     /// Now, or behind the target's last word on the one before.
-    fn may_check(&self) -> Result<(), String> {
+    pub(super) fn may_check(&self) -> Result<(), String> {
         if self.next_check.is_some() || matches!(self.checking, Some(Checking::Runs(_))) {
             return Err("another verification runs".into());
         }
@@ -163,13 +186,23 @@ impl<S: Surroundings> Driver<S> {
         else {
             return;
         };
-        if let Ok(verified) = &outcome {
+        let is_mirror = running.is_mirror;
+        let compared = is_mirror.then(|| outcome.clone());
+        if let (Ok(verified), false) = (&outcome, is_mirror) {
             self.verified = Some(self.noted(verified, running.what.clone()));
             self.checks_served_s = running.serves_s.unwrap_or(self.checks_served_s);
         }
         self.unpublished = true;
-        self.update(|report| (report.mirror, report.progress) = running.before.clone());
+        // What a mirror has compared is shown until a copy begins.
+        let before = running.before.clone();
+        self.update(|report| match is_mirror {
+            true => report.mirror = before.0,
+            false => (report.mirror, report.progress) = before,
+        });
         self.checking = running.end(outcome);
+        if let Some(outcome) = compared {
+            self.compared(outcome);
+        }
     }
 
     fn noted(&self, verified: &Verified, what: WhatVerified) -> LastVerified {

@@ -61,7 +61,8 @@ impl<S: Surroundings> Driver<S> {
         };
         let sink = session.lane.stamped(session.link.waker());
         let covers = self.settings.divergence.count();
-        let (pace, mirror, mode) = (self.pace.clone(), self.mirror_begun(), self.copy_mode);
+        let mode = self.asked_mode.unwrap_or(self.copy_mode);
+        let (pace, mirror) = (self.pace.clone(), self.mirror_begun());
         let of_restored = self.is_restored && self.trust == Trust::AsNoted;
         let orphans = self.orphan_rules();
         let by_blocks = if is_empty { None } else { self.by_blocks() };
@@ -78,6 +79,7 @@ impl<S: Surroundings> Driver<S> {
             orphans,
             by_blocks,
             owed,
+            part: None,
             sink,
             answers,
             progress,
@@ -93,6 +95,7 @@ impl<S: Surroundings> Driver<S> {
                     report.data = DataState::Bad;
                     report.left_out = LeftOut::default();
                     (report.mirror, report.mode, report.is_minicopy) = (mirror, mode, is_minicopy);
+                    (report.part, report.is_comparison) = (None, false);
                     report.copy_attempts += 1;
                     report.progress = Some(progress);
                 });
@@ -115,7 +118,7 @@ impl<S: Surroundings> Driver<S> {
     }
 
     /// Where it is not that all are moved aside, which is what a target does by itself.
-    fn orphan_rules(&self) -> Option<LaneItem> {
+    pub(super) fn orphan_rules(&self) -> Option<LaneItem> {
         let OrphanRules { choice, age_ms } = self.copy_orphans.unwrap_or(self.settings.orphans);
         let percent_max = self.percent_max();
         let rule = match choice {
@@ -137,7 +140,11 @@ impl<S: Surroundings> Driver<S> {
 
     /// How content is compared that the target may have otherwise.
     fn by_blocks(&self) -> Option<BlockOrder> {
-        let least = self.copy_mode.blocks_from()?;
+        self.by_blocks_in(self.copy_mode)
+    }
+
+    pub(super) fn by_blocks_in(&self, mode: CopyMode) -> Option<BlockOrder> {
+        let least = mode.blocks_from()?;
         Some(BlockOrder { hash: BlockHash::draw(self.copy_hash), least })
     }
 
@@ -180,7 +187,8 @@ impl<S: Surroundings> Driver<S> {
         if !attempt.answer(answer) {
             return self.misbehaves("the target answers listings that it was not sent".into());
         }
-        if !std::mem::replace(&mut attempt.is_heard, true) {
+        // Of a part nothing else is known than before.
+        if !std::mem::replace(&mut attempt.is_heard, true) && attempt.part.is_none() {
             self.copy_is_taken_up();
         }
     }
@@ -225,11 +233,11 @@ impl<S: Surroundings> Driver<S> {
     fn in_line(&mut self) {
         let Some(attempt) = self.copy.attempt() else { return };
         let Some(EndSaid { orphans, left_out, .. }) = attempt.complete() else { return };
-        let (covers, progress) = (attempt.covers, attempt.progress());
+        let (covers, progress, part) = (attempt.covers, attempt.progress(), attempt.part.take());
         self.copy.end();
         (self.trust, self.is_restored) = (Trust::AsNoted, false);
         (self.copy_mode, self.copy_hash) = (CopyMode::default(), HashKind::default());
-        self.copy_orphans = None;
+        (self.copy_orphans, self.asked_mode) = (None, None);
         let moved = OrphanCounts { moved: orphans, ..OrphanCounts::default() };
         let orphans = self.orphans.take().unwrap_or(moved);
         self.suspects = Suspects::default();
@@ -243,16 +251,19 @@ impl<S: Surroundings> Driver<S> {
         self.lacks.in_line(began.map(|began| began.sequence));
         let base = self.lacks.base();
         let is_minicopy = self.shared.report.lock().is_minicopy;
-        match is_minicopy {
-            true => self.guard.knows_the_rest(after.sequence),
-            false => self.guard.knows(copied.files, after.sequence),
+        match (is_minicopy, &part) {
+            (_, Some(_)) => {}
+            (true, None) => self.guard.knows_the_rest(after.sequence),
+            (false, None) => self.guard.knows(copied.files, after.sequence),
         }
         self.update(|report| {
             report.base = base;
             report.data = if left_out.is_empty() { DataState::Good } else { DataState::Bad };
             report.data_reason = if left_out.is_empty() { String::new() } else { left_out.summary() };
             report.left_out = left_out;
-            report.orphans = Some(orphans);
+            // What stayed elsewhere is still there.
+            let stayed = report.orphans.filter(|_| part.is_some()).map_or(0, |before| before.kept);
+            report.orphans = Some(OrphanCounts { kept: orphans.kept.max(stayed), ..orphans });
             report.aside = AsideStatus::default();
             report.retrying = None;
             (report.mirror, report.rate) = (MirrorStatus::Complete, None);
@@ -266,7 +277,14 @@ impl<S: Surroundings> Driver<S> {
     fn say_in_line(&self, copied: &ProgressSnapshot, orphans: OrphanCounts) {
         let Settings { id, target, .. } = &self.settings;
         let files = copied.files_copied;
-        let copy = if self.shared.report.lock().is_minicopy { "minicopy" } else { "copy" };
+        let copy = {
+            let report = self.shared.report.lock();
+            match &report.part {
+                Some(part) => format!("mirror of {}", part.display()),
+                None if report.is_minicopy => "minicopy".to_owned(),
+                None => "copy".to_owned(),
+            }
+        };
         log::info!("connection {id} to {target}: in line after a {copy}; content of {files} files was sent");
         let OrphanCounts { moved, kept, deleted, spared } = orphans;
         if moved > 0 {

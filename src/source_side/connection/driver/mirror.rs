@@ -1,6 +1,7 @@
 //! What a person wants of copies.
 
 use super::super::MirrorCommand;
+use super::super::checking::Checking;
 use super::super::surroundings::Surroundings;
 use super::Driver;
 use crate::clock;
@@ -13,15 +14,11 @@ impl<S: Surroundings> Driver<S> {
     pub(super) fn mirror(&mut self, command: MirrorCommand) -> Result<(), NotNow> {
         self.unpublished = true;
         match command {
-            MirrorCommand::Start { mode, hash, rate, orphans } => {
-                self.machine.handle_command(clock::now(), Command::StartMirror)?;
-                self.lacks.everything();
-                if let Some(mode) = mode {
-                    (self.copy_mode, self.copy_hash) = (mode, hash);
-                }
-                self.copy_orphans = orphans;
+            command @ MirrorCommand::Start { .. } => self.start_mirror(command)?,
+            MirrorCommand::Stop { .. } if self.wished.take().is_some() => {
                 self.pace.pause(false);
-                self.set_rate(rate);
+                self.end_check(Err("its mirror was given up".into()));
+                self.update(|report| (report.mirror, report.rate) = (MirrorStatus::Stopped, None));
             }
             MirrorCommand::Stop { from_scratch } => {
                 self.machine.handle_command(clock::now(), Command::StopMirror)?;
@@ -43,26 +40,31 @@ impl<S: Surroundings> Driver<S> {
 
     /// The walk rests between two items, and packets go on.
     fn hold_copy(&mut self, is_paused: bool) -> Result<(), NotNow> {
-        if self.copy.is_resting() {
+        if self.copy.is_resting() && self.wished.is_none() {
             return Err(NotNow::NoMirror);
         }
         self.pace.pause(is_paused);
-        if self.copy.attempt().is_some() {
+        if self.copy.attempt().is_some() || self.checks_for_mirror() {
             let mirror = self.mirror_begun();
             self.update(|report| report.mirror = mirror);
         }
         Ok(())
     }
 
-    fn set_rate(&self, rate: Option<u64>) {
+    pub(super) fn set_rate(&self, rate: Option<u64>) {
         self.pace.set_rate(rate);
         self.update(|report| report.rate = rate);
+    }
+
+    pub(super) fn checks_for_mirror(&self) -> bool {
+        matches!(&self.checking, Some(Checking::Runs(running)) if running.is_mirror)
     }
 
     /// How a copy that is under way is shown.
     pub(super) fn mirror_begun(&self) -> MirrorStatus {
         match self.pace.is_paused() {
             true => MirrorStatus::Paused,
+            false if self.checks_for_mirror() => MirrorStatus::Verifying,
             false => MirrorStatus::Mirroring { percent: 0.0 },
         }
     }
