@@ -13,15 +13,16 @@
 //! ```
 //! A record is written before the change that it is about, so whoever reads an object first and looks for
 //! its record afterwards knows whether what was read is as of the barrier: no lock is held over a read, and
-//! no packet waits for a copy. Each session preserves for itself.
+//! what a packet waits for is what its own change has to keep, and the kernel's locks of one file. Each
+//! session preserves for itself.
 //!
-//! - [`machine`]: which command is legal in which state; pure
-//! - [`sessions`]: the sessions of one replica; [`session`]: one of them, and what it keeps on disk
+//! - `machine`: which command is legal in which state; pure
+//! - `sessions`: the sessions of one replica; `session`: one of them, and what it keeps on disk
 //! - [`guard`]: what the applier calls before it changes anything
-//! - [`preserved`], [`records`], [`looks`]: what was kept, its log, attributes of one object
-//! - [`copy`]: the copy in the background
+//! - `preserved`, `records`, `looks`: what was kept, its log, attributes of one object
+//! - `copy`: the copy in the background
 //!
-//! Nothing here ever keeps a packet up: what cannot be preserved fails its session.
+//! Nothing here fails a packet: what cannot be preserved fails its session.
 
 mod copy;
 pub mod guard;
