@@ -87,7 +87,7 @@ fn an_outage_that_the_disk_holds_costs_no_copy() {
         assert!(memory <= 32 * MIB && number(&disk["bytes"]) > 20 * MIB, "{away}");
         assert!(number(&disk["file_bytes"]) <= 64 * MIB && disk["trouble"].is_null(), "{away}");
         assert_eq!(away["connections"][0]["needs_copy"], false, "{away}");
-        let files = fs::read_dir(Path::new(&queue).join("here")).expect("the set's own").count() as u64;
+        let files = fs::read_dir(Path::new(&queue).join("here.queue")).expect("the set's own").count() as u64;
         assert_eq!(files * 8 * MIB, number(&disk["file_bytes"]), "{away}");
         hosts.serve();
         hosts.wait_until_resumed(connected);
@@ -115,7 +115,7 @@ fn an_outage_that_the_disk_holds_costs_no_copy() {
     hosts.stop_source();
     hosts.stop_target();
     assert_eq!(
-        fs::read_dir(Path::new(&queue).join("here")).expect("the set's own").count(),
+        fs::read_dir(Path::new(&queue).join("here.queue")).expect("the set's own").count(),
         0,
         "segments stay"
     );

@@ -155,7 +155,7 @@ fn the_queue_on_disk_lies_with_the_set_or_in_a_directory_of_its_own() {
     assert_eq!(usual.queue_directory(), Some("/s/web/queue".into()));
     assert_eq!(usual.queue_disk.unwrap().limit, None);
     let own = options("--queue-dir /fast --queue-disk-limit 1G");
-    assert_eq!(own.queue_directory(), Some("/fast/web".into()));
+    assert_eq!(own.queue_directory(), Some("/fast/web.queue".into()));
     assert_eq!(own.queue_disk.unwrap().limit, Some(1 << 30));
     assert_eq!(options("--queue-disk-limit 0").queue_directory(), None);
 }

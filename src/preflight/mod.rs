@@ -21,6 +21,7 @@ pub use elsewhere::{Elsewhere, Way, Ways};
 pub use facts::{FsFacts, existing_ancestor, kernel_version, open_dev_fuse};
 pub use mounts::{FS_TYPE, Location, Mount, MountTable, Pulse, pulse};
 pub use paths::{Relation, is_within, relation, resolve};
+pub use queue::beside_queue;
 pub use users::{Use, UseKind, User, Users, open_writers, users_of};
 
 use std::fs;
@@ -200,6 +201,12 @@ pub fn check_places(options: &ProtectOptions, mounts: &MountTable) -> Result<(),
             Target::Null | Target::Remote { .. } => None,
         })
         .collect();
+    if let Some(queue) = options.queue_directory() {
+        let queue = Place { what: "the directory of the queue", path: &queue };
+        refuse_contact(&queue, &tree, mounts)?;
+        refuse_contact(&queue, &Place { what: "the mount point", path: &options.directory }, mounts)?;
+        replicas.iter().try_for_each(|replica| refuse_contact(&queue, replica, mounts))?;
+    }
     for (at, replica) in replicas.iter().enumerate() {
         refuse_contact(replica, &tree, mounts)?;
         refuse_contact(replica, &Place { what: "the mount point", path: &options.directory }, mounts)?;

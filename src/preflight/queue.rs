@@ -1,12 +1,14 @@
 //! The directory for the part of the queue that is on disk.
+//!
+//! What it must not lie in is checked with the other places.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::Access;
 
-use super::{NOTHING_DONE, existing_ancestor};
+use super::{NOTHING_DONE, check_outside, existing_ancestor};
 use crate::failure::Failure;
 use crate::words::{ProtectOptions, Target};
 
@@ -17,11 +19,14 @@ pub fn check(options: &ProtectOptions) -> Result<Option<String>, Failure> {
         return Ok(None);
     };
     check_parent(parent)?;
-    Ok(replica_beside(options, parent).map(|replica| {
+    // It is in nobody else's tree either: what another daemon replicates, or holds as a replica.
+    check_outside(parent)?;
+    Ok(beside_queue(options).map(|other| {
         format!(
-            "The queue on disk ({}) and the replica {} lie on one disk: a queue that grows takes room from the replica.",
+            "The queue on disk ({}) and {} lie on one disk: of it a quarter stays free, and what the queue takes is room \
+             that others lack.",
             parent.display(),
-            replica.display()
+            other.display()
         )
     }))
 }
@@ -48,12 +53,13 @@ fn check_parent(parent: &Path) -> Result<(), Failure> {
     }
 }
 
-/// A replica on this host whose file system the queue would fill.
-fn replica_beside<'a>(options: &'a ProtectOptions, parent: &Path) -> Option<&'a PathBuf> {
+/// The protected directory, or a replica on this host, whose file system the queue would fill.
+pub fn beside_queue(options: &ProtectOptions) -> Option<&Path> {
     let device = |path: &Path| fs::metadata(existing_ancestor(path)).map(|meta| meta.dev()).ok();
-    let own = device(parent)?;
-    options.targets.iter().find_map(|target| match target {
-        Target::Local(replica) if device(replica) == Some(own) => Some(replica),
-        Target::Local(_) | Target::Null | Target::Remote { .. } => None,
-    })
+    let own = device(&options.queue_directory()?)?;
+    let replicas = options.targets.iter().filter_map(|target| match target {
+        Target::Local(replica) => Some(replica.as_path()),
+        Target::Null | Target::Remote { .. } => None,
+    });
+    std::iter::once(options.tree()).chain(replicas).find(|other| device(other) == Some(own))
 }

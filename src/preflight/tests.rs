@@ -182,6 +182,24 @@ fn replicas_and_own_directories_must_lie_apart_from_the_tree() {
         }
     };
     let local = |path: &Path| Target::Local(path.to_owned());
+    let queue_in = |options: &mut ProtectOptions, parent: &Path| {
+        options.queue_disk = Some(crate::words::QueueDisk { parent: Some(parent.to_owned()), limit: None });
+    };
+    // What is used is a directory in the one that is named.
+    let (around, named) = (ground.dir("around"), ground.dir("around/test.queue"));
+    check("a queue elsewhere", None, &|options| queue_in(options, &elsewhere));
+    check("a queue that is the tree", Some("the directory of the queue"), &|options| {
+        options.directory = named.clone();
+        queue_in(options, &around);
+    });
+    check("a queue around the tree", Some("the directory of the queue"), &|options| {
+        options.directory = ground.dir("around/test.queue/below");
+        queue_in(options, &around);
+    });
+    check("a queue that is a replica", Some("the directory of the queue"), &|options| {
+        options.targets = vec![Target::Local(named.clone())];
+        queue_in(options, &around);
+    });
     check("apart", None, &|options| options.targets = vec![local(&elsewhere), Target::Null]);
     check("not there yet", None, &|options| options.targets = vec![local(&ground.path("new"))]);
     check("a name is no prefix", None, &|options| options.targets = vec![local(&ground.path("tree2"))]);

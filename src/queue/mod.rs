@@ -29,7 +29,7 @@ pub use overflow::Reader;
 #[cfg(test)]
 pub(crate) use overflow::Spilled;
 pub use packet::{Draft, Haste, Packet};
-pub use segment_files::DiskPlace;
+pub use segment_files::{DiskPlace, remove_left};
 
 /// Bugs that are planted on purpose: the tests and the simulator have to find each of them.
 #[cfg(test)]

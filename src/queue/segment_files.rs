@@ -1,14 +1,16 @@
 //! The files of segments: made, preallocated, used again, removed; how many there may be.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::segment::MAGIC;
 use crate::failpoint;
 use crate::limits::{
     QUEUE_DISK_FLOOR, QUEUE_DISK_MIN, QUEUE_SEGMENT, QUEUE_SEGMENTS_MIN, QUEUE_SPARE_SEGMENTS,
@@ -19,7 +21,7 @@ use crate::words::DiskTrouble;
 /// Where segments lie, and how much of the disk they may take.
 #[derive(Clone, Debug)]
 pub struct DiskPlace {
-    /// Its own: made where it is missing; what lies there of segments is removed.
+    /// Its own: made where it is missing; what lies there of segments is removed, and nothing else may be there.
     pub directory: PathBuf,
     /// Of one segment, bytes.
     pub segment_len: u64,
@@ -27,6 +29,8 @@ pub struct DiskPlace {
     pub limit: Option<u64>,
     /// Bytes of the disk that stay free.
     pub floor: u64,
+    /// The protected directory or a replica lies on the same disk: it leaves them a good part.
+    pub is_beside_others: bool,
 }
 
 impl DiskPlace {
@@ -36,7 +40,12 @@ impl DiskPlace {
             assert!(limit >= QUEUE_DISK_MIN, "a limit was not checked");
             (limit / QUEUE_SEGMENTS_MIN).min(QUEUE_SEGMENT)
         });
-        DiskPlace { directory, segment_len, limit, floor: QUEUE_DISK_FLOOR }
+        DiskPlace { directory, segment_len, limit, floor: QUEUE_DISK_FLOOR, is_beside_others: false }
+    }
+
+    /// On a disk that is not its own.
+    pub fn beside_others(self) -> DiskPlace {
+        DiskPlace { is_beside_others: true, ..self }
     }
 }
 
@@ -73,18 +82,27 @@ pub(super) struct SegmentFiles {
 
 const NAME: &str = "segment-";
 
+/// Part of a disk that stays free where others need it, too: what programs write and replicas receive while a target is
+/// away comes on top of what the queue holds of it.
+const QUEUE_DISK_LEFT_PART: u64 = 4;
+
 impl SegmentFiles {
     /// Errors: the directory cannot be made or is somebody else's; another process has it.
     pub(super) fn open(place: DiskPlace) -> io::Result<SegmentFiles> {
-        let dir = own_directory(&place.directory, 0o700, Symlink::Own)?;
+        let dir = own_directory(&place.directory, 0o700, Symlink::Never)?;
         rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
             Errno::WOULDBLOCK => io::Error::new(io::ErrorKind::WouldBlock, "another daemon uses it"),
             error => error.into(),
         })?;
         let left = std::fs::read_dir(&place.directory)?.collect::<io::Result<Vec<_>>>()?;
-        for entry in
-            left.iter().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(NAME.as_bytes()))
-        {
+        // All of them first: where something is not its own nothing is removed.
+        for entry in &left {
+            if !is_segment(&dir, &entry.file_name())? {
+                let text = format!("{} is no part of a queue; nothing was removed", entry.path().display());
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+            }
+        }
+        for entry in left {
             rustix::fs::unlinkat(&dir, entry.file_name(), AtFlags::empty())?;
         }
         Ok(SegmentFiles { place, dir, names: 0, count: 0, spare: Vec::new(), is_over: false })
@@ -107,7 +125,8 @@ impl SegmentFiles {
         if self.place.limit.is_some_and(|limit| (self.count + 1) * self.place.segment_len > limit) {
             return Err(DiskTrouble::AtLimit);
         }
-        if self.free()? < self.place.segment_len + self.place.floor {
+        let (free, floor) = self.room()?;
+        if free < self.place.segment_len + floor {
             return Err(DiskTrouble::NoSpace);
         }
         let file = self.make().map_err(trouble)?;
@@ -132,7 +151,7 @@ impl SegmentFiles {
 
     /// Nobody reads or writes it any more, or whoever reads it does not believe it.
     pub(super) fn give_back(&mut self, file: Arc<SegmentFile>) {
-        if self.spare.len() < QUEUE_SPARE_SEGMENTS && !self.is_over {
+        if self.spare.len() < QUEUE_SPARE_SEGMENTS && !self.is_over && !self.is_in_the_way() {
             return self.spare.push(file);
         }
         self.remove(&file.name);
@@ -146,13 +165,25 @@ impl SegmentFiles {
 
     /// What all files may come to, as the disk is now.
     pub(super) fn capacity(&self) -> Result<u64, DiskTrouble> {
-        let disk = self.bytes() + self.free()?.saturating_sub(self.place.floor);
+        let (free, floor) = self.room()?;
+        let disk = self.bytes() + free.saturating_sub(floor);
         Ok(self.place.limit.map_or(disk, |limit| limit.min(disk)))
     }
 
-    fn free(&self) -> Result<u64, DiskTrouble> {
+    /// Bytes of the disk that are free, and that have to stay so.
+    fn room(&self) -> Result<(u64, u64), DiskTrouble> {
         let facts = rustix::fs::fstatvfs(&self.dir).map_err(|error| trouble(error.into()))?;
-        Ok(facts.f_bavail * facts.f_frsize)
+        let floor = match self.place.is_beside_others {
+            true => self.place.floor.max(facts.f_blocks * facts.f_frsize / QUEUE_DISK_LEFT_PART),
+            false => self.place.floor,
+        };
+        Ok((facts.f_bavail * facts.f_frsize, floor))
+    }
+
+    /// Whether it holds what programs and replicas need now: others have filled the disk since it was taken.
+    pub(super) fn is_in_the_way(&self) -> bool {
+        let free = self.room().map_or(u64::MAX, |(free, _)| free);
+        self.place.is_beside_others && self.count > 0 && free < self.place.floor
     }
 
     fn remove(&self, name: &str) {
@@ -182,7 +213,42 @@ impl SegmentFiles {
 impl Drop for SegmentFiles {
     fn drop(&mut self) {
         self.end();
+        // Only where nothing is in it.
+        let _ = std::fs::remove_dir(&self.place.directory);
     }
+}
+
+/// What a daemon that was killed has left of a queue, where none is put any more.
+pub fn remove_left(directory: &Path) {
+    if directory.is_dir()
+        && let Err(error) = SegmentFiles::open(DiskPlace::new(directory.to_owned(), None))
+    {
+        log::warn!("what is left of a queue in {} cannot be removed: {error}", directory.display());
+    }
+}
+
+/// Whether it is a file of this product: by its name, and how it begins. One that was not written yet is empty.
+fn is_segment(dir: &File, name: &OsStr) -> io::Result<bool> {
+    let digits = name.as_encoded_bytes().strip_prefix(NAME.as_bytes()).unwrap_or_default();
+    if digits.len() < 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return Ok(false);
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::LOOP) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    if !file.metadata()?.is_file() {
+        return Ok(false);
+    }
+    let mut begin = [0; MAGIC.len()];
+    let is_empty = match file.read_exact_at(&mut begin, 0) {
+        Ok(()) => begin == [0; MAGIC.len()],
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => file.metadata()?.len() == 0,
+        Err(error) => return Err(error),
+    };
+    Ok(is_empty || begin == *MAGIC)
 }
 
 /// What an error of the disk means.
@@ -190,5 +256,53 @@ pub(super) fn trouble(error: io::Error) -> DiskTrouble {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DiskTrouble::NoSpace,
         _ => DiskTrouble::Failed { errno: error.raw_os_error().unwrap_or(libc::EIO) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn place(directory: &Path) -> DiskPlace {
+        DiskPlace::new(directory.to_owned(), Some(QUEUE_DISK_MIN))
+    }
+
+    /// Files of others that happened to be called alike were removed without a word.
+    #[test]
+    fn only_its_own_files_are_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("queue");
+        let mut files = SegmentFiles::open(place(&dir)).unwrap();
+        let (written, empty) = (files.take().unwrap(), files.take().unwrap());
+        written.write(MAGIC, 0).unwrap();
+        let kept = |name: &str| fs::copy(dir.join(name), root.path().join(name)).unwrap();
+        let names = [written.name.clone(), empty.name.clone()];
+        names.iter().for_each(|name| _ = kept(name));
+        drop(files);
+        assert!(!dir.exists(), "nothing is left of it");
+
+        fs::create_dir(&dir).unwrap();
+        names.iter().for_each(|name| fs::rename(root.path().join(name), dir.join(name)).unwrap());
+        for (name, content) in
+            [("segment-notes.txt", "mine"), ("segment-00000009", "mine too"), ("web.conf", "a setting")]
+        {
+            fs::write(dir.join(name), content).unwrap();
+            let refused = SegmentFiles::open(place(&dir)).err().expect("it is somebody's").to_string();
+            assert!(refused.contains(name), "{refused}");
+            assert_eq!(fs::read_to_string(dir.join(name)).unwrap(), content);
+            assert!(names.iter().all(|name| dir.join(name).exists()), "nothing was removed");
+            fs::remove_file(dir.join(name)).unwrap();
+        }
+        std::os::unix::fs::symlink("/etc", dir.join("segment-00000007")).unwrap();
+        SegmentFiles::open(place(&dir)).err().expect("a link is no segment");
+        fs::remove_file(dir.join("segment-00000007")).unwrap();
+        remove_left(&dir);
+        assert!(!dir.exists(), "what a killed daemon left goes");
+
+        fs::create_dir(root.path().join("real")).unwrap();
+        std::os::unix::fs::symlink("real", &dir).unwrap();
+        SegmentFiles::open(place(&dir)).err().expect("another directory than was named");
     }
 }

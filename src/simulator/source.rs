@@ -134,7 +134,8 @@ fn queue(limit: usize, at: Position, disk: Option<u64>) -> (Arc<Queue>, Option<T
     let Some(disk) = disk else { return (Queue::new(limit, at), None) };
     let dir = tempfile::tempdir().expect("a temporary directory");
     let directory = dir.path().join("queue");
-    let place = DiskPlace { directory, segment_len: SEGMENT, limit: Some(disk), floor: 0 };
+    let place =
+        DiskPlace { directory, segment_len: SEGMENT, limit: Some(disk), floor: 0, is_beside_others: false };
     let queue = Queue::with_disk(limit, at, place).expect("segments can be made");
     queue.look_at_disk();
     (queue, Some(dir))

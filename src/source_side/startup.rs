@@ -35,7 +35,7 @@ use crate::open_files;
 use crate::packet::{Ids, Incarnation, Position};
 use crate::preflight::{self, Claim, DeadMount, MountTable, Preflight, Role};
 use crate::privileges::{self, PROTECT};
-use crate::queue::{DiskPlace, Queue};
+use crate::queue::{DiskPlace, Queue, remove_left};
 use crate::store;
 use crate::sys::{MountOptions, set_mount_options};
 use crate::words::{CopyMode, ProtectOptions, Target};
@@ -193,10 +193,13 @@ fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Mark) -> R
 /// What memory has no room for goes to the disk from here on.
 fn open_queue(options: &ProtectOptions, origin: Position) -> Result<Arc<Queue>, Failure> {
     let (Some(disk), Some(directory)) = (&options.queue_disk, options.queue_directory()) else {
+        // Of a daemon that had one, and was killed.
+        remove_left(&options.set_state().join("queue"));
         return Ok(Queue::new(options.queue_memory, origin));
     };
     let failed = |error| io_failure(&format!("the queue in {} cannot be used", directory.display()), &error);
     let place = DiskPlace::new(directory.clone(), disk.limit);
+    let place = if preflight::beside_queue(options).is_some() { place.beside_others() } else { place };
     let queue = Queue::with_disk(options.queue_memory, origin, place).map_err(failed)?;
     queue.work_with_disk().map_err(failed)?;
     Ok(queue)

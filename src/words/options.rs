@@ -88,11 +88,10 @@ impl ProtectOptions {
     /// Where the segments of its queue lie, where it has any.
     pub fn queue_directory(&self) -> Option<PathBuf> {
         let disk = self.queue_disk.as_ref()?;
-        Some(
-            disk.parent
-                .as_ref()
-                .map_or_else(|| self.set_state().join("queue"), |parent| parent.join(&self.name)),
-        )
+        Some(disk.parent.as_ref().map_or_else(
+            || self.set_state().join("queue"),
+            |parent| parent.join(format!("{}.queue", self.name)),
+        ))
     }
 
     /// The control socket of this set.

@@ -215,10 +215,10 @@ impl OnDisk {
     }
 
     /// Everything up to the end of a segment, of which some cannot be read.
-    fn lose(&mut self, id: u64, why: &str) {
+    pub(super) fn lose(&mut self, id: u64, why: &str) {
         let Some(segment) = self.of_id(id).and_then(|at| self.segments.get_mut(at)) else { return };
         segment.is_sealed = true;
-        let (upto, why) = (segment.last.sequence, format!("the queue on disk cannot be read: {why}"));
+        let (upto, why) = (segment.last.sequence, format!("the queue on disk is given up: {why}"));
         log::error!("{why}; targets that have not applied what it held go on from the map");
         self.lost =
             Some(Lost { upto: self.lost.as_ref().map_or(upto, |lost| lost.upto.max(upto)), why: why.into() });

@@ -9,7 +9,7 @@ use super::super::segment_files::{SegmentFile, SegmentFiles, trouble};
 use super::{OnDisk, Overflow, Segment};
 use crate::limits::QUEUE_SPILL_BATCH;
 
-use crate::packet::Position;
+use crate::packet::{Position, Sequence};
 use crate::words::DiskTrouble;
 
 /// What came of a step.
@@ -54,11 +54,14 @@ impl Queue {
         let freed = self.tail.lock().disk.as_mut().map(|disk| std::mem::take(&mut disk.freed));
         let mut files = overflow.files.lock();
         freed.into_iter().flatten().for_each(|file| files.give_back(file));
-        let (bytes, capacity) = (files.bytes(), files.capacity());
+        let (bytes, capacity, is_in_the_way) = (files.bytes(), files.capacity(), files.is_in_the_way());
         drop(files);
         let mut tail = self.tail.lock();
         let Some(disk) = &mut tail.disk else { return };
         disk.file_bytes = bytes;
+        if is_in_the_way {
+            disk.make_way();
+        }
         match capacity {
             Ok(capacity) => {
                 disk.capacity = capacity;
@@ -140,6 +143,15 @@ impl Tail {
 }
 
 impl OnDisk {
+    /// Whoever has not applied what is on disk goes on from the map: the disk is full, and not with the queue alone.
+    fn make_way(&mut self) {
+        let lost = self.lost.as_ref().map_or(Sequence(0), |lost| lost.upto);
+        let last = self.segments.back().filter(|last| last.last.sequence > lost).map(|last| last.id);
+        if let Some(last) = last {
+            self.lose(last, "the disk that it shares with others is full");
+        }
+    }
+
     pub(super) fn is_in(&mut self, trouble: DiskTrouble) {
         if self.trouble.replace(trouble) != Some(trouble) {
             log::warn!("nothing of the queue is written to disk: {trouble}");

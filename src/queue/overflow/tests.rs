@@ -24,7 +24,7 @@ const SEGMENT: u64 = 40_000;
 const MEMORY: usize = 60_000;
 
 fn place(dir: &Path, limit: Option<u64>) -> DiskPlace {
-    DiskPlace { directory: dir.join("queue"), segment_len: SEGMENT, limit, floor: 0 }
+    DiskPlace { directory: dir.join("queue"), segment_len: SEGMENT, limit, floor: 0, is_beside_others: false }
 }
 
 fn start() -> Position {
