@@ -37,6 +37,8 @@ mod mmap;
 mod mount_options;
 mod offline;
 mod orphans;
+#[cfg(feature = "suites")]
+mod packages;
 mod pair;
 mod parts;
 mod past;

@@ -18,6 +18,7 @@ use super::bench::Bench;
 use super::clone::Clones;
 use super::metrics::Metrics;
 use super::orphans::Orphans;
+use super::pages::{Completions, Man};
 use super::restore::Restore;
 use super::serve::parse_listen;
 use super::stop::Stop;
@@ -101,6 +102,10 @@ pub enum Command {
     Doctor(Doctor),
     /// Measure what the mount costs here, side by side with the plain directory
     Bench(Bench),
+    /// Write the manual: a page for each command
+    Man(Man),
+    /// Print what a shell needs to complete commands and options
+    Completions(Completions),
     #[command(hide = true)]
     FlushMount(FlushMount),
     #[command(flatten)]

@@ -14,6 +14,7 @@ pub mod metrics;
 mod mirror;
 pub mod orphans;
 mod output;
+pub mod pages;
 mod pairing;
 mod planned;
 mod protect;
@@ -71,6 +72,8 @@ pub fn main() -> ExitCode {
         Command::Restore(args) => restore::run(&common, args),
         Command::Doctor(args) => doctor::run(&common, &args),
         Command::Bench(args) => bench::run(&common, &args),
+        Command::Man(args) => pages::man(&common, &args),
+        Command::Completions(args) => pages::completions(&args),
         Command::FlushMount(args) => protect::flush_mount(&args),
         Command::Planned(planned) => Err(planned::refusal(&planned)),
     };
