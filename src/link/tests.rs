@@ -468,10 +468,10 @@ fn pair_behind_proxy(heartbeat: Duration) -> (Pair, Proxy) {
 
 #[test]
 fn a_cut_network_is_noticed_by_both_sides() {
-    let (pair, proxy) = pair_behind_proxy(Duration::from_millis(100));
-    std::thread::sleep(Duration::from_secs(1));
+    let (pair, proxy) = pair_behind_proxy(Duration::from_millis(400));
+    std::thread::sleep(Duration::from_secs(2));
     assert!(pair.source.events().try_recv().is_err(), "heartbeats keep an idle link up");
-    assert!(pair.source.stats().heartbeat_age_ms < 300);
+    assert!(pair.source.stats().heartbeat_age_ms < 1200);
     proxy.cut_small.store(true, SeqCst);
     proxy.cut_large.store(true, SeqCst);
     assert!(lost(&pair.source).contains("no heartbeat"));
