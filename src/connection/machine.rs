@@ -133,6 +133,8 @@ pub enum Action {
     End,
 }
 
+const BY_HAND: &str = "paused by hand";
+
 /// See the module.
 pub struct Machine {
     /// For the log.
@@ -140,6 +142,8 @@ pub struct Machine {
     state: State,
     since: Instant,
     reason: String,
+    /// Why nothing is sent where it may not be, over the end of a network connection.
+    held: Option<String>,
     /// Failed attempts in a row.
     attempts: u32,
     window: Window,
@@ -163,6 +167,7 @@ impl Machine {
             state: State::Stopped,
             since: now,
             reason: String::new(),
+            held: None,
             attempts: 0,
             window,
             when_full: WhenFull::default(),
@@ -364,6 +369,10 @@ impl Machine {
     }
 
     fn set_flow(&mut self, now: Instant, wanted: Flow) -> Result<(), NotNow> {
+        match wanted {
+            Flow::Send => self.held = None,
+            Flow::Hold => _ = self.held.get_or_insert_with(|| BY_HAND.to_owned()),
+        }
         match (&self.state, wanted) {
             (State::Stopped, _) => return Err(NotNow::Stopped),
             (State::Gone, _) => return Err(NotNow::Gone),
@@ -377,7 +386,7 @@ impl Machine {
                 self.pending_flow(now, wanted);
             }
             (State::Started(link), Flow::Hold) => {
-                self.goto(now, State::Paused(*link), "paused by hand");
+                self.goto(now, State::Paused(*link), BY_HAND);
                 self.actions.push_back(Action::SetFlow(Flow::Hold));
             }
             (State::Paused(link), Flow::Send) => {
@@ -392,6 +401,7 @@ impl Machine {
     /// A connection that does not send is held before it does: the question stands until a person answers it,
     /// also where the queue became full meanwhile.
     fn many_deletes(&mut self, now: Instant, reason: &str) {
+        self.held.get_or_insert_with(|| reason.to_owned());
         match &self.state {
             State::Started(Link::Pending) => self.pending_flow(now, Flow::Hold),
             State::Started(link) => {
@@ -445,7 +455,13 @@ impl Machine {
         match (self.let_go.take(), decide(held, proof)) {
             (None, Decision::Resume { after }) => {
                 self.attempts = 0;
-                let reason = format!("resumed after packet {}", after.sequence);
+                let reason = match (flow, &self.held) {
+                    (Flow::Hold, Some(held)) => held.clone(),
+                    (Flow::Hold, None) => {
+                        format!("the target has everything up to packet {}", after.sequence)
+                    }
+                    (Flow::Send, _) => format!("resumed after packet {}", after.sequence),
+                };
                 self.goto(now, started(Link::Streaming, flow), &reason);
                 self.stream(after, flow);
             }

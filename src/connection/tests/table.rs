@@ -574,3 +574,21 @@ fn a_stopped_mirror_begins_by_hand_alone() {
     }
     assert_eq!(name(&machine), "copying", "one more, although it is in line");
 }
+
+/// After its network connection had broken off once, a paused connection only said that it had resumed.
+#[test]
+fn why_it_is_paused_is_kept_over_a_lost_connection() {
+    for (what, part) in [("many deletes", "1200 of 2000 files would go"), ("pause", "paused by hand")] {
+        let (mut machine, mut now) = machine_in("streaming");
+        for what in [what, "lost", "timeout", "up", "good"] {
+            happen(&mut machine, &mut now, what).unwrap();
+        }
+        assert_eq!(name(&machine), "paused streaming");
+        assert!(machine.reason().contains(part), "{}", machine.reason());
+        happen(&mut machine, &mut now, "resume").unwrap();
+        for what in ["lost", "timeout", "up", "good"] {
+            happen(&mut machine, &mut now, what).unwrap();
+        }
+        assert!(machine.reason().contains("resumed after packet"), "{}", machine.reason());
+    }
+}
