@@ -80,7 +80,11 @@ fn rotate(ground: &Ground, connections: &[Arc<Connection>]) {
     let bases: Vec<Sequence> = connections.iter().filter_map(|connection| connection.report().base).collect();
     map.tidy(&bases);
     let (begins, has_marks) = map.current();
-    if has_marks && begins.is_some_and(|begins| bases.iter().any(|&base| base > begins)) {
+    // Where nothing comes any more, what was changed while the last one began would stay marked.
+    let last = ground.queue.last().sequence;
+    let has_more =
+        |begins: Sequence| bases.iter().any(|&base| base > begins || base == begins && base == last);
+    if has_marks && begins.is_some_and(has_more) {
         map.rotate();
     }
 }
