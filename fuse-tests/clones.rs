@@ -221,3 +221,57 @@ fn a_clone_of_a_database_that_is_written_opens() {
     println!("{counts:?}");
     assert!(counts.is_sorted(), "{counts:?}");
 }
+
+/// At moments that no two rounds share: each stop is answered, and leaves nothing.
+#[test]
+fn a_copy_is_given_up_at_any_moment() {
+    let pair = Pair::start(Disk::Plain, Disk::Plain);
+    many_files(&pair.mount, 1500);
+    wait_sync(&pair);
+    for round in 0..30_u64 {
+        let (name, dir) = (format!("c{round}"), beside(&pair, &format!("clone{round}")));
+        done(&pair, &["start", &name, "--to", text(&dir)]);
+        std::thread::sleep(Duration::from_millis(round * 13 % 170));
+        let ended = done(&pair, &["stop", &name, "--force"]);
+        let is_kept = match ended[0]["ended"].as_str() {
+            Some("kept") => true,
+            Some("never_complete") => false,
+            other => panic!("{other:?}: {ended}"),
+        };
+        assert_eq!(dir.exists(), is_kept, "{ended}");
+        assert!(!beside(&pair, &format!(".clone{round}.standin-clone")).exists(), "{ended}");
+    }
+    assert_eq!(done(&pair, &["list"]).as_array().map(Vec::len), Some(0));
+    let left = pair.replica().with_file_name(".web.standin").join("clones");
+    assert_eq!(fs::read_dir(left).into_iter().flatten().count(), 0);
+}
+
+/// A mount, while this lives.
+struct Bound(PathBuf);
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn what_is_mounted_in_a_clone_is_not_removed_with_it() {
+    let pair = Pair::start(Disk::Plain, Disk::Plain);
+    fs::create_dir_all(pair.mount.join("d/sub")).expect("a directory");
+    fs::write(pair.mount.join("file"), "x").expect("a file");
+    wait_sync(&pair);
+    let (dir, other) = (beside(&pair, "clone"), beside(&pair, "other"));
+    fs::create_dir(&other).expect("a directory");
+    fs::write(other.join("precious"), "x").expect("a file");
+    done(&pair, &["start", "one", "--to", text(&dir), "--wait"]);
+    let at = dir.join("d/sub");
+    run(Command::new("mount").arg("--bind").arg(&other).arg(&at));
+    let bound = Bound(at);
+    refused(&pair, &["stop", "one", "--remove"], "unmount it first");
+    assert!(other.join("precious").exists() && dir.join("file").exists());
+    assert_eq!(done(&pair, &["list"])[0]["state"], "SPLIT");
+    drop(bound);
+    assert_eq!(done(&pair, &["stop", "one", "--remove"])[0]["ended"], "removed");
+    assert!(other.join("precious").exists() && !dir.exists());
+}

@@ -11,8 +11,8 @@ use super::args::{Common, Rest};
 use super::find::no_answer;
 use super::{Outcome, output};
 use crate::control::{
-    Answer, Client, CloneRequest, CloneStatus, ClonesRequest, Daemon, ReplicaClones, Role, Status, daemons,
-    unix_ms,
+    Answer, Client, CloneEnd, CloneRequest, CloneStatus, ClonesRequest, Daemon, ReplicaClones, Role, Status,
+    daemons, unix_ms,
 };
 use crate::failure::Failure;
 use crate::units::{self, parse_size};
@@ -196,22 +196,32 @@ fn stop(common: &Common, args: &Stop) -> Outcome {
                 "`standin clone list` shows what there is.",
             ));
         }
-        false => only_one(holders)?.ask(what)?,
+        // Which of its replicas has it, the daemon knows.
+        false => one_daemon(holders)?.ask(what)?,
     };
     if common.json {
         output::json(&json!({ "replicas": ended }));
         return Ok(0);
     }
     for clone in ended.iter().flat_map(|replica| &replica.clones) {
-        let dir = clone.directory.display();
-        let text = match (clone.inconsistent || clone.state == "FAILED", args.remove) {
-            (true, _) => format!("Stopped: {}. It was not complete; nothing of it is left.\n", clone.name),
-            (false, true) => format!("Stopped: {}. {dir} was removed.\n", clone.name),
-            (false, false) => format!("Stopped: {}. {dir} is an ordinary directory.\n", clone.name),
-        };
-        output::text(&text);
+        output::text(&stopped(clone));
     }
     Ok(0)
+}
+
+fn stopped(clone: &CloneStatus) -> String {
+    let (name, dir) = (&clone.name, clone.directory.display());
+    let end = match clone.ended {
+        Some(CloneEnd::Kept) => format!("{dir} is an ordinary directory."),
+        Some(CloneEnd::Removed) => format!("{dir} was removed."),
+        Some(CloneEnd::KeptInPart) => {
+            format!("{dir} is not complete: a removal of it had begun. What is left of it stays.")
+        }
+        Some(CloneEnd::NotThere) => format!("{dir} is not there any more, and was not removed."),
+        Some(CloneEnd::NeverComplete) => "It was not complete; nothing of it is left.".to_owned(),
+        None => format!("What became of {dir} is not known."),
+    };
+    format!("Stopped: {name}. {end}\n")
 }
 
 /// A daemon, and which of its replicas is meant; `None`: each.
@@ -250,15 +260,23 @@ impl Meant {
     }
 }
 
-fn only_one(mut holders: Vec<Meant>) -> Result<Meant, Failure> {
+fn only_one(holders: Vec<Meant>) -> Result<Meant, Failure> {
+    one_daemon(holders).and_then(|holder| if holder.replicas == 1 { Ok(holder) } else { Err(several()) })
+}
+
+fn one_daemon(mut holders: Vec<Meant>) -> Result<Meant, Failure> {
     match (holders.pop(), holders.is_empty()) {
-        (Some(holder), true) if holder.replicas == 1 => Ok(holder),
-        _ => Err(Failure::new(
-            "Several replicas are on this host.",
-            UNTOUCHED,
-            "Say of which set with --set, or name the replica's directory: `standin clone list` shows them.",
-        )),
+        (Some(holder), true) => Ok(holder),
+        _ => Err(several()),
     }
+}
+
+fn several() -> Failure {
+    Failure::new(
+        "Several replicas are on this host.",
+        UNTOUCHED,
+        "Say of which set with --set, or name the replica's directory: `standin clone list` shows them.",
+    )
 }
 
 fn replicas_of(common: &Common, set: Option<&Path>) -> Result<Vec<Meant>, Failure> {
@@ -310,7 +328,11 @@ fn text(replica: &ReplicaClones) -> String {
 fn line(clone: &CloneStatus) -> String {
     let age = Duration::from_millis(unix_ms(SystemTime::now()).saturating_sub(clone.started_unix_ms));
     let usable = if clone.usable { "usable" } else { "not usable yet" };
-    let usable = if clone.state == "FAILED" { "never usable" } else { usable };
+    let usable = match clone.state.as_str() {
+        "FAILED" => "never usable",
+        "TERM-IN-PROG" => "being ended",
+        _ => usable,
+    };
     let mut text = format!(
         "   {}  {} ({}), {usable}: {}\n      as of packet {}, {} ago",
         clone.name,

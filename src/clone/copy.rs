@@ -129,8 +129,8 @@ impl Copier {
         if let Some(mut level) = self.open.take() {
             match self.next_child(&mut level)? {
                 Some(child) => {
-                    self.copy(&level, &child)?;
-                    self.session.objects.fetch_add(1, Relaxed);
+                    let is_new = self.copy(&level, &child)?;
+                    self.session.objects.fetch_add(u64::from(is_new), Relaxed);
                     self.open = Some(level);
                 }
                 None => self.finish(level)?,
@@ -270,7 +270,8 @@ impl Copier {
         Ok(())
     }
 
-    fn copy(&mut self, level: &Level, child: &Child) -> Result<(), Stopped> {
+    /// Whether it was not there yet.
+    fn copy(&mut self, level: &Level, child: &Child) -> Result<bool, Stopped> {
         let looks = self.looks(&child.handle, child.file.as_ref())?;
         if looks.kind() == FileType::Directory {
             return self.copy_directory(level, child);
@@ -291,19 +292,19 @@ impl Copier {
             _ => object::make_special(file, &level.into, &child.name, &looks)?,
         };
         // A name that is there already was changed after it had been copied.
-        let Some(made) = made else { return Ok(()) };
+        let Some(made) = made else { return Ok(false) };
         object::give_looks(made.as_fd(), &looks).map_err(failed("attributes cannot be set"))?;
         if looks.links > 1 {
             let handle = FileHandle::of(made.as_fd()).map_err(failed("the copy has no handle"))?;
             self.linked.insert(child.handle, handle);
         }
-        Ok(())
+        Ok(true)
     }
 
-    fn copy_directory(&mut self, level: &Level, child: &Child) -> Result<(), Stopped> {
+    fn copy_directory(&mut self, level: &Level, child: &Child) -> Result<bool, Stopped> {
         match rustix::fs::mkdirat(&level.into, &*child.name, Mode::RWXU) {
             Ok(()) => {}
-            Err(Errno::EXIST) => return Ok(()),
+            Err(Errno::EXIST) => return Ok(false),
             Err(error) => return Err(failed("a directory cannot be made")(error)),
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -311,7 +312,7 @@ impl Copier {
             .map_err(failed("the copy cannot be opened"))?;
         let handle = FileHandle::of(made.as_fd()).map_err(failed("the copy has no handle"))?;
         self.waiting.push((child.handle, handle));
-        Ok(())
+        Ok(true)
     }
 
     fn copy_file(

@@ -20,7 +20,7 @@
 //! - `sessions`: the sessions of one replica; `session`: one of them, and what it keeps on disk
 //! - [`guard`]: what the applier calls before it changes anything
 //! - `preserved`, `records`, `looks`: what was kept, its log, attributes of one object
-//! - `copy`: the copy in the background
+//! - `copy`: the copy in the background; `removal`: trees of a session's own, and nothing mounted in them
 //!
 //! Nothing here fails a packet: what cannot be preserved fails its session.
 
@@ -32,6 +32,7 @@ mod machine;
 mod planted;
 mod preserved;
 mod records;
+mod removal;
 mod room;
 mod session;
 mod sessions;
@@ -46,7 +47,7 @@ pub use machine::{Force, Kind, State};
 #[cfg(test)]
 pub(crate) use planted::set as plant;
 pub(crate) use planted::{Planted, is as is_planted};
-pub use session::{AREAS, Barrier, Shown};
+pub use session::{AREAS, Barrier, End, Shown};
 #[cfg(test)]
 pub(crate) use sessions::TestCopy;
 pub use sessions::{Moment, Places, Refusal, Sessions, Start, Stop, Wanted};

@@ -13,7 +13,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -25,6 +25,7 @@ use super::limits::REASON_LEN_MAX;
 use super::looks::Looks;
 use super::machine::{Force, Kind, Refused, State, Trigger, is_ready, is_unit_ready, step};
 use super::preserved::{NameHeld, Preserved, Ranges, open_directory};
+use super::removal;
 use crate::packet::{Epoch, Position};
 use crate::place::Place;
 use crate::store;
@@ -62,6 +63,12 @@ pub(super) struct Record {
     pub(super) is_inconsistent: bool,
     /// The directory goes with it.
     pub(super) removes: bool,
+    /// It was ended before it was complete: there is nothing of it to be kept.
+    #[serde(default)]
+    pub(super) was_incomplete: bool,
+    /// That the replica had at the barrier, about.
+    #[serde(default)]
+    pub(super) objects_all: u64,
     pub(super) reason: Option<String>,
 }
 
@@ -79,6 +86,20 @@ mod path_text {
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
         Ok(std::ffi::OsString::from_vec(Vec::deserialize(from)?).into())
     }
+}
+
+/// What became of the directory of a session that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It stands for itself.
+    Kept,
+    Removed,
+    /// A removal had begun before somebody wanted to keep it: what is left of it stays.
+    KeptInPart,
+    /// It was not where it had been made.
+    NotThere,
+    /// There was none that was complete, and nothing of it is left.
+    NeverComplete,
 }
 
 /// A session, for people.
@@ -103,6 +124,8 @@ pub struct Shown {
     pub room: u64,
     /// The longest time that the preserving before one change took, in microseconds.
     pub longest_hold_us: u64,
+    /// It is no more.
+    pub end: Option<End>,
 }
 
 /// See the module.
@@ -117,6 +140,8 @@ pub(super) struct Session {
     broken: Mutex<Option<String>>,
     /// Its copy is to stop.
     pub(super) stops: AtomicBool,
+    /// Whoever holds it ends the session.
+    pub(super) ending: Mutex<()>,
     pub(super) objects: AtomicU64,
     pub(super) bytes: AtomicU64,
     pub(super) objects_all: AtomicU64,
@@ -181,6 +206,7 @@ impl Session {
     }
 
     fn with(name: &str, state: PathBuf, record: Record, preserved: Option<Preserved>) -> Session {
+        let objects_all = record.objects_all;
         Session {
             name: name.to_owned(),
             state,
@@ -188,9 +214,10 @@ impl Session {
             preserved: Mutex::new(preserved),
             broken: Mutex::default(),
             stops: AtomicBool::new(false),
+            ending: Mutex::default(),
             objects: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
-            objects_all: AtomicU64::new(0),
+            objects_all: AtomicU64::new(objects_all),
             longest_hold_us: AtomicU64::new(0),
         }
     }
@@ -201,7 +228,10 @@ impl Session {
 
     /// Persist, then publish.
     pub(super) fn change(&self, change: impl FnOnce(&mut Record)) -> io::Result<()> {
-        let mut record = self.record.lock();
+        self.change_held(&mut self.record.lock(), change)
+    }
+
+    fn change_held(&self, record: &mut Record, change: impl FnOnce(&mut Record)) -> io::Result<()> {
         let mut next = record.clone();
         change(&mut next);
         store::replace_json(&self.state.join(DOCUMENT), &next)?;
@@ -209,7 +239,9 @@ impl Session {
         Ok(())
     }
 
-    /// The one place where the state changes.
+    /// The one place where the state changes: looked at and changed under one lock. `with` sees what it was.
+    ///
+    /// A session that is being ended cannot fail any more: what cannot be given back yet is tried again.
     ///
     /// Errors: the machine refuses it (inner), the disk (outer); nothing has changed.
     pub(super) fn goto(
@@ -218,31 +250,44 @@ impl Session {
         force: Force,
         with: impl FnOnce(&mut Record),
     ) -> io::Result<Result<(), Refused>> {
-        let before = self.record();
-        let next = match step(Some(self.state()), trigger, before.kind, force) {
+        let mut record = self.record.lock();
+        let before = self.state_of(&record);
+        if (before, trigger) == (State::TerminationInProgress, Trigger::UnrecoverableError) {
+            return Ok(Ok(()));
+        }
+        let next = match step(Some(before), trigger, record.kind, force) {
             Ok(next) => next,
             Err(refused) => return Ok(Err(refused)),
         };
         let Some(state) = next.state else { return Ok(Ok(())) };
-        self.change(|record| {
+        self.change_held(&mut record, |record| {
+            with(record);
             record.state = state;
             record.is_inconsistent |= next.is_inconsistent;
-            with(record);
         })?;
-        log::info!("clone '{}': {} -> {state} ({})", self.name, before.state, trigger.word());
+        log::info!("clone '{}': {before} -> {state} ({})", self.name, trigger.word());
         Ok(Ok(()))
     }
 
     /// The barrier is known from now on; not on the disk yet.
-    pub(super) fn begins(&self, barrier: Barrier, fence: Option<Epoch>) {
+    pub(super) fn begins(&self, barrier: Barrier, fence: Option<Epoch>, objects_all: u64) {
         let mut record = self.record.lock();
-        (record.barrier, record.fence) = (Some(barrier), fence);
+        (record.barrier, record.fence, record.objects_all) = (Some(barrier), fence, objects_all);
+        self.objects_all.store(objects_all, Relaxed);
     }
 
     pub(super) fn state(&self) -> State {
-        let state = self.record.lock().state;
+        self.state_of(&self.record.lock())
+    }
+
+    /// Somebody ends it, or the process ends: its worker leaves it alone.
+    pub(super) fn is_ending(&self) -> bool {
+        self.stops.load(SeqCst) || self.record.lock().state == State::TerminationInProgress
+    }
+
+    fn state_of(&self, record: &Record) -> State {
         // What is broken is failed from the moment on, whatever the disk says yet.
-        match state {
+        match record.state {
             State::Synchronizing if self.broken.lock().is_some() => State::Failed,
             state => state,
         }
@@ -285,8 +330,9 @@ impl Session {
             name: self.name.clone(),
             kind: record.kind,
             state,
-            // There is no view of one that is not complete.
-            is_ready: is_ready(state, record.kind) && state != State::Synchronizing,
+            // There is no view of one that is not complete, and one that is being ended may be going.
+            is_ready: is_ready(state, record.kind)
+                && !matches!(state, State::Synchronizing | State::TerminationInProgress),
             is_unit_ready: is_unit_ready(state),
             dir: record.dir,
             barrier: record.barrier,
@@ -297,6 +343,7 @@ impl Session {
             objects_all: self.objects_all.load(Relaxed),
             room,
             longest_hold_us: self.longest_hold_us.load(Relaxed),
+            end: None,
         }
     }
 
@@ -317,7 +364,10 @@ impl Session {
 
     /// Removes its record: it is no more.
     pub(super) fn forget(&self) -> io::Result<()> {
-        std::fs::remove_dir_all(&self.state)
+        match std::fs::remove_dir_all(&self.state) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     // ---- before a change ----
@@ -440,11 +490,7 @@ fn make_area(limbo: &File, name: &str) -> io::Result<File> {
 
 /// Removes a directory with all below it, if it is there.
 pub(super) fn remove_below(parent: &File, name: &str) -> io::Result<()> {
-    let path = crate::sys::proc_path(parent.as_fd()).join(name);
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
-    }
+    removal::remove(parent, name.as_bytes())
 }
 
 /// Milliseconds since 1970.

@@ -31,9 +31,10 @@ use crate::sys::boot_id;
 use crate::words::is_set_name;
 
 mod directory;
+mod ending;
 mod work;
 
-use self::directory::{check_directory, remove_own};
+use self::directory::check_directory;
 #[cfg(test)]
 pub(crate) use self::work::TestCopy;
 
@@ -46,6 +47,8 @@ pub struct Start {
     pub accepts_bad: bool,
     /// Bytes that its area may take; `None`: as the disk has room.
     pub room_max: Option<u64>,
+    /// Directories of this daemon in which it must not lie.
+    pub keeps_off: Vec<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,8 +187,7 @@ impl Sessions {
         let begun = moment.map(|moment| {
             let session = &wanted.session;
             let Moment { position, is_bad, fence, objects } = moment;
-            session.begins(Barrier { position, at_ms: now_ms(), is_bad }, fence);
-            session.objects_all.store(objects, Relaxed);
+            session.begins(Barrier { position, at_ms: now_ms(), is_bad }, fence, objects);
             self.all.lock().insert(session.name.clone(), session.clone());
             self.look_who_preserves();
         });
@@ -235,7 +237,9 @@ impl Sessions {
         if let Some(other) = all.values().find(|other| other.record().dir == start.dir) {
             return refuse(format!("{} is the directory of clone '{}'", start.dir.display(), other.name));
         }
-        check_directory(&self.places, &start.dir).map_err(Refusal::Because)
+        let own = all.values().map(|other| other.record().dir);
+        let keeps_off: Vec<PathBuf> = own.chain(start.keeps_off.iter().cloned()).collect();
+        check_directory(&self.places, &keeps_off, &start.dir).map_err(Refusal::Because)
     }
 
     fn record_of(&self, start: &Start) -> Result<Record, Refusal> {
@@ -252,6 +256,8 @@ impl Sessions {
             root: None,
             is_inconsistent: false,
             removes: false,
+            was_incomplete: false,
+            objects_all: 0,
             reason: None,
         })
     }
@@ -291,50 +297,6 @@ impl Sessions {
 
     pub fn list(&self) -> Vec<Shown> {
         self.all.lock().values().map(|session| session.shown()).collect()
-    }
-
-    /// Ends a session, and gives back what it took.
-    ///
-    /// Errors: it is refused; or it goes on being ended later.
-    pub fn stop(&self, name: &str, stop: Stop) -> Result<Shown, Refusal> {
-        let session = self.all.lock().get(name).cloned().ok_or(Refusal::Unknown)?;
-        session
-            .goto(Trigger::Stop, stop.force, |record| record.removes = stop.removes)
-            .map_err(because("the end of the session cannot be noted"))?
-            .map_err(Refusal::Machine)?;
-        session.stops.store(true, SeqCst);
-        session.let_go();
-        self.look_who_preserves();
-        self.join(name);
-        let shown = session.shown();
-        self.clean_up(&session).map_err(because("what it took is not given back yet, it is tried again"))?;
-        Ok(shown)
-    }
-
-    fn join(&self, name: &str) {
-        let worker = self.workers.lock().remove(name);
-        if let Some(worker) = worker
-            && worker.thread().id() != std::thread::current().id()
-            && worker.join().is_err()
-        {
-            log::error!("the thread that copied '{name}' panicked");
-        }
-    }
-
-    /// The last step of a session that ends.
-    fn clean_up(&self, session: &Session) -> io::Result<()> {
-        let record = session.record();
-        session.give_back(&self.places.limbo)?;
-        remove_own(&directory::partial(&record.dir), &record)?;
-        if record.removes {
-            remove_own(&record.dir, &record)?;
-        }
-        let ended = step(Some(record.state), Trigger::CleanupComplete, record.kind, Force::No);
-        assert!(ended.is_ok_and(|next| next.state.is_none()), "a session is cleaned up that does not end");
-        session.forget()?;
-        self.all.lock().remove(&session.name);
-        log::info!("clone '{}': {} -> none", session.name, record.state);
-        Ok(())
     }
 }
 

@@ -72,4 +72,21 @@ pub struct CloneStatus {
     pub area_bytes: u64,
     /// The longest time that one change of the replica has waited for it.
     pub longest_hold_us: u64,
+    /// What became of its directory, once it is stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<CloneEnd>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CloneEnd {
+    /// It is an ordinary directory.
+    Kept,
+    Removed,
+    /// Of an older removal that was not gone on with.
+    KeptInPart,
+    /// It was not there any more.
+    NotThere,
+    /// It never was complete; nothing is left.
+    NeverComplete,
 }

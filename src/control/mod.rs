@@ -24,7 +24,7 @@ pub(crate) mod tests;
 
 pub use ask::{Asked, NoAnswer, Reply, ask};
 pub use client::{Client, ClientError};
-pub use clones::{CloneRequest, CloneStatus, ClonesRequest, ReplicaClones};
+pub use clones::{CloneEnd, CloneRequest, CloneStatus, ClonesRequest, ReplicaClones};
 pub use find::{Answer, Daemon, daemons};
 pub use health::{Finding, Severity};
 pub use message::{

@@ -10,6 +10,7 @@ use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -290,12 +291,27 @@ impl Shared {
                 Line::TooLong => failure("The request is too long.", "Send one JSON document a line."),
                 Line::Request(bytes) => {
                     let caller = Caller { stream: &stream, closing: &self.closing, pid, uid };
-                    self.respond(&bytes, &caller)
+                    self.respond_whatever_comes(&bytes, &caller)
                 }
             };
             answer(&mut stream, &response)?;
         }
         Ok(())
+    }
+
+    /// A defect in the answer to one request ends this answer alone: nobody waits for ever.
+    fn respond_whatever_comes(&self, line: &[u8], caller: &Caller<'_>) -> Response {
+        let answered = catch_unwind(AssertUnwindSafe(|| self.respond(line, caller)));
+        answered.unwrap_or_else(|_| {
+            log::error!("control socket: a request ended in a panic: {}", String::from_utf8_lossy(line));
+            Response::Failure {
+                failure: Failure::new(
+                    "The daemon has come upon a defect of its own while it did this; its log says which.",
+                    "It goes on; what was asked for may be done in part.",
+                    "See with `standin status` how things are, and report what the log says.",
+                ),
+            }
+        })
     }
 
     fn respond(&self, line: &[u8], caller: &Caller<'_>) -> Response {

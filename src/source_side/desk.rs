@@ -86,7 +86,10 @@ impl Handler for Desk {
         let name = &self.ground.options.name;
         let units: Vec<_> = posted.connections.iter().filter_map(|at| at.unit(name)).collect();
         units.iter().for_each(|unit| unit.clones.resume());
-        clones::answer(&units, request)
+        let options = &self.ground.options;
+        let keeps_off: Vec<_> =
+            options.backing.iter().chain([&options.directory, &options.state]).cloned().collect();
+        clones::answer(&units, &keeps_off, request)
     }
 
     /// Of replicas within this process; those of other hosts have daemons of their own.

@@ -3,12 +3,13 @@
 //! On the thread of whoever asks; the barrier is taken by whoever works on the replica, or here, where nobody
 //! does.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::SharedApplier;
-use crate::clone::{Force, Refusal, Sessions, Shown, Start, Stop};
-use crate::control::{CloneRequest, CloneStatus, ClonesRequest, ReplicaClones};
+use crate::apply::Places;
+use crate::clone::{End, Force, Refusal, Sessions, Shown, Start, Stop};
+use crate::control::{CloneEnd, CloneRequest, CloneStatus, ClonesRequest, ReplicaClones};
 use crate::failure::Failure;
 
 /// A replica that can be cloned.
@@ -20,8 +21,17 @@ pub struct Unit {
     pub clones: Arc<Sessions>,
 }
 
-/// What is asked for, of those replicas that are meant.
-pub fn answer(units: &[Unit], request: &ClonesRequest) -> Result<Vec<ReplicaClones>, Failure> {
+/// Where a replica and what lies beside it are: no place of anything else.
+pub fn places_of(replica: &Path) -> [PathBuf; 2] {
+    [replica.to_owned(), Places::limbo_of(replica)]
+}
+
+/// What is asked for, of those replicas that are meant; `keeps_off` is what else the daemon has on the disk.
+pub fn answer(
+    units: &[Unit],
+    keeps_off: &[PathBuf],
+    request: &ClonesRequest,
+) -> Result<Vec<ReplicaClones>, Failure> {
     let is_meant = |unit: &&Unit| request.replica.as_ref().is_none_or(|name| *name == unit.name);
     let meant: Vec<&Unit> = units.iter().filter(is_meant).collect();
     let only = || match meant[..] {
@@ -30,14 +40,20 @@ pub fn answer(units: &[Unit], request: &ClonesRequest) -> Result<Vec<ReplicaClon
         _ => Err(several()),
     };
     match &request.what {
-        CloneRequest::List => Ok(meant.iter().map(|unit| shown(unit, unit.clones.list())).collect()),
+        CloneRequest::List => {
+            meant.iter().for_each(|unit| unit.clones.tend());
+            Ok(meant.iter().map(|unit| shown(unit, unit.clones.list())).collect())
+        }
         CloneRequest::Start { name, to, accept_bad_data, area_limit } => {
             let unit = only()?;
+            unit.clones.tend();
+            let replicas = units.iter().flat_map(|unit| places_of(&unit.directory));
             let start = Start {
                 name: name.clone(),
                 dir: to.clone(),
                 accepts_bad: *accept_bad_data,
                 room_max: *area_limit,
+                keeps_off: replicas.chain(keeps_off.iter().cloned()).collect(),
             };
             let nudge = || {
                 if let Some(mut applier) = unit.applier.try_lock() {
@@ -120,5 +136,16 @@ fn status(shown: Shown) -> CloneStatus {
         bytes_copied: shown.bytes,
         area_bytes: shown.room,
         longest_hold_us: shown.longest_hold_us,
+        ended: shown.end.map(end),
+    }
+}
+
+fn end(end: End) -> CloneEnd {
+    match end {
+        End::Kept => CloneEnd::Kept,
+        End::Removed => CloneEnd::Removed,
+        End::KeptInPart => CloneEnd::KeptInPart,
+        End::NotThere => CloneEnd::NotThere,
+        End::NeverComplete => CloneEnd::NeverComplete,
     }
 }

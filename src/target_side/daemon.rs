@@ -294,7 +294,11 @@ impl Handler for Daemon {
     }
 
     fn clones(&self, request: &ClonesRequest) -> Result<Vec<ReplicaClones>, Failure> {
-        clones::answer(&self.store.units(), request)
+        // Those that are not open as well, and the state of every set that is kept with theirs.
+        let names = self.store.show().into_iter().map(|shown| shown.name);
+        let replicas = names.flat_map(|name| clones::places_of(&self.store.directory(&name)));
+        let keeps_off: Vec<_> = replicas.chain([self.store.state()]).collect();
+        clones::answer(&self.store.units(), &keeps_off, request)
     }
 
     fn invite(&self, invite: &Invite) -> Result<Invited, Failure> {

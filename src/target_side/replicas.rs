@@ -215,6 +215,11 @@ impl Store {
         open.collect()
     }
 
+    /// Parent of all that is kept on disk beside the replicas.
+    pub fn state(&self) -> PathBuf {
+        self.options.state.clone()
+    }
+
     pub fn directory(&self, name: &str) -> PathBuf {
         self.options.root.join(name)
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use super::*;
-use crate::clone::{Force, Planted, Start, State, Stop, TestCopy, Turn, plant};
+use crate::clone::{End, Force, Planted, Start, State, Stop, TestCopy, Turn, plant};
 use crate::random::Random;
 
 /// Sessions that are under way, with what each has to become.
@@ -35,7 +35,13 @@ impl<D: PartialEq + Debug> Clones<D> {
         let (name, dir) =
             (format!("c{}", self.begun), places.root.with_file_name(format!("clone{}", self.begun)));
         let clones = applier.clones();
-        let start = Start { name: name.clone(), dir: dir.clone(), accepts_bad, room_max: None };
+        let start = Start {
+            name: name.clone(),
+            dir: dir.clone(),
+            accepts_bad,
+            room_max: None,
+            keeps_off: Vec::new(),
+        };
         let applier = RefCell::new(applier);
         clones
             .start(&start, || applier.borrow_mut().take_barrier())
@@ -184,7 +190,8 @@ fn begun(room_max: Option<u64>) -> (Pair, PathBuf) {
 
 fn begin(pair: &mut Pair, dir: &Path, room_max: Option<u64>, accepts_bad: bool) -> Result<(), String> {
     let clones = pair.applier().clones();
-    let start = Start { name: "one".into(), dir: dir.to_owned(), accepts_bad, room_max };
+    let start =
+        Start { name: "one".into(), dir: dir.to_owned(), accepts_bad, room_max, keeps_off: Vec::new() };
     let applier = RefCell::new(pair.applier());
     let begun = clones.start(&start, || applier.borrow_mut().take_barrier());
     begun.map(drop).map_err(|why| why.to_string())
@@ -288,4 +295,93 @@ fn what_is_not_possible_is_refused() {
     assert!(only(&mut pair).barrier.unwrap().is_bad);
     let left = std::fs::read_dir(pair.places.state.join("clones")).unwrap().count();
     assert_eq!(left, 1);
+}
+
+/// An immutable file keeps a directory from being removed: the session stays as one that is being ended, whatever
+/// its worker comes to, and each further stop tries again.
+#[test]
+fn an_end_that_is_held_up_is_tried_again() {
+    use rustix::fs::IFlags;
+    let (mut pair, dir) = begun(None);
+    copy_all(&mut pair).unwrap();
+    let file = std::fs::File::open(dir.join("d/f")).unwrap();
+    let flags = rustix::fs::ioctl_getflags(&file).unwrap();
+    rustix::fs::ioctl_setflags(&file, flags | IFlags::IMMUTABLE).unwrap();
+    let clones = pair.applier().clones();
+    let stop = |removes| {
+        let shown = clones.stop("one", Stop { force: Force::No, removes });
+        shown.map(|shown| shown.end).map_err(|why| why.to_string())
+    };
+    let first = stop(true);
+    clones.fail_worker("one");
+    clones.tend();
+    let (shown, second) = (only(&mut pair), stop(true));
+    rustix::fs::ioctl_setflags(&file, flags).unwrap();
+    assert!(first.unwrap_err().contains("d/f") && second.unwrap_err().contains("d/f"));
+    assert_eq!((shown.state, shown.is_ready), (State::TerminationInProgress, false));
+    assert!(dir.exists());
+    // Somebody wants to keep it now: it is told that something of it has gone.
+    assert_eq!(stop(false), Ok(Some(End::KeptInPart)));
+    assert!(dir.exists());
+    assert!(clones.list().is_empty() && !pair.places.state.join("clones/one").exists());
+}
+
+/// Of a clone that was given up nothing is left; of one whose directory was moved it is said.
+#[test]
+fn what_became_of_the_directory_is_told() {
+    for (is_complete, is_moved, removes, expected) in [
+        (true, false, false, End::Kept),
+        (true, false, true, End::Removed),
+        (true, true, true, End::NotThere),
+        (true, true, false, End::NotThere),
+        (false, false, false, End::NeverComplete),
+    ] {
+        let (mut pair, dir) = begun(None);
+        if is_complete {
+            copy_all(&mut pair).unwrap();
+        }
+        if is_moved {
+            std::fs::rename(&dir, dir.with_file_name("elsewhere")).unwrap();
+        }
+        let ended = pair.applier().clones().stop("one", Stop { force: Force::Yes, removes }).unwrap();
+        assert_eq!(ended.end, Some(expected), "{is_complete} {is_moved} {removes}");
+        assert_eq!(dir.exists(), expected == End::Kept);
+        assert_eq!(dir.with_file_name("elsewhere").exists(), is_moved);
+    }
+}
+
+/// Places of other sets, of this daemon and of others.
+#[test]
+fn a_clone_does_not_lie_in_what_others_have() {
+    let (mut pair, _) = begun(None);
+    let temp = pair.temp.path().to_owned();
+    for name in ["taken", ".other.standin", ".x.standin-clone", "marked", "marked/deep", "free"] {
+        std::fs::create_dir(temp.join(name)).unwrap();
+    }
+    let marked = temp.join("marked");
+    rustix::fs::setxattr(&marked, "trusted.standin.set", b"x", rustix::fs::XattrFlags::empty()).unwrap();
+    std::os::unix::fs::symlink(&marked, temp.join("link")).unwrap();
+    let clones = pair.applier().clones();
+    let keeps_off = vec![temp.join("taken")];
+    for (dir, why) in [
+        ("taken/in", "uses otherwise"),
+        (".other.standin/in", "standin's own"),
+        (".x.standin-clone/in", "standin's own"),
+        (".new.standin", "standin's own"),
+        ("marked/in", "a protected directory"),
+        ("marked/deep/in", "a protected directory"),
+        ("link/in", "a protected directory"),
+    ] {
+        let (name, dir, keeps_off) = ("two".into(), temp.join(dir), keeps_off.clone());
+        let start = Start { name, dir: dir.clone(), accepts_bad: false, room_max: None, keeps_off };
+        let applier = RefCell::new(pair.applier());
+        let refused = clones.start(&start, || applier.borrow_mut().take_barrier());
+        let refused = refused.expect_err("it is refused").to_string();
+        assert!(refused.contains(why), "{refused}");
+        assert!(!dir.exists());
+    }
+    let (name, dir) = ("two".into(), temp.join("free/in"));
+    let start = Start { name, dir, accepts_bad: false, room_max: None, keeps_off };
+    let applier = RefCell::new(pair.applier());
+    clones.start(&start, || applier.borrow_mut().take_barrier()).unwrap();
 }

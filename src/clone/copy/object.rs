@@ -52,8 +52,8 @@ pub(super) fn make_special(
     Ok(Some(File::from(made)))
 }
 
-/// A further name of an object of the copy; nothing where the name is there already.
-pub(super) fn link(root: &File, made: &FileHandle, into: &File, name: &[u8]) -> Result<(), Stopped> {
+/// A further name of an object of the copy; nothing, and `false`, where the name is there already.
+pub(super) fn link(root: &File, made: &FileHandle, into: &File, name: &[u8]) -> Result<bool, Stopped> {
     let made = by_handle::open(root, made, libc::O_PATH | libc::O_NOFOLLOW)
         .map_err(failed("the copy cannot be opened"))?;
     let name = std::ffi::CString::new(name).map_err(failed("a name cannot be given"))?;
@@ -61,7 +61,7 @@ pub(super) fn link(root: &File, made: &FileHandle, into: &File, name: &[u8]) -> 
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             Err(failed("a link cannot be made")(error))
         }
-        Ok(()) | Err(_) => Ok(()),
+        done => Ok(done.is_ok()),
     }
 }
 

@@ -1,13 +1,17 @@
 //! The directory that becomes the clone.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::Places;
+use crate::clone::removal;
 use crate::clone::session::Record;
 use crate::sys::FileHandle;
+use crate::xattr;
 
 /// Magic number of FUSE (`linux/magic.h`).
 const FUSE: i64 = 0x6573_5546;
@@ -23,7 +27,7 @@ pub(super) fn partial(dir: &Path) -> PathBuf {
 }
 
 /// Errors: why it cannot become one.
-pub(super) fn check_directory(places: &Places, dir: &Path) -> Result<(), String> {
+pub(super) fn check_directory(places: &Places, keeps_off: &[PathBuf], dir: &Path) -> Result<(), String> {
     let shown = dir.display();
     let (Some(parent), Some(_)) = (dir.parent(), dir.file_name()) else {
         return Err(format!("{shown} cannot be a clone's directory"));
@@ -40,6 +44,13 @@ pub(super) fn check_directory(places: &Places, dir: &Path) -> Result<(), String>
             return Err(format!("{shown} lies in {}, which belongs to the replica itself", own.display()));
         }
     }
+    for taken in keeps_off {
+        let there = fs::canonicalize(taken);
+        if real.starts_with(taken) || there.is_ok_and(|there| real.starts_with(there)) {
+            return Err(format!("{shown} lies in {}, which standin uses otherwise", taken.display()));
+        }
+    }
+    refuse_places_of_others(&real, dir)?;
     let kind = rustix::fs::statfs(&real).map_err(|error| format!("{}: {error}", real.display()))?.f_type;
     if kind as i64 == FUSE {
         return Err(format!("{shown} lies on a FUSE mount: choose a directory of a disk"));
@@ -58,6 +69,38 @@ pub(super) fn check_directory(places: &Places, dir: &Path) -> Result<(), String>
         .map_err(|error| format!("nothing can be made in {}: {error} ({CONFINED})", parent.display()))
 }
 
+/// What sets, also those of other daemons, have beside their replicas, and what carries their mark.
+fn refuse_places_of_others(real: &Path, dir: &Path) -> Result<(), String> {
+    let shown = dir.display();
+    let names = real.iter().chain(dir.file_name());
+    if let Some(name) = names.into_iter().find(|name| is_name_of_standin(name)) {
+        return Err(format!("{shown}: directories named {} are standin's own", name.display()));
+    }
+    for above in real.ancestors() {
+        let failed = |error: io::Error| format!("{}: {error}", above.display());
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+        let above_fd = rustix::fs::open(above, flags, rustix::fs::Mode::empty());
+        let names = match xattr::list(above_fd.map_err(|error| failed(error.into()))?) {
+            Ok(names) => names,
+            // It has none.
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        if names.iter().any(|name| name.0.starts_with(xattr::OWN_PREFIX)) {
+            return Err(format!(
+                "{shown} lies in {}, which is a replica or a protected directory",
+                above.display()
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn is_name_of_standin(name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    name.starts_with(b".") && (name.ends_with(b".standin") || name.ends_with(b".standin-clone"))
+}
+
 /// Whether this is the directory that a session has made.
 pub(super) fn is_own(path: &Path, record: &Record) -> io::Result<bool> {
     let Some((kind, bytes)) = &record.root else { return Ok(false) };
@@ -73,13 +116,34 @@ pub(super) fn open(path: &Path) -> io::Result<fs::File> {
     fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)
 }
 
-/// Removes a directory that a session has made; nothing of anybody else's.
-pub(super) fn remove_own(path: &Path, record: &Record) -> io::Result<()> {
+/// Whether it is where it was made. A file or a symlink in its place is somebody else's.
+pub(super) fn is_there(path: &Path, record: &Record) -> io::Result<bool> {
     match is_own(path, record) {
-        Ok(true) => fs::remove_dir_all(path),
-        Ok(false) => Ok(()),
-        // A file, or a symlink.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) => Ok(()),
-        Err(error) => Err(error),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) => Ok(false),
+        found => found,
     }
+}
+
+/// Errors: something is mounted in its directory.
+pub(super) fn may_be_removed(record: &Record) -> io::Result<()> {
+    match (is_there(&record.dir, record)?, above(&record.dir)) {
+        (true, Some((parent, name))) => removal::refuse_mounts(&fs::File::open(parent)?, name),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a directory that a session has made; nothing of anybody else's, and nothing that is mounted in it.
+pub(super) fn remove_own(path: &Path, record: &Record) -> io::Result<()> {
+    match (is_there(path, record)?, above(path)) {
+        (true, Some((parent, name))) => {
+            let parent = fs::File::open(parent)?;
+            removal::refuse_mounts(&parent, name)?;
+            removal::remove(&parent, name)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn above(path: &Path) -> Option<(&Path, &[u8])> {
+    path.parent().zip(path.file_name().map(OsStrExt::as_bytes))
 }

@@ -52,8 +52,8 @@ impl Sessions {
             }
             if let Some(sessions) = itself.upgrade() {
                 sessions.look_who_preserves();
-                if ended && let Err(error) = sessions.clean_up(&own) {
-                    log::warn!("clone '{}' is not cleaned up yet: {error}", own.name);
+                if ended {
+                    sessions.try_to_end(&own);
                 }
             }
         };
@@ -72,6 +72,15 @@ impl Sessions {
             begin(&session, replica, self.places.limbo_is_inside()).map_err(|error| error.to_string())?;
         let limbo = self.places.limbo.try_clone().map_err(|error| error.to_string())?;
         Ok(TestCopy { session, copier, limbo })
+    }
+
+    /// A worker that comes to grief while its session is being ended, or was.
+    #[cfg(test)]
+    pub(crate) fn fail_worker(&self, name: &str) {
+        let session = self.all.lock().get(name).cloned();
+        if let Some(session) = session {
+            has_failed(&session, &self.places.limbo, "for a test");
+        }
     }
 
     #[cfg(test)]
@@ -101,13 +110,17 @@ impl TestCopy {
 
 /// Until it is complete, has failed, or was told to stop.
 fn run(session: &Arc<Session>, replica: fs::File, limbo: &fs::File, limbo_is_inside: bool) {
-    match copied(session, replica, limbo_is_inside) {
+    let why = match copied(session, replica, limbo_is_inside) {
         Ok(()) => match complete(session, limbo) {
-            Ok(()) => {}
-            Err(why) => has_failed(session, limbo, &why),
+            Ok(()) => return,
+            Err(why) => why,
         },
-        Err(Stopped::Told) => {}
-        Err(Stopped::Failed(why)) => has_failed(session, limbo, &why),
+        Err(Stopped::Told) => return,
+        Err(Stopped::Failed(why)) => why,
+    };
+    // Whoever ends it takes away what it works with.
+    if !session.is_ending() {
+        has_failed(session, limbo, &why);
     }
 }
 
@@ -174,7 +187,7 @@ fn give_name(record: &Record) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::NotFound, "somebody has moved or removed it"));
     }
     match record.dir.parent() {
-        Some(parent) => open(parent)?.sync_all(),
+        Some(parent) => fs::File::open(parent)?.sync_all(),
         None => Ok(()),
     }
 }
@@ -185,7 +198,9 @@ fn has_failed(session: &Session, limbo: &fs::File, why: &str) {
     // First: the disk may be full.
     let given = session.give_back(limbo).and_then(|()| {
         let record = session.record();
-        remove_own(&partial(&record.dir), &record)
+        remove_own(&partial(&record.dir), &record)?;
+        // It may have had its name already.
+        remove_own(&record.dir, &record)
     });
     if let Err(error) = given {
         log::warn!("what clone '{}' took is not given back yet: {error}", session.name);
