@@ -188,15 +188,15 @@ fn replicas_and_own_directories_must_lie_apart_from_the_tree() {
     // What is used is a directory in the one that is named.
     let (around, named) = (ground.dir("around"), ground.dir("around/test.queue"));
     check("a queue elsewhere", None, &|options| queue_in(options, &elsewhere));
-    check("a queue that is the tree", Some("the directory of the queue"), &|options| {
+    check("a queue that is the tree", Some("directory of the queue"), &|options| {
         options.directory = named.clone();
         queue_in(options, &around);
     });
-    check("a queue around the tree", Some("the directory of the queue"), &|options| {
+    check("a queue around the tree", Some("directory of the queue"), &|options| {
         options.directory = ground.dir("around/test.queue/below");
         queue_in(options, &around);
     });
-    check("a queue that is a replica", Some("the directory of the queue"), &|options| {
+    check("a queue that is a replica", Some("directory of the queue"), &|options| {
         options.targets = vec![Target::Local(named.clone())];
         queue_in(options, &around);
     });

@@ -208,7 +208,7 @@ impl OnDisk {
             }
             Err(why) => {
                 window.wants = false;
-                self.lose(plan.segment.id, &why);
+                self.lose(plan.segment.id, &format!("it cannot be read: {why}"));
                 false
             }
         }
