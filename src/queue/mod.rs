@@ -11,7 +11,7 @@
 //!  Reader::next ──> link ──> target ── acknowledge(applied) ──> trim    <──────────────┘
 //! ```
 //! Memory holds the tail and a window ahead of each reader; what else some target has not applied lies on disk
-//! ([`overflow`]), where there is one. At the limit writers wait, and [`Queue::stats`] says so. Neither appending
+//! (`overflow`), where there is one. At the limit writers wait, and [`Queue::stats`] says so. Neither appending
 //! nor reading performs I/O: two threads of the queue do.
 
 mod behind;
