@@ -201,12 +201,6 @@ pub fn check_places(options: &ProtectOptions, mounts: &MountTable) -> Result<(),
             Target::Null | Target::Remote { .. } => None,
         })
         .collect();
-    if let Some(queue) = options.queue_directory() {
-        let queue = Place { what: "the directory of the queue", path: &queue };
-        refuse_contact(&queue, &tree, mounts)?;
-        refuse_contact(&queue, &Place { what: "the mount point", path: &options.directory }, mounts)?;
-        replicas.iter().try_for_each(|replica| refuse_contact(&queue, replica, mounts))?;
-    }
     for (at, replica) in replicas.iter().enumerate() {
         refuse_contact(replica, &tree, mounts)?;
         refuse_contact(replica, &Place { what: "the mount point", path: &options.directory }, mounts)?;
@@ -214,6 +208,12 @@ pub fn check_places(options: &ProtectOptions, mounts: &MountTable) -> Result<(),
         for other in &replicas[at + 1..] {
             refuse_contact(replica, &Place { what: "another replica", path: other.path }, mounts)?;
         }
+    }
+    if let Some(queue) = options.queue_directory() {
+        let queue = Place { what: "the directory of the queue", path: &queue };
+        refuse_contact(&queue, &tree, mounts)?;
+        refuse_contact(&queue, &Place { what: "the mount point", path: &options.directory }, mounts)?;
+        replicas.iter().try_for_each(|replica| refuse_contact(&queue, replica, mounts))?;
     }
     Ok(())
 }
