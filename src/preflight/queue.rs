@@ -23,7 +23,7 @@ pub fn check(options: &ProtectOptions) -> Result<Option<String>, Failure> {
     check_outside(parent)?;
     Ok(beside_queue(options).map(|other| {
         format!(
-            "The queue on disk ({}) and {} lie on one disk: of it a quarter stays free, and what the queue takes is room \
+            "The queue on disk ({}) and {} lie on one disk: of it a quarter stays free (4 GiB at most), and what the queue takes is room \
              that others lack.",
             parent.display(),
             other.display()

@@ -84,7 +84,9 @@ const NAME: &str = "segment-";
 
 /// Part of a disk that stays free where others need it, too: what programs write and replicas receive while a target is
 /// away comes on top of what the queue holds of it.
-const QUEUE_DISK_LEFT_PART: u64 = 4;
+const LEFT_PART: u64 = 4;
+/// And no more than this, bytes: on a large disk hours of writing.
+const LEFT_MAX: u64 = 4 << 30;
 
 impl SegmentFiles {
     /// Errors: the directory cannot be made or is somebody else's; another process has it.
@@ -174,7 +176,7 @@ impl SegmentFiles {
     fn room(&self) -> Result<(u64, u64), DiskTrouble> {
         let facts = rustix::fs::fstatvfs(&self.dir).map_err(|error| trouble(error.into()))?;
         let floor = match self.place.is_beside_others {
-            true => self.place.floor.max(facts.f_blocks * facts.f_frsize / QUEUE_DISK_LEFT_PART),
+            true => self.place.floor.max(left_to_others(facts.f_blocks * facts.f_frsize)),
             false => self.place.floor,
         };
         Ok((facts.f_bavail * facts.f_frsize, floor))
@@ -216,6 +218,11 @@ impl Drop for SegmentFiles {
         // Only where nothing is in it.
         let _ = std::fs::remove_dir(&self.place.directory);
     }
+}
+
+/// Of a disk of so many bytes.
+fn left_to_others(all: u64) -> u64 {
+    (all / LEFT_PART).min(LEFT_MAX)
 }
 
 /// What a daemon that was killed has left of a queue, where none is put any more.
