@@ -8,11 +8,11 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::args::{Common, Rest};
-use super::find::no_answer;
+use super::find::{self, no_answer};
 use super::{Outcome, output};
 use crate::control::{
     Answer, Client, CloneEnd, CloneRequest, CloneStatus, ClonesRequest, Daemon, ReplicaClones, Role, Status,
-    daemons, unix_ms,
+    unix_ms,
 };
 use crate::failure::Failure;
 use crate::units::{self, parse_size};
@@ -281,13 +281,7 @@ fn several() -> Failure {
 
 fn replicas_of(common: &Common, set: Option<&Path>) -> Result<Vec<Meant>, Failure> {
     let run = common.run_dir();
-    let there = daemons(&run).map_err(|error| {
-        Failure::new(
-            format!("The run directory {} cannot be read: {error}.", run.display()),
-            UNTOUCHED,
-            "Ask as root, or name another run directory with --run.",
-        )
-    })?;
+    let there = find::all(&run)?;
     let mut meant = Vec::new();
     for daemon in &there {
         match &daemon.answer {

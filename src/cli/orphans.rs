@@ -8,11 +8,11 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::args::Common;
-use super::find::no_answer;
+use super::find::{self, no_answer};
 use super::{Outcome, output};
 use crate::control::{
     Answer, Client, Daemon, OrphanStatus, OrphansRequest, PathText, RemoveOrphans, ReplicaOrphans, Role,
-    Status, daemons, unix_ms,
+    Status, unix_ms,
 };
 use crate::failure::Failure;
 use crate::units::{self, parse_duration};
@@ -151,13 +151,7 @@ impl Holder {
 /// The daemons that are to be asked, and of which of their replicas.
 fn replicas_of(common: &Common, set: Option<&Path>) -> Result<Vec<(Holder, Option<String>)>, Failure> {
     let run = common.run_dir();
-    let there = daemons(&run).map_err(|error| {
-        Failure::new(
-            format!("The run directory {} cannot be read: {error}.", run.display()),
-            UNTOUCHED,
-            "Ask as root, or name another run directory with --run.",
-        )
-    })?;
+    let there = find::all(&run)?;
     let mut holders = Vec::new();
     for daemon in &there {
         match &daemon.answer {

@@ -329,7 +329,8 @@ fn runs_of_data(bytes: &[u8]) -> Vec<(usize, &[u8])> {
     runs.into_iter().map(|(from, to)| (from, &bytes[from..to])).collect()
 }
 
-fn read_up_to(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+/// Reads until the buffer is full or the file ends; gives how much.
+pub(super) fn read_up_to(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
     let mut done = 0;
     while done < buffer.len() {
         match file.read_at(&mut buffer[done..], at + done as u64) {

@@ -142,7 +142,7 @@ pub struct Machine {
     state: State,
     since: Instant,
     reason: String,
-    /// Why nothing is sent where it may not be, over the end of a network connection.
+    /// Why it was held last, in this run; it counts while nothing may be sent, over the end of a network connection.
     held: Option<String>,
     /// Failed attempts in a row.
     attempts: u32,
@@ -369,9 +369,8 @@ impl Machine {
     }
 
     fn set_flow(&mut self, now: Instant, wanted: Flow) -> Result<(), NotNow> {
-        match wanted {
-            Flow::Send => self.held = None,
-            Flow::Hold => _ = self.held.get_or_insert_with(|| BY_HAND.to_owned()),
+        if wanted == Flow::Hold {
+            self.note_held(BY_HAND);
         }
         match (&self.state, wanted) {
             (State::Stopped, _) => return Err(NotNow::Stopped),
@@ -398,10 +397,17 @@ impl Machine {
         Ok(())
     }
 
+    /// Whoever holds it first says why; what it was held for before is over by then.
+    fn note_held(&mut self, reason: &str) {
+        if self.state.flow() == Flow::Send {
+            self.held = Some(reason.to_owned());
+        }
+    }
+
     /// A connection that does not send is held before it does: the question stands until a person answers it,
     /// also where the queue became full meanwhile.
     fn many_deletes(&mut self, now: Instant, reason: &str) {
-        self.held.get_or_insert_with(|| reason.to_owned());
+        self.note_held(reason);
         match &self.state {
             State::Started(Link::Pending) => self.pending_flow(now, Flow::Hold),
             State::Started(link) => {

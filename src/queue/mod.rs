@@ -7,7 +7,7 @@
 //!  [tree, directory, object locks: change on disk]
 //!     │
 //!  append(draft) ── the tail lock: position, chain, link into the list; no I/O
-//!     │                     └── above half of memory ──> segments on disk ──> window ─┐
+//!     │                     └── above 3/8 of memory ──> segments on disk ──> window ─┐
 //!  Reader::next ──> link ──> target ── acknowledge(applied) ──> trim    <──────────────┘
 //! ```
 //! Memory holds the tail and a window ahead of each reader; what else some target has not applied lies on disk

@@ -85,7 +85,7 @@ const NAME: &str = "segment-";
 /// Part of a disk that stays free where others need it, too: what programs write and replicas receive while a target is
 /// away comes on top of what the queue holds of it.
 const LEFT_PART: u64 = 4;
-/// And no more than this, bytes: on a large disk hours of writing.
+/// And no more than this, bytes: a quarter of a large disk can be more than what is free of it.
 const LEFT_MAX: u64 = 4 << 30;
 
 impl SegmentFiles {

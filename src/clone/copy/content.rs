@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::{Stopped, failed};
 use crate::clone::limits::{CHUNK, LOOK_AT_ROOM_EVERY};
 use crate::clone::planted::{self, Planted};
+use crate::clone::preserved::read_up_to;
 use crate::clone::room::must_be_free;
 use crate::clone::session::Session;
 use crate::sys::{FileHandle, share_range};
@@ -126,17 +127,4 @@ fn clear(into: &File, (start, end): (u64, u64)) -> io::Result<()> {
         }
         done => Ok(done?),
     }
-}
-
-fn read_up_to(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-    let mut done = 0;
-    while done < buffer.len() {
-        match file.read_at(&mut buffer[done..], at + done as u64) {
-            Ok(0) => break,
-            Ok(count) => done += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(done)
 }

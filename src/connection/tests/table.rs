@@ -590,5 +590,12 @@ fn why_it_is_paused_is_kept_over_a_lost_connection() {
             happen(&mut machine, &mut now, what).unwrap();
         }
         assert!(machine.reason().contains("resumed after packet"), "{}", machine.reason());
+        // What it is paused for later is another reason, also where a pause was refused before.
+        happen(&mut machine, &mut now, "stop").unwrap();
+        happen(&mut machine, &mut now, "pause").unwrap_err();
+        for what in ["start", "up", "good", "many deletes", "lost", "timeout", "up", "good"] {
+            happen(&mut machine, &mut now, what).unwrap();
+        }
+        assert!(machine.reason().contains("1200 of 2000 files would go"), "{}", machine.reason());
     }
 }
