@@ -15,6 +15,7 @@ mod deep;
 mod deletes;
 mod disk_queue;
 mod docs;
+mod drills;
 mod fsync;
 mod full_state;
 mod guards;

@@ -28,7 +28,7 @@ const FLOORS: [&[&str]; 7] = [
     &["blocks", "map", "privileges", "sets", "xattr"],
     &["clone"],
     &["apply", "connection", "control", "intercept", "link", "pairing", "preflight", "queue", "resync"],
-    &["source_side", "target_side"],
+    &["drill", "source_side", "target_side"],
     &["bench", "cli", "dependencies", "floors", "lib", "main", "shape", "simulator"],
 ];
 

@@ -26,6 +26,7 @@
 //! - [`control`]: the unix socket and the words of the status; [`cli`]: the commands
 //! - [`source_side`], [`target_side`]: the two daemons, where the rooms meet; rooms do not import each other, but
 //!   for [`intercept`], which fills the [`queue`] (a test of `floors` holds it)
+//! - [`drill`]: a clone at the data's own path in namespaces of its own, checked, reported, thrown away
 //! - [`preflight`]: what is checked before a mount; [`privileges`]: what is given up before the
 //!   work begins; [`failure`]: errors for people; `open_files`: how many this process may have
 //! - [`mod@bench`]: what the mount costs, and how fast a replica follows
@@ -57,6 +58,7 @@ pub mod connection;
 pub mod control;
 #[cfg(test)]
 mod dependencies;
+pub mod drill;
 mod failpoint;
 pub mod failure;
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub use self::connection::{Asked, Connection, ConnectionCommand, OneConnection, 
 pub use self::deletes::DeletesAsked;
 use super::bench::Bench;
 use super::clone::Clones;
+use super::drill::Drills;
 use super::metrics::Metrics;
 use super::orphans::Orphans;
 use super::pages::{Completions, Man};
@@ -44,7 +45,7 @@ pub struct Cli {
 
 const AFTER_HELP: &str = "\
 Commands that are planned and not in this version: replication, merge, resync, monitor,
-failover, failback, drill, marker, size.
+failover, failback, marker, size.
 
 Exit codes: 0 ok, 1 warning or timed out, 2 critical or the command could not work.";
 
@@ -92,6 +93,10 @@ pub enum Command {
     Orphans(Orphans),
     /// A replica on this host as of one moment, as a directory of its own: start, list, stop
     Clone(Clones),
+    /// Rehearse on a clone of a replica: run, list, report
+    Drill(Drills),
+    #[command(hide = true)]
+    DrillInit,
     /// Which names of a directory are replicated: create, show, change, rename, copy, export, import, delete, size
     Set(Set),
     /// Send what is queued, take the mount away, end the daemon
@@ -387,8 +392,6 @@ pub enum Planned {
     Failover(Rest),
     #[command(hide = true)]
     Failback(Rest),
-    #[command(hide = true)]
-    Drill(Rest),
     #[command(hide = true)]
     Marker(Rest),
     #[command(hide = true)]

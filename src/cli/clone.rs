@@ -129,7 +129,7 @@ fn start(common: &Common, args: &Start) -> Outcome {
             "Name a directory that can be made.",
         )
     })?;
-    let holder = only_one(replicas_of(common, args.set.as_deref())?)?;
+    let holder = only_one(replicas_of(&common.run_dir(), args.set.as_deref())?)?;
     let what = CloneRequest::Start {
         name: args.name.clone(),
         to,
@@ -168,7 +168,7 @@ fn wait(holder: &Meant, name: &str) -> Result<Vec<ReplicaClones>, Failure> {
 
 fn list(common: &Common, set: Option<&Path>) -> Outcome {
     let mut all = Vec::new();
-    for holder in replicas_of(common, set)? {
+    for holder in replicas_of(&common.run_dir(), set)? {
         all.extend(holder.ask(CloneRequest::List)?);
     }
     show(common, &all);
@@ -176,7 +176,7 @@ fn list(common: &Common, set: Option<&Path>) -> Outcome {
 }
 
 fn stop(common: &Common, args: &Stop) -> Outcome {
-    let mut holders = replicas_of(common, args.set.as_deref())?;
+    let mut holders = replicas_of(&common.run_dir(), args.set.as_deref())?;
     if holders.len() > 1 {
         let mut with_it = Vec::new();
         for holder in holders {
@@ -225,11 +225,12 @@ fn stopped(clone: &CloneStatus) -> String {
 }
 
 /// A daemon, and which of its replicas is meant; `None`: each.
-struct Meant {
+pub(super) struct Meant {
     daemon: String,
     socket: PathBuf,
     replica: Option<String>,
-    replicas: usize,
+    /// Names and directories.
+    replicas: Vec<(String, PathBuf)>,
 }
 
 impl Meant {
@@ -247,21 +248,33 @@ impl Meant {
         };
         let is_meant =
             |(name, path): &&(String, PathBuf)| set.is_none_or(|set| Path::new(name) == set || path == set);
-        let meant: Vec<&(String, PathBuf)> = replicas.iter().filter(is_meant).collect();
-        let replica = set.and(meant.first().map(|(name, _)| name.clone()));
+        let replicas: Vec<(String, PathBuf)> = replicas.iter().filter(is_meant).cloned().collect();
+        let replica = set.and(replicas.first().map(|(name, _)| name.clone()));
         let (daemon, socket) = (status.name.clone(), daemon.socket.clone());
-        (!meant.is_empty()).then_some(Meant { daemon, socket, replica, replicas: meant.len() })
+        (!replicas.is_empty()).then_some(Meant { daemon, socket, replica, replicas })
     }
 
-    fn ask(&self, what: CloneRequest) -> Result<Vec<ReplicaClones>, Failure> {
+    /// Name of the set and directory of the replica, where one is meant.
+    pub(super) fn only(&self) -> Option<(&str, &Path)> {
+        match self.replicas.as_slice() {
+            [(name, directory)] => Some((name, directory)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    pub(super) fn ask(&self, what: CloneRequest) -> Result<Vec<ReplicaClones>, Failure> {
         let request = ClonesRequest { replica: self.replica.clone(), what };
         let answer = Client::connect(&self.socket).and_then(|mut client| client.clones(request));
         answer.map_err(|error| no_answer(&self.daemon, &error))
     }
 }
 
-fn only_one(holders: Vec<Meant>) -> Result<Meant, Failure> {
-    one_daemon(holders).and_then(|holder| if holder.replicas == 1 { Ok(holder) } else { Err(several()) })
+pub(super) fn only_one(holders: Vec<Meant>) -> Result<Meant, Failure> {
+    one_daemon(holders).and_then(|holder| if holder.only().is_some() { Ok(holder) } else { Err(several()) })
 }
 
 fn one_daemon(mut holders: Vec<Meant>) -> Result<Meant, Failure> {
@@ -279,9 +292,9 @@ fn several() -> Failure {
     )
 }
 
-fn replicas_of(common: &Common, set: Option<&Path>) -> Result<Vec<Meant>, Failure> {
-    let run = common.run_dir();
-    let there = find::all(&run)?;
+/// The daemons of a run directory that hold replicas: of this set, or all.
+pub(super) fn replicas_of(run: &Path, set: Option<&Path>) -> Result<Vec<Meant>, Failure> {
+    let there = find::all(run)?;
     let mut meant = Vec::new();
     for daemon in &there {
         match &daemon.answer {

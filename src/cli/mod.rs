@@ -9,6 +9,7 @@ mod bitmap;
 pub mod clone;
 mod connection;
 mod doctor;
+pub mod drill;
 mod find;
 pub mod metrics;
 mod mirror;
@@ -67,6 +68,8 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&common, &args),
         Command::Orphans(args) => orphans::run(&common, &args),
         Command::Clone(args) => clone::run(&common, &args),
+        Command::Drill(args) => drill::run(&common, &args),
+        Command::DrillInit => drill::init(),
         Command::Set(args) => set::run(&common, &args),
         Command::Stop(args) => stop::run(&common, &args),
         Command::Restore(args) => restore::run(&common, args),

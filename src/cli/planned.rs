@@ -11,7 +11,6 @@ pub(super) fn refusal(command: &Planned) -> Failure {
         Planned::Monitor(_) => ("monitor", "`standin status --json` has exit codes for monitoring systems."),
         Planned::Failover(_) => ("failover", "The replica is a plain directory: use it where it is."),
         Planned::Failback(_) => ("failback", ""),
-        Planned::Drill(_) => ("drill", ""),
         Planned::Marker(_) => ("marker", "`standin wait-sync` waits until the targets have everything."),
         Planned::Size(_) => ("size", "`standin protect DIR --to null:` counts what a load would send."),
     };

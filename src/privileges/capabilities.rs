@@ -44,6 +44,22 @@ pub const PROTECT_START: CapabilitySet = CapabilitySet::SETPCAP;
 /// owns them; those of which the disk refused something also for writing.
 pub const FLUSHER: CapabilitySet = CapabilitySet::DAC_OVERRIDE.union(CapabilitySet::DAC_READ_SEARCH);
 
+/// The checks of a drill: what programs of the data need that root starts, and nothing that mounts,
+/// traces, configures, or reaches an object by its file handle (which would lead from the clone to the
+/// replica on the same file system).
+pub const DRILL: CapabilitySet = CapabilitySet::AUDIT_WRITE
+    .union(CapabilitySet::CHOWN)
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::IPC_LOCK)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SYS_CHROOT);
+
 /// What a target needs on top to make device nodes, and to set `security.*` attributes.
 pub fn for_allowed(device: bool, security: bool) -> CapabilitySet {
     let mut set = CapabilitySet::empty();
@@ -76,6 +92,19 @@ pub fn give_up(keep: CapabilitySet) -> io::Result<CapabilitySet> {
     let empty = CapabilitySet::empty();
     set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: empty })?;
     Ok(keep - kept)
+}
+
+/// Keeps these capabilities at most on this thread and on all programs that it starts, whoever they are
+/// started as. Unlike [`give_up`] a program may change its user as ever, and loses them with it.
+///
+/// Errors: the system's; some may be given up and others not.
+pub fn narrow(keep: CapabilitySet) -> io::Result<()> {
+    clear_ambient_capability_set()?;
+    narrow_bounds(keep)?;
+    let kept = capabilities(None)?.permitted & keep;
+    let empty = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: empty })?;
+    Ok(())
 }
 
 /// The bounding set is what a program that root starts could get.

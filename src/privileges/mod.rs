@@ -14,5 +14,7 @@ mod files;
 #[cfg(test)]
 mod tests;
 
-pub use capabilities::{FLUSHER, PROTECT, PROTECT_START, SERVE, SERVE_START, for_allowed, give_up, holds};
+pub use capabilities::{
+    DRILL, FLUSHER, PROTECT, PROTECT_START, SERVE, SERVE_START, for_allowed, give_up, holds, narrow,
+};
 pub use files::{Confinement, Reach, confine, is_confined, unconfined};

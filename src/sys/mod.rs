@@ -9,6 +9,7 @@ mod entry;
 mod filesystem;
 mod handle;
 mod local_time;
+mod loopback;
 #[cfg(test)]
 mod mapping;
 mod memory;
@@ -21,16 +22,17 @@ mod usage;
 #[cfg(test)]
 pub use allocations::{Allocated, allocated};
 pub use boot::boot_id;
-pub use child::spawn_bound;
+pub use child::{Network, spawn_bound, spawn_isolated};
 pub use clock::process_time;
 pub use entry::{has_xattrs_at, is_no_mount};
 pub use filesystem::filesystem_uuid;
 pub use handle::{FileHandle, open_by_handle};
 pub use local_time::utc_offset;
+pub use loopback::raise_loopback;
 #[cfg(test)]
 pub use mapping::SharedPage;
 pub use memory::give_back_memory;
-pub use mount::{MountOptions, set_mount_options};
+pub use mount::{MountOptions, Seal, seal_tree, set_mount_options};
 pub use peer::{Peer, peer_of};
 pub use sync::{share_range, sync_pages};
 pub use thread::{Identity, act_as, acting_as, as_caller, set_own_umask};

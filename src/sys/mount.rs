@@ -133,6 +133,40 @@ pub fn set_mount_options(
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// What [`seal_tree`] leaves to the mounts of a tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seal {
+    /// No device node opens.
+    NoDevices,
+    /// Nothing is written either.
+    ReadOnly,
+}
+
+/// Of a mount and all mounts below it: nothing is passed on from here or comes in from elsewhere
+/// (private propagation), and what [`Seal`] says; options that are there stay. `at` is the root of
+/// the topmost one. All or nothing.
+pub fn seal_tree(at: impl AsFd, seal: Seal) -> io::Result<()> {
+    const NO_DEVICES: u64 = 0x4;
+    let set = match seal {
+        Seal::NoDevices => NO_DEVICES,
+        Seal::ReadOnly => NO_DEVICES | MountOptions::READ_ONLY.0,
+    };
+    let attr = MountAttr { set, clear: 0, propagation: libc::MS_PRIVATE, user_namespace: 0 };
+    // SAFETY: a descriptor that lives, a string that ends with 0, a structure of the length that is
+    // given; the call only reads them.
+    let outcome = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            at.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,92 @@
+//! Where the commands of a drill run: namespaces of their own, the clone at the data's own path, nothing of
+//! the host writable, and an end that takes everything with it.
+//!
+//! - [`init`]: the first process in there; it arranges, gives up capabilities, and runs commands
+//! - `mounts`: what is seen in there
+//! - `seen`: what it has become, measured and not claimed; what is not as it should be is refused
+//! - [`keeper`]: this side of it; its end is the end of all of them
+
+pub mod init;
+pub mod keeper;
+mod mounts;
+mod seen;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// What is to be seen in there. All paths are absolute.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Wanted {
+    pub clone: PathBuf,
+    /// Where the clone is to be found: the data's own path.
+    pub at: PathBuf,
+    /// Not to be seen: replicas, state, sockets.
+    pub hidden: Vec<PathBuf>,
+    pub has_own_network: bool,
+    /// Namespaces of the process that asks.
+    pub outside: BTreeMap<String, PathBuf>,
+    /// Of every command.
+    pub environment: BTreeMap<String, String>,
+}
+
+/// A command for a shell.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Run {
+    pub command: String,
+    pub timeout_ms: u64,
+}
+
+/// What the first process says, in this order: once how it has arranged things, then once for each [`Run`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Answer {
+    Isolated(Isolation),
+    /// What could not be arranged. Nothing was run.
+    Refused(String),
+    Ended(Ended),
+}
+
+/// How it was, as the kernel said it from inside.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Isolation {
+    /// Namespaces that are not the host's.
+    pub namespaces: Vec<String>,
+    /// Network interfaces.
+    pub interfaces: Vec<String>,
+    /// Mounts that can be written to.
+    pub writable: Vec<String>,
+    /// Places of the product that were covered.
+    pub hidden: Vec<String>,
+    /// Capabilities that a command can have at most, as in `/proc/PID/status`.
+    pub capabilities: String,
+    /// Directory in which what is missing of the data's own path was made, in there alone.
+    pub made_in: Option<String>,
+}
+
+/// How a command has ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    pub exit_code: Option<i32>,
+    pub signal: Option<i32>,
+    pub timed_out: bool,
+    /// Both outputs as they came, the end of them.
+    pub output: String,
+    /// Bytes before it that were not kept.
+    pub output_cut: u64,
+    /// Why it could not be started.
+    pub problem: Option<String>,
+}
+
+impl Ended {
+    pub fn is_success(&self) -> bool {
+        self.exit_code == Some(0) && !self.timed_out && self.problem.is_none()
+    }
+}
+
+/// Namespaces of this process, by what `/proc/self/ns` calls them.
+pub fn namespaces() -> BTreeMap<String, PathBuf> {
+    let of =
+        |kind: &&str| Some(((*kind).to_owned(), std::fs::read_link(format!("/proc/self/ns/{kind}")).ok()?));
+    ["ipc", "mnt", "net", "pid", "uts"].iter().filter_map(of).collect()
+}

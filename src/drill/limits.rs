@@ -1,0 +1,28 @@
+//! Bounds of this room, each with its reason.
+
+use std::time::Duration;
+
+/// Output of one command that is kept in the report, in bytes: its end, where programs say what was wrong.
+pub(super) const OUTPUT_MAX: usize = 64 << 10;
+
+/// How often a readiness probe is tried again, and a clone is asked whether it is complete.
+pub(super) const TRIED_EVERY: Duration = Duration::from_millis(200);
+
+/// How often the first process of a drill looks whether its command has ended.
+pub(super) const LOOKED_EVERY: Duration = Duration::from_millis(20);
+
+/// What a command may take beyond its own time-out until it is given up from outside: killing it and reading
+/// its last output.
+pub(super) const GRACE: Duration = Duration::from_secs(10);
+
+/// Making the namespaces and mounts: milliseconds; longer only where a host has thousands of mounts.
+pub(super) const ISOLATE_MAX: Duration = Duration::from_secs(60);
+
+/// Giving back the clone: removing as many files as the replica has.
+pub(super) const CLEAN_UP_MAX: Duration = Duration::from_secs(3600);
+
+/// Entries of a directory that is shown beside a missing part of the data's own path: each is a mount.
+pub(super) const BESIDE_MAX: usize = 1000;
+
+/// Checks of one drill.
+pub const CHECKS_MAX: usize = 64;

@@ -1,0 +1,33 @@
+//! A drill: a clone of the replica, mounted read-write at the data's own path in namespaces of its own, the
+//! user's checks run against it, a report, and everything thrown away. Replication goes on, and the
+//! replica stays as it is.
+//!
+//! ```text
+//!  standin drill run                                       daemon (serve, or protect with local:)
+//!   plan ── driver ── clone start, list, stop ───────────────> executes nothing
+//!             │
+//!             │ requests, answers (two pipes)
+//!             v
+//!   isolation::keeper ── kills when it ends ──> isolation::init   the first process of its namespaces
+//!                                                 mounts          what is seen there
+//!                                                 /bin/sh -c …    start, ready, checks, stop
+//! ```
+//! - `plan`: which step is next, and the verdict; pure
+//! - [`driver`]: performs the steps, with a record on the disk before the first of them
+//! - [`isolation`]: namespaces, mounts, capabilities, and the commands in them
+//! - [`recovery`]: what a drill has made goes, also of one whose command has died
+//! - [`report`]: what is kept of a drill; [`journal`]: where, numbered, each with the hash of the one before
+//!
+//! The drill is the process of the command that was typed: no daemon executes anything.
+
+pub mod driver;
+pub mod isolation;
+pub mod journal;
+pub mod limits;
+mod plan;
+pub mod recovery;
+pub mod report;
+#[cfg(test)]
+mod tests;
+
+pub use plan::{Outcome, Step, Verdict};
