@@ -10,10 +10,13 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
-use crate::host::{COMMAND_MAX, Disk, describe, heavy, output_within, require_program, wait_until};
+use crate::host::{
+    COMMAND_MAX, Disk, Image, describe, dir_on_disk, heavy, output_within, require_program, run, wait_until,
+};
 use crate::pair::Pair;
-use crate::random::{prepare, work};
+use crate::random::{prepare, seeds, work};
 use crate::tree::Rules;
+use standin::random::Random;
 
 /// A path that no host has, of this pair alone.
 fn at(pair: &Pair) -> String {
@@ -91,7 +94,11 @@ fn assert_nothing_left(pair: &Pair) {
 }
 
 fn filled() -> Pair {
-    let pair = Pair::start(Disk::Plain, Disk::Plain);
+    filled_on(Disk::Plain)
+}
+
+fn filled_on(target: Disk) -> Pair {
+    let pair = Pair::start(Disk::Plain, target);
     prepare(&pair.mount);
     work(&pair.mount, 7, 200);
     fs::write(pair.mount.join("known"), "as it was").expect("a file");
@@ -298,14 +305,15 @@ fn nothing_outlives_a_drill() {
     fs::create_dir(&there).expect("a directory");
     fs::write(there.join("own"), "x").expect("a file");
     let before = fs::metadata(&there).expect("status").mtime_nsec();
-    let output =
-        drill(&pair, &["run", "--at", text(&there), "--check", "test -f known && test ! -e own", "--keep"]);
+    let check = "test -f known && test ! -e own";
+    let output = drill(&pair, &["run", "--json", "--at", text(&there), "--check", check, "--keep"]);
     assert!(output.status.success(), "{}", describe(&output));
+    let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let name = answer["report"]["name"].as_str().expect("text");
     assert_eq!(fs::metadata(&there).expect("status").mtime_nsec(), before);
-    let kept = pair.replica().with_file_name(".standin-drill-2");
+    let kept = pair.replica().with_file_name(format!(".standin-{name}"));
     assert_eq!(fs::read(kept.join("known")).expect("a file"), b"as it was");
-    let removed =
-        output_within(pair.daemon("target").args(["clone", "stop", "drill-2", "--remove"]), COMMAND_MAX);
+    let removed = output_within(pair.daemon("target").args(["clone", "stop", name, "--remove"]), COMMAND_MAX);
     assert!(removed.status.success() && !kept.exists(), "{}", describe(&removed));
     assert_nothing_left(&pair);
 }
@@ -348,6 +356,86 @@ fn a_drill_that_is_killed_is_cleaned_up_by_the_next_command() {
     }
     assert_eq!(ran(&pair, 0, &["--check", "test -f known"])["number"], 5);
     pair.assert_in_sync(&Rules { hole_slack: 64 * 1024, ..Rules::default() });
+}
+
+/// Wherever it is: before its clone, while the daemon makes it, in its checks, in its clean-up.
+#[test]
+fn a_drill_that_is_killed_at_any_moment_leaves_nothing() {
+    let _alone = heavy();
+    let pair = filled();
+    let checks = ["--check", "test -f known", "--check", "sleep .1"];
+    let begun = Instant::now();
+    ran(&pair, 0, &checks);
+    let whole = begun.elapsed();
+    let seed = seeds(1)[0];
+    println!("STANDIN_SEED={seed}, a whole drill takes {whole:?}");
+    let mut random = Random::new(seed);
+    for round in 0..12 {
+        let after = whole * random.below(1000) as u32 / 1000;
+        let mut command = pair.daemon("target");
+        command.args(["drill", "run", "--at", &at(&pair)]).args(checks);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("standin drill");
+        std::thread::sleep(after);
+        child.kill().expect("a child");
+        child.wait().expect("it ends");
+        let listed = drill(&pair, &["list", "--json"]);
+        assert!(listed.status.success(), "round {round}, after {after:?}: {}", describe(&listed));
+        let said = String::from_utf8_lossy(&listed.stdout);
+        println!("round {round}: after {after:?}, {} interrupted", said.matches("interrupted").count());
+        assert_nothing_left(&pair);
+    }
+    ran(&pair, 0, &checks);
+    pair.assert_in_sync(&Rules { hole_slack: 64 * 1024, ..Rules::default() });
+}
+
+/// Unmounted at the end of a test.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+/// What the host unmounts while a drill runs is gone at once: its mounts began as a copy of the host's.
+#[test]
+fn a_drill_holds_no_mount_of_the_host() {
+    let mut pair = filled_on(Disk::Image { kind: "ext4", mib: 100 });
+    let base = dir_on_disk();
+    let other = base.path().join("other");
+    let image = Image::mount(base.path(), other.clone(), "ext4", 16);
+    fs::write(other.join("tool"), "x").expect("a file");
+    let connections = base.path().join("connections");
+    fs::create_dir(&connections).expect("a directory");
+    run(Command::new("mount").args(["-t", "fusectl", "none"]).arg(&connections));
+    let _connections = Mounted(connections.clone());
+    let device = fs::metadata(&pair.mount).expect("status").dev();
+    let connection = connections.join(rustix::fs::minor(device).to_string());
+    assert!(connection.exists(), "{connection:?}");
+
+    let tool = other.join("tool");
+    let tool = text(&tool);
+    let report = ran(&pair, 0, &["--check", &format!("test ! -e {tool}")]);
+    let left_out = report["isolation"]["left_out"].as_array().expect("paths");
+    // The outermost one is named.
+    let is_named = |path: &Value| path.as_str().is_some_and(|path| other.starts_with(path));
+    assert!(left_out.iter().any(is_named), "{report}");
+    let asked = ["--show", text(&other), "--check", &format!("test -f {tool} && ! echo x > {tool}")];
+    assert_eq!(ran(&pair, 0, &asked)["isolation"]["shown"], serde_json::json!([text(&other)]));
+
+    let mark = format!("drill-mark-{}-held", std::process::id());
+    let mut child = started(&pair, &mark);
+    for process in processes_of(&mark) {
+        let mounts = fs::read_to_string(process.join("mountinfo")).expect("mounts");
+        assert!(!mounts.contains(" - fuse") && !mounts.contains(" - fusectl"), "{mounts}");
+    }
+    image.forget(&base.path().join("other.image"));
+    pair.stop_source();
+    wait_until("the kernel has forgotten the protected directory", || !connection.exists());
+    assert!(!processes_of(&mark).is_empty(), "its check has ended");
+    rustix::process::kill_process(Pid::from_child(&child), Signal::TERM).expect("it runs");
+    assert_eq!(child.wait().expect("it ends").code(), Some(2));
+    assert_nothing_left(&pair);
 }
 
 fn refused_while_running(pair: &Pair) {

@@ -93,6 +93,10 @@ struct Run {
     /// The clone stays, as an ordinary directory with what the checks have changed in it
     #[arg(long)]
     keep: bool,
+    /// Show what lies at PATH of this host also where a file system is mounted there; may be repeated. Without it a drill
+    /// has the root file system and mounts that programs are in
+    #[arg(long, value_name = "PATH")]
+    show: Vec<PathBuf>,
     /// What the commands reach
     #[arg(long, value_enum, value_name = "NET", default_value_t = Net::Own)]
     net: Net,
@@ -139,6 +143,7 @@ fn run_one(common: &Common, args: &Run) -> Outcome {
         return Err(not_built(what));
     }
     let at = places::check(args.at.as_deref())?;
+    let shown = places::shown(&args.show)?;
     if args.check.len() > CHECKS_MAX {
         return Err(Failure::new(
             format!("A drill has {CHECKS_MAX} checks at most."),
@@ -159,6 +164,7 @@ fn run_one(common: &Common, args: &Run) -> Outcome {
     let replica = only_one(replicas_of(&common.run_dir(), args.set.as_deref())?)?;
     places::check_beside(&at, &replica)?;
     places::check_good(&replica)?;
+    recovery::sweep(&journal, &replica).map_err(|why| left(&replica, &why))?;
     let record = record(common, args, &at, &replica, &journal)?;
     let (tell, stops) = crossbeam_channel::unbounded();
     let caught = stop_signals().and_then(|signals| signals.forward(move || tell.send(()).is_ok()));
@@ -168,17 +174,7 @@ fn run_one(common: &Common, args: &Run) -> Outcome {
             "standin: --net host: what the commands of this drill start reaches everything that this host reaches."
         );
     }
-    let request = Request {
-        at,
-        start: args.start.clone(),
-        ready: args.ready.clone(),
-        checks: args.check.clone(),
-        stop: args.stop.clone(),
-        timeout: args.timeout,
-        clone_timeout: args.clone_timeout,
-        network: if args.net == Net::Own { Network::Own } else { Network::Host },
-        hidden: places::hidden(common)?,
-    };
+    let request = request(common, args, at, shown)?;
     let say = |step: &str| {
         if !common.json {
             eprintln!("standin: drill {}: {step}", record.report.number);
@@ -202,6 +198,21 @@ fn run_one(common: &Common, args: &Run) -> Outcome {
     })
 }
 
+fn request(common: &Common, args: &Run, at: PathBuf, shown: Vec<PathBuf>) -> Result<Request, Failure> {
+    Ok(Request {
+        at,
+        start: args.start.clone(),
+        ready: args.ready.clone(),
+        checks: args.check.clone(),
+        stop: args.stop.clone(),
+        timeout: args.timeout,
+        clone_timeout: args.clone_timeout,
+        network: if args.net == Net::Own { Network::Own } else { Network::Host },
+        hidden: places::hidden(common)?,
+        shown,
+    })
+}
+
 fn record(
     common: &Common,
     args: &Run,
@@ -213,14 +224,17 @@ fn record(
     let (set, path) = replica.only().ok_or_else(places::several)?;
     let beside = path.parent().unwrap_or(Path::new("/"));
     let dir = std::path::absolute(args.dir.as_deref().unwrap_or(beside)).map_err(|error| no_state(&error))?;
-    let directory = places::text(&dir.join(format!(".standin-drill-{number}")))?;
+    // No other clone has this name: what is removed in the end is this drill's own.
+    let token = getrandom::u32().map_err(|error| no_state(&error.into()))?;
+    let name = format!("drill-{number}-{token:08x}");
+    let directory = places::text(&dir.join(format!(".standin-{name}")))?;
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let report = Report {
         number,
         previous: None,
         verdict: None,
         could_not: false,
-        name: format!("drill-{number}"),
+        name,
         by: std::env::var("SUDO_USER").unwrap_or_else(|_| "root".into()),
         host: host.trim().to_owned(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -238,7 +252,7 @@ fn record(
         left: None,
     };
     let run = std::path::absolute(common.run_dir()).map_err(|error| no_state(&error))?;
-    Ok(Record { report, run, replica: path.to_owned(), keeps: args.keep, process: None })
+    Ok(Record { report, run, replica: path.to_owned(), keeps: args.keep, is_begun: false, process: None })
 }
 
 fn open(common: &Common) -> Result<Journal, Failure> {
@@ -270,18 +284,39 @@ fn recover(journal: &Journal, _turn: &Turn) -> Result<(), Failure> {
     let number = record.report.number;
     let left = |why: &str| {
         let what = format!("Drill {number} was interrupted, and something of it is still there: {why}");
-        let next = format!("Start the daemon that holds {}, and try again.", record.replica.display());
+        let next = format!(
+            "Start the daemon that holds {}, and try again; if it will not come back, remove {}.",
+            record.replica.display(),
+            record.report.clone.directory
+        );
         Failure::new(what, "No replica was touched.", next)
     };
-    let replica = replicas_of(&record.run, Some(&record.replica))
-        .and_then(only_one)
-        .map_err(|failure| left(&failure.what))?;
+    let replica = match replicas_of(&record.run, Some(&record.replica)).and_then(only_one) {
+        Ok(replica) => Some(replica),
+        Err(_) if is_gone(Path::new(&record.report.clone.directory)) => None,
+        Err(failure) => return Err(left(&failure.what)),
+    };
+    let cloning = replica.as_ref().map(|replica| replica as &dyn Cloning);
     let report =
-        recovery::recover(journal, record.clone(), &replica).map_err(|why| left(&format!("{why}.")))?;
+        recovery::recover(journal, record.clone(), cloning).map_err(|why| left(&format!("{why}.")))?;
     if report.verdict == Some(Verdict::Interrupted) {
         eprintln!("standin: drill {number} was interrupted; what was left of it has been removed.");
     }
     Ok(())
+}
+
+fn is_gone(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+/// A clone of a drill before this one.
+fn left(replica: &Meant, why: &str) -> Failure {
+    let of = replica.only().map_or_else(String::new, |(set, _)| format!(" of {set}"));
+    Failure::new(
+        format!("A clone that an interrupted drill{of} has left is still there: {why}."),
+        "No replica was touched.",
+        "Look at it with `standin clone list`, and end it with `standin clone stop`.",
+    )
 }
 
 impl Cloning for Meant {

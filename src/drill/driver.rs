@@ -12,7 +12,7 @@ use super::isolation::{Answer, Ended, Run, Wanted, namespaces};
 use super::journal::{Journal, Record, Turn};
 use super::limits::{GRACE, ISOLATE_MAX, TRIED_EVERY};
 use super::plan::{Machine, Outcome, Plan, Step};
-use super::recovery::remove;
+use super::recovery::{find, remove};
 use super::report::{Point, Report, StepReport};
 use crate::control::{CloneStatus, unix_ms};
 use crate::failure::Failure;
@@ -44,6 +44,8 @@ pub struct Request {
     pub clone_timeout: Duration,
     pub network: Network,
     pub hidden: Vec<PathBuf>,
+    /// Places of the host to be seen though something is mounted there.
+    pub shown: Vec<PathBuf>,
 }
 
 /// A drill that runs.
@@ -173,9 +175,13 @@ impl Drill<'_> {
         let directory = PathBuf::from(&self.record.report.clone.directory);
         let as_of = self.cloning.as_of_unix_ms();
         self.cloning.start(&name, &directory)?;
+        self.record.is_begun = true;
+        self.journal
+            .note(&self.record)
+            .map_err(|error| Bad::Failed(format!("it cannot be noted: {error}")))?;
         let deadline = Instant::now() + self.request.clone_timeout;
         let clone = loop {
-            let Some(clone) = self.cloning.find(&name)? else {
+            let Some(clone) = find(self.cloning, &self.record.report)? else {
                 return Err(Bad::Failed("somebody has stopped the clone".into()));
             };
             match clone.state.as_str() {
@@ -213,6 +219,7 @@ impl Drill<'_> {
             clone: PathBuf::from(&self.record.report.clone.directory),
             at: self.request.at.clone(),
             hidden: self.request.hidden.clone(),
+            shown: self.request.shown.clone(),
             has_own_network: self.request.network == Network::Own,
             outside: namespaces(),
             environment,

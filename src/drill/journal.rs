@@ -26,6 +26,8 @@ pub struct Record {
     pub run: PathBuf,
     pub replica: PathBuf,
     pub keeps: bool,
+    /// The daemon has said that the clone has begun.
+    pub is_begun: bool,
     /// The first process of its namespaces, and when it was started, by the kernel's clock.
     pub process: Option<(u32, u64)>,
 }
@@ -105,6 +107,14 @@ impl Journal {
             before = Some(self.hash(number)?);
         }
         Ok(all)
+    }
+
+    /// The last ones, so many at most.
+    pub fn last(&self, count: usize) -> io::Result<Vec<Report>> {
+        let numbers = self.numbers()?.into_iter().rev().take(count);
+        numbers
+            .map(|number| Ok(store::read_json(&self.path(number))?.ok_or(io::ErrorKind::NotFound)?))
+            .collect()
     }
 
     fn numbers(&self) -> io::Result<Vec<u64>> {

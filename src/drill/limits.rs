@@ -18,6 +18,14 @@ pub(super) const GRACE: Duration = Duration::from_secs(10);
 /// Making the namespaces and mounts: milliseconds; longer only where a host has thousands of mounts.
 pub(super) const ISOLATE_MAX: Duration = Duration::from_secs(60);
 
+/// From the beginning of a drill: what a daemon may take until a clone that it was asked for has begun or is given up.
+/// It waits 10 s for a moment between two packets.
+pub(super) const LATE_MAX: Duration = Duration::from_secs(20);
+
+/// Reports of interrupted drills whose clones are looked for again, from the last one: more than anybody interrupts
+/// while the daemon of their replica is away.
+pub(super) const SWEPT: usize = 16;
+
 /// Giving back the clone: removing as many files as the replica has.
 pub(super) const CLEAN_UP_MAX: Duration = Duration::from_secs(3600);
 

@@ -88,8 +88,14 @@ fn a_report_that_was_changed_is_seen() {
         assert_eq!(journal.next_number().unwrap(), number);
         let mut report = report(number);
         let replica = "/r/web".into();
-        let record =
-            Record { report: report.clone(), run: "/run".into(), replica, keeps: false, process: None };
+        let record = Record {
+            report: report.clone(),
+            run: "/run".into(),
+            replica,
+            keeps: false,
+            is_begun: false,
+            process: None,
+        };
         journal.note(&record).unwrap();
         assert_eq!(journal.running().unwrap(), Some(record));
         journal.keep(&mut report).unwrap();

@@ -27,7 +27,18 @@ pub fn spawn_bound(command: &mut Command) -> io::Result<Child> {
     command.spawn()
 }
 
-/// Starts a command as the first process of a process namespace, with mount, IPC and UTS namespaces of
+/// Gives the calling process, which has one thread, mounts of its own: a copy of those that it had.
+///
+/// Errors: the system's; `EPERM` without `CAP_SYS_ADMIN`.
+pub fn own_mounts() -> io::Result<()> {
+    // SAFETY: a number; what changes beside the mounts is whether threads share their working directory.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Starts a command as the first process of a process namespace, with IPC and UTS namespaces of
 /// its own, and a network one unless told otherwise; in a session of its own, with no descriptor of
 /// this process beside the three. It is killed, and with it everything in its process namespace, when
 /// the calling thread ends, however it ends.
@@ -37,7 +48,7 @@ pub fn spawn_bound(command: &mut Command) -> io::Result<Child> {
 ///
 /// Errors: the system's; `EPERM` without `CAP_SYS_ADMIN`.
 pub fn spawn_isolated(command: &mut Command, network: Network) -> io::Result<Child> {
-    let own = libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let own = libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     let own = if network == Network::Own { own | libc::CLONE_NEWNET } else { own };
     let enter = move || {
         // SAFETY: calls that take numbers, touch no memory, and are safe between fork and exec.

@@ -22,7 +22,7 @@ mod usage;
 #[cfg(test)]
 pub use allocations::{Allocated, allocated};
 pub use boot::boot_id;
-pub use child::{Network, spawn_bound, spawn_isolated};
+pub use child::{Network, own_mounts, spawn_bound, spawn_isolated};
 pub use clock::process_time;
 pub use entry::{has_xattrs_at, is_no_mount};
 pub use filesystem::filesystem_uuid;

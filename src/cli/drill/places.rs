@@ -13,6 +13,8 @@ use crate::packet::DataState;
 
 /// Nothing runs without these, or the kernel speaks there.
 const NOT_BELOW: [&str; 3] = ["/proc", "/sys", "/dev"];
+/// A drill has its own of these.
+const OWN: [&str; 6] = ["/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp"];
 const NOT_OVER: [&str; 8] = ["/", "/bin", "/etc", "/lib", "/lib64", "/sbin", "/usr", "/usr/bin"];
 
 /// Errors: it is none, or no clone can be there.
@@ -39,6 +41,28 @@ pub(super) fn check(at: Option<&Path>) -> Result<PathBuf, Failure> {
         ));
     }
     Ok(at)
+}
+
+/// Places of the host that are to be seen in a drill, without symlinks.
+///
+/// Errors: there is no such place, or it is the kernel's or the drill's own.
+pub(super) fn shown(places: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+    let real = |place: &PathBuf| {
+        let refuse = |why: String| {
+            Failure::new(
+                format!("--show {}: {why}.", place.display()),
+                UNTOUCHED,
+                "Name a directory of this host that the commands need.",
+            )
+        };
+        let real = fs::canonicalize(place).map_err(|error| refuse(error.to_string()))?;
+        text(&real)?;
+        match real == Path::new("/") || OWN.iter().any(|own| real.starts_with(own)) {
+            true => Err(refuse("a drill has its own of these".into())),
+            false => Ok(real),
+        }
+    };
+    places.iter().map(real).collect()
 }
 
 /// Errors: a path that no report could name.
@@ -100,7 +124,8 @@ pub(super) fn check_good(replica: &Meant) -> Result<(), Failure> {
     }
 }
 
-/// Replicas and what lies beside them, protected directories, state and sockets of all daemons of this host.
+/// Replicas and what lies beside them and protected directories of the daemons that are found here, with their
+/// sockets, and the state directory.
 ///
 /// Errors: to hide one would hide everything.
 pub(super) fn hidden(common: &Common) -> Result<Vec<PathBuf>, Failure> {

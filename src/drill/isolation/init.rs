@@ -59,10 +59,10 @@ fn isolate(wanted: &Wanted) -> Result<Isolation, String> {
     if wanted.has_own_network {
         crate::sys::raise_loopback().map_err(|error| format!("no loopback: {error}"))?;
     }
-    let made_in = mounts::arrange(wanted)?;
+    let arranged = mounts::arrange(wanted)?;
     privileges::narrow(privileges::DRILL)
         .map_err(|error| format!("capabilities cannot be given up: {error}"))?;
-    seen::measure(wanted, made_in)
+    seen::measure(wanted, arranged)
 }
 
 /// Runs a command to its end, or to its time-out.

@@ -2,13 +2,14 @@
 //! the host writable, and an end that takes everything with it.
 //!
 //! - [`init`]: the first process in there; it arranges, gives up capabilities, and runs commands
-//! - `mounts`: what is seen in there
+//! - `mounts`: what is seen in there; `root`: which mounts of the host, and the end of all others
 //! - `seen`: what it has become, measured and not claimed; what is not as it should be is refused
 //! - [`keeper`]: this side of it; its end is the end of all of them
 
 pub mod init;
 pub mod keeper;
 mod mounts;
+mod root;
 mod seen;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,8 @@ pub struct Wanted {
     pub at: PathBuf,
     /// Not to be seen: replicas, state, sockets.
     pub hidden: Vec<PathBuf>,
+    /// To be seen though it is mounted elsewhere than programs are.
+    pub shown: Vec<PathBuf>,
     pub has_own_network: bool,
     /// Namespaces of the process that asks.
     pub outside: BTreeMap<String, PathBuf>,
@@ -62,6 +65,10 @@ pub struct Isolation {
     pub capabilities: String,
     /// Directory in which what is missing of the data's own path was made, in there alone.
     pub made_in: Option<String>,
+    /// Where mounts of the host were that are not there.
+    pub left_out: Vec<String>,
+    /// Whose mounts are there because somebody asked for them.
+    pub shown: Vec<String>,
 }
 
 /// How a command has ended.

@@ -1,7 +1,6 @@
 //! What is seen in a drill: the host, read-only, with a few fresh places, and the clone.
 //!
-//! First of all nothing is passed on to the host any more: what is unmounted here would be unmounted there.
-//! The clone is taken hold of before what surrounds it is covered.
+//! The clone is taken hold of before the host's mounts are let go of.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -11,14 +10,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, makedev};
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags};
 
-use super::Wanted;
+use super::{Wanted, root};
 use crate::drill::limits::BESIDE_MAX;
 use crate::preflight::MountTable;
-use crate::sys::{MountOptions, Seal, seal_tree, set_mount_options};
+use crate::sys::{MountOptions, Seal, own_mounts, seal_tree, set_mount_options};
 
 /// Fresh in every drill, where the host has them: what programs write to, and where their sockets are.
 pub(super) const FRESH: [(&str, &str); 3] = [("/run", "0755"), ("/tmp", "1777"), ("/var/tmp", "1777")];
@@ -35,59 +32,59 @@ const LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
 ];
 
+/// What was arranged.
+pub(super) struct Arranged {
+    /// Directory in which parts of the data's own path had to be made.
+    pub made_in: Option<PathBuf>,
+    /// Where mounts of the host were that are not there.
+    pub left_out: Vec<PathBuf>,
+}
+
 /// Arranges all of it for this process and those that it starts.
 ///
-/// Gives the directory in which parts of the data's own path had to be made.
 /// Errors: what could not be done; nothing of the host was changed.
-pub(super) fn arrange(wanted: &Wanted) -> Result<Option<PathBuf>, String> {
+pub(super) fn arrange(wanted: &Wanted) -> Result<Arranged, String> {
     rustix::process::umask(Mode::empty());
+    own_mounts().map_err(because("no mounts of its own"))?;
+    let (held, choice) = root::hold(&wanted.shown)?;
     let clone = take_hold(&wanted.clone)?;
-    let root = open(Path::new("/"))?;
-    seal_tree(&root, Seal::ReadOnly).map_err(because("the host cannot be made read-only"))?;
-    drop(root);
-    take_own_mounts_away()?;
-    for path in &wanted.hidden {
+    let services = services()?;
+    root::leave(held)?;
+    seal_tree(open(Path::new("/"))?, Seal::ReadOnly).map_err(because("the host cannot be made read-only"))?;
+    for path in choice.go.iter().chain(&wanted.hidden) {
         cover(path)?;
     }
     for (path, mode) in FRESH {
-        refresh(Path::new(path), mode)?;
+        refresh(Path::new(path), mode, &services)?;
     }
     fresh_devices().map_err(because("no devices of its own"))?;
-    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    rustix::mount::mount("proc", "/proc", "proc", flags, None).map_err(because("no /proc of its own"))?;
-    place(&clone, &wanted.at)
+    for kind in ["proc", "sysfs"] {
+        of_the_kernel(kind)?;
+    }
+    Ok(Arranged { made_in: place(&clone, &wanted.at)?, left_out: choice.go })
 }
 
-fn because<E: Into<io::Error>>(what: impl std::fmt::Display) -> impl FnOnce(E) -> String {
+/// Of these namespaces, and read-only.
+fn of_the_kernel(kind: &str) -> Result<(), String> {
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let at = if kind == "proc" { "/proc" } else { "/sys" };
+    rustix::mount::mount(kind, at, kind, flags, None).map_err(because(format_args!("no {at} of its own")))
+}
+
+pub(super) fn because<E: Into<io::Error>>(what: impl std::fmt::Display) -> impl FnOnce(E) -> String {
     move |error| format!("{what}: {}", error.into())
 }
 
-fn open(path: &Path) -> Result<OwnedFd, String> {
+pub(super) fn open(path: &Path) -> Result<OwnedFd, String> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty()).map_err(because(path.display()))
 }
 
 /// A mount of the clone that is nowhere yet.
 fn take_hold(clone: &Path) -> Result<OwnedFd, String> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let held = rustix::mount::open_tree(CWD, clone, flags | OpenTreeFlags::AT_SYMLINK_NOFOLLOW)
-        .map_err(because(format_args!("the clone {}", clone.display())))?;
+    let held = root::alone(clone).map_err(because(format_args!("the clone {}", clone.display())))?;
     seal_tree(&held, Seal::NoDevices).map_err(because("the clone's mount"))?;
     Ok(held)
-}
-
-/// Mounts of protected directories: a drill would keep their kernel connection alive after the host's
-/// unmount.
-fn take_own_mounts_away() -> Result<(), String> {
-    let table = MountTable::read().map_err(because("the mounts cannot be read"))?;
-    let mut own: Vec<_> = table.standin().collect();
-    // Those below go first: the upper ones would take them along.
-    own.reverse();
-    for mount in own {
-        rustix::mount::unmount(&mount.point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
-            .map_err(because(format_args!("{} cannot be left out", mount.point.display())))?;
-    }
-    Ok(())
 }
 
 /// A memory file system that is nowhere yet.
@@ -99,42 +96,52 @@ fn memory(mode: &str, options: MountAttrFlags) -> rustix::io::Result<OwnedFd> {
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, options)
 }
 
-fn attach(mount: &OwnedFd, at: &Path) -> rustix::io::Result<()> {
+pub(super) fn attach(mount: &OwnedFd, at: &Path) -> rustix::io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
     rustix::mount::move_mount(mount, "", CWD, at, flags)
 }
 
 /// Nothing of this directory is seen.
 fn cover(path: &Path) -> Result<(), String> {
-    match fs::metadata(path) {
+    match fs::symlink_metadata(path) {
         Ok(there) if there.is_dir() => {}
-        // Covered with what is above it, or not there.
+        // Covered with what is above it, or not there; under a mounted file there is a file, of nothing.
         Ok(_) | Err(_) => return Ok(()),
     }
     let options = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
-    memory("0000", options)
+    // Whoever a command is run as may pass: the data's own path can lie below.
+    memory("0755", options)
         .and_then(|empty| attach(&empty, path))
         .map_err(because(format_args!("{} cannot be covered", path.display())))
 }
 
-/// An empty, writable directory in the place of this one, with the empty directories that are in it, whose
-/// owners services rely on.
-fn refresh(path: &Path, mode: &str) -> Result<(), String> {
-    let Ok(path) = fs::canonicalize(path) else { return Ok(()) };
-    let fail = |error: io::Error| format!("{} cannot be made anew: {error}", path.display());
-    let mut kept = Vec::new();
-    if path == Path::new("/run") {
-        for entry in fs::read_dir(&path).map_err(fail)?.take(BESIDE_MAX).flatten() {
-            if let Ok(meta) = fs::symlink_metadata(entry.path()) {
-                kept.extend(meta.is_dir().then(|| (entry.file_name(), meta)));
-            }
+/// Directories of `/run`, whose owners services rely on.
+fn services() -> Result<Vec<(OsString, fs::Metadata)>, String> {
+    let fail = |error: io::Error| format!("/run cannot be read: {error}");
+    let Ok(run) = fs::canonicalize("/run") else { return Ok(Vec::new()) };
+    let table = MountTable::read().map_err(fail)?;
+    let mut found = Vec::new();
+    for entry in fs::read_dir(&run).map_err(fail)?.take(BESIDE_MAX).flatten() {
+        // A daemon that hangs would hang this.
+        if table.at(&entry.path()).is_some_and(|mount| mount.fs_type.starts_with("fuse")) {
+            continue;
+        }
+        if let Ok(meta) = fs::symlink_metadata(entry.path()) {
+            found.extend(meta.is_dir().then(|| (entry.file_name(), meta)));
         }
     }
+    Ok(found)
+}
+
+/// An empty, writable directory in the place of this one; of `/run` with the directories that services rely on.
+fn refresh(path: &Path, mode: &str, services: &[(OsString, fs::Metadata)]) -> Result<(), String> {
+    let Ok(path) = fs::canonicalize(path) else { return Ok(()) };
+    let fail = |error: io::Error| format!("{} cannot be made anew: {error}", path.display());
     let options = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
     let fresh = memory(mode, options).map_err(|error| fail(error.into()))?;
     attach(&fresh, &path).map_err(|error| fail(error.into()))?;
-    for (name, meta) in kept {
-        make_like(&fresh, &name, &meta).map_err(fail)?;
+    if path == Path::new("/run") {
+        services.iter().try_for_each(|(name, meta)| make_like(&fresh, name, meta)).map_err(fail)?;
     }
     Ok(())
 }

@@ -3,15 +3,15 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::mounts::FRESH;
+use super::mounts::{Arranged, FRESH};
 use super::{Isolation, Wanted, namespaces};
 use crate::preflight::MountTable;
 use crate::sys::MountOptions;
 
 /// Errors: what is not as it should be.
-pub(super) fn measure(wanted: &Wanted, made_in: Option<PathBuf>) -> Result<Isolation, String> {
+pub(super) fn measure(wanted: &Wanted, arranged: Arranged) -> Result<Isolation, String> {
     let fail = |error: io::Error| format!("what was arranged cannot be read: {error}");
     let inside = namespaces();
     let mut own = Vec::new();
@@ -40,7 +40,9 @@ pub(super) fn measure(wanted: &Wanted, made_in: Option<PathBuf>) -> Result<Isola
         writable: writable(&wanted.at).map_err(fail)??,
         hidden: hidden.map(|path| path.display().to_string()).collect(),
         capabilities: bounds.trim().to_owned(),
-        made_in: made_in.map(|dir| dir.display().to_string()),
+        made_in: arranged.made_in.map(|dir| dir.display().to_string()),
+        left_out: arranged.left_out.iter().map(|at| at.display().to_string()).collect(),
+        shown: wanted.shown.iter().map(|at| at.display().to_string()).collect(),
     })
 }
 
@@ -49,13 +51,16 @@ fn interfaces(table: &str) -> Vec<String> {
     table.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect()
 }
 
-/// Every mount that can be written to; one that should not be is an error.
+/// Every mount that can be written to; one that should not be is an error, and one of a protected directory.
 fn writable(at: &Path) -> io::Result<Result<Vec<String>, String>> {
     let at = fs::canonicalize(at)?;
     let mut places = vec![at, "/dev".into()];
     places.extend(FRESH.iter().filter_map(|(path, _)| fs::canonicalize(path).ok()));
     let mut found = Vec::new();
     for mount in MountTable::read()?.all() {
+        if mount.is_standin() {
+            return Ok(Err(format!("the protected directory {} is there", mount.point.display())));
+        }
         if !mount.options.only(MountOptions::READ_ONLY).is_empty() {
             continue;
         }
