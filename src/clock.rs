@@ -7,6 +7,12 @@ pub fn now() -> std::time::Instant {
     std::time::Instant::now()
 }
 
+/// Milliseconds since this host was started, sleep included: nobody can set this clock.
+pub fn steady_ms() -> u64 {
+    let since = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    since.tv_sec.unsigned_abs() * 1000 + since.tv_nsec.unsigned_abs() / 1_000_000
+}
+
 #[cfg(test)]
 pub use simulated::{now, set};
 

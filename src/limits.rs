@@ -43,9 +43,10 @@ pub const FUSE_WRITE_LEN_MAX: u32 = 1 << 20;
 /// and few enough that a source which lies about its own cannot use them up for all others.
 pub const EPOCHS_RAISED_MAX: u32 = 1 << 16;
 
-/// Moments of the source that a target remembers until it has their positions: two a second, so that of a lag
-/// of more than two minutes the age is told too high by what is beyond them.
-pub const MOMENTS_MAX: usize = 256;
+/// Moments of the source that a target remembers until it has their positions: two a second, those of two hours.
+/// Of a longer lag every second one is enough, and so on: 800 KiB.
+pub const MOMENTS_MAX: usize = if cfg!(test) { 256 } else { 1 << 14 };
+
 /// What one bit of the map tells apart in a file, in bytes: a database page changed is a block sent, and a
 /// terabyte of changes are 2 MiB of bits.
 pub const MAP_REGION: u64 = if cfg!(test) { 1 << 9 } else { 64 << 10 };

@@ -9,9 +9,10 @@ use super::output::Printed;
 use super::status::Document;
 use crate::control::tests::{sample_connection, sample_source, sample_status};
 use crate::control::{
-    Alert, AsideStatus, CompressionStatus, ConnectedSource, ConnectionStatus, FsyncStatus, GenerationStatus,
-    Lag, LeftOutStatus, LimitStatus, LinkStatus, MirrorProgress, MirrorStatus, ReplicaStatus, Retrying, Role,
-    ScheduleStatus, SetAside, Severity, SourceStatus, Status, TargetStatus, VerifiedStatus,
+    Alert, AsideStatus, ClockSet, CompressionStatus, ConnectedSource, ConnectionStatus, FsyncStatus,
+    GenerationStatus, Lag, LeftOutStatus, LimitStatus, LinkStatus, MirrorProgress, MirrorStatus,
+    ReplicaStatus, Retrying, Role, ScheduleStatus, SetAside, Severity, SourceStatus, Status, TargetStatus,
+    VerifiedStatus,
 };
 use crate::packet::{CheckCounts, DataState, OrphanCounts, Sequence, WithheldCounts};
 use crate::words::{Compression, DiskQueueStats, DiskTrouble, Origin, QueueStats, VerifyMode};
@@ -256,6 +257,10 @@ fn full_replica() -> ReplicaStatus {
         withheld: WithheldCounts::default(),
         as_of_unix_ms: Some(1),
         given_out: Some(Sequence(1)),
+        heard_unix_ms: Some(1),
+        beyond: Some(1),
+        clock_ahead_ms: Some(-1),
+        clock_set: Some(ClockSet { at_unix_ms: 1, by_ms: -1 }),
         problem: Some("It cannot be opened".into()),
     }
 }

@@ -1,5 +1,6 @@
 //! `standin status`: how a daemon is, for people and for monitoring systems.
 
+mod age;
 mod words;
 
 use std::fmt::Write;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use self::age::age_lines;
 pub(super) use self::words::{
     age, compression_words, data_word, limit_words, mirror_words, packets, progress_words, schedule_words,
     state_word, verified_words,
@@ -20,7 +22,6 @@ use crate::control::{
     AsideStatus, ConnectionStatus, Finding, FsyncStatus, Phase, ReplicaStatus, Role, RoleName, Severity,
     SourceStatus, Status, TargetKind, TargetStatus,
 };
-use crate::packet::DataState;
 use crate::units;
 
 /// Names of objects that are set aside, as many as a screen takes.
@@ -226,10 +227,7 @@ fn replica_lines(replica: &ReplicaStatus, now: u64, text: &mut String) -> std::f
         reason => format!(": {reason}"),
     };
     writeln!(text, "  data        {}{because}", data_word(replica.data))?;
-    if let Some(as_of) = replica.as_of_unix_ms {
-        let was = if replica.data == DataState::Good { "as of" } else { "was good as of" };
-        writeln!(text, "  age         {was} {} ago, by the source's clock", age(as_of, now))?;
-    }
+    age_lines(replica, now, text)?;
     aside_lines(&replica.aside, now, text)?;
     writeln!(text, "  applied     {}", replica.applied)?;
     writeln!(text, "  durable     {}", replica.durable)

@@ -415,9 +415,9 @@ fn a_role_is_enough_where_a_host_is_both() {
     assert!(hosts.find(None).unwrap_err().contains("Several daemons"));
 }
 
-#[test]
-fn a_target_reads_well() {
-    let replica = ReplicaStatus {
+/// Of a source that is not connected.
+pub(super) fn sample_replica() -> ReplicaStatus {
+    ReplicaStatus {
         name: "web".into(),
         directory: "/backup/web".into(),
         set_id: String::new(),
@@ -434,8 +434,17 @@ fn a_target_reads_well() {
         withheld: crate::packet::WithheldCounts { devices: 2, ..Default::default() },
         as_of_unix_ms: None,
         given_out: None,
+        heard_unix_ms: None,
+        beyond: None,
+        clock_ahead_ms: None,
+        clock_set: None,
         problem: None,
-    };
+    }
+}
+
+#[test]
+fn a_target_reads_well() {
+    let replica = sample_replica();
     let target = TargetStatus {
         not_confined: None,
         listening: "[::]:7447".into(),

@@ -36,7 +36,7 @@ pub use orphans::{OrphanStatus, OrphansRequest, PathText, RemoveOrphans, Removed
 pub use process::{ProcessMeter, ProcessStatus};
 pub use server::{Caller, Handler, Server};
 pub use status::{
-    Alert, Amount, AsideStatus, CaptureStatus, CompressionStatus, ConnectedSource, ConnectionState,
+    Alert, Amount, AsideStatus, CaptureStatus, ClockSet, CompressionStatus, ConnectedSource, ConnectionState,
     ConnectionStatus, FsyncStatus, GenerationStatus, Lag, LeftOutStatus, LimitStatus, LinkStatus,
     MirrorProgress, MirrorStatus, Phase, ReplicaStatus, Retrying, Role, RoleName, ScheduleStatus, SetAside,
     SourceStatus, Status, TargetKind, TargetStatus, VerifiedStatus,

@@ -192,8 +192,29 @@ pub struct ReplicaStatus {
     /// The last position that the source had given out when it was heard last; null before it was heard.
     #[serde(default)]
     pub given_out: Option<Sequence>,
+    /// When that was, by the source's clock.
+    #[serde(default)]
+    pub heard_unix_ms: Option<u64>,
+    /// How many changes of those are not applied here.
+    #[serde(default)]
+    pub beyond: Option<u64>,
+    /// How far the source's clock was ahead of this host's when it was heard last; negative: behind it.
+    #[serde(default)]
+    pub clock_ahead_ms: Option<i64>,
+    /// When the source's clock was set last, as far as it was seen.
+    #[serde(default)]
+    pub clock_set: Option<ClockSet>,
     /// Why the replica cannot be opened.
     pub problem: Option<String>,
+}
+
+/// A clock was set, while moments were told by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockSet {
+    /// By the clock as it is since.
+    pub at_unix_ms: u64,
+    /// Milliseconds forward; negative: backward.
+    pub by_ms: i64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

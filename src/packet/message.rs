@@ -109,9 +109,19 @@ pub enum SourceMessage {
     },
     /// What a reader says of the copy that it gets.
     OfCopy(OfCopy),
-    /// Whatever had returned to a program at this moment of the source's clock, milliseconds since 1970, has a
-    /// position up to this one. Now and then, while packets flow.
-    GaveOut { last: Sequence, at_ms: u64 },
+    /// Whatever had returned to a program at this moment of the source has a position up to this one. Now and
+    /// then, while packets flow.
+    GaveOut { last: Position, at: SourceClock },
+}
+
+/// A moment on a source, by two of its clocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct SourceClock {
+    /// Milliseconds since 1970, by the clock that can be set.
+    pub wall_ms: u64,
+    /// Milliseconds by one that nobody can set, from a moment that stays the same until the source's host starts
+    /// anew.
+    pub steady_ms: u64,
 }
 
 /// What is said of a copy by whoever it is made to.

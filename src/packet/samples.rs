@@ -161,7 +161,7 @@ pub(super) fn source_messages() -> Vec<SourceMessage> {
     ]
     .into_iter()
     .chain(said_of_copies().into_iter().map(SourceMessage::OfCopy))
-    .chain([SourceMessage::GaveOut { last: Sequence(9), at_ms: 10 }])
+    .chain([SourceMessage::GaveOut { last: position(), at: SourceClock { wall_ms: 10, steady_ms: 11 } }])
     .collect()
 }
 

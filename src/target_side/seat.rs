@@ -5,10 +5,11 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use super::SharedApplier;
+use super::moment::Age;
 use super::reading::Accept;
 use crate::apply::{Applier, AsideView, DataStatus, Withheld};
 use crate::control::Retrying;
-use crate::packet::{Sequence, SetId};
+use crate::packet::{Position, SetId};
 use crate::words::Allow;
 
 /// What a session gets to work with.
@@ -101,15 +102,13 @@ impl Cut {
 #[derive(Clone, Debug)]
 pub struct View {
     pub data: DataStatus,
-    pub applied: Sequence,
-    pub durable: Sequence,
+    pub applied: Position,
+    pub durable: Position,
     pub retrying: Option<Retrying>,
     pub aside: AsideView,
     pub withheld: Arc<Withheld>,
-    /// It has, or had when it was good, everything up to this moment of its source's clock.
-    pub as_of_ms: Option<u64>,
-    /// What the source had given out when it was heard last; not kept over a restart.
-    pub given_out: Option<Sequence>,
+    /// What the source has said of moments, and which of them the replica has reached.
+    pub age: Age,
 }
 
 impl View {
@@ -117,20 +116,19 @@ impl View {
         let now = applier.acknowledged();
         View {
             data: applier.data_shown(),
-            applied: now.applied.sequence,
-            durable: now.durable.sequence,
+            applied: now.applied,
+            durable: now.durable,
             retrying: None,
             aside: applier.aside(),
             withheld: applier.withheld(),
-            as_of_ms: super::moment::kept(applier.state()),
-            given_out: None,
+            age: super::moment::kept(applier.state()),
         }
     }
 
     /// Takes over what the replica says now; what is being retried stays.
     pub fn update(&mut self, applier: &Applier) {
         let now = applier.acknowledged();
-        (self.applied, self.durable) = (now.applied.sequence, now.durable.sequence);
+        (self.applied, self.durable) = (now.applied, now.durable);
         (self.data, self.aside, self.withheld) = (applier.data_shown(), applier.aside(), applier.withheld());
     }
 }

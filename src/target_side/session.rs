@@ -23,8 +23,8 @@ use crate::limits::{
 };
 use crate::link::{FrameReceiver, Received, TargetEvent};
 use crate::packet::{
-    DataState, Features, Frame, FrameHeader, ItemHeader, LaneItem, ObjectId, Op, Sequence, SourceMessage,
-    TargetMessage, Text, WIRE_VERSION, WithheldCounts,
+    DataState, Features, Frame, FrameHeader, ItemHeader, LaneItem, ObjectId, Op, Position, Sequence,
+    SourceClock, SourceMessage, TargetMessage, Text, WIRE_VERSION, WithheldCounts,
 };
 
 /// How often a session that has nothing to do looks for control messages.
@@ -183,7 +183,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
         self.applier.end_session();
         self.view.lock().retrying = None;
         self.show();
-        self.moments.keep(true);
+        self.moments.keep();
     }
 
     /// Performs one frame, however long it takes.
@@ -281,7 +281,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
                 TargetEvent::Message(SourceMessage::MakeDurable) => self.durable_asked = true,
                 TargetEvent::Message(SourceMessage::Diverged { reason }) => self.diverged(&reason)?,
                 TargetEvent::Message(SourceMessage::Relief { objects }) => self.relieve(&objects),
-                TargetEvent::Message(SourceMessage::GaveOut { last, at_ms }) => self.gave_out(last, at_ms),
+                TargetEvent::Message(SourceMessage::GaveOut { last, at }) => self.gave_out(last, at),
                 TargetEvent::Message(SourceMessage::StreamFrom { .. } | SourceMessage::Goodbye) => {}
                 TargetEvent::Message(
                     SourceMessage::Hello { .. } | SourceMessage::Ask { .. } | SourceMessage::Restore { .. },
@@ -502,20 +502,20 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
     }
 
     /// The replica may be as of this moment already.
-    fn gave_out(&mut self, last: Sequence, at_ms: u64) {
-        self.moments.said(last, at_ms);
+    fn gave_out(&mut self, last: Position, at: SourceClock) {
+        self.moments.said(last, at, unix_ms(SystemTime::now()));
         self.show();
-        self.moments.keep(false);
+        self.moments.keep();
     }
 
     /// Lets others see how the replica is now.
     fn show(&mut self) {
         let now = self.applier.acknowledged();
         if self.applier.data().state == DataState::Good {
-            self.moments.reached(now.applied.sequence, now.durable.sequence);
+            self.moments.reached(&now.applied, &now.durable);
         }
         let mut view = self.view.lock();
+        view.age = *self.moments.known();
         view.update(&self.applier);
-        (view.as_of_ms, view.given_out) = (self.moments.as_of_ms, self.moments.given_out);
     }
 }

@@ -2,11 +2,12 @@
 
 use std::time::SystemTime;
 
+use super::View;
 use super::daemon::Daemon;
 use super::replicas::Shown;
 use crate::apply::AsideView;
 use crate::control::{
-    AsideStatus, ConnectedSource, ReplicaStatus, Role, SetAside, Status, TargetStatus, unix_ms,
+    AsideStatus, ClockSet, ConnectedSource, ReplicaStatus, Role, SetAside, Status, TargetStatus, unix_ms,
 };
 use crate::packet::{DataState, Sequence, WithheldCounts};
 use crate::pairing::Grant;
@@ -70,6 +71,10 @@ fn empty(daemon: &Daemon, name: &str, grants: &[Grant]) -> ReplicaStatus {
         withheld: WithheldCounts::default(),
         as_of_unix_ms: None,
         given_out: None,
+        heard_unix_ms: None,
+        beyond: None,
+        clock_ahead_ms: None,
+        clock_set: None,
         problem: None,
     }
 }
@@ -86,17 +91,29 @@ fn opened(daemon: &Daemon, shown: Shown, grants: &[Grant]) -> ReplicaStatus {
         ..empty(daemon, &shown.name, grants)
     };
     if let Some(view) = shown.view {
+        tell_age(&view, &mut status);
         status.data = view.data.state;
         status.reason = view.data.reason.unwrap_or_default();
         status.in_line = view.data.in_line;
         status.since_unix_ms = view.data.since_ms;
-        (status.applied, status.durable) = (view.applied, view.durable);
+        (status.applied, status.durable) = (view.applied.sequence, view.durable.sequence);
         status.retrying = view.retrying;
         status.aside = aside(&view.aside);
         status.withheld = view.withheld.counts();
-        (status.as_of_unix_ms, status.given_out) = (view.as_of_ms, view.given_out);
     }
     status
+}
+
+fn tell_age(view: &View, status: &mut ReplicaStatus) {
+    let View { age, applied, durable, data, .. } = view;
+    status.as_of_unix_ms = age.as_of(data.state, applied, durable);
+    status.clock_ahead_ms = age.ahead_ms;
+    status.clock_set = age.clock_set.map(|set| ClockSet { at_unix_ms: set.at_ms, by_ms: set.by_ms });
+    // Numbers of another run of the source say nothing of this one's.
+    let heard = age.heard.filter(|heard| heard.position.same_history(applied));
+    status.given_out = heard.map(|heard| heard.position.sequence);
+    status.heard_unix_ms = heard.map(|heard| heard.at_ms);
+    status.beyond = heard.map(|heard| heard.position.sequence.0.saturating_sub(applied.sequence.0));
 }
 
 fn sources(name: &str, grants: &[Grant]) -> Vec<String> {

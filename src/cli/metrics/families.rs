@@ -262,6 +262,11 @@ const OF_REPLICA: &[Metric<ReplicaStatus>] = &[
         "It has everything up to this moment of its source's clock.",
         |replica| replica.as_of_unix_ms.map_or(vec![], seconds),
     ),
+    gauge(
+        "standin_replica_heard_timestamp_seconds",
+        "When its source said last, by its clock, what it had given out.",
+        |replica| replica.heard_unix_ms.map_or(vec![], seconds),
+    ),
     gauge("standin_replica_applied_position", "It has everything up to here.", |replica| {
         some(Some(replica.applied.0))
     }),

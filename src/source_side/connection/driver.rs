@@ -32,7 +32,7 @@ use crate::control::{AsideStatus, MirrorStatus, unix_ms};
 use crate::limits::{QUEUE_FULL_LOOKS, QUEUE_FULL_LOOKS_DISK};
 use crate::link::{LostBy, SourceEvent};
 use crate::packet::{
-    Features, OrphanCounts, Position, ReplicaProof, Sequence, SourceMessage, Text, WIRE_VERSION,
+    Features, OrphanCounts, Position, ReplicaProof, Sequence, SourceClock, SourceMessage, Text, WIRE_VERSION,
     WIRE_VERSION_OLDEST,
 };
 use crate::queue::{CursorId, Queue, Reader};
@@ -606,8 +606,8 @@ impl<S: Surroundings> Driver<S> {
             return;
         }
         // In this order: what returns in between has a position behind the moment, and counts as younger.
-        let at_ms = unix_ms(SystemTime::now());
-        self.send(SourceMessage::GaveOut { last: self.queue.last().sequence, at_ms });
+        let at = SourceClock { wall_ms: unix_ms(SystemTime::now()), steady_ms: crate::clock::steady_ms() };
+        self.send(SourceMessage::GaveOut { last: self.queue.last(), at });
     }
 
     pub(super) fn guard_noted(&self) -> Option<u64> {
