@@ -174,6 +174,7 @@ fn a_drill_says_what_the_checks_say() {
 /// Of one that passed and one that failed, and of two more.
 fn kept_reports_are_shown(pair: &Pair) {
     assert_eq!(ran(pair, 0, &[])["verdict"], "opened");
+    assert_eq!(drill(pair, &["last", "web"]).status.code(), Some(2), "the last one with a check failed");
     let late = ran(pair, 1, &["--check", "sleep 1000", "--timeout", "1s"]);
     assert_eq!(check(&late, 1)["ended"]["timed_out"], true, "{late}");
     let listed = drill(pair, &["list", "--json"]);
@@ -189,6 +190,26 @@ fn kept_reports_are_shown(pair: &Pair) {
         ["passed", "failed", "opened", "failed"]
     );
     assert!(verdicts.iter().all(|(_, linked)| linked.as_bool() == Some(true)), "{listed}");
+    // The last one failed, the one before it had no check.
+    for (arguments, code, words) in
+        [(&["last"][..], 2, "web  FAILED"), (&["last", "other", "--expect-every", "7d"], 1, "other  NEVER")]
+    {
+        let said = drill(pair, arguments);
+        assert!(
+            said.status.code() == Some(code) && describe(&said).contains(words),
+            "{arguments:?}: {}",
+            describe(&said)
+        );
+    }
+    let python = require_program("python3");
+    let xml = drill(pair, &["report", "2", "--junit"]);
+    let file = pair.state("target").join("report.xml");
+    fs::write(&file, &xml.stdout).expect("a file");
+    let parse = "import sys, xml.etree.ElementTree as t; s = t.parse(sys.argv[1]).getroot()[0]; \
+                 print(s.get('failures'), [c.get('name') for c in s if c.find('failure') is not None])";
+    let parsed = output_within(Command::new(python).args(["-c", parse]).arg(&file), COMMAND_MAX);
+    let said = "2 ['check 1: echo what is wrong >&2; exit 7', 'verdict']";
+    assert!(describe(&parsed).contains(said), "{}{}", describe(&parsed), describe(&xml));
     let shown = drill(pair, &["report", "2"]);
     assert!(
         shown.status.success()
@@ -456,14 +477,7 @@ fn what_cannot_be_drilled_is_refused() {
     }
     refused(&pair, &["run", "other", "--at", &at(&pair)], "other");
     refused(&pair, &["report"], "no drill yet");
-    for command in [
-        &["start"][..],
-        &["shell"],
-        &["stop"],
-        &["run", "--prove"],
-        &["run", "--junit"],
-        &["run", "--marker", "m"],
-    ] {
+    for command in [&["start"][..], &["shell"], &["stop"], &["run", "--prove"], &["run", "--marker", "m"]] {
         refused(&pair, command, "not in this version");
     }
     refused(&pair, &["run", "--at", text(&pair.replica().join("x"))], "lies in the replica");
@@ -525,6 +539,10 @@ fn a_database_that_is_written_passes() {
     fs::write(&stop, "").expect("a file");
     assert!(writer.wait().expect("it ends").success());
     println!("{counts:?}");
+    for (every, code, words) in [("7d", 0, "web  passed"), ("0", 1, "web  OVERDUE: passed")] {
+        let said = drill(&pair, &["last", "--expect-every", every]);
+        assert!(said.status.code() == Some(code) && describe(&said).contains(words), "{}", describe(&said));
+    }
     assert!(counts.is_sorted(), "{counts:?}");
     assert_nothing_left(&pair);
 }

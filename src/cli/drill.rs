@@ -44,6 +44,18 @@ enum DrillCommand {
     Report {
         /// Its number [default: the last one]
         number: Option<u64>,
+        /// In the words of JUnit (XML), for build servers and dashboards
+        #[arg(long)]
+        junit: bool,
+    },
+    /// Show how long ago a drill of each set passed: exit code 0, 1 where none has or it is too long ago, 2 where the last
+    /// one failed
+    Last {
+        /// Name of a replication set, or the directory of its replica [default: all of which there are reports]
+        set: Option<String>,
+        /// It has to have passed within this time, as in 7d
+        #[arg(long, value_name = "T", value_parser = parse_duration)]
+        expect_every: Option<Duration>,
     },
     #[command(hide = true)]
     Start(Rest),
@@ -103,8 +115,6 @@ struct Run {
     #[arg(long, hide = true)]
     prove: bool,
     #[arg(long, hide = true)]
-    junit: bool,
-    #[arg(long, hide = true)]
     marker: Option<String>,
 }
 
@@ -124,7 +134,8 @@ pub(super) fn run(common: &Common, drills: &Drills) -> Outcome {
     match &drills.command {
         DrillCommand::Run(args) => run_one(common, args),
         DrillCommand::List => reports::list(common),
-        DrillCommand::Report { number } => reports::report(common, *number),
+        DrillCommand::Report { number, junit } => reports::report(common, *number, *junit),
+        DrillCommand::Last { set, expect_every } => reports::last(common, set.as_deref(), *expect_every),
         DrillCommand::Start(_) => Err(not_built("start")),
         DrillCommand::Shell(_) => Err(not_built("shell")),
         DrillCommand::Stop(_) => Err(not_built("stop")),
@@ -137,8 +148,7 @@ fn not_built(what: &str) -> Failure {
 }
 
 fn run_one(common: &Common, args: &Run) -> Outcome {
-    let asked =
-        [(args.prove, "run --prove"), (args.junit, "run --junit"), (args.marker.is_some(), "run --marker")];
+    let asked = [(args.prove, "run --prove"), (args.marker.is_some(), "run --marker")];
     if let Some((_, what)) = asked.into_iter().find(|(is_asked, _)| *is_asked) {
         return Err(not_built(what));
     }

@@ -16,13 +16,15 @@
 //! - [`driver`]: performs the steps, with a record on the disk before the first of them
 //! - [`isolation`]: namespaces, mounts, capabilities, and the commands in them
 //! - [`recovery`]: what a drill has made goes, also of one whose command has died
-//! - [`report`]: what is kept of a drill; [`journal`]: where, numbered, each with the hash of the one before
+//! - [`report`]: what is kept of a drill, `junit`: in the words of build servers; [`last`]: how long ago one passed; [`journal`]: where, numbered, each with the hash of the one before
 //!
 //! The drill is the process of the command that was typed: no daemon executes anything.
 
 pub mod driver;
 pub mod isolation;
 pub mod journal;
+mod junit;
+pub mod last;
 pub mod limits;
 mod plan;
 pub mod recovery;

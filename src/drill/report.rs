@@ -183,7 +183,7 @@ impl StepReport {
 }
 
 impl Ended {
-    fn words(&self) -> String {
+    pub(super) fn words(&self) -> String {
         match (self.timed_out, self.exit_code, self.signal, &self.problem) {
             (_, _, _, Some(problem)) => format!(", {problem}"),
             (true, ..) => ", timed out".into(),

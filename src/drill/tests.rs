@@ -1,7 +1,8 @@
 //! The plan by a table, and the chain of reports.
 
-use super::isolation::Isolation;
+use super::isolation::{Ended, Isolation};
 use super::journal::{Journal, Record};
+use super::last::{Standing, last};
 use super::plan::{Machine, Outcome, Plan, Step, Verdict};
 use super::report::{CloneReport, Report};
 
@@ -121,4 +122,92 @@ fn one_at_a_time() {
     assert!(turn.is_some() && journal.turn().unwrap().is_none());
     drop(turn);
     assert!(journal.turn().unwrap().is_some());
+}
+
+#[test]
+fn what_passed_last_is_what_counts() {
+    use Standing::{Failed, Never, Overdue, Passed};
+    let all = |verdicts: &[Verdict]| -> Vec<Report> {
+        let reports = (1..).zip(verdicts).map(|(number, verdict)| Report {
+            verdict: Some(*verdict),
+            ended_unix_ms: number * 1000,
+            ..report(number)
+        });
+        reports.collect()
+    };
+    let (passed, failed) = (Verdict::Passed, Verdict::Failed);
+    let (opened, interrupted) = (Verdict::Opened, Verdict::Interrupted);
+    for (verdicts, now, every, standing, drill) in [
+        (&[][..], 9000, Some(1), Never, None),
+        (&[opened, interrupted], 9000, Some(1), Never, None),
+        (&[passed], 9000, None, Passed, Some(1)),
+        (&[passed], 9000, Some(8000), Passed, Some(1)),
+        (&[passed], 9001, Some(8000), Overdue, Some(1)),
+        (&[passed, failed], 9000, Some(1), Failed, Some(2)),
+        (&[failed, passed], 9000, None, Passed, Some(2)),
+        (&[passed, interrupted, opened], 9000, Some(8000), Passed, Some(1)),
+        (&[failed, interrupted], 9000, None, Failed, Some(1)),
+        // A clock that was set back.
+        (&[passed], 500, Some(1), Passed, Some(1)),
+    ] {
+        let found = last(&all(verdicts), Some("web"), now, every);
+        assert_eq!(found.len(), 1, "{verdicts:?}");
+        assert_eq!((found[0].standing, found[0].drill), (standing, drill), "{verdicts:?} {now} {every:?}");
+    }
+    let mut mixed = all(&[passed, failed]);
+    mixed[1].set = "mail".into();
+    let sets: Vec<_> =
+        last(&mixed, None, 9000, None).into_iter().map(|last| (last.set, last.standing)).collect();
+    assert_eq!(sets, [("mail".to_owned(), Failed), ("web".to_owned(), Passed)]);
+    assert_eq!(
+        last(&mixed, Some("/r/web"), 9000, None)[0].drill,
+        Some(2),
+        "by the replica: the last of both"
+    );
+}
+
+#[test]
+fn a_report_is_told_as_junit() {
+    let step = |step, outcome, ended| super::report::StepReport {
+        step,
+        command: matches!(step, Step::Check(_)).then(|| "test a < \"b\" && true".to_owned()),
+        started_unix_ms: 0,
+        length_ms: 1234,
+        outcome,
+        ended,
+        tries: 0,
+        reason: None,
+    };
+    let ended = Ended { exit_code: Some(7), output: "<oh>\n\u{1b}[1m".into(), ..Ended::default() };
+    let failed = Report {
+        verdict: Some(Verdict::Failed),
+        started_unix_ms: 86_399_000,
+        ended_unix_ms: 86_401_500,
+        steps: vec![
+            step(Step::Clone, Outcome::Done, None),
+            step(Step::Check(1), Outcome::Failed, Some(ended)),
+            step(Step::CleanUp, Outcome::Done, None),
+        ],
+        ..report(3)
+    };
+    let xml = failed.junit();
+    for part in [
+        "<testsuite name=\"standin drill 3 of web\" tests=\"4\" failures=\"2\" errors=\"0\" skipped=\"0\" \
+         time=\"2.500\" timestamp=\"1970-01-01T23:59:59\" hostname=\"host\">",
+        "<testcase classname=\"standin.drill.web\" name=\"check 1: test a &lt; &quot;b&quot; &amp;&amp; true\" \
+         time=\"1.234\">\n      <failure message=\"exit code 7\"/>\n      \
+         <system-out>&lt;oh&gt;\n\u{fffd}[1m</system-out>\n    </testcase>",
+        "name=\"verdict\" time=\"0.000\">\n      <failure message=\"failed\"/>",
+    ] {
+        assert!(xml.contains(part), "no {part} in\n{xml}");
+    }
+    for (verdict, could_not, said) in [
+        (Verdict::Passed, false, "errors=\"0\" skipped=\"0\""),
+        (Verdict::Opened, false, "<skipped message=\"no check was given"),
+        (Verdict::Interrupted, false, "<error message=\"interrupted\"/>"),
+        (Verdict::Failed, true, "<error message=\"nothing was run on the data\"/>"),
+    ] {
+        let xml = Report { verdict: Some(verdict), could_not, ..report(1) }.junit();
+        assert!(xml.contains(said), "no {said} in\n{xml}");
+    }
 }

@@ -1,14 +1,19 @@
 //! What is kept of drills, shown.
 
+use std::time::{Duration, SystemTime};
+
 use serde_json::json;
 
 use super::{FAILED, UNTOUCHED, no_state, open, recover, turn};
 use crate::cli::args::Common;
 use crate::cli::{Outcome, output};
+use crate::control::{Severity, unix_ms};
 use crate::drill::Verdict;
 use crate::drill::journal::{Journal, Record};
+use crate::drill::last::{self, Last, Standing};
 use crate::drill::report::Report;
 use crate::failure::Failure;
+use crate::units;
 
 pub(super) fn list(common: &Common) -> Outcome {
     let journal = open(common)?;
@@ -55,7 +60,7 @@ fn catch_up(journal: &Journal) -> Result<Option<Record>, Failure> {
     }
 }
 
-pub(super) fn report(common: &Common, number: Option<u64>) -> Outcome {
+pub(super) fn report(common: &Common, number: Option<u64>, as_junit: bool) -> Outcome {
     let journal = open(common)?;
     catch_up(&journal)?;
     let mut all = journal.all().map_err(|error| no_state(&error))?;
@@ -70,11 +75,62 @@ pub(super) fn report(common: &Common, number: Option<u64>) -> Outcome {
         );
         return Err(Failure::new(what, UNTOUCHED, "`standin drill list` shows what there is."));
     };
-    show(common, &kept.report);
-    if !kept.is_linked && !common.json {
+    if as_junit {
+        output::text(&kept.report.junit());
+    } else {
+        show(common, &kept.report);
+    }
+    if !kept.is_linked && as_junit {
+        eprintln!("standin: {}", mark(false).trim());
+    } else if !kept.is_linked && !common.json {
         output::text(mark(false).trim());
     }
     Ok(if kept.is_linked { 0 } else { FAILED })
+}
+
+/// Exit codes as those of `standin status`.
+pub(super) fn last(common: &Common, set: Option<&str>, expect_every: Option<Duration>) -> Outcome {
+    let journal = open(common)?;
+    catch_up(&journal)?;
+    let all = journal.all().map_err(|error| no_state(&error))?;
+    let is_whole = all.iter().all(|kept| kept.is_linked);
+    let reports: Vec<Report> = all.into_iter().map(|kept| kept.report).collect();
+    let every_ms = expect_every.map(|every| every.as_millis() as u64);
+    let sets = last::last(&reports, set, unix_ms(SystemTime::now()), every_ms);
+    if common.json {
+        output::json(&json!({ "sets": sets, "linked": is_whole }));
+    } else if sets.is_empty() {
+        output::text("There was no drill yet.");
+    } else {
+        let mut text: String = sets.iter().map(last_words).collect();
+        text.push_str(mark(is_whole).trim());
+        output::text(&text);
+    }
+    let worst = sets.iter().map(|last| severity(last.standing)).max().unwrap_or(Severity::Warning);
+    let of_reports = if is_whole { Severity::Ok } else { Severity::Warning };
+    Ok(worst.max(of_reports).exit_code())
+}
+
+fn severity(standing: Standing) -> Severity {
+    match standing {
+        Standing::Passed => Severity::Ok,
+        Standing::Never | Standing::Overdue => Severity::Warning,
+        Standing::Failed => Severity::Critical,
+    }
+}
+
+fn last_words(last: &Last) -> String {
+    let ago = last
+        .age_ms
+        .map_or_else(String::new, |age| format!(" {} ago", units::duration(Duration::from_millis(age))));
+    let drill = last.drill.map_or_else(String::new, |drill| format!(" (drill {drill})"));
+    let standing = match last.standing {
+        Standing::Passed => "passed",
+        Standing::Overdue => "OVERDUE: passed",
+        Standing::Never => "NEVER: no drill has passed or failed",
+        Standing::Failed => "FAILED",
+    };
+    format!("{}  {standing}{ago}{drill}\n", last.set)
 }
 
 pub(super) fn show(common: &Common, report: &Report) {
