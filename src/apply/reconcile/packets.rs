@@ -388,7 +388,10 @@ impl Session {
         self.forget_all_of(replica, object)?;
         replica.forget_gone(object)?;
         match left {
-            Some(left) => replica.bind(object, &*left.file).map(drop),
+            Some(left) => {
+                self.outlived(&left.handle)?;
+                replica.bind(object, &*left.file).map(drop)
+            }
             None => Ok(()),
         }
     }

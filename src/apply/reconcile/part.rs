@@ -83,6 +83,24 @@ impl Session {
         true
     }
 
+    /// A packet has removed it for good, and it has a name here that was taken before: in limbo it is none that
+    /// belongs elsewhere.
+    pub(super) fn outlived(&mut self, handle: &FileHandle) -> Result<(), Fault> {
+        match self.vouching.as_mut().filter(|vouching| vouching.compares) {
+            Some(vouching) => vouching.removed.insert(key(handle), ()).map_err(failed),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether what waits in limbo under an id was deleted on the source: of a part that is compared packets have
+    /// said so; of another copy nothing is known that is not.
+    pub(super) fn was_removed(&self, handle: &FileHandle) -> std::io::Result<bool> {
+        match self.vouching.as_ref().filter(|vouching| vouching.compares) {
+            Some(vouching) => Ok(vouching.removed.get(key(handle))?.is_some()),
+            None => Ok(true),
+        }
+    }
+
     /// Something of the part belongs elsewhere, or something is lacking: what nobody has shown is looked at as well.
     pub(super) fn looks_everywhere(&mut self, replica: &mut Replica) -> Result<bool, Fault> {
         if !self.compares() || planted::is(Planted::KeepsToThePart) {
@@ -121,7 +139,9 @@ impl Session {
         })?;
         let mut is_of_elsewhere = false;
         let look = |_, handle: FileHandle| {
-            is_of_elsewhere |= lying.get(key(&handle))?.is_some() && self.claims.claimant(&handle)?.is_none();
+            is_of_elsewhere |= lying.get(key(&handle))?.is_some()
+                && self.claims.claimant(&handle)?.is_none()
+                && !self.was_removed(&handle)?;
             Ok(())
         };
         if !is_empty {

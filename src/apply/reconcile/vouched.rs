@@ -36,6 +36,7 @@ use crate::sys::FileHandle;
 /// Files of a session in the replica's state directory.
 const CALLED: &str = "called";
 pub(super) const LYING: &str = "lying";
+const REMOVED: &str = "removed";
 const KNOWN: &str = "known";
 
 /// Why it is bad from the beginning of such a copy on.
@@ -53,13 +54,23 @@ pub(super) struct Vouching {
     pub(super) compares: bool,
     /// Packets came to these, which are not here.
     pub(super) missed: Missed,
+    /// Packets have removed these, while they are compared.
+    pub(super) removed: Table<()>,
 }
 
 impl Vouching {
     pub(super) fn start(state: &Path, percent_max: Option<u8>, compares: bool) -> Vouching {
         let called = Table::start(&state.join(CALLED), ASKED_IN_MEMORY);
+        let removed = Table::start(&state.join(REMOVED), CLAIMS_IN_MEMORY);
         // It is bad by anything already.
-        Vouching { called, percent_max, is_doubt_noted: compares, compares, missed: Missed::default() }
+        Vouching {
+            called,
+            percent_max,
+            is_doubt_noted: compares,
+            compares,
+            missed: Missed::default(),
+            removed,
+        }
     }
 }
 
@@ -272,7 +283,7 @@ impl Session {
 
     /// What waits in limbo at the end: what the index knows was deleted, and goes with its id.
     pub(super) fn resolve_vouched(&mut self, replica: &mut Replica) -> Result<Option<Resolved>, Fault> {
-        if self.vouching.is_none() || self.compares() {
+        if self.vouching.is_none() {
             return Ok(None);
         }
         let own = |file: &File| file.try_clone().map_err(Fault::own("limbo"));
@@ -288,11 +299,13 @@ impl Session {
         }
         let mut gone = Vec::new();
         let mut known: Table<()> = Table::start(&replica.state().join(KNOWN), CLAIMS_IN_MEMORY);
-        let claims = &self.claims;
         replica
             .index()
             .for_each(|id, handle| {
-                if lying.get(key(&handle))?.is_some() && claims.claimant(&handle)?.is_none() {
+                if lying.get(key(&handle))?.is_some()
+                    && self.claims.claimant(&handle)?.is_none()
+                    && self.was_removed(&handle)?
+                {
                     gone.push(id);
                     known.insert(key(&handle), ())?;
                 }
@@ -303,10 +316,9 @@ impl Session {
             let is_known = known.get(key(handle)).map(|known| known.is_some());
             is_known.map_err(failed)
         })?;
-        let (of_known, of_strange) = (self.deletes_known(replica), self.deletes(replica));
+        let deletes = (self.deletes_known(replica), self.deletes(replica));
         let kept = self.deleted(replica)?;
-        let resolved =
-            self.limbo.resolve_parts(&root, &limbo, parts, (of_known, of_strange), kept.as_ref())?;
+        let resolved = self.limbo.resolve_parts(&root, &limbo, parts, deletes, kept.as_ref())?;
         gone.into_iter().try_for_each(|id| replica.forget(id))?;
         if resolved.spared > 0 {
             log::warn!(
@@ -318,7 +330,9 @@ impl Session {
     }
 
     fn deletes_known(&self, replica: &Replica) -> Delete {
-        let percent_max = self.vouching.as_ref().and_then(|vouching| vouching.percent_max);
+        // What packets have removed is no guess.
+        let vouching = self.vouching.as_ref().filter(|vouching| !vouching.compares);
+        let percent_max = vouching.and_then(|vouching| vouching.percent_max);
         if percent_max == Some(0) || planted::is(Planted::DeletedIsAnOrphan) || self.keeps_in_place() {
             return Delete::Nothing;
         }

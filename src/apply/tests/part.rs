@@ -115,6 +115,33 @@ fn a_part_is_mended_whatever_changes_meanwhile() {
     assert!(compared * 2 > seeds.count() as u64, "the part was gone in most runs");
 }
 
+/// The name that it lost first was taken by hand, as far as the target knew; the last one went by a packet.
+#[test]
+fn what_programs_remove_meanwhile_belongs_nowhere() {
+    let mut pair = Pair::new();
+    let source = Source { root: pair.source.root.clone() };
+    pair.say(source.mkdir("part", 0o755));
+    pair.say(source.mkdir("elsewhere", 0o755));
+    pair.say(source.create("elsewhere/linked", 0o644));
+    pair.say(source.link("elsewhere/linked", "part/link"));
+    pair.say(source.create("part/file", 0o644));
+    let object = source.id("part/link");
+    let root = Attributes { mode: 0o755, uid: 0, gid: 0, mtime: source.mtime("") };
+    let hand_in = |pair: &mut Pair, item| {
+        let at = pair.applier().replica().applied();
+        pair.applier().take_item(at, ItemNumber(1), item, Bytes::new()).unwrap()
+    };
+    hand_in(&mut pair, LaneItem::BeginOwed { percent_max: Some(0), compares: true });
+    hand_in(&mut pair, LaneItem::Root { object: source.id(""), attributes: root, xattrs: Vec::new() });
+    pair.say(source.rename("part/file", "elsewhere/linked"));
+    pair.say(source.unlink("part/link"));
+    let answers = hand_in(&mut pair, LaneItem::End);
+    assert_eq!(pair.applier().replica().data().state, DataState::Good, "it looks elsewhere: {answers:?}");
+    assert_eq!(pair.applier().replica().handle(object).unwrap(), None);
+    assert!(below(&pair.places.limbo.join("orphans")).is_empty());
+    pair.assert_same();
+}
+
 #[test]
 fn every_rule_of_a_part_is_needed() {
     for bug in [Planted::ComparesNothing, Planted::MovedIntoTheWalked] {
