@@ -63,18 +63,28 @@ fn assert_is_mini(protected: &Protected) {
     assert!(number(&progress["bytes_done"]) < 10_000, "{progress}");
 }
 
-/// Moments at which targets had everything are noted now and then.
+/// Moments at which targets had everything are noted now and then. The first one that is noted with a change may have
+/// been taken before it, and before what came before it: the second one was not.
 fn wait_for_a_moment(protected: &Protected) {
-    wait_until("a moment is noted", || {
-        let sets = fs::read_dir(protected.state.join("sets")).or_else(|_| fs::read_dir(&protected.state));
-        let records = sets.expect("the state").flatten().map(|entry| entry.path().join("set.json"));
-        let noted = |path: std::path::PathBuf| {
-            let record: Value = serde_json::from_str(&fs::read_to_string(path).ok()?).ok()?;
-            let has = record["marks"].as_object().is_some_and(|marks| !marks.is_empty());
-            has.then_some(())
-        };
-        records.filter_map(noted).next().is_some()
-    });
+    for round in 0..2 {
+        let before = noted(protected);
+        fs::write(protected.mount.join("moment"), format!("{round}")).expect("a write");
+        wait_until("a moment is noted", || {
+            let now = noted(protected);
+            !now.is_empty() && now != before
+        });
+    }
+}
+
+/// Of each target the moment at which it had everything.
+fn noted(protected: &Protected) -> Vec<Value> {
+    let sets = fs::read_dir(protected.state.join("sets")).or_else(|_| fs::read_dir(&protected.state));
+    let records = sets.expect("the state").flatten().map(|entry| entry.path().join("set.json"));
+    let marks = |path: std::path::PathBuf| {
+        let record: Value = serde_json::from_str(&fs::read_to_string(path).ok()?).ok()?;
+        record["marks"].as_object().map(|marks| marks.values().cloned().collect::<Vec<_>>())
+    };
+    records.filter_map(marks).flatten().collect()
 }
 
 /// It follows the stream again.
