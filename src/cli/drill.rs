@@ -1,6 +1,6 @@
 //! `standin drill`: a clone of a replica of this host at the data's own path, checked, reported, thrown away.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -118,6 +118,11 @@ struct Run {
     marker: Option<String>,
 }
 
+/// For whoever watches, if somebody does: a drill ends as it should also where its standard error is closed.
+fn aside(what: &str) {
+    let _ = writeln!(io::stderr(), "standin: {what}");
+}
+
 /// The first process of a drill, which this program starts itself.
 pub(super) fn init() -> Outcome {
     init::serve().map_err(|error| {
@@ -147,6 +152,19 @@ fn not_built(what: &str) -> Failure {
     Failure::new(format!("`standin drill {what}` is not in this version."), UNTOUCHED, next)
 }
 
+/// Errors: a command that would end with 0, whatever the data are.
+fn none_is_empty(args: &Run) -> Result<(), Failure> {
+    let mut commands = args.check.iter().chain(&args.start).chain(&args.ready).chain(&args.stop);
+    match commands.any(|command| command.trim().is_empty()) {
+        true => Err(Failure::new(
+            "A command of the drill is empty: it would end with 0, whatever the data are.".to_owned(),
+            UNTOUCHED,
+            "Say what is to be run, or leave the option out.",
+        )),
+        false => Ok(()),
+    }
+}
+
 fn run_one(common: &Common, args: &Run) -> Outcome {
     let asked = [(args.prove, "run --prove"), (args.marker.is_some(), "run --marker")];
     if let Some((_, what)) = asked.into_iter().find(|(is_asked, _)| *is_asked) {
@@ -154,6 +172,7 @@ fn run_one(common: &Common, args: &Run) -> Outcome {
     }
     let at = places::check(args.at.as_deref())?;
     let shown = places::shown(&args.show)?;
+    none_is_empty(args)?;
     if args.check.len() > CHECKS_MAX {
         return Err(Failure::new(
             format!("A drill has {CHECKS_MAX} checks at most."),
@@ -180,14 +199,12 @@ fn run_one(common: &Common, args: &Run) -> Outcome {
     let caught = stop_signals().and_then(|signals| signals.forward(move || tell.send(()).is_ok()));
     caught.map_err(|error| no_state(&error))?;
     if args.net == Net::Host && !common.json {
-        eprintln!(
-            "standin: --net host: what the commands of this drill start reaches everything that this host reaches."
-        );
+        aside("--net host: what the commands of this drill start reaches everything that this host reaches.");
     }
     let request = request(common, args, at, shown)?;
     let say = |step: &str| {
         if !common.json {
-            eprintln!("standin: drill {}: {step}", record.report.number);
+            aside(&format!("drill {}: {step}", record.report.number));
         }
     };
     let drill = Drill {
@@ -310,7 +327,7 @@ fn recover(journal: &Journal, _turn: &Turn) -> Result<(), Failure> {
     let report =
         recovery::recover(journal, record.clone(), cloning).map_err(|why| left(&format!("{why}.")))?;
     if report.verdict == Some(Verdict::Interrupted) {
-        eprintln!("standin: drill {number} was interrupted; what was left of it has been removed.");
+        aside(&format!("drill {number} was interrupted; what was left of it has been removed."));
     }
     Ok(())
 }
@@ -345,6 +362,8 @@ impl Cloning for Meant {
     }
 
     fn as_of_unix_ms(&self) -> Option<u64> {
-        places::replica_status(self)?.as_of_unix_ms
+        let replica = places::replica_status(self)?;
+        // Its clock and this host's may be apart: where nobody knows by how much, its age is not known.
+        replica.as_of_unix_ms?.checked_add_signed(-replica.clock_ahead_ms?)
     }
 }

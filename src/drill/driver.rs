@@ -28,7 +28,7 @@ pub trait Cloning {
     /// Ends it and removes it, whatever state it is in.
     fn remove(&self, name: &str) -> Result<(), Failure>;
 
-    /// By the source's clock: the replica has everything up to this moment.
+    /// By this host's clock: the replica has everything up to this moment of its source. `None`: that is not known.
     fn as_of_unix_ms(&self) -> Option<u64>;
 }
 
