@@ -165,7 +165,8 @@ fn a_full_disk_fails_the_clone_and_not_the_replication() {
     done(&pair, &["stop", "one"]);
 }
 
-const WRITER: &str = r#"
+/// Commits to the database of its first argument until the second one is there.
+pub const WRITER: &str = r#"
 import sqlite3, sys, os
 db = sqlite3.connect(sys.argv[1])
 db.execute("pragma journal_mode=wal")

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
+use crate::clones::WRITER;
 use crate::host::{
     COMMAND_MAX, Disk, Image, describe, dir_on_disk, heavy, output_within, require_program, run, wait_until,
 };
@@ -475,6 +476,7 @@ fn what_cannot_be_drilled_is_refused() {
     for at in ["relative", "/", "/usr", "/proc/x", "/srv/../etc"] {
         refused(&pair, &["run", "--at", at], at);
     }
+    refused(&pair, &["run", "--at", &at(&pair), "--check", " "], "is empty");
     refused(&pair, &["run", "other", "--at", &at(&pair)], "other");
     refused(&pair, &["report"], "no drill yet");
     for command in [&["start"][..], &["shell"], &["stop"], &["run", "--prove"], &["run", "--marker", "m"]] {
@@ -490,19 +492,17 @@ fn what_cannot_be_drilled_is_refused() {
     assert_nothing_left(&pair);
 }
 
-const WRITER: &str = r#"
-import sqlite3, sys, os
-db = sqlite3.connect(sys.argv[1])
-db.execute("pragma journal_mode=wal")
-db.execute("create table n(i integer primary key, text)")
-number = 0
-while not os.path.exists(sys.argv[2]):
-    number += 1
-    db.execute("insert into n values(?, ?)", (number, "x" * (number % 3000)))
-    db.commit()
-    if number == 50:
-        print("ready", flush=True)
-"#;
+/// Whoever reads what it says may go: it ends as it should.
+#[test]
+fn a_drill_that_nobody_watches_ends() {
+    let pair = filled();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
+    let mut command = pair.daemon("target");
+    command.args(["drill", "run", "--at", &at(&pair), "--check", "true"]).stdout(Stdio::null()).stderr(full);
+    assert!(command.status().expect("it runs").success());
+    assert_eq!(drill(&pair, &["last", "web"]).status.code(), Some(0));
+    assert_nothing_left(&pair);
+}
 
 const CHECK: &str = r#"python3 -c '
 import sqlite3

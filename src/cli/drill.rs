@@ -118,7 +118,7 @@ struct Run {
     marker: Option<String>,
 }
 
-/// For whoever watches, if somebody does: a drill ends as it should also where its standard error is closed.
+/// For whoever watches, if somebody does: a drill ends as it should also where its standard error is closed or full.
 fn aside(what: &str) {
     let _ = writeln!(io::stderr(), "standin: {what}");
 }
@@ -364,6 +364,6 @@ impl Cloning for Meant {
     fn as_of_unix_ms(&self) -> Option<u64> {
         let replica = places::replica_status(self)?;
         // Its clock and this host's may be apart: where nobody knows by how much, its age is not known.
-        replica.as_of_unix_ms?.checked_add_signed(-replica.clock_ahead_ms?)
+        replica.as_of_unix_ms?.checked_add_signed(replica.clock_ahead_ms?.saturating_neg())
     }
 }
