@@ -17,11 +17,11 @@ use crate::pair::kill;
 use crate::tree;
 
 /// A host that can be source and target: its tree is `srv/web`.
-struct Side {
-    at: PathBuf,
+pub struct Side {
+    pub at: PathBuf,
     port: u16,
-    serve: Option<Daemon>,
-    protect: Option<Daemon>,
+    pub serve: Option<Daemon>,
+    pub protect: Option<Daemon>,
 }
 
 impl Side {
@@ -34,28 +34,28 @@ impl Side {
         Side { at, port: free.expect("a free port").port(), serve: None, protect: None }
     }
 
-    fn tree(&self) -> PathBuf {
+    pub fn tree(&self) -> PathBuf {
         self.at.join("srv/web")
     }
 
-    fn mount(&self, name: &str) -> PathBuf {
+    pub fn mount(&self, name: &str) -> PathBuf {
         self.at.join("mount").join(name)
     }
 
-    fn command(&self) -> Command {
+    pub fn command(&self) -> Command {
         let mut command = standin(&self.at.join("run"));
         command.arg("--state").arg(self.at.join("state"));
         command
     }
 
     /// For the target daemon.
-    fn target_command(&self) -> Command {
+    pub fn target_command(&self) -> Command {
         let mut command = standin(&self.at.join("serve-run"));
         command.arg("--state").arg(self.at.join("state"));
         command
     }
 
-    fn serve(&mut self, arguments: &[&str]) {
+    pub fn serve(&mut self, arguments: &[&str]) {
         let mut command = self.target_command();
         command.arg("serve").arg("--root").arg(self.at.join("srv")).args(arguments);
         command.args(["--listen", &format!("127.0.0.1:{}", self.port)]);
@@ -64,14 +64,14 @@ impl Side {
         self.serve = Some(daemon);
     }
 
-    fn protect_command(&self, arguments: &[&str]) -> Command {
+    pub fn protect_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.command();
         command.arg("protect").arg(self.at.join("mount")).arg("--backing").arg(self.tree());
         command.args(["--name", "web"]).args(arguments);
         command
     }
 
-    fn protect(&mut self, arguments: &[&str]) {
+    pub fn protect(&mut self, arguments: &[&str]) {
         let mut daemon = Daemon::spawn(self.protect_command(arguments));
         daemon.wait_ready();
         self.protect = Some(daemon);
@@ -79,13 +79,13 @@ impl Side {
 
     /// It does not come up, and says why.
     #[track_caller]
-    fn refuses(&self, arguments: &[&str], word: &str) {
+    pub fn refuses(&self, arguments: &[&str], word: &str) {
         let output = output_within(&mut self.protect_command(arguments), SYNC_MAX);
         let said = describe(&output);
         assert!(output.status.code() == Some(2) && said.contains(word), "no '{word}' in:\n{said}");
     }
 
-    fn pair_with(&self, target: &Side) {
+    pub fn pair_with(&self, target: &Side) {
         let invited = output_within(target.target_command().args(["invite", "web"]), COMMAND_MAX);
         assert!(invited.status.success(), "{}", describe(&invited));
         let mut command = self.command();
@@ -95,25 +95,34 @@ impl Side {
         assert!(child.wait().expect("it ends").success());
     }
 
-    fn address(&self) -> String {
+    pub fn address(&self) -> String {
         format!("standin://127.0.0.1:{}/web", self.port)
     }
 
     #[track_caller]
-    fn in_line(&self) {
+    pub fn in_line(&self) {
         wait_in_line(|| self.command(), || self.said());
         let output = output_within(self.command().args(["wait-sync", "--timeout", "120s"]), SYNC_MAX);
         assert!(output.status.success(), "{}{}", describe(&output), self.said());
     }
 
-    fn stop(daemon: &mut Option<Daemon>) {
+    pub fn stop(daemon: &mut Option<Daemon>) {
         let mut daemon = daemon.take().expect("it runs");
         daemon.signal(libc::SIGTERM);
         let status = daemon.wait(STOP_MAX);
         assert!(status.is_some_and(|status| status.success()), "{status:?}\n{}", daemon.said());
     }
 
-    fn said(&self) -> String {
+    /// Its target may be away: what is queued is left behind.
+    pub fn stop_as_it_is(daemon: &mut Option<Daemon>) {
+        let mut daemon = daemon.take().expect("it runs");
+        daemon.signal(libc::SIGTERM);
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        daemon.signal(libc::SIGTERM);
+        assert!(daemon.wait(STOP_MAX).is_some(), "{}", daemon.said());
+    }
+
+    pub fn said(&self) -> String {
         let said = |daemon: &Option<Daemon>| daemon.as_ref().map(Daemon::said).unwrap_or_default();
         format!("--- {}\nprotect: {}\nserve: {}", self.at.display(), said(&self.protect), said(&self.serve))
     }
@@ -132,15 +141,15 @@ impl Drop for Side {
 }
 
 /// The old source, what stands in for it, and their files.
-struct Scene {
-    old: Side,
-    new: Side,
+pub struct Scene {
+    pub old: Side,
+    pub new: Side,
     _base: TempDir,
 }
 
 impl Scene {
-    /// The source is gone in the middle of its work: what it wrote last never came.
-    fn without_a_source() -> Scene {
+    /// A source and its target, with everything at both.
+    pub fn with_a_source(arguments: &[&str]) -> Scene {
         require_host();
         let base = dir_on_disk();
         let mut scene =
@@ -149,9 +158,17 @@ impl Scene {
         fill(&old.tree());
         new.serve(&[]);
         old.pair_with(new);
-        old.protect(&["--to", &new.address()]);
+        let to = new.address();
+        old.protect(&[&["--to", &to], arguments].concat());
         fs::write(old.mount("written"), "through the mount").expect("a write");
         old.in_line();
+        scene
+    }
+
+    /// The source is gone in the middle of its work: what it wrote last never came.
+    fn without_a_source() -> Scene {
+        let mut scene = Scene::with_a_source(&[]);
+        let old = &mut scene.old;
         kill(old.protect.as_mut().expect("it runs"));
         old.protect = None;
         clear_mounts(&old.at.join("mount"));

@@ -156,6 +156,10 @@ pub struct Protect {
     /// backup, moved to another disk): everything is compared, and what it lacks goes from the replicas
     #[arg(long)]
     pub adopt_source: bool,
+    /// Start although a target has said that somebody else writes the set in a higher epoch, and forget that. A
+    /// target that still says so refuses as before
+    #[arg(long, conflicts_with = "stand_in")]
+    pub start_unconfirmed: bool,
     /// Serve a replica read-write in the place of its source, which is gone: in a higher epoch, so that the old
     /// source is never taken in again before it was brought into line. On the old source: write there again
     #[arg(long)]

@@ -69,6 +69,7 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
         force: args.force,
         adopt: args.adopt,
         adopt_source: args.adopt_source,
+        start_unconfirmed: args.start_unconfirmed,
         stand_in: args.stand_in.then_some(if args.accept_bad_data {
             BadData::Accept
         } else {

@@ -74,6 +74,11 @@ pub enum Event {
         reason: String,
         jitter: Jitter,
     },
+    /// Somebody is about to stand in for this source, and may not come through with it.
+    Undecided {
+        reason: String,
+        jitter: Jitter,
+    },
     /// The attempt failed or the network connection ended.
     Lost {
         reason: String,
@@ -228,6 +233,9 @@ impl Machine {
             }
             Event::KeptOut { reason, jitter } => {
                 self.failed(now, Fault { kind: FaultKind::KeptOut, reason }, jitter);
+            }
+            Event::Undecided { reason, jitter } => {
+                self.failed(now, Fault { kind: FaultKind::Undecided, reason }, jitter);
             }
             Event::Lost { reason, jitter } => {
                 self.failed(now, Fault { kind: FaultKind::Lost, reason }, jitter);

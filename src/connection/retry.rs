@@ -14,7 +14,7 @@ pub struct Jitter(pub u16);
 /// person, so it is asked about less often.
 pub fn delay(kind: FaultKind, attempts: u32, jitter: Jitter) -> Duration {
     let first = match kind {
-        FaultKind::Lost => RECONNECT_DELAY_MIN * 2,
+        FaultKind::Lost | FaultKind::Undecided => RECONNECT_DELAY_MIN * 2,
         FaultKind::Refused | FaultKind::KeptOut => RECONNECT_REFUSED_MIN,
     };
     let doubled = 1u32 << attempts.saturating_sub(1).min(16);

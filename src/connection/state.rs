@@ -90,6 +90,8 @@ pub enum FaultKind {
     Refused,
     /// The set is written in a higher epoch: this source was stood in for, and writes nowhere.
     KeptOut,
+    /// Somebody is about to stand in for this source, and may not come through with it.
+    Undecided,
 }
 
 /// Whether a schedule lets the connection run: always, where there is none.

@@ -166,6 +166,9 @@ pub enum Sync {
 impl Volume {
     /// Opens a file; `flags` are `libc::O_*`, of which only the access mode counts.
     pub fn open(&self, node: NodeId, flags: i32) -> FsResult<Opened> {
+        if flags & libc::O_ACCMODE != libc::O_RDONLY {
+            self.fence().check()?;
+        }
         let node = self.node(node)?;
         let opened = self.enter_handle(&node, None, flags)?;
         if let Ok(fd) = self.descriptors.of_open(&node, self.profile.access(flags & libc::O_ACCMODE))

@@ -14,6 +14,8 @@ use crate::packet::{
 use crate::queue::Queue;
 use crate::words::RESERVED_NAME;
 
+mod fence;
+
 const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 1 };
 const ASKED: AskedMode = AskedMode { mode: 0o644, umask: 0o022 };
 

@@ -13,6 +13,7 @@ use super::data::Handles;
 use super::descriptors::Descriptors;
 use super::divergence::Divergence;
 use super::error::{FsError, FsResult, Step};
+use super::fence::Fence;
 use super::listing::Listings;
 use super::mapped::MappedFiles;
 use super::members::Members;
@@ -73,6 +74,7 @@ pub struct Volume {
     root_handle: Option<FileHandle>,
     ids: Ids,
     divergence: Arc<Divergence>,
+    fence: Arc<Fence>,
     pub(super) shared_writers: SharedWriters,
     pub(super) mapped: MappedFiles,
     pub(super) refusals: Refusals,
@@ -143,6 +145,7 @@ impl Volume {
             root_handle: handle,
             ids,
             divergence: Arc::default(),
+            fence: Arc::default(),
             shared_writers: SharedWriters::default(),
             mapped: MappedFiles::default(),
             refusals: Refusals::default(),
@@ -208,6 +211,11 @@ impl Volume {
     /// Where it is noted that the targets may miss a change, and who wants to know looks for it.
     pub fn divergence(&self) -> &Arc<Divergence> {
         &self.divergence
+    }
+
+    /// Whether it may be changed.
+    pub fn fence(&self) -> &Arc<Fence> {
+        &self.fence
     }
 
     /// Taken before a write, so that [`Volume::expects_space`] can tell what has left meanwhile.

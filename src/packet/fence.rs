@@ -13,6 +13,7 @@ use std::fmt;
 
 use super::message::ReplicaProof;
 use super::position::Epoch;
+use crate::limits::EPOCHS_RAISED_MAX;
 
 /// Why a source may not write where it could write before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +33,12 @@ impl Epoch {
         }
         let is_split = self.number == known.number && self.writer != known.writer;
         is_split.then_some(KeptOut::TwoWriters { epoch: self, known })
+    }
+
+    /// Whether who writes in this epoch has to stop: somebody writes in a higher one, and that is one that a change
+    /// of roles leads to.
+    pub fn is_outranked_by(self, known: Epoch) -> bool {
+        known.number > self.number && known.number - self.number <= EPOCHS_RAISED_MAX
     }
 
     /// Whether it is to be the fence where another one, or none, has been.
@@ -94,7 +101,13 @@ mod tests {
         ] {
             assert_eq!(own.kept_out_by(known), kept_out, "{own:?} where {known:?} is known");
             assert_eq!(own.raises(known), raises, "{own:?} where {known:?} is known");
+            let outranked = known.is_some_and(|known| own.is_outranked_by(known));
+            let stood_in_for = matches!(kept_out, Some(KeptOut::StoodInFor { .. }));
+            assert_eq!(outranked, stood_in_for, "{own:?} where {known:?} is known");
         }
+        assert!(second.is_outranked_by(epoch(2 + EPOCHS_RAISED_MAX, 1)));
+        assert!(!second.is_outranked_by(epoch(3 + EPOCHS_RAISED_MAX, 1)), "one that a peer made up");
+        assert!(!first.is_outranked_by(Epoch::default()), "one that is not known");
     }
 
     #[test]

@@ -253,6 +253,8 @@ pub enum TargetMessage {
     /// Answer to `Hello`: no, the set is written in this epoch, or in one that is not known here. The text says
     /// what to do.
     KeptOut { epoch: Epoch, reason: Text },
+    /// Right before `About`, where the replica was stood in for: of this set, in this epoch.
+    WrittenIn { set: SetId, epoch: Epoch },
 }
 
 /// What the file system of a replica can hold.

@@ -297,6 +297,7 @@ fn said_of_checks() -> Vec<TargetMessage> {
         TargetMessage::Holds(holdings()),
         TargetMessage::HasOld { listing: ItemNumber(1), objects: (0..20).map(object).collect() },
         TargetMessage::KeptOut { epoch: Epoch { number: 2, writer: 3 }, reason: text() },
+        TargetMessage::WrittenIn { set: SetId(7), epoch: Epoch { number: 2, writer: 3 } },
     ]
 }
 

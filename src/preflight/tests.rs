@@ -88,6 +88,7 @@ impl Ground {
             force: false,
             adopt: false,
             adopt_source: false,
+            start_unconfirmed: false,
             stand_in: None,
             hide_nested: false,
             queue_memory: crate::limits::QUEUE_MEMORY,

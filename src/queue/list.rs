@@ -62,6 +62,15 @@ struct Room {
     waits: u64,
     waited: Duration,
     closed: bool,
+    /// Nothing more comes that would fill it: whoever waits goes on.
+    all_in: bool,
+}
+
+impl Room {
+    /// One op larger than the whole limit passes when the queue is empty.
+    fn lacks(&self, bytes: usize, limit: usize) -> bool {
+        !self.all_in && self.used > 0 && self.used + bytes > limit
+    }
 }
 
 pub(super) struct Tail {
@@ -142,12 +151,11 @@ impl Queue {
         let limit = self.limit_for(payload);
         ranks::assert_none_held("a wait for room");
         let mut room = self.room.lock();
-        // One op larger than the whole limit passes when the queue is empty.
-        if !room.closed && room.used > 0 && room.used + bytes > limit {
+        if !room.closed && room.lacks(bytes, limit) {
             room.waiting += 1;
             room.waits += 1;
             let since = Instant::now();
-            while !room.closed && room.used > 0 && room.used + bytes > limit {
+            while !room.closed && room.lacks(bytes, limit) {
                 room.wait_for(&self.room_freed);
             }
             room.waiting -= 1;
@@ -174,12 +182,13 @@ impl Queue {
     /// Whether ops with so many bytes in all would get room without waiting, and nobody waits.
     pub fn has_room(&self, bytes: usize) -> bool {
         let room = self.room.lock();
-        room.waiting == 0 && room.used + bytes <= self.limit_for(bytes)
+        room.all_in || room.waiting == 0 && room.used + bytes <= self.limit_for(bytes)
     }
 
     /// Whether an op without a payload, or with a small one, would get room although others wait.
     pub fn has_room_for_names(&self, bytes: usize) -> bool {
-        self.room.lock().used + bytes <= self.limit_for(0)
+        let room = self.room.lock();
+        room.all_in || room.used + bytes <= self.limit_for(0)
     }
 
     /// As if a writer waited for room, or none. Nobody wakes it.
@@ -387,6 +396,12 @@ impl Queue {
     /// Lets every waiting writer go with an error, and all that come after.
     pub fn close(&self) {
         self.room.lock().closed = true;
+        self.room_freed.notify_all();
+    }
+
+    /// Writers find out that their changes are refused: none waits for room any more.
+    pub fn let_all_in(&self) {
+        self.room.lock().all_in = true;
         self.room_freed.notify_all();
     }
 

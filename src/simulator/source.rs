@@ -77,6 +77,7 @@ impl Source {
             unwritten_at: Mark::of(clock),
             watch: None,
             divergence: Arc::default(),
+            fence: Arc::default(),
             marks,
             map: None,
             touched: false,

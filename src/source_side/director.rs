@@ -10,7 +10,7 @@
 //! here waits for a target, a program or a disk, and no program waits for it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, tick};
@@ -26,7 +26,7 @@ use super::identity;
 use super::life::{Ended, Ending, Life, Stage, Stop, StopAsker};
 use super::managed::Managed;
 use super::mark::{Mark, Marks, Reached};
-use super::record::SetState;
+use super::record::{FencedRecord, SetState};
 use super::recorder::Recorder;
 use super::rounds::{Rounds, targets_keep_something};
 use super::rules;
@@ -37,7 +37,7 @@ use super::stop::{Busy, Drain, Drained, Unmount};
 use super::sync::{Upto, is_sent_nothing};
 use super::words::{farewell, ready, unmounted, unmounted_by_others};
 use super::writeback::WritebackWatch;
-use crate::control::{ConnectionChange, Reply, StopMode, StopReport};
+use crate::control::{ConnectionChange, Reply, StopMode, StopReport, unix_ms};
 use crate::failure::Failure;
 use crate::intercept::{Mount, Serving};
 use crate::limits::DIRECTOR_EVENTS_MAX;
@@ -172,12 +172,12 @@ impl Director {
             eprintln!("note: source and replicas differed before ({why}): everything is compared.");
         }
         let (interrupt, interrupted) = bounded(1);
-        self.hands.give(Job::Start(Start {
+        self.hands.give(Job::Start(Box::new(Start {
             ground: self.ground.clone(),
             connections: self.connections.clone(),
             record: self.recorder.record().clone(),
             interrupt: interrupted,
-        }));
+        })));
         Life::Starting { interrupt }
     }
 
@@ -272,6 +272,7 @@ impl Director {
 
     /// What has to be so whatever happened.
     fn check(&mut self, life: Life) -> Life {
+        self.note_fence();
         let life = self.check_mount(life);
         let mut life = self.check_signals(life);
         match &mut life {
@@ -285,6 +286,18 @@ impl Director {
             }
         }
         life
+    }
+
+    /// What the connections have heard is to be known to the next start.
+    fn note_fence(&mut self) {
+        let Some(fenced) = self.ground.volume.fence().raised() else { return };
+        if self.recorder.record().fenced.is_none() {
+            self.recorder.note_fenced(FencedRecord {
+                epoch: fenced.epoch,
+                told_by: fenced.told_by.clone(),
+                since_unix_ms: unix_ms(SystemTime::now()),
+            });
+        }
     }
 
     /// An unmount by somebody else is a stop like any other: what is queued is sent.

@@ -11,7 +11,7 @@ use crate::failure::Failure;
 
 /// What they are told to do.
 pub enum Job {
-    Start(Start),
+    Start(Box<Start>),
     Unmount(Unmount),
     Drain(Drain),
 }

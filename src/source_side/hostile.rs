@@ -2,6 +2,7 @@
 //! says what was wrong.
 
 mod copies;
+mod epochs;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use super::mark::{Mark, Marks};
 use super::remote::Route;
 use crate::connection::FaultKind;
 use crate::control::{ConnectionState, WaitFor};
-use crate::intercept::Divergence;
+use crate::intercept::{Divergence, Fence, Fenced};
 use crate::link::{Dial, FrameReceiver, Identity, Listener, Received, TargetEvent, TargetLink};
 use crate::packet::{
     Chain, DataState, Epoch, Features, Frame, Incarnation, Op, Position, ReplicaProof, Sequence, SetId,
@@ -41,6 +42,7 @@ struct Scene {
     target: TargetLink,
     listener: Listener,
     marks: Arc<Marks>,
+    fence: Arc<Fence>,
     /// The protected tree.
     tree: tempfile::TempDir,
 }
@@ -60,6 +62,7 @@ impl Scene {
         let listener = Listener::bind(loopback, target.clone(), |_| true).unwrap();
         let queue = Queue::new(64 << 20, origin());
         let marks = Arc::<Marks>::default();
+        let fence = Arc::<Fence>::default();
         let settings = Settings {
             id: 1,
             uuid: "c0ffee".into(),
@@ -71,6 +74,7 @@ impl Scene {
             unwritten_at: Mark::now(),
             watch,
             divergence,
+            fence: fence.clone(),
             marks: marks.clone(),
             map: None,
             touched: false,
@@ -93,7 +97,7 @@ impl Scene {
         let link = listener.accept().expect("the source comes");
         let hello = link.messages().recv_timeout(LONG).expect("it greets");
         assert!(matches!(hello, TargetEvent::Message(SourceMessage::Hello { .. })), "{hello:?}");
-        Scene { queue, connection, target: link, listener, marks, tree }
+        Scene { queue, connection, target: link, listener, marks, fence, tree }
     }
 
     /// The target has taken three packets and made them durable; their positions.
@@ -198,23 +202,6 @@ fn a_session_ends_once_everything_is_on_the_disk() {
     let report = scene.connection.wait(Instant::now() + LONG, is_over);
     assert_eq!((report.state, report.durable), (ConnectionState::Scheduled, Sequence(PACKETS)));
     scene.connection.end();
-}
-
-/// It was copied to: what a stand-in had written there was overwritten.
-#[test]
-fn who_holds_a_higher_epoch_is_never_copied_to() {
-    for (number, writer, why) in [(2, 2, "stood in for"), (u32::MAX, 2, "stood in for"), (1, 3, "")] {
-        let scene = Scene::new();
-        scene.welcome(Position::origin(Epoch { number, writer }, Incarnation(9)));
-        let report = scene.connection.wait(Instant::now() + LONG, |report| {
-            report.fault == Some(FaultKind::KeptOut) || report.connected.is_some()
-        });
-        match why {
-            // Another writer of the first epoch has lost its state, and copies.
-            "" => assert_eq!(report.fault, None, "{}", report.reason),
-            _ => assert!(report.reason.contains(why), "{}", report.reason),
-        }
-    }
 }
 
 #[test]

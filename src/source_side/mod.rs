@@ -14,6 +14,7 @@
 //! | | `embedded`, `remote` | a target in this process; how a target on another host is reached |
 //! | | `patience`, `display` | how long programs may wait for the copy; how far it is, on the terminal |
 //! | | `identity`, `mark` | whose directory this is; since when a file may differ on a target |
+//! | | `asking` | whether somebody else writes the set, of targets to which nothing is sent |
 //! | | `standing_in` | a replica served in its source's place: the epoch, the ids of its objects |
 //! | protected | `director`, `life` | the owner; its states |
 //! | | `desk`, `commands`, `status` | the control socket: questions, connections, `standin status` |
@@ -30,6 +31,7 @@
 //! | | `flush/`, `writeback` | shared mappings reach the daemon; whether the directory's disk takes writes |
 //! | end | `stop`, `keepers`, `words` | unmount, drain, what is left; who else holds the mount; what is said |
 
+mod asking;
 mod board;
 mod commands;
 mod connection;

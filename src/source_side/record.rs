@@ -77,6 +77,19 @@ pub struct SetRecord {
     /// The directory is a replica of the set, and is served in its source's place.
     #[serde(default)]
     pub stands_in: bool,
+    /// A target has said that somebody else writes the set: nothing may be changed here before a person says so.
+    #[serde(default)]
+    pub fenced: Option<FencedRecord>,
+}
+
+/// What is kept of a fence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FencedRecord {
+    /// In which the set is written.
+    pub epoch: Epoch,
+    /// The target that said so, as it was typed.
+    pub told_by: String,
+    pub since_unix_ms: u64,
 }
 
 /// What a replica says of itself to who wants to stand in with it.
@@ -237,7 +250,14 @@ impl SetState {
     /// alone keeps nobody out: its source may have come and gone.
     pub fn goes_on_standing_in(&self, known: &Known) -> bool {
         let SetRecord { set, epoch, stands_in, .. } = self.record;
-        stands_in && set == known.set && known.fence == Some(epoch)
+        stands_in && set == known.set && known.fence == Some(epoch) && self.written_elsewhere(known).is_none()
+    }
+
+    /// The epoch in which the set is written elsewhere as far as this host has heard, where nothing of that has come
+    /// to the replica.
+    pub fn written_elsewhere(&self, known: &Known) -> Option<Epoch> {
+        let fenced = self.record.fenced.as_ref().filter(|_| self.record.set == known.set)?;
+        (fenced.epoch.number > known.fence.map_or(0, |fence| fence.number)).then_some(fenced.epoch)
     }
 
     /// The record is that of a stand-in from now on, in an epoch higher than all that are known; objects are
@@ -249,7 +269,8 @@ impl SetState {
             return Err(StateError::OtherTree(self.record.tree.clone()));
         }
         let fence = known.fence.map_or(0, |fence| fence.number);
-        let highest = self.record.epoch.number.max(fence).max(known.applied.number);
+        let heard_of = self.record.fenced.as_ref().map_or(0, |fenced| fenced.epoch.number);
+        let highest = self.record.epoch.number.max(fence).max(known.applied.number).max(heard_of);
         let too_high = || StateError::NotTheSource("no higher epoch is left");
         let number = highest.checked_add(1).ok_or_else(too_high)?;
         let birth_epoch = number.max(newest_birth.checked_add(1).ok_or_else(too_high)?);
@@ -263,6 +284,7 @@ impl SetState {
             copy_of: None,
             diverged: None,
             stands_in: true,
+            fenced: None,
             ..self.record.clone()
         };
         Ok(())
@@ -385,6 +407,7 @@ fn fresh(tree: &Path, found: &Found, stranger: Stranger) -> SetRecord {
         restored_from: None,
         restored_at: None,
         stands_in: false,
+        fenced: None,
     };
     if stranger == Stranger::Adopt { in_place_of_the_first(record) } else { record }
 }

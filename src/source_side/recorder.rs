@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 use super::identity::Stamp;
 use super::kept::Kept;
 use super::mark::{Clock, Mark, Marks, Reached};
-use super::record::{SetRecord, SetState};
+use super::record::{FencedRecord, SetRecord, SetState};
 use super::settling::Disk;
 use crate::sets::Rules;
 
@@ -132,6 +132,14 @@ impl Recorder {
     pub fn note_rules(&mut self, rules: &Rules) {
         if self.record.rules != *rules {
             self.record.rules = rules.clone();
+            self.save(None);
+        }
+    }
+
+    /// The directory takes no changes any more, also after a restart.
+    pub fn note_fenced(&mut self, fenced: FencedRecord) {
+        if self.record.fenced.is_none() {
+            self.record.fenced = Some(fenced);
             self.save(None);
         }
     }
@@ -252,6 +260,7 @@ mod tests {
     use super::super::identity::{Found, Label};
     use super::super::record::Stranger;
     use super::*;
+    use crate::packet::Epoch;
     use crate::packet::{Incarnation, Sequence};
     use crate::words::Target;
 
@@ -297,6 +306,26 @@ mod tests {
             assert_eq!(written.connections["null:"].kept.names, Some(round + 1), "round {round}");
             assert!(recorder.finish().is_some());
         }
+    }
+
+    /// Nor is the fence, by whatever is noted after it.
+    #[test]
+    fn a_fence_stays_in_the_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut recorder = Recorder::start(open(dir.path()), Arc::default()).unwrap();
+        let fenced = |number| FencedRecord {
+            epoch: Epoch { number, writer: 9 },
+            told_by: "standin://target.example.org:7447/web".into(),
+            since_unix_ms: 7,
+        };
+        recorder.note_fenced(fenced(2));
+        recorder.note_fenced(fenced(3));
+        recorder.note(vec![("null:".into(), Mark::now())]);
+        recorder.note_divergence("write: I/O error");
+        drop(recorder.keep(std::iter::empty()));
+        recorder.note_end(std::iter::once(reached("null:")), Some(Mark::now()), Disk::Unknown, |_| Ok(()));
+        drop(recorder.finish());
+        assert_eq!(open(dir.path()).record.fenced, Some(fenced(2)));
     }
 
     /// What could not be captured is forgotten by no later note, and only by a comparison.

@@ -120,7 +120,7 @@ impl Paired {
     }
 
     /// One look-up at a time, however often it is dialled: threads that hang do not pile up.
-    fn look_up(&self, attempt: u32) -> Result<Lookup, String> {
+    pub fn look_up(&self, attempt: u32) -> Result<Lookup, String> {
         let Paired(looked) = self;
         if Arc::strong_count(looked) > 1 {
             return Err(format!("the address of '{}' is still being looked up", looked.host));
@@ -199,6 +199,7 @@ mod tests {
             unwritten_at: crate::source_side::Mark::now(),
             watch: None,
             divergence: Arc::default(),
+            fence: Arc::default(),
             marks: Arc::default(),
             map: None,
             touched: false,

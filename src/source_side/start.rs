@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, at, select};
 
+use super::asking::who_writes;
 use super::commands;
 use super::connection::{Connection, Report};
 use super::ground::Ground;
@@ -15,6 +16,7 @@ use crate::connection::{Copies, FaultKind, Sending, Wish};
 use crate::failure::Failure;
 use crate::intercept::{DurabilityGate, Mount};
 use crate::limits::CONNECT_PATIENCE;
+use crate::packet::KeptOut;
 use crate::preflight::{self, MountTable};
 
 /// Plain steps, on the thread that does what takes long.
@@ -38,6 +40,7 @@ impl Start {
     /// Errors: why the directory is not protected, with what was left as it was.
     pub fn run(&self) -> Result<Mounted, Failure> {
         let answered = self.wait_for_targets()?;
+        self.ask_the_others(&answered)?;
         // Whoever began to write past the mount while targets were waited for.
         preflight::check(&self.ground.options)?;
         Ok(Mounted { mount: mount(&self.ground)?, answered })
@@ -46,8 +49,9 @@ impl Start {
     /// Waits until every target has answered, [`CONNECT_PATIENCE`] at most for all. One that has answered
     /// a start before may be away, or refuse: it keeps no other target from being protected.
     ///
-    /// Errors: one keeps this source out, which was stood in for; one has never answered, and does not in time; one that never has does not take this
-    /// source, or shows another key: at once.
+    /// Errors: one keeps this source out, which was stood in for, or may be for all that time; one has never
+    /// answered, and does not in time; one that never has does not take this source, or shows another key: at
+    /// once.
     fn wait_for_targets(&self) -> Result<Vec<String>, Failure> {
         let deadline = Instant::now() + CONNECT_PATIENCE;
         let mut answered = Vec::new();
@@ -59,6 +63,25 @@ impl Start {
             }
         }
         Ok(answered)
+    }
+
+    /// Those to which nothing is sent by a wish or a schedule: they are asked who writes the set.
+    ///
+    /// Errors: one keeps this source out, which was stood in for.
+    fn ask_the_others(&self, answered: &[String]) -> Result<(), Failure> {
+        let has_not = |connection: &&Arc<Connection>| {
+            !connection.is_null()
+                && connection.report().fault.is_none()
+                && !answered.contains(&connection.target.to_string())
+        };
+        let others = self.connections.iter().filter(has_not).map(|connection| &connection.target);
+        let own = self.record.epoch;
+        let known = (self.record.set, own);
+        let Some(fenced) = who_writes(&self.ground.options, known, others) else { return Ok(()) };
+        let why = KeptOut::StoodInFor { own, known: fenced.epoch };
+        let failure = kept_out(&fenced.told_by, &why.to_string());
+        self.ground.volume.fence().raise(fenced);
+        Err(failure)
     }
 
     /// Whether it has answered.
@@ -89,17 +112,22 @@ impl Start {
                     );
                     return Ok(false);
                 }
-                Some(FaultKind::KeptOut) => return Err(stood_in_for(connection, &report)),
+                Some(FaultKind::KeptOut) => {
+                    return Err(kept_out(&connection.target.to_string(), &report.reason));
+                }
                 Some(FaultKind::Refused) => return Err(refused(connection, &report)),
-                Some(FaultKind::Lost) if !was_told => {
+                Some(FaultKind::Lost | FaultKind::Undecided) if !was_told => {
                     was_told = true;
                     let seconds = CONNECT_PATIENCE.as_secs();
                     eprintln!("note: {}: {}; tried for {seconds} s.", connection.target, report.reason);
                 }
-                Some(FaultKind::Lost) | None => {}
+                Some(FaultKind::Lost | FaultKind::Undecided) | None => {}
             }
             if Instant::now() >= deadline {
-                return Err(unreachable(connection, &report));
+                return Err(match report.fault {
+                    Some(FaultKind::Undecided) => undecided(connection, &report),
+                    _ => unreachable(connection, &report),
+                });
             }
             select! {
                 recv(connection.news()) -> _ => {}
@@ -151,9 +179,9 @@ fn refused(connection: &Connection, report: &Report) -> Failure {
 }
 
 /// What programs would write here nobody would ever see again.
-fn stood_in_for(connection: &Connection, report: &Report) -> Failure {
+fn kept_out(target: &str, why: &str) -> Failure {
     Failure::new(
-        format!("{}: {}.", connection.target, report.reason),
+        format!("{target}: {why}."),
         "Nothing is mounted; the directory and the replica are as they were.",
         "Decide which side goes on, and do what it says.",
     )
@@ -164,6 +192,16 @@ fn unreachable(connection: &Connection, report: &Report) -> Failure {
         format!("The target {} cannot be reached: {}.", connection.target, report.reason),
         NOTHING_MOUNTED,
         "Mend the connection and start again.",
+    )
+    .passing()
+}
+
+/// What programs would write here in the meantime might be in nobody's history.
+fn undecided(connection: &Connection, report: &Report) -> Failure {
+    Failure::new(
+        format!("{}: {}.", connection.target, report.reason),
+        NOTHING_MOUNTED,
+        "Start again when that is decided.",
     )
     .passing()
 }

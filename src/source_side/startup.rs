@@ -28,7 +28,7 @@ use super::terms::Terms;
 use crate::apply::fence_of;
 use crate::control::{ProcessMeter, Server};
 use crate::failure::Failure;
-use crate::intercept::{Divergence, Volume};
+use crate::intercept::Volume;
 use crate::link::Identity;
 use crate::map::Map;
 use crate::open_files;
@@ -149,7 +149,7 @@ fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Mark) -> R
     let map = Arc::new(Map::new(options.map_size, origin.sequence));
     let volume = Arc::new(volume.by(options.profile).marking(map));
     super::rules::begin(&options, &record, &volume)?;
-    let durability = start_durability(&options, &queue, volume.divergence())?;
+    let durability = start_durability(&options, &queue, &volume)?;
     let marks = Arc::new(Marks::default());
     // Before a target can answer.
     marks.set(&set.record.marks, &set.record.runs);
@@ -320,10 +320,13 @@ fn open_backing(tree: &Path) -> Result<Backing, Failure> {
 fn start_durability(
     options: &ProtectOptions,
     queue: &Arc<Queue>,
-    divergence: &Arc<Divergence>,
+    volume: &Volume,
 ) -> Result<Option<Arc<TargetDurability>>, Failure> {
     let targets = options.targets.iter().filter(|target| !matches!(target, Target::Null)).count();
-    let start = |rule| TargetDurability::start(rule, queue.clone(), targets, divergence.clone());
+    let start = |rule| {
+        let known = (volume.divergence().clone(), volume.fence().clone());
+        TargetDurability::start(rule, queue.clone(), targets, known)
+    };
     options.fsync.map(start).transpose().map_err(|error| io_failure("syncs have no timer thread", &error))
 }
 
@@ -393,6 +396,7 @@ fn connect(
             unwritten_at: knows.unwritten_at.clone(),
             watch: real_targets.next().and_then(|target| watch(knows.durability, target)),
             divergence: knows.volume.divergence().clone(),
+            fence: knows.volume.fence().clone(),
             marks: knows.marks.clone(),
             touched: set.record.touched,
             map: knows.volume.map().cloned(),

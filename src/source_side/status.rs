@@ -89,19 +89,23 @@ fn gathered(profile: Profile) -> &'static str {
     }
 }
 
-fn refused_text(profile: Profile, refused: &Refused) -> String {
-    let what = match profile {
-        Profile::Default => {
-            "bytes that programs had stored through shared mappings were refused by the disk of the directory, and \
-             are lost on both sides. A program that calls msync or fsync was told; others were not"
-        }
-        Profile::Batch => {
-            "bytes that programs had written were refused by the disk of the directory, and are lost on both sides. \
-             A program that looks at what fsync, close or msync answers was told; others are at their next write to \
-             the file"
-        }
+fn refused_text(ground: &Ground, refused: &Refused) -> String {
+    let by = match ground.volume.fence().raised() {
+        None => "were refused by the disk of the directory, and are lost on both sides",
+        Some(_) => "were refused, because the directory takes no changes any more, and are lost",
     };
-    format!("{} {what}. The first: {}.", refused.bytes, refused.first)
+    let (what, told) = match ground.options.profile {
+        Profile::Default => (
+            "bytes that programs had stored through shared mappings",
+            "A program that calls msync or fsync was told; others were not",
+        ),
+        Profile::Batch => (
+            "bytes that programs had written",
+            "A program that looks at what fsync, close or msync answers was told; others are at their next write to \
+             the file",
+        ),
+    };
+    format!("{} {what} {by}. {told}. The first: {}.", refused.bytes, refused.first)
 }
 
 /// Other names belong to the set than some replicas have.
@@ -118,6 +122,7 @@ fn set_changed(ground: &Ground, posted: &Posted) -> Option<Alert> {
 
 fn alerts(ground: &Ground, posted: &Posted) -> Vec<Alert> {
     let mut alerts = Vec::new();
+    alerts.extend(fenced(ground));
     let divergence = ground.volume.divergence();
     if let Some(why) = divergence.lost_by_disk() {
         alerts.push(Alert {
@@ -145,7 +150,7 @@ fn alerts(ground: &Ground, posted: &Posted) -> Vec<Alert> {
         alerts.push(Alert {
             severity: Severity::Critical,
             code: "mapped_stores_refused".into(),
-            text: refused_text(ground.options.profile, &refused),
+            text: refused_text(ground, &refused),
         });
     }
     if let Some(text) = posted.mount_lost.clone() {
@@ -178,6 +183,18 @@ fn alerts(ground: &Ground, posted: &Posted) -> Vec<Alert> {
         text: text.clone(),
     }));
     alerts
+}
+
+fn fenced(ground: &Ground) -> Option<Alert> {
+    let fenced = ground.volume.fence().raised()?;
+    let (own, epoch) = (ground.queue.last().epoch.number, fenced.epoch.number);
+    let text = format!(
+        "This source was stood in for: {} says that the set is written in epoch {epoch}, and this source is of epoch \
+         {own}. Programs here can read, and every change fails (EROFS). Stop it (standin stop), save what never \
+         reached the replica, and let the stand-in bring this directory into line (standin serve --adopt).",
+        fenced.told_by
+    );
+    Some(Alert { severity: Severity::Critical, code: "stood_in_for".into(), text })
 }
 
 fn not_followed(why: &str) -> Alert {

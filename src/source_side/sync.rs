@@ -76,6 +76,7 @@ pub fn wait_for(
                 && !(mirrors && report.kept.mirror.is_some())
                 && lacks_comparison(report, ground).is_none_or(|lack| !lack.is_awaited)
                 || report.held_back().is_some()
+                || report.fault == Some(FaultKind::KeptOut)
                 || is_diverged() && reached(report, wait_for) >= upto.of(report)
         };
         loop {
@@ -117,8 +118,8 @@ pub fn flush_mapped(
 /// Whether a target has everything up to here.
 pub fn has(report: &Report, upto: Sequence, wait_for: WaitFor) -> bool {
     // What it had said to have is worth nothing where it lost its place, or is another one now.
-    let is_its_word =
-        report.needs_copy.is_none() && !matches!(report.fault, Some(FaultKind::Refused | FaultKind::KeptOut));
+    let is_its_word = report.needs_copy.is_none()
+        && !matches!(report.fault, Some(FaultKind::Refused | FaultKind::KeptOut | FaultKind::Undecided));
     is_its_word && report.data == DataState::Good && reached(report, wait_for) >= upto
 }
 

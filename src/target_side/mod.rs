@@ -34,7 +34,7 @@ use parking_lot::Mutex;
 
 use crate::apply::Applier;
 use crate::link::{Bound, Identity, Listener, PairingDesk, Peer, TargetLink};
-use crate::packet::{Holdings, SetId};
+use crate::packet::{Epoch, Holdings, SetId};
 use crate::words::Fingerprint;
 
 pub use daemon::run;
@@ -61,6 +61,11 @@ pub trait Replicas: Send + Sync {
     ///
     /// Errors: why the peer cannot send it.
     fn about(&self, peer: &Fingerprint, name: &str) -> Result<String, String>;
+
+    /// Of which set the replica is, and in which epoch it was stood in for, as far as this peer may know.
+    fn stood_in(&self, _peer: &Fingerprint, _name: &str) -> Option<(SetId, Epoch)> {
+        None
+    }
 
     /// What the file system of a set's replica can hold, where that can be told.
     fn holdings(&self, _name: &str) -> Option<Holdings> {

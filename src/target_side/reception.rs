@@ -29,8 +29,8 @@ pub fn run(link: TargetLink, replicas: &dyn Replicas, stopping: &AtomicBool) -> 
             wait_and_close(&link, reason);
             return Ok(reason.into());
         }
-        Err(NoSeat::Refused(reason)) => return refuse(&link, reason),
-        Err(NoSeat::StoodInFor(reason)) => return keep_out(&link, Epoch::default(), reason),
+        Ok(Greeted::KeptOut(known, reason)) => return keep_out(&link, known, reason),
+        Err(reason) => return refuse(&link, reason),
     };
     // An older session of the same source ends first.
     let mut applier = seat.applier.lock();
@@ -113,12 +113,25 @@ enum Greeted {
     Seated(Seat, Epoch),
     Reads(ReadingSeat),
     Answered,
+    /// By this epoch; the default one where it is not known yet.
+    KeptOut(Epoch, String),
 }
 
-fn handshake(link: &TargetLink, replicas: &dyn Replicas) -> Result<Greeted, NoSeat> {
+/// Somebody has the replica to serve it in its source's place: the mark says whether that is so already.
+fn kept_out_of_wanted(own: Epoch, fence: Option<Epoch>) -> Greeted {
+    match (own.kept_out_by(fence), fence) {
+        (Some(kept_out), Some(known)) => Greeted::KeptOut(known, kept_out.to_string()),
+        _ => Greeted::KeptOut(Epoch::default(), IS_ABOUT_TO.to_owned()),
+    }
+}
+
+const IS_ABOUT_TO: &str = "somebody on the target's host is about to serve the replica in this source's place, and \
+     whether that comes about is not decided yet";
+
+fn handshake(link: &TargetLink, replicas: &dyn Replicas) -> Result<Greeted, String> {
     let hello = match link.messages().recv_timeout(HANDSHAKE_TIME_MAX) {
         Ok(TargetEvent::Message(message)) => message,
-        Ok(TargetEvent::Lost { reason }) => return Err(reason.into()),
+        Ok(TargetEvent::Lost { reason }) => return Err(reason),
         Err(_) => return Err("the source said nothing after it connected".into()),
     };
     if let SourceMessage::Ask { set_name } = &hello {
@@ -130,6 +143,9 @@ fn handshake(link: &TargetLink, replicas: &dyn Replicas) -> Result<Greeted, NoSe
         {
             link.send(TargetMessage::Holds(holdings));
         }
+        if let Some((set, epoch)) = replicas.stood_in(&peer.key, &name) {
+            link.send(TargetMessage::WrittenIn { set, epoch });
+        }
         link.send(about(standing));
         return Ok(Greeted::Answered);
     }
@@ -139,7 +155,11 @@ fn handshake(link: &TargetLink, replicas: &dyn Replicas) -> Result<Greeted, NoSe
         return Ok(Greeted::Reads(replicas.read(link, &set_name.to_text(), accept)?));
     }
     let Greeting { set, name, epoch } = greeting(hello)?;
-    replicas.open(link, set, &name).map(|seat| Greeted::Seated(seat, epoch))
+    match replicas.open(link, set, &name) {
+        Ok(seat) => Ok(Greeted::Seated(seat, epoch)),
+        Err(NoSeat::Wanted(fence)) => Ok(kept_out_of_wanted(epoch, fence)),
+        Err(NoSeat::Refused(reason)) => Err(reason),
+    }
 }
 
 /// What a source asks for with its first message.

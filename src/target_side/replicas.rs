@@ -10,7 +10,7 @@ mod resting;
 mod wanted;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -28,9 +28,10 @@ use super::options::ServeOptions;
 use super::reading::Accept;
 use super::seat::{Cut, NoSeat, ReadingSeat, Seat, View};
 use super::{Replicas, SharedApplier};
+use crate::apply::stood_in_of;
 use crate::clone::Sessions;
 use crate::link::{Peer, TargetLink, TargetLinkHandle};
-use crate::packet::{DataState, Holdings, SetId};
+use crate::packet::{DataState, Epoch, Holdings, SetId};
 use crate::pairing::{Book, Direction};
 use crate::preflight::{FsFacts, existing_ancestor};
 use crate::privileges;
@@ -231,14 +232,17 @@ impl Store {
         let granted =
             || self.book.grant(&caller.peer.key, name).ok_or_else(|| not_granted(&caller.peer.key, name));
         granted()?;
-        if is_wanted(&self.options.own_state().join(name)) {
-            return Err(NoSeat::StoodInFor(STANDS_IN.to_owned()));
+        let wanted = || is_wanted(&self.options.own_state().join(name)).then(|| self.wanted(name, set));
+        if let Some(wanted) = wanted() {
+            return Err(wanted);
         }
-        self.have_open(name, set)?;
+        self.have_open(name, set).map_err(|reason| wanted().unwrap_or(reason.into()))?;
         let mut held = self.held.lock();
         // Under the lock that a revocation takes after it: either it is seen here, or it cuts.
         let allow = granted()?.allow.unwrap_or(self.options.allow).and(able());
-        let Some(Held::Open(open)) = held.get_mut(name) else { return Err("no replica".into()) };
+        let Some(Held::Open(open)) = held.get_mut(name) else {
+            return Err(wanted().unwrap_or("no replica".into()));
+        };
         if open.set != set {
             return Err(self.other_set(name, open.set, set).into());
         }
@@ -267,6 +271,20 @@ impl Store {
         let allowed = self.book.allowed_in(name, self.options.allow).and(able());
         let Some(Held::Open(open)) = held.get_mut(name) else { return Err("no replica".into()) };
         Ok(ReadingSeat { seat: self.seat(open, &caller)?, set: open.set, accept, allowed })
+    }
+
+    /// The replica need not be open: who stands in with it has it.
+    fn stood_in_on_disk(&self, name: &str) -> Option<(SetId, Epoch)> {
+        let root = File::open(self.directory(name)).ok()?;
+        stood_in_of(&root, &self.options.own_state().join(name)).ok()?
+    }
+
+    /// Somebody has the replica to serve it, or is about to.
+    fn wanted(&self, name: &str, set: SetId) -> NoSeat {
+        match self.stood_in_on_disk(name) {
+            Some((own, _)) if own != set => NoSeat::Refused(self.other_set(name, own, set)),
+            stood_in => NoSeat::Wanted(stood_in.map(|(_, epoch)| epoch)),
+        }
     }
 
     /// A seat at an open replica, for whoever may have it.
@@ -324,6 +342,11 @@ impl Replicas for Store {
             return Err("the source names no replication set".into());
         }
         self.take_seat(name, set, link)
+    }
+
+    fn stood_in(&self, peer: &Fingerprint, name: &str) -> Option<(SetId, Epoch)> {
+        self.book.grant(peer, name)?;
+        self.stood_in_on_disk(name)
     }
 
     fn holdings(&self, name: &str) -> Option<Holdings> {

@@ -9,7 +9,7 @@ use super::moment::Age;
 use super::reading::Accept;
 use crate::apply::{Applier, AsideView, DataStatus, Withheld};
 use crate::control::Retrying;
-use crate::packet::{Position, SetId};
+use crate::packet::{Epoch, Position, SetId};
 use crate::words::Allow;
 
 /// What a session gets to work with.
@@ -27,8 +27,8 @@ pub struct Seat {
 #[derive(Debug)]
 pub enum NoSeat {
     Refused(String),
-    /// Somebody else serves the replica in its place.
-    StoodInFor(String),
+    /// Somebody else serves the replica, or is about to. It was stood in for in this epoch.
+    Wanted(Option<Epoch>),
 }
 
 impl From<String> for NoSeat {

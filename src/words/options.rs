@@ -37,6 +37,8 @@ pub struct ProtectOptions {
     pub adopt: bool,
     /// Take a directory that is not the one protected before under this name for the set's.
     pub adopt_source: bool,
+    /// Take changes although a target has said that somebody else writes the set.
+    pub start_unconfirmed: bool,
     /// Serve a replica in its source's place.
     pub stand_in: Option<BadData>,
     /// Start although mounts below the directory will be hidden by the new one.

@@ -78,15 +78,22 @@ impl Keeper {
 /// Whose replica a directory says to be; `state`: where it may say so, if not itself. Nothing
 /// is changed.
 pub fn set_of(root: &File, state: Option<&Path>) -> io::Result<Option<SetId>> {
+    Ok(identity_of(root, state)?.map(|identity| identity.set))
+}
+
+/// Of which set a replica is, and in which epoch it was stood in for; as [`set_of`].
+pub fn stood_in_of(root: &File, state: &Path) -> io::Result<Option<(SetId, Epoch)>> {
+    let identity = identity_of(root, Some(state))?;
+    Ok(identity.and_then(|identity| identity.fence.map(|fence| (identity.set, fence))))
+}
+
+fn identity_of(root: &File, state: Option<&Path>) -> io::Result<Option<Identity>> {
     let mut value = vec![0; 4096];
-    let identity = match rustix::fs::fgetxattr(root, IDENTITY_XATTR, value.as_mut_slice()) {
-        Ok(len) => Some(serde_json::from_slice::<Identity>(&value[..len])?),
-        Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM) => {
-            state.map_or(Ok(None), |state| kept(root, state))?
-        }
-        Err(error) => return Err(error.into()),
-    };
-    Ok(identity.map(|identity| identity.set))
+    match rustix::fs::fgetxattr(root, IDENTITY_XATTR, value.as_mut_slice()) {
+        Ok(len) => Ok(Some(serde_json::from_slice::<Identity>(&value[..len])?)),
+        Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM) => state.map_or(Ok(None), |state| kept(root, state)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// In which epoch a directory was stood in for, by its own mark; `None` where it is no replica.

@@ -63,7 +63,7 @@ pub use self::durable::DurablePoint;
 #[cfg(test)]
 pub use self::durable::Hold;
 use self::durable::Points;
-pub use self::identity::{IDENTITY_XATTR, fence_of, set_of};
+pub use self::identity::{IDENTITY_XATTR, fence_of, set_of, stood_in_of};
 pub(super) use self::incomplete::{Incomplete, Lack};
 #[cfg(test)]
 pub(super) use self::index::GROWTH_MEMORY as INDEX_GROWTH;

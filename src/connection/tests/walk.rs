@@ -146,6 +146,7 @@ fn happen(machine: &mut Machine, now: &mut Instant, random: &mut Random) -> Stri
         10 if random.below(6) == 0 => Event::OutOfLine { reason: "set aside".into(), jitter },
         10 => Event::Lost { reason: "cut".into(), jitter },
         11 if random.below(4) == 0 => Event::KeptOut { reason: "stood in for".into(), jitter },
+        11 if random.below(4) == 0 => Event::Undecided { reason: "about to".into(), jitter },
         11 => Event::Refused { reason: "a stranger".into(), jitter },
         12 if random.below(8) == 0 => Event::QueueFull,
         12 if random.below(8) == 0 => Event::QueueLost { reason: "damaged".into(), jitter },

@@ -252,6 +252,7 @@ impl<'a> Prepared<'a> {
 
     pub fn lock_tree(self, tree: Tree) -> FsResult<Change<'a>> {
         let mut change = self.take_locks(tree)?;
+        change.volume.fence().check()?;
         for ((dir, _), fd) in change.touched.names.iter().zip(&change.dirs) {
             change.volume.begin_names(dir, &**fd);
         }

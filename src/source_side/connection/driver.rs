@@ -5,6 +5,7 @@ mod checks;
 mod compressed;
 mod copies;
 mod ending;
+mod fenced;
 mod full;
 mod limited;
 mod mirror;
@@ -469,15 +470,6 @@ impl<S: Surroundings> Driver<S> {
         }
     }
 
-    /// Nothing is copied there, and nothing is tried in its place: a person has to act.
-    fn kept_out(&mut self, reason: String) {
-        if self.machine.attempts() == 0 {
-            log::error!("connection {} to {}: {reason}", self.settings.id, self.settings.target);
-        }
-        let jitter = Jitter(self.around.random() as u16);
-        self.happened(Event::KeptOut { reason, jitter });
-    }
-
     /// Another network connection may find a target that keeps to the protocol.
     fn misbehaves(&mut self, reason: String) {
         self.lost(LostBy::Network, reason);
@@ -495,8 +487,8 @@ impl<S: Surroundings> Driver<S> {
             ));
         }
         let last = self.queue.last();
-        if let Some(kept_out) = last.epoch.kept_out_by(proof.stood_in()) {
-            return self.kept_out(kept_out.to_string());
+        if let (Some(known), Some(kept_out)) = (proof.stood_in(), last.epoch.kept_out_by(proof.stood_in())) {
+            return self.kept_out(known, kept_out.to_string());
         }
         let said = self.shared.report.lock().durable;
         let is_ours = proof.applied.same_history(&last);

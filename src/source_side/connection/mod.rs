@@ -31,7 +31,7 @@ use super::mark::{Mark, Marks};
 use super::terms::Terms;
 use crate::connection::{Command, Copies, FaultKind, NotNow, Scheduler};
 use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying};
-use crate::intercept::Divergence;
+use crate::intercept::{Divergence, Fence};
 use crate::link::{LinkStats, Saved};
 use crate::map::Map;
 use crate::packet::{
@@ -73,6 +73,8 @@ pub struct Settings {
     pub watch: Option<Watch>,
     /// A target that is in line is told of it.
     pub divergence: Arc<Divergence>,
+    /// Where it is noted that somebody else writes the set.
+    pub fence: Arc<Fence>,
     /// Until when targets had everything.
     pub marks: Arc<Marks>,
     /// Somebody may have changed something past the mount since it was in line.

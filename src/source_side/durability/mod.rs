@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
-use crate::intercept::{Divergence, DurabilityGate, SyncAnswer};
+use crate::intercept::{Divergence, DurabilityGate, Fence, SyncAnswer};
 use crate::packet::{Op, Sequence};
 use crate::queue::{Draft, Queue};
 use crate::words::{Late, Needs, Rule};
@@ -37,6 +37,8 @@ pub struct TargetDurability {
     queue: Arc<Queue>,
     /// What a target has is worth nothing where a change is in no packet.
     divergence: Arc<Divergence>,
+    /// What targets do not have they never get once somebody else writes the set.
+    fence: Arc<Fence>,
     list: Mutex<List>,
     /// The timer sleeps without an end, or the end has come.
     earlier: Condvar,
@@ -73,7 +75,7 @@ impl TargetDurability {
         rule: Rule,
         queue: Arc<Queue>,
         targets: usize,
-        divergence: Arc<Divergence>,
+        (divergence, fence): (Arc<Divergence>, Arc<Fence>),
     ) -> io::Result<Arc<TargetDurability>> {
         let machine = Machine::new(rule, targets);
         let list = List { machine, answers: HashMap::new(), timer_sleeps: false, ended: false };
@@ -81,6 +83,7 @@ impl TargetDurability {
             rule,
             queue,
             divergence,
+            fence,
             list: Mutex::new(list),
             earlier: Condvar::new(),
         });
@@ -158,12 +161,17 @@ impl TargetDurability {
         }
     }
 
-    /// Targets that may miss a change have made nothing durable that counts.
+    /// Targets that may miss a change have made nothing durable that counts. The local disk alone counts as long as
+    /// it is the set's.
     fn as_things_are(&self, verdict: Verdict) -> Verdict {
-        match (verdict, self.rule.late) {
+        let verdict = match (verdict, self.rule.late) {
             (Verdict::Durable, Late::Fail) if self.divergence.why().is_some() => Verdict::TimedOut,
             (Verdict::Durable, Late::Degrade) if self.divergence.why().is_some() => Verdict::LocalOnly,
             (verdict, _) => verdict,
+        };
+        match verdict {
+            Verdict::LocalOnly if self.fence.raised().is_some() => Verdict::TimedOut,
+            verdict => verdict,
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::TargetDurability;
 use super::machine::{Action, Machine, Standing, Ticket, Trouble, Verdict};
-use crate::intercept::{Divergence, DurabilityGate};
+use crate::intercept::{Divergence, DurabilityGate, Fence, Fenced};
 use crate::packet::{Epoch, Incarnation, Position, Sequence};
 use crate::queue::Queue;
 use crate::words::{Late, Needs, Rule};
@@ -277,8 +277,8 @@ fn targets_of_a_diverged_source_count_for_nothing() {
         let origin = Position::origin(Epoch { number: 1, writer: 2 }, Incarnation(3));
         let rule = Rule { needs: Needs::All, timeout: TIMEOUT, late };
         let divergence = Arc::new(Divergence::default());
-        let durability =
-            TargetDurability::start(rule, Queue::new(1 << 20, origin), 1, divergence.clone()).unwrap();
+        let known = (divergence.clone(), Arc::default());
+        let durability = TargetDurability::start(rule, Queue::new(1 << 20, origin), 1, known).unwrap();
         durability.stands(0, Some(Standing { in_line: true, durable: Sequence(9) }));
         let sync = || {
             let (answer, answered) = crossbeam_channel::bounded(1);
@@ -291,4 +291,25 @@ fn targets_of_a_diverged_source_count_for_nothing() {
         assert_eq!(sync().is_ok(), good, "{late:?}");
         durability.end();
     }
+}
+
+/// Syncs that only the local disk had were called durable by a directory that is overwritten by who stands in.
+#[test]
+fn the_local_disk_alone_counts_for_nothing_once_the_set_is_written_elsewhere() {
+    let origin = Position::origin(Epoch { number: 1, writer: 2 }, Incarnation(3));
+    let rule = Rule { needs: Needs::All, timeout: Duration::from_millis(1), late: Late::Degrade };
+    let fence = Arc::new(Fence::default());
+    let known = (Arc::default(), fence.clone());
+    let durability = TargetDurability::start(rule, Queue::new(1 << 20, origin), 1, known).unwrap();
+    let sync = || {
+        let (answer, answered) = crossbeam_channel::bounded(1);
+        let local = durability.enter(Box::new(move |outcome| answer.send(outcome).unwrap()));
+        local(Ok(()));
+        answered.recv_timeout(TIMEOUT).unwrap()
+    };
+    assert!(sync().is_ok(), "the target is late, and the local disk counts");
+    fence.raise(Fenced { epoch: Epoch { number: 2, writer: 9 }, told_by: "a target".into() });
+    assert!(sync().is_err());
+    durability.end();
+    assert!(sync().is_err());
 }

@@ -7,6 +7,8 @@ use crate::source_side::kept::FirstCopy;
 use crate::source_side::mark::Marks;
 use std::os::unix::ffi::OsStrExt;
 
+mod standing_in;
+
 fn found(label: Label, place: &Path) -> Found {
     Found { label, ..Found::at(File::open(place).unwrap()).unwrap() }
 }
@@ -293,53 +295,4 @@ fn a_restored_directory_is_the_sets_and_its_mark_counts() {
     assert!(matches!(Restoring::begin(&dir, SetId(8)), Err(StateError::OtherTree(_))));
     let _held = Restoring::begin(&dir, set).unwrap();
     assert!(matches!(SetState::open(&dir, tree, &own, Stranger::Refuse), Err(StateError::InUse)));
-}
-
-/// A record that was raised alone kept nobody out: its source came, left the replica half copied, and the same
-/// command served that as good.
-#[test]
-fn a_stand_in_goes_on_only_where_its_fence_is() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut state =
-        SetState::open(dir.path(), Path::new("/srv"), &found(Label::None, dir.path()), Stranger::Refuse)
-            .unwrap();
-    let (set, first) = (state.record.set, state.record.epoch);
-    let known = |fence| Known { set, fence, applied: first };
-    state.stand_in(&known(None), 7).unwrap();
-    let raised = state.record.epoch;
-    assert_eq!((raised.number, state.record.birth_epoch()), (2, 8));
-    assert!(!state.goes_on_standing_in(&known(None)), "its source may have come since");
-    assert!(!state.goes_on_standing_in(&known(Some(first))));
-    assert!(state.goes_on_standing_in(&known(Some(raised))));
-    // An older image of the whole host raises the same number, as another writer.
-    let mut again = SetState {
-        record: state.record.clone(),
-        path: state.path.clone(),
-        is_new: false,
-        _lock: state._lock,
-    };
-    again.record.epoch = first;
-    again.stand_in(&known(None), 7).unwrap();
-    assert_eq!(again.record.epoch.number, raised.number);
-    assert_ne!(again.record.epoch.writer, raised.writer);
-}
-
-/// Killed between the record and the first mount the directory carries nothing but a replica's mark.
-#[test]
-fn a_stand_in_that_was_cut_off_begins_again() {
-    let (state, tree) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let unmarked = found(Label::None, tree.path());
-    let mut first = SetState::open(state.path(), tree.path(), &unmarked, Stranger::Refuse).unwrap();
-    let set = first.record.set;
-    let known = Known { set, fence: None, applied: first.record.epoch };
-    first.stand_in(&known, 1).unwrap();
-    first.save().unwrap();
-    drop(first);
-    let replica = Found { replica_of: Some(set), ..unmarked.clone() };
-    assert!(open(state.path(), tree.path(), &replica, Stranger::Refuse).is_ok());
-    let other = Found { replica_of: Some(SetId(9)), ..unmarked.clone() };
-    for found in [unmarked, other] {
-        let refused = open(state.path(), tree.path(), &found, Stranger::Refuse);
-        assert!(matches!(refused, Err(StateError::NotTheSource(_))), "{refused:?}");
-    }
 }

@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use self::ids::{IdsOfReplica, Noted};
 use super::embedded::replica_state;
-use super::record::{Known, SetState, StateError};
+use super::record::{FencedRecord, Known, SetState, StateError};
 use super::startup::{NOTHING_MOUNTED, io_failure};
 use crate::apply::{Applier, OpenError, Places, Replica, fence_of, known_of, set_of};
 use crate::failpoint;
@@ -48,6 +48,7 @@ impl StandIn {
     pub fn begin(options: &ProtectOptions, set: &mut SetState) -> Result<Option<StandIn>, Failure> {
         if options.stand_in.is_none() {
             refuse_stood_in_for(options.tree(), set.record.epoch)?;
+            refuse_fenced(options, set)?;
         }
         let bad_data = match options.stand_in {
             Some(bad_data) => bad_data,
@@ -59,6 +60,9 @@ impl StandIn {
         let known = Known { set: replica.set(), fence: replica.fence(), applied: replica.applied().epoch };
         if options.stand_in.is_none() {
             refuse_kept_out(options.tree(), set.record.epoch, known.fence)?;
+        }
+        if let Some(epoch) = set.written_elsewhere(&known).filter(|_| bad_data == BadData::Refuse) {
+            return Err(never_came(options, epoch));
         }
         let goes_on = set.goes_on_standing_in(&known);
         if !goes_on && options.stand_in.is_none() {
@@ -193,6 +197,37 @@ fn refuse_stood_in_for(tree: &Path, epoch: Epoch) -> Result<(), Failure> {
     refuse_kept_out(tree, epoch, fence)
 }
 
+/// Refuses a source that has learnt that somebody else writes the set, unless a person says otherwise.
+fn refuse_fenced(options: &ProtectOptions, set: &mut SetState) -> Result<(), Failure> {
+    let Some(fenced) = set.record.fenced.take_if(|_| options.start_unconfirmed) else {
+        return match &set.record.fenced {
+            None => Ok(()),
+            Some(fenced) => Err(fenced_off(options, fenced, set.record.epoch)),
+        };
+    };
+    eprintln!(
+        "note: {} said that the set is written in epoch {}: that is forgotten, by --start-unconfirmed.",
+        fenced.told_by, fenced.epoch.number
+    );
+    Ok(())
+}
+
+fn fenced_off(options: &ProtectOptions, fenced: &FencedRecord, own: Epoch) -> Failure {
+    let FencedRecord { epoch, told_by, .. } = fenced;
+    let tree = options.tree().display();
+    Failure::new(
+        format!(
+            "The source {tree} was stood in for: {told_by} said that the set is written in epoch {}, and this source \
+             is of epoch {}.",
+            epoch.number, own.number
+        ),
+        NOTHING_MOUNTED,
+        "Let the stand-in bring the directory into line (standin serve --adopt here); then start with --stand-in. Where \
+         nobody stands in any more, and what was written there is not wanted: remove that replica with its state, or \
+         do not name that target any more, and start with --start-unconfirmed.",
+    )
+}
+
 fn refuse_kept_out(tree: &Path, epoch: Epoch, fence: Option<Epoch>) -> Result<(), Failure> {
     let Some(why) = epoch.kept_out_by(fence) else { return Ok(()) };
     Err(Failure::new(
@@ -215,6 +250,20 @@ fn bad(options: &ProtectOptions, why: &str) -> Failure {
         format!("{} is no consistent state of its source: {why}.", options.tree().display()),
         LEFT_ALONE,
         "Let its source bring it into line. To serve what is there, as it is: --accept-bad-data.",
+    )
+}
+
+/// Standing in with it would put an old state in the place of what somebody else has written since.
+fn never_came(options: &ProtectOptions, epoch: Epoch) -> Failure {
+    Failure::new(
+        format!(
+            "A target has said that the set is written in epoch {}, and nothing of that has come to {}.",
+            epoch.number,
+            options.tree().display()
+        ),
+        LEFT_ALONE,
+        "Let who writes it now bring it into line (standin serve --adopt here, and protect --to there). To serve what \
+         is there, as it is: --accept-bad-data.",
     )
 }
 

@@ -18,7 +18,7 @@ impl<S: Surroundings> Driver<S> {
             TargetMessage::Refused { reason } => {
                 self.lost(LostBy::Refusal, format!("refused by the target: {}", reason.to_text()));
             }
-            TargetMessage::KeptOut { reason, .. } => self.kept_out(reason.to_text()),
+            TargetMessage::KeptOut { epoch, reason } => self.kept_out(epoch, reason.to_text()),
             TargetMessage::Acknowledge { applied, durable, .. } => self.acknowledge(applied, durable),
             TargetMessage::Wanted { listing, objects } => {
                 self.hear_of_copy(Answer::Wanted(Wanted { listing, objects }));
@@ -71,7 +71,10 @@ impl<S: Surroundings> Driver<S> {
             TargetMessage::CheckStopped => self.check_stopped(),
             TargetMessage::Withheld(counts) => self.update(|report| report.withheld = counts),
             // An answer to a question that this connection does not ask.
-            TargetMessage::About { .. } | TargetMessage::Holds(_) | TargetMessage::Restoring { .. } => {}
+            TargetMessage::About { .. }
+            | TargetMessage::Holds(_)
+            | TargetMessage::WrittenIn { .. }
+            | TargetMessage::Restoring { .. } => {}
         }
     }
 

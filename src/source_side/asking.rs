@@ -1,0 +1,70 @@
+//! Targets to which nothing is sent now (stopped by hand, outside of their schedule) are asked at the start
+//! whether somebody else writes the set, as far as they answer in time.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::unbounded;
+
+use super::remote::Paired;
+use crate::intercept::Fenced;
+use crate::link::{Feed, Identity, Outgoing, SourceEvent, SourceLink};
+use crate::packet::{EncodedFrame, Epoch, SetId, SourceMessage, TargetMessage, Text};
+use crate::words::{ProtectOptions, Target};
+
+/// A target that is there answers within this; one that is not must not hold up a start.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Whether one of these targets says that this very set is written in a higher epoch than this source's. Takes
+/// [`PATIENCE`] at most, whatever their number.
+pub fn who_writes<'a>(
+    options: &ProtectOptions,
+    (set, own): (SetId, Epoch),
+    targets: impl Iterator<Item = &'a Target>,
+) -> Option<Fenced> {
+    let (answers, answered) = unbounded();
+    let deadline = Instant::now() + PATIENCE;
+    for target in targets {
+        let Target::Remote { repset, .. } = target else { continue };
+        let Ok(identity) = Identity::load_or_create(&options.state) else { continue };
+        let Ok(paired) = Paired::new(target, &options.state, Arc::new(identity)) else { continue };
+        let (answers, repset, told_by) = (answers.clone(), repset.clone(), target.to_string());
+        let asks = move || {
+            let said = ask(&paired, &repset, deadline).filter(|said| said.0 == set);
+            let _ = answers.send(said.map(|(_, epoch)| Fenced { epoch, told_by }));
+        };
+        if let Err(error) = std::thread::Builder::new().name("ask".into()).spawn(asks) {
+            log::warn!("{target} is not asked who writes the set: {error}");
+        }
+    }
+    drop(answers);
+    let outranks = |fenced: &Fenced| own.is_outranked_by(fenced.epoch);
+    std::iter::from_fn(|| answered.recv_deadline(deadline).ok()).flatten().find(outranks)
+}
+
+/// Of which set the target's replica is, and in which epoch it was stood in for; `None` also where it does not
+/// say.
+fn ask(paired: &Paired, repset: &str, deadline: Instant) -> Option<(SetId, Epoch)> {
+    let link = SourceLink::dial_within(paired.look_up(0).ok()?, NoFrames, Outgoing::default());
+    let mut stood_in = None;
+    loop {
+        match link.events().recv_deadline(deadline).ok()? {
+            SourceEvent::Up => link.send(SourceMessage::Ask { set_name: Text::from_str_cut(repset) }),
+            SourceEvent::Message(TargetMessage::WrittenIn { set, epoch }) => stood_in = Some((set, epoch)),
+            SourceEvent::Message(TargetMessage::About { .. }) => break,
+            SourceEvent::Message(_) => {}
+            SourceEvent::Lost { .. } => return None,
+        }
+    }
+    link.close("it has asked who writes the set");
+    stood_in
+}
+
+/// Nothing is sent but the question.
+struct NoFrames;
+
+impl Feed for NoFrames {
+    fn next_frames(&mut self, _max_bytes: usize) -> Vec<EncodedFrame> {
+        Vec::new()
+    }
+}

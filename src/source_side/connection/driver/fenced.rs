@@ -1,0 +1,43 @@
+//! Somebody else writes the set: nothing is taken here any more that the set would not get.
+
+use super::super::surroundings::Surroundings;
+use super::Driver;
+use crate::connection::{Event, Jitter};
+use crate::intercept::Fenced;
+use crate::packet::Epoch;
+
+impl<S: Surroundings> Driver<S> {
+    /// Nothing is copied there, and nothing is tried in its place. In an epoch that is known a person has to act;
+    /// one that is not known yet may never come.
+    pub(super) fn kept_out(&mut self, known: Epoch, reason: String) {
+        let is_decided = known != Epoch::default();
+        self.fence_off(known);
+        if self.machine.attempts() == 0 {
+            let level = if is_decided { log::Level::Error } else { log::Level::Warn };
+            log::log!(level, "connection {} to {}: {reason}", self.settings.id, self.settings.target);
+        }
+        let jitter = Jitter(self.around.random() as u16);
+        self.happened(match is_decided {
+            true => Event::KeptOut { reason, jitter },
+            false => Event::Undecided { reason, jitter },
+        });
+    }
+
+    /// Turns the directory read-only, at once. Two of one epoch are for a person to decide about, and an epoch out
+    /// of all reason is no epoch.
+    fn fence_off(&mut self, known: Epoch) {
+        if !self.queue.last().epoch.is_outranked_by(known) {
+            return;
+        }
+        let told_by = self.settings.target.to_string();
+        if self.settings.fence.raise(Fenced { epoch: known, told_by }) {
+            // They wait for a target that takes nothing from here any more.
+            self.queue.let_all_in();
+            log::error!(
+                "{} says that the set is written in epoch {}: the directory takes no changes any more",
+                self.settings.target,
+                known.number
+            );
+        }
+    }
+}

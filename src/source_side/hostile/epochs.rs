@@ -1,0 +1,43 @@
+//! Targets that say that the set is written in another epoch.
+
+use super::*;
+
+/// It was copied to: what a stand-in had written there was overwritten.
+#[test]
+fn who_holds_a_higher_epoch_is_never_copied_to() {
+    let (late, made_up) = ("stood in for", u32::MAX);
+    for (number, writer, why, fenced) in [(2, 2, late, true), (made_up, 2, late, false), (1, 3, "", false)] {
+        let scene = Scene::new();
+        scene.welcome(Position::origin(Epoch { number, writer }, Incarnation(9)));
+        let report = scene.connection.wait(Instant::now() + LONG, |report| {
+            report.fault == Some(FaultKind::KeptOut) || report.connected.is_some()
+        });
+        match why {
+            // Another writer of the first epoch has lost its state, and copies.
+            "" => assert_eq!(report.fault, None, "{}", report.reason),
+            _ => assert!(report.reason.contains(why), "{}", report.reason),
+        }
+        assert_eq!(scene.fence.raised().is_some(), fenced, "epoch {number}");
+    }
+}
+
+/// The directory takes no changes any more where one of a higher epoch is there, and only there.
+#[test]
+fn only_a_higher_epoch_within_reason_fences() {
+    for (number, fault, fenced) in [
+        (2, FaultKind::KeptOut, true),
+        (1, FaultKind::KeptOut, false),
+        (u32::MAX, FaultKind::KeptOut, false),
+        (0, FaultKind::Undecided, false),
+    ] {
+        let scene = Scene::new();
+        let epoch = if number == 0 { Epoch::default() } else { Epoch { number, writer: 9 } };
+        scene.say(TargetMessage::KeptOut { epoch, reason: Text::from_str_cut("so it says") });
+        let report = scene.connection.wait(Instant::now() + LONG, |report| report.fault == Some(fault));
+        assert_eq!(report.fault, Some(fault), "epoch {number}: {}", report.reason);
+        let told_by = scene.connection.target.to_string();
+        let fence = fenced.then_some(Fenced { epoch, told_by });
+        assert_eq!(scene.fence.raised(), fence.as_ref(), "epoch {number}");
+        assert_eq!(scene.queue.oldest(), Sequence(1), "packets were dropped");
+    }
+}
