@@ -30,44 +30,45 @@ impl Session {
             self.leave(op.name(), &fault);
             return Ok(());
         }
+        let gone = gone_by(op);
         match op {
             Op::Create { at, dir_mtime, object, birth, attributes, xattrs } => {
                 let new = NewObject { object: *object, birth, attributes, xattrs };
                 let done = self.create(replica, at, new);
-                self.or_doubt(replica, &[at], done)?;
+                self.or_doubt(replica, &[at], gone, done)?;
                 self.set_time(replica, at.dir, *dir_mtime)
             }
             Op::Link { object, at, dir_mtime, links: _ } => {
                 let done = self.set_name(replica, at, *object);
-                self.or_doubt(replica, &[at], done)?;
+                self.or_doubt(replica, &[at], gone, done)?;
                 self.set_time(replica, at.dir, *dir_mtime)
             }
             Op::Unlink { at, dir_mtime, object, links } => {
                 let done = self.take_name(replica, at, *object, *links);
-                self.or_doubt(replica, &[at], done)?;
+                self.or_doubt(replica, &[at], gone, done)?;
                 self.set_time(replica, at.dir, *dir_mtime)
             }
             Op::RemoveDirectory { at, dir_mtime, object } => {
                 let done = self.take_name(replica, at, *object, 0);
-                self.or_doubt(replica, &[at], done)?;
+                self.or_doubt(replica, &[at], gone, done)?;
                 self.set_time(replica, at.dir, *dir_mtime)
             }
             Op::Keep { at, dir_mtime, object, links, keeping } => {
                 let done = self.keep_name(replica, (at, *dir_mtime), (*object, *links), keeping);
-                self.or_doubt(replica, &[at], done)?;
+                self.or_doubt(replica, &[at], gone, done)?;
                 self.set_time(replica, at.dir, *dir_mtime)
             }
             Op::Leave { at, dir_mtime, object } => {
                 let done = self.take_directory_out(replica, at, *object);
-                self.or_doubt(replica, &[at], done)?;
+                self.or_doubt(replica, &[at], gone, done)?;
                 self.set_time(replica, at.dir, *dir_mtime)
             }
             Op::Rename { from, from_mtime, to, to_mtime, object, object_mtime, replaced, whiteout } => {
                 let done = self.rename(replica, from, to, *object, replaced.as_ref());
-                self.or_doubt(replica, &[from, to], done)?;
+                self.or_doubt(replica, &[from, to], gone, done)?;
                 if let Some(whiteout) = whiteout {
                     let done = self.make_whiteout(replica, from, whiteout);
-                    self.or_doubt(replica, &[from], done)?;
+                    self.or_doubt(replica, &[from], None, done)?;
                 }
                 self.set_time(replica, from.dir, *from_mtime)?;
                 self.set_time(replica, to.dir, *to_mtime)?;
@@ -84,19 +85,29 @@ impl Session {
             Op::Unstage { .. } => Ok(()),
             Op::Place { object, at, dir_mtime, replaced } => {
                 let done = self.place_name(replica, at, *object, replaced.as_ref());
-                self.or_doubt(replica, &[at], done)?;
+                self.or_doubt(replica, &[at], gone, done)?;
                 self.set_time(replica, at.dir, *dir_mtime)
             }
         }
     }
 
-    /// A fault that hits names of these directories alone: they are listed again.
-    fn or_doubt(&mut self, replica: &Replica, at: &[&Entry], done: Result<(), Fault>) -> Result<(), Fault> {
+    /// A fault that hits names of these directories alone: they are listed again. `gone`: what the source has no
+    /// link to any more is known no more all the same, as no listing will say it.
+    fn or_doubt(
+        &mut self,
+        replica: &mut Replica,
+        at: &[&Entry],
+        gone: Option<ObjectId>,
+        done: Result<(), Fault>,
+    ) -> Result<(), Fault> {
         let Err(fault) = done else { return Ok(()) };
         if !is_of_one(replica, &fault) {
             return Err(fault);
         }
         log::debug!("a name is looked at again: {fault}");
+        if let Some(object) = gone.filter(|object| *object != self.root) {
+            self.gone(replica, object)?;
+        }
         at.iter().try_for_each(|at| self.doubt(at.dir))
     }
 
@@ -344,7 +355,7 @@ impl Session {
             return Ok(());
         };
         let done = self.exchange_names(replica, (left, *left_object), (right, *right_object));
-        self.or_doubt(replica, &[left, right], done)?;
+        self.or_doubt(replica, &[left, right], None, done)?;
         self.set_time(replica, left.dir, *left_mtime)?;
         self.set_time(replica, right.dir, *right_mtime)?;
         left_object_mtime.map_or(Ok(()), |mtime| self.set_time(replica, *left_object, mtime))?;
@@ -539,6 +550,20 @@ fn exchange_both(
 }
 
 /// A fault that says nothing of what comes behind it.
+/// What the source has no link to any more after this op.
+fn gone_by(op: &Op) -> Option<ObjectId> {
+    match op {
+        Op::Unlink { object, links: 0, .. }
+        | Op::Keep { object, links: 0, .. }
+        | Op::RemoveDirectory { object, .. }
+        | Op::Leave { object, .. } => Some(*object),
+        Op::Rename { replaced: Some(replaced), .. } | Op::Place { replaced: Some(replaced), .. } => {
+            (replaced.links == 0).then_some(replaced.object)
+        }
+        _ => None,
+    }
+}
+
 pub(super) fn is_of_one(replica: &Replica, fault: &Fault) -> bool {
     match replica.concern(fault) {
         Concern::Object(_) | Concern::Packet => !matches!(fault, Fault::Time { .. }),

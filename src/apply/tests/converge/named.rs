@@ -265,3 +265,31 @@ fn what_was_out_of_the_set_meanwhile_is_taken_for_new() {
         }
     }
 }
+
+/// A name that cannot be taken away is looked at again; what it held was listed before, and has no link on the source
+/// any more. Its id stayed: a later start missed the object, and called the replica bad.
+#[test]
+fn what_is_gone_is_known_no_more_where_its_name_stays_for_a_while() {
+    for is_replaced in [false, true] {
+        let before = |origin: &mut Origin| {
+            put(origin, A, "f");
+            put(origin, Z, "g");
+        };
+        let then = |world: &mut World| {
+            let dir = std::fs::File::open(world.places.root.join("a")).unwrap();
+            let flags = rustix::fs::ioctl_getflags(&dir).unwrap();
+            rustix::fs::ioctl_setflags(&dir, flags | rustix::fs::IFlags::IMMUTABLE).unwrap();
+            match is_replaced {
+                true => world.origin.rename((Z, "g"), (A, "f")),
+                false => world.origin.remove(A, "f"),
+            }
+            let done = world.packets();
+            rustix::fs::ioctl_setflags(&dir, flags).unwrap();
+            done?;
+            assert!(world.places.root.join("a/f").exists(), "nothing kept its name");
+            let known = world.applier().replica().handle(id(F)).unwrap();
+            known.map_or(Ok(()), |_| Err("the target knows what is gone".into()))
+        };
+        assert_eq!(story(before, true, &[ROOT, A, Z], then), Ok(()), "replaced: {is_replaced}");
+    }
+}
