@@ -37,6 +37,7 @@ mod minicopy;
 mod mirror;
 mod mmap;
 mod mount_options;
+mod odd;
 mod offline;
 mod orphans;
 #[cfg(feature = "suites")]
