@@ -22,9 +22,10 @@ use page::{Fate, Page};
 use stage::Stage;
 
 /// Pages with commands, and the most blocks that may be left out: few, each with a reason.
-const PLAYED: [&str; 6] = [
+const PLAYED: [&str; 7] = [
     "README.md",
     "docs/databases.md",
+    "docs/failover.md",
     "docs/monitoring.md",
     "docs/operating.md",
     "docs/performance.md",
@@ -53,6 +54,11 @@ fn the_readmes_commands_work() {
 #[test]
 fn the_commands_for_databases_work() {
     play("docs/databases.md");
+}
+
+#[test]
+fn the_commands_of_a_failover_work() {
+    play("docs/failover.md");
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod deletes;
 mod disk_queue;
 mod docs;
 mod drills;
+mod failover;
 mod fenced;
 mod fsync;
 mod full_state;

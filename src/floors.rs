@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 7] = [
     &[
         "clock",
+        "commands",
         "failpoint",
         "failure",
         "limits",
@@ -28,7 +29,7 @@ const FLOORS: [&[&str]; 7] = [
     &["blocks", "map", "privileges", "sets", "xattr"],
     &["clone"],
     &["apply", "connection", "control", "intercept", "link", "pairing", "preflight", "queue", "resync"],
-    &["drill", "source_side", "target_side"],
+    &["drill", "failover", "source_side", "target_side"],
     &["bench", "cli", "dependencies", "floors", "lib", "main", "shape", "simulator"],
 ];
 

@@ -27,6 +27,8 @@
 //! - [`source_side`], [`target_side`]: the two daemons, where the rooms meet; rooms do not import each other, but
 //!   for [`intercept`], which fills the [`queue`] (a test of `floors` holds it)
 //! - [`drill`]: a clone at the data's own path in namespaces of its own, checked, reported, thrown away
+//! - [`failover`]: what is said and kept of a replica that is served in its source's place; [`commands`]: those of a
+//!   person, run with a time-out
 //! - [`preflight`]: what is checked before a mount; [`privileges`]: what is given up before the
 //!   work begins; [`failure`]: errors for people; `open_files`: how many this process may have
 //! - [`mod@bench`]: what the mount costs, and how fast a replica follows
@@ -54,11 +56,13 @@ pub mod blocks;
 pub mod cli;
 mod clock;
 pub mod clone;
+pub mod commands;
 pub mod connection;
 pub mod control;
 #[cfg(test)]
 mod dependencies;
 pub mod drill;
+pub mod failover;
 mod failpoint;
 pub mod failure;
 #[cfg(test)]

@@ -19,7 +19,7 @@ mount -t proc proc proc
 for entry in group hosts ld.so.cache nsswitch.conf passwd; do
     if [ -e "/etc/$entry" ]; then cp -L "/etc/$entry" etc; fi
 done
-echo "192.0.2.2 target.example.org" >> etc/hosts
+printf "192.0.2.1 source.example.org\n192.0.2.2 target.example.org\n" >> etc/hosts
 mount --bind "$4" work
 mkdir -p etc/systemd/system opt/bin
 touch opt/bin/standin

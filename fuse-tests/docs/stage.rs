@@ -81,7 +81,13 @@ impl Stage {
 /// Which daemon a line starts.
 fn stays_in_the_foreground(line: &str) -> Option<&'static str> {
     let command = line.strip_prefix("cargo run --release -- ").or_else(|| line.strip_prefix("standin "))?;
-    ["protect", "serve"].into_iter().find(|kind| command.split(' ').next() == Some(kind))
+    match command.split(' ').next()? {
+        "protect" => Some("protect"),
+        "serve" => Some("serve"),
+        // From then on it is what `protect` is.
+        "failover" if !command.contains("--dry-run") => Some("protect"),
+        _ => None,
+    }
 }
 
 /// Namespaces with a first process; everything in them ends with it.
@@ -178,7 +184,9 @@ fn daemons_are_told_from_commands() {
         Some("protect")
     );
     assert_eq!(stays_in_the_foreground("standin serve --root /backup"), Some("serve"));
-    for ends in ["standin stop serve", "standin status", "echo standin protect"] {
+    assert_eq!(stays_in_the_foreground("standin failover web --at /srv/web --yes"), Some("protect"));
+    let looks = "standin failover web --at /srv/web --dry-run";
+    for ends in ["standin stop serve", "standin status", "echo standin protect", looks] {
         assert_eq!(stays_in_the_foreground(ends), None, "{ends}");
     }
 }

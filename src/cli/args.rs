@@ -17,6 +17,7 @@ pub use self::deletes::DeletesAsked;
 use super::bench::Bench;
 use super::clone::Clones;
 use super::drill::Drills;
+use super::failover::Failover;
 use super::metrics::Metrics;
 use super::orphans::Orphans;
 use super::pages::{Completions, Man};
@@ -45,7 +46,7 @@ pub struct Cli {
 
 const AFTER_HELP: &str = "\
 Commands that are planned and not in this version: replication, merge, resync, monitor,
-failover, failback, marker, size.
+failback, marker, size.
 
 Exit codes: 0 ok, 1 warning or timed out, 2 critical or the command could not work.";
 
@@ -97,6 +98,10 @@ pub enum Command {
     Drill(Drills),
     #[command(hide = true)]
     DrillInit,
+    /// Serve a replica of this host in its source's place, for good
+    Failover(Box<Failover>),
+    #[command(hide = true)]
+    RunCommands,
     /// Which names of a directory are replicated: create, show, change, rename, copy, export, import, delete, size
     Set(Set),
     /// Send what is queued, take the mount away, end the daemon
@@ -392,8 +397,6 @@ pub enum Planned {
     Resync(Rest),
     #[command(hide = true)]
     Monitor(Rest),
-    #[command(hide = true)]
-    Failover(Rest),
     #[command(hide = true)]
     Failback(Rest),
     #[command(hide = true)]

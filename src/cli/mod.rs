@@ -10,6 +10,7 @@ pub mod clone;
 mod connection;
 mod doctor;
 pub mod drill;
+pub mod failover;
 mod find;
 pub mod metrics;
 mod mirror;
@@ -70,6 +71,8 @@ pub fn main() -> ExitCode {
         Command::Clone(args) => clone::run(&common, &args),
         Command::Drill(args) => drill::run(&common, &args),
         Command::DrillInit => drill::init(),
+        Command::Failover(args) => failover::run(&common, &args),
+        Command::RunCommands => failover::run_commands(),
         Command::Set(args) => set::run(&common, &args),
         Command::Stop(args) => stop::run(&common, &args),
         Command::Restore(args) => restore::run(&common, args),

@@ -9,7 +9,6 @@ pub(super) fn refusal(command: &Planned) -> Failure {
         Planned::Merge(_) => ("merge", ""),
         Planned::Resync(_) => ("resync", ""),
         Planned::Monitor(_) => ("monitor", "`standin status --json` has exit codes for monitoring systems."),
-        Planned::Failover(_) => ("failover", "The replica is a plain directory: use it where it is."),
         Planned::Failback(_) => ("failback", ""),
         Planned::Marker(_) => ("marker", "`standin wait-sync` waits until the targets have everything."),
         Planned::Size(_) => ("size", "`standin protect DIR --to null:` counts what a load would send."),

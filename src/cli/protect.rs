@@ -23,10 +23,14 @@ pub(super) fn run(common: &Common, args: Protect) -> Outcome {
             "Leave it out and let a service manager keep the process, as the unit standin@.service does.",
         ));
     }
-    Ok(match source_side::run(options(common, args)?)? {
+    source_side::run(options(common, args)?).map(exit_code)
+}
+
+pub(super) fn exit_code(ended: Ended) -> u8 {
+    match ended {
         Ended::Complete => 0,
         Ended::LeftBehind => LEFT_BEHIND,
-    })
+    }
 }
 
 /// Absolute paths, a name, bounds; nothing is looked at beyond the way to the paths.

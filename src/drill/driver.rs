@@ -8,12 +8,13 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, never, select};
 
 use super::isolation::keeper::Keeper;
-use super::isolation::{Answer, Ended, Run, Wanted, namespaces};
+use super::isolation::{Answer, Wanted, namespaces};
 use super::journal::{Journal, Record, Turn};
 use super::limits::{GRACE, ISOLATE_MAX, TRIED_EVERY};
 use super::plan::{Machine, Outcome, Plan, Step};
 use super::recovery::{find, remove};
 use super::report::{Point, Report, StepReport};
+use crate::commands::{Ended, Run, environment};
 use crate::control::{CloneStatus, unix_ms};
 use crate::failure::Failure;
 use crate::sys::Network;
@@ -235,28 +236,18 @@ impl Drill<'_> {
         }
     }
 
-    /// Of this process a command gets its path, language and time zone alone.
     fn environment(&self, under: &Under) -> BTreeMap<String, String> {
         let report = &self.record.report;
-        let mut all: BTreeMap<String, String> = ["LANG", "LC_ALL", "TZ", "TERM"]
-            .iter()
-            .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
-            .collect();
-        let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned();
         let point = report.point.as_ref().map(|point| point.packet.to_string());
         let age = under.age_ms.map(|age| format!("{:.1}", age as f64 / 1000.0));
-        let own = [
-            ("PATH", std::env::var("PATH").unwrap_or(path)),
-            ("HOME", "/root".into()),
+        environment(&[
             ("STANDIN_DRILL", "1".into()),
             ("STANDIN_DRILL_NAME", report.name.clone()),
             ("STANDIN_DRILL_SET", report.set.clone()),
             ("STANDIN_DRILL_PATH", report.at.clone()),
             ("STANDIN_DRILL_POSITION", point.unwrap_or_default()),
             ("STANDIN_DRILL_AGE", age.unwrap_or_default()),
-        ];
-        all.extend(own.map(|(name, value)| (name.to_owned(), value)));
-        all
+        ])
     }
 
     fn command_once(

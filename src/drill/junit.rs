@@ -3,9 +3,9 @@
 
 use std::fmt::Write;
 
-use super::isolation::Ended;
 use super::plan::{Outcome, Step, Verdict};
 use super::report::{Report, StepReport};
+use crate::commands::Ended;
 use crate::words::shown;
 
 /// What a case says beside its name; a failure is the data's, an error is the drill's.

@@ -2,13 +2,10 @@
 
 use std::time::Duration;
 
-/// Output of one command that is kept in the report, in bytes: its end, where programs say what was wrong.
-pub(super) const OUTPUT_MAX: usize = 64 << 10;
-
 /// How often a readiness probe is tried again, and a clone is asked whether it is complete.
 pub(super) const TRIED_EVERY: Duration = Duration::from_millis(200);
 
-/// How often the first process of a drill looks whether its command has ended.
+/// How often it is looked whether a process has gone that the kernel kills.
 pub(super) const LOOKED_EVERY: Duration = Duration::from_millis(20);
 
 /// What a command may take beyond its own time-out until it is given up from outside: killing it and reading

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::isolation::{Ended, Isolation};
+use super::isolation::Isolation;
 use super::plan::{Outcome, Step, Verdict};
+use crate::commands::Ended;
 use crate::units;
 use crate::words::shown;
 
@@ -179,18 +180,6 @@ impl StepReport {
             let _ = write!(words, ": {command}");
         }
         words
-    }
-}
-
-impl Ended {
-    pub(super) fn words(&self) -> String {
-        match (self.timed_out, self.exit_code, self.signal, &self.problem) {
-            (_, _, _, Some(problem)) => format!(", {problem}"),
-            (true, ..) => ", timed out".into(),
-            (_, Some(code), ..) => format!(", exit code {code}"),
-            (_, _, Some(signal), _) => format!(", killed by signal {signal}"),
-            (false, None, None, None) => String::new(),
-        }
     }
 }
 

@@ -1,10 +1,11 @@
 //! The plan by a table, and the chain of reports.
 
-use super::isolation::{Ended, Isolation};
+use super::isolation::Isolation;
 use super::journal::{Journal, Record};
 use super::last::{Standing, last};
 use super::plan::{Machine, Outcome, Plan, Step, Verdict};
 use super::report::{CloneReport, Report};
+use crate::commands::Ended;
 
 const ALL: Plan = Plan { starts: true, probes: true, checks: 2, stops: true };
 const BARE: Plan = Plan { starts: false, probes: false, checks: 0, stops: false };

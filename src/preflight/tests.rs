@@ -78,35 +78,7 @@ impl Ground {
     }
 
     fn options(&self, directory: &Path) -> ProtectOptions {
-        ProtectOptions {
-            name: "test".into(),
-            directory: directory.to_owned(),
-            backing: None,
-            targets: Vec::new(),
-            state: self.path("state"),
-            run: self.path("run"),
-            force: false,
-            adopt: false,
-            adopt_source: false,
-            start_unconfirmed: false,
-            stand_in: None,
-            hide_nested: false,
-            queue_memory: crate::limits::QUEUE_MEMORY,
-            queue_disk: Some(crate::words::QueueDisk { parent: None, limit: None }),
-            map_size: crate::limits::MAP_SIZE,
-            mmap_lag: None,
-            profile: crate::words::Profile::Default,
-            when_full: crate::words::WhenFull::Resync,
-            delete_guard: crate::words::DeleteLimit::default(),
-            orphans: crate::words::OrphanRules::default(),
-            rules: Vec::new(),
-            deletes: None,
-            verify: None,
-            schedule: None,
-            limit: None,
-            compression: None,
-            fsync: None,
-        }
+        ProtectOptions::in_tests(directory, &self.path(""))
     }
 }
 

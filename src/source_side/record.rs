@@ -152,6 +152,27 @@ impl SetRecord {
         self.birth_epoch.unwrap_or(self.epoch.number)
     }
 
+    /// Whether the replica is this stand-in's already, and has been nobody else's since. A record that was raised
+    /// alone keeps nobody out: its source may have come and gone.
+    pub fn goes_on_standing_in(&self, known: &Known) -> bool {
+        let is_own = self.stands_in && self.set == known.set && known.fence == Some(self.epoch);
+        is_own && self.written_elsewhere(known).is_none()
+    }
+
+    /// The epoch in which the set is written elsewhere as far as this host has heard, where nothing of that has come
+    /// to the replica.
+    pub fn written_elsewhere(&self, known: &Known) -> Option<Epoch> {
+        let fenced = self.fenced.as_ref().filter(|_| self.set == known.set)?;
+        (fenced.epoch.number > known.fence.map_or(0, |fence| fence.number)).then_some(fenced.epoch)
+    }
+
+    /// The highest epoch that is known here of the set.
+    pub fn highest_epoch(&self, known: &Known) -> u32 {
+        let heard_of = self.fenced.as_ref().map_or(0, |fenced| fenced.epoch.number);
+        let fence = known.fence.map_or(0, |fence| fence.number);
+        self.epoch.number.max(fence).max(known.applied.number).max(heard_of)
+    }
+
     /// Notes that no time says what a target has; answers whether that is new.
     pub fn diverge(&mut self, why: &str) -> bool {
         let is_new = self.diverged.is_none() || !self.marks.is_empty();
@@ -246,20 +267,6 @@ impl SetState {
         store::replace_json(&self.path, &self.record)
     }
 
-    /// Whether the replica is this stand-in's already, and has been nobody else's since. A record that was raised
-    /// alone keeps nobody out: its source may have come and gone.
-    pub fn goes_on_standing_in(&self, known: &Known) -> bool {
-        let SetRecord { set, epoch, stands_in, .. } = self.record;
-        stands_in && set == known.set && known.fence == Some(epoch) && self.written_elsewhere(known).is_none()
-    }
-
-    /// The epoch in which the set is written elsewhere as far as this host has heard, where nothing of that has come
-    /// to the replica.
-    pub fn written_elsewhere(&self, known: &Known) -> Option<Epoch> {
-        let fenced = self.record.fenced.as_ref().filter(|_| self.record.set == known.set)?;
-        (fenced.epoch.number > known.fence.map_or(0, |fence| fence.number)).then_some(fenced.epoch)
-    }
-
     /// The record is that of a stand-in from now on, in an epoch higher than all that are known; objects are
     /// born in one that none of the replica's was born in. To be saved.
     ///
@@ -268,11 +275,8 @@ impl SetState {
         if !self.is_new && self.record.set != known.set {
             return Err(StateError::OtherTree(self.record.tree.clone()));
         }
-        let fence = known.fence.map_or(0, |fence| fence.number);
-        let heard_of = self.record.fenced.as_ref().map_or(0, |fenced| fenced.epoch.number);
-        let highest = self.record.epoch.number.max(fence).max(known.applied.number).max(heard_of);
         let too_high = || StateError::NotTheSource("no higher epoch is left");
-        let number = highest.checked_add(1).ok_or_else(too_high)?;
+        let number = self.record.highest_epoch(known).checked_add(1).ok_or_else(too_high)?;
         let birth_epoch = number.max(newest_birth.checked_add(1).ok_or_else(too_high)?);
         // Never one that was there before: a host that was set back to an older image raises the same number again.
         let writer = store::random_u64();

@@ -151,7 +151,7 @@ pub fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     if addresses.is_empty() { Err(format!("'{host}' has no address")) } else { Ok(addresses) }
 }
 
-fn not_paired(target: &Target) -> Failure {
+pub(super) fn not_paired(target: &Target) -> Failure {
     let repset = match target {
         Target::Remote { repset, .. } => repset.as_str(),
         Target::Local(_) | Target::Null => "REPSET",

@@ -23,7 +23,7 @@ use super::mount_options::BackingMount;
 use super::record::{ConnectionRecord, SetRecord, SetState, StateError, Stranger};
 use super::remote::{Awaited, Paired, Route};
 use super::restoring::refuse_unfinished;
-use super::standing_in::StandIn;
+use super::standing_in::{Following, StandIn, Unfollowed};
 use super::terms::Terms;
 use crate::apply::fence_of;
 use crate::control::{ProcessMeter, Server};
@@ -46,6 +46,11 @@ pub(super) const NOTHING_MOUNTED: &str = "Nothing is mounted; the directory is a
 ///
 /// Errors: whatever keeps the directory from being mounted or served, with what was left as it was.
 pub fn run(options: ProtectOptions) -> Result<Ended, Failure> {
+    run_followed(options, &mut Unfollowed)
+}
+
+/// As [`run`], of a directory that is served in its source's place: with who follows the beginning of that.
+pub fn run_followed(options: ProtectOptions, follower: &mut dyn Following) -> Result<Ended, Failure> {
     open_files::raise()?;
     give_up_privileges()?;
     if let Some(dead) = preflight::standing_mount(&options.directory)? {
@@ -58,7 +63,7 @@ pub fn run(options: ProtectOptions) -> Result<Ended, Failure> {
     let signals =
         crate::signals::stop_signals().map_err(|error| io_failure("signals cannot be caught", &error))?;
     let Prepared { ground, connections, set, marks, claim, stand_in } =
-        prepare(options, checked, unwritten_at)?;
+        prepare(options, checked, unwritten_at, follower)?;
     let started = |error| io_failure("the daemon has no threads", &error);
     let director = Director::new(ground.clone(), connections, set, marks).map_err(started)?;
     let (board, address) = (director.board(), director.address());
@@ -120,7 +125,12 @@ fn replace_dead_mount(dead: &DeadMount) -> Result<(), Failure> {
 }
 
 /// State, volume, targets, connections.
-fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Mark) -> Result<Prepared, Failure> {
+fn prepare(
+    options: ProtectOptions,
+    checked: Preflight,
+    unwritten_at: Mark,
+    follower: &mut dyn Following,
+) -> Result<Prepared, Failure> {
     let table =
         MountTable::read().map_err(|error| io_failure("the table of mounts cannot be read", &error))?;
     let backing_mount = BackingMount::holding(options.tree(), &table);
@@ -134,20 +144,14 @@ fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Mark) -> R
         .map_err(|error| no_state(&options, &error))?;
     let own = own_identity(&options)?;
     must_be_paired(&options, own.as_ref())?;
-    let stand_in = StandIn::begin(&options, &mut set)?;
+    let stand_in = StandIn::begin(&options, &mut set, follower)?;
     let run = Incarnation(store::random_u64());
     set.begin(run, page_cache(options.tree()), &Clock::now());
     let record = set.record.clone();
     let origin = Position::origin(record.epoch, run);
     let queue = open_queue(&options, origin)?;
-    let duplicate =
-        backing.try_clone().map_err(|error| io_failure("a descriptor cannot be duplicated", &error))?;
     let ids = stand_in.as_ref().map_or_else(|| record.birth_epoch().into(), |stand_in| stand_in.ids.clone());
-    let volume = Volume::new(duplicate, queue.clone(), ids.clone()).map_err(|error| {
-        io_failure("the backing directory cannot be used", &std::io::Error::from_raw_os_error(error.errno))
-    })?;
-    let map = Arc::new(Map::new(options.map_size, origin.sequence));
-    let volume = Arc::new(volume.by(options.profile).marking(map));
+    let volume = open_volume(&options, &backing, &queue, ids.clone())?;
     super::rules::begin(&options, &record, &volume)?;
     let durability = start_durability(&options, &queue, &volume)?;
     let marks = Arc::new(Marks::default());
@@ -188,6 +192,21 @@ fn prepare(options: ProtectOptions, checked: Preflight, unwritten_at: Mark) -> R
         warnings: checked.warnings,
     });
     Ok(Prepared { ground, connections, set, marks, claim, stand_in })
+}
+
+fn open_volume(
+    options: &ProtectOptions,
+    backing: &OwnedFd,
+    queue: &Arc<Queue>,
+    ids: Ids,
+) -> Result<Arc<Volume>, Failure> {
+    let duplicate =
+        backing.try_clone().map_err(|error| io_failure("a descriptor cannot be duplicated", &error))?;
+    let volume = Volume::new(duplicate, queue.clone(), ids).map_err(|error| {
+        io_failure("the backing directory cannot be used", &std::io::Error::from_raw_os_error(error.errno))
+    })?;
+    let map = Arc::new(Map::new(options.map_size, queue.last().sequence));
+    Ok(Arc::new(volume.by(options.profile).marking(map)))
 }
 
 /// What memory has no room for goes to the disk from here on.

@@ -11,6 +11,7 @@
 pub mod clones;
 mod daemon;
 mod director;
+mod known_age;
 mod moment;
 mod options;
 pub mod orphans;
@@ -38,10 +39,11 @@ use crate::packet::{Epoch, Holdings, SetId};
 use crate::words::Fingerprint;
 
 pub use daemon::run;
+pub use known_age::{KnownAge, known_age};
 pub use options::{ServeOptions, serve_state};
 #[cfg(test)]
 pub(crate) use reception::greeting;
-pub use replicas::want;
+pub use replicas::{is_wanted, want};
 pub use seat::{Cut, NoSeat, ReadingSeat, Seat, View};
 pub(crate) use session::{SourceSession, Surroundings, Synced};
 pub use within::Within;

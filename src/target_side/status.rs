@@ -2,9 +2,9 @@
 
 use std::time::SystemTime;
 
-use super::View;
 use super::daemon::Daemon;
 use super::replicas::Shown;
+use super::{KnownAge, View};
 use crate::apply::AsideView;
 use crate::control::{
     AsideStatus, ClockSet, ConnectedSource, ReplicaStatus, Role, SetAside, Status, TargetStatus, unix_ms,
@@ -106,14 +106,13 @@ fn opened(daemon: &Daemon, shown: Shown, grants: &[Grant]) -> ReplicaStatus {
 
 fn tell_age(view: &View, status: &mut ReplicaStatus) {
     let View { age, applied, durable, data, .. } = view;
-    status.as_of_unix_ms = age.as_of(data.state, applied, durable);
-    status.clock_ahead_ms = age.ahead_ms;
+    let known = KnownAge::of(age, data.state, applied, durable);
+    status.as_of_unix_ms = known.as_of_unix_ms;
+    status.clock_ahead_ms = known.clock_ahead_ms;
     status.clock_set = age.clock_set.map(|set| ClockSet { at_unix_ms: set.at_ms, by_ms: set.by_ms });
-    // Numbers of another run of the source say nothing of this one's.
-    let heard = age.heard.filter(|heard| heard.position.same_history(applied));
-    status.given_out = heard.map(|heard| heard.position.sequence);
-    status.heard_unix_ms = heard.map(|heard| heard.at_ms);
-    status.beyond = heard.map(|heard| heard.position.sequence.0.saturating_sub(applied.sequence.0));
+    status.given_out = known.given_out;
+    status.heard_unix_ms = known.heard_unix_ms;
+    status.beyond = known.beyond;
 }
 
 fn sources(name: &str, grants: &[Grant]) -> Vec<String> {

@@ -223,6 +223,42 @@ fn parse_remote(address: &str) -> Result<Target, TargetError> {
 }
 
 #[cfg(test)]
+impl ProtectOptions {
+    /// As they are typed least; state and sockets are below `base`.
+    pub fn in_tests(directory: &Path, base: &Path) -> ProtectOptions {
+        ProtectOptions {
+            name: "test".into(),
+            directory: directory.to_owned(),
+            backing: None,
+            targets: Vec::new(),
+            state: base.join("state"),
+            run: base.join("run"),
+            force: false,
+            adopt: false,
+            adopt_source: false,
+            start_unconfirmed: false,
+            stand_in: None,
+            hide_nested: false,
+            queue_memory: crate::limits::QUEUE_MEMORY,
+            queue_disk: Some(QueueDisk { parent: None, limit: None }),
+            map_size: crate::limits::MAP_SIZE,
+            mmap_lag: None,
+            profile: Profile::Default,
+            when_full: WhenFull::Resync,
+            delete_guard: DeleteLimit::default(),
+            orphans: OrphanRules::default(),
+            rules: Vec::new(),
+            deletes: None,
+            verify: None,
+            schedule: None,
+            limit: None,
+            compression: None,
+            fsync: None,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -142,6 +142,22 @@ pub fn known_of(state: &Path) -> io::Result<Option<(SetId, Option<Place>)>> {
     Ok(record.map(|record| (record.set, record.place)))
 }
 
+/// What the slot of a replica's state says while nobody has it open; see [`resting`].
+#[derive(Clone, Debug)]
+pub struct Resting {
+    pub set: SetId,
+    pub durable: Position,
+    pub data: DataState,
+    /// Why it is bad.
+    pub reason: Option<String>,
+}
+
+/// How a replica was left. Nothing is changed.
+pub fn resting(state: &Path) -> io::Result<Option<Resting>> {
+    let record = SlotFile::<Record>::read(&state.join("slot"))?;
+    Ok(record.map(|Record { set, durable, data, reason, .. }| Resting { set, durable, data, reason }))
+}
+
 /// See the module.
 pub struct Progress {
     positions: Positions,

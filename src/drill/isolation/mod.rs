@@ -17,6 +17,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::commands::Ended;
+
 /// What is to be seen in there. All paths are absolute.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Wanted {
@@ -34,14 +36,7 @@ pub struct Wanted {
     pub environment: BTreeMap<String, String>,
 }
 
-/// A command for a shell.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Run {
-    pub command: String,
-    pub timeout_ms: u64,
-}
-
-/// What the first process says, in this order: once how it has arranged things, then once for each [`Run`].
+/// What the first process says, in this order: once how it has arranged things, then once for each command.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Answer {
     Isolated(Isolation),
@@ -69,26 +64,6 @@ pub struct Isolation {
     pub left_out: Vec<String>,
     /// Whose mounts are there because somebody asked for them.
     pub shown: Vec<String>,
-}
-
-/// How a command has ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ended {
-    pub exit_code: Option<i32>,
-    pub signal: Option<i32>,
-    pub timed_out: bool,
-    /// Both outputs as they came, the end of them.
-    pub output: String,
-    /// Bytes before it that were not kept.
-    pub output_cut: u64,
-    /// Why it could not be started.
-    pub problem: Option<String>,
-}
-
-impl Ended {
-    pub fn is_success(&self) -> bool {
-        self.exit_code == Some(0) && !self.timed_out && self.problem.is_none()
-    }
 }
 
 /// Namespaces of this process, by what `/proc/self/ns` calls them.

@@ -10,7 +10,11 @@
 //! Objects keep the ids that the replica's index has for them ([`ids`]); what is born here is born in the new
 //! epoch.
 
+mod following;
+mod foresight;
 mod ids;
+#[cfg(test)]
+mod tests;
 
 use std::fs::{self, File};
 use std::io;
@@ -32,6 +36,9 @@ use crate::place::Place;
 use crate::target_side::{serve_state, want};
 use crate::words::{BadData, ProtectOptions};
 
+pub use self::following::{Following, Taken, Unfollowed};
+pub use self::foresight::{Foreseen, Seen, foresee};
+
 const LEFT_ALONE: &str = "Nothing is mounted; the replica is as it was.";
 
 /// Who stands in with a replica. Nobody else gets it as long as this lives.
@@ -45,7 +52,11 @@ impl StandIn {
     /// source's own.
     ///
     /// Errors: it is no replica, is bad, its source is connected; the tree was stood in for elsewhere.
-    pub fn begin(options: &ProtectOptions, set: &mut SetState) -> Result<Option<StandIn>, Failure> {
+    pub fn begin(
+        options: &ProtectOptions,
+        set: &mut SetState,
+        follower: &mut dyn Following,
+    ) -> Result<Option<StandIn>, Failure> {
         if options.stand_in.is_none() {
             refuse_stood_in_for(options.tree(), set.record.epoch)?;
             refuse_fenced(options, set)?;
@@ -61,10 +72,10 @@ impl StandIn {
         if options.stand_in.is_none() {
             refuse_kept_out(options.tree(), set.record.epoch, known.fence)?;
         }
-        if let Some(epoch) = set.written_elsewhere(&known).filter(|_| bad_data == BadData::Refuse) {
+        if let Some(epoch) = set.record.written_elsewhere(&known).filter(|_| bad_data == BadData::Refuse) {
             return Err(never_came(options, epoch));
         }
-        let goes_on = set.goes_on_standing_in(&known);
+        let goes_on = set.record.goes_on_standing_in(&known);
         if !goes_on && options.stand_in.is_none() {
             return Err(not_begun(options));
         }
@@ -75,9 +86,11 @@ impl StandIn {
         let noted = Noted::of(&replica, &index)
             .map_err(|error| io_failure("the ids of the replica's objects cannot be looked up", &error))?;
         if !goes_on {
+            follower.taken(&Taken::of(&replica, &state))?;
             set.stand_in(&known, noted.newest_birth).map_err(|error| other_set(options, &error))?;
         }
         raise(set, &mut replica)?;
+        follower.raised(set.record.epoch, goes_on);
         let ids = Ids::kept(set.record.birth_epoch(), Arc::new(IdsOfReplica::new(replica, noted)));
         Ok(Some(StandIn { ids, _wanted: wanted }))
     }
@@ -133,17 +146,26 @@ fn is_state_of(state: &Path, tree: &Path) -> bool {
     is_it().unwrap_or(false)
 }
 
+/// Errors: what belongs to the replica lies in it.
+fn places(options: &ProtectOptions, state: &Path) -> Result<Places, Failure> {
+    let places = Places::beside(options.tree(), state);
+    match places.limbo.parent() == Some(&*places.root) {
+        false => Ok(places),
+        true => Err(Failure::new(
+            format!(
+                "{} is a mount point or a subvolume: what belongs to the replica lies in it.",
+                options.tree().display()
+            ),
+            LEFT_ALONE,
+            "A stand-in of such a replica is not in this version: restore from it instead.",
+        )),
+    }
+}
+
 /// Opens the replica; a target daemon that has it lets it go, while no source works on it.
 fn take(options: &ProtectOptions, state: &Path) -> Result<(File, Replica), Failure> {
     let shown = options.tree().display();
-    let places = Places::beside(options.tree(), state);
-    if places.limbo.parent() == Some(&*places.root) {
-        return Err(Failure::new(
-            format!("{shown} is a mount point or a subvolume: what belongs to the replica lies in it."),
-            LEFT_ALONE,
-            "A stand-in of such a replica is not in this version: restore from it instead.",
-        ));
-    }
+    let places = places(options, state)?;
     let failed = |error: &io::Error| io_failure(&format!("the replica {shown} cannot be taken"), error);
     let deadline = Instant::now() + REPLICA_LET_GO_PATIENCE;
     let wanted = loop {

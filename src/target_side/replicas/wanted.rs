@@ -19,7 +19,7 @@ pub fn want(state: &Path) -> io::Result<Option<File>> {
 }
 
 /// Whether somebody wants, or has, the replica with this state.
-pub(super) fn is_wanted(state: &Path) -> bool {
+pub fn is_wanted(state: &Path) -> bool {
     let Ok(file) = File::open(state.join(FILE)) else { return false };
     matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
 }

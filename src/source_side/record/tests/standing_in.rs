@@ -15,9 +15,9 @@ fn a_stand_in_goes_on_only_where_its_fence_is() {
     state.stand_in(&known(None), 7).unwrap();
     let raised = state.record.epoch;
     assert_eq!((raised.number, state.record.birth_epoch()), (2, 8));
-    assert!(!state.goes_on_standing_in(&known(None)), "its source may have come since");
-    assert!(!state.goes_on_standing_in(&known(Some(first))));
-    assert!(state.goes_on_standing_in(&known(Some(raised))));
+    assert!(!state.record.goes_on_standing_in(&known(None)), "its source may have come since");
+    assert!(!state.record.goes_on_standing_in(&known(Some(first))));
+    assert!(state.record.goes_on_standing_in(&known(Some(raised))));
     // An older image of the whole host raises the same number, as another writer.
     let mut again = SetState {
         record: state.record.clone(),
@@ -45,11 +45,15 @@ fn what_was_heard_of_a_higher_epoch_is_raised_above() {
     let home = Epoch { number: 3, writer: 5 };
     let told_by = "standin://home.example.org:7447/web".to_owned();
     state.record.fenced = Some(FencedRecord { epoch: home, told_by, since_unix_ms: 1 });
-    assert_eq!(state.written_elsewhere(&known(Some(own))), Some(home), "nothing of it came here");
-    assert!(!state.goes_on_standing_in(&known(Some(own))));
-    assert_eq!(state.written_elsewhere(&known(Some(home))), None, "it has brought the replica into line");
+    assert_eq!(state.record.written_elsewhere(&known(Some(own))), Some(home), "nothing of it came here");
+    assert!(!state.record.goes_on_standing_in(&known(Some(own))));
+    assert_eq!(
+        state.record.written_elsewhere(&known(Some(home))),
+        None,
+        "it has brought the replica into line"
+    );
     let of_another_set = Known { set: SetId(set.0 ^ 1), ..known(Some(own)) };
-    assert_eq!(state.written_elsewhere(&of_another_set), None);
+    assert_eq!(state.record.written_elsewhere(&of_another_set), None);
     state.stand_in(&known(Some(own)), 1).unwrap();
     assert_eq!((state.record.epoch.number, &state.record.fenced), (4, &None));
 }

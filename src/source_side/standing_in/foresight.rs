@@ -1,0 +1,87 @@
+//! What a stand-in would meet. Nothing is changed, and the replica is not opened.
+
+use std::fs::File;
+use std::io;
+
+use super::super::record::{self, SetRecord, StateError};
+use super::super::remote::not_paired;
+use super::super::startup::io_failure;
+use super::{Taken, bad, find_state, in_use, never_came, other_set, places};
+use crate::apply::{resting, stood_in_of};
+use crate::failure::Failure;
+use crate::packet::DataState;
+use crate::pairing::Known;
+use crate::store;
+use crate::target_side::{is_wanted, known_age};
+use crate::words::{BadData, ProtectOptions, Target};
+
+/// What is seen of a replica, and everything for which a stand-in with it would be refused.
+pub struct Foreseen {
+    pub refusals: Vec<Failure>,
+    pub seen: Seen,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    pub data: DataState,
+    /// As of its last durable point.
+    pub taken: Taken,
+    /// Which would be raised.
+    pub epoch: u32,
+    /// It would be gone on with an earlier stand-in, and nothing be raised.
+    pub goes_on: bool,
+}
+
+/// Errors: it is no replica that this host knows, or cannot be read.
+pub fn foresee(options: &ProtectOptions) -> Result<Foreseen, Failure> {
+    let state = find_state(options)?;
+    let unreadable = |error: &io::Error| {
+        io_failure(&format!("the state of the replica {} cannot be read", options.tree().display()), error)
+    };
+    let resting = resting(&state)
+        .map_err(|error| unreadable(&error))?
+        .ok_or_else(|| unreadable(&io::Error::other("nothing was ever noted there")))?;
+    let root = File::open(options.tree()).map_err(|error| unreadable(&error))?;
+    let fence = stood_in_of(&root, &state).map_err(|error| unreadable(&error))?.map(|(_, fence)| fence);
+    let known = record::Known { set: resting.set, fence, applied: resting.durable.epoch };
+    let record = options.set_state().join("set.json");
+    let record: Option<SetRecord> = store::read_json(&record).map_err(|error| unreadable(&error))?;
+    let own = record.as_ref().filter(|record| record.set == known.set);
+
+    let mut refusals = Vec::new();
+    refusals.extend(places(options, &state).err());
+    if is_wanted(&state) {
+        refusals.push(in_use(options));
+    }
+    if let Some(other) = record.as_ref().filter(|record| record.set != known.set) {
+        refusals.push(other_set(options, &StateError::OtherTree(other.tree.clone())));
+    }
+    let accepts = options.stand_in == Some(BadData::Accept);
+    let goes_on = own.is_some_and(|own| own.goes_on_standing_in(&known));
+    if let Some(epoch) = own.and_then(|own| own.written_elsewhere(&known)).filter(|_| !accepts) {
+        refusals.push(never_came(options, epoch));
+    }
+    match resting.data {
+        _ if goes_on => {}
+        DataState::Empty => refusals.push(bad(options, "nothing was ever copied there")),
+        DataState::Bad if !accepts => {
+            refusals.push(bad(options, resting.reason.as_deref().unwrap_or("its copy has not ended")));
+        }
+        DataState::Good | DataState::Bad => {}
+    }
+    for target in options.targets.iter().filter(|target| matches!(target, Target::Remote { .. })) {
+        let known = Known::in_state(&options.state).get(&target.to_string());
+        if known.map_err(|error| io_failure("the record of paired targets cannot be read", &error))?.is_none()
+        {
+            refusals.push(not_paired(target));
+        }
+    }
+    let highest = own.map_or_else(
+        || known.applied.number.max(fence.map_or(0, |fence| fence.number)).max(1),
+        |own| own.highest_epoch(&known),
+    );
+    let age = known_age(&state, resting.data, &resting.durable, &resting.durable);
+    let taken = Taken { applied: resting.durable, age };
+    let seen = Seen { data: resting.data, taken, epoch: highest.saturating_add(1), goes_on };
+    Ok(Foreseen { refusals, seen })
+}
