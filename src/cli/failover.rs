@@ -69,6 +69,9 @@ pub(super) fn run(common: &Common, args: &Failover) -> Outcome {
     let (started, since) = (SystemTime::now(), Instant::now());
     let place = preflight::place(common, args)?;
     let options = options(common, args, &place.directory)?;
+    if !args.dry_run && Journal::is_busy(&options.state, &options.name) {
+        return Err(busy());
+    }
     let found = preflight::look(args, &options, &place);
     if args.dry_run || !found.refusals().is_empty() {
         return end_with(common, args, &options, &found);
@@ -78,11 +81,12 @@ pub(super) fn run(common: &Common, args: &Failover) -> Outcome {
     }
     confirm(common, args)?;
     let failed = |error: &std::io::Error| no_state(&options, error);
-    let (journal, left) = Journal::open(&options.state).map_err(|error| failed(&error))?.ok_or_else(busy)?;
+    let (journal, left) =
+        Journal::open(&options.state, &options.name).map_err(|error| failed(&error))?.ok_or_else(busy)?;
     if let Some(left) = left {
         eprintln!("note: {}", left.text());
     }
-    let mut report = report(args, &options, started, journal.next_number().map_err(|error| failed(&error))?);
+    let mut report = report(args, &options, started);
     report.steps.push(StepReport {
         step: Step::Preflight,
         started_unix_ms: unix_ms(started),
@@ -168,10 +172,11 @@ fn options(common: &Common, args: &Failover, replica: &Path) -> Result<ProtectOp
     }
 }
 
-fn report(args: &Failover, options: &ProtectOptions, started: SystemTime, number: u64) -> Report {
+/// Its number is given when it begins.
+fn report(args: &Failover, options: &ProtectOptions, started: SystemTime) -> Report {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     Report {
-        number,
+        number: 0,
         state: State::Running,
         set: options.name.clone(),
         replica: options.tree().display().to_string(),
@@ -259,7 +264,7 @@ pub(super) fn point(taken: &Taken) -> Point {
 }
 
 fn busy() -> Failure {
-    Failure::new("Another failover of this host is under way.", UNTOUCHED, "Wait for its end.").passing()
+    Failure::new("Another failover of this set is under way.", UNTOUCHED, "Wait for its end.").passing()
 }
 
 fn no_state(options: &ProtectOptions, error: &std::io::Error) -> Failure {

@@ -1,10 +1,10 @@
 //! Where failovers are noted: `STATE/.failovers`, of root.
 //!
 //! ```text
-//!  lock          held from the first step to the last
-//!  running.json  the one that runs, as of its last step; with nobody who holds the lock, one that was
-//!                interrupted
-//!  000001.json   its report
+//!  SET.turn      held from the first step of a set's failover to its last: several sets can be failed over at once
+//!  SET.running   the one that runs, as of its last step; with nobody who holds the turn, one that was interrupted
+//!  numbers       held while a number is given
+//!  000001.json   a report
 //! ```
 
 use std::fs::{self, File, TryLockError};
@@ -15,30 +15,40 @@ use std::path::{Path, PathBuf};
 use super::report::{Report, State};
 use crate::store;
 
+/// Of one set. Dropped, another failover of it may begin.
 pub struct Journal {
     dir: PathBuf,
-    _lock: File,
+    set: String,
+    _turn: File,
+}
+
+fn dir(state: &Path) -> PathBuf {
+    state.join(".failovers")
+}
+
+fn turn(set: &str) -> String {
+    format!("{set}.turn")
 }
 
 impl Journal {
-    /// `None`: another failover of this host is under way. What an interrupted one has left is closed, and given.
-    pub fn open(state: &Path) -> io::Result<Option<(Journal, Option<Report>)>> {
-        let dir = state.join(".failovers");
+    /// `None`: another failover of the set is under way. What an interrupted one has left is closed, and given.
+    pub fn open(state: &Path, set: &str) -> io::Result<Option<(Journal, Option<Report>)>> {
+        let dir = dir(state);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-        let lock = File::create(dir.join("lock"))?;
+        let lock = File::create(dir.join(turn(set)))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        let journal = Journal { dir, _lock: lock };
+        let journal = Journal { dir, set: set.to_owned(), _turn: lock };
         let left = journal.close_interrupted()?;
         Ok(Some((journal, left)))
     }
 
-    /// Whether another one is under way. Nothing is made.
-    pub fn is_busy(state: &Path) -> bool {
-        let lock = File::open(state.join(".failovers/lock"));
+    /// Whether another one of the set is under way. Nothing is made.
+    pub fn is_busy(state: &Path, set: &str) -> bool {
+        let lock = File::open(dir(state).join(turn(set)));
         lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
@@ -52,15 +62,25 @@ impl Journal {
         Ok((report.state == State::Interrupted).then_some(report))
     }
 
-    /// The number that the next report gets.
-    pub fn next_number(&self) -> io::Result<u64> {
+    /// Gives it the next number and notes it, before its first step.
+    pub fn begin(&self, report: &mut Report) -> io::Result<()> {
+        let numbers = File::create(self.dir.join("numbers"))?;
+        numbers.lock()?;
         let mut last = 0;
         for entry in fs::read_dir(&self.dir)? {
             let name = entry?.file_name();
-            let number = name.to_str().and_then(|name| name.strip_suffix(".json")?.parse().ok());
-            last = last.max(number.unwrap_or(0));
+            let name = name.to_str().unwrap_or_default();
+            let number = match name.strip_suffix(".running") {
+                // Of another set: it has its number, and no report yet.
+                Some(_) => {
+                    store::read_json::<Report>(&self.dir.join(name))?.map_or(0, |report| report.number)
+                }
+                None => name.strip_suffix(".json").and_then(|name| name.parse().ok()).unwrap_or(0),
+            };
+            last = last.max(number);
         }
-        Ok(last + 1)
+        report.number = last + 1;
+        self.note(report)
     }
 
     pub fn note(&self, report: &Report) -> io::Result<()> {
@@ -78,6 +98,6 @@ impl Journal {
     }
 
     fn running(&self) -> PathBuf {
-        self.dir.join("running.json")
+        self.dir.join(format!("{}.running", self.set))
     }
 }

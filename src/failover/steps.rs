@@ -46,7 +46,8 @@ pub struct Steps {
 }
 
 struct Kept {
-    journal: Journal,
+    /// Until the report is kept: then the set's turn is free.
+    journal: Option<Journal>,
     report: Report,
     /// The step that is under way, and since when.
     under_way: (Step, Instant, SystemTime),
@@ -58,15 +59,15 @@ impl Steps {
     ///
     /// Errors: it cannot be noted.
     pub fn begin(
-        (journal, report): (Journal, Report),
+        (journal, mut report): (Journal, Report),
         (hooks, runner): (Hooks, Runner),
         stops: Receiver<()>,
         is_served: Box<dyn Fn() -> bool + Send>,
         tell: Tell,
     ) -> std::io::Result<Steps> {
-        journal.note(&report)?;
+        journal.begin(&mut report)?;
         let under_way = (Step::Take, Instant::now(), SystemTime::now());
-        let kept = Arc::new(Mutex::new(Kept { journal, report, under_way, tell }));
+        let kept = Arc::new(Mutex::new(Kept { journal: Some(journal), report, under_way, tell }));
         let runner = Some(runner);
         Ok(Steps { kept, hooks, runner, stops, is_served: Some(is_served), watcher: None })
     }
@@ -215,7 +216,8 @@ impl Kept {
     }
 
     fn note(&self) -> Result<(), Failure> {
-        self.journal.note(&self.report).map_err(|error| {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        journal.note(&self.report).map_err(|error| {
             Failure::new(
                 format!("The failover cannot be noted: {error}."),
                 NOTHING_RAISED,
@@ -226,13 +228,13 @@ impl Kept {
 
     /// What is done is done: a disk that is full must not keep programs from being served.
     fn note_as_far_as_it_goes(&self) {
-        if let Err(error) = self.journal.note(&self.report) {
-            log::warn!("the failover cannot be noted: {error}");
+        if let Err(failure) = self.note() {
+            log::warn!("{}", failure.what);
         }
     }
 
     fn keep(&mut self) {
-        if let Err(error) = self.journal.keep(&self.report) {
+        if let Some(Err(error)) = self.journal.take().map(|journal| journal.keep(&self.report)) {
             log::warn!("the report of the failover cannot be kept: {error}");
         }
         (self.tell)(&self.report);

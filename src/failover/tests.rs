@@ -61,31 +61,39 @@ fn a_point_says_what_is_known_and_no_more() {
 #[test]
 fn an_interrupted_one_is_closed_by_the_next() {
     let state = tempfile::tempdir().unwrap();
-    assert!(!Journal::is_busy(state.path()));
-    let (journal, left) = Journal::open(state.path()).unwrap().unwrap();
-    assert!(left.is_none() && journal.next_number().unwrap() == 1);
-    assert!(Journal::is_busy(state.path()));
-    assert!(Journal::open(state.path()).unwrap().is_none(), "two at once");
-    journal.note(&report(1)).unwrap();
+    let open = || Journal::open(state.path(), "web").unwrap().unwrap();
+    let begun = |journal: &Journal| {
+        let mut report = report(0);
+        journal.begin(&mut report).unwrap();
+        report.number
+    };
+    assert!(!Journal::is_busy(state.path(), "web"));
+    let (journal, left) = open();
+    assert!(left.is_none() && begun(&journal) == 1);
+    assert!(Journal::is_busy(state.path(), "web"));
+    assert!(Journal::open(state.path(), "web").unwrap().is_none(), "two at once");
     // Its process is dead.
     drop(journal);
-    let (journal, left) = Journal::open(state.path()).unwrap().unwrap();
+    let (journal, left) = open();
     assert_eq!(left.map(|left| (left.number, left.state)), Some((1, State::Interrupted)));
-    assert_eq!(journal.next_number().unwrap(), 2);
     // Killed between the report and the end of it.
+    assert_eq!(begun(&journal), 2);
     let over = Report { state: State::Active, ..report(2) };
     journal.note(&over).unwrap();
     drop(journal);
-    let (journal, left) = Journal::open(state.path()).unwrap().unwrap();
-    assert!(left.is_none() && journal.next_number().unwrap() == 3);
+    let (journal, left) = open();
+    assert!(left.is_none() && begun(&journal) == 3);
     let kept: Report = store::read_json(&state.path().join(".failovers/000002.json")).unwrap().unwrap();
     assert_eq!(kept, over);
+    // Another set waits for nobody.
+    let (other, _) = Journal::open(state.path(), "mail").unwrap().unwrap();
+    assert_eq!(begun(&other), 4);
 }
 
 /// What came of the steps that `act` performs.
 fn followed(is_served: bool, act: impl FnOnce(&mut Steps) -> Option<Failure>) -> Report {
     let state = tempfile::tempdir().unwrap();
-    let (journal, _) = Journal::open(state.path()).unwrap().unwrap();
+    let (journal, _) = Journal::open(state.path(), "web").unwrap().unwrap();
     let (_tell, stops) = crossbeam_channel::unbounded();
     let told: Arc<Mutex<Vec<Report>>> = Arc::default();
     let (hear, has_told) = (told.clone(), Arc::new(AtomicBool::new(false)));
@@ -102,8 +110,11 @@ fn followed(is_served: bool, act: impl FnOnce(&mut Steps) -> Option<Failure>) ->
     while is_served && !has_told.load(SeqCst) {
         std::thread::yield_now();
     }
+    if is_served {
+        assert!(!Journal::is_busy(state.path(), "web"), "it serves, and is over");
+    }
     steps.over(why.as_ref());
-    assert!(!state.path().join(".failovers/running.json").exists());
+    assert!(!state.path().join(".failovers/web.running").exists());
     let kept: Report = store::read_json(&state.path().join(".failovers/000001.json")).unwrap().unwrap();
     assert_eq!(told.lock().as_slice(), std::slice::from_ref(&kept), "told once, as it is kept");
     kept

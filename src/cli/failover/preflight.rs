@@ -110,7 +110,7 @@ pub(super) fn look(args: &Failover, options: &ProtectOptions, place: &Place) -> 
     let mut refuse = |failure: Failure| {
         findings.push(Finding { level: Level::Refused, what: failure.what, next: failure.next });
     };
-    if Journal::is_busy(&options.state) {
+    if Journal::is_busy(&options.state, &options.name) {
         refuse(busy());
     }
     if let Some(source) = place.said.as_ref().and_then(|said| said.connected.as_ref()) {
