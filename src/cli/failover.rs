@@ -68,6 +68,7 @@ pub(super) fn run(common: &Common, args: &Failover) -> Outcome {
     check(args)?;
     let (started, since) = (SystemTime::now(), Instant::now());
     let place = preflight::place(common, args)?;
+    let place = preflight::wait_for_silence(common, args, place)?;
     let options = options(common, args, &place.directory)?;
     if !args.dry_run && Journal::is_busy(&options.state, &options.name) {
         return Err(busy());

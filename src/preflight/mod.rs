@@ -100,6 +100,11 @@ pub fn standing_mount(directory: &Path) -> Result<Option<DeadMount>, Failure> {
 
 /// All checks, in the order in which a person would fix what they find. Dead mounts are gone.
 pub fn check(options: &ProtectOptions) -> Result<Preflight, Failure> {
+    check_but(options, None)
+}
+
+/// As [`check`], but for files that this process has open: it lets them go before the mount.
+pub fn check_but(options: &ProtectOptions, lets_go: Option<u32>) -> Result<Preflight, Failure> {
     check_root_user(rustix::process::geteuid().as_raw())?;
     open_dev_fuse().map_err(|error| {
         Failure::new(
@@ -125,7 +130,7 @@ pub fn check(options: &ProtectOptions) -> Result<Preflight, Failure> {
     if !hidden.is_empty() {
         warnings.push(format!("Hidden by the mount, and not replicated: {}.", list(&hidden)));
     }
-    let writers = check_users(options, &mut warnings)?;
+    let writers = check_users(options, lets_go, &mut warnings)?;
     let ways = Ways::to(tree).map_err(|error| unreadable("/proc/self/mountinfo", &error))?;
     warnings.extend(elsewhere_warning(&ways.look().map_err(|error| unreadable("/proc", &error))?));
     Ok(Preflight { facts, hidden, writers, ways, warnings })
@@ -352,9 +357,14 @@ fn find_subvolumes(tree: &Path, device: u64, mounts: &MountTable, found: &mut Ve
 }
 
 /// Files that are open for writing keep being written past the mount, unseen.
-pub fn check_users(options: &ProtectOptions, warnings: &mut Vec<String>) -> Result<Vec<Use>, Failure> {
+pub fn check_users(
+    options: &ProtectOptions,
+    lets_go: Option<u32>,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Use>, Failure> {
     let tree = options.tree();
-    let users = users_of(tree).map_err(|error| unreadable("/proc", &error))?;
+    let mut users = users_of(tree).map_err(|error| unreadable("/proc", &error))?;
+    users.uses.retain(|entry| !matches!(entry.user, User::Process { pid, .. } if Some(pid) == lets_go));
     let writers = open_writers(&users);
     if !writers.is_empty() && !options.force {
         return Err(Failure::new(

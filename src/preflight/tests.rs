@@ -330,12 +330,12 @@ fn open_writers_are_found_and_told_from_others() {
     assert_eq!(uses_by(stander.pid(), &users.uses), [(UseKind::WorkingDirectory, tree.clone())]);
 
     let mut options = ground.options(&tree);
-    let refused = check_users(&options, &mut Vec::new()).unwrap_err();
+    let refused = check_users(&options, None, &mut Vec::new()).unwrap_err();
     assert!(refused.what.contains(&format!("sh (pid {})", writer.pid())), "{refused}");
     assert!(refused.what.contains("log file"), "{refused}");
     options.force = true;
     let mut warnings = Vec::new();
-    assert_eq!(check_users(&options, &mut warnings).unwrap().len(), 1);
+    assert_eq!(check_users(&options, None, &mut warnings).unwrap().len(), 1);
     assert!(warnings.iter().any(|warning| warning.contains("log file")), "{warnings:?}");
     assert!(
         warnings.iter().any(|warning| warning.contains(&format!("pid {}", stander.pid()))),
@@ -344,7 +344,7 @@ fn open_writers_are_found_and_told_from_others() {
 
     drop(writer);
     options.force = false;
-    check_users(&options, &mut warnings).unwrap();
+    check_users(&options, None, &mut warnings).unwrap();
 }
 
 #[test]

@@ -91,6 +91,6 @@ pub use life::Ended;
 pub(crate) use mark::{Mark, Marks, Reached};
 pub(crate) use remote::resolve;
 pub use restoring::{Orphans, RestoreOptions, Restored, Tally, restore};
-pub use standing_in::{Following, Foreseen, Seen, Taken, foresee};
+pub use standing_in::{Following, Foreseen, Seen, Taken, check, foresee};
 pub use startup::{run, run_followed};
 pub(crate) use terms::Terms;

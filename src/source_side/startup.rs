@@ -23,7 +23,7 @@ use super::mount_options::BackingMount;
 use super::record::{ConnectionRecord, SetRecord, SetState, StateError, Stranger};
 use super::remote::{Awaited, Paired, Route};
 use super::restoring::refuse_unfinished;
-use super::standing_in::{Following, StandIn, Unfollowed};
+use super::standing_in::{self, Following, StandIn, Unfollowed};
 use super::terms::Terms;
 use crate::apply::fence_of;
 use crate::control::{ProcessMeter, Server};
@@ -58,7 +58,7 @@ pub fn run_followed(options: ProtectOptions, follower: &mut dyn Following) -> Re
     }
     // Before it is seen that nobody has a file open for writing.
     let unwritten_at = Mark::now();
-    let checked = preflight::check(&options)?;
+    let checked = standing_in::check(&options)?;
     checked.warnings.iter().for_each(|warning| eprintln!("note: {warning}"));
     let signals =
         crate::signals::stop_signals().map_err(|error| io_failure("signals cannot be caught", &error))?;

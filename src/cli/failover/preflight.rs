@@ -1,9 +1,10 @@
 //! What is found before a failover: everything that is in its way, and which point it would be of. Nothing is
 //! changed.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
@@ -14,9 +15,16 @@ use crate::control::{Answer, ReplicaStatus, Role, unix_ms};
 use crate::failover::journal::Journal;
 use crate::failover::report::Point;
 use crate::failure::Failure;
+use crate::limits::{HEARTBEAT_INTERVAL, HEARTBEATS_MISSED};
 use crate::packet::DataState;
 use crate::source_side::{self, Foreseen};
 use crate::words::ProtectOptions;
+
+/// A link that nothing comes through is given up before.
+const SILENT_MAX: Duration =
+    Duration::from_secs(HEARTBEAT_INTERVAL.as_secs() * (HEARTBEATS_MISSED as u64 + 2));
+
+const ASKED_EVERY: Duration = Duration::from_millis(200);
 
 /// The replica that is meant.
 pub(super) struct Place {
@@ -104,6 +112,30 @@ pub(super) fn real(path: &Path) -> std::io::Result<PathBuf> {
     }
 }
 
+/// Waits while the source is connected and not heard: one that has died is given up after some heartbeats.
+/// Returns when it was heard, or is gone.
+pub(super) fn wait_for_silence(common: &Common, args: &Failover, place: Place) -> Result<Place, Failure> {
+    let heard = |place: &Place| {
+        let said = place.said.as_ref().filter(|said| said.connected.is_some());
+        said.map(|said| said.heard_unix_ms)
+    };
+    let Some(before) = heard(&place) else { return Ok(place) };
+    let _ = writeln!(
+        std::io::stderr(),
+        "The source is connected. One that has died is given up within {} s: waiting to hear it, or for that.",
+        SILENT_MAX.as_secs()
+    );
+    let deadline = Instant::now() + SILENT_MAX;
+    loop {
+        std::thread::sleep(ASKED_EVERY);
+        let place = self::place(common, args)?;
+        match heard(&place) {
+            Some(now) if now == before && Instant::now() < deadline => {}
+            Some(_) | None => return Ok(place),
+        }
+    }
+}
+
 /// Looks at everything, in the order in which it would be met.
 pub(super) fn look(args: &Failover, options: &ProtectOptions, place: &Place) -> Preflight {
     let mut findings = Vec::new();
@@ -115,7 +147,11 @@ pub(super) fn look(args: &Failover, options: &ProtectOptions, place: &Place) -> 
     }
     if let Some(source) = place.said.as_ref().and_then(|said| said.connected.as_ref()) {
         refuse(Failure::new(
-            format!("The source of {} is connected, from {}.", place.directory.display(), source.address),
+            format!(
+                "The source of {} is connected, from {}, and was heard while this was looked at.",
+                place.directory.display(),
+                source.address
+            ),
             UNTOUCHED,
             "Stop it there (standin stop), or cut it off: two hosts would write one set.",
         ));
@@ -140,27 +176,15 @@ pub(super) fn look(args: &Failover, options: &ProtectOptions, place: &Place) -> 
         Ok(said) => notes.extend(said),
         Err(failure) => refuse(failure),
     }
-    notes.extend(place.unheard.iter().map(|name| {
-        format!("The daemon '{name}' does not answer: if it has the replica, that is found when it is taken.")
-    }));
-    if place.said.is_none() {
-        notes.push("No target daemon that runs here has the replica; it is read from its state.".into());
-    }
+    notes.extend(worth_knowing(args, options, place, foreseen.map(|seen| seen.data)));
     let said = place.said.as_ref().filter(|said| said.problem.is_none() && said.data != DataState::Empty);
     let point = match (said, &foreseen) {
+        // What it had then programs have gone on from.
+        (_, Some(seen)) if seen.goes_on => None,
         (Some(said), _) => Some(of_status(said)),
         (None, Some(seen)) => Some(point(&seen.taken)),
         (None, None) => None,
     };
-    if args.accept_bad_data && foreseen.as_ref().is_some_and(|seen| seen.data != DataState::Good) {
-        notes.push("The replica is no consistent state of its source; --accept-bad-data serves it.".into());
-    }
-    if args.to.is_empty() {
-        notes.push(
-            "No --to: what is written from now on is on this host alone until it is protected with one."
-                .into(),
-        );
-    }
     let note = |what: String| Finding { level: Level::Note, what, next: String::new() };
     findings.extend(notes.into_iter().map(note));
     Preflight {
@@ -173,6 +197,42 @@ pub(super) fn look(args: &Failover, options: &ProtectOptions, place: &Place) -> 
     }
 }
 
+/// What would not keep anybody from it.
+fn worth_knowing(
+    args: &Failover,
+    options: &ProtectOptions,
+    place: &Place,
+    data: Option<DataState>,
+) -> Vec<String> {
+    let mut notes = Vec::new();
+    notes.extend(place.unheard.iter().map(|name| {
+        format!("The daemon '{name}' does not answer: if it has the replica, that is found when it is taken.")
+    }));
+    if place.said.is_none() {
+        notes.push("No target daemon that runs here has the replica; it is read from its state.".into());
+    }
+    if args.accept_bad_data && data.is_some_and(|data| data != DataState::Good) {
+        notes.push("The replica is no consistent state of its source; --accept-bad-data serves it.".into());
+    }
+    if options.backing.is_some() && holds_something(&options.directory) {
+        notes.push(format!(
+            "{} holds files: they are covered for as long as the data are served there.",
+            options.directory.display()
+        ));
+    }
+    if args.to.is_empty() {
+        notes.push(
+            "No --to: what is written from now on is on this host alone until it is protected with one."
+                .into(),
+        );
+    }
+    notes
+}
+
+fn holds_something(directory: &Path) -> bool {
+    std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
+}
+
 /// What is worth knowing of the place where programs get the data.
 ///
 /// Errors: it is none.
@@ -180,7 +240,7 @@ fn mount_point(options: &ProtectOptions, is_dead: bool) -> Result<Vec<String>, F
     let dead = "A killed daemon has left a dead mount there: it is replaced, and what is under it is looked at then.";
     match is_dead {
         true => Ok(vec![dead.into()]),
-        false => Ok(crate::preflight::check(options)?.warnings),
+        false => Ok(source_side::check(options)?.warnings),
     }
 }
 
@@ -214,7 +274,10 @@ impl Preflight {
             Some(epoch) => {
                 line("epoch", &format!("{epoch}; sources of lower ones are kept out from then on"))
             }
-            None if self.goes_on => line("epoch", "raised before: an earlier failover is gone on with"),
+            None if self.goes_on => line(
+                "epoch",
+                "raised before: an earlier failover is gone on with, and what was written since",
+            ),
             None => {}
         }
         for finding in &self.findings {

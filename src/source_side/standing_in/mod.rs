@@ -12,6 +12,7 @@
 
 mod following;
 mod foresight;
+mod holder;
 mod ids;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ use crate::words::{BadData, ProtectOptions};
 
 pub use self::following::{Following, Taken, Unfollowed};
 pub use self::foresight::{Foreseen, Seen, foresee};
+pub use self::holder::check;
 
 const LEFT_ALONE: &str = "Nothing is mounted; the replica is as it was.";
 
@@ -68,6 +70,7 @@ impl StandIn {
         };
         let state = find_state(options)?;
         let (wanted, mut replica) = take(options, &state)?;
+        holder::wait_until_let_go(options)?;
         let known = Known { set: replica.set(), fence: replica.fence(), applied: replica.applied().epoch };
         if options.stand_in.is_none() {
             refuse_kept_out(options.tree(), set.record.epoch, known.fence)?;
