@@ -86,7 +86,7 @@ impl World {
     fn is_due(&self, link: u32) -> Checked {
         let own = self.source.start.incarnation.0;
         let (broken, in_line_with) = self.promised.get(&link).copied().unwrap_or_default();
-        let whole = broken.is_none() && in_line_with == Some(own);
+        let whole = broken.is_none() && in_line_with == Some(own) && !self.has_lost_what_is_needed();
         let machine = self.source.driver.machine();
         match machine.state() {
             State::Started(Link::Streaming) | State::Paused(Link::Streaming) if !whole => {
@@ -97,6 +97,13 @@ impl World {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The disk of the queue failed: what the target needs next is not there any more.
+    fn has_lost_what_is_needed(&self) -> bool {
+        let queue = &self.source.queue;
+        let is_needed = |applied: Position| queue.oldest() > applied.sequence.next();
+        queue.lost().is_some() && self.last_applied.is_some_and(is_needed)
     }
 
     /// The driver hears one of what waits for it.
