@@ -266,6 +266,16 @@ fn a_check_cannot_get_out() {
     pair.assert_in_sync(&Rules { hole_slack: 64 * 1024, ..Rules::default() });
 }
 
+/// Works where the call does.
+fn calls(name: &str, arguments: &str) -> String {
+    let number = match name {
+        "clone" => libc::SYS_clone,
+        "add_key" => libc::SYS_add_key,
+        _ => libc::SYS_keyctl,
+    };
+    format!("python3 -c 'import ctypes; exit(ctypes.CDLL(None).syscall({number}, {arguments}, 0, 0, 0) < 0)'")
+}
+
 /// What each would show, the command, and whether it has to work.
 fn ways_out(replica: &str, state: &str, outside: &str, port: u16) -> Vec<(&'static str, String, bool)> {
     vec![
@@ -295,6 +305,21 @@ fn ways_out(replica: &str, state: &str, outside: &str, port: u16) -> Vec<(&'stat
         ("it is mounted anew by a user's namespace", "unshare -Urm mount -o remount,rw,bind /".into(), false),
         ("something is uncovered", format!("umount -l {state} || unshare -Urm umount -l {state}"), false),
         ("something is mounted", "mount -t tmpfs none /tmp".into(), false),
+        ("it is root of a user's namespace", "unshare -U true".into(), false),
+        (
+            "namespaces of a user are made otherwise",
+            calls("clone", &format!("{} | 17", libc::CLONE_NEWUSER)),
+            false,
+        ),
+        ("the host's control groups are mounted", "unshare -Urm mount -t cgroup2 none /tmp".into(), false),
+        ("a key is left with root", calls("add_key", "b\"user\", b\"left\", b\"x\", 1, -4"), false),
+        ("keys are looked at", calls("keyctl", "0, -4, 0"), false),
+        (
+            "processes begin all the same",
+            "python3 -c 'import threading; threading.Thread(target=print).start()'".into(),
+            true,
+        ),
+        ("other users work", "setpriv --reuid 1000 --clear-groups true".into(), true),
         ("a device is made", "mknod /tmp/disk b 7 0".into(), false),
         (
             "the kernel is told",
@@ -476,6 +501,9 @@ fn what_cannot_be_drilled_is_refused() {
     for at in ["relative", "/", "/usr", "/proc/x", "/srv/../etc"] {
         refused(&pair, &["run", "--at", at], at);
     }
+    let link = pair.state("source").join("programs");
+    std::os::unix::fs::symlink("/usr", &link).expect("a symlink");
+    refused(&pair, &["run", "--at", text(&link)], "nothing would run");
     refused(&pair, &["run", "--at", &at(&pair), "--check", " "], "is empty");
     refused(&pair, &["run", "other", "--at", &at(&pair)], "other");
     refused(&pair, &["report"], "no drill yet");

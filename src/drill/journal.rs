@@ -5,6 +5,7 @@
 //!  running.json  the drill that runs, written before its clone is made; with nobody who holds the lock, one
 //!                that was interrupted
 //!  000001.json   its report; the next one has the hash of this one
+//!  head.json     number and hash of the newest report
 //! ```
 
 use std::fs::{self, File};
@@ -41,7 +42,14 @@ pub struct Turn {
     _lock: File,
 }
 
-/// A report on the disk, and whether it follows on the one before it.
+/// Of the newest report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Head {
+    number: u64,
+    hash: String,
+}
+
+/// A report on the disk, and whether it follows on the one before it, and is what was written.
 pub struct Kept {
     pub report: Report,
     pub is_linked: bool,
@@ -83,6 +91,8 @@ impl Journal {
         let before = self.numbers()?.into_iter().rfind(|number| *number < report.number);
         report.previous = before.map(|number| self.hash(number)).transpose()?;
         store::replace_json(&self.path(report.number), report)?;
+        let head = Head { number: report.number, hash: self.hash(report.number)? };
+        store::replace_json(&self.head_path(), &head)?;
         self.forget_running()
     }
 
@@ -105,6 +115,11 @@ impl Journal {
             let is_linked = report.previous == before && report.number == number;
             all.push(Kept { report, is_linked });
             before = Some(self.hash(number)?);
+        }
+        if let Some(newest) = all.last_mut() {
+            let hash = before.unwrap_or_default();
+            let is_head = |head: Head| head == Head { number: newest.report.number, hash };
+            newest.is_linked &= store::read_json(&self.head_path())?.is_some_and(is_head);
         }
         Ok(all)
     }
@@ -133,6 +148,10 @@ impl Journal {
 
     fn path(&self, number: u64) -> PathBuf {
         self.dir.join(format!("{number:06}.json"))
+    }
+
+    fn head_path(&self) -> PathBuf {
+        self.dir.join("head.json")
     }
 
     fn running_path(&self) -> PathBuf {

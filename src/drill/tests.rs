@@ -111,6 +111,14 @@ fn a_report_that_was_changed_is_seen() {
     assert_eq!(linked(), [true, true, false]);
     std::fs::write(&path, text).unwrap();
     assert_eq!(linked(), [true, true, true]);
+    let newest = dir.path().join(".drills/000003.json");
+    let text = std::fs::read_to_string(&newest).unwrap();
+    std::fs::write(&newest, text.replace("passed", "failed")).unwrap();
+    assert_eq!(linked(), [true, true, false]);
+    std::fs::remove_file(&newest).unwrap();
+    assert_eq!(linked(), [true, false]);
+    std::fs::write(&newest, text).unwrap();
+    assert_eq!(linked(), [true, true, true]);
     std::fs::remove_file(&path).unwrap();
     assert_eq!(linked(), [true, false]);
 }

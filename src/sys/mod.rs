@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod allocations;
 mod boot;
+mod calls;
 mod child;
 mod clock;
 mod entry;
@@ -22,6 +23,7 @@ mod usage;
 #[cfg(test)]
 pub use allocations::{Allocated, allocated};
 pub use boot::boot_id;
+pub use calls::{Instruction, filter_calls};
 pub use child::{Network, own_mounts, spawn_bound, spawn_isolated};
 pub use clock::process_time;
 pub use entry::{has_xattrs_at, is_no_mount};

@@ -32,15 +32,28 @@ pub(super) fn check(at: Option<&Path>) -> Result<PathBuf, Failure> {
     if !at.is_absolute() || !at.components().all(is_plain) {
         return refuse(format!("{} is no absolute path without '..'.", at.display()));
     }
+    let real = real(at);
+    text(&real)?;
+    let is_needed = |path: &Path| NOT_OVER.iter().any(|needed| path == Path::new(needed));
+    let is_kernels = |path: &Path| NOT_BELOW.iter().any(|place| path.starts_with(place));
     let at: PathBuf = at.components().collect();
-    let is_needed = NOT_OVER.iter().any(|needed| at == Path::new(needed));
-    if is_needed || NOT_BELOW.iter().any(|place| at.starts_with(place)) {
+    if [&at, &real].into_iter().any(|path| is_needed(path) || is_kernels(path)) {
         return refuse(format!(
             "No data can be at {}: nothing would run without what is there.",
             at.display()
         ));
     }
-    Ok(at)
+    Ok(real)
+}
+
+/// Where a path leads to, without symlinks; what is not there on this host is as it is written.
+fn real(path: &Path) -> PathBuf {
+    let mut real = PathBuf::new();
+    for part in path.components() {
+        real.push(part);
+        real = fs::canonicalize(&real).unwrap_or(real);
+    }
+    real
 }
 
 /// Places of the host that are to be seen in a drill, without symlinks.
@@ -171,5 +184,30 @@ fn of_daemon(status: &Status, places: &mut Vec<PathBuf>) {
                 places.push(path);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_through_symlinks_is_taken_for_where_it_leads() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = fs::canonicalize(dir.path()).unwrap();
+        fs::create_dir(base.join("data")).unwrap();
+        for (name, to) in
+            [("link", "data"), ("programs", "/usr"), ("kernel", "/proc"), ("dangling", "nowhere")]
+        {
+            std::os::unix::fs::symlink(to, base.join(name)).unwrap();
+        }
+        let checked = |path: &str| check(Some(&base.join(path))).ok();
+        assert_eq!(checked("data/"), Some(base.join("data")));
+        assert_eq!(checked("link"), Some(base.join("data")));
+        assert_eq!(checked("link/new/path"), Some(base.join("data/new/path")));
+        assert_eq!(checked("new/path"), Some(base.join("new/path")));
+        assert_eq!(checked("dangling"), Some(base.join("dangling")));
+        assert_eq!(checked("programs"), None);
+        assert_eq!(checked("kernel/self"), None);
     }
 }

@@ -8,7 +8,7 @@ use std::io::{self, BufReader};
 
 use rustix::process::DumpableBehavior;
 
-use super::{Answer, Isolation, Wanted, mounts, seen};
+use super::{Answer, Isolation, Wanted, calls, mounts, seen};
 use crate::commands::{Run, answer, next, perform};
 use crate::privileges;
 
@@ -39,6 +39,7 @@ fn isolate(wanted: &Wanted) -> Result<Isolation, String> {
         crate::sys::raise_loopback().map_err(|error| format!("no loopback: {error}"))?;
     }
     let arranged = mounts::arrange(wanted)?;
+    calls::forbid()?;
     privileges::narrow(privileges::DRILL)
         .map_err(|error| format!("capabilities cannot be given up: {error}"))?;
     seen::measure(wanted, arranged)

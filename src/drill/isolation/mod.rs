@@ -3,9 +3,11 @@
 //!
 //! - [`init`]: the first process in there; it arranges, gives up capabilities, and runs commands
 //! - `mounts`: what is seen in there; `root`: which mounts of the host, and the end of all others
+//! - `calls`: what of the kernel nobody in there may ask for
 //! - `seen`: what it has become, measured and not claimed; what is not as it should be is refused
 //! - [`keeper`]: this side of it; its end is the end of all of them
 
+mod calls;
 pub mod init;
 pub mod keeper;
 mod mounts;

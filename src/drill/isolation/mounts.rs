@@ -9,7 +9,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, makedev};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, makedev};
+use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags};
 
 use super::{Wanted, root};
@@ -239,25 +240,41 @@ fn show_anew(there: &Path) -> Result<OwnedFd, String> {
     Ok(shown)
 }
 
+/// What the host removes or replaces meanwhile is not shown.
 fn show(old: &OwnedFd, shown: &OwnedFd, name: &OsStr) -> io::Result<()> {
-    let status = match rustix::fs::statat(old, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
-        Err(rustix::io::Errno::NOENT) => return Ok(()),
+    let status = match rustix::fs::statat(old, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(()),
         status => status?,
     };
-    match FileType::from_raw_mode(status.st_mode) {
+    let removed_by = match FileType::from_raw_mode(status.st_mode) {
         FileType::Symlink => {
-            let to = rustix::fs::readlinkat(old, name, Vec::new())?;
-            return Ok(rustix::fs::symlinkat(to, shown, name)?);
+            return match rustix::fs::readlinkat(old, name, Vec::new()) {
+                Err(Errno::NOENT | Errno::INVAL) => Ok(()),
+                to => Ok(rustix::fs::symlinkat(to?, shown, name)?),
+            };
         }
-        FileType::Directory => rustix::fs::mkdirat(shown, name, Mode::from_raw_mode(0o755))?,
+        FileType::Directory => {
+            rustix::fs::mkdirat(shown, name, Mode::from_raw_mode(0o755))?;
+            AtFlags::REMOVEDIR
+        }
         _ => {
             let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
             drop(rustix::fs::openat(shown, name, flags, Mode::from_raw_mode(0o600))?);
+            AtFlags::empty()
         }
+    };
+    match bind(old, shown, name) {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::ISDIR) => {
+            Ok(rustix::fs::unlinkat(shown, name, removed_by)?)
+        }
+        done => Ok(done?),
     }
+}
+
+fn bind(old: &OwnedFd, shown: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let tree = rustix::mount::open_tree(old.as_fd(), name, flags | OpenTreeFlags::AT_SYMLINK_NOFOLLOW)?;
     let to = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    Ok(rustix::mount::move_mount(&tree, "", shown, name, to)?)
+    rustix::mount::move_mount(&tree, "", shown, name, to)
 }
