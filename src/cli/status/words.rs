@@ -1,12 +1,14 @@
 //! How states, amounts and times are said.
 
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::control::{
     Amount, CompressionStatus, ConnectionState, Lag, LimitStatus, LinkStatus, MirrorProgress, MirrorStatus,
     ScheduleStatus, Severity, VerifiedStatus,
 };
-use crate::packet::DataState;
+use crate::packet::{DataState, printable};
 use crate::sys::utc_offset;
 use crate::units;
 use crate::words::{Compression, shown};
@@ -91,7 +93,7 @@ pub(in crate::cli) fn verified_words(verified: &VerifiedStatus, now: u64) -> Str
         ),
     };
     let ago = age(verified.at_unix_ms, now);
-    let below = verified.path.as_ref().map_or(String::new(), |path| format!(" below {}", path.display()));
+    let below = verified.path.as_ref().map_or(String::new(), |path| format!(" below {}", said(path)));
     let unread = match verified.unread {
         0 => String::new(),
         unread => format!("; {} could not be read", units::count(unread)),
@@ -108,7 +110,7 @@ pub(in crate::cli) fn verified_words(verified: &VerifiedStatus, now: u64) -> Str
 pub(in crate::cli) fn progress_words(progress: &MirrorProgress) -> String {
     let least = if progress.is_counted { "" } else { "at least " };
     let of = |total| format!(" of {least}{}", units::count(total));
-    let of_part = progress.path.as_ref().map_or(String::new(), |path| format!(" of {}", path.display()));
+    let of_part = progress.path.as_ref().map_or(String::new(), |path| format!(" of {}", said(path)));
     if progress.compares_first {
         return format!(
             "{}{of_part}: {} files compared, {} read, nothing changed so far",
@@ -180,4 +182,9 @@ pub(super) fn label(severity: Severity) -> &'static str {
         Severity::Warning => "WARNING",
         Severity::Critical => "CRITICAL",
     }
+}
+
+/// A path in a set, which may hold anything, for a terminal.
+fn said(path: &Path) -> String {
+    printable(path.as_os_str().as_bytes())
 }
