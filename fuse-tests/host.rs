@@ -206,6 +206,8 @@ pub struct Protected {
     pub patience: Option<Duration>,
     /// How often the source's own disk is synced, where a test cannot wait.
     pub sync_every: Option<Duration>,
+    /// How often a generation of the activity log begins, where a test cannot wait.
+    pub activity_every: Option<Duration>,
     /// How many files the daemon may have open, where a test wants few.
     pub open_files: Option<u32>,
     _images: Vec<Image>,
@@ -261,6 +263,7 @@ impl Protected {
             run,
             patience: None,
             sync_every: None,
+            activity_every: None,
             open_files: None,
             _images: images,
             _mounts: mounts,
@@ -282,6 +285,7 @@ impl Protected {
         let times = [
             ("STANDIN_SET_ASIDE_AFTER_MS", self.patience),
             ("STANDIN_SOURCE_SYNC_EVERY_MS", self.sync_every),
+            ("STANDIN_ACTIVITY_EVERY_MS", self.activity_every),
         ];
         for (name, time) in times.into_iter().filter_map(|(name, time)| Some((name, time?))) {
             command.env(name, time.as_millis().to_string());

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use rustix::mount::UnmountFlags;
 
-use crate::host::{self, Protected, Setup, clear_mounts, heavy, require_program, run};
+use crate::activity;
+use crate::host::{self, Protected, clear_mounts, heavy, require_program, run};
 use crate::random::setting;
 use crate::sys::cut_power;
 use crate::tree::Rules;
@@ -25,13 +26,13 @@ const FILES: u64 = 24;
 const DISK_LEN: u64 = 600 << 20;
 
 /// A file system of its own under the protected directory; unmounted on drop.
-struct Disk {
-    image: PathBuf,
-    at: PathBuf,
+pub struct Disk {
+    pub image: PathBuf,
+    pub at: PathBuf,
 }
 
 impl Disk {
-    fn new(kind: &str, protected: &Protected) -> Disk {
+    pub fn new(kind: &str, protected: &Protected) -> Disk {
         let (image, at) = (protected.base.path().join("disk.image"), protected.backing.clone());
         File::create_new(&image).and_then(|file| file.set_len(DISK_LEN)).expect("an image");
         run(Command::new(require_program(&format!("mkfs.{kind}"))).arg("-q").arg(&image));
@@ -40,11 +41,11 @@ impl Disk {
         disk
     }
 
-    fn mount(&self) {
+    pub fn mount(&self) {
         run(Command::new("mount").args(["-o", "loop"]).arg(&self.image).arg(&self.at));
     }
 
-    fn unmount(&self) {
+    pub fn unmount(&self) {
         host::unmount_for_good(&self.image, &self.at);
     }
 }
@@ -137,14 +138,21 @@ fn write(root: &Path, seed: u64, disk: &Disk, protected: &mut Protected) -> u64 
 /// differed, and were called equal.
 fn lose_power(kind: &str) {
     let _alone = heavy();
-    let (rounds, seed) = (setting("STANDIN_POWER_ROUNDS").unwrap_or(2), setting("STANDIN_SEED").unwrap_or(1));
-    let mut protected = Protected::prepare(Setup::default());
+    let (rounds, seed) = (setting("STANDIN_POWER_ROUNDS").unwrap_or(3), setting("STANDIN_SEED").unwrap_or(1));
+    let mut protected = Protected::prepare(activity::strict());
     let disk = Disk::new(kind, &protected);
     for dir in ["a", "b"] {
         fs::create_dir(protected.backing.join(dir)).expect("a directory");
     }
     for round in seed..seed + rounds {
+        // With generations that come and go meanwhile, or one, or a log that is not whole yet.
+        protected.activity_every = (round % 3 == 0).then_some(Duration::from_millis(50));
         protected.start_again();
+        if round % 3 != 2 {
+            // Nothing is noted where nothing flows.
+            protected.wait_sync();
+            activity::wait_noted(&protected);
+        }
         let root = protected.mount.clone();
         let worked = write(&root, round, &disk, &mut protected);
         clear_mounts(&protected.mount);
@@ -156,6 +164,7 @@ fn lose_power(kind: &str) {
         // What was allocated and never written when the power went is a hole or zeros, by what of
         // it happens to be cached. Files here are smaller than the slack: bytes and times count.
         protected.assert_in_sync_by(&Rules { hole_slack: 64 << 10, ..Rules::default() });
+        println!("{kind}: {} files were in doubt", activity::status(&protected)["activity"]["in_doubt"]);
         protected.stop();
     }
     drop(protected);

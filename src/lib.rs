@@ -16,6 +16,7 @@
 //! - [`intercept`]: FUSE in, ops out; the only user of `fuser`
 //! - [`queue`]: one order for all threads, bounded
 //! - [`map`]: what was changed since which position, for a target that has lost its place in the queue
+//! - [`activity`]: whose content was being changed, on disk before it is, for a start after a power loss
 //! - [`link`]: QUIC, keys, heartbeats; the only user of `quinn` and `tokio`
 //! - [`connection`]: states, reconnection, what to do after a handshake; pure
 //! - [`pairing`]: tokens, and which key may send which set
@@ -50,6 +51,7 @@
 #![deny(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
+pub mod activity;
 pub mod apply;
 pub mod bench;
 pub mod blocks;

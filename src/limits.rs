@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+mod activity;
 mod disk_queue;
+pub use activity::*;
 pub use disk_queue::*;
 
 /// Longest name of a directory entry, in bytes (Linux `NAME_MAX`).

@@ -28,8 +28,8 @@ use super::verify::Verify;
 use crate::limits::{MAP_SIZE, QUEUE_MEMORY};
 use crate::units::{parse_duration, parse_size};
 use crate::words::{
-    Compression, DeleteLimit, LimitPlan, OrphanChoice, Profile, SchedulePlan, Target, TimeOfDay, VerifyMode,
-    WhenFull,
+    ActivityLogging, Compression, DeleteLimit, LimitPlan, OrphanChoice, Profile, SchedulePlan, Target,
+    TimeOfDay, VerifyMode, WhenFull,
 };
 pub use mirror::{Mirror, MirrorCommand};
 pub use set::{RulesAsked, Set, SetCommand};
@@ -187,6 +187,9 @@ pub struct Protect {
     /// Memory for what has changed since a target was in line; twice that for each target that is away
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value_t = MAP_SIZE as u64)]
     pub map_size: u64,
+    /// Whether it is noted on disk whose content is being changed
+    #[arg(long, value_enum, default_value_t)]
+    pub activity_log: ActivityLogging,
     /// How writes of programs reach the daemon: what it costs, and what a power cut leaves
     #[arg(long, value_enum, default_value_t = Profile::Default)]
     pub profile: Profile,

@@ -36,10 +36,10 @@ pub use orphans::{OrphanStatus, OrphansRequest, PathText, RemoveOrphans, Removed
 pub use process::{ProcessMeter, ProcessStatus};
 pub use server::{Caller, Handler, Server};
 pub use status::{
-    Alert, Amount, AsideStatus, CaptureStatus, ClockSet, CompressionStatus, ConnectedSource, ConnectionState,
-    ConnectionStatus, FsyncStatus, GenerationStatus, Lag, LeftOutStatus, LimitStatus, LinkStatus,
-    MirrorProgress, MirrorStatus, Phase, ReplicaStatus, Retrying, Role, RoleName, ScheduleStatus, SetAside,
-    SourceStatus, Status, TargetKind, TargetStatus, VerifiedStatus,
+    ActivityStatus, Alert, Amount, AsideStatus, CaptureStatus, ClockSet, CompressionStatus, ConnectedSource,
+    ConnectionState, ConnectionStatus, FsyncStatus, GenerationStatus, Lag, LeftOutStatus, LimitStatus,
+    LinkStatus, MirrorProgress, MirrorStatus, Phase, ReplicaStatus, Retrying, Role, RoleName, ScheduleStatus,
+    SetAside, SourceStatus, Status, TargetKind, TargetStatus, VerifiedStatus,
 };
 
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -106,9 +106,32 @@ pub struct SourceStatus {
     /// What is noted as changed, for targets that lose their place; the oldest generation first.
     #[serde(default)]
     pub map: Vec<GenerationStatus>,
+    #[serde(default)]
+    pub activity: ActivityStatus,
     /// The rules of the set, in their order; without one everything is replicated.
     #[serde(default)]
     pub rules: Vec<String>,
+}
+
+/// The activity log: what a power loss of this host would cost.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ActivityStatus {
+    /// Changes of content are noted.
+    pub kept: bool,
+    /// After a power loss only what is noted would be compared by content.
+    pub whole: bool,
+    /// Why everything would be.
+    pub why: String,
+    /// Files that are noted now, beside those that were born since.
+    pub hot: u64,
+    /// Records that were written, with so many syncs of its disk.
+    pub records: u64,
+    pub commits: u64,
+    /// How often a change has waited for that, and for how long in all.
+    pub waits: u64,
+    pub waited_ms: u64,
+    /// Files that the start has found noted after a power loss, for targets that were not in line since.
+    pub in_doubt: u64,
 }
 
 /// A generation of the map.

@@ -51,6 +51,7 @@ pub(crate) fn sample_source() -> SourceStatus {
         connections: vec![sample_connection()],
         fsync: FsyncStatus::default(),
         map: Vec::new(),
+        activity: ActivityStatus::default(),
         rules: Vec::new(),
     }
 }

@@ -84,6 +84,8 @@ pub struct Node {
     /// Targets have it although none of its names is in the set: it is getting one. Changed under the
     /// object lock only.
     pub is_staged: AtomicBool,
+    /// In which generation of the activity log it is hot, as far as that is remembered.
+    pub hot: AtomicU64,
     /// How the object has to be found.
     pub left: Left,
     /// Of a directory.
@@ -205,6 +207,7 @@ impl Objects {
             file_type: sighting.file_type,
             is_nameless: AtomicBool::new(false),
             is_staged: AtomicBool::new(false),
+            hot: AtomicU64::new(0),
             left: Left::default(),
             kept_listing: KeptListing::default(),
             keep_descriptor: AtomicBool::new(sighting.handle.is_none()),

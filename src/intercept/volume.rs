@@ -329,6 +329,7 @@ impl Volume {
         let descriptor = if handle.is_none() { Some(fd) } else { None };
         let node = self.pin(handle, descriptor, &stat)?;
         node.left.learn(&stat);
+        self.is_born(&node, &stat);
         node.set_place(parent.id, name.as_bytes());
         Ok((node, stat))
     }
@@ -453,6 +454,11 @@ pub(super) fn file_type(stat: &Stat) -> u32 {
 /// Permission bits, with setuid, setgid and sticky.
 pub(super) fn permissions(stat: &Stat) -> u32 {
     stat.st_mode & 0o7777
+}
+
+/// When anything of it was changed last.
+pub(super) fn changed(stat: &Stat) -> Timestamp {
+    Timestamp { seconds: stat.st_ctime, nanoseconds: stat.st_ctime_nsec as u32 }
 }
 
 pub(super) fn mtime(stat: &Stat) -> Timestamp {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use parking_lot::Condvar;
 
 use super::behind::{Behind, Mark, Marks, Volume};
+use super::leave::Leave;
 use super::overflow::{OnDisk, Overflow};
 use super::packet::{Draft, Haste, Packet, held_by};
 use super::segment_files::DiskPlace;
@@ -49,6 +50,7 @@ pub struct Queue {
     pub(super) tail: RankedMutex<Tail>,
     /// What memory has no room for.
     pub(super) overflow: Option<Overflow>,
+    pub(super) leave: Leave,
     captured_packets: AtomicU64,
     captured_bytes: AtomicU64,
 }
@@ -139,6 +141,7 @@ impl Queue {
                 },
             ),
             overflow,
+            leave: Leave::default(),
             captured_packets: AtomicU64::new(0),
             captured_bytes: AtomicU64::new(0),
         })

@@ -15,6 +15,7 @@
 //! nor reading performs I/O: two threads of the queue do.
 
 mod behind;
+mod leave;
 mod list;
 mod overflow;
 mod packet;

@@ -8,9 +8,12 @@ use rustix::fs::{self, AtFlags, FileType, Statx, StatxFlags, StatxTimestamp};
 
 use crate::packet::{Attributes, Birth, Bounded, Timestamp};
 
+/// What is asked of an object.
+pub(super) const LOOKED_AT: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
+
 /// Status of the object behind a descriptor.
 pub fn stat(fd: BorrowedFd<'_>) -> io::Result<Statx> {
-    Ok(fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?)
+    Ok(fs::statx(fd, c"", AtFlags::EMPTY_PATH, LOOKED_AT)?)
 }
 
 pub fn timestamp(time: StatxTimestamp) -> Timestamp {

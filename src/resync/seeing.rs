@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlag
 
 use super::CopyError;
 use super::error::is_of_the_object;
-use super::look::{attributes, birth, stat, timestamp};
+use super::look::{LOOKED_AT, attributes, birth, stat, timestamp};
 use super::place::{ListedFile, TreePath};
 use crate::limits::XATTRS_INLINE_MAX;
 use crate::packet::{Birth, Ids, LaneItem, LeftOut, ListedObject, Name, ObjectId, Timestamp, Xattr};
@@ -121,9 +121,13 @@ impl Eyes {
         (status.stx_dev_major, status.stx_dev_minor) == self.device
     }
 
-    /// Whether it may have changed since the moment from which on everything is suspect.
+    /// Whether it may have changed since the moment from which on everything is suspect, or was born since: a clock
+    /// that was set back may have stamped the change.
     pub fn is_suspect(&self, status: &Statx) -> bool {
-        self.suspect_since.is_some_and(|since| latest(timestamp(status.stx_ctime)) >= since)
+        let born = status.stx_mask & StatxFlags::BTIME.bits() != 0;
+        let born = born.then(|| timestamp(status.stx_btime));
+        let newest = Some(timestamp(status.stx_ctime)).max(born).map(latest);
+        self.suspect_since.is_some_and(|since| newest >= Some(since))
     }
 
     /// Where a directory is now, from the root on; `None` where it is too deep to be told, or outside.
@@ -142,7 +146,7 @@ impl Eyes {
     /// What a name holds, without opening it and without following it.
     pub fn status_at(&self, dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Statx> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-        Ok(statx(dir, name, flags, StatxFlags::BASIC_STATS)?)
+        Ok(statx(dir, name, flags, LOOKED_AT)?)
     }
 
     /// Looks at one entry.

@@ -80,6 +80,7 @@ impl Source {
             fence: Arc::default(),
             marks,
             map: None,
+            merge: None,
             touched: false,
             when_full,
             kept,

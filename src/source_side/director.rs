@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, tick};
 
+use super::activity::Keeper;
 use super::board::{Board, Posted, Poster};
 use super::commands::{self, Begun};
 use super::connection::Connection;
@@ -395,7 +396,9 @@ impl Director {
             .map_err(|error| io_failure("verifications have no thread", &error))?;
         self.ground.volume.watch_for_others();
         let serving = mount.serve().map_err(|error| io_failure("the mount cannot be served", &error))?;
-        let rounds = Rounds::begin(&self.ground, &serving, flusher, (writeback, planned));
+        let keeper = Keeper::begin(&self.ground)
+            .map_err(|error| io_failure("the activity log has no thread", &error))?;
+        let rounds = Rounds::begin(&self.ground, &serving, flusher, (writeback, keeper, planned));
         Ok((serving, rounds))
     }
 

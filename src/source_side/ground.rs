@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::activity::Merge;
 use super::durability::TargetDurability;
 use super::mount_options::BackingMount;
 use crate::control::ProcessMeter;
@@ -33,6 +34,8 @@ pub struct Ground {
     pub fingerprint: Option<Fingerprint>,
     /// With `--fsync=target`.
     pub durability: Option<Arc<TargetDurability>>,
+    /// What was in doubt at the start, after a power loss.
+    pub merge: Option<Arc<Merge>>,
     /// How programs may get past the mount.
     pub ways: Ways,
     /// What a person was told at the start, for the status.

@@ -77,6 +77,7 @@ impl Scene {
             fence: fence.clone(),
             marks: marks.clone(),
             map: None,
+            merge: None,
             touched: false,
             when_full: WhenFull::default(),
             kept: Default::default(),

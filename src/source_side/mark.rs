@@ -27,7 +27,7 @@ use crate::packet::{Incarnation, Position, Sequence, Timestamp};
 
 /// Clocks of a file system tick coarser than the system's: what happened this long before a
 /// moment still counts as after it.
-const CLOCK_SLACK: Duration = Duration::from_secs(2);
+pub(super) const CLOCK_SLACK: Duration = Duration::from_secs(2);
 
 /// A leap second. Adjusting a clock's rate (NTP) moves both clocks alike: anything more is a set
 /// clock. Smaller than [`CLOCK_SLACK`], which makes up for it.
@@ -71,6 +71,11 @@ impl Mark {
     /// The target had all of it when it had made this durable.
     pub fn reached(self, reached: Reached) -> Mark {
         Mark { reached: Some(reached), ..self }
+    }
+
+    /// It was noted in this run.
+    pub fn is_of(&self, run: Incarnation) -> bool {
+        self.reached.is_some_and(|reached| reached.run == run)
     }
 
     /// A target that has made `durable` durable was farther when this was noted: it was set back. `runs`:
@@ -175,6 +180,11 @@ pub struct ClockWatch {
 impl ClockWatch {
     pub fn begin() -> ClockWatch {
         ClockWatch { booted_ms: wall_and_boot().1 }
+    }
+
+    /// As [`ClockWatch::was_set`], and the next look finds it again.
+    pub fn is_set(&self) -> bool {
+        is_step(wall_and_boot().1, self.booted_ms)
     }
 
     /// Whether it was set since the last look. Costs next to nothing.

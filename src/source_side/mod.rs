@@ -31,6 +31,7 @@
 //! | | `flush/`, `writeback` | shared mappings reach the daemon; whether the directory's disk takes writes |
 //! | end | `stop`, `keepers`, `words` | unmount, drain, what is left; who else holds the mount; what is said |
 
+mod activity;
 mod asking;
 mod board;
 mod commands;

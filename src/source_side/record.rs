@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::activity::Merge;
 use super::identity::{Found, Label, Stamp};
 use super::kept::Kept;
-use super::mark::{Clock, EVERYTHING, Mark, PageCache};
+use super::mark::{Clock, EVERYTHING, Mark, PageCache, Reached};
+use crate::activity::{Found as LeftLog, Known as LeftHot};
 use crate::connection::Wish;
 use crate::limits::RUNS_KEPT;
 use crate::packet::{Epoch, Incarnation, Position, SetId};
@@ -58,6 +61,9 @@ pub struct SetRecord {
     /// Where the changes of the last run are as long as it has not settled.
     #[serde(default)]
     pub page_cache: Option<PageCache>,
+    /// The host has lost power, and some target was not brought into line since.
+    #[serde(default)]
+    pub merging: Option<Merging>,
     /// Why everything has to be compared, whatever the times say: a change could not be captured.
     #[serde(default)]
     pub diverged: Option<String>,
@@ -90,6 +96,13 @@ pub struct FencedRecord {
     /// The target that said so, as it was typed.
     pub told_by: String,
     pub since_unix_ms: u64,
+}
+
+/// What is known of runs that a power loss has ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Merging {
+    /// Nothing was sent above these.
+    pub ceilings: Vec<Reached>,
 }
 
 /// What a replica says of itself to who wants to stand in with it.
@@ -186,15 +199,54 @@ impl SetRecord {
     pub fn forget_moments(&mut self) {
         self.marks.clear();
         (self.restored_from, self.restored_at) = (None, None);
+        self.merging = None;
         self.connections.values_mut().for_each(|connection| connection.kept.first_copy = None);
     }
 
     /// Keeps of what moments say only what the clock bears out.
-    fn retain_moments(&mut self, is_whole: bool, clock: &Clock) {
-        self.marks.retain(|_, mark| is_whole && mark.suspect_since(clock) != EVERYTHING);
+    fn retain_moments(&mut self, left: &Left, clock: &Clock) {
+        let counts = !matches!(left, Left::Unknown);
+        self.marks.retain(|_, mark| counts && mark.suspect_since(clock) != EVERYTHING);
+        // What a copy had sent of what it was at, and the disk has not, no log knows.
+        let is_here = matches!(left, Left::Here { .. });
         for connection in self.connections.values_mut() {
-            connection.kept.first_copy.take_if(|copy| !is_whole || !copy.counts(clock));
+            connection.kept.first_copy.take_if(|copy| !is_here || !copy.counts(clock));
         }
+    }
+
+    /// What is in doubt on targets whose marks count, of what the log has told.
+    pub fn merge_of(&self, known: &LeftHot) -> Option<Arc<Merge>> {
+        let merging = self.merging.as_ref()?;
+        Some(Arc::new(Merge::of(known, &merging.ceilings, &self.runs)))
+    }
+
+    /// How the last run has left the directory.
+    fn left(&mut self, is_here: bool, found: &LeftLog) -> Left {
+        let is_merging = self.merging.is_some();
+        let carried = || found.carried.as_ref().ok().cloned();
+        match is_here {
+            true if !is_merging => Left::Here { owed: None },
+            true => carried().map_or(Left::Unknown, |known| Left::Here { owed: Some(known) }),
+            false => self.left_by_power_loss(found).map_or(Left::Unknown, Left::Logged),
+        }
+    }
+
+    /// What its log says, if that is all: nobody was seen to write past it.
+    fn left_by_power_loss(&mut self, found: &LeftLog) -> Option<LeftHot> {
+        let known = match &found.all {
+            Err(why) => {
+                log::info!("the activity log does not say what a power loss has left: {why}");
+                return None;
+            }
+            Ok(_) if self.touched || self.restored_from.is_some() => return None,
+            Ok(known) => known.clone(),
+        };
+        let run = *self.runs.last()?;
+        self.merging.get_or_insert_default().ceilings.push(Reached { run, sequence: known.ceiling });
+        // Who is named no more is in line with nothing.
+        let connections = &self.connections;
+        self.marks.retain(|target, _| connections.get(target).is_some_and(|known| !known.disconnected));
+        Some(known)
     }
 }
 
@@ -203,6 +255,17 @@ impl ConnectionRecord {
         let uuid = format!("{:032x}", store::random_u128());
         ConnectionRecord { uuid, answered: false, disconnected: false, kept: Kept::default() }
     }
+}
+
+/// How a run has left the directory.
+enum Left {
+    /// As it was shown to targets, but for what was owed then.
+    Here {
+        owed: Option<LeftHot>,
+    },
+    /// Behind them in what its log says.
+    Logged(LeftHot),
+    Unknown,
 }
 
 /// The record of a set and where it lies. Dropped, another daemon may take over.
@@ -296,16 +359,36 @@ impl SetState {
 
     /// A run begins, with its changes in this page cache. What the marks say counts for it only
     /// if the last run left the directory as it had shown it to its targets. What does not count
-    /// now never counts again: the copy that makes it good may be interrupted.
-    pub fn begin(&mut self, run: Incarnation, page_cache: Option<PageCache>, clock: &Clock) {
+    /// now never counts again: the copy that makes it good may be interrupted. Gives what is owed to targets whose
+    /// marks count, whatever times say.
+    pub fn begin(
+        &mut self,
+        run: Incarnation,
+        page_cache: Option<PageCache>,
+        clock: &Clock,
+        found: &LeftLog,
+    ) -> Option<LeftHot> {
+        let cache = self.record.page_cache.take();
+        let is_here = self.record.settled || cache.is_some_and(|cache| cache.is_still(page_cache.as_ref()));
+        let left = self.record.left(is_here, found);
+        self.record.retain_moments(&left, clock);
+        if self.record.marks.is_empty() {
+            self.record.merging = None;
+        }
         self.record.runs.push(run);
         let forgotten = self.record.runs.len().saturating_sub(RUNS_KEPT);
         self.record.runs.drain(..forgotten);
-        let left = self.record.page_cache.take();
-        let is_whole = self.record.settled || left.is_some_and(|left| left.is_still(page_cache.as_ref()));
-        self.record.retain_moments(is_whole, clock);
         self.record.settled = false;
         self.record.page_cache = page_cache;
+        match left {
+            Left::Here { owed } => owed,
+            Left::Logged(known) => Some(known),
+            Left::Unknown => {
+                self.record.merging = None;
+                None
+            }
+        }
+        .filter(|_| self.record.merging.is_some())
     }
 }
 
@@ -360,6 +443,7 @@ impl Restoring {
             birth_epoch: Some(record.birth_epoch().saturating_add(1)),
             settled: true,
             page_cache: None,
+            merging: None,
             diverged: None,
             touched: false,
             rules: Rules::default(),
@@ -405,6 +489,7 @@ fn fresh(tree: &Path, found: &Found, stranger: Stranger) -> SetRecord {
         stamps: Vec::new(),
         settled: false,
         page_cache: None,
+        merging: None,
         diverged: None,
         touched: false,
         rules: Rules::default(),

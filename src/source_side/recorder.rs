@@ -18,6 +18,7 @@ use super::kept::Kept;
 use super::mark::{Clock, Mark, Marks, Reached};
 use super::record::{FencedRecord, SetRecord, SetState};
 use super::settling::Disk;
+use crate::packet::Incarnation;
 use crate::sets::Rules;
 
 /// Between two tries.
@@ -66,6 +67,23 @@ impl Recorder {
         }
     }
 
+    /// Whether every target that was owed something since a power loss has it, as of this run.
+    pub fn ends_merge(&mut self, run: Incarnation) -> bool {
+        let connections = &self.record.connections;
+        let is_named = |target: &String| connections.get(target).is_some_and(|known| !known.disconnected);
+        let is_owed = |mark: &Mark| !mark.is_of(run);
+        let lacks = self.record.marks.iter().any(|(target, mark)| is_named(target) && is_owed(mark));
+        if self.record.merging.is_none() || lacks {
+            return false;
+        }
+        let marks = self.record.marks.clone();
+        // Whoever is named again later was owed something, too.
+        self.record.marks = marks.into_iter().filter(|(_, mark)| mark.is_of(run)).collect();
+        self.record.merging = None;
+        self.save(None);
+        true
+    }
+
     /// What is to stay of connections over a restart. What comes is dropped when it is on disk, or cannot be
     /// written.
     pub fn keep(&mut self, kept: impl Iterator<Item = (String, Kept)>) -> Receiver<()> {
@@ -106,11 +124,14 @@ impl Recorder {
         }
     }
 
-    /// What was noted by the clock before is worth nothing.
-    pub fn clock_was_set(&mut self) {
+    /// What was noted by the clock before is worth nothing. What comes is dropped when that is on disk, or cannot be
+    /// written.
+    pub fn clock_was_set(&mut self) -> Receiver<()> {
         log::warn!("the clock was set: until targets are up to date again, everything counts as changed");
         self.record.forget_moments();
-        self.save(None);
+        let (trying, tried) = bounded(1);
+        self.save(Some(trying));
+        tried
     }
 
     /// A change could not be captured: from now on no target is noted to have everything.

@@ -202,6 +202,7 @@ mod tests {
             fence: Arc::default(),
             marks: Arc::default(),
             map: None,
+            merge: None,
             touched: false,
             when_full: Default::default(),
             kept: Default::default(),

@@ -4,6 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, TryRecvError};
+
+use super::activity::Keeper;
 use super::connection::Connection;
 use super::flush::Flusher;
 use super::ground::Ground;
@@ -34,8 +37,11 @@ pub struct Rounds {
     pub mount: MountWatch,
     pub options: OptionsWatch,
     _writeback: WritebackWatch,
+    _keeper: Option<Keeper>,
     pub planned: PlannedChecks,
     clock: ClockWatch,
+    /// What was noted by the clock before is being forgotten.
+    forgetting: Option<Receiver<()>>,
     notes: SyncNotes,
     /// As the record was told last.
     kept: Vec<(u32, Kept)>,
@@ -53,7 +59,7 @@ impl Rounds {
         ground: &Ground,
         serving: &Serving,
         flusher: Flusher,
-        (writeback, planned): (WritebackWatch, PlannedChecks),
+        (writeback, keeper, planned): (WritebackWatch, Option<Keeper>, PlannedChecks),
     ) -> Rounds {
         let directory = &ground.options.directory;
         Rounds {
@@ -61,8 +67,10 @@ impl Rounds {
             mount: MountWatch::begin(directory),
             options: OptionsWatch::begin(directory, serving.device(), ground.backing_mount.clone()),
             _writeback: writeback,
+            _keeper: keeper,
             planned,
             clock: ClockWatch::begin(),
+            forgetting: None,
             notes: SyncNotes::default(),
             kept: Vec::new(),
             next_look: Instant::now(),
@@ -76,10 +84,7 @@ impl Rounds {
     pub fn make(&mut self, ground: &Ground, connections: &[Arc<Connection>], recorder: &mut Recorder) {
         self.give_back_after_backlog(&ground.queue);
         self.keep(connections, recorder);
-        if self.clock.was_set() {
-            self.notes = SyncNotes::default();
-            recorder.clock_was_set();
-        }
+        self.look_at_the_clock(ground, recorder);
         if is_due(&mut self.next_note, NOTE_EVERY) {
             self.note_touched(ground, connections, recorder);
             match ground.volume.divergence().why() {
@@ -97,8 +102,23 @@ impl Rounds {
                 None => {
                     recorder.note_rules(&rules::in_force(&ground.volume));
                     recorder.note(self.notes.look(ground, connections));
+                    end_merge(ground, recorder);
                 }
             }
+        }
+    }
+
+    /// Who keeps the activity log waits for it where the clock was set.
+    fn look_at_the_clock(&mut self, ground: &Ground, recorder: &mut Recorder) {
+        let at = Instant::now();
+        if self.clock.was_set() {
+            self.notes = SyncNotes::default();
+            self.forgetting = Some(recorder.clock_was_set());
+        }
+        let is_forgotten = |tried: &mut Receiver<()>| tried.try_recv() != Err(TryRecvError::Empty);
+        self.forgetting.take_if(is_forgotten);
+        if self.forgetting.is_none() {
+            ground.volume.activity().into_iter().for_each(|log| log.clock_is_looked_at(at));
         }
     }
 
@@ -162,6 +182,14 @@ impl Rounds {
             crate::sys::give_back_memory();
             (self.backlog, self.emptied) = (0, None);
         }
+    }
+}
+
+/// Every target has what was in doubt since a power loss.
+fn end_merge(ground: &Ground, recorder: &mut Recorder) {
+    if recorder.ends_merge(ground.queue.last().incarnation) {
+        log::info!("every target has what was in doubt since the power loss");
+        ground.volume.activity().into_iter().for_each(|log| log.forget_carried());
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::OpenTreeFlags;
 
+use super::activity::{self, Merge};
 use super::connection::{Around, Connection, Settings, Watch};
 use super::desk::Desk;
 use super::director::{Director, Event};
@@ -146,10 +147,9 @@ fn prepare(
     must_be_paired(&options, own.as_ref())?;
     let stand_in = StandIn::begin(&options, &mut set, follower)?;
     let run = Incarnation(store::random_u64());
-    set.begin(run, page_cache(options.tree()), &Clock::now());
+    let (owed, merge) = begin_run(&options, &backing, &mut set, run);
     let record = set.record.clone();
-    let origin = Position::origin(record.epoch, run);
-    let queue = open_queue(&options, origin)?;
+    let queue = open_queue(&options, Position::origin(record.epoch, run))?;
     let ids = stand_in.as_ref().map_or_else(|| record.birth_epoch().into(), |stand_in| stand_in.ids.clone());
     let volume = open_volume(&options, &backing, &queue, ids.clone())?;
     super::rules::begin(&options, &record, &volume)?;
@@ -165,6 +165,7 @@ fn prepare(
         unwritten_at: &unwritten_at,
         marks: &marks,
         ids: &ids,
+        merge: merge.as_ref(),
     };
     let connections = connect(&options, &knows, &mut set, own.as_ref())?;
     for target in set.record.disconnect_all_but(&options.targets) {
@@ -176,6 +177,7 @@ fn prepare(
     identity::write(&backing, record.set)
         .map_err(|error| io_failure("the backing directory cannot be marked", &error))?;
     stamp_run(&mut set, &backing, found.stamp)?;
+    activity::begin(&options, run, (&backing, &queue, &volume), owed.as_ref());
     let ground = Arc::new(Ground {
         options,
         set: record.set,
@@ -188,6 +190,7 @@ fn prepare(
         meter: ProcessMeter::open(),
         fingerprint: own.map(|identity| identity.fingerprint()),
         durability,
+        merge,
         ways: checked.ways,
         warnings: checked.warnings,
     });
@@ -207,6 +210,19 @@ fn open_volume(
     })?;
     let map = Arc::new(Map::new(options.map_size, queue.last().sequence));
     Ok(Arc::new(volume.by(options.profile).marking(map)))
+}
+
+/// Gives what is in doubt on targets since a power loss, beside what change times tell.
+fn begin_run(
+    options: &ProtectOptions,
+    backing: &OwnedFd,
+    set: &mut SetState,
+    run: Incarnation,
+) -> (Option<crate::activity::Known>, Option<Arc<Merge>>) {
+    let left = activity::left(options, backing, &set.record);
+    let owed = set.begin(run, page_cache(options.tree()), &Clock::now(), &left);
+    let merge = owed.as_ref().and_then(|known| set.record.merge_of(known));
+    (owed, merge)
 }
 
 /// What memory has no room for goes to the disk from here on.
@@ -365,6 +381,8 @@ struct Knows<'a> {
     unwritten_at: &'a Mark,
     marks: &'a Arc<Marks>,
     ids: &'a Ids,
+    /// What is in doubt since a power loss.
+    merge: Option<&'a Arc<Merge>>,
 }
 
 fn connect(
@@ -419,6 +437,7 @@ fn connect(
             marks: knows.marks.clone(),
             touched: set.record.touched,
             map: knows.volume.map().cloned(),
+            merge: knows.merge.cloned(),
             when_full: options.when_full,
             kept,
             delete_guard: options.delete_guard,

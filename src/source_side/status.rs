@@ -11,6 +11,7 @@ use super::flush::Flusher;
 use super::ground::Ground;
 use super::kept::{LastVerified, WhatVerified};
 use super::sync::lacks_comparison;
+use crate::activity::Standing;
 use crate::connection::Outlook;
 use crate::control::{
     Alert, Amount, CaptureStatus, CompressionStatus, ConnectionStatus, FsyncStatus, GenerationStatus, Lag,
@@ -58,6 +59,7 @@ fn source(ground: &Ground, posted: &Posted) -> SourceStatus {
             .collect(),
         fsync: fsync(ground),
         map: map(ground),
+        activity: super::activity::status(ground),
         rules: super::rules::in_force(&ground.volume).0.iter().map(ToString::to_string).collect(),
     }
 }
@@ -168,6 +170,7 @@ fn alerts(ground: &Ground, posted: &Posted) -> Vec<Alert> {
             text: format!("{} may stay unseen for long: {why}.", gathered(ground.options.profile)),
         });
     }
+    alerts.extend(activity_log(ground));
     alerts.extend(open_past_the_mount(ground));
     alerts.extend(ground.volume.divergence().touched().map(|path| Alert {
         severity: Severity::Ok,
@@ -195,6 +198,20 @@ fn fenced(ground: &Ground) -> Option<Alert> {
         fenced.told_by
     );
     Some(Alert { severity: Severity::Critical, code: "stood_in_for".into(), text })
+}
+
+/// A log that failed is not kept again before the next start.
+fn activity_log(ground: &Ground) -> Option<Alert> {
+    let fill = ground.volume.activity()?.fill();
+    let Standing::Failed(why) = fill.standing else { return None };
+    Some(Alert {
+        severity: Severity::Warning,
+        code: "activity_log_failed".into(),
+        text: format!(
+            "The activity log is not kept any more ({why}). Programs and targets go on; after a power loss of this \
+             host all content is compared. Mend its disk, and start the protection again."
+        ),
+    })
 }
 
 fn not_followed(why: &str) -> Alert {

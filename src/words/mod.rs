@@ -1,5 +1,6 @@
 //! Words that several rooms use: what was asked for, what is allowed, who somebody is, what is counted.
 
+mod activity;
 mod allow;
 mod compression;
 mod copy_mode;
@@ -20,6 +21,7 @@ mod verify_plan;
 mod wall_clock;
 mod when_full;
 
+pub use activity::ActivityLogging;
 pub use allow::Allow;
 pub use compression::Compression;
 pub use copy_mode::{CopyMode, HashKind};

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::activity::ActivityLogging;
 use super::compression::Compression;
 use super::delete_limit::DeleteLimit;
 use super::deletes::Deletes;
@@ -49,6 +50,8 @@ pub struct ProtectOptions {
     pub queue_disk: Option<QueueDisk>,
     /// A generation of the map, bytes; at least [`crate::limits::MAP_SIZE_MIN`].
     pub map_size: usize,
+    /// Whether it is noted whose content is being changed.
+    pub activity_log: ActivityLogging,
     /// What the kernel has gathered (writes through shared mappings; in batch all) stays unseen no
     /// longer than this; without, until it writes them back or somebody waits for them.
     pub mmap_lag: Option<Duration>,
@@ -242,6 +245,7 @@ impl ProtectOptions {
             queue_memory: crate::limits::QUEUE_MEMORY,
             queue_disk: Some(QueueDisk { parent: None, limit: None }),
             map_size: crate::limits::MAP_SIZE,
+            activity_log: ActivityLogging::Strict,
             mmap_lag: None,
             profile: Profile::Default,
             when_full: WhenFull::Resync,

@@ -10,8 +10,10 @@
 //! [`Change::unchanged`] says so of one that failed and is known to have left everything as it was.
 //!
 //! What an op appends was said before its locks were taken, and is locked: both are asserted. What a change
-//! touches is marked in the map right before it is made: a target that never gets the op is shown it.
+//! touches is marked in the map right before it is made: a target that never gets the op is shown it. What it
+//! changes the content of is hot in the activity log before it has a lock (`hot`).
 
+mod hot;
 mod locks;
 mod looks;
 mod marks;
@@ -27,8 +29,8 @@ use std::ffi::OsStr;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use rustix::fs::Stat;
@@ -38,6 +40,7 @@ use super::growth::{Answers, Growing};
 use super::objects::{Node, NodeState};
 use super::parking::{self, Parking};
 use super::volume::Volume;
+use crate::activity::ActivityLog;
 use crate::limits::QUEUE_PACKET_COST;
 use crate::map::Map;
 use crate::packet::{Entry, ObjectId, Op, ToWhom};
@@ -69,6 +72,7 @@ pub struct Changes {
     ongoing: Ongoing,
     counters: Counters,
     map: Option<Arc<Map>>,
+    activity: OnceLock<Arc<ActivityLog>>,
 }
 
 impl Changes {
@@ -76,6 +80,7 @@ impl Changes {
         Changes {
             queue,
             map: None,
+            activity: OnceLock::new(),
             tree: TreeLock::default(),
             ongoing: Ongoing::default(),
             counters: Counters::default(),
@@ -278,7 +283,7 @@ impl<'a> Prepared<'a> {
         let dirs = touched.names.iter().map(|(dir, _)| volume.descriptors.of(dir));
         let dirs = dirs.collect::<FsResult<Vec<_>>>()?;
         let node = touched.object.as_ref().map(|object| &**object.node);
-        let tree = volume.changes.tree.take(tree, &volume.changes.ongoing);
+        let tree = volume.take_tree(&touched, tree);
         let names = LockedNames::take(touched.dir(0).map(|dir| &**dir), touched.dir(1).map(|dir| &**dir));
         let objects = LockedObjects::take(node, None);
         let mut begun = volume.changes.counters.begin();

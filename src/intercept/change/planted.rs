@@ -29,6 +29,8 @@ pub enum Planted {
     BeginsTooEarly,
     /// Of a size change what comes behind the new size is marked, and not what is behind the old one.
     MarksTheNewSize,
+    /// Content is changed that is not in the activity log.
+    ChangesWhatIsCold,
 }
 
 impl Planted {

@@ -62,7 +62,8 @@ impl Reader {
     }
 
     /// The packets after `after`, in order, until `max_bytes` are exceeded. None where none is queued, and where
-    /// the next one is still to be read from disk: then every reader of the queue is woken when it is there.
+    /// the next one is still to be read from disk or may not go yet: then every reader of the queue is woken when
+    /// it is there.
     ///
     /// Panics as [`Queue::next`] does.
     pub fn next(&self, after: Sequence, max_bytes: usize) -> Vec<Packet> {
@@ -71,6 +72,7 @@ impl Reader {
         if reads {
             self.queue.overflow.iter().for_each(|overflow| overflow.read.ring());
         }
+        self.queue.leave.cut(&mut batch.packets);
         batch.packets
     }
 }

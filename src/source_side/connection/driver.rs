@@ -38,6 +38,7 @@ use crate::packet::{
 };
 use crate::queue::{CursorId, Queue, Reader};
 use crate::resync::{CopyError, Pace};
+use crate::source_side::activity::Merge;
 use crate::source_side::delete_guard::DeleteGuard;
 use crate::source_side::feed::{Lane, PacketFeed, Sent, Stream};
 use crate::source_side::kept::{FirstCopy, LastVerified, WishedMirror};
@@ -98,6 +99,8 @@ pub(crate) struct Driver<S: Surroundings> {
     from_nothing: Option<FirstCopy>,
     trust: Trust,
     lacks: Lacks,
+    /// What is in doubt since a power loss of the source, until the target is in line.
+    merge: Option<Arc<Merge>>,
     /// The directory was restored from the target: until it is in line, names say what it has.
     is_restored: bool,
     /// The target has applied everything up to here: the queue does not hold it for it.
@@ -168,7 +171,9 @@ impl<S: Surroundings> Driver<S> {
         let is_restored = settings.restored_at.is_some();
         let lacks = Lacks::at_start(start.sequence, &settings);
         shared.report.lock().base = lacks.base();
+        let merge = settings.merge.clone();
         Driver {
+            merge,
             around,
             settings,
             queue,

@@ -23,6 +23,7 @@ use std::time::{Instant, SystemTime};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use parking_lot::{Condvar, Mutex};
 
+use super::activity::Merge;
 use super::durability::Standing;
 use super::embedded::Embedded;
 use super::feed::Sent;
@@ -81,6 +82,8 @@ pub struct Settings {
     pub touched: bool,
     /// What changes is marked there.
     pub map: Option<Arc<Map>>,
+    /// What is in doubt since the source's host has lost power.
+    pub merge: Option<Arc<Merge>>,
     pub when_full: WhenFull,
     /// From the run before this one.
     pub kept: Kept,

@@ -7,6 +7,7 @@ use crate::source_side::kept::FirstCopy;
 use crate::source_side::mark::Marks;
 use std::os::unix::ffi::OsStrExt;
 
+mod left;
 mod standing_in;
 
 fn found(label: Label, place: &Path) -> Found {
@@ -128,6 +129,10 @@ fn only_the_directory_itself_is_taken_for_it() {
     assert!(adopted.birth_epoch() > first.birth_epoch());
 }
 
+fn no_log() -> LeftLog {
+    LeftLog { all: Err("there is none".into()), carried: Err("there is none".into()) }
+}
+
 /// After a power loss the source was behind its replica, and its own times said nothing of it:
 /// both were called equal.
 #[test]
@@ -139,7 +144,7 @@ fn marks_count_only_where_nothing_was_lost() {
         let mut state = SetState::open(dir.path(), Path::new("/srv"), &strange, Stranger::Adopt).unwrap();
         state.record.marks.insert("null:".into(), Mark::now());
         (state.record.settled, state.record.page_cache) = (settled, left);
-        state.begin(Incarnation(1), now.clone(), &Clock::now());
+        state.begin(Incarnation(1), now.clone(), &Clock::now(), &no_log());
         assert_eq!(suspect_since(&state.record, "null:", &Clock::now()) != EVERYTHING, counts);
         assert_eq!((state.record.settled, &state.record.page_cache), (false, &now));
         assert_eq!(suspect_since(&state.record, "local:/never", &Clock::now()), EVERYTHING);
@@ -231,7 +236,7 @@ fn a_first_copy_counts_only_where_nothing_was_lost() {
         let now = cache.clone();
         move |state: &mut SetState| {
             (state.record.settled, state.record.page_cache) = (settled, left.clone());
-            state.begin(Incarnation(1), Some(now.clone()), &Clock::now());
+            state.begin(Incarnation(1), Some(now.clone()), &Clock::now(), &no_log());
         }
     };
     check("an orderly end", true, &begin(true, None));
@@ -281,7 +286,7 @@ fn a_restored_directory_is_the_sets_and_its_mark_counts() {
             .done(set, tree, &own, from, Some((mark.clone(), Position::default())))
             .unwrap();
         let mut state = SetState::open(&dir, tree, &own, Stranger::Refuse).unwrap();
-        state.begin(Incarnation(1), None, &Clock::now());
+        state.begin(Incarnation(1), None, &Clock::now(), &no_log());
         let record = state.record.clone();
         assert_eq!((record.set, record.restored_from.as_deref()), (set, Some(from)));
         assert_eq!(suspect_since(&record, from, &Clock::now()), mark.suspect_since(&Clock::now()));

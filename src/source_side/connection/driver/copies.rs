@@ -1,5 +1,6 @@
 //! The copies of a driver: they begin by themselves where only a copy brings the target into line.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::super::copying::{Attempt, Copying, EndSaid};
@@ -10,8 +11,8 @@ use crate::connection::{Event, Flow, Jitter};
 use crate::control::{AsideStatus, MirrorStatus};
 use crate::link::LostBy;
 use crate::packet::{
-    BlockHash, DataState, ItemNumber, LaneItem, LeftOut, OrphanCounts, OrphanRule, Sequence, SourceMessage,
-    Text, Timestamp,
+    BlockHash, DataState, ItemNumber, LaneItem, LeftOut, ObjectId, OrphanCounts, OrphanRule, Sequence,
+    SourceMessage, Text, Timestamp,
 };
 use crate::resync::{Answer, BlockOrder, CopyError, CopyReport, ProgressSnapshot, TargetHad};
 use crate::source_side::kept::FirstCopy;
@@ -56,7 +57,7 @@ impl<S: Surroundings> Driver<S> {
         let had = self.target_had();
         let suspect_since = self.suspect_since();
         let suspects = match &self.suspects {
-            Suspects::These(suspects) => suspects.clone(),
+            Suspects::These(suspects) => self.with_hot(suspects),
             Suspects::All => Arc::default(),
         };
         let sink = session.lane.stamped(session.link.waker());
@@ -169,7 +170,15 @@ impl<S: Surroundings> Driver<S> {
             Trust::SinceAfresh => self.settings.unwritten_at.suspect_since(&now),
             Trust::AsNoted => self.from_nothing.as_ref().map_or(EVERYTHING, |copy| copy.suspect_since(&now)),
         };
-        from_nothing.max(self.settings.marks.suspect_since(&self.settings.target.to_string(), &now))
+        let noted =
+            from_nothing.max(self.settings.marks.suspect_since(&self.settings.target.to_string(), &now));
+        self.merge.as_ref().map_or(noted, |merge| noted.min(merge.since))
+    }
+
+    /// And what the source's disk may have lost.
+    fn with_hot(&self, suspects: &Arc<HashSet<ObjectId>>) -> Arc<HashSet<ObjectId>> {
+        let Some(merge) = &self.merge else { return suspects.clone() };
+        Arc::new(suspects.union(&merge.hot).copied().collect())
     }
 
     /// What the next run of this source may go by.
@@ -236,6 +245,7 @@ impl<S: Surroundings> Driver<S> {
         let (covers, progress, part) = (attempt.covers, attempt.progress(), attempt.part.take());
         self.copy.end();
         (self.trust, self.is_restored) = (Trust::AsNoted, false);
+        self.merge.take_if(|_| part.is_none());
         (self.copy_mode, self.copy_hash) = (CopyMode::default(), HashKind::default());
         (self.copy_orphans, self.asked_mode) = (None, None);
         let moved = OrphanCounts { moved: orphans, ..OrphanCounts::default() };

@@ -40,7 +40,9 @@ impl Lacks {
         let base = before.is_some().then_some(start);
         // What a comparison has found, and nobody has mended, is not of any change.
         let differs = settings.kept.verified.as_ref().is_some_and(|last| !last.counts.is_identical());
-        Lacks { base, before, proof: None, wants_everything: settings.touched || differs }
+        // What the disk has lost has no change time: it is known by its ids, and found by a look at everything.
+        let wants_everything = settings.touched || differs || settings.merge.is_some();
+        Lacks { base, before, proof: None, wants_everything }
     }
 
     pub(super) fn base(&self) -> Option<Sequence> {

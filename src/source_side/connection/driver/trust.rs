@@ -28,6 +28,10 @@ impl<S: Surroundings> Driver<S> {
         let has_moved_on = || self.settings.restored_at.is_some_and(|at| !is_ours && proof.applied != at);
         let was_farther =
             || self.settings.marks.were_farther(&self.settings.target.to_string(), &proof.durable);
+        let is_behind = || {
+            let merge = self.merge.as_ref();
+            merge.is_some_and(|merge| merge.is_behind(&proof.applied, self.start.incarnation))
+        };
         match self.trust {
             _ if has_less => Trust::Nothing,
             // What it had is gone as a whole, and nothing of it is taken for anything.
@@ -35,6 +39,8 @@ impl<S: Surroundings> Driver<S> {
             // Others have sent to it since the directory was restored from it, or it was set back.
             Trust::AsNoted if self.is_restored && has_moved_on() => Trust::Nothing,
             Trust::AsNoted if was_farther() => Trust::Nothing,
+            // It has what this source has sent in a time that it does not remember.
+            Trust::AsNoted if is_behind() => Trust::Nothing,
             Trust::SinceAfresh if !is_ours => Trust::Nothing,
             trust => trust,
         }
