@@ -91,13 +91,18 @@ impl Journal {
         let before = self.numbers()?.into_iter().rfind(|number| *number < report.number);
         report.previous = before.map(|number| self.hash(number)).transpose()?;
         store::replace_json(&self.path(report.number), report)?;
-        let head = Head { number: report.number, hash: self.hash(report.number)? };
-        store::replace_json(&self.head_path(), &head)?;
+        self.close(report.number)
+    }
+
+    /// The newest report is on the disk, whole: what comes after that. Of who was killed in between the next one
+    /// does it.
+    pub fn close(&self, number: u64) -> io::Result<()> {
+        store::replace_json(&self.head_path(), &Head { number, hash: self.hash(number)? })?;
         self.forget_running()
     }
 
     /// Nothing runs, and nothing is left.
-    pub fn forget_running(&self) -> io::Result<()> {
+    fn forget_running(&self) -> io::Result<()> {
         fs::remove_file(self.running_path())?;
         File::open(&self.dir)?.sync_all()
     }

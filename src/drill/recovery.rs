@@ -51,7 +51,7 @@ pub fn recover(
     let was_answered = record.is_begun || !record.report.steps.is_empty();
     let report = &mut record.report;
     if journal.has(report.number).map_err(|error| format!("its report cannot be read: {error}"))? {
-        journal.forget_running().map_err(|error| format!("its record cannot be removed: {error}"))?;
+        journal.close(report.number).map_err(|error| format!("its record cannot be removed: {error}"))?;
         return Ok(record.report);
     }
     if let Some(cloning) = cloning.filter(|_| !report.clone.kept) {

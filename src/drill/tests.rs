@@ -123,6 +123,35 @@ fn a_report_that_was_changed_is_seen() {
     assert_eq!(linked(), [true, false]);
 }
 
+/// Killed when the report was written, and its hash was not.
+#[test]
+fn a_report_that_was_written_last_is_no_altered_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    let record = |number| Record {
+        report: report(number),
+        run: "/run".into(),
+        replica: "/r/web".into(),
+        keeps: false,
+        is_begun: true,
+        process: None,
+    };
+    let head = dir.path().join(".drills/head.json");
+    for number in 1..=3 {
+        let before = std::fs::read(&head).ok();
+        journal.note(&record(number)).unwrap();
+        journal.keep(&mut report(number)).unwrap();
+        match before {
+            Some(before) => std::fs::write(&head, before).unwrap(),
+            None => std::fs::remove_file(&head).unwrap(),
+        }
+        journal.note(&record(number)).unwrap();
+        super::recovery::recover(&journal, record(number), None).unwrap();
+        assert_eq!(journal.running().unwrap(), None);
+        assert!(journal.all().unwrap().iter().all(|kept| kept.is_linked), "after {number}");
+    }
+}
+
 #[test]
 fn one_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
