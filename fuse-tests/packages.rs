@@ -3,15 +3,19 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use crate::host::{
     COMMAND_MAX, Daemon, STOP_MAX, binary, describe, dir_on_disk, output_within, require_program, run,
     standin,
 };
 
+/// To compress a program with all that debuggers want takes half a minute where nothing else runs.
+const BUILD_MAX: Duration = Duration::from_secs(300);
+
 fn build(to: &Path) -> PathBuf {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/deb/build");
-    let output = output_within(Command::new(script).arg(binary()).arg(to), COMMAND_MAX);
+    let output = output_within(Command::new(script).arg(binary()).arg(to), BUILD_MAX);
     assert!(output.status.success(), "{}", describe(&output));
     PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim())
 }
