@@ -69,6 +69,11 @@ fn killed(daemon: &mut Option<Daemon>, mount: &Path) {
     clear_mounts(mount);
 }
 
+/// The source has said how far it is, which it does now and then.
+fn knows_its_moment(new: &Side) {
+    wait_for("a moment", || new.said(), || dry_run(new, &["web"]).1["point"]["as_of_unix_ms"].is_u64());
+}
+
 /// The source comes back, is taken in as before, and dies again.
 fn source_is_taken_in(scene: &mut Scene) {
     let Scene { old, new, .. } = scene;
@@ -85,7 +90,7 @@ fn a_look_finds_everything_that_is_in_the_way() {
     let said = found.to_string();
     assert!(code == Some(2) && said.contains("is connected, from"), "{said}");
     refused(new, &["web", "--yes"], &["is connected, from", "Nothing was changed"]);
-    wait_for("a moment", || new.said(), || dry_run(new, &["web"]).1["point"]["as_of_unix_ms"].is_u64());
+    knows_its_moment(new);
     killed(&mut old.protect, &old.at.join("mount"));
     let (code, found) = dry_run(new, &["web"]);
     assert_eq!(code, Some(0), "it was just heard, and is waited for: {found}");
@@ -140,6 +145,7 @@ fn what_fails_or_dies_before_the_epoch_is_raised_is_undone() {
 fn a_failover_is_served_and_gone_on_with_after_a_kill() {
     let mut scene = Scene::with_a_source(&[]);
     let Scene { old, new, .. } = &mut scene;
+    knows_its_moment(new);
     killed(&mut old.protect, &old.at.join("mount"));
     wait_for("the source is gone", || old.said(), || dry_run(new, &["web"]).0 == Some(0));
     let log = new.at.join("log");

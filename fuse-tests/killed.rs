@@ -102,6 +102,17 @@ fn now_ms() -> u64 {
     now.as_millis() as u64
 }
 
+/// Who stops says last how far it was: nobody could have told how old a replica is whose source ran for a moment.
+#[test]
+fn what_an_orderly_stop_leaves_has_an_age() {
+    let mut pair = Pair::start(Disk::Plain, Disk::Plain);
+    fs::write(pair.mount.join("file"), "x").expect("a write");
+    let before = now_ms();
+    pair.stop_source();
+    let last = replica_when(&pair, |status| status["connected"].is_null());
+    assert!(last["as_of_unix_ms"].as_u64() >= Some(before) && last["beyond"] == 0, "{last}");
+}
+
 /// How old its data is nobody else can say when the source is gone, and it has to be said after a kill and a
 /// restart, too: to what the source says twice a second.
 #[test]

@@ -26,6 +26,11 @@ use crate::ranks;
 
 const LATE: &str = "its disk did not answer in time";
 
+const FAILED: &str = "its disk failed";
+
+/// How often it is looked whether its disk answers, and one that did not take its failure is told again.
+const WATCHED_EVERY: Duration = Duration::from_millis(ACTIVITY_PATIENCE.as_millis() as u64 / 4);
+
 /// No generation: nothing is noted any more.
 const NONE: u64 = u64::MAX;
 
@@ -110,8 +115,10 @@ struct Shared {
     is_asked: bool,
     looked: Instant,
     standing: Standing,
-    /// A failure is known to the source's disk.
+    /// The source's disk was told of a failure.
     is_revoked: bool,
+    /// Some disk has taken that.
+    is_known: bool,
     is_over: bool,
     counts: Counts,
     /// As the files say, for people.
@@ -162,6 +169,7 @@ impl ActivityLog {
                 looked: Instant::now(),
                 standing: Standing::Kept,
                 is_revoked: false,
+                is_known: false,
                 is_over: false,
                 counts: Counts::default(),
                 is_whole: false,
@@ -400,14 +408,20 @@ impl ActivityLog {
         }
     }
 
-    /// Sees that a disk does not answer, also where only packets wait for it.
+    /// Sees that a disk does not answer, also where only packets wait for it. Of a log that has failed the disks are
+    /// told until one has taken it.
     fn watch_on(&self) {
         let mut shared = self.shared.lock();
         while !shared.is_out() {
             if shared.writes_since.is_some_and(|since| since.elapsed() > ACTIVITY_PATIENCE) {
-                return MutexGuard::unlocked(&mut shared, || self.fail(LATE));
+                MutexGuard::unlocked(&mut shared, || self.fail(LATE));
+            } else {
+                self.over.wait_for(&mut shared, WATCHED_EVERY);
             }
-            self.over.wait_for(&mut shared, ACTIVITY_PATIENCE / 4);
+        }
+        while !shared.is_known && !shared.is_over {
+            self.over.wait_for(&mut shared, WATCHED_EVERY);
+            MutexGuard::unlocked(&mut shared, || self.take_back(true));
         }
     }
 
@@ -514,12 +528,8 @@ impl ActivityLog {
             }
             shared.standing = Standing::Failed(why.to_owned());
         }
-        let mut is_taken_back = self.is_taken_back.lock();
-        *is_taken_back = true;
-        if let Err(error) = (self.outside.revoke)() {
-            log::error!("the activity log failed, and the disk of the directory does not take that: {error}");
-        }
-        drop(is_taken_back);
+        // Whoever asks a disk that does not answer waits with the change.
+        self.take_back(why != LATE);
         log::error!(
             "the activity log is not kept any more ({why}): after a power loss all content is compared"
         );
@@ -530,6 +540,23 @@ impl ActivityLog {
         self.done.notify_all();
         drop(shared);
         (self.outside.leave)(Sequence(u64::MAX));
+    }
+
+    /// Says that it is worth nothing, durably, where a disk takes that: the source's, or its own, which may have
+    /// failed for a moment. Else a start after a power loss would believe it.
+    fn take_back(&self, asks_its_own: bool) {
+        let revoked = {
+            let mut is_taken_back = self.is_taken_back.lock();
+            *is_taken_back = true;
+            (self.outside.revoke)()
+        };
+        let said = || self.files.try_lock().is_some_and(|mut files| files.say_not_whole(FAILED).is_ok());
+        match revoked {
+            Err(error) if !(asks_its_own && said()) => {
+                log::error!("the activity log failed, and no disk takes that yet: {error}");
+            }
+            Ok(()) | Err(_) => self.shared.lock().is_known = true,
+        }
     }
 }
 

@@ -1,12 +1,12 @@
 //! `standin drill`: a clone of a replica of this host at the data's own path, checked, reported, thrown away.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::args::{Common, Rest};
 use super::clone::{Meant, only_one, replicas_of};
-use super::{CANNOT, Outcome};
+use super::{CANNOT, Outcome, output};
 use crate::control::{CloneRequest, CloneStatus, unix_ms};
 use crate::drill::driver::{Cloning, Drill, Request};
 use crate::drill::isolation::init;
@@ -118,11 +118,6 @@ struct Run {
     marker: Option<String>,
 }
 
-/// For whoever watches, if somebody does: a drill ends as it should also where its standard error is closed or full.
-fn aside(what: &str) {
-    let _ = writeln!(io::stderr(), "standin: {what}");
-}
-
 /// The first process of a drill, which this program starts itself.
 pub(super) fn init() -> Outcome {
     init::serve().map_err(|error| {
@@ -199,12 +194,14 @@ fn run_one(common: &Common, args: &Run) -> Outcome {
     let caught = stop_signals().and_then(|signals| signals.forward(move || tell.send(()).is_ok()));
     caught.map_err(|error| no_state(&error))?;
     if args.net == Net::Host && !common.json {
-        aside("--net host: what the commands of this drill start reaches everything that this host reaches.");
+        output::aside(
+            "--net host: what the commands of this drill start reaches everything that this host reaches.",
+        );
     }
     let request = request(common, args, at, shown)?;
     let say = |step: &str| {
         if !common.json {
-            aside(&format!("drill {}: {step}", record.report.number));
+            output::aside(&format!("drill {}: {step}", record.report.number));
         }
     };
     let drill = Drill {
@@ -327,7 +324,7 @@ fn recover(journal: &Journal, _turn: &Turn) -> Result<(), Failure> {
     let report =
         recovery::recover(journal, record.clone(), cloning).map_err(|why| left(&format!("{why}.")))?;
     if report.verdict == Some(Verdict::Interrupted) {
-        aside(&format!("drill {number} was interrupted; what was left of it has been removed."));
+        output::aside(&format!("drill {number} was interrupted; what was left of it has been removed."));
     }
     Ok(())
 }

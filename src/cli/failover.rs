@@ -1,6 +1,6 @@
 //! `standin failover`: a replica of this host served in its source's place, for good.
 
-use std::io::{BufRead, IsTerminal};
+use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -48,6 +48,9 @@ pub struct Failover {
     /// Also a replica that is no consistent state of its source
     #[arg(long)]
     accept_bad_data: bool,
+    /// Also while programs have files of the replica open for writing: what they write is not replicated
+    #[arg(long)]
+    force: bool,
     /// Run by a shell when everything is ready, before the first change that is not taken back: where it fails all is
     /// as it was
     #[arg(long, value_name = "COMMAND")]
@@ -85,7 +88,7 @@ pub(super) fn run(common: &Common, args: &Failover) -> Outcome {
     let (journal, left) =
         Journal::open(&options.state, &options.name).map_err(|error| failed(&error))?.ok_or_else(busy)?;
     if let Some(left) = left {
-        eprintln!("note: {}", left.text());
+        output::aside(&left.text());
     }
     let mut report = report(args, &options, started);
     report.steps.push(StepReport {
@@ -165,6 +168,7 @@ fn options(common: &Common, args: &Failover, replica: &Path) -> Result<ProtectOp
     }
     typed.extend(["--name".into(), name.into(), "--stand-in".into()]);
     typed.extend(args.accept_bad_data.then(|| "--accept-bad-data".into()));
+    typed.extend(args.force.then(|| "--force".into()));
     typed.extend(args.to.iter().flat_map(|target| ["--to".into(), target.to_string().into()]));
     match Cli::try_parse_from(typed) {
         Ok(Cli { command: Command::Protect(protect), .. }) => protect::options(common, protect),
@@ -227,7 +231,12 @@ fn confirm(common: &Common, args: &Failover) -> Result<(), Failure> {
     if common.json || !stdin.is_terminal() {
         return Err(no("A failover asks before it changes anything, and nobody is there to answer."));
     }
-    eprint!("Nobody takes that back. Programs cannot reach the old host any more? Type yes to go on: ");
+    // Nobody can answer what nobody can read.
+    let asked = write!(
+        std::io::stderr(),
+        "Nobody takes that back. Programs cannot reach the old host any more? Type yes to go on: "
+    );
+    asked.map_err(|_| no("A failover asks before it changes anything, and nobody can read the question."))?;
     let mut answer = String::new();
     match stdin.lock().read_line(&mut answer) {
         Ok(_) if answer.trim() == "yes" => Ok(()),

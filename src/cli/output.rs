@@ -12,6 +12,11 @@ pub(super) fn text(text: &str) {
     let _ = writeln!(out, "{}", text.trim_end_matches('\n')).and_then(|()| out.flush());
 }
 
+/// For whoever watches on standard error, if somebody does: one that is closed or full ends nothing.
+pub(super) fn aside(what: &str) {
+    let _ = writeln!(io::stderr(), "standin: {what}");
+}
+
 /// Of all JSON documents together; the next one when a field goes away or changes its meaning.
 const FORMAT: u32 = 1;
 

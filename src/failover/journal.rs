@@ -9,11 +9,10 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::report::{Report, State};
-use crate::store;
+use crate::store::{self, Symlink};
 
 /// Of one set. Dropped, another failover of it may begin.
 pub struct Journal {
@@ -34,7 +33,7 @@ impl Journal {
     /// `None`: another failover of the set is under way. What an interrupted one has left is closed, and given.
     pub fn open(state: &Path, set: &str) -> io::Result<Option<(Journal, Option<Report>)>> {
         let dir = dir(state);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        store::own_directory(&dir, 0o700, Symlink::Own)?;
         let lock = File::create(dir.join(turn(set)))?;
         match lock.try_lock() {
             Ok(()) => {}

@@ -18,8 +18,8 @@ use crate::apply::{Applier, AsideView, DataStatus, DurablePoint, Fault, Outcome,
 use crate::clock;
 use crate::control::{Retrying, unix_ms};
 use crate::limits::{
-    ACKNOWLEDGE_DELAY, ACKNOWLEDGE_LATEST, ACKNOWLEDGE_PACKETS, DURABLE_INTERVAL, PRESENCE_INTERVAL,
-    PRESENCE_LOOKS_RUNNING,
+    ACKNOWLEDGE_DELAY, ACKNOWLEDGE_LATEST, ACKNOWLEDGE_PACKETS, CLOSE_FLUSH, DURABLE_INTERVAL,
+    PRESENCE_INTERVAL, PRESENCE_LOOKS_RUNNING,
 };
 use crate::link::{FrameReceiver, Received, TargetEvent};
 use crate::packet::{
@@ -169,9 +169,24 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
                 self.acknowledge();
                 self.set_pending_times();
             }
-            Received::Closed { reason } => return Err(reason),
+            Received::Closed { reason } => {
+                self.last_words()?;
+                return Err(reason);
+            }
         }
         self.housekeeping()
+    }
+
+    /// What the source said before it went comes by another connection, which may end later: how far it was, and what
+    /// no packet tells.
+    fn last_words(&mut self) -> Result<(), String> {
+        let until = clock::now() + CLOSE_FLUSH * 2;
+        self.hear()?;
+        while self.lost.is_none() && self.around.has_to_end().is_none() && clock::now() < until {
+            self.around.sleep(Duration::from_millis(10));
+            self.hear()?;
+        }
+        Ok(())
     }
 
     /// The connection is gone: what was received is performed, now it is made durable.
@@ -275,6 +290,13 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
         if let Some(reason) = self.around.has_to_end() {
             return Err(reason);
         }
+        self.hear()?;
+        self.applier.take_barrier();
+        self.look_for_objects()?;
+        self.durable()
+    }
+
+    fn hear(&mut self) -> Result<(), String> {
         while let Some(event) = self.around.next_event() {
             match event {
                 TargetEvent::Lost { reason } => self.lost = Some(reason),
@@ -293,9 +315,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
                 }
             }
         }
-        self.applier.take_barrier();
-        self.look_for_objects()?;
-        self.durable()
+        Ok(())
     }
 
     /// Who has emptied the replica leaves a copy that only a new session can mend; one that is not where

@@ -50,6 +50,21 @@ fn a_sync_under_way_is_not_lost_with_the_connection() {
     assert_eq!(replica.data().state, DataState::Good);
 }
 
+/// What comes by the other connection was dropped when the stream had ended before it was read.
+#[test]
+fn what_a_source_says_last_is_heard() {
+    for round in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let Scene { source, _server, .. } = Scene::begin(dir.path());
+        source.send(SourceMessage::Diverged { reason: Text::from_str_cut("an odd change") });
+        source.close("the test goes");
+        drop(_server);
+        let places = Places::beside(&dir.path().join("replica"), &dir.path().join("state"));
+        let replica = Replica::open(&places, SET).unwrap();
+        assert_eq!(replica.data().state, DataState::Bad, "round {round}");
+    }
+}
+
 /// `standin doctor` asks; a source that is connected goes on.
 #[test]
 fn a_question_is_answered_and_opens_nothing() {

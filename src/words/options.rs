@@ -245,7 +245,7 @@ impl ProtectOptions {
             queue_memory: crate::limits::QUEUE_MEMORY,
             queue_disk: Some(QueueDisk { parent: None, limit: None }),
             map_size: crate::limits::MAP_SIZE,
-            activity_log: ActivityLogging::Strict,
+            activity_log: ActivityLogging::default(),
             mmap_lag: None,
             profile: Profile::Default,
             when_full: WhenFull::Resync,

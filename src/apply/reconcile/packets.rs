@@ -105,8 +105,14 @@ impl Session {
             return Err(fault);
         }
         log::debug!("a name is looked at again: {fault}");
-        if let Some(object) = gone.filter(|object| *object != self.root) {
-            self.gone(replica, object)?;
+        let forgotten = match gone.filter(|object| *object != self.root) {
+            Some(object) => self.gone(replica, object),
+            None => Ok(()),
+        };
+        match forgotten {
+            // It cannot be looked at: that holds up nothing behind it.
+            Err(fault) if is_of_one(replica, &fault) => log::debug!("what is gone stays known: {fault}"),
+            forgotten => forgotten?,
         }
         at.iter().try_for_each(|at| self.doubt(at.dir))
     }
@@ -549,7 +555,6 @@ fn exchange_both(
     }
 }
 
-/// A fault that says nothing of what comes behind it.
 /// What the source has no link to any more after this op.
 fn gone_by(op: &Op) -> Option<ObjectId> {
     match op {
@@ -564,6 +569,7 @@ fn gone_by(op: &Op) -> Option<ObjectId> {
     }
 }
 
+/// A fault that says nothing of what comes behind it.
 pub(super) fn is_of_one(replica: &Replica, fault: &Fault) -> bool {
     match replica.concern(fault) {
         Concern::Object(_) | Concern::Packet => !matches!(fault, Fault::Time { .. }),

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
-use super::{FAILED, UNTOUCHED, aside, no_state, open, recover, turn};
+use super::{FAILED, UNTOUCHED, no_state, open, recover, turn};
 use crate::cli::args::Common;
 use crate::cli::{Outcome, output};
 use crate::control::{Severity, unix_ms};
@@ -47,7 +47,7 @@ fn catch_up(journal: &Journal) -> Result<Option<Record>, Failure> {
         Some(turn) => match recover(journal, &turn) {
             Ok(()) => Ok(None),
             Err(failure) => {
-                aside(&failure.to_string());
+                output::aside(&failure.to_string());
                 let mut record = journal.running().map_err(|error| no_state(&error))?;
                 // Nobody runs it.
                 if let Some(record) = &mut record {
@@ -81,7 +81,7 @@ pub(super) fn report(common: &Common, number: Option<u64>, as_junit: bool) -> Ou
         show(common, &kept.report);
     }
     if !kept.is_linked && as_junit {
-        aside(mark(false).trim());
+        output::aside(mark(false).trim());
     } else if !kept.is_linked && !common.json {
         output::text(mark(false).trim());
     }

@@ -2,14 +2,13 @@
 //! changed.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
 use super::super::args::Common;
-use super::super::find;
+use super::super::{find, output};
 use super::{Failover, UNTOUCHED, busy, point};
 use crate::control::{Answer, ReplicaStatus, Role, unix_ms};
 use crate::failover::journal::Journal;
@@ -120,11 +119,10 @@ pub(super) fn wait_for_silence(common: &Common, args: &Failover, place: Place) -
         said.map(|said| said.heard_unix_ms)
     };
     let Some(before) = heard(&place) else { return Ok(place) };
-    let _ = writeln!(
-        std::io::stderr(),
-        "The source is connected. One that has died is given up within {} s: waiting to hear it, or for that.",
+    output::aside(&format!(
+        "the source is connected; one that has died is given up within {} s: waiting to hear it, or for that",
         SILENT_MAX.as_secs()
-    );
+    ));
     let deadline = Instant::now() + SILENT_MAX;
     loop {
         std::thread::sleep(ASKED_EVERY);

@@ -401,6 +401,7 @@ impl<S: Surroundings> Driver<S> {
         session.link.send(SourceMessage::StreamFrom { after });
         session.link.waker().wake();
         self.applied(after.sequence, Sequence(0));
+        self.tell_moment();
     }
 
     fn set_flow(&mut self, flow: Flow) {
@@ -420,6 +421,8 @@ impl<S: Surroundings> Driver<S> {
         let copies = !self.copy.is_resting();
         self.copy.end();
         (self.full_since, self.relief_reader) = (None, None);
+        // Nobody is left to say later how old the replica is.
+        self.tell_moment();
         if let Some(session) = self.session.take() {
             session.link.send(SourceMessage::Goodbye);
             self.sent_upto = self.sent_upto.max(session.stream.at().sequence);
@@ -598,7 +601,7 @@ impl<S: Surroundings> Driver<S> {
     }
 
     /// A target says how old its replica is by this, also when the source is gone.
-    fn tell_moment(&self) {
+    pub(super) fn tell_moment(&self) {
         if !self.session.as_ref().is_some_and(|session| session.stream.is_started()) {
             return;
         }

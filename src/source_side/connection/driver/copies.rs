@@ -281,12 +281,12 @@ impl<S: Surroundings> Driver<S> {
             report.covers = covers;
         });
         self.happened(Event::InLine { after });
+        self.tell_moment();
         self.note_health();
     }
 
     fn say_in_line(&self, copied: &ProgressSnapshot, orphans: OrphanCounts) {
-        let Settings { id, target, .. } = &self.settings;
-        let files = copied.files_copied;
+        let (Settings { id, target, .. }, files) = (&self.settings, copied.files_copied);
         let copy = {
             let report = self.shared.report.lock();
             match &report.part {
