@@ -22,8 +22,9 @@ use page::{Fate, Page};
 use stage::Stage;
 
 /// Pages with commands, and the most blocks that may be left out: few, each with a reason.
-const PLAYED: [&str; 7] = [
+const PLAYED: [&str; 8] = [
     "README.md",
+    "docs/configuration.md",
     "docs/databases.md",
     "docs/failover.md",
     "docs/monitoring.md",
@@ -49,6 +50,11 @@ fn play(name: &str) {
 #[test]
 fn the_readmes_commands_work() {
     play("README.md");
+}
+
+#[test]
+fn the_commands_of_the_configuration_work() {
+    play("docs/configuration.md");
 }
 
 #[test]

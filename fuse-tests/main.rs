@@ -9,6 +9,8 @@ mod basic;
 mod batch;
 mod by_blocks;
 mod clones;
+mod config_files;
+mod configured;
 mod conflict;
 mod connections;
 mod databases;

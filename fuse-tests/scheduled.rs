@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::host::{COMMAND_MAX, Protected, Setup, describe, output_within, standin};
+use crate::host::{self, COMMAND_MAX, Protected, Setup, describe, output_within, standin};
 
 fn command(run: &Path, arguments: &[&str]) -> Output {
     output_within(standin(run).args(arguments), COMMAND_MAX)
@@ -229,6 +229,7 @@ fn the_file_of_the_set_is_followed() {
     fs::create_dir_all(&sets).expect("a directory");
     let name = connection_name(&run);
     fs::write(sets.join(format!("{name}.toml")), "schedule = \"at=2099-12-31 23:59\"\n").expect("a file");
+    told(&run, &["reload"]);
     let held = wait_for(&run, "scheduled", is_scheduled);
     assert_eq!(held["schedule"]["from"], "file", "{held}");
     fs::write(sets.join(format!("{name}.toml")), "schedule = \"queue=banana\"\n").expect("a file");
@@ -237,12 +238,15 @@ fn the_file_of_the_set_is_followed() {
     for part in ["banana", "what it said before goes on to hold"] {
         assert!(warned.contains(part), "{warned}");
     }
+    let refused = command(&run, &["reload"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", describe(&refused));
     assert!(is_scheduled(&connection(&run)));
     fs::write(sets.join(format!("{name}.toml")), "").expect("a file");
+    told(&run, &["reload"]);
     wait_for(&run, "started", |connection| {
         connection["state"] == "started" && connection["schedule"].is_null()
     });
-    assert!(!alerts(&run).contains("set_file"), "{}", alerts(&run));
+    host::wait_until("no alert", || !alerts(&run).contains("set_file"));
     protected.wait_in_line();
     protected.stop();
 }

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 mod activity;
+mod configuration;
 mod disk_queue;
 pub use activity::*;
+pub use configuration::*;
 pub use disk_queue::*;
 
 /// Longest name of a directory entry, in bytes (Linux `NAME_MAX`).

@@ -49,6 +49,13 @@ impl ServiceManager {
         self.say("READY=1");
     }
 
+    /// It reads its files anew; [`ServiceManager::ready`] says when that is over.
+    pub fn reloading(&self) {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let us = now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000;
+        self.say(&format!("RELOADING=1\nMONOTONIC_USEC={us}"));
+    }
+
     /// One line for people, where it is another one than before.
     pub fn status(&mut self, line: &str) {
         if self.status != line {
@@ -123,6 +130,10 @@ mod tests {
             manager.status("two\nlines");
             assert_eq!(heard(&socket).as_deref(), Some("STATUS=two lines"));
             assert_eq!(heard(&socket), None, "what is so already is not said again");
+            manager.reloading();
+            let reloading = heard(&socket).unwrap();
+            let us = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
+            assert!(us.parse::<u64>().is_ok_and(|us| us > 0), "{reloading}");
             manager.stopping(Duration::from_secs(3));
             assert_eq!(heard(&socket).as_deref(), Some("STOPPING=1\nEXTEND_TIMEOUT_USEC=3000000"));
             let began = Instant::now();

@@ -162,7 +162,8 @@ fn fate(words: &str) -> Option<Fate> {
     match words {
         "sh" | "sh source" => Some(Fate::Run(Side::Source)),
         "sh target" => Some(Fate::Run(Side::Target)),
-        "text" => Some(Fate::Drawing),
+        // Files are loaded by tests of what reads them.
+        "text" | "toml" => Some(Fate::Drawing),
         _ => {
             let why = words.strip_prefix("sh not-run:")?.trim();
             (!why.is_empty()).then(|| Fate::NotRun(why.to_owned()))

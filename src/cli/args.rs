@@ -16,6 +16,7 @@ pub use self::connection::{Asked, Connection, ConnectionCommand, OneConnection, 
 pub use self::deletes::DeletesAsked;
 use super::bench::Bench;
 use super::clone::Clones;
+use super::config::{Config, Reload};
 use super::drill::Drills;
 use super::failover::Failover;
 use super::metrics::Metrics;
@@ -106,6 +107,10 @@ pub enum Command {
     Set(Set),
     /// Send what is queued, take the mount away, end the daemon
     Stop(Stop),
+    /// What stands in the files of options: check it, show what counts, compare it with what runs
+    Config(Config),
+    /// Have a daemon read its file anew: all of it, or nothing
+    Reload(Reload),
     /// Bring the content of a replica back into a directory
     Restore(Restore),
     /// Check this machine and a directory before they are used
@@ -139,8 +144,11 @@ pub enum BitmapCommand {
 
 #[derive(Debug, Args)]
 pub struct Protect {
-    /// The directory that applications use
-    pub dir: PathBuf,
+    /// The directory that applications use; or the name of a set whose file (sets/NAME.toml in the state directory)
+    /// has `dir`: a word without a / is the set where there is one. Every option may stand in that file, but for
+    /// decisions of a moment; what is typed goes before it
+    #[arg(value_name = "DIR|NAME", required_unless_present = "name")]
+    pub dir: Option<PathBuf>,
     /// Serve the data of this directory at DIR, instead of DIR's own
     #[arg(long, value_name = "DIR")]
     pub backing: Option<PathBuf>,
@@ -274,9 +282,10 @@ pub struct FlushMount {
 
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// Parent directory of the replicas: each is PATH/REPSET
+    /// Parent directory of the replicas: each is PATH/REPSET. This and the other options may stand in [serve] of
+    /// standin.toml in the state directory, but for --adopt; what is typed goes before it
     #[arg(long, value_name = "PATH")]
-    pub root: PathBuf,
+    pub root: Option<PathBuf>,
     /// Address and UDP port to listen on [default: all addresses, port 7447]
     #[arg(long, value_name = "ADDR", value_parser = parse_listen)]
     pub listen: Option<SocketAddr>,

@@ -4,10 +4,10 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use clap::{Args, Parser};
+use clap::{Args, CommandFactory};
 
-use super::args::{Cli, Command, Common};
-use super::{Outcome, output, protect};
+use super::args::{Cli, Common};
+use super::{Outcome, config, output, protect};
 use crate::commands::Runner;
 use crate::control::{Client, Phase, Role, unix_ms};
 use crate::failover::journal::Journal;
@@ -170,11 +170,11 @@ fn options(common: &Common, args: &Failover, replica: &Path) -> Result<ProtectOp
     typed.extend(args.accept_bad_data.then(|| "--accept-bad-data".into()));
     typed.extend(args.force.then(|| "--force".into()));
     typed.extend(args.to.iter().flat_map(|target| ["--to".into(), target.to_string().into()]));
-    match Cli::try_parse_from(typed) {
-        Ok(Cli { command: Command::Protect(protect), .. }) => protect::options(common, protect),
-        Ok(_) => unreachable!("it was `protect` that was typed"),
-        Err(error) => Err(Failure::new(error.to_string(), UNTOUCHED, "Name other places.")),
-    }
+    let matches = Cli::command().try_get_matches_from(typed);
+    let mut matches =
+        matches.map_err(|error| Failure::new(error.to_string(), UNTOUCHED, "Name other places."))?;
+    let (_, typed) = matches.remove_subcommand().expect("it was `protect` that was typed");
+    config::protect(common, &typed)
 }
 
 /// Its number is given when it begins.

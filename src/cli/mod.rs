@@ -7,6 +7,7 @@ pub mod args;
 pub mod bench;
 mod bitmap;
 pub mod clone;
+pub mod config;
 mod connection;
 mod doctor;
 pub mod drill;
@@ -35,7 +36,7 @@ mod wait_sync;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 use crate::failure::Failure;
 use args::{Cli, Command, Common};
@@ -52,11 +53,13 @@ const LEFT_BEHIND: u8 = 3;
 
 /// Runs the command that this process was started with.
 pub fn main() -> ExitCode {
-    let Cli { common, command } = Cli::parse();
+    let mut typed = Cli::command().get_matches();
+    let Cli { common, command } = Cli::from_arg_matches(&typed).unwrap_or_else(|error| error.exit());
+    let typed = typed.remove_subcommand().map(|(_, typed)| typed).unwrap_or_default();
     let json = common.json;
     let result = match command {
-        Command::Protect(args) => protect::run(&common, args),
-        Command::Serve(args) => serve::run(&common, args),
+        Command::Protect(args) => protect::run(&common, &args, &typed),
+        Command::Serve(_) => serve::run(&common, &typed),
         Command::Invite(args) => pairing::invite(&common, &args),
         Command::Pair(args) => pairing::pair(&common, &args),
         Command::Peers(args) => pairing::peers(&common, &args),
@@ -75,6 +78,8 @@ pub fn main() -> ExitCode {
         Command::RunCommands => failover::run_commands(),
         Command::Set(args) => set::run(&common, &args),
         Command::Stop(args) => stop::run(&common, &args),
+        Command::Config(args) => config::run(&common, &args),
+        Command::Reload(args) => config::reload(&common, &args),
         Command::Restore(args) => restore::run(&common, args),
         Command::Doctor(args) => doctor::run(&common, &args),
         Command::Bench(args) => bench::run(&common, &args),

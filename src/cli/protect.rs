@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::args::{Common, FlushMount, Fsync, FsyncTargets, Protect};
+use super::config::{self, Typed};
 use super::{LEFT_BEHIND, Outcome};
 use crate::failure::Failure;
 use crate::limits::{MAP_SIZE_MAX, MAP_SIZE_MIN, QUEUE_DISK_MIN, QUEUE_MEMORY_MIN};
@@ -12,10 +13,11 @@ use crate::sets;
 use crate::source_side::{self, Ended};
 use crate::units;
 use crate::words::{
-    BadData, Late, Needs, OrphanRules, ProtectOptions, QueueDisk, Rule, Target, TypedRule, VerifyPlan,
+    BadData, Configuration, Deletes, Late, Needs, OrphanRules, ProtectOptions, QueueDisk, Rule, Target,
+    TypedRule, VerifyPlan,
 };
 
-pub(super) fn run(common: &Common, args: Protect) -> Outcome {
+pub(super) fn run(common: &Common, args: &Protect, typed: &Typed) -> Outcome {
     check_root_user(rustix::process::geteuid().as_raw())?;
     if args.daemon {
         return Err(refused(
@@ -23,7 +25,7 @@ pub(super) fn run(common: &Common, args: Protect) -> Outcome {
             "Leave it out and let a service manager keep the process, as the unit standin@.service does.",
         ));
     }
-    source_side::run(options(common, args)?).map(exit_code)
+    source_side::run(config::protect(common, typed)?).map(exit_code)
 }
 
 pub(super) fn exit_code(ended: Ended) -> u8 {
@@ -51,10 +53,11 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
         ));
     }
     let (fsync, verify) = (fsync_rule(&args)?, verify_plan(&args)?);
-    let deletes = args.deletes.asked().map_err(|why| refused(why, "Choose one that is."))?;
+    let deletes = deletes(&args)?;
     let mounts = MountTable::read().map_err(|error| lost(Path::new("/proc/self/mountinfo"), &error))?;
     let place = |path: &Path| resolve(path, &mounts).map_err(|error| lost(path, &error));
-    let directory = place(&args.dir)?;
+    let nothing_named = || refused("No directory is named.".into(), "Name the one that programs use.");
+    let directory = place(args.dir.as_deref().ok_or_else(nothing_named)?)?;
     let queue_disk = queue_disk(args.queue_disk_limit, args.queue_dir.as_deref().map(place).transpose()?)?;
     let mut targets = Vec::new();
     for target in args.to {
@@ -96,6 +99,7 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
         limit: args.limit,
         compression: args.compression,
         fsync,
+        configuration: Configuration::default(),
     })
 }
 
@@ -114,7 +118,7 @@ fn queue_disk(limit: Option<u64>, parent: Option<PathBuf>) -> Result<Option<Queu
     }
 }
 
-fn typed(sets::Rule { includes, pattern, is_recursive }: &sets::Rule) -> TypedRule {
+pub(super) fn typed(sets::Rule { includes, pattern, is_recursive }: &sets::Rule) -> TypedRule {
     TypedRule { includes: *includes, pattern: pattern.clone(), is_recursive: *is_recursive }
 }
 
@@ -124,7 +128,11 @@ pub(super) fn flush_mount(args: &FlushMount) -> Outcome {
     Ok(0)
 }
 
-fn verify_plan(args: &Protect) -> Result<Option<VerifyPlan>, Failure> {
+pub(super) fn deletes(args: &Protect) -> Result<Option<Deletes>, Failure> {
+    args.deletes.asked().map_err(|why| refused(why, "Choose one that is."))
+}
+
+pub(super) fn verify_plan(args: &Protect) -> Result<Option<VerifyPlan>, Failure> {
     let Some(every) = args.verify_every else { return Ok(None) };
     let plan = VerifyPlan::new(every, args.verify_at, args.verify_mode);
     plan.map(Some)

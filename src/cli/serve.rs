@@ -5,15 +5,16 @@ use std::path::Path;
 
 use super::Outcome;
 use super::args::{Allowed, Common, Serve};
+use super::config::{self, Typed};
 use crate::failure::Failure;
 use crate::limits::PORT;
 use crate::preflight::{MountTable, resolve};
 use crate::target_side::{self, ServeOptions};
-use crate::words::{Allow, is_set_name};
+use crate::words::{Allow, Configuration, is_set_name};
 
 const UNTOUCHED: &str = "Nothing was changed.";
 
-pub(super) fn run(common: &Common, args: Serve) -> Outcome {
+pub(super) fn run(common: &Common, typed: &Typed) -> Outcome {
     if !rustix::process::geteuid().is_root() {
         return Err(Failure::new(
             "Serving replicas needs root: they keep the owners of their files.",
@@ -21,11 +22,12 @@ pub(super) fn run(common: &Common, args: Serve) -> Outcome {
             "Start it as root, for example with sudo or as a systemd service.",
         ));
     }
-    target_side::run(options(common, args)?)?;
+    target_side::run(config::serve(common, typed)?)?;
     Ok(0)
 }
 
-pub(super) fn options(common: &Common, args: Serve) -> Result<ServeOptions, Failure> {
+/// `mounts`: of the start; a daemon that is confined cannot read them again.
+pub(super) fn options(common: &Common, args: Serve, mounts: &MountTable) -> Result<ServeOptions, Failure> {
     if !is_set_name(&args.name) {
         return Err(Failure::new(
             format!("'{}' cannot name a daemon.", args.name),
@@ -36,17 +38,26 @@ pub(super) fn options(common: &Common, args: Serve) -> Result<ServeOptions, Fail
     let unreachable = |path: &Path, error: &std::io::Error| {
         Failure::new(format!("{} cannot be reached: {error}.", path.display()), UNTOUCHED, "Check the path.")
     };
-    let table = Path::new("/proc/self/mountinfo");
-    let mounts = MountTable::read().map_err(|error| unreachable(table, &error))?;
-    let place = |path: &Path| resolve(path, &mounts).map_err(|error| unreachable(path, &error));
+    let place = |path: &Path| resolve(path, mounts).map_err(|error| unreachable(path, &error));
+    let root = args.root.as_deref().ok_or_else(|| {
+        Failure::new(
+            "It is not said where the replicas are.",
+            UNTOUCHED,
+            format!(
+                "Type --root PATH, or write `root` below [serve] in {}.",
+                config::serve_path(common).display()
+            ),
+        )
+    })?;
     Ok(ServeOptions {
         name: args.name,
-        root: place(&args.root)?,
+        root: place(root)?,
         listen: args.listen.map_or_else(everywhere, |address| vec![address]),
         state: place(&common.state_dir())?,
         run: place(&common.run_dir())?,
         allow: allow(&args.allow),
         adopt: args.adopt,
+        configuration: Configuration::default(),
     })
 }
 

@@ -171,7 +171,7 @@ fn protect_refuses_what_cannot_be() {
     assert!(refused("standin protect /x --to ssh:r").contains("is no target"));
     assert!(refused("standin protect /x --name a/b").contains("cannot name"));
     assert!(refused("standin protect /srv/.hidden").contains("--name"));
-    assert!(refused("standin protect").contains("<DIR>"));
+    assert!(refused("standin protect").contains("<DIR|NAME>"));
 }
 
 #[test]
@@ -179,7 +179,10 @@ fn serve_is_understood() {
     let options = |line: &str| {
         let Cli { common, command } = parse(line).map_err(|error| error.to_string())?;
         match command {
-            Command::Serve(args) => serve::options(&common, args).map_err(|failure| failure.to_string()),
+            Command::Serve(args) => {
+                let mounts = crate::preflight::MountTable::read().unwrap();
+                serve::options(&common, args, &mounts).map_err(|failure| failure.to_string())
+            }
             other => panic!("{other:?}"),
         }
     };

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::clones::{ClonesRequest, ReplicaClones};
+use super::configuration::{ConfigurationReport, ReloadReport};
 use super::message::{
     ChangedConnection, ConnectionChange, Invite, Invited, Paired, Request, Response, Revoke, RulesReport,
     StopMode, StopReport, SyncReport, VerifyReport, VerifyRequest, WaitFor, WaitSync,
@@ -120,6 +121,22 @@ impl Client {
         }
     }
 
+    /// Blocks until the daemon has read its files.
+    pub fn reload(&mut self) -> Result<ReloadReport, ClientError> {
+        match self.ask(&Request::Reload, Some(CONTROL_ANSWER))? {
+            Response::Reload { report } => Ok(report),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// As [`Client::reload`], and nothing is changed.
+    pub fn configuration(&mut self) -> Result<ConfigurationReport, ClientError> {
+        match self.ask(&Request::Configuration, Some(CONTROL_ANSWER))? {
+            Response::Configuration { report } => Ok(report),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     pub fn invite(&mut self, invite: Invite) -> Result<Invited, ClientError> {
         match self.ask(&Request::Invite { invite }, Some(CONTROL_ANSWER))? {
             Response::Invite { invited } => Ok(invited),
@@ -191,6 +208,8 @@ fn unexpected(response: &Response) -> ClientError {
         Response::Orphans { .. } => "orphans",
         Response::Clones { .. } => "clones",
         Response::Rules { .. } => "rules",
+        Response::Reload { .. } => "reload",
+        Response::Configuration { .. } => "configuration",
         Response::Invite { .. } => "invite",
         Response::Pairings { .. } => "pairings",
         Response::Revoke { .. } => "revoke",

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::clones::{ClonesRequest, ReplicaClones};
+use super::configuration::{ConfigurationReport, ReloadReport};
 use super::orphans::{OrphansRequest, ReplicaOrphans};
 use super::status::{ConnectionStatus, Status};
 use crate::failure::Failure;
@@ -45,8 +46,12 @@ pub enum Request {
     Clones {
         clones: ClonesRequest,
     },
-    /// Of a source: it follows the file of its set.
+    /// Of a source: as a reload; what its rules are then.
     Rules,
+    /// Its files are read anew: all of them count, or nothing is changed.
+    Reload,
+    /// What its options are, and what its files say now.
+    Configuration,
     /// Of a target: a token for a source.
     Invite {
         invite: Invite,
@@ -70,6 +75,8 @@ pub enum Response {
     Orphans { replicas: Vec<ReplicaOrphans> },
     Clones { replicas: Vec<ReplicaClones> },
     Rules { report: RulesReport },
+    Reload { report: ReloadReport },
+    Configuration { report: ConfigurationReport },
     Invite { invited: Invited },
     Pairings { pairings: Vec<Paired> },
     Revoke { revoked: Vec<Paired> },

@@ -10,6 +10,7 @@
 mod ask;
 mod client;
 mod clones;
+mod configuration;
 mod find;
 mod health;
 mod message;
@@ -25,6 +26,7 @@ pub(crate) mod tests;
 pub use ask::{Asked, NoAnswer, Reply, ask};
 pub use client::{Client, ClientError};
 pub use clones::{CloneEnd, CloneRequest, CloneStatus, ClonesRequest, ReplicaClones};
+pub use configuration::{ConfigurationReport, ReloadReport, change_text, values_text};
 pub use find::{Answer, Daemon, daemons};
 pub use health::{Finding, Severity};
 pub use message::{

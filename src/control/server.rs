@@ -21,6 +21,7 @@ use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::clones::{ClonesRequest, ReplicaClones};
+use super::configuration::{ConfigurationReport, ReloadReport};
 use super::message::{
     ChangedConnection, ConnectionChange, Invite, Invited, Paired, Request, Response, Revoke, RulesReport,
     StopMode, StopReport, SyncReport, VerifyReport, VerifyRequest, WaitFor, WaitSync,
@@ -74,6 +75,12 @@ pub trait Handler: Send + Sync {
     fn rules(&self) -> Result<RulesReport, Failure> {
         Err(no_source("the rules of a set are its source's"))
     }
+
+    /// Reads its files anew: all of them count from then on, or nothing is changed.
+    fn reload(&self) -> Result<ReloadReport, Failure>;
+
+    /// What its options are, and what its files say now.
+    fn configuration(&self) -> ConfigurationReport;
 
     /// Only targets invite.
     fn invite(&self, _invite: &Invite) -> Result<Invited, Failure> {
@@ -346,6 +353,8 @@ impl Shared {
                 self.handler.clones(&clones).map(|replicas| Response::Clones { replicas })
             }
             Request::Rules => self.handler.rules().map(|report| Response::Rules { report }),
+            Request::Reload => self.handler.reload().map(|report| Response::Reload { report }),
+            Request::Configuration => Ok(Response::Configuration { report: self.handler.configuration() }),
             Request::Invite { invite } => {
                 self.handler.invite(&invite).map(|invited| Response::Invite { invited })
             }

@@ -138,6 +138,20 @@ impl Handler for FakeDaemon {
         Ok(ChangedConnection { change, connection: connections.remove(0), queue })
     }
 
+    fn reload(&self) -> Result<ReloadReport, Failure> {
+        Err(Failure::new("The file is wrong.", "It goes on.", "Mend it."))
+    }
+
+    fn configuration(&self) -> ConfigurationReport {
+        ConfigurationReport {
+            name: "web".into(),
+            file: None,
+            settings: Vec::new(),
+            changes: Vec::new(),
+            failure: None,
+        }
+    }
+
     fn stop(&self, mode: StopMode, _: &Caller<'_>) -> Result<StopReport, Failure> {
         self.asked.lock().push(format!("{mode:?}"));
         match mode {

@@ -10,11 +10,11 @@ use crossbeam_channel::Sender;
 use super::board::Board;
 use super::director::{Event, Question};
 use super::ground::Ground;
-use super::{commands, rules, status, sync, verifying};
+use super::{commands, reload, status, sync, verifying};
 use crate::control::{
-    Caller, ChangedConnection, ClonesRequest, ConnectionChange, Handler, OrphansRequest, ReplicaClones,
-    ReplicaOrphans, RulesReport, Status, StopMode, StopReport, SyncReport, VerifyReport, VerifyRequest,
-    WaitSync, ask,
+    Caller, ChangedConnection, ClonesRequest, ConfigurationReport, ConnectionChange, Handler, OrphansRequest,
+    ReloadReport, ReplicaClones, ReplicaOrphans, RulesReport, Status, StopMode, StopReport, SyncReport,
+    VerifyReport, VerifyRequest, WaitSync, ask,
 };
 use crate::failure::Failure;
 use crate::limits::CONTROL_ANSWER;
@@ -77,7 +77,15 @@ impl Handler for Desk {
     }
 
     fn rules(&self) -> Result<RulesReport, Failure> {
-        rules::follow(&self.ground)
+        Ok(reload::reload(&self.ground, &self.board)?.1)
+    }
+
+    fn reload(&self) -> Result<ReloadReport, Failure> {
+        Ok(reload::reload(&self.ground, &self.board)?.0)
+    }
+
+    fn configuration(&self) -> ConfigurationReport {
+        reload::report(&self.ground)
     }
 
     /// As orphans; of a replica that was not there when the daemon started it knows nothing.

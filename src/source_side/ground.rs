@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use super::activity::Merge;
 use super::durability::TargetDurability;
 use super::mount_options::BackingMount;
+use super::reload::Followed;
 use crate::control::ProcessMeter;
 use crate::intercept::Volume;
 use crate::packet::SetId;
@@ -40,4 +41,6 @@ pub struct Ground {
     pub ways: Ways,
     /// What a person was told at the start, for the status.
     pub warnings: Vec<String>,
+    /// What was said in files and on the command line, as it holds now.
+    pub followed: Followed,
 }

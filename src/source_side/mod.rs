@@ -18,6 +18,7 @@
 //! | | `standing_in` | a replica served in its source's place: the epoch, the ids of its objects |
 //! | protected | `director`, `life` | the owner; its states |
 //! | | `desk`, `commands`, `status` | the control socket: questions, connections, `standin status` |
+//! | | `reload` | reading the file of the set anew: all of it, or nothing |
 //! | | `verifying` | comparing a replica with the directory, for whoever asks |
 //! | | `schedule/` | comparing when it is time for it |
 //! | | `board`, `ground`, `hands` | what is posted; what never changes; what takes long |
@@ -62,6 +63,7 @@ mod part;
 mod record;
 mod recorder;
 pub(crate) mod relief;
+mod reload;
 mod remote;
 mod restoring;
 mod rounds;

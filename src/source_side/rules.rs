@@ -8,12 +8,12 @@ use crate::control::RulesReport;
 use crate::failure::Failure;
 use crate::intercept::Volume;
 use crate::packet::{Keeping, Name};
-use crate::sets::{Rule, Rules, SetError, Sets};
-use crate::words::{Deletes, ProtectOptions};
+use crate::sets::{Rule, Rules};
+use crate::words::{Deletes, FileTerms, ProtectOptions};
 
 /// The volume follows the file of the set from its first change on.
 pub fn begin(options: &ProtectOptions, record: &SetRecord, volume: &Volume) -> Result<(), Failure> {
-    let (rules, deletes) = read(options, "Nothing was started.")?;
+    let (rules, deletes) = read(options, &options.configuration.terms);
     volume.keep_removed(keeping(&deletes));
     volume.set_rules(&rules).map_err(|bad| Failure::new(format!("{bad}."), "Nothing was started.", ""))?;
     // Without a mark nobody counts on what a target has.
@@ -29,14 +29,14 @@ pub fn begin(options: &ProtectOptions, record: &SetRecord, volume: &Volume) -> R
     Ok(())
 }
 
-/// A person has changed the file.
-pub fn follow(ground: &Ground) -> Result<RulesReport, Failure> {
-    const UNTOUCHED: &str = "The rules of before go on.";
-    let (rules, deletes) = read(&ground.options, UNTOUCHED)?;
+/// A person has changed the file; this is what it says now.
+pub fn follow(ground: &Ground, terms: &FileTerms) -> Result<RulesReport, Failure> {
+    let (rules, deletes) = read(&ground.options, terms);
     let has_changed = in_force(&ground.volume) != rules;
     if has_changed {
         let volume = &ground.volume;
-        volume.set_rules(&rules).map_err(|bad| Failure::new(format!("{bad}."), UNTOUCHED, ""))?;
+        let untouched = "What held before goes on to hold.";
+        volume.set_rules(&rules).map_err(|bad| Failure::new(format!("{bad}."), untouched, ""))?;
         volume.divergence().compare("the rules of the set were changed");
     }
     // Targets keep what they have kept until then, until a copy comes.
@@ -60,24 +60,14 @@ fn keeping(deletes: &Deletes) -> Option<Keeping> {
     }
 }
 
-fn read(options: &ProtectOptions, untouched: &str) -> Result<(Rules, Deletes), Failure> {
-    let file = Sets::of(&options.state).read(&options.name);
-    let file = file.map_err(|error: SetError| {
-        Failure::new(
-            format!("{error}."),
-            untouched,
-            format!("Mend the file, or take it away: standin set delete {}", options.name),
-        )
-    })?;
-    let file = file.unwrap_or_default();
-    let deletes = options.deletes.clone().unwrap_or_else(|| file.deletes());
-    let mut rules = file.rules;
-    rules.0.extend(options.rules.iter().map(Rule::from));
-    Ok((rules, deletes))
+/// The rules of the file with what was typed behind them, and what a removal means.
+fn read(options: &ProtectOptions, terms: &FileTerms) -> (Rules, Deletes) {
+    let deletes = options.deletes.clone().or_else(|| terms.deletes.clone()).unwrap_or_default();
+    let rules = terms.rules.iter().chain(&options.rules).map(Rule::from).collect();
+    (Rules(rules), deletes)
 }
 
 fn file_of(options: &ProtectOptions) -> String {
-    Sets::of(&options.state)
-        .path(&options.name)
-        .map_or_else(|_| String::new(), |path| path.display().to_string())
+    let file = options.configuration.file.as_ref();
+    file.map_or_else(String::new, |path| path.display().to_string())
 }

@@ -22,6 +22,7 @@ use super::life::Ended;
 use super::mark::{Clock, Mark, Marks, PageCache};
 use super::mount_options::BackingMount;
 use super::record::{ConnectionRecord, SetRecord, SetState, StateError, Stranger};
+use super::reload::{self, Followed};
 use super::remote::{Awaited, Paired, Route};
 use super::restoring::refuse_unfinished;
 use super::standing_in::{self, Following, StandIn, Unfollowed};
@@ -70,7 +71,13 @@ pub fn run_followed(options: ProtectOptions, follower: &mut dyn Following) -> Re
     let (board, address) = (director.board(), director.address());
     let desk = Desk { ground: ground.clone(), board: board.clone(), director: address.clone() };
     let server = Server::start(&ground.options.socket(), Arc::new(desk))?;
-    signals.forward(move || address.send(Event::Signal).is_ok()).map_err(started)?;
+    let reloads = (ground.clone(), board.clone());
+    signals
+        .forward_and_reload(
+            move || address.send(Event::Signal).is_ok(),
+            move || reload::by_signal(&reloads.0, &reloads.1),
+        )
+        .map_err(started)?;
     let (outcome, set) = director.run();
     ground.durability.iter().for_each(|durability| durability.end());
     board.read().connections.iter().for_each(|connection| connection.end());
@@ -168,16 +175,13 @@ fn prepare(
         merge: merge.as_ref(),
     };
     let connections = connect(&options, &knows, &mut set, own.as_ref())?;
-    for target in set.record.disconnect_all_but(&options.targets) {
-        eprintln!(
-            "note: {target} is named by no --to any more: nothing is sent there; its replica stays as it is."
-        );
-    }
+    disconnect_others(&options, &mut set);
     // Only now is anything written about this set: a refused start leaves no trace.
     identity::write(&backing, record.set)
         .map_err(|error| io_failure("the backing directory cannot be marked", &error))?;
     stamp_run(&mut set, &backing, found.stamp)?;
     activity::begin(&options, run, (&backing, &queue, &volume), owed.as_ref());
+    let followed = Followed::new(options.configuration.clone());
     let ground = Arc::new(Ground {
         options,
         set: record.set,
@@ -193,8 +197,18 @@ fn prepare(
         merge,
         ways: checked.ways,
         warnings: checked.warnings,
+        followed,
     });
     Ok(Prepared { ground, connections, set, marks, claim, stand_in })
+}
+
+/// Targets of before that are named no more.
+fn disconnect_others(options: &ProtectOptions, set: &mut SetState) {
+    for target in set.record.disconnect_all_but(&options.targets) {
+        eprintln!(
+            "note: {target} is named by no --to any more: nothing is sent there; its replica stays as it is."
+        );
+    }
 }
 
 fn open_volume(

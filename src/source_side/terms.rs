@@ -1,7 +1,6 @@
 //! When, how fast and how short a source sends, as it was typed or stands in the file of the set.
 
-use crate::sets::{SetFile, Sets};
-use crate::words::{Compression, LimitPlan, Origin, ProtectOptions, SchedulePlan};
+use crate::words::{Compression, FileTerms, LimitPlan, Origin, ProtectOptions, SchedulePlan};
 
 /// See the module. What was typed goes before what stands in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,18 +11,16 @@ pub struct Terms {
 }
 
 impl Terms {
-    pub fn of(options: &ProtectOptions, file: Option<&SetFile>) -> Terms {
+    pub fn of(options: &ProtectOptions, file: &FileTerms) -> Terms {
         Terms {
-            schedule: first(options.schedule, file.and_then(|file| file.schedule)),
-            limit: first(options.limit.clone(), file.and_then(|file| file.limit.clone())),
-            compression: first(options.compression, file.and_then(|file| file.compression)),
+            schedule: first(options.schedule, file.schedule),
+            limit: first(options.limit.clone(), file.limit.clone()),
+            compression: first(options.compression, file.compression),
         }
     }
 
-    /// One that cannot be read says nothing here: whoever reads the rules in it has refused the start.
     pub fn at_start(options: &ProtectOptions) -> Terms {
-        let file = Sets::of(&options.state).read(&options.name).ok().flatten();
-        Terms::of(options, file.as_ref())
+        Terms::of(options, &options.configuration.terms)
     }
 }
 

@@ -19,11 +19,11 @@ use self::places::{check_places, claim_root, lock_state};
 use super::director::{Board, Director, Event, nothing_left};
 use super::options::ServeOptions;
 use super::replicas::{Resting, Store, able};
-use super::{TargetServer, clones, orphans, status};
+use super::{TargetServer, clones, orphans, reload, status};
 use crate::control::{
-    Caller, ClonesRequest, Handler, Invite, Invited, OrphansRequest, Paired, Phase, ProcessMeter,
-    ReplicaClones, ReplicaOrphans, Revoke, Server, Status, StopMode, StopReport, SyncReport, WaitSync, ask,
-    unix_ms,
+    Caller, ClonesRequest, ConfigurationReport, Handler, Invite, Invited, OrphansRequest, Paired, Phase,
+    ProcessMeter, ReloadReport, ReplicaClones, ReplicaOrphans, Revoke, Server, Status, StopMode, StopReport,
+    SyncReport, WaitSync, ask, unix_ms,
 };
 use crate::failure::Failure;
 use crate::limits::{CONTROL_ANSWER, INVITATION_TIME_MAX};
@@ -67,7 +67,10 @@ pub fn run(options: ServeOptions) -> Result<(), Failure> {
     let control = Server::start(&daemon.options.socket(), daemon.clone())?;
     let told = daemon.director.clone();
     let threads = |error| failed("The daemon has no threads", &error);
-    signals.forward(move || told.send(Event::Signal).is_ok()).map_err(threads)?;
+    let options = daemon.options.clone();
+    signals
+        .forward_and_reload(move || told.send(Event::Signal).is_ok(), move || reload::by_signal(&options))
+        .map_err(threads)?;
     let resting = Resting::start(daemon.store.clone()).map_err(threads)?;
     ready(&daemon);
     director.run();
@@ -331,6 +334,14 @@ impl Handler for Daemon {
             )),
             Err(InviteError::Io(error)) => Err(failed("The invitation cannot be recorded", &error)),
         }
+    }
+
+    fn reload(&self) -> Result<ReloadReport, Failure> {
+        reload::reload(&self.options)
+    }
+
+    fn configuration(&self) -> ConfigurationReport {
+        reload::report(&self.options)
     }
 
     fn pairings(&self) -> Result<Vec<Paired>, Failure> {

@@ -17,6 +17,7 @@ mod options;
 pub mod orphans;
 pub(crate) mod reading;
 mod reception;
+mod reload;
 mod replicas;
 mod seat;
 mod session;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use crate::words::Allow;
+use crate::words::{Allow, Configuration};
 
 /// Everything a target daemon needs to know at its start. Paths are absolute.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct ServeOptions {
     pub allow: Allow,
     /// Take over replica directories that are not empty and have no identity.
     pub adopt: bool,
+    /// Where all this was said.
+    pub configuration: Configuration,
 }
 
 impl ServeOptions {

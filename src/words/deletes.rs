@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
-
 use super::names::is_set_name;
 use crate::limits::KEEP_DAYS_MAX;
 
@@ -20,31 +18,10 @@ pub enum Deletes {
 }
 
 /// Where to, and for how long.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Table", into = "Table")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeepDeleted {
     dir: String,
     days: u16,
-}
-
-/// As it stands in a file.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Table {
-    dir: String,
-    days: u16,
-}
-
-impl Deletes {
-    /// Errors: both cannot be.
-    pub fn new(ignore: bool, keep: Option<KeepDeleted>) -> Result<Deletes, &'static str> {
-        match (ignore, keep) {
-            (true, Some(_)) => Err("deletions are either ignored or kept aside"),
-            (true, None) => Ok(Deletes::Ignore),
-            (false, Some(keep)) => Ok(Deletes::Keep(keep)),
-            (false, None) => Ok(Deletes::Follow),
-        }
-    }
 }
 
 impl KeepDeleted {
@@ -80,20 +57,6 @@ impl fmt::Display for Deletes {
     }
 }
 
-impl TryFrom<Table> for KeepDeleted {
-    type Error = String;
-
-    fn try_from(Table { dir, days }: Table) -> Result<KeepDeleted, String> {
-        KeepDeleted::new(dir, days)
-    }
-}
-
-impl From<KeepDeleted> for Table {
-    fn from(KeepDeleted { dir, days }: KeepDeleted) -> Table {
-        Table { dir, days }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,7 +68,6 @@ mod tests {
             keep(dir, days).unwrap_err();
         }
         let kept = keep("trash", 30).unwrap();
-        assert_eq!(Deletes::Keep(kept.clone()).to_string(), "kept in trash for 30 days");
-        assert!(Deletes::new(true, Some(kept)).is_err());
+        assert_eq!(Deletes::Keep(kept).to_string(), "kept in trash for 30 days");
     }
 }

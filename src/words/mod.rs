@@ -3,6 +3,7 @@
 mod activity;
 mod allow;
 mod compression;
+mod configuration;
 mod copy_mode;
 mod delete_limit;
 mod deletes;
@@ -24,6 +25,7 @@ mod when_full;
 pub use activity::ActivityLogging;
 pub use allow::Allow;
 pub use compression::Compression;
+pub use configuration::{Configuration, FileTerms, Reread, Setting, SettingChange, SettingFrom};
 pub use copy_mode::{CopyMode, HashKind};
 pub use delete_limit::DeleteLimit;
 pub use deletes::{Deletes, KeepDeleted};

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::activity::ActivityLogging;
 use super::compression::Compression;
+use super::configuration::Configuration;
 use super::delete_limit::DeleteLimit;
 use super::deletes::Deletes;
 use super::limit_plan::LimitPlan;
@@ -77,6 +78,8 @@ pub struct ProtectOptions {
     pub compression: Option<Compression>,
     /// What an application's fsync waits for beside the local disk; without, nothing.
     pub fsync: Option<Rule>,
+    /// Where all this was said, and what the file of the set says beside.
+    pub configuration: Configuration,
 }
 
 impl ProtectOptions {
@@ -258,6 +261,7 @@ impl ProtectOptions {
             limit: None,
             compression: None,
             fsync: None,
+            configuration: Configuration::default(),
         }
     }
 }

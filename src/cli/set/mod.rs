@@ -10,10 +10,11 @@ use serde_json::json;
 
 use self::size::Sizes;
 use super::args::{Common, DeletesAsked, Set, SetCommand};
+use super::config::edit::{Edit, SetText};
 use super::{Outcome, output};
 use crate::control::{Client, ClientError, RulesReport};
 use crate::failure::Failure;
-use crate::sets::{Matcher, Rule, Rules, SetError, SetFile, Sets};
+use crate::sets::{Matcher, Rule, SetError, Sets};
 use crate::units;
 use crate::words::{Deletes, socket_path};
 
@@ -27,10 +28,13 @@ pub(super) fn run(common: &Common, args: &Set) -> Outcome {
     match &args.command {
         SetCommand::Create { name, directory, rules, deletes } => {
             here.must_be_free(name)?;
-            let (directory, rules) = (directory.clone(), Rules(rules.0.clone()));
-            let mut file = SetFile { directory, rules, ..SetFile::default() };
-            file.set_deletes(typed(deletes)?.unwrap_or_default());
-            here.write(name, &file)
+            let mut edit = Edit::default();
+            if let Some(directory) = directory {
+                edit.set_directory(&std::path::absolute(directory).unwrap_or_else(|_| directory.clone()));
+            }
+            edit.set_deletes(&typed(deletes)?.unwrap_or_default());
+            edit.change_rules(|_| false, &rules.0);
+            here.write(name, &edit.text())
         }
         SetCommand::Show { name: Some(name) } => here.show(name),
         SetCommand::Show { name: None } => here.list(),
@@ -43,11 +47,13 @@ pub(super) fn run(common: &Common, args: &Set) -> Outcome {
         SetCommand::Copy { from, to } => {
             here.must_be_free(to)?;
             let file = here.existing(from)?;
-            // Two sets of one directory would be two daemons over it.
-            here.write(to, &SetFile { directory: None, ..file })
+            let mut edit = file.edit();
+            // Two sets of one directory would be two daemons over it, and two that send to one replica.
+            edit.remove(&["dir", "directory", "backing", "to"]);
+            here.write(to, &edit.text())
         }
         SetCommand::Export { name } => {
-            output::text(&here.existing(name)?.to_text());
+            output::text(here.existing(name)?.text());
             Ok(0)
         }
         SetCommand::Import { name, file } => here.import(name, file),
@@ -66,8 +72,12 @@ struct Here<'a> {
 }
 
 impl Here<'_> {
-    fn existing(&self, name: &str) -> Result<SetFile, Failure> {
-        self.sets.read(name).map_err(|error| failed(&error))?.ok_or_else(|| {
+    fn read(&self, name: &str) -> Result<Option<SetText>, Failure> {
+        SetText::read(&self.sets.path(name).map_err(|error| failed(&error))?, UNTOUCHED)
+    }
+
+    fn existing(&self, name: &str) -> Result<SetText, Failure> {
+        self.read(name)?.ok_or_else(|| {
             Failure::new(
                 format!("There is no set {name:?} with a file: everything belongs to it."),
                 UNTOUCHED,
@@ -77,25 +87,29 @@ impl Here<'_> {
     }
 
     fn must_be_free(&self, name: &str) -> Result<(), Failure> {
-        match self.sets.read(name) {
-            Ok(None) => Ok(()),
-            Ok(Some(_)) => Err(Failure::new(
+        match self.read(name)? {
+            None => Ok(()),
+            Some(_) => Err(Failure::new(
                 format!("There is a set {name:?} already."),
                 UNTOUCHED,
                 format!("Change it with `standin set change {name}`, or delete it first."),
             )),
-            Err(error) => Err(failed(&error)),
         }
     }
 
     /// Writes the file, and has a daemon of that name follow it.
-    fn write(&self, name: &str, file: &SetFile) -> Outcome {
-        let path = self.sets.write(name, file).map_err(|error| failed(&error))?;
+    ///
+    /// Errors: the text is no file of a set; then nothing is written.
+    fn write(&self, name: &str, text: &str) -> Outcome {
+        let path = self.sets.path(name).map_err(|error| failed(&error))?;
+        let file = SetText::parse(&path, text, UNTOUCHED)?;
+        self.sets.write(name, text).map_err(|error| failed(&error))?;
+        let rules = file.rules();
         let told = self.tell(name)?;
         match self.common.json {
             true => output::json(&json!({
-                "name": name, "file": path.display().to_string(), "directory": file.directory,
-                "rules": file.rules, "protected": told.is_some(),
+                "name": name, "file": path.display().to_string(), "directory": file.directory(),
+                "rules": rules, "protected": told.is_some(),
                 "compares": told.as_ref().is_some_and(|report| report.has_changed),
             })),
             false => {
@@ -109,7 +123,7 @@ impl Here<'_> {
                     }
                     None => "`standin protect` of this name follows it.".to_owned(),
                 };
-                output::text(&format!("{}: {}; {what}", path.display(), counted(file.rules.0.len())));
+                output::text(&format!("{}: {}; {what}", path.display(), counted(rules.0.len())));
             }
         }
         Ok(0)
@@ -131,25 +145,26 @@ impl Here<'_> {
     fn show(&self, name: &str) -> Outcome {
         let file = self.existing(name)?;
         let path = self.sets.path(name).map_err(|error| failed(&error))?;
+        let (rules, deletes) = (file.rules(), file.terms().deletes.clone().unwrap_or_default());
         if self.common.json {
             output::json(&json!({
-                "name": name, "file": path.display().to_string(), "directory": file.directory,
-                "rules": file.rules, "verify": file.verify, "deletes": file.deletes().to_string(),
+                "name": name, "file": path.display().to_string(), "directory": file.directory(),
+                "rules": rules, "verify": file.terms().verify, "deletes": deletes.to_string(),
             }));
             return Ok(0);
         }
         let mut text = format!("{name}  {}\n", path.display());
-        if let Some(directory) = &file.directory {
+        if let Some(directory) = file.directory() {
             let _ = writeln!(text, "  directory  {}", directory.display());
         }
-        if let Some(verify) = &file.verify {
+        if let Some(verify) = &file.terms().verify {
             let _ = writeln!(text, "  verified   {verify}");
         }
-        let _ = writeln!(text, "  deletions  {}", file.deletes());
-        for (number, rule) in file.rules.0.iter().enumerate() {
+        let _ = writeln!(text, "  deletions  {deletes}");
+        for (number, rule) in rules.0.iter().enumerate() {
             let _ = writeln!(text, "  {:>2}  {rule}", number + 1);
         }
-        let rest = match file.rules.0.first() {
+        let rest = match rules.0.first() {
             Some(first) if first.includes => "What no rule applies to is not replicated.",
             Some(_) | None => "What no rule applies to is replicated.",
         };
@@ -177,11 +192,8 @@ impl Here<'_> {
         remove: &[usize],
         (added, deletes): (&[Rule], Option<Deletes>),
     ) -> Outcome {
-        let mut file = self.existing(name)?;
-        if let Some(deletes) = deletes {
-            file.set_deletes(deletes);
-        }
-        let count = file.rules.0.len();
+        let file = self.existing(name)?;
+        let count = file.rules().0.len();
         if let Some(number) = remove.iter().find(|number| **number == 0 || **number > count) {
             return Err(Failure::new(
                 format!("The set {name:?} has no rule {number}: it has {}.", counted(count)),
@@ -189,13 +201,12 @@ impl Here<'_> {
                 format!("See their numbers: standin set show {name}"),
             ));
         }
-        let mut number = 0;
-        file.rules.0.retain(|_| {
-            number += 1;
-            !clear && !remove.contains(&number)
-        });
-        file.rules.0.extend_from_slice(added);
-        self.write(name, &file)
+        let mut edit = file.edit();
+        if let Some(deletes) = deletes {
+            edit.set_deletes(&deletes);
+        }
+        edit.change_rules(|number| clear || remove.contains(&number), added);
+        self.write(name, &edit.text())
     }
 
     fn rename(&self, from: &str, to: &str) -> Outcome {
@@ -203,7 +214,7 @@ impl Here<'_> {
         self.must_be_free(to)?;
         self.must_not_run(from)?;
         self.must_not_run(to)?;
-        let path = self.sets.write(to, &file).map_err(|error| failed(&error))?;
+        let path = self.sets.write(to, file.text()).map_err(|error| failed(&error))?;
         self.sets.remove(from).map_err(|error| failed(&error))?;
         self.say(&path, json!({ "name": to, "was": from }), &format!("the set {from:?} is {to:?} now."))
     }
@@ -219,8 +230,8 @@ impl Here<'_> {
         read.map_err(|error| {
             Failure::new(format!("{} cannot be read: {error}.", from.display()), UNTOUCHED, "")
         })?;
-        let file = SetFile::parse(from, &text).map_err(|error| failed(&error))?;
-        self.write(name, &file)
+        SetText::parse(from, &text, UNTOUCHED)?;
+        self.write(name, &text)
     }
 
     fn delete(&self, name: &str) -> Outcome {
@@ -254,7 +265,8 @@ impl Here<'_> {
 
     fn size(&self, name: &str, directory: Option<&Path>) -> Outcome {
         let file = self.existing(name)?;
-        let directory = directory.or(file.directory.as_deref()).ok_or_else(|| {
+        let own = file.directory();
+        let directory = directory.or(own.as_deref()).ok_or_else(|| {
             Failure::new(
                 format!("The file of the set {name:?} names no directory."),
                 UNTOUCHED,
@@ -262,7 +274,7 @@ impl Here<'_> {
             )
         })?;
         let matcher =
-            Matcher::new(&file.rules).map_err(|bad| Failure::new(bad.to_string(), UNTOUCHED, ""))?;
+            Matcher::new(&file.rules()).map_err(|bad| Failure::new(bad.to_string(), UNTOUCHED, ""))?;
         let mut counted = Sizes::default();
         counted.walk(directory, &matcher).map_err(|(path, error)| {
             Failure::new(format!("{} cannot be read: {error}.", path.display()), UNTOUCHED, "")
@@ -296,9 +308,5 @@ fn counted(rules: usize) -> String {
 }
 
 fn failed(error: &SetError) -> Failure {
-    let next = match error {
-        SetError::Rule { .. } => "`standin set create --help` says what a pattern is.",
-        SetError::Name(_) | SetError::Text { .. } | SetError::Io { .. } => "",
-    };
-    Failure::new(format!("{error}."), UNTOUCHED, next)
+    Failure::new(format!("{error}."), UNTOUCHED, "")
 }

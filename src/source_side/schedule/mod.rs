@@ -1,5 +1,5 @@
-//! Verifications that come by themselves: as `--verify-every` says, or the file of the set. What that says of when
-//! connections send is passed on to them.
+//! Verifications that come by themselves: as `--verify-every` says, or the file of the set. Whether that file could
+//! be followed as it is now is looked after here, too.
 //!
 //! ```text
 //!  --verify-every, sets/NAME.toml ── plan ──> machine (pure) ── due ──> Connection::verify ── what it found
@@ -10,6 +10,8 @@ mod machine;
 
 use std::collections::HashMap;
 use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,11 +21,10 @@ use parking_lot::Mutex;
 use self::machine::Schedule;
 use super::connection::{Connection, Outcome};
 use super::ground::Ground;
-use super::terms::Terms;
 use crate::control::{MirrorStatus, unix_ms};
+use crate::failure::Failure;
 use crate::packet::BlockHash;
 use crate::resync::CheckOrder;
-use crate::sets::{SetError, Sets};
 use crate::sys::utc_offset;
 use crate::words::{HashKind, VerifyMode, VerifyPlan};
 
@@ -44,19 +45,23 @@ struct Planner {
     connections: Vec<Arc<Connection>>,
     schedules: HashMap<u32, Schedule>,
     plan: Option<VerifyPlan>,
-    terms: Terms,
+    /// As the file was when it was last looked at.
+    seen: Option<Seen>,
     trouble: Trouble,
 }
+
+/// By what a file is known to be another one: inode, size, time of its last change.
+#[derive(PartialEq, Eq)]
+struct Seen(Option<(u64, u64, i64, i64)>);
 
 impl PlannedChecks {
     pub fn begin(ground: &Arc<Ground>, connections: &[Arc<Connection>]) -> io::Result<PlannedChecks> {
         let (end, ended) = bounded(0);
         let connections = connections.iter().filter(|connection| !connection.is_null()).cloned().collect();
-        let terms = Terms::at_start(&ground.options);
         let (ground, trouble) = (ground.clone(), Trouble::default());
         let schedules = HashMap::new();
         let told = trouble.clone();
-        let mut planner = Planner { ground, connections, schedules, plan: None, terms, trouble: told };
+        let mut planner = Planner { ground, connections, schedules, plan: None, seen: None, trouble: told };
         std::thread::Builder::new().name("schedule".into()).spawn(move || planner.run(&ended))?;
         Ok(PlannedChecks { _end: end, trouble })
     }
@@ -78,33 +83,26 @@ impl Planner {
         }
     }
 
-    /// What was typed goes before what stands in the file; that may change while the set is protected. One that
-    /// cannot be read changes nothing, and a person is told.
+    /// What was typed goes before what stands in the file, as that was read last.
     fn learn(&mut self) {
-        let options = &self.ground.options;
-        let read = Sets::of(&options.state).read(&options.name);
-        self.note_trouble(read.as_ref().err());
-        let Ok(file) = read else {
-            self.plan = options.verify.or(self.plan);
-            return;
-        };
-        self.plan = options.verify.or(file.as_ref().and_then(|file| file.verify));
-        let terms = Terms::of(options, file.as_ref());
-        if terms != self.terms {
-            self.connections.iter().for_each(|connection| connection.follow(terms.clone()));
-            self.terms = terms;
+        self.plan = self.ground.options.verify.or(self.ground.followed.terms().verify);
+        let file = self.ground.options.configuration.file.as_ref();
+        let seen = file.map(|path| Seen::of(path));
+        // Reading says it again as long as somebody has it open: the last word is what counts.
+        if self.seen != seen {
+            self.seen = seen;
+            self.note_trouble(self.ground.followed.now().read_again().err());
         }
     }
 
-    /// What is no name of a set has no file.
-    fn note_trouble(&self, error: Option<&SetError>) {
-        let error = error.filter(|error| !matches!(error, SetError::Name(_)));
-        let trouble = error.map(|error| one_line(&error.to_string()));
+    /// One that is wrong changes nothing, and a person is told.
+    fn note_trouble(&self, failure: Option<Failure>) {
+        let trouble = failure.map(|failure| one_line(&failure.what));
         let mut told = self.trouble.lock();
         if *told != trouble {
             match &trouble {
-                Some(why) => log::warn!("the file of the set is not followed: {why}"),
-                None => log::info!("the file of the set is followed again"),
+                Some(why) => log::warn!("the file of the set cannot be followed: {why}"),
+                None => log::info!("the file of the set can be followed again"),
             }
             *told = trouble;
         }
@@ -121,6 +119,14 @@ impl Planner {
         }
         let outcome = connection.verify_for(order(plan), Some(point));
         say(connection, wait(connection, &outcome, ended));
+    }
+}
+
+impl Seen {
+    /// What is not there, or says nothing, is none.
+    fn of(path: &Path) -> Seen {
+        let found = std::fs::metadata(path).ok();
+        Seen(found.map(|found| (found.ino(), found.size(), found.ctime(), found.ctime_nsec())))
     }
 }
 

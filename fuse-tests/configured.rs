@@ -1,0 +1,274 @@
+//! One configuration: started from files, shown, compared, read anew while it runs; what is wrong changes nothing.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::config_files;
+use crate::host::{
+    COMMAND_MAX, Daemon, Protected, STOP_MAX, Setup, describe, dir_on_disk, is_mounted, output_within,
+    require_host, standin, wait_in_line, wait_until,
+};
+
+/// A set that is started by its name alone.
+struct Web {
+    daemon: Option<Daemon>,
+    places: Protected,
+}
+
+impl Web {
+    /// `more`: what stands in its file beside the directory and the target.
+    fn start(more: &str) -> Web {
+        let places = Protected::prepare(Setup::default());
+        fs::create_dir(places.state.join("sets")).expect("a directory");
+        let mut web = Web { daemon: None, places };
+        web.write(&format!("{}{more}", web.first()));
+        web.start_again();
+        web
+    }
+
+    fn start_again(&mut self) {
+        let mut daemon = Daemon::spawn(self.command(&["protect", "web"]));
+        daemon.wait_ready();
+        assert!(is_mounted(&self.places.mount), "{}", daemon.said());
+        self.daemon = Some(daemon);
+        wait_in_line(|| standin(&self.places.run), || self.said());
+    }
+
+    fn first(&self) -> String {
+        let Protected { mount, backing, replica, .. } = &self.places;
+        format!("dir = {mount:?}\nbacking = {backing:?}\nto = \"local:{}\"\n", replica.display())
+    }
+
+    fn file(&self) -> PathBuf {
+        self.places.state.join("sets/web.toml")
+    }
+
+    fn write(&self, text: &str) {
+        fs::write(self.file(), text).expect("a file");
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = standin(&self.places.run);
+        command.arg("--state").arg(&self.places.state).args(arguments);
+        command
+    }
+
+    fn ask(&self, arguments: &[&str]) -> Output {
+        output_within(&mut self.command(arguments), COMMAND_MAX)
+    }
+
+    #[track_caller]
+    fn told(&self, arguments: &[&str]) -> String {
+        let output = self.ask(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}{}", describe(&output), self.said());
+        describe(&output)
+    }
+
+    #[track_caller]
+    fn json(&self, arguments: &[&str], code: i32) -> Value {
+        let output = self.ask(arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}{}", describe(&output), self.said());
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
+    fn status(&self) -> Value {
+        serde_json::from_slice(&self.ask(&["status", "--json"]).stdout).expect("JSON")
+    }
+
+    /// What holds in the daemon, without what its file says.
+    fn in_force(&self) -> Value {
+        let shown = self.json(&["config", "show", "web", "--json"], 0);
+        assert_eq!(shown["configurations"][0]["running"], true, "{shown}");
+        shown["configurations"][0]["settings"].clone()
+    }
+
+    fn said(&self) -> String {
+        self.daemon.as_ref().map(Daemon::said).unwrap_or_default()
+    }
+
+    #[track_caller]
+    fn stop(&mut self) {
+        let mut daemon = self.daemon.take().expect("it runs");
+        daemon.signal(libc::SIGTERM);
+        let status = daemon.wait(STOP_MAX);
+        assert!(status.is_some_and(|status| status.success()), "{status:?}\n{}", daemon.said());
+    }
+}
+
+impl Drop for Web {
+    fn drop(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.signal(libc::SIGTERM);
+            daemon.signal(libc::SIGTERM);
+            daemon.wait(STOP_MAX);
+        }
+    }
+}
+
+/// The value of an option in what was shown, and where it was said.
+#[track_caller]
+fn shown(settings: &Value, key: &str) -> (Value, Value) {
+    let all = settings.as_array().expect("settings");
+    let one = all.iter().find(|setting| setting["key"] == key).unwrap_or_else(|| panic!("no {key}"));
+    (one["values"].clone(), one["from"].clone())
+}
+
+#[test]
+fn a_set_lives_by_its_file() {
+    let mut web = Web::start("limit = \"8M\"\nqueue_memory = \"64M\"\n");
+    assert!(web.told(&["config", "check"]).contains("web.toml: good"));
+    let settings = web.in_force();
+    let (value, from) = shown(&settings, "queue_memory");
+    assert_eq!((value, from["file"]["line"].as_u64()), (serde_json::json!(["64M"]), Some(5)));
+    assert_eq!(shown(&settings, "profile").1, "default");
+    fs::write(web.places.mount.join("a"), "a").expect("written");
+    web.told(&["wait-sync", "web"]);
+    assert_eq!(web.json(&["config", "diff", "web", "--json"], 0)["reload"], serde_json::json!([]));
+
+    // Live, and not: one reading, and nothing by itself.
+    let text = format!(
+        "{}# by Anna\nlimit = \"16M\"\ncompression = 1\nschedule = \"at=2099-12-31 23:59\"\nqueue_memory = \
+         \"96M\"\n\n[[rule]]\nexclude = \"*.tmp\" # scratch\n",
+        web.first()
+    );
+    web.write(&text);
+    let diff = web.json(&["config", "diff", "web", "--json"], 1);
+    let keys = |value: &Value| -> Vec<String> {
+        let all = value.as_array().expect("changes").iter();
+        all.map(|change| change["key"].as_str().expect("a key").to_owned()).collect()
+    };
+    assert_eq!(keys(&diff["reload"]), ["schedule", "limit", "compression", "rule"]);
+    assert_eq!(keys(&diff["restart"]), ["queue_memory"]);
+    assert!(web.status()["connections"][0]["schedule"].is_null(), "nothing was told to follow");
+    let report = web.json(&["reload", "web", "--json"], 0);
+    assert_eq!(keys(&report["changed"]), ["schedule", "limit", "compression", "rule"]);
+    assert_eq!(keys(&report["restart"]), ["queue_memory"]);
+    wait_until("scheduled", || web.status()["connections"][0]["state"] == "scheduled");
+    let connection = &web.status()["connections"][0];
+    assert_eq!(connection["schedule"]["from"], "file", "{connection}");
+    assert_eq!(shown(&web.in_force(), "queue_memory").0, serde_json::json!(["64M"]));
+    assert_eq!(keys(&web.json(&["config", "diff", "web", "--json"], 1)["restart"]), ["queue_memory"]);
+
+    // A person's change of the rules is a reload, and leaves what they wrote.
+    web.told(&["set", "change", "web", "--exclude", "*.log"]);
+    let now = fs::read_to_string(web.file()).expect("a file");
+    assert!(now.contains("# by Anna") && now.contains("# scratch") && now.contains("*.log"), "{now}");
+    let rules = web.status()["rules"].as_array().map(Vec::len);
+    assert_eq!(rules, Some(2), "{}", web.status());
+
+    // By the signal, as systemd sends it.
+    web.write(&web.first());
+    web.daemon.as_ref().expect("it runs").signal(libc::SIGHUP);
+    wait_until("started", || web.status()["connections"][0]["state"] == "started");
+    wait_in_line(|| standin(&web.places.run), || web.said());
+    assert!(is_mounted(&web.places.mount), "{}", web.said());
+    web.stop();
+
+    // What was typed stays on top.
+    let mut daemon = Daemon::spawn(web.command(&["protect", "web", "--limit", "4M"]));
+    daemon.wait_ready();
+    web.daemon = Some(daemon);
+    web.write(&format!("{}limit = \"2M\"\n", web.first()));
+    assert_eq!(web.json(&["reload", "--json"], 0)["changed"], serde_json::json!([]));
+    assert_eq!(shown(&web.in_force(), "limit"), (serde_json::json!(["4M"]), "command_line".into()));
+    wait_in_line(|| standin(&web.places.run), || web.said());
+    web.stop();
+}
+
+/// Fifty of each, by a daemon that runs: `STANDIN_SEED` says with which seed to begin.
+#[test]
+fn good_files_are_taken_and_bad_ones_change_nothing() {
+    let web = Web::start("");
+    let seed = std::env::var("STANDIN_SEED").ok().map_or(1, |seed| seed.parse().expect("a number"));
+    let mut random = standin::random::Random::new(seed);
+    println!("STANDIN_SEED={seed}");
+    // The target may be another one in a file: that counts with the next start.
+    let first = web.first().lines().next().map(str::to_owned).expect("a line");
+    for round in 0..50 {
+        let good = config_files::good(&mut |end| random.below(end), &first);
+        web.write(&good);
+        let report = web.told(&["reload", "web"]);
+        let (before, rules) = (web.in_force(), web.status()["rules"].clone());
+        let left =
+            web.json(&["config", "diff", "web", "--json"], if report.contains("next start") { 1 } else { 0 });
+        assert_eq!(left["reload"], serde_json::json!([]), "round {round}\n{good}");
+
+        let bad = config_files::bad(&mut |end| random.below(end), &first);
+        web.write(&bad);
+        let output =
+            if round % 2 == 0 { web.ask(&["reload", "web"]) } else { web.ask(&["reload", "web", "--json"]) };
+        let said = describe(&output);
+        assert_eq!(output.status.code(), Some(2), "round {round}\n{bad}\n{said}");
+        let place = format!("{}:", web.file().display());
+        for part in [place.as_str(), "goes on to hold", "config check"] {
+            assert!(said.contains(part), "round {round}\n{bad}\n{said}");
+        }
+        assert_eq!(web.ask(&["config", "check", "web"]).status.code(), Some(2), "round {round}\n{bad}");
+        assert_eq!(web.in_force(), before, "round {round}\n{bad}");
+        assert_eq!(web.status()["rules"], rules, "round {round}\n{bad}");
+    }
+    assert!(is_mounted(&web.places.mount), "{}", web.said());
+}
+
+#[test]
+fn a_start_from_a_bad_file_leaves_nothing() {
+    let mut web = Web { daemon: None, places: Protected::prepare(Setup::default()) };
+    fs::create_dir(web.places.state.join("sets")).expect("a directory");
+    for (text, part) in [
+        ("adopt = true\n", "decision of a moment"),
+        ("limt = \"1M\"\n", "did you mean `limit`?"),
+        ("queue_memory = \"1M\"\n", "web.toml:4:16"),
+    ] {
+        web.write(&format!("{}{text}", web.first()));
+        let output = web.ask(&["protect", "web"]);
+        assert_eq!(output.status.code(), Some(2), "{}", describe(&output));
+        assert!(describe(&output).contains(part), "{}", describe(&output));
+        assert!(!is_mounted(&web.places.mount));
+        assert_eq!(fs::read_dir(&web.places.backing).expect("a directory").count(), 0);
+    }
+    web.write(&web.first());
+    web.start_again();
+    web.stop();
+}
+
+#[test]
+fn a_target_serves_from_its_file() {
+    require_host();
+    let base = dir_on_disk();
+    let at = |name: &str| base.path().join(name);
+    for dir in ["root", "run", "state"] {
+        fs::create_dir(at(dir)).expect("a directory");
+    }
+    let command = |arguments: &[&str]| {
+        let mut command = standin(&at("run"));
+        command.arg("--state").arg(at("state")).args(arguments);
+        command
+    };
+    let ask = |arguments: &[&str]| output_within(&mut command(arguments), COMMAND_MAX);
+    let nothing = ask(&["serve"]);
+    assert_eq!(nothing.status.code(), Some(2));
+    assert!(describe(&nothing).contains("standin.toml"), "{}", describe(&nothing));
+    let text = format!("[serve]\nroot = {:?}\nlisten = \"127.0.0.1:0\"\n", at("root"));
+    fs::write(at("state").join("standin.toml"), &text).expect("a file");
+    let mut daemon = Daemon::spawn(command(&["serve"]));
+    daemon.wait_ready();
+    let checked = ask(&["config", "check"]);
+    assert!(checked.status.success(), "{}", describe(&checked));
+    // Nothing of a target is live: it is named.
+    fs::write(at("state").join("standin.toml"), format!("{text}allow = \"device\"\n")).expect("a file");
+    let reloaded = ask(&["reload"]);
+    assert!(reloaded.status.success(), "{}", describe(&reloaded));
+    assert!(describe(&reloaded).contains("allow is device"), "{}", describe(&reloaded));
+    assert!(describe(&reloaded).contains("only with the next start"), "{}", describe(&reloaded));
+    fs::write(at("state").join("standin.toml"), "[serve]\nrot = 1\n").expect("a file");
+    let refused = ask(&["reload"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", describe(&refused));
+    daemon.signal(libc::SIGHUP);
+    wait_until("said", || daemon.said().contains("cannot be followed"));
+    assert!(ask(&["status"]).status.success(), "{}", daemon.said());
+    daemon.signal(libc::SIGTERM);
+    assert!(daemon.wait(STOP_MAX).is_some_and(|status| status.success()), "{}", daemon.said());
+}

@@ -1,0 +1,201 @@
+//! The file of a set as `standin set` reads and changes it: what it does not change stays as people wrote it, with
+//! their comments.
+
+use std::path::{Path, PathBuf};
+
+use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value, value};
+
+use super::definition::Definition;
+use super::file::{self, Parsed, Section};
+use super::settle;
+use crate::failure::Failure;
+use crate::sets::{Rule, Rules};
+use crate::words::{Deletes, FileTerms};
+
+/// A file of a set that is right.
+pub struct SetText {
+    text: String,
+    parsed: Parsed,
+    terms: FileTerms,
+}
+
+impl SetText {
+    /// Of a file that is there; `None` where there is none.
+    ///
+    /// Errors: it is wrong.
+    pub fn read(path: &Path, untouched: &str) -> Result<Option<SetText>, Failure> {
+        let text = file::read(path).map_err(|why| {
+            Failure::new(format!("{} is not read: {why}.", path.display()), untouched, "Mend this.")
+        })?;
+        text.map(|text| SetText::parse(path, &text, untouched)).transpose()
+    }
+
+    /// What a text says that may come from elsewhere; `from` names it in an error.
+    pub fn parse(from: &Path, text: &str, untouched: &str) -> Result<SetText, Failure> {
+        let definition = Definition::protect();
+        let parsed = file::parse(from, text, &definition, Section::Whole).checked(untouched)?;
+        let terms = settle::terms(&definition, &parsed)?;
+        Ok(SetText { text: text.to_owned(), parsed, terms })
+    }
+
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The protected directory.
+    pub fn directory(&self) -> Option<PathBuf> {
+        self.parsed.entry("dir").and_then(|entry| entry.words.first()).map(PathBuf::from)
+    }
+
+    pub fn rules(&self) -> Rules {
+        Rules(self.parsed.rules.iter().map(|(rule, _)| rule.clone()).collect())
+    }
+
+    pub fn terms(&self) -> &FileTerms {
+        &self.terms
+    }
+
+    /// To be changed.
+    pub fn edit(&self) -> Edit {
+        Edit(self.text.parse().unwrap_or_default())
+    }
+}
+
+/// Changes of a text.
+#[derive(Default)]
+pub struct Edit(DocumentMut);
+
+impl Edit {
+    pub fn text(&self) -> String {
+        self.0.to_string()
+    }
+
+    pub fn set_directory(&mut self, directory: &Path) {
+        self.remove(&["dir", "directory"]);
+        self.0.insert("dir", value(directory.to_string_lossy().into_owned()));
+    }
+
+    /// A removal means this from now on.
+    pub fn set_deletes(&mut self, deletes: &Deletes) {
+        self.remove(&["ignore_deletes", "keep_deleted", "keep_days"]);
+        match deletes {
+            Deletes::Follow => {}
+            Deletes::Ignore => drop(self.0.insert("ignore_deletes", value(true))),
+            Deletes::Keep(keep) => {
+                let mut table = InlineTable::new();
+                table.insert("dir", keep.dir().into());
+                table.insert("days", i64::from(keep.days()).into());
+                self.0.insert("keep_deleted", value(table));
+            }
+        }
+    }
+
+    /// Keys in both of their spellings.
+    pub fn remove(&mut self, keys: &[&str]) {
+        for key in keys {
+            self.0.remove(key);
+            self.0.remove(&key.replace('_', "-"));
+        }
+    }
+
+    /// Takes rules away by `goes`, which is told their numbers from 1 on, and puts others behind.
+    pub fn change_rules(&mut self, goes: impl Fn(usize) -> bool, added: &[Rule]) {
+        let item = self.0.entry("rule").or_insert_with(|| Item::ArrayOfTables(ArrayOfTables::new()));
+        let left = match item {
+            Item::Value(Value::Array(rules)) => change_inline(rules, goes, added),
+            Item::ArrayOfTables(rules) => change_tables(rules, goes, added),
+            Item::None | Item::Value(_) | Item::Table(_) => 0,
+        };
+        if left == 0 {
+            self.0.remove("rule");
+        }
+    }
+}
+
+fn change_tables(rules: &mut ArrayOfTables, goes: impl Fn(usize) -> bool, added: &[Rule]) -> usize {
+    (0..rules.len()).rev().filter(|at| goes(at + 1)).for_each(|at| drop(rules.remove(at)));
+    for rule in added {
+        let mut table = Table::new();
+        table.insert(verb(rule), value(rule.pattern.as_str()));
+        if !rule.is_recursive {
+            table.insert("recursive", value(false));
+        }
+        rules.push(table);
+    }
+    rules.len()
+}
+
+fn change_inline(rules: &mut Array, goes: impl Fn(usize) -> bool, added: &[Rule]) -> usize {
+    (0..rules.len()).rev().filter(|at| goes(at + 1)).for_each(|at| drop(rules.remove(at)));
+    for rule in added {
+        let mut table = InlineTable::new();
+        table.insert(verb(rule), rule.pattern.as_str().into());
+        if !rule.is_recursive {
+            table.insert("recursive", false.into());
+        }
+        rules.push(table);
+    }
+    rules.len()
+}
+
+fn verb(rule: &Rule) -> &'static str {
+    if rule.includes { "include" } else { "exclude" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(text: &str) -> SetText {
+        SetText::parse(Path::new("web.toml"), text, "").unwrap()
+    }
+
+    /// Comments, order and everything that was not asked for.
+    #[test]
+    fn a_change_leaves_what_people_wrote() {
+        let text = "\
+# of the shop
+limit = \"1M\" # at night: more
+keep-days = 3
+keep_deleted = \"bin\"
+
+# nobody needs these
+[[rule]]
+exclude = \"*.tmp\"
+
+# but this one
+[[rule]]
+include = \"keep.tmp\" # Anna
+
+[verify]
+every = \"1d\"
+";
+        let before = set(text);
+        let mut edit = before.edit();
+        edit.change_rules(|number| number == 1, &[Rule { is_recursive: false, ..Rule::exclude("/x") }]);
+        edit.set_deletes(&Deletes::Ignore);
+        edit.set_directory(Path::new("/srv/web"));
+        let after = set(&edit.text());
+        let expected = [Rule::include("keep.tmp"), Rule { is_recursive: false, ..Rule::exclude("/x") }];
+        assert_eq!(after.rules().0, expected);
+        assert_eq!(after.terms().deletes, Some(Deletes::Ignore));
+        assert_eq!(after.terms().verify, before.terms().verify);
+        assert_eq!(after.directory(), Some("/srv/web".into()));
+        for comment in ["# of the shop", "# at night: more", "# but this one", "# Anna"] {
+            assert!(after.text().contains(comment), "{}", after.text());
+        }
+        let mut none = after.edit();
+        none.change_rules(|_| true, &[]);
+        none.set_deletes(&Deletes::Follow);
+        let none = set(&none.text());
+        assert!(none.rules().is_empty() && none.terms().deletes.is_none(), "{}", none.text());
+    }
+
+    #[test]
+    fn rules_on_one_line_are_changed_there() {
+        let mut edit = set("rule = [{ exclude = \"a\" }, { include = \"a/b\" }]\n").edit();
+        edit.change_rules(|number| number == 1, &[Rule::exclude("c")]);
+        assert_eq!(set(&edit.text()).rules().0, [Rule::include("a/b"), Rule::exclude("c")]);
+        assert_eq!(edit.text().matches("rule").count(), 1, "{}", edit.text());
+    }
+}

@@ -1,0 +1,347 @@
+//! A file of options, read as a whole: what stands in it, where, and everything that is wrong with it.
+
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::definition::{self, Definition, Place};
+use crate::failure::Failure;
+use crate::limits::CONFIGURATION_LEN_MAX;
+use crate::sets::{Matcher, Rule, Rules};
+
+/// What a file says.
+#[derive(Clone, Debug, Default)]
+pub struct Parsed {
+    pub path: PathBuf,
+    pub entries: Vec<Entry>,
+    pub rules: Vec<(Rule, usize)>,
+    /// In the order in which they stand.
+    pub faults: Vec<Fault>,
+}
+
+/// An option that is set.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its name on the command line.
+    pub option: String,
+    pub at: At,
+    /// None: a flag that is off.
+    pub words: Vec<String>,
+}
+
+/// Both from 1 on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct At {
+    pub line: usize,
+    pub column: usize,
+}
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    #[serde(flatten)]
+    pub at: At,
+    pub what: String,
+}
+
+/// Which part of a file holds the options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// All of it: the file of a set.
+    Whole,
+    /// The table of this name: `standin.toml`.
+    Table(&'static str),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.at.line, self.at.column, self.what)
+    }
+}
+
+impl Parsed {
+    pub fn entry(&self, option: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.option == option)
+    }
+
+    /// Errors: all that is wrong, with lines and columns.
+    pub fn checked(self, untouched: &str) -> Result<Parsed, Failure> {
+        match self.faults.is_empty() {
+            true => Ok(self),
+            false => Err(bad(&self.path, &self.faults, untouched)),
+        }
+    }
+}
+
+/// What a person is told of a file that is wrong.
+pub fn bad(path: &Path, faults: &[Fault], untouched: &str) -> Failure {
+    let lines: Vec<String> = faults.iter().map(|fault| format!("{}:{fault}", path.display())).collect();
+    let next = "Mend the file; `standin config check` says when it is right.";
+    Failure::new(lines.join("\n"), untouched, next)
+}
+
+/// The text of a file that nobody else may have written; `None` where there is none.
+///
+/// Errors: why it is not read.
+pub fn read(path: &Path) -> Result<Option<String>, String> {
+    // Whatever lies there, nobody waits for it.
+    let flags = (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits() as i32;
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(|error| error.to_string())?,
+    };
+    let found = file.metadata().map_err(|error| error.to_string())?;
+    if !found.is_file() {
+        return Err("it is no file".to_owned());
+    }
+    if found.len() > CONFIGURATION_LEN_MAX {
+        return Err(format!("it is longer than {}", crate::units::size(CONFIGURATION_LEN_MAX)));
+    }
+    must_be_own("it", &found)?;
+    if let Some(parent) = path.parent() {
+        must_be_own("its directory", &fs::metadata(parent).map_err(|error| error.to_string())?)?;
+    }
+    let mut bytes = Vec::new();
+    file.take(CONFIGURATION_LEN_MAX).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    String::from_utf8(bytes).map(Some).map_err(|_| "it is no text in UTF-8".to_owned())
+}
+
+/// Whoever may write it decides what is replicated, and to where.
+fn must_be_own(what: &str, found: &std::fs::Metadata) -> Result<(), String> {
+    if found.uid() != 0 && found.uid() != rustix::process::geteuid().as_raw() {
+        return Err(format!("{what} belongs to user {}, who may not say what this host does", found.uid()));
+    }
+    if found.mode() & 0o002 != 0 || (found.mode() & 0o020 != 0 && found.gid() != 0) {
+        let mode = found.mode() & 0o7777;
+        return Err(format!("others may write to {what} (mode {mode:04o}): take that right away"));
+    }
+    Ok(())
+}
+
+/// What a text says.
+pub fn parse(path: &Path, text: &str, definition: &Definition, section: Section) -> Parsed {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    let mut reader =
+        Reader { text, definition, parsed: Parsed { path: path.to_owned(), ..Parsed::default() } };
+    for error in errors {
+        let at = error.span().map_or(0, |span| span.start);
+        reader.fault(at, error.message().split_whitespace().collect::<Vec<_>>().join(" "));
+    }
+    match section {
+        Section::Whole => reader.options(document.get_ref(), true),
+        Section::Table(name) => reader.table(document.get_ref(), name),
+    }
+    reader.parsed.faults.sort_by_key(|fault| fault.at);
+    reader.parsed
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    definition: &'a Definition,
+    parsed: Parsed,
+}
+
+/// Tables that stand for several options: what is in them, and the option that it is.
+const TABLES: [(&str, &[(&str, &str)]); 2] = [
+    ("verify", &[("every", "verify-every"), ("at", "verify-at"), ("mode", "verify-mode")]),
+    ("keep-deleted", &[("dir", "keep-deleted"), ("days", "keep-days")]),
+];
+
+impl Reader<'_> {
+    fn at(&self, offset: usize) -> At {
+        let boundary = (0..=offset.min(self.text.len())).rev().find(|at| self.text.is_char_boundary(*at));
+        let before = &self.text[..boundary.unwrap_or_default()];
+        let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+        At { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1 }
+    }
+
+    fn fault(&mut self, offset: usize, what: impl Into<String>) {
+        let fault = Fault { at: self.at(offset), what: what.into() };
+        self.parsed.faults.push(fault);
+    }
+
+    /// `standin.toml`: one table for each daemon.
+    fn table(&mut self, document: &DeTable<'_>, name: &str) {
+        for (key, value) in document.iter() {
+            match value.get_ref() {
+                DeValue::Table(table) if key.get_ref().as_ref() == name => self.options(table, false),
+                _ if key.get_ref().as_ref() == name => {
+                    let what = format!("`{name}` is a table: write [{name}]");
+                    self.fault(value.span().start, what);
+                }
+                _ => {
+                    let what = match self.definition.place(key.get_ref()) {
+                        Place::Key(_) => format!("`{}` stands below [{name}]", key.get_ref()),
+                        Place::Refused(why) => format!("`{}` does not stand in a file: {why}", key.get_ref()),
+                        Place::Unknown(_) => format!("unknown key `{}`; expected [{name}]", key.get_ref()),
+                    };
+                    self.fault(key.span().start, what);
+                }
+            }
+        }
+    }
+
+    fn options(&mut self, table: &DeTable<'_>, is_set: bool) {
+        let mut options: Vec<_> = table.iter().collect();
+        options.sort_by_key(|(key, _)| key.span().start);
+        for (key, value) in options {
+            let (name, option) = (key.get_ref().as_ref(), key.get_ref().replace('_', "-"));
+            let table = TABLES.iter().find(|(table, _)| *table == option).map(|(_, below)| *below);
+            match (value.get_ref(), table) {
+                _ if is_set && option == "rule" => self.rules(value),
+                (DeValue::Table(inner), Some(below)) if is_set => self.below(name, inner, below),
+                (_, Some(below)) if is_set && option == "verify" => {
+                    let keys: Vec<&str> = below.iter().map(|(key, _)| *key).collect();
+                    let what = format!("`{name}`: expected a table with {}", keys.join(", "));
+                    self.fault(value.span().start, what);
+                }
+                _ => self.option(name, key.span().start, value),
+            }
+        }
+    }
+
+    /// A table that stands for several options.
+    fn below(&mut self, name: &str, table: &DeTable<'_>, below: &[(&str, &str)]) {
+        let mut keys: Vec<_> = table.iter().collect();
+        keys.sort_by_key(|(key, _)| key.span().start);
+        for (key, value) in keys {
+            match below.iter().find(|(known, _)| *known == key.get_ref().as_ref()) {
+                Some((_, option)) => self.option(option, key.span().start, value),
+                None => {
+                    let known: Vec<&str> = below.iter().map(|(known, _)| *known).collect();
+                    let what =
+                        format!("unknown key `{}` in `{name}`; expected {}", key.get_ref(), known.join(", "));
+                    self.fault(key.span().start, what);
+                }
+            }
+        }
+    }
+
+    fn option(&mut self, key: &str, offset: usize, value: &Spanned<DeValue<'_>>) {
+        let arg = match self.definition.place(key) {
+            Place::Key(arg) => arg,
+            Place::Refused(why) => {
+                return self.fault(offset, format!("`{key}` does not stand in a file: {why}"));
+            }
+            Place::Unknown(near) => {
+                let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+                return self.fault(offset, format!("unknown key `{key}`{near}"));
+            }
+        };
+        let option = definition::option_of(arg);
+        if let Some(first) = self.parsed.entry(&option) {
+            let what = format!("`{key}` is said twice: line {} says it, too", first.at.line);
+            return self.fault(offset, what);
+        }
+        let words = match words(arg, value.get_ref()) {
+            Ok(words) => words,
+            Err(expected) => {
+                let found = value.get_ref().type_str();
+                return self.fault(value.span().start, format!("`{key}`: expected {expected}, not {found}"));
+            }
+        };
+        let relative = words.iter().find(|word| !definition::is_absolute(arg, word));
+        let checked = match relative {
+            Some(word) => Err(format!("expected an absolute path, not '{word}'")),
+            None if words.iter().any(|word| word.contains('\0')) => {
+                Err("expected no NUL character".to_owned())
+            }
+            None => self.definition.check(arg, &words),
+        };
+        match checked {
+            Ok(()) => {
+                let at = self.at(value.span().start);
+                self.parsed.entries.push(Entry { option, at, words });
+            }
+            Err(why) => self.fault(value.span().start, format!("`{key}`: {why}")),
+        }
+    }
+
+    fn rules(&mut self, value: &Spanned<DeValue<'_>>) {
+        let DeValue::Array(rules) = value.get_ref() else {
+            let found = value.get_ref().type_str();
+            return self.fault(value.span().start, format!("`rule`: expected [[rule]], not {found}"));
+        };
+        for rule in rules.iter() {
+            match self.rule(rule) {
+                Ok(found) => {
+                    let line = self.at(rule.span().start).line;
+                    self.parsed.rules.push((found, line));
+                }
+                Err((offset, what)) => self.fault(offset, what),
+            }
+        }
+        let rules = Rules(self.parsed.rules.iter().map(|(rule, _)| rule.clone()).collect());
+        if let Err(bad) = Matcher::new(&rules) {
+            self.fault(value.span().start, bad.to_string());
+        }
+    }
+
+    /// Errors: what is wrong, and where.
+    fn rule(&self, rule: &Spanned<DeValue<'_>>) -> Result<Rule, (usize, String)> {
+        let here = rule.span().start;
+        let DeValue::Table(table) = rule.get_ref() else {
+            return Err((here, format!("`rule`: expected [[rule]], not {}", rule.get_ref().type_str())));
+        };
+        let (mut pattern, mut recursive) = (None, true);
+        for (key, value) in table.iter() {
+            let offset = value.span().start;
+            match (key.get_ref().as_ref(), value.get_ref()) {
+                ("include" | "exclude", DeValue::String(_)) if pattern.is_some() => {
+                    return Err((here, "a rule has either `include` or `exclude`".to_owned()));
+                }
+                ("include", DeValue::String(text)) => pattern = Some((true, text.to_string(), offset)),
+                ("exclude", DeValue::String(text)) => pattern = Some((false, text.to_string(), offset)),
+                ("recursive", DeValue::Boolean(value)) => recursive = *value,
+                (key @ ("include" | "exclude"), other) => {
+                    return Err((offset, format!("`{key}`: expected a text, not {}", other.type_str())));
+                }
+                ("recursive", other) => {
+                    let what = format!("`recursive`: expected true or false, not {}", other.type_str());
+                    return Err((offset, what));
+                }
+                (other, _) => {
+                    let what =
+                        format!("unknown key `{other}` in a rule; expected include, exclude, recursive");
+                    return Err((key.span().start, what));
+                }
+            }
+        }
+        let Some((includes, pattern, offset)) = pattern else {
+            return Err((here, "a rule has either `include` or `exclude`".to_owned()));
+        };
+        let rule = Rule { includes, pattern, is_recursive: recursive };
+        match Matcher::new(&Rules(vec![rule.clone()])) {
+            Ok(_) => Ok(rule),
+            Err(bad) => Err((offset, bad.to_string())),
+        }
+    }
+}
+
+/// What would be typed for a value.
+///
+/// Errors: what is expected in its place.
+fn words(arg: &clap::Arg, value: &DeValue<'_>) -> Result<Vec<String>, &'static str> {
+    let one = |value: &DeValue<'_>| match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) if number.radix() == 10 => Some(number.as_str().to_owned()),
+        _ => None,
+    };
+    match value {
+        DeValue::Boolean(is_on) if definition::is_flag(arg) => {
+            Ok(is_on.then(|| "true".to_owned()).into_iter().collect())
+        }
+        _ if definition::is_flag(arg) => Err("true or false"),
+        DeValue::Array(values) if definition::is_list(arg) => {
+            values.iter().map(|value| one(value.get_ref())).collect::<Option<_>>().ok_or("a list of texts")
+        }
+        _ if definition::is_list(arg) => one(value).map(|word| vec![word]).ok_or("a text or a list of texts"),
+        _ => one(value).map(|word| vec![word]).ok_or("a text"),
+    }
+}
