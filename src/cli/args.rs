@@ -282,8 +282,8 @@ pub struct FlushMount {
 
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// Parent directory of the replicas: each is PATH/REPSET. This and the other options may stand in [serve] of
-    /// standin.toml in the state directory, but for --adopt; what is typed goes before it
+    /// Parent directory of the replicas: each is PATH/REPSET. This and the other options may stand in standin.toml in
+    /// the state directory, but for --adopt; what is typed goes before it
     #[arg(long, value_name = "PATH")]
     pub root: Option<PathBuf>,
     /// Address and UDP port to listen on [default: all addresses, port 7447]
