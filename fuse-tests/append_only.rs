@@ -40,7 +40,7 @@ fn what_is_append_only_is_appended_to_and_not_changed() {
         let mut protected = Protected::start(Setup { arguments: arguments.to_vec(), ..Setup::default() });
         fs::create_dir(protected.mount.join("dir")).expect("a directory");
         fs::write(protected.mount.join("log"), "start\n").expect("room");
-        let held = ["dir", "log"].map(|name| AppendOnly::make(&protected.backing.join(name)));
+        let held = ["dir", "log"].map(|name| AppendOnly::make(&protected.mount.join(name)));
         let path = protected.mount.join("log");
         let (mut wanted, mut shown) = (String::from("start\n"), File::open(&path).expect("a file"));
         for round in 0..20 {

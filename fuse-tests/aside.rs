@@ -93,11 +93,12 @@ fn a_file_that_came_past_the_mount() {
     protected.stop();
 }
 
-/// Somebody made a file of the replica immutable: after its time it is set aside, and a start mends
+/// Somebody made a file of the replica immutable, for a target that may not change that: after its time it is set aside, and a start mends
 /// it although size and time are the same on both sides.
 #[test]
 fn a_file_that_the_replica_may_not_change() {
     let mut protected = Protected::prepare(Setup::default());
+    protected.heeds_flags = true;
     fs::write(protected.backing.join("fixed"), "before").expect("a file");
     protected.patience = Some(Duration::from_millis(400));
     protected.start_again();

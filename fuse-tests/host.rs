@@ -210,6 +210,8 @@ pub struct Protected {
     pub activity_every: Option<Duration>,
     /// How many files the daemon may have open, where a test wants few.
     pub open_files: Option<u32>,
+    /// The daemon may change nothing that is immutable.
+    pub heeds_flags: bool,
     _images: Vec<Image>,
     /// Has the mount points that are not the protected directory itself.
     _mounts: TempDir,
@@ -265,6 +267,7 @@ impl Protected {
             sync_every: None,
             activity_every: None,
             open_files: None,
+            heeds_flags: false,
             _images: images,
             _mounts: mounts,
             base,
@@ -275,8 +278,11 @@ impl Protected {
     pub fn protect_command(&self) -> Command {
         let mut to = OsString::from("local:");
         to.push(&self.replica);
-        let mut command =
-            self.open_files.map_or_else(|| standin(&self.run), |files| limited(&self.run, files));
+        let mut command = match self.open_files {
+            Some(files) => limited(&self.run, files),
+            None if self.heeds_flags => heeding_flags(&self.run),
+            None => standin(&self.run),
+        };
         command.arg("protect").arg(&self.mount).arg("--to").arg(to).arg("--state").arg(&self.state);
         if self.place == Place::Beside {
             command.arg("--backing").arg(&self.backing);
@@ -536,6 +542,17 @@ pub fn profile(arguments: &[&str]) -> Vec<OsString> {
 /// The binary under test.
 pub fn binary() -> OsString {
     std::env::var_os("STANDIN_TEST_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_standin").into())
+}
+
+/// As [`standin`], without `CAP_LINUX_IMMUTABLE`.
+fn heeding_flags(run: &Path) -> Command {
+    let plain = standin(run);
+    let mut command = Command::new(require_program("setpriv"));
+    command.arg("--bounding-set=-linux_immutable").arg(plain.get_program()).args(plain.get_args());
+    plain.get_envs().for_each(|(name, value)| {
+        command.env(name, value.unwrap_or_default());
+    });
+    command
 }
 
 /// As [`standin`], with a hard limit of open files.

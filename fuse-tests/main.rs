@@ -21,6 +21,7 @@ mod docs;
 mod drills;
 mod failover;
 mod fenced;
+mod flags;
 mod fsync;
 mod full_state;
 mod guards;

@@ -17,7 +17,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Advice, Dir, FileType, Mode, OFlags, SeekFrom, Stat};
+use rustix::fs::{Advice, AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, Stat, StatxAttributes, StatxFlags};
 
 /// Attributes of the product itself on both roots.
 const OWN_XATTRS: &[u8] = b"trusted.standin.";
@@ -172,7 +172,7 @@ impl<'a> Side<'a> {
         (self.stat.st_dev, self.stat.st_ino)
     }
 
-    /// All attributes but the product's own; ACLs are among them in the kernel's format.
+    /// All attributes but the product's own, and flags; ACLs are among them in the kernel's format.
     fn xattrs(&self) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
         let fd = self.open(OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC)?;
         // The link in /proc leads to the object itself, a symlink too.
@@ -191,6 +191,12 @@ impl<'a> Side<'a> {
             let len = rustix::fs::getxattr(&path, OsStr::from_bytes(name), &mut value[..])?;
             value.truncate(len);
             xattrs.insert(name.to_vec(), value);
+        }
+        let carried = StatxAttributes::IMMUTABLE | StatxAttributes::APPEND | StatxAttributes::NODUMP;
+        let status = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, StatxFlags::TYPE)?;
+        let flags = status.stx_attributes & carried;
+        if !flags.is_empty() {
+            xattrs.insert(b"flags".to_vec(), format!("{flags:?}").into_bytes());
         }
         Ok(xattrs)
     }

@@ -23,7 +23,15 @@ const EACH: usize = 4 << 20;
 /// The queue, 32 MiB, takes what the first few write.
 const WAITING: usize = WRITERS - (32 << 20) / EACH;
 
-/// A directory that root cannot write into either, until it is dropped.
+/// Its target cannot change what is immutable.
+fn heeding(arguments: Vec<&'static str>) -> Protected {
+    let mut protected = Protected::prepare(Setup { arguments, ..Setup::default() });
+    protected.heeds_flags = true;
+    protected.start_again();
+    protected
+}
+
+/// A directory that who lacks a capability cannot write into, until it is dropped.
 struct Immutable(PathBuf);
 
 impl Immutable {
@@ -69,7 +77,7 @@ fn change_much(dir: &Path) {
 #[test]
 fn readers_go_on_while_all_writers_wait() {
     let arguments = vec!["--queue-memory", "32M", "--queue-disk-limit", "0"];
-    let protected = Protected::start(Setup { arguments, ..Setup::default() });
+    let protected = heeding(arguments);
     let (read, stuck) = (protected.mount.join("read"), protected.mount.join("stuck"));
     fs::create_dir(&read).expect("a directory");
     fs::create_dir(&stuck).expect("a directory");
@@ -118,7 +126,7 @@ fn readers_go_on_while_what_is_gathered_waits() {
             "--mmap-lag",
             "10ms",
         ];
-        let protected = Protected::start(Setup { arguments, ..Setup::default() });
+        let protected = heeding(arguments);
         let path = |name: &str| protected.mount.join(name);
         fs::create_dir(path("stuck")).expect("a directory");
         for number in 0..READERS {

@@ -1,14 +1,19 @@
-//! Extended attributes: which ones are replicated, and how they are read. The same for both
+//! Extended attributes, and flags: which ones are replicated, and how they are read. The same for both
 //! sides, so that what is compared means the same.
 //!
 //! Objects are reached through a descriptor (`O_PATH` is enough), by its `/proc` path: symlinks
 //! are never followed.
+
+mod flags;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::io::Errno;
 
+pub use self::flags::{FLAGS, Flags, are_untaken, clear_hindering, is_refusal};
+#[cfg(test)]
+pub use self::flags::{Unflagged, immutable};
 use crate::limits::{XATTR_LIST_LEN_MAX, XATTR_VALUE_LEN_MAX};
 use crate::packet::{Bounded, Xattr, XattrName};
 use crate::sys::proc_path;
@@ -31,11 +36,14 @@ const ALIASES: [&[u8]; 2] = [b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT"
 
 /// Whether applications see an attribute, by this name, through the mount.
 pub fn is_visible(name: &[u8]) -> bool {
-    !name.starts_with(OWN_PREFIX) && !ALIASES.contains(&name)
+    !name.starts_with(OWN_PREFIX) && !ALIASES.contains(&name) && name != FLAGS
 }
 
 /// Whether an attribute is one that replication carries and may therefore take away.
 pub fn is_replicated(name: &[u8]) -> bool {
+    if name == FLAGS {
+        return true;
+    }
     if !is_visible(name) || OF_THE_HOST.contains(&name) {
         return false;
     }
@@ -56,8 +64,11 @@ pub fn list(fd: impl AsFd) -> io::Result<Vec<XattrName>> {
     Ok(names.map(|name| Bounded(name.to_vec())).collect())
 }
 
-/// Value of an attribute; `None` where there is no such attribute.
+/// Value of an attribute, or flags as one; `None` where there is no such attribute.
 pub fn get(fd: impl AsFd, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    if name == FLAGS {
+        return Ok(Flags::of(fd)?.value());
+    }
     let path = proc_path(fd.as_fd());
     match read_growing(256, XATTR_VALUE_LEN_MAX, |value| rustix::fs::getxattr(&path, name, value)) {
         Ok(value) => Ok(Some(value)),
@@ -78,7 +89,7 @@ pub fn can_be_withheld(fd: impl AsFd) -> bool {
     !matches!(rustix::fs::getxattr(path, WITHHELD_XATTR, &mut [0u8; 1][..]), Err(Errno::NOTSUP))
 }
 
-/// All attributes that are replicated, sorted by name.
+/// All attributes that are replicated, and flags among them, sorted by name.
 pub fn read_replicated(fd: impl AsFd) -> io::Result<Vec<Xattr>> {
     Ok(read_replicated_up_to(fd, usize::MAX)?.unwrap_or_default())
 }
@@ -100,10 +111,14 @@ pub fn read_replicated_up_to(fd: impl AsFd, max: usize) -> io::Result<Option<Vec
     Ok(Some(found))
 }
 
-/// Names of all attributes that are replicated, sorted.
+/// Names of all attributes that are replicated, and of flags, sorted.
 pub fn replicated_names(fd: impl AsFd) -> io::Result<Vec<XattrName>> {
+    let fd = fd.as_fd();
     let mut names = list(fd)?;
     names.retain(|name| is_replicated(&name.0));
+    if Flags::of(fd)? != Flags::NONE {
+        names.push(Bounded(FLAGS.to_vec()));
+    }
     names.sort_unstable();
     Ok(names)
 }

@@ -12,6 +12,7 @@ use super::replica::Replica;
 use crate::clone::guard;
 use crate::failpoint;
 use crate::packet::{ContentResult, ObjectId, Owner, Reserve, Timestamp, XattrName};
+use crate::xattr::{FLAGS, Flags};
 
 /// Zeros written at once where a file system cannot clear a range itself.
 const ZEROS_LEN: u64 = 64 * 1024;
@@ -120,6 +121,10 @@ impl Replica {
         value: Option<&[u8]>,
         mode: Option<u32>,
     ) -> Result<(), Fault> {
+        if name.0 == FLAGS {
+            let flags = value.map_or(Some(Flags::NONE), Flags::from_value);
+            return self.set_flags_later(object, flags.ok_or(Fault::Refused("flags that nobody knows"))?);
+        }
         let file = self.object(object)?;
         match value {
             Some(value) if self.policy().takes_xattr(name) => inode::set_xattr(&*file, name, value)?,

@@ -10,10 +10,11 @@ use rustix::io::Errno;
 
 use super::fault::Fault;
 use super::inode;
-use super::replica::{Access, Came, Replica, open_beneath};
+use super::replica::{Access, Came, Replica, flags_among, open_beneath};
 use crate::clone::guard;
 use crate::packet::{Attributes, Birth, Name, ObjectId, Xattr};
 use crate::sys;
+use crate::xattr::Flags;
 
 /// A new object of the replica: what it is, and all it has but times and content.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +67,10 @@ impl Replica {
         self.bind(new.object, &*file)?;
         self.keep(new.object, access, Came::New, file.clone());
         self.set_mtime_later(new.object, new.attributes.mtime)?;
+        match flags_among(&xattrs) {
+            Flags::NONE => {}
+            flags => self.set_flags_later(new.object, flags)?,
+        }
         complete.map(|()| file)
     }
 

@@ -9,18 +9,29 @@ use super::fault::Fault;
 use super::perform::Doubt;
 use super::replica::{Delete, Limbo, Replica, Why, read_directory};
 use crate::packet::{Entry, Name, ObjectId, Op};
+use crate::xattr::is_refusal;
 
 impl Replica {
     /// [`Replica::perform`]; what an earlier copy has kept is moved aside where it is in the way.
     pub(super) fn perform_making_way(&mut self, op: &Op, payload: &[u8], doubt: Doubt) -> Result<(), Fault> {
-        match self.perform(op, payload, doubt) {
+        match self.perform_lifting(op, payload, doubt) {
             Err(fault) if self.keeps_orphans() && is_in_the_way(&fault) => match self.make_way(op)? {
                 0 => Err(fault),
                 names => {
                     log::info!("{names} kept names gave way: the source needs their place");
-                    self.perform(op, payload, Doubt::MayBeDone)
+                    self.perform_lifting(op, payload, Doubt::MayBeDone)
                 }
             },
+            done => done,
+        }
+    }
+
+    /// [`Replica::perform`]; flags that are in the way are cleared, and set again at rest.
+    fn perform_lifting(&mut self, op: &Op, payload: &[u8], doubt: Doubt) -> Result<(), Fault> {
+        match self.perform(op, payload, doubt) {
+            Err(fault) if is_refusal(fault.errno()) && self.lift_for(op)? => {
+                self.perform(op, payload, Doubt::MayBeDone)
+            }
             done => done,
         }
     }

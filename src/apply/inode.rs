@@ -10,7 +10,7 @@ use crate::clone::guard;
 use crate::failpoint;
 use crate::packet::{Attributes, Owner, Timestamp, Xattr, XattrName};
 use crate::sys::proc_path;
-use crate::xattr::{self, ACL_ACCESS, OWN_PREFIX, is_replicated};
+use crate::xattr::{self, ACL_ACCESS, FLAGS, OWN_PREFIX, is_replicated};
 
 /// What programs may do that are started from a file (`capabilities(7)`).
 const FILE_CAPABILITIES: &[u8] = b"security.capability";
@@ -141,7 +141,8 @@ pub fn make_attributes_or(
     let owned = make_owner(fd, attributes)?;
     failpoint::at("owner").map_err(Fault::own("chown"))?;
     let dropped = drop_xattrs(fd, |name| xattrs.iter().any(|xattr| xattr.name == *name))?;
-    for Xattr { name, value } in xattrs {
+    // Flags are set last of all, when the object has its time.
+    for Xattr { name, value } in xattrs.iter().filter(|xattr| xattr.name.0 != FLAGS) {
         if get_xattr(fd, &name.0)?.as_deref() != Some(&value.0)
             && let Err(fault) = set_xattr(fd, name, &value.0)
         {

@@ -10,13 +10,17 @@
 //! | setuid, setgid | the mode without the bit; on directories setgid stays: it gives no rights, it says which group new entries get |
 //! | `security.*` | nothing: the attribute is left out, and taken away where it was |
 //!
+//! What the file system of the replica has no room for (flags of inodes, times out of its range) is treated
+//! alike.
+//!
 //! A whiteout (character device 0/0) is no device. When a target is allowed more later, the next
 //! copy puts right what was withheld.
 
 use std::borrow::Cow;
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use rustix::fs::{FileType, Stat, XattrFlags};
 
@@ -28,7 +32,7 @@ use crate::packet::{
 };
 use crate::sys::proc_path;
 use crate::words::Allow;
-use crate::xattr::{self, OWN_PREFIX, WITHHELD_XATTR};
+use crate::xattr::{self, FLAGS, Flags, OWN_PREFIX, WITHHELD_XATTR};
 
 const SETUID: u32 = 0o4000;
 const SETGID: u32 = 0o2000;
@@ -42,6 +46,8 @@ pub struct Withheld {
     pub security_xattrs: AtomicU64,
     /// Modification times that the file system cut to what it can hold.
     pub times: AtomicU64,
+    /// Flags that the file system has not.
+    pub flags: AtomicU64,
 }
 
 impl Withheld {
@@ -51,6 +57,7 @@ impl Withheld {
             setuid_bits: self.setuid_bits.load(Relaxed),
             security_xattrs: self.security_xattrs.load(Relaxed),
             times: self.times.load(Relaxed),
+            flags: self.flags.load(Relaxed),
         }
     }
 
@@ -65,11 +72,13 @@ impl Withheld {
 pub struct Policy {
     allow: Allow,
     withheld: Arc<Withheld>,
+    /// The file system has refused some.
+    has_no_flags: Arc<AtomicBool>,
 }
 
 impl Policy {
     pub fn new(allow: Allow) -> Policy {
-        Policy { allow, withheld: Arc::default() }
+        Policy { allow, withheld: Arc::default(), has_no_flags: Arc::default() }
     }
 
     pub fn allow(&self) -> Allow {
@@ -180,8 +189,31 @@ impl Policy {
         Attributes { mode: self.mode_of(kind, attributes.mode), ..*attributes }
     }
 
+    /// The flags that an object gets: none where there are none.
+    pub(super) fn flags(&self, flags: Flags) -> Flags {
+        if self.has_no_flags.load(Relaxed) && flags != Flags::NONE {
+            self.withheld.flags.fetch_add(1, Relaxed);
+            return Flags::NONE;
+        }
+        flags
+    }
+
+    /// The file system has none, or nobody here may set them: said once, and they are no difference.
+    pub(super) fn flags_are_not_taken(&self, error: &io::Error) {
+        self.withheld.flags.fetch_add(1, Relaxed);
+        if !self.has_no_flags.swap(true, Relaxed) {
+            log::warn!(
+                "immutable, append-only and no-dump flags are left out, the replica takes none: {error}"
+            );
+        }
+    }
+
     /// Whether an attribute is set at all.
     pub(super) fn takes_xattr(&self, name: &XattrName) -> bool {
+        if name.0 == FLAGS && self.has_no_flags.load(Relaxed) {
+            self.withheld.flags.fetch_add(1, Relaxed);
+            return false;
+        }
         if self.allow.security || !name.0.starts_with(SECURITY_PREFIX) {
             return true;
         }
@@ -190,7 +222,9 @@ impl Policy {
     }
 
     pub(super) fn xattrs<'a>(&self, xattrs: &'a [Xattr]) -> Cow<'a, [Xattr]> {
-        if self.allow.security || !xattrs.iter().any(|xattr| xattr.name.0.starts_with(SECURITY_PREFIX)) {
+        let has = |space: &[u8]| xattrs.iter().any(|xattr| xattr.name.0.starts_with(space));
+        let takes_flags = !self.has_no_flags.load(Relaxed) || !has(FLAGS);
+        if takes_flags && (self.allow.security || !has(SECURITY_PREFIX)) {
             return Cow::Borrowed(xattrs);
         }
         Cow::Owned(xattrs.iter().filter(|xattr| self.takes_xattr(&xattr.name)).cloned().collect())
@@ -198,7 +232,7 @@ impl Policy {
 
     /// An entry of a listing as it is made here; its birth stays what it is on the source.
     pub(super) fn listed<'a>(&self, entry: &'a ListedObject) -> Cow<'a, ListedObject> {
-        if self.allow == Allow::ALL {
+        if self.allow == Allow::ALL && !self.has_no_flags.load(Relaxed) {
             return Cow::Borrowed(entry);
         }
         let attributes = self.attributes(&entry.birth, &entry.attributes);

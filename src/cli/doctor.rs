@@ -375,7 +375,7 @@ impl Report {
         for text in [
             "ctime, birth time, atime, inode numbers and the order of directories are never equal.",
             "Reflinks and FIEMAP do not pass the mount: cp --reflink=always fails, copies are plain copies.",
-            "chattr does not pass the mount: no file can be given flags through it.",
+            "Of the flags of chattr immutable, append-only and no-dump are carried; those of a file's format cannot be set through the mount.",
             "Unnamed files (O_TMPFILE) cannot be made in the mount: programs get EOPNOTSUPP and make named ones.",
             "The mount shows no birth times: stat says '-', programs get none from statx.",
             "Bytes written by O_DIRECT beside a shared mapping of the same page have no defined result.",

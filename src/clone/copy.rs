@@ -15,7 +15,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use rustix::fs::{Dir, FileType, Mode, OFlags};
+use rustix::fs::{Dir, FileType, IFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::guard::look;
@@ -75,7 +75,7 @@ pub(super) struct Copier {
     /// Objects of several names, and what they are in the copy.
     linked: HashMap<FileHandle, FileHandle>,
     /// Flags that would keep the copy from being finished.
-    flags: Vec<(FileHandle, rustix::fs::IFlags)>,
+    flags: Vec<(FileHandle, IFlags)>,
 }
 
 /// A directory whose names are being copied.
@@ -252,9 +252,19 @@ impl Copier {
         }
     }
 
-    fn finish(&self, level: Level) -> Result<(), Stopped> {
+    fn finish(&mut self, level: Level) -> Result<(), Stopped> {
         let looks = self.looks(&level.handle, level.from.as_ref().map(|(file, _)| file))?;
-        object::give_looks(level.into.as_fd(), &looks).map_err(failed("attributes cannot be set"))
+        object::give_looks(level.into.as_fd(), &looks).map_err(failed("attributes cannot be set"))?;
+        self.note_flags(&level.into, looks.flags().in_ioctl())
+    }
+
+    /// They are set when everything has its place and its looks.
+    fn note_flags(&mut self, made: &File, flags: IFlags) -> Result<(), Stopped> {
+        if !flags.is_empty() {
+            let handle = FileHandle::of(made.as_fd()).map_err(failed("the copy has no handle"))?;
+            self.flags.push((handle, flags));
+        }
+        Ok(())
     }
 
     fn finish_flags(&mut self) -> Result<(), Stopped> {
@@ -330,11 +340,7 @@ impl Copier {
         };
         let from = by_handle::reopen_to_read(from.as_fd()).map_err(failed("a file cannot be read"))?;
         content::copy(&self.session, &child.handle, &from, &made, looks.size)?;
-        let flags = object::flags_of(&from);
-        if !flags.is_empty() {
-            let handle = FileHandle::of(made.as_fd()).map_err(failed("the copy has no handle"))?;
-            self.flags.push((handle, flags));
-        }
+        self.note_flags(&made, object::other_flags_of(&from) | looks.flags().in_ioctl())?;
         Ok(Some(made))
     }
 }

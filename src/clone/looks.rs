@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::fs::FileType;
 
-use crate::xattr;
+use crate::xattr::{self, FLAGS, Flags};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Looks {
@@ -18,7 +18,7 @@ pub(super) struct Looks {
     pub(super) mtime: (i64, u32),
     pub(super) links: u64,
     pub(super) device: u64,
-    /// Those that replication carries, by name.
+    /// Those that replication carries, by name, and flags among them.
     pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -37,6 +37,11 @@ impl Looks {
             device: stat.st_rdev as u64,
             xattrs: xattrs.collect(),
         })
+    }
+
+    pub(super) fn flags(&self) -> Flags {
+        let value = self.xattrs.iter().find(|(name, _)| name == FLAGS);
+        value.and_then(|(_, value)| Flags::from_value(value)).unwrap_or_default()
     }
 
     pub(super) fn kind(&self) -> FileType {

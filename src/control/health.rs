@@ -124,6 +124,13 @@ fn withheld_findings(withheld: &WithheldCounts, whose: &str) -> Vec<Finding> {
         let text = format!("{whose}: {what} were left out {count} times (--allow {allow} takes them).");
         findings.push(Finding { severity: Severity::Ok, text });
     }
+    if withheld.flags > 0 {
+        let text = format!(
+            "{whose}: immutable, append-only and no-dump flags were left out {} times: the replica takes none.",
+            withheld.flags
+        );
+        findings.push(Finding { severity: Severity::Ok, text });
+    }
     if withheld.times > 0 {
         findings.push(Finding::warning(format!(
             "{whose}: the replica's file system cannot hold modification times as the source has them, they were cut \

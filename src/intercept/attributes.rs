@@ -16,7 +16,7 @@ use super::objects::NodeId;
 use super::volume::{Caller, Meta, Volume, mtime, permissions};
 use crate::limits::XATTR_VALUE_LEN_MAX;
 use crate::packet::{Bounded, ObjectId, Op, Owner, Timestamp};
-use crate::xattr::{self, ACL_ACCESS, OWN_PREFIX};
+use crate::xattr::{self, ACL_ACCESS, FLAGS, OWN_PREFIX};
 
 /// A time to set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,7 +164,7 @@ impl Volume {
         })
     }
 
-    fn change_xattr(
+    pub(super) fn change_xattr(
         &self,
         node: NodeId,
         name: &OsStr,
@@ -289,6 +289,7 @@ fn timespec(time: Option<SetTime>) -> Timespec {
 fn refuse_hidden(name: &OsStr) -> FsResult<()> {
     match name.as_bytes() {
         name if name.starts_with(OWN_PREFIX) => Err(FsError::new(libc::EPERM, "own xattr")),
+        FLAGS => Err(FsError::new(libc::EOPNOTSUPP, "flags as an attribute")),
         name if !xattr::is_visible(name) => Err(FsError::new(libc::EOPNOTSUPP, "second name of an ACL")),
         _ => Ok(()),
     }

@@ -12,10 +12,12 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use rustix::fs::{IFlags, OFlags};
 
 use super::error::{FsError, FsResult, Step};
 use super::objects::Node;
 use crate::sys::open_by_handle;
+use crate::xattr::Flags;
 
 /// The cache. It holds no descriptors itself: they are in the nodes.
 pub struct Descriptors {
@@ -61,6 +63,14 @@ impl Descriptors {
     /// A program opens the object: counts until [`Descriptors::leave`]. `opened` is the descriptor
     /// where there is one already; otherwise another program's serves, or one is opened.
     pub fn enter(&self, node: &Arc<Node>, flags: i32, opened: Option<Arc<OwnedFd>>) -> FsResult<()> {
+        // Where another program's descriptor serves, nobody else asks the disk.
+        if access(flags) != access(libc::O_RDONLY) && node.is_immutable.load(SeqCst) {
+            let is_still = Flags::of(&*self.of(node)?).step("look at flags")? - Flags::APPEND_ONLY;
+            match is_still.is_hindering() {
+                true => return Err(FsError::new(libc::EPERM, "open an immutable file to change it")),
+                false => node.is_immutable.store(false, SeqCst),
+            }
+        }
         let mut entered = node.open.lock();
         let slot = &mut entered.0[access(flags)];
         if slot.fd.is_none() {
@@ -115,6 +125,24 @@ impl Descriptors {
         let opened = if is_refused { self.open(node, access | libc::O_APPEND) } else { opened };
         node.is_append_only.store(is_refused && opened.is_ok(), SeqCst);
         opened
+    }
+
+    /// Flags were set or taken away on the disk; the object is locked. A descriptor that appends would write
+    /// nowhere else, whatever it is told.
+    pub fn flags_are(&self, node: &Node, flags: IFlags) {
+        let is_append_only = flags.contains(IFlags::APPEND);
+        node.is_immutable.store(flags.contains(IFlags::IMMUTABLE), SeqCst);
+        let open = node.open.lock();
+        if !is_append_only {
+            for fd in open.0.iter().filter_map(|slot| slot.fd.as_ref()) {
+                let flags = rustix::fs::fcntl_getfl(fd).map(|flags| flags - OFlags::APPEND);
+                if let Err(error) = flags.and_then(|flags| rustix::fs::fcntl_setfl(fd, flags)) {
+                    log::warn!("a file can only be appended to until it is closed: {error}");
+                    return;
+                }
+            }
+        }
+        node.is_append_only.store(is_append_only, SeqCst);
     }
 
     fn remember_file(&self, node: &Arc<Node>, access: usize) {

@@ -27,6 +27,7 @@ use super::convert::{
 };
 use super::data::{Opened, Origin, Sync};
 use super::error::FsResult;
+use super::flags::FlagCall;
 use super::listing::Listed;
 use super::mounting::{ConnectionNumber, set_background_max};
 use super::names::{AskedMode, At};
@@ -482,19 +483,23 @@ impl Filesystem for Adapter {
         self.serve.fallocate(caller(request), file, range, mode, answer);
     }
 
-    /// No ioctl is passed: the kernel then says that the file has none.
+    /// No other is passed: the kernel then says that the file has none.
     fn ioctl(
         &self,
-        _request: &Request,
-        _ino: INodeNo,
+        request: &Request,
+        ino: INodeNo,
         _handle: FileHandle,
         _flags: fuser::IoctlFlags,
-        _cmd: u32,
-        _in_data: &[u8],
-        _out_size: u32,
+        number: u32,
+        data: &[u8],
+        room: u32,
         reply: fuser::ReplyIoctl,
     ) {
-        reply.error(Errno::ENOTTY);
+        let Some(call) = FlagCall::of(number, data) else { return reply.error(Errno::ENOTTY) };
+        self.serve.flags(caller(request), node(ino), call, room as usize, move |outcome| match outcome {
+            Ok(answer) => reply.ioctl(0, &answer),
+            Err(error) => reply.error(errno(error)),
+        });
     }
 
     fn lseek(

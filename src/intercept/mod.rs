@@ -29,6 +29,7 @@ mod descriptors;
 mod divergence;
 mod error;
 mod fence;
+mod flags;
 mod foreign;
 mod fuse;
 mod gate;

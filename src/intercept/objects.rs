@@ -63,6 +63,8 @@ pub struct Node {
     pub is_mixing: AtomicBool,
     /// It is append-only on the disk, and who has it open writes at its end ([`super::appending`]).
     pub is_append_only: AtomicBool,
+    /// It was made immutable through the mount.
+    pub is_immutable: AtomicBool,
     /// Whether `state.time` may have to be set again.
     pub owes_time: AtomicBool,
     /// Writes that the kernel took since it has written everything back; counted where the disk is
@@ -221,6 +223,7 @@ impl Objects {
             is_listed: AtomicBool::new(false),
             is_mixing: AtomicBool::new(false),
             is_append_only: AtomicBool::new(false),
+            is_immutable: AtomicBool::new(false),
             owes_time: AtomicBool::new(false),
             writes_taken: AtomicU64::new(0),
             refusal: Mutex::default(),

@@ -296,6 +296,9 @@ pub struct WithheldCounts {
     /// Modification times that the replica's file system cannot hold.
     #[serde(default)]
     pub times: u64,
+    /// Flags of inodes that it has not.
+    #[serde(default)]
+    pub flags: u64,
 }
 
 /// What holds up the op at the head of the line.

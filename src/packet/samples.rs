@@ -257,7 +257,13 @@ pub(super) fn target_messages() -> Vec<TargetMessage> {
         TargetMessage::Recovered { sequence: Sequence(1) },
         TargetMessage::Data { state: DataState::Bad, reason: text(), aside: 1 },
         TargetMessage::SetAside { path: text(), op: text(), reason: text(), since_ms: 3 },
-        TargetMessage::Withheld(WithheldCounts { devices: 1, setuid_bits: 2, security_xattrs: 3, times: 4 }),
+        TargetMessage::Withheld(WithheldCounts {
+            devices: 1,
+            setuid_bits: 2,
+            security_xattrs: 3,
+            times: 4,
+            flags: 5,
+        }),
         TargetMessage::Doubt { directories: (0..20).map(object).collect() },
         TargetMessage::Restoring {
             version: 1,

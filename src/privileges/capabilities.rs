@@ -15,6 +15,7 @@ pub const PROTECT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_READ_SEARCH)
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::LINUX_IMMUTABLE)
     .union(CapabilitySet::MKNOD)
     .union(CapabilitySet::NET_ADMIN)
     .union(CapabilitySet::SETFCAP)
@@ -29,6 +30,7 @@ pub const SERVE: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_READ_SEARCH)
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::LINUX_IMMUTABLE)
     .union(CapabilitySet::SYS_ADMIN)
     .union(CapabilitySet::SYS_RESOURCE);
 

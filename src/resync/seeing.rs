@@ -17,7 +17,7 @@ use super::place::{ListedFile, TreePath};
 use crate::limits::XATTRS_INLINE_MAX;
 use crate::packet::{Birth, Ids, LaneItem, LeftOut, ListedObject, Name, ObjectId, Timestamp, Xattr};
 use crate::sys::{FileHandle, has_xattrs_at, is_no_mount, open_by_handle, proc_path};
-use crate::xattr;
+use crate::xattr::{self, FLAGS, Flags};
 
 /// Looks at one tree.
 pub(super) struct Eyes {
@@ -95,7 +95,8 @@ impl Eyes {
         let id = self.id(&handle, &status).map_err(failed("look up the id of"))?;
         let xattrs = xattr::read_replicated_up_to(&self.root, XATTRS_INLINE_MAX)
             .map_err(failed("read attributes of"))?;
-        let (large, xattrs) = (xattrs.is_none(), xattrs.unwrap_or_default());
+        let (large, mut xattrs) = (xattrs.is_none(), xattrs.unwrap_or_default());
+        xattrs.retain(|xattr| xattr.name.0 != FLAGS || !Flags::in_status(&status).is_hindering());
         let mut attributes = attributes(&status);
         if large {
             // Its owner's alone until the ACLs among them have come.
@@ -185,7 +186,8 @@ impl Eyes {
         let status = self.status_at(dir, raw).ok()?;
         let is_file = FileType::from_raw_mode(u32::from(status.stx_mode)) == FileType::RegularFile;
         let is_here = self.is_here(&status) && is_no_mount(&status);
-        if !is_file || !is_here || has_xattrs_at(dir, raw).ok()? {
+        let has_flags = Flags::in_status(&status) != Flags::NONE;
+        if !is_file || !is_here || has_flags || has_xattrs_at(dir, raw).ok()? {
             return None;
         }
         let handle = FileHandle::at(dir, raw).ok()?;

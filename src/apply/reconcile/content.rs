@@ -41,6 +41,8 @@ pub(super) enum Comes {
 impl OpenFile {
     pub(super) fn open(replica: &mut Replica, object: ObjectId, comes: Comes) -> Result<OpenFile, Fault> {
         let (file, handle) = (replica.writable(object)?, replica.known_handle(object)?);
+        // They come with the last of it.
+        replica.drop_flags(object)?;
         let before = inode::stat(&*file)?;
         // Whoever may read the old content may not read the new one.
         if !is_private(&before) {
@@ -158,7 +160,8 @@ impl Session {
         }
         let mode = replica.policy().mode(&*file, attributes.mode)?;
         let attributes = Attributes { mode, ..*attributes };
-        self.make_attributes(replica, &file, &attributes, &replica.policy().xattrs(xattrs))?;
+        let xattrs = replica.policy().xattrs(xattrs);
+        self.make_attributes(replica, (object, &file), &attributes, &xattrs)?;
         replica.policy().unmark(&*file)?;
         self.unsettled.add(object, attributes.mtime);
         if self.unsettled.is_full() {
@@ -215,7 +218,7 @@ impl Session {
             return Err(replica.sync_has_failed(error));
         }
         for (&object, &mtime) in &self.unsettled.files {
-            match replica.object(object).and_then(|file| replica.policy().set_mtime(&*file, mtime)) {
+            match replica.set_mtime_now(object, mtime) {
                 Ok(()) | Err(Fault::MissingObject(_) | Fault::Outside { .. }) => {}
                 Err(fault) if fault.keeps_out_one() => {
                     self.left_out.add(&format!("object {object}: {fault}"));

@@ -16,6 +16,7 @@ use crate::apply::replica::by_handle;
 use crate::apply::replica::{Access, Came, Lack, Replica, c_name, open_beneath};
 use crate::packet::{Birth, ListedObject, Name, ObjectId};
 use crate::sys::{FileHandle, has_xattrs_at, is_no_mount};
+use crate::xattr::Flags;
 
 /// What a fault says that keeps an object from being made.
 const MAKE: &str = "make an object";
@@ -52,6 +53,7 @@ impl Session {
         }
         let bound = replica.handle(entry.object)?;
         if let Some(bound) = bound
+            && replica.pending_flags(entry.object).is_none()
             && self.is_as_listed(into.1, entry, &bound)?
         {
             return Ok(false);
@@ -117,25 +119,29 @@ impl Session {
     /// Corrects owner, mode and xattrs at once, and the mtime where nothing can change it later.
     fn correct(
         &mut self,
-        replica: &Replica,
+        replica: &mut Replica,
         entry: &ListedObject,
         found: &Found,
         with_time: bool,
     ) -> Result<(), Fault> {
         match entry.large_xattrs {
             // They come, and the mode with them.
-            true => inode::restrict(&*found.file, &entry.attributes)?,
-            false => self.make_attributes(replica, &found.file, &entry.attributes, &entry.xattrs)?,
+            true => replica.lifting(entry.object, |_| inode::restrict(&*found.file, &entry.attributes))?,
+            false => {
+                let object = (entry.object, &*found.file);
+                self.make_attributes(replica, object, &entry.attributes, &entry.xattrs)?;
+            }
         }
         if entry.birth == Birth::File {
-            replica.policy().unmark(&*found.file)?;
+            replica.lifting(entry.object, |replica| replica.policy().unmark(&*found.file))?;
         }
         // A directory gets its mtime after its last entry.
         if with_time
             && entry.birth != Birth::Directory
             && inode::mtime(&found.status) != entry.attributes.mtime
         {
-            replica.policy().set_mtime(&*found.file, entry.attributes.mtime)?;
+            let mtime = entry.attributes.mtime;
+            replica.lifting(entry.object, |replica| replica.policy().set_mtime(&*found.file, mtime))?;
         }
         Ok(())
     }
@@ -288,6 +294,7 @@ pub(super) fn looks_as_listed(dir: &File, entry: &ListedObject, bound: &FileHand
                 == (wanted.mtime.seconds, wanted.mtime.nanoseconds)
             && (status.stx_uid, status.stx_gid) == (wanted.uid, wanted.gid)
             && u32::from(status.stx_mode) & 0o7777 == wanted.mode & 0o7777
+            && Flags::in_status(&status) == Flags::NONE
             && is_no_mount(&status)
     };
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;

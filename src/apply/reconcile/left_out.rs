@@ -8,9 +8,9 @@ use super::packets::is_of_one;
 use super::{Reconcile, Session, Stage};
 use crate::apply::fault::Fault;
 use crate::apply::inode;
-use crate::apply::replica::{Replica, path_of};
+use crate::apply::replica::{Replica, flags_among, path_of};
 use crate::packet::{Attributes, ItemHeader, LaneItem, Name, ObjectId, TargetMessage, Xattr, XattrName};
-use crate::xattr::is_replicated;
+use crate::xattr::{FLAGS, Flags, is_replicated};
 
 /// Free space above which a file system is not what has no room, in bytes: one extended attribute
 /// takes 64 KiB at most.
@@ -58,17 +58,25 @@ impl Session {
         fault.keeps_out_one() || self.is_lenient && is_of_one(replica, fault)
     }
 
-    /// Owner, extended attributes and mode; an attribute that cannot be set is left out.
+    /// Owner, extended attributes, mode and flags; an attribute that cannot be set is left out.
     pub(super) fn make_attributes(
         &mut self,
-        replica: &Replica,
-        file: &File,
+        replica: &mut Replica,
+        (object, file): (ObjectId, &File),
         attributes: &Attributes,
         xattrs: &[Xattr],
     ) -> Result<(), Fault> {
+        let (held, wanted) = (Flags::of(file).map_err(Fault::system("look at flags"))?, flags_among(xattrs));
+        if held.is_hindering() {
+            replica.lift(object)?;
+        }
         inode::make_attributes_or(file, attributes, xattrs, |name, fault| {
             self.leave_attribute(replica, file, name, fault)
-        })
+        })?;
+        if wanted != held || replica.pending_flags(object).is_some() {
+            replica.set_flags_later(object, wanted)?;
+        }
+        Ok(())
     }
 
     /// Begins with the attributes of an object that come one by one.
@@ -135,6 +143,10 @@ impl Session {
         attributes: &Attributes,
         names: &[XattrName],
     ) -> Result<(), Fault> {
+        replica.lift(object)?;
+        if names.iter().all(|name| name.0 != FLAGS) {
+            replica.set_flags_later(object, Flags::NONE)?;
+        }
         let file = replica.object(object)?;
         let mode = replica.policy().mode(&*file, attributes.mode)?;
         let attributes = Attributes { mode, ..*attributes };
@@ -157,6 +169,10 @@ impl Session {
         if !is_replicated(&name.0) {
             return Err(Fault::Refused("an extended attribute that is not replicated"));
         }
+        if name.0 == FLAGS {
+            return replica.change_xattr(object, name, Some(value), None);
+        }
+        replica.lift(object)?;
         let file = replica.object(object)?;
         if !replica.policy().takes_xattr(name) || inode::get_xattr(&*file, &name.0)?.as_deref() == Some(value)
         {
@@ -180,6 +196,7 @@ impl Session {
         object: ObjectId,
         attributes: &Attributes,
     ) -> Result<(), Fault> {
+        replica.lift(object)?;
         let file = replica.object(object)?;
         let mut mode = replica.policy().mode(&*file, attributes.mode)?;
         if self.without_acl == Some(object) {

@@ -86,6 +86,8 @@ impl Session {
             return Ok(());
         };
         let file = listing.file.clone();
+        // What is in it may have to change; between two chunks it may have been set.
+        replica.lift(chunk.dir)?;
         let is_asked_for = self.directories.is_asked_for(chunk.dir)?;
         for entry in chunk.entries {
             self.told(chunk.dir, &entry.name)?;

@@ -401,6 +401,7 @@ impl Session {
     ) -> Result<(), Fault> {
         let attributes = replica.policy().attributes(&Birth::Directory, attributes);
         let root = replica.root().try_clone().map_err(Fault::system("root"))?;
-        self.make_attributes(replica, &root, &attributes, &replica.policy().xattrs(xattrs))
+        let xattrs = replica.policy().xattrs(xattrs);
+        self.make_attributes(replica, (self.root, &root), &attributes, &xattrs)
     }
 }

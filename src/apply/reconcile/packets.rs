@@ -31,6 +31,9 @@ impl Session {
             return Ok(());
         }
         let gone = gone_by(op);
+        if !matches!(op, Op::Write { .. } | Op::Resize { .. } | Op::Reserve { .. }) {
+            replica.lift_for(op)?;
+        }
         match op {
             Op::Create { at, dir_mtime, object, birth, attributes, xattrs } => {
                 let new = NewObject { object: *object, birth, attributes, xattrs };

@@ -13,6 +13,7 @@ use crate::apply::replica::{Remembered, Replica, Why, by_handle, c_name, read_di
 use crate::clone::guard;
 use crate::packet::{Name, ObjectId};
 use crate::sys::{FileHandle, proc_path};
+use crate::xattr::{clear_hindering, is_refusal};
 
 impl Session {
     /// What a name holds loses it, unless it is this object.
@@ -79,7 +80,11 @@ impl Session {
         if is_directory(found) {
             return self.move_here(replica, into, name, id, found);
         }
-        let linked = by_handle::link(&found.file, into.1.as_fd(), &c_name(name));
+        let link = || by_handle::link(&found.file, into.1.as_fd(), &c_name(name));
+        let linked = match link() {
+            Err(error) if is_refusal(error.raw_os_error()) && replica.lift(id)? => link(),
+            linked => linked,
+        };
         match linked.as_ref().err().and_then(Errno::from_io_error) {
             Some(Errno::NOENT | Errno::XDEV) => Ok(false),
             _ => linked.map(|()| true).map_err(Fault::system("link an object to its name")),
@@ -97,7 +102,7 @@ impl Session {
         if id == dir_id {
             return Err(Fault::Refused("a directory inside itself"));
         }
-        for _ in 0..2 {
+        for _ in 0..3 {
             let Some((parent, old)) = find_parent(replica, id, found)? else { return Ok(false) };
             guard::moving((&parent, old.as_bytes()), (dir, name.as_bytes()));
             match rustix::fs::renameat_with(&parent, c_name(&old), dir, c_name(name), RenameFlags::NOREPLACE)
@@ -110,6 +115,8 @@ impl Session {
                 Err(Errno::INVAL) if self.lies_below(dir, &found.handle)? => {
                     self.take_out(replica, dir_id, dir)?;
                 }
+                // What it was in shows its flags itself, or was not to have it.
+                Err(Errno::PERM) if replica.lift(id)? | clear_hindering(&parent) => {}
                 // It moved meanwhile.
                 Err(Errno::INVAL | Errno::NOENT | Errno::XDEV) => return Ok(false),
                 Err(error) => return Err(Fault::system("move a directory to its name")(error)),

@@ -245,16 +245,14 @@ mod tests {
             fs::create_dir_all(batch(day)).unwrap();
             fs::write(batch(day).join("file"), "x").unwrap();
         }
-        let file = File::open(batch("25").join("file")).unwrap();
-        let flags = rustix::fs::ioctl_getflags(&file).unwrap();
-        rustix::fs::ioctl_setflags(&file, flags | rustix::fs::IFlags::IMMUTABLE).unwrap();
+        crate::xattr::immutable(&batch("25").join("file"), true);
         let limbo = File::open(place.path()).unwrap();
         for _ in 0..100 {
             let steps = std::cell::Cell::new(0);
             let go_on = || steps.replace(steps.get() + 1) < 2;
             remove_until(&limbo, "2026-11-27", &go_on).unwrap();
         }
-        rustix::fs::ioctl_setflags(&file, flags).unwrap();
+        crate::xattr::immutable(&batch("25").join("file"), false);
         assert!(batch("25").exists() && !batch("26").exists());
     }
 

@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::by_handle;
 use super::deleted::Deleted;
 use super::noted::{self, Why};
-use super::trees::{self, Amount};
+use super::trees::{self, Amount, clear_in_the_way};
 use super::{Replica, c_name, open_beneath, path_of, read_directory};
 use crate::apply::fault::Fault;
 use crate::apply::inode;
@@ -72,6 +72,8 @@ impl Limbo {
                 }
                 // One of this name waits there: a fresh batch takes this one.
                 Err(Errno::EXIST) => {}
+                // What is nowhere in the replica any more has no flags, until it is shown again.
+                Err(Errno::PERM) if clear_in_the_way(dir, name) => self.batch = Some(batch),
                 Err(error) => {
                     self.batch = Some(batch);
                     return Err(Fault::system("move to limbo")(error));
@@ -100,8 +102,12 @@ impl Limbo {
     fn put_aside(&self, dir: &File, name: &Name) -> Result<(), Fault> {
         let (path, batch) = (self.path_of(dir, name), self.new_batch()?);
         guard::name(dir, name.as_bytes());
-        rustix::fs::renameat(dir, name.as_bytes(), &batch.dir, name.as_bytes())
-            .map_err(Fault::system("move to limbo"))?;
+        let moved = || rustix::fs::renameat(dir, name.as_bytes(), &batch.dir, name.as_bytes());
+        match moved() {
+            Err(Errno::PERM) if clear_in_the_way(dir, name) => moved(),
+            done => done,
+        }
+        .map_err(Fault::system("move to limbo"))?;
         noted::add(&self.limbo, &batch.name, name, path.as_deref(), Why::OutOfTheSet);
         let orphans = make_directory(&self.limbo, ORPHANS)?;
         rustix::fs::renameat(&self.waiting, &batch.name, &orphans, aside_name(&batch.name))
@@ -302,8 +308,8 @@ fn drop_living(mount: &File, top: &File) -> Result<(), Fault> {
     below(mount, top, |dir, name, _, status| {
         if !is_directory(&status) && status.st_nlink > 1 {
             guard::going(dir, name.as_bytes());
-            // What cannot be unlinked (immutable, used) is an orphan.
-            if let Err(error) = rustix::fs::unlinkat(dir, c_name(name), AtFlags::empty()) {
+            // What cannot be unlinked (used, a mount) is an orphan.
+            if let Err(error) = trees::unlink_flagged(dir, name, AtFlags::empty()) {
                 log::warn!("{name:?}, which is not on the source, cannot be removed: {error}");
             }
         }

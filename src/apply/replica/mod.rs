@@ -3,7 +3,7 @@
 //! ```text
 //!  id ── index ── by_handle ── inside ── descriptors ──> a descriptor
 //!                                                        policy, writer: what is done with it
-//!  begun ── progress (page, slot, identity) ── times ──> durable: what is proved, and how;
+//!  begun ── progress (page, slot, identity) ── times, flags ──> durable: what is proved, and how;
 //!                                                        doubt: what was begun and is not proved
 //!  fence: who is kept out
 //!  presence: whether what is known is there
@@ -24,6 +24,7 @@ mod descriptors;
 mod doubt;
 mod durable;
 mod fence;
+mod flags;
 mod identity;
 pub(super) mod incomplete;
 mod index;
@@ -63,6 +64,8 @@ pub use self::durable::DurablePoint;
 #[cfg(test)]
 pub use self::durable::Hold;
 use self::durable::Points;
+use self::flags::PendingFlags;
+pub(super) use self::flags::flags_among;
 pub use self::identity::{IDENTITY_XATTR, fence_of, set_of, stood_in_of};
 pub(super) use self::incomplete::{Incomplete, Lack};
 #[cfg(test)]
@@ -89,6 +92,7 @@ use crate::failpoint;
 use crate::packet::{Name, ObjectId, Timestamp};
 use crate::sys::{FileHandle, proc_path};
 use crate::words::{Allow, OF_THE_DISK, RESERVED_NAME};
+use crate::xattr::is_refusal;
 
 /// See the module.
 pub struct Replica {
@@ -102,6 +106,7 @@ pub struct Replica {
     index: Index,
     descriptors: Descriptors,
     times: Times,
+    flags: PendingFlags,
     progress: Progress,
     begun: Begun,
     /// Why it could not come to rest, if so.
@@ -295,6 +300,7 @@ impl Replica {
     pub fn forget(&mut self, id: ObjectId) -> Result<(), Fault> {
         self.descriptors.forget(id);
         self.times.forget(id);
+        self.flags.forget(id);
         self.seen.forget(id);
         failpoint::at("forget").map_err(Fault::own("object index"))?;
         self.index.remove(id).map(drop).map_err(Fault::own("object index"))
@@ -304,6 +310,7 @@ impl Replica {
     pub fn forget_all(&mut self) -> Result<(), Fault> {
         self.descriptors.clear();
         self.times.clear().map_err(Fault::own("pending times"))?;
+        self.flags.clear().map_err(Fault::own("pending flags"))?;
         self.index.clear().map_err(Fault::own("object index"))
     }
 
@@ -363,7 +370,7 @@ impl Replica {
         self.times.forget(id);
     }
 
-    /// Sets all pending times now, and closes descriptors that can write.
+    /// Sets all pending times and flags now, and closes descriptors that can write.
     pub fn settle_times(&mut self) -> Result<(), Fault> {
         self.settle_times_or(|_, fault| Err(fault))
     }
@@ -393,6 +400,8 @@ impl Replica {
         stuck?;
         self.descriptors.close_writers();
         self.times.clear().map_err(Fault::own("pending times"))?;
+        // A time cannot be set behind them.
+        self.settle_flags()?;
         if !self.in_doubt() {
             self.unrest = None;
         }
@@ -401,12 +410,21 @@ impl Replica {
 
     /// One whose id is about to be forgotten.
     pub(in crate::apply) fn settle_time_of(&mut self, id: ObjectId) -> Result<(), Fault> {
-        self.times.of(id).map_or(Ok(()), |mtime| self.settle_time(id, mtime))
+        self.times.of(id).map_or(Ok(()), |mtime| self.settle_time(id, mtime))?;
+        self.settle_flags_before_it_goes(id)
+    }
+
+    /// Sets the time of an object now, whatever flags it has.
+    pub(in crate::apply) fn set_mtime_now(&mut self, id: ObjectId, mtime: Timestamp) -> Result<(), Fault> {
+        self.lifting(id, |replica| {
+            let file = replica.object(id)?;
+            replica.policy.set_mtime(&*file, mtime)
+        })
     }
 
     fn settle_time(&mut self, id: ObjectId, mtime: Timestamp) -> Result<(), Fault> {
-        match self.object(id) {
-            Ok(file) => self.policy.set_mtime(&*file, mtime),
+        match self.set_mtime_now(id, mtime) {
+            Ok(()) => Ok(()),
             // It went with its last name, or was bound to an inode that went.
             Err(Fault::MissingObject(_)) => Ok(()),
             Err(fault @ Fault::Outside { .. }) => {
@@ -422,9 +440,9 @@ impl Replica {
         self.times.log().map_err(Fault::own("pending times"))
     }
 
-    /// When pending times want to be set, if there are any.
+    /// When pending times and flags want to be set, if there are any.
     pub fn next_deadline(&self) -> Option<std::time::Instant> {
-        self.times.next_deadline()
+        [self.times.next_deadline(), self.flags.next_deadline()].into_iter().flatten().max()
     }
 
     fn open_object(&mut self, id: ObjectId, access: Access) -> Result<Arc<File>, Fault> {
@@ -439,10 +457,18 @@ impl Replica {
         self.must_be_inside(id, &fd)?;
         let file = Arc::new(match access {
             Access::Path => fd,
-            Access::Write => reopen_to_write(fd.as_fd())?,
+            Access::Write => self.open_to_write(id, fd)?,
         });
         self.keep(id, access, Came::Known, file.clone());
         Ok(file)
+    }
+
+    /// What is immutable or append-only is opened by nobody.
+    fn open_to_write(&mut self, id: ObjectId, fd: File) -> Result<File, Fault> {
+        match reopen_to_write(fd.as_fd()) {
+            Err(fault) if is_refusal(fault.errno()) && self.lift(id)? => reopen_to_write(fd.as_fd()),
+            opened => opened,
+        }
     }
 
     fn open_handle(&self, handle: &FileHandle, flags: i32) -> io::Result<OwnedFd> {

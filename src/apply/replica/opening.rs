@@ -16,6 +16,7 @@ use super::aside::Aside;
 use super::begun::Begun;
 use super::descriptors::Descriptors;
 use super::durable::Points;
+use super::flags::PendingFlags;
 use super::index::Index;
 use super::inside::{Placed, SeenNames};
 use super::kept;
@@ -97,6 +98,8 @@ impl Replica {
         }
         let times = Times::open(&places.state.join("times"), progress.same_page_cache())
             .map_err(|error| OpenError::Io("pending times", error))?;
+        let flags = PendingFlags::open(&places.state.join("flags"), progress.same_page_cache())
+            .map_err(|error| OpenError::Io("pending flags", error))?;
         let aside = Aside::open(places.state.join("aside"), progress.data().state);
         let begun = Begun::open(&places.state.join("begun"))
             .map_err(|error| OpenError::Io("record of what is begun", error))?;
@@ -112,6 +115,7 @@ impl Replica {
             index,
             descriptors,
             times,
+            flags,
             progress,
             begun,
             unrest: None,

@@ -14,6 +14,7 @@ use crate::clone::guard;
 use crate::limits::EMPTIED_AT_ONCE_MAX;
 use crate::packet::Name;
 use crate::sys::FileHandle;
+use crate::xattr::{Flags, clear_hindering};
 
 /// How much there is, or was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -226,7 +227,7 @@ impl Work<'_> {
 fn unlink(dir: &File, name: &Name, flags: AtFlags, amount: &mut Amount, failed: &mut Failed) {
     let stat = rustix::fs::statat(dir, c_name(name), AtFlags::SYMLINK_NOFOLLOW);
     guard::going(dir, name.as_bytes());
-    match rustix::fs::unlinkat(dir, c_name(name), flags) {
+    match unlink_flagged(dir, name, flags) {
         Ok(()) => {
             let gone = stat.map_or(Amount { objects: 1, bytes: 0 }, |stat| Amount::one(&stat));
             let has_others = flags.is_empty() && stat.is_ok_and(|stat| stat.st_nlink > 1);
@@ -238,6 +239,38 @@ fn unlink(dir: &File, name: &Name, flags: AtFlags, amount: &mut Amount, failed: 
         Err(Errno::NOTEMPTY) if failed.count > 0 => failed.count += 1,
         Err(error) => failed.note(name, &error),
     }
+}
+
+/// Takes a name away, whatever flags keep it. What has another one keeps its flags.
+pub(in crate::apply) fn unlink_flagged(dir: &File, name: &Name, flags: AtFlags) -> rustix::io::Result<()> {
+    let take = || rustix::fs::unlinkat(dir, c_name(name), flags);
+    match take() {
+        Err(Errno::PERM) => {}
+        done => return done,
+    }
+    let fd = open_beneath(dir.as_fd(), name, OFlags::PATH, Mode::empty())?;
+    let held = Flags::of(&fd).unwrap_or_default();
+    if !clear_in_the_way(dir, name) {
+        return Err(Errno::PERM);
+    }
+    let taken = take();
+    if rustix::fs::fstat(&fd).is_ok_and(|stat| stat.st_nlink > 0)
+        && let Err(error) = held.set(fd.as_fd())
+    {
+        log::warn!("{name:?} has lost its flags: {error}");
+    }
+    taken
+}
+
+/// Takes away flags that keep a name from going: those of what it holds, and of its directory. `false`: there
+/// are none, or they cannot be taken away.
+pub(in crate::apply) fn clear_in_the_way(dir: &File, name: &Name) -> bool {
+    let held = open_beneath(dir.as_fd(), name, OFlags::PATH, Mode::empty());
+    let clear = |fd: &dyn AsFd| {
+        guard::attributes(fd.as_fd());
+        clear_hindering(fd.as_fd())
+    };
+    clear(dir) | held.is_ok_and(|held| clear(&held))
 }
 
 /// `None`: it is gone. Errors: a mount, among others.

@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
-
-use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
 use super::*;
 use crate::clock;
 use crate::failpoint;
+use crate::xattr::immutable;
 
 /// No time for what may go away.
 const AT_ONCE: Duration = Duration::ZERO;
@@ -42,29 +42,19 @@ impl Pair {
     }
 }
 
-/// Nobody may change or remove it, not even root; taken off again on drop.
-struct Immutable(fs::File);
+/// Nobody may change or remove it, not even root without a capability; taken off again on drop.
+struct Immutable(PathBuf);
 
 impl Immutable {
-    /// `None`, said aloud, where the file system has no such flag.
-    fn new(path: &Path) -> Option<Immutable> {
-        let file = fs::File::open(path).unwrap();
-        let flags = ioctl_getflags(&file).and_then(|flags| ioctl_setflags(&file, flags | IFlags::IMMUTABLE));
-        match flags {
-            Ok(()) => Some(Immutable(file)),
-            Err(error) => {
-                eprintln!("NOT TESTED: no immutable files here: {error}");
-                None
-            }
-        }
+    fn new(path: &Path) -> Immutable {
+        immutable(path, true);
+        Immutable(path.to_owned())
     }
 }
 
 impl Drop for Immutable {
     fn drop(&mut self) {
-        if let Ok(flags) = ioctl_getflags(&self.0) {
-            let _ = ioctl_setflags(&self.0, flags - IFlags::IMMUTABLE);
-        }
+        immutable(&self.0, false);
     }
 }
 
@@ -105,7 +95,7 @@ fn a_file_that_nobody_may_change() {
     pair.say(source.write("f", 0, b"before"));
     pair.applier().set_pending_times().unwrap();
     pair.crash();
-    let Some(flag) = Immutable::new(&pair.replica("f")) else { return };
+    let flag = Immutable::new(&pair.replica("f"));
     assert!(pair.say_or_give_up(&source.write("f", 0, b"after!")));
     assert!(!pair.say_or_give_up(&source.create("g", 0o644)));
     pair.assert_aside(1);
@@ -128,7 +118,7 @@ fn a_time_that_cannot_be_set() {
     let source = Source { root: pair.source.root.clone() };
     pair.say(source.create("f", 0o644));
     pair.say(source.create("g", 0o644));
-    let Some(_flag) = Immutable::new(&pair.replica("f")) else { return };
+    let _flag = Immutable::new(&pair.replica("f"));
     let fault = pair.applier().durable_point().unwrap_err();
     let Fault::Time { object, .. } = &fault else { panic!("{fault}") };
     assert_eq!(*object, source.id("f"));
@@ -144,7 +134,7 @@ fn a_time_is_given_up_while_packets_go_on() {
     let source = Source { root: pair.source.root.clone() };
     pair.say(source.create("f", 0o644));
     pair.say(source.create("g", 0o644));
-    let Some(_flag) = Immutable::new(&pair.replica("f")) else { return };
+    let _flag = Immutable::new(&pair.replica("f"));
     let start = std::time::Instant::now();
     let mut is_durable = false;
     for second in 0..=31 {
@@ -168,7 +158,7 @@ fn more_times_that_cannot_be_set_than_are_listed() {
     for number in 0..many {
         let name = format!("f{number}");
         pair.say(source.create(&name, 0o644));
-        let Some(flag) = Immutable::new(&pair.replica(&name)) else { return };
+        let flag = Immutable::new(&pair.replica(&name));
         flags.push(flag);
     }
     for _ in 0..crate::limits::ASIDE_LISTED_MAX {

@@ -297,16 +297,13 @@ fn what_is_not_possible_is_refused() {
     assert_eq!(left, 1);
 }
 
-/// An immutable file keeps a directory from being removed: the session stays as one that is being ended, whatever
+/// An immutable file keeps a directory from being removed by who lacks the capability: the session stays as one that is being ended, whatever
 /// its worker comes to, and each further stop tries again.
 #[test]
 fn an_end_that_is_held_up_is_tried_again() {
-    use rustix::fs::IFlags;
     let (mut pair, dir) = begun(None);
     copy_all(&mut pair).unwrap();
-    let file = std::fs::File::open(dir.join("d/f")).unwrap();
-    let flags = rustix::fs::ioctl_getflags(&file).unwrap();
-    rustix::fs::ioctl_setflags(&file, flags | IFlags::IMMUTABLE).unwrap();
+    crate::xattr::immutable(&dir.join("d/f"), true);
     let clones = pair.applier().clones();
     let stop = |removes| {
         let shown = clones.stop("one", Stop { force: Force::No, removes });
@@ -316,7 +313,7 @@ fn an_end_that_is_held_up_is_tried_again() {
     clones.fail_worker("one");
     clones.tend();
     let (shown, second) = (only(&mut pair), stop(true));
-    rustix::fs::ioctl_setflags(&file, flags).unwrap();
+    crate::xattr::immutable(&dir.join("d/f"), false);
     assert!(first.unwrap_err().contains("d/f") && second.unwrap_err().contains("d/f"));
     assert_eq!((shown.state, shown.is_ready), (State::TerminationInProgress, false));
     assert!(dir.exists());

@@ -8,6 +8,7 @@ mod crash;
 mod doubt;
 mod fence;
 mod finish;
+mod flags;
 mod fuzz;
 mod gives_way;
 mod hostile;

@@ -12,6 +12,7 @@ use super::tree::o_path;
 use crate::apply::inode;
 use crate::packet::*;
 use crate::sys::FileHandle;
+use crate::xattr::{FLAGS, Flags};
 
 pub struct Source {
     pub root: PathBuf,
@@ -226,6 +227,15 @@ impl Source {
         let name = Bounded(name.into());
         inode::remove_xattr(o_path(&self.path(path)), &name).unwrap();
         (Op::RemoveXattr { object: self.id(path), name, mode: self.mode(path) }, Vec::new())
+    }
+
+    pub fn set_flags(&self, path: &str, flags: Flags) -> Said {
+        flags.set(o_path(&self.path(path)).as_fd()).unwrap();
+        let (object, name) = (self.id(path), Bounded(FLAGS.to_vec()));
+        match flags.value() {
+            Some(value) => (Op::SetXattr { object, name, mode: None }, value),
+            None => (Op::RemoveXattr { object, name, mode: None }, Vec::new()),
+        }
     }
 
     fn mode(&self, path: &str) -> Option<u32> {

@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::apply::inode;
+use crate::xattr::{FLAGS, Flags};
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct Described {
@@ -78,9 +79,11 @@ fn walk(
 fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let file = o_path(path);
     let names = inode::list_xattrs(&file).unwrap().into_iter().map(|name| name.0);
+    let flags = Flags::of(&file).unwrap().value().map(|value| (FLAGS.to_vec(), value));
     names
         .filter(|name| !name.starts_with(crate::xattr::OWN_PREFIX))
         .map(|name| (name.clone(), inode::get_xattr(&file, &name).unwrap().unwrap()))
+        .chain(flags)
         .collect()
 }
 

@@ -13,15 +13,14 @@ use super::{Stopped, failed};
 use crate::clone::looks::Looks;
 use crate::privileges::by_handle;
 use crate::sys::{FileHandle, proc_path};
-use crate::xattr;
+use crate::xattr::{self, FLAGS};
 
-/// Flags that a person may have set in the replica.
-const FLAGS: [IFlags; 6] =
-    [IFlags::NODUMP, IFlags::NOATIME, IFlags::SYNC, IFlags::DIRSYNC, IFlags::APPEND, IFlags::IMMUTABLE];
+/// Flags that a person may have set in the replica, beside those that replication carries.
+const OTHERS: [IFlags; 3] = [IFlags::NOATIME, IFlags::SYNC, IFlags::DIRSYNC];
 
-/// Those of a file that a copy takes over.
-pub(super) fn flags_of(file: &File) -> IFlags {
-    let all = FLAGS.into_iter().fold(IFlags::empty(), |all, flag| all | flag);
+/// Those of a file that a copy takes over, beside those among its looks.
+pub(super) fn other_flags_of(file: &File) -> IFlags {
+    let all = OTHERS.into_iter().fold(IFlags::empty(), |all, flag| all | flag);
     // A file system without flags has none.
     rustix::fs::ioctl_getflags(file).map_or(IFlags::empty(), |flags| flags & all)
 }
@@ -93,7 +92,8 @@ fn give_xattrs(fd: BorrowedFd<'_>, looks: &Looks) -> io::Result<()> {
             rustix::fs::removexattr(&path, &*name.0)?;
         }
     }
-    for (name, value) in &looks.xattrs {
+    // Flags come last of all.
+    for (name, value) in looks.xattrs.iter().filter(|(name, _)| name != FLAGS) {
         rustix::fs::setxattr(&path, &**name, value, XattrFlags::empty())?;
     }
     Ok(())

@@ -393,7 +393,7 @@ impl Serve {
     }
 
     /// Performs a change for its caller: at once, or on a worker where it might wait.
-    fn change(&self, caller: Caller, change: impl FnOnce(&Serve) + Send + 'static) {
+    pub(super) fn change(&self, caller: Caller, change: impl FnOnce(&Serve) + Send + 'static) {
         if let Some(_serving) = self.parking.enter(Carries::Names) {
             act_for(caller.identity());
             return change(self);
@@ -417,7 +417,7 @@ impl Serve {
 
     /// Goes on when the kernel has written back, and dropped, what it has of these files: at once
     /// where there is none.
-    fn written_back(
+    pub(super) fn written_back(
         &self,
         nodes: impl IntoIterator<Item = NodeId>,
         go_on: impl FnOnce(&Serve) + Send + 'static,
@@ -434,7 +434,7 @@ impl Serve {
     }
 
     /// Goes on when a file of which the kernel has told everything has the time that it told.
-    fn settled(&self, caller: Caller, node: NodeId, go_on: impl FnOnce(&Serve) + Send + 'static) {
+    pub(super) fn settled(&self, caller: Caller, node: NodeId, go_on: impl FnOnce(&Serve) + Send + 'static) {
         if !self.volume.owes_time(node) {
             return go_on(self);
         }

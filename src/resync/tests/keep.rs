@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use super::left_out::immutable;
 use super::owed::{known, owed};
 use super::random::change;
 use super::*;
 use crate::packet::{Name, ObjectId, OrphanRule};
 use crate::random::Random;
+use crate::xattr::immutable;
 
 fn pair(keeping: Keeping) -> Pair {
     let mut pair = Pair::new();
@@ -23,7 +23,7 @@ fn pair(keeping: Keeping) -> Pair {
 
 impl Pair {
     /// Copies what has changed.
-    fn copy_owed(&mut self, change: impl FnOnce(&Path)) -> Outcome {
+    pub(super) fn copy_owed(&mut self, change: impl FnOnce(&Path)) -> Outcome {
         let before = known(&self.source);
         change(&self.source);
         self.owed = Some(owed(&before, &known(&self.source)));

@@ -7,13 +7,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::IFlags;
-
 use super::cases::{acl, set_mtime, set_xattr};
 use super::*;
 use crate::apply::{Fault, inode};
 use crate::packet::{Attributes, BadBy, Birth, ListedObject, Name, ObjectId, Unlisted};
 use crate::sys::FileHandle;
+use crate::xattr::immutable;
 
 /// Items said to a target one by one.
 struct Said<'a> {
@@ -93,13 +92,6 @@ fn started() -> Pair {
     }
     pair.converges();
     pair
-}
-
-pub(super) fn immutable(path: &Path, is_immutable: bool) {
-    let file = File::open(path).unwrap();
-    let flags = rustix::fs::ioctl_getflags(&file).unwrap() - IFlags::IMMUTABLE;
-    let wanted = if is_immutable { IFlags::IMMUTABLE } else { IFlags::empty() };
-    rustix::fs::ioctl_setflags(&file, flags | wanted).unwrap();
 }
 
 /// One file with many large attributes, which its owner can set, kept a whole directory from being

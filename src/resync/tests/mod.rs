@@ -3,6 +3,7 @@
 mod blocks;
 mod by_time;
 mod cases;
+mod flags;
 mod keep;
 mod left_out;
 mod mutations;

@@ -12,9 +12,11 @@ use crate::apply::inode;
 use crate::apply::reconcile::entry::{Found, find_name, is_born_as, look_at, looks_as_listed};
 use crate::apply::replica::Replica;
 use crate::apply::replica::c_name;
-use crate::packet::{Attributes, Birth, DifferenceKind, ListedObject, Name, ObjectId, Xattr, XattrName};
+use crate::packet::{
+    Attributes, Birth, Bounded, DifferenceKind, ListedObject, Name, ObjectId, Xattr, XattrName,
+};
 use crate::sys::FileHandle;
-use crate::xattr;
+use crate::xattr::{self, FLAGS};
 
 impl Check {
     /// Compares the root directory.
@@ -51,7 +53,8 @@ impl Check {
         let at = Where { dir, file, name: Some(&entry.name) };
         let bound = replica.handle(entry.object)?;
         let is_plain = bound.is_some_and(|bound| is_as_listed(file, entry, &bound))
-            && replica.pending_time(entry.object).is_none();
+            && replica.pending_time(entry.object).is_none()
+            && replica.pending_flags(entry.object).is_none();
         if !is_plain && !self.look(replica, entry, at, bound)? {
             return Ok(false);
         }
@@ -159,7 +162,7 @@ impl Check {
         file: &File,
         at: Where<'_>,
     ) {
-        match xattr::read_replicated(file) {
+        match xattr::read_replicated(file).map(|held| replica.with_pending_flags(object, held)) {
             Ok(held) if held == wanted => {}
             Ok(_) => self.differs(replica, DifferenceKind::Xattr, object, at, 0),
             Err(_) => self.differs(replica, DifferenceKind::Unreadable, object, at, 0),
@@ -177,7 +180,15 @@ impl Check {
         let mut wanted: Vec<&XattrName> =
             names.iter().filter(|name| replica.policy().takes_xattr(name)).collect();
         wanted.sort_unstable();
-        let held = xattr::replicated_names(&*file);
+        let pending = replica.pending_flags(object);
+        let held = xattr::replicated_names(&*file).map(|mut held| {
+            if let Some(flags) = pending {
+                held.retain(|name| name.0 != FLAGS);
+                held.extend(flags.value().map(|_| Bounded(FLAGS.to_vec())));
+                held.sort_unstable();
+            }
+            held
+        });
         if !held.is_ok_and(|held| held.iter().eq(wanted)) {
             let at = Where { dir: object, file: &file, name: None };
             self.differs(replica, DifferenceKind::Xattr, object, at, 0);
@@ -194,7 +205,11 @@ impl Check {
     ) -> Result<(), Fault> {
         let Ok(file) = replica.object(object) else { return Ok(()) };
         let is_taken = replica.policy().takes_xattr(name);
-        if is_taken && !xattr::get(&*file, &name.0).is_ok_and(|held| held.as_deref() == Some(value)) {
+        let held = match replica.pending_flags(object) {
+            Some(flags) if name.0 == FLAGS => Ok(flags.value()),
+            _ => xattr::get(&*file, &name.0),
+        };
+        if is_taken && !held.is_ok_and(|held| held.as_deref() == Some(value)) {
             let at = Where { dir: object, file: &file, name: None };
             self.differs(replica, DifferenceKind::Xattr, object, at, 0);
         }

@@ -276,15 +276,14 @@ fn what_is_gone_is_known_no_more_where_its_name_stays_for_a_while() {
             put(origin, Z, "g");
         };
         let then = |world: &mut World| {
-            let dir = std::fs::File::open(world.places.root.join("a")).unwrap();
-            let flags = rustix::fs::ioctl_getflags(&dir).unwrap();
-            rustix::fs::ioctl_setflags(&dir, flags | rustix::fs::IFlags::IMMUTABLE).unwrap();
+            let dir = world.places.root.join("a");
+            crate::xattr::immutable(&dir, true);
             match is_replaced {
                 true => world.origin.rename((Z, "g"), (A, "f")),
                 false => world.origin.remove(A, "f"),
             }
             let done = world.packets();
-            rustix::fs::ioctl_setflags(&dir, flags).unwrap();
+            crate::xattr::immutable(&dir, false);
             done?;
             assert!(world.places.root.join("a/f").exists(), "nothing kept its name");
             let known = world.applier().replica().handle(id(F)).unwrap();

@@ -1,0 +1,162 @@
+//! Immutable and append-only objects: their flags are cleared before they are changed, and set last.
+
+use std::cell::Cell;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::*;
+use crate::failpoint;
+use crate::random::Random;
+use crate::xattr::{Flags, Unflagged, immutable};
+
+const LOG: Flags = Flags::APPEND_ONLY;
+const FIXED: Flags = Flags::IMMUTABLE;
+
+impl Source {
+    /// As who has had it open for writing since before.
+    fn lifted(&self, paths: &[&str], change: impl FnOnce(&Source) -> Said) -> Said {
+        let files: Vec<_> = paths.iter().map(|path| tree::o_path(&self.path(path))).collect();
+        let held: Vec<_> = files.iter().map(|file| Flags::of(file).unwrap()).collect();
+        files.iter().for_each(|file| Flags::NONE.set(file.as_fd()).unwrap());
+        let said = change(self);
+        files.iter().zip(held).for_each(|(file, held)| held.set(file.as_fd()).unwrap());
+        said
+    }
+
+    fn append(&self, path: &str, bytes: &[u8]) -> Said {
+        let offset = fs::metadata(self.path(path)).unwrap().len();
+        OpenOptions::new().append(true).open(self.path(path)).unwrap().write_all(bytes).unwrap();
+        let result = ContentResult { size: offset + bytes.len() as u64, mtime: self.mtime(path), mode: None };
+        (Op::Write { object: self.id(path), offset, result }, bytes.to_vec())
+    }
+}
+
+type Step = fn(&Source) -> Said;
+
+const STORY: [Step; 24] = [
+    |source| source.mkdir("d", 0o755),
+    |source| source.create("d/f", 0o644),
+    |source| source.write("d/f", 0, b"before"),
+    |source| source.create("log", 0o600),
+    |source| source.set_flags("log", LOG),
+    |source| source.append("log", b"one"),
+    |source| source.append("log", b"two"),
+    |source| source.set_flags("d/f", FIXED),
+    |source| source.set_flags("d", FIXED),
+    |source| source.lifted(&["d/f"], |source| source.write("d/f", 2, b"between")),
+    |source| source.lifted(&["d/f"], |source| source.chmod("d/f", 0o400)),
+    |source| source.lifted(&["d/f"], |source| source.set_xattr("d/f", "user.x", b"1")),
+    |source| source.lifted(&["d"], |source| source.create("d/new", 0o644)),
+    |source| source.lifted(&["d"], |source| source.rename("d/new", "d/other")),
+    |source| source.lifted(&["d", "d/f"], |source| source.link("d/f", "link")),
+    |source| source.lifted(&["d", "d/f"], |source| source.rename("d/other", "d/f")),
+    |source| source.lifted(&["d"], |source| source.rename("d", "e")),
+    |source| source.lifted(&["link"], |source| source.resize("link", 3)),
+    |source| source.set_flags("link", Flags::NONE),
+    |source| source.append("log", b"three"),
+    |source| source.set_flags("log", Flags::NO_DUMP),
+    |source| source.write("log", 1, b"NE"),
+    |source| source.lifted(&["e"], |source| source.unlink("e/f")),
+    |source| source.set_flags("e", LOG),
+];
+
+fn flagged() -> (Pair, Unflagged) {
+    let pair = Pair::new();
+    let unflagged = Unflagged(pair.temp.path().to_owned());
+    (pair, unflagged)
+}
+
+#[test]
+fn what_is_immutable_is_changed_as_on_the_source() {
+    let (mut pair, _unflagged) = flagged();
+    let source = Source { root: pair.source.root.clone() };
+    for (number, step) in STORY.iter().enumerate() {
+        eprintln!("step {number}");
+        pair.say(step(&source));
+        if number % 3 == 0 {
+            pair.assert_same();
+        }
+    }
+    pair.assert_same();
+    assert_eq!(pair.applier().replica().withheld().counts(), WithheldCounts::default());
+}
+
+/// Fails at the so manieth place.
+fn failing(at: u64) -> failpoint::Hook {
+    let left = Cell::new(at);
+    Rc::new(move |_| match left.replace(left.get().saturating_sub(1)) {
+        1 => Err(io::Error::other("killed here")),
+        _ => Ok(()),
+    })
+}
+
+/// Cleared and never set again, or an op done twice: a target that is killed anywhere on the way.
+#[test]
+fn wherever_it_is_killed_flags_are_set_in_the_end() {
+    for seed in 1..=60 {
+        println!("seed {seed}");
+        let mut random = Random::new(seed);
+        let (mut pair, _unflagged) = flagged();
+        let source = Source { root: pair.source.root.clone() };
+        for step in STORY {
+            let said = step(&source);
+            let frame = pair.frame(&said);
+            while !matches!(
+                failpoint::with(failing(random.below(16)), || pair.applier().handle(&frame)),
+                Outcome::Applied
+            ) {
+                pair.crash();
+            }
+            match random.below(4) {
+                0 => pair.crash(),
+                1 => {
+                    let hook = failing(random.below(8));
+                    if failpoint::with(hook, || pair.applier().set_pending_times()).is_err() {
+                        pair.crash();
+                    }
+                }
+                _ => {}
+            }
+        }
+        pair.assert_same();
+    }
+}
+
+/// What somebody has made immutable on the replica is written to all the same, and stays so.
+#[test]
+fn a_flag_of_the_replica_keeps_no_op_from_being_done() {
+    let (mut pair, _unflagged) = flagged();
+    pair.say(pair.source.create("f", 0o644));
+    pair.applier().set_pending_times().unwrap();
+    FIXED.set(fs::File::open(pair.replica("f")).unwrap().as_fd()).unwrap();
+    pair.say(pair.source.write("f", 0, b"bytes"));
+    pair.applier().set_pending_times().unwrap();
+    let file = fs::File::open(pair.replica("f")).unwrap();
+    assert_eq!((fs::read(pair.replica("f")).unwrap(), Flags::of(&file).unwrap()), (b"bytes".to_vec(), FIXED));
+    pair.say(pair.source.unlink("f"));
+    pair.assert_same();
+}
+
+/// A target that may set no flags, or has none: it is said, and the replica is good.
+#[test]
+fn flags_that_cannot_be_set_are_counted() {
+    let (mut pair, _unflagged) = flagged();
+    pair.say(pair.source.create("f", 0o644));
+    let said = pair.source.set_flags("f", Flags::NO_DUMP);
+    pair.say(said);
+    let fixed = pair.source.set_flags("f", FIXED);
+    fs::write(pair.temp.path().join("any"), "").unwrap();
+    // Of this thread, that is.
+    immutable(&pair.temp.path().join("any"), true);
+    pair.say(fixed);
+    pair.say(pair.source.create("g", 0o644));
+    pair.applier().set_pending_times().unwrap();
+    immutable(&pair.temp.path().join("any"), false);
+    let withheld = pair.applier().replica().withheld();
+    assert_eq!(withheld.flags.load(Relaxed), 1);
+    assert_eq!(pair.applier().proof().data, DataState::Good);
+    assert!(pair.replica("g").exists());
+}
