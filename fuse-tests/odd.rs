@@ -51,7 +51,7 @@ struct Clean(PathBuf);
 
 impl Drop for Clean {
     fn drop(&mut self) {
-        fill::without_flags(&self.0.join("source"));
+        ["source", "replica"].iter().for_each(|side| fill::without_flags(&self.0.join(side)));
         let _ = Command::new("rm").arg("-rf").arg(self.0.join("source")).arg(self.0.join("replica")).status();
     }
 }
@@ -68,7 +68,11 @@ fn run(seed: u64, case: Replica) -> u64 {
     fill::with_flags(&protected.backing);
     match case {
         Replica::Empty => (),
-        Replica::Foreign => drop(fill::fill(&protected.replica, !seed, files)),
+        Replica::Foreign => {
+            drop(fill::fill(&protected.replica, !seed, files));
+            // The other way round.
+            fill::with_other_flags(&protected.replica);
+        }
         Replica::Older(_) => {
             protected.start_again();
             protected.stop();
@@ -91,7 +95,15 @@ fn run(seed: u64, case: Replica) -> u64 {
     });
     wait_for(&protected, "good", is_complete);
     assert_equal(&protected, files);
-    println!("  equal after {:?}, orphans {}", begun.elapsed(), connection(&protected)["orphans"]);
+    let orphans = connection(&protected)["orphans"].clone();
+    println!("  equal after {:?}, orphans {orphans}", begun.elapsed());
+    if case == Replica::Empty {
+        assert_eq!(
+            orphans["moved"].as_u64().unwrap_or(0),
+            0,
+            "whatever is not on the source was removed there"
+        );
+    }
     protected.stop();
     done
 }

@@ -203,13 +203,22 @@ impl Fill<'_> {
     }
 }
 
-/// Files that nobody can change, or only append to; no flag comes to a replica.
+/// Files that nobody can change, or only append to.
 const FLAGGED: [(&str, IFlags); 2] = [("immutable", IFlags::IMMUTABLE), ("append", IFlags::APPEND)];
 
 pub fn with_flags(root: &Path) {
     for (name, flag) in FLAGGED {
         let path = root.join(name);
         fs::write(&path, name).expect("a file");
+        set_flags(&path, flag);
+    }
+}
+
+/// Those of one are the other's.
+pub fn with_other_flags(root: &Path) {
+    for ((name, _), (_, flag)) in FLAGGED.into_iter().zip(FLAGGED.into_iter().rev()) {
+        let path = root.join(name);
+        fs::write(&path, "something else").expect("a file");
         set_flags(&path, flag);
     }
 }

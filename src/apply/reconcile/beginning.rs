@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use super::asked::Asked;
 use super::claims::Claims;
 use super::listed::Directories;
+use super::removed::Removed;
 use super::vouched::{self, Vouching};
 use super::{ASKED, CLAIMS, DIRECTORIES, Existing, Opening, Reconcile, Session, Stage, Stayed};
 use crate::apply::fault::Fault;
@@ -103,8 +104,8 @@ impl Reconcile {
         }
         self.stage = match std::mem::take(&mut self.stage) {
             Stage::Begun(opening) => {
-                let stayed = Stayed::start(replica.state());
-                Stage::Rooted(Box::new(Session::rooted(*opening, object, self.rules, stayed)))
+                let known = (Stayed::start(replica.state()), Removed::start(replica.state()));
+                Stage::Rooted(Box::new(Session::rooted(*opening, object, self.rules, known)))
             }
             as_it_is => as_it_is,
         };

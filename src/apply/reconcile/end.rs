@@ -75,7 +75,10 @@ impl Session {
         })?;
         let resolved = match self.resolve_vouched(replica)? {
             Some(resolved) => resolved,
-            None => self.limbo.resolve(replica.root(), replica.limbo(), self.deletes(replica))?,
+            None => {
+                self.drop_removed(replica)?;
+                self.limbo.resolve(replica.root(), replica.limbo(), self.deletes(replica))?
+            }
         };
         let orphans = self.orphan_counts(resolved);
         replica.places_are_others();

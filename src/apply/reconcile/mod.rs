@@ -44,6 +44,7 @@ mod packets;
 mod part;
 mod places;
 pub mod planted;
+mod removed;
 mod ruled;
 mod rules;
 mod stayed;
@@ -60,6 +61,7 @@ use self::claims::Claims;
 use self::content::{OpenFile, Unsettled};
 use self::listed::Directories;
 use self::listing::{Chunk, Listing};
+use self::removed::Removed;
 use self::ruled::Ruled;
 pub(super) use self::ruled::rules_kept;
 pub use self::rules::{Existing, NameMatch, Rules, Strays};
@@ -151,6 +153,7 @@ struct Session {
     /// A packet has left something in its place that the source does not have.
     has_kept_in_place: bool,
     stayed: Stayed,
+    removed: Removed,
     /// Where the source has said what becomes of what it does not list.
     orphans: Option<orphans::Asked>,
 }
@@ -363,7 +366,12 @@ impl Stage {
 }
 
 impl Session {
-    fn rooted(opening: Opening, root: ObjectId, rules: Rules, stayed: Stayed) -> Session {
+    fn rooted(
+        opening: Opening,
+        root: ObjectId,
+        rules: Rules,
+        (stayed, removed): (Stayed, Removed),
+    ) -> Session {
         let Opening { claims, limbo, own, asked, directories, incomplete, vouching } = opening;
         Session {
             rules,
@@ -389,6 +397,7 @@ impl Session {
             keeping: None,
             has_kept_in_place: false,
             stayed,
+            removed,
             orphans: None,
         }
     }

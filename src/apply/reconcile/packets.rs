@@ -30,10 +30,16 @@ impl Session {
             self.leave(op.name(), &fault);
             return Ok(());
         }
-        let gone = gone_by(op);
         if !matches!(op, Op::Write { .. } | Op::Resize { .. } | Op::Reserve { .. }) {
             replica.lift_for(op)?;
         }
+        let removed = self.removed_by(replica, op)?;
+        self.make_true(replica, op, payload)?;
+        self.note_removed(removed)
+    }
+
+    fn make_true(&mut self, replica: &mut Replica, op: &Op, payload: &[u8]) -> Result<(), Fault> {
+        let gone = gone_by(op);
         match op {
             Op::Create { at, dir_mtime, object, birth, attributes, xattrs } => {
                 let new = NewObject { object: *object, birth, attributes, xattrs };

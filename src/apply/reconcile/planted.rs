@@ -41,6 +41,8 @@ pub enum Planted {
     KeepsToThePart,
     /// What a packet brings into a walked directory counts as looked at.
     MovedIntoTheWalked,
+    /// What packets have removed while it waited in limbo is moved aside.
+    ForgetsWhatIsRemoved,
 }
 
 #[cfg(test)]

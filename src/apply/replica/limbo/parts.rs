@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{Delete, Deleted, Limbo, Resolved, below, is_directory, names, open_directory};
 use crate::apply::fault::Fault;
 use crate::apply::inode;
-use crate::apply::replica::{Why, by_handle, open_beneath};
+use crate::apply::replica::{Why, by_handle, open_beneath, trees};
+use crate::limits::LEAVING_IN_MEMORY;
 use crate::packet::Name;
 use crate::sys::FileHandle;
 
@@ -32,6 +33,22 @@ impl Limbo {
         for batch in self.batches_left(mount, limbo)? {
             let dir = open_directory(&self.waiting, &batch)?;
             below(mount, &dir, |_, _, fd, _| visit(&handle_of(fd)?))?;
+        }
+        Ok(())
+    }
+
+    /// Takes away what waits and was removed on the source, with its names: files, and directories that nothing is
+    /// in then. What cannot be removed stays.
+    pub(in crate::apply) fn drop_removed(
+        &mut self,
+        mount: &File,
+        was_removed: impl Fn(&FileHandle) -> Result<bool, Fault>,
+    ) -> Result<(), Fault> {
+        self.batch = None;
+        for batch in names(&self.waiting)? {
+            let top = open_directory(&self.waiting, &batch)?;
+            // Each pass empties some: many directories are too many to be remembered at once.
+            while drop_some_removed(mount, &top, &was_removed)? {}
         }
         Ok(())
     }
@@ -91,4 +108,36 @@ impl Limbo {
 
 fn handle_of(fd: impl AsFd) -> Result<FileHandle, Fault> {
     FileHandle::of(fd.as_fd()).map_err(Fault::system("file handle"))
+}
+
+/// Whether there may be more directories to go.
+fn drop_some_removed(
+    mount: &File,
+    top: &File,
+    was_removed: &impl Fn(&FileHandle) -> Result<bool, Fault>,
+) -> Result<bool, Fault> {
+    let mut directories = Vec::new();
+    below(mount, top, |dir, name, fd, status| {
+        if !was_removed(&handle_of(fd)?)? {
+            return Ok(());
+        }
+        if is_directory(&status) {
+            if directories.len() < LEAVING_IN_MEMORY {
+                directories.push((handle_of(dir)?, name.clone()));
+            }
+            return Ok(());
+        }
+        if let Err(error) = trees::unlink_flagged(dir, name, AtFlags::empty()) {
+            log::warn!("{name:?}, which the source has removed, cannot be removed: {error}");
+        }
+        Ok(())
+    })?;
+    let (found, mut gone) = (directories.len(), 0);
+    // What lies in one was met behind it.
+    for (above, name) in directories.into_iter().rev() {
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+        let above = by_handle::open(mount, &above, flags).map_err(Fault::system("open a directory"))?;
+        gone += usize::from(trees::unlink_flagged(&File::from(above), &name, AtFlags::REMOVEDIR).is_ok());
+    }
+    Ok(found == LEAVING_IN_MEMORY && gone > 0)
 }

@@ -292,3 +292,72 @@ fn what_is_gone_is_known_no_more_where_its_name_stays_for_a_while() {
         assert_eq!(story(before, true, &[ROOT, A, Z], then), Ok(()), "replaced: {is_replaced}");
     }
 }
+
+/// What a program moved to where the copy had not been, and removed there, waited in limbo, and its id was forgotten:
+/// it ended as an orphan that nothing explained.
+#[test]
+fn what_is_removed_while_it_waits_in_limbo_is_no_orphan() {
+    type Then = fn(&mut World) -> Checked;
+    let cases: [(&str, Then); 4] = [
+        ("a file", |world| {
+            world.origin.rename((A, "f"), (FAR, "f"));
+            world.packets()?;
+            world.origin.remove(FAR, "f");
+            world.packets()
+        }),
+        ("a file that another takes the place of", |world| {
+            world.origin.rename((A, "f"), (FAR, "f"));
+            world.packets()?;
+            put(&mut world.origin, FAR, "other");
+            world.origin.rename((FAR, "other"), (FAR, "f"));
+            world.packets()
+        }),
+        ("a directory, and what is in it", |world| {
+            world.origin.rename((A, "d"), (FAR, "d"));
+            world.packets()?;
+            world.origin.remove(D, "in it");
+            world.origin.remove(FAR, "d");
+            world.packets()
+        }),
+        ("a directory in another one", |world| {
+            world.origin.rename((A, "f"), (D, "f"));
+            world.origin.rename((A, "d"), (FAR, "d"));
+            world.packets()?;
+            world.origin.remove(D, "f");
+            world.origin.remove(D, "in it");
+            world.origin.remove(FAR, "d");
+            world.packets()
+        }),
+    ];
+    for (what, then) in cases {
+        for planted in [None, Some(Planted::ForgetsWhatIsRemoved)] {
+            planted::set(planted);
+            let done = without_orphans(then);
+            planted::set(None);
+            assert_eq!(done.is_err(), planted.is_some(), "{what}, {planted:?}: {done:?}");
+        }
+    }
+}
+
+/// Of the stories above: what is in a directory that is not listed.
+const FAR: u64 = 4;
+/// In one that is.
+const D: u64 = 6;
+
+fn without_orphans(then: impl Fn(&mut World) -> Checked) -> Checked {
+    let mut random = Random::new(1);
+    let mut world = World::new();
+    world.origin.create(ROOT, "a", Birth::Directory);
+    let other = world.origin.create(ROOT, "b", Birth::Directory);
+    assert_eq!(world.origin.create(other, "far", Birth::Directory), FAR);
+    put(&mut world.origin, A, "f");
+    assert_eq!(world.origin.create(A, "d", Birth::Directory), D);
+    put(&mut world.origin, D, "in it");
+    world.begin()?;
+    [ROOT, A, D].iter().try_for_each(|dir| world.list(*dir, &mut random))?;
+    then(&mut world)?;
+    match world.go_on(&mut random, 0, None)? {
+        true => world.check().and_then(|()| world.has_no_orphans()),
+        false => Err("it has no end".into()),
+    }
+}

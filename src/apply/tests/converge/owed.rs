@@ -262,7 +262,7 @@ fn run(seed: u64, forgets: Option<Forgets>) -> Result<Seen, String> {
 
 impl World {
     /// Everything that went was deleted.
-    fn has_no_orphans(&mut self) -> Checked {
+    pub(super) fn has_no_orphans(&mut self) -> Checked {
         let orphans = Orphans::of(&self.places.root).map_err(|error| error.to_string())?;
         let Some(orphans) = orphans else { return Ok(()) };
         let found = orphans.list(9, &|| true).map_err(|error| error.to_string())?;
