@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::config_files;
 use crate::host::{
-    COMMAND_MAX, Daemon, Protected, STOP_MAX, Setup, describe, dir_on_disk, is_mounted, output_within,
-    require_host, standin, wait_in_line, wait_until,
+    COMMAND_MAX, Daemon, Protected, STOP_MAX, Setup, binary, describe, dir_on_disk, is_mounted,
+    output_within, require_host, require_program, standin, wait_in_line, wait_until,
 };
 
 /// A set that is started by its name alone.
@@ -143,9 +143,12 @@ fn a_set_lives_by_its_file() {
     assert_eq!(keys(&diff["reload"]), ["schedule", "limit", "compression", "rule"]);
     assert_eq!(keys(&diff["restart"]), ["queue_memory"]);
     assert!(web.status()["connections"][0]["schedule"].is_null(), "nothing was told to follow");
+    let waits = || web.status()["alerts"].to_string();
+    wait_until("said", || waits().contains("otherwise of queue_memory, schedule, limit, compression, rule"));
     let report = web.json(&["reload", "web", "--json"], 0);
     assert_eq!(keys(&report["changed"]), ["schedule", "limit", "compression", "rule"]);
     assert_eq!(keys(&report["restart"]), ["queue_memory"]);
+    wait_until("said", || waits().contains("otherwise of queue_memory:"));
     wait_until("scheduled", || web.status()["connections"][0]["state"] == "scheduled");
     let connection = &web.status()["connections"][0];
     assert_eq!(connection["schedule"]["from"], "file", "{connection}");
@@ -232,6 +235,30 @@ fn a_start_from_a_bad_file_leaves_nothing() {
     web.write(&web.first());
     web.start_again();
     web.stop();
+}
+
+/// Of a daemon that was started in a terminal SIGHUP says that the terminal is gone.
+#[test]
+fn the_end_of_a_terminal_is_a_stop() {
+    require_program("script");
+    let places = Protected::prepare(Setup::default());
+    fs::create_dir(places.state.join("sets")).expect("a directory");
+    let mut web = Web { daemon: None, places };
+    web.write(&web.first());
+    let (run, state) = (web.places.run.display(), web.places.state.display());
+    let typed = format!("{} --run {run} --state {state} protect web", binary().display());
+    let mut command = Command::new("script");
+    command.args(["--quiet", "--flush", "--return", "--command", &typed, "/dev/null"]);
+    web.daemon = Some(Daemon::spawn(command));
+    wait_until("mounted", || is_mounted(&web.places.mount));
+    wait_in_line(|| standin(&web.places.run), || web.said());
+    let pid = web.status()["pid"].as_i64().expect("a process");
+    let pid = rustix::process::Pid::from_raw(pid as i32).expect("a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("it is there");
+    let mut daemon = web.daemon.take().expect("it runs");
+    let status = daemon.wait(STOP_MAX);
+    assert!(status.is_some_and(|status| status.success()), "{status:?}\n{}", daemon.said());
+    assert!(!is_mounted(&web.places.mount), "{}", daemon.said());
 }
 
 #[test]

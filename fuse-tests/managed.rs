@@ -52,6 +52,9 @@ fn a_source_says_when_it_serves_and_that_it_lives() {
     manager.hear("WATCHDOG=1");
     let served = manager.hear("WATCHDOG=1");
     assert!(!served.iter().any(|said| said.contains("READY") || said.contains("STOPPING")), "{served:?}");
+    daemon.signal(libc::SIGHUP);
+    manager.hear("RELOADING=1\nMONOTONIC_USEC=");
+    manager.hear("READY=1");
     daemon.signal(libc::SIGTERM);
     let end = manager.hear("STOPPING=1");
     assert!(end.iter().any(|said| said.contains("EXTEND_TIMEOUT_USEC=60000000")), "{end:?}");
@@ -73,6 +76,9 @@ fn a_target_says_it_too() {
     let before = manager.hear("READY=1");
     assert!(before.iter().any(|said| said.contains("replicas are served at 127.0.0.1:")), "{before:?}");
     manager.hear("WATCHDOG=1");
+    daemon.signal(libc::SIGHUP);
+    manager.hear("RELOADING=1\nMONOTONIC_USEC=");
+    manager.hear("READY=1");
     daemon.signal(libc::SIGTERM);
     manager.hear("STOPPING=1");
     assert!(daemon.wait(STOP_MAX).is_some_and(|status| status.success()), "{}", daemon.said());

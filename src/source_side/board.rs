@@ -6,6 +6,7 @@ use parking_lot::RwLock;
 
 use super::connection::Connection;
 use super::flush::Flusher;
+use super::schedule::FileTrouble;
 use crate::control::{Phase, StopReport};
 
 /// The last word of the director: read without waiting for whatever it does.
@@ -24,8 +25,8 @@ pub struct Posted {
     pub mount_lost: Option<String>,
     /// Why the mount lacks options of the backing's, if it does.
     pub options_trouble: Option<String>,
-    /// Why the file of the set is not followed, if that is so.
-    pub file_trouble: Option<String>,
+    /// What is to be said of the file of the set.
+    pub file_trouble: Option<FileTrouble>,
     /// A stop ended; what it left.
     pub stopped: Option<StopReport>,
 }

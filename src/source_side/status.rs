@@ -10,6 +10,7 @@ use super::durability::TroubleKind;
 use super::flush::Flusher;
 use super::ground::Ground;
 use super::kept::{LastVerified, WhatVerified};
+use super::schedule::FileTrouble;
 use super::sync::lacks_comparison;
 use crate::activity::Standing;
 use crate::connection::Outlook;
@@ -161,7 +162,7 @@ fn alerts(ground: &Ground, posted: &Posted) -> Vec<Alert> {
     if let Some(text) = posted.options_trouble.clone() {
         alerts.push(Alert { severity: Severity::Warning, code: "mount_options".into(), text });
     }
-    alerts.extend(posted.file_trouble.as_deref().map(not_followed));
+    alerts.extend(posted.file_trouble.as_ref().map(not_followed));
     alerts.extend(fsync_alert(ground));
     if let Some(why) = posted.flusher.as_deref().and_then(Flusher::trouble) {
         alerts.push(Alert {
@@ -214,15 +215,26 @@ fn activity_log(ground: &Ground) -> Option<Alert> {
     })
 }
 
-fn not_followed(why: &str) -> Alert {
-    Alert {
-        severity: Severity::Warning,
-        code: "set_file".into(),
-        text: format!(
-            "The file of the set cannot be followed ({why}): what it said before goes on to hold, and the next \
-             start is refused."
+fn not_followed(trouble: &FileTrouble) -> Alert {
+    let (severity, code, text) = match trouble {
+        FileTrouble::Wrong(why) => (
+            Severity::Warning,
+            "set_file",
+            format!(
+                "The file of the set cannot be followed ({why}): what it said before goes on to hold, and the next \
+                 start is refused."
+            ),
         ),
-    }
+        FileTrouble::Waits(keys) => (
+            Severity::Ok,
+            "set_file_waits",
+            format!(
+                "The file of the set says otherwise of {keys}: `standin config diff` shows how, `standin reload` \
+                 takes up what can change, the rest counts with the next start."
+            ),
+        ),
+    };
+    Alert { severity, code: code.into(), text }
 }
 
 /// Who has the directory, or a part of it, mounted by itself means to use it: looked at anew each

@@ -22,11 +22,10 @@ use self::machine::Schedule;
 use super::connection::{Connection, Outcome};
 use super::ground::Ground;
 use crate::control::{MirrorStatus, unix_ms};
-use crate::failure::Failure;
 use crate::packet::BlockHash;
 use crate::resync::CheckOrder;
 use crate::sys::utc_offset;
-use crate::words::{HashKind, VerifyMode, VerifyPlan};
+use crate::words::{Configuration, HashKind, SettingChange, VerifyMode, VerifyPlan};
 
 /// How often it is looked whether one is due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -37,8 +36,16 @@ pub struct PlannedChecks {
     trouble: Trouble,
 }
 
-/// Why the file of the set cannot be followed, if that is so.
-type Trouble = Arc<Mutex<Option<String>>>;
+type Trouble = Arc<Mutex<Option<FileTrouble>>>;
+
+/// What is to be said of the file of the set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileTrouble {
+    /// It cannot be followed, and why.
+    Wrong(String),
+    /// It says otherwise of these, and nobody has had it read anew, or only the next start can follow it.
+    Waits(String),
+}
 
 struct Planner {
     ground: Arc<Ground>,
@@ -47,6 +54,8 @@ struct Planner {
     plan: Option<VerifyPlan>,
     /// As the file was when it was last looked at.
     seen: Option<Seen>,
+    /// What it says then, or what is wrong with it.
+    read: Option<Result<Configuration, String>>,
     trouble: Trouble,
 }
 
@@ -61,13 +70,14 @@ impl PlannedChecks {
         let (ground, trouble) = (ground.clone(), Trouble::default());
         let schedules = HashMap::new();
         let told = trouble.clone();
-        let mut planner = Planner { ground, connections, schedules, plan: None, seen: None, trouble: told };
+        let mut planner =
+            Planner { ground, connections, schedules, plan: None, seen: None, read: None, trouble: told };
         std::thread::Builder::new().name("schedule".into()).spawn(move || planner.run(&ended))?;
         Ok(PlannedChecks { _end: end, trouble })
     }
 
-    /// Why the file of the set cannot be followed, if that is so.
-    pub fn trouble(&self) -> Option<String> {
+    /// What is to be said of the file of the set.
+    pub fn trouble(&self) -> Option<FileTrouble> {
         self.trouble.lock().clone()
     }
 }
@@ -88,21 +98,27 @@ impl Planner {
         self.plan = self.ground.options.verify.or(self.ground.followed.terms().verify);
         let file = self.ground.options.configuration.file.as_ref();
         let seen = file.map(|path| Seen::of(path));
-        // Reading says it again as long as somebody has it open: the last word is what counts.
         if self.seen != seen {
             self.seen = seen;
-            self.note_trouble(self.ground.followed.now().read_again().err());
+            self.read =
+                Some(self.ground.followed.now().read_again().map_err(|failure| one_line(&failure.what)));
         }
+        self.note_trouble();
     }
 
-    /// One that is wrong changes nothing, and a person is told.
-    fn note_trouble(&self, failure: Option<Failure>) {
-        let trouble = failure.map(|failure| one_line(&failure.what));
+    /// A file that is wrong changes nothing, and one that is otherwise waits: a person is told of both.
+    fn note_trouble(&self) {
+        let trouble = match &self.read {
+            Some(Err(why)) => Some(FileTrouble::Wrong(why.clone())),
+            Some(Ok(file)) => waits(&self.ground.followed.now().changes(file)),
+            None => None,
+        };
         let mut told = self.trouble.lock();
         if *told != trouble {
             match &trouble {
-                Some(why) => log::warn!("the file of the set cannot be followed: {why}"),
-                None => log::info!("the file of the set can be followed again"),
+                Some(FileTrouble::Wrong(why)) => log::warn!("the file of the set cannot be followed: {why}"),
+                Some(FileTrouble::Waits(keys)) => log::info!("the file of the set says otherwise of {keys}"),
+                None => log::info!("the file of the set says what holds"),
             }
             *told = trouble;
         }
@@ -128,6 +144,11 @@ impl Seen {
         let found = std::fs::metadata(path).ok();
         Seen(found.map(|found| (found.ino(), found.size(), found.ctime(), found.ctime_nsec())))
     }
+}
+
+fn waits(changes: &[SettingChange]) -> Option<FileTrouble> {
+    let keys: Vec<&str> = changes.iter().map(|change| change.key.as_str()).collect();
+    (!keys.is_empty()).then(|| FileTrouble::Waits(keys.join(", ")))
 }
 
 fn one_line(text: &str) -> String {
