@@ -208,7 +208,8 @@ fn settle<T>(parsed: &Parsed, attempt: impl Fn(&[&Entry]) -> Result<T, Failure>)
         Some(entry) => {
             let fault = Fault { at: entry.at, what: failure.what.trim_end_matches('.').to_owned() };
             let what = format!("{}:{fault}.", parsed.path.display());
-            Err(Failure::new(what, failure.untouched, failure.next))
+            let next = format!("{} `standin config check` says when the file is right.", failure.next);
+            Err(Failure::new(what, failure.untouched, next.trim_start()))
         }
         None => Err(failure),
     }
