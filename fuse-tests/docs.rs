@@ -26,6 +26,7 @@ const PLAYED: [&str; 8] = [
     "README.md",
     "docs/configuration.md",
     "docs/databases.md",
+    "docs/events.md",
     "docs/failover.md",
     "docs/monitoring.md",
     "docs/operating.md",
@@ -60,6 +61,11 @@ fn the_commands_of_the_configuration_work() {
 #[test]
 fn the_commands_for_databases_work() {
     play("docs/databases.md");
+}
+
+#[test]
+fn the_commands_for_events_work() {
+    play("docs/events.md");
 }
 
 #[test]

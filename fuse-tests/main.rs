@@ -19,6 +19,7 @@ mod deletes;
 mod disk_queue;
 mod docs;
 mod drills;
+mod events;
 mod failover;
 mod fenced;
 mod flags;

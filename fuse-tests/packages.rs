@@ -64,6 +64,8 @@ fn a_package_comes_and_goes_in_order() {
         "/usr/bin/standin",
         "/usr/lib/systemd/system/standin@.service",
         "/usr/lib/systemd/system/standin-serve.service",
+        "/usr/lib/systemd/system/standin-events.service",
+        "/usr/lib/standin/hooks/mail",
         "/usr/share/man/man1/standin-protect.1.gz",
         "/usr/share/bash-completion/completions/standin",
         "/usr/share/doc/standin/docs/operating.md",

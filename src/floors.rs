@@ -26,7 +26,7 @@ const FLOORS: [&[&str]; 7] = [
         "words",
     ],
     &["packet"],
-    &["activity", "blocks", "map", "privileges", "sets", "xattr"],
+    &["activity", "blocks", "events", "map", "privileges", "sets", "xattr"],
     &["clone"],
     &["apply", "connection", "control", "intercept", "link", "pairing", "preflight", "queue", "resync"],
     &["drill", "failover", "source_side", "target_side"],

@@ -30,6 +30,7 @@
 //! - [`drill`]: a clone at the data's own path in namespaces of its own, checked, reported, thrown away
 //! - [`failover`]: what is said and kept of a replica that is served in its source's place; [`commands`]: those of a
 //!   person, run with a time-out
+//! - [`events`]: what begins, ends and happens on a host, in stable words; hooks and the journal
 //! - [`preflight`]: what is checked before a mount; [`privileges`]: what is given up before the
 //!   work begins; [`failure`]: errors for people; `open_files`: how many this process may have
 //! - [`mod@bench`]: what the mount costs, and how fast a replica follows
@@ -64,6 +65,7 @@ pub mod control;
 #[cfg(test)]
 mod dependencies;
 pub mod drill;
+pub mod events;
 pub mod failover;
 mod failpoint;
 pub mod failure;

@@ -18,6 +18,7 @@ use super::bench::Bench;
 use super::clone::Clones;
 use super::config::{Config, Reload};
 use super::drill::Drills;
+use super::events::Events;
 use super::failover::Failover;
 use super::metrics::Metrics;
 use super::orphans::Orphans;
@@ -99,6 +100,8 @@ pub enum Command {
     Drill(Drills),
     #[command(hide = true)]
     DrillInit,
+    /// What begins, ends and happens on this host: list, follow; call hooks for it
+    Events(Events),
     /// Serve a replica of this host in its source's place, for good
     Failover(Box<Failover>),
     #[command(hide = true)]
@@ -372,9 +375,12 @@ pub enum PeersCommand {
 pub struct Status {
     /// Name or directory of a replication set [default: the only one]
     pub set: Option<PathBuf>,
-    /// Show it again every second
+    /// Show it again every second; where nobody looks, one line
     #[arg(long)]
     pub watch: bool,
+    /// Show how each connection was in the last 15 minutes and the last 24 hours: behind, queued, captured, sent
+    #[arg(long, conflicts_with = "watch")]
+    pub history: bool,
 }
 
 #[derive(Debug, Args)]

@@ -11,6 +11,7 @@ pub mod config;
 mod connection;
 mod doctor;
 pub mod drill;
+pub mod events;
 pub mod failover;
 mod find;
 pub mod metrics;
@@ -74,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Clone(args) => clone::run(&common, &args),
         Command::Drill(args) => drill::run(&common, &args),
         Command::DrillInit => drill::init(),
+        Command::Events(args) => events::run(&common, &args),
         Command::Failover(args) => failover::run(&common, &args),
         Command::RunCommands => failover::run_commands(),
         Command::Set(args) => set::run(&common, &args),

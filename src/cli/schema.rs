@@ -14,6 +14,7 @@ use crate::control::{
     ReplicaStatus, Retrying, Role, ScheduleStatus, SetAside, Severity, SourceStatus, Status, TargetStatus,
     VerifiedStatus,
 };
+use crate::events::Code;
 use crate::packet::{CheckCounts, DataState, OrphanCounts, Sequence, WithheldCounts};
 use crate::words::{Compression, DiskQueueStats, DiskTrouble, Origin, QueueStats, VerifyMode};
 
@@ -137,7 +138,7 @@ fn names(text: &str) -> impl Iterator<Item = &str> {
 
 /// With an alert, so that there are findings.
 fn full(role: Role) -> Status {
-    let alert = Alert { severity: Severity::Warning, code: "code".into(), text: "text".into() };
+    let alert = Alert { severity: Severity::Warning, code: Code::StartNote, text: "text".into() };
     Status { role, alerts: vec![alert], ..sample_status() }
 }
 

@@ -10,7 +10,8 @@
 //! that moment with it.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, PipeReader, Read, Write};
+use std::fs::File;
+use std::io::{self, BufRead, PipeReader, Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -18,6 +19,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, Signal, WaitOptions};
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +35,9 @@ use limits::{LOOKED_EVERY, OUTPUT_MAX};
 pub struct Run {
     pub command: String,
     pub timeout_ms: u64,
+    /// What it reads from standard input; nothing where it is empty.
+    #[serde(default)]
+    pub input: String,
 }
 
 /// How a command has ended.
@@ -86,7 +91,7 @@ pub fn answer(answer: &impl Serialize) -> io::Result<()> {
 ///
 /// Errors: the process that asks is gone.
 pub fn perform(run: &Run, at: &Path, environment: &BTreeMap<String, String>) -> io::Result<Ended> {
-    match start(&run.command, at, environment) {
+    match start(run, at, environment) {
         Ok((shell, output)) => watch(shell, output, Duration::from_millis(run.timeout_ms)),
         Err(error) => {
             Ok(Ended { problem: Some(format!("/bin/sh could not be started: {error}")), ..Ended::default() })
@@ -94,14 +99,25 @@ pub fn perform(run: &Run, at: &Path, environment: &BTreeMap<String, String>) -> 
     }
 }
 
-fn start(command: &str, at: &Path, environment: &BTreeMap<String, String>) -> io::Result<(Pid, PipeReader)> {
+fn start(run: &Run, at: &Path, environment: &BTreeMap<String, String>) -> io::Result<(Pid, PipeReader)> {
     let (output, both) = io::pipe()?;
     let mut shell = Command::new("/bin/sh");
-    shell.arg("-c").arg(command).env_clear().envs(environment).current_dir(at).process_group(0);
-    let child = shell.stdin(Stdio::null()).stdout(both.try_clone()?).stderr(both).spawn()?;
+    shell.arg("-c").arg(&run.command).env_clear().envs(environment).current_dir(at).process_group(0);
+    let child = shell.stdin(standard_input(&run.input)?).stdout(both.try_clone()?).stderr(both).spawn()?;
     let pid = Pid::from_raw(child.id() as i32).ok_or(io::ErrorKind::NotFound)?;
     rustix::io::ioctl_fionbio(&output, true)?;
     Ok((pid, output))
+}
+
+/// A file in memory: nobody has to write while the command reads, or does not.
+fn standard_input(text: &str) -> io::Result<Stdio> {
+    if text.is_empty() {
+        return Ok(Stdio::null());
+    }
+    let mut file = File::from(rustix::fs::memfd_create("input", MemfdFlags::CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    file.rewind()?;
+    Ok(file.into())
 }
 
 fn watch(shell: Pid, mut output: PipeReader, timeout: Duration) -> io::Result<Ended> {

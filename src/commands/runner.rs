@@ -64,7 +64,19 @@ impl Runner {
         own: &[(&str, String)],
         stops: &Receiver<()>,
     ) -> io::Result<Option<Ended>> {
-        let run = Run { command: command.to_owned(), timeout_ms: timeout.as_millis() as u64 };
+        self.run_with(command, timeout, own, String::new(), stops)
+    }
+
+    /// The same, with something to read.
+    pub fn run_with(
+        &mut self,
+        command: &str,
+        timeout: Duration,
+        own: &[(&str, String)],
+        input: String,
+        stops: &Receiver<()>,
+    ) -> io::Result<Option<Ended>> {
+        let run = Run { command: command.to_owned(), timeout_ms: timeout.as_millis() as u64, input };
         let request = Request { run, environment: environment(own) };
         let requests = self.requests.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
         writeln!(requests, "{}", serde_json::to_string(&request)?)?;

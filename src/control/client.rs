@@ -16,6 +16,7 @@ use super::message::{
 };
 use super::orphans::{OrphansRequest, ReplicaOrphans};
 use super::status::Status;
+use crate::events::{Page, Series};
 use crate::failure::Failure;
 use crate::limits::{CLOSE_FLUSH, CONTROL_ANSWER, CONTROL_RESPONSE_LEN_MAX};
 use crate::sys::proc_path;
@@ -158,6 +159,31 @@ impl Client {
         }
     }
 
+    /// Everything behind a number of a run, as one page.
+    pub fn events(&mut self, run: &str, after: u64) -> Result<Page, ClientError> {
+        let mut all = self.events_page(run, after)?;
+        while all.more {
+            let page = self.events_page(&all.run, all.next)?;
+            all.records.extend(page.records);
+            all = Page { records: all.records, lost: all.lost + page.lost, ..page };
+        }
+        Ok(all)
+    }
+
+    fn events_page(&mut self, run: &str, after: u64) -> Result<Page, ClientError> {
+        match self.ask(&Request::Events { run: run.to_owned(), after }, Some(CONTROL_ANSWER))? {
+            Response::Events { page } => Ok(*page),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub fn history(&mut self) -> Result<Vec<Series>, ClientError> {
+        match self.ask(&Request::History, Some(CONTROL_ANSWER))? {
+            Response::History { connections } => Ok(connections),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Blocks until the daemon hangs up, `patience` at most; whether it did.
     pub fn wait_for_end(&mut self, patience: Duration) -> bool {
         let timeout = self.reader.get_ref().set_read_timeout(Some(patience));
@@ -213,6 +239,8 @@ fn unexpected(response: &Response) -> ClientError {
         Response::Invite { .. } => "invite",
         Response::Pairings { .. } => "pairings",
         Response::Revoke { .. } => "revoke",
+        Response::Events { .. } => "events",
+        Response::History { .. } => "history",
         Response::Failure { .. } => "failure",
     };
     ClientError::Broken(format!("it answered another question ({name})"))

@@ -1,11 +1,13 @@
 //! Which daemons there are: by the socket files of a run directory, never by looking at mounts.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::client::{Client, ClientError};
 use super::status::Status;
+use crate::events::Heard;
 use crate::words::SOCKET_SUFFIX;
 
 /// A socket file and what came back from it.
@@ -27,6 +29,29 @@ pub enum Answer {
 /// Asks every daemon of a run directory at once, in order of their names. A directory that does
 /// not exist has none.
 pub fn daemons(run: &Path) -> io::Result<Vec<Daemon>> {
+    Ok(at_once(sockets(run)?, ask))
+}
+
+/// What every daemon of a run directory has to tell from its `place` (run, number) on; at once.
+pub fn heard(
+    run: &Path,
+    place: impl Fn(&str) -> (String, u64) + Sync,
+) -> io::Result<BTreeMap<String, Heard>> {
+    let hear = |name: String, socket: PathBuf| {
+        let (of, after) = place(&name);
+        let answer = match Client::connect(&socket).and_then(|mut client| client.events(&of, after)) {
+            Ok(page) => Heard::Page(page),
+            Err(ClientError::Absent) => return None,
+            Err(ClientError::Dead) => Heard::Gone,
+            Err(error) => Heard::Mute(error.to_string()),
+        };
+        Some((name, answer))
+    };
+    Ok(at_once(sockets(run)?, hear).into_iter().collect())
+}
+
+/// Sockets with the names of their daemons, in order.
+fn sockets(run: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     let entries = match fs::read_dir(run) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other?,
@@ -41,11 +66,19 @@ pub fn daemons(run: &Path) -> io::Result<Vec<Daemon>> {
         }
     }
     sockets.sort();
-    Ok(std::thread::scope(|scope| {
+    Ok(sockets)
+}
+
+fn at_once<T: Send>(
+    sockets: Vec<(String, PathBuf)>,
+    ask: impl Fn(String, PathBuf) -> Option<T> + Sync,
+) -> Vec<T> {
+    let ask = &ask;
+    std::thread::scope(|scope| {
         let asked: Vec<_> =
             sockets.into_iter().map(|(name, socket)| scope.spawn(move || ask(name, socket))).collect();
         asked.into_iter().filter_map(|thread| thread.join().ok().flatten()).collect()
-    }))
+    })
 }
 
 /// `None` where the socket went away meanwhile.

@@ -5,50 +5,44 @@ mod source;
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::status::{
     AsideStatus, ConnectionState, ConnectionStatus, LeftOutStatus, MirrorStatus, Phase, ReplicaStatus, Role,
     Status, TargetKind, TargetStatus,
 };
+pub use crate::events::Severity;
+use crate::events::{About, Code};
 use crate::limits::LAG_WARNING;
 use crate::packet::{DataState, WithheldCounts};
 use crate::units;
 use crate::words::QueueStats;
 
-/// How bad it is; ordered. As numbers, the exit codes of `status`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Severity {
-    Ok,
-    Warning,
-    Critical,
-}
-
-impl Severity {
-    pub fn exit_code(self) -> u8 {
-        match self {
-            Severity::Ok => 0,
-            Severity::Warning => 1,
-            Severity::Critical => 2,
-        }
-    }
-}
-
 /// One line of the verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub severity: Severity,
+    pub code: Code,
     pub text: String,
+    #[serde(skip)]
+    pub about: About,
 }
 
 impl Finding {
-    fn warning(text: String) -> Finding {
-        Finding { severity: Severity::Warning, text }
+    fn new(severity: Severity, code: Code, text: String) -> Finding {
+        Finding { severity, code, text, about: About::default() }
     }
 
-    fn critical(text: String) -> Finding {
-        Finding { severity: Severity::Critical, text }
+    fn warning(code: Code, text: String) -> Finding {
+        Finding::new(Severity::Warning, code, text)
+    }
+
+    fn critical(code: Code, text: String) -> Finding {
+        Finding::new(Severity::Critical, code, text)
+    }
+
+    fn of(self, about: &About) -> Finding {
+        Finding { about: about.clone(), ..self }
     }
 }
 
@@ -58,13 +52,16 @@ impl Status {
         let mut findings: Vec<Finding> = self
             .alerts
             .iter()
-            .map(|alert| Finding { severity: alert.severity, text: alert.text.clone() })
+            .map(|alert| Finding::new(alert.severity, alert.code, alert.text.clone()))
             .collect();
         findings.extend(self.phase_finding());
         findings.extend(match &self.role {
             Role::Source(source) => source.findings(self.now_unix_ms),
             Role::Target { target } => target.findings(self.now_unix_ms),
         });
+        if matches!(self.role, Role::Source(_)) {
+            findings.iter_mut().for_each(|finding| finding.about.set = Some(self.name.clone()));
+        }
         findings
     }
 
@@ -76,16 +73,22 @@ impl Status {
     fn phase_finding(&self) -> Option<Finding> {
         match self.phase {
             Phase::Serving => None,
-            Phase::Starting => Some(Finding::warning("The daemon is starting.".into())),
-            Phase::Draining => Some(Finding::warning("The daemon is stopping: it drains the queue.".into())),
+            Phase::Starting => Some(Finding::warning(Code::DaemonStarting, "The daemon is starting.".into())),
+            Phase::Draining => Some(Finding::warning(
+                Code::DaemonStopping,
+                "The daemon is stopping: it drains the queue.".into(),
+            )),
             Phase::Stopping => {
                 let does = match self.role {
                     Role::Source(_) => "it takes the mount away",
                     Role::Target { .. } => "it makes durable what it has",
                 };
-                Some(Finding::warning(format!("The daemon is stopping: {does}.")))
+                Some(Finding::warning(Code::DaemonStopping, format!("The daemon is stopping: {does}.")))
             }
-            Phase::Ending => Some(Finding::warning("The daemon ends: nothing is left to be done.".into())),
+            Phase::Ending => Some(Finding::warning(
+                Code::DaemonStopping,
+                "The daemon ends: nothing is left to be done.".into(),
+            )),
         }
     }
 }
@@ -104,11 +107,14 @@ impl AsideStatus {
             0 | 1 => "An object is".to_owned(),
             total => format!("{total} objects are"),
         };
-        Some(Finding::critical(format!(
-            "{whose}: {what} set aside, the replica is not a consistent copy; everything else goes on. First {} \
+        Some(Finding::critical(
+            Code::SetAside,
+            format!(
+                "{whose}: {what} set aside, the replica is not a consistent copy; everything else goes on. First {} \
              ({}: {}). Mend the cause: it is tried again by a copy, ever more seldom.",
-            first.path, first.op, first.reason
-        )))
+                first.path, first.op, first.reason
+            ),
+        ))
     }
 }
 
@@ -116,23 +122,23 @@ impl AsideStatus {
 fn withheld_findings(withheld: &WithheldCounts, whose: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     let kinds = [
-        (withheld.devices, "device nodes", "device"),
-        (withheld.setuid_bits, "setuid and setgid bits", "setuid"),
-        (withheld.security_xattrs, "security.* attributes", "security"),
+        (withheld.devices, "device nodes", "device", Code::DevicesWithheld),
+        (withheld.setuid_bits, "setuid and setgid bits", "setuid", Code::SetuidWithheld),
+        (withheld.security_xattrs, "security.* attributes", "security", Code::SecurityWithheld),
     ];
-    for (count, what, allow) in kinds.into_iter().filter(|(count, ..)| *count > 0) {
+    for (count, what, allow, code) in kinds.into_iter().filter(|(count, ..)| *count > 0) {
         let text = format!("{whose}: {what} were left out {count} times (--allow {allow} takes them).");
-        findings.push(Finding { severity: Severity::Ok, text });
+        findings.push(Finding::new(Severity::Ok, code, text));
     }
     if withheld.flags > 0 {
         let text = format!(
             "{whose}: immutable, append-only and no-dump flags were left out {} times: the replica takes none.",
             withheld.flags
         );
-        findings.push(Finding { severity: Severity::Ok, text });
+        findings.push(Finding::new(Severity::Ok, Code::FlagsWithheld, text));
     }
     if withheld.times > 0 {
-        findings.push(Finding::warning(format!(
+        findings.push(Finding::warning(Code::TimesCut, format!(
             "{whose}: the replica's file system cannot hold modification times as the source has them, they were cut \
              {} times: whole seconds, or years out of its range (ext4 with inodes of 128 bytes, XFS without bigtime).",
             withheld.times
@@ -144,27 +150,36 @@ fn withheld_findings(withheld: &WithheldCounts, whose: &str) -> Vec<Finding> {
 impl ReplicaStatus {
     fn findings(&self, now_unix_ms: u64) -> Vec<Finding> {
         let (name, mut findings) = (&self.name, Vec::new());
-        findings.extend(self.problem.iter().map(|problem| Finding::critical(format!("{problem}."))));
+        findings.extend(
+            self.problem
+                .iter()
+                .map(|problem| Finding::critical(Code::ReplicaUnusable, format!("{problem}."))),
+        );
         let aside = self.aside.finding(&format!("Replica {name}"));
         match (self.data, &self.connected) {
             (DataState::Bad, _) if aside.is_some() => findings.extend(aside),
-            (DataState::Bad, Some(_)) if self.in_line => findings.push(Finding::critical(format!(
-                "Replica {name} is not a consistent copy: {}.",
-                self.reason
-            ))),
-            (DataState::Bad, Some(_)) => findings.push(Finding::warning(format!(
-                "Replica {name} is not a consistent copy while a copy runs."
-            ))),
-            (DataState::Bad, None) => findings.push(Finding::critical(format!(
-                "Replica {name} is not a consistent copy, and its source is not connected."
-            ))),
+            (DataState::Bad, Some(_)) if self.in_line => findings.push(Finding::critical(
+                Code::NotConsistent,
+                format!("Replica {name} is not a consistent copy: {}.", self.reason),
+            )),
+            (DataState::Bad, Some(_)) => findings.push(Finding::warning(
+                Code::NotConsistent,
+                format!("Replica {name} is not a consistent copy while a copy runs."),
+            )),
+            (DataState::Bad, None) => findings.push(Finding::critical(
+                Code::NotConsistent,
+                format!("Replica {name} is not a consistent copy, and its source is not connected."),
+            )),
             (DataState::Good | DataState::Empty, None) if self.problem.is_none() => {
-                findings.push(Finding::warning(format!("Replica {name}: its source is not connected.")));
+                findings.push(Finding::warning(
+                    Code::SourceAway,
+                    format!("Replica {name}: its source is not connected."),
+                ));
             }
             (DataState::Good | DataState::Empty, _) => {}
         }
         findings.extend(self.retrying.as_ref().map(|retrying| {
-            Finding::warning(format!(
+            Finding::warning(Code::OpRetried, format!(
                 "Replica {name}: an op cannot be performed, everything behind it waits ({} attempts in {} s): {}: {}",
                 retrying.attempts,
                 now_unix_ms.saturating_sub(retrying.since_unix_ms) / 1000,
@@ -173,21 +188,25 @@ impl ReplicaStatus {
             ))
         }));
         findings.extend(withheld_findings(&self.withheld, &format!("Replica {name}")));
-        findings
+        let about = About { set: Some(name.clone()), ..About::default() };
+        findings.into_iter().map(|finding| finding.of(&about)).collect()
     }
 }
 
 impl ConnectionStatus {
     fn verified_finding(&self) -> Option<Finding> {
         let counts = &self.verified.as_ref().filter(|verified| !verified.counts.is_identical())?.counts;
-        Some(Finding::warning(format!(
-            "{}: the last verification found {} missing, {} extra and {} different objects (`standin verify --last`); \
+        Some(Finding::warning(
+            Code::DifferencesFound,
+            format!(
+                "{}: the last verification found {} missing, {} extra and {} different objects (`standin verify --last`); \
              with --repair the next one mends them.",
-            self.label(),
-            counts.missing,
-            counts.extra,
-            counts.different
-        )))
+                self.label(),
+                counts.missing,
+                counts.extra,
+                counts.different
+            ),
+        ))
     }
 
     fn findings(&self, now_unix_ms: u64, queue: &QueueStats) -> Vec<Finding> {
@@ -200,7 +219,7 @@ impl ConnectionStatus {
             findings.extend(withheld_findings(&self.withheld, &self.label()));
         }
         findings.extend(self.retrying.as_ref().map(|retrying| {
-            Finding::warning(format!(
+            Finding::warning(Code::OpRetried, format!(
                 "{}: the target cannot perform an op, everything behind it waits ({} attempts in {} s): {}: {}",
                 self.label(),
                 retrying.attempts,
@@ -215,22 +234,31 @@ impl ConnectionStatus {
             && !self.state.waits_for_schedule()
             && seconds > LAG_WARNING.as_secs_f64()
         {
-            findings.push(Finding::warning(format!("{} is {seconds:.0} s behind.", self.label())));
+            findings
+                .push(Finding::warning(Code::Lagging, format!("{} is {seconds:.0} s behind.", self.label())));
         }
-        findings
+        let about = self.about();
+        findings.into_iter().map(|finding| finding.of(&about)).collect()
+    }
+
+    pub(super) fn about(&self) -> About {
+        About { set: None, connection: Some(self.uuid.clone()), target: Some(self.target.clone()) }
     }
 
     fn limit_finding(&self) -> Option<Finding> {
         let limit = self.limit.as_ref()?;
         let (rate, grows, seconds) = (limit.rate?, limit.queue_grows?, limit.queue_full_seconds?);
-        Some(Finding::warning(format!(
-            "{}: its limit of {} a second is below what is written: its queue grows by {} a second, and is full in {}; \
+        Some(Finding::warning(
+            Code::LimitTooLow,
+            format!(
+                "{}: its limit of {} a second is below what is written: its queue grows by {} a second, and is full in {}; \
              then programs wait.",
-            self.label(),
-            units::size(rate),
-            units::size(grows),
-            units::duration(Duration::from_secs(seconds))
-        )))
+                self.label(),
+                units::size(rate),
+                units::size(grows),
+                units::duration(Duration::from_secs(seconds))
+            ),
+        ))
     }
 
     fn label(&self) -> String {
@@ -250,10 +278,10 @@ impl ConnectionStatus {
 
     fn state_finding(&self, queue: &QueueStats) -> Option<Finding> {
         if self.needs_copy && self.state.waits_for_schedule() {
-            return Some(Finding::warning(format!("{}: {}.", self.label(), self.reason)));
+            return Some(Finding::warning(Code::CopyNeeded, format!("{}: {}.", self.label(), self.reason)));
         }
         if self.needs_copy {
-            return Some(Finding::critical(format!("{}: {}.", self.label(), self.reason)));
+            return Some(Finding::critical(Code::CopyNeeded, format!("{}: {}.", self.label(), self.reason)));
         }
         let because = match self.reason.as_str() {
             "" => String::new(),
@@ -263,18 +291,22 @@ impl ConnectionStatus {
         let only_queued = format!("changes are only queued (room for {} MiB more)", queue.room() >> 20);
         match self.state {
             ConnectionState::Started | ConnectionState::Scheduled => None,
-            ConnectionState::Stopped => {
-                Some(Finding::warning(format!("{label} is stopped, {only_queued}{because}")))
-            }
-            ConnectionState::Paused => {
-                Some(Finding::warning(format!("{label} is paused, {only_queued}{because}")))
-            }
-            ConnectionState::ScheduledAfterError => {
-                Some(Finding::warning(format!("{label}: the last session of its schedule failed{because}")))
-            }
-            ConnectionState::Error => {
-                Some(Finding::critical(format!("{label} failed and is tried again{because}")))
-            }
+            ConnectionState::Stopped => Some(Finding::warning(
+                Code::ConnectionStopped,
+                format!("{label} is stopped, {only_queued}{because}"),
+            )),
+            ConnectionState::Paused => Some(Finding::warning(
+                Code::ConnectionPaused,
+                format!("{label} is paused, {only_queued}{because}"),
+            )),
+            ConnectionState::ScheduledAfterError => Some(Finding::warning(
+                Code::SessionFailed,
+                format!("{label}: the last session of its schedule failed{because}"),
+            )),
+            ConnectionState::Error => Some(Finding::critical(
+                Code::ConnectionFailed,
+                format!("{label} failed and is tried again{because}"),
+            )),
         }
     }
 
@@ -285,12 +317,15 @@ impl ConnectionStatus {
         }
         let were = if *count == 1 { "object was" } else { "objects were" };
         let more = if (objects.len() as u64) < *count { "; ..." } else { "" };
-        Some(Finding::critical(format!(
-            "{}: the replica is not a consistent copy: {count} {were} left out of the copy, everything else is in \
+        Some(Finding::critical(
+            Code::LeftOut,
+            format!(
+                "{}: the replica is not a consistent copy: {count} {were} left out of the copy, everything else is in \
              line: {}{more}. Mend them: a copy tries them again, ever less often.",
-            self.label(),
-            objects.join("; ")
-        )))
+                self.label(),
+                objects.join("; ")
+            ),
+        ))
     }
 
     /// A replica that is not good is normal while a mirror makes it good, and only then.
@@ -309,20 +344,25 @@ impl ConnectionStatus {
             MirrorStatus::Calculating
             | MirrorStatus::Mirroring { .. }
             | MirrorStatus::RemovingOrphans
-            | MirrorStatus::Restoring => Some(Finding::warning(format!(
-                "{label}: the replica {word}; do not use it before the mirror is complete."
-            ))),
-            _ if self.state.waits_for_schedule() => Some(Finding::warning(format!(
-                "{label}: the replica {word}, and is made one when its schedule lets it."
-            ))),
+            | MirrorStatus::Restoring => Some(Finding::warning(
+                Code::NotConsistent,
+                format!("{label}: the replica {word}; do not use it before the mirror is complete."),
+            )),
+            _ if self.state.waits_for_schedule() => Some(Finding::warning(
+                Code::NotConsistent,
+                format!("{label}: the replica {word}, and is made one when its schedule lets it."),
+            )),
             MirrorStatus::Idle
             | MirrorStatus::Paused
             | MirrorStatus::Stopped
             | MirrorStatus::Verifying
-            | MirrorStatus::Complete => Some(Finding::critical(match self.data_reason.as_str() {
-                "" => format!("{label}: the replica {word}, and no mirror is making it one."),
-                reason => format!("{label}: the replica {word}: {reason}."),
-            })),
+            | MirrorStatus::Complete => Some(Finding::critical(
+                Code::NotConsistent,
+                match self.data_reason.as_str() {
+                    "" => format!("{label}: the replica {word}, and no mirror is making it one."),
+                    reason => format!("{label}: the replica {word}: {reason}."),
+                },
+            )),
         }
     }
 }

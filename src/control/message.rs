@@ -9,6 +9,7 @@ use super::clones::{ClonesRequest, ReplicaClones};
 use super::configuration::{ConfigurationReport, ReloadReport};
 use super::orphans::{OrphansRequest, ReplicaOrphans};
 use super::status::{ConnectionStatus, Status};
+use crate::events::{Page, Series};
 use crate::failure::Failure;
 use crate::packet::{CheckCounts, DifferenceKind, Sequence};
 use crate::sets::Rules;
@@ -62,6 +63,13 @@ pub enum Request {
     Revoke {
         revoke: Revoke,
     },
+    /// What began, ended and happened behind a number of a run.
+    Events {
+        run: String,
+        after: u64,
+    },
+    /// The last day of each connection.
+    History,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,6 +88,8 @@ pub enum Response {
     Invite { invited: Invited },
     Pairings { pairings: Vec<Paired> },
     Revoke { revoked: Vec<Paired> },
+    Events { page: Box<Page> },
+    History { connections: Vec<Series> },
     Failure { failure: Failure },
 }
 

@@ -14,9 +14,11 @@ mod configuration;
 mod find;
 mod health;
 mod message;
+mod moments;
 mod orphans;
 pub mod path_text;
 mod process;
+mod recorder;
 mod request;
 mod server;
 mod status;
@@ -27,7 +29,7 @@ pub use ask::{Asked, NoAnswer, Reply, ask};
 pub use client::{Client, ClientError};
 pub use clones::{CloneEnd, CloneRequest, CloneStatus, ClonesRequest, ReplicaClones};
 pub use configuration::{ConfigurationReport, ReloadReport, change_text, values_text};
-pub use find::{Answer, Daemon, daemons};
+pub use find::{Answer, Daemon, daemons, heard};
 pub use health::{Finding, Severity};
 pub use message::{
     ChangedConnection, ConnectionChange, Found, Invite, Invited, Paired, Request, Response, Revoke,

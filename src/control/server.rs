@@ -27,12 +27,14 @@ use super::message::{
     StopMode, StopReport, SyncReport, VerifyReport, VerifyRequest, WaitFor, WaitSync,
 };
 use super::orphans::{OrphansRequest, ReplicaOrphans};
+use super::recorder::{Recorder, words_of};
 use super::request::{Line, read_request};
 use super::status::Status;
 use crate::failure::Failure;
 use crate::limits::{CONTROL_ANSWER, CONTROL_CALLERS_MAX, CONTROL_IDLE};
 use crate::store::{Symlink, own_directory};
 use crate::sys::{Peer, peer_of, proc_path};
+use crate::words::SOCKET_SUFFIX;
 
 /// How long a server that is dropped waits for answers that are being written.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -133,11 +135,13 @@ pub struct Server {
     identity: (u64, u64),
     shared: Arc<Shared>,
     accepting: Option<std::thread::JoinHandle<()>>,
+    recording: Option<std::thread::JoinHandle<()>>,
 }
 
 struct Shared {
     listener: UnixListener,
     handler: Arc<dyn Handler>,
+    recorder: Arc<Recorder>,
     own_uid: u32,
     closing: AtomicBool,
     callers: Mutex<HashMap<u64, UnixStream>>,
@@ -154,9 +158,13 @@ impl Server {
         let listener = listen(path)?;
         let start = || -> io::Result<Server> {
             let meta = fs::symlink_metadata(path)?;
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let name = name.strip_suffix(SOCKET_SUFFIX).unwrap_or(&name);
+            let recorder = Arc::new(Recorder::new(name.to_owned()));
             let shared = Arc::new(Shared {
                 listener,
-                handler,
+                handler: handler.clone(),
+                recorder: recorder.clone(),
                 own_uid: rustix::process::geteuid().as_raw(),
                 closing: AtomicBool::new(false),
                 callers: Mutex::default(),
@@ -167,7 +175,8 @@ impl Server {
                 move || shared.accept_all()
             })?;
             let identity = (meta.dev(), meta.ino());
-            Ok(Server { path: path.into(), identity, shared, accepting: Some(accepting) })
+            let recording = Some(recorder.start(handler)?);
+            Ok(Server { path: path.into(), identity, shared, accepting: Some(accepting), recording })
         };
         start().map_err(|error| no_socket(path, &error.to_string()))
     }
@@ -178,6 +187,10 @@ impl Drop for Server {
         let current = fs::symlink_metadata(&self.path).map(|meta| (meta.dev(), meta.ino()));
         if current.is_ok_and(|current| current == self.identity) {
             let _ = fs::remove_file(&self.path);
+        }
+        self.shared.recorder.close();
+        if let Some(recording) = self.recording.take() {
+            let _ = recording.join();
         }
         self.shared.close();
         if let Some(accepting) = self.accepting.take() {
@@ -331,6 +344,20 @@ impl Shared {
                 );
             }
         };
+        let words = words_of(&request);
+        if let (Request::Stop { .. }, Some(words)) = (&request, &words) {
+            // Afterwards nobody may be there to tell it.
+            self.recorder.command(caller.uid, caller.pid, words, None);
+            return self.perform(request, caller);
+        }
+        let response = self.perform(request, caller);
+        if let Some(words) = words {
+            self.recorder.command(caller.uid, caller.pid, &words, Some(&response));
+        }
+        response
+    }
+
+    fn perform(&self, request: Request, caller: &Caller<'_>) -> Response {
         let result = match request {
             Request::Status => Ok(Response::Status { status: Box::new(self.handler.status()) }),
             Request::WaitSync { durable, timeout_ms } => {
@@ -362,6 +389,10 @@ impl Shared {
             Request::Revoke { revoke } => {
                 self.handler.revoke(&revoke).map(|revoked| Response::Revoke { revoked })
             }
+            Request::Events { run, after } => {
+                Ok(Response::Events { page: Box::new(self.recorder.page(&run, after)) })
+            }
+            Request::History => Ok(Response::History { connections: self.recorder.history() }),
             Request::Stop { mode } => self.handler.stop(mode, caller).map(|report| Response::Stop { report }),
         };
         result.unwrap_or_else(|failure| Response::Failure { failure })

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::health::Severity;
 use super::path_text;
 use super::process::ProcessStatus;
+use crate::events::Code;
 use crate::packet::{CheckCounts, DataState, OrphanCounts, Sequence, WithheldCounts};
 use crate::words::{Compression, Origin, QueueStats, VerifyMode};
 
@@ -617,6 +618,6 @@ pub struct Retrying {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alert {
     pub severity: Severity,
-    pub code: String,
+    pub code: Code,
     pub text: String,
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::*;
+use crate::events::Code;
 use crate::failure::Failure;
 use crate::limits::{CONTROL_CALLERS_MAX, CONTROL_REQUEST_LEN_MAX};
 use crate::packet::{DataState, Sequence};
@@ -455,7 +456,7 @@ fn verdicts_follow_from_the_state() {
         source_of(status).connections[0].needs_copy = true;
     });
     check("the daemon's own alarm", Severity::Critical, &|status| {
-        status.alerts = vec![Alert { severity: Severity::Critical, code: "x".into(), text: "x".into() }];
+        status.alerts = vec![Alert { severity: Severity::Critical, code: Code::MountLost, text: "x".into() }];
     });
     assert_eq!([Severity::Ok, Severity::Warning, Severity::Critical].map(Severity::exit_code), [0, 1, 2]);
 }

@@ -258,7 +258,8 @@ impl Drill<'_> {
         last: &mut Option<Ended>,
     ) -> Result<(), Bad> {
         let Some(keeper) = &mut under.keeper else { return Err(Bad::Failed("there is no isolation".into())) };
-        let run = Run { command: command.to_owned(), timeout_ms: timeout.as_millis() as u64 };
+        let run =
+            Run { command: command.to_owned(), timeout_ms: timeout.as_millis() as u64, input: String::new() };
         keeper.ask(&run).map_err(|error| Bad::Failed(format!("it cannot be asked: {error}")))?;
         match heard(keeper, &self.stops, timeout + GRACE)? {
             Answer::Ended(ended) => {

@@ -19,6 +19,7 @@ use crate::control::{
     LeftOutStatus, LimitStatus, LinkStatus, MirrorProgress, MirrorStatus, Role, ScheduleStatus, Severity,
     SourceStatus, Status, TargetKind, VerifiedStatus, unix_ms,
 };
+use crate::events::Code;
 use crate::intercept::Refused;
 use crate::map::Fill;
 use crate::packet::{DataState, Sequence};
@@ -119,7 +120,7 @@ fn set_changed(ground: &Ground, posted: &Posted) -> Option<Alert> {
         !connection.is_null() && lacks_comparison(&connection.report(), ground).is_some()
     };
     let text = format!("{why}: a copy brings what the replicas lack; they are bad until it has.");
-    let alert = Alert { severity: Severity::Warning, code: "set_changed".into(), text };
+    let alert = Alert { severity: Severity::Warning, code: Code::SetChanged, text };
     posted.connections.iter().any(lacks).then_some(alert)
 }
 
@@ -130,7 +131,7 @@ fn alerts(ground: &Ground, posted: &Posted) -> Vec<Alert> {
     if let Some(why) = divergence.lost_by_disk() {
         alerts.push(Alert {
             severity: Severity::Critical,
-            code: "source_disk_lost_writes".into(),
+            code: Code::SourceDiskLostWrites,
             text: format!(
                 "The disk of the directory refused writes that programs were told are done ({why}): a replica has \
                  them, the directory may not. Copy from a replica what is missing before the protection is started \
@@ -140,7 +141,7 @@ fn alerts(ground: &Ground, posted: &Posted) -> Vec<Alert> {
     } else if let Some(why) = divergence.uncaptured() {
         alerts.push(Alert {
             severity: Severity::Critical,
-            code: "capture_diverged".into(),
+            code: Code::CaptureDiverged,
             text: format!(
                 "A change could not be captured ({why}): the replicas may miss it until a copy has compared \
                  everything."
@@ -152,22 +153,22 @@ fn alerts(ground: &Ground, posted: &Posted) -> Vec<Alert> {
     if refused.bytes > 0 {
         alerts.push(Alert {
             severity: Severity::Critical,
-            code: "mapped_stores_refused".into(),
+            code: Code::MappedStoresRefused,
             text: refused_text(ground, &refused),
         });
     }
     if let Some(text) = posted.mount_lost.clone() {
-        alerts.push(Alert { severity: Severity::Critical, code: "mount_lost".into(), text });
+        alerts.push(Alert { severity: Severity::Critical, code: Code::MountLost, text });
     }
     if let Some(text) = posted.options_trouble.clone() {
-        alerts.push(Alert { severity: Severity::Warning, code: "mount_options".into(), text });
+        alerts.push(Alert { severity: Severity::Warning, code: Code::MountOptions, text });
     }
     alerts.extend(posted.file_trouble.as_ref().map(not_followed));
     alerts.extend(fsync_alert(ground));
     if let Some(why) = posted.flusher.as_deref().and_then(Flusher::trouble) {
         alerts.push(Alert {
             severity: Severity::Warning,
-            code: "mmap_flush_failing".into(),
+            code: Code::MmapFlushFailing,
             text: format!("{} may stay unseen for long: {why}.", gathered(ground.options.profile)),
         });
     }
@@ -175,7 +176,7 @@ fn alerts(ground: &Ground, posted: &Posted) -> Vec<Alert> {
     alerts.extend(open_past_the_mount(ground));
     alerts.extend(ground.volume.divergence().touched().map(|path| Alert {
         severity: Severity::Ok,
-        code: "touched_past_mount".into(),
+        code: Code::TouchedPastMount,
         text: format!(
             "The change time of {path} moved past the mount, and nothing else that a look shows: a hard link to it \
              was made or removed outside of the directory, or an attribute was changed. The next start compares it."
@@ -183,7 +184,7 @@ fn alerts(ground: &Ground, posted: &Posted) -> Vec<Alert> {
     }));
     alerts.extend(ground.warnings.iter().map(|text| Alert {
         severity: Severity::Ok,
-        code: "start_note".into(),
+        code: Code::StartNote,
         text: text.clone(),
     }));
     alerts
@@ -198,7 +199,7 @@ fn fenced(ground: &Ground) -> Option<Alert> {
          reached the replica, and let the stand-in bring this directory into line (standin serve --adopt).",
         fenced.told_by
     );
-    Some(Alert { severity: Severity::Critical, code: "stood_in_for".into(), text })
+    Some(Alert { severity: Severity::Critical, code: Code::StoodInFor, text })
 }
 
 /// A log that failed is not kept again before the next start.
@@ -207,7 +208,7 @@ fn activity_log(ground: &Ground) -> Option<Alert> {
     let Standing::Failed(why) = fill.standing else { return None };
     Some(Alert {
         severity: Severity::Warning,
-        code: "activity_log_failed".into(),
+        code: Code::ActivityLogFailed,
         text: format!(
             "The activity log is not kept any more ({why}). Programs and targets go on; after a power loss of this \
              host all content is compared. Mend its disk, and start the protection again."
@@ -219,7 +220,7 @@ fn not_followed(trouble: &FileTrouble) -> Alert {
     let (severity, code, text) = match trouble {
         FileTrouble::Wrong(why) => (
             Severity::Warning,
-            "set_file",
+            Code::SetFile,
             format!(
                 "The file of the set cannot be followed ({why}): what it said before goes on to hold, and the next \
                  start is refused."
@@ -227,14 +228,14 @@ fn not_followed(trouble: &FileTrouble) -> Alert {
         ),
         FileTrouble::Waits(keys) => (
             Severity::Ok,
-            "set_file_waits",
+            Code::SetFileWaits,
             format!(
                 "The file of the set says otherwise of {keys}: `standin config diff` shows how, `standin reload` \
                  takes up what can change, the rest counts with the next start."
             ),
         ),
     };
-    Alert { severity, code: code.into(), text }
+    Alert { severity, code, text }
 }
 
 /// Who has the directory, or a part of it, mounted by itself means to use it: looked at anew each
@@ -244,7 +245,7 @@ fn open_past_the_mount(ground: &Ground) -> Option<Alert> {
     ways.retain(|way| matches!(way.way, Way::Mount(_)));
     elsewhere_warning(&ways).map(|text| Alert {
         severity: Severity::Warning,
-        code: "open_past_mount".into(),
+        code: Code::OpenPastMount,
         text,
     })
 }
@@ -274,13 +275,15 @@ fn fsync_alert(ground: &Ground) -> Option<Alert> {
     let (severity, code, text) = match kind {
         TroubleKind::Failing => {
             let text = format!("{late}: programs get I/O errors from fsync, {} so far.", snapshot.timed_out);
-            (Severity::Critical, "fsync_timed_out", text)
+            (Severity::Critical, Code::FsyncTimedOut, text)
         }
-        TroubleKind::Degraded => {
-            (Severity::Warning, "fsync_degraded", format!("{late}: syncs return with the local disk alone."))
-        }
+        TroubleKind::Degraded => (
+            Severity::Warning,
+            Code::FsyncDegraded,
+            format!("{late}: syncs return with the local disk alone."),
+        ),
     };
-    Some(Alert { severity, code: code.into(), text })
+    Some(Alert { severity, code, text })
 }
 
 /// How often a lag that is not known is looked for once more.

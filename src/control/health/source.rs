@@ -2,6 +2,7 @@
 
 use super::{Finding, Severity};
 use crate::control::status::{ConnectionStatus, FsyncStatus, SourceStatus};
+use crate::events::Code;
 use crate::units;
 
 impl SourceStatus {
@@ -9,7 +10,10 @@ impl SourceStatus {
         let mut findings = Vec::from_iter(self.queue_finding());
         findings.extend(self.disk_queue_finding());
         if self.connections.is_empty() {
-            findings.push(Finding::warning("There is no connection: nothing is replicated.".into()));
+            findings.push(Finding::warning(
+                Code::NoConnection,
+                "There is no connection: nothing is replicated.".into(),
+            ));
         }
         findings.extend(self.fsync_finding());
         findings.extend(self.limited_fsync_finding());
@@ -24,12 +28,15 @@ impl SourceStatus {
         let is_scheduled =
             |connection: &&ConnectionStatus| connection.schedule.as_ref().is_some_and(|plan| plan.on);
         let scheduled = self.connections.iter().find(is_scheduled)?;
-        Some(Finding::warning(format!(
-            "{} has a schedule, and syncs of programs wait for targets: outside of its sessions one that needs it \
+        Some(Finding::warning(
+            Code::FsyncOutsideSchedule,
+            format!(
+                "{} has a schedule, and syncs of programs wait for targets: outside of its sessions one that needs it \
              waits for {} s in vain.",
-            scheduled.label(),
-            timeout_ms / 1000
-        )))
+                scheduled.label(),
+                timeout_ms / 1000
+            ),
+        ))
     }
 
     /// What was written before it goes first.
@@ -47,47 +54,59 @@ impl SourceStatus {
             units::size(rate)
         );
         let severity = if seconds * 1000 >= *timeout_ms { Severity::Warning } else { Severity::Ok };
-        Some(Finding { severity, text })
+        Some(Finding::new(severity, Code::FsyncUnderLimit, text))
     }
 
     /// Half full, or not to be used.
     fn disk_queue_finding(&self) -> Option<Finding> {
         let disk = self.queue.disk?;
         let (bytes, most) = (units::size(disk.bytes), units::size(disk.limit_bytes));
-        let text = match disk.trouble {
-            Some(trouble) => format!(
-                "The queue on disk takes nothing: {trouble} ({bytes} of {most} in use). What memory has no room for \
+        let (code, text) = match disk.trouble {
+            Some(trouble) => (
+                Code::DiskQueueRefuses,
+                format!(
+                    "The queue on disk takes nothing: {trouble} ({bytes} of {most} in use). What memory has no room for \
                  makes writers wait, or lets go of a target that is away."
+                ),
             ),
-            None if disk.alert => format!(
-                "The queue on disk is {} % full ({bytes} of {most}); when it is full, a target that is away is let go, \
+            None if disk.alert => (
+                Code::DiskQueueHalfFull,
+                format!(
+                    "The queue on disk is {} % full ({bytes} of {most}); when it is full, a target that is away is let go, \
                  or writers wait.",
-                disk.bytes * 100 / disk.limit_bytes.max(1)
+                    disk.bytes * 100 / disk.limit_bytes.max(1)
+                ),
             ),
             None => return None,
         };
-        Some(Finding::warning(text))
+        Some(Finding::warning(code, text))
     }
 
     fn queue_finding(&self) -> Option<Finding> {
         let waiting = self.queue.writers_waiting;
         let is_memory = self.queue.disk.is_none_or(|disk| disk.trouble.is_some());
         match (waiting, is_memory && self.queue.is_half_full()) {
-            (1.., _) => Some(Finding::warning(format!(
-                "The queue is full: {waiting} {} for room. Applications are slowed down to the pace of the target.",
-                if waiting == 1 { "writer waits" } else { "writers wait" },
-            ))),
+            (1.., _) => Some(Finding::warning(
+                Code::QueueFull,
+                format!(
+                    "The queue is full: {waiting} {} for room. Applications are slowed down to the pace of the target.",
+                    if waiting == 1 { "writer waits" } else { "writers wait" },
+                ),
+            )),
             (0, true) => {
                 let held_back = self.connections.iter().any(ConnectionStatus::is_held_back);
-                Some(Finding::warning(format!(
-                    "The queue is {} % full; when it is full, {}.",
-                    self.queue.bytes * 100 / self.queue.limit_bytes,
-                    if held_back {
-                        "targets that are away, stopped, paused or scheduled are let go"
-                    } else {
-                        "writers wait"
-                    }
-                )))
+                Some(Finding::warning(
+                    Code::QueueHalfFull,
+                    format!(
+                        "The queue is {} % full; when it is full, {}.",
+                        self.queue.bytes * 100 / self.queue.limit_bytes,
+                        if held_back {
+                            "targets that are away, stopped, paused or scheduled are let go"
+                        } else {
+                            "writers wait"
+                        }
+                    ),
+                ))
             }
             (0, false) => None,
         }

@@ -1,0 +1,86 @@
+//! All daemons of this host, and a watch over them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Instant, SystemTime};
+
+use crate::cli::args::Common;
+use crate::control::{heard, unix_ms};
+use crate::drill::Verdict;
+use crate::drill::journal::Journal;
+use crate::events::{Drilled, Heard, Now, Told, Watch};
+use crate::failure::Failure;
+
+/// Drills that are looked at: more than end between two looks.
+const DRILLS_LOOKED: usize = 32;
+
+/// See the module.
+pub(super) struct Host {
+    run: PathBuf,
+    state: PathBuf,
+    started: Instant,
+    /// When the reports of drills had changed last.
+    looked: Option<Option<SystemTime>>,
+    pub watch: Watch,
+}
+
+impl Host {
+    pub fn new(common: &Common) -> Host {
+        Host {
+            run: common.run_dir(),
+            state: common.state_dir(),
+            started: Instant::now(),
+            looked: None,
+            watch: Watch::default(),
+        }
+    }
+
+    /// Errors: the run directory cannot be read.
+    pub fn ask(&self) -> Result<BTreeMap<String, Heard>, Failure> {
+        heard(&self.run, |name| self.watch.place(name)).map_err(|error| {
+            Failure::new(
+                format!("The run directory {} cannot be read: {error}.", self.run.display()),
+                "Nothing was changed.",
+                "Ask as root, or name another run directory with --run.",
+            )
+        })
+    }
+
+    pub fn hear(&mut self, heard: BTreeMap<String, Heard>) -> Vec<Told> {
+        let now = self.now();
+        let mut told = self.watch.hear(now, heard);
+        if let Some(drills) = self.drills() {
+            told.extend(self.watch.drilled(now, &drills));
+        }
+        told
+    }
+
+    pub fn now(&self) -> Now {
+        Now { since_start: self.started.elapsed(), unix_ms: unix_ms(SystemTime::now()) }
+    }
+
+    /// `None` where nothing is new, or it is not known.
+    fn drills(&mut self) -> Option<Vec<Drilled>> {
+        let changed = fs::metadata(self.state.join(".drills")).and_then(|dir| dir.modified()).ok();
+        if self.looked.replace(changed) == Some(changed) {
+            return None;
+        }
+        if changed.is_none() {
+            return Some(Vec::new());
+        }
+        let reports = Journal::open(&self.state).and_then(|journal| journal.last(DRILLS_LOOKED)).ok()?;
+        let mut drills: Vec<Drilled> = reports
+            .into_iter()
+            .filter(|report| report.verdict.is_some())
+            .map(|report| Drilled {
+                number: report.number,
+                set: report.set.clone(),
+                is_passed: matches!(report.verdict, Some(Verdict::Passed | Verdict::Opened)),
+                text: format!("Drill {}", report.line().trim_start()),
+            })
+            .collect();
+        drills.sort_by_key(|drill| drill.number);
+        Some(drills)
+    }
+}

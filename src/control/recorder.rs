@@ -1,0 +1,254 @@
+//! The daemon's own book of events and history: it looks at the daemon's status once a second, as a caller
+//! would, from a thread of its own. Kept in memory; it ends with the daemon.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::clones::{CloneRequest, ClonesRequest};
+use super::message::{ConnectionChange, Request, Response, StopMode};
+use super::moments::moments;
+use super::orphans::OrphansRequest;
+use super::server::Handler;
+use super::status::Status;
+use super::unix_ms;
+use crate::events::{
+    About, Code, History, Journal, Measured, Now, Page, Record, Ring, Seen, Series, Severity,
+};
+use crate::store::random_u64;
+
+/// How often the daemon is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Clones are looked at with one look of so many: a list of them tends them.
+const CLONES_EVERY: u32 = 5;
+
+/// See the module.
+pub(super) struct Recorder {
+    name: String,
+    started: Instant,
+    journal: Option<Journal>,
+    books: Mutex<Books>,
+    closing: Mutex<bool>,
+    wake: Condvar,
+}
+
+struct Books {
+    ring: Ring,
+    history: History,
+    before: Option<Status>,
+}
+
+impl Recorder {
+    /// `name`: of the daemon.
+    pub fn new(name: String) -> Recorder {
+        let run = format!("{:016x}", random_u64());
+        let books = Books { ring: Ring::new(run), history: History::default(), before: None };
+        Recorder {
+            name,
+            started: Instant::now(),
+            journal: Journal::of_process(),
+            books: Mutex::new(books),
+            closing: Mutex::new(false),
+            wake: Condvar::new(),
+        }
+    }
+
+    /// Looks until it is closed.
+    ///
+    /// Errors: there are no threads.
+    pub fn start(self: &Arc<Self>, handler: Arc<dyn Handler>) -> std::io::Result<JoinHandle<()>> {
+        let own = self.clone();
+        let pid = std::process::id();
+        let text = format!(
+            "The daemon {} has begun to run (standin {}, pid {pid}).",
+            self.name,
+            env!("CARGO_PKG_VERSION")
+        );
+        self.happened(Code::DaemonStarted, Severity::Ok, text);
+        std::thread::Builder::new().name("events".into()).spawn(move || own.look_until_closed(&*handler))
+    }
+
+    pub fn close(&self) {
+        *self.closing.lock() = true;
+        self.wake.notify_all();
+    }
+
+    pub fn page(&self, run: &str, after: u64) -> Page {
+        let books = self.books.lock();
+        let epoch = books.before.as_ref().and_then(epoch);
+        Page { epoch, ..books.ring.after(run, after) }
+    }
+
+    pub fn history(&self) -> Vec<Series> {
+        self.books.lock().history.series()
+    }
+
+    /// A person, or a script, changes something; `words`: of [`words_of`].
+    pub fn command(&self, uid: u32, pid: i32, words: &str, response: Option<&Response>) {
+        let who = if uid == 0 { "root".to_owned() } else { format!("user {uid}") };
+        let outcome = match response {
+            None => "is being done".into(),
+            Some(Response::Failure { failure }) => format!("refused: {}", failure.what),
+            Some(_) => "done".into(),
+        };
+        let text = format!("Told by {who} (process {pid}): {words}; {outcome}");
+        self.happened(Code::CommandGiven, Severity::Ok, text);
+    }
+
+    fn happened(&self, code: Code, severity: Severity, text: String) {
+        let about = About { set: Some(self.name.clone()), ..About::default() };
+        let record = self.books.lock().ring.happened(self.now(), Seen { code, severity, about, text });
+        self.tell(&[record]);
+    }
+
+    fn look_until_closed(&self, handler: &dyn Handler) {
+        let mut closing = self.closing.lock();
+        let mut clones = Vec::new();
+        for look in 0_u32.. {
+            if *closing {
+                return;
+            }
+            drop(closing);
+            if look % CLONES_EVERY == 0 {
+                clones = catch_unwind(AssertUnwindSafe(|| failed_clones(handler))).unwrap_or_default();
+            }
+            // A defect in a status ends this look alone.
+            if let Ok(status) = catch_unwind(AssertUnwindSafe(|| handler.status())) {
+                self.look(status, clones.clone());
+            }
+            closing = self.closing.lock();
+            if !*closing {
+                self.wake.wait_for(&mut closing, LOOK_EVERY);
+            }
+        }
+    }
+
+    fn look(&self, status: Status, mut seen: Vec<Seen>) {
+        let now = self.now();
+        let mut records = Vec::new();
+        {
+            let books = &mut *self.books.lock();
+            let happened = books.before.as_ref().map(|before| moments(before, &status)).unwrap_or_default();
+            records.extend(happened.into_iter().map(|one| books.ring.happened(now, one)));
+            seen.extend(status.findings().into_iter().map(|finding| Seen {
+                code: finding.code,
+                severity: finding.severity,
+                about: finding.about,
+                text: finding.text,
+            }));
+            records.extend(books.ring.observe(now, seen));
+            measure(&mut books.history, &status);
+            books.before = Some(status);
+        }
+        self.tell(&records);
+    }
+
+    fn tell(&self, records: &[Record]) {
+        if let Some(journal) = &self.journal {
+            records.iter().for_each(|record| journal.tell(&self.name, record));
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { since_start: self.started.elapsed(), unix_ms: unix_ms(SystemTime::now()) }
+    }
+}
+
+/// The number of the epoch in which a source writes.
+fn epoch(status: &Status) -> Option<u32> {
+    status.source()?.history.split('.').next()?.parse().ok()
+}
+
+fn measure(history: &mut History, status: &Status) {
+    let Some(source) = status.source() else { return };
+    for connection in &source.connections {
+        let measured = Measured {
+            lag_seconds: connection.lag_applied.map(|lag| lag.seconds as f32),
+            queued_packets: connection.queued.packets,
+            queued_bytes: connection.queued.bytes,
+            sent_bytes: connection.sent.bytes,
+            captured_bytes: source.queue.captured_bytes,
+        };
+        history.add(status.now_unix_ms, &connection.uuid, &connection.target, measured);
+    }
+    let there: BTreeSet<&str> =
+        source.connections.iter().map(|connection| connection.uuid.as_str()).collect();
+    history.retain(|connection| there.contains(connection));
+}
+
+/// Of whoever holds replicas.
+fn failed_clones(handler: &dyn Handler) -> Vec<Seen> {
+    let list = ClonesRequest { replica: None, what: CloneRequest::List };
+    let Ok(replicas) = handler.clones(&list) else { return Vec::new() };
+    let of = |replica: &super::ReplicaClones| -> Vec<Seen> {
+        let failed = replica.clones.iter().filter(|clone| clone.state == "FAILED");
+        let seen = failed.map(|clone| Seen {
+            code: Code::CloneFailed,
+            severity: Severity::Warning,
+            about: About {
+                set: Some(replica.name.clone()),
+                target: Some(clone.name.clone()),
+                connection: None,
+            },
+            text: match &clone.reason {
+                Some(why) => format!("The clone {} of {} has failed: {why}.", clone.name, replica.name),
+                None => format!("The clone {} of {} has failed.", clone.name, replica.name),
+            },
+        });
+        seen.collect()
+    };
+    replicas.iter().flat_map(of).collect()
+}
+
+/// What a request changes, in the words of the command line; `None`: nothing.
+pub(super) fn words_of(request: &Request) -> Option<String> {
+    match request {
+        Request::Status
+        | Request::WaitSync { .. }
+        | Request::Pairings
+        | Request::Configuration
+        | Request::Events { .. }
+        | Request::History
+        | Request::Orphans { orphans: OrphansRequest { remove: None, .. } }
+        | Request::Clones { clones: ClonesRequest { what: CloneRequest::List, .. } } => None,
+        Request::Stop { mode: StopMode::Orderly } => Some("stop".into()),
+        Request::Stop { mode: StopMode::Now } => Some("stop --now".into()),
+        Request::Connection { change, which } => {
+            Some([change_words(change), which.clone().unwrap_or_default()].join(" ").trim_end().to_owned())
+        }
+        Request::Verify { verify } => verify.repair.then(|| "verify --repair".into()),
+        Request::Orphans { .. } => Some("orphans remove".into()),
+        Request::Clones { clones } => match &clones.what {
+            CloneRequest::List => None,
+            CloneRequest::Start { name, .. } => Some(format!("clone start {name}")),
+            CloneRequest::Stop { name, .. } => Some(format!("clone stop {name}")),
+        },
+        Request::Reload => Some("reload".into()),
+        Request::Rules => Some("set change".into()),
+        Request::Invite { invite } => Some(format!("invite {}", invite.set_name)),
+        Request::Revoke { revoke } => Some(format!("peers revoke {}", revoke.fingerprint)),
+    }
+}
+
+fn change_words(change: &ConnectionChange) -> String {
+    let words = match change {
+        ConnectionChange::Start => "connection start",
+        ConnectionChange::Stop => "connection stop",
+        ConnectionChange::Pause => "connection pause",
+        ConnectionChange::Resume => "connection resume",
+        ConnectionChange::AcceptDeletes => "connection resume --accept-deletes",
+        ConnectionChange::Disconnect => "connection disconnect",
+        ConnectionChange::StartMirror { .. } => "mirror start",
+        ConnectionChange::StopMirror { .. } => "mirror stop",
+        ConnectionChange::PauseMirror => "mirror pause",
+        ConnectionChange::ResumeMirror { .. } => "mirror resume",
+        ConnectionChange::Schedule { .. } => "connection schedule",
+        ConnectionChange::Limit { .. } => "connection limit",
+        ConnectionChange::Compression { .. } => "connection compression",
+    };
+    words.to_owned()
+}
