@@ -1,10 +1,11 @@
 //! `standin status`: how a daemon is, for people and for monitoring systems.
 
 mod age;
+mod history;
+mod watch;
 mod words;
 
 use std::fmt::Write;
-use std::io::IsTerminal;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -27,42 +28,22 @@ use crate::units;
 /// Names of objects that are set aside, as many as a screen takes.
 const ASIDE_SHOWN: usize = 10;
 
-const WATCH_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The cursor to the top left, everything from there on erased (ECMA-48 CUP, ED).
-const HOME_AND_CLEAR: &str = "\x1b[H\x1b[J";
-
 pub(super) fn run(common: &Common, args: &args::Status) -> Outcome {
     if args.watch {
-        return watch(common, args);
+        return watch::watch(common, args);
+    }
+    if args.history {
+        return history::history(common, args);
     }
     let status = find(common, args.set.as_deref())?.status;
-    show(common, &status, "");
+    show(common, &status);
     Ok(status.severity().exit_code())
 }
 
-/// Until it is interrupted; a daemon that ends or comes back meanwhile is part of the show.
-fn watch(common: &Common, args: &args::Status) -> Outcome {
-    let in_place = !common.json && std::io::stdout().is_terminal();
-    let clear = if in_place { HOME_AND_CLEAR } else { "" };
-    // The first answer has to come: a name that is mistyped is no daemon that may yet start.
-    let first = find(common, args.set.as_deref())?;
-    show(common, &first.status, clear);
-    loop {
-        std::thread::sleep(WATCH_INTERVAL);
-        match find(common, args.set.as_deref()) {
-            Ok(found) => show(common, &found.status, clear),
-            Err(failure) if common.json => output::failure(&failure, true),
-            Err(failure) => output::text(&format!("{clear}{failure}")),
-        }
-    }
-}
-
-fn show(common: &Common, status: &Status, before: &str) {
-    if common.json {
-        output::json(&Document::new(status));
-    } else {
-        output::text(&format!("{before}{}", text(status)));
+fn show(common: &Common, status: &Status) {
+    match common.json {
+        true => output::json(&Document::new(status)),
+        false => output::text(&text(status)),
     }
 }
 

@@ -17,6 +17,7 @@ mod memory;
 mod mount;
 mod peer;
 mod sync;
+mod terminal;
 mod thread;
 mod usage;
 
@@ -37,6 +38,7 @@ pub use memory::give_back_memory;
 pub use mount::{MountOptions, Seal, seal_tree, set_mount_options};
 pub use peer::{Peer, peer_of};
 pub use sync::{share_range, sync_pages};
+pub use terminal::terminal_size;
 pub use thread::{Identity, act_as, acting_as, as_caller, set_own_umask};
 pub use usage::{Usage, usage, usage_of_children};
 

@@ -47,7 +47,7 @@ fn direction(ms: i64) -> (&'static str, &'static str) {
 }
 
 /// To the second, as clocks on the wall show it here.
-fn moment(unix_ms: u64) -> String {
+pub(super) fn moment(unix_ms: u64) -> String {
     let seconds = i64::try_from(unix_ms / 1000).unwrap_or(i64::MAX);
     format!("{}:{:02}", shown(seconds, &utc_offset), seconds.rem_euclid(60))
 }
