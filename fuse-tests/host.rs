@@ -526,6 +526,16 @@ impl Daemon {
     }
 }
 
+/// A test that fails leaves no process.
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
 /// The product's binary, with its run directory.
 pub fn standin(run: &Path) -> Command {
     let mut command = Command::new(binary());

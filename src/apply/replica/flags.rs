@@ -101,11 +101,17 @@ impl Replica {
         if !held.is_hindering() {
             return Ok(false);
         }
-        if self.flags.of(id).is_none() {
+        let is_noted = self.flags.of(id).is_some();
+        if !is_noted {
             self.note_flags(id, held)?;
         }
         failpoint::at("lift").map_err(Fault::system("clear flags"))?;
-        Ok(self.clear_hindering(&*file, held))
+        let is_lifted = self.clear_hindering(&*file, held);
+        if !is_lifted && !is_noted {
+            // Whoever clears them later is not to be overruled.
+            self.flags.forget(id);
+        }
+        Ok(is_lifted)
     }
 
     /// [`Replica::lift`] of whatever an op changes; whether anything was lifted.

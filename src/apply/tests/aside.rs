@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::*;
 use crate::clock;
 use crate::failpoint;
-use crate::xattr::immutable;
+use crate::xattr::{Flags, immutable};
 
 /// No time for what may go away.
 const AT_ONCE: Duration = Duration::ZERO;
@@ -105,6 +105,8 @@ fn a_file_that_nobody_may_change() {
     let mtime = source.mtime("f");
     assert!(!pair.say_or_give_up(&source.utimes("f", mtime)));
     pair.applier().set_pending_times().unwrap();
+    let flags = Flags::of(fs::File::open(pair.replica("f")).unwrap()).unwrap();
+    assert!(!flags.is_hindering(), "what was cleared by hand was set again");
     assert_eq!(fs::read(pair.replica("f")).unwrap(), b"before");
     pair.assert_aside(1);
     let list = Index::open(&pair.places.state.join("incomplete")).unwrap();
