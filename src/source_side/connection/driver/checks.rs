@@ -195,13 +195,12 @@ impl<S: Surroundings> Driver<S> {
         self.unpublished = true;
         // What a mirror has compared is shown until a copy begins.
         let before = running.before.clone();
-        self.update(|report| match is_mirror {
-            true => report.mirror = before.0,
-            false => (report.mirror, report.progress) = before,
-        });
+        if !is_mirror {
+            self.update(|report| (report.mirror, report.progress) = before.clone());
+        }
         self.checking = running.end(outcome);
         if let Some(outcome) = compared {
-            self.compared(outcome);
+            self.compared(outcome, before.0);
         }
     }
 

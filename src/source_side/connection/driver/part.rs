@@ -83,18 +83,20 @@ impl<S: Surroundings> Driver<S> {
         self.begin_check_for(CheckWish { order, serves_s: None, reply }, Some(&wish));
     }
 
-    /// The comparison of a mirror is over.
-    pub(super) fn compared(&mut self, outcome: Outcome) {
-        let Some(wish) = self.wished.take() else { return };
+    /// The comparison of a mirror is over; `before` was shown before it. A mirror that goes on is at no moment shown as
+    /// complete.
+    pub(super) fn compared(&mut self, outcome: Outcome, before: MirrorStatus) {
+        let Some(wish) = self.wished.take() else { return self.shows_mirror(before) };
         self.unpublished = true;
         match outcome {
             Ok(found) if !self.has_to_mend(&wish, &found) => {
                 let (id, target) = (self.settings.id, &self.settings.target);
                 log::info!("connection {id} to {target}: a mirror has found nothing that differs");
-                self.update(|report| (report.mirror, report.rate) = (MirrorStatus::Complete, None));
+                self.shows_mirror(MirrorStatus::Complete);
             }
             Ok(found) => self.mend(wish, Some(Suspects::found(&found))),
             Err(_) if !self.machine.is_streaming() || self.machine.state().flow() == Flow::Hold => {
+                self.shows_mirror(MirrorStatus::Stopped);
                 self.wished = Some(wish);
             }
             Err(why) if wish.part.is_some() => {
@@ -102,9 +104,14 @@ impl<S: Surroundings> Driver<S> {
                 log::warn!(
                     "connection {id} to {target}: the mirror has ended, and has changed nothing: {why}"
                 );
+                self.shows_mirror(before);
             }
             Err(_) => self.mend(wish, None),
         }
+    }
+
+    fn shows_mirror(&self, status: MirrorStatus) {
+        self.update(|report| (report.mirror, report.rate) = (status, None));
     }
 
     fn has_to_mend(&self, wish: &WishedMirror, Verified { counts, .. }: &Verified) -> bool {
@@ -115,12 +122,14 @@ impl<S: Surroundings> Driver<S> {
     fn mend(&mut self, wish: WishedMirror, found: Option<Suspects>) {
         let (id, target) = (self.settings.id, self.settings.target.clone());
         log::info!("connection {id} to {target}: a mirror mends what differs");
+        self.update(|report| report.mirror = MirrorStatus::Calculating);
         let begun = match wish.part {
             Some(_) => self.begin_part(wish, found.unwrap_or(Suspects::All)),
             None => self.mirror_all(wish, found),
         };
         if let Err(why) = begun {
             log::warn!("connection {id} to {target}: the mirror cannot go on: {why:?}");
+            self.shows_mirror(MirrorStatus::Stopped);
         }
     }
 
