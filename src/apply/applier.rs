@@ -439,6 +439,7 @@ impl Applier {
         packet: &PacketHeader,
         perform: impl FnOnce(&mut Applier) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
+        self.replica.settle_many_flags()?;
         self.replica.begin(frame, packet)?;
         failpoint::at("begun").map_err(Fault::own("begin"))?;
         self.replica.set_hint(&packet.path.0);
@@ -496,6 +497,7 @@ impl Applier {
     fn item(&mut self, frame: &Frame, item: &ItemHeader) -> Outcome {
         let done = self.timed(|applier| {
             let (reconcile, replica) = (&mut applier.reconcile, &mut applier.replica);
+            replica.settle_many_flags()?;
             let answers = reconcile.handle_item(replica, frame.position, item, &frame.payload)?;
             replica.log_times().map(|()| answers)
         });

@@ -56,7 +56,10 @@ fn verify_ended(before: &ConnectionStatus, after: &ConnectionStatus) -> Option<S
 fn mirror_ended(before: &ConnectionStatus, after: &ConnectionStatus) -> Option<Seen> {
     let started = |one: &ConnectionStatus| one.progress.as_ref().map(|progress| progress.started_unix_ms);
     let was_complete = before.mirror == MirrorStatus::Complete && started(before) == started(after);
-    if after.mirror != MirrorStatus::Complete || was_complete || before.mirror == MirrorStatus::Verifying {
+    // What a verification shows again when it is over, unless it was the first part of a mirror.
+    let begins_one = before.progress.as_ref().is_some_and(|progress| progress.compares_first);
+    let was_verified = before.mirror == MirrorStatus::Verifying && !begins_one;
+    if after.mirror != MirrorStatus::Complete || was_complete || was_verified {
         return None;
     }
     let progress = after.progress.as_ref()?;
@@ -80,4 +83,39 @@ fn clock_set(before: &ReplicaStatus, after: &ReplicaStatus) -> Option<Seen> {
         about: About { set: Some(after.name.clone()), ..About::default() },
         text: format!("The clock of the source of {} was set {way} by {by}.", after.name),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::status::MirrorProgress;
+    use crate::control::tests::{sample_status, source_of};
+
+    /// What was shown at one look and at the next, and whether a mirror has ended between them.
+    #[test]
+    fn the_end_of_a_mirror_is_told_once() {
+        use MirrorStatus::{Calculating, Complete, Stopped, Verifying};
+        let shown = |mirror, started_unix_ms, compares_first| {
+            let mut status = sample_status();
+            let connection = &mut source_of(&mut status).connections[0];
+            connection.mirror = mirror;
+            let known = MirrorProgress { started_unix_ms, compares_first, ..MirrorProgress::default() };
+            connection.progress = Some(known);
+            status
+        };
+        let table = [
+            ("it ends", shown(Calculating, 5, false), shown(Complete, 5, false), true),
+            ("a whole one between two looks", shown(Complete, 5, false), shown(Complete, 9, false), true),
+            ("nothing has happened", shown(Complete, 5, false), shown(Complete, 5, false), false),
+            ("it was stopped", shown(Calculating, 5, false), shown(Stopped, 5, false), false),
+            ("a verification without a result", shown(Verifying, 9, false), shown(Complete, 5, false), false),
+            ("it compared first, and mended", shown(Verifying, 5, true), shown(Complete, 6, false), true),
+            ("it compared, and nothing differed", shown(Verifying, 5, true), shown(Complete, 5, false), true),
+        ];
+        for (what, before, after, is_told) in table {
+            let codes: Vec<Code> = moments(&before, &after).iter().map(|one| one.code).collect();
+            let expected = if is_told { vec![Code::MirrorEnded] } else { Vec::new() };
+            assert_eq!(codes, expected, "{what}");
+        }
+    }
 }

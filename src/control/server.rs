@@ -189,14 +189,18 @@ impl Drop for Server {
             let _ = fs::remove_file(&self.path);
         }
         self.shared.recorder.close();
-        if let Some(recording) = self.recording.take() {
-            let _ = recording.join();
-        }
         self.shared.close();
         if let Some(accepting) = self.accepting.take() {
             let _ = accepting.join();
         }
         self.shared.wait_for_callers(FAREWELL);
+        // A look at a disk that hangs must not keep a daemon from its end.
+        let until = Instant::now() + FAREWELL;
+        while self.recording.as_ref().is_some_and(|recording| !recording.is_finished())
+            && Instant::now() < until
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 

@@ -314,6 +314,25 @@ fn a_waiting_handler_learns_that_its_caller_has_gone() {
     eventually("the handler sees it", || served.daemon.caller_left.load(SeqCst));
 }
 
+/// The daemon's own looks at itself were waited for, however long its disk hung.
+#[test]
+fn a_status_that_hangs_keeps_no_daemon_from_its_end() {
+    let served = Served::new();
+    let daemon = served.daemon.clone();
+    let hangs = daemon.status.lock();
+    // Whoever looks waits by now, or does so with the next look.
+    std::thread::sleep(Duration::from_millis(1100));
+    let (over, ends) = std::sync::mpsc::channel();
+    let ending = std::thread::spawn(move || {
+        drop(served);
+        let _ = over.send(());
+    });
+    let ended = ends.recv_timeout(Duration::from_secs(30));
+    drop(hangs);
+    ending.join().unwrap();
+    ended.expect("the server ends while a status hangs");
+}
+
 #[test]
 fn a_socket_of_a_killed_daemon_is_replaced() {
     let dir = tempfile::tempdir().unwrap();

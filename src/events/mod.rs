@@ -27,7 +27,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use calls::{Call, Calls, Outcome, Pace};
-pub use history::{History, Measured, Sample, Series};
+pub use history::{History, MINUTES, Measured, SECONDS, Sample, Series};
 pub use journal::Journal;
 pub use ring::{Page, Ring};
 pub use table::{Code, Kind};

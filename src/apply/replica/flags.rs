@@ -36,9 +36,10 @@ impl PendingFlags {
         Times::open(path, valid).map(|log| PendingFlags { log })
     }
 
-    /// Written down when it returns.
+    /// Written down when it returns, also where an attempt before it failed.
     fn note(&mut self, id: ObjectId, flags: Flags) -> io::Result<()> {
         self.log.add(id, Timestamp { seconds: i64::from(flags.bits()), nanoseconds: 0 });
+        failpoint::at("note flags")?;
         self.log.log()
     }
 
@@ -101,13 +102,11 @@ impl Replica {
         if !held.is_hindering() {
             return Ok(false);
         }
-        let is_noted = self.flags.of(id).is_some();
-        if !is_noted {
-            self.note_flags(id, held)?;
-        }
+        let noted = self.flags.of(id);
+        self.note_flags(id, noted.unwrap_or(held))?;
         failpoint::at("lift").map_err(Fault::system("clear flags"))?;
         let is_lifted = self.clear_hindering(&*file, held);
-        if !is_lifted && !is_noted {
+        if !is_lifted && noted.is_none() {
             // Whoever clears them later is not to be overruled.
             self.flags.forget(id);
         }
@@ -206,11 +205,12 @@ impl Replica {
     }
 
     fn note_flags(&mut self, id: ObjectId, flags: Flags) -> Result<(), Fault> {
-        if self.flags.of(id) == Some(flags) {
-            return Ok(());
-        }
-        failpoint::at("note flags").map_err(Fault::own("pending flags"))?;
         self.flags.note(id, flags).map_err(Fault::own("pending flags"))
+    }
+
+    /// Before an op, where there are many: nothing that it has lifted is set under it.
+    pub(in crate::apply) fn settle_many_flags(&mut self) -> Result<(), Fault> {
+        if self.flags.log.is_full() { self.settle_times() } else { Ok(()) }
     }
 
     fn clear_hindering(&self, fd: impl AsFd, held: Flags) -> bool {

@@ -297,8 +297,8 @@ fn what_is_not_possible_is_refused() {
     assert_eq!(left, 1);
 }
 
-/// An immutable file keeps a directory from being removed by who lacks the capability: the session stays as one that is being ended, whatever
-/// its worker comes to, and each further stop tries again.
+/// An immutable file keeps a directory from being removed by who lacks the capability: the session stays as one that
+/// is being ended, whatever its worker comes to, and each further stop tries again.
 #[test]
 fn an_end_that_is_held_up_is_tried_again() {
     let (mut pair, dir) = begun(None);

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::*;
 use crate::failpoint;
+use crate::limits::PENDING_TIMES_LOG_MAX;
 use crate::random::Random;
 use crate::xattr::{Flags, Unflagged, immutable};
 
@@ -123,6 +124,41 @@ fn wherever_it_is_killed_flags_are_set_in_the_end() {
         }
         pair.assert_same();
     }
+}
+
+/// What could not be written down was taken for written down by the next attempt: a kill after that lost it.
+#[test]
+fn flags_that_were_not_written_down_are_when_the_op_is_tried_again() {
+    let (mut pair, _unflagged) = flagged();
+    let source = Source { root: pair.source.root.clone() };
+    pair.say(source.create("log", 0o600));
+    pair.say(source.set_flags("log", LOG));
+    pair.applier().set_pending_times().unwrap();
+    let said = source.append("log", b"one");
+    let frame = pair.frame(&said);
+    let full: failpoint::Hook = Rc::new(|place| match place {
+        "note flags" => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+        _ => Ok(()),
+    });
+    let first = failpoint::with(full, || pair.applier().handle(&frame));
+    assert!(matches!(first, Outcome::Retry(_)), "{first:?}");
+    assert!(matches!(pair.applier().handle(&frame), Outcome::Applied));
+    pair.crash();
+    pair.applier().set_pending_times().unwrap();
+    pair.assert_same();
+}
+
+/// More than the log of flags has room for: what it lacked was lost to a kill.
+#[test]
+fn flags_are_set_before_they_are_too_many() {
+    let (mut pair, _unflagged) = flagged();
+    let source = Source { root: pair.source.root.clone() };
+    pair.say(source.create("log", 0o600));
+    for round in 0..PENDING_TIMES_LOG_MAX / 32 + 10 {
+        pair.say(source.set_flags("log", if round % 2 == 0 { Flags::NO_DUMP } else { Flags::NONE }));
+    }
+    let log = fs::metadata(pair.places.state.join("flags")).unwrap().len();
+    assert!(log <= PENDING_TIMES_LOG_MAX, "{log} bytes");
 }
 
 /// What somebody has made immutable on the replica is written to all the same, and stays so.

@@ -6,7 +6,7 @@ use crate::cli::args::{self, Common};
 use crate::cli::find::find;
 use crate::cli::{Outcome, output};
 use crate::control::ClientError;
-use crate::events::{Sample, Series};
+use crate::events::{MINUTES, SECONDS, Sample, Series};
 use crate::failure::Failure;
 use crate::units;
 
@@ -38,11 +38,12 @@ pub(super) fn history(common: &Common, args: &args::Status) -> Outcome {
 fn text(series: &Series) -> String {
     let id = series.connection.get(..8).unwrap_or(&series.connection);
     let mut text = format!("connection {id}  {}\n", series.target);
-    for (samples, full, each) in [(&series.seconds, 900, "second"), (&series.minutes, 1440, "minute")]
-        .map(|(all, full, each)| (all, full, each))
-    {
-        let hours = if full == 900 { "15 minutes".to_owned() } else { "24 hours".to_owned() };
-        text += &format!("  the last {hours}, each {each} ({} of {full})\n", samples.len());
+    let parts = [
+        (&series.seconds, SECONDS, "15 minutes, each second"),
+        (&series.minutes, MINUTES, "24 hours, each minute"),
+    ];
+    for (samples, full, what) in parts {
+        text += &format!("  the last {what} ({} of {full})\n", samples.len());
         let seconds = |value: f64| format!("{value:.1} s");
         let bytes = |value: f64| units::size(value as u64);
         let rate = |value: f64| format!("{}/s", units::size(value as u64));
