@@ -52,6 +52,7 @@ mod pair;
 mod parts;
 mod past;
 mod power;
+mod presence;
 mod random;
 mod refused;
 mod reserve;

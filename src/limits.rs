@@ -5,9 +5,11 @@ use std::time::Duration;
 mod activity;
 mod configuration;
 mod disk_queue;
+mod questions;
 pub use activity::*;
 pub use configuration::*;
 pub use disk_queue::*;
+pub use questions::*;
 
 /// Longest name of a directory entry, in bytes (Linux `NAME_MAX`).
 pub const NAME_LEN_MAX: usize = 255;

@@ -20,6 +20,7 @@ use super::config::{Config, Reload};
 use super::drill::Drills;
 use super::events::Events;
 use super::failover::Failover;
+use super::file::File;
 use super::metrics::Metrics;
 use super::orphans::Orphans;
 use super::pages::{Completions, Man};
@@ -82,6 +83,8 @@ pub enum Command {
     Status(Status),
     /// Wait until all targets have what was written before this command
     WaitSync(WaitSync),
+    /// Say whether files are on the targets as they are now, or what they wait for
+    File(File),
     /// Show the connections of a source; stop, start, pause, resume or disconnect one
     Connection(Connection),
     /// Copies to a target: start, stop, pause, resume; show what no copy could bring into line

@@ -14,6 +14,17 @@ pub(super) struct Found {
 }
 
 impl Found {
+    /// Of one that was found otherwise.
+    ///
+    /// Errors: it gave no status.
+    pub fn of(daemon: &Daemon) -> Result<Found, Failure> {
+        match &daemon.answer {
+            Answer::Status(status) => Ok(Found { status: (**status).clone(), socket: daemon.socket.clone() }),
+            Answer::Dead => Err(killed(&daemon.name)),
+            Answer::None(error) => Err(no_answer(&daemon.name, error)),
+        }
+    }
+
     pub fn client(&self) -> Result<Client, Failure> {
         Client::connect(&self.socket).map_err(|error| no_answer(&self.status.name, &error))
     }
@@ -126,11 +137,7 @@ fn protecting(daemons: &[Daemon], path: &Path) -> Option<usize> {
 }
 
 fn found(daemon: Daemon) -> Result<Found, Failure> {
-    match daemon.answer {
-        Answer::Status(status) => Ok(Found { status: *status, socket: daemon.socket }),
-        Answer::Dead => Err(killed(&daemon.name)),
-        Answer::None(error) => Err(no_answer(&daemon.name, &error)),
-    }
+    Found::of(&daemon)
 }
 
 fn none_there(run: &Path) -> Failure {

@@ -13,6 +13,7 @@ mod doctor;
 pub mod drill;
 pub mod events;
 pub mod failover;
+pub mod file;
 mod find;
 pub mod metrics;
 mod mirror;
@@ -66,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Peers(args) => pairing::peers(&common, &args),
         Command::Status(args) => status::run(&common, &args),
         Command::WaitSync(args) => wait_sync::run(&common, &args),
+        Command::File(args) => file::run(&common, &args),
         Command::Connection(args) => connection::run(&common, &args),
         Command::Mirror(args) => mirror::run(&common, &args),
         Command::Bitmap(args) => bitmap::run(&common, &args),

@@ -226,7 +226,7 @@ fn full_connection() -> ConnectionStatus {
     }
 }
 
-fn full_target() -> TargetStatus {
+pub(super) fn full_target() -> TargetStatus {
     TargetStatus {
         listening: "[::]:7447".into(),
         refused: 1,

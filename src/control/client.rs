@@ -15,6 +15,7 @@ use super::message::{
     StopMode, StopReport, SyncReport, VerifyReport, VerifyRequest, WaitFor, WaitSync,
 };
 use super::orphans::{OrphansRequest, ReplicaOrphans};
+use super::presence::{FileReport, FilesRequest};
 use super::status::Status;
 use crate::events::{Page, Series};
 use crate::failure::Failure;
@@ -65,6 +66,16 @@ impl Client {
         };
         match self.ask(&request, wait.timeout.map(|timeout| timeout.saturating_add(CONTROL_ANSWER)))? {
             Response::WaitSync { report } => Ok(report),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Blocks as long as the daemon does; without a time-out, for ever.
+    pub fn files(&mut self, files: FilesRequest) -> Result<Vec<FileReport>, ClientError> {
+        let timeout = files.timeout_ms.map(Duration::from_millis);
+        let patience = timeout.map(|timeout| timeout.saturating_add(CONTROL_ANSWER));
+        match self.ask(&Request::Files { files }, patience)? {
+            Response::Files { files } => Ok(files),
             other => Err(unexpected(&other)),
         }
     }
@@ -228,6 +239,7 @@ fn unexpected(response: &Response) -> ClientError {
     let name = match response {
         Response::Status { .. } => "status",
         Response::WaitSync { .. } => "wait_sync",
+        Response::Files { .. } => "files",
         Response::Stop { .. } => "stop",
         Response::Connection { .. } => "connection",
         Response::Verify { .. } => "verify",

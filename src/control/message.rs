@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::clones::{ClonesRequest, ReplicaClones};
 use super::configuration::{ConfigurationReport, ReloadReport};
 use super::orphans::{OrphansRequest, ReplicaOrphans};
+use super::presence::{FileReport, FilesRequest};
 use super::status::{ConnectionStatus, Status};
 use crate::events::{Page, Series};
 use crate::failure::Failure;
@@ -25,6 +26,10 @@ pub enum Request {
         durable: bool,
         /// Without one the daemon waits until the caller goes away.
         timeout_ms: Option<u64>,
+    },
+    /// Of a source: whether files are on the targets as they are now. Whoever hangs up ends it.
+    Files {
+        files: FilesRequest,
     },
     Stop {
         mode: StopMode,
@@ -77,6 +82,7 @@ pub enum Request {
 pub enum Response {
     Status { status: Box<Status> },
     WaitSync { report: SyncReport },
+    Files { files: Vec<FileReport> },
     Stop { report: StopReport },
     Connection { changed: Box<ChangedConnection> },
     Verify { report: Box<VerifyReport> },

@@ -17,6 +17,7 @@ mod message;
 mod moments;
 mod orphans;
 pub mod path_text;
+mod presence;
 mod process;
 mod recorder;
 mod request;
@@ -37,6 +38,7 @@ pub use message::{
     WaitSync,
 };
 pub use orphans::{OrphanStatus, OrphansRequest, PathText, RemoveOrphans, RemovedOrphans, ReplicaOrphans};
+pub use presence::{FileKind, FileOnTarget, FileReport, FileState, FilesRequest, Verdict};
 pub use process::{ProcessMeter, ProcessStatus};
 pub use server::{Caller, Handler, Server};
 pub use status::{

@@ -209,6 +209,7 @@ pub(super) fn words_of(request: &Request) -> Option<String> {
     match request {
         Request::Status
         | Request::WaitSync { .. }
+        | Request::Files { .. }
         | Request::Pairings
         | Request::Configuration
         | Request::Events { .. }

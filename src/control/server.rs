@@ -27,6 +27,7 @@ use super::message::{
     StopMode, StopReport, SyncReport, VerifyReport, VerifyRequest, WaitFor, WaitSync,
 };
 use super::orphans::{OrphansRequest, ReplicaOrphans};
+use super::presence::{FileReport, FilesRequest};
 use super::recorder::{Recorder, words_of};
 use super::request::{Line, read_request};
 use super::status::Status;
@@ -47,6 +48,12 @@ pub trait Handler: Send + Sync {
     /// Blocks until all targets have what was written before the call, or until the time-out:
     /// that is no failure, the report says what lacks. A failure says that waiting is useless.
     fn wait_sync(&self, wait: WaitSync, caller: &Caller<'_>) -> Result<SyncReport, Failure>;
+
+    /// Blocks until the targets have what was done to these files before the call, or until the time-out: that is
+    /// no failure, the report says what lacks.
+    fn files(&self, _: &FilesRequest, _: &Caller<'_>) -> Result<Vec<FileReport>, Failure> {
+        Err(no_source("what a file is like now its source knows"))
+    }
 
     /// Blocks until the mount is gone. A failure (a busy mount, with its users) says that the
     /// daemon goes on serving. The server must live until this has returned.
@@ -368,6 +375,9 @@ impl Shared {
                 let wait_for = if durable { WaitFor::Durable } else { WaitFor::Applied };
                 let wait = WaitSync { wait_for, timeout: timeout_ms.map(Duration::from_millis) };
                 self.handler.wait_sync(wait, caller).map(|report| Response::WaitSync { report })
+            }
+            Request::Files { files } => {
+                self.handler.files(&files, caller).map(|files| Response::Files { files })
             }
             Request::Connection { change, which } => self
                 .handler

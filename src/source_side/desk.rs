@@ -10,11 +10,11 @@ use crossbeam_channel::Sender;
 use super::board::Board;
 use super::director::{Event, Question};
 use super::ground::Ground;
-use super::{commands, reload, status, sync, verifying};
+use super::{commands, presence, reload, status, sync, verifying};
 use crate::control::{
-    Caller, ChangedConnection, ClonesRequest, ConfigurationReport, ConnectionChange, Handler, OrphansRequest,
-    ReloadReport, ReplicaClones, ReplicaOrphans, RulesReport, Status, StopMode, StopReport, SyncReport,
-    VerifyReport, VerifyRequest, WaitSync, ask,
+    Caller, ChangedConnection, ClonesRequest, ConfigurationReport, ConnectionChange, FileReport,
+    FilesRequest, Handler, OrphansRequest, ReloadReport, ReplicaClones, ReplicaOrphans, RulesReport, Status,
+    StopMode, StopReport, SyncReport, VerifyReport, VerifyRequest, WaitSync, ask,
 };
 use crate::failure::Failure;
 use crate::limits::CONTROL_ANSWER;
@@ -50,6 +50,10 @@ impl Handler for Desk {
         let upto = sync::barrier(&self.ground, &self.director, wait.wait_for, patience)?;
         sync::wait_for(places, upto, (wait.wait_for, true), deadline, || caller.is_gone());
         Ok(sync::report(places, upto, wait.wait_for, since))
+    }
+
+    fn files(&self, request: &FilesRequest, caller: &Caller<'_>) -> Result<Vec<FileReport>, Failure> {
+        presence::files(self, request, caller)
     }
 
     fn stop(&self, mode: StopMode, caller: &Caller<'_>) -> Result<StopReport, Failure> {

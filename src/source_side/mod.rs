@@ -19,6 +19,7 @@
 //! | protected | `director`, `life` | the owner; its states |
 //! | | `desk`, `commands`, `status` | the control socket: questions, connections, `standin status` |
 //! | | `reload` | reading the file of the set anew: all of it, or nothing |
+//! | | `presence` | whether a file is on the targets as it is now |
 //! | | `verifying` | comparing a replica with the directory, for whoever asks |
 //! | | `schedule/` | comparing when it is time for it |
 //! | | `board`, `ground`, `hands` | what is posted; what never changes; what takes long |
@@ -60,6 +61,7 @@ mod mount_options;
 mod mount_watch;
 mod notes;
 mod part;
+mod presence;
 mod record;
 mod recorder;
 pub(crate) mod relief;

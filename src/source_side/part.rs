@@ -1,12 +1,16 @@
 //! A part of the set, as a person names it: a path in the protected directory.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2};
+use rustix::io::Errno;
 
 use super::ground::Ground;
+use crate::control::FileKind;
 use crate::failure::Failure;
 use crate::sets::Matcher;
 
@@ -19,11 +23,7 @@ pub fn find(ground: &Ground, path: &Path) -> Result<Option<PathBuf>, Failure> {
     let directory = &ground.options.directory;
     let Some(below) = below(directory, path)? else { return Ok(None) };
     let shown = directory.join(&below);
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    let found = openat2(&ground.backing, &below, flags, Mode::empty(), resolve)
-        .and_then(fstat)
-        .map_err(|error| not_there(&shown, error.into()))?;
+    let found = open(ground, &below).and_then(fstat).map_err(|error| not_there(&shown, error.into()))?;
     let is_directory = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
     match ground.volume.matcher() {
         Some(matcher) if !has(&matcher, &below, is_directory) => Err(Failure::new(
@@ -33,6 +33,93 @@ pub fn find(ground: &Ground, path: &Path) -> Result<Option<PathBuf>, Failure> {
         )),
         _ => Ok(Some(below)),
     }
+}
+
+/// What lies at a path, looked at past the mount without following a symlink.
+pub enum Looked {
+    /// Not in the directory.
+    Outside(Failure),
+    /// In the way is a symlink, another file system, an error.
+    Unseen {
+        below: PathBuf,
+        why: String,
+    },
+    /// The rules of the set leave it out.
+    Excluded {
+        below: PathBuf,
+    },
+    Gone {
+        below: PathBuf,
+    },
+    There {
+        below: PathBuf,
+        kind: FileKind,
+        changed: SystemTime,
+    },
+}
+
+impl Looked {
+    /// The path below the directory, of what can be of the set.
+    pub fn below(&self) -> Option<&Path> {
+        match self {
+            Looked::Outside(_) | Looked::Unseen { .. } => None,
+            Looked::Excluded { below } | Looked::Gone { below } | Looked::There { below, .. } => Some(below),
+        }
+    }
+
+    pub fn is_of_the_set(&self) -> bool {
+        matches!(self, Looked::Gone { .. } | Looked::There { .. })
+    }
+}
+
+/// See [`Looked`].
+pub fn look(ground: &Ground, path: &Path) -> Looked {
+    let below = match below(&ground.options.directory, path) {
+        Ok(below) => below.unwrap_or_default(),
+        Err(failure) => return Looked::Outside(failure),
+    };
+    let opened = if below.as_os_str().is_empty() { Path::new(".") } else { &below };
+    let found = match open(ground, opened).and_then(fstat) {
+        Ok(found) => Some(found),
+        Err(Errno::NOENT | Errno::NOTDIR) => None,
+        Err(error) => {
+            let shown = ground.options.directory.join(&below);
+            let why = not_there(&shown, error.into()).what;
+            return Looked::Unseen { below, why };
+        }
+    };
+    let kind = found.as_ref().map(|found| kind(FileType::from_raw_mode(found.st_mode)));
+    let is_excluded = |matcher: &Matcher| {
+        !below.as_os_str().is_empty() && !has(matcher, &below, kind == Some(FileKind::Directory))
+    };
+    match (kind, found) {
+        _ if ground.volume.matcher().is_some_and(|matcher| is_excluded(&matcher)) => {
+            Looked::Excluded { below }
+        }
+        (Some(kind), Some(found)) => Looked::There { below, kind, changed: changed(&found) },
+        _ => Looked::Gone { below },
+    }
+}
+
+fn open(ground: &Ground, below: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    openat2(&ground.backing, below, flags, Mode::empty(), resolve)
+}
+
+fn kind(file_type: FileType) -> FileKind {
+    match file_type {
+        FileType::RegularFile => FileKind::File,
+        FileType::Directory => FileKind::Directory,
+        FileType::Symlink => FileKind::Symlink,
+        _ => FileKind::Special,
+    }
+}
+
+/// What is before 1970 counts as of then.
+fn changed(found: &Stat) -> SystemTime {
+    let since = Duration::new(u64::try_from(found.st_ctime).unwrap_or(0), found.st_ctime_nsec as u32);
+    UNIX_EPOCH + since
 }
 
 fn not_there(shown: &Path, error: io::Error) -> Failure {

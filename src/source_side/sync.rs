@@ -36,7 +36,8 @@ impl Upto {
         Upto { barrier: queue.last().sequence, change }
     }
 
-    fn of(self, report: &Report) -> Sequence {
+    /// What is waited for of this target.
+    pub fn of(self, report: &Report) -> Sequence {
         if report.stands_still().is_some() { self.change } else { self.barrier }
     }
 }
@@ -127,7 +128,7 @@ pub fn has(report: &Report, upto: Sequence, wait_for: WaitFor) -> bool {
 pub struct Uncompared {
     pub why: Arc<str>,
     /// It comes by itself, soon; else everything is in doubt.
-    is_awaited: bool,
+    pub is_awaited: bool,
 }
 
 /// The target hears of it a moment later.
