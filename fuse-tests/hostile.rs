@@ -399,6 +399,7 @@ fn hello() -> SourceMessage {
         set_name: Text::from_str_cut("web"),
         last: Position::default(),
         oldest: Sequence(u64::MAX),
+        history: History::default(),
     }
 }
 
@@ -474,9 +475,9 @@ fn a_session_that_is_not_granted_is_told_why() {
     let key = serve.paired_key();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let set_name = |name: &str| match hello() {
-        SourceMessage::Hello { version_oldest, version, features, set, last, oldest, .. } => {
+        SourceMessage::Hello { version_oldest, version, features, set, last, oldest, history, .. } => {
             let set_name = Text::from_str_cut(name);
-            SourceMessage::Hello { version_oldest, version, features, set, set_name, last, oldest }
+            SourceMessage::Hello { version_oldest, version, features, set, set_name, last, oldest, history }
         }
         other => other,
     };

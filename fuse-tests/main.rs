@@ -63,6 +63,7 @@ mod sets;
 mod sizes;
 #[cfg(feature = "suites")]
 mod source_tree;
+mod split_brain;
 mod stand_in;
 #[cfg(feature = "suites")]
 mod suites;

@@ -25,7 +25,7 @@ pub struct Side {
 }
 
 impl Side {
-    fn new(base: &Path, name: &str) -> Side {
+    pub fn new(base: &Path, name: &str) -> Side {
         let at = base.join(name);
         for dir in ["srv", "mount", "run", "serve-run"] {
             fs::create_dir_all(at.join(dir)).expect("a directory");
@@ -177,7 +177,7 @@ impl Scene {
     }
 }
 
-fn fill(root: &Path) {
+pub fn fill(root: &Path) {
     fs::create_dir_all(root.join("d/deep")).expect("directories");
     fs::create_dir_all(root.join("moves")).expect("directories");
     for number in 0..300 {

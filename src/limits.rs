@@ -6,10 +6,12 @@ mod activity;
 mod configuration;
 mod disk_queue;
 mod questions;
+mod roles;
 pub use activity::*;
 pub use configuration::*;
 pub use disk_queue::*;
 pub use questions::*;
+pub use roles::*;
 
 /// Longest name of a directory entry, in bytes (Linux `NAME_MAX`).
 pub const NAME_LEN_MAX: usize = 255;
@@ -44,10 +46,6 @@ pub const CONTROL_LEN_MAX: usize = 64 * 1024;
 
 /// Largest write request taken from the kernel, in bytes. Larger requests measured no gain.
 pub const FUSE_WRITE_LEN_MAX: u32 = 1 << 20;
-
-/// How far the epoch of a source may be above what its target knows: more changes of role than anybody makes,
-/// and few enough that a source which lies about its own cannot use them up for all others.
-pub const EPOCHS_RAISED_MAX: u32 = 1 << 16;
 
 /// Moments of the source that a target remembers until it has their positions: two a second, those of two hours.
 /// Of a longer lag every second one is enough, and so on: 800 KiB.

@@ -25,6 +25,7 @@ use super::metrics::Metrics;
 use super::orphans::Orphans;
 use super::pages::{Completions, Man};
 use super::restore::Restore;
+use super::roles::Roles;
 use super::serve::parse_listen;
 use super::stop::Stop;
 use super::verify::Verify;
@@ -107,6 +108,8 @@ pub enum Command {
     Events(Events),
     /// Serve a replica of this host in its source's place, for good
     Failover(Box<Failover>),
+    /// Who writes the sets of this host, and since when; of two that have stood in for one source: name the one to keep
+    Roles(Roles),
     #[command(hide = true)]
     RunCommands,
     /// Which names of a directory are replicated: create, show, change, rename, copy, export, import, delete, size

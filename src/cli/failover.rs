@@ -223,20 +223,23 @@ fn end_with(common: &Common, args: &Failover, options: &ProtectOptions, found: &
 
 /// Errors: nobody has said yes.
 fn confirm(common: &Common, args: &Failover) -> Result<(), Failure> {
-    if args.yes {
+    let question = "Nobody takes that back. Programs cannot reach the old host any more? Type yes to go on: ";
+    confirm_of(common, args.yes, question)
+}
+
+/// Errors: as [`confirm`].
+pub(super) fn confirm_of(common: &Common, yes: bool, question: &str) -> Result<(), Failure> {
+    if yes {
         return Ok(());
     }
     let stdin = std::io::stdin();
     let no = |what: &str| Failure::new(what, UNTOUCHED, "To go on: the same command with --yes.");
     if common.json || !stdin.is_terminal() {
-        return Err(no("A failover asks before it changes anything, and nobody is there to answer."));
+        return Err(no("It is asked before anything is changed, and nobody is there to answer."));
     }
     // Nobody can answer what nobody can read.
-    let asked = write!(
-        std::io::stderr(),
-        "Nobody takes that back. Programs cannot reach the old host any more? Type yes to go on: "
-    );
-    asked.map_err(|_| no("A failover asks before it changes anything, and nobody can read the question."))?;
+    let asked = write!(std::io::stderr(), "{question}");
+    asked.map_err(|_| no("It is asked before anything is changed, and nobody can read the question."))?;
     let mut answer = String::new();
     match stdin.lock().read_line(&mut answer) {
         Ok(_) if answer.trim() == "yes" => Ok(()),

@@ -24,6 +24,7 @@ mod pairing;
 mod planned;
 mod protect;
 mod restore;
+mod roles;
 #[cfg(test)]
 mod schema;
 mod serve;
@@ -79,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::DrillInit => drill::init(),
         Command::Events(args) => events::run(&common, &args),
         Command::Failover(args) => failover::run(&common, &args),
+        Command::Roles(args) => roles::run(&common, &args),
         Command::RunCommands => failover::run_commands(),
         Command::Set(args) => set::run(&common, &args),
         Command::Stop(args) => stop::run(&common, &args),

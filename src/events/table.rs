@@ -78,6 +78,8 @@ codes! {
         "Nothing, where a failover was meant."
     StoodInFor "stood_in_for" State "another host writes the set: this source is read-only"
         "Stop it, save what never reached the replica, and let the stand-in bring this directory into line."
+    SplitBrain "split_brain" State "two hosts have stood in for one set, and both have written it"
+        "`standin roles` shows both histories; save what the one has that goes, and name the one to keep there: `standin roles keep`."
     ConnectionStopped "connection_stopped" State "a connection was stopped: changes are only queued"
         "`standin connection start`, when it may send again."
     ConnectionPaused "connection_paused" State "a connection is paused, by a person or by the guard of deletions"

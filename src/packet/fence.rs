@@ -20,8 +20,8 @@ use crate::limits::EPOCHS_RAISED_MAX;
 pub enum KeptOut {
     /// The set is written in a higher epoch.
     StoodInFor { own: Epoch, known: Epoch },
-    /// Two hosts have raised the epoch to the same number: split brain.
-    TwoWriters { epoch: Epoch, known: Epoch },
+    /// Two hosts have stood in, and neither goes on from what the other one has: split brain.
+    TwoWriters { own: Epoch, known: Epoch },
 }
 
 impl Epoch {
@@ -32,7 +32,7 @@ impl Epoch {
             return Some(KeptOut::StoodInFor { own: self, known });
         }
         let is_split = self.number == known.number && self.writer != known.writer;
-        is_split.then_some(KeptOut::TwoWriters { epoch: self, known })
+        is_split.then_some(KeptOut::TwoWriters { own: self, known })
     }
 
     /// Whether who writes in this epoch has to stop: somebody writes in a higher one, and that is one that a change
@@ -67,12 +67,13 @@ impl fmt::Display for KeptOut {
                  serve --adopt on its host); then it can be started with --stand-in",
                 known.number, own.number
             ),
-            KeptOut::TwoWriters { epoch, known } => write!(
+            KeptOut::TwoWriters { own, known } => write!(
                 f,
-                "split brain: two hosts have stood in for the set in epoch {} (writers {:016x} and {:016x}); \
-                 nothing is overwritten: a person has to decide whose data stays, and to remove the replica \
-                 that goes, with its state",
-                epoch.number, known.writer, epoch.writer
+                "split brain: two hosts have stood in for the set and have written since, this one in epoch {}, the \
+                 other one in epoch {}; nothing is overwritten by either: a person names the one to keep, there \
+                 (standin roles keep)",
+                own.writing(),
+                known.writing()
             ),
         }
     }
@@ -85,7 +86,7 @@ mod tests {
     #[test]
     fn a_lower_epoch_and_a_second_writer_are_kept_out() {
         let epoch = |number, writer| Epoch { number, writer };
-        let split = |epoch, known| KeptOut::TwoWriters { epoch, known };
+        let split = |own, known| KeptOut::TwoWriters { own, known };
         let late = |own, known| KeptOut::StoodInFor { own, known };
         let (first, other) = (epoch(1, 7), epoch(1, 8));
         let (second, rival, third) = (epoch(2, 9), epoch(2, 10), epoch(3, 7));
@@ -113,7 +114,7 @@ mod tests {
     #[test]
     fn what_is_said_fits_into_one_line_of_a_message() {
         let (own, known) = (Epoch { number: u32::MAX, writer: 1 }, Epoch { number: u32::MAX, writer: 2 });
-        for kept_out in [KeptOut::StoodInFor { own, known }, KeptOut::TwoWriters { epoch: own, known }] {
+        for kept_out in [KeptOut::StoodInFor { own, known }, KeptOut::TwoWriters { own, known }] {
             let line = kept_out.to_string();
             assert!(line.len() < 1000 && !line.contains('\n'), "{line}");
         }

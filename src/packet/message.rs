@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bounded::Bounded;
 use super::check::{CheckCounts, Difference};
+use super::history::History;
 use super::item::{ItemNumber, LeftOut, OrphanCounts};
 use super::op::ObjectId;
 use super::position::{Epoch, Position, Sequence};
@@ -84,6 +85,8 @@ pub enum SourceMessage {
         last: Position,
         /// The oldest packet that the source's queue still holds; `last.sequence.next()` when empty.
         oldest: Sequence,
+        /// Who has written the set before, and who writes it now.
+        history: History,
     },
     /// Packets follow from the one after this position (after a resynchronisation: its end).
     StreamFrom { after: Position },
@@ -252,9 +255,9 @@ pub enum TargetMessage {
     HasOld { listing: ItemNumber, objects: Vec<ObjectId> },
     /// Answer to `Hello`: no, the set is written in this epoch, or in one that is not known here. The text says
     /// what to do.
-    KeptOut { epoch: Epoch, reason: Text },
+    KeptOut { epoch: Epoch, history: History, reason: Text },
     /// Right before `About`, where the replica was stood in for: of this set, in this epoch.
-    WrittenIn { set: SetId, epoch: Epoch },
+    WrittenIn { set: SetId, epoch: Epoch, history: History },
 }
 
 /// What the file system of a replica can hold.

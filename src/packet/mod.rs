@@ -2,7 +2,7 @@
 //!
 //! Owns the words of the wire: ops and their results (`op`), positions (`position`), lane
 //! items (`item`), comparisons (`check`), control messages (`message`), pairing (`pairing`), their bytes (`codec`)
-//! and how these travel (`packing`); and which epochs keep which out (`fence`); which ids objects have (`ids`). Performs nothing.
+//! and how these travel (`packing`); which epochs keep which out (`fence`), and how two histories of them meet (`history`); which ids objects have (`ids`). Performs nothing.
 
 mod bounded;
 mod check;
@@ -12,6 +12,7 @@ mod fence;
 mod fuzz;
 #[cfg(test)]
 mod golden;
+mod history;
 mod ids;
 mod item;
 mod message;
@@ -28,6 +29,7 @@ pub use bounded::*;
 pub use check::*;
 pub use codec::*;
 pub use fence::*;
+pub use history::*;
 pub use ids::*;
 pub use item::*;
 pub use message::*;

@@ -41,6 +41,11 @@ pub struct Epoch {
 impl Epoch {
     /// Number of the epoch in which a set begins.
     pub const FIRST: u32 = 1;
+
+    /// For people: the number, and which of two writers.
+    pub fn writing(self) -> String {
+        format!("{} (writer {:016x})", self.number, self.writer)
+    }
 }
 
 /// Random number drawn at every start of a source that cannot prove the tail of its history.

@@ -129,6 +129,14 @@ pub(super) fn items() -> Vec<LaneItem> {
     items
 }
 
+/// Of two that a person has decided between.
+fn history() -> History {
+    let mut history = History::default();
+    history.raise(Epoch { number: 2, writer: 3 }, 4, position());
+    history.overrule(&History::of(Epoch { number: 2, writer: 5 }));
+    history
+}
+
 fn listing(entries: Vec<ListedObject>, unlisted: Option<Unlisted>) -> LaneItem {
     let (dir, dir_mtime) = (object(1), attributes().mtime);
     LaneItem::Listing { dir, dir_mtime, entries, unlisted, first: true, last: true }
@@ -144,6 +152,7 @@ pub(super) fn source_messages() -> Vec<SourceMessage> {
             set_name: Text::from_str_cut("web"),
             last: position(),
             oldest: Sequence(5),
+            history: history(),
         },
         SourceMessage::StreamFrom { after: position() },
         SourceMessage::MakeDurable,
@@ -302,8 +311,8 @@ fn said_of_checks() -> Vec<TargetMessage> {
         TargetMessage::Orphans(OrphanCounts { moved: 1, kept: 2, deleted: 3, spared: 4 }),
         TargetMessage::Holds(holdings()),
         TargetMessage::HasOld { listing: ItemNumber(1), objects: (0..20).map(object).collect() },
-        TargetMessage::KeptOut { epoch: Epoch { number: 2, writer: 3 }, reason: text() },
-        TargetMessage::WrittenIn { set: SetId(7), epoch: Epoch { number: 2, writer: 3 } },
+        TargetMessage::KeptOut { epoch: Epoch { number: 2, writer: 3 }, history: history(), reason: text() },
+        TargetMessage::WrittenIn { set: SetId(7), epoch: Epoch { number: 2, writer: 3 }, history: history() },
     ]
 }
 

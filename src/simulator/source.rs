@@ -78,6 +78,7 @@ impl Source {
             watch: None,
             divergence: Arc::default(),
             fence: Arc::default(),
+            roles: Arc::default(),
             marks,
             map: None,
             merge: None,

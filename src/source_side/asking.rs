@@ -7,21 +7,22 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::unbounded;
 
 use super::remote::Paired;
-use crate::intercept::Fenced;
 use crate::link::{Feed, Identity, Outgoing, SourceEvent, SourceLink};
-use crate::packet::{EncodedFrame, Epoch, SetId, SourceMessage, TargetMessage, Text};
+use crate::packet::{EncodedFrame, Epoch, History, Meeting, SetId, SourceMessage, TargetMessage, Text};
+use crate::target_side::OtherWriter;
 use crate::words::{ProtectOptions, Target};
 
 /// A target that is there answers within this; one that is not must not hold up a start.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Whether one of these targets says that this very set is written in a higher epoch than this source's. Takes
+/// Whether one of these targets says that somebody else writes this very set: who has stood in for this source, or
+/// one of two of whom a person has to name the one to keep. Takes
 /// [`PATIENCE`] at most, whatever their number.
 pub fn who_writes<'a>(
     options: &ProtectOptions,
-    (set, own): (SetId, Epoch),
+    (set, own): (SetId, &History),
     targets: impl Iterator<Item = &'a Target>,
-) -> Option<Fenced> {
+) -> Option<(Meeting, OtherWriter)> {
     let (answers, answered) = unbounded();
     let deadline = Instant::now() + PATIENCE;
     for target in targets {
@@ -31,26 +32,36 @@ pub fn who_writes<'a>(
         let (answers, repset, told_by) = (answers.clone(), repset.clone(), target.to_string());
         let asks = move || {
             let said = ask(&paired, &repset, deadline).filter(|said| said.0 == set);
-            let _ = answers.send(said.map(|(_, epoch)| Fenced { epoch, told_by }));
+            let _ = answers.send(said.map(|(_, history)| OtherWriter::now(history, told_by)));
         };
         if let Err(error) = std::thread::Builder::new().name("ask".into()).spawn(asks) {
             log::warn!("{target} is not asked who writes the set: {error}");
         }
     }
     drop(answers);
-    let outranks = |fenced: &Fenced| own.is_outranked_by(fenced.epoch);
-    std::iter::from_fn(|| answered.recv_deadline(deadline).ok()).flatten().find(outranks)
+    let first = own.last().unwrap_or(Epoch { number: Epoch::FIRST, writer: 0 });
+    let counts = |other: OtherWriter| {
+        let outranks = other.history.last().is_some_and(|epoch| first.is_outranked_by(epoch));
+        match own.meets(&other.history) {
+            Meeting::TakenIn => None,
+            Meeting::StoodInFor => outranks.then_some((Meeting::StoodInFor, other)),
+            Meeting::TwoWriters => Some((Meeting::TwoWriters, other)),
+        }
+    };
+    std::iter::from_fn(|| answered.recv_deadline(deadline).ok()).flatten().find_map(counts)
 }
 
-/// Of which set the target's replica is, and in which epoch it was stood in for; `None` also where it does not
+/// Of which set the target's replica is, and what led to the epoch in which it was stood in for; `None` also where it does not
 /// say.
-fn ask(paired: &Paired, repset: &str, deadline: Instant) -> Option<(SetId, Epoch)> {
+fn ask(paired: &Paired, repset: &str, deadline: Instant) -> Option<(SetId, History)> {
     let link = SourceLink::dial_within(paired.look_up(0).ok()?, NoFrames, Outgoing::default());
     let mut stood_in = None;
     loop {
         match link.events().recv_deadline(deadline).ok()? {
             SourceEvent::Up => link.send(SourceMessage::Ask { set_name: Text::from_str_cut(repset) }),
-            SourceEvent::Message(TargetMessage::WrittenIn { set, epoch }) => stood_in = Some((set, epoch)),
+            SourceEvent::Message(TargetMessage::WrittenIn { set, epoch, history }) => {
+                stood_in = Some((set, history.of_epoch(epoch)));
+            }
             SourceEvent::Message(TargetMessage::About { .. }) => break,
             SourceEvent::Message(_) => {}
             SourceEvent::Lost { .. } => return None,

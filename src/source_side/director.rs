@@ -273,7 +273,7 @@ impl Director {
 
     /// What has to be so whatever happened.
     fn check(&mut self, life: Life) -> Life {
-        self.note_fence();
+        self.note_roles();
         let life = self.check_mount(life);
         let mut life = self.check_signals(life);
         match &mut life {
@@ -290,7 +290,12 @@ impl Director {
     }
 
     /// What the connections have heard is to be known to the next start.
-    fn note_fence(&mut self) {
+    fn note_roles(&mut self) {
+        if self.ground.roles.look(Instant::now(), self.ground.volume.fence()) {
+            // They wait for a target that takes nothing from here any more.
+            self.ground.queue.let_all_in();
+        }
+        self.recorder.note_other_writer(self.ground.roles.other());
         let Some(fenced) = self.ground.volume.fence().raised() else { return };
         if self.recorder.record().fenced.is_none() {
             self.recorder.note_fenced(FencedRecord {

@@ -8,6 +8,7 @@ use super::activity::Merge;
 use super::durability::TargetDurability;
 use super::mount_options::BackingMount;
 use super::reload::Followed;
+use super::roles::Roles;
 use crate::control::ProcessMeter;
 use crate::intercept::Volume;
 use crate::packet::SetId;
@@ -35,6 +36,8 @@ pub struct Ground {
     pub fingerprint: Option<Fingerprint>,
     /// With `--fsync=target`.
     pub durability: Option<Arc<TargetDurability>>,
+    /// Who writes the set.
+    pub roles: Arc<Roles>,
     /// What was in doubt at the start, after a power loss.
     pub merge: Option<Arc<Merge>>,
     /// How programs may get past the mount.

@@ -18,8 +18,8 @@ use crate::control::{ConnectionState, WaitFor};
 use crate::intercept::{Divergence, Fence, Fenced};
 use crate::link::{Dial, FrameReceiver, Identity, Listener, Received, TargetEvent, TargetLink};
 use crate::packet::{
-    Chain, DataState, Epoch, Features, Frame, Incarnation, Op, Position, ReplicaProof, Sequence, SetId,
-    SourceMessage, TargetMessage, Text, WIRE_VERSION,
+    Chain, DataState, Epoch, Features, Frame, History, Incarnation, Op, Position, ReplicaProof, Sequence,
+    SetId, SourceMessage, TargetMessage, Text, WIRE_VERSION,
 };
 use crate::queue::{Draft, Queue};
 use crate::words::{Order, Target, WhenFull};
@@ -75,6 +75,7 @@ impl Scene {
             watch,
             divergence,
             fence: fence.clone(),
+            roles: Arc::default(),
             marks: marks.clone(),
             map: None,
             merge: None,

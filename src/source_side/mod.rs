@@ -16,6 +16,7 @@
 //! | | `identity`, `mark` | whose directory this is; since when a file may differ on a target |
 //! | | `asking` | whether somebody else writes the set, of targets to which nothing is sent |
 //! | | `standing_in` | a replica served in its source's place: the epoch, the ids of its objects |
+//! | | `roles`, `who_writes` | whether somebody else writes the set, too; what is on disk of that |
 //! | protected | `director`, `life` | the owner; its states |
 //! | | `desk`, `commands`, `status` | the control socket: questions, connections, `standin status` |
 //! | | `reload` | reading the file of the set anew: all of it, or nothing |
@@ -68,6 +69,7 @@ pub(crate) mod relief;
 mod reload;
 mod remote;
 mod restoring;
+mod roles;
 mod rounds;
 mod rules;
 mod schedule;
@@ -80,6 +82,7 @@ mod stop;
 mod sync;
 mod terms;
 mod verifying;
+mod who_writes;
 mod words;
 mod writeback;
 
@@ -96,6 +99,7 @@ pub use life::Ended;
 pub(crate) use mark::{Mark, Marks, Reached};
 pub(crate) use remote::resolve;
 pub use restoring::{Orphans, RestoreOptions, Restored, Tally, restore};
-pub use standing_in::{Following, Foreseen, Seen, Taken, check, foresee};
+pub use standing_in::{Following, Foreseen, KeptHistory, Seen, Taken, check, foresee, keep};
 pub use startup::{run, run_followed};
 pub(crate) use terms::Terms;
+pub use who_writes::{HostRole, WhoWrites, who_writes_here};

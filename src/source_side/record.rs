@@ -5,6 +5,7 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,11 +15,13 @@ use super::kept::Kept;
 use super::mark::{Clock, EVERYTHING, Mark, PageCache, Reached};
 use crate::activity::{Found as LeftLog, Known as LeftHot};
 use crate::connection::Wish;
+use crate::control::unix_ms;
 use crate::limits::RUNS_KEPT;
-use crate::packet::{Epoch, Incarnation, Position, SetId};
+use crate::packet::{Epoch, History, Incarnation, Position, SetId};
 use crate::place::Place;
 use crate::sets::Rules;
 use crate::store;
+use crate::target_side::OtherWriter;
 use crate::words::Target;
 
 #[cfg(test)]
@@ -86,6 +89,12 @@ pub struct SetRecord {
     /// A target has said that somebody else writes the set: nothing may be changed here before a person says so.
     #[serde(default)]
     pub fenced: Option<FencedRecord>,
+    /// The epochs that led to this one.
+    #[serde(default)]
+    pub history: History,
+    /// Somebody else writes the set, too, and a person has to name the one to keep.
+    #[serde(default)]
+    pub other_writer: Option<OtherWriter>,
 }
 
 /// What is kept of a fence.
@@ -110,8 +119,10 @@ pub struct Known {
     pub set: SetId,
     /// The epoch in which it was stood in for before.
     pub fence: Option<Epoch>,
-    /// In which it was written last.
-    pub applied: Epoch,
+    /// What was written last in it.
+    pub applied: Position,
+    /// The epochs that led to what is in it.
+    pub history: History,
 }
 
 /// What stays of a connection over a restart.
@@ -161,6 +172,11 @@ impl SetRecord {
             || self.connections.get(&target).is_some_and(|connection| connection.answered)
     }
 
+    /// The epochs that led to the one that is written in.
+    pub fn history(&self) -> History {
+        self.history.clone().of_epoch(self.epoch)
+    }
+
     pub fn birth_epoch(&self) -> u32 {
         self.birth_epoch.unwrap_or(self.epoch.number)
     }
@@ -183,7 +199,7 @@ impl SetRecord {
     pub fn highest_epoch(&self, known: &Known) -> u32 {
         let heard_of = self.fenced.as_ref().map_or(0, |fenced| fenced.epoch.number);
         let fence = known.fence.map_or(0, |fence| fence.number);
-        self.epoch.number.max(fence).max(known.applied.number).max(heard_of)
+        self.epoch.number.max(fence).max(known.applied.epoch.number).max(heard_of)
     }
 
     /// Notes that no time says what a target has; answers whether that is new.
@@ -325,6 +341,28 @@ impl SetState {
         Ok(SetState { path, record, is_new, _lock: lock })
     }
 
+    /// Takes the record of a set that is there, of which no daemon runs.
+    ///
+    /// Errors: [`StateError::NotTheSource`]: there is none, or it does not stand in.
+    pub fn take(dir: &Path) -> Result<SetState, StateError> {
+        let path = dir.join("set.json");
+        let none = || StateError::NotTheSource("it does not stand in");
+        if !path.exists() {
+            return Err(none());
+        }
+        let lock = lock(dir)?;
+        let record = store::read_json::<SetRecord>(&path)?.filter(|record| record.stands_in);
+        Ok(SetState { path, record: record.ok_or_else(none)?, is_new: false, _lock: lock })
+    }
+
+    /// A person has kept this history, in this epoch above the others. To be saved.
+    pub fn keep(&mut self, epoch: Epoch, history: History) {
+        self.record.forget_moments();
+        let SetRecord { fenced, .. } = &mut self.record;
+        fenced.take_if(|fenced| fenced.epoch.number < epoch.number);
+        (self.record.epoch, self.record.history, self.record.other_writer) = (epoch, history, None);
+    }
+
     /// Makes the record durable.
     pub fn save(&self) -> io::Result<()> {
         store::replace_json(&self.path, &self.record)
@@ -344,8 +382,12 @@ impl SetState {
         // Never one that was there before: a host that was set back to an older image raises the same number again.
         let writer = store::random_u64();
         self.record.forget_moments();
+        let mut history = known.history.clone();
+        history.raise(Epoch { number, writer }, unix_ms(SystemTime::now()), known.applied);
         self.record = SetRecord {
             set: known.set,
+            history,
+            other_writer: None,
             epoch: Epoch { number, writer },
             birth_epoch: Some(birth_epoch),
             copy_of: None,
@@ -497,6 +539,8 @@ fn fresh(tree: &Path, found: &Found, stranger: Stranger) -> SetRecord {
         restored_at: None,
         stands_in: false,
         fenced: None,
+        history: History::default(),
+        other_writer: None,
     };
     if stranger == Stranger::Adopt { in_place_of_the_first(record) } else { record }
 }

@@ -20,6 +20,7 @@ use super::record::{FencedRecord, SetRecord, SetState};
 use super::settling::Disk;
 use crate::packet::Incarnation;
 use crate::sets::Rules;
+use crate::target_side::OtherWriter;
 
 /// Between two tries.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
@@ -161,6 +162,14 @@ impl Recorder {
     pub fn note_fenced(&mut self, fenced: FencedRecord) {
         if self.record.fenced.is_none() {
             self.record.fenced = Some(fenced);
+            self.save(None);
+        }
+    }
+
+    /// Who else writes the set, as one of two.
+    pub fn note_other_writer(&mut self, other: Option<OtherWriter>) {
+        if other.is_some() && self.record.other_writer != other {
+            self.record.other_writer = other;
             self.save(None);
         }
     }

@@ -200,6 +200,7 @@ mod tests {
             watch: None,
             divergence: Arc::default(),
             fence: Arc::default(),
+            roles: Arc::default(),
             marks: Arc::default(),
             map: None,
             merge: None,

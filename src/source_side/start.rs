@@ -14,9 +14,9 @@ use super::record::SetRecord;
 use super::startup::{NOTHING_MOUNTED, io_failure};
 use crate::connection::{Copies, FaultKind, Sending, Wish};
 use crate::failure::Failure;
-use crate::intercept::{DurabilityGate, Mount};
+use crate::intercept::{DurabilityGate, Fenced, Mount};
 use crate::limits::CONNECT_PATIENCE;
-use crate::packet::KeptOut;
+use crate::packet::{KeptOut, Meeting};
 use crate::preflight::{self, MountTable};
 
 /// Plain steps, on the thread that does what takes long.
@@ -75,18 +75,27 @@ impl Start {
                 && !answered.contains(&connection.target.to_string())
         };
         let others = self.connections.iter().filter(has_not).map(|connection| &connection.target);
-        let own = self.record.epoch;
-        let known = (self.record.set, own);
-        let Some(fenced) = who_writes(&self.ground.options, known, others) else { return Ok(()) };
-        let why = KeptOut::StoodInFor { own, known: fenced.epoch };
-        let failure = kept_out(&fenced.told_by, &why.to_string());
-        self.ground.volume.fence().raise(fenced);
-        Err(failure)
+        let (own, roles) = (self.record.epoch, &self.ground.roles);
+        let asked = who_writes(&self.ground.options, (self.record.set, &roles.own), others);
+        let Some((meeting, other)) = asked else { return Ok(()) };
+        let (known, told_by) = (other.history.last().unwrap_or_default(), other.met.clone());
+        let why = match meeting {
+            Meeting::TakenIn | Meeting::StoodInFor => {
+                self.ground.volume.fence().raise(Fenced { epoch: known, told_by: told_by.clone() });
+                KeptOut::StoodInFor { own, known }
+            }
+            Meeting::TwoWriters => {
+                roles.hear(other);
+                KeptOut::TwoWriters { own, known }
+            }
+        };
+        Err(kept_out(&told_by, &why.to_string()))
     }
 
     /// Whether it has answered.
     fn reach(&self, connection: &Connection, deadline: Instant) -> Result<bool, Failure> {
-        let is_known = self.record.has_answered(&connection.target);
+        // Nor does one that a person has decided against, and that has not let go yet.
+        let is_known = self.record.has_answered(&connection.target) || self.ground.roles.own.is_kept();
         let mut was_told = false;
         loop {
             let report = connection.report();

@@ -25,6 +25,7 @@ use super::record::{ConnectionRecord, SetRecord, SetState, StateError, Stranger}
 use super::reload::{self, Followed};
 use super::remote::{Awaited, Paired, Route};
 use super::restoring::refuse_unfinished;
+use super::roles::Roles;
 use super::standing_in::{self, Following, StandIn, Unfollowed};
 use super::terms::Terms;
 use crate::apply::fence_of;
@@ -150,9 +151,9 @@ fn prepare(
         .map_err(|error| io_failure(&format!("{} cannot be read", options.tree().display()), &error))?;
     let mut set = SetState::open(&options.set_state(), options.tree(), &found, stranger)
         .map_err(|error| no_state(&options, &error))?;
-    let own = own_identity(&options)?;
-    must_be_paired(&options, own.as_ref())?;
+    let own = paired_identity(&options)?;
     let stand_in = StandIn::begin(&options, &mut set, follower)?;
+    let roles = roles(&set.record, stand_in.as_ref());
     let run = Incarnation(store::random_u64());
     let (owed, merge) = begin_run(&options, &backing, &mut set, run);
     let record = set.record.clone();
@@ -173,6 +174,7 @@ fn prepare(
         marks: &marks,
         ids: &ids,
         merge: merge.as_ref(),
+        roles: &roles,
     };
     let connections = connect(&options, &knows, &mut set, own.as_ref())?;
     disconnect_others(&options, &mut set);
@@ -194,12 +196,18 @@ fn prepare(
         meter: ProcessMeter::open(),
         fingerprint: own.map(|identity| identity.fingerprint()),
         durability,
+        roles,
         merge,
         ways: checked.ways,
         warnings: checked.warnings,
         followed,
     });
     Ok(Prepared { ground, connections, set, marks, claim, stand_in })
+}
+
+fn roles(record: &SetRecord, stand_in: Option<&StandIn>) -> Arc<Roles> {
+    let replica = stand_in.map(|stand_in| stand_in.state.clone());
+    Arc::new(Roles::new(record.history(), replica, record.other_writer.clone()))
 }
 
 /// Targets of before that are named no more.
@@ -322,6 +330,13 @@ fn no_state(options: &ProtectOptions, error: &StateError) -> Failure {
     }
 }
 
+/// As [`own_identity`], where all targets know it.
+fn paired_identity(options: &ProtectOptions) -> Result<Option<Arc<Identity>>, Failure> {
+    let own = own_identity(options)?;
+    must_be_paired(options, own.as_ref())?;
+    Ok(own)
+}
+
 /// This host's key, where other hosts have to know it.
 fn own_identity(options: &ProtectOptions) -> Result<Option<Arc<Identity>>, Failure> {
     if !options.targets.iter().any(|target| matches!(target, Target::Remote { .. })) {
@@ -397,6 +412,7 @@ struct Knows<'a> {
     ids: &'a Ids,
     /// What is in doubt since a power loss.
     merge: Option<&'a Arc<Merge>>,
+    roles: &'a Arc<Roles>,
 }
 
 fn connect(
@@ -448,6 +464,7 @@ fn connect(
             watch: real_targets.next().and_then(|target| watch(knows.durability, target)),
             divergence: knows.volume.divergence().clone(),
             fence: knows.volume.fence().clone(),
+            roles: knows.roles.clone(),
             marks: knows.marks.clone(),
             touched: set.record.touched,
             map: knows.volume.map().cloned(),

@@ -22,7 +22,7 @@ use crate::control::{
 use crate::events::Code;
 use crate::intercept::Refused;
 use crate::map::Fill;
-use crate::packet::{DataState, Sequence};
+use crate::packet::{DataState, History, Sequence};
 use crate::preflight::{Way, elsewhere_warning};
 use crate::queue::{Behind, Queue};
 use crate::resync::ProgressSnapshot;
@@ -127,6 +127,7 @@ fn set_changed(ground: &Ground, posted: &Posted) -> Option<Alert> {
 fn alerts(ground: &Ground, posted: &Posted) -> Vec<Alert> {
     let mut alerts = Vec::new();
     alerts.extend(fenced(ground));
+    alerts.extend(split_brain(ground));
     let divergence = ground.volume.divergence();
     if let Some(why) = divergence.lost_by_disk() {
         alerts.push(Alert {
@@ -200,6 +201,21 @@ fn fenced(ground: &Ground) -> Option<Alert> {
         fenced.told_by
     );
     Some(Alert { severity: Severity::Critical, code: Code::StoodInFor, text })
+}
+
+/// Both go on for their programs, and neither gets what the other one has: a person decides, and soon.
+fn split_brain(ground: &Ground) -> Option<Alert> {
+    let other = ground.roles.other()?;
+    let writing = |history: &History| history.last().unwrap_or_default().writing();
+    let text = format!(
+        "Split brain: {} writes this set in epoch {}, too, and this host in epoch {}. Neither overwrites the other. \
+         `standin roles` shows both: name the one to keep, on its host (standin roles keep {}).",
+        other.met,
+        writing(&other.history),
+        writing(&ground.roles.own),
+        ground.options.name
+    );
+    Some(Alert { severity: Severity::Critical, code: Code::SplitBrain, text })
 }
 
 /// A log that failed is not kept again before the next start.

@@ -19,6 +19,7 @@ pub(crate) mod reading;
 mod reception;
 mod reload;
 mod replicas;
+mod roles;
 mod seat;
 mod session;
 mod status;
@@ -36,7 +37,7 @@ use parking_lot::Mutex;
 
 use crate::apply::Applier;
 use crate::link::{Bound, Identity, Listener, PairingDesk, Peer, TargetLink};
-use crate::packet::{Epoch, Holdings, SetId};
+use crate::packet::{Epoch, History, Holdings, SetId};
 use crate::words::Fingerprint;
 
 pub use daemon::run;
@@ -45,6 +46,7 @@ pub use options::{ServeOptions, serve_state};
 #[cfg(test)]
 pub(crate) use reception::greeting;
 pub use replicas::{is_wanted, want};
+pub use roles::{OtherWriter, forget_other, history_of, keep_history, other_writer};
 pub use seat::{Cut, NoSeat, ReadingSeat, Seat, View};
 pub(crate) use session::{SourceSession, Surroundings, Synced};
 pub use within::Within;
@@ -66,7 +68,7 @@ pub trait Replicas: Send + Sync {
     fn about(&self, peer: &Fingerprint, name: &str) -> Result<String, String>;
 
     /// Of which set the replica is, and in which epoch it was stood in for, as far as this peer may know.
-    fn stood_in(&self, _peer: &Fingerprint, _name: &str) -> Option<(SetId, Epoch)> {
+    fn stood_in(&self, _peer: &Fingerprint, _name: &str) -> Option<(SetId, Epoch, History)> {
         None
     }
 

@@ -1,12 +1,14 @@
 //! Takes a source in: its greeting, its seat at a replica, and a session until its connection ends.
 
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, bounded};
 
 use super::reading::{self, Accept};
+use super::roles::{OtherWriter, history_of, keep_history, note_other};
 use super::session::{SourceSession, Surroundings, Synced};
 use super::{NoSeat, ReadingSeat, Replicas, Seat};
 use crate::apply::{Applier, DurablePoint};
@@ -14,29 +16,33 @@ use crate::control::unix_ms;
 use crate::limits::{EPOCHS_RAISED_MAX, HANDSHAKE_TIME_MAX};
 use crate::link::{TargetEvent, TargetLink};
 use crate::packet::{
-    Epoch, KeptOut, SetId, SourceMessage, Standing, TargetMessage, Text, WIRE_VERSION, WIRE_VERSION_OLDEST,
+    Epoch, History, KeptOut, SetId, SourceMessage, Standing, TargetMessage, Text, WIRE_VERSION,
+    WIRE_VERSION_OLDEST,
 };
 
 /// Serves one source until its connection ends; answers why it ended.
 ///
 /// Errors: the source was refused; the reason went to both sides.
 pub fn run(link: TargetLink, replicas: &dyn Replicas, stopping: &AtomicBool) -> Result<String, String> {
-    let (seat, epoch) = match handshake(&link, replicas) {
-        Ok(Greeted::Seated(seat, epoch)) => (seat, epoch),
+    let (seat, comes) = match handshake(&link, replicas) {
+        Ok(Greeted::Seated(seat, comes)) => (seat, comes),
         Ok(Greeted::Reads(seat)) => return give(&link, &seat, stopping),
         Ok(Greeted::Answered) => {
             let reason = "it only asked how things are";
             wait_and_close(&link, reason);
             return Ok(reason.into());
         }
-        Ok(Greeted::KeptOut(known, reason)) => return keep_out(&link, known, reason),
+        Ok(Greeted::Refused(reason)) => return refuse(&link, reason),
+        Ok(Greeted::KeptOut(known, reason)) => return keep_out(&link, *known, reason),
         Err(reason) => return refuse(&link, reason),
     };
     // An older session of the same source ends first.
     let mut applier = seat.applier.lock();
-    match admit(&mut applier, epoch) {
+    match admit(&mut applier, &comes) {
         Ok(()) => {}
-        Err(NotAdmitted::KeptOut(kept_out, known)) => return keep_out(&link, known, kept_out.to_string()),
+        Err(NotAdmitted::KeptOut(kept_out, known)) => {
+            return keep_out(&link, Some(*known), kept_out.to_string());
+        }
         Err(NotAdmitted::Fault(reason)) => return refuse(&link, reason),
     }
     if let Some(allow) = seat.allow {
@@ -63,34 +69,45 @@ fn give(link: &TargetLink, seat: &ReadingSeat, stopping: &AtomicBool) -> Result<
 
 /// Why a source that has its seat may not take it.
 enum NotAdmitted {
-    KeptOut(KeptOut, Epoch),
+    KeptOut(KeptOut, Box<History>),
     Fault(String),
 }
 
 /// Before anything else of both sides is compared. A stand-in is known from then on, whatever follows.
-fn admit(applier: &mut Applier, epoch: Epoch) -> Result<(), NotAdmitted> {
-    let known = applier.fence();
-    if let (Some(known), Some(kept_out)) = (known, epoch.kept_out_by(known)) {
-        return Err(NotAdmitted::KeptOut(kept_out, known));
+fn admit(applier: &mut Applier, comes: &Comes) -> Result<(), NotAdmitted> {
+    let fault = |what: &str, why: &dyn std::fmt::Display| NotAdmitted::Fault(format!("{what}: {why}"));
+    let state = applier.state().to_owned();
+    let fence = applier.fence();
+    let known = history_of(&state, fence)
+        .map_err(|error| fault("who has written the replica cannot be read on the target", &error))?;
+    if let Some(kept_out) = comes.history.kept_out_by(&known) {
+        comes.is_noted(&state, &kept_out);
+        return Err(NotAdmitted::KeptOut(kept_out, Box::new(known)));
     }
-    if epoch.raises(known) {
-        let highest =
-            known.map_or(Epoch::FIRST, |known| known.number).max(applier.acknowledged().applied.epoch.number);
-        if epoch.number - highest.min(epoch.number) > EPOCHS_RAISED_MAX {
-            return Err(NotAdmitted::Fault(format!(
-                "the source claims epoch {}, and {highest} is the last one that is known here: nothing was changed",
-                epoch.number
-            )));
-        }
-        applier.raise_fence(epoch).map_err(|fault| {
-            NotAdmitted::Fault(format!("the epoch of the source cannot be noted on the target: {fault}"))
-        })?;
+    let epoch = comes.epoch;
+    let highest =
+        fence.map_or(Epoch::FIRST, |known| known.number).max(applier.acknowledged().applied.epoch.number);
+    if epoch.number - highest.min(epoch.number) > EPOCHS_RAISED_MAX {
+        return Err(NotAdmitted::Fault(format!(
+            "the source claims epoch {}, and {highest} is the last one that is known here: nothing was changed",
+            epoch.number
+        )));
+    }
+    let not_noted = "the epoch of the source cannot be noted on the target";
+    if comes.history.last() == Some(epoch) && comes.history != known {
+        keep_history(&state, &comes.history).map_err(|error| fault(not_noted, &error))?;
+    }
+    if epoch.raises(fence) {
+        applier.raise_fence(epoch).map_err(|error| fault(not_noted, &error))?;
     }
     Ok(())
 }
 
-fn keep_out(link: &TargetLink, epoch: Epoch, reason: String) -> Result<String, String> {
-    link.send(TargetMessage::KeptOut { epoch, reason: Text::from_str_cut(&reason) });
+/// `known`: of the replica; `None` where it is not decided who writes it.
+fn keep_out(link: &TargetLink, known: Option<History>, reason: String) -> Result<String, String> {
+    let history = known.unwrap_or_default();
+    let epoch = history.last().unwrap_or_default();
+    link.send(TargetMessage::KeptOut { epoch, history, reason: Text::from_str_cut(&reason) });
     wait_and_close(link, &reason);
     Err(reason)
 }
@@ -109,21 +126,52 @@ fn wait_and_close(link: &TargetLink, reason: &str) {
 
 /// What a source wanted.
 enum Greeted {
-    /// In the epoch of its source.
-    Seated(Seat, Epoch),
+    Seated(Seat, Box<Comes>),
     Reads(ReadingSeat),
     Answered,
-    /// By this epoch; the default one where it is not known yet.
-    KeptOut(Epoch, String),
+    /// By this history; `None` where it is not decided yet who writes.
+    KeptOut(Box<Option<History>>, String),
+    /// Who serves the replica is to let it go first.
+    Refused(String),
+}
+
+/// A source that wants a seat.
+#[derive(Clone, Debug)]
+struct Comes {
+    epoch: Epoch,
+    history: History,
+    /// For people.
+    who: String,
+}
+
+impl Comes {
+    /// Somebody else writes the set: whoever serves the replica here is to know of it, and a person.
+    fn is_noted(&self, state: &Path, kept_out: &KeptOut) {
+        if matches!(kept_out, KeptOut::TwoWriters { .. }) {
+            note_other(state, &OtherWriter::now(self.history.clone(), self.who.clone()));
+        }
+    }
 }
 
 /// Somebody has the replica to serve it in its source's place: the mark says whether that is so already.
-fn kept_out_of_wanted(own: Epoch, fence: Option<Epoch>) -> Greeted {
-    match (own.kept_out_by(fence), fence) {
-        (Some(kept_out), Some(known)) => Greeted::KeptOut(known, kept_out.to_string()),
-        _ => Greeted::KeptOut(Epoch::default(), IS_ABOUT_TO.to_owned()),
+fn kept_out_of_wanted(comes: &Comes, state: &Path, fence: Option<Epoch>) -> Greeted {
+    let known = history_of(state, fence).unwrap_or_else(|_| fence.map(History::of).unwrap_or_default());
+    match comes.history.kept_out_by(&known) {
+        Some(kept_out) => {
+            comes.is_noted(state, &kept_out);
+            Greeted::KeptOut(Box::new(Some(known)), kept_out.to_string())
+        }
+        // Who serves it was stood in for.
+        None if known.last().is_some_and(|own| own.is_outranked_by(comes.epoch)) => {
+            note_other(state, &OtherWriter::now(comes.history.clone(), comes.who.clone()));
+            Greeted::Refused(IS_TOLD.to_owned())
+        }
+        None => Greeted::KeptOut(Box::new(None), IS_ABOUT_TO.to_owned()),
     }
 }
+
+const IS_TOLD: &str = "somebody on the target's host serves the replica in a lower epoch, and is told that this source \
+     writes the set: what was written there is overwritten when it is stopped (standin stop), save it first";
 
 const IS_ABOUT_TO: &str = "somebody on the target's host is about to serve the replica in this source's place, and \
      whether that comes about is not decided yet";
@@ -143,8 +191,8 @@ fn handshake(link: &TargetLink, replicas: &dyn Replicas) -> Result<Greeted, Stri
         {
             link.send(TargetMessage::Holds(holdings));
         }
-        if let Some((set, epoch)) = replicas.stood_in(&peer.key, &name) {
-            link.send(TargetMessage::WrittenIn { set, epoch });
+        if let Some((set, epoch, history)) = replicas.stood_in(&peer.key, &name) {
+            link.send(TargetMessage::WrittenIn { set, epoch, history });
         }
         link.send(about(standing));
         return Ok(Greeted::Answered);
@@ -154,10 +202,15 @@ fn handshake(link: &TargetLink, replicas: &dyn Replicas) -> Result<Greeted, Stri
         let accept = if *accept_bad_data { Accept::Anything } else { Accept::Good };
         return Ok(Greeted::Reads(replicas.read(link, &set_name.to_text(), accept)?));
     }
-    let Greeting { set, name, epoch } = greeting(hello)?;
+    let Greeting { set, name, epoch, history } = greeting(hello)?;
+    let who = link.peer().map_or_else(
+        || "a source in this process".to_owned(),
+        |peer| format!("the source {} at {}", peer.key, peer.address),
+    );
+    let comes = Comes { epoch, history, who };
     match replicas.open(link, set, &name) {
-        Ok(seat) => Ok(Greeted::Seated(seat, epoch)),
-        Err(NoSeat::Wanted(fence)) => Ok(kept_out_of_wanted(epoch, fence)),
+        Ok(seat) => Ok(Greeted::Seated(seat, Box::new(comes))),
+        Err(NoSeat::Wanted { state, fence }) => Ok(kept_out_of_wanted(&comes, &state, fence)),
         Err(NoSeat::Refused(reason)) => Err(reason),
     }
 }
@@ -169,17 +222,20 @@ pub(crate) struct Greeting {
     name: String,
     /// In which it writes.
     epoch: Epoch,
+    /// Of which that is the last one.
+    history: History,
 }
 
 /// What a source asks for.
 ///
 /// Errors: it is refused; one line for both sides.
 pub(crate) fn greeting(hello: SourceMessage) -> Result<Greeting, String> {
-    let SourceMessage::Hello { version_oldest, version, set, set_name, last, .. } = hello else {
+    let SourceMessage::Hello { version_oldest, version, set, set_name, last, history, .. } = hello else {
         return Err("the source did not begin with its greeting".into());
     };
     check_version(version_oldest, version)?;
-    Ok(Greeting { set, name: set_name.to_text(), epoch: last.epoch })
+    let epoch = last.epoch;
+    Ok(Greeting { set, name: set_name.to_text(), epoch, history: history.of_epoch(epoch) })
 }
 
 fn check_version(oldest: u16, newest: u16) -> Result<(), String> {

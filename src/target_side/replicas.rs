@@ -26,12 +26,13 @@ pub use self::wanted::{is_wanted, want};
 use super::clones::Unit;
 use super::options::ServeOptions;
 use super::reading::Accept;
+use super::roles::history_of;
 use super::seat::{Cut, NoSeat, ReadingSeat, Seat, View};
 use super::{Replicas, SharedApplier};
 use crate::apply::stood_in_of;
 use crate::clone::Sessions;
 use crate::link::{Peer, TargetLink, TargetLinkHandle};
-use crate::packet::{DataState, Epoch, Holdings, SetId};
+use crate::packet::{DataState, Epoch, History, Holdings, SetId};
 use crate::pairing::{Book, Direction};
 use crate::preflight::{FsFacts, existing_ancestor};
 use crate::privileges;
@@ -283,7 +284,10 @@ impl Store {
     fn wanted(&self, name: &str, set: SetId) -> NoSeat {
         match self.stood_in_on_disk(name) {
             Some((own, _)) if own != set => NoSeat::Refused(self.other_set(name, own, set)),
-            stood_in => NoSeat::Wanted(stood_in.map(|(_, epoch)| epoch)),
+            stood_in => NoSeat::Wanted {
+                state: self.options.own_state().join(name),
+                fence: stood_in.map(|(_, epoch)| epoch),
+            },
         }
     }
 
@@ -344,9 +348,11 @@ impl Replicas for Store {
         self.take_seat(name, set, link)
     }
 
-    fn stood_in(&self, peer: &Fingerprint, name: &str) -> Option<(SetId, Epoch)> {
+    fn stood_in(&self, peer: &Fingerprint, name: &str) -> Option<(SetId, Epoch, History)> {
         self.book.grant(peer, name)?;
-        self.stood_in_on_disk(name)
+        let (set, epoch) = self.stood_in_on_disk(name)?;
+        let history = history_of(&self.options.own_state().join(name), Some(epoch));
+        Some((set, epoch, history.unwrap_or_else(|_| History::of(epoch))))
     }
 
     fn holdings(&self, name: &str) -> Option<Holdings> {

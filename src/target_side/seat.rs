@@ -1,5 +1,6 @@
 //! A session's seat at a replica: what others may see of it while it runs, and how they end it.
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -27,8 +28,12 @@ pub struct Seat {
 #[derive(Debug)]
 pub enum NoSeat {
     Refused(String),
-    /// Somebody else serves the replica, or is about to. It was stood in for in this epoch.
-    Wanted(Option<Epoch>),
+    /// Somebody else serves the replica, or is about to. What is kept of it is there; it was stood in for in this
+    /// epoch.
+    Wanted {
+        state: PathBuf,
+        fence: Option<Epoch>,
+    },
 }
 
 impl From<String> for NoSeat {

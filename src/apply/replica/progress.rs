@@ -150,12 +150,16 @@ pub struct Resting {
     pub data: DataState,
     /// Why it is bad.
     pub reason: Option<String>,
+    /// In which it was stood in for.
+    pub fence: Option<Epoch>,
 }
 
 /// How a replica was left. Nothing is changed.
 pub fn resting(state: &Path) -> io::Result<Option<Resting>> {
     let record = SlotFile::<Record>::read(&state.join("slot"))?;
-    Ok(record.map(|Record { set, durable, data, reason, .. }| Resting { set, durable, data, reason }))
+    let resting =
+        |Record { set, durable, data, reason, fence, .. }| Resting { set, durable, data, reason, fence };
+    Ok(record.map(resting))
 }
 
 /// See the module.

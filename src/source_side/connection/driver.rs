@@ -33,8 +33,8 @@ use crate::control::{AsideStatus, MirrorStatus, unix_ms};
 use crate::limits::{QUEUE_FULL_LOOKS, QUEUE_FULL_LOOKS_DISK};
 use crate::link::{LostBy, SourceEvent};
 use crate::packet::{
-    Features, OrphanCounts, Position, ReplicaProof, Sequence, SourceClock, SourceMessage, Text, WIRE_VERSION,
-    WIRE_VERSION_OLDEST,
+    Features, History, OrphanCounts, Position, ReplicaProof, Sequence, SourceClock, SourceMessage, Text,
+    WIRE_VERSION, WIRE_VERSION_OLDEST,
 };
 use crate::queue::{CursorId, Queue, Reader};
 use crate::resync::{CopyError, Pace};
@@ -376,6 +376,7 @@ impl<S: Surroundings> Driver<S> {
             set_name: Text::from_str_cut(&self.settings.set_name),
             last: self.queue.last(),
             oldest: self.queue.oldest(),
+            history: self.settings.roles.own.clone(),
         });
     }
 
@@ -496,7 +497,7 @@ impl<S: Surroundings> Driver<S> {
         }
         let last = self.queue.last();
         if let (Some(known), Some(kept_out)) = (proof.stood_in(), last.epoch.kept_out_by(proof.stood_in())) {
-            return self.kept_out(known, kept_out.to_string());
+            return self.kept_out(known, History::of(known), kept_out.to_string());
         }
         let said = self.shared.report.lock().durable;
         let is_ours = proof.applied.same_history(&last);

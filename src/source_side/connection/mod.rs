@@ -41,6 +41,7 @@ use crate::packet::{
 };
 use crate::queue::{CursorId, Haste, Queue};
 use crate::resync::{CheckOrder, CopyProgress};
+use crate::source_side::roles::Roles;
 use crate::target_side::clones::Unit;
 use crate::words::{
     Compression, CopyMode, DeleteLimit, HashKind, LimitPlan, Order, Origin, OrphanRules, Rate, SchedulePlan,
@@ -76,6 +77,8 @@ pub struct Settings {
     pub divergence: Arc<Divergence>,
     /// Where it is noted that somebody else writes the set.
     pub fence: Arc<Fence>,
+    /// Who else writes it, as one of two.
+    pub roles: Arc<Roles>,
     /// Until when targets had everything.
     pub marks: Arc<Marks>,
     /// Somebody may have changed something past the mount since it was in line.

@@ -32,7 +32,11 @@ fn only_a_higher_epoch_within_reason_fences() {
     ] {
         let scene = Scene::new();
         let epoch = if number == 0 { Epoch::default() } else { Epoch { number, writer: 9 } };
-        scene.say(TargetMessage::KeptOut { epoch, reason: Text::from_str_cut("so it says") });
+        scene.say(TargetMessage::KeptOut {
+            epoch,
+            history: History::of(epoch),
+            reason: Text::from_str_cut("so it says"),
+        });
         let report = scene.connection.wait(Instant::now() + LONG, |report| report.fault == Some(fault));
         assert_eq!(report.fault, Some(fault), "epoch {number}: {}", report.reason);
         let told_by = scene.connection.target.to_string();

@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::packet::DataState;
 use crate::pairing::Known;
 use crate::store;
-use crate::target_side::{is_wanted, known_age};
+use crate::target_side::{history_of, is_wanted, known_age};
 use crate::words::{BadData, ProtectOptions, Target};
 
 /// What is seen of a replica, and everything for which a stand-in with it would be refused.
@@ -43,7 +43,8 @@ pub fn foresee(options: &ProtectOptions) -> Result<Foreseen, Failure> {
         .ok_or_else(|| unreadable(&io::Error::other("nothing was ever noted there")))?;
     let root = File::open(options.tree()).map_err(|error| unreadable(&error))?;
     let fence = stood_in_of(&root, &state).map_err(|error| unreadable(&error))?.map(|(_, fence)| fence);
-    let known = record::Known { set: resting.set, fence, applied: resting.durable.epoch };
+    let history = history_of(&state, fence).map_err(|error| unreadable(&error))?;
+    let known = record::Known { set: resting.set, fence, applied: resting.durable, history };
     let record = options.set_state().join("set.json");
     let record: Option<SetRecord> = store::read_json(&record).map_err(|error| unreadable(&error))?;
     let own = record.as_ref().filter(|record| record.set == known.set);
@@ -77,7 +78,7 @@ pub fn foresee(options: &ProtectOptions) -> Result<Foreseen, Failure> {
         }
     }
     let highest = own.map_or_else(
-        || known.applied.number.max(fence.map_or(0, |fence| fence.number)).max(1),
+        || known.applied.epoch.number.max(fence.map_or(0, |fence| fence.number)).max(1),
         |own| own.highest_epoch(&known),
     );
     let age = known_age(&state, resting.data, &resting.durable, &resting.durable);

@@ -14,6 +14,7 @@ mod following;
 mod foresight;
 mod holder;
 mod ids;
+mod keeping;
 #[cfg(test)]
 mod tests;
 
@@ -22,30 +23,34 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use self::ids::{IdsOfReplica, Noted};
 use super::embedded::replica_state;
 use super::record::{FencedRecord, Known, SetState, StateError};
 use super::startup::{NOTHING_MOUNTED, io_failure};
 use crate::apply::{Applier, OpenError, Places, Replica, fence_of, known_of, set_of};
+use crate::control::unix_ms;
 use crate::failpoint;
 use crate::failure::Failure;
 use crate::limits::{REPLICA_LET_GO_PATIENCE, REPLICA_LET_GO_POLL};
 use crate::packet::{DataState, Epoch, Ids};
 use crate::place::Place;
-use crate::target_side::{serve_state, want};
+use crate::target_side::{forget_other, history_of, keep_history, serve_state, want};
 use crate::words::{BadData, ProtectOptions};
 
 pub use self::following::{Following, Taken, Unfollowed};
 pub use self::foresight::{Foreseen, Seen, foresee};
 pub use self::holder::check;
+pub use self::keeping::{KeptHistory, keep};
 
 const LEFT_ALONE: &str = "Nothing is mounted; the replica is as it was.";
 
 /// Who stands in with a replica. Nobody else gets it as long as this lives.
 pub struct StandIn {
     pub ids: Ids,
+    /// Of the replica.
+    pub state: PathBuf,
     _wanted: File,
 }
 
@@ -71,7 +76,10 @@ impl StandIn {
         let state = find_state(options)?;
         let (wanted, mut replica) = take(options, &state)?;
         holder::wait_until_let_go(options)?;
-        let known = Known { set: replica.set(), fence: replica.fence(), applied: replica.applied().epoch };
+        if options.start_unconfirmed {
+            forget_other(&state).map_err(|error| io_failure("what was noted of others stays", &error))?;
+        }
+        let known = known(&replica, &state)?;
         if options.stand_in.is_none() {
             refuse_kept_out(options.tree(), set.record.epoch, known.fence)?;
         }
@@ -92,15 +100,22 @@ impl StandIn {
             follower.taken(&Taken::of(&replica, &state))?;
             set.stand_in(&known, noted.newest_birth).map_err(|error| other_set(options, &error))?;
         }
-        raise(set, &mut replica)?;
+        raise(set, &mut replica, &state)?;
         follower.raised(set.record.epoch, goes_on);
         let ids = Ids::kept(set.record.birth_epoch(), Arc::new(IdsOfReplica::new(replica, noted)));
-        Ok(Some(StandIn { ids, _wanted: wanted }))
+        Ok(Some(StandIn { ids, state, _wanted: wanted }))
     }
 }
 
+/// What a replica that was taken says of itself.
+fn known(replica: &Replica, state: &Path) -> Result<Known, Failure> {
+    let history = history_of(state, replica.fence())
+        .map_err(|error| io_failure("who has written the replica cannot be read", &error))?;
+    Ok(Known { set: replica.set(), fence: replica.fence(), applied: replica.applied(), history })
+}
+
 /// The record first: a fence whose writer nobody knows would keep everybody out.
-fn raise(set: &SetState, replica: &mut Replica) -> Result<(), Failure> {
+fn raise(set: &SetState, replica: &mut Replica, state: &Path) -> Result<(), Failure> {
     let failed = |error: &io::Error| io_failure("the epoch cannot be raised", error);
     let at = |place| failpoint::at(place).map_err(|error| failed(&error));
     at("stand-in record")?;
@@ -108,10 +123,21 @@ fn raise(set: &SetState, replica: &mut Replica) -> Result<(), Failure> {
     at("stand-in fence")?;
     let epoch = set.record.epoch;
     if epoch.raises(replica.fence()) {
-        replica.raise_fence(epoch).map_err(|fault| failed(&io::Error::other(fault.to_string())))?;
+        keep_history(state, &set.record.history).map_err(|error| failed(&error))?;
+        raise_fence(replica, epoch)?;
         log::info!("stands in for the source of set {} in epoch {}", set.record.set, epoch.number);
     }
     Ok(())
+}
+
+fn raise_fence(replica: &mut Replica, epoch: Epoch) -> Result<(), Failure> {
+    replica
+        .raise_fence(epoch)
+        .map_err(|fault| io_failure("the epoch cannot be raised", &io::Error::other(fault.to_string())))
+}
+
+fn now_ms() -> u64 {
+    unix_ms(SystemTime::now())
 }
 
 /// Where what is known of the replica is: with the target daemon of this host, or with a set whose embedded

@@ -14,6 +14,7 @@ fn greeted(scene: &mut Scene, number: u32, writer: u64) -> TargetMessage {
         set_name: Text::from_str_cut("one"),
         last: Position::origin(Epoch { number, writer }, Incarnation(writer)),
         oldest: Sequence(1),
+        history: History::of(Epoch { number, writer }),
     });
     scene.message(|message| {
         matches!(
@@ -31,7 +32,7 @@ fn a_source_of_a_lower_epoch_is_kept_out_for_good() {
     let mut expect =
         |number, writer, kept_out: Option<&str>| match (greeted(&mut scene, number, writer), kept_out) {
             (TargetMessage::Welcome { .. }, None) => {}
-            (TargetMessage::KeptOut { epoch, reason }, Some(why)) => {
+            (TargetMessage::KeptOut { epoch, reason, .. }, Some(why)) => {
                 assert!(reason.to_text().contains(why) && epoch.number >= number, "{epoch:?}: {reason:?}");
             }
             (answer, _) => panic!("epoch {number} of {writer}: {answer:?}"),

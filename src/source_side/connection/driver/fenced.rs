@@ -4,14 +4,19 @@ use super::super::surroundings::Surroundings;
 use super::Driver;
 use crate::connection::{Event, Jitter};
 use crate::intercept::Fenced;
-use crate::packet::Epoch;
+use crate::packet::{Epoch, History, Meeting};
+use crate::target_side::OtherWriter;
 
 impl<S: Surroundings> Driver<S> {
     /// Nothing is copied there, and nothing is tried in its place. In an epoch that is known a person has to act;
     /// one that is not known yet may never come.
-    pub(super) fn kept_out(&mut self, known: Epoch, reason: String) {
+    pub(super) fn kept_out(&mut self, known: Epoch, history: History, reason: String) {
         let is_decided = known != Epoch::default();
-        self.fence_off(known);
+        let met = self.settings.target.to_string();
+        match self.settings.roles.own.meets(&history) {
+            Meeting::TwoWriters => drop(self.settings.roles.hear(OtherWriter::now(history, met))),
+            Meeting::StoodInFor | Meeting::TakenIn => self.fence_off(known),
+        }
         if self.machine.attempts() == 0 {
             let level = if is_decided { log::Level::Error } else { log::Level::Warn };
             log::log!(level, "connection {} to {}: {reason}", self.settings.id, self.settings.target);
@@ -23,8 +28,7 @@ impl<S: Surroundings> Driver<S> {
         });
     }
 
-    /// Turns the directory read-only, at once. Two of one epoch are for a person to decide about, and an epoch out
-    /// of all reason is no epoch.
+    /// Turns the directory read-only, at once. An epoch out of all reason is no epoch.
     fn fence_off(&mut self, known: Epoch) {
         if !self.queue.last().epoch.is_outranked_by(known) {
             return;

@@ -18,7 +18,9 @@ impl<S: Surroundings> Driver<S> {
             TargetMessage::Refused { reason } => {
                 self.lost(LostBy::Refusal, format!("refused by the target: {}", reason.to_text()));
             }
-            TargetMessage::KeptOut { epoch, reason } => self.kept_out(epoch, reason.to_text()),
+            TargetMessage::KeptOut { epoch, history, reason } => {
+                self.kept_out(epoch, history.of_epoch(epoch), reason.to_text());
+            }
             TargetMessage::Acknowledge { applied, durable, .. } => self.acknowledge(applied, durable),
             TargetMessage::Wanted { listing, objects } => {
                 self.hear_of_copy(Answer::Wanted(Wanted { listing, objects }));

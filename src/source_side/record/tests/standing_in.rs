@@ -11,7 +11,12 @@ fn a_stand_in_goes_on_only_where_its_fence_is() {
         SetState::open(dir.path(), Path::new("/srv"), &found(Label::None, dir.path()), Stranger::Refuse)
             .unwrap();
     let (set, first) = (state.record.set, state.record.epoch);
-    let known = |fence| Known { set, fence, applied: first };
+    let known = |fence| Known {
+        set,
+        fence,
+        applied: Position::origin(first, Incarnation(1)),
+        history: History::default(),
+    };
     state.stand_in(&known(None), 7).unwrap();
     let raised = state.record.epoch;
     assert_eq!((raised.number, state.record.birth_epoch()), (2, 8));
@@ -39,7 +44,12 @@ fn what_was_heard_of_a_higher_epoch_is_raised_above() {
         SetState::open(dir.path(), Path::new("/srv"), &found(Label::None, dir.path()), Stranger::Refuse)
             .unwrap();
     let (set, first) = (state.record.set, state.record.epoch);
-    let known = |fence| Known { set, fence, applied: first };
+    let known = |fence| Known {
+        set,
+        fence,
+        applied: Position::origin(first, Incarnation(1)),
+        history: History::default(),
+    };
     state.stand_in(&known(None), 1).unwrap();
     let own = state.record.epoch;
     let home = Epoch { number: 3, writer: 5 };
@@ -65,7 +75,8 @@ fn a_stand_in_that_was_cut_off_begins_again() {
     let unmarked = found(Label::None, tree.path());
     let mut first = SetState::open(state.path(), tree.path(), &unmarked, Stranger::Refuse).unwrap();
     let set = first.record.set;
-    let known = Known { set, fence: None, applied: first.record.epoch };
+    let applied = Position::origin(first.record.epoch, Incarnation(1));
+    let known = Known { set, fence: None, applied, history: History::default() };
     first.stand_in(&known, 1).unwrap();
     first.save().unwrap();
     drop(first);

@@ -1,0 +1,14 @@
+//! Bounds of changes of role.
+
+use std::time::Duration;
+
+/// How far the epoch of a source may be above what its target knows: more changes of role than anybody makes,
+/// and few enough that a source which lies about its own cannot use them up for all others.
+pub const EPOCHS_RAISED_MAX: u32 = 1 << 16;
+
+/// Epochs of a history that are named, 64 bytes each: two hosts that part and meet again have raised fewer between.
+pub const EPOCHS_KEPT_MAX: usize = 32;
+
+/// How often a source that stands in looks for what the target daemon of its replica has noted of others: as soon as
+/// people see it.
+pub const OTHERS_LOOK_EVERY: Duration = Duration::from_secs(1);
