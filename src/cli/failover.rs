@@ -71,7 +71,7 @@ pub(super) fn run(common: &Common, args: &Failover) -> Outcome {
     check(args)?;
     let (started, since) = (SystemTime::now(), Instant::now());
     let place = preflight::place(common, args)?;
-    let place = preflight::wait_for_silence(common, args, place)?;
+    let place = preflight::call(place);
     let options = options(common, args, &place.directory)?;
     if !args.dry_run && Journal::is_busy(&options.state, &options.name) {
         return Err(busy());
@@ -84,6 +84,7 @@ pub(super) fn run(common: &Common, args: &Failover) -> Outcome {
         output::text(&found.text(&options));
     }
     confirm(common, args)?;
+    preflight::end_silent(&place)?;
     let failed = |error: &std::io::Error| no_state(&options, error);
     let (journal, left) =
         Journal::open(&options.state, &options.name).map_err(|error| failed(&error))?.ok_or_else(busy)?;

@@ -11,15 +11,16 @@ use std::time::Duration;
 use super::clones::{ClonesRequest, ReplicaClones};
 use super::configuration::{ConfigurationReport, ReloadReport};
 use super::message::{
-    ChangedConnection, ConnectionChange, Invite, Invited, Paired, Request, Response, Revoke, RulesReport,
-    StopMode, StopReport, SyncReport, VerifyReport, VerifyRequest, WaitFor, WaitSync,
+    CallSource, CalledSource, ChangedConnection, ConnectionChange, Invite, Invited, Paired, Request,
+    Response, Revoke, RulesReport, StopMode, StopReport, SyncReport, VerifyReport, VerifyRequest, WaitFor,
+    WaitSync,
 };
 use super::orphans::{OrphansRequest, ReplicaOrphans};
 use super::presence::{FileReport, FilesRequest};
 use super::status::Status;
 use crate::events::{Page, Series};
 use crate::failure::Failure;
-use crate::limits::{CLOSE_FLUSH, CONTROL_ANSWER, CONTROL_RESPONSE_LEN_MAX};
+use crate::limits::{CALLED_SOURCE_ANSWERS, CLOSE_FLUSH, CONTROL_ANSWER, CONTROL_RESPONSE_LEN_MAX};
 use crate::sys::proc_path;
 
 /// A connection to a daemon's control socket.
@@ -113,6 +114,15 @@ impl Client {
     pub fn orphans(&mut self, orphans: OrphansRequest) -> Result<Vec<ReplicaOrphans>, ClientError> {
         match self.ask(&Request::Orphans { orphans }, None)? {
             Response::Orphans { replicas } => Ok(replicas),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Blocks until the source is heard, or counts as silent.
+    pub fn call_source(&mut self, call: CallSource) -> Result<Option<CalledSource>, ClientError> {
+        let patience = CONTROL_ANSWER + CALLED_SOURCE_ANSWERS;
+        match self.ask(&Request::CallSource { call }, Some(patience))? {
+            Response::CallSource { called } => Ok(called),
             other => Err(unexpected(&other)),
         }
     }
@@ -244,6 +254,7 @@ fn unexpected(response: &Response) -> ClientError {
         Response::Connection { .. } => "connection",
         Response::Verify { .. } => "verify",
         Response::Orphans { .. } => "orphans",
+        Response::CallSource { .. } => "call_source",
         Response::Clones { .. } => "clones",
         Response::Rules { .. } => "rules",
         Response::Reload { .. } => "reload",

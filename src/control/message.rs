@@ -48,6 +48,10 @@ pub enum Request {
     Orphans {
         orphans: OrphansRequest,
     },
+    /// Of a target: the source of a replica is to say something.
+    CallSource {
+        call: CallSource,
+    },
     /// Of whoever holds replicas: copies of them as of one moment.
     Clones {
         clones: ClonesRequest,
@@ -87,6 +91,7 @@ pub enum Response {
     Connection { changed: Box<ChangedConnection> },
     Verify { report: Box<VerifyReport> },
     Orphans { replicas: Vec<ReplicaOrphans> },
+    CallSource { called: Option<CalledSource> },
     Clones { replicas: Vec<ReplicaClones> },
     Rules { report: RulesReport },
     Reload { report: ReloadReport },
@@ -206,6 +211,25 @@ pub struct Found {
     pub path: PathBuf,
     /// Bytes of content that differ, in whole blocks, or are missing or too many.
     pub bytes: u64,
+}
+
+/// Which source is called, or ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallSource {
+    /// Name of the replica.
+    pub replica: String,
+    /// It was called so many milliseconds ago: where nothing was heard of it since, its connection is ended, because
+    /// somebody stands in for it. Nobody is called again.
+    pub end_silent_for_ms: Option<u64>,
+}
+
+/// What came of it; none where no source works on the replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CalledSource {
+    pub answered: bool,
+    /// Its connection.
+    pub ended: bool,
+    pub waited_ms: u64,
 }
 
 /// Who is invited to what.

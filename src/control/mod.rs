@@ -33,9 +33,9 @@ pub use configuration::{ConfigurationReport, ReloadReport, change_text, values_t
 pub use find::{Answer, Daemon, daemons, heard};
 pub use health::{Finding, Severity};
 pub use message::{
-    ChangedConnection, ConnectionChange, Found, Invite, Invited, Paired, Request, Response, Revoke,
-    RulesReport, StopMode, StopReport, SyncReport, SyncedConnection, VerifyReport, VerifyRequest, WaitFor,
-    WaitSync,
+    CallSource, CalledSource, ChangedConnection, ConnectionChange, Found, Invite, Invited, Paired, Request,
+    Response, Revoke, RulesReport, StopMode, StopReport, SyncReport, SyncedConnection, VerifyReport,
+    VerifyRequest, WaitFor, WaitSync,
 };
 pub use orphans::{OrphanStatus, OrphansRequest, PathText, RemoveOrphans, RemovedOrphans, ReplicaOrphans};
 pub use presence::{FileKind, FileOnTarget, FileReport, FileState, FilesRequest, Verdict};

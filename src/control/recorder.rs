@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::{Condvar, Mutex};
 
 use super::clones::{CloneRequest, ClonesRequest};
-use super::message::{ConnectionChange, Request, Response, StopMode};
+use super::message::{CallSource, ConnectionChange, Request, Response, StopMode};
 use super::moments::moments;
 use super::orphans::OrphansRequest;
 use super::server::Handler;
@@ -214,6 +214,7 @@ pub(super) fn words_of(request: &Request) -> Option<String> {
         | Request::Configuration
         | Request::Events { .. }
         | Request::History
+        | Request::CallSource { call: CallSource { end_silent_for_ms: None, .. } }
         | Request::Orphans { orphans: OrphansRequest { remove: None, .. } }
         | Request::Clones { clones: ClonesRequest { what: CloneRequest::List, .. } } => None,
         Request::Stop { mode: StopMode::Orderly } => Some("stop".into()),
@@ -222,6 +223,7 @@ pub(super) fn words_of(request: &Request) -> Option<String> {
             Some([change_words(change), which.clone().unwrap_or_default()].join(" ").trim_end().to_owned())
         }
         Request::Verify { verify } => verify.repair.then(|| "verify --repair".into()),
+        Request::CallSource { call } => Some(format!("failover {}", call.replica)),
         Request::Orphans { .. } => Some("orphans remove".into()),
         Request::Clones { clones } => match &clones.what {
             CloneRequest::List => None,

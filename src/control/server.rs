@@ -23,8 +23,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::clones::{ClonesRequest, ReplicaClones};
 use super::configuration::{ConfigurationReport, ReloadReport};
 use super::message::{
-    ChangedConnection, ConnectionChange, Invite, Invited, Paired, Request, Response, Revoke, RulesReport,
-    StopMode, StopReport, SyncReport, VerifyReport, VerifyRequest, WaitFor, WaitSync,
+    CallSource, CalledSource, ChangedConnection, ConnectionChange, Invite, Invited, Paired, Request,
+    Response, Revoke, RulesReport, StopMode, StopReport, SyncReport, VerifyReport, VerifyRequest, WaitFor,
+    WaitSync,
 };
 use super::orphans::{OrphansRequest, ReplicaOrphans};
 use super::presence::{FileReport, FilesRequest};
@@ -72,6 +73,11 @@ pub trait Handler: Send + Sync {
 
     /// Shows or removes what lies beside replicas; blocks until it is done, or nobody waits any more.
     fn orphans(&self, _: &OrphansRequest, _: &Caller<'_>) -> Result<Vec<ReplicaOrphans>, Failure> {
+        Err(no_target())
+    }
+
+    /// Whether the source of a replica is heard now; `None`: none works on it. Blocks for seconds at most.
+    fn call_source(&self, _: &CallSource) -> Result<Option<CalledSource>, Failure> {
         Err(no_target())
     }
 
@@ -389,6 +395,9 @@ impl Shared {
                 .map(|report| Response::Verify { report: Box::new(report) }),
             Request::Orphans { orphans } => {
                 self.handler.orphans(&orphans, caller).map(|replicas| Response::Orphans { replicas })
+            }
+            Request::CallSource { call } => {
+                self.handler.call_source(&call).map(|called| Response::CallSource { called })
             }
             Request::Clones { clones } => {
                 self.handler.clones(&clones).map(|replicas| Response::Clones { replicas })

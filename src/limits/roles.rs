@@ -9,6 +9,13 @@ pub const EPOCHS_RAISED_MAX: u32 = 1 << 16;
 /// Epochs of a history that are named, 64 bytes each: two hosts that part and meet again have raised fewer between.
 pub const EPOCHS_KEPT_MAX: usize = 32;
 
+/// A source that is called answers within this, or counts as silent where somebody wants to stand in for it: a round
+/// trip of milliseconds, lost several times over, and a host that is busy. With it a failover serves within 5 s.
+pub const CALLED_SOURCE_ANSWERS: Duration = Duration::from_secs(2);
+
+/// How often a target daemon looks whether somebody wants to stand in with a replica: an open and a lock each.
+pub const WANTED_LOOK_EVERY: Duration = Duration::from_millis(200);
+
 /// How often a source that stands in looks for what the target daemon of its replica has noted of others: as soon as
 /// people see it.
 pub const OTHERS_LOOK_EVERY: Duration = Duration::from_secs(1);

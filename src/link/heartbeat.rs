@@ -1,17 +1,22 @@
 //! Heartbeats: a byte each interval from the source, sent back by the target. Whoever hears
-//! nothing for [`HEARTBEATS_MISSED`] intervals ends the connection.
+//! nothing for [`HEARTBEATS_MISSED`] intervals ends the connection. A target that wants to know sooner calls: the
+//! source answers at once, from the thread of its links, whatever its packets wait for.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use quinn::Connection;
+use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::ending::End;
 use crate::limits::HEARTBEATS_MISSED;
 
 const BEAT: [u8; 1] = [1];
+
+/// From a target: to be answered with a beat, at once.
+const CALL: [u8; 1] = [2];
 
 /// When the peer was last heard.
 #[derive(Clone, Debug)]
@@ -57,7 +62,14 @@ pub(super) async fn beat(connection: Connection, every: Duration, heard: Heard) 
         tokio::select! {
             biased;
             read = receive.read(&mut answer) => match read {
-                Ok(Some(_)) => heard.again(),
+                Ok(Some(len)) => {
+                    heard.again();
+                    if answer[..len].contains(&CALL[0])
+                        && let Err(error) = send.write_all(&BEAT).await
+                    {
+                        return error.into();
+                    }
+                }
                 Ok(None) => return End::Fault("the peer ended the heartbeats".into()),
                 Err(error) => return error.into(),
             },
@@ -69,8 +81,8 @@ pub(super) async fn beat(connection: Connection, every: Duration, heard: Heard) 
     }
 }
 
-/// The target's side: waits for the source's stream, answers until the end.
-pub(super) async fn answer(connection: Connection, every: Duration, heard: Heard) -> End {
+/// The target's side: waits for the source's stream, answers until the end; calls when it is asked to.
+pub(super) async fn answer(connection: Connection, every: Duration, heard: Heard, call: Arc<Notify>) -> End {
     let limit = every * HEARTBEATS_MISSED;
     let (mut send, mut receive) = match timeout(limit, connection.accept_bi()).await {
         Ok(Ok(streams)) => streams,
@@ -80,16 +92,20 @@ pub(super) async fn answer(connection: Connection, every: Duration, heard: Heard
     heard.again();
     let mut beats = [0; 64];
     loop {
-        tokio::select! {
+        let says = tokio::select! {
             biased;
             read = receive.read(&mut beats) => match read {
-                Ok(Some(_)) => heard.again(),
+                Ok(Some(_)) => {
+                    heard.again();
+                    BEAT
+                }
                 Ok(None) => return End::Fault("the peer ended the heartbeats".into()),
                 Err(error) => return error.into(),
             },
             end = heard.silence(limit) => return end,
-        }
-        if let Err(error) = send.write_all(&BEAT).await {
+            () = call.notified() => CALL,
+        };
+        if let Err(error) = send.write_all(&says).await {
             return error.into();
         }
     }

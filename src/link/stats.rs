@@ -5,6 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use quinn::Connection;
 use serde::Serialize;
+use tokio::sync::Notify;
 
 use super::heartbeat::Heard;
 
@@ -30,6 +31,8 @@ pub struct LinkStats {
 pub(super) struct Meter {
     state: Arc<Mutex<State>>,
     pub(super) heard: Heard,
+    /// The peer is to say something at once.
+    pub(super) call: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -42,7 +45,7 @@ struct State {
 
 impl Meter {
     pub(super) fn new() -> Meter {
-        Meter { state: Arc::default(), heard: Heard::now() }
+        Meter { state: Arc::default(), heard: Heard::now(), call: Arc::default() }
     }
 
     pub(super) fn set_small(&self, connection: Connection) {

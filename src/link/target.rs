@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
@@ -158,7 +159,33 @@ impl TargetLinkHandle {
     pub fn stats(&self) -> LinkStats {
         self.0.stats()
     }
+
+    /// Calls the source, again and again, until it is heard; whether it was, within this time.
+    pub fn call(&self, patience: Duration) -> bool {
+        let Way::Network { meter, .. } = &self.0 else { return true };
+        let began = Instant::now();
+        for round in 0u32.. {
+            let waited = began.elapsed();
+            if meter.heard.age() < waited {
+                return true;
+            }
+            if waited >= patience {
+                break;
+            }
+            if round.is_multiple_of(CALLS_APART) {
+                meter.call.notify_one();
+            }
+            std::thread::sleep(CALL_LOOK);
+        }
+        false
+    }
 }
+
+/// How often it is looked whether a called source was heard: a round trip of a near one.
+const CALL_LOOK: Duration = Duration::from_millis(5);
+
+/// So many looks are between two calls.
+const CALLS_APART: u32 = 50;
 
 /// What is to be sent to the source, once somebody says so.
 #[derive(Default)]
@@ -240,7 +267,12 @@ impl AcceptedSession {
         let AcceptedSession { small, control: (send, receive), frames, events, meter, .. } = self;
         let mut parts = JoinSet::new();
         self.outbox.spawn(&mut parts, send);
-        parts.spawn(heartbeat::answer(small, self.heartbeat_interval, meter.heard.clone()));
+        parts.spawn(heartbeat::answer(
+            small,
+            self.heartbeat_interval,
+            meter.heard.clone(),
+            meter.call.clone(),
+        ));
         let start = Start { welcome: self.welcome, back: self.back };
         parts.spawn(serve_packets(packets, start, meter.clone(), self.pool, frames.clone()));
         let messages = control::receive(receive, events.clone(), TargetEvent::Message);

@@ -479,6 +479,24 @@ fn a_cut_network_is_noticed_by_both_sides() {
     assert!(matches!(pair.target.frames().recv(LONG), Received::Closed { .. }));
 }
 
+/// A target that wanted to know waited for heartbeats to be missed.
+#[test]
+fn a_source_that_is_called_is_heard_at_once_or_silent() {
+    let (pair, proxy) = pair_behind_proxy(Duration::from_secs(600));
+    wait_for(|| pair.target.stats().heartbeat_age_ms > 100);
+    for _ in 0..3 {
+        assert!(pair.target.handle().call(LONG), "it lives");
+    }
+    // Nothing of its packets is waited for.
+    proxy.cut_large.store(true, SeqCst);
+    assert!(pair.target.handle().call(LONG), "it lives");
+    proxy.cut_small.store(true, SeqCst);
+    // What was under way may still come.
+    wait_for(|| !pair.target.handle().call(Duration::from_millis(200)));
+    proxy.cut_small.store(false, SeqCst);
+    assert!(pair.target.handle().call(LONG), "it is there again");
+}
+
 /// Heartbeats that stop end the link though packets still come through.
 #[test]
 fn lost_heartbeats_are_noticed_while_packets_flow() {

@@ -21,9 +21,9 @@ use super::options::ServeOptions;
 use super::replicas::{Resting, Store, able};
 use super::{TargetServer, clones, orphans, reload, status};
 use crate::control::{
-    Caller, ClonesRequest, ConfigurationReport, Handler, Invite, Invited, OrphansRequest, Paired, Phase,
-    ProcessMeter, ReloadReport, ReplicaClones, ReplicaOrphans, Revoke, Server, Status, StopMode, StopReport,
-    SyncReport, WaitSync, ask, unix_ms,
+    CallSource, CalledSource, Caller, ClonesRequest, ConfigurationReport, Handler, Invite, Invited,
+    OrphansRequest, Paired, Phase, ProcessMeter, ReloadReport, ReplicaClones, ReplicaOrphans, Revoke, Server,
+    Status, StopMode, StopReport, SyncReport, WaitSync, ask, unix_ms,
 };
 use crate::failure::Failure;
 use crate::limits::{CONTROL_ANSWER, INVITATION_TIME_MAX};
@@ -294,6 +294,10 @@ impl Handler for Daemon {
             orphans::answer((name, &self.store.directory(name)), request, &|| !caller.is_gone())
         };
         names.iter().map(of).collect()
+    }
+
+    fn call_source(&self, call: &CallSource) -> Result<Option<CalledSource>, Failure> {
+        Ok(self.store.call(call))
     }
 
     fn clones(&self, request: &ClonesRequest) -> Result<Vec<ReplicaClones>, Failure> {

@@ -14,7 +14,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 
@@ -31,6 +31,8 @@ use super::seat::{Cut, NoSeat, ReadingSeat, Seat, View};
 use super::{Replicas, SharedApplier};
 use crate::apply::stood_in_of;
 use crate::clone::Sessions;
+use crate::control::{CallSource, CalledSource};
+use crate::limits::CALLED_SOURCE_ANSWERS;
 use crate::link::{Peer, TargetLink, TargetLinkHandle};
 use crate::packet::{DataState, Epoch, History, Holdings, SetId};
 use crate::pairing::{Book, Direction};
@@ -196,6 +198,28 @@ impl Store {
                 *held = Held::Closed { set: *set, problem: STANDS_IN.to_owned() };
             }
         }
+    }
+
+    /// Whether the source that works on a replica answers a call; `None`: none does. One that was called before, and
+    /// is still silent, may be ended.
+    pub fn call(&self, request: &CallSource) -> Option<CalledSource> {
+        let began = Instant::now();
+        let (link, cut) = match self.held.lock().get(&request.replica)? {
+            Held::Open(Open { live: Some(live), .. }) => (live.link.clone(), live.cut.clone()),
+            Held::Open(_) | Held::Closed { .. } => return None,
+        };
+        let answered = match request.end_silent_for_ms {
+            None => link.call(CALLED_SOURCE_ANSWERS),
+            Some(silent_ms) => link.stats().heartbeat_age_ms < silent_ms,
+        };
+        let ended = !answered && request.end_silent_for_ms.is_some();
+        if ended {
+            let reason = "it was called, and was silent: somebody on this host stands in for it";
+            log::warn!("the source of '{}': {reason}", request.replica);
+            cut.cut(reason);
+            link.close(reason);
+        }
+        Some(CalledSource { answered, ended, waited_ms: began.elapsed().as_millis() as u64 })
     }
 
     pub fn show(&self) -> Vec<Shown> {

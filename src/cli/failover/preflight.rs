@@ -3,33 +3,33 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
 use super::super::args::Common;
 use super::super::{find, output};
 use super::{Failover, UNTOUCHED, busy, point};
-use crate::control::{Answer, ReplicaStatus, Role, unix_ms};
+use crate::control::{
+    Answer, CallSource, CalledSource, Client, ConnectedSource, ReplicaStatus, Role, unix_ms,
+};
 use crate::failover::journal::Journal;
 use crate::failover::report::Point;
 use crate::failure::Failure;
-use crate::limits::{HEARTBEAT_INTERVAL, HEARTBEATS_MISSED};
+use crate::limits::CALLED_SOURCE_ANSWERS;
 use crate::packet::DataState;
 use crate::source_side::{self, Foreseen};
 use crate::words::ProtectOptions;
-
-/// A link that nothing comes through is given up before.
-const SILENT_MAX: Duration =
-    Duration::from_secs(HEARTBEAT_INTERVAL.as_secs() * (HEARTBEATS_MISSED as u64 + 2));
-
-const ASKED_EVERY: Duration = Duration::from_millis(200);
 
 /// The replica that is meant.
 pub(super) struct Place {
     pub directory: PathBuf,
     /// What a target daemon that runs says of it.
     said: Option<ReplicaStatus>,
+    /// Of that daemon.
+    socket: PathBuf,
+    /// Its source is connected, was called then, and is silent.
+    silent_since: Option<Instant>,
     /// Daemons that do not answer may have it.
     unheard: Vec<String>,
 }
@@ -76,14 +76,15 @@ pub(super) fn place(common: &Common, args: &Failover) -> Result<Place, Failure> 
         match daemon.answer {
             Answer::Status(status) => {
                 if let Role::Target { target } = status.role {
-                    meant.extend(target.replicas);
+                    let of = |replica| (replica, daemon.socket.clone());
+                    meant.extend(target.replicas.into_iter().map(of));
                 }
             }
             Answer::Dead => {}
             Answer::None(_) => unheard.push(daemon.name),
         }
     }
-    meant.retain(|replica| match is_path {
+    meant.retain(|(replica, _)| match is_path {
         true => replica.directory == wanted,
         false => Path::new(&replica.name) == wanted,
     });
@@ -93,8 +94,13 @@ pub(super) fn place(common: &Common, args: &Failover) -> Result<Place, Failure> 
             UNTOUCHED,
             "Name the directory of the one that is meant.",
         )),
-        (Some(said), _) => Ok(Place { directory: said.directory.clone(), said: Some(said), unheard }),
-        (None, true) => Ok(Place { directory: wanted, said: None, unheard }),
+        (Some((said, socket)), _) => {
+            let directory = said.directory.clone();
+            Ok(Place { directory, said: Some(said), socket, silent_since: None, unheard })
+        }
+        (None, true) => {
+            Ok(Place { directory: wanted, said: None, socket: PathBuf::new(), silent_since: None, unheard })
+        }
         (None, false) => Err(Failure::new(
             format!("No target daemon that runs on this host has a replica of {}.", wanted.display()),
             UNTOUCHED,
@@ -111,26 +117,57 @@ pub(super) fn real(path: &Path) -> std::io::Result<PathBuf> {
     }
 }
 
-/// Waits while the source is connected and not heard: one that has died is given up after some heartbeats.
-/// Returns when it was heard, or is gone.
-pub(super) fn wait_for_silence(common: &Common, args: &Failover, place: Place) -> Result<Place, Failure> {
-    let heard = |place: &Place| {
-        let said = place.said.as_ref().filter(|said| said.connected.is_some());
-        said.map(|said| said.heard_unix_ms)
-    };
-    let Some(before) = heard(&place) else { return Ok(place) };
+/// Has the target daemon call a source that is connected: one that lives answers at once, whatever its packets wait
+/// for; one that has died counts as connected for some heartbeats more.
+pub(super) fn call(place: Place) -> Place {
+    let Some(said) = place.said.as_ref().filter(|said| said.connected.is_some()) else { return place };
     output::aside(&format!(
-        "the source is connected; one that has died is given up within {} s: waiting to hear it, or for that",
-        SILENT_MAX.as_secs()
+        "the source is connected: it is called, and has {:.1} s to answer",
+        CALLED_SOURCE_ANSWERS.as_secs_f64()
     ));
-    let deadline = Instant::now() + SILENT_MAX;
-    loop {
-        std::thread::sleep(ASKED_EVERY);
-        let place = self::place(common, args)?;
-        match heard(&place) {
-            Some(now) if now == before && Instant::now() < deadline => {}
-            Some(_) | None => return Ok(place),
+    let began = Instant::now();
+    let call = CallSource { replica: said.name.clone(), end_silent_for_ms: None };
+    match Client::connect(&place.socket).and_then(|mut client| client.call_source(call)) {
+        Ok(Some(CalledSource { answered: true, .. })) => place,
+        Ok(Some(_)) => Place { silent_since: Some(began), ..place },
+        // It has gone meanwhile.
+        Ok(None) => {
+            let said = place.said.map(|said| ReplicaStatus { connected: None, ..said });
+            Place { said, ..place }
         }
+        // It cannot be known, and counts as heard.
+        Err(error) => {
+            output::aside(&format!("the target daemon cannot call it: {error}"));
+            place
+        }
+    }
+}
+
+/// Ends the connection of a source that was called and is silent: its daemon lets the replica go to nobody before.
+///
+/// Errors: it was heard meanwhile, or the daemon does not say.
+pub(super) fn end_silent(place: &Place) -> Result<(), Failure> {
+    let (Some(said), Some(began)) = (&place.said, place.silent_since) else { return Ok(()) };
+    let silent_ms = began.elapsed().as_millis() as u64;
+    let call = CallSource { replica: said.name.clone(), end_silent_for_ms: Some(silent_ms) };
+    match Client::connect(&place.socket).and_then(|mut client| client.call_source(call)) {
+        Ok(Some(CalledSource { answered: true, .. })) => Err(Failure::new(
+            format!("The source of {} was heard meanwhile.", said.directory.display()),
+            UNTOUCHED,
+            "Stop it there (standin stop), or cut it off: two hosts would write one set.",
+        )),
+        Ok(Some(_) | None) => Ok(()),
+        Err(error) => Err(Failure::new(
+            format!("The target daemon does not end the connection of its silent source: {error}."),
+            UNTOUCHED,
+            "See how it is (standin status), or stop it: the replica is read from its state then.",
+        )),
+    }
+}
+
+impl Place {
+    fn source(&self) -> Option<&ConnectedSource> {
+        self.said.as_ref()?.connected.as_ref()
     }
 }
 
@@ -143,7 +180,7 @@ pub(super) fn look(args: &Failover, options: &ProtectOptions, place: &Place) -> 
     if Journal::is_busy(&options.state, &options.name) {
         refuse(busy());
     }
-    if let Some(source) = place.said.as_ref().and_then(|said| said.connected.as_ref()) {
+    if let Some(source) = place.source().filter(|_| place.silent_since.is_none()) {
         refuse(Failure::new(
             format!(
                 "The source of {} is connected, from {}, and was heard while this was looked at.",
@@ -203,6 +240,13 @@ fn worth_knowing(
     data: Option<DataState>,
 ) -> Vec<String> {
     let mut notes = Vec::new();
+    notes.extend(place.source().filter(|_| place.silent_since.is_some()).map(|source| {
+        format!(
+            "The source, at {}, is still connected, and was called: it gave no sign of life within {:.1} s.",
+            source.address,
+            CALLED_SOURCE_ANSWERS.as_secs_f64()
+        )
+    }));
     notes.extend(place.unheard.iter().map(|name| {
         format!("The daemon '{name}' does not answer: if it has the replica, that is found when it is taken.")
     }));

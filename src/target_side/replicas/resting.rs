@@ -3,13 +3,14 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 
 use super::Store;
 use crate::apply::Fault;
-use crate::limits::REST_INTERVAL;
+use crate::limits::{REST_INTERVAL, WANTED_LOOK_EVERY};
 use crate::target_side::SharedApplier;
 use crate::target_side::seat::View;
 
@@ -23,8 +24,13 @@ impl Resting {
     pub fn start(store: Arc<Store>) -> io::Result<Resting> {
         let (end, ended) = bounded(0);
         let rest = move || {
-            while ended.recv_timeout(REST_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                store.rest();
+            let mut rested = Instant::now();
+            while ended.recv_timeout(WANTED_LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+                store.let_go_of_wanted();
+                if rested.elapsed() >= REST_INTERVAL {
+                    store.rest();
+                    rested = Instant::now();
+                }
             }
         };
         let thread = std::thread::Builder::new().name("rest".into()).spawn(rest)?;
