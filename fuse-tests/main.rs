@@ -67,6 +67,7 @@ mod split_brain;
 mod stand_in;
 #[cfg(feature = "suites")]
 mod suites;
+mod switch;
 mod sys;
 mod times;
 mod tree;

@@ -28,6 +28,7 @@ use super::restore::Restore;
 use super::roles::Roles;
 use super::serve::parse_listen;
 use super::stop::Stop;
+use super::switch::SwitchRoles;
 use super::verify::Verify;
 use crate::limits::{MAP_SIZE, QUEUE_MEMORY};
 use crate::units::{parse_duration, parse_size};
@@ -108,6 +109,8 @@ pub enum Command {
     Events(Events),
     /// Serve a replica of this host in its source's place, for good
     Failover(Box<Failover>),
+    /// A planned change of roles, on the host that is written on: everything is sent, then the target's host takes over
+    Switch(SwitchRoles),
     /// Who writes the sets of this host, and since when; of two that have stood in for one source: name the one to keep
     Roles(Roles),
     #[command(hide = true)]

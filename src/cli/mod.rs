@@ -31,6 +31,7 @@ mod serve;
 pub mod set;
 mod status;
 mod stop;
+mod switch;
 #[cfg(test)]
 mod tests;
 pub mod verify;
@@ -80,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::DrillInit => drill::init(),
         Command::Events(args) => events::run(&common, &args),
         Command::Failover(args) => failover::run(&common, &args),
+        Command::Switch(args) => switch::run(&common, &args),
         Command::Roles(args) => roles::run(&common, &args),
         Command::RunCommands => failover::run_commands(),
         Command::Set(args) => set::run(&common, &args),

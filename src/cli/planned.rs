@@ -9,7 +9,9 @@ pub(super) fn refusal(command: &Planned) -> Failure {
         Planned::Merge(_) => ("merge", ""),
         Planned::Resync(_) => ("resync", ""),
         Planned::Monitor(_) => ("monitor", "`standin status --json` has exit codes for monitoring systems."),
-        Planned::Failback(_) => ("failback", ""),
+        Planned::Failback(_) => {
+            ("failback", "`standin switch`, on the host that stands in, hands the set over to the first one.")
+        }
         Planned::Marker(_) => ("marker", "`standin wait-sync` waits until the targets have everything."),
         Planned::Size(_) => ("size", "`standin protect DIR --to null:` counts what a load would send."),
     };

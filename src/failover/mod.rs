@@ -12,9 +12,11 @@
 //!
 //! - [`report`]: what is kept; [`journal`]: where, numbered
 //! - [`steps`]: follows the steps, and runs the commands between them
+//! - [`switch`]: a planned change of roles, on the host that is written on
 
 pub mod journal;
 pub mod report;
 pub mod steps;
+pub mod switch;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! Targets to which nothing is sent now (stopped by hand, outside of their schedule) are asked at the start
 //! whether somebody else writes the set, as far as they answer in time.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use super::remote::Paired;
 use crate::link::{Feed, Identity, Outgoing, SourceEvent, SourceLink};
 use crate::packet::{EncodedFrame, Epoch, History, Meeting, SetId, SourceMessage, TargetMessage, Text};
 use crate::target_side::OtherWriter;
-use crate::words::{ProtectOptions, Target};
+use crate::words::Target;
 
 /// A target that is there answers within this; one that is not must not hold up a start.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -19,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// one of two of whom a person has to name the one to keep. Takes
 /// [`PATIENCE`] at most, whatever their number.
 pub fn who_writes<'a>(
-    options: &ProtectOptions,
+    state: &Path,
     (set, own): (SetId, &History),
     targets: impl Iterator<Item = &'a Target>,
 ) -> Option<(Meeting, OtherWriter)> {
@@ -27,8 +28,8 @@ pub fn who_writes<'a>(
     let deadline = Instant::now() + PATIENCE;
     for target in targets {
         let Target::Remote { repset, .. } = target else { continue };
-        let Ok(identity) = Identity::load_or_create(&options.state) else { continue };
-        let Ok(paired) = Paired::new(target, &options.state, Arc::new(identity)) else { continue };
+        let Ok(identity) = Identity::load_or_create(state) else { continue };
+        let Ok(paired) = Paired::new(target, state, Arc::new(identity)) else { continue };
         let (answers, repset, told_by) = (answers.clone(), repset.clone(), target.to_string());
         let asks = move || {
             let said = ask(&paired, &repset, deadline).filter(|said| said.0 == set);
@@ -49,6 +50,14 @@ pub fn who_writes<'a>(
         }
     };
     std::iter::from_fn(|| answered.recv_deadline(deadline).ok()).flatten().find_map(counts)
+}
+
+/// The epoch in which this target's host has stood in for a set of this history; `None` also where it does not say.
+pub fn who_took_over(state: &Path, (set, own): (SetId, &History), target: &Target) -> Option<Epoch> {
+    match who_writes(state, (set, own), std::iter::once(target))? {
+        (Meeting::StoodInFor, other) => other.history.last(),
+        (Meeting::TakenIn | Meeting::TwoWriters, _) => None,
+    }
 }
 
 /// Of which set the target's replica is, and what led to the epoch in which it was stood in for; `None` also where it does not

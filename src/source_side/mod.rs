@@ -86,6 +86,7 @@ mod who_writes;
 mod words;
 mod writeback;
 
+pub use asking::who_took_over;
 #[cfg(test)]
 pub(crate) use connection::{Driver, NetworkLink, News, Settings, Surroundings, WalkOrder, Walked};
 pub(crate) use embedded::is_missing_replica;

@@ -76,7 +76,7 @@ impl Start {
         };
         let others = self.connections.iter().filter(has_not).map(|connection| &connection.target);
         let (own, roles) = (self.record.epoch, &self.ground.roles);
-        let asked = who_writes(&self.ground.options, (self.record.set, &roles.own), others);
+        let asked = who_writes(&self.ground.options.state, (self.record.set, &roles.own), others);
         let Some((meeting, other)) = asked else { return Ok(()) };
         let (known, told_by) = (other.history.last().unwrap_or_default(), other.met.clone());
         let why = match meeting {

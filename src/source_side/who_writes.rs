@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::record::SetRecord;
 use crate::apply::resting;
-use crate::packet::{Epoch, History, Meeting, SetId};
+use crate::packet::{Epoch, History, Incarnation, Meeting, SetId};
 use crate::store;
 use crate::target_side::{OtherWriter, history_of, other_writer, serve_state};
 use crate::words::is_set_name;
@@ -24,8 +24,9 @@ pub struct WhoWrites {
     pub other: Option<OtherWriter>,
     /// The epoch in which it is written elsewhere, and who has said so.
     pub stood_in_for: Option<(Epoch, String)>,
-    /// Of a source: its directory.
+    /// Of a source: its directory, and its last run.
     pub tree: Option<PathBuf>,
+    pub run: Option<Incarnation>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +89,7 @@ fn of_source(state: &Path, name: &str) -> io::Result<Option<WhoWrites>> {
         other,
         stood_in_for: record.fenced.as_ref().map(|fenced| (fenced.epoch, fenced.told_by.clone())),
         tree: Some(record.tree.clone()),
+        run: record.runs.last().copied(),
         history,
     }))
 }
@@ -109,6 +111,7 @@ fn of_replica(state: &Path, name: &str) -> io::Result<Option<WhoWrites>> {
         other: other.filter(parts),
         stood_in_for: None,
         tree: None,
+        run: None,
         history,
     }))
 }

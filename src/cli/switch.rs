@@ -1,0 +1,323 @@
+//! `standin switch`: a planned change of roles, typed on the host that is written on.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use clap::Args;
+use serde_json::json;
+
+use super::args::Common;
+use super::find::{find_role, no_answer};
+use super::{Outcome, TIMED_OUT, output};
+use crate::control::{Phase, Role};
+use crate::control::{RoleName, StopMode, TargetKind, WaitFor, WaitSync, unix_ms};
+use crate::failover::switch::{self, Candidate, Next, Since, Stage, Switch};
+use crate::failure::Failure;
+use crate::limits::STOP_DRAIN;
+use crate::packet::Incarnation;
+use crate::source_side::{HostRole, WhoWrites, who_took_over, who_writes_here};
+use crate::units::{self, parse_duration};
+use crate::words::Target;
+
+const AS_BEFORE: &str = "Nothing was changed: the directory is served and replicated as before.";
+
+/// For the unmount itself and the end of the process, after the drain.
+const UNMOUNT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often the target is asked whether it was taken over; each takes some round trips.
+const ASKED_EVERY: Duration = Duration::from_secs(1);
+
+/// How often it is said that it is waited for.
+const SAID_EVERY: Duration = Duration::from_secs(15);
+
+#[derive(Debug, Args)]
+pub struct SwitchRoles {
+    /// Name or directory of the replication set
+    set: PathBuf,
+    /// Who takes over, as typed for `--to` [default: the only target on another host]
+    #[arg(long, value_name = "TARGET")]
+    target: Option<Target>,
+    /// How long sending everything may take while programs work, as in 30s, 5m
+    #[arg(long, value_name = "T", value_parser = parse_duration, default_value = "5m")]
+    drain: Duration,
+    /// How long to wait for the other host once it may take over; the same command goes on waiting
+    #[arg(long, value_name = "T", value_parser = parse_duration, default_value = "10m")]
+    wait: Duration,
+    /// Ask nobody
+    #[arg(long)]
+    yes: bool,
+}
+
+pub(super) fn run(common: &Common, args: &SwitchRoles) -> Outcome {
+    crate::preflight::check_root_user(rustix::process::geteuid().as_raw())?;
+    let state = common.state_dir();
+    let found = find_role(common, Some(&args.set), RoleName::Source);
+    let name = match &found {
+        Ok(found) => found.status.name.clone(),
+        Err(_) => named(&state, &args.set)?,
+    };
+    let left = Switch::left(&state, &name).map_err(|error| unnoted(&state, &error))?;
+    let since = match &found {
+        Ok(found) if found.status.phase == Phase::Serving => Since::Served,
+        Ok(_) => Since::WasServed,
+        Err(_) if left.as_ref().is_some_and(|left| is_of_last_run(&state, left)) => Since::Nothing,
+        Err(_) => Since::WasServed,
+    };
+    let switch = match (switch::next(left.as_ref().map(|left| left.stage), since), left, found) {
+        (Next::GoOnWaiting, Some(left), _) => left,
+        (Next::Begin, _, Ok(found)) => {
+            let switch = begin(args, &found.status)?;
+            let mut client = found.client()?;
+            let gone = |error| no_answer(&name, &error);
+            let switch = drain(&state, args, switch, |wait| client.wait_sync(wait).map_err(gone))?;
+            super::failover::confirm_of(
+                common,
+                args.yes,
+                "Programs lose the mount here. Type yes to go on: ",
+            )
+            .map_err(|failure| Failure { untouched: AS_BEFORE.into(), ..failure })?;
+            hand_over(&state, switch, || {
+                let report = client.stop(StopMode::Orderly, STOP_DRAIN + UNMOUNT_PATIENCE);
+                let report = report.map_err(|error| no_answer(&name, &error))?;
+                client.wait_for_end(UNMOUNT_PATIENCE);
+                Ok((report.drained, report.left))
+            })?
+        }
+        (_, None, Err(failure)) => return Err(failure),
+        (_, _, _) => return Err(start_again(&name)),
+    };
+    wait(common, args, &state, switch)
+}
+
+fn is_of_last_run(state: &Path, left: &Switch) -> bool {
+    left.run.is_some() && left.run == last_run(state, &left.set)
+}
+
+/// `None` also where it cannot be read.
+fn last_run(state: &Path, set: &str) -> Option<Incarnation> {
+    let all = who_writes_here(state).ok()?;
+    all.iter().find(|one| one.name == set).and_then(|one| one.run)
+}
+
+/// Of a set of which no daemon runs.
+fn named(state: &Path, set: &Path) -> Result<String, Failure> {
+    let all = who_writes_here(state).map_err(|error| unnoted(state, &error))?;
+    let is_it = |one: &&WhoWrites| Path::new(&one.name) == set || one.tree.as_deref() == Some(set);
+    all.iter().find(is_it).map(|one| one.name.clone()).ok_or_else(|| {
+        Failure::new(
+            format!("No source of {} is known on this host.", set.display()),
+            "Nothing was changed.",
+            "`standin roles` shows the sets of this host.",
+        )
+    })
+}
+
+fn begin(args: &SwitchRoles, status: &crate::control::Status) -> Result<Switch, Failure> {
+    let Role::Source(source) = &status.role else { return Err(start_again(&status.name)) };
+    let candidates: Vec<Candidate> = source
+        .connections
+        .iter()
+        .map(|connection| Candidate {
+            target: connection.target.clone(),
+            is_remote: connection.kind == TargetKind::Remote,
+            data: connection.data,
+        })
+        .collect();
+    let wanted = args.target.as_ref().map(Target::to_string);
+    let target = switch::taker(&candidates, wanted.as_deref()).map_err(|why| {
+        Failure::new(
+            format!("Nobody can take over from '{}': {why}.", status.name),
+            AS_BEFORE,
+            "`standin status` says how its targets are; a replica that is being copied to is good when that is over.",
+        )
+    })?;
+    Ok(Switch {
+        set: status.name.clone(),
+        target,
+        at: status.directory.clone(),
+        tree: source.backing.clone(),
+        by: std::env::var("SUDO_USER").unwrap_or_else(|_| "root".into()),
+        started_unix_ms: unix_ms(SystemTime::now()),
+        stage: Stage::Draining,
+        run: None,
+        drained_ms: None,
+        frozen_unix_ms: None,
+        frozen_ms: None,
+        epoch: None,
+    })
+}
+
+/// Sends everything while programs work: what is left for the time without a mount is little.
+///
+/// Errors: it did not come to its end in time.
+fn drain(
+    state: &Path,
+    args: &SwitchRoles,
+    switch: Switch,
+    sync: impl FnOnce(WaitSync) -> Result<crate::control::SyncReport, Failure>,
+) -> Result<Switch, Failure> {
+    switch.note(state).map_err(|error| unnoted(state, &error))?;
+    output::aside(&format!("{} gets everything while programs work", switch.target));
+    let began = Instant::now();
+    let report = sync(WaitSync { wait_for: WaitFor::Durable, timeout: Some(args.drain) })?;
+    if !report.complete {
+        let waits = report.connections.iter().find(|connection| !connection.complete);
+        let why = waits.map_or_else(String::new, |one| format!(" ({}: {})", one.target, one.waits_for));
+        return Err(Failure::new(
+            format!("Not everything is durable at the targets within {}{why}.", units::duration(args.drain)),
+            AS_BEFORE,
+            "Wait until they are up to date (standin wait-sync), or give more time with --drain.",
+        )
+        .passing());
+    }
+    Ok(Switch { drained_ms: Some(began.elapsed().as_millis() as u64), ..switch })
+}
+
+/// Takes the mount away and sends the last of it.
+///
+/// Errors: the mount is busy, and goes on serving; something is left behind.
+fn hand_over(
+    state: &Path,
+    switch: Switch,
+    stop: impl FnOnce() -> Result<(bool, Vec<String>), Failure>,
+) -> Result<Switch, Failure> {
+    let frozen_unix_ms = Some(unix_ms(SystemTime::now()));
+    let switch = Switch { stage: Stage::Stopping, frozen_unix_ms, ..switch };
+    switch.note(state).map_err(|error| unnoted(state, &error))?;
+    let (drained, left) = stop()?;
+    if !drained {
+        return Err(Failure::new(
+            format!("Not everything has reached {}: {}.", switch.target, left.join("; ")),
+            "Nothing was handed over: what was written is in the directory, and no epoch was raised.",
+            format!("Start the protection of {} again; then try again.", switch.at.display()),
+        ));
+    }
+    let switch = Switch { stage: Stage::HandedOver, run: last_run(state, &switch.set), ..switch };
+    switch.note(state).map_err(|error| unnoted(state, &error))?;
+    Ok(switch)
+}
+
+/// Until the target's host has raised the epoch: somebody types it there.
+fn wait(common: &Common, args: &SwitchRoles, state: &Path, switch: Switch) -> Outcome {
+    let target: Target = switch.target.parse().map_err(|_| start_again(&switch.set))?;
+    let all = who_writes_here(state).map_err(|error| unnoted(state, &error))?;
+    let is_own = |one: &&WhoWrites| one.name == switch.set && one.role != HostRole::Target;
+    let own = all.iter().find(is_own).ok_or_else(|| start_again(&switch.set))?;
+    output::aside(&format!(
+        "handed over; on the host of {} type:\n  {}",
+        switch.target,
+        there(&switch, &target)
+    ));
+    let (began, mut said) = (Instant::now(), Instant::now());
+    loop {
+        if let Some(epoch) = who_took_over(state, (own.set, &own.history), &target) {
+            return taken(common, state, switch, epoch.number);
+        }
+        if began.elapsed() >= args.wait {
+            break;
+        }
+        if said.elapsed() >= SAID_EVERY {
+            said = Instant::now();
+            output::aside(&format!(
+                "waiting for {} since {}",
+                switch.target,
+                units::duration(began.elapsed())
+            ));
+        }
+        std::thread::sleep(ASKED_EVERY);
+    }
+    match common.json {
+        true => output::json(&document(&switch)),
+        false => output::text(&text(&switch)),
+    }
+    Ok(TIMED_OUT)
+}
+
+fn taken(common: &Common, state: &Path, switch: Switch, epoch: u32) -> Outcome {
+    let now = unix_ms(SystemTime::now());
+    let frozen_ms = switch.frozen_unix_ms.map(|since| now.saturating_sub(since));
+    let switch = Switch { stage: Stage::Taken, frozen_ms, epoch: Some(epoch), ..switch };
+    if let Err(error) = switch.note(state) {
+        output::aside(&format!("the report cannot be kept: {error}"));
+    }
+    match common.json {
+        true => output::json(&document(&switch)),
+        false => output::text(&text(&switch)),
+    }
+    Ok(0)
+}
+
+/// What is typed on the target's host.
+fn there(switch: &Switch, target: &Target) -> String {
+    let repset = match target {
+        Target::Remote { repset, .. } => repset.as_str(),
+        Target::Local(_) | Target::Null => &switch.set,
+    };
+    format!("standin failover {repset} --at {} --yes", switch.at.display())
+}
+
+/// What is typed here afterwards, so that this directory becomes the replica.
+fn here(switch: &Switch) -> Vec<String> {
+    let parent = switch.tree.parent().unwrap_or(Path::new("/"));
+    let name = switch.tree.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    vec![format!("standin serve --root {} --adopt", parent.display()), format!("standin invite {name}")]
+}
+
+fn document(switch: &Switch) -> serde_json::Value {
+    let target: Option<Target> = switch.target.parse().ok();
+    json!({
+        "switch": switch,
+        "there": target.map(|target| there(switch, &target)),
+        "here": here(switch),
+    })
+}
+
+/// For people.
+fn text(switch: &Switch) -> String {
+    let said =
+        |ms: Option<u64>| ms.map_or_else(|| "?".into(), |ms| units::duration(Duration::from_millis(ms)));
+    let mut text = String::new();
+    match (switch.stage, switch.epoch) {
+        (Stage::Taken, Some(epoch)) => {
+            let _ = writeln!(
+                text,
+                "Switched: '{}' is written at {} in epoch {epoch}.",
+                switch.set, switch.target
+            );
+            let _ = writeln!(text, "  drained    {}, while programs worked", said(switch.drained_ms));
+            let _ = writeln!(text, "  frozen     {}, from the end of the mount here", said(switch.frozen_ms));
+            let _ = writeln!(text, "To make this directory its replica, here, then pair and --to there:");
+            for line in here(switch) {
+                let _ = writeln!(text, "  {line}");
+            }
+        }
+        _ => {
+            let _ = writeln!(
+                text,
+                "Handed over, and nobody has taken over yet: {} has everything. The same command goes on waiting; to \
+                 take it back, start the protection of {} again: nothing was raised.",
+                switch.target,
+                switch.at.display()
+            );
+        }
+    }
+    text
+}
+
+fn start_again(name: &str) -> Failure {
+    Failure::new(
+        format!("'{name}' is not served, and it is not known that its target has everything."),
+        "Nothing was changed, and no epoch was raised.",
+        "Start the protection again; then `standin switch`. Where this host is gone for good: `standin failover` on the \
+         target's.",
+    )
+}
+
+fn unnoted(state: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(
+        format!("The notes in {} cannot be used: {error}.", state.display()),
+        AS_BEFORE,
+        "Make room, or name another state directory with --state.",
+    )
+}
