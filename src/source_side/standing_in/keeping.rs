@@ -11,6 +11,7 @@ use std::io;
 use super::super::record::{SetState, StateError};
 use super::super::startup::io_failure;
 use super::{find_state, known, raise_fence, take};
+use crate::failpoint;
 use crate::failure::Failure;
 use crate::packet::{Epoch, History};
 use crate::store;
@@ -50,9 +51,11 @@ pub fn keep(options: &ProtectOptions) -> Result<KeptHistory, Failure> {
     let number = number.checked_add(1).ok_or_else(|| unread(&io::Error::other("no higher epoch is left")))?;
     let epoch = Epoch { number, writer: store::random_u64() };
     history.raise(epoch, super::now_ms(), known.applied);
+    failpoint::at("keep history").map_err(|error| unread(&error))?;
     keep_history(&state, &history).map_err(|error| unread(&error))?;
     raise_fence(&mut replica, epoch)?;
     set.keep(epoch, history);
+    failpoint::at("keep record").map_err(|error| unread(&error))?;
     set.save().map_err(|error| unread(&error))?;
     Ok(KeptHistory { epoch, over })
 }

@@ -6,7 +6,9 @@ use std::rc::Rc;
 use super::super::identity::{Found, Label};
 use super::super::record::Stranger;
 use super::*;
-use crate::packet::SetId;
+use crate::packet::{History, Meeting, SetId};
+use crate::store;
+use crate::target_side::OtherWriter;
 
 const SET: SetId = SetId(7);
 
@@ -150,4 +152,36 @@ fn a_look_ahead_finds_what_would_be_refused_and_changes_nothing() {
     let srv = ground.path().join("srv");
     let elsewhere = ProtectOptions { backing: Some(srv), ..ground.options(BadData::Refuse) };
     assert!(foresee(&elsewhere).is_err_and(|why| why.what.contains("no replica that this host knows")));
+}
+
+/// A person keeps what is here, of two that have stood in.
+#[test]
+fn a_keep_that_is_killed_is_undone_or_gone_on_with() {
+    let ground = Ground::new();
+    assert_eq!(ground.begin(BadData::Accept, &mut Told::default()).unwrap(), 2);
+    let options = ground.options(BadData::Refuse);
+    assert!(keep(&options).is_err_and(|why| why.what.contains("Nobody else")));
+    let other = History::of(Epoch { number: 2, writer: 99 });
+    let noted = OtherWriter::now(other.clone(), "another host".into());
+    store::replace_json(&ground.state().join("other-writer.json"), &noted).unwrap();
+    let here = || {
+        let root = File::open(ground.tree()).unwrap();
+        history_of(&ground.state(), fence_of(&root).unwrap()).unwrap()
+    };
+    for place in ["keep history", "fence"] {
+        assert!(failpoint::with(fails_at(place), || keep(&options)).is_err(), "{place}");
+        assert_eq!((ground.fence(), here().meets(&other)), (Some(2), Meeting::TwoWriters), "{place}");
+        assert_eq!(other.meets(&here()), Meeting::TwoWriters, "{place}");
+        assert_eq!(ground.begin(BadData::Refuse, &mut Told::default()).unwrap(), 2, "it serves as before");
+    }
+    // The fence is up, and its writer is in no record: whoever starts is refused, and the same command goes on.
+    assert!(failpoint::with(fails_at("keep record"), || keep(&options)).is_err());
+    assert_eq!(ground.fence(), Some(3));
+    let kept = keep(&options).unwrap();
+    assert_eq!((kept.epoch.number, ground.fence(), kept.over.history), (4, Some(4), other.clone()));
+    assert_eq!((here().meets(&other), other.meets(&here())), (Meeting::TakenIn, Meeting::StoodInFor));
+    assert!(keep(&options).is_err_and(|why| why.what.contains("Nobody else")));
+    let mut told = Told::default();
+    assert_eq!(ground.begin(BadData::Refuse, &mut told).unwrap(), 4);
+    assert_eq!((told.taken, told.raised), (0, Some((4, true))));
 }
