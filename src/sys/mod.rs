@@ -6,6 +6,7 @@ mod boot;
 mod calls;
 mod child;
 mod clock;
+mod descriptor;
 mod entry;
 mod filesystem;
 mod handle;
@@ -20,6 +21,7 @@ mod sync;
 mod terminal;
 mod thread;
 mod usage;
+mod words;
 
 #[cfg(test)]
 pub use allocations::{Allocated, allocated};
@@ -27,6 +29,7 @@ pub use boot::boot_id;
 pub use calls::{Instruction, filter_calls};
 pub use child::{Network, own_mounts, spawn_bound, spawn_isolated};
 pub use clock::process_time;
+pub use descriptor::replace_descriptor;
 pub use entry::{has_xattrs_at, is_no_mount};
 pub use filesystem::filesystem_uuid;
 pub use handle::{FileHandle, open_by_handle};
@@ -41,6 +44,7 @@ pub use sync::{share_range, sync_pages};
 pub use terminal::terminal_size;
 pub use thread::{Identity, act_as, acting_as, as_caller, set_own_umask};
 pub use usage::{Usage, usage, usage_of_children};
+pub use words::SharedWords;
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::PathBuf;
