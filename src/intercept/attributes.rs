@@ -13,6 +13,7 @@ use super::clearing::{mode_after_acl, set_mode};
 use super::data::FailedResize;
 use super::error::{FsError, FsResult, Step};
 use super::objects::NodeId;
+use super::standing::Intent;
 use super::volume::{Caller, Meta, Volume, mtime, permissions};
 use crate::limits::XATTR_VALUE_LEN_MAX;
 use crate::packet::{Bounded, ObjectId, Op, Owner, Timestamp};
@@ -139,6 +140,15 @@ impl Volume {
         let payload = self.pool.copy_of(value);
         self.change_xattr(node, name, value.len(), |change, fd, object| {
             let path = crate::sys::proc_path(fd.as_fd());
+            if flags.contains(XattrFlags::CREATE) {
+                let is_it = |value: Option<Vec<u8>>| value.is_some_and(|value| value == *payload);
+                if self.intended_before() == Some(Intent::Attribute)
+                    && xattr::get(fd, name.as_bytes()).is_ok_and(is_it)
+                {
+                    return Err(DONE_BEFORE);
+                }
+                self.intend(Intent::Attribute);
+            }
             change.make(|| rustix::fs::setxattr(&path, name, &payload, flags).step("set xattr"))?;
             let mode = match name.as_bytes() == ACL_ACCESS {
                 true => Some(mode_with_acl(change, fd, caller)?),
@@ -154,6 +164,12 @@ impl Volume {
         refuse_hidden(name)?;
         self.change_xattr(node, name, 0, |change, fd, object| {
             let path = crate::sys::proc_path(fd.as_fd());
+            if self.intended_before() == Some(Intent::Attribute)
+                && xattr::get(fd, name.as_bytes()).is_ok_and(|value| value.is_none())
+            {
+                return Err(DONE_BEFORE);
+            }
+            self.intend(Intent::Attribute);
             change.make(|| rustix::fs::removexattr(&path, name).step("remove xattr"))?;
             let mode = match name.as_bytes() == ACL_ACCESS {
                 true => Some(permissions(&change.look(rustix::fs::fstat(fd).step("stat"))?)),
@@ -178,7 +194,7 @@ impl Volume {
         let made = make(&mut change, &fd, node.object);
         if !change.is_made() || !xattr::is_replicated(name.as_bytes()) {
             change.unchanged();
-            return made.map(drop);
+            return if matches!(&made, Err(DONE_BEFORE)) { Ok(()) } else { made.map(drop) };
         }
         let (op, payload) = match &made {
             Ok(made) => made.clone(),
@@ -202,6 +218,9 @@ impl Volume {
         })
     }
 }
+
+/// A daemon that is gone has made the change for this very request.
+const DONE_BEFORE: FsError = FsError { errno: 0, step: "done before" };
 
 /// What of a `setattr` has happened.
 #[derive(Default)]

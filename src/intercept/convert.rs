@@ -13,7 +13,7 @@ use super::volume::{Caller, Meta};
 use crate::packet::Timestamp;
 
 pub fn caller(request: &Request) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
+    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid(), request: request.unique().0 }
 }
 
 pub fn node(ino: INodeNo) -> NodeId {

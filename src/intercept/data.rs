@@ -18,6 +18,7 @@ use super::error::{FsError, FsResult, Step};
 use super::growth::Growing;
 use super::mixing::Mixings;
 use super::objects::{Node, NodeId};
+use super::standing::Kind;
 use super::volume::{Caller, Volume, mtime, permissions};
 use crate::failpoint;
 use crate::packet::{ContentResult, Op, Reserve};
@@ -58,15 +59,17 @@ pub struct Opened {
 
 /// An open file as it is known between calls: its descriptor may be closed meanwhile.
 #[derive(Clone)]
-struct Entered {
-    node: Arc<Node>,
-    mode: OpenMode,
-    access: i32,
+pub(super) struct Entered {
+    pub node: Arc<Node>,
+    pub mode: OpenMode,
+    pub access: i32,
+    /// Where it is noted for the daemon that comes after this one.
+    pub noted: Option<u32>,
 }
 
 impl Entered {
     /// A shared mapping of it may be written through.
-    fn is_read_write(&self) -> bool {
+    pub fn is_read_write(&self) -> bool {
         self.access == libc::O_RDWR && self.mode == OpenMode::Cached
     }
 }
@@ -83,14 +86,21 @@ impl Handles {
         self.open.read().len()
     }
 
-    fn enter(&self, file: Entered) -> u64 {
+    /// `note` gives where it is noted under its number.
+    fn enter(&self, file: Entered, note: impl FnOnce(u64) -> Option<u32>) -> u64 {
         let handle = self.next.fetch_add(1, Relaxed) + 1;
-        let other = self.open.write().insert(handle, file);
-        assert!(other.is_none(), "two open files have one number");
+        let noted = note(handle);
+        self.enter_as(handle, Entered { noted, ..file });
         handle
     }
 
-    fn get(&self, handle: u64) -> FsResult<Entered> {
+    pub fn enter_as(&self, handle: u64, file: Entered) {
+        self.next.fetch_max(handle, Relaxed);
+        let other = self.open.write().insert(handle, file);
+        assert!(other.is_none(), "two open files have one number");
+    }
+
+    pub fn get(&self, handle: u64) -> FsResult<Entered> {
         self.open.read().get(&handle).cloned().ok_or(FsError::new(libc::EBADF, "open handle"))
     }
 
@@ -185,7 +195,7 @@ impl Volume {
 
     /// What the kernel means by a handle, with its descriptor.
     fn file(&self, handle: u64) -> FsResult<OpenFile> {
-        let Entered { node, mode, access } = self.handles.get(handle)?;
+        let Entered { node, mode, access, noted: _ } = self.handles.get(handle)?;
         let fd = self.descriptors.of_open(&node, access)?;
         Ok(OpenFile { node, fd, mode, access })
     }
@@ -202,6 +212,9 @@ impl Volume {
         opened: Option<Arc<OwnedFd>>,
         flags: i32,
     ) -> FsResult<Opened> {
+        if let Some(opened) = self.opened_before() {
+            return Ok(opened);
+        }
         let access = self.profile.access(flags & libc::O_ACCMODE);
         self.descriptors.enter(node, access, opened)?;
         if let Err(error) = refuse_all_but_appending(node, flags) {
@@ -215,7 +228,7 @@ impl Volume {
             libc::O_WRONLY if state.read_write == 0 => OpenMode::Direct,
             _ => OpenMode::Cached,
         };
-        let file = Entered { node: node.clone(), mode, access };
+        let file = Entered { node: node.clone(), mode, access, noted: None };
         if mode == OpenMode::Direct {
             state.direct_writers += 1;
         }
@@ -226,14 +239,28 @@ impl Volume {
             self.shared_writers.opened.fetch_add(1, Relaxed);
             self.shared_writers.open.fetch_add(1, Relaxed);
         }
-        Ok(Opened { handle: self.handles.enter(file), mode, has_stale_pages })
+        drop(state);
+        let kind = Kind::File { access, mode };
+        let note = |handle| self.standing().and_then(|standing| standing.enter_handle(kind, handle, node.id));
+        let opened = Opened { handle: self.handles.enter(file, note), mode, has_stale_pages };
+        // Its last name may have gone while nobody had it open.
+        if node.is_nameless.load(SeqCst) {
+            self.keep_standing(node)?;
+        }
+        Ok(opened)
     }
 
     /// Closes a handle: its last descriptor and mapping are gone.
     pub fn release(&self, handle: u64) {
         let Some(file) = self.handles.remove(handle) else { return };
+        if let (Some(standing), Some(noted)) = (self.standing(), file.noted) {
+            standing.remove_handle(noted);
+        }
         self.settle_growth(&file.node, |growing| growing.handle == Some(handle));
         self.descriptors.leave(&file.node, file.access);
+        if !file.node.open.lock().is_open() {
+            self.standing().iter().for_each(|standing| standing.let_go(&file.node));
+        }
         self.forget_untold(&file.node, handle);
         let mut state = file.node.state.note();
         if file.mode == OpenMode::Direct {

@@ -85,6 +85,11 @@ impl Descriptors {
         Ok(())
     }
 
+    /// A program has had it open since before this daemon.
+    pub fn enter_again(&self, node: &Node, flags: i32) {
+        node.open.lock().0[access(flags)].handles += 1;
+    }
+
     /// A program has closed it.
     pub fn leave(&self, node: &Node, flags: i32) {
         let mut open = node.open.lock();

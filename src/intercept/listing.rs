@@ -19,6 +19,7 @@ use super::error::{FsError, FsResult, Step};
 use super::foreign::changed;
 use super::objects::{Node, NodeId};
 use super::shares::Shares;
+use super::standing::{Kind, Standing, serve_request};
 use super::volume::{Caller, Meta, Volume, is_reserved, stat_at};
 use crate::limits::KEPT_LISTING_SIZE_MAX;
 
@@ -47,6 +48,8 @@ pub struct OpenDirectory {
     fd: OwnedFd,
     stream: Mutex<Stream>,
     _share: Share,
+    /// Where it is noted for the daemon that comes after this one.
+    noted: Option<u32>,
 }
 
 /// One of the directories that a user may have open: each has a descriptor, which knows how far it
@@ -140,6 +143,10 @@ impl Volume {
     /// Errors: `ENFILE` where the caller has as many directories open as one user may.
     pub fn opendir(&self, caller: Caller, node: NodeId) -> FsResult<OpenedDirectory> {
         let node = self.node(node)?;
+        serve_request(caller.request);
+        if let Some(handle) = self.standing().and_then(Standing::opened_before) {
+            return Ok(OpenedDirectory { handle, keeps: Keeps::FromNowOn });
+        }
         let share = Share::take(&self.listings.shares, caller.uid)?;
         let fd = self.descriptors.open(&node, libc::O_RDONLY | libc::O_DIRECTORY)?;
         let names = node.names.look();
@@ -147,14 +154,34 @@ impl Volume {
         let keeps = node.kept_listing.open(&rustix::fs::fstat(&fd).step("stat of a directory")?);
         drop(names);
         let handle = self.listings.next.fetch_add(1, Relaxed) + 1;
-        let open = OpenDirectory { node, fd, stream: Mutex::default(), _share: share };
+        let kind = Kind::Directory { uid: caller.uid };
+        let noted = self.standing().and_then(|standing| standing.enter_handle(kind, handle, node.id));
+        let open = OpenDirectory { node, fd, stream: Mutex::default(), _share: share, noted };
         let other = self.listings.open.write().insert(handle, Arc::new(open));
         assert!(other.is_none(), "two open directories have one number");
         Ok(OpenedDirectory { handle, keeps })
     }
 
+    /// A program has it open, as a daemon before has answered, and goes on where it was.
+    pub(super) fn restore_directory(
+        &self,
+        caller: Caller,
+        node: Arc<Node>,
+        (handle, noted): (u64, u32),
+    ) -> FsResult<()> {
+        let share = Share::take(&self.listings.shares, caller.uid)?;
+        let fd = self.descriptors.open(&node, libc::O_RDONLY | libc::O_DIRECTORY)?;
+        self.listings.next.fetch_max(handle, Relaxed);
+        let open = OpenDirectory { node, fd, stream: Mutex::default(), _share: share, noted: Some(noted) };
+        self.listings.open.write().insert(handle, Arc::new(open));
+        Ok(())
+    }
+
     pub fn releasedir(&self, handle: u64) {
-        self.listings.open.write().remove(&handle);
+        let gone = self.listings.open.write().remove(&handle);
+        if let (Some(standing), Some(noted)) = (self.standing(), gone.and_then(|gone| gone.noted)) {
+            standing.remove_handle(noted);
+        }
     }
 
     /// Hands entries from `offset` on to `take` until it answers `false` (its buffer is full:

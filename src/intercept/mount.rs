@@ -1,6 +1,7 @@
 //! The mount itself: how it comes up, serves, and goes.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::fuse::{Adapter, KernelCache};
 use super::gate::DurabilityGate;
+use super::handshake::{self, Begun};
 use super::mounting::{self, ConnectionNumber};
 use super::serve::{Cache, Serve};
 use super::volume::Volume;
@@ -57,6 +59,9 @@ pub struct Mount {
     session: Option<Box<Session<Adapter>>>,
     mount_point: PathBuf,
     connection: ConnectionNumber,
+    device: Option<OwnedFd>,
+    /// This process has mounted it.
+    is_ours: bool,
 }
 
 /// A mount that serves. Dropping it detaches the mount.
@@ -64,6 +69,15 @@ pub struct Serving {
     session: Option<BackgroundSession>,
     mount_point: PathBuf,
     connection: ConnectionNumber,
+}
+
+/// A connection to the kernel that a daemon has left.
+pub struct Connection {
+    pub device: OwnedFd,
+    /// How the kernel began it.
+    pub init: Vec<u8>,
+    /// Its number, as in its device.
+    pub number: u32,
 }
 
 impl Mount {
@@ -76,47 +90,30 @@ impl Mount {
         options: MountOptions,
         gate: Option<Arc<dyn DurabilityGate>>,
     ) -> Result<Mount, MountError> {
-        let threads = std::thread::available_parallelism().map_or(2, usize::from).max(THREADS_MIN);
-        let mut config = Config::default();
-        config.n_threads = Some(threads);
-        let (missing, profile) = (Arc::new(Mutex::new(None)), volume.profile);
-        let cache = Arc::new(KernelCache::default());
-        // Not for longer than the mount: the cache keeps its connection to the kernel.
-        let pages = Arc::downgrade(&cache);
-        volume.write_back_by(move |id| {
-            if let Some(cache) = pages.upgrade() {
-                cache.write_back(id, 0..i64::MAX as u64);
-            }
-        });
-        let serve = Serve::new(volume, threads, gate, cache.clone());
-        let adapter = Adapter::new(serve, missing.clone());
+        let ready = Ready::for_volume(volume, gate);
         let device = mounting::mount(mount_point, name, options).map_err(MountError::Io)?;
-        let connection = mounting::connection_at(mount_point).inspect_err(|_| {
+        let mounted = mounting::connection_at(mount_point)
+            .map_err(MountError::Io)
+            .and_then(|connection| ready.begin(device, mount_point, connection));
+        mounted.inspect_err(|_| {
             let _ = mounting::detach(mount_point);
-        });
-        let connection = connection.map_err(MountError::Io)?;
-        match Session::from_fd(adapter, device, SessionACL::All, config) {
-            Ok(session) => {
-                cache.connect(session.notifier(), connection);
-                if let Err(error) = mounting::read_ahead(connection, READ_AHEAD_KIB) {
-                    log::info!("long reads are slower than they could be: {error}");
-                }
-                if profile.gathers()
-                    && let Err(error) = mounting::set_unwritten_share(connection, UNWRITTEN_SHARE)
-                {
-                    log::info!("programs may have less unwritten than would be good: {error}");
-                }
-                Ok(Mount {
-                    session: Some(Box::new(session)),
-                    mount_point: mount_point.to_owned(),
-                    connection,
-                })
-            }
-            Err(error) => {
-                let _ = mounting::detach(mount_point);
-                Err(missing.lock().take().map_or(MountError::Io(error), MountError::Kernel))
-            }
-        }
+        })
+    }
+
+    /// Goes on with a mount whose daemon is gone: calls that it has not answered are asked again. The volume
+    /// stands on what that daemon has noted.
+    pub fn take_over(
+        volume: Arc<Volume>,
+        mount_point: &Path,
+        connection: Connection,
+        gate: Option<Arc<dyn DurabilityGate>>,
+    ) -> Result<Mount, MountError> {
+        Ready::for_volume(volume, gate).go_on(mount_point, connection)
+    }
+
+    /// The connection to the kernel, for whoever keeps it beyond this process; `None`: nobody can.
+    pub fn device(&self) -> Option<BorrowedFd<'_>> {
+        self.device.as_ref().map(AsFd::as_fd)
     }
 
     /// Starts to answer.
@@ -127,8 +124,87 @@ impl Mount {
     }
 }
 
+/// All that a session needs but its connection.
+struct Ready {
+    adapter: Adapter,
+    cache: Arc<KernelCache>,
+    missing: Arc<Mutex<Option<String>>>,
+    volume: Arc<Volume>,
+    config: Config,
+}
+
+impl Ready {
+    fn for_volume(volume: Arc<Volume>, gate: Option<Arc<dyn DurabilityGate>>) -> Ready {
+        let threads = std::thread::available_parallelism().map_or(2, usize::from).max(THREADS_MIN);
+        let mut config = Config::default();
+        config.n_threads = Some(threads);
+        let missing = Arc::new(Mutex::new(None));
+        let cache = Arc::new(KernelCache::default());
+        // Not for longer than the mount: the cache keeps its connection to the kernel.
+        let pages = Arc::downgrade(&cache);
+        volume.write_back_by(move |id| {
+            if let Some(cache) = pages.upgrade() {
+                cache.write_back(id, 0..i64::MAX as u64);
+            }
+        });
+        let serve = Serve::new(volume.clone(), threads, gate, cache.clone());
+        Ready { adapter: Adapter::new(serve, missing.clone()), cache, missing, volume, config }
+    }
+
+    fn begin(
+        self,
+        device: OwnedFd,
+        mount_point: &Path,
+        connection: ConnectionNumber,
+    ) -> Result<Mount, MountError> {
+        let Ready { adapter, cache, missing, volume, config } = self;
+        let why = |error| missing.lock().take().map_or(MountError::Io(error), MountError::Kernel);
+        let (session, device) = match volume.standing() {
+            None => (Session::from_fd(adapter, device, SessionACL::All, config).map_err(why)?, None),
+            Some(standing) => {
+                let init = handshake::read_init(&device).map_err(MountError::Io)?;
+                if !handshake::asks_again(&init) {
+                    return Err(MountError::Kernel("RESEND (Linux 6.9), which --holder needs".into()));
+                }
+                let session = handshake::session(adapter, device.as_fd(), &init, Begun::Now, config);
+                standing.note_connection(&init, connection.number());
+                (session.map_err(why)?, Some(device))
+            }
+        };
+        let profile = volume.profile;
+        if let Err(error) = mounting::read_ahead(connection, READ_AHEAD_KIB) {
+            log::info!("long reads are slower than they could be: {error}");
+        }
+        if profile.gathers()
+            && let Err(error) = mounting::set_unwritten_share(connection, UNWRITTEN_SHARE)
+        {
+            log::info!("programs may have less unwritten than would be good: {error}");
+        }
+        cache.connect(session.notifier(), connection);
+        let (session, mount_point) = (Some(Box::new(session)), mount_point.to_owned());
+        Ok(Mount { session, mount_point, connection, device, is_ours: true })
+    }
+
+    fn go_on(self, mount_point: &Path, of_before: Connection) -> Result<Mount, MountError> {
+        let Ready { adapter, cache, missing, config, .. } = self;
+        let why = |error| missing.lock().take().map_or(MountError::Io(error), MountError::Kernel);
+        let Connection { device, init, number } = of_before;
+        let connection = ConnectionNumber::new(number);
+        let session =
+            handshake::session(adapter, device.as_fd(), &init, Begun::Before, config).map_err(why)?;
+        cache.connect(session.notifier(), connection);
+        handshake::ask_again(device.as_fd()).map_err(MountError::Io)?;
+        let (session, mount_point) = (Some(Box::new(session)), mount_point.to_owned());
+        Ok(Mount { session, mount_point, connection, device: Some(device), is_ours: false })
+    }
+}
+
 impl Drop for Mount {
     fn drop(&mut self) {
+        // One that was taken over and never served goes to who comes next.
+        if !self.is_ours {
+            return;
+        }
         // Calls that wait on a mount that never served get an error; a detached one goes with them.
         if self.session.is_some()
             && let Err(error) = mounting::detach(&self.mount_point)

@@ -19,6 +19,15 @@ pub const FS_TYPE: &str = "fuse.standin";
 pub struct ConnectionNumber(u32);
 
 impl ConnectionNumber {
+    /// One that a daemon before has noted.
+    pub fn new(number: u32) -> ConnectionNumber {
+        ConnectionNumber(number)
+    }
+
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
     /// As mount tables show it (`major:minor`).
     pub fn device(self) -> String {
         format!("0:{}", self.0)

@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
@@ -15,7 +14,8 @@ use super::clearing::birth_mode;
 use super::data::Opened;
 use super::error::{FsError, FsResult, Step};
 use super::objects::{Node, NodeId};
-use super::volume::{Caller, Meta, Volume, attributes, c_name, entry, file_type, mtime};
+use super::standing::Intent;
+use super::volume::{Caller, Meta, Volume, attributes, c_name, entry, file_type, mtime, stat_at};
 use crate::packet::{Birth, Bounded, Entry, Op, Timestamp};
 use crate::sys::as_caller;
 use crate::xattr;
@@ -51,18 +51,28 @@ impl Volume {
         let node;
         let mut change = self.prepare(Touched::name(&parent, at.name), 0)?.lock()?;
         let dir = change.dir();
+        if self.intended_before() == Some(Intent::Birth) && stat_at(dir.as_fd(), at.name).is_some() {
+            // A daemon that is gone has made it for this request.
+            change.unchanged();
+            return self.open_existing(caller, at, flags);
+        }
         let access = self.profile.access(flags & libc::O_ACCMODE);
         let access = OFlags::from_bits_retain(access as u32);
         let open = access | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(birth_mode(caller, &*dir, asked.mode, libc::S_IFREG)?);
         let make = || rustix::fs::openat(&*dir, &*name, open, mode);
+        self.intend(Intent::Birth);
         let fd = match change.make(|| born_of(caller, asked, make)) {
             Ok(fd) => Arc::new(fd),
             Err(error) if error.errno == libc::EEXIST && flags & libc::O_EXCL == 0 => {
+                self.was_refused();
                 change.unchanged();
                 return self.open_existing(caller, at, flags);
             }
-            Err(error) => return Err(change.failed(error, &[None])),
+            Err(error) => {
+                self.was_refused();
+                return Err(change.failed(error, &[None]));
+            }
         };
         let (born, stat) = change.look(self.sight_new(&parent, fd.clone(), at.name))?;
         node = born;
@@ -150,8 +160,17 @@ impl Volume {
         let node;
         let mut change = self.prepare(Touched::name(&parent, at.name), 0)?.lock()?;
         let dir = change.dir();
+        if self.intended_before() == Some(Intent::Birth)
+            && let Ok((born, stat)) = self.sight(&parent, dir.as_fd(), at.name)
+            && file_type(&stat) == kind
+        {
+            change.unchanged();
+            return Ok(self.meta(&born.into_lookup(), stat));
+        }
         let mode = Mode::from_raw_mode(birth_mode(caller, &*dir, asked.mode, kind)?);
+        self.intend(Intent::Birth);
         if let Err(error) = change.make(|| born_of(caller, asked, || make(dir.as_fd(), &name, mode))) {
+            self.was_refused();
             return Err(change.failed(error, &[None]));
         }
         let path = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -180,8 +199,17 @@ impl Volume {
         let mut change = self.prepare(touched, 0)?.lock()?;
         let is_told = self.is_told_for_link(&node, &parent, at.name);
         let dir = change.dir();
+        if self.intended_before() == Some(Intent::Link)
+            && let Ok((known, stat)) = self.sight(&parent, dir.as_fd(), at.name)
+            && known.id == node.id
+        {
+            change.unchanged();
+            return Ok(self.meta(&known.into_lookup(), stat));
+        }
+        self.intend(Intent::Link);
         let link = || rustix::fs::linkat(&*fd, "", &*dir, &*name, AtFlags::EMPTY_PATH).step("link");
         if let Err(error) = change.make(link) {
+            self.was_refused();
             let error = change.failed(error, &[None]);
             self.unstage(&node);
             return Err(error);
@@ -225,7 +253,15 @@ impl Volume {
         let node;
         let mut change = self.prepare(Touched::name(&parent, at.name), 0)?.lock_tree(tree)?;
         let dir = change.dir();
-        let (found, stat) = self.sight_open(&parent, dir.as_fd(), at.name)?;
+        let found = self.sight_open(&parent, dir.as_fd(), at.name);
+        if self.intended_before() == Some(Intent::Removal)
+            && found.as_ref().is_err_and(|error| error.errno == libc::ENOENT)
+        {
+            // A daemon that is gone has removed it for this request.
+            change.unchanged();
+            return Ok(Attempt::Done);
+        }
+        let (found, stat) = found?;
         node = found;
         if node.is_directory() && !change.lock_inside(&node) {
             return Ok(Attempt::NeedsExclusiveTree);
@@ -234,13 +270,17 @@ impl Volume {
         let stat = change.stat_found(&node, stat)?;
         let links = links_after_loss(&stat);
         self.keep_reachable(&node, links)?;
+        self.intend(Intent::Removal);
         if let Err(error) = change.make(|| rustix::fs::unlinkat(&*dir, &*name, how).step("remove")) {
+            self.was_refused();
             self.release_reachable(&node);
             return Err(change.failed(error, &[Some(&stat)]));
         }
         self.objects.set_nameless(&node, links == 0);
         if links == 0 {
             self.unlist(&node);
+            // It may have been opened since it was looked whether it is.
+            change.look(self.keep_standing(&node))?;
         }
         let dir_mtime = change.look(mtime_of(&dir))?;
         let op = match how.contains(AtFlags::REMOVEDIR) {
@@ -249,33 +289,6 @@ impl Volume {
         };
         change.append(&op, Bytes::new());
         Ok(Attempt::Done)
-    }
-
-    /// Before an object loses its last name: a descriptor keeps it, and its inode number, until
-    /// the kernel forgets it.
-    pub(super) fn keep_reachable(&self, node: &Arc<Node>, links_after: u32) -> FsResult<()> {
-        if links_after > 0 {
-            return Ok(());
-        }
-        let is_open = node.open.lock().is_open();
-        if !self.objects.may_keep(node, crate::sys::acting_as().uid) {
-            // Without a descriptor only what somebody has open would be lost.
-            return match is_open {
-                true => Err(FsError::new(libc::ENFILE, "open files of one user that have no name")),
-                false => Ok(()),
-            };
-        }
-        node.keep_descriptor.store(true, Relaxed);
-        self.descriptors.of(node).map(drop).inspect_err(|_| self.objects.give_share(node))
-    }
-
-    /// The removal failed: the object can be found by its handle as before.
-    pub(super) fn release_reachable(&self, node: &Arc<Node>) {
-        self.objects.give_share(node);
-        if node.handle.is_some() {
-            node.keep_descriptor.store(false, Relaxed);
-            self.descriptors.remember(node);
-        }
     }
 }
 

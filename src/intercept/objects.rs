@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 
@@ -22,6 +22,7 @@ use super::mixing::Mixings;
 use super::refusals::Refusal;
 use super::seen_at::Place;
 use super::shares::Shares;
+use super::standing::Standing;
 use crate::packet::ObjectId;
 use crate::sys::FileHandle;
 
@@ -35,6 +36,11 @@ impl NodeId {
     /// Node id of a backing inode that is not the root. Number 1 belongs to the root.
     pub fn of_inode(inode: u64) -> NodeId {
         NodeId(if inode == 1 { u64::MAX } else { inode })
+    }
+
+    /// The backing inode of a node that is not the root.
+    pub fn inode(self) -> u64 {
+        if self.0 == u64::MAX { 1 } else { self.0 }
     }
 }
 
@@ -94,6 +100,10 @@ pub struct Node {
     pub kept_listing: KeptListing,
     /// Who took its last name.
     nameless_of: AtomicU32,
+    /// Where it is noted for the daemon that comes after this one; inner `None`: there was no memory.
+    noted: OnceLock<Option<u32>>,
+    /// The holder has a descriptor of it.
+    pub is_kept: AtomicBool,
     /// The descriptor must stay: the last name is gone, or there are no handles.
     pub keep_descriptor: AtomicBool,
     /// While it is nameless. The last field: it goes when the descriptors above are closed.
@@ -114,6 +124,42 @@ pub struct NodeState {
 }
 
 impl Node {
+    fn of(sighting: Sighting, lookups: u64) -> Node {
+        Node {
+            id: sighting.id,
+            object: sighting.object,
+            file_type: sighting.file_type,
+            is_nameless: AtomicBool::new(false),
+            is_staged: AtomicBool::new(false),
+            hot: AtomicU64::new(0),
+            left: Left::default(),
+            kept_listing: KeptListing::default(),
+            keep_descriptor: AtomicBool::new(sighting.handle.is_none()),
+            handle: sighting.handle,
+            lookups: AtomicU64::new(lookups),
+            names: DirectoryLock::of(sighting.id),
+            state: ObjectLock::of(sighting.id),
+            growth: Mutex::default(),
+            read: Mutex::default(),
+            may_be_mapped: AtomicBool::new(false),
+            is_listed: AtomicBool::new(false),
+            is_mixing: AtomicBool::new(false),
+            is_append_only: AtomicBool::new(false),
+            is_immutable: AtomicBool::new(false),
+            owes_time: AtomicBool::new(false),
+            writes_taken: AtomicU64::new(0),
+            refusal: Mutex::default(),
+            place: Mutex::default(),
+            descriptor: Mutex::new(sighting.descriptor),
+            recently_used: AtomicBool::new(false),
+            open: Mutex::default(),
+            nameless_of: AtomicU32::new(0),
+            noted: OnceLock::new(),
+            is_kept: AtomicBool::new(false),
+            leaving: Mutex::default(),
+        }
+    }
+
     pub fn is_directory(&self) -> bool {
         self.file_type == libc::S_IFDIR
     }
@@ -141,6 +187,8 @@ pub struct Objects {
     departures: Arc<Departures>,
     pub newest: Newest,
     nameless_shares: Shares,
+    /// `None`: what the kernel knows goes with this daemon.
+    pub standing: Option<Arc<Standing>>,
 }
 
 /// A node that cannot be forgotten while an op works on it.
@@ -162,7 +210,9 @@ impl std::ops::Deref for Pinned<'_> {
 impl Pinned<'_> {
     /// Hands the pin over to the kernel as a lookup.
     pub fn into_lookup(mut self) -> Arc<Node> {
-        self.objects = None;
+        if let Some(objects) = self.objects.take() {
+            objects.note_lookup(&self.node);
+        }
         self.node.clone()
     }
 }
@@ -185,6 +235,7 @@ impl Objects {
             departures: Arc::default(),
             newest: Newest::default(),
             nameless_shares: Shares::new(nameless_max),
+            standing: None,
         }
     }
 
@@ -197,45 +248,57 @@ impl Objects {
     /// number now belongs to another object (generation differs) is replaced.
     pub fn pin(&self, sighting: Sighting) -> Pinned<'_> {
         let mut shard = self.shard(sighting.id).lock();
-        if let Some(node) = shard.get(&sighting.id)
-            && node.object == sighting.object
-        {
-            node.lookups.fetch_add(1, Relaxed);
-            return Pinned { objects: Some(self), node: node.clone(), is_new: false };
+        let mut others = 0;
+        if let Some(node) = shard.get(&sighting.id) {
+            if node.object == sighting.object {
+                node.lookups.fetch_add(1, Relaxed);
+                return Pinned { objects: Some(self), node: node.clone(), is_new: false };
+            }
+            // They are given back under the same number.
+            others = node.lookups.load(Relaxed);
+            self.forget_noted(node);
         }
-        let node = Arc::new(Node {
-            id: sighting.id,
-            object: sighting.object,
-            file_type: sighting.file_type,
-            is_nameless: AtomicBool::new(false),
-            is_staged: AtomicBool::new(false),
-            hot: AtomicU64::new(0),
-            left: Left::default(),
-            kept_listing: KeptListing::default(),
-            keep_descriptor: AtomicBool::new(sighting.handle.is_none()),
-            handle: sighting.handle,
-            lookups: AtomicU64::new(1),
-            names: DirectoryLock::of(sighting.id),
-            state: ObjectLock::of(sighting.id),
-            growth: Mutex::default(),
-            read: Mutex::default(),
-            may_be_mapped: AtomicBool::new(false),
-            is_listed: AtomicBool::new(false),
-            is_mixing: AtomicBool::new(false),
-            is_append_only: AtomicBool::new(false),
-            is_immutable: AtomicBool::new(false),
-            owes_time: AtomicBool::new(false),
-            writes_taken: AtomicU64::new(0),
-            refusal: Mutex::default(),
-            place: Mutex::default(),
-            descriptor: Mutex::new(sighting.descriptor),
-            recently_used: AtomicBool::new(false),
-            open: Mutex::default(),
-            nameless_of: AtomicU32::new(0),
-            leaving: Mutex::default(),
-        });
-        shard.insert(sighting.id, node.clone());
+        let node = Arc::new(Node::of(sighting, others + 1));
+        shard.insert(node.id, node.clone());
         Pinned { objects: Some(self), node, is_new: true }
+    }
+
+    /// A node that a daemon before has noted, with the lookups that the kernel has on it.
+    pub fn restore(&self, sighting: Sighting, noted: u32, lookups: u64) -> Arc<Node> {
+        let node = Node::of(sighting, lookups);
+        let _ = node.noted.set(Some(noted));
+        self.shard(node.id).lock().entry(node.id).or_insert_with(|| Arc::new(node)).clone()
+    }
+
+    /// The kernel has one lookup more on a node, which is pinned.
+    fn note_lookup(&self, node: &Node) {
+        if let Some(standing) = &self.standing
+            && let Some(at) = node.noted.get_or_init(|| standing.enter_node(node))
+        {
+            standing.lookups(*at).fetch_add(1, Relaxed);
+        }
+    }
+
+    /// The kernel takes back so many.
+    pub fn forget_lookups(&self, id: NodeId, count: u64) {
+        if let Some(standing) = &self.standing
+            && let Some(node) = self.get(id)
+            && let Some(Some(at)) = node.noted.get()
+        {
+            let less = |lookups: u64| Some(lookups.saturating_sub(count));
+            let _ = standing.lookups(*at).fetch_update(Relaxed, Relaxed, less);
+        }
+        self.forget(id, count);
+    }
+
+    /// Nobody knows it any more.
+    fn forget_noted(&self, node: &Node) {
+        if let Some(standing) = &self.standing {
+            if let Some(Some(at)) = node.noted.get() {
+                standing.remove_node(*at);
+            }
+            standing.let_go(node);
+        }
     }
 
     /// Takes back `count` lookups; the node goes with the last.
@@ -255,6 +318,7 @@ impl Objects {
             self.newest.forgotten(&node.left);
         }
         let gone = shard.remove(&id);
+        gone.iter().for_each(|node| self.forget_noted(node));
         if shard.capacity() > 1024 && shard.len() < shard.capacity() / 4 {
             shard.shrink_to_fit();
         }
@@ -280,6 +344,7 @@ impl Objects {
             }
             (true, false) => {
                 self.give_share(node);
+                self.standing.iter().for_each(|standing| standing.let_go(node));
                 let mut nameless = self.nameless.lock();
                 nameless.retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(node)));
                 *node.leaving.lock() = None;

@@ -11,7 +11,8 @@ use super::change::{Attempt, Change, Touched, Tree};
 use super::error::{FsError, FsResult, Step};
 use super::names::{At, links_after_loss, mtime_of};
 use super::objects::{Node, Pinned};
-use super::volume::{Volume, attributes, c_name, entry, file_type, mtime};
+use super::standing::Intent;
+use super::volume::{Volume, attributes, c_name, entry, file_type, mtime, stat_at};
 use crate::packet::{Entry, Op, Replaced, Timestamp, Whiteout};
 
 impl Volume {
@@ -35,6 +36,14 @@ impl Volume {
         let mut change = self.prepare(touched, 0)?.lock_tree(tree)?;
         let from = End::of(&from_dir, change.dir(), from)?;
         let to = End::of(&to_dir, change.other_dir(), to)?;
+        if let Some(Intent::Move(moved)) = self.intended_before()
+            && to.inode() == Some(moved)
+            && from.inode() != Some(moved)
+        {
+            // A daemon that is gone has moved it for this request.
+            change.unchanged();
+            return Ok(Attempt::Done);
+        }
         found = self.find_both(&from, &to)?;
         if found.are_directories() && tree == Tree::Shared {
             return Ok(Attempt::NeedsExclusiveTree);
@@ -46,7 +55,9 @@ impl Volume {
             taken.into_iter().for_each(|(node, _)| change.mark_moved(node));
         }
         let replaced = self.will_replace(&change, &found, flags)?;
+        self.intend(Intent::Move(found.moved.1.st_ino));
         if let Err(error) = change.make(|| rename(&from, &to, flags)) {
+            self.was_refused();
             if let (Some((node, _)), Some(_)) = (taken, replaced) {
                 self.release_reachable(node);
             }
@@ -131,6 +142,7 @@ impl Volume {
             self.objects.set_nameless(node, replaced.links == 0);
             if replaced.links == 0 {
                 self.unlist(node);
+                change.look(self.keep_standing(node))?;
             }
         }
         change.append(&op, Bytes::new());
@@ -178,6 +190,11 @@ struct End<'a> {
 impl<'a> End<'a> {
     fn of(dir: &'a Arc<Node>, fd: Arc<OwnedFd>, at: At<'a>) -> FsResult<End<'a>> {
         Ok(End { at, dir, fd, entry: entry(dir, at.name)? })
+    }
+
+    /// Number of what has the name now.
+    fn inode(&self) -> Option<u64> {
+        stat_at(self.fd.as_fd(), self.at.name).map(|stat| stat.st_ino)
     }
 
     /// The mtime of an object that has just got this name, where the move may have changed it, on this

@@ -16,7 +16,7 @@ use crate::words::RESERVED_NAME;
 
 mod fence;
 
-const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 1 };
+const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 1, request: 0 };
 const ASKED: AskedMode = AskedMode { mode: 0o644, umask: 0o022 };
 
 /// A volume over a temporary directory, and what it puts into the queue.
@@ -547,7 +547,7 @@ fn evicted_descriptors_come_back() {
 fn one_user_does_not_take_what_needs_descriptors() {
     let few = crate::limits::Descriptors { paths: 4, files: 4, directories: 8, nameless: 8 };
     let captured = Captured::within(few);
-    let user = Caller { uid: 7, gid: 7, pid: 1 };
+    let user = Caller { uid: 7, gid: 7, pid: 1, request: 0 };
     let open = |caller: Caller| captured.volume.opendir(caller, NodeId::ROOT).map_err(|error| error.errno);
     let taken: Vec<_> = (0..2).map(|_| open(user).unwrap()).collect();
     assert_eq!(open(user), Err(libc::ENFILE));

@@ -37,6 +37,8 @@ pub struct Caller {
     pub uid: u32,
     pub gid: u32,
     pub pid: u32,
+    /// Number that the kernel gave to the request, with [`RESENT`](super::standing::RESENT); 0: none asked.
+    pub request: u64,
 }
 
 impl Caller {
@@ -196,7 +198,9 @@ impl Volume {
 
     /// Takes back lookups of the kernel.
     pub fn forget(&self, node: NodeId, count: u64) {
-        self.objects.forget(node, count);
+        if !self.forget_inherited(node, count) {
+            self.objects.forget_lookups(node, count);
+        }
     }
 
     /// Handles through which a shared mapping may be written: what it holds is not seen before the
@@ -236,7 +240,13 @@ impl Volume {
         if id == NodeId::ROOT {
             return Ok(self.root.clone());
         }
-        self.objects.get(id).ok_or(FsError::stale("node"))
+        // Once more: another thread may just have made it.
+        let node = self.objects.get(id).or_else(|| self.revive(id)).or_else(|| self.objects.get(id));
+        node.ok_or(FsError::stale("node"))
+    }
+
+    pub(super) fn ids(&self) -> &Ids {
+        &self.ids
     }
 
     /// Whether an object is not part of the tree, although it has a name in it.
@@ -340,8 +350,11 @@ impl Volume {
         descriptor: Option<Arc<OwnedFd>>,
         stat: &Stat,
     ) -> FsResult<Pinned<'_>> {
+        let id = NodeId::of_inode(stat.st_ino);
+        // What the kernel has had of it from a daemon before counts.
+        let _ = self.revive(id);
         Ok(self.objects.pin(Sighting {
-            id: NodeId::of_inode(stat.st_ino),
+            id,
             object: object_id(handle.as_ref(), &self.ids, stat)?,
             file_type: file_type(stat),
             handle,

@@ -23,7 +23,7 @@ impl Scene {
         let backing = OwnedFd::from(std::fs::File::open(dir.path()).unwrap());
         let origin = Position::origin(Epoch { number: 1, writer: 2 }, Incarnation(3));
         let volume = Volume::new(backing, Queue::new(1 << 20, origin), 1).unwrap();
-        let caller = Caller { uid: 0, gid: 0, pid: 1 };
+        let caller = Caller { uid: 0, gid: 0, pid: 1, request: 0 };
         let at = At { parent: NodeId::ROOT, name: OsStr::new("f") };
         let asked = AskedMode { mode: 0o644, umask: 0 };
         let (meta, opened) = volume.create(caller, at, asked, libc::O_RDWR).unwrap();

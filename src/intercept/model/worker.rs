@@ -17,7 +17,7 @@ use crate::random::Random;
 
 /// Few names: collisions are what hurts.
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
-const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 0 };
+const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 0, request: 0 };
 
 /// A disk that takes only a part of a write now and then.
 pub fn disk(random: Random) -> Hook {

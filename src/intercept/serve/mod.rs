@@ -30,6 +30,7 @@ use super::listing::Listed;
 use super::names::{AskedMode, At};
 use super::objects::NodeId;
 use super::parking::{Carries, Parking};
+use super::standing::serve_request;
 use super::volume::{Caller, Meta, Volume};
 use crate::sys::Identity;
 use backlog::Backlog;
@@ -244,6 +245,7 @@ impl Serve {
         flags: i32,
         reply: impl FnOnce(FsResult<Opened>) + Send + 'static,
     ) {
+        serve_request(caller.request);
         let open = move |serve: &Serve| match serve.volume.open(node, flags) {
             Ok(opened) => {
                 serve.ask_again(node);
@@ -395,7 +397,9 @@ impl Serve {
     /// Performs a change for its caller: at once, or on a worker where it might wait.
     pub(super) fn change(&self, caller: Caller, change: impl FnOnce(&Serve) + Send + 'static) {
         if let Some(_serving) = self.parking.enter(Carries::Names) {
+            serve_request(caller.request);
             act_for(caller.identity());
+            let _answered = self.volume.answering(caller.request);
             return change(self);
         }
         self.change_patiently(caller, change);
@@ -405,7 +409,9 @@ impl Serve {
     fn change_patiently(&self, caller: Caller, change: impl FnOnce(&Serve) + Send + 'static) {
         let serve = self.clone();
         self.parking.park(move || {
+            serve_request(caller.request);
             act_for(caller.identity());
+            let _answered = serve.volume.answering(caller.request);
             change(&serve);
         });
     }
