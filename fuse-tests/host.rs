@@ -314,6 +314,11 @@ impl Protected {
         self.daemon = Some(daemon);
     }
 
+    /// One that the test has started itself is the running daemon.
+    pub fn adopt_daemon(&mut self, daemon: Daemon) {
+        assert!(self.daemon.replace(daemon).is_none(), "one runs already");
+    }
+
     /// Waits until copies have brought every target that is there into line.
     #[track_caller]
     pub fn wait_in_line(&self) {
@@ -491,6 +496,10 @@ impl Daemon {
                 }
             }
         }
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(_)))
     }
 
     pub fn pid(&self) -> u32 {

@@ -46,6 +46,7 @@ mod mount_options;
 mod odd;
 mod offline;
 mod orphans;
+mod outlive;
 #[cfg(feature = "suites")]
 mod packages;
 mod pair;

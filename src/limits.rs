@@ -5,11 +5,13 @@ use std::time::Duration;
 mod activity;
 mod configuration;
 mod disk_queue;
+mod holder;
 mod questions;
 mod roles;
 pub use activity::*;
 pub use configuration::*;
 pub use disk_queue::*;
+pub use holder::*;
 pub use questions::*;
 pub use roles::*;
 

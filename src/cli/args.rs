@@ -135,6 +135,8 @@ pub enum Command {
     Completions(Completions),
     #[command(hide = true)]
     FlushMount(FlushMount),
+    #[command(hide = true)]
+    HoldMount(HoldMount),
     #[command(flatten)]
     Planned(Planned),
 }
@@ -213,6 +215,14 @@ pub struct Protect {
     /// How writes of programs reach the daemon: what it costs, and what a power cut leaves
     #[arg(long, value_enum, default_value_t = Profile::Default)]
     pub profile: Profile,
+    /// Keep the mount when this daemon is killed: calls of programs wait for the next `protect` with the same
+    /// command, which goes on where this one was, and no call fails (Linux 6.9; not with --profile batch or
+    /// --stand-in)
+    #[arg(long)]
+    pub holder: bool,
+    /// With --holder: how long calls wait for that one before they fail, as in 30s
+    #[arg(long, value_name = "T", value_parser = parse_duration, default_value = "30s")]
+    pub takeover_timeout: Duration,
     /// Writes that the kernel gathers (through shared mappings; with --profile batch all) reach the targets within
     /// this time, as in 500ms, 1s; 0: only when the kernel writes them back, or before wait-sync
     #[arg(long, value_name = "T", value_parser = parse_duration, default_value = "1s")]
@@ -290,6 +300,13 @@ pub enum FsyncTargets {
 #[derive(Debug, Args)]
 pub struct FlushMount {
     pub mount: PathBuf,
+}
+
+/// What the holder of a mount is started with.
+#[derive(Debug, Args)]
+pub struct HoldMount {
+    /// Of the set, for whoever looks at a list of processes.
+    pub name: String,
 }
 
 #[derive(Debug, Args)]

@@ -94,6 +94,7 @@ pub fn main() -> ExitCode {
         Command::Man(args) => pages::man(&common, &args),
         Command::Completions(args) => pages::completions(&args),
         Command::FlushMount(args) => protect::flush_mount(&args),
+        Command::HoldMount(args) => protect::hold_mount(&args),
         Command::Planned(planned) => Err(planned::refusal(&planned)),
     };
     ExitCode::from(result.unwrap_or_else(|failure| {

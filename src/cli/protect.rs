@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::args::{Common, FlushMount, Fsync, FsyncTargets, Protect};
+use super::args::{Common, FlushMount, Fsync, FsyncTargets, HoldMount, Protect};
 use super::config::{self, Typed};
 use super::{LEFT_BEHIND, Outcome};
 use crate::failure::Failure;
@@ -93,6 +93,8 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
         rules: args.rules.0.iter().map(typed).collect(),
         deletes,
         profile: args.profile,
+        holder: args.holder,
+        takeover_timeout: args.takeover_timeout,
         mmap_lag: Some(args.mmap_lag).filter(|lag| !lag.is_zero()),
         verify,
         schedule: args.schedule,
@@ -125,6 +127,17 @@ pub(super) fn typed(sets::Rule { includes, pattern, is_recursive }: &sets::Rule)
 /// The helper process of a running daemon.
 pub(super) fn flush_mount(args: &FlushMount) -> Outcome {
     source_side::serve_flushes(&args.mount).map_err(|error| lost(&args.mount, &error))?;
+    Ok(0)
+}
+
+/// The process that keeps a mount beyond its daemon.
+pub(super) fn hold_mount(args: &HoldMount) -> Outcome {
+    source_side::hold().map_err(|error| {
+        refused(
+            format!("The mount of '{}' cannot be held: {error}.", args.name),
+            "Start the protection again.",
+        )
+    })?;
     Ok(0)
 }
 

@@ -1,6 +1,6 @@
 //! `standin stop`: drain, unmount, end.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -10,7 +10,10 @@ use super::args::Common;
 use super::find::{find, no_answer};
 use super::{Outcome, output};
 use crate::control::{RoleName, Severity, StopMode};
+use crate::failure::Failure;
 use crate::limits::STOP_DRAIN;
+use crate::preflight::{MountTable, resolve};
+use crate::source_side;
 
 /// For the unmount itself and the end of the process, after the drain.
 const UNMOUNT_PATIENCE: Duration = Duration::from_secs(30);
@@ -24,8 +27,35 @@ pub struct Stop {
     pub now: bool,
 }
 
+/// Without a daemon the mount may wait for one: then it ends.
+fn let_go(common: &Common, args: &Stop, failure: Failure) -> Outcome {
+    let mounts = MountTable::read().ok();
+    // A name, or a directory however it is written.
+    let is_name = |set: &Path| set.components().count() == 1 && set.is_relative();
+    let set = args.set.clone().map(|set| match &mounts {
+        Some(mounts) if !is_name(&set) => resolve(&set, mounts).unwrap_or(set),
+        Some(_) | None => set,
+    });
+    let Ok(Some(directory)) = source_side::give_up(&common.run_dir(), set.as_deref()) else {
+        return Err(failure);
+    };
+    if common.json {
+        output::json(&json!({ "stopped": directory, "report": null, "ended": true }));
+    } else {
+        output::text(&format!(
+            "The mount on {} waited for a daemon and has ended: calls of programs on it fail now. What they have \
+             written is in the directory, targets may lack the last of it: the next start copies that.",
+            directory.display()
+        ));
+    }
+    Ok(Severity::Warning.exit_code())
+}
+
 pub(super) fn run(common: &Common, args: &Stop) -> Outcome {
-    let found = find(common, args.set.as_deref())?;
+    let found = match find(common, args.set.as_deref()) {
+        Ok(found) => found,
+        Err(failure) => return let_go(common, args, failure),
+    };
     let mode = if args.now { StopMode::Now } else { StopMode::Orderly };
     let mut client = found.client()?;
     let report = client

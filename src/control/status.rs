@@ -109,9 +109,22 @@ pub struct SourceStatus {
     pub map: Vec<GenerationStatus>,
     #[serde(default)]
     pub activity: ActivityStatus,
+    #[serde(default)]
+    pub holder: HolderStatus,
     /// The rules of the set, in their order; without one everything is replicated.
     #[serde(default)]
     pub rules: Vec<String>,
+}
+
+/// Whether the mount outlives the daemon, and how often it had to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HolderStatus {
+    /// A holder has it.
+    pub kept: bool,
+    /// How often a daemon has gone on for another one since the mount was made.
+    pub takeovers: u64,
+    /// The longest time that calls of programs have waited for that.
+    pub longest_pause_ms: u64,
 }
 
 /// The activity log: what a power loss of this host would cost.

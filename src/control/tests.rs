@@ -53,6 +53,7 @@ pub(crate) fn sample_source() -> SourceStatus {
         fsync: FsyncStatus::default(),
         map: Vec::new(),
         activity: ActivityStatus::default(),
+        holder: HolderStatus::default(),
         rules: Vec::new(),
     }
 }

@@ -63,6 +63,14 @@ impl Ways {
         Ok(Ways { tree: tree.to_owned(), place, under: under.id, peers: under.shared })
     }
 
+    /// As [`Ways::to`], of a tree that is on the mount with this number, whatever is mounted over it.
+    pub fn under(tree: &Path, mount: u64) -> io::Result<Ways> {
+        let own = MountTable::read()?;
+        let under = own.by_id(mount).ok_or(io::ErrorKind::NotFound)?;
+        let place = under.location(tree).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Ways { tree: tree.to_owned(), place, under: under.id, peers: under.shared })
+    }
+
     /// All other ways that there are now. Touches no mount and no file of the tree.
     pub fn look(&self) -> io::Result<Vec<Elsewhere>> {
         let own = MountTable::read()?;

@@ -103,6 +103,15 @@ pub fn check(options: &ProtectOptions) -> Result<Preflight, Failure> {
     check_but(options, None)
 }
 
+/// What is known of a tree whose mount is taken over: all was checked before it was made, and nothing is looked at
+/// that would ask its daemon. `under`: the directory itself, which is on the mount with this number.
+pub fn surmise(tree: &Path, under: &Path, mount: u64) -> Result<Preflight, Failure> {
+    let facts = FsFacts::of(under).map_err(|error| unreadable(&tree.display().to_string(), &error))?;
+    let ways = Ways::under(tree, mount).map_err(|error| unreadable("/proc/self/mountinfo", &error))?;
+    let warnings = fs_warnings(tree, &facts);
+    Ok(Preflight { facts, hidden: Vec::new(), writers: Vec::new(), ways, warnings })
+}
+
 /// As [`check`], but for files that this process has open: it lets them go before the mount.
 pub fn check_but(options: &ProtectOptions, lets_go: Option<u32>) -> Result<Preflight, Failure> {
     check_root_user(rustix::process::geteuid().as_raw())?;

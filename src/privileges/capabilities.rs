@@ -46,6 +46,9 @@ pub const PROTECT_START: CapabilitySet = CapabilitySet::SETPCAP;
 /// owns them; those of which the disk refused something also for writing.
 pub const FLUSHER: CapabilitySet = CapabilitySet::DAC_OVERRIDE.union(CapabilitySet::DAC_READ_SEARCH);
 
+/// Who only keeps descriptors.
+pub const HOLDER: CapabilitySet = CapabilitySet::empty();
+
 /// The checks of a drill: what programs of the data need that root starts, and nothing that mounts,
 /// traces, configures, or reaches an object by its file handle (which would lead from the clone to the
 /// replica on the same file system).

@@ -15,6 +15,6 @@ mod files;
 mod tests;
 
 pub use capabilities::{
-    DRILL, FLUSHER, PROTECT, PROTECT_START, SERVE, SERVE_START, for_allowed, give_up, holds, narrow,
+    DRILL, FLUSHER, HOLDER, PROTECT, PROTECT_START, SERVE, SERVE_START, for_allowed, give_up, holds, narrow,
 };
 pub use files::{Confinement, Reach, confine, is_confined, unconfined};

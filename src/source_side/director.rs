@@ -23,6 +23,7 @@ use super::flush::Flusher;
 use super::ground::Ground;
 use super::hands::{Done, Hands, Job};
 use super::haste::Haste;
+use super::holder::Left;
 use super::identity;
 use super::life::{Ended, Ending, Life, Stage, Stop, StopAsker};
 use super::managed::Managed;
@@ -98,6 +99,8 @@ pub struct Director {
     hands: Hands,
     ticks: Receiver<Instant>,
     connections: Vec<Arc<Connection>>,
+    /// Of a daemon that is gone, until the start goes on with it.
+    left: Option<Left>,
     recorder: Recorder,
     last_barrier: Option<Barrier>,
     signals: Signals,
@@ -125,6 +128,7 @@ impl Director {
         connections: Vec<Arc<Connection>>,
         set: SetState,
         marks: Arc<Marks>,
+        left: Option<Left>,
     ) -> std::io::Result<Director> {
         let (itself, inbox) = bounded(DIRECTOR_EVENTS_MAX);
         let (board, poster) = Board::new(connections.clone());
@@ -137,6 +141,7 @@ impl Director {
             hands: Hands::start()?,
             ticks: never(),
             connections,
+            left,
             recorder: Recorder::start(set, marks)?,
             last_barrier: None,
             signals: Signals::default(),
@@ -177,6 +182,7 @@ impl Director {
             ground: self.ground.clone(),
             connections: self.connections.clone(),
             record: self.recorder.record().clone(),
+            left: self.left.take(),
             interrupt: interrupted,
         })));
         Life::Starting { interrupt }
@@ -401,6 +407,7 @@ impl Director {
             .map_err(|error| io_failure("verifications have no thread", &error))?;
         self.ground.volume.watch_for_others();
         let serving = mount.serve().map_err(|error| io_failure("the mount cannot be served", &error))?;
+        self.ground.holder.iter().for_each(|holder| holder.serving(&options.directory));
         let keeper = Keeper::begin(&self.ground)
             .map_err(|error| io_failure("the activity log has no thread", &error))?;
         let rounds = Rounds::begin(&self.ground, &serving, flusher, (writeback, keeper, planned));

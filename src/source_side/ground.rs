@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use super::activity::Merge;
 use super::durability::TargetDurability;
+use super::holder::Holder;
 use super::mount_options::BackingMount;
 use super::reload::Followed;
 use super::roles::Roles;
@@ -38,6 +39,8 @@ pub struct Ground {
     pub durability: Option<Arc<TargetDurability>>,
     /// Who writes the set.
     pub roles: Arc<Roles>,
+    /// With `--holder`: who keeps the mount when this process ends without a word.
+    pub holder: Option<Holder>,
     /// What was in doubt at the start, after a power loss.
     pub merge: Option<Arc<Merge>>,
     /// How programs may get past the mount.

@@ -31,6 +31,7 @@
 //! | | `looking` | the volume as a copy sees it that runs while applications write |
 //! | | `relief` | what makes room on a full target |
 //! | | `durability/`, `sync` | `--fsync=target`; what every target has, and waiting for it |
+//! | | `holder/` | with `--holder`: a process that keeps the mount when this one is killed, and taking it over |
 //! | | `flush/`, `writeback` | shared mappings reach the daemon; whether the directory's disk takes writes |
 //! | end | `stop`, `keepers`, `words` | unmount, drain, what is left; who else holds the mount; what is said |
 
@@ -49,6 +50,7 @@ mod flush;
 mod ground;
 mod hands;
 mod haste;
+mod holder;
 #[cfg(test)]
 mod hostile;
 mod identity;
@@ -93,6 +95,7 @@ pub(crate) use embedded::is_missing_replica;
 #[cfg(test)]
 pub(crate) use feed::{PacketFeed, Planted as PlantedInLane, StampedLane};
 pub use flush::{HELPER_COMMAND, serve_flushes};
+pub use holder::{HOLDER_COMMAND, give_up, hold};
 #[cfg(test)]
 pub(crate) use kept::Kept;
 pub use life::Ended;

@@ -34,6 +34,12 @@ impl BackingMount {
         Some(BackingMount { id: mount.id, device: mount.device.clone(), options: mount.options })
     }
 
+    /// Of the mount with this number.
+    pub fn numbered(id: u64, table: &MountTable) -> Option<BackingMount> {
+        let mount = table.by_id(id)?;
+        Some(BackingMount { id, device: mount.device.clone(), options: mount.options })
+    }
+
     /// With the options that it has now.
     pub fn look_again(&self, table: &MountTable) -> BackingMount {
         let options = self.now(table).map_or(self.options, |mount| mount.options);

@@ -2,7 +2,7 @@
 //! targets lack is copied while programs work.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, at, select};
 
@@ -10,12 +10,13 @@ use super::asking::who_writes;
 use super::commands;
 use super::connection::{Connection, Report};
 use super::ground::Ground;
+use super::holder::Left;
 use super::record::SetRecord;
 use super::startup::{NOTHING_MOUNTED, io_failure};
 use crate::connection::{Copies, FaultKind, Sending, Wish};
 use crate::failure::Failure;
 use crate::intercept::{DurabilityGate, Fenced, Mount};
-use crate::limits::CONNECT_PATIENCE;
+use crate::limits::{CONNECT_PATIENCE, TAKEOVER_CONNECT_PATIENCE};
 use crate::packet::{KeptOut, Meeting};
 use crate::preflight::{self, MountTable};
 
@@ -25,8 +26,28 @@ pub struct Start {
     pub connections: Vec<Arc<Connection>>,
     /// As the last run left it.
     pub record: SetRecord,
+    /// Of a daemon that is gone: programs wait, and go on with its mount.
+    pub left: Option<Left>,
     /// Something comes when it is to end.
     pub interrupt: Receiver<()>,
+}
+
+/// What programs do while targets are waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Programs {
+    /// They work in the directory as before, or nobody does.
+    Unserved,
+    /// Their calls wait for this daemon.
+    Wait,
+}
+
+impl Programs {
+    fn patience(self) -> Duration {
+        match self {
+            Programs::Unserved => CONNECT_PATIENCE,
+            Programs::Wait => TAKEOVER_CONNECT_PATIENCE,
+        }
+    }
 }
 
 /// The mount is there, and calls on it wait until it is served.
@@ -38,12 +59,20 @@ pub struct Mounted {
 
 impl Start {
     /// Errors: why the directory is not protected, with what was left as it was.
-    pub fn run(&self) -> Result<Mounted, Failure> {
-        let answered = self.wait_for_targets()?;
+    pub fn run(mut self) -> Result<Mounted, Failure> {
+        if let Some(left) = self.left.take() {
+            let answered = self.wait_for_targets(Programs::Wait)?;
+            return Ok(Mounted { mount: take_over(&self.ground, left)?, answered });
+        }
+        let answered = self.wait_for_targets(Programs::Unserved)?;
         self.ask_the_others(&answered)?;
         // Whoever began to write past the mount while targets were waited for.
         preflight::check(&self.ground.options)?;
-        Ok(Mounted { mount: mount(&self.ground)?, answered })
+        let mount = mount(&self.ground)?;
+        if let (Some(holder), Some(device)) = (&self.ground.holder, mount.device()) {
+            holder.mounted(device)?;
+        }
+        Ok(Mounted { mount, answered })
     }
 
     /// Waits until every target has answered, [`CONNECT_PATIENCE`] at most for all. One that has answered
@@ -52,13 +81,13 @@ impl Start {
     /// Errors: one keeps this source out, which was stood in for, or may be for all that time; one has never
     /// answered, and does not in time; one that never has does not take this source, or shows another key: at
     /// once.
-    fn wait_for_targets(&self) -> Result<Vec<String>, Failure> {
-        let deadline = Instant::now() + CONNECT_PATIENCE;
+    fn wait_for_targets(&self, programs: Programs) -> Result<Vec<String>, Failure> {
+        let deadline = Instant::now() + programs.patience();
         let mut answered = Vec::new();
         for connection in self.connections.iter().filter(|connection| !connection.is_null()) {
             let wish = self.record.wish(&connection.target);
             say_wish(connection, wish);
-            if wish.sending != Sending::Stopped && self.reach(connection, deadline)? {
+            if wish.sending != Sending::Stopped && self.reach(connection, deadline, programs)? {
                 answered.push(connection.target.to_string());
             }
         }
@@ -93,7 +122,7 @@ impl Start {
     }
 
     /// Whether it has answered.
-    fn reach(&self, connection: &Connection, deadline: Instant) -> Result<bool, Failure> {
+    fn reach(&self, connection: &Connection, deadline: Instant, programs: Programs) -> Result<bool, Failure> {
         // Nor does one that a person has decided against, and that has not let go yet.
         let is_known = self.record.has_answered(&connection.target) || self.ground.roles.own.is_kept();
         let mut was_told = false;
@@ -133,6 +162,13 @@ impl Start {
                 Some(FaultKind::Lost | FaultKind::Undecided) | None => {}
             }
             if Instant::now() >= deadline {
+                if programs == Programs::Wait {
+                    eprintln!(
+                        "note: {} has not answered yet; it is copied to when it does.",
+                        connection.target
+                    );
+                    return Ok(false);
+                }
                 return Err(match report.fault {
                     Some(FaultKind::Undecided) => undecided(connection, &report),
                     _ => unreachable(connection, &report),
@@ -175,6 +211,19 @@ fn mount(ground: &Ground) -> Result<Mount, Failure> {
             format!("{} cannot be mounted: {error}.", ground.options.directory.display()),
             "The directory is as it was.",
             "See `standin doctor`.",
+        )
+    })
+}
+
+/// Goes on with the mount of a daemon that is gone; calls that wait are asked again when it is served.
+fn take_over(ground: &Ground, left: Left) -> Result<Mount, Failure> {
+    let gate = ground.durability.clone().map(|durability| Arc::new(durability) as Arc<dyn DurabilityGate>);
+    let directory = &ground.options.directory;
+    Mount::take_over(ground.volume.clone(), directory, left.connection, gate).map_err(|error| {
+        Failure::new(
+            format!("The mount on {} cannot be taken over: {error}.", directory.display()),
+            "Calls of programs on it go on waiting.",
+            "Start again; or have the mount end, with errors for programs (standin stop), and start again.",
         )
     })
 }

@@ -1,7 +1,7 @@
 //! The start and the end of the daemon around its director: checks, state, targets.
 
 use std::io::ErrorKind;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -16,6 +16,7 @@ use super::director::{Director, Event};
 use super::durability::TargetDurability;
 use super::embedded::{Embedded, is_missing, replica_state};
 use super::ground::Ground;
+use super::holder::{Holder, Left};
 use super::identity::{self, Found, Stamp};
 use super::kept::Kept;
 use super::life::Ended;
@@ -40,7 +41,7 @@ use crate::preflight::{self, Claim, DeadMount, MountTable, Preflight, Role};
 use crate::privileges::{self, PROTECT};
 use crate::queue::{DiskPlace, Queue, remove_left};
 use crate::store;
-use crate::sys::{MountOptions, set_mount_options};
+use crate::sys::{MountOptions, proc_path, set_mount_options};
 use crate::words::{CopyMode, ProtectOptions, Target};
 
 pub(super) const NOTHING_MOUNTED: &str = "Nothing is mounted; the directory is as it was.";
@@ -55,20 +56,21 @@ pub fn run(options: ProtectOptions) -> Result<Ended, Failure> {
 /// As [`run`], of a directory that is served in its source's place: with who follows the beginning of that.
 pub fn run_followed(options: ProtectOptions, follower: &mut dyn Following) -> Result<Ended, Failure> {
     open_files::raise()?;
+    let (holder, left) = match Holder::seek(&options)? {
+        Some((holder, left)) => (Some(holder), Some(left)),
+        None => (Holder::start(&options)?, None),
+    };
     give_up_privileges()?;
-    if let Some(dead) = preflight::standing_mount(&options.directory)? {
-        replace_dead_mount(&dead)?;
-    }
     // Before it is seen that nobody has a file open for writing.
     let unwritten_at = Mark::now();
-    let checked = standing_in::check(&options)?;
+    let checked = check(&options, left.as_ref())?;
     checked.warnings.iter().for_each(|warning| eprintln!("note: {warning}"));
     let signals =
         crate::signals::stop_signals().map_err(|error| io_failure("signals cannot be caught", &error))?;
     let Prepared { ground, connections, set, marks, claim, stand_in } =
-        prepare(options, checked, unwritten_at, follower)?;
+        prepare(options, checked, unwritten_at, follower, (holder, left.as_ref()))?;
     let started = |error| io_failure("the daemon has no threads", &error);
-    let director = Director::new(ground.clone(), connections, set, marks).map_err(started)?;
+    let director = Director::new(ground.clone(), connections, set, marks, left).map_err(started)?;
     let (board, address) = (director.board(), director.address());
     let desk = Desk { ground: ground.clone(), board: board.clone(), director: address.clone() };
     let server = Server::start(&ground.options.socket(), Arc::new(desk))?;
@@ -84,12 +86,28 @@ pub fn run_followed(options: ProtectOptions, follower: &mut dyn Following) -> Re
     board.read().connections.iter().for_each(|connection| connection.end());
     ground.queue.close();
     ground.queue.end_disk();
+    // After a fault the mount is there for the next daemon.
+    if let Some(holder) = ground.holder.iter().find(|holder| outcome.is_ok() || !holder.is_needed()) {
+        holder.over();
+    }
     // From here on nothing of the replicas and of the state is in use.
     drop((set, stand_in, claim));
     // Last: whoever waits for the end takes the hang-up for it, and may unmount the replica's
     // disk or start again at once.
     drop(server);
     outcome
+}
+
+/// Nothing stands in the way of a mount, or of going on with the one that is `left`.
+fn check(options: &ProtectOptions, left: Option<&Left>) -> Result<Preflight, Failure> {
+    if let Some(left) = left {
+        let mount = left.mount_under().map_err(|error| io_failure("the directory says no mount", &error))?;
+        return preflight::surmise(options.tree(), &proc_path(left.under.as_fd()), mount);
+    }
+    if let Some(dead) = preflight::standing_mount(&options.directory)? {
+        replace_dead_mount(&dead)?;
+    }
+    standing_in::check(options)
 }
 
 /// Everything that exists before the mount.
@@ -139,27 +157,23 @@ fn prepare(
     checked: Preflight,
     unwritten_at: Mark,
     follower: &mut dyn Following,
+    (holder, left): (Option<Holder>, Option<&Left>),
 ) -> Result<Prepared, Failure> {
-    let table =
-        MountTable::read().map_err(|error| io_failure("the table of mounts cannot be read", &error))?;
-    let backing_mount = BackingMount::holding(options.tree(), &table);
-    let Backing { view, directory: backing } = open_backing(options.tree())?;
-    let claim = claim_places(&options, &backing)?;
-    refuse_unfinished(options.tree(), &backing, &options.set_state())?;
-    let stranger = if options.adopt_source { Stranger::Adopt } else { Stranger::Refuse };
-    let found = Found::at(&backing)
-        .map_err(|error| io_failure(&format!("{} cannot be read", options.tree().display()), &error))?;
-    let mut set = SetState::open(&options.set_state(), options.tree(), &found, stranger)
-        .map_err(|error| no_state(&options, &error))?;
+    let (Backing { view, directory: backing, under, mount: backing_mount }, claim, found, mut set) =
+        open_tree(&options, left)?;
     let own = paired_identity(&options)?;
-    let stand_in = StandIn::begin(&options, &mut set, follower)?;
+    let uncovered = uncovered(&options, left);
+    let stand_in = StandIn::begin(&uncovered, &mut set, follower)?;
     let roles = roles(&set.record, stand_in.as_ref());
     let run = Incarnation(store::random_u64());
-    let (owed, merge) = begin_run(&options, &backing, &mut set, run);
+    let (owed, merge) = begin_run(&options, (&backing, &under), &mut set, run);
     let record = set.record.clone();
-    let queue = open_queue(&options, Position::origin(record.epoch, run))?;
+    let queue = open_queue(&uncovered, Position::origin(record.epoch, run))?;
     let ids = stand_in.as_ref().map_or_else(|| record.birth_epoch().into(), |stand_in| stand_in.ids.clone());
-    let volume = open_volume(&options, &backing, &queue, ids.clone())?;
+    if let (Some(holder), None) = (&holder, left) {
+        holder.places(view.as_fd(), under.as_fd())?;
+    }
+    let volume = open_volume(&options, &backing, &queue, ids.clone(), holder.as_ref())?;
     super::rules::begin(&options, &record, &volume)?;
     let durability = start_durability(&options, &queue, &volume)?;
     let marks = Arc::new(Marks::default());
@@ -197,12 +211,30 @@ fn prepare(
         fingerprint: own.map(|identity| identity.fingerprint()),
         durability,
         roles,
+        holder,
         merge,
         ways: checked.ways,
         warnings: checked.warnings,
         followed,
     });
     Ok(Prepared { ground, connections, set, marks, claim, stand_in })
+}
+
+/// The tree for this daemon alone, and what is known of it.
+fn open_tree(
+    options: &ProtectOptions,
+    left: Option<&Left>,
+) -> Result<(Backing, Claim, Found, SetState), Failure> {
+    let tree = options.tree();
+    let backing = left.map_or_else(|| open_backing(tree), go_on_with)?;
+    let claim = claim_places(options, &backing.directory, left)?;
+    refuse_unfinished(tree, &backing.directory, &options.set_state())?;
+    let stranger = if options.adopt_source { Stranger::Adopt } else { Stranger::Refuse };
+    let found = Found::at(&backing.directory)
+        .map_err(|error| io_failure(&format!("{} cannot be read", tree.display()), &error))?;
+    let set = SetState::open(&options.set_state(), tree, &found, stranger)
+        .map_err(|error| no_state(options, &error))?;
+    Ok((backing, claim, found, set))
 }
 
 fn roles(record: &SetRecord, stand_in: Option<&StandIn>) -> Arc<Roles> {
@@ -224,6 +256,7 @@ fn open_volume(
     backing: &OwnedFd,
     queue: &Arc<Queue>,
     ids: Ids,
+    holder: Option<&Holder>,
 ) -> Result<Arc<Volume>, Failure> {
     let duplicate =
         backing.try_clone().map_err(|error| io_failure("a descriptor cannot be duplicated", &error))?;
@@ -231,20 +264,30 @@ fn open_volume(
         io_failure("the backing directory cannot be used", &std::io::Error::from_raw_os_error(error.errno))
     })?;
     let map = Arc::new(Map::new(options.map_size, queue.last().sequence));
-    Ok(Arc::new(volume.by(options.profile).marking(map)))
+    let volume = volume.by(options.profile).marking(map);
+    Ok(Arc::new(match holder {
+        Some(holder) => volume.standing_on(holder.standing.clone()),
+        None => volume,
+    }))
 }
 
 /// Gives what is in doubt on targets since a power loss, beside what change times tell.
 fn begin_run(
     options: &ProtectOptions,
-    backing: &OwnedFd,
+    (backing, under): (&OwnedFd, &OwnedFd),
     set: &mut SetState,
     run: Incarnation,
 ) -> (Option<crate::activity::Known>, Option<Arc<Merge>>) {
     let left = activity::left(options, backing, &set.record);
-    let owed = set.begin(run, page_cache(options.tree()), &Clock::now(), &left);
+    let owed = set.begin(run, page_cache(options.tree(), under), &Clock::now(), &left);
     let merge = owed.as_ref().and_then(|known| set.record.merge_of(known));
     (owed, merge)
+}
+
+/// For looks at the tree by its path: a mount that waits for this very daemon may cover it.
+fn uncovered(options: &ProtectOptions, left: Option<&Left>) -> ProtectOptions {
+    let under = left.map(|left| proc_path(left.under.as_fd()));
+    ProtectOptions { backing: under.or_else(|| options.backing.clone()), ..options.clone() }
 }
 
 /// What memory has no room for goes to the disk from here on.
@@ -281,17 +324,18 @@ fn stamp_run(set: &mut SetState, backing: &OwnedFd, has: Option<Stamp>) -> Resul
 }
 
 /// Of the mount under the one that is to come: that one, and the daemon's own view, are new ones.
-fn page_cache(tree: &Path) -> Option<PageCache> {
-    let opened = preflight::open_directory(tree).and_then(PageCache::of);
-    opened.inspect_err(|error| log::warn!("{} says no mount: {error}", tree.display())).ok()
+fn page_cache(tree: &Path, under: &OwnedFd) -> Option<PageCache> {
+    PageCache::of(under).inspect_err(|error| log::warn!("{} says no mount: {error}", tree.display())).ok()
 }
 
 /// The tree for this daemon alone, and the mount point in nobody's.
-fn claim_places(options: &ProtectOptions, backing: &OwnedFd) -> Result<Claim, Failure> {
+fn claim_places(options: &ProtectOptions, backing: &OwnedFd, left: Option<&Left>) -> Result<Claim, Failure> {
     let duplicate =
         backing.try_clone().map_err(|error| io_failure("a descriptor cannot be duplicated", &error))?;
-    // Before the own claim, which may hold the mount point.
-    preflight::check_outside(&options.directory)?;
+    // Before the own claim, which may hold the mount point; of a mount that is there all was checked.
+    if left.is_none() {
+        preflight::check_outside(&options.directory)?;
+    }
     let was_stood_in = fence_of(backing).is_ok_and(|fence| fence.is_some());
     let role = if options.stand_in.is_some() || was_stood_in { Role::StandIn } else { Role::Source };
     Claim::take(role, &options.name, options.tree(), duplicate)
@@ -364,9 +408,25 @@ struct Backing {
     /// A mount of its own: no mount above or below it is ever seen through it, ours neither.
     view: OwnedFd,
     directory: OwnedFd,
+    /// The tree on the mount where everybody sees it, ours not yet over it.
+    under: OwnedFd,
+    mount: Option<BackingMount>,
+}
+
+/// The view of a daemon that is gone: nobody gets another one past the mount.
+fn go_on_with(left: &Left) -> Result<Backing, Failure> {
+    let open = || -> std::io::Result<Backing> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(&left.view, ".", flags, Mode::empty())?;
+        let mount = BackingMount::numbered(left.mount_under()?, &MountTable::read()?);
+        Ok(Backing { view: left.view.try_clone()?, directory, under: left.under.try_clone()?, mount })
+    };
+    open().map_err(|error| io_failure("the directory under the mount cannot be opened", &error))
 }
 
 fn open_backing(tree: &Path) -> Result<Backing, Failure> {
+    let table =
+        MountTable::read().map_err(|error| io_failure("the table of mounts cannot be read", &error))?;
     let open = || -> rustix::io::Result<Backing> {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let view = rustix::mount::open_tree(rustix::fs::CWD, tree, flags)?;
@@ -376,7 +436,9 @@ fn open_backing(tree: &Path) -> Result<Backing, Failure> {
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::openat(&view, ".", flags, Mode::empty())?;
-        Ok(Backing { view, directory })
+        let under = rustix::fs::open(tree, flags, Mode::empty())?;
+        let mount = BackingMount::holding(tree, &table);
+        Ok(Backing { view, directory, under, mount })
     };
     open().map_err(|error| io_failure(&format!("{} cannot be opened", tree.display()), &error.into()))
 }

@@ -9,6 +9,7 @@ use super::connection::{Compressing, Connection, Report, Scheduled, Throttled};
 use super::durability::TroubleKind;
 use super::flush::Flusher;
 use super::ground::Ground;
+use super::holder::Holder;
 use super::kept::{LastVerified, WhatVerified};
 use super::schedule::FileTrouble;
 use super::sync::lacks_comparison;
@@ -62,6 +63,7 @@ fn source(ground: &Ground, posted: &Posted) -> SourceStatus {
         fsync: fsync(ground),
         map: map(ground),
         activity: super::activity::status(ground),
+        holder: ground.holder.as_ref().map(Holder::status).unwrap_or_default(),
         rules: super::rules::in_force(&ground.volume).0.iter().map(ToString::to_string).collect(),
     }
 }

@@ -58,6 +58,10 @@ pub struct ProtectOptions {
     pub mmap_lag: Option<Duration>,
     /// How writes reach the daemon.
     pub profile: Profile,
+    /// The mount outlives this daemon: a process of its own keeps it for the next one.
+    pub holder: bool,
+    /// How long it waits for that one.
+    pub takeover_timeout: Duration,
     /// What a full queue means for a target that is away.
     pub when_full: WhenFull,
     /// How much may be deleted of a replica before a person is asked.
@@ -251,6 +255,8 @@ impl ProtectOptions {
             activity_log: ActivityLogging::default(),
             mmap_lag: None,
             profile: Profile::Default,
+            holder: false,
+            takeover_timeout: crate::limits::TAKEOVER_TIMEOUT,
             when_full: WhenFull::Resync,
             delete_guard: DeleteLimit::default(),
             orphans: OrphanRules::default(),

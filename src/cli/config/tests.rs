@@ -49,7 +49,7 @@ impl Ground {
 }
 
 /// Each key of the file of a set with a value that is not its default.
-pub(super) const OF_PROTECT: [(&str, &str); 29] = [
+pub(super) const OF_PROTECT: [(&str, &str); 31] = [
     ("dir", "\"/srv/data\""),
     ("backing", "\"/data\""),
     ("to", "[\"local:/copy\", \"null:\"]"),
@@ -60,6 +60,8 @@ pub(super) const OF_PROTECT: [(&str, &str); 29] = [
     ("activity_log", "\"strict\""),
     ("profile", "\"batch\""),
     ("mmap_lag", "\"500ms\""),
+    ("holder", "true"),
+    ("takeover_timeout", "\"1m\""),
     ("on_queue_full", "\"block\""),
     ("delete_guard", "20"),
     ("orphans", "\"keep\""),
