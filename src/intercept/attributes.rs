@@ -147,7 +147,7 @@ impl Volume {
                 {
                     return Err(DONE_BEFORE);
                 }
-                self.intend(Intent::Attribute);
+                self.intend_attribute(fd, name, Attribute::IsAbsent);
             }
             change.make(|| rustix::fs::setxattr(&path, name, &payload, flags).step("set xattr"))?;
             let mode = match name.as_bytes() == ACL_ACCESS {
@@ -169,7 +169,7 @@ impl Volume {
             {
                 return Err(DONE_BEFORE);
             }
-            self.intend(Intent::Attribute);
+            self.intend_attribute(fd, name, Attribute::IsThere);
             change.make(|| rustix::fs::removexattr(&path, name).step("remove xattr"))?;
             let mode = match name.as_bytes() == ACL_ACCESS {
                 true => Some(permissions(&change.look(rustix::fs::fstat(fd).step("stat"))?)),
@@ -178,6 +178,17 @@ impl Volume {
             let name = Bounded(name.as_bytes().to_vec());
             Ok((Op::RemoveXattr { object, name, mode }, Bytes::new()))
         })
+    }
+
+    /// Notes an intent where the call can succeed: unlike of names, the kernel does not know beforehand, and what was
+    /// refused must not be taken for made. The object is locked.
+    fn intend_attribute(&self, fd: &OwnedFd, name: &OsStr, needs: Attribute) {
+        if self.standing().is_some()
+            && xattr::get(fd, name.as_bytes())
+                .is_ok_and(|value| value.is_some() == (needs == Attribute::IsThere))
+        {
+            self.intend(Intent::Attribute);
+        }
     }
 
     pub(super) fn change_xattr(
@@ -217,6 +228,13 @@ impl Volume {
             None => (Op::RemoveXattr { object, name, mode }, Bytes::new()),
         })
     }
+}
+
+/// What a call needs to succeed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Attribute {
+    IsAbsent,
+    IsThere,
 }
 
 /// A daemon that is gone has made the change for this very request.

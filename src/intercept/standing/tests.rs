@@ -307,12 +307,19 @@ fn attributes_are_set_and_removed_once() {
     drop(served.volume.answering(RESENT | 40));
     serve_request(42);
     assert_eq!(set(&served).unwrap_err().errno, libc::EEXIST);
+    // Refused, and killed before that was answered: the value is the same.
+    let served = served.killed();
+    serve_request(RESENT | 42);
+    assert_eq!(set(&served).unwrap_err().errno, libc::EEXIST);
     serve_request(44);
     served.volume.removexattr(node, name).unwrap();
     let served = served.killed();
     serve_request(RESENT | 44);
     served.volume.removexattr(node, name).unwrap();
     serve_request(46);
+    assert_eq!(served.volume.removexattr(node, name).unwrap_err().errno, libc::ENODATA);
+    let served = served.killed();
+    serve_request(RESENT | 46);
     assert_eq!(served.volume.removexattr(node, name).unwrap_err().errno, libc::ENODATA);
     serve_request(0);
 }
