@@ -212,6 +212,8 @@ pub struct Protected {
     pub open_files: Option<u32>,
     /// The daemon may change nothing that is immutable.
     pub heeds_flags: bool,
+    /// What else the daemon is told.
+    pub environment: Vec<(&'static str, OsString)>,
     _images: Vec<Image>,
     /// Has the mount points that are not the protected directory itself.
     _mounts: TempDir,
@@ -268,6 +270,7 @@ impl Protected {
             activity_every: None,
             open_files: None,
             heeds_flags: false,
+            environment: Vec::new(),
             _images: images,
             _mounts: mounts,
             base,
@@ -296,6 +299,7 @@ impl Protected {
         for (name, time) in times.into_iter().filter_map(|(name, time)| Some((name, time?))) {
             command.env(name, time.as_millis().to_string());
         }
+        command.envs(self.environment.iter().cloned());
         command
     }
 

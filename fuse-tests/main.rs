@@ -1,6 +1,7 @@
 //! Tests through a real mount: they need root, `/dev/fuse` and loop devices, and say so loudly
 //! where one is missing. `tree` is the judge of equality, `host` starts and stops the product.
 
+mod access;
 mod activity;
 mod append_only;
 mod aside;

@@ -129,7 +129,7 @@ fn start(common: &Common, args: &Start) -> Outcome {
             "Name a directory that can be made.",
         )
     })?;
-    let holder = only_one(replicas_of(&common.run_dir(), args.set.as_deref())?)?;
+    let holder = only_one(replicas_of(&common.asked_dir(), args.set.as_deref())?)?;
     let what = CloneRequest::Start {
         name: args.name.clone(),
         to,
@@ -168,7 +168,7 @@ fn wait(holder: &Meant, name: &str) -> Result<Vec<ReplicaClones>, Failure> {
 
 fn list(common: &Common, set: Option<&Path>) -> Outcome {
     let mut all = Vec::new();
-    for holder in replicas_of(&common.run_dir(), set)? {
+    for holder in replicas_of(&common.asked_dir(), set)? {
         all.extend(holder.ask(CloneRequest::List)?);
     }
     show(common, &all);
@@ -176,7 +176,7 @@ fn list(common: &Common, set: Option<&Path>) -> Outcome {
 }
 
 fn stop(common: &Common, args: &Stop) -> Outcome {
-    let mut holders = replicas_of(&common.run_dir(), args.set.as_deref())?;
+    let mut holders = replicas_of(&common.asked_dir(), args.set.as_deref())?;
     if holders.len() > 1 {
         let mut with_it = Vec::new();
         for holder in holders {

@@ -38,7 +38,7 @@ pub struct File {
 }
 
 pub(super) fn run(common: &Common, args: &File) -> Outcome {
-    let daemons = find::all(&common.run_dir())?;
+    let daemons = find::all(&common.asked_dir())?;
     let mounts = MountTable::read().map_err(|error| {
         let what = format!("The mounts of this host cannot be read: {error}.");
         Failure::new(what, "Nothing was asked.", "Mount /proc.")

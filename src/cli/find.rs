@@ -36,7 +36,7 @@ const UNTOUCHED: &str = "Nothing was changed.";
 ///
 /// Errors: none there; several and none named (listed); the one named does not answer.
 pub(super) fn find(common: &Common, set: Option<&Path>) -> Result<Found, Failure> {
-    let run = common.run_dir();
+    let run = common.asked_dir();
     let daemons = all(&run)?;
     match set {
         None => the_only(daemons, &run),
@@ -46,7 +46,7 @@ pub(super) fn find(common: &Common, set: Option<&Path>) -> Result<Found, Failure
 
 /// As [`find`], but without a name only daemons of one role count: a host can be both.
 pub(super) fn find_role(common: &Common, name: Option<&Path>, role: RoleName) -> Result<Found, Failure> {
-    let run = common.run_dir();
+    let run = common.asked_dir();
     let Ok(mut daemons) = daemons(&run) else { return find(common, name) };
     daemons.retain(|daemon| match &daemon.answer {
         Answer::Status(status) => status.role.name() == role,
@@ -161,7 +161,9 @@ pub(super) fn no_answer(name: &str, error: &ClientError) -> Failure {
     let next = match error {
         ClientError::Failure(failure) => return failure.clone(),
         ClientError::Absent | ClientError::Dead => return killed(name),
-        ClientError::Denied => "Ask as root or as the daemon's user.",
+        ClientError::Denied => {
+            "Ask as root, as the daemon's user, or as a member of the group standin-monitor or standin-admin."
+        }
         ClientError::Mute => "See its log; if it hangs for good, kill it and start it again.",
         ClientError::Broken(_) => "See its log; use a command of the daemon's own version.",
     };

@@ -43,7 +43,11 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches};
 
 use crate::failure::Failure;
+use crate::words::SOCKET_SUFFIX;
 use args::{Cli, Command, Common};
+
+/// Where the sockets of the host's daemons are.
+const SYSTEM_RUN: &str = "/run/standin";
 
 /// Exit code of a command that could not work.
 const CANNOT: u8 = 2;
@@ -109,7 +113,17 @@ type Outcome = Result<u8, Failure>;
 impl Common {
     /// Where the control sockets are.
     pub fn run_dir(&self) -> PathBuf {
-        self.run.clone().unwrap_or_else(|| default_dir("/run/standin", "XDG_RUNTIME_DIR", ".cache"))
+        self.run.clone().unwrap_or_else(|| default_dir(SYSTEM_RUN, "XDG_RUNTIME_DIR", ".cache"))
+    }
+
+    /// Where sockets are that are asked: those of the host's daemons, where this user has none of his own.
+    pub fn asked_dir(&self) -> PathBuf {
+        let own = self.run_dir();
+        let has_sockets = |dir: &PathBuf| {
+            let names = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
+            names.into_iter().any(|name| name.to_string_lossy().ends_with(SOCKET_SUFFIX))
+        };
+        if self.run.is_some() || has_sockets(&own) { own } else { PathBuf::from(SYSTEM_RUN) }
     }
 
     /// Where identities and positions are.

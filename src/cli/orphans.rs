@@ -150,7 +150,7 @@ impl Holder {
 
 /// The daemons that are to be asked, and of which of their replicas.
 fn replicas_of(common: &Common, set: Option<&Path>) -> Result<Vec<(Holder, Option<String>)>, Failure> {
-    let run = common.run_dir();
+    let run = common.asked_dir();
     let there = find::all(&run)?;
     let mut holders = Vec::new();
     for daemon in &there {

@@ -7,10 +7,13 @@
 //! mount, a queue or a connection: the [`Handler`] does, on a thread of its own for each caller,
 //! so that the data plane never waits for anyone here.
 
+mod access;
 mod ask;
 mod client;
 mod clones;
 mod configuration;
+mod deed;
+mod door;
 mod find;
 mod health;
 mod message;
@@ -26,6 +29,7 @@ mod status;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use access::know_groups;
 pub use ask::{Asked, NoAnswer, Reply, ask};
 pub use client::{Client, ClientError};
 pub use clones::{CloneEnd, CloneRequest, CloneStatus, ClonesRequest, ReplicaClones};

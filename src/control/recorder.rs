@@ -10,9 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::{Condvar, Mutex};
 
 use super::clones::{CloneRequest, ClonesRequest};
-use super::message::{CallSource, ConnectionChange, Request, Response, StopMode};
+use super::message::Response;
 use super::moments::moments;
-use super::orphans::OrphansRequest;
 use super::server::Handler;
 use super::status::Status;
 use super::unix_ms;
@@ -87,9 +86,8 @@ impl Recorder {
         self.books.lock().history.series()
     }
 
-    /// A person, or a script, changes something; `words`: of [`words_of`].
-    pub fn command(&self, uid: u32, pid: i32, words: &str, response: Option<&Response>) {
-        let who = if uid == 0 { "root".to_owned() } else { format!("user {uid}") };
+    /// A person, or a script, changes something; `words`: of its [`Deed`](super::deed::Deed).
+    pub fn command(&self, who: &str, pid: i32, words: &str, response: Option<&Response>) {
         let outcome = match response {
             None => "is being done".into(),
             Some(Response::Failure { failure }) => format!("refused: {}", failure.what),
@@ -202,56 +200,4 @@ fn failed_clones(handler: &dyn Handler) -> Vec<Seen> {
         seen.collect()
     };
     replicas.iter().flat_map(of).collect()
-}
-
-/// What a request changes, in the words of the command line; `None`: nothing.
-pub(super) fn words_of(request: &Request) -> Option<String> {
-    match request {
-        Request::Status
-        | Request::WaitSync { .. }
-        | Request::Files { .. }
-        | Request::Pairings
-        | Request::Configuration
-        | Request::Events { .. }
-        | Request::History
-        | Request::CallSource { call: CallSource { end_silent_for_ms: None, .. } }
-        | Request::Orphans { orphans: OrphansRequest { remove: None, .. } }
-        | Request::Clones { clones: ClonesRequest { what: CloneRequest::List, .. } } => None,
-        Request::Stop { mode: StopMode::Orderly } => Some("stop".into()),
-        Request::Stop { mode: StopMode::Now } => Some("stop --now".into()),
-        Request::Connection { change, which } => {
-            Some([change_words(change), which.clone().unwrap_or_default()].join(" ").trim_end().to_owned())
-        }
-        Request::Verify { verify } => verify.repair.then(|| "verify --repair".into()),
-        Request::CallSource { call } => Some(format!("failover {}", call.replica)),
-        Request::Orphans { .. } => Some("orphans remove".into()),
-        Request::Clones { clones } => match &clones.what {
-            CloneRequest::List => None,
-            CloneRequest::Start { name, .. } => Some(format!("clone start {name}")),
-            CloneRequest::Stop { name, .. } => Some(format!("clone stop {name}")),
-        },
-        Request::Reload => Some("reload".into()),
-        Request::Rules => Some("set change".into()),
-        Request::Invite { invite } => Some(format!("invite {}", invite.set_name)),
-        Request::Revoke { revoke } => Some(format!("peers revoke {}", revoke.fingerprint)),
-    }
-}
-
-fn change_words(change: &ConnectionChange) -> String {
-    let words = match change {
-        ConnectionChange::Start => "connection start",
-        ConnectionChange::Stop => "connection stop",
-        ConnectionChange::Pause => "connection pause",
-        ConnectionChange::Resume => "connection resume",
-        ConnectionChange::AcceptDeletes => "connection resume --accept-deletes",
-        ConnectionChange::Disconnect => "connection disconnect",
-        ConnectionChange::StartMirror { .. } => "mirror start",
-        ConnectionChange::StopMirror { .. } => "mirror stop",
-        ConnectionChange::PauseMirror => "mirror pause",
-        ConnectionChange::ResumeMirror { .. } => "mirror resume",
-        ConnectionChange::Schedule { .. } => "connection schedule",
-        ConnectionChange::Limit { .. } => "connection limit",
-        ConnectionChange::Compression { .. } => "connection compression",
-    };
-    words.to_owned()
 }

@@ -1,7 +1,7 @@
 //! The daemon's end of the socket: one thread accepts, one thread serves each caller.
 //!
-//! Only root and the daemon's own user are served: by the mode of the socket (0600) and, checked
-//! again for every caller, by its credentials as the kernel states them (`SO_PEERCRED`).
+//! Who is served is said by `access`: by the mode of the socket (`door`) and, checked again for every caller before
+//! it takes a place, by its credentials as the kernel states them.
 
 use std::collections::HashMap;
 use std::fs::{self, Permissions};
@@ -20,8 +20,11 @@ use log::{debug, warn};
 use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::access::{Access, Rights};
 use super::clones::{ClonesRequest, ReplicaClones};
 use super::configuration::{ConfigurationReport, ReloadReport};
+use super::deed::Deed;
+use super::door;
 use super::message::{
     CallSource, CalledSource, ChangedConnection, ConnectionChange, Invite, Invited, Paired, Request,
     Response, Revoke, RulesReport, StopMode, StopReport, SyncReport, VerifyReport, VerifyRequest, WaitFor,
@@ -29,7 +32,7 @@ use super::message::{
 };
 use super::orphans::{OrphansRequest, ReplicaOrphans};
 use super::presence::{FileReport, FilesRequest};
-use super::recorder::{Recorder, words_of};
+use super::recorder::Recorder;
 use super::request::{Line, read_request};
 use super::status::Status;
 use crate::failure::Failure;
@@ -40,6 +43,9 @@ use crate::words::SOCKET_SUFFIX;
 
 /// How long a server that is dropped waits for answers that are being written.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Of callers that are refused one in this time becomes an event.
+const REFUSALS_TOLD_EVERY: Duration = Duration::from_secs(1);
 
 /// What the daemon does for callers. Each call comes on a thread of its own and may block;
 /// long ones ask [`Caller::is_gone`] now and then.
@@ -127,6 +133,7 @@ pub struct Caller<'a> {
     closing: &'a AtomicBool,
     pub pid: i32,
     pub uid: u32,
+    access: Access,
 }
 
 impl Caller<'_> {
@@ -155,7 +162,9 @@ struct Shared {
     listener: UnixListener,
     handler: Arc<dyn Handler>,
     recorder: Arc<Recorder>,
-    own_uid: u32,
+    rights: Rights,
+    /// When a caller was refused that was told of as an event; others come in floods.
+    refused: Mutex<Option<Instant>>,
     closing: AtomicBool,
     callers: Mutex<HashMap<u64, UnixStream>>,
     caller_left: Condvar,
@@ -168,7 +177,8 @@ impl Server {
     /// Errors: a living daemon has this socket; the file is no socket; the directory cannot be
     /// written.
     pub fn start(path: &Path, handler: Arc<dyn Handler>) -> Result<Server, Failure> {
-        let listener = listen(path)?;
+        let rights = Rights::of_process();
+        let listener = listen(path, &rights)?;
         let start = || -> io::Result<Server> {
             let meta = fs::symlink_metadata(path)?;
             let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -178,7 +188,8 @@ impl Server {
                 listener,
                 handler: handler.clone(),
                 recorder: recorder.clone(),
-                own_uid: rustix::process::geteuid().as_raw(),
+                rights,
+                refused: Mutex::default(),
                 closing: AtomicBool::new(false),
                 callers: Mutex::default(),
                 caller_left: Condvar::new(),
@@ -219,7 +230,7 @@ impl Drop for Server {
 
 /// Binds the socket under a lock on its directory, so that of two daemons that start at once
 /// neither removes the other's fresh socket as stale.
-fn listen(path: &Path) -> Result<UnixListener, Failure> {
+fn listen(path: &Path, rights: &Rights) -> Result<UnixListener, Failure> {
     let io = |error: io::Error| no_socket(path, &error.to_string());
     let (Some(run), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(no_socket(path, "it is no path of a file"));
@@ -231,6 +242,9 @@ fn listen(path: &Path) -> Result<UnixListener, Failure> {
     remove_stale(path, &short)?;
     let listener = UnixListener::bind(&short).map_err(io)?;
     fs::set_permissions(&short, Permissions::from_mode(0o600)).map_err(io)?;
+    if let Err(error) = door::open_to(&short, rights.groups()) {
+        warn!("{}: only root may ask: its directory takes no access list ({error})", path.display());
+    }
     Ok(listener)
 }
 
@@ -289,6 +303,13 @@ impl Shared {
     fn start_caller(self: Arc<Self>, number: u64, mut stream: UnixStream) -> io::Result<()> {
         stream.set_read_timeout(Some(CONTROL_IDLE))?;
         stream.set_write_timeout(Some(CONTROL_ANSWER))?;
+        let peer = peer_of(stream.as_fd())?;
+        let access = self.rights.of(&peer);
+        if access == Access::Nothing {
+            // Whoever does not read why is no concern of anybody's.
+            let _ = answer(&mut stream, &Response::Failure { failure: self.rights.shut_out(peer.uid) });
+            return Ok(());
+        }
         {
             let mut callers = self.callers.lock();
             if callers.len() >= CONTROL_CALLERS_MAX {
@@ -301,7 +322,7 @@ impl Shared {
             callers.insert(number, stream.try_clone()?);
         }
         std::thread::Builder::new().name(format!("control-{number}")).spawn(move || {
-            if let Err(error) = self.serve(stream) {
+            if let Err(error) = self.serve(stream, &peer, access) {
                 debug!("control socket: caller {number}: {error}");
             }
             self.leave(number);
@@ -315,19 +336,14 @@ impl Shared {
     }
 
     /// Answers requests until the caller has no more.
-    fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
-        let Peer { pid, uid } = peer_of(stream.as_fd())?;
-        if uid != 0 && uid != self.own_uid {
-            let what =
-                format!("User {uid} may not control this daemon: only root and user {} may.", self.own_uid);
-            return answer(&mut stream, &failure(&what, "Ask as one of them."));
-        }
+    fn serve(&self, mut stream: UnixStream, peer: &Peer, access: Access) -> io::Result<()> {
         let mut reader = BufReader::new(stream.try_clone()?);
         while let Some(line) = read_request(&mut reader)? {
             let response = match line {
                 Line::TooLong => failure("The request is too long.", "Send one JSON document a line."),
                 Line::Request(bytes) => {
-                    let caller = Caller { stream: &stream, closing: &self.closing, pid, uid };
+                    let (pid, uid, closing) = (peer.pid, peer.uid, &self.closing);
+                    let caller = Caller { stream: &stream, closing, pid, uid, access };
                     self.respond_whatever_comes(&bytes, &caller)
                 }
             };
@@ -361,17 +377,33 @@ impl Shared {
                 );
             }
         };
-        let words = words_of(&request);
-        if let (Request::Stop { .. }, Some(words)) = (&request, &words) {
+        let (deed, who) = (Deed::of(&request), self.rights.user(caller.uid));
+        if let Err(failure) = caller.access.may(&deed, &who) {
+            let response = Response::Failure { failure };
+            if self.is_first_refusal() {
+                self.recorder.command(&who, caller.pid, deed.words(), Some(&response));
+            }
+            return response;
+        }
+        let Deed::Does(words) = deed else { return self.perform(request, caller) };
+        if matches!(request, Request::Stop { .. }) {
             // Afterwards nobody may be there to tell it.
-            self.recorder.command(caller.uid, caller.pid, words, None);
+            self.recorder.command(&who, caller.pid, &words, None);
             return self.perform(request, caller);
         }
         let response = self.perform(request, caller);
-        if let Some(words) = words {
-            self.recorder.command(caller.uid, caller.pid, &words, Some(&response));
-        }
+        self.recorder.command(&who, caller.pid, &words, Some(&response));
         response
+    }
+
+    /// In a while: whoever may only look must not fill the book of events.
+    fn is_first_refusal(&self) -> bool {
+        let mut refused = self.refused.lock();
+        let is_first = refused.is_none_or(|at| at.elapsed() >= REFUSALS_TOLD_EVERY);
+        if is_first {
+            *refused = Some(Instant::now());
+        }
+        is_first
     }
 
     fn perform(&self, request: Request, caller: &Caller<'_>) -> Response {

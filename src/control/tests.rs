@@ -267,7 +267,7 @@ fn another_user_is_refused_even_where_the_file_lets_him_in() {
     };
     let refused = as_other(0o666);
     assert!(
-        matches!(&refused, ClientError::Failure(failure) if failure.what.contains("User 1234 may not")),
+        matches!(&refused, ClientError::Failure(failure) if failure.what.contains("user 1234 may not")),
         "{refused}"
     );
     let kept_out = as_other(0o600);

@@ -23,7 +23,7 @@ use super::{TargetServer, clones, orphans, reload, status};
 use crate::control::{
     CallSource, CalledSource, Caller, ClonesRequest, ConfigurationReport, Handler, Invite, Invited,
     OrphansRequest, Paired, Phase, ProcessMeter, ReloadReport, ReplicaClones, ReplicaOrphans, Revoke, Server,
-    Status, StopMode, StopReport, SyncReport, WaitSync, ask, unix_ms,
+    Status, StopMode, StopReport, SyncReport, WaitSync, ask, know_groups, unix_ms,
 };
 use crate::failure::Failure;
 use crate::limits::{CONTROL_ANSWER, INVITATION_TIME_MAX};
@@ -90,6 +90,7 @@ struct Held {
 
 /// Everything before `ready`.
 fn start(options: ServeOptions) -> Result<(Daemon, Director, Held), Failure> {
+    know_groups();
     check_places(&options)?;
     let own = options.own_state();
     let unusable =

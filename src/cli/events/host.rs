@@ -28,7 +28,7 @@ pub(super) struct Host {
 impl Host {
     pub fn new(common: &Common) -> Host {
         Host {
-            run: common.run_dir(),
+            run: common.asked_dir(),
             state: common.state_dir(),
             started: Instant::now(),
             looked: None,

@@ -44,7 +44,7 @@ impl Pulse {
         let known = Arc::new(Mutex::new(Known::default()));
         let (Some(command), Some(every)) = (command, every) else { return Ok(Pulse { known, _end: None }) };
         let (end, ends) = bounded::<()>(0);
-        let (run, shared) = (common.run_dir(), known.clone());
+        let (run, shared) = (common.asked_dir(), known.clone());
         let beat = move || {
             let (mut runs, mut last, mut next) = (Runs::default(), None, Instant::now() + FIRST);
             // Nobody sends: its other end goes.

@@ -47,7 +47,7 @@ pub(super) fn run(common: &Common, args: &Metrics) -> Outcome {
 }
 
 fn ask(common: &Common) -> Result<Vec<Family>, Failure> {
-    Ok(families(&find::all(&common.run_dir())?))
+    Ok(families(&find::all(&common.asked_dir())?))
 }
 
 /// Where another user's collector reads it.
