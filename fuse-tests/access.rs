@@ -135,7 +135,7 @@ const LOOKS: [&str; 14] = [
     "events list",
     "peers list",
 ];
-const REFUSED: [&str; 24] = [
+const REFUSED: [&str; 25] = [
     "connection start m",
     "connection stop m",
     "connection pause m",
@@ -158,10 +158,11 @@ const REFUSED: [&str; 24] = [
     "stop m --now",
     "stop serve",
     "reload m",
+    "marker noon m",
     "invite web",
     "peers revoke 0123456789",
 ];
-const FAILS: [&str; 37] = [
+const FAILS: [&str; 36] = [
     "clone stop one --set m",
     "clone activate one",
     "clone restart one",
@@ -196,7 +197,6 @@ const FAILS: [&str; 37] = [
     "resync x",
     "monitor x",
     "failback x",
-    "marker x",
     "size x",
     "man BASE/man",
 ];
@@ -222,7 +222,8 @@ fn examples() -> Vec<(Ends, &'static str)> {
 }
 
 /// Commands that go on until somebody ends them, or that are inner parts of others.
-const APART: [&str; 5] = ["events follow", "drill-init", "run-commands", "flush-mount", "hold-mount"];
+const APART: [&str; 6] =
+    ["events follow", "markers run", "drill-init", "run-commands", "flush-mount", "hold-mount"];
 
 fn commands(command: &clap::Command, above: &str, found: &mut Vec<String>) {
     for below in command.get_subcommands() {

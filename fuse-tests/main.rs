@@ -39,6 +39,7 @@ mod left_out;
 mod listings;
 mod lost_writes;
 mod managed;
+mod markers;
 mod metrics;
 mod minicopy;
 mod mirror;

@@ -81,7 +81,7 @@ impl Replica {
             }
             Op::SetXattr { object, name, mode } => self.change_xattr(*object, name, Some(payload), *mode),
             Op::RemoveXattr { object, name, mode } => self.change_xattr(*object, name, None, *mode),
-            Op::Barrier { durable: _ } => self.settle_times(),
+            Op::Barrier { .. } => self.settle_times(),
             Op::Keep { at, dir_mtime, object, links, keeping } => {
                 self.keep_removed((at, *dir_mtime), (*object, *links), keeping, doubt)?;
                 self.set_mtime_later(at.dir, *dir_mtime)

@@ -21,6 +21,7 @@ use super::drill::Drills;
 use super::events::Events;
 use super::failover::Failover;
 use super::file::File;
+use super::marker::{Marker, Markers};
 use super::metrics::Metrics;
 use super::orphans::Orphans;
 use super::pages::{Completions, Man};
@@ -51,7 +52,7 @@ pub struct Cli {
 
 const AFTER_HELP: &str = "\
 Commands that are planned and not in this version: replication, merge, resync, monitor,
-failback, marker, size.
+failback, size.
 
 Exit codes: 0 ok, 1 warning or timed out, 2 critical or the command could not work.";
 
@@ -87,6 +88,10 @@ pub enum Command {
     WaitSync(WaitSync),
     /// Say whether files are on the targets as they are now, or what they wait for
     File(File),
+    /// Put a barrier with a name into the stream; targets can run something on exactly that state
+    Marker(Marker),
+    /// On a target: run a command for each marker
+    Markers(Markers),
     /// Show the connections of a source; stop, start, pause, resume or disconnect one
     Connection(Connection),
     /// Copies to a target: start, stop, pause, resume; show what no copy could bring into line
@@ -443,8 +448,6 @@ pub enum Planned {
     Monitor(Rest),
     #[command(hide = true)]
     Failback(Rest),
-    #[command(hide = true)]
-    Marker(Rest),
     #[command(hide = true)]
     Size(Rest),
 }

@@ -15,6 +15,7 @@ pub mod events;
 pub mod failover;
 pub mod file;
 mod find;
+pub mod marker;
 pub mod metrics;
 mod mirror;
 pub mod orphans;
@@ -74,6 +75,8 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&common, &args),
         Command::WaitSync(args) => wait_sync::run(&common, &args),
         Command::File(args) => file::run(&common, &args),
+        Command::Marker(args) => marker::make(&common, &args),
+        Command::Markers(args) => marker::run(&common, &args),
         Command::Connection(args) => connection::run(&common, &args),
         Command::Mirror(args) => mirror::run(&common, &args),
         Command::Bitmap(args) => bitmap::run(&common, &args),

@@ -273,5 +273,11 @@ fn full_aside() -> AsideStatus {
 }
 
 fn full_retrying() -> Retrying {
-    Retrying { op: "write a".into(), reason: "disk full".into(), since_unix_ms: 1, attempts: 1 }
+    Retrying {
+        op: "write a".into(),
+        reason: "disk full".into(),
+        since_unix_ms: 1,
+        attempts: 1,
+        marker: false,
+    }
 }

@@ -209,7 +209,7 @@ fn serve_is_understood() {
 #[test]
 fn planned_commands_say_so_whatever_follows() {
     Cli::command().debug_assert();
-    for line in ["monitor --root /x --listen :1", "resync x", "marker start -x", "merge", "failback --help"] {
+    for line in ["monitor --root /x --listen :1", "resync x", "merge", "failback --help"] {
         match parse(&format!("standin {line}")).unwrap().command {
             Command::Planned(planned) => {
                 let refusal = planned::refusal(&planned);
@@ -278,6 +278,7 @@ fn trouble_and_progress_are_shown() {
         reason: "No space left".into(),
         since_unix_ms: 1_180_000,
         attempts: 9,
+        marker: false,
     };
     connection.retrying = Some(retrying);
     let text = status::text(&status);

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::clones::{ClonesRequest, ReplicaClones};
 use super::configuration::{ConfigurationReport, ReloadReport};
+use super::markers::{AttendRequest, Attending, MarkerReport, MarkerRequest};
 use super::message::{
     CallSource, CalledSource, ChangedConnection, ConnectionChange, Invite, Invited, Paired, Request,
     Response, Revoke, RulesReport, StopMode, StopReport, SyncReport, VerifyReport, VerifyRequest, WaitFor,
@@ -77,6 +78,24 @@ impl Client {
         let patience = timeout.map(|timeout| timeout.saturating_add(CONTROL_ANSWER));
         match self.ask(&Request::Files { files }, patience)? {
             Response::Files { files } => Ok(files),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// As [`Client::files`].
+    pub fn marker(&mut self, marker: MarkerRequest) -> Result<MarkerReport, ClientError> {
+        let timeout = marker.timeout_ms.map(Duration::from_millis);
+        let patience = timeout.map(|timeout| timeout.saturating_add(2 * CONTROL_ANSWER));
+        match self.ask(&Request::Marker { marker }, patience)? {
+            Response::Marker { report } => Ok(report),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Blocks until there is something to do, for half the time of an answer at most.
+    pub fn attend(&mut self, attend: AttendRequest) -> Result<Attending, ClientError> {
+        match self.ask(&Request::Attend { attend }, Some(CONTROL_ANSWER))? {
+            Response::Attend { attending } => Ok(attending),
             other => Err(unexpected(&other)),
         }
     }
@@ -250,6 +269,8 @@ fn unexpected(response: &Response) -> ClientError {
         Response::Status { .. } => "status",
         Response::WaitSync { .. } => "wait_sync",
         Response::Files { .. } => "files",
+        Response::Marker { .. } => "marker",
+        Response::Attend { .. } => "attend",
         Response::Stop { .. } => "stop",
         Response::Connection { .. } => "connection",
         Response::Verify { .. } => "verify",

@@ -12,6 +12,8 @@ pub(super) enum Deed {
     Looks,
     /// In the words of the command line.
     Does(String),
+    /// The same, again and again: no event each time.
+    Serves(&'static str),
 }
 
 impl Deed {
@@ -25,6 +27,8 @@ impl Deed {
             Request::Pairings => Deed::Looks,
             Request::Events { .. } => Deed::Looks,
             Request::History => Deed::Looks,
+            Request::Marker { marker } => does(&format!("marker {}", marker.name)),
+            Request::Attend { .. } => Deed::Serves("markers run"),
             Request::Stop { mode: StopMode::Orderly } => does("stop"),
             Request::Stop { mode: StopMode::Now } => does("stop --now"),
             Request::Connection { change, which } => {
@@ -54,6 +58,7 @@ impl Deed {
         match self {
             Deed::Looks => "",
             Deed::Does(words) => words,
+            Deed::Serves(words) => words,
         }
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::status::{
-    AsideStatus, ConnectionState, ConnectionStatus, LeftOutStatus, MirrorStatus, Phase, ReplicaStatus, Role,
-    Status, TargetKind, TargetStatus,
+    AsideStatus, ConnectionState, ConnectionStatus, LeftOutStatus, MirrorStatus, Phase, ReplicaStatus,
+    Retrying, Role, Status, TargetKind, TargetStatus,
 };
 pub use crate::events::Severity;
 use crate::events::{About, Code};
@@ -178,18 +178,36 @@ impl ReplicaStatus {
             }
             (DataState::Good | DataState::Empty, _) => {}
         }
-        findings.extend(self.retrying.as_ref().map(|retrying| {
-            Finding::warning(Code::OpRetried, format!(
-                "Replica {name}: an op cannot be performed, everything behind it waits ({} attempts in {} s): {}: {}",
-                retrying.attempts,
-                now_unix_ms.saturating_sub(retrying.since_unix_ms) / 1000,
-                retrying.op,
-                retrying.reason
-            ))
-        }));
+        let label = format!("Replica {name}");
+        findings.extend(
+            self.retrying
+                .as_ref()
+                .map(|retrying| retrying.finding(&label, "an op cannot be performed", now_unix_ms)),
+        );
         findings.extend(withheld_findings(&self.withheld, &format!("Replica {name}")));
         let about = About { set: Some(name.clone()), ..About::default() };
         findings.into_iter().map(|finding| finding.of(&about)).collect()
+    }
+}
+
+impl Retrying {
+    /// What stands at the head of the line.
+    fn finding(&self, whose: &str, what: &str, now_unix_ms: u64) -> Finding {
+        let seconds = now_unix_ms.saturating_sub(self.since_unix_ms) / 1000;
+        let Retrying { op, reason, attempts, .. } = self;
+        match self.marker {
+            true => Finding::new(
+                Severity::Ok,
+                Code::MarkerHolds,
+                format!("{whose}: {op}: {reason}; for {seconds} s."),
+            ),
+            false => Finding::warning(
+                Code::OpRetried,
+                format!(
+                    "{whose}: {what}, everything behind it waits ({attempts} attempts in {seconds} s): {op}: {reason}"
+                ),
+            ),
+        }
     }
 }
 
@@ -218,16 +236,11 @@ impl ConnectionStatus {
             findings.extend(self.verified_finding());
             findings.extend(withheld_findings(&self.withheld, &self.label()));
         }
-        findings.extend(self.retrying.as_ref().map(|retrying| {
-            Finding::warning(Code::OpRetried, format!(
-                "{}: the target cannot perform an op, everything behind it waits ({} attempts in {} s): {}: {}",
-                self.label(),
-                retrying.attempts,
-                now_unix_ms.saturating_sub(retrying.since_unix_ms) / 1000,
-                retrying.op,
-                retrying.reason
-            ))
-        }));
+        findings.extend(
+            self.retrying.as_ref().map(|retrying| {
+                retrying.finding(&self.label(), "the target cannot perform an op", now_unix_ms)
+            }),
+        );
         findings.extend(self.limit_finding());
         let seconds = self.lag_applied.map_or(0.0, |lag| lag.seconds);
         if self.kind != TargetKind::Null

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::clones::{ClonesRequest, ReplicaClones};
 use super::configuration::{ConfigurationReport, ReloadReport};
+use super::markers::{AttendRequest, Attending, MarkerReport, MarkerRequest};
 use super::orphans::{OrphansRequest, ReplicaOrphans};
 use super::presence::{FileReport, FilesRequest};
 use super::status::{ConnectionStatus, Status};
@@ -30,6 +31,14 @@ pub enum Request {
     /// Of a source: whether files are on the targets as they are now. Whoever hangs up ends it.
     Files {
         files: FilesRequest,
+    },
+    /// Of a source: a barrier with a name. Whoever hangs up ends the waiting.
+    Marker {
+        marker: MarkerRequest,
+    },
+    /// Of a target: the next marker that something is to be run for. Whoever hangs up ends it.
+    Attend {
+        attend: AttendRequest,
     },
     Stop {
         mode: StopMode,
@@ -87,6 +96,8 @@ pub enum Response {
     Status { status: Box<Status> },
     WaitSync { report: SyncReport },
     Files { files: Vec<FileReport> },
+    Marker { report: MarkerReport },
+    Attend { attending: Attending },
     Stop { report: StopReport },
     Connection { changed: Box<ChangedConnection> },
     Verify { report: Box<VerifyReport> },

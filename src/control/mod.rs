@@ -16,6 +16,7 @@ mod deed;
 mod door;
 mod find;
 mod health;
+mod markers;
 mod message;
 mod moments;
 mod orphans;
@@ -36,6 +37,9 @@ pub use clones::{CloneEnd, CloneRequest, CloneStatus, ClonesRequest, ReplicaClon
 pub use configuration::{ConfigurationReport, ReloadReport, change_text, values_text};
 pub use find::{Answer, Daemon, daemons, heard};
 pub use health::{Finding, Severity};
+pub use markers::{
+    AttendRequest, Attending, MarkedTarget, MarkerDone, MarkerDue, MarkerReport, MarkerRequest, MarkerWait,
+};
 pub use message::{
     CallSource, CalledSource, ChangedConnection, ConnectionChange, Found, Invite, Invited, Paired, Request,
     Response, Revoke, RulesReport, StopMode, StopReport, SyncReport, SyncedConnection, VerifyReport,

@@ -25,6 +25,7 @@ use super::clones::{ClonesRequest, ReplicaClones};
 use super::configuration::{ConfigurationReport, ReloadReport};
 use super::deed::Deed;
 use super::door;
+use super::markers::{AttendRequest, Attending, MarkerReport, MarkerRequest};
 use super::message::{
     CallSource, CalledSource, ChangedConnection, ConnectionChange, Invite, Invited, Paired, Request,
     Response, Revoke, RulesReport, StopMode, StopReport, SyncReport, VerifyReport, VerifyRequest, WaitFor,
@@ -60,6 +61,16 @@ pub trait Handler: Send + Sync {
     /// no failure, the report says what lacks.
     fn files(&self, _: &FilesRequest, _: &Caller<'_>) -> Result<Vec<FileReport>, Failure> {
         Err(no_source("what a file is like now its source knows"))
+    }
+
+    /// Puts a barrier with a name into the stream; blocks until what is waited for is so, or the time-out.
+    fn marker(&self, _: &MarkerRequest, _: &Caller<'_>) -> Result<MarkerReport, Failure> {
+        Err(no_source("markers are made by its sources"))
+    }
+
+    /// Blocks until there is a marker that something is to be run for, or for a while.
+    fn attend(&self, _: &AttendRequest, _: &Caller<'_>) -> Result<Attending, Failure> {
+        Err(no_target())
     }
 
     /// Blocks until the mount is gone. A failure (a busy mount, with its users) says that the
@@ -385,7 +396,10 @@ impl Shared {
             }
             return response;
         }
-        let Deed::Does(words) = deed else { return self.perform(request, caller) };
+        let words = match deed {
+            Deed::Does(words) => words,
+            Deed::Looks | Deed::Serves(_) => return self.perform(request, caller),
+        };
         if matches!(request, Request::Stop { .. }) {
             // Afterwards nobody may be there to tell it.
             self.recorder.command(&who, caller.pid, &words, None);
@@ -416,6 +430,12 @@ impl Shared {
             }
             Request::Files { files } => {
                 self.handler.files(&files, caller).map(|files| Response::Files { files })
+            }
+            Request::Marker { marker } => {
+                self.handler.marker(&marker, caller).map(|report| Response::Marker { report })
+            }
+            Request::Attend { attend } => {
+                self.handler.attend(&attend, caller).map(|attending| Response::Attend { attending })
             }
             Request::Connection { change, which } => self
                 .handler

@@ -625,6 +625,9 @@ pub struct Retrying {
     pub reason: String,
     pub since_unix_ms: u64,
     pub attempts: u32,
+    /// Nothing is wrong: the command of a marker runs, and holds the stream.
+    #[serde(default)]
+    pub marker: bool,
 }
 
 /// Something a person should know. Codes are stable, texts are not.

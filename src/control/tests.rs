@@ -465,7 +465,13 @@ fn verdicts_follow_from_the_state() {
         source_of(status).connections[0].lag_applied = behind(60.5);
     });
     check("an op that fails", Severity::Warning, &|status| {
-        let op = Retrying { op: "write a".into(), reason: "disk full".into(), since_unix_ms: 0, attempts: 3 };
+        let op = Retrying {
+            op: "write a".into(),
+            reason: "disk full".into(),
+            since_unix_ms: 0,
+            attempts: 3,
+            marker: false,
+        };
         source_of(status).connections[0].retrying = Some(op);
     });
     check("a connection that is held back", Severity::Warning, &|status| {

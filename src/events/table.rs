@@ -98,6 +98,8 @@ codes! {
         "Mend what `standin status` names: it is tried again by itself."
     OpRetried "op_retried" State "a target cannot perform a change, and everything behind it waits"
         "Mend the cause that `standin status` names (a full disk, mostly)."
+    MarkerHolds "marker_holds" State "the command of a marker runs on a target, and holds the stream"
+        "Nothing: it goes on when the command is through, or its time is over."
     Lagging "lagging" State "a target is more than a minute behind"
         "See what is slow: the network, the target's disk, a limit (`standin status`)."
     LimitTooLow "limit_too_low" State "more is written than a connection may send"

@@ -122,7 +122,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn frame(sequence: u64, payload: Vec<u8>) -> Vec<u8> {
-        let header = encode_packet_header(b"path", &Op::Barrier { durable: false });
+        let header = encode_packet_header(b"path", &Op::Barrier { durable: false, name: None });
         let position = Position { sequence: Sequence(sequence), ..Position::default() };
         let frame = packet_frame(&position, &header, Bytes::from(payload));
         [&frame.head[..], &frame.payload[..]].concat()

@@ -6,7 +6,8 @@ use bincode::de::Decoder;
 use bincode::error::DecodeError;
 use bincode::{Decode, Encode};
 
-use crate::limits::NAME_LEN_MAX;
+use crate::limits::{MARKER_NAME_LEN_MAX, NAME_LEN_MAX};
+use crate::words::is_set_name;
 
 /// Name of a directory entry: 1..=255 bytes, no `/`, no NUL, not `.` or `..`. Bytes, not UTF-8.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Encode)]
@@ -49,6 +50,37 @@ impl<Context> Decode<Context> for Name {
     }
 }
 bincode::impl_borrow_decode!(Name);
+
+/// Name of a marker, as those of sets: letters, digits and any of `-_.@+`, so that no shell and no terminal takes it
+/// for anything else.
+#[derive(Clone, PartialEq, Eq, Hash, Encode)]
+pub struct MarkerName(Box<[u8]>);
+
+impl MarkerName {
+    /// `None`: it cannot be one.
+    pub fn new(name: &str) -> Option<MarkerName> {
+        is_set_name(name).then(|| MarkerName(name.as_bytes().into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("it was made of text")
+    }
+}
+
+impl fmt::Debug for MarkerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl<Context> Decode<Context> for MarkerName {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let bytes = bounded_bytes(decoder, MARKER_NAME_LEN_MAX)?;
+        let name = std::str::from_utf8(&bytes).ok().and_then(MarkerName::new);
+        name.ok_or(DecodeError::Other("not a name of a marker"))
+    }
+}
+bincode::impl_borrow_decode!(MarkerName);
 
 /// Bytes whose length is bounded when they are decoded: at most `MAX` bytes.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode)]

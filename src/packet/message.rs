@@ -258,6 +258,24 @@ pub enum TargetMessage {
     KeptOut { epoch: Epoch, history: History, reason: Text },
     /// Right before `About`, where the replica was stood in for: of this set, in this epoch.
     WrittenIn { set: SetId, epoch: Epoch, history: History },
+    /// Before the acknowledgement of a marker: what became of it here.
+    Marker { sequence: Sequence, end: MarkerEnd, text: Text },
+}
+
+/// How it went with a marker on a target. What a target runs for it, if anything, the target alone knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MarkerEnd {
+    /// Its command has run on the replica as of the marker, and ended well.
+    Done,
+    /// It has run, and failed.
+    Failed,
+    /// It was not through in its time.
+    TimedOut,
+    /// Nobody wanted to see the state.
+    NoCommand,
+    /// The replica was no consistent state: nothing was run.
+    NotGood,
 }
 
 /// What the file system of a replica can hold.
@@ -313,6 +331,8 @@ pub enum Stuck {
     Target,
     /// The whole target has no room.
     Full,
+    /// Nothing is wrong: the command of a marker runs.
+    Marker,
 }
 
 /// How a source stands with a target.

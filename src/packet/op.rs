@@ -6,7 +6,7 @@ use std::fmt;
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
-use super::bounded::{Bounded, Name};
+use super::bounded::{Bounded, MarkerName, Name};
 use crate::limits::{SYMLINK_LEN_MAX, XATTR_NAME_LEN_MAX, XATTR_VALUE_LEN_MAX};
 use crate::sys::FileHandle;
 
@@ -244,6 +244,8 @@ pub enum Op {
     /// durable where asked, before it acknowledges.
     Barrier {
         durable: bool,
+        /// Of a marker: somebody on the target may want to see this very state.
+        name: Option<MarkerName>,
     },
     /// An object that was no part of the set and is about to get a name in it: it is made, under no name.
     /// Its content follows. `may_be_known`: another name of it may be in the set, then it is left as it is.

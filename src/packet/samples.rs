@@ -204,7 +204,7 @@ pub(super) fn bad_bys() -> Vec<BadBy> {
 }
 
 pub(super) fn stucks() -> Vec<Stuck> {
-    vec![Stuck::Object, Stuck::Target, Stuck::Full]
+    vec![Stuck::Object, Stuck::Target, Stuck::Full, Stuck::Marker]
 }
 
 pub(super) fn standings() -> Vec<Standing> {
@@ -313,6 +313,7 @@ fn said_of_checks() -> Vec<TargetMessage> {
         TargetMessage::HasOld { listing: ItemNumber(1), objects: (0..20).map(object).collect() },
         TargetMessage::KeptOut { epoch: Epoch { number: 2, writer: 3 }, history: history(), reason: text() },
         TargetMessage::WrittenIn { set: SetId(7), epoch: Epoch { number: 2, writer: 3 }, history: history() },
+        TargetMessage::Marker { sequence: Sequence(1), end: MarkerEnd::TimedOut, text: text() },
     ]
 }
 

@@ -16,7 +16,7 @@ fn append(queue: &Arc<Queue>, payload: &[u8]) -> Position {
     let mut room = queue.reserve(payload.len(), 64).unwrap();
     queue.append(
         &mut room,
-        Draft::new(b"", &Op::Barrier { durable: false }, bytes::Bytes::copy_from_slice(payload)),
+        Draft::new(b"", &Op::Barrier { durable: false, name: None }, bytes::Bytes::copy_from_slice(payload)),
     )
 }
 
@@ -235,7 +235,10 @@ fn a_packet_may_go_before_its_append_returns() {
         for _ in 0..20_000 {
             // A path that is longer than the room for headers.
             let mut room = queue.reserve(0, 64).unwrap();
-            queue.append(&mut room, Draft::new(&[b'x'; 4000], &Op::Barrier { durable: false }, Bytes::new()));
+            queue.append(
+                &mut room,
+                Draft::new(&[b'x'; 4000], &Op::Barrier { durable: false, name: None }, Bytes::new()),
+            );
         }
         done.store(1, Ordering::Relaxed);
     });

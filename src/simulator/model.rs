@@ -97,7 +97,7 @@ impl Model {
             21 => Some(self.set_attributes(one?.2, mode, random)),
             24..=26 => Some(self.set_time_back(file?.2)),
             22 => Some(self.set_xattr(file?.2, random)),
-            23 => Some((Op::Barrier { durable: random.one_in(2) }, Vec::new())),
+            23 => Some((Op::Barrier { durable: random.one_in(2), name: None }, Vec::new())),
             _ => None,
         }
     }

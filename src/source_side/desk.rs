@@ -10,11 +10,12 @@ use crossbeam_channel::Sender;
 use super::board::Board;
 use super::director::{Event, Question};
 use super::ground::Ground;
-use super::{commands, presence, reload, status, sync, verifying};
+use super::{commands, marking, presence, reload, status, sync, verifying};
 use crate::control::{
     Caller, ChangedConnection, ClonesRequest, ConfigurationReport, ConnectionChange, FileReport,
-    FilesRequest, Handler, OrphansRequest, ReloadReport, ReplicaClones, ReplicaOrphans, RulesReport, Status,
-    StopMode, StopReport, SyncReport, VerifyReport, VerifyRequest, WaitSync, ask,
+    FilesRequest, Handler, MarkerReport, MarkerRequest, OrphansRequest, ReloadReport, ReplicaClones,
+    ReplicaOrphans, RulesReport, Status, StopMode, StopReport, SyncReport, VerifyReport, VerifyRequest,
+    WaitSync, ask,
 };
 use crate::failure::Failure;
 use crate::limits::CONTROL_ANSWER;
@@ -54,6 +55,10 @@ impl Handler for Desk {
 
     fn files(&self, request: &FilesRequest, caller: &Caller<'_>) -> Result<Vec<FileReport>, Failure> {
         presence::files(self, request, caller)
+    }
+
+    fn marker(&self, request: &MarkerRequest, caller: &Caller<'_>) -> Result<MarkerReport, Failure> {
+        marking::mark(self, request, caller)
     }
 
     fn stop(&self, mode: StopMode, caller: &Caller<'_>) -> Result<StopReport, Failure> {

@@ -42,8 +42,8 @@ use super::writeback::WritebackWatch;
 use crate::control::{ConnectionChange, Reply, StopMode, StopReport, unix_ms};
 use crate::failure::Failure;
 use crate::intercept::{Mount, Serving};
-use crate::limits::DIRECTOR_EVENTS_MAX;
-use crate::packet::{Op, Sequence};
+use crate::limits::{DIRECTOR_EVENTS_MAX, MARKER_NAME_LEN_MAX};
+use crate::packet::{MarkerName, Op, Sequence};
 use crate::queue::Draft;
 
 /// How often everything is checked while nothing happens.
@@ -70,6 +70,8 @@ pub enum Question {
     /// See [`Director::barrier`].
     Barrier {
         durable: bool,
+        /// Of a marker.
+        name: Option<MarkerName>,
         answer: Reply<Result<Upto, Failure>>,
     },
     Change {
@@ -231,7 +233,7 @@ impl Director {
     fn answer(&mut self, life: Life, question: Question) -> Life {
         match question {
             Question::Stop { mode, answer } => return self.stop(life, Stop { mode, asker: Some(answer) }),
-            Question::Barrier { durable, answer } => answer.give(self.barrier(durable)),
+            Question::Barrier { durable, name, answer } => answer.give(self.barrier(durable, name)),
             Question::Change { change, which, answer } => {
                 let (phase, which) = (life.stage().phase(), which.as_deref());
                 answer.give(commands::begin(&self.ground, phase, &self.connections, change, which));
@@ -490,15 +492,18 @@ impl Director {
     /// Never waits for room: a full queue must not keep a stop or a waiting call beyond its time.
     /// While nothing came after the last barrier that one serves again, so that many calls on a
     /// full queue add nothing. Where nobody would be sent it there is none: it would be what they lack.
-    fn barrier(&mut self, durable: bool) -> Result<Upto, Failure> {
+    ///
+    /// A marker is always one of its own, and those who are sent it later see it later.
+    fn barrier(&mut self, durable: bool, name: Option<MarkerName>) -> Result<Upto, Failure> {
         let queued = Upto::queued(&self.ground.queue);
         let serves = |last: &Barrier| last.sequence == queued.barrier && (last.durable || !durable);
-        if self.last_barrier.as_ref().is_some_and(serves) || is_sent_nothing(&self.connections) {
+        let is_there = self.last_barrier.as_ref().is_some_and(serves) || is_sent_nothing(&self.connections);
+        if name.is_none() && is_there {
             return Ok(queued);
         }
         let closed = |_| Failure::new("The daemon is stopping.", "Nothing was changed.", "");
-        let mut room = self.ground.queue.reserve_beyond(64).map_err(closed)?;
-        let draft = Draft::new(b"", &Op::Barrier { durable }, Bytes::new());
+        let mut room = self.ground.queue.reserve_beyond(64 + MARKER_NAME_LEN_MAX).map_err(closed)?;
+        let draft = Draft::new(b"", &Op::Barrier { durable, name }, Bytes::new());
         let sequence = self.ground.queue.append(&mut room, draft).sequence;
         self.last_barrier = Some(Barrier { sequence, durable });
         Ok(Upto { barrier: sequence, ..queued })

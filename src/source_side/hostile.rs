@@ -94,7 +94,7 @@ impl Scene {
         for number in 0..PACKETS {
             let mut room = queue.reserve(PACKET_LEN, 64).unwrap();
             let payload = Bytes::from(vec![number as u8; PACKET_LEN]);
-            queue.append(&mut room, Draft::new(b"", &Op::Barrier { durable: false }, payload));
+            queue.append(&mut room, Draft::new(b"", &Op::Barrier { durable: false, name: None }, payload));
         }
         let link = listener.accept().expect("the source comes");
         let hello = link.messages().recv_timeout(LONG).expect("it greets");

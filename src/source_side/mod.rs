@@ -20,6 +20,7 @@
 //! | protected | `director`, `life` | the owner; its states |
 //! | | `desk`, `commands`, `status` | the control socket: questions, connections, `standin status` |
 //! | | `reload` | reading the file of the set anew: all of it, or nothing |
+//! | | `marking` | a barrier with a name, and what targets do about it |
 //! | | `presence` | whether a file is on the targets as it is now |
 //! | | `verifying` | comparing a replica with the directory, for whoever asks |
 //! | | `schedule/` | comparing when it is time for it |
@@ -60,6 +61,7 @@ mod life;
 mod looking;
 mod managed;
 mod mark;
+mod marking;
 mod mount_options;
 mod mount_watch;
 mod notes;

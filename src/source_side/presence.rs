@@ -291,8 +291,13 @@ mod tests {
         let this = AsideStatus { total: 1, objects: vec![object("dir/file")] };
         let other = AsideStatus { total: 1, objects: vec![object("dir/file2")] };
         let (none, nothing) = (AsideStatus::default(), LeftOut::default());
-        let retrying =
-            Retrying { op: "write".into(), reason: "no room".into(), since_unix_ms: 5, attempts: 3 };
+        let retrying = Retrying {
+            op: "write".into(),
+            reason: "no room".into(),
+            since_unix_ms: 5,
+            attempts: 3,
+            marker: false,
+        };
         let mut left = LeftOut::default();
         left.add("dir/file: the source cannot read it: EIO");
         assert_eq!(left.named, [Text::from_str_cut("dir/file: the source cannot read it: EIO")]);

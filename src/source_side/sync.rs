@@ -51,7 +51,7 @@ pub fn barrier(
     patience: Duration,
 ) -> Result<Upto, Failure> {
     let durable = wait_for == WaitFor::Durable;
-    let question = |answer| Event::Asked(Question::Barrier { durable, answer });
+    let question = |answer| Event::Asked(Question::Barrier { durable, name: None, answer });
     match ask(director, patience, question).and_then(|asked| asked.within(patience)) {
         Ok(upto) => upto,
         Err(NoAnswer::Late) => Ok(Upto::queued(&ground.queue)),

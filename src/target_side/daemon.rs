@@ -21,9 +21,10 @@ use super::options::ServeOptions;
 use super::replicas::{Resting, Store, able};
 use super::{TargetServer, clones, orphans, reload, status};
 use crate::control::{
-    CallSource, CalledSource, Caller, ClonesRequest, ConfigurationReport, Handler, Invite, Invited,
-    OrphansRequest, Paired, Phase, ProcessMeter, ReloadReport, ReplicaClones, ReplicaOrphans, Revoke, Server,
-    Status, StopMode, StopReport, SyncReport, WaitSync, ask, know_groups, unix_ms,
+    AttendRequest, Attending, CallSource, CalledSource, Caller, ClonesRequest, ConfigurationReport, Handler,
+    Invite, Invited, OrphansRequest, Paired, Phase, ProcessMeter, ReloadReport, ReplicaClones,
+    ReplicaOrphans, Revoke, Server, Status, StopMode, StopReport, SyncReport, WaitSync, ask, know_groups,
+    unix_ms,
 };
 use crate::failure::Failure;
 use crate::limits::{CONTROL_ANSWER, INVITATION_TIME_MAX};
@@ -269,6 +270,19 @@ impl Handler for Daemon {
             UNTOUCHED,
             "Ask on the source.",
         ))
+    }
+
+    fn attend(&self, request: &AttendRequest, caller: &Caller<'_>) -> Result<Attending, Failure> {
+        let markers = self.store.markers(&request.set).ok_or_else(|| {
+            Failure::new(
+                format!("There is no replica '{}' here that its source has been to.", request.set),
+                UNTOUCHED,
+                "`standin status` has those that are there.",
+            )
+        })?;
+        let hold = Duration::from_millis(request.hold_ms);
+        let due = markers.attend(hold, request.done.clone(), CONTROL_ANSWER / 2, || caller.is_gone());
+        Ok(Attending { replica: self.store.directory(&request.set), due })
     }
 
     fn stop(&self, _mode: StopMode, _caller: &Caller<'_>) -> Result<StopReport, Failure> {

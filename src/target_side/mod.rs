@@ -12,6 +12,7 @@ pub mod clones;
 mod daemon;
 mod director;
 mod known_age;
+mod markers;
 mod moment;
 mod options;
 pub mod orphans;

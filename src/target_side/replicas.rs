@@ -24,6 +24,7 @@ use self::resting::rest;
 use self::wanted::STANDS_IN;
 pub use self::wanted::{is_wanted, want};
 use super::clones::Unit;
+use super::markers::Markers;
 use super::options::ServeOptions;
 use super::reading::Accept;
 use super::roles::history_of;
@@ -224,6 +225,14 @@ impl Store {
 
     pub fn show(&self) -> Vec<Shown> {
         self.held.lock().iter().map(|(name, held)| show(name, held)).collect()
+    }
+
+    /// Of a replica that is open.
+    pub fn markers(&self, name: &str) -> Option<Arc<Markers>> {
+        match self.held.lock().get(name)? {
+            Held::Open(open) => Some(open.view.lock().markers.clone()),
+            Held::Closed { .. } => None,
+        }
     }
 
     /// Replicas that can be cloned.

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use super::SharedApplier;
+use super::markers::Markers;
 use super::moment::Age;
 use super::reading::Accept;
 use crate::apply::{Applier, AsideView, DataStatus, Withheld};
@@ -114,6 +115,8 @@ pub struct View {
     pub withheld: Arc<Withheld>,
     /// What the source has said of moments, and which of them the replica has reached.
     pub age: Age,
+    /// Between sessions and who runs commands for markers.
+    pub markers: Arc<Markers>,
 }
 
 impl View {
@@ -127,6 +130,7 @@ impl View {
             aside: applier.aside(),
             withheld: applier.withheld(),
             age: super::moment::kept(applier.state()),
+            markers: Arc::default(),
         }
     }
 

@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, TryRecvError};
 use parking_lot::Mutex;
 
 use super::View;
+use super::markers::Begun;
 use super::moment::Moments;
 use crate::apply::{Applier, AsideView, DataStatus, DurablePoint, Fault, Outcome, Relief, Retry, Run};
 use crate::clock;
@@ -23,12 +24,16 @@ use crate::limits::{
 };
 use crate::link::{FrameReceiver, Received, TargetEvent};
 use crate::packet::{
-    DataState, Features, Frame, FrameHeader, ItemHeader, LaneItem, ObjectId, Op, Position, Sequence,
-    SourceClock, SourceMessage, TargetMessage, Text, WIRE_VERSION, WithheldCounts,
+    DataState, Features, Frame, FrameHeader, ItemHeader, LaneItem, MarkerEnd, MarkerName, ObjectId, Op,
+    PacketHeader, Position, Sequence, SourceClock, SourceMessage, Stuck, TargetMessage, Text, WIRE_VERSION,
+    WithheldCounts,
 };
 
 /// How often a session that has nothing to do looks for control messages.
 const IDLE_POLL: Duration = Duration::from_millis(100);
+
+/// How often it is looked whether the command of a marker is through.
+const MARKER_POLL: Duration = Duration::from_millis(5);
 
 const ELSEWHERE: &str = "somebody moved or replaced it, or unmounted its disk";
 
@@ -203,6 +208,11 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
 
     /// Performs one frame, however long it takes.
     fn frame(&mut self, mut run: Run, frame: &Frame) -> Result<(), String> {
+        if let FrameHeader::Packet(PacketHeader { op: Op::Barrier { name: Some(name), .. }, .. }) =
+            &frame.header
+        {
+            self.marker(name, frame.position)?;
+        }
         if let FrameHeader::Item(ItemHeader { item, .. }) = &frame.header
             && item.begins_a_copy()
         {
@@ -223,6 +233,53 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
             }
             return Ok(());
         }
+    }
+
+    /// Everything before a marker is performed, and nothing behind it: whoever runs something for it sees that
+    /// state, and nothing passes before he is through, or his time is over. The source hears how it went before
+    /// the acknowledgement.
+    fn marker(&mut self, name: &MarkerName, position: Position) -> Result<(), String> {
+        if self.applier.acknowledged().applied.sequence.next() != position.sequence {
+            return Ok(());
+        }
+        let (end, text) = match self.is_exact() {
+            Ok(()) => self.hold(name, position)?,
+            Err(why) => (MarkerEnd::NotGood, why),
+        };
+        log::info!("marker {} (packet {}): {end:?}: {text}", name.as_str(), position.sequence);
+        let (sequence, text) = (position.sequence, Text::from_str_cut(&text));
+        self.around.send(TargetMessage::Marker { sequence, end, text });
+        Ok(())
+    }
+
+    /// The replica is what the source was, times of modification included.
+    fn is_exact(&mut self) -> Result<(), String> {
+        let data = self.applier.data();
+        if data.state != DataState::Good || self.applier.is_copying() {
+            let why = data.reason.unwrap_or_default();
+            return Err(format!("the replica is no consistent state of its source ({why})"));
+        }
+        self.applier.set_pending_times().map_err(|fault| format!("modification times cannot be set: {fault}"))
+    }
+
+    fn hold(&mut self, name: &MarkerName, position: Position) -> Result<(MarkerEnd, String), String> {
+        let markers = self.view.lock().markers.clone();
+        let (number, hold) = match markers.begin(name, position) {
+            Begun::Over(outcome) => return Ok(outcome),
+            Begun::Held { number, hold } => (number, hold),
+        };
+        let reason = format!("its command runs, and holds the stream for {} s at most", hold.as_secs_f64());
+        let op = format!("marker {}", name.as_str());
+        self.tell_head(position.sequence, &op, &reason, (1, Stuck::Marker));
+        self.acknowledge();
+        let outcome = loop {
+            if let Some(outcome) = markers.outcome(number) {
+                break outcome;
+            }
+            self.pause(MARKER_POLL)?;
+        };
+        self.recovered(position.sequence);
+        Ok(outcome)
     }
 
     /// An item is behind us.
@@ -252,7 +309,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
         }
         self.unacknowledged += 1;
         if let FrameHeader::Packet(packet) = &frame.header
-            && let Op::Barrier { durable } = packet.op
+            && let Op::Barrier { durable, .. } = packet.op
         {
             // The sync runs on a thread of its own: what comes behind the barrier does not wait for
             // the disk. One that is under way began before the barrier and does not cover it.
@@ -500,12 +557,17 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
         if *attempts == 1 {
             log::warn!("packet {sequence} ({op}) cannot be performed, it is retried: {reason}");
         }
+        self.tell_head(*sequence, op, reason, (*attempts, *stuck));
+    }
+
+    /// What stands at the head of the line, and keeps everything behind it from passing.
+    fn tell_head(&self, sequence: Sequence, op: &str, reason: &str, (attempts, stuck): (u32, Stuck)) {
         self.around.send(TargetMessage::Retrying {
-            sequence: *sequence,
+            sequence,
             op: Text::from_str_cut(op),
             reason: Text::from_str_cut(reason),
-            attempts: *attempts,
-            stuck: *stuck,
+            attempts,
+            stuck,
         });
         let mut view = self.view.lock();
         let since_unix_ms = view
@@ -513,7 +575,8 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
             .as_ref()
             .map_or_else(|| unix_ms(SystemTime::now()), |retrying| retrying.since_unix_ms);
         let op = format!("{op} (packet {sequence})");
-        view.retrying = Some(Retrying { op, reason: reason.clone(), since_unix_ms, attempts: *attempts });
+        let (reason, marker) = (reason.to_owned(), stuck == Stuck::Marker);
+        view.retrying = Some(Retrying { op, reason, since_unix_ms, attempts, marker });
     }
 
     fn recovered(&self, sequence: Sequence) {

@@ -89,7 +89,7 @@ impl Session {
                 self.attributes(replica, op, payload)
             }
             // It is the source as of no moment.
-            Op::Barrier { durable: _ } => Ok(()),
+            Op::Barrier { .. } => Ok(()),
             Op::Stage { object, may_be_known, .. } => self.stage(replica, *object, *may_be_known),
             Op::Unstage { .. } => Ok(()),
             Op::Place { object, at, dir_mtime, replaced } => {

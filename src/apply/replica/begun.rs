@@ -131,7 +131,7 @@ mod tests {
     fn the_op_is_there_whole_or_not_at_all() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("begun");
-        let op = Op::Barrier { durable: true };
+        let op = Op::Barrier { durable: true, name: None };
         let allow = Allow { device: true, setuid: false, security: true };
         let mut begun = Begun::open(&path).unwrap();
         assert!(begun.read(position(1)).unwrap().is_none());

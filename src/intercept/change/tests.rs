@@ -122,7 +122,7 @@ fn only_what_was_said_and_locked_is_told_after_it_was_made() {
         (Part::Content(2..4), write(3), true),
         (Part::Attributes, scene.op(scene.node.object), true),
         (Part::Size(0), scene.op(other), true),
-        (Part::Size(0), Op::Barrier { durable: false }, true),
+        (Part::Size(0), Op::Barrier { durable: false, name: None }, true),
         (Part::Content(2..4), write(2), false),
     ];
     for (part, op, is_made) in wrong {

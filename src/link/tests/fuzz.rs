@@ -46,7 +46,7 @@ fn damaged_streams_in_pieces() {
 /// A header that is announced and never comes costs what has come of it.
 #[test]
 fn an_announced_frame_costs_nothing() {
-    let op = Op::Barrier { durable: false };
+    let op = Op::Barrier { durable: false, name: None };
     let mut head =
         packet_frame(&Position::default(), &encode_packet_header(b"", &op), Bytes::new()).head.to_vec();
     head[4..8].copy_from_slice(&(HEADER_LEN_MAX as u32).to_le_bytes());

@@ -48,7 +48,8 @@ pub(in crate::packet) fn ops() -> Vec<Op> {
         },
         Op::SetXattr { object: object(1), name: xattr_name(), mode: None },
         Op::RemoveXattr { object: object(1), name: xattr_name(), mode: Some(1) },
-        Op::Barrier { durable: true },
+        Op::Barrier { durable: true, name: None },
+        Op::Barrier { durable: false, name: MarkerName::new("before-upgrade") },
         Op::Stage {
             object: object(1),
             may_be_known: true,

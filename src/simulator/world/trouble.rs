@@ -107,7 +107,7 @@ impl World {
             }
             self.step()?;
             if barrier != Some(self.source.start) && self.source.serves() && self.source.has_room() {
-                self.applications().capture(&Op::Barrier { durable: true }, Vec::new());
+                self.applications().capture(&Op::Barrier { durable: true, name: None }, Vec::new());
                 self.hear_applications();
                 barrier = Some(self.source.start);
             }

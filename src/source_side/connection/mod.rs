@@ -15,7 +15,7 @@ mod healing;
 mod publishing;
 mod surroundings;
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -36,7 +36,7 @@ use crate::intercept::{Divergence, Fence};
 use crate::link::{LinkStats, Saved};
 use crate::map::Map;
 use crate::packet::{
-    DataState, DifferenceKind, Ids, LeftOut, ObjectId, OrphanCounts, Position, Sequence, SetId,
+    DataState, DifferenceKind, Ids, LeftOut, MarkerEnd, ObjectId, OrphanCounts, Position, Sequence, SetId,
     WithheldCounts,
 };
 use crate::queue::{CursorId, Haste, Queue};
@@ -205,6 +205,16 @@ pub struct Report {
     pub limit: Option<Throttled>,
     /// How short payloads are made, where a level was set.
     pub compression: Option<Compressing>,
+    /// What the target has said of markers; the oldest first, [`MARKERS_HEARD_MAX`] at most.
+    pub markers: VecDeque<MarkerHeard>,
+}
+
+/// What became of a marker on the target.
+#[derive(Clone, Debug)]
+pub struct MarkerHeard {
+    pub sequence: Sequence,
+    pub end: MarkerEnd,
+    pub text: String,
 }
 
 /// A level of compression, as it stands.
@@ -534,6 +544,7 @@ impl Report {
             schedule: None,
             limit: None,
             compression: None,
+            markers: VecDeque::new(),
         }
     }
 }

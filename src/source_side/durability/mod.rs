@@ -178,7 +178,7 @@ impl TargetDurability {
     /// Never waits for room in the queue: there is one barrier at a time.
     fn append_barrier(&self) -> Option<Sequence> {
         let mut room = self.queue.reserve_beyond(BARRIER_ROOM).ok()?;
-        let draft = Draft::new(b"", &Op::Barrier { durable: true }, Bytes::new());
+        let draft = Draft::new(b"", &Op::Barrier { durable: true, name: None }, Bytes::new());
         Some(self.queue.append(&mut room, draft).sequence)
     }
 

@@ -16,7 +16,7 @@ fn queue_of(packets: usize, payload: usize) -> (Arc<Queue>, Position) {
     for _ in 0..packets {
         let mut room = queue.reserve(payload, 64).unwrap();
         let payload = Bytes::from(vec![7; payload]);
-        queue.append(&mut room, Draft::new(b"", &Op::Barrier { durable: false }, payload));
+        queue.append(&mut room, Draft::new(b"", &Op::Barrier { durable: false, name: None }, payload));
     }
     (queue, start)
 }
@@ -83,7 +83,10 @@ impl Scene {
     fn append(&self, packets: usize) {
         for _ in 0..packets {
             let mut room = self.queue.reserve(0, 64).unwrap();
-            self.queue.append(&mut room, Draft::new(b"", &Op::Barrier { durable: false }, Bytes::new()));
+            self.queue.append(
+                &mut room,
+                Draft::new(b"", &Op::Barrier { durable: false, name: None }, Bytes::new()),
+            );
         }
     }
 

@@ -103,7 +103,7 @@ impl Scene {
     }
 
     pub fn barrier(&mut self, durable: bool) {
-        self.packet(b"", &Op::Barrier { durable });
+        self.packet(b"", &Op::Barrier { durable, name: None });
     }
 
     pub fn packet(&mut self, path: &[u8], op: &Op) {

@@ -2,13 +2,14 @@
 
 use std::time::SystemTime;
 
+use super::super::MarkerHeard;
 use super::super::surroundings::Surroundings;
 use super::Driver;
 use crate::clock;
 use crate::control::{Retrying, SetAside, unix_ms};
-use crate::limits::ASIDE_LISTED_MAX;
+use crate::limits::{ASIDE_LISTED_MAX, MARKERS_HEARD_MAX};
 use crate::link::LostBy;
-use crate::packet::{DataState, Stuck, TargetMessage, Text};
+use crate::packet::{DataState, MarkerEnd, Sequence, Stuck, TargetMessage, Text};
 use crate::resync::{Answer, Wanted};
 
 impl<S: Surroundings> Driver<S> {
@@ -38,11 +39,12 @@ impl<S: Surroundings> Driver<S> {
                         reason: reason.to_text(),
                         since_unix_ms: since.unwrap_or_else(|| unix_ms(SystemTime::now())),
                         attempts,
+                        marker: stuck == Stuck::Marker,
                     });
                 });
                 match stuck {
                     Stuck::Full if self.machine.is_streaming() => self.target_is_full(sequence),
-                    Stuck::Full | Stuck::Target | Stuck::Object => {
+                    Stuck::Full | Stuck::Target | Stuck::Object | Stuck::Marker => {
                         (self.full_since, self.relief_reader) = (None, None)
                     }
                 }
@@ -72,12 +74,24 @@ impl<S: Surroundings> Driver<S> {
             TargetMessage::NotChecked { reason } => self.end_check(Err(reason.to_text())),
             TargetMessage::CheckStopped => self.check_stopped(),
             TargetMessage::Withheld(counts) => self.update(|report| report.withheld = counts),
+            TargetMessage::Marker { sequence, end, text } => self.marked(sequence, end, &text),
             // An answer to a question that this connection does not ask.
             TargetMessage::About { .. }
             | TargetMessage::Holds(_)
             | TargetMessage::WrittenIn { .. }
             | TargetMessage::Restoring { .. } => {}
         }
+    }
+
+    /// Whoever waits for it looks into the report.
+    fn marked(&mut self, sequence: Sequence, end: MarkerEnd, text: &Text) {
+        let heard = MarkerHeard { sequence, end, text: text.to_text() };
+        self.update(|report| {
+            while report.markers.len() >= MARKERS_HEARD_MAX {
+                report.markers.pop_front();
+            }
+            report.markers.push_back(heard);
+        });
     }
 
     /// The target says how its data is while packets flow.
