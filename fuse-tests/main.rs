@@ -63,6 +63,7 @@ mod restart;
 mod restored;
 mod scheduled;
 mod sets;
+mod size;
 mod sizes;
 #[cfg(feature = "suites")]
 mod source_tree;

@@ -28,6 +28,7 @@ use super::pages::{Completions, Man};
 use super::restore::Restore;
 use super::roles::Roles;
 use super::serve::parse_listen;
+use super::size::Size;
 use super::stop::Stop;
 use super::switch::SwitchRoles;
 use super::verify::Verify;
@@ -52,7 +53,7 @@ pub struct Cli {
 
 const AFTER_HELP: &str = "\
 Commands that are planned and not in this version: replication, merge, resync, monitor,
-failback, size.
+failback.
 
 Exit codes: 0 ok, 1 warning or timed out, 2 critical or the command could not work.";
 
@@ -88,6 +89,8 @@ pub enum Command {
     WaitSync(WaitSync),
     /// Say whether files are on the targets as they are now, or what they wait for
     File(File),
+    /// Measure what the changes of a directory come to: bandwidth, and the queue for an outage
+    Size(Size),
     /// Put a barrier with a name into the stream; targets can run something on exactly that state
     Marker(Marker),
     /// On a target: run a command for each marker
@@ -448,8 +451,6 @@ pub enum Planned {
     Monitor(Rest),
     #[command(hide = true)]
     Failback(Rest),
-    #[command(hide = true)]
-    Size(Rest),
 }
 
 #[derive(Debug, Args)]

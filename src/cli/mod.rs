@@ -30,6 +30,7 @@ mod roles;
 mod schema;
 mod serve;
 pub mod set;
+mod size;
 mod status;
 mod stop;
 mod switch;
@@ -75,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&common, &args),
         Command::WaitSync(args) => wait_sync::run(&common, &args),
         Command::File(args) => file::run(&common, &args),
+        Command::Size(args) => size::run(&common, &args),
         Command::Marker(args) => marker::make(&common, &args),
         Command::Markers(args) => marker::run(&common, &args),
         Command::Connection(args) => connection::run(&common, &args),

@@ -12,7 +12,6 @@ pub(super) fn refusal(command: &Planned) -> Failure {
         Planned::Failback(_) => {
             ("failback", "`standin switch`, on the host that stands in, hands the set over to the first one.")
         }
-        Planned::Size(_) => ("size", "`standin protect DIR --to null:` counts what a load would send."),
     };
     Failure::new(format!("`standin {name}` is not in this version."), "Nothing was changed.", instead)
 }
