@@ -37,7 +37,7 @@ pub struct Caller {
     pub uid: u32,
     pub gid: u32,
     pub pid: u32,
-    /// Number that the kernel gave to the request, with [`RESENT`](super::standing::RESENT); 0: none asked.
+    /// Number that the kernel gave to the request, marked where it is asked again (`standing::RESENT`); 0: none asked.
     pub request: u64,
 }
 
