@@ -179,11 +179,9 @@ impl ReplicaStatus {
             (DataState::Good | DataState::Empty, _) => {}
         }
         let label = format!("Replica {name}");
-        findings.extend(
-            self.retrying
-                .as_ref()
-                .map(|retrying| retrying.finding(&label, "an op cannot be performed", now_unix_ms)),
-        );
+        findings.extend(self.retrying.as_ref().map(|retrying| {
+            retrying.finding(&label, "an op cannot be performed, everything behind it waits", now_unix_ms)
+        }));
         findings.extend(withheld_findings(&self.withheld, &format!("Replica {name}")));
         let about = About { set: Some(name.clone()), ..About::default() };
         findings.into_iter().map(|finding| finding.of(&about)).collect()
@@ -203,9 +201,7 @@ impl Retrying {
             ),
             false => Finding::warning(
                 Code::OpRetried,
-                format!(
-                    "{whose}: {what}, everything behind it waits ({attempts} attempts in {seconds} s): {op}: {reason}"
-                ),
+                format!("{whose}: {what} ({attempts} attempts in {seconds} s): {op}: {reason}"),
             ),
         }
     }
@@ -236,11 +232,13 @@ impl ConnectionStatus {
             findings.extend(self.verified_finding());
             findings.extend(withheld_findings(&self.withheld, &self.label()));
         }
-        findings.extend(
-            self.retrying.as_ref().map(|retrying| {
-                retrying.finding(&self.label(), "the target cannot perform an op", now_unix_ms)
-            }),
-        );
+        findings.extend(self.retrying.as_ref().map(|retrying| {
+            retrying.finding(
+                &self.label(),
+                "the target cannot perform an op, everything behind it waits",
+                now_unix_ms,
+            )
+        }));
         findings.extend(self.limit_finding());
         let seconds = self.lag_applied.map_or(0.0, |lag| lag.seconds);
         if self.kind != TargetKind::Null
