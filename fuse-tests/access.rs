@@ -16,6 +16,7 @@ use crate::host::{
     COMMAND_MAX, Daemon, Protected, Setup, binary, describe, output_within, require_program, standin,
     wait_until,
 };
+use crate::pair::kill;
 
 /// Nobody else has these numbers here.
 const USER: u32 = 64_700;
@@ -25,8 +26,7 @@ const MONITORS: u32 = 64_702;
 
 /// A source and a target daemon that know the groups.
 struct Host {
-    /// Ends before the directories go.
-    _serve: Daemon,
+    serve: Daemon,
     protected: Protected,
     _run: tempfile::TempDir,
 }
@@ -52,7 +52,7 @@ impl Host {
         serve.env("STANDIN_GROUP_FILE", file);
         let mut serve = Daemon::spawn(serve);
         serve.wait_ready();
-        Host { _serve: serve, protected, _run: run }
+        Host { serve, protected, _run: run }
     }
 
     /// A command of a user who is in this group beside his own.
@@ -89,6 +89,13 @@ impl Host {
 
     fn events(&self) -> String {
         describe(&output_within(standin(&self.protected.run).args(["events", "list", "--json"]), COMMAND_MAX))
+    }
+}
+
+/// Before the directories go.
+impl Drop for Host {
+    fn drop(&mut self) {
+        kill(&mut self.serve);
     }
 }
 
