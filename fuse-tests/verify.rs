@@ -288,6 +288,20 @@ fn what_the_last_one_came_to_is_kept_over_a_restart() {
 
 /// It neither waits for ever nor says that something differs.
 #[test]
+fn one_that_takes_too_long_is_given_up() {
+    let mut protected = Protected::prepare(Setup::default());
+    plant(&protected.backing);
+    protected.start_again();
+    let output = asked(&protected, &["--checksum", "--rate", "1K", "--timeout", "700ms"]);
+    assert_eq!(output.status.code(), Some(2), "{}", describe(&output));
+    let said = describe(&output);
+    assert!(said.contains("it has not ended within 0.7 s") && said.contains("Nothing was changed"), "{said}");
+    // The next one is none the worse.
+    assert_eq!(verify(&protected, &["--checksum", "--timeout", "5m"]).code, 0);
+    protected.stop();
+}
+
+#[test]
 fn one_whose_connection_is_paused_ends() {
     let mut protected = Protected::prepare(Setup::default());
     plant(&protected.backing);
@@ -316,7 +330,9 @@ fn one_whose_connection_is_paused_ends() {
 /// A program that works all the time in what is compared makes no difference.
 #[test]
 fn programs_that_write_make_no_difference() {
-    let mut protected = Protected::prepare(Setup::default());
+    // A verification waits behind what is queued: on a machine where the target falls back, behind so much at most.
+    let arguments = vec!["--queue-memory", "32M", "--queue-disk-limit", "0"];
+    let mut protected = Protected::prepare(Setup { arguments, ..Setup::default() });
     plant(&protected.backing);
     protected.start_again();
     let stop = AtomicBool::new(false);

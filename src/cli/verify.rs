@@ -17,10 +17,13 @@ use super::{Outcome, output};
 use crate::control::{Found as Difference, MirrorStatus, RoleName, VerifyReport, VerifyRequest};
 use crate::failure::Failure;
 use crate::packet::DifferenceKind;
-use crate::units::{self, parse_size};
+use crate::units::{self, parse_duration, parse_size};
 
 /// How often the progress on a terminal is brought up to date.
 const SHOWN_EVERY: Duration = Duration::from_millis(500);
+
+/// Queued packets, in bytes, that are worth a word.
+const BEHIND_SHOWN: u64 = 16 << 20;
 
 /// The replica differs.
 const DIFFERS: u8 = 1;
@@ -44,8 +47,11 @@ pub struct Verify {
     /// Read no more than this many bytes of content in a second, as in 50M
     #[arg(long, value_name = "BYTES", value_parser = parse_size)]
     pub rate: Option<u64>,
+    /// Give up after this long, as in 30s, 5m [default: never]; nothing is changed by that
+    #[arg(long, value_name = "T", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
     /// Compare nothing: say what the last verification came to
-    #[arg(long, conflicts_with_all = ["path", "checksum", "audit", "repair", "rate"])]
+    #[arg(long, conflicts_with_all = ["path", "checksum", "audit", "repair", "rate", "timeout"])]
     pub last: bool,
     /// Number, UUID or target of the connection [default: the only one]
     #[arg(long, value_name = "ID|UUID|TARGET")]
@@ -64,6 +70,7 @@ pub(super) fn run(common: &Common, args: &Verify) -> Outcome {
         repair: args.repair,
         rate: args.rate,
         path: args.path.clone(),
+        timeout_ms: args.timeout.map(|timeout| timeout.as_millis().try_into().unwrap_or(u64::MAX)),
     };
     let report = shown(&found, || {
         found.client()?.verify(request).map_err(|error| no_answer(&found.status.name, &error))
@@ -133,21 +140,30 @@ fn show(found: &Found, is_done: Receiver<()>) {
         };
         let progress = status.connections().iter().find_map(|connection| {
             let progress = connection.progress.as_ref()?;
-            Some((connection.mirror == MirrorStatus::Verifying, progress.clone()))
+            Some((connection.mirror == MirrorStatus::Verifying, progress.clone(), connection.queued))
         });
         match progress {
-            Some((true, progress)) => bar.set_message(format!(
-                "verifying: {} files, {} compared  {}",
+            Some((true, progress, queued)) => bar.set_message(format!(
+                "verifying: {} files, {} compared{}  {}",
                 units::count(progress.files_done),
                 units::size(progress.bytes_done.max(progress.bytes_compared)),
+                behind(queued.bytes),
                 progress.current
             )),
-            Some((false, _)) => bar.set_message("waiting for the mirror that runs"),
+            Some((false, ..)) => bar.set_message("waiting for the mirror that runs"),
             None => {}
         }
         bar.tick();
     }
     bar.finish_and_clear();
+}
+
+/// What is compared goes behind what was written before.
+fn behind(bytes: u64) -> String {
+    match bytes {
+        0..BEHIND_SHOWN => String::new(),
+        _ => format!(", waiting behind {} of packets", units::size(bytes)),
+    }
 }
 
 /// The report in words.

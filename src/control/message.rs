@@ -190,6 +190,9 @@ pub struct VerifyRequest {
     /// Nothing but what lies there: absolute, or relative to the protected directory.
     #[serde(with = "super::path_text::optional")]
     pub path: Option<PathBuf>,
+    /// Given up after this time; without one never.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
 }
 
 /// What a comparison came to.

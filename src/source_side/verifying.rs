@@ -6,17 +6,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::RecvTimeoutError;
 
 use super::commands;
-use super::connection::{Connection, Outcome, Suspects, Verified};
+use super::connection::{Connection, Suspects, Verified};
 use super::desk::Desk;
 use super::part::{self, UNTOUCHED};
 use crate::control::{Caller, Found, MirrorStatus, VerifyReport, VerifyRequest};
 use crate::failure::Failure;
 use crate::limits::CONTROL_RESPONSE_LEN_MAX;
 use crate::packet::BlockHash;
+use crate::queue::Queue;
 use crate::resync::CheckOrder;
+use crate::units;
 use crate::words::HashKind;
 
 /// How often it is looked whether anybody still waits.
@@ -36,10 +38,13 @@ pub fn verify(desk: &Desk, request: &VerifyRequest, caller: &Caller<'_>) -> Resu
         ));
     }
     let order = order(desk, request)?;
-    wait_for_mirror(&connection, caller)?;
-    let found = run(&connection, order.clone(), caller)?;
+    let since = Instant::now();
+    let limit = request.timeout_ms.map(Duration::from_millis);
+    let waiting = Waiting { connection: &connection, queue: &desk.ground.queue, caller, since, limit };
+    waiting.for_mirror()?;
+    let found = waiting.run(order.clone())?;
     let after = match request.repair && !found.counts.is_identical() {
-        true => Some(repaired(&connection, &found, order, caller)?),
+        true => Some(waiting.repaired(&found, order)?),
         false => None,
     };
     Ok(report(&desk.ground.options.directory, &connection, &found, after.as_ref()))
@@ -55,65 +60,101 @@ fn order(desk: &Desk, request: &VerifyRequest) -> Result<CheckOrder, Failure> {
     Ok(CheckOrder { content, below, rate: request.rate })
 }
 
-/// A copy under way makes the replica good; then it can be compared.
-fn wait_for_mirror(connection: &Connection, caller: &Caller<'_>) -> Result<(), Failure> {
-    loop {
-        let runs = |mirror: &MirrorStatus| {
-            matches!(mirror, MirrorStatus::Calculating | MirrorStatus::Mirroring { .. })
+/// Who waits, for what, since when and for how long at most.
+struct Waiting<'a> {
+    connection: &'a Arc<Connection>,
+    queue: &'a Queue,
+    caller: &'a Caller<'a>,
+    since: Instant,
+    limit: Option<Duration>,
+}
+
+impl Waiting<'_> {
+    /// A copy under way makes the replica good; then it can be compared.
+    fn for_mirror(&self) -> Result<(), Failure> {
+        loop {
+            let runs = |mirror: &MirrorStatus| {
+                matches!(mirror, MirrorStatus::Calculating | MirrorStatus::Mirroring { .. })
+            };
+            let report = self.connection.wait(Instant::now() + LOOK_EVERY, |report| !runs(&report.mirror));
+            if !runs(&report.mirror) {
+                return Ok(());
+            }
+            if let Some(why) = report.held_back() {
+                return Err(not_done(self.connection, &format!("its copy is not through, and {why}")));
+            }
+            if let Some(why) = self.is_over() {
+                return Err(not_done(self.connection, &format!("its copy is not through, and {why}")));
+            }
+        }
+    }
+
+    fn run(&self, order: CheckOrder) -> Result<Verified, Failure> {
+        let outcome = self.connection.verify(order);
+        let mut stopped = None;
+        let verified = loop {
+            match outcome.recv_timeout(LOOK_EVERY) {
+                Ok(outcome) => break outcome,
+                Err(RecvTimeoutError::Disconnected) => {
+                    break Err("the connection is not there any more".into());
+                }
+                Err(RecvTimeoutError::Timeout) if stopped.is_some() => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    stopped = self.is_over();
+                    if stopped.is_some() {
+                        self.connection.stop_verifying();
+                    }
+                }
+            }
         };
-        let report = connection.wait(Instant::now() + LOOK_EVERY, |report| !runs(&report.mirror));
-        if !runs(&report.mirror) {
-            return Ok(());
-        }
-        if let Some(why) = report.held_back() {
-            return Err(not_done(connection, &format!("its copy is not through, and {why}")));
-        }
-        if caller.is_gone() {
-            return Err(not_done(connection, "nobody waits for it any more"));
+        verified.map_err(|why| not_done(self.connection, &stopped.unwrap_or(why)))
+    }
+
+    /// Has a copy mend what was found, and compares again.
+    fn repaired(&self, found: &Verified, order: CheckOrder) -> Result<Verified, Failure> {
+        let failed = |why: &str| {
+            Failure::new(
+                format!(
+                    "Connection {} ({}) could not be repaired: {why}.",
+                    self.connection.id, self.connection.target
+                ),
+                "What differs is mended by the next copy, except for content whose size and time are equal.",
+                "See `standin status`.",
+            )
+        };
+        let begun = self.connection.repair(Suspects::found(found), order.below.clone()).recv();
+        begun.unwrap_or_else(|_| Err("it is not there any more".into())).map_err(|why| failed(&why))?;
+        loop {
+            let report = self.connection.wait(Instant::now() + LOOK_EVERY, |report| report.streaming);
+            match (report.streaming, report.held_back()) {
+                (true, _) => return self.run(order),
+                (false, Some(why)) => return Err(failed(why)),
+                (false, None) => {
+                    if let Some(why) = self.is_over() {
+                        return Err(failed(&why));
+                    }
+                }
+            }
         }
     }
-}
 
-fn run(connection: &Arc<Connection>, order: CheckOrder, caller: &Caller<'_>) -> Result<Verified, Failure> {
-    let outcome = connection.verify(order);
-    let verified = wait(&outcome, || caller.is_gone().then(|| connection.stop_verifying()));
-    verified.map_err(|why| not_done(connection, &why))
-}
-
-/// Has a copy mend what was found, and compares again.
-fn repaired(
-    connection: &Arc<Connection>,
-    found: &Verified,
-    order: CheckOrder,
-    caller: &Caller<'_>,
-) -> Result<Verified, Failure> {
-    let failed = |why: &str| {
-        Failure::new(
-            format!("Connection {} ({}) could not be repaired: {why}.", connection.id, connection.target),
-            "What differs is mended by the next copy, except for content whose size and time are equal.",
-            "See `standin status`.",
-        )
-    };
-    let begun = connection.repair(Suspects::found(found), order.below.clone()).recv();
-    begun.unwrap_or_else(|_| Err("it is not there any more".into())).map_err(|why| failed(&why))?;
-    loop {
-        let report = connection.wait(Instant::now() + LOOK_EVERY, |report| report.streaming);
-        match (report.streaming, report.held_back()) {
-            (true, _) => return run(connection, order, caller),
-            (false, Some(why)) => return Err(failed(why)),
-            (false, None) if caller.is_gone() => return Err(failed("nobody waits for it any more")),
-            (false, None) => {}
+    /// Why it is waited no longer. What is compared goes behind the packets that were written before: where
+    /// more is written than the target applies, that is what it waits for.
+    fn is_over(&self) -> Option<String> {
+        if self.caller.is_gone() {
+            return Some("nobody waits for it any more".into());
         }
-    }
-}
-
-fn wait(outcome: &Receiver<Outcome>, look: impl Fn() -> Option<()>) -> Outcome {
-    loop {
-        match outcome.recv_timeout(LOOK_EVERY) {
-            Ok(outcome) => return outcome,
-            Err(RecvTimeoutError::Disconnected) => return Err("the connection is not there any more".into()),
-            Err(RecvTimeoutError::Timeout) => drop(look()),
-        }
+        let limit = self.limit.filter(|limit| self.since.elapsed() >= *limit)?;
+        let behind = self.queue.behind(self.connection.report().applied).unwrap_or_default();
+        let waits = match behind.packets {
+            0 => String::new(),
+            packets => format!(
+                "; its target has yet to apply {} packets ({}), and what is compared waits behind them",
+                units::count(packets),
+                units::size(behind.bytes)
+            ),
+        };
+        Some(format!("it has not ended within {}{waits}", units::duration(limit)))
     }
 }
 
