@@ -307,7 +307,6 @@ fn is_directory(status: &Stat) -> bool {
 fn drop_living(mount: &File, top: &File) -> Result<(), Fault> {
     below(mount, top, |dir, name, _, status| {
         if !is_directory(&status) && status.st_nlink > 1 {
-            guard::going(dir, name.as_bytes());
             // What cannot be unlinked (used, a mount) is an orphan.
             if let Err(error) = trees::unlink_flagged(dir, name, AtFlags::empty()) {
                 log::warn!("{name:?}, which is not on the source, cannot be removed: {error}");

@@ -226,7 +226,6 @@ impl Work<'_> {
 
 fn unlink(dir: &File, name: &Name, flags: AtFlags, amount: &mut Amount, failed: &mut Failed) {
     let stat = rustix::fs::statat(dir, c_name(name), AtFlags::SYMLINK_NOFOLLOW);
-    guard::going(dir, name.as_bytes());
     match unlink_flagged(dir, name, flags) {
         Ok(()) => {
             let gone = stat.map_or(Amount { objects: 1, bytes: 0 }, |stat| Amount::one(&stat));
@@ -243,6 +242,7 @@ fn unlink(dir: &File, name: &Name, flags: AtFlags, amount: &mut Amount, failed: 
 
 /// Takes a name away, whatever flags keep it. What has another one keeps its flags.
 pub(in crate::apply) fn unlink_flagged(dir: &File, name: &Name, flags: AtFlags) -> rustix::io::Result<()> {
+    guard::going(dir, name.as_bytes());
     let take = || rustix::fs::unlinkat(dir, c_name(name), flags);
     match take() {
         Err(Errno::PERM) => {}
