@@ -9,8 +9,13 @@ use std::process::Command;
 use rustix::fs::IFlags;
 use serde_json::Value;
 
-use crate::host::{Disk, Protected, SYNC_MAX, Setup, output_within, require_program, run, standin};
+use crate::host::{
+    COMMAND_MAX, Disk, Protected, SYNC_MAX, Setup, describe, heavy, output_within, require_program, run,
+    standin,
+};
+use crate::pair::Pair;
 use crate::sys::Mapping;
+use crate::tree::Rules;
 
 /// Nothing below it is immutable when it goes.
 struct Clears(PathBuf);
@@ -196,4 +201,36 @@ fn flags_are_copied_to_replicas_of_each_disk() {
         protected.assert_in_sync();
         protected.stop();
     }
+}
+
+/// After its host was started anew a target finds objects by their handles alone.
+#[test]
+fn flags_are_set_on_what_nobody_has_looked_at_since_the_boot() {
+    let _alone = heavy();
+    let mut pair = Pair::start(Disk::Plain, Disk::Image { kind: "ext4", mib: 64 });
+    let (image, at) = pair.target_image();
+    let _clears = [pair.backing.clone(), at.clone()].map(Clears);
+    fs::create_dir(pair.mount.join("dir")).expect("a directory");
+    for name in ["dir/f", "dir/g", "dir/h"] {
+        fs::write(pair.mount.join(name), name).expect("a file");
+    }
+    chattr("+i", &pair.mount.join("dir/f"));
+    let sync = |pair: &Pair| {
+        let command = &mut pair.daemon("source");
+        let output = output_within(command.args(["wait-sync", "--durable", "--timeout", "20s"]), COMMAND_MAX);
+        assert!(output.status.success(), "{}{}", describe(&output), pair.said());
+    };
+    sync(&pair);
+    pair.stop_target();
+    run(Command::new("umount").arg(&at));
+    run(Command::new("mount").args(["-o", "loop"]).args([&image, &at]));
+    pair.serve();
+    chattr("+i", &pair.mount.join("dir/g"));
+    chattr("+d", &pair.mount.join("dir/h"));
+    chattr("-i", &pair.mount.join("dir/f"));
+    fs::remove_file(pair.mount.join("dir/f")).expect("it goes");
+    sync(&pair);
+    pair.assert_in_sync_of(4, &Rules::default());
+    assert_eq!(flags(&pair.replica().join("dir/g")), IFlags::IMMUTABLE);
+    assert_eq!(flags(&pair.replica().join("dir/h")), IFlags::NODUMP);
 }

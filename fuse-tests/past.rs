@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::host::{COMMAND_MAX, Place, Protected, Setup, output_within, standin};
+use crate::host::{COMMAND_MAX, Disk, Place, Protected, Setup, output_within, standin};
+use crate::pair::Pair;
 
 /// Nothing of what this test did is said to be somebody else's, and the replica is equal.
 #[track_caller]
@@ -216,4 +217,28 @@ fn a_mount_of_the_directory_elsewhere_is_named() {
     drop(container);
     let status = protected.status();
     assert!(!status.contains("open_past_mount"), "it ended: {status}");
+}
+
+/// A source that stops right after it has noticed tells its target before.
+#[test]
+fn a_target_hears_of_it_before_its_source_has_stopped() {
+    for pause in [0, 20, 100] {
+        let mut pair = Pair::start(Disk::Plain, Disk::Plain);
+        fs::write(pair.mount.join("file"), "one").expect("a file");
+        let synced = output_within(pair.daemon("source").arg("wait-sync"), COMMAND_MAX);
+        assert!(synced.status.success());
+        let mut file = File::options().append(true).open(pair.backing.join("file")).expect("a file");
+        file.write_all(b"two").expect("a write");
+        fs::read(pair.mount.join("file")).expect("a file");
+        std::thread::sleep(Duration::from_millis(pause));
+        let mut source = pair.source.take().expect("it runs");
+        source.signal(libc::SIGTERM);
+        source.wait(COMMAND_MAX).expect("it ends");
+        let status = output_within(pair.daemon("target").args(["status", "--json"]), COMMAND_MAX);
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout).expect("JSON");
+        let replica = &status["target"]["replicas"][0];
+        // Where there was time for it, it was mended.
+        let is_equal = fs::read(pair.replica().join("file")).expect("a file") == b"onetwo";
+        assert!(replica["data"] == "bad" || is_equal, "after {pause} ms: {replica}");
+    }
 }

@@ -65,8 +65,11 @@ impl Replica {
         if !is_gone {
             self.must_hold(&dir, &at.name, object)?;
             // Elsewhere nobody finds it to set it.
-            self.settle_time_of(object)?;
+            self.settle_time_alone(object)?;
+            // What is immutable cannot be moved: it gets its flags where it lies then.
+            let file = self.object(object)?;
             self.move_to_deleted(&dir, &at.name, kept, dir_mtime)?;
+            self.settle_flags_at(object, &file)?;
         }
         self.forget_gone(object)
     }

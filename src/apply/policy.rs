@@ -20,7 +20,7 @@ use std::borrow::Cow;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use rustix::fs::{FileType, Stat, XattrFlags};
 
@@ -28,7 +28,7 @@ use super::fault::Fault;
 use super::inode;
 use crate::limits::KEEP_DAYS_MAX;
 use crate::packet::{
-    Attributes, Birth, Keeping, ListedObject, Op, Owner, Timestamp, WithheldCounts, Xattr, XattrName,
+    Attributes, Birth, Bounded, Keeping, ListedObject, Op, Owner, Timestamp, WithheldCounts, Xattr, XattrName,
 };
 use crate::sys::proc_path;
 use crate::words::Allow;
@@ -72,13 +72,14 @@ impl Withheld {
 pub struct Policy {
     allow: Allow,
     withheld: Arc<Withheld>,
-    /// The file system has refused some.
-    has_no_flags: Arc<AtomicBool>,
+    /// Flags that nobody here can set: bits of [`Flags`].
+    untaken: Arc<AtomicU8>,
 }
 
 impl Policy {
     pub fn new(allow: Allow) -> Policy {
-        Policy { allow, withheld: Arc::default(), has_no_flags: Arc::default() }
+        let untaken = if may_set_flags() { Flags::NONE } else { Flags::HINDERING };
+        Policy { allow, withheld: Arc::default(), untaken: Arc::new(AtomicU8::new(untaken.bits())) }
     }
 
     pub fn allow(&self) -> Allow {
@@ -189,31 +190,41 @@ impl Policy {
         Attributes { mode: self.mode_of(kind, attributes.mode), ..*attributes }
     }
 
-    /// The flags that an object gets: none where there are none.
-    pub(super) fn flags(&self, flags: Flags) -> Flags {
-        if self.has_no_flags.load(Relaxed) && flags != Flags::NONE {
-            self.withheld.flags.fetch_add(1, Relaxed);
-            return Flags::NONE;
-        }
-        flags
+    fn untaken(&self) -> Flags {
+        Flags::from_bits(self.untaken.load(Relaxed))
     }
 
-    /// The file system has none, or nobody here may set them: said once, and they are no difference.
-    pub(super) fn flags_are_not_taken(&self, error: &io::Error) {
+    /// The flags that an object gets: those that can be set here.
+    pub(super) fn flags(&self, flags: Flags) -> Flags {
+        let taken = flags - self.untaken();
+        if taken != flags {
+            self.withheld.flags.fetch_add(1, Relaxed);
+        }
+        taken
+    }
+
+    /// The file system has none, or nobody here may set them: said once, and they are no difference. Gives those
+    /// that are left to be tried.
+    pub(super) fn flags_are_not_taken(&self, tried: Flags, error: &io::Error) -> Flags {
         self.withheld.flags.fetch_add(1, Relaxed);
-        if !self.has_no_flags.swap(true, Relaxed) {
+        let is_hindering = tried.is_hindering() && error.raw_os_error() == Some(libc::EPERM);
+        let refused = if is_hindering { Flags::HINDERING } else { Flags::from_bits(u8::MAX) };
+        let before = self.untaken.fetch_or(refused.bits(), Relaxed);
+        if before | refused.bits() != before {
             log::warn!(
-                "immutable, append-only and no-dump flags are left out, the replica takes none: {error}"
+                "flags of files and directories are left out, the replica takes them not or not all: {error}"
             );
         }
+        tried - refused
+    }
+
+    /// Where it takes some alone, large sets of attributes are judged without them.
+    pub(super) fn takes_all_flags(&self) -> bool {
+        self.untaken() == Flags::NONE
     }
 
     /// Whether an attribute is set at all.
     pub(super) fn takes_xattr(&self, name: &XattrName) -> bool {
-        if name.0 == FLAGS && self.has_no_flags.load(Relaxed) {
-            self.withheld.flags.fetch_add(1, Relaxed);
-            return false;
-        }
         if self.allow.security || !name.0.starts_with(SECURITY_PREFIX) {
             return true;
         }
@@ -223,16 +234,29 @@ impl Policy {
 
     pub(super) fn xattrs<'a>(&self, xattrs: &'a [Xattr]) -> Cow<'a, [Xattr]> {
         let has = |space: &[u8]| xattrs.iter().any(|xattr| xattr.name.0.starts_with(space));
-        let takes_flags = !self.has_no_flags.load(Relaxed) || !has(FLAGS);
+        let takes_flags = self.takes_all_flags() || !has(FLAGS);
         if takes_flags && (self.allow.security || !has(SECURITY_PREFIX)) {
             return Cow::Borrowed(xattrs);
         }
-        Cow::Owned(xattrs.iter().filter(|xattr| self.takes_xattr(&xattr.name)).cloned().collect())
+        let taken = xattrs.iter().filter(|xattr| self.takes_xattr(&xattr.name));
+        Cow::Owned(
+            taken
+                .filter_map(
+                    |xattr| if xattr.name.0 == FLAGS { self.taken(xattr) } else { Some(xattr.clone()) },
+                )
+                .collect(),
+        )
+    }
+
+    /// Flags among attributes, as far as they can be set.
+    fn taken(&self, xattr: &Xattr) -> Option<Xattr> {
+        let flags = self.flags(Flags::from_value(&xattr.value.0)?);
+        Some(Xattr { name: xattr.name.clone(), value: Bounded(flags.value()?) })
     }
 
     /// An entry of a listing as it is made here; its birth stays what it is on the source.
     pub(super) fn listed<'a>(&self, entry: &'a ListedObject) -> Cow<'a, ListedObject> {
-        if self.allow == Allow::ALL && !self.has_no_flags.load(Relaxed) {
+        if self.allow == Allow::ALL && self.takes_all_flags() {
             return Cow::Borrowed(entry);
         }
         let attributes = self.attributes(&entry.birth, &entry.attributes);
@@ -242,6 +266,12 @@ impl Policy {
         }
         Cow::Owned(ListedObject { attributes, xattrs: xattrs.into_owned(), ..entry.clone() })
     }
+}
+
+/// Whether this process may make anything immutable or append-only at all.
+fn may_set_flags() -> bool {
+    use rustix::thread::{CapabilitySet, capabilities};
+    capabilities(None).is_ok_and(|held| held.effective.contains(CapabilitySet::LINUX_IMMUTABLE))
 }
 
 /// Errors: nothing is kept so.

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use super::guard::look;
 use crate::privileges::by_handle;
 use crate::sys::{FileHandle, proc_path};
+use crate::xattr::clear_hindering;
 
 /// Looks at all that lies at a name, and changes nothing.
 ///
@@ -124,11 +125,22 @@ fn each(dir: &File, mut found: impl FnMut(&[u8]) -> io::Result<()>) -> io::Resul
     Ok(())
 }
 
+/// Also of what is immutable or append-only, and from among it.
 fn unlink(dir: &File, name: &[u8], flags: AtFlags) -> io::Result<()> {
-    match rustix::fs::unlinkat(dir, name, flags) {
+    let unlinked = || rustix::fs::unlinkat(dir, name, flags);
+    let unlinked = match unlinked() {
+        Err(Errno::PERM) if clear_in_the_way(dir, name) => unlinked(),
+        done => done,
+    };
+    match unlinked {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(told(dir, name, &error.into())),
     }
+}
+
+fn clear_in_the_way(dir: &File, name: &[u8]) -> bool {
+    let held = look(dir.as_fd(), name).ok().flatten();
+    clear_hindering(dir) | held.is_some_and(|(_, held)| clear_hindering(&held))
 }
 
 fn told(dir: &File, name: &[u8], error: &io::Error) -> io::Error {

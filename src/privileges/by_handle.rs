@@ -29,6 +29,11 @@ pub fn reopen_to_read(fd: BorrowedFd<'_>) -> io::Result<File> {
     reopen(fd, OFlags::RDONLY | OFlags::NOATIME)
 }
 
+/// Opens the file or directory behind an `O_PATH` descriptor, to ask and tell what is not in it (`ioctl`).
+pub fn reopen_to_look(fd: BorrowedFd<'_>) -> io::Result<File> {
+    reopen(fd, OFlags::RDONLY | OFlags::NOCTTY)
+}
+
 fn reopen(fd: BorrowedFd<'_>, access: OFlags) -> io::Result<File> {
     fn reopen(fd: BorrowedFd<'_>, access: OFlags) -> io::Result<File> {
         let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK;

@@ -10,9 +10,9 @@ use std::io;
 use std::ops::Sub;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{AtFlags, FileType, IFlags, Mode, OFlags, Statx, StatxAttributes, StatxFlags, statx};
+use rustix::fs::{AtFlags, FileType, IFlags, Statx, StatxAttributes, StatxFlags, statx};
 
-use crate::sys::proc_path;
+use crate::privileges::by_handle;
 
 /// The name: file systems have attributes of namespaces that they know only.
 pub const FLAGS: &[u8] = b"standin.flags";
@@ -136,13 +136,12 @@ pub fn clear_hindering(fd: impl AsFd) -> bool {
 }
 
 /// Not what would wait or act when it is opened: [`Flags::of`] has said that it is a file or a directory.
-fn open(fd: BorrowedFd<'_>) -> io::Result<std::os::fd::OwnedFd> {
+fn open(fd: BorrowedFd<'_>) -> io::Result<std::fs::File> {
     let kind = FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode);
     if !matches!(kind, FileType::RegularFile | FileType::Directory) {
         return Err(io::Error::from_raw_os_error(libc::ENOTTY));
     }
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(proc_path(fd), flags, Mode::empty())?)
+    by_handle::reopen_to_look(fd)
 }
 
 /// Makes something immutable for this thread, and for those that it starts: without the capability that it takes
@@ -197,6 +196,8 @@ impl Drop for Unflagged {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{Mode, OFlags};
+
     use super::*;
 
     #[test]

@@ -113,13 +113,15 @@ impl Session {
 
     pub(super) fn write_content(
         &mut self,
+        replica: &mut Replica,
         object: ObjectId,
         hole: u64,
         offset: u64,
         bytes: &[u8],
     ) -> Result<(), Fault> {
         let Some(open) = self.opened(object) else { return Ok(()) };
-        open.write(hole, offset, bytes)?;
+        // Flags that have come meanwhile may have been set.
+        replica.lifting(object, |_| open.write(hole, offset, bytes))?;
         self.unsettled.bytes += bytes.len() as u64;
         Ok(())
     }

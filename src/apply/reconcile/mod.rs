@@ -256,7 +256,7 @@ impl Reconcile {
             | LaneItem::CloseSame { .. } => return session.take_blocks(replica, header),
             LaneItem::OpenContent { object } => session.open_content(replica, *object)?,
             LaneItem::Content { object, hole, offset } => {
-                let done = session.write_content(*object, *hole, *offset, payload);
+                let done = session.write_content(replica, *object, *hole, *offset, payload);
                 session.or_leave_content(replica, *object, done)?
             }
             LaneItem::CloseContent { object, hole, size, attributes, xattrs } => {

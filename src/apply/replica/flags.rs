@@ -9,6 +9,7 @@
 //! a killed target sets what it has cleared. After a power loss they are among what is compared. The root is
 //! never made immutable or append-only: the replica's mark is an attribute of it.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -172,11 +173,23 @@ impl Replica {
     }
 
     /// Sets all pending flags now. No descriptor of the replica's is open for writing any more.
-    pub(super) fn settle_flags(&mut self) -> Result<(), Fault> {
+    /// One object that does not get its own keeps nothing up that `unset` lets pass.
+    pub(super) fn settle_flags_or(
+        &mut self,
+        unset: &mut impl FnMut(ObjectId, Fault) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let mut stuck = Ok(());
         for (id, flags) in self.flags.pending() {
-            failpoint::at("flags").map_err(Fault::system("set flags"))?;
-            self.settle_flags_of(id, flags)?;
+            let set = failpoint::at("flags").map_err(Fault::system("set flags"));
+            let Err(fault) = set.and_then(|()| self.settle_flags_of(id, flags)) else { continue };
+            // A copy that goes on without them shows them again, as a time.
+            if self.goes_aside_with_others(id, &fault) {
+                self.goes_without_its_time(id);
+            } else if let Err(fault) = unset(id, fault) {
+                stuck = Err(Fault::Time { object: id, fault: Box::new(fault) });
+            }
         }
+        stuck?;
         self.flags.clear().map_err(Fault::own("pending flags"))
     }
 
@@ -186,17 +199,31 @@ impl Replica {
             Err(Fault::MissingObject(_) | Fault::Outside { .. }) => return Ok(()),
             file => file?,
         };
-        if held(&*file)? == flags {
-            return Ok(());
-        }
-        guard::attributes(file.as_fd());
-        match flags.set(file.as_fd()) {
-            Err(error) if are_untaken(&error) => {
-                self.policy.flags_are_not_taken(&error);
-                Ok(())
+        self.give_flags(&file, flags)
+    }
+
+    fn give_flags(&self, file: &File, flags: Flags) -> Result<(), Fault> {
+        let mut wanted = self.policy.flags(flags);
+        while held(file)? != wanted {
+            guard::attributes(file.as_fd());
+            match wanted.set(file.as_fd()) {
+                // Some may be taken without the others.
+                Err(error) if are_untaken(&error) => {
+                    let left = self.policy.flags_are_not_taken(wanted, &error);
+                    if left == wanted {
+                        return Ok(());
+                    }
+                    wanted = left;
+                }
+                done => return done.map_err(Fault::system("set flags")),
             }
-            done => done.map_err(Fault::system("set flags")),
         }
+        Ok(())
+    }
+
+    /// The pending flags of an object that has gone to this place.
+    pub(in crate::apply) fn settle_flags_at(&mut self, id: ObjectId, file: &File) -> Result<(), Fault> {
+        self.flags.of(id).map_or(Ok(()), |flags| self.give_flags(file, flags))
     }
 
     /// One whose id is about to be forgotten.
@@ -218,7 +245,8 @@ impl Replica {
         match (held - Flags::HINDERING).set(fd.as_fd()) {
             Ok(()) => true,
             Err(error) => {
-                log::debug!("flags cannot be cleared: {error}");
+                let level = if are_untaken(&error) { log::Level::Debug } else { log::Level::Warn };
+                log::log!(level, "flags cannot be cleared: {error}");
                 false
             }
         }

@@ -401,7 +401,7 @@ impl Replica {
         self.descriptors.close_writers();
         self.times.clear().map_err(Fault::own("pending times"))?;
         // A time cannot be set behind them.
-        self.settle_flags()?;
+        self.settle_flags_or(&mut unset)?;
         if !self.in_doubt() {
             self.unrest = None;
         }
@@ -410,8 +410,13 @@ impl Replica {
 
     /// One whose id is about to be forgotten.
     pub(in crate::apply) fn settle_time_of(&mut self, id: ObjectId) -> Result<(), Fault> {
-        self.times.of(id).map_or(Ok(()), |mtime| self.settle_time(id, mtime))?;
+        self.settle_time_alone(id)?;
         self.settle_flags_before_it_goes(id)
+    }
+
+    /// [`Replica::settle_time_of`], but for its flags.
+    pub(in crate::apply) fn settle_time_alone(&mut self, id: ObjectId) -> Result<(), Fault> {
+        self.times.of(id).map_or(Ok(()), |mtime| self.settle_time(id, mtime))
     }
 
     /// Sets the time of an object now, whatever flags it has.

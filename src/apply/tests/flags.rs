@@ -196,3 +196,79 @@ fn flags_that_cannot_be_set_are_counted() {
     assert_eq!(pair.applier().proof().data, DataState::Good);
     assert!(pair.replica("g").exists());
 }
+
+/// One flag does not keep another one from being set, and neither is a difference.
+#[test]
+fn what_takes_a_capability_is_left_out_alone() {
+    let (mut pair, _unflagged) = flagged();
+    fs::write(pair.temp.path().join("any"), "").unwrap();
+    for name in ["f", "g"] {
+        pair.say(pair.source.create(name, 0o644));
+    }
+    let both = pair.source.set_flags("f", Flags::from_bits(5));
+    let plain = pair.source.set_flags("g", Flags::NO_DUMP);
+    immutable(&pair.temp.path().join("any"), true);
+    for said in [both, plain] {
+        pair.say(said);
+        pair.applier().set_pending_times().unwrap();
+    }
+    for name in ["f", "g"] {
+        assert_eq!(Flags::of(fs::File::open(pair.replica(name)).unwrap()).unwrap(), Flags::NO_DUMP, "{name}");
+    }
+    // Another process knows it from the beginning.
+    pair.crash();
+    let said = pair.applier().replica().policy().flags(Flags::from_bits(7));
+    immutable(&pair.temp.path().join("any"), false);
+    assert_eq!(said, Flags::NO_DUMP);
+}
+
+/// An object that does not get its flags keeps nothing else from being durable, nor a copy from beginning.
+#[test]
+fn flags_that_cannot_be_set_now_go_aside_alone() {
+    let (mut pair, _unflagged) = flagged();
+    pair.applier().patience = std::time::Duration::ZERO;
+    for name in ["f", "g"] {
+        pair.say(pair.source.create(name, 0o644));
+    }
+    let refuse: failpoint::Hook = Rc::new(|place| match place {
+        "flags" => Err(io::Error::from_raw_os_error(libc::EACCES)),
+        _ => Ok(()),
+    });
+    pair.say(pair.source.set_flags("f", FIXED));
+    failpoint::with(refuse.clone(), || {
+        assert!(pair.applier().durable_point().is_err());
+        pair.applier().durable_point().unwrap();
+        let aside = pair.applier().aside();
+        assert_eq!((aside.total, aside.listed[0].path.as_str()), (1, "f"), "{aside:?}");
+        pair.say(pair.source.set_flags("f", Flags::NO_DUMP));
+        let begin = LaneItem::Begin;
+        let position = pair.applier().replica().applied();
+        let answers = pair.applier().take_item(position, ItemNumber(1), begin, Bytes::new());
+        assert!(answers.is_ok(), "{answers:?}");
+    });
+}
+
+/// By hand made immutable on the replica.
+#[test]
+fn what_somebody_removes_is_kept_with_its_flags() {
+    let (mut pair, _unflagged) = flagged();
+    pair.say(pair.source.create("f", 0o644));
+    pair.applier().set_pending_times().unwrap();
+    FIXED.set(fs::File::open(pair.replica("f")).unwrap().as_fd()).unwrap();
+    let said = pair.source.unlink("f");
+    pair.say(super::keep::kept(said, &super::keep::aside()));
+    assert!(!pair.replica("f").exists());
+    let kept = walk(&pair.places.limbo.join("deleted"));
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    assert_eq!(Flags::of(fs::File::open(&kept[0]).unwrap()).unwrap(), FIXED);
+}
+
+fn walk(top: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let (mut found, mut waiting) = (Vec::new(), vec![top.to_owned()]);
+    while let Some(dir) = waiting.pop() {
+        for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_dir() { &mut waiting } else { &mut found }.push(entry.path());
+        }
+    }
+    found
+}

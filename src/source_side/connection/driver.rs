@@ -331,7 +331,11 @@ impl<S: Surroundings> Driver<S> {
                 self.is_captured = true;
                 self.begin_copy();
             }
-            Told::End => self.machine.handle_end(clock::now(), "the source stops"),
+            Told::End => {
+                // The target is told before nobody tells it anything any more.
+                self.tell_diverged();
+                self.machine.handle_end(clock::now(), "the source stops");
+            }
         }
     }
 

@@ -177,8 +177,10 @@ impl Check {
         names: &[XattrName],
     ) -> Result<(), Fault> {
         let Ok(file) = replica.object(object) else { return Ok(()) };
+        let judges_flags = replica.policy().takes_all_flags();
+        let is_judged = |name: &XattrName| judges_flags || name.0 != FLAGS;
         let mut wanted: Vec<&XattrName> =
-            names.iter().filter(|name| replica.policy().takes_xattr(name)).collect();
+            names.iter().filter(|name| is_judged(name) && replica.policy().takes_xattr(name)).collect();
         wanted.sort_unstable();
         let pending = replica.pending_flags(object);
         let held = xattr::replicated_names(&*file).map(|mut held| {
@@ -187,6 +189,7 @@ impl Check {
                 held.extend(flags.value().map(|_| Bounded(FLAGS.to_vec())));
                 held.sort_unstable();
             }
+            held.retain(is_judged);
             held
         });
         if !held.is_ok_and(|held| held.iter().eq(wanted)) {
@@ -204,7 +207,10 @@ impl Check {
         value: &[u8],
     ) -> Result<(), Fault> {
         let Ok(file) = replica.object(object) else { return Ok(()) };
-        let is_taken = replica.policy().takes_xattr(name);
+        let is_taken = match &name.0 {
+            flags if flags == FLAGS => replica.policy().takes_all_flags(),
+            _ => replica.policy().takes_xattr(name),
+        };
         let held = match replica.pending_flags(object) {
             Some(flags) if name.0 == FLAGS => Ok(flags.value()),
             _ => xattr::get(&*file, &name.0),
