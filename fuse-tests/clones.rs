@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::host::{COMMAND_MAX, Disk, describe, heavy, output_within, require_program, run};
-use crate::pair::Pair;
+use crate::pair::{Pair, kill};
 use crate::random::{prepare, work};
 use crate::tree::{self, Rules};
 
@@ -121,6 +121,57 @@ fn a_clone_is_the_replica_as_it_was_when_it_began() {
     assert_eq!(fs::read_dir(left).into_iter().flatten().count(), 0);
 }
 
+/// A source dies in the middle of a copy: the replica is no state of anything, and what it was before is there.
+#[test]
+fn what_was_good_outlives_a_source_that_dies_in_a_copy() {
+    let _alone = heavy();
+    let mut pair = Pair::start(Disk::Plain, Disk::Plain);
+    pair.stop_target();
+    fs::write(pair.state("target").join("standin.toml"), "[serve]\nkeep_good = true\n").expect("a file");
+    pair.serve();
+    prepare(&pair.mount);
+    many_files(&pair.mount, 1500);
+    work(&pair.mount, 7, 400);
+    wait_sync(&pair);
+    let (dir, expected) = (beside(&pair, "clone"), beside(&pair, "expected"));
+    run(Command::new("cp").args(["-a", "--sparse=always"]).arg(pair.replica()).arg(&expected));
+    run(pair.daemon("source").args(["mirror", "start", "--mode", "full", "--rate", "1M"]));
+    let deadline = Instant::now() + COMMAND_MAX;
+    while done(&pair, &["list"]).as_array().is_none_or(Vec::is_empty) {
+        assert!(Instant::now() < deadline, "nothing is kept");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    work(&pair.mount, 8, 300);
+    fs::remove_dir_all(pair.mount.join("many3")).expect("removed");
+    kill(&mut pair.source.take().expect("a source"));
+    // It is kept over a kill of the target, too.
+    pair.kill_target();
+    pair.serve();
+    let status = output_within(pair.daemon("target").arg("status"), COMMAND_MAX);
+    assert!(describe(&status).contains("standin clone copy last-good --to DIR"), "{}", describe(&status));
+    let kept = &done(&pair, &["list"])[0];
+    assert_eq!((&kept["name"], &kept["keeps_good"]), (&"last-good".into(), &true.into()), "{kept}");
+    assert_eq!((&kept["directory"], &kept["usable"]), (&Value::Null, &false.into()), "{kept}");
+    refused(&pair, &["copy", "other", "--to", text(&dir)], "cannot be copied: there is no such clone");
+    let copied = done(&pair, &["copy", "last-good", "--to", text(&dir), "--wait"]);
+    assert_eq!((&copied[0]["state"], &copied[0]["keeps_good"]), (&"SPLIT".into(), &false.into()), "{copied}");
+    let rules = Rules { hole_slack: 64 * 1024, ignore_holes: true, ..Rules::default() };
+    tree::assert_same_by(&expected, &dir, &rules);
+    refused(&pair, &["copy", "last-good", "--to", text(&expected)], "has a directory already");
+    // The source is back: another copy, and nothing is left of what was kept for it.
+    pair.protect();
+    wait_sync(&pair);
+    pair.assert_in_sync(&rules);
+    let deadline = Instant::now() + COMMAND_MAX;
+    while done(&pair, &["list"]).as_array().map(Vec::len) != Some(1) {
+        assert!(Instant::now() < deadline, "{}", done(&pair, &["list"]));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    done(&pair, &["stop", "last-good"]);
+    let left = pair.replica().with_file_name(".web.standin").join("clones");
+    assert_eq!(fs::read_dir(&left).map_or(0, |entries| entries.count()), 0);
+}
+
 #[test]
 fn what_cannot_be_cloned_is_refused() {
     let pair = Pair::start(Disk::Plain, Disk::Plain);
@@ -129,7 +180,7 @@ fn what_cannot_be_cloned_is_refused() {
     let dir = beside(&pair, "clone");
     refused(&pair, &["start", "one", "--to", "/var/tmp/standin-clone-elsewhere"], "--root");
     refused(&pair, &["start", "one", "--to", text(&pair.replica().join("x"))], "belongs to the replica");
-    refused(&pair, &["start", "one", "--to", text(&dir), "--lazy"], "not in this version");
+    refused(&pair, &["start", "one", "--to", text(&dir), "--lazy"], "cannot be used with");
     refused(&pair, &["start", "one", "--to", text(&dir), "--kind", "mirror"], "not in this version");
     for command in ["activate", "restart", "restore", "swap"] {
         refused(&pair, &[command, "one"], "not in this version");

@@ -201,6 +201,10 @@ impl Applier {
 
     /// [`Applier::handle`]; `run` says whether it came with the frame before.
     pub fn handle_in(&mut self, run: Run, frame: &Frame) -> Outcome {
+        // Before it is asked who preserves.
+        if matches!(&frame.header, FrameHeader::Item(item) if item.item.begins_a_copy()) {
+            self.keep_good();
+        }
         let _watch = self.watch();
         self.replica.begin_frame(run);
         let outcome = self.handled(frame);
@@ -330,6 +334,7 @@ impl Applier {
 
     /// The source has changed something that no packet tells: the replica is bad, durably.
     pub fn diverged(&mut self, reason: &str) -> Result<(), Fault> {
+        self.keep_good();
         self.replica.mark_bad(reason)
     }
 
@@ -516,7 +521,9 @@ impl Applier {
     /// An object that cannot be taken is left out after a while: everything else would wait for it.
     fn item_fails(&mut self, frame: &Frame, item: &ItemHeader, fault: Fault) -> Outcome {
         let name = item.item.name();
-        if !matches!(self.replica.concern(&fault), Concern::Object(_)) || item.item == LaneItem::End {
+        let is_whole = item.item.begins_a_copy()
+            || matches!(item.item, LaneItem::Afresh | LaneItem::Root { .. } | LaneItem::End);
+        if is_whole || !matches!(self.replica.concern(&fault), Concern::Object(_)) {
             return self.copy_stops(frame, name, fault);
         }
         match self.judge(&[], &fault) {

@@ -26,6 +26,22 @@ impl Applier {
         if self.replica.clones().is_asked() {
             self.begin_clone();
         }
+        if self.replica.clones().has_good() && self.data().state == DataState::Good {
+            self.replica.clones().is_good_again();
+        }
+    }
+
+    /// To be called before a good replica becomes bad, and nothing is half done: where that is wanted, what it
+    /// is now is kept.
+    pub(super) fn keep_good(&mut self) {
+        let clones = self.clones();
+        if self.data().state != DataState::Good || self.replica.in_doubt() || !clones.lacks_good() {
+            return;
+        }
+        match self.moment(false) {
+            Ok(moment) => clones.good_ends(moment),
+            Err(why) => log::warn!("the last good state of the replica is not kept: {why}"),
+        }
     }
 
     fn begin_clone(&mut self) {

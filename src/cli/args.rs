@@ -187,6 +187,10 @@ pub struct Protect {
     /// Take over a replica directory that is not empty
     #[arg(long)]
     pub adopt: bool,
+    /// Of a local: target, before its good replica becomes bad (a copy begins): keep what it is as a clone that is not
+    /// copied, until it is good again
+    #[arg(long)]
+    pub keep_good: bool,
     /// Take this directory for the set's although it is not the one that was protected before (restored from a
     /// backup, moved to another disk): everything is compared, and what it lacks goes from the replicas
     #[arg(long)]
@@ -330,6 +334,9 @@ pub struct Serve {
     /// device,setuid,security
     #[arg(long, value_enum, value_delimiter = ',', value_name = "KINDS")]
     pub allow: Vec<Allowed>,
+    /// Before a good replica becomes bad (a copy begins), keep what it is as a clone that is not copied, until it is good again
+    #[arg(long)]
+    pub keep_good: bool,
     /// Take over replica directories that are not empty
     #[arg(long)]
     pub adopt: bool,

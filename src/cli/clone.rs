@@ -35,6 +35,8 @@ pub struct Clones {
 enum CloneCommand {
     /// Begin one: the replica as of this moment becomes a directory, while packets go on changing the replica
     Start(Start),
+    /// Copy one that was begun without a directory (--lazy), or that keeps the last good state of a bad replica
+    Copy(Copy),
     /// Show state, position, age, progress and room of each
     List {
         /// Name of a replication set, or the directory of its replica [default: all of this host]
@@ -57,8 +59,11 @@ struct Start {
     /// Name of the clone
     name: String,
     /// The directory that it becomes, which is not there yet: for a target that `standin serve` holds below its --root
-    #[arg(long, value_name = "DIR")]
-    to: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "lazy")]
+    to: Option<PathBuf>,
+    /// Preserve what changes from now on, and copy nothing: `standin clone copy` makes it a directory
+    #[arg(long, conflicts_with_all = ["to", "wait"])]
+    lazy: bool,
     /// Name of a replication set, or the directory of its replica [default: the only one]
     #[arg(long, value_name = "SET")]
     set: Option<PathBuf>,
@@ -72,11 +77,24 @@ struct Start {
     #[arg(long)]
     wait: bool,
     #[arg(long, hide = true)]
-    lazy: bool,
-    #[arg(long, hide = true)]
     hold: bool,
     #[arg(long, hide = true, default_value = "copy")]
     kind: String,
+}
+
+#[derive(Debug, Args)]
+struct Copy {
+    /// Name of the clone
+    name: String,
+    /// The directory that it becomes, which is not there yet: for a target that `standin serve` holds below its --root
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    /// Name of a replication set, or the directory of its replica [default: the only one with such a clone]
+    #[arg(long, value_name = "SET")]
+    set: Option<PathBuf>,
+    /// Return when it is complete, or has failed
+    #[arg(long)]
+    wait: bool,
 }
 
 #[derive(Debug, Args)]
@@ -97,6 +115,7 @@ struct Stop {
 pub(super) fn run(common: &Common, args: &Clones) -> Outcome {
     match &args.command {
         CloneCommand::Start(args) => start(common, args),
+        CloneCommand::Copy(args) => copy(common, args),
         CloneCommand::List { set } => list(common, set.as_deref()),
         CloneCommand::Stop(args) => stop(common, args),
         CloneCommand::Activate(_) => Err(not_built("activate")),
@@ -115,20 +134,12 @@ fn not_built(what: &str) -> Failure {
 }
 
 fn start(common: &Common, args: &Start) -> Outcome {
-    for (is_asked, what) in
-        [(args.lazy, "start --lazy"), (args.hold, "start --hold"), (args.kind != "copy", "start --kind")]
-    {
+    for (is_asked, what) in [(args.hold, "start --hold"), (args.kind != "copy", "start --kind")] {
         if is_asked {
             return Err(not_built(what));
         }
     }
-    let to = std::path::absolute(&args.to).map_err(|error| {
-        Failure::new(
-            format!("{}: {error}.", args.to.display()),
-            UNTOUCHED,
-            "Name a directory that can be made.",
-        )
-    })?;
+    let to = args.to.as_deref().map(absolute).transpose()?;
     let holder = only_one(replicas_of(&common.asked_dir(), args.set.as_deref())?)?;
     let what = CloneRequest::Start {
         name: args.name.clone(),
@@ -136,13 +147,29 @@ fn start(common: &Common, args: &Start) -> Outcome {
         accept_bad_data: args.accept_bad_data,
         area_limit: args.area_limit,
     };
+    begun(common, &holder, what, &args.name, args.wait)
+}
+
+fn copy(common: &Common, args: &Copy) -> Outcome {
+    let to = absolute(&args.to)?;
+    let holder = holder_of(common, &args.name, args.set.as_deref())?;
+    begun(common, &holder, CloneRequest::Copy { name: args.name.clone(), to }, &args.name, args.wait)
+}
+
+fn begun(common: &Common, holder: &Meant, what: CloneRequest, name: &str, waits: bool) -> Outcome {
     let mut begun = holder.ask(what)?;
-    if args.wait {
-        begun = wait(&holder, &args.name)?;
+    if waits {
+        begun = wait(holder, name)?;
     }
-    let has_failed = begun.iter().flat_map(|replica| &replica.clones).any(|clone| args.wait && !clone.usable);
+    let has_failed = begun.iter().flat_map(|replica| &replica.clones).any(|clone| waits && !clone.usable);
     show(common, &begun);
     Ok(if has_failed { FAILED } else { 0 })
+}
+
+fn absolute(to: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(to).map_err(|error| {
+        Failure::new(format!("{}: {error}.", to.display()), UNTOUCHED, "Name a directory that can be made.")
+    })
 }
 
 /// Until it is complete, has failed, or somebody has stopped it.
@@ -175,30 +202,33 @@ fn list(common: &Common, set: Option<&Path>) -> Outcome {
     Ok(0)
 }
 
-fn stop(common: &Common, args: &Stop) -> Outcome {
-    let mut holders = replicas_of(&common.asked_dir(), args.set.as_deref())?;
+/// The daemon with such a clone; which of its replicas has it, it knows itself.
+fn holder_of(common: &Common, name: &str, set: Option<&Path>) -> Result<Meant, Failure> {
+    let mut holders = replicas_of(&common.asked_dir(), set)?;
     if holders.len() > 1 {
         let mut with_it = Vec::new();
         for holder in holders {
             let all = holder.ask(CloneRequest::List)?;
-            if all.iter().flat_map(|replica| &replica.clones).any(|clone| clone.name == args.name) {
+            if all.iter().flat_map(|replica| &replica.clones).any(|clone| clone.name == name) {
                 with_it.push(holder);
             }
         }
         holders = with_it;
     }
+    if holders.is_empty() {
+        return Err(Failure::new(
+            format!("No daemon of this host has a clone '{name}'."),
+            UNTOUCHED,
+            "`standin clone list` shows what there is.",
+        ));
+    }
+    one_daemon(holders)
+}
+
+fn stop(common: &Common, args: &Stop) -> Outcome {
+    let holder = holder_of(common, &args.name, args.set.as_deref())?;
     let what = CloneRequest::Stop { name: args.name.clone(), force: args.force, remove: args.remove };
-    let ended = match holders.is_empty() {
-        true => {
-            return Err(Failure::new(
-                format!("No daemon of this host has a clone '{}'.", args.name),
-                UNTOUCHED,
-                "`standin clone list` shows what there is.",
-            ));
-        }
-        // Which of its replicas has it, the daemon knows.
-        false => one_daemon(holders)?.ask(what)?,
-    };
+    let ended = holder.ask(what)?;
     if common.json {
         output::json(&json!({ "replicas": ended }));
         return Ok(0);
@@ -210,7 +240,10 @@ fn stop(common: &Common, args: &Stop) -> Outcome {
 }
 
 fn stopped(clone: &CloneStatus) -> String {
-    let (name, dir) = (&clone.name, clone.directory.display());
+    let name = &clone.name;
+    let Some(dir) = clone.directory.as_deref().map(Path::display) else {
+        return format!("Stopped: {name}. It was copied nowhere; nothing of it is left.\n");
+    };
     let end = match clone.ended {
         Some(CloneEnd::Kept) => format!("{dir} is an ordinary directory."),
         Some(CloneEnd::Removed) => format!("{dir} was removed."),
@@ -338,6 +371,7 @@ fn line(clone: &CloneStatus) -> String {
     let usable = match clone.state.as_str() {
         "FAILED" => "never usable",
         "TERM-IN-PROG" => "being ended",
+        _ if clone.directory.is_none() => "not copied",
         _ => usable,
     };
     let mut text = format!(
@@ -345,14 +379,25 @@ fn line(clone: &CloneStatus) -> String {
         clone.name,
         clone.state,
         clone.kind,
-        clone.directory.display(),
+        clone.directory.as_deref().map_or("-".into(), |dir| dir.display().to_string()),
         clone.position,
         units::duration(age)
     );
     if clone.bad_data {
         text.push_str(", of a replica that was not consistent");
     }
-    if clone.state == "SYNCHRONIZING" {
+    if clone.keeps_good {
+        text.push_str("\n      the last good state of the replica, until that is good again");
+    }
+    if clone.directory.is_none() {
+        let (room, name) = (units::size(clone.area_bytes), &clone.name);
+        if clone.state == "SYNCHRONIZING" {
+            let _ = write!(
+                text,
+                "\n      {room} preserved; `standin clone copy {name} --to DIR` makes it a directory"
+            );
+        }
+    } else if clone.state == "SYNCHRONIZING" {
         let done = units::count(clone.objects_copied);
         // Not known after a restart.
         let all = match clone.objects_total {

@@ -346,7 +346,8 @@ fn left(replica: &Meant, why: &str) -> Failure {
 impl Cloning for Meant {
     fn start(&self, name: &str, directory: &Path) -> Result<(), Failure> {
         let (name, to) = (name.to_owned(), directory.to_owned());
-        self.ask(CloneRequest::Start { name, to, accept_bad_data: false, area_limit: None }).map(|_| ())
+        self.ask(CloneRequest::Start { name, to: Some(to), accept_bad_data: false, area_limit: None })
+            .map(|_| ())
     }
 
     fn find(&self, name: &str) -> Result<Option<CloneStatus>, Failure> {

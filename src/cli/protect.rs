@@ -75,6 +75,7 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
         run: place(&common.run_dir())?,
         force: args.force,
         adopt: args.adopt,
+        keep_good: args.keep_good,
         adopt_source: args.adopt_source,
         start_unconfirmed: args.start_unconfirmed,
         stand_in: args.stand_in.then_some(if args.accept_bad_data {

@@ -10,7 +10,7 @@ use super::status::Document;
 use crate::control::tests::{sample_connection, sample_source, sample_status};
 use crate::control::{
     Alert, AsideStatus, ClockSet, CompressionStatus, ConnectedSource, ConnectionStatus, FsyncStatus,
-    GenerationStatus, Lag, LeftOutStatus, LimitStatus, LinkStatus, MirrorProgress, MirrorStatus,
+    GenerationStatus, Lag, LastGood, LeftOutStatus, LimitStatus, LinkStatus, MirrorProgress, MirrorStatus,
     ReplicaStatus, Retrying, Role, ScheduleStatus, SetAside, Severity, SourceStatus, Status, TargetStatus,
     VerifiedStatus,
 };
@@ -262,6 +262,13 @@ fn full_replica() -> ReplicaStatus {
         beyond: Some(1),
         clock_ahead_ms: Some(-1),
         clock_set: Some(ClockSet { at_unix_ms: 1, by_ms: -1 }),
+        last_good: Some(LastGood {
+            clone: "last-good".into(),
+            position: Sequence(1),
+            since_unix_ms: 1,
+            area_bytes: 1,
+            failed: Some("its area is full".into()),
+        }),
         problem: Some("It cannot be opened".into()),
     }
 }

@@ -56,6 +56,7 @@ pub(super) fn options(common: &Common, args: Serve, mounts: &MountTable) -> Resu
         state: place(&common.state_dir())?,
         run: place(&common.run_dir())?,
         allow: allow(&args.allow),
+        keep_good: args.keep_good,
         adopt: args.adopt,
         configuration: Configuration::default(),
     })

@@ -442,6 +442,7 @@ pub(super) fn sample_replica() -> ReplicaStatus {
         beyond: None,
         clock_ahead_ms: None,
         clock_set: None,
+        last_good: None,
         problem: None,
     }
 }

@@ -46,8 +46,15 @@ pub struct Barrier {
 pub(super) struct Record {
     pub(super) kind: Kind,
     pub(super) state: State,
+    /// Empty as long as it is copied nowhere.
     #[serde(with = "path_text")]
     pub(super) dir: PathBuf,
+    /// It is not copied before somebody asks.
+    #[serde(default)]
+    pub(super) is_lazy: bool,
+    /// The daemon has begun it, before the replica became bad; it goes when the replica is good again.
+    #[serde(default)]
+    pub(super) keeps_good: bool,
     pub(super) barrier: Option<Barrier>,
     /// What it lacks is in the page cache of this boot.
     pub(super) boot: u128,
@@ -108,8 +115,11 @@ pub struct Shown {
     pub name: String,
     pub kind: Kind,
     pub state: State,
-    pub dir: PathBuf,
+    /// `None`: it is not copied before somebody asks.
+    pub dir: Option<PathBuf>,
     pub barrier: Option<Barrier>,
+    /// The daemon has begun it, before the replica became bad.
+    pub keeps_good: bool,
     /// The directory may be used.
     pub is_ready: bool,
     pub is_unit_ready: bool,
@@ -322,6 +332,30 @@ impl Session {
         *self.preserved.lock() = None;
     }
 
+    /// It becomes this directory, which nothing was said of so far.
+    ///
+    /// Errors: it preserves nothing any more (inner), the disk (outer); nothing has changed.
+    pub(super) fn be_copied_to(&self, dir: &Path) -> io::Result<Result<(), State>> {
+        let mut record = self.record.lock();
+        let state = self.state_of(&record);
+        if state != State::Synchronizing || !self.preserves() {
+            return Ok(Err(state));
+        }
+        self.change_held(&mut record, |record| {
+            (record.is_lazy, record.keeps_good, record.dir) = (false, false, dir.to_owned());
+        })?;
+        Ok(Ok(()))
+    }
+
+    /// Of one that keeps the last good state: nothing is preserved any more. `false`: it is another one.
+    pub(super) fn lets_go_of_good(&self) -> bool {
+        let record = self.record.lock();
+        if record.keeps_good {
+            self.let_go();
+        }
+        record.keeps_good
+    }
+
     pub(super) fn shown(&self) -> Shown {
         let record = self.record();
         let room = self.preserved.lock().as_ref().map_or(0, Preserved::room);
@@ -334,7 +368,8 @@ impl Session {
             is_ready: is_ready(state, record.kind)
                 && !matches!(state, State::Synchronizing | State::TerminationInProgress),
             is_unit_ready: is_unit_ready(state),
-            dir: record.dir,
+            dir: (!record.is_lazy).then_some(record.dir),
+            keeps_good: record.keeps_good,
             barrier: record.barrier,
             is_inconsistent: record.is_inconsistent,
             reason: self.broken.lock().clone().or(record.reason),

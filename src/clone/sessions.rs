@@ -16,25 +16,23 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::Instant;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::Sender;
 use parking_lot::{Mutex, RwLock};
 
 use super::guard::{Watch, Watching};
-use super::limits::{BARRIER_PATIENCE, BARRIER_POLL, SESSIONS_MAX};
-use super::machine::{Force, Kind, Refused, State, Trigger, step};
-use super::session::{Barrier, Record, Session, Shown, now_ms};
+use super::machine::{Force, Refused};
+use super::session::{Barrier, Session, Shown, now_ms};
 use crate::packet::{Epoch, Position};
 use crate::place::Place;
-use crate::sys::boot_id;
-use crate::words::is_set_name;
 
 mod directory;
 mod ending;
+mod good;
+mod lazy;
+mod starting;
 mod work;
 
-use self::directory::check_directory;
 #[cfg(test)]
 pub(crate) use self::work::TestCopy;
 
@@ -42,7 +40,8 @@ pub(crate) use self::work::TestCopy;
 #[derive(Clone, Debug)]
 pub struct Start {
     pub name: String,
-    pub dir: PathBuf,
+    /// `None`: it is not copied before somebody asks.
+    pub dir: Option<PathBuf>,
     /// Also of a replica that is no consistent state of its source.
     pub accepts_bad: bool,
     /// Bytes that its area may take; `None`: as the disk has room.
@@ -112,6 +111,10 @@ pub struct Sessions {
     is_asked: AtomicBool,
     /// Sessions of an older process wait for their threads.
     is_resuming: AtomicBool,
+    /// The last good state is kept while the replica is bad.
+    wants_good: AtomicBool,
+    /// Perhaps one is kept.
+    has_good: AtomicBool,
     workers: Mutex<HashMap<String, JoinHandle<()>>>,
     itself: Weak<Sessions>,
 }
@@ -138,6 +141,7 @@ impl Sessions {
     pub fn load(places: Places, fence: Option<Epoch>) -> Arc<Sessions> {
         let found = load_all(&places, fence);
         let is_resuming = !found.is_empty();
+        let has_good = found.values().any(|session| session.record().keeps_good);
         let sessions = Arc::new_cyclic(|itself| Sessions {
             places,
             all: Mutex::new(found),
@@ -147,6 +151,8 @@ impl Sessions {
             wanted: Mutex::default(),
             is_asked: AtomicBool::new(is_resuming),
             is_resuming: AtomicBool::new(is_resuming),
+            wants_good: AtomicBool::new(false),
+            has_good: AtomicBool::new(has_good),
             workers: Mutex::default(),
             itself: itself.clone(),
         });
@@ -196,95 +202,6 @@ impl Sessions {
 
     // ---- for people ----
 
-    /// Begins a session; `nudge` has the applier look for what waits, if nobody else works on it.
-    ///
-    /// Errors: nothing has begun, and nothing is left of it.
-    pub fn start(&self, start: &Start, nudge: impl Fn()) -> Result<Shown, Refusal> {
-        let _turn = self.starting.lock();
-        step(None, Trigger::Start, Kind::Copy, Force::No).map_err(Refusal::Machine)?;
-        self.check(start)?;
-        let record = self.record_of(start)?;
-        let session = Session::create(&self.places.state, &self.places.limbo, &start.name, record)
-            .map_err(because("the session cannot be made"))?;
-        let begun = self.wait_for_barrier(&session, start.accepts_bad, nudge);
-        let begun =
-            begun.and_then(|()| session.change(|_| ()).map_err(because("the session cannot be noted")));
-        if let Err(why) = begun {
-            self.discard(&session);
-            return Err(why);
-        }
-        self.work(&session);
-        Ok(session.shown())
-    }
-
-    fn check(&self, start: &Start) -> Result<(), Refusal> {
-        let refuse = |why: String| Err(Refusal::Because(why));
-        if !is_set_name(&start.name) {
-            return refuse(format!(
-                "'{}' cannot name a clone: letters, digits and any of - _ . @ +",
-                start.name
-            ));
-        }
-        let all = self.all.lock();
-        if all.contains_key(&start.name) {
-            return refuse(format!("there is a clone '{}' already", start.name));
-        }
-        if all.len() >= SESSIONS_MAX {
-            return refuse(format!(
-                "there are {SESSIONS_MAX} clones of this replica already, which is the most"
-            ));
-        }
-        if let Some(other) = all.values().find(|other| other.record().dir == start.dir) {
-            return refuse(format!("{} is the directory of clone '{}'", start.dir.display(), other.name));
-        }
-        let own = all.values().map(|other| other.record().dir);
-        let keeps_off: Vec<PathBuf> = own.chain(start.keeps_off.iter().cloned()).collect();
-        check_directory(&self.places, &keeps_off, &start.dir).map_err(Refusal::Because)
-    }
-
-    fn record_of(&self, start: &Start) -> Result<Record, Refusal> {
-        Ok(Record {
-            kind: Kind::Copy,
-            state: State::Synchronizing,
-            dir: start.dir.clone(),
-            barrier: None,
-            boot: boot_id().map_err(because("which boot this is cannot be told"))?,
-            place: Place::of(self.places.root.as_fd()),
-            fence: None,
-            room_max: start.room_max,
-            is_copied: false,
-            root: None,
-            is_inconsistent: false,
-            removes: false,
-            was_incomplete: false,
-            objects_all: 0,
-            reason: None,
-        })
-    }
-
-    fn wait_for_barrier(
-        &self,
-        session: &Arc<Session>,
-        accepts_bad: bool,
-        nudge: impl Fn(),
-    ) -> Result<(), Refusal> {
-        let (answer, answered) = bounded(1);
-        *self.wanted.lock() = Some(Wanted { session: session.clone(), accepts_bad, answer });
-        self.is_asked.store(true, SeqCst);
-        let deadline = Instant::now() + BARRIER_PATIENCE;
-        loop {
-            nudge();
-            if let Some(outcome) = heard(&answered)? {
-                return outcome.map_err(Refusal::Because);
-            }
-            if Instant::now() >= deadline && self.take_wanted().is_some() {
-                return Err(Refusal::Because(
-                    "no moment between two packets has come: an op is being tried again, `standin status` says which".into(),
-                ));
-            }
-        }
-    }
-
     fn discard(&self, session: &Session) {
         self.all.lock().remove(&session.name);
         session.let_go();
@@ -297,15 +214,6 @@ impl Sessions {
 
     pub fn list(&self) -> Vec<Shown> {
         self.all.lock().values().map(|session| session.shown()).collect()
-    }
-}
-
-/// What the applier's thread has said, if it has within a moment.
-fn heard(answered: &Receiver<Result<(), String>>) -> Result<Option<Result<(), String>>, Refusal> {
-    match answered.recv_timeout(BARRIER_POLL) {
-        Ok(outcome) => Ok(Some(outcome)),
-        Err(RecvTimeoutError::Timeout) => Ok(None),
-        Err(RecvTimeoutError::Disconnected) => Err(Refusal::Because("the replica is being closed".into())),
     }
 }
 

@@ -18,11 +18,18 @@ pub enum CloneRequest {
     List,
     Start {
         name: String,
-        #[serde(with = "super::path_text")]
-        to: PathBuf,
+        /// Without one it is not copied before somebody asks.
+        #[serde(default, with = "super::path_text::optional")]
+        to: Option<PathBuf>,
         accept_bad_data: bool,
         /// Bytes that its area may take.
         area_limit: Option<u64>,
+    },
+    /// One that was not copied so far becomes a directory.
+    Copy {
+        name: String,
+        #[serde(with = "super::path_text")]
+        to: PathBuf,
     },
     Stop {
         name: String,
@@ -50,8 +57,12 @@ pub struct CloneStatus {
     pub kind: String,
     /// SYNCHRONIZING, SPLIT, FAILED, TERM-IN-PROG.
     pub state: String,
-    #[serde(with = "super::path_text")]
-    pub directory: PathBuf,
+    /// `null`: it is not copied before somebody asks.
+    #[serde(default, with = "super::path_text::optional")]
+    pub directory: Option<PathBuf>,
+    /// The daemon has begun it, before the replica became bad; it goes when the replica is good again.
+    #[serde(default)]
+    pub keeps_good: bool,
     /// The directory is there, complete, and needs no daemon.
     pub usable: bool,
     /// Sequence number of the last packet that it has.

@@ -42,6 +42,7 @@ impl Deed {
             Request::Clones { clones: ClonesRequest { what, .. } } => match what {
                 CloneRequest::List => Deed::Looks,
                 CloneRequest::Start { name, .. } => does(&format!("clone start {name}")),
+                CloneRequest::Copy { name, .. } => does(&format!("clone copy {name}")),
                 CloneRequest::Stop { name, .. } => does(&format!("clone stop {name}")),
             },
             Request::CallSource { call: CallSource { end_silent_for_ms: None, .. } } => Deed::Looks,

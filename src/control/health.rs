@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::status::{
-    AsideStatus, ConnectionState, ConnectionStatus, LeftOutStatus, MirrorStatus, Phase, ReplicaStatus,
-    Retrying, Role, Status, TargetKind, TargetStatus,
+    AsideStatus, ConnectionState, ConnectionStatus, LastGood, LeftOutStatus, MirrorStatus, Phase,
+    ReplicaStatus, Retrying, Role, Status, TargetKind, TargetStatus,
 };
 pub use crate::events::Severity;
 use crate::events::{About, Code};
@@ -148,6 +148,17 @@ fn withheld_findings(withheld: &WithheldCounts, whose: &str) -> Vec<Finding> {
 }
 
 impl ReplicaStatus {
+    /// Where it is not a consistent copy: what it was before.
+    pub fn way_out(&self) -> String {
+        match &self.last_good {
+            None => String::new(),
+            Some(LastGood { clone, position, failed: None, .. }) => format!(
+                " What it was as of packet {position} is kept: `standin clone copy {clone} --to DIR` makes it a directory."
+            ),
+            Some(LastGood { failed: Some(why), .. }) => format!(" What it was is lost: {why}."),
+        }
+    }
+
     fn findings(&self, now_unix_ms: u64) -> Vec<Finding> {
         let (name, mut findings) = (&self.name, Vec::new());
         findings.extend(
@@ -160,15 +171,18 @@ impl ReplicaStatus {
             (DataState::Bad, _) if aside.is_some() => findings.extend(aside),
             (DataState::Bad, Some(_)) if self.in_line => findings.push(Finding::critical(
                 Code::NotConsistent,
-                format!("Replica {name} is not a consistent copy: {}.", self.reason),
+                format!("Replica {name} is not a consistent copy: {}.{}", self.reason, self.way_out()),
             )),
             (DataState::Bad, Some(_)) => findings.push(Finding::warning(
                 Code::NotConsistent,
-                format!("Replica {name} is not a consistent copy while a copy runs."),
+                format!("Replica {name} is not a consistent copy while a copy runs.{}", self.way_out()),
             )),
             (DataState::Bad, None) => findings.push(Finding::critical(
                 Code::NotConsistent,
-                format!("Replica {name} is not a consistent copy, and its source is not connected."),
+                format!(
+                    "Replica {name} is not a consistent copy, and its source is not connected.{}",
+                    self.way_out()
+                ),
             )),
             (DataState::Good | DataState::Empty, None) if self.problem.is_none() => {
                 findings.push(Finding::warning(

@@ -51,9 +51,9 @@ pub use process::{ProcessMeter, ProcessStatus};
 pub use server::{Caller, Handler, Server};
 pub use status::{
     ActivityStatus, Alert, Amount, AsideStatus, CaptureStatus, ClockSet, CompressionStatus, ConnectedSource,
-    ConnectionState, ConnectionStatus, FsyncStatus, GenerationStatus, HolderStatus, Lag, LeftOutStatus,
-    LimitStatus, LinkStatus, MirrorProgress, MirrorStatus, Phase, ReplicaStatus, Retrying, Role, RoleName,
-    ScheduleStatus, SetAside, SourceStatus, Status, TargetKind, TargetStatus, VerifiedStatus,
+    ConnectionState, ConnectionStatus, FsyncStatus, GenerationStatus, HolderStatus, Lag, LastGood,
+    LeftOutStatus, LimitStatus, LinkStatus, MirrorProgress, MirrorStatus, Phase, ReplicaStatus, Retrying,
+    Role, RoleName, ScheduleStatus, SetAside, SourceStatus, Status, TargetKind, TargetStatus, VerifiedStatus,
 };
 
 use std::time::{SystemTime, UNIX_EPOCH};

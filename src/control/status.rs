@@ -241,6 +241,9 @@ pub struct ReplicaStatus {
     /// When the source's clock was set last, as far as it was seen.
     #[serde(default)]
     pub clock_set: Option<ClockSet>,
+    /// What it was when it was good last, with `serve --keep-good`.
+    #[serde(default)]
+    pub last_good: Option<LastGood>,
     /// Why the replica cannot be opened.
     pub problem: Option<String>,
 }
@@ -252,6 +255,20 @@ pub struct ClockSet {
     pub at_unix_ms: u64,
     /// Milliseconds forward; negative: backward.
     pub by_ms: i64,
+}
+
+/// The last good state of a replica that is bad.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastGood {
+    /// Name of the clone.
+    pub clone: String,
+    pub position: Sequence,
+    /// When the replica became bad.
+    pub since_unix_ms: u64,
+    /// That what is preserved takes.
+    pub area_bytes: u64,
+    /// Why it is no use.
+    pub failed: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -23,9 +23,6 @@ pub(super) const LATE_MAX: Duration = Duration::from_secs(20);
 /// while the daemon of their replica is away.
 pub(super) const SWEPT: usize = 16;
 
-/// Giving back the clone: removing as many files as the replica has.
-pub(super) const CLEAN_UP_MAX: Duration = Duration::from_secs(3600);
-
 /// Entries of a directory that is shown beside a missing part of the data's own path: each is a mount.
 pub(super) const BESIDE_MAX: usize = 1000;
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::driver::Cloning;
 use super::journal::{Journal, Record, wait_for_end};
-use super::limits::{CLEAN_UP_MAX, LATE_MAX, SWEPT, TRIED_EVERY};
+use super::limits::{LATE_MAX, SWEPT, TRIED_EVERY};
 use super::plan::Verdict;
 use super::report::Report;
 use crate::control::{CloneStatus, unix_ms};
@@ -14,25 +14,24 @@ use crate::failure::Failure;
 /// The clone of a drill, and nobody else's of the same name.
 pub(super) fn find(cloning: &dyn Cloning, report: &Report) -> Result<Option<CloneStatus>, Failure> {
     let found = cloning.find(&report.name)?;
-    Ok(found.filter(|clone| clone.directory == Path::new(&report.clone.directory)))
+    Ok(found.filter(|clone| clone.directory.as_deref() == Some(Path::new(&report.clone.directory))))
 }
 
-/// Removes the clone of a drill, and waits until nothing of it is there.
+/// Removes the clone of a drill. One that is being removed already is waited for, or that is tried again.
 pub(super) fn remove(cloning: &dyn Cloning, report: &Report) -> Result<(), String> {
     let failed = |failure: Failure| {
         format!("the clone {} could not be removed: {}", report.clone.directory, failure.what)
     };
-    let deadline = Instant::now() + CLEAN_UP_MAX;
-    loop {
-        match find(cloning, report).map_err(failed)? {
-            None => return Ok(()),
-            Some(clone) if clone.state == "TERM-IN-PROG" => {}
-            Some(_) => cloning.remove(&report.name).map_err(failed)?,
-        }
-        if Instant::now() >= deadline {
-            return Err(format!("the clone {} is still being removed", report.clone.directory));
-        }
-        std::thread::sleep(TRIED_EVERY / 10);
+    if find(cloning, report).map_err(failed)?.is_none() {
+        return Ok(());
+    }
+    let removed = cloning.remove(&report.name);
+    match find(cloning, report).map_err(failed)? {
+        None => Ok(()),
+        Some(_) => Err(match removed {
+            Err(failure) => failed(failure),
+            Ok(()) => format!("the clone {} is still there", report.clone.directory),
+        }),
     }
 }
 

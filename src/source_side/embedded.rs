@@ -77,6 +77,7 @@ impl Embedded {
         let replica = replica.map_err(|error| refused(path, &error))?;
         let applier = Applier::at_rest(replica);
         let (clones, directory) = (applier.clones(), path.to_owned());
+        clones.keep_good(options.keep_good);
         let applier = Arc::new(Mutex::new(applier));
         let only = Only { set, applier: applier.clone() };
         let target = Arc::new(Within::new(Arc::new(only)));

@@ -64,8 +64,16 @@ pub fn answer(
                 unit.clones.start(&start, nudge).map_err(|why| refused("cannot be made", name, &why))?;
             Ok(vec![shown(unit, vec![begun])])
         }
+        CloneRequest::Copy { name, to } => {
+            let unit = of_clone(&meant, name, "cannot be copied")?;
+            let replicas = units.iter().flat_map(|unit| places_of(&unit.directory));
+            let keeps_off: Vec<PathBuf> = replicas.chain(keeps_off.iter().cloned()).collect();
+            let copied = unit.clones.copy(name, to, &keeps_off);
+            let copied = copied.map_err(|why| refused("cannot be copied", name, &why))?;
+            Ok(vec![shown(unit, vec![copied])])
+        }
         CloneRequest::Stop { name, force, remove } => {
-            let unit = of_clone(&meant, name)?;
+            let unit = of_clone(&meant, name, "cannot be stopped")?;
             let stop = Stop { force: if *force { Force::Yes } else { Force::No }, removes: *remove };
             let ended =
                 unit.clones.stop(name, stop).map_err(|why| refused("cannot be stopped", name, &why))?;
@@ -75,12 +83,12 @@ pub fn answer(
 }
 
 /// The one replica that has a clone of this name.
-fn of_clone<'a>(meant: &[&'a Unit], name: &str) -> Result<&'a Unit, Failure> {
+fn of_clone<'a>(meant: &[&'a Unit], name: &str, what: &str) -> Result<&'a Unit, Failure> {
     let has_it = |unit: &&&Unit| unit.clones.list().iter().any(|clone| clone.name == name);
     let holders: Vec<&&Unit> = meant.iter().filter(has_it).collect();
     match holders[..] {
         [unit] => Ok(unit),
-        [] => Err(refused("cannot be stopped", name, &Refusal::Unknown)),
+        [] => Err(refused(what, name, &Refusal::Unknown)),
         _ => Err(several()),
     }
 }
@@ -125,6 +133,7 @@ fn status(shown: Shown) -> CloneStatus {
         kind: shown.kind.word().to_owned(),
         state: shown.state.word().to_owned(),
         directory: shown.dir,
+        keeps_good: shown.keeps_good,
         usable: shown.is_ready && shown.is_unit_ready,
         position,
         started_unix_ms,

@@ -17,6 +17,8 @@ pub struct ServeOptions {
     pub state: PathBuf,
     pub run: PathBuf,
     pub allow: Allow,
+    /// The last good state of a replica is kept while it is bad.
+    pub keep_good: bool,
     /// Take over replica directories that are not empty and have no identity.
     pub adopt: bool,
     /// Where all this was said.

@@ -10,6 +10,7 @@ use super::markers::Markers;
 use super::moment::Age;
 use super::reading::Accept;
 use crate::apply::{Applier, AsideView, DataStatus, Withheld};
+use crate::clone;
 use crate::control::Retrying;
 use crate::packet::{Epoch, Position, SetId};
 use crate::words::Allow;
@@ -117,6 +118,13 @@ pub struct View {
     pub age: Age,
     /// Between sessions and who runs commands for markers.
     pub markers: Arc<Markers>,
+    /// What is kept of it while it is bad.
+    pub last_good: Option<clone::Shown>,
+}
+
+fn last_good(applier: &Applier) -> Option<clone::Shown> {
+    let clones = applier.clones();
+    clones.has_good().then(|| clones.last_good()).flatten()
 }
 
 impl View {
@@ -131,6 +139,7 @@ impl View {
             withheld: applier.withheld(),
             age: super::moment::kept(applier.state()),
             markers: Arc::default(),
+            last_good: last_good(applier),
         }
     }
 
@@ -139,5 +148,6 @@ impl View {
         let now = applier.acknowledged();
         (self.applied, self.durable) = (now.applied, now.durable);
         (self.data, self.aside, self.withheld) = (applier.data_shown(), applier.aside(), applier.withheld());
+        self.last_good = last_good(applier);
     }
 }

@@ -6,8 +6,10 @@ use super::daemon::Daemon;
 use super::replicas::Shown;
 use super::{KnownAge, View};
 use crate::apply::AsideView;
+use crate::clone;
 use crate::control::{
-    AsideStatus, ClockSet, ConnectedSource, ReplicaStatus, Role, SetAside, Status, TargetStatus, unix_ms,
+    AsideStatus, ClockSet, ConnectedSource, LastGood, ReplicaStatus, Role, SetAside, Status, TargetStatus,
+    unix_ms,
 };
 use crate::packet::{DataState, Sequence, WithheldCounts};
 use crate::pairing::Grant;
@@ -75,6 +77,7 @@ fn empty(daemon: &Daemon, name: &str, grants: &[Grant]) -> ReplicaStatus {
         beyond: None,
         clock_ahead_ms: None,
         clock_set: None,
+        last_good: None,
         problem: None,
     }
 }
@@ -100,8 +103,20 @@ fn opened(daemon: &Daemon, shown: Shown, grants: &[Grant]) -> ReplicaStatus {
         status.retrying = view.retrying;
         status.aside = aside(&view.aside);
         status.withheld = view.withheld.counts();
+        status.last_good = view.last_good.and_then(last_good);
     }
     status
+}
+
+fn last_good(kept: clone::Shown) -> Option<LastGood> {
+    let barrier = kept.barrier?;
+    Some(LastGood {
+        clone: kept.name,
+        position: barrier.position.sequence,
+        since_unix_ms: barrier.at_ms,
+        area_bytes: kept.room,
+        failed: kept.reason,
+    })
 }
 
 fn tell_age(view: &View, status: &mut ReplicaStatus) {

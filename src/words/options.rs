@@ -37,6 +37,8 @@ pub struct ProtectOptions {
     pub force: bool,
     /// Take over a replica that is not empty and has no identity.
     pub adopt: bool,
+    /// The last good state of an embedded target's replica is kept while it is bad.
+    pub keep_good: bool,
     /// Take a directory that is not the one protected before under this name for the set's.
     pub adopt_source: bool,
     /// Take changes although a target has said that somebody else writes the set.
@@ -245,6 +247,7 @@ impl ProtectOptions {
             run: base.join("run"),
             force: false,
             adopt: false,
+            keep_good: false,
             adopt_source: false,
             start_unconfirmed: false,
             stand_in: None,

@@ -37,7 +37,7 @@ impl<D: PartialEq + Debug> Clones<D> {
         let clones = applier.clones();
         let start = Start {
             name: name.clone(),
-            dir: dir.clone(),
+            dir: Some(dir.clone()),
             accepts_bad,
             room_max: None,
             keeps_off: Vec::new(),
@@ -48,6 +48,22 @@ impl<D: PartialEq + Debug> Clones<D> {
             .map_err(|why| format!("clone {name} did not begin: {why}"))?;
         let expected = (self.describe)(&places.root);
         self.going.push(Going { name, dir, expected, copy: None });
+        Ok(())
+    }
+
+    /// What was kept of a good replica is copied from now on, and has to become this.
+    pub fn copy_good(
+        &mut self,
+        applier: &Applier,
+        places: &Places,
+        expected: BTreeMap<PathBuf, D>,
+    ) -> Result<(), String> {
+        self.begun += 1;
+        let dir = places.root.with_file_name(format!("good{}", self.begun));
+        let clones = applier.clones();
+        let kept = clones.last_good().ok_or("nothing of what was good is kept")?;
+        clones.copy(&kept.name, &dir, &[]).map_err(|why| format!("{} is not copied: {why}", kept.name))?;
+        self.going.push(Going { name: kept.name, dir, expected, copy: None });
         Ok(())
     }
 
@@ -191,7 +207,7 @@ fn begun(room_max: Option<u64>) -> (Pair, PathBuf) {
 fn begin(pair: &mut Pair, dir: &Path, room_max: Option<u64>, accepts_bad: bool) -> Result<(), String> {
     let clones = pair.applier().clones();
     let start =
-        Start { name: "one".into(), dir: dir.to_owned(), accepts_bad, room_max, keeps_off: Vec::new() };
+        Start { name: "one".into(), dir: Some(dir.to_owned()), accepts_bad, room_max, keeps_off: Vec::new() };
     let applier = RefCell::new(pair.applier());
     let begun = clones.start(&start, || applier.borrow_mut().take_barrier());
     begun.map(drop).map_err(|why| why.to_string())
@@ -297,6 +313,55 @@ fn what_is_not_possible_is_refused() {
     assert_eq!(left, 1);
 }
 
+/// Nothing of it is left when the replica is good again, unless somebody had it copied meanwhile.
+#[test]
+fn the_last_good_state_is_kept_while_it_is_wanted() {
+    let (mut pair, dir) = begun(None);
+    let clones = pair.applier().clones();
+    clones.stop("one", Stop { force: Force::Yes, removes: false }).unwrap();
+    let name = |pair: &mut Pair| pair.applier().clones().last_good().map(|kept| kept.name);
+    pair.applier().diverged("nobody wants it").unwrap();
+    assert_eq!(name(&mut pair), None);
+    pair.applier().replica().mark_good().unwrap();
+    clones.keep_good(true);
+    pair.applier().diverged("for a test").unwrap();
+    pair.applier().diverged("for another").unwrap();
+    let kept = only(&mut pair);
+    assert!(
+        kept.keeps_good && kept.dir.is_none() && !kept.is_ready && kept.state == State::Synchronizing,
+        "{kept:?}"
+    );
+    assert!(!kept.barrier.unwrap().is_bad);
+    pair.say(pair.source.write("d/f", 0, &[9; 40_000]));
+    pair.crash();
+    pair.applier().take_barrier();
+    assert_eq!(name(&mut pair).as_deref(), Some("last-good"), "kept over a kill");
+    pair.applier().replica().mark_good().unwrap();
+    pair.applier().take_barrier();
+    assert_eq!(pair.applier().clones().list(), []);
+    assert_eq!(std::fs::read_dir(pair.places.limbo.join("clones")).unwrap().count(), 0);
+    // And again; this time somebody needs it.
+    pair.applier().clones().keep_good(true);
+    pair.applier().diverged("for a test").unwrap();
+    pair.say(pair.source.write("d/f", 0, &[7; 10_000]));
+    pair.say(pair.source.unlink("d/f"));
+    let clones = pair.applier().clones();
+    let inside = pair.places.limbo.join("x");
+    assert!(
+        clones.copy("last-good", &inside, &[]).unwrap_err().to_string().contains("belongs to the replica")
+    );
+    clones.copy("last-good", &dir, &[]).unwrap();
+    let again = clones.copy("last-good", &dir, &[]).unwrap_err().to_string();
+    assert!(again.contains("has a directory already"), "{again}");
+    pair.applier().replica().mark_good().unwrap();
+    pair.applier().take_barrier();
+    let mut copy = clones.copier("last-good").unwrap();
+    while copy.turn().unwrap() == Turn::More {}
+    assert_eq!(std::fs::read(dir.join("d/f")).unwrap(), [9; 40_000]);
+    assert!(clones.copy("last-good", &inside, &[]).unwrap_err().to_string().contains("already"));
+    assert!(matches!(clones.copy("other", &inside, &[]), Err(crate::clone::Refusal::Unknown)));
+}
+
 /// An immutable file keeps a directory from being removed by who lacks the capability: the session stays as one that
 /// is being ended, whatever its worker comes to, and each further stop tries again.
 #[test]
@@ -370,15 +435,31 @@ fn a_clone_does_not_lie_in_what_others_have() {
         ("link/in", "a protected directory"),
     ] {
         let (name, dir, keeps_off) = ("two".into(), temp.join(dir), keeps_off.clone());
-        let start = Start { name, dir: dir.clone(), accepts_bad: false, room_max: None, keeps_off };
+        let start = Start { name, dir: Some(dir.clone()), accepts_bad: false, room_max: None, keeps_off };
         let applier = RefCell::new(pair.applier());
         let refused = clones.start(&start, || applier.borrow_mut().take_barrier());
         let refused = refused.expect_err("it is refused").to_string();
         assert!(refused.contains(why), "{refused}");
         assert!(!dir.exists());
     }
-    let (name, dir) = ("two".into(), temp.join("free/in"));
+    let (name, dir) = ("two".into(), Some(temp.join("free/in")));
     let start = Start { name, dir, accepts_bad: false, room_max: None, keeps_off };
     let applier = RefCell::new(pair.applier());
     clones.start(&start, || applier.borrow_mut().take_barrier()).unwrap();
+}
+
+/// What is immutable or append-only in a clone keeps nobody from removing it.
+#[test]
+fn a_clone_with_flags_is_removed() {
+    use std::os::fd::AsFd;
+
+    use crate::xattr::{Flags, Unflagged};
+    let (mut pair, dir) = begun(None);
+    let _unflagged = Unflagged(pair.temp.path().to_owned());
+    copy_all(&mut pair).unwrap();
+    for (name, flags) in [("d/f", Flags::APPEND_ONLY), ("d", Flags::IMMUTABLE)] {
+        flags.set(std::fs::File::open(dir.join(name)).unwrap().as_fd()).unwrap();
+    }
+    pair.applier().clones().stop("one", Stop { force: Force::No, removes: true }).unwrap();
+    assert!(!dir.exists() && pair.applier().clones().list().is_empty());
 }

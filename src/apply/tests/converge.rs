@@ -53,6 +53,8 @@ struct World {
     by_blocks: bool,
     /// Clones that are made meanwhile.
     clones: Option<Clones<Described>>,
+    /// What the replica was when it was good last, where clones are looked at.
+    good: Option<BTreeMap<PathBuf, Described>>,
 }
 
 type Checked = Result<(), String>;
@@ -81,6 +83,7 @@ impl World {
             is_cleared: false,
             by_blocks: false,
             clones: None,
+            good: None,
         }
     }
 
@@ -137,6 +140,7 @@ impl World {
     }
 
     fn begin(&mut self) -> Checked {
+        self.remember_good()?;
         self.seen.sessions += 1;
         self.sent = self.origin.log.len();
         (self.owed, self.inbox) = (Owed::new(), Vec::new());
@@ -171,6 +175,28 @@ impl World {
         drop(self.applier.take());
         self.clear_limbo();
         self.applier = Some(Applier::at_rest(Replica::open(&self.places, SET).unwrap()));
+        self.keep_good();
+    }
+
+    fn with_clones() -> World {
+        let mut world = World { clones: Some(Clones::new(paths)), ..World::new() };
+        world.keep_good();
+        world
+    }
+
+    fn keep_good(&mut self) {
+        let is_wanted = self.clones.is_some();
+        self.applier().clones().keep_good(is_wanted);
+    }
+
+    /// A copy is about to begin: what is good now is kept.
+    fn remember_good(&mut self) -> Checked {
+        let applier = self.applier.as_mut().unwrap();
+        if applier.data().state == DataState::Good && applier.clones().lacks_good() {
+            applier.set_pending_times().map_err(|fault| fault.to_string())?;
+            self.good = Some(paths(&self.places.root));
+        }
+        Ok(())
     }
 
     /// Sends what may go next.
@@ -232,6 +258,9 @@ impl World {
     /// Something is done for the clones, or a new one begins.
     fn clone_step(&mut self, random: &mut Random) -> Checked {
         let (Some(clones), Some(applier)) = (&mut self.clones, &mut self.applier) else { return Ok(()) };
+        if self.good.is_some() && random.one_in(100) {
+            return clones.copy_good(applier, &self.places, self.good.take().unwrap());
+        }
         if clones.len() < 2 && random.one_in(60) {
             return clones.start(applier, &self.places, true);
         }
@@ -259,6 +288,11 @@ impl World {
         if state != DataState::Good {
             return Err(format!("the replica is {state:?}"));
         }
+        self.applier().take_barrier();
+        if let Some(kept) = self.applier().clones().last_good() {
+            return Err(format!("{kept:?} is kept, and the replica is good"));
+        }
+        self.good = None;
         self.packets()?;
         self.applier().set_pending_times().map_err(|fault| fault.to_string())?;
         let (source, replica) = (self.origin.describe(), describe(&self.places.root));
@@ -383,8 +417,7 @@ fn run(seed: u64, is_late: bool) -> Result<Seen, String> {
 
 /// [`run`] with clones that begin and are copied at random moments of it; gives how many were complete.
 pub fn run_with_clones(seed: u64) -> Result<u64, String> {
-    let world = World { clones: Some(Clones::new(paths)), ..World::new() };
-    let mut world = world;
+    let mut world = World::with_clones();
     let mut random = Random::new(seed);
     story(&mut world, seed, &mut random)?;
     world.finish_clones(&mut random)

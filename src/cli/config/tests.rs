@@ -49,7 +49,7 @@ impl Ground {
 }
 
 /// Each key of the file of a set with a value that is not its default.
-pub(super) const OF_PROTECT: [(&str, &str); 31] = [
+pub(super) const OF_PROTECT: [(&str, &str); 32] = [
     ("dir", "\"/srv/data\""),
     ("backing", "\"/data\""),
     ("to", "[\"local:/copy\", \"null:\"]"),
@@ -78,15 +78,17 @@ pub(super) const OF_PROTECT: [(&str, &str); 31] = [
     ("fsync", "\"target\""),
     ("fsync_timeout", "\"5s\""),
     ("fsync_degrade", "true"),
+    ("keep_good", "true"),
     ("fsync_targets", "\"any\""),
     ("rule", "[{ exclude = \"*.tmp\" }]"),
     ("directory", "\"/srv/data\""),
 ];
 
-const OF_SERVE: [(&str, &str); 4] = [
+const OF_SERVE: [(&str, &str); 5] = [
     ("root", "\"/backup\""),
     ("listen", "\"127.0.0.1:7000\""),
     ("allow", "[\"device\", \"setuid\"]"),
+    ("keep_good", "true"),
     ("name", "\"here\""),
 ];
 

@@ -19,7 +19,7 @@ impl Sessions {
         if !self.has(&session) {
             return Err(Refusal::Unknown);
         }
-        if stop.removes {
+        if stop.removes && !session.record().is_lazy {
             may_be_removed(&session.record()).map_err(because("its directory cannot be removed"))?;
         }
         let wanted = |record: &mut Record| {
@@ -89,8 +89,13 @@ impl Sessions {
             return Err(io::Error::other(format!("it is {}, and is not being ended", record.state)));
         }
         session.give_back(&self.places.limbo)?;
-        remove_own(&partial(&record.dir), &record)?;
-        let end = end_directory(session, &record)?;
+        let end = match record.is_lazy {
+            true => End::NeverComplete,
+            false => {
+                remove_own(&partial(&record.dir), &record)?;
+                end_directory(session, &record)?
+            }
+        };
         session.forget()?;
         self.all.lock().remove(&session.name);
         log::info!("clone '{}': {} -> none", session.name, record.state);

@@ -25,8 +25,10 @@ impl Sessions {
         self.is_asked.store(self.wanted.lock().is_some(), SeqCst);
         let all: Vec<Arc<Session>> = self.all.lock().values().cloned().collect();
         for session in all {
-            let needs_work = match session.record().state {
-                State::Synchronizing | State::TerminationInProgress => true,
+            let record = session.record();
+            let needs_work = match record.state {
+                State::Synchronizing => !record.is_lazy,
+                State::TerminationInProgress => true,
                 State::Synchronized | State::Split | State::RestoreInProgress | State::Failed => false,
             };
             if needs_work {
@@ -35,10 +37,14 @@ impl Sessions {
         }
     }
 
-    /// A thread does what is to be done for a session.
+    /// A thread does what is to be done for a session, if none does yet.
     pub(super) fn work(&self, session: &Arc<Session>) {
         if cfg!(test) {
             // Tests do it themselves, step by step.
+            return;
+        }
+        let mut workers = self.workers.lock();
+        if workers.get(&session.name).is_some_and(|worker| !worker.is_finished()) {
             return;
         }
         let (itself, own) = (self.itself.clone(), session.clone());
@@ -58,7 +64,7 @@ impl Sessions {
             }
         };
         match std::thread::Builder::new().name("clone".into()).spawn(work) {
-            Ok(thread) => _ = self.workers.lock().insert(session.name.clone(), thread),
+            Ok(thread) => _ = workers.insert(session.name.clone(), thread),
             Err(error) => session.fail(&format!("no thread could be started: {error}")),
         }
     }

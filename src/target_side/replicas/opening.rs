@@ -105,6 +105,7 @@ impl Store {
         let applier = Applier::at_rest(replica.allow(self.options.allow));
         let view = Arc::new(Mutex::new(View::of(&applier)));
         let clones = applier.clones();
+        clones.keep_good(self.options.keep_good);
         Ok(Open { set, applier: Arc::new(Mutex::new(applier)), clones, view, live: None })
     }
 

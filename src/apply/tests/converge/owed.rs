@@ -150,6 +150,7 @@ impl Known {
 impl World {
     /// A session that shows what has changed.
     fn begin_owed(&mut self, known: &Known, forgets: Option<Forgets>) -> Checked {
+        self.remember_good()?;
         self.seen.sessions += 1;
         self.sent = self.origin.log.len();
         (self.owed, self.inbox) = (Owed::new(), Vec::new());
@@ -218,18 +219,22 @@ impl World {
 
 /// Outages one after the other; sessions that are cut, some of them by a kill.
 fn run(seed: u64, forgets: Option<Forgets>) -> Result<Seen, String> {
-    let mut world = World::new();
-    let mut random = Random::new(seed);
+    let (mut world, mut random) = (World::new(), Random::new(seed));
+    outages(&mut world, &mut random, seed, forgets)?;
+    Ok(world.seen)
+}
+
+fn outages(world: &mut World, random: &mut Random, seed: u64, forgets: Option<Forgets>) -> Checked {
     world.origin.keeping = keeping_of(seed);
     world.origin.has_ticks = random.one_in(2);
     let before = random.below(90);
-    world.change(before, &mut random);
+    world.change(before, random);
     for _ in 0..1 + random.below(3) {
         world.packets()?;
         world.applier().durable_point().map_err(|fault| fault.to_string())?;
         let mut known = Known::since(&world.origin);
         let untold = random.below(50);
-        world.change(untold, &mut random);
+        world.change(untold, random);
         if random.one_in(4) {
             known = Known { before: known.marks(&world.origin), from: 0 };
             world.origin.begin_history(4 + seed);
@@ -238,18 +243,18 @@ fn run(seed: u64, forgets: Option<Forgets>) -> Result<Seen, String> {
         let mut is_good = false;
         for _ in 0..random.below(4) {
             let cut = 5 + random.below(145);
-            is_good = world.owed_session(&known, forgets, &mut random, (calm, Some(cut)))?;
+            is_good = world.owed_session(&known, forgets, random, (calm, Some(cut)))?;
             if is_good {
                 break;
             }
-            world.cut(&mut random);
+            world.cut(random);
             if matches!(forgets, Some(Forgets::WhatWasCut | Forgets::ToCall)) {
                 known = Known::since(&world.origin);
             }
             let count = random.below(10);
-            world.change(count, &mut random);
+            world.change(count, random);
         }
-        if !is_good && !world.owed_session(&known, forgets, &mut random, (calm, None))? {
+        if !is_good && !world.owed_session(&known, forgets, random, (calm, None))? {
             return Err("a session that was not cut has no end".into());
         }
         world.check()?;
@@ -257,7 +262,7 @@ fn run(seed: u64, forgets: Option<Forgets>) -> Result<Seen, String> {
             world.has_no_orphans()?;
         }
     }
-    Ok(world.seen)
+    Ok(())
 }
 
 impl World {
@@ -340,4 +345,19 @@ fn what_was_removed_meanwhile_is_deleted() {
     let outcome = removed_untold();
     planted::set(None);
     assert!(outcome.is_err());
+}
+
+/// What was good is kept while what is owed comes, whatever kills the target.
+#[test]
+fn the_last_good_state_is_what_it_was() {
+    let mut complete = 0;
+    for seed in seeds(25) {
+        println!("seed {seed}");
+        let (mut world, mut random) = (World::with_clones(), Random::new(seed));
+        let done =
+            outages(&mut world, &mut random, seed, None).and_then(|()| world.finish_clones(&mut random));
+        complete += done.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    }
+    println!("{complete} clones");
+    assert!(complete > 20, "{complete}");
 }
