@@ -106,10 +106,11 @@ pub fn main() -> ExitCode {
         Command::HoldMount(args) => protect::hold_mount(&args),
         Command::Planned(planned) => Err(planned::refusal(&planned)),
     };
-    ExitCode::from(result.unwrap_or_else(|failure| {
+    let code = result.unwrap_or_else(|failure| {
         output::failure(&failure, json);
         if failure.passing { TIMED_OUT } else { CANNOT }
-    }))
+    });
+    ExitCode::from(output::exit_code(code))
 }
 
 /// What a command gives: its exit code.

@@ -1,15 +1,52 @@
-//! Printing. A reader that has gone (`standin status | head -1`) is no error.
+//! Printing. A reader that has gone (`standin status | head -1`) is no error, and ends what would go on for ever; a disk
+//! that is full is one.
 
 use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
 
 use serde::Serialize;
 use serde_json::json;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use crate::failure::Failure;
 
+/// Why the first of what was not printed was not.
+static FAILED: OnceLock<io::Error> = OnceLock::new();
+
 pub(super) fn text(text: &str) {
+    raw(&format!("{}\n", text.trim_end_matches('\n')));
+}
+
+/// As it is.
+pub(super) fn raw(text: &str) {
     let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{}", text.trim_end_matches('\n')).and_then(|()| out.flush());
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        let _ = FAILED.set(error);
+    }
+}
+
+/// Whether anybody can still read what is printed: what prints again and again ends where nobody can.
+pub(super) fn has_reader() -> bool {
+    let out = io::stdout();
+    // Of a pipe without a reader, and of a terminal that is gone, it says so without being asked.
+    let mut watched = [PollFd::from_borrowed_fd(out.as_fd(), PollFlags::empty())];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let is_gone = poll(&mut watched, Some(&at_once)).is_ok()
+        && watched[0].revents().intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL);
+    FAILED.get().is_none() && !is_gone
+}
+
+/// The exit code of a command that has said what it had to say: not that of one that went well, if that did not arrive.
+pub(super) fn exit_code(code: u8) -> u8 {
+    match FAILED.get() {
+        Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            aside(&format!("what there is to say cannot be written: {error}."));
+            if code == 0 { super::CANNOT } else { code }
+        }
+        Some(_) | None => code,
+    }
 }
 
 /// For whoever watches on standard error, if somebody does: one that is closed or full ends nothing.

@@ -1,7 +1,7 @@
 //! `standin status --watch`: a screen that is drawn again each second, and goes without a trace; where nobody
 //! looks, one line each second.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{bounded, select};
@@ -56,6 +56,9 @@ pub(super) fn watch(common: &Common, args: &args::Status) -> Outcome {
             recv(stops) -> _ => return Ok(0),
             default(EVERY) => {}
         }
+        if !output::has_reader() {
+            return Ok(0);
+        }
         answer = find(common, args.set.as_deref()).map(|found| found.status);
     }
 }
@@ -65,7 +68,7 @@ struct Screen;
 
 impl Screen {
     fn enter() -> Screen {
-        say(ENTER);
+        output::raw(ENTER);
         Screen
     }
 
@@ -74,19 +77,14 @@ impl Screen {
         let (rows, columns) = size();
         let fits = |line: &str| line.chars().take(columns).collect::<String>();
         let lines: Vec<String> = text.lines().take(rows).map(fits).collect();
-        say(&format!("{HOME_AND_CLEAR}{}", lines.join("\r\n")));
+        output::raw(&format!("{HOME_AND_CLEAR}{}", lines.join("\r\n")));
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        say(LEAVE);
+        output::raw(LEAVE);
     }
-}
-
-fn say(text: &str) {
-    let mut out = io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// Rows and columns.
