@@ -268,3 +268,195 @@ fn a_follower_hears_of_daemons_that_come_and_go() {
     follower.signal(libc::SIGTERM);
     follower.wait(STOP_MAX);
 }
+
+/// The process that is the runner of a hook, child of `events run`.
+fn runner(of: &Daemon) -> rustix::process::Pid {
+    let children = format!("/proc/{0}/task", of.pid());
+    let found = || {
+        let tasks = fs::read_dir(&children).ok()?;
+        let all = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
+        all.collect::<Vec<_>>().join(" ").split_whitespace().next()?.parse().ok()
+    };
+    wait_until("a runner", || found().is_some());
+    rustix::process::Pid::from_raw(found().expect("a runner")).expect("a process")
+}
+
+/// Nothing was called any more, nothing was logged, and the pulse went on.
+#[test]
+fn a_hook_that_nobody_can_end_fails_and_others_are_called() {
+    let mut protected = Protected::start(Setup::default());
+    let called = protected.base.path().join("called");
+    let hook = format!("echo >> {}; sleep 600", called.display());
+    let hooks = Hooks::start(&protected, &["--hook", hook.as_str(), "--timeout", "1s"]);
+    does(&protected, &["connection", "pause"]);
+    wait_until("a call", || !lines(&called).is_empty());
+    rustix::process::kill_process(runner(&hooks.daemon), rustix::process::Signal::STOP).expect("it is there");
+    wait_until("why", || hooks.daemon.said().contains("does not answer"));
+    // By a new runner, and the shell of the old one is gone.
+    wait_until("called again", || lines(&called).len() > 1);
+    hooks.stop();
+    protected.stop();
+}
+
+/// As on a server that is gone: SIGKILL waits until the file system goes on.
+#[test]
+fn a_hook_that_hangs_in_the_kernel_stops_no_other_one() {
+    struct Frozen(PathBuf);
+    impl Drop for Frozen {
+        fn drop(&mut self) {
+            let _ = Command::new("fsfreeze").arg("-u").arg(&self.0).status();
+        }
+    }
+    crate::host::require_program("fsfreeze");
+    let mut protected = Protected::start(Setup::default());
+    let disk = protected.base.path().join("disk");
+    let image = crate::host::Image::mount(protected.base.path(), disk.clone(), "ext4", 16);
+    crate::host::run(Command::new("fsfreeze").arg("-f").arg(&disk));
+    let frozen = Frozen(disk.clone());
+    let beats = protected.base.path().join("beats");
+    let (hook, alive) = (format!("echo > {}/x", disk.display()), format!("echo >> {}", beats.display()));
+    let arguments = ["--hook", &hook, "--timeout", "1s", "--alive", &alive, "--every", "300ms"];
+    let hooks = Hooks::start(&protected, &arguments);
+    wait_until("a beat", || !lines(&beats).is_empty());
+    does(&protected, &["connection", "pause"]);
+    wait_until("why", || hooks.daemon.said().contains("cannot be killed"));
+    wait_until("silence", || hooks.daemon.said().contains("is not run: the hook fails"));
+    let output = output_within(events(&protected).args(["test"]), COMMAND_MAX);
+    assert!(describe(&output).contains("cannot be killed"), "{}", describe(&output));
+    drop(frozen);
+    // It was mended: whoever tries it hears so, and the pulse is back.
+    does(&protected, &["events", "test"]);
+    let before = lines(&beats).len();
+    wait_until("beats", || lines(&beats).len() > before + 1);
+    hooks.stop();
+    drop(image);
+    protected.stop();
+}
+
+/// The calls of a hook that was taken away kept the pulse from ever coming back.
+#[test]
+fn without_a_hook_nothing_of_it_counts() {
+    let mut protected = Protected::start(Setup::default());
+    let beats = protected.base.path().join("beats");
+    let alive = format!("echo >> {}", beats.display());
+    let pulse = ["--alive", alive.as_str(), "--every", "300ms"];
+    let hooks = Hooks::start(&protected, &["--hook", "exit 3"]);
+    does(&protected, &["connection", "pause"]);
+    wait_until("it fails", || hooks.daemon.said().contains("it is called again"));
+    hooks.stop();
+    let hooks = Hooks::start(&protected, &pulse);
+    wait_until("beats", || lines(&beats).len() > 1);
+    let said = hooks.daemon.said();
+    assert!(!said.contains("the hook"), "{said}");
+    hooks.stop();
+    protected.stop();
+}
+
+/// Killed, and not to come back: its socket is all that is left, and kept the pulse away for ever.
+#[test]
+fn a_daemon_that_was_killed_can_be_forgotten() {
+    let mut protected = Protected::start(Setup::default());
+    let beats = protected.base.path().join("beats");
+    let alive = format!("echo >> {}", beats.display());
+    let left = protected.run.join("two.sock");
+    drop(std::os::unix::net::UnixListener::bind(&left).expect("a socket"));
+    let expected = [
+        vec!["--forget", "two"],
+        vec!["--expect", protected.mount.file_name().and_then(|name| name.to_str()).expect("a name")],
+    ];
+    for more in expected {
+        let hooks = Hooks::start(&protected, &["--alive", alive.as_str(), "--every", "300ms"]);
+        wait_until("why", || hooks.daemon.said().contains("two has ended without a word"));
+        hooks.stop();
+        let arguments = [&["--alive", alive.as_str(), "--every", "300ms"], more.as_slice()].concat();
+        let hooks = Hooks::start(&protected, &arguments);
+        let before = lines(&beats).len();
+        wait_until("beats", || lines(&beats).len() > before + 1);
+        hooks.stop();
+        fs::remove_dir_all(protected.state.join(".events")).expect("removed");
+    }
+    fs::remove_file(left).expect("removed");
+    protected.stop();
+}
+
+/// As `logrotate` does it; and whoever said `nohup` has said that SIGHUP is no end.
+#[test]
+fn a_file_of_events_that_was_moved_is_begun_anew() {
+    let mut protected = Protected::start(Setup::default());
+    let hooks = Hooks::start(&protected, &[]);
+    let moved = protected.base.path().join("events.1");
+    fs::rename(&hooks.told.0, &moved).expect("moved");
+    hooks.daemon.signal(libc::SIGHUP);
+    wait_until("a new file", || hooks.told.0.exists());
+    does(&protected, &["connection", "pause"]);
+    hooks.told.wait_for("begin", "connection_paused");
+    hooks.stop();
+    // A damaged book is put aside.
+    fs::write(protected.state.join(".events/book.json"), "").expect("a file");
+    let hooks = Hooks::start(&protected, &[]);
+    assert!(hooks.daemon.said().contains("is damaged"), "{}", hooks.daemon.said());
+    hooks.stop();
+    protected.stop();
+}
+
+#[test]
+fn nohup_is_heeded() {
+    crate::host::require_program("script");
+    crate::host::require_program("nohup");
+    let mut protected = Protected::start(Setup::default());
+    let (run, state) = (protected.run.display(), protected.state.display());
+    let file = protected.base.path().join("events.jsonl");
+    let binary = crate::host::binary();
+    let typed = format!(
+        "echo $$ > {0}; exec nohup {1} --run {run} --state {state} events run --events-file {2}",
+        protected.base.path().join("pid").display(),
+        binary.display(),
+        file.display()
+    );
+    let mut command = Command::new("script");
+    command.args(["--quiet", "--flush", "--return", "--command", &typed, "/dev/null"]);
+    command.current_dir(protected.base.path());
+    let mut terminal = Daemon::spawn(command);
+    let pid = || fs::read_to_string(protected.base.path().join("pid")).ok()?.trim().parse().ok();
+    wait_until("it works", || file.exists() && pid().is_some());
+    let pid = rustix::process::Pid::from_raw(pid().expect("a process")).expect("a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("it is there");
+    does(&protected, &["connection", "pause"]);
+    Told(file).wait_for("begin", "connection_paused");
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is there");
+    assert!(terminal.wait(STOP_MAX).is_some_and(|status| status.success()), "{}", terminal.said());
+    protected.stop();
+}
+
+/// `| head -1` went on for ever behind it.
+#[test]
+fn what_goes_on_ends_with_its_reader() {
+    use std::process::Stdio;
+    let mut protected = Protected::start(Setup::default());
+    for arguments in [&["status", "--watch"][..], &["status", "--watch", "--json"], &["events", "follow"]] {
+        let mut command = standin(&protected.run);
+        command.arg("--state").arg(&protected.state).args(arguments).stdout(Stdio::piped());
+        let mut child = command.stderr(Stdio::null()).spawn().expect("it is started");
+        drop(child.stdout.take());
+        let mut ended = None;
+        wait_until("its end", || {
+            ended = child.try_wait().expect("it is ours");
+            ended.is_some()
+        });
+        assert!(ended.is_some_and(|status| status.success()), "{arguments:?}: {ended:?}");
+    }
+    // What could not be said was not done well.
+    for arguments in [&["status", "--json"][..], &["events", "list"], &["status", "--watch"]] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
+        let mut command = standin(&protected.run);
+        command.arg("--state").arg(&protected.state).args(arguments).stdout(full);
+        let mut child = command.stderr(Stdio::null()).spawn().expect("it is started");
+        let mut ended = None;
+        wait_until("its end", || {
+            ended = child.try_wait().expect("it is ours");
+            ended.is_some()
+        });
+        assert_eq!(ended.and_then(|status| status.code()), Some(2), "{arguments:?}");
+    }
+    protected.stop();
+}

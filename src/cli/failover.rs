@@ -119,11 +119,19 @@ pub(super) fn run(common: &Common, args: &Failover) -> Outcome {
 
 /// The process that runs the commands of a failover, which this program starts itself.
 pub(super) fn run_commands() -> Outcome {
-    crate::commands::serve().map_err(|error| {
-        let what = format!("The process that runs commands has nobody to hear it: {error}.");
-        Failure::new(what, "", "Use `standin failover`.")
-    })?;
-    Ok(0)
+    match crate::commands::serve() {
+        Ok(()) => Ok(0),
+        // Who asked has ended, or has been told to: nobody is left to hear of it.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(0),
+        Err(error) => {
+            let what = format!("The process that runs commands cannot go on: {error}.");
+            Err(Failure::new(
+                what,
+                "",
+                "Nobody types this: `standin failover` and `standin events run` start it.",
+            ))
+        }
+    }
 }
 
 /// Errors: what cannot be meant.

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 mod limits;
 mod runner;
 
+pub use limits::KILLED_WITHIN;
 pub use runner::{COMMAND, Runner, environment, serve};
 
 use limits::{LOOKED_EVERY, OUTPUT_MAX};
@@ -50,7 +51,7 @@ pub struct Ended {
     pub output: String,
     /// Bytes before it that were not kept.
     pub output_cut: u64,
-    /// Why it could not be started.
+    /// Why it could not be started, or ended.
     pub problem: Option<String>,
 }
 
@@ -132,9 +133,15 @@ fn watch(shell: Pid, mut output: PipeReader, timeout: Duration) -> io::Result<En
             ended.signal = status.terminating_signal();
             break;
         }
-        if Instant::now() >= deadline && !ended.timed_out {
+        let now = Instant::now();
+        if now >= deadline && !ended.timed_out {
             ended.timed_out = true;
             kill(shell);
+        }
+        if now >= deadline + KILLED_WITHIN {
+            // Whenever it ends, a later `reap` takes it.
+            ended.problem = Some("timed out, and cannot be killed: it hangs in the kernel".to_owned());
+            break;
         }
     }
     if is_open && kept.take_from(&mut output)? {

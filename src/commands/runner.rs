@@ -5,11 +5,13 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select, unbounded};
+use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
+use super::limits::{ANSWERS_WITHIN, ENDS_WITHIN, KILLED_WITHIN, LOOKED_EVERY};
 use super::{Ended, Run, answer, next, perform};
 
 /// The command of this program that becomes that process.
@@ -56,7 +58,7 @@ impl Runner {
     /// `own`. `None`: something came through `stops`, or nobody holds its other end any more; the command is
     /// killed, and no other one is run.
     ///
-    /// Errors: the runner has ended.
+    /// Errors: the runner has ended, or does not answer.
     pub fn run(
         &mut self,
         command: &str,
@@ -81,6 +83,7 @@ impl Runner {
         let requests = self.requests.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
         writeln!(requests, "{}", serde_json::to_string(&request)?)?;
         requests.flush()?;
+        let within = timeout.saturating_add(KILLED_WITHIN + ANSWERS_WITHIN);
         select! {
             recv(self.answers) -> ended => match ended {
                 Ok(ended) => Ok(Some(ended)),
@@ -90,13 +93,38 @@ impl Runner {
                 self.end();
                 Ok(None)
             }
+            default(within) => {
+                self.end();
+                let text = "the process that runs commands does not answer; it was ended, and what it ran with it";
+                Err(io::Error::new(io::ErrorKind::TimedOut, text))
+            }
         }
     }
 
-    /// It hears the end of its requests, and ends what it runs.
+    /// It hears the end of its requests, and ends what it runs; one that somebody has stopped is let go on for that. What
+    /// hangs in the kernel is left alone.
     fn end(&mut self) {
-        drop(self.requests.take());
-        let _ = self.child.wait();
+        if self.requests.take().is_none() {
+            return;
+        }
+        if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
+            let _ = rustix::process::kill_process(pid, Signal::CONT);
+        }
+        if !self.has_ended_within(ENDS_WITHIN) {
+            let _ = self.child.kill();
+            self.has_ended_within(ENDS_WITHIN);
+        }
+    }
+
+    fn has_ended_within(&mut self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        loop {
+            match self.child.try_wait() {
+                Ok(None) if Instant::now() < until => std::thread::sleep(LOOKED_EVERY),
+                Ok(None) => return false,
+                Ok(Some(_)) | Err(_) => return true,
+            }
+        }
     }
 }
 

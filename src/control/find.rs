@@ -33,6 +33,8 @@ pub fn daemons(run: &Path) -> io::Result<Vec<Daemon>> {
 }
 
 /// What every daemon of a run directory has to tell from its `place` (run, number) on; at once.
+///
+/// Errors: the directory cannot be read; a daemon is not this user's to ask, which says nothing of the daemon.
 pub fn heard(
     run: &Path,
     place: impl Fn(&str) -> (String, u64) + Sync,
@@ -43,11 +45,15 @@ pub fn heard(
             Ok(page) => Heard::Page(page),
             Err(ClientError::Absent) => return None,
             Err(ClientError::Dead) => Heard::Gone,
+            Err(ClientError::Denied) => {
+                let text = format!("this user may not ask the daemon {name}");
+                return Some(Err(io::Error::new(io::ErrorKind::PermissionDenied, text)));
+            }
             Err(error) => Heard::Mute(error.to_string()),
         };
-        Some((name, answer))
+        Some(Ok((name, answer)))
     };
-    Ok(at_once(sockets(run)?, hear).into_iter().collect())
+    at_once(sockets(run)?, hear).into_iter().collect()
 }
 
 /// Sockets with the names of their daemons, in order.

@@ -56,7 +56,10 @@ pub struct Calls {
     /// The first of those is being made, or the trial.
     #[serde(skip)]
     under_way: bool,
-    /// What a person tries the hook with: it waits for nothing, and counts for nothing.
+    /// Since when.
+    #[serde(skip)]
+    begun: Duration,
+    /// What a person tries the hook with: it waits for nothing, and one that succeeds says that the hook is well.
     #[serde(skip)]
     trial: Option<Call>,
     #[serde(skip)]
@@ -90,9 +93,11 @@ impl Calls {
         self.trial = Some(Call { told, summed: Vec::new(), attempts: 0 });
     }
 
-    /// The hook does not do what it is for.
-    pub fn is_failing(&self) -> bool {
-        self.failing || self.waiting.front().is_some_and(|call| call.attempts > 0)
+    /// The hook does not do what it is for: the last call was given up, one is to be tried again, or one has not come to its
+    /// end for `longest`.
+    pub fn is_failing(&self, now: Duration, longest: Duration) -> bool {
+        let hangs = self.under_way && now.saturating_sub(self.begun) > longest;
+        self.failing || hangs || self.waiting.front().is_some_and(|call| call.attempts > 0)
     }
 
     pub fn len(&self) -> usize {
@@ -105,9 +110,8 @@ impl Calls {
 
     /// The call that is to be made now, if one is. It stays among those that wait until it [`Calls::ended`].
     pub fn due(&mut self, now: Duration, pace: &Pace) -> Option<Call> {
-        if !self.under_way && self.trial.is_some() {
-            (self.under_way, self.is_trying) = (true, true);
-            return self.trial.take();
+        if let Some(trial) = self.trial_due(now) {
+            return Some(trial);
         }
         if self.under_way || self.waiting.is_empty() || now < self.not_before {
             return None;
@@ -121,15 +125,29 @@ impl Calls {
             1 if self.waiting.len() >= SUMMED_FROM => self.sum_up(),
             _ => {}
         }
-        self.under_way = true;
+        (self.under_way, self.begun) = (true, now);
         self.recent.push_back(now);
         self.waiting.front().cloned()
+    }
+
+    /// Only what a person tries the hook with.
+    pub fn trial_due(&mut self, now: Duration) -> Option<Call> {
+        if self.under_way || self.trial.is_none() {
+            return None;
+        }
+        (self.under_way, self.is_trying, self.begun) = (true, true, now);
+        self.trial.take()
     }
 
     /// The call under way has come to its end.
     pub fn ended(&mut self, now: Duration, is_done: bool, pace: &Pace) -> Outcome {
         self.under_way = false;
         if std::mem::take(&mut self.is_trying) {
+            if is_done {
+                // It was mended: what was to be tried again is tried now.
+                self.failing = false;
+                self.not_before = now;
+            }
             return if is_done { Outcome::Done } else { Outcome::GivenUp };
         }
         let Some(call) = self.waiting.front_mut() else { return Outcome::Done };

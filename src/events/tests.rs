@@ -281,6 +281,26 @@ fn what_lasts_over_a_restart_of_its_daemon_is_one_event() {
     assert_eq!(scene.hear(61), ["-lagging"]);
 }
 
+/// What is left of it on disk brought it back each second.
+#[test]
+fn a_daemon_that_was_killed_and_forgotten_stays_so_until_it_answers() {
+    let mut scene = Scene::default();
+    scene.start(0, "web", "1");
+    scene.start(0, "db", "1");
+    assert!(scene.hear(1).is_empty());
+    scene.dead.insert("db");
+    assert_eq!(scene.hear(2), ["+daemon_gone"]);
+    assert!(scene.watch.forget("db"));
+    assert!(scene.hear(3).is_empty());
+    scene.restart_watch();
+    assert!(scene.hear(4).is_empty());
+    assert_eq!(scene.watch.known().collect::<Vec<_>>(), ["web"]);
+    scene.start(5, "db", "2");
+    assert_eq!(scene.hear(6), ["!daemon_started"]);
+    scene.dead.insert("db");
+    assert_eq!(scene.hear(7), ["+daemon_gone"]);
+}
+
 #[test]
 fn a_daemon_that_is_gone_is_told_and_so_is_its_return() {
     let mut scene = Scene::default();
@@ -399,13 +419,13 @@ fn a_hook_that_fails_is_tried_again_and_given_up() {
     let first = calls.due(second(0), &pace).unwrap();
     assert!(calls.due(second(0), &pace).is_none(), "one after the other");
     assert_eq!(calls.ended(second(1), false, &pace), Outcome::Again(second(5)));
-    assert!(calls.is_failing());
+    assert!(calls.is_failing(second(36), second(50)));
     assert!(calls.due(second(5), &pace).is_none(), "not yet, and nobody passes it");
     assert_eq!(calls.due(second(6), &pace).unwrap().told, first.told);
     assert_eq!(calls.ended(second(6), false, &pace), Outcome::Again(second(30)));
     assert_eq!(calls.due(second(36), &pace).unwrap().told, first.told);
     assert_eq!(calls.ended(second(36), false, &pace), Outcome::GivenUp);
-    assert!(calls.is_failing());
+    assert!(calls.is_failing(second(36), second(50)));
     // Whoever tries it waits for nothing.
     calls.try_out(once("test/1".into(), at(36), seen(Code::Test, "c")));
     assert_eq!(calls.due(second(36), &pace).unwrap().told.id, "test/1");
@@ -413,7 +433,49 @@ fn a_hook_that_fails_is_tried_again_and_given_up() {
     let second_call = calls.due(second(37), &pace).unwrap();
     assert_eq!(second_call.told.record.event.code, Code::QueueFull);
     assert_eq!(calls.ended(second(37), true, &pace), Outcome::Done);
-    assert!(calls.is_empty() && !calls.is_failing());
+    assert!(calls.is_empty() && !calls.is_failing(second(37), second(50)));
+}
+
+/// The pulse stayed away although a person had mended the hook, and had tried it.
+#[test]
+fn a_trial_that_succeeds_says_that_the_hook_is_well() {
+    let (mut calls, pace) = (Calls::default(), Pace { a_minute: 100, ..pace() });
+    let (second, longest) = (Duration::from_secs, Duration::from_secs(50));
+    let trial = |number: u64| once(format!("test/{number}"), at(number), seen(Code::Test, "c"));
+    calls.add(told(1, Code::Lagging));
+    for now in [0, 6, 36] {
+        calls.due(second(now), &pace).unwrap();
+        calls.ended(second(now), false, &pace);
+    }
+    assert!(calls.is_failing(second(40), longest), "given up");
+    calls.try_out(trial(41));
+    assert!(calls.trial_due(second(41)).is_some() && calls.trial_due(second(41)).is_none());
+    calls.ended(second(41), true, &pace);
+    assert!(!calls.is_failing(second(41), longest));
+    // One that is to be tried again waits no longer, and counts until it is done.
+    calls.add(told(2, Code::QueueFull));
+    calls.due(second(42), &pace).unwrap();
+    assert!(matches!(calls.ended(second(42), false, &pace), Outcome::Again(_)));
+    calls.try_out(trial(43));
+    calls.trial_due(second(43)).unwrap();
+    calls.ended(second(43), true, &pace);
+    assert!(calls.is_failing(second(43), longest));
+    calls.due(second(43), &pace).expect("tried again at once");
+    calls.ended(second(44), true, &pace);
+    assert!(!calls.is_failing(second(44), longest));
+}
+
+/// A call that nobody could end was no failure as long as it went on.
+#[test]
+fn a_call_that_hangs_is_a_failure() {
+    let (mut calls, pace) = (Calls::default(), pace());
+    let second = Duration::from_secs;
+    calls.add(told(1, Code::Lagging));
+    calls.due(second(5), &pace).unwrap();
+    assert!(!calls.is_failing(second(55), second(50)));
+    assert!(calls.is_failing(second(56), second(50)));
+    calls.ended(second(60), true, &pace);
+    assert!(!calls.is_failing(second(200), second(50)));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! the daemons still have. What lasts with a daemon when that ends is over only if the next run of it does not
 //! say the same soon.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,9 @@ pub struct Watch {
     /// Of the watch's own events.
     number: u64,
     daemons: BTreeMap<String, Daemon>,
+    /// Of which only what is left of them may still be there.
+    #[serde(default)]
+    forgotten: BTreeSet<String>,
     has_heard: bool,
     /// Number of the last drill that was told; `None` before it was looked.
     drills: Option<u64>,
@@ -96,7 +99,9 @@ impl Watch {
         self.daemons.keys().map(String::as_str)
     }
 
+    /// Until it answers again nothing is told of it: it was killed, and is not to come back.
     pub fn forget(&mut self, daemon: &str) -> bool {
+        self.forgotten.insert(daemon.to_owned());
         self.daemons.remove(daemon).is_some()
     }
 
@@ -111,6 +116,7 @@ impl Watch {
         for (name, answer) in std::mem::take(&mut heard) {
             match answer {
                 Heard::Page(page) => self.page(now, &name, page, &mut told),
+                Heard::Gone if self.forgotten.contains(&name) => {}
                 Heard::Gone => {
                     let text =
                         format!("The daemon {name} has ended without a word: it was killed, or crashed.");
@@ -139,6 +145,7 @@ impl Watch {
     }
 
     fn page(&mut self, now: Now, name: &str, page: Page, told: &mut Vec<Told>) {
+        self.forgotten.remove(name);
         let is_new = !self.daemons.contains_key(name);
         self.over(now, name, told);
         let known = self.daemons.entry(name.to_owned()).or_default();

@@ -16,16 +16,17 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use crossbeam_channel::{Receiver, bounded, select};
 use rustix::fs::FlockOperation;
-use serde::{Deserialize, Serialize};
 
 use super::ASK_EVERY;
+use super::book::{Book, read_book};
 use super::caller::{Caller, Made};
 use super::host::Host;
 use super::pulse::Pulse;
 use super::trial::Trials;
+use crate::cli::Outcome;
 use crate::cli::args::Common;
 use crate::cli::output::Printed;
-use crate::cli::{Outcome, output};
+use crate::commands::KILLED_WITHIN;
 use crate::events::{Calls, Code, Outcome as Came, Pace, Severity, Told, Watch};
 use crate::failure::Failure;
 use crate::service_manager::ServiceManager;
@@ -43,7 +44,7 @@ pub struct Run {
     #[arg(long, value_enum, value_name = "SEVERITY", default_value_t = Least::Warning)]
     from: Least,
     /// How long one call may take; then it is killed, and counts as failed
-    #[arg(long, value_name = "T", value_parser = parse_duration, default_value = "30s")]
+    #[arg(long, value_name = "T", value_parser = some_time, default_value = "30s")]
     timeout: Duration,
     /// Calls in a minute at most: more events come in one call
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=600))]
@@ -53,7 +54,7 @@ pub struct Run {
     #[arg(long, value_name = "COMMAND", requires = "every")]
     alive: Option<String>,
     /// With --alive: how often
-    #[arg(long, value_name = "T", value_parser = parse_duration, requires = "alive")]
+    #[arg(long, value_name = "T", value_parser = some_time, requires = "alive")]
     every: Option<Duration>,
     /// With --alive: a set or daemon that has to be there; may be repeated [default: each that was ever seen]
     #[arg(long, value_name = "NAME", requires = "alive")]
@@ -64,6 +65,16 @@ pub struct Run {
     /// Write each event to the end of this file, too: one JSON document a line
     #[arg(long, value_name = "FILE")]
     events_file: Option<PathBuf>,
+}
+
+/// Less is no time to do anything in, and again and again without a pause.
+const SHORTEST: Duration = Duration::from_millis(100);
+
+fn some_time(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        time if time < SHORTEST => Err("at least 100ms".to_owned()),
+        time => Ok(time),
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -86,18 +97,15 @@ impl From<Least> for Severity {
 /// What is waited before each further attempt of a call.
 const AGAIN: [Duration; 4] =
     [Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(120), Duration::from_secs(600)];
-/// A runner answers so long after the time-out of what it runs at most.
-const GRACE: Duration = Duration::from_secs(10);
+/// A runner answers so long after what it runs has come to its end, or could not be killed; longer than it is waited for.
+const GRACE: Duration = Duration::from_secs(15);
 /// Of the output of a hook, what goes into the log.
 const OUTPUT_LOGGED: usize = 500;
 
 const UNTOUCHED: &str = "No hook was called.";
 
-/// As it is on disk.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Book {
-    watch: Watch,
-    calls: Calls,
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }
 
 /// Where all of this is kept.
@@ -134,12 +142,15 @@ pub(super) fn run(common: &Common, args: &Run) -> Outcome {
     };
     let (told, stops) = bounded(1);
     let signals = stop_signals().map_err(unusable)?;
-    signals.forward(move || told.send(()).is_ok()).map_err(unusable)?;
-    let book = store::read_json::<Book>(&dir.join("book.json")).map_err(unusable)?.unwrap_or_default();
+    let (tell_anew, anew) = bounded(1);
+    // One that has not been heard yet stands for this one, too.
+    let reopen = move || _ = tell_anew.try_send(());
+    signals.forward_and_reload(move || told.send(()).is_ok(), reopen).map_err(unusable)?;
+    let book = read_book(&dir.join("book.json")).map_err(unusable)?;
     let mut hooks = Hooks::new(common, args, &dir, book).map_err(unusable)?;
     ServiceManager::of_process().ready();
-    output::text("ready");
-    hooks.work(&stops);
+    let _ = writeln!(io::stdout(), "ready");
+    hooks.work(&stops, &anew);
     Ok(0)
 }
 
@@ -165,7 +176,6 @@ impl<'a> Hooks<'a> {
         for name in &args.forget {
             host.watch.forget(name);
         }
-        let open = |path: &PathBuf| OpenOptions::new().create(true).append(true).mode(0o600).open(path);
         let pulse = Pulse::start(common, args.alive.clone(), args.every, args.timeout, args.expect.clone())?;
         Ok(Hooks {
             args,
@@ -177,17 +187,18 @@ impl<'a> Hooks<'a> {
             caller: Caller::start(args.hook.clone(), args.timeout)?,
             pulse,
             trials: Trials::new(dir),
-            file: args.events_file.as_ref().map(open).transpose()?,
+            file: args.events_file.as_deref().map(open).transpose()?,
         })
     }
 
     /// Until it is told to stop; a call that is being made comes to its end.
-    fn work(&mut self, stops: &Receiver<()>) {
+    fn work(&mut self, stops: &Receiver<()>, anew: &Receiver<()>) {
         let mut next = Instant::now();
         loop {
             let ended = self.caller.ended.clone();
             select! {
                 recv(stops) -> _ => break,
+                recv(anew) -> _ => self.open_anew(),
                 recv(ended) -> one => if let Ok(one) = one { self.ended(&one) },
                 default(next.saturating_duration_since(Instant::now())) => {
                     next = Instant::now() + ASK_EVERY;
@@ -197,7 +208,7 @@ impl<'a> Hooks<'a> {
             self.call();
         }
         if self.caller.is_busy
-            && let Ok(one) = self.caller.ended.clone().recv_timeout(self.args.timeout + GRACE)
+            && let Ok(one) = self.caller.ended.clone().recv_timeout(self.longest())
         {
             self.ended(&one);
         }
@@ -214,13 +225,39 @@ impl<'a> Hooks<'a> {
         if let Some(told) = self.trials.asked(self.host.now()) {
             self.calls.try_out(told);
         }
-        self.pulse.heard(self.host.watch.known(), self.calls.is_failing());
+        let is_failing =
+            self.has_hook() && self.calls.is_failing(self.host.now().since_start, self.longest());
+        self.pulse.heard(self.host.watch.known(), is_failing);
+    }
+
+    fn has_hook(&self) -> bool {
+        self.args.hook.as_ref().is_some_and(|hook| !hook.trim().is_empty())
+    }
+
+    /// A call that was begun has come to its end, or hangs.
+    fn longest(&self) -> Duration {
+        self.args.timeout + KILLED_WITHIN + GRACE
+    }
+
+    /// Somebody has moved the file of events away, to keep it or to remove it.
+    fn open_anew(&mut self) {
+        let Some(path) = &self.args.events_file else { return };
+        match open(path) {
+            Ok(file) => {
+                self.file = Some(file);
+                log::info!("{} was opened anew", path.display());
+            }
+            Err(error) => log::error!(
+                "{} cannot be opened anew, events go on into the file of before: {error}",
+                path.display()
+            ),
+        }
     }
 
     fn take(&mut self, told: Vec<Told>) {
         for one in told {
             self.note(&one);
-            if self.args.hook.is_some() && one.record.event.severity >= self.args.from.into() {
+            if self.has_hook() && one.record.event.severity >= self.args.from.into() {
                 self.calls.add(one);
             }
         }
@@ -238,7 +275,13 @@ impl<'a> Hooks<'a> {
     }
 
     fn call(&mut self) {
-        if let Some(call) = self.calls.due(self.host.now().since_start, &self.pace) {
+        let now = self.host.now().since_start;
+        // What waits for a hook waits until there is one again.
+        let due = match self.has_hook() {
+            true => self.calls.due(now, &self.pace),
+            false => self.calls.trial_due(now),
+        };
+        if let Some(call) = due {
             // A sum may stand for what waited.
             self.save();
             self.caller.make(call);

@@ -36,11 +36,11 @@ impl Host {
         }
     }
 
-    /// Errors: the run directory cannot be read.
+    /// Errors: the run directory cannot be read, or not every daemon is this user's to ask.
     pub fn ask(&self) -> Result<BTreeMap<String, Heard>, Failure> {
         heard(&self.run, |name| self.watch.place(name)).map_err(|error| {
             Failure::new(
-                format!("The run directory {} cannot be read: {error}.", self.run.display()),
+                format!("The daemons of {} cannot be asked: {error}.", self.run.display()),
                 "Nothing was changed.",
                 "Ask as root, or name another run directory with --run.",
             )

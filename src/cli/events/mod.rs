@@ -3,6 +3,7 @@
 //! They ask over the control sockets, in processes of their own; hooks are run by `events run` alone, never by a
 //! daemon.
 
+mod book;
 mod caller;
 mod hooks;
 mod host;
@@ -116,7 +117,7 @@ fn list(common: &Common, since: Option<Duration>, set: Option<&str>) -> Outcome 
 
 fn follow(common: &Common, set: Option<&str>) -> Outcome {
     let mut host = Host::new(common);
-    loop {
+    while output::has_reader() {
         let heard = host.ask()?;
         let told = host.hear(heard);
         for one in told.iter().filter(|one| is_of(set, &one.daemon, &one.record.event)) {
@@ -124,6 +125,7 @@ fn follow(common: &Common, set: Option<&str>) -> Outcome {
         }
         std::thread::sleep(ASK_EVERY);
     }
+    Ok(0)
 }
 
 fn is_of(set: Option<&str>, daemon: &str, event: &Event) -> bool {

@@ -112,6 +112,8 @@ fn not_well(daemons: &[Daemon], expected: &[String]) -> Option<String> {
     daemons.iter().find_map(|daemon| {
         let name = &daemon.name;
         match &daemon.answer {
+            // What is left of one that is not expected any more.
+            Answer::Dead if !expected.contains(name) => None,
             Answer::Dead => Some(format!("{name} has ended without a word")),
             Answer::None(error) => Some(format!("{name}: {error}")),
             Answer::Status(status) if status.phase != Phase::Serving => {
