@@ -290,12 +290,101 @@ fn a_target_serves_from_its_file() {
     assert!(reloaded.status.success(), "{}", describe(&reloaded));
     assert!(describe(&reloaded).contains("allow is device"), "{}", describe(&reloaded));
     assert!(describe(&reloaded).contains("only with the next start"), "{}", describe(&reloaded));
+    let alerts = || describe(&ask(&["status", "--json"]));
+    wait_until("what waits", || alerts().contains("says otherwise of allow"));
+    // A link that only the start could follow.
+    fs::remove_file(at("state").join("standin.toml")).expect("removed");
+    fs::write(at("outside.toml"), &text).expect("a file");
+    std::os::unix::fs::symlink(at("outside.toml"), at("state").join("standin.toml")).expect("a link");
+    let linked = describe(&ask(&["reload"]));
+    assert!(linked.contains("config check") || linked.contains("nothing is otherwise"), "{linked}");
+    assert!(!linked.contains("next start is refused"), "{linked}");
+    fs::remove_file(at("state").join("standin.toml")).expect("removed");
     fs::write(at("state").join("standin.toml"), "[serve]\nrot = 1\n").expect("a file");
+    wait_until("a warning", || alerts().contains("the next start is refused"));
+    let status = ask(&["status"]);
+    assert_eq!(status.status.code(), Some(1), "{}", describe(&status));
     let refused = ask(&["reload"]);
     assert_eq!(refused.status.code(), Some(2), "{}", describe(&refused));
     daemon.signal(libc::SIGHUP);
-    wait_until("said", || daemon.said().contains("cannot be followed"));
-    assert!(ask(&["status"]).status.success(), "{}", daemon.said());
+    wait_until("said", || daemon.said().contains("the file of the daemon cannot be followed"));
     daemon.signal(libc::SIGTERM);
     assert!(daemon.wait(STOP_MAX).is_some_and(|status| status.success()), "{}", daemon.said());
+}
+
+/// Of two commands at once each read what the other one was about to write over.
+#[test]
+fn changes_of_many_at_once_are_all_made() {
+    require_host();
+    let base = dir_on_disk();
+    let command = |arguments: &[&str]| {
+        let mut command = standin(&base.path().join("run"));
+        command.arg("--state").arg(base.path().join("state")).args(arguments);
+        command
+    };
+    let created = output_within(&mut command(&["set", "create", "web"]), COMMAND_MAX);
+    assert!(created.status.success(), "{}", describe(&created));
+    let patterns: Vec<String> = (0..8).map(|number| format!("p{number}")).collect();
+    std::thread::scope(|scope| {
+        for pattern in &patterns {
+            scope.spawn(|| {
+                let mut change = command(&["set", "change", "web", "--exclude", pattern.as_str()]);
+                let output = output_within(&mut change, COMMAND_MAX);
+                assert!(output.status.success(), "{}", describe(&output));
+            });
+        }
+    });
+    let file = base.path().join("state/sets/web.toml");
+    let text = fs::read_to_string(&file).expect("a file");
+    for pattern in &patterns {
+        assert!(text.contains(&format!("exclude = \"{pattern}\"")), "{pattern} is lost:\n{text}");
+    }
+    let left: Vec<_> = fs::read_dir(file.parent().expect("a directory")).expect("a directory").collect();
+    assert_eq!(left.len(), 2, "the file and the lock: {left:?}");
+}
+
+/// "The daemon goes on with the rules of before", it said, and then the daemon did not.
+#[test]
+fn of_a_daemon_that_does_not_answer_nothing_is_claimed() {
+    let mut web = Web::start("");
+    web.daemon.as_ref().expect("it runs").signal(libc::SIGSTOP);
+    let output = web.ask(&["set", "change", "web", "--exclude", "*.z"]);
+    web.daemon.as_ref().expect("it runs").signal(libc::SIGCONT);
+    let said = describe(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("is not known") && said.contains("The file is written"), "{said}");
+    assert!(!said.contains("goes on with"), "{said}");
+    wait_until("followed", || web.status()["rules"].as_array().is_some_and(|rules| rules.len() == 1));
+    web.stop();
+}
+
+/// A disk that is not mounted, a file that was moved away: nothing of it ceases to count.
+#[test]
+fn a_file_that_is_gone_takes_no_rule_away() {
+    let mut web = Web::start("[[rule]]\nexclude = \"*.tmp\"\n");
+    let away = web.places.state.join("away.toml");
+    fs::rename(web.file(), &away).expect("moved");
+    let refused = |part: &str| {
+        let output = web.ask(&["reload", "web"]);
+        let said = describe(&output);
+        assert!(output.status.code() == Some(2) && said.contains(part), "{said}");
+        assert_eq!(web.status()["rules"].as_array().map(Vec::len), Some(1), "{said}");
+        // What was said at the reload stands in the status at once.
+        assert!(web.status()["alerts"].to_string().contains(part), "{}", web.status());
+    };
+    refused("is gone");
+    std::os::unix::fs::symlink("/nowhere/web.toml", web.file()).expect("a link");
+    refused("leads nowhere");
+    let checked = web.ask(&["config", "check", "web"]);
+    assert!(
+        checked.status.code() == Some(2) && describe(&checked).contains("leads nowhere"),
+        "{}",
+        describe(&checked)
+    );
+    fs::remove_file(web.file()).expect("removed");
+    web.write(&web.first());
+    assert!(web.told(&["reload", "web"]).contains("rule is not set"));
+    let alerts = web.status()["alerts"].to_string();
+    assert!(!alerts.contains("set_file"), "{alerts}");
+    web.stop();
 }

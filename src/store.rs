@@ -4,9 +4,13 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::limits::REPLACED_WITHIN;
 
 /// Whether the path of an own directory may be a symbolic link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,28 +91,98 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_with(path, bytes, 0o600)
 }
 
+/// [`replace`]; owner, group and mode of what is there stay.
+pub fn replace_in_kind(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(found) => replace_as(path, bytes, 0o600, Some(&found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => replace(path, bytes),
+        Err(error) => Err(error),
+    }
+}
+
 /// [`replace`] with what others may read.
 pub fn replace_for_all(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_with(path, bytes, 0o644)
 }
 
 fn replace_with(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    replace_as(path, bytes, mode, None)
+}
+
+fn replace_as(path: &Path, bytes: &[u8], mode: u32, like: Option<&fs::Metadata>) -> io::Result<()> {
     let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
-    let make = || OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary);
-    // What a crash left is in the way; whatever it is, nothing is written into it.
-    let mut file = match make() {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            fs::remove_file(&temporary)?;
-            make()?
-        }
-        made => made?,
-    };
+    let temporary = PathBuf::from(temporary);
+    let mut file = only_writer(&temporary, mode)?;
     file.write_all(bytes)?;
+    if let Some(like) = like {
+        std::os::unix::fs::fchown(&file, Some(like.uid()), Some(like.gid()))?;
+        file.set_permissions(like.permissions())?;
+    }
     file.sync_all()?;
     fs::rename(&temporary, path)?;
     File::open(dir)?.sync_all()
+}
+
+/// A new file of this name, which nobody else writes to or renames for as long as it is open and has the name: whoever
+/// wants the same waits. What a crash left is in the way; whatever it is, nothing is written into it.
+///
+/// Errors: the system's; somebody else has it for too long.
+fn only_writer(temporary: &Path, mode: u32) -> io::Result<File> {
+    let until = Instant::now() + REPLACED_WITHIN;
+    loop {
+        match OpenOptions::new().write(true).create_new(true).mode(mode).open(temporary) {
+            // Between the two somebody may have taken it for a leftover.
+            Ok(file) if is_locked(&file)? && has_name(&file, temporary)? => return Ok(file),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => take_away(temporary)?,
+            Err(error) => return Err(error),
+        }
+        if Instant::now() >= until {
+            let text = format!("another process has been writing {} for long", temporary.display());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+        }
+        std::thread::sleep(LOOKED_EVERY);
+    }
+}
+
+/// How often it is looked whether another process has done with a file.
+const LOOKED_EVERY: Duration = Duration::from_millis(2);
+
+/// Takes away what lies there, unless somebody is writing it.
+fn take_away(temporary: &Path) -> io::Result<()> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match rustix::fs::open(temporary, flags, Mode::empty()) {
+        Ok(file) => {
+            let file = File::from(file);
+            if is_locked(&file)? && has_name(&file, temporary)? {
+                fs::remove_file(temporary)?;
+            }
+            Ok(())
+        }
+        Err(Errno::NOENT) => Ok(()),
+        // A link, or what cannot be opened at all.
+        Err(_) => fs::remove_file(temporary),
+    }
+}
+
+/// `false`: somebody else has it.
+fn is_locked(file: &File) -> io::Result<bool> {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn has_name(file: &File, path: &Path) -> io::Result<bool> {
+    let own = file.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(found) => Ok((found.dev(), found.ino()) == (own.dev(), own.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// [`replace`] with a JSON document.
@@ -171,6 +245,22 @@ mod tests {
         assert_eq!(fs::read_to_string(&canary).unwrap(), "untouched");
         assert_eq!(read_json::<u8>(&path).unwrap(), Some(1));
         assert!(!fs::symlink_metadata(&path).unwrap().is_symlink());
+    }
+
+    /// One has removed what another one was writing, and that one has put a third one's half in its place.
+    #[test]
+    fn who_replaces_one_file_at_once_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.json");
+        let write = |number: u8| {
+            for _ in 0..40 {
+                replace_json(&path, &vec![number; 1 + 3000 * usize::from(number)]).unwrap();
+                let found = read_json::<Vec<u8>>(&path).unwrap().unwrap();
+                assert_eq!(found, vec![found[0]; 1 + 3000 * usize::from(found[0])]);
+            }
+        };
+        std::thread::scope(|scope| (0..4).for_each(|number| drop(scope.spawn(move || write(number)))));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -46,7 +46,11 @@ impl ReloadReport {
 
 /// One change in words: what it is, and what it was.
 pub fn change_text(SettingChange { key, before, after, from, .. }: &SettingChange) -> String {
-    format!("{key} is {} ({}), not {},", values_text(after), from.text(), values_text(before))
+    let before = match before.as_slice() {
+        [] => "and was not set before".to_owned(),
+        before => format!("not {}", values_text(before)),
+    };
+    format!("{key} is {} ({}), {before},", values_text(after), from.text())
 }
 
 /// The values of an option in words.

@@ -19,6 +19,7 @@ mod health;
 mod markers;
 mod message;
 mod moments;
+mod options_file;
 mod orphans;
 pub mod path_text;
 mod presence;
@@ -45,6 +46,7 @@ pub use message::{
     Response, Revoke, RulesReport, StopMode, StopReport, SyncReport, SyncedConnection, VerifyReport,
     VerifyRequest, WaitFor, WaitSync,
 };
+pub use options_file::{FileTrouble, OptionsFile};
 pub use orphans::{OrphanStatus, OrphansRequest, PathText, RemoveOrphans, RemovedOrphans, ReplicaOrphans};
 pub use presence::{FileKind, FileOnTarget, FileReport, FileState, FilesRequest, Verdict};
 pub use process::{ProcessMeter, ProcessStatus};

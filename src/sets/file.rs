@@ -2,16 +2,22 @@
 //! stands in them is the command line's to say.
 
 use std::fmt;
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use rustix::fs::{FlockOperation, OFlags};
+
+use crate::limits::REPLACED_WITHIN;
 use crate::store;
 use crate::words::is_set_name;
 
 const DIRECTORY: &str = "sets";
 const SUFFIX: &str = "toml";
+/// Not the name of a set.
+const LOCK: &str = ".lock";
 
 /// Why there is nothing to work with.
 #[derive(Debug)]
@@ -33,6 +39,11 @@ impl fmt::Display for SetError {
     }
 }
 
+/// See [`Sets::lock`].
+pub struct Changing {
+    _lock: File,
+}
+
 /// The files of all sets.
 pub struct Sets(PathBuf);
 
@@ -50,12 +61,45 @@ impl Sets {
         }
     }
 
-    /// Writes it, durably and as a whole; what is there is replaced.
+    /// Until the answer is dropped nobody else changes a file of a set by a command: what is written is what was read,
+    /// changed.
+    ///
+    /// Errors: the system's; somebody else has had it for long.
+    pub fn lock(&self) -> Result<Changing, SetError> {
+        let path = self.0.join(LOCK);
+        let failed = |error| SetError::Io { path: path.clone(), error };
+        self.make().map_err(failed)?;
+        let mut options = OpenOptions::new();
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+        options.create(true).append(true).mode(0o600).custom_flags(flags);
+        let file = options.open(&path).map_err(failed)?;
+        let until = Instant::now() + REPLACED_WITHIN;
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Changing { _lock: file }),
+                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    let text = "another command has been changing a set for long";
+                    return Err(failed(io::Error::new(io::ErrorKind::TimedOut, text)));
+                }
+                Err(error) => return Err(failed(error.into())),
+            }
+        }
+    }
+
+    /// One that others may write to would be refused.
+    fn make(&self) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o755).create(&self.0)
+    }
+
+    /// Writes it, durably and as a whole; what is there is replaced, and its owner and mode stay.
     pub fn write(&self, name: &str, text: &str) -> Result<PathBuf, SetError> {
         let path = self.path(name)?;
-        // One that others may write to would be refused.
-        let made = DirBuilder::new().recursive(true).mode(0o755).create(&self.0);
-        match made.and_then(|()| store::replace(&path, text.as_bytes())) {
+        // A link stays one: the file that it leads to is written.
+        let real = std::fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
+        match self.make().and_then(|()| store::replace_in_kind(&real, text.as_bytes())) {
             Ok(()) => Ok(path),
             Err(error) => Err(SetError::Io { path, error }),
         }
@@ -73,24 +117,38 @@ impl Sets {
 
     /// Names of the sets that have a file, sorted.
     pub fn names(&self) -> Result<Vec<String>, SetError> {
+        let of_set = |path: PathBuf| {
+            let stem = path.file_stem()?.to_str()?;
+            (path.extension()? == SUFFIX && is_set_name(stem)).then(|| stem.to_owned())
+        };
+        self.each(of_set)
+    }
+
+    /// Files that look like those of sets, and are none by their names. What is hidden is some program's own.
+    pub fn strays(&self) -> Result<Vec<PathBuf>, SetError> {
+        let stray = |path: PathBuf| {
+            let stem = path.file_stem()?;
+            let is_set = path.extension()? == SUFFIX && stem.to_str().is_some_and(is_set_name);
+            let looks_so = path.extension()?.eq_ignore_ascii_case(SUFFIX);
+            let is_hidden = stem.as_encoded_bytes().starts_with(b".");
+            (looks_so && !is_set && !is_hidden).then_some(path)
+        };
+        self.each(stray)
+    }
+
+    fn each<T: Ord>(&self, wanted: impl Fn(PathBuf) -> Option<T>) -> Result<Vec<T>, SetError> {
         let failed = |error| SetError::Io { path: self.0.clone(), error };
         let entries = match std::fs::read_dir(&self.0) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(failed(error)),
         };
-        let mut names = Vec::new();
+        let mut found = Vec::new();
         for entry in entries {
-            let path = entry.map_err(failed)?.path();
-            let stem = path.file_stem().and_then(|stem| stem.to_str());
-            if path.extension().is_some_and(|suffix| suffix == SUFFIX)
-                && let Some(name) = stem.filter(|name| is_set_name(name))
-            {
-                names.push(name.to_owned());
-            }
+            found.extend(wanted(entry.map_err(failed)?.path()));
         }
-        names.sort();
-        Ok(names)
+        found.sort();
+        Ok(found)
     }
 }
 
@@ -110,7 +168,13 @@ mod tests {
         }
         std::fs::write(dir.path().join("sets/.hidden.toml"), "").unwrap();
         std::fs::write(dir.path().join("sets/web.toml~"), "").unwrap();
+        assert!(sets.strays().unwrap().is_empty());
+        for name in ["with space.toml", "UP.TOML"] {
+            std::fs::write(dir.path().join("sets").join(name), "").unwrap();
+        }
         assert_eq!(sets.names().unwrap(), ["a", "web"]);
+        let strays = ["UP.TOML", "with space.toml"].map(|name| dir.path().join("sets").join(name));
+        assert_eq!(sets.strays().unwrap(), strays);
         assert!(sets.remove("web").unwrap() && !sets.remove("web").unwrap());
         assert!(matches!(sets.path("../x"), Err(SetError::Name(_))));
         assert!(matches!(sets.write("a/b", ""), Err(SetError::Name(_))));

@@ -11,6 +11,6 @@ mod file;
 mod matcher;
 mod rules;
 
-pub use file::{SetError, Sets};
+pub use file::{Changing, SetError, Sets};
 pub use matcher::{DirRules, Matcher};
 pub use rules::{BadRule, Rule, Rules};

@@ -6,7 +6,6 @@ use parking_lot::RwLock;
 
 use super::connection::Connection;
 use super::flush::Flusher;
-use super::schedule::FileTrouble;
 use crate::control::{Phase, StopReport};
 
 /// The last word of the director: read without waiting for whatever it does.
@@ -25,8 +24,6 @@ pub struct Posted {
     pub mount_lost: Option<String>,
     /// Why the mount lacks options of the backing's, if it does.
     pub options_trouble: Option<String>,
-    /// What is to be said of the file of the set.
-    pub file_trouble: Option<FileTrouble>,
     /// A stop ended; what it left.
     pub stopped: Option<StopReport>,
 }
@@ -40,7 +37,6 @@ impl Board {
             flusher: None,
             mount_lost: None,
             options_trouble: None,
-            file_trouble: None,
             stopped: None,
         };
         let board = Arc::new(Board(RwLock::new(Arc::new(posted))));

@@ -371,7 +371,6 @@ impl Director {
             flusher: rounds.map(|rounds| rounds.flusher.clone()),
             mount_lost: rounds.and_then(|rounds| rounds.mount.lost()).map(owned),
             options_trouble: rounds.and_then(|rounds| rounds.options.trouble()).map(owned),
-            file_trouble: rounds.and_then(|rounds| rounds.planned.trouble()),
             stopped: match life {
                 Life::Over { stopped, .. } => stopped.clone(),
                 Life::Starting { .. }

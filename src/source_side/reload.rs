@@ -15,21 +15,22 @@ use super::connection::Connection;
 use super::ground::Ground;
 use super::rules;
 use super::terms::Terms;
-use crate::control::{ConfigurationReport, Phase, ReloadReport, RulesReport};
+use crate::control::{ConfigurationReport, FileTrouble, OptionsFile, Phase, ReloadReport, RulesReport};
 use crate::failure::Failure;
 use crate::service_manager::ServiceManager;
 use crate::words::{Configuration, FileTerms};
 
-/// What holds now. Locks: `one` before `now`, and `now` for a moment only.
+/// What holds now. Locks: `one` before `file` before `now`, and the last two for a moment only.
 pub struct Followed {
     now: Mutex<Configuration>,
     /// One reading after the other.
     one: Mutex<()>,
+    file: Mutex<OptionsFile>,
 }
 
 impl Followed {
     pub fn new(configuration: Configuration) -> Followed {
-        Followed { now: Mutex::new(configuration), one: Mutex::new(()) }
+        Followed { now: Mutex::new(configuration), one: Mutex::new(()), file: Mutex::default() }
     }
 
     pub fn now(&self) -> Configuration {
@@ -38,6 +39,20 @@ impl Followed {
 
     pub fn terms(&self) -> FileTerms {
         self.now.lock().terms.clone()
+    }
+
+    /// Reads the file where it is another one than at the last look. Changes nothing but what is said of it.
+    pub fn look(&self) {
+        let now = self.now();
+        if self.file.lock().is_other(&now) {
+            let read = now.read_again();
+            self.file.lock().was_read(&self.now(), read.as_ref().cloned());
+        }
+    }
+
+    /// What is to be said of the file, by what it said when it was read last.
+    pub fn trouble(&self) -> Option<FileTrouble> {
+        self.file.lock().trouble(&self.now())
     }
 }
 
@@ -64,7 +79,11 @@ pub fn reload(ground: &Ground, board: &Board) -> Result<(ReloadReport, RulesRepo
 fn take(ground: &Ground, connections: &[Arc<Connection>]) -> Result<(ReloadReport, RulesReport), Failure> {
     let _one = ground.followed.one.lock();
     let before = ground.followed.now();
-    let new = before.read_again().map_err(as_it_was)?;
+    let read = before.read_again();
+    if let Err(failure) = &read {
+        ground.followed.file.lock().was_read(&before, Err(failure));
+    }
+    let new = read.map_err(as_it_was)?;
     // First: the only step that can fail.
     let followed = rules::follow(ground, &new.terms)?;
     let terms = Terms::of(&ground.options, &new.terms);
@@ -74,7 +93,8 @@ fn take(ground: &Ground, connections: &[Arc<Connection>]) -> Result<(ReloadRepor
     }
     let (changed, restart) = before.changes(&new).into_iter().partition(|change| change.live);
     let file = new.file.clone();
-    ground.followed.now.lock().take_live(new);
+    ground.followed.now.lock().take_live(new.clone());
+    ground.followed.file.lock().was_read(&ground.followed.now(), Ok(new));
     Ok((ReloadReport { name: ground.options.name.clone(), file, changed, restart }, followed))
 }
 

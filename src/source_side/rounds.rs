@@ -38,7 +38,7 @@ pub struct Rounds {
     pub options: OptionsWatch,
     _writeback: WritebackWatch,
     _keeper: Option<Keeper>,
-    pub planned: PlannedChecks,
+    pub _planned: PlannedChecks,
     clock: ClockWatch,
     /// What was noted by the clock before is being forgotten.
     forgetting: Option<Receiver<()>>,
@@ -68,7 +68,7 @@ impl Rounds {
             options: OptionsWatch::begin(directory, serving.device(), ground.backing_mount.clone()),
             _writeback: writeback,
             _keeper: keeper,
-            planned,
+            _planned: planned,
             clock: ClockWatch::begin(),
             forgetting: None,
             notes: SyncNotes::default(),

@@ -11,14 +11,13 @@ use super::flush::Flusher;
 use super::ground::Ground;
 use super::holder::Holder;
 use super::kept::{LastVerified, WhatVerified};
-use super::schedule::FileTrouble;
 use super::sync::lacks_comparison;
 use crate::activity::Standing;
 use crate::connection::Outlook;
 use crate::control::{
-    Alert, Amount, CaptureStatus, CompressionStatus, ConnectionStatus, FsyncStatus, GenerationStatus, Lag,
-    LeftOutStatus, LimitStatus, LinkStatus, MirrorProgress, MirrorStatus, Role, ScheduleStatus, Severity,
-    SourceStatus, Status, TargetKind, VerifiedStatus, unix_ms,
+    Alert, Amount, CaptureStatus, CompressionStatus, ConnectionStatus, FileTrouble, FsyncStatus,
+    GenerationStatus, Lag, LeftOutStatus, LimitStatus, LinkStatus, MirrorProgress, MirrorStatus, Role,
+    ScheduleStatus, Severity, SourceStatus, Status, TargetKind, VerifiedStatus, unix_ms,
 };
 use crate::events::Code;
 use crate::intercept::Refused;
@@ -166,7 +165,7 @@ fn alerts(ground: &Ground, posted: &Posted) -> Vec<Alert> {
     if let Some(text) = posted.options_trouble.clone() {
         alerts.push(Alert { severity: Severity::Warning, code: Code::MountOptions, text });
     }
-    alerts.extend(posted.file_trouble.as_ref().map(not_followed));
+    alerts.extend(ground.followed.trouble().as_ref().map(not_followed));
     alerts.extend(fsync_alert(ground));
     if let Some(why) = posted.flusher.as_deref().and_then(Flusher::trouble) {
         alerts.push(Alert {

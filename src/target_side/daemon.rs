@@ -51,6 +51,8 @@ pub struct Daemon {
     pub confinement: Confinement,
     pub started: SystemTime,
     pub meter: ProcessMeter,
+    /// What is to be said of its file.
+    pub file: reload::Watched,
     /// There until nobody is served any more.
     listener: Weak<Listener>,
     board: Arc<Board>,
@@ -72,6 +74,7 @@ pub fn run(options: ServeOptions) -> Result<(), Failure> {
     signals
         .forward_and_reload(move || told.send(Event::Signal).is_ok(), move || reload::by_signal(&options))
         .map_err(threads)?;
+    let _watching = daemon.file.start(&daemon.options).map_err(threads)?;
     let resting = Resting::start(daemon.store.clone()).map_err(threads)?;
     ready(&daemon);
     director.run();
@@ -114,6 +117,7 @@ fn start(options: ServeOptions) -> Result<(Daemon, Director, Held), Failure> {
     let daemon = Daemon {
         listening,
         confinement,
+        file: reload::Watched::default(),
         options,
         identity,
         book,

@@ -27,7 +27,7 @@ pub fn status(daemon: &Daemon) -> Status {
         since_unix_ms: unix_ms(daemon.started),
         now_unix_ms: unix_ms(SystemTime::now()),
         phase: daemon.phase(),
-        alerts: Vec::new(),
+        alerts: daemon.file.alert(&daemon.options).into_iter().collect(),
     }
 }
 

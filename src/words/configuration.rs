@@ -19,6 +19,8 @@ use crate::failure::Failure;
 pub struct Configuration {
     /// The file that is read; it need not be there.
     pub file: Option<PathBuf>,
+    /// It was there.
+    pub is_there: bool,
     /// Each option, and what it is.
     pub settings: Vec<Setting>,
     /// What the file says of that which changes while a set is protected.
@@ -77,11 +79,18 @@ pub struct SettingChange {
 impl Configuration {
     /// As the files are now.
     ///
-    /// Errors: what is wrong with them.
+    /// Errors: what is wrong with them; a file that was there is gone. Whose disk was taken away has not said that
+    /// nothing it says counts.
     pub fn read_again(&self) -> Result<Configuration, Failure> {
-        match &self.reread {
-            Some(Reread(read)) => read(),
-            None => Ok(self.clone()),
+        let Some(Reread(read)) = &self.reread else { return Ok(self.clone()) };
+        let new = read()?;
+        match &self.file {
+            Some(path) if self.is_there && !new.is_there => Err(Failure::new(
+                format!("The file {} is gone: it was there when it was read last.", path.display()),
+                "Nothing was started or changed.",
+                "Put it back; where nothing of it shall count any more, write an empty one.",
+            )),
+            Some(_) | None => Ok(new),
         }
     }
 
@@ -112,6 +121,7 @@ impl Configuration {
             }
         }
         self.terms = new.terms;
+        self.is_there = new.is_there;
     }
 }
 
@@ -151,6 +161,30 @@ mod tests {
     fn configuration(settings: Vec<Setting>, limit: Option<&str>) -> Configuration {
         let limit = limit.map(|limit| limit.parse().unwrap());
         Configuration { settings, terms: FileTerms { limit, ..FileTerms::default() }, ..Default::default() }
+    }
+
+    /// A disk that is not mounted took all rules away, and what they had kept out was copied.
+    #[test]
+    fn a_file_that_was_there_and_is_gone_is_refused() {
+        let reads = |is_there: bool, new_is_there: bool| {
+            let reread =
+                Reread(Arc::new(move || Ok(Configuration { is_there: new_is_there, ..Default::default() })));
+            Configuration {
+                is_there,
+                file: Some("/x/web.toml".into()),
+                reread: Some(reread),
+                ..Default::default()
+            }
+        };
+        let refused = reads(true, false).read_again().unwrap_err();
+        assert!(refused.what.contains("/x/web.toml is gone") && refused.next.contains("empty"), "{refused}");
+        for (before, now) in [(true, true), (false, false), (false, true)] {
+            assert_eq!(reads(before, now).read_again().unwrap().is_there, now);
+        }
+        // One that came later was there, too.
+        let mut runs = reads(false, true);
+        runs.take_live(runs.read_again().unwrap());
+        assert!(runs.is_there && runs.reread.is_some());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `standin config check|show|diff` and `standin reload`.
 
 use std::fmt::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -10,10 +11,11 @@ use super::super::args::Common;
 use super::super::find::{find, no_answer};
 use super::super::{Outcome, TIMED_OUT, output};
 use super::definition::Definition;
-use super::file::{Fault, Section};
+use super::fault::Fault;
+use super::file::Section;
 use super::settle::{self, Meant, SERVE, UNTOUCHED, serve_path};
 use super::{Config, ConfigCommand, Reload};
-use crate::control::{Client, ConfigurationReport, values_text};
+use crate::control::{Client, ClientError, ConfigurationReport, values_text};
 use crate::failure::Failure;
 use crate::sets::Sets;
 use crate::words::{Setting, SettingFrom, socket_path};
@@ -50,7 +52,7 @@ fn known(common: &Common, name: Option<&str>) -> Result<Vec<Known>, Failure> {
         Some(name) => Ok(vec![set(name)?]),
         None => {
             let mut all: Vec<Known> = names.iter().map(|name| set(name)).collect::<Result<_, _>>()?;
-            if serve_path(common).exists() {
+            if fs::symlink_metadata(serve_path(common)).is_ok() {
                 all.insert(0, serve());
             }
             Ok(all)
@@ -104,7 +106,7 @@ struct Checked {
 fn check(common: &Common, name: Option<&str>) -> Outcome {
     let files = known(common, name)?;
     if let (Some(name), [only]) = (name, files.as_slice())
-        && !only.path.exists()
+        && fs::symlink_metadata(&only.path).is_err()
     {
         return Err(Failure::new(
             format!("There is no file {} that says anything of '{name}'.", only.path.display()),
@@ -112,7 +114,12 @@ fn check(common: &Common, name: Option<&str>) -> Outcome {
             "Write it, or name another set.",
         ));
     }
-    let checked: Vec<Checked> = files.iter().map(|file| file.check(common)).collect();
+    let mut checked: Vec<Checked> = files.iter().map(|file| file.check(common)).collect();
+    if name.is_none() {
+        let strays = Sets::of(&common.state_dir()).strays();
+        let strays = strays.map_err(|error| Failure::new(format!("{error}."), UNTOUCHED, ""))?;
+        checked.extend(strays.iter().map(|path| Checked::stray(path)));
+    }
     let is_good = checked.iter().all(|checked| checked.good);
     match common.json {
         true => output::json(&json!({ "good": is_good, "files": checked })),
@@ -147,6 +154,14 @@ impl Known {
 }
 
 impl Checked {
+    /// A file that nothing reads, and looks as if something did.
+    fn stray(path: &Path) -> Checked {
+        let file = path.display().to_string();
+        let why = "it is the file of no set: a name has letters, digits and - _ . @ +, and .toml behind it";
+        let problem = Some(format!("{}: {why}.", file.escape_debug()));
+        Checked { name: String::new(), file, exists: true, good: false, errors: Vec::new(), problem }
+    }
+
     fn text(&self) -> String {
         let faults = self.errors.iter().map(|fault| format!("{}:{fault}", self.file));
         let lines: Vec<String> = faults.chain(self.problem.clone()).collect();
@@ -254,10 +269,27 @@ fn line(change: &crate::words::SettingChange) -> String {
     format!("{key}  {} -> {}  {}", values_text(before), values_text(after), from.text())
 }
 
+/// Of a daemon that was told to read its file and did not answer: it may still do so.
+pub fn unknown(name: &str, error: &ClientError, untouched: &str) -> Failure {
+    Failure::new(
+        format!("Whether the daemon of {name} follows its file is not known: {error}. It may do so yet."),
+        untouched,
+        format!(
+            "See how it is with `standin status {name}`, then what it follows: standin config diff {name}"
+        ),
+    )
+}
+
 /// Tells a daemon to read its file anew.
 pub fn reload(common: &Common, args: &Reload) -> Outcome {
     let found = find(common, args.name.as_deref())?;
-    let report = found.client()?.reload().map_err(|error| no_answer(&found.status.name, &error))?;
+    let name = &found.status.name;
+    let report = found.client()?.reload().map_err(|error| match error {
+        ClientError::Failure(_) | ClientError::Absent | ClientError::Dead | ClientError::Denied => {
+            no_answer(name, &error)
+        }
+        ClientError::Mute | ClientError::Broken(_) => unknown(name, &error, "The files are as they were."),
+    })?;
     match common.json {
         true => output::json(&report),
         false => output::text(&report.lines().join("\n")),

@@ -7,7 +7,7 @@ use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Val
 
 use super::definition::Definition;
 use super::file::{self, Parsed, Section};
-use super::settle;
+use super::{reading, settle};
 use crate::failure::Failure;
 use crate::sets::{Rule, Rules};
 use crate::words::{Deletes, FileTerms};
@@ -24,7 +24,7 @@ impl SetText {
     ///
     /// Errors: it is wrong.
     pub fn read(path: &Path, untouched: &str) -> Result<Option<SetText>, Failure> {
-        let text = file::read(path).map_err(|why| {
+        let text = reading::read(path).map_err(|why| {
             Failure::new(format!("{} is not read: {why}.", path.display()), untouched, "Mend this.")
         })?;
         text.map(|text| SetText::parse(path, &text, untouched)).transpose()
@@ -57,22 +57,35 @@ impl SetText {
 
     /// To be changed.
     pub fn edit(&self) -> Edit {
-        Edit(self.text.parse().unwrap_or_default())
+        let has_mark = self.text.starts_with(MARK);
+        let (lines, of_dos) = (self.text.matches('\n').count(), self.text.matches("\r\n").count());
+        let document = self.text.trim_start_matches(MARK).parse().unwrap_or_default();
+        Edit { document, has_mark, is_of_dos: of_dos > 0 && lines == of_dos }
     }
 }
 
+/// With which some editors begin a file.
+const MARK: char = '\u{feff}';
+
 /// Changes of a text.
 #[derive(Default)]
-pub struct Edit(DocumentMut);
+pub struct Edit {
+    document: DocumentMut,
+    has_mark: bool,
+    /// Its lines end with CR LF.
+    is_of_dos: bool,
+}
 
 impl Edit {
     pub fn text(&self) -> String {
-        self.0.to_string()
+        let text = self.document.to_string().replace("\r\n", "\n");
+        let text = if self.is_of_dos { text.replace('\n', "\r\n") } else { text };
+        if self.has_mark { format!("{MARK}{text}") } else { text }
     }
 
     pub fn set_directory(&mut self, directory: &Path) {
         self.remove(&["dir", "directory"]);
-        self.0.insert("dir", value(directory.to_string_lossy().into_owned()));
+        self.document.insert("dir", value(directory.to_string_lossy().into_owned()));
     }
 
     /// A removal means this from now on.
@@ -80,12 +93,12 @@ impl Edit {
         self.remove(&["ignore_deletes", "keep_deleted", "keep_days"]);
         match deletes {
             Deletes::Follow => {}
-            Deletes::Ignore => drop(self.0.insert("ignore_deletes", value(true))),
+            Deletes::Ignore => drop(self.document.insert("ignore_deletes", value(true))),
             Deletes::Keep(keep) => {
                 let mut table = InlineTable::new();
                 table.insert("dir", keep.dir().into());
                 table.insert("days", i64::from(keep.days()).into());
-                self.0.insert("keep_deleted", value(table));
+                self.document.insert("keep_deleted", value(table));
             }
         }
     }
@@ -93,21 +106,21 @@ impl Edit {
     /// Keys in both of their spellings.
     pub fn remove(&mut self, keys: &[&str]) {
         for key in keys {
-            self.0.remove(key);
-            self.0.remove(&key.replace('_', "-"));
+            self.document.remove(key);
+            self.document.remove(&key.replace('_', "-"));
         }
     }
 
     /// Takes rules away by `goes`, which is told their numbers from 1 on, and puts others behind.
     pub fn change_rules(&mut self, goes: impl Fn(usize) -> bool, added: &[Rule]) {
-        let item = self.0.entry("rule").or_insert_with(|| Item::ArrayOfTables(ArrayOfTables::new()));
+        let item = self.document.entry("rule").or_insert_with(|| Item::ArrayOfTables(ArrayOfTables::new()));
         let left = match item {
             Item::Value(Value::Array(rules)) => change_inline(rules, goes, added),
             Item::ArrayOfTables(rules) => change_tables(rules, goes, added),
             Item::None | Item::Value(_) | Item::Table(_) => 0,
         };
         if left == 0 {
-            self.0.remove("rule");
+            self.document.remove("rule");
         }
     }
 }
@@ -189,6 +202,16 @@ every = \"1d\"
         none.set_deletes(&Deletes::Follow);
         let none = set(&none.text());
         assert!(none.rules().is_empty() && none.terms().deletes.is_none(), "{}", none.text());
+    }
+
+    #[test]
+    fn a_file_of_another_system_stays_one() {
+        let text = "\u{feff}# of the shop\r\nlimit = \"1M\"\r\n\r\n[[rule]]\r\nexclude = \"a\"\r\n";
+        let mut edit = set(text).edit();
+        edit.change_rules(|_| false, &[Rule::exclude("b")]);
+        let after = edit.text();
+        assert!(after.starts_with(text) && after.ends_with("\r\nexclude = \"b\"\r\n"), "{after:?}");
+        assert_eq!(set(&after).rules().0.len(), 2);
     }
 
     #[test]

@@ -1,24 +1,22 @@
 //! A file of options, read as a whole: what stands in it, where, and everything that is wrong with it.
 
-use std::fmt;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::definition::{self, Definition, Place};
+use super::fault::{At, Fault, bad, legible};
 use crate::failure::Failure;
-use crate::limits::CONFIGURATION_LEN_MAX;
+use crate::limits::FAULTS_MAX;
 use crate::sets::{Matcher, Rule, Rules};
 
 /// What a file says.
 #[derive(Clone, Debug, Default)]
 pub struct Parsed {
     pub path: PathBuf,
+    /// There is such a file.
+    pub is_there: bool,
     pub entries: Vec<Entry>,
     pub rules: Vec<(Rule, usize)>,
     /// In the order in which they stand.
@@ -35,21 +33,6 @@ pub struct Entry {
     pub words: Vec<String>,
 }
 
-/// Both from 1 on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct At {
-    pub line: usize,
-    pub column: usize,
-}
-
-/// Something that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Fault {
-    #[serde(flatten)]
-    pub at: At,
-    pub what: String,
-}
-
 /// Which part of a file holds the options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Section {
@@ -57,12 +40,6 @@ pub enum Section {
     Whole,
     /// The table of this name: `standin.toml`.
     Table(&'static str),
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}", self.at.line, self.at.column, self.what)
-    }
 }
 
 impl Parsed {
@@ -79,70 +56,42 @@ impl Parsed {
     }
 }
 
-/// What a person is told of a file that is wrong.
-pub fn bad(path: &Path, faults: &[Fault], untouched: &str) -> Failure {
-    let lines: Vec<String> = faults.iter().map(|fault| format!("{}:{fault}", path.display())).collect();
-    let next = "Mend the file; `standin config check` says when it is right.";
-    Failure::new(lines.join("\n"), untouched, next)
-}
-
-/// The text of a file that nobody else may have written; `None` where there is none.
-///
-/// Errors: why it is not read.
-pub fn read(path: &Path) -> Result<Option<String>, String> {
-    // Whatever lies there, nobody waits for it.
-    let flags = (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits() as i32;
-    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened.map_err(|error| error.to_string())?,
-    };
-    let found = file.metadata().map_err(|error| error.to_string())?;
-    if !found.is_file() {
-        return Err("it is no file".to_owned());
-    }
-    if found.len() > CONFIGURATION_LEN_MAX {
-        return Err(format!("it is longer than {}", crate::units::size(CONFIGURATION_LEN_MAX)));
-    }
-    must_be_own("it", &found)?;
-    if let Some(parent) = path.parent() {
-        must_be_own("its directory", &fs::metadata(parent).map_err(|error| error.to_string())?)?;
-    }
-    let mut bytes = Vec::new();
-    file.take(CONFIGURATION_LEN_MAX).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    String::from_utf8(bytes).map(Some).map_err(|_| "it is no text in UTF-8".to_owned())
-}
-
-/// Whoever may write it decides what is replicated, and to where.
-fn must_be_own(what: &str, found: &std::fs::Metadata) -> Result<(), String> {
-    if found.uid() != 0 && found.uid() != rustix::process::geteuid().as_raw() {
-        return Err(format!("{what} belongs to user {}, who may not say what this host does", found.uid()));
-    }
-    if found.mode() & 0o002 != 0 || (found.mode() & 0o020 != 0 && found.gid() != 0) {
-        let mode = found.mode() & 0o7777;
-        return Err(format!("others may write to {what} (mode {mode:04o}): take that right away"));
-    }
-    Ok(())
-}
-
 /// What a text says.
 pub fn parse(path: &Path, text: &str, definition: &Definition, section: Section) -> Parsed {
     let (document, errors) = DeTable::parse_recoverable(text);
-    let mut reader =
-        Reader { text, definition, parsed: Parsed { path: path.to_owned(), ..Parsed::default() } };
+    let parsed = Parsed { path: path.to_owned(), is_there: true, ..Parsed::default() };
+    let mut reader = Reader { text, lines: starts(text), definition, parsed };
     for error in errors {
+        if reader.has_enough() {
+            break;
+        }
         let at = error.span().map_or(0, |span| span.start);
-        reader.fault(at, error.message().split_whitespace().collect::<Vec<_>>().join(" "));
+        reader.fault(at, error.message());
     }
     match section {
         Section::Whole => reader.options(document.get_ref(), true),
         Section::Table(name) => reader.table(document.get_ref(), name),
     }
     reader.parsed.faults.sort_by_key(|fault| fault.at);
+    if reader.has_enough()
+        && let Some(last) = reader.parsed.faults.last().map(|last| last.at)
+    {
+        let what = format!("more may be wrong: no more than {FAULTS_MAX} faults are looked for");
+        reader.parsed.faults.push(Fault { at: last, what });
+    }
     reader.parsed
+}
+
+/// Where each line begins.
+fn starts(text: &str) -> Vec<usize> {
+    let behind = text.match_indices('\n').map(|(end, _)| end + 1);
+    std::iter::once(0).chain(behind).collect()
 }
 
 struct Reader<'a> {
     text: &'a str,
+    /// Where each begins.
+    lines: Vec<usize>,
     definition: &'a Definition,
     parsed: Parsed,
 }
@@ -156,19 +105,29 @@ const TABLES: [(&str, &[(&str, &str)]); 2] = [
 impl Reader<'_> {
     fn at(&self, offset: usize) -> At {
         let boundary = (0..=offset.min(self.text.len())).rev().find(|at| self.text.is_char_boundary(*at));
-        let before = &self.text[..boundary.unwrap_or_default()];
-        let line_start = before.rfind('\n').map_or(0, |end| end + 1);
-        At { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1 }
+        let at = boundary.unwrap_or_default();
+        let line = self.lines.partition_point(|start| *start <= at);
+        At { line, column: self.text[self.lines[line - 1]..at].chars().count() + 1 }
     }
 
-    fn fault(&mut self, offset: usize, what: impl Into<String>) {
-        let fault = Fault { at: self.at(offset), what: what.into() };
-        self.parsed.faults.push(fault);
+    fn fault(&mut self, offset: usize, what: impl AsRef<str>) {
+        if !self.has_enough() {
+            let fault = Fault { at: self.at(offset), what: legible(what.as_ref()) };
+            self.parsed.faults.push(fault);
+        }
+    }
+
+    /// Nobody mends more at once, and each costs time.
+    fn has_enough(&self) -> bool {
+        self.parsed.faults.len() >= FAULTS_MAX
     }
 
     /// `standin.toml`: one table for each daemon.
     fn table(&mut self, document: &DeTable<'_>, name: &str) {
         for (key, value) in document.iter() {
+            if self.has_enough() {
+                return;
+            }
             match value.get_ref() {
                 DeValue::Table(table) if key.get_ref().as_ref() == name => self.options(table, false),
                 _ if key.get_ref().as_ref() == name => {
@@ -191,6 +150,9 @@ impl Reader<'_> {
         let mut options: Vec<_> = table.iter().collect();
         options.sort_by_key(|(key, _)| key.span().start);
         for (key, value) in options {
+            if self.has_enough() {
+                return;
+            }
             let (name, option) = (key.get_ref().as_ref(), key.get_ref().replace('_', "-"));
             let table = TABLES.iter().find(|(table, _)| *table == option).map(|(_, below)| *below);
             match (value.get_ref(), table) {
@@ -269,6 +231,9 @@ impl Reader<'_> {
             return self.fault(value.span().start, format!("`rule`: expected [[rule]], not {found}"));
         };
         for rule in rules.iter() {
+            if self.has_enough() {
+                return;
+            }
             match self.rule(rule) {
                 Ok(found) => {
                     let line = self.at(rule.span().start).line;

@@ -11,7 +11,9 @@
 mod commands;
 mod definition;
 pub mod edit;
+mod fault;
 mod file;
+mod reading;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -20,7 +22,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-pub(super) use self::commands::{reload, run};
+pub(super) use self::commands::{reload, run, unknown};
 pub(super) use self::settle::{Typed, protect, serve, serve_path};
 
 /// `standin config`, as it is typed.

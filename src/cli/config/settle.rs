@@ -10,7 +10,9 @@ use clap::{Arg, ArgMatches, FromArgMatches};
 use super::super::args::{Common, Protect, Serve};
 use super::super::{protect, serve};
 use super::definition::{self, Definition, as_typed, is_live, key_of, option_of, plain, together};
-use super::file::{self, Entry, Fault, Parsed, Section};
+use super::fault::Fault;
+use super::file::{self, Entry, Parsed, Section};
+use super::reading;
 use crate::failure::Failure;
 use crate::preflight::{MountTable, resolve};
 use crate::sets::{Rule, Sets};
@@ -116,6 +118,7 @@ pub fn set(common: &Common, typed: &Typed, meant: &Meant) -> Result<ProtectOptio
     let (common, typed, meant) = (common.clone(), typed.clone(), meant.clone());
     options.configuration = Configuration {
         file: Some(parsed.path.clone()),
+        is_there: parsed.is_there,
         settings,
         terms,
         reread: Some(Reread(Arc::new(move || set(&common, &typed, &meant).map(|found| found.configuration)))),
@@ -132,7 +135,7 @@ fn read_set(common: &Common, name: &str, untouched: &str) -> Result<Parsed, Fail
 
 /// Errors: it cannot be read at all.
 pub fn read(path: &Path, definition: &Definition, section: Section) -> Result<Parsed, Failure> {
-    match file::read(path) {
+    match reading::read(path) {
         Ok(Some(text)) => Ok(file::parse(path, &text, definition, section)),
         Ok(None) => Ok(Parsed { path: path.to_owned(), ..Parsed::default() }),
         Err(why) => Err(Failure::new(
@@ -322,6 +325,7 @@ fn target(common: &Common, typed: &Typed, mounts: &Arc<MountTable>) -> Result<Se
     let reread = move || target(&again.0, &again.1, &mounts).map(|found| found.configuration);
     options.configuration = Configuration {
         file: Some(path),
+        is_there: parsed.is_there,
         // Of a target nothing changes while it runs.
         settings: settings(&definition, typed, &matches, &parsed),
         terms: FileTerms::default(),

@@ -1,6 +1,7 @@
 //! What files of options say, and what is said of those that are wrong.
 
 mod random;
+mod reading;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -11,10 +11,10 @@ use serde_json::json;
 use self::size::Sizes;
 use super::args::{Common, DeletesAsked, Set, SetCommand};
 use super::config::edit::{Edit, SetText};
-use super::{Outcome, output};
+use super::{Outcome, config, output};
 use crate::control::{Client, ClientError, RulesReport};
 use crate::failure::Failure;
-use crate::sets::{Matcher, Rule, SetError, Sets};
+use crate::sets::{Changing, Matcher, Rule, SetError, Sets};
 use crate::units;
 use crate::words::{Deletes, socket_path};
 
@@ -27,6 +27,7 @@ pub(super) fn run(common: &Common, args: &Set) -> Outcome {
     let here = Here { common, sets: Sets::of(&common.state_dir()) };
     match &args.command {
         SetCommand::Create { name, directory, rules, deletes } => {
+            let changing = here.lock()?;
             here.must_be_free(name)?;
             let mut edit = Edit::default();
             if let Some(directory) = directory {
@@ -34,7 +35,7 @@ pub(super) fn run(common: &Common, args: &Set) -> Outcome {
             }
             edit.set_deletes(&typed(deletes)?.unwrap_or_default());
             edit.change_rules(|_| false, &rules.0);
-            here.write(name, &edit.text())
+            here.write(changing, name, &edit.text())
         }
         SetCommand::Show { name: Some(name) } => here.show(name),
         SetCommand::Show { name: None } => here.list(),
@@ -45,15 +46,20 @@ pub(super) fn run(common: &Common, args: &Set) -> Outcome {
         }
         SetCommand::Rename { from, to } => here.rename(from, to),
         SetCommand::Copy { from, to } => {
+            let changing = here.lock()?;
             here.must_be_free(to)?;
             let file = here.existing(from)?;
             let mut edit = file.edit();
             // Two sets of one directory would be two daemons over it, and two that send to one replica.
             edit.remove(&["dir", "directory", "backing", "to"]);
-            here.write(to, &edit.text())
+            here.write(changing, to, &edit.text())
         }
         SetCommand::Export { name } => {
-            output::text(here.existing(name)?.text());
+            let file = here.existing(name)?;
+            match common.json {
+                true => output::json(&json!({ "name": name, "text": file.text() })),
+                false => output::raw(file.text()),
+            }
             Ok(0)
         }
         SetCommand::Import { name, file } => here.import(name, file),
@@ -97,13 +103,20 @@ impl Here<'_> {
         }
     }
 
+    /// From what is read of a set to what is written: two commands at once do one after the other.
+    fn lock(&self) -> Result<Changing, Failure> {
+        self.sets.lock().map_err(|error| failed(&error))
+    }
+
     /// Writes the file, and has a daemon of that name follow it.
     ///
     /// Errors: the text is no file of a set; then nothing is written.
-    fn write(&self, name: &str, text: &str) -> Outcome {
+    fn write(&self, changing: Changing, name: &str, text: &str) -> Outcome {
         let path = self.sets.path(name).map_err(|error| failed(&error))?;
         let file = SetText::parse(&path, text, UNTOUCHED)?;
         self.sets.write(name, text).map_err(|error| failed(&error))?;
+        // A daemon that takes long keeps nobody else from the files.
+        drop(changing);
         let rules = file.rules();
         let told = self.tell(name)?;
         match self.common.json {
@@ -133,12 +146,13 @@ impl Here<'_> {
     fn tell(&self, name: &str) -> Result<Option<RulesReport>, Failure> {
         let socket = socket_path(&self.common.run_dir(), name);
         let Ok(mut client) = Client::connect(&socket) else { return Ok(None) };
-        client.rules().map(Some).map_err(|error: ClientError| {
-            Failure::new(
-                format!("The daemon of {name} does not follow the file: {error}."),
-                "The file is written; the daemon goes on with the rules of before.",
-                format!("Stop and start the protection, or run the command again: standin set change {name}"),
-            )
+        client.rules().map(Some).map_err(|error| match error {
+            ClientError::Failure(refusal) => Failure::new(
+                format!("The daemon of {name} does not follow the file: {}", refusal.what),
+                "The file is written; the daemon goes on with what held before.",
+                format!("{} Then: standin reload {name}", refusal.next).trim_start(),
+            ),
+            other => config::unknown(name, &other, "The file is written."),
         })
     }
 
@@ -192,6 +206,7 @@ impl Here<'_> {
         remove: &[usize],
         (added, deletes): (&[Rule], Option<Deletes>),
     ) -> Outcome {
+        let changing = self.lock()?;
         let file = self.existing(name)?;
         let count = file.rules().0.len();
         if let Some(number) = remove.iter().find(|number| **number == 0 || **number > count) {
@@ -206,10 +221,11 @@ impl Here<'_> {
             edit.set_deletes(&deletes);
         }
         edit.change_rules(|number| clear || remove.contains(&number), added);
-        self.write(name, &edit.text())
+        self.write(changing, name, &edit.text())
     }
 
     fn rename(&self, from: &str, to: &str) -> Outcome {
+        let _changing = self.lock()?;
         let file = self.existing(from)?;
         self.must_be_free(to)?;
         self.must_not_run(from)?;
@@ -231,10 +247,11 @@ impl Here<'_> {
             Failure::new(format!("{} cannot be read: {error}.", from.display()), UNTOUCHED, "")
         })?;
         SetText::parse(from, &text, UNTOUCHED)?;
-        self.write(name, &text)
+        self.write(self.lock()?, name, &text)
     }
 
     fn delete(&self, name: &str) -> Outcome {
+        let _changing = self.lock()?;
         self.must_not_run(name)?;
         let path = self.sets.path(name).map_err(|error| failed(&error))?;
         if !self.sets.remove(name).map_err(|error| failed(&error))? {

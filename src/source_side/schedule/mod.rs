@@ -10,13 +10,10 @@ mod machine;
 
 use std::collections::HashMap;
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use parking_lot::Mutex;
 
 use self::machine::Schedule;
 use super::connection::{Connection, Outcome};
@@ -25,7 +22,7 @@ use crate::control::{MirrorStatus, unix_ms};
 use crate::packet::BlockHash;
 use crate::resync::CheckOrder;
 use crate::sys::utc_offset;
-use crate::words::{Configuration, HashKind, SettingChange, VerifyMode, VerifyPlan};
+use crate::words::{HashKind, VerifyMode, VerifyPlan};
 
 /// How often it is looked whether one is due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -33,18 +30,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Makes them until it is dropped.
 pub struct PlannedChecks {
     _end: Sender<()>,
-    trouble: Trouble,
-}
-
-type Trouble = Arc<Mutex<Option<FileTrouble>>>;
-
-/// What is to be said of the file of the set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FileTrouble {
-    /// It cannot be followed, and why.
-    Wrong(String),
-    /// It says otherwise of these, and nobody has had it read anew, or only the next start can follow it.
-    Waits(String),
 }
 
 struct Planner {
@@ -52,33 +37,16 @@ struct Planner {
     connections: Vec<Arc<Connection>>,
     schedules: HashMap<u32, Schedule>,
     plan: Option<VerifyPlan>,
-    /// As the file was when it was last looked at.
-    seen: Option<Seen>,
-    /// What it says then, or what is wrong with it.
-    read: Option<Result<Configuration, String>>,
-    trouble: Trouble,
 }
-
-/// By what a file is known to be another one: inode, size, time of its last change.
-#[derive(PartialEq, Eq)]
-struct Seen(Option<(u64, u64, i64, i64)>);
 
 impl PlannedChecks {
     pub fn begin(ground: &Arc<Ground>, connections: &[Arc<Connection>]) -> io::Result<PlannedChecks> {
         let (end, ended) = bounded(0);
         let connections = connections.iter().filter(|connection| !connection.is_null()).cloned().collect();
-        let (ground, trouble) = (ground.clone(), Trouble::default());
-        let schedules = HashMap::new();
-        let told = trouble.clone();
         let mut planner =
-            Planner { ground, connections, schedules, plan: None, seen: None, read: None, trouble: told };
+            Planner { ground: ground.clone(), connections, schedules: HashMap::new(), plan: None };
         std::thread::Builder::new().name("schedule".into()).spawn(move || planner.run(&ended))?;
-        Ok(PlannedChecks { _end: end, trouble })
-    }
-
-    /// What is to be said of the file of the set.
-    pub fn trouble(&self) -> Option<FileTrouble> {
-        self.trouble.lock().clone()
+        Ok(PlannedChecks { _end: end })
     }
 }
 
@@ -96,32 +64,7 @@ impl Planner {
     /// What was typed goes before what stands in the file, as that was read last.
     fn learn(&mut self) {
         self.plan = self.ground.options.verify.or(self.ground.followed.terms().verify);
-        let file = self.ground.options.configuration.file.as_ref();
-        let seen = file.map(|path| Seen::of(path));
-        if self.seen != seen {
-            self.seen = seen;
-            self.read =
-                Some(self.ground.followed.now().read_again().map_err(|failure| one_line(&failure.what)));
-        }
-        self.note_trouble();
-    }
-
-    /// A file that is wrong changes nothing, and one that is otherwise waits: a person is told of both.
-    fn note_trouble(&self) {
-        let trouble = match &self.read {
-            Some(Err(why)) => Some(FileTrouble::Wrong(why.clone())),
-            Some(Ok(file)) => waits(&self.ground.followed.now().changes(file)),
-            None => None,
-        };
-        let mut told = self.trouble.lock();
-        if *told != trouble {
-            match &trouble {
-                Some(FileTrouble::Wrong(why)) => log::warn!("the file of the set cannot be followed: {why}"),
-                Some(FileTrouble::Waits(keys)) => log::info!("the file of the set says otherwise of {keys}"),
-                None => log::info!("the file of the set says what holds"),
-            }
-            *told = trouble;
-        }
+        self.ground.followed.look();
     }
 
     fn look(&mut self, plan: &VerifyPlan, connection: &Arc<Connection>, ended: &Receiver<()>) {
@@ -136,23 +79,6 @@ impl Planner {
         let outcome = connection.verify_for(order(plan), Some(point));
         say(connection, wait(connection, &outcome, ended));
     }
-}
-
-impl Seen {
-    /// What is not there, or says nothing, is none.
-    fn of(path: &Path) -> Seen {
-        let found = std::fs::metadata(path).ok();
-        Seen(found.map(|found| (found.ino(), found.size(), found.ctime(), found.ctime_nsec())))
-    }
-}
-
-fn waits(changes: &[SettingChange]) -> Option<FileTrouble> {
-    let keys: Vec<&str> = changes.iter().map(|change| change.key.as_str()).collect();
-    (!keys.is_empty()).then(|| FileTrouble::Waits(keys.join(", ")))
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn copies(connection: &Connection) -> bool {
