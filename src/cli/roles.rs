@@ -35,6 +35,9 @@ enum RolesCommand {
         /// Ask nobody
         #[arg(long)]
         yes: bool,
+        /// Also data that are no consistent state, because a copy was cut off
+        #[arg(long)]
+        accept_bad_data: bool,
     },
 }
 
@@ -85,7 +88,7 @@ struct ShownRaised {
 
 pub(super) fn run(common: &Common, args: &Roles) -> Outcome {
     match &args.command {
-        Some(RolesCommand::Keep { set, yes }) => keep(common, set, *yes),
+        Some(RolesCommand::Keep { set, yes, accept_bad_data }) => keep(common, set, *yes, *accept_bad_data),
         None => show(common, args.set.as_deref()),
     }
 }
@@ -125,7 +128,7 @@ fn meant(common: &Common, set: Option<&str>) -> Result<Vec<WhoWrites>, Failure> 
     Ok(all)
 }
 
-fn keep(common: &Common, set: &str, yes: bool) -> Outcome {
+fn keep(common: &Common, set: &str, yes: bool, accept_bad_data: bool) -> Outcome {
     crate::preflight::check_root_user(rustix::process::geteuid().as_raw())?;
     let meant = meant(common, Some(set))?;
     let Some((one, tree)) = meant.iter().find_map(|one| Some((one, one.tree.as_ref()?))) else {
@@ -144,8 +147,11 @@ fn keep(common: &Common, set: &str, yes: bool) -> Outcome {
         "What the other one has written is overwritten when it is stopped: save it first. Type yes to keep what this \
          host has: ",
     )?;
-    let typed =
-        ["standin".into(), "protect".into(), tree.clone().into_os_string(), "--name".into(), set.into()];
+    let mut typed =
+        vec!["standin".into(), "protect".into(), tree.clone().into_os_string(), "--name".into(), set.into()];
+    if accept_bad_data {
+        typed.extend(["--stand-in".into(), "--accept-bad-data".into()]);
+    }
     let matches = Cli::command().try_get_matches_from(typed);
     let mut matches = matches
         .map_err(|error| Failure::new(error.to_string(), "Nothing was raised.", "Name another set."))?;

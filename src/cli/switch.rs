@@ -15,8 +15,8 @@ use crate::control::{RoleName, StopMode, TargetKind, WaitFor, WaitSync, unix_ms}
 use crate::failover::switch::{self, Candidate, Next, Since, Stage, Switch};
 use crate::failure::Failure;
 use crate::limits::STOP_DRAIN;
-use crate::packet::Incarnation;
-use crate::source_side::{HostRole, WhoWrites, who_took_over, who_writes_here};
+use crate::packet::{Epoch, Incarnation};
+use crate::source_side::{self, HostRole, WhoWrites, who_took_over, who_writes_here};
 use crate::units::{self, parse_duration};
 use crate::words::Target;
 
@@ -205,14 +205,15 @@ fn wait(common: &Common, args: &SwitchRoles, state: &Path, switch: Switch) -> Ou
     let is_own = |one: &&WhoWrites| one.name == switch.set && one.role != HostRole::Target;
     let own = all.iter().find(is_own).ok_or_else(|| start_again(&switch.set))?;
     output::aside(&format!(
-        "handed over; on the host of {} type:\n  {}",
+        "handed over; on the host of {} type:\n  {}\n{}",
         switch.target,
-        there(&switch, &target)
+        there(&switch, &target),
+        not_kept_out(&switch)
     ));
     let (began, mut said) = (Instant::now(), Instant::now());
     loop {
         if let Some(epoch) = who_took_over(state, (own.set, &own.history), &target) {
-            return taken(common, state, switch, epoch.number);
+            return taken(common, state, switch, epoch);
         }
         if began.elapsed() >= args.wait {
             break;
@@ -234,10 +235,12 @@ fn wait(common: &Common, args: &SwitchRoles, state: &Path, switch: Switch) -> Ou
     Ok(TIMED_OUT)
 }
 
-fn taken(common: &Common, state: &Path, switch: Switch, epoch: u32) -> Outcome {
+fn taken(common: &Common, state: &Path, switch: Switch, epoch: Epoch) -> Outcome {
+    // Before anything is said of it: the next start here must not go on writing.
+    source_side::note_taken_over(&state.join(&switch.set), epoch, &switch.target)?;
     let now = unix_ms(SystemTime::now());
     let frozen_ms = switch.frozen_unix_ms.map(|since| now.saturating_sub(since));
-    let switch = Switch { stage: Stage::Taken, frozen_ms, epoch: Some(epoch), ..switch };
+    let switch = Switch { stage: Stage::Taken, frozen_ms, epoch: Some(epoch.number), ..switch };
     if let Err(error) = switch.note(state) {
         output::aside(&format!("the report cannot be kept: {error}"));
     }
@@ -273,6 +276,15 @@ fn document(switch: &Switch) -> serde_json::Value {
     })
 }
 
+/// Nothing stands where the mount was.
+fn not_kept_out(switch: &Switch) -> String {
+    format!(
+        "Programs must not write in {} any more: it goes to nobody, and is overwritten when this directory becomes the \
+         replica.",
+        switch.at.display()
+    )
+}
+
 /// For people.
 fn text(switch: &Switch) -> String {
     let said =
@@ -286,7 +298,8 @@ fn text(switch: &Switch) -> String {
                 switch.set, switch.target
             );
             let _ = writeln!(text, "  drained    {}, while programs worked", said(switch.drained_ms));
-            let _ = writeln!(text, "  frozen     {}, from the end of the mount here", said(switch.frozen_ms));
+            let _ = writeln!(text, "  no mount   for {}, neither here nor there", said(switch.frozen_ms));
+            let _ = writeln!(text, "{}", not_kept_out(switch));
             let _ = writeln!(text, "To make this directory its replica, here, then pair and --to there:");
             for line in here(switch) {
                 let _ = writeln!(text, "  {line}");

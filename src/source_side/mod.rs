@@ -105,7 +105,7 @@ pub use life::Ended;
 pub(crate) use mark::{Mark, Marks, Reached};
 pub(crate) use remote::resolve;
 pub use restoring::{Orphans, RestoreOptions, Restored, Tally, restore};
-pub use standing_in::{Following, Foreseen, KeptHistory, Seen, Taken, check, foresee, keep};
+pub use standing_in::{Following, Foreseen, KeptHistory, Seen, Taken, check, foresee, keep, note_taken_over};
 pub use startup::{run, run_followed};
 pub(crate) use terms::Terms;
 pub use who_writes::{HostRole, WhoWrites, who_writes_here};

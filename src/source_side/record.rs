@@ -321,6 +321,8 @@ pub enum Stranger {
     Adopt,
 }
 
+const NO_STAND_IN: &str = "it does not stand in";
+
 impl SetState {
     /// Reads the record, or makes one for a set that is protected for the first time. `found` is
     /// what the backing directory says of itself.
@@ -345,14 +347,20 @@ impl SetState {
     ///
     /// Errors: [`StateError::NotTheSource`]: there is none, or it does not stand in.
     pub fn take(dir: &Path) -> Result<SetState, StateError> {
+        let state = SetState::take_ended(dir)?;
+        if state.record.stands_in { Ok(state) } else { Err(StateError::NotTheSource(NO_STAND_IN)) }
+    }
+
+    /// As [`SetState::take`], of whatever stands in or does not.
+    pub fn take_ended(dir: &Path) -> Result<SetState, StateError> {
         let path = dir.join("set.json");
-        let none = || StateError::NotTheSource("it does not stand in");
         if !path.exists() {
-            return Err(none());
+            return Err(StateError::NotTheSource(NO_STAND_IN));
         }
         let lock = lock(dir)?;
-        let record = store::read_json::<SetRecord>(&path)?.filter(|record| record.stands_in);
-        Ok(SetState { path, record: record.ok_or_else(none)?, is_new: false, _lock: lock })
+        let record = store::read_json::<SetRecord>(&path)?;
+        let record = record.ok_or(StateError::NotTheSource(NO_STAND_IN))?;
+        Ok(SetState { path, record, is_new: false, _lock: lock })
     }
 
     /// A person has kept this history, in this epoch above the others. To be saved.

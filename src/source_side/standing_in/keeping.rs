@@ -7,16 +7,17 @@
 //! ```
 
 use std::io;
+use std::path::Path;
 
-use super::super::record::{SetState, StateError};
+use super::super::record::{FencedRecord, SetState, StateError};
 use super::super::startup::io_failure;
 use super::{find_state, known, raise_fence, take};
 use crate::failpoint;
 use crate::failure::Failure;
-use crate::packet::{Epoch, History};
+use crate::packet::{DataState, Epoch, History};
 use crate::store;
 use crate::target_side::{OtherWriter, keep_history, other_writer};
-use crate::words::ProtectOptions;
+use crate::words::{BadData, ProtectOptions};
 
 const NOTHING_RAISED: &str = "Nothing was raised, and nothing is overwritten.";
 
@@ -43,6 +44,11 @@ pub fn keep(options: &ProtectOptions) -> Result<KeptHistory, Failure> {
         ));
     };
     let (_wanted, mut replica) = take(options, &state)?;
+    // A copy that was cut off is no history that anybody could go on with.
+    let data = replica.data();
+    if data.state != DataState::Good && options.stand_in != Some(BadData::Accept) {
+        return Err(super::bad(options, &data.reason.unwrap_or_default()));
+    }
     let known = known(&replica, &state)?;
     let mut history = known.history.clone();
     history.overrule(&over.history);
@@ -58,6 +64,27 @@ pub fn keep(options: &ProtectOptions) -> Result<KeptHistory, Failure> {
     failpoint::at("keep record").map_err(|error| unread(&error))?;
     set.save().map_err(|error| unread(&error))?;
     Ok(KeptHistory { epoch, over })
+}
+
+/// A source that has handed its set over knows from now on that somebody else writes it: `set_state` is where
+/// the set keeps what it knows. No daemon of it runs.
+///
+/// Errors: it cannot be noted, or a daemon runs, which hears of it itself.
+pub fn note_taken_over(set_state: &Path, epoch: Epoch, told_by: &str) -> Result<(), Failure> {
+    let failed = |error: &io::Error| io_failure("that somebody else writes the set cannot be noted", error);
+    let mut set = match SetState::take_ended(set_state) {
+        Ok(set) => set,
+        Err(StateError::Io(error)) => return Err(failed(&error)),
+        Err(StateError::InUse | StateError::OtherTree(_) | StateError::NotTheSource(_)) => {
+            return Err(failed(&io::Error::other("its daemon runs")));
+        }
+    };
+    if set.record.fenced.is_none() {
+        set.record.fenced =
+            Some(FencedRecord { epoch, told_by: told_by.to_owned(), since_unix_ms: super::now_ms() });
+        set.save().map_err(|error| failed(&error))?;
+    }
+    Ok(())
 }
 
 fn unread(error: &io::Error) -> Failure {

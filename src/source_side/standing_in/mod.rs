@@ -42,7 +42,7 @@ use crate::words::{BadData, ProtectOptions};
 pub use self::following::{Following, Taken, Unfollowed};
 pub use self::foresight::{Foreseen, Seen, foresee};
 pub use self::holder::check;
-pub use self::keeping::{KeptHistory, keep};
+pub use self::keeping::{KeptHistory, keep, note_taken_over};
 
 const LEFT_ALONE: &str = "Nothing is mounted; the replica is as it was.";
 

@@ -159,7 +159,7 @@ fn a_look_ahead_finds_what_would_be_refused_and_changes_nothing() {
 fn a_keep_that_is_killed_is_undone_or_gone_on_with() {
     let ground = Ground::new();
     assert_eq!(ground.begin(BadData::Accept, &mut Told::default()).unwrap(), 2);
-    let options = ground.options(BadData::Refuse);
+    let options = ground.options(BadData::Accept);
     assert!(keep(&options).is_err_and(|why| why.what.contains("Nobody else")));
     let other = History::of(Epoch { number: 2, writer: 99 });
     let noted = OtherWriter::now(other.clone(), "another host".into());
@@ -168,6 +168,9 @@ fn a_keep_that_is_killed_is_undone_or_gone_on_with() {
         let root = File::open(ground.tree()).unwrap();
         history_of(&ground.state(), fence_of(&root).unwrap()).unwrap()
     };
+    // Made good by that, a copy that was cut off was served and spread.
+    let refused = keep(&ground.options(BadData::Refuse)).err().expect("its data are bad");
+    assert!(refused.what.contains("no consistent state"), "{refused}");
     for place in ["keep history", "fence"] {
         assert!(failpoint::with(fails_at(place), || keep(&options)).is_err(), "{place}");
         assert_eq!((ground.fence(), here().meets(&other)), (Some(2), Meeting::TwoWriters), "{place}");
