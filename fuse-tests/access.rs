@@ -170,7 +170,8 @@ const REFUSED: [&str; 25] = [
     "invite web",
     "peers revoke 0123456789",
 ];
-const FAILS: [&str; 35] = [
+const FAILS: [&str; 36] = [
+    "clone copy one --set m --to BASE/clone",
     "clone stop one --set m",
     "clone activate one",
     "clone restart one",

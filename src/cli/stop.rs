@@ -9,7 +9,7 @@ use serde_json::json;
 use super::args::Common;
 use super::find::{find, no_answer};
 use super::{Outcome, output};
-use crate::control::{RoleName, Severity, StopMode};
+use crate::control::{Answer, RoleName, Severity, StopMode};
 use crate::failure::Failure;
 use crate::limits::STOP_DRAIN;
 use crate::preflight::{MountTable, resolve};
@@ -51,9 +51,16 @@ fn let_go(common: &Common, args: &Stop, failure: Failure) -> Outcome {
     Ok(Severity::Warning.exit_code())
 }
 
+fn does_any_run(common: &Common) -> bool {
+    let all = super::find::all(&common.run_dir()).unwrap_or_default();
+    all.iter().any(|daemon| !matches!(daemon.answer, Answer::Dead))
+}
+
 pub(super) fn run(common: &Common, args: &Stop) -> Outcome {
     let found = match find(common, args.set.as_deref()) {
         Ok(found) => found,
+        // Of several one is meant, and nobody knows which.
+        Err(failure) if args.set.is_none() && does_any_run(common) => return Err(failure),
         Err(failure) => return let_go(common, args, failure),
     };
     let mode = if args.now { StopMode::Now } else { StopMode::Orderly };

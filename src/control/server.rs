@@ -4,7 +4,7 @@
 //! it takes a place, by its credentials as the kernel states them.
 
 use std::collections::HashMap;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, BufReader, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
@@ -44,6 +44,10 @@ use crate::words::SOCKET_SUFFIX;
 
 /// How long a server that is dropped waits for answers that are being written.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How long a start waits for another one that makes its socket: that takes a few calls.
+const TURN_MAX: Duration = Duration::from_secs(2);
+const TURN_POLL: Duration = Duration::from_millis(10);
 
 /// Of callers that are refused one in this time becomes an event.
 const REFUSALS_TOLD_EVERY: Duration = Duration::from_secs(1);
@@ -247,7 +251,7 @@ fn listen(path: &Path, rights: &Rights) -> Result<UnixListener, Failure> {
         return Err(no_socket(path, "it is no path of a file"));
     };
     let dir = own_directory(run, 0o755, Symlink::Own).map_err(io)?;
-    dir.lock().map_err(io)?;
+    wait_for_turn(&dir, run).map_err(io)?;
     // Through the descriptor: the path of a socket must not be longer than 107 bytes.
     let short = proc_path(dir.as_fd()).join(name);
     remove_stale(path, &short)?;
@@ -257,6 +261,22 @@ fn listen(path: &Path, rights: &Rights) -> Result<UnixListener, Failure> {
         warn!("{}: only root may ask: its directory takes no access list ({error})", path.display());
     }
     Ok(listener)
+}
+
+/// One daemon at a time looks whose a socket is. Whoever may open the directory can keep it locked: not for long.
+pub(super) fn wait_for_turn(dir: &File, run: &Path) -> io::Result<()> {
+    let until = Instant::now() + TURN_MAX;
+    loop {
+        match dir.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if Instant::now() >= until => {
+                warn!("somebody keeps {} locked: it is not waited for any longer", run.display());
+                return Ok(());
+            }
+            Err(TryLockError::WouldBlock) => std::thread::sleep(TURN_POLL),
+        }
+    }
 }
 
 fn remove_stale(path: &Path, short: &Path) -> Result<(), Failure> {

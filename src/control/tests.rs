@@ -544,3 +544,20 @@ fn what_was_left_out_is_critical_and_named() {
     let text = status.findings()[0].text.clone();
     assert!(text.contains("20 objects were left out") && text.contains("dir/file: cannot be read"), "{text}");
 }
+
+/// Whoever may open the run directory kept every daemon of the host from starting.
+#[test]
+fn a_run_directory_that_somebody_keeps_locked_holds_nobody_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let kept = std::fs::File::open(dir.path()).unwrap();
+    kept.lock().unwrap();
+    let wait = std::thread::spawn({
+        let run = dir.path().to_owned();
+        move || {
+            let daemon = std::fs::File::open(&run).unwrap();
+            super::server::wait_for_turn(&daemon, &run)
+        }
+    });
+    wait.join().unwrap().unwrap();
+    drop(kept);
+}

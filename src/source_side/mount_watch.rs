@@ -15,8 +15,10 @@ pub struct MountWatch {
 }
 
 impl MountWatch {
-    pub fn begin(directory: &Path) -> MountWatch {
-        MountWatch { directory: directory.to_owned(), device: device_at(directory), lost: None }
+    /// `kept`: the device of a mount that may be an older one, which something may have come upon meanwhile.
+    pub fn begin(directory: &Path, kept: Option<String>) -> MountWatch {
+        let device = kept.or_else(|| device_at(directory));
+        MountWatch { directory: directory.to_owned(), device, lost: None }
     }
 
     /// Logs it when something comes between programs and the mount, and when that ends.

@@ -64,7 +64,7 @@ impl Rounds {
         let directory = &ground.options.directory;
         Rounds {
             flusher: Arc::new(flusher),
-            mount: MountWatch::begin(directory),
+            mount: MountWatch::begin(directory, ground.options.holder.then(|| serving.device())),
             options: OptionsWatch::begin(directory, serving.device(), ground.backing_mount.clone()),
             _writeback: writeback,
             _keeper: keeper,

@@ -1,7 +1,7 @@
 //! What a daemon was told by its command line and its files, and how it learns what they say now.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -76,6 +76,10 @@ pub struct SettingChange {
     pub live: bool,
 }
 
+fn is_missing(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
 impl Configuration {
     /// As the files are now.
     ///
@@ -83,14 +87,19 @@ impl Configuration {
     /// nothing it says counts.
     pub fn read_again(&self) -> Result<Configuration, Failure> {
         let Some(Reread(read)) = &self.reread else { return Ok(self.clone()) };
-        let new = read()?;
-        match &self.file {
-            Some(path) if self.is_there && !new.is_there => Err(Failure::new(
+        let gone = |path: &Path| {
+            Failure::new(
                 format!("The file {} is gone: it was there when it was read last.", path.display()),
                 "Nothing was started or changed.",
                 "Put it back; where nothing of it shall count any more, write an empty one.",
-            )),
-            Some(_) | None => Ok(new),
+            )
+        };
+        let known = self.file.as_deref().filter(|_| self.is_there);
+        match (known, read()) {
+            (Some(path), Ok(new)) if !new.is_there => Err(gone(path)),
+            // What it said is missed then, too: that is not what is wrong.
+            (Some(path), Err(_)) if is_missing(path) => Err(gone(path)),
+            (_, read) => read,
         }
     }
 

@@ -205,7 +205,7 @@ pub struct Report {
     pub limit: Option<Throttled>,
     /// How short payloads are made, where a level was set.
     pub compression: Option<Compressing>,
-    /// What the target has said of markers; the oldest first, [`MARKERS_HEARD_MAX`] at most.
+    /// What the target has said of markers; the oldest first, [`crate::limits::MARKERS_HEARD_MAX`] at most.
     pub markers: VecDeque<MarkerHeard>,
 }
 

@@ -285,7 +285,12 @@ fn tell(what: &str) {
 pub(super) fn connect(path: &Path) -> io::Result<Option<OwnedFd>> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     limit_waits(&socket, HOLDER_MESSAGE_PATIENCE)?;
-    match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
+    let address = match SocketAddrUnix::new(path) {
+        // Too long for a socket: there is none.
+        Err(rustix::io::Errno::NAMETOOLONG) => return Ok(None),
+        address => address?,
+    };
+    match rustix::net::connect(&socket, &address) {
         Ok(()) => Ok(Some(socket)),
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::CONNREFUSED | rustix::io::Errno::NOTDIR) => {
             Ok(None)
