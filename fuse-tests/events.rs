@@ -394,7 +394,8 @@ fn a_file_of_events_that_was_moved_is_begun_anew() {
     // A damaged book is put aside.
     fs::write(protected.state.join(".events/book.json"), "").expect("a file");
     let hooks = Hooks::start(&protected, &[]);
-    assert!(hooks.daemon.said().contains("is damaged"), "{}", hooks.daemon.said());
+    // Its log comes by another pipe than `ready`.
+    wait_until("it says so", || hooks.daemon.said().contains("is damaged"));
     hooks.stop();
     protected.stop();
 }
