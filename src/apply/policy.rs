@@ -238,18 +238,14 @@ impl Policy {
         if takes_flags && (self.allow.security || !has(SECURITY_PREFIX)) {
             return Cow::Borrowed(xattrs);
         }
-        let taken = xattrs.iter().filter(|xattr| self.takes_xattr(&xattr.name));
-        Cow::Owned(
-            taken
-                .filter_map(
-                    |xattr| if xattr.name.0 == FLAGS { self.taken(xattr) } else { Some(xattr.clone()) },
-                )
-                .collect(),
-        )
+        Cow::Owned(xattrs.iter().filter_map(|xattr| self.taken(xattr)).collect())
     }
 
-    /// Flags among attributes, as far as they can be set.
+    /// An attribute as it is set; flags as far as they can be.
     fn taken(&self, xattr: &Xattr) -> Option<Xattr> {
+        if xattr.name.0 != FLAGS {
+            return self.takes_xattr(&xattr.name).then(|| xattr.clone());
+        }
         let flags = self.flags(Flags::from_value(&xattr.value.0)?);
         Some(Xattr { name: xattr.name.clone(), value: Bounded(flags.value()?) })
     }

@@ -228,8 +228,8 @@ pub struct Protect {
     #[arg(long, value_enum, default_value_t = Profile::Default)]
     pub profile: Profile,
     /// Keep the mount when this daemon is killed: calls of programs wait for the next `protect` with the same
-    /// command, which goes on where this one was, and no call fails (Linux 6.9; not with --profile batch or
-    /// --stand-in)
+    /// command, which goes on where this one was (Linux 6.9; not with --profile batch or --stand-in; what it does not
+    /// promise yet stands in docs/operating.md)
     #[arg(long)]
     pub holder: bool,
     /// With --holder: how long calls wait for that one before they fail, as in 30s

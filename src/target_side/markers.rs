@@ -88,6 +88,13 @@ impl Markers {
         Begun::Held { number, hold }
     }
 
+    /// A command runs for a marker whose session is gone: nothing may pass. One that nobody has taken is given up.
+    pub fn runs(&self) -> bool {
+        let mut state = self.state.lock();
+        state.due.take_if(|due| !due.is_taken);
+        state.due.as_ref().is_some_and(|due| due.outcome.is_none() && clock::now() < due.until)
+    }
+
     /// How it ended, or that its time is over; `None`: it goes on.
     pub fn outcome(&self, number: u64) -> Option<Outcome> {
         let mut state = self.state.lock();
@@ -198,6 +205,23 @@ mod tests {
         // The source has not heard of it, and sends it again: its command does not run twice.
         assert_eq!(markers.begin(&name(), at(5)), Begun::Over(outcome));
         assert!(matches!(markers.begin(&name(), at(6)), Begun::Held { .. }));
+    }
+
+    /// The next session let everything pass, and the command was told to have seen the state of its marker.
+    #[test]
+    fn a_command_outlives_the_session_that_came_upon_it() {
+        let markers = Markers::default();
+        attend(&markers, HOLD, None);
+        assert!(matches!(markers.begin(&name(), at(5)), Begun::Held { .. }));
+        assert!(!markers.runs(), "nobody has taken it");
+        let Begun::Held { number, .. } = markers.begin(&name(), at(5)) else { panic!("it is not held") };
+        attend(&markers, HOLD, None).expect("it is due");
+        assert!(markers.runs());
+        attend(&markers, HOLD, Some(MarkerDone { number, end: MarkerEnd::Done, text: String::new() }));
+        assert!(!markers.runs());
+        // It comes again to the next session.
+        let Begun::Held { number: again, .. } = markers.begin(&name(), at(5)) else { panic!("not held") };
+        assert_eq!((again, markers.outcome(again)), (number, Some((MarkerEnd::Done, String::new()))));
     }
 
     #[test]

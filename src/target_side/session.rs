@@ -83,6 +83,8 @@ pub(crate) struct SourceSession<S, A> {
     presence_due: Instant,
     /// Room was made: the frame at the head is tried at once.
     hurry: bool,
+    /// The command of a marker that an older session came upon may run.
+    marker_may_run: bool,
     /// How old the replica is.
     moments: Moments,
     /// The connection is gone; frames that had arrived are still here.
@@ -110,6 +112,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
             durable_asked: false,
             presence_due: clock::now() + PRESENCE_INTERVAL,
             hurry: false,
+            marker_may_run: true,
             moments,
             lost: None,
         };
@@ -208,6 +211,12 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
 
     /// Performs one frame, however long it takes.
     fn frame(&mut self, mut run: Run, frame: &Frame) -> Result<(), String> {
+        if std::mem::take(&mut self.marker_may_run) {
+            let markers = self.view.lock().markers.clone();
+            while markers.runs() {
+                self.pause(MARKER_POLL)?;
+            }
+        }
         if let FrameHeader::Packet(PacketHeader { op: Op::Barrier { name: Some(name), .. }, .. }) =
             &frame.header
         {
