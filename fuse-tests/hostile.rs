@@ -399,7 +399,6 @@ fn hello() -> SourceMessage {
         set_name: Text::from_str_cut("web"),
         last: Position::default(),
         oldest: Sequence(u64::MAX),
-        history: History::default(),
     }
 }
 
@@ -475,12 +474,13 @@ fn a_session_that_is_not_granted_is_told_why() {
     let key = serve.paired_key();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let set_name = |name: &str| match hello() {
-        SourceMessage::Hello { version_oldest, version, features, set, last, oldest, history, .. } => {
+        SourceMessage::Hello { version_oldest, version, features, set, last, oldest, .. } => {
             let set_name = Text::from_str_cut(name);
-            SourceMessage::Hello { version_oldest, version, features, set, set_name, last, oldest, history }
+            SourceMessage::Hello { version_oldest, version, features, set, set_name, last, oldest }
         }
         other => other,
     };
+    let encoded = |(message, why)| (encode_message(&message), why);
     let cases = [
         (set_name("other"), "may not send the set 'other'"),
         (set_name("../web"), "names no replication set"),
@@ -488,14 +488,23 @@ fn a_session_that_is_not_granted_is_told_why() {
         (set_name(".serve"), "names no replication set"),
         (SourceMessage::MakeDurable, "did not begin with its greeting"),
     ];
+    let (older, newer) = (of_version(4), of_version(6));
+    let cases: Vec<(Vec<u8>, &str)> = cases
+        .map(encoded)
+        .into_iter()
+        .chain([
+            (older, "the source speaks version 4 of the protocol"),
+            (newer, "the source speaks version 6 of the protocol"),
+        ])
+        .collect();
     runtime.block_on(async {
         let endpoint = endpoint();
         for (number, (message, why)) in cases.iter().enumerate() {
             let session = BareSession::open(&endpoint, serve.address, &key, number as u128).await;
             let mut session = session.expect("a paired key gets this far");
-            session.control.0.write_all(&encode_message(message)).await.expect("written");
+            session.control.0.write_all(message).await.expect("written");
             let end = session.end().await;
-            assert!(end.contains(why), "{message:?}: {end}");
+            assert!(end.contains(why), "{why}: {end}");
         }
     });
     let said = serve.daemon.said();
@@ -505,6 +514,17 @@ fn a_session_that_is_not_granted_is_told_why() {
     assert!(!said.contains('\x1b'), "a peer steers the terminal");
     assert_eq!(fs::read_dir(serve.at("root")).expect("the root").count(), 0, "nothing was made for it");
     serve.assert_well();
+}
+
+/// The greeting of another version, with more behind it than this one knows.
+fn of_version(version: u16) -> Vec<u8> {
+    let mut bytes = encode_message(&hello());
+    bytes.extend_from_slice(&[0xff; 60]);
+    let len = (bytes.len() - 4) as u32;
+    bytes[..4].copy_from_slice(&len.to_le_bytes());
+    bytes[8..10].copy_from_slice(&version.to_le_bytes());
+    bytes[10..12].copy_from_slice(&version.to_le_bytes());
+    bytes
 }
 
 /// The target of a host comes as its source: what is paired is one direction.

@@ -12,7 +12,7 @@ use crate::control::{
     Alert, AsideStatus, ClockSet, CompressionStatus, ConnectedSource, ConnectionStatus, FsyncStatus,
     GenerationStatus, Lag, LastGood, LeftOutStatus, LimitStatus, LinkStatus, MirrorProgress, MirrorStatus,
     ReplicaStatus, Retrying, Role, ScheduleStatus, SetAside, Severity, SourceStatus, Status, TargetStatus,
-    VerifiedStatus,
+    TurnedAway, VerifiedStatus,
 };
 use crate::events::Code;
 use crate::packet::{CheckCounts, DataState, OrphanCounts, Sequence, WithheldCounts};
@@ -269,6 +269,7 @@ fn full_replica() -> ReplicaStatus {
             area_bytes: 1,
             failed: Some("its area is full".into()),
         }),
+        turned_away: Some(TurnedAway { reason: "it speaks version 4".into(), at_unix_ms: 1 }),
         problem: Some("It cannot be opened".into()),
     }
 }

@@ -200,6 +200,9 @@ fn replica_lines(replica: &ReplicaStatus, now: u64, text: &mut String) -> std::f
         }
         None => writeln!(text, "  source      not connected")?,
     }
+    if let Some(away) = &replica.turned_away {
+        writeln!(text, "  turned away {} ago: {}", age(away.at_unix_ms, now), away.reason)?;
+    }
     for key in &replica.sources {
         writeln!(text, "  paired      {key}")?;
     }

@@ -55,7 +55,8 @@ pub use status::{
     ActivityStatus, Alert, Amount, AsideStatus, CaptureStatus, ClockSet, CompressionStatus, ConnectedSource,
     ConnectionState, ConnectionStatus, FsyncStatus, GenerationStatus, HolderStatus, Lag, LastGood,
     LeftOutStatus, LimitStatus, LinkStatus, MirrorProgress, MirrorStatus, Phase, ReplicaStatus, Retrying,
-    Role, RoleName, ScheduleStatus, SetAside, SourceStatus, Status, TargetKind, TargetStatus, VerifiedStatus,
+    Role, RoleName, ScheduleStatus, SetAside, SourceStatus, Status, TargetKind, TargetStatus, TurnedAway,
+    VerifiedStatus,
 };
 
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -244,8 +244,18 @@ pub struct ReplicaStatus {
     /// What it was when it was good last, with `serve --keep-good`.
     #[serde(default)]
     pub last_good: Option<LastGood>,
+    /// The last source that came and speaks another version of the wire: it lives.
+    #[serde(default)]
+    pub turned_away: Option<TurnedAway>,
     /// Why the replica cannot be opened.
     pub problem: Option<String>,
+}
+
+/// A source that was not taken in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TurnedAway {
+    pub reason: String,
+    pub at_unix_ms: u64,
 }
 
 /// A clock was set, while moments were told by it.

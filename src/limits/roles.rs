@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::RECONNECT_DELAY_MAX;
+
 /// How far the epoch of a source may be above what its target knows: more changes of role than anybody makes,
 /// and few enough that a source which lies about its own cannot use them up for all others.
 pub const EPOCHS_RAISED_MAX: u32 = 1 << 16;
@@ -19,3 +21,7 @@ pub const WANTED_LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How often a source that stands in looks for what the target daemon of its replica has noted of others: as soon as
 /// people see it.
 pub const OTHERS_LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A source that was not taken in, for its version, lives as long as this after it came last: it comes again within
+/// [`RECONNECT_DELAY_MAX`], and may miss one attempt.
+pub const TURNED_AWAY_LIVES: Duration = RECONNECT_DELAY_MAX.saturating_mul(2);

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bincode::{Decode, Encode};
+use bincode::Encode;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use quinn::{ReadExactError, RecvStream, SendStream};
@@ -14,12 +14,20 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::ending::End;
+use super::ending::{CLOSED_BY_PEER, End};
 use crate::limits::{CLOSE_FLUSH, CONTROL_IN_BYTES_MAX, CONTROL_IN_MAX, CONTROL_OUT_BYTES_MAX};
-use crate::packet::{decode_message, encode_message, message_len};
+use crate::packet::{Frozen, decode_control, encode_message, message_len};
 
 /// How soon a stream that was left alone, because nobody takes its messages, is looked at again.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(5);
+
+/// Begins what a side says that cannot read a message, in every version.
+const UNREADABLE: &str = "control stream";
+
+/// Whether a connection was ended by a peer that could not read what this side has said.
+pub fn was_unreadable(reason: &str) -> bool {
+    reason.strip_prefix(CLOSED_BY_PEER).is_some_and(|said| said.starts_with(UNREADABLE))
+}
 
 /// Messages on their way out, and the wish to close. Any thread puts in, the link thread takes out.
 pub(super) struct Outbox<M> {
@@ -125,7 +133,7 @@ async fn flush(mut stream: SendStream) {
 /// Hands on what arrives until the stream ends. A receiver that nobody empties stops the reading.
 pub(super) async fn receive<M, E>(mut stream: RecvStream, events: Sender<E>, event: fn(M) -> E) -> End
 where
-    M: Decode<()>,
+    M: Frozen,
 {
     let mut backlog = Backlog::default();
     loop {
@@ -161,14 +169,14 @@ impl Backlog {
 }
 
 /// A message and its length in bytes. `None`: the stream ended between two messages.
-async fn next_message<M: Decode<()>>(stream: &mut RecvStream) -> Result<Option<(M, usize)>, End> {
+async fn next_message<M: Frozen>(stream: &mut RecvStream) -> Result<Option<(M, usize)>, End> {
     let mut prefix = [0; 4];
     if !read_whole(stream, &mut prefix).await? {
         return Ok(None);
     }
-    let len = message_len(prefix).map_err(|error| End::Fault(format!("control stream: {error}")))?;
+    let len = message_len(prefix).map_err(|error| End::Fault(format!("{UNREADABLE}: {error}")))?;
     let body = read_body(stream, len).await?;
-    let message = decode_message(&body).map_err(|error| End::Fault(format!("control stream: {error}")))?;
+    let message = decode_control(&body).map_err(|error| End::Fault(format!("{UNREADABLE}: {error}")))?;
     Ok(Some((message, len)))
 }
 

@@ -33,6 +33,9 @@ const CODE_FAULT: VarInt = VarInt::from_u32(2);
 /// How long the peer's reason is waited for after it ended a stream.
 const TELL_TIME: Duration = Duration::from_millis(200);
 
+/// Before the reason for which a peer has closed a connection.
+pub(super) const CLOSED_BY_PEER: &str = "the peer closed it: ";
+
 /// Longest reason that travels, in bytes.
 const REASON_MAX: usize = 512;
 
@@ -142,7 +145,7 @@ pub(super) fn describe(error: &ConnectionError) -> String {
     match error {
         _ if refused_our_key(error) => "the peer refused this host's key".into(),
         ConnectionError::ApplicationClosed(close) => {
-            format!("the peer closed it: {}", printable(&close.reason))
+            format!("{CLOSED_BY_PEER}{}", printable(&close.reason))
         }
         ConnectionError::ConnectionClosed(close) => {
             format!("the peer broke it off: {}", printable(close.to_string().as_bytes()))

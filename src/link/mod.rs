@@ -45,6 +45,7 @@ mod traffic;
 
 #[cfg(test)]
 pub(crate) use assembler::Assembler;
+pub use control::was_unreadable;
 pub use dial::Dial;
 pub use direct::direct;
 pub use frames::{Feed, FrameReceiver, Received, Waker};

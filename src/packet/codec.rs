@@ -358,6 +358,13 @@ pub fn decode_message<M: Decode<()>>(bytes: &[u8]) -> Result<M, CodecError> {
     decode_whole::<M, CONTROL_LEN_MAX>(bytes)
 }
 
+/// As [`decode_message`], and how many bytes it is.
+pub(super) fn decode_first<M: Decode<()>>(bytes: &[u8]) -> Result<(M, usize), CodecError> {
+    within("message", bytes.len(), CONTROL_LEN_MAX)?;
+    bincode::decode_from_slice(bytes, bounds::<CONTROL_LEN_MAX>())
+        .map_err(|error| CodecError::Header(error.to_string()))
+}
+
 pub(super) fn frame(kind: u8, position: &Position, header: &[u8], payload: Bytes) -> EncodedFrame {
     let hash = payload_hash(&payload, position.sequence);
     hashed_frame(kind, position, header, payload, hash)

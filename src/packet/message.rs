@@ -12,9 +12,10 @@ use super::position::{Epoch, Position, Sequence};
 
 /// Versions of the wire that this build speaks: it offers the range, the target picks. Raised with
 /// every new kind of op, item or message, and with the version that stands in frames (codec); what
-/// an older host would misread raises the oldest one too.
-pub const WIRE_VERSION: u16 = 4;
-pub const WIRE_VERSION_OLDEST: u16 = 4;
+/// an older host would misread raises the oldest one too. What tells it is the same in all of them:
+/// [`super::Frozen`].
+pub const WIRE_VERSION: u16 = 5;
+pub const WIRE_VERSION_OLDEST: u16 = 5;
 
 /// Features as bits; both sides use only what both offered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -73,7 +74,7 @@ pub fn printable(bytes: &[u8]) -> String {
 /// What a source sends on the control stream.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum SourceMessage {
-    /// First message of a connection.
+    /// First message of a connection. Nothing follows it before its answer. Frozen.
     Hello {
         version_oldest: u16,
         version: u16,
@@ -85,8 +86,6 @@ pub enum SourceMessage {
         last: Position,
         /// The oldest packet that the source's queue still holds; `last.sequence.next()` when empty.
         oldest: Sequence,
-        /// Who has written the set before, and who writes it now.
-        history: History,
     },
     /// Packets follow from the one after this position (after a resynchronisation: its end).
     StreamFrom { after: Position },
@@ -94,14 +93,14 @@ pub enum SourceMessage {
     MakeDurable,
     /// An orderly end: everything was sent.
     Goodbye,
-    /// First message of a connection that only asks how things are: opens nothing, disturbs nobody.
+    /// First message of a connection that only asks how things are: opens nothing, disturbs nobody. Frozen.
     Ask { set_name: Text },
     /// A change was made that no packet tells: the replica is bad until a resynchronisation.
     Diverged { reason: Text },
     /// Answer to `Retrying` of a full target: packets that are still to come remove these objects, or
     /// cut them down to nothing. At most [`crate::limits::RELIEF_OBJECTS_MAX`].
     Relief { objects: Vec<ObjectId> },
-    /// First message of a connection that reads a replica back: frames of a copy come the other way.
+    /// First message of a connection that reads a replica back: frames of a copy come the other way. Frozen.
     Restore {
         version_oldest: u16,
         version: u16,
@@ -115,6 +114,10 @@ pub enum SourceMessage {
     /// Whatever had returned to a program at this moment of the source has a position up to this one. Now and
     /// then, while packets flow.
     GaveOut { last: Position, at: SourceClock },
+    /// Answer to `AskHistory`: who has written the set before, and who writes it now.
+    Writes { history: History },
+    /// Behind an `About` of this version: how the replica stands.
+    AskReplica { set_name: Text },
 }
 
 /// A moment on a source, by two of its clocks.
@@ -188,7 +191,7 @@ pub struct ReplicaProof {
 pub enum TargetMessage {
     /// Answer to `Hello`.
     Welcome { version: u16, features: Features, proof: ReplicaProof },
-    /// Answer to `Hello`: no. The text says why and what to do.
+    /// Answer to `Hello`: no. The text says why and what to do. Frozen.
     Refused { reason: Text },
     /// Progress of the packet stream.
     Acknowledge { received: Sequence, applied: Sequence, durable: Sequence },
@@ -205,7 +208,7 @@ pub enum TargetMessage {
     Data { state: DataState, reason: Text, aside: u64 },
     /// One of the objects that are set aside.
     SetAside { path: Text, op: Text, reason: Text, since_ms: u64 },
-    /// Answer to `Ask`.
+    /// Answer to `Ask`. Frozen.
     About {
         version_oldest: u16,
         version: u16,
@@ -255,11 +258,39 @@ pub enum TargetMessage {
     HasOld { listing: ItemNumber, objects: Vec<ObjectId> },
     /// Answer to `Hello`: no, the set is written in this epoch, or in one that is not known here. The text says
     /// what to do.
-    KeptOut { epoch: Epoch, history: History, reason: Text },
-    /// Right before `About`, where the replica was stood in for: of this set, in this epoch.
-    WrittenIn { set: SetId, epoch: Epoch, history: History },
+    KeptOut { epoch: Epoch, reason: Text },
+    /// Right before `About`, where the replica was stood in for: of this set, in this epoch. Frozen.
+    WrittenIn { set: SetId, epoch: Epoch },
     /// Before the acknowledgement of a marker: what became of it here.
     Marker { sequence: Sequence, end: MarkerEnd, text: Text },
+    /// To a source that writes in an epoch which was raised: what led to it is to be known before the answer to
+    /// its `Hello`.
+    AskHistory,
+    /// Right before `KeptOut`: of the replica.
+    Wrote { history: History },
+    /// Answer to `AskReplica`; `None`: there is none, or it cannot be looked at.
+    Replica(Option<ReplicaStands>),
+}
+
+/// How a replica stands, for who is about to stand in with another one.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ReplicaStands {
+    pub set: SetId,
+    pub history: History,
+    pub data: DataState,
+    /// Packets up to here are in it.
+    pub applied: Position,
+    /// Another source than the one that asks works on it.
+    pub source: Option<OtherSource>,
+}
+
+/// A source that is connected to a target.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct OtherSource {
+    /// For people: its key and address.
+    pub who: Text,
+    /// It was called, and has answered.
+    pub answers: bool,
 }
 
 /// How it went with a marker on a target. What a target runs for it, if anything, the target alone knows.

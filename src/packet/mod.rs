@@ -1,13 +1,15 @@
 //! Packets: one file-system change with its position, and everything else that travels.
 //!
 //! Owns the words of the wire: ops and their results (`op`), positions (`position`), lane
-//! items (`item`), comparisons (`check`), control messages (`message`), pairing (`pairing`), their bytes (`codec`)
+//! items (`item`), comparisons (`check`), control messages (`message`), of which some are the same for ever (`frozen`),
+//! pairing (`pairing`), their bytes (`codec`)
 //! and how these travel (`packing`); which epochs keep which out (`fence`), and how two histories of them meet (`history`); which ids objects have (`ids`). Performs nothing.
 
 mod bounded;
 mod check;
 mod codec;
 mod fence;
+mod frozen;
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]
@@ -29,6 +31,7 @@ pub use bounded::*;
 pub use check::*;
 pub use codec::*;
 pub use fence::*;
+pub use frozen::*;
 pub use history::*;
 pub use ids::*;
 pub use item::*;

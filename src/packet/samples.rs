@@ -152,7 +152,6 @@ pub(super) fn source_messages() -> Vec<SourceMessage> {
             set_name: Text::from_str_cut("web"),
             last: position(),
             oldest: Sequence(5),
-            history: history(),
         },
         SourceMessage::StreamFrom { after: position() },
         SourceMessage::MakeDurable,
@@ -170,7 +169,11 @@ pub(super) fn source_messages() -> Vec<SourceMessage> {
     ]
     .into_iter()
     .chain(said_of_copies().into_iter().map(SourceMessage::OfCopy))
-    .chain([SourceMessage::GaveOut { last: position(), at: SourceClock { wall_ms: 10, steady_ms: 11 } }])
+    .chain([
+        SourceMessage::GaveOut { last: position(), at: SourceClock { wall_ms: 10, steady_ms: 11 } },
+        SourceMessage::Writes { history: history() },
+        SourceMessage::AskReplica { set_name: Text::from_str_cut("web") },
+    ])
     .collect()
 }
 
@@ -311,9 +314,18 @@ fn said_of_checks() -> Vec<TargetMessage> {
         TargetMessage::Orphans(OrphanCounts { moved: 1, kept: 2, deleted: 3, spared: 4 }),
         TargetMessage::Holds(holdings()),
         TargetMessage::HasOld { listing: ItemNumber(1), objects: (0..20).map(object).collect() },
-        TargetMessage::KeptOut { epoch: Epoch { number: 2, writer: 3 }, history: history(), reason: text() },
-        TargetMessage::WrittenIn { set: SetId(7), epoch: Epoch { number: 2, writer: 3 }, history: history() },
+        TargetMessage::KeptOut { epoch: Epoch { number: 2, writer: 3 }, reason: text() },
+        TargetMessage::WrittenIn { set: SetId(7), epoch: Epoch { number: 2, writer: 3 } },
         TargetMessage::Marker { sequence: Sequence(1), end: MarkerEnd::TimedOut, text: text() },
+        TargetMessage::AskHistory,
+        TargetMessage::Wrote { history: history() },
+        TargetMessage::Replica(Some(ReplicaStands {
+            set: SetId(7),
+            history: history(),
+            data: DataState::Good,
+            applied: position(),
+            source: Some(OtherSource { who: text(), answers: true }),
+        })),
     ]
 }
 

@@ -8,8 +8,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::unbounded;
 
 use super::remote::Paired;
-use crate::link::{Feed, Identity, Outgoing, SourceEvent, SourceLink};
-use crate::packet::{EncodedFrame, Epoch, History, Meeting, SetId, SourceMessage, TargetMessage, Text};
+use crate::link::{Feed, Identity, LostBy, Outgoing, SourceEvent, SourceLink};
+use crate::packet::{
+    EncodedFrame, Epoch, History, Meeting, ReplicaStands, SetId, SourceMessage, TargetMessage, Text,
+    other_version, understands,
+};
 use crate::target_side::OtherWriter;
 use crate::words::Target;
 
@@ -63,21 +66,66 @@ pub fn who_took_over(state: &Path, (set, own): (SetId, &History), target: &Targe
 /// Of which set the target's replica is, and what led to the epoch in which it was stood in for; `None` also where it does not
 /// say.
 fn ask(paired: &Paired, repset: &str, deadline: Instant) -> Option<(SetId, History)> {
-    let link = SourceLink::dial_within(paired.look_up(0).ok()?, NoFrames, Outgoing::default());
-    let mut stood_in = None;
-    loop {
-        match link.events().recv_deadline(deadline).ok()? {
-            SourceEvent::Up => link.send(SourceMessage::Ask { set_name: Text::from_str_cut(repset) }),
-            SourceEvent::Message(TargetMessage::WrittenIn { set, epoch, history }) => {
-                stood_in = Some((set, history.of_epoch(epoch)));
+    let (written_in, stands) = match ask_how_it_stands(paired, repset, deadline) {
+        Asked::Said { written_in, stands } => (written_in, stands),
+        Asked::OtherVersion { written_in, .. } => (written_in, None),
+        Asked::Not(_) => return None,
+    };
+    let (set, epoch) = written_in?;
+    // A target of another version says no more than the epoch.
+    let history = stands.map_or_else(History::default, |stands| stands.history);
+    Some((set, history.of_epoch(epoch)))
+}
+
+/// What came of a question to a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    Said {
+        /// Where it was stood in for.
+        written_in: Option<(SetId, Epoch)>,
+        /// `None`: there is none yet, or this target's version does not say.
+        stands: Option<ReplicaStands>,
+    },
+    /// It speaks none that this host does: one line. What it says all the same.
+    OtherVersion { why: String, written_in: Option<(SetId, Epoch)> },
+    /// It cannot be asked, or does not take this host's set: why.
+    Not(String),
+}
+
+fn ask_how_it_stands(paired: &Paired, repset: &str, deadline: Instant) -> Asked {
+    let name = || Text::from_str_cut(repset);
+    let link = match paired.look_up(0) {
+        Ok(lookup) => SourceLink::dial_within(lookup, NoFrames, Outgoing::default()),
+        Err(why) => return Asked::Not(why),
+    };
+    let (mut written_in, mut has_answered) = (None, false);
+    let asked = loop {
+        let event = link.events().recv_deadline(deadline);
+        match event.unwrap_or_else(|_| silent()) {
+            SourceEvent::Up => link.send(SourceMessage::Ask { set_name: name() }),
+            SourceEvent::Message(TargetMessage::WrittenIn { set, epoch }) => written_in = Some((set, epoch)),
+            SourceEvent::Message(TargetMessage::About { version_oldest, version, .. })
+                if !understands(version_oldest, version) =>
+            {
+                let why = other_version("it", version_oldest, version);
+                break Asked::OtherVersion { why, written_in };
             }
-            SourceEvent::Message(TargetMessage::About { .. }) => break,
+            SourceEvent::Message(TargetMessage::About { .. }) => {
+                has_answered = true;
+                link.send(SourceMessage::AskReplica { set_name: name() });
+            }
+            SourceEvent::Message(TargetMessage::Replica(stands)) => break Asked::Said { written_in, stands },
             SourceEvent::Message(_) => {}
-            SourceEvent::Lost { .. } => return None,
+            SourceEvent::Lost { .. } if has_answered => break Asked::Said { written_in, stands: None },
+            SourceEvent::Lost { reason, .. } => break Asked::Not(reason),
         }
-    }
-    link.close("it has asked who writes the set");
-    stood_in
+    };
+    link.close("it has asked how the replica stands");
+    asked
+}
+
+fn silent() -> SourceEvent {
+    SourceEvent::Lost { by: LostBy::Network, reason: "it does not answer".into() }
 }
 
 /// Nothing is sent but the question.

@@ -11,6 +11,7 @@
 pub mod clones;
 mod daemon;
 mod director;
+mod greeting;
 mod known_age;
 mod markers;
 mod moment;
@@ -38,14 +39,14 @@ use parking_lot::Mutex;
 
 use crate::apply::Applier;
 use crate::link::{Bound, Identity, Listener, PairingDesk, Peer, TargetLink};
-use crate::packet::{Epoch, History, Holdings, SetId};
+use crate::packet::{Epoch, Holdings, ReplicaStands, SetId};
 use crate::words::Fingerprint;
 
 pub use daemon::run;
+#[cfg(test)]
+pub(crate) use greeting::greeting;
 pub use known_age::{KnownAge, known_age};
 pub use options::{ServeOptions, serve_state};
-#[cfg(test)]
-pub(crate) use reception::greeting;
 pub use replicas::{is_wanted, want};
 pub use roles::{OtherWriter, forget_other, history_of, keep_history, other_writer};
 pub use seat::{Cut, NoSeat, ReadingSeat, Seat, View};
@@ -69,9 +70,17 @@ pub trait Replicas: Send + Sync {
     fn about(&self, peer: &Fingerprint, name: &str) -> Result<String, String>;
 
     /// Of which set the replica is, and in which epoch it was stood in for, as far as this peer may know.
-    fn stood_in(&self, _peer: &Fingerprint, _name: &str) -> Option<(SetId, Epoch, History)> {
+    fn stood_in(&self, _peer: &Fingerprint, _name: &str) -> Option<(SetId, Epoch)> {
         None
     }
+
+    /// How the replica stands, as far as this peer may know. Calls another source that works on it.
+    fn stands(&self, _peer: &Fingerprint, _name: &str) -> Option<ReplicaStands> {
+        None
+    }
+
+    /// A source that may send the set was not taken in: it speaks another version of the wire.
+    fn turned_away(&self, _peer: &Fingerprint, _name: &str, _why: &str) {}
 
     /// What the file system of a set's replica can hold, where that can be told.
     fn holdings(&self, _name: &str) -> Option<Holdings> {

@@ -6,6 +6,7 @@
 //! ```
 
 mod opening;
+mod others;
 mod resting;
 mod wanted;
 
@@ -14,7 +15,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
@@ -27,15 +28,13 @@ use super::clones::Unit;
 use super::markers::Markers;
 use super::options::ServeOptions;
 use super::reading::Accept;
-use super::roles::history_of;
 use super::seat::{Cut, NoSeat, ReadingSeat, Seat, View};
 use super::{Replicas, SharedApplier};
 use crate::apply::stood_in_of;
 use crate::clone::Sessions;
-use crate::control::{CallSource, CalledSource};
-use crate::limits::CALLED_SOURCE_ANSWERS;
+use crate::control::TurnedAway;
 use crate::link::{Peer, TargetLink, TargetLinkHandle};
-use crate::packet::{DataState, Epoch, History, Holdings, SetId};
+use crate::packet::{DataState, Epoch, Holdings, ReplicaStands, SetId};
 use crate::pairing::{Book, Direction};
 use crate::preflight::{FsFacts, existing_ancestor};
 use crate::privileges;
@@ -50,6 +49,8 @@ pub struct Store {
     held: Mutex<BTreeMap<String, Held>>,
     /// The turn to open a replica, which may take long: taken before `held`.
     opening: Mutex<()>,
+    /// The last source of each set that speaks another version of the wire.
+    turned_away: Mutex<BTreeMap<String, TurnedAway>>,
     itself: Weak<Store>,
 }
 
@@ -140,6 +141,7 @@ pub struct Shown {
     pub view: Option<View>,
     pub problem: Option<String>,
     pub connected: Option<(Fingerprint, String, SystemTime)>,
+    pub turned_away: Option<TurnedAway>,
 }
 
 impl Store {
@@ -151,6 +153,7 @@ impl Store {
             book,
             held: Mutex::default(),
             opening: Mutex::default(),
+            turned_away: Mutex::default(),
             itself: itself.clone(),
         });
         for (name, set) in names {
@@ -201,30 +204,12 @@ impl Store {
         }
     }
 
-    /// Whether the source that works on a replica answers a call; `None`: none does. One that was called before, and
-    /// is still silent, may be ended.
-    pub fn call(&self, request: &CallSource) -> Option<CalledSource> {
-        let began = Instant::now();
-        let (link, cut) = match self.held.lock().get(&request.replica)? {
-            Held::Open(Open { live: Some(live), .. }) => (live.link.clone(), live.cut.clone()),
-            Held::Open(_) | Held::Closed { .. } => return None,
-        };
-        let answered = match request.end_silent_for_ms {
-            None => link.call(CALLED_SOURCE_ANSWERS),
-            Some(silent_ms) => link.stats().heartbeat_age_ms < silent_ms,
-        };
-        let ended = !answered && request.end_silent_for_ms.is_some();
-        if ended {
-            let reason = "it was called, and was silent: somebody on this host stands in for it";
-            log::warn!("the source of '{}': {reason}", request.replica);
-            cut.cut(reason);
-            link.close(reason);
-        }
-        Some(CalledSource { answered, ended, waited_ms: began.elapsed().as_millis() as u64 })
-    }
-
     pub fn show(&self) -> Vec<Shown> {
-        self.held.lock().iter().map(|(name, held)| show(name, held)).collect()
+        let held = self.held.lock();
+        let shown = held.iter();
+        shown
+            .map(|(name, held)| Shown { turned_away: self.last_turned_away(name), ..show(name, held) })
+            .collect()
     }
 
     /// Of a replica that is open.
@@ -266,6 +251,7 @@ impl Store {
         let granted =
             || self.book.grant(&caller.peer.key, name).ok_or_else(|| not_granted(&caller.peer.key, name));
         granted()?;
+        self.give_up_silent(&caller.peer.key, name);
         let wanted = || is_wanted(&self.options.own_state().join(name)).then(|| self.wanted(name, set));
         if let Some(wanted) = wanted() {
             return Err(wanted);
@@ -381,11 +367,20 @@ impl Replicas for Store {
         self.take_seat(name, set, link)
     }
 
-    fn stood_in(&self, peer: &Fingerprint, name: &str) -> Option<(SetId, Epoch, History)> {
+    fn stood_in(&self, peer: &Fingerprint, name: &str) -> Option<(SetId, Epoch)> {
         self.book.grant(peer, name)?;
-        let (set, epoch) = self.stood_in_on_disk(name)?;
-        let history = history_of(&self.options.own_state().join(name), Some(epoch));
-        Some((set, epoch, history.unwrap_or_else(|_| History::of(epoch))))
+        self.stood_in_on_disk(name)
+    }
+
+    fn stands(&self, peer: &Fingerprint, name: &str) -> Option<ReplicaStands> {
+        self.book.grant(peer, name)?;
+        self.how_it_stands(peer, name)
+    }
+
+    fn turned_away(&self, peer: &Fingerprint, name: &str, why: &str) {
+        if self.book.grant(peer, name).is_some() {
+            self.note_turned_away(name, why);
+        }
     }
 
     fn holdings(&self, name: &str) -> Option<Holdings> {
@@ -447,15 +442,21 @@ fn not_granted(peer: &Fingerprint, name: &str) -> String {
 fn show(name: &str, held: &Held) -> Shown {
     let name = name.to_owned();
     match held {
-        Held::Closed { set, problem } => {
-            Shown { name, set: *set, view: None, problem: Some(problem.clone()), connected: None }
-        }
+        Held::Closed { set, problem } => Shown {
+            name,
+            set: *set,
+            view: None,
+            problem: Some(problem.clone()),
+            connected: None,
+            turned_away: None,
+        },
         Held::Open(open) => Shown {
             name,
             set: open.set,
             view: Some(open.view.lock().clone()),
             problem: None,
             connected: open.live.as_ref().map(|live| (live.peer, live.address.clone(), live.since)),
+            turned_away: None,
         },
     }
 }

@@ -372,7 +372,11 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
                 TargetEvent::Message(SourceMessage::GaveOut { last, at }) => self.gave_out(last, at),
                 TargetEvent::Message(SourceMessage::StreamFrom { .. } | SourceMessage::Goodbye) => {}
                 TargetEvent::Message(
-                    SourceMessage::Hello { .. } | SourceMessage::Ask { .. } | SourceMessage::Restore { .. },
+                    SourceMessage::Hello { .. }
+                    | SourceMessage::Ask { .. }
+                    | SourceMessage::AskReplica { .. }
+                    | SourceMessage::Writes { .. }
+                    | SourceMessage::Restore { .. },
                 ) => {
                     return Err("the source greeted twice".into());
                 }

@@ -78,6 +78,7 @@ fn empty(daemon: &Daemon, name: &str, grants: &[Grant]) -> ReplicaStatus {
         clock_ahead_ms: None,
         clock_set: None,
         last_good: None,
+        turned_away: daemon.store.last_turned_away(name),
         problem: None,
     }
 }
@@ -86,6 +87,7 @@ fn opened(daemon: &Daemon, shown: Shown, grants: &[Grant]) -> ReplicaStatus {
     let mut status = ReplicaStatus {
         set_id: shown.set.to_string(),
         problem: shown.problem,
+        turned_away: shown.turned_away,
         connected: shown.connected.map(|(peer, address, since)| ConnectedSource {
             fingerprint: peer.to_string(),
             address,

@@ -31,7 +31,7 @@ use crate::clock;
 use crate::connection::{Action, Command, Event, Flow, Held, Jitter, Machine, NotNow, State};
 use crate::control::{AsideStatus, MirrorStatus, unix_ms};
 use crate::limits::{QUEUE_FULL_LOOKS, QUEUE_FULL_LOOKS_DISK};
-use crate::link::{LostBy, SourceEvent};
+use crate::link::{LostBy, SourceEvent, was_unreadable};
 use crate::packet::{
     Features, History, OrphanCounts, Position, ReplicaProof, Sequence, SourceClock, SourceMessage, Text,
     WIRE_VERSION, WIRE_VERSION_OLDEST,
@@ -44,6 +44,7 @@ use crate::source_side::feed::{Lane, PacketFeed, Sent, Stream};
 use crate::source_side::kept::{FirstCopy, LastVerified, WishedMirror};
 use crate::words::{CopyMode, HashKind, OrphanRules};
 use compressed::Level;
+use fenced::reads_no_other;
 use limited::Limits;
 use owed::Lacks;
 use scheduled::Timing;
@@ -88,6 +89,8 @@ pub(crate) struct Driver<S: Surroundings> {
     asked_mode: Option<CopyMode>,
     /// What the target did with them at the end of a copy, until that is in line.
     orphans: Option<OrphanCounts>,
+    /// Who has written the replica, where the target has said so.
+    wrote: History,
     /// By which hashes it compares.
     pub(super) copy_hash: HashKind,
     /// Of copies, as a person wants it.
@@ -198,6 +201,7 @@ impl<S: Surroundings> Driver<S> {
             copy_orphans,
             asked_mode: None,
             orphans: None,
+            wrote: History::default(),
             copy_hash,
             pace,
             is_captured: false,
@@ -380,7 +384,6 @@ impl<S: Surroundings> Driver<S> {
             set_name: Text::from_str_cut(&self.settings.set_name),
             last: self.queue.last(),
             oldest: self.queue.oldest(),
-            history: self.settings.roles.own.clone(),
         });
     }
 
@@ -460,7 +463,13 @@ impl<S: Surroundings> Driver<S> {
                 self.happened(Event::Up);
             }
             Some(SourceEvent::Message(message)) => self.message(message),
-            Some(SourceEvent::Lost { by, reason }) => self.lost(by, reason),
+            Some(SourceEvent::Lost { by, reason }) => {
+                let is_greeted = self.session.as_ref().is_none_or(|session| session.welcomed);
+                match !is_greeted && was_unreadable(&reason) {
+                    true => self.lost(LostBy::Refusal, reads_no_other(&reason)),
+                    false => self.lost(by, reason),
+                }
+            }
             None => self.lost(LostBy::Network, "the link thread ended".into()),
         }
     }

@@ -32,11 +32,8 @@ fn only_a_higher_epoch_within_reason_fences() {
     ] {
         let scene = Scene::new();
         let epoch = if number == 0 { Epoch::default() } else { Epoch { number, writer: 9 } };
-        scene.say(TargetMessage::KeptOut {
-            epoch,
-            history: History::of(epoch),
-            reason: Text::from_str_cut("so it says"),
-        });
+        scene.say(TargetMessage::Wrote { history: History::of(epoch) });
+        scene.say(TargetMessage::KeptOut { epoch, reason: Text::from_str_cut("so it says") });
         let report = scene.connection.wait(Instant::now() + LONG, |report| report.fault == Some(fault));
         assert_eq!(report.fault, Some(fault), "epoch {number}: {}", report.reason);
         let told_by = scene.connection.target.to_string();
@@ -44,4 +41,22 @@ fn only_a_higher_epoch_within_reason_fences() {
         assert_eq!(scene.fence.raised(), fence.as_ref(), "epoch {number}");
         assert_eq!(scene.queue.oldest(), Sequence(1), "packets were dropped");
     }
+}
+
+/// Some builds of the version before read no other one's greeting: they were taken for unreachable.
+#[test]
+fn a_target_that_cannot_read_the_greeting_is_to_be_updated() {
+    let scene = Scene::new();
+    scene.target.close("control stream: header cannot be decoded: unexpected end");
+    let told = |report: &Report| report.reason.contains("update the older side");
+    let report = scene.connection.wait(Instant::now() + LONG, told);
+    assert!(told(&report) && report.reason.contains("the target speaks version 4 of"), "{}", report.reason);
+    assert_eq!(report.state, ConnectionState::Error);
+    // Once it was greeted, the same is what it says: damage.
+    let scene = Scene::new();
+    scene.in_line();
+    scene.target.close("control stream: header cannot be decoded: unexpected end");
+    let lost = |report: &Report| report.reason.contains("cannot be decoded");
+    let report = scene.connection.wait(Instant::now() + LONG, lost);
+    assert!(lost(&report) && !told(&report), "{}", report.reason);
 }

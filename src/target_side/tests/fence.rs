@@ -5,6 +5,12 @@ use crate::limits::EPOCHS_RAISED_MAX;
 
 /// What the target answers to a source that writes in this epoch.
 fn greeted(scene: &mut Scene, number: u32, writer: u64) -> TargetMessage {
+    let epoch = Epoch { number, writer };
+    greeted_as(scene, epoch, Some(History::of(epoch)))
+}
+
+/// `None`: it says something else than what led to its epoch.
+fn greeted_as(scene: &mut Scene, epoch: Epoch, history: Option<History>) -> TargetMessage {
     scene.again();
     scene.source.send(SourceMessage::Hello {
         version_oldest: WIRE_VERSION_OLDEST,
@@ -12,16 +18,24 @@ fn greeted(scene: &mut Scene, number: u32, writer: u64) -> TargetMessage {
         features: Features::OFFERED,
         set: SET,
         set_name: Text::from_str_cut("one"),
-        last: Position::origin(Epoch { number, writer }, Incarnation(writer)),
+        last: Position::origin(epoch, Incarnation(epoch.writer)),
         oldest: Sequence(1),
-        history: History::of(Epoch { number, writer }),
     });
-    scene.message(|message| {
+    let is_answer = |message: &TargetMessage| {
         matches!(
             message,
             TargetMessage::Welcome { .. } | TargetMessage::KeptOut { .. } | TargetMessage::Refused { .. }
         )
-    })
+    };
+    let says = scene.message(|message| is_answer(message) || *message == TargetMessage::AskHistory);
+    if says != TargetMessage::AskHistory {
+        return says;
+    }
+    assert!(epoch.number > Epoch::FIRST, "there is nothing to ask");
+    scene
+        .source
+        .send(history.map_or(SourceMessage::MakeDurable, |history| SourceMessage::Writes { history }));
+    scene.message(is_answer)
 }
 
 /// It was answered with a copy: what the stand-in had written was overwritten.
@@ -65,4 +79,46 @@ fn an_epoch_out_of_all_reason_is_refused_and_not_noted() {
     }
     assert!(matches!(greeted(&mut scene, 1, 7), TargetMessage::Welcome { .. }));
     assert!(matches!(greeted(&mut scene, EPOCHS_RAISED_MAX + 1, 7), TargetMessage::Welcome { .. }));
+}
+
+/// It was said to be unreachable, as both sides had it.
+#[test]
+fn a_source_of_another_version_is_told_which_side_to_update() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut scene = Scene::begin(dir.path());
+    for (oldest, newest) in [(1, WIRE_VERSION_OLDEST - 1), (WIRE_VERSION + 1, WIRE_VERSION + 9)] {
+        scene.again();
+        scene.source.send(SourceMessage::Hello {
+            version_oldest: oldest,
+            version: newest,
+            features: Features::OFFERED,
+            set: SET,
+            set_name: Text::from_str_cut("one"),
+            last: Position::origin(Epoch { number: 7, writer: 7 }, Incarnation(7)),
+            oldest: Sequence(1),
+        });
+        let answer = scene.message(|message| matches!(message, TargetMessage::Refused { .. }));
+        let TargetMessage::Refused { reason } = answer else { unreachable!() };
+        let told = format!("the source speaks versions {oldest} to {newest} of the protocol, this host");
+        assert!(reason.to_text().starts_with(&told), "{reason:?}");
+        assert!(reason.to_text().ends_with("update the older side"), "{reason:?}");
+    }
+    // Nothing of it was noted.
+    assert!(matches!(greeted(&mut scene, 1, 7), TargetMessage::Welcome { .. }));
+}
+
+/// A source in a raised epoch says what led to it before it is answered, and one that does not is not taken in.
+#[test]
+fn who_has_stood_in_says_what_led_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut scene = Scene::begin(dir.path());
+    assert!(matches!(greeted(&mut scene, 2, 9), TargetMessage::Welcome { .. }));
+    // Another one has stood in for that one, and says so.
+    let mut history = History::of(Epoch { number: 2, writer: 9 });
+    history.raise(Epoch { number: 3, writer: 5 }, 1, Position::default());
+    let answer = greeted_as(&mut scene, Epoch { number: 3, writer: 5 }, Some(history));
+    assert!(matches!(answer, TargetMessage::Welcome { .. }), "{answer:?}");
+    let answer = greeted_as(&mut scene, Epoch { number: 4, writer: 6 }, None);
+    let TargetMessage::Refused { reason } = &answer else { panic!("{answer:?}") };
+    assert!(reason.to_text().contains("does not say what led to"), "{reason:?}");
 }

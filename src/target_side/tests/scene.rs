@@ -93,7 +93,6 @@ impl Scene {
             set_name: Text::from_str_cut("one"),
             last: self.at,
             oldest: Sequence(1),
-            history: History::of(self.at.epoch),
         });
         let welcome = self.message(|message| matches!(message, TargetMessage::Welcome { .. }));
         let TargetMessage::Welcome { proof, .. } = welcome else { panic!("{welcome:?}") };

@@ -4,8 +4,14 @@ use super::super::surroundings::Surroundings;
 use super::Driver;
 use crate::connection::{Event, Jitter};
 use crate::intercept::Fenced;
-use crate::packet::{Epoch, History, Meeting};
+use crate::packet::{Epoch, History, Meeting, WIRE_VERSION_THAT_READS_NO_OTHER, other_version};
 use crate::target_side::OtherWriter;
+
+/// A target could not read the greeting, which every version reads but some builds of one.
+pub(super) fn reads_no_other(reason: &str) -> String {
+    const THEIRS: u16 = WIRE_VERSION_THAT_READS_NO_OTHER;
+    format!("{} ({reason})", other_version("the target", THEIRS, THEIRS))
+}
 
 impl<S: Surroundings> Driver<S> {
     /// Nothing is copied there, and nothing is tried in its place. In an epoch that is known a person has to act;

@@ -9,7 +9,7 @@ use crate::clock;
 use crate::control::{Retrying, SetAside, unix_ms};
 use crate::limits::{ASIDE_LISTED_MAX, MARKERS_HEARD_MAX};
 use crate::link::LostBy;
-use crate::packet::{DataState, MarkerEnd, Sequence, Stuck, TargetMessage, Text};
+use crate::packet::{DataState, MarkerEnd, Sequence, SourceMessage, Stuck, TargetMessage, Text};
 use crate::resync::{Answer, Wanted};
 
 impl<S: Surroundings> Driver<S> {
@@ -19,7 +19,12 @@ impl<S: Surroundings> Driver<S> {
             TargetMessage::Refused { reason } => {
                 self.lost(LostBy::Refusal, format!("refused by the target: {}", reason.to_text()));
             }
-            TargetMessage::KeptOut { epoch, history, reason } => {
+            TargetMessage::AskHistory => {
+                self.send(SourceMessage::Writes { history: self.settings.roles.own.clone() });
+            }
+            TargetMessage::Wrote { history } => self.wrote = history,
+            TargetMessage::KeptOut { epoch, reason } => {
+                let history = std::mem::take(&mut self.wrote);
                 self.kept_out(epoch, history.of_epoch(epoch), reason.to_text());
             }
             TargetMessage::Acknowledge { applied, durable, .. } => self.acknowledge(applied, durable),
@@ -32,22 +37,13 @@ impl<S: Surroundings> Driver<S> {
             }
             TargetMessage::Orphans(counts) => self.orphans = Some(counts),
             TargetMessage::Retrying { sequence, op, reason, attempts, stuck } => {
-                self.update(|report| {
-                    let since = report.retrying.as_ref().map(|retrying| retrying.since_unix_ms);
-                    report.retrying = Some(Retrying {
-                        op: format!("{} (packet {sequence})", op.to_text()),
-                        reason: reason.to_text(),
-                        since_unix_ms: since.unwrap_or_else(|| unix_ms(SystemTime::now())),
-                        attempts,
-                        marker: stuck == Stuck::Marker,
-                    });
-                });
-                match stuck {
-                    Stuck::Full if self.machine.is_streaming() => self.target_is_full(sequence),
-                    Stuck::Full | Stuck::Target | Stuck::Object | Stuck::Marker => {
-                        (self.full_since, self.relief_reader) = (None, None)
-                    }
-                }
+                self.retrying(
+                    sequence,
+                    format!("{} (packet {sequence})", op.to_text()),
+                    &reason,
+                    attempts,
+                    stuck,
+                );
             }
             TargetMessage::Recovered { .. } => {
                 (self.full_since, self.relief_reader) = (None, None);
@@ -79,7 +75,27 @@ impl<S: Surroundings> Driver<S> {
             TargetMessage::About { .. }
             | TargetMessage::Holds(_)
             | TargetMessage::WrittenIn { .. }
+            | TargetMessage::Replica(_)
             | TargetMessage::Restoring { .. } => {}
+        }
+    }
+
+    fn retrying(&mut self, sequence: Sequence, op: String, reason: &Text, attempts: u32, stuck: Stuck) {
+        self.update(|report| {
+            let since = report.retrying.as_ref().map(|retrying| retrying.since_unix_ms);
+            report.retrying = Some(Retrying {
+                op,
+                reason: reason.to_text(),
+                since_unix_ms: since.unwrap_or_else(|| unix_ms(SystemTime::now())),
+                attempts,
+                marker: stuck == Stuck::Marker,
+            });
+        });
+        match stuck {
+            Stuck::Full if self.machine.is_streaming() => self.target_is_full(sequence),
+            Stuck::Full | Stuck::Target | Stuck::Object | Stuck::Marker => {
+                (self.full_since, self.relief_reader) = (None, None)
+            }
         }
     }
 
