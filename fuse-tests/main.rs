@@ -74,6 +74,7 @@ mod suites;
 mod switch;
 mod sys;
 mod times;
+mod top;
 mod tree;
 mod trees;
 mod unmounts;

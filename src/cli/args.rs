@@ -85,6 +85,8 @@ pub enum Command {
     Peers(Peers),
     /// Say how a daemon, its connections and its queue are
     Status(Status),
+    /// All sets and replicas of this host on one screen, second by second: lag, rates, copies, events
+    Top(Top),
     /// Wait until all targets have what was written before this command
     WaitSync(WaitSync),
     /// Say whether files are on the targets as they are now, or what they wait for
@@ -422,6 +424,16 @@ pub struct Status {
     /// Show how each connection was in the last 15 minutes and the last 24 hours: behind, queued, captured, sent
     #[arg(long, conflicts_with = "watch")]
     pub history: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Top {
+    /// Draw with plain letters, as where the language of the terminal is not UTF-8
+    #[arg(long)]
+    pub ascii: bool,
+    /// Draw without colours, as where NO_COLOR is set
+    #[arg(long)]
+    pub no_color: bool,
 }
 
 #[derive(Debug, Args)]

@@ -36,6 +36,7 @@ mod stop;
 mod switch;
 #[cfg(test)]
 mod tests;
+mod top;
 pub mod verify;
 mod wait_sync;
 
@@ -74,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Pair(args) => pairing::pair(&common, &args),
         Command::Peers(args) => pairing::peers(&common, &args),
         Command::Status(args) => status::run(&common, &args),
+        Command::Top(args) => top::run(&common, &args),
         Command::WaitSync(args) => wait_sync::run(&common, &args),
         Command::File(args) => file::run(&common, &args),
         Command::Size(args) => size::run(&common, &args),

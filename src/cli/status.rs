@@ -11,11 +11,12 @@ use std::time::Duration;
 use serde::Serialize;
 
 use self::age::age_lines;
+pub(super) use self::age::clock;
 pub(super) use self::words::{
-    age, compression_words, data_word, limit_words, mirror_words, packets, progress_words, schedule_words,
-    state_word, verified_words,
+    age, compression_words, data_short, data_word, label, limit_words, mirror_words, packets, progress_words,
+    schedule_words, state_word, verified_words,
 };
-use self::words::{amount, label, lag, link_words};
+use self::words::{amount, lag, link_words};
 use super::args::{self, Common};
 use super::find::find;
 use super::{Outcome, output};
@@ -71,6 +72,20 @@ impl Document<'_> {
             state_bits: status.source().map(SourceStatus::state_bits),
         }
     }
+}
+
+/// One connection as people read it.
+pub(super) fn connection_text(connection: &ConnectionStatus, now: u64) -> String {
+    let mut text = String::new();
+    let _ = connection_lines(connection, now, &mut text);
+    text
+}
+
+/// One replica as people read it.
+pub(super) fn replica_text(replica: &ReplicaStatus, now: u64) -> String {
+    let mut text = String::new();
+    let _ = replica_lines(replica, now, &mut text);
+    text
 }
 
 /// A status as people read it.

@@ -56,8 +56,10 @@ pub fn heard(
     at_once(sockets(run)?, hear).into_iter().collect()
 }
 
-/// Sockets with the names of their daemons, in order.
-fn sockets(run: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+/// Sockets of a run directory with the names of their daemons, in order.
+///
+/// Errors: the directory cannot be read; one that does not exist has none.
+pub fn sockets(run: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     let entries = match fs::read_dir(run) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other?,

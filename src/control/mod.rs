@@ -36,7 +36,7 @@ pub use ask::{Asked, NoAnswer, Reply, ask};
 pub use client::{Client, ClientError};
 pub use clones::{CloneEnd, CloneRequest, CloneStatus, ClonesRequest, ReplicaClones};
 pub use configuration::{ConfigurationReport, ReloadReport, change_text, values_text};
-pub use find::{Answer, Daemon, daemons, heard};
+pub use find::{Answer, Daemon, daemons, heard, sockets};
 pub use health::{Finding, Severity};
 pub use markers::{
     AttendRequest, Attending, MarkedTarget, MarkerDone, MarkerDue, MarkerReport, MarkerRequest, MarkerWait,
@@ -50,6 +50,7 @@ pub use options_file::{FileTrouble, OptionsFile};
 pub use orphans::{OrphanStatus, OrphansRequest, PathText, RemoveOrphans, RemovedOrphans, ReplicaOrphans};
 pub use presence::{FileKind, FileOnTarget, FileReport, FileState, FilesRequest, Verdict};
 pub use process::{ProcessMeter, ProcessStatus};
+pub use recorder::measure;
 pub use server::{Caller, Handler, Server};
 pub use status::{
     ActivityStatus, Alert, Amount, AsideStatus, CaptureStatus, ClockSet, CompressionStatus, ConnectedSource,

@@ -161,7 +161,8 @@ fn epoch(status: &Status) -> Option<u32> {
     status.source()?.history.split('.').next()?.parse().ok()
 }
 
-fn measure(history: &mut History, status: &Status) {
+/// Adds how the connections of a daemon are to their history; those that are gone go from it.
+pub fn measure(history: &mut History, status: &Status) {
     let Some(source) = status.source() else { return };
     for connection in &source.connections {
         let measured = Measured {

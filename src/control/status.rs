@@ -46,6 +46,13 @@ impl Status {
         }
     }
 
+    pub fn target(&self) -> Option<&TargetStatus> {
+        match &self.role {
+            Role::Source(_) => None,
+            Role::Target { target } => Some(target),
+        }
+    }
+
     /// A target makes none.
     pub fn connections(&self) -> &[ConnectionStatus] {
         self.source().map_or(&[], |source| &source.connections)

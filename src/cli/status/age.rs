@@ -52,6 +52,11 @@ pub(super) fn moment(unix_ms: u64) -> String {
     format!("{}:{:02}", shown(seconds, &utc_offset), seconds.rem_euclid(60))
 }
 
+/// The time of the day alone, as `12:03:07`.
+pub(in crate::cli) fn clock(unix_ms: u64) -> String {
+    moment(unix_ms).rsplit(' ').next().unwrap_or_default().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

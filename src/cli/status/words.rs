@@ -32,6 +32,15 @@ pub(in crate::cli) fn data_word(data: DataState) -> &'static str {
     }
 }
 
+/// As [`data_word`], for a column.
+pub(in crate::cli) fn data_short(data: DataState) -> &'static str {
+    match data {
+        DataState::Empty => "empty",
+        DataState::Good => "good",
+        DataState::Bad => "bad",
+    }
+}
+
 pub(in crate::cli) fn mirror_words(mirror: &MirrorStatus) -> String {
     match mirror {
         MirrorStatus::Idle => "idle".into(),
@@ -176,7 +185,7 @@ pub(in crate::cli) fn age(since_unix_ms: u64, now_unix_ms: u64) -> String {
     units::duration(Duration::from_millis(now_unix_ms.saturating_sub(since_unix_ms)))
 }
 
-pub(super) fn label(severity: Severity) -> &'static str {
+pub(in crate::cli) fn label(severity: Severity) -> &'static str {
     match severity {
         Severity::Ok => "note",
         Severity::Warning => "WARNING",
