@@ -507,7 +507,7 @@ fn what_cannot_be_drilled_is_refused() {
     refused(&pair, &["run", "--at", &at(&pair), "--check", " "], "is empty");
     refused(&pair, &["run", "other", "--at", &at(&pair)], "other");
     refused(&pair, &["report"], "no drill yet");
-    for command in [&["start"][..], &["shell"], &["stop"], &["run", "--prove"], &["run", "--marker", "m"]] {
+    for command in [&["start"][..], &["shell"], &["stop"], &["run", "--marker", "m"]] {
         refused(&pair, command, "not in this version");
     }
     refused(&pair, &["run", "--at", text(&pair.replica().join("x"))], "lies in the replica");
@@ -573,4 +573,104 @@ fn a_database_that_is_written_passes() {
     }
     assert!(counts.is_sorted(), "{counts:?}");
     assert_nothing_left(&pair);
+}
+
+/// Content of every kind that a check may look at: a database, a tree with sums, an index that is mapped.
+fn provable() -> Pair {
+    let python = require_program("python3");
+    let pair = Pair::start(Disk::Plain, Disk::Plain);
+    let fill = "import sqlite3, sys, os, random; db = sqlite3.connect(sys.argv[1] + '/shop.db'); \
+                db.execute('create table n(i integer primary key, t text)'); \
+                db.executemany('insert into n values(?, ?)', ((i, 'x' * 200) for i in range(5000))); \
+                db.commit(); db.close(); random.seed(1); os.mkdir(sys.argv[1] + '/tree'); \
+                [open(sys.argv[1] + '/tree/%d' % i, 'wb').write(random.randbytes(40000)) for i in range(300)]; \
+                open(sys.argv[1] + '/index', 'wb').write(bytes(2000000))";
+    run(Command::new(python).args(["-c", fill]).arg(&pair.mount));
+    run(Command::new("sh").args(["-c", "sha256sum tree/* > sums"]).current_dir(&pair.mount));
+    wait_sync(&pair);
+    pair
+}
+
+const SQLITE: &str = r#"python3 -c '
+import sqlite3
+assert sqlite3.connect("shop.db").execute("pragma integrity_check").fetchall() == [("ok",)]
+'"#;
+
+const MAPPED: &str = r#"python3 -c '
+import mmap
+index = open("index", "rb")
+assert not any(mmap.mmap(index.fileno(), 0, prot=mmap.PROT_READ)[:])
+'"#;
+
+#[test]
+fn a_check_is_proven_on_damaged_data() {
+    let _alone = heavy();
+    let pair = provable();
+    let sums = "sha256sum --quiet -c sums";
+    for (checks, code, findings, files) in [
+        (&[SQLITE][..], 0, &["noticed"][..], 1..=1),
+        (&[sums], 0, &["noticed"], 200..=301),
+        (&[MAPPED], 0, &["noticed"], 1..=1),
+        (&["dd if=index bs=64k iflag=direct | tr -d '\\0' | cmp - /dev/null"], 0, &["noticed"], 1..=1),
+        (&["true"], 3, &["read_nothing"], 0..=0),
+        (&["test -f shop.db && ls -lR > /dev/null"], 3, &["read_nothing"], 0..=0),
+        (&["cat index > /dev/null"], 3, &["passed"], 1..=1),
+        (&["head -c 16 shop.db | grep -q SQLite"], 3, &["passed"], 1..=1),
+        (&["cat index > /dev/null && mkdir made"], 3, &["not_repeatable"], 0..=0),
+        (&[SQLITE, "cat index > /dev/null", MAPPED], 3, &["noticed", "passed", "noticed"], 2..=2),
+    ] {
+        let mut arguments = vec!["--prove"];
+        checks.iter().for_each(|check| arguments.extend(["--check", check]));
+        let report = ran(&pair, code, &arguments);
+        let proof = &report["proof"];
+        println!("{checks:?}: {proof}");
+        let found: Vec<_> =
+            proof["checks"].as_array().expect("checks").iter().map(|one| &one["finding"]).collect();
+        assert_eq!(
+            (&report["verdict"], found),
+            (
+                &"passed".into(),
+                findings.iter().map(|one| Value::from(*one)).collect::<Vec<_>>().iter().collect()
+            ),
+            "{checks:?}: {proof}"
+        );
+        assert!(files.contains(&proof["damaged_files"].as_u64().expect("a number")), "{checks:?}: {proof}");
+        assert_nothing_left(&pair);
+    }
+    let said = drill(&pair, &["report"]);
+    assert!(
+        describe(&said).contains("check 2 PROVES NOTHING: it passes on damaged data"),
+        "{}",
+        describe(&said)
+    );
+    assert_eq!(
+        drill(&pair, &["last", "web"]).status.code(),
+        Some(0),
+        "of the data they say that they passed"
+    );
+    pair.assert_in_sync(&Rules { hole_slack: 64 * 1024, ..Rules::default() });
+}
+
+/// What is started before the checks may be what notices; what fails says nothing of the checks.
+#[test]
+fn a_proof_says_what_noticed() {
+    let pair = filled();
+    // What the check reads is in memory of nobody, and the service looks at it as well when it starts.
+    let service = ["--start", "grep -qx 'as it was' known", "--check", "cat known", "--prove"];
+    let report = ran(&pair, 0, &service);
+    assert_eq!(
+        (&report["proof"]["noticed_by"], &report["proof"]["conclusion"]),
+        (&"start".into(), &"proven".into()),
+        "{report}"
+    );
+    let once = ["--start", "grep -q . known && mkdir once", "--check", "cat known", "--prove"];
+    let report = ran(&pair, 3, &once);
+    assert_eq!(report["proof"]["conclusion"], "not_made", "{report}");
+    let report = ran(&pair, 1, &["--check", "false", "--prove"]);
+    assert_eq!(report["proof"], Value::Null, "of a drill that failed there is nothing to prove");
+    for wrong in [&["--prove"][..], &["--prove", "--check", "true", "--keep"]] {
+        refused(&pair, &[&["run", "--at", &at(&pair)], wrong].concat(), "--prove");
+    }
+    assert_nothing_left(&pair);
+    pair.assert_in_sync(&Rules { hole_slack: 64 * 1024, ..Rules::default() });
 }

@@ -27,6 +27,8 @@ const UNTOUCHED: &str = "Nothing was changed.";
 
 /// The data did not pass.
 const FAILED: u8 = 1;
+/// They passed, and it is not shown that they could have failed.
+const UNPROVEN: u8 = 3;
 
 #[derive(Debug, Args)]
 pub struct Drills {
@@ -112,7 +114,8 @@ struct Run {
     /// What the commands reach
     #[arg(long, value_enum, value_name = "NET", default_value_t = Net::Own)]
     net: Net,
-    #[arg(long, hide = true)]
+    /// Run the checks once more, and then on damaged data, where they have to fail; else the exit code is 3
+    #[arg(long, requires = "check", conflicts_with = "keep")]
     prove: bool,
     #[arg(long, hide = true)]
     marker: Option<String>,
@@ -161,9 +164,8 @@ fn none_is_empty(args: &Run) -> Result<(), Failure> {
 }
 
 fn run_one(common: &Common, args: &Run) -> Outcome {
-    let asked = [(args.prove, "run --prove"), (args.marker.is_some(), "run --marker")];
-    if let Some((_, what)) = asked.into_iter().find(|(is_asked, _)| *is_asked) {
-        return Err(not_built(what));
+    if args.marker.is_some() {
+        return Err(not_built("run --marker"));
     }
     let at = places::check(args.at.as_deref())?;
     let shown = places::shown(&args.show)?;
@@ -216,6 +218,7 @@ fn run_one(common: &Common, args: &Run) -> Outcome {
     let report = drill.run().map_err(|error| no_state(&error))?;
     reports::show(common, &report);
     Ok(match report.verdict {
+        Some(Verdict::Passed) if report.is_unproven() => UNPROVEN,
         Some(Verdict::Passed | Verdict::Opened) => 0,
         Some(Verdict::Failed) if !report.could_not => FAILED,
         Some(Verdict::Failed | Verdict::Interrupted) | None => CANNOT,
@@ -229,6 +232,7 @@ fn request(common: &Common, args: &Run, at: PathBuf, shown: Vec<PathBuf>) -> Res
         ready: args.ready.clone(),
         checks: args.check.clone(),
         stop: args.stop.clone(),
+        proves: args.prove,
         timeout: args.timeout,
         clone_timeout: args.clone_timeout,
         network: if args.net == Net::Own { Network::Own } else { Network::Host },
@@ -273,6 +277,7 @@ fn record(
         checked_after_ms: None,
         isolation: None,
         clone: CloneReport { directory, ..CloneReport::default() },
+        proof: None,
         left: None,
     };
     let run = std::path::absolute(common.run_dir()).map_err(|error| no_state(&error))?;

@@ -5,16 +5,15 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, never, select};
+use crossbeam_channel::Receiver;
 
-use super::isolation::keeper::Keeper;
-use super::isolation::{Answer, Wanted, namespaces};
+use super::inside::{Bad, Inside, rest};
+use super::isolation::{Wanted, namespaces};
 use super::journal::{Journal, Record, Turn};
-use super::limits::{GRACE, ISOLATE_MAX, TRIED_EVERY};
 use super::plan::{Machine, Outcome, Plan, Step};
 use super::recovery::{find, remove};
 use super::report::{Point, Report, StepReport};
-use crate::commands::{Ended, Run, environment};
+use crate::commands::{Ended, environment};
 use crate::control::{CloneStatus, unix_ms};
 use crate::failure::Failure;
 use crate::sys::Network;
@@ -40,6 +39,8 @@ pub struct Request {
     pub ready: Option<String>,
     pub checks: Vec<String>,
     pub stop: Option<String>,
+    /// It is tried whether the checks fail on damaged data.
+    pub proves: bool,
     /// Of each command.
     pub timeout: Duration,
     pub clone_timeout: Duration,
@@ -63,23 +64,11 @@ pub struct Drill<'a> {
     pub turn: Turn,
 }
 
-/// Why a step has not ended well.
-enum Bad {
-    Interrupted,
-    Failed(String),
-}
-
-impl From<Failure> for Bad {
-    fn from(failure: Failure) -> Bad {
-        Bad::Failed(failure.what)
-    }
-}
-
 /// What is there while it runs.
-struct Under {
+pub(super) struct Under {
     machine: Machine,
     begun: Instant,
-    keeper: Option<Keeper>,
+    pub(super) inside: Option<Inside>,
     age_ms: Option<u64>,
 }
 
@@ -94,9 +83,10 @@ impl Drill<'_> {
             probes: self.request.ready.is_some(),
             checks: self.request.checks.len() as u32,
             stops: self.request.stop.is_some(),
+            proves: self.request.proves,
         };
         let mut under =
-            Under { machine: Machine::new(plan), begun: Instant::now(), keeper: None, age_ms: None };
+            Under { machine: Machine::new(plan), begun: Instant::now(), inside: None, age_ms: None };
         while let Some(step) = under.machine.step() {
             (self.tell)(&step.to_string());
             let report = self.perform(step, &mut under);
@@ -131,7 +121,13 @@ impl Drill<'_> {
                 _ => report.usable_after_ms = Some(now),
             },
             Step::Check(_) => report.checked_after_ms = Some(now),
-            Step::Clone | Step::Isolate | Step::Start | Step::Ready | Step::Stop | Step::CleanUp => {}
+            Step::Clone
+            | Step::Isolate
+            | Step::Start
+            | Step::Ready
+            | Step::Stop
+            | Step::Prove
+            | Step::CleanUp => {}
         }
     }
 
@@ -142,13 +138,13 @@ impl Drill<'_> {
         let outcome = match step {
             Step::Clone => self.clone(),
             Step::Isolate => self.isolate(under),
-            Step::Start | Step::Check(_) | Step::Stop => self.command_once(
-                under,
-                command.as_deref().unwrap_or_default(),
-                self.request.timeout,
-                &mut ended,
-            ),
-            Step::Ready => self.probe(under, command.as_deref().unwrap_or_default(), &mut ended, &mut tries),
+            Step::Start | Step::Check(_) | Step::Stop => {
+                self.command_once(under, command.as_deref().unwrap_or_default(), &mut ended)
+            }
+            Step::Ready => {
+                self.probe(under, command.as_deref().unwrap_or_default(), (&mut ended, &mut tries))
+            }
+            Step::Prove => self.prove(under),
             Step::CleanUp => self.clean_up(under),
         };
         let (outcome, reason) = match outcome {
@@ -167,7 +163,7 @@ impl Drill<'_> {
             Step::Ready => request.ready.clone(),
             Step::Check(number) => request.checks.get(number as usize - 1).cloned(),
             Step::Stop => request.stop.clone(),
-            Step::Clone | Step::Isolate | Step::CleanUp => None,
+            Step::Clone | Step::Isolate | Step::Prove | Step::CleanUp => None,
         }
     }
 
@@ -189,7 +185,7 @@ impl Drill<'_> {
                 "SYNCHRONIZING" if Instant::now() >= deadline => {
                     return Err(Bad::Failed("the clone was not complete in time (--clone-timeout)".into()));
                 }
-                "SYNCHRONIZING" => self.rest()?,
+                "SYNCHRONIZING" => rest(&self.stops)?,
                 _ if clone.usable => break clone,
                 _ => return Err(Bad::Failed(clone.reason.unwrap_or_else(|| "the clone has failed".into()))),
             }
@@ -202,37 +198,36 @@ impl Drill<'_> {
         Ok(())
     }
 
-    fn rest(&self) -> Result<(), Bad> {
-        match self.stops.recv_timeout(TRIED_EVERY) {
-            Ok(()) => Err(Bad::Interrupted),
-            Err(_) => Ok(()),
-        }
+    fn isolate(&mut self, under: &mut Under) -> Result<(), Bad> {
+        under.age_ms = self.record.report.point.as_ref().and_then(|point| point.age_ms);
+        let mut inside = self.noted(under)?;
+        let isolation = inside.arrange(&self.wanted(under, false), Duration::ZERO)?;
+        self.record.report.isolation = Some(isolation);
+        under.inside = Some(inside);
+        Ok(())
     }
 
-    fn isolate(&mut self, under: &mut Under) -> Result<(), Bad> {
-        let fail = |error: std::io::Error| Bad::Failed(format!("no namespaces of its own: {error}"));
-        under.age_ms = self.record.report.point.as_ref().and_then(|point| point.age_ms);
-        let environment = self.environment(under);
-        let keeper = under.keeper.insert(Keeper::start(self.request.network).map_err(fail)?);
-        self.record.process = super::journal::begun(keeper.pid()).map(|begun| (keeper.pid(), begun));
-        self.journal.note(&self.record).map_err(fail)?;
-        let wanted = Wanted {
+    /// Namespaces whose first process is on record.
+    pub(super) fn noted(&mut self, under: &mut Under) -> Result<Inside, Bad> {
+        under.inside = None;
+        let inside = Inside::begin(self.request.network, &self.stops)?;
+        self.record.process = super::journal::begun(inside.pid()).map(|begun| (inside.pid(), begun));
+        self.journal
+            .note(&self.record)
+            .map_err(|error| Bad::Failed(format!("it cannot be noted: {error}")))?;
+        Ok(inside)
+    }
+
+    pub(super) fn wanted(&self, under: &Under, watches: bool) -> Wanted {
+        Wanted {
             clone: PathBuf::from(&self.record.report.clone.directory),
             at: self.request.at.clone(),
             hidden: self.request.hidden.clone(),
             shown: self.request.shown.clone(),
             has_own_network: self.request.network == Network::Own,
+            watches,
             outside: namespaces(),
-            environment,
-        };
-        keeper.ask(&wanted).map_err(fail)?;
-        match heard(keeper, &self.stops, ISOLATE_MAX)? {
-            Answer::Isolated(isolation) => {
-                self.record.report.isolation = Some(isolation);
-                Ok(())
-            }
-            Answer::Refused(why) => Err(Bad::Failed(why)),
-            Answer::Ended(_) => Err(Bad::Failed("it answered what nobody had asked".into())),
+            environment: self.environment(under),
         }
     }
 
@@ -250,56 +245,28 @@ impl Drill<'_> {
         ])
     }
 
-    fn command_once(
-        &self,
-        under: &mut Under,
-        command: &str,
-        timeout: Duration,
-        last: &mut Option<Ended>,
-    ) -> Result<(), Bad> {
-        let Some(keeper) = &mut under.keeper else { return Err(Bad::Failed("there is no isolation".into())) };
-        let run =
-            Run { command: command.to_owned(), timeout_ms: timeout.as_millis() as u64, input: String::new() };
-        keeper.ask(&run).map_err(|error| Bad::Failed(format!("it cannot be asked: {error}")))?;
-        match heard(keeper, &self.stops, timeout + GRACE)? {
-            Answer::Ended(ended) => {
-                let is_success = ended.is_success();
-                *last = Some(ended);
-                if is_success { Ok(()) } else { Err(Bad::Failed(String::new())) }
-            }
-            Answer::Isolated(_) | Answer::Refused(_) => {
-                Err(Bad::Failed("no answer to what was asked".into()))
-            }
-        }
+    fn command_once(&self, under: &mut Under, command: &str, last: &mut Option<Ended>) -> Result<(), Bad> {
+        let ended = under.inside()?.run(command, self.request.timeout)?;
+        let is_success = ended.is_success();
+        *last = Some(ended);
+        if is_success { Ok(()) } else { Err(Bad::Failed(String::new())) }
     }
 
-    /// Tries until it succeeds, or the time is over.
     fn probe(
         &self,
         under: &mut Under,
         command: &str,
-        last: &mut Option<Ended>,
-        tries: &mut u32,
+        last: (&mut Option<Ended>, &mut u32),
     ) -> Result<(), Bad> {
-        let deadline = Instant::now() + self.request.timeout;
-        loop {
-            *tries += 1;
-            let left = deadline.saturating_duration_since(Instant::now());
-            let outcome = self.command_once(under, command, left, last);
-            match outcome {
-                Ok(()) | Err(Bad::Interrupted) => return outcome,
-                Err(Bad::Failed(reason)) if !reason.is_empty() => return Err(Bad::Failed(reason)),
-                Err(Bad::Failed(_)) if Instant::now() >= deadline => {
-                    return Err(Bad::Failed("it was not ready in time".into()));
-                }
-                Err(Bad::Failed(_)) => self.rest()?,
-            }
+        match under.inside()?.probe(command, self.request.timeout, last)? {
+            true => Ok(()),
+            false => Err(Bad::Failed("it was not ready in time".into())),
         }
     }
 
     fn clean_up(&mut self, under: &mut Under) -> Result<(), Bad> {
         // Returns when every process of it has gone, and with them its mounts.
-        under.keeper = None;
+        under.inside = None;
         self.record.process = None;
         let is_wanted = self.record.keeps && self.record.report.point.is_some();
         self.record.report.clone.kept = is_wanted;
@@ -312,24 +279,8 @@ impl Drill<'_> {
     }
 }
 
-/// What the process says next.
-fn heard(keeper: &Keeper, stops: &Receiver<()>, patience: Duration) -> Result<Answer, Bad> {
-    // A signal that nobody can send any more is none.
-    let nobody = never();
-    let mut stops = stops;
-    let deadline = Instant::now() + patience;
-    loop {
-        select! {
-            recv(keeper.answers()) -> answer => {
-                return answer.map_err(|_| Bad::Failed("the first process of the drill has ended".into()));
-            }
-            recv(stops) -> asked => match asked {
-                Ok(()) => return Err(Bad::Interrupted),
-                Err(_) => stops = &nobody,
-            },
-            default(deadline.saturating_duration_since(Instant::now())) => {
-                return Err(Bad::Failed("it gave no answer in time".into()));
-            }
-        }
+impl Under {
+    fn inside(&mut self) -> Result<&mut Inside, Bad> {
+        self.inside.as_mut().ok_or_else(|| Bad::Failed("there is no isolation".into()))
     }
 }

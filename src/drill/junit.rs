@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use super::plan::{Outcome, Step, Verdict};
+use super::proof::CheckProof;
 use super::report::{Report, StepReport};
 use crate::commands::Ended;
 use crate::words::shown;
@@ -20,7 +21,7 @@ impl Report {
     /// As an XML document.
     pub fn junit(&self) -> String {
         let cases: Vec<(String, u64, Said, &str)> =
-            self.steps.iter().map(case).chain([self.verdict_case()]).collect();
+            self.steps.iter().map(case).chain(self.proofs()).chain([self.verdict_case()]).collect();
         let count = |is: fn(&Said) -> bool| cases.iter().filter(|(_, _, said, _)| is(said)).count();
         let (failures, errors) =
             (count(|said| matches!(said, Said::Failure(_))), count(|said| matches!(said, Said::Error(_))));
@@ -79,6 +80,11 @@ impl Report {
         xml.push_str("    </properties>\n");
     }
 
+    /// Whether each check notices damage, where that was asked for.
+    fn proofs(&self) -> Vec<(String, u64, Said, &str)> {
+        self.proof.iter().flat_map(|proof| &proof.checks).map(CheckProof::case).collect()
+    }
+
     /// Also a drill whose steps all ended well may have been interrupted, and one without checks says nothing.
     fn verdict_case(&self) -> (String, u64, Said, &str) {
         let said = match self.verdict {
@@ -90,6 +96,14 @@ impl Report {
             None => Said::Error("it has not ended".into()),
         };
         ("verdict".into(), 0, said, "")
+    }
+}
+
+impl CheckProof {
+    fn case(&self) -> (String, u64, Said, &str) {
+        let said = self.against().map_or(Said::Well, Said::Failure);
+        let output = self.ended.as_ref().map_or("", |ended| ended.output.as_str());
+        (format!("check {} on damaged data", self.check), 0, said, output)
     }
 }
 
@@ -115,7 +129,7 @@ fn said_of(step: &StepReport) -> Said {
     match (step.outcome, step.step) {
         (Outcome::Done, _) => Said::Well,
         (Outcome::Interrupted, _) => Said::Error("interrupted".into()),
-        (Outcome::Failed, Step::Clone | Step::Isolate | Step::CleanUp) => Said::Error(why()),
+        (Outcome::Failed, Step::Clone | Step::Isolate | Step::Prove | Step::CleanUp) => Said::Error(why()),
         (Outcome::Failed, Step::Start | Step::Ready | Step::Check(_) | Step::Stop) => Said::Failure(why()),
     }
 }

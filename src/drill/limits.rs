@@ -28,3 +28,24 @@ pub(super) const BESIDE_MAX: usize = 1000;
 
 /// Checks of one drill.
 pub const CHECKS_MAX: usize = 64;
+
+/// What is damaged of a file at once: a page of most databases, whole.
+pub(super) const BLOCK: u64 = 8 << 10;
+
+/// Blocks of one file that are damaged for a proof: enough that one of them is in use where most of a file is.
+pub(super) const BLOCKS_MAX: u64 = 16;
+
+/// Files that are damaged of what one check has read; and, with it, what is damaged at all (32 MiB for each check).
+pub(super) const FILES_MAX: usize = 256;
+
+/// Files that are known at a time of what was opened in a drill that is watched: 100 MiB of memory at most.
+pub(super) const WATCHED_MAX: usize = 500_000;
+
+/// What of a file is looked at at a time, whether it lies in memory.
+pub(super) const LOOKED_AT: u64 = 1 << 30;
+
+/// Damaged files that a report names.
+pub(super) const NAMED_MAX: usize = 20;
+
+/// Going through all files of a clone, and damaging what was read: a million files take a minute on a slow disk.
+pub(super) const DAMAGE_MAX: Duration = Duration::from_secs(600);

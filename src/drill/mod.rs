@@ -13,20 +13,26 @@
 //!                                                 /bin/sh -c …    start, ready, checks, stop
 //! ```
 //! - `plan`: which step is next, and the verdict; pure
-//! - [`driver`]: performs the steps, with a record on the disk before the first of them
+//! - `damage`: which blocks are damaged for a proof; pure
+//! - [`driver`]: performs the steps, with a record on the disk before the first of them; `inside`: what it asks for in there
+//! - `prove`: whether the checks fail on damaged data; [`proof`]: what that says
 //! - [`isolation`]: namespaces, mounts, capabilities, and the commands in them
 //! - [`recovery`]: what a drill has made goes, also of one whose command has died
 //! - [`report`]: what is kept of a drill, `junit`: in the words of build servers; [`last`]: how long ago one passed; [`journal`]: where, numbered, each with the hash of the one before
 //!
 //! The drill is the process of the command that was typed: no daemon executes anything.
 
+mod damage;
 pub mod driver;
+mod inside;
 pub mod isolation;
 pub mod journal;
 mod junit;
 pub mod last;
 pub mod limits;
 mod plan;
+pub mod proof;
+mod prove;
 pub mod recovery;
 pub mod report;
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! Which step of a drill is next, and what it all says in the end: no I/O, no clock.
 //!
 //! ```text
-//!  clone ─> isolate ─> start? ─> ready? ─> check 1 … check n ─> stop? ─> clean-up ─> end
-//!    │         │          └─ failed ─┴──────────────────────────^           ^
-//!    └─ failed ┴──────────────────────────────────────────────────────── ───┤
-//!  interrupted, wherever it is ─────────────────────────────────────────────┘
+//!  clone ─> isolate ─> start? ─> ready? ─> check 1 … check n ─> stop? ─> prove? ─> clean-up ─> end
+//!    │         │          └─ failed ─┴──────────────────────────^ └── failed ───────^
+//!    └─ failed ┴────────────────────────────────────────────────────────────────────┤
+//!  interrupted, wherever it is ─────────────────────────────────────────────────────┘
 //! ```
 //! A check that fails does not keep the next ones from being run.
 
@@ -22,6 +22,8 @@ pub enum Step {
     /// Counted from 1.
     Check(u32),
     Stop,
+    /// The checks once more, and then on damaged data.
+    Prove,
     CleanUp,
 }
 
@@ -34,6 +36,7 @@ impl fmt::Display for Step {
             Step::Ready => f.write_str("ready"),
             Step::Check(number) => write!(f, "check {number}"),
             Step::Stop => f.write_str("stop"),
+            Step::Prove => f.write_str("prove"),
             Step::CleanUp => f.write_str("clean-up"),
         }
     }
@@ -65,6 +68,8 @@ pub struct Plan {
     pub probes: bool,
     pub checks: u32,
     pub stops: bool,
+    /// Of a drill that has passed it is tried whether its checks can fail.
+    pub proves: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +120,9 @@ impl Machine {
 
     fn next(&self, step: Step, outcome: Outcome) -> Option<Step> {
         let check = |number: u32| (number <= self.plan.checks).then_some(Step::Check(number));
-        let stop = if self.plan.stops { Step::Stop } else { Step::CleanUp };
+        let has_passed = self.worst == Worst::Nothing && self.plan.checks > 0;
+        let over = if self.plan.proves && has_passed { Step::Prove } else { Step::CleanUp };
+        let stop = if self.plan.stops { Step::Stop } else { over };
         let probe = self.plan.probes.then_some(Step::Ready).or(check(1)).unwrap_or(stop);
         match (step, outcome) {
             (Step::CleanUp, _) => None,
@@ -126,7 +133,8 @@ impl Machine {
             (Step::Ready, Outcome::Done) => Some(check(1).unwrap_or(stop)),
             (Step::Start | Step::Ready, Outcome::Failed) => Some(stop),
             (Step::Check(number), Outcome::Done | Outcome::Failed) => Some(check(number + 1).unwrap_or(stop)),
-            (Step::Stop, Outcome::Done | Outcome::Failed) => Some(Step::CleanUp),
+            (Step::Stop, Outcome::Done | Outcome::Failed) => Some(over),
+            (Step::Prove, Outcome::Done | Outcome::Failed) => Some(Step::CleanUp),
         }
     }
 
@@ -148,7 +156,8 @@ impl Machine {
 
 fn worst_of(step: Step, outcome: Outcome) -> Worst {
     match (step, outcome) {
-        (_, Outcome::Done) => Worst::Nothing,
+        // Without a proof the data are as good as the checks have said.
+        (_, Outcome::Done) | (Step::Prove, Outcome::Failed) => Worst::Nothing,
         (_, Outcome::Interrupted) => Worst::Interrupted,
         (Step::Clone | Step::Isolate, Outcome::Failed) => Worst::CouldNot,
         (Step::Start | Step::Ready | Step::Check(_) | Step::Stop | Step::CleanUp, Outcome::Failed) => {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::isolation::Isolation;
 use super::plan::{Outcome, Step, Verdict};
+use super::proof::Proof;
 use crate::commands::Ended;
 use crate::units;
 use crate::words::shown;
@@ -38,6 +39,9 @@ pub struct Report {
     pub checked_after_ms: Option<u64>,
     pub isolation: Option<Isolation>,
     pub clone: CloneReport,
+    /// Where it was asked for: whether the checks fail on damaged data.
+    #[serde(default)]
+    pub proof: Option<Proof>,
     /// What was to be thrown away and is still there, and why.
     pub left: Option<String>,
 }
@@ -124,6 +128,10 @@ impl Report {
                 line("", format!("| {output}"));
             }
         }
+        if let Some(proof) = &self.proof {
+            line("proof", proof.words());
+            proof.files().for_each(|file| line("", format!("| {file}")));
+        }
         if let Some(usable) = self.usable_after_ms {
             let checked = self.checked_after_ms.map(|checked| format!(", checked after {}", ms(checked)));
             line("time (RTO)", format!("usable after {}{}", ms(usable), checked.unwrap_or_default()));
@@ -143,9 +151,15 @@ impl Report {
         text
     }
 
+    /// A proof was asked for, and there is none.
+    pub fn is_unproven(&self) -> bool {
+        self.proof.as_ref().is_some_and(|proof| !proof.is_proven())
+    }
+
     fn said(&self) -> &'static str {
         match self.verdict {
             None => "RUNNING",
+            Some(Verdict::Passed) if self.is_unproven() => "PASSED, and it is not proven that it can fail",
             Some(Verdict::Passed) => "PASSED",
             Some(Verdict::Failed) if self.could_not => "FAILED: nothing was run on the data",
             Some(Verdict::Failed) => "FAILED",

@@ -7,8 +7,8 @@ use super::plan::{Machine, Outcome, Plan, Step, Verdict};
 use super::report::{CloneReport, Report};
 use crate::commands::Ended;
 
-const ALL: Plan = Plan { starts: true, probes: true, checks: 2, stops: true };
-const BARE: Plan = Plan { starts: false, probes: false, checks: 0, stops: false };
+const ALL: Plan = Plan { starts: true, probes: true, checks: 2, stops: true, proves: false };
+const BARE: Plan = Plan { starts: false, probes: false, checks: 0, stops: false, proves: false };
 
 /// What a drill does whose step of this name fails, or is interrupted, where it comes.
 fn play(plan: Plan, bad: &[(Step, Outcome)]) -> (String, Verdict, bool) {
@@ -26,9 +26,12 @@ fn play(plan: Plan, bad: &[(Step, Outcome)]) -> (String, Verdict, bool) {
 #[test]
 fn each_way_through_a_drill_ends_with_its_clean_up() {
     use Outcome::{Failed, Interrupted};
-    use Step::{Check, CleanUp, Clone, Isolate, Ready, Start, Stop};
+    use Step::{Check, CleanUp, Clone, Isolate, Prove, Ready, Start, Stop};
     let whole = "clone isolate start ready check 1 check 2 stop clean-up";
     let checks = Plan { checks: 2, ..BARE };
+    let proves = Plan { proves: true, ..checks };
+    let proven = "clone isolate check 1 check 2 prove clean-up";
+    let all_proven = "clone isolate start ready check 1 check 2 stop prove clean-up";
     for (plan, bad, steps, verdict, could_not) in [
         (ALL, &[][..], whole, Verdict::Passed, false),
         (BARE, &[], "clone isolate clean-up", Verdict::Opened, false),
@@ -43,6 +46,13 @@ fn each_way_through_a_drill_ends_with_its_clean_up() {
         (ALL, &[(Check(2), Failed)], whole, Verdict::Failed, false),
         (ALL, &[(Stop, Failed)], whole, Verdict::Failed, false),
         (ALL, &[(CleanUp, Failed)], whole, Verdict::Failed, false),
+        (proves, &[], proven, Verdict::Passed, false),
+        (Plan { proves: true, ..ALL }, &[], all_proven, Verdict::Passed, false),
+        (proves, &[(Prove, Failed)], proven, Verdict::Passed, false),
+        (proves, &[(Prove, Interrupted)], proven, Verdict::Interrupted, false),
+        (proves, &[(Check(1), Failed)], "clone isolate check 1 check 2 clean-up", Verdict::Failed, false),
+        (Plan { proves: true, ..ALL }, &[(Stop, Failed)], whole, Verdict::Failed, false),
+        (Plan { checks: 0, ..proves }, &[], "clone isolate clean-up", Verdict::Opened, false),
         (ALL, &[(Clone, Interrupted)], "clone clean-up", Verdict::Interrupted, false),
         (ALL, &[(Ready, Interrupted)], "clone isolate start ready clean-up", Verdict::Interrupted, false),
         (
@@ -78,6 +88,7 @@ fn report(number: u64) -> Report {
         checked_after_ms: None,
         isolation: Some(Isolation::default()),
         clone: CloneReport::default(),
+        proof: None,
         left: None,
     }
 }
@@ -248,4 +259,50 @@ fn a_report_is_told_as_junit() {
         let xml = Report { verdict: Some(verdict), could_not, ..report(1) }.junit();
         assert!(xml.contains(said), "no {said} in\n{xml}");
     }
+}
+
+#[test]
+fn what_a_proof_says_of_a_check() {
+    use super::isolation::Damaged;
+    use super::proof::{CheckProof, Conclusion, Finding, Proof};
+    let check = |check, finding| CheckProof { check, finding, read_files: 1, ended: None };
+    let damaged = || vec![Damaged { path: "shop.db".into(), bytes: 8192 }];
+    for (findings, noticed_by, conclusion, words) in [
+        (&[Finding::Noticed][..], None, Conclusion::Proven, "the checks notice damage; 8 KiB in 1 file"),
+        (&[Finding::Passed], None, Conclusion::ProvesNothing, "check 1 PROVES NOTHING: it passes on damaged"),
+        (
+            &[Finding::Noticed, Finding::ReadNothing],
+            None,
+            Conclusion::ProvesNothing,
+            "check 2 PROVES NOTHING: it reads",
+        ),
+        (&[Finding::NotRepeatable], None, Conclusion::ProvesNothing, "fails without damage"),
+        (
+            &[Finding::NotReached],
+            Some(Step::Start),
+            Conclusion::Proven,
+            "already start failed on damaged data",
+        ),
+        (
+            &[Finding::NotReached, Finding::ReadNothing],
+            Some(Step::Start),
+            Conclusion::ProvesNothing,
+            "check 2",
+        ),
+    ] {
+        let checks = (1..).zip(findings).map(|(number, finding)| check(number, *finding)).collect();
+        let proof = Proof::made(checks, noticed_by, damaged());
+        assert_eq!(proof.conclusion, conclusion, "{findings:?}");
+        assert!(proof.words().contains(words), "no {words} in {}", proof.words());
+        let proven = Report { proof: Some(proof), ..report(1) };
+        assert_eq!(proven.is_unproven(), conclusion != Conclusion::Proven);
+        let failures = findings.iter().filter(|one| !matches!(one, Finding::Noticed | Finding::NotReached));
+        assert!(proven.junit().contains(&format!("failures=\"{}\"", failures.count())), "{}", proven.junit());
+    }
+    let mut not_made =
+        serde_json::to_value(Report { proof: Some(Proof::not_made("x".into())), ..report(1) }).unwrap();
+    assert!(serde_json::from_value::<Report>(not_made.clone()).unwrap().is_unproven());
+    // As reports were before there were proofs.
+    not_made.as_object_mut().unwrap().remove("proof");
+    assert!(!serde_json::from_value::<Report>(not_made).unwrap().is_unproven());
 }

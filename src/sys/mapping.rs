@@ -1,5 +1,5 @@
-//! A page of a file, mapped shared, for tests of what others may do. The product maps no
-//! file: a store into a mapping on a full or failing disk ends the process (`SIGBUS`).
+//! A page of a file, mapped shared, for tests of what others may do. The product reads and
+//! writes no mapping of a file: a store into one on a full or failing disk ends the process (`SIGBUS`).
 
 use std::io;
 use std::os::fd::AsFd;

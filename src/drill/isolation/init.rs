@@ -8,8 +8,9 @@ use std::io::{self, BufReader};
 
 use rustix::process::DumpableBehavior;
 
-use super::{Answer, Isolation, Wanted, calls, mounts, seen};
-use crate::commands::{Run, answer, next, perform};
+use super::reads::Reads;
+use super::{Answer, Isolation, Request, Wanted, calls, mounts, reads, seen};
+use crate::commands::{answer, next, perform};
 use crate::privileges;
 
 /// Serves requests from standard input until it ends; answers on standard output.
@@ -19,19 +20,38 @@ pub fn serve() -> io::Result<()> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let mut requests = BufReader::new(io::stdin());
     let Some(wanted) = next::<Wanted>(&mut requests)? else { return Ok(()) };
-    let arranged = isolate(&wanted);
-    let has_failed = arranged.is_err();
-    answer(&arranged.map_or_else(Answer::Refused, Answer::Isolated))?;
-    if has_failed {
-        return Ok(());
-    }
-    while let Some(run) = next::<Run>(&mut requests)? {
-        answer(&Answer::Ended(perform(&run, &wanted.at, &wanted.environment)?))?;
+    let reads = match isolate(&wanted) {
+        Ok((isolation, reads)) => {
+            answer(&Answer::Isolated(isolation))?;
+            reads
+        }
+        Err(why) => return answer(&Answer::Refused(why)),
+    };
+    while let Some(request) = next::<Request>(&mut requests)? {
+        answer(&performed(request, &wanted, reads.as_ref())?)?;
     }
     Ok(())
 }
 
-fn isolate(wanted: &Wanted) -> Result<Isolation, String> {
+fn performed(request: Request, wanted: &Wanted, reads: Option<&Reads>) -> io::Result<Answer> {
+    Ok(match (request, reads) {
+        (Request::Run(run), _) => Answer::Ended(perform(&run, &wanted.at, &wanted.environment)?),
+        (Request::Watch(run), Some(reads)) => {
+            reads.check_begins();
+            let ended = perform(&run, &wanted.at, &wanted.environment)?;
+            Answer::Watched(ended, reads.check_ended())
+        }
+        (Request::Watch(_), None) => {
+            Answer::Refused("nobody has asked for what is read to be watched".into())
+        }
+        (Request::Damage(targets), _) => match reads::damage(&wanted.at, &targets) {
+            Ok(damaged) => Answer::Damaged(damaged),
+            Err(error) => Answer::Refused(format!("the clone cannot be damaged: {error}")),
+        },
+    })
+}
+
+fn isolate(wanted: &Wanted) -> Result<(Isolation, Option<Reads>), String> {
     if std::process::id() != 1 {
         return Err("this process has no process namespace of its own".into());
     }
@@ -39,8 +59,13 @@ fn isolate(wanted: &Wanted) -> Result<Isolation, String> {
         crate::sys::raise_loopback().map_err(|error| format!("no loopback: {error}"))?;
     }
     let arranged = mounts::arrange(wanted)?;
+    let unseen = |error: io::Error| format!("what is read cannot be watched: {error}");
+    let reads = wanted.watches.then(|| Reads::begin(&wanted.at)).transpose().map_err(unseen)?;
     calls::forbid()?;
     privileges::narrow(privileges::DRILL)
         .map_err(|error| format!("capabilities cannot be given up: {error}"))?;
-    seen::measure(wanted, arranged)
+    if let Some(reads) = &reads {
+        reads.follow().map_err(unseen)?;
+    }
+    Ok((seen::measure(wanted, arranged)?, reads))
 }

@@ -4,6 +4,7 @@
 //! - [`init`]: the first process in there; it arranges, gives up capabilities, and runs commands
 //! - `mounts`: what is seen in there; `root`: which mounts of the host, and the end of all others
 //! - `calls`: what of the kernel nobody in there may ask for
+//! - `reads`: what the commands read, for a proof that a check looks at the data, and the damage of that
 //! - `seen`: what it has become, measured and not claimed; what is not as it should be is refused
 //! - [`keeper`]: this side of it; its end is the end of all of them
 
@@ -11,6 +12,7 @@ mod calls;
 pub mod init;
 pub mod keeper;
 mod mounts;
+mod reads;
 mod root;
 mod seen;
 
@@ -19,7 +21,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::commands::Ended;
+pub use self::reads::{Damaged, Seen};
+use super::damage::Target;
+use crate::commands::{Ended, Run};
 
 /// What is to be seen in there. All paths are absolute.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -32,19 +36,32 @@ pub struct Wanted {
     /// To be seen though it is mounted elsewhere than programs are.
     pub shown: Vec<PathBuf>,
     pub has_own_network: bool,
+    /// What the commands read of the clone is wanted.
+    pub watches: bool,
     /// Namespaces of the process that asks.
     pub outside: BTreeMap<String, PathBuf>,
     /// Of every command.
     pub environment: BTreeMap<String, String>,
 }
 
-/// What the first process says, in this order: once how it has arranged things, then once for each command.
+/// What is asked of the first process, after [`Wanted`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Request {
+    Run(Run),
+    /// Says what the command has read.
+    Watch(Run),
+    Damage(Vec<Target>),
+}
+
+/// What the first process says, in this order: once how it has arranged things, then once for each request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Answer {
     Isolated(Isolation),
-    /// What could not be arranged. Nothing was run.
+    /// What could not be arranged, or done. Nothing was run.
     Refused(String),
     Ended(Ended),
+    Watched(Ended, Seen),
+    Damaged(Vec<Damaged>),
 }
 
 /// How it was, as the kernel said it from inside.

@@ -1,0 +1,152 @@
+//! Whether the checks of a drill can fail: they are run on the same clone once more, which shows what they read and that
+//! they may be repeated, and then on damaged blocks of that.
+//!
+//! ```text
+//!  passed ─> again, watched ─> damage of what was read ─> again ─> each check has to fail
+//! ```
+//! Each time in namespaces of their own, with the start commands before them and the stop command after them.
+
+use std::time::Duration;
+
+use super::damage::{Target, together};
+use super::driver::{Drill, Under};
+use super::inside::{Bad, Inside};
+use super::isolation::{Damaged, Seen};
+use super::limits::DAMAGE_MAX;
+use super::plan::Step;
+use super::proof::{CheckProof, Finding, Proof};
+use crate::commands::Ended;
+
+/// What the clone's services have said before the checks.
+enum Begun {
+    Well,
+    Failed(Step, String),
+}
+
+/// What the second run has shown of one check.
+struct Repeated {
+    ended: Ended,
+    seen: Seen,
+}
+
+/// What the run on damaged data has shown.
+struct Shown {
+    damaged: Vec<Damaged>,
+    noticed_by: Option<Step>,
+    /// Of each check, where they were reached.
+    ended: Vec<Ended>,
+}
+
+impl Drill<'_> {
+    /// Says in the report what it has found. The clone is damaged afterwards.
+    pub(super) fn prove(&mut self, under: &mut Under) -> Result<(), Bad> {
+        let proof = match self.try_to_prove(under) {
+            Ok(proof) => proof,
+            Err(Bad::Interrupted) => return Err(Bad::Interrupted),
+            Err(Bad::Failed(reason)) => {
+                self.record.report.proof = Some(Proof::not_made(reason.clone()));
+                return Err(Bad::Failed(reason));
+            }
+        };
+        self.record.report.proof = Some(proof);
+        Ok(())
+    }
+
+    fn try_to_prove(&mut self, under: &mut Under) -> Result<Proof, Bad> {
+        let repeated = self.repeat(under)?;
+        let targets =
+            |one: &Repeated| if one.ended.is_success() { one.seen.targets.clone() } else { Vec::new() };
+        let targets = together(repeated.iter().flat_map(targets));
+        let shown = match targets.is_empty() {
+            true => Shown { damaged: Vec::new(), noticed_by: None, ended: Vec::new() },
+            false => self.run_on_damaged(under, targets)?,
+        };
+        let mut ended = shown.ended.into_iter();
+        let check = |(check, one): (u32, Repeated)| {
+            let on_damaged = ended.next();
+            let (finding, ended) = match on_damaged {
+                _ if !one.ended.is_success() => (Finding::NotRepeatable, Some(one.ended)),
+                _ if one.seen.targets.is_empty() => (Finding::ReadNothing, None),
+                None => (Finding::NotReached, None),
+                Some(ended) if ended.is_success() => (Finding::Passed, Some(ended)),
+                Some(ended) => (Finding::Noticed, Some(ended)),
+            };
+            CheckProof { check, finding, read_files: one.seen.files, ended }
+        };
+        let checks = (1..).zip(repeated).map(check).collect();
+        Ok(Proof::made(checks, shown.noticed_by, shown.damaged))
+    }
+
+    /// Runs the checks without damage, and says what they read.
+    fn repeat(&mut self, under: &mut Under) -> Result<Vec<Repeated>, Bad> {
+        let mut inside = self.anew(under, true)?;
+        if let Begun::Failed(step, why) = self.begin(&mut inside)? {
+            return Err(Bad::Failed(format!("{step} failed when it was run once more, without damage{why}")));
+        }
+        let mut repeated = Vec::new();
+        for check in self.request.checks.clone() {
+            let (ended, seen) = inside.watch(&check, self.request.timeout, DAMAGE_MAX)?;
+            repeated.push(Repeated { ended, seen });
+        }
+        self.end(&mut inside)?;
+        Ok(repeated)
+    }
+
+    fn run_on_damaged(&mut self, under: &mut Under, targets: Vec<Target>) -> Result<Shown, Bad> {
+        let mut inside = self.anew(under, false)?;
+        let damaged = inside.damage(targets)?;
+        if damaged.is_empty() {
+            return Err(Bad::Failed("what the checks have read was not there any more".into()));
+        }
+        let (mut noticed_by, mut all) = (None, Vec::new());
+        match self.begin(&mut inside)? {
+            Begun::Failed(step, _) => noticed_by = Some(step),
+            Begun::Well => {
+                for check in self.request.checks.clone() {
+                    let ended = inside.run(&check, self.request.timeout)?;
+                    // Nothing of the data.
+                    if let Some(problem) = ended.problem {
+                        return Err(Bad::Failed(problem));
+                    }
+                    all.push(ended);
+                }
+            }
+        }
+        self.end(&mut inside)?;
+        Ok(Shown { damaged, noticed_by, ended: all })
+    }
+
+    /// The clone in new namespaces; the old ones are gone before, with everything that ran in them.
+    fn anew(&mut self, under: &mut Under, watches: bool) -> Result<Inside, Bad> {
+        under.inside = None;
+        let mut inside = self.noted(under)?;
+        // All of the clone's files are gone through where it is watched.
+        let patience = if watches { DAMAGE_MAX } else { Duration::ZERO };
+        inside.arrange(&self.wanted(under, watches), patience)?;
+        Ok(inside)
+    }
+
+    fn begin(&self, inside: &mut Inside) -> Result<Begun, Bad> {
+        let timeout = self.request.timeout;
+        if let Some(start) = &self.request.start {
+            let ended = inside.run(start, timeout)?;
+            if !ended.is_success() {
+                return Ok(Begun::Failed(Step::Start, ended.words()));
+            }
+        }
+        if let Some(ready) = &self.request.ready
+            && !inside.probe(ready, timeout, (&mut None, &mut 0))?
+        {
+            return Ok(Begun::Failed(Step::Ready, ": it was not ready in time".into()));
+        }
+        Ok(Begun::Well)
+    }
+
+    /// Whatever it says: on damaged data it may fail.
+    fn end(&self, inside: &mut Inside) -> Result<(), Bad> {
+        match &self.request.stop {
+            Some(stop) => inside.run(stop, self.request.timeout).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+}
