@@ -230,8 +230,8 @@ fn examples() -> Vec<(Ends, &'static str)> {
 }
 
 /// Commands that go on until somebody ends them, or that are inner parts of others.
-const APART: [&str; 6] =
-    ["events follow", "markers run", "drill-init", "run-commands", "flush-mount", "hold-mount"];
+const APART: [&str; 7] =
+    ["events follow", "markers run", "drill-init", "run-commands", "flush-mount", "hold-mount", "drop-pages"];
 
 fn commands(command: &clap::Command, above: &str, found: &mut Vec<String>) {
     for below in command.get_subcommands() {

@@ -2,8 +2,10 @@
 //!
 //! `STANDIN_SEED=x` replays what programs do and when the daemon is killed, `STANDIN_ROUNDS=n` kills so often.
 
+mod ends;
 mod programs;
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -304,6 +306,75 @@ fn a_daemon_serves_on_without_its_holder() {
     drop(file);
     protected.assert_in_sync();
     protected.stop();
+}
+
+/// Nothing has to be said to it before it is missed.
+#[test]
+fn a_holder_that_is_gone_is_noticed_at_once() {
+    let mut protected = protected(Place::Beside, HOLDER);
+    let [holder] = holders(&protected)[..] else { panic!("one holder") };
+    signal(holder, rustix::process::Signal::KILL);
+    wait_until("it is noticed", || protected.said().contains("the holder of the mount is gone"));
+    let status: serde_json::Value = serde_json::from_str(&protected.status()).expect("JSON");
+    assert_eq!(status["holder"]["kept"].as_bool(), Some(false), "{status:#}");
+    protected.assert_in_sync();
+    protected.stop();
+}
+
+/// A holder that does not run takes some hundred words; the next one waits for a second, and no other does.
+#[test]
+fn a_holder_that_is_stopped_holds_up_nobody_for_long() {
+    let mut protected = protected(Place::Beside, HOLDER);
+    let [holder] = holders(&protected)[..] else { panic!("one holder") };
+    signal(holder, rustix::process::Signal::STOP);
+    let mut longest = Duration::ZERO;
+    for number in 0..1200 {
+        let path = protected.mount.join(number.to_string());
+        let file = File::create(&path).expect("a file");
+        let began = Instant::now();
+        fs::remove_file(&path).expect("removed");
+        longest = longest.max(began.elapsed());
+        drop(file);
+    }
+    let said = protected.said();
+    signal(holder, rustix::process::Signal::CONT);
+    assert!(said.contains("the holder of the mount is gone"), "it took 1200 words\n{said}");
+    assert!(longest < Duration::from_secs(5), "a call waited for {longest:?}");
+    // Its daemon lives, so that there is nothing to hold, and nothing ends.
+    wait_until("it goes", || holders(&protected).is_empty());
+    fs::write(protected.mount.join("after"), "it is served").expect("a write");
+    protected.assert_in_sync();
+    protected.stop();
+}
+
+/// Nobody but its next daemon gets the directory under a mount that is held.
+#[test]
+fn another_set_does_not_get_what_is_held() {
+    let mut protected = protected(Place::Beside, HOLDER);
+    fs::create_dir(protected.mount.join("inside")).expect("a directory");
+    protected.kill9();
+    let (other, replica) = (protected.base.path().join("other"), protected.base.path().join("other-replica"));
+    for dir in [&other, &replica] {
+        fs::create_dir(dir).expect("a directory");
+    }
+    for backing in [protected.backing.clone(), protected.backing.join("inside")] {
+        let mut to = OsString::from("local:");
+        to.push(&replica);
+        let mut command = standin(&protected.run);
+        command.args(["protect", "--name", "other"]).arg(&other).arg("--backing").arg(&backing);
+        command.arg("--to").arg(to).arg("--state").arg(protected.base.path().join("other-state"));
+        let output = output_within(&mut command, COMMAND_MAX);
+        let said = describe(&output);
+        assert!(!output.status.success() && said.contains("standin hold-mount"), "{said}");
+    }
+    protected.start_again();
+    protected.assert_in_sync();
+    protected.stop();
+}
+
+fn signal(process: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(process as i32).expect("a pid");
+    rustix::process::kill_process(pid, signal).expect("a signal");
 }
 
 /// How often it was needed is said.

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::io::{self, IsTerminal};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 /// Signals that ask the daemon to stop.
@@ -18,6 +20,15 @@ pub fn stop_signals() -> io::Result<StopSignals> {
     let outlives_terminal = is_ignored(SIGHUP);
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     Ok(StopSignals { signals, outlives_terminal })
+}
+
+/// From here on none of the signals that end a session, a service or a terminal's program ends this process: it ends
+/// when its work does.
+pub fn outlast_stops() -> io::Result<()> {
+    for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
+    }
+    Ok(())
 }
 
 /// Whether this process ignores a signal (`SigIgn` of `/proc/PID/status`, proc(5): one bit each, from 1 on).

@@ -147,6 +147,8 @@ pub enum Command {
     FlushMount(FlushMount),
     #[command(hide = true)]
     HoldMount(HoldMount),
+    #[command(hide = true)]
+    DropPages,
     #[command(flatten)]
     Planned(Planned),
 }

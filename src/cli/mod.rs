@@ -106,6 +106,7 @@ pub fn main() -> ExitCode {
         Command::Completions(args) => pages::completions(&args),
         Command::FlushMount(args) => protect::flush_mount(&args),
         Command::HoldMount(args) => protect::hold_mount(&args),
+        Command::DropPages => protect::drop_pages(),
         Command::Planned(planned) => Err(planned::refusal(&planned)),
     };
     let code = result.unwrap_or_else(|failure| {

@@ -142,6 +142,14 @@ pub(super) fn hold_mount(args: &HoldMount) -> Outcome {
     Ok(0)
 }
 
+/// The process of a running daemon that has the kernel drop pages.
+pub(super) fn drop_pages() -> Outcome {
+    crate::intercept::serve_drops().map_err(|error| {
+        refused(format!("No pages can be dropped: {error}."), "Start the protection again.")
+    })?;
+    Ok(0)
+}
+
 pub(super) fn deletes(args: &Protect) -> Result<Option<Deletes>, Failure> {
     args.deletes.asked().map_err(|why| refused(why, "Choose one that is."))
 }

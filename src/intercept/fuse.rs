@@ -28,10 +28,12 @@ use super::convert::{
 use super::data::{Opened, Origin, Sync};
 use super::error::FsResult;
 use super::flags::FlagCall;
+use super::handshake::Arrivals;
 use super::listing::Listed;
 use super::mounting::{ConnectionNumber, set_background_max};
 use super::names::{AskedMode, At};
 use super::objects::NodeId;
+use super::pages::Pages;
 use super::serve::{Cache, Serve, Shown, WriteCall};
 use super::volume::Meta;
 use crate::limits::{FUSE_WRITE_LEN_MAX, KERNEL_CACHE_TTL};
@@ -67,27 +69,34 @@ pub struct Adapter {
     serve: Serve,
     /// What the kernel lacks, found in the handshake.
     missing: Arc<Mutex<Option<String>>>,
+    arrivals: Arc<Arrivals>,
 }
 
 impl Adapter {
-    pub fn new(serve: Serve, missing: Arc<Mutex<Option<String>>>) -> Adapter {
-        Adapter { serve, missing }
+    pub fn new(serve: Serve, missing: Arc<Mutex<Option<String>>>, arrivals: Arc<Arrivals>) -> Adapter {
+        Adapter { serve, missing, arrivals }
     }
 }
 
 /// What the kernel has cached, once it is connected.
 #[derive(Default)]
-pub struct KernelCache(OnceLock<(Notifier, ConnectionNumber)>);
+pub struct KernelCache(OnceLock<Connected>);
+
+struct Connected {
+    notifier: Notifier,
+    pages: Pages,
+    connection: ConnectionNumber,
+}
 
 impl KernelCache {
-    pub fn connect(&self, notifier: Notifier, connection: ConnectionNumber) {
-        let _ = self.0.set((notifier, connection));
+    pub fn connect(&self, notifier: Notifier, pages: Pages, connection: ConnectionNumber) {
+        let _ = self.0.set(Connected { notifier, pages, connection });
     }
 
-    fn invalidate(&self, node: NodeId, offset: i64, len: i64) {
+    fn tell(&self, node: NodeId, tell: impl FnOnce(&Connected) -> io::Result<()>) {
         ranks::assert_none_held("a word to the kernel");
-        if let Some((notifier, _)) = self.0.get()
-            && let Err(error) = notifier.inval_inode(INodeNo(node.0), offset, len)
+        if let Some(connected) = self.0.get()
+            && let Err(error) = tell(connected)
         {
             log::debug!("nothing of {} was cached: {error}", node.0);
         }
@@ -96,17 +105,19 @@ impl KernelCache {
 
 impl Cache for KernelCache {
     fn forget_attributes(&self, node: NodeId) {
-        self.invalidate(node, -1, 0);
+        // Of pages nothing is said, so that this waits for none.
+        self.tell(node, |connected| connected.notifier.inval_inode(INodeNo(node.0), -1, 0));
     }
 
     fn write_back(&self, node: NodeId, range: Range<u64>) {
-        self.invalidate(node, range.start as i64, (range.end - range.start) as i64);
+        let (offset, len) = (range.start as i64, (range.end - range.start) as i64);
+        self.tell(node, |connected| connected.pages.drop_pages(node, offset, len));
     }
 
     fn let_all_through(&self, all: bool) {
         let most = if all { u16::MAX } else { BACKGROUND_MAX };
-        if let Some((_, connection)) = self.0.get()
-            && let Err(error) = set_background_max(*connection, most)
+        if let Some(connected) = self.0.get()
+            && let Err(error) = set_background_max(connected.connection, most)
         {
             log::warn!("reads may wait behind writes that wait for room in the queue: {error}");
         }
@@ -481,6 +492,13 @@ impl Filesystem for Adapter {
         let (file, range) = ((node(ino), handle.0), (offset, length));
         let answer = move |outcome| reply_empty(reply, outcome);
         self.serve.fallocate(caller(request), file, range, mode, answer);
+    }
+
+    /// No kernel asks this of such a mount: it is how each thread is found before it serves. A request lies at the
+    /// beginning of its thread's buffer.
+    fn bmap(&self, request: &Request, _ino: INodeNo, _blocksize: u32, _index: u64, reply: fuser::ReplyBmap) {
+        reply.error(Errno::ENOSYS);
+        self.arrivals.arrive(std::ptr::from_ref(request).addr());
     }
 
     /// No other is passed: the kernel then says that the file has none.

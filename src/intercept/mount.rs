@@ -10,8 +10,9 @@ use parking_lot::Mutex;
 
 use super::fuse::{Adapter, KernelCache};
 use super::gate::DurabilityGate;
-use super::handshake::{self, Begun};
+use super::handshake::{self, Answered, Arrivals, Prepared};
 use super::mounting::{self, ConnectionNumber};
+use super::pages::Pages;
 use super::serve::{Cache, Serve};
 use super::volume::Volume;
 use crate::limits::READ_AHEAD_KIB;
@@ -56,12 +57,19 @@ impl std::fmt::Display for MountError {
 
 /// A mount that is up and answers nothing yet: calls on it wait. Dropping it unmounts.
 pub struct Mount {
-    session: Option<Box<Session<Adapter>>>,
+    session: Option<Begun>,
     mount_point: PathBuf,
     connection: ConnectionNumber,
-    device: Option<OwnedFd>,
     /// This process has mounted it.
     is_ours: bool,
+}
+
+/// A session that answers nothing yet.
+enum Begun {
+    /// It has the connection for itself.
+    Alone(Box<Session<Adapter>>),
+    /// Another process has it, too.
+    Held { prepared: Box<Prepared>, device: OwnedFd, arrivals: Arc<Arrivals> },
 }
 
 /// A mount that serves. Dropping it detaches the mount.
@@ -113,12 +121,20 @@ impl Mount {
 
     /// The connection to the kernel, for whoever keeps it beyond this process; `None`: nobody can.
     pub fn device(&self) -> Option<BorrowedFd<'_>> {
-        self.device.as_ref().map(AsFd::as_fd)
+        match self.session.as_ref()? {
+            Begun::Alone(_) => None,
+            Begun::Held { device, .. } => Some(device.as_fd()),
+        }
     }
 
     /// Starts to answer.
     pub fn serve(mut self) -> io::Result<Serving> {
-        let session = self.session.take().expect("a mount serves once").spawn()?;
+        let session = match self.session.take().expect("a mount serves once") {
+            Begun::Alone(session) => session.spawn()?,
+            Begun::Held { prepared, device, arrivals } => {
+                prepared.serve(device.as_fd(), serving_threads(), &arrivals)?
+            }
+        };
         let (mount_point, connection) = (self.mount_point.clone(), self.connection);
         Ok(Serving { session: Some(session), mount_point, connection })
     }
@@ -129,13 +145,18 @@ struct Ready {
     adapter: Adapter,
     cache: Arc<KernelCache>,
     missing: Arc<Mutex<Option<String>>>,
+    arrivals: Arc<Arrivals>,
     volume: Arc<Volume>,
     config: Config,
 }
 
+fn serving_threads() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from).max(THREADS_MIN)
+}
+
 impl Ready {
     fn for_volume(volume: Arc<Volume>, gate: Option<Arc<dyn DurabilityGate>>) -> Ready {
-        let threads = std::thread::available_parallelism().map_or(2, usize::from).max(THREADS_MIN);
+        let threads = serving_threads();
         let mut config = Config::default();
         config.n_threads = Some(threads);
         let missing = Arc::new(Mutex::new(None));
@@ -148,7 +169,9 @@ impl Ready {
             }
         });
         let serve = Serve::new(volume.clone(), threads, gate, cache.clone());
-        Ready { adapter: Adapter::new(serve, missing.clone()), cache, missing, volume, config }
+        let arrivals = Arc::new(Arrivals::default());
+        let adapter = Adapter::new(serve, missing.clone(), arrivals.clone());
+        Ready { adapter, cache, missing, arrivals, volume, config }
     }
 
     fn begin(
@@ -157,21 +180,7 @@ impl Ready {
         mount_point: &Path,
         connection: ConnectionNumber,
     ) -> Result<Mount, MountError> {
-        let Ready { adapter, cache, missing, volume, config } = self;
-        let why = |error| missing.lock().take().map_or(MountError::Io(error), MountError::Kernel);
-        let (session, device) = match volume.standing() {
-            None => (Session::from_fd(adapter, device, SessionACL::All, config).map_err(why)?, None),
-            Some(standing) => {
-                let init = handshake::read_init(&device).map_err(MountError::Io)?;
-                if !handshake::asks_again(&init) {
-                    return Err(MountError::Kernel("RESEND (Linux 6.9), which --holder needs".into()));
-                }
-                let session = handshake::session(adapter, device.as_fd(), &init, Begun::Now, config);
-                standing.note_connection(&init, connection.number());
-                (session.map_err(why)?, Some(device))
-            }
-        };
-        let profile = volume.profile;
+        let profile = self.volume.profile;
         if let Err(error) = mounting::read_ahead(connection, READ_AHEAD_KIB) {
             log::info!("long reads are slower than they could be: {error}");
         }
@@ -180,22 +189,54 @@ impl Ready {
         {
             log::info!("programs may have less unwritten than would be good: {error}");
         }
-        cache.connect(session.notifier(), connection);
-        let (session, mount_point) = (Some(Box::new(session)), mount_point.to_owned());
-        Ok(Mount { session, mount_point, connection, device, is_ours: true })
+        let pages = self.pages(&device, connection)?;
+        let volume = self.volume.clone();
+        let Some(standing) = volume.standing() else {
+            let Ready { adapter, cache, missing, config, .. } = self;
+            let why = |error| missing.lock().take().map_or(MountError::Io(error), MountError::Kernel);
+            let session = Session::from_fd(adapter, device, SessionACL::All, config).map_err(why)?;
+            cache.connect(session.notifier(), pages, connection);
+            let (session, mount_point) = (Some(Begun::Alone(Box::new(session))), mount_point.to_owned());
+            return Ok(Mount { session, mount_point, connection, is_ours: true });
+        };
+        let init = handshake::read_init(&device).map_err(MountError::Io)?;
+        if !handshake::asks_again(&init) {
+            return Err(MountError::Kernel("RESEND (Linux 6.9), which --holder needs".into()));
+        }
+        let session = self.hold((device, &init), Answered::Now, pages, connection)?;
+        standing.note_connection(&init, connection.number());
+        Ok(Mount { session: Some(session), mount_point: mount_point.to_owned(), connection, is_ours: true })
     }
 
     fn go_on(self, mount_point: &Path, of_before: Connection) -> Result<Mount, MountError> {
-        let Ready { adapter, cache, missing, config, .. } = self;
-        let why = |error| missing.lock().take().map_or(MountError::Io(error), MountError::Kernel);
         let Connection { device, init, number } = of_before;
         let connection = ConnectionNumber::new(number);
-        let session =
-            handshake::session(adapter, device.as_fd(), &init, Begun::Before, config).map_err(why)?;
-        cache.connect(session.notifier(), connection);
-        handshake::ask_again(device.as_fd()).map_err(MountError::Io)?;
-        let (session, mount_point) = (Some(Box::new(session)), mount_point.to_owned());
-        Ok(Mount { session, mount_point, connection, device: Some(device), is_ours: false })
+        let pages = self.pages(&device, connection)?;
+        let session = self.hold((device, &init), Answered::Before, pages, connection)?;
+        if let Begun::Held { device, .. } = &session {
+            handshake::ask_again(device.as_fd()).map_err(MountError::Io)?;
+        }
+        Ok(Mount { session: Some(session), mount_point: mount_point.to_owned(), connection, is_ours: false })
+    }
+
+    fn hold(
+        self,
+        (device, init): (OwnedFd, &[u8]),
+        answered: Answered,
+        pages: Pages,
+        connection: ConnectionNumber,
+    ) -> Result<Begun, MountError> {
+        let Ready { adapter, cache, missing, arrivals, config, .. } = self;
+        let why = |error| missing.lock().take().map_or(MountError::Io(error), MountError::Kernel);
+        let prepared = handshake::session(adapter, device.as_fd(), init, answered, config).map_err(why)?;
+        cache.connect(prepared.session.notifier(), pages, connection);
+        Ok(Begun::Held { prepared: Box::new(prepared), device, arrivals })
+    }
+
+    fn pages(&self, device: &OwnedFd, connection: ConnectionNumber) -> Result<Pages, MountError> {
+        let holder = self.volume.standing().and_then(|standing| standing.keeper());
+        let device = device.try_clone().map_err(MountError::Io)?;
+        Ok(Pages::new(device, connection, holder))
     }
 }
 

@@ -95,14 +95,18 @@ pub fn set_unwritten_share(connection: ConnectionNumber, percent: u8) -> io::Res
 }
 
 fn control(connection: ConnectionNumber, what: &str, value: &str) -> io::Result<()> {
+    rustix::io::write(open_control(connection, what)?, value.as_bytes())?;
+    Ok(())
+}
+
+/// A file that controls a connection, open for writing: whoever has it needs no privileges.
+pub fn open_control(connection: ConnectionNumber, what: &str) -> io::Result<OwnedFd> {
     // A mount of our own, which no path leads to: /sys may be read-only, or hold none.
     let context = rustix::mount::fsopen("fusectl", FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_create(&context)?;
     let control = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(&control, format!("{}/{what}", connection.0), flags, Mode::empty())?;
-    rustix::io::write(&file, value.as_bytes())?;
-    Ok(())
+    Ok(rustix::fs::openat(&control, format!("{}/{what}", connection.0), flags, Mode::empty())?)
 }
 
 /// Unmounts what nothing uses; `EBUSY` otherwise.

@@ -45,6 +45,8 @@ pub enum Role {
     Restored,
     /// A replica that is served in its source's place.
     StandIn,
+    /// A source whose mount is kept for the next daemon.
+    Kept,
 }
 
 impl Role {
@@ -55,6 +57,7 @@ impl Role {
             Role::ServeRoot => "serve",
             Role::Restored => "restored",
             Role::StandIn => "stand-in",
+            Role::Kept => "kept",
         }
     }
 
@@ -68,7 +71,7 @@ impl Role {
     }
 
     fn parse(word: &str) -> Option<Role> {
-        let all = [Role::Source, Role::Replica, Role::ServeRoot, Role::Restored, Role::StandIn];
+        let all = [Role::Source, Role::Replica, Role::ServeRoot, Role::Restored, Role::StandIn, Role::Kept];
         all.into_iter().find(|role| role.word() == word)
     }
 }
@@ -85,14 +88,34 @@ impl Claim {
     ///
     /// Errors: somebody has it, or something in it or around it, with the name of who.
     pub fn take(role: Role, set: &str, path: &Path, tree: OwnedFd) -> Result<Claim, Failure> {
+        Claim::take_from(None, role, set, path, tree)
+    }
+
+    /// As [`Claim::take`]; the process that has [kept](Claim::keep) it does not count.
+    pub fn take_from(
+        keeper: Option<u32>,
+        role: Role,
+        set: &str,
+        path: &Path,
+        tree: OwnedFd,
+    ) -> Result<Claim, Failure> {
         let note = publish(role, set, path, &tree).map_err(|error| unknown(path, &error))?;
         let own = note.metadata().map_err(|error| unknown(path, &error))?;
-        let found = find(&tree, Some((own.dev(), own.ino())), |other, contact| !role.lets(other, contact))
-            .map_err(|error| unknown(path, &error))?;
+        let counts = |other: &Holder, contact| {
+            let is_keeper = other.role == Role::Kept && Some(other.pid) == keeper;
+            !is_keeper && !role.lets(other.role, contact)
+        };
+        let found =
+            find(&tree, Some((own.dev(), own.ino())), counts).map_err(|error| unknown(path, &error))?;
         match found {
             Some((holder, contact)) => Err(refusal(path, &holder, contact)),
             None => Ok(Claim { _note: note, _tree: tree }),
         }
+    }
+
+    /// Keeps a tree for the next daemon, beside the one that has taken it.
+    pub fn keep(set: &str, path: &Path, tree: OwnedFd) -> io::Result<Claim> {
+        Ok(Claim { _note: publish(Role::Kept, set, path, &tree)?, _tree: tree })
     }
 }
 
@@ -138,6 +161,7 @@ impl fmt::Display for Holder {
             Role::ServeRoot => write!(f, "`standin serve` (pid {pid}) for its replicas"),
             Role::Restored => write!(f, "`standin restore` (pid {pid}) for '{set}'"),
             Role::StandIn => write!(f, "the stand-in for '{set}' (pid {pid})"),
+            Role::Kept => write!(f, "the mount of '{set}', which `standin hold-mount` (pid {pid}) keeps"),
         }
     }
 }
@@ -150,9 +174,15 @@ fn refusal(path: &Path, holder: &Holder, contact: Contact) -> Failure {
         Contact::Inside => format!("{shown} is inside {theirs}, which is used by {holder}."),
         Contact::Around => format!("{shown} is around {theirs}, which is used by {holder}."),
     };
-    let next = match holder.pid == std::process::id() {
-        true => "Choose places that do not lie in each other; symlinks and bind mounts count.",
-        false => "Stop that one first, or choose another directory; bind mounts and other names do not help.",
+    let next = match holder.role {
+        _ if holder.pid == std::process::id() => {
+            "Choose places that do not lie in each other; symlinks and bind mounts count."
+        }
+        Role::Kept => {
+            "Start that protection again with the command that it was started with, or have its mount end \
+             (`standin stop`); or choose another directory."
+        }
+        _ => "Stop that one first, or choose another directory; bind mounts and other names do not help.",
     };
     Failure::new(what, "Nothing was mounted or written; the other one goes on as before.", next)
 }
@@ -183,7 +213,7 @@ fn publish(role: Role, set: &str, path: &Path, tree: &OwnedFd) -> io::Result<Fil
 fn find(
     tree: &OwnedFd,
     own: Option<(u64, u64)>,
-    counts: impl Fn(Role, Contact) -> bool,
+    counts: impl Fn(&Holder, Contact) -> bool,
 ) -> io::Result<Option<(Holder, Contact)>> {
     for entry in fs::read_dir("/proc")? {
         let pid = entry.ok().and_then(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -191,7 +221,7 @@ fn find(
         for (note, text) in notes_of(pid) {
             if Some(note) != own
                 && let Some((holder, theirs)) = parse(pid, &text)
-                && let Some(contact) = contact(tree, &theirs)?.filter(|contact| counts(holder.role, *contact))
+                && let Some(contact) = contact(tree, &theirs)?.filter(|contact| counts(&holder, *contact))
             {
                 return Ok(Some((holder, contact)));
             }

@@ -239,7 +239,8 @@ pub fn pulse(point: &Path) -> Pulse {
         let _ = sender.send(rustix::fs::statfs(path.as_os_str().as_bytes()).map(drop));
     });
     match asked.map(|_| receiver.recv_timeout(MOUNT_PROBE)) {
-        Ok(Ok(Err(Errno::NOTCONN))) => Pulse::Dead,
+        // The other: it ended while it was asked.
+        Ok(Ok(Err(Errno::NOTCONN | Errno::CONNABORTED))) => Pulse::Dead,
         Ok(Ok(_)) => Pulse::Alive,
         Ok(Err(_)) | Err(_) => Pulse::Hung,
     }

@@ -49,6 +49,9 @@ pub const FLUSHER: CapabilitySet = CapabilitySet::DAC_OVERRIDE.union(CapabilityS
 /// Who only keeps descriptors.
 pub const HOLDER: CapabilitySet = CapabilitySet::empty();
 
+/// Who only tells the kernel, over a connection that it was given, what to drop.
+pub const PAGES: CapabilitySet = CapabilitySet::empty();
+
 /// The checks of a drill: what programs of the data need that root starts, and nothing that mounts,
 /// traces, configures, or reaches an object by its file handle (which would lead from the clone to the
 /// replica on the same file system).

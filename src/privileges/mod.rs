@@ -15,6 +15,7 @@ mod files;
 mod tests;
 
 pub use capabilities::{
-    DRILL, FLUSHER, HOLDER, PROTECT, PROTECT_START, SERVE, SERVE_START, for_allowed, give_up, holds, narrow,
+    DRILL, FLUSHER, HOLDER, PAGES, PROTECT, PROTECT_START, SERVE, SERVE_START, for_allowed, give_up, holds,
+    narrow,
 };
 pub use files::{Confinement, Reach, confine, is_confined, unconfined};

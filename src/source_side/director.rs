@@ -23,7 +23,7 @@ use super::flush::Flusher;
 use super::ground::Ground;
 use super::hands::{Done, Hands, Job};
 use super::haste::Haste;
-use super::holder::Left;
+use super::holder::{Holder, Left};
 use super::identity;
 use super::life::{Ended, Ending, Life, Stage, Stop, StopAsker};
 use super::managed::Managed;
@@ -289,6 +289,7 @@ impl Director {
             Life::Serving { rounds, .. } => {
                 rounds.make(&self.ground, &self.connections, &mut self.recorder);
                 rounds.look_at_mount(&self.ground);
+                self.ground.holder.iter().for_each(Holder::look);
             }
             Life::Stopping { rounds, .. } | Life::Draining { rounds, .. } => {
                 rounds.make(&self.ground, &self.connections, &mut self.recorder);

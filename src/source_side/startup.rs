@@ -338,7 +338,8 @@ fn claim_places(options: &ProtectOptions, backing: &OwnedFd, left: Option<&Left>
     }
     let was_stood_in = fence_of(backing).is_ok_and(|fence| fence.is_some());
     let role = if options.stand_in.is_some() || was_stood_in { Role::StandIn } else { Role::Source };
-    Claim::take(role, &options.name, options.tree(), duplicate)
+    let keeper = left.map(|left| left.holder);
+    Claim::take_from(keeper, role, &options.name, options.tree(), duplicate)
 }
 
 fn no_state(options: &ProtectOptions, error: &StateError) -> Failure {

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod allocations;
+mod along;
 mod boot;
 mod calls;
 mod child;
@@ -26,11 +27,12 @@ mod words;
 
 #[cfg(test)]
 pub use allocations::{Allocated, allocated};
+pub use along::{receive_along, send_along};
 pub use boot::boot_id;
 pub use calls::{Instruction, filter_calls};
 pub use child::{Network, own_mounts, spawn_bound, spawn_isolated};
 pub use clock::process_time;
-pub use descriptor::replace_descriptor;
+pub use descriptor::{DescriptorNumber, replace_descriptor};
 pub use entry::{has_xattrs_at, is_no_mount};
 pub use filesystem::filesystem_uuid;
 pub use handle::{FileHandle, open_by_handle};
@@ -38,7 +40,7 @@ pub use local_time::utc_offset;
 pub use loopback::raise_loopback;
 #[cfg(test)]
 pub use mapping::SharedPage;
-pub use memory::give_back_memory;
+pub use memory::{give_back_memory, keep_in_memory};
 pub use mount::{MountOptions, Seal, seal_tree, set_mount_options};
 pub use peer::{Peer, peer_of};
 pub use reads::{Access, accesses, in_memory, watch_reads};

@@ -83,6 +83,8 @@ pub trait KeepsFiles: Send + Sync {
     /// Before the last name goes.
     fn keep(&self, node: NodeId, file: BorrowedFd<'_>);
     fn let_go(&self, node: NodeId);
+    /// The process that keeps them, as a descriptor of it (`pidfd_open(2)`); `None`: it is gone.
+    fn process(&self) -> Option<OwnedFd>;
 }
 
 /// See the module.
@@ -276,6 +278,11 @@ impl Standing {
             return None;
         }
         self.opened.lock().remove(&(request & !RESENT))
+    }
+
+    /// The process that has all of this when this one is gone.
+    pub(super) fn keeper(&self) -> Option<OwnedFd> {
+        self.keeper.process()
     }
 
     pub(super) fn keep(&self, node: &Node, file: BorrowedFd<'_>) {

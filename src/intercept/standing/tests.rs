@@ -35,6 +35,10 @@ impl KeepsFiles for Held {
     fn let_go(&self, node: NodeId) {
         self.0.lock().remove(&node.0);
     }
+
+    fn process(&self) -> Option<std::os::fd::OwnedFd> {
+        None
+    }
 }
 
 /// A directory, and what serves it now.

@@ -19,7 +19,7 @@ mod waiting;
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -27,8 +27,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, StatxFlags};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, socketpair};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 pub use process::hold;
 use process::{connect, which};
@@ -38,7 +40,8 @@ use super::startup::{NOTHING_MOUNTED, io_failure};
 use crate::control::HolderStatus;
 use crate::failure::Failure;
 use crate::intercept::{self, KeepsFiles, Memory, NodeId, Standing};
-use crate::limits::HOLDER_MESSAGE_PATIENCE;
+use crate::limits::{HOLDER_MESSAGE_PATIENCE, HOLDER_SAY_PATIENCE};
+use crate::sys::peer_of;
 use crate::words::{Profile, ProtectOptions};
 
 /// Name of the hidden subcommand that the holder runs.
@@ -60,6 +63,8 @@ pub struct Left {
     pub view: OwnedFd,
     /// The directory under the mount.
     pub under: OwnedFd,
+    /// The process that had it all.
+    pub holder: u32,
 }
 
 impl Left {
@@ -89,7 +94,8 @@ impl Holder {
             let mut command = Command::new("/proc/self/exe");
             std::os::unix::process::CommandExt::arg0(&mut command, "standin");
             command.args([HOLDER_COMMAND, &options.name]).current_dir("/");
-            command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+            command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null());
+            let pid = Pid::from_child(&command.spawn()?);
             protocol::limit_waits(&ours, HOLDER_MESSAGE_PATIENCE)?;
             let begin = Said::Begin {
                 which: which(options),
@@ -97,7 +103,7 @@ impl Holder {
                 patience_ms: options.takeover_timeout.as_millis() as u64,
             };
             send(&ours, &begin, &[])?;
-            let link = Arc::new(Link { socket: ours, is_lost: AtomicBool::new(false) });
+            let link = Arc::new(Link::new(ours, pid)?);
             let standing = Arc::new(Standing::begin(Box::new(KeptBy(link.clone())))?);
             Ok(Holder { link, standing, paused_since: None, has_served: AtomicBool::new(false) })
         };
@@ -162,6 +168,11 @@ impl Holder {
         self.link.say(&Said::Over, &[]);
     }
 
+    /// Notices that it is gone, before it is needed.
+    pub fn look(&self) {
+        self.link.look();
+    }
+
     /// Programs have, or had, the mount.
     pub fn is_needed(&self) -> bool {
         self.paused_since.is_some() || self.has_served.load(Relaxed)
@@ -217,37 +228,63 @@ fn take(socket: OwnedFd, files: u32, all: Vec<OwnedFd>, since: Instant) -> io::R
             _ => return Err(io::Error::other("it does not give all files")),
         }
     }
-    let link = Arc::new(Link { socket, is_lost: AtomicBool::new(false) });
+    let peer = peer_of(socket.as_fd())?.pid;
+    let link = Arc::new(Link::new(socket, Pid::from_raw(peer).ok_or_else(|| strange(Vec::new()))?)?);
     let keeper = Box::new(KeptBy(link.clone()));
     let standing = Arc::new(Standing::take(Memory { head, nodes, handles }, kept, keeper)?);
     let (init, number) = standing.connection();
     let connection = intercept::Connection { device, init, number };
     Ok((
         Holder { link, standing, paused_since: Some(since), has_served: AtomicBool::new(false) },
-        Left { connection, view, under },
+        Left { connection, view, under, holder: peer as u32 },
     ))
 }
 
 /// The way to the holder.
 struct Link {
     socket: OwnedFd,
+    /// The holder itself.
+    process: OwnedFd,
     is_lost: AtomicBool,
 }
 
 impl Link {
+    fn new(socket: OwnedFd, holder: Pid) -> io::Result<Link> {
+        let process = pidfd_open(holder, PidfdFlags::empty())?;
+        Ok(Link { socket, process, is_lost: AtomicBool::new(false) })
+    }
+
     /// A holder that does not take it is done without from then on: it must not keep programs waiting again, and does
     /// not have all that the next daemon would need.
     fn say(&self, said: &Said, along: &[BorrowedFd<'_>]) {
         if self.is_lost.load(Relaxed) {
             return;
         }
-        if let Err(error) = send(&self.socket, said, along)
-            && !self.is_lost.swap(true, Relaxed)
-        {
-            let _ = send(&self.socket, &Said::Over, &[]);
+        let heard = protocol::limit_sends(&self.socket, HOLDER_SAY_PATIENCE)
+            .and_then(|()| send(&self.socket, said, along));
+        if let Err(error) = heard {
+            self.lose(&error);
+        }
+    }
+
+    fn look(&self) {
+        if !self.is_lost.load(Relaxed) && has_hung_up(self.socket.as_fd()) {
+            self.lose(&io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+
+    /// One that was only stopped sees that its daemon lives and has done without it, and goes.
+    fn lose(&self, error: &io::Error) {
+        if !self.is_lost.swap(true, Relaxed) {
+            let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
             log::error!("the holder of the mount is gone ({error}): the mount ends with this daemon");
         }
     }
+}
+
+fn has_hung_up(socket: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::new(&socket, PollFlags::empty())];
+    poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
 }
 
 struct KeptBy(Arc<Link>);
@@ -259,6 +296,13 @@ impl KeepsFiles for KeptBy {
 
     fn let_go(&self, node: NodeId) {
         self.0.say(&Said::LetGo(node.0), &[]);
+    }
+
+    fn process(&self) -> Option<OwnedFd> {
+        if self.0.is_lost.load(Relaxed) {
+            return None;
+        }
+        self.0.process.try_clone().ok()
     }
 }
 

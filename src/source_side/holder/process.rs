@@ -7,20 +7,20 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with,
 };
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::protocol::{Answer, Said, VERSION, Which, limit_waits, receive, send};
 use super::waiting::{Patience, State};
-use crate::limits::{HOLDER_MESSAGE_PATIENCE, TAKEOVER_START_MAX};
+use crate::limits::{DAEMON_GONE_MAX, HOLDER_MESSAGE_PATIENCE, TAKEOVER_START_MAX};
+use crate::preflight::Claim;
 use crate::privileges;
+use crate::signals::outlast_stops;
 use crate::sys::{peer_of, replace_descriptor};
 
 /// Holds what the daemon gives that is at the other end of standard input, until the mount is gone, nobody comes for
@@ -29,10 +29,8 @@ use crate::sys::{peer_of, replace_descriptor};
 /// Errors: the system's, before anything is held.
 pub fn hold() -> io::Result<()> {
     let _ = rustix::process::setsid();
-    for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
-        // It ends when its work does: whoever ends it takes the files from all programs.
-        signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
-    }
+    // Whoever ends it takes the files from all programs.
+    outlast_stops()?;
     privileges::give_up(privileges::HOLDER)?;
     let link = io::stdin().as_fd().try_clone_to_owned()?;
     let Some((Said::Begin { which, socket, patience_ms }, _)) = receive::<Said>(&link)? else {
@@ -41,12 +39,15 @@ pub fn hold() -> io::Result<()> {
     let nobody = Duration::from_millis(patience_ms);
     let patience = Patience { nobody, asked: TAKEOVER_START_MAX.max(nobody) };
     let path = PathBuf::from(OsStr::from_bytes(&socket));
+    let daemon = process_of(&link);
     let mut holding = Holding {
         which,
         path,
         patience,
         state: State::Served,
         link: Some(link),
+        daemon,
+        claim: None,
         places: Vec::new(),
         device: None,
         files: HashMap::new(),
@@ -73,6 +74,10 @@ struct Holding {
     state: State,
     /// To the daemon, or to the one that prepares.
     link: Option<OwnedFd>,
+    /// That one itself, as a descriptor of a process.
+    daemon: Option<OwnedFd>,
+    /// On the directory under the mount: while nobody serves it, too, it is not free.
+    claim: Option<Claim>,
     /// View, directory, memory: head, nodes, handles.
     places: Vec<OwnedFd>,
     /// The connection to the kernel, once there is a mount.
@@ -167,8 +172,8 @@ impl Holding {
             Ok(Some(said)) => said,
             Ok(None) | Err(_) => {
                 self.link = None;
-                if self.device.is_none() {
-                    // Without a mount there is nothing to hold.
+                // Without a mount there is nothing to hold, and a daemon that lives goes on without its holder.
+                if self.device.is_none() || self.daemon.as_ref().is_some_and(lives_on) {
                     return Some(Over::Told);
                 }
                 self.state = self.state.gone(Instant::now());
@@ -203,6 +208,9 @@ impl Holding {
         fs::set_permissions(&self.path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
         listen(&listener, 4)?;
         self.listener = Some(listener);
+        let [_, under, ..] = &self.places[..] else { return Err(io::Error::other("it lacks the directory")) };
+        let directory = Path::new(OsStr::from_bytes(&self.which.directory));
+        self.claim = Some(Claim::keep(&self.which.set, directory, under.try_clone()?)?);
         Ok(())
     }
 
@@ -258,6 +266,7 @@ impl Holding {
         }
         match self.give(&caller) {
             Ok(()) => {
+                self.daemon = process_of(&caller);
                 self.link = Some(caller);
                 self.state = asked.unwrap_or(self.state);
             }
@@ -272,6 +281,18 @@ impl Holding {
         send(caller, &Answer::Given { files: self.files.len() as u32, paused_ms }, &all)?;
         self.files.iter().try_for_each(|(id, file)| send(caller, &Answer::Kept(*id), &[file.as_fd()]))
     }
+}
+
+/// Who is at the other end of a link.
+fn process_of(link: &OwnedFd) -> Option<OwnedFd> {
+    let pid = Pid::from_raw(peer_of(link.as_fd()).ok()?.pid)?;
+    pidfd_open(pid, PidfdFlags::empty()).ok()
+}
+
+/// Whether a process that has hung up is there still, and stays.
+fn lives_on(process: &OwnedFd) -> bool {
+    let max = Timespec { tv_sec: DAEMON_GONE_MAX.as_secs() as i64, tv_nsec: 0 };
+    poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&max)).is_ok_and(|ended| ended == 0)
 }
 
 /// To the log of the kernel, from where it goes to that of the system: the terminal, or the pipe, is the daemon's,

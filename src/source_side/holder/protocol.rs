@@ -1,23 +1,18 @@
 //! What a holder and daemons say to each other: one message a packet of a unix socket, descriptors along with it.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use bincode::{Decode, Encode};
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
-};
+
+use crate::sys::{receive_along, send_along};
 
 /// Another version of the program may say other things.
 pub const VERSION: u32 = 1;
 
 /// Paths and texts.
 const MESSAGE_LEN_MAX: usize = 64 << 10;
-/// Descriptors with one message.
-const DESCRIPTORS_MAX: usize = 8;
 
 /// Which protection it is.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -102,44 +97,13 @@ pub enum Answer {
 
 pub fn send(to: impl AsFd, message: &impl Encode, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let bytes = bincode::encode_to_vec(message, bincode::config::standard()).map_err(io::Error::other)?;
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
-    let mut along = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() && !along.push(SendAncillaryMessage::ScmRights(descriptors)) {
-        return Err(io::Error::other("too many descriptors for one message"));
-    }
-    loop {
-        match sendmsg(&to, &[IoSlice::new(&bytes)], &mut along, SendFlags::NOSIGNAL) {
-            Err(rustix::io::Errno::INTR) => {}
-            sent => return Ok(sent.map(drop)?),
-        }
-    }
+    send_along(to, &bytes, descriptors)
 }
 
 /// `None`: the other side has ended. Descriptors that this process may not have any more are missing.
 pub fn receive<M: Decode<()>>(from: impl AsFd) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
-    let mut bytes = vec![0; MESSAGE_LEN_MAX];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
-    let mut along = RecvAncillaryBuffer::new(&mut space);
-    let received = loop {
-        let mut parts = [IoSliceMut::new(&mut bytes)];
-        match recvmsg(&from, &mut parts, &mut along, RecvFlags::CMSG_CLOEXEC) {
-            Err(rustix::io::Errno::INTR) => {}
-            received => break received?,
-        }
-    };
-    let mut descriptors = Vec::new();
-    for message in along.drain() {
-        if let RecvAncillaryMessage::ScmRights(fds) = message {
-            descriptors.extend(fds);
-        }
-    }
-    if received.flags.contains(ReturnFlags::TRUNC) {
-        return Err(io::Error::other("a message did not come whole"));
-    }
-    if received.bytes == 0 {
-        return Ok(None);
-    }
-    let decoded = bincode::decode_from_slice(&bytes[..received.bytes], bincode::config::standard());
+    let Some((bytes, descriptors)) = receive_along(from, MESSAGE_LEN_MAX)? else { return Ok(None) };
+    let decoded = bincode::decode_from_slice(&bytes, bincode::config::standard());
     let (message, _) = decoded.map_err(io::Error::other)?;
     Ok(Some((message, descriptors)))
 }
@@ -147,9 +111,14 @@ pub fn receive<M: Decode<()>>(from: impl AsFd) -> io::Result<Option<(M, Vec<Owne
 /// Whoever does not take, or say, anything for so long is not waited for.
 pub fn limit_waits(socket: impl AsFd, patience: Duration) -> io::Result<()> {
     use rustix::net::sockopt::{Timeout, set_socket_timeout};
-    set_socket_timeout(&socket, Timeout::Send, Some(patience))?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(patience))?;
-    Ok(())
+    limit_sends(&socket, patience)?;
+    Ok(set_socket_timeout(&socket, Timeout::Recv, Some(patience))?)
+}
+
+/// As [`limit_waits`], of what is said.
+pub fn limit_sends(socket: impl AsFd, patience: Duration) -> io::Result<()> {
+    use rustix::net::sockopt::{Timeout, set_socket_timeout};
+    Ok(set_socket_timeout(&socket, Timeout::Send, Some(patience))?)
 }
 
 #[cfg(test)]
