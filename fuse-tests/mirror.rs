@@ -55,7 +55,17 @@ pub fn connection(protected: &Protected) -> Value {
 
 #[track_caller]
 pub fn wait_for(protected: &Protected, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-    let deadline = Instant::now() + SYNC_MAX;
+    wait_for_within(SYNC_MAX, protected, what, is_so)
+}
+
+/// As [`wait_for`], for so long.
+pub fn wait_for_within(
+    max: Duration,
+    protected: &Protected,
+    what: &str,
+    is_so: impl Fn(&Value) -> bool,
+) -> Value {
+    let deadline = Instant::now() + max;
     loop {
         let connection = connection(protected);
         if is_so(&connection) {

@@ -4,7 +4,7 @@
 //! `STANDIN_SEED=x` runs one seed in each case, `STANDIN_SEEDS=n` so many new ones (each in the case whose turn
 //! it is), `STANDIN_ODD_FILES=n` sets the size of the tree: files, beside a directory of twice as many names.
 
-mod fill;
+pub mod fill;
 mod load;
 
 use std::path::PathBuf;
@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::host::{Protected, Setup, StopAtEnd, heavy};
-use crate::mirror::{connection, is_complete, told, wait_for};
+use crate::host::{Protected, SYNC_MAX, Setup, StopAtEnd, heavy};
+use crate::mirror::{connection, is_complete, told, wait_for_within};
 use crate::random::{seeds, setting};
 use crate::tree::Rules;
 use fill::Names;
@@ -47,11 +47,13 @@ const CASES: [Replica; 6] = [
 ];
 
 /// What flags keep goes all the same; and what is deep: the standard library takes half a minute for it.
-struct Clean(PathBuf);
+pub struct Clean(pub PathBuf);
 
 impl Drop for Clean {
     fn drop(&mut self) {
-        ["source", "replica"].iter().for_each(|side| fill::without_flags(&self.0.join(side)));
+        ["source", "replica", "source/odd", "replica/odd"]
+            .iter()
+            .for_each(|side| fill::without_flags(&self.0.join(side)));
         let _ = Command::new("rm").arg("-rf").arg(self.0.join("source")).arg(self.0.join("replica")).status();
     }
 }
@@ -74,7 +76,8 @@ fn run(seed: u64, case: Replica) -> u64 {
             fill::with_other_flags(&protected.replica);
         }
         Replica::Older(_) => {
-            protected.start_again();
+            protected.start_at_once();
+            wait(&protected, files, "there", is_complete);
             protected.stop();
             damage(&protected, &names, seed);
         }
@@ -86,14 +89,14 @@ fn run(seed: u64, case: Replica) -> u64 {
         let work = |program| load::work(&protected.mount, &names, seed ^ (program << 56), STEPS, &is_over);
         let programs: Vec<_> = (1..=PROGRAMS).map(|program| scope.spawn(move || work(program))).collect();
         if let Replica::Older(mode) = case {
-            copy_by_hand(&protected, mode);
+            copy_by_hand(&protected, files, mode);
         } else {
-            wait_for(&protected, "complete", is_complete);
+            wait(&protected, files, "complete", is_complete);
         }
         is_over.store(true, Relaxed);
         programs.into_iter().map(|program| program.join().expect("a program")).sum()
     });
-    wait_for(&protected, "good", is_complete);
+    wait(&protected, files, "good", is_complete);
     assert_equal(&protected, files);
     let orphans = connection(&protected)["orphans"].clone();
     println!("  equal after {:?}, orphans {orphans}", begun.elapsed());
@@ -117,12 +120,21 @@ fn damage(protected: &Protected, names: &Names, seed: u64) {
 }
 
 /// What a start does by itself comes first.
-fn copy_by_hand(protected: &Protected, mode: &str) {
-    wait_for(protected, "in line", is_complete);
+fn copy_by_hand(protected: &Protected, files: usize, mode: &str) {
+    wait(protected, files, "in line", is_complete);
     let began = now_ms();
     told(protected, &["start", "--mode", mode]);
-    wait_for(protected, "complete", |connection| is_since(connection, began) && is_complete(connection));
+    wait(protected, files, "complete", |connection| is_since(connection, began) && is_complete(connection));
     assert_eq!(connection(protected)["progress"]["mode"], mode);
+}
+
+/// A large tree takes its time, the more on a machine that does other things as well.
+fn wait(protected: &Protected, files: usize, what: &str, is_so: impl Fn(&Value) -> bool) {
+    wait_for_within(patience(files), protected, what, is_so);
+}
+
+pub fn patience(files: usize) -> Duration {
+    SYNC_MAX * (1 + files as u32 / 10_000)
 }
 
 fn now_ms() -> u64 {

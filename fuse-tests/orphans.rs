@@ -1,5 +1,7 @@
 //! `standin orphans`: what copies have moved aside is listed with what a person wants to know, and removed.
 
+mod odd;
+
 use std::fs;
 use std::process::Output;
 
