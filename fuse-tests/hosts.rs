@@ -9,6 +9,7 @@ pub mod lag;
 mod limited;
 pub mod load;
 mod outages;
+mod overloaded;
 mod pairing;
 mod paths;
 mod privileges;

@@ -165,7 +165,7 @@ fn secret_of(key: &[u8; 32]) -> [u8; SECRET_LEN] {
 }
 
 /// The first offset from here on where data may be.
-fn next_data(fd: BorrowedFd<'_>, at: u64) -> io::Result<u64> {
+pub fn next_data(fd: BorrowedFd<'_>, at: u64) -> io::Result<u64> {
     match seek(fd, SeekFrom::Data(at)) {
         Ok(found) => Ok(found),
         // No data up to the end.

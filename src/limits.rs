@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 mod activity;
+mod comparison;
 mod configuration;
 mod disk_queue;
 mod holder;
 mod questions;
 mod roles;
 pub use activity::*;
+pub use comparison::*;
 pub use configuration::*;
 pub use disk_queue::*;
 pub use holder::*;
@@ -191,21 +193,6 @@ pub const COMPARED_FILES_MAX: usize = HASHES_IN_FLIGHT;
 /// A copy by differences compares the blocks of wanted files that are at least so many bytes long on both
 /// sides: of shorter ones the content is sent sooner than it is asked for.
 pub const BY_BLOCKS_FROM: u64 = 1 << 20;
-
-/// Listings that a comparison has sent and that the target has not answered.
-pub const CHECK_LISTINGS_IN_FLIGHT: usize = 64;
-
-/// Differences of one comparison that are named, and their bytes; the others are counted. A person reads
-/// no more, and what is repaired after more than that is repaired as a whole.
-pub const DIFFERENCES_NAMED_MAX: usize = 16_384;
-pub const DIFFERENCES_LEN_MAX: usize = 2 << 20;
-
-/// Those that wait at the target to be sent, in bytes, those that go with one answer, and with every how
-/// many answers to hashes some go: with all answers under way they are as much as [`CONTROL_OUT_BYTES_MAX`].
-/// At the end they go in messages of the same size.
-pub const DIFFERENCES_WAITING_MAX: usize = 256 << 10;
-pub const DIFFERENCES_LEN_CUT: usize = 4 << 10;
-pub const DIFFERENCES_PER_HASHES: u64 = 32;
 
 /// Memory level of the queue, in bytes: as in the product whose queue this follows.
 pub const QUEUE_MEMORY: usize = 128 << 20;
@@ -401,8 +388,8 @@ pub const UDP_SEND_MAX: usize = 65_507;
 pub const SOCKET_BUFFER: usize = 4 << 20;
 
 /// Bytes of control messages that wait to be sent; a peer that lets more pile up has stopped
-/// reading. 30,000 acknowledgements, or the answers to 60 full listings.
-pub const CONTROL_OUT_BYTES_MAX: usize = 1 << 20;
+/// reading. 120,000 acknowledgements, or all answers of a comparison.
+pub const CONTROL_OUT_BYTES_MAX: usize = 4 << 20;
 
 /// Control messages received and not yet taken, and their bytes; above either the control stream
 /// is not read.
@@ -599,13 +586,6 @@ const _: () = assert!(CONTROL_LEN_MAX >= 24 * RELIEF_OBJECTS_MAX);
 const _: () = assert!(CONTROL_LEN_MAX >= 24 * DOUBTS_MAX);
 const _: () = assert!(HASHES_MAX <= u64::BITS as usize && HASHES_OF_CHECK <= HASHES_MAX);
 const _: () = assert!(CONTROL_LEN_MAX >= DIFFERENCES_LEN_CUT + 2 * PATH_LEN_MAX);
-const _: () = assert!(
-    (DIFFERENCES_LEN_CUT + PATH_LEN_MAX)
-        * (HASHES_IN_FLIGHT / DIFFERENCES_PER_HASHES as usize + CHECK_LISTINGS_IN_FLIGHT)
-        + DIFFERENCES_WAITING_MAX
-        <= CONTROL_OUT_BYTES_MAX
-);
-const _: () = assert!(HASHES_IN_FLIGHT + CHECK_LISTINGS_IN_FLIGHT < LIVE_ANSWERS_MAX);
 const _: () = assert!(HASHES_IN_FLIGHT + 2 * LIVE_LISTINGS_IN_FLIGHT < LIVE_ANSWERS_MAX);
 const _: () = assert!(OWED_CALLS_IN_FLIGHT + 3 * LIVE_LISTINGS_IN_FLIGHT < LIVE_ANSWERS_MAX);
 // A copy of what is owed has hashes under way, too.

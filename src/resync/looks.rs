@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::packet::{Keeping, ObjectId};
+use crate::packet::{Keeping, ObjectId, Sequence};
 use crate::sets::Matcher;
 use crate::sys::FileHandle;
 
@@ -40,6 +40,17 @@ pub trait Looks: Send + Sync {
     /// directories; what was changed before is in the queue. `look` does not wait, and reads nothing
     /// that is not in memory.
     fn while_still(&self, one: Found<'_>, other: Option<Found<'_>>, look: &mut dyn FnMut());
+
+    /// The last packet that may have changed an object: what a look has seen that is exact now was so from there
+    /// on. `None`: it is not known.
+    fn changed_at(&self, _inode: u64) -> Option<Sequence> {
+        None
+    }
+
+    /// The last packet that may have given a directory another path; as above.
+    fn directory_moved_at(&self) -> Option<Sequence> {
+        None
+    }
 
     /// The rules of the set, where it has some.
     fn rules(&self) -> Option<Arc<Matcher>> {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::packet::{ItemNumber, LaneItem};
+use crate::packet::{ItemNumber, LaneItem, Sequence};
 
 /// The other end is no longer there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,28 @@ pub trait StampedSink: Send {
         batch: &mut Vec<Entry>,
         check: impl FnOnce() -> bool,
     ) -> Result<ItemNumber, Slot>;
+
+    /// As [`StampedSink::push`], of what was not changed since packet `since`: it is right behind that one and each
+    /// up to P, and may go behind any of them.
+    fn push_since(
+        &mut self,
+        slot: Slot,
+        batch: &mut Vec<Entry>,
+        _since: Option<Sequence>,
+        check: impl FnOnce() -> bool,
+    ) -> Result<ItemNumber, Slot> {
+        self.push(slot, batch, check)
+    }
+
+    /// The last packet that has gone; `None`: nobody knows.
+    fn reached(&self) -> Option<Sequence> {
+        None
+    }
+
+    /// The last packet that was given out; `None`: nobody knows.
+    fn given_out(&self) -> Option<Sequence> {
+        None
+    }
 
     /// As [`StampedSink::push`] for the first items of a copy; and every packet after P goes from now
     /// on, behind them. Whether it did.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::intercept::{Seen, Volume};
-use crate::packet::Keeping;
+use crate::packet::{Keeping, Sequence};
 use crate::resync::{Counts, Found, Looks};
 use crate::sets::Matcher;
 
@@ -15,6 +15,14 @@ impl Looks for Volume {
 
     fn while_still(&self, one: Found<'_>, other: Option<Found<'_>>, look: &mut dyn FnMut()) {
         Volume::while_still(self, seen(one), other.map(seen), look);
+    }
+
+    fn changed_at(&self, inode: u64) -> Option<Sequence> {
+        Some(self.last_change_of(inode))
+    }
+
+    fn directory_moved_at(&self) -> Option<Sequence> {
+        Some(self.last_directory_move())
     }
 
     fn rules(&self) -> Option<Arc<Matcher>> {

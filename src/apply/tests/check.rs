@@ -1,6 +1,9 @@
 //! A replica is compared while its source changes: the source's looks, the stream's order and the target's
 //! comparison together. Between any two looks, and between a look and its stamp, the source may change.
 
+mod touched;
+mod watch;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -8,13 +11,13 @@ use std::sync::Arc;
 use crossbeam_channel::{Sender, unbounded};
 use parking_lot::Mutex;
 
+use self::touched::touched;
+pub(super) use self::watch::Watch;
 use super::model::change;
 use super::*;
 use crate::limits::HASH_BLOCK;
 use crate::random::Random;
-use crate::resync::{
-    Answer, CheckOrder, Counts, Entry, Found, Gone, LiveCopy, Looks, Slot, StampedSink, Wanted,
-};
+use crate::resync::{Answer, CheckOrder, Entry, Gone, LiveCopy, Slot, StampedSink, Wanted};
 use crate::xattr::WITHHELD_XATTR;
 
 /// Both sides, and what is on the way.
@@ -23,8 +26,16 @@ pub(super) struct World {
     random: Random,
     /// Changes that the target has not applied.
     waiting: VecDeque<Said>,
-    /// Changes so far, by inode.
+    /// Changes so far, and those that the target has applied.
+    said: u64,
+    applied: u64,
+    /// Changes so far, by inode, and which one was the last.
     counts: BTreeMap<u64, u64>,
+    changed: BTreeMap<u64, u64>,
+    /// What was not changed since goes before later changes, by so many more than it may.
+    goes_early: Option<u64>,
+    /// How many went so.
+    early: u64,
     left: u32,
     item: u64,
     says: Sender<Answer>,
@@ -42,7 +53,12 @@ impl World {
             pair,
             random,
             waiting: VecDeque::new(),
+            said: 0,
+            applied: 0,
             counts: BTreeMap::new(),
+            changed: BTreeMap::new(),
+            goes_early: None,
+            early: 0,
             left,
             item: 0,
             says,
@@ -58,8 +74,10 @@ impl World {
         }
         let Some(said) = change(&self.pair.source, &mut self.random) else { return };
         self.left -= 1;
+        self.said += 1;
         for id in touched(&said.0) {
             *self.counts.entry(id.inode).or_default() += 1;
+            self.changed.insert(id.inode, self.said);
         }
         self.waiting.push_back(said);
     }
@@ -71,10 +89,23 @@ impl World {
     }
 
     fn apply(&mut self) {
-        while let Some(said) = self.waiting.pop_front() {
+        self.apply_upto(self.said);
+    }
+
+    fn apply_upto(&mut self, upto: u64) {
+        while self.applied < upto {
+            let said = self.waiting.pop_front().expect("a change that was made");
+            self.applied += 1;
             self.pair.say(said);
             self.hear_doubts();
         }
+    }
+
+    /// Where an item goes that shows what was not changed since.
+    fn place(&mut self, since: Option<Sequence>) -> u64 {
+        let (Some(since), Some(too_far)) = (since, self.goes_early) else { return self.said };
+        let first = since.0.min(self.said).saturating_sub(too_far).max(self.applied);
+        first + self.random.below(self.said - first + 1)
     }
 
     fn hear_doubts(&mut self) {
@@ -108,60 +139,14 @@ impl World {
         let _ = self.says.send(answer);
     }
 
-    fn item(&mut self, Entry { item, payload }: Entry) {
-        self.apply();
+    fn item(&mut self, Entry { item, payload }: Entry, place: u64) {
+        self.early += u64::from(place < self.said);
+        self.apply_upto(place);
         self.item += 1;
         let (position, number) = (self.pair.applier().replica().applied(), ItemNumber(self.item));
         let answers = self.pair.applier().take_item(position, number, item, payload).unwrap();
         answers.into_iter().for_each(|answer| self.hear(answer));
         self.hear_doubts();
-    }
-}
-
-/// Whom an op changes.
-fn touched(op: &Op) -> Vec<ObjectId> {
-    match op {
-        Op::Create { at, object, .. }
-        | Op::Link { at, object, .. }
-        | Op::Unlink { at, object, .. }
-        | Op::RemoveDirectory { at, object, .. }
-        | Op::Leave { at, object, .. }
-        | Op::Keep { at, object, .. } => vec![at.dir, *object],
-        Op::Rename { from, to, object, replaced, .. } => {
-            let mut ids = vec![from.dir, to.dir, *object];
-            ids.extend(replaced.iter().map(|replaced| replaced.object));
-            ids
-        }
-        Op::Exchange { left, left_object, right, right_object, .. } => {
-            vec![left.dir, *left_object, right.dir, *right_object]
-        }
-        Op::Write { object, .. }
-        | Op::Resize { object, .. }
-        | Op::Reserve { object, .. }
-        | Op::SetAttributes { object, .. }
-        | Op::SetXattr { object, .. }
-        | Op::RemoveXattr { object, .. }
-        | Op::Stage { object, .. }
-        | Op::Unstage { object } => vec![*object],
-        Op::Place { object, at, .. } => vec![at.dir, *object],
-        Op::Barrier { .. } => Vec::new(),
-    }
-}
-
-pub(super) struct Watch(pub(super) Shared);
-
-impl Looks for Watch {
-    fn counts(&self, inode: u64) -> Counts {
-        let mut world = self.0.lock();
-        world.maybe_change(12);
-        let begun = world.counts.get(&inode).copied().unwrap_or_default();
-        Counts { begun, ended: begun }
-    }
-
-    fn while_still(&self, _: Found<'_>, _: Option<Found<'_>>, look: &mut dyn FnMut()) {
-        let left = std::mem::take(&mut self.0.lock().left);
-        look();
-        self.0.lock().left = left;
     }
 }
 
@@ -179,6 +164,16 @@ impl StampedSink for Sink {
         batch: &mut Vec<Entry>,
         check: impl FnOnce() -> bool,
     ) -> Result<ItemNumber, Slot> {
+        self.push_since(slot, batch, None, check)
+    }
+
+    fn push_since(
+        &mut self,
+        slot: Slot,
+        batch: &mut Vec<Entry>,
+        since: Option<Sequence>,
+        check: impl FnOnce() -> bool,
+    ) -> Result<ItemNumber, Slot> {
         let is_blind = {
             let mut world = self.0.lock();
             world.maybe_change(4);
@@ -192,8 +187,17 @@ impl StampedSink for Sink {
         if !is_exact {
             return Err(slot);
         }
-        batch.drain(..).for_each(|entry| world.item(entry));
+        let place = world.place(since);
+        batch.drain(..).for_each(|entry| world.item(entry, place));
         Ok(ItemNumber(world.item))
+    }
+
+    fn reached(&self) -> Option<Sequence> {
+        Some(Sequence(self.0.lock().applied))
+    }
+
+    fn given_out(&self) -> Option<Sequence> {
+        Some(Sequence(self.0.lock().said))
     }
 
     fn begin(&mut self, batch: &mut Vec<Entry>, check: impl FnOnce() -> bool) -> bool {
@@ -225,11 +229,12 @@ fn compare(
     random: Random,
     changes: u32,
     order: CheckOrder,
-    is_blind: bool,
-) -> (Pair, Vec<Difference>, CheckCounts) {
+    planted: Option<Planted>,
+) -> Compared {
     let (says, answers) = unbounded();
     let backing = std::fs::File::open(&pair.source.root).unwrap().into();
-    let world = World::new(pair, random, changes, says, is_blind);
+    let mut world = World::new(pair, random, changes, says, planted == Some(Planted::IsNotExact));
+    world.goes_early = Some(u64::from(planted == Some(Planted::GoesTooEarly)));
     let shared: Shared = Arc::new(Mutex::new(world));
     let (looks, sink) = (Arc::new(Watch(shared.clone())), Sink(shared.clone()));
     let copy = LiveCopy::new(backing, looks, 1, None, sink, answers, Arc::default()).unwrap();
@@ -239,7 +244,24 @@ fn compare(
     world.left = 0;
     world.apply();
     let counts = world.counts_found.expect("it came to its end");
-    (world.pair, world.found, counts)
+    Compared { early: world.early, pair: world.pair, found: world.found, counts }
+}
+
+/// Bugs that are planted on purpose.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Planted {
+    /// Whether something changed since the look is not asked.
+    IsNotExact,
+    /// What was changed by a packet goes before it.
+    GoesTooEarly,
+}
+
+struct Compared {
+    pair: Pair,
+    found: Vec<Difference>,
+    counts: CheckCounts,
+    /// Items that went before changes that were made when they were looked at.
+    early: u64,
 }
 
 fn by_content() -> CheckOrder {
@@ -248,28 +270,32 @@ fn by_content() -> CheckOrder {
 
 #[test]
 fn whatever_changes_meanwhile_nothing_differs() {
+    let mut early_in_all = 0;
     for seed in 0..40 {
         eprintln!("seed {seed}");
         let mut random = Random::new(seed);
         let pair = prepared(&mut random);
         let changes = 20 + random.below(120) as u32;
-        let (mut pair, found, counts) = compare(pair, random, changes, by_content(), false);
+        let Compared { mut pair, found, counts, early } = compare(pair, random, changes, by_content(), None);
+        early_in_all += early;
         assert!(found.is_empty() && counts.is_identical(), "seed {seed}: {found:?} {counts:?}");
         assert!(counts.compared > 30, "seed {seed}: {counts:?}");
         pair.assert_same();
     }
+    assert!(early_in_all > 300, "{early_in_all} items went before what they need not wait for");
 }
 
 /// That the test above can find anything.
 #[test]
-fn a_look_that_is_not_exact_is_found() {
-    let found = (0..200).find(|&seed| {
-        let mut random = Random::new(seed);
-        let pair = prepared(&mut random);
-        let (_, found, _) = compare(pair, random, 150, by_content(), true);
-        !found.is_empty()
-    });
-    assert!(found.is_some(), "looks that are not exact do not show");
+fn what_is_not_exact_is_found() {
+    for (what, planted) in [("looks", Planted::IsNotExact), ("places", Planted::GoesTooEarly)] {
+        let found = (0..200).find(|&seed| {
+            let mut random = Random::new(seed);
+            let pair = prepared(&mut random);
+            !compare(pair, random, 150, by_content(), Some(planted)).found.is_empty()
+        });
+        assert!(found.is_some(), "{what} that are not exact do not show");
+    }
 }
 
 /// One thing is made wrong on the replica, at random, while the source changes elsewhere.
@@ -283,7 +309,7 @@ fn what_is_wrong_is_found_whatever_changes_meanwhile() {
         let file = std::fs::OpenOptions::new().write(true).open(&victim).unwrap();
         file.write_all_at(&[8], random.below(300)).unwrap();
         file.set_modified(before).unwrap();
-        let (_, found, counts) = compare(pair, random, 0, by_content(), false);
+        let Compared { found, counts, .. } = compare(pair, random, 0, by_content(), None);
         let kinds: Vec<DifferenceKind> = found.iter().map(|found| found.kind).collect();
         assert_eq!(kinds, [DifferenceKind::Content], "seed {seed}");
         assert_eq!((counts.different, counts.bytes_out_of_step), (1, 300), "seed {seed}: {counts:?}");
@@ -313,7 +339,7 @@ fn what_stands_for_a_device_says_which() {
     mark(&pair, "zero", "char 1:3");
     rustix::fs::removexattr(pair.replica("full"), WITHHELD_XATTR).unwrap();
     mark(&pair, "file", "char 1:3");
-    let (_, found, counts) = compare(pair, Random::new(1), 0, CheckOrder::default(), false);
+    let Compared { found, counts, .. } = compare(pair, Random::new(1), 0, CheckOrder::default(), None);
     let mut found: Vec<(DifferenceKind, Vec<u8>)> =
         found.into_iter().map(|found| (found.kind, found.path.0)).collect();
     found.sort();

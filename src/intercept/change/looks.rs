@@ -18,15 +18,19 @@ use rustix::fs::fstat;
 use super::super::error::Step;
 use super::super::objects::{Node, NodeId, Pinned, Sighting};
 use super::locks::{LockedNames, LockedObjects, Tree};
+use super::recent::Recent;
 use crate::intercept::Volume;
-use crate::packet::ObjectId;
+use crate::packet::{ObjectId, Sequence};
 use crate::sys::FileHandle;
 
 /// 64 KiB: they stay in the processor's cache, and the thousand entries of a listing rarely share one
 /// with a file that is being written.
 const STRIPES: usize = 4096;
-/// What one change touches at most: two directories, two objects in them, and one that it makes.
+/// What one change touches at most: two directories, two objects in them, one that it makes, and
+/// [`DIRECTORY_MOVES`].
 const TOUCHED_MAX: usize = 6;
+/// Stands for the paths of all directories: no object has this number.
+pub(super) const DIRECTORY_MOVES: u64 = u64::MAX;
 
 #[derive(Default)]
 struct Stripe {
@@ -49,8 +53,8 @@ impl Counters {
         (inode.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - STRIPES.ilog2())) as u16
     }
 
-    pub(super) fn begin(&self) -> Begun<'_> {
-        Begun { counters: self, stripes: [0; TOUCHED_MAX], count: 0 }
+    pub(super) fn begin<'a>(&'a self, recent: Option<&'a Recent>) -> Begun<'a> {
+        Begun { counters: self, recent, inodes: [0; TOUCHED_MAX], count: 0 }
     }
 
     /// (begun, ended). In this order: equal only where there was a moment without a change under way.
@@ -64,26 +68,29 @@ impl Counters {
 /// What a change under way is counted for; it counts as ended when this goes.
 pub(super) struct Begun<'a> {
     counters: &'a Counters,
-    stripes: [u16; TOUCHED_MAX],
+    recent: Option<&'a Recent>,
+    inodes: [u64; TOUCHED_MAX],
     count: usize,
 }
 
 impl Begun<'_> {
     /// Before the system call that changes this object, or names in it.
     pub fn add(&mut self, inode: u64) {
-        let stripe = Counters::stripe(inode);
-        if self.stripes[..self.count].contains(&stripe) {
+        if self.inodes[..self.count].contains(&inode) {
             return;
         }
         assert!(self.count < TOUCHED_MAX, "one change touches more than {TOUCHED_MAX} objects");
-        self.stripes[self.count] = stripe;
+        self.inodes[self.count] = inode;
         self.count += 1;
-        self.counters.0[usize::from(stripe)].begun.fetch_add(1, SeqCst);
+        self.counters.0[usize::from(Counters::stripe(inode))].begun.fetch_add(1, SeqCst);
     }
 
     pub fn end(&mut self) {
-        for stripe in &self.stripes[..std::mem::take(&mut self.count)] {
-            self.counters.0[usize::from(*stripe)].ended.fetch_add(1, SeqCst);
+        let inodes = &self.inodes[..std::mem::take(&mut self.count)];
+        // Before they count as ended: whoever finds them at rest knows.
+        self.recent.into_iter().for_each(|recent| recent.note(inodes));
+        for inode in inodes {
+            self.counters.0[usize::from(Counters::stripe(*inode))].ended.fetch_add(1, SeqCst);
         }
     }
 }
@@ -107,6 +114,16 @@ impl Volume {
     /// Changes so far, begun and ended, of what shares its counts with this inode.
     pub fn change_counts(&self, inode: u64) -> (u64, u64) {
         self.changes.counters.read(inode)
+    }
+
+    /// The last packet that may have changed an object of this inode number.
+    pub fn last_change_of(&self, inode: u64) -> Sequence {
+        self.changes.recent.of(inode)
+    }
+
+    /// The last packet that may have given a directory another path.
+    pub fn last_directory_move(&self) -> Sequence {
+        self.changes.recent.of(DIRECTORY_MOVES)
     }
 
     /// Runs `look` while nobody changes these objects, one or two, nor names in those of them that are
@@ -168,7 +185,7 @@ mod tests {
     fn a_change_is_under_way_until_it_ends() {
         let counters = Counters::default();
         let (before, _) = counters.read(7);
-        let mut change = counters.begin();
+        let mut change = counters.begin(None);
         change.add(7);
         change.add(7);
         assert_eq!(counters.read(7), (before + 1, before));

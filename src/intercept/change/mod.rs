@@ -21,6 +21,7 @@ mod members;
 mod ongoing;
 #[cfg(test)]
 pub mod planted;
+mod recent;
 #[cfg(test)]
 mod tests;
 pub mod turns;
@@ -49,10 +50,11 @@ use crate::ranks;
 pub use locks::{DirectoryLock, ObjectLock, Tree, TreeLock};
 use locks::{LockedNames, LockedObjects, LockedTree};
 pub use looks::Seen;
-use looks::{Begun, Counters};
+use looks::{Begun, Counters, DIRECTORY_MOVES};
 use ongoing::Ongoing;
 #[cfg(test)]
 pub use planted::Planted;
+use recent::Recent;
 use turns::turn;
 
 /// What became of an op that takes the tree lock shared if it can.
@@ -71,6 +73,7 @@ pub struct Changes {
     tree: TreeLock,
     ongoing: Ongoing,
     counters: Counters,
+    recent: Recent,
     map: Option<Arc<Map>>,
     activity: OnceLock<Arc<ActivityLog>>,
 }
@@ -78,6 +81,7 @@ pub struct Changes {
 impl Changes {
     pub fn into(queue: Arc<Queue>) -> Changes {
         Changes {
+            recent: Recent::into(queue.clone()),
             queue,
             map: None,
             activity: OnceLock::new(),
@@ -283,12 +287,14 @@ impl<'a> Prepared<'a> {
         let dirs = touched.names.iter().map(|(dir, _)| volume.descriptors.of(dir));
         let dirs = dirs.collect::<FsResult<Vec<_>>>()?;
         let node = touched.object.as_ref().map(|object| &**object.node);
+        let moves = (tree == Tree::Exclusive).then_some(DIRECTORY_MOVES);
         let tree = volume.take_tree(&touched, tree);
         let names = LockedNames::take(touched.dir(0).map(|dir| &**dir), touched.dir(1).map(|dir| &**dir));
         let objects = LockedObjects::take(node, None);
-        let mut begun = volume.changes.counters.begin();
+        let mut begun = volume.changes.counters.begin(Some(&volume.changes.recent));
         touched.names.iter().for_each(|(dir, _)| begun.add(dir.object.inode));
         node.iter().for_each(|node| begun.add(node.object.inode));
+        moves.into_iter().for_each(|moves| begun.add(moves));
         Ok(Change {
             volume,
             dirs,

@@ -2,7 +2,7 @@
 
 use super::super::looks::{Found, Looks};
 use super::super::sink::{Entry, Gone, Slot, StampedSink};
-use crate::packet::ItemNumber;
+use crate::packet::{ItemNumber, Sequence};
 
 /// So many looks without a lock before one is taken: a program that writes without rest would have
 /// changed the object each time.
@@ -33,7 +33,8 @@ pub(super) fn show<S: StampedSink, T, E: From<Gone>>(
         if batch.is_empty() {
             return Ok((seen, None));
         }
-        match sink.push(slot, &mut batch, || looks.counts(inode).begun == counts.begun) {
+        let since = looks.changed_at(inode);
+        match sink.push_since(slot, &mut batch, since, || looks.counts(inode).begun == counts.begun) {
             Ok(number) => return Ok((seen, Some(number))),
             Err(same) => slot = same,
         }
@@ -42,15 +43,15 @@ pub(super) fn show<S: StampedSink, T, E: From<Gone>>(
     let mut outcome = None;
     looks.while_still(object, None, &mut || {
         batch.clear();
-        outcome = Some(look(&mut batch).map(|seen| (seen, put(sink, &mut batch))));
+        outcome = Some(look(&mut batch).map(|seen| (seen, put(sink, looks.changed_at(inode), &mut batch))));
     });
     outcome.expect("what is still is looked at")
 }
 
 /// Under the locks of what was looked at.
-fn put(sink: &mut impl StampedSink, batch: &mut Vec<Entry>) -> Option<ItemNumber> {
+fn put(sink: &mut impl StampedSink, since: Option<Sequence>, batch: &mut Vec<Entry>) -> Option<ItemNumber> {
     if batch.is_empty() {
         return None;
     }
-    sink.push(Slot::granted(), batch, || true).ok()
+    sink.push_since(Slot::granted(), batch, since, || true).ok()
 }

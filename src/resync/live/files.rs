@@ -23,6 +23,7 @@ use crate::sys::open_by_handle;
 use crate::xattr;
 
 /// An object that was listed, and where.
+#[derive(Clone)]
 pub(super) struct Place {
     pub listed: ListedFile,
     pub dir: Arc<TreePath>,

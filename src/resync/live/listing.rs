@@ -28,7 +28,7 @@ use super::super::{CopyError, Gone};
 use super::exact::show;
 use super::ruled::Ruled;
 use crate::limits::LISTING_LEN_CUT;
-use crate::packet::{Birth, ItemNumber, LaneItem, Name, ObjectId, Timestamp, Unlisted};
+use crate::packet::{Birth, ItemNumber, LaneItem, Name, ObjectId, Sequence, Timestamp, Unlisted};
 use crate::sets::Matcher;
 use crate::sys::FileHandle;
 use crate::words::RESERVED_NAME;
@@ -85,6 +85,8 @@ pub(super) enum Shown {
     Nothing,
     /// It is not there any more, which was said; or it cannot be read.
     Closed(Option<NotRead>),
+    /// Nothing: the target has yet to apply what was changed of it, and it may be listed later.
+    Later,
 }
 
 /// A chunk that was sent.
@@ -112,6 +114,11 @@ impl OpenListing {
             cut_off: None,
             limit: largest,
         }
+    }
+
+    /// No chunk of it was sent yet.
+    pub fn is_fresh(&self) -> bool {
+        self.is_fresh
     }
 
     fn found(&self) -> Found<'_> {
@@ -214,6 +221,8 @@ pub(super) struct Lister<'a, S> {
     pub largest: usize,
     /// The rules of the set, where it has some.
     pub rules: Option<&'a Matcher>,
+    /// What the target cannot say at once is left for later.
+    pub may_wait: bool,
 }
 
 enum Tried {
@@ -230,15 +239,20 @@ impl<S: StampedSink> Lister<'_, S> {
         let mut slot = self.sink.reserve()?;
         for _ in 0..TRIES {
             match self.try_chunk(open, slot) {
+                Tried::Shown(Shown::Later) => return Ok(Shown::Later),
                 Tried::Shown(shown) => {
                     open.limit = (open.limit * 2).min(self.largest);
                     return Ok(shown);
                 }
                 Tried::Changed(same) => slot = same,
             }
-            if open.is_fresh {
+            if open.is_fresh && !self.may_wait {
                 return self.begin_alone(open);
             }
+        }
+        // It is changed all the time.
+        if self.may_wait {
+            return Ok(Shown::Later);
         }
         self.one_while_still(open)
     }
@@ -273,6 +287,7 @@ impl<S: StampedSink> Lister<'_, S> {
                 is_as_before(looks, open.id)
                     && chunk.iter().all(|(inode, begun)| looks.counts(*inode).begun == *begun)
             }) {
+                Ok(Shown::Later) => return Tried::Shown(Shown::Later),
                 Ok(shown) => {
                     open.is_fresh = false;
                     return Tried::Shown(shown);
@@ -330,15 +345,29 @@ impl<S: StampedSink> Lister<'_, S> {
             self.close(open.id, slot, || check(&begun))?;
             return Ok(Shown::Closed(None));
         }
+        let since = self.since(open.id, chunk);
+        if self.may_wait && since.zip(self.sink.reached()).is_some_and(|(since, reached)| since > reached) {
+            return Ok(Shown::Later);
+        }
         let mut built = Built::of(open, chunk, timestamp(status.stx_mtime), ruled);
-        let number = self.sink.push(slot, &mut built.batch, || check(&begun))?;
+        let number = self.sink.push_since(slot, &mut built.batch, since, || check(&begun))?;
         Ok(Shown::Chunk(built.sent(number)))
+    }
+
+    /// The last packet that may have changed something of a chunk. Where rules decide what is in it, that hangs on
+    /// the directories above it, too.
+    fn since(&self, dir: ObjectId, chunk: &[Candidate]) -> Option<Sequence> {
+        let inodes = chunk.iter().map(|candidate| candidate.inode).chain([dir.inode]);
+        let first = self.rules.map_or(Some(Sequence(0)), |_| self.looks.directory_moved_at())?;
+        let mut changes = inodes.map(|inode| self.looks.changed_at(inode));
+        changes.try_fold(first, |since, changed| Some(since.max(changed?)))
     }
 
     /// Says that a directory is not there.
     fn close(&mut self, dir: ObjectId, slot: Slot, check: impl FnOnce() -> bool) -> Result<(), Slot> {
         let mut batch = vec![Entry::of(LaneItem::NotListed { dir })];
-        self.sink.push(slot, &mut batch, check).map(drop)
+        let since = self.looks.changed_at(dir.inode).filter(|_| self.rules.is_none());
+        self.sink.push_since(slot, &mut batch, since, check).map(drop)
     }
 
     /// The listing begins, and says nothing yet: names that are set from now on are told by packets.

@@ -31,6 +31,7 @@ mod check;
 mod doubted;
 mod exact;
 mod files;
+mod later;
 mod listing;
 mod moved;
 mod owed;
@@ -52,7 +53,7 @@ use super::place::{TreePath, say_nested};
 use super::seeing::{Eyes, NotRead, Root, leave};
 use super::{CopyError, CopyProgress, CopyReport, Entry, Found, Looks, Pace, StampedSink, TargetHad, Wanted};
 use crate::limits::{CONTENT_CHUNK, LISTING_ENTRIES_MAX};
-use crate::packet::{Ids, ItemNumber, LaneItem, LeftOut, ObjectId, Timestamp};
+use crate::packet::{Ids, ItemNumber, LaneItem, LeftOut, ObjectId, Sequence, Timestamp};
 use crate::pool::Pool;
 use crate::sys::FileHandle;
 pub use blocks::BlockOrder;
@@ -386,7 +387,7 @@ impl<S: StampedSink> LiveCopy<S> {
             self.send_content(content)?;
             return Ok(Stepped::On);
         }
-        if self.checking.as_ref().is_some_and(Checking::is_open) {
+        if self.checking.as_mut().is_some_and(Checking::is_open) {
             return self.send_hashes();
         }
         if let Some(stepped) = self.step_of_blocks()? {
@@ -413,10 +414,11 @@ impl<S: StampedSink> LiveCopy<S> {
                     None => self.send_content(Content::of(place, self.old))?,
                 }
             }
-            Step::Copy(Job::Xattrs(place)) => self.send_xattrs(&place)?,
+            Step::Copy(Job::Xattrs(place)) => self.xattrs_now_or_later(place)?,
             Step::List => self.list()?,
-            Step::Enter(dir) => self.enter_inside(dir)?,
-            Step::Find(id) => self.find(id)?,
+            Step::Enter(dir) => self.enter_now_or_later(dir)?,
+            Step::Find(id) => self.find_now_or_later(id)?,
+            Step::End if self.begin_round() => {}
             Step::End if self.checking.as_ref().is_some_and(|checking| !checking.is_answered()) => {
                 return Ok(Stepped::Waits);
             }
@@ -520,7 +522,8 @@ impl<S: StampedSink> LiveCopy<S> {
             let counts = looks.counts(inode);
             let mut batch = vec![Entry::of(LaneItem::NotListed { dir })];
             let check = || counts.is_calm() && looks.counts(inode).begun == counts.begun;
-            if self.sink.push(slot, &mut batch, check).is_ok() {
+            let since = looks.changed_at(inode);
+            if self.sink.push_since(slot, &mut batch, since, check).is_ok() {
                 return Ok(());
             }
             std::thread::yield_now();
@@ -529,10 +532,15 @@ impl<S: StampedSink> LiveCopy<S> {
 
     fn list(&mut self) -> Result<(), CopyError> {
         let mut open = self.open.take().expect("the plan has a listing open");
+        let may_wait = self.may_wait(open.id);
         let (eyes, looks, sink) = (&self.eyes, &*self.looks, &mut self.sink);
         let (largest, rules) = (self.sizes.entries, self.preamble.rules.as_deref());
-        let shown = Lister { eyes, looks, sink, largest, rules }.next(&mut open)?;
+        let shown = Lister { eyes, looks, sink, largest, rules, may_wait }.next(&mut open)?;
         match shown {
+            Shown::Later => {
+                self.list_later(&open);
+                return Ok(());
+            }
             Shown::Chunk(chunk) => {
                 if chunk.is_last {
                     CopyProgress::add(&self.progress.directories, 1);
@@ -579,6 +587,7 @@ impl<S: StampedSink> LiveCopy<S> {
             }
             CopyProgress::add(&self.progress.files, u64::from(counts));
         }
+        self.hash_ahead(&sent);
         self.plan.listed(sent);
         self.report.nested += nested.len() as u64;
         nested.into_iter().for_each(|name| say_nested(&TreePath::below(dir, name)));
@@ -601,7 +610,9 @@ impl<S: StampedSink> LiveCopy<S> {
         }
         batch.push(Entry::of(LaneItem::End));
         let slot = self.sink.reserve()?;
-        if let Ok(end) = self.sink.push(slot, &mut batch, || true) {
+        // All that is to be compared was: where in the stream that is said is nobody's business.
+        let since = self.checking.as_ref().map(|_| Sequence(0));
+        if let Ok(end) = self.sink.push_since(slot, &mut batch, since, || true) {
             self.plan.ended(end);
         }
         Ok(())

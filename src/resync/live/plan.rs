@@ -11,70 +11,18 @@
 //! What waits is bounded by what a listing holds and by the number of directories, never by that of
 //! files.
 
+mod steps;
+
 use std::collections::{HashSet, VecDeque};
 
 use super::super::Wanted;
 use super::Answer;
 use crate::limits::{
-    CHECK_LISTINGS_IN_FLIGHT, DOUBTS_WAITING_MAX, LISTING_ENTRIES_MAX, LIVE_ENTRIES_IN_FLIGHT,
-    LIVE_LISTINGS_IN_FLIGHT,
+    CHECK_ENTRIES_LATE, CHECK_LISTINGS_IN_FLIGHT, CHECK_LISTINGS_LATE, DOUBTS_WAITING_MAX,
+    LISTING_ENTRIES_MAX, LIVE_ENTRIES_IN_FLIGHT, LIVE_LISTINGS_IN_FLIGHT,
 };
 use crate::packet::{ItemNumber, ObjectId};
-
-/// Which directories of a listing are listed next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Descend {
-    /// All of them: the walk.
-    Everywhere,
-    /// Those that the target asks for: it has been told of the others. Of a listing that answers a doubt.
-    WhereAsked,
-}
-
-/// A directory that is to be listed, and how it is found.
-#[derive(Clone, Debug)]
-pub struct Directory<D> {
-    pub id: ObjectId,
-    pub place: D,
-    pub descend: Descend,
-}
-
-/// What is sent of an object beside its listing.
-#[derive(Debug)]
-pub enum Job<F> {
-    /// Content, and all attributes behind it.
-    Content(F),
-    /// As content; the target has other content, whose blocks are compared.
-    Blocks(F),
-    Xattrs(F),
-}
-
-/// What comes next.
-#[derive(Debug)]
-pub enum Step<D, F> {
-    Copy(Job<F>),
-    /// The next chunk of the open listing.
-    List,
-    /// This directory's listing is opened.
-    Enter(Directory<D>),
-    /// The target doubts this directory: whether it is in the set.
-    Find(ObjectId),
-    End,
-    /// Nothing, before the target answers.
-    Wait,
-    /// The target has said that the copy is complete.
-    Over(ItemNumber),
-}
-
-/// One chunk that was sent.
-pub struct Sent<D, F> {
-    pub number: ItemNumber,
-    /// With its share of the size of a file.
-    pub files: Vec<(ObjectId, u64, F)>,
-    /// What has attributes that are sent in items of their own.
-    pub large: Vec<(ObjectId, F)>,
-    pub directories: Vec<(ObjectId, D)>,
-    pub is_last: bool,
-}
+pub use steps::{Counted, Descend, Directory, Job, Sent, Step};
 
 struct InFlight<D, F> {
     sent: Sent<D, F>,
@@ -87,7 +35,11 @@ struct InFlight<D, F> {
 pub struct Plan<D, F> {
     /// To be listed; the last one first.
     directories: Vec<Directory<D>>,
+    /// Those that are listed before others.
+    first: Vec<Directory<D>>,
     waiting: HashSet<ObjectId>,
+    /// Directories of the next chunk that are of the first.
+    preferred: HashSet<ObjectId>,
     open: Option<Directory<D>>,
     jobs: VecDeque<Job<F>>,
     /// Sent and not answered, oldest first.
@@ -98,6 +50,8 @@ pub struct Plan<D, F> {
     ended: Ended,
     /// The target compares, and gets nothing.
     compares: bool,
+    /// Each answer of a comparison waits for all that is queued.
+    is_late: bool,
     #[cfg(test)]
     pub planted: Option<super::Planted>,
 }
@@ -121,7 +75,9 @@ impl<D: Clone, F> Plan<D, F> {
     pub fn of(directories: impl IntoIterator<Item = Directory<D>>) -> Plan<D, F> {
         let mut plan = Plan {
             directories: Vec::new(),
+            first: Vec::new(),
             waiting: HashSet::new(),
+            preferred: HashSet::new(),
             open: None,
             jobs: VecDeque::new(),
             in_flight: VecDeque::new(),
@@ -130,6 +86,7 @@ impl<D: Clone, F> Plan<D, F> {
             doubted: HashSet::new(),
             ended: Ended::Not,
             compares: false,
+            is_late: false,
             #[cfg(test)]
             planted: None,
         };
@@ -165,7 +122,7 @@ impl<D: Clone, F> Plan<D, F> {
             self.doubted.remove(&doubt);
             return Step::Find(doubt);
         }
-        if let Some(dir) = self.directories.pop() {
+        if let Some(dir) = self.first.pop().or_else(|| self.directories.pop()) {
             self.waiting.remove(&dir.id);
             return Step::Enter(dir);
         }
@@ -178,14 +135,17 @@ impl<D: Clone, F> Plan<D, F> {
 
     #[cfg(test)]
     fn is_done_but_for_doubts(&self) -> bool {
-        let is_done = self.in_flight.is_empty() && self.directories.is_empty();
+        let is_done = self.in_flight.is_empty() && self.directories.is_empty() && self.first.is_empty();
         is_done && !self.doubts.is_empty() && !matches!(self.ended, Ended::Sent(_))
     }
 
     fn has_room(&self) -> bool {
-        let listings = if self.compares { CHECK_LISTINGS_IN_FLIGHT } else { LIVE_LISTINGS_IN_FLIGHT };
-        self.in_flight.len() < listings
-            && self.entries_in_flight + LISTING_ENTRIES_MAX <= LIVE_ENTRIES_IN_FLIGHT
+        let (listings, entries) = match (self.compares, self.is_late) {
+            (false, _) => (LIVE_LISTINGS_IN_FLIGHT, LIVE_ENTRIES_IN_FLIGHT),
+            (true, false) => (CHECK_LISTINGS_IN_FLIGHT, LIVE_ENTRIES_IN_FLIGHT),
+            (true, true) => (CHECK_LISTINGS_LATE, CHECK_ENTRIES_LATE),
+        };
+        self.in_flight.len() < listings && self.entries_in_flight + LISTING_ENTRIES_MAX <= entries
     }
 
     /// A directory will be listed, from its first chunk on.
@@ -218,9 +178,39 @@ impl<D: Clone, F> Plan<D, F> {
                 self.descend_into(Directory { id: *id, place: place.clone(), descend });
             }
         }
+        self.preferred.clear();
         sent.directories.shrink_to_fit();
         self.entries_in_flight += sent.files.len() + sent.directories.len();
         self.in_flight.push_back(InFlight { sent, descend, has_old: HashSet::new() });
+    }
+
+    /// The open listing goes on no further.
+    pub fn abandon(&mut self) -> Option<Directory<D>> {
+        self.open.take()
+    }
+
+    /// From now on answers are long in coming: more is under way.
+    pub fn begin_late(&mut self) {
+        self.is_late = true;
+    }
+
+    /// This one is listed before others.
+    pub fn first(&mut self, dir: Directory<D>) {
+        if self.waiting.insert(dir.id) {
+            self.first.push(dir);
+        }
+    }
+
+    /// Where the chunk that comes next shows this directory, it is listed before others.
+    pub fn prefer(&mut self, id: ObjectId) {
+        self.preferred.insert(id);
+    }
+
+    /// A doubt that was put off.
+    pub fn doubt_again(&mut self, id: ObjectId) {
+        if !self.waiting.contains(&id) && self.doubted.insert(id) {
+            self.doubts.push_back(id);
+        }
     }
 
     /// One more directory that is to be listed.
@@ -231,7 +221,8 @@ impl<D: Clone, F> Plan<D, F> {
     fn descend_into(&mut self, dir: Directory<D>) {
         let is_open = self.open.as_ref().is_some_and(|open| open.id == dir.id);
         if !is_open && self.waiting.insert(dir.id) {
-            self.directories.push(dir);
+            let preferred = !self.preferred.is_empty() && self.preferred.remove(&dir.id);
+            if preferred { &mut self.first } else { &mut self.directories }.push(dir);
         }
     }
 
@@ -330,12 +321,4 @@ impl<D: Clone, F> Plan<D, F> {
             None => Ok(counted),
         }
     }
-}
-
-/// What an answer to a listing says of its files.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counted {
-    pub compared: u64,
-    pub identical: u64,
-    pub bytes_identical: u64,
 }

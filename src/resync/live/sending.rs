@@ -89,10 +89,11 @@ impl<S: StampedSink> LiveCopy<S> {
             return Ok(Stepped::Waits);
         };
         match checking.step(&self.eyes, &*self.looks, &mut self.sink)? {
-            Hashed::On(bytes) => {
-                CopyProgress::add(&self.progress.bytes_copied, bytes);
-                self.pace.sent(bytes);
+            Hashed::On(piece) => {
+                CopyProgress::add(&self.progress.bytes_copied, piece.bytes);
+                self.pace.sent(piece.read);
             }
+            Hashed::Later => {}
             Hashed::Whole => CopyProgress::add(&self.progress.files_copied, 1),
             Hashed::Unreadable(place, why) => self.leave_out(&place.path(), why)?,
         }

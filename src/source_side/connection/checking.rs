@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, never};
 
 use super::surroundings::Walked;
 use crate::control::MirrorStatus;
-use crate::limits::{DIFFERENCES_LEN_MAX, DIFFERENCES_NAMED_MAX, LIVE_ANSWERS_MAX};
+use crate::limits::{CHECK_ANSWERS_MAX, DIFFERENCES_LEN_MAX, DIFFERENCES_NAMED_MAX};
 use crate::packet::{BlockHash, CheckCounts, Difference, ItemNumber, Sequence};
 use crate::resync::{Answer, CheckOrder, CopyProgress};
 use crate::source_side::kept::WhatVerified;
@@ -81,7 +81,7 @@ impl Checking {
         walk: impl FnOnce(CheckOrder, Receiver<Answer>) -> std::io::Result<Receiver<Walked>>,
     ) -> Result<Checking, (std::io::Error, Sender<Outcome>)> {
         let what = what_of(&order);
-        let (answers, heard) = bounded(LIVE_ANSWERS_MAX);
+        let (answers, heard) = bounded(CHECK_ANSWERS_MAX);
         let ended = match walk(order, heard) {
             Ok(ended) => ended,
             Err(error) => return Err((error, reply)),

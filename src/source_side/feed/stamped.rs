@@ -8,7 +8,10 @@ use bytes::Bytes;
 use parking_lot::MutexGuard;
 
 use super::{Stream, StreamState};
-use crate::limits::{PACKETS_PER_CONTENT, STAMPED_BYTES_MAX, STAMPED_ITEMS_MAX};
+use crate::limits::{
+    LISTED_COST, PACKETS_PER_CONTENT, STAMPED_BYTES_MAX, STAMPED_CHECK_BYTES_MAX, STAMPED_CHECKS_MAX,
+    STAMPED_ITEMS_MAX,
+};
 use crate::link::Waker;
 use crate::packet::{ItemHeader, ItemNumber, LaneItem, Sequence};
 use crate::queue::Queue;
@@ -31,6 +34,8 @@ pub(super) struct StampedItems {
 }
 
 pub(super) struct StampedItem {
+    /// It is right behind this packet, too, and each up to the stamp.
+    since: Sequence,
     stamp: Sequence,
     pub header: ItemHeader,
     pub payload: Bytes,
@@ -39,12 +44,22 @@ pub(super) struct StampedItem {
 impl StampedItem {
     /// Bytes of a file as of the stamp are right before it, too: the packets in between change them
     /// again. So are hashes of them in a copy; a comparison says what the replica is as of the stamp.
-    fn may_go_early(&self, kind: Kind) -> bool {
+    fn may_go_early(&self, kind: Kind, at: Sequence) -> bool {
         match self.header.item {
+            _ if self.since <= at => true,
             LaneItem::OpenContent { .. } | LaneItem::OpenBlocks { .. } | LaneItem::Content { .. } => true,
             LaneItem::Hashes { .. } => kind == Kind::Copy,
             _ => false,
         }
+    }
+}
+
+/// What an item holds of memory while it waits, in bytes, beside its payload.
+fn weight(item: &LaneItem) -> usize {
+    match item {
+        LaneItem::Listing { entries, .. } => entries.len() * LISTED_COST,
+        LaneItem::Hashes { hashes, .. } => hashes.len() * size_of::<u128>(),
+        _ => 0,
     }
 }
 
@@ -90,7 +105,7 @@ impl StampedItems {
                 Some(Planted::GoesLate | Planted::StampsBeforeTheLook) | None => is_due,
             };
             // Before its stamp there is always a packet to go.
-            is_due || item.may_go_early(self.kind) && self.packets >= PACKETS_PER_CONTENT
+            is_due || item.may_go_early(self.kind, at) && self.packets >= PACKETS_PER_CONTENT
         };
         match self.items.front() {
             Some(item) if its_turn(item) => Turn::Item,
@@ -103,10 +118,10 @@ impl StampedItems {
         let item = self.items.pop_front()?;
         #[cfg(test)]
         let at = if self.planted.is_some() { item.stamp } else { at };
-        let is_early = item.may_go_early(self.kind);
+        let is_early = item.may_go_early(self.kind, at);
         let is_in_place = at == item.stamp || at < item.stamp && is_early;
         assert!(is_in_place, "an item as of {} goes at {}", item.stamp.0, at.0);
-        self.bytes -= item.payload.len();
+        self.bytes -= item.payload.len() + weight(&item.header.item);
         if is_early {
             self.packets = 0;
         }
@@ -118,10 +133,14 @@ impl StampedItems {
     }
 
     pub fn has_room(&self) -> bool {
-        self.items.len() < STAMPED_ITEMS_MAX && self.bytes < STAMPED_BYTES_MAX
+        let (items, bytes) = match self.kind {
+            Kind::Copy => (STAMPED_ITEMS_MAX, STAMPED_BYTES_MAX),
+            Kind::Comparison => (STAMPED_CHECKS_MAX, STAMPED_CHECK_BYTES_MAX),
+        };
+        self.items.len() < items && self.bytes < bytes
     }
 
-    fn push(&mut self, stamp: Sequence, batch: &mut Vec<Entry>) -> ItemNumber {
+    fn push(&mut self, since: Sequence, stamp: Sequence, batch: &mut Vec<Entry>) -> ItemNumber {
         assert!(!batch.is_empty(), "nothing is sent");
         assert!(self.items.back().is_none_or(|last| last.stamp <= stamp), "stamps go back");
         for Entry { item, payload } in batch.drain(..) {
@@ -131,9 +150,9 @@ impl StampedItems {
                 _ => {}
             }
             self.last.0 += 1;
-            self.bytes += payload.len();
+            self.bytes += payload.len() + weight(&item);
             let header = ItemHeader { number: self.last, item };
-            self.items.push_back(StampedItem { stamp, header, payload });
+            self.items.push_back(StampedItem { since: since.min(stamp), stamp, header, payload });
         }
         self.last
     }
@@ -189,6 +208,16 @@ impl StampedSink for StampedLane {
         batch: &mut Vec<Entry>,
         check: impl FnOnce() -> bool,
     ) -> Result<ItemNumber, Slot> {
+        self.push_since(slot, batch, None, check)
+    }
+
+    fn push_since(
+        &mut self,
+        slot: Slot,
+        batch: &mut Vec<Entry>,
+        since: Option<Sequence>,
+        check: impl FnOnce() -> bool,
+    ) -> Result<ItemNumber, Slot> {
         let mut state = self.stream.state.lock();
         // In this order: what was not begun by now comes behind it.
         let stamp = self.queue.last().sequence;
@@ -197,9 +226,18 @@ impl StampedSink for StampedLane {
         if !check() {
             return Err(slot);
         }
-        let number = state.stamped.push(stamp, batch);
+        let since = since.filter(|_| state.stamped.kind == Kind::Comparison).unwrap_or(stamp);
+        let number = state.stamped.push(since, stamp, batch);
         self.wake(state);
         Ok(number)
+    }
+
+    fn reached(&self) -> Option<Sequence> {
+        Some(self.stream.state.lock().at.sequence)
+    }
+
+    fn given_out(&self) -> Option<Sequence> {
+        Some(self.queue.last().sequence)
     }
 
     fn begin(&mut self, batch: &mut Vec<Entry>, check: impl FnOnce() -> bool) -> bool {
@@ -213,7 +251,7 @@ impl StampedSink for StampedLane {
             (state.at, state.started, state.again_upto) = (start, true, Sequence(0));
         }
         state.began = Some(start);
-        state.stamped.push(start.sequence, batch);
+        state.stamped.push(start.sequence, start.sequence, batch);
         self.wake(state);
         true
     }
