@@ -46,13 +46,26 @@ pub fn who_writes_here(state: &Path) -> io::Result<Vec<WhoWrites>> {
     }
     let replicas = serve_state(state);
     for name in names(&replicas)? {
-        let is_served = |one: &WhoWrites| one.name == name && one.role != HostRole::Target;
-        if !found.iter().any(is_served) {
-            found.extend(of_replica(&replicas.join(&name), &name)?);
+        let Some(replica) = of_replica(&replicas.join(&name), &name)? else { continue };
+        // Two sets may have one name here: a source under it, and the replica of another one.
+        let source = found.iter_mut().find(|one| one.set == replica.set && one.role != HostRole::Target);
+        match source {
+            // What was written here was given up, or gone on from: its directory is a replica.
+            Some(source) if is_over(source, &replica) => {
+                *source = WhoWrites { name: source.name.clone(), ..replica }
+            }
+            Some(_) => {}
+            None => found.push(replica),
         }
     }
     found.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(found)
+}
+
+/// Whether a host that was a source is none any more: somebody wrote in a higher epoch since, and it is here.
+fn is_over(source: &WhoWrites, replica: &WhoWrites) -> bool {
+    let written = replica.history.last().unwrap_or_default().number.max(replica.epoch.number);
+    written > source.epoch.number
 }
 
 fn names(dir: &Path) -> io::Result<Vec<String>> {
@@ -78,8 +91,10 @@ fn of_source(state: &Path, name: &str) -> io::Result<Option<WhoWrites>> {
         true => record.tree.file_name().map(|tree| serve_state(state).join(tree)),
         false => None,
     };
-    let noted = noted.map(|replica| other_writer(&replica)).transpose()?.flatten();
-    let parts = |other: &OtherWriter| history.meets(&other.history) == Meeting::TwoWriters;
+    let noted = noted.map(|replica| noted_of(&replica, record.set)).transpose()?.flatten();
+    let parts = |other: &OtherWriter| {
+        history.meets(&other.history) == Meeting::TwoWriters && !was_decided(&record, &other.history)
+    };
     let other = record.other_writer.clone().filter(parts).or(noted.filter(parts));
     Ok(Some(WhoWrites {
         name: name.to_owned(),
@@ -92,6 +107,20 @@ fn of_source(state: &Path, name: &str) -> io::Result<Option<WhoWrites>> {
         run: record.runs.last().copied(),
         history,
     }))
+}
+
+/// What was noted beside this replica, if it is one of this set: another one may have its name.
+fn noted_of(replica: &Path, set: SetId) -> io::Result<Option<OtherWriter>> {
+    match resting(replica)? {
+        Some(resting) if resting.set == set => other_writer(replica),
+        Some(_) | None => Ok(None),
+    }
+}
+
+/// A person has kept the other one since: it has been raised above both.
+fn was_decided(record: &SetRecord, other: &History) -> bool {
+    let known = other.last().map_or(0, |epoch| epoch.number).max(record.epoch.number);
+    record.fenced.as_ref().is_some_and(|fenced| fenced.epoch.number > known)
 }
 
 /// Nothing that can be known without its directory, where that is not there.
@@ -114,4 +143,144 @@ fn of_replica(state: &Path, name: &str) -> io::Result<Option<WhoWrites>> {
         run: None,
         history,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::{Places, Replica};
+    use crate::packet::Position;
+    use crate::source_side::identity::{Found, Label};
+    use crate::source_side::record::{FencedRecord, SetState, Stranger};
+    use crate::target_side::keep_history;
+
+    fn epoch(number: u32, writer: u64) -> Epoch {
+        Epoch { number, writer }
+    }
+
+    fn history(epochs: &[(u32, u64)]) -> History {
+        let mut history = History::default();
+        epochs
+            .iter()
+            .for_each(|&(number, writer)| history.raise(epoch(number, writer), 1, Position::default()));
+        history
+    }
+
+    struct Host(tempfile::TempDir);
+
+    impl Host {
+        fn new() -> Host {
+            Host(tempfile::tempdir_in("/var/tmp").unwrap())
+        }
+
+        fn state(&self) -> PathBuf {
+            self.0.path().join("state")
+        }
+
+        /// What a source or a stand-in has left.
+        fn record(&self, name: &str, change: impl FnOnce(&mut SetRecord)) {
+            let path = self.state().join(name).join("set.json");
+            let record = store::read_json::<SetRecord>(&path).unwrap();
+            let mut record = record.unwrap_or_else(|| self.fresh(name));
+            change(&mut record);
+            store::replace_json(&path, &record).unwrap();
+        }
+
+        fn fresh(&self, name: &str) -> SetRecord {
+            let tree = self.0.path().join("srv").join(name);
+            fs::create_dir_all(&tree).unwrap();
+            let found = Found::at(fs::File::open(&tree).unwrap()).unwrap();
+            let found = Found { label: Label::None, ..found };
+            let set = SetState::open(&self.state().join(name), &tree, &found, Stranger::Refuse).unwrap();
+            set.record.clone()
+        }
+
+        /// A replica of a set in which this history was written.
+        fn replica(&self, name: &str, set: SetId, written: &History) {
+            let tree = self.0.path().join("srv").join(name);
+            let state = serve_state(&self.state()).join(name);
+            fs::create_dir_all(&tree).unwrap();
+            fs::create_dir_all(&state).unwrap();
+            let places = Places::beside(&tree, &state);
+            let mut replica = Replica::open_or_adopt(&places, set).unwrap();
+            if let Some(epoch) = written.last() {
+                keep_history(&state, written).unwrap();
+                replica.raise_fence(epoch).unwrap();
+            }
+        }
+
+        fn note_other(&self, name: &str, other: &History) {
+            let noted = OtherWriter::now(other.clone(), "the other host".into());
+            let state = serve_state(&self.state()).join(name);
+            store::replace_json(&state.join("other-writer.json"), &noted).unwrap();
+        }
+
+        fn shown(&self) -> Vec<(HostRole, u32, bool)> {
+            let all = who_writes_here(&self.state()).unwrap();
+            all.iter()
+                .map(|one| {
+                    (one.role, one.history.last().map_or(1, |epoch| epoch.number), one.other.is_some())
+                })
+                .collect()
+        }
+    }
+
+    const SET: SetId = SetId(7);
+
+    fn stands_in(record: &mut SetRecord) {
+        (record.set, record.epoch, record.history, record.stands_in) =
+            (SET, epoch(2, 1), history(&[(2, 1)]), true);
+    }
+
+    /// The host that was overruled showed a split brain for ever, and advised to keep it: that fenced the kept one.
+    #[test]
+    fn an_overruled_host_is_told_that_it_is_decided() {
+        let host = Host::new();
+        host.record("web", stands_in);
+        host.replica("web", SET, &history(&[(2, 1)]));
+        host.note_other("web", &history(&[(2, 9)]));
+        assert_eq!(host.shown(), [(HostRole::StandIn, 2, true)], "nobody has decided");
+        // The other one was kept, and this one has heard of it.
+        let fenced = FencedRecord { epoch: epoch(3, 9), told_by: "the other host".into(), since_unix_ms: 1 };
+        host.record("web", |record| record.fenced = Some(fenced.clone()));
+        assert_eq!(host.shown(), [(HostRole::StandIn, 2, false)]);
+        // One of a number that is not above both has decided nothing.
+        host.record("web", |record| {
+            record.fenced = Some(FencedRecord { epoch: epoch(2, 9), ..fenced.clone() })
+        });
+        assert_eq!(host.shown(), [(HostRole::StandIn, 2, true)]);
+        // Its directory is the kept one's replica.
+        let mut kept = history(&[(2, 9)]);
+        kept.overrule(&history(&[(2, 1)]));
+        kept.raise(epoch(3, 9), 1, Position::default());
+        host.replica("web", SET, &kept);
+        assert_eq!(host.shown(), [(HostRole::Target, 3, false)]);
+    }
+
+    /// It was called "written here" for ever.
+    #[test]
+    fn a_host_that_was_a_source_and_has_a_replica_is_a_target() {
+        let host = Host::new();
+        host.record("web", |record| (record.set, record.epoch) = (SET, epoch(1, 5)));
+        assert_eq!(host.shown(), [(HostRole::Source, 1, false)]);
+        host.replica("web", SET, &history(&[(2, 9)]));
+        assert_eq!(host.shown(), [(HostRole::Target, 2, false)]);
+        // It goes home.
+        host.record("web", |record| {
+            (record.epoch, record.history, record.stands_in) =
+                (epoch(3, 5), history(&[(2, 9), (3, 5)]), true);
+        });
+        host.replica("web", SET, &history(&[(2, 9), (3, 5)]));
+        assert_eq!(host.shown(), [(HostRole::StandIn, 3, false)]);
+    }
+
+    /// The replica of another set was passed over, and what was noted of it counted for the source.
+    #[test]
+    fn two_sets_of_one_name_are_two() {
+        let host = Host::new();
+        host.record("web", stands_in);
+        host.replica("web", SetId(8), &history(&[(2, 3)]));
+        host.note_other("web", &history(&[(2, 9)]));
+        assert_eq!(host.shown(), [(HostRole::StandIn, 2, false), (HostRole::Target, 2, true)]);
+    }
 }
