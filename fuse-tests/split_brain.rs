@@ -119,6 +119,64 @@ fn two_that_stood_in_part_until_a_person_keeps_one() {
     one_is_kept(&mut three);
 }
 
+/// It was overwritten without a word; and a failover with a target that still counted the dead source as connected had
+/// raised the epoch when it failed.
+#[test]
+fn a_second_target_that_is_further_is_kept_until_a_person_gives_it_up() {
+    require_host();
+    let base = dir_on_disk();
+    let side = |name| Side::new(base.path(), name);
+    let (mut old, mut one, mut other) = (side("old"), side("one"), side("other"));
+    fill(&old.tree());
+    one.serve(&[]);
+    other.serve(&[]);
+    old.pair_with(&one);
+    old.pair_with(&other);
+    one.pair_with(&other);
+    old.protect(&["--to", &one.address(), "--to", &other.address()]);
+    old.in_line();
+    kill(one.serve.as_mut().expect("it runs"));
+    one.serve = None;
+    fs::write(old.mount("late"), "only there").expect("a write");
+    wait_for("it is there", || other.said(), || other.tree().join("late").exists());
+    // It counts as connected to the other one for some heartbeats more.
+    kill(old.protect.as_mut().expect("it runs"));
+    old.protect = None;
+    clear_mounts(&old.at.join("mount"));
+    one.serve(&[]);
+    let failover = |words: &[&str]| {
+        let mut command = one.target_command();
+        command.args(["failover", "web", "--yes", "--at"]).arg(one.at.join("mount")).args(words);
+        let output = output_within(&mut command, COMMAND_MAX);
+        (output.status.code(), describe(&output))
+    };
+    for words in [&["--to", &*other.address()][..], &[]] {
+        let (code, said) = failover(words);
+        assert!(code == Some(2) && said.contains("is further than this replica"), "{said}");
+    }
+    assert_eq!(roles(&one).1["epoch"]["number"], 1, "nothing was raised");
+
+    // Who asks nobody is served, and takes nothing from the other one.
+    one.protect(&["--stand-in", "--to", &other.address()]);
+    fs::write(one.mount("served"), "programs work").expect("a write");
+    wait_for(
+        "it is refused",
+        || one.said(),
+        || status(&one).1.contains("is further than the one that was stood"),
+    );
+    assert_eq!(fs::read_to_string(other.tree().join("late")).expect("read"), "only there");
+    assert_eq!(roles(&other).1["epoch"]["number"], 1, "it can be served itself");
+    Side::stop_as_it_is(&mut one.protect);
+    one.protect(&["--to", &other.address(), "--overwrite-further"]);
+    one.in_line();
+    tree::assert_same(&one.tree(), &other.tree());
+    assert!(!other.tree().join("late").exists());
+    // Once it follows, nothing is to be said any more.
+    Side::stop(&mut one.protect);
+    one.protect(&["--to", &other.address()]);
+    one.in_line();
+}
+
 /// A person decides.
 fn one_is_kept(Three { one, other, .. }: &mut Three) {
     let (code, said) = keep(one, &[]);

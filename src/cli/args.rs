@@ -210,6 +210,9 @@ pub struct Protect {
     /// With --stand-in: also a replica that is no consistent state of its source
     #[arg(long, requires = "stand_in")]
     pub accept_bad_data: bool,
+    /// Where a replica is served in its source's place: overwrite also what other targets have beyond it, or may have
+    #[arg(long)]
+    pub overwrite_further: bool,
     /// Start although mounts below DIR will be hidden
     #[arg(long)]
     pub hide_nested: bool,

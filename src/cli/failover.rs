@@ -16,7 +16,7 @@ use crate::failover::steps::{Hooks, Steps};
 use crate::failure::Failure;
 use crate::packet::Epoch;
 use crate::signals::stop_signals;
-use crate::source_side::{self, Following, Taken};
+use crate::source_side::{self, Asking, Following, Taken};
 use crate::units::parse_duration;
 use crate::words::{ProtectOptions, Target};
 
@@ -48,6 +48,9 @@ pub struct Failover {
     /// Also a replica that is no consistent state of its source
     #[arg(long)]
     accept_bad_data: bool,
+    /// Also where another target has more than this replica, or may have: it is overwritten where it is named by --to
+    #[arg(long)]
+    overwrite_further: bool,
     /// Also while programs have files of the replica open for writing: what they write is not replicated
     #[arg(long)]
     force: bool,
@@ -71,12 +74,13 @@ pub(super) fn run(common: &Common, args: &Failover) -> Outcome {
     check(args)?;
     let (started, since) = (SystemTime::now(), Instant::now());
     let place = preflight::place(common, args)?;
-    let place = preflight::call(place);
     let options = options(common, args, &place.directory)?;
+    let asking = Asking::begin(&options);
+    let place = preflight::call(place);
     if !args.dry_run && Journal::is_busy(&options.state, &options.name) {
         return Err(busy());
     }
-    let found = preflight::look(args, &options, &place);
+    let found = preflight::look(args, &options, &place, &asking.answers());
     if args.dry_run || !found.refusals().is_empty() {
         return end_with(common, args, &options, &found);
     }
@@ -177,6 +181,7 @@ fn options(common: &Common, args: &Failover, replica: &Path) -> Result<ProtectOp
     }
     typed.extend(["--name".into(), name.into(), "--stand-in".into()]);
     typed.extend(args.accept_bad_data.then(|| "--accept-bad-data".into()));
+    typed.extend(args.overwrite_further.then(|| "--overwrite-further".into()));
     typed.extend(args.force.then(|| "--force".into()));
     typed.extend(args.to.iter().flat_map(|target| ["--to".into(), target.to_string().into()]));
     let matches = Cli::command().try_get_matches_from(typed);

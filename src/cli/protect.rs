@@ -78,6 +78,7 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
         keep_good: args.keep_good,
         adopt_source: args.adopt_source,
         start_unconfirmed: args.start_unconfirmed,
+        overwrite_further: args.overwrite_further,
         stand_in: args.stand_in.then_some(if args.accept_bad_data {
             BadData::Accept
         } else {

@@ -8,8 +8,12 @@ use super::RECONNECT_DELAY_MAX;
 /// and few enough that a source which lies about its own cannot use them up for all others.
 pub const EPOCHS_RAISED_MAX: u32 = 1 << 16;
 
-/// Epochs of a history that are named, 64 bytes each: two hosts that part and meet again have raised fewer between.
+/// Epochs of a history of which all is kept, 60 bytes each: as many as a person reads.
 pub const EPOCHS_KEPT_MAX: usize = 32;
+
+/// Epochs before those of which it is kept that they were, 12 bytes each: a change of role every day for two years. Of
+/// one before them nothing is proved, and a person is asked.
+pub const EPOCHS_NAMED_MAX: usize = 1024;
 
 /// A source that is called answers within this, or counts as silent where somebody wants to stand in for it: a round
 /// trip of milliseconds, lost several times over, and a host that is busy. With it a failover serves within 5 s.

@@ -8,7 +8,7 @@ use super::check::{CheckCounts, Difference};
 use super::history::History;
 use super::item::{ItemNumber, LeftOut, OrphanCounts};
 use super::op::ObjectId;
-use super::position::{Epoch, Position, Sequence};
+use super::position::{Epoch, Incarnation, Position, Sequence};
 
 /// Versions of the wire that this build speaks: it offers the range, the target picks. Raised with
 /// every new kind of op, item or message, and with the version that stands in frames (codec); what
@@ -114,10 +114,23 @@ pub enum SourceMessage {
     /// Whatever had returned to a program at this moment of the source has a position up to this one. Now and
     /// then, while packets flow.
     GaveOut { last: Position, at: SourceClock },
-    /// Answer to `AskHistory`: who has written the set before, and who writes it now.
-    Writes { history: History },
+    /// Answer to `AskHistory`.
+    Writes(Writes),
     /// Behind an `About` of this version: how the replica stands.
     AskReplica { set_name: Text },
+    /// The runs of this source and of those before it, as it knows them, the oldest first; at most
+    /// [`crate::limits::RUNS_KEPT`].
+    Runs { runs: Vec<Incarnation> },
+}
+
+/// Who has written the set before, and who writes it now.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Writes {
+    pub history: History,
+    /// As in [`SourceMessage::Runs`].
+    pub runs: Vec<Incarnation>,
+    /// A person has said so: also a replica that has more than the one that was stood in with.
+    pub overwrites: bool,
 }
 
 /// A moment on a source, by two of its clocks.

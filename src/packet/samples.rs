@@ -171,10 +171,15 @@ pub(super) fn source_messages() -> Vec<SourceMessage> {
     .chain(said_of_copies().into_iter().map(SourceMessage::OfCopy))
     .chain([
         SourceMessage::GaveOut { last: position(), at: SourceClock { wall_ms: 10, steady_ms: 11 } },
-        SourceMessage::Writes { history: history() },
+        SourceMessage::Writes(Writes { history: history(), runs: runs(), overwrites: true }),
         SourceMessage::AskReplica { set_name: Text::from_str_cut("web") },
+        SourceMessage::Runs { runs: runs() },
     ])
     .collect()
+}
+
+fn runs() -> Vec<Incarnation> {
+    [1, 2].map(Incarnation).to_vec()
 }
 
 pub(super) fn said_of_copies() -> Vec<OfCopy> {

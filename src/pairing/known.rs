@@ -39,6 +39,11 @@ impl Known {
         Ok(self.read()?.values().any(|known| known.fingerprint == *key))
     }
 
+    /// All of them, as they were typed.
+    pub fn targets(&self) -> io::Result<Vec<String>> {
+        Ok(self.read()?.into_keys().collect())
+    }
+
     /// Adds or replaces a target; durable when it returns.
     pub fn put(&self, target: &str, known: KnownTarget) -> io::Result<()> {
         let dir = self.path.parent().ok_or(io::ErrorKind::InvalidInput)?;

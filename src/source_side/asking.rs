@@ -5,19 +5,24 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::unbounded;
+use crossbeam_channel::{Receiver, unbounded};
 
 use super::remote::Paired;
+use crate::limits::CALLED_SOURCE_ANSWERS;
 use crate::link::{Feed, Identity, LostBy, Outgoing, SourceEvent, SourceLink};
 use crate::packet::{
     EncodedFrame, Epoch, History, Meeting, ReplicaStands, SetId, SourceMessage, TargetMessage, Text,
     other_version, understands,
 };
+use crate::pairing::Known;
 use crate::target_side::OtherWriter;
-use crate::words::Target;
+use crate::words::{ProtectOptions, Target};
 
 /// A target that is there answers within this; one that is not must not hold up a start.
+/// Above what a source is given that is called for an answer.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+const _: () = assert!(PATIENCE.as_millis() > CALLED_SOURCE_ANSWERS.as_millis());
 
 /// Whether one of these targets says that somebody else writes this very set: who has stood in for this source, or
 /// one of two of whom a person has to name the one to keep. Takes
@@ -90,6 +95,65 @@ pub enum Asked {
     OtherVersion { why: String, written_in: Option<(SetId, Epoch)> },
     /// It cannot be asked, or does not take this host's set: why.
     Not(String),
+}
+
+/// Targets that are asked how their replicas of the set stand, all at once.
+pub struct Asking {
+    answers: Receiver<(String, Asked)>,
+    deadline: Instant,
+}
+
+impl Asking {
+    /// Those that are named, and others of this host's that are paired under the same name.
+    pub fn begin(options: &ProtectOptions) -> Asking {
+        let (sender, answers) = unbounded();
+        let deadline = Instant::now() + PATIENCE;
+        for target in asked(options) {
+            let Target::Remote { repset, .. } = &target else { continue };
+            let (sender, repset, shown) = (sender.clone(), repset.clone(), target.to_string());
+            let identity = Identity::load_or_create(&options.state);
+            let paired = identity
+                .map_err(|error| format!("the key of this host cannot be read: {error}"))
+                .and_then(|identity| {
+                    Paired::new(&target, &options.state, Arc::new(identity)).map_err(|failure| failure.what)
+                });
+            let asks = move || {
+                let asked = match paired {
+                    Ok(paired) => ask_how_it_stands(&paired, &repset, deadline),
+                    Err(why) => Asked::Not(why),
+                };
+                let _ = sender.send((shown, asked));
+            };
+            if let Err(error) = std::thread::Builder::new().name("ask".into()).spawn(asks) {
+                log::warn!("{target} is not asked how its replica stands: {error}");
+            }
+        }
+        Asking { answers, deadline }
+    }
+
+    /// What all of them have said, [`PATIENCE`] after the beginning at most.
+    pub fn answers(&self) -> Vec<(String, Asked)> {
+        // Each says itself that its time is over.
+        let last = self.deadline + Duration::from_secs(1);
+        let mut all: Vec<_> = std::iter::from_fn(|| self.answers.recv_deadline(last).ok()).collect();
+        all.sort_by(|one, other| one.0.cmp(&other.0));
+        all
+    }
+}
+
+fn asked(options: &ProtectOptions) -> Vec<Target> {
+    let mut targets = options.targets.clone();
+    let known = Known::in_state(&options.state).targets().unwrap_or_default();
+    let same = known
+        .iter()
+        .filter_map(|known| known.parse::<Target>().ok())
+        .filter(|known| matches!(known, Target::Remote { repset, .. } if *repset == options.name));
+    for target in same {
+        if !targets.contains(&target) {
+            targets.push(target);
+        }
+    }
+    targets
 }
 
 fn ask_how_it_stands(paired: &Paired, repset: &str, deadline: Instant) -> Asked {

@@ -90,7 +90,7 @@ mod who_writes;
 mod words;
 mod writeback;
 
-pub use asking::who_took_over;
+pub use asking::{Asked, Asking, who_took_over};
 #[cfg(test)]
 pub(crate) use connection::{Driver, NetworkLink, News, Settings, Surroundings, WalkOrder, Walked};
 pub(crate) use embedded::is_missing_replica;
@@ -105,7 +105,9 @@ pub use life::Ended;
 pub(crate) use mark::{Mark, Marks, Reached};
 pub(crate) use remote::resolve;
 pub use restoring::{Orphans, RestoreOptions, Restored, Tally, restore};
-pub use standing_in::{Following, Foreseen, KeptHistory, Seen, Taken, check, foresee, keep, note_taken_over};
+pub use standing_in::{
+    Following, Foreseen, KeptHistory, Seen, Taken, WouldWrite, check, foresee, keep, note_taken_over,
+};
 pub use startup::{run, run_followed};
 pub(crate) use terms::Terms;
 pub use who_writes::{HostRole, WhoWrites, who_writes_here};

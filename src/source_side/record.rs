@@ -123,6 +123,8 @@ pub struct Known {
     pub applied: Position,
     /// The epochs that led to what is in it.
     pub history: History,
+    /// Those of its sources, the oldest first, as the last one has said.
+    pub runs: Vec<Incarnation>,
 }
 
 /// What stays of a connection over a restart.
@@ -402,6 +404,7 @@ impl SetState {
             diverged: None,
             stands_in: true,
             fenced: None,
+            runs: known.runs.clone(),
             ..self.record.clone()
         };
         Ok(())

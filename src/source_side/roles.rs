@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::intercept::{Fence, Fenced};
 use crate::limits::OTHERS_LOOK_EVERY;
-use crate::packet::{History, Meeting};
+use crate::packet::{History, Incarnation, Meeting, Writes};
 use crate::target_side::{OtherWriter, other_writer};
 
 /// See the module.
@@ -16,6 +16,10 @@ use crate::target_side::{OtherWriter, other_writer};
 pub struct Roles {
     /// Of what is written here.
     pub own: History,
+    /// Of this source and of those before it.
+    pub runs: Vec<Incarnation>,
+    /// Also replicas that have more than the one that is served here had.
+    pub overwrites: bool,
     /// What is kept of the replica that is served here.
     replica: Option<PathBuf>,
     met: Mutex<Met>,
@@ -31,7 +35,12 @@ impl Roles {
     pub fn new(own: History, replica: Option<PathBuf>, other: Option<OtherWriter>) -> Roles {
         let counts = |other: &OtherWriter| own.meets(&other.history) == Meeting::TwoWriters;
         let met = Met { other: other.filter(counts), looked: None };
-        Roles { own, replica, met: Mutex::new(met) }
+        Roles { own, replica, met: Mutex::new(met), ..Roles::default() }
+    }
+
+    /// For a target that asks what led to the epoch.
+    pub fn writes(&self) -> Writes {
+        Writes { history: self.own.clone(), runs: self.runs.clone(), overwrites: self.overwrites }
     }
 
     /// Who else writes the set.

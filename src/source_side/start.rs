@@ -124,7 +124,10 @@ impl Start {
     /// Whether it has answered.
     fn reach(&self, connection: &Connection, deadline: Instant, programs: Programs) -> Result<bool, Failure> {
         // Nor does one that a person has decided against, and that has not let go yet.
-        let is_known = self.record.has_answered(&connection.target) || self.ground.roles.own.is_kept();
+        // Nor does any where the epoch is raised: nobody else serves the data.
+        let is_known = self.record.has_answered(&connection.target)
+            || self.ground.roles.own.is_kept()
+            || self.record.stands_in;
         let mut was_told = false;
         loop {
             let report = connection.report();

@@ -164,7 +164,7 @@ fn prepare(
     let own = paired_identity(&options)?;
     let uncovered = uncovered(&options, left);
     let stand_in = StandIn::begin(&uncovered, &mut set, follower)?;
-    let roles = roles(&set.record, stand_in.as_ref());
+    let roles = roles(&options, &set.record, stand_in.as_ref());
     let run = Incarnation(store::random_u64());
     let (owed, merge) = begin_run(&options, (&backing, &under), &mut set, run);
     let record = set.record.clone();
@@ -237,9 +237,11 @@ fn open_tree(
     Ok((backing, claim, found, set))
 }
 
-fn roles(record: &SetRecord, stand_in: Option<&StandIn>) -> Arc<Roles> {
+fn roles(options: &ProtectOptions, record: &SetRecord, stand_in: Option<&StandIn>) -> Arc<Roles> {
     let replica = stand_in.map(|stand_in| stand_in.state.clone());
-    Arc::new(Roles::new(record.history(), replica, record.other_writer.clone()))
+    let mut roles = Roles::new(record.history(), replica, record.other_writer.clone());
+    (roles.runs, roles.overwrites) = (record.runs.clone(), options.overwrite_further);
+    Arc::new(roles)
 }
 
 /// Targets of before that are named no more.

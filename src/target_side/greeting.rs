@@ -11,7 +11,7 @@ use crate::limits::HANDSHAKE_TIME_MAX;
 use crate::link::{TargetEvent, TargetLink};
 use crate::packet::{
     Epoch, History, KeptOut, SetId, SourceMessage, Standing, TargetMessage, Text, WIRE_VERSION,
-    WIRE_VERSION_OLDEST, other_version, understands,
+    WIRE_VERSION_OLDEST, Writes, other_version, understands,
 };
 
 /// What a source wanted.
@@ -29,7 +29,7 @@ pub(super) enum Greeted {
 #[derive(Clone, Debug)]
 pub(super) struct Comes {
     pub(super) epoch: Epoch,
-    pub(super) history: History,
+    pub(super) writes: Writes,
     /// For people.
     who: String,
 }
@@ -38,7 +38,7 @@ impl Comes {
     /// Somebody else writes the set: whoever serves the replica here is to know of it, and a person.
     pub(super) fn is_noted(&self, state: &Path, kept_out: &KeptOut) {
         if matches!(kept_out, KeptOut::TwoWriters { .. }) {
-            note_other(state, &OtherWriter::now(self.history.clone(), self.who.clone()));
+            note_other(state, &OtherWriter::now(self.writes.history.clone(), self.who.clone()));
         }
     }
 }
@@ -46,14 +46,14 @@ impl Comes {
 /// Somebody has the replica to serve it in its source's place: the mark says whether that is so already.
 fn kept_out_of_wanted(comes: &Comes, state: &Path, fence: Option<Epoch>) -> Greeted {
     let known = history_of(state, fence).unwrap_or_else(|_| fence.map(History::of).unwrap_or_default());
-    match comes.history.kept_out_by(&known) {
+    match comes.writes.history.kept_out_by(&known) {
         Some(kept_out) => {
             comes.is_noted(state, &kept_out);
             Greeted::KeptOut(Box::new(Some(known)), kept_out.to_string())
         }
         // Who serves it was stood in for.
         None if known.last().is_some_and(|own| own.is_outranked_by(comes.epoch)) => {
-            note_other(state, &OtherWriter::now(comes.history.clone(), comes.who.clone()));
+            note_other(state, &OtherWriter::now(comes.writes.history.clone(), comes.who.clone()));
             Greeted::Refused(IS_TOLD.to_owned())
         }
         None => Greeted::KeptOut(Box::new(None), IS_ABOUT_TO.to_owned()),
@@ -84,12 +84,12 @@ pub(super) fn handshake(link: &TargetLink, replicas: &dyn Replicas) -> Result<Gr
         })?;
     }
     let Greeting { set, name, epoch } = greeting(hello)?;
-    let history = history_of_source(link, epoch)?;
+    let writes = written_by(link, epoch)?;
     let who = link.peer().map_or_else(
         || "a source in this process".to_owned(),
         |peer| format!("the source {} at {}", peer.key, peer.address),
     );
-    let comes = Comes { epoch, history, who };
+    let comes = Comes { epoch, writes, who };
     match replicas.open(link, set, &name) {
         Ok(seat) => Ok(Greeted::Seated(seat, Box::new(comes))),
         Err(NoSeat::Wanted { state, fence }) => Ok(kept_out_of_wanted(&comes, &state, fence)),
@@ -107,13 +107,15 @@ fn said(link: &TargetLink) -> Result<Option<SourceMessage>, String> {
 }
 
 /// What led to the epoch in which a source writes. Of the first one there is nothing to say.
-fn history_of_source(link: &TargetLink, epoch: Epoch) -> Result<History, String> {
+fn written_by(link: &TargetLink, epoch: Epoch) -> Result<Writes, String> {
     if epoch.number <= Epoch::FIRST {
-        return Ok(History::default());
+        return Ok(Writes { history: History::default(), runs: Vec::new(), overwrites: false });
     }
     link.send(TargetMessage::AskHistory);
     match said(link)? {
-        Some(SourceMessage::Writes { history }) => Ok(history.of_epoch(epoch)),
+        Some(SourceMessage::Writes(writes)) => {
+            Ok(Writes { history: writes.history.of_epoch(epoch), ..writes })
+        }
         Some(_) | None => Err("the source does not say what led to the epoch in which it writes".into()),
     }
 }

@@ -14,7 +14,7 @@ use super::{ReadingSeat, Replicas, Seat};
 use crate::apply::{Applier, DurablePoint};
 use crate::limits::EPOCHS_RAISED_MAX;
 use crate::link::{TargetEvent, TargetLink};
-use crate::packet::{Epoch, History, KeptOut, TargetMessage, Text};
+use crate::packet::{BadBy, Beyond, DataState, Epoch, History, KeptOut, TargetMessage, Text, Writes};
 
 /// Serves one source until its connection ends; answers why it ended.
 ///
@@ -76,10 +76,11 @@ fn admit(applier: &mut Applier, comes: &Comes) -> Result<(), NotAdmitted> {
     let fence = applier.fence();
     let known = history_of(&state, fence)
         .map_err(|error| fault("who has written the replica cannot be read on the target", &error))?;
-    if let Some(kept_out) = comes.history.kept_out_by(&known) {
+    if let Some(kept_out) = comes.writes.history.kept_out_by(&known) {
         comes.is_noted(&state, &kept_out);
         return Err(NotAdmitted::KeptOut(kept_out, Box::new(known)));
     }
+    refuse_further(applier, comes).map_err(NotAdmitted::Fault)?;
     let epoch = comes.epoch;
     let highest =
         fence.map_or(Epoch::FIRST, |known| known.number).max(applier.acknowledged().applied.epoch.number);
@@ -90,13 +91,45 @@ fn admit(applier: &mut Applier, comes: &Comes) -> Result<(), NotAdmitted> {
         )));
     }
     let not_noted = "the epoch of the source cannot be noted on the target";
-    if comes.history.last() == Some(epoch) && comes.history != known {
-        keep_history(&state, &comes.history).map_err(|error| fault(not_noted, &error))?;
+    if comes.writes.history.last() == Some(epoch) && comes.writes.history != known {
+        keep_history(&state, &comes.writes.history).map_err(|error| fault(not_noted, &error))?;
     }
     if epoch.raises(fence) {
         applier.raise_fence(epoch).map_err(|error| fault(not_noted, &error))?;
     }
     Ok(())
+}
+
+/// A replica that has more than the one which was stood in with is not overwritten before a person says so: it could
+/// be served instead. One that is no state of its source cannot.
+fn refuse_further(applier: &Applier, comes: &Comes) -> Result<(), String> {
+    let (proof, Writes { history, runs, overwrites }) = (applier.proof(), &comes.writes);
+    let is_a_state = match proof.data {
+        DataState::Empty => false,
+        DataState::Good => true,
+        DataState::Bad => proof.bad_by != BadBy::Anything,
+    };
+    let beyond = if is_a_state { history.beyond(&proof.applied, runs) } else { Beyond::Nothing };
+    let what = match beyond {
+        Beyond::Nothing => return Ok(()),
+        Beyond::Further { after } => format!(
+            "this replica is further than the one that was stood in with: it has packet {}, that one had {after}",
+            proof.applied.sequence
+        ),
+        Beyond::Unknown => {
+            "whether this replica is further than the one that was stood in with cannot be told: the two \
+                            are of different runs of the source"
+                .to_owned()
+        }
+    };
+    if *overwrites {
+        log::warn!("{what}; it is overwritten all the same: the source was told to (--overwrite-further)");
+        return Ok(());
+    }
+    Err(format!(
+        "{what}; nothing was overwritten. To go on from here instead: stop the stand-in, standin failover on this host, \
+         then standin roles keep. To give up what only this one has: start the stand-in with --overwrite-further"
+    ))
 }
 
 /// `known`: of the replica; `None` where it is not decided who writes it.

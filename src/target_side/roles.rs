@@ -10,11 +10,13 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::control::unix_ms;
-use crate::packet::{Epoch, History};
+use crate::limits::RUNS_KEPT;
+use crate::packet::{Epoch, History, Incarnation};
 use crate::store;
 
 const HISTORY: &str = "history.json";
 const OTHER: &str = "other-writer.json";
+const RUNS: &str = "runs.json";
 
 /// Somebody else who writes the set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +43,23 @@ pub fn history_of(state: &Path, fence: Option<Epoch>) -> io::Result<History> {
 /// Before the fence is raised; durable when it returns.
 pub fn keep_history(state: &Path, history: &History) -> io::Result<()> {
     store::replace_json(&state.join(HISTORY), history)
+}
+
+/// The runs of the sources that the last one knew, the oldest first; none where nobody has said.
+pub fn runs_of(state: &Path) -> io::Result<Vec<Incarnation>> {
+    Ok(store::read_json(&state.join(RUNS))?.unwrap_or_default())
+}
+
+/// Without it less can be decided, and nothing is decided wrongly.
+pub(super) fn keep_runs(state: &Path, runs: &[Incarnation]) {
+    let runs = &runs[runs.len().saturating_sub(RUNS_KEPT)..];
+    let kept = match runs_of(state) {
+        Ok(known) if known == runs => Ok(()),
+        Ok(_) | Err(_) => store::replace_json(&state.join(RUNS), &runs),
+    };
+    if let Err(error) = kept {
+        log::warn!("it cannot be noted which runs the source has had: {error}");
+    }
 }
 
 pub fn other_writer(state: &Path) -> io::Result<Option<OtherWriter>> {

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use super::View;
 use super::markers::Begun;
 use super::moment::Moments;
+use super::roles::keep_runs;
 use crate::apply::{Applier, AsideView, DataStatus, DurablePoint, Fault, Outcome, Relief, Retry, Run};
 use crate::clock;
 use crate::control::{Retrying, unix_ms};
@@ -370,12 +371,13 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
                 TargetEvent::Message(SourceMessage::Diverged { reason }) => self.diverged(&reason)?,
                 TargetEvent::Message(SourceMessage::Relief { objects }) => self.relieve(&objects),
                 TargetEvent::Message(SourceMessage::GaveOut { last, at }) => self.gave_out(last, at),
+                TargetEvent::Message(SourceMessage::Runs { runs }) => keep_runs(self.applier.state(), &runs),
                 TargetEvent::Message(SourceMessage::StreamFrom { .. } | SourceMessage::Goodbye) => {}
                 TargetEvent::Message(
                     SourceMessage::Hello { .. }
                     | SourceMessage::Ask { .. }
                     | SourceMessage::AskReplica { .. }
-                    | SourceMessage::Writes { .. }
+                    | SourceMessage::Writes(_)
                     | SourceMessage::Restore { .. },
                 ) => {
                     return Err("the source greeted twice".into());

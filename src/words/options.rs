@@ -43,6 +43,8 @@ pub struct ProtectOptions {
     pub adopt_source: bool,
     /// Take changes although a target has said that somebody else writes the set.
     pub start_unconfirmed: bool,
+    /// Of a stand-in: also replicas that have more than the one that is served had.
+    pub overwrite_further: bool,
     /// Serve a replica in its source's place.
     pub stand_in: Option<BadData>,
     /// Start although mounts below the directory will be hidden by the new one.
@@ -250,6 +252,7 @@ impl ProtectOptions {
             keep_good: false,
             adopt_source: false,
             start_unconfirmed: false,
+            overwrite_further: false,
             stand_in: None,
             hide_nested: false,
             queue_memory: crate::limits::QUEUE_MEMORY,

@@ -1,9 +1,11 @@
 //! What is found before a failover: everything that is in its way, and which point it would be of. Nothing is
 //! changed.
 
+mod others;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
@@ -16,10 +18,9 @@ use crate::control::{
 use crate::failover::journal::Journal;
 use crate::failover::report::Point;
 use crate::failure::Failure;
-use crate::limits::{CALLED_SOURCE_ANSWERS, TURNED_AWAY_LIVES};
+use crate::limits::CALLED_SOURCE_ANSWERS;
 use crate::packet::DataState;
-use crate::source_side::{self, Foreseen};
-use crate::units;
+use crate::source_side::{self, Asked, Foreseen};
 use crate::words::ProtectOptions;
 
 /// The replica that is meant.
@@ -173,7 +174,12 @@ impl Place {
 }
 
 /// Looks at everything, in the order in which it would be met.
-pub(super) fn look(args: &Failover, options: &ProtectOptions, place: &Place) -> Preflight {
+pub(super) fn look(
+    args: &Failover,
+    options: &ProtectOptions,
+    place: &Place,
+    answers: &[(String, Asked)],
+) -> Preflight {
     let mut findings = Vec::new();
     let mut refuse = |failure: Failure| {
         findings.push(Finding { level: Level::Refused, what: failure.what, next: failure.next });
@@ -181,29 +187,20 @@ pub(super) fn look(args: &Failover, options: &ProtectOptions, place: &Place) -> 
     if Journal::is_busy(&options.state, &options.name) {
         refuse(busy());
     }
-    if let Some(source) = place.source().filter(|_| place.silent_since.is_none()) {
-        refuse(Failure::new(
-            format!(
-                "The source of {} is connected, from {}, and was heard while this was looked at.",
-                place.directory.display(),
-                source.address
-            ),
-            UNTOUCHED,
-            "Stop it there (standin stop), or cut it off: two hosts would write one set.",
-        ));
-    }
-    place
-        .said
-        .iter()
-        .filter_map(|said| lives_all_the_same(said, unix_ms(SystemTime::now())))
-        .for_each(&mut refuse);
+    others::source_lives(place).into_iter().for_each(&mut refuse);
     let mut notes = Vec::new();
     let dead = crate::preflight::standing_mount(&options.directory);
     let is_dead = dead.as_ref().is_ok_and(|dead| dead.is_some());
     dead.err().into_iter().for_each(&mut refuse);
     let foreseen = match source_side::foresee(options) {
-        Ok(Foreseen { refusals, seen }) => {
+        Ok(Foreseen { refusals, seen, would }) => {
             refusals.into_iter().for_each(&mut refuse);
+            for (target, asked) in answers {
+                match others::stands(options, target, asked, &would, place.said.as_ref()) {
+                    Ok(said) => notes.extend(said),
+                    Err(failure) => refuse(failure),
+                }
+            }
             Some(seen)
         }
         // It is the replica's own directory.
@@ -236,27 +233,6 @@ pub(super) fn look(args: &Failover, options: &ProtectOptions, place: &Place) -> 
         goes_on: foreseen.as_ref().is_some_and(|seen| seen.goes_on),
         data: foreseen.map(|seen| seen.data),
     }
-}
-
-/// A source of another version is not taken in, and comes again and again.
-fn lives_all_the_same(said: &ReplicaStatus, now_ms: u64) -> Option<Failure> {
-    let came = said.turned_away.as_ref()?;
-    let age = Duration::from_millis(now_ms.saturating_sub(came.at_unix_ms));
-    (age < TURNED_AWAY_LIVES).then(|| {
-        Failure::new(
-            format!(
-                "The source of {} lives: it came {} ago, and was not taken in, because {}.",
-                said.directory.display(),
-                units::duration(age),
-                came.reason
-            ),
-            UNTOUCHED,
-            format!(
-                "Update the older side, or stop the source there (standin stop); it counts as gone {} after it came last.",
-                units::duration(TURNED_AWAY_LIVES)
-            ),
-        )
-    })
 }
 
 /// What would not keep anybody from it.
@@ -357,28 +333,5 @@ impl Preflight {
             }
         }
         text
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli::tests::sample_replica;
-    use crate::control::TurnedAway;
-
-    /// It was stood in for, while it went on, on the other side of an update.
-    #[test]
-    fn a_source_that_was_not_taken_in_lives() {
-        let turned_away = TurnedAway { reason: "the source speaks version 4".into(), at_unix_ms: 1_000_000 };
-        let said = ReplicaStatus { turned_away: Some(turned_away), ..sample_replica() };
-        let lives = |after: Duration| lives_all_the_same(&said, 1_000_000 + after.as_millis() as u64);
-        let refused = lives(Duration::from_secs(7)).expect("it lives");
-        assert!(
-            refused.what.contains("lives: it came 7") && refused.what.contains("speaks version 4"),
-            "{refused}"
-        );
-        assert!(lives(TURNED_AWAY_LIVES - Duration::from_secs(1)).is_some());
-        assert!(lives(TURNED_AWAY_LIVES).is_none());
-        assert!(lives_all_the_same(&sample_replica(), 1_000_000).is_none());
     }
 }

@@ -533,6 +533,7 @@ impl<S: Surroundings> Driver<S> {
             report.retrying = None;
         });
         if let Some(session) = &self.session {
+            session.link.send(SourceMessage::Runs { runs: self.settings.roles.runs.clone() });
             session.link.start_feed(theirs);
         }
         let held = Held { last, oldest: self.queue.oldest(), acknowledged: self.acknowledged };

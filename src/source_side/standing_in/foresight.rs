@@ -9,16 +9,25 @@ use super::super::startup::io_failure;
 use super::{Taken, bad, find_state, in_use, never_came, other_set, places};
 use crate::apply::{resting, stood_in_of};
 use crate::failure::Failure;
-use crate::packet::DataState;
+use crate::packet::{DataState, Epoch, History, Incarnation, SetId};
 use crate::pairing::Known;
 use crate::store;
-use crate::target_side::{history_of, is_wanted, known_age};
+use crate::target_side::{history_of, is_wanted, known_age, runs_of};
 use crate::words::{BadData, ProtectOptions, Target};
 
 /// What is seen of a replica, and everything for which a stand-in with it would be refused.
 pub struct Foreseen {
     pub refusals: Vec<Failure>,
     pub seen: Seen,
+    pub would: WouldWrite,
+}
+
+/// What would be said to targets.
+#[derive(Clone, Debug)]
+pub struct WouldWrite {
+    pub set: SetId,
+    pub history: History,
+    pub runs: Vec<Incarnation>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +53,8 @@ pub fn foresee(options: &ProtectOptions) -> Result<Foreseen, Failure> {
     let root = File::open(options.tree()).map_err(|error| unreadable(&error))?;
     let fence = stood_in_of(&root, &state).map_err(|error| unreadable(&error))?.map(|(_, fence)| fence);
     let history = history_of(&state, fence).map_err(|error| unreadable(&error))?;
-    let known = record::Known { set: resting.set, fence, applied: resting.durable, history };
+    let runs = runs_of(&state).map_err(|error| unreadable(&error))?;
+    let known = record::Known { set: resting.set, fence, applied: resting.durable, history, runs };
     let record = options.set_state().join("set.json");
     let record: Option<SetRecord> = store::read_json(&record).map_err(|error| unreadable(&error))?;
     let own = record.as_ref().filter(|record| record.set == known.set);
@@ -84,5 +94,11 @@ pub fn foresee(options: &ProtectOptions) -> Result<Foreseen, Failure> {
     let age = known_age(&state, resting.data, &resting.durable, &resting.durable);
     let taken = Taken { applied: resting.durable, age };
     let seen = Seen { data: resting.data, taken, epoch: highest.saturating_add(1), goes_on };
-    Ok(Foreseen { refusals, seen })
+    let mut history = known.history;
+    match own.filter(|_| goes_on) {
+        Some(own) => history = own.history(),
+        None => history.raise(Epoch { number: seen.epoch, writer: 0 }, 0, known.applied),
+    }
+    let would = WouldWrite { set: known.set, history, runs: known.runs };
+    Ok(Foreseen { refusals, seen, would })
 }

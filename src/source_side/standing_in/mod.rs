@@ -36,11 +36,11 @@ use crate::failure::Failure;
 use crate::limits::{REPLICA_LET_GO_PATIENCE, REPLICA_LET_GO_POLL};
 use crate::packet::{DataState, Epoch, Ids};
 use crate::place::Place;
-use crate::target_side::{forget_other, history_of, keep_history, serve_state, want};
+use crate::target_side::{forget_other, history_of, keep_history, runs_of, serve_state, want};
 use crate::words::{BadData, ProtectOptions};
 
 pub use self::following::{Following, Taken, Unfollowed};
-pub use self::foresight::{Foreseen, Seen, foresee};
+pub use self::foresight::{Foreseen, Seen, WouldWrite, foresee};
 pub use self::holder::check;
 pub use self::keeping::{KeptHistory, keep, note_taken_over};
 
@@ -111,7 +111,8 @@ impl StandIn {
 fn known(replica: &Replica, state: &Path) -> Result<Known, Failure> {
     let history = history_of(state, replica.fence())
         .map_err(|error| io_failure("who has written the replica cannot be read", &error))?;
-    Ok(Known { set: replica.set(), fence: replica.fence(), applied: replica.applied(), history })
+    let runs = runs_of(state).map_err(|error| io_failure("the runs of its source cannot be read", &error))?;
+    Ok(Known { set: replica.set(), fence: replica.fence(), applied: replica.applied(), history, runs })
 }
 
 /// The record first: a fence whose writer nobody knows would keep everybody out.

@@ -79,7 +79,8 @@ fn hear(reading: &Reading, message: SourceMessage) -> Result<(), String> {
         | SourceMessage::Diverged { .. }
         | SourceMessage::Relief { .. }
         | SourceMessage::GaveOut { .. }
-        | SourceMessage::Writes { .. }
+        | SourceMessage::Writes(_)
+        | SourceMessage::Runs { .. }
         | SourceMessage::AskReplica { .. }
         | SourceMessage::Restore { .. } => Err("whoever restores says what only a source says".into()),
     }

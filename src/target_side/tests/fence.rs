@@ -6,11 +6,21 @@ use crate::limits::EPOCHS_RAISED_MAX;
 /// What the target answers to a source that writes in this epoch.
 fn greeted(scene: &mut Scene, number: u32, writer: u64) -> TargetMessage {
     let epoch = Epoch { number, writer };
-    greeted_as(scene, epoch, Some(History::of(epoch)))
+    let mut history = History::of(epoch);
+    if epoch == (Epoch { number: 3, writer: 7 }) {
+        // It has stood in for the one of the second epoch.
+        history = History::of(Epoch { number: 2, writer: 9 });
+        history.raise(epoch, 1, Position::default());
+    }
+    greeted_as(scene, epoch, Some(writes(history, true)))
+}
+
+fn writes(history: History, overwrites: bool) -> Writes {
+    Writes { history, runs: Vec::new(), overwrites }
 }
 
 /// `None`: it says something else than what led to its epoch.
-fn greeted_as(scene: &mut Scene, epoch: Epoch, history: Option<History>) -> TargetMessage {
+fn greeted_as(scene: &mut Scene, epoch: Epoch, writes: Option<Writes>) -> TargetMessage {
     scene.again();
     scene.source.send(SourceMessage::Hello {
         version_oldest: WIRE_VERSION_OLDEST,
@@ -32,9 +42,7 @@ fn greeted_as(scene: &mut Scene, epoch: Epoch, history: Option<History>) -> Targ
         return says;
     }
     assert!(epoch.number > Epoch::FIRST, "there is nothing to ask");
-    scene
-        .source
-        .send(history.map_or(SourceMessage::MakeDurable, |history| SourceMessage::Writes { history }));
+    scene.source.send(writes.map_or(SourceMessage::MakeDurable, SourceMessage::Writes));
     scene.message(is_answer)
 }
 
@@ -116,9 +124,48 @@ fn who_has_stood_in_says_what_led_to_it() {
     // Another one has stood in for that one, and says so.
     let mut history = History::of(Epoch { number: 2, writer: 9 });
     history.raise(Epoch { number: 3, writer: 5 }, 1, Position::default());
-    let answer = greeted_as(&mut scene, Epoch { number: 3, writer: 5 }, Some(history));
+    let answer = greeted_as(&mut scene, Epoch { number: 3, writer: 5 }, Some(writes(history, true)));
     assert!(matches!(answer, TargetMessage::Welcome { .. }), "{answer:?}");
     let answer = greeted_as(&mut scene, Epoch { number: 4, writer: 6 }, None);
     let TargetMessage::Refused { reason } = &answer else { panic!("{answer:?}") };
     assert!(reason.to_text().contains("does not say what led to"), "{reason:?}");
+}
+
+/// It was overwritten by who had stood in with less, without a word.
+#[test]
+fn a_replica_that_is_further_than_the_one_that_was_stood_in_with_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut scene = Scene::begin(dir.path());
+    scene.barrier(true);
+    scene.barrier(true);
+    scene.durables_until(2, 2);
+    let (own, second) = (scene.at, Epoch { number: 2, writer: 9 });
+    let stood_in_at = |sequence, overwrites| {
+        let mut history = History::default();
+        history.raise(second, 1, Position { sequence: Sequence(sequence), ..own });
+        Some(writes(history, overwrites))
+    };
+    let answer = greeted_as(&mut scene, second, stood_in_at(1, false));
+    let TargetMessage::Refused { reason } = &answer else { panic!("{answer:?}") };
+    let told = reason.to_text();
+    assert!(
+        told.contains("it has packet 2, that one had 1") && told.contains("--overwrite-further"),
+        "{told}"
+    );
+    // Nothing of the stand-in was noted: the replica can be served in its place.
+    assert!(matches!(greeted(&mut scene, 1, 2), TargetMessage::Welcome { .. }));
+    assert!(matches!(greeted_as(&mut scene, second, stood_in_at(2, false)), TargetMessage::Welcome { .. }));
+}
+
+#[test]
+fn a_replica_that_is_further_goes_where_a_person_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut scene = Scene::begin(dir.path());
+    scene.barrier(true);
+    scene.durables_until(1, 1);
+    let (own, second) = (scene.at, Epoch { number: 2, writer: 9 });
+    let mut history = History::default();
+    history.raise(second, 1, Position { sequence: Sequence(0), ..own });
+    let answer = greeted_as(&mut scene, second, Some(writes(history, true)));
+    assert!(matches!(answer, TargetMessage::Welcome { .. }), "{answer:?}");
 }

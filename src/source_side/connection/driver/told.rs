@@ -20,7 +20,7 @@ impl<S: Surroundings> Driver<S> {
                 self.lost(LostBy::Refusal, format!("refused by the target: {}", reason.to_text()));
             }
             TargetMessage::AskHistory => {
-                self.send(SourceMessage::Writes { history: self.settings.roles.own.clone() });
+                self.send(SourceMessage::Writes(self.settings.roles.writes()));
             }
             TargetMessage::Wrote { history } => self.wrote = history,
             TargetMessage::KeptOut { epoch, reason } => {

@@ -12,6 +12,7 @@ fn a_stand_in_goes_on_only_where_its_fence_is() {
             .unwrap();
     let (set, first) = (state.record.set, state.record.epoch);
     let known = |fence| Known {
+        runs: Vec::new(),
         set,
         fence,
         applied: Position::origin(first, Incarnation(1)),
@@ -45,6 +46,7 @@ fn what_was_heard_of_a_higher_epoch_is_raised_above() {
             .unwrap();
     let (set, first) = (state.record.set, state.record.epoch);
     let known = |fence| Known {
+        runs: Vec::new(),
         set,
         fence,
         applied: Position::origin(first, Incarnation(1)),
@@ -76,7 +78,7 @@ fn a_stand_in_that_was_cut_off_begins_again() {
     let mut first = SetState::open(state.path(), tree.path(), &unmarked, Stranger::Refuse).unwrap();
     let set = first.record.set;
     let applied = Position::origin(first.record.epoch, Incarnation(1));
-    let known = Known { set, fence: None, applied, history: History::default() };
+    let known = Known { set, fence: None, applied, history: History::default(), runs: Vec::new() };
     first.stand_in(&known, 1).unwrap();
     first.save().unwrap();
     drop(first);
