@@ -170,7 +170,8 @@ const REFUSED: [&str; 25] = [
     "invite web",
     "peers revoke 0123456789",
 ];
-const FAILS: [&str; 36] = [
+const FAILS: [&str; 37] = [
+    "top",
     "clone copy one --set m --to BASE/clone",
     "clone stop one --set m",
     "clone activate one",

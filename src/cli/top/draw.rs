@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  standin top   2 daemons, 3 lines: 1 critical                            12:03:07
-//!  SET    TARGET OR REPLICA       STATE     DATA  BEHIND   QUEUED  SENT
+//!  SET    TARGET/REPLICA          STATE     DATA  BEHIND   QUEUED  SENT
 //!  rows, the chosen one marked
 //!  ── web 1 ─────────── findings, then the words of `standin status`
 //!  behind ▁▁▂█▁▁  now, most
@@ -28,6 +28,11 @@ use crate::units;
 const WIDTH_MIN: u16 = 20;
 /// Of the table's columns but the second, which takes the rest.
 const WIDTHS: [usize; COLUMNS] = [12, 0, 16, 5, 12, 9, 11];
+/// The same on a screen that is narrower than this.
+const NARROW: u16 = 110;
+const NARROW_WIDTHS: [usize; COLUMNS] = [10, 0, 14, 5, 9, 8, 10];
+/// Lines of a question, or of what came of it.
+const ANSWER_LINES_MAX: usize = 3;
 /// What came of a deed is shown for so long.
 const SAID_FOR_MS: u64 = 20_000;
 const QUARTER_OF_AN_HOUR_MS: u64 = 15 * 60 * 1000;
@@ -167,15 +172,19 @@ impl Page<'_> {
     }
 
     fn cells(&mut self, cells: &[String; COLUMNS], mark: &str, style: Style) {
-        let fixed: usize = WIDTHS.iter().map(|width| width + 1).sum::<usize>() + mark.len();
+        let widths = if self.area.width < NARROW { NARROW_WIDTHS } else { WIDTHS };
+        let fixed: usize = widths.iter().map(|width| width + 1).sum::<usize>() + mark.len();
         let target = self.width().saturating_sub(fixed).max(10);
         let blank = " ".repeat(self.width());
         let (left, y) = (self.area.x, self.area.y + self.row);
         self.line(&blank, style);
         self.buffer.set_stringn(left, y, mark, mark.len(), style);
         let mut x = mark.len();
-        for (cell, width) in cells.iter().zip(WIDTHS) {
-            let width = if width == 0 { target } else { width };
+        for (cell, width) in cells.iter().zip(widths) {
+            let (cell, width) = match width {
+                0 => (tail(cell, target), target),
+                width => (cell.clone(), width),
+            };
             let room = self.width().saturating_sub(x).min(width);
             if room > 0 {
                 self.buffer.set_stringn(left + x as u16, y, cell, room, style);
@@ -218,7 +227,8 @@ impl Page<'_> {
                 one.map(|one| replica_text(one, look.now_unix_ms)).unwrap_or_default()
             }
             What::Daemon(Some(status)) => format!("standin {}, pid {}", status.version, status.pid),
-            What::Daemon(None) => String::new(),
+            // What stands in its line may be cut off there.
+            What::Daemon(None) => row.cells[2].clone(),
         };
         // The first line of it says what the heading says, and the reason.
         lines.extend(
@@ -317,28 +327,49 @@ impl Page<'_> {
         let strong = Style::new().add_modifier(Modifier::BOLD);
         let recent =
             look.said.as_ref().filter(|said| look.now_unix_ms.saturating_sub(said.at_unix_ms) < SAID_FOR_MS);
-        match (&screen.mode, &screen.hint, recent) {
-            (Mode::Ask(deed), ..) => {
-                self.line(&format!("{} y: yes, any other key: no", deed.question), strong)
-            }
+        let (text, style) = match (&screen.mode, &screen.hint, recent) {
+            (Mode::Ask(deed), ..) => (format!("{} y: yes, any other key: no", deed.question), strong),
             (Mode::Type { text, wrong: None, .. }, ..) => {
-                self.line(
-                    &format!("Limit (1M, 8Mbit, none, rules, clear, on, off; Esc: leave it): {text}_"),
-                    strong,
-                );
+                (format!("Limit (1M, 8Mbit, none, rules, clear, on, off; Esc: leave it): {text}_"), strong)
             }
             (Mode::Type { text, wrong: Some(why), .. }, ..) => {
-                self.line(&format!("Limit: {text}_   {why}"), self.color(Severity::Warning));
+                (format!("Limit: {text}_   {why}"), self.color(Severity::Warning))
             }
-            (Mode::Help, ..) => self.line("any key: back", strong),
-            (Mode::Look, Some(hint), _) => self.line(hint, strong),
+            (Mode::Help, ..) => ("any key: back".to_owned(), strong),
+            (Mode::Look, Some(hint), _) => (hint.clone(), strong),
             (Mode::Look, None, Some(said)) => {
                 let severity = if said.is_failure { Severity::Critical } else { Severity::Ok };
-                self.line(&said.text, self.color(severity));
+                (said.text.clone(), self.color(severity))
             }
-            (Mode::Look, None, None) => self.line(KEYS, Style::new().add_modifier(Modifier::DIM)),
+            (Mode::Look, None, None) => (KEYS.to_owned(), Style::new().add_modifier(Modifier::DIM)),
+        };
+        let lines = folded(&text, self.width());
+        let shown = lines.len().min(ANSWER_LINES_MAX).min(usize::from(self.area.height));
+        self.row = self.area.height - shown as u16;
+        for line in &lines[..shown] {
+            // It lies over what was drawn there.
+            self.line(&" ".repeat(self.width()), Style::new());
+            self.row -= 1;
+            self.line(line, style);
         }
     }
+}
+
+/// What does not fit loses its beginning: the end of a path tells more. The number before it stays.
+fn tail(cell: &str, room: usize) -> String {
+    let length = cell.chars().count();
+    if length <= room {
+        return cell.to_owned();
+    }
+    let (number, rest) = match cell.split_once(' ') {
+        Some((number, rest)) if number.len() < 4 && number.bytes().all(|byte| byte.is_ascii_digit()) => {
+            (format!("{number} "), rest)
+        }
+        _ => (String::new(), cell),
+    };
+    let keep = room.saturating_sub(number.len() + 2);
+    let skip = rest.chars().count().saturating_sub(keep);
+    format!("{number}..{}", rest.chars().skip(skip).collect::<String>())
 }
 
 /// How long until the queue is full, at the rate of the last half minute.

@@ -26,7 +26,7 @@ pub(super) struct Row {
 
 pub(super) const COLUMNS: usize = 7;
 pub(super) const TITLES: [&str; COLUMNS] =
-    ["SET", "TARGET OR REPLICA", "STATE", "DATA", "BEHIND", "QUEUED", "SENT"];
+    ["SET", "TARGET/REPLICA", "STATE", "DATA", "BEHIND", "QUEUED", "SENT"];
 
 #[derive(Clone, Debug)]
 pub(super) enum What {

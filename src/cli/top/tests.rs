@@ -132,8 +132,11 @@ fn daemons_that_say_nothing_are_to_be_seen() {
     let mut mute = known(sample_status());
     mute.asked = Instant::now().checked_sub(Duration::from_secs(12));
     let look = look(vec![("a", dead), ("b", denied), ("c", Known::default()), ("d", mute)]);
-    let parts = ["4 daemons: 3 critical", "X a", "was killed", "this user may no", "is asked", "mute 12 s"];
-    shows(&look, &mut screen(), &parts);
+    let mut screen = screen();
+    screen.press(&look.rows(), Key::Down);
+    let parts = ["4 daemons: 3 critical", "X a", "was killed", "is asked", "mute 12 s"];
+    shows(&look, &mut screen, &parts);
+    shows(&look, &mut screen, &["this user may not talk to it"]);
 }
 
 #[test]
@@ -316,6 +319,15 @@ fn questions_help_and_answers_are_on_the_last_line() {
         |at_unix_ms| Some(Said { text: "Connection 1 is paused".into(), is_failure: false, at_unix_ms });
     look.said = said(NOW - 1000);
     shows(&look, &mut screen, &["Connection 1 is paused"]);
+    let long = Said { text: "many words ".repeat(30), is_failure: true, at_unix_ms: NOW };
+    look.said = Some(long);
+    for (width, height) in SIZES {
+        let (text, _) = picture(&look, &mut screen, (width, height));
+        assert_eq!(
+            text.lines().filter(|line| line.contains("many words")).count(),
+            if width == 80 { 3 } else { 2 }
+        );
+    }
     look.said = said(NOW - 60_000);
     shows(&look, &mut screen, &["q end"]);
 }
