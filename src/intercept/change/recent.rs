@@ -59,7 +59,9 @@ impl Recent {
 impl Kept {
     fn note(&mut self, inodes: &[u64], last: Sequence, most: usize) {
         if self.younger.len() >= most {
-            self.older = std::mem::take(&mut self.younger);
+            // Both keep their room: growing anew would hold a change up for a millisecond, again and again.
+            std::mem::swap(&mut self.older, &mut self.younger);
+            self.younger.clear();
             // What goes was noted before that.
             (self.floor, self.turned) = (self.turned, last);
         }
