@@ -37,7 +37,7 @@ use super::recorder::Recorder;
 use super::request::{Line, read_request};
 use super::status::Status;
 use crate::failure::Failure;
-use crate::limits::{CONTROL_ANSWER, CONTROL_CALLERS_MAX, CONTROL_IDLE};
+use crate::limits::{CONTROL_ANSWER, CONTROL_CALLERS_MAX, CONTROL_IDLE, CONTROL_LOOKING_MAX};
 use crate::store::{Symlink, own_directory};
 use crate::sys::{Peer, peer_of, proc_path};
 use crate::words::SOCKET_SUFFIX;
@@ -49,8 +49,9 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const TURN_MAX: Duration = Duration::from_secs(2);
 const TURN_POLL: Duration = Duration::from_millis(10);
 
-/// Of callers that are refused one in this time becomes an event.
-const REFUSALS_TOLD_EVERY: Duration = Duration::from_secs(1);
+/// Of callers that are refused one in this time becomes an event: a flood of them leaves the others in the book for
+/// hours.
+const REFUSALS_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// What the daemon does for callers. Each call comes on a thread of its own and may block;
 /// long ones ask [`Caller::is_gone`] now and then.
@@ -181,8 +182,24 @@ struct Shared {
     /// When a caller was refused that was told of as an event; others come in floods.
     refused: Mutex<Option<Instant>>,
     closing: AtomicBool,
-    callers: Mutex<HashMap<u64, UnixStream>>,
+    callers: Mutex<HashMap<u64, Guest>>,
     caller_left: Condvar,
+}
+
+/// Who has a place.
+struct Guest {
+    stream: UnixStream,
+    access: Access,
+}
+
+/// Whether there is a place for one more who may so much, beside those that are there.
+fn has_place(access: Access, there: impl Iterator<Item = Access>) -> bool {
+    let (mut all, mut looking) = (0, 0);
+    there.for_each(|one| {
+        all += 1;
+        looking += usize::from(one == Access::Looking);
+    });
+    all < CONTROL_CALLERS_MAX && (access == Access::All || looking < CONTROL_LOOKING_MAX)
 }
 
 impl Server {
@@ -343,14 +360,14 @@ impl Shared {
         }
         {
             let mut callers = self.callers.lock();
-            if callers.len() >= CONTROL_CALLERS_MAX {
+            if !has_place(access, callers.values().map(|guest| guest.access)) {
                 drop(callers);
                 return answer(
                     &mut stream,
                     &failure("The daemon serves as many callers as it can.", "Try again later."),
                 );
             }
-            callers.insert(number, stream.try_clone()?);
+            callers.insert(number, Guest { stream: stream.try_clone()?, access });
         }
         std::thread::Builder::new().name(format!("control-{number}")).spawn(move || {
             if let Err(error) = self.serve(stream, &peer, access) {
@@ -497,8 +514,8 @@ impl Shared {
         self.closing.store(true, SeqCst);
         // Wakes the thread in accept(2).
         let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
-        for stream in self.callers.lock().values() {
-            let _ = stream.shutdown(Shutdown::Read);
+        for guest in self.callers.lock().values() {
+            let _ = guest.stream.shutdown(Shutdown::Read);
         }
     }
 
@@ -522,4 +539,30 @@ fn answer(stream: &mut UnixStream, response: &Response) -> io::Result<()> {
 
 fn failure(what: &str, next: &str) -> Response {
     Response::Failure { failure: Failure::new(what, "The daemon goes on as before.", next) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_only_look_leaves_places_for_others() {
+        use Access::{All, Looking};
+        let there = |looking, all| std::iter::repeat_n(Looking, looking).chain(std::iter::repeat_n(All, all));
+        let (most, half) = (CONTROL_CALLERS_MAX, CONTROL_LOOKING_MAX);
+        let table = [
+            (Looking, half - 1, 0, true),
+            (Looking, half, 0, false),
+            (All, half, 0, true),
+            (All, half, most - half - 1, true),
+            (All, half, most - half, false),
+            (All, 0, most - 1, true),
+            (Looking, 0, most - 1, true),
+            (Looking, 0, most, false),
+            (All, 0, most, false),
+        ];
+        for (access, looking, all, expected) in table {
+            assert_eq!(has_place(access, there(looking, all)), expected, "{access:?} {looking} {all}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::CONTROL_REQUEST_LEN_MAX;
+use super::{CONTROL_CALLERS_MAX, CONTROL_REQUEST_LEN_MAX};
 
 /// Files that one question is about; each is looked at while the caller waits.
 pub const FILES_ASKED_MAX: usize = 256;
@@ -28,3 +28,7 @@ pub const MARKERS_HEARD_MAX: usize = 32;
 
 /// Bytes of the output of a marker's command that the target shows.
 pub const MARKER_OUTPUT_MAX: usize = 4096;
+
+/// Places of the control socket that callers take at most who may look and no more: the others are for whoever
+/// may change something, however many ask.
+pub const CONTROL_LOOKING_MAX: usize = CONTROL_CALLERS_MAX / 2;
