@@ -372,6 +372,34 @@ fn another_set_does_not_get_what_is_held() {
     protected.stop();
 }
 
+/// The mount is not dead: whoever asks hears that, and what to do.
+#[test]
+fn a_mount_that_waits_is_not_said_to_be_dead() {
+    let mut protected = protected(Place::Beside, HOLDER);
+    protected.kill9();
+    let doctor = ["doctor".into(), protected.mount.clone().into_os_string()].to_vec();
+    for arguments in [vec!["status".into()], vec!["wait-sync".into()], doctor] {
+        let output = output_within(standin(&protected.run).args(&arguments), COMMAND_MAX);
+        let said = describe(&output);
+        assert!(!output.status.success(), "{said}");
+        for words in ["standin hold-mount keeps the mount", "more", "Start the protection with the command"] {
+            assert!(said.contains(words), "{arguments:?}: no '{words}' in {said}");
+        }
+        assert!(!said.contains("dead mount"), "{said}");
+    }
+    let output = output_within(standin(&protected.run).args(["status", "--json"]), COMMAND_MAX);
+    let error: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(error["error"]["what"].as_str().is_some_and(|what| what.contains("keeps the mount")), "{error}");
+    // So does a start of another set there.
+    let mut command = standin(&protected.run);
+    command.args(["protect", "--name", "other"]).arg(&protected.mount).arg("--to").arg("null:");
+    let output = output_within(command.arg("--state").arg(protected.base.path().join("s")), COMMAND_MAX);
+    assert!(describe(&output).contains("standin hold-mount keeps the mount"), "{}", describe(&output));
+    protected.start_again();
+    protected.assert_in_sync();
+    protected.stop();
+}
+
 fn signal(process: u32, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_raw(process as i32).expect("a pid");
     rustix::process::kill_process(pid, signal).expect("a signal");

@@ -21,7 +21,7 @@ use crate::preflight::{
     existing_ancestor, fs_warnings, is_within, kernel_version, list_uses, nested_in, open_dev_fuse,
     open_writers, resolve, standing_mount, users_of,
 };
-use crate::source_side::is_missing_replica;
+use crate::source_side::{is_missing_replica, waits_at};
 use crate::units;
 use crate::words::Target;
 
@@ -187,7 +187,7 @@ impl Report {
                 return None;
             }
         };
-        let facts = self.source(&dir, &mounts)?;
+        let facts = self.source(&common.run_dir(), &dir, &mounts)?;
         if let Err(failure) = check_handles(&dir, &facts, targets) {
             self.refuse("directory", &failure);
         }
@@ -198,11 +198,12 @@ impl Report {
     }
 
     /// Facts of the directory's file system, if it can be looked into.
-    fn source(&mut self, dir: &Path, mounts: &MountTable) -> Option<FsFacts> {
+    fn source(&mut self, run: &Path, dir: &Path, mounts: &MountTable) -> Option<FsFacts> {
         // First: a mount that hangs must not be touched.
         match standing_mount(dir) {
             Err(failure) => {
-                self.refuse("directory", &failure);
+                let waiting = waits_at(run, dir);
+                self.refuse("directory", &waiting.map_or(failure, |waiting| waiting.failure()));
                 return None;
             }
             Ok(Some(dead)) => {

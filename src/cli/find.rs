@@ -6,6 +6,7 @@ use super::args::Common;
 use crate::control::{Answer, Client, ClientError, Daemon, RoleName, Status, daemons};
 use crate::failure::Failure;
 use crate::preflight::{MountTable, resolve};
+use crate::source_side;
 
 /// The daemon that was meant, and what it said of itself just now.
 pub(super) struct Found {
@@ -20,7 +21,7 @@ impl Found {
     pub fn of(daemon: &Daemon) -> Result<Found, Failure> {
         match &daemon.answer {
             Answer::Status(status) => Ok(Found { status: (**status).clone(), socket: daemon.socket.clone() }),
-            Answer::Dead => Err(killed(&daemon.name)),
+            Answer::Dead => Err(gone(daemon)),
             Answer::None(error) => Err(no_answer(&daemon.name, error)),
         }
     }
@@ -81,7 +82,7 @@ fn the_only(daemons: Vec<Daemon>, run: &Path) -> Result<Found, Failure> {
         daemons.into_iter().partition(|daemon| !matches!(daemon.answer, Answer::Dead));
     match (alive.len(), dead.as_slice()) {
         (0, []) => Err(none_there(run)),
-        (0, [dead, ..]) => Err(killed(&dead.name)),
+        (0, [dead, ..]) => Err(gone(dead)),
         (1, []) => found(alive.remove(0)),
         // One that was killed is not passed over: who asks without a name would take all for well.
         _ => Err(Failure::new(
@@ -98,7 +99,7 @@ fn the_only(daemons: Vec<Daemon>, run: &Path) -> Result<Found, Failure> {
 fn line_of(daemon: &Daemon) -> String {
     let about = match &daemon.answer {
         Answer::Status(status) => status.directory.display().to_string(),
-        Answer::Dead => "not running any more".into(),
+        Answer::Dead => waits_for(daemon).map_or_else(|| "not running any more".into(), |one| one.words()),
         Answer::None(error) => error.to_string(),
     };
     format!("\n    {}  {about}", daemon.name)
@@ -146,6 +147,15 @@ fn none_there(run: &Path) -> Failure {
         UNTOUCHED,
         "Start one with `standin protect` or `standin serve`, or name its run directory with --run.",
     )
+}
+
+/// The mount of a daemon that is gone, where it waits for the next one.
+fn waits_for(dead: &Daemon) -> Option<source_side::Waiting> {
+    source_side::waits(dead.socket.parent()?, &dead.name)
+}
+
+fn gone(dead: &Daemon) -> Failure {
+    waits_for(dead).map_or_else(|| killed(&dead.name), |waiting| waiting.failure())
 }
 
 fn killed(name: &str) -> Failure {

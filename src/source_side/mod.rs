@@ -97,7 +97,7 @@ pub(crate) use embedded::is_missing_replica;
 #[cfg(test)]
 pub(crate) use feed::{PacketFeed, Planted as PlantedInLane, StampedLane};
 pub use flush::{HELPER_COMMAND, serve_flushes};
-pub use holder::{HOLDER_COMMAND, give_up, hold};
+pub use holder::{HOLDER_COMMAND, Waiting, give_up, hold, waits, waits_at};
 #[cfg(test)]
 pub(crate) use kept::Kept;
 pub use life::Ended;

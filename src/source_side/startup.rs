@@ -16,7 +16,7 @@ use super::director::{Director, Event};
 use super::durability::TargetDurability;
 use super::embedded::{Embedded, is_missing, replica_state};
 use super::ground::Ground;
-use super::holder::{Holder, Left};
+use super::holder::{Holder, Left, waits_at};
 use super::identity::{self, Found, Stamp};
 use super::kept::Kept;
 use super::life::Ended;
@@ -104,7 +104,11 @@ fn check(options: &ProtectOptions, left: Option<&Left>) -> Result<Preflight, Fai
         let mount = left.mount_under().map_err(|error| io_failure("the directory says no mount", &error))?;
         return preflight::surmise(options.tree(), &proc_path(left.under.as_fd()), mount);
     }
-    if let Some(dead) = preflight::standing_mount(&options.directory)? {
+    let standing = preflight::standing_mount(&options.directory);
+    // Of another set: this one would have got it.
+    let standing = standing
+        .map_err(|failure| waits_at(&options.run, &options.directory).map_or(failure, |one| one.failure()));
+    if let Some(dead) = standing? {
         replace_dead_mount(&dead)?;
     }
     standing_in::check(options)

@@ -42,6 +42,7 @@ use crate::failure::Failure;
 use crate::intercept::{self, KeepsFiles, Memory, NodeId, Standing};
 use crate::limits::{HOLDER_MESSAGE_PATIENCE, HOLDER_SAY_PATIENCE};
 use crate::sys::peer_of;
+use crate::units;
 use crate::words::{Profile, ProtectOptions};
 
 /// Name of the hidden subcommand that the holder runs.
@@ -183,6 +184,74 @@ impl Holder {
         let kept = !self.link.is_lost.load(Relaxed);
         HolderStatus { kept, takeovers, longest_pause_ms: pause.as_millis() as u64 }
     }
+}
+
+/// A mount that waits for a daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    pub name: String,
+    pub directory: PathBuf,
+    /// Until the holder lets go.
+    left: Duration,
+    is_asked: bool,
+}
+
+impl Waiting {
+    /// In a few words, behind the name.
+    pub fn words(&self) -> String {
+        match self.is_asked {
+            true => "no daemon yet; one was started, and takes the mount over from standin hold-mount".into(),
+            false => format!(
+                "no daemon; standin hold-mount keeps the mount for the next one, for {} more",
+                units::duration(Duration::from_secs(self.left.as_secs()))
+            ),
+        }
+    }
+
+    /// What a command says that wanted a daemon.
+    pub fn failure(&self) -> Failure {
+        let (name, directory) = (&self.name, self.directory.display());
+        Failure::new(
+            format!(
+                "No daemon serves {name} at this moment: {}. Calls on {directory} wait for it.",
+                self.words()
+            ),
+            "Nothing was changed.",
+            format!(
+                "Start the protection with the command that it was started with; or have the mount end, with errors \
+                 for programs: standin stop {name}"
+            ),
+        )
+    }
+}
+
+/// The mount that waits for a daemon, if it does: of the set with this name.
+pub fn waits(run: &Path, name: &str) -> Option<Waiting> {
+    let ask = || -> io::Result<Option<Waiting>> {
+        let Some(socket) = connect(&place_of(run, name))? else { return Ok(None) };
+        protocol::limit_waits(&socket, HOLDER_SAY_PATIENCE)?;
+        send(&socket, &Said::HowLong, &[])?;
+        Ok(match receive::<Answer>(&socket)? {
+            Some((Answer::Waits { directory, left_ms, is_asked }, _)) => Some(Waiting {
+                name: name.to_owned(),
+                directory: PathBuf::from(OsStr::from_bytes(&directory)),
+                left: Duration::from_millis(left_ms),
+                is_asked,
+            }),
+            Some(_) | None => None,
+        })
+    };
+    ask().ok().flatten()
+}
+
+/// As [`waits`], of the mount on this directory.
+pub fn waits_at(run: &Path, directory: &Path) -> Option<Waiting> {
+    let entries = std::fs::read_dir(run).ok()?.flatten().map(|entry| entry.path());
+    let mut holders = entries.filter(|path| path.extension().is_some_and(|kind| kind == "holder"));
+    holders.find_map(|path| {
+        let waiting = waits(run, path.file_stem()?.to_str()?)?;
+        (waiting.directory == directory).then_some(waiting)
+    })
 }
 
 /// Has the holder let go whose daemon is gone: of the set with this name or directory, or without one the only one.

@@ -194,7 +194,7 @@ impl Holding {
             Said::LetGo(id) => drop(self.files.remove(&id)),
             Said::Serving => self.state = self.state.serves(),
             Said::Over => return Some(Over::Told),
-            Said::Begin { .. } | Said::TakeOver(_) | Said::AreYouAlone | Said::GiveUp => {}
+            Said::Begin { .. } | Said::TakeOver(_) | Said::AreYouAlone | Said::GiveUp | Said::HowLong => {}
         }
         None
     }
@@ -231,6 +231,18 @@ impl Holding {
                 let directory = self.which.directory.clone();
                 let is_alone = matches!(self.state, State::Waiting { .. });
                 let answer = if is_alone { Answer::Alone { directory } } else { self.alive() };
+                let _ = send(&caller, &answer, &[]);
+                None
+            }
+            Said::HowLong => {
+                let answer = match self.state.deadline(self.patience) {
+                    None => self.alive(),
+                    Some(deadline) => Answer::Waits {
+                        directory: self.which.directory.clone(),
+                        left_ms: deadline.saturating_duration_since(Instant::now()).as_millis() as u64,
+                        is_asked: matches!(self.state, State::Asked { .. }),
+                    },
+                };
                 let _ = send(&caller, &answer, &[]);
                 None
             }

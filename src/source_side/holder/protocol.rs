@@ -68,6 +68,8 @@ pub enum Said {
     AreYouAlone,
     /// As that, and it is.
     GiveUp,
+    /// Of commands that find no daemon.
+    HowLong,
 }
 
 /// From a holder.
@@ -93,6 +95,14 @@ pub enum Answer {
         directory: Vec<u8>,
     },
     GaveUp,
+    /// No daemon serves.
+    Waits {
+        directory: Vec<u8>,
+        /// Until it lets go.
+        left_ms: u64,
+        /// One was started, and prepares.
+        is_asked: bool,
+    },
 }
 
 pub fn send(to: impl AsFd, message: &impl Encode, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
