@@ -17,6 +17,7 @@ use super::serve::{Cache, Serve};
 use super::volume::Volume;
 use crate::limits::READ_AHEAD_KIB;
 use crate::sys::MountOptions;
+use crate::words::Profile;
 
 /// Threads that serve requests: as many as CPUs, and enough that slow reads from disk leave some.
 const THREADS_MIN: usize = 4;
@@ -150,6 +151,18 @@ struct Ready {
     config: Config,
 }
 
+/// Of a connection that has had its first answer, which sets all of this to what the kernel begins with.
+fn tune(connection: ConnectionNumber, profile: Profile) {
+    if let Err(error) = mounting::read_ahead(connection, READ_AHEAD_KIB) {
+        log::info!("long reads are slower than they could be: {error}");
+    }
+    if profile.gathers()
+        && let Err(error) = mounting::set_unwritten_share(connection, UNWRITTEN_SHARE)
+    {
+        log::info!("programs may have less unwritten than would be good: {error}");
+    }
+}
+
 fn serving_threads() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from).max(THREADS_MIN)
 }
@@ -180,15 +193,6 @@ impl Ready {
         mount_point: &Path,
         connection: ConnectionNumber,
     ) -> Result<Mount, MountError> {
-        let profile = self.volume.profile;
-        if let Err(error) = mounting::read_ahead(connection, READ_AHEAD_KIB) {
-            log::info!("long reads are slower than they could be: {error}");
-        }
-        if profile.gathers()
-            && let Err(error) = mounting::set_unwritten_share(connection, UNWRITTEN_SHARE)
-        {
-            log::info!("programs may have less unwritten than would be good: {error}");
-        }
         let pages = self.pages(&device, connection)?;
         let volume = self.volume.clone();
         let Some(standing) = volume.standing() else {
@@ -196,6 +200,7 @@ impl Ready {
             let why = |error| missing.lock().take().map_or(MountError::Io(error), MountError::Kernel);
             let session = Session::from_fd(adapter, device, SessionACL::All, config).map_err(why)?;
             cache.connect(session.notifier(), pages, connection);
+            tune(connection, volume.profile);
             let (session, mount_point) = (Some(Begun::Alone(Box::new(session))), mount_point.to_owned());
             return Ok(Mount { session, mount_point, connection, is_ours: true });
         };
@@ -204,6 +209,7 @@ impl Ready {
             return Err(MountError::Kernel("RESEND (Linux 6.9), which --holder needs".into()));
         }
         let session = self.hold((device, &init), Answered::Now, pages, connection)?;
+        tune(connection, volume.profile);
         standing.note_connection(&init, connection.number());
         Ok(Mount { session: Some(session), mount_point: mount_point.to_owned(), connection, is_ours: true })
     }
