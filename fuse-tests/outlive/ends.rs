@@ -1,8 +1,10 @@
 //! A daemon that is killed ends, whatever programs do: nothing of it may wait for what only it could give.
 
 use std::fs::{self, OpenOptions};
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -48,15 +50,36 @@ fn store_through_mappings(path: &Path, end: &AtomicBool) {
     }
 }
 
-#[track_caller]
-fn ends_when_killed(arguments: &[&'static str]) {
-    let _alone = heavy();
-    let seed = setting("STANDIN_SEED").unwrap_or_else(|| u64::from(std::process::id()));
-    let rounds = setting("STANDIN_ROUNDS").unwrap_or(8);
-    println!("STANDIN_SEED={seed} STANDIN_ROUNDS={rounds}");
-    let mut random = Random::new(seed);
-    let mut protected = super::protected(Place::Beside, arguments);
-    let (end, mount) = (AtomicBool::new(false), protected.mount.clone());
+/// In a process of their own: a thread that waits for a page of a mapping holds up all others of its process that
+/// map or end memory, and one of these would have to start the next daemon.
+struct Programs(Child);
+
+impl Programs {
+    fn start(mount: &Path, seed: u64) -> Programs {
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        command.args(["--exact", "outlive::ends::programs_of_their_own", "--ignored", "--test-threads", "1"]);
+        command.env(MOUNT, mount).env("STANDIN_SEED", seed.to_string());
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        Programs(command.spawn().expect("programs"))
+    }
+}
+
+impl Drop for Programs {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+/// Where the programs work that [`Programs`] starts.
+const MOUNT: &str = "STANDIN_TEST_MOUNT";
+
+/// No test: the programs of those below, until their input ends.
+#[test]
+#[ignore = "a part of other tests"]
+fn programs_of_their_own() {
+    let Some(mount) = std::env::var_os(MOUNT).map(std::path::PathBuf::from) else { return };
+    let (seed, end) = (setting("STANDIN_SEED").unwrap_or(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let _end = StopAtEnd(&end);
         for number in 0..3 {
@@ -65,17 +88,31 @@ fn ends_when_killed(arguments: &[&'static str]) {
             scope.spawn(move || write_directly(&path, seed + number, end));
             scope.spawn(move || store_through_mappings(&mapped, end));
         }
-        for _ in 0..rounds {
-            std::thread::sleep(Duration::from_millis(200 + random.below(600)));
-            // Fails where it does not end; then what waits is to end, too.
-            let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| protected.kill9()));
-            if let Err(why) = ended {
-                clear_mounts(&mount);
-                std::panic::resume_unwind(why);
-            }
-            protected.start_at_once();
-        }
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
     });
+}
+
+#[track_caller]
+fn ends_when_killed(arguments: &[&'static str]) {
+    let _alone = heavy();
+    let seed = setting("STANDIN_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    let rounds = setting("STANDIN_ROUNDS").unwrap_or(8);
+    println!("STANDIN_SEED={seed} STANDIN_ROUNDS={rounds}");
+    let mut random = Random::new(seed);
+    let mut protected = super::protected(Place::Beside, arguments);
+    let mount = protected.mount.clone();
+    let programs = Programs::start(&mount, seed);
+    for _ in 0..rounds {
+        std::thread::sleep(Duration::from_millis(200 + random.below(600)));
+        // Fails where it does not end; then what waits is to end, too.
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| protected.kill9()));
+        if let Err(why) = ended {
+            clear_mounts(&mount);
+            std::panic::resume_unwind(why);
+        }
+        protected.start_at_once();
+    }
+    drop(programs);
     protected.wait_in_line();
     protected.wait_sync();
     protected.assert_in_sync();
