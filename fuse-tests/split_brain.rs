@@ -138,7 +138,8 @@ fn a_second_target_that_is_further_is_kept_until_a_person_gives_it_up() {
     kill(one.serve.as_mut().expect("it runs"));
     one.serve = None;
     fs::write(old.mount("late"), "only there").expect("a write");
-    wait_for("it is there", || other.said(), || other.tree().join("late").exists());
+    let late = || fs::read_to_string(other.tree().join("late")).unwrap_or_default();
+    wait_for("it is there", || other.said(), || late() == "only there");
     // It counts as connected to the other one for some heartbeats more.
     kill(old.protect.as_mut().expect("it runs"));
     old.protect = None;
