@@ -131,7 +131,7 @@ impl Asking {
         Asking { answers, deadline }
     }
 
-    /// What all of them have said, [`PATIENCE`] after the beginning at most.
+    /// What all of them have said, `PATIENCE` after the beginning at most.
     pub fn answers(&self) -> Vec<(String, Asked)> {
         // Each says itself that its time is over.
         let last = self.deadline + Duration::from_secs(1);
