@@ -304,6 +304,12 @@ impl Applier {
         self.replica.proof(self.acknowledged().received)
     }
 
+    /// See [`Reconcile::awaited`].
+    #[cfg(test)]
+    pub fn awaited(&self) -> String {
+        self.reconcile.awaited()
+    }
+
     /// Whether a copy has begun and not ended.
     pub fn is_copying(&self) -> bool {
         self.reconcile.is_running()
@@ -532,7 +538,10 @@ impl Applier {
             Verdict::GiveUp => {
                 self.line_stuck = None;
                 log::warn!("left out of the copy: {name}: {fault}");
-                Outcome::Answered(self.reconcile.leave_item(item, &fault))
+                match self.reconcile.leave_item(item, &fault) {
+                    Ok(answers) => Outcome::Answered(answers),
+                    Err(fault) => self.copy_stops(frame, name, fault),
+                }
             }
         }
     }

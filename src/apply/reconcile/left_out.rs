@@ -35,19 +35,23 @@ impl Reconcile {
 
     /// An item that cannot be performed for a fault of one object is left out: the replica stays bad for
     /// it. Gives the answers.
+    ///
+    /// Errors: it cannot be kept that nothing more of it comes.
     pub fn leave_item(
         &mut self,
         ItemHeader { number, item }: &ItemHeader,
         fault: &Fault,
-    ) -> Vec<TargetMessage> {
-        let Stage::Rooted(session) = &mut self.stage else { return Vec::new() };
+    ) -> Result<Vec<TargetMessage>, Fault> {
+        let Stage::Rooted(session) = &mut self.stage else { return Ok(Vec::new()) };
         session.left_out.add(&format!("the target: {}: {fault}", item.name()));
         match item {
-            LaneItem::Listing { .. } => {
+            LaneItem::Listing { dir, .. } => {
+                // A doubt that it was to answer would hold up the end of the copy for ever.
                 session.listing = None;
-                vec![TargetMessage::Wanted { listing: *number, objects: Vec::new() }]
+                session.directories.drop_doubt(*dir)?;
+                Ok(vec![TargetMessage::Wanted { listing: *number, objects: Vec::new() }])
             }
-            _ => Vec::new(),
+            _ => Ok(Vec::new()),
         }
     }
 }

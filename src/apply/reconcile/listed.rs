@@ -163,6 +163,13 @@ impl Directories {
         !self.unsent.is_empty()
     }
 
+    #[cfg(test)]
+    pub(super) fn awaited(&self) -> String {
+        let all = self.known.in_memory();
+        let doubted: Vec<_> = all.iter().filter(|(_, known)| known.doubt.is_some()).collect();
+        format!("{} doubts, not told: {:?}, told: {doubted:?}", self.doubts, self.unsent)
+    }
+
     pub(super) fn has_doubts(&self) -> bool {
         self.doubts > 0
     }

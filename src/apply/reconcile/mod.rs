@@ -169,6 +169,24 @@ impl Reconcile {
         self.kept
     }
 
+    /// What is still to come of a copy, for who looks why one does not end.
+    #[cfg(test)]
+    pub fn awaited(&self) -> String {
+        match &self.stage {
+            Stage::Rooted(session) => format!(
+                "{}, a listing: {}, a content: {}, waiting: {:?}, listed again: {}",
+                session.directories.awaited(),
+                session.listing.is_some(),
+                session.open.is_some(),
+                session.incomplete.waiting().unwrap_or_default(),
+                session.listed_again
+            ),
+            Stage::Resting | Stage::Begun(_) | Stage::Checking(_) | Stage::CheckOver { .. } => {
+                "nothing".into()
+            }
+        }
+    }
+
     /// Whether a resynchronisation has begun and not ended.
     pub fn is_running(&self) -> bool {
         match self.stage {

@@ -26,6 +26,11 @@ pub(super) struct Table<V> {
 }
 
 impl<V: Kept> Table<V> {
+    #[cfg(test)]
+    pub(super) fn in_memory(&self) -> &HashMap<u128, V> {
+        &self.few
+    }
+
     /// Empty; up to `few_max` stay in memory, `path` is where the others go.
     pub(super) fn start(path: &Path, few_max: usize) -> Table<V> {
         remove_quietly(path);

@@ -124,7 +124,9 @@ impl World {
             }
         }
         let machine = self.source.driver.machine();
-        Err(format!("they do not come together: {:?}, {}", machine.state(), machine.reason()))
+        let awaited = self.target.applier().map(|applier| applier.awaited());
+        let (state, reason) = (machine.state(), machine.reason());
+        Err(format!("they do not come together: {state:?}, {reason}; the target awaits {awaited:?}"))
     }
 
     pub(super) fn is_converged(&mut self) -> bool {
