@@ -164,7 +164,9 @@ fn secret_of(key: &[u8; 32]) -> [u8; SECRET_LEN] {
     secret
 }
 
-/// The first offset from here on where data may be.
+/// The first offset in bytes from here on where data may be (`SEEK_DATA` of lseek(2)); `u64::MAX`: none.
+///
+/// Errors: the system's.
 pub fn next_data(fd: BorrowedFd<'_>, at: u64) -> io::Result<u64> {
     match seek(fd, SeekFrom::Data(at)) {
         Ok(found) => Ok(found),

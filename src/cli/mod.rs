@@ -9,6 +9,7 @@ mod bitmap;
 pub mod clone;
 pub mod config;
 mod connection;
+mod curve;
 mod doctor;
 pub mod drill;
 pub mod events;

@@ -7,7 +7,6 @@
 //! ```
 //! A daemon that hangs holds neither the others nor the keys up. [`screen`] and [`draw`] are pure.
 
-mod curve;
 mod draw;
 mod host;
 mod keys;
@@ -26,8 +25,8 @@ use ratatui::crossterm::event;
 use self::host::Host;
 use self::screen::{Act, Screen};
 use super::args::{self, Common};
-use super::{Outcome, find, output};
-use crate::control::unix_ms;
+use super::{Outcome, output};
+use crate::control::{sockets, unix_ms};
 use crate::failure::Failure;
 use crate::signals::stop_signals;
 
@@ -49,8 +48,11 @@ pub(super) fn run(common: &Common, args: &args::Top) -> Outcome {
         return Err(Failure::new(what, "Nothing was changed.", next));
     }
     let run = common.asked_dir();
-    // A directory that cannot be read is said at once, on the screen that stays.
-    find::all(&run)?;
+    // That is said on the screen that stays; a daemon that hangs holds nothing up.
+    if let Err(error) = sockets(&run) {
+        let what = format!("The run directory {} cannot be read: {error}.", run.display());
+        return Err(Failure::new(what, "Nothing was changed.", "Name another run directory with --run."));
+    }
     let (told, stops) = bounded(1);
     stop_signals().and_then(|signals| signals.forward(move || told.send(()).is_ok())).map_err(cannot)?;
     let host = Host::start(run).map_err(cannot)?;

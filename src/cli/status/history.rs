@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::cli::args::{self, Common};
+use crate::cli::curve::{self, Frame};
 use crate::cli::find::find;
 use crate::cli::{Outcome, output};
 use crate::control::ClientError;
@@ -12,9 +13,6 @@ use crate::units;
 
 /// Columns of a curve.
 const COLUMNS: usize = 60;
-/// From nothing to the most.
-const STEPS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-
 pub(super) fn history(common: &Common, args: &args::Status) -> Outcome {
     let found = find(common, args.set.as_deref())?;
     let failed = |error: ClientError| {
@@ -39,47 +37,37 @@ fn text(series: &Series) -> String {
     let id = series.connection.get(..8).unwrap_or(&series.connection);
     let mut text = format!("connection {id}  {}\n", series.target);
     let parts = [
-        (&series.seconds, SECONDS, "15 minutes, each second"),
-        (&series.minutes, MINUTES, "24 hours, each minute"),
+        (&series.seconds, SECONDS, 1000, "15 minutes, each second"),
+        (&series.minutes, MINUTES, 60_000, "24 hours, each minute"),
     ];
-    for (samples, full, what) in parts {
+    for (samples, full, each_ms, what) in parts {
+        let span_ms = full as u64 * each_ms;
         text += &format!("  the last {what} ({} of {full})\n", samples.len());
         let seconds = |value: f64| format!("{value:.1} s");
         let bytes = |value: f64| units::size(value as u64);
         let rate = |value: f64| format!("{}/s", units::size(value as u64));
-        text += &curve("behind", samples, |one| one.lag_seconds.map(f64::from), seconds);
-        text += &curve("queued", samples, |one| Some(one.queued_bytes as f64), bytes);
-        text += &curve("captured", samples, |one| Some(one.captured_rate.into()), rate);
-        text += &curve("sent", samples, |one| Some(one.sent_rate.into()), rate);
+        text += &line("behind", samples, span_ms, |one| one.lag_seconds.map(f64::from), seconds);
+        text += &line("queued", samples, span_ms, |one| Some(one.queued_bytes as f64), bytes);
+        text += &line("captured", samples, span_ms, |one| Some(one.captured_rate.into()), rate);
+        text += &line("sent", samples, span_ms, |one| Some(one.sent_rate.into()), rate);
     }
     text
 }
 
-/// One line; each column has the most of its part of the time, `?` where it was not known.
-fn curve(
+/// One line: the time up to the last sample.
+fn line(
     name: &str,
     samples: &[Sample],
+    span_ms: u64,
     of: impl Fn(&Sample) -> Option<f64>,
     words: impl Fn(f64) -> String,
 ) -> String {
-    if samples.is_empty() {
-        return format!("    {name:<9} (nothing yet)\n");
-    }
-    let most_of = |part: &[Sample]| part.iter().filter_map(&of).max_by(f64::total_cmp);
-    let most = most_of(samples);
-    let part = samples.len().div_ceil(COLUMNS);
-    let column = |part: &[Sample]| match (most_of(part), most) {
-        (Some(value), Some(most)) if most > 0.0 => {
-            let step = (value / most * (STEPS.len() - 1) as f64).ceil() as usize;
-            STEPS[step.min(STEPS.len() - 1)]
-        }
-        (Some(_), _) => STEPS[0],
-        (None, _) => '?',
-    };
-    let curve: String = samples.chunks(part).map(column).collect();
+    let Some(last) = samples.last() else { return format!("    {name:<9} (nothing yet)\n") };
+    let frame = Frame { now_unix_ms: last.at_unix_ms, span_ms, width: COLUMNS, height: 1, ascii: false };
+    let curve = curve::curve(samples, frame, of);
     let said = |value: Option<f64>| value.map_or("unknown".to_owned(), &words);
-    let now = samples.last().and_then(&of);
-    format!("    {name:<9} {curve}  now {}, at most {}\n", said(now), said(most))
+    let (now, most) = (said(curve.now), said(curve.most));
+    format!("    {name:<9} {}  now {now}, at most {most}\n", curve.lines.concat())
 }
 
 #[cfg(test)]
@@ -87,16 +75,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_curve_has_the_most_of_each_part() {
+    fn a_line_ends_with_the_last_sample() {
         let sample = |at: u64, lag_seconds| Sample { at_unix_ms: at, lag_seconds, ..Sample::default() };
-        let mut samples: Vec<Sample> = (0..900).map(|at| sample(at, Some(0.0))).collect();
+        let mut samples: Vec<Sample> = (1..=900).map(|at| sample(at * 1000, Some(0.0))).collect();
         samples[0].lag_seconds = Some(8.0);
         samples[450].lag_seconds = Some(4.0);
-        samples[885..].iter_mut().for_each(|one| one.lag_seconds = None);
-        let line =
-            curve("behind", &samples, |one| one.lag_seconds.map(f64::from), |value| format!("{value} s"));
+        samples[884..].iter_mut().for_each(|one| one.lag_seconds = None);
+        let of = |one: &Sample| one.lag_seconds.map(f64::from);
+        let line = line("behind", &samples, 900_000, of, |value| format!("{value} s"));
         let curve: Vec<char> = line.split_whitespace().nth(1).unwrap().chars().collect();
-        assert_eq!((curve.len(), curve[0], curve[1], curve[30], curve[59]), (60, '█', '▁', '▅', '?'));
+        assert_eq!((curve.len(), curve[0], curve[1], curve[30], curve[59]), (60, '█', '▁', '▄', '?'));
         assert!(line.ends_with("now unknown, at most 8 s\n"), "{line}");
     }
 }

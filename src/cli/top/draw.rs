@@ -15,10 +15,10 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 
-use super::curve::{Curve, Frame, curve};
 use super::host::Look;
 use super::rows::{COLUMNS, Row, TITLES, What};
 use super::screen::{Mode, Screen};
+use crate::cli::curve::{Curve, Frame, curve};
 use crate::cli::status::{clock, connection_text, label, replica_text};
 use crate::control::{MirrorStatus, Severity};
 use crate::events::{Sample, What as Told};

@@ -75,11 +75,13 @@ pub(super) enum Answer {
 impl Known {
     /// Of a connection, the last seconds or minutes, the oldest first.
     pub(super) fn series(&self, uuid: &str, by_minutes: bool) -> Vec<Sample> {
-        let pick = |series: Series| if by_minutes { series.minutes } else { series.seconds };
-        let of = |all: Vec<Series>| all.into_iter().find(|one| one.connection == uuid).map(pick);
-        let mut samples = of(self.past.clone()).unwrap_or_default();
+        let of = |all: &[Series]| {
+            let series = all.iter().find(|one| one.connection == uuid);
+            series.map(|one| if by_minutes { one.minutes.clone() } else { one.seconds.clone() })
+        };
+        let mut samples = of(&self.past).unwrap_or_default();
         let last = samples.last().map_or(0, |sample| sample.at_unix_ms);
-        let since = of(self.since.lock().series()).unwrap_or_default();
+        let since = of(&self.since.lock().series()).unwrap_or_default();
         samples.extend(since.into_iter().filter(|sample| sample.at_unix_ms > last));
         samples
     }

@@ -522,7 +522,8 @@ impl<S: StampedSink> LiveCopy<S> {
             let counts = looks.counts(inode);
             let mut batch = vec![Entry::of(LaneItem::NotListed { dir })];
             let check = || counts.is_calm() && looks.counts(inode).begun == counts.begun;
-            let since = looks.changed_at(inode);
+            // Where rules say what is in the set, that hangs on the directories above it, too.
+            let since = looks.changed_at(inode).filter(|_| self.preamble.rules.is_none());
             if self.sink.push_since(slot, &mut batch, since, check).is_ok() {
                 return Ok(());
             }

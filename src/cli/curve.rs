@@ -10,7 +10,7 @@ const LETTERS: [char; 3] = ['.', ':', '#'];
 const UNKNOWN: char = '?';
 
 /// What is drawn.
-pub(super) struct Curve {
+pub(in crate::cli) struct Curve {
     /// From the top down, each `width` columns.
     pub lines: Vec<String>,
     /// The most in the time that is shown; `None`: never known.
@@ -21,7 +21,7 @@ pub(super) struct Curve {
 
 /// The frame of a curve.
 #[derive(Clone, Copy)]
-pub(super) struct Frame {
+pub(in crate::cli) struct Frame {
     pub now_unix_ms: u64,
     /// The time that all columns together are.
     pub span_ms: u64,
@@ -31,7 +31,7 @@ pub(super) struct Frame {
 }
 
 /// Each column has the most of its part of the time; it is empty where nothing was measured.
-pub(super) fn curve(samples: &[Sample], frame: Frame, of: impl Fn(&Sample) -> Option<f64>) -> Curve {
+pub(in crate::cli) fn curve(samples: &[Sample], frame: Frame, of: impl Fn(&Sample) -> Option<f64>) -> Curve {
     let begin = frame.now_unix_ms.saturating_sub(frame.span_ms);
     let mut columns: Vec<Column> = vec![Column::Empty; frame.width];
     for sample in samples {
