@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::record::directory_name;
-use crate::apply::{Applier, IDENTITY_XATTR, OpenError, Places, Replica};
+use crate::apply::{Applier, IDENTITY_XATTR, OpenError, Places, Replica, was_marked};
 use crate::clone::Sessions;
 use crate::failure::Failure;
 use crate::link::TargetLink;
@@ -122,7 +122,7 @@ pub(crate) fn is_missing_replica(state: &Path, replica: &Path) -> bool {
 pub(super) fn is_missing(path: &Path, state: &Path) -> bool {
     let no_mark =
         || rustix::fs::getxattr(path, IDENTITY_XATTR, &mut [0; 1]) == Err(rustix::io::Errno::NODATA);
-    state.join("slot").exists() && (!path.exists() || no_mark())
+    was_marked(state) && (!path.exists() || no_mark())
 }
 
 const MOVED: &str =

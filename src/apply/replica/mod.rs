@@ -80,7 +80,7 @@ pub use self::noted::Why;
 pub use self::opening::Places;
 use self::progress::Progress;
 pub use self::progress::{DataStatus, OpenError};
-pub use self::progress::{Resting, known_of, resting};
+pub use self::progress::{Resting, known_of, resting, was_marked};
 pub use self::relief::Relief;
 use self::times::Times;
 pub(super) use self::writer::Writer;

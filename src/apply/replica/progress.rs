@@ -115,6 +115,14 @@ struct Record {
     /// It was stood in for in this epoch: sources of earlier ones are kept out.
     #[serde(default)]
     fence: Option<Epoch>,
+    /// The directory was marked as this replica: without a mark it is not there.
+    #[serde(default = "was_marked_before")]
+    marked: bool,
+}
+
+/// In records from before it was noted.
+fn was_marked_before() -> bool {
+    true
 }
 
 impl Record {
@@ -140,6 +148,15 @@ pub struct DataStatus {
 pub fn known_of(state: &Path) -> io::Result<Option<(SetId, Option<Place>)>> {
     let record = SlotFile::<Record>::read(&state.join("slot"))?;
     Ok(record.map(|record| (record.set, record.place)))
+}
+
+/// Whether a directory was marked as the replica of this state. Where the state cannot tell, it was.
+pub fn was_marked(state: &Path) -> bool {
+    match SlotFile::<Record>::read(&state.join("slot")) {
+        Ok(record) => record.is_some_and(|record| record.marked),
+        // One that was not even begun.
+        Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof),
+    }
 }
 
 /// What the slot of a replica's state says while nobody has it open; see [`resting`].
@@ -215,6 +232,7 @@ impl Progress {
             proved = bad(proved, &format!("it was moved or restored: {why} than before"), BadBy::Anything);
         }
         proved.place = Some(place);
+        proved.marked = identity.is_some();
         // The page counts only together with the replica and the slot it was stored for, and not where it
         // is behind what is durable: it was set back.
         let counts = applied.is_some_and(|applied| !proved.durable.is_ahead_of(&applied));
@@ -227,7 +245,7 @@ impl Progress {
             positions.start(cache, proved.durable).map_err(io("positions"))?;
         }
         let process = random_u64();
-        let progress = Progress {
+        let mut progress = Progress {
             positions,
             slot,
             announced: proved.durable,
@@ -242,6 +260,8 @@ impl Progress {
         if identity.is_none() {
             // Before anything is noted of it: without this mark it would be missed.
             root.sync_all().map_err(io("identity of the replica"))?;
+            let record = Record { marked: true, ..progress.record.clone() };
+            progress.write_record(record).map_err(io("position slot"))?;
         }
         Ok(progress)
     }
@@ -506,6 +526,7 @@ fn prove(
         relieved_more: false,
         dirty: false,
         half_copied: false,
+        marked: false,
         place: None,
         fence: None,
     };
