@@ -45,7 +45,7 @@ fn work(root: &Path, number: usize, end: &AtomicBool, rounds: &AtomicU64) {
 }
 
 /// Runs `during` while two programs work.
-fn under_load(root: &Path, during: impl FnOnce(&AtomicU64)) {
+pub fn under_load(root: &Path, during: impl FnOnce(&AtomicU64)) {
     let (end, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for number in 0..2 {
@@ -60,7 +60,7 @@ fn under_load(root: &Path, during: impl FnOnce(&AtomicU64)) {
 
 /// Waits until programs have done that many rounds more: they do not stand still.
 #[track_caller]
-fn wait_for_rounds(rounds: &AtomicU64, more: u64) {
+pub fn wait_for_rounds(rounds: &AtomicU64, more: u64) {
     let (upto, deadline) = (rounds.load(Relaxed) + more, Instant::now() + COMMAND_MAX);
     while rounds.load(Relaxed) < upto {
         assert!(Instant::now() < deadline, "programs stand still");

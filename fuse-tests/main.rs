@@ -3,6 +3,7 @@
 
 mod access;
 mod activity;
+mod added;
 mod append_only;
 mod aside;
 mod bad_input;

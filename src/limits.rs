@@ -656,6 +656,9 @@ pub fn source_sync_every() -> Duration {
     set.map_or(SOURCE_SYNC_EVERY, Duration::from_millis)
 }
 
+/// Connections of one source, as far as they are added while it runs.
+pub const CONNECTIONS_MAX: usize = 32;
+
 /// How long `protect` waits for its targets before it gives up.
 pub const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
 

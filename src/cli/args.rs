@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use self::connection::{Asked, Connection, ConnectionCommand, OneConnection, Resume, ScheduleCommand};
+pub use self::connection::{
+    AddConnection, Asked, Connection, ConnectionCommand, OneConnection, Resume, ScheduleCommand,
+};
 pub use self::deletes::DeletesAsked;
 use super::bench::Bench;
 use super::clone::Clones;

@@ -1,4 +1,4 @@
-//! `standin connection`: list, start, stop, pause, resume, disconnect, schedule, limit, compression.
+//! `standin connection`: list, add, start, stop, pause, resume, disconnect, schedule, limit, compression.
 
 mod compression;
 mod limit;
@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::args::{Asked, Common, Connection, ConnectionCommand, OneConnection, Resume, ScheduleCommand};
+use super::args::{
+    AddConnection, Asked, Common, Connection, ConnectionCommand, OneConnection, Resume, ScheduleCommand,
+};
 use super::find::{Found, find_role, no_answer};
 use super::status::{age, packets, state_word};
 use super::{Outcome, output};
@@ -25,6 +27,7 @@ const UUID_LEN_MIN: usize = 8;
 pub(super) fn run(common: &Common, args: &Connection) -> Outcome {
     let (change, one) = match &args.command {
         ConnectionCommand::List { set } => return list(common, set.as_deref()),
+        ConnectionCommand::Add(one) => return add(common, one),
         ConnectionCommand::Start(one) => (ConnectionChange::Start, one),
         ConnectionCommand::Stop(one) => (ConnectionChange::Stop, one),
         ConnectionCommand::Pause(one) => (ConnectionChange::Pause, one),
@@ -59,6 +62,33 @@ pub(super) fn run(common: &Common, args: &Connection) -> Outcome {
         output::text(&text(&changed));
     }
     Ok(0)
+}
+
+/// Another target for what is protected already.
+fn add(common: &Common, args: &AddConnection) -> Outcome {
+    let target = absolute(&args.target.to_string())?;
+    let found = find_role(common, args.set.as_deref(), RoleName::Source)?;
+    let change = ConnectionChange::Add { target, adopt: args.adopt };
+    let changed =
+        found.client()?.connection(change, None).map_err(|error| no_answer(&name(&found), &error))?;
+    if common.json {
+        output::json(&changed);
+    } else {
+        output::text(&text(&changed));
+    }
+    Ok(0)
+}
+
+fn added(label: &str, connection: &ConnectionStatus) -> String {
+    let now = match connection.link {
+        Some(_) => "It is copied to while programs work; `standin status` says how far that is.".to_owned(),
+        None => format!("It is {}: {}.", state_word(connection.state), connection.reason),
+    };
+    format!(
+        "{label} is there, and stays over a restart: what changes is sent there, too. {now} `standin connection \
+         disconnect {}` takes it away.",
+        connection.id
+    )
 }
 
 /// What one command shows of a connection: the JSON member beside its id and target, and the words.
@@ -182,6 +212,7 @@ pub(super) fn text(changed: &ChangedConnection) -> String {
     let ChangedConnection { change, connection, queue } = changed;
     let label = format!("Connection {} ({})", connection.id, connection.target);
     let mut text = match change {
+        ConnectionChange::Add { .. } => return added(&label, connection),
         ConnectionChange::Start | ConnectionChange::Resume | ConnectionChange::AcceptDeletes => {
             return format!("{label} is {}: {}.", state_word(connection.state), connection.reason);
         }

@@ -83,7 +83,8 @@ pub(super) fn text(change: ConnectionChange, label: &str, data: DataState) -> St
             )
         }
         ConnectionChange::ResumeMirror { rate } => format!("{label}: the copy goes on{}.", at(rate)),
-        ConnectionChange::Start
+        ConnectionChange::Add { .. }
+        | ConnectionChange::Start
         | ConnectionChange::Stop
         | ConnectionChange::Pause
         | ConnectionChange::Resume

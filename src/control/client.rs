@@ -21,7 +21,9 @@ use super::presence::{FileReport, FilesRequest};
 use super::status::Status;
 use crate::events::{Page, Series};
 use crate::failure::Failure;
-use crate::limits::{CALLED_SOURCE_ANSWERS, CLOSE_FLUSH, CONTROL_ANSWER, CONTROL_RESPONSE_LEN_MAX};
+use crate::limits::{
+    CALLED_SOURCE_ANSWERS, CLOSE_FLUSH, CONNECT_PATIENCE, CONTROL_ANSWER, CONTROL_RESPONSE_LEN_MAX,
+};
 use crate::sys::proc_path;
 
 /// A connection to a daemon's control socket.
@@ -114,7 +116,11 @@ impl Client {
         change: ConnectionChange,
         which: Option<String>,
     ) -> Result<ChangedConnection, ClientError> {
-        let patience = CONTROL_ANSWER + 4 * CLOSE_FLUSH;
+        let answers = match change {
+            ConnectionChange::Add { .. } => CONNECT_PATIENCE + 4 * CONTROL_ANSWER,
+            _ => CONTROL_ANSWER,
+        };
+        let patience = answers + 4 * CLOSE_FLUSH;
         match self.ask(&Request::Connection { change, which }, Some(patience))? {
             Response::Connection { changed } => Ok(*changed),
             other => Err(unexpected(&other)),

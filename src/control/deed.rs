@@ -66,6 +66,7 @@ impl Deed {
 
 fn change_words(change: &ConnectionChange) -> &'static str {
     match change {
+        ConnectionChange::Add { .. } => "connection add",
         ConnectionChange::Start => "connection start",
         ConnectionChange::Stop => "connection stop",
         ConnectionChange::Pause => "connection pause",

@@ -118,6 +118,13 @@ pub enum Response {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConnectionChange {
+    /// Another one; none is named.
+    Add {
+        /// As it is typed for `--to`; a path is absolute.
+        target: String,
+        /// What is in the directory of a replica on this host becomes the replica, and is compared.
+        adopt: bool,
+    },
     Start,
     Stop,
     Pause,

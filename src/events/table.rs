@@ -111,7 +111,7 @@ codes! {
     MirrorEnded "mirror_ended" Moment "a copy has come to its end"
         "Nothing; what it left out is an event of its own."
     NoConnection "no_connection" State "a source has no connection: nothing is replicated"
-        "Start the protection with a target (`--to`)."
+        "`standin connection add`, or start the protection with a target (`--to`)."
     QueueFull "queue_full" State "the queue is full, and programs wait"
         "See why targets do not take what is queued; give the queue more room."
     QueueHalfFull "queue_half_full" State "the queue in memory is more than half full"

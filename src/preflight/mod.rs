@@ -289,6 +289,13 @@ pub fn check_target(target: &Target) -> Result<(), Failure> {
     }
 }
 
+/// What can be known of a target that comes to those that are there, while the directory is protected.
+pub fn check_addition(options: &ProtectOptions, target: &Target) -> Result<(), Failure> {
+    let mounts = MountTable::read().map_err(|error| unreadable("/proc/self/mountinfo", &error))?;
+    check_places(options, &mounts)?;
+    check_target(target)
+}
+
 /// A copy names objects by file handles; capture alone does without.
 pub fn check_handles(tree: &Path, facts: &FsFacts, targets: &[Target]) -> Result<(), Failure> {
     if facts.handles || targets.iter().all(|target| matches!(target, Target::Null)) {

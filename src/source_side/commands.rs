@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use crossbeam_channel::Receiver;
 
+use super::adding;
 use super::connection::{Connection, MirrorCommand, Report};
 use super::desk::Desk;
 use super::director::{Event, Question};
@@ -38,6 +39,9 @@ pub fn change(
     change: ConnectionChange,
     which: Option<&str>,
 ) -> Result<ChangedConnection, Failure> {
+    if let ConnectionChange::Add { target, adopt } = change {
+        return adding::add(desk, &target, adopt);
+    }
     let change = with_part(desk, change)?;
     let which = which.map(str::to_owned);
     let question = |answer| Event::Asked(Question::Change { change: change.clone(), which, answer });
@@ -51,7 +55,8 @@ pub fn change(
             connection.end();
             before
         }
-        ConnectionChange::Start
+        ConnectionChange::Add { .. }
+        | ConnectionChange::Start
         | ConnectionChange::Stop
         | ConnectionChange::Pause
         | ConnectionChange::Resume
@@ -90,7 +95,7 @@ fn keep(desk: &Desk) {
     }
 }
 
-fn forget(desk: &Desk, id: u32) -> Result<(), NoAnswer> {
+pub(super) fn forget(desk: &Desk, id: u32) -> Result<(), NoAnswer> {
     let question = |answer| Event::Asked(Question::Forget { id, answer });
     ask(&desk.director, CONTROL_ANSWER, question)?.within(CONTROL_ANSWER)
 }
@@ -201,7 +206,7 @@ pub fn none_left() -> Failure {
     Failure::new(
         "There is no connection: nothing is replicated.",
         UNTOUCHED,
-        "Stop the protection, and start it with --to TARGET.",
+        "`standin connection add TARGET` adds one.",
     )
 }
 
@@ -216,6 +221,7 @@ enum Wanted {
 
 fn command(change: ConnectionChange) -> Wanted {
     match change {
+        ConnectionChange::Add { target, .. } => panic!("no connection is told to add {target}"),
         ConnectionChange::Start => Wanted::Connection(Command::Start),
         ConnectionChange::Stop => Wanted::Connection(Command::Stop),
         ConnectionChange::Pause => Wanted::Connection(Command::Pause),

@@ -120,6 +120,7 @@ impl Handler for Desk {
             Target::Null | Target::Remote { .. } => None,
         };
         let of = |path: PathBuf| orphans::answer((&options.name, &path), request, &|| !caller.is_gone());
-        options.targets.iter().filter_map(local).map(of).collect()
+        let posted = self.board.read();
+        posted.connections.iter().map(|connection| &connection.target).filter_map(local).map(of).collect()
     }
 }

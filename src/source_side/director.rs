@@ -16,6 +16,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, tick};
 
 use super::activity::Keeper;
+use super::adding;
 use super::board::{Board, Posted, Poster};
 use super::commands::{self, Begun};
 use super::connection::Connection;
@@ -25,6 +26,7 @@ use super::hands::{Done, Hands, Job};
 use super::haste::Haste;
 use super::holder::{Holder, Left};
 use super::identity;
+use super::joining::Enlisted;
 use super::life::{Ended, Ending, Life, Stage, Stop, StopAsker};
 use super::managed::Managed;
 use super::mark::{Mark, Marks, Reached};
@@ -45,6 +47,7 @@ use crate::intercept::{Mount, Serving};
 use crate::limits::{DIRECTOR_EVENTS_MAX, MARKER_NAME_LEN_MAX};
 use crate::packet::{MarkerName, Op, Sequence};
 use crate::queue::Draft;
+use crate::words::Target;
 
 /// How often everything is checked while nothing happens.
 const CHECK_EVERY: Duration = Duration::from_millis(100);
@@ -78,6 +81,23 @@ pub enum Question {
         change: ConnectionChange,
         which: Option<String>,
         answer: Reply<Result<Begun, Failure>>,
+    },
+    /// What is known of a target that is to be added.
+    Enlist {
+        target: Target,
+        answer: Reply<Result<Enlisted, Failure>>,
+    },
+    /// It is one of the connections from here on; `false`: the directory is not served any more.
+    Join {
+        connection: Arc<Connection>,
+        answer: Reply<bool>,
+    },
+    /// It stays over a restart from here on. What is given is dropped when it is on disk, or cannot be written.
+    Add {
+        target: Target,
+        uuid: String,
+        answered: bool,
+        answer: Reply<Receiver<()>>,
     },
     /// A connection that was disconnected.
     Forget {
@@ -237,6 +257,28 @@ impl Director {
             Question::Change { change, which, answer } => {
                 let (phase, which) = (life.stage().phase(), which.as_deref());
                 answer.give(commands::begin(&self.ground, phase, &self.connections, change, which));
+            }
+            Question::Enlist { target, answer } => {
+                let phase = life.stage().phase();
+                answer.give(adding::enlist(
+                    &self.ground,
+                    phase,
+                    &self.connections,
+                    self.recorder.record(),
+                    &target,
+                ));
+            }
+            Question::Join { connection, answer } => {
+                let is_served = matches!(life, Life::Serving { .. });
+                if is_served {
+                    self.connections.push(connection.clone());
+                    self.post(&life);
+                    connection.captured();
+                }
+                answer.give(is_served);
+            }
+            Question::Add { target, uuid, answered, answer } => {
+                answer.give(self.recorder.add(&target, &uuid, answered));
             }
             Question::Keep { answer } => {
                 let kept = self.connections.iter();
@@ -405,7 +447,7 @@ impl Director {
             .map_err(|error| io_failure("the helper that flushes shared mappings does not start", &error))?;
         let writeback = WritebackWatch::begin(&self.ground)
             .map_err(|error| io_failure("the disk of the directory cannot be watched", &error))?;
-        let planned = PlannedChecks::begin(&self.ground, &self.connections)
+        let planned = PlannedChecks::begin(&self.ground, &self.board)
             .map_err(|error| io_failure("verifications have no thread", &error))?;
         self.ground.volume.watch_for_others();
         let serving = mount.serve().map_err(|error| io_failure("the mount cannot be served", &error))?;

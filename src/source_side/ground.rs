@@ -1,12 +1,13 @@
 //! What everybody in the daemon stands on: made at the start, and the same until the end.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use super::activity::Merge;
 use super::durability::TargetDurability;
 use super::holder::Holder;
+use super::joining::Joining;
 use super::mount_options::BackingMount;
 use super::reload::Followed;
 use super::roles::Roles;
@@ -34,7 +35,7 @@ pub struct Ground {
     pub started: SystemTime,
     pub meter: ProcessMeter,
     /// This host's key, where a target on another host knows it.
-    pub fingerprint: Option<Fingerprint>,
+    pub fingerprint: OnceLock<Fingerprint>,
     /// With `--fsync=target`.
     pub durability: Option<Arc<TargetDurability>>,
     /// Who writes the set.
@@ -43,6 +44,8 @@ pub struct Ground {
     pub holder: Option<Holder>,
     /// What was in doubt at the start, after a power loss.
     pub merge: Option<Arc<Merge>>,
+    /// What another connection is made of.
+    pub joining: Joining,
     /// How programs may get past the mount.
     pub ways: Ways,
     /// What a person was told at the start, for the status.

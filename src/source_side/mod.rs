@@ -13,12 +13,14 @@
 //! | start | `startup`, `first_copy` | checks, state, targets; bringing them into line |
 //! | | `embedded`, `remote` | a target in this process; how a target on another host is reached |
 //! | | `patience`, `display` | how long programs may wait for the copy; how far it is, on the terminal |
+//! | | `joining` | how a connection comes into being |
 //! | | `identity`, `mark` | whose directory this is; since when a file may differ on a target |
 //! | | `asking` | whether somebody else writes the set, of targets to which nothing is sent |
 //! | | `standing_in` | a replica served in its source's place: the epoch, the ids of its objects |
 //! | | `roles`, `who_writes` | whether somebody else writes the set, too; what is on disk of that |
 //! | protected | `director`, `life` | the owner; its states |
 //! | | `desk`, `commands`, `status` | the control socket: questions, connections, `standin status` |
+//! | | `adding` | another target while it runs |
 //! | | `reload` | reading the file of the set anew: all of it, or nothing |
 //! | | `marking` | a barrier with a name, and what targets do about it |
 //! | | `presence` | whether a file is on the targets as it is now |
@@ -37,6 +39,7 @@
 //! | end | `stop`, `keepers`, `words` | unmount, drain, what is left; who else holds the mount; what is said |
 
 mod activity;
+mod adding;
 mod asking;
 mod board;
 mod commands;
@@ -55,6 +58,7 @@ mod holder;
 #[cfg(test)]
 mod hostile;
 mod identity;
+mod joining;
 mod keepers;
 mod kept;
 mod life;

@@ -138,6 +138,9 @@ pub struct ConnectionRecord {
     /// No start names it any more, or a person has disconnected it.
     #[serde(default)]
     pub disconnected: bool,
+    /// A person has added it while the directory was protected; starts need not name it.
+    #[serde(default)]
+    pub added: bool,
     #[serde(flatten)]
     pub kept: Kept,
 }
@@ -148,6 +151,25 @@ impl SetRecord {
         let connection = self.connections.entry(target.to_string()).or_insert_with(ConnectionRecord::new);
         connection.disconnected = false;
         connection
+    }
+
+    /// Targets that were added while the directory was protected, beside those that a start names: those are its
+    /// own from here on.
+    pub fn added_beside(&mut self, named: &[Target]) -> Vec<Target> {
+        let is_named = |target: &String| named.iter().any(|named| named.to_string() == *target);
+        self.connections
+            .iter_mut()
+            .filter(|(target, _)| is_named(target))
+            .for_each(|(_, known)| known.added = false);
+        let added = self.connections.iter().filter(|(_, known)| known.added && !known.disconnected);
+        added.filter_map(|(target, _)| target.parse().ok()).collect()
+    }
+
+    /// A person has added this target, which has answered unless it waits for its schedule.
+    pub fn add(&mut self, target: &Target, uuid: &str, answered: bool) {
+        let known = self.connections.entry(target.to_string()).or_insert_with(ConnectionRecord::new);
+        (known.uuid, known.added, known.disconnected) = (uuid.to_owned(), true, false);
+        known.answered |= answered;
     }
 
     /// Notes which targets a start does not name any more; gives those that the one before it had.
@@ -271,7 +293,7 @@ impl SetRecord {
 impl ConnectionRecord {
     fn new() -> ConnectionRecord {
         let uuid = format!("{:032x}", store::random_u128());
-        ConnectionRecord { uuid, answered: false, disconnected: false, kept: Kept::default() }
+        ConnectionRecord { uuid, answered: false, disconnected: false, added: false, kept: Kept::default() }
     }
 }
 

@@ -21,6 +21,7 @@ use super::settling::Disk;
 use crate::packet::Incarnation;
 use crate::sets::Rules;
 use crate::target_side::OtherWriter;
+use crate::words::Target;
 
 /// Between two tries.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
@@ -100,6 +101,14 @@ impl Recorder {
             }
         }
         // Also what is known already: it may be on its way to the disk, and not be there.
+        self.save(Some(trying));
+        tried
+    }
+
+    /// A person has added this target. What comes is dropped when it is on disk, or cannot be written.
+    pub fn add(&mut self, target: &Target, uuid: &str, answered: bool) -> Receiver<()> {
+        let (trying, tried) = bounded(1);
+        self.record.add(target, uuid, answered);
         self.save(Some(trying));
         tried
     }
@@ -292,7 +301,6 @@ mod tests {
     use super::*;
     use crate::packet::Epoch;
     use crate::packet::{Incarnation, Sequence};
-    use crate::words::Target;
 
     fn open(dir: &Path) -> SetState {
         let found = Found::at(std::fs::File::open(dir).unwrap()).unwrap();

@@ -10,21 +10,20 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::OpenTreeFlags;
 
 use super::activity::{self, Merge};
-use super::connection::{Around, Connection, Settings, Watch};
+use super::connection::{Connection, Watch};
 use super::desk::Desk;
 use super::director::{Director, Event};
 use super::durability::TargetDurability;
-use super::embedded::{Embedded, is_missing, replica_state};
 use super::ground::Ground;
 use super::holder::{Holder, Left, waits_at};
 use super::identity::{self, Found, Stamp};
-use super::kept::Kept;
+use super::joining::{Enlisted, Joining, route};
 use super::life::Ended;
 use super::mark::{Clock, Mark, Marks, PageCache};
 use super::mount_options::BackingMount;
-use super::record::{ConnectionRecord, SetRecord, SetState, StateError, Stranger};
+use super::record::{SetRecord, SetState, StateError, Stranger};
 use super::reload::{self, Followed};
-use super::remote::{Awaited, Paired, Route};
+use super::remote::Paired;
 use super::restoring::refuse_unfinished;
 use super::roles::Roles;
 use super::standing_in::{self, Following, StandIn, Unfollowed};
@@ -42,7 +41,7 @@ use crate::privileges::{self, PROTECT};
 use crate::queue::{DiskPlace, Queue, remove_left};
 use crate::store;
 use crate::sys::{MountOptions, proc_path, set_mount_options};
-use crate::words::{CopyMode, ProtectOptions, Target};
+use crate::words::{ProtectOptions, Target};
 
 pub(super) const NOTHING_MOUNTED: &str = "Nothing is mounted; the directory is as it was.";
 
@@ -165,6 +164,7 @@ fn prepare(
 ) -> Result<Prepared, Failure> {
     let (Backing { view, directory: backing, under, mount: backing_mount }, claim, found, mut set) =
         open_tree(&options, left)?;
+    let options = with_added(options, &mut set)?;
     let own = paired_identity(&options)?;
     let uncovered = uncovered(&options, left);
     let stand_in = StandIn::begin(&uncovered, &mut set, follower)?;
@@ -180,26 +180,24 @@ fn prepare(
     let volume = open_volume(&options, &backing, &queue, ids.clone(), holder.as_ref())?;
     super::rules::begin(&options, &record, &volume)?;
     let durability = start_durability(&options, &queue, &volume)?;
-    let marks = Arc::new(Marks::default());
-    // Before a target can answer.
-    marks.set(&set.record.marks, &set.record.runs);
-    let knows = Knows {
-        queue: &queue,
-        volume: &volume,
-        backing: &backing,
-        durability: durability.as_ref(),
-        unwritten_at: &unwritten_at,
-        marks: &marks,
-        ids: &ids,
-        merge: merge.as_ref(),
-        roles: &roles,
+    let marks = marks_of(&set.record);
+    let joining = Joining {
+        set: record.set,
+        queue: queue.clone(),
+        volume: volume.clone(),
+        backing: duplicate(&backing)?,
+        durability: durability.clone(),
+        unwritten_at,
+        marks: marks.clone(),
+        ids,
+        merge: merge.clone(),
+        roles: roles.clone(),
+        one: Default::default(),
+        last_id: Default::default(),
     };
-    let connections = connect(&options, &knows, &mut set, own.as_ref())?;
+    let connections = connect(&options, &joining, &mut set, own.as_ref())?;
     disconnect_others(&options, &mut set);
-    // Only now is anything written about this set: a refused start leaves no trace.
-    identity::write(&backing, record.set)
-        .map_err(|error| io_failure("the backing directory cannot be marked", &error))?;
-    stamp_run(&mut set, &backing, found.stamp)?;
+    mark_directory(&mut set, &backing, found.stamp)?;
     activity::begin(&options, run, (&backing, &queue, &volume), owed.as_ref());
     let followed = Followed::new(options.configuration.clone());
     let ground = Arc::new(Ground {
@@ -212,16 +210,31 @@ fn prepare(
         backing_mount,
         started: SystemTime::now(),
         meter: ProcessMeter::open(),
-        fingerprint: own.map(|identity| identity.fingerprint()),
+        fingerprint: own.map(|identity| identity.fingerprint().into()).unwrap_or_default(),
         durability,
         roles,
         holder,
         merge,
+        joining,
         ways: checked.ways,
         warnings: checked.warnings,
         followed,
     });
     Ok(Prepared { ground, connections, set, marks, claim, stand_in })
+}
+
+/// Before a target can answer.
+fn marks_of(record: &SetRecord) -> Arc<Marks> {
+    let marks = Arc::new(Marks::default());
+    marks.set(&record.marks, &record.runs);
+    marks
+}
+
+/// Only now is anything written about this set: a refused start leaves no trace.
+fn mark_directory(set: &mut SetState, backing: &OwnedFd, has: Option<Stamp>) -> Result<(), Failure> {
+    identity::write(backing, set.record.set)
+        .map_err(|error| io_failure("the backing directory cannot be marked", &error))?;
+    stamp_run(set, backing, has)
 }
 
 /// The tree for this daemon alone, and what is known of it.
@@ -264,9 +277,7 @@ fn open_volume(
     ids: Ids,
     holder: Option<&Holder>,
 ) -> Result<Arc<Volume>, Failure> {
-    let duplicate =
-        backing.try_clone().map_err(|error| io_failure("a descriptor cannot be duplicated", &error))?;
-    let volume = Volume::new(duplicate, queue.clone(), ids).map_err(|error| {
+    let volume = Volume::new(duplicate(backing)?, queue.clone(), ids).map_err(|error| {
         io_failure("the backing directory cannot be used", &std::io::Error::from_raw_os_error(error.errno))
     })?;
     let map = Arc::new(Map::new(options.map_size, queue.last().sequence));
@@ -311,11 +322,6 @@ fn open_queue(options: &ProtectOptions, origin: Position) -> Result<Arc<Queue>, 
     Ok(queue)
 }
 
-/// As of which a target's replica was given that the directory was restored from.
-fn restored_at(record: &SetRecord, target: &Target) -> Option<Position> {
-    record.restored_at.filter(|_| record.restored_from.as_deref() == Some(target.to_string().as_str()))
-}
-
 /// Until the directory carries the stamp of this run, the one that it has is known, too: also where it cannot
 /// get one (its disk is full, or may only be read). Of one that never had any nothing is known before it has.
 fn stamp_run(set: &mut SetState, backing: &OwnedFd, has: Option<Stamp>) -> Result<(), Failure> {
@@ -336,8 +342,6 @@ fn page_cache(tree: &Path, under: &OwnedFd) -> Option<PageCache> {
 
 /// The tree for this daemon alone, and the mount point in nobody's.
 fn claim_places(options: &ProtectOptions, backing: &OwnedFd, left: Option<&Left>) -> Result<Claim, Failure> {
-    let duplicate =
-        backing.try_clone().map_err(|error| io_failure("a descriptor cannot be duplicated", &error))?;
     // Before the own claim, which may hold the mount point; of a mount that is there all was checked.
     if left.is_none() {
         preflight::check_outside(&options.directory)?;
@@ -345,7 +349,7 @@ fn claim_places(options: &ProtectOptions, backing: &OwnedFd, left: Option<&Left>
     let was_stood_in = fence_of(backing).is_ok_and(|fence| fence.is_some());
     let role = if options.stand_in.is_some() || was_stood_in { Role::StandIn } else { Role::Source };
     let keeper = left.map(|left| left.holder);
-    Claim::take_from(keeper, role, &options.name, options.tree(), duplicate)
+    Claim::take_from(keeper, role, &options.name, options.tree(), duplicate(backing)?)
 }
 
 fn no_state(options: &ProtectOptions, error: &StateError) -> Failure {
@@ -406,7 +410,47 @@ fn must_be_paired(options: &ProtectOptions, own: Option<&Arc<Identity>>) -> Resu
     Ok(())
 }
 
-fn no_identity() -> Failure {
+/// Targets that a person has added while the directory was protected before are its targets.
+fn with_added(mut options: ProtectOptions, set: &mut SetState) -> Result<ProtectOptions, Failure> {
+    for target in set.record.added_beside(&options.targets) {
+        eprintln!("note: {target} was added while it ran: what changes is sent there, too.");
+        options.targets.push(target.clone());
+        preflight::check_addition(&options, &target)?;
+    }
+    Ok(options)
+}
+
+/// Connects to all targets that are named.
+fn connect(
+    options: &ProtectOptions,
+    joining: &Joining,
+    set: &mut SetState,
+    identity: Option<&Arc<Identity>>,
+) -> Result<Vec<Arc<Connection>>, Failure> {
+    let terms = Terms::at_start(options);
+    let mut connections = Vec::new();
+    let mut real_targets = 0..;
+    for (index, target) in options.targets.iter().enumerate() {
+        let known = Enlisted::named(index as u32 + 1, &mut set.record, target);
+        if *target == Target::Null {
+            connections.push(Arc::new(Connection::null(known.id, known.uuid)));
+            continue;
+        }
+        let (route, embedded) = route(options, joining.set, &known, target, identity)?;
+        let watch = real_targets.next().and_then(|target| watch(joining.durability.as_ref(), target));
+        let settings = joining.settings(options, target, known, terms.clone(), watch);
+        connections.push(Arc::new(joining.start(settings, route, embedded)?));
+    }
+    Ok(connections)
+}
+
+/// Tells `--fsync=target` how the next real target stands.
+fn watch(durability: Option<&Arc<TargetDurability>>, target: usize) -> Option<Watch> {
+    let durability = durability?.clone();
+    Some(Box::new(move |standing| durability.stands(target, standing)))
+}
+
+pub(super) fn no_identity() -> Failure {
     Failure::new("This host has no key.", NOTHING_MOUNTED, "Start again.")
 }
 
@@ -463,120 +507,8 @@ fn start_durability(
     options.fsync.map(start).transpose().map_err(|error| io_failure("syncs have no timer thread", &error))
 }
 
-/// Tells `--fsync=target` how the next real target stands.
-fn watch(durability: Option<&Arc<TargetDurability>>, target: usize) -> Option<Watch> {
-    let durability = durability?.clone();
-    Some(Box::new(move |standing| durability.stands(target, standing)))
-}
-
-/// What connections share with the rest of the source.
-struct Knows<'a> {
-    queue: &'a Arc<Queue>,
-    volume: &'a Arc<Volume>,
-    backing: &'a OwnedFd,
-    durability: Option<&'a Arc<TargetDurability>>,
-    /// Before it was seen that nobody had a file open for writing past the mount.
-    unwritten_at: &'a Mark,
-    marks: &'a Arc<Marks>,
-    ids: &'a Ids,
-    /// What is in doubt since a power loss.
-    merge: Option<&'a Arc<Merge>>,
-    roles: &'a Arc<Roles>,
-}
-
-fn connect(
-    options: &ProtectOptions,
-    knows: &Knows<'_>,
-    set: &mut SetState,
-    identity: Option<&Arc<Identity>>,
-) -> Result<Vec<Arc<Connection>>, Failure> {
-    let terms = Terms::at_start(options);
-    let mut connections = Vec::new();
-    let mut real_targets = 0..;
-    for (index, target) in options.targets.iter().enumerate() {
-        let id = index as u32 + 1;
-        let (uuid, kept) = known_of(set, target);
-        let mut embedded = None;
-        let route = match target {
-            Target::Null => {
-                connections.push(Arc::new(Connection::null(id, uuid)));
-                continue;
-            }
-            Target::Local(path) => {
-                let state = replica_state(&options.set_state(), path);
-                match Embedded::start(path, &state, set.record.set, options) {
-                    Ok(target) => Route::Within(embedded.insert(target).target()),
-                    Err(failure) if may_be_awaited(options, set, target) && is_missing(path, &state) => {
-                        log::error!("{} {}", failure.what, failure.next);
-                        Route::Awaited(awaited(options, set, path))
-                    }
-                    Err(failure) => return Err(failure),
-                }
-            }
-            Target::Remote { .. } => {
-                let identity = identity.ok_or_else(no_identity)?;
-                Route::Paired(Paired::new(target, &options.state, identity.clone())?)
-            }
-        };
-        let settings = Settings {
-            id,
-            uuid,
-            target: target.clone(),
-            is_known: set.record.has_answered(target),
-            set: set.record.set,
-            set_name: match target {
-                Target::Remote { repset, .. } => repset.clone(),
-                Target::Local(_) | Target::Null => options.name.clone(),
-            },
-            ids: knows.ids.clone(),
-            unwritten_at: knows.unwritten_at.clone(),
-            watch: real_targets.next().and_then(|target| watch(knows.durability, target)),
-            divergence: knows.volume.divergence().clone(),
-            fence: knows.volume.fence().clone(),
-            roles: knows.roles.clone(),
-            marks: knows.marks.clone(),
-            touched: set.record.touched,
-            map: knows.volume.map().cloned(),
-            merge: knows.merge.cloned(),
-            when_full: options.when_full,
-            kept,
-            delete_guard: options.delete_guard,
-            orphans: options.orphans,
-            restored_at: restored_at(&set.record, target),
-            terms: terms.clone(),
-        };
-        let duplicate = |error| io_failure("a descriptor cannot be duplicated", &error);
-        let backing = knows.backing.try_clone().map_err(duplicate)?;
-        let around = Around { route, backing, volume: knows.volume.clone(), outgoing: Default::default() };
-        let connection = Connection::start(settings, around, knows.queue.clone(), embedded)
-            .map_err(|error| io_failure("a connection has no thread", &error))?;
-        connections.push(Arc::new(connection));
-    }
-    Ok(connections)
-}
-
-/// What is known of a connection from before.
-fn known_of(set: &mut SetState, target: &Target) -> (String, Kept) {
-    let ConnectionRecord { uuid, mut kept, .. } = set.record.connection(target).clone();
-    let is_noted = set.record.marks.contains_key(&target.to_string());
-    if set.record.stands_in && !is_noted && kept.copy_mode == CopyMode::default() {
-        // What the other side has is mostly the same, and no time says of what.
-        kept.copy_mode = CopyMode::DifferencesChecksum;
-    }
-    (uuid, kept)
-}
-
-/// A replica that is known and missing keeps nothing from the others: its connection is in error until it
-/// is there.
-fn may_be_awaited(options: &ProtectOptions, set: &SetState, target: &Target) -> bool {
-    let others = options.targets.iter().filter(|other| *other != target && **other != Target::Null);
-    set.record.has_answered(target) && others.count() > 0
-}
-
-fn awaited(options: &ProtectOptions, set: &SetState, path: &Path) -> Awaited {
-    let (options, path, id) = (options.clone(), path.to_owned(), set.record.set);
-    let state = replica_state(&options.set_state(), &path);
-    Awaited::new(move || Embedded::start(&path, &state, id, &options))
+pub(super) fn duplicate(descriptor: &OwnedFd) -> Result<OwnedFd, Failure> {
+    descriptor.try_clone().map_err(|error| io_failure("a descriptor cannot be duplicated", &error))
 }
 
 pub(super) fn io_failure(what: &str, error: &std::io::Error) -> Failure {

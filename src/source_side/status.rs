@@ -34,7 +34,7 @@ pub fn status(ground: &Ground, posted: &Posted) -> Status {
         role: Role::Source(source(ground, posted)),
         name: ground.options.name.clone(),
         directory: ground.options.directory.clone(),
-        fingerprint: ground.fingerprint.map(|key| key.to_string()).unwrap_or_default(),
+        fingerprint: ground.fingerprint.get().map(|key| key.to_string()).unwrap_or_default(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         process: ground.meter.read(),

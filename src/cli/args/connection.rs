@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::{Args, Subcommand};
 
-use crate::words::{Compression, LimitPlan, Order, SchedulePlan};
+use crate::words::{Compression, LimitPlan, Order, SchedulePlan, Target};
 
 #[derive(Debug, Args)]
 pub struct Connection {
@@ -20,6 +20,8 @@ pub enum ConnectionCommand {
         /// Name or directory of a replication set [default: the only one]
         set: Option<PathBuf>,
     },
+    /// Send what is protected to another target, too, from now on and after every restart
+    Add(AddConnection),
     /// Connect again and go on where the target stands; one that waits to try again tries at once
     Start(OneConnection),
     /// End the network connection; changes are queued until it is started
@@ -93,6 +95,17 @@ pub enum ScheduleCommand {
     On(OneConnection),
     /// Send as changes come; the schedule is kept
     Off(OneConnection),
+}
+
+#[derive(Debug, Args)]
+pub struct AddConnection {
+    /// standin://HOST:PORT/REPSET, as paired, or local:PATH
+    pub target: Target,
+    /// Name or directory of a replication set [default: the only one]
+    pub set: Option<PathBuf>,
+    /// For local: what is in the directory becomes the replica, and is compared
+    #[arg(long)]
+    pub adopt: bool,
 }
 
 #[derive(Debug, Args)]

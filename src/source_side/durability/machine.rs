@@ -173,8 +173,17 @@ impl Machine {
 
     pub fn handle_standing(&mut self, now: Instant, target: usize, standing: Standing) {
         assert!(target < self.targets.len(), "a target that does not count says what is durable");
+        if self.targets[target].is_none() && !standing.in_line {
+            return;
+        }
         self.targets[target] = Some(standing);
         self.settle(now);
+    }
+
+    /// Another target: it counts as soon as it is in line, and nobody waits for its first copy.
+    pub fn add(&mut self) -> usize {
+        self.targets.push(None);
+        self.targets.len() - 1
     }
 
     /// A target was disconnected: the others decide. Without any, nothing is ever durable on one.

@@ -92,6 +92,11 @@ impl TargetDurability {
         Ok(durability)
     }
 
+    /// Another target while the others go on: see [`Machine::add`].
+    pub fn add(&self) -> usize {
+        self.with(|list| list.machine.add())
+    }
+
     /// How a target stands now; called whenever that changes. `None`: it was disconnected.
     pub fn stands(&self, target: usize, standing: Option<Standing>) {
         let now = Instant::now();

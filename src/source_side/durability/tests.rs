@@ -168,6 +168,34 @@ fn all_targets_or_any() {
     }
 }
 
+/// Its first copy may take hours.
+#[test]
+fn a_target_that_comes_counts_as_soon_as_it_is_in_line() {
+    let mut bench = Bench::new(Needs::All, Late::Fail, 1);
+    let added = bench.machine.add();
+    bench.lost(added, 0);
+    let ticket = bench.synced(5);
+    bench.does(&[Action::Barrier]);
+    bench.barrier(6);
+    bench.stands(0, 6);
+    bench.does(&[answer(ticket, Verdict::Durable)]);
+    bench.stands(added, 6);
+    let ticket = bench.synced(7);
+    bench.does(&[Action::Barrier]);
+    bench.barrier(8);
+    bench.stands(0, 8);
+    bench.lost(added, 6);
+    bench.does(&[]);
+    bench.stands(added, 8);
+    bench.does(&[answer(ticket, Verdict::Durable)]);
+    bench.machine.handle_gone(bench.now, added);
+    let ticket = bench.synced(9);
+    bench.does(&[Action::Barrier]);
+    bench.barrier(10);
+    bench.stands(0, 10);
+    bench.does(&[answer(ticket, Verdict::Durable)]);
+}
+
 #[test]
 fn a_target_out_of_line_does_not_count_whatever_it_had() {
     let mut bench = Bench::new(Needs::All, Late::Fail, 1);

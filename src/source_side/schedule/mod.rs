@@ -16,6 +16,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use self::machine::Schedule;
+use super::board::Board;
 use super::connection::{Connection, Outcome};
 use super::ground::Ground;
 use crate::control::{MirrorStatus, unix_ms};
@@ -34,17 +35,16 @@ pub struct PlannedChecks {
 
 struct Planner {
     ground: Arc<Ground>,
-    connections: Vec<Arc<Connection>>,
+    board: Arc<Board>,
     schedules: HashMap<u32, Schedule>,
     plan: Option<VerifyPlan>,
 }
 
 impl PlannedChecks {
-    pub fn begin(ground: &Arc<Ground>, connections: &[Arc<Connection>]) -> io::Result<PlannedChecks> {
+    pub fn begin(ground: &Arc<Ground>, board: &Arc<Board>) -> io::Result<PlannedChecks> {
         let (end, ended) = bounded(0);
-        let connections = connections.iter().filter(|connection| !connection.is_null()).cloned().collect();
-        let mut planner =
-            Planner { ground: ground.clone(), connections, schedules: HashMap::new(), plan: None };
+        let (ground, board) = (ground.clone(), board.clone());
+        let mut planner = Planner { ground, board, schedules: HashMap::new(), plan: None };
         std::thread::Builder::new().name("schedule".into()).spawn(move || planner.run(&ended))?;
         Ok(PlannedChecks { _end: end })
     }
@@ -55,8 +55,9 @@ impl Planner {
         while ended.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
             self.learn();
             let Some(plan) = self.plan else { continue };
-            for connection in self.connections.clone() {
-                self.look(&plan, &connection, ended);
+            let posted = self.board.read();
+            for connection in posted.connections.iter().filter(|connection| !connection.is_null()) {
+                self.look(&plan, connection, ended);
             }
         }
     }
