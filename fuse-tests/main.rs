@@ -15,6 +15,7 @@ mod config_files;
 mod configured;
 mod conflict;
 mod connections;
+mod covered;
 mod databases;
 mod deep;
 mod deletes;

@@ -19,6 +19,8 @@ use crate::tree;
 /// A host that can be source and target: its tree is `srv/web`.
 pub struct Side {
     pub at: PathBuf,
+    /// Where programs have the data.
+    pub point: PathBuf,
     port: u16,
     pub serve: Option<Daemon>,
     pub protect: Option<Daemon>,
@@ -31,7 +33,13 @@ impl Side {
             fs::create_dir_all(at.join(dir)).expect("a directory");
         }
         let free = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
-        Side { at, port: free.expect("a free port").port(), serve: None, protect: None }
+        Side {
+            point: at.join("mount"),
+            at,
+            port: free.expect("a free port").port(),
+            serve: None,
+            protect: None,
+        }
     }
 
     pub fn tree(&self) -> PathBuf {
@@ -39,7 +47,7 @@ impl Side {
     }
 
     pub fn mount(&self, name: &str) -> PathBuf {
-        self.at.join("mount").join(name)
+        self.point.join(name)
     }
 
     pub fn command(&self) -> Command {
@@ -66,7 +74,10 @@ impl Side {
 
     pub fn protect_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.command();
-        command.arg("protect").arg(self.at.join("mount")).arg("--backing").arg(self.tree());
+        command.arg("protect").arg(&self.point);
+        if self.point != self.tree() {
+            command.arg("--backing").arg(self.tree());
+        }
         command.args(["--name", "web"]).args(arguments);
         command
     }
@@ -136,7 +147,7 @@ impl Drop for Side {
         for mut daemon in [self.protect.take(), self.serve.take()].into_iter().flatten() {
             kill(&mut daemon);
         }
-        clear_mounts(&self.at.join("mount"));
+        clear_mounts(&self.point);
     }
 }
 
@@ -152,9 +163,22 @@ impl Scene {
     pub fn with_a_source(arguments: &[&str]) -> Scene {
         require_host();
         let base = dir_on_disk();
-        let mut scene =
-            Scene { old: Side::new(base.path(), "old"), new: Side::new(base.path(), "new"), _base: base };
-        let Scene { old, new, .. } = &mut scene;
+        let (old, new) = (Side::new(base.path(), "old"), Side::new(base.path(), "new"));
+        Scene { old, new, _base: base }.with_everything_at_both(arguments)
+    }
+
+    /// As [`Scene::with_a_source`]; programs on the source have the data where they are.
+    pub fn in_place(arguments: &[&str]) -> Scene {
+        require_host();
+        let base = dir_on_disk();
+        let (mut old, new) = (Side::new(base.path(), "old"), Side::new(base.path(), "new"));
+        fs::create_dir_all(old.tree()).expect("a directory");
+        old.point = old.tree();
+        Scene { old, new, _base: base }.with_everything_at_both(arguments)
+    }
+
+    fn with_everything_at_both(mut self, arguments: &[&str]) -> Scene {
+        let Scene { old, new, .. } = &mut self;
         fill(&old.tree());
         new.serve(&[]);
         old.pair_with(new);
@@ -162,7 +186,7 @@ impl Scene {
         old.protect(&[&["--to", &to], arguments].concat());
         fs::write(old.mount("written"), "through the mount").expect("a write");
         old.in_line();
-        scene
+        self
     }
 
     /// The source is gone in the middle of its work: what it wrote last never came.

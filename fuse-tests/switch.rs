@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::host::{Daemon, STOP_MAX, SYNC_MAX, clear_mounts, describe, is_mounted, output_within};
+use crate::host::{Daemon, STOP_MAX, SYNC_MAX, clear_mounts, describe, output_within};
 use crate::pair::kill;
 use crate::stand_in::{Scene, Side};
 use crate::tree;
 
-fn switch(side: &Side, arguments: &[&str]) -> Command {
+pub fn switch(side: &Side, arguments: &[&str]) -> Command {
     let mut command = side.command();
     command.args(["switch", "web", "--yes"]).args(arguments);
     command
@@ -24,21 +24,23 @@ fn refused(side: &Side, arguments: &[&str], word: &str) {
     assert!(!output.status.success() && said.contains(word), "no '{word}' in:\n{said}");
 }
 
-fn handed_over(side: &Side, command: Command) -> Daemon {
+pub fn handed_over(side: &Side, command: Command) -> Daemon {
     let daemon = Daemon::spawn(command);
     let deadline = Instant::now() + SYNC_MAX;
     while !daemon.said().contains("handed over; on the host of") {
         assert!(Instant::now() < deadline, "{}{}", daemon.said(), side.said());
         std::thread::sleep(Duration::from_millis(20));
     }
-    assert!(!is_mounted(&side.at.join("mount")), "programs write");
+    let error = fs::write(side.mount("late"), "").expect_err("programs write");
+    assert_eq!(error.raw_os_error(), Some(libc::EROFS), "{error}");
+    assert!(side.mount("written").exists(), "reads do not go on");
     daemon
 }
 
 /// As it is said to be typed there.
-fn take_over(side: &mut Side, arguments: &[&str]) {
+pub fn take_over(side: &mut Side, arguments: &[&str]) {
     let mut command = side.target_command();
-    command.args(["failover", "web", "--yes", "--at"]).arg(side.at.join("mount")).args(arguments);
+    command.args(["failover", "web", "--yes", "--at"]).arg(&side.point).args(arguments);
     let mut daemon = Daemon::spawn(command);
     daemon.wait_ready();
     side.protect = Some(daemon);
@@ -46,24 +48,26 @@ fn take_over(side: &mut Side, arguments: &[&str]) {
 
 /// Its daemon is beside the target's.
 #[track_caller]
-fn in_line(side: &Side) {
+pub fn in_line(side: &Side) {
     let mut command = side.target_command();
     let output = output_within(command.args(["wait-sync", "web", "--timeout", "120s"]), SYNC_MAX);
     assert!(output.status.success(), "{}{}", describe(&output), side.said());
 }
 
-fn kept(side: &Side) -> Value {
+pub fn kept(side: &Side) -> Value {
     let note = fs::read(side.at.join("state/.failovers/web.switch")).expect("a note");
     serde_json::from_slice(&note).expect("JSON")
 }
 
+/// Answers for how long there was no mount, in milliseconds.
 #[track_caller]
-fn over(mut daemon: Daemon, side: &Side, epoch: u32) {
+pub fn over(mut daemon: Daemon, side: &Side, epoch: u32) -> u64 {
     let status = daemon.wait(STOP_MAX);
     assert!(status.is_some_and(|status| status.success()), "{status:?} {}", daemon.said());
     let kept = kept(side);
     assert!(kept["stage"] == "taken" && kept["epoch"] == epoch, "{kept}");
     eprintln!("drained for {} ms, frozen for {} ms", kept["drained_ms"], kept["frozen_ms"]);
+    kept["frozen_ms"].as_u64().expect("a number")
 }
 
 #[test]

@@ -28,6 +28,7 @@
 //! - [`source_side`], [`target_side`]: the two daemons, where the rooms meet; rooms do not import each other, but
 //!   for [`intercept`], which fills the [`queue`] (a test of `floors` holds it)
 //! - [`drill`]: a clone at the data's own path in namespaces of its own, checked, reported, thrown away
+//! - [`cover`]: what stands in a mount's place when its set was handed over
 //! - [`failover`]: what is said and kept of a replica that is served in its source's place; [`commands`]: those of a
 //!   person, run with a time-out
 //! - [`events`]: what begins, ends and happens on a host, in stable words; hooks and the journal
@@ -62,6 +63,7 @@ pub mod clone;
 pub mod commands;
 pub mod connection;
 pub mod control;
+pub mod cover;
 #[cfg(test)]
 mod dependencies;
 pub mod drill;

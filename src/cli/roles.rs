@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::args::{Cli, Common};
 use super::{Outcome, config, output};
+use crate::cover::Cover;
 use crate::failure::Failure;
 use crate::packet::{Epoch, History, How, Raised};
 use crate::source_side::{self, HostRole, WhoWrites, who_writes_here};
@@ -53,6 +54,8 @@ struct Shown {
     /// The epoch in which it is written elsewhere.
     stood_in_for: Option<ShownEpoch>,
     told_by: Option<String>,
+    /// What stands over its directory since it was handed over, in words.
+    cover: Option<String>,
     split_brain: Option<ShownOther>,
 }
 
@@ -189,6 +192,7 @@ impl Shown {
             history: history(&one.history),
             stood_in_for: stood_in_for.map(ShownEpoch::of),
             told_by,
+            cover: one.cover.as_ref().map(Cover::words),
             split_brain: one.other.as_ref().map(|other| {
                 let (here, there) = one.history.parted(&other.history);
                 let epochs = |raised: Vec<Raised>| {
@@ -245,6 +249,9 @@ fn text(one: &WhoWrites) -> String {
     lines(&mut text, "  ", &one.history);
     if let Some((epoch, told_by)) = &one.stood_in_for {
         let _ = writeln!(text, "  STOOD IN FOR: written in epoch {} now, says {told_by}", epoch.number);
+    }
+    if let Some(cover) = &one.cover {
+        let _ = writeln!(text, "  {}", cover.words());
     }
     if let Some(other) = &one.other {
         let (here, there) = one.history.parted(&other.history);

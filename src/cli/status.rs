@@ -24,6 +24,8 @@ use crate::control::{
     AsideStatus, ConnectionStatus, Finding, FsyncStatus, Phase, ReplicaStatus, Role, RoleName, Severity,
     SourceStatus, Status, TargetKind, TargetStatus,
 };
+use crate::cover::Cover;
+use crate::failure::Failure;
 use crate::units;
 
 /// Names of objects that are set aside, as many as a screen takes.
@@ -36,9 +38,16 @@ pub(super) fn run(common: &Common, args: &args::Status) -> Outcome {
     if args.history {
         return history::history(common, args);
     }
-    let status = find(common, args.set.as_deref())?.status;
+    let status = find(common, args.set.as_deref()).map_err(|failure| covered(common, failure))?.status;
     show(common, &status);
     Ok(status.severity().exit_code())
+}
+
+/// No daemon says it of a directory that was handed over.
+fn covered(common: &Common, failure: Failure) -> Failure {
+    let covers = Cover::all(&common.state_dir());
+    let words = covers.iter().map(|(name, cover)| format!(" '{name}': {}.", cover.words()));
+    Failure { what: format!("{}{}", failure.what, words.collect::<String>()), ..failure }
 }
 
 fn show(common: &Common, status: &Status) {

@@ -10,8 +10,10 @@ use serde_json::json;
 use super::args::Common;
 use super::find::{find_role, no_answer};
 use super::{Outcome, TIMED_OUT, output};
+use crate::control::{Answer, daemons};
 use crate::control::{Phase, Role};
 use crate::control::{RoleName, StopMode, TargetKind, WaitFor, WaitSync, unix_ms};
+use crate::cover::{Cover, Standing};
 use crate::failover::switch::{self, Candidate, Next, Since, Stage, Switch};
 use crate::failure::Failure;
 use crate::limits::STOP_DRAIN;
@@ -78,7 +80,7 @@ pub(super) fn run(common: &Common, args: &SwitchRoles) -> Outcome {
             )
             .map_err(|failure| Failure { untouched: AS_BEFORE.into(), ..failure })?;
             hand_over(&state, switch, || {
-                let report = client.stop(StopMode::Orderly, STOP_DRAIN + UNMOUNT_PATIENCE);
+                let report = client.stop(StopMode::Covered, STOP_DRAIN + UNMOUNT_PATIENCE);
                 let report = report.map_err(|error| no_answer(&name, &error))?;
                 client.wait_for_end(UNMOUNT_PATIENCE);
                 Ok((report.drained, report.left))
@@ -208,12 +210,13 @@ fn wait(common: &Common, args: &SwitchRoles, state: &Path, switch: Switch) -> Ou
         "handed over; on the host of {} type:\n  {}\n{}",
         switch.target,
         there(&switch, &target),
-        not_kept_out(&switch)
+        kept_out(state, &switch)
     ));
     let (began, mut said) = (Instant::now(), Instant::now());
     loop {
         if let Some(epoch) = who_took_over(state, (own.set, &own.history), &target) {
-            return taken(common, state, switch, epoch);
+            let taken_by = (switch, epoch);
+            return taken(common, state, taken_by, own.role);
         }
         if began.elapsed() >= args.wait {
             break;
@@ -229,24 +232,27 @@ fn wait(common: &Common, args: &SwitchRoles, state: &Path, switch: Switch) -> Ou
         std::thread::sleep(ASKED_EVERY);
     }
     match common.json {
-        true => output::json(&document(&switch)),
-        false => output::text(&text(&switch)),
+        true => output::json(&document(state, &switch)),
+        false => output::text(&text(state, &switch)),
     }
     Ok(TIMED_OUT)
 }
 
-fn taken(common: &Common, state: &Path, switch: Switch, epoch: Epoch) -> Outcome {
+fn taken(common: &Common, state: &Path, (switch, epoch): (Switch, Epoch), role: HostRole) -> Outcome {
     // Before anything is said of it: the next start here must not go on writing.
     source_side::note_taken_over(&state.join(&switch.set), epoch, &switch.target)?;
     let now = unix_ms(SystemTime::now());
     let frozen_ms = switch.frozen_unix_ms.map(|since| now.saturating_sub(since));
     let switch = Switch { stage: Stage::Taken, frozen_ms, epoch: Some(epoch.number), ..switch };
+    if role == HostRole::StandIn {
+        lift_over_replica(common, state, &switch);
+    }
     if let Err(error) = switch.note(state) {
         output::aside(&format!("the report cannot be kept: {error}"));
     }
     match common.json {
-        true => output::json(&document(&switch)),
-        false => output::text(&text(&switch)),
+        true => output::json(&document(state, &switch)),
+        false => output::text(&text(state, &switch)),
     }
     Ok(0)
 }
@@ -267,26 +273,71 @@ fn here(switch: &Switch) -> Vec<String> {
     vec![format!("standin serve --root {} --adopt", parent.display()), format!("standin invite {name}")]
 }
 
-fn document(switch: &Switch) -> serde_json::Value {
+fn document(state: &Path, switch: &Switch) -> serde_json::Value {
     let target: Option<Target> = switch.target.parse().ok();
     json!({
         "switch": switch,
         "there": target.map(|target| there(switch, &target)),
         "here": here(switch),
+        "cover": cover(state, switch).map(|cover| json!({
+            "at": cover.at.display().to_string(),
+            "since_unix_ms": cover.since_unix_ms,
+            "gap_us": cover.gap_us,
+        })),
     })
 }
 
-/// Nothing stands where the mount was.
-fn not_kept_out(switch: &Switch) -> String {
-    format!(
-        "Programs must not write in {} any more: it goes to nobody, and is overwritten when this directory becomes the \
-         replica.",
-        switch.at.display()
-    )
+/// What stands where the mount was.
+fn cover(state: &Path, switch: &Switch) -> Option<Cover> {
+    let cover = Cover::noted(&state.join(&switch.set)).ok()??;
+    (cover.stands().ok()? == Standing::OnTop).then_some(cover)
+}
+
+fn kept_out(state: &Path, switch: &Switch) -> String {
+    let at = switch.at.display();
+    match cover(state, switch) {
+        Some(cover) => {
+            let gap = cover.gap_us.map_or_else(String::new, |us| {
+                let gap = units::duration(Duration::from_micros(us));
+                format!(
+                    " Nothing stood there for {gap}: what was opened in it is still written to, and is lost."
+                )
+            });
+            format!(
+                "{at} is covered: reads go on, writes fail (EROFS), until this host serves it again, or it becomes the \
+                 replica.{gap}"
+            )
+        }
+        None => format!(
+            "Programs must not write in {at} any more: it goes to nobody, and is overwritten when this directory becomes \
+             the replica."
+        ),
+    }
+}
+
+/// The directory is the replica of a target daemon that runs here already: the daemon cannot lift it itself.
+fn lift_over_replica(common: &Common, state: &Path, switch: &Switch) {
+    let Some(cover) = cover(state, switch).filter(|cover| cover.at == cover.tree) else { return };
+    let is_here = |daemon: &crate::control::Daemon| match &daemon.answer {
+        Answer::Status(status) => {
+            status.role.name() == RoleName::Target && Some(&*status.directory) == switch.tree.parent()
+        }
+        Answer::Dead | Answer::None(_) => false,
+    };
+    if !daemons(&common.asked_dir()).is_ok_and(|all| all.iter().any(is_here)) {
+        return;
+    }
+    match cover.lift(&state.join(&switch.set)) {
+        Ok(_) => output::aside(&format!(
+            "{} is the replica of a target daemon of this host: it is covered no more",
+            cover.at.display()
+        )),
+        Err(error) => output::aside(&format!("the cover of {} stays: {error}", cover.at.display())),
+    }
 }
 
 /// For people.
-fn text(switch: &Switch) -> String {
+fn text(state: &Path, switch: &Switch) -> String {
     let said =
         |ms: Option<u64>| ms.map_or_else(|| "?".into(), |ms| units::duration(Duration::from_millis(ms)));
     let mut text = String::new();
@@ -299,7 +350,7 @@ fn text(switch: &Switch) -> String {
             );
             let _ = writeln!(text, "  drained    {}, while programs worked", said(switch.drained_ms));
             let _ = writeln!(text, "  no mount   for {}, neither here nor there", said(switch.frozen_ms));
-            let _ = writeln!(text, "{}", not_kept_out(switch));
+            let _ = writeln!(text, "{}", kept_out(state, switch));
             let _ = writeln!(text, "To make this directory its replica, here, then pair and --to there:");
             for line in here(switch) {
                 let _ = writeln!(text, "  {line}");

@@ -30,6 +30,7 @@ impl Deed {
             Request::Marker { marker } => does(&format!("marker {}", marker.name)),
             Request::Attend { .. } => Deed::Serves("markers run"),
             Request::Stop { mode: StopMode::Orderly } => does("stop"),
+            Request::Stop { mode: StopMode::Covered } => does("switch"),
             Request::Stop { mode: StopMode::Now } => does("stop --now"),
             Request::Connection { change, which } => {
                 let which = which.as_deref().unwrap_or_default();

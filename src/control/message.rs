@@ -355,6 +355,8 @@ pub struct SyncedConnection {
 pub enum StopMode {
     /// Drain, then unmount; a busy mount is an error and goes on serving.
     Orderly,
+    /// As orderly; in the moment in which the mount goes a cover stands in its place ([`crate::cover`]).
+    Covered,
     /// Detach at once, whatever is queued or busy.
     Now,
 }

@@ -158,7 +158,9 @@ impl Handler for FakeDaemon {
         self.asked.lock().push(format!("{mode:?}"));
         match mode {
             StopMode::Now => Ok(StopReport { drained: false, left: vec!["12 packets".into()] }),
-            StopMode::Orderly => Err(Failure::new("The mount is busy.", "It goes on.", "Stop its users.")),
+            StopMode::Orderly | StopMode::Covered => {
+                Err(Failure::new("The mount is busy.", "It goes on.", "Stop its users."))
+            }
         }
     }
 }

@@ -271,6 +271,15 @@ impl Serving {
         mounting::unmount(&self.mount_point)
     }
 
+    /// Whether nothing here uses the mount (`EBUSY` otherwise). It stays.
+    pub fn check_idle(&self) -> io::Result<()> {
+        self.check_on_top()?;
+        let outcome = mounting::mark_expired(&self.mount_point);
+        // Whoever looks at it takes the mark away again.
+        self.check_on_top()?;
+        outcome
+    }
+
     /// Takes the mount away from its users: open files go on working until the process ends.
     pub fn detach(&self) -> io::Result<()> {
         self.check_on_top()?;

@@ -118,3 +118,12 @@ pub fn unmount(mount_point: &Path) -> io::Result<()> {
 pub fn detach(mount_point: &Path) -> io::Result<()> {
     Ok(rustix::mount::unmount(mount_point, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)?)
 }
+
+/// Marks what nothing uses, and leaves it; `EBUSY` otherwise. A second one takes it away, unless somebody has looked at
+/// it since (umount(2), `MNT_EXPIRE`).
+pub fn mark_expired(mount_point: &Path) -> io::Result<()> {
+    match rustix::mount::unmount(mount_point, UnmountFlags::NOFOLLOW | UnmountFlags::EXPIRE) {
+        Ok(()) | Err(rustix::io::Errno::AGAIN) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

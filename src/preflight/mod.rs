@@ -125,6 +125,7 @@ pub fn check_but(options: &ProtectOptions, lets_go: Option<u32>) -> Result<Prefl
     check_directory(&options.directory)?;
     check_directory(options.tree())?;
     let mounts = MountTable::read().map_err(|error| unreadable("/proc/self/mountinfo", &error))?;
+    let mounts = mounts.uncovered(&options.directory, options.tree());
     check_places(options, &mounts)?;
     let shared = queue::check(options)?;
     for target in &options.targets {

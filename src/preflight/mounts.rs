@@ -65,6 +65,8 @@ impl Location {
 #[derive(Clone, Debug, Default)]
 pub struct MountTable {
     mounts: Vec<Mount>,
+    /// What is seen there is a cover, which is not in the table.
+    covered: Option<PathBuf>,
 }
 
 impl MountTable {
@@ -79,7 +81,8 @@ impl MountTable {
 
     /// Lines that are no mount are left out.
     pub fn parse(mountinfo: &[u8]) -> MountTable {
-        MountTable { mounts: mountinfo.split(|byte| *byte == b'\n').filter_map(parse_line).collect() }
+        let mounts = mountinfo.split(|byte| *byte == b'\n').filter_map(parse_line).collect();
+        MountTable { mounts, covered: None }
     }
 
     pub fn all(&self) -> impl Iterator<Item = &Mount> {
@@ -107,6 +110,24 @@ impl MountTable {
             }
         }
         Some(mount)
+    }
+
+    /// Without what covers this place, read-only, and is what the tree is: it is lifted before anything is mounted
+    /// there.
+    pub fn uncovered(mut self, at: &Path, tree: &Path) -> MountTable {
+        let is_cover = |mount: &&Mount| {
+            let is_read_only = !mount.options.only(MountOptions::READ_ONLY).is_empty();
+            is_read_only && !mount.is_standin() && mount.location(at) == self.location(tree)
+        };
+        let cover = self.at(at).filter(|_| at != tree).filter(is_cover).map(|mount| mount.id);
+        self.mounts.retain(|mount| Some(mount.id) != cover);
+        self.covered = cover.map(|_| at.to_owned());
+        self
+    }
+
+    /// Whether what is seen at this path is not what will be there.
+    pub(super) fn is_covered(&self, path: &Path) -> bool {
+        self.covered.as_deref() == Some(path)
     }
 
     /// All visible mounts strictly below a directory.

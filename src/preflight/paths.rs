@@ -79,7 +79,7 @@ pub fn is_within(inner: &Path, outer: &Path, mounts: &MountTable) -> bool {
 /// show, as subvolumes.
 fn has_ancestor(inner: &Path, outer: &Path, mounts: &MountTable) -> bool {
     let identity = |path: &Path| {
-        if inside_standin(path, mounts) {
+        if inside_standin(path, mounts) || mounts.is_covered(path) {
             return None;
         }
         fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))

@@ -386,7 +386,7 @@ impl Director {
                 self.stop(life, Stop { mode, asker: None })
             }
             life @ Life::Draining { .. } => match self.signals.take() {
-                StopMode::Orderly => life,
+                StopMode::Orderly | StopMode::Covered => life,
                 StopMode::Now => self.hasten(life, None),
             },
             life @ (Life::Stopping { .. } | Life::Over { .. }) => life,

@@ -30,6 +30,8 @@ pub struct Ground {
     pub backing: OwnedFd,
     /// The mount of the daemon's own that it is reached by.
     pub view: OwnedFd,
+    /// The directory on the mount where everybody has it, below ours.
+    pub under: OwnedFd,
     /// Where the backing really is mounted; `None` where that cannot be seen.
     pub backing_mount: Option<BackingMount>,
     pub started: SystemTime,

@@ -17,6 +17,7 @@
 //! | | `identity`, `mark` | whose directory this is; since when a file may differ on a target |
 //! | | `asking` | whether somebody else writes the set, of targets to which nothing is sent |
 //! | | `standing_in` | a replica served in its source's place: the epoch, the ids of its objects |
+//! | | `uncovering` | what was put over a directory whose set was handed over is taken away |
 //! | | `roles`, `who_writes` | whether somebody else writes the set, too; what is on disk of that |
 //! | protected | `director`, `life` | the owner; its states |
 //! | | `desk`, `commands`, `status` | the control socket: questions, connections, `standin status` |
@@ -37,6 +38,7 @@
 //! | | `holder/` | with `--holder`: a process that keeps the mount when this one is killed, and taking it over |
 //! | | `flush/`, `writeback` | shared mappings reach the daemon; whether the directory's disk takes writes |
 //! | end | `stop`, `keepers`, `words` | unmount, drain, what is left; who else holds the mount; what is said |
+//! | | `covering` | what stands in the mount's place where the set is handed over |
 
 mod activity;
 mod adding;
@@ -44,6 +46,7 @@ mod asking;
 mod board;
 mod commands;
 mod connection;
+mod covering;
 mod delete_guard;
 mod desk;
 mod director;
@@ -89,6 +92,7 @@ mod status;
 mod stop;
 mod sync;
 mod terms;
+mod uncovering;
 mod verifying;
 mod who_writes;
 mod words;
@@ -114,4 +118,4 @@ pub use standing_in::{
 };
 pub use startup::{run, run_followed};
 pub(crate) use terms::Terms;
-pub use who_writes::{HostRole, WhoWrites, who_writes_here};
+pub use who_writes::{HostRole, WhoWrites, replica_of, who_writes_here};

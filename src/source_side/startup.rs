@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::OpenTreeFlags;
@@ -28,6 +28,7 @@ use super::restoring::refuse_unfinished;
 use super::roles::Roles;
 use super::standing_in::{self, Following, StandIn, Unfollowed};
 use super::terms::Terms;
+use super::uncovering::{Lifted, uncover};
 use crate::apply::fence_of;
 use crate::control::{ProcessMeter, Server};
 use crate::failure::Failure;
@@ -45,6 +46,9 @@ use crate::words::{ProtectOptions, Target};
 
 pub(super) const NOTHING_MOUNTED: &str = "Nothing is mounted; the directory is as it was.";
 
+/// So long programs that write short files may have one open when a cover is lifted.
+const WRITERS_CLOSE: Duration = Duration::from_secs(1);
+
 /// Protects a directory until it is told to stop; returns after the unmount.
 ///
 /// Errors: whatever keeps the directory from being mounted or served, with what was left as it was.
@@ -60,9 +64,24 @@ pub fn run_followed(options: ProtectOptions, follower: &mut dyn Following) -> Re
         None => (Holder::start(&options)?, None),
     };
     give_up_privileges()?;
+    let mut lifted = None;
+    let outcome = protect(options, follower, (holder, left), &mut lifted);
+    if let (Err(_), Some(lifted)) = (&outcome, lifted) {
+        lifted.put_back();
+    }
+    outcome
+}
+
+/// `lifted`: the cover that was there, as long as nothing was served in its place.
+fn protect(
+    options: ProtectOptions,
+    follower: &mut dyn Following,
+    (holder, left): (Option<Holder>, Option<Left>),
+    lifted: &mut Option<Lifted>,
+) -> Result<Ended, Failure> {
     // Before it is seen that nobody has a file open for writing.
     let unwritten_at = Mark::now();
-    let checked = check(&options, left.as_ref())?;
+    let checked = check(&options, left.as_ref(), lifted)?;
     checked.warnings.iter().for_each(|warning| eprintln!("note: {warning}"));
     let signals =
         crate::signals::stop_signals().map_err(|error| io_failure("signals cannot be caught", &error))?;
@@ -81,6 +100,9 @@ pub fn run_followed(options: ProtectOptions, follower: &mut dyn Following) -> Re
         )
         .map_err(started)?;
     let (outcome, set) = director.run();
+    if board.read().flusher.is_some() {
+        *lifted = None;
+    }
     ground.durability.iter().for_each(|durability| durability.end());
     board.read().connections.iter().for_each(|connection| connection.end());
     ground.queue.close();
@@ -98,7 +120,11 @@ pub fn run_followed(options: ProtectOptions, follower: &mut dyn Following) -> Re
 }
 
 /// Nothing stands in the way of a mount, or of going on with the one that is `left`.
-fn check(options: &ProtectOptions, left: Option<&Left>) -> Result<Preflight, Failure> {
+fn check(
+    options: &ProtectOptions,
+    left: Option<&Left>,
+    lifted: &mut Option<Lifted>,
+) -> Result<Preflight, Failure> {
     if let Some(left) = left {
         let mount = left.mount_under().map_err(|error| io_failure("the directory says no mount", &error))?;
         return preflight::surmise(options.tree(), &proc_path(left.under.as_fd()), mount);
@@ -110,7 +136,17 @@ fn check(options: &ProtectOptions, left: Option<&Left>) -> Result<Preflight, Fai
     if let Some(dead) = standing? {
         replace_dead_mount(&dead)?;
     }
-    standing_in::check(options)
+    *lifted = uncover(options)?;
+    let deadline = Instant::now() + WRITERS_CLOSE;
+    loop {
+        match standing_in::check(options) {
+            // Whoever was waiting to write has a file open for a moment.
+            Err(_) if lifted.is_some() && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Everything that exists before the mount.
@@ -207,6 +243,7 @@ fn prepare(
         queue,
         backing,
         view,
+        under,
         backing_mount,
         started: SystemTime::now(),
         meter: ProcessMeter::open(),
@@ -386,7 +423,7 @@ fn no_state(options: &ProtectOptions, error: &StateError) -> Failure {
 }
 
 /// As [`own_identity`], where all targets know it.
-fn paired_identity(options: &ProtectOptions) -> Result<Option<Arc<Identity>>, Failure> {
+pub(super) fn paired_identity(options: &ProtectOptions) -> Result<Option<Arc<Identity>>, Failure> {
     let own = own_identity(options)?;
     must_be_paired(options, own.as_ref())?;
     Ok(own)

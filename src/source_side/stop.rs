@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::board::Board;
 use super::connection::{Connection, Report};
+use super::covering::Covering;
 use super::director::Event;
 use super::flush::Flusher;
 use super::ground::Ground;
@@ -19,6 +20,7 @@ use super::mark::Mark;
 use super::settling::{Disk, disk_after};
 use super::{sync, writeback};
 use crate::control::{StopMode, StopReport, WaitFor};
+use crate::cover::Ready;
 use crate::failure::Failure;
 use crate::intercept::Serving;
 use crate::limits::{CONTROL_ANSWER, STOP_DRAIN};
@@ -79,6 +81,8 @@ impl Unmount {
     /// Errors: the mount is busy, and is as it was.
     fn take_away(&self) -> io::Result<()> {
         let serving = &self.serving;
+        let cover = self.covering().slip_beneath()?;
+        let before = Instant::now();
         match (unmount(serving), self.mode) {
             (Ok(()), _) => {}
             (Err(error), StopMode::Now) => {
@@ -91,11 +95,19 @@ impl Unmount {
                 return Ok(());
             }
             // Somebody else took it away from here, and others have it.
-            (Err(error), StopMode::Orderly) if is_elsewhere(serving, &error) => {}
-            (Err(error), StopMode::Orderly) => return Err(error),
+            (Err(error), StopMode::Orderly | StopMode::Covered) if is_elsewhere(serving, &error) => {}
+            (Err(error), StopMode::Orderly | StopMode::Covered) => {
+                cover.into_iter().for_each(Ready::give_up);
+                return Err(error);
+            }
         }
+        self.covering().mount_is_gone(cover, before);
         self.end_everywhere();
         Ok(())
+    }
+
+    fn covering(&self) -> Covering<'_> {
+        Covering { ground: &self.ground, serving: &self.serving, mode: self.mode }
     }
 
     /// A container that was started meanwhile has the mount too, and would keep it for as long as it
@@ -191,9 +203,9 @@ impl Drain {
             flusher.hold().mount_is_gone();
         }
         // With programs that still write there is no end of changes to be settled.
-        let settling = (self.mode == StopMode::Orderly).then(|| self.settle()).flatten();
+        let settling = (self.mode != StopMode::Now).then(|| self.settle()).flatten();
         let (upto, patience) = match self.mode {
-            StopMode::Orderly => {
+            StopMode::Orderly | StopMode::Covered => {
                 let upto = sync::barrier(&self.ground, &self.director, WaitFor::Durable, CONTROL_ANSWER);
                 (upto.ok(), STOP_DRAIN)
             }
@@ -217,7 +229,7 @@ impl Drain {
         let last = self.ground.queue.last_change();
         let lacks = |connection: &Arc<Connection>| {
             let report = connection.report();
-            let is_late = self.mode == StopMode::Orderly && report.durable < last;
+            let is_late = self.mode != StopMode::Now && report.durable < last;
             !connection.is_null() && (report.applied < last || is_late || lacks_objects(&report).is_some())
         };
         let is_behind = self.board.read().connections.iter().any(lacks);
@@ -305,11 +317,16 @@ fn ended_within(serving: &Serving, patience: Duration) -> bool {
     true
 }
 
-/// Programs that just ended may still hold the mount for a moment.
+/// Programs that just ended may still hold the mount.
 fn unmount(serving: &Serving) -> io::Result<()> {
+    patiently(|| serving.unmount())
+}
+
+/// For a moment, while the mount is busy.
+pub(super) fn patiently(deed: impl Fn() -> io::Result<()>) -> io::Result<()> {
     let deadline = Instant::now() + Duration::from_millis(500);
     loop {
-        match serving.unmount() {
+        match deed() {
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(50));
             }

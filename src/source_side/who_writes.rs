@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::record::SetRecord;
 use crate::apply::resting;
+use crate::cover::Cover;
 use crate::packet::{Epoch, History, Incarnation, Meeting, SetId};
 use crate::store;
 use crate::target_side::{OtherWriter, history_of, other_writer, serve_state};
@@ -27,6 +28,8 @@ pub struct WhoWrites {
     /// Of a source: its directory, and its last run.
     pub tree: Option<PathBuf>,
     pub run: Option<Incarnation>,
+    /// What was put over its directory when it was handed over.
+    pub cover: Option<Cover>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +55,8 @@ pub fn who_writes_here(state: &Path) -> io::Result<Vec<WhoWrites>> {
         match source {
             // What was written here was given up, or gone on from: its directory is a replica.
             Some(source) if is_over(source, &replica) => {
-                *source = WhoWrites { name: source.name.clone(), ..replica }
+                let (name, cover) = (source.name.clone(), source.cover.take());
+                *source = WhoWrites { name, cover, ..replica }
             }
             Some(_) => {}
             None => found.push(replica),
@@ -60,6 +64,11 @@ pub fn who_writes_here(state: &Path) -> io::Result<Vec<WhoWrites>> {
     }
     found.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(found)
+}
+
+/// Of the replica that the target daemon of this host has under this name.
+pub fn replica_of(state: &Path, name: &str) -> io::Result<Option<WhoWrites>> {
+    of_replica(&serve_state(state).join(name), name)
 }
 
 /// Whether a host that was a source is none any more: somebody wrote in a higher epoch since, and it is here.
@@ -105,6 +114,7 @@ fn of_source(state: &Path, name: &str) -> io::Result<Option<WhoWrites>> {
         stood_in_for: record.fenced.as_ref().map(|fenced| (fenced.epoch, fenced.told_by.clone())),
         tree: Some(record.tree.clone()),
         run: record.runs.last().copied(),
+        cover: Cover::noted(&state.join(name))?,
         history,
     }))
 }
@@ -141,6 +151,7 @@ fn of_replica(state: &Path, name: &str) -> io::Result<Option<WhoWrites>> {
         stood_in_for: None,
         tree: None,
         run: None,
+        cover: None,
         history,
     }))
 }

@@ -19,7 +19,7 @@ use self::places::{check_places, claim_root, lock_state};
 use super::director::{Board, Director, Event, nothing_left};
 use super::options::ServeOptions;
 use super::replicas::{Resting, Store, able};
-use super::{TargetServer, clones, orphans, reload, status};
+use super::{TargetServer, clones, orphans, reload, status, uncovering};
 use crate::control::{
     AttendRequest, Attending, CallSource, CalledSource, Caller, ClonesRequest, ConfigurationReport, Handler,
     Invite, Invited, OrphansRequest, Paired, Phase, ProcessMeter, ReloadReport, ReplicaClones,
@@ -103,8 +103,10 @@ fn start(options: ServeOptions) -> Result<(Daemon, Director, Held), Failure> {
     let held = Held { _state: lock_state(&own)?, _root: claim_root(&options)? };
     let book = Book::open(&own.join("pairings.json"), identity.fingerprint());
     let book = Arc::new(book.map_err(|error| unusable(&error))?);
-    let store = Store::open(options.clone(), book.clone()).map_err(|error| unusable(&error))?;
-    let bound = listen(&options, &identity, &book)?;
+    let lifted = uncovering::uncover(&options);
+    let opened = Store::open(options.clone(), book.clone()).map_err(|error| unusable(&error));
+    let opened = opened.and_then(|store| Ok((store, listen(&options, &identity, &book)?)));
+    let (store, bound) = opened.inspect_err(|_| uncovering::put_back(&lifted))?;
     let meter = ProcessMeter::open();
     let confinement = give_up_privileges(&options, &book)?;
     let listening = bound.local_addr();

@@ -27,6 +27,7 @@ mod session;
 mod status;
 #[cfg(test)]
 mod tests;
+mod uncovering;
 mod within;
 
 use std::collections::HashMap;

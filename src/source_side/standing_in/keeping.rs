@@ -12,6 +12,7 @@ use std::path::Path;
 use super::super::record::{FencedRecord, SetState, StateError};
 use super::super::startup::io_failure;
 use super::{find_state, known, raise_fence, take};
+use crate::cover::Cover;
 use crate::failpoint;
 use crate::failure::Failure;
 use crate::packet::{DataState, Epoch, History};
@@ -84,7 +85,7 @@ pub fn note_taken_over(set_state: &Path, epoch: Epoch, told_by: &str) -> Result<
             Some(FencedRecord { epoch, told_by: told_by.to_owned(), since_unix_ms: super::now_ms() });
         set.save().map_err(|error| failed(&error))?;
     }
-    Ok(())
+    Cover::note_taken_over(set_state).map_err(|error| failed(&error))
 }
 
 fn unread(error: &io::Error) -> Failure {

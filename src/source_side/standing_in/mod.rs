@@ -264,7 +264,7 @@ fn refuse_fenced(options: &ProtectOptions, set: &mut SetState) -> Result<(), Fai
     Ok(())
 }
 
-fn fenced_off(options: &ProtectOptions, fenced: &FencedRecord, own: Epoch) -> Failure {
+pub(super) fn fenced_off(options: &ProtectOptions, fenced: &FencedRecord, own: Epoch) -> Failure {
     let FencedRecord { epoch, told_by, .. } = fenced;
     let tree = options.tree().display();
     Failure::new(

@@ -13,6 +13,7 @@ use crate::apply::{Applier, OpenError, Places, Replica};
 use crate::packet::SetId;
 use crate::store;
 use crate::target_side::seat::View;
+use crate::target_side::uncovering::covered;
 
 /// The document that says whose a replica is.
 #[derive(Serialize, Deserialize)]
@@ -91,6 +92,9 @@ impl Store {
             && error.kind() != io::ErrorKind::AlreadyExists
         {
             return Err(failed("cannot be made", &error));
+        }
+        if let Some(why) = covered(&self.options.state, &root) {
+            return Err(why);
         }
         let places = Places::beside(&root, &state);
         let replica = match self.options.adopt {
