@@ -157,8 +157,16 @@ fn a_second_target_that_is_further_is_kept_until_a_person_gives_it_up() {
     }
     assert_eq!(roles(&one).1["epoch"]["number"], 1, "nothing was raised");
 
-    // Who asks nobody is served, and takes nothing from the other one.
+    // A stand-in without that command raised the epoch, and asked nobody.
+    one.refuses(&["--stand-in", "--to", &other.address()], "is further than this replica");
+    one.refuses(&["--stand-in"], "is further than this replica");
+    assert_eq!(roles(&one).1["epoch"]["number"], 1, "nothing was raised");
+
+    // One that cannot be asked gives nothing up by itself when it comes.
+    kill(other.serve.as_mut().expect("it runs"));
+    other.serve = None;
     one.protect(&["--stand-in", "--to", &other.address()]);
+    other.serve(&[]);
     fs::write(one.mount("served"), "programs work").expect("a write");
     wait_for(
         "it is refused",

@@ -121,6 +121,15 @@ pub(super) fn run(common: &Common, args: &Failover) -> Outcome {
     outcome.map(protect::exit_code)
 }
 
+/// Before `standin protect --stand-in` raises anything.
+///
+/// Errors: another target is in the way, as for a failover.
+pub(super) fn look_at_others(common: &Common, options: &ProtectOptions) -> Result<(), Failure> {
+    let notes = preflight::look_at_others(common, options)?;
+    notes.iter().for_each(|note| output::aside(note));
+    Ok(())
+}
+
 /// The process that runs the commands of a failover, which this program starts itself.
 pub(super) fn run_commands() -> Outcome {
     match crate::commands::serve() {

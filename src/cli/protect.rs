@@ -25,7 +25,11 @@ pub(super) fn run(common: &Common, args: &Protect, typed: &Typed) -> Outcome {
             "Leave it out and let a service manager keep the process, as the unit standin@.service does.",
         ));
     }
-    source_side::run(config::protect(common, typed)?).map(exit_code)
+    let options = config::protect(common, typed)?;
+    if options.stand_in.is_some() {
+        super::failover::look_at_others(common, &options)?;
+    }
+    source_side::run(options).map(exit_code)
 }
 
 pub(super) fn exit_code(ended: Ended) -> u8 {

@@ -39,6 +39,10 @@ enum RolesCommand {
         /// Also data that are no consistent state, because a copy was cut off
         #[arg(long)]
         accept_bad_data: bool,
+        /// Also where another host has been kept already, and this one was stood in for: what is written there is
+        /// overwritten then
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -90,8 +94,17 @@ struct ShownRaised {
 }
 
 pub(super) fn run(common: &Common, args: &Roles) -> Outcome {
+    if args.command.is_some() {
+        crate::preflight::check_root_user(rustix::process::geteuid().as_raw())?;
+    }
     match &args.command {
-        Some(RolesCommand::Keep { set, yes, accept_bad_data }) => keep(common, set, *yes, *accept_bad_data),
+        Some(RolesCommand::Keep { set, yes, accept_bad_data, force }) => {
+            let meant = meant(common, Some(set))?;
+            if !force {
+                refuse_overruled(&meant)?;
+            }
+            keep(common, (set, &meant), *yes, *accept_bad_data)
+        }
         None => show(common, args.set.as_deref()),
     }
 }
@@ -131,9 +144,24 @@ fn meant(common: &Common, set: Option<&str>) -> Result<Vec<WhoWrites>, Failure> 
     Ok(all)
 }
 
-fn keep(common: &Common, set: &str, yes: bool, accept_bad_data: bool) -> Outcome {
-    crate::preflight::check_root_user(rustix::process::geteuid().as_raw())?;
-    let meant = meant(common, Some(set))?;
+/// What it has is to be overwritten: a person has said so, on another host.
+fn refuse_overruled(meant: &[WhoWrites]) -> Result<(), Failure> {
+    let overruled = meant.iter().find_map(|one| Some((one, one.stood_in_for.as_ref()?)));
+    let Some((one, (epoch, told_by))) = overruled.filter(|(one, _)| one.tree.is_some()) else {
+        return Ok(());
+    };
+    Err(Failure::new(
+        format!(
+            "'{}' is not to be kept here: it is written in epoch {} now, above this host's {}, says {told_by}.",
+            one.name, epoch.number, one.epoch.number
+        ),
+        "Nothing was raised, and nothing is overwritten.",
+        "Save what only this host has, and let the other one bring it into line. To overrule that host instead, and \
+         overwrite what it has written since: --force.",
+    ))
+}
+
+fn keep(common: &Common, (set, meant): (&str, &[WhoWrites]), yes: bool, accept_bad_data: bool) -> Outcome {
     let Some((one, tree)) = meant.iter().find_map(|one| Some((one, one.tree.as_ref()?))) else {
         return Err(Failure::new(
             format!("This host does not stand in for the source of '{set}': it has a replica."),

@@ -78,8 +78,12 @@ pub(super) fn handshake(link: &TargetLink, replicas: &dyn Replicas) -> Result<Gr
     }
     if let SourceMessage::Hello { version_oldest, version, set_name, .. } = &hello {
         check_version(*version_oldest, *version).inspect_err(|why| {
-            if let Some(peer) = link.peer() {
-                replicas.turned_away(&peer.key, &set_name.to_text(), why);
+            let Some(peer) = link.peer() else { return };
+            let name = set_name.to_text();
+            replicas.turned_away(&peer.key, &name, why);
+            // Whatever version it speaks: it is not to go on writing what somebody else writes.
+            if let Some((set, epoch)) = replicas.stood_in(&peer.key, &name) {
+                link.send(TargetMessage::WrittenIn { set, epoch });
             }
         })?;
     }

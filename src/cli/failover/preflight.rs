@@ -2,12 +2,15 @@
 //! changed.
 
 mod others;
+mod typed;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
+
+pub(super) use self::typed::look_at_others;
 
 use super::super::args::Common;
 use super::super::{find, output};

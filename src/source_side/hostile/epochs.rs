@@ -43,6 +43,25 @@ fn only_a_higher_epoch_within_reason_fences() {
     }
 }
 
+/// A source on the older side of an update went on writing what somebody else wrote: it was refused for its version,
+/// before anything was said of epochs.
+#[test]
+fn a_source_of_another_version_hears_that_it_was_stood_in_for() {
+    for (number, of_this_set, fenced) in
+        [(2, true, true), (1, true, false), (2, false, false), (u32::MAX, true, false)]
+    {
+        let scene = Scene::new();
+        let epoch = Epoch { number, writer: 9 };
+        let set = if of_this_set { SetId(7) } else { SetId(8) };
+        scene.say(TargetMessage::WrittenIn { set, epoch });
+        scene.say(TargetMessage::Refused { reason: Text::from_str_cut("update the older side") });
+        let refused = |report: &Report| report.fault == Some(FaultKind::Refused);
+        let report = scene.connection.wait(Instant::now() + LONG, refused);
+        assert!(refused(&report) && report.reason.contains("older side"), "{}", report.reason);
+        assert_eq!(scene.fence.raised().is_some(), fenced, "epoch {number}, this set: {of_this_set}");
+    }
+}
+
 /// Some builds of the version before read no other one's greeting: they were taken for unreachable.
 #[test]
 fn a_target_that_cannot_read_the_greeting_is_to_be_updated() {

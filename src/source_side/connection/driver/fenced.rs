@@ -4,7 +4,7 @@ use super::super::surroundings::Surroundings;
 use super::Driver;
 use crate::connection::{Event, Jitter};
 use crate::intercept::Fenced;
-use crate::packet::{Epoch, History, Meeting, WIRE_VERSION_THAT_READS_NO_OTHER, other_version};
+use crate::packet::{Epoch, History, Meeting, SetId, WIRE_VERSION_THAT_READS_NO_OTHER, other_version};
 use crate::target_side::OtherWriter;
 
 /// A target could not read the greeting, which every version reads but some builds of one.
@@ -32,6 +32,24 @@ impl<S: Surroundings> Driver<S> {
             true => Event::KeptOut { reason, jitter },
             false => Event::Undecided { reason, jitter },
         });
+    }
+
+    /// A target that does not take this source in, because it speaks another version, has been stood in with. What led
+    /// to that epoch it cannot say.
+    pub(super) fn written_in(&mut self, set: SetId, epoch: Epoch) {
+        let own = &self.settings.roles.own;
+        if set != self.settings.set || self.machine.is_streaming() {
+            return;
+        }
+        let history = History::of(epoch);
+        match own.meets(&history) {
+            Meeting::TakenIn => {}
+            Meeting::StoodInFor => self.fence_off(epoch),
+            Meeting::TwoWriters => {
+                let met = self.settings.target.to_string();
+                self.settings.roles.hear(OtherWriter::now(history, met));
+            }
+        }
     }
 
     /// Turns the directory read-only, at once. An epoch out of all reason is no epoch.

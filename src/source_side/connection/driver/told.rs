@@ -71,10 +71,11 @@ impl<S: Surroundings> Driver<S> {
             TargetMessage::CheckStopped => self.check_stopped(),
             TargetMessage::Withheld(counts) => self.update(|report| report.withheld = counts),
             TargetMessage::Marker { sequence, end, text } => self.marked(sequence, end, &text),
+            // Right before a refusal, of one that speaks another version.
+            TargetMessage::WrittenIn { set, epoch } => self.written_in(set, epoch),
             // An answer to a question that this connection does not ask.
             TargetMessage::About { .. }
             | TargetMessage::Holds(_)
-            | TargetMessage::WrittenIn { .. }
             | TargetMessage::Replica(_)
             | TargetMessage::Restoring { .. } => {}
         }
