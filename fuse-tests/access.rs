@@ -206,7 +206,7 @@ const FAILS: [&str; 37] = [
     "merge x",
     "resync x",
     "monitor x",
-    "failback x",
+    "failback m --yes",
     "man BASE/man",
 ];
 const HARMLESS: [&str; 8] = [

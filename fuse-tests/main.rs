@@ -23,6 +23,7 @@ mod disk_queue;
 mod docs;
 mod drills;
 mod events;
+mod failback;
 mod failover;
 mod fenced;
 mod flags;

@@ -21,6 +21,7 @@ use super::clone::Clones;
 use super::config::{Config, Reload};
 use super::drill::Drills;
 use super::events::Events;
+use super::failback::Failback;
 use super::failover::Failover;
 use super::file::File;
 use super::marker::{Marker, Markers};
@@ -54,8 +55,7 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Commands that are planned and not in this version: replication, merge, resync, monitor,
-failback.
+Commands that are planned and not in this version: replication, merge, resync, monitor.
 
 Exit codes: 0 ok, 1 warning or timed out, 2 critical or the command could not work.";
 
@@ -123,6 +123,8 @@ pub enum Command {
     Failover(Box<Failover>),
     /// A planned change of roles, on the host that is written on: everything is sent, then the target's host takes over
     Switch(SwitchRoles),
+    /// The way home after a failover, on the host that stands in: waits for the old host, then switches roles back
+    Failback(Failback),
     /// Who writes the sets of this host, and since when; of two that have stood in for one source: name the one to keep
     Roles(Roles),
     #[command(hide = true)]
@@ -475,8 +477,6 @@ pub enum Planned {
     Resync(Rest),
     #[command(hide = true)]
     Monitor(Rest),
-    #[command(hide = true)]
-    Failback(Rest),
 }
 
 #[derive(Debug, Args)]

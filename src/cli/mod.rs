@@ -13,6 +13,7 @@ mod curve;
 mod doctor;
 pub mod drill;
 pub mod events;
+mod failback;
 pub mod failover;
 pub mod file;
 mod find;
@@ -93,6 +94,7 @@ pub fn main() -> ExitCode {
         Command::DrillInit => drill::init(),
         Command::Events(args) => events::run(&common, &args),
         Command::Failover(args) => failover::run(&common, &args),
+        Command::Failback(args) => failback::run(&common, &args),
         Command::Switch(args) => switch::run(&common, &args),
         Command::Roles(args) => roles::run(&common, &args),
         Command::RunCommands => failover::run_commands(),

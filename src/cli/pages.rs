@@ -83,7 +83,7 @@ mod tests {
         {
             assert!(pages.iter().any(|written| written == page), "{page} is not in {pages:?}");
         }
-        for hidden in ["standin-flush-mount.1", "standin-failback.1", "standin-help.1"] {
+        for hidden in ["standin-flush-mount.1", "standin-monitor.1", "standin-help.1"] {
             assert!(!pages.iter().any(|written| written == hidden), "{hidden}");
         }
         for page in &pages {

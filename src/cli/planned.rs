@@ -9,9 +9,6 @@ pub(super) fn refusal(command: &Planned) -> Failure {
         Planned::Merge(_) => ("merge", ""),
         Planned::Resync(_) => ("resync", ""),
         Planned::Monitor(_) => ("monitor", "`standin status --json` has exit codes for monitoring systems."),
-        Planned::Failback(_) => {
-            ("failback", "`standin switch`, on the host that stands in, hands the set over to the first one.")
-        }
     };
     Failure::new(format!("`standin {name}` is not in this version."), "Nothing was changed.", instead)
 }

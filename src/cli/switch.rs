@@ -1,26 +1,27 @@
 //! `standin switch`: a planned change of roles, typed on the host that is written on.
 
-use std::fmt::Write as _;
+mod words;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use clap::Args;
-use serde_json::json;
-
+pub(super) use self::words::{changes, other_end};
+use self::words::{document, kept_out, text, there, there_in_place};
 use super::args::Common;
 use super::find::{find_role, no_answer};
 use super::{Outcome, TIMED_OUT, output};
-use crate::control::{Answer, daemons};
+use crate::control::{ConnectionStatus, SourceStatus};
 use crate::control::{Phase, Role};
 use crate::control::{RoleName, StopMode, TargetKind, WaitFor, WaitSync, unix_ms};
 use crate::cover::{Cover, Standing};
 use crate::failover::switch::{self, Candidate, Next, Since, Stage, Switch};
 use crate::failure::Failure;
 use crate::limits::STOP_DRAIN;
-use crate::packet::{Epoch, Incarnation};
-use crate::source_side::{self, HostRole, WhoWrites, who_took_over, who_writes_here};
+use crate::packet::{Incarnation, Meeting, Raised};
+use crate::source_side::{self, HostRole, WhoWrites, replica_of, who_took_over, who_writes_here};
 use crate::units::{self, parse_duration};
 use crate::words::Target;
+use clap::Args;
 
 const AS_BEFORE: &str = "Nothing was changed: the directory is served and replicated as before.";
 
@@ -36,19 +37,19 @@ const SAID_EVERY: Duration = Duration::from_secs(15);
 #[derive(Debug, Args)]
 pub struct SwitchRoles {
     /// Name or directory of the replication set
-    set: PathBuf,
+    pub(super) set: PathBuf,
     /// Who takes over, as typed for `--to` [default: the only target on another host]
     #[arg(long, value_name = "TARGET")]
-    target: Option<Target>,
+    pub(super) target: Option<Target>,
     /// How long sending everything may take while programs work, as in 30s, 5m
     #[arg(long, value_name = "T", value_parser = parse_duration, default_value = "5m")]
-    drain: Duration,
+    pub(super) drain: Duration,
     /// How long to wait for the other host once it may take over; the same command goes on waiting
     #[arg(long, value_name = "T", value_parser = parse_duration, default_value = "10m")]
-    wait: Duration,
+    pub(super) wait: Duration,
     /// Ask nobody
     #[arg(long)]
-    yes: bool,
+    pub(super) yes: bool,
 }
 
 pub(super) fn run(common: &Common, args: &SwitchRoles) -> Outcome {
@@ -103,7 +104,7 @@ fn last_run(state: &Path, set: &str) -> Option<Incarnation> {
 }
 
 /// Of a set of which no daemon runs.
-fn named(state: &Path, set: &Path) -> Result<String, Failure> {
+pub(super) fn named(state: &Path, set: &Path) -> Result<String, Failure> {
     let all = who_writes_here(state).map_err(|error| unnoted(state, &error))?;
     let is_it = |one: &&WhoWrites| Path::new(&one.name) == set || one.tree.as_deref() == Some(set);
     all.iter().find(is_it).map(|one| one.name.clone()).ok_or_else(|| {
@@ -136,7 +137,6 @@ fn begin(args: &SwitchRoles, status: &crate::control::Status) -> Result<Switch, 
     })?;
     Ok(Switch {
         set: status.name.clone(),
-        target,
         at: status.directory.clone(),
         tree: source.backing.clone(),
         by: std::env::var("SUDO_USER").unwrap_or_else(|_| "root".into()),
@@ -147,7 +147,14 @@ fn begin(args: &SwitchRoles, status: &crate::control::Status) -> Result<Switch, 
         frozen_unix_ms: None,
         frozen_ms: None,
         epoch: None,
+        began_at: meant(source, &target).map(|connection| connection.applied.0),
+        position: None,
+        target,
     })
+}
+
+fn meant<'a>(source: &'a SourceStatus, target: &str) -> Option<&'a ConnectionStatus> {
+    source.connections.iter().find(|connection| connection.target == target)
 }
 
 /// Sends everything while programs work: what is left for the time without a mount is little.
@@ -204,19 +211,26 @@ fn hand_over(
 fn wait(common: &Common, args: &SwitchRoles, state: &Path, switch: Switch) -> Outcome {
     let target: Target = switch.target.parse().map_err(|_| start_again(&switch.set))?;
     let all = who_writes_here(state).map_err(|error| unnoted(state, &error))?;
-    let is_own = |one: &&WhoWrites| one.name == switch.set && one.role != HostRole::Target;
-    let own = all.iter().find(is_own).ok_or_else(|| start_again(&switch.set))?;
+    let own = all.iter().find(|one| one.name == switch.set).ok_or_else(|| start_again(&switch.set))?;
+    if own.role == HostRole::Target {
+        // It has come here already, before anybody asked.
+        let last = own.history.raised().last().copied().ok_or_else(|| start_again(&switch.set))?;
+        return taken(common, state, (switch, last), HostRole::StandIn);
+    }
     output::aside(&format!(
-        "handed over; on the host of {} type:\n  {}\n{}",
+        "handed over; on the host of {} type:\n  {}\nor, where the replica there is {} itself:\n  {}\n{}",
         switch.target,
-        there(&switch, &target),
+        there(common, &switch, &target),
+        switch.at.display(),
+        there_in_place(common, &switch),
         kept_out(state, &switch)
     ));
     let (began, mut said) = (Instant::now(), Instant::now());
     loop {
-        if let Some(epoch) = who_took_over(state, (own.set, &own.history), &target) {
-            let taken_by = (switch, epoch);
-            return taken(common, state, taken_by, own.role);
+        let taken_by =
+            who_came_here(state, own).or_else(|| who_took_over(state, (own.set, &own.history), &target));
+        if let Some(raised) = taken_by {
+            return taken(common, state, (switch, raised), own.role);
         }
         if began.elapsed() >= args.wait {
             break;
@@ -232,18 +246,29 @@ fn wait(common: &Common, args: &SwitchRoles, state: &Path, switch: Switch) -> Ou
         std::thread::sleep(ASKED_EVERY);
     }
     match common.json {
-        true => output::json(&document(state, &switch)),
-        false => output::text(&text(state, &switch)),
+        true => output::json(&document(common, state, &switch)),
+        false => output::text(&text(common, state, &switch)),
     }
     Ok(TIMED_OUT)
 }
 
-fn taken(common: &Common, state: &Path, (switch, epoch): (Switch, Epoch), role: HostRole) -> Outcome {
+/// Who writes the set now and has this host as a target again: its target daemon has taken it in.
+fn who_came_here(state: &Path, own: &WhoWrites) -> Option<Raised> {
+    let name = own.tree.as_ref()?.file_name()?;
+    let came = replica_of(state, &name.to_string_lossy()).ok()??;
+    let is_above = came.set == own.set && own.history.meets(&came.history) == Meeting::StoodInFor;
+    came.history.raised().last().copied().filter(|_| is_above)
+}
+
+fn taken(common: &Common, state: &Path, (switch, raised): (Switch, Raised), role: HostRole) -> Outcome {
     // Before anything is said of it: the next start here must not go on writing.
-    source_side::note_taken_over(&state.join(&switch.set), epoch, &switch.target)?;
+    source_side::note_taken_over(&state.join(&switch.set), raised.epoch, &switch.target)?;
     let now = unix_ms(SystemTime::now());
     let frozen_ms = switch.frozen_unix_ms.map(|since| now.saturating_sub(since));
-    let switch = Switch { stage: Stage::Taken, frozen_ms, epoch: Some(epoch.number), ..switch };
+    // What the other host has gone on from.
+    let position = (raised.since_ms > 0).then_some(raised.after.sequence.0);
+    let switch =
+        Switch { stage: Stage::Taken, frozen_ms, epoch: Some(raised.epoch.number), position, ..switch };
     if role == HostRole::StandIn {
         lift_over_replica(common, state, &switch);
     }
@@ -251,40 +276,10 @@ fn taken(common: &Common, state: &Path, (switch, epoch): (Switch, Epoch), role: 
         output::aside(&format!("the report cannot be kept: {error}"));
     }
     match common.json {
-        true => output::json(&document(state, &switch)),
-        false => output::text(&text(state, &switch)),
+        true => output::json(&document(common, state, &switch)),
+        false => output::text(&text(common, state, &switch)),
     }
     Ok(0)
-}
-
-/// What is typed on the target's host.
-fn there(switch: &Switch, target: &Target) -> String {
-    let repset = match target {
-        Target::Remote { repset, .. } => repset.as_str(),
-        Target::Local(_) | Target::Null => &switch.set,
-    };
-    format!("standin failover {repset} --at {} --yes", switch.at.display())
-}
-
-/// What is typed here afterwards, so that this directory becomes the replica.
-fn here(switch: &Switch) -> Vec<String> {
-    let parent = switch.tree.parent().unwrap_or(Path::new("/"));
-    let name = switch.tree.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    vec![format!("standin serve --root {} --adopt", parent.display()), format!("standin invite {name}")]
-}
-
-fn document(state: &Path, switch: &Switch) -> serde_json::Value {
-    let target: Option<Target> = switch.target.parse().ok();
-    json!({
-        "switch": switch,
-        "there": target.map(|target| there(switch, &target)),
-        "here": here(switch),
-        "cover": cover(state, switch).map(|cover| json!({
-            "at": cover.at.display().to_string(),
-            "since_unix_ms": cover.since_unix_ms,
-            "gap_us": cover.gap_us,
-        })),
-    })
 }
 
 /// What stands where the mount was.
@@ -293,38 +288,10 @@ fn cover(state: &Path, switch: &Switch) -> Option<Cover> {
     (cover.stands().ok()? == Standing::OnTop).then_some(cover)
 }
 
-fn kept_out(state: &Path, switch: &Switch) -> String {
-    let at = switch.at.display();
-    match cover(state, switch) {
-        Some(cover) => {
-            let gap = cover.gap_us.map_or_else(String::new, |us| {
-                let gap = units::duration(Duration::from_micros(us));
-                format!(
-                    " Nothing stood there for {gap}: what was opened in it is still written to, and is lost."
-                )
-            });
-            format!(
-                "{at} is covered: reads go on, writes fail (EROFS), until this host serves it again, or it becomes the \
-                 replica.{gap}"
-            )
-        }
-        None => format!(
-            "Programs must not write in {at} any more: it goes to nobody, and is overwritten when this directory becomes \
-             the replica."
-        ),
-    }
-}
-
 /// The directory is the replica of a target daemon that runs here already: the daemon cannot lift it itself.
 fn lift_over_replica(common: &Common, state: &Path, switch: &Switch) {
     let Some(cover) = cover(state, switch).filter(|cover| cover.at == cover.tree) else { return };
-    let is_here = |daemon: &crate::control::Daemon| match &daemon.answer {
-        Answer::Status(status) => {
-            status.role.name() == RoleName::Target && Some(&*status.directory) == switch.tree.parent()
-        }
-        Answer::Dead | Answer::None(_) => false,
-    };
-    if !daemons(&common.asked_dir()).is_ok_and(|all| all.iter().any(is_here)) {
+    if other_end(common, &switch.tree).is_none() {
         return;
     }
     match cover.lift(&state.join(&switch.set)) {
@@ -334,39 +301,6 @@ fn lift_over_replica(common: &Common, state: &Path, switch: &Switch) {
         )),
         Err(error) => output::aside(&format!("the cover of {} stays: {error}", cover.at.display())),
     }
-}
-
-/// For people.
-fn text(state: &Path, switch: &Switch) -> String {
-    let said =
-        |ms: Option<u64>| ms.map_or_else(|| "?".into(), |ms| units::duration(Duration::from_millis(ms)));
-    let mut text = String::new();
-    match (switch.stage, switch.epoch) {
-        (Stage::Taken, Some(epoch)) => {
-            let _ = writeln!(
-                text,
-                "Switched: '{}' is written at {} in epoch {epoch}.",
-                switch.set, switch.target
-            );
-            let _ = writeln!(text, "  drained    {}, while programs worked", said(switch.drained_ms));
-            let _ = writeln!(text, "  no mount   for {}, neither here nor there", said(switch.frozen_ms));
-            let _ = writeln!(text, "{}", kept_out(state, switch));
-            let _ = writeln!(text, "To make this directory its replica, here, then pair and --to there:");
-            for line in here(switch) {
-                let _ = writeln!(text, "  {line}");
-            }
-        }
-        _ => {
-            let _ = writeln!(
-                text,
-                "Handed over, and nobody has taken over yet: {} has everything. The same command goes on waiting; to \
-                 take it back, start the protection of {} again: nothing was raised.",
-                switch.target,
-                switch.at.display()
-            );
-        }
-    }
-    text
 }
 
 fn start_again(name: &str) -> Failure {

@@ -51,6 +51,23 @@ impl Journal {
         lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
+    /// Those of this set, the oldest first, with one that is under way. Nothing is made.
+    pub fn reports(state: &Path, set: &str) -> io::Result<Vec<Report>> {
+        let entries = match fs::read_dir(dir(state)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut reports = Vec::new();
+        for entry in entries {
+            let path = entry?.path();
+            if path.extension().is_some_and(|end| end == "json" || end == "running") {
+                reports.extend(store::read_json::<Report>(&path)?.filter(|report| report.set == set));
+            }
+        }
+        reports.sort_by_key(|report| report.number);
+        Ok(reports)
+    }
+
     fn close_interrupted(&self) -> io::Result<Option<Report>> {
         let Some(mut report) = store::read_json::<Report>(&self.running())? else { return Ok(None) };
         // It may have been kept, and killed before it was forgotten.

@@ -12,8 +12,10 @@
 //!
 //! - [`report`]: what is kept; [`journal`]: where, numbered
 //! - [`steps`]: follows the steps, and runs the commands between them
+//! - [`failback`]: who was the source before, and what it lacks
 //! - [`switch`]: a planned change of roles, on the host that is written on
 
+pub mod failback;
 pub mod journal;
 pub mod report;
 pub mod steps;

@@ -41,6 +41,12 @@ pub struct Switch {
     /// Until it was seen that the target's host had taken over.
     pub frozen_ms: Option<u64>,
     pub epoch: Option<u32>,
+    /// The last change that the target had when the command began.
+    #[serde(default)]
+    pub began_at: Option<u64>,
+    /// The last change that the target's host has gone on from.
+    #[serde(default)]
+    pub position: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use super::remote::Paired;
 use crate::limits::CALLED_SOURCE_ANSWERS;
 use crate::link::{Feed, Identity, LostBy, Outgoing, SourceEvent, SourceLink};
 use crate::packet::{
-    EncodedFrame, Epoch, History, Meeting, ReplicaStands, SetId, SourceMessage, TargetMessage, Text,
+    EncodedFrame, Epoch, History, Meeting, Raised, ReplicaStands, SetId, SourceMessage, TargetMessage, Text,
     other_version, understands,
 };
 use crate::pairing::Known;
@@ -60,10 +60,11 @@ pub fn who_writes<'a>(
     std::iter::from_fn(|| answered.recv_deadline(deadline).ok()).flatten().find_map(counts)
 }
 
-/// The epoch in which this target's host has stood in for a set of this history; `None` also where it does not say.
-pub fn who_took_over(state: &Path, (set, own): (SetId, &History), target: &Target) -> Option<Epoch> {
+/// Of this target's host, which has stood in for a set of this history: in which epoch, and after what; `None` also where
+/// it does not say.
+pub fn who_took_over(state: &Path, (set, own): (SetId, &History), target: &Target) -> Option<Raised> {
     match who_writes(state, (set, own), std::iter::once(target))? {
-        (Meeting::StoodInFor, other) => other.history.last(),
+        (Meeting::StoodInFor, other) => other.history.raised().last().copied(),
         (Meeting::TakenIn | Meeting::TwoWriters, _) => None,
     }
 }
