@@ -102,8 +102,8 @@ pub(super) fn text(found: &Found) -> String {
         Some(never_came) => line(
             "only there",
             &format!(
-                "{} that the old host had given out and that never came here, and what was written there since: the copy \
-                 overwrites it; what it replaces is in the lost writes of the old host (standin lost-writes list there)",
+                "{} that the old host had given out and that never came here, and what was written there since: the copy overwrites \
+                 it; save it there first",
                 changes(never_came)
             ),
         ),
