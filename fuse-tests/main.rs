@@ -38,6 +38,7 @@ mod hosts;
 mod kept;
 mod kept_listings;
 mod killed;
+mod known_runs;
 mod left_out;
 mod listings;
 mod lost_writes;

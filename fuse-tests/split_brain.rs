@@ -12,16 +12,16 @@ use crate::pair::kill;
 use crate::stand_in::{Side, fill};
 use crate::tree;
 
-struct Three {
-    old: Side,
-    one: Side,
-    other: Side,
-    _base: TempDir,
+pub struct Three {
+    pub old: Side,
+    pub one: Side,
+    pub other: Side,
+    pub base: TempDir,
 }
 
 impl Three {
     /// The source has died, and both of its targets have stood in and were written to.
-    fn parted() -> Three {
+    pub fn parted() -> Three {
         require_host();
         let base = dir_on_disk();
         let side = |name| Side::new(base.path(), name);
@@ -41,11 +41,11 @@ impl Three {
             fs::write(side.mount("d/1"), what).expect("a write");
             fs::write(side.mount(what), what).expect("a write");
         }
-        Three { old, one, other, _base: base }
+        Three { old, one, other, base }
     }
 }
 
-fn wait_for(what: &str, said: impl Fn() -> String, mut is_so: impl FnMut() -> bool) {
+pub fn wait_for(what: &str, said: impl Fn() -> String, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + SYNC_MAX;
     while !is_so() {
         assert!(Instant::now() < deadline, "{what}: not in time\n{}", said());
@@ -53,14 +53,14 @@ fn wait_for(what: &str, said: impl Fn() -> String, mut is_so: impl FnMut() -> bo
     }
 }
 
-fn roles(side: &Side) -> (Option<i32>, Value) {
+pub fn roles(side: &Side) -> (Option<i32>, Value) {
     let output = output_within(side.command().args(["roles", "--json"]), COMMAND_MAX);
     let shown: Value =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", describe(&output)));
     (output.status.code(), shown["sets"][0].clone())
 }
 
-fn keep(side: &Side, words: &[&str]) -> (Option<i32>, String) {
+pub fn keep(side: &Side, words: &[&str]) -> (Option<i32>, String) {
     let output = output_within(side.command().args(["roles", "keep", "web"]).args(words), COMMAND_MAX);
     (output.status.code(), describe(&output))
 }

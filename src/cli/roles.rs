@@ -86,7 +86,8 @@ struct ShownRaised {
     epoch: ShownEpoch,
     /// `null` where nobody has said.
     since_unix_ms: Option<u64>,
-    /// The last change of the history before that was there; `null` where nobody has said.
+    /// The last change of the history before that was there; `null` where nobody has said, or all of it was written
+    /// here.
     after: Option<String>,
     after_packet: Option<u64>,
     /// A person has kept another one.
@@ -247,11 +248,12 @@ impl ShownEpoch {
 fn history(history: &History) -> Vec<ShownRaised> {
     let raised = history.raised().iter().map(|raised| {
         let is_known = raised.since_ms > 0;
+        let has_place = is_known && raised.after.sequence.0 < u64::MAX;
         ShownRaised {
             epoch: ShownEpoch::of(raised.epoch),
             since_unix_ms: is_known.then_some(raised.since_ms),
-            after: is_known.then(|| raised.after.to_string()),
-            after_packet: is_known.then_some(raised.after.sequence.0),
+            after: has_place.then(|| raised.after.to_string()),
+            after_packet: has_place.then_some(raised.after.sequence.0),
             overruled: raised.how == How::Overruled,
         }
     });
@@ -306,10 +308,17 @@ fn lines(text: &mut String, indent: &str, history: &History) {
     for raised in history.raised() {
         let since = match raised.since_ms {
             0 => "since when is not known".to_owned(),
-            since => format!("since {}, after change {}", moment(since), raised.after),
+            since => format!("since {}, after {}", moment(since), after(raised)),
         };
         let over = if raised.how == How::Overruled { ", OVERRULED" } else { "" };
         let _ = writeln!(text, "{indent}epoch {}: {since}{over}", raised.epoch.writing());
+    }
+}
+
+fn after(raised: &Raised) -> String {
+    match raised.after.sequence.0 {
+        u64::MAX => format!("all that was written here in epoch {}", raised.after.epoch.number),
+        _ => format!("change {}", raised.after),
     }
 }
 

@@ -114,7 +114,8 @@ pub(crate) use mark::{Mark, Marks, Reached};
 pub(crate) use remote::resolve;
 pub use restoring::{Orphans, RestoreOptions, Restored, Tally, restore};
 pub use standing_in::{
-    Following, Foreseen, KeptHistory, Seen, Taken, WouldWrite, check, foresee, keep, note_taken_over,
+    Following, Foreseen, KeptHistory, Seen, Taken, WouldWrite, check, foresee, keep, note_split_brain,
+    note_taken_over,
 };
 pub use startup::{run, run_followed};
 pub(crate) use terms::Terms;

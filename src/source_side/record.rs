@@ -17,7 +17,7 @@ use crate::activity::{Found as LeftLog, Known as LeftHot};
 use crate::connection::Wish;
 use crate::control::unix_ms;
 use crate::limits::RUNS_KEPT;
-use crate::packet::{Epoch, History, Incarnation, Position, SetId};
+use crate::packet::{Epoch, History, Incarnation, Position, Sequence, SetId};
 use crate::place::Place;
 use crate::sets::Rules;
 use crate::store;
@@ -199,6 +199,18 @@ impl SetRecord {
     /// The epochs that led to the one that is written in.
     pub fn history(&self) -> History {
         self.history.clone().of_epoch(self.epoch)
+    }
+
+    /// Where the history ends that is written here: what was `applied` before, or all of what the last run here has
+    /// written in an epoch of its own. Nobody who has that epoch from here has more.
+    pub fn end_of(&self, own: &History, applied: Position) -> Position {
+        let written = own.last().filter(|epoch| *epoch == self.epoch && applied.epoch != self.epoch);
+        match (written, self.runs.last()) {
+            (Some(epoch), Some(run)) => {
+                Position { sequence: Sequence(u64::MAX), ..Position::origin(epoch, *run) }
+            }
+            (None, _) | (_, None) => applied,
+        }
     }
 
     pub fn birth_epoch(&self) -> u32 {

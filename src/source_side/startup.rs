@@ -204,9 +204,9 @@ fn prepare(
     let own = paired_identity(&options)?;
     let uncovered = uncovered(&options, left);
     let stand_in = StandIn::begin(&uncovered, &mut set, follower)?;
-    let roles = roles(&options, &set.record, stand_in.as_ref());
     let run = Incarnation(store::random_u64());
     let (owed, merge) = begin_run(&options, (&backing, &under), &mut set, run);
+    let roles = roles(&options, &set.record, stand_in.as_ref());
     let record = set.record.clone();
     let queue = open_queue(&uncovered, Position::origin(record.epoch, run))?;
     let ids = stand_in.as_ref().map_or_else(|| record.birth_epoch().into(), |stand_in| stand_in.ids.clone());
@@ -291,6 +291,7 @@ fn open_tree(
     Ok((backing, claim, found, set))
 }
 
+/// Of this run, too: what it writes is told from what others have.
 fn roles(options: &ProtectOptions, record: &SetRecord, stand_in: Option<&StandIn>) -> Arc<Roles> {
     let replica = stand_in.map(|stand_in| stand_in.state.clone());
     let mut roles = Roles::new(record.history(), replica, record.other_writer.clone());

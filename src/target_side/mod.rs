@@ -49,7 +49,7 @@ pub(crate) use greeting::greeting;
 pub use known_age::{KnownAge, known_age};
 pub use options::{ServeOptions, serve_state};
 pub use replicas::{is_wanted, want};
-pub use roles::{OtherWriter, forget_other, history_of, keep_history, other_writer, runs_of};
+pub use roles::{OtherWriter, forget_other, history_of, keep_history, note_other, other_writer, runs_of};
 pub use seat::{Cut, NoSeat, ReadingSeat, Seat, View};
 pub(crate) use session::{SourceSession, Surroundings, Synced};
 pub use within::Within;

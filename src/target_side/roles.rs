@@ -75,7 +75,7 @@ pub fn forget_other(state: &Path) -> io::Result<()> {
 }
 
 /// A person, and a stand-in that runs here, are told. The first word of one history counts.
-pub(super) fn note_other(state: &Path, other: &OtherWriter) {
+pub fn note_other(state: &Path, other: &OtherWriter) {
     let is_known = other_writer(state)
         .is_ok_and(|known| known.is_some_and(|known| known.history.raised() == other.history.raised()));
     if is_known {

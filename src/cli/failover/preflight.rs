@@ -199,6 +199,9 @@ pub(super) fn look(
         Ok(Foreseen { refusals, seen, would }) => {
             refusals.into_iter().for_each(&mut refuse);
             for (target, asked) in answers {
+                if let Some(theirs) = others::split_brain(asked, &would) {
+                    source_side::note_split_brain(options, theirs, target);
+                }
                 match others::stands(options, target, asked, &would, place.said.as_ref()) {
                     Ok(said) => notes.extend(said),
                     Err(failure) => refuse(failure),

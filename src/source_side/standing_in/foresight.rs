@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::packet::{DataState, Epoch, History, Incarnation, SetId};
 use crate::pairing::Known;
 use crate::store;
-use crate::target_side::{history_of, is_wanted, known_age, runs_of};
+use crate::target_side::{OtherWriter, history_of, is_wanted, known_age, note_other, runs_of};
 use crate::words::{BadData, ProtectOptions, Target};
 
 /// What is seen of a replica, and everything for which a stand-in with it would be refused.
@@ -28,6 +28,8 @@ pub struct WouldWrite {
     pub set: SetId,
     pub history: History,
     pub runs: Vec<Incarnation>,
+    /// This host has stood in before: nothing is raised.
+    pub goes_on: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +41,15 @@ pub struct Seen {
     pub epoch: u32,
     /// It would be gone on with an earlier stand-in, and nothing be raised.
     pub goes_on: bool,
+}
+
+/// A look has met somebody at `met` who has stood in for the same source as this host: `standin roles` shows it, and
+/// a person may decide.
+pub fn note_split_brain(options: &ProtectOptions, history: &History, met: &str) {
+    match find_state(options) {
+        Ok(state) => note_other(&state, &OtherWriter::now(history.clone(), met.to_owned())),
+        Err(failure) => log::warn!("it cannot be noted that somebody else writes the set: {}", failure.what),
+    }
 }
 
 /// Errors: it is no replica that this host knows, or cannot be read.
@@ -94,11 +105,16 @@ pub fn foresee(options: &ProtectOptions) -> Result<Foreseen, Failure> {
     let age = known_age(&state, resting.data, &resting.durable, &resting.durable);
     let taken = Taken { applied: resting.durable, age };
     let seen = Seen { data: resting.data, taken, epoch: highest.saturating_add(1), goes_on };
-    let mut history = known.history;
+    let (mut history, mut runs) = (known.history, known.runs);
     match own.filter(|_| goes_on) {
-        Some(own) => history = own.history(),
+        Some(own) => {
+            history = own.history();
+            // What is written here since.
+            let new: Vec<_> = own.runs.iter().filter(|run| !runs.contains(run)).copied().collect();
+            runs.extend(new);
+        }
         None => history.raise(Epoch { number: seen.epoch, writer: 0 }, 0, known.applied),
     }
-    let would = WouldWrite { set: known.set, history, runs: known.runs };
+    let would = WouldWrite { set: known.set, history, runs, goes_on };
     Ok(Foreseen { refusals, seen, would })
 }

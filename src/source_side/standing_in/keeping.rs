@@ -57,7 +57,7 @@ pub fn keep(options: &ProtectOptions) -> Result<KeptHistory, Failure> {
     let number = set.record.highest_epoch(&known).max(highest(&history).unwrap_or(Epoch::FIRST));
     let number = number.checked_add(1).ok_or_else(|| unread(&io::Error::other("no higher epoch is left")))?;
     let epoch = Epoch { number, writer: store::random_u64() };
-    history.raise(epoch, super::now_ms(), known.applied);
+    history.raise(epoch, super::now_ms(), set.record.end_of(&own, known.applied));
     failpoint::at("keep history").map_err(|error| unread(&error))?;
     keep_history(&state, &history).map_err(|error| unread(&error))?;
     raise_fence(&mut replica, epoch)?;

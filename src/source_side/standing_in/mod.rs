@@ -40,7 +40,7 @@ use crate::target_side::{forget_other, history_of, keep_history, runs_of, serve_
 use crate::words::{BadData, ProtectOptions};
 
 pub use self::following::{Following, Taken, Unfollowed};
-pub use self::foresight::{Foreseen, Seen, WouldWrite, foresee};
+pub use self::foresight::{Foreseen, Seen, WouldWrite, foresee, note_split_brain};
 pub use self::holder::check;
 pub use self::keeping::{KeptHistory, keep, note_taken_over};
 

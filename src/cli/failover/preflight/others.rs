@@ -7,7 +7,7 @@ use super::{Place, UNTOUCHED};
 use crate::control::{ReplicaStatus, unix_ms};
 use crate::failure::Failure;
 use crate::limits::TURNED_AWAY_LIVES;
-use crate::packet::{Beyond, DataState, Meeting, Position, ReplicaStands};
+use crate::packet::{Beyond, DataState, History, Meeting, Position, ReplicaStands};
 use crate::source_side::{Asked, WouldWrite};
 use crate::units;
 use crate::words::ProtectOptions;
@@ -113,11 +113,31 @@ fn not_known(target: &str, why: &str) -> String {
     format!("{target} is not asked how far its replica is: {}.", why.trim_end_matches('.'))
 }
 
+/// The history of who has stood in for the same source as this host, each for itself.
+pub(super) fn split_brain<'a>(asked: &'a Asked, would: &WouldWrite) -> Option<&'a History> {
+    let Asked::Said { stands: Some(stands), .. } = asked else { return None };
+    let is_split = would.goes_on && stands.set == would.set;
+    Some(&stands.history).filter(|theirs| is_split && would.history.meets(theirs) == Meeting::TwoWriters)
+}
+
 /// Errors: somebody has stood in there.
 fn written_there(target: &str, stands: &ReplicaStands, would: &WouldWrite) -> Result<(), Failure> {
     let Some(theirs) = stands.history.last() else { return Ok(()) };
     if would.history.meets(&stands.history) == Meeting::TakenIn {
         return Ok(());
+    }
+    if would.goes_on && would.history.meets(&stands.history) == Meeting::TwoWriters {
+        return Err(Failure::new(
+            format!(
+                "Split brain: {target} says that the set is written in epoch {}, and this host has written it in epoch {}: \
+                 neither has what the other has.",
+                theirs.writing(),
+                would.history.last().unwrap_or_default().writing()
+            ),
+            UNTOUCHED,
+            "`standin roles` shows both histories; `standin roles keep` on the host whose data are to stay goes above the \
+             other one.",
+        ));
     }
     Err(Failure::new(
         format!(
@@ -182,9 +202,7 @@ mod tests {
     use super::*;
     use crate::cli::tests::sample_replica;
     use crate::control::TurnedAway;
-    use crate::packet::{
-        DataState, Epoch, History, Incarnation, OtherSource, Position, Sequence, SetId, Text,
-    };
+    use crate::packet::{DataState, Epoch, Incarnation, OtherSource, Position, Sequence, SetId, Text};
 
     /// It was stood in for, while it went on, on the other side of an update.
     #[test]
@@ -213,7 +231,7 @@ mod tests {
     fn would() -> WouldWrite {
         let mut history = History::default();
         history.raise(Epoch { number: 2, writer: 0 }, 0, at(20, 100));
-        WouldWrite { set: SetId(7), history, runs: [10, 20].map(Incarnation).to_vec() }
+        WouldWrite { set: SetId(7), history, runs: [10, 20].map(Incarnation).to_vec(), goes_on: false }
     }
 
     /// The other target's replica, which is as far but for this.
@@ -247,6 +265,21 @@ mod tests {
             (Ok(text), Ok(words)) | (Err(text), Err(words)) => assert!(text.contains(words), "{text}"),
             _ => panic!("{answer:?}"),
         }
+    }
+
+    /// It was refused with the advice to serve the other one, on both hosts, and noted on neither.
+    #[test]
+    fn two_that_have_stood_in_are_split_brain() {
+        let mut elsewhere = History::default();
+        elsewhere.raise(Epoch { number: 2, writer: 8 }, 1, at(20, 50));
+        let asked = says(|it| it.history = elsewhere.clone());
+        let stood_in = WouldWrite { goes_on: true, ..would() };
+        let refused = stands(&options(), TARGET, &asked, &stood_in, None).unwrap_err();
+        assert!(refused.what.contains("Split brain") && refused.next.contains("roles keep"), "{refused}");
+        assert_eq!(split_brain(&asked, &stood_in), Some(&elsewhere));
+        // One that has not stood in yet has nothing to keep.
+        assert_eq!(split_brain(&asked, &would()), None);
+        assert_eq!(split_brain(&says(|_| ()), &stood_in), None);
     }
 
     /// It was overwritten without a word.
