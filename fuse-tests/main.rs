@@ -82,5 +82,6 @@ mod top;
 mod tree;
 mod trees;
 mod unmounts;
+mod upgrade;
 mod verify;
 mod waiting;

@@ -3,7 +3,7 @@
 //! `STANDIN_SEED=x` replays what programs do and when the daemon is killed, `STANDIN_ROUNDS=n` kills so often.
 
 mod ends;
-mod programs;
+pub mod programs;
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};

@@ -9,6 +9,7 @@ mod disk_queue;
 mod holder;
 mod questions;
 mod roles;
+mod upgrade;
 pub use activity::*;
 pub use comparison::*;
 pub use configuration::*;
@@ -16,6 +17,7 @@ pub use disk_queue::*;
 pub use holder::*;
 pub use questions::*;
 pub use roles::*;
+pub use upgrade::*;
 
 /// Longest name of a directory entry, in bytes (Linux `NAME_MAX`).
 pub const NAME_LEN_MAX: usize = 255;

@@ -66,3 +66,6 @@ mod tests;
 pub use files::{Found, Known, Marked, forget, look};
 pub use log::{ActivityLog, Fill, Outside, Prepared, Standing};
 pub use record::HotObject;
+
+/// Of what a log looks like on disk.
+pub const FORMAT: u32 = record::VERSION;

@@ -21,7 +21,7 @@ use crate::sys::FileHandle;
 pub(super) const HEAD: usize = 4096;
 pub(super) const RECORD: usize = 64;
 const MAGIC: [u8; 8] = *b"sdactiv1";
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 const HANDLE_ROOM: usize = 22;
 const HOT: u8 = 1;
 const CEILING: u8 = 2;

@@ -34,6 +34,7 @@ use super::serve::parse_listen;
 use super::size::Size;
 use super::stop::Stop;
 use super::switch::SwitchRoles;
+use super::upgrade::{AskedFormats, Upgrade};
 use super::verify::Verify;
 use crate::limits::{MAP_SIZE, QUEUE_MEMORY};
 use crate::units::{parse_duration, parse_size};
@@ -133,6 +134,8 @@ pub enum Command {
     Set(Set),
     /// Send what is queued, take the mount away, end the daemon
     Stop(Stop),
+    /// Have a protection go on as another version, under the programs in its directory: they see a pause
+    Upgrade(Upgrade),
     /// What stands in the files of options: check it, show what counts, compare it with what runs
     Config(Config),
     /// Have a daemon read its file anew: all of it, or nothing
@@ -153,6 +156,8 @@ pub enum Command {
     HoldMount(HoldMount),
     #[command(hide = true)]
     DropPages,
+    #[command(hide = true)]
+    Formats(AskedFormats),
     #[command(flatten)]
     Planned(Planned),
 }

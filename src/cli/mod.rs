@@ -39,6 +39,7 @@ mod switch;
 #[cfg(test)]
 mod tests;
 mod top;
+mod upgrade;
 pub mod verify;
 mod wait_sync;
 
@@ -100,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::RunCommands => failover::run_commands(),
         Command::Set(args) => set::run(&common, &args),
         Command::Stop(args) => stop::run(&common, &args),
+        Command::Upgrade(args) => upgrade::run(&common, &args),
         Command::Config(args) => config::run(&common, &args),
         Command::Reload(args) => config::reload(&common, &args),
         Command::Restore(args) => restore::run(&common, args),
@@ -110,6 +112,7 @@ pub fn main() -> ExitCode {
         Command::FlushMount(args) => protect::flush_mount(&args),
         Command::HoldMount(args) => protect::hold_mount(&args),
         Command::DropPages => protect::drop_pages(),
+        Command::Formats(args) => upgrade::formats(&args),
         Command::Planned(planned) => Err(planned::refusal(&planned)),
     };
     let code = result.unwrap_or_else(|failure| {

@@ -10,9 +10,9 @@ use super::status::Document;
 use crate::control::tests::{sample_connection, sample_source, sample_status};
 use crate::control::{
     Alert, AsideStatus, ClockSet, CompressionStatus, ConnectedSource, ConnectionStatus, FsyncStatus,
-    GenerationStatus, Lag, LastGood, LeftOutStatus, LimitStatus, LinkStatus, MirrorProgress, MirrorStatus,
-    ReplicaStatus, Retrying, Role, ScheduleStatus, SetAside, Severity, SourceStatus, Status, TargetStatus,
-    TurnedAway, VerifiedStatus,
+    GenerationStatus, HolderStatus, Lag, LastGood, LeftOutStatus, LimitStatus, LinkStatus, MirrorProgress,
+    MirrorStatus, ReplicaStatus, Retrying, Role, ScheduleStatus, SetAside, Severity, SourceStatus, Status,
+    TargetStatus, TurnedAway, UpgradeStatus, VerifiedStatus,
 };
 use crate::events::Code;
 use crate::packet::{CheckCounts, DataState, OrphanCounts, Sequence, WithheldCounts};
@@ -163,7 +163,9 @@ fn full_source() -> SourceStatus {
     let (connections, map) = (vec![full_connection()], vec![generation]);
     let disk = Some(DiskQueueStats { trouble: Some(DiskTrouble::AtLimit), ..DiskQueueStats::default() });
     let queue = QueueStats { disk, ..sample_source().queue };
-    SourceStatus { connections, fsync, map, rules, queue, ..sample_source() }
+    let upgrade = Some(UpgradeStatus { failed: Some("it ended".into()), ..UpgradeStatus::default() });
+    let holder = HolderStatus { upgrade, ..HolderStatus::default() };
+    SourceStatus { connections, fsync, map, rules, queue, holder, ..sample_source() }
 }
 
 fn full_connection() -> ConnectionStatus {

@@ -19,6 +19,7 @@ use super::message::{
 use super::orphans::{OrphansRequest, ReplicaOrphans};
 use super::presence::{FileReport, FilesRequest};
 use super::status::Status;
+use super::upgrade::{UpgradeLook, UpgradeRequest};
 use crate::events::{Page, Series};
 use crate::failure::Failure;
 use crate::limits::{
@@ -106,6 +107,19 @@ impl Client {
     pub fn stop(&mut self, mode: StopMode, patience: Duration) -> Result<StopReport, ClientError> {
         match self.ask(&Request::Stop { mode }, Some(patience))? {
             Response::Stop { report } => Ok(report),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Blocks for `patience` at most. [`ClientError::Broken`]: the daemon has hung up, and is another program by now,
+    /// or dead.
+    pub fn upgrade(
+        &mut self,
+        upgrade: UpgradeRequest,
+        patience: Duration,
+    ) -> Result<UpgradeLook, ClientError> {
+        match self.ask(&Request::Upgrade { upgrade }, Some(patience))? {
+            Response::Upgrade { look } => Ok(look),
             other => Err(unexpected(&other)),
         }
     }
@@ -278,6 +292,7 @@ fn unexpected(response: &Response) -> ClientError {
         Response::Marker { .. } => "marker",
         Response::Attend { .. } => "attend",
         Response::Stop { .. } => "stop",
+        Response::Upgrade { .. } => "upgrade",
         Response::Connection { .. } => "connection",
         Response::Verify { .. } => "verify",
         Response::Orphans { .. } => "orphans",

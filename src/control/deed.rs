@@ -32,6 +32,8 @@ impl Deed {
             Request::Stop { mode: StopMode::Orderly } => does("stop"),
             Request::Stop { mode: StopMode::Covered } => does("switch"),
             Request::Stop { mode: StopMode::Now } => does("stop --now"),
+            Request::Upgrade { upgrade } if upgrade.dry_run => does("upgrade --dry-run"),
+            Request::Upgrade { .. } => does("upgrade"),
             Request::Connection { change, which } => {
                 let which = which.as_deref().unwrap_or_default();
                 does(format!("{} {which}", change_words(change)).trim_end())

@@ -11,6 +11,7 @@ use super::markers::{AttendRequest, Attending, MarkerReport, MarkerRequest};
 use super::orphans::{OrphansRequest, ReplicaOrphans};
 use super::presence::{FileReport, FilesRequest};
 use super::status::{ConnectionStatus, Status};
+use super::upgrade::{UpgradeLook, UpgradeRequest};
 use crate::events::{Page, Series};
 use crate::failure::Failure;
 use crate::packet::{CheckCounts, DifferenceKind, Sequence};
@@ -42,6 +43,10 @@ pub enum Request {
     },
     Stop {
         mode: StopMode,
+    },
+    /// Of a source: it becomes another program, and gives no answer but where it does not.
+    Upgrade {
+        upgrade: UpgradeRequest,
     },
     /// Of a source: what a person wants of one connection.
     Connection {
@@ -99,6 +104,7 @@ pub enum Response {
     Marker { report: MarkerReport },
     Attend { attending: Attending },
     Stop { report: StopReport },
+    Upgrade { look: UpgradeLook },
     Connection { changed: Box<ChangedConnection> },
     Verify { report: Box<VerifyReport> },
     Orphans { replicas: Vec<ReplicaOrphans> },

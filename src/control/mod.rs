@@ -30,6 +30,7 @@ mod server;
 mod status;
 #[cfg(test)]
 pub(crate) mod tests;
+mod upgrade;
 
 pub use access::know_groups;
 pub use ask::{Asked, NoAnswer, Reply, ask};
@@ -57,8 +58,9 @@ pub use status::{
     ConnectionState, ConnectionStatus, FsyncStatus, GenerationStatus, HolderStatus, Lag, LastGood,
     LeftOutStatus, LimitStatus, LinkStatus, MirrorProgress, MirrorStatus, Phase, ReplicaStatus, Retrying,
     Role, RoleName, ScheduleStatus, SetAside, SourceStatus, Status, TargetKind, TargetStatus, TurnedAway,
-    VerifiedStatus,
+    UpgradeStatus, VerifiedStatus,
 };
+pub use upgrade::{UpgradeLook, UpgradeRequest};
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

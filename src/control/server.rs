@@ -36,6 +36,7 @@ use super::presence::{FileReport, FilesRequest};
 use super::recorder::Recorder;
 use super::request::{Line, read_request};
 use super::status::Status;
+use super::upgrade::{UpgradeLook, UpgradeRequest};
 use crate::failure::Failure;
 use crate::limits::{CONTROL_ANSWER, CONTROL_CALLERS_MAX, CONTROL_IDLE, CONTROL_LOOKING_MAX};
 use crate::store::{Symlink, own_directory};
@@ -81,6 +82,15 @@ pub trait Handler: Send + Sync {
     /// Blocks until the mount is gone. A failure (a busy mount, with its users) says that the
     /// daemon goes on serving. The server must live until this has returned.
     fn stop(&self, mode: StopMode, caller: &Caller<'_>) -> Result<StopReport, Failure>;
+
+    /// Becomes another program: comes back only where it does not, or was asked only what would be.
+    fn upgrade(&self, _: &UpgradeRequest, _: &Caller<'_>) -> Result<UpgradeLook, Failure> {
+        Err(Failure::new(
+            "This daemon holds replicas: it has no mount that programs work in.",
+            "Nothing was changed.",
+            "Stop it and start the new version; its sources go on by themselves.",
+        ))
+    }
 
     /// Blocks until it is so. `which` is a number, a UUID or a target; without it the only
     /// connection is meant.
@@ -437,7 +447,7 @@ impl Shared {
             Deed::Does(words) => words,
             Deed::Looks | Deed::Serves(_) => return self.perform(request, caller),
         };
-        if matches!(request, Request::Stop { .. }) {
+        if matches!(request, Request::Stop { .. } | Request::Upgrade { .. }) {
             // Afterwards nobody may be there to tell it.
             self.recorder.command(&who, caller.pid, &words, None);
             return self.perform(request, caller);
@@ -473,6 +483,9 @@ impl Shared {
             }
             Request::Attend { attend } => {
                 self.handler.attend(&attend, caller).map(|attending| Response::Attend { attending })
+            }
+            Request::Upgrade { upgrade } => {
+                self.handler.upgrade(&upgrade, caller).map(|look| Response::Upgrade { look })
             }
             Request::Connection { change, which } => self
                 .handler

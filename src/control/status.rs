@@ -124,7 +124,7 @@ pub struct SourceStatus {
 }
 
 /// Whether the mount outlives the daemon, and how often it had to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HolderStatus {
     /// A holder has it.
     pub kept: bool,
@@ -132,6 +132,25 @@ pub struct HolderStatus {
     pub takeovers: u64,
     /// The longest time that calls of programs have waited for that.
     pub longest_pause_ms: u64,
+    /// The last change of the daemon's program since the mount was made.
+    #[serde(default)]
+    pub upgrade: Option<UpgradeStatus>,
+}
+
+/// A daemon has become another program under its mount.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct UpgradeStatus {
+    /// How many there were.
+    pub upgrades: u64,
+    /// Version of the program before.
+    pub from: String,
+    pub at_unix_ms: u64,
+    /// How long changes of programs waited.
+    pub pause_ms: u64,
+    /// Packets that targets got meanwhile.
+    pub sent_packets: u64,
+    /// Why the new program did not come to serve; then the one before does.
+    pub failed: Option<String>,
 }
 
 /// The activity log: what a power loss of this host would cost.

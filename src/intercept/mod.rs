@@ -71,5 +71,5 @@ pub use mount::{Connection, Mount, MountError, Serving};
 pub use objects::NodeId;
 pub use pages::serve_drops;
 pub use refusals::Refused;
-pub use standing::{KeepsFiles, Memory, Standing};
+pub use standing::{FORMAT as MEMORY_FORMAT, Handover, KeepsFiles, Memory, Standing, Upgraded};
 pub use volume::{Caller, Meta, SharedWriterCounts, Volume};

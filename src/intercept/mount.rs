@@ -303,6 +303,11 @@ impl Serving {
         self.connection.device()
     }
 
+    /// Goes without taking anything away: whoever else has the connection goes on with it.
+    pub fn leave(self) {
+        std::mem::forget(self);
+    }
+
     fn check_on_top(&self) -> io::Result<()> {
         match mounting::connection_at(&self.mount_point) {
             Ok(connection) if connection == self.connection => Ok(()),

@@ -39,7 +39,7 @@ const MAGIC: [u8; 2] = *b"sd";
 /// Stands in every frame, also in the one that a killed target finishes. Raised when the bytes of a
 /// frame would be read as something else than was written: a kind moved, a field was added. A new kind
 /// at the end of its enum moves nothing; for it [`WIRE_VERSION`](super::WIRE_VERSION) alone is raised.
-const FORMAT_VERSION: u8 = 4;
+pub const FORMAT_VERSION: u8 = 4;
 
 type Bounds<const MAX: usize> = Configuration<LittleEndian, Fixint, Limit<MAX>>;
 

@@ -32,6 +32,9 @@ pub(crate) use overflow::Spilled;
 pub use packet::{Draft, Haste, Packet};
 pub use segment_files::{DiskPlace, remove_left};
 
+/// Of what a segment looks like on disk.
+pub const FORMAT: u32 = segment::VERSION;
+
 /// Bugs that are planted on purpose: the tests and the simulator have to find each of them.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

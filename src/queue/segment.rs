@@ -31,7 +31,7 @@ use crate::packet::{FrameHeader, PREFIX_LEN, Position, Prefix, packet_frame};
 /// Where the records of a segment begin.
 pub(super) const RECORDS_AT: u64 = 64;
 pub(super) const MAGIC: &[u8; 8] = b"standinq";
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 const STAMP_LEN: usize = 16;
 
 /// The longest record, in bytes.

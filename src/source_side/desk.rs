@@ -10,12 +10,12 @@ use crossbeam_channel::Sender;
 use super::board::Board;
 use super::director::{Event, Question};
 use super::ground::Ground;
-use super::{commands, marking, presence, reload, status, sync, verifying};
+use super::{commands, marking, presence, reload, status, sync, upgrade, verifying};
 use crate::control::{
     Caller, ChangedConnection, ClonesRequest, ConfigurationReport, ConnectionChange, FileReport,
     FilesRequest, Handler, MarkerReport, MarkerRequest, OrphansRequest, ReloadReport, ReplicaClones,
-    ReplicaOrphans, RulesReport, Status, StopMode, StopReport, SyncReport, VerifyReport, VerifyRequest,
-    WaitSync, ask,
+    ReplicaOrphans, RulesReport, Status, StopMode, StopReport, SyncReport, UpgradeLook, UpgradeRequest,
+    VerifyReport, VerifyRequest, WaitSync, ask,
 };
 use crate::failure::Failure;
 use crate::limits::CONTROL_ANSWER;
@@ -71,6 +71,10 @@ impl Handler for Desk {
             (Err(_), Some(report)) => Ok(report),
             (Err(why), None) => Err(why.into()),
         }
+    }
+
+    fn upgrade(&self, request: &UpgradeRequest, caller: &Caller<'_>) -> Result<UpgradeLook, Failure> {
+        upgrade::upgrade(self, request, caller)
     }
 
     fn connection(

@@ -9,6 +9,8 @@
 //! What happens is taken in one by one and as a whole, and after each everything is checked. Nothing
 //! here waits for a target, a program or a disk, and no program waits for it.
 
+mod handing;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -39,6 +41,7 @@ use super::start::{Mounted, Start};
 use super::startup::io_failure;
 use super::stop::{Busy, Drain, Drained, Unmount};
 use super::sync::{Upto, is_sent_nothing};
+use super::upgrade::Successor;
 use super::words::{farewell, ready, unmounted, unmounted_by_others};
 use super::writeback::WritebackWatch;
 use crate::control::{ConnectionChange, Reply, StopMode, StopReport, unix_ms};
@@ -99,6 +102,12 @@ pub enum Question {
         answered: bool,
         answer: Reply<Receiver<()>>,
     },
+    /// To become another program, within so much time; answered only where that is not so.
+    HandOver {
+        successor: Box<Successor>,
+        patience: Duration,
+        answer: Reply<Failure>,
+    },
     /// A connection that was disconnected.
     Forget {
         id: u32,
@@ -127,6 +136,17 @@ pub struct Director {
     last_barrier: Option<Barrier>,
     signals: Signals,
     managed: Managed,
+    /// What this process becomes at the end.
+    successor: Option<Successor>,
+}
+
+/// How a director has ended.
+pub struct Run {
+    pub outcome: Result<Ended, Failure>,
+    /// Keeps other daemons from the set's record.
+    pub set: Option<SetState>,
+    /// Nothing has ended but this program: the mount, and all that waits, is for this one.
+    pub successor: Option<Successor>,
 }
 
 /// The last barrier that was put into the stream.
@@ -168,6 +188,7 @@ impl Director {
             last_barrier: None,
             signals: Signals::default(),
             managed: Managed::of_process(),
+            successor: None,
         })
     }
 
@@ -180,14 +201,14 @@ impl Director {
         self.itself.clone()
     }
 
-    /// From the start to the end of protection. Gives how it ended, and what keeps other
-    /// daemons from the set's record.
-    pub fn run(mut self) -> (Result<Ended, Failure>, Option<SetState>) {
+    /// From the start to the end of protection, or of this program.
+    pub fn run(mut self) -> Run {
         let mut life = self.start();
         self.managed.tell(life.stage().phase(), &self.ground, &self.connections);
         loop {
             if let Life::Over { outcome, .. } = life {
-                return (outcome, self.recorder.finish());
+                let successor = self.successor.take();
+                return Run { outcome, set: self.recorder.finish(), successor };
             }
             let event = self.next();
             life = self.step(life, |director, life| director.apply(life, event));
@@ -253,6 +274,7 @@ impl Director {
     fn answer(&mut self, life: Life, question: Question) -> Life {
         match question {
             Question::Stop { mode, answer } => return self.stop(life, Stop { mode, asker: Some(answer) }),
+            question @ Question::HandOver { .. } => return self.begin_handover(life, question),
             Question::Barrier { durable, name, answer } => answer.give(self.barrier(durable, name)),
             Question::Change { change, which, answer } => {
                 let (phase, which) = (life.stage().phase(), which.as_deref());
@@ -317,6 +339,7 @@ impl Director {
                 }
                 over
             }
+            (life, Done::Held(held)) => self.held(life, *held),
             (life, _) => panic!("nobody gave the hands this to do in {:?}", life.stage()),
         }
     }
@@ -333,7 +356,9 @@ impl Director {
                 rounds.look_at_mount(&self.ground);
                 self.ground.holder.iter().for_each(Holder::look);
             }
-            Life::Stopping { rounds, .. } | Life::Draining { rounds, .. } => {
+            Life::Stopping { rounds, .. }
+            | Life::Draining { rounds, .. }
+            | Life::HandingOver { rounds, .. } => {
                 rounds.make(&self.ground, &self.connections, &mut self.recorder);
             }
         }
@@ -377,6 +402,8 @@ impl Director {
         }
         match life {
             Life::Starting { interrupt } => {
+                // Nor is the program of before to go on where this one was told to stop.
+                self.ground.holder.iter().for_each(Holder::forget_program_before);
                 // It may be through already: then it stops right after.
                 let _ = interrupt.try_send(());
                 Life::Starting { interrupt }
@@ -389,7 +416,7 @@ impl Director {
                 StopMode::Orderly | StopMode::Covered => life,
                 StopMode::Now => self.hasten(life, None),
             },
-            life @ (Life::Stopping { .. } | Life::Over { .. }) => life,
+            life @ (Life::Stopping { .. } | Life::HandingOver { .. } | Life::Over { .. }) => life,
         }
     }
 
@@ -418,6 +445,7 @@ impl Director {
                 Life::Over { stopped, .. } => stopped.clone(),
                 Life::Starting { .. }
                 | Life::Serving { .. }
+                | Life::HandingOver { .. }
                 | Life::Stopping { .. }
                 | Life::Draining { .. } => None,
             },
@@ -463,7 +491,11 @@ impl Director {
         let (serving, rounds) = match life {
             Life::Serving { serving, rounds, .. } => (serving, rounds),
             Life::Draining { .. } if stop.mode == StopMode::Now => return self.hasten(life, stop.asker),
-            Life::Starting { .. } | Life::Stopping { .. } | Life::Draining { .. } | Life::Over { .. } => {
+            Life::Starting { .. }
+            | Life::HandingOver { .. }
+            | Life::Stopping { .. }
+            | Life::Draining { .. }
+            | Life::Over { .. } => {
                 stop.refuse(not_serving(&self.ground, life.stage()));
                 return life;
             }
@@ -584,6 +616,9 @@ fn not_serving(ground: &Ground, stage: Stage) -> Failure {
                 "It is about to end; `standin status` says what it still sends, and `standin stop --now` does not \
                  wait for that."
                     .to_owned()
+            }
+            Stage::HandingOver => {
+                "It is about to become another program, which takes seconds: then try again.".to_owned()
             }
             Stage::Serving | Stage::Stopping | Stage::Over => {
                 "It is about to end; `standin status` says what it still sends.".to_owned()

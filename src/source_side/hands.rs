@@ -7,6 +7,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::mark::Mark;
 use super::start::{Mounted, Start};
 use super::stop::{Busy, Drain, Drained, Unmount};
+use super::upgrade::{Held, Hold};
 use crate::failure::Failure;
 
 /// What they are told to do.
@@ -14,6 +15,7 @@ pub enum Job {
     Start(Box<Start>),
     Unmount(Unmount),
     Drain(Drain),
+    Hold(Box<Hold>),
 }
 
 /// What came of it.
@@ -22,6 +24,7 @@ pub enum Done {
     /// With the moment before the mount went.
     Unmounted(Result<Mark, Box<Busy>>),
     Drained(Drained),
+    Held(Box<Result<Held, Failure>>),
 }
 
 /// See the module. Dropped, they end after what they do.
@@ -54,6 +57,7 @@ impl Job {
             Job::Start(start) => Done::Started(start.run()),
             Job::Unmount(unmount) => Done::Unmounted(unmount.run()),
             Job::Drain(drain) => Done::Drained(drain.run()),
+            Job::Hold(hold) => Done::Held(Box::new(hold.run())),
         }
     }
 }

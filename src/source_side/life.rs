@@ -1,7 +1,9 @@
 //! Where a source is in its life, with what it has there.
 //!
 //! ```text
-//!               in line, served            stop, signal              unmounted
+//!                             HandingOver ── the rest is sent ──> Over (as another program)
+//!                             upgrade ^ │ not in time
+//!               in line, served       │ v  stop, signal              unmounted
 //!  Starting ────────────────────> Serving ──────────────> Stopping ───────────> Draining ──> Over
 //!     │                            │  ^ <──── busy ──────────┘                     ^           ^
 //!     │ failed, interrupted        │  unmounted by somebody else                   │           │
@@ -14,6 +16,7 @@ use crossbeam_channel::Sender;
 use super::haste::Haste;
 use super::mark::Mark;
 use super::rounds::Rounds;
+use super::upgrade::Successor;
 use crate::control::{Phase, Reply, StopMode, StopReport};
 use crate::failure::Failure;
 use crate::intercept::Serving;
@@ -26,6 +29,13 @@ pub enum Life {
     },
     /// `alive`: the mount was there at this moment.
     Serving {
+        serving: Serving,
+        alive: Mark,
+        rounds: Rounds,
+    },
+    /// Changes are held, and the rest is sent: another program is about to go on.
+    HandingOver {
+        asked: HandOver,
         serving: Serving,
         alive: Mark,
         rounds: Rounds,
@@ -58,6 +68,15 @@ pub enum Ended {
     LeftBehind,
 }
 
+/// What this process is about to become, and whoever waits for it.
+pub struct HandOver {
+    pub successor: Box<Successor>,
+    /// Told only that it is not so.
+    pub answer: Reply<Failure>,
+    /// How often what others put into the stream is sent, too.
+    pub rounds_left: u32,
+}
+
 /// A stop, and whoever asked for it.
 pub struct Stop {
     pub mode: StopMode,
@@ -79,6 +98,7 @@ pub enum Ending {
 pub enum Stage {
     Starting,
     Serving,
+    HandingOver,
     Stopping,
     Draining,
     Over,
@@ -89,6 +109,7 @@ impl Life {
         match self {
             Life::Starting { .. } => Stage::Starting,
             Life::Serving { .. } => Stage::Serving,
+            Life::HandingOver { .. } => Stage::HandingOver,
             Life::Stopping { .. } => Stage::Stopping,
             Life::Draining { .. } => Stage::Draining,
             Life::Over { .. } => Stage::Over,
@@ -99,9 +120,10 @@ impl Life {
     pub fn rounds(&self) -> Option<&Rounds> {
         match self {
             Life::Starting { .. } => None,
-            Life::Serving { rounds, .. } | Life::Stopping { rounds, .. } | Life::Draining { rounds, .. } => {
-                Some(rounds)
-            }
+            Life::Serving { rounds, .. }
+            | Life::HandingOver { rounds, .. }
+            | Life::Stopping { rounds, .. }
+            | Life::Draining { rounds, .. } => Some(rounds),
             Life::Over { rounds, .. } => rounds.as_ref(),
         }
     }
@@ -116,7 +138,8 @@ impl Stage {
     pub fn phase(self) -> Phase {
         match self {
             Stage::Starting => Phase::Starting,
-            Stage::Serving => Phase::Serving,
+            // Reads go on, and the mount stays.
+            Stage::Serving | Stage::HandingOver => Phase::Serving,
             Stage::Draining => Phase::Draining,
             Stage::Stopping => Phase::Stopping,
             Stage::Over => Phase::Ending,
@@ -128,7 +151,10 @@ impl Stage {
         match self {
             _ if self == next => true,
             Stage::Starting => matches!(next, Stage::Serving | Stage::Over),
-            Stage::Serving => matches!(next, Stage::Stopping | Stage::Draining | Stage::Over),
+            Stage::Serving => {
+                matches!(next, Stage::HandingOver | Stage::Stopping | Stage::Draining | Stage::Over)
+            }
+            Stage::HandingOver => matches!(next, Stage::Serving | Stage::Over),
             Stage::Stopping => matches!(next, Stage::Serving | Stage::Draining | Stage::Over),
             Stage::Draining => next == Stage::Over,
             Stage::Over => false,
@@ -142,11 +168,12 @@ mod tests {
 
     #[test]
     fn nothing_follows_the_end_and_nobody_is_served_twice_without_a_stop() {
-        use Stage::{Draining, Over, Serving, Starting, Stopping};
-        let all = [Starting, Serving, Stopping, Draining, Over];
+        use Stage::{Draining, HandingOver, Over, Serving, Starting, Stopping};
+        let all = [Starting, Serving, HandingOver, Stopping, Draining, Over];
         let ways = [
             (Starting, vec![Serving, Over]),
-            (Serving, vec![Stopping, Draining, Over]),
+            (Serving, vec![HandingOver, Stopping, Draining, Over]),
+            (HandingOver, vec![Serving, Over]),
             (Stopping, vec![Serving, Draining, Over]),
             (Draining, vec![Over]),
             (Over, vec![]),

@@ -37,6 +37,7 @@
 //! | | `durability/`, `sync` | `--fsync=target`; what every target has, and waiting for it |
 //! | | `holder/` | with `--holder`: a process that keeps the mount when this one is killed, and taking it over |
 //! | | `flush/`, `writeback` | shared mappings reach the daemon; whether the directory's disk takes writes |
+//! | | `upgrade/` | becoming another program under the mount |
 //! | end | `stop`, `keepers`, `words` | unmount, drain, what is left; who else holds the mount; what is said |
 //! | | `covering` | what stands in the mount's place where the set is handed over |
 
@@ -93,6 +94,7 @@ mod stop;
 mod sync;
 mod terms;
 mod uncovering;
+mod upgrade;
 mod verifying;
 mod who_writes;
 mod words;
@@ -119,4 +121,5 @@ pub use standing_in::{
 };
 pub use startup::{run, run_followed};
 pub(crate) use terms::Terms;
+pub use upgrade::{AS_BEFORE as UPGRADE_AS_BEFORE, FORMATS_COMMAND, Formats};
 pub use who_writes::{HostRole, WhoWrites, replica_of, who_writes_here};

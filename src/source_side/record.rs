@@ -462,7 +462,9 @@ impl SetState {
         if self.record.marks.is_empty() {
             self.record.merging = None;
         }
-        self.record.runs.push(run);
+        if self.record.runs.last() != Some(&run) {
+            self.record.runs.push(run);
+        }
         let forgotten = self.record.runs.len().saturating_sub(RUNS_KEPT);
         self.record.runs.drain(..forgotten);
         self.record.settled = false;

@@ -201,7 +201,7 @@ pub(super) fn targets_keep_something(ground: &Ground, connections: &[Arc<Connect
 }
 
 /// A copy that began after so many divergences has brought the target into line.
-fn is_compared(connection: &Connection, divergences: u64) -> bool {
+pub(super) fn is_compared(connection: &Connection, divergences: u64) -> bool {
     let report = connection.report();
     let in_line = report.streaming && report.data == DataState::Good && report.covers >= divergences;
     connection.is_null() || in_line

@@ -2,6 +2,8 @@
 //! person asks for it. What was typed comes behind the rules of the file, and goes before what it says of
 //! removals.
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::ground::Ground;
 use super::record::SetRecord;
 use crate::control::RulesReport;
@@ -42,6 +44,21 @@ pub fn follow(ground: &Ground, terms: &FileTerms) -> Result<RulesReport, Failure
     // Targets keep what they have kept until then, until a copy comes.
     ground.volume.keep_removed(keeping(&deletes));
     Ok(RulesReport { rules, has_changed, deletions: deletes.to_string() })
+}
+
+/// What the set is by the options of a start: rules, and what becomes of removals.
+pub fn terms(options: &ProtectOptions) -> u64 {
+    let (rules, deletes) = read(options, &options.configuration.terms);
+    terms_of(&rules, keeping(&deletes).as_ref())
+}
+
+/// As [`terms`], of what is served.
+pub fn terms_in_force(volume: &Volume) -> u64 {
+    terms_of(&in_force(volume), volume.keeping().as_ref())
+}
+
+fn terms_of(rules: &Rules, keeping: Option<&Keeping>) -> u64 {
+    xxh3_64(format!("{rules:?} {keeping:?}").as_bytes())
 }
 
 /// What the volume follows.

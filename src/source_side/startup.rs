@@ -12,10 +12,10 @@ use rustix::mount::OpenTreeFlags;
 use super::activity::{self, Merge};
 use super::connection::{Connection, Watch};
 use super::desk::Desk;
-use super::director::{Director, Event};
+use super::director::{Director, Event, Run};
 use super::durability::TargetDurability;
 use super::ground::Ground;
-use super::holder::{Holder, Left, waits_at};
+use super::holder::{Giving, Holder, Left, waits_at};
 use super::identity::{self, Found, Stamp};
 use super::joining::{Enlisted, Joining, route};
 use super::life::Ended;
@@ -29,6 +29,7 @@ use super::roles::Roles;
 use super::standing_in::{self, Following, StandIn, Unfollowed};
 use super::terms::Terms;
 use super::uncovering::{Lifted, uncover};
+use super::upgrade;
 use crate::apply::fence_of;
 use crate::control::{ProcessMeter, Server};
 use crate::failure::Failure;
@@ -63,13 +64,22 @@ pub fn run_followed(options: ProtectOptions, follower: &mut dyn Following) -> Re
         Some((holder, left)) => (Some(holder), Some(left)),
         None => (Holder::start(&options)?, None),
     };
-    give_up_privileges()?;
+    let giving = holder.as_ref().map(Holder::giving);
+    if giving.as_ref().is_some_and(Giving::is_given_on) {
+        upgrade::reap();
+    }
     let mut lifted = None;
-    let outcome = protect(options, follower, (holder, left), &mut lifted);
+    let outcome = give_up_privileges().and_then(|()| protect(options, follower, (holder, left), &mut lifted));
     if let (Err(_), Some(lifted)) = (&outcome, lifted) {
         lifted.put_back();
     }
-    outcome
+    match (outcome, giving) {
+        (Err(failure), Some(giving)) => match giving.given_by() {
+            Some(program) => Err(upgrade::give_back(&giving, &program, &failure)),
+            None => Err(failure),
+        },
+        (outcome, _) => outcome,
+    }
 }
 
 /// `lifted`: the cover that was there, as long as nothing was served in its place.
@@ -87,6 +97,9 @@ fn protect(
         crate::signals::stop_signals().map_err(|error| io_failure("signals cannot be caught", &error))?;
     let Prepared { ground, connections, set, marks, claim, stand_in } =
         prepare(options, checked, unwritten_at, follower, (holder, left.as_ref()))?;
+    if let (Some(holder), Some(_)) = (&ground.holder, &left) {
+        holder.take_position();
+    }
     let started = |error| io_failure("the daemon has no threads", &error);
     let director = Director::new(ground.clone(), connections, set, marks, left).map_err(started)?;
     let (board, address) = (director.board(), director.address());
@@ -99,9 +112,13 @@ fn protect(
             move || reload::by_signal(&reloads.0, &reloads.1),
         )
         .map_err(started)?;
-    let (outcome, set) = director.run();
+    let Run { outcome, set, successor } = director.run();
     if board.read().flusher.is_some() {
         *lifted = None;
+    }
+    if let Some(successor) = successor {
+        // What waits, waits for the next program: nothing of it is ended here.
+        return Err(upgrade::succeed(&successor, board.read().connections.clone()));
     }
     ground.durability.iter().for_each(|durability| durability.end());
     board.read().connections.iter().for_each(|connection| connection.end());
@@ -204,11 +221,12 @@ fn prepare(
     let own = paired_identity(&options)?;
     let uncovered = uncovered(&options, left);
     let stand_in = StandIn::begin(&uncovered, &mut set, follower)?;
-    let run = Incarnation(store::random_u64());
+    let goes_on = goes_on(&options, &set.record, holder.as_ref(), left);
+    let run = goes_on.map_or_else(|| Incarnation(store::random_u64()), |position| position.incarnation);
     let (owed, merge) = begin_run(&options, (&backing, &under), &mut set, run);
     let roles = roles(&options, &set.record, stand_in.as_ref());
     let record = set.record.clone();
-    let queue = open_queue(&uncovered, Position::origin(record.epoch, run))?;
+    let queue = open_queue(&uncovered, goes_on.unwrap_or(Position::origin(record.epoch, run)))?;
     let ids = stand_in.as_ref().map_or_else(|| record.birth_epoch().into(), |stand_in| stand_in.ids.clone());
     if let (Some(holder), None) = (&holder, left) {
         holder.places(view.as_fd(), under.as_fd())?;
@@ -289,6 +307,19 @@ fn open_tree(
     let set = SetState::open(&options.set_state(), tree, &found, stranger)
         .map_err(|error| no_state(options, &error))?;
     Ok((backing, claim, found, set))
+}
+
+/// Behind which position this daemon goes on as the run of before: of one that has become this program and left it,
+/// and only where everything else is as it left it, too.
+fn goes_on(
+    options: &ProtectOptions,
+    record: &SetRecord,
+    holder: Option<&Holder>,
+    left: Option<&Left>,
+) -> Option<Position> {
+    let position = left.and(holder)?.position_left(super::rules::terms(options))?;
+    let is_of_last = record.runs.last() == Some(&position.incarnation) && record.epoch == position.epoch;
+    is_of_last.then_some(position)
 }
 
 /// Of this run, too: what it writes is told from what others have.

@@ -21,7 +21,7 @@ use crate::limits::BEGUN_ROOM;
 use crate::packet::{Frame, PREFIX_LEN, PacketHeader, Position, Prefix, same_packet_frame};
 use crate::words::Allow;
 
-const MAGIC: [u8; 8] = *b"sdbegun1";
+pub(super) const MAGIC: [u8; 8] = *b"sdbegun1";
 const HEAD_LEN: usize = 16;
 
 /// See the module.

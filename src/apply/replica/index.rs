@@ -36,7 +36,7 @@ use crate::store::random_u64;
 use crate::sys::FileHandle;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"sdindex\0");
-const VERSION: u64 = 1;
+pub(super) const VERSION: u64 = 1;
 const HEADER_LEN: u64 = 4096;
 const SLOT_LEN: usize = 64;
 /// Longest handle a slot holds, bytes; no local file system has longer ones.

@@ -94,6 +94,10 @@ use crate::sys::{FileHandle, proc_path};
 use crate::words::{Allow, OF_THE_DISK, RESERVED_NAME};
 use crate::xattr::is_refusal;
 
+/// Of what is kept of a replica on disk: its index, how far it is, what it has begun.
+pub const FORMATS: [(&str, u64); 3] =
+    [("index", index::VERSION), ("progress", page::MAGIC), ("begun", u64::from_le_bytes(begun::MAGIC))];
+
 /// See the module.
 pub struct Replica {
     /// Opened for reading: `open_by_handle_at` takes no `O_PATH` descriptor, nor does `syncfs`.

@@ -19,7 +19,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::packet::{Chain, Epoch, Incarnation, Position, Sequence};
 
-const MAGIC: u64 = u64::from_le_bytes(*b"sdprogr1");
+pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"sdprogr1");
 const PAGE_LEN: usize = 4096;
 const WORD_LEN: usize = 8;
 const SLOT_LEN: usize = 8 * WORD_LEN;

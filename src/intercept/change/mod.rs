@@ -225,7 +225,7 @@ impl Volume {
     }
 
     /// Runs something while no change is under way: each is in the queue, or has not begun.
-    pub(super) fn while_nothing_changes(&self, run: impl FnOnce()) {
+    pub fn while_nothing_changes(&self, run: impl FnOnce()) {
         let _tree = self.changes.tree.take(Tree::Exclusive, &self.changes.ongoing);
         run();
     }

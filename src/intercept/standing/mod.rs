@@ -2,7 +2,8 @@
 //! connection, the next daemon goes on where one was killed, and programs see a pause.
 //!
 //! ```text
-//!  head     takeovers, the longest pause, the INIT of the connection, intents      (intents.rs)
+//!  head     takeovers, the longest pause, the INIT of the connection, what a
+//!           daemon leaves to the one that it becomes, intents                      (handover.rs, intents.rs)
 //!  nodes    number, lookups of the kernel, file handle                             (slab.rs)
 //!  handles  open files and directories: number, node, access, request that opened
 //! ```
@@ -16,6 +17,7 @@
 //!
 //! The kernel marks what it asks again in the number of the request ([`RESENT`], Linux 6.9).
 
+mod handover;
 mod intents;
 mod requests;
 mod restore;
@@ -32,6 +34,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+pub use handover::{Handover, Upgraded};
 pub use intents::Intent;
 use intents::{INTENT_WORDS, Intents};
 use slab::Slab;
@@ -41,7 +44,7 @@ use super::objects::{Node, NodeId};
 use crate::sys::{FileHandle, SharedWords};
 
 /// What this memory looks like. Another version of the program may have other words at other places.
-const FORMAT: u64 = 0x5354_414e_4400_0001;
+pub const FORMAT: u64 = 0x5354_414e_4400_0001;
 
 /// Bit of a request's number: the kernel had asked it before, a daemon that is gone.
 pub const RESENT: u64 = 1 << 63;
@@ -53,6 +56,7 @@ const CONNECTION: usize = 3;
 const INIT_LEN: usize = 4;
 const INIT: usize = 8;
 const INIT_WORDS: usize = 64;
+const HANDOVER: usize = INIT + INIT_WORDS;
 const INTENTS: usize = 128;
 const HEAD_WORDS: usize = INTENTS + INTENT_WORDS;
 

@@ -405,6 +405,7 @@ impl<S: Surroundings> Driver<S> {
             "what is acknowledged is not in the queue to be sent again"
         );
         session.acknowledged = Some((after.sequence, Sequence(0)));
+        self.lacks.goes_on(after.sequence, self.start.sequence);
         session.stream.start(after, self.sent_upto);
         session.link.send(SourceMessage::StreamFrom { after });
         session.link.waker().wake();

@@ -42,6 +42,26 @@ pub struct TargetDurability {
     list: Mutex<List>,
     /// The timer sleeps without an end, or the end has come.
     earlier: Condvar,
+    barriers: Mutex<Barriers>,
+}
+
+/// A leaf lock but for the queue's tail.
+#[derive(Default)]
+struct Barriers {
+    are_held: bool,
+    is_owed: bool,
+}
+
+/// While it lives syncs put nothing into the queue, and wait.
+pub struct HeldBarriers(Arc<TargetDurability>);
+
+impl Drop for HeldBarriers {
+    fn drop(&mut self) {
+        let was = std::mem::take(&mut *self.0.barriers.lock());
+        if was.is_owed {
+            self.0.perform(Due::Barrier);
+        }
+    }
 }
 
 /// A leaf lock: nothing is taken under it, no answer is given under it.
@@ -86,6 +106,7 @@ impl TargetDurability {
             fence,
             list: Mutex::new(list),
             earlier: Condvar::new(),
+            barriers: Mutex::default(),
         });
         let timer = durability.clone();
         std::thread::Builder::new().name("sync-timer".into()).spawn(move || timer.watch_deadlines())?;
@@ -104,6 +125,12 @@ impl TargetDurability {
             Some(standing) => list.machine.handle_standing(now, target, standing),
             None => list.machine.handle_gone(now, target),
         });
+    }
+
+    /// From here on the queue gets nothing of its own accord, until what is given is dropped.
+    pub fn hold_barriers(self: &Arc<Self>) -> HeldBarriers {
+        self.barriers.lock().are_held = true;
+        HeldBarriers(self.clone())
     }
 
     /// Answers everybody who waits: with an error, or by the local disk alone where that was
@@ -159,10 +186,21 @@ impl TargetDurability {
     fn perform(&self, due: Due) {
         match due {
             Due::Answer(answer, verdict) => answer(outcome(self.as_things_are(verdict))),
-            Due::Barrier => match self.append_barrier() {
-                Some(position) => self.with(|list| list.machine.handle_barrier(Instant::now(), position)),
-                None => self.with(|list| list.machine.handle_no_barrier()),
-            },
+            Due::Barrier => {
+                let mut barriers = self.barriers.lock();
+                if barriers.are_held {
+                    barriers.is_owed = true;
+                    return;
+                }
+                let appended = self.append_barrier();
+                drop(barriers);
+                match appended {
+                    Some(position) => {
+                        self.with(|list| list.machine.handle_barrier(Instant::now(), position));
+                    }
+                    None => self.with(|list| list.machine.handle_no_barrier()),
+                }
+            }
         }
     }
 

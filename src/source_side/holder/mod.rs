@@ -13,6 +13,7 @@
 //! mount. It ends with the mount, when it is told to, and when nobody has come for `--takeover-timeout`: then calls
 //! fail, as they would have at once without it.
 
+mod handing;
 mod process;
 mod protocol;
 mod waiting;
@@ -27,19 +28,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, StatxFlags};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+pub use handing::Giving;
 pub use process::hold;
 use process::{connect, which};
+pub use protocol::VERSION as PROTOCOL;
 use protocol::{Answer, Said, receive, send};
 
 use super::startup::{NOTHING_MOUNTED, io_failure};
+use crate::clock;
 use crate::control::HolderStatus;
 use crate::failure::Failure;
-use crate::intercept::{self, KeepsFiles, Memory, NodeId, Standing};
+use crate::intercept::{self, KeepsFiles, Memory, NodeId, Standing, Upgraded};
 use crate::limits::{HOLDER_MESSAGE_PATIENCE, HOLDER_SAY_PATIENCE};
 use crate::sys::peer_of;
 use crate::units;
@@ -55,6 +60,8 @@ pub struct Holder {
     /// Of a mount that was taken over: since when nobody served.
     paused_since: Option<Instant>,
     has_served: AtomicBool,
+    /// The program that this process was before, until this one serves.
+    given_by: Arc<Mutex<Option<OwnedFd>>>,
 }
 
 /// What a daemon that is gone has left.
@@ -106,7 +113,8 @@ impl Holder {
             send(&ours, &begin, &[])?;
             let link = Arc::new(Link::new(ours, pid)?);
             let standing = Arc::new(Standing::begin(Box::new(KeptBy(link.clone())))?);
-            Ok(Holder { link, standing, paused_since: None, has_served: AtomicBool::new(false) })
+            let has_served = AtomicBool::new(false);
+            Ok(Holder { link, standing, paused_since: None, has_served, given_by: Arc::default() })
         };
         start().map(Some).map_err(|error| io_failure("the holder of the mount does not start", &error))
     }
@@ -153,15 +161,28 @@ impl Holder {
     /// Programs are served.
     pub fn serving(&self, directory: &Path) {
         if let Some(since) = self.paused_since {
-            let pause = since.elapsed();
-            self.standing.note_takeover(pause);
-            log::warn!(
-                "{}: taken over from a daemon that had ended; calls waited {pause:.1?}",
-                directory.display()
-            );
+            self.has_taken_over(since, directory);
         }
         self.has_served.store(true, Relaxed);
+        drop(self.given_by.lock().take());
         self.link.say(&Said::Serving, &[]);
+    }
+
+    fn has_taken_over(&self, since: Instant, directory: &Path) {
+        let (shown, own) = (directory.display(), env!("CARGO_PKG_VERSION"));
+        let Some(upgraded) = self.standing.note_upgraded(clock::steady_ms()) else {
+            let pause = since.elapsed();
+            self.standing.note_takeover(pause);
+            return log::warn!("{shown}: taken over from a daemon that had ended; calls waited {pause:.1?}");
+        };
+        let Upgraded { from, pause_ms, failed, .. } = upgraded;
+        match failed {
+            None => log::warn!("{shown}: version {own} goes on for {from}; changes waited {pause_ms} ms"),
+            Some(why) => log::error!(
+                "{shown}: the program that was to go on did not come to serve ({why}): version {own} goes on; changes \
+                 waited {pause_ms} ms"
+            ),
+        }
     }
 
     /// There is nothing to hold any more.
@@ -182,7 +203,8 @@ impl Holder {
     pub fn status(&self) -> HolderStatus {
         let (takeovers, pause) = self.standing.takeovers();
         let kept = !self.link.is_lost.load(Relaxed);
-        HolderStatus { kept, takeovers, longest_pause_ms: pause.as_millis() as u64 }
+        let upgrade = self.upgrade_status();
+        HolderStatus { kept, takeovers, longest_pause_ms: pause.as_millis() as u64, upgrade }
     }
 }
 
@@ -303,8 +325,10 @@ fn take(socket: OwnedFd, files: u32, all: Vec<OwnedFd>, since: Instant) -> io::R
     let standing = Arc::new(Standing::take(Memory { head, nodes, handles }, kept, keeper)?);
     let (init, number) = standing.connection();
     let connection = intercept::Connection { device, init, number };
+    let given_by = Arc::new(Mutex::new(handing::program_before(&standing)));
+    let has_served = AtomicBool::new(false);
     Ok((
-        Holder { link, standing, paused_since: Some(since), has_served: AtomicBool::new(false) },
+        Holder { link, standing, paused_since: Some(since), has_served, given_by },
         Left { connection, view, under, holder: peer as u32 },
     ))
 }

@@ -47,6 +47,7 @@ pub fn hold() -> io::Result<()> {
         state: State::Served,
         link: Some(link),
         daemon,
+        hands_over: false,
         claim: None,
         places: Vec::new(),
         device: None,
@@ -76,6 +77,8 @@ struct Holding {
     link: Option<OwnedFd>,
     /// That one itself, as a descriptor of a process.
     daemon: Option<OwnedFd>,
+    /// Its process goes on as another program, which asks for the mount.
+    hands_over: bool,
     /// On the directory under the mount: while nobody serves it, too, it is not free.
     claim: Option<Claim>,
     /// View, directory, memory: head, nodes, handles.
@@ -173,7 +176,8 @@ impl Holding {
             Ok(None) | Err(_) => {
                 self.link = None;
                 // Without a mount there is nothing to hold, and a daemon that lives goes on without its holder.
-                if self.device.is_none() || self.daemon.as_ref().is_some_and(lives_on) {
+                let is_another = std::mem::take(&mut self.hands_over);
+                if self.device.is_none() || !is_another && self.daemon.as_ref().is_some_and(lives_on) {
                     return Some(Over::Told);
                 }
                 self.state = self.state.gone(Instant::now());
@@ -192,9 +196,14 @@ impl Holding {
             }
             Said::Keep(id) => drop(along.pop().map(|file| self.files.insert(id, file))),
             Said::LetGo(id) => drop(self.files.remove(&id)),
-            Said::Serving => self.state = self.state.serves(),
+            Said::Serving => {
+                self.state = self.state.serves();
+                self.hands_over = false;
+            }
+            Said::HandsOver => self.hands_over = true,
             Said::Over => return Some(Over::Told),
-            Said::Begin { .. } | Said::TakeOver(_) | Said::AreYouAlone | Said::GiveUp | Said::HowLong => {}
+            Said::Begin { .. } | Said::TakeOver(_) | Said::AreYouAlone | Said::GiveUp => {}
+            Said::HowLong | Said::Speaks => {}
         }
         None
     }
@@ -244,6 +253,10 @@ impl Holding {
                     },
                 };
                 let _ = send(&caller, &answer, &[]);
+                None
+            }
+            Said::Speaks => {
+                let _ = send(&caller, &Answer::Speaks, &[]);
                 None
             }
             Said::GiveUp if self.state == State::Served => {

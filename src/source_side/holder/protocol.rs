@@ -70,6 +70,10 @@ pub enum Said {
     GiveUp,
     /// Of commands that find no daemon.
     HowLong,
+    /// What it understands. One of before this word says nothing, and takes it for no call.
+    Speaks,
+    /// The daemon's process is about to be another program, and hangs up although it lives on.
+    HandsOver,
 }
 
 /// From a holder.
@@ -103,6 +107,8 @@ pub enum Answer {
         /// One was started, and prepares.
         is_asked: bool,
     },
+    /// It knows [`Said::HandsOver`].
+    Speaks,
 }
 
 pub fn send(to: impl AsFd, message: &impl Encode, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {

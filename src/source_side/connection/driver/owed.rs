@@ -53,6 +53,14 @@ impl Lacks {
         self.proof = Some(proof);
     }
 
+    /// It follows the stream from here on, without a copy: of a run that goes on behind its start.
+    pub(super) fn goes_on(&mut self, after: Sequence, start: Sequence) {
+        if start > Sequence(0) && after >= start && !self.wants_everything {
+            self.before = None;
+            self.base = self.base.max(Some(after));
+        }
+    }
+
     pub(super) fn everything(&mut self) {
         self.wants_everything = true;
     }
@@ -119,6 +127,8 @@ impl<S: Surroundings> Driver<S> {
         let is_of_this_run = applied.same_history(&self.queue.last());
         let (marks, target) = (self.settings.marks.clone(), self.settings.target.to_string());
         let is_known = match is_of_this_run {
+            // Away while the daemon became another program, which knows of no packet before its start.
+            true if applied.sequence < self.start.sequence => marks.leads_to(&target, applied),
             // By a copy of this run that was cut off.
             true => self.continues(base, applied),
             false => marks.leads_to(&target, applied),

@@ -1,0 +1,58 @@
+//! What targets would lack when a daemon becomes another program at this moment.
+
+use std::sync::Arc;
+
+use crate::source_side::board::Posted;
+use crate::source_side::connection::Connection;
+use crate::source_side::ground::Ground;
+use crate::source_side::record::SetRecord;
+use crate::source_side::rounds::is_compared;
+
+/// In words; empty where nothing is.
+pub fn lacks(ground: &Ground, posted: &Posted) -> Vec<String> {
+    let whole =
+        ground.volume.divergence().why().map(|why| format!("all targets: {why}, and a copy is needed"));
+    let each = posted.connections.iter().filter_map(|connection| {
+        Some(format!("{} ({}) {}", connection.id, connection.target, lack_of(connection)?))
+    });
+    whole.into_iter().chain(each).collect()
+}
+
+/// Those that follow the stream, and have everything as soon as that has come.
+pub fn followers(connections: &[Arc<Connection>]) -> Vec<Arc<Connection>> {
+    let all = connections.iter().filter(|connection| !connection.is_null());
+    all.filter(|connection| lack_of(connection).is_none()).cloned().collect()
+}
+
+fn lack_of(connection: &Connection) -> Option<String> {
+    if connection.is_null() {
+        return None;
+    }
+    let report = connection.report();
+    match report.held_back() {
+        Some(why) => Some(format!("lacks something: {why}")),
+        None if !report.streaming => Some(format!("is away, or being copied to: {}", report.reason)),
+        None if !report.standing().in_line => {
+            Some(format!("is no complete copy yet: {}", report.data_reason))
+        }
+        None if report.kept.mirror.is_some() => Some("is being compared for a mirror by hand".into()),
+        None if report.retrying.is_some() => Some("retries what it cannot perform".into()),
+        None => None,
+    }
+}
+
+/// Whether what counts as one run may go on as one: there is nothing that only the start of another run looks for.
+pub fn goes_on(ground: &Ground, connections: &[Arc<Connection>], record: &SetRecord) -> bool {
+    let divergence = ground.volume.divergence();
+    let is_doubted = divergence.why().is_some() || divergence.touched().is_some();
+    let is_written_elsewhere = ground.volume.fence().raised().is_some() || ground.roles.other().is_some();
+    let SetRecord { diverged, merging, touched, restored_from, .. } = record;
+    // What was left of an earlier run was looked at as a whole since.
+    let is_traced = *touched && !connections.iter().all(|connection| is_compared(connection, 0));
+    !(is_doubted
+        || is_traced
+        || is_written_elsewhere
+        || diverged.is_some()
+        || merging.is_some()
+        || restored_from.is_some())
+}
