@@ -143,7 +143,8 @@ const LOOKS: [&str; 15] = [
     "peers list",
     "size m --for 3s",
 ];
-const REFUSED: [&str; 25] = [
+const REFUSED: [&str; 26] = [
+    "connection add local:BASE/added m",
     "connection start m",
     "connection stop m",
     "connection pause m",
@@ -170,7 +171,8 @@ const REFUSED: [&str; 25] = [
     "invite web",
     "peers revoke 0123456789",
 ];
-const FAILS: [&str; 37] = [
+const FAILS: [&str; 38] = [
+    "upgrade m",
     "top",
     "clone copy one --set m --to BASE/clone",
     "clone stop one --set m",
@@ -231,8 +233,16 @@ fn examples() -> Vec<(Ends, &'static str)> {
 }
 
 /// Commands that go on until somebody ends them, or that are inner parts of others.
-const APART: [&str; 7] =
-    ["events follow", "markers run", "drill-init", "run-commands", "flush-mount", "hold-mount", "drop-pages"];
+const APART: [&str; 8] = [
+    "events follow",
+    "formats",
+    "markers run",
+    "drill-init",
+    "run-commands",
+    "flush-mount",
+    "hold-mount",
+    "drop-pages",
+];
 
 fn commands(command: &clap::Command, above: &str, found: &mut Vec<String>) {
     for below in command.get_subcommands() {

@@ -614,6 +614,10 @@ pub const STAMPED_BYTES_MAX: usize = 8 << 20;
 
 /// While packets and content both wait, one item of content goes behind so many packets.
 pub const PACKETS_PER_CONTENT: u32 = 5;
+/// Or where they had so many times its bytes; this much is saved up at most.
+pub const CONTENT_CREDIT_MAX: usize = 512 << 10;
+/// What an item counts for beside its payload, in bytes.
+pub const ITEM_COST: usize = 128;
 
 /// A target acknowledges after this much rest, or after this many packets, or this long after the
 /// first of them: each acknowledgement is a datagram of its own, and until it comes the source

@@ -85,3 +85,30 @@ fn a_verification_ends_although_more_is_written_than_goes() {
     assert!(hosts.assert_in_sync().objects > 1640);
     assert!(fs::metadata(hosts.replica().join("many/77")).is_ok());
 }
+
+/// Items of a copy waited for all that was queued when they were looked at: it was longer each time.
+#[test]
+fn a_copy_ends_although_more_is_written_than_goes() {
+    let _alone = heavy();
+    let mut hosts = Hosts::prepare();
+    plant(&hosts.backing());
+    hosts.serve();
+    hosts.pair();
+    hosts.protect_with(&["--limit", LIMIT, "--queue-memory", "64M"]);
+    under_stream(&hosts.mount.clone(), |blocks| {
+        falls_behind(&hosts);
+        let output = output_within(hosts.on_source().args(["mirror", "start", "--from-scratch"]), SYNC_MAX);
+        assert!(output.status.success(), "{}", describe(&output));
+        hosts.wait_for_source("bad", |connection| connection["data"] == "bad");
+        let (began, before, written) = (Instant::now(), queued(&hosts), blocks.load(Relaxed));
+        hosts.wait_for_source("good", |connection| {
+            connection["data"] == "good" && connection["mirror"]["phase"] == "complete"
+        });
+        let after = queued(&hosts);
+        println!("{:?}, queued {before} before, {after} after", began.elapsed());
+        assert!(blocks.load(Relaxed) > written, "nobody wrote meanwhile");
+        assert!(after > before, "the target was not behind any more: {before}, {after}");
+    });
+    limit(&hosts, "off");
+    assert!(hosts.assert_in_sync().objects > 1640);
+}

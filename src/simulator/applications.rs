@@ -26,6 +26,8 @@ pub struct Applications {
     pub queue: Arc<Queue>,
     /// Changes so far, by inode number of the directory.
     counts: BTreeMap<u64, u64>,
+    /// Behind which packet, of this process that serves them.
+    changed: BTreeMap<u64, Sequence>,
     random: Random,
     /// They write while they are not looked at.
     pub writes_between_looks: bool,
@@ -40,13 +42,14 @@ impl Applications {
         let model = Model::new();
         let backing = Backing::new(&model.tree);
         let history = HashMap::from([(queue.last(), model.tree.clone())]);
-        let (counts, said) = (BTreeMap::new(), Vec::new());
+        let (counts, changed, said) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         Applications {
             model,
             backing,
             history,
             queue,
             counts,
+            changed,
             random,
             writes_between_looks: false,
             listed_again: 0,
@@ -58,6 +61,7 @@ impl Applications {
     pub fn are_served_by(&mut self, queue: Arc<Queue>) {
         self.history.insert(queue.last(), self.model.tree.clone());
         self.queue = queue;
+        self.changed.clear();
         self.writes_between_looks = false;
     }
 
@@ -73,11 +77,12 @@ impl Applications {
     /// The change is done in the model: now on the disk, and its op is queued.
     pub fn capture(&mut self, op: &Op, payload: Vec<u8>) {
         let touched = self.backing.show(&self.model.tree);
-        touched.into_iter().for_each(|inode| *self.counts.entry(inode).or_default() += 1);
+        touched.iter().for_each(|inode| *self.counts.entry(*inode).or_default() += 1);
         let header = encode_packet_header(b"", op).len();
         assert!(self.queue.has_room(OP_COST_MAX), "the only thread would wait for itself");
         let mut room = self.queue.reserve(payload.len(), header).expect("nobody closes the queue");
         let position = self.queue.append(&mut room, Draft::new(b"", op, Bytes::from(payload)));
+        self.changed.extend(touched.into_iter().map(|inode| (inode, position.sequence)));
         self.history.insert(position, self.model.tree.clone());
         self.said.push(format!("packet {}: {}", position.sequence, described(op)));
     }
@@ -169,6 +174,10 @@ impl Looks for Watch {
         let count = applications.counts.get(&inode).copied().unwrap_or_default();
         let count = if self.is_blind { 0 } else { count };
         Counts { begun: count, ended: count }
+    }
+
+    fn changed_at(&self, inode: u64) -> Option<Sequence> {
+        Some(self.applications.lock().changed.get(&inode).copied().unwrap_or_default())
     }
 
     fn while_still(&self, _: Found<'_>, _: Option<Found<'_>>, look: &mut dyn FnMut()) {

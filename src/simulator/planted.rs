@@ -45,6 +45,8 @@ pub enum Planted {
     GoodWithoutProof,
     /// An item goes behind packets that come after its stamp.
     GoesLate,
+    /// An item goes before its stamp, whatever has changed in between.
+    GoesEarly,
     /// The end of a file's content goes before its stamp.
     ClosesEarly,
     /// What changes while it is looked at is shown as it was.
@@ -70,7 +72,7 @@ pub enum Planted {
 }
 
 impl Planted {
-    pub const ALL: [Planted; 36] = [
+    pub const ALL: [Planted; 37] = [
         Planted::ResumesTooEarly,
         Planted::ResumesTooLate,
         Planted::AcknowledgesBeforeApply,
@@ -90,6 +92,7 @@ impl Planted {
         Planted::LateEventActs,
         Planted::GoodWithoutProof,
         Planted::GoesLate,
+        Planted::GoesEarly,
         Planted::CountsAreNotCompared,
         Planted::ClosesAsOpened,
         Planted::NothingIsSuspect,
@@ -133,6 +136,7 @@ impl Planted {
     pub fn in_lane(self) -> Option<PlantedInLane> {
         match self {
             Planted::GoesLate => Some(PlantedInLane::GoesLate),
+            Planted::GoesEarly => Some(PlantedInLane::GoesEarly),
             Planted::ClosesEarly => Some(PlantedInLane::ClosesEarly),
             _ => None,
         }

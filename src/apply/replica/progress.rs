@@ -154,8 +154,11 @@ pub fn known_of(state: &Path) -> io::Result<Option<(SetId, Option<Place>)>> {
 pub fn was_marked(state: &Path) -> bool {
     match SlotFile::<Record>::read(&state.join("slot")) {
         Ok(record) => record.is_some_and(|record| record.marked),
-        // One that was not even begun.
-        Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof),
+        // There is none, or it was not even begun.
+        Err(error) => !matches!(
+            error.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::UnexpectedEof
+        ),
     }
 }
 

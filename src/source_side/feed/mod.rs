@@ -181,8 +181,8 @@ impl StreamState {
     fn packet_frame(&mut self, packet: Packet, counts: &mut Counts) -> EncodedFrame {
         assert!(packet.position.follows(&self.at), "no packet is left out or comes twice");
         self.at = packet.position;
-        self.stamped.packet_went();
         let frame = packet_frame(&packet.position, &packet.header, packet.payload);
+        self.stamped.packet_went(frame.len());
         let len = frame.len() as u64;
         (counts.packets, counts.bytes) = (counts.packets + 1, counts.bytes + len);
         if self.at.sequence <= self.again_upto {

@@ -9,8 +9,8 @@ use parking_lot::MutexGuard;
 
 use super::{Stream, StreamState};
 use crate::limits::{
-    LISTED_COST, PACKETS_PER_CONTENT, STAMPED_BYTES_MAX, STAMPED_CHECK_BYTES_MAX, STAMPED_CHECKS_MAX,
-    STAMPED_ITEMS_MAX,
+    CONTENT_CREDIT_MAX, ITEM_COST, LISTED_COST, PACKETS_PER_CONTENT, STAMPED_BYTES_MAX,
+    STAMPED_CHECK_BYTES_MAX, STAMPED_CHECKS_MAX, STAMPED_ITEMS_MAX,
 };
 use crate::link::Waker;
 use crate::packet::{ItemHeader, ItemNumber, LaneItem, Sequence};
@@ -27,6 +27,8 @@ pub(super) struct StampedItems {
     kind: Kind,
     /// Packets that have gone since content went last.
     packets: u32,
+    /// Bytes of content that may go for what has gone of packets.
+    credit: usize,
     #[cfg(test)]
     pub planted: Option<Planted>,
     #[cfg(test)]
@@ -42,6 +44,11 @@ pub(super) struct StampedItem {
 }
 
 impl StampedItem {
+    /// Bytes on the wire, about.
+    fn cost(&self) -> usize {
+        ITEM_COST + self.payload.len() + weight(&self.header.item)
+    }
+
     /// Bytes of a file as of the stamp are right before it, too: the packets in between change them
     /// again. So are hashes of them in a copy; a comparison says what the replica is as of the stamp.
     fn may_go_early(&self, kind: Kind, at: Sequence) -> bool {
@@ -102,10 +109,10 @@ impl StampedItems {
                 Some(Planted::ClosesEarly) => {
                     is_due || matches!(item.header.item, LaneItem::CloseContent { .. })
                 }
-                Some(Planted::GoesLate | Planted::StampsBeforeTheLook) | None => is_due,
+                Some(Planted::GoesLate | Planted::GoesEarly | Planted::StampsBeforeTheLook) | None => is_due,
             };
             // Before its stamp there is always a packet to go.
-            is_due || item.may_go_early(self.kind, at) && self.packets >= PACKETS_PER_CONTENT
+            is_due || item.may_go_early(self.kind, at) && self.has_turn(item)
         };
         match self.items.front() {
             Some(item) if its_turn(item) => Turn::Item,
@@ -114,22 +121,31 @@ impl StampedItems {
         }
     }
 
+    /// Behind so many packets, or so many bytes of them: small files would get nothing among large writes.
+    fn has_turn(&self, item: &StampedItem) -> bool {
+        self.packets >= PACKETS_PER_CONTENT || self.credit >= item.cost()
+    }
+
     pub fn take(&mut self, at: Sequence) -> Option<StampedItem> {
         let item = self.items.pop_front()?;
         #[cfg(test)]
-        let at = if self.planted.is_some() { item.stamp } else { at };
+        let is_anywhere = self.planted.is_some_and(|planted| planted != Planted::GoesEarly);
+        #[cfg(test)]
+        let at = if is_anywhere { item.stamp } else { at };
         let is_early = item.may_go_early(self.kind, at);
         let is_in_place = at == item.stamp || at < item.stamp && is_early;
         assert!(is_in_place, "an item as of {} goes at {}", item.stamp.0, at.0);
         self.bytes -= item.payload.len() + weight(&item.header.item);
         if is_early {
             self.packets = 0;
+            self.credit = self.credit.saturating_sub(item.cost());
         }
         Some(item)
     }
 
-    pub fn packet_went(&mut self) {
+    pub fn packet_went(&mut self, len: usize) {
         self.packets = self.packets.saturating_add(1);
+        self.credit = (self.credit + len / PACKETS_PER_CONTENT as usize).min(CONTENT_CREDIT_MAX);
     }
 
     pub fn has_room(&self) -> bool {
@@ -226,8 +242,12 @@ impl StampedSink for StampedLane {
         if !check() {
             return Err(slot);
         }
-        let since = since.filter(|_| state.stamped.kind == Kind::Comparison).unwrap_or(stamp);
-        let number = state.stamped.push(since, stamp, batch);
+        #[cfg(test)]
+        let since = match state.stamped.planted {
+            Some(Planted::GoesEarly) => Some(Sequence(0)),
+            Some(Planted::GoesLate | Planted::StampsBeforeTheLook | Planted::ClosesEarly) | None => since,
+        };
+        let number = state.stamped.push(since.unwrap_or(stamp), stamp, batch);
         self.wake(state);
         Ok(number)
     }
@@ -275,6 +295,8 @@ pub(crate) enum Planted {
     GoesLate,
     /// An item has the position that was the last one before it was looked at, whatever has changed.
     StampsBeforeTheLook,
+    /// An item goes before its stamp, whatever has changed in between.
+    GoesEarly,
     /// The end of a file's content goes before its stamp.
     ClosesEarly,
 }

@@ -156,6 +156,24 @@ fn content_goes_behind_five_packets_and_at_its_stamp_at_the_latest() {
     assert_eq!(went[places[3]..], ["content at 12", "end at 12", "13"]);
 }
 
+/// A copy of small files had a few items a second beside a program that wrote 64 KiB at a time.
+#[test]
+fn small_content_has_its_share_of_the_bytes_of_large_packets() {
+    let mut scene = Scene::new(0);
+    scene.begin();
+    for _ in 0..4 {
+        let mut room = scene.queue.reserve(10_000, 64).unwrap();
+        let payload = Bytes::from(vec![7; 10_000]);
+        scene.queue.append(&mut room, Draft::new(b"", &Op::Barrier { durable: false, name: None }, payload));
+    }
+    (0..40).for_each(|_| scene.push(content()));
+    scene.push(LaneItem::End);
+    let went = scene.all();
+    let before = |packet: &str| went[..went.iter().position(|one| one == packet).unwrap()].len() - 1;
+    // Two thousand bytes a packet, and each of these counts for 128.
+    assert_eq!((before("1"), before("2"), before("3"), before("4")), (0, 16, 33, 43));
+}
+
 /// What stands behind an item that is exact does not overtake it.
 #[test]
 fn early_content_keeps_its_order_in_the_lane() {

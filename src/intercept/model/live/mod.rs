@@ -71,9 +71,10 @@ enum Bug {
 }
 
 impl Bug {
-    const ALL: [Bug; 13] = [
+    const ALL: [Bug; 14] = [
         Bug::Change(Planted::EndsBeforeItIsTold),
         Bug::Feed(feed::Planted::GoesLate),
+        Bug::Feed(feed::Planted::GoesEarly),
         Bug::Feed(feed::Planted::StampsBeforeTheLook),
         Bug::Plan(crate::resync::Planted::ForgetsADoubtOfTheOpen),
         Bug::Plan(crate::resync::Planted::EndsWithDoubts),
@@ -100,6 +101,14 @@ impl Looks for Turning {
         let counts = self.0.counts(inode);
         turns::turn();
         counts
+    }
+
+    fn changed_at(&self, inode: u64) -> Option<Sequence> {
+        Looks::changed_at(&*self.0, inode)
+    }
+
+    fn directory_moved_at(&self) -> Option<Sequence> {
+        Looks::directory_moved_at(&*self.0)
     }
 
     fn while_still(&self, one: Found<'_>, other: Option<Found<'_>>, look: &mut dyn FnMut()) {
