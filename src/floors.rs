@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 /// From the ground up. On the ground everybody may import everybody.
 const FLOORS: [&[&str]; 9] = [
     &[
+        "aside",
         "clock",
         "commands",
         "failpoint",

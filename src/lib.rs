@@ -41,6 +41,7 @@
 //! - [`sets`]: which names belong to a replication set: rules, their matcher, the set's file
 //! - [`store`], [`xattr`], [`blocks`], [`limits`], [`sys`]: small durable files; extended attributes; hashes
 //!   of content; every bound; all unsafe code
+//! - `aside`: what is said on standard error, where nobody may be there any more
 //! - `ranks`: the order in which locks are taken on the source, asserted in debug builds
 //! - `clock`, `failpoint`: the time, and places where a disk can fail, both in a simulator's hand
 //!   in tests
@@ -51,7 +52,11 @@
 //! The data plane (intercept, queue, link, apply) never waits for the control plane.
 
 #![deny(unsafe_code)]
-#![cfg_attr(not(test), deny(clippy::unwrap_used))]
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout))]
+
+// Before all others: what it has is a macro.
+#[macro_use]
+mod aside;
 
 pub mod activity;
 pub mod apply;

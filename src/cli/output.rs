@@ -29,19 +29,22 @@ pub(super) fn raw(text: &str) {
 
 /// Whether anybody can still read what is printed: what prints again and again ends where nobody can.
 pub(super) fn has_reader() -> bool {
-    let out = io::stdout();
-    // Of a pipe without a reader, and of a terminal that is gone, it says so without being asked.
-    let mut watched = [PollFd::from_borrowed_fd(out.as_fd(), PollFlags::empty())];
+    FAILED.get().is_none() && !is_gone(io::stdout())
+}
+
+/// Whether the other side is: of a pipe, or a terminal.
+pub(super) fn is_gone(end: impl AsFd) -> bool {
+    // The kernel says that without being asked for it.
+    let mut watched = [PollFd::from_borrowed_fd(end.as_fd(), PollFlags::empty())];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let is_gone = poll(&mut watched, Some(&at_once)).is_ok()
-        && watched[0].revents().intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL);
-    FAILED.get().is_none() && !is_gone
+    poll(&mut watched, Some(&at_once)).is_ok()
+        && watched[0].revents().intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL)
 }
 
 /// The exit code of a command that has said what it had to say: not that of one that went well, if that did not arrive.
 pub(super) fn exit_code(code: u8) -> u8 {
     match FAILED.get() {
-        Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+        Some(error) if error.kind() != io::ErrorKind::BrokenPipe && !is_gone(io::stdout()) => {
             aside(&format!("what there is to say cannot be written: {error}."));
             if code == 0 { super::CANNOT } else { code }
         }
@@ -51,7 +54,13 @@ pub(super) fn exit_code(code: u8) -> u8 {
 
 /// For whoever watches on standard error, if somebody does: one that is closed or full ends nothing.
 pub(super) fn aside(what: &str) {
-    let _ = writeln!(io::stderr(), "standin: {what}");
+    aside!("standin: {what}");
+}
+
+/// On a terminal, in the place of the line that was said last.
+pub(super) fn line_again(what: &str) {
+    let mut terminal = io::stderr();
+    let _ = write!(terminal, "\r{what}\x1b[K").and_then(|()| terminal.flush());
 }
 
 /// Of all JSON documents together; the next one when a field goes away or changes its meaning.
@@ -76,7 +85,7 @@ impl<T: Serialize> Printed<T> {
 pub(super) fn json(document: &impl Serialize) {
     match serde_json::to_string(&Printed::new(document)) {
         Ok(line) => text(&line),
-        Err(error) => eprintln!("standin: the answer cannot be written as JSON: {error}"),
+        Err(error) => aside!("standin: the answer cannot be written as JSON: {error}"),
     }
 }
 
@@ -85,6 +94,6 @@ pub(super) fn failure(failure: &Failure, as_json: bool) {
     if as_json {
         json(&json!({ "error": failure }));
     } else {
-        let _ = writeln!(io::stderr(), "standin: {failure}");
+        aside!("standin: {failure}");
     }
 }

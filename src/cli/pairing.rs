@@ -51,7 +51,7 @@ pub(super) fn invite(common: &Common, args: &Invite) -> Outcome {
     output::text(&invited.token);
     let place = args.address.clone().unwrap_or_else(|| "HOST:PORT".into());
     let whom = if args.restore { "On the host that restores" } else { "On the source" };
-    eprintln!(
+    aside!(
         "Good once, for {}. {whom}, with this token on standard input:\n    standin pair \
          standin://{place}/{}\nThis target listens on {} with the key {}.",
         units::duration(args.expires),
@@ -60,7 +60,7 @@ pub(super) fn invite(common: &Common, args: &Invite) -> Outcome {
         invited.fingerprint
     );
     if invited.after_restart != Allow::NOTHING {
-        eprintln!("{}", needs_restart(invited.after_restart));
+        aside!("{}", needs_restart(invited.after_restart));
     }
     Ok(0)
 }

@@ -67,11 +67,11 @@ pub(super) fn run(common: &Common, args: Restore) -> Outcome {
     let is_watched = std::io::stderr().is_terminal();
     let restored = restore(&options, |tally, took| match common.json {
         true => output::json(&json!({ "progress": tally, "took_ms": took.as_millis() as u64 })),
-        false if is_watched => eprint!("\r{}\x1b[K", progress(tally, took)),
+        false if is_watched => output::line_again(&progress(tally, took)),
         false => {}
     });
     if is_watched && !common.json {
-        eprint!("\r\x1b[K");
+        output::line_again("");
     }
     let restored = restored?;
     match common.json {

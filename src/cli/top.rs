@@ -18,9 +18,9 @@ mod tests;
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, bounded, select};
 use ratatui::DefaultTerminal;
-use ratatui::crossterm::event;
+use ratatui::crossterm::event::Event;
 
 use self::host::Host;
 use self::screen::{Act, Screen};
@@ -30,7 +30,7 @@ use crate::control::{sockets, unix_ms};
 use crate::failure::Failure;
 use crate::signals::stop_signals;
 
-/// How often keys are looked for where nothing is drawn: what a person does not feel.
+/// How often it is looked whether there is something to draw, and the terminal at all: what a person does not feel.
 const TICK: Duration = Duration::from_millis(100);
 /// A screen is not drawn more often: a slow terminal has to keep up.
 const DRAWN_EVERY: Duration = Duration::from_millis(250);
@@ -59,18 +59,26 @@ pub(super) fn run(common: &Common, args: &args::Top) -> Outcome {
     let screen = Screen::new(args.ascii || !speaks_unicode(), args.no_color || has_no_color());
     // From here on a panic, too, gives the terminal back.
     let mut terminal = ratatui::try_init().map_err(cannot)?;
-    let shown = show(&mut terminal, &host, screen, &stops);
-    ratatui::restore();
-    shown.map_err(cannot)?;
+    let events = keys::follow();
+    let shown = events.and_then(|events| show(&mut terminal, &host, screen, &Told { stops, events }));
+    let given_back = terminal.show_cursor().and(ratatui::try_restore());
+    // Where the terminal is gone, what it does when it is dropped is no more than to say so, and to die of that.
+    std::mem::forget(terminal);
+    // There is nobody to whom more could be said.
+    if is_terminal_gone() {
+        return Ok(0);
+    }
+    shown.and(given_back).map_err(cannot)?;
     Ok(0)
 }
 
-fn show(
-    terminal: &mut DefaultTerminal,
-    host: &Host,
-    mut screen: Screen,
-    stops: &Receiver<()>,
-) -> io::Result<()> {
+/// What ends a screen, and what changes it.
+struct Told {
+    stops: Receiver<()>,
+    events: Receiver<io::Result<Event>>,
+}
+
+fn show(terminal: &mut DefaultTerminal, host: &Host, mut screen: Screen, told: &Told) -> io::Result<()> {
     let mut drawn: Option<(Instant, u64)> = None;
     let mut is_stale = true;
     loop {
@@ -85,14 +93,19 @@ fn show(
             drawn = Some((Instant::now(), version));
             is_stale = false;
         }
-        if stops.try_recv().is_ok() || !output::has_reader() {
+        if is_terminal_gone() {
             return Ok(());
         }
-        if !event::poll(TICK)? {
-            continue;
-        }
+        let event = select! {
+            recv(told.stops) -> _ => return Ok(()),
+            recv(told.events) -> event => match event {
+                Ok(event) => event?,
+                Err(_) => return Ok(()),
+            },
+            default(TICK) => continue,
+        };
         is_stale = true;
-        let Some(key) = keys::key(&event::read()?) else { continue };
+        let Some(key) = keys::key(&event) else { continue };
         let rows = host.look(unix_ms(SystemTime::now())).rows();
         match screen.press(&rows, key) {
             Act::Nothing => {}
@@ -100,6 +113,11 @@ fn show(
             Act::Do(deed) => host.perform(deed),
         }
     }
+}
+
+/// Of the two ends that it may have: it draws on one and is told by the other.
+fn is_terminal_gone() -> bool {
+    !output::has_reader() || output::is_gone(io::stdin())
 }
 
 fn cannot(error: io::Error) -> Failure {

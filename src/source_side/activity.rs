@@ -100,7 +100,7 @@ pub fn begin(
     match begin_strict(options, run, (backing, queue, volume), owed) {
         Ok(log) => volume.log_into(log),
         Err(error) => {
-            eprintln!(
+            aside!(
                 "note: no activity log can be kept ({error}): after a power loss of this host all content is compared."
             );
             forget_all(options, backing);

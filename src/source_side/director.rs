@@ -218,7 +218,7 @@ impl Director {
 
     fn start(&mut self) -> Life {
         if let Some(why) = &self.recorder.record().diverged {
-            eprintln!("note: source and replicas differed before ({why}): everything is compared.");
+            aside!("note: source and replicas differed before ({why}): everything is compared.");
         }
         let (interrupt, interrupted) = bounded(1);
         self.hands.give(Job::Start(Box::new(Start {
@@ -425,7 +425,7 @@ impl Director {
         let Life::Draining { ending, rounds, haste, mut hasty } = life else { return life };
         if !haste.is_made() {
             let directory = self.ground.options.directory.display();
-            eprintln!("note: what is queued for the targets of {directory} is not waited for any longer.");
+            aside!("note: what is queued for the targets of {directory} is not waited for any longer.");
         }
         haste.make();
         hasty.extend(asker);
@@ -598,7 +598,7 @@ impl Stop {
     fn refuse(self, failure: Failure) {
         match self.asker {
             Some(asker) => asker.give(Err(failure)),
-            None => eprintln!("{failure}"),
+            None => aside!("{failure}"),
         }
     }
 }

@@ -23,10 +23,10 @@ pub fn begin(options: &ProtectOptions, record: &SetRecord, volume: &Volume) -> R
         volume.divergence().compare("the rules of the set were changed while it was not protected");
     }
     if !rules.is_empty() {
-        eprintln!("note: not everything is replicated: {} has {} rule(s).", file_of(options), rules.0.len());
+        aside!("note: not everything is replicated: {} has {} rule(s).", file_of(options), rules.0.len());
     }
     if deletes != Deletes::Follow {
-        eprintln!("note: what is deleted here stays with the targets: deletions are {deletes}.");
+        aside!("note: what is deleted here stays with the targets: deletions are {deletes}.");
     }
     Ok(())
 }

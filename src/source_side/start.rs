@@ -135,19 +135,19 @@ impl Start {
                 return Ok(true);
             }
             if report.state.waits_for_schedule() {
-                eprintln!("note: {}: {}.", connection.target, commands::way_on(connection.id, &report));
+                aside!("note: {}: {}.", connection.target, commands::way_on(connection.id, &report));
                 return Ok(false);
             }
             match report.fault {
                 Some(FaultKind::Lost) if is_known => {
-                    eprintln!(
+                    aside!(
                         "note: {}: {}; it is copied to when it is back.",
                         connection.target, report.reason
                     );
                     return Ok(false);
                 }
                 Some(FaultKind::Refused) if is_known => {
-                    eprintln!(
+                    aside!(
                         "note: {}: {}. The directory is protected without it until that is mended.",
                         connection.target, report.reason
                     );
@@ -160,13 +160,13 @@ impl Start {
                 Some(FaultKind::Lost | FaultKind::Undecided) if !was_told => {
                     was_told = true;
                     let seconds = CONNECT_PATIENCE.as_secs();
-                    eprintln!("note: {}: {}; tried for {seconds} s.", connection.target, report.reason);
+                    aside!("note: {}: {}; tried for {seconds} s.", connection.target, report.reason);
                 }
                 Some(FaultKind::Lost | FaultKind::Undecided) | None => {}
             }
             if Instant::now() >= deadline {
                 if programs == Programs::Wait {
-                    eprintln!(
+                    aside!(
                         "note: {} has not answered yet; it is copied to when it does.",
                         connection.target
                     );
@@ -197,7 +197,7 @@ fn say_wish(connection: &Connection, wish: Wish) {
         }
         (Sending::Now, Copies::ByThemselves) => return,
     };
-    eprintln!("note: {target} {how}: nothing is sent there before `standin {way}` (connection {id}).");
+    aside!("note: {target} {how}: nothing is sent there before `standin {way}` (connection {id}).");
 }
 
 /// Mounts over the directory; calls wait until it is served.

@@ -92,7 +92,7 @@ fn protect(
     // Before it is seen that nobody has a file open for writing.
     let unwritten_at = Mark::now();
     let checked = check(&options, left.as_ref(), lifted)?;
-    checked.warnings.iter().for_each(|warning| eprintln!("note: {warning}"));
+    checked.warnings.iter().for_each(|warning| aside!("note: {warning}"));
     let signals =
         crate::signals::stop_signals().map_err(|error| io_failure("signals cannot be caught", &error))?;
     let Prepared { ground, connections, set, marks, claim, stand_in } =
@@ -203,7 +203,7 @@ fn replace_dead_mount(dead: &DeadMount) -> Result<(), Failure> {
             format!("Detach it by hand: umount -l {shown}"),
         )
     })?;
-    eprintln!("note: replaced the dead mount that a killed daemon left on {shown}.");
+    aside!("note: replaced the dead mount that a killed daemon left on {shown}.");
     Ok(())
 }
 
@@ -333,7 +333,7 @@ fn roles(options: &ProtectOptions, record: &SetRecord, stand_in: Option<&StandIn
 /// Targets of before that are named no more.
 fn disconnect_others(options: &ProtectOptions, set: &mut SetState) {
     for target in set.record.disconnect_all_but(&options.targets) {
-        eprintln!(
+        aside!(
             "note: {target} is named by no --to any more: nothing is sent there; its replica stays as it is."
         );
     }
@@ -482,7 +482,7 @@ fn must_be_paired(options: &ProtectOptions, own: Option<&Arc<Identity>>) -> Resu
 /// Targets that a person has added while the directory was protected before are its targets.
 fn with_added(mut options: ProtectOptions, set: &mut SetState) -> Result<ProtectOptions, Failure> {
     for target in set.record.added_beside(&options.targets) {
-        eprintln!("note: {target} was added while it ran: what changes is sent there, too.");
+        aside!("note: {target} was added while it ran: what changes is sent there, too.");
         options.targets.push(target.clone());
         preflight::check_addition(&options, &target)?;
     }

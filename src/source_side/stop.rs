@@ -119,7 +119,7 @@ impl Unmount {
         }
         let keepers = keepers(&serving.device());
         if !keepers.is_empty() {
-            eprintln!(
+            aside!(
                 "warning: {} was also mounted elsewhere, and ends there too (programs get errors): {}.",
                 self.ground.options.directory.display(),
                 keepers.join(", ")

@@ -70,7 +70,7 @@ impl Lifted {
     pub fn put_back(self) {
         if let Err(error) = self.cover.put_back(&self.set_state) {
             let at = self.cover.at.display();
-            eprintln!("warning: {at} was covered before this start, and cannot be covered again: {error}.");
+            aside!("warning: {at} was covered before this start, and cannot be covered again: {error}.");
         }
     }
 }

@@ -27,9 +27,9 @@ pub fn ready(ground: &Ground, connections: &[Arc<Connection>]) {
 /// A stop ended.
 pub fn farewell(ground: &Ground, report: &StopReport) {
     let shown = ground.options.directory.display();
-    eprintln!("{shown} is no longer protected.");
+    aside!("{shown} is no longer protected.");
     if !report.drained {
-        report.left.iter().for_each(|line| eprintln!("warning: {line}; the next start copies them."));
+        report.left.iter().for_each(|line| aside!("warning: {line}; the next start copies them."));
     }
 }
 
@@ -37,7 +37,7 @@ pub fn farewell(ground: &Ground, report: &StopReport) {
 pub fn unmounted_by_others(ground: &Ground, report: &StopReport) -> Ended {
     let what = unmounted(ground);
     if report.drained {
-        eprintln!("{what} All targets have everything that was written to it.");
+        aside!("{what} All targets have everything that was written to it.");
         return Ended::Complete;
     }
     let failure = Failure::new(
@@ -45,7 +45,7 @@ pub fn unmounted_by_others(ground: &Ground, report: &StopReport) -> Ended {
         "The data in the directory is complete.",
         "Start the protection again: what a target lacks, and what changes meanwhile, is found and copied.",
     );
-    eprintln!("standin: {failure}");
+    aside!("standin: {failure}");
     Ended::LeftBehind
 }
 

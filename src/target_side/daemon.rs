@@ -82,7 +82,7 @@ pub fn run(options: ServeOptions) -> Result<(), Failure> {
     daemon.store.rest();
     drop(control);
     drop(held);
-    eprintln!("{} is no longer served.", daemon.options.root.display());
+    aside!("{} is no longer served.", daemon.options.root.display());
     Ok(())
 }
 

@@ -27,15 +27,12 @@ pub fn uncover(options: &ServeOptions) -> Lifted {
         let set_state = options.state.join(name);
         match cover.lift(&set_state) {
             Ok(Standing::OnTop) => {
-                eprintln!(
-                    "note: the cover of {} is lifted: it is a replica from here on.",
-                    cover.at.display()
-                );
+                aside!("note: the cover of {} is lifted: it is a replica from here on.", cover.at.display());
                 lifted.push((set_state, cover));
             }
             Ok(Standing::Beneath | Standing::Gone | Standing::GoneByStart) => {}
             Err(error) => {
-                eprintln!("warning: the cover of {} cannot be lifted: {error}.", cover.at.display());
+                aside!("warning: the cover of {} cannot be lifted: {error}.", cover.at.display());
             }
         }
     }
@@ -46,7 +43,7 @@ pub fn uncover(options: &ServeOptions) -> Lifted {
 pub fn put_back(lifted: &Lifted) {
     for (set_state, cover) in lifted {
         if let Err(error) = cover.put_back(set_state) {
-            eprintln!("warning: {} cannot be covered again: {error}.", cover.at.display());
+            aside!("warning: {} cannot be covered again: {error}.", cover.at.display());
         }
     }
 }

@@ -52,9 +52,7 @@ fn meant(common: &Common, typed: &Typed) -> Result<Meant, Failure> {
         let parsed = read_set(common, word, UNTOUCHED)?;
         if let Some(own) = parsed.entry("dir").and_then(|entry| entry.words.first()) {
             if dir.is_dir() && real(dir) != real(Path::new(own)) {
-                eprintln!(
-                    "note: '{word}' is the set of that name, of {own}; the directory here is ./{word}."
-                );
+                aside!("note: '{word}' is the set of that name, of {own}; the directory here is ./{word}.");
             }
             return Ok(Meant { name: word.to_owned(), directory: None });
         }

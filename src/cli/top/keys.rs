@@ -1,6 +1,10 @@
 //! Keys, as the screen knows them.
 
-use ratatui::crossterm::event::{Event, KeyCode, KeyEventKind, KeyModifiers};
+use std::io;
+use std::thread;
+
+use crossbeam_channel::{Receiver, bounded};
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Key {
@@ -36,4 +40,23 @@ pub(super) fn key(event: &Event) -> Option<Key> {
         KeyCode::Esc => Key::Escape,
         _ => return None,
     })
+}
+
+/// Events of the terminal as they come, from a thread of their own: whoever waits for one on a terminal that is gone
+/// never comes back (crossterm 0.29 reads on at the end of the file), whatever is to be waited for beside it.
+///
+/// Errors: no thread.
+pub(super) fn follow() -> io::Result<Receiver<io::Result<Event>>> {
+    let (tell, events) = bounded(16);
+    let each = move || {
+        loop {
+            let event = event::read();
+            let is_last = event.is_err();
+            if tell.send(event).is_err() || is_last {
+                return;
+            }
+        }
+    };
+    thread::Builder::new().name("keys".into()).spawn(each)?;
+    Ok(events)
 }

@@ -139,7 +139,7 @@ impl Around<'_> {
     fn say_retrying(&self, op: &str, reason: &str) {
         self.said.set(self.said.get() + 1);
         if self.said.get().is_power_of_two() {
-            eprintln!("standin: {op} cannot be performed, it is tried again: {reason}");
+            aside!("standin: {op} cannot be performed, it is tried again: {reason}");
         }
     }
 }

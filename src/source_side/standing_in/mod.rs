@@ -257,7 +257,7 @@ fn refuse_fenced(options: &ProtectOptions, set: &mut SetState) -> Result<(), Fai
             Some(fenced) => Err(fenced_off(options, fenced, set.record.epoch)),
         };
     };
-    eprintln!(
+    aside!(
         "note: {} said that the set is written in epoch {}: that is forgotten, by --start-unconfirmed.",
         fenced.told_by, fenced.epoch.number
     );

@@ -123,7 +123,7 @@ fn greet(paired: &Paired, attempt: u32, repset: &str, accept_bad_data: bool) -> 
                     return Err(Refused::Said("it speaks another version of the protocol".into()));
                 }
                 if data == DataState::Bad {
-                    eprintln!("standin: the replica is no consistent copy: {}", reason.to_text());
+                    aside!("standin: the replica is no consistent copy: {}", reason.to_text());
                 }
                 return Ok(Remote { set, applied, allowed: allowed.to_text(), link, frames });
             }
