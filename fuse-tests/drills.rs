@@ -1,5 +1,7 @@
 //! `standin drill` with real daemons: what it says, what cannot get out of it, and what is left of it.
 
+mod harm;
+
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

@@ -5,8 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+use crate::control::path_text;
 
 use super::limits::{BLOCK, BLOCKS_MAX, FILES_MAX};
 
@@ -20,7 +23,8 @@ pub struct Spot {
 /// A file below the data's own path, and what of it is damaged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
-    pub path: String,
+    #[serde(with = "path_text")]
+    pub path: PathBuf,
     pub spots: Vec<Spot>,
 }
 
@@ -52,21 +56,24 @@ pub(super) fn some<T>(all: Vec<T>) -> Vec<T> {
     all.filter_map(|(at, one)| wanted.next_if_eq(&at).map(|_| one)).collect()
 }
 
-/// Each file once, each part of it once.
+/// Each name once, each part of it once.
 pub(super) fn together(all: impl IntoIterator<Item = Target>) -> Vec<Target> {
-    let mut files: BTreeMap<String, Vec<Spot>> = BTreeMap::new();
+    let mut names: BTreeMap<PathBuf, Vec<Spot>> = BTreeMap::new();
     for target in all {
-        let spots = files.entry(target.path).or_default();
-        for spot in target.spots {
-            match spots.iter_mut().find(|known| known.offset == spot.offset) {
-                // The file has grown between two checks.
-                Some(known) => known.length = known.length.max(spot.length),
-                None => spots.push(spot),
-            }
-        }
-        spots.sort();
+        names.entry(target.path).or_default().extend(target.spots);
     }
-    files.into_iter().map(|(path, spots)| Target { path, spots }).collect()
+    names.into_iter().map(|(path, spots)| Target { path, spots: once(spots) }).collect()
+}
+
+/// Each part of one file once, in order.
+pub(super) fn once(spots: impl IntoIterator<Item = Spot>) -> Vec<Spot> {
+    let mut parts: BTreeMap<u64, u64> = BTreeMap::new();
+    for spot in spots {
+        // The file has grown between two checks.
+        let length = parts.entry(spot.offset).or_default();
+        *length = spot.length.max(*length);
+    }
+    parts.into_iter().map(|(offset, length)| Spot { offset, length }).collect()
 }
 
 #[cfg(test)]

@@ -201,7 +201,7 @@ impl Drill<'_> {
     fn isolate(&mut self, under: &mut Under) -> Result<(), Bad> {
         under.age_ms = self.record.report.point.as_ref().and_then(|point| point.age_ms);
         let mut inside = self.noted(under)?;
-        let isolation = inside.arrange(&self.wanted(under, false), Duration::ZERO)?;
+        let isolation = inside.arrange(&self.wanted(under), Duration::ZERO)?;
         self.record.report.isolation = Some(isolation);
         under.inside = Some(inside);
         Ok(())
@@ -218,14 +218,15 @@ impl Drill<'_> {
         Ok(inside)
     }
 
-    pub(super) fn wanted(&self, under: &Under, watches: bool) -> Wanted {
+    pub(super) fn wanted(&self, under: &Under) -> Wanted {
         Wanted {
             clone: PathBuf::from(&self.record.report.clone.directory),
             at: self.request.at.clone(),
             hidden: self.request.hidden.clone(),
             shown: self.request.shown.clone(),
             has_own_network: self.request.network == Network::Own,
-            watches,
+            watches: false,
+            damage: Vec::new(),
             outside: namespaces(),
             environment: self.environment(under),
         }

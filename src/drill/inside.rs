@@ -4,10 +4,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, never, select};
 
-use super::damage::Target;
 use super::isolation::keeper::Keeper;
-use super::isolation::{Answer, Damaged, Isolation, Request, Seen, Wanted};
-use super::limits::{DAMAGE_MAX, GRACE, ISOLATE_MAX, TRIED_EVERY};
+use super::isolation::{Answer, Harm, Isolation, Request, Seen, Wanted};
+use super::limits::{GRACE, ISOLATE_MAX, TRIED_EVERY};
 use crate::commands::{Ended, Run};
 use crate::failure::Failure;
 use crate::sys::Network;
@@ -92,9 +91,10 @@ impl Inside {
         }
     }
 
-    pub(super) fn damage(&mut self, targets: Vec<Target>) -> Result<Vec<Damaged>, Bad> {
-        match self.asked(&Request::Damage(targets), DAMAGE_MAX)? {
-            Answer::Damaged(damaged) => Ok(damaged),
+    /// Of what was arranged with damage: what was done.
+    pub(super) fn harm(&mut self) -> Result<Harm, Bad> {
+        match heard(&self.keeper, &self.stops, ISOLATE_MAX)? {
+            Answer::Damaged(harm) => Ok(harm),
             other => Err(unasked(other)),
         }
     }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
-use super::isolation::Damaged;
+use super::isolation::{Damaged, Harm, LeftOut};
 use super::limits::NAMED_MAX;
 use super::plan::Step;
 use crate::commands::Ended;
@@ -32,6 +32,8 @@ pub enum Finding {
     ReadNothing,
     /// It failed on the same data without damage when it was run once more.
     NotRepeatable,
+    /// It passed, and nothing of what it has read could be damaged.
+    NotDamaged,
     /// Starting on the damaged data failed before it.
     NotReached,
 }
@@ -59,6 +61,12 @@ pub struct Proof {
     pub damaged_bytes: u64,
     /// The first of them.
     pub damaged: Vec<Damaged>,
+    /// Names of files that were to be damaged, and could not be.
+    #[serde(default)]
+    pub left_out_files: u64,
+    /// The first of them.
+    #[serde(default)]
+    pub left_out: Vec<LeftOut>,
 }
 
 impl Proof {
@@ -71,21 +79,31 @@ impl Proof {
             damaged_files: 0,
             damaged_bytes: 0,
             damaged: Vec::new(),
+            left_out_files: 0,
+            left_out: Vec::new(),
         }
     }
 
-    pub(super) fn made(
-        checks: Vec<CheckProof>,
-        noticed_by: Option<Step>,
-        mut damaged: Vec<Damaged>,
-    ) -> Proof {
+    pub(super) fn made(checks: Vec<CheckProof>, noticed_by: Option<Step>, harm: Harm) -> Proof {
+        let Harm { mut damaged, mut left_out } = harm;
         let shows = |check: &CheckProof| matches!(check.finding, Finding::Noticed | Finding::NotReached);
         let conclusion =
             if checks.iter().all(shows) { Conclusion::Proven } else { Conclusion::ProvesNothing };
         let damaged_bytes = damaged.iter().map(|file| file.bytes).sum();
-        let damaged_files = damaged.len() as u64;
+        let (damaged_files, left_out_files) = (damaged.len() as u64, left_out.len() as u64);
         damaged.truncate(NAMED_MAX);
-        Proof { conclusion, reason: None, checks, noticed_by, damaged_files, damaged_bytes, damaged }
+        left_out.truncate(NAMED_MAX);
+        Proof {
+            conclusion,
+            reason: None,
+            checks,
+            noticed_by,
+            damaged_files,
+            damaged_bytes,
+            damaged,
+            left_out_files,
+            left_out,
+        }
     }
 
     pub fn is_proven(&self) -> bool {
@@ -108,19 +126,34 @@ impl Proof {
             let _ = write!(words, "; already {step} failed on damaged data");
         }
         if self.damaged_files > 0 {
-            let files = if self.damaged_files == 1 { "file" } else { "files" };
             let size = units::size(self.damaged_bytes);
-            let _ = write!(words, "; {size} in {} {files} were damaged", self.damaged_files);
+            let _ = write!(words, "; {size} in {} were damaged", files(self.damaged_files));
+        }
+        if self.left_out_files > 0 {
+            let _ = write!(words, "; {} could not be damaged", files(self.left_out_files));
         }
         words
     }
 
-    /// Which files were damaged, one a line.
+    /// Which files were damaged and which could not be, one a line.
     pub fn files(&self) -> impl Iterator<Item = String> {
-        let others = self.damaged_files.saturating_sub(self.damaged.len() as u64);
-        let named = self.damaged.iter().map(|file| format!("{} in {}", units::size(file.bytes), file.path));
-        named.chain((others > 0).then(|| format!("and {others} more")))
+        let damaged = self.damaged.iter();
+        let damaged = damaged.map(|file| format!("{} in {}", units::size(file.bytes), file.path.display()));
+        let left_out = self.left_out.iter();
+        let left_out = left_out.map(|file| format!("not damaged: {}: {}", file.path.display(), file.reason));
+        let others = |all: u64, named: usize| {
+            let others = all.saturating_sub(named as u64);
+            (others > 0).then(|| format!("and {others} more"))
+        };
+        damaged
+            .chain(others(self.damaged_files, self.damaged.len()))
+            .chain(left_out)
+            .chain(others(self.left_out_files, self.left_out.len()))
     }
+}
+
+fn files(count: u64) -> String {
+    format!("{count} {}", if count == 1 { "file" } else { "files" })
 }
 
 impl CheckProof {
@@ -130,6 +163,7 @@ impl CheckProof {
             Finding::Noticed | Finding::NotReached => return None,
             Finding::Passed => "passes on damaged data as well",
             Finding::ReadNothing => "reads nothing of the data",
+            Finding::NotDamaged => "passes, and nothing of what it reads could be damaged",
             Finding::NotRepeatable => "fails without damage, too, when it is run once more",
         };
         Some(format!("check {} PROVES NOTHING: it {why}", self.check))

@@ -6,12 +6,13 @@
 //! ```
 //! Each time in namespaces of their own, with the start commands before them and the stop command after them.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::path::Path;
 
 use super::damage::{Target, together};
 use super::driver::{Drill, Under};
 use super::inside::{Bad, Inside};
-use super::isolation::{Damaged, Seen};
+use super::isolation::{Harm, Seen, Wanted};
 use super::limits::DAMAGE_MAX;
 use super::plan::Step;
 use super::proof::{CheckProof, Finding, Proof};
@@ -30,8 +31,9 @@ struct Repeated {
 }
 
 /// What the run on damaged data has shown.
+#[derive(Default)]
 struct Shown {
-    damaged: Vec<Damaged>,
+    harm: Harm,
     noticed_by: Option<Step>,
     /// Of each check, where they were reached.
     ended: Vec<Ended>,
@@ -58,28 +60,32 @@ impl Drill<'_> {
             |one: &Repeated| if one.ended.is_success() { one.seen.targets.clone() } else { Vec::new() };
         let targets = together(repeated.iter().flat_map(targets));
         let shown = match targets.is_empty() {
-            true => Shown { damaged: Vec::new(), noticed_by: None, ended: Vec::new() },
+            true => Shown::default(),
             false => self.run_on_damaged(under, targets)?,
         };
         let mut ended = shown.ended.into_iter();
+        let left_out: BTreeSet<&Path> = shown.harm.left_out.iter().map(|one| one.path.as_path()).collect();
         let check = |(check, one): (u32, Repeated)| {
             let on_damaged = ended.next();
+            let is_spared = one.seen.targets.iter().all(|target| left_out.contains(&*target.path));
             let (finding, ended) = match on_damaged {
                 _ if !one.ended.is_success() => (Finding::NotRepeatable, Some(one.ended)),
                 _ if one.seen.targets.is_empty() => (Finding::ReadNothing, None),
+                Some(ended) if !ended.is_success() => (Finding::Noticed, Some(ended)),
+                ended if is_spared => (Finding::NotDamaged, ended),
                 None => (Finding::NotReached, None),
-                Some(ended) if ended.is_success() => (Finding::Passed, Some(ended)),
-                Some(ended) => (Finding::Noticed, Some(ended)),
+                Some(ended) => (Finding::Passed, Some(ended)),
             };
             CheckProof { check, finding, read_files: one.seen.files, ended }
         };
         let checks = (1..).zip(repeated).map(check).collect();
-        Ok(Proof::made(checks, shown.noticed_by, shown.damaged))
+        Ok(Proof::made(checks, shown.noticed_by, shown.harm))
     }
 
     /// Runs the checks without damage, and says what they read.
     fn repeat(&mut self, under: &mut Under) -> Result<Vec<Repeated>, Bad> {
-        let mut inside = self.anew(under, true)?;
+        let wanted = Wanted { watches: true, ..self.wanted(under) };
+        let mut inside = self.anew(under, &wanted)?;
         if let Begun::Failed(step, why) = self.begin(&mut inside)? {
             return Err(Bad::Failed(format!("{step} failed when it was run once more, without damage{why}")));
         }
@@ -93,10 +99,11 @@ impl Drill<'_> {
     }
 
     fn run_on_damaged(&mut self, under: &mut Under, targets: Vec<Target>) -> Result<Shown, Bad> {
-        let mut inside = self.anew(under, false)?;
-        let damaged = inside.damage(targets)?;
-        if damaged.is_empty() {
-            return Err(Bad::Failed("what the checks have read was not there any more".into()));
+        let wanted = Wanted { damage: targets, ..self.wanted(under) };
+        let mut inside = self.anew(under, &wanted)?;
+        let harm = inside.harm()?;
+        if harm.damaged.is_empty() {
+            return Ok(Shown { harm, ..Shown::default() });
         }
         let (mut noticed_by, mut all) = (None, Vec::new());
         match self.begin(&mut inside)? {
@@ -113,16 +120,15 @@ impl Drill<'_> {
             }
         }
         self.end(&mut inside)?;
-        Ok(Shown { damaged, noticed_by, ended: all })
+        Ok(Shown { harm, noticed_by, ended: all })
     }
 
     /// The clone in new namespaces; the old ones are gone before, with everything that ran in them.
-    fn anew(&mut self, under: &mut Under, watches: bool) -> Result<Inside, Bad> {
+    fn anew(&mut self, under: &mut Under, wanted: &Wanted) -> Result<Inside, Bad> {
         under.inside = None;
         let mut inside = self.noted(under)?;
-        // All of the clone's files are gone through where it is watched.
-        let patience = if watches { DAMAGE_MAX } else { Duration::ZERO };
-        inside.arrange(&self.wanted(under, watches), patience)?;
+        // All of the clone's files are gone through where it is watched, and some are written where it is damaged.
+        inside.arrange(wanted, DAMAGE_MAX)?;
         Ok(inside)
     }
 

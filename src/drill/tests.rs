@@ -263,10 +263,13 @@ fn a_report_is_told_as_junit() {
 
 #[test]
 fn what_a_proof_says_of_a_check() {
-    use super::isolation::Damaged;
+    use super::isolation::{Damaged, Harm, LeftOut};
     use super::proof::{CheckProof, Conclusion, Finding, Proof};
     let check = |check, finding| CheckProof { check, finding, read_files: 1, ended: None };
-    let damaged = || vec![Damaged { path: "shop.db".into(), bytes: 8192 }];
+    let harm = || Harm {
+        damaged: vec![Damaged { path: "shop.db".into(), bytes: 8192 }],
+        left_out: vec![LeftOut { path: "kept".into(), reason: "it is kept".into() }],
+    };
     for (findings, noticed_by, conclusion, words) in [
         (&[Finding::Noticed][..], None, Conclusion::Proven, "the checks notice damage; 8 KiB in 1 file"),
         (&[Finding::Passed], None, Conclusion::ProvesNothing, "check 1 PROVES NOTHING: it passes on damaged"),
@@ -276,6 +279,13 @@ fn what_a_proof_says_of_a_check() {
             Conclusion::ProvesNothing,
             "check 2 PROVES NOTHING: it reads",
         ),
+        (
+            &[Finding::NotDamaged],
+            None,
+            Conclusion::ProvesNothing,
+            "nothing of what it reads could be damaged",
+        ),
+        (&[Finding::Noticed], None, Conclusion::Proven, "; 1 file could not be damaged"),
         (&[Finding::NotRepeatable], None, Conclusion::ProvesNothing, "fails without damage"),
         (
             &[Finding::NotReached],
@@ -291,9 +301,10 @@ fn what_a_proof_says_of_a_check() {
         ),
     ] {
         let checks = (1..).zip(findings).map(|(number, finding)| check(number, *finding)).collect();
-        let proof = Proof::made(checks, noticed_by, damaged());
+        let proof = Proof::made(checks, noticed_by, harm());
         assert_eq!(proof.conclusion, conclusion, "{findings:?}");
         assert!(proof.words().contains(words), "no {words} in {}", proof.words());
+        assert!(proof.files().eq(["8 KiB in shop.db", "not damaged: kept: it is kept"]));
         let proven = Report { proof: Some(proof), ..report(1) };
         assert_eq!(proven.is_unproven(), conclusion != Conclusion::Proven);
         let failures = findings.iter().filter(|one| !matches!(one, Finding::Noticed | Finding::NotReached));

@@ -9,7 +9,7 @@ use std::io::{self, BufReader};
 use rustix::process::DumpableBehavior;
 
 use super::reads::Reads;
-use super::{Answer, Isolation, Request, Wanted, calls, mounts, reads, seen};
+use super::{Answer, Harm, Isolation, Request, Wanted, calls, damaging, mounts, seen};
 use crate::commands::{answer, next, perform};
 use crate::privileges;
 
@@ -21,8 +21,9 @@ pub fn serve() -> io::Result<()> {
     let mut requests = BufReader::new(io::stdin());
     let Some(wanted) = next::<Wanted>(&mut requests)? else { return Ok(()) };
     let reads = match isolate(&wanted) {
-        Ok((isolation, reads)) => {
+        Ok(Isolated { isolation, reads, harm }) => {
             answer(&Answer::Isolated(isolation))?;
+            harm.map_or(Ok(()), |harm| answer(&Answer::Damaged(harm)))?;
             reads
         }
         Err(why) => return answer(&Answer::Refused(why)),
@@ -44,14 +45,17 @@ fn performed(request: Request, wanted: &Wanted, reads: Option<&Reads>) -> io::Re
         (Request::Watch(_), None) => {
             Answer::Refused("nobody has asked for what is read to be watched".into())
         }
-        (Request::Damage(targets), _) => match reads::damage(&wanted.at, &targets) {
-            Ok(damaged) => Answer::Damaged(damaged),
-            Err(error) => Answer::Refused(format!("the clone cannot be damaged: {error}")),
-        },
     })
 }
 
-fn isolate(wanted: &Wanted) -> Result<(Isolation, Option<Reads>), String> {
+/// What was made ready for the commands.
+struct Isolated {
+    isolation: Isolation,
+    reads: Option<Reads>,
+    harm: Option<Harm>,
+}
+
+fn isolate(wanted: &Wanted) -> Result<Isolated, String> {
     if std::process::id() != 1 {
         return Err("this process has no process namespace of its own".into());
     }
@@ -61,11 +65,14 @@ fn isolate(wanted: &Wanted) -> Result<(Isolation, Option<Reads>), String> {
     let arranged = mounts::arrange(wanted)?;
     let unseen = |error: io::Error| format!("what is read cannot be watched: {error}");
     let reads = wanted.watches.then(|| Reads::begin(&wanted.at)).transpose().map_err(unseen)?;
+    // While it may still change what nobody may.
+    let harm = (!wanted.damage.is_empty()).then(|| damaging::damage(&wanted.at, &wanted.damage));
+    let harm = harm.transpose().map_err(|error| format!("the clone cannot be damaged: {error}"))?;
     calls::forbid()?;
     privileges::narrow(privileges::DRILL)
         .map_err(|error| format!("capabilities cannot be given up: {error}"))?;
     if let Some(reads) = &reads {
         reads.follow().map_err(unseen)?;
     }
-    Ok((seen::measure(wanted, arranged)?, reads))
+    Ok(Isolated { isolation: seen::measure(wanted, arranged)?, reads, harm })
 }

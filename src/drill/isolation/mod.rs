@@ -4,11 +4,12 @@
 //! - [`init`]: the first process in there; it arranges, gives up capabilities, and runs commands
 //! - `mounts`: what is seen in there; `root`: which mounts of the host, and the end of all others
 //! - `calls`: what of the kernel nobody in there may ask for
-//! - `reads`: what the commands read, for a proof that a check looks at the data, and the damage of that
+//! - `reads`: what the commands read, for a proof that a check looks at the data; `damaging`: the damage of that
 //! - `seen`: what it has become, measured and not claimed; what is not as it should be is refused
 //! - [`keeper`]: this side of it; its end is the end of all of them
 
 mod calls;
+mod damaging;
 pub mod init;
 pub mod keeper;
 mod mounts;
@@ -21,7 +22,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::reads::{Damaged, Seen};
+pub use self::damaging::{Damaged, Harm, LeftOut};
+pub use self::reads::Seen;
 use super::damage::Target;
 use crate::commands::{Ended, Run};
 
@@ -38,6 +40,8 @@ pub struct Wanted {
     pub has_own_network: bool,
     /// What the commands read of the clone is wanted.
     pub watches: bool,
+    /// What of the clone is damaged before any command is run.
+    pub damage: Vec<Target>,
     /// Namespaces of the process that asks.
     pub outside: BTreeMap<String, PathBuf>,
     /// Of every command.
@@ -50,10 +54,10 @@ pub enum Request {
     Run(Run),
     /// Says what the command has read.
     Watch(Run),
-    Damage(Vec<Target>),
 }
 
-/// What the first process says, in this order: once how it has arranged things, then once for each request.
+/// What the first process says, in this order: once how it has arranged things, where damage is wanted once what was
+/// damaged, then once for each request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Answer {
     Isolated(Isolation),
@@ -61,7 +65,7 @@ pub enum Answer {
     Refused(String),
     Ended(Ended),
     Watched(Ended, Seen),
-    Damaged(Vec<Damaged>),
+    Damaged(Harm),
 }
 
 /// How it was, as the kernel said it from inside.

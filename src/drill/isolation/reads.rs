@@ -1,14 +1,14 @@
-//! What the commands of a drill read of the clone, seen by its first process; and the damage of that in a later pass.
+//! What the commands of a drill read of the clone, seen by its first process.
 //!
 //! A read by a call is an event of the clone's mount (fanotify); where it was, and what was read through a mapping, is
 //! seen by what lies in memory afterwards: before, nothing of the clone does but what a process has mapped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,19 +23,12 @@ use crate::sys::{accesses, in_memory, proc_path, watch_reads};
 /// What a check has read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
-    /// Files, all of them.
+    /// Files, all of them, each by one of its names.
     pub files: u64,
     /// What is to be damaged of it.
     pub targets: Vec<Target>,
     /// More files were opened than are known at a time.
     pub is_cut: bool,
-}
-
-/// What was done to a file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Damaged {
-    pub path: String,
-    pub bytes: u64,
 }
 
 /// Of one file, since the check began.
@@ -49,7 +42,7 @@ struct Use {
 
 #[derive(Default)]
 struct Known {
-    files: BTreeMap<String, Use>,
+    files: BTreeMap<PathBuf, Use>,
     is_cut: bool,
 }
 
@@ -107,15 +100,17 @@ impl Reads {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         drain(&self.queue, &mut known, &self.at);
         let mut targets = Vec::new();
-        let mut files = 0;
+        // One may have several names, by each of which it was read.
+        let mut files = BTreeSet::new();
         for (path, usage) in &known.files {
             // What was removed meanwhile cannot be damaged.
             let Ok(file) = self.open(path, OFlags::RDONLY) else { continue };
-            let (Ok((blocks, size)), true) =
-                (blocks_in_memory(&file), file.metadata().is_ok_and(|meta| meta.is_file()))
-            else {
+            let (Ok((blocks, size)), Ok(status)) = (blocks_in_memory(&file), file.metadata()) else {
                 continue;
             };
+            if !status.is_file() {
+                continue;
+            }
             let now = count(&blocks);
             if !usage.is_read && now <= usage.blocks && !(usage.is_opened && now > 0) {
                 continue;
@@ -124,23 +119,26 @@ impl Reads {
             let whole = blocks.is_empty().then(|| 0..size.div_ceil(BLOCK));
             let blocks: Vec<Range<u64>> = blocks.into_iter().chain(whole).collect();
             let spots = spots(&blocks, size);
-            if !spots.is_empty() {
-                files += 1;
+            if !spots.is_empty() && files.insert((status.dev(), status.ino())) {
                 targets.push(Target { path: path.clone(), spots });
             }
         }
-        Seen { files, targets: some(targets), is_cut: known.is_cut }
+        Seen { files: files.len() as u64, targets: some(targets), is_cut: known.is_cut }
     }
 
-    fn open(&self, path: &str, flags: OFlags) -> io::Result<File> {
+    fn open(&self, path: &Path, flags: OFlags) -> io::Result<File> {
         open(&self.root, path, flags)
     }
 }
 
 /// Of what the clone holds itself, and no symlink.
-fn open(root: &OwnedFd, path: &str, flags: OFlags) -> io::Result<File> {
+pub(super) fn open(root: &OwnedFd, path: &Path, flags: OFlags) -> io::Result<File> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // Which say nothing of what is not opened, and are refused there.
+    let opened =
+        if flags.contains(OFlags::PATH) { OFlags::empty() } else { OFlags::NONBLOCK | OFlags::NOCTTY };
+    let flags = flags | opened;
     Ok(rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)?.into())
 }
 
@@ -153,9 +151,9 @@ fn drain(queue: &OwnedFd, known: &mut Known, at: &Path) {
         }
         for access in found.into_iter().filter(|access| access.by != own) {
             let path = fs::read_link(proc_path(access.file.as_fd()));
-            let path = path.ok().and_then(|path| Some(path.strip_prefix(at).ok()?.to_str()?.to_owned()));
-            // A name that is no text, or above the clone: not known, and never damaged.
-            let Some(path) = path.filter(|path| !path.is_empty()) else { continue };
+            let path = path.ok().and_then(|path| Some(path.strip_prefix(at).ok()?.to_owned()));
+            // A name above the clone: not known, and never damaged.
+            let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) else { continue };
             if known.files.len() >= WATCHED_MAX && !known.files.contains_key(&path) {
                 known.is_cut = true;
                 continue;
@@ -210,78 +208,11 @@ fn forget_all(at: &Path) {
     }
 }
 
-/// Turns every bit of these blocks over. Gives what was done, without files that are not there any more.
-///
-/// Errors: the disk's.
-pub(super) fn damage(at: &Path, targets: &[Target]) -> io::Result<Vec<Damaged>> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open(at, flags, Mode::empty())?;
-    let mut done = Vec::new();
-    for target in targets {
-        let file = match open(&root, &target.path, OFlags::RDWR) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            file => file.map_err(|error| named(&target.path, &error))?,
-        };
-        let mut bytes = 0;
-        for spot in &target.spots {
-            bytes +=
-                turn_over(&file, spot.offset, spot.length).map_err(|error| named(&target.path, &error))?;
-        }
-        file.sync_all()?;
-        done.push(Damaged { path: target.path.clone(), bytes });
-    }
-    done.retain(|one| one.bytes > 0);
-    Ok(done)
-}
-
-fn named(path: &str, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{path}: {error}"))
-}
-
-/// Never beyond the end.
-fn turn_over(file: &File, offset: u64, length: u64) -> io::Result<u64> {
-    let mut part = vec![0; length as usize];
-    let mut count = 0;
-    while count < part.len() {
-        match file.read_at(&mut part[count..], offset + count as u64)? {
-            0 => break,
-            more => count += more,
-        }
-    }
-    part.truncate(count);
-    part.iter_mut().for_each(|byte| *byte = !*byte);
-    file.write_all_at(&part, offset)?;
-    Ok(count as u64)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::drill::damage::Spot;
+    use std::os::unix::fs::FileExt;
 
-    #[test]
-    fn damage_stays_in_its_place() {
-        let dir = tempfile::tempdir().unwrap();
-        let outside = tempfile::NamedTempFile::new().unwrap();
-        fs::write(outside.path(), "outside").unwrap();
-        fs::write(dir.path().join("a"), vec![7; 30_000]).unwrap();
-        std::os::unix::fs::symlink(outside.path(), dir.path().join("link")).unwrap();
-        let target = |path: &str, spots: Vec<Spot>| Target { path: path.into(), spots };
-        let spot = |offset, length| Spot { offset, length };
-        let targets = [
-            target("a", vec![spot(8192, 8192), spot(24_576, 8192), spot(90_000, 8192)]),
-            target("gone", vec![spot(0, 8192)]),
-        ];
-        let done = damage(dir.path(), &targets).unwrap();
-        assert_eq!(done, [Damaged { path: "a".into(), bytes: 8192 + 30_000 - 24_576 }]);
-        let content = fs::read(dir.path().join("a")).unwrap();
-        let wanted = |at: usize| if (8192..16_384).contains(&at) || at >= 24_576 { !7 } else { 7 };
-        assert!(content.iter().enumerate().all(|(at, byte)| *byte == wanted(at)) && content.len() == 30_000);
-        for path in ["link", "../outside"] {
-            assert!(damage(dir.path(), &[target(path, vec![spot(0, 9)])]).is_err());
-        }
-        assert_eq!(fs::read(outside.path()).unwrap(), b"outside");
-    }
+    use super::*;
 
     #[test]
     fn what_was_read_lies_in_memory() {
