@@ -67,6 +67,7 @@ mod restart;
 mod restored;
 mod scheduled;
 mod sets;
+mod silent;
 mod size;
 mod sizes;
 #[cfg(feature = "suites")]

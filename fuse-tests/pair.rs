@@ -85,6 +85,11 @@ impl Pair {
         format!("standin://127.0.0.1:{}/web", self.port)
     }
 
+    /// Where the target listens.
+    pub fn address(&self) -> std::net::SocketAddr {
+        (std::net::Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
     pub fn pair(&self) {
         let invited = output_within(self.daemon("target").args(["invite", "web"]), COMMAND_MAX);
         assert!(invited.status.success(), "{}", describe(&invited));

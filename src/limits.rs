@@ -668,6 +668,14 @@ pub const CONNECTIONS_MAX: usize = 32;
 /// How long `protect` waits for its targets before it gives up.
 pub const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
 
+/// How long a target that is connected may take to say what it holds until that is said, and until it is dialled anew. It
+/// opens the replica meanwhile, which is not lost with a network connection; many attempts at one that hangs
+/// would each leave a thread there.
+pub const GREETING_PATIENCE: Duration = Duration::from_secs(10);
+pub const GREETING_MAX: Duration = Duration::from_secs(120);
+// Whoever gives up waiting for it says why.
+const _: () = assert!(GREETING_PATIENCE.as_secs() < CONNECT_PATIENCE.as_secs());
+
 /// UDP port where a target listens unless it says otherwise.
 pub const PORT: u16 = 7447;
 

@@ -12,6 +12,7 @@ use crate::packet::{Position, ReplicaProof};
 use crate::words::WhenFull;
 
 mod copies;
+mod silence;
 
 /// What a person asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,6 +152,8 @@ pub struct Machine {
     held: Option<String>,
     /// Failed attempts in a row.
     attempts: u32,
+    /// Since when the target's word is awaited, where it is.
+    greeted_at: Option<Instant>,
     window: Window,
     when_full: WhenFull,
     copies: Copies,
@@ -174,6 +177,7 @@ impl Machine {
             reason: String::new(),
             held: None,
             attempts: 0,
+            greeted_at: None,
             window,
             when_full: WhenFull::default(),
             copies: wish.copies,
@@ -458,6 +462,7 @@ impl Machine {
             | State::Error { .. }
             | State::Gone => return,
         }
+        self.greeted_at = Some(now);
         self.actions.push_back(Action::Greet);
     }
 

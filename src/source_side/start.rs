@@ -76,7 +76,7 @@ impl Start {
     }
 
     /// Waits until every target has answered, [`CONNECT_PATIENCE`] at most for all. One that has answered
-    /// a start before may be away, or refuse: it keeps no other target from being protected.
+    /// a start before may be away, refuse, or be connected and say nothing: it keeps no other target from being protected.
     ///
     /// Errors: one keeps this source out, which was stood in for, or may be for all that time; one has never
     /// answered, and does not in time; one that never has does not take this source, or shows another key: at
@@ -142,14 +142,16 @@ impl Start {
                 Some(FaultKind::Lost) if is_known => {
                     aside!(
                         "note: {}: {}; it is copied to when it is back.",
-                        connection.target, report.reason
+                        connection.target,
+                        report.reason
                     );
                     return Ok(false);
                 }
                 Some(FaultKind::Refused) if is_known => {
                     aside!(
                         "note: {}: {}. The directory is protected without it until that is mended.",
-                        connection.target, report.reason
+                        connection.target,
+                        report.reason
                     );
                     return Ok(false);
                 }
@@ -165,11 +167,14 @@ impl Start {
                 Some(FaultKind::Lost | FaultKind::Undecided) | None => {}
             }
             if Instant::now() >= deadline {
+                // That somebody is about to stand in for this source it may still say.
+                if is_known && report.fault != Some(FaultKind::Undecided) && programs == Programs::Unserved {
+                    let reason = &report.reason;
+                    aside!("note: {}: {reason}; it is copied to when it says so.", connection.target);
+                    return Ok(false);
+                }
                 if programs == Programs::Wait {
-                    aside!(
-                        "note: {} has not answered yet; it is copied to when it does.",
-                        connection.target
-                    );
+                    aside!("note: {} has not answered yet; it is copied to when it does.", connection.target);
                     return Ok(false);
                 }
                 return Err(match report.fault {

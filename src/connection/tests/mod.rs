@@ -77,6 +77,34 @@ fn a_timeout_that_comes_early_does_nothing() {
     assert_eq!(machine.poll_timeout(), None);
 }
 
+/// It was said for ever to be what it had been before, and no other attempt was made.
+#[test]
+fn a_target_that_says_nothing_is_dialled_anew() {
+    let now = Instant::now();
+    let jitter = || Jitter(0);
+    let at = |seconds| now + Duration::from_secs(seconds);
+    for before in [0, 1] {
+        let mut machine = Machine::new(now, Window::Open);
+        (0..before).for_each(|_| machine.handle_event(now, lost()));
+        machine.handle_timeout(at(1));
+        assert!(!machine.handle_silence(at(500), jitter), "it is not connected");
+        machine.handle_event(at(500), Event::Up);
+        assert!(!machine.handle_silence(at(509), jitter));
+        assert!(machine.handle_silence(at(511), jitter) && !machine.handle_silence(at(512), jitter));
+        assert!(machine.reason().contains("does not say what it holds"), "{}", machine.reason());
+        assert_eq!((machine.attempts(), machine.poll_timeout()), (before, None));
+        actions(&mut machine);
+        assert!(machine.handle_silence(at(620), jitter));
+        assert!(machine.reason().contains("for 2 min"), "{}", machine.reason());
+        assert_eq!((machine.attempts(), machine.state().bits()), (before + 1, 8));
+        assert!(matches!(&actions(&mut machine)[..], [Action::Close { .. }]));
+        machine.handle_timeout(machine.poll_timeout().expect("it waits"));
+        machine.handle_event(at(700), Event::Up);
+        machine.handle_event(at(701), good());
+        assert!(!machine.handle_silence(at(9000), jitter) && machine.is_streaming());
+    }
+}
+
 /// Attempts are counted until the target answers; the time of a state does not begin anew with them.
 #[test]
 fn a_target_that_stays_away_is_one_error() {

@@ -584,6 +584,8 @@ impl<S: Surroundings> Driver<S> {
             let stats = session.link.stats();
             self.update(|report| report.link = stats);
         }
+        let jitter = || Jitter(self.around.random() as u16);
+        self.unpublished |= self.machine.handle_silence(clock::now(), jitter);
         self.tick_schedule();
         self.tick_limit();
         self.tick_compression();
