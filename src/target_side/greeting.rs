@@ -30,6 +30,8 @@ pub(super) enum Greeted {
 pub(super) struct Comes {
     pub(super) epoch: Epoch,
     pub(super) writes: Writes,
+    /// Of its set.
+    pub(super) name: String,
     /// For people.
     who: String,
 }
@@ -93,8 +95,8 @@ pub(super) fn handshake(link: &TargetLink, replicas: &dyn Replicas) -> Result<Gr
         || "a source in this process".to_owned(),
         |peer| format!("the source {} at {}", peer.key, peer.address),
     );
-    let comes = Comes { epoch, writes, who };
-    match replicas.open(link, set, &name) {
+    let comes = Comes { epoch, writes, name, who };
+    match replicas.open(link, set, &comes.name) {
         Ok(seat) => Ok(Greeted::Seated(seat, Box::new(comes))),
         Err(NoSeat::Wanted { state, fence }) => Ok(kept_out_of_wanted(&comes, &state, fence)),
         Err(NoSeat::Refused(reason)) => Err(reason),

@@ -83,6 +83,9 @@ pub trait Replicas: Send + Sync {
     /// A source that may send the set was not taken in: it speaks another version of the wire.
     fn turned_away(&self, _peer: &Fingerprint, _name: &str, _why: &str) {}
 
+    /// A source was taken in: what was said of it before is over.
+    fn taken_in(&self, _peer: &Fingerprint, _name: &str) {}
+
     /// What the file system of a set's replica can hold, where that can be told.
     fn holdings(&self, _name: &str) -> Option<Holdings> {
         None

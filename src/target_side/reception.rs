@@ -41,6 +41,9 @@ pub fn run(link: TargetLink, replicas: &dyn Replicas, stopping: &AtomicBool) -> 
         }
         Err(NotAdmitted::Fault(reason)) => return refuse(&link, reason),
     }
+    if let Some(peer) = link.peer() {
+        replicas.taken_in(&peer.key, &comes.name);
+    }
     if let Some(allow) = seat.allow {
         applier.set_allow(allow);
     }

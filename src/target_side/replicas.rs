@@ -8,6 +8,7 @@
 mod opening;
 mod others;
 mod resting;
+mod turned_away;
 mod wanted;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use parking_lot::Mutex;
 use self::opening::{Owner, missing};
 pub use self::resting::Resting;
 use self::resting::rest;
+use self::turned_away::LastTurnedAway;
 use self::wanted::STANDS_IN;
 pub use self::wanted::{is_wanted, want};
 use super::clones::Unit;
@@ -32,7 +34,7 @@ use super::seat::{Cut, NoSeat, ReadingSeat, Seat, View};
 use super::{Replicas, SharedApplier};
 use crate::apply::stood_in_of;
 use crate::clone::Sessions;
-use crate::control::TurnedAway;
+use crate::control::{TurnedAway, unix_ms};
 use crate::link::{Peer, TargetLink, TargetLinkHandle};
 use crate::packet::{DataState, Epoch, Holdings, ReplicaStands, SetId};
 use crate::pairing::{Book, Direction};
@@ -49,8 +51,7 @@ pub struct Store {
     held: Mutex<BTreeMap<String, Held>>,
     /// The turn to open a replica, which may take long: taken before `held`.
     opening: Mutex<()>,
-    /// The last source of each set that speaks another version of the wire.
-    turned_away: Mutex<BTreeMap<String, TurnedAway>>,
+    turned_away: LastTurnedAway,
     itself: Weak<Store>,
 }
 
@@ -153,7 +154,7 @@ impl Store {
             book,
             held: Mutex::default(),
             opening: Mutex::default(),
-            turned_away: Mutex::default(),
+            turned_away: LastTurnedAway::default(),
             itself: itself.clone(),
         });
         for (name, set) in names {
@@ -208,7 +209,7 @@ impl Store {
         let held = self.held.lock();
         let shown = held.iter();
         shown
-            .map(|(name, held)| Shown { turned_away: self.last_turned_away(name), ..show(name, held) })
+            .map(|(name, held)| Shown { turned_away: self.turned_away.of(name), ..show(name, held) })
             .collect()
     }
 
@@ -233,6 +234,11 @@ impl Store {
             Held::Closed { .. } => None,
         });
         open.collect()
+    }
+
+    /// The last source of a set that was not taken in because of its version.
+    pub fn last_turned_away(&self, name: &str) -> Option<TurnedAway> {
+        self.turned_away.of(name)
     }
 
     /// Parent of all that is kept on disk beside the replicas.
@@ -379,8 +385,12 @@ impl Replicas for Store {
 
     fn turned_away(&self, peer: &Fingerprint, name: &str, why: &str) {
         if self.book.grant(peer, name).is_some() {
-            self.note_turned_away(name, why);
+            self.turned_away.note(peer, name, why, unix_ms(SystemTime::now()));
         }
+    }
+
+    fn taken_in(&self, peer: &Fingerprint, name: &str) {
+        self.turned_away.taken_in(peer, name);
     }
 
     fn holdings(&self, name: &str) -> Option<Holdings> {

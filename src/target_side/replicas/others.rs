@@ -1,14 +1,14 @@
 //! Sources beside the one that works on a replica: whether that one lives, which somebody asks who is about to take
-//! its place; and who came and speaks another version of the wire.
+//! its place.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use super::super::roles::history_of;
 use super::super::seat::Cut;
 use super::{Held, Open, Store};
 use crate::apply::resting;
-use crate::control::{CallSource, CalledSource, TurnedAway, unix_ms};
+use crate::control::{CallSource, CalledSource};
 use crate::limits::CALLED_SOURCE_ANSWERS;
 use crate::link::TargetLinkHandle;
 use crate::packet::{OtherSource, ReplicaStands, Text};
@@ -100,15 +100,5 @@ impl Store {
         let fence = self.stood_in_on_disk(name).map(|(_, epoch)| epoch);
         let history = history_of(&state, fence).ok()?;
         Some(ReplicaStands { set, history, data, applied, source })
-    }
-
-    /// It lives, though it is not connected.
-    pub(super) fn note_turned_away(&self, name: &str, why: &str) {
-        let turned_away = TurnedAway { reason: why.to_owned(), at_unix_ms: unix_ms(SystemTime::now()) };
-        self.turned_away.lock().insert(name.to_owned(), turned_away);
-    }
-
-    pub fn last_turned_away(&self, name: &str) -> Option<TurnedAway> {
-        self.turned_away.lock().get(name).cloned()
     }
 }
