@@ -15,6 +15,7 @@ const FLOORS: [&[&str]; 9] = [
         "limits",
         "mutation",
         "open_files",
+        "paced",
         "place",
         "pool",
         "ranks",

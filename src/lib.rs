@@ -42,6 +42,7 @@
 //! - [`store`], [`xattr`], [`blocks`], [`limits`], [`sys`]: small durable files; extended attributes; hashes
 //!   of content; every bound; all unsafe code
 //! - `aside`: what is said on standard error, where nobody may be there any more
+//! - `paced`: lines of the log that others can cause as often as they like
 //! - `ranks`: the order in which locks are taken on the source, asserted in debug builds
 //! - `clock`, `failpoint`: the time, and places where a disk can fail, both in a simulator's hand
 //!   in tests
@@ -85,6 +86,7 @@ pub mod map;
 #[cfg(test)]
 mod mutation;
 mod open_files;
+mod paced;
 pub mod packet;
 pub mod pairing;
 pub mod place;

@@ -26,11 +26,9 @@ use crate::limits::{
     CLOSE_FLUSH, HANDSHAKE_TIME_MAX, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, HANDSHAKES_UNPROVEN,
     HEARTBEAT_INTERVAL_MAX, HEARTBEATS_MISSED, LINKS_MAX, LINKS_PER_KEY_MAX, RECEIVE_POOL_FREE_MAX,
 };
+use crate::paced::Paced;
 use crate::pool::Pool;
 use crate::words::Fingerprint;
-
-/// Refusals are logged at most this often: strangers must not fill the log.
-const REFUSAL_LOG_PAUSE: Duration = Duration::from_secs(1);
 
 /// Waits for sources. Dropped, it closes without waiting.
 pub struct Listener {
@@ -57,7 +55,8 @@ struct Shared {
     handshakes: Mutex<Vec<IpAddr>>,
     about: OnceLock<About>,
     sessions: Mutex<HashMap<(Fingerprint, SessionToken), Live>>,
-    refusals: Mutex<(Refusals, Option<Instant>)>,
+    refusals: Mutex<Refusals>,
+    refused: Paced,
     closing: Notify,
 }
 
@@ -114,7 +113,7 @@ impl Listener {
     }
 
     pub fn refusals(&self) -> Refusals {
-        self.shared.refusals.lock().0.clone()
+        self.shared.refusals.lock().clone()
     }
 
     /// Ends every connection as [`TargetLink::close`] does, and [`Listener::accept`] with `None`.
@@ -153,6 +152,7 @@ impl Bound {
             about: OnceLock::new(),
             sessions: Mutex::default(),
             refusals: Mutex::default(),
+            refused: Paced::refusals(),
             closing: Notify::new(),
         });
         let config = shared.server_config().map_err(io::Error::other)?;
@@ -413,12 +413,9 @@ impl Shared {
     fn refuse(&self, address: SocketAddr, why: &str) {
         let line = format!("refused a connection from {address}: {why}");
         let mut refusals = self.refusals.lock();
-        if refusals.1.is_none_or(|last| last.elapsed() >= REFUSAL_LOG_PAUSE) {
-            log::warn!("{line}");
-            refusals.1 = Some(Instant::now());
-        }
-        refusals.0.count += 1;
-        refusals.0.last = Some(line);
+        self.refused.line(Instant::now(), &line).iter().for_each(|line| log::warn!("{line}"));
+        refusals.count += 1;
+        refusals.last = Some(line);
     }
 
     fn stranger(&self, key: &Fingerprint) -> String {

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::proof::{Proof, StoredSecret};
 use super::token::{Secret, Token};
 use crate::limits::{INVITATIONS_MAX, PAIRINGS_MAX};
+use crate::paced::Paced;
 use crate::packet::PairingVisit;
 use crate::packet::{PAIRING_VERSION, PairingAnswer, PairingRequest, Text, decode_message};
 use crate::store;
@@ -107,6 +108,7 @@ pub struct Book {
     /// Locked for a moment only. Changed under `changing`, which is taken first.
     document: Mutex<Arc<Document>>,
     changing: Mutex<()>,
+    refusals: Paced,
 }
 
 impl Book {
@@ -118,6 +120,7 @@ impl Book {
             own,
             document: Mutex::new(Arc::new(document)),
             changing: Mutex::new(()),
+            refusals: Paced::refusals(),
         })
     }
 
@@ -156,7 +159,8 @@ impl Book {
                 PairingAnswer::Paired
             }
             Err(reason) => {
-                log::warn!("refused to pair key {peer} at {from}: {reason}");
+                let line = format!("refused to pair key {peer} at {from}: {reason}");
+                self.refusals.line(Instant::now(), &line).iter().for_each(|line| log::warn!("{line}"));
                 PairingAnswer::Refused { reason: Text::from_str_cut(&reason) }
             }
         }

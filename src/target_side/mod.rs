@@ -35,11 +35,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use crate::apply::Applier;
 use crate::link::{Bound, Identity, Listener, PairingDesk, Peer, TargetLink};
+use crate::paced::Paced;
 use crate::packet::{Epoch, Holdings, ReplicaStands, SetId};
 use crate::words::Fingerprint;
 
@@ -157,11 +159,12 @@ impl Drop for TargetServer {
 /// Runs until the listener closes; then waits for its sessions.
 fn accept_all(listener: &Listener, replicas: &Arc<dyn Replicas>, stopping: &Arc<AtomicBool>) {
     let mut sessions: HashMap<u64, std::thread::JoinHandle<()>> = HashMap::new();
+    let refusals = Arc::new(Paced::refusals());
     let mut number = 0;
     while let Some(link) = listener.accept() {
         sessions.retain(|_, session| !session.is_finished());
         number += 1;
-        match start_session(link, replicas.clone(), stopping.clone()) {
+        match start_session(link, replicas.clone(), stopping.clone(), refusals.clone()) {
             Ok(session) => drop(sessions.insert(number, session)),
             Err(error) => log::error!("no thread for a session: {error}"),
         }
@@ -177,6 +180,7 @@ fn start_session(
     link: TargetLink,
     replicas: Arc<dyn Replicas>,
     stopping: Arc<AtomicBool>,
+    refusals: Arc<Paced>,
 ) -> io::Result<std::thread::JoinHandle<()>> {
     std::thread::Builder::new().name("apply".into()).spawn(move || {
         let whose = match link.peer() {
@@ -185,7 +189,10 @@ fn start_session(
         };
         match reception::run(link, replicas.as_ref(), &stopping) {
             Ok(reason) => log::info!("the connection {whose} ended: {reason}"),
-            Err(reason) => log::warn!("the connection {whose} was refused: {reason}"),
+            Err(reason) => {
+                let line = format!("the connection {whose} was refused: {reason}");
+                refusals.line(Instant::now(), &line).iter().for_each(|line| log::warn!("{line}"));
+            }
         }
         crate::sys::give_back_memory();
     })

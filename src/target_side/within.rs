@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::{Replicas, start_session};
 use crate::link::{Feed, SourceLink, direct};
+use crate::paced::Paced;
 
 /// See the module.
 pub struct Within {
@@ -25,7 +26,8 @@ impl Within {
     /// A link to it that sends what `feed` gives.
     pub fn connect(&self, feed: impl Feed) -> io::Result<SourceLink> {
         let (source, target) = direct(feed);
-        let session = start_session(target, self.replicas.clone(), self.stopping.clone())?;
+        let session =
+            start_session(target, self.replicas.clone(), self.stopping.clone(), Arc::new(Paced::refusals()))?;
         let mut sessions = self.sessions.lock();
         sessions.retain(|session| !session.is_finished());
         sessions.push(session);
