@@ -155,7 +155,7 @@ fn find_state(options: &ProtectOptions) -> Result<PathBuf, Failure> {
             format!("{} is no replica that this host knows: nobody can stand in with it.", tree.display()),
             LEFT_ALONE,
             format!(
-                "Name the replica with --backing, and with --state the state directory of its target (here {}).",
+                "Name the directory of a replica, and with --state the state directory of its target (here {}).",
                 options.state.display()
             ),
         )
@@ -259,7 +259,8 @@ fn refuse_fenced(options: &ProtectOptions, set: &mut SetState) -> Result<(), Fai
     };
     aside!(
         "note: {} said that the set is written in epoch {}: that is forgotten, by --start-unconfirmed.",
-        fenced.told_by, fenced.epoch.number
+        fenced.told_by,
+        fenced.epoch.number
     );
     Ok(())
 }
