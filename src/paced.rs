@@ -4,37 +4,48 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Refusals are logged at most this often: strangers must not fill the log.
+/// Refusals are logged at most this often for long: nobody is to fill the log.
 const REFUSALS_EVERY: Duration = Duration::from_secs(1);
+
+/// And so many of those who are known at once: each may have another reason, which a person looks for.
+const KNOWN_AT_ONCE: u32 = 10;
 
 /// Of one kind of line.
 pub struct Paced {
-    every: Duration,
+    at_once: u32,
     last: Mutex<Last>,
 }
 
 #[derive(Default)]
 struct Last {
-    at: Option<Instant>,
+    /// When as much has been said as there may have been until then.
+    spent_until: Option<Instant>,
     left_out: u64,
 }
 
 impl Paced {
-    pub fn refusals() -> Paced {
-        Paced { every: REFUSALS_EVERY, last: Mutex::default() }
+    /// Refusals of whoever there is.
+    pub fn of_strangers() -> Paced {
+        Paced { at_once: 1, last: Mutex::default() }
     }
 
-    /// The line as it is to be logged; `None`: not so soon after the one before.
+    /// Those of peers that are paired, or that are about to be.
+    pub fn of_known() -> Paced {
+        Paced { at_once: KNOWN_AT_ONCE, last: Mutex::default() }
+    }
+
+    /// The line as it is to be logged; `None`: there were too many before it.
     pub fn line(&self, now: Instant, line: &str) -> Option<String> {
         let mut last = self.last.lock();
-        if last.at.is_some_and(|at| now.saturating_duration_since(at) < self.every) {
+        let spent_until = last.spent_until.map_or(now, |at| at.max(now));
+        if spent_until - now > REFUSALS_EVERY * (self.at_once - 1) {
             last.left_out += 1;
             return None;
         }
-        let before = std::mem::replace(&mut *last, Last { at: Some(now), left_out: 0 });
-        Some(match before.left_out {
+        last.spent_until = Some(spent_until + REFUSALS_EVERY);
+        Some(match std::mem::take(&mut last.left_out) {
             0 => line.to_owned(),
-            others => format!("{line} ({others} others since the line before)"),
+            others => format!("{line} ({others} others were left out before it)"),
         })
     }
 }
@@ -45,13 +56,18 @@ mod tests {
 
     #[test]
     fn one_in_so_long_is_said() {
-        let (paced, now) = (Paced::refusals(), Instant::now());
-        let said = |ms| paced.line(now + Duration::from_millis(ms), "refused");
-        let all: Vec<_> = (0..25).map(|tenth| said(tenth * 100)).collect();
-        let others = Some("refused (9 others since the line before)".to_owned());
-        assert_eq!((&all[0], &all[10], &all[20]), (&Some("refused".into()), &others, &others));
-        assert_eq!(all.iter().flatten().count(), 3);
-        assert_eq!(said(9000), Some("refused (4 others since the line before)".into()));
-        assert_eq!(said(10_000), Some("refused".into()));
+        let now = Instant::now();
+        for (paced, at_once) in [(Paced::of_strangers(), 1), (Paced::of_known(), 10)] {
+            let said = |ms| paced.line(now + Duration::from_millis(ms), "refused");
+            for _ in 0..at_once {
+                assert_eq!(said(0), Some("refused".into()));
+            }
+            assert!((0..1000).all(|ms| said(ms).is_none()));
+            assert_eq!(said(1000), Some("refused (1000 others were left out before it)".into()));
+            assert_eq!((said(1500), said(2000).is_some(), said(2001)), (None, true, None));
+            // Not more at once, however long it was quiet.
+            let again = (0..100).filter(|_| said(99_000).is_some());
+            assert_eq!(again.count(), at_once);
+        }
     }
 }

@@ -152,7 +152,7 @@ impl Bound {
             about: OnceLock::new(),
             sessions: Mutex::default(),
             refusals: Mutex::default(),
-            refused: Paced::refusals(),
+            refused: Paced::of_strangers(),
             closing: Notify::new(),
         });
         let config = shared.server_config().map_err(io::Error::other)?;

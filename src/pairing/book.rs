@@ -120,7 +120,7 @@ impl Book {
             own,
             document: Mutex::new(Arc::new(document)),
             changing: Mutex::new(()),
-            refusals: Paced::refusals(),
+            refusals: Paced::of_known(),
         })
     }
 

@@ -159,7 +159,7 @@ impl Drop for TargetServer {
 /// Runs until the listener closes; then waits for its sessions.
 fn accept_all(listener: &Listener, replicas: &Arc<dyn Replicas>, stopping: &Arc<AtomicBool>) {
     let mut sessions: HashMap<u64, std::thread::JoinHandle<()>> = HashMap::new();
-    let refusals = Arc::new(Paced::refusals());
+    let refusals = Arc::new(Paced::of_known());
     let mut number = 0;
     while let Some(link) = listener.accept() {
         sessions.retain(|_, session| !session.is_finished());

@@ -27,7 +27,7 @@ impl Within {
     pub fn connect(&self, feed: impl Feed) -> io::Result<SourceLink> {
         let (source, target) = direct(feed);
         let session =
-            start_session(target, self.replicas.clone(), self.stopping.clone(), Arc::new(Paced::refusals()))?;
+            start_session(target, self.replicas.clone(), self.stopping.clone(), Arc::new(Paced::of_known()))?;
         let mut sessions = self.sessions.lock();
         sessions.retain(|session| !session.is_finished());
         sessions.push(session);
