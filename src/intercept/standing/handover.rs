@@ -47,7 +47,7 @@ pub struct Handover {
     pub program: i32,
     /// The version of that.
     pub from: String,
-    /// Since when changes of programs wait: milliseconds as of [`crate::clock::steady_ms`].
+    /// Since when changes of programs wait: milliseconds as of `crate::clock::steady_ms`.
     pub held_since_ms: u64,
     /// Where the next one goes on; `None`: as after any other end.
     pub position: Option<Position>,
