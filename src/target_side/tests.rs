@@ -86,6 +86,19 @@ fn a_question_is_answered_and_opens_nothing() {
     scene.durables_until(1, 1);
 }
 
+/// What was said of a source of another version was said for two minutes after it had been taken in, and was gone.
+#[test]
+fn who_is_taken_in_is_said_to_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut scene = Scene::begin(dir.path());
+    scene.again();
+    scene.hello(WIRE_VERSION - 1);
+    scene.message(|message| matches!(message, TargetMessage::Refused { .. }));
+    scene.again();
+    scene.greet();
+    assert_eq!(*scene.came.lock(), ["taken in", "turned away", "taken in"]);
+}
+
 /// A sync that fails at the end of a copy was tried again, and the next one said that all is well:
 /// the replica was called good without the bytes that the kernel had dropped.
 #[test]

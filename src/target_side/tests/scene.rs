@@ -30,8 +30,8 @@ impl Feed for Frames {
     }
 }
 
-/// The one replica of a test.
-pub struct One(SharedApplier);
+/// The one replica of a test, and what its sessions say of who came.
+pub struct One(SharedApplier, Arc<Mutex<Vec<&'static str>>>);
 
 impl Replicas for One {
     fn open(&self, _link: &TargetLink, _set: SetId, _name: &str) -> Result<Seat, NoSeat> {
@@ -40,6 +40,14 @@ impl Replicas for One {
 
     fn read(&self, _link: &TargetLink, _name: &str, accept: reading::Accept) -> Result<ReadingSeat, String> {
         Ok(ReadingSeat { seat: Seat::alone(self.0.clone()), set: SET, accept, allowed: Allow::ALL })
+    }
+
+    fn turned_away(&self, _peer: &Fingerprint, _name: &str, _why: &str) {
+        self.1.lock().push("turned away");
+    }
+
+    fn taken_in(&self, _peer: &Fingerprint, _name: &str) {
+        self.1.lock().push("taken in");
     }
 
     fn about(&self, _peer: &Fingerprint, name: &str) -> Result<String, String> {
@@ -54,6 +62,7 @@ pub struct Scene {
     pub frames: Frames,
     pub at: Position,
     pub disk: Arc<Hold>,
+    pub came: Arc<Mutex<Vec<&'static str>>>,
     pub _server: TargetServer,
 }
 
@@ -66,14 +75,15 @@ impl Scene {
         replica.adopt(at).unwrap();
         replica.mark_good().unwrap();
         let disk = replica.hold.clone();
-        let one = One(Arc::new(Mutex::new(Applier::new(replica))));
+        let came = Arc::<Mutex<Vec<_>>>::default();
+        let one = One(Arc::new(Mutex::new(Applier::new(replica))), came.clone());
         let identity = Arc::new(Identity::generate());
         let loopback = (Ipv4Addr::LOCALHOST, 0).into();
         let server = TargetServer::start(loopback, identity.clone(), |_| true, None, Arc::new(one)).unwrap();
         let frames = Frames::default();
         let dial = Dial::new(server.address(), identity.fingerprint(), identity);
         let source = SourceLink::dial(dial.clone(), frames.clone());
-        let scene = Scene { source, dial, frames, at, disk, _server: server };
+        let scene = Scene { source, dial, frames, at, disk, came, _server: server };
         scene.greet();
         scene
     }
@@ -84,16 +94,21 @@ impl Scene {
         std::mem::replace(&mut self.source, source).close("the test dials again");
     }
 
-    pub fn greet(&self) -> ReplicaProof {
+    /// Says that it speaks this version, and none before it.
+    pub fn hello(&self, version: u16) {
         self.source.send(SourceMessage::Hello {
-            version_oldest: WIRE_VERSION_OLDEST,
-            version: WIRE_VERSION,
+            version_oldest: version,
+            version,
             features: Features::OFFERED,
             set: SET,
             set_name: Text::from_str_cut("one"),
             last: self.at,
             oldest: Sequence(1),
         });
+    }
+
+    pub fn greet(&self) -> ReplicaProof {
+        self.hello(WIRE_VERSION);
         let welcome = self.message(|message| matches!(message, TargetMessage::Welcome { .. }));
         let TargetMessage::Welcome { proof, .. } = welcome else { panic!("{welcome:?}") };
         self.source.send(SourceMessage::StreamFrom { after: self.at });
