@@ -18,22 +18,22 @@ use crate::switch::{handed_over, in_line, over, switch, take_over};
 use crate::tree;
 
 /// A program that writes file after file, each synced, until it is told to end.
-struct Writer {
+pub struct Writer {
     ends: Arc<AtomicBool>,
     thread: JoinHandle<Written>,
 }
 
 #[derive(Default)]
-struct Written {
+pub struct Written {
     /// What it was told is on disk.
-    acknowledged: Vec<String>,
-    refused: u64,
+    pub acknowledged: Vec<String>,
+    pub refused: u64,
     /// Other errors than that nothing may be written.
-    others: Vec<String>,
+    pub others: Vec<String>,
 }
 
 impl Writer {
-    fn start(at: &Path, name: &str) -> Writer {
+    pub fn start(at: &Path, name: &str) -> Writer {
         let ends = Arc::new(AtomicBool::new(false));
         let (at, name, told) = (at.to_owned(), name.to_owned(), ends.clone());
         let thread = std::thread::spawn(move || {
@@ -55,20 +55,25 @@ impl Writer {
         Writer { ends, thread }
     }
 
-    fn end(self) -> Written {
+    pub fn end(self) -> Written {
         self.ends.store(true, Relaxed);
         self.thread.join().expect("it writes")
     }
 }
 
+/// Into the mount, and nowhere else.
 fn write(path: &Path, text: &str) -> io::Result<()> {
+    const FUSE: u32 = 0x6573_5546;
     let mut file = File::create(path)?;
+    if rustix::fs::fstatfs(&file)?.f_type as u32 != FUSE {
+        return Err(io::Error::other("it is past the mount"));
+    }
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }
 
 #[track_caller]
-fn all_there(names: &[String], at: &Path) {
+pub fn all_there(names: &[String], at: &Path) {
     let lacks = |name: &&String| fs::read(at.join(name)).ok().as_deref() != Some(name.as_bytes());
     let lost: Vec<&String> = names.iter().filter(lacks).collect();
     assert!(lost.is_empty(), "{} of {} are lost in {}: {lost:?}", lost.len(), names.len(), at.display());
@@ -150,6 +155,33 @@ fn nothing_is_written_past_a_hand_over() {
     says(old, &["roles"], "a replica");
     Side::stop(&mut new.protect);
     tree::assert_same(&old.tree(), &new.tree());
+}
+
+/// It was lifted some time before the mount was there: what programs wrote in between nobody saw.
+#[test]
+fn while_it_is_taken_back_there_is_the_cover_or_the_mount() {
+    for mut scene in [Scene::in_place(&[]), Scene::with_a_source(&[])] {
+        let Scene { old, new, .. } = &mut scene;
+        for round in 0..3 {
+            let mut waits = handed_over(old, switch(old, &["--wait", "1s"]));
+            assert_eq!(waits.wait(SYNC_MAX).and_then(|status| status.code()), Some(1), "{}", waits.said());
+            old.protect = None;
+            is_covered(old);
+            let writers = ["a", "b"].map(|name| Writer::start(&old.point, &format!("{name} {round}")));
+            std::thread::sleep(Duration::from_millis(100));
+            old.protect(&["--to", &new.address()]);
+            assert_eq!(mounts(&old.point), 1, "the cover is beneath the mount");
+            std::thread::sleep(Duration::from_millis(200));
+            for written in writers.map(Writer::end) {
+                assert!(written.others.is_empty(), "{:?}", written.others);
+                assert!(written.refused > 0 && !written.acknowledged.is_empty(), "nobody wrote meanwhile");
+                old.in_line();
+                all_there(&written.acknowledged, &new.tree());
+            }
+        }
+        Side::stop(&mut old.protect);
+        tree::assert_same(&old.tree(), &new.tree());
+    }
 }
 
 /// Another start asks first: where the other host has taken over nobody here has heard of it yet.

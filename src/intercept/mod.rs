@@ -67,7 +67,7 @@ pub use error::FsError;
 pub use fence::{Fence, Fenced};
 pub use gate::{DurabilityGate, SyncAnswer};
 pub use mapped::MappedFile;
-pub use mount::{Connection, Mount, MountError, Serving};
+pub use mount::{Connection, Mount, MountError, Place, Serving};
 pub use objects::NodeId;
 pub use pages::serve_drops;
 pub use refusals::Refused;

@@ -56,6 +56,15 @@ impl std::fmt::Display for MountError {
     }
 }
 
+/// What stands where a mount comes.
+#[derive(Clone, Copy)]
+pub enum Place<'a> {
+    /// The directory itself.
+    Over,
+    /// Something that programs see until the mount is there, and that this takes away.
+    Beneath(&'a dyn Fn() -> io::Result<()>),
+}
+
 /// A mount that is up and answers nothing yet: calls on it wait. Dropping it unmounts.
 pub struct Mount {
     session: Option<Begun>,
@@ -90,17 +99,21 @@ pub struct Connection {
 }
 
 impl Mount {
-    /// Mounts over a directory. `name` is shown as the source of the mount. Without a gate syncs
+    /// Mounts over a directory, as its `place` has it. `name` is shown as the source of the mount. Without a gate syncs
     /// return when the local disk has everything.
     pub fn new(
         volume: Arc<Volume>,
         mount_point: &Path,
         name: &str,
-        options: MountOptions,
+        (options, place): (MountOptions, Place<'_>),
         gate: Option<Arc<dyn DurabilityGate>>,
     ) -> Result<Mount, MountError> {
         let ready = Ready::for_volume(volume, gate);
-        let device = mounting::mount(mount_point, name, options).map_err(MountError::Io)?;
+        let device = match place {
+            Place::Over => mounting::mount(mount_point, name, options),
+            Place::Beneath(lift) => mounting::mount_beneath(mount_point, name, options, lift),
+        };
+        let device = device.map_err(MountError::Io)?;
         let mounted = mounting::connection_at(mount_point)
             .map_err(MountError::Io)
             .and_then(|connection| ready.begin(device, mount_point, connection));

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, UnmountFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags};
 
 use crate::sys::{MountOptions, set_mount_options};
 
@@ -54,6 +54,49 @@ pub fn mount(mount_point: &Path, name: &str, options: MountOptions) -> io::Resul
         let _ = detach(mount_point);
         return Err(error);
     }
+    Ok(device)
+}
+
+/// As [`mount`], of a place where something stands over the directory that is to be seen until the mount is there:
+/// `lift` takes it away. Without [`MoveMountFlags::MOVE_MOUNT_BENEATH`] (Linux 6.5) nothing is there for a moment.
+pub fn mount_beneath(
+    mount_point: &Path,
+    name: &str,
+    options: MountOptions,
+    lift: &dyn Fn() -> io::Result<()>,
+) -> io::Result<OwnedFd> {
+    match slip_beneath(mount_point, name, options) {
+        Ok(device) => {
+            lift()?;
+            Ok(device)
+        }
+        Err(error) => {
+            log::info!("nothing can be mounted beneath what covers {}: {error}", mount_point.display());
+            lift()?;
+            mount(mount_point, name, options)
+        }
+    }
+}
+
+fn slip_beneath(mount_point: &Path, name: &str, options: MountOptions) -> io::Result<OwnedFd> {
+    let device = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    let mode = std::fs::metadata(mount_point)?.permissions().mode();
+    let (base, subtype) = FS_TYPE.split_once('.').ok_or(io::ErrorKind::InvalidInput)?;
+    let context = rustix::mount::fsopen(base, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let set = |key: &str, value: &str| rustix::mount::fsconfig_set_string(&context, key, value);
+    set("source", name)?;
+    set("subtype", subtype)?;
+    set("fd", &device.as_raw_fd().to_string())?;
+    set("rootmode", &format!("{mode:o}"))?;
+    set("user_id", "0")?;
+    set("group_id", "0")?;
+    for flag in ["default_permissions", "allow_other"] {
+        rustix::mount::fsconfig_set_flag(&context, flag)?;
+    }
+    rustix::mount::fsconfig_create(&context)?;
+    let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, options.attributes())?;
+    let how = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_BENEATH;
+    rustix::mount::move_mount(&mount, "", CWD, mount_point, how)?;
     Ok(device)
 }
 

@@ -52,15 +52,17 @@ pub struct Ways {
     /// The mount that has the tree, which the new one goes onto, and who gets what is mounted there.
     under: u64,
     peers: Option<u64>,
+    /// What stands over the place until the new one is there.
+    cover: Option<u64>,
 }
 
 impl Ways {
-    /// `tree` has no symlinks, and nothing of this product is mounted over it.
-    pub fn to(tree: &Path) -> io::Result<Ways> {
-        let own = MountTable::read()?;
+    /// `tree` has no symlinks, and nothing of this product is mounted over it in `own`, the mounts of this process.
+    pub fn to(tree: &Path, own: &MountTable) -> io::Result<Ways> {
         let under = own.holding(tree).ok_or(io::ErrorKind::NotFound)?;
         let place = under.location(tree).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Ways { tree: tree.to_owned(), place, under: under.id, peers: under.shared })
+        let (under, peers, cover) = (under.id, under.shared, own.cover());
+        Ok(Ways { tree: tree.to_owned(), place, under, peers, cover })
     }
 
     /// As [`Ways::to`], of a tree that is on the mount with this number, whatever is mounted over it.
@@ -68,7 +70,7 @@ impl Ways {
         let own = MountTable::read()?;
         let under = own.by_id(mount).ok_or(io::ErrorKind::NotFound)?;
         let place = under.location(tree).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Ways { tree: tree.to_owned(), place, under: under.id, peers: under.shared })
+        Ok(Ways { tree: tree.to_owned(), place, under: under.id, peers: under.shared, cover: None })
     }
 
     /// All other ways that there are now. Touches no mount and no file of the tree.
@@ -90,7 +92,7 @@ impl Ways {
     fn in_table(&self, mounts: &MountTable) -> Vec<(Way, PathBuf)> {
         mounts
             .all()
-            .filter(|mount| mount.id != self.under)
+            .filter(|mount| mount.id != self.under && Some(mount.id) != self.cover)
             .filter_map(|mount| self.way(mount, mounts))
             .collect()
     }

@@ -30,6 +30,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
+use crate::sys::MountOptions;
 use crate::words::{ProtectOptions, Target};
 
 /// Nothing stands in the way of the mount.
@@ -132,7 +133,10 @@ pub fn check_but(options: &ProtectOptions, lets_go: Option<u32>) -> Result<Prefl
         check_target(target)?;
     }
     let tree = options.tree();
-    let facts = FsFacts::of(tree).map_err(|error| unreadable(&tree.display().to_string(), &error))?;
+    let mut facts = FsFacts::of(tree).map_err(|error| unreadable(&tree.display().to_string(), &error))?;
+    // As it is below a cover.
+    let is_read_only = |mount: &Mount| !mount.options.only(MountOptions::READ_ONLY).is_empty();
+    facts.read_only &= mounts.holding(tree).is_none_or(is_read_only);
     check_handles(tree, &facts, &options.targets)?;
     let mut warnings = fs_warnings(tree, &facts);
     warnings.extend(shared);
@@ -141,7 +145,7 @@ pub fn check_but(options: &ProtectOptions, lets_go: Option<u32>) -> Result<Prefl
         warnings.push(format!("Hidden by the mount, and not replicated: {}.", list(&hidden)));
     }
     let writers = check_users(options, lets_go, &mut warnings)?;
-    let ways = Ways::to(tree).map_err(|error| unreadable("/proc/self/mountinfo", &error))?;
+    let ways = Ways::to(tree, &mounts).map_err(|error| unreadable("/proc/self/mountinfo", &error))?;
     warnings.extend(elsewhere_warning(&ways.look().map_err(|error| unreadable("/proc", &error))?));
     Ok(Preflight { facts, hidden, writers, ways, warnings })
 }

@@ -67,6 +67,8 @@ pub struct MountTable {
     mounts: Vec<Mount>,
     /// What is seen there is a cover, which is not in the table.
     covered: Option<PathBuf>,
+    /// Number of that mount.
+    cover: Option<u64>,
 }
 
 impl MountTable {
@@ -82,7 +84,7 @@ impl MountTable {
     /// Lines that are no mount are left out.
     pub fn parse(mountinfo: &[u8]) -> MountTable {
         let mounts = mountinfo.split(|byte| *byte == b'\n').filter_map(parse_line).collect();
-        MountTable { mounts, covered: None }
+        MountTable { mounts, covered: None, cover: None }
     }
 
     pub fn all(&self) -> impl Iterator<Item = &Mount> {
@@ -112,17 +114,27 @@ impl MountTable {
         Some(mount)
     }
 
-    /// Without what covers this place, read-only, and is what the tree is: it is lifted before anything is mounted
-    /// there.
-    pub fn uncovered(mut self, at: &Path, tree: &Path) -> MountTable {
-        let is_cover = |mount: &&Mount| {
+    /// Without what covers this place, read-only and for itself, and is what the tree is: it is lifted when something is
+    /// mounted there.
+    pub fn uncovered(self, at: &Path, tree: &Path) -> MountTable {
+        let is_sealed = |mount: &&Mount| {
             let is_read_only = !mount.options.only(MountOptions::READ_ONLY).is_empty();
-            is_read_only && !mount.is_standin() && mount.location(at) == self.location(tree)
+            is_read_only && !mount.is_standin() && (mount.shared, mount.master) == (None, None)
         };
-        let cover = self.at(at).filter(|_| at != tree).filter(is_cover).map(|mount| mount.id);
-        self.mounts.retain(|mount| Some(mount.id) != cover);
-        self.covered = cover.map(|_| at.to_owned());
-        self
+        let Some(cover) = self.at(at).filter(is_sealed) else { return self };
+        let (id, shows) = (cover.id, cover.location(at));
+        let mut without = self.clone();
+        without.mounts.retain(|mount| mount.id != id);
+        if shows != without.location(tree) {
+            return self;
+        }
+        (without.covered, without.cover) = (Some(at.to_owned()).filter(|at| at != tree), Some(id));
+        without
+    }
+
+    /// The mount that [`MountTable::uncovered`] has left out.
+    pub(super) fn cover(&self) -> Option<u64> {
+        self.cover
     }
 
     /// Whether what is seen at this path is not what will be there.

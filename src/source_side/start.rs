@@ -13,9 +13,10 @@ use super::ground::Ground;
 use super::holder::Left;
 use super::record::SetRecord;
 use super::startup::{NOTHING_MOUNTED, io_failure};
+use super::uncovering::lifting;
 use crate::connection::{Copies, FaultKind, Sending, Wish};
 use crate::failure::Failure;
-use crate::intercept::{DurabilityGate, Fenced, Mount};
+use crate::intercept::{DurabilityGate, Fenced, Mount, Place};
 use crate::limits::{CONNECT_PATIENCE, TAKEOVER_CONNECT_PATIENCE};
 use crate::packet::{KeptOut, Meeting};
 use crate::preflight::{self, MountTable};
@@ -214,7 +215,10 @@ fn mount(ground: &Ground) -> Result<Mount, Failure> {
         MountTable::read().map_err(|error| io_failure("the table of mounts cannot be read", &error))?;
     let backing = ground.backing_mount.as_ref().map(|backing| backing.look_again(&table));
     let options = backing.map(|backing| backing.options).unwrap_or_default();
-    Mount::new(ground.volume.clone(), &ground.options.directory, &name, options, gate).map_err(|error| {
+    let lifting = lifting(&ground.options.state, &ground.options.directory);
+    let place = lifting.as_ref().map_or(Place::Over, |lift| Place::Beneath(lift));
+    let (volume, directory) = (ground.volume.clone(), &ground.options.directory);
+    Mount::new(volume, directory, &name, (options, place), gate).map_err(|error| {
         Failure::new(
             format!("{} cannot be mounted: {error}.", ground.options.directory.display()),
             "The directory is as it was.",

@@ -28,7 +28,7 @@ use super::restoring::refuse_unfinished;
 use super::roles::Roles;
 use super::standing_in::{self, Following, StandIn, Unfollowed};
 use super::terms::Terms;
-use super::uncovering::{Lifted, uncover};
+use super::uncovering::{Lifted, lifting, uncover, under_cover};
 use super::upgrade;
 use crate::apply::fence_of;
 use crate::control::{ProcessMeter, Server};
@@ -82,7 +82,7 @@ pub fn run_followed(options: ProtectOptions, follower: &mut dyn Following) -> Re
     }
 }
 
-/// `lifted`: the cover that was there, as long as nothing was served in its place.
+/// `lifted`: the cover that is there, or was, as long as nothing was served in its place.
 fn protect(
     options: ProtectOptions,
     follower: &mut dyn Following,
@@ -154,6 +154,10 @@ fn check(
         replace_dead_mount(&dead)?;
     }
     *lifted = uncover(options)?;
+    // A cover that hid one is lifted.
+    if let Some(dead) = preflight::standing_mount(&options.directory)? {
+        replace_dead_mount(&dead)?;
+    }
     let deadline = Instant::now() + WRITERS_CLOSE;
     loop {
         match standing_in::check(options) {
@@ -298,7 +302,7 @@ fn open_tree(
     left: Option<&Left>,
 ) -> Result<(Backing, Claim, Found, SetState), Failure> {
     let tree = options.tree();
-    let backing = left.map_or_else(|| open_backing(tree), go_on_with)?;
+    let backing = left.map_or_else(|| open_backing(options), go_on_with)?;
     let claim = claim_places(options, &backing.directory, left)?;
     refuse_unfinished(tree, &backing.directory, &options.set_state())?;
     let stranger = if options.adopt_source { Stranger::Adopt } else { Stranger::Refuse };
@@ -413,12 +417,19 @@ fn page_cache(tree: &Path, under: &OwnedFd) -> Option<PageCache> {
 fn claim_places(options: &ProtectOptions, backing: &OwnedFd, left: Option<&Left>) -> Result<Claim, Failure> {
     // Before the own claim, which may hold the mount point; of a mount that is there all was checked.
     if left.is_none() {
-        preflight::check_outside(&options.directory)?;
+        preflight::check_outside(mount_point(options))?;
     }
     let was_stood_in = fence_of(backing).is_ok_and(|fence| fence.is_some());
     let role = if options.stand_in.is_some() || was_stood_in { Role::StandIn } else { Role::Source };
     let keeper = left.map(|left| left.holder);
     Claim::take_from(keeper, role, &options.name, options.tree(), duplicate(backing)?)
+}
+
+/// Where the mount point is: through a cover the data are seen in its place.
+fn mount_point(options: &ProtectOptions) -> &Path {
+    let directory = &*options.directory;
+    let is_covered = directory != options.tree() && lifting(&options.state, directory).is_some();
+    directory.parent().filter(|_| is_covered).unwrap_or(directory)
 }
 
 fn no_state(options: &ProtectOptions, error: &StateError) -> Failure {
@@ -544,23 +555,30 @@ fn go_on_with(left: &Left) -> Result<Backing, Failure> {
     open().map_err(|error| io_failure("the directory under the mount cannot be opened", &error))
 }
 
-fn open_backing(tree: &Path) -> Result<Backing, Failure> {
+fn open_backing(options: &ProtectOptions) -> Result<Backing, Failure> {
+    let tree = options.tree();
     let table =
         MountTable::read().map_err(|error| io_failure("the table of mounts cannot be read", &error))?;
-    let open = || -> rustix::io::Result<Backing> {
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        let view = rustix::mount::open_tree(rustix::fs::CWD, tree, flags)?;
+    let is_covered = tree == options.directory && lifting(&options.state, tree).is_some();
+    let table = if is_covered { table.uncovered(tree, tree) } else { table };
+    let open = || -> std::io::Result<Backing> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let under = match is_covered {
+            true => under_cover(tree, &table)?,
+            false => rustix::fs::open(tree, flags, Mode::empty())?,
+        };
+        let clone =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        let view = rustix::mount::open_tree(&under, "", clone)?;
         let writable = (MountOptions::READ_ONLY, MountOptions::default());
         if let Err(error) = set_mount_options(&view, Path::new(""), writable.0, writable.1) {
             log::info!("the daemon's own mount of {}: {error}", tree.display());
         }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::openat(&view, ".", flags, Mode::empty())?;
-        let under = rustix::fs::open(tree, flags, Mode::empty())?;
         let mount = BackingMount::holding(tree, &table);
         Ok(Backing { view, directory, under, mount })
     };
-    open().map_err(|error| io_failure(&format!("{} cannot be opened", tree.display()), &error.into()))
+    open().map_err(|error| io_failure(&format!("{} cannot be opened", tree.display()), &error))
 }
 
 fn start_durability(

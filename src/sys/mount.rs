@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
-use rustix::mount::MountFlags;
+use rustix::mount::{MountAttrFlags, MountFlags};
 
 /// `ro`, `nosuid`, `nodev`, `noexec`, `nosymfollow`, and the rule for access times: the bits of
 /// `mount_setattr(2)`.
@@ -78,6 +78,11 @@ impl MountOptions {
             _ => MS_STRICTATIME,
         };
         MountFlags::from_bits_retain(flags)
+    }
+
+    /// For a new mount that is not attached yet.
+    pub fn attributes(self) -> MountAttrFlags {
+        MountAttrFlags::from_bits_retain(self.0 as u32)
     }
 
     /// As words, for messages.
