@@ -40,7 +40,7 @@ pub struct Reach {
     pub root: PathBuf,
     /// Index, positions, pairings.
     pub state: PathBuf,
-    /// What the host's daemons have recorded (which targets it has); only read.
+    /// What the host's daemons have recorded (which targets it has, what was handed over); only read.
     pub records: PathBuf,
     /// Its control socket.
     pub run: PathBuf,
@@ -90,7 +90,7 @@ fn add_rules(created: RulesetCreated, reach: &Reach) -> io::Result<RulesetCreate
     let places: [(PathBuf, BitFlags<AccessFs>); 4] = [
         (reach.root.clone(), replicas),
         (reach.state.clone(), own),
-        (reach.records.clone(), AccessFs::ReadFile.into()),
+        (reach.records.clone(), AccessFs::ReadFile | AccessFs::ReadDir),
         (reach.run.clone(), sockets),
     ];
     places.into_iter().try_fold(created, |created, (place, rights)| {

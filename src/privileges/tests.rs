@@ -175,6 +175,7 @@ fn child_that_is_confined() {
     fs::write(at("state/.serve/index"), "x").unwrap();
     fs::rename(at("state/.serve/index"), at("state/.serve/index.old")).unwrap();
     assert_eq!(fs::read(at("state/targets.json")).unwrap(), b"{}");
+    fs::read_dir(at("state")).unwrap();
     refused("change what it may read", fs::write(at("state/targets.json"), "x"));
     let socket = std::os::unix::net::UnixListener::bind(at("run/socket")).unwrap();
     fs::remove_file(at("run/socket")).unwrap();
