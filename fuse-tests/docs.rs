@@ -10,7 +10,8 @@
 //!
 //! Any other fence is an error, so that no command comes in that nobody runs. A fence in a comment of
 //! the page is run and not shown: it does what the page only tells of. `standin serve` and `standin
-//! protect` stay in the foreground: the next line is typed when they are ready. `KEY` stands for the
+//! protect` stay in the foreground: the next line is typed when they are ready; after `standin failback` when it waits for the
+//! other host. `KEY` stands for the
 //! key of the source.
 
 mod facts;
@@ -46,6 +47,7 @@ fn play(name: &str) {
             stage.enter(side, &format!("{name}:{}", line.number), &line.text);
         }
     }
+    stage.finish();
 }
 
 #[test]

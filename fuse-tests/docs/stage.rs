@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -52,14 +52,26 @@ impl Stage {
             Side::Source => &mut self.source,
             Side::Target => &mut self.target,
         };
-        if let Some(kind) = stays_in_the_foreground(&line) {
-            return host.start_daemon(kind, place, &line);
+        match stays_in_the_foreground(&line) {
+            Some("failback") => return host.hand_over(place, &line),
+            Some(kind) => return host.start_daemon(kind, place, &line),
+            None => {}
         }
         let output = output_within(&mut host.shell(&line), PATIENCE);
         if !output.status.success() {
             panic!("{place}: {line}: {}\n{}", describe(&output), self.said());
         }
         host.notice_an_end(place, &line);
+    }
+
+    /// Whatever waits for another host has come to its end.
+    pub fn finish(&mut self) {
+        for host in [&mut self.source, &mut self.target] {
+            if let Some(mut waits) = host.daemons.remove("failback") {
+                let status = waits.wait(PATIENCE);
+                assert!(status.is_some_and(|status| status.success()), "{status:?}\n{}", waits.said());
+            }
+        }
     }
 
     /// `KEY`: what is not known before.
@@ -86,6 +98,7 @@ fn stays_in_the_foreground(line: &str) -> Option<&'static str> {
         "serve" => Some("serve"),
         // From then on it is what `protect` is.
         "failover" if !command.contains("--dry-run") => Some("protect"),
+        "failback" if !command.contains("--dry-run") => Some("failback"),
         _ => None,
     }
 }
@@ -152,6 +165,18 @@ impl Host {
         self.daemons.insert(kind, daemon);
     }
 
+    /// The next line is typed when it waits for the other host; then the daemon of here has ended.
+    fn hand_over(&mut self, place: &str, line: &str) {
+        let waits = Daemon::spawn(self.shell(&format!("exec {line}")));
+        let deadline = Instant::now() + PATIENCE;
+        while !waits.said().contains("handed over; on the host of") {
+            assert!(Instant::now() < deadline, "{place}: {line}: {}", waits.said());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        self.daemons.insert("failback", waits);
+        self.notice_an_end(place, "standin stop");
+    }
+
     /// After `standin stop` the daemon that was meant has ended well.
     fn notice_an_end(&mut self, place: &str, line: &str) {
         let Some(which) = line.strip_prefix("standin stop") else { return };
@@ -185,6 +210,7 @@ fn daemons_are_told_from_commands() {
     );
     assert_eq!(stays_in_the_foreground("standin serve --root /backup"), Some("serve"));
     assert_eq!(stays_in_the_foreground("standin failover web --at /srv/web --yes"), Some("protect"));
+    assert_eq!(stays_in_the_foreground("standin failback web --yes"), Some("failback"));
     let looks = "standin failover web --at /srv/web --dry-run";
     for ends in ["standin stop serve", "standin status", "echo standin protect", looks] {
         assert_eq!(stays_in_the_foreground(ends), None, "{ends}");

@@ -3,6 +3,7 @@
 
 mod words;
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use crate::failover::switch::{Stage, Switch};
 use crate::failure::Failure;
 use crate::link::Identity;
 use crate::packet::DataState;
-use crate::pairing::{Book, Direction, Known};
+use crate::pairing::{Book, Direction, Grant, Known};
 use crate::source_side::{HostRole, WhoWrites, who_writes_here};
 use crate::target_side::serve_state;
 use crate::units::{self, parse_duration};
@@ -75,6 +76,8 @@ struct Found {
     only_there: Option<u64>,
     /// How far the old host is, in words.
     progress: String,
+    /// Where the host was that has sent the set here, when the two were paired.
+    last_seen: Option<IpAddr>,
     /// Its port, where a target daemon of this host could take changes back.
     returns_to: Option<String>,
 }
@@ -93,19 +96,23 @@ pub(super) fn run(common: &Common, args: &Failback) -> Outcome {
         return switch::run(common, &switch_of(args, None));
     }
     let (began, mut said) = (Instant::now(), None::<Instant>);
-    let mut before = None;
+    let (mut before, mut has_failed) = (None, false);
     loop {
         let found = match look(common, args) {
-            // It is started anew with the old host as a target.
+            // It may be started anew; and be there again when it is asked whether it is.
             Err(failure)
-                if before.is_some() && began.elapsed() < args.wait && is_between_runs(common, args) =>
+                if before.is_some()
+                    && began.elapsed() < args.wait
+                    && (!has_failed || is_between_runs(common, args)) =>
             {
                 log::debug!("{failure}");
+                has_failed = true;
                 std::thread::sleep(ASKED_EVERY);
                 continue;
             }
             found => found?,
         };
+        has_failed = false;
         if args.dry_run {
             say(common, &found);
             return Ok(if found.missing.is_none() { 0 } else { CANNOT });
@@ -171,11 +178,16 @@ fn look(common: &Common, args: &Failback) -> Result<Found, Failure> {
     let all = who_writes_here(&state).map_err(unread)?;
     let own = all.iter().find(|one| one.name == status.name && one.role == HostRole::StandIn);
     let own = own.ok_or_else(|| stands_in_for_nobody(&status.name))?;
+    if own.came_home {
+        return Err(is_home(&status.name));
+    }
     refuse_doubtful(&status, own)?;
     let candidates: Vec<Candidate> =
         source.connections.iter().map(|connection| candidate(&state, connection)).collect();
     let wanted = args.target.as_ref().map(Target::to_string);
-    let home = home(&candidates, &senders(&state, &source.backing), wanted.as_deref()).map_err(|why| {
+    let grants = grants(&state, &source.backing);
+    let senders: Vec<Fingerprint> = grants.iter().map(|grant| grant.peer).collect();
+    let home = home(&candidates, &senders, wanted.as_deref()).map_err(|why| {
         let what = format!("It cannot be told where '{}' goes home to: {why}.", status.name);
         Failure::new(what, UNTOUCHED, "`standin status` shows its targets.")
     })?;
@@ -191,6 +203,7 @@ fn look(common: &Common, args: &Failback) -> Result<Found, Failure> {
         home,
         epoch: own.epoch.writing(),
         only_there: of_failover.and_then(|point| point.beyond),
+        last_seen: last_seen(&grants),
         returns_to: other_end(common, &source.backing),
     })
 }
@@ -241,16 +254,22 @@ fn candidate(state: &Path, connection: &ConnectionStatus) -> Candidate {
     }
 }
 
-/// Keys that may send, or have sent, what is in this replica.
-fn senders(state: &Path, replica: &Path) -> Vec<Fingerprint> {
+/// Who may send, or has sent, what is in this replica.
+fn grants(state: &Path, replica: &Path) -> Vec<Grant> {
     let Some(name) = replica.file_name() else { return Vec::new() };
     let Ok(own) = Identity::load_or_create(state) else { return Vec::new() };
     let book = Book::open(&serve_state(state).join("pairings.json"), own.fingerprint());
     let grants = book.map(|book| book.grants()).unwrap_or_default();
-    let of_it = |grant: &&crate::pairing::Grant| {
+    let is_of_it = |grant: &Grant| {
         Path::new(&grant.set_name) == Path::new(name) && grant.direction == Direction::FromPeer
     };
-    grants.iter().filter(of_it).map(|grant| grant.peer).collect()
+    grants.into_iter().filter(is_of_it).collect()
+}
+
+/// Of several nobody knows which one is meant.
+fn last_seen(grants: &[Grant]) -> Option<IpAddr> {
+    let [grant] = grants else { return None };
+    grant.address.parse::<SocketAddr>().ok().map(|address| address.ip().to_canonical())
 }
 
 fn progress(source: &SourceStatus, home: Option<&Candidate>) -> String {
@@ -263,6 +282,17 @@ fn progress(source: &SourceStatus, home: Option<&Candidate>) -> String {
         _ if home.reason.is_empty() => format!("{} is not good yet", home.target),
         _ => format!("{}: {}", home.target, home.reason),
     }
+}
+
+/// It would go to the host that stood in.
+fn is_home(name: &str) -> Failure {
+    Failure::new(
+        format!(
+            "This host does not stand in for the source of '{name}': it was that itself, and has taken it back."
+        ),
+        UNTOUCHED,
+        "There is nothing to fail back. For a planned change of roles: `standin switch`.",
+    )
 }
 
 fn stands_in_for_nobody(name: &str) -> Failure {

@@ -86,6 +86,9 @@ pub struct SetRecord {
     /// The directory is a replica of the set, and is served in its source's place.
     #[serde(default)]
     pub stands_in: bool,
+    /// This host was the set's source before it stood in: it is home.
+    #[serde(default)]
+    pub came_home: bool,
     /// A target has said that somebody else writes the set: nothing may be changed here before a person says so.
     #[serde(default)]
     pub fenced: Option<FencedRecord>,
@@ -437,6 +440,8 @@ impl SetState {
             copy_of: None,
             diverged: None,
             stands_in: true,
+            // A new record is of a host that only had the replica.
+            came_home: !self.is_new && (self.record.came_home || !self.record.stands_in),
             fenced: None,
             runs: known.runs.clone(),
             ..self.record.clone()
@@ -587,6 +592,7 @@ fn fresh(tree: &Path, found: &Found, stranger: Stranger) -> SetRecord {
         stands_in: false,
         fenced: None,
         history: History::default(),
+        came_home: false,
         other_writer: None,
     };
     if stranger == Stranger::Adopt { in_place_of_the_first(record) } else { record }

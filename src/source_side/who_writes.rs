@@ -18,6 +18,8 @@ pub struct WhoWrites {
     pub name: String,
     pub set: SetId,
     pub role: HostRole,
+    /// Of one that stands in: it was the source before others did.
+    pub came_home: bool,
     /// In which this host writes, or its replica was written.
     pub epoch: Epoch,
     pub history: History,
@@ -109,6 +111,7 @@ fn of_source(state: &Path, name: &str) -> io::Result<Option<WhoWrites>> {
         name: name.to_owned(),
         set: record.set,
         role: if record.stands_in { HostRole::StandIn } else { HostRole::Source },
+        came_home: record.stands_in && record.came_home,
         epoch: record.epoch,
         other,
         stood_in_for: record.fenced.as_ref().map(|fenced| (fenced.epoch, fenced.told_by.clone())),
@@ -146,6 +149,7 @@ fn of_replica(state: &Path, name: &str) -> io::Result<Option<WhoWrites>> {
         name: name.to_owned(),
         set: resting.set,
         role: HostRole::Target,
+        came_home: false,
         epoch: resting.durable.epoch,
         other: other.filter(parts),
         stood_in_for: None,

@@ -1,6 +1,7 @@
 //! What `standin failback` has found, and what is to be typed.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use serde_json::json;
 
@@ -19,7 +20,7 @@ fn commands(found: &Found) -> (Vec<String>, Vec<String>) {
     let parent =
         parent.map_or_else(|| "PARENT-OF-ITS-DIRECTORY".into(), |parent| parent.display().to_string());
     let serve = format!("standin serve --root {parent} --adopt");
-    let target = || format!("standin://OLD-HOST:7447/{name}");
+    let target = || format!("standin://{}:7447/{name}", old_host(found.last_seen));
     let pairing = |target: &str| {
         vec![format!("standin pair {target} < token     (the token is what `standin invite` has printed)")]
     };
@@ -31,16 +32,18 @@ fn commands(found: &Found) -> (Vec<String>, Vec<String>) {
         }
         (Some(_), _) => {
             let mut here = pairing(&target());
-            here.push(format!("standin stop {}", found.name));
-            here.push(format!(
-                "standin failover {} --at {} --name {} --yes --to {}",
-                found.replica.display(),
-                found.at.display(),
-                found.name,
-                target()
-            ));
+            here.push(format!("standin connection add {} {}", target(), found.name));
             (vec![serve, format!("standin invite {name}")], here)
         }
+    }
+}
+
+/// As it is written in a target. Under which port its target daemon will be nobody knows here.
+fn old_host(last_seen: Option<IpAddr>) -> String {
+    match last_seen {
+        None => "OLD-HOST".into(),
+        Some(IpAddr::V4(address)) => address.to_string(),
+        Some(IpAddr::V6(address)) => format!("[{address}]"),
     }
 }
 
@@ -128,8 +131,22 @@ pub(super) fn text(found: &Found) -> String {
         there.iter().for_each(|command| text.push_str(&format!("  {command}\n")));
     }
     if !here.is_empty() {
-        let _ = writeln!(text, "Then here:");
+        let _ = writeln!(text, "Then here, while programs work:");
         here.iter().for_each(|command| text.push_str(&format!("  {command}\n")));
+        match found.last_seen {
+            _ if found.home.is_some() => {}
+            Some(address) => {
+                let _ = writeln!(
+                    text,
+                    "{address} is where the host was that has sent the set here, when the two were paired; 7447 the port \
+                     without --listen."
+                );
+            }
+            None => {
+                let _ =
+                    writeln!(text, "For OLD-HOST give the address of the host that was the source before.");
+            }
+        }
     }
     text
 }

@@ -40,6 +40,20 @@ fn here(common: &Common, switch: &Switch) -> Vec<String> {
     vec![format!("standin serve --root {} --adopt", parent.display()), format!("standin invite {name}")]
 }
 
+/// What is typed on the other host then, where it serves the set.
+fn then_there(switch: &Switch) -> [String; 2] {
+    let target = this_host(":7447", &switch.tree.file_name().unwrap_or_default().to_string_lossy());
+    [
+        format!("standin pair {target} < token"),
+        format!("standin connection add {target} {}", switch.at.display()),
+    ]
+}
+
+fn this_host(port: &str, replica: &str) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("standin://{}{port}/{replica}", host.trim())
+}
+
 /// How the other host names this directory as a target, where a target daemon of this host has it as a replica: by this
 /// host's name, under which the other one may not know it.
 pub(in crate::cli) fn other_end(common: &Common, tree: &Path) -> Option<String> {
@@ -50,9 +64,8 @@ pub(in crate::cli) fn other_end(common: &Common, tree: &Path) -> Option<String> 
         Some((target.listening, replica))
     };
     let (listening, replica) = daemons(&common.asked_dir()).ok()?.into_iter().find_map(has_it)?;
-    let port = listening.rsplit(':').next()?.to_owned();
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    Some(format!("standin://{}:{port}/{replica}", host.trim()))
+    let port = listening.rsplit(':').next()?;
+    Some(this_host(&format!(":{port}"), &replica))
 }
 
 pub(in crate::cli) fn changes(count: u64) -> String {
@@ -125,9 +138,10 @@ pub(super) fn text(common: &Common, state: &Path, switch: &Switch) -> String {
                     );
                 }
                 lines => {
-                    let _ =
-                        writeln!(text, "To make this directory its replica, here, then pair and --to there:");
+                    let _ = writeln!(text, "To make this directory its replica, here:");
                     lines.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
+                    let _ = writeln!(text, "Then there, while programs work, with the token:");
+                    then_there(switch).iter().for_each(|line| text.push_str(&format!("  {line}\n")));
                 }
             }
         }

@@ -315,7 +315,7 @@ fn never_came(options: &ProtectOptions, epoch: Epoch) -> Failure {
             options.tree().display()
         ),
         LEFT_ALONE,
-        "Let who writes it now bring it into line (standin serve --adopt here, and protect --to there). To serve what \
+        "Let who writes it now bring it into line (standin serve --adopt here, standin connection add there). To serve what \
          is there, as it is: --accept-bad-data.",
     )
 }
