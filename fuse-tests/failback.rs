@@ -41,6 +41,30 @@ fn says(daemon: &Daemon, word: &str) {
     }
 }
 
+/// Where a program has a file open in the very moment it is typed again.
+fn handed_over_under_writers(new: &Side, mut command: Daemon) -> Daemon {
+    let deadline = Instant::now() + SYNC_MAX;
+    while !command.said().contains("handed over; on the host of") {
+        assert!(Instant::now() < deadline, "{}", command.said());
+        if command.has_ended() {
+            command.wait(STOP_MAX);
+            assert!(command.said().contains("cannot be unmounted"), "{}", command.said());
+            command = Daemon::spawn(typed(new, &["--yes"]));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    command
+}
+
+#[track_caller]
+fn has_lost_nothing(writer: Writer, now: &Side) {
+    let written = writer.end();
+    assert!(written.refused > 0 && written.others.is_empty(), "{:?}", written.others);
+    assert!(!written.acknowledged.is_empty(), "nobody wrote meanwhile");
+    all_there(&written.acknowledged, &now.point);
+    eprintln!("{} synced writes, none lost", written.acknowledged.len());
+}
+
 #[test]
 fn it_waits_for_the_old_host_and_switches_back() {
     let mut scene = Scene::with_a_source(&[]);
@@ -66,7 +90,7 @@ fn it_waits_for_the_old_host_and_switches_back() {
     says(&first, "NOT YET");
     says(&first, "standin invite");
     kill(&mut first);
-    let mut command = Daemon::spawn(typed(new, &["--yes", "--wait", "120s"]));
+    let command = Daemon::spawn(typed(new, &["--yes", "--wait", "120s"]));
     says(&command, "NOT YET");
     old.serve(&["--adopt"]);
     new.pair_with(old);
@@ -80,17 +104,7 @@ fn it_waits_for_the_old_host_and_switches_back() {
     let added = output_within(add.args(["connection", "add", &old.address(), "web"]), COMMAND_MAX);
     assert!(added.status.success(), "{}", describe(&added));
     says(&command, "its key has sent the set here before");
-    // Where a program has a file open in the very moment it is typed again.
-    let deadline = Instant::now() + SYNC_MAX;
-    while !command.said().contains("handed over; on the host of") {
-        assert!(Instant::now() < deadline, "{}", command.said());
-        if command.has_ended() {
-            command.wait(STOP_MAX);
-            assert!(command.said().contains("cannot be unmounted"), "{}", command.said());
-            command = Daemon::spawn(typed(new, &["--yes"]));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let mut command = handed_over_under_writers(new, command);
     new.protect = None;
     // Killed there the same command goes on.
     kill(&mut command);
@@ -102,13 +116,8 @@ fn it_waits_for_the_old_host_and_switches_back() {
     assert!(status.is_some_and(|status| status.success()), "{}", command.said());
     let kept = kept(new);
     assert!(kept["stage"] == "taken" && kept["epoch"] == 3 && kept["position"].is_u64(), "{kept}");
-    let frozen = kept["frozen_ms"].as_u64().expect("it is stated");
-    for written in writers.map(Writer::end) {
-        assert!(written.refused > 0 && written.others.is_empty(), "{:?}", written.others);
-        assert!(!written.acknowledged.is_empty(), "nobody wrote meanwhile");
-        all_there(&written.acknowledged, &old.point);
-        eprintln!("{} synced writes, none lost; no mount for {frozen} ms", written.acknowledged.len());
-    }
+    eprintln!("no mount for {} ms", kept["frozen_ms"].as_u64().expect("it is stated"));
+    writers.into_iter().for_each(|writer| has_lost_nothing(writer, old));
     assert_eq!(fs::read(old.mount("meanwhile")).expect("a file"), b"by the stand-in");
     fs::write(old.mount("home"), "again").expect("a write");
     in_line(old);
