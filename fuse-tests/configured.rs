@@ -247,8 +247,10 @@ fn the_end_of_a_terminal_is_a_stop() {
     web.write(&web.first());
     let (run, state) = (web.places.run.display(), web.places.state.display());
     let typed = format!("{} --run {run} --state {state} protect web", binary().display());
-    let mut command = Command::new("script");
-    command.args(["--quiet", "--flush", "--return", "--command", &typed, "/dev/null"]);
+    // Under `nohup` the tests ignore it, and so would a daemon of theirs.
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP", "script", "--quiet", "--flush", "--return"]);
+    command.args(["--command", &typed, "/dev/null"]);
     web.daemon = Some(Daemon::spawn(command));
     wait_until("mounted", || is_mounted(&web.places.mount));
     wait_in_line(|| standin(&web.places.run), || web.said());

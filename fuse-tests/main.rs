@@ -9,6 +9,7 @@ mod aside;
 mod bad_input;
 mod basic;
 mod batch;
+mod bench;
 mod by_blocks;
 mod clones;
 mod config_files;

@@ -110,15 +110,15 @@ impl Shown {
         let end = |of: &OwnedFd| Stdio::from(of.try_clone().expect("a descriptor"));
         command.stdin(end(&theirs)).stdout(end(&theirs)).stderr(end(&theirs));
         let theirs_raw = theirs.as_raw_fd();
+        // Under `nohup` the tests ignore it, and so would what they start.
+        let at_hangup = if hangup == Hangup::Ignored { libc::SIG_IGN } else { libc::SIG_DFL };
         // SAFETY: only async-signal-safe calls: a session of its own, with this terminal.
         unsafe {
             command.pre_exec(move || {
                 if libc::setsid() < 0 || libc::ioctl(theirs_raw, libc::TIOCSCTTY, 0) < 0 {
                     return Err(std::io::Error::last_os_error());
                 }
-                if hangup == Hangup::Ignored {
-                    libc::signal(libc::SIGHUP, libc::SIG_IGN);
-                }
+                libc::signal(libc::SIGHUP, at_hangup);
                 Ok(())
             });
         }

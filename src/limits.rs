@@ -5,6 +5,7 @@ use std::time::Duration;
 mod activity;
 mod comparison;
 mod configuration;
+mod descriptors;
 mod disk_queue;
 mod holder;
 mod questions;
@@ -13,6 +14,7 @@ mod upgrade;
 pub use activity::*;
 pub use comparison::*;
 pub use configuration::*;
+pub use descriptors::*;
 pub use disk_queue::*;
 pub use holder::*;
 pub use questions::*;
@@ -138,9 +140,10 @@ pub const LISTING_LEN_CUT: usize = 256 * 1024;
 pub const LISTINGS_IN_FLIGHT: usize = 8;
 
 /// The same of a copy that runs while applications write: listings of small directories, and entries
-/// (files whose content may be asked for, and directories) in all of them.
+/// (files whose content may be asked for, and directories) in all of them. What the target makes for them it
+/// still has open when the content comes ([`COPY_DESCRIPTORS`]).
 pub const LIVE_LISTINGS_IN_FLIGHT: usize = 256;
-pub const LIVE_ENTRIES_IN_FLIGHT: usize = LISTINGS_IN_FLIGHT * LISTING_ENTRIES_MAX;
+pub const LIVE_ENTRIES_IN_FLIGHT: usize = 2 * LISTING_ENTRIES_MAX;
 
 /// Directories that a target doubts and that wait to be listed again: 8 MiB. One that doubts more
 /// of them at a time is better off with a new copy.
@@ -245,8 +248,8 @@ pub const PENDING_TIMES_MAX: usize = 16_384;
 pub const PENDING_TIMES_LOG_MAX: u64 = 1 << 20;
 
 /// Files that were copied and whose mtime is not set yet, and their bytes: before it is set comes
-/// a sync, and a copy that is killed copies them again.
-pub const UNSETTLED_FILES_MAX: usize = 16_384;
+/// a sync, and a copy that is killed copies them again. So few that their descriptors are still open.
+pub const UNSETTLED_FILES_MAX: usize = 1024;
 pub const UNSETTLED_BYTES_MAX: u64 = 1 << 30;
 
 /// Levels that a target goes up at a time from a directory whose path is longer than the kernel
@@ -503,52 +506,6 @@ pub const MISSED_MAX: usize = 1024;
 /// Such items that wait for their answers: a million files are called before any packet. Their answers are
 /// heard one by one, and together with those of listings and hashes never come to [`LIVE_ANSWERS_MAX`].
 pub const OWED_CALLS_IN_FLIGHT: usize = 512;
-
-/// Descriptors of objects that the source keeps open at once (`O_PATH`), where the limit of open
-/// files allows it: see [`Descriptors`].
-pub const SOURCE_DESCRIPTORS: usize = 4096;
-
-/// Descriptors of files that programs have open, kept at once; the others are opened again when
-/// they are used.
-pub const SOURCE_OPEN_FILES: usize = 65_536;
-
-/// A daemon starts with no fewer descriptors: threads, connections and what is under way need some
-/// two hundred.
-pub const OPEN_FILES_MIN: usize = 1024;
-
-/// How a source divides the descriptors that the system gives it: three eighths stay for
-/// connections, embedded targets ([`target_descriptors`]) and what is under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Descriptors {
-    /// Kept for objects (`O_PATH`).
-    pub paths: usize,
-    /// Kept for open files.
-    pub files: usize,
-    /// Directories that programs may have open: each needs one.
-    pub directories: usize,
-    /// Objects without a name that are still in use: each needs one.
-    pub nameless: usize,
-}
-
-impl Descriptors {
-    /// `limit` is the limit of open files of this process.
-    pub fn of(limit: usize) -> Descriptors {
-        Descriptors {
-            paths: (limit / 8).min(SOURCE_DESCRIPTORS),
-            files: (limit / 4).min(SOURCE_OPEN_FILES),
-            directories: limit / 8,
-            nameless: limit / 8,
-        }
-    }
-}
-
-/// Descriptors of objects that a target keeps open at once, where the limit of open files allows it.
-pub const TARGET_DESCRIPTORS: usize = 512;
-
-/// Those of one replica, of `limit` that the process may have.
-pub fn target_descriptors(limit: usize) -> usize {
-    (limit / 8).min(TARGET_DESCRIPTORS)
-}
 
 /// How long the kernel may cache names and attributes: all changes come through the mount.
 pub const KERNEL_CACHE_TTL: Duration = Duration::from_secs(86_400);

@@ -212,7 +212,7 @@ impl Session {
                 if entry.birth == Birth::File {
                     self.incomplete.add(entry.object)?;
                 }
-                replica.bind(entry.object, &*found.file)?;
+                replica.bind_to(entry.object, found.handle)?;
                 return Ok(Placed::Adopted(found));
             }
             self.make_way(replica, dir, &entry.name, None)?;
@@ -249,7 +249,7 @@ impl Session {
         (file, access): (File, Access),
     ) -> Result<Found, Fault> {
         let found = look_at(file)?;
-        replica.bind(entry.object, &*found.file)?;
+        replica.bind_to(entry.object, found.handle)?;
         replica.keep(entry.object, access, Came::Known, found.file.clone());
         if !self.claims.claim(&found.handle, entry.object)? {
             return Err(Fault::Refused("a new object that is another one already"));

@@ -1,9 +1,13 @@
-//! Descriptors of objects that were used lately, in bounded number (second chance).
+//! Descriptors of objects that were used lately, in bounded number (second chance). Each replica has some of
+//! its own, and may have more while the others of its process leave them.
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 
+use crate::limits::shared_descriptors;
+use crate::open_files;
 use crate::packet::ObjectId;
 
 /// What a descriptor is good for.
@@ -39,17 +43,47 @@ pub struct GaveWay {
     pub came: Came,
 }
 
+/// Those of all replicas of this process.
+static SHARED: LazyLock<Shared> = LazyLock::new(|| Shared::new(shared_descriptors(open_files::limit())));
+
+/// Descriptors that several may take for a while: so many are left.
+pub struct Shared(AtomicUsize);
+
+impl Shared {
+    pub const fn new(count: usize) -> Shared {
+        Shared(AtomicUsize::new(count))
+    }
+
+    pub fn of_process() -> &'static Shared {
+        &SHARED
+    }
+
+    fn take(&self) -> bool {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+
+    fn give_back(&self, count: usize) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
 /// At most `limit` descriptors; the one that was not used for longest, roughly, gives way.
 pub struct Descriptors {
+    /// So many are not shared.
+    own: usize,
     limit: usize,
+    shared: &'static Shared,
+    /// Taken of them.
+    taken: usize,
     held: Vec<Held>,
     at: HashMap<ObjectId, usize>,
     hand: usize,
 }
 
 impl Descriptors {
-    pub fn new(limit: usize) -> Descriptors {
-        Descriptors { limit: limit.max(1), held: Vec::new(), at: HashMap::new(), hand: 0 }
+    pub fn new(own: usize, limit: usize, shared: &'static Shared) -> Descriptors {
+        let (own, held, at) = (own.max(1), Vec::new(), HashMap::new());
+        Descriptors { own, limit: limit.max(own), shared, taken: 0, held, at, hand: 0 }
     }
 
     /// A descriptor that can do at least this.
@@ -69,7 +103,7 @@ impl Descriptors {
             self.held[at] = held;
             return None;
         }
-        if self.held.len() < self.limit {
+        if self.has_room() {
             self.at.insert(id, self.held.len());
             self.held.push(held);
             return None;
@@ -87,6 +121,7 @@ impl Descriptors {
         if let Some(moved) = self.held.get(at) {
             self.at.insert(moved.id, at);
         }
+        self.give_back();
     }
 
     /// Closes every descriptor that can write: a program of the replica cannot be run, nor a
@@ -95,11 +130,31 @@ impl Descriptors {
         self.held.retain(|held| held.access == Access::Path);
         self.at = self.held.iter().enumerate().map(|(at, held)| (held.id, at)).collect();
         self.hand = 0;
+        self.give_back();
     }
 
     pub fn clear(&mut self) {
         self.held.clear();
         self.at.clear();
+        self.give_back();
+    }
+
+    /// Takes one of the shared where it has none of its own left.
+    fn has_room(&mut self) -> bool {
+        let held = self.held.len();
+        if held < self.own + self.taken {
+            return true;
+        }
+        let more = held < self.limit && self.shared.take();
+        self.taken += usize::from(more);
+        more
+    }
+
+    /// What it holds no more of the shared is the others'.
+    fn give_back(&mut self) {
+        let needed = self.held.len().saturating_sub(self.own);
+        self.shared.give_back(self.taken.saturating_sub(needed));
+        self.taken = self.taken.min(needed);
     }
 
     fn victim(&mut self) -> usize {
@@ -113,6 +168,12 @@ impl Descriptors {
     }
 }
 
+impl Drop for Descriptors {
+    fn drop(&mut self) {
+        self.shared.give_back(self.taken);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,10 +182,39 @@ mod tests {
         ObjectId { birth_epoch: 1, generation: 1, inode }
     }
 
+    static NONE: Shared = Shared::new(0);
+
+    #[test]
+    fn what_one_takes_of_the_shared_it_gives_back() {
+        static SHARED: Shared = Shared::new(5);
+        let left = || SHARED.0.load(Ordering::Relaxed);
+        let file = Arc::new(File::open("/dev/null").unwrap());
+        let fill = |descriptors: &mut Descriptors, access| {
+            let kept = (0..100)
+                .filter(|&inode| descriptors.keep(id(inode), access, Came::Known, file.clone()).is_none());
+            (kept.count(), descriptors.held.len())
+        };
+        let (mut first, mut second) = (Descriptors::new(8, 11, &SHARED), Descriptors::new(8, 11, &SHARED));
+        assert_eq!((fill(&mut first, Access::Write), left()), ((11, 11), 2));
+        assert_eq!((fill(&mut second, Access::Path), left()), ((10, 10), 0));
+        // What is kept anew in a place takes no other one.
+        first.forget(id(99));
+        assert_eq!(left(), 1);
+        first.close_writers();
+        assert_eq!(left(), 3);
+        assert_eq!((fill(&mut first, Access::Write), left()), ((11, 11), 0));
+        first.clear();
+        assert_eq!((fill(&mut first, Access::Path), left()), ((11, 11), 0));
+        drop(second);
+        assert_eq!(left(), 2);
+        drop(first);
+        assert_eq!(left(), 5);
+    }
+
     #[test]
     fn the_number_is_bounded_and_the_used_one_stays() {
         let file = Arc::new(File::open("/dev/null").unwrap());
-        let mut descriptors = Descriptors::new(8);
+        let mut descriptors = Descriptors::new(8, 8, &NONE);
         for inode in 0..100 {
             descriptors.keep(id(inode), Access::Path, Came::Known, file.clone());
             assert!(descriptors.get(id(inode), Access::Path).is_some());

@@ -288,10 +288,15 @@ impl Replica {
     /// Binds an id to the object behind a descriptor, in place of what it was bound to.
     pub fn bind(&mut self, id: ObjectId, fd: impl AsFd) -> Result<FileHandle, Fault> {
         let handle = FileHandle::of(fd.as_fd()).map_err(handle_fault)?;
+        self.bind_to(id, handle)?;
+        Ok(handle)
+    }
+
+    /// [`Replica::bind`], of an object whose handle is at hand.
+    pub fn bind_to(&mut self, id: ObjectId, handle: FileHandle) -> Result<(), Fault> {
         self.descriptors.forget(id);
         failpoint::at("bind").map_err(Fault::own("object index"))?;
-        self.index.insert(id, handle).map_err(Fault::own("object index"))?;
-        Ok(handle)
+        self.index.insert(id, handle).map_err(Fault::own("object index"))
     }
 
     /// Binds the id of the source's root directory to the replica's.

@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, Timespec, Timestamps, U
 use super::Replica;
 use super::aside::Aside;
 use super::begun::Begun;
-use super::descriptors::Descriptors;
+use super::descriptors::{Descriptors, Shared};
 use super::durable::Points;
 use super::flags::PendingFlags;
 use super::index::Index;
@@ -26,7 +26,7 @@ use super::times::Times;
 use super::writer::Writer;
 use crate::apply::policy::Policy;
 use crate::clone::{self, Sessions};
-use crate::limits::target_descriptors;
+use crate::limits::{COPY_DESCRIPTORS, target_descriptors};
 use crate::open_files;
 use crate::packet::{Epoch, Position, SetId};
 use crate::store::{Symlink, own_directory};
@@ -103,7 +103,8 @@ impl Replica {
         let aside = Aside::open(places.state.join("aside"), progress.data().state);
         let begun = Begun::open(&places.state.join("begun"))
             .map_err(|error| OpenError::Io("record of what is begun", error))?;
-        let descriptors = Descriptors::new(target_descriptors(open_files::limit()));
+        let own = target_descriptors(open_files::limit());
+        let descriptors = Descriptors::new(own, COPY_DESCRIPTORS, Shared::of_process());
         let policy = Policy::new(Allow::ALL);
         let clones = load_clones(&root, &limbo, places, progress.fence()).map_err(io("clones"))?;
         Ok(Replica {

@@ -1,5 +1,6 @@
 //! Who copies: this product, another version of it, rsync.
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -9,6 +10,7 @@ use super::super::error::{Context, Error, Result};
 use super::super::mount::{Mount, Protection};
 use super::super::process::peak_memory;
 use super::super::served::Served;
+use super::marks::Marks;
 use super::rsync::Daemon;
 use super::{Copied, Tree};
 use crate::sys::process_time;
@@ -37,11 +39,12 @@ impl<'a> Copier<'a> {
                     fs::create_dir(&home).at(&home)?;
                     Served::start(program, &home, stop)
                 };
-                Targets::Standin { program, small: serve(Tree::Small)?, large: serve(Tree::Large)? }
+                let (small, large) = (serve(Tree::Small)?, serve(Tree::Large)?);
+                Targets::Standin { program, small, large }
             }
             Copier::Rsync => Targets::Rsync(Daemon::start(&home, stop)?),
         };
-        Ok(Side { home, targets })
+        Ok(Side { home, targets, left: Left::default() })
     }
 }
 
@@ -49,12 +52,16 @@ impl<'a> Copier<'a> {
 pub struct Side<'a> {
     home: PathBuf,
     targets: Targets<'a>,
+    left: Left,
 }
 
 enum Targets<'a> {
     Standin { program: &'a Path, small: Served, large: Served },
     Rsync(Daemon),
 }
+
+/// The marks of each tree as a copier of this product left it; nothing before its first copy.
+type Left = RefCell<[Option<Marks>; 2]>;
 
 impl Side<'_> {
     pub fn replica(&self, tree: Tree) -> PathBuf {
@@ -71,7 +78,13 @@ impl Side<'_> {
             Targets::Standin { program, small, large } => {
                 let served = if tree == Tree::Small { small } else { large };
                 let home = self.home.join(directory(tree));
-                protected(program, &home, served, source, stop)
+                let left = &mut self.left.borrow_mut()[tree as usize];
+                if let Some(marks) = left {
+                    marks.put_on(source)?;
+                }
+                let copied = protected(program, &home, served, source, stop)?;
+                *left = Some(Marks::of(source)?);
+                Ok(copied)
             }
             Targets::Rsync(daemon) => daemon.copy(source, directory(tree)),
         }
@@ -79,7 +92,7 @@ impl Side<'_> {
 
     /// Removes everything.
     pub fn clear(self) -> Result<()> {
-        let Side { home, targets } = self;
+        let Side { home, targets, .. } = self;
         drop(targets);
         fs::remove_dir_all(&home).at(&home)
     }

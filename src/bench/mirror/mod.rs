@@ -9,6 +9,7 @@
 //! copied is looked at.
 
 mod copier;
+mod marks;
 mod meanwhile;
 mod rsync;
 mod trees;

@@ -1,0 +1,32 @@
+//! `standin bench` from end to end, with little of everything: that it comes to an end, and what it says.
+
+use serde_json::Value;
+
+use crate::host::{binary, describe, dir_on_disk, heavy, output_within, standin};
+
+/// More than it takes on a busy machine.
+const BENCH_MAX: std::time::Duration = std::time::Duration::from_secs(240);
+
+/// Two of this product copy the same tree in turns: neither takes it for one that was put back from elsewhere.
+#[test]
+fn two_versions_copy_the_same_trees_in_turns() {
+    let _alone = heavy();
+    let base = dir_on_disk();
+    let mut command = standin(&base.path().join("run"));
+    command.args(["--json", "bench", "--mirror", "--no-lines", "--mirror-files=1000", "--mirror-size=8M"]);
+    command.arg("--rounds=2").arg("--against").arg(binary()).arg(base.path());
+    let output = output_within(&mut command, BENCH_MAX);
+    assert!(output.status.success(), "{}", describe(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    for name in ["standin", "other"] {
+        let copiers = report["mirror"]["copiers"].as_array().expect("copiers");
+        let copier = copiers.iter().find(|copier| copier["name"] == name);
+        let copier = copier.unwrap_or_else(|| panic!("{name} is not in {report:#}"));
+        let steps = copier["steps"].as_array().expect("steps");
+        assert_eq!(steps.len(), 4, "{copier:#}");
+        assert!(steps.iter().all(|step| step["rounds"].as_array().is_some_and(|rounds| rounds.len() == 2)));
+    }
+    let left = std::fs::read_dir(base.path()).expect("a directory").filter_map(Result::ok);
+    let left: Vec<_> = left.map(|entry| entry.file_name()).filter(|name| name != "run").collect();
+    assert!(left.is_empty(), "{left:?}");
+}
