@@ -296,3 +296,22 @@ fn a_target_that_is_away_is_said_and_copied_to_afterwards() {
     assert!(bytes < 2 << 20, "a copy of what it had: {bytes}");
     pair.stop_source();
 }
+
+/// What rules the set has is known from its start on, and not only when it is looked after: a set with some was compared
+/// as a whole after an upgrade in its first seconds.
+#[test]
+fn a_set_with_rules_goes_on_right_after_its_start() {
+    let arguments = [HOLDER, &["--exclude", "*.tmp"]].concat();
+    let mut protected = Protected::start(Setup { arguments, ..Setup::default() });
+    fs::write(protected.mount.join("file"), b"bytes").expect("a write");
+    protected.wait_sync();
+    let history = status(&protected)["history"].clone();
+    for name in ["first", "second"] {
+        let report = upgraded(&protected.run, &another_program(&protected, name));
+        assert_eq!(report["same_run"].as_bool(), Some(true), "{report:#}");
+        let status = status(&protected);
+        assert_nothing_was_copied(&status, &history);
+        assert_eq!(status["connections"][0]["data"], "good", "{status:#}");
+    }
+    protected.stop();
+}

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::args::Common;
 use super::find::{self, Found, no_answer};
+use super::status::said;
 use super::{Outcome, output};
 use crate::control::{
     Answer, Daemon, FileKind, FileOnTarget, FileReport, FileState, FilesRequest, PathText, ReplicaStatus,
@@ -214,7 +215,7 @@ pub(super) fn text(file: &FileReport, now_unix_ms: u64) -> String {
     };
     let changed =
         file.changed_unix_ms.map(|since| format!(", changed {} ago", ago(since))).unwrap_or_default();
-    let mut text = format!("{}: {verdict}{as_of} ({kind}{changed})\n", file.path.display());
+    let mut text = format!("{}: {verdict}{as_of} ({kind}{changed})\n", said(&file.path));
     for target in &file.targets {
         let _ = writeln!(text, "  {}", on_target(target, &ago));
     }

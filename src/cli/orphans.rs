@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::args::Common;
 use super::find::{self, no_answer};
+use super::status::said;
 use super::{Outcome, output};
 use crate::control::{
     Answer, Client, Daemon, OrphanStatus, OrphansRequest, PathText, RemoveOrphans, ReplicaOrphans, Role,
@@ -211,7 +212,7 @@ fn line(orphan: &OrphanStatus) -> String {
     let age = unix_ms(SystemTime::now()).saturating_sub(*since_unix_ms);
     let mut text = format!(
         "   {}  {}, {}, {} ago",
-        path.as_ref().unwrap_or(place).display(),
+        said(path.as_ref().unwrap_or(place)),
         objects_word(*objects),
         units::size(*bytes),
         units::duration(Duration::from_millis(age))

@@ -11,12 +11,14 @@ use serde_json::json;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::failure::Failure;
+use crate::packet::printable_lines;
 
 /// Why the first of what was not printed was not.
 static FAILED: OnceLock<io::Error> = OnceLock::new();
 
+/// Words, in which names may stand that anybody has given.
 pub(super) fn text(text: &str) {
-    raw(&format!("{}\n", text.trim_end_matches('\n')));
+    raw(&format!("{}\n", printable_lines(text.trim_end_matches('\n'))));
 }
 
 /// As it is.
@@ -84,7 +86,7 @@ impl<T: Serialize> Printed<T> {
 /// One JSON document, an object, on one line.
 pub(super) fn json(document: &impl Serialize) {
     match serde_json::to_string(&Printed::new(document)) {
-        Ok(line) => text(&line),
+        Ok(line) => raw(&format!("{line}\n")),
         Err(error) => aside!("standin: the answer cannot be written as JSON: {error}"),
     }
 }
@@ -94,6 +96,6 @@ pub(super) fn failure(failure: &Failure, as_json: bool) {
     if as_json {
         json(&json!({ "error": failure }));
     } else {
-        aside!("standin: {failure}");
+        aside!("standin: {}", printable_lines(&failure.to_string()));
     }
 }

@@ -14,7 +14,7 @@ use self::age::age_lines;
 pub(super) use self::age::clock;
 pub(super) use self::words::{
     age, compression_words, data_short, data_word, label, limit_words, mirror_words, packets, progress_words,
-    schedule_words, state_word, verified_words,
+    said, schedule_words, state_word, verified_words,
 };
 use self::words::{amount, lag, link_words};
 use super::args::{self, Common};

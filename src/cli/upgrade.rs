@@ -138,7 +138,7 @@ fn one(common: &Common, args: &Upgrade, binary: &Path, found: &Found) -> Result<
         Ok(_) | Err(ClientError::Broken(_)) => {}
         Err(error) => return Err(no_answer(&status.name, &error)),
     }
-    let (next, upgrade) = wait_for_next(common, &status.name, done)?;
+    let (next, upgrade) = wait_for_next(common, (&status.name, status.pid), done)?;
     if let Some(why) = upgrade.failed {
         return Err(Failure::new(
             format!("Version {} of '{}' did not come to serve: {why}", report.to, status.name),
@@ -179,16 +179,28 @@ fn drain(args: &Upgrade, name: &str, client: &mut Client) -> Result<u64, Failure
     Ok(began.elapsed().as_millis() as u64)
 }
 
-/// Until it, or the one before again, serves.
-fn wait_for_next(common: &Common, name: &str, done: u64) -> Result<(Found, UpgradeStatus), Failure> {
+/// Until it, or the one before again, serves. All of them are one process.
+fn wait_for_next(
+    common: &Common,
+    (name, pid): (&str, u32),
+    done: u64,
+) -> Result<(Found, UpgradeStatus), Failure> {
     let deadline = Instant::now() + TAKEOVER_START_MAX;
     while Instant::now() < deadline {
+        let has_ended = has_ended(pid);
         if let Ok(found) = find_role(common, Some(Path::new(name)), RoleName::Source)
             && found.status.phase == Phase::Serving
             && let Some(upgrade) = found.status.source().and_then(|source| source.holder.upgrade.clone())
             && upgrade.upgrades > done
         {
             return Ok((found, upgrade));
+        }
+        if has_ended {
+            return Err(Failure::new(
+                format!("The daemon of '{name}' (pid {pid}) has ended before the next program served."),
+                "What programs have written is in the directory. Where its holder is left, their calls wait for the next daemon.",
+                "See its log and `standin status`; start the protection again with the same command.",
+            ));
         }
         std::thread::sleep(POLL);
     }
@@ -197,6 +209,14 @@ fn wait_for_next(common: &Common, name: &str, done: u64) -> Result<(Found, Upgra
         "What programs have written is in the directory; their calls wait for the next daemon, as long as its holder does.",
         "See its log; start the protection again with the same command.",
     ))
+}
+
+/// Gone, or dead and not fetched by whoever started it.
+fn has_ended(pid: u32) -> bool {
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X'])),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    }
 }
 
 fn show(common: &Common, reports: &[Report]) {

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::args::Common;
 use super::find::{Found, find_role, no_answer};
-use super::status::verified_words;
+use super::status::{said, verified_words};
 use super::{Outcome, output};
 use crate::control::{Found as Difference, MirrorStatus, RoleName, VerifyReport, VerifyRequest};
 use crate::failure::Failure;
@@ -171,7 +171,7 @@ pub(super) fn text(report: &VerifyReport) -> String {
     let mut text = String::new();
     for Difference { kind, path, bytes } in &report.differences {
         let size = if *bytes > 0 { format!("  ({})", units::size(*bytes)) } else { String::new() };
-        let _ = writeln!(text, "{:<10}  {}{size}", kind_word(*kind), path.display());
+        let _ = writeln!(text, "{:<10}  {}{size}", kind_word(*kind), said(path));
     }
     let counts = &report.counts;
     let named = report.differences.len() as u64;

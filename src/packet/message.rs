@@ -65,10 +65,21 @@ impl Text {
     }
 }
 
-/// A peer's words, made fit for logs and terminals.
+/// A peer's words, or a name that anybody may have given, made fit for logs and terminals.
 pub fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    text.chars().map(|c| if commands_a_terminal(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// [`printable`], of several lines.
+pub fn printable_lines(text: &str) -> String {
+    let plain = |c: char| if c != '\n' && commands_a_terminal(c) { char::REPLACEMENT_CHARACTER } else { c };
+    text.chars().map(plain).collect()
+}
+
+/// Moves the cursor, erases, colours; or has text run the other way.
+fn commands_a_terminal(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// What a source sends on the control stream.

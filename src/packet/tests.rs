@@ -106,3 +106,16 @@ fn a_path_beyond_the_bound_travels_without_it() {
     let FrameHeader::Packet(packet) = frame.header else { panic!("not a packet") };
     assert!(packet.path.0.is_empty());
 }
+
+#[test]
+fn what_anybody_may_have_named_orders_a_terminal_nothing() {
+    let name = "a\u{1b}]0;x\u{7}\r\u{9b}31m\u{202e}b\nthe replica is identical";
+    let shown = super::printable(name.as_bytes());
+    assert!(!shown.chars().any(|c| c.is_control() || c == '\u{202e}'), "{shown:?}");
+    assert!(
+        shown.starts_with("a\u{fffd}]0;x") && shown.ends_with("b\u{fffd}the replica is identical"),
+        "{shown:?}"
+    );
+    assert_eq!(super::printable_lines(name), shown.replace("b\u{fffd}the", "b\nthe"));
+    assert_eq!(super::printable("größe 大\u{301}".as_bytes()), "größe 大\u{301}");
+}

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::mounts::{Location, MountTable, unescape};
+use crate::packet::printable;
 
 /// One use of the tree.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -66,14 +67,14 @@ impl fmt::Display for Use {
             UseKind::WorkingDirectory => "works in",
             UseKind::Root => "has as its root",
         };
-        write!(f, "{} {verb} {}", self.user, self.path.display())
+        write!(f, "{} {verb} {}", self.user, printable(self.path.as_os_str().as_bytes()))
     }
 }
 
 impl fmt::Display for User {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            User::Process { pid, command } => write!(f, "{command} (pid {pid})"),
+            User::Process { pid, command } => write!(f, "{} (pid {pid})", printable(command.as_bytes())),
             User::Kernel { name } => f.write_str(name),
         }
     }

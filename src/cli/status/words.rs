@@ -194,6 +194,6 @@ pub(in crate::cli) fn label(severity: Severity) -> &'static str {
 }
 
 /// A path in a set, which may hold anything, for a terminal.
-fn said(path: &Path) -> String {
+pub(in crate::cli) fn said(path: &Path) -> String {
     printable(path.as_os_str().as_bytes())
 }
