@@ -1,7 +1,7 @@
 //! Trees with everything odd that a source has no more: moved aside, kept, deleted, listed and removed, and counted
 //! true. `STANDIN_ODD_FILES=n` sets their size, as for `odd`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -17,13 +17,31 @@ use crate::random::setting;
 
 const FILES: u64 = 300;
 
-/// All objects in a tree, and its own: of a file with several names one stays when it goes aside. Paths in it are
-/// longer than a path may be.
-fn objects_in(tree: &Path) -> u64 {
-    let find = output_within(Command::new("find").arg(tree).args(["-printf", "%i\\n"]), COMMAND_MAX);
-    assert!(find.status.success(), "{}", describe(&find));
-    let inodes: HashSet<&str> = std::str::from_utf8(&find.stdout).expect("numbers").lines().collect();
-    inodes.len() as u64
+/// All names in a tree, with its own, and which of them are names of one object. Paths in it are longer than a path
+/// may be.
+#[derive(Debug, PartialEq, Eq)]
+struct Names(BTreeSet<BTreeSet<Vec<u8>>>);
+
+impl Names {
+    fn of(tree: &Path) -> Names {
+        let find = output_within(Command::new("find").arg(tree).args(["-printf", "%i %P\\0"]), COMMAND_MAX);
+        assert!(find.status.success(), "{}", describe(&find));
+        let mut objects: HashMap<&[u8], BTreeSet<Vec<u8>>> = HashMap::new();
+        for line in find.stdout.split(|byte| *byte == 0).filter(|line| !line.is_empty()) {
+            let space = line.iter().position(|byte| *byte == b' ').expect("a number and a name");
+            objects.entry(&line[..space]).or_default().insert(line[space + 1..].to_vec());
+        }
+        Names(objects.into_values().collect())
+    }
+
+    fn objects(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    /// Of files with several names.
+    fn linked(&self) -> usize {
+        self.0.iter().filter(|names| names.len() > 1).map(BTreeSet::len).sum()
+    }
 }
 
 fn counts(protected: &Protected) -> [u64; 4] {
@@ -32,7 +50,7 @@ fn counts(protected: &Protected) -> [u64; 4] {
 }
 
 /// In line with an odd tree; then stopped, and the source has it no more.
-fn prepared(choice: &'static str, files: usize) -> (Protected, Clean, u64) {
+fn prepared(choice: &'static str, files: usize) -> (Protected, Clean, Names) {
     let arguments = vec!["--orphans", choice, "--delete-guard", "off"];
     let mut protected = Protected::prepare(Setup { arguments, ..Setup::default() });
     let clean = Clean(protected.base.path().to_owned());
@@ -46,9 +64,9 @@ fn prepared(choice: &'static str, files: usize) -> (Protected, Clean, u64) {
     fill::without_flags(&odd);
     let removed = output_within(Command::new("rm").arg("-rf").arg(&odd), COMMAND_MAX);
     assert!(removed.status.success(), "{}", describe(&removed));
-    let objects = objects_in(&protected.replica.join("odd"));
-    assert!(objects > files as u64 + 1100, "{objects}");
-    (protected, clean, objects)
+    let names = Names::of(&protected.replica.join("odd"));
+    assert!(names.objects() > files as u64 + 1100 && names.linked() > 10, "{}", names.objects());
+    (protected, clean, names)
 }
 
 fn start(protected: &mut Protected, files: usize) {
@@ -69,7 +87,8 @@ fn odd_trees_are_moved_kept_deleted_and_counted() {
     let files = setting("STANDIN_ODD_FILES").unwrap_or(FILES) as usize;
     for (choice, expected) in [("aside", [1, 0, 0, 0]), ("keep", [0, 1, 0, 0]), ("delete", [0, 0, 1, 0])] {
         println!("{choice}");
-        let (mut protected, _clean, objects) = prepared(choice, files);
+        let (mut protected, _clean, names) = prepared(choice, files);
+        let objects = names.objects();
         start(&mut protected, files);
         assert_eq!(counts(&protected), expected, "{choice}");
         match choice {
@@ -77,6 +96,11 @@ fn odd_trees_are_moved_kept_deleted_and_counted() {
                 let listed = told(&protected, &["list"]);
                 assert_eq!((&listed["count"], &listed["objects"]), (&1.into(), &objects.into()), "{listed}");
                 assert_eq!(listed["orphans"][0]["path"], "odd");
+                let place = listed["orphans"][0]["place"].as_str().expect("where it lies");
+                let beside = format!(".{}.standin", protected.replica.file_name().expect("a name").display());
+                let aside = protected.replica.with_file_name(beside).join("orphans").join(place);
+                // Of each object one name was left.
+                assert!(Names::of(&aside) == names, "it has other names than before");
                 let removed = told(&protected, &["remove", "--path", "odd"])["removed"].clone();
                 assert_eq!(
                     (&removed["count"], &removed["objects"]),
@@ -85,7 +109,7 @@ fn odd_trees_are_moved_kept_deleted_and_counted() {
                 );
             }
             "keep" => {
-                assert_eq!(objects_in(&protected.replica.join("odd")), objects);
+                assert!(Names::of(&protected.replica.join("odd")) == names, "it has other names than before");
                 let verified = output_within(standin(&protected.run).args(["verify", "--json"]), COMMAND_MAX);
                 let said = String::from_utf8_lossy(&verified.stdout).into_owned();
                 let summary: Value =
@@ -110,7 +134,7 @@ fn odd_trees_are_moved_kept_deleted_and_counted() {
 fn a_mount_in_an_orphan_is_left_alone() {
     for choice in ["aside", "delete"] {
         println!("{choice}");
-        let (mut protected, _clean, objects) = prepared(choice, 20);
+        let (mut protected, _clean, names) = prepared(choice, 20);
         let outside = protected.base.path().join("outside");
         fs::create_dir(&outside).expect("a directory");
         fs::write(outside.join("kept"), "x").expect("a file");
@@ -123,7 +147,7 @@ fn a_mount_in_an_orphan_is_left_alone() {
         let listed = told(&protected, &["list"]);
         assert_eq!(listed["count"], 1, "{choice}: {listed}");
         if choice == "aside" {
-            assert_eq!(listed["objects"], objects, "{choice}: {listed}");
+            assert_eq!(listed["objects"], names.objects(), "{choice}: {listed}");
         }
         let output = orphans(&protected, &["remove", "--all"]);
         assert_eq!(output.status.code(), Some(1), "{choice}: {}", describe(&output));

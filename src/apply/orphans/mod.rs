@@ -27,7 +27,7 @@ use rustix::io::Errno;
 
 pub use super::replica::Why;
 pub use super::replica::trees::Amount;
-use super::replica::trees::{self, Failed, measure, take_away};
+use super::replica::trees::{self, Failed, Linked, measure, take_away};
 use super::replica::{ORPHANS, Places, WAITING, noted};
 use crate::packet::Name;
 
@@ -104,10 +104,10 @@ impl Orphans {
     ///
     /// Errors: of the disk.
     pub fn list(&self, first: usize, go_on: &dyn Fn() -> bool) -> io::Result<Listing> {
-        let mut listing = Listing::default();
+        let (mut listing, mut linked) = (Listing::default(), Linked::default());
         self.each_orphan(|batch, orphan| {
             let mut orphan = orphan;
-            orphan.amount = measure(&self.limbo, &batch.dir, &batch.name, go_on)?;
+            orphan.amount = measure(&self.limbo, &batch.dir, &batch.name, &mut linked, go_on)?;
             listing.count += 1;
             listing.total.add(orphan.amount);
             if listing.first.len() < first {
@@ -116,7 +116,7 @@ impl Orphans {
             Ok(go_on())
         })?;
         self.each_waiting(|batch| {
-            listing.waiting.add(measure(&self.limbo, &batch.dir, &batch.name, go_on)?);
+            listing.waiting.add(measure(&self.limbo, &batch.dir, &batch.name, &mut linked, go_on)?);
             Ok(go_on())
         })?;
         Ok(listing)

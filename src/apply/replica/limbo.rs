@@ -2,6 +2,7 @@
 //! orphans, `LIMBO/orphans/SECONDS-BATCH/NAME`. Where each came from is noted for people
 //! ([`crate::apply::orphans`]).
 
+mod living;
 mod parts;
 
 use std::collections::HashSet;
@@ -13,15 +14,17 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, S
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 
+use self::living::drop_living;
 use super::by_handle;
 use super::deleted::Deleted;
 use super::noted::{self, Why};
-use super::trees::{self, Amount, clear_in_the_way};
+use super::trees::{self, Amount, Linked, clear_in_the_way};
 use super::{Replica, c_name, open_beneath, path_of, read_directory};
 use crate::apply::fault::Fault;
 use crate::apply::inode;
 use crate::clone::guard;
-use crate::limits::LEAVING_IN_MEMORY;
+use crate::failpoint;
+use crate::limits::{LEAVING_IN_MEMORY, LINKED_IN_MEMORY};
 use crate::packet::{Name, ObjectId};
 use crate::store::random_u64;
 use crate::sys::FileHandle;
@@ -156,6 +159,7 @@ impl Limbo {
             if !deletes && delete != Delete::Nothing {
                 resolved.spared += kept;
             }
+            failpoint::at("moved aside").map_err(Fault::own("move orphans aside"))?;
             let aside = aside_name(&String::from_utf8_lossy(batch.as_bytes()));
             let orphans_dir = make_directory(limbo, ORPHANS)?;
             rustix::fs::renameat(&self.waiting, c_name(&batch), &orphans_dir, aside)
@@ -167,9 +171,9 @@ impl Limbo {
     /// Those in which something is left that lives nowhere else.
     fn batches_left(&self, mount: &File, limbo: &File) -> Result<Vec<Name>, Fault> {
         let mut left = Vec::new();
+        self.drop_living(mount, limbo)?;
         for batch in names(&self.waiting)? {
             let dir = open_directory(&self.waiting, &batch)?;
-            drop_living(mount, &dir)?;
             match names(&dir)?.is_empty() {
                 true => self.drop_batch(limbo, &batch)?,
                 false => left.push(batch),
@@ -197,9 +201,9 @@ impl Limbo {
     }
 
     fn count(&self, mount: &File, batches: &[Name]) -> Result<u64, Fault> {
-        let mut objects = 0;
+        let (mut objects, mut seen) = (0, Linked::default());
         for batch in batches {
-            let found = trees::measure(mount, &self.waiting, batch, &|| true);
+            let found = trees::measure(mount, &self.waiting, batch, &mut seen, &|| true);
             // The directory of the batch is none.
             objects += found.map_err(Fault::system("count orphans"))?.objects - 1;
         }
@@ -251,8 +255,8 @@ impl Replica {
         Limbo::open(self.root(), self.limbo())?.put_aside(dir, name)
     }
 
-    /// Takes away, below a directory that is about to go, what has another name, but for the last name of each,
-    /// and gives the ids of all that is left there.
+    /// Takes away, below a directory that is about to go, names of what has one elsewhere, and gives the ids of all
+    /// that is left there.
     pub(in crate::apply) fn each_left_below(
         &mut self,
         top: &File,
@@ -260,7 +264,7 @@ impl Replica {
     ) -> Result<(), Fault> {
         let mut found = HashSet::new();
         let root = self.root().try_clone().map_err(Fault::system("root"))?;
-        drop_living(&root, top)?;
+        drop_living(&root, top, None, LINKED_IN_MEMORY)?;
         below(&root, top, |_, _, fd, _| {
             found.insert(FileHandle::of(fd.as_fd()).map_err(Fault::system("file handle"))?);
             if found.len() == LEAVING_IN_MEMORY { self.visit_all(&mut found, &mut visit) } else { Ok(()) }
@@ -300,20 +304,6 @@ impl Replica {
 
 fn is_directory(status: &Stat) -> bool {
     FileType::from_raw_mode(status.st_mode) == FileType::Directory
-}
-
-/// Unlinks, in a whole tree, every name of a non-directory that has another one. The last name
-/// of an object is never taken.
-fn drop_living(mount: &File, top: &File) -> Result<(), Fault> {
-    below(mount, top, |dir, name, _, status| {
-        if !is_directory(&status) && status.st_nlink > 1 {
-            // What cannot be unlinked (used, a mount) is an orphan.
-            if let Err(error) = trees::unlink_flagged(dir, name, AtFlags::empty()) {
-                log::warn!("{name:?}, which is not on the source, cannot be removed: {error}");
-            }
-        }
-        Ok(())
-    })
 }
 
 /// Visits every name in a whole tree. Nothing below a mount is looked at: it belongs to others.

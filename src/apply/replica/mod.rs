@@ -31,6 +31,7 @@ mod index;
 mod inside;
 mod kept;
 mod limbo;
+mod linked;
 mod nameless;
 pub(super) mod noted;
 mod opening;

@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+pub(in crate::apply) use super::linked::Linked;
 use super::{by_handle, c_name, open_beneath};
 use crate::apply::inode;
 use crate::clone::guard;
@@ -50,15 +51,21 @@ impl Failed {
     }
 }
 
-/// What lies at a name, and below it. What goes meanwhile is not counted.
+/// What lies at a name, and below it, but for files that were counted under another name. What goes meanwhile is not
+/// counted.
 pub(in crate::apply) fn measure(
     mount: &File,
     dir: &File,
     name: &Name,
+    linked: &mut Linked,
     go_on: &dyn Fn() -> bool,
 ) -> io::Result<Amount> {
     let mut amount = Amount::default();
-    each(mount, dir, name, go_on, |stat| amount.add(Amount::one(stat)))?;
+    each(mount, dir, name, go_on, |stat| {
+        if !linked.is_counted(stat) {
+            amount.add(Amount::one(stat));
+        }
+    })?;
     Ok(amount)
 }
 
@@ -117,7 +124,7 @@ struct Emptied {
     handle: FileHandle,
     /// Directories in it.
     left: Vec<Name>,
-    /// It holds more than was read, and so much had gone from everywhere before.
+    /// It holds more than was read, and so many names had gone from everywhere before.
     more: Option<u64>,
 }
 
@@ -130,8 +137,7 @@ pub(in crate::apply) fn take_away(
     amount: &mut Amount,
     go_on: &dyn Fn() -> bool,
 ) -> io::Result<Failed> {
-    let before = amount.objects;
-    let mut work = Work { amount, before, failed: Failed::default(), go_on };
+    let mut work = Work { amount, gone: 0, failed: Failed::default(), go_on };
     let mut path: Vec<Emptied> = Vec::new();
     path.extend(work.enter_or_unlink(dir, name)?);
     while let Some(mut last) = path.pop() {
@@ -148,7 +154,7 @@ pub(in crate::apply) fn take_away(
             path.extend(below);
             continue;
         }
-        if last.more.is_some_and(|before| before < work.amount.objects)
+        if last.more.is_some_and(|before| before < work.gone)
             && let Some(dir) = open_handle(mount, &last.handle)?
         {
             (last.left, last.more) = work.unlink_files(&dir)?;
@@ -168,15 +174,15 @@ pub(in crate::apply) fn take_away(
 
 struct Work<'a> {
     amount: &'a mut Amount,
-    /// What had gone when it began.
-    before: u64,
+    /// Names that have gone.
+    gone: u64,
     failed: Failed,
     go_on: &'a dyn Fn() -> bool,
 }
 
 impl Work<'_> {
     fn goes_on(&self) -> bool {
-        let has_begun = self.amount.objects > self.before || self.failed.count > 0;
+        let has_begun = self.gone > 0 || self.failed.count > 0;
         !has_begun || (self.go_on)()
     }
 
@@ -203,7 +209,7 @@ impl Work<'_> {
     /// Gives some directories that are in it, and whether there is more, as in [`Emptied`]. It is read while it
     /// shrinks: each name that stays is still met once.
     fn unlink_files(&mut self, inside: &File) -> io::Result<(Vec<Name>, Option<u64>)> {
-        let (mut left, before) = (Vec::new(), self.amount.objects);
+        let (mut left, before) = (Vec::new(), self.gone);
         for entry in Dir::read_from(inside)? {
             let Ok(entry) = Name::new(entry?.file_name().to_bytes()) else { continue };
             if left.len() == EMPTIED_AT_ONCE_MAX || !self.goes_on() {
@@ -220,23 +226,21 @@ impl Work<'_> {
     }
 
     fn unlink(&mut self, dir: &File, name: &Name, flags: AtFlags) {
-        unlink(dir, name, flags, self.amount, &mut self.failed);
-    }
-}
-
-fn unlink(dir: &File, name: &Name, flags: AtFlags, amount: &mut Amount, failed: &mut Failed) {
-    let stat = rustix::fs::statat(dir, c_name(name), AtFlags::SYMLINK_NOFOLLOW);
-    match unlink_flagged(dir, name, flags) {
-        Ok(()) => {
-            let gone = stat.map_or(Amount { objects: 1, bytes: 0 }, |stat| Amount::one(&stat));
-            let has_others = flags.is_empty() && stat.is_ok_and(|stat| stat.st_nlink > 1);
-            // Another name keeps its room.
-            amount.add(if has_others { Amount { bytes: 0, ..gone } } else { gone });
+        let stat = rustix::fs::statat(dir, c_name(name), AtFlags::SYMLINK_NOFOLLOW);
+        match unlink_flagged(dir, name, flags) {
+            Ok(()) => {
+                self.gone += 1;
+                let has_others = flags.is_empty() && stat.is_ok_and(|stat| stat.st_nlink > 1);
+                // With its last name it goes, and its room is free.
+                if !has_others {
+                    self.amount.add(stat.map_or(Amount { objects: 1, bytes: 0 }, |stat| Amount::one(&stat)));
+                }
+            }
+            Err(Errno::NOENT) => {}
+            // What is left in it was told.
+            Err(Errno::NOTEMPTY) if self.failed.count > 0 => self.failed.count += 1,
+            Err(error) => self.failed.note(name, &error),
         }
-        Err(Errno::NOENT) => {}
-        // What is left in it was told.
-        Err(Errno::NOTEMPTY) if failed.count > 0 => failed.count += 1,
-        Err(error) => failed.note(name, &error),
     }
 }
 
