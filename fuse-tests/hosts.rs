@@ -10,6 +10,7 @@ mod limited;
 pub mod load;
 mod outages;
 mod overloaded;
+mod owners;
 mod pairing;
 mod paths;
 mod privileges;
@@ -45,6 +46,8 @@ pub struct Hosts {
     pub repset: String,
     /// What the source has for `/etc/hosts`.
     pub names: Option<PathBuf>,
+    /// Where what the target has for `/etc/passwd` and `/etc/group` lies.
+    pub accounts: Option<PathBuf>,
     pub cable: Cable,
     _mounts: TempDir,
     pub mount: PathBuf,
@@ -69,6 +72,7 @@ impl Hosts {
             serve_arguments: Vec::new(),
             repset: REPSET.to_owned(),
             names: None,
+            accounts: None,
             cable: Cable::lay(),
             _mounts: mounts,
             mount,
@@ -96,6 +100,13 @@ impl Hosts {
         if let Some(names) = self.names.as_ref().filter(|_| end == self.cable.source) {
             let script = r#"mount --bind "$0" /etc/hosts && exec "$@""#;
             command.args(["unshare", "--mount", "--propagation", "private", "sh", "-c", script]).arg(names);
+        }
+        if let Some(accounts) = self.accounts.as_ref().filter(|_| end == self.cable.target) {
+            let script =
+                r#"mount --bind "$0/passwd" /etc/passwd && mount --bind "$0/group" /etc/group && exec "$@""#;
+            command
+                .args(["unshare", "--mount", "--propagation", "private", "sh", "-c", script])
+                .arg(accounts);
         }
         command.arg(host::binary());
         command.arg("--run").arg(self.at(run)).arg("--state").arg(self.at(state));

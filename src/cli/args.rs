@@ -39,8 +39,8 @@ use super::verify::Verify;
 use crate::limits::{MAP_SIZE, QUEUE_MEMORY};
 use crate::units::{parse_duration, parse_size};
 use crate::words::{
-    ActivityLogging, Compression, DeleteLimit, LimitPlan, OrphanChoice, Profile, SchedulePlan, Target,
-    TimeOfDay, VerifyMode, WhenFull,
+    ActivityLogging, Compression, DeleteLimit, LimitPlan, OrphanChoice, OwnedBy, Profile, SchedulePlan,
+    Target, TimeOfDay, VerifyMode, WhenFull,
 };
 pub use mirror::{Mirror, MirrorCommand};
 pub use set::{RulesAsked, Set, SetCommand};
@@ -295,6 +295,9 @@ pub struct Protect {
     /// says, or off]
     #[arg(long, value_name = "LEVEL")]
     pub compression: Option<Compression>,
+    /// By what files of targets on other hosts get their owners
+    #[arg(long, value_enum, value_name = "BY", default_value_t = OwnedBy::Number)]
+    pub owner: OwnedBy,
     /// When a program's fsync returns: with the local disk, or only with the targets' disks too
     #[arg(long, value_enum, default_value_t = Fsync::Local)]
     pub fsync: Fsync,

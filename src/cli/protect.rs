@@ -58,6 +58,7 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
     }
     let (fsync, verify) = (fsync_rule(&args)?, verify_plan(&args)?);
     let deletes = deletes(&args)?;
+    let bad_data = if args.accept_bad_data { BadData::Accept } else { BadData::Refuse };
     let mounts = MountTable::read().map_err(|error| lost(Path::new("/proc/self/mountinfo"), &error))?;
     let place = |path: &Path| resolve(path, &mounts).map_err(|error| lost(path, &error));
     let nothing_named = || refused("No directory is named.".into(), "Name the one that programs use.");
@@ -83,11 +84,7 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
         adopt_source: args.adopt_source,
         start_unconfirmed: args.start_unconfirmed,
         overwrite_further: args.overwrite_further,
-        stand_in: args.stand_in.then_some(if args.accept_bad_data {
-            BadData::Accept
-        } else {
-            BadData::Refuse
-        }),
+        stand_in: args.stand_in.then_some(bad_data),
         hide_nested: args.hide_nested,
         queue_memory,
         queue_disk,
@@ -106,6 +103,7 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
         schedule: args.schedule,
         limit: args.limit,
         compression: args.compression,
+        owners: args.owner,
         fsync,
         configuration: Configuration::default(),
     })

@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::preflight::{MountTable, resolve};
 use crate::source_side::{Orphans, RestoreOptions, Restored, Tally, restore};
 use crate::units;
-use crate::words::Target;
+use crate::words::{OwnedBy, Target};
 
 #[derive(Debug, Args)]
 pub struct Restore {
@@ -43,6 +43,9 @@ pub struct Restore {
     /// they stay]
     #[arg(long, value_enum, value_name = "WHAT", conflicts_with_all = ["missing_only", "newer_only"])]
     pub orphans: Option<Strays>,
+    /// By what files get their owners, from a target on another host: as with `standin protect`
+    #[arg(long, value_enum, value_name = "BY", default_value_t = OwnedBy::Number)]
+    pub owner: OwnedBy,
     /// Take what is there, although it is no consistent copy
     #[arg(long)]
     pub accept_bad_data: bool,
@@ -107,6 +110,7 @@ fn options(common: &Common, args: Restore) -> Result<RestoreOptions, Failure> {
         run: place(&common.run_dir())?,
         existing,
         orphans,
+        owners: args.owner,
         overwrite: args.overwrite,
         accept_bad_data: args.accept_bad_data,
         force: args.force,

@@ -1,7 +1,9 @@
-//! Frames out of the bytes of a stream, in whatever pieces they come. Pure: no stream, no clock.
+//! Frames out of the bytes of a stream, in whatever pieces they come, with the numbers that their owners have here.
+//! Without stream or clock.
 
 use bytes::{Buf, Bytes};
 
+use super::owners::Translating;
 use super::packing::Unpacker;
 use crate::limits::{FRAME_COST, HEADER_COST};
 use crate::packet::{CodecError, Frame, PREFIX_LEN, Prefix};
@@ -13,6 +15,7 @@ pub(crate) struct Assembler {
     pool: Pool,
     part: Part,
     unpacker: Unpacker,
+    owners: Translating,
 }
 
 /// A whole frame, and how many bytes of memory it may hold: a peer chooses what is small on the
@@ -36,7 +39,8 @@ const EMPTY: Part = Part::Prefix { bytes: [0; PREFIX_LEN], len: 0 };
 
 impl Assembler {
     pub(crate) fn new(pool: Pool) -> Assembler {
-        Assembler { pool, part: EMPTY, unpacker: Unpacker::default() }
+        let owners = Translating::of_host();
+        Assembler { pool, part: EMPTY, unpacker: Unpacker::default(), owners }
     }
 
     /// Takes bytes from the front of `chunk` until a frame is whole (it comes back, checked and
@@ -89,7 +93,8 @@ impl Assembler {
                         self.unpacker.unpack(packed, payload.as_ref(), prefix.payload_len, &self.pool)?;
                 }
                 let cost = cost(&prefix, payload.capacity());
-                let frame = prefix.frame(&bytes, &header, Bytes::from_owner(payload))?;
+                let mut frame = prefix.frame(&bytes, &header, Bytes::from_owner(payload))?;
+                self.owners.translate(&mut frame);
                 Ok((EMPTY, Some(Assembled { frame, cost })))
             }
         }
@@ -97,7 +102,7 @@ impl Assembler {
 
     /// Goes on to the payload once the header is whole; a frame may have neither.
     fn after_header(
-        &self,
+        &mut self,
         bytes: [u8; PREFIX_LEN],
         prefix: Prefix,
         header: Vec<u8>,
@@ -106,8 +111,13 @@ impl Assembler {
         if header.len() < prefix.header_len {
             return Ok((Part::Header { bytes, prefix, header }, None));
         }
+        if prefix.is_of_names() {
+            self.owners.learn(&prefix.names(&bytes, &header)?)?;
+            return Ok((EMPTY, None));
+        }
         if prefix.payload_len == 0 {
-            let frame = prefix.frame(&bytes, &header, Bytes::new())?;
+            let mut frame = prefix.frame(&bytes, &header, Bytes::new())?;
+            self.owners.translate(&mut frame);
             return Ok((EMPTY, Some(Assembled { frame, cost: cost(&prefix, 0) })));
         }
         let payload = self.pool.empty(prefix.wire_len());

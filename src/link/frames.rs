@@ -157,7 +157,9 @@ async fn send_batch(
     frames: Vec<EncodedFrame>,
     wrapping: &mut Wrapping,
 ) -> Result<(), End> {
-    let frames: Vec<EncodedFrame> = frames.into_iter().map(|frame| wrapping.wrap(frame)).collect();
+    let mut wrapped = Vec::with_capacity(frames.len());
+    frames.into_iter().for_each(|frame| wrapping.wrap(frame, &mut wrapped));
+    let frames = wrapped;
     let bytes: usize = frames.iter().map(EncodedFrame::len).sum();
     if let Some(window) = wrapping.limiter.window() {
         connection.set_send_window(window);

@@ -17,6 +17,7 @@
 //! calls, none of which waits for the network unless it says so. Decides nothing about packets: what
 //! goes next, when to dial again and what to apply are others' business.
 
+mod accounts;
 mod assembler;
 mod control;
 mod dial;
@@ -31,6 +32,7 @@ mod listener;
 mod lookup;
 mod opening;
 mod outgoing;
+mod owners;
 mod packing;
 mod pairing;
 mod probe;

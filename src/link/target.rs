@@ -22,7 +22,7 @@ use super::stats::{LinkStats, Meter};
 use crate::limits::{HANDSHAKE_TIME_MAX, STREAM_WINDOW};
 use crate::packet::{SourceMessage, TargetMessage};
 use crate::pool::Pool;
-use crate::words::Fingerprint;
+use crate::words::{Fingerprint, OwnedBy};
 
 /// What happens on a [`TargetLink`], beside frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,11 +87,11 @@ impl TargetLink {
 
     /// Instead of a welcome: frames go to the source from now on, what `feed` gives. Wakes the feed;
     /// `None` within a process, where a source needs no link to read.
-    pub fn send_back(&self, feed: impl Feed) -> Option<Waker> {
+    pub fn send_back(&self, feed: impl Feed, owned_by: OwnedBy) -> Option<Waker> {
         let Way::Network { back, .. } = &self.way else { return None };
         let waker = Waker::new();
         waker.start();
-        *back.feed.lock() = Some((Box::new(feed), waker.clone()));
+        *back.feed.lock() = Some((Box::new(feed), waker.clone(), owned_by));
         back.given.notify_one();
         Some(waker)
     }
@@ -187,10 +187,13 @@ const CALL_LOOK: Duration = Duration::from_millis(5);
 /// So many looks are between two calls.
 const CALLS_APART: u32 = 50;
 
+/// What sends it, who wakes that, and by what owners are told.
+type Given = (Box<dyn Feed>, Waker, OwnedBy);
+
 /// What is to be sent to the source, once somebody says so.
 #[derive(Default)]
 struct Back {
-    feed: Mutex<Option<(Box<dyn Feed>, Waker)>>,
+    feed: Mutex<Option<Given>>,
     given: Notify,
 }
 
@@ -319,9 +322,9 @@ async fn serve_packets(
 /// Opens the one stream that goes this way. `idle`, which carries nothing, stays open with it.
 async fn send_back(connection: Connection, idle: RecvStream, back: &Back) -> End {
     let feed = back.feed.lock().take();
-    let Some((feed, waker)) = feed else { return End::Fault("there is nothing to send".into()) };
+    let Some((feed, waker, owned_by)) = feed else { return End::Fault("there is nothing to send".into()) };
     let end = match connection.open_uni().await {
-        Ok(stream) => frames::send(connection, stream, feed, waker, Wrapping::plain()).await,
+        Ok(stream) => frames::send(connection, stream, feed, waker, Wrapping::plain(owned_by)).await,
         Err(error) => error.into(),
     };
     drop(idle);

@@ -4,7 +4,7 @@
 //! offset size  prefix of a frame, little-endian, 64 bytes
 //!      0    2  magic "sd"
 //!      2    1  format version
-//!      3    1  kind: 1 packet, 2 skip, 3 lane item
+//!      3    1  kind: 1 packet, 2 skip, 3 lane item, 4 names of owners (on a network only)
 //!      4    4  length of the header, bytes
 //!      8    4  length of the payload, bytes
 //!     12    4  crc32c of bytes 0..12, 16..56 and the header
@@ -29,6 +29,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::bounded::Bounded;
 use super::item::{ItemNumber, LaneItem};
 use super::op::Op;
+use super::owners::OwnerNames;
 use super::packing::{Packed, Packing};
 use super::position::{Chain, Epoch, HeaderDigest, Incarnation, Position, Sequence};
 use crate::limits::{CONTROL_LEN_MAX, HEADER_LEN_MAX, PATH_LEN_MAX, PAYLOAD_LEN_MAX};
@@ -107,6 +108,11 @@ pub struct Frame {
 }
 
 impl Frame {
+    pub(super) fn set_payload(&mut self, payload: Bytes) {
+        self.payload_hash = payload_hash(&payload, self.position.sequence);
+        self.payload = payload;
+    }
+
     /// As if it had been received.
     #[cfg(test)]
     pub(crate) fn new(
@@ -201,6 +207,7 @@ impl std::error::Error for CodecError {}
 pub(super) const KIND_PACKET: u8 = 1;
 pub(super) const KIND_SKIP: u8 = 2;
 pub(super) const KIND_ITEM: u8 = 3;
+pub(super) const KIND_NAMES: u8 = 4;
 
 /// The first 64 bytes of a frame, decoded, with lengths within their bounds.
 #[derive(Clone, Copy, Debug)]
@@ -216,14 +223,18 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// Checks magic, version, kind and lengths, and that nothing is compressed. The checksum needs the header:
+    /// Checks magic, version, kind and lengths, and that it is of a kind that is kept as it is. The checksum needs the header:
     /// [`Prefix::frame`].
     pub fn decode(bytes: &[u8; PREFIX_LEN]) -> Result<Prefix, CodecError> {
         let prefix = Prefix::from_wire(bytes)?;
-        if prefix.packed.is_some() { Err(CodecError::Packing) } else { Ok(prefix) }
+        match prefix.packed {
+            Some(_) => Err(CodecError::Packing),
+            None if prefix.is_of_names() => Err(CodecError::Kind(prefix.kind)),
+            None => Ok(prefix),
+        }
     }
 
-    /// As [`Prefix::decode`], of a frame whose payload may be compressed.
+    /// As [`Prefix::decode`], of a frame as networks carry it: its payload may be compressed, it may be of names.
     pub fn from_wire(bytes: &[u8; PREFIX_LEN]) -> Result<Prefix, CodecError> {
         let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
         let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
@@ -233,7 +244,7 @@ impl Prefix {
         if bytes[2] != FORMAT_VERSION {
             return Err(CodecError::Version(bytes[2]));
         }
-        if !matches!(bytes[3], KIND_PACKET | KIND_SKIP | KIND_ITEM) {
+        if !matches!(bytes[3], KIND_PACKET | KIND_SKIP | KIND_ITEM | KIND_NAMES) {
             return Err(CodecError::Kind(bytes[3]));
         }
         let payload_len = within("payload", u32_at(8) as usize, PAYLOAD_LEN_MAX)?;
@@ -256,6 +267,19 @@ impl Prefix {
     /// Bytes of the payload as it travels.
     pub fn wire_len(&self) -> usize {
         self.packed.map_or(self.payload_len, |packed| packed.len)
+    }
+
+    /// It has names of owners: [`Prefix::names`].
+    pub fn is_of_names(&self) -> bool {
+        self.kind == KIND_NAMES
+    }
+
+    /// Checks the checksum of the header and decodes it, which must be consumed whole. There is no payload.
+    pub fn names(&self, prefix: &[u8; PREFIX_LEN], header: &[u8]) -> Result<OwnerNames, CodecError> {
+        assert!(self.is_of_names(), "another frame is read as one of names");
+        self.check_header(prefix, header)?;
+        within("names", self.payload_len, 0)?;
+        decode_whole::<_, HEADER_LEN_MAX>(header)
     }
 
     /// Checks both checksums and decodes the header, which must be consumed whole. `payload` as it is once more,
@@ -288,6 +312,7 @@ impl Prefix {
         let header = match self.kind {
             KIND_PACKET => FrameHeader::Packet(decode_whole::<_, HEADER_LEN_MAX>(header)?),
             KIND_SKIP => FrameHeader::Skip(decode_whole::<_, HEADER_LEN_MAX>(header)?),
+            KIND_NAMES => return Err(CodecError::Kind(self.kind)),
             _ => FrameHeader::Item(decode_whole::<_, HEADER_LEN_MAX>(header)?),
         };
         Ok(Frame { position: self.position, digest, header, payload, payload_hash: self.payload_hash })
@@ -336,6 +361,11 @@ pub fn item_frame(after: &Position, header: &ItemHeader, payload: Bytes) -> Enco
 /// The frame of a skip record from `first` to `last`. Targets take it; no source sends it yet.
 pub fn skip_frame(first: Sequence, last: &Position) -> EncodedFrame {
     frame(KIND_SKIP, last, &encode(&SkipHeader { first }), Bytes::new())
+}
+
+/// A frame of names of owners.
+pub fn names_frame(names: &OwnerNames) -> EncodedFrame {
+    frame(KIND_NAMES, &Position::default(), &encode(names), Bytes::new())
 }
 
 /// A control message with its length before it (`u32`, little-endian).

@@ -34,6 +34,7 @@ fn all_lines() -> String {
         ),
         frame_line("item", &item_frame(&samples::position(), &item, Bytes::from_static(b"y"))),
         frame_line("skip", &skip_frame(Sequence(4), &samples::position())),
+        frame_line("names", &names_frame(&samples::names())),
     ];
     lines.extend(lines_of("birth", &samples::births()));
     lines.extend(lines_of("reserve", &samples::reserves()));

@@ -24,10 +24,16 @@ pub struct Features(pub u64);
 impl Features {
     /// Payloads of packets and lane items may travel compressed ([`super::Packing`]).
     pub const COMPRESSION: Features = Features(1);
-    pub const OFFERED: Features = Features::COMPRESSION;
+    /// Names of owners may travel before their numbers ([`super::OwnerNames`]). Of whoever restores: they are to.
+    pub const OWNER_NAMES: Features = Features(2);
+    pub const OFFERED: Features = Features(Features::COMPRESSION.0 | Features::OWNER_NAMES.0);
 
     pub fn has(self, other: Features) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    pub fn without(self, other: Features) -> Features {
+        Features(self.0 & !other.0)
     }
 
     pub fn common(self, other: Features) -> Features {

@@ -2,7 +2,7 @@
 //!
 //! Owns the words of the wire: ops and their results (`op`), positions (`position`), lane
 //! items (`item`), comparisons (`check`), control messages (`message`), of which some are the same for ever (`frozen`),
-//! pairing (`pairing`), their bytes (`codec`)
+//! pairing (`pairing`), names of owners (`owners`), their bytes (`codec`)
 //! and how these travel (`packing`); which epochs keep which out (`fence`), and how two histories of them meet (`history`); which ids objects have (`ids`). Performs nothing.
 
 mod bounded;
@@ -19,6 +19,7 @@ mod ids;
 mod item;
 mod message;
 mod op;
+mod owners;
 mod packing;
 mod pairing;
 mod position;
@@ -37,6 +38,7 @@ pub use ids::*;
 pub use item::*;
 pub use message::*;
 pub use op::*;
+pub use owners::*;
 pub use packing::*;
 pub use pairing::*;
 pub use position::*;

@@ -334,6 +334,11 @@ fn said_of_checks() -> Vec<TargetMessage> {
     ]
 }
 
+pub(super) fn names() -> OwnerNames {
+    let name = |name: &[u8]| Bounded(name.to_vec());
+    OwnerNames { users: vec![(1, name(b"ada"))], groups: vec![(2, name(b"staff")), (3, name(b"web"))] }
+}
+
 pub(super) fn pairing_requests() -> Vec<PairingRequest> {
     vec![PairingRequest { version: 1, token: 2, set_name: Text::from_str_cut("web"), proof: [7; 32] }]
 }

@@ -67,6 +67,7 @@ impl Source {
         let (queue, disk) = queue(limit, at, disk);
         planted.into_iter().for_each(|planted| queue.plant(planted));
         let settings = Settings {
+            owners: Default::default(),
             id: 1,
             uuid: "c0ffee".into(),
             target: Target::Null,

@@ -542,7 +542,7 @@ impl Director {
             self.recorder.note_touched(true);
         }
         if matches!(ended, Ended::Complete) {
-            self.recorder.note_rules(&rules::in_force(&self.ground.volume));
+            self.recorder.note_rules(&rules::in_force(&self.ground.volume), self.ground.options.owners);
         }
         let run = self.ground.queue.last().incarnation;
         let targets = self.connections.iter().map(|connection| {

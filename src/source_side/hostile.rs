@@ -83,6 +83,7 @@ impl Scene {
             when_full: WhenFull::default(),
             kept: Default::default(),
             delete_guard: Default::default(),
+            owners: Default::default(),
             orphans: Default::default(),
             restored_at: None,
             terms: Default::default(),

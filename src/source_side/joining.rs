@@ -20,7 +20,7 @@ use super::startup::{duplicate, io_failure, no_identity};
 use super::terms::Terms;
 use crate::failure::Failure;
 use crate::intercept::Volume;
-use crate::link::Identity;
+use crate::link::{Identity, Outgoing};
 use crate::packet::{Ids, Position, SetId};
 use crate::queue::Queue;
 use crate::words::{CopyMode, ProtectOptions, Target};
@@ -114,6 +114,7 @@ impl Joining {
             kept: known.kept,
             delete_guard: options.delete_guard,
             orphans: options.orphans,
+            owners: options.owners,
             restored_at: known.restored_at,
             terms,
         }
@@ -127,7 +128,8 @@ impl Joining {
         embedded: Option<Embedded>,
     ) -> Result<Connection, Failure> {
         let backing = duplicate(&self.backing)?;
-        let around = Around { route, backing, volume: self.volume.clone(), outgoing: Default::default() };
+        let outgoing = Outgoing { owned_by: settings.owners, ..Outgoing::default() };
+        let around = Around { route, backing, volume: self.volume.clone(), outgoing };
         Connection::start(settings, around, self.queue.clone(), embedded)
             .map_err(|error| io_failure("a connection has no thread", &error))
     }

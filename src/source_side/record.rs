@@ -22,7 +22,7 @@ use crate::place::Place;
 use crate::sets::Rules;
 use crate::store;
 use crate::target_side::OtherWriter;
-use crate::words::Target;
+use crate::words::{OwnedBy, Target};
 
 #[cfg(test)]
 mod tests;
@@ -76,6 +76,9 @@ pub struct SetRecord {
     /// The rules by which every target was brought into line.
     #[serde(default)]
     pub rules: Rules,
+    /// By what their owners were told.
+    #[serde(default)]
+    pub owners: OwnedBy,
     /// The directory was restored from this target, as it was typed, and the target was not brought into
     /// line since.
     #[serde(default)]
@@ -490,6 +493,8 @@ impl SetState {
 pub struct Restoring {
     dir: PathBuf,
     record: Option<SetRecord>,
+    /// By what the owners of what comes are told.
+    pub owners: OwnedBy,
     _lock: File,
 }
 
@@ -502,7 +507,10 @@ impl Restoring {
         let record = store::read_json::<SetRecord>(&dir.join("set.json"))?;
         match record {
             Some(record) if record.set != set => Err(StateError::OtherTree(record.tree)),
-            record => Ok(Restoring { dir: dir.to_owned(), record, _lock: lock }),
+            record => {
+                let owners = OwnedBy::default();
+                Ok(Restoring { dir: dir.to_owned(), record, owners, _lock: lock })
+            }
         }
     }
 
@@ -541,6 +549,7 @@ impl Restoring {
             diverged: None,
             touched: false,
             rules: Rules::default(),
+            owners: self.owners,
             restored_from: mark.is_some().then(|| from.to_owned()),
             restored_at,
             marks: mark.into_iter().map(|mark| (from.to_owned(), mark)).collect(),
@@ -587,6 +596,7 @@ fn fresh(tree: &Path, found: &Found, stranger: Stranger) -> SetRecord {
         diverged: None,
         touched: false,
         rules: Rules::default(),
+        owners: OwnedBy::default(),
         restored_from: None,
         restored_at: None,
         stands_in: false,

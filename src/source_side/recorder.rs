@@ -21,7 +21,7 @@ use super::settling::Disk;
 use crate::packet::Incarnation;
 use crate::sets::Rules;
 use crate::target_side::OtherWriter;
-use crate::words::Target;
+use crate::words::{OwnedBy, Target};
 
 /// Between two tries.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
@@ -160,9 +160,9 @@ impl Recorder {
     }
 
     /// Every target was brought into line by these.
-    pub fn note_rules(&mut self, rules: &Rules) {
-        if self.record.rules != *rules {
-            self.record.rules = rules.clone();
+    pub fn note_rules(&mut self, rules: &Rules, owners: OwnedBy) {
+        if self.record.rules != *rules || self.record.owners != owners {
+            (self.record.rules, self.record.owners) = (rules.clone(), owners);
             self.save(None);
         }
     }

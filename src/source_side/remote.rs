@@ -208,6 +208,7 @@ mod tests {
             when_full: Default::default(),
             kept: Default::default(),
             delete_guard: Default::default(),
+            owners: Default::default(),
             orphans: Default::default(),
             restored_at: None,
             terms: Default::default(),

@@ -100,7 +100,7 @@ impl Rounds {
                     }
                 }
                 None => {
-                    recorder.note_rules(&rules::in_force(&ground.volume));
+                    recorder.note_rules(&rules::in_force(&ground.volume), ground.options.owners);
                     recorder.note(self.notes.look(ground, connections));
                     end_merge(ground, recorder);
                 }

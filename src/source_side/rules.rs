@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::intercept::Volume;
 use crate::packet::{Keeping, Name};
 use crate::sets::{Rule, Rules};
-use crate::words::{Deletes, FileTerms, ProtectOptions};
+use crate::words::{Deletes, FileTerms, OwnedBy, ProtectOptions};
 
 /// The volume follows the file of the set from its first change on.
 pub fn begin(options: &ProtectOptions, record: &SetRecord, volume: &Volume) -> Result<(), Failure> {
@@ -21,6 +21,9 @@ pub fn begin(options: &ProtectOptions, record: &SetRecord, volume: &Volume) -> R
     // Without a mark nobody counts on what a target has.
     if !record.marks.is_empty() && record.rules != rules {
         volume.divergence().compare("the rules of the set were changed while it was not protected");
+    }
+    if !record.marks.is_empty() && record.owners != options.owners {
+        volume.divergence().compare("owners are told by other means than before");
     }
     if !rules.is_empty() {
         aside!("note: not everything is replicated: {} has {} rule(s).", file_of(options), rules.0.len());
@@ -46,19 +49,24 @@ pub fn follow(ground: &Ground, terms: &FileTerms) -> Result<RulesReport, Failure
     Ok(RulesReport { rules, has_changed, deletions: deletes.to_string() })
 }
 
-/// What the set is by the options of a start: rules, and what becomes of removals.
+/// What the set is by the options of a start: rules, what becomes of removals, by what owners are told.
 pub fn terms(options: &ProtectOptions) -> u64 {
     let (rules, deletes) = read(options, &options.configuration.terms);
-    terms_of(&rules, keeping(&deletes).as_ref())
+    terms_of(&rules, keeping(&deletes).as_ref(), options.owners)
 }
 
 /// As [`terms`], of what is served.
-pub fn terms_in_force(volume: &Volume) -> u64 {
-    terms_of(&in_force(volume), volume.keeping().as_ref())
+pub fn terms_in_force(ground: &Ground) -> u64 {
+    terms_of(&in_force(&ground.volume), ground.volume.keeping().as_ref(), ground.options.owners)
 }
 
-fn terms_of(rules: &Rules, keeping: Option<&Keeping>) -> u64 {
-    xxh3_64(format!("{rules:?} {keeping:?}").as_bytes())
+fn terms_of(rules: &Rules, keeping: Option<&Keeping>, owners: OwnedBy) -> u64 {
+    let owners = match owners {
+        // As before there was another one.
+        OwnedBy::Number => "",
+        OwnedBy::Name => " by name",
+    };
+    xxh3_64(format!("{rules:?} {keeping:?}{owners}").as_bytes())
 }
 
 /// What the volume follows.

@@ -10,14 +10,15 @@ use crate::control::unix_ms;
 use crate::limits::HANDSHAKE_TIME_MAX;
 use crate::link::{TargetEvent, TargetLink};
 use crate::packet::{
-    Epoch, History, KeptOut, SetId, SourceMessage, Standing, TargetMessage, Text, WIRE_VERSION,
+    Epoch, Features, History, KeptOut, SetId, SourceMessage, Standing, TargetMessage, Text, WIRE_VERSION,
     WIRE_VERSION_OLDEST, Writes, other_version, understands,
 };
+use crate::words::OwnedBy;
 
 /// What a source wanted.
 pub(super) enum Greeted {
     Seated(Seat, Box<Comes>),
-    Reads(ReadingSeat),
+    Reads(ReadingSeat, OwnedBy),
     Answered,
     /// By this history; `None` where it is not decided yet who writes.
     KeptOut(Box<Option<History>>, String),
@@ -73,10 +74,12 @@ pub(super) fn handshake(link: &TargetLink, replicas: &dyn Replicas) -> Result<Gr
     if let SourceMessage::Ask { set_name } = &hello {
         return answer(link, replicas, &set_name.to_text());
     }
-    if let SourceMessage::Restore { version_oldest, version, set_name, accept_bad_data, .. } = &hello {
+    if let SourceMessage::Restore { version_oldest, version, features, set_name, accept_bad_data } = &hello {
         check_version(*version_oldest, *version)?;
         let accept = if *accept_bad_data { Accept::Anything } else { Accept::Good };
-        return Ok(Greeted::Reads(replicas.read(link, &set_name.to_text(), accept)?));
+        let by_name = features.has(Features::OWNER_NAMES);
+        let owned_by = if by_name { OwnedBy::Name } else { OwnedBy::Number };
+        return Ok(Greeted::Reads(replicas.read(link, &set_name.to_text(), accept)?, owned_by));
     }
     if let SourceMessage::Hello { version_oldest, version, set_name, .. } = &hello {
         check_version(*version_oldest, *version).inspect_err(|why| {

@@ -15,6 +15,7 @@ use crate::apply::{Applier, DurablePoint};
 use crate::limits::EPOCHS_RAISED_MAX;
 use crate::link::{TargetEvent, TargetLink};
 use crate::packet::{BadBy, Beyond, DataState, Epoch, History, KeptOut, TargetMessage, Text, Writes};
+use crate::words::OwnedBy;
 
 /// Serves one source until its connection ends; answers why it ended.
 ///
@@ -22,7 +23,7 @@ use crate::packet::{BadBy, Beyond, DataState, Epoch, History, KeptOut, TargetMes
 pub fn run(link: TargetLink, replicas: &dyn Replicas, stopping: &AtomicBool) -> Result<String, String> {
     let (seat, comes) = match handshake(&link, replicas) {
         Ok(Greeted::Seated(seat, comes)) => (seat, comes),
-        Ok(Greeted::Reads(seat)) => return give(&link, &seat, stopping),
+        Ok(Greeted::Reads(seat, owned_by)) => return give(&link, &seat, owned_by, stopping),
         Ok(Greeted::Answered) => {
             let reason = "it only asked how things are";
             wait_and_close(&link, reason);
@@ -56,8 +57,13 @@ pub fn run(link: TargetLink, replicas: &dyn Replicas, stopping: &AtomicBool) -> 
     Ok(reason)
 }
 
-fn give(link: &TargetLink, seat: &ReadingSeat, stopping: &AtomicBool) -> Result<String, String> {
-    match reading::give(link, seat, stopping) {
+fn give(
+    link: &TargetLink,
+    seat: &ReadingSeat,
+    owned_by: OwnedBy,
+    stopping: &AtomicBool,
+) -> Result<String, String> {
+    match reading::give(link, seat, owned_by, stopping) {
         Ok(reason) => {
             link.close(&reason);
             Ok(reason)

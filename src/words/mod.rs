@@ -14,6 +14,7 @@ mod names;
 mod options;
 mod order;
 mod orphans;
+mod owners;
 mod profile;
 mod right;
 mod schedule_plan;
@@ -36,6 +37,7 @@ pub use names::{OF_THE_DISK, RESERVED_NAME, SOCKET_SUFFIX, is_set_name, socket_p
 pub use options::{BadData, Late, Needs, ProtectOptions, QueueDisk, Rule, Target, TargetError, TypedRule};
 pub use order::{Order, Origin, Own};
 pub use orphans::{OrphanChoice, OrphanRules};
+pub use owners::OwnedBy;
 pub use profile::Profile;
 pub use right::Right;
 pub use schedule_plan::{QueueLevel, SchedulePlan, Waiting};

@@ -13,6 +13,7 @@ use super::deletes::Deletes;
 use super::limit_plan::LimitPlan;
 use super::names::{is_set_name, socket_path};
 use super::orphans::OrphanRules;
+use super::owners::OwnedBy;
 use super::profile::Profile;
 use super::schedule_plan::SchedulePlan;
 use super::verify_plan::VerifyPlan;
@@ -84,6 +85,8 @@ pub struct ProtectOptions {
     pub limit: Option<LimitPlan>,
     /// How short payloads are made for a network; without, as the file of the set says, or not at all.
     pub compression: Option<Compression>,
+    /// By what a replica's files get their owners.
+    pub owners: OwnedBy,
     /// What an application's fsync waits for beside the local disk; without, nothing.
     pub fsync: Option<Rule>,
     /// Where all this was said, and what the file of the set says beside.
@@ -272,6 +275,7 @@ impl ProtectOptions {
             schedule: None,
             limit: None,
             compression: None,
+            owners: OwnedBy::default(),
             fsync: None,
             configuration: Configuration::default(),
         }

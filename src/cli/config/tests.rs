@@ -50,7 +50,7 @@ impl Ground {
 }
 
 /// Each key of the file of a set with a value that is not its default.
-pub(super) const OF_PROTECT: [(&str, &str); 32] = [
+pub(super) const OF_PROTECT: [(&str, &str); 33] = [
     ("dir", "\"/srv/data\""),
     ("backing", "\"/data\""),
     ("to", "[\"local:/copy\", \"null:\"]"),
@@ -67,6 +67,7 @@ pub(super) const OF_PROTECT: [(&str, &str); 32] = [
     ("delete_guard", "20"),
     ("orphans", "\"keep\""),
     ("orphan_age", "\"12h\""),
+    ("owner", "\"name\""),
     ("ignore_deletes", "true"),
     ("keep_deleted", "\"trash\""),
     ("keep_days", "3"),

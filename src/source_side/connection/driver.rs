@@ -42,7 +42,7 @@ use crate::source_side::activity::Merge;
 use crate::source_side::delete_guard::DeleteGuard;
 use crate::source_side::feed::{Lane, PacketFeed, Sent, Stream};
 use crate::source_side::kept::{FirstCopy, LastVerified, WishedMirror};
-use crate::words::{CopyMode, HashKind, OrphanRules};
+use crate::words::{CopyMode, HashKind, OrphanRules, OwnedBy};
 use compressed::Level;
 use fenced::reads_no_other;
 use limited::Limits;
@@ -508,6 +508,11 @@ impl<S: Surroundings> Driver<S> {
             return self.misbehaves(format!(
                 "the target chose version {version} of the protocol, which was not offered"
             ));
+        }
+        if self.settings.owners == OwnedBy::Name && !theirs.has(Features::OWNER_NAMES) {
+            let reason = "the target's version of standin knows no owners by name: update it there, or protect without \
+                          --owner name";
+            return self.lost(LostBy::Network, reason.into());
         }
         let last = self.queue.last();
         if let (Some(known), Some(kept_out)) = (proof.stood_in(), last.epoch.kept_out_by(proof.stood_in())) {

@@ -44,8 +44,8 @@ use crate::resync::{CheckOrder, CopyProgress};
 use crate::source_side::roles::Roles;
 use crate::target_side::clones::Unit;
 use crate::words::{
-    Compression, CopyMode, DeleteLimit, HashKind, LimitPlan, Order, Origin, OrphanRules, Rate, SchedulePlan,
-    Target, WhenFull,
+    Compression, CopyMode, DeleteLimit, HashKind, LimitPlan, Order, Origin, OrphanRules, OwnedBy, Rate,
+    SchedulePlan, Target, WhenFull,
 };
 use checking::CheckWish;
 pub use checking::{Outcome, Verified};
@@ -91,6 +91,8 @@ pub struct Settings {
     /// From the run before this one.
     pub kept: Kept,
     pub delete_guard: DeleteLimit,
+    /// By what its replica's files get their owners.
+    pub owners: OwnedBy,
     /// Of its copies, where a person says nothing else of one.
     pub orphans: OrphanRules,
     /// The directory was restored from this target as of this, and the target was not in line with it since.

@@ -82,7 +82,7 @@ impl Director {
             from: env!("CARGO_PKG_VERSION").into(),
             held_since_ms: gates.since_ms,
             position,
-            terms: rules::terms_in_force(&self.ground.volume),
+            terms: rules::terms_in_force(&self.ground),
             sent,
             at_unix_ms: unix_ms(SystemTime::now()),
         });

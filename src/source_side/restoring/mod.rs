@@ -39,7 +39,7 @@ use crate::open_files;
 use crate::packet::SetId;
 use crate::preflight::check_root_user;
 use crate::store;
-use crate::words::Target;
+use crate::words::{OwnedBy, Target};
 
 /// What was asked for. Paths are absolute.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub struct RestoreOptions {
     pub run: PathBuf,
     pub existing: Existing,
     pub orphans: Orphans,
+    /// By what files get their owners.
+    pub owners: OwnedBy,
     /// Also into a directory that is not empty.
     pub overwrite: bool,
     /// Also from a replica that is no consistent copy.
@@ -180,7 +182,8 @@ struct Name {
 impl Name {
     fn take(options: &RestoreOptions, set: SetId) -> Result<Name, Failure> {
         let state = options.set_state();
-        let restoring = Restoring::begin(&state, set).map_err(|error| no_name(options, &error))?;
+        let mut restoring = Restoring::begin(&state, set).map_err(|error| no_name(options, &error))?;
+        restoring.owners = options.owners;
         let names = names_of(&options.state, set).map_err(|error| no_name(options, &error.into()))?;
         let is_copy = !restoring.is_known() && !names.is_empty();
         Ok(Name { state: restoring, is_copy })

@@ -10,14 +10,21 @@ use crate::link::{TargetEvent, TargetLink};
 use crate::packet::{Features, SourceMessage, TargetMessage, Text, WIRE_VERSION};
 use crate::resync::CopyReport;
 use crate::target_side::seat::ReadingSeat;
+use crate::words::OwnedBy;
 
 /// How often an end from elsewhere is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Shows the replica until everything was taken, or the connection ends; answers why it ended.
+/// Shows the replica until everything was taken, or the connection ends; answers why it ended. `owned_by`: as the peer
+/// asks for.
 ///
 /// Errors: it was refused; the reason is for both sides.
-pub fn give(link: &TargetLink, seat: &ReadingSeat, stopping: &AtomicBool) -> Result<String, String> {
+pub fn give(
+    link: &TargetLink,
+    seat: &ReadingSeat,
+    owned_by: OwnedBy,
+    stopping: &AtomicBool,
+) -> Result<String, String> {
     // An older session ends first; nobody else gets it before this one has.
     let mut applier = seat.seat.applier.lock();
     come_to_rest(&mut applier, seat.accept).map_err(|why| format!("the replica cannot be given: {why}"))?;
@@ -35,7 +42,7 @@ pub fn give(link: &TargetLink, seat: &ReadingSeat, stopping: &AtomicBool) -> Res
     });
     let feed = ReadingFeed::new();
     let lane = feed.lane();
-    let waker = link.send_back(feed).ok_or("a replica in this process is not read over a link")?;
+    let waker = link.send_back(feed, owned_by).ok_or("a replica in this process is not read over a link")?;
     let rules = applier.rules_of_set();
     let rules = rules.map_err(|error| format!("the rules of the set cannot be read: {error}"))?;
     let reading = Reading::start(root, lane, waker, rules)

@@ -12,6 +12,7 @@ use crate::packet::{
 };
 use crate::source_side::remote::Paired;
 use crate::source_side::restoring::{RestoreOptions, UNTOUCHED};
+use crate::words::OwnedBy;
 
 /// Addresses of a host that are tried, one after the other.
 const TRIES: u32 = 3;
@@ -50,7 +51,7 @@ impl Remote {
         })?;
         let mut last = String::new();
         for attempt in 0..TRIES {
-            match greet(&paired, attempt, repset, options.accept_bad_data) {
+            match greet(&paired, attempt, repset, options) {
                 Ok(remote) => return Ok(remote),
                 Err(Refused::Said(why)) => return Err(refused(options, &why)),
                 Err(Refused::Away(why)) => last = why,
@@ -95,14 +96,18 @@ fn refused(options: &RestoreOptions, why: &str) -> Failure {
     )
 }
 
-fn greet(paired: &Paired, attempt: u32, repset: &str, accept_bad_data: bool) -> Result<Remote, Refused> {
+fn greet(paired: &Paired, attempt: u32, repset: &str, options: &RestoreOptions) -> Result<Remote, Refused> {
+    let features = match options.owners {
+        OwnedBy::Name => Features::OFFERED,
+        OwnedBy::Number => Features::OFFERED.without(Features::OWNER_NAMES),
+    };
     let (link, frames) = paired.dial_to_read(attempt).map_err(Refused::Away)?;
     link.send(SourceMessage::Restore {
         version_oldest: WIRE_VERSION_OLDEST,
         version: WIRE_VERSION,
-        features: Features::OFFERED,
+        features,
         set_name: Text::from_str_cut(repset),
-        accept_bad_data,
+        accept_bad_data: options.accept_bad_data,
     });
     // A replica that has much to bring to rest takes its time.
     let deadline = Instant::now() + 2 * HANDSHAKE_TIME_MAX + Duration::from_secs(30);
@@ -112,15 +117,18 @@ fn greet(paired: &Paired, attempt: u32, repset: &str, accept_bad_data: bool) -> 
             Ok(SourceEvent::Up) => is_up = true,
             Ok(SourceEvent::Message(TargetMessage::Restoring {
                 version,
+                features: theirs,
                 set,
                 data,
                 reason,
                 allowed,
                 applied,
-                ..
             })) => {
                 if !(WIRE_VERSION_OLDEST..=WIRE_VERSION).contains(&version) {
                     return Err(Refused::Said("it speaks another version of the protocol".into()));
+                }
+                if options.owners == OwnedBy::Name && !theirs.has(Features::OWNER_NAMES) {
+                    return Err(Refused::Said("its version of standin knows no owners by name".into()));
                 }
                 if data == DataState::Bad {
                     aside!("standin: the replica is no consistent copy: {}", reason.to_text());
