@@ -33,6 +33,7 @@ mod full_state;
 mod guards;
 mod half_done;
 mod halves;
+mod holes;
 mod host;
 mod hostile;
 mod hosts;

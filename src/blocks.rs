@@ -11,7 +11,7 @@ use rustix::fs::{SeekFrom, seek};
 use rustix::io::{Errno, ReadWriteFlags, pread, preadv2};
 use xxhash_rust::xxh3::xxh3_128_with_secret;
 
-use crate::limits::{HASH_BLOCK, HASHES_MAX};
+use crate::limits::{HASH_BLOCK, HASHES_MAX, HOLE_LEAST};
 use crate::packet::BlockHash;
 use crate::words::sha256;
 
@@ -46,6 +46,32 @@ impl Range {
         is_sized
             && (1..=HASHES_MAX).contains(&blocks)
             && (size - offset).div_ceil(HASH_BLOCK) >= blocks as u64
+    }
+}
+
+/// A stretch of a file of a size that holds nothing: from the beginning of a block to that of another one, or to its
+/// end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hole {
+    pub offset: u64,
+    pub end: u64,
+    pub size: u64,
+}
+
+impl Hole {
+    /// The large one that a file has here, if it has one.
+    pub fn at(fd: BorrowedFd<'_>, offset: u64, size: u64) -> Option<Hole> {
+        // Whoever cannot say has none.
+        let data = next_data(fd, offset).ok()?;
+        let end = if data >= size { size } else { data / HASH_BLOCK * HASH_BLOCK };
+        (end.saturating_sub(offset) >= HOLE_LEAST).then_some(Hole { offset, end, size })
+    }
+
+    /// Whether a file can have it.
+    pub fn is_of_a_file(&self) -> bool {
+        let Hole { offset, end, size } = *self;
+        let is_sized = size <= i64::MAX as u64 && offset < end && end <= size;
+        is_sized && offset.is_multiple_of(HASH_BLOCK) && (end == size || end.is_multiple_of(HASH_BLOCK))
     }
 }
 
@@ -95,6 +121,28 @@ impl Hasher {
             at += len;
         }
         Ok(hashes)
+    }
+
+    /// Looks at what a file has where another one has a hole: at so much of it as hashes of one item are of. Gives up
+    /// to where that is, and how many bytes of it lie in blocks that are not zeros.
+    ///
+    /// Errors: those of `lseek(2)` and `pread(2)`.
+    pub fn look_at_hole(&mut self, fd: BorrowedFd<'_>, hole: Hole) -> io::Result<(u64, u64)> {
+        let Hole { offset, end, .. } = hole;
+        let (mut at, mut differ) = (offset, 0);
+        for _ in 0..HASHES_MAX {
+            let data = next_data(fd, at)?;
+            if data >= end {
+                return Ok((end, differ));
+            }
+            at = at.max(data / HASH_BLOCK * HASH_BLOCK);
+            let len = HASH_BLOCK.min(end - at);
+            if self.block(fd, at, len as usize, Reads::Passing)? != self.zeros(len as usize) {
+                differ += len;
+            }
+            at += len;
+        }
+        Ok((at, differ))
     }
 
     fn block(&mut self, fd: BorrowedFd<'_>, at: u64, len: usize, reads: Reads) -> io::Result<u128> {
@@ -217,6 +265,33 @@ mod tests {
             assert_eq!(expected[0], expected[1]);
             assert_ne!(expected[2], expected[3]);
         }
+    }
+
+    /// As far as that goes at once: behind it are as many blocks as one item has.
+    #[test]
+    fn what_lies_in_a_hole_is_found() {
+        let file = tempfile::tempfile().unwrap();
+        let size = 3 * HOLE_LEAST + 77;
+        file.set_len(size).unwrap();
+        let at = |offset| Hole::at(file.as_fd(), offset, size);
+        let hole = Hole { offset: 0, end: size, size };
+        assert_eq!((at(0), at(HASH_BLOCK)), (Some(hole), Some(Hole { offset: HASH_BLOCK, ..hole })));
+        assert_eq!((at(2 * HOLE_LEAST + HASH_BLOCK), at(size)), (None, None));
+        for hash in both() {
+            let mut hasher = Hasher::new(&hash);
+            let mut looked = |offset| hasher.look_at_hole(file.as_fd(), Hole { offset, ..hole }).unwrap();
+            file.set_len(0).unwrap();
+            assert_eq!(looked(0), (size, 0), "what is not there is a hole");
+            file.set_len(size).unwrap();
+            assert_eq!(looked(HASH_BLOCK), (size, 0));
+            file.write_all_at(b"x", size - 1).unwrap();
+            file.write_all_at(b"x", HOLE_LEAST).unwrap();
+            assert_eq!(looked(0), (size, HASH_BLOCK + 77));
+            file.write_all_at(&vec![0; 1 << 20], HOLE_LEAST).unwrap();
+            let upto = HOLE_LEAST + HASHES_MAX as u64 * HASH_BLOCK;
+            assert_eq!(looked(0), (upto, 0), "zeros are no difference");
+        }
+        assert_eq!(at(0).unwrap().end, HOLE_LEAST);
     }
 
     #[test]

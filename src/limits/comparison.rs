@@ -59,3 +59,7 @@ const _: () = assert!(
 const _: () = assert!(HASHES_LATE + CHECK_LISTINGS_LATE < CHECK_ANSWERS_MAX);
 const _: () = assert!(HASHES_IN_FLIGHT <= HASHES_LATE && CHECK_LISTINGS_IN_FLIGHT <= CHECK_LISTINGS_LATE);
 const _: () = assert!(HASHES_OF_BUSY <= HASHES_OF_CHECK);
+
+/// A hole of so many bytes is told as one: a comparison waits for the answer, which costs as much as the hashes of a
+/// shorter one.
+pub const HOLE_LEAST: u64 = 64 * HASHES_MAX as u64 * HASH_BLOCK;

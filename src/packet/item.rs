@@ -108,7 +108,8 @@ pub struct OrphanCounts {
     pub spared: u64,
 }
 
-/// One step of a resynchronisation. A new kind goes at the end and raises the version of the wire.
+/// One step of a resynchronisation. A new kind goes at the end, and raises the version of the wire or goes only to who
+/// offers it ([`super::Features`]).
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum LaneItem {
     /// A resynchronisation begins. The target marks its replica bad, durably, before anything else.
@@ -212,6 +213,12 @@ pub enum LaneItem {
     /// Right behind the root directory: what was removed on the source is kept by its targets. In a comparison
     /// what is kept in its place is no extra name.
     Keeping { keeping: Keeping },
+    /// In the place of [`LaneItem::Hashes`]: so many bytes of a file of this size are a hole, from a multiple of
+    /// [`crate::limits::HASH_BLOCK`] to another one or to its end. Only to a target that offers
+    /// [`super::Features::HOLES`]. In a copy it is made one. In a comparison the target looks at what it has there,
+    /// as far as that goes at once, and [`super::TargetMessage::Hashed`] says up to where instead of what differs:
+    /// hashes follow of the rest.
+    Hole { object: ObjectId, offset: u64, end: u64, size: u64 },
 }
 
 /// A rule of a replication set; the room `sets` says what it means.
@@ -258,6 +265,7 @@ impl LaneItem {
             LaneItem::BeginOwed { .. } => "begin of what is owed",
             LaneItem::Owed { .. } => "files that are owed",
             LaneItem::Keeping { .. } => "what is kept",
+            LaneItem::Hole { .. } => "a hole",
         }
     }
 }

@@ -26,7 +26,10 @@ impl Features {
     pub const COMPRESSION: Features = Features(1);
     /// Names of owners may travel before their numbers ([`super::OwnerNames`]). Of whoever restores: they are to.
     pub const OWNER_NAMES: Features = Features(2);
-    pub const OFFERED: Features = Features(Features::COMPRESSION.0 | Features::OWNER_NAMES.0);
+    /// Large holes are told as such ([`super::LaneItem::Hole`]).
+    pub const HOLES: Features = Features(4);
+    pub const OFFERED: Features =
+        Features(Features::COMPRESSION.0 | Features::OWNER_NAMES.0 | Features::HOLES.0);
 
     pub fn has(self, other: Features) -> bool {
         self.0 & other.0 == other.0
@@ -255,7 +258,8 @@ pub enum TargetMessage {
     /// from the first chunk on. An end that was sent before this is heard is none. At most
     /// [`crate::limits::DOUBTS_MAX`].
     Doubt { directories: Vec<ObjectId> },
-    /// Answer to hashes: which of their blocks differ, the first one in the lowest bit.
+    /// Answer to hashes: which of their blocks differ, the first one in the lowest bit. To a hole in a comparison: up to
+    /// which offset it was looked at.
     Hashed { item: ItemNumber, differing: u64 },
     /// What a comparison has found, in messages of [`crate::limits::DIFFERENCES_LEN_CUT`] or so. Not all
     /// are named.

@@ -120,7 +120,8 @@ fn renumber_item(item: &mut LaneItem, owners: &mut impl Owners) -> bool {
         | LaneItem::Within { .. }
         | LaneItem::BeginOwed { .. }
         | LaneItem::Owed { .. }
-        | LaneItem::Keeping { .. } => {}
+        | LaneItem::Keeping { .. }
+        | LaneItem::Hole { .. } => {}
     }
     false
 }

@@ -120,6 +120,7 @@ pub(super) fn items() -> Vec<LaneItem> {
     items.extend(block_hashes().into_iter().map(|hash| LaneItem::CheckBegin { content: Some(hash) }));
     items.extend([
         LaneItem::Hashes { object: object(1), offset: 1 << 20, size: 1 << 21, hashes: vec![7; 3] },
+        LaneItem::Hole { object: object(1), offset: 1 << 20, end: 1 << 30, size: 1 << 31 },
         LaneItem::CheckStop,
         LaneItem::ByBlocks { hash: BlockHash::Fast { key: [7; 32] }, least: 9 },
         LaneItem::OpenBlocks { object: object(1) },

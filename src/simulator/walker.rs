@@ -229,6 +229,7 @@ impl Renamed {
             | LaneItem::Attributes { object, .. }
             | LaneItem::Leave { object }
             | LaneItem::Hashes { object, .. }
+            | LaneItem::Hole { object, .. }
             | LaneItem::OpenBlocks { object }
             | LaneItem::CloseSame { object, .. }
             | LaneItem::Within { dir: object, .. }

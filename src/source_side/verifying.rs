@@ -57,7 +57,7 @@ fn order(desk: &Desk, request: &VerifyRequest) -> Result<CheckOrder, Failure> {
     };
     let kind = if request.audit { HashKind::Audit } else { HashKind::Fast };
     let content = (request.checksum || request.audit).then(|| BlockHash::draw(kind));
-    Ok(CheckOrder { content, below, rate: request.rate })
+    Ok(CheckOrder { content, below, rate: request.rate, ..CheckOrder::default() })
 }
 
 /// Who waits, for what, since when and for how long at most.

@@ -17,7 +17,7 @@ use super::planted::{self, Planted};
 use crate::apply::fault::Fault;
 use crate::apply::inode;
 use crate::apply::replica::Replica;
-use crate::blocks::{Hasher, Range, Reads};
+use crate::blocks::{Hasher, Hole, Range, Reads, next_data};
 use crate::clone::guard;
 use crate::limits::{COMPARED_FILES_MAX, HASH_BLOCK};
 use crate::packet::{
@@ -63,6 +63,10 @@ impl Session {
             LaneItem::Hashes { object, offset, size, hashes } => {
                 let differing = self.compare_blocks(replica, *object, (*offset, *size), hashes)?;
                 return Ok(vec![TargetMessage::Hashed { item: *number, differing }]);
+            }
+            LaneItem::Hole { object, offset, end, size } => {
+                self.take_hole(replica, *object, Hole { offset: *offset, end: *end, size: *size })?;
+                return Ok(vec![TargetMessage::Hashed { item: *number, differing: 0 }]);
             }
             LaneItem::OpenBlocks { object } => self.open_blocks(replica, *object)?,
             LaneItem::CloseSame { object, size, attributes, xattrs } => {
@@ -119,12 +123,7 @@ impl Session {
         hashes: &[u128],
     ) -> Result<u64, Fault> {
         let range = range_of((offset, size), hashes)?;
-        if self.by_blocks.is_none() {
-            return Err(Fault::Refused("hashes in a copy without any"));
-        }
-        if !self.asked.contains(object)? {
-            // An op has removed it.
-            self.forget_compared(object);
+        if !self.is_comparing(object)? {
             return Ok(0);
         }
         let mut differing = 0;
@@ -140,11 +139,7 @@ impl Session {
         range: Range,
         hashes: &[u128],
     ) -> Result<u64, Fault> {
-        if range.offset == 0 {
-            self.begin_compared(replica, object, range.size)?;
-        }
-        if self.is_compared(replica, object)?.is_none_or(|compared| compared.reached != range.offset) {
-            self.forget_compared(object);
+        if !self.goes_on_at(replica, object, (range.offset, range.size))? {
             return Ok(0);
         }
         let file = replica.readable(object)?;
@@ -157,6 +152,62 @@ impl Session {
             compared.reached = range.size.min(range.offset + hashes.len() as u64 * HASH_BLOCK);
         }
         Ok(differing)
+    }
+
+    /// `false`: an op has removed it.
+    fn is_comparing(&mut self, object: ObjectId) -> Result<bool, Fault> {
+        if self.by_blocks.is_none() {
+            return Err(Fault::Refused("hashes in a copy without any"));
+        }
+        let is_asked = self.asked.contains(object)?;
+        if !is_asked {
+            self.forget_compared(object);
+        }
+        Ok(is_asked)
+    }
+
+    /// `false`: what comes is not the next of this file.
+    fn goes_on_at(
+        &mut self,
+        replica: &mut Replica,
+        object: ObjectId,
+        (offset, size): (u64, u64),
+    ) -> Result<bool, Fault> {
+        if offset == 0 {
+            self.begin_compared(replica, object, size)?;
+        }
+        let goes_on = self.is_compared(replica, object)?.is_some_and(|compared| compared.reached == offset);
+        if !goes_on {
+            self.forget_compared(object);
+        }
+        Ok(goes_on)
+    }
+
+    /// A file is to have a hole there, and has one then: nothing of it differs any more.
+    fn take_hole(&mut self, replica: &mut Replica, object: ObjectId, hole: Hole) -> Result<(), Fault> {
+        if !hole.is_of_a_file() {
+            return Err(Fault::Refused("a hole that no file has"));
+        }
+        if !self.is_comparing(object)? {
+            return Ok(());
+        }
+        let done = self.make_hole_of(replica, object, hole);
+        self.or_leave_content(replica, object, done)
+    }
+
+    fn make_hole_of(&mut self, replica: &mut Replica, object: ObjectId, hole: Hole) -> Result<(), Fault> {
+        if !self.goes_on_at(replica, object, (hole.offset, hole.size))? {
+            return Ok(());
+        }
+        let file = replica.writable(object)?;
+        // Whoever cannot say where data is has some.
+        if next_data(file.as_fd(), hole.offset).unwrap_or(hole.offset) < hole.end {
+            make_hole(&file, hole.offset..hole.end)?;
+        }
+        if let Some(compared) = self.by_blocks.as_mut().and_then(|blocks| blocks.files.get_mut(&object)) {
+            compared.reached = hole.end;
+        }
+        Ok(())
     }
 
     /// The file gets its size: behind what is compared, nothing of old content stays.

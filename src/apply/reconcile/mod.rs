@@ -158,6 +158,19 @@ struct Session {
     orphans: Option<orphans::Asked>,
 }
 
+impl Session {
+    fn answer_chunk(
+        &mut self,
+        replica: &mut Replica,
+        number: ItemNumber,
+        chunk: Chunk<'_>,
+    ) -> Result<Vec<TargetMessage>, Fault> {
+        let objects = self.take_chunk(replica, chunk)?;
+        let wanted = TargetMessage::Wanted { listing: number, objects };
+        Ok(self.take_old(number).into_iter().chain([wanted]).collect())
+    }
+}
+
 impl Reconcile {
     /// Sets what counts for what no copy has brought.
     pub fn with_rules(rules: Rules) -> Reconcile {
@@ -260,9 +273,7 @@ impl Reconcile {
             LaneItem::Listing { dir, dir_mtime, entries, unlisted, first, last } => {
                 let (dir, dir_mtime, unlisted) = (*dir, *dir_mtime, unlisted.as_ref());
                 let chunk = Chunk { dir, dir_mtime, entries, unlisted, is_first: *first, is_last: *last };
-                let objects = session.take_chunk(replica, chunk)?;
-                let wanted = TargetMessage::Wanted { listing: *number, objects };
-                return Ok(session.take_old(*number).into_iter().chain([wanted]).collect());
+                return session.answer_chunk(replica, *number, chunk);
             }
             LaneItem::NotListed { dir } => session.drop_listing(*dir)?,
             LaneItem::NamesMatch => session.rules.name_match = NameMatch::Compare,
@@ -270,6 +281,7 @@ impl Reconcile {
             LaneItem::Owed { .. }
             | LaneItem::ByBlocks { .. }
             | LaneItem::Hashes { .. }
+            | LaneItem::Hole { .. }
             | LaneItem::OpenBlocks { .. }
             | LaneItem::CloseSame { .. } => return session.take_blocks(replica, header),
             LaneItem::OpenContent { object } => session.open_content(replica, *object)?,

@@ -15,7 +15,7 @@ use self::touched::touched;
 pub(super) use self::watch::Watch;
 use super::model::change;
 use super::*;
-use crate::limits::HASH_BLOCK;
+use crate::limits::{HASH_BLOCK, HOLE_LEAST};
 use crate::random::Random;
 use crate::resync::{Answer, CheckOrder, Entry, Gone, LiveCopy, Slot, StampedSink, Wanted};
 use crate::xattr::WITHHELD_XATTR;
@@ -315,6 +315,33 @@ fn what_is_wrong_is_found_whatever_changes_meanwhile() {
         assert_eq!((counts.different, counts.bytes_out_of_step), (1, 300), "seed {seed}: {counts:?}");
     }
     const _: () = assert!(HASH_BLOCK > 300);
+}
+
+/// A hole and zeros that were written are the same; what is not zero in it differs, however much is there.
+#[test]
+fn a_large_hole_is_compared_as_one() {
+    let order = || CheckOrder { takes_holes: true, ..by_content() };
+    for (zeros, data, differ) in [(0, 0, 0), (1 << 20, 0, 0), (0, 1, HASH_BLOCK), (1 << 20, 3000, 3072)] {
+        let mut random = Random::new(5);
+        let mut pair = prepared(&mut random);
+        let said = pair.source.create("sparse", 0o644);
+        pair.say(said);
+        let files = [pair.source.root.join("sparse"), pair.replica("sparse")];
+        let files = files.map(|path| std::fs::OpenOptions::new().write(true).open(path).unwrap());
+        // As the replica will have it.
+        let modified = files[0].metadata().and_then(|status| status.modified()).unwrap();
+        files[1].write_all_at(&vec![0; zeros], HOLE_LEAST).unwrap();
+        files[1].write_all_at(&vec![1; data], HOLE_LEAST + (1 << 20) - 1024).unwrap();
+        for file in &files {
+            file.set_len(4 * HOLE_LEAST + 5).unwrap();
+            file.set_modified(modified).unwrap();
+        }
+        let Compared { found, counts, .. } = compare(pair, random, 0, order(), None);
+        let kinds: Vec<DifferenceKind> = found.iter().map(|found| found.kind).collect();
+        let expected = if differ > 0 { vec![DifferenceKind::Content] } else { Vec::new() };
+        assert_eq!((kinds, counts.bytes_out_of_step), (expected, differ), "{zeros} {data}: {counts:?}");
+        assert!(counts.bytes_compared > 4 * HOLE_LEAST, "{counts:?}");
+    }
 }
 
 /// A mark that was lost or that says something else was taken for right: a restoration would give what it says.

@@ -77,8 +77,11 @@ fn run(seed: u64) -> bool {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let now = now - Duration::from_millis(12);
     let since = Timestamp { seconds: now.as_secs() as i64, nanoseconds: now.subsec_nanos() };
-    let by_blocks =
-        random.one_in(2).then_some(BlockOrder { hash: BlockHash::Fast { key: [3; 32] }, least: 1 });
+    let by_blocks = random.one_in(2).then_some(BlockOrder {
+        hash: BlockHash::Fast { key: [3; 32] },
+        least: 1,
+        takes_holes: true,
+    });
     let changes = random.below(80) as u32;
 
     let (says, answers) = unbounded();

@@ -22,7 +22,7 @@ use super::super::seeing::NotRead;
 use super::super::sink::{Gone, StampedSink};
 use super::files::{Place, Reader};
 use crate::blocks::Hasher;
-use crate::limits::{COMPARED_FILES_MAX, HASH_BLOCK, HASHED_BYTES_IN_FLIGHT, HASHES_IN_FLIGHT};
+use crate::limits::{COMPARED_FILES_MAX, HASH_BLOCK, HASHED_BYTES_IN_FLIGHT, HASHES_IN_FLIGHT, HASHES_MAX};
 use crate::packet::{BlockHash, ItemNumber};
 
 /// Which files are sent by blocks, and how these are compared.
@@ -32,11 +32,14 @@ pub struct BlockOrder {
     /// Those that have so many bytes on both sides; and those of which no more is known than that they are
     /// in doubt.
     pub least: u64,
+    /// The target offers [`crate::packet::Features::HOLES`].
+    pub takes_holes: bool,
 }
 
 /// The files under way, oldest first.
 pub(super) struct Blocks {
     hasher: Hasher,
+    takes_holes: bool,
     files: VecDeque<BlockFile>,
     /// So many are over.
     over: u64,
@@ -51,6 +54,8 @@ struct Asked {
     /// Number of the file, from the first one on.
     file: u64,
     bytes: Range<u64>,
+    /// How many of them are read: a large hole is not.
+    read: u64,
 }
 
 /// What comes next.
@@ -98,9 +103,16 @@ pub(super) struct Finished {
 }
 
 impl Blocks {
-    pub fn new(hash: &BlockHash) -> Blocks {
-        let hasher = Hasher::new(hash);
-        Blocks { hasher, files: VecDeque::new(), over: 0, in_flight: VecDeque::new(), bytes_in_flight: 0 }
+    pub fn new(order: &BlockOrder) -> Blocks {
+        let (hasher, takes_holes) = (Hasher::new(&order.hash), order.takes_holes);
+        Blocks {
+            hasher,
+            takes_holes,
+            files: VecDeque::new(),
+            over: 0,
+            in_flight: VecDeque::new(),
+            bytes_in_flight: 0,
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -138,17 +150,19 @@ impl Blocks {
     ///
     /// Errors: what makes no sense in the answer.
     pub fn answered(&mut self, item: ItemNumber, differing: u64) -> Result<Counted, String> {
-        let Some(Asked { file, bytes, .. }) = self.in_flight.pop_front().filter(|asked| asked.item == item)
+        let Some(Asked { file, bytes, read, .. }) =
+            self.in_flight.pop_front().filter(|asked| asked.item == item)
         else {
             return Err(format!("hashes of item {} are not due", item.0));
         };
         let len = bytes.end - bytes.start;
         let mut same = len;
-        self.bytes_in_flight -= len;
+        self.bytes_in_flight -= read;
         let file = &mut self.files[(file - self.over) as usize];
         file.unanswered -= 1;
-        for block in blocks(bytes).enumerate().filter(|(bit, _)| differing >> bit & 1 == 1).map(|(_, it)| it)
-        {
+        let differs = |(bit, block)| (differing >> bit & 1 == 1).then_some(block);
+        // A hole is longer, and none of it differs.
+        for block in blocks(bytes).take(HASHES_MAX).enumerate().filter_map(differs) {
             same -= block.end - block.start;
             file.owe(block);
         }
@@ -161,11 +175,11 @@ impl Blocks {
     pub fn hash(&mut self, reader: &Reader<'_>, sink: &mut impl StampedSink) -> Result<Went, Gone> {
         let number = self.over + self.files.len() as u64;
         let Some(mut file) = self.files.pop_back() else { return Ok(Went::On) };
-        let went = match file.hash(&mut self.hasher, reader, sink)? {
+        let went = match file.hash(&mut self.hasher, reader, sink, self.takes_holes)? {
             Hashed::Empty => return Ok(Went::Empty(file.place)),
-            Hashed::Sent { item, bytes } => {
-                self.bytes_in_flight += bytes.end - bytes.start;
-                self.in_flight.push_back(Asked { item, file: number - 1, bytes });
+            Hashed::Sent { item, bytes, read } => {
+                self.bytes_in_flight += read;
+                self.in_flight.push_back(Asked { item, file: number - 1, bytes, read });
                 Went::On
             }
             Hashed::End => Went::On,

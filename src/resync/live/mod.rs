@@ -201,7 +201,7 @@ impl<S: StampedSink> LiveCopy<S> {
     /// Of files that the target has with other content, only blocks that differ are sent.
     pub fn by_blocks(mut self, order: Option<BlockOrder>) -> LiveCopy<S> {
         self.preamble.by_blocks = order;
-        self.blocks = order.map(|order| Blocks::new(&order.hash));
+        self.blocks = order.map(|order| Blocks::new(&order));
         self
     }
 
@@ -465,7 +465,7 @@ impl<S: StampedSink> LiveCopy<S> {
 
     fn hear_of_hashes(&mut self, item: ItemNumber, differing: u64) -> Result<(), String> {
         match (&mut self.checking, &mut self.blocks) {
-            (Some(checking), _) => checking.answered(item),
+            (Some(checking), _) => checking.answered(item, differing),
             (None, Some(blocks)) => {
                 let compared = blocks.answered(item, differing)?;
                 CopyProgress::add(&self.progress.bytes_compared, compared.bytes);

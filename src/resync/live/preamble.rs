@@ -39,7 +39,7 @@ pub(super) fn first_items(preamble: Preamble, root: LaneItem) -> Vec<Entry> {
     let Preamble { is_afresh, names, orphans, keeping, by_blocks, rules, owed, calls } = preamble;
     let afresh = is_afresh.then_some(LaneItem::Afresh);
     let names_match = (names == Names::Match).then_some(LaneItem::NamesMatch);
-    let by_blocks = by_blocks.map(|BlockOrder { hash, least }| LaneItem::ByBlocks { hash, least });
+    let by_blocks = by_blocks.map(|BlockOrder { hash, least, .. }| LaneItem::ByBlocks { hash, least });
     let of_set = rules.as_deref().map(rules_item);
     let kept = keeping.map(|keeping| LaneItem::Keeping { keeping });
     let orphans = orphans.into_iter().chain(kept);

@@ -8,7 +8,7 @@ use rustix::fs::FallocateFlags;
 
 use super::cases::set_mtime;
 use super::*;
-use crate::limits::HASH_BLOCK;
+use crate::limits::{HASH_BLOCK, HOLE_LEAST};
 use crate::packet::BlockHash;
 use crate::random::Random;
 
@@ -26,7 +26,7 @@ fn started(hash: BlockHash) -> Pair {
     }
     fs::write(pair.source.join("empty"), "").unwrap();
     pair.converges();
-    pair.by_blocks = Some(BlockOrder { hash, least: 1 });
+    pair.by_blocks = Some(BlockOrder { hash, least: 1, takes_holes: true });
     pair
 }
 
@@ -90,6 +90,37 @@ fn holes_stay_holes() {
     assert!(zeros[range].iter().all(|&byte| byte == 0));
 }
 
+/// What the target has in one goes with it, and nothing is sent.
+#[test]
+fn a_large_hole_is_told_as_one() {
+    let size = 3 * HOLE_LEAST + 77;
+    for takes_holes in [true, false] {
+        for last in [false, true] {
+            let mut pair = Pair::new();
+            let file = File::create(pair.source.join("sparse")).unwrap();
+            file.write_all_at(b"first", 0).unwrap();
+            file.set_len(size).unwrap();
+            if last {
+                file.write_all_at(b"last", size - 4).unwrap();
+            }
+            pair.converges();
+            pair.by_blocks = Some(BlockOrder { hash: fast(), least: 1, takes_holes });
+            let replica = pair.replica().join("sparse");
+            let before = fs::metadata(&replica).unwrap().modified().unwrap();
+            change(&replica, HOLE_LEAST, b"nobody wrote this");
+            change(&replica, 2 * HOLE_LEAST, &vec![0; 1 << 20]);
+            File::open(&replica).unwrap().set_modified(before).unwrap();
+            let copied = pair.copy_since(CHECKSUM).progress;
+            assert!(fs::read(&replica).unwrap() == fs::read(pair.source.join("sparse")).unwrap());
+            assert_eq!(copied.bytes_copied, 0, "{copied:?}");
+            assert!(copied.bytes_compared >= size, "{copied:?}");
+            // One that takes none has kept the zeros: they are the same content.
+            let room = fs::metadata(&replica).unwrap().blocks() * 512;
+            assert_eq!(room < 1 << 20, takes_holes, "{room}");
+        }
+    }
+}
+
 #[test]
 fn what_is_the_same_is_not_sent_however_old_it_looks() {
     let pair = started(fast());
@@ -135,7 +166,7 @@ fn what_is_not_there_is_sent_whole() {
     assert_eq!(outcome.report.copied, 3);
     assert_eq!(outcome.progress.bytes_copied, 200_000 + 12);
     // Under the bound nothing is compared.
-    pair.by_blocks = Some(BlockOrder { hash: fast(), least: 1 << 20 });
+    pair.by_blocks = Some(BlockOrder { hash: fast(), least: 1 << 20, takes_holes: true });
     change(&pair.source.join("new"), 3, b"x");
     assert_eq!(pair.converges().progress.bytes_copied, 200_000);
 }

@@ -107,7 +107,8 @@ fn what_has_not_changed_is_not_shown() {
 #[test]
 fn of_a_large_file_only_blocks_that_differ_are_sent() {
     let mut pair = with_files();
-    pair.by_blocks = Some(BlockOrder { hash: BlockHash::Fast { key: [5; 32] }, least: 4 * HASH_BLOCK });
+    pair.by_blocks =
+        Some(BlockOrder { hash: BlockHash::Fast { key: [5; 32] }, least: 4 * HASH_BLOCK, takes_holes: true });
     let since = moment(&pair);
     let large = File::options().write(true).open(pair.source.join("large")).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&large, b"other", 7 * HASH_BLOCK).unwrap();

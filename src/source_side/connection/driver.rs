@@ -524,6 +524,7 @@ impl<S: Surroundings> Driver<S> {
         self.trust = self.trust_after(has < said, is_ours, &proof);
         self.lacks.welcome(proof);
         self.level.is_taken = Some(theirs.has(Features::COMPRESSION));
+        self.level.takes_holes = theirs.has(Features::HOLES);
         let replica_of = proof.applied.incarnation;
         self.from_nothing.take_if(|copy| !copy.has_made(replica_of));
         self.update(|report| {

@@ -55,7 +55,7 @@ impl StampedItem {
         match self.header.item {
             _ if self.since <= at => true,
             LaneItem::OpenContent { .. } | LaneItem::OpenBlocks { .. } | LaneItem::Content { .. } => true,
-            LaneItem::Hashes { .. } => kind == Kind::Copy,
+            LaneItem::Hashes { .. } | LaneItem::Hole { .. } => kind == Kind::Copy,
             _ => false,
         }
     }

@@ -95,7 +95,7 @@ fn order(plan: &VerifyPlan) -> CheckOrder {
         VerifyMode::Checksum => Some(HashKind::Fast),
         VerifyMode::Audit => Some(HashKind::Audit),
     };
-    CheckOrder { content: kind.map(BlockHash::draw), below: None, rate: None }
+    CheckOrder { content: kind.map(BlockHash::draw), ..CheckOrder::default() }
 }
 
 /// `None`: the protection ends.

@@ -8,9 +8,9 @@ use super::findings::Where;
 use crate::apply::fault::Fault;
 use crate::apply::reconcile::blocks::{differing, range_of};
 use crate::apply::replica::Replica;
-use crate::blocks::{Range, Reads};
+use crate::blocks::{Hole, Range, Reads};
 use crate::limits::HASH_BLOCK;
-use crate::packet::{DifferenceKind, ObjectId};
+use crate::packet::{DifferenceKind, LaneItem, ObjectId};
 
 /// A file whose hashes arrive.
 pub(super) struct OpenContent {
@@ -22,8 +22,21 @@ pub(super) struct OpenContent {
 }
 
 impl Check {
+    /// What is answered to hashes, or to a hole.
+    pub(super) fn take_content(&mut self, replica: &mut Replica, item: &LaneItem) -> Result<u64, Fault> {
+        match item {
+            LaneItem::Hashes { object, offset, size, hashes } => {
+                self.hashes(replica, *object, (*offset, *size), hashes)
+            }
+            LaneItem::Hole { object, offset, end, size } => {
+                self.hole(replica, *object, Hole { offset: *offset, end: *end, size: *size })
+            }
+            _ => Ok(0),
+        }
+    }
+
     /// Which blocks of a file differ, the first one in the lowest bit.
-    pub(super) fn hashes(
+    fn hashes(
         &mut self,
         replica: &mut Replica,
         object: ObjectId,
@@ -31,11 +44,7 @@ impl Check {
         hashes: &[u128],
     ) -> Result<u64, Fault> {
         let range = range_of(place, hashes)?;
-        if self.content.as_ref().is_none_or(|open| open.object != object) {
-            self.close_content(replica)?;
-            let file = self.open(replica, object)?;
-            self.content = Some(OpenContent { object, file, differ: 0 });
-        }
+        self.open_content(replica, object)?;
         let Some(OpenContent { file: Some(file), differ, .. }) = &mut self.content else { return Ok(0) };
         let Some(hasher) = &mut self.hasher else {
             return Err(Fault::Refused("hashes in a comparison without any"));
@@ -48,6 +57,36 @@ impl Check {
         self.counts.bytes_compared += bytes_of(range, u64::MAX);
         *differ += bytes_of(range, differing);
         Ok(differing)
+    }
+
+    /// Up to where what a file has was looked at, where the source's has a hole.
+    fn hole(&mut self, replica: &mut Replica, object: ObjectId, hole: Hole) -> Result<u64, Fault> {
+        if !hole.is_of_a_file() {
+            return Err(Fault::Refused("a hole that no file has"));
+        }
+        self.open_content(replica, object)?;
+        let Some(OpenContent { file: Some(file), differ, .. }) = &mut self.content else {
+            return Ok(hole.end);
+        };
+        let Some(hasher) = &mut self.hasher else {
+            return Err(Fault::Refused("a hole in a comparison without content"));
+        };
+        let Ok((upto, found)) = hasher.look_at_hole(file.as_fd(), hole) else {
+            self.content = Some(OpenContent { object, file: None, differ: 0 });
+            return self.unreadable(replica, object).map(|()| hole.end);
+        };
+        self.counts.bytes_compared += upto - hole.offset;
+        *differ += found;
+        Ok(upto)
+    }
+
+    fn open_content(&mut self, replica: &mut Replica, object: ObjectId) -> Result<(), Fault> {
+        if self.content.as_ref().is_none_or(|open| open.object != object) {
+            self.close_content(replica)?;
+            let file = self.open(replica, object)?;
+            self.content = Some(OpenContent { object, file, differ: 0 });
+        }
+        Ok(())
     }
 
     /// Names a file whose content differs, once.

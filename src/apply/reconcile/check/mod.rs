@@ -126,9 +126,8 @@ impl Check {
                 self.directories.drop_doubt(*dir)?;
                 None
             }
-            LaneItem::Hashes { object, offset, size, hashes } => {
-                let differing = self.hashes(replica, *object, (*offset, *size), hashes)?;
-                Some(TargetMessage::Hashed { item: *number, differing })
+            LaneItem::Hashes { .. } | LaneItem::Hole { .. } => {
+                Some(TargetMessage::Hashed { item: *number, differing: self.take_content(replica, item)? })
             }
             LaneItem::Xattrs { object, attributes: _, names } => {
                 self.xattr_names(replica, *object, names)?;

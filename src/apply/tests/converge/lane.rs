@@ -37,6 +37,7 @@ impl Stamped {
                 | LaneItem::OpenBlocks { .. }
                 | LaneItem::Content { .. }
                 | LaneItem::Hashes { .. }
+                | LaneItem::Hole { .. }
         )
     }
 }

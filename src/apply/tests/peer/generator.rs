@@ -213,6 +213,13 @@ impl Words<'_> {
         LaneItem::Hashes { object, offset, size, hashes }
     }
 
+    fn hole(&mut self, object: ObjectId) -> LaneItem {
+        let block = |random: &mut Random| number(random) / HASH_BLOCK * HASH_BLOCK;
+        let (offset, size) = (block(self.random), number(self.random));
+        let end = if self.random.one_in(3) { size } else { block(self.random) };
+        LaneItem::Hole { object, offset, end, size }
+    }
+
     fn called(&mut self) -> Vec<ObjectId> {
         let most = if self.random.one_in(40) { OWED_CALLED_MAX as u64 + 9 } else { 6 };
         (0..self.random.below(most)).map(|_| self.id()).collect()
@@ -225,7 +232,8 @@ impl Words<'_> {
 
     pub fn item(&mut self) -> (LaneItem, Vec<u8>) {
         let object = self.id();
-        let item = match self.random.below(36) {
+        let item = match self.random.below(37) {
+            36 => self.hole(object),
             32 => self.begin_owed(),
             35 => LaneItem::Keeping { keeping: self.keeping() },
             33 | 34 => LaneItem::Owed { objects: self.called() },

@@ -419,6 +419,7 @@ impl Target {
             LaneItem::LeftOut { .. }
             | LaneItem::CheckBegin { .. }
             | LaneItem::Hashes { .. }
+            | LaneItem::Hole { .. }
             | LaneItem::ByBlocks { .. }
             | LaneItem::CloseSame { .. }
             | LaneItem::CheckStop => panic!("of a tree that has none: {item:?}"),

@@ -11,7 +11,7 @@ use super::super::super::sink::{Entry, Gone, StampedSink};
 use super::super::exact::show;
 use super::super::files::{Place, Reader, attributes_of, open_and_look};
 use super::{Finished, Went};
-use crate::blocks::{self, Hasher, Reads};
+use crate::blocks::{self, Hasher, Hole, Reads};
 use crate::limits::{CONTENT_CHUNK, HASH_BLOCK, HASHES_OF_CHECK};
 use crate::packet::{ItemNumber, LaneItem};
 
@@ -59,6 +59,8 @@ pub(super) enum Hashed {
     Sent {
         item: ItemNumber,
         bytes: Range<u64>,
+        /// How many of them were read: of a large hole none.
+        read: u64,
     },
     /// There is nothing more, and no item of it went.
     End,
@@ -70,7 +72,7 @@ pub(super) enum Hashed {
 
 /// What a look at hashes has put into its batch.
 enum Look {
-    Bytes { bytes: Range<u64>, end: Option<Attributes> },
+    Bytes { bytes: Range<u64>, read: u64, end: Option<Attributes> },
     Nothing,
     Gone,
 }
@@ -124,6 +126,7 @@ impl BlockFile {
         hasher: &mut Hasher,
         reader: &Reader<'_>,
         sink: &mut impl StampedSink,
+        takes_holes: bool,
     ) -> Result<Hashed, Gone> {
         let BlockFile { place, fd, reached, .. } = self;
         // What is written now is read more than once.
@@ -131,13 +134,14 @@ impl BlockFile {
         let mut blocks = HASHES_OF_CHECK;
         let (looked, last) = show(sink, reader.looks, place.found(), |batch| {
             let reads = if is_busy { Reads::Cached } else { Reads::Passing };
-            let looked = look_at_hashes(reader, place, fd, *reached, (blocks, reads), hasher, batch);
+            let looked =
+                look_at_hashes(reader, place, fd, *reached, (blocks, reads, takes_holes), hasher, batch);
             (is_busy, blocks) = (true, 1);
             or_leave(place, batch, matches!(looked, Ok(Look::Gone) | Err(_)));
             Ok::<_, Gone>(looked)
         })?;
-        let (bytes, end) = match looked {
-            Ok(Look::Bytes { bytes, end }) => (bytes, end),
+        let (bytes, read, end) = match looked {
+            Ok(Look::Bytes { bytes, read, end }) => (bytes, read, end),
             Ok(Look::Nothing) if self.reached == 0 => return Ok(Hashed::Empty),
             Ok(Look::Nothing) => {
                 (self.stage, self.fd) = (Stage::Hashed { if_same: None }, None);
@@ -159,7 +163,7 @@ impl BlockFile {
             (self.stage, self.fd) = (Stage::Hashed { if_same: end }, None);
         }
         // Its end is an item behind them.
-        Ok(Hashed::Sent { item: ItemNumber(last.0 - u64::from(end.is_some())), bytes })
+        Ok(Hashed::Sent { item: ItemNumber(last.0 - u64::from(end.is_some())), bytes, read })
     }
 
     fn leave(&mut self) {
@@ -239,7 +243,7 @@ fn look_at_hashes(
     place: &Place,
     file: &mut Option<OwnedFd>,
     offset: u64,
-    (blocks, reads): (usize, Reads),
+    (blocks, reads, takes_holes): (usize, Reads, bool),
     hasher: &mut Hasher,
     batch: &mut Vec<Entry>,
 ) -> Result<Look, NotRead> {
@@ -248,18 +252,29 @@ fn look_at_hashes(
     if offset >= size {
         return Ok(Look::Nothing);
     }
-    let range = blocks::Range { offset, blocks, size };
-    let hashes = hasher.hash(fd.as_fd(), range, reads).map_err(|error| ("read", error))?;
-    let bytes = offset..size.min(offset + hashes.len() as u64 * HASH_BLOCK);
-    batch.push(Entry::of(LaneItem::Hashes { object, offset, size, hashes }));
+    let hole = Some(fd).filter(|_| takes_holes).and_then(|fd| Hole::at(fd.as_fd(), offset, size));
+    let (bytes, read) = match hole {
+        Some(Hole { end, .. }) => {
+            batch.push(Entry::of(LaneItem::Hole { object, offset, end, size }));
+            (offset..end, 0)
+        }
+        None => {
+            let range = blocks::Range { offset, blocks, size };
+            let hashes = hasher.hash(fd.as_fd(), range, reads).map_err(|error| ("read", error))?;
+            let bytes = offset..size.min(offset + hashes.len() as u64 * HASH_BLOCK);
+            batch.push(Entry::of(LaneItem::Hashes { object, offset, size, hashes }));
+            let read = bytes.end - bytes.start;
+            (bytes, read)
+        }
+    };
     if bytes.end < size {
-        return Ok(Look::Bytes { bytes, end: None });
+        return Ok(Look::Bytes { bytes, read, end: None });
     }
     let (attributes, xattrs) = attributes_of(fd, &status)?;
     let end = if xattrs.is_none() { Attributes::Large } else { Attributes::AtEnd };
     let xattrs = xattrs.unwrap_or_default();
     batch.push(Entry::of(LaneItem::CloseSame { object, size, attributes, xattrs }));
-    Ok(Look::Bytes { bytes, end: Some(end) })
+    Ok(Look::Bytes { bytes, read, end: Some(end) })
 }
 
 /// Reads what differs, as it is now; gives how many bytes that is. `None`: it is gone.

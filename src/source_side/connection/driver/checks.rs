@@ -11,7 +11,7 @@ use super::Driver;
 use crate::connection::Flow;
 use crate::control::{MirrorStatus, unix_ms};
 use crate::packet::{CheckCounts, DataState, Difference, ItemNumber, Position, Timestamp};
-use crate::resync::{Answer, CopyError, CopyProgress, TargetHad};
+use crate::resync::{Answer, CheckOrder, CopyError, CopyProgress, TargetHad};
 use crate::source_side::kept::{LastVerified, WhatVerified, WishedMirror};
 use crate::words::CopyMode;
 
@@ -38,11 +38,11 @@ impl<S: Surroundings> Driver<S> {
             let report = self.shared.report.lock();
             (report.mirror, report.progress.clone())
         };
-        let (around, shown) = (&mut self.around, progress.clone());
+        let (around, shown, takes_holes) = (&mut self.around, progress.clone(), self.level.takes_holes);
         let pace = if mirror.is_some() { self.pace.clone() } else { Arc::default() };
         let begun = Checking::begin(self.queue.last().sequence, before, wish, |order, answers| {
             around.walk(WalkOrder {
-                check: Some(order),
+                check: Some(CheckOrder { takes_holes, ..order }),
                 ids,
                 suspect_since: Timestamp::default(),
                 suspects: Arc::default(),

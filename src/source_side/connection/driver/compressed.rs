@@ -11,11 +11,13 @@ pub(super) struct Level {
     holds: Compression,
     /// Whether the target that was welcomed last takes what is compressed.
     pub(super) is_taken: Option<bool>,
+    /// It is told large holes as such.
+    pub(super) takes_holes: bool,
 }
 
 impl Level {
     pub(super) fn new(own: Own<Compression>) -> Level {
-        Level { own, holds: Compression::Off, is_taken: None }
+        Level { own, holds: Compression::Off, is_taken: None, takes_holes: false }
     }
 }
 

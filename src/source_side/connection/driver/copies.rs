@@ -146,7 +146,8 @@ impl<S: Surroundings> Driver<S> {
 
     pub(super) fn by_blocks_in(&self, mode: CopyMode) -> Option<BlockOrder> {
         let least = mode.blocks_from()?;
-        Some(BlockOrder { hash: BlockHash::draw(self.copy_hash), least })
+        let (hash, takes_holes) = (BlockHash::draw(self.copy_hash), self.level.takes_holes);
+        Some(BlockOrder { hash, least, takes_holes })
     }
 
     fn target_had(&self) -> TargetHad {

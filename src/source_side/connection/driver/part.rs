@@ -76,7 +76,8 @@ impl<S: Surroundings> Driver<S> {
             return;
         }
         let content = (wish.mode == CopyMode::Checksum).then(|| BlockHash::draw(wish.hash));
-        let order = CheckOrder { content, below: wish.part.clone(), rate: wish.rate };
+        let order =
+            CheckOrder { content, below: wish.part.clone(), rate: wish.rate, ..CheckOrder::default() };
         // It is heard of where it ends.
         let (reply, _) = bounded(1);
         self.unpublished = true;
