@@ -4,6 +4,7 @@
 //!
 //! `STANDIN_DB_CUTS=n` sets the number of cuts, `STANDIN_SEED=x` replays the moments of one run.
 
+mod maildir;
 #[cfg(feature = "suites")]
 mod server;
 mod sqlite;

@@ -8,6 +8,7 @@ mod mariadb;
 mod postgres;
 mod process;
 mod restored;
+mod switched;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

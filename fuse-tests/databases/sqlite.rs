@@ -193,6 +193,44 @@ fn run_series(mut site: Site, series: Series) {
     assert!(site.stop().objects > 1);
 }
 
+/// A database that is copied in each of these modes while it is written: behind each copy it opens, at two cuts.
+pub fn copied_in_each(
+    modes: &[&str],
+    journal_mode: &'static str,
+    told: impl Fn(&Site, &[&str]),
+    wait_until_complete: impl Fn(&Site),
+) {
+    use std::os::unix::fs::PermissionsExt;
+    let (seed, mut random) = seeded(&format!("SQLite {journal_mode}, copied"));
+    let mut site = Site::hosts();
+    let mut writer = Writer::start(site.mount(), site.base(), Series::new(journal_mode).flat_out(), seed);
+    site.wait_sync();
+    for mode in modes {
+        writer.commits_beyond(writer.committed() + 20);
+        site.wait_sync();
+        // Every mode finds that.
+        let database = site.replica().join("database/numbers.db");
+        fs::set_permissions(database, PermissionsExt::from_mode(0o600)).expect("the replica's file");
+        told(&site, &["mirror", "start", "--mode", mode]);
+        wait_until_complete(&site);
+        for _ in 0..2 {
+            let arrived = writer.committed();
+            site.wait_sync();
+            wait_for_moment(&mut random, &site.replica());
+            let cut = site.pick_cut(&mut random);
+            let (_, found) = cut_and_open(&mut site, &mut writer, cut, seed);
+            assert!(found >= arrived, "{mode}: {found} transactions, {arrived} had arrived\n{}", site.said());
+            wait_until_complete(&site);
+        }
+    }
+    let last = writer.end();
+    site.assert_in_sync();
+    let copy = site.base().join("copy");
+    copy_away(&site.replica().join("database"), &copy);
+    assert_eq!(open(&copy, seed), Ok(last));
+    assert!(site.stop().objects > 1);
+}
+
 #[test]
 fn a_copy_cut_at_any_moment_opens_with_all_transactions_up_to_one() {
     let _heavy = heavy();

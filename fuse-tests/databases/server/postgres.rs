@@ -114,7 +114,7 @@ impl Postgres {
     /// Starts a server on what is there.
     ///
     /// Errors: it did not start, with its log.
-    fn start(data: &Path) -> Result<Postgres, String> {
+    pub fn start(data: &Path) -> Result<Postgres, String> {
         let programs = Programs::find();
         let place = programs.account.place();
         let log = place.path().join("log");
@@ -166,7 +166,7 @@ impl Postgres {
     }
 
     /// Numbers, pgbench's own sums, every row of every table, and every index against its table.
-    fn check(&self) -> Result<Vec<u64>, String> {
+    pub fn check(&self) -> Result<Vec<u64>, String> {
         let found = super::Server::numbered(self)?;
         let accounts = "(SELECT sum(abalance) FROM pgbench_accounts)";
         let sums = self.sql(&format!(
