@@ -14,15 +14,18 @@ use crate::sets::{Rule, Rules};
 use crate::words::{Deletes, FileTerms, OwnedBy, ProtectOptions};
 
 /// The volume follows the file of the set from its first change on.
-pub fn begin(options: &ProtectOptions, record: &SetRecord, volume: &Volume) -> Result<(), Failure> {
+pub fn begin(options: &ProtectOptions, record: &mut SetRecord, volume: &Volume) -> Result<(), Failure> {
     let (rules, deletes) = read(options, &options.configuration.terms);
     volume.keep_removed(keeping(&deletes));
     volume.set_rules(&rules).map_err(|bad| Failure::new(format!("{bad}."), "Nothing was started.", ""))?;
-    // Without a mark nobody counts on what a target has.
-    if !record.marks.is_empty() && record.rules != rules {
+    // Without a mark nobody counts on what a target has: what becomes one is of a target that was copied to by these.
+    if record.marks.is_empty() {
+        (record.rules, record.owners) = (in_force(volume), options.owners);
+    }
+    if record.rules != rules {
         volume.divergence().compare("the rules of the set were changed while it was not protected");
     }
-    if !record.marks.is_empty() && record.owners != options.owners {
+    if record.owners != options.owners {
         volume.divergence().compare("owners are told by other means than before");
     }
     if !rules.is_empty() {

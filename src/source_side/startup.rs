@@ -236,11 +236,7 @@ fn prepare(
         holder.places(view.as_fd(), under.as_fd())?;
     }
     let volume = open_volume(&options, &backing, &queue, ids.clone(), holder.as_ref())?;
-    super::rules::begin(&options, &record, &volume)?;
-    if record.marks.is_empty() {
-        // Whatever becomes a mark is of a target that was copied to by these.
-        set.record.rules = super::rules::in_force(&volume);
-    }
+    super::rules::begin(&options, &mut set.record, &volume)?;
     let durability = start_durability(&options, &queue, &volume)?;
     let marks = marks_of(&set.record);
     let joining = Joining {
