@@ -151,21 +151,3 @@ fn a_program_that_does_not_come_to_serve_gives_the_mount_back() {
     protected.assert_in_sync();
     protected.stop();
 }
-
-/// It answers what it is asked, and ends when it should serve: that is said at once, and the next daemon goes on.
-#[test]
-fn a_program_that_ends_at_once_is_not_waited_for() {
-    let mut protected = protected(Place::Beside);
-    let real = binary().display().to_string();
-    let text = format!("case \" $* \" in *\" protect \"*) exit 7;; *) exec {real} \"$@\";; esac");
-    let program = script(&protected, "brief", &text);
-    let output = output_within(upgrade(&protected.run, &[]).arg("--binary").arg(program), COMMAND_MAX);
-    let said = describe(&output);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("has ended before the next program served"), "{said}");
-    protected.forget_ended_with(&[7]);
-    protected.start_again();
-    fs::write(protected.mount.join("file"), "again").expect("a write");
-    protected.assert_in_sync();
-    protected.stop();
-}
