@@ -202,7 +202,8 @@ impl Session {
         let file = replica.writable(object)?;
         // Whoever cannot say where data is has some.
         if next_data(file.as_fd(), hole.offset).unwrap_or(hole.offset) < hole.end {
-            make_hole(&file, hole.offset..hole.end)?;
+            // Flags that have come meanwhile may have been set.
+            replica.lifting(object, |_| make_hole(&file, hole.offset..hole.end))?;
         }
         if let Some(compared) = self.by_blocks.as_mut().and_then(|blocks| blocks.files.get_mut(&object)) {
             compared.reached = hole.end;
