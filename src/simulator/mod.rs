@@ -98,6 +98,9 @@ fn whatever_fails_both_sides_come_together() {
 #[test]
 fn what_was_found_once_stays_mended() {
     let seeds = [
+        // A copy that was killed had made orphans of two names of a file, and the next linked it back by the third:
+        // it lived, and was an orphan.
+        183857211706553,
         // A listing that was to answer a doubt was left out for a fault of one object: the doubt stayed, and the
         // copy never ended.
         33832392696734,

@@ -1,5 +1,6 @@
 //! Names in limbo of what lives on in the replica, or is kept for some days: they go. What has all its names in limbo
-//! keeps them, also where some of them are orphans already: a copy that was killed had moved them.
+//! keeps them, also where some of them are orphans already: a copy that was killed had moved them. Where the next
+//! copy has linked such an object back by a name that still waited, it is no orphan by its others.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -36,8 +37,16 @@ pub(super) fn drop_living(
         let mut names = Names { part, parts, together, counted: HashMap::new() };
         match names.count(mount, top)? {
             true => {
-                moved.map_or(Ok(()), |moved| names.count_moved(mount, moved))?;
-                names.drop_living(mount, top)?;
+                if let Some(moved) = moved
+                    && names.lives_any()
+                {
+                    names.count_moved(mount, moved)?;
+                    // Before those that wait, by which a copy that is killed here is brought back to them.
+                    if names.counted.values().any(|count| count.moved > 0 && count.lives()) {
+                        names.drop_living(mount, moved, |count| &mut count.moved)?;
+                    }
+                }
+                names.drop_living(mount, top, |count| &mut count.names)?;
                 part += 1;
             }
             // What was gone through has no name here that goes: once more is no harm.
@@ -57,10 +66,17 @@ struct Names {
 
 #[derive(Default)]
 struct Count {
-    /// In limbo.
+    /// In limbo, not moved yet.
     names: u64,
+    moved: u64,
     /// Anywhere.
     links: u64,
+}
+
+impl Count {
+    fn lives(&self) -> bool {
+        self.links > self.names + self.moved
+    }
 }
 
 impl Names {
@@ -85,24 +101,36 @@ impl Names {
         Ok(has_room)
     }
 
+    fn lives_any(&self) -> bool {
+        self.counted.values().any(Count::lives)
+    }
+
     fn count_moved(&mut self, mount: &File, moved: &File) -> Result<(), Fault> {
-        if self.counted.values().all(|count| count.links <= count.names) {
-            return Ok(());
-        }
         below(mount, moved, |_, _, _, status| {
             if let Some(count) = self.counted.get_mut(&inode_of(&status)) {
-                count.names += 1;
+                count.moved += 1;
             }
             Ok(())
         })
     }
 
-    fn drop_living(&mut self, mount: &File, top: &File) -> Result<(), Fault> {
+    /// `of`: which names these are.
+    fn drop_living(
+        &mut self,
+        mount: &File,
+        top: &File,
+        of: impl Fn(&mut Count) -> &mut u64,
+    ) -> Result<(), Fault> {
         below(mount, top, |dir, name, _, status| {
             let Some(count) = self.counted.get_mut(&inode_of(&status)) else { return Ok(()) };
-            if has_several(&status) && links(&status) > count.names {
+            count.links = links(&status);
+            if has_several(&status) && count.lives() {
                 match unlink_flagged(dir, name, AtFlags::empty()) {
-                    Ok(()) => count.names = count.names.saturating_sub(1),
+                    Ok(()) => {
+                        let left = of(count);
+                        *left = left.saturating_sub(1);
+                        count.links -= 1;
+                    }
                     // What cannot be unlinked (used, a mount) is an orphan.
                     Err(error) => {
                         log::warn!("{name:?}, which is not on the source, cannot be removed: {error}");
@@ -203,15 +231,20 @@ mod tests {
 
         /// Names of files below a directory of limbo, with how many each has at all.
         fn names(&self, top: &str) -> Vec<(String, u64)> {
+            let named = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+            let links = |path: &PathBuf| fs::symlink_metadata(path).unwrap().nlink();
+            let mut found: Vec<_> = self.paths(top).iter().map(|path| (named(path), links(path))).collect();
+            found.sort();
+            found
+        }
+
+        fn paths(&self, top: &str) -> Vec<PathBuf> {
             let mut found = Vec::new();
             let mut waiting = vec![self.limbo(top)];
             while let Some(dir) = waiting.pop() {
                 for entry in fs::read_dir(dir).into_iter().flatten().map(Result::unwrap) {
-                    let status = entry.metadata().unwrap();
-                    match status.is_dir() {
-                        true => waiting.push(entry.path()),
-                        false => found.push((entry.file_name().into_string().unwrap(), status.nlink())),
-                    }
+                    let is_directory = entry.file_type().unwrap().is_dir();
+                    if is_directory { &mut waiting } else { &mut found }.push(entry.path());
                 }
             }
             found.sort();
@@ -254,6 +287,26 @@ mod tests {
                 named(&[("one", 3), ("three", 3), ("two", 3)]),
                 "killed before move {killed_at}"
             );
+        }
+    }
+
+    /// A name that still waits is linked back by the copy after the one that was killed.
+    #[test]
+    fn what_is_linked_back_is_no_orphan_by_names_that_a_killed_copy_has_moved() {
+        for killed_at in [0u32, 1, 2] {
+            let scene = Scene::new(FILES);
+            scene.take(&["gone/below", "gone/one", "three"]);
+            let left = std::cell::Cell::new(killed_at);
+            let dies: failpoint::Hook = Rc::new(move |place| {
+                let now = place == "moved aside" && left.replace(left.get().wrapping_sub(1)) == 0;
+                if now { Err(std::io::Error::other("killed")) } else { Ok(()) }
+            });
+            failpoint::with(dies, || assert!(scene.resolve(Delete::Nothing).is_err()));
+            let waits = scene.paths("resync").into_iter().find(|path| !path.ends_with("lives too")).unwrap();
+            fs::hard_link(waits, scene.replica("back")).unwrap();
+            scene.resolve(Delete::Nothing).unwrap();
+            assert_eq!(scene.names("orphans"), [], "killed before move {killed_at}");
+            assert_eq!(fs::metadata(scene.replica("back")).unwrap().nlink(), 1);
         }
     }
 
