@@ -151,3 +151,23 @@ fn a_program_that_does_not_come_to_serve_gives_the_mount_back() {
     protected.assert_in_sync();
     protected.stop();
 }
+
+/// It answers what it is asked, and ends when it should serve: that is said at once, and the next daemon goes on.
+#[test]
+fn a_program_that_ends_at_once_is_not_waited_for() {
+    let mut protected = protected(Place::Beside);
+    let real = binary().display().to_string();
+    let text = format!("case \" $* \" in *\" formats \"*) exec {real} \"$@\";; esac\nexit 7");
+    let program = script(&protected, "brief", &text);
+    let output = output_within(upgrade(&protected.run, &[]).arg("--binary").arg(program), COMMAND_MAX);
+    let said = describe(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("has ended before the next program served"), "{said}");
+    protected.forget_ended_with(&[7]);
+    // Everything was handed over: it goes on as the same run, and nothing is copied.
+    protected.start_at_once();
+    assert_eq!(status(&protected)["connections"][0]["progress"], serde_json::Value::Null);
+    fs::write(protected.mount.join("file"), "again").expect("a write");
+    protected.assert_in_sync();
+    protected.stop();
+}
