@@ -171,7 +171,7 @@ const REFUSED: [&str; 26] = [
     "invite web",
     "peers revoke 0123456789",
 ];
-const FAILS: [&str; 38] = [
+const FAILS: [&str; 41] = [
     "upgrade m",
     "top",
     "clone copy one --set m --to BASE/clone",
@@ -209,6 +209,9 @@ const FAILS: [&str; 38] = [
     "resync x",
     "monitor x",
     "failback m --yes",
+    "lost-writes list",
+    "lost-writes show x",
+    "lost-writes extract --to BASE/lost",
     "man BASE/man",
 ];
 const HARMLESS: [&str; 8] = [

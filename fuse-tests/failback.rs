@@ -56,6 +56,15 @@ fn handed_over_under_writers(new: &Side, mut command: Daemon) -> Daemon {
     command
 }
 
+/// Its directory is not served before.
+fn lost_writes_are_taken_out(old: &Side) {
+    let lost = old.at.join("lost");
+    let mut extract = old.target_command();
+    let taken = output_within(extract.args(["lost-writes", "extract", "--to"]).arg(&lost), COMMAND_MAX);
+    assert!(taken.status.success(), "{}", describe(&taken));
+    assert_eq!(fs::read(lost.join("d/1")).expect("a file"), b"never shipped");
+}
+
 #[track_caller]
 fn has_lost_nothing(writer: Writer, now: &Side) {
     let written = writer.end();
@@ -111,6 +120,7 @@ fn it_waits_for_the_old_host_and_switches_back() {
     let mut command = Daemon::spawn(typed(new, &["--yes"]));
     says(&command, "handed over; on the host of");
     assert!(command.said().contains(" --to standin://"), "{}", command.said());
+    lost_writes_are_taken_out(old);
     take_over(old, &["--to", &new.address()]);
     let status = command.wait(STOP_MAX);
     assert!(status.is_some_and(|status| status.success()), "{}", command.said());

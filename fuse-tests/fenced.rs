@@ -113,6 +113,10 @@ fn comes_home(Scene { old, new, .. }: &mut Scene) {
     new.pair_with(old);
     new.protect(&["--to", &old.address()]);
     new.in_line();
+    // What only it had would go.
+    let mut command = old.target_command();
+    let gone = output_within(command.args(["clone", "stop", "lost-writes", "--force"]), COMMAND_MAX);
+    assert!(gone.status.success(), "{}", describe(&gone));
     Side::stop(&mut new.protect);
     Side::stop(&mut old.serve);
     old.protect(&["--stand-in", "--to", &new.address()]);

@@ -4,6 +4,7 @@
 mod access;
 mod activity;
 mod added;
+mod adopted;
 mod append_only;
 mod aside;
 mod bad_input;

@@ -258,6 +258,11 @@ fn a_replica_stands_in_and_its_source_comes_home() {
     tree::assert_same(&new.tree(), &old.tree());
     eprintln!("to the old source: {}", copied(new));
 
+    // What only the old source had is kept until somebody says that it may go.
+    let mut command = old.target_command();
+    let gone = output_within(command.args(["clone", "stop", "lost-writes", "--force"]), COMMAND_MAX);
+    assert!(gone.status.success(), "{}", describe(&gone));
+
     // Home: stop here, start there.
     let last = Instant::now();
     Side::stop(&mut new.protect);

@@ -351,7 +351,10 @@ impl Applier {
 
     /// As [`Replica::raise_fence`].
     pub fn raise_fence(&mut self, epoch: Epoch) -> Result<(), Fault> {
-        self.replica.raise_fence(epoch)
+        let before = self.replica.fence();
+        self.replica.raise_fence(epoch)?;
+        self.clones().fence_raised(before, self.replica.fence());
+        Ok(())
     }
 
     /// A sync has failed, and no copy has begun since: nothing becomes durable any more.

@@ -2,7 +2,7 @@
 
 use super::applier::Applier;
 use crate::clone::{Moment, Planted, Sessions, Watch, is_planted};
-use crate::packet::DataState;
+use crate::packet::{DataState, Position};
 
 impl Applier {
     /// Clones of the replica.
@@ -42,6 +42,25 @@ impl Applier {
             Ok(moment) => clones.good_ends(moment),
             Err(why) => log::warn!("the last good state of the replica is not kept: {why}"),
         }
+    }
+
+    /// Whether nothing was ever applied.
+    pub fn is_untouched(&self) -> bool {
+        (self.replica.applied(), self.replica.durable()) == (Position::default(), Position::default())
+    }
+
+    /// To be called before anything is changed for a source that has stood in: what the directory has is kept.
+    ///
+    /// Errors: it cannot be.
+    pub fn keep_adopted(&mut self) -> Result<(), String> {
+        let moment = Moment {
+            position: self.replica.applied(),
+            // Nobody knows what it is a state of.
+            is_bad: true,
+            fence: self.replica.fence(),
+            objects: self.replica.index().len(),
+        };
+        self.clones().adopted_begins(moment).map_err(|why| why.to_string())
     }
 
     fn begin_clone(&mut self) {

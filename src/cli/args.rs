@@ -24,6 +24,7 @@ use super::events::Events;
 use super::failback::Failback;
 use super::failover::Failover;
 use super::file::File;
+use super::lost_writes::LostWrites;
 use super::marker::{Marker, Markers};
 use super::metrics::Metrics;
 use super::orphans::Orphans;
@@ -126,6 +127,8 @@ pub enum Command {
     Switch(SwitchRoles),
     /// The way home after a failover, on the host that stands in: waits for the old host, then switches roles back
     Failback(Failback),
+    /// On a host that was stood in for: what its directory had before it became a replica
+    LostWrites(LostWrites),
     /// Who writes the sets of this host, and since when; of two that have stood in for one source: name the one to keep
     Roles(Roles),
     #[command(hide = true)]
@@ -359,6 +362,10 @@ pub struct Serve {
     /// Take over replica directories that are not empty
     #[arg(long)]
     pub adopt: bool,
+    /// What a directory had whose host was stood in for may take this room, as in 10G, when it is kept before it is
+    /// overwritten; more of it is lost, and 0 keeps nothing [default: refuse to start where it may not fit]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "adopt")]
+    pub lost_writes: Option<u64>,
     /// Name of this daemon, of its control socket
     #[arg(long, default_value = "serve")]
     pub name: String,

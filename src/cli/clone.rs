@@ -166,7 +166,7 @@ fn begun(common: &Common, holder: &Meant, what: CloneRequest, name: &str, waits:
     Ok(if has_failed { FAILED } else { 0 })
 }
 
-fn absolute(to: &Path) -> Result<PathBuf, Failure> {
+pub(super) fn absolute(to: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(to).map_err(|error| {
         Failure::new(format!("{}: {error}.", to.display()), UNTOUCHED, "Name a directory that can be made.")
     })

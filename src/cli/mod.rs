@@ -17,6 +17,7 @@ mod failback;
 pub mod failover;
 pub mod file;
 mod find;
+mod lost_writes;
 pub mod marker;
 pub mod metrics;
 mod mirror;
@@ -96,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::Events(args) => events::run(&common, &args),
         Command::Failover(args) => failover::run(&common, &args),
         Command::Failback(args) => failback::run(&common, &args),
+        Command::LostWrites(args) => lost_writes::run(&common, &args),
         Command::Switch(args) => switch::run(&common, &args),
         Command::Roles(args) => roles::run(&common, &args),
         Command::RunCommands => failover::run_commands(),

@@ -10,9 +10,9 @@ use super::status::Document;
 use crate::control::tests::{sample_connection, sample_source, sample_status};
 use crate::control::{
     Alert, AsideStatus, ClockSet, CompressionStatus, ConnectedSource, ConnectionStatus, FsyncStatus,
-    GenerationStatus, HolderStatus, Lag, LastGood, LeftOutStatus, LimitStatus, LinkStatus, MirrorProgress,
-    MirrorStatus, ReplicaStatus, Retrying, Role, ScheduleStatus, SetAside, Severity, SourceStatus, Status,
-    TargetStatus, TurnedAway, UpgradeStatus, VerifiedStatus,
+    GenerationStatus, HolderStatus, Lag, LastGood, LeftOutStatus, LimitStatus, LinkStatus, LostWrites,
+    MirrorProgress, MirrorStatus, ReplicaStatus, Retrying, Role, ScheduleStatus, SetAside, Severity,
+    SourceStatus, Status, TargetStatus, TurnedAway, UpgradeStatus, VerifiedStatus,
 };
 use crate::events::Code;
 use crate::packet::{CheckCounts, DataState, OrphanCounts, Sequence, WithheldCounts};
@@ -269,6 +269,13 @@ fn full_replica() -> ReplicaStatus {
             position: Sequence(1),
             since_unix_ms: 1,
             area_bytes: 1,
+            failed: Some("its area is full".into()),
+        }),
+        lost_writes: Some(LostWrites {
+            clone: "lost-writes".into(),
+            since_unix_ms: 1,
+            area_bytes: 1,
+            copy_ended: true,
             failed: Some("its area is full".into()),
         }),
         turned_away: Some(TurnedAway { reason: "it speaks version 4".into(), at_unix_ms: 1 }),

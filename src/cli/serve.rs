@@ -6,10 +6,14 @@ use std::path::Path;
 use super::Outcome;
 use super::args::{Allowed, Common, Serve};
 use super::config::{self, Typed};
+use crate::clone::lacks_room;
+use crate::cover::is_handed_over;
 use crate::failure::Failure;
 use crate::limits::PORT;
 use crate::preflight::{MountTable, resolve};
+use crate::source_side::{HostRole, who_writes_here};
 use crate::target_side::{self, ServeOptions};
+use crate::units;
 use crate::words::{Allow, Configuration, is_set_name};
 
 const UNTOUCHED: &str = "Nothing was changed.";
@@ -22,8 +26,46 @@ pub(super) fn run(common: &Common, typed: &Typed) -> Outcome {
             "Start it as root, for example with sudo or as a systemd service.",
         ));
     }
-    target_side::run(config::serve(common, typed)?)?;
+    let options = config::serve(common, typed)?;
+    refuse_lost_writes(&options)?;
+    target_side::run(options)?;
     Ok(0)
+}
+
+/// What only a directory has whose host was stood in for is kept before it is overwritten: asked before anything is.
+fn refuse_lost_writes(options: &ServeOptions) -> Result<(), Failure> {
+    if !options.adopt || options.lost_writes.is_some() {
+        return Ok(());
+    }
+    // What cannot be read is refused later, by who needs it.
+    for one in who_writes_here(&options.state).unwrap_or_default() {
+        let Some(tree) = one.tree.filter(|tree| tree.parent() == Some(&options.root)) else { continue };
+        if one.role == HostRole::Target || is_handed_over(&options.state.join(&one.name)) {
+            continue;
+        }
+        let lacks = lacks_room(&tree).map_err(|error| {
+            Failure::new(
+                format!(
+                    "Whether there is room to keep what only {} has cannot be told: {error}.",
+                    tree.display()
+                ),
+                UNTOUCHED,
+                "Mend this; or say how much it may take with --lost-writes SIZE.",
+            )
+        })?;
+        let Some((taken, free)) = lacks else { continue };
+        return Err(Failure::new(
+            format!(
+                "What only {} has is kept before it is overwritten; it takes {} or more, and {} is free for that.",
+                tree.display(),
+                units::size(taken),
+                units::size(free)
+            ),
+            UNTOUCHED,
+            "Make room. Or say how much it may take with --lost-writes SIZE: what does not fit is lost; 0 keeps nothing.",
+        ));
+    }
+    Ok(())
 }
 
 /// `mounts`: of the start; a daemon that is confined cannot read them again.
@@ -58,6 +100,7 @@ pub(super) fn options(common: &Common, args: Serve, mounts: &MountTable) -> Resu
         allow: allow(&args.allow),
         keep_good: args.keep_good,
         adopt: args.adopt,
+        lost_writes: args.lost_writes,
         configuration: Configuration::default(),
     })
 }

@@ -21,8 +21,8 @@ use super::args::{self, Common};
 use super::find::find;
 use super::{Outcome, output};
 use crate::control::{
-    AsideStatus, ConnectionStatus, Finding, FsyncStatus, Phase, ReplicaStatus, Role, RoleName, Severity,
-    SourceStatus, Status, TargetKind, TargetStatus,
+    AsideStatus, ConnectionStatus, Finding, FsyncStatus, LostWrites, Phase, ReplicaStatus, Role, RoleName,
+    Severity, SourceStatus, Status, TargetKind, TargetStatus,
 };
 use crate::cover::Cover;
 use crate::failure::Failure;
@@ -235,10 +235,24 @@ fn replica_lines(replica: &ReplicaStatus, now: u64, text: &mut String) -> std::f
         reason => format!(": {reason}"),
     };
     writeln!(text, "  data        {}{because}", data_word(replica.data))?;
+    if let Some(kept) = &replica.lost_writes {
+        writeln!(text, "  lost writes {}", lost_writes(kept, now))?;
+    }
     age_lines(replica, now, text)?;
     aside_lines(&replica.aside, now, text)?;
     writeln!(text, "  applied     {}", replica.applied)?;
     writeln!(text, "  durable     {}", replica.durable)
+}
+
+fn lost_writes(kept: &LostWrites, now: u64) -> String {
+    let (clone, since) = (&kept.clone, age(kept.since_unix_ms, now));
+    match &kept.failed {
+        Some(why) => format!("what the directory had {since} ago was not kept to the end: {why} ({clone})"),
+        None => format!(
+            "what the directory had {since} ago is kept ({}): standin lost-writes list",
+            units::size(kept.area_bytes)
+        ),
+    }
 }
 
 fn counted(number: u64, noun: &str) -> String {

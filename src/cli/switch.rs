@@ -13,7 +13,7 @@ use super::{Outcome, TIMED_OUT, output};
 use crate::control::{ConnectionStatus, SourceStatus};
 use crate::control::{Phase, Role};
 use crate::control::{RoleName, StopMode, TargetKind, WaitFor, WaitSync, unix_ms};
-use crate::cover::{Cover, Standing};
+use crate::cover::{Cover, Standing, note_handed_over};
 use crate::failover::switch::{self, Candidate, Next, Since, Stage, Switch};
 use crate::failure::Failure;
 use crate::limits::STOP_DRAIN;
@@ -201,6 +201,10 @@ fn hand_over(
             "Nothing was handed over: what was written is in the directory, and no epoch was raised.",
             format!("Start the protection of {} again; then try again.", switch.at.display()),
         ));
+    }
+    // Where programs could write for a moment, what they wrote is nowhere else.
+    if cover(state, &switch).is_some_and(|cover| cover.gap_us.is_none()) {
+        note_handed_over(&state.join(&switch.set)).map_err(|error| unnoted(state, &error))?;
     }
     let switch = Switch { stage: Stage::HandedOver, run: last_run(state, &switch.set), ..switch };
     switch.note(state).map_err(|error| unnoted(state, &error))?;

@@ -443,6 +443,7 @@ pub(super) fn sample_replica() -> ReplicaStatus {
         clock_ahead_ms: None,
         clock_set: None,
         last_good: None,
+        lost_writes: None,
         turned_away: None,
         problem: None,
     }

@@ -5,7 +5,7 @@
 //! packet for it, longer than one system call takes.
 
 mod content;
-mod object;
+pub(super) mod object;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;

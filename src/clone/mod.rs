@@ -20,6 +20,7 @@
 //! - `sessions`: the sessions of one replica; `session`: one of them, and what it keeps on disk
 //! - [`guard`]: what the applier calls before it changes anything
 //! - `preserved`, `records`, `looks`: what was kept, its log, attributes of one object
+//! - [`Past`]: what was preserved, read by another process
 //! - `copy`: the copy in the background; `removal`: trees of a session's own, and nothing mounted in them
 //!
 //! Nothing here fails a packet: what cannot be preserved fails its session.
@@ -29,6 +30,7 @@ pub mod guard;
 mod limits;
 mod looks;
 mod machine;
+mod past;
 mod planted;
 mod preserved;
 mod records;
@@ -44,10 +46,15 @@ pub(crate) use copy::Turn;
 pub use guard::Watch;
 pub use limits::SESSIONS_MAX;
 pub use machine::{Force, Kind, State};
+pub use past::{Content, Differing, Past, Taken, Where};
 #[cfg(test)]
 pub(crate) use planted::set as plant;
 pub(crate) use planted::{Planted, is as is_planted};
+pub use room::lacks_room;
 pub use session::{AREAS, Barrier, End, Shown};
 #[cfg(test)]
 pub(crate) use sessions::TestCopy;
-pub use sessions::{Moment, Places, Refusal, Sessions, Start, Stop, Wanted};
+pub use sessions::{
+    LOST_WRITES, Moment, Places, Refusal, Sessions, Start, Stop, Wanted, is_taken_out, lost_writes_of,
+    note_taken_out,
+};

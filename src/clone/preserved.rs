@@ -361,7 +361,7 @@ fn missing(known: &BTreeMap<u64, u64>, from: u64, to: u64) -> Vec<(u64, u64)> {
 }
 
 /// Adds a range, which overlaps none; neighbours become one.
-fn insert(known: &mut BTreeMap<u64, u64>, mut from: u64, mut to: u64) {
+pub(super) fn insert(known: &mut BTreeMap<u64, u64>, mut from: u64, mut to: u64) {
     if let Some((&start, &end)) = known.range(..=from).next_back()
         && end >= from
     {
@@ -390,7 +390,7 @@ fn room_of(dir: &File) -> io::Result<u64> {
 }
 
 /// Name of what belongs to an object, in the area.
-fn hex(handle: &FileHandle) -> String {
+pub(super) fn hex(handle: &FileHandle) -> String {
     let bytes: String = handle.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{:x}-{bytes}", handle.kind())
 }

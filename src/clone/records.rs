@@ -15,7 +15,7 @@ use super::limits::RECORD_LEN_MAX;
 use super::looks::Looks;
 use crate::sys::FileHandle;
 
-const HEAD: &[u8] = b"standin clone 1\n";
+pub(super) const HEAD: &[u8] = b"standin clone 1\n";
 const FRAME: usize = 8;
 
 /// One thing that was preserved.
@@ -95,7 +95,7 @@ impl Log {
 /// The first record, and what is behind it; `None` where it was never written whole.
 ///
 /// Errors: it was, and is damaged.
-fn next(bytes: &[u8]) -> io::Result<Option<(Record, &[u8])>> {
+pub(super) fn next(bytes: &[u8]) -> io::Result<Option<(Record, &[u8])>> {
     let Some((frame, rest)) = bytes.split_at_checked(FRAME) else { return Ok(None) };
     let word = |at: usize| u32::from_le_bytes(frame[at..at + 4].try_into().expect("4 bytes"));
     let len = word(0) as usize;

@@ -55,6 +55,9 @@ pub(super) struct Record {
     /// The daemon has begun it, before the replica became bad; it goes when the replica is good again.
     #[serde(default)]
     pub(super) keeps_good: bool,
+    /// The daemon has begun it, before what only this host had was overwritten.
+    #[serde(default)]
+    pub(super) keeps_adopted: bool,
     pub(super) barrier: Option<Barrier>,
     /// What it lacks is in the page cache of this boot.
     pub(super) boot: u128,
@@ -120,6 +123,8 @@ pub struct Shown {
     pub barrier: Option<Barrier>,
     /// The daemon has begun it, before the replica became bad.
     pub keeps_good: bool,
+    /// The daemon has begun it, before what only this host had was overwritten.
+    pub keeps_adopted: bool,
     /// The directory may be used.
     pub is_ready: bool,
     pub is_unit_ready: bool,
@@ -286,6 +291,19 @@ impl Session {
         self.objects_all.store(objects_all, Relaxed);
     }
 
+    /// The replica's fence was raised, and nobody has written past the applier for it. The process that ends before this is
+    /// noted leaves a session that has failed for the next one.
+    pub(super) fn fence_raised(&self, from: Option<Epoch>, to: Option<Epoch>) {
+        let record = &mut *self.record.lock();
+        if record.fence == from
+            && record.barrier.is_some()
+            && self.preserves()
+            && let Err(error) = self.change_held(record, |record| record.fence = to)
+        {
+            log::warn!("clone '{}' ends with this process: its record cannot be written: {error}", self.name);
+        }
+    }
+
     pub(super) fn state(&self) -> State {
         self.state_of(&self.record.lock())
     }
@@ -370,6 +388,7 @@ impl Session {
             is_unit_ready: is_unit_ready(state),
             dir: (!record.is_lazy).then_some(record.dir),
             keeps_good: record.keeps_good,
+            keeps_adopted: record.keeps_adopted,
             barrier: record.barrier,
             is_inconsistent: record.is_inconsistent,
             reason: self.broken.lock().clone().or(record.reason),
@@ -488,8 +507,8 @@ impl Session {
 }
 
 /// File of a session's state directory: what it is.
-const DOCUMENT: &str = "session.json";
-const RECORDS: &str = "records";
+pub(super) const DOCUMENT: &str = "session.json";
+pub(super) const RECORDS: &str = "records";
 /// Of limbo: the areas of all sessions.
 pub const AREAS: &str = "clones";
 

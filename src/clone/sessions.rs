@@ -26,6 +26,7 @@ use super::session::{Barrier, Session, Shown, now_ms};
 use crate::packet::{Epoch, Position};
 use crate::place::Place;
 
+mod adopted;
 mod directory;
 mod ending;
 mod good;
@@ -33,6 +34,7 @@ mod lazy;
 mod starting;
 mod work;
 
+pub use self::adopted::{LOST_WRITES, is_taken_out, lost_writes_of, note_taken_out};
 #[cfg(test)]
 pub(crate) use self::work::TestCopy;
 
@@ -115,6 +117,8 @@ pub struct Sessions {
     wants_good: AtomicBool,
     /// Perhaps one is kept.
     has_good: AtomicBool,
+    /// Bytes that may be taken by what a directory had.
+    lost_writes_max: Mutex<Option<u64>>,
     workers: Mutex<HashMap<String, JoinHandle<()>>>,
     itself: Weak<Sessions>,
 }
@@ -153,6 +157,7 @@ impl Sessions {
             is_resuming: AtomicBool::new(is_resuming),
             wants_good: AtomicBool::new(false),
             has_good: AtomicBool::new(has_good),
+            lost_writes_max: Mutex::default(),
             workers: Mutex::default(),
             itself: itself.clone(),
         });
@@ -210,6 +215,12 @@ impl Sessions {
         if let Err(error) = gone {
             log::warn!("clone '{}', which was not begun, has left something: {error}", session.name);
         }
+    }
+
+    /// The replica's fence was raised, and nobody has written past the applier for it: what is kept goes on.
+    pub fn fence_raised(&self, from: Option<Epoch>, to: Option<Epoch>) {
+        let all: Vec<Arc<Session>> = self.all.lock().values().cloned().collect();
+        all.iter().for_each(|session| session.fence_raised(from, to));
     }
 
     pub fn list(&self) -> Vec<Shown> {

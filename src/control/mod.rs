@@ -16,6 +16,7 @@ mod deed;
 mod door;
 mod find;
 mod health;
+mod lost_writes;
 mod markers;
 mod message;
 mod moments;
@@ -39,6 +40,7 @@ pub use clones::{CloneEnd, CloneRequest, CloneStatus, ClonesRequest, ReplicaClon
 pub use configuration::{ConfigurationReport, ReloadReport, change_text, values_text};
 pub use find::{Answer, Daemon, daemons, heard, sockets};
 pub use health::{Finding, Severity};
+pub use lost_writes::LostWrites;
 pub use markers::{
     AttendRequest, Attending, MarkedTarget, MarkerDone, MarkerDue, MarkerReport, MarkerRequest, MarkerWait,
 };

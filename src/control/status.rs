@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::health::Severity;
+use super::lost_writes::LostWrites;
 use super::path_text;
 use super::process::ProcessStatus;
 use crate::events::Code;
@@ -270,6 +271,9 @@ pub struct ReplicaStatus {
     /// What it was when it was good last, with `serve --keep-good`.
     #[serde(default)]
     pub last_good: Option<LastGood>,
+    /// What only this host had when the directory became the replica, until it is taken out or given up.
+    #[serde(default)]
+    pub lost_writes: Option<LostWrites>,
     /// The last source that came and speaks another version of the wire: it lives.
     #[serde(default)]
     pub turned_away: Option<TurnedAway>,

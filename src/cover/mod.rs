@@ -9,6 +9,7 @@
 //! A mount lasts until the host is started anew; the note of it lasts longer, and says so then. Killed at any moment
 //! there is never a cover without a note.
 
+mod handed;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,8 @@ use crate::preflight::{Mount, MountTable};
 use crate::store;
 use crate::sys::{MountOptions, Seal, boot_id, seal_tree};
 use crate::words::{is_set_name, shown};
+
+pub use handed::{Written, doubt_uncovered, is_handed_over, note_handed_over, note_written, written};
 
 const FILE: &str = "cover.json";
 

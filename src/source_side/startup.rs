@@ -32,6 +32,7 @@ use super::uncovering::{Lifted, lifting, uncover, under_cover};
 use super::upgrade;
 use crate::apply::fence_of;
 use crate::control::{ProcessMeter, Server};
+use crate::cover::note_written;
 use crate::failure::Failure;
 use crate::intercept::Volume;
 use crate::link::Identity;
@@ -255,7 +256,7 @@ fn prepare(
     };
     let connections = connect(&options, &joining, &mut set, own.as_ref())?;
     disconnect_others(&options, &mut set);
-    mark_directory(&mut set, &backing, found.stamp)?;
+    mark_directory(&mut set, &options, &backing, found.stamp)?;
     activity::begin(&options, run, (&backing, &queue, &volume), owed.as_ref());
     let followed = Followed::new(options.configuration.clone());
     let ground = Arc::new(Ground {
@@ -290,7 +291,14 @@ fn marks_of(record: &SetRecord) -> Arc<Marks> {
 }
 
 /// Only now is anything written about this set: a refused start leaves no trace.
-fn mark_directory(set: &mut SetState, backing: &OwnedFd, has: Option<Stamp>) -> Result<(), Failure> {
+fn mark_directory(
+    set: &mut SetState,
+    options: &ProtectOptions,
+    backing: &OwnedFd,
+    has: Option<Stamp>,
+) -> Result<(), Failure> {
+    note_written(&options.set_state(), options.tree(), set.record.epoch.number)
+        .map_err(|error| io_failure("that programs write here cannot be noted", &error))?;
     identity::write(backing, set.record.set)
         .map_err(|error| io_failure("the backing directory cannot be marked", &error))?;
     stamp_run(set, backing, has)

@@ -311,7 +311,11 @@ impl Handler for Daemon {
                 return Err(orphans::unknown(wanted));
             }
         }
+        let units = self.store.units();
         let of = |name: &String| {
+            // What is removed may be what only this host has.
+            let unit = units.iter().find(|unit| unit.name == *name);
+            let _watch = unit.and_then(|unit| unit.clones.watch());
             orphans::answer((name, &self.store.directory(name)), request, &|| !caller.is_gone())
         };
         names.iter().map(of).collect()

@@ -21,6 +21,8 @@ pub struct ServeOptions {
     pub keep_good: bool,
     /// Take over replica directories that are not empty and have no identity.
     pub adopt: bool,
+    /// Bytes that what such a directory had may take before it is overwritten; `None`: all of it is to fit.
+    pub lost_writes: Option<u64>,
     /// Where all this was said.
     pub configuration: Configuration,
 }

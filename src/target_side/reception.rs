@@ -1,6 +1,7 @@
 //! Takes a source in: its seat at a replica, and a session until its connection ends.
 
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use super::roles::{history_of, keep_history};
 use super::session::{SourceSession, Surroundings, Synced};
 use super::{ReadingSeat, Replicas, Seat};
 use crate::apply::{Applier, DurablePoint};
+use crate::clone::LOST_WRITES;
+use crate::cover::{self, Written};
 use crate::limits::EPOCHS_RAISED_MAX;
 use crate::link::{TargetEvent, TargetLink};
 use crate::packet::{BadBy, Beyond, DataState, Epoch, History, KeptOut, TargetMessage, Text, Writes};
@@ -106,7 +109,27 @@ fn admit(applier: &mut Applier, comes: &Comes) -> Result<(), NotAdmitted> {
     if epoch.raises(fence) {
         applier.raise_fence(epoch).map_err(|error| fault(not_noted, &error))?;
     }
-    Ok(())
+    keep_lost_writes(applier, comes).map_err(|why| fault("nothing is overwritten on the target", &why))
+}
+
+/// Of a directory in which programs of this host have written, and which is about to be overwritten by who stood in for it.
+fn keep_lost_writes(applier: &mut Applier, comes: &Comes) -> Result<(), String> {
+    // STATE/.serve/REPSET
+    let records = applier.state().parent().filter(|own| own.ends_with(".serve")).and_then(Path::parent);
+    let (Some(records), Some(_)) = (records, comes.writes.history.last()) else { return Ok(()) };
+    let known = cover::written(records, applier.clones().root_path());
+    let is_kept = match known.map_err(|error| format!("who has written here cannot be read: {error}"))? {
+        Some((Written::HandedOver, _)) => false,
+        // Until something of who has stood in is applied: a copy may be cut off before.
+        Some((Written::Here, epoch)) => applier.acknowledged().applied.epoch.number <= epoch,
+        // Of an older version.
+        None => applier.is_untouched(),
+    };
+    if !is_kept {
+        return Ok(());
+    }
+    let kept = applier.keep_adopted();
+    kept.map_err(|why| format!("what only this directory has cannot be kept as clone '{LOST_WRITES}': {why}"))
 }
 
 /// A replica that has more than the one which was stood in with is not overwritten before a person says so: it could

@@ -8,10 +8,10 @@ use super::{KnownAge, View};
 use crate::apply::AsideView;
 use crate::clone;
 use crate::control::{
-    AsideStatus, ClockSet, ConnectedSource, LastGood, ReplicaStatus, Role, SetAside, Status, TargetStatus,
-    unix_ms,
+    AsideStatus, ClockSet, ConnectedSource, LastGood, LostWrites, ReplicaStatus, Role, SetAside, Status,
+    TargetStatus, unix_ms,
 };
-use crate::packet::{DataState, Sequence, WithheldCounts};
+use crate::packet::{DataState, Position, Sequence, WithheldCounts};
 use crate::pairing::Grant;
 use crate::privileges::Confinement;
 
@@ -78,6 +78,7 @@ fn empty(daemon: &Daemon, name: &str, grants: &[Grant]) -> ReplicaStatus {
         clock_ahead_ms: None,
         clock_set: None,
         last_good: None,
+        lost_writes: None,
         turned_away: daemon.store.last_turned_away(name),
         problem: None,
     }
@@ -95,7 +96,9 @@ fn opened(daemon: &Daemon, shown: Shown, grants: &[Grant]) -> ReplicaStatus {
         }),
         ..empty(daemon, &shown.name, grants)
     };
+    let mut applied = Position::default();
     if let Some(view) = shown.view {
+        applied = view.applied;
         tell_age(&view, &mut status);
         status.data = view.data.state;
         status.reason = view.data.reason.unwrap_or_default();
@@ -107,6 +110,10 @@ fn opened(daemon: &Daemon, shown: Shown, grants: &[Grant]) -> ReplicaStatus {
         status.withheld = view.withheld.counts();
         status.last_good = view.last_good.and_then(last_good);
     }
+    let units = daemon.store.units();
+    let unit = units.iter().find(|unit| unit.name == status.name);
+    let kept = unit.and_then(|unit| unit.clones.lost_writes());
+    status.lost_writes = kept.and_then(|kept| lost_writes(kept, status.data, applied));
     status
 }
 
@@ -117,6 +124,19 @@ fn last_good(kept: clone::Shown) -> Option<LastGood> {
         position: barrier.position.sequence,
         since_unix_ms: barrier.at_ms,
         area_bytes: kept.room,
+        failed: kept.reason,
+    })
+}
+
+/// `applied`: by the replica, of whose packets the first comes behind the copy.
+fn lost_writes(kept: clone::Shown, data: DataState, applied: Position) -> Option<LostWrites> {
+    let barrier = kept.barrier?;
+    let copy_ended = data == DataState::Good && applied.epoch.number > barrier.position.epoch.number;
+    Some(LostWrites {
+        clone: kept.name,
+        since_unix_ms: barrier.at_ms,
+        area_bytes: kept.room,
+        copy_ended,
         failed: kept.reason,
     })
 }

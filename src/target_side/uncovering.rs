@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use rustix::fs::StatVfsMountFlags;
 
 use super::options::ServeOptions;
-use crate::cover::{Cover, Standing};
+use crate::cover::{Cover, Standing, doubt_uncovered};
 
 /// Covers that are not there any more, each with where its set is kept.
 pub type Lifted = Vec<(PathBuf, Cover)>;
 
 /// Those of replicas that are written elsewhere now, and, with `--adopt`, of all directories that may become one.
 pub fn uncover(options: &ServeOptions) -> Lifted {
+    doubt_uncovered(&options.state);
     let mut lifted = Vec::new();
     for (name, cover) in Cover::all(&options.state) {
         // One over another place than the data is in no replica's way.

@@ -1,5 +1,6 @@
 //! A source directory that is changed by plain system calls, the ops that say so, and a replica.
 
+mod adopted;
 mod aside;
 mod check;
 mod clones;

@@ -28,13 +28,14 @@ pub enum Place<'a> {
 }
 
 /// Decisions of a moment: somebody has looked, and says so this once.
-const MOMENTS: [&str; 9] = [
+const MOMENTS: [&str; 10] = [
     "accept-bad-data",
     "adopt",
     "adopt-source",
     "daemon",
     "force",
     "hide-nested",
+    "lost-writes",
     "overwrite-further",
     "stand-in",
     "start-unconfirmed",

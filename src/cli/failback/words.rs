@@ -106,7 +106,7 @@ pub(super) fn text(found: &Found) -> String {
             "only there",
             &format!(
                 "{} that the old host had given out and that never came here, and what was written there since: the copy overwrites \
-                 it; save it there first",
+                 it, and it is kept there (standin lost-writes)",
                 changes(never_came)
             ),
         ),

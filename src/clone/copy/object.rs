@@ -26,7 +26,7 @@ pub(super) fn other_flags_of(file: &File) -> IFlags {
 }
 
 /// A symlink, FIFO, socket or device; `None` where the name is there already.
-pub(super) fn make_special(
+pub(in crate::clone) fn make_special(
     from: &File,
     into: &File,
     name: &[u8],
@@ -71,7 +71,7 @@ pub(super) fn strip(fd: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Owner, extended attributes, mode and mtime, in this order: each disturbs those before it.
-pub(super) fn give_looks(fd: BorrowedFd<'_>, looks: &Looks) -> io::Result<()> {
+pub(in crate::clone) fn give_looks(fd: BorrowedFd<'_>, looks: &Looks) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(looks.uid), Gid::from_raw(looks.gid));
     rustix::fs::chownat(fd, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
     give_xattrs(fd, looks)?;

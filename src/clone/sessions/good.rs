@@ -18,6 +18,14 @@ use crate::clone::session::{Barrier, Session, Shown, now_ms};
 /// As people know it; where that is taken, with a number.
 const NAME: &str = "last-good";
 
+/// When a session that nobody has asked for is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keeps {
+    UntilGood,
+    /// When somebody says so.
+    Asked,
+}
+
 impl Sessions {
     /// Whether the last good state is to be kept while the replica is bad.
     pub fn keep_good(&self, is_wanted: bool) {
@@ -53,9 +61,22 @@ impl Sessions {
     }
 
     fn begin_good(&self, moment: Moment) -> Result<Arc<Session>, Refusal> {
-        let name = self.free_name()?;
-        let mut record = self.record_of(None, None)?;
-        record.keeps_good = true;
+        let session = self.begin_by_itself(NAME, Keeps::UntilGood, moment, None)?;
+        self.has_good.store(true, SeqCst);
+        Ok(session)
+    }
+
+    /// Begins a session that nobody has asked for, under this name or one with a number behind it.
+    pub(super) fn begin_by_itself(
+        &self,
+        name: &str,
+        keeps: Keeps,
+        moment: Moment,
+        room_max: Option<u64>,
+    ) -> Result<Arc<Session>, Refusal> {
+        let name = self.free_name(name)?;
+        let mut record = self.record_of(None, room_max)?;
+        (record.keeps_good, record.keeps_adopted) = (keeps == Keeps::UntilGood, keeps == Keeps::Asked);
         let session = Session::create(&self.places.state, &self.places.limbo, &name, record)
             .map_err(because("the session cannot be made"))?;
         let Moment { position, is_bad, fence, objects } = moment;
@@ -66,16 +87,15 @@ impl Sessions {
         }
         self.all.lock().insert(name, session.clone());
         self.look_who_preserves();
-        self.has_good.store(true, SeqCst);
         Ok(session)
     }
 
-    fn free_name(&self) -> Result<String, Refusal> {
+    fn free_name(&self, name: &str) -> Result<String, Refusal> {
         let all = self.all.lock();
         if all.len() >= SESSIONS_MAX {
             return Err(Refusal::Because(format!("there are {SESSIONS_MAX} clones of this replica already")));
         }
-        let names = std::iter::once(NAME.to_owned()).chain((2..).map(|number| format!("{NAME}-{number}")));
+        let names = std::iter::once(name.to_owned()).chain((2..).map(|number| format!("{name}-{number}")));
         let mut free = names.filter(|name| !all.contains_key(name));
         free.next().ok_or_else(|| Refusal::Because("no name is free".into()))
     }

@@ -81,6 +81,7 @@ impl Sessions {
             dir: dir.unwrap_or(Path::new("")).to_owned(),
             is_lazy: dir.is_none(),
             keeps_good: false,
+            keeps_adopted: false,
             barrier: None,
             boot: boot_id().map_err(because("which boot this is cannot be told"))?,
             place: Place::of(self.places.root.as_fd()),

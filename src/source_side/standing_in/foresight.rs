@@ -6,7 +6,7 @@ use std::io;
 use super::super::record::{self, SetRecord, StateError};
 use super::super::remote::not_paired;
 use super::super::startup::io_failure;
-use super::{Taken, bad, find_state, in_use, never_came, other_set, places};
+use super::{Taken, bad, find_state, in_use, lost_writes, never_came, other_set, places};
 use crate::apply::{resting, stood_in_of};
 use crate::failure::Failure;
 use crate::packet::{DataState, Epoch, History, Incarnation, SetId};
@@ -82,6 +82,9 @@ pub fn foresee(options: &ProtectOptions) -> Result<Foreseen, Failure> {
     let goes_on = own.is_some_and(|own| own.goes_on_standing_in(&known));
     if let Some(epoch) = own.and_then(|own| own.written_elsewhere(&known)).filter(|_| !accepts) {
         refusals.push(never_came(options, epoch));
+    }
+    if !goes_on {
+        refusals.extend(lost_writes::refuse(options, &state).err());
     }
     match resting.data {
         _ if goes_on => {}

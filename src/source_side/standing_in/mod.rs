@@ -15,6 +15,7 @@ mod foresight;
 mod holder;
 mod ids;
 mod keeping;
+mod lost_writes;
 #[cfg(test)]
 mod tests;
 
@@ -91,6 +92,7 @@ impl StandIn {
             return Err(not_begun(options));
         }
         if !goes_on {
+            lost_writes::refuse(options, &state)?;
             replica = at_rest(options, replica, bad_data)?;
         }
         let index = options.set_state().join("ids");

@@ -110,6 +110,7 @@ impl Store {
         let view = Arc::new(Mutex::new(View::of(&applier)));
         let clones = applier.clones();
         clones.keep_good(self.options.keep_good);
+        clones.lost_writes_may_take(self.options.lost_writes);
         Ok(Open { set, applier: Arc::new(Mutex::new(applier)), clones, view, live: None })
     }
 
