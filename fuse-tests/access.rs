@@ -207,7 +207,7 @@ const FAILS: [&str; 41] = [
     "replication x",
     "merge x",
     "resync x",
-    "monitor x",
+    "monitor m",
     "failback m --yes",
     "lost-writes list",
     "lost-writes show x",

@@ -4,6 +4,7 @@
 //! `STANDIN_TEST_BIN` names another binary to test (an installed one), `STANDIN_TEST_DIR` another
 //! place for the directories, `STANDIN_TEST_PROFILE` a profile for all that name none.
 
+use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Read};
@@ -447,9 +448,9 @@ impl Drop for Protected {
 pub struct Daemon {
     child: Child,
     lines: Receiver<String>,
-    stdout: Vec<String>,
+    stdout: RefCell<Vec<String>>,
     stderr: Arc<Mutex<String>>,
-    listener: JoinHandle<()>,
+    listeners: [JoinHandle<()>; 2],
 }
 
 impl Daemon {
@@ -458,17 +459,18 @@ impl Daemon {
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let (sender, lines) = channel();
         let stdout = child.stdout.take().expect("piped");
-        std::thread::spawn(move || {
-            BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        let of_stdout = std::thread::spawn(move || {
+            let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
+            let _ = lines.try_for_each(|line| sender.send(line));
         });
         let stderr = Arc::new(Mutex::new(String::new()));
         let (reader, said) = (child.stderr.take().expect("piped"), stderr.clone());
-        let listener = std::thread::spawn(move || {
+        let of_stderr = std::thread::spawn(move || {
             for line in BufReader::new(reader).lines().map_while(Result::ok) {
                 *said.lock() += &(line + "\n");
             }
         });
-        Daemon { child, lines, stdout: Vec::new(), stderr, listener }
+        Daemon { child, lines, stdout: RefCell::default(), stderr, listeners: [of_stdout, of_stderr] }
     }
 
     pub fn wait_ready(&mut self) {
@@ -482,7 +484,7 @@ impl Daemon {
             match self.lines.recv_timeout(left) {
                 Ok(line) => {
                     let ready = line == "ready" || line.starts_with("ready ");
-                    self.stdout.push(line);
+                    self.stdout.get_mut().push(line);
                     if ready {
                         return;
                     }
@@ -511,7 +513,9 @@ impl Daemon {
     }
 
     pub fn said(&self) -> String {
-        format!("{}\n{}", self.stdout.join("\n"), self.stderr.lock())
+        let mut stdout = self.stdout.borrow_mut();
+        stdout.extend(self.lines.try_iter());
+        format!("{}\n{}", stdout.join("\n"), self.stderr.lock())
     }
 
     pub fn signal(&self, signal: i32) {
@@ -533,7 +537,7 @@ impl Daemon {
     /// Its last words are on their way when it has ended; a process that it has left may keep the pipe.
     fn hear_the_rest(&self) {
         let deadline = Instant::now() + LAST_WORDS;
-        while !self.listener.is_finished() && Instant::now() < deadline {
+        while !self.listeners.iter().all(JoinHandle::is_finished) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
     }

@@ -8,6 +8,7 @@ mod fans;
 pub mod lag;
 mod limited;
 pub mod load;
+mod monitored;
 mod outages;
 mod overloaded;
 mod owners;

@@ -51,6 +51,7 @@ mod metrics;
 mod minicopy;
 mod mirror;
 mod mmap;
+mod monitors;
 mod mount_options;
 mod odd;
 mod offline;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the ground up. On the ground everybody may import everybody.
-const FLOORS: [&[&str]; 9] = [
+const FLOORS: [&[&str]; 10] = [
     &[
         "aside",
         "clock",
@@ -34,6 +34,7 @@ const FLOORS: [&[&str]; 9] = [
     &["apply", "connection", "control", "intercept", "link", "pairing", "preflight", "queue", "resync"],
     &["cover"],
     &["drill", "failover", "source_side", "target_side"],
+    &["monitor"],
     &["bench", "cli", "dependencies", "floors", "lib", "main", "shape", "simulator"],
 ];
 

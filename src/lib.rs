@@ -31,6 +31,7 @@
 //! - [`cover`]: what stands in a mount's place when its set was handed over
 //! - [`failover`]: what is said and kept of a replica that is served in its source's place; [`commands`]: those of a
 //!   person, run with a time-out
+//! - [`monitor`]: watches a source from its target's host, calls for a person, or has the failover done
 //! - [`events`]: what begins, ends and happens on a host, in stable words; hooks and the journal
 //! - [`preflight`]: what is checked before a mount; [`privileges`]: what is given up before the
 //!   work begins; [`failure`]: errors for people; `open_files`: how many this process may have
@@ -83,6 +84,7 @@ pub mod intercept;
 pub mod limits;
 pub mod link;
 pub mod map;
+pub mod monitor;
 #[cfg(test)]
 mod mutation;
 mod open_files;

@@ -27,6 +27,7 @@ use super::file::File;
 use super::lost_writes::LostWrites;
 use super::marker::{Marker, Markers};
 use super::metrics::Metrics;
+use super::monitor::Monitor;
 use super::orphans::Orphans;
 use super::pages::{Completions, Man};
 use super::restore::Restore;
@@ -57,7 +58,7 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Commands that are planned and not in this version: replication, merge, resync, monitor.
+Commands that are planned and not in this version: replication, merge, resync.
 
 Exit codes: 0 ok, 1 warning or timed out, 2 critical or the command could not work.";
 
@@ -129,6 +130,8 @@ pub enum Command {
     Failback(Failback),
     /// On a host that was stood in for: what its directory had before it became a replica
     LostWrites(LostWrites),
+    /// Watch the source of a replica of this host: green, yellow, red; call for a person, or fail over
+    Monitor(Monitor),
     /// Who writes the sets of this host, and since when; of two that have stood in for one source: name the one to keep
     Roles(Roles),
     #[command(hide = true)]
@@ -490,8 +493,6 @@ pub enum Planned {
     Merge(Rest),
     #[command(hide = true)]
     Resync(Rest),
-    #[command(hide = true)]
-    Monitor(Rest),
 }
 
 #[derive(Debug, Args)]

@@ -21,6 +21,7 @@ mod lost_writes;
 pub mod marker;
 pub mod metrics;
 mod mirror;
+pub mod monitor;
 pub mod orphans;
 mod output;
 pub mod pages;
@@ -99,6 +100,7 @@ pub fn main() -> ExitCode {
         Command::Failback(args) => failback::run(&common, &args),
         Command::LostWrites(args) => lost_writes::run(&common, &args),
         Command::Switch(args) => switch::run(&common, &args),
+        Command::Monitor(args) => monitor::run(&common, &args, &typed),
         Command::Roles(args) => roles::run(&common, &args),
         Command::RunCommands => failover::run_commands(),
         Command::Set(args) => set::run(&common, &args),

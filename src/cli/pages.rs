@@ -79,11 +79,16 @@ mod tests {
     fn every_command_has_its_page() {
         let place = tempfile::tempdir().unwrap();
         let pages = write_pages(place.path()).unwrap();
-        for page in ["standin.1", "standin-protect.1", "standin-mirror-start.1", "standin-connection-limit.1"]
-        {
+        for page in [
+            "standin.1",
+            "standin-protect.1",
+            "standin-mirror-start.1",
+            "standin-connection-limit.1",
+            "standin-monitor.1",
+        ] {
             assert!(pages.iter().any(|written| written == page), "{page} is not in {pages:?}");
         }
-        for hidden in ["standin-flush-mount.1", "standin-monitor.1", "standin-help.1"] {
+        for hidden in ["standin-flush-mount.1", "standin-merge.1", "standin-help.1"] {
             assert!(!pages.iter().any(|written| written == hidden), "{hidden}");
         }
         for page in &pages {

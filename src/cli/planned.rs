@@ -8,7 +8,6 @@ pub(super) fn refusal(command: &Planned) -> Failure {
         Planned::Replication(_) => ("replication", "`standin stop` ends replication and mount together."),
         Planned::Merge(_) => ("merge", ""),
         Planned::Resync(_) => ("resync", ""),
-        Planned::Monitor(_) => ("monitor", "`standin status --json` has exit codes for monitoring systems."),
     };
     Failure::new(format!("`standin {name}` is not in this version."), "Nothing was changed.", instead)
 }

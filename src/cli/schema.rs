@@ -15,6 +15,10 @@ use crate::control::{
     SourceStatus, Status, TargetStatus, TurnedAway, UpgradeStatus, VerifiedStatus,
 };
 use crate::events::Code;
+use crate::monitor::machine::Health;
+use crate::monitor::outage::Outage;
+use crate::monitor::plan::Need;
+use crate::monitor::shown::{Life, Monitored, Probed, Shown};
 use crate::packet::{CheckCounts, DataState, OrphanCounts, Sequence, WithheldCounts};
 use crate::words::{Compression, DiskQueueStats, DiskTrouble, Origin, QueueStats, VerifyMode};
 
@@ -83,7 +87,39 @@ fn assert_documented(documented: Fields, present: Fields) {
 
 /// As `standin status --json` prints it.
 fn printed(role: Role) -> Value {
-    serde_json::to_value(Printed::new(Document::new(&full(role)))).unwrap()
+    let monitors = match role {
+        Role::Source(_) => Vec::new(),
+        Role::Target { .. } => vec![full_monitored()],
+    };
+    serde_json::to_value(Printed::new(Document::new(&full(role)).with(monitors))).unwrap()
+}
+
+fn full_monitored() -> Monitored {
+    let probe = Probed {
+        probe: "link".into(),
+        own: false,
+        answer: Some("silent".into()),
+        why: "it is not connected".into(),
+    };
+    let shown = Shown {
+        set: "web".into(),
+        pid: 1,
+        version: "0.1.0".into(),
+        health: Health::Red,
+        since_unix_ms: 1,
+        silent_ms: Some(1),
+        time_to_fail_ms: Some(0),
+        timeout_ms: 1,
+        worst_case_ms: 1,
+        need: Need::All,
+        probes: vec![probe],
+        auto: true,
+        outage: Some(Outage::left_to_a_person(1, "the fence command has failed")),
+        at_unix_ms: 1,
+        beat_ms: 1,
+        boot: "aa11".into(),
+    };
+    Monitored { life: Life::Alive, shown }
 }
 
 fn present(document: &Value) -> Fields {

@@ -2,6 +2,7 @@
 
 mod age;
 mod history;
+mod monitors;
 mod watch;
 mod words;
 
@@ -12,6 +13,7 @@ use serde::Serialize;
 
 use self::age::age_lines;
 pub(super) use self::age::clock;
+use self::monitors::{monitor_lines, monitors};
 pub(super) use self::words::{
     age, compression_words, data_short, data_word, label, limit_words, mirror_words, packets, progress_words,
     said, schedule_words, state_word, verified_words,
@@ -26,6 +28,7 @@ use crate::control::{
 };
 use crate::cover::Cover;
 use crate::failure::Failure;
+use crate::monitor::shown::Monitored;
 use crate::units;
 
 /// Names of objects that are set aside, as many as a screen takes.
@@ -39,8 +42,7 @@ pub(super) fn run(common: &Common, args: &args::Status) -> Outcome {
         return history::history(common, args);
     }
     let status = find(common, args.set.as_deref()).map_err(|failure| covered(common, failure))?.status;
-    show(common, &status);
-    Ok(status.severity().exit_code())
+    Ok(show(common, &status).exit_code())
 }
 
 /// No daemon says it of a directory that was handed over.
@@ -50,11 +52,15 @@ fn covered(common: &Common, failure: Failure) -> Failure {
     Failure { what: format!("{}{}", failure.what, words.collect::<String>()), ..failure }
 }
 
-fn show(common: &Common, status: &Status) {
+/// Gives the worst of all that was shown.
+fn show(common: &Common, status: &Status) -> Severity {
+    let document = Document::new(status).with(monitors(common, status));
+    let severity = document.severity;
     match common.json {
-        true => output::json(&Document::new(status)),
-        false => output::text(&text(status)),
+        true => output::json(&document),
+        false => output::text(&format!("{}{}", text(status), monitor_lines(&document.monitors))),
     }
+    severity
 }
 
 /// The status, and the verdict over it.
@@ -68,6 +74,9 @@ pub(super) struct Document<'a> {
     /// States as bits, in the order of `connections`: 0 stopped, 1 started, 2 paused, 4 scheduled, 8 error.
     #[serde(skip_serializing_if = "Option::is_none")]
     state_bits: Option<Vec<u8>>,
+    /// Of a target: who watches the sources of its replicas.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    monitors: Vec<Monitored>,
 }
 
 impl Document<'_> {
@@ -79,7 +88,16 @@ impl Document<'_> {
             findings: status.findings(),
             status,
             state_bits: status.source().map(SourceStatus::state_bits),
+            monitors: Vec::new(),
         }
+    }
+
+    pub(super) fn with(mut self, monitors: Vec<Monitored>) -> Self {
+        let worst = monitors.iter().map(Monitored::severity).max();
+        self.severity = worst.map_or(self.severity, |worst| worst.max(self.severity));
+        self.exit_code = self.severity.exit_code();
+        self.monitors = monitors;
+        self
     }
 }
 

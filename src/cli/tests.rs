@@ -209,7 +209,7 @@ fn serve_is_understood() {
 #[test]
 fn planned_commands_say_so_whatever_follows() {
     Cli::command().debug_assert();
-    for line in ["monitor --root /x --listen :1", "resync x", "merge", "monitor --help"] {
+    for line in ["replication --root /x --listen :1", "resync x", "merge", "resync --help"] {
         match parse(&format!("standin {line}")).unwrap().command {
             Command::Planned(planned) => {
                 let refusal = planned::refusal(&planned);

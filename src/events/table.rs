@@ -156,6 +156,18 @@ codes! {
         "Read it."
     SourceAway "source_away" State "the source of a replica is not connected"
         "See that its daemon runs and reaches this host."
+    SourceYellow "source_yellow" State "a source does not answer its monitor as it should"
+        "Look at its host, and at the network between."
+    SourceRed "source_red" State "a source gives its monitor no sign of life"
+        "Look at its host. Where it is gone, cut it off and give the command of `docs/failover.md` here."
+    MonitorBlind "monitor_blind" State "a monitor concludes nothing: its own network is gone, or nothing can be asked"
+        "`standin monitor SET --status` says why; until it sees again nobody is called."
+    MonitorGone "monitor_gone" State "a monitor was killed, has crashed, or stands still: nobody watches the source"
+        "Read its log, and start it again."
+    AutoFailed "auto_failed" State "a monitor that fails over by itself does not: nothing more is done"
+        "Read why in `standin monitor SET --status`, and fail over by hand where it has to be."
+    AutoStoodIn "auto_stood_in" State "a monitor has had this host stand in for its source"
+        "See that programs have what they need; the way back is in `docs/failover.md`."
     ReplicaUnusable "replica_unusable" State "a replica cannot be opened"
         "Mend what `standin status` names."
     DevicesWithheld "devices_withheld" State "device nodes were left out"
@@ -193,6 +205,12 @@ impl Code {
                 | Code::RoleChanged
                 | Code::DrillEnded
                 | Code::EventsLost
+                | Code::SourceYellow
+                | Code::SourceRed
+                | Code::MonitorBlind
+                | Code::MonitorGone
+                | Code::AutoFailed
+                | Code::AutoStoodIn
         )
     }
 }

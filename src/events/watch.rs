@@ -27,6 +27,9 @@ pub struct Watch {
     has_heard: bool,
     /// Number of the last drill that was told; `None` before it was looked.
     drills: Option<u64>,
+    /// What monitors say that lasts.
+    #[serde(default)]
+    monitored: Vec<Kept>,
 }
 
 /// A drill that has come to its end.
@@ -142,6 +145,32 @@ impl Watch {
             own(&mut self.number, now, &drill.set, Code::DrillEnded, severity, drill.text.clone())
         });
         told.collect()
+    }
+
+    /// All that monitors of this host say now.
+    pub fn monitored(&mut self, now: Now, seen: Vec<Seen>) -> Vec<Told> {
+        let is = |kept: &Kept, seen: &Seen| kept.event.code == seen.code && kept.event.about == seen.about;
+        let (lasting, over): (Vec<Kept>, Vec<Kept>) = std::mem::take(&mut self.monitored)
+            .into_iter()
+            .partition(|kept| seen.iter().any(|seen| is(kept, seen)));
+        let name = |about: &About| about.set.clone().unwrap_or_default();
+        let mut told: Vec<Told> = over
+            .into_iter()
+            .map(|kept| {
+                let name = name(&kept.event.about);
+                kept.end(now, &name)
+            })
+            .collect();
+        self.monitored = lasting;
+        for one in seen {
+            if self.monitored.iter().any(|kept| is(kept, &one)) {
+                continue;
+            }
+            let begun = own(&mut self.number, now, &name(&one.about), one.code, one.severity, one.text);
+            self.monitored.push(Kept { id: begun.id.clone(), event: begun.record.event.clone() });
+            told.push(begun);
+        }
+        told
     }
 
     fn page(&mut self, now: Now, name: &str, page: Page, told: &mut Vec<Told>) {

@@ -56,6 +56,15 @@ const OF_PROTECT: [(&str, &str); 8] = [
 const OF_SERVE: [(&str, &str); 3] =
     [("state", PLACES), ("run", PLACES), ("json", "it says how one command answers")];
 
+const OF_MONITOR: [(&str, &str); 6] = [
+    ("set", "the file's own name is the name of the set"),
+    ("status", "it asks a monitor that runs"),
+    ("dry-run", "it says what one command does"),
+    ("state", PLACES),
+    ("run", PLACES),
+    ("json", "it says how one command answers"),
+];
+
 /// What a daemon of `protect` can take up while it runs; the rest counts from its next start on.
 const LIVE: [&str; 10] = [
     "rule",
@@ -84,6 +93,10 @@ impl Definition {
 
     pub fn serve() -> Definition {
         Definition::of("serve", &OF_SERVE, &[])
+    }
+
+    pub fn monitor() -> Definition {
+        Definition::of("monitor", &OF_MONITOR, &["x"])
     }
 
     fn of(

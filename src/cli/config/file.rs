@@ -40,6 +40,8 @@ pub enum Section {
     Whole,
     /// The table of this name: `standin.toml`.
     Table(&'static str),
+    /// The table of this name in the file of a set, whatever else is in it.
+    Inside(&'static str),
 }
 
 impl Parsed {
@@ -71,6 +73,7 @@ pub fn parse(path: &Path, text: &str, definition: &Definition, section: Section)
     match section {
         Section::Whole => reader.options(document.get_ref(), true),
         Section::Table(name) => reader.table(document.get_ref(), name),
+        Section::Inside(name) => reader.inside(document.get_ref(), name),
     }
     reader.parsed.faults.sort_by_key(|fault| fault.at);
     if reader.has_enough()
@@ -95,6 +98,9 @@ struct Reader<'a> {
     definition: &'a Definition,
     parsed: Parsed,
 }
+
+/// The table of a set's monitor.
+pub const MONITOR: &str = "monitor";
 
 /// Tables that stand for several options: what is in them, and the option that it is.
 const TABLES: [(&str, &[(&str, &str)]); 2] = [
@@ -146,7 +152,28 @@ impl Reader<'_> {
         }
     }
 
+    /// One table of several.
+    fn inside(&mut self, document: &DeTable<'_>, name: &str) {
+        for (key, value) in document.iter().filter(|(key, _)| key.get_ref().as_ref() == name) {
+            match value.get_ref() {
+                DeValue::Table(table) => self.options(table, false),
+                _ => self.fault(key.span().start, format!("`{name}` is a table: write [{name}]")),
+            }
+        }
+    }
+
+    /// What a monitor reads; here it is only looked at.
+    fn of_monitor(&mut self, document: &DeTable<'_>) {
+        let definition = Definition::monitor();
+        let parsed = Parsed::default();
+        let mut reader =
+            Reader { text: self.text, lines: self.lines.clone(), definition: &definition, parsed };
+        reader.inside(document, MONITOR);
+        self.parsed.faults.extend(reader.parsed.faults);
+    }
+
     fn options(&mut self, table: &DeTable<'_>, is_set: bool) {
+        let document = table;
         let mut options: Vec<_> = table.iter().collect();
         options.sort_by_key(|(key, _)| key.span().start);
         for (key, value) in options {
@@ -157,6 +184,7 @@ impl Reader<'_> {
             let table = TABLES.iter().find(|(table, _)| *table == option).map(|(_, below)| *below);
             match (value.get_ref(), table) {
                 _ if is_set && option == "rule" => self.rules(value),
+                _ if is_set && option == MONITOR => self.of_monitor(document),
                 (DeValue::Table(inner), Some(below)) if is_set => self.below(name, inner, below),
                 (_, Some(below)) if is_set && option == "verify" => {
                     let keys: Vec<&str> = below.iter().map(|(key, _)| *key).collect();

@@ -13,6 +13,7 @@ mod definition;
 pub mod edit;
 mod fault;
 mod file;
+mod of_monitor;
 mod reading;
 mod settle;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 pub(super) use self::commands::{reload, run, unknown};
+pub(super) use self::of_monitor::monitor;
 pub(super) use self::settle::{Typed, protect, serve, serve_path};
 
 /// `standin config`, as it is typed.

@@ -189,7 +189,10 @@ pub fn terms(definition: &Definition, parsed: &Parsed) -> Result<FileTerms, Fail
 /// What comes of all entries of a file.
 ///
 /// Errors: with the line of the one without which it would go, where there is one.
-fn settle<T>(parsed: &Parsed, attempt: impl Fn(&[&Entry]) -> Result<T, Failure>) -> Result<T, Failure> {
+pub(super) fn settle<T>(
+    parsed: &Parsed,
+    attempt: impl Fn(&[&Entry]) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let all: Vec<&Entry> = parsed.entries.iter().collect();
     let failure = match attempt(&all) {
         Ok(settled) => return Ok(settled),
@@ -217,7 +220,12 @@ fn settle<T>(parsed: &Parsed, attempt: impl Fn(&[&Entry]) -> Result<T, Failure>)
 }
 
 /// What would be typed for what counts: of the file what was not typed, and what was.
-fn merged(definition: &Definition, typed: &Typed, entries: &[&Entry], name: Option<&str>) -> Vec<OsString> {
+pub(super) fn merged(
+    definition: &Definition,
+    typed: &Typed,
+    entries: &[&Entry],
+    name: Option<&str>,
+) -> Vec<OsString> {
     let counts = |entry: &&&Entry| {
         let group = together(&entry.option);
         !is_typed(typed, &entry.option) && !group.iter().any(|option| is_typed(typed, option))
@@ -332,6 +340,6 @@ fn target(common: &Common, typed: &Typed, mounts: &Arc<MountTable>) -> Result<Se
     Ok(options)
 }
 
-fn refused(what: &str, next: &str) -> Failure {
+pub(super) fn refused(what: &str, next: &str) -> Failure {
     Failure::new(what, UNTOUCHED, next)
 }

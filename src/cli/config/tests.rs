@@ -47,6 +47,12 @@ impl Ground {
         let (_, typed) = typed.remove_subcommand().unwrap();
         settle::serve(&self.common(), &typed).map_err(|failure| failure.to_string())
     }
+
+    fn monitor(&self, set: &str) -> Result<crate::monitor::Options, String> {
+        let typed = Cli::command().try_get_matches_from(["standin", "monitor", set]);
+        let (_, typed) = typed.map_err(|error| error.to_string())?.remove_subcommand().unwrap();
+        super::monitor(&self.common(), &typed, set).map_err(|failure| failure.to_string())
+    }
 }
 
 /// Each key of the file of a set with a value that is not its default.
@@ -94,6 +100,10 @@ const OF_SERVE: [(&str, &str); 5] = [
     ("name", "\"here\""),
 ];
 
+/// Each key below `[monitor]`, in order.
+const OF_MONITOR: [&str; 12] =
+    ["at", "auto", "fence", "interval", "misses", "need", "post", "pre", "probe", "self", "timeout", "to"];
+
 /// What stands beside a key so that a start makes sense.
 fn beside(key: &str) -> &'static str {
     match key {
@@ -122,10 +132,17 @@ fn every_option_stands_in_a_file_or_says_why_not() {
     keys.sort();
     known.sort();
     assert_eq!(keys, known);
+    let monitor = Definition::monitor();
+    let mut keys: Vec<String> = monitor.keys().map(key_of).collect();
+    keys.sort();
+    assert_eq!(keys, OF_MONITOR);
+    for key in OF_MONITOR {
+        assert!(page.contains(&format!("`{key}`")), "docs/configuration.md says nothing of `{key}`");
+    }
     for (key, _) in OF_PROTECT.iter().chain(&OF_SERVE).filter(|(key, _)| *key != "directory") {
         assert!(page.contains(&format!("`{key}`")), "docs/configuration.md says nothing of `{key}`");
     }
-    for definition in [&definition, &serve] {
+    for definition in [&definition, &serve, &monitor] {
         for arg in definition.command.get_arguments() {
             let option = option_of(arg);
             match definition.place(&option) {
@@ -362,7 +379,7 @@ fn the_example_of_the_documentation_is_right() {
     let page = include_str!("../../../docs/configuration.md");
     let blocks: Vec<&str> =
         page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert_eq!(blocks.len(), 2, "the set's and the target's");
+    assert_eq!(blocks.len(), 3, "the set's, the target's and the monitor's");
     let ground = Ground::new();
     ground.set("web", blocks[0]);
     ground.protect("web").unwrap();
@@ -381,4 +398,7 @@ fn the_example_of_the_documentation_is_right() {
     assert!(tried >= 15, "{tried} lines are offered");
     fs::write(ground.0.path().join("standin.toml"), blocks[1]).unwrap();
     ground.serve("").unwrap();
+    ground.set("web", blocks[2]);
+    let watched = ground.monitor("web").unwrap();
+    assert_eq!((watched.probes.len(), watched.own.len(), watched.misses), (2, 1, 5));
 }

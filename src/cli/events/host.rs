@@ -1,4 +1,4 @@
-//! All daemons of this host, and a watch over them.
+//! All daemons and monitors of this host, and a watch over them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,6 +11,7 @@ use crate::drill::Verdict;
 use crate::drill::journal::Journal;
 use crate::events::{Drilled, Heard, Now, Told, Watch};
 use crate::failure::Failure;
+use crate::monitor::shown::{self, Monitored};
 
 /// Drills that are looked at: more than end between two looks.
 const DRILLS_LOOKED: usize = 32;
@@ -53,6 +54,8 @@ impl Host {
         if let Some(drills) = self.drills() {
             told.extend(self.watch.drilled(now, &drills));
         }
+        let monitors = shown::all(&self.run);
+        told.extend(self.watch.monitored(now, monitors.iter().flat_map(Monitored::seen).collect()));
         told
     }
 

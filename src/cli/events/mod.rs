@@ -174,7 +174,7 @@ fn lasted(event: &Event) -> String {
 }
 
 /// In local time.
-fn second(unix_ms: u64) -> String {
+pub(super) fn second(unix_ms: u64) -> String {
     let seconds = (unix_ms / 1000) as i64;
     format!("{}:{:02}", shown(seconds, &utc_offset), seconds.rem_euclid(60))
 }

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use super::caller::Runs;
 use crate::cli::args::Common;
 use crate::control::{Answer, Daemon, Phase, Severity, daemons};
+use crate::monitor::shown::{self, Monitored};
 
 /// The loop that hears of events has to have been there within this time.
 const HEARD_WITHIN: Duration = Duration::from_secs(30);
@@ -96,9 +97,15 @@ fn why_not(run: &PathBuf, expected: &[String], known: &Mutex<Known>) -> Option<S
         if expected.is_empty() { known.names.clone() } else { expected.to_vec() }
     };
     match daemons(Path::new(run)) {
-        Ok(daemons) => not_well(&daemons, &expected),
+        Ok(daemons) => not_well(&daemons, &expected).or_else(|| not_watched_well(run)),
         Err(error) => Some(format!("{} cannot be read: {error}", run.display())),
     }
+}
+
+/// What monitors say.
+fn not_watched_well(run: &Path) -> Option<String> {
+    let seen = shown::all(run).iter().flat_map(Monitored::seen).collect::<Vec<_>>();
+    seen.into_iter().find(|seen| seen.severity == Severity::Critical).map(|seen| seen.text)
 }
 
 fn not_well(daemons: &[Daemon], expected: &[String]) -> Option<String> {

@@ -45,7 +45,7 @@ pub(super) fn watch(common: &Common, args: &args::Status) -> Outcome {
     let screen = is_screen.then(Screen::enter);
     loop {
         match (&answer, &screen) {
-            (Ok(status), None) if common.json => show(common, status),
+            (Ok(status), None) if common.json => _ = show(common, status),
             (Err(failure), None) if common.json => output::failure(failure, true),
             (Ok(status), None) => output::text(&line(status)),
             (Err(failure), None) => output::text(&format!("{}  {}", now(), failure.what)),
