@@ -346,6 +346,8 @@ fn a_monitor_that_dies_in_its_failover_leaves_one_and_begins_no_other() {
     fs::write(&go, "").expect("a file");
     wait_for("it stands in", &monitor, || note(&scene.new).is_some_and(|note| note["step"] == "stands_in"));
     assert!(is_mounted(&scene.new.at.join("mount")) && count(&log) == 1, "{}", monitor.said());
-    assert_eq!(reports(&scene.new).len(), 1, "{}", monitor.said());
-    end(monitor);
+    // Written when it serves already.
+    wait_for("its report", &monitor, || !reports(&scene.new).is_empty());
+    let said = end(monitor);
+    assert_eq!(reports(&scene.new).len(), 1, "{said}");
 }
