@@ -126,3 +126,48 @@ fn roles_are_switched_and_switched_back() {
     tree::assert_same(&old.tree(), &new.tree());
     Side::stop(&mut old.protect);
 }
+
+/// What works on the data is stopped by a command; where that fails all is as it was.
+#[test]
+fn commands_are_run_before_the_mount_goes_and_when_it_was_taken_over() {
+    let mut scene = Scene::with_a_source(&[]);
+    let Scene { old, new, .. } = &mut scene;
+    refused(old, &["--pre", "echo no room >&2; exit 7"], "(--pre) has failed, exit code 7");
+    refused(old, &["--pre", "sleep 60", "--timeout", "1s"], "(--pre) has failed, timed out");
+    let note = kept(old);
+    assert!(note["stage"] == "draining" && note["commands"][0]["ended"]["timed_out"] == true, "{note}");
+    fs::write(old.mount("served"), "as before").expect("a write");
+    old.in_line();
+    // It has run, and the mount is busy.
+    let open = File::open(old.mount("written")).expect("a file");
+    refused(old, &["--pre", "true"], "The command before the change (--pre) has run: undo what it has done.");
+    drop(open);
+
+    let environment = old.at.join("environment");
+    let last = "echo the last > $STANDIN_SWITCH_AT/last && test -z \"$STANDIN_SWITCH_EPOCH\"";
+    let after = format!("env | grep ^STANDIN_SWITCH_ > {}; echo taken; exit 9", environment.display());
+    let mut waits = handed_over(old, switch(old, &["--pre", last, "--post", &after]));
+    old.protect = None;
+    assert_eq!(kept(old)["commands"][0]["ended"]["exit_code"], 0);
+    // Whoever waits anew runs what comes afterwards.
+    kill(&mut waits);
+    drop(waits);
+    let mut again = switch(old, &["--post", &after]);
+    let waits = std::thread::spawn(move || output_within(&mut again, SYNC_MAX));
+    take_over(new, &[]);
+    let output = waits.join().expect("a thread");
+    let said = describe(&output);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("exit 9: has failed, exit code 9") && said.contains("  taken\n"), "{said}");
+    let commands = kept(old)["commands"].clone();
+    assert_eq!(commands[0]["when"], "before", "{commands}");
+    assert_eq!(commands[1]["ended"]["exit_code"], 9, "{commands}");
+    let environment = fs::read_to_string(environment).expect("it was run");
+    for line in ["STANDIN_SWITCH_SET=web", "STANDIN_SWITCH_EPOCH=2"] {
+        assert!(environment.lines().any(|other| other == line), "no {line} in {environment}");
+    }
+    assert!(environment.contains(&format!("STANDIN_SWITCH_TARGET={}", new.address())), "{environment}");
+    assert_eq!(fs::read_to_string(new.mount("last")).expect("a file"), "the last\n");
+    tree::assert_same(&old.tree(), &new.tree());
+    Side::stop(&mut new.protect);
+}

@@ -12,7 +12,7 @@ use clap::Args;
 use self::words::{say, text};
 use super::args::Common;
 use super::find::find_role;
-use super::switch::{self, SwitchRoles, other_end};
+use super::switch::{self, Hooks, SwitchRoles, other_end};
 use super::{CANNOT, Outcome, TIMED_OUT, output, status};
 use crate::control::{ConnectionStatus, Phase, Role, RoleName, SourceStatus, Status, TargetKind};
 use crate::failover::failback::{Candidate, KnownBy, Missing, home, missing};
@@ -57,6 +57,8 @@ pub struct Failback {
     /// How long to wait for the old host, before the switch and in it; the same command goes on waiting
     #[arg(long, value_name = "T", value_parser = parse_duration, default_value = "1h")]
     wait: Duration,
+    #[command(flatten)]
+    hooks: Hooks,
     /// Ask nobody
     #[arg(long)]
     yes: bool,
@@ -154,6 +156,7 @@ fn switch_of(args: &Failback, target: Option<Target>) -> SwitchRoles {
         target: target.or_else(|| args.target.clone()),
         drain: args.drain,
         wait: args.wait,
+        hooks: args.hooks.clone(),
         yes: args.yes,
     }
 }

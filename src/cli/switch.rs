@@ -1,10 +1,13 @@
 //! `standin switch`: a planned change of roles, typed on the host that is written on.
 
+mod hooks;
 mod words;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+pub(super) use self::hooks::Hooks;
+use self::hooks::has_run;
 pub(super) use self::words::{changes, other_end};
 use self::words::{document, kept_out, text, there, there_in_place};
 use super::args::Common;
@@ -14,7 +17,7 @@ use crate::control::{ConnectionStatus, SourceStatus};
 use crate::control::{Phase, Role};
 use crate::control::{RoleName, StopMode, TargetKind, WaitFor, WaitSync, unix_ms};
 use crate::cover::{Cover, Standing, note_handed_over};
-use crate::failover::switch::{self, Candidate, Next, Since, Stage, Switch};
+use crate::failover::switch::{self, Candidate, CommandRun, Next, Since, Stage, Switch, When};
 use crate::failure::Failure;
 use crate::limits::STOP_DRAIN;
 use crate::packet::{Incarnation, Meeting, Raised};
@@ -22,6 +25,9 @@ use crate::source_side::{self, HostRole, WhoWrites, replica_of, who_took_over, w
 use crate::units::{self, parse_duration};
 use crate::words::Target;
 use clap::Args;
+
+/// The other host has taken over, and the command afterwards has failed.
+const POST_FAILED: u8 = 3;
 
 const AS_BEFORE: &str = "Nothing was changed: the directory is served and replicated as before.";
 
@@ -47,6 +53,8 @@ pub struct SwitchRoles {
     /// How long to wait for the other host once it may take over; the same command goes on waiting
     #[arg(long, value_name = "T", value_parser = parse_duration, default_value = "10m")]
     pub(super) wait: Duration,
+    #[command(flatten)]
+    pub(super) hooks: Hooks,
     /// Ask nobody
     #[arg(long)]
     pub(super) yes: bool,
@@ -73,19 +81,29 @@ pub(super) fn run(common: &Common, args: &SwitchRoles) -> Outcome {
             let switch = begin(args, &found.status)?;
             let mut client = found.client()?;
             let gone = |error| no_answer(&name, &error);
-            let switch = drain(&state, args, switch, |wait| client.wait_sync(wait).map_err(gone))?;
+            let mut sync = |wait| client.wait_sync(wait).map_err(gone);
+            let switch = drain(&state, args, switch, &mut sync)?;
             super::failover::confirm_of(
                 common,
                 args.yes,
                 "Programs lose the mount here. Type yes to go on: ",
             )
             .map_err(|failure| Failure { untouched: AS_BEFORE.into(), ..failure })?;
+            let mut switch = args.hooks.before(&state, switch)?;
+            if args.hooks.has_before() {
+                // What it has stopped may have written a lot.
+                let before = switch.clone();
+                switch =
+                    drain(&state, args, switch, &mut sync).map_err(|failure| has_run(&before, failure))?;
+            }
+            let before = switch.clone();
             hand_over(&state, switch, || {
                 let report = client.stop(StopMode::Covered, STOP_DRAIN + UNMOUNT_PATIENCE);
                 let report = report.map_err(|error| no_answer(&name, &error))?;
                 client.wait_for_end(UNMOUNT_PATIENCE);
                 Ok((report.drained, report.left))
-            })?
+            })
+            .map_err(|failure| has_run(&before, failure))?
         }
         (_, None, Err(failure)) => return Err(failure),
         (_, _, _) => return Err(start_again(&name)),
@@ -149,6 +167,7 @@ fn begin(args: &SwitchRoles, status: &crate::control::Status) -> Result<Switch, 
         epoch: None,
         began_at: meant(source, &target).map(|connection| connection.applied.0),
         position: None,
+        commands: Vec::new(),
         target,
     })
 }
@@ -164,7 +183,7 @@ fn drain(
     state: &Path,
     args: &SwitchRoles,
     switch: Switch,
-    sync: impl FnOnce(WaitSync) -> Result<crate::control::SyncReport, Failure>,
+    sync: &mut dyn FnMut(WaitSync) -> Result<crate::control::SyncReport, Failure>,
 ) -> Result<Switch, Failure> {
     switch.note(state).map_err(|error| unnoted(state, &error))?;
     output::aside(&format!("{} gets everything while programs work", switch.target));
@@ -180,7 +199,8 @@ fn drain(
         )
         .passing());
     }
-    Ok(Switch { drained_ms: Some(began.elapsed().as_millis() as u64), ..switch })
+    let drained_ms = switch.drained_ms.unwrap_or(0) + began.elapsed().as_millis() as u64;
+    Ok(Switch { drained_ms: Some(drained_ms), ..switch })
 }
 
 /// Takes the mount away and sends the last of it.
@@ -219,7 +239,7 @@ fn wait(common: &Common, args: &SwitchRoles, state: &Path, switch: Switch) -> Ou
     if own.role == HostRole::Target {
         // It has come here already, before anybody asked.
         let last = own.history.raised().last().copied().ok_or_else(|| start_again(&switch.set))?;
-        return taken(common, state, (switch, last), HostRole::StandIn);
+        return taken(common, args, state, (switch, last), HostRole::StandIn);
     }
     output::aside(&format!(
         "handed over; on the host of {} type:\n  {}\nor, where the replica there is {} itself:\n  {}\n{}",
@@ -234,7 +254,7 @@ fn wait(common: &Common, args: &SwitchRoles, state: &Path, switch: Switch) -> Ou
         let taken_by =
             who_came_here(state, own).or_else(|| who_took_over(state, (own.set, &own.history), &target));
         if let Some(raised) = taken_by {
-            return taken(common, state, (switch, raised), own.role);
+            return taken(common, args, state, (switch, raised), own.role);
         }
         if began.elapsed() >= args.wait {
             break;
@@ -264,7 +284,13 @@ fn who_came_here(state: &Path, own: &WhoWrites) -> Option<Raised> {
     came.history.raised().last().copied().filter(|_| is_above)
 }
 
-fn taken(common: &Common, state: &Path, (switch, raised): (Switch, Raised), role: HostRole) -> Outcome {
+fn taken(
+    common: &Common,
+    args: &SwitchRoles,
+    state: &Path,
+    (switch, raised): (Switch, Raised),
+    role: HostRole,
+) -> Outcome {
     // Before anything is said of it: the next start here must not go on writing.
     source_side::note_taken_over(&state.join(&switch.set), raised.epoch, &switch.target)?;
     let now = unix_ms(SystemTime::now());
@@ -276,14 +302,22 @@ fn taken(common: &Common, state: &Path, (switch, raised): (Switch, Raised), role
     if role == HostRole::StandIn {
         lift_over_replica(common, state, &switch);
     }
-    if let Err(error) = switch.note(state) {
-        output::aside(&format!("the report cannot be kept: {error}"));
+    let keep = |switch: &Switch| {
+        if let Err(error) = switch.note(state) {
+            output::aside(&format!("the report cannot be kept: {error}"));
+        }
+    };
+    keep(&switch);
+    let switch = args.hooks.after(switch);
+    let after = switch.command(When::After);
+    if after.is_some() {
+        keep(&switch);
     }
     match common.json {
         true => output::json(&document(common, state, &switch)),
         false => output::text(&text(common, state, &switch)),
     }
-    Ok(0)
+    Ok(if after.and_then(CommandRun::fault).is_some() { POST_FAILED } else { 0 })
 }
 
 /// What stands where the mount was.

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::commands::Ended;
 use crate::packet::{DataState, Incarnation};
 use crate::store::{self, Symlink};
 
@@ -47,6 +48,42 @@ pub struct Switch {
     /// The last change that the target's host has gone on from.
     #[serde(default)]
     pub position: Option<u64>,
+    /// What a person has named to be run, as far as it was.
+    #[serde(default)]
+    pub commands: Vec<CommandRun>,
+}
+
+/// A command for a shell that was run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandRun {
+    pub when: When,
+    pub command: String,
+    pub started_unix_ms: u64,
+    pub length_ms: u64,
+    pub ended: Option<Ended>,
+    /// Why it could not be run.
+    pub problem: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum When {
+    /// The target has everything, and the mount is still there.
+    Before,
+    /// The other host has taken over.
+    After,
+}
+
+impl CommandRun {
+    /// Why it is no success.
+    pub fn fault(&self) -> Option<String> {
+        match (&self.ended, &self.problem) {
+            (Some(ended), _) if ended.is_success() => None,
+            (Some(ended), _) => Some(format!("has failed{}", ended.words())),
+            (None, Some(problem)) => Some(format!("could not be run: {problem}")),
+            (None, None) => Some("was interrupted".into()),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,6 +160,10 @@ fn path(state: &Path, set: &str) -> PathBuf {
 }
 
 impl Switch {
+    pub fn command(&self, when: When) -> Option<&CommandRun> {
+        self.commands.iter().find(|one| one.when == when)
+    }
+
     /// What was left by an earlier one.
     pub fn left(state: &Path, set: &str) -> io::Result<Option<Switch>> {
         store::read_json(&path(state, set))

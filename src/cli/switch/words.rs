@@ -9,7 +9,7 @@ use serde_json::json;
 use super::super::args::Common;
 use super::cover;
 use crate::control::{Answer, Role, daemons};
-use crate::failover::switch::{Stage, Switch};
+use crate::failover::switch::{Stage, Switch, When};
 use crate::units;
 use crate::words::Target;
 
@@ -129,6 +129,16 @@ pub(super) fn text(common: &Common, state: &Path, switch: &Switch) -> String {
             }
             let _ = writeln!(text, "  drained    {}, while programs worked", said(switch.drained_ms));
             let _ = writeln!(text, "  no mount   for {}, neither here nor there", said(switch.frozen_ms));
+            for run in &switch.commands {
+                let when = match run.when {
+                    When::Before => "before",
+                    When::After => "afterwards",
+                };
+                let how = run.fault().unwrap_or_else(|| "done".into());
+                let _ = writeln!(text, "  {when:<10} {}: {how}, {}", run.command, said(Some(run.length_ms)));
+                let output = run.ended.as_ref().map(|ended| ended.output.trim_end()).unwrap_or_default();
+                output.lines().for_each(|line| text.push_str(&format!("             {line}\n")));
+            }
             let _ = writeln!(text, "{}", kept_out(state, switch));
             match here(common, switch) {
                 lines if lines.is_empty() => {
