@@ -64,7 +64,7 @@ impl Hole {
         // Whoever cannot say has none.
         let data = next_data(fd, offset).ok()?;
         let end = if data >= size { size } else { data / HASH_BLOCK * HASH_BLOCK };
-        (end.saturating_sub(offset) >= HOLE_LEAST).then_some(Hole { offset, end, size })
+        (end.saturating_sub(offset) >= hole_least()).then_some(Hole { offset, end, size })
     }
 
     /// Whether a file can have it.
@@ -72,6 +72,40 @@ impl Hole {
         let Hole { offset, end, size } = *self;
         let is_sized = size <= i64::MAX as u64 && offset < end && end <= size;
         is_sized && offset.is_multiple_of(HASH_BLOCK) && (end == size || end.is_multiple_of(HASH_BLOCK))
+    }
+}
+
+#[cfg(not(test))]
+fn hole_least() -> u64 {
+    HOLE_LEAST
+}
+
+#[cfg(test)]
+fn hole_least() -> u64 {
+    LEAST.get()
+}
+
+#[cfg(test)]
+thread_local! {
+    static LEAST: std::cell::Cell<u64> = const { std::cell::Cell::new(HOLE_LEAST) };
+}
+
+/// On this thread holes of so few bytes are large ones, until this is dropped.
+#[cfg(test)]
+pub struct ShortHoles;
+
+#[cfg(test)]
+impl ShortHoles {
+    pub fn of(least: u64) -> ShortHoles {
+        LEAST.set(least);
+        ShortHoles
+    }
+}
+
+#[cfg(test)]
+impl Drop for ShortHoles {
+    fn drop(&mut self) {
+        LEAST.set(HOLE_LEAST);
     }
 }
 

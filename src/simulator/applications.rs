@@ -33,6 +33,8 @@ pub struct Applications {
     pub writes_between_looks: bool,
     /// Listings that a copy began anew.
     pub listed_again: u64,
+    /// Large holes that a copy told as such.
+    pub holes: u64,
     /// What they did is to be told.
     pub said: Vec<String>,
 }
@@ -53,6 +55,7 @@ impl Applications {
             random,
             writes_between_looks: false,
             listed_again: 0,
+            holes: 0,
             said,
         }
     }

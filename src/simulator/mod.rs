@@ -34,6 +34,8 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::blocks::ShortHoles;
+use crate::limits::HASH_BLOCK;
 use crate::random::Random;
 use planted::Planted;
 use world::{Seen, World};
@@ -45,6 +47,8 @@ const SEEDS_PLANTED: u64 = 2000;
 
 /// Errors: the rule that is broken, and the last steps before.
 fn run(seed: u64, planted: Option<Planted>) -> Result<Seen, String> {
+    // The files are small.
+    let _short = ShortHoles::of(8 * HASH_BLOCK);
     let mut world = World::new(seed, planted);
     let done = catch_unwind(AssertUnwindSafe(|| world.run(STEPS)));
     let broken = match done {

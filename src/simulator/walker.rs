@@ -252,6 +252,7 @@ impl Renamed {
             {
                 applications.listed_again += 1;
             }
+            applications.holes += u64::from(matches!(item, LaneItem::Hole { .. }));
             applications.said.push(format!("item as of {stamp}: {}", shown(item, payload.len())));
         }
     }

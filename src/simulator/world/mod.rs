@@ -123,6 +123,7 @@ pub struct Seen {
     pub read_from_disk: u64,
     pub disk_stuck: u64,
     pub lost_by_disk: u64,
+    pub holes: u64,
 }
 
 impl Seen {
@@ -137,7 +138,7 @@ impl Seen {
         self.counts().into_iter().filter(|(_, count)| **count == 0).map(|(name, _)| name).collect()
     }
 
-    fn counts(&mut self) -> [(&'static str, &mut u64); 31] {
+    fn counts(&mut self) -> [(&'static str, &mut u64); 32] {
         [
             ("a step", &mut self.steps),
             ("a packet", &mut self.applied),
@@ -170,6 +171,7 @@ impl Seen {
             ("one that was read", &mut self.read_from_disk),
             ("a disk of the queue that took nothing", &mut self.disk_stuck),
             ("what the disk of the queue lost", &mut self.lost_by_disk),
+            ("a large hole", &mut self.holes),
         ]
     }
 }

@@ -123,6 +123,8 @@ impl World {
         }
         let again = std::mem::take(&mut self.applications().listed_again);
         self.seen.listed_again += again;
+        let holes = std::mem::take(&mut self.applications().holes);
+        self.seen.holes += holes;
         self.hear_applications();
     }
 
