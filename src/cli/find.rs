@@ -168,14 +168,20 @@ fn killed(name: &str) -> Failure {
 
 /// A daemon that did not do what was asked, in its own words where it has any.
 pub(super) fn no_answer(name: &str, error: &ClientError) -> Failure {
-    let next = match error {
+    // A daemon that ends, or hangs, in the middle may have begun.
+    let unknown = "It is not known: what was asked may have been begun, or done.";
+    let (untouched, next) = match error {
         ClientError::Failure(failure) => return failure.clone(),
         ClientError::Absent | ClientError::Dead => return killed(name),
-        ClientError::Denied => {
-            "Ask as root, as the daemon's user, or as a member of the group standin-monitor or standin-admin."
-        }
-        ClientError::Mute => "See its log; if it hangs for good, kill it and start it again.",
-        ClientError::Broken(_) => "See its log; use a command of the daemon's own version.",
+        ClientError::Denied => (
+            UNTOUCHED,
+            "Ask as root, as the daemon's user, or as a member of the group standin-monitor or standin-admin.",
+        ),
+        ClientError::Mute => (unknown, "See its log; if it hangs for good, kill it and start it again."),
+        ClientError::Broken(_) => (
+            unknown,
+            "See its log, and with `standin status` what is so now; use a command of the daemon's own version.",
+        ),
     };
-    Failure::new(format!("The daemon of {name} gave no answer: {error}."), UNTOUCHED, next)
+    Failure::new(format!("The daemon of {name} gave no answer: {error}."), untouched, next)
 }
