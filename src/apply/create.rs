@@ -67,9 +67,11 @@ impl Replica {
         self.bind(new.object, &*file)?;
         self.keep(new.object, access, Came::New, file.clone());
         self.set_mtime_later(new.object, new.attributes.mtime)?;
-        match flags_among(&xattrs) {
-            Flags::NONE => {}
-            flags => self.set_flags_later(new.object, flags)?,
+        // Some file systems hand down what the directory has here, and may not have on the source any more.
+        let (flags, held) =
+            (flags_among(&xattrs), Flags::of(&*file).map_err(Fault::system("look at flags"))?);
+        if flags != held {
+            self.set_flags_later(new.object, flags)?;
         }
         complete.map(|()| file)
     }

@@ -153,8 +153,13 @@ fn text(restored: &Restored) -> String {
         let _ = write!(text, "\n  stayed as they were: {}", restored.kept);
     }
     if restored.orphans > 0 {
-        let _ =
-            write!(text, "\n  not in the replica: {} ({})", restored.orphans, restored.orphans_in.display());
+        let _ = match restored.orphans_deleted {
+            true => write!(text, "\n  not in the replica, and deleted: {}", restored.orphans),
+            false => {
+                let place = restored.orphans_in.display();
+                write!(text, "\n  not in the replica: {} ({place})", restored.orphans)
+            }
+        };
     }
     if restored.left_out > 0 {
         let _ = write!(text, "\n  NOT restored: {}", restored.left_out);

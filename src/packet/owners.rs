@@ -137,7 +137,7 @@ fn renumber_attributes(attributes: &mut Attributes, owners: &mut impl Owners) {
 }
 
 /// What is no ACL stays as it is: the kernel refuses it.
-fn renumber_acl(value: &mut [u8], owners: &mut impl Owners) {
+fn renumber_acl(value: &mut Vec<u8>, owners: &mut impl Owners) {
     let Some(entries) = value.get_mut(ACL_HEADER..) else { return };
     for entry in entries.chunks_exact_mut(ACL_ENTRY) {
         let tag = u16::from_le_bytes([entry[0], entry[1]]);
@@ -149,6 +149,24 @@ fn renumber_acl(value: &mut [u8], owners: &mut impl Owners) {
         };
         entry[4..].copy_from_slice(&new.to_le_bytes());
     }
+    merge_alike(value);
+}
+
+/// Two that have become one by their numbers: tools refuse an ACL with two entries for one. It grants what the kernel would
+/// have granted by both: of a user the first one counts, of groups each.
+fn merge_alike(value: &mut Vec<u8>) {
+    let mut merged = value[..ACL_HEADER].to_vec();
+    for entry in value[ACL_HEADER..].chunks(ACL_ENTRY) {
+        let tag = u16::from_le_bytes([entry[0], entry[1]]);
+        let is_named = entry.len() == ACL_ENTRY && matches!(tag, ACL_USER | ACL_GROUP);
+        let same = |other: &&mut [u8]| is_named && other[..2] == entry[..2] && other[4..] == entry[4..];
+        match merged[ACL_HEADER..].chunks_exact_mut(ACL_ENTRY).find(same) {
+            Some(first) if tag == ACL_GROUP => (2..4).for_each(|at| first[at] |= entry[at]),
+            Some(_) => {}
+            None => merged.extend_from_slice(entry),
+        }
+    }
+    *value = merged;
 }
 
 #[cfg(test)]
@@ -238,6 +256,46 @@ mod tests {
             let again = frame(with_payload.header, with_payload.payload.to_vec());
             assert_eq!(again.payload_hash, with_payload.payload_hash);
         }
+    }
+
+    /// Everybody becomes one.
+    struct Same;
+
+    impl Owners for Same {
+        fn user(&mut self, _: u32) -> u32 {
+            9
+        }
+
+        fn group(&mut self, _: u32) -> u32 {
+            9
+        }
+    }
+
+    #[test]
+    fn who_becomes_one_has_one_entry() {
+        let entry = |tag: u16, rights: u16, id: u32| {
+            [&tag.to_le_bytes()[..], &rights.to_le_bytes(), &id.to_le_bytes()].concat()
+        };
+        let acl = |entries: &[Vec<u8>]| [&2u32.to_le_bytes()[..], &entries.concat()].concat();
+        let (own, none) = (entry(1, 7, u32::MAX), u32::MAX);
+        let mut value = acl(&[
+            own.clone(),
+            entry(ACL_USER, 4, 1),
+            entry(ACL_USER, 6, 2),
+            entry(4, 5, none),
+            entry(ACL_GROUP, 4, 1),
+            entry(ACL_GROUP, 1, 2),
+            entry(0x10, 7, none),
+        ]);
+        renumber_acl(&mut value, &mut Same);
+        let expected = acl(&[
+            own,
+            entry(ACL_USER, 4, 9),
+            entry(4, 5, none),
+            entry(ACL_GROUP, 5, 9),
+            entry(0x10, 7, none),
+        ]);
+        assert_eq!(value, expected);
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl Deleted {
         let mut dir = self.0.try_clone()?;
         for component in path.components() {
             let Component::Normal(name) = component else { return Err(Errno::INVAL.into()) };
-            dir = make_directory(&dir, name.as_encoded_bytes())?;
+            dir = enter(&dir, name.as_encoded_bytes())?;
         }
         Ok(dir)
     }
@@ -134,13 +134,10 @@ fn put(dir: &File, name: &Name, place: &File) -> io::Result<()> {
     guard::name(dir, name.as_bytes());
     let mut tried = 1;
     loop {
-        let behind = match tried {
-            1 => String::new(),
-            2..=ALIKE_MAX => format!("~{tried}"),
-            _ => format!("~{:016x}", random_u64()),
+        let new = match tried {
+            1..=ALIKE_MAX => numbered(name.as_bytes(), tried),
+            _ => with_behind(name.as_bytes(), &format!("~{:016x}", random_u64())),
         };
-        let kept = name.as_bytes().len().min(NAME_LEN_MAX - behind.len());
-        let new = [&name.as_bytes()[..kept], behind.as_bytes()].concat();
         match rustix::fs::renameat_with(dir, name.as_bytes(), place, &*new, RenameFlags::NOREPLACE) {
             Err(Errno::EXIST) => tried += 1,
             // Its file system does not know the flag.
@@ -149,6 +146,30 @@ fn put(dir: &File, name: &Name, place: &File) -> io::Result<()> {
             done => return done.map_err(io::Error::from),
         }
     }
+}
+
+/// A directory of that name, or with a number behind it where something else is kept under that name.
+fn enter(parent: &File, name: &[u8]) -> io::Result<File> {
+    let mut tried = 1;
+    loop {
+        match make_directory(parent, &numbered(name, tried)) {
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) && tried < ALIKE_MAX =>
+            {
+                tried += 1;
+            }
+            done => return done,
+        }
+    }
+}
+
+fn numbered(name: &[u8], number: u32) -> Vec<u8> {
+    if number == 1 { name.to_vec() } else { with_behind(name, &format!("~{number}")) }
+}
+
+fn with_behind(name: &[u8], behind: &str) -> Vec<u8> {
+    let kept = name.len().min(NAME_LEN_MAX - behind.len());
+    [&name[..kept], behind.as_bytes()].concat()
 }
 
 fn is_there(dir: &File, name: &[u8]) -> io::Result<bool> {
@@ -271,10 +292,18 @@ mod tests {
             deleted.take(&from, &name, Some(Path::new(path))).unwrap();
         };
         (0..3).for_each(|_| keep("a", "d/a"));
-        keep("b", "d/a/b");
+        (0..2).for_each(|_| keep("b", "d/a/b"));
+        keep("c", "d/a/below/c");
         (0..2).for_each(|_| keep(&long, &long));
+        std::os::unix::fs::symlink("a", from.join("e")).unwrap();
+        let deleted = Deleted::open(&limbo, &into, 3, None).unwrap();
+        let name = Name::new(b"e").unwrap();
+        deleted.take(&File::open(&from).unwrap(), &name, Some(Path::new("e"))).unwrap();
+        keep("f", "e/f");
         let until = place.path().join(format!("deleted/trash/until-{}", Date::since_1970(today() + 3)));
-        for path in ["d/a", "d/a~2", "d/a~3", "b", &long, &format!("{}~2", "n".repeat(NAME_LEN_MAX - 2))] {
+        let number = format!("{}~2", "n".repeat(NAME_LEN_MAX - 2));
+        let kept = ["d/a~4/b", "d/a~4/b~2", "d/a~4/below/c", "e~2/f", &long, &number];
+        for path in ["d/a", "d/a~2", "d/a~3"].into_iter().chain(kept) {
             assert!(until.join(path).is_file(), "{path}");
         }
     }

@@ -248,6 +248,24 @@ fn flags_that_cannot_be_set_now_go_aside_alone() {
     });
 }
 
+/// What a directory has here until it is at rest, and on the source not any more, is handed down by the file system.
+#[test]
+fn what_is_made_inherits_no_flag_that_its_directory_has_lost() {
+    let (mut pair, _unflagged) = flagged();
+    pair.say(pair.source.mkdir("d", 0o755));
+    pair.say(pair.source.set_flags("d", Flags::NO_DUMP));
+    pair.assert_same();
+    pair.say(pair.source.set_flags("d", Flags::NONE));
+    pair.say(pair.source.create("d/f", 0o644));
+    pair.say(pair.source.mkdir("d/e", 0o755));
+    pair.say(pair.source.create("d/e/f", 0o644));
+    let held = |path: &str| Flags::of(fs::File::open(pair.replica(path)).unwrap()).unwrap();
+    assert_eq!(held("d/f"), Flags::NO_DUMP, "the file system hands nothing down: this shows nothing");
+    pair.assert_same();
+    let held = |path: &str| Flags::of(fs::File::open(pair.replica(path)).unwrap()).unwrap();
+    ["d", "d/f", "d/e", "d/e/f"].into_iter().for_each(|path| assert_eq!(held(path), Flags::NONE, "{path}"));
+}
+
 /// By hand made immutable on the replica.
 #[test]
 fn what_somebody_removes_is_kept_with_its_flags() {

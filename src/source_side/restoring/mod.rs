@@ -86,6 +86,8 @@ pub struct Restored {
     pub orphans: u64,
     #[serde(with = "crate::control::path_text")]
     pub orphans_in: PathBuf,
+    /// None of them is there.
+    pub orphans_deleted: bool,
     pub left_out: u64,
     pub left_out_named: Vec<String>,
     /// What the replica cannot have had beside plain data, in words; empty: everything.
@@ -119,6 +121,7 @@ pub fn restore(options: &RestoreOptions, tell: impl Fn(&Tally, Duration)) -> Res
     let kept = applier.kept();
     let allowed = origin.allowed();
     drop(applier);
+    let none_moved = leaving::orphans_in(&places) == orphans_before;
     origin.close();
     let Applied { tally, orphans, left_out } = applied.map_err(|why| why.failure(options))?;
     // What the replica has and the directory has not would go from the replica with the next protection.
@@ -137,6 +140,7 @@ pub fn restore(options: &RestoreOptions, tell: impl Fn(&Tally, Duration)) -> Res
         kept,
         orphans,
         orphans_in: places.limbo.join("orphans"),
+        orphans_deleted: orphans > 0 && none_moved,
         left_out: left_out.count,
         left_out_named: left_out.lines(),
         allowed,
