@@ -106,6 +106,11 @@ fn deleted_files_are_kept_aside() {
     protected.wait_sync();
     assert!(!kept(&protected).join("three").exists());
     protected.assert_in_sync();
+    // What was ignored does not go by itself.
+    let left = "stays on the replicas until the next copy";
+    assert!(!set(&protected, &["change", "m", "--ignore-deletes"]).contains(left));
+    let said = set(&protected, &["change", "m", "--follow-deletes"]);
+    assert!(said.contains(left), "{said}");
 }
 
 #[test]

@@ -114,6 +114,10 @@ impl Here<'_> {
     fn write(&self, changing: Changing, name: &str, text: &str) -> Outcome {
         let path = self.sets.path(name).map_err(|error| failed(&error))?;
         let file = SetText::parse(&path, text, UNTOUCHED)?;
+        let deletes = |file: &SetText| file.terms().deletes.clone().unwrap_or_default();
+        let ignored =
+            self.read(name).ok().flatten().is_some_and(|before| deletes(&before) == Deletes::Ignore);
+        let ends_ignoring = ignored && deletes(&file) != Deletes::Ignore;
         self.sets.write(name, text).map_err(|error| failed(&error))?;
         // A daemon that takes long keeps nobody else from the files.
         drop(changing);
@@ -136,7 +140,16 @@ impl Here<'_> {
                     }
                     None => "`standin protect` of this name follows it.".to_owned(),
                 };
-                output::text(&format!("{}: {}; {what}", path.display(), counted(rules.0.len())));
+                let left = match ends_ignoring {
+                    true => {
+                        format!(
+                            " What was deleted until now stays on the replicas until the next copy: \
+                             standin mirror start {name}"
+                        )
+                    }
+                    false => String::new(),
+                };
+                output::text(&format!("{}: {}; {what}{left}", path.display(), counted(rules.0.len())));
             }
         }
         Ok(0)
