@@ -224,10 +224,11 @@ fn hand_over(
     }
     // Where programs could write for a moment, what they wrote is nowhere else.
     if cover(state, &switch).is_some_and(|cover| cover.gap_us.is_none()) {
-        note_handed_over(&state.join(&switch.set)).map_err(|error| unnoted(state, &error))?;
+        note_handed_over(&state.join(&switch.set))
+            .map_err(|error| unnoted_stopped(state, &switch, &error))?;
     }
     let switch = Switch { stage: Stage::HandedOver, run: last_run(state, &switch.set), ..switch };
-    switch.note(state).map_err(|error| unnoted(state, &error))?;
+    switch.note(state).map_err(|error| unnoted_stopped(state, &switch, &error))?;
     Ok(switch)
 }
 
@@ -356,4 +357,16 @@ fn unnoted(state: &Path, error: &std::io::Error) -> Failure {
         AS_BEFORE,
         "Make room, or name another state directory with --state.",
     )
+}
+
+/// As [`unnoted`], where the mount is gone already.
+fn unnoted_stopped(state: &Path, switch: &Switch, error: &std::io::Error) -> Failure {
+    Failure {
+        untouched: format!(
+            "{} has everything, and no epoch was raised; the mount is gone, and nothing was handed over.",
+            switch.target
+        ),
+        next: format!("Make room; start the protection of {} again, then try again.", switch.at.display()),
+        ..unnoted(state, error)
+    }
 }

@@ -86,7 +86,7 @@ pub struct Restored {
     pub orphans: u64,
     #[serde(with = "crate::control::path_text")]
     pub orphans_in: PathBuf,
-    /// None of them is there.
+    /// They were deleted: none was moved to `orphans_in`.
     pub orphans_deleted: bool,
     pub left_out: u64,
     pub left_out_named: Vec<String>,
