@@ -1,6 +1,7 @@
 //! What is deleted may stay with the targets, in its place or aside.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
@@ -111,6 +112,38 @@ fn deleted_files_are_kept_aside() {
     assert!(!set(&protected, &["change", "m", "--ignore-deletes"]).contains(left));
     let said = set(&protected, &["change", "m", "--follow-deletes"]);
     assert!(said.contains(left), "{said}");
+}
+
+/// The name that had stayed was a link of the file that was kept aside: the next file of that name was written
+/// into what was kept, and whoever worked on that changed the replica.
+#[test]
+fn what_has_stayed_and_what_is_kept_are_two_files() {
+    let mut protected = Protected::start(Setup::default());
+    let (mount, replica) = (protected.mount.clone(), protected.replica.clone());
+    set(&protected, &["create", "m", "--ignore-deletes"]);
+    fs::write(mount.join("a"), "deleted by mistake").expect("a file");
+    fs::hard_link(mount.join("a"), mount.join("b")).expect("a link");
+    protected.wait_sync();
+    fs::remove_file(mount.join("b")).expect("b");
+    protected.wait_sync();
+    set(&protected, &["change", "m", "--keep-deleted", "trash"]);
+    fs::remove_file(mount.join("a")).expect("a");
+    protected.wait_sync();
+    holds(&kept(&protected), "a", "deleted by mistake");
+    holds(&replica, "b", "deleted by mistake");
+    for path in [kept(&protected).join("a"), replica.join("b")] {
+        assert_eq!(fs::metadata(&path).expect("a file").nlink(), 1, "{path:?}");
+    }
+    protected.stop();
+    fs::write(protected.backing.join("b"), "a new one").expect("b");
+    fs::hard_link(protected.backing.join("b"), protected.backing.join("c")).expect("a link");
+    protected.start_again();
+    protected.wait_sync();
+    holds(&kept(&protected), "a", "deleted by mistake");
+    fs::write(kept(&protected).join("a"), "looked at").expect("what is kept");
+    holds(&replica, "b", "a new one");
+    assert_eq!(verify(&protected).status.code(), Some(0));
+    protected.assert_in_sync();
 }
 
 #[test]

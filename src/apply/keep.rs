@@ -2,6 +2,10 @@
 //!
 //! In its place it is a name that the source does not have, as an orphan that a copy has kept, and gives way
 //! to whatever needs its name ([`Replica::keep_orphans`]). A directory stays as long as something is kept in it.
+//!
+//! Aside it is nobody else's file: it has no name in the replica, and no object is bound to it. The source's count of
+//! links does not tell that: what has stayed in its place may be a link of it. So what this side counts decides
+//! ([`Replica::move_to_deleted`]).
 
 use std::fs::File;
 use std::sync::Arc;
@@ -60,7 +64,14 @@ impl Replica {
         let is_gone = doubt == Doubt::MayBeDone && self.name_holds(&dir, &at.name)?.is_none();
         let links = self.links_left(object, links, is_gone)?;
         if links > 0 {
-            return self.unlink(at, object, links, doubt);
+            if is_gone || self.names_here(object)? > 1 {
+                return self.unlink(at, object, links, doubt);
+            }
+            // Its other names on the source are none of the set's: packets go on reaching it.
+            self.must_hold(&dir, &at.name, object)?;
+            self.settle_time_alone(object)?;
+            let unlink = |replica: &mut Replica| replica.unlink(at, object, links, doubt);
+            return self.copy_to_deleted((&dir, &at.name), kept, dir_mtime, unlink);
         }
         if !is_gone {
             self.must_hold(&dir, &at.name, object)?;

@@ -102,7 +102,8 @@ impl Replica {
         Ok(Replaced { object, links: self.links_left(object, links, done)? })
     }
 
-    fn names_here(&mut self, object: ObjectId) -> Result<u64, Fault> {
+    /// Links of it on this side.
+    pub(super) fn names_here(&mut self, object: ObjectId) -> Result<u64, Fault> {
         match self.object(object) {
             Ok(file) => Ok(inode::stat(&*file)?.st_nlink),
             // Or it was moved aside.

@@ -5,8 +5,9 @@ use super::Session;
 use crate::apply::fault::Fault;
 use crate::apply::keep::remove_empty_directory;
 use crate::apply::policy;
-use crate::apply::replica::{Deleted, Replica};
+use crate::apply::replica::{Deleted, KeptAs, Replica};
 use crate::packet::{Entry, Keeping, LaneItem, ObjectId, OrphanRule, Timestamp};
+use crate::sys::FileHandle;
 
 impl Session {
     /// Takes what an item says of what the source does not have.
@@ -63,37 +64,43 @@ impl Session {
                 Keeping::Aside { .. } => self.take_name(replica, at, object, links),
             };
         }
-        let is_kept = self.keep_last_name(replica, (at, dir_mtime), object, keeping)?;
-        if !is_kept {
-            return self.take_name(replica, at, object, links);
+        let living = self.living(replica, object)?;
+        match self.keep_last_name(replica, (at, dir_mtime), (object, living), keeping)? {
+            None => return self.take_name(replica, at, object, links),
+            Some(KeptAs::Itself) => {}
+            // Names that no listing has come to yet go with those that packets remove.
+            Some(KeptAs::Copy) => self.note_removed(living.filter(|_| self.vouching.is_none()))?,
         }
         self.forget_all_of(replica, object)?;
         replica.forget_gone(object)
     }
 
-    /// `false`: the name does not hold it, or not all of it.
+    /// `None`: the name does not hold it, or not all of it.
     fn keep_last_name(
         &mut self,
         replica: &mut Replica,
         (at, dir_mtime): (&Entry, Timestamp),
-        object: ObjectId,
+        (object, living): (ObjectId, Option<FileHandle>),
         keeping: &Keeping,
-    ) -> Result<bool, Fault> {
-        let Some(dir) = self.directory_of(replica, at)? else { return Ok(false) };
-        let living = self.living(replica, object)?;
+    ) -> Result<Option<KeptAs>, Fault> {
+        let Some(dir) = self.directory_of(replica, at)? else { return Ok(None) };
         if living.is_none() || replica.name_holds(&dir, &at.name)? != living {
-            return Ok(false);
+            return Ok(None);
         }
-        match keeping {
-            Keeping::InPlace => remove_empty_directory(&dir, &at.name)?,
-            Keeping::Aside { .. } if self.lack(object)?.is_some() => return Ok(false),
+        let kept = match keeping {
+            Keeping::InPlace => {
+                remove_empty_directory(&dir, &at.name)?;
+                KeptAs::Itself
+            }
+            Keeping::Aside { .. } if self.lack(object)?.is_some() => return Ok(None),
             Keeping::Aside { into, days } => {
                 replica.settle_time_of(object)?;
-                replica.move_to_deleted(&dir, &at.name, (into, *days), dir_mtime)?;
+                let kept = replica.move_to_deleted(&dir, &at.name, (into, *days), dir_mtime)?;
                 replica.places_changed();
+                kept
             }
-        }
+        };
         self.untold(at)?;
-        Ok(true)
+        Ok(Some(kept))
     }
 }

@@ -43,6 +43,10 @@ pub enum Planted {
     MovedIntoTheWalked,
     /// What packets have removed while it waited in limbo is moved aside.
     ForgetsWhatIsRemoved,
+    /// What is kept aside may be a link of what is in the replica: the source's count of links decides.
+    KeepsALink,
+    /// Of what is kept aside and has other names here, nothing is kept.
+    KeepsNothingShared,
 }
 
 #[cfg(test)]
@@ -72,7 +76,7 @@ impl Planted {
 
 #[cfg(not(test))]
 #[inline]
-pub(super) fn is(_: Planted) -> bool {
+pub(in crate::apply) fn is(_: Planted) -> bool {
     false
 }
 

@@ -1,6 +1,8 @@
 //! Where files are kept that were removed on the source: `LIMBO/deleted/INTO/until-DATE/PATH`, with the path
-//! that each had in the replica. What lies there is no object of the replica any more; the name of its
-//! directory says until when it stays.
+//! that each had in the replica. What lies there is no object of the replica any more, and has no name in it; the name
+//! of its directory says until when it stays.
+
+mod own;
 
 use std::fs::File;
 use std::io;
@@ -12,10 +14,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use self::own::{Found, take_away};
 use super::trees::{self, Amount};
 use super::{Replica, path_of};
 use crate::apply::fault::Fault;
+use crate::apply::reconcile::planted::{self, Planted};
 use crate::clone::guard;
+use crate::failpoint;
 use crate::limits::NAME_LEN_MAX;
 use crate::packet::{Name, Timestamp};
 use crate::store::random_u64;
@@ -49,8 +54,18 @@ impl Deleted {
 
     /// Moves what a name holds there. `path`: what it had in the replica, where that is known.
     pub(in crate::apply) fn take(&self, dir: &File, name: &Name, path: Option<&Path>) -> Result<(), Fault> {
+        self.put((dir, name), name, path).map(drop)
+    }
+
+    /// `name`: as it is called there.
+    fn put(&self, from: (&File, &Name), name: &Name, path: Option<&Path>) -> Result<Put, Fault> {
         let place = path.and_then(Path::parent).and_then(|path| self.directory(path).ok());
-        put(dir, name, place.as_ref().unwrap_or(&self.0)).map_err(Fault::system("keep what was removed"))
+        let dir = match place {
+            Some(place) => place,
+            None => self.0.try_clone().map_err(Fault::own("what is kept"))?,
+        };
+        let name = put(from, name, &dir).map_err(Fault::system("keep what was removed"))?;
+        Ok(Put { dir, name })
     }
 
     fn directory(&self, path: &Path) -> io::Result<File> {
@@ -63,17 +78,67 @@ impl Deleted {
     }
 }
 
+/// Where something was put.
+struct Put {
+    dir: File,
+    name: Vec<u8>,
+}
+
+/// What is kept of what a name held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::apply) enum KeptAs {
+    Itself,
+    /// It lives on by other names.
+    Copy,
+}
+
 impl Replica {
-    /// Moves what a name holds out of the replica, to be kept for so many days.
+    /// Takes away a name, and keeps what it held out of the replica, for so many days: the object itself where this
+    /// was its last name anywhere, else a copy. Whoever counts links on the source knows nothing of names that
+    /// are here alone.
     pub(in crate::apply) fn move_to_deleted(
-        &self,
+        &mut self,
         dir: &File,
         name: &Name,
+        kept: (&Name, u16),
+        told: Timestamp,
+    ) -> Result<KeptAs, Fault> {
+        if Found::at(dir, name)?.is_shared() && !planted::is(Planted::KeepsALink) {
+            let unlink = |_: &mut Replica| {
+                guard::going(dir, name.as_bytes());
+                rustix::fs::unlinkat(dir, name.as_bytes(), AtFlags::empty()).map_err(Fault::system("unlink"))
+            };
+            return self.copy_to_deleted((dir, name), kept, told, unlink).map(|()| KeptAs::Copy);
+        }
+        let path = self.path_below_root(dir).map(|path| path.join(name.as_os_str()));
+        let (into, days) = kept;
+        Deleted::open(self.limbo(), into, days, Some(told))?.take(dir, name, path.as_deref())?;
+        Ok(KeptAs::Itself)
+    }
+
+    /// Keeps a copy of what a name holds, and takes the name away by `take`: where that fails nothing is kept. Who is
+    /// killed in between keeps one more the next time.
+    pub(in crate::apply) fn copy_to_deleted(
+        &mut self,
+        (dir, name): (&File, &Name),
         (into, days): (&Name, u16),
         told: Timestamp,
+        take: impl FnOnce(&mut Replica) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
+        if planted::is(Planted::KeepsNothingShared) {
+            return take(self);
+        }
         let path = self.path_below_root(dir).map(|path| path.join(name.as_os_str()));
-        Deleted::open(self.limbo(), into, days, Some(told))?.take(dir, name, path.as_deref())
+        let limbo = self.limbo();
+        let copy = Found::at(dir, name)?.copy(limbo)?;
+        let put = Deleted::open(limbo, into, days, Some(told))?.put((limbo, &copy), name, path.as_deref())?;
+        let done = failpoint::at("kept").map_err(Fault::own("what is kept")).and_then(|()| take(self));
+        if done.is_err()
+            && let Ok(name) = Name::new(&put.name)
+        {
+            take_away(&put.dir, &name)?;
+        }
+        done
     }
 
     fn path_below_root(&self, dir: &File) -> Option<PathBuf> {
@@ -81,10 +146,11 @@ impl Replica {
         dir.strip_prefix(root).ok().map(Path::to_owned)
     }
 
-    /// Removes what was kept for as long as was asked, as far as `go_on` lets it.
+    /// Removes what was kept for as long as was asked, as far as `go_on` lets it, and a copy that was begun.
     ///
     /// Errors: of the disk.
     pub(in crate::apply) fn remove_overdue(&self, go_on: &dyn Fn() -> bool) -> io::Result<Amount> {
+        own::forget_begun(self.limbo())?;
         remove_until(self.limbo(), &Date::since_1970(today()).to_string(), go_on)
     }
 }
@@ -129,21 +195,25 @@ fn is_over(batch: &Name, today: &str) -> bool {
     until.is_some_and(|until| until.len() == today.len() && until < today.as_bytes())
 }
 
-/// Under its own name, or with a number behind it where one of that name is there.
-fn put(dir: &File, name: &Name, place: &File) -> io::Result<()> {
-    guard::name(dir, name.as_bytes());
+/// Under its own name, or with a number behind it where one of that name is there; gives that.
+fn put((dir, held): (&File, &Name), name: &Name, place: &File) -> io::Result<Vec<u8>> {
+    guard::name(dir, held.as_bytes());
     let mut tried = 1;
     loop {
         let new = match tried {
             1..=ALIKE_MAX => numbered(name.as_bytes(), tried),
             _ => with_behind(name.as_bytes(), &format!("~{:016x}", random_u64())),
         };
-        match rustix::fs::renameat_with(dir, name.as_bytes(), place, &*new, RenameFlags::NOREPLACE) {
+        match rustix::fs::renameat_with(dir, held.as_bytes(), place, &*new, RenameFlags::NOREPLACE) {
+            Ok(()) => return Ok(new),
             Err(Errno::EXIST) => tried += 1,
             // Its file system does not know the flag.
             Err(Errno::INVAL) if is_there(place, &new)? => tried += 1,
-            Err(Errno::INVAL) => return Ok(rustix::fs::renameat(dir, name.as_bytes(), place, &*new)?),
-            done => return done.map_err(io::Error::from),
+            Err(Errno::INVAL) => {
+                rustix::fs::renameat(dir, held.as_bytes(), place, &*new)?;
+                return Ok(new);
+            }
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -206,122 +276,4 @@ fn today() -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::limits::EMPTIED_AT_ONCE_MAX;
-    use std::fs;
-
-    #[test]
-    fn the_later_day_counts_unless_it_is_of_no_use() {
-        let at = |day: i64| Some(Timestamp { seconds: day * 86_400 + 5, nanoseconds: 0 });
-        let table = [
-            (20_000, None, 20_000),
-            (20_000, at(19_000), 20_000),
-            (20_000, at(20_003), 20_003),
-            (20_000, at(20_366), 20_000),
-            (3, at(20_000), 20_000),
-            (3, at(50_000), 3),
-            (3, Some(Timestamp { seconds: i64::MAX, nanoseconds: 0 }), 3),
-            (3, Some(Timestamp { seconds: i64::MIN, nanoseconds: 0 }), 3),
-        ];
-        for (own, told, expected) in table {
-            assert_eq!(first_day(own, told), expected, "{own} {told:?}");
-        }
-    }
-
-    /// One unlink went on until its directory was empty; what is left goes the next time.
-    #[test]
-    fn a_burst_ends_within_a_directory() {
-        let place = tempfile::tempdir().unwrap();
-        let batch = place.path().join("deleted/trash/until-2026-11-26");
-        for dir in 0..EMPTIED_AT_ONCE_MAX + 5 {
-            fs::create_dir_all(batch.join(format!("d{dir}"))).unwrap();
-        }
-        (0..40).for_each(|file| fs::write(batch.join(format!("f{file}")), "x").unwrap());
-        let limbo = File::open(place.path()).unwrap();
-        let steps = std::cell::Cell::new(0);
-        let burst = |most: u64| {
-            steps.set(0);
-            let go_on = || {
-                steps.set(steps.get() + 1);
-                steps.get() <= most
-            };
-            remove_until(&limbo, "2026-11-27", &go_on).unwrap().objects
-        };
-        // The first question is whether it may begin.
-        assert_eq!((burst(0), burst(1)), (0, 1));
-        for _ in 0..9 {
-            let gone = burst(20);
-            assert!((1..=21).contains(&gone), "{gone}");
-        }
-        while burst(u64::MAX) > 0 {}
-        assert!(!batch.exists());
-    }
-
-    #[test]
-    fn what_cannot_be_removed_keeps_no_other_from_going() {
-        let place = tempfile::tempdir().unwrap();
-        let batch = |day: &str| place.path().join(format!("deleted/trash/until-2026-11-{day}"));
-        for day in ["25", "26"] {
-            fs::create_dir_all(batch(day)).unwrap();
-            fs::write(batch(day).join("file"), "x").unwrap();
-        }
-        crate::xattr::immutable(&batch("25").join("file"), true);
-        let limbo = File::open(place.path()).unwrap();
-        for _ in 0..100 {
-            let steps = std::cell::Cell::new(0);
-            let go_on = || steps.replace(steps.get() + 1) < 2;
-            remove_until(&limbo, "2026-11-27", &go_on).unwrap();
-        }
-        crate::xattr::immutable(&batch("25").join("file"), false);
-        assert!(batch("25").exists() && !batch("26").exists());
-    }
-
-    /// Also one that is a file where another one needs a directory, and one whose name has no room for a number.
-    #[test]
-    fn what_has_the_same_path_is_kept_side_by_side() {
-        let place = tempfile::tempdir().unwrap();
-        let limbo = File::open(place.path()).unwrap();
-        let (from, into) = (place.path().join("from"), Name::new(b"trash").unwrap());
-        fs::create_dir(&from).unwrap();
-        let long = "n".repeat(NAME_LEN_MAX);
-        let keep = |name: &str, path: &str| {
-            fs::write(from.join(name), name).unwrap();
-            let deleted = Deleted::open(&limbo, &into, 3, None).unwrap();
-            let (from, name) = (File::open(&from).unwrap(), Name::new(name.as_bytes()).unwrap());
-            deleted.take(&from, &name, Some(Path::new(path))).unwrap();
-        };
-        (0..3).for_each(|_| keep("a", "d/a"));
-        (0..2).for_each(|_| keep("b", "d/a/b"));
-        keep("c", "d/a/below/c");
-        (0..2).for_each(|_| keep(&long, &long));
-        std::os::unix::fs::symlink("a", from.join("e")).unwrap();
-        let deleted = Deleted::open(&limbo, &into, 3, None).unwrap();
-        let name = Name::new(b"e").unwrap();
-        deleted.take(&File::open(&from).unwrap(), &name, Some(Path::new("e"))).unwrap();
-        keep("f", "e/f");
-        let until = place.path().join(format!("deleted/trash/until-{}", Date::since_1970(today() + 3)));
-        let number = format!("{}~2", "n".repeat(NAME_LEN_MAX - 2));
-        let kept = ["d/a~4/b", "d/a~4/b~2", "d/a~4/below/c", "e~2/f", &long, &number];
-        for path in ["d/a", "d/a~2", "d/a~3"].into_iter().chain(kept) {
-            assert!(until.join(path).is_file(), "{path}");
-        }
-    }
-
-    #[test]
-    fn what_is_over_goes() {
-        let place = tempfile::tempdir().unwrap();
-        for batch in ["until-2026-11-26", "until-2026-11-27", "until-2026-12-01", "until-x", "mine"] {
-            fs::create_dir_all(place.path().join("deleted/trash").join(batch).join("d")).unwrap();
-            fs::write(place.path().join("deleted/trash").join(batch).join("d/file"), "x").unwrap();
-        }
-        let limbo = File::open(place.path()).unwrap();
-        let gone = |go_on: &dyn Fn() -> bool| remove_until(&limbo, "2026-11-27", go_on).unwrap().objects;
-        assert_eq!(gone(&|| false), 0);
-        assert_eq!(gone(&|| true), 3);
-        let left = fs::read_dir(place.path().join("deleted/trash")).unwrap().count();
-        assert_eq!((left, gone(&|| true)), (4, 0));
-        fs::remove_dir_all(place.path().join("deleted")).unwrap();
-        assert_eq!(gone(&|| true), 0);
-    }
-}
+mod tests;

@@ -58,7 +58,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use self::aside::Aside;
 pub use self::aside::{AsideView, SetAside};
 use self::begun::Begun;
-pub(super) use self::deleted::Deleted;
+pub(super) use self::deleted::{Deleted, KeptAs};
 pub use self::descriptors::{Access, Came};
 use self::descriptors::{Descriptors, GaveWay};
 pub use self::durable::DurablePoint;

@@ -25,7 +25,7 @@ pub fn kept((op, payload): Said, keeping: &Keeping) -> Said {
     (op, payload)
 }
 
-fn pair() -> (Pair, Source) {
+pub fn pair() -> (Pair, Source) {
     let mut pair = Pair::new();
     let source = Source { root: pair.source.root.clone() };
     pair.say(source.mkdir("dir", 0o755));
@@ -39,7 +39,7 @@ fn pair() -> (Pair, Source) {
 
 impl Pair {
     /// Content by path of what was kept aside.
-    fn aside(&self) -> Vec<(String, String)> {
+    pub fn aside(&self) -> Vec<(String, String)> {
         let trash = self.places.limbo.join("deleted/trash");
         let Ok(days) = fs::read_dir(&trash) else { return Vec::new() };
         let mut found = Vec::new();

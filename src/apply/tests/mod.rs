@@ -14,6 +14,7 @@ mod fuzz;
 mod gives_way;
 mod hostile;
 mod keep;
+mod kept_own;
 mod model;
 mod nameless;
 mod ops;
