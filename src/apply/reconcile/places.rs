@@ -9,9 +9,10 @@ use rustix::io::Errno;
 use super::Session;
 use super::entry::{Found, find_handle, look_at};
 use crate::apply::fault::Fault;
+use crate::apply::inode;
 use crate::apply::replica::{Remembered, Replica, Why, by_handle, c_name, read_directory};
 use crate::clone::guard;
-use crate::packet::{Name, ObjectId};
+use crate::packet::{Name, ObjectId, Timestamp};
 use crate::sys::{FileHandle, proc_path};
 use crate::xattr::{clear_hindering, is_refusal};
 
@@ -104,12 +105,14 @@ impl Session {
         }
         for _ in 0..3 {
             let Some((parent, old)) = find_parent(replica, id, found)? else { return Ok(false) };
+            let before = self.time_of_listed(replica, &parent)?;
             guard::moving((&parent, old.as_bytes()), (dir, name.as_bytes()));
             match rustix::fs::renameat_with(&parent, c_name(&old), dir, c_name(name), RenameFlags::NOREPLACE)
             {
                 Ok(()) => {
                     replica.places_changed();
                     self.ruled.has_moved(id);
+                    before.map_or(Ok(()), |(parent, mtime)| replica.set_mtime_later(parent, mtime))?;
                     return Ok(true);
                 }
                 Err(Errno::INVAL) if self.lies_below(dir, &found.handle)? => {
@@ -123,6 +126,17 @@ impl Session {
             }
         }
         Ok(false)
+    }
+
+    /// A name that stayed in a directory of the source goes from there: the directory keeps the time that it has, or
+    /// is about to get. One whose listing is to come gets its time by that.
+    fn time_of_listed(&self, replica: &Replica, dir: &File) -> Result<Option<(ObjectId, Timestamp)>, Fault> {
+        let handle = FileHandle::of(dir.as_fd()).map_err(Fault::system("file handle"))?;
+        let Some(id) = self.claims.claimant(&handle).map_err(Fault::system("claims"))? else {
+            return Ok(None);
+        };
+        let held = inode::mtime(&inode::stat(dir)?);
+        Ok(Some((id, replica.pending_time(id).unwrap_or(held))))
     }
 
     /// A directory that lies below one that is to come into it: it goes to limbo, and whoever had it

@@ -1,7 +1,7 @@
 //! Copies to a target that keeps what was removed.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 
 use super::owed::{known, owed};
 use super::random::change;
@@ -124,6 +124,20 @@ fn what_is_kept_is_forgotten_also_where_something_is_left_out() {
     immutable(&stays, false);
     assert!(!outcome.left_out.is_empty() && pair.replica().join("dir/two").exists());
     assert_eq!(pair.ids(), pair.ids_of_source());
+}
+
+/// It stayed in the directory that is listed first, and went from there to where the source has it.
+#[test]
+fn a_directory_keeps_its_time_when_what_stayed_goes_on() {
+    let pair = pair(Keeping::InPlace);
+    fs::create_dir(pair.source.join("into")).unwrap();
+    pair.copy();
+    let root = File::open(&pair.source).unwrap();
+    let before = root.metadata().unwrap().modified().unwrap();
+    fs::rename(pair.source.join("dir"), pair.source.join("into/dir")).unwrap();
+    root.set_modified(before).unwrap();
+    pair.copy();
+    pair.check_equal();
 }
 
 /// What lives is never forgotten.
