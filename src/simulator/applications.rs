@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::backing::Backing;
 use super::disk;
+use super::kept::Removals;
 use super::model::{Model, Tree};
 use crate::packet::*;
 use crate::queue::{Draft, Queue};
@@ -21,6 +22,8 @@ pub const OP_COST_MAX: usize = 6000;
 pub struct Applications {
     pub model: Model,
     pub backing: Backing,
+    /// The tree as of the last packet.
+    shown: Tree,
     /// What was given out, and the tree as of it.
     pub history: HashMap<Position, Tree>,
     pub queue: Arc<Queue>,
@@ -35,6 +38,7 @@ pub struct Applications {
     pub listed_again: u64,
     /// Large holes that a copy told as such.
     pub holes: u64,
+    pub removals: Removals,
     /// What they did is to be told.
     pub said: Vec<String>,
 }
@@ -44,8 +48,10 @@ impl Applications {
         let model = Model::new();
         let backing = Backing::new(&model.tree);
         let history = HashMap::from([(queue.last(), model.tree.clone())]);
+        let removals = Removals::new(Random::new(random.clone().number() ^ 0x4ee9));
         let (counts, changed, said) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         Applications {
+            shown: model.tree.clone(),
             model,
             backing,
             history,
@@ -56,6 +62,7 @@ impl Applications {
             writes_between_looks: false,
             listed_again: 0,
             holes: 0,
+            removals,
             said,
         }
     }
@@ -79,6 +86,7 @@ impl Applications {
 
     /// The change is done in the model: now on the disk, and its op is queued.
     pub fn capture(&mut self, op: &Op, payload: Vec<u8>) {
+        let op = &self.removals.told(op);
         let touched = self.backing.show(&self.model.tree);
         touched.iter().for_each(|inode| *self.counts.entry(*inode).or_default() += 1);
         let header = encode_packet_header(b"", op).len();
@@ -86,13 +94,16 @@ impl Applications {
         let mut room = self.queue.reserve(payload.len(), header).expect("nobody closes the queue");
         let position = self.queue.append(&mut room, Draft::new(b"", op, Bytes::from(payload)));
         self.changed.extend(touched.into_iter().map(|inode| (inode, position.sequence)));
-        self.history.insert(position, self.model.tree.clone());
+        self.removals.note(&position, op, &self.shown);
+        self.shown = self.model.tree.clone();
+        self.history.insert(position, self.shown.clone());
         self.said.push(format!("packet {}: {}", position.sequence, described(op)));
     }
 
     /// As if nothing had been done since a position.
     pub fn go_back_to(&mut self, position: &Position) {
         self.model.tree = self.history[position].clone();
+        self.shown = self.model.tree.clone();
         self.backing.show(&self.model.tree);
     }
 
@@ -154,12 +165,13 @@ fn described(op: &Op) -> String {
         Op::SetXattr { object, .. } | Op::RemoveXattr { object, .. } => {
             format!("{} of {}", op.name(), of(object))
         }
-        Op::Barrier { .. }
-        | Op::Stage { .. }
-        | Op::Place { .. }
-        | Op::Leave { .. }
-        | Op::Unstage { .. }
-        | Op::Keep { .. } => op.name().to_owned(),
+        Op::Barrier { .. } | Op::Stage { .. } | Op::Place { .. } | Op::Leave { .. } | Op::Unstage { .. } => {
+            op.name().to_owned()
+        }
+        Op::Keep { at, object, links, keeping, .. } => {
+            let name = disk::shown(&at.name);
+            format!("keep {}/{name} = {}, {links} left, {keeping:?}", of(&at.dir), of(object))
+        }
     }
 }
 
@@ -181,6 +193,10 @@ impl Looks for Watch {
 
     fn changed_at(&self, inode: u64) -> Option<Sequence> {
         Some(self.applications.lock().changed.get(&inode).copied().unwrap_or_default())
+    }
+
+    fn keeping(&self) -> Option<Keeping> {
+        self.applications.lock().removals.keeping.clone()
     }
 
     fn while_still(&self, _: Found<'_>, _: Option<Found<'_>>, look: &mut dyn FnMut()) {

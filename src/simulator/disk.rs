@@ -11,26 +11,39 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode};
 
-use super::model::{ROOT, Tree};
+use super::kept::More;
+use super::model::{Node, ROOT, Tree};
 use crate::apply::{IDENTITY_XATTR, Index, Places, inode};
 use crate::packet::*;
 use crate::sys::FileHandle;
 
 /// One name of a tree and all that is replicated of what it holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Described {
+pub(super) struct Described {
     mode: u32,
     owner: (u32, u32),
     mtime: (i64, u32),
-    links: u32,
+    pub(super) links: u32,
     /// Bytes of a file, target of a symlink, numbers of a device.
     content: Vec<u8>,
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     /// The first path that holds the same.
-    same_as: PathBuf,
+    pub(super) same_as: PathBuf,
 }
 
-type Paths = BTreeMap<PathBuf, Described>;
+impl Described {
+    pub(super) fn is_directory(&self) -> bool {
+        FileType::from_raw_mode(self.mode) == FileType::Directory
+    }
+
+    /// Whatever names it has.
+    pub(super) fn without_names(mut self) -> Described {
+        (self.links, self.same_as) = (1, PathBuf::new());
+        self
+    }
+}
+
+pub(super) type Paths = BTreeMap<PathBuf, Described>;
 
 /// Whether mtimes have to be right already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +53,12 @@ pub enum Times {
 }
 
 /// Errors: the first difference between a model tree and the replica.
-pub fn compare(tree: &Tree, root: &Path, times: Times) -> Result<(), String> {
+pub fn compare(tree: &Tree, root: &Path, times: Times, more: More) -> Result<(), String> {
     let mut wanted = describe_tree(tree);
     let (mut found, _) = describe(root);
+    if more == More::Stayed {
+        drop_more(&mut found, &wanted);
+    }
     if times == Times::Pending {
         wanted.values_mut().chain(found.values_mut()).for_each(|described| described.mtime = (0, 0));
     }
@@ -61,33 +77,28 @@ pub fn compare(tree: &Tree, root: &Path, times: Times) -> Result<(), String> {
     }
 }
 
+/// Takes out what is too much, with its names of what is on the source as well.
+fn drop_more(found: &mut Paths, wanted: &Paths) {
+    let mut more: HashMap<PathBuf, u32> = HashMap::new();
+    found.retain(|path, described| {
+        let is_wanted = wanted.contains_key(path);
+        if !is_wanted {
+            *more.entry(described.same_as.clone()).or_default() += 1;
+        }
+        is_wanted
+    });
+    let mut first: HashMap<PathBuf, PathBuf> = HashMap::new();
+    for (path, described) in found.iter_mut().filter(|(_, described)| !described.is_directory()) {
+        described.links -= more.get(&described.same_as).copied().unwrap_or_default();
+        described.same_as = first.entry(described.same_as.clone()).or_insert_with(|| path.clone()).clone();
+    }
+}
+
 fn describe_tree(tree: &Tree) -> Paths {
     fn walk(tree: &Tree, inode: u64, path: PathBuf, found: &mut Paths, first: &mut HashMap<u64, PathBuf>) {
         let node = &tree.nodes[&inode];
-        let kind = match &node.birth {
-            Birth::File => FileType::RegularFile,
-            Birth::Directory => FileType::Directory,
-            Birth::Symlink { .. } => FileType::Symlink,
-            Birth::Fifo => FileType::Fifo,
-            Birth::Socket => FileType::Socket,
-            Birth::CharDevice { .. } => FileType::CharacterDevice,
-            Birth::BlockDevice { .. } => FileType::BlockDevice,
-        };
-        let Attributes { mode, uid, gid, mtime } = node.attributes;
-        let content = match &node.birth {
-            Birth::Symlink { target } => target.0.clone(),
-            _ => node.content.clone(),
-        };
-        let described = Described {
-            mode: mode | kind.as_raw_mode(),
-            owner: (uid, gid),
-            mtime: (mtime.seconds, mtime.nanoseconds),
-            links: if kind == FileType::Directory { 0 } else { node.links },
-            content,
-            xattrs: node.xattrs.clone(),
-            same_as: first.entry(inode).or_insert_with(|| path.clone()).clone(),
-        };
-        found.insert(path.clone(), described);
+        let same_as = first.entry(inode).or_insert_with(|| path.clone()).clone();
+        found.insert(path.clone(), Described { same_as, ..described(node) });
         for (name, inode) in &node.entries {
             walk(tree, *inode, path.join(name.as_os_str()), found, first);
         }
@@ -97,8 +108,34 @@ fn describe_tree(tree: &Tree) -> Paths {
     found
 }
 
+pub(super) fn described(node: &Node) -> Described {
+    let kind = match &node.birth {
+        Birth::File => FileType::RegularFile,
+        Birth::Directory => FileType::Directory,
+        Birth::Symlink { .. } => FileType::Symlink,
+        Birth::Fifo => FileType::Fifo,
+        Birth::Socket => FileType::Socket,
+        Birth::CharDevice { .. } => FileType::CharacterDevice,
+        Birth::BlockDevice { .. } => FileType::BlockDevice,
+    };
+    let Attributes { mode, uid, gid, mtime } = node.attributes;
+    let content = match &node.birth {
+        Birth::Symlink { target } => target.0.clone(),
+        _ => node.content.clone(),
+    };
+    Described {
+        mode: mode | kind.as_raw_mode(),
+        owner: (uid, gid),
+        mtime: (mtime.seconds, mtime.nanoseconds),
+        links: if kind == FileType::Directory { 0 } else { node.links },
+        content,
+        xattrs: node.xattrs.clone(),
+        same_as: PathBuf::new(),
+    }
+}
+
 /// What a directory holds, and by which handle each path is reached.
-fn describe(root: &Path) -> (Paths, HashMap<FileHandle, PathBuf>) {
+pub(super) fn describe(root: &Path) -> (Paths, HashMap<FileHandle, PathBuf>) {
     fn walk(
         root: &Path,
         path: &Path,

@@ -12,10 +12,13 @@
 //! the link (a [`wire`]), the volume (changes are whole, and counted), and what a power loss leaves (the
 //! state of the last sync, or all of it).
 //!
+//! In half of the runs a person also says now and then what becomes of what is removed: it goes, stays, or is kept
+//! aside.
+//!
 //! After each step the rules hold: the replica is the source as of *applied*; that never goes back;
 //! what was acknowledged is there; the queue holds what is not applied, and nothing for whom it let go;
 //! who is stopped has no link, who is paused sends nothing; a target that lies is refused; while it is
-//! copied to, a replica is bad. Both sides come together by resuming where the histories are whole and
+//! copied to, a replica is bad; what is kept aside is nobody else's file, and as it was when it was removed. Both sides come together by resuming where the histories are whole and
 //! the target was not let go, by a copy exactly where not; at the end without anybody's doing.
 //!
 //! `STANDIN_SEED=x` replays a run, `STANDIN_SEEDS=n` runs so many, `STANDIN_PLANTED=x` plants those bugs
@@ -24,6 +27,7 @@
 mod applications;
 mod backing;
 mod disk;
+mod kept;
 mod model;
 mod planted;
 mod source;

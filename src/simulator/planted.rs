@@ -72,7 +72,7 @@ pub enum Planted {
 }
 
 impl Planted {
-    pub const ALL: [Planted; 37] = [
+    pub const ALL: [Planted; 39] = [
         Planted::ResumesTooEarly,
         Planted::ResumesTooLate,
         Planted::AcknowledgesBeforeApply,
@@ -110,6 +110,8 @@ impl Planted {
         Planted::Converging(PlantedInReconcile::EndsInDoubt),
         Planted::Converging(PlantedInReconcile::DropsWhatIsCompared),
         Planted::Converging(PlantedInReconcile::TakesAllForSame),
+        Planted::Converging(PlantedInReconcile::KeepsALink),
+        Planted::Converging(PlantedInReconcile::KeepsNothingShared),
     ];
 
     /// What 1,000 seeds do not come upon here; the tests of the rooms do (`apply::tests::converge`,

@@ -153,6 +153,8 @@ struct DeskState {
     random: RefCell<Random>,
     links: Cell<u32>,
     effects: RefCell<VecDeque<Effect>>,
+    /// Targets keep what is removed.
+    keeps: Cell<bool>,
     /// A planted bug: the events of all links come out of one channel.
     mixed: Option<(Sender<SourceEvent>, Receiver<SourceEvent>)>,
 }
@@ -170,11 +172,16 @@ impl Desk {
     pub fn new(random: Random, planted: Option<Planted>) -> Desk {
         let mixed = (planted == Some(Planted::LateEventActs)).then(unbounded);
         let (random, links, effects) = (RefCell::new(random), Cell::new(0), RefCell::default());
-        Desk(Rc::new(DeskState { random, links, effects, mixed }))
+        Desk(Rc::new(DeskState { random, links, effects, keeps: Cell::new(false), mixed }))
     }
 
     pub fn next_effect(&self) -> Option<Effect> {
         self.0.effects.borrow_mut().pop_front()
+    }
+
+    /// Whether targets keep what is removed from now on.
+    pub fn keep_removed(&self, keeps: bool) {
+        self.0.keeps.set(keeps);
     }
 
     fn happens(&self, effect: Effect) {
@@ -221,7 +228,7 @@ impl Surroundings for Desk {
     }
 
     fn keeps_removed(&self) -> bool {
-        false
+        self.0.keeps.get()
     }
 
     fn has_rules(&self) -> bool {

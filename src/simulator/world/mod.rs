@@ -23,6 +23,7 @@ use crate::packet::*;
 use crate::random::Random;
 use crate::simulator::applications::Applications;
 use crate::simulator::disk::{self, Times};
+use crate::simulator::kept::Kept;
 use crate::simulator::model::Model;
 use crate::simulator::planted::Planted;
 use crate::simulator::source::{Desk, Effect, SEGMENT, Source, Start};
@@ -85,6 +86,7 @@ pub struct World {
     /// Objects were aside since it was good last.
     was_aside: bool,
     calm: bool,
+    kept: Kept,
     pub seen: Seen,
     pub trace: VecDeque<String>,
 }
@@ -124,6 +126,8 @@ pub struct Seen {
     pub disk_stuck: u64,
     pub lost_by_disk: u64,
     pub holes: u64,
+    pub said_what_is_kept: u64,
+    pub kept: u64,
 }
 
 impl Seen {
@@ -138,7 +142,7 @@ impl Seen {
         self.counts().into_iter().filter(|(_, count)| **count == 0).map(|(name, _)| name).collect()
     }
 
-    fn counts(&mut self) -> [(&'static str, &mut u64); 32] {
+    fn counts(&mut self) -> [(&'static str, &mut u64); 34] {
         [
             ("a step", &mut self.steps),
             ("a packet", &mut self.applied),
@@ -172,6 +176,8 @@ impl Seen {
             ("a disk of the queue that took nothing", &mut self.disk_stuck),
             ("what the disk of the queue lost", &mut self.lost_by_disk),
             ("a large hole", &mut self.holes),
+            ("a change of what is kept", &mut self.said_what_is_kept),
+            ("a file that is kept aside", &mut self.kept),
         ]
     }
 }
@@ -233,6 +239,7 @@ impl World {
             bad_by: None,
             was_aside: false,
             calm: false,
+            kept: Kept::default(),
             seen: Seen::default(),
             trace: VecDeque::new(),
             random,

@@ -102,6 +102,7 @@ impl World {
         self.note(format!("the target dies: {loss:?}, lost {lost}"));
         if let Loss::Power { .. } = loss {
             self.seen.power_losses += 1;
+            self.kept.forget();
         }
         if self.target.forgets_failed_sync && self.broken == Some(SYNC_FAILED) {
             self.broken = None;

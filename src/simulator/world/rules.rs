@@ -85,7 +85,8 @@ impl World {
             }
             _ => {}
         }
-        if std::mem::take(&mut self.was_bad) {
+        let was_bad = std::mem::take(&mut self.was_bad);
+        if was_bad {
             // Only the end of a copy makes it good.
             (self.broken, self.in_line_with) = (None, Some(now.applied.incarnation.0));
             self.seen.healed += u64::from(std::mem::take(&mut self.was_aside));
@@ -118,10 +119,21 @@ impl World {
         }
         let moved = self.last_applied != Some(now.applied);
         self.seen.applied += u64::from(moved);
-        self.last_applied = Some(now.applied);
+        let since = self.last_applied.replace(now.applied);
+        let since = since.filter(|since| !was_bad && since.same_history(&now.applied));
+        if moved && !in_doubt {
+            self.check_kept(since, now.applied)?;
+        }
         if !in_doubt && moved && self.random.one_in(3) {
             return self.compare(Times::Pending);
         }
+        Ok(())
+    }
+
+    fn check_kept(&mut self, since: Option<Position>, now: Position) -> Checked {
+        let applications = self.applications.lock();
+        let checked = self.kept.check(&self.target.places, &applications.removals, (since.as_ref(), &now));
+        self.seen.kept = self.seen.kept.max(checked.map_err(|wrong| format!("as of {now}: {wrong}"))?);
         Ok(())
     }
 
@@ -154,9 +166,9 @@ impl World {
     pub(super) fn compare(&mut self, times: Times) -> Checked {
         let Some(applied) = self.last_applied else { return Err("there is no replica".into()) };
         self.seen.compared += 1;
-        let tree = self.applications().history.get(&applied).cloned();
-        let tree = tree.ok_or("a position that was never given out")?;
-        disk::compare(&tree, &self.target.places.root, times)
+        let applications = self.applications.lock();
+        let tree = applications.history.get(&applied).ok_or("a position that was never given out")?;
+        disk::compare(tree, &self.target.places.root, times, applications.removals.more())
             .map_err(|difference| format!("as of {applied}: {difference}"))
     }
 }

@@ -11,6 +11,7 @@ impl World {
         if !writes {
             return Ok(());
         }
+        self.person_says_what_is_kept();
         for _ in 0..=self.random.below(3) {
             if !self.source.has_room() {
                 self.note("a writer waits for room".into());
@@ -21,6 +22,18 @@ impl World {
         }
         self.hear_applications();
         Ok(())
+    }
+
+    fn person_says_what_is_kept(&mut self) {
+        let mut applications = self.applications.lock();
+        if !applications.removals.turn() {
+            return;
+        }
+        let keeping = applications.removals.keeping.clone();
+        drop(applications);
+        self.desk.keep_removed(keeping.is_some());
+        self.seen.said_what_is_kept += 1;
+        self.note(format!("person: what is removed: {keeping:?}"));
     }
 
     /// Into the trace, what they did since this was asked last.
