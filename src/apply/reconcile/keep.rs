@@ -68,8 +68,11 @@ impl Session {
         match self.keep_last_name(replica, (at, dir_mtime), (object, living), keeping)? {
             None => return self.take_name(replica, at, object, links),
             Some(KeptAs::Itself) => {}
-            // Names that no listing has come to yet go with those that packets remove.
-            Some(KeptAs::Copy) => self.note_removed(living.filter(|_| self.vouching.is_none()))?,
+            // Its other names go as those of whatever packets remove, and are no orphans.
+            Some(KeptAs::Copy) => {
+                self.note_removed(living.filter(|_| self.vouching.is_none()))?;
+                return self.gone(replica, object);
+            }
         }
         self.forget_all_of(replica, object)?;
         replica.forget_gone(object)

@@ -406,7 +406,7 @@ impl Session {
     }
 
     /// The source has no link to it any more.
-    fn gone(&mut self, replica: &mut Replica, object: ObjectId) -> Result<(), Fault> {
+    pub(super) fn gone(&mut self, replica: &mut Replica, object: ObjectId) -> Result<(), Fault> {
         if object == self.root {
             return Err(Fault::Refused("the root directory inside itself"));
         }
