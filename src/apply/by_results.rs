@@ -148,6 +148,7 @@ impl Replica {
         }
         let kept = keep.map(|object| self.handle(object)).transpose()?.flatten();
         if kept != Some(found) {
+            self.lift(at.dir)?;
             Limbo::open(self.root(), self.limbo())?.take(&dir, &at.name, Why::InTheWay)?;
         }
         Ok(dir)

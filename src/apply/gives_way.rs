@@ -66,7 +66,11 @@ impl Replica {
         match own {
             Own::IsThere if self.handle(object)? == Some(found) => Ok(0),
             Own::WasKept if self.handle(object)? == Some(found) => Ok(1),
-            Own::IsThere | Own::WasKept | Own::IsInTheWay => self.take(limbo, &dir, &at.name).map(|()| 1),
+            Own::IsThere | Own::WasKept | Own::IsInTheWay => {
+                // An append-only directory lets nothing go; it is to have its flags again.
+                self.lift(at.dir)?;
+                self.take(limbo, &dir, &at.name).map(|()| 1)
+            }
         }
     }
 

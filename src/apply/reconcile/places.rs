@@ -118,14 +118,21 @@ impl Session {
                 Err(Errno::INVAL) if self.lies_below(dir, &found.handle)? => {
                     self.take_out(replica, dir_id, dir)?;
                 }
-                // What it was in shows its flags itself, or was not to have it.
-                Err(Errno::PERM) if replica.lift(id)? | clear_hindering(&parent) => {}
+                Err(Errno::PERM) if replica.lift(id)? | self.lift_parent(replica, &parent)? => {}
                 // It moved meanwhile.
                 Err(Errno::INVAL | Errno::NOENT | Errno::XDEV) => return Ok(false),
                 Err(error) => return Err(Fault::system("move a directory to its name")(error)),
             }
         }
         Ok(false)
+    }
+
+    /// What is known gets its flags back at rest, for it may have been shown. Anything else has none until then.
+    fn lift_parent(&self, replica: &mut Replica, parent: &File) -> Result<bool, Fault> {
+        match self.id_of(replica, parent)? {
+            Some(id) => replica.lift(id),
+            None => Ok(clear_hindering(parent)),
+        }
     }
 
     /// A name that stayed in a directory of the source goes from there: the directory keeps the time that it has, or
@@ -144,9 +151,11 @@ impl Session {
     fn take_out(&mut self, replica: &mut Replica, id: ObjectId, dir: &File) -> Result<(), Fault> {
         let found = look_at(dir.try_clone().map_err(Fault::system("directory"))?)?;
         let Some((parent, name)) = find_parent(replica, id, &found)? else { return Ok(()) };
+        let holder = self.id_of(replica, &parent)?;
+        holder.map_or(Ok(false), |holder| replica.lift(holder))?;
         self.limbo.take(&parent, &name, Why::InTheWay)?;
         replica.places_changed();
-        match self.id_of(replica, &parent)? {
+        match holder {
             Some(holder) => self.doubt(holder),
             None => Ok(()),
         }

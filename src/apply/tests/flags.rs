@@ -64,7 +64,7 @@ const STORY: [Step; 24] = [
     |source| source.set_flags("e", LOG),
 ];
 
-fn flagged() -> (Pair, Unflagged) {
+pub fn flagged() -> (Pair, Unflagged) {
     let pair = Pair::new();
     let unflagged = Unflagged(pair.temp.path().to_owned());
     (pair, unflagged)

@@ -10,6 +10,7 @@ mod doubt;
 mod fence;
 mod finish;
 mod flags;
+mod flags_stay;
 mod fuzz;
 mod gives_way;
 mod hostile;
