@@ -15,6 +15,9 @@
 //! ```
 //! Header and slots are written in place, never through a mapping (see [`super::page`]): a write survives
 //! the death of the process at once, power loss after [`Index::sync`]. A slot whose crc is wrong (a torn sector) counts as absent.
+//! What is removed leaves a tombstone, or an empty slot where the next one is empty and of the same sector: the
+//! last slot of a sector is never emptied, so that no sector that a power loss keeps as it was hangs behind an
+//! empty one.
 
 mod window;
 
@@ -45,6 +48,8 @@ const SLOT_HANDLE_MAX: usize = 36;
 const SLOTS_MIN: u64 = 4096;
 /// Slots read at once: at 75 % load a search ends within these mostly.
 const PROBE: u64 = 8;
+/// Slots of 512 bytes, which a disk writes whole.
+const PER_SECTOR: u64 = 8;
 
 /// Words of the header that are in use.
 const HEADER_WORDS: usize = 7;
@@ -108,9 +113,9 @@ impl Index {
     pub fn insert(&mut self, id: ObjectId, handle: FileHandle) -> io::Result<()> {
         let raw = encode(STATE_LIVE, id, &handle)?;
         match self.find(id)? {
-            Found::Here { at, .. } => {
+            Found::Here { at, is_last, .. } => {
                 self.write_slot(at, &raw)?;
-                self.last.set(Some((id, Found::Here { at, handle })));
+                self.last.set(Some((id, Found::Here { at, handle, is_last })));
                 Ok(())
             }
             Found::Absent { free, was_empty } => self.insert_at(free, was_empty, id, &handle),
@@ -144,7 +149,7 @@ impl Index {
         let raw = encode(STATE_LIVE, id, handle)?;
         self.uncount()?;
         self.write_slot(free, &raw)?;
-        self.last.set(Some((id, Found::Here { at: free, handle: *handle })));
+        self.last.set(Some((id, Found::Here { at: free, handle: *handle, is_last: false })));
         self.counts.live = self.counts.live.saturating_add(1);
         self.counts.used = self.counts.used.saturating_add(u64::from(was_empty));
         Ok(())
@@ -152,10 +157,15 @@ impl Index {
 
     /// Forgets an object; gives the handle it had.
     pub fn remove(&mut self, id: ObjectId) -> io::Result<Option<FileHandle>> {
-        let Found::Here { at, handle } = self.find(id)? else { return Ok(None) };
+        let Found::Here { at, handle, is_last } = self.find(id)? else { return Ok(None) };
         self.uncount()?;
-        self.write_slot(at, &tombstone())?;
         self.counts.live = self.counts.live.saturating_sub(1);
+        if is_last {
+            let emptied = self.empty_to(at)?;
+            self.counts.used = self.counts.used.saturating_sub(emptied);
+        } else {
+            self.write_slot(at, &tombstone())?;
+        }
         Ok(Some(handle))
     }
 
@@ -293,9 +303,16 @@ impl Index {
             let count = PROBE.min(self.slots - at).min(self.slots - probed);
             let read = &mut buffer[..count as usize * SLOT_LEN];
             self.file.read_exact_at(read, offset(at))?;
-            for (at, raw) in (at..).zip(read.as_chunks::<SLOT_LEN>().0) {
+            let read = read.as_chunks::<SLOT_LEN>().0;
+            for ((at, raw), next) in (at..).zip(read).zip(1..) {
                 match decode(raw) {
-                    Slot::Live(found, handle) if found == id => return Ok(Found::Here { at, handle }),
+                    Slot::Live(found, handle) if found == id => {
+                        let ends = |next: &[u8; SLOT_LEN]| {
+                            *next == [0; SLOT_LEN] && !(at + 1).is_multiple_of(PER_SECTOR)
+                        };
+                        let is_last = read.get(next).is_some_and(ends);
+                        return Ok(Found::Here { at, handle, is_last });
+                    }
                     Slot::Live(..) => {}
                     Slot::Tombstone => _ = free.get_or_insert(at),
                     Slot::Torn => {
@@ -392,6 +409,20 @@ impl Index {
         Ok(())
     }
 
+    /// Empties a slot at which every search ends, and the tombstones before it in its sector: a list that many come
+    /// to and leave again was rewritten each few thousand. Gives how many.
+    fn empty_to(&self, at: u64) -> io::Result<u64> {
+        let mut buffer = [0; SLOT_LEN * PER_SECTOR as usize];
+        let before = &mut buffer[..(at % PER_SECTOR) as usize * SLOT_LEN];
+        self.file.read_exact_at(before, offset(at - at % PER_SECTOR))?;
+        let is_tombstone = |raw: &&[u8; SLOT_LEN]| matches!(decode(raw), Slot::Tombstone);
+        let tombstones = before.as_chunks().0.iter().rev().take_while(is_tombstone).count();
+        let empty = [0; SLOT_LEN * PER_SECTOR as usize];
+        self.last.set(None);
+        self.file.write_all_at(&empty[..(tombstones + 1) * SLOT_LEN], offset(at - tombstones as u64))?;
+        Ok(tombstones as u64 + 1)
+    }
+
     fn write_slot(&self, at: u64, raw: &[u8; SLOT_LEN]) -> io::Result<()> {
         // What is known of it may not be so any more, nor after a fault.
         self.last.set(None);
@@ -412,15 +443,10 @@ impl Drop for Index {
 
 #[derive(Clone, Copy)]
 enum Found {
-    Here {
-        at: u64,
-        handle: FileHandle,
-    },
+    /// `is_last`: no search that passes this slot goes on, as the next one of its sector is empty.
+    Here { at: u64, handle: FileHandle, is_last: bool },
     /// `free`: where it could go; `was_empty`: that slot was never used.
-    Absent {
-        free: Option<u64>,
-        was_empty: bool,
-    },
+    Absent { free: Option<u64>, was_empty: bool },
 }
 
 enum Slot {
@@ -501,161 +527,4 @@ fn temporary(path: &Path) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::HashMap;
-
-    fn id(number: u64) -> ObjectId {
-        ObjectId { birth_epoch: 1, generation: number as u32 ^ 7, inode: number }
-    }
-
-    fn handle(number: u64) -> FileHandle {
-        FileHandle::from_parts(1, &number.to_le_bytes()).unwrap()
-    }
-
-    #[test]
-    fn random_changes_agree_with_a_map() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("index");
-        let mut index = Index::open(&path).unwrap();
-        let mut model = HashMap::new();
-        let mut random = 0x9e37_79b9_7f4a_7c15u64;
-        for step in 0..60_000u64 {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let number = (random >> 33) % 12_000;
-            if random >> 62 == 0 {
-                assert_eq!(index.remove(id(number)).unwrap(), model.remove(&id(number)), "step {step}");
-            } else {
-                index.insert(id(number), handle(step)).unwrap();
-                model.insert(id(number), handle(step));
-            }
-            if step % 20_000 == 9_999 {
-                // Dropped without a sync: what the process wrote is there.
-                drop(index);
-                index = Index::open(&path).unwrap();
-            }
-        }
-        assert_eq!(index.len(), model.len() as u64);
-        for number in 0..12_000 {
-            assert_eq!(index.get(id(number)).unwrap(), model.get(&id(number)).copied());
-        }
-        let mut listed = HashMap::new();
-        index
-            .for_each(|id, handle| {
-                assert!(listed.insert(id, handle).is_none());
-                Ok(())
-            })
-            .unwrap();
-        assert_eq!(listed, model);
-        assert!(index.slots > SLOTS_MIN, "it never grew");
-    }
-
-    #[test]
-    fn a_killed_process_has_lost_neither_objects_nor_their_count() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("index");
-        let mut made = 0;
-        for round in 0..100u64 {
-            let mut index = Index::open(&path).unwrap();
-            assert_eq!(index.len(), made - round, "round {round}");
-            for _ in 0..=round {
-                index.insert(id(made), handle(made)).unwrap();
-                made += 1;
-            }
-            assert_eq!(index.get_or_insert(id(made - 1), handle(0)).unwrap(), handle(made - 1));
-            assert_eq!(index.remove(id(round)).unwrap(), Some(handle(round)));
-            // As a kill leaves it.
-            std::mem::forget(index);
-        }
-        let index = Index::open(&path).unwrap();
-        assert!((100..made).all(|number| index.get(id(number)).unwrap() == Some(handle(number))));
-        assert_eq!((index.len(), index.slots), (made - 100, 2 * SLOTS_MIN));
-    }
-
-    #[test]
-    fn tombstones_alone_never_make_it_grow() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut index = Index::open(&dir.path().join("index")).unwrap();
-        for number in 0..20_000 {
-            index.insert(id(number), handle(number)).unwrap();
-            index.remove(id(number)).unwrap();
-        }
-        assert_eq!((index.slots, index.len()), (SLOTS_MIN, 0));
-    }
-
-    #[test]
-    fn a_torn_slot_is_absent_and_counted_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut index = Index::open(&dir.path().join("index")).unwrap();
-        for number in 0..2000 {
-            index.insert(id(number), handle(number)).unwrap();
-        }
-        let Found::Here { at, .. } = index.find(id(55)).unwrap() else { panic!("not there") };
-        index.file.write_all_at(&[0xff; 20], offset(at) + 30).unwrap();
-        let found = (0..2000).filter(|&number| index.get(id(number)).unwrap().is_some()).count();
-        assert_eq!(found, 1999);
-        assert_eq!(index.get(id(55)).unwrap(), None);
-        assert_eq!(index.torn(), 1);
-        index.insert(id(55), handle(1)).unwrap();
-        assert_eq!(index.get(id(55)).unwrap(), Some(handle(1)));
-    }
-
-    #[test]
-    fn a_damaged_header_is_said() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("index");
-        Index::open(&path).unwrap().file.write_all_at(&[9], 16).unwrap();
-        assert_eq!(Index::open(&path).err().unwrap().kind(), io::ErrorKind::InvalidData);
-    }
-
-    /// The header of a grown index was stored through a mapping of a file without blocks: on a full
-    /// disk that was the signal that ended the daemon, and the applications' mount with it.
-    #[test]
-    fn a_full_disk_is_an_error_that_passes() {
-        assert!(rustix::process::geteuid().is_root(), "this test mounts a tmpfs: run it as root");
-        let dir = tempfile::tempdir().unwrap();
-        let disk = SmallDisk::mount(dir.path());
-        let mut index = Index::open(&disk.0.join("index")).unwrap();
-        // All of its slots have their blocks.
-        for number in 0..3000 {
-            index.insert(id(number), handle(number)).unwrap();
-        }
-        let filler = disk.fill();
-        let (full_at, error) = (3000..)
-            .find_map(|number| index.insert(id(number), handle(number)).err().map(|error| (number, error)))
-            .unwrap();
-        assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{error}");
-        assert_eq!(index.get(id(full_at)).unwrap(), None);
-        assert_eq!(index.get(id(full_at - 1)).unwrap(), Some(handle(full_at - 1)));
-        std::fs::remove_file(filler).unwrap();
-        for number in full_at..5000 {
-            index.insert(id(number), handle(number)).unwrap();
-        }
-        assert_eq!((index.len(), index.slots), (5000, 2 * SLOTS_MIN));
-    }
-
-    /// A tmpfs that goes away with the test.
-    struct SmallDisk(PathBuf);
-
-    impl SmallDisk {
-        fn mount(at: &Path) -> SmallDisk {
-            let flags = rustix::mount::MountFlags::empty();
-            rustix::mount::mount("none", at, "tmpfs", flags, c"size=1m").unwrap();
-            SmallDisk(at.to_owned())
-        }
-
-        fn fill(&self) -> PathBuf {
-            let path = self.0.join("filler");
-            let file = File::create(&path).unwrap();
-            let full = (0..).find_map(|page| file.write_all_at(&[1; 4096], page * 4096).err()).unwrap();
-            assert_eq!(full.kind(), io::ErrorKind::StorageFull);
-            path
-        }
-    }
-
-    impl Drop for SmallDisk {
-        fn drop(&mut self) {
-            let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
-        }
-    }
-}
+mod tests;

@@ -11,6 +11,9 @@ use crate::sys::FileHandle;
 /// Slots in memory: 512 KiB. What lies out of its place does so by less, or goes the long way.
 const SLOTS: u64 = 8192;
 
+/// So many may lie behind the last slot of an old index, at its beginning.
+const WRAPPED_MAX: usize = 1024;
+
 /// What an index takes in memory while it grows, bytes.
 #[cfg(test)]
 pub(in crate::apply) const MEMORY: usize = SLOTS as usize * SLOT_LEN;
@@ -20,6 +23,8 @@ pub(super) struct Window<'a> {
     index: &'a mut Index,
     /// The slot that is the first in memory.
     start: u64,
+    /// The last home slot of those that came in their order.
+    reached: u64,
     /// Those up to here are not written yet; beyond them the index is empty.
     slots: Vec<[u8; SLOT_LEN]>,
     /// What an old index has at its beginning and belongs to its end: once there, nothing before would be in
@@ -34,16 +39,18 @@ impl<'a> Window<'a> {
     pub(super) fn new(index: &'a mut Index) -> Window<'a> {
         assert!(index.is_empty(), "a window begins over an empty index");
         let slots = vec![[0; SLOT_LEN]; SLOTS as usize];
-        Window { index, start: 0, slots, wrapped: Vec::new(), beside: 0 }
+        Window { index, start: 0, reached: 0, slots, wrapped: Vec::new(), beside: 0 }
     }
 
     /// Of an object that was not there before.
     pub(super) fn insert(&mut self, id: ObjectId, handle: &FileHandle) -> io::Result<()> {
         let home = self.index.home(id);
-        if home >= self.start + SLOTS && home - self.start > self.index.slots / 2 {
+        let is_far = home > self.reached + self.index.slots / 2;
+        if is_far && self.wrapped.len() < WRAPPED_MAX {
             self.wrapped.push((id, *handle));
             return Ok(());
         }
+        self.reached = self.reached.max(home);
         self.place(home, id, handle)
     }
 
@@ -128,14 +135,22 @@ mod tests {
     #[test]
     fn what_comes_first_and_belongs_last_keeps_the_others_in_memory() {
         let dir = tempfile::tempdir().unwrap();
-        let mut index = Index::create(&dir.path().join("index"), 1 << 16).unwrap();
-        let mut numbers: Vec<u64> = (0..24_000).collect();
-        numbers.sort_by_key(|&number| index.home(id(number)));
-        numbers.rotate_right(5);
-        let mut window = Window::new(&mut index);
-        numbers.iter().for_each(|&number| window.insert(id(number), &handle(number)).unwrap());
-        assert!(window.finish().unwrap() < 10, "most of them went the long way");
-        assert!(numbers.iter().all(|&number| index.get(id(number)).unwrap() == Some(handle(number))));
+        let sizes = [(1 << 12, 1500), (1 << 13, 3000), (1 << 14, 6000), (1 << 16, 24_000)];
+        for (seed, (slots, count)) in (0..5).flat_map(|seed| sizes.map(|size| (seed, size))) {
+            let mut index = Index::create_with_seed(&dir.path().join("index"), slots, seed).unwrap();
+            let mut numbers: Vec<u64> = (0..count).collect();
+            numbers.sort_by_key(|&number| index.home(id(number)));
+            // Some of what belongs to the beginning came before them.
+            numbers.rotate_right(5);
+            numbers[..8].rotate_right(2);
+            let mut window = Window::new(&mut index);
+            numbers.iter().for_each(|&number| window.insert(id(number), &handle(number)).unwrap());
+            let beside = window.finish().unwrap();
+            assert!(beside < 10, "seed {seed}: {beside} of {count} went the long way");
+            for &number in &numbers {
+                assert_eq!(index.get(id(number)).unwrap(), Some(handle(number)), "{slots}");
+            }
+        }
     }
 
     /// Whatever the order in which they come: as an old index has them, by chance, from behind.
