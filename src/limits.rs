@@ -251,10 +251,8 @@ pub const PENDING_TIMES_MAX: usize = 16_384;
 /// object add to the log, not to the table.
 pub const PENDING_TIMES_LOG_MAX: u64 = 1 << 20;
 
-/// Files that were copied and whose mtime is not set yet, and their bytes: before it is set comes
-/// a sync, and a copy that is killed copies them again. So few that their descriptors are still open.
-pub const UNSETTLED_FILES_MAX: usize = 1024;
-pub const UNSETTLED_BYTES_MAX: u64 = 1 << 30;
+/// Bytes of files that were copied, after which a sync begins that has to come before their mtimes are set.
+pub const UNSETTLED_BYTES_MAX: u64 = 1 << 29;
 
 /// Levels that a target goes up at a time from a directory whose path is longer than the kernel
 /// tells: a power of two, and `../` for each has to be shorter than `PATH_MAX`.

@@ -1,6 +1,6 @@
 //! Descriptors, of those that the system gives a process.
 
-use super::{LIVE_ENTRIES_IN_FLIGHT, UNSETTLED_FILES_MAX};
+use super::LIVE_ENTRIES_IN_FLIGHT;
 
 /// Descriptors of objects that the source keeps open at once (`O_PATH`), where the limit of open
 /// files allows it: see [`Descriptors`].
@@ -45,7 +45,7 @@ pub const TARGET_DESCRIPTORS: usize = 512;
 
 /// With those that all replicas of a process share: a file that a copy has made is still open when its content
 /// comes, and when its time is set. In unit tests few, so that they give way to others.
-pub const COPY_DESCRIPTORS: usize = if cfg!(test) { 768 } else { 4096 };
+pub const COPY_DESCRIPTORS: usize = if cfg!(test) { 768 } else { 4352 };
 
 /// Those of one replica, of `limit` that the process may have.
 pub fn target_descriptors(limit: usize) -> usize {
@@ -57,4 +57,17 @@ pub fn shared_descriptors(limit: usize) -> usize {
     limit / 8
 }
 
-const _: () = assert!(cfg!(test) || COPY_DESCRIPTORS > LIVE_ENTRIES_IN_FLIGHT + UNSETTLED_FILES_MAX);
+/// Files that were copied and wait for a sync to have their mtime set, and as many that come while it runs: a copy
+/// that is killed copies them again. So few that their descriptors are still open; in unit tests few, so that many a
+/// copy comes to it.
+const UNSETTLED_FILES_MAX: usize = if cfg!(test) { 4 } else { 1024 };
+const UNSETTLED_FILES_MIN: usize = if cfg!(test) { 4 } else { 64 };
+
+/// How many that are, where a replica can have so many descriptors: those that wait for their content have theirs,
+/// too.
+pub fn unsettled_files(descriptors: usize) -> usize {
+    let left = descriptors.saturating_sub(LIVE_ENTRIES_IN_FLIGHT);
+    (left / 2).clamp(UNSETTLED_FILES_MIN, UNSETTLED_FILES_MAX)
+}
+
+const _: () = assert!(cfg!(test) || COPY_DESCRIPTORS > LIVE_ENTRIES_IN_FLIGHT + 2 * UNSETTLED_FILES_MAX);

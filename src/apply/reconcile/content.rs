@@ -1,6 +1,5 @@
 //! Content of wanted files: bytes, then attributes, and last the mtime that says they are good.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::sync::Arc;
 
@@ -15,8 +14,7 @@ use crate::apply::replica::Replica;
 use crate::apply::replica::Writer;
 use crate::clone::guard;
 use crate::failpoint;
-use crate::limits::{UNSETTLED_BYTES_MAX, UNSETTLED_FILES_MAX};
-use crate::packet::{Attributes, ObjectId, Timestamp, Xattr};
+use crate::packet::{Attributes, ObjectId, Xattr};
 use crate::sys::FileHandle;
 
 /// The file whose content arrives.
@@ -122,7 +120,7 @@ impl Session {
         let Some(open) = self.opened(object) else { return Ok(()) };
         // Flags that have come meanwhile may have been set.
         replica.lifting(object, |_| open.write(hole, offset, bytes))?;
-        self.unsettled.bytes += bytes.len() as u64;
+        self.unsettled.add_bytes(bytes.len() as u64);
         Ok(())
     }
 
@@ -165,15 +163,11 @@ impl Session {
         let xattrs = replica.policy().xattrs(xattrs);
         self.make_attributes(replica, (object, &file), &attributes, &xattrs)?;
         replica.policy().unmark(&*file)?;
-        self.unsettled.add(object, attributes.mtime);
-        if self.unsettled.is_full() {
-            self.settle(replica)?;
-        }
+        self.complete_with(replica, object, attributes.mtime)?;
         self.asked.forget(object)?;
         self.uncall(object)?;
         self.open = None;
         self.forget_compared(object);
-        assert!(!self.unsettled.is_full(), "content is not made durable in time");
         Ok(())
     }
 
@@ -211,28 +205,6 @@ impl Session {
         }
     }
 
-    /// Makes the bytes durable, then sets the mtimes.
-    pub(super) fn settle(&mut self, replica: &mut Replica) -> Result<(), Fault> {
-        if self.unsettled.files.is_empty() {
-            return Ok(());
-        }
-        if let Err(error) = replica.sync_files() {
-            return Err(replica.sync_has_failed(error));
-        }
-        for (&object, &mtime) in &self.unsettled.files {
-            match replica.set_mtime_now(object, mtime) {
-                Ok(()) | Err(Fault::MissingObject(_) | Fault::Outside { .. }) => {}
-                Err(fault) if fault.keeps_out_one() => {
-                    self.left_out.add(&format!("object {object}: {fault}"));
-                }
-                Err(fault) => return Err(fault),
-            }
-            self.incomplete.remove(object)?;
-        }
-        self.unsettled = Unsettled::default();
-        Ok(())
-    }
-
     /// None where an op has removed it since, or nobody has asked for it.
     fn opened(&mut self, object: ObjectId) -> Option<&mut OpenFile> {
         self.open.as_mut().filter(|open| open.object == object)
@@ -242,47 +214,4 @@ impl Session {
 /// As a file is made: root's alone, and nothing but its owner's rights.
 fn is_private(status: &Stat) -> bool {
     (status.st_uid, status.st_mode & 0o7077) == (0, 0)
-}
-
-/// Files whose content is complete and whose mtime is not set yet. Size and mtime are what a
-/// later copy compares: the mtime is set only once the bytes are on disk, so that a power loss
-/// never leaves a file that looks copied and is not.
-#[derive(Default)]
-pub(super) struct Unsettled {
-    files: HashMap<ObjectId, Timestamp>,
-    bytes: u64,
-}
-
-impl Unsettled {
-    fn add(&mut self, object: ObjectId, mtime: Timestamp) {
-        self.files.insert(object, mtime);
-    }
-
-    /// A packet has given a file another time; `false` where it is none of these.
-    pub(super) fn replace(&mut self, object: ObjectId, mtime: Timestamp) -> bool {
-        match self.files.get_mut(&object) {
-            Some(_) if planted::is(Planted::OlderTime) => false,
-            Some(there) => {
-                *there = mtime;
-                true
-            }
-            None => false,
-        }
-    }
-
-    pub(super) fn contains(&self, object: ObjectId) -> bool {
-        self.files.contains_key(&object)
-    }
-
-    pub(super) fn forget(&mut self, object: ObjectId) {
-        self.files.remove(&object);
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.files.is_empty()
-    }
-
-    fn is_full(&self) -> bool {
-        self.files.len() >= UNSETTLED_FILES_MAX || self.bytes >= UNSETTLED_BYTES_MAX
-    }
 }

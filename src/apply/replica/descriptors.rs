@@ -65,6 +65,10 @@ impl Shared {
     fn give_back(&self, count: usize) {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
+
+    fn left(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// At most `limit` descriptors; the one that was not used for longest, roughly, gives way.
@@ -84,6 +88,11 @@ impl Descriptors {
     pub fn new(own: usize, limit: usize, shared: &'static Shared) -> Descriptors {
         let (own, held, at) = (own.max(1), Vec::new(), HashMap::new());
         Descriptors { own, limit: limit.max(own), shared, taken: 0, held, at, hand: 0 }
+    }
+
+    /// So many it can hold, as long as others take no more of the shared.
+    pub fn most(&self) -> usize {
+        (self.own + self.taken + self.shared.left()).min(self.limit)
     }
 
     /// A descriptor that can do at least this.

@@ -51,6 +51,24 @@ impl DurablePoint {
     }
 }
 
+/// Of what was written before: [`SyncOfFiles::run`] may run on another thread while the applier goes on.
+pub(in crate::apply) struct SyncOfFiles {
+    root: File,
+    #[cfg(test)]
+    hold: std::sync::Arc<Hold>,
+}
+
+impl SyncOfFiles {
+    /// Blocks for as long as the disk needs.
+    ///
+    /// Errors: the system's; what was written is then in doubt ([`Replica::sync_has_failed`]).
+    pub(in crate::apply) fn run(&self) -> io::Result<()> {
+        #[cfg(test)]
+        self.hold.wait()?;
+        Ok(rustix::fs::syncfs(&self.root)?)
+    }
+}
+
 const SYNC_FAILED: &str = "a sync of the replica failed: what was written may not be there";
 
 impl Replica {
@@ -152,12 +170,13 @@ impl Replica {
         self.progress.mark_in_line(reason).map_err(Fault::own("say what was left out"))
     }
 
-    /// Syncs the replica's file system, not the index.
-    pub(in crate::apply) fn sync_files(&self) -> io::Result<()> {
-        #[cfg(test)]
-        self.hold.wait()?;
-        failpoint::at("sync")?;
-        Ok(rustix::fs::syncfs(&self.root)?)
+    /// To sync the replica's file system, not the index, on another thread.
+    pub(in crate::apply) fn begin_sync_of_files(&self) -> io::Result<SyncOfFiles> {
+        Ok(SyncOfFiles {
+            root: self.root.try_clone()?,
+            #[cfg(test)]
+            hold: self.hold.clone(),
+        })
     }
 
     /// Makes everything applied so far durable.

@@ -65,6 +65,7 @@ pub use self::durable::DurablePoint;
 #[cfg(test)]
 pub use self::durable::Hold;
 use self::durable::Points;
+pub(super) use self::durable::SyncOfFiles;
 use self::flags::PendingFlags;
 pub(super) use self::flags::flags_among;
 pub use self::identity::{IDENTITY_XATTR, fence_of, set_of, stood_in_of};
@@ -90,6 +91,7 @@ use super::inode;
 use super::policy::{Policy, Withheld};
 use crate::clone::Sessions;
 use crate::failpoint;
+use crate::limits;
 use crate::packet::{Name, ObjectId, Timestamp};
 use crate::sys::{FileHandle, proc_path};
 use crate::words::{Allow, OF_THE_DISK, RESERVED_NAME};
@@ -334,6 +336,11 @@ impl Replica {
     /// A new file's pending time is set while its descriptor is at hand: it is hardly written again,
     /// and to open it once more for that costs as much as to make it. Where the time cannot be set, or
     /// what is in the file may not be all, it stays pending.
+    /// It is done with: its descriptor gives way before those of files that wait.
+    pub(in crate::apply) fn close(&mut self, id: ObjectId) {
+        self.descriptors.forget(id);
+    }
+
     fn settle_at_leave(&mut self, GaveWay { id, file, came }: &GaveWay) {
         if *came == Came::New
             && self.progress.bad_by().is_none()
@@ -458,6 +465,11 @@ impl Replica {
     /// When pending times and flags want to be set, if there are any.
     pub fn next_deadline(&self) -> Option<std::time::Instant> {
         [self.times.next_deadline(), self.flags.next_deadline()].into_iter().flatten().max()
+    }
+
+    /// Files whose content has come that wait for one sync at most: their descriptors are still open then.
+    pub(in crate::apply) fn unsettled_files(&self) -> usize {
+        limits::unsettled_files(self.descriptors.most())
     }
 
     fn open_object(&mut self, id: ObjectId, access: Access) -> Result<Arc<File>, Fault> {

@@ -24,6 +24,7 @@ mod peer;
 mod policy;
 mod presence;
 mod relief;
+mod settle;
 mod source;
 mod sync;
 mod together;

@@ -1,0 +1,112 @@
+//! Times of copied files: set after a sync of their bytes, which runs beside what comes next.
+
+use std::fs;
+
+use super::sync::items;
+use super::*;
+use crate::apply::replica::Incomplete;
+
+/// As many files as wait for one sync, and as many that come while it runs.
+const FILES: usize = 8;
+
+fn name(number: usize) -> String {
+    format!("file {number}")
+}
+
+/// A copy of files whose content has not come.
+fn begun() -> Pair {
+    let mut pair = Pair::new();
+    let mut entries = Vec::new();
+    for number in 0..FILES {
+        pair.say(pair.source.create(&name(number), 0o644));
+        // What the target never hears of.
+        let _ = pair.source.write(&name(number), 0, format!("bytes of {number}").as_bytes());
+        let _ =
+            pair.source.utimes(&name(number), Timestamp { seconds: 1_000_000, nanoseconds: number as u32 });
+        let listed = items(&pair.source, &name(number)).pop();
+        let Some(LaneItem::Listing { entries: one, .. }) = listed else { panic!("no listing") };
+        entries.extend(one);
+    }
+    let mut all = items(&pair.source, &name(0));
+    let Some(LaneItem::Listing { entries: listed, .. }) = all.last_mut() else { panic!("no listing") };
+    *listed = entries;
+    all.into_iter().for_each(|item| take(&mut pair, item, b"").unwrap());
+    pair
+}
+
+fn take(pair: &mut Pair, item: LaneItem, payload: &'static [u8]) -> Result<(), Fault> {
+    let at = pair.applier().replica().applied();
+    pair.applier().take_item(at, ItemNumber(1), item, Bytes::from_static(payload)).map(drop)
+}
+
+/// All content of a file as it is at the source.
+fn content(pair: &mut Pair, number: usize) -> Result<(), Fault> {
+    let bytes = fs::read(pair.source.path(&name(number))).unwrap();
+    let listed = items(&pair.source, &name(number)).pop();
+    let Some(LaneItem::Listing { entries, .. }) = listed else { panic!("no listing") };
+    let (object, attributes) = (entries[0].object, entries[0].attributes);
+    let size = bytes.len() as u64;
+    take(pair, LaneItem::OpenContent { object }, b"")?;
+    take(pair, LaneItem::Content { object, hole: 0, offset: 0 }, bytes.leak())?;
+    take(pair, LaneItem::CloseContent { object, hole: 0, size, attributes, xattrs: Vec::new() }, b"")
+}
+
+fn has_its_time(pair: &Pair, number: usize) -> bool {
+    let time = |path: PathBuf| fs::metadata(path).unwrap().modified().unwrap();
+    time(pair.replica(&name(number))) == time(pair.source.path(&name(number)))
+}
+
+struct AtEnd<F: Fn()>(F);
+
+impl<F: Fn()> Drop for AtEnd<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+fn wait_until(mut is_so: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !is_so() {
+        assert!(std::time::Instant::now() < deadline, "it never comes");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_sync_of_copied_files_holds_up_nothing_but_their_times() {
+    let mut pair = begun();
+    let disk = pair.applier().replica().hold.clone();
+    disk.close();
+    // Who fails here waits for no sync for ever.
+    let opens = AtEnd(|| disk.open());
+    (0..FILES - 1).for_each(|number| content(&mut pair, number).unwrap());
+    wait_until(|| disk.waiting() == 1);
+    assert!((0..FILES - 1).all(|number| !has_its_time(&pair, number)), "a time before its bytes");
+    // A packet has another time for one of those that wait for the sync, and one takes another away.
+    pair.say(pair.source.utimes(&name(1), Timestamp { seconds: 2_000_000, nanoseconds: 1 }));
+    pair.say(pair.source.unlink(&name(2)));
+    assert!(!has_its_time(&pair, 1), "a time before its bytes");
+    drop(opens);
+    // As many again have come: the first ones are due.
+    content(&mut pair, FILES - 1).unwrap();
+    assert!([0, 1, 3].iter().all(|&number| has_its_time(&pair, number)));
+    assert!((4..FILES).all(|number| !has_its_time(&pair, number)), "a time before its bytes");
+    take(&mut pair, LaneItem::End, b"").unwrap();
+    assert_eq!(pair.applier().replica().data().state, DataState::Good);
+    pair.assert_same();
+}
+
+#[test]
+fn who_waits_for_a_sync_that_fails_stays_incomplete() {
+    let mut pair = begun();
+    pair.applier().replica().hold.break_once();
+    let failed = (0..FILES).map(|number| content(&mut pair, number)).find(Result::is_err);
+    assert!(matches!(failed, Some(Err(Fault::SyncFailed(_)))), "{failed:?}");
+    assert!((0..FILES).all(|number| !has_its_time(&pair, number)), "what may not be there looks copied");
+    assert!(pair.applier().replica().sync_failed());
+    let waiting = Incomplete::open(pair.applier().replica()).unwrap().waiting().unwrap();
+    assert!((0..4).all(|number| waiting.contains(&pair.source.id(&name(number)))), "{waiting:?}");
+    // Nothing goes on with it.
+    take(&mut pair, LaneItem::End, b"").unwrap_err();
+    assert_eq!(pair.applier().replica().data().state, DataState::Bad);
+}
