@@ -2,7 +2,7 @@
 //! copied, on either side. The table in docs/guarantees.md names each of these tests.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -95,6 +95,27 @@ fn come_back(pair: &mut Pair, meanwhile: impl FnOnce(&mut Pair)) {
 fn doctor_says(pair: &Pair) -> String {
     let output = output_within(pair.daemon("source").args(["doctor", "--to", &pair.repset()]), COMMAND_MAX);
     describe(&output)
+}
+
+/// Its directories were listed as empty, and the replica's were emptied where orphans are deleted.
+#[test]
+fn a_file_system_that_has_met_damage_is_told_of_before_the_start() {
+    let source = Disk::Image { kind: "ext4", mib: 64 };
+    let mut protected = Protected::prepare(Setup { source, ..Setup::default() });
+    let says = |protected: &Protected| {
+        let mut doctor = standin(&protected.run);
+        describe(&output_within(doctor.arg("doctor").arg(&protected.backing), COMMAND_MAX))
+    };
+    let told = "has met errors in itself (1)";
+    assert!(!says(&protected).contains("errors in itself"));
+    let device = fs::metadata(&protected.backing).expect("the directory").dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let device = fs::read_link(format!("/sys/dev/block/{major}:{minor}")).expect("a device");
+    let device = Path::new("/sys/fs/ext4").join(device.file_name().expect("its name"));
+    fs::write(device.join("trigger_fs_error"), "planted by a test").expect("damage is noted");
+    assert!(says(&protected).contains(told), "{}", says(&protected));
+    protected.start_again();
+    assert!(protected.said().contains(told), "{}", protected.said());
 }
 
 /// It was resumed, and called good.

@@ -275,7 +275,7 @@ fn trouble_and_progress_are_shown() {
     connection.link = Some(LinkStatus { connected_unix_ms: 1_184_000, rtt_ms: 0.25, ..Default::default() });
     let retrying = Retrying {
         op: "create a/c".into(),
-        reason: "No space left".into(),
+        reason: "write: No space left on device (os error 28)".into(),
         since_unix_ms: 1_180_000,
         attempts: 9,
         marker: false,
@@ -290,10 +290,11 @@ fn trouble_and_progress_are_shown() {
         "behind by 2.5 s (1 packet, 10 B)",
         "it is not known how far behind",
         "up for 1.0 s, round trip 0.2 ms",
-        "retrying    create a/c for 5.0 s, 9 attempts: No space left",
+        "retrying    create a/c for 5.0 s, 9 attempts: write: No space left",
         "WARNING: The queue is full: 2 writers wait",
         "CRITICAL: Connection 1 (local:/srv/replica) failed and is tried again: no answer",
         "everything behind it waits (9 attempts in 5 s)",
+        "(os error 28). Make room on the target's disk: it goes on by itself.\n",
     ] {
         assert!(text.contains(part), "'{part}' is missing in:\n{text}");
     }
@@ -345,6 +346,7 @@ fn the_doctor_names_what_a_replica_cannot_hold() {
         trusted_xattrs: true,
         acls: true,
         read_only: false,
+        errors: 0,
         case_insensitive: false,
         reflinks: false,
         total_bytes: 1,

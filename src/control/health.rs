@@ -203,6 +203,17 @@ impl ReplicaStatus {
 }
 
 impl Retrying {
+    /// What a person can do. The reason is a text by the time it comes here; its end is the system's.
+    fn remedy(&self) -> &'static str {
+        let is = |errno: i32| self.reason.contains(&format!("(os error {errno})"));
+        match () {
+            () if is(libc::ENOSPC) => "Make room on the target's disk: it goes on by itself.",
+            () if is(libc::EDQUOT) => "Raise the quota there, or make room in it: it goes on by itself.",
+            () if is(libc::EROFS) => "Make the target's file system writable again: it goes on by itself.",
+            () => "Mend that there: it goes on by itself.",
+        }
+    }
+
     /// What stands at the head of the line.
     fn finding(&self, whose: &str, what: &str, now_unix_ms: u64) -> Finding {
         let seconds = now_unix_ms.saturating_sub(self.since_unix_ms) / 1000;
@@ -215,7 +226,10 @@ impl Retrying {
             ),
             false => Finding::warning(
                 Code::OpRetried,
-                format!("{whose}: {what} ({attempts} attempts in {seconds} s): {op}: {reason}"),
+                format!(
+                    "{whose}: {what} ({attempts} attempts in {seconds} s): {op}: {reason}. {}",
+                    self.remedy()
+                ),
             ),
         }
     }

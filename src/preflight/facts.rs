@@ -27,6 +27,8 @@ pub struct FsFacts {
     pub trusted_xattrs: bool,
     pub acls: bool,
     pub read_only: bool,
+    /// Damage that it has met since it was last checked; 0 where it does not count (other than ext4).
+    pub errors: u64,
     /// Names that differ only in case are one name here.
     pub case_insensitive: bool,
     /// Files can share their blocks (`FICLONE`); for clones on this file system.
@@ -52,6 +54,7 @@ impl FsFacts {
             trusted_xattrs: holds_xattr(&file, c"trusted.standin.probe"),
             acls: holds_xattr(&file, c"system.posix_acl_access"),
             read_only: vfs.f_flag.contains(StatVfsMountFlags::RDONLY),
+            errors: errors_of(file.metadata()?.dev()),
             case_insensitive: folds || matches!(fs_type.as_str(), "vfat" | "exfat" | "ntfs3"),
             reflinks: matches!(fs_type.as_str(), "btrfs" | "xfs" | "bcachefs"),
             total_bytes: vfs.f_blocks.saturating_mul(vfs.f_frsize),
@@ -60,6 +63,18 @@ impl FsFacts {
             fs_type,
         })
     }
+}
+
+/// `/sys/fs/ext4/DEVICE/errors_count` of `Documentation/ABI/testing/sysfs-fs-ext4`.
+fn errors_of(device: u64) -> u64 {
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let count = fs::read_link(format!("/sys/dev/block/{major}:{minor}"))
+        .ok()
+        .and_then(|link| {
+            link.file_name().map(|name| Path::new("/sys/fs/ext4").join(name).join("errors_count"))
+        })
+        .and_then(|path| fs::read_to_string(path).ok());
+    count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
 /// Reading an attribute that is not there tells "none" from "no such thing here".

@@ -440,6 +440,13 @@ pub fn fs_warnings(tree: &Path, facts: &FsFacts) -> Vec<String> {
     if facts.read_only {
         warnings.push(format!("The file system of {shown} is mounted read-only."));
     }
+    if facts.errors > 0 {
+        warnings.push(format!(
+            "The file system of {shown} has met errors in itself ({}) since it was last checked: what a damaged directory \
+             does not list any more is taken for deleted. Check it first (e2fsck -f, unmounted).",
+            facts.errors
+        ));
+    }
     if !facts.trusted_xattrs {
         warnings.push(format!(
             "The file system of {shown} ({}) holds no trusted.* attributes: the identity is kept in the state directory.",

@@ -473,9 +473,10 @@ fn verified(last: &LastVerified) -> VerifiedStatus {
     VerifiedStatus { at_unix_ms, mode, path: below, history, upto, unread, counts }
 }
 
-/// Where it does not run there is no speed.
+/// Where it does not run, or stands still, there is no speed.
 fn mirror_progress(report: &Report, snapshot: &ProgressSnapshot) -> MirrorProgress {
-    let runs = matches!(report.mirror, MirrorStatus::Mirroring { .. } | MirrorStatus::Verifying);
+    let stands = report.retrying.as_ref().is_some_and(|retrying| !retrying.marker);
+    let runs = matches!(report.mirror, MirrorStatus::Mirroring { .. } | MirrorStatus::Verifying) && !stands;
     let elapsed = unix_ms(SystemTime::now()).saturating_sub(snapshot.started_unix_ms).max(1) as f64 / 1000.0;
     MirrorProgress {
         mode: if report.is_minicopy { "minicopy".into() } else { report.mode.to_string() },
