@@ -377,6 +377,13 @@ impl Applier {
         self.replica.relieve(&objects[..objects.len().min(RELIEF_OBJECTS_MAX)])
     }
 
+    /// Copied files are synced beside what is performed.
+    ///
+    /// Errors: such a sync has failed; it is noted, and nothing that was copied counts.
+    pub fn hear_of_sync(&mut self) -> Result<(), Fault> {
+        self.reconcile.hear_of_sync(&mut self.replica).inspect_err(|_| self.reconcile.give_up())
+    }
+
     /// Makes everything applied durable, on this thread.
     pub fn durable_point(&mut self) -> Result<(), Fault> {
         let point = self.begin_durable()?;

@@ -359,6 +359,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
         }
         self.hear()?;
         self.applier.take_barrier();
+        self.applier.hear_of_sync().map_err(|fault| fault.to_string())?;
         self.look_for_objects()?;
         self.durable()
     }

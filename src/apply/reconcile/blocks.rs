@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::num::NonZeroU64;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
@@ -21,7 +22,8 @@ use crate::blocks::{Hasher, Hole, Range, Reads, next_data};
 use crate::clone::guard;
 use crate::limits::{COMPARED_FILES_MAX, HASH_BLOCK};
 use crate::packet::{
-    Attributes, BlockHash, ItemHeader, ItemNumber, LaneItem, ListedObject, ObjectId, TargetMessage, Xattr,
+    Attributes, BadBy, BlockHash, ItemHeader, ItemNumber, LaneItem, ListedObject, ObjectId, TargetMessage,
+    Xattr,
 };
 use crate::sys::FileHandle;
 
@@ -143,6 +145,11 @@ impl Session {
             return Ok(0);
         }
         let file = replica.readable(object)?;
+        if replica.bad_by() == Some(BadBy::Anything) {
+            // A sync may have failed: the kernel keeps what it could not write as if it had.
+            let length = NonZeroU64::new(hashes.len() as u64 * HASH_BLOCK);
+            let _ = rustix::fs::fadvise(&file, range.offset, length, rustix::fs::Advice::DontNeed);
+        }
         let Some(by_blocks) = &mut self.by_blocks else { return Ok(0) };
         // What cannot be read here is written anew.
         let own = by_blocks.hasher.hash(file.as_fd(), range, Reads::Passing).unwrap_or_default();

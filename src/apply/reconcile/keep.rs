@@ -98,6 +98,9 @@ impl Session {
             Keeping::Aside { .. } if self.lack(object)?.is_some() => return Ok(None),
             Keeping::Aside { into, days } => {
                 replica.settle_time_of(object)?;
+                if let Some(mtime) = self.unsettled.time_of(object) {
+                    replica.set_mtime_now(object, mtime)?;
+                }
                 let kept = replica.move_to_deleted(&dir, &at.name, (into, *days), dir_mtime)?;
                 replica.places_changed();
                 kept

@@ -378,6 +378,14 @@ impl Reconcile {
         }
     }
 
+    /// See [`Session::hear_of_sync`].
+    pub fn hear_of_sync(&mut self, replica: &mut Replica) -> Result<(), Fault> {
+        match &mut self.stage {
+            Stage::Rooted(session) => session.hear_of_sync(replica),
+            Stage::Resting | Stage::Begun(_) | Stage::Checking(_) | Stage::CheckOver { .. } => Ok(()),
+        }
+    }
+
     /// A sync failed: what was copied and not settled is remembered as incomplete, and copied again.
     pub fn give_up(&mut self) {
         self.stage = Stage::Resting;

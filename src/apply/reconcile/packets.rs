@@ -466,6 +466,7 @@ impl Session {
                 self.leave_object(replica, object, &fault);
                 // What was compared of it is not right any more.
                 self.forget_compared(object);
+                self.unsettled.forget(object);
                 self.incomplete.leave(object)
             }
             Err(fault) => Err(fault),

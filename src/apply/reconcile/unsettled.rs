@@ -35,24 +35,39 @@ struct Earlier {
 }
 
 /// A sync on a thread of its own, awaited when it is dropped: nobody has the replica open then.
-struct Syncing(Option<JoinHandle<io::Result<()>>>);
+struct Syncing {
+    thread: Option<JoinHandle<io::Result<()>>>,
+    /// It has ended, and nobody has asked yet.
+    outcome: Option<io::Result<()>>,
+}
 
 impl Syncing {
     /// Errors: those of the sync; the system's, where there is no thread to be had.
     fn begin(sync: SyncOfFiles) -> io::Result<Syncing> {
         let thread = std::thread::Builder::new().name("settle".into());
-        thread.spawn(move || sync.run()).map(|thread| Syncing(Some(thread)))
+        thread.spawn(move || sync.run()).map(|thread| Syncing { thread: Some(thread), outcome: None })
     }
 
     fn wait(&mut self) -> io::Result<()> {
-        let thread = self.0.take().expect("a sync is awaited once");
-        thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread of a sync ended")))
+        if let Some(thread) = self.thread.take() {
+            let died = |_| Err(io::Error::other("the thread of a sync ended"));
+            self.outcome = Some(thread.join().unwrap_or_else(died));
+        }
+        self.outcome.take().expect("a sync is awaited once")
+    }
+
+    /// Does not wait.
+    fn has_failed(&mut self) -> bool {
+        if self.thread.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.outcome = Some(self.wait());
+        }
+        matches!(self.outcome, Some(Err(_)))
     }
 }
 
 impl Drop for Syncing {
     fn drop(&mut self) {
-        if let Some(thread) = self.0.take() {
+        if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
@@ -76,9 +91,14 @@ impl Unsettled {
         }
     }
 
+    /// What one of these gets when its bytes are on the disk.
+    pub(super) fn time_of(&self, object: ObjectId) -> Option<Timestamp> {
+        let earlier = self.earlier.as_ref().and_then(|earlier| earlier.files.get(&object));
+        self.recent.get(&object).or(earlier).copied()
+    }
+
     pub(super) fn contains(&self, object: ObjectId) -> bool {
-        self.recent.contains_key(&object)
-            || self.earlier.as_ref().is_some_and(|earlier| earlier.files.contains_key(&object))
+        self.time_of(object).is_some()
     }
 
     pub(super) fn forget(&mut self, object: ObjectId) {
@@ -132,6 +152,14 @@ impl Session {
         }
         self.begin_to_settle(replica)?;
         self.settle_earlier(replica)
+    }
+
+    /// A sync that has failed is noted at once: the kernel has said it, and says it to nobody else.
+    ///
+    /// Errors: it has failed.
+    pub(super) fn hear_of_sync(&mut self, replica: &mut Replica) -> Result<(), Fault> {
+        let sync = self.unsettled.earlier.as_mut().and_then(|earlier| earlier.sync.as_mut());
+        if sync.is_some_and(Syncing::has_failed) { self.settle_earlier(replica) } else { Ok(()) }
     }
 
     fn begin_to_settle(&mut self, replica: &mut Replica) -> Result<(), Fault> {

@@ -159,13 +159,14 @@ impl Index {
     pub fn remove(&mut self, id: ObjectId) -> io::Result<Option<FileHandle>> {
         let Found::Here { at, handle, is_last } = self.find(id)? else { return Ok(None) };
         self.uncount()?;
-        self.counts.live = self.counts.live.saturating_sub(1);
         if is_last {
             let emptied = self.empty_to(at)?;
             self.counts.used = self.counts.used.saturating_sub(emptied);
         } else {
             self.write_slot(at, &tombstone())?;
         }
+        // Not before: where the disk takes nothing this is tried again and again.
+        self.counts.live = self.counts.live.saturating_sub(1);
         Ok(Some(handle))
     }
 

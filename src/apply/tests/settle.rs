@@ -1,7 +1,9 @@
 //! Times of copied files: set after a sync of their bytes, which runs beside what comes next.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
+use super::keep::{aside, kept};
 use super::sync::items;
 use super::*;
 use crate::apply::replica::Incomplete;
@@ -64,6 +66,12 @@ impl<F: Fn()> Drop for AtEnd<F> {
     }
 }
 
+fn kept_time(pair: &Pair, name: &str) -> Timestamp {
+    let day = fs::read_dir(pair.places.limbo.join("deleted/trash")).unwrap().next().unwrap().unwrap();
+    let time = fs::metadata(day.path().join(name)).unwrap();
+    Timestamp { seconds: time.mtime(), nanoseconds: time.mtime_nsec() as u32 }
+}
+
 fn wait_until(mut is_so: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while !is_so() {
@@ -82,14 +90,19 @@ fn a_sync_of_copied_files_holds_up_nothing_but_their_times() {
     (0..FILES - 1).for_each(|number| content(&mut pair, number).unwrap());
     wait_until(|| disk.waiting() == 1);
     assert!((0..FILES - 1).all(|number| !has_its_time(&pair, number)), "a time before its bytes");
-    // A packet has another time for one of those that wait for the sync, and one takes another away.
+    // A packet has another time for one of those that wait for the sync, one takes another away, and one has a
+    // third kept, with its time.
     pair.say(pair.source.utimes(&name(1), Timestamp { seconds: 2_000_000, nanoseconds: 1 }));
     pair.say(pair.source.unlink(&name(2)));
+    let was = pair.source.mtime(&name(3));
+    pair.say(kept(pair.source.unlink(&name(3)), &aside()));
+    assert_eq!(pair.aside(), [(name(3), "bytes of 3".to_owned())]);
+    assert_eq!(kept_time(&pair, &name(3)), was);
     assert!(!has_its_time(&pair, 1), "a time before its bytes");
     drop(opens);
     // As many again have come: the first ones are due.
     content(&mut pair, FILES - 1).unwrap();
-    assert!([0, 1, 3].iter().all(|&number| has_its_time(&pair, number)));
+    assert!([0, 1].iter().all(|&number| has_its_time(&pair, number)));
     assert!((4..FILES).all(|number| !has_its_time(&pair, number)), "a time before its bytes");
     take(&mut pair, LaneItem::End, b"").unwrap();
     assert_eq!(pair.applier().replica().data().state, DataState::Good);
@@ -109,4 +122,15 @@ fn who_waits_for_a_sync_that_fails_stays_incomplete() {
     // Nothing goes on with it.
     take(&mut pair, LaneItem::End, b"").unwrap_err();
     assert_eq!(pair.applier().replica().data().state, DataState::Bad);
+}
+
+/// Nothing more may come for hours: the kernel says it once.
+#[test]
+fn a_sync_of_copied_files_that_fails_is_heard_while_nothing_comes() {
+    let mut pair = begun();
+    pair.applier().replica().hold.break_once();
+    (0..4).for_each(|number| content(&mut pair, number).unwrap());
+    wait_until(|| pair.applier().hear_of_sync().is_err());
+    assert!(pair.applier().replica().sync_failed() && pair.applier().replica().has_noted());
+    take(&mut pair, LaneItem::End, b"").unwrap_err();
 }

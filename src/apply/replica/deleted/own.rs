@@ -64,7 +64,12 @@ impl Found {
             log::debug!("what is kept lacks {name:?}: {fault}");
             Ok(())
         })?;
-        inode::set_mtime(&made, mtime)
+        inode::set_mtime(&made, mtime)?;
+        // The name that it is a copy of goes: there is nothing else that a power loss would leave.
+        match FileType::from_raw_mode(mode) {
+            FileType::RegularFile => made.sync_all().map_err(system),
+            _ => Ok(()),
+        }
     }
 
     fn birth(&self) -> Result<Birth, Fault> {

@@ -150,6 +150,21 @@ fn what_was_there_and_still_lies_somewhere_is_found_after_a_power_loss() {
     }
 }
 
+/// It is tried again and again: each time one of those that are left was counted less.
+#[test]
+fn what_cannot_be_removed_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("index");
+    let mut index = Index::open(&path).unwrap();
+    (0..3).for_each(|number| index.insert(id(number), handle(number)).unwrap());
+    let writable = std::mem::replace(&mut index.file, File::open(&path).unwrap());
+    (0..5).for_each(|_| drop(index.remove(id(1)).unwrap_err()));
+    assert_eq!((index.len(), index.get(id(1)).unwrap()), (3, Some(handle(1))));
+    index.file = writable;
+    assert_eq!(index.remove(id(1)).unwrap(), Some(handle(1)));
+    assert_eq!((index.len(), index.get(id(1)).unwrap()), (2, None));
+}
+
 #[test]
 fn a_torn_slot_is_absent_and_counted_once() {
     let dir = tempfile::tempdir().unwrap();
