@@ -471,11 +471,11 @@ pub(super) fn permissions(stat: &Stat) -> u32 {
 
 /// When anything of it was changed last.
 pub(super) fn changed(stat: &Stat) -> Timestamp {
-    Timestamp { seconds: stat.st_ctime, nanoseconds: stat.st_ctime_nsec as u32 }
+    Timestamp::of_status(stat.st_ctime, stat.st_ctime_nsec as u32)
 }
 
 pub(super) fn mtime(stat: &Stat) -> Timestamp {
-    Timestamp { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 }
+    Timestamp::of_status(stat.st_mtime, stat.st_mtime_nsec as u32)
 }
 
 pub(super) fn attributes(stat: &Stat) -> Attributes {

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use bincode::de::Decoder;
+use bincode::error::DecodeError;
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
@@ -37,14 +39,36 @@ impl fmt::Display for ObjectId {
     }
 }
 
-/// A time as file systems keep it: seconds and nanoseconds (0..1e9) since 1970, before it negative.
+/// A time as file systems keep it: seconds and nanoseconds (0..1e9) since 1970, before it negative. Another one is
+/// decoded from nobody: to the kernel larger numbers of nanoseconds are orders ("now", "leave it").
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize,
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Serialize, Deserialize,
 )]
 pub struct Timestamp {
     pub seconds: i64,
     pub nanoseconds: u32,
 }
+
+impl Timestamp {
+    /// As a file system tells it. A damaged inode of ext4 has room for 1,073,741,823 nanoseconds: no target would take
+    /// that, and all behind it would wait.
+    pub fn of_status(seconds: i64, nanoseconds: u32) -> Timestamp {
+        Timestamp { seconds, nanoseconds: nanoseconds.min(NANOSECONDS_MAX) }
+    }
+}
+
+const NANOSECONDS_MAX: u32 = 999_999_999;
+
+impl<Context> Decode<Context> for Timestamp {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let (seconds, nanoseconds) = (i64::decode(decoder)?, u32::decode(decoder)?);
+        match nanoseconds {
+            0..=NANOSECONDS_MAX => Ok(Timestamp { seconds, nanoseconds }),
+            _ => Err(DecodeError::Other("a time of more than 999,999,999 nanoseconds")),
+        }
+    }
+}
+bincode::impl_borrow_decode!(Timestamp);
 
 /// Where a symlink points, verbatim.
 pub type SymlinkTarget = Bounded<SYMLINK_LEN_MAX>;

@@ -99,6 +99,28 @@ fn names_are_checked_at_the_border() {
     assert_eq!(at.name.as_bytes(), b"\xff not utf-8");
 }
 
+/// To the kernel they are orders. One in an item kept a copy from its end, for ever.
+#[test]
+fn a_time_that_is_none_is_refused_at_the_border() {
+    for (nanoseconds, is_one) in
+        [(999_999_999, true), (1_000_000_000, false), (0x3fff_fffe, false), (u32::MAX, false)]
+    {
+        let mtime = Timestamp { seconds: 5, nanoseconds };
+        let attributes = Attributes { mode: 0o644, uid: 0, gid: 0, mtime };
+        let object = ObjectId::default();
+        let op = Op::SetAttributes { object, mode: None, owner: None, mtime: Some(mtime) };
+        let packet = packet_frame(&position(), &encode_packet_header(b"", &op), Bytes::new());
+        let item = LaneItem::CloseContent { object, hole: 0, size: 0, attributes, xattrs: Vec::new() };
+        let item = item_frame(&position(), &ItemHeader { number: ItemNumber(1), item }, Bytes::new());
+        for frame in [packet, item] {
+            let parsed = parse(&join(&frame));
+            assert_eq!(parsed.is_ok(), is_one, "{parsed:?}");
+        }
+    }
+    // What a source shows of a damaged inode everybody takes.
+    assert_eq!(Timestamp::of_status(5, 0x3fff_ffff), Timestamp { seconds: 5, nanoseconds: 999_999_999 });
+}
+
 #[test]
 fn a_path_beyond_the_bound_travels_without_it() {
     let header = encode_packet_header(&[b'x'; 5000], &write());

@@ -17,7 +17,7 @@ pub fn stat(fd: BorrowedFd<'_>) -> io::Result<Statx> {
 }
 
 pub fn timestamp(time: StatxTimestamp) -> Timestamp {
-    Timestamp { seconds: time.tv_sec, nanoseconds: time.tv_nsec }
+    Timestamp::of_status(time.tv_sec, time.tv_nsec)
 }
 
 /// Owner, permission bits and mtime out of a status.
