@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use super::asked::Asked;
 use super::claims::Claims;
 use super::listed::Directories;
+use super::packets::is_of_one;
 use super::removed::Removed;
 use super::vouched::{self, Vouching};
 use super::{ASKED, CLAIMS, DIRECTORIES, Existing, Opening, Reconcile, Session, Stage, Stayed};
@@ -47,8 +48,7 @@ impl Reconcile {
         self.interrupt(replica)?;
         replica.begin_after_failed_sync()?;
         replica.relieved_is_lost()?;
-        // What cannot be set now is listed again.
-        replica.settle_times_or(|_, fault| if fault.keeps_out_one() { Ok(()) } else { Err(fault) })?;
+        settle_times(replica, &owes)?;
         replica.times_are_shown_again();
         replica.begin_copy(position)?;
         // Somebody may have removed what waited.
@@ -111,4 +111,24 @@ impl Reconcile {
         };
         Ok(())
     }
+}
+
+/// What cannot be set of one object keeps no copy from its beginning: one of everything lists it again, and after one of
+/// what is owed it is tried once more, and named.
+fn settle_times(replica: &mut Replica, owes: &Owes) -> Result<(), Fault> {
+    let mut unset = Vec::new();
+    replica.settle_times_or(|replica, id, fault| {
+        if !is_of_one(replica, &fault) {
+            return Err(fault);
+        }
+        if matches!(owes, Owes::What { .. }) {
+            unset.push((id, replica.pending_time(id), replica.pending_flags(id)));
+        }
+        Ok(())
+    })?;
+    for (id, mtime, flags) in unset {
+        mtime.map_or(Ok(()), |mtime| replica.set_mtime_later(id, mtime))?;
+        flags.map_or(Ok(()), |flags| replica.set_flags_later(id, flags))?;
+    }
+    replica.log_times()
 }

@@ -2,6 +2,7 @@
 
 use super::Session;
 use super::entry::find_handle;
+use super::packets::is_of_one;
 use super::planted::{self, Planted};
 use crate::apply::fault::Fault;
 use crate::apply::replica::{Replica, by_handle};
@@ -66,8 +67,8 @@ impl Session {
         // Before limbo is looked through: there a further name would let the last one go.
         replica.empty_nameless()?;
         // What becomes an orphan is out of reach then.
-        replica.settle_times_or(|id, fault| {
-            if !fault.keeps_out_one() {
+        replica.settle_times_or(|replica, id, fault| {
+            if !is_of_one(replica, &fault) {
                 return Err(fault);
             }
             self.left_out.add(&format!("object {id}: the target: {fault}"));

@@ -11,6 +11,7 @@ use std::io;
 use std::thread::JoinHandle;
 
 use super::Session;
+use super::packets::is_of_one;
 use super::planted::{self, Planted};
 use crate::apply::fault::Fault;
 use crate::apply::replica::{Replica, SyncOfFiles};
@@ -181,12 +182,13 @@ impl Session {
         if replica.sync_failed() {
             return Err(Fault::Refused("times of files after a sync that failed"));
         }
-        for (&object, &mtime) in &earlier.files {
-            match replica.set_mtime_now(object, mtime) {
+        let files: Vec<_> = earlier.files.iter().map(|(&object, &mtime)| (object, mtime)).collect();
+        for (object, mtime) in files {
+            let set = failpoint::at("settle a file").map_err(Fault::system("set mtime"));
+            match set.and_then(|()| replica.set_mtime_now(object, mtime)) {
                 Ok(()) | Err(Fault::MissingObject(_) | Fault::Outside { .. }) => {}
-                Err(fault) if fault.keeps_out_one() => {
-                    self.left_out.add(&format!("object {object}: {fault}"));
-                }
+                // Whatever item comes when it is tried has nothing to do with it.
+                Err(fault) if is_of_one(replica, &fault) => self.leave_object(replica, object, &fault),
                 Err(fault) => return Err(fault),
             }
             replica.close(object);

@@ -176,7 +176,7 @@ impl Replica {
     /// One object that does not get its own keeps nothing up that `unset` lets pass.
     pub(super) fn settle_flags_or(
         &mut self,
-        unset: &mut impl FnMut(ObjectId, Fault) -> Result<(), Fault>,
+        unset: &mut impl FnMut(&Replica, ObjectId, Fault) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         let mut stuck = Ok(());
         for (id, flags) in self.flags.pending() {
@@ -185,7 +185,7 @@ impl Replica {
             // A copy that goes on without them shows them again, as a time.
             if self.goes_aside_with_others(id, &fault) {
                 self.goes_without_its_time(id);
-            } else if let Err(fault) = unset(id, fault) {
+            } else if let Err(fault) = unset(self, id, fault) {
                 stuck = Err(Fault::Time { object: id, fault: Box::new(fault) });
             }
         }

@@ -389,13 +389,13 @@ impl Replica {
 
     /// Sets all pending times and flags now, and closes descriptors that can write.
     pub fn settle_times(&mut self) -> Result<(), Fault> {
-        self.settle_times_or(|_, fault| Err(fault))
+        self.settle_times_or(|_, _, fault| Err(fault))
     }
 
     /// [`Replica::settle_times`]; `unset` decides what becomes of a time that cannot be set.
     pub fn settle_times_or(
         &mut self,
-        mut unset: impl FnMut(ObjectId, Fault) -> Result<(), Fault>,
+        mut unset: impl FnMut(&Replica, ObjectId, Fault) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         let mut stuck = Ok(());
         for (id, mtime) in self.times.pending() {
@@ -406,7 +406,7 @@ impl Replica {
                     self.goes_without_its_time(id);
                 }
                 Err(fault) => {
-                    if let Err(fault) = unset(id, fault) {
+                    if let Err(fault) = unset(self, id, fault) {
                         stuck = Err(Fault::Time { object: id, fault: Box::new(fault) });
                     }
                 }

@@ -1,12 +1,15 @@
 //! Times of copied files: set after a sync of their bytes, which runs beside what comes next.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::rc::Rc;
 
 use super::keep::{aside, kept};
 use super::sync::items;
 use super::*;
 use crate::apply::replica::Incomplete;
+use crate::failpoint;
 
 /// As many files as wait for one sync, and as many that come while it runs.
 const FILES: usize = 8;
@@ -133,4 +136,112 @@ fn a_sync_of_copied_files_that_fails_is_heard_while_nothing_comes() {
     wait_until(|| pair.applier().hear_of_sync().is_err());
     assert!(pair.applier().replica().sync_failed() && pair.applier().replica().has_noted());
     take(&mut pair, LaneItem::End, b"").unwrap_err();
+}
+
+/// A file whose time a damaged disk does not take kept each copy from its end, and was tried again with whatever item came
+/// next: that was left out for it.
+#[test]
+fn a_time_that_cannot_be_set_keeps_no_copy_from_its_end() {
+    for number in [libc::EIO, libc::EPERM, libc::EINVAL] {
+        let mut pair = begun();
+        let bad = std::cell::Cell::new(true);
+        let hook: failpoint::Hook = Rc::new(move |place| match place == "settle a file" && bad.take() {
+            true => Err(io::Error::from_raw_os_error(number)),
+            false => Ok(()),
+        });
+        failpoint::with(hook, || {
+            (0..FILES).for_each(|number| content(&mut pair, number).unwrap());
+            let at = pair.applier().replica().applied();
+            let end = pair.applier().take_item(at, ItemNumber(1), LaneItem::End, Bytes::new()).unwrap();
+            let Some(TargetMessage::Resynchronised { left_out, .. }) = end.last() else { panic!("{end:?}") };
+            assert_eq!(left_out.count, 1, "{left_out:?}");
+            assert!(format!("{left_out:?}").contains("file "), "{left_out:?}");
+        });
+        let data = pair.applier().replica().data();
+        assert_eq!((data.state, data.in_line), (DataState::Bad, true));
+        assert_eq!((0..FILES).filter(|&number| !has_its_time(&pair, number)).count(), 1);
+        // What it lacks is known to the next copy.
+        let mut entries = 0;
+        for number in 0..FILES {
+            let mut all = items(&pair.source, &name(number));
+            let listing = all.pop().unwrap();
+            if number == 0 {
+                all.into_iter().for_each(|item| take(&mut pair, item, b"").unwrap());
+            }
+            let at = pair.applier().replica().applied();
+            let answers = pair.applier().take_item(at, ItemNumber(1), listing, Bytes::new()).unwrap();
+            for answer in answers {
+                if let TargetMessage::Wanted { objects, .. } = answer {
+                    entries += objects.len();
+                }
+            }
+        }
+        assert_eq!(entries, 1);
+    }
+}
+
+/// A disk that takes nothing is not one file's.
+#[test]
+fn a_disk_that_takes_no_time_is_waited_for() {
+    let mut pair = begun();
+    let hook: failpoint::Hook = Rc::new(|place| match place {
+        "settle a file" => Err(io::Error::from_raw_os_error(libc::EROFS)),
+        _ => Ok(()),
+    });
+    (0..3).for_each(|number| content(&mut pair, number).unwrap());
+    failpoint::with(hook, || {
+        let fault = take(&mut pair, LaneItem::End, b"").unwrap_err();
+        assert!(matches!(fault, Fault::System { .. }), "{fault}");
+    });
+    take(&mut pair, LaneItem::End, b"").unwrap();
+    assert!((0..3).all(|number| has_its_time(&pair, number)));
+}
+
+/// The file has other bytes than the copy has brought, and was given the time that says that they are good.
+#[test]
+fn a_write_that_fails_is_not_forgotten_by_a_sync() {
+    let mut pair = begun();
+    (0..3).for_each(|number| content(&mut pair, number).unwrap());
+    let said = pair.source.write(&name(1), 3, b"more");
+    let hook: failpoint::Hook = Rc::new(|place| match place {
+        "object" => Err(io::Error::from_raw_os_error(libc::EIO)),
+        _ => Ok(()),
+    });
+    failpoint::with(hook, || pair.say(said));
+    (3..FILES).for_each(|number| content(&mut pair, number).unwrap());
+    take(&mut pair, LaneItem::End, b"").unwrap();
+    let data = pair.applier().replica().data();
+    assert_eq!((data.state, data.in_line), (DataState::Bad, true));
+    let lacking = Incomplete::open(pair.applier().replica()).unwrap();
+    let is_lacking = |number| lacking.lack(pair.source.id(&name(number))).unwrap().is_some();
+    assert!(is_lacking(1) && !is_lacking(0) && !is_lacking(2));
+}
+
+/// The replica lacked more than what was owed by then, for a copy that was to begin: it never did.
+#[test]
+fn a_time_that_cannot_be_set_keeps_no_copy_of_what_is_owed_from_its_beginning() {
+    for lasts in [false, true] {
+        let mut pair = Pair::new();
+        pair.say(pair.source.create("one", 0o644));
+        pair.say(pair.source.write("one", 0, b"bytes"));
+        let attributes = Attributes { mode: 0o755, uid: 0, gid: 0, mtime: pair.source.mtime("") };
+        let begin = LaneItem::BeginOwed { percent_max: None, compares: false };
+        let root = LaneItem::Root { object: pair.source.id(""), attributes, xattrs: Vec::new() };
+        let hook: failpoint::Hook = Rc::new(|place| match place {
+            "object" => Err(io::Error::from_raw_os_error(libc::EIO)),
+            _ => Ok(()),
+        });
+        failpoint::with(hook.clone(), || take(&mut pair, begin, b"").unwrap());
+        take(&mut pair, root, b"").unwrap();
+        let hook = if lasts { hook } else { Rc::new(|_: &'static str| Ok(())) };
+        failpoint::with(hook, || take(&mut pair, LaneItem::End, b"").unwrap());
+        let data = pair.applier().replica().data();
+        match lasts {
+            true => assert_eq!((data.state, data.in_line), (DataState::Bad, true)),
+            false => {
+                assert_eq!(data.state, DataState::Good);
+                pair.assert_same();
+            }
+        }
+    }
 }
