@@ -20,6 +20,7 @@ use crate::apply::inode;
 use crate::apply::replica::Replica;
 use crate::blocks::{Hasher, Hole, Range, Reads, next_data};
 use crate::clone::guard;
+use crate::failpoint;
 use crate::limits::{COMPARED_FILES_MAX, HASH_BLOCK};
 use crate::packet::{
     Attributes, BadBy, BlockHash, ItemHeader, ItemNumber, LaneItem, ListedObject, ObjectId, TargetMessage,
@@ -150,6 +151,7 @@ impl Session {
             let length = NonZeroU64::new(hashes.len() as u64 * HASH_BLOCK);
             let _ = rustix::fs::fadvise(&file, range.offset, length, rustix::fs::Advice::DontNeed);
         }
+        failpoint::at("compare").map_err(Fault::system("read"))?;
         let Some(by_blocks) = &mut self.by_blocks else { return Ok(0) };
         // What cannot be read here is written anew.
         let own = by_blocks.hasher.hash(file.as_fd(), range, Reads::Passing).unwrap_or_default();

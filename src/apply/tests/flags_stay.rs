@@ -105,3 +105,52 @@ fn of_a_directory_that_a_copy_moves_something_out_of() {
         );
     }
 }
+
+/// What stood in the way of an op that was given up went from there.
+#[test]
+fn of_a_directory_from_which_something_goes_for_what_is_set_aside() {
+    let (mut pair, _unflagged) = flagged();
+    let source = Source { root: pair.source.root.clone() };
+    pair.say(source.mkdir("log", 0o755));
+    pair.say(source.set_flags("log", LOG));
+    pair.applier().set_pending_times().unwrap();
+    fs::write(pair.replica("log/one"), "somebody else's").unwrap();
+    pair.applier = pair.applier.take().map(|applier| applier.with_patience(std::time::Duration::ZERO));
+    let said = source.create("log/one", 0o640);
+    assert!(matches!(pair.try_say(&said), Outcome::SetAside));
+    pair.applier().set_pending_times().unwrap();
+    assert!(pair.replica("log/one").metadata().unwrap().len() == 0);
+    assert_eq!(flags_of(&pair.replica("log")), LOG);
+}
+
+/// A directory lay below the one that is to come into it, in one that lets nothing go.
+#[test]
+fn of_a_directory_out_of_which_what_lies_below_is_taken() {
+    let (mut pair, _unflagged) = flagged();
+    let source = Source { root: pair.source.root.clone() };
+    for name in ["above", "above/log", "above/log/below"] {
+        pair.say(source.mkdir(name, 0o755));
+    }
+    pair.say(source.set_flags("above/log", LOG));
+    pair.applier().set_pending_times().unwrap();
+    flag(&source.path("above/log"), Flags::NONE);
+    fs::rename(source.path("above/log/below"), source.path("below")).unwrap();
+    fs::rename(source.path("above"), source.path("below/above")).unwrap();
+    flag(&source.path("below/above/log"), LOG);
+    let attributes = Attributes { mode: 0o755, uid: 0, gid: 0, mtime: source.mtime("") };
+    let items = [
+        LaneItem::BeginOwed { percent_max: None, compares: false },
+        LaneItem::Root { object: source.id(""), attributes, xattrs: Vec::new() },
+        listing(&source, "below", &["below/above"]),
+        listing(&source, "", &["below"]),
+        listing(&source, "below/above/log", &[]),
+        LaneItem::End,
+    ];
+    let at = pair.applier().replica().applied();
+    for (number, item) in items.into_iter().enumerate() {
+        pair.applier().take_item(at, ItemNumber(number as u64), item, Bytes::new()).unwrap();
+    }
+    assert_eq!(pair.applier().data().state, DataState::Good);
+    assert!(pair.replica("below/above/log").is_dir());
+    assert_eq!(flags_of(&pair.replica("below/above/log")), LOG);
+}

@@ -190,3 +190,37 @@ fn a_copy_by_blocks_that_is_cut_off_anywhere_is_taken_up_again() {
         pair.check_equal();
     }
 }
+
+/// Whether the first page of a file is in memory.
+fn is_in_memory(file: &File) -> bool {
+    let mut byte = [0];
+    let mut into = [std::io::IoSliceMut::new(&mut byte)];
+    rustix::io::preadv2(file, &mut into, 0, rustix::io::ReadWriteFlags::NOWAIT).is_ok()
+}
+
+/// The kernel keeps what it could not write as if it had: compared with that, blocks that are not on the disk were the
+/// same.
+#[test]
+fn after_a_failed_sync_blocks_are_read_from_the_disk() {
+    let pair = started(fast());
+    let file = Arc::new(File::open(pair.replica().join("large")).unwrap());
+    file.sync_all().unwrap();
+    assert!(fs::read(pair.replica().join("large")).is_ok() && is_in_memory(&file));
+    let _ = rustix::fs::fadvise(&*file, 0, None, rustix::fs::Advice::DontNeed);
+    let forgets = !is_in_memory(&file);
+    fs::read(pair.replica().join("large")).unwrap();
+    let seen = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+    let hook: crate::failpoint::Hook = std::rc::Rc::new({
+        let (file, seen) = (file.clone(), seen.clone());
+        move |place| {
+            if place == "compare" {
+                seen.borrow_mut().push(is_in_memory(&file));
+            }
+            Ok(())
+        }
+    });
+    fs::write(pair.source.join("large"), vec![1; (BLOCKS * HASH_BLOCK) as usize]).unwrap();
+    crate::failpoint::with(hook, || pair.converges());
+    // In a directory in memory there is no disk to be read.
+    assert!(seen.borrow().first() == Some(&!forgets), "{:?}, forgets: {forgets}", seen.borrow());
+}
