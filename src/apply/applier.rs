@@ -128,6 +128,11 @@ impl Applier {
         self
     }
 
+    /// What takes long goes on while this is so, until the session ends.
+    pub fn goes_on_while(&mut self, goes_on: impl Fn() -> bool + Send + Sync + 'static) {
+        self.replica.goes_on_while(Some(Arc::new(goes_on)));
+    }
+
     /// Sets what counts in a copy for what no copy has brought.
     pub fn with_rules(mut self, rules: Rules) -> Applier {
         self.reconcile = Reconcile::with_rules(rules);
@@ -422,6 +427,8 @@ impl Applier {
         {
             log::warn!("no durable point at the end of a session: {fault}");
         }
+        // What has come to rest was to stop as well.
+        self.replica.goes_on_while(None);
     }
 
     fn packet(&mut self, frame: &Frame, packet: &PacketHeader) -> Outcome {

@@ -44,6 +44,7 @@ impl Replica {
                 self.time_has_changed(at.dir, *dir_mtime)
             }
             Op::Keep { at, dir_mtime, object, links, keeping } => {
+                self.settle_time_of_kept(*object)?;
                 let done = self.keep_removed((at, *dir_mtime), (*object, *links), keeping, Doubt::MayBeDone);
                 match keeping {
                     Keeping::InPlace => self.or_left_out(done)?,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
-use super::fault::Fault;
+use super::fault::{Concern, Fault};
 use super::perform::Doubt;
 use super::replica::Replica;
 use crate::clone::guard;
@@ -83,6 +83,29 @@ impl Replica {
             self.settle_flags_at(object, &file)?;
         }
         self.forget_gone(object)
+    }
+}
+
+impl Replica {
+    /// What is about to be kept gets its time. Where it cannot have it, it is kept without.
+    pub(super) fn settle_time_of_kept(&mut self, object: ObjectId) -> Result<(), Fault> {
+        let settled = self.settle_time_alone(object);
+        if settled.is_err() {
+            self.or_without_its_time(object, settled)?;
+            self.forget_time(object);
+        }
+        Ok(())
+    }
+
+    /// Errors: those of the whole replica.
+    pub(super) fn or_without_its_time(&self, object: ObjectId, set: Result<(), Fault>) -> Result<(), Fault> {
+        match set {
+            Err(fault) if matches!(self.concern(&fault), Concern::Object(_) | Concern::Packet) => {
+                log::warn!("object {object} is kept without its time: {fault}");
+                Ok(())
+            }
+            set => set,
+        }
     }
 }
 

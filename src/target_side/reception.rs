@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use crate::words::OwnedBy;
 /// Serves one source until its connection ends; answers why it ended.
 ///
 /// Errors: the source was refused; the reason went to both sides.
-pub fn run(link: TargetLink, replicas: &dyn Replicas, stopping: &AtomicBool) -> Result<String, String> {
+pub fn run(link: TargetLink, replicas: &dyn Replicas, stopping: &Arc<AtomicBool>) -> Result<String, String> {
     let (seat, comes) = match handshake(&link, replicas) {
         Ok(Greeted::Seated(seat, comes)) => (seat, comes),
         Ok(Greeted::Reads(seat, owned_by)) => return give(&link, &seat, owned_by, stopping),
@@ -51,6 +52,8 @@ pub fn run(link: TargetLink, replicas: &dyn Replicas, stopping: &AtomicBool) -> 
     if let Some(allow) = seat.allow {
         applier.set_allow(allow);
     }
+    let (stops, cut) = (stopping.clone(), seat.cut.clone());
+    applier.goes_on_while(move || !stops.load(Relaxed) && cut.reason().is_none());
     let mut session =
         SourceSession::welcome(Around { link: &link, seat: &seat, stopping }, &seat.view, applier);
     link.welcome();

@@ -74,12 +74,13 @@ impl Session {
             self.left_out.add(&format!("object {id}: the target: {fault}"));
             Ok(())
         })?;
+        self.drop_removed(replica)?;
+        if self.vouching.is_none() {
+            self.limbo.part_from_kept(replica)?;
+        }
         let resolved = match self.resolve_vouched(replica)? {
             Some(resolved) => resolved,
-            None => {
-                self.drop_removed(replica)?;
-                self.limbo.resolve(replica.root(), replica.limbo(), self.deletes(replica))?
-            }
+            None => self.limbo.resolve(replica.root(), replica.limbo(), self.deletes(replica))?,
         };
         let orphans = self.orphan_counts(resolved);
         replica.places_are_others();

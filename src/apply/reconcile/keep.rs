@@ -2,11 +2,12 @@
 //! ([`crate::packet::Op::Keep`]), and by what the source says of the whole copy ([`LaneItem::Keeping`]).
 
 use super::Session;
+use super::planted::{self, Planted};
 use crate::apply::fault::Fault;
 use crate::apply::keep::remove_empty_directory;
 use crate::apply::policy;
 use crate::apply::replica::{Deleted, KeptAs, Replica};
-use crate::packet::{Entry, Keeping, LaneItem, ObjectId, OrphanRule, Timestamp};
+use crate::packet::{Entry, Keeping, LaneItem, Name, ObjectId, OrphanRule, Timestamp};
 use crate::sys::FileHandle;
 
 impl Session {
@@ -61,7 +62,9 @@ impl Session {
         if links > 0 {
             return match keeping {
                 Keeping::InPlace => self.untold(at),
-                Keeping::Aside { .. } => self.take_name(replica, at, object, links),
+                Keeping::Aside { into, days } => {
+                    self.keep_last_here(replica, (at, dir_mtime), (object, links), (into, *days))
+                }
             };
         }
         let living = self.living(replica, object)?;
@@ -70,12 +73,47 @@ impl Session {
             Some(KeptAs::Itself) => {}
             // Its other names go as those of whatever packets remove, and are no orphans.
             Some(KeptAs::Copy) => {
-                self.note_removed(living.filter(|_| self.vouching.is_none()))?;
+                self.note_removed(living)?;
                 return self.gone(replica, object);
             }
         }
         self.forget_all_of(replica, object)?;
         replica.forget_gone(object)
+    }
+
+    /// A name of what has others on the source. Where it has none here they are none of the set's, for all that
+    /// anybody knows: a copy is kept. At the end it goes from limbo, unless it has a name again.
+    fn keep_last_here(
+        &mut self,
+        replica: &mut Replica,
+        (at, dir_mtime): (&Entry, Timestamp),
+        (object, links): (ObjectId, u32),
+        kept: (&Name, u16),
+    ) -> Result<(), Fault> {
+        let living = self.living(replica, object)?;
+        let dir = self.directory_of(replica, at)?;
+        let is_last = match &dir {
+            Some(dir) if living.is_some() && replica.name_holds(dir, &at.name)? == living => {
+                replica.names_here(object)? == 1 && self.lack(object)?.is_none()
+            }
+            Some(_) | None => false,
+        };
+        let Some(dir) = dir.filter(|_| is_last && !planted::is(Planted::LosesWhatIsLinked)) else {
+            return self.take_name(replica, at, object, links);
+        };
+        self.settle_time_of_kept(replica, object)?;
+        replica.copy_to_deleted((&dir, &at.name), kept, dir_mtime, |replica| {
+            self.take_name(replica, at, object, links)
+        })?;
+        self.note_removed(living)
+    }
+
+    /// It is kept with the time that it is to have, if it can have that.
+    fn settle_time_of_kept(&self, replica: &mut Replica, object: ObjectId) -> Result<(), Fault> {
+        replica.settle_time_of_kept(object)?;
+        let waits = self.unsettled.time_of(object);
+        let set = waits.map_or(Ok(()), |mtime| replica.set_mtime_now(object, mtime));
+        replica.or_without_its_time(object, set)
     }
 
     /// `None`: the name does not hold it, or not all of it.
@@ -97,10 +135,8 @@ impl Session {
             }
             Keeping::Aside { .. } if self.lack(object)?.is_some() => return Ok(None),
             Keeping::Aside { into, days } => {
-                replica.settle_time_of(object)?;
-                if let Some(mtime) = self.unsettled.time_of(object) {
-                    replica.set_mtime_now(object, mtime)?;
-                }
+                self.settle_time_of_kept(replica, object)?;
+                replica.settle_flags_before_it_goes(object)?;
                 let kept = replica.move_to_deleted(&dir, &at.name, (into, *days), dir_mtime)?;
                 replica.places_changed();
                 kept

@@ -47,6 +47,10 @@ pub enum Planted {
     KeepsALink,
     /// Of what is kept aside and has other names here, nothing is kept.
     KeepsNothingShared,
+    /// Nobody looks for links of what is kept but where something has stayed.
+    KeepsALinkOfAPerson,
+    /// What a copy finds deleted and has other names here is not kept.
+    LosesWhatIsLinked,
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ impl Session {
         }
     }
 
-    /// The source has no link to what had this inode.
+    /// The source has no link to what had this inode, or none in the set, and a copy of it is kept.
     pub(super) fn note_removed(&mut self, inode: Option<FileHandle>) -> Result<(), Fault> {
         let Some(inode) = inode else { return Ok(()) };
         if planted::is(planted::Planted::ForgetsWhatIsRemoved) {

@@ -29,7 +29,7 @@ use crate::apply::fault::Fault;
 use crate::apply::replica::{Delete, Replica, Resolved};
 use crate::limits::{ASKED_IN_MEMORY, CLAIMS_IN_MEMORY, DELETE_GUARD_FILES_MIN, OWED_CALLED_MAX};
 use crate::packet::{
-    BadBy, Birth, DataState, ItemNumber, LaneItem, ListedObject, Name, ObjectId, TargetMessage,
+    BadBy, Birth, DataState, ItemNumber, Keeping, LaneItem, ListedObject, Name, ObjectId, TargetMessage,
 };
 use crate::sys::FileHandle;
 
@@ -288,6 +288,7 @@ impl Session {
         }
         let own = |file: &File| file.try_clone().map_err(Fault::own("limbo"));
         let (root, limbo) = (own(replica.root())?, own(replica.limbo())?);
+        self.copy_lost(replica, &root)?;
         let mut lying: Table<()> = Table::start(&replica.state().join(LYING), CLAIMS_IN_MEMORY);
         let mut is_empty = true;
         self.limbo.each_waiting(&root, &limbo, |handle| {
@@ -327,6 +328,43 @@ impl Session {
             );
         }
         Ok(Some(resolved))
+    }
+
+    /// What was deleted and lives on elsewhere has a copy of it in its place, which goes where the rest is kept: its own
+    /// names in limbo go as those of what lives on.
+    fn copy_lost(&mut self, replica: &mut Replica, root: &File) -> Result<(), Fault> {
+        let keeps = matches!(self.keeping, Some(Keeping::Aside { .. }));
+        if !keeps || planted::is(Planted::LosesWhatIsLinked) {
+            return Ok(());
+        }
+        let mut lying: Table<()> = Table::start(&replica.state().join(LYING), CLAIMS_IN_MEMORY);
+        let mut is_empty = true;
+        self.limbo.each_shared(root, |handle| {
+            is_empty = false;
+            lying.insert(key(handle), ()).map_err(failed)
+        })?;
+        if is_empty {
+            return Ok(());
+        }
+        let mut known: Table<ObjectId> = Table::start(&replica.state().join(KNOWN), CLAIMS_IN_MEMORY);
+        let look = |id, handle: FileHandle| {
+            let is_one = lying.get(key(&handle))?.is_some()
+                && self.claims.claimant(&handle)?.is_none()
+                && self.was_removed(&handle)?;
+            if is_one { known.insert(key(&handle), id) } else { Ok(()) }
+        };
+        replica.index().for_each(look).map_err(Fault::own("object index"))?;
+        let id_of = |handle: &FileHandle| known.get(key(handle)).map_err(failed);
+        let vouching = &mut self.vouching;
+        let copied = |replica: &mut Replica, of: FileHandle, copy: FileHandle| {
+            let Some(id) = id_of(&of)? else { return Ok(()) };
+            if let Some(vouching) = vouching.as_mut().filter(|vouching| vouching.compares) {
+                vouching.removed.insert(key(&copy), ()).map_err(failed)?;
+            }
+            // Known by its id it is no orphan.
+            replica.bind_to(id, copy)
+        };
+        self.limbo.copy_lost(replica, |handle| Ok(id_of(handle)?.is_some()), copied)
     }
 
     fn deletes_known(&self, replica: &Replica) -> Delete {

@@ -2,6 +2,7 @@
 //! that each had in the replica. What lies there is no object of the replica any more, and has no name in it; the name
 //! of its directory says until when it stays.
 
+mod begun;
 mod own;
 
 use std::fs::File;
@@ -14,6 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use self::begun::Begun;
 use self::own::{Found, take_away};
 use super::trees::{self, Amount};
 use super::{Replica, path_of};
@@ -24,11 +26,15 @@ use crate::failpoint;
 use crate::limits::NAME_LEN_MAX;
 use crate::packet::{Name, Timestamp};
 use crate::store::random_u64;
+use crate::sys::FileHandle;
 use crate::words::Date;
 
 /// Nothing below it is an object of the replica.
 pub(super) const DELETED: &str = "deleted";
 const UNTIL: &str = "until-";
+
+const KEPT: &str = "what is kept";
+const KEEP: &str = "keep what was removed";
 
 /// Files of one path that are told apart by a small number, in one directory.
 const ALIKE_MAX: u32 = 20;
@@ -44,28 +50,64 @@ impl Deleted {
         days: u16,
         told: Option<Timestamp>,
     ) -> Result<Deleted, Fault> {
-        let all = make_directory(limbo, DELETED.as_bytes()).map_err(Fault::own("what is kept"))?;
+        let all = make_directory(limbo, DELETED.as_bytes()).map_err(Fault::own(KEPT))?;
         let until = format!("{UNTIL}{}", Date::since_1970(first_day(today(), told) + i64::from(days)));
         let batch = make_directory(&all, into.as_bytes())
             .and_then(|of_set| make_directory(&of_set, until.as_bytes()))
-            .map_err(Fault::own("what is kept"))?;
+            .map_err(Fault::own(KEPT))?;
         Ok(Deleted(batch))
     }
 
     /// Moves what a name holds there. `path`: what it had in the replica, where that is known.
     pub(in crate::apply) fn take(&self, dir: &File, name: &Name, path: Option<&Path>) -> Result<(), Fault> {
-        self.put((dir, name), name, path).map(drop)
+        let place = self.place(path)?;
+        put((dir, name), name, &place, |_| Ok(())).map(drop).map_err(Fault::system(KEEP))
     }
 
-    /// `name`: as it is called there.
-    fn put(&self, from: (&File, &Name), name: &Name, path: Option<&Path>) -> Result<Put, Fault> {
-        let place = path.and_then(Path::parent).and_then(|path| self.directory(path).ok());
-        let dir = match place {
-            Some(place) => place,
-            None => self.0.try_clone().map_err(Fault::own("what is kept"))?,
+    /// Keeps a copy of what a name holds, and takes the name away by `take`: where that fails nothing is kept. What a
+    /// process that was killed in between has kept is found again.
+    fn take_copy(
+        &self,
+        limbo: &File,
+        (dir, name): (&File, &Name),
+        path: Option<&Path>,
+        go_on: &dyn Fn() -> bool,
+        take: impl FnOnce() -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let found = Found::at(dir, name)?;
+        let put = match found.put_before(limbo).map_err(Fault::own(KEPT))? {
+            Some(put) => put,
+            None => self.put_copy((&found, name), limbo, path, go_on)?,
         };
-        let name = put(from, name, &dir).map_err(Fault::system("keep what was removed"))?;
-        Ok(Put { dir, name })
+        let done = failpoint::at("kept").map_err(Fault::own(KEPT)).and_then(|()| take());
+        if done.is_err() {
+            take_away(&put.0, &put.1)?;
+        }
+        begun::forget(limbo).map_err(Fault::own(KEPT))?;
+        done
+    }
+
+    fn put_copy(
+        &self,
+        (found, name): (&Found, &Name),
+        limbo: &File,
+        path: Option<&Path>,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<(File, Name), Fault> {
+        let (copy, place) = (found.copy(limbo, go_on)?, self.place(path)?);
+        let of = found.handle()?;
+        let note = |new: &[u8]| Begun::new(of, &place, new)?.note(limbo);
+        let new = put((limbo, &copy), name, &place, note).map_err(Fault::system(KEEP))?;
+        failpoint::at("put").map_err(Fault::own(KEPT))?;
+        Ok((place, new))
+    }
+
+    /// The directory for what had this path.
+    fn place(&self, path: Option<&Path>) -> Result<File, Fault> {
+        match path.and_then(Path::parent).and_then(|path| self.directory(path).ok()) {
+            Some(place) => Ok(place),
+            None => self.0.try_clone().map_err(Fault::own(KEPT)),
+        }
     }
 
     fn directory(&self, path: &Path) -> io::Result<File> {
@@ -78,12 +120,6 @@ impl Deleted {
     }
 }
 
-/// Where something was put.
-struct Put {
-    dir: File,
-    name: Vec<u8>,
-}
-
 /// What is kept of what a name held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::apply) enum KeptAs {
@@ -92,7 +128,19 @@ pub(in crate::apply) enum KeptAs {
     Copy,
 }
 
+/// Whether what takes long goes on; else it comes again, from its beginning.
+pub(in crate::apply) type GoesOn = Arc<dyn Fn() -> bool + Send + Sync>;
+
 impl Replica {
+    /// Whether a copy of a large file goes on. `None`: always.
+    pub(in crate::apply) fn goes_on_while(&mut self, goes_on: Option<GoesOn>) {
+        self.goes_on = goes_on;
+    }
+
+    pub(super) fn goes_on(&self) -> GoesOn {
+        self.goes_on.clone().unwrap_or_else(|| Arc::new(|| true))
+    }
+
     /// Takes away a name, and keeps what it held out of the replica, for so many days: the object itself where this
     /// was its last name anywhere, else a copy. Whoever counts links on the source knows nothing of names that
     /// are here alone.
@@ -103,7 +151,9 @@ impl Replica {
         kept: (&Name, u16),
         told: Timestamp,
     ) -> Result<KeptAs, Fault> {
-        if Found::at(dir, name)?.is_shared() && !planted::is(Planted::KeepsALink) {
+        let is_trusted = planted::is(Planted::KeepsALink)
+            || planted::is(Planted::KeepsALinkOfAPerson) && !self.keeps_orphans();
+        if Found::at(dir, name)?.is_shared() && !is_trusted {
             let unlink = |_: &mut Replica| {
                 guard::going(dir, name.as_bytes());
                 rustix::fs::unlinkat(dir, name.as_bytes(), AtFlags::empty()).map_err(Fault::system("unlink"))
@@ -116,8 +166,7 @@ impl Replica {
         Ok(KeptAs::Itself)
     }
 
-    /// Keeps a copy of what a name holds, and takes the name away by `take`: where that fails nothing is kept. Who is
-    /// killed in between keeps one more the next time.
+    /// [`Deleted::take_copy`], for so many days.
     pub(in crate::apply) fn copy_to_deleted(
         &mut self,
         (dir, name): (&File, &Name),
@@ -129,16 +178,10 @@ impl Replica {
             return take(self);
         }
         let path = self.path_below_root(dir).map(|path| path.join(name.as_os_str()));
-        let limbo = self.limbo();
-        let copy = Found::at(dir, name)?.copy(limbo)?;
-        let put = Deleted::open(limbo, into, days, Some(told))?.put((limbo, &copy), name, path.as_deref())?;
-        let done = failpoint::at("kept").map_err(Fault::own("what is kept")).and_then(|()| take(self));
-        if done.is_err()
-            && let Ok(name) = Name::new(&put.name)
-        {
-            take_away(&put.dir, &name)?;
-        }
-        done
+        let limbo = self.limbo().try_clone().map_err(Fault::own(KEPT))?;
+        let deleted = Deleted::open(&limbo, into, days, Some(told))?;
+        let go_on = self.goes_on();
+        deleted.take_copy(&limbo, (dir, name), path.as_deref(), &*go_on, || take(self))
     }
 
     fn path_below_root(&self, dir: &File) -> Option<PathBuf> {
@@ -153,6 +196,26 @@ impl Replica {
         own::forget_begun(self.limbo())?;
         remove_until(self.limbo(), &Date::since_1970(today()).to_string(), go_on)
     }
+}
+
+/// A name below limbo holds a copy of what it held, which lives on elsewhere; gives the copy's handle. The process may
+/// die at any moment: one of both is there.
+pub(super) fn replace_by_copy(
+    limbo: &File,
+    dir: &File,
+    name: &Name,
+    go_on: &dyn Fn() -> bool,
+) -> Result<FileHandle, Fault> {
+    let copy = Found::at(dir, name)?.copy(limbo, go_on)?;
+    let handle = Found::at(limbo, &copy)?.handle()?;
+    guard::going(dir, name.as_bytes());
+    let moved = || rustix::fs::renameat(limbo, copy.as_bytes(), dir, name.as_bytes());
+    match moved() {
+        Err(Errno::PERM) if trees::clear_in_the_way(dir, name) => moved(),
+        done => done,
+    }
+    .map_err(Fault::system(KEEP))?;
+    Ok(handle)
 }
 
 /// Removes all that is to be kept until a day before this one. Each time it begins with another one: what
@@ -195,8 +258,14 @@ fn is_over(batch: &Name, today: &str) -> bool {
     until.is_some_and(|until| until.len() == today.len() && until < today.as_bytes())
 }
 
-/// Under its own name, or with a number behind it where one of that name is there; gives that.
-fn put((dir, held): (&File, &Name), name: &Name, place: &File) -> io::Result<Vec<u8>> {
+/// Under its own name, or with a number behind it where one of that name is there; gives that. `before`: it may get
+/// this one.
+fn put(
+    (dir, held): (&File, &Name),
+    name: &Name,
+    place: &File,
+    before: impl Fn(&[u8]) -> io::Result<()>,
+) -> io::Result<Name> {
     guard::name(dir, held.as_bytes());
     let mut tried = 1;
     loop {
@@ -204,13 +273,15 @@ fn put((dir, held): (&File, &Name), name: &Name, place: &File) -> io::Result<Vec
             1..=ALIKE_MAX => numbered(name.as_bytes(), tried),
             _ => with_behind(name.as_bytes(), &format!("~{:016x}", random_u64())),
         };
-        match rustix::fs::renameat_with(dir, held.as_bytes(), place, &*new, RenameFlags::NOREPLACE) {
+        let new = Name::new(&new).map_err(|_| Errno::INVAL)?;
+        before(new.as_bytes())?;
+        match rustix::fs::renameat_with(dir, held.as_bytes(), place, new.as_bytes(), RenameFlags::NOREPLACE) {
             Ok(()) => return Ok(new),
             Err(Errno::EXIST) => tried += 1,
             // Its file system does not know the flag.
-            Err(Errno::INVAL) if is_there(place, &new)? => tried += 1,
+            Err(Errno::INVAL) if is_there(place, new.as_bytes())? => tried += 1,
             Err(Errno::INVAL) => {
-                rustix::fs::renameat(dir, held.as_bytes(), place, &*new)?;
+                rustix::fs::renameat(dir, held.as_bytes(), place, new.as_bytes())?;
                 return Ok(new);
             }
             Err(error) => return Err(error.into()),

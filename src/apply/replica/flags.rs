@@ -227,7 +227,7 @@ impl Replica {
     }
 
     /// One whose id is about to be forgotten.
-    pub(super) fn settle_flags_before_it_goes(&mut self, id: ObjectId) -> Result<(), Fault> {
+    pub(in crate::apply) fn settle_flags_before_it_goes(&mut self, id: ObjectId) -> Result<(), Fault> {
         self.flags.of(id).map_or(Ok(()), |flags| self.settle_flags_of(id, flags))
     }
 

@@ -20,7 +20,7 @@
 //! Paths longer than 4,096 bytes neither the kernel tells nor the source sends: there 3 does the
 //! work, and the place of a directory is found by going up many levels at a time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -219,7 +219,27 @@ impl Replica {
 
     /// Searches root and limbo, but for what is gone, for a name of an object; never enters a mount.
     pub(in crate::apply) fn search(&self, wanted: &FileHandle, status: &Stat) -> Result<Option<Seen>, Fault> {
-        self.search_below(&[self.root(), self.limbo()], wanted, status)
+        self.search_one(&[self.root(), self.limbo()], wanted, status)
+    }
+
+    /// Takes out those that have a name below the root. With each its inode number.
+    pub(in crate::apply) fn strike_names_below_root(
+        &self,
+        objects: &mut HashMap<FileHandle, u64>,
+    ) -> Result<(), Fault> {
+        if objects.is_empty() {
+            return Ok(());
+        }
+        let numbers: HashSet<u64> = objects.values().copied().collect();
+        let done = self.search_below(
+            &[self.root()],
+            |number| numbers.contains(&number),
+            |_, _, found| {
+                objects.remove(found);
+                objects.is_empty().then_some(())
+            },
+        );
+        done.map(drop)
     }
 
     /// Whether a file has a name below the root, and not only in limbo.
@@ -232,15 +252,24 @@ impl Replica {
             return Ok(true);
         }
         let handle = FileHandle::of(file.as_fd()).map_err(handle_fault)?;
-        Ok(self.search_below(&[self.root()], &handle, &inode::stat(file)?)?.is_some())
+        Ok(self.search_one(&[self.root()], &handle, &inode::stat(file)?)?.is_some())
     }
 
-    fn search_below(
+    fn search_one(&self, tops: &[&File], wanted: &FileHandle, status: &Stat) -> Result<Option<Seen>, Fault> {
+        let is_it = |dir: &FileHandle, name: &Name, found: &FileHandle| {
+            (found == wanted).then(|| Seen { dir: *dir, name: name.clone() })
+        };
+        self.search_below(tops, |number| number == status.st_ino, is_it)
+    }
+
+    /// Visits all that may be it by its inode number, and every directory, until it is found. A name, and the handles
+    /// of the directory that it is in and of what it holds.
+    fn search_below<T>(
         &self,
         tops: &[&File],
-        wanted: &FileHandle,
-        status: &Stat,
-    ) -> Result<Option<Seen>, Fault> {
+        may_be: impl Fn(u64) -> bool,
+        mut find: impl FnMut(&FileHandle, &Name, &FileHandle) -> Option<T>,
+    ) -> Result<Option<T>, Fault> {
         let handle_of = |top: &&File| FileHandle::of(top.as_fd()).map_err(handle_fault);
         let limbo = handle_of(&self.limbo())?;
         let mut waiting = tops.iter().map(handle_of).collect::<Result<Vec<_>, _>>()?;
@@ -253,9 +282,7 @@ impl Replica {
                 let entry = entry.map_err(Fault::system("list a directory"))?;
                 let may_be_directory = matches!(entry.file_type(), FileType::Directory | FileType::Unknown);
                 let Ok(name) = Name::new(entry.file_name().to_bytes()) else { continue };
-                if entry.ino() != status.st_ino && !may_be_directory
-                    || handle == limbo && is_of_the_gone(&name)
-                {
+                if !may_be(entry.ino()) && !may_be_directory || handle == limbo && is_of_the_gone(&name) {
                     continue;
                 }
                 let Some(found) = look(&dir, &name)? else { continue };
@@ -263,8 +290,8 @@ impl Replica {
                 if found.0 == limbo {
                     continue;
                 }
-                if found.0 == *wanted {
-                    return Ok(Some(Seen { dir: handle, name }));
+                if let Some(found) = find(&handle, &name, &found.0) {
+                    return Ok(Some(found));
                 }
                 waiting.extend(found.1.then_some(found.0));
             }

@@ -3,6 +3,7 @@
 //! ([`crate::apply::orphans`]).
 
 mod living;
+mod lost;
 mod parts;
 
 use std::collections::HashSet;

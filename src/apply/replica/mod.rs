@@ -58,7 +58,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use self::aside::Aside;
 pub use self::aside::{AsideView, SetAside};
 use self::begun::Begun;
-pub(super) use self::deleted::{Deleted, KeptAs};
+pub(super) use self::deleted::{Deleted, GoesOn, KeptAs};
 pub use self::descriptors::{Access, Came};
 use self::descriptors::{Descriptors, GaveWay};
 pub use self::durable::DurablePoint;
@@ -131,6 +131,7 @@ pub struct Replica {
     keeps_orphans: bool,
     has_rules: bool,
     clones: Arc<Sessions>,
+    goes_on: Option<GoesOn>,
     #[cfg(test)]
     pub hold: Arc<self::durable::Hold>,
 }
@@ -433,7 +434,9 @@ impl Replica {
 
     /// [`Replica::settle_time_of`], but for its flags.
     pub(in crate::apply) fn settle_time_alone(&mut self, id: ObjectId) -> Result<(), Fault> {
-        self.times.of(id).map_or(Ok(()), |mtime| self.settle_time(id, mtime))
+        let Some(mtime) = self.times.of(id) else { return Ok(()) };
+        failpoint::at("settle one").map_err(Fault::system("set mtime"))?;
+        self.settle_time(id, mtime)
     }
 
     /// Sets the time of an object now, whatever flags it has.

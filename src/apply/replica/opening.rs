@@ -132,6 +132,7 @@ impl Replica {
             keeps_orphans: kept::keeps(&places.state),
             has_rules: places.state.join(super::RULES).exists(),
             clones,
+            goes_on: None,
             #[cfg(test)]
             hold: std::sync::Arc::default(),
         })

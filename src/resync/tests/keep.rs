@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 
 use super::owed::{known, owed};
 use super::random::change;
@@ -91,6 +92,104 @@ fn a_copy_of_what_is_owed_keeps_aside_what_was_removed() {
     for name in ["one", "dir/two", "dir/sub/three"] {
         assert_eq!(fs::read_to_string(day.join(name)).unwrap(), name);
     }
+}
+
+/// Content by path of what was kept aside, with how many names it has.
+fn kept(pair: &Pair) -> Vec<(String, String, u64)> {
+    let Ok(days) = fs::read_dir(pair.places.limbo.join("deleted/trash")) else { return Vec::new() };
+    let mut found = Vec::new();
+    for day in days.map(|day| day.unwrap().path()) {
+        for (path, node) in tree::nodes(&day) {
+            let path = String::from_utf8(path).unwrap();
+            if let Some(content) = node.content {
+                let links = fs::metadata(day.join(&path)).unwrap().nlink();
+                let path = path.trim_start_matches("./").to_owned();
+                found.push((path, String::from_utf8(content).unwrap(), links));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn aside() -> Keeping {
+    Keeping::Aside { into: Name::new(b"trash").unwrap(), days: 30 }
+}
+
+fn once(path: &str, content: &str) -> (String, String, u64) {
+    (path.to_owned(), content.to_owned(), 1)
+}
+
+/// A snapshot of hard links lies beside the replica: what was removed went as what lives on, and nothing of it was kept.
+#[test]
+fn what_somebody_has_linked_is_kept_by_a_copy_of_what_is_owed() {
+    let mut pair = pair(aside());
+    for name in ["one", "dir/sub/three"] {
+        let snapshot = pair.dir.path().join(name.replace('/', "-"));
+        fs::hard_link(pair.replica().join(name), snapshot).unwrap();
+    }
+    let outcome = pair.copy_owed(removes);
+    assert_eq!((outcome.orphans, pair.orphans()), (0, Vec::new()));
+    pair.check_equal();
+    let all = ["dir/sub/three", "dir/two", "one"].map(|path| once(path, path));
+    assert_eq!(kept(&pair), all);
+    // The snapshot is nobody's but the person's, and no object of the replica.
+    fs::write(pair.dir.path().join("one"), "changed").unwrap();
+    assert_eq!(kept(&pair), all);
+    assert_eq!(pair.ids(), pair.ids_of_source());
+}
+
+/// What lives on by a name of the source is not removed: of links that a program has made thousands may go.
+#[test]
+fn what_lives_on_in_the_set_is_not_kept_by_a_copy_of_what_is_owed() {
+    let mut pair = pair(aside());
+    pair.copy_owed(|source| {
+        fs::hard_link(source.join("one"), source.join("dir/one too")).unwrap();
+        fs::hard_link(source.join("dir/two"), source.join("two too")).unwrap();
+    });
+    // With a name outside as well.
+    fs::hard_link(pair.replica().join("one"), pair.dir.path().join("snapshot")).unwrap();
+    pair.copy_owed(|source| {
+        fs::remove_file(source.join("dir/one too")).unwrap();
+        fs::remove_file(source.join("dir/two")).unwrap();
+    });
+    pair.check_equal();
+    assert_eq!((kept(&pair), pair.orphans()), (Vec::new(), Vec::new()));
+    assert_eq!(pair.ids(), pair.ids_of_source());
+}
+
+/// Deletions were ignored once: what has stayed is a link of what goes now, in a directory that nobody lists.
+#[test]
+fn what_has_stayed_elsewhere_is_kept_by_a_copy_of_what_is_owed() {
+    let mut pair = pair(Keeping::InPlace);
+    pair.copy_owed(|source| fs::hard_link(source.join("one"), source.join("dir/one too")).unwrap());
+    pair.copy_owed(|source| fs::remove_file(source.join("dir/one too")).unwrap());
+    assert!(pair.replica().join("dir/one too").exists());
+    pair.keeping = Some(aside());
+    pair.copy_owed(|source| fs::remove_file(source.join("one")).unwrap());
+    assert_eq!(kept(&pair), [once("one", "one")]);
+    // By that nobody changes what is kept.
+    fs::write(pair.replica().join("dir/one too"), "changed").unwrap();
+    assert_eq!(kept(&pair), [once("one", "one")]);
+    assert_eq!(pair.ids(), pair.ids_of_source());
+}
+
+/// Whole directories go, with links among them, one of which is a person's as well.
+#[test]
+fn links_of_what_is_removed_are_kept_together() {
+    let mut pair = pair(aside());
+    pair.copy_owed(|source| {
+        fs::hard_link(source.join("dir/two"), source.join("dir/sub/two too")).unwrap();
+        fs::hard_link(source.join("dir/sub/three"), source.join("dir/sub/three too")).unwrap();
+    });
+    fs::hard_link(pair.replica().join("dir/two"), pair.dir.path().join("snapshot")).unwrap();
+    pair.copy_owed(removes);
+    let found = kept(&pair);
+    let of = |content: &str| found.iter().filter(|(_, held, _)| held == content).collect::<Vec<_>>();
+    assert_eq!(of("dir/two").len(), 1, "{found:?}");
+    assert_eq!(of("dir/two")[0].2, 1);
+    assert_eq!(of("dir/sub/three").iter().map(|(_, _, links)| *links).collect::<Vec<_>>(), [2, 2]);
+    assert_eq!(pair.ids(), pair.ids_of_source());
 }
 
 /// What stayed was missed when somebody removed it, which is allowed: "somebody removed objects".

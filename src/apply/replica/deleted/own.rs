@@ -9,11 +9,15 @@ use std::os::fd::AsFd;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, Stat, major, minor};
 use rustix::io::Errno;
 
+use super::begun::{self, Begun};
 use crate::apply::create::make;
 use crate::apply::fault::Fault;
 use crate::apply::inode;
 use crate::apply::replica::{by_handle, open_beneath};
-use crate::packet::{Attributes, Birth, Bounded, Name};
+use crate::failpoint;
+use crate::limits::KEPT_PIECE;
+use crate::packet::{Attributes, Birth, Bounded, Name, Timestamp};
+use crate::sys::FileHandle;
 use crate::xattr;
 
 /// In limbo: the copy until it is complete. There is one applier, so there is one copy.
@@ -39,21 +43,42 @@ impl Found {
         FileType::from_raw_mode(self.status.st_mode) != FileType::Directory && self.status.st_nlink > 1
     }
 
-    /// Makes the copy, with all that is replicated but flags; gives its name in limbo.
-    pub(super) fn copy(&self, limbo: &File) -> Result<Name, Fault> {
+    pub(super) fn handle(&self) -> Result<FileHandle, Fault> {
+        FileHandle::of(self.file.as_fd()).map_err(Fault::system("file handle"))
+    }
+
+    /// Where a process that was killed has put a copy of it, before the name went. One that is of another state of it
+    /// is none.
+    pub(super) fn put_before(&self, limbo: &File) -> io::Result<Option<(File, Name)>> {
+        let Some(noted) = Begun::noted(limbo)? else { return Ok(None) };
+        let place = match noted.of == FileHandle::of(self.file.as_fd())? && !is_begun(limbo)? {
+            true => noted.place(limbo),
+            false => None,
+        };
+        let is_it = |(dir, name): &(File, Name)| {
+            let there = rustix::fs::statat(dir, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW);
+            there.is_ok_and(|there| looks(&there) == looks(&self.status))
+        };
+        Ok(place.filter(is_it))
+    }
+
+    /// Makes the copy, with all that is replicated but flags, as long as it may; gives its name in limbo.
+    ///
+    /// Errors: also, that it may not.
+    pub(super) fn copy(&self, limbo: &File, go_on: &dyn Fn() -> bool) -> Result<Name, Fault> {
         let name = Name::new(MAKING.as_bytes()).expect("a constant is a name");
         forget_begun(limbo).map_err(system)?;
-        self.copy_to(limbo, &name).inspect_err(|_| _ = take_away(limbo, &name))?;
+        self.copy_to(limbo, &name, go_on).inspect_err(|_| _ = take_away(limbo, &name))?;
         Ok(name)
     }
 
-    fn copy_to(&self, limbo: &File, name: &Name) -> Result<(), Fault> {
+    fn copy_to(&self, limbo: &File, name: &Name, go_on: &dyn Fn() -> bool) -> Result<(), Fault> {
         let Stat { st_mode: mode, st_uid: uid, st_gid: gid, .. } = self.status;
         let made = make(limbo.as_fd(), name, &self.birth()?, mode & 0o7777);
         let (made, _) = made.map_err(system)?;
         if FileType::from_raw_mode(mode) == FileType::RegularFile {
             let from = by_handle::reopen_to_read(self.file.as_fd()).map_err(system)?;
-            copy_content(&from, &made, self.status.st_size as u64).map_err(system)?;
+            copy_content(&from, &made, self.status.st_size as u64, go_on)?;
         }
         let mtime = inode::mtime(&self.status);
         let attributes = Attributes { mode: mode & 0o7777, uid, gid, mtime };
@@ -67,7 +92,9 @@ impl Found {
         inode::set_mtime(&made, mtime)?;
         // The name that it is a copy of goes: there is nothing else that a power loss would leave.
         match FileType::from_raw_mode(mode) {
-            FileType::RegularFile => made.sync_all().map_err(system),
+            FileType::RegularFile => {
+                failpoint::at("sync what is kept").and_then(|()| made.sync_all()).map_err(system)
+            }
             _ => Ok(()),
         }
     }
@@ -89,8 +116,26 @@ impl Found {
     }
 }
 
+/// What tells two states of a file apart.
+fn looks(status: &Stat) -> (u32, i64, i64, Timestamp) {
+    (status.st_mode, status.st_size, status.st_rdev as i64, inode::mtime(status))
+}
+
+/// There is a copy that was not put anywhere.
+fn is_begun(limbo: &File) -> io::Result<bool> {
+    match rustix::fs::statat(limbo, MAKING, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Removes what a process that was killed has begun.
 pub(super) fn forget_begun(limbo: &File) -> io::Result<()> {
+    if is_begun(limbo)? {
+        // Where it was to go another one lies, perhaps.
+        begun::forget(limbo)?;
+    }
     match rustix::fs::unlinkat(limbo, MAKING, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
@@ -104,26 +149,34 @@ pub(super) fn take_away(dir: &File, name: &Name) -> Result<(), Fault> {
     }
 }
 
-/// Holes stay holes; where the file system can, both have the same blocks.
-fn copy_content(mut from: &File, mut into: &File, size: u64) -> io::Result<()> {
+/// Holes stay holes; where the file system can, both have the same blocks. A large one comes in pieces.
+fn copy_content(mut from: &File, mut into: &File, size: u64, go_on: &dyn Fn() -> bool) -> Result<(), Fault> {
     let mut at = 0;
     while at < size {
         match rustix::fs::seek(from, SeekFrom::Data(at)) {
             Ok(data) => at = data,
             // A hole up to the end.
             Err(Errno::NXIO) => break,
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(system(error)),
         }
-        let end = rustix::fs::seek(from, SeekFrom::Hole(at))?.min(size);
-        from.seek(io::SeekFrom::Start(at))?;
-        into.seek(io::SeekFrom::Start(at))?;
-        let copied = io::copy(&mut from.take(end.saturating_sub(at)), &mut into)?;
+        let end = rustix::fs::seek(from, SeekFrom::Hole(at)).map_err(system)?.min(size);
+        from.seek(io::SeekFrom::Start(at)).map_err(system)?;
+        into.seek(io::SeekFrom::Start(at)).map_err(system)?;
+        let length = end.saturating_sub(at).min(KEPT_PIECE);
+        let copied = io::copy(&mut from.take(length), &mut into).map_err(system)?;
         if copied == 0 {
             break;
         }
         at += copied;
+        if length == KEPT_PIECE && at < size {
+            if !go_on() {
+                return Err(Fault::own(COPY)(io::Error::other("it is to stop")));
+            }
+            // All of it at the end would take as long.
+            into.sync_data().map_err(system)?;
+        }
     }
-    into.set_len(size)
+    into.set_len(size).map_err(system)
 }
 
 fn system<E: Into<io::Error>>(error: E) -> Fault {
@@ -139,7 +192,6 @@ mod tests {
     use rustix::fs::{CWD, XattrFlags};
 
     use super::*;
-    use crate::packet::Timestamp;
 
     type Looks = (u32, u32, u32, i64, i64, u64, u64);
 
@@ -180,7 +232,7 @@ mod tests {
             fs::hard_link(place.path().join(text), &link).unwrap();
             let found = Found::at(&dir, &name).unwrap();
             assert!(found.is_shared());
-            found.copy(&dir).unwrap();
+            found.copy(&dir, &|| true).unwrap();
             assert_eq!(looks(&link), looks(&made), "{text}");
             assert_eq!(fs::symlink_metadata(&made).unwrap().nlink(), 1);
             match text {
@@ -195,6 +247,29 @@ mod tests {
             }
             fs::remove_file(&link).unwrap();
         }
+    }
+
+    /// Nobody heard a stop while a large file was copied.
+    #[test]
+    fn a_copy_ends_where_it_is_to() {
+        let place = tempfile::tempdir().unwrap();
+        let pieces = 5;
+        fs::write(place.path().join("file"), vec![b'x'; (pieces * KEPT_PIECE) as usize + 7]).unwrap();
+        let dir = File::open(place.path()).unwrap();
+        let found = Found::at(&dir, &Name::new(b"file").unwrap()).unwrap();
+        let looks = std::cell::Cell::new(0);
+        let go_on = |most: u64| {
+            looks.set(looks.get() + 1);
+            looks.get() <= most
+        };
+        let fault = found.copy(&dir, &|| go_on(2)).unwrap_err();
+        assert!(matches!(fault, Fault::Own { .. }), "{fault}");
+        assert_eq!(looks.get(), 3);
+        assert!(!place.path().join(MAKING).exists());
+        looks.set(0);
+        found.copy(&dir, &|| go_on(u64::MAX)).unwrap();
+        assert_eq!(looks.get(), pieces);
+        assert!(fs::read(place.path().join("file")).unwrap() == fs::read(place.path().join(MAKING)).unwrap());
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub(super) fn drop_living(
 ) -> Result<(), Fault> {
     let (mut part, mut parts) = (0, 1);
     while part < parts {
-        let mut names = Names { part, parts, together, counted: HashMap::new() };
+        let mut names = Names::of_part(part, parts, together);
         match names.count(mount, top)? {
             true => {
                 if let Some(moved) = moved
@@ -57,7 +57,7 @@ pub(super) fn drop_living(
 }
 
 /// Of a part of the objects, how many names each has in the tree.
-struct Names {
+pub(super) struct Names {
     part: u64,
     parts: u64,
     together: usize,
@@ -80,8 +80,17 @@ impl Count {
 }
 
 impl Names {
+    pub(super) fn of_part(part: u64, parts: u64, together: usize) -> Names {
+        Names { part, parts, together, counted: HashMap::new() }
+    }
+
+    /// It is of this part, and has names that were not counted.
+    pub(super) fn is_elsewhere(&self, status: &Stat) -> bool {
+        has_several(status) && self.counted.get(&inode_of(status)).is_some_and(Count::lives)
+    }
+
     /// `false`: there are more objects than are looked at together.
-    fn count(&mut self, mount: &File, top: &File) -> Result<bool, Fault> {
+    pub(super) fn count(&mut self, mount: &File, top: &File) -> Result<bool, Fault> {
         let mut has_room = true;
         below(mount, top, |_, _, _, status| {
             let inode = inode_of(&status);
@@ -148,7 +157,7 @@ impl Names {
     }
 }
 
-fn has_several(status: &Stat) -> bool {
+pub(super) fn has_several(status: &Stat) -> bool {
     !is_directory(status) && status.st_nlink > 1
 }
 

@@ -106,7 +106,7 @@ impl Limbo {
     }
 }
 
-fn handle_of(fd: impl AsFd) -> Result<FileHandle, Fault> {
+pub(super) fn handle_of(fd: impl AsFd) -> Result<FileHandle, Fault> {
     FileHandle::of(fd.as_fd()).map_err(Fault::system("file handle"))
 }
 
