@@ -13,6 +13,7 @@ use rustix::fs::{CWD, FileType, Mode};
 
 use super::kept::More;
 use super::model::{Node, ROOT, Tree};
+use super::snapshots::Outside;
 use crate::apply::{IDENTITY_XATTR, Index, Places, inode};
 use crate::packet::*;
 use crate::sys::FileHandle;
@@ -53,9 +54,14 @@ pub enum Times {
 }
 
 /// Errors: the first difference between a model tree and the replica.
-pub fn compare(tree: &Tree, root: &Path, times: Times, more: More) -> Result<(), String> {
+pub fn compare(
+    tree: &Tree,
+    root: &Path,
+    (times, more): (Times, More),
+    outside: &Outside,
+) -> Result<(), String> {
     let mut wanted = describe_tree(tree);
-    let (mut found, _) = describe(root);
+    let (mut found, _) = describe_but(root, outside);
     if more == More::Stayed {
         drop_more(&mut found, &wanted);
     }
@@ -136,8 +142,13 @@ pub(super) fn described(node: &Node) -> Described {
 
 /// What a directory holds, and by which handle each path is reached.
 pub(super) fn describe(root: &Path) -> (Paths, HashMap<FileHandle, PathBuf>) {
+    describe_but(root, &Outside::new())
+}
+
+/// As [`describe`], without names that are outside.
+fn describe_but(root: &Path, outside: &Outside) -> (Paths, HashMap<FileHandle, PathBuf>) {
     fn walk(
-        root: &Path,
+        (root, outside): (&Path, &Outside),
         path: &Path,
         found: &mut Paths,
         first: &mut HashMap<u64, PathBuf>,
@@ -159,7 +170,11 @@ pub(super) fn describe(root: &Path) -> (Paths, HashMap<FileHandle, PathBuf>) {
             mode: meta.mode(),
             owner: (meta.uid(), meta.gid()),
             mtime: (meta.mtime(), meta.mtime_nsec() as u32),
-            links: if kind.is_dir() { 0 } else { meta.nlink() as u32 },
+            links: if kind.is_dir() {
+                0
+            } else {
+                meta.nlink() as u32 - outside.get(&meta.ino()).unwrap_or(&0)
+            },
             content,
             xattrs: xattrs(&file),
             same_as,
@@ -169,11 +184,11 @@ pub(super) fn describe(root: &Path) -> (Paths, HashMap<FileHandle, PathBuf>) {
             let mut names: Vec<_> =
                 fs::read_dir(&full).unwrap().map(|entry| entry.unwrap().file_name()).collect();
             names.sort();
-            names.iter().for_each(|name| walk(root, &path.join(name), found, first, handles));
+            names.iter().for_each(|name| walk((root, outside), &path.join(name), found, first, handles));
         }
     }
     let (mut found, mut handles) = (BTreeMap::new(), HashMap::new());
-    walk(root, Path::new(""), &mut found, &mut HashMap::new(), &mut handles);
+    walk((root, outside), Path::new(""), &mut found, &mut HashMap::new(), &mut handles);
     (found, handles)
 }
 

@@ -13,7 +13,7 @@
 //! state of the last sync, or all of it).
 //!
 //! In half of the runs a person also says now and then what becomes of what is removed: it goes, stays, or is kept
-//! aside.
+//! aside. In half of them, too, somebody links files of the replica elsewhere.
 //!
 //! After each step the rules hold: the replica is the source as of *applied*; that never goes back;
 //! what was acknowledged is there; the queue holds what is not applied, and nothing for whom it let go;
@@ -30,6 +30,7 @@ mod disk;
 mod kept;
 mod model;
 mod planted;
+mod snapshots;
 mod source;
 mod target;
 mod walker;

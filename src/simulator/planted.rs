@@ -72,7 +72,7 @@ pub enum Planted {
 }
 
 impl Planted {
-    pub const ALL: [Planted; 39] = [
+    pub const ALL: [Planted; 40] = [
         Planted::ResumesTooEarly,
         Planted::ResumesTooLate,
         Planted::AcknowledgesBeforeApply,
@@ -112,6 +112,7 @@ impl Planted {
         Planted::Converging(PlantedInReconcile::TakesAllForSame),
         Planted::Converging(PlantedInReconcile::KeepsALink),
         Planted::Converging(PlantedInReconcile::KeepsNothingShared),
+        Planted::Converging(PlantedInReconcile::KeepsALinkOfAPerson),
     ];
 
     /// What 1,000 seeds do not come upon here; the tests of the rooms do (`apply::tests::converge`,

@@ -26,6 +26,7 @@ use crate::simulator::disk::{self, Times};
 use crate::simulator::kept::Kept;
 use crate::simulator::model::Model;
 use crate::simulator::planted::Planted;
+use crate::simulator::snapshots::Snapshots;
 use crate::simulator::source::{Desk, Effect, SEGMENT, Source, Start};
 use crate::simulator::target::{Loss, Step, Target};
 use crate::simulator::walker::{Turn, Walker};
@@ -87,6 +88,7 @@ pub struct World {
     was_aside: bool,
     calm: bool,
     kept: Kept,
+    snapshots: Snapshots,
     pub seen: Seen,
     pub trace: VecDeque<String>,
 }
@@ -128,6 +130,7 @@ pub struct Seen {
     pub holes: u64,
     pub said_what_is_kept: u64,
     pub kept: u64,
+    pub linked: u64,
 }
 
 impl Seen {
@@ -142,7 +145,7 @@ impl Seen {
         self.counts().into_iter().filter(|(_, count)| **count == 0).map(|(name, _)| name).collect()
     }
 
-    fn counts(&mut self) -> [(&'static str, &mut u64); 34] {
+    fn counts(&mut self) -> [(&'static str, &mut u64); 35] {
         [
             ("a step", &mut self.steps),
             ("a packet", &mut self.applied),
@@ -178,6 +181,7 @@ impl Seen {
             ("a large hole", &mut self.holes),
             ("a change of what is kept", &mut self.said_what_is_kept),
             ("a file that is kept aside", &mut self.kept),
+            ("a file that a person has linked", &mut self.linked),
         ]
     }
 }
@@ -197,6 +201,7 @@ impl World {
         let queue_disk = (!disk_random.one_in(3)).then(|| SEGMENT * (2 + disk_random.below(30)));
         let origin = Position::origin(Epoch { number: 1, writer: 2 }, Incarnation(1));
         let target = Target::new(Random::new(seed ^ 0xd15c), planted);
+        let snapshots = Snapshots::new(Random::new(seed ^ 0x511a), &target.places.root);
         let desk = Desk::new(Random::new(seed ^ 0xde5c), planted);
         let marks = Arc::new(Marks::default());
         let when_full = if random.one_in(3) { WhenFull::Resync } else { WhenFull::Block };
@@ -240,6 +245,7 @@ impl World {
             was_aside: false,
             calm: false,
             kept: Kept::default(),
+            snapshots,
             seen: Seen::default(),
             trace: VecDeque::new(),
             random,
@@ -267,6 +273,7 @@ impl World {
     fn step(&mut self) -> Checked {
         self.seen.steps += 1;
         self.disk_turns();
+        self.seen.linked += u64::from(self.snapshots.turn(&self.target.places.root));
         match self.random.below(100) {
             0..20 => self.write()?,
             20..27 => self.pump()?,

@@ -168,7 +168,8 @@ impl World {
         self.seen.compared += 1;
         let applications = self.applications.lock();
         let tree = applications.history.get(&applied).ok_or("a position that was never given out")?;
-        disk::compare(tree, &self.target.places.root, times, applications.removals.more())
+        let outside = self.snapshots.links();
+        disk::compare(tree, &self.target.places.root, (times, applications.removals.more()), &outside)
             .map_err(|difference| format!("as of {applied}: {difference}"))
     }
 }
