@@ -272,6 +272,25 @@ mod tests {
         assert!(fs::read(place.path().join("file")).unwrap() == fs::read(place.path().join(MAKING)).unwrap());
     }
 
+    /// The process died between the note and the move, as the name was taken: what has it is another one's.
+    #[test]
+    fn a_copy_that_was_not_put_is_found_nowhere() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = File::open(place.path()).unwrap();
+        for name in ["file", "alike", MAKING] {
+            let file = File::create(place.path().join(name)).unwrap();
+            inode::set_mtime(&file, Timestamp { seconds: 5, nanoseconds: 7 }).unwrap();
+        }
+        let found = Found::at(&dir, &Name::new(b"file").unwrap()).unwrap();
+        Begun::new(found.handle().unwrap(), &dir, b"alike").unwrap().note(&dir).unwrap();
+        assert!(found.put_before(&dir).unwrap().is_none());
+        forget_begun(&dir).unwrap();
+        assert!(found.put_before(&dir).unwrap().is_none());
+        // It was put.
+        Begun::new(found.handle().unwrap(), &dir, b"alike").unwrap().note(&dir).unwrap();
+        assert!(found.put_before(&dir).unwrap().is_some());
+    }
+
     #[test]
     fn a_directory_is_nobody_elses() {
         let place = tempfile::tempdir().unwrap();
