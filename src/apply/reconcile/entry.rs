@@ -104,7 +104,8 @@ impl Session {
     }
 
     pub(super) fn want_content(&mut self, replica: &mut Replica, object: ObjectId) -> Result<(), Fault> {
-        self.incomplete.add(object)?;
+        // On disk before anybody is told to send it.
+        self.incomplete.add_soon(object)?;
         // Its time says that it is complete, and comes with the last of its content.
         self.unsettled.forget(object);
         replica.forget_time(object);

@@ -60,6 +60,7 @@ impl Session {
             }
             return Err(fault);
         }
+        self.incomplete.write()?;
         Ok(wanted)
     }
 

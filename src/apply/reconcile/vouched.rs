@@ -159,6 +159,7 @@ impl Session {
         let Some(vouching) = &mut self.vouching else { return Ok(false) };
         vouching.called.insert(key_of(object), handle).map_err(failed)?;
         self.want_content(replica, object)?;
+        self.incomplete.write()?;
         Ok(true)
     }
 
