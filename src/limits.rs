@@ -251,6 +251,19 @@ pub const PENDING_TIMES_MAX: usize = 16_384;
 /// object add to the log, not to the table.
 pub const PENDING_TIMES_LOG_MAX: u64 = 1 << 20;
 
+/// A file of at most so many bytes is filled on a thread beside what a copy does next: longer ones are better written as
+/// they come.
+pub const BESIDE_BYTES_MAX: usize = 64 << 10;
+
+/// Files that wait for it; their bytes are 16 MiB at most.
+pub const BESIDE_FILES_MAX: usize = if cfg!(test) { 5 } else { 256 };
+
+/// Files that are filled in their place after a packet, before any is filled beside: before a packet all are waited for.
+pub const BESIDE_AFTER: u32 = if cfg!(test) { 1 } else { 32 };
+
+/// Files that are handed over at once: to wake the thread for each costs as much as what it does.
+pub const BESIDE_BATCH: usize = if cfg!(test) { 2 } else { 16 };
+
 /// Bytes of files that were copied, after which a sync begins that has to come before their mtimes are set.
 pub const UNSETTLED_BYTES_MAX: u64 = 1 << 29;
 

@@ -39,7 +39,7 @@ pub fn set_mode(fd: impl AsFd, mode: u32) -> Result<(), Fault> {
 }
 
 /// [`set_mode`] of an object that is known to be of this kind.
-fn set_mode_of(kind: FileType, fd: BorrowedFd<'_>, mode: u32) -> Result<(), Fault> {
+pub(super) fn set_mode_of(kind: FileType, fd: BorrowedFd<'_>, mode: u32) -> Result<(), Fault> {
     if kind == FileType::Symlink {
         return Ok(());
     }

@@ -55,7 +55,8 @@ fn each(preserve: impl Fn(&Session) -> Result<(), String>) {
     }
 }
 
-fn is_watched() -> bool {
+/// Changes of this thread are preserved.
+pub fn is_watched() -> bool {
     WATCHING.with_borrow(Option::is_some)
 }
 

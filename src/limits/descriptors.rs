@@ -45,22 +45,23 @@ pub const TARGET_DESCRIPTORS: usize = 512;
 
 /// With those that all replicas of a process share: a file that a copy has made is still open when its content
 /// comes, and when its time is set. In unit tests few, so that they give way to others.
-pub const COPY_DESCRIPTORS: usize = if cfg!(test) { 768 } else { 4352 };
+pub const COPY_DESCRIPTORS: usize = if cfg!(test) { 768 } else { 10_752 };
 
 /// Those of one replica, of `limit` that the process may have.
 pub fn target_descriptors(limit: usize) -> usize {
     (limit / 8).min(TARGET_DESCRIPTORS)
 }
 
-/// Those that the replicas of a process share, of `limit` that it may have.
-pub fn shared_descriptors(limit: usize) -> usize {
-    limit / 8
+/// Those that the replicas of a process share, of `limit` that it may have. A target that is no source, too, has
+/// little else to open.
+pub fn shared_descriptors(limit: usize, is_target_alone: bool) -> usize {
+    if is_target_alone { limit / 2 } else { limit / 8 }
 }
 
 /// Files that were copied and wait for a sync to have their mtime set, and as many that come while it runs: a copy
 /// that is killed copies them again. So few that their descriptors are still open; in unit tests few, so that many a
 /// copy comes to it.
-const UNSETTLED_FILES_MAX: usize = if cfg!(test) { 4 } else { 1024 };
+const UNSETTLED_FILES_MAX: usize = if cfg!(test) { 4 } else { 4096 };
 const UNSETTLED_FILES_MIN: usize = if cfg!(test) { 4 } else { 64 };
 
 /// How many that are, where a replica can have so many descriptors: those that wait for their content have theirs,

@@ -72,7 +72,7 @@ pub enum Planted {
 }
 
 impl Planted {
-    pub const ALL: [Planted; 40] = [
+    pub const ALL: [Planted; 41] = [
         Planted::ResumesTooEarly,
         Planted::ResumesTooLate,
         Planted::AcknowledgesBeforeApply,
@@ -113,6 +113,7 @@ impl Planted {
         Planted::Converging(PlantedInReconcile::KeepsALink),
         Planted::Converging(PlantedInReconcile::KeepsNothingShared),
         Planted::Converging(PlantedInReconcile::KeepsALinkOfAPerson),
+        Planted::Converging(PlantedInReconcile::PassesWhatIsWritten),
     ];
 
     /// What 1,000 seeds do not come upon here; the tests of the rooms do (`apply::tests::converge`,

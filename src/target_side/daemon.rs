@@ -65,6 +65,7 @@ pub struct Daemon {
 pub fn run(options: ServeOptions) -> Result<(), Failure> {
     let signals = stop_signals().map_err(|error| failed("Signals cannot be caught", &error))?;
     open_files::raise()?;
+    open_files::for_targets_alone();
     let (daemon, director, held) = start(options)?;
     let daemon = Arc::new(daemon);
     let control = Server::start(&daemon.options.socket(), daemon.clone())?;

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rustix::fs::Stat;
 
 use super::Session;
@@ -14,7 +15,7 @@ use crate::apply::replica::Replica;
 use crate::apply::replica::Writer;
 use crate::clone::guard;
 use crate::failpoint;
-use crate::packet::{Attributes, ObjectId, Xattr};
+use crate::packet::{Attributes, ObjectId, Timestamp, Xattr};
 use crate::sys::FileHandle;
 
 /// The file whose content arrives.
@@ -55,7 +56,7 @@ impl OpenFile {
     }
 
     /// Takes bytes behind a hole.
-    fn write(&mut self, hole: u64, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
+    pub(super) fn write(&mut self, hole: u64, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
         let is_in_place = match self.comes {
             Comes::All { reached } => behind_hole(reached, hole)? == offset && !bytes.is_empty(),
             Comes::Blocks => hole <= offset,
@@ -104,6 +105,9 @@ impl Session {
             // An op has removed it, or nobody asked.
             return Ok(());
         }
+        if self.hold(replica, object) {
+            return Ok(());
+        }
         let all = Comes::All { reached: 0 };
         let done = OpenFile::open(replica, object, all).map(|open| self.open = Some(open));
         self.or_leave_content(replica, object, done)
@@ -115,8 +119,12 @@ impl Session {
         object: ObjectId,
         hole: u64,
         offset: u64,
-        bytes: &[u8],
+        bytes: &Bytes,
     ) -> Result<(), Fault> {
+        if self.hold_bytes(replica, object, (hole, offset), bytes)? {
+            self.unsettled.add_bytes(bytes.len() as u64);
+            return Ok(());
+        }
         let Some(open) = self.opened(object) else { return Ok(()) };
         // Flags that have come meanwhile may have been set.
         replica.lifting(object, |_| open.write(hole, offset, bytes))?;
@@ -133,6 +141,9 @@ impl Session {
         attributes: &Attributes,
         xattrs: &[Xattr],
     ) -> Result<(), Fault> {
+        if self.hand_over(replica, object, (hole, size), attributes, xattrs)? {
+            return Ok(());
+        }
         let Some(open) = self.opened(object) else { return Ok(()) };
         open.check_end(hole, size)?;
         let handle = open.handle;
@@ -163,17 +174,33 @@ impl Session {
         let xattrs = replica.policy().xattrs(xattrs);
         self.make_attributes(replica, (object, &file), &attributes, &xattrs)?;
         replica.policy().unmark(&*file)?;
-        self.complete_with(replica, object, attributes.mtime)?;
+        self.has_come(replica, object, attributes.mtime)
+    }
+
+    /// All of its content is here, and its attributes.
+    pub(super) fn has_come(
+        &mut self,
+        replica: &mut Replica,
+        object: ObjectId,
+        mtime: Timestamp,
+    ) -> Result<(), Fault> {
+        self.complete_with(replica, object, mtime)?;
         self.asked.forget(object)?;
         self.uncall(object)?;
-        self.open = None;
+        self.close_open(object);
         self.forget_compared(object);
         Ok(())
     }
 
+    /// Nothing more comes of it.
+    fn close_open(&mut self, object: ObjectId) {
+        self.open.take_if(|open| open.object == object);
+        self.beside.drop_held(object);
+    }
+
     /// No content comes of a file that was asked for: the source cannot read it, or it is gone.
     pub(super) fn leave_content(&mut self, object: ObjectId) -> Result<(), Fault> {
-        self.open = None;
+        self.close_open(object);
         self.forget_compared(object);
         self.uncall(object)?;
         if !self.asked.contains(object)? {

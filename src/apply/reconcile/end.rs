@@ -21,7 +21,7 @@ impl Session {
         if self.directories.has_doubts() && !planted::is(Planted::EndsInDoubt) {
             return Ok(None);
         }
-        if self.listing.is_some() || self.open.is_some() {
+        if self.listing.is_some() || self.open.is_some() || self.beside.has_held() {
             return Err(Fault::Refused("the end of a resynchronisation before everything was sent"));
         }
         if position.sequence == Sequence(u64::MAX) {

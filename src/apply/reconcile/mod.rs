@@ -28,6 +28,7 @@
 
 mod asked;
 mod beginning;
+pub(super) mod beside;
 mod blocks;
 mod check;
 mod claims;
@@ -56,6 +57,7 @@ use bytes::Bytes;
 
 use self::asked::Asked;
 use self::beginning::Owes;
+use self::beside::Beside;
 use self::blocks::ByBlocks;
 use self::check::Check;
 use self::claims::Claims;
@@ -133,6 +135,7 @@ struct Session {
     directories: Directories,
     asked: Asked,
     open: Option<OpenFile>,
+    beside: Beside,
     /// Content is compared before it is sent.
     by_blocks: Option<ByBlocks>,
     incomplete: Incomplete,
@@ -220,6 +223,9 @@ impl Reconcile {
         item: &ItemHeader,
         payload: &Bytes,
     ) -> Result<Vec<TargetMessage>, Fault> {
+        if let Stage::Rooted(session) = &mut self.stage {
+            session.take_in_for(replica, &item.item)?;
+        }
         let before = match &self.stage {
             Stage::Rooted(session) => session.left_out.clone(),
             Stage::Resting | Stage::Begun(_) | Stage::Checking(_) | Stage::CheckOver { .. } => {
@@ -342,6 +348,7 @@ impl Reconcile {
     /// Errors: faults of the whole replica, and times that cannot be set; it may be handed in again.
     pub fn handle_packet(&mut self, replica: &mut Replica, op: &Op, payload: &[u8]) -> Result<(), Fault> {
         let Stage::Rooted(session) = &mut self.stage else { return Ok(()) };
+        session.take_in_before_packet(replica)?;
         let before = session.left_out.clone();
         let done = session.converge(replica, op, payload).and_then(|()| session.note_doubts(replica));
         if done.is_err() {
@@ -373,7 +380,7 @@ impl Reconcile {
     /// bad.
     pub fn interrupt(&mut self, replica: &mut Replica) -> Result<(), Fault> {
         match std::mem::take(&mut self.stage) {
-            Stage::Rooted(mut session) => session.settle(replica),
+            Stage::Rooted(mut session) => session.take_in(replica).and_then(|()| session.settle(replica)),
             Stage::Resting | Stage::Begun(_) | Stage::Checking(_) | Stage::CheckOver { .. } => Ok(()),
         }
     }
@@ -424,6 +431,7 @@ impl Session {
             directories,
             asked,
             open: None,
+            beside: Beside::default(),
             by_blocks: None,
             incomplete,
             vouching,

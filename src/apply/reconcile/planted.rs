@@ -51,6 +51,8 @@ pub enum Planted {
     KeepsALinkOfAPerson,
     /// What a copy finds deleted and has other names here is not kept.
     LosesWhatIsLinked,
+    /// A packet does not wait for content that came before it and is written beside.
+    PassesWhatIsWritten,
 }
 
 #[cfg(test)]

@@ -195,6 +195,6 @@ impl Session {
             self.incomplete.remove(object)?;
         }
         self.unsettled.earlier = None;
-        Ok(())
+        self.incomplete.write()
     }
 }

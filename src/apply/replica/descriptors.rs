@@ -6,7 +6,6 @@ use std::fs::File;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use crate::limits::shared_descriptors;
 use crate::open_files;
 use crate::packet::ObjectId;
 
@@ -44,7 +43,7 @@ pub struct GaveWay {
 }
 
 /// Those of all replicas of this process.
-static SHARED: LazyLock<Shared> = LazyLock::new(|| Shared::new(shared_descriptors(open_files::limit())));
+static SHARED: LazyLock<Shared> = LazyLock::new(|| Shared::new(open_files::for_copies()));
 
 /// Descriptors that several may take for a while: so many are left.
 pub struct Shared(AtomicUsize);

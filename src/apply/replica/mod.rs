@@ -232,6 +232,11 @@ impl Replica {
         self.open_object(id, Access::Write)
     }
 
+    /// A file that is open for writing already.
+    pub(in crate::apply) fn held_to_write(&mut self, id: ObjectId) -> Option<Arc<File>> {
+        self.descriptors.get(id, Access::Write)
+    }
+
     /// A file of its own to be read from.
     ///
     /// Errors: as [`Replica::writable`].

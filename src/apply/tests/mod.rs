@@ -2,6 +2,7 @@
 
 mod adopted;
 mod aside;
+mod beside;
 mod check;
 mod clones;
 mod converge;

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use super::keep::{aside, kept};
 use super::sync::items;
 use super::*;
+use crate::apply::reconcile::beside::tests::{Where, fill};
 use crate::apply::replica::Incomplete;
 use crate::failpoint;
 
@@ -20,6 +21,7 @@ fn name(number: usize) -> String {
 
 /// A copy of files whose content has not come.
 fn begun() -> Pair {
+    fill(Where::InPlace);
     let mut pair = Pair::new();
     let mut entries = Vec::new();
     for number in 0..FILES {
