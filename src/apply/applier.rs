@@ -96,7 +96,7 @@ pub struct Acknowledged {
 /// See the module. Lives on one thread.
 pub struct Applier {
     pub(super) replica: Replica,
-    reconcile: Reconcile,
+    pub(super) reconcile: Reconcile,
     received: Position,
     /// A fault of one object sets it aside after so long.
     pub(super) patience: Duration,

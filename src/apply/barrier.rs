@@ -88,6 +88,10 @@ impl Applier {
             }
             DataState::Empty => return Err("nothing was copied to the replica yet".into()),
         }
+        // What fills files beside preserves nothing.
+        self.reconcile
+            .take_in(&mut self.replica)
+            .map_err(|fault| format!("files that were copied last cannot be written: {fault}"))?;
         // What is pending belongs to packets before the barrier.
         self.set_pending_times().map_err(|fault| format!("modification times cannot be set: {fault}"))?;
         Ok(Moment {

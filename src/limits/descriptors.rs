@@ -53,9 +53,9 @@ pub fn target_descriptors(limit: usize) -> usize {
 }
 
 /// Those that the replicas of a process share, of `limit` that it may have. A target that is no source, too, has
-/// little else to open.
+/// little else to open. What each of them has of its own is taken of them.
 pub fn shared_descriptors(limit: usize, is_target_alone: bool) -> usize {
-    if is_target_alone { limit / 2 } else { limit / 8 }
+    if is_target_alone { limit / 2 } else { target_descriptors(limit) + limit / 8 }
 }
 
 /// Files that were copied and wait for a sync to have their mtime set, and as many that come while it runs: a copy

@@ -385,6 +385,16 @@ impl Reconcile {
         }
     }
 
+    /// What has come of files so far is written.
+    ///
+    /// Errors: as those of content; it may be called again.
+    pub fn take_in(&mut self, replica: &mut Replica) -> Result<(), Fault> {
+        match &mut self.stage {
+            Stage::Rooted(session) => session.take_in(replica),
+            Stage::Resting | Stage::Begun(_) | Stage::Checking(_) | Stage::CheckOver { .. } => Ok(()),
+        }
+    }
+
     /// See [`Session::hear_of_sync`].
     pub fn hear_of_sync(&mut self, replica: &mut Replica) -> Result<(), Fault> {
         match &mut self.stage {

@@ -53,6 +53,13 @@ impl Shared {
         Shared(AtomicUsize::new(count))
     }
 
+    /// Takes as many as there are, at most so many.
+    fn take_up_to(&self, count: usize) -> usize {
+        let less = |left: usize| Some(left.saturating_sub(count));
+        let before = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        before.unwrap_or_else(|left| left).min(count)
+    }
+
     pub fn of_process() -> &'static Shared {
         &SHARED
     }
@@ -70,13 +77,15 @@ impl Shared {
     }
 }
 
-/// At most `limit` descriptors; the one that was not used for longest, roughly, gives way.
+/// At most `limit` descriptors, `own` of them whatever others take; the one that was not used for longest, roughly, gives way.
 pub struct Descriptors {
     /// So many are not shared.
     own: usize,
     limit: usize,
     shared: &'static Shared,
-    /// Taken of them.
+    /// Taken of them for what is its own: many replicas have no more in all than one.
+    reserved: usize,
+    /// Taken of them beside that.
     taken: usize,
     held: Vec<Held>,
     at: HashMap<ObjectId, usize>,
@@ -86,7 +95,8 @@ pub struct Descriptors {
 impl Descriptors {
     pub fn new(own: usize, limit: usize, shared: &'static Shared) -> Descriptors {
         let (own, held, at) = (own.max(1), Vec::new(), HashMap::new());
-        Descriptors { own, limit: limit.max(own), shared, taken: 0, held, at, hand: 0 }
+        let reserved = shared.take_up_to(own);
+        Descriptors { own, limit: limit.max(own), shared, reserved, taken: 0, held, at, hand: 0 }
     }
 
     /// So many it can hold, as long as others take no more of the shared.
@@ -178,7 +188,7 @@ impl Descriptors {
 
 impl Drop for Descriptors {
     fn drop(&mut self) {
-        self.shared.give_back(self.taken);
+        self.shared.give_back(self.reserved + self.taken);
     }
 }
 
@@ -194,7 +204,7 @@ mod tests {
 
     #[test]
     fn what_one_takes_of_the_shared_it_gives_back() {
-        static SHARED: Shared = Shared::new(5);
+        static SHARED: Shared = Shared::new(8 + 8 + 5);
         let left = || SHARED.0.load(Ordering::Relaxed);
         let file = Arc::new(File::open("/dev/null").unwrap());
         let fill = |descriptors: &mut Descriptors, access| {
@@ -203,6 +213,16 @@ mod tests {
             (kept.count(), descriptors.held.len())
         };
         let (mut first, mut second) = (Descriptors::new(8, 11, &SHARED), Descriptors::new(8, 11, &SHARED));
+        // None is left for a third one: it has its own all the same, and nothing to give back.
+        assert_eq!(left(), 5);
+        let third = {
+            let taken = SHARED.take_up_to(5);
+            let third = Descriptors::new(8, 11, &SHARED);
+            assert_eq!((taken, third.most(), left()), (5, 8, 0));
+            SHARED.give_back(taken);
+            third
+        };
+        drop(third);
         assert_eq!((fill(&mut first, Access::Write), left()), ((11, 11), 2));
         assert_eq!((fill(&mut second, Access::Path), left()), ((10, 10), 0));
         // What is kept anew in a place takes no other one.
@@ -214,9 +234,9 @@ mod tests {
         first.clear();
         assert_eq!((fill(&mut first, Access::Path), left()), ((11, 11), 0));
         drop(second);
-        assert_eq!(left(), 2);
+        assert_eq!(left(), 8 + 2);
         drop(first);
-        assert_eq!(left(), 5);
+        assert_eq!(left(), 8 + 8 + 5);
     }
 
     #[test]

@@ -187,3 +187,23 @@ fn what_is_under_way_at_a_cut_comes_again() {
         }
     }
 }
+
+/// What fills files preserves nothing: what came before a clone is in it, whole.
+#[test]
+fn what_is_under_way_when_a_clone_begins_is_in_it() {
+    let names: Vec<_> = (0..FILES).map(name).collect();
+    let mut pair = begun(Where::InTime, &names);
+    for name in &names[..4] {
+        content(&mut pair, name).unwrap();
+    }
+    let dir = pair.temp.path().join("clone");
+    clones::begin(&mut pair, &dir, None, true).unwrap();
+    let then = tree::describe(&pair.places.root);
+    for name in &names[4..] {
+        content(&mut pair, name).unwrap();
+    }
+    end(&mut pair);
+    clones::copy_all(&mut pair).unwrap();
+    assert_eq!(tree::describe(&dir), then);
+    pair.assert_same();
+}

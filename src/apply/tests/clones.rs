@@ -204,7 +204,7 @@ fn begun(room_max: Option<u64>) -> (Pair, PathBuf) {
     (pair, dir)
 }
 
-fn begin(pair: &mut Pair, dir: &Path, room_max: Option<u64>, accepts_bad: bool) -> Result<(), String> {
+pub fn begin(pair: &mut Pair, dir: &Path, room_max: Option<u64>, accepts_bad: bool) -> Result<(), String> {
     let clones = pair.applier().clones();
     let start =
         Start { name: "one".into(), dir: Some(dir.to_owned()), accepts_bad, room_max, keeps_off: Vec::new() };
@@ -219,7 +219,7 @@ fn only(pair: &mut Pair) -> crate::clone::Shown {
     all.remove(0)
 }
 
-fn copy_all(pair: &mut Pair) -> Result<(), String> {
+pub fn copy_all(pair: &mut Pair) -> Result<(), String> {
     let mut copy = pair.applier().clones().copier("one")?;
     while copy.turn()? == Turn::More {}
     Ok(())
