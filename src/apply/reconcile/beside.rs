@@ -8,27 +8,24 @@
 //! Whatever else is performed, packets above all, waits for the thread first; only listings and content pass, and not
 //! those of the same file. So nothing is seen of it but in time.
 
+mod thread;
+
 use std::collections::{HashSet, VecDeque};
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender, unbounded};
-use rustix::fs::{AtFlags, FileType, StatxFlags, statx};
+use rustix::fs::FileType;
 
+use self::thread::Thread;
 use super::Session;
 use super::content::{Comes, OpenFile};
 use super::planted::{self, Planted};
 use crate::apply::fault::Fault;
-use crate::apply::inode;
 use crate::apply::replica::{Replica, Writer};
 use crate::clone::guard;
-use crate::failpoint;
 use crate::limits::{BESIDE_AFTER, BESIDE_BATCH, BESIDE_BYTES_MAX, BESIDE_FILES_MAX};
-use crate::packet::{Attributes, LaneItem, ObjectId, Owner, Xattr};
-use crate::xattr::{self, Flags};
+use crate::packet::{Attributes, LaneItem, ObjectId, Xattr};
 
 /// See the module.
 #[derive(Default)]
@@ -284,117 +281,6 @@ impl Session {
         let mut open = OpenFile::open(replica, job.object, Comes::All { reached: 0 })?;
         replica.lifting(job.object, |_| open.write(0, 0, &job.bytes))?;
         self.complete(replica, job.object, job.bytes.len() as u64, &job.attributes, &[])
-    }
-}
-
-/// `false`: it is not as a copy makes it, or not all went well; what was done is done again.
-fn fill(job: &Job, writer: &Writer) -> Result<bool, Fault> {
-    let file = job.file.as_fd();
-    let status = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS);
-    let status = status.map_err(Fault::system("stat"))?;
-    let mode = u32::from(status.stx_mode);
-    let is_private = (status.stx_uid, status.stx_gid, mode & 0o7077) == (0, 0, 0);
-    let is_empty = FileType::from_raw_mode(mode) == FileType::RegularFile && status.stx_size == 0;
-    // Of the directory it is in it may have an ACL.
-    let is_plain = Flags::in_status(&status) == Flags::NONE
-        && xattr::list(file).map_err(Fault::system("list xattrs"))?.is_empty();
-    if !(is_private && is_empty && is_plain) {
-        return Ok(false);
-    }
-    failpoint::at("content").map_err(Fault::system("write"))?;
-    writer.write_all_at(&job.file, &job.bytes, 0).map_err(Fault::system("write"))?;
-    let Attributes { uid, gid, .. } = job.attributes;
-    if (uid, gid) != (0, 0) {
-        inode::set_owner(file, Owner { uid, gid })?;
-    }
-    failpoint::at("owner").map_err(Fault::own("chown"))?;
-    if mode & 0o7777 != job.mode & 0o7777 {
-        inode::set_mode_of(FileType::RegularFile, file, job.mode)?;
-    }
-    Ok(true)
-}
-
-fn fill_all(batch: Vec<Job>, writer: &Writer) -> Vec<Back> {
-    let fill_one = |job| {
-        let is_done = fill(&job, writer).unwrap_or(false);
-        Back { job, is_done }
-    };
-    batch.into_iter().map(fill_one).collect()
-}
-
-/// What fills files, awaited when it is dropped: nobody has the replica open then.
-enum Thread {
-    Beside {
-        /// None at its end.
-        jobs: Option<Sender<Vec<Job>>>,
-        back: Receiver<Vec<Back>>,
-        thread: Option<JoinHandle<()>>,
-    },
-    /// In tests that say when what happens: when it is waited for.
-    #[cfg(test)]
-    InTime { jobs: std::cell::RefCell<Vec<Job>>, writer: Writer },
-}
-
-impl Thread {
-    fn begin(writer: Writer) -> std::io::Result<Thread> {
-        #[cfg(test)]
-        if !tests::are_filled(tests::Where::OnAThread) {
-            return Ok(Thread::InTime { jobs: std::cell::RefCell::default(), writer });
-        }
-        let (jobs, come) = unbounded::<Vec<Job>>();
-        let (done, back) = unbounded();
-        let fill = move || {
-            for batch in come {
-                if done.send(fill_all(batch, &writer)).is_err() {
-                    return;
-                }
-            }
-        };
-        let thread = std::thread::Builder::new().name("fill".into()).spawn(fill)?;
-        Ok(Thread::Beside { jobs: Some(jobs), back, thread: Some(thread) })
-    }
-
-    /// Gives back what could not be sent.
-    fn send(&self, batch: Vec<Job>) -> Vec<Job> {
-        match self {
-            Thread::Beside { jobs, .. } => {
-                let jobs = jobs.as_ref().expect("it has not ended");
-                jobs.send(batch).map_or_else(|unsent| unsent.into_inner(), |()| Vec::new())
-            }
-            #[cfg(test)]
-            Thread::InTime { jobs, .. } => {
-                jobs.borrow_mut().extend(batch);
-                Vec::new()
-            }
-        }
-    }
-
-    fn receive(&self, waits: bool) -> Option<Vec<Back>> {
-        match self {
-            Thread::Beside { back, .. } if waits => {
-                Some(back.recv().expect("the thread that fills files lives as long as it is waited for"))
-            }
-            Thread::Beside { back, .. } => back.try_recv().ok(),
-            #[cfg(test)]
-            Thread::InTime { jobs, writer } => {
-                waits.then(|| fill_all(std::mem::take(&mut jobs.borrow_mut()), writer))
-            }
-        }
-    }
-}
-
-impl Drop for Thread {
-    fn drop(&mut self) {
-        match self {
-            Thread::Beside { jobs, thread, .. } => {
-                *jobs = None;
-                if let Some(thread) = thread.take() {
-                    let _ = thread.join();
-                }
-            }
-            #[cfg(test)]
-            Thread::InTime { .. } => {}
-        }
     }
 }
 

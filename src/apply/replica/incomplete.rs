@@ -16,12 +16,13 @@
 //! ```
 //! A copy adds each file that it makes and takes it off again: in an index these were a sixth of its calls.
 
-use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+mod log;
 
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+
+use self::log::Log;
 use super::Replica;
 use super::index::Index;
 use crate::apply::fault::Fault;
@@ -35,9 +36,6 @@ const LOG: &str = "incomplete-log";
 
 /// Files that are in memory, and in the log alone: 2 MiB of memory. In unit tests few, so that many a copy has more.
 const FEW_MAX: usize = if cfg!(test) { 6 } else { 32_768 };
-
-/// Bytes of the log after which it is written anew, where most of it counts no more.
-const LOG_MAX: u64 = if cfg!(test) { 512 } else { 4 << 20 };
 
 pub(in crate::apply) struct Incomplete {
     list: Index,
@@ -64,7 +62,7 @@ impl Incomplete {
         let path = replica.state().join(FILE);
         let list = match Index::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                log::warn!("{}: {error}; all content is copied again", path.display());
+                ::log::warn!("{}: {error}; all content is copied again", path.display());
                 replica.forget_all()?;
                 std::fs::remove_file(&path).and_then(|()| Index::open(&path))
             }
@@ -165,104 +163,9 @@ impl Incomplete {
 impl Drop for Incomplete {
     fn drop(&mut self) {
         if let Err(fault) = self.write() {
-            log::debug!("{fault}: some content will be copied once more");
+            ::log::debug!("{fault}: some content will be copied once more");
         }
     }
-}
-
-const RECORD_LEN: usize = 32;
-
-/// See the module.
-struct Log {
-    path: PathBuf,
-    file: File,
-    /// Of what is written.
-    len: u64,
-    unwritten: Vec<u8>,
-}
-
-impl Log {
-    fn open(state: &Path) -> io::Result<(Log, HashMap<ObjectId, u64>)> {
-        let path = state.join(LOG);
-        let bytes = match std::fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            read => read?,
-        };
-        let mut few = HashMap::new();
-        for (id, mark) in bytes.as_chunks().0.iter().filter_map(record) {
-            match mark {
-                Some(mark) => few.insert(id, mark),
-                None => few.remove(&id),
-            };
-        }
-        let file = file(&path)?;
-        let mut log = Log { path, file, len: bytes.len() as u64, unwritten: Vec::new() };
-        if log.len > 0 {
-            log.replace(&few)?;
-        }
-        Ok((log, few))
-    }
-
-    fn push(&mut self, id: ObjectId, mark: Option<u64>) {
-        self.unwritten.extend(bytes_of(id, mark));
-    }
-
-    /// `few`: what it says as a whole.
-    fn write(&mut self, few: &HashMap<ObjectId, u64>) -> io::Result<()> {
-        if self.unwritten.is_empty() {
-            return Ok(());
-        }
-        if self.len > LOG_MAX && self.len > 8 * (few.len() * RECORD_LEN) as u64 {
-            return self.replace(few);
-        }
-        self.file.write_all_at(&self.unwritten, self.len)?;
-        self.len += self.unwritten.len() as u64;
-        self.unwritten.clear();
-        Ok(())
-    }
-
-    /// Another one that says as much: killed in the middle, it is the one or the other.
-    fn replace(&mut self, few: &HashMap<ObjectId, u64>) -> io::Result<()> {
-        let temporary = self.path.with_extension("new");
-        super::remove_quietly(&temporary);
-        let fresh = file(&temporary)?;
-        let bytes: Vec<u8> = few.iter().flat_map(|(&id, &mark)| bytes_of(id, Some(mark))).collect();
-        fresh.write_all_at(&bytes, 0)?;
-        std::fs::rename(&temporary, &self.path)?;
-        (self.file, self.len) = (fresh, bytes.len() as u64);
-        self.unwritten.clear();
-        Ok(())
-    }
-}
-
-fn file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
-}
-
-/// `None`: it is not incomplete any more.
-fn bytes_of(id: ObjectId, mark: Option<u64>) -> [u8; RECORD_LEN] {
-    let mut bytes = [0; RECORD_LEN];
-    bytes[4] = if mark.is_some() { 1 } else { 2 };
-    bytes[8..16].copy_from_slice(&mark.unwrap_or_default().to_le_bytes());
-    bytes[16..20].copy_from_slice(&id.birth_epoch.to_le_bytes());
-    bytes[20..24].copy_from_slice(&id.generation.to_le_bytes());
-    bytes[24..].copy_from_slice(&id.inode.to_le_bytes());
-    let crc = crc32c::crc32c(&bytes[4..]);
-    bytes[..4].copy_from_slice(&crc.to_le_bytes());
-    bytes
-}
-
-/// `None`: torn.
-fn record(bytes: &[u8; RECORD_LEN]) -> Option<(ObjectId, Option<u64>)> {
-    let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
-    let id = ObjectId { birth_epoch: word(16), generation: word(20), inode: long(24) };
-    let mark = match bytes[4] {
-        1 => Some(long(8)),
-        2 => None,
-        _ => return None,
-    };
-    (crc32c::crc32c(&bytes[4..]) == word(0)).then_some((id, mark))
 }
 
 /// Adds files for good: durable when it returns.
@@ -304,101 +207,4 @@ fn failed(error: io::Error) -> Fault {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id(inode: u64) -> ObjectId {
-        ObjectId { birth_epoch: 1, generation: 1, inode }
-    }
-
-    fn open(state: &Path) -> Incomplete {
-        let (log, few) = Log::open(state).unwrap();
-        let list = Index::open(&state.join(FILE)).unwrap();
-        let left = random_u64();
-        Incomplete { list, log, few, left, marks: left }
-    }
-
-    /// However many there are and whenever the process dies: what was added and written is on it, what was removed
-    /// and written is not.
-    #[test]
-    fn random_changes_agree_with_a_map_over_kills() {
-        let state = tempfile::tempdir().unwrap();
-        let mut incomplete = open(state.path());
-        let mut model: HashMap<ObjectId, Lack> = HashMap::new();
-        let mut random = 0x9e37_79b9_7f4a_7c15u64;
-        let (mut most, mut in_list, mut replaced) = (0, false, false);
-        for step in 0..20_000u64 {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let object = id((random >> 33) % 40);
-            let before = incomplete.log.len;
-            match random >> 60 {
-                0..6 => {
-                    incomplete.add_soon(object).unwrap();
-                    model.entry(object).or_insert(Lack::Content);
-                }
-                6 => {
-                    incomplete.leave(object).unwrap();
-                    model.insert(object, Lack::Left);
-                }
-                7 if step % 16 == 0 => {
-                    incomplete.write().unwrap();
-                    // Killed: nothing is written at its end.
-                    incomplete.log.unwritten.clear();
-                    incomplete = open(state.path());
-                    model.values_mut().for_each(|lack| *lack = Lack::Content);
-                }
-                _ => {
-                    incomplete.remove(object).unwrap();
-                    model.remove(&object);
-                }
-            }
-            if random >> 50 & 3 == 0 {
-                incomplete.write().unwrap();
-            }
-            replaced |= incomplete.log.len < before;
-            assert_eq!(incomplete.lack(object).unwrap(), model.get(&object).copied(), "step {step}");
-            most = most.max(model.len());
-            in_list |= !incomplete.list.is_empty();
-        }
-        let mut waiting = incomplete.waiting().unwrap();
-        waiting.sort_unstable();
-        let mut expected: Vec<_> =
-            model.iter().filter(|&(_, &lack)| lack == Lack::Content).map(|(&id, _)| id).collect();
-        expected.sort_unstable();
-        assert_eq!(waiting, expected);
-        assert!(most > FEW_MAX && in_list && replaced, "{most} {in_list} {replaced}");
-    }
-
-    #[test]
-    fn a_torn_record_hides_no_other_one() {
-        let state = tempfile::tempdir().unwrap();
-        let mut incomplete = open(state.path());
-        for inode in 1..=3 {
-            incomplete.add(id(inode)).unwrap();
-        }
-        drop(incomplete);
-        let path = state.path().join(LOG);
-        let mut bytes = std::fs::read(&path).unwrap();
-        assert_eq!(bytes.len(), 3 * RECORD_LEN);
-        bytes[RECORD_LEN + 20] ^= 1;
-        bytes.extend([7; 5]);
-        std::fs::write(&path, bytes).unwrap();
-        let incomplete = open(state.path());
-        let lacks = [1, 2, 3].map(|inode| incomplete.lack(id(inode)).unwrap());
-        assert_eq!(lacks, [Some(Lack::Content), None, Some(Lack::Content)]);
-    }
-
-    /// What is kept for good by another one is removed with the rest.
-    #[test]
-    fn what_is_on_the_list_and_in_the_log_goes_from_both() {
-        let state = tempfile::tempdir().unwrap();
-        remember(state.path(), &[id(1), id(2)]).unwrap();
-        let mut incomplete = open(state.path());
-        incomplete.leave(id(1)).unwrap();
-        assert_eq!(incomplete.lack(id(1)).unwrap(), Some(Lack::Left));
-        assert_eq!(incomplete.waiting().unwrap(), [id(2)]);
-        incomplete.remove(id(1)).unwrap();
-        drop(incomplete);
-        assert_eq!(open(state.path()).waiting().unwrap(), [id(2)]);
-    }
-}
+mod tests;
