@@ -510,8 +510,23 @@ impl Applier {
                 self.reconcile.give_up();
                 Outcome::Refused(Refusal::Proof(fault))
             }
+            fault if self.reconcile.has_unwritten() => self.file_stops(frame, fault),
             fault => self.nothing_passes(frame, op, fault),
         }
+    }
+
+    /// A file whose content came before this frame cannot be written. It is left out after a while: this frame has
+    /// nothing to do with it.
+    fn file_stops(&mut self, frame: &Frame, fault: Fault) -> Outcome {
+        let (stuck, left) = match self.judge(&[], &fault) {
+            Verdict::Wait { stuck, left } => (stuck, left),
+            Verdict::GiveUp => {
+                self.line_stuck = None;
+                self.reconcile.be_lenient();
+                (Stuck::Object, Some(Duration::ZERO))
+            }
+        };
+        Outcome::Retry(self.retry(frame, "content of a file", fault, stuck, left))
     }
 
     fn skip(&mut self, frame: &Frame) -> Outcome {

@@ -78,6 +78,11 @@ impl Beside {
         self.held.as_ref().is_some_and(|held| held.object == object)
     }
 
+    /// As long as what has come back, or what is held, cannot be written.
+    pub(super) fn has_unwritten(&self) -> bool {
+        !self.back.is_empty() || self.has_held()
+    }
+
     pub(super) fn has_held(&self) -> bool {
         self.held.is_some()
     }

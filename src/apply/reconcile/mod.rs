@@ -385,6 +385,11 @@ impl Reconcile {
         }
     }
 
+    /// Content that came before could not be written so far.
+    pub fn has_unwritten(&self) -> bool {
+        matches!(&self.stage, Stage::Rooted(session) if session.beside.has_unwritten())
+    }
+
     /// What has come of files so far is written.
     ///
     /// Errors: as those of content; it may be called again.

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 
 use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::inside::Remembered;
 use super::progress::is_empty;
@@ -75,14 +76,18 @@ impl Replica {
     /// there.
     pub fn is_where_it_was(&self) -> bool {
         let own = handle_and_device(self.root());
-        path_of(self.root().as_fd()).is_ok() && own.is_some() && self.at_its_path() == own
+        path_of(self.root().as_fd()).is_ok() && own.is_some() && self.at_its_path(own)
     }
 
-    /// Nothing that may be there instead is opened: that of a fifo would wait.
-    fn at_its_path(&self) -> Option<(FileHandle, u64)> {
+    /// Nothing that may be there instead is opened: that of a fifo would wait. Where nothing can be opened at all it is
+    /// taken to be there.
+    fn at_its_path(&self, own: Option<(FileHandle, u64)>) -> bool {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = rustix::fs::open(&self.path, flags, Mode::empty()).ok()?;
-        handle_and_device(&File::from(dir))
+        match rustix::fs::open(&self.path, flags, Mode::empty()) {
+            Ok(dir) => handle_and_device(&File::from(dir)) == own,
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => true,
+            Err(_) => false,
+        }
     }
 }
 

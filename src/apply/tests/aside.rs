@@ -15,7 +15,7 @@ use crate::xattr::{Flags, immutable};
 const AT_ONCE: Duration = Duration::ZERO;
 
 impl Pair {
-    fn with_patience(mut self, patience: Duration) -> Pair {
+    pub fn with_patience(mut self, patience: Duration) -> Pair {
         self.applier = self.applier.map(|applier| applier.with_patience(patience));
         self
     }

@@ -207,3 +207,41 @@ fn what_is_under_way_when_a_clone_begins_is_in_it() {
     assert_eq!(tree::describe(&dir), then);
     pair.assert_same();
 }
+
+/// A file that was handed over and cannot be written held up whatever came next for ever: an end, or a packet.
+#[test]
+fn a_file_that_cannot_be_written_holds_up_nothing_for_ever() {
+    for is_ended in [true, false] {
+        let names: Vec<_> = (0..4).map(name).collect();
+        let mut pair = begun(Where::InTime, &names).with_patience(std::time::Duration::ZERO);
+        for name in &names {
+            content(&mut pair, name).unwrap();
+        }
+        failpoint::set(Some(std::rc::Rc::new(|place| match place {
+            "content" => Err(std::io::Error::from_raw_os_error(libc::EIO)),
+            _ => Ok(()),
+        })));
+        let said = pair.source.mkdir("d", 0o755);
+        let attempts = (1..9).find(|_| match is_ended {
+            true => take(&mut pair, LaneItem::End, b"").is_ok(),
+            false => matches!(pair.try_say(&said), Outcome::Applied),
+        });
+        failpoint::set(None);
+        assert_eq!(attempts, Some(2), "ended: {is_ended}");
+        if !is_ended {
+            take(&mut pair, LaneItem::End, b"").unwrap();
+        }
+        // The first one was written in its place.
+        assert!(names[1..].iter().all(|name| fs::metadata(pair.replica(name)).unwrap().len() == 0));
+        // The next copy brings them.
+        begin(&mut pair, &names);
+        for name in &names {
+            content(&mut pair, name).unwrap();
+        }
+        end(&mut pair);
+        assert_eq!(
+            fs::read(pair.replica(&names[1])).unwrap(),
+            fs::read(pair.source.path(&names[1])).unwrap()
+        );
+    }
+}

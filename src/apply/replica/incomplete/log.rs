@@ -71,6 +71,8 @@ impl Log {
         let fresh = file(&temporary)?;
         let bytes: Vec<u8> = few.iter().flat_map(|(&id, &mark)| bytes_of(id, Some(mark))).collect();
         fresh.write_all_at(&bytes, 0)?;
+        // On some file systems a power loss leaves one of no length else.
+        fresh.sync_data()?;
         std::fs::rename(&temporary, &self.path)?;
         (self.file, self.len) = (fresh, bytes.len() as u64);
         self.unwritten.clear();
