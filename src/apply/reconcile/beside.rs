@@ -190,14 +190,13 @@ impl Session {
     fn gather(&mut self, replica: &mut Replica, wait: Wait) -> Result<(), Fault> {
         self.beside.gather(wait, replica.writer());
         while let Some(Back { job, is_done }) = self.beside.back.pop_front() {
-            let (object, left_out) = (job.object, self.left_out.clone());
+            let (object, before) = (job.object, self.begin_to_leave_out());
             let done = match is_done {
                 true => self.has_come(replica, object, job.attributes.mtime),
                 false => self.write_here(replica, &job),
             };
             if let Err(fault) = self.or_leave_content(replica, object, done) {
-                // It is tried again, and counts once.
-                self.left_out = left_out;
+                self.comes_again(before);
                 self.beside.back.push_front(Back { job, is_done });
                 return Err(fault);
             }

@@ -9,7 +9,9 @@ use super::{Reconcile, Session, Stage};
 use crate::apply::fault::Fault;
 use crate::apply::inode;
 use crate::apply::replica::{Replica, flags_among, path_of};
-use crate::packet::{Attributes, ItemHeader, LaneItem, Name, ObjectId, TargetMessage, Xattr, XattrName};
+use crate::packet::{
+    Attributes, ItemHeader, LaneItem, LeftOut, Name, ObjectId, TargetMessage, Xattr, XattrName,
+};
 use crate::xattr::{FLAGS, Flags, is_replicated};
 
 /// Free space above which a file system is not what has no room, in bytes: one extended attribute
@@ -233,17 +235,38 @@ impl Session {
 
     /// An object whose content or attributes are not taken.
     pub(super) fn leave_object(&mut self, replica: &mut Replica, object: ObjectId, fault: &Fault) {
-        let path = match replica.object(object) {
-            Ok(file) => shown(replica, &file, None).display().to_string(),
-            Err(_) => format!("object {object}"),
-        };
-        self.leave(&path, fault);
+        self.left_out.add(&said_of(replica, object, fault));
     }
 
     pub(super) fn leave(&mut self, what: &str, fault: &Fault) {
-        log::warn!("{what}: left out of the copy: {fault}");
-        self.left_out.add(&format!("{what}: the target: {fault}"));
+        self.left_out.add(&said(what, fault));
     }
+
+    /// What is left out from here on counts only where what is performed now succeeds.
+    pub(super) fn begin_to_leave_out(&mut self) -> LeftOut {
+        self.left_for_good = LeftOut::default();
+        self.left_out.clone()
+    }
+
+    /// It comes again, and counts once. `before`: as it began.
+    pub(super) fn comes_again(&mut self, before: LeftOut) {
+        self.left_out = before;
+        self.left_out.merge(std::mem::take(&mut self.left_for_good));
+    }
+}
+
+/// How an object is named that is left out, and why.
+pub(super) fn said_of(replica: &mut Replica, object: ObjectId, fault: &Fault) -> String {
+    let path = match replica.object(object) {
+        Ok(file) => shown(replica, &file, None).display().to_string(),
+        Err(_) => format!("object {object}"),
+    };
+    said(&path, fault)
+}
+
+fn said(what: &str, fault: &Fault) -> String {
+    log::warn!("{what}: left out of the copy: {fault}");
+    format!("{what}: the target: {fault}")
 }
 
 /// Where an object lies in the replica, for people.

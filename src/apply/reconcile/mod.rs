@@ -144,6 +144,8 @@ struct Session {
     unsettled: Unsettled,
     /// By either side.
     left_out: LeftOut,
+    /// Of it, since what is performed now began: what does not come again with it.
+    left_for_good: LeftOut,
     /// What hits one object has been waited for: it is left out.
     is_lenient: bool,
     /// The object whose attributes come one by one has no ACL here, and the source has one.
@@ -226,8 +228,8 @@ impl Reconcile {
         if let Stage::Rooted(session) = &mut self.stage {
             session.take_in_for(replica, &item.item)?;
         }
-        let before = match &self.stage {
-            Stage::Rooted(session) => session.left_out.clone(),
+        let before = match &mut self.stage {
+            Stage::Rooted(session) => session.begin_to_leave_out(),
             Stage::Resting | Stage::Begun(_) | Stage::Checking(_) | Stage::CheckOver { .. } => {
                 LeftOut::default()
             }
@@ -239,8 +241,7 @@ impl Reconcile {
         if done.is_err()
             && let Stage::Rooted(session) = &mut self.stage
         {
-            // It will be handed in again, and counts once.
-            session.left_out = before;
+            session.comes_again(before);
         }
         done
     }
@@ -349,10 +350,10 @@ impl Reconcile {
     pub fn handle_packet(&mut self, replica: &mut Replica, op: &Op, payload: &[u8]) -> Result<(), Fault> {
         let Stage::Rooted(session) = &mut self.stage else { return Ok(()) };
         session.take_in_before_packet(replica)?;
-        let before = session.left_out.clone();
+        let before = session.begin_to_leave_out();
         let done = session.converge(replica, op, payload).and_then(|()| session.note_doubts(replica));
         if done.is_err() {
-            session.left_out = before;
+            session.comes_again(before);
         }
         done
     }
@@ -452,6 +453,7 @@ impl Session {
             vouching,
             unsettled: Unsettled::default(),
             left_out: LeftOut::default(),
+            left_for_good: LeftOut::default(),
             is_lenient: false,
             without_acl: None,
             has_searched: false,

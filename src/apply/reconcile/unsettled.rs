@@ -11,13 +11,14 @@ use std::io;
 use std::thread::JoinHandle;
 
 use super::Session;
+use super::left_out::said_of;
 use super::packets::is_of_one;
 use super::planted::{self, Planted};
 use crate::apply::fault::Fault;
 use crate::apply::replica::{Replica, SyncOfFiles};
 use crate::failpoint;
 use crate::limits::UNSETTLED_BYTES_MAX;
-use crate::packet::{ObjectId, Timestamp};
+use crate::packet::{LeftOut, ObjectId, Timestamp};
 
 /// See the module.
 #[derive(Default)]
@@ -183,18 +184,22 @@ impl Session {
             return Err(Fault::Refused("times of files after a sync that failed"));
         }
         let files: Vec<_> = earlier.files.iter().map(|(&object, &mtime)| (object, mtime)).collect();
+        let mut unset = LeftOut::default();
         for (object, mtime) in files {
             let set = failpoint::at("settle a file").map_err(Fault::system("set mtime"));
             match set.and_then(|()| replica.set_mtime_now(object, mtime)) {
                 Ok(()) | Err(Fault::MissingObject(_) | Fault::Outside { .. }) => {}
                 // Whatever item comes when it is tried has nothing to do with it.
-                Err(fault) if is_of_one(replica, &fault) => self.leave_object(replica, object, &fault),
+                Err(fault) if is_of_one(replica, &fault) => unset.add(&said_of(replica, object, &fault)),
                 Err(fault) => return Err(fault),
             }
             replica.close(object);
             self.incomplete.remove(object)?;
         }
         self.unsettled.earlier = None;
+        // Nobody comes back to these, also where what is performed fails, and is tried again.
+        self.left_out.merge(unset.clone());
+        self.left_for_good.merge(unset);
         self.incomplete.write()
     }
 }
