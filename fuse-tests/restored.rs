@@ -335,6 +335,34 @@ fn a_directory_that_has_something_is_overwritten_or_completed() {
 }
 
 #[test]
+fn a_directory_whose_place_is_taken_is_named() {
+    let lost = Lost::after(|root| {
+        fs::create_dir(root.join("d")).expect("a directory");
+        fs::write(root.join("d/in"), "in").expect("a file");
+        fs::write(root.join("missing"), "of the replica").expect("a file");
+    });
+    for option in ["--missing-only", "--newer-only"] {
+        let _ = fs::remove_dir_all(&lost.to);
+        fs::create_dir(&lost.to).expect("a directory");
+        fs::write(lost.to.join("d"), "no directory").expect("a file");
+        let time = Timespec { tv_sec: 4_000_000_000, tv_nsec: 0 };
+        let times = Timestamps { last_access: time, last_modification: time };
+        utimensat(CWD, lost.to.join("d"), &times, AtFlags::empty()).expect("a time");
+        let output = output_within(&mut lost.restore_command(&lost.to, &[option]), SYNC_MAX);
+        let said = describe(&output);
+        assert!(
+            output.status.code() == Some(1) && said.contains("d: what is there is no directory"),
+            "{said}"
+        );
+        let content = |name: &str| fs::read_to_string(lost.to.join(name)).expect("a file");
+        assert_eq!(content("d") + &content("missing"), "no directoryof the replica");
+        fs::remove_file(lost.to.join("d")).expect("removed");
+        lost.restores(&[option]);
+        assert_eq!(content("d/in"), "in");
+    }
+}
+
+#[test]
 fn a_bad_replica_is_not_taken_for_a_copy() {
     let lost = Lost::after(|root| fs::write(root.join("f"), "f").expect("a file"));
     let state = lost.protected.state.join(lost.name());

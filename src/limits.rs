@@ -251,6 +251,13 @@ pub const PENDING_TIMES_MAX: usize = 16_384;
 /// object add to the log, not to the table.
 pub const PENDING_TIMES_LOG_MAX: u64 = 1 << 20;
 
+/// Files that a copy has not completed, in memory and in a log: 2 MiB of memory, then in an index. In unit tests few, so
+/// that many a copy has more.
+pub const INCOMPLETE_IN_MEMORY: usize = if cfg!(test) { 6 } else { 32_768 };
+
+/// Bytes of that log after which it is written anew, where most of it counts no more.
+pub const INCOMPLETE_LOG_MAX: u64 = if cfg!(test) { 512 } else { 4 << 20 };
+
 /// A file of at most so many bytes is filled on a thread beside what a copy does next: longer ones are better written as
 /// they come.
 pub const BESIDE_BYTES_MAX: usize = 64 << 10;

@@ -71,7 +71,7 @@ pub fn get(fd: impl AsFd, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
     }
     let fd = fd.as_fd();
     let read = |value: &mut [u8]| match rustix::fs::fgetxattr(fd, name, &mut *value) {
-        // An `O_PATH` descriptor. By a path it takes the kernel six times as long.
+        // An `O_PATH` descriptor: by a path, which the kernel looks up each time.
         Err(Errno::BADF) => rustix::fs::getxattr(proc_path(fd), name, value),
         done => done,
     };

@@ -266,7 +266,9 @@ fn not_now(id: u32, why: NotNow) -> Failure {
         }
         NotNow::NotConnected => (
             "has no network connection to its target".to_owned(),
-            "It is copied to by itself when the target is back.".into(),
+            "Where its copies were not stopped it is copied to by itself when the target is back; else give this \
+             command again then."
+                .into(),
         ),
         NotNow::MirrorRuns => (
             "is being copied to".to_owned(),

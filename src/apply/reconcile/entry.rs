@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Statx, StatxFlags};
 use rustix::io::Errno;
 
+use super::left_out::shown;
 use super::{NameMatch, Session};
 use crate::apply::create::make;
 use crate::apply::fault::Fault;
@@ -60,6 +61,13 @@ impl Session {
         }
         if self.stays(into.1, entry, bound)? {
             self.kept += 1;
+            if entry.birth == Birth::Directory {
+                let path = shown(replica, into.1, Some(&entry.name));
+                self.left_out.add(&format!(
+                    "{}: what is there is no directory, and stays: nothing of what the replica has in it was brought",
+                    path.display()
+                ));
+            }
             return Ok(false);
         }
         let lack = self.lack(entry.object)?;

@@ -51,7 +51,7 @@ impl Session {
         // Of one that was not answered.
         self.take_old(ItemNumber(0));
         let mut wanted = Vec::new();
-        let done = self.take_wanted(replica, chunk, &mut wanted);
+        let done = self.take_wanted(replica, chunk, &mut wanted).and_then(|()| self.incomplete.write());
         if let Err(fault) = done {
             // Nobody was told: they will be wanted again when the item is.
             for &object in &wanted {
@@ -60,7 +60,6 @@ impl Session {
             }
             return Err(fault);
         }
-        self.incomplete.write()?;
         Ok(wanted)
     }
 

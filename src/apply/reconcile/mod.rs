@@ -381,7 +381,11 @@ impl Reconcile {
     /// bad.
     pub fn interrupt(&mut self, replica: &mut Replica) -> Result<(), Fault> {
         match std::mem::take(&mut self.stage) {
-            Stage::Rooted(mut session) => session.take_in(replica).and_then(|()| session.settle(replica)),
+            Stage::Rooted(mut session) => {
+                let taken = session.take_in(replica);
+                // What one file lacks keeps no other from being complete.
+                session.settle(replica).and(taken)
+            }
             Stage::Resting | Stage::Begun(_) | Stage::Checking(_) | Stage::CheckOver { .. } => Ok(()),
         }
     }

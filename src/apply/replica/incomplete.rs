@@ -26,6 +26,8 @@ use self::log::Log;
 use super::Replica;
 use super::index::Index;
 use crate::apply::fault::Fault;
+use crate::failpoint;
+use crate::limits::INCOMPLETE_IN_MEMORY;
 use crate::packet::ObjectId;
 use crate::store::random_u64;
 use crate::sys::FileHandle;
@@ -33,9 +35,6 @@ use crate::sys::FileHandle;
 /// In the replica's state directory.
 const FILE: &str = "incomplete";
 const LOG: &str = "incomplete-log";
-
-/// Files that are in memory, and in the log alone: 2 MiB of memory. In unit tests few, so that many a copy has more.
-const FEW_MAX: usize = if cfg!(test) { 6 } else { 32_768 };
 
 pub(in crate::apply) struct Incomplete {
     list: Index,
@@ -96,7 +95,7 @@ impl Incomplete {
     }
 
     fn set(&mut self, id: ObjectId, mark: u64) -> Result<(), Fault> {
-        if self.few.len() >= FEW_MAX {
+        if self.few.len() >= INCOMPLETE_IN_MEMORY {
             self.move_to_list()?;
         }
         self.few.insert(id, mark);
@@ -104,11 +103,12 @@ impl Incomplete {
         Ok(())
     }
 
-    /// A kill in the middle leaves some in both.
+    /// A kill in the middle leaves some in both, and a power loss as many as there were.
     fn move_to_list(&mut self) -> Result<(), Fault> {
         for (&id, &mark) in &self.few {
             self.list.insert(id, on_list(mark)).map_err(failed)?;
         }
+        self.list.sync().map_err(failed)?;
         self.few.clear();
         self.log.replace(&self.few).map_err(failed)
     }
@@ -127,7 +127,7 @@ impl Incomplete {
 
     /// What was said since the last one is on disk when it returns.
     pub(in crate::apply) fn write(&mut self) -> Result<(), Fault> {
-        self.log.write(&self.few).map_err(failed)
+        failpoint::at("incomplete").and_then(|()| self.log.write(&self.few)).map_err(failed)
     }
 
     pub(in crate::apply) fn lack(&self, id: ObjectId) -> Result<Option<Lack>, Fault> {
@@ -162,8 +162,8 @@ impl Incomplete {
 
 impl Drop for Incomplete {
     fn drop(&mut self) {
-        if let Err(fault) = self.write() {
-            ::log::debug!("{fault}: some content will be copied once more");
+        if let Err(error) = self.log.write(&self.few) {
+            ::log::debug!("some content will be copied once more: {error}");
         }
     }
 }

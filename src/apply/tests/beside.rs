@@ -245,3 +245,30 @@ fn a_file_that_cannot_be_written_holds_up_nothing_for_ever() {
         );
     }
 }
+
+/// What the target could not note is asked for when the listing comes again.
+#[test]
+fn what_is_wanted_is_asked_for_although_it_could_not_be_noted_at_first() {
+    let names: Vec<_> = (0..FILES).map(name).collect();
+    let mut pair = begun(Where::InTime, &names);
+    let entries: Vec<_> = names.iter().map(|name| listed(&pair, name)).collect();
+    let mut all = items(&pair.source, &names[0]);
+    let Some(LaneItem::Listing { entries: first, .. }) = all.last_mut() else { panic!("no listing") };
+    *first = entries;
+    let listing = all.pop().unwrap();
+    all.into_iter().for_each(|item| take(&mut pair, item, b"").unwrap());
+    let fails = std::cell::Cell::new(true);
+    failpoint::set(Some(std::rc::Rc::new(move |place| match place == "incomplete" && fails.take() {
+        true => Err(std::io::Error::from_raw_os_error(libc::ENOSPC)),
+        false => Ok(()),
+    })));
+    let at = pair.applier().replica().applied();
+    take(&mut pair, listing.clone(), b"").unwrap_err();
+    let answers = pair.applier().take_item(at, ItemNumber(1), listing, Bytes::new()).unwrap();
+    failpoint::set(None);
+    let wanted = answers.iter().find_map(|answer| match answer {
+        TargetMessage::Wanted { objects, .. } => Some(objects.len()),
+        _ => None,
+    });
+    assert_eq!(wanted, Some(FILES));
+}

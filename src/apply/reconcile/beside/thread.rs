@@ -11,8 +11,8 @@ use crate::apply::fault::Fault;
 use crate::apply::inode;
 use crate::apply::replica::Writer;
 use crate::failpoint;
-use crate::packet::{Attributes, Owner};
-use crate::xattr::{self, Flags};
+use crate::packet::{Attributes, Owner, XattrName};
+use crate::xattr::{Flags, OWN_PREFIX, is_replicated};
 
 /// `false`: it is not as a copy makes it, or not all went well; what was done is done again.
 fn fill(job: &Job, writer: &Writer) -> Result<bool, Fault> {
@@ -22,9 +22,9 @@ fn fill(job: &Job, writer: &Writer) -> Result<bool, Fault> {
     let mode = u32::from(status.stx_mode);
     let is_private = (status.stx_uid, status.stx_gid, mode & 0o7077) == (0, 0, 0);
     let is_empty = FileType::from_raw_mode(mode) == FileType::RegularFile && status.stx_size == 0;
-    // Of the directory it is in it may have an ACL.
-    let is_plain = Flags::in_status(&status) == Flags::NONE
-        && xattr::list(file).map_err(Fault::system("list xattrs"))?.is_empty();
+    // Of the directory that it is in it may have an ACL. A label of the host is none of ours.
+    let is_ours = |name: &XattrName| is_replicated(&name.0) || name.0.starts_with(OWN_PREFIX);
+    let is_plain = Flags::in_status(&status) == Flags::NONE && !inode::list_xattrs(file)?.iter().any(is_ours);
     if !(is_private && is_empty && is_plain) {
         return Ok(false);
     }

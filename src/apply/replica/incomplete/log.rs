@@ -8,10 +8,8 @@ use std::path::{Path, PathBuf};
 
 use super::LOG;
 use crate::apply::replica::remove_quietly;
+use crate::limits::INCOMPLETE_LOG_MAX;
 use crate::packet::ObjectId;
-
-/// Bytes of the log after which it is written anew, where most of it counts no more.
-const LOG_MAX: u64 = if cfg!(test) { 512 } else { 4 << 20 };
 
 pub(super) const RECORD_LEN: usize = 32;
 
@@ -55,7 +53,7 @@ impl Log {
         if self.unwritten.is_empty() {
             return Ok(());
         }
-        if self.len > LOG_MAX && self.len > 8 * (few.len() * RECORD_LEN) as u64 {
+        if self.len > INCOMPLETE_LOG_MAX && self.len > 8 * (few.len() * RECORD_LEN) as u64 {
             return self.replace(few);
         }
         self.file.write_all_at(&self.unwritten, self.len)?;

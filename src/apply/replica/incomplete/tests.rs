@@ -60,7 +60,7 @@ fn random_changes_agree_with_a_map_over_kills() {
         model.iter().filter(|&(_, &lack)| lack == Lack::Content).map(|(&id, _)| id).collect();
     expected.sort_unstable();
     assert_eq!(waiting, expected);
-    assert!(most > FEW_MAX && in_list && replaced, "{most} {in_list} {replaced}");
+    assert!(most > INCOMPLETE_IN_MEMORY && in_list && replaced, "{most} {in_list} {replaced}");
 }
 
 #[test]
