@@ -221,11 +221,11 @@ impl Session {
         match done {
             // Somebody has taken it away since it was asked for.
             Err(fault @ (Fault::MissingObject(_) | Fault::Outside { .. })) => {
-                self.leave_object(replica, object, &fault);
+                self.leave_for_good(replica, object, &fault);
                 self.leave_content(object)
             }
             Err(fault) if self.keeps_out(replica, &fault) => {
-                self.leave_object(replica, object, &fault);
+                self.leave_for_good(replica, object, &fault);
                 self.leave_content(object)
             }
             done => done,

@@ -238,6 +238,15 @@ impl Session {
         self.left_out.add(&said_of(replica, object, fault));
     }
 
+    /// An object whose content is not taken in this session. It counts also where what is performed fails after
+    /// that, and is tried again: nobody comes back to what was let go of.
+    pub(super) fn leave_for_good(&mut self, replica: &mut Replica, object: ObjectId, fault: &Fault) {
+        let mut one = LeftOut::default();
+        one.add(&said_of(replica, object, fault));
+        self.left_out.merge(one.clone());
+        self.left_for_good.merge(one);
+    }
+
     pub(super) fn leave(&mut self, what: &str, fault: &Fault) {
         self.left_out.add(&said(what, fault));
     }

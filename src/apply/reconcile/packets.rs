@@ -463,7 +463,7 @@ impl Session {
         match done {
             Err(fault) if self.misses(object, &fault) => Ok(()),
             Err(fault) if is_of_one(replica, &fault) => {
-                self.leave_object(replica, object, &fault);
+                self.leave_for_good(replica, object, &fault);
                 // What was compared of it is not right any more.
                 self.forget_compared(object);
                 self.unsettled.forget(object);
