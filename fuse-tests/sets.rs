@@ -5,7 +5,8 @@ use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use serde_json::Value;
@@ -13,6 +14,7 @@ use standin::sets::{DirRules, Matcher, Rule, Rules};
 
 use crate::host::{
     COMMAND_MAX, Place, Protected, SYNC_MAX, Setup, StopAtEnd, describe, heavy, output_within, standin,
+    wait_until,
 };
 use crate::random::{self, seeds};
 use crate::tree;
@@ -203,6 +205,83 @@ fn directories_come_and_go() {
     fs::rename(at("other"), at("cache/other")).expect("renamed");
     stop_and_compare(&mut protected, &usual());
     assert_there(&protected, &["d/after", "d/deep/er/n"], &[]);
+}
+
+/// Brings a directory with files into the set, again and again, until it is told to stop; gives how often.
+fn bring_in(mount: &Path, stop: &AtomicBool) -> u32 {
+    let at = |path: String| mount.join(path);
+    let mut number = 0;
+    while !stop.load(Relaxed) {
+        write(at(format!("cache/n{number}/deep/f")), "born outside");
+        fs::rename(at(format!("cache/n{number}")), at(format!("n{number}"))).expect("renamed");
+        write(at(format!("n{number}/deep/g")), "born inside");
+        write(at(format!("n{number}/deep/f")), "changed inside");
+        std::thread::sleep(Duration::from_millis(20));
+        number += 1;
+    }
+    number
+}
+
+/// It is copied, and that is no alarm; who verifies meanwhile waits for it.
+#[test]
+fn what_comes_in_is_no_fault() {
+    let _alone = heavy();
+    let mut protected = protected_by(&USUAL);
+    wait_until_good(&protected);
+    let (stop, mount) = (AtomicBool::new(false), protected.mount.clone());
+    std::thread::scope(|scope| {
+        let _stops = StopAtEnd(&stop);
+        let brings = scope.spawn(|| bring_in(&mount, &stop));
+        let began = Instant::now();
+        let mut seen = 0;
+        while began.elapsed() < Duration::from_secs(3) {
+            let output = output_within(standin(&protected.run).arg("status"), COMMAND_MAX);
+            let said = describe(&output);
+            assert!(!said.contains("CRITICAL") && output.status.code() != Some(2), "{said}");
+            seen += u32::from(said.contains("came into the set"));
+        }
+        let verify = || output_within(standin(&protected.run).args(["verify", "--timeout", "60s"]), SYNC_MAX);
+        let output = verify();
+        stop.store(true, Relaxed);
+        let brought = brings.join().expect("a program");
+        assert!(brought > 20 && seen > 0, "{brought} came in, told {seen} times");
+        // Where something comes in all the time there is none.
+        let verified = describe(&output);
+        assert!(output.status.success() || verified.contains("came into the set"), "{verified}");
+        let output = verify();
+        assert!(output.status.success(), "{}", describe(&output));
+    });
+    let said = protected.said();
+    assert!(!said.contains("ERROR") && !said.contains("could not be captured"), "{said}");
+    stop_and_compare(&mut protected, &usual());
+}
+
+/// A copy under way brings it along.
+#[test]
+fn what_comes_in_during_a_copy_begins_no_other() {
+    let _alone = heavy();
+    let mut protected = protected_by(&USUAL);
+    wait_until_good(&protected);
+    fs::write(protected.mount.join("large"), vec![7; 12 << 20]).expect("a file");
+    protected.wait_sync();
+    let copies = || protected.said().matches("in line after a copy").count();
+    let (before, stop, mount) = (copies(), AtomicBool::new(false), protected.mount.clone());
+    let (brought, begun) = std::thread::scope(|scope| {
+        let _stops = StopAtEnd(&stop);
+        let arguments = ["mirror", "start", "--mode", "full", "--rate", "4M"];
+        let output = output_within(standin(&protected.run).args(arguments), COMMAND_MAX);
+        assert!(output.status.success(), "{}", describe(&output));
+        wait_until("a copy", || connection(&protected)["mirror"]["phase"] == "mirroring");
+        let brings = scope.spawn(|| bring_in(&mount, &stop));
+        wait_until("complete", || copies() > before);
+        stop.store(true, Relaxed);
+        let brought = brings.join().expect("a program");
+        wait_until_good(&protected);
+        (brought, copies() - before)
+    });
+    // One more for what came at its very end.
+    assert!(brought > 20 && begun <= 3, "{brought} came in, {begun} copies");
+    stop_and_compare(&mut protected, &usual());
 }
 
 /// What is out from now on stays where it is, what is in comes, and nothing else is sent.

@@ -251,6 +251,10 @@ pub const PENDING_TIMES_MAX: usize = 16_384;
 /// object add to the log, not to the table.
 pub const PENDING_TIMES_LOG_MAX: u64 = 1 << 20;
 
+/// What has come into a set lately, with content that a copy brings: so many does a copy under way bring along,
+/// and what else comes asks for another one.
+pub const ARRIVALS_MAX: usize = 4096;
+
 /// Files that a copy has not completed, in memory and in a log: 2 MiB of memory, then in an index. In unit tests few, so
 /// that many a copy has more.
 pub const INCOMPLETE_IN_MEMORY: usize = if cfg!(test) { 6 } else { 32_768 };

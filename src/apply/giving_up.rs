@@ -28,6 +28,7 @@ impl Applier {
     /// Whether an op that names these objects, or the time of an object, is tried again.
     pub(super) fn judge(&mut self, objects: &[ObjectId], fault: &Fault) -> Verdict {
         let patience = match self.replica.concern(fault) {
+            Concern::Object(_) if self.is_expected(fault) => Duration::ZERO,
             Concern::Object(Patience::Some) => self.patience_with(objects, fault),
             Concern::Object(Patience::None) | Concern::Packet => Duration::ZERO,
             concern @ Concern::Replica { .. } => {
@@ -44,6 +45,13 @@ impl Applier {
             Some(left) if !left.is_zero() => Verdict::Wait { stuck: Stuck::Object, left: Some(left) },
             _ => Verdict::GiveUp,
         }
+    }
+
+    /// The replica waits for a copy of everything, which brings what it has not, or has elsewhere.
+    fn is_expected(&self, fault: &Fault) -> bool {
+        let is_of_names =
+            matches!(fault, Fault::MissingObject(_) | Fault::Mismatch(_) | Fault::Outside { .. });
+        is_of_names && self.replica.bad_by() == Some(BadBy::Anything)
     }
 
     fn patience_with(&self, objects: &[ObjectId], fault: &Fault) -> Duration {
@@ -72,8 +80,16 @@ impl Applier {
             self.give_time_up(*object, fault)?;
             return Ok(GivenUp::Time);
         }
-        let object = fault.object().or_else(|| objects_of(op).first().copied());
-        self.replica.set_aside(object.unwrap_or_default(), op.name(), fault)?;
+        match (fault, op) {
+            (Fault::MissingObject(missing), Op::Place { object, .. }) if missing == object => {
+                self.diverged(&format!("something came into the set: {}", self.replica.shown_hint()))?;
+            }
+            _ if self.is_expected(fault) => {}
+            _ => {
+                let object = fault.object().or_else(|| objects_of(op).first().copied());
+                self.replica.set_aside(object.unwrap_or_default(), op.name(), fault)?;
+            }
+        }
         self.replica.perform_by_results(op)?;
         self.replica.applied_is(position)?;
         Ok(GivenUp::Op)

@@ -197,7 +197,12 @@ fn shown(replica: &ReplicaOrphans) -> String {
     }
     if replica.waiting_objects > 0 {
         let (objects, room) = (units::count(replica.waiting_objects), units::size(replica.waiting_bytes));
-        let _ = writeln!(text, "   a copy has moved {objects} objects aside so far, {room}");
+        let _ = writeln!(
+            text,
+            "   a copy has moved {objects} objects aside so far, {room}: they go when it has ended. Where their room is \
+             needed first: `standin connection stop` on the source, `standin orphans remove --waiting` here, and start \
+             it again"
+        );
     }
     replica.orphans.iter().for_each(|orphan| text.push_str(&line(orphan)));
     let unnamed = count.saturating_sub(replica.orphans.len() as u64);
@@ -239,6 +244,10 @@ fn outcome(replica: &ReplicaOrphans) -> String {
     }
     let _ =
         write!(text, "\n{} orphans are left, {}.\n", units::count(replica.count), units::size(replica.bytes));
+    if replica.waiting_objects > 0 {
+        let (objects, room) = (objects_word(replica.waiting_objects), units::size(replica.waiting_bytes));
+        let _ = writeln!(text, "Besides, {objects} of {room} that a copy has moved aside: see --waiting.");
+    }
     text
 }
 

@@ -90,6 +90,10 @@ pub enum Event {
         reason: String,
         jitter: Jitter,
     },
+    /// Other names belong to the set than before, and a copy brings them: no fault of anybody.
+    SetChanged {
+        reason: String,
+    },
     /// A copy has brought the replica into line as of this position.
     InLine {
         after: Position,
@@ -245,6 +249,7 @@ impl Machine {
                 self.failed(now, Fault { kind: FaultKind::Lost, reason }, jitter);
             }
             Event::OutOfLine { reason, jitter } => self.out_of_line(now, reason, jitter),
+            Event::SetChanged { reason } => self.set_changed(now, &reason),
             Event::InLine { after } => self.in_line(now, after),
             Event::ManyDeletes { reason } => self.many_deletes(now, &reason),
             Event::QueueFull => self.queue_full(now),

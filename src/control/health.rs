@@ -194,7 +194,11 @@ impl ReplicaStatus {
         }
         let label = format!("Replica {name}");
         findings.extend(self.retrying.as_ref().map(|retrying| {
-            retrying.finding(&label, "an op cannot be performed, everything behind it waits", now_unix_ms)
+            retrying.finding(
+                (&label, self.data == DataState::Bad),
+                "an op cannot be performed, everything behind it waits",
+                now_unix_ms,
+            )
         }));
         findings.extend(withheld_findings(&self.withheld, &format!("Replica {name}")));
         let about = About { set: Some(name.clone()), ..About::default() };
@@ -204,9 +208,13 @@ impl ReplicaStatus {
 
 impl Retrying {
     /// What a person can do. The reason is a text by the time it comes here; its end is the system's.
-    fn remedy(&self) -> &'static str {
+    fn remedy(&self, copies: bool) -> &'static str {
         let is = |errno: i32| self.reason.contains(&format!("(os error {errno})"));
         match () {
+            () if copies && (is(libc::ENOSPC) || is(libc::EDQUOT)) => {
+                "Make room there: it goes on by itself. What this copy has moved aside takes room, too: `standin orphans \
+                 list` on the target shows it, and how it is removed first."
+            }
             () if is(libc::ENOSPC) => "Make room on the target's disk: it goes on by itself.",
             () if is(libc::EDQUOT) => "Raise the quota there, or make room in it: it goes on by itself.",
             () if is(libc::EROFS) => "Make the target's file system writable again: it goes on by itself.",
@@ -214,8 +222,8 @@ impl Retrying {
         }
     }
 
-    /// What stands at the head of the line.
-    fn finding(&self, whose: &str, what: &str, now_unix_ms: u64) -> Finding {
+    /// What stands at the head of the line. `copies`: a copy may be under way.
+    fn finding(&self, (whose, copies): (&str, bool), what: &str, now_unix_ms: u64) -> Finding {
         let seconds = now_unix_ms.saturating_sub(self.since_unix_ms) / 1000;
         let Retrying { op, reason, attempts, .. } = self;
         match self.marker {
@@ -228,7 +236,7 @@ impl Retrying {
                 Code::OpRetried,
                 format!(
                     "{whose}: {what} ({attempts} attempts in {seconds} s): {op}: {reason}. {}",
-                    self.remedy()
+                    self.remedy(copies)
                 ),
             ),
         }
@@ -262,7 +270,7 @@ impl ConnectionStatus {
         }
         findings.extend(self.retrying.as_ref().map(|retrying| {
             retrying.finding(
-                &self.label(),
+                (&self.label(), self.data == DataState::Bad),
                 "the target cannot perform an op, everything behind it waits",
                 now_unix_ms,
             )
@@ -318,6 +326,11 @@ impl ConnectionStatus {
     fn state_finding(&self, queue: &QueueStats) -> Option<Finding> {
         if self.needs_copy && self.state.waits_for_schedule() {
             return Some(Finding::warning(Code::CopyNeeded, format!("{}: {}.", self.label(), self.reason)));
+        }
+        // It connects anew for one that somebody asked for, or that follows what came into the set.
+        let begins = self.state == ConnectionState::Started && self.mirror == MirrorStatus::Calculating;
+        if self.needs_copy && begins {
+            return None;
         }
         if self.needs_copy {
             return Some(Finding::critical(Code::CopyNeeded, format!("{}: {}.", self.label(), self.reason)));

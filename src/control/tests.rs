@@ -451,6 +451,10 @@ fn verdicts_follow_from_the_state() {
         source_of(status).connections[0].data = DataState::Bad;
         source_of(status).connections[0].mirror = mirroring;
     });
+    check("a copy is about to begin", Severity::Warning, &|status| {
+        let at = &mut source_of(status).connections[0];
+        (at.data, at.needs_copy, at.mirror) = (DataState::Bad, true, MirrorStatus::Calculating);
+    });
     check("half a copy, and nobody at it", Severity::Critical, &|status| {
         source_of(status).connections[0].data = DataState::Bad;
         source_of(status).connections[0].mirror = MirrorStatus::Stopped;
@@ -475,9 +479,6 @@ fn verdicts_follow_from_the_state() {
             marker: false,
         };
         source_of(status).connections[0].retrying = Some(op);
-    });
-    check("a connection that is held back", Severity::Warning, &|status| {
-        source_of(status).connections[0].state = ConnectionState::Paused;
     });
     check("a target that was let go", Severity::Critical, &|status| {
         source_of(status).connections[0].state = ConnectionState::Stopped;

@@ -218,10 +218,17 @@ impl Volume {
         self.objects.set_nameless(&node, false);
         node.set_place(parent.id, at.name.as_bytes());
         let dir_mtime = change.look(mtime_of(&dir))?;
-        let op = Op::Link { object: node.object, at: entry, dir_mtime, links: stat.st_nlink as u32 };
-        change.tell(&op, Bytes::new());
-        if !is_told {
-            self.divergence().compare("a large file got a name in the set");
+        let object = node.object;
+        match is_told {
+            true => {
+                let op = Op::Link { object, at: entry, dir_mtime, links: stat.st_nlink as u32 };
+                change.tell(&op, Bytes::new());
+            }
+            false => self.divergence().arrives(&at.name.to_string_lossy(), || {
+                let op = Op::Place { object, at: entry, dir_mtime, replaced: None };
+                change.tell(&op, Bytes::new());
+                change.told()
+            }),
         }
         // The reply is a lookup, like that of every new name; nobody takes the name away meanwhile.
         let known = self.sight(&parent, dir.as_fd(), at.name)?.0.into_lookup();

@@ -320,7 +320,7 @@ fn a_target_hears_of_a_divergence() {
             TargetEvent::Lost { reason } => panic!("{reason}"),
         }
     };
-    assert_eq!(reason, "write: I/O error");
+    assert_eq!(reason, "a change could not be captured (write: I/O error)");
     let bad = |report: &Report| report.data == DataState::Bad;
     assert!(bad(&scene.connection.wait(deadline, bad)));
     scene.connection.end();

@@ -161,9 +161,11 @@ impl Rounds {
     /// Every target was compared with everything since: nothing is missed any more.
     fn forget_divergence(&self, ground: &Ground, connections: &[Arc<Connection>]) {
         let divergence = ground.volume.divergence();
-        let count = divergence.count();
-        if connections.iter().all(|connection| is_compared(connection, count)) {
-            divergence.is_mended(count);
+        // Of changes that were missed first: what comes into the set all the time keeps none of them.
+        for count in divergence.uncaptured_count().into_iter().chain([divergence.count()]) {
+            if connections.iter().all(|connection| is_compared(connection, count)) {
+                divergence.is_mended(count);
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use super::holder::Holder;
 use super::kept::{LastVerified, WhatVerified};
 use super::sync::lacks_comparison;
 use crate::activity::Standing;
-use crate::connection::Outlook;
+use crate::connection::{Copies, Outlook};
 use crate::control::{
     Alert, Amount, CaptureStatus, CompressionStatus, ConnectionStatus, FileTrouble, FsyncStatus,
     GenerationStatus, Lag, LeftOutStatus, LimitStatus, LinkStatus, MirrorProgress, MirrorStatus, Role,
@@ -309,9 +309,15 @@ const LOOKS: u32 = 8;
 pub fn connection_status(connection: &Connection, ground: &Ground) -> ConnectionStatus {
     let queue = &ground.queue;
     let (mut report, mut lag_applied, mut lag_durable) = report_and_lags(connection, queue);
-    if lacks_comparison(&report, ground).is_some() && report.data == DataState::Good {
+    if let Some(lack) = lacks_comparison(&report, ground)
+        && report.data == DataState::Good
+    {
         // The target hears of it in a moment.
         (report.data, lag_applied, lag_durable) = (DataState::Bad, None, None);
+        report.data_reason = lack.why.to_string();
+        if lack.is_awaited && report.kept.wish.copies == Copies::ByThemselves {
+            report.mirror = MirrorStatus::Calculating;
+        }
     }
     let queued = match connection.target {
         Target::Null => Behind::default(),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::RecvTimeoutError;
 
 use super::commands;
-use super::connection::{Connection, Suspects, Verified};
+use super::connection::{Connection, Report, Suspects, Verified};
 use super::desk::Desk;
 use super::part::{self, UNTOUCHED};
 use crate::control::{Caller, Found, MirrorStatus, VerifyReport, VerifyRequest};
@@ -20,6 +20,9 @@ use crate::queue::Queue;
 use crate::resync::CheckOrder;
 use crate::units;
 use crate::words::HashKind;
+
+/// How often one comparison is begun again because of a copy that came in between.
+const VERIFY_TRIES_MAX: u32 = 16;
 
 /// How often it is looked whether anybody still waits.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -41,8 +44,7 @@ pub fn verify(desk: &Desk, request: &VerifyRequest, caller: &Caller<'_>) -> Resu
     let since = Instant::now();
     let limit = request.timeout_ms.map(Duration::from_millis);
     let waiting = Waiting { connection: &connection, queue: &desk.ground.queue, caller, since, limit };
-    waiting.for_mirror()?;
-    let found = waiting.run(order.clone())?;
+    let found = waiting.compared(&order)?;
     let after = match request.repair && !found.counts.is_identical() {
         true => Some(waiting.repaired(&found, order)?),
         false => None,
@@ -73,11 +75,8 @@ impl Waiting<'_> {
     /// A copy under way makes the replica good; then it can be compared.
     fn for_mirror(&self) -> Result<(), Failure> {
         loop {
-            let runs = |mirror: &MirrorStatus| {
-                matches!(mirror, MirrorStatus::Calculating | MirrorStatus::Mirroring { .. })
-            };
-            let report = self.connection.wait(Instant::now() + LOOK_EVERY, |report| !runs(&report.mirror));
-            if !runs(&report.mirror) {
+            let report = self.connection.wait(Instant::now() + LOOK_EVERY, |report| !is_copied(report));
+            if !is_copied(&report) {
                 return Ok(());
             }
             if let Some(why) = report.held_back() {
@@ -85,6 +84,19 @@ impl Waiting<'_> {
             }
             if let Some(why) = self.is_over() {
                 return Err(not_done(self.connection, &format!("its copy is not through, and {why}")));
+            }
+        }
+    }
+
+    /// What comes into the set meanwhile is copied first.
+    fn compared(&self, order: &CheckOrder) -> Result<Verified, Failure> {
+        let mut tries = VERIFY_TRIES_MAX;
+        loop {
+            self.for_mirror()?;
+            tries -= 1;
+            match self.run(order.clone()) {
+                Err(_) if tries > 0 && self.is_over().is_none() && is_copied(&self.connection.report()) => {}
+                done => return done,
             }
         }
     }
@@ -156,6 +168,10 @@ impl Waiting<'_> {
         };
         Some(format!("it has not ended within {}{waits}", units::duration(limit)))
     }
+}
+
+fn is_copied(report: &Report) -> bool {
+    matches!(report.mirror, MirrorStatus::Calculating | MirrorStatus::Mirroring { .. })
 }
 
 fn not_done(connection: &Connection, why: &str) -> Failure {

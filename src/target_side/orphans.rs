@@ -4,12 +4,16 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::apply::{OrphanListing, Orphans, Removed, WhichOrphans, Why};
 use crate::control::{OrphanStatus, OrphansRequest, PathText, RemoveOrphans, RemovedOrphans, ReplicaOrphans};
 use crate::failure::Failure;
 use crate::limits::ORPHANS_LISTED_MAX;
+
+/// How long a session is waited for that may be ending, and how often it is looked.
+const SESSION_ENDS_WITHIN: Duration = Duration::from_secs(3);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What is asked for of one replica. `go_on`: whoever asks is still there.
 ///
@@ -25,7 +29,7 @@ pub fn answer(
             return Ok(status((name, directory), OrphanListing::default(), nothing));
         };
         let which = request.remove.as_ref().map(|remove| meant(directory, remove));
-        let removed = which.map(|which| orphans.remove(&which, go_on)).transpose()?;
+        let removed = which.map(|which| remove(&orphans, &which, go_on)).transpose()?;
         if removed.as_ref().is_some_and(|removed| removed.is_busy) {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
@@ -42,6 +46,18 @@ pub fn answer(
             "Mend this and try again.",
         ),
     })
+}
+
+/// Who works with what is meant may be about to end: a connection that was just stopped.
+fn remove(orphans: &Orphans, which: &WhichOrphans, go_on: &dyn Fn() -> bool) -> io::Result<Removed> {
+    let deadline = Instant::now() + SESSION_ENDS_WITHIN;
+    loop {
+        let removed = orphans.remove(which, go_on)?;
+        if !removed.is_busy || Instant::now() >= deadline || !go_on() {
+            return Ok(removed);
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
 }
 
 fn busy(directory: &Path) -> Failure {
@@ -124,5 +140,44 @@ fn why_word(why: Why) -> &'static str {
         Why::NotOnSource => "the source did not have it",
         Why::InTheWay => "something else had its place",
         Why::OutOfTheSet => "it is no part of the set any more",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+
+    use rustix::fs::FlockOperation;
+
+    use super::*;
+
+    /// Whoever stops a connection and removes what its copy has moved aside does not meet the end of that copy.
+    #[test]
+    fn a_session_that_ends_is_waited_for() {
+        let place = tempfile::tempdir().expect("a directory");
+        let (replica, batch) = (place.path().join("r"), place.path().join(".r.standin/resync/1-2"));
+        fs::create_dir_all(&replica).expect("a directory");
+        fs::create_dir_all(&batch).expect("a directory");
+        fs::write(batch.join("file"), "moved aside").expect("a file");
+        let request = OrphansRequest { replica: None, remove: Some(RemoveOrphans::Waiting) };
+        let session = File::open(batch.parent().expect("a parent")).expect("a directory");
+        rustix::fs::flock(&session, FlockOperation::LockExclusive).expect("a lock");
+        let answered = |go_on: &dyn Fn() -> bool| answer(("r", &replica), &request, go_on);
+        let refused = answered(&|| false).expect_err("a session works on it");
+        assert!(refused.to_string().contains("is under way"), "{refused}");
+        let mut session = Some(session);
+        let looks = std::cell::RefCell::new(0);
+        let removed = {
+            let session = std::cell::RefCell::new(&mut session);
+            answered(&|| {
+                *looks.borrow_mut() += 1;
+                // It ends while it is waited for.
+                drop(session.borrow_mut().take());
+                true
+            })
+        };
+        let removed = removed.expect("removed").removed.expect("an outcome");
+        assert_eq!((removed.count, removed.failed), (1, 0));
+        assert!(*looks.borrow() > 0 && !batch.join("file").exists());
     }
 }

@@ -417,8 +417,9 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
     fn diverged(&mut self, reason: &Text) -> Result<(), String> {
         // A durable point that began before would say `good`.
         self.wait_for_sync()?;
-        let reason = format!("the source could not capture a change ({})", reason.to_text());
-        self.applier.diverged(&reason).map_err(|fault| fault.to_string())?;
+        self.applier
+            .diverged(&format!("its source: {}", reason.to_text()))
+            .map_err(|fault| fault.to_string())?;
         self.show();
         self.tell_data();
         Ok(())

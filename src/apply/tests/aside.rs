@@ -85,6 +85,26 @@ fn an_object_that_was_never_heard_of() {
     assert_eq!(names(&source.root), names(&pair.places.root));
 }
 
+/// What comes into a set with more than its packets tell is no fault of an object: the replica waits for a copy of
+/// everything, and what is told of it until then is no fault either.
+#[test]
+fn what_comes_into_a_set_is_not_set_aside() {
+    let mut pair = Pair::new();
+    let source = Source { root: pair.source.root.clone() };
+    fs::create_dir(source.path("d")).unwrap();
+    fs::write(source.path("d/f"), "f").unwrap();
+    let object = source.id("d");
+    let at = Entry { dir: source.id(""), name: Name::new(b"d").unwrap() };
+    let came = (Op::Place { object, at, dir_mtime: source.mtime(""), replaced: None }, Vec::new());
+    assert!(pair.say_or_give_up(&came));
+    let proof = pair.applier().proof();
+    assert_eq!((proof.data, proof.bad_by), (DataState::Bad, BadBy::Anything));
+    assert!(pair.say_or_give_up(&source.write("d/f", 1, b"ile")));
+    assert!(pair.say_or_give_up(&source.create("d/g", 0o644)));
+    assert!(!pair.say_or_give_up(&source.create("h", 0o644)));
+    assert_eq!(pair.applier().aside().total, 0);
+}
+
 /// A flag that somebody set on the replica. What was left out of its content must not be taken for
 /// equal by the next copy, whatever size and time say.
 #[test]

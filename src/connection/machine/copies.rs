@@ -117,6 +117,14 @@ impl Machine {
         Ok(())
     }
 
+    pub(super) fn set_changed(&mut self, now: Instant, why: &str) {
+        if let State::Started(link) | State::Paused(link) = &self.state
+            && link.has_stream()
+        {
+            self.connect_anew(now, why);
+        }
+    }
+
     /// The target is let go; what follows is decided at the next handshake.
     pub(super) fn connect_anew(&mut self, now: Instant, why: &str) {
         assert!(self.state.has_link(), "there is nothing to connect anew");

@@ -249,11 +249,17 @@ impl Change<'_> {
             return;
         }
         let (object, at) = (moves.object, moves.to.clone());
-        self.queue(&Op::Place { object, at, dir_mtime, replaced }, Bytes::new(), ToWhom::AllOf);
-        if !self.is_staged(object) {
-            let path = String::from_utf8_lossy(&self.path()).into_owned();
-            self.volume.divergence().compare(&format!("something came into the set: {path}"));
+        let op = Op::Place { object, at, dir_mtime, replaced };
+        if self.is_staged(object) {
+            self.queue(&op, Bytes::new(), ToWhom::AllOf);
+            return;
         }
+        let volume = self.volume;
+        let path = String::from_utf8_lossy(&self.path()).into_owned();
+        volume.divergence().arrives(&path, || {
+            self.queue(&op, Bytes::new(), ToWhom::AllOf);
+            self.told()
+        });
     }
 
     fn rules_below(&self, matcher: &Matcher, at: &Entry) -> Option<DirRules> {

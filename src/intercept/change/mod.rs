@@ -44,7 +44,7 @@ use super::volume::Volume;
 use crate::activity::ActivityLog;
 use crate::limits::QUEUE_PACKET_COST;
 use crate::map::Map;
-use crate::packet::{Entry, ObjectId, Op, ToWhom};
+use crate::packet::{Entry, ObjectId, Op, Sequence, ToWhom};
 use crate::queue::{Queue, Reservation};
 use crate::ranks;
 pub use locks::{DirectoryLock, ObjectLock, Tree, TreeLock};
@@ -445,6 +445,11 @@ impl<'a> Change<'a> {
             self.volume.end_names(dir, &**fd);
         }
         self.is_made = false;
+    }
+
+    /// A position that what was told last has, or that is behind it.
+    pub fn told(&self) -> Sequence {
+        self.volume.changes.queue.last().sequence
     }
 
     /// A part with an op of its own: what was made before it is to be told as before.

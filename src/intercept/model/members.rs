@@ -78,6 +78,7 @@ fn run(place: &Path, seed: u64) -> bool {
     let aside = copy.follow_with_faults(&queue);
     let why = volume.divergence().why();
     assert!(aside.is_empty() || why.is_some(), "set aside, and nobody says that it has to be: {aside:?}");
+    assert_eq!(copy.aside(), Vec::<String>::new(), "what comes into the set is no fault of an object");
     if why.is_some() {
         copy.converge(&backing, Arc::new(Still(Some(matcher.clone()))), queue.last());
     }

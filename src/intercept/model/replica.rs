@@ -48,7 +48,13 @@ impl Copy {
         self.applier.set_pending_times().unwrap();
     }
 
-    /// As [`Copy::follow`]; gives what was set aside.
+    /// Objects that are set aside.
+    pub fn aside(&self) -> Vec<String> {
+        let listed = self.applier.aside().listed;
+        listed.iter().map(|aside| format!("{} ({}): {}", aside.path, aside.op, aside.reason)).collect()
+    }
+
+    /// As [`Copy::follow`]; gives what was not performed as it was told.
     pub fn follow_with_faults(&mut self, queue: &Queue) -> Vec<String> {
         let mut aside = Vec::new();
         for packet in queue.next(self.start.sequence, usize::MAX) {

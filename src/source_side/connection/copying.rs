@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, never};
 
 use super::surroundings::{Surroundings, WalkOrder, Walked};
 use crate::limits::LIVE_ANSWERS_MAX;
-use crate::packet::{ItemNumber, LeftOut};
+use crate::packet::{ItemNumber, LeftOut, Sequence};
 use crate::resync::{Answer, CopyProgress};
 
 /// Where the copy of a connection stands.
@@ -139,6 +139,8 @@ impl Attempt {
 pub(super) struct EndSaid {
     /// The end that it has.
     pub(super) end: ItemNumber,
+    /// What it had performed before, at least.
+    pub(super) applied: Sequence,
     /// How many objects it has beside the copy.
     pub(super) orphans: u64,
     pub(super) left_out: LeftOut,

@@ -452,7 +452,9 @@ impl<S: Surroundings> Driver<S> {
         let Some(cursor) = self.cursor.take() else { return };
         self.queue.detach(cursor);
         if let (Some(reason), false) = (self.machine.let_go(), *self.machine.state() == State::Gone) {
-            log::warn!("connection {} to {}: {reason}", self.settings.id, self.settings.target);
+            let begins = self.shared.report.lock().mirror == MirrorStatus::Calculating;
+            let level = if begins { log::Level::Debug } else { log::Level::Warn };
+            log::log!(level, "connection {} to {}: {reason}", self.settings.id, self.settings.target);
         }
     }
 

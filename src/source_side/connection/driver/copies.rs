@@ -7,7 +7,7 @@ use super::super::copying::{Attempt, Copying, EndSaid};
 use super::super::surroundings::{FirstOwed, NetworkLink, Surroundings, WalkOrder, Walked};
 use super::super::{Settings, Suspects};
 use super::{Driver, Trust};
-use crate::connection::{Event, Flow, Jitter};
+use crate::connection::{Copies, Event, Flow, Jitter};
 use crate::control::{AsideStatus, MirrorStatus};
 use crate::link::LostBy;
 use crate::packet::{
@@ -232,8 +232,10 @@ impl<S: Surroundings> Driver<S> {
     }
 
     pub(super) fn resynchronised(&mut self, end: ItemNumber, orphans: u64, left_out: LeftOut) {
+        // Its acknowledgements come before what it says behind them.
+        let applied = self.shared.report.lock().applied;
         let Some(attempt) = self.copy.attempt() else { return };
-        if !attempt.hear_end(EndSaid { end, orphans, left_out }) {
+        if !attempt.hear_end(EndSaid { end, applied, orphans, left_out }) {
             return self.misbehaves("the target ends a copy again and again".into());
         }
         self.in_line();
@@ -242,8 +244,12 @@ impl<S: Surroundings> Driver<S> {
     /// The walk is over and the target has its end: then it is in line.
     fn in_line(&mut self) {
         let Some(attempt) = self.copy.attempt() else { return };
-        let Some(EndSaid { orphans, left_out, .. }) = attempt.complete() else { return };
+        let Some(EndSaid { applied, orphans, left_out, .. }) = attempt.complete() else { return };
         let (covers, progress, part) = (attempt.covers, attempt.progress(), attempt.part.take());
+        let covers = match part {
+            None => self.settings.divergence.covered(covers, applied),
+            Some(_) => covers,
+        };
         self.copy.end();
         (self.trust, self.is_restored) = (Trust::AsNoted, false);
         self.merge.take_if(|_| part.is_none());
@@ -322,23 +328,50 @@ impl<S: Surroundings> Driver<S> {
     /// when the source is gone. A copy finds the change.
     pub(super) fn tell_diverged(&mut self) {
         let divergence = &self.settings.divergence;
-        let covered = match self.copy.attempt() {
-            Some(attempt) => attempt.covers,
-            None => self.shared.report.lock().covers,
+        let is_resting = self.copy.is_resting();
+        let (covered, takes_arrivals) = match self.copy.attempt() {
+            Some(attempt) => (attempt.covers, attempt.part.is_none()),
+            // One is about to begin, and covers all until then.
+            None if !is_resting => return,
+            None => (self.shared.report.lock().covers, false),
         };
         let count = divergence.count();
         let (Some(why), true) = (divergence.why(), count > covered) else { return };
+        if takes_arrivals && divergence.are_arrivals(covered) {
+            return;
+        }
         let Some(session) = self.session.as_mut().filter(|session| session.stream.is_started()) else {
             return;
         };
         if std::mem::replace(&mut session.told_diverged, count) == count {
             return;
         }
+        let (is_planned, is_lost) = (divergence.uncaptured().is_none(), divergence.lost_by_disk().is_some());
+        let why = match is_planned {
+            true => why.to_string(),
+            false => format!("a change could not be captured ({why})"),
+        };
         session.link.send(SourceMessage::Diverged { reason: Text::from_str_cut(&why) });
-        self.update(|report| report.data = DataState::Bad);
-        if divergence.lost_by_disk().is_none() {
-            self.out_of_line(format!("a change could not be captured ({why})"));
+        let begins = is_planned && self.machine.wish().copies == Copies::ByThemselves;
+        self.update(|report| {
+            report.data = DataState::Bad;
+            report.data_reason.clone_from(&why);
+            if begins {
+                report.mirror = MirrorStatus::Calculating;
+            }
+        });
+        match (is_planned, is_lost) {
+            (true, _) => self.compares(why),
+            (false, false) => self.out_of_line(why),
+            (false, true) => {}
         }
+    }
+
+    /// What belongs to the set has changed: a copy brings the rest at once.
+    fn compares(&mut self, reason: String) {
+        log::info!("connection {} to {}: {reason}", self.settings.id, self.settings.target);
+        self.lacks.everything();
+        self.happened(Event::SetChanged { reason });
     }
 
     /// Only a copy brings the target into line again.

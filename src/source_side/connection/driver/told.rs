@@ -113,6 +113,10 @@ impl<S: Surroundings> Driver<S> {
 
     /// The target says how its data is while packets flow.
     fn data_changed(&mut self, state: DataState, reason: &Text, aside: u64) {
+        if state == DataState::Bad && self.settings.divergence.uncaptured().is_none() {
+            // It has heard of what came into the set before this side looked.
+            self.tell_diverged();
+        }
         if !self.machine.is_streaming() {
             return;
         }
