@@ -141,6 +141,57 @@ fn after_a_kill_only_what_changed_since_a_moment_is_shown() {
     protected.stop();
 }
 
+/// A person stops the replication: nothing is queued, nobody is alarmed, and a minicopy brings what was changed, also
+/// after a restart.
+#[test]
+fn what_was_not_queued_is_brought_by_a_minicopy() {
+    let mut protected = Protected::start(Setup::default());
+    make_tree(&protected.mount);
+    protected.wait_sync();
+    // By the clock of a file system what happened just before the end may count as later.
+    std::thread::sleep(Duration::from_secs(4));
+    protected.stop();
+    // What was made is of an earlier run.
+    protected.start_again();
+    protected.wait_in_line();
+    let replication = |protected: &Protected, what: &str| {
+        let output = output_within(standin(&protected.run).args(["replication", what]), COMMAND_MAX);
+        assert!(output.status.success(), "{}", describe(&output));
+        describe(&output)
+    };
+    let said = replication(&protected, "stop");
+    assert!(said.contains("marked, and not queued"), "{said}");
+    change_some(&protected.mount);
+    let stopped = status(&protected.run);
+    let at = &stopped["connections"][0];
+    assert_eq!((&at["state"], &at["unqueued"]), (&"stopped".into(), &true.into()), "{at}");
+    assert_eq!(
+        (number(&stopped["queue"]["packets"]), &stopped["severity"]),
+        (0, &"warning".into()),
+        "{stopped}"
+    );
+    replication(&protected, "start");
+    protected.wait_in_line();
+    protected.wait_sync();
+    protected.assert_in_sync();
+    assert_is_mini(&protected);
+    replication(&protected, "stop");
+    std::thread::sleep(Duration::from_secs(4));
+    protected.stop();
+    protected.start_at_once();
+    let at = status(&protected.run)["connections"][0].clone();
+    assert_eq!((&at["state"], &at["unqueued"]), (&"stopped".into(), &true.into()), "{at}");
+    fs::write(protected.mount.join("d11/f11"), "after the restart").expect("a write");
+    let output = output_within(standin(&protected.run).args(["connection", "start"]), COMMAND_MAX);
+    assert!(output.status.success(), "{}", describe(&output));
+    protected.wait_in_line();
+    protected.wait_sync();
+    protected.assert_in_sync();
+    assert_is_mini(&protected);
+    assert_eq!(status(&protected.run)["connections"][0]["unqueued"], false);
+    protected.stop();
+}
+
 /// The search comes to the second half of the directories when programs have moved them into the first half.
 #[test]
 fn what_is_moved_while_it_is_looked_for_is_not_missed() {

@@ -256,6 +256,50 @@ fn what_comes_in_is_no_fault() {
     stop_and_compare(&mut protected, &usual());
 }
 
+/// A verification begins again, a replica that is held back stays what it is, and a connection that is stopped keeps
+/// nobody waiting.
+#[test]
+fn what_comes_in_leaves_others_in_peace() {
+    let _alone = heavy();
+    let mut protected = protected_by(&USUAL);
+    wait_until_good(&protected);
+    fs::write(protected.mount.join("large"), vec![7; 2 << 20]).expect("a file");
+    protected.wait_sync();
+    let come = |name: &str| {
+        write(protected.mount.join("cache").join(name).join("f"), name);
+        fs::rename(protected.mount.join("cache").join(name), protected.mount.join(name)).expect("renamed");
+    };
+    let go = |arguments: &[&str]| output_within(standin(&protected.run).args(arguments), SYNC_MAX);
+    std::thread::scope(|scope| {
+        let run = protected.run.clone();
+        let arguments = ["verify", "--checksum", "--rate", "1M", "--timeout", "60s"];
+        let verifies = scope.spawn(move || output_within(standin(&run).args(arguments), SYNC_MAX));
+        wait_until("a verification", || connection(&protected)["mirror"]["phase"] == "verifying");
+        come("one");
+        while !verifies.is_finished() {
+            let said = describe(&go(&["status"]));
+            assert!(!said.contains("CRITICAL"), "{said}");
+        }
+        let output = verifies.join().expect("a command");
+        assert!(output.status.success(), "{}", describe(&output));
+    });
+    wait_until_good(&protected);
+    go(&["connection", "pause"]);
+    come("two");
+    assert_eq!(connection(&protected)["data"], "good", "it is what it was");
+    assert!(!protected.replica.join("two").exists());
+    go(&["connection", "resume"]);
+    wait_until("it comes", || protected.replica.join("two/f").exists());
+    wait_until_good(&protected);
+    come("three");
+    go(&["connection", "stop"]);
+    let output = go(&["verify", "--timeout", "60s"]);
+    assert_eq!(output.status.code(), Some(2), "{}", describe(&output));
+    assert!(describe(&output).contains("not in line"), "{}", describe(&output));
+    go(&["connection", "start"]);
+    stop_and_compare(&mut protected, &usual());
+}
+
 /// A copy under way brings it along.
 #[test]
 fn what_comes_in_during_a_copy_begins_no_other() {

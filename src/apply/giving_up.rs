@@ -6,7 +6,7 @@ use super::applier::Applier;
 use super::fault::{Concern, Fault, Patience};
 use crate::clock;
 use crate::limits::SET_ASIDE_NEXT_AFTER;
-use crate::packet::{BadBy, ObjectId, Op, Position, Stuck};
+use crate::packet::{BadBy, ObjectId, Op, Position, Stuck, printable};
 
 /// What is to be done about an op, or the time of an object, after a fault.
 pub(super) enum Verdict {
@@ -49,8 +49,7 @@ impl Applier {
 
     /// The replica waits for a copy of everything, which brings what it has not, or has elsewhere.
     fn is_expected(&self, fault: &Fault) -> bool {
-        let is_of_names =
-            matches!(fault, Fault::MissingObject(_) | Fault::Mismatch(_) | Fault::Outside { .. });
+        let is_of_names = matches!(fault, Fault::MissingObject(_) | Fault::Mismatch(_));
         is_of_names && self.replica.bad_by() == Some(BadBy::Anything)
     }
 
@@ -81,8 +80,8 @@ impl Applier {
             return Ok(GivenUp::Time);
         }
         match (fault, op) {
-            (Fault::MissingObject(missing), Op::Place { object, .. }) if missing == object => {
-                self.diverged(&format!("something came into the set: {}", self.replica.shown_hint()))?;
+            (Fault::MissingObject(missing), Op::Place { object, at, .. }) if missing == object => {
+                self.diverged(&format!("something came into the set: {}", printable(at.name.as_bytes())))?;
             }
             _ if self.is_expected(fault) => {}
             _ => {

@@ -13,7 +13,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use self::connection::{
-    AddConnection, Asked, Connection, ConnectionCommand, OneConnection, Resume, ScheduleCommand,
+    AddConnection, Asked, Connection, ConnectionCommand, OneConnection, Replication, ReplicationCommand,
+    Resume, ScheduleCommand,
 };
 pub use self::deletes::DeletesAsked;
 use super::bench::Bench;
@@ -58,7 +59,7 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Commands that are planned and not in this version: replication, merge, resync.
+Commands that are planned and not in this version: merge, resync.
 
 Exit codes: 0 ok, 1 warning or timed out, 2 critical or the command could not work.";
 
@@ -104,6 +105,8 @@ pub enum Command {
     Markers(Markers),
     /// Show the connections of a source; stop, start, pause, resume or disconnect one
     Connection(Connection),
+    /// Whether changes are queued for a target, apart from whether they are sent: stop, start
+    Replication(Replication),
     /// Copies to a target: start, stop, pause, resume; show what no copy could bring into line
     Mirror(Mirror),
     /// Show what is noted as changed, for targets that lose their place
@@ -487,8 +490,6 @@ pub struct Doctor {
 /// Commands that are designed and not built: they say so instead of being unknown.
 #[derive(Debug, Subcommand)]
 pub enum Planned {
-    #[command(hide = true)]
-    Replication(Rest),
     #[command(hide = true)]
     Merge(Rest),
     #[command(hide = true)]

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::args::{
-    AddConnection, Asked, Common, Connection, ConnectionCommand, OneConnection, Resume, ScheduleCommand,
+    AddConnection, Asked, Common, Connection, ConnectionCommand, OneConnection, Replication,
+    ReplicationCommand, Resume, ScheduleCommand,
 };
 use super::find::{Found, find_role, no_answer};
 use super::status::{age, packets, state_word};
@@ -52,6 +53,19 @@ pub(super) fn run(common: &Common, args: &Connection) -> Outcome {
             ScheduleCommand::Off(one) => (schedule::change(Order::Off), one),
         },
     };
+    change_one(common, change, one)
+}
+
+/// `standin replication`.
+pub(super) fn replication(common: &Common, args: &Replication) -> Outcome {
+    let (change, one) = match &args.command {
+        ReplicationCommand::Start(one) => (ConnectionChange::StartReplication, one),
+        ReplicationCommand::Stop(one) => (ConnectionChange::StopReplication, one),
+    };
+    change_one(common, change, one)
+}
+
+fn change_one(common: &Common, change: ConnectionChange, one: &OneConnection) -> Outcome {
     let (set, which) = meant(one)?;
     let found = find_role(common, set.as_deref(), RoleName::Source)?;
     let changed =
@@ -213,7 +227,10 @@ pub(super) fn text(changed: &ChangedConnection) -> String {
     let label = format!("Connection {} ({})", connection.id, connection.target);
     let mut text = match change {
         ConnectionChange::Add { .. } => return added(&label, connection),
-        ConnectionChange::Start | ConnectionChange::Resume | ConnectionChange::AcceptDeletes => {
+        ConnectionChange::Start
+        | ConnectionChange::StartReplication
+        | ConnectionChange::Resume
+        | ConnectionChange::AcceptDeletes => {
             return format!("{label} is {}: {}.", state_word(connection.state), connection.reason);
         }
         ConnectionChange::Disconnect => {
@@ -231,6 +248,13 @@ pub(super) fn text(changed: &ChangedConnection) -> String {
         ConnectionChange::Schedule { .. } => return schedule::text(connection),
         ConnectionChange::Limit { .. } => return limit::text(connection),
         ConnectionChange::Compression { .. } => return compression::text(connection),
+        ConnectionChange::StopReplication => {
+            return format!(
+                "{label}: replication is stopped: changes are marked, and not queued; no room is held for them, and \
+                 programs never wait. `standin replication start {}` has a copy bring what was changed.",
+                connection.id
+            );
+        }
         ConnectionChange::Stop => format!("{label} is {}.", state_word(connection.state)),
         ConnectionChange::Pause => format!("{label} is {}: nothing is sent.", state_word(connection.state)),
     };

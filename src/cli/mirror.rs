@@ -1,6 +1,7 @@
 //! `standin mirror`: start, stop, pause, resume, list.
 
 use std::fmt::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use serde_json::json;
@@ -11,7 +12,7 @@ use super::status::{data_word, mirror_words, progress_words};
 use super::{Outcome, connection, output};
 use crate::control::{ConnectionChange, ConnectionStatus, RoleName};
 use crate::failure::Failure;
-use crate::packet::{DataState, OrphanCounts};
+use crate::packet::{DataState, OrphanCounts, printable};
 use crate::units;
 use crate::words::{CopyMode, HashKind, OrphanRules};
 
@@ -64,7 +65,8 @@ pub(super) fn text(change: ConnectionChange, label: &str, data: DataState) -> St
         ConnectionChange::StartMirror { mode, hash, rate, orphans: _, path } => {
             let audit = if hash == HashKind::Audit { ", audit" } else { "" };
             let mode = mode.map_or(String::new(), |mode| format!(" (mode {mode}{audit})"));
-            let of = path.map_or(String::new(), |path| format!(" of {}", path.display()));
+            let of =
+                path.map_or(String::new(), |path| format!(" of {}", printable(path.as_os_str().as_bytes())));
             format!("{label}: a mirror{of} begins{mode}{}. `standin status` says how far it is.", at(rate))
         }
         ConnectionChange::StopMirror { .. } if data == DataState::Good => {
@@ -86,6 +88,8 @@ pub(super) fn text(change: ConnectionChange, label: &str, data: DataState) -> St
         ConnectionChange::Add { .. }
         | ConnectionChange::Start
         | ConnectionChange::Stop
+        | ConnectionChange::StopReplication
+        | ConnectionChange::StartReplication
         | ConnectionChange::Pause
         | ConnectionChange::Resume
         | ConnectionChange::AcceptDeletes

@@ -87,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::Marker(args) => marker::make(&common, &args),
         Command::Markers(args) => marker::run(&common, &args),
         Command::Connection(args) => connection::run(&common, &args),
+        Command::Replication(args) => connection::replication(&common, &args),
         Command::Mirror(args) => mirror::run(&common, &args),
         Command::Bitmap(args) => bitmap::run(&common, &args),
         Command::Metrics(args) => metrics::run(&common, &args),

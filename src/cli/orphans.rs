@@ -199,7 +199,7 @@ fn shown(replica: &ReplicaOrphans) -> String {
         let (objects, room) = (units::count(replica.waiting_objects), units::size(replica.waiting_bytes));
         let _ = writeln!(
             text,
-            "   a copy has moved {objects} objects aside so far, {room}: they go when it has ended. Where their room is \
+            "   a copy has moved {objects} objects aside so far, {room}: when it has ended they are orphans, or deleted (--orphans). Where their room is \
              needed first: `standin connection stop` on the source, `standin orphans remove --waiting` here, and start \
              it again"
         );

@@ -5,7 +5,6 @@ use crate::failure::Failure;
 
 pub(super) fn refusal(command: &Planned) -> Failure {
     let (name, instead) = match command {
-        Planned::Replication(_) => ("replication", "`standin stop` ends replication and mount together."),
         Planned::Merge(_) => ("merge", ""),
         Planned::Resync(_) => ("resync", ""),
     };

@@ -209,7 +209,7 @@ fn serve_is_understood() {
 #[test]
 fn planned_commands_say_so_whatever_follows() {
     Cli::command().debug_assert();
-    for line in ["replication --root /x --listen :1", "resync x", "merge", "resync --help"] {
+    for line in ["resync --root /x --listen :1", "resync x", "merge", "resync --help"] {
         match parse(&format!("standin {line}")).unwrap().command {
             Command::Planned(planned) => {
                 let refusal = planned::refusal(&planned);
@@ -294,7 +294,8 @@ fn trouble_and_progress_are_shown() {
         "WARNING: The queue is full: 2 writers wait",
         "CRITICAL: Connection 1 (local:/srv/replica) failed and is tried again: no answer",
         "everything behind it waits (9 attempts in 5 s)",
-        "(os error 28). Make room on the target's disk: it goes on by itself.\n",
+        "(os error 28). Make room on the target's disk: it goes on by itself. What this copy has moved aside takes room, too: \
+         `standin orphans list` on the target shows it, and how it is removed first.\n",
     ] {
         assert!(text.contains(part), "'{part}' is missing in:\n{text}");
     }

@@ -11,49 +11,12 @@ use crate::limits::RESYNC_PROVEN;
 use crate::packet::{Position, ReplicaProof};
 use crate::words::WhenFull;
 
+mod command;
 mod copies;
+mod replication;
 mod silence;
 
-/// What a person asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command {
-    Start,
-    Stop,
-    Pause,
-    Resume,
-    /// [`Command::Resume`]; deletions that were asked about may go.
-    AcceptDeletes,
-    Disconnect,
-    /// One copy, now.
-    StartMirror,
-    /// One of a part of the set, to a target that is in line, over the network connection that is there.
-    MirrorPart,
-    /// Give up the copy under way; none begins before [`Command::StartMirror`].
-    StopMirror,
-}
-
-/// Why a command is not followed; the state is as it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotNow {
-    /// There is no network connection to pause or resume.
-    Stopped,
-    Scheduled,
-    /// Outside of the window of its schedule nothing is sent.
-    OutsideWindow,
-    /// It is paused because of deletions that a person has to accept.
-    Deletes,
-    Gone,
-    /// A copy of a connection that is held back.
-    Paused,
-    /// There is no network connection to copy over, or the target has not answered yet.
-    NotConnected,
-    MirrorRuns,
-    NoMirror,
-    /// A part of a replica that is not good.
-    NeedsAll,
-    /// Beside a comparison.
-    Verifies,
-}
+pub use command::{Command, NotNow};
 
 /// What happens to a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,6 +126,8 @@ pub struct Machine {
     copies: Copies,
     /// Why the queue holds nothing for the target, if it does not: then the way on is a copy.
     let_go: Option<String>,
+    /// A person has stopped the replication, too.
+    is_unqueued: bool,
     actions: VecDeque<Action>,
 }
 
@@ -186,11 +151,13 @@ impl Machine {
             when_full: WhenFull::default(),
             copies: wish.copies,
             let_go: None,
+            is_unqueued: false,
             actions: VecDeque::new(),
         };
         match wish.sending {
             Sending::Now => machine.begin(now, Flow::Send),
             Sending::Paused => machine.begin(now, Flow::Hold),
+            Sending::Stopped if wish.unqueued => machine.unqueue(),
             Sending::Stopped => {
                 machine.give_up(
                     "nothing was sent since the start of the protection: a copy brings it into line",
@@ -221,6 +188,8 @@ impl Machine {
             Command::StartMirror => self.start_mirror(now),
             Command::MirrorPart => self.mirror_part(now),
             Command::StopMirror => self.stop_mirror(now),
+            Command::StopReplication => self.stop_replication(now),
+            Command::StartReplication => self.start_replication(now),
         }
     }
 
@@ -317,12 +286,23 @@ impl Machine {
             (_, Flow::Hold) => Sending::Paused,
             (_, Flow::Send) => Sending::Now,
         };
-        Wish { sending, copies: self.copies }
+        Wish { sending, copies: self.copies, unqueued: self.is_unqueued }
     }
 
     /// The target needs a copy, and none begins before a person lets it.
     pub fn is_pending(&self) -> bool {
         matches!(self.state, State::Started(Link::Pending) | State::Paused(Link::Pending))
+    }
+
+    /// It connects for a copy, or is about to begin one: nobody has to do anything.
+    pub fn begins_copy(&self) -> bool {
+        match self.state {
+            State::Started(Link::Dialing | Link::Greeting) => {
+                self.let_go.is_some() && self.copies == Copies::ByThemselves
+            }
+            State::Started(Link::Copying) => true,
+            _ => false,
+        }
     }
 
     /// The replica is in line and its stream runs, held or not.
@@ -333,7 +313,12 @@ impl Machine {
     fn start(&mut self, now: Instant) -> Result<(), NotNow> {
         match &self.state {
             State::Gone => return Err(NotNow::Gone),
-            State::Stopped => self.begin(now, Flow::Send),
+            State::Stopped => {
+                if std::mem::take(&mut self.is_unqueued) {
+                    self.let_go = Some("its replication was stopped by hand".into());
+                }
+                self.begin(now, Flow::Send);
+            }
             State::Scheduled { .. } => self.run(now, Flow::Send),
             State::Started(_) => {}
             State::Paused(_) => return self.set_flow(now, Flow::Send),

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub struct Wish {
     pub sending: Sending,
     pub copies: Copies,
+    /// Of what is stopped nothing is queued either: it is marked.
+    pub unqueued: bool,
 }
 
 /// Whether changes are sent.

@@ -72,6 +72,8 @@ fn change_words(change: &ConnectionChange) -> &'static str {
         ConnectionChange::Add { .. } => "connection add",
         ConnectionChange::Start => "connection start",
         ConnectionChange::Stop => "connection stop",
+        ConnectionChange::StopReplication => "replication stop",
+        ConnectionChange::StartReplication => "replication start",
         ConnectionChange::Pause => "connection pause",
         ConnectionChange::Resume => "connection resume",
         ConnectionChange::AcceptDeletes => "connection resume --accept-deletes",

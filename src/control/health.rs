@@ -212,8 +212,8 @@ impl Retrying {
         let is = |errno: i32| self.reason.contains(&format!("(os error {errno})"));
         match () {
             () if copies && (is(libc::ENOSPC) || is(libc::EDQUOT)) => {
-                "Make room there: it goes on by itself. What this copy has moved aside takes room, too: `standin orphans \
-                 list` on the target shows it, and how it is removed first."
+                "Make room on the target's disk: it goes on by itself. What this copy has moved aside takes room, too: \
+                 `standin orphans list` on the target shows it, and how it is removed first."
             }
             () if is(libc::ENOSPC) => "Make room on the target's disk: it goes on by itself.",
             () if is(libc::EDQUOT) => "Raise the quota there, or make room in it: it goes on by itself.",
@@ -327,10 +327,14 @@ impl ConnectionStatus {
         if self.needs_copy && self.state.waits_for_schedule() {
             return Some(Finding::warning(Code::CopyNeeded, format!("{}: {}.", self.label(), self.reason)));
         }
+        if self.unqueued {
+            let text = format!("{}: {}.", self.label(), self.reason);
+            return Some(Finding::warning(Code::ConnectionStopped, text));
+        }
         // It connects anew for one that somebody asked for, or that follows what came into the set.
         let begins = self.state == ConnectionState::Started && self.mirror == MirrorStatus::Calculating;
         if self.needs_copy && begins {
-            return None;
+            return Some(Finding::warning(Code::CopyNeeded, format!("{}: {}.", self.label(), self.reason)));
         }
         if self.needs_copy {
             return Some(Finding::critical(Code::CopyNeeded, format!("{}: {}.", self.label(), self.reason)));

@@ -133,6 +133,9 @@ pub enum ConnectionChange {
     },
     Start,
     Stop,
+    /// Nothing is sent, and nothing is queued.
+    StopReplication,
+    StartReplication,
     Pause,
     Resume,
     /// A resumption that lets the deletions go for which it is paused.

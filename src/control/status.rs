@@ -373,6 +373,9 @@ pub struct ConnectionStatus {
     /// The queue holds nothing for this target: a copy brings it into line when it is back.
     #[serde(default)]
     pub needs_copy: bool,
+    /// A person has stopped the replication: changes are marked, and not queued.
+    #[serde(default)]
+    pub unqueued: bool,
     /// State of the replica's data.
     pub data: DataState,
     /// Why the target says that it is bad, while changes flow; may be empty.

@@ -78,6 +78,7 @@ pub(crate) fn sample_connection() -> ConnectionStatus {
         attempts: 0,
         retry_unix_ms: None,
         needs_copy: false,
+        unqueued: false,
         data: DataState::Good,
         data_reason: String::new(),
         aside: Default::default(),

@@ -104,6 +104,16 @@ impl Divergence {
         self.noted.lock().uncaptured.as_ref().map(|&(_, count)| count)
     }
 
+    /// Whether a change is missed that a copy which began with the first `covers` did not find.
+    pub fn misses(&self, covers: u64) -> bool {
+        self.disk.get().is_some() || self.uncaptured_count().is_some_and(|count| count > covers)
+    }
+
+    /// Why the targets lack something that no change of theirs was missed for: the last of it.
+    pub fn planned(&self) -> Option<Arc<str>> {
+        self.noted.lock().planned.clone()
+    }
+
     /// Whether all that came behind the first `covers` have come into the set, with nothing else.
     pub fn are_arrivals(&self, covers: u64) -> bool {
         let noted = self.noted.lock();
@@ -233,6 +243,7 @@ mod tests {
         arrives(&divergence, "a", 1);
         divergence.note("another fault");
         arrives(&divergence, "b", 2);
+        assert!(divergence.misses(2) && !divergence.misses(3));
         divergence.is_mended(2);
         assert_eq!(said(divergence.uncaptured()).as_deref(), Some("a fault"));
         divergence.is_mended(3);

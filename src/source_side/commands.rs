@@ -58,6 +58,8 @@ pub fn change(
         ConnectionChange::Add { .. }
         | ConnectionChange::Start
         | ConnectionChange::Stop
+        | ConnectionChange::StopReplication
+        | ConnectionChange::StartReplication
         | ConnectionChange::Pause
         | ConnectionChange::Resume
         | ConnectionChange::AcceptDeletes
@@ -224,6 +226,8 @@ fn command(change: ConnectionChange) -> Wanted {
         ConnectionChange::Add { target, .. } => panic!("no connection is told to add {target}"),
         ConnectionChange::Start => Wanted::Connection(Command::Start),
         ConnectionChange::Stop => Wanted::Connection(Command::Stop),
+        ConnectionChange::StopReplication => Wanted::Connection(Command::StopReplication),
+        ConnectionChange::StartReplication => Wanted::Connection(Command::StartReplication),
         ConnectionChange::Pause => Wanted::Connection(Command::Pause),
         ConnectionChange::Resume => Wanted::Connection(Command::Resume),
         ConnectionChange::AcceptDeletes => Wanted::Connection(Command::AcceptDeletes),

@@ -15,9 +15,9 @@ use super::sync::lacks_comparison;
 use crate::activity::Standing;
 use crate::connection::{Copies, Outlook};
 use crate::control::{
-    Alert, Amount, CaptureStatus, CompressionStatus, ConnectionStatus, FileTrouble, FsyncStatus,
-    GenerationStatus, Lag, LeftOutStatus, LimitStatus, LinkStatus, MirrorProgress, MirrorStatus, Role,
-    ScheduleStatus, Severity, SourceStatus, Status, TargetKind, VerifiedStatus, unix_ms,
+    Alert, Amount, CaptureStatus, CompressionStatus, ConnectionState, ConnectionStatus, FileTrouble,
+    FsyncStatus, GenerationStatus, Lag, LeftOutStatus, LimitStatus, LinkStatus, MirrorProgress, MirrorStatus,
+    Role, ScheduleStatus, Severity, SourceStatus, Status, TargetKind, VerifiedStatus, unix_ms,
 };
 use crate::events::Code;
 use crate::intercept::Refused;
@@ -309,16 +309,17 @@ const LOOKS: u32 = 8;
 pub fn connection_status(connection: &Connection, ground: &Ground) -> ConnectionStatus {
     let queue = &ground.queue;
     let (mut report, mut lag_applied, mut lag_durable) = report_and_lags(connection, queue);
-    if let Some(lack) = lacks_comparison(&report, ground)
+    // What is held back is as good as it was, until it goes on.
+    let is_held = report.state != ConnectionState::Started;
+    if let Some(lack) = lacks_comparison(&report, ground).filter(|lack| !(lack.is_awaited && is_held))
         && report.data == DataState::Good
     {
         // The target hears of it in a moment.
         (report.data, lag_applied, lag_durable) = (DataState::Bad, None, None);
         report.data_reason = lack.why.to_string();
-        if lack.is_awaited && report.kept.wish.copies == Copies::ByThemselves {
-            report.mirror = MirrorStatus::Calculating;
-        }
+        report.begins_copy |= lack.is_awaited && report.kept.wish.copies == Copies::ByThemselves;
     }
+    report.mirror = report.mirror_shown();
     let queued = match connection.target {
         Target::Null => Behind::default(),
         Target::Local(_) | Target::Remote { .. } => queue.behind(report.applied).unwrap_or_default(),
@@ -338,6 +339,7 @@ pub fn connection_status(connection: &Connection, ground: &Ground) -> Connection
         attempts: report.attempts,
         retry_unix_ms: report.retry_at.map(unix_ms),
         needs_copy: report.needs_copy.is_some(),
+        unqueued: report.kept.wish.unqueued,
         data: report.data,
         data_reason: report.data_reason.clone(),
         aside: report.aside.clone(),

@@ -134,11 +134,10 @@ pub struct Uncompared {
 /// The target hears of it a moment later.
 pub fn lacks_comparison(report: &Report, ground: &Ground) -> Option<Uncompared> {
     let divergence = ground.volume.divergence();
-    let why = divergence.why()?;
-    match divergence.uncaptured() {
-        Some(_) => Some(Uncompared { why, is_awaited: false }),
-        None if report.covers >= divergence.count() => None,
-        None => Some(Uncompared { why, is_awaited: true }),
+    match divergence.misses(report.covers) {
+        true => Some(Uncompared { why: divergence.why()?, is_awaited: false }),
+        false if report.covers >= divergence.count() => None,
+        false => Some(Uncompared { why: divergence.planned()?, is_awaited: true }),
     }
 }
 

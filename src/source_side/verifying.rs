@@ -139,7 +139,7 @@ impl Waiting<'_> {
         loop {
             let report = self.connection.wait(Instant::now() + LOOK_EVERY, |report| report.streaming);
             match (report.streaming, report.held_back()) {
-                (true, _) => return self.run(order),
+                (true, _) => return self.compared(&order),
                 (false, Some(why)) => return Err(failed(why)),
                 (false, None) => {
                     if let Some(why) = self.is_over() {
@@ -171,7 +171,7 @@ impl Waiting<'_> {
 }
 
 fn is_copied(report: &Report) -> bool {
-    matches!(report.mirror, MirrorStatus::Calculating | MirrorStatus::Mirroring { .. })
+    matches!(report.mirror_shown(), MirrorStatus::Calculating | MirrorStatus::Mirroring { .. })
 }
 
 fn not_done(connection: &Connection, why: &str) -> Failure {

@@ -159,7 +159,7 @@ impl Replica {
     ) -> Result<(), Fault> {
         let path = match self.hint.as_slice() {
             b"" => self.place_of(object).unwrap_or_else(|| format!("object {object}")),
-            _ => self.shown_hint(),
+            path => printable(path),
         };
         let reason = fault.to_string();
         self.mark_bad_by(&format!("objects are set aside, first {path}: {reason}"), BadBy::Aside)?;
@@ -171,11 +171,6 @@ impl Replica {
         log::error!("{path} is set aside ({op}): {reason}; everything else goes on");
         let entry = SetAside { object, path, op: op.to_owned(), reason, since_ms: now_ms() };
         self.aside.add(entry).map_err(Fault::own("list of objects that are set aside"))
-    }
-
-    /// The path of what is performed, for people.
-    pub(in crate::apply) fn shown_hint(&self) -> String {
-        printable(&self.hint)
     }
 
     /// Where an object lies in the replica, for people.

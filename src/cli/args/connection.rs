@@ -57,6 +57,20 @@ pub enum ConnectionCommand {
     },
 }
 
+#[derive(Debug, Args)]
+pub struct Replication {
+    #[command(subcommand)]
+    pub command: ReplicationCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ReplicationCommand {
+    /// Queue and send again; first a copy brings what was changed meanwhile
+    Start(OneConnection),
+    /// Send nothing and queue nothing: what changes is marked alone
+    Stop(OneConnection),
+}
+
 /// What is asked of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked<T> {

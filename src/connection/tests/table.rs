@@ -56,6 +56,8 @@ const HAPPENINGS: &[&str] = &[
     "start mirror",
     "mirror part",
     "stop mirror",
+    "stop replication",
+    "start replication",
     "up",
     "good",
     "empty",
@@ -192,6 +194,35 @@ const TABLE: &[Row] = &[
     ),
     (&["stopped"], "stop mirror", "refused: no mirror", &[]),
     (&["scheduled", "scheduled on hold", "scheduled failed"], "stop mirror", "refused: no mirror", &[]),
+    (&["gone"], "stop replication", "refused: gone", &[]),
+    (&["gone"], "start replication", "refused: gone", &[]),
+    (&["stopped", "waiting", "waiting on hold"], "stop replication", "stopped let go", &["let go"]),
+    (
+        &["scheduled", "scheduled on hold", "scheduled failed"],
+        "stop replication",
+        "stopped let go",
+        &["let go"],
+    ),
+    (
+        &["dialing", "greeting", "copying", "streaming"],
+        "stop replication",
+        "stopped let go",
+        &["close", "let go"],
+    ),
+    (
+        &["paused dialing", "paused greeting", "paused copying", "paused streaming"],
+        "stop replication",
+        "stopped let go",
+        &["close", "let go"],
+    ),
+    (&["redialing", "regreeting"], "stop replication", "stopped let go", &["close", "let go"]),
+    (
+        &["redialing on hold", "regreeting on hold"],
+        "stop replication",
+        "stopped let go",
+        &["close", "let go"],
+    ),
+    (&["pending let go", "paused pending let go"], "stop replication", "stopped let go", &["close"]),
     // Needs a copy, and none begins.
     (&["paused pending let go"], "start", "copying", &["await copy send"]),
     (&["paused pending let go"], "resume", "copying", &["await copy send"]),
@@ -318,7 +349,7 @@ fn row_let_go(state: &str, what: &str) -> (String, Vec<&'static str>) {
             let (next, mut done) = row(state, what);
             done.retain(|action| *action != "let go");
             let ends = next == "gone" || next.starts_with("refused");
-            (if ends { next } else { format!("{next} let go") }, done)
+            (if ends { next } else { format!("{} let go", next.trim_end_matches(" let go")) }, done)
         }
     }
 }
@@ -332,6 +363,8 @@ fn happen(machine: &mut Machine, now: &mut Instant, what: &str) -> Result<(), No
         "disconnect" => return machine.handle_command(*now, Command::Disconnect),
         "start mirror" => return machine.handle_command(*now, Command::StartMirror),
         "mirror part" => return machine.handle_command(*now, Command::MirrorPart),
+        "stop replication" => return machine.handle_command(*now, Command::StopReplication),
+        "start replication" => return machine.handle_command(*now, Command::StartReplication),
         "stop mirror" => return machine.handle_command(*now, Command::StopMirror),
         "timeout" => {
             *now += Duration::from_secs(60);
@@ -514,6 +547,27 @@ fn a_start_waits_for_its_schedule() {
     assert_eq!(names(&actions(&mut machine)), ["dial", "close"]);
 }
 
+/// It has two switches: whether changes are sent, and whether they are queued.
+#[test]
+fn replication_is_stopped_and_started_by_hand() {
+    let mut now = Instant::now();
+    let mut machine = Machine::new(now, Window::Open);
+    let mut go = |machine: &mut Machine, all: &[&str]| {
+        all.iter().for_each(|what| happen(machine, &mut now, what).unwrap());
+        name(machine)
+    };
+    assert_eq!(go(&mut machine, &["up", "empty", "in line", "start replication"]), "streaming");
+    assert_eq!(go(&mut machine, &["stop", "start replication"]), "stopped", "that was not what was stopped");
+    assert_eq!(go(&mut machine, &["stop replication", "stop replication", "stop"]), "stopped let go");
+    assert!(machine.is_unqueued() && machine.reason().contains("not queued"), "{}", machine.reason());
+    let mut again = Machine::wished(Instant::now(), Window::Open, machine.wish());
+    assert_eq!((name(&again).as_str(), again.wish()), ("stopped let go", machine.wish()));
+    for (machine, what) in [(&mut machine, "start replication"), (&mut again, "start")] {
+        assert_eq!(go(machine, &[what, "up", "good"]), "copying");
+        assert!(!machine.wish().unqueued && !machine.reason().contains("not queued"), "{}", machine.reason());
+    }
+}
+
 /// A full queue made of what a person had paused something that they had stopped: `resume` was refused.
 #[test]
 fn what_was_paused_stays_paused_when_the_queue_is_full() {
@@ -541,7 +595,7 @@ fn a_wish_stays_over_a_restart() {
         (Sending::Stopped, Copies::Stopped, &["let go"], "stopped let go", "stopped let go"),
     ];
     for (sending, copies, does, begins, connected) in cases {
-        let (wish, mut now) = (Wish { sending, copies }, Instant::now());
+        let (wish, mut now) = (Wish { sending, copies, unqueued: false }, Instant::now());
         let mut machine = Machine::wished(now, Window::Open, wish);
         let begun = (names(&actions(&mut machine)), name(&machine));
         assert_eq!((begun.0.as_slice(), begun.1.as_str()), (does, begins), "{wish:?}");

@@ -38,6 +38,10 @@ impl Watcher {
             ("the queue was let go in silence", self.let_go == machine.let_go().is_some()),
             ("it is over and goes on", self.ended == (*state == State::Gone)),
             ("it waits, and something is held for it", !machine.is_pending() || self.let_go),
+            (
+                "its replication is stopped, and it is not, or something is queued",
+                !machine.is_unqueued() || self.ended || *state == State::Stopped && self.let_go,
+            ),
             ("no reason", !machine.reason().is_empty()),
         ];
         for (rule, holds) in rules {
@@ -114,13 +118,15 @@ fn happen(machine: &mut Machine, now: &mut Instant, random: &mut Random) -> Stri
         7 => Some(Command::StartMirror),
         9 => Some(Command::MirrorPart),
         8 if random.below(4) == 0 => Some(Command::StopMirror),
+        10 if random.below(4) == 0 => Some(Command::StopReplication),
+        11 => Some(Command::StartReplication),
         _ => None,
     };
     if let Some(command) = command {
         let bits = machine.state().bits();
         let outcome = machine.handle_command(*now, command);
         match (command, outcome) {
-            (Command::Stop, Ok(())) => assert!(*machine.state() == State::Stopped),
+            (Command::Stop | Command::StopReplication, Ok(())) => assert!(*machine.state() == State::Stopped),
             (Command::Stop, Err(why)) => assert_eq!(why, NotNow::Gone, "a stop goes from any state"),
             (_, Err(_)) => assert_eq!(machine.state().bits(), bits, "refused, and changed"),
             (
@@ -131,7 +137,8 @@ fn happen(machine: &mut Machine, now: &mut Instant, random: &mut Random) -> Stri
                 | Command::Disconnect
                 | Command::StartMirror
                 | Command::MirrorPart
-                | Command::StopMirror,
+                | Command::StopMirror
+                | Command::StartReplication,
                 Ok(()),
             ) => {}
         }

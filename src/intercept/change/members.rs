@@ -255,8 +255,8 @@ impl Change<'_> {
             return;
         }
         let volume = self.volume;
-        let path = String::from_utf8_lossy(&self.path()).into_owned();
-        volume.divergence().arrives(&path, || {
+        let name = moves.to.name.as_os_str().to_string_lossy().into_owned();
+        volume.divergence().arrives(&name, || {
             self.queue(&op, Bytes::new(), ToWhom::AllOf);
             self.told()
         });

@@ -350,7 +350,8 @@ impl<S: Surroundings> Driver<S> {
         if would_send && self.guard.asks().is_some() {
             return Err(NotNow::Deletes);
         }
-        if command == Command::Start {
+        let starts = command == Command::StartReplication && self.machine.is_unqueued();
+        if command == Command::Start || starts {
             self.begin_by_hand()?;
         }
         let outcome = self.machine.handle_command(clock::now(), command);
@@ -452,8 +453,8 @@ impl<S: Surroundings> Driver<S> {
         let Some(cursor) = self.cursor.take() else { return };
         self.queue.detach(cursor);
         if let (Some(reason), false) = (self.machine.let_go(), *self.machine.state() == State::Gone) {
-            let begins = self.shared.report.lock().mirror == MirrorStatus::Calculating;
-            let level = if begins { log::Level::Debug } else { log::Level::Warn };
+            let is_wanted = self.machine.is_unqueued() || self.shared.report.lock().begins_copy;
+            let level = if is_wanted { log::Level::Debug } else { log::Level::Warn };
             log::log!(level, "connection {} to {}: {reason}", self.settings.id, self.settings.target);
         }
     }

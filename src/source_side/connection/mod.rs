@@ -174,6 +174,8 @@ pub struct Report {
     /// What the copy that ended last did with what only the target has.
     pub orphans: Option<OrphanCounts>,
     pub mirror: MirrorStatus,
+    /// It connects for a copy, or one is about to begin.
+    pub begins_copy: bool,
     /// Times that a copy has begun since the target was in line.
     pub copy_attempts: u32,
     /// Changes that could not be captured, before the last copy that ended began.
@@ -472,6 +474,18 @@ impl Connection {
 }
 
 impl Report {
+    /// What a copy under way does, or one that is about to begin.
+    pub fn mirror_shown(&self) -> MirrorStatus {
+        match self.mirror {
+            MirrorStatus::Idle | MirrorStatus::Stopped | MirrorStatus::Verifying | MirrorStatus::Complete
+                if self.begins_copy =>
+            {
+                MirrorStatus::Calculating
+            }
+            shown => shown,
+        }
+    }
+
     /// Whether the target's word counts, and what it is.
     pub fn standing(&self) -> Standing {
         let in_line = self.streaming && self.data == DataState::Good;
@@ -527,6 +541,7 @@ impl Report {
             left_out: LeftOut::default(),
             orphans: None,
             mirror: MirrorStatus::Idle,
+            begins_copy: false,
             copy_attempts: 0,
             covers: 0,
             applied: Sequence(0),

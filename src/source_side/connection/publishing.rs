@@ -34,6 +34,7 @@ impl<S: Surroundings> Driver<S> {
             report.fault = fault;
             report.attempts = machine.attempts();
             report.retry_at = machine.poll_timeout().map(wall);
+            report.begins_copy = machine.begins_copy();
             report.needs_copy = machine.let_go().map(str::to_owned);
             report.streaming = machine.is_streaming();
             report.kept = self.kept();

@@ -218,7 +218,7 @@ fn a_first_copy_counts_only_where_nothing_was_lost() {
     let strange = found(Label::None, dir.path());
     let target: Target = "local:/r".parse().unwrap();
     let copy = FirstCopy::begins(Mark::now(), Incarnation(7));
-    let wish = Wish { sending: Sending::Stopped, copies: Copies::Stopped };
+    let wish = Wish { sending: Sending::Stopped, copies: Copies::Stopped, unqueued: true };
     let check = |what: &str, counts: bool, happens: &dyn Fn(&mut SetState)| {
         let mut state = SetState::open(dir.path(), Path::new("/srv"), &strange, Stranger::Adopt).unwrap();
         state.record.connection(&target);

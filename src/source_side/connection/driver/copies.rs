@@ -336,17 +336,22 @@ impl<S: Surroundings> Driver<S> {
             None => (self.shared.report.lock().covers, false),
         };
         let count = divergence.count();
-        let (Some(why), true) = (divergence.why(), count > covered) else { return };
-        if takes_arrivals && divergence.are_arrivals(covered) {
+        if count <= covered || takes_arrivals && divergence.are_arrivals(covered) {
             return;
         }
+        let (is_planned, is_lost) = (!divergence.misses(covered), divergence.lost_by_disk().is_some());
+        // What is held back brings it when it goes on; until then the replica is as good as it was.
+        if is_planned && self.machine.state().flow() == Flow::Hold {
+            return;
+        }
+        let why = if is_planned { divergence.planned() } else { divergence.why() };
+        let Some(why) = why else { return };
         let Some(session) = self.session.as_mut().filter(|session| session.stream.is_started()) else {
             return;
         };
         if std::mem::replace(&mut session.told_diverged, count) == count {
             return;
         }
-        let (is_planned, is_lost) = (divergence.uncaptured().is_none(), divergence.lost_by_disk().is_some());
         let why = match is_planned {
             true => why.to_string(),
             false => format!("a change could not be captured ({why})"),
@@ -356,9 +361,7 @@ impl<S: Surroundings> Driver<S> {
         self.update(|report| {
             report.data = DataState::Bad;
             report.data_reason.clone_from(&why);
-            if begins {
-                report.mirror = MirrorStatus::Calculating;
-            }
+            report.begins_copy = begins;
         });
         match (is_planned, is_lost) {
             (true, _) => self.compares(why),

@@ -113,7 +113,8 @@ impl<S: Surroundings> Driver<S> {
 
     /// The target says how its data is while packets flow.
     fn data_changed(&mut self, state: DataState, reason: &Text, aside: u64) {
-        if state == DataState::Bad && self.settings.divergence.uncaptured().is_none() {
+        let covers = self.shared.report.lock().covers;
+        if state == DataState::Bad && !self.settings.divergence.misses(covers) {
             // It has heard of what came into the set before this side looked.
             self.tell_diverged();
         }
