@@ -11,12 +11,13 @@ use crossbeam_channel::RecvTimeoutError;
 use super::commands;
 use super::connection::{Connection, Report, Suspects, Verified};
 use super::desk::Desk;
+use super::ground::Ground;
 use super::part::{self, UNTOUCHED};
-use crate::control::{Caller, Found, MirrorStatus, VerifyReport, VerifyRequest};
+use super::sync::lacks_comparison;
+use crate::control::{Caller, ConnectionState, Found, MirrorStatus, VerifyReport, VerifyRequest};
 use crate::failure::Failure;
 use crate::limits::CONTROL_RESPONSE_LEN_MAX;
 use crate::packet::BlockHash;
-use crate::queue::Queue;
 use crate::resync::CheckOrder;
 use crate::units;
 use crate::words::HashKind;
@@ -43,7 +44,7 @@ pub fn verify(desk: &Desk, request: &VerifyRequest, caller: &Caller<'_>) -> Resu
     let order = order(desk, request)?;
     let since = Instant::now();
     let limit = request.timeout_ms.map(Duration::from_millis);
-    let waiting = Waiting { connection: &connection, queue: &desk.ground.queue, caller, since, limit };
+    let waiting = Waiting { connection: &connection, ground: &desk.ground, caller, since, limit };
     let found = waiting.compared(&order)?;
     let after = match request.repair && !found.counts.is_identical() {
         true => Some(waiting.repaired(&found, order)?),
@@ -65,7 +66,7 @@ fn order(desk: &Desk, request: &VerifyRequest) -> Result<CheckOrder, Failure> {
 /// Who waits, for what, since when and for how long at most.
 struct Waiting<'a> {
     connection: &'a Arc<Connection>,
-    queue: &'a Queue,
+    ground: &'a Ground,
     caller: &'a Caller<'a>,
     since: Instant,
     limit: Option<Duration>,
@@ -94,11 +95,29 @@ impl Waiting<'_> {
         loop {
             self.for_mirror()?;
             tries -= 1;
-            match self.run(order.clone()) {
-                Err(_) if tries > 0 && self.is_over().is_none() && is_copied(&self.connection.report()) => {}
-                done => return done,
+            let done = self.run(order.clone());
+            if done.is_ok() || self.is_over().is_some() || !self.is_awaited() {
+                return done;
             }
+            if tries == 0 {
+                let why = self
+                    .ground
+                    .volume
+                    .divergence()
+                    .planned()
+                    .unwrap_or_else(|| "its replica is copied to".into());
+                return Err(not_done(self.connection, &format!("{why}, and so again and again")));
+            }
+            // Also where the target has heard of it before it was asked, and has ended the connection.
+            std::thread::sleep(LOOK_EVERY);
         }
+    }
+
+    fn is_awaited(&self) -> bool {
+        let report = self.connection.report();
+        let goes_on = matches!(report.state, ConnectionState::Started | ConnectionState::Error);
+        let lacks = || lacks_comparison(&report, self.ground).is_some_and(|lack| lack.is_awaited);
+        is_copied(&report) || goes_on && lacks()
     }
 
     fn run(&self, order: CheckOrder) -> Result<Verified, Failure> {
@@ -157,7 +176,7 @@ impl Waiting<'_> {
             return Some("nobody waits for it any more".into());
         }
         let limit = self.limit.filter(|limit| self.since.elapsed() >= *limit)?;
-        let behind = self.queue.behind(self.connection.report().applied).unwrap_or_default();
+        let behind = self.ground.queue.behind(self.connection.report().applied).unwrap_or_default();
         let waits = match behind.packets {
             0 => String::new(),
             packets => format!(

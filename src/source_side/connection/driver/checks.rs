@@ -22,6 +22,8 @@ impl<S: Surroundings> Driver<S> {
 
     /// `mirror`: the one that it begins.
     pub(super) fn begin_check_for(&mut self, wish: CheckWish, mirror: Option<&WishedMirror>) {
+        // A target that has heard of what came into the set compares nothing, and ends the connection.
+        self.tell_diverged();
         if let Err(why) = self.may_check() {
             let _ = wish.reply.send(Err(why));
             return;

@@ -143,11 +143,15 @@ impl<S: Surroundings> Driver<S> {
         self.note_health();
     }
 
-    /// Objects that are set aside, or that a copy left out, are tried again by a copy.
+    /// Objects that are set aside, or that a copy left out, are tried again by a copy; and one brings into line what its
+    /// target calls bad for another reason, and goes on calling so. Not where the disk of this side has lost what the
+    /// target has, nor while it waits for room.
     pub(super) fn note_health(&mut self) {
+        let may_be_copied = self.settings.divergence.lost_by_disk().is_none();
         let lacks = {
             let report = self.shared.report.lock();
-            report.aside.total > 0 || !report.left_out.is_empty()
+            let stays_bad = report.data == DataState::Bad && report.retrying.is_none() && may_be_copied;
+            report.aside.total > 0 || !report.left_out.is_empty() || stays_bad
         };
         self.healing.note(clock::now(), lacks);
     }
