@@ -143,13 +143,15 @@ const LOOKS: [&str; 15] = [
     "peers list",
     "size m --for 3s",
 ];
-const REFUSED: [&str; 26] = [
+const REFUSED: [&str; 28] = [
     "connection add local:BASE/added m",
     "connection start m",
     "connection stop m",
     "connection pause m",
     "connection resume m",
     "connection disconnect m",
+    "replication stop m",
+    "replication start m",
     "connection schedule set at=22:00,every=1d m",
     "connection schedule clear m",
     "connection schedule on m",
@@ -171,7 +173,7 @@ const REFUSED: [&str; 26] = [
     "invite web",
     "peers revoke 0123456789",
 ];
-const FAILS: [&str; 41] = [
+const FAILS: [&str; 40] = [
     "upgrade m",
     "top",
     "clone copy one --set m --to BASE/clone",
@@ -204,7 +206,6 @@ const FAILS: [&str; 41] = [
     "events test --timeout 1s",
     "restore local:REPLICA --to BASE/restored",
     "bench BASE",
-    "replication x",
     "merge x",
     "resync x",
     "monitor m",
