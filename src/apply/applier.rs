@@ -159,6 +159,12 @@ impl Applier {
         &mut self.replica
     }
 
+    /// What of all that it knows a good replica has not.
+    #[cfg(test)]
+    pub fn missing(&self) -> Option<String> {
+        self.replica.missing(usize::MAX).expect("a replica that can be looked at")
+    }
+
     /// A source begins: what an older session may have left of a copy is not gone on with. Gives what
     /// the handshake tells the source.
     pub fn begin_session(&mut self) -> ReplicaProof {

@@ -14,7 +14,7 @@ use super::fault::Fault;
 use super::inode;
 use super::perform::Doubt;
 use super::replica::{Replica, by_handle, c_name};
-use crate::clone::guard;
+use crate::clone::{guard, names_kept};
 use crate::failpoint;
 use crate::packet::{Attributes, Entry, LINKS_UNKNOWN, Name, ObjectId, Replaced, Whiteout};
 use crate::sys::FileHandle;
@@ -105,7 +105,10 @@ impl Replica {
     /// Links of it on this side.
     pub(super) fn names_here(&mut self, object: ObjectId) -> Result<u64, Fault> {
         match self.object(object) {
-            Ok(file) => Ok(inode::stat(&*file)?.st_nlink),
+            Ok(file) => {
+                let kept = self.handle(object)?.map_or(0, |handle| names_kept(self.limbo(), &handle));
+                Ok(inode::stat(&*file)?.st_nlink.saturating_sub(kept))
+            }
             // Or it was moved aside.
             Err(Fault::MissingObject(_) | Fault::Outside { .. }) => Ok(0),
             Err(fault) => Err(fault),

@@ -25,6 +25,7 @@
 //!
 //! Nothing here fails a packet: what cannot be preserved fails its session.
 
+mod areas;
 mod copy;
 pub mod guard;
 mod limits;
@@ -41,6 +42,7 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 
+pub use areas::{each_kept, names_kept};
 #[cfg(test)]
 pub(crate) use copy::Turn;
 pub use guard::Watch;

@@ -1,13 +1,23 @@
 //! The end of a resynchronisation: nothing is owed any more, and the replica is good.
 
+use rustix::fs::Stat;
+
 use super::Session;
+use super::claims::key;
 use super::entry::find_handle;
 use super::packets::is_of_one;
 use super::planted::{self, Planted};
+use super::stayed::Names;
+use super::table::Table;
 use crate::apply::fault::Fault;
 use crate::apply::replica::{Replica, by_handle};
-use crate::limits::LISTED_AGAIN_MAX;
+use crate::clone::each_kept;
+use crate::limits::{CLAIMS_IN_MEMORY, LISTED_AGAIN_MAX};
 use crate::packet::{DataState, ObjectId, OrphanCounts, Position, Sequence};
+use crate::sys::FileHandle;
+
+/// A file of a session in the replica's state directory.
+const KEPT: &str = "kept-by-clones";
 
 impl Session {
     /// The source has nothing more to send: settles what is open, makes it durable, and declares it
@@ -80,7 +90,7 @@ impl Session {
         }
         let resolved = match self.resolve_vouched(replica)? {
             Some(resolved) => resolved,
-            None => self.limbo.resolve(replica.root(), replica.limbo(), self.deletes(replica))?,
+            None => self.resolve_all(replica)?,
         };
         let orphans = self.orphan_counts(resolved);
         replica.places_are_others();
@@ -125,13 +135,20 @@ impl Session {
     }
 }
 
-/// Ids whose inodes are gone: who looks whether the replica is still there would miss them. A copy of what is
-/// owed has claims of little, so that each is looked at.
+/// Ids whose inodes are gone, or lie where a clone keeps them and nowhere else: who looks whether the replica is still
+/// there would miss them. A copy of what is owed has claims of little, so that each is looked at.
 fn forget_the_dead(replica: &mut Replica) -> Result<(), Fault> {
+    let mut kept: Table<Names> = Table::start(&replica.state().join(KEPT), CLAIMS_IN_MEMORY);
+    let count = |handle: &FileHandle| {
+        let before = kept.get(key(handle))?.map_or(0, |Names(names)| names);
+        kept.insert(key(handle), Names(before + 1))
+    };
+    each_kept(replica.limbo(), count).map_err(Fault::system("look into clones"))?;
     let mut dead = Vec::new();
-    let look = |id, handle| {
+    let look = |id, handle: FileHandle| {
+        let in_clones = kept.get(key(&handle))?.map_or(0, |Names(names)| names);
         let is_dead = match by_handle::open(replica.root(), &handle, libc::O_PATH | libc::O_NOFOLLOW) {
-            Ok(fd) => rustix::fs::fstat(fd).is_ok_and(|status| status.st_nlink == 0),
+            Ok(fd) => rustix::fs::fstat(fd).is_ok_and(|status| is_nowhere(&status, in_clones)),
             // What one object's own fault hides is not gone, and keeps no copy from its end.
             Err(error) => error.raw_os_error() == Some(libc::ESTALE),
         };
@@ -140,6 +157,12 @@ fn forget_the_dead(replica: &mut Replica) -> Result<(), Fault> {
     };
     replica.index().for_each(look).map_err(Fault::own("object index"))?;
     dead.into_iter().try_for_each(|id| replica.forget(id))
+}
+
+// The number has another width on other processors.
+#[allow(clippy::unnecessary_cast)]
+fn is_nowhere(status: &Stat, in_clones: u64) -> bool {
+    status.st_nlink as u64 <= in_clones
 }
 
 pub(super) fn is_below_root(replica: &Replica, object: ObjectId) -> Result<bool, Fault> {

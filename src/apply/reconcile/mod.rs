@@ -39,6 +39,7 @@ mod keep;
 mod left_out;
 mod listed;
 mod listing;
+mod lying;
 mod names;
 mod orphans;
 mod packets;

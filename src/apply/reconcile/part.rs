@@ -8,16 +8,13 @@
 //! The replica may have in the part what belongs elsewhere, or lack what packets come to. Then everything is
 //! looked at: the session becomes one of everything, whose sources suspects what has changed since its beginning.
 
-use std::fs::File;
-
 use super::Session;
 use super::claims::key;
 use super::planted::{self, Planted};
-use super::table::Table;
-use super::vouched::{LYING, failed};
+use super::vouched::failed;
 use crate::apply::fault::Fault;
 use crate::apply::replica::Replica;
-use crate::limits::{CLAIMS_IN_MEMORY, MISSED_MAX};
+use crate::limits::MISSED_MAX;
 use crate::packet::ObjectId;
 use crate::sys::FileHandle;
 
@@ -129,22 +126,15 @@ impl Session {
     }
 
     fn holds_what_is_of_elsewhere(&mut self, replica: &mut Replica) -> Result<bool, Fault> {
-        let own = |file: &File| file.try_clone().map_err(Fault::own("limbo"));
-        let (root, limbo) = (own(replica.root())?, own(replica.limbo())?);
-        let mut lying: Table<()> = Table::start(&replica.state().join(LYING), CLAIMS_IN_MEMORY);
-        let mut is_empty = true;
-        self.limbo.each_waiting(&root, &limbo, |handle| {
-            is_empty = false;
-            lying.insert(key(handle), ()).map_err(failed)
-        })?;
+        let lying = self.lying(replica)?;
         let mut is_of_elsewhere = false;
         let look = |_, handle: FileHandle| {
-            is_of_elsewhere |= lying.get(key(&handle))?.is_some()
+            is_of_elsewhere |= lying.holds(&handle)?
                 && self.claims.claimant(&handle)?.is_none()
                 && !self.was_removed(&handle)?;
             Ok(())
         };
-        if !is_empty {
+        if !lying.is_empty() {
             replica.index().for_each(look).map_err(Fault::own("object index"))?;
         }
         Ok(is_of_elsewhere)

@@ -35,7 +35,7 @@ pub(super) struct Stayed {
 
 /// So many names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Names(u64);
+pub(super) struct Names(pub(super) u64);
 
 impl Stayed {
     pub(super) fn start(state: &Path) -> Stayed {

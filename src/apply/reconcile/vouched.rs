@@ -27,6 +27,7 @@ use super::planted::{self, Planted};
 use super::table::{Kept, Table, key_of};
 use crate::apply::fault::Fault;
 use crate::apply::replica::{Delete, Replica, Resolved};
+use crate::clone::names_kept;
 use crate::limits::{ASKED_IN_MEMORY, CLAIMS_IN_MEMORY, DELETE_GUARD_FILES_MIN, OWED_CALLED_MAX};
 use crate::packet::{
     BadBy, Birth, DataState, ItemNumber, Keeping, LaneItem, ListedObject, Name, ObjectId, TargetMessage,
@@ -35,7 +36,7 @@ use crate::sys::FileHandle;
 
 /// Files of a session in the replica's state directory.
 const CALLED: &str = "called";
-pub(super) const LYING: &str = "lying";
+const SHARED: &str = "shared";
 const REMOVED: &str = "removed";
 const KNOWN: &str = "known";
 
@@ -273,11 +274,14 @@ impl Session {
         Ok(is_known)
     }
 
-    /// What a packet has removed, where it still has a name here: that one goes, and what becomes of it at the
-    /// end is known by its id.
+    /// What a packet has removed, where it still has a name here, clones apart: that one goes, and what becomes of it
+    /// at the end is known by its id.
     pub(super) fn outlives(&self, replica: &Replica, object: ObjectId) -> Result<Option<Found>, Fault> {
         match self.living(replica, object)? {
-            Some(handle) if self.vouching.is_some() => find_handle(replica, &handle),
+            Some(handle) if self.vouching.is_some() => {
+                let found = find_handle(replica, &handle)?;
+                Ok(found.filter(|found| found.status.st_nlink > names_kept(replica.limbo(), &handle)))
+            }
             Some(_) | None => Ok(None),
         }
     }
@@ -290,24 +294,19 @@ impl Session {
         let own = |file: &File| file.try_clone().map_err(Fault::own("limbo"));
         let (root, limbo) = (own(replica.root())?, own(replica.limbo())?);
         self.copy_lost(replica, &root)?;
-        let mut lying: Table<()> = Table::start(&replica.state().join(LYING), CLAIMS_IN_MEMORY);
-        let mut is_empty = true;
-        self.limbo.each_waiting(&root, &limbo, |handle| {
-            is_empty = false;
-            lying.insert(key(handle), ()).map_err(failed)
-        })?;
-        if is_empty {
+        let lying = self.lying(replica)?;
+        if lying.is_empty() {
             return Ok(Some(Resolved::default()));
         }
+        let was_deleted =
+            |handle: &FileHandle| Ok(self.claims.claimant(handle)?.is_none() && self.was_removed(handle)?);
+        self.forget_what_lies(replica, &lying, was_deleted)?;
         let mut gone = Vec::new();
         let mut known: Table<()> = Table::start(&replica.state().join(KNOWN), CLAIMS_IN_MEMORY);
         replica
             .index()
             .for_each(|id, handle| {
-                if lying.get(key(&handle))?.is_some()
-                    && self.claims.claimant(&handle)?.is_none()
-                    && self.was_removed(&handle)?
-                {
+                if lying.holds(&handle)? && was_deleted(&handle)? {
                     gone.push(id);
                     known.insert(key(&handle), ())?;
                 }
@@ -338,7 +337,7 @@ impl Session {
         if !keeps || planted::is(Planted::LosesWhatIsLinked) {
             return Ok(());
         }
-        let mut lying: Table<()> = Table::start(&replica.state().join(LYING), CLAIMS_IN_MEMORY);
+        let mut lying: Table<()> = Table::start(&replica.state().join(SHARED), CLAIMS_IN_MEMORY);
         let mut is_empty = true;
         self.limbo.each_shared(root, |handle| {
             is_empty = false;

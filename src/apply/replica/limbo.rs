@@ -131,6 +131,17 @@ impl Limbo {
         self.resolve_all(mount, limbo, batches, (delete, None))
     }
 
+    /// [`Limbo::resolve`], of what [`Limbo::each_waiting`] has left.
+    pub(in crate::apply) fn resolve_left(
+        &mut self,
+        mount: &File,
+        limbo: &File,
+        batches: Vec<Name>,
+        delete: Delete,
+    ) -> Result<Resolved, Fault> {
+        self.resolve_all(mount, limbo, batches, (delete, None))
+    }
+
     fn resolve_all(
         &self,
         mount: &File,

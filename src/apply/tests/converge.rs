@@ -18,6 +18,7 @@ use super::*;
 use crate::apply::orphans::{Orphans, Which};
 use crate::apply::reconcile::planted::{self, Planted};
 use crate::random::Random;
+use crate::sys::FileHandle;
 use lane::{HASH, Owed, Stamped};
 use origin::{Origin, ROOT, id};
 
@@ -70,6 +71,9 @@ impl World {
         replica.bind_root(id(ROOT)).unwrap();
         replica.adopt(origin.position()).unwrap();
         replica.mark_good().unwrap();
+        let Timestamp { seconds, nanoseconds } = origin.objects[&ROOT].mtime;
+        let mtime = std::time::UNIX_EPOCH + std::time::Duration::new(seconds as u64, nanoseconds);
+        std::fs::File::open(&root).unwrap().set_modified(mtime).unwrap();
         World {
             _temp: temp,
             places,
@@ -258,6 +262,8 @@ impl World {
     /// Something is done for the clones, or a new one begins.
     fn clone_step(&mut self, random: &mut Random) -> Checked {
         let (Some(clones), Some(applier)) = (&mut self.clones, &mut self.applier) else { return Ok(()) };
+        // A cut may come right after the end of a copy.
+        self.good.take_if(|_| applier.data().state == DataState::Good);
         if self.good.is_some() && random.one_in(100) {
             return clones.copy_good(applier, &self.places, self.good.take().unwrap());
         }
@@ -302,8 +308,43 @@ impl World {
                 return Err(format!("{path:?} is {here:?}, on the source {there:?}"));
             }
         }
-        Ok(())
+        self.check_index()
     }
+
+    /// Whatever the index knows has a name: who looks whether a good replica is still there would miss it.
+    fn check_index(&mut self) -> Checked {
+        let paths = describe(&self.places.root);
+        let handle = |path: &String| {
+            let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::NOFOLLOW;
+            let path = format!("{}{path}", self.places.root.display());
+            let opened = rustix::fs::open(path, flags, rustix::fs::Mode::empty()).unwrap();
+            FileHandle::of(std::os::fd::AsFd::as_fd(&opened)).unwrap()
+        };
+        let there: Vec<FileHandle> = paths.keys().map(handle).collect();
+        let mut nowhere = Vec::new();
+        let root = std::fs::File::open(&self.places.root).unwrap();
+        let look = |id: ObjectId, handle: FileHandle| {
+            if !there.contains(&handle) {
+                nowhere.push((id.inode, self_where(&root, &handle)));
+            }
+            Ok(())
+        };
+        self.applier().replica().index().for_each(look).unwrap();
+        match nowhere.is_empty() {
+            true => Ok(()),
+            false => Err(format!("the target knows what is not there: {nowhere:?}")),
+        }
+    }
+}
+
+/// Where an object lies, and how many links it has.
+fn self_where(root: &std::fs::File, handle: &FileHandle) -> String {
+    let fd = match crate::apply::replica::by_handle::open(root, handle, libc::O_PATH | libc::O_NOFOLLOW) {
+        Ok(fd) => std::fs::File::from(fd),
+        Err(error) => return error.to_string(),
+    };
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd)));
+    format!("{path:?}, {} links", fd.metadata().map_or(0, |meta| meta.nlink()))
 }
 
 /// One object as it is seen at a path.
@@ -443,6 +484,7 @@ fn story(world: &mut World, seed: u64, random: &mut Random) -> Checked {
     world.by_blocks = seed.is_multiple_of(2);
     world.origin.keeping = keeping_of(seed);
     world.origin.has_ticks = random.one_in(2);
+    world.origin.has_border = seed.is_multiple_of(5);
     let before = random.below(90);
     world.change(before, random);
     world.packets()?;

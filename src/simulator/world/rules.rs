@@ -125,9 +125,15 @@ impl World {
             self.check_kept(since, now.applied)?;
         }
         if !in_doubt && moved && self.random.one_in(3) {
-            return self.compare(Times::Pending);
+            return self.check_index().and_then(|()| self.compare(Times::Pending));
         }
         Ok(())
+    }
+
+    /// Whoever looks whether the replica is still there finds all of it.
+    fn check_index(&mut self) -> Checked {
+        let applier = self.target.applier().expect("a target that runs");
+        applier.missing().map_or(Ok(()), |missing| Err(format!("of a good replica: {missing}")))
     }
 
     fn check_kept(&mut self, since: Option<Position>, now: Position) -> Checked {

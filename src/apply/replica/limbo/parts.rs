@@ -22,19 +22,20 @@ pub(in crate::apply) struct Parts {
 }
 
 impl Limbo {
-    /// Drops names of what lives on elsewhere, and visits everything else.
+    /// Drops names of what lives on elsewhere, and visits everything else; gives what it lies in.
     pub(in crate::apply) fn each_waiting(
         &mut self,
         mount: &File,
         limbo: &File,
         mut visit: impl FnMut(&FileHandle) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
+    ) -> Result<Vec<Name>, Fault> {
         self.batch = None;
-        for batch in self.batches_left(mount, limbo)? {
-            let dir = open_directory(&self.waiting, &batch)?;
+        let batches = self.batches_left(mount, limbo)?;
+        for batch in &batches {
+            let dir = open_directory(&self.waiting, batch)?;
             below(mount, &dir, |_, _, fd, _| visit(&handle_of(fd)?))?;
         }
-        Ok(())
+        Ok(batches)
     }
 
     /// Takes away what waits and was removed on the source, with its names: files, and directories that nothing is

@@ -95,6 +95,8 @@ pub struct Owed {
     numbers: u64,
     /// The end that counts.
     pub end: Option<ItemNumber>,
+    /// One that came before a doubt.
+    void: Option<ItemNumber>,
 }
 
 impl Owed {
@@ -123,13 +125,14 @@ impl Owed {
     pub fn hear(&mut self, message: TargetMessage) -> Result<bool, String> {
         match message {
             TargetMessage::Resynchronised { end, left_out, .. } => {
-                if self.end != Some(end) || !left_out.is_empty() {
+                // Where a doubt was heard before it, packets have settled that one meanwhile.
+                if self.end.or(self.void) != Some(end) || !left_out.is_empty() {
                     return Err(format!("resynchronised at {end:?}, ended at {:?}: {left_out:?}", self.end));
                 }
                 return Ok(true);
             }
             TargetMessage::Doubt { directories } => {
-                self.end = None;
+                self.void = self.end.take().or(self.void);
                 for dir in directories {
                     self.open.take_if(|open| open.due.dir == dir.inode);
                     self.due.retain(|due| due.dir != dir.inode || due.walks);

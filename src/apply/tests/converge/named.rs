@@ -266,6 +266,22 @@ fn what_was_out_of_the_set_meanwhile_is_taken_for_new() {
     }
 }
 
+/// It was listed, and has its last name in the set no more: nothing of it is known from then on.
+#[test]
+fn what_left_the_set_by_its_last_name_is_known_no_more() {
+    for is_known in [false, true] {
+        let done = story(
+            |origin| put(origin, A, "f"),
+            is_known,
+            &[ROOT, A],
+            tell(|origin| {
+                origin.leave(A, "f");
+            }),
+        );
+        assert_eq!(done, Ok(()), "known: {is_known}");
+    }
+}
+
 /// A name that cannot be taken away is looked at again; what it held was listed before, and has no link on the source
 /// any more. Its id stayed: a later start missed the object, and called the replica bad.
 #[test]

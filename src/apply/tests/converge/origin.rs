@@ -67,6 +67,8 @@ pub struct Origin {
     pub has_ticks: bool,
     /// Files that are removed are kept by targets.
     pub keeping: Option<Keeping>,
+    /// Files leave the set by one of their names, and come back.
+    pub has_border: bool,
 }
 
 impl Origin {
@@ -79,6 +81,7 @@ impl Origin {
             clock: 1_000_000,
             has_ticks: false,
             keeping: None,
+            has_border: false,
         };
         let root = origin.new_object(Birth::Directory);
         origin.objects.insert(ROOT, root);
@@ -198,9 +201,11 @@ impl Origin {
         object.is_directory().then_some(object.mtime)
     }
 
-    /// Its last name in the set goes, while it has another one out of it: nothing of it is told from then on.
+    /// One of its names goes, while it has another one out of the set: after the last one nothing of it is told.
     pub fn leave(&mut self, dir: u64, name: &str) -> u64 {
         let object = self.unset(dir, name);
+        let there = self.objects.get_mut(&object).unwrap();
+        there.links = (there.links - 1).max(1);
         let (at, dir_mtime) = (Origin::at(dir, name), self.touch(dir));
         self.say(Op::Unlink { at, dir_mtime, object: id(object), links: LINKS_UNKNOWN }, Vec::new());
         object
@@ -362,6 +367,9 @@ impl Origin {
             .iter()
             .flat_map(|dir| self.objects[dir].names.iter().map(|(name, held)| (*dir, name.clone(), *held)))
             .collect();
+        if self.has_border && random.one_in(8) {
+            return self.cross_the_border((dir, &new), &names, random);
+        }
         let kind = random.below(100);
         if kind < 22 {
             if self.held(dir, &new).is_none() && self.objects.len() < OBJECTS_MAX {
@@ -391,6 +399,25 @@ impl Origin {
                 }
             }
             _ => self.change_object(object, random),
+        }
+    }
+
+    fn cross_the_border(&mut self, to: (u64, &str), names: &[(u64, String, u64)], random: &mut Random) {
+        let is_file = |object: &Object| object.birth == Birth::File;
+        let out = self.numbers(|object| is_file(object) && object.links > 0);
+        let out = out.into_iter().find(|number| names.iter().all(|(_, _, held)| held != number));
+        match (out, random.pick(names).cloned()) {
+            (Some(out), _) if random.one_in(2) && self.held(to.0, to.1).is_none() => {
+                let there = self.objects.get_mut(&out).unwrap();
+                there.mode ^= 0o20;
+                there.suspect = true;
+                there.content.iter_mut().for_each(|byte| *byte ^= 1);
+                self.come(out, to.0, to.1, random.one_in(2));
+            }
+            (_, Some((dir, name, object))) if is_file(&self.objects[&object]) => {
+                self.leave(dir, &name);
+            }
+            _ => {}
         }
     }
 
