@@ -3,11 +3,11 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::host::{COMMAND_MAX, Disk, Protected, Setup, heavy, output_within, standin};
+use crate::host::{COMMAND_MAX, Disk, Protected, Setup, describe, heavy, output_within, standin};
 use crate::tree::Rules;
 
 /// Long enough for anything here on a busy machine.
@@ -57,6 +57,64 @@ fn a_file_whose_other_name_is_outside() {
     assert_eq!(replica, "hello more and more");
     assert_eq!(status(&protected)["connections"][0]["data"], "good");
     drop(log);
+    protected.stop();
+}
+
+/// A copy does not come upon a file that is open and has its only name outside: what is written to it then alarms nobody,
+/// and holds up no sync. A name brings it back.
+#[test]
+fn a_file_without_a_name_inside_is_written_after_a_copy() {
+    let arguments = vec!["--fsync=target"];
+    let mut protected = Protected::prepare(Setup { arguments, ..Setup::default() });
+    let write = |name: &str, content: &str| fs::write(protected.backing.join(name), content).expect("a file");
+    ["log", "taken", "new", "other"].iter().for_each(|name| write(name, "hello"));
+    write("large", &"large".repeat(200_000));
+    for name in ["log", "taken"] {
+        let outside = protected.base.path().join(name);
+        fs::hard_link(protected.backing.join(name), outside).expect("a link");
+    }
+    protected.start_again();
+    let at = |name: &str| protected.mount.join(name);
+    let open = |name: &str| File::options().append(true).open(at(name)).expect("opened");
+    let (mut log, mut taken) = (open("log"), open("taken"));
+    let command = |arguments: &[&str]| {
+        let output = output_within(standin(&protected.run).args(arguments), COMMAND_MAX);
+        assert!(output.status.success(), "{}", describe(&output));
+    };
+    let is_silent = |log: &mut File, taken: &mut File| {
+        protected.wait_in_line();
+        for file in [log, taken] {
+            file.write_all(b" more").expect("a write");
+            file.set_permissions(fs::Permissions::from_mode(0o640)).expect("a mode");
+        }
+        let other = File::create(at("other")).expect("a file");
+        other.sync_all().expect("what another program has written");
+        protected.wait_sync();
+        let status = status(&protected);
+        let connection = &status["connections"][0];
+        assert_eq!(
+            (&connection["data"], &connection["aside"]["total"]),
+            (&"good".into(), &0.into()),
+            "{status}"
+        );
+        protected.assert_in_sync();
+    };
+    // While one runs, and before one.
+    command(&["mirror", "start", "--mode", "full", "--rate", "1M"]);
+    fs::remove_file(at("log")).expect("removed");
+    fs::rename(at("new"), at("taken")).expect("renamed");
+    is_silent(&mut log, &mut taken);
+    command(&["replication", "stop"]);
+    command(&["replication", "start"]);
+    is_silent(&mut log, &mut taken);
+    let open = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&log));
+    let (cwd, follow) = (rustix::fs::CWD, rustix::fs::AtFlags::SYMLINK_FOLLOW);
+    rustix::fs::linkat(cwd, open.as_str(), cwd, at("back"), follow).expect("a name again");
+    wait_until(&protected, "its content", || protected.replica.join("back").exists());
+    wait_until(&protected, "good", || status(&protected)["connections"][0]["data"] == "good");
+    fs::remove_file(protected.base.path().join("log")).expect("its name outside");
+    protected.assert_in_sync();
+    drop((log, taken));
     protected.stop();
 }
 

@@ -96,6 +96,37 @@ impl Change<'_> {
         }
     }
 
+    /// Of a set without rules.
+    pub(super) fn tell_all(&mut self, op: &Op, payload: Bytes) {
+        match op {
+            Op::Unlink { at, object, links, .. } => self.name_is_gone(at, *object, *links),
+            Op::Rename { to, replaced: Some(Replaced { object, links }), .. } => {
+                self.name_is_gone(to, *object, *links);
+            }
+            _ => {}
+        }
+        self.queue(op, payload, self.to_whom(op));
+    }
+
+    /// A file that is open and has lost its name may have others outside of the directory alone: a copy does not come
+    /// upon it, so that a target need not have it.
+    fn to_whom(&self, op: &Op) -> ToWhom {
+        let (Op::Write { object, .. }
+        | Op::Resize { object, .. }
+        | Op::Reserve { object, .. }
+        | Op::SetAttributes { object, .. }
+        | Op::SetXattr { object, .. }
+        | Op::RemoveXattr { object, .. }) = op
+        else {
+            return ToWhom::AllOf;
+        };
+        let node = self.objects.node(*object).filter(|node| !node.is_directory());
+        match node.is_some_and(|node| node.place.lock().parent.is_none()) {
+            true => ToWhom::WhoKnows,
+            false => ToWhom::AllOf,
+        }
+    }
+
     pub(super) fn queue(&mut self, op: &Op, payload: Bytes, to_whom: ToWhom) {
         let kept = self.volume.kept(op);
         let draft = Draft::to(&self.path(), kept.as_ref().unwrap_or(op), payload, to_whom);

@@ -44,7 +44,7 @@ use super::volume::Volume;
 use crate::activity::ActivityLog;
 use crate::limits::QUEUE_PACKET_COST;
 use crate::map::Map;
-use crate::packet::{Entry, ObjectId, Op, Sequence, ToWhom};
+use crate::packet::{Entry, ObjectId, Op, Sequence};
 use crate::queue::{Queue, Reservation};
 use crate::ranks;
 pub use locks::{DirectoryLock, ObjectLock, Tree, TreeLock};
@@ -437,7 +437,7 @@ impl<'a> Change<'a> {
         let payload = payload.clone();
         if !self.is_nobodys() {
             match self.volume.matcher() {
-                None => self.queue(op, payload, ToWhom::AllOf),
+                None => self.tell_all(op, payload),
                 Some(matcher) => self.tell_members(&matcher, op, payload),
             }
         }
