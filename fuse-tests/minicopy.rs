@@ -161,6 +161,8 @@ fn what_was_not_queued_is_brought_by_a_minicopy() {
     };
     let said = replication(&protected, "stop");
     assert!(said.contains("marked, and not queued"), "{said}");
+    // Nothing was changed since.
+    protected.wait_sync();
     change_some(&protected.mount);
     let stopped = status(&protected.run);
     let at = &stopped["connections"][0];
@@ -179,8 +181,11 @@ fn what_was_not_queued_is_brought_by_a_minicopy() {
     std::thread::sleep(Duration::from_secs(4));
     protected.stop();
     protected.start_at_once();
-    let at = status(&protected.run)["connections"][0].clone();
+    let stopped = status(&protected.run);
+    let at = &stopped["connections"][0];
     assert_eq!((&at["state"], &at["unqueued"]), (&"stopped".into(), &true.into()), "{at}");
+    // Whoever stopped it is not alarmed: what is there is as good as it was.
+    assert_eq!((&at["unheard"], &stopped["severity"]), (&true.into(), &"warning".into()), "{stopped}");
     fs::write(protected.mount.join("d11/f11"), "after the restart").expect("a write");
     let output = output_within(standin(&protected.run).args(["connection", "start"]), COMMAND_MAX);
     assert!(output.status.success(), "{}", describe(&output));

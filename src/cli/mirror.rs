@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::args::{Common, Mirror, MirrorCommand};
 use super::find::{find_role, no_answer};
-use super::status::{data_word, mirror_words, progress_words};
+use super::status::{mirror_words, progress_words, replica_word};
 use super::{Outcome, connection, output};
 use crate::control::{ConnectionChange, ConnectionStatus, RoleName};
 use crate::failure::Failure;
@@ -70,7 +70,9 @@ pub(super) fn text(change: ConnectionChange, label: &str, data: DataState) -> St
             format!("{label}: a mirror{of} begins{mode}{}. `standin status` says how far it is.", at(rate))
         }
         ConnectionChange::StopMirror { .. } if data == DataState::Good => {
-            format!("{label}: the mirror is given up. It has changed nothing, and the replica is good.")
+            format!(
+                "{label}: the mirror is given up, and none begins before `standin mirror start`. The replica is good."
+            )
         }
         ConnectionChange::StopMirror { from_scratch } => {
             let next = if from_scratch { " That one believes nothing that the target has." } else { "" };
@@ -109,6 +111,7 @@ fn list(common: &Common, set: Option<&Path>) -> Outcome {
                 id,
                 uuid,
                 target,
+                unheard,
                 data,
                 data_reason,
                 mirror,
@@ -119,7 +122,8 @@ fn list(common: &Common, set: Option<&Path>) -> Outcome {
                 ..
             } = connection;
             json!({
-                "id": id, "uuid": uuid, "target": target, "data": data, "data_reason": data_reason,
+                "id": id, "uuid": uuid, "target": target, "unheard": unheard, "data": data,
+                "data_reason": data_reason,
                 "mirror": mirror, "progress": progress, "aside": aside, "left_out": left_out,
                 "orphans": orphans,
             })
@@ -136,8 +140,9 @@ fn list(common: &Common, set: Option<&Path>) -> Outcome {
 
 /// One connection: its copy, and what the target lacks.
 fn lines(connection: &ConnectionStatus) -> String {
-    let ConnectionStatus { id, target, data, mirror, progress, aside, left_out, orphans, .. } = connection;
-    let mut text = format!("{id}  {target}  {}, replica {}\n", mirror_words(mirror), data_word(*data));
+    let ConnectionStatus { id, target, mirror, progress, aside, left_out, orphans, .. } = connection;
+    let mut text =
+        format!("{id}  {target}  {}, replica {}\n", mirror_words(mirror), replica_word(connection));
     if let Some(progress) = progress {
         let _ = writeln!(text, "   {}", progress_words(progress));
     }

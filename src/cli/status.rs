@@ -16,7 +16,7 @@ pub(super) use self::age::clock;
 use self::monitors::{monitor_lines, monitors};
 pub(super) use self::words::{
     age, compression_words, data_short, data_word, label, limit_words, mirror_words, packets, progress_words,
-    said, schedule_words, state_word, verified_words,
+    replica_word, said, schedule_words, state_word, verified_words,
 };
 use self::words::{amount, lag, link_words};
 use super::args::{self, Common};
@@ -317,7 +317,7 @@ fn connection_lines(connection: &ConnectionStatus, now: u64, text: &mut String) 
         "" => String::new(),
         reason => format!(": {reason}"),
     };
-    writeln!(text, "  replica     {}{because}", data_word(connection.data))?;
+    writeln!(text, "  replica     {}{because}", replica_word(connection))?;
     aside_lines(&connection.aside, now, text)?;
     let left_out = &connection.left_out;
     if left_out.count > 0 {

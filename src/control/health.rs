@@ -336,6 +336,10 @@ impl ConnectionStatus {
         if self.needs_copy && begins {
             return Some(Finding::warning(Code::CopyNeeded, format!("{}: {}.", self.label(), self.reason)));
         }
+        let is_held = matches!(self.state, ConnectionState::Stopped | ConnectionState::Paused);
+        if self.needs_copy && self.unheard && is_held {
+            return Some(Finding::warning(Code::CopyNeeded, format!("{}: {}.", self.label(), self.reason)));
+        }
         if self.needs_copy {
             return Some(Finding::critical(Code::CopyNeeded, format!("{}: {}.", self.label(), self.reason)));
         }
@@ -384,11 +388,24 @@ impl ConnectionStatus {
         ))
     }
 
+    /// Who holds it by hand knows that nothing is heard of it.
+    fn unheard_finding(&self) -> Option<Finding> {
+        let is_held = matches!(self.state, ConnectionState::Stopped | ConnectionState::Paused);
+        let (label, why) = (self.label(), &self.data_reason);
+        (!is_held && !self.state.waits_for_schedule()).then(|| {
+            let text = format!("{label}: whether the replica is a consistent copy is not known: {why}.");
+            Finding::warning(Code::NotConsistent, text)
+        })
+    }
+
     /// A replica that is not good is normal while a mirror makes it good, and only then.
     fn data_finding(&self) -> Option<Finding> {
         let aside = self.aside.finding(&self.label()).filter(|_| self.data == DataState::Bad);
         if aside.is_some() || self.left_out_finding().is_some() {
             return aside;
+        }
+        if self.unheard && self.data == DataState::Bad {
+            return self.unheard_finding();
         }
         let word = match self.data {
             DataState::Good => return None,

@@ -376,6 +376,8 @@ pub struct ConnectionStatus {
     /// A person has stopped the replication: changes are marked, and not queued.
     #[serde(default)]
     pub unqueued: bool,
+    #[serde(default)]
+    pub unheard: bool,
     /// State of the replica's data.
     pub data: DataState,
     /// Why the target says that it is bad, while changes flow; may be empty.
@@ -538,8 +540,7 @@ pub enum TargetKind {
     Null,
 }
 
-/// A connection's state in a word; the states themselves, and the ways between them, are drawn in
-/// `src/connection/state.rs`.
+/// A connection's state in a word; the states, and the ways between them: `src/connection/state.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConnectionState {

@@ -79,6 +79,7 @@ pub(crate) fn sample_connection() -> ConnectionStatus {
         retry_unix_ms: None,
         needs_copy: false,
         unqueued: false,
+        unheard: false,
         data: DataState::Good,
         data_reason: String::new(),
         aside: Default::default(),

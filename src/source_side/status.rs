@@ -306,6 +306,14 @@ fn fsync_alert(ground: &Ground) -> Option<Alert> {
 /// How often a lag that is not known is looked for once more.
 const LOOKS: u32 = 8;
 
+fn kind(target: &Target) -> TargetKind {
+    match target {
+        Target::Local(_) => TargetKind::Local,
+        Target::Remote { .. } => TargetKind::Remote,
+        Target::Null => TargetKind::Null,
+    }
+}
+
 pub fn connection_status(connection: &Connection, ground: &Ground) -> ConnectionStatus {
     let queue = &ground.queue;
     let (mut report, mut lag_applied, mut lag_durable) = report_and_lags(connection, queue);
@@ -327,11 +335,7 @@ pub fn connection_status(connection: &Connection, ground: &Ground) -> Connection
     ConnectionStatus {
         id: connection.id,
         uuid: connection.uuid.clone(),
-        kind: match connection.target {
-            Target::Local(_) => TargetKind::Local,
-            Target::Remote { .. } => TargetKind::Remote,
-            Target::Null => TargetKind::Null,
-        },
+        kind: kind(&connection.target),
         target: connection.target.to_string(),
         state: report.state,
         since_unix_ms: unix_ms(report.since),
@@ -340,6 +344,7 @@ pub fn connection_status(connection: &Connection, ground: &Ground) -> Connection
         retry_unix_ms: report.retry_at.map(unix_ms),
         needs_copy: report.needs_copy.is_some(),
         unqueued: report.kept.wish.unqueued,
+        unheard: report.connected.is_none() && report.data == DataState::Bad,
         data: report.data,
         data_reason: report.data_reason.clone(),
         aside: report.aside.clone(),
@@ -486,15 +491,17 @@ fn mirror_progress(report: &Report, snapshot: &ProgressSnapshot) -> MirrorProgre
     let stands = report.retrying.as_ref().is_some_and(|retrying| !retrying.marker);
     let runs = matches!(report.mirror, MirrorStatus::Mirroring { .. } | MirrorStatus::Verifying) && !stands;
     let elapsed = unix_ms(SystemTime::now()).saturating_sub(snapshot.started_unix_ms).max(1) as f64 / 1000.0;
+    let done = snapshot.files_identical + snapshot.files_copied;
     MirrorProgress {
         mode: if report.is_minicopy { "minicopy".into() } else { report.mode.to_string() },
         path: report.part.clone(),
         compares_first: report.kept.mirror.is_some(),
         rate_limit: report.rate,
         started_unix_ms: snapshot.started_unix_ms,
-        files_done: snapshot.files_identical + snapshot.files_copied,
+        files_done: done,
         files_skipped: snapshot.files_identical,
-        files_total: snapshot.size.map(|size| size.files),
+        // Of a copy that goes on files may be gone that it has brought.
+        files_total: snapshot.size.map(|size| size.files.max(done)),
         bytes_done: if report.is_comparison { 0 } else { snapshot.bytes_copied },
         bytes_total: snapshot.size.map(|size| size.bytes),
         is_counted: snapshot.is_counted,

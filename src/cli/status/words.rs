@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::control::{
-    Amount, CompressionStatus, ConnectionState, Lag, LimitStatus, LinkStatus, MirrorProgress, MirrorStatus,
-    ScheduleStatus, Severity, VerifiedStatus,
+    Amount, CompressionStatus, ConnectionState, ConnectionStatus, Lag, LimitStatus, LinkStatus,
+    MirrorProgress, MirrorStatus, ScheduleStatus, Severity, VerifiedStatus,
 };
 use crate::packet::{DataState, printable};
 use crate::sys::utc_offset;
@@ -30,6 +30,11 @@ pub(in crate::cli) fn data_word(data: DataState) -> &'static str {
         DataState::Good => "good",
         DataState::Bad => "bad (not a consistent copy)",
     }
+}
+
+/// [`data_word`] of what a target has said.
+pub(in crate::cli) fn replica_word(connection: &ConnectionStatus) -> &'static str {
+    if connection.unheard { "not known" } else { data_word(connection.data) }
 }
 
 /// As [`data_word`], for a column.

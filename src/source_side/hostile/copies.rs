@@ -1,7 +1,8 @@
 //! Targets that lie while they are copied to, and what a copy believes of them.
 
 use super::*;
-use crate::packet::{FrameHeader, ItemHeader, ItemNumber, LaneItem, ObjectId, Timestamp};
+use crate::limits::HEAL_AFTER;
+use crate::packet::{FrameHeader, ItemHeader, ItemNumber, LaneItem, ObjectId, Text, Timestamp};
 use crate::source_side::mark::Reached;
 
 /// Answers to listings that were never sent, or about files that are in none.
@@ -40,6 +41,26 @@ fn a_copy_is_not_led_astray() {
 
 fn resynchronised(end: u64) -> TargetMessage {
     TargetMessage::Resynchronised { end: ItemNumber(end), orphans: 0, left_out: Default::default() }
+}
+
+/// It follows, sets nothing aside, and calls itself bad: nothing else would ever bring it into line.
+#[test]
+fn a_target_that_stays_bad_is_copied_to() {
+    let scene = Scene::new();
+    let had = scene.in_line();
+    scene.connection.captured();
+    let reason = Text::from_str_cut("something came into the set: a");
+    scene.say(TargetMessage::Data { state: DataState::Bad, reason, aside: 0 });
+    let is_let_go = |report: &Report| report.state != ConnectionState::Started;
+    let report = scene.connection.wait(Instant::now() + HEAL_AFTER + LONG, is_let_go);
+    assert!(is_let_go(&report), "nothing comes of it");
+    let target = scene.listener.accept().expect("it dials again");
+    target.welcome();
+    target.send(welcome(WIRE_VERSION, ReplicaProof { data: DataState::Bad, ..proof(had[2]) }));
+    let frames = target.frames();
+    let begins = |frame: Frame| matches!(frame.header, FrameHeader::Item(item) if item.item.begins_a_copy());
+    assert!((0..3).any(|_| begins(frame(&frames))), "no copy begins");
+    scene.connection.end();
 }
 
 /// What was noted while a target had everything says nothing of an older image of it: a file could
