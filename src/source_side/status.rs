@@ -30,6 +30,8 @@ use crate::sys::utc_offset;
 use crate::words::{Profile, QueueStats, Rate, Target};
 
 pub fn status(ground: &Ground, posted: &Posted) -> Status {
+    // Before anything that is looked at: what has an age is no younger than it says as of then.
+    let now_unix_ms = unix_ms(SystemTime::now());
     Status {
         role: Role::Source(source(ground, posted)),
         name: ground.options.name.clone(),
@@ -39,7 +41,7 @@ pub fn status(ground: &Ground, posted: &Posted) -> Status {
         pid: std::process::id(),
         process: ground.meter.read(),
         since_unix_ms: unix_ms(ground.started),
-        now_unix_ms: unix_ms(SystemTime::now()),
+        now_unix_ms,
         phase: posted.phase,
         alerts: alerts(ground, posted),
     }
