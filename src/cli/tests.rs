@@ -295,7 +295,8 @@ fn trouble_and_progress_are_shown() {
         "CRITICAL: Connection 1 (local:/srv/replica) failed and is tried again: no answer",
         "everything behind it waits (9 attempts in 5 s)",
         "(os error 28). Make room on the target's disk: it goes on by itself. What this copy has moved aside takes room, too: \
-         `standin orphans list` on the target shows it, and how it is removed first.\n",
+         `standin orphans list` on the target shows it, and how it is removed first. What was removed on the source \
+         meanwhile is there once the connection was stopped and started.\n",
     ] {
         assert!(text.contains(part), "'{part}' is missing in:\n{text}");
     }

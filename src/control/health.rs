@@ -140,7 +140,8 @@ fn withheld_findings(withheld: &WithheldCounts, whose: &str) -> Vec<Finding> {
     if withheld.times > 0 {
         findings.push(Finding::warning(Code::TimesCut, format!(
             "{whose}: the replica's file system cannot hold modification times as the source has them, they were cut \
-             {} times: whole seconds, or years out of its range (ext4 with inodes of 128 bytes, XFS without bigtime).",
+             {} times: whole seconds, years out of its range (ext4 with inodes of 128 bytes, XFS without bigtime), or not \
+             set at all (some FUSE file systems).",
             withheld.times
         )));
     }
@@ -213,7 +214,8 @@ impl Retrying {
         match () {
             () if copies && (is(libc::ENOSPC) || is(libc::EDQUOT)) => {
                 "Make room on the target's disk: it goes on by itself. What this copy has moved aside takes room, too: \
-                 `standin orphans list` on the target shows it, and how it is removed first."
+                 `standin orphans list` on the target shows it, and how it is removed first. What was removed on the source \
+                 meanwhile is there once the connection was stopped and started."
             }
             () if is(libc::ENOSPC) => "Make room on the target's disk: it goes on by itself.",
             () if is(libc::EDQUOT) => "Raise the quota there, or make room in it: it goes on by itself.",
