@@ -6,14 +6,16 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use rustix::fs::RenameFlags;
+
 use super::create::{NameTaken, NewObject};
 use super::fault::{Concern, Fault};
 use super::perform::Doubt;
 use super::policy;
-use super::replica::{Limbo, Replica, Why, handle_fault};
+use super::replica::{Limbo, Replica, Why, c_name, handle_fault};
 use crate::clone::guard;
 use crate::packet::{Entry, Keeping, ObjectId, Op, Replaced, Timestamp};
-use crate::sys::{FileHandle, rename_to_new};
+use crate::sys::FileHandle;
 
 impl Replica {
     /// Errors: faults of the whole replica; the op is done again then, all of it.
@@ -131,9 +133,10 @@ impl Replica {
         if self.name_holds(&from_dir, &from.name)? != Some(handle) {
             return self.link(object, to, Doubt::MayBeDone);
         }
-        let (old, new) = (from.name.as_bytes(), to.name.as_bytes());
+        let (old, new) = (c_name(&from.name), c_name(&to.name));
         guard::moving((&*from_dir, from.name.as_bytes()), (&*to_dir, to.name.as_bytes()));
-        rename_to_new((&*from_dir, old), (&*to_dir, new)).map_err(Fault::system("rename"))
+        rustix::fs::renameat_with(&*from_dir, old, &*to_dir, new, RenameFlags::NOREPLACE)
+            .map_err(Fault::system("rename"))
     }
 
     /// Whatever a name holds that is not this object goes to limbo. Gives the directory.

@@ -17,7 +17,7 @@ use super::replica::{Replica, by_handle, c_name};
 use crate::clone::{guard, names_kept};
 use crate::failpoint;
 use crate::packet::{Attributes, Entry, LINKS_UNKNOWN, Name, ObjectId, Replaced, Whiteout};
-use crate::sys::{FileHandle, rename_to_new};
+use crate::sys::FileHandle;
 
 impl Replica {
     pub(super) fn link(&mut self, object: ObjectId, at: &Entry, doubt: Doubt) -> Result<(), Fault> {
@@ -248,13 +248,15 @@ impl Replica {
         flags: RenameFlags,
     ) -> Result<(), Fault> {
         guard::moving((&**from_dir, from.as_bytes()), (&**to_dir, to.as_bytes()));
-        let (old, new) = ((&**from_dir, from.as_bytes()), (&**to_dir, to.as_bytes()));
-        let renamed = match flags == RenameFlags::NOREPLACE {
-            true => rename_to_new(old, new),
-            false => rustix::fs::renameat_with(old.0, old.1, new.0, new.1, flags),
-        };
-        match renamed {
+        let rename =
+            |flags| rustix::fs::renameat_with(&**from_dir, from.as_bytes(), &**to_dir, to.as_bytes(), flags);
+        match rename(flags) {
             Err(Errno::EXIST) if flags.contains(RenameFlags::NOREPLACE) => Err(taken(to)),
+            // A file system without "no replace": looked at first, then renamed.
+            Err(Errno::INVAL) if flags == RenameFlags::NOREPLACE => match self.name_holds(to_dir, to)? {
+                None => rename(RenameFlags::empty()).map_err(Fault::system("rename")),
+                Some(_) => Err(taken(to)),
+            },
             result => result.map_err(Fault::system("rename")),
         }
     }

@@ -19,7 +19,6 @@ mod memory;
 mod mount;
 mod peer;
 mod reads;
-mod rename;
 mod sync;
 mod terminal;
 mod thread;
@@ -45,9 +44,6 @@ pub use memory::{give_back_memory, keep_in_memory};
 pub use mount::{MountOptions, Seal, seal_tree, set_mount_options};
 pub use peer::{Peer, peer_of};
 pub use reads::{Access, accesses, in_memory, watch_reads};
-#[cfg(test)]
-pub use rename::lacking;
-pub use rename::rename_to_new;
 pub use sync::{share_range, sync_pages};
 pub use terminal::terminal_size;
 pub use thread::{Identity, act_as, acting_as, as_caller, set_own_umask};

@@ -21,7 +21,7 @@ use crate::apply::policy;
 use crate::apply::replica::{Replica, c_name};
 use crate::clone::guard;
 use crate::packet::{Attributes, Birth, Entry, ObjectId, Op, Replaced, Timestamp, Whiteout};
-use crate::sys::{FileHandle, rename_to_new};
+use crate::sys::FileHandle;
 
 impl Session {
     /// Errors: faults of the whole replica, and times that cannot be set; all of it is done again then.
@@ -529,9 +529,9 @@ fn move_name(
     if replica.name_holds(from_dir, &from.name)? != Some(object) {
         return Ok(false);
     }
-    let (old, new) = (from.name.as_bytes(), to.name.as_bytes());
+    let (old, new) = (c_name(&from.name), c_name(&to.name));
     guard::moving((from_dir, from.name.as_bytes()), (to_dir, to.name.as_bytes()));
-    match rename_to_new((from_dir, old), (to_dir, new)) {
+    match rustix::fs::renameat_with(from_dir, old, to_dir, new, RenameFlags::NOREPLACE) {
         Ok(()) => {
             replica.places_changed();
             Ok(true)

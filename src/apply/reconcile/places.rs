@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::Session;
@@ -13,7 +13,7 @@ use crate::apply::inode;
 use crate::apply::replica::{Remembered, Replica, Why, by_handle, c_name, read_directory};
 use crate::clone::guard;
 use crate::packet::{Name, ObjectId, Timestamp};
-use crate::sys::{FileHandle, proc_path, rename_to_new};
+use crate::sys::{FileHandle, proc_path};
 use crate::xattr::{clear_hindering, is_refusal};
 
 impl Session {
@@ -107,7 +107,8 @@ impl Session {
             let Some((parent, old)) = find_parent(replica, id, found)? else { return Ok(false) };
             let before = self.time_of_listed(replica, &parent)?;
             guard::moving((&parent, old.as_bytes()), (dir, name.as_bytes()));
-            match rename_to_new((&parent, old.as_bytes()), (dir, name.as_bytes())) {
+            match rustix::fs::renameat_with(&parent, c_name(&old), dir, c_name(name), RenameFlags::NOREPLACE)
+            {
                 Ok(()) => {
                     replica.places_changed();
                     self.ruled.has_moved(id);

@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use self::begun::Begun;
@@ -26,7 +26,7 @@ use crate::failpoint;
 use crate::limits::NAME_LEN_MAX;
 use crate::packet::{Name, Timestamp};
 use crate::store::random_u64;
-use crate::sys::{FileHandle, rename_to_new};
+use crate::sys::FileHandle;
 use crate::words::Date;
 
 /// Nothing below it is an object of the replica.
@@ -275,9 +275,15 @@ fn put(
         };
         let new = Name::new(&new).map_err(|_| Errno::INVAL)?;
         before(new.as_bytes())?;
-        match rename_to_new((dir, held.as_bytes()), (place, new.as_bytes())) {
+        match rustix::fs::renameat_with(dir, held.as_bytes(), place, new.as_bytes(), RenameFlags::NOREPLACE) {
             Ok(()) => return Ok(new),
             Err(Errno::EXIST) => tried += 1,
+            // Its file system does not know the flag.
+            Err(Errno::INVAL) if is_there(place, new.as_bytes())? => tried += 1,
+            Err(Errno::INVAL) => {
+                rustix::fs::renameat(dir, held.as_bytes(), place, new.as_bytes())?;
+                return Ok(new);
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -305,6 +311,14 @@ fn numbered(name: &[u8], number: u32) -> Vec<u8> {
 fn with_behind(name: &[u8], behind: &str) -> Vec<u8> {
     let kept = name.len().min(NAME_LEN_MAX - behind.len());
     [&name[..kept], behind.as_bytes()].concat()
+}
+
+fn is_there(dir: &File, name: &[u8]) -> io::Result<bool> {
+    match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn make_directory(parent: &File, name: &[u8]) -> io::Result<File> {

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -28,7 +28,7 @@ use crate::failpoint;
 use crate::limits::{LEAVING_IN_MEMORY, LINKED_IN_MEMORY};
 use crate::packet::{Name, ObjectId};
 use crate::store::random_u64;
-use crate::sys::{FileHandle, rename_to_new};
+use crate::sys::FileHandle;
 
 pub(in crate::apply) const WAITING: &str = "resync";
 /// What lies below it is no object of the replica any more: copies before this one have moved it aside.
@@ -68,7 +68,7 @@ impl Limbo {
                 None => self.new_batch()?,
             };
             let moved = name.as_bytes();
-            match rename_to_new((dir, moved), (&batch.dir, moved)) {
+            match rustix::fs::renameat_with(dir, moved, &batch.dir, moved, RenameFlags::NOREPLACE) {
                 Ok(()) => {
                     noted::add(&self.limbo, &batch.name, name, path.as_deref(), why);
                     self.batch = Some(batch);

@@ -561,18 +561,6 @@ fn a_replica_converges_while_its_source_changes() {
     assert!(seen.sessions < 100 || seen.doubts > 20 && seen.kills > 10, "{seen:?}");
 }
 
-/// On a file system that knows no rename which replaces nothing: NFS, most of FUSE.
-#[test]
-fn a_replica_converges_without_flags_of_rename() {
-    crate::sys::lacking::set(true);
-    let done: Checked = seeds(40).into_iter().try_for_each(|seed| {
-        println!("seed {seed}");
-        run(seed, false).map(drop).map_err(|error| format!("seed {seed}: {error}"))
-    });
-    crate::sys::lacking::set(false);
-    done.unwrap();
-}
-
 /// Room is made on a full disk: what waits is gone, whatever of it the source still has.
 #[test]
 fn what_waits_in_limbo_may_be_removed_between_sessions() {

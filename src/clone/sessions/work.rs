@@ -6,14 +6,14 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, RenameFlags};
 
 use super::Sessions;
 use super::directory::{is_own, open, partial, remove_own};
 use crate::clone::copy::{Copier, Stopped, Turn};
 use crate::clone::machine::{Force, State, Trigger};
 use crate::clone::session::{Record, Session};
-use crate::sys::{FileHandle, rename_to_new};
+use crate::sys::FileHandle;
 
 impl Sessions {
     /// Gives the sessions of an older process their threads. Not before this process has the privileges that
@@ -188,7 +188,7 @@ fn complete(session: &Session, limbo: &fs::File) -> Result<(), String> {
 fn give_name(record: &Record) -> io::Result<()> {
     let partial = partial(&record.dir);
     if is_own(&partial, record)? {
-        rename_to_new((CWD, &partial), (CWD, &record.dir))?;
+        rustix::fs::renameat_with(CWD, &partial, CWD, &record.dir, RenameFlags::NOREPLACE)?;
     } else if !is_own(&record.dir, record)? {
         return Err(io::Error::new(io::ErrorKind::NotFound, "somebody has moved or removed it"));
     }
