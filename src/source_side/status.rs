@@ -346,7 +346,7 @@ pub fn connection_status(connection: &Connection, ground: &Ground) -> Connection
         retry_unix_ms: report.retry_at.map(unix_ms),
         needs_copy: report.needs_copy.is_some(),
         unqueued: report.kept.wish.unqueued,
-        unheard: report.connected.is_none() && report.data == DataState::Bad,
+        unheard: report.is_unheard(),
         data: report.data,
         data_reason: report.data_reason.clone(),
         aside: report.aside.clone(),

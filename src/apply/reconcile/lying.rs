@@ -12,6 +12,7 @@ use super::table::Table;
 use super::vouched::failed;
 use crate::apply::fault::Fault;
 use crate::apply::replica::{Replica, Resolved};
+use crate::clone::names_kept;
 use crate::limits::CLAIMS_IN_MEMORY;
 use crate::packet::{Name, ObjectId};
 use crate::sys::FileHandle;
@@ -35,12 +36,12 @@ impl Lying {
         Ok(self.names.get(key(handle))?.is_some())
     }
 
-    /// Whether it has no name elsewhere: one that could not be taken away says nothing.
+    /// Whether it has no name elsewhere, clones apart: one that could not be taken away says nothing.
     fn holds_all_of(&self, replica: &Replica, handle: &FileHandle) -> Result<bool, Fault> {
         let Some(Names(names)) = self.names.get(key(handle)).map_err(failed)? else { return Ok(false) };
         let Some(found) = find_handle(replica, handle)? else { return Ok(true) };
         let is_directory = FileType::from_raw_mode(found.status.st_mode) == FileType::Directory;
-        Ok(is_directory || found.status.st_nlink <= names)
+        Ok(is_directory || found.status.st_nlink <= names + names_kept(replica.limbo(), handle))
     }
 }
 

@@ -325,7 +325,7 @@ impl World {
         let root = std::fs::File::open(&self.places.root).unwrap();
         let look = |id: ObjectId, handle: FileHandle| {
             if !there.contains(&handle) {
-                nowhere.push((id.inode, self_where(&root, &handle)));
+                nowhere.push((id.inode, lies_at(&root, &handle)));
             }
             Ok(())
         };
@@ -338,7 +338,7 @@ impl World {
 }
 
 /// Where an object lies, and how many links it has.
-fn self_where(root: &std::fs::File, handle: &FileHandle) -> String {
+fn lies_at(root: &std::fs::File, handle: &FileHandle) -> String {
     let fd = match crate::apply::replica::by_handle::open(root, handle, libc::O_PATH | libc::O_NOFOLLOW) {
         Ok(fd) => std::fs::File::from(fd),
         Err(error) => return error.to_string(),

@@ -540,6 +540,7 @@ impl<S: Surroundings> Driver<S> {
                 report.durable = report.durable.min(proof.durable.sequence);
             }
             report.connected = Some(SystemTime::now());
+            report.heard = true;
             report.retrying = None;
         });
         if let Some(session) = &self.session {

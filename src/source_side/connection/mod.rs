@@ -185,6 +185,8 @@ pub struct Report {
     pub retrying: Option<Retrying>,
     /// Since when the target has answered.
     pub connected: Option<SystemTime>,
+    /// Its target has answered since the start.
+    pub heard: bool,
     pub link: LinkStats,
     /// The target is in line and its stream runs, or is paused.
     pub streaming: bool,
@@ -513,6 +515,11 @@ impl Report {
         }
     }
 
+    /// Nothing is known of its data yet: `data` is the worst that it can be. What was heard stays known when the link goes.
+    pub fn is_unheard(&self) -> bool {
+        !self.heard && self.data == DataState::Bad
+    }
+
     fn before_an_answer(is_known: bool) -> Report {
         let report = Report::new("connecting");
         match is_known {
@@ -548,6 +555,7 @@ impl Report {
             durable: Sequence(0),
             retrying: None,
             connected: None,
+            heard: false,
             link: LinkStats::default(),
             streaming: false,
             progress: None,

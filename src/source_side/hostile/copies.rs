@@ -54,6 +54,8 @@ fn a_target_that_stays_bad_is_copied_to() {
     let is_let_go = |report: &Report| report.state != ConnectionState::Started;
     let report = scene.connection.wait(Instant::now() + HEAL_AFTER + LONG, is_let_go);
     assert!(is_let_go(&report), "nothing comes of it");
+    // The link is gone; what it has said is not.
+    assert!(report.connected.is_none() && !report.is_unheard());
     let target = scene.listener.accept().expect("it dials again");
     target.welcome();
     target.send(welcome(WIRE_VERSION, ReplicaProof { data: DataState::Bad, ..proof(had[2]) }));
