@@ -175,6 +175,35 @@ fn a_replica_whose_disk_is_missing_is_not_made_anew() {
     assert_same(&pair);
 }
 
+/// What it had said before it was refused satisfied a wait, once the connection was stopped by hand.
+#[test]
+fn a_target_that_was_refused_is_not_believed_after_a_stop() {
+    let mut pair = pair();
+    let wait = |pair: &Pair| {
+        output_within(pair.daemon("source").args(["wait-sync", "--timeout", "1s"]), COMMAND_MAX).status.code()
+    };
+    let command = |pair: &Pair, word| crate::host::run(pair.daemon("source").args(["connection", word]));
+    command(&pair, "stop");
+    assert_eq!(wait(&pair), Some(0), "it had everything, and nothing was written since");
+    command(&pair, "start");
+    wait_for(&pair, "back", |connection| connection["state"] == "started");
+    let aside = pair.replica().with_file_name("aside");
+    pair.kill_target();
+    fs::rename(pair.replica(), &aside).expect("renamed");
+    pair.serve();
+    let why = "is not there any more";
+    wait_for(&pair, "refused", |connection| is_refused_for(connection, why));
+    command(&pair, "stop");
+    let stopped = wait_for(&pair, "stopped", |connection| connection["state"] == "stopped");
+    assert!(stopped["reason"].as_str().is_some_and(|reason| reason.contains(why)), "{stopped}");
+    assert_eq!((wait(&pair), &stopped["lag_applied"]), (Some(1), &Value::Null));
+    pair.kill_target();
+    fs::rename(&aside, pair.replica()).expect("renamed");
+    pair.serve();
+    command(&pair, "start");
+    assert_same(&pair);
+}
+
 /// While the target runs and no source is there: what it had open is not what its path leads to.
 #[test]
 fn a_replica_whose_disk_goes_while_it_is_served_is_missed() {

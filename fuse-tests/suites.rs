@@ -8,7 +8,9 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use crate::host::{Disk, Protected, Setup, describe, heavy, output_within, require_program};
+use crate::host::{
+    COMMAND_MAX, Disk, Protected, Setup, describe, heavy, output_within, require_program, standin,
+};
 use crate::random::setting;
 use crate::tree::Rules;
 
@@ -283,4 +285,55 @@ fn sql(sqlite: &Path, database: &Path, script: &str) -> String {
     let output = output.expect("sqlite3 runs");
     assert!(output.status.success(), "{}: {}", database.display(), describe(&output));
     String::from_utf8(output.stdout).expect("text")
+}
+
+/// A mount of bindfs, unmounted at the end.
+struct Bound(std::path::PathBuf);
+
+impl Bound {
+    fn over(below: &Path, at: &Path) -> Bound {
+        [below, at].iter().for_each(|dir| fs::create_dir(dir).expect("a directory"));
+        succeeds(Command::new(require_program("bindfs")).args([below, at]));
+        Bound(at.to_owned())
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        // Fails only where it is gone already.
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+/// Two names of one file had two handles there, and after the next mount one of them opened another file: wrong
+/// content was called good.
+#[test]
+fn a_replica_on_a_file_system_without_identities_is_refused() {
+    let protected = Protected::prepare(Setup::default());
+    let base = protected.base.path();
+    fs::write(protected.backing.join("file"), "content").expect("a file");
+    let bound = Bound::over(&base.join("below"), &base.join("bound"));
+    let why = "until it is unmounted only (FUSE)";
+    for replica in ["new", "made"].map(|name| bound.0.join(name)) {
+        if replica.ends_with("made") {
+            fs::create_dir(&replica).expect("a directory");
+        }
+        let to = format!("local:{}", replica.display());
+        let mut doctor = standin(&protected.run);
+        let output =
+            output_within(doctor.arg("doctor").arg(&protected.backing).args(["--to", &to]), COMMAND_MAX);
+        let said = describe(&output);
+        assert!(said.contains("fail  target") && said.contains(why), "{said}");
+        let mut protect = standin(&protected.run);
+        protect
+            .arg("protect")
+            .arg(&protected.backing)
+            .args(["--to", &to])
+            .arg("--state")
+            .arg(&protected.state);
+        let output = output_within(&mut protect, COMMAND_MAX);
+        let said = describe(&output);
+        assert!(output.status.code() == Some(2) && said.contains(why) && said.contains("ext4"), "{said}");
+        assert_eq!(fs::read_dir(&replica).map_or(0, Iterator::count), 0);
+    }
 }

@@ -54,5 +54,6 @@ pub use reconcile::{Existing, NameMatch, Rules, Strays};
 pub use replica::Hold;
 pub use replica::{
     Access, AsideView, DataStatus, DurablePoint, FORMATS, IDENTITY_XATTR, Index, OpenError, Places, Relief,
-    Replica, Resting, Run, SetAside, fence_of, known_of, resting, set_of, stood_in_of, was_marked,
+    Replica, Resting, Run, SetAside, are_passing, fence_of, known_of, resting, set_of, stood_in_of,
+    was_marked,
 };

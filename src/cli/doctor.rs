@@ -12,6 +12,7 @@ use serde::Serialize;
 use self::census::Census;
 use super::args::{Common, Doctor};
 use super::{Outcome, output};
+use crate::apply::{OpenError, are_passing};
 use crate::control::Severity;
 use crate::failure::Failure;
 use crate::limits::{OPEN_FILES_MIN, SOURCE_DESCRIPTORS, TARGET_DESCRIPTORS};
@@ -305,6 +306,11 @@ impl Report {
             return self.add(Level::Fail, "target", text);
         }
         let existing = existing_ancestor(&replica);
+        if let Ok(Some(why)) = std::fs::File::open(&existing).and_then(|dir| are_passing(&dir)) {
+            let text =
+                format!("{} cannot be the replica: {}.", replica.display(), OpenError::NoIdentities(why));
+            return self.add(Level::Fail, "target", text);
+        }
         match FsFacts::of(&existing) {
             Err(error) => self.add(Level::Fail, "target", format!("{}: {error}.", existing.display())),
             Ok(facts) => {

@@ -13,6 +13,7 @@ use crate::words::WhenFull;
 
 mod command;
 mod copies;
+mod reasons;
 mod replication;
 mod silence;
 
@@ -117,6 +118,8 @@ pub struct Machine {
     reason: String,
     /// Why it was held last, in this run; it counts while nothing may be sent, over the end of a network connection.
     held: Option<String>,
+    /// How its target, or this side, refused the other last: what it had said to have counts again when it answers.
+    refusal: Option<Fault>,
     /// Failed attempts in a row.
     attempts: u32,
     /// Since when the target's word is awaited, where it is.
@@ -145,6 +148,7 @@ impl Machine {
             since: now,
             reason: String::new(),
             held: None,
+            refusal: None,
             attempts: 0,
             greeted_at: None,
             window,
@@ -269,6 +273,11 @@ impl Machine {
         &self.reason
     }
 
+    /// Whether one side did not take the other when they met last, and how.
+    pub fn refusal(&self) -> Option<FaultKind> {
+        self.refusal.as_ref().map(|fault| fault.kind)
+    }
+
     /// Failed attempts in a row.
     pub fn attempts(&self) -> u32 {
         self.attempts
@@ -335,13 +344,6 @@ impl Machine {
         Ok(())
     }
 
-    /// Whoever starts it by hand is not told the last failure as if it were this attempt's.
-    fn say_connecting(&mut self) {
-        if let State::Error { fault, .. } = &self.state {
-            self.reason = format!("connecting; the last attempt failed: {}", fault.reason);
-        }
-    }
-
     /// Dials, or waits for its schedule.
     fn begin(&mut self, now: Instant, flow: Flow) {
         self.attempts = 0;
@@ -365,7 +367,7 @@ impl Machine {
             State::Scheduled { .. } | State::Started(_) | State::Paused(_) | State::Error { .. } => {}
         }
         self.close("stopped on the source");
-        let reason = self.with_let_go("stopped by hand");
+        let reason = self.with_let_go(&self.with_refusal("stopped by hand"));
         self.goto(now, State::Stopped, &reason);
         Ok(())
     }
@@ -460,6 +462,7 @@ impl Machine {
         if !self.is_greeting() {
             return;
         }
+        self.refusal = None;
         let flow = self.state.flow();
         match (self.let_go.take(), decide(held, proof)) {
             (None, Decision::Resume { after }) => {
@@ -521,6 +524,9 @@ impl Machine {
         self.close(&fault.reason);
         let until = now + delay(fault.kind, self.attempts, jitter);
         let reason = self.with_let_go(&fault.reason);
+        if fault.kind != FaultKind::Lost {
+            self.refusal = Some(fault.clone());
+        }
         self.goto(now, State::Error { fault, repair: Repair::Waiting { until }, flow }, &reason);
     }
 
@@ -619,15 +625,6 @@ impl Machine {
         if self.let_go.is_none() {
             self.let_go = Some(reason.to_owned());
             self.actions.push_back(Action::LetGo);
-        }
-    }
-
-    /// A reason, and why a copy comes next, if one does.
-    fn with_let_go(&self, reason: &str) -> String {
-        match &self.let_go {
-            Some(why) if reason.is_empty() => why.clone(),
-            Some(why) => format!("{reason} ({why})"),
-            None => reason.to_owned(),
         }
     }
 

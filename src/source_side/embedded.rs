@@ -137,6 +137,10 @@ fn missing(path: &Path) -> Failure {
     )
 }
 
+/// For a replica whose file system does not find objects again.
+pub const ON_A_DISK: &str = "Choose a directory on ext4, XFS, btrfs or another file system of the kernel's own; of a file \
+                             system that shows another one (bindfs, mergerfs), one on what lies below.";
+
 const UNTOUCHED: &str = "Nothing was mounted; the replica directory was not changed.";
 
 fn failed(path: &Path, what: &str, why: &str) -> Failure {
@@ -156,6 +160,7 @@ fn refused(path: &Path, error: &OpenError) -> Failure {
         OpenError::Missing => return missing(path),
         OpenError::OtherSet { .. } => "Choose another directory: this one is the copy of another source.",
         OpenError::NotADirectory => "Choose a directory.",
+        OpenError::NoFileHandles | OpenError::NoIdentities(_) => ON_A_DISK,
         _ => "Mend this and start again.",
     };
     Failure::new(format!("{} cannot be the replica: {error}.", path.display()), UNTOUCHED, next)

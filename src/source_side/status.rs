@@ -441,7 +441,8 @@ fn report_and_lags(connection: &Connection, queue: &Queue) -> (Report, Option<La
     for _ in 0..LOOKS {
         let (report, applied, durable) = &looked;
         let is_known = applied.is_some() && durable.is_some();
-        if is_known || report.data != DataState::Good || report.needs_copy.is_some() {
+        let says_nothing = report.needs_copy.is_some() || report.refusal.is_some();
+        if is_known || report.data != DataState::Good || says_nothing {
             break;
         }
         looked = look();
@@ -452,7 +453,7 @@ fn report_and_lags(connection: &Connection, queue: &Queue) -> (Report, Option<La
 /// Age of the oldest packet that the target lacks, and all that it lacks. Unknown where the
 /// replica is not the directory as of any moment, or nothing is kept for it.
 fn lag(queue: &Queue, reached: Sequence, report: &Report) -> Option<Lag> {
-    if report.data != DataState::Good || report.needs_copy.is_some() {
+    if report.data != DataState::Good || report.needs_copy.is_some() || report.refusal.is_some() {
         return None;
     }
     let Behind { since, packets, bytes, held: _ } = queue.behind(reached)?;

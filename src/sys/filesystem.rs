@@ -1,7 +1,7 @@
 //! What tells one file system from another.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// The kernel's `struct fsuuid2` (`linux/fs.h`).
 #[repr(C)]
@@ -12,6 +12,14 @@ struct RawUuid {
 
 /// `FS_IOC_GETFSUUID`: `_IOR(0x15, 0, struct fsuuid2)`, since 6.9.
 const GETFSUUID: libc::c_ulong = 2 << 30 | (size_of::<RawUuid>() as libc::c_ulong) << 16 | 0x15 << 8;
+
+/// `FUSE_SUPER_MAGIC` of `include/uapi/linux/magic.h`; virtiofs has it, too.
+const FUSE: u32 = 0x6573_5546;
+
+/// Whether a daemon, or a host around this machine, serves the file system behind a descriptor.
+pub fn is_fuse(fd: impl AsFd) -> io::Result<bool> {
+    Ok(rustix::fs::fstatfs(fd)?.f_type as u32 == FUSE)
+}
 
 /// The UUID of the file system behind a descriptor (not `O_PATH`), as the file system has it on
 /// disk.

@@ -34,7 +34,7 @@ pub use child::{Network, own_mounts, spawn_bound, spawn_isolated};
 pub use clock::process_time;
 pub use descriptor::{DescriptorNumber, left_open, pass_alone, replace_descriptor};
 pub use entry::{has_xattrs_at, is_no_mount};
-pub use filesystem::filesystem_uuid;
+pub use filesystem::{filesystem_uuid, is_fuse};
 pub use handle::{FileHandle, open_by_handle};
 pub use local_time::utc_offset;
 pub use loopback::raise_loopback;

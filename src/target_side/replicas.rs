@@ -32,7 +32,7 @@ use super::options::ServeOptions;
 use super::reading::Accept;
 use super::seat::{Cut, NoSeat, ReadingSeat, Seat, View};
 use super::{Replicas, SharedApplier};
-use crate::apply::stood_in_of;
+use crate::apply::{OpenError, are_passing, stood_in_of};
 use crate::clone::Sessions;
 use crate::control::{TurnedAway, unix_ms};
 use crate::link::{Peer, TargetLink, TargetLinkHandle};
@@ -407,6 +407,12 @@ impl Replicas for Store {
     fn about(&self, peer: &Fingerprint, name: &str) -> Result<String, String> {
         let grant = self.book.grant(peer, name).ok_or_else(|| not_granted(peer, name))?;
         let allow = grant.allow.unwrap_or(self.options.allow).and(able());
+        let place = std::fs::File::open(existing_ancestor(&self.directory(name)));
+        if let Ok(Some(why)) = place.and_then(|place| are_passing(&place)) {
+            let shown = self.directory(name);
+            let why = OpenError::NoIdentities(why);
+            return Err(format!("{} on the target cannot be the replica: {why}", shown.display()));
+        }
         let held = self.held.lock();
         let replica = match held.get(name) {
             None => "no copy yet".to_owned(),

@@ -25,6 +25,7 @@ mod doubt;
 mod durable;
 mod fence;
 mod flags;
+mod handles;
 mod identity;
 pub(super) mod incomplete;
 mod index;
@@ -68,6 +69,7 @@ use self::durable::Points;
 pub(super) use self::durable::SyncOfFiles;
 use self::flags::PendingFlags;
 pub(super) use self::flags::flags_among;
+pub use self::handles::are_passing;
 pub use self::identity::{IDENTITY_XATTR, fence_of, set_of, stood_in_of};
 pub(super) use self::incomplete::{Incomplete, Lack};
 #[cfg(test)]

@@ -17,6 +17,7 @@ use super::begun::Begun;
 use super::descriptors::{Descriptors, Shared};
 use super::durable::Points;
 use super::flags::PendingFlags;
+use super::handles;
 use super::index::Index;
 use super::inside::{Placed, SeenNames};
 use super::kept;
@@ -82,12 +83,18 @@ impl Replica {
             Some(libc::EOPNOTSUPP) => OpenError::NoFileHandles,
             _ => OpenError::Io("file handle of the root", error),
         })?;
+        if let Some(why) = handles::are_passing(&root).map_err(io("file system of the root"))? {
+            return Err(OpenError::NoIdentities(why));
+        }
         own_directory(&places.state, 0o700, Symlink::Own).map_err(io("state directory of the replica"))?;
         let mut progress = Progress::open(&root, &places.state, set, strange)?;
         // Who may write beside the replica could have planted it.
         let limbo = own_limbo(&root, places).map_err(io("place for temporary files"))?;
         if device(&root)? != device(&limbo)? {
             return Err(OpenError::LimboElsewhere);
+        }
+        if let Some(why) = handles::are_of_names(&limbo) {
+            return Err(OpenError::NoIdentities(why));
         }
         let nameless = Nameless::open(&limbo).map_err(|error| OpenError::Io("open limbo", error.into()))?;
         let mut index = open_index(&places.state.join("index"), &mut progress)?;

@@ -51,6 +51,8 @@ pub enum OpenError {
     InUse,
     /// The file system has no file handles (overlayfs): objects cannot be found again.
     NoFileHandles,
+    /// Its file handles do not find an object again, for this reason.
+    NoIdentities(&'static str),
     /// Objects cannot be moved between the replica and its limbo.
     LimboElsewhere,
     Io(&'static str, io::Error),
@@ -67,6 +69,9 @@ impl fmt::Display for OpenError {
             OpenError::OtherSet { found } => write!(f, "the directory is the replica of set {found}"),
             OpenError::InUse => write!(f, "another process has the replica open"),
             OpenError::NoFileHandles => write!(f, "the file system has no file handles"),
+            OpenError::NoIdentities(why) => {
+                write!(f, "objects cannot be found again on its file system: {why}")
+            }
             OpenError::LimboElsewhere => {
                 write!(f, "the place for temporary files is on another file system than the replica")
             }

@@ -145,6 +145,30 @@ fn a_start_by_hand_says_that_it_connects() {
     assert_eq!(machine.reason(), "a stranger");
 }
 
+/// After a stop what the target had said before counted as if nothing had happened.
+#[test]
+fn a_refusal_is_remembered_until_the_target_answers() {
+    let now = Instant::now();
+    let mut machine = Machine::new(now, Window::Open);
+    for event in [Event::Up, good()] {
+        machine.handle_event(now, event);
+    }
+    assert_eq!(machine.refusal(), None);
+    machine.handle_event(now, refused());
+    machine.handle_event(now, lost());
+    assert_eq!(machine.handle_command(now, Command::Stop), Ok(()));
+    assert_eq!(machine.refusal(), Some(FaultKind::Refused));
+    assert_eq!(machine.reason(), "stopped by hand; before that it was refused: a stranger");
+    assert_eq!(machine.handle_command(now, Command::Start), Ok(()));
+    machine.handle_event(now, lost());
+    assert_eq!(machine.refusal(), Some(FaultKind::Refused), "it did not answer");
+    machine.handle_timeout(machine.poll_timeout().unwrap());
+    for event in [Event::Up, good()] {
+        machine.handle_event(now, event);
+    }
+    assert_eq!((machine.refusal(), machine.is_streaming()), (None, true));
+}
+
 /// A target whose copies fail at once was dialled, and walked for, several times a second.
 #[test]
 fn copies_that_fail_at_once_come_ever_more_seldom() {

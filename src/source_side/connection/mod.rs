@@ -157,6 +157,8 @@ pub struct Report {
     pub reason: String,
     /// Why the last session failed, while it is in error.
     pub fault: Option<FaultKind>,
+    /// How one side refused the other when they met last, also after a stop: what the target had said counts no more.
+    pub refusal: Option<FaultKind>,
     /// Failed attempts in a row, and when the next one is due.
     pub attempts: u32,
     pub retry_at: Option<SystemTime>,
@@ -538,6 +540,7 @@ impl Report {
             since: SystemTime::now(),
             reason: reason.into(),
             fault: None,
+            refusal: None,
             attempts: 0,
             retry_at: None,
             needs_copy: None,

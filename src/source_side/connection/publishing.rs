@@ -32,6 +32,7 @@ impl<S: Surroundings> Driver<S> {
             report.state = state;
             report.reason = machine.reason().to_owned();
             report.fault = fault;
+            report.refusal = machine.refusal();
             report.attempts = machine.attempts();
             report.retry_at = machine.poll_timeout().map(wall);
             report.begins_copy = machine.begins_copy();
