@@ -124,4 +124,113 @@ mod suites {
             protected.stop();
         }
     }
+
+    fn xfs() -> Disk {
+        Disk::Image { kind: "xfs", mib: 320 }
+    }
+
+    fn make_project(dir: &Path, number: &str) {
+        let chproj = format!("chproj {number}");
+        run(Command::new(require_program("xfs_io")).args(["-c", &chproj, "-c", "chattr +P"]).arg(dir));
+    }
+
+    /// Where a directory of the replica takes no links from another one, names of one file were empty files there,
+    /// and the replica was called good. A start with such a replica as the directory then emptied the other side.
+    #[test]
+    fn names_that_the_target_cannot_link_are_left_out() {
+        let setup = Setup { replica: xfs(), arguments: vec!["--adopt"], ..Setup::default() };
+        let mut protected = Protected::prepare(setup);
+        for (number, dir) in [("8", "a"), ("9", "b")] {
+            fs::create_dir(protected.backing.join(dir)).expect("a directory");
+            fs::create_dir(protected.replica.join(dir)).expect("a directory");
+            make_project(&protected.replica.join(dir), number);
+        }
+        let names = [["a/one", "b/one"], ["a/two", "two"]];
+        for [first, second] in names {
+            fs::write(protected.backing.join(first), first).expect("a file");
+            fs::hard_link(protected.backing.join(first), protected.backing.join(second)).expect("a link");
+        }
+        fs::write(protected.backing.join("b/moved"), "by a name").expect("a file");
+        protected.start_again();
+        let status = protected.status().split_whitespace().collect::<String>();
+        assert!(status.contains("\"left_out\":{\"count\":2"), "{status}");
+        let is_whole = |protected: &Protected, name: &str, content: &str| {
+            fs::read_to_string(protected.replica.join(name)).is_ok_and(|found| found == content)
+        };
+        for [first, second] in names {
+            let there = [first, second].map(|name| protected.replica.join(name).exists());
+            let whole = [first, second].map(|name| is_whole(&protected, name, first));
+            assert_eq!(there, whole, "{first}: a name holds something else");
+            assert_ne!(whole, [false, false], "{first} is not there by any name");
+        }
+        // What has one name goes there with its content, past such a border.
+        fs::rename(protected.mount.join("b/moved"), protected.mount.join("a/moved")).expect("renamed");
+        follows(&protected);
+        // By a copy, where it could not be moved.
+        crate::host::wait_until("moved", || is_whole(&protected, "a/moved", "by a name"));
+        names.iter().for_each(|[_, second]| fs::remove_file(protected.mount.join(second)).expect("removed"));
+        crate::host::run(crate::host::standin(&protected.run).args(["mirror", "start"]));
+        protected.wait_in_line();
+        protected.assert_in_sync();
+        protected.stop();
+    }
+
+    /// One project for all of a replica, as a quota of one has it: nothing could be moved between it and the place
+    /// beside it.
+    #[test]
+    fn a_replica_that_is_a_project_is_followed() {
+        let arguments = vec!["--adopt", "--exclude", "*.tmp"];
+        let mut protected = Protected::prepare(Setup { replica: xfs(), arguments, ..Setup::default() });
+        make_project(&protected.replica, "8");
+        fs::write(protected.backing.join("there"), "before").expect("a file");
+        protected.start_again();
+        for content in ["new", "newer"] {
+            let (new, at) = (protected.mount.join("new.tmp"), protected.mount.join("there"));
+            fs::write(&new, content).expect("a file");
+            fs::rename(&new, &at).expect("renamed");
+            protected.wait_sync();
+            assert_eq!(fs::read_to_string(protected.replica.join("there")).expect("the file"), content);
+            let status: serde_json::Value = serde_json::from_str(&protected.status()).expect("JSON");
+            let connection = &status["connections"][0];
+            assert_eq!((&connection["data"], &connection["aside"]["total"]), (&"good".into(), &0.into()));
+        }
+        let output = crate::host::output_within(
+            crate::host::standin(&protected.run).args(["verify", "--checksum"]),
+            SYNC_MAX,
+        );
+        assert!(output.status.success(), "{}", crate::host::describe(&output));
+        protected.stop();
+    }
+
+    /// The sum of their sizes is more than a number of 64 bits has: comparisons, and every copy, ended with a fault of
+    /// the program.
+    #[test]
+    fn sizes_may_come_to_more_than_a_number_holds() {
+        let mut protected = Protected::start(Setup { source: xfs(), replica: xfs(), ..Setup::default() });
+        let names = ["one", "two", "three"];
+        for name in names {
+            let file = fs::File::create(protected.mount.join(name)).expect("a file");
+            file.set_len(i64::MAX as u64).expect("as long as can be");
+        }
+        let verify = |protected: &Protected| {
+            let mut command = crate::host::standin(&protected.run);
+            let output = crate::host::output_within(command.args(["verify", "--checksum"]), SYNC_MAX);
+            assert!(output.status.success(), "{}", crate::host::describe(&output));
+        };
+        protected.wait_sync();
+        verify(&protected);
+        protected.stop();
+        protected.start_again();
+        follows(&protected);
+        crate::host::run(
+            crate::host::standin(&protected.run).args(["mirror", "start", "--mode", "checksum"]),
+        );
+        protected.wait_in_line();
+        verify(&protected);
+        for name in names {
+            let len = fs::metadata(protected.replica.join(name)).expect("the file").len();
+            assert_eq!(len, i64::MAX as u64);
+        }
+        protected.stop();
+    }
 }

@@ -323,7 +323,7 @@ fn a_replica_on_a_file_system_without_identities_is_refused() {
         let output =
             output_within(doctor.arg("doctor").arg(&protected.backing).args(["--to", &to]), COMMAND_MAX);
         let said = describe(&output);
-        assert!(said.contains("fail  target") && said.contains(why), "{said}");
+        assert!(said.contains("FAIL  target") && said.contains(why), "{said}");
         let mut protect = standin(&protected.run);
         protect
             .arg("protect")

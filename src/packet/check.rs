@@ -98,4 +98,14 @@ impl CheckCounts {
     pub fn is_identical(&self) -> bool {
         (self.missing, self.extra, self.different) == (0, 0, 0)
     }
+
+    /// So many bytes of content more. Sizes are what anybody says, up to 2^63 - 1 a file.
+    pub fn compared(&mut self, bytes: u64) {
+        self.bytes_compared = self.bytes_compared.saturating_add(bytes);
+    }
+
+    /// So many bytes of content more differ.
+    pub fn out_of_step(&mut self, bytes: u64) {
+        self.bytes_out_of_step = self.bytes_out_of_step.saturating_add(bytes);
+    }
 }

@@ -126,7 +126,8 @@ impl Count {
             FileType::RegularFile if self.has_file(name, rules) => {
                 self.size.files += 1;
                 // Each name its share.
-                self.size.bytes += status.stx_size / u64::from(status.stx_nlink.max(1));
+                let share = status.stx_size / u64::from(status.stx_nlink.max(1));
+                self.size.bytes = self.size.bytes.saturating_add(share);
             }
             _ => {}
         }

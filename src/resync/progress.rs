@@ -82,9 +82,10 @@ impl ProgressSnapshot {
     pub fn share_done(&self) -> f64 {
         let done = self.files_identical + self.files_copied;
         let (done, all) = match self.size.filter(|_| self.is_counted) {
-            Some(Size { files, bytes }) => {
-                (self.bytes_settled + FILE_WEIGHT * done, bytes + FILE_WEIGHT * files)
-            }
+            Some(Size { files, bytes }) => (
+                self.bytes_settled.saturating_add(FILE_WEIGHT * done),
+                bytes.saturating_add(FILE_WEIGHT * files),
+            ),
             // Of what was listed.
             None => (done, self.files_compared),
         };
@@ -155,7 +156,9 @@ impl CopyProgress {
     }
 
     pub(super) fn add(counter: &AtomicU64, amount: u64) {
-        counter.fetch_add(amount, Relaxed);
+        // Sizes are what anybody says, up to 2^63 - 1 a file.
+        let added = |count: u64| Some(count.saturating_add(amount));
+        let _ = counter.fetch_update(Relaxed, Relaxed, added);
     }
 
     pub(super) fn set_current(&self, path: String) {

@@ -206,9 +206,11 @@ struct Facts<'a> {
 fn judge(facts: &Facts<'_>) -> (FileState, String) {
     let Facts { lacks, aside, left_out, retrying, held_back, .. } = facts;
     if let Some(Uncompared { why, is_awaited }) = lacks {
-        return match is_awaited {
-            true => (FileState::Resynchronising, format!("a copy: {why}")),
-            false => (FileState::Unprotected, format!("a change that could not be captured ({why})")),
+        return match (is_awaited, held_back) {
+            (false, _) => (FileState::Unprotected, format!("a change that could not be captured ({why})")),
+            (true, Some(held)) => (FileState::HeldBack, held.clone()),
+            (true, None) if facts.is_away => (FileState::Away, facts.reason.to_owned()),
+            (true, None) => (FileState::Resynchronising, format!("a copy: {why}")),
         };
     }
     match () {
@@ -302,7 +304,7 @@ mod tests {
         left.add("dir/file: the source cannot read it: EIO");
         assert_eq!(left.named, [Text::from_str_cut("dir/file: the source cannot read it: EIO")]);
         let lacks = |is_awaited| Some(Uncompared { why: "a mount was taken away".into(), is_awaited });
-        let bad = DataState::Bad;
+        let (bad, held) = (DataState::Bad, || Some("it is paused".to_owned()));
         let dir = Path::new("dir");
         let root = Path::new("");
         let table = [
@@ -314,13 +316,12 @@ mod tests {
                 Facts { applied: true, durable: true, lacks: lacks(false), ..facts(&none, &nothing) },
             ),
             (S::Resynchronising, Facts { applied: true, lacks: lacks(true), ..facts(&none, &nothing) }),
+            (S::HeldBack, Facts { lacks: lacks(true), held_back: held(), ..facts(&none, &nothing) }),
+            (S::Away, Facts { lacks: lacks(true), is_away: true, ..facts(&none, &nothing) }),
             (S::Resynchronising, Facts { is_in_line: false, data: bad, ..facts(&none, &nothing) }),
             (S::Away, Facts { is_away: true, is_in_line: false, ..facts(&none, &nothing) }),
-            (
-                S::Durable,
-                Facts { durable: true, held_back: Some("it is paused".into()), ..facts(&none, &nothing) },
-            ),
-            (S::HeldBack, Facts { held_back: Some("it is paused".into()), ..facts(&none, &nothing) }),
+            (S::Durable, Facts { durable: true, held_back: held(), ..facts(&none, &nothing) }),
+            (S::HeldBack, Facts { held_back: held(), ..facts(&none, &nothing) }),
             (S::Retrying, Facts { retrying: Some(&retrying), ..facts(&none, &nothing) }),
             (S::SetAside, Facts { data: bad, ..facts(&this, &nothing) }),
             (S::SetAside, Facts { data: bad, below: dir, ..facts(&this, &nothing) }),

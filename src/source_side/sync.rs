@@ -171,8 +171,8 @@ pub fn report(
                 () if let Some(Uncompared { why, is_awaited: false }) = &lacks => {
                     format!("a change that could not be captured ({why}): a copy finds it")
                 }
-                () if let Some(Uncompared { why, .. }) = &lacks => format!("a copy: {why}"),
                 () if report.held_back().is_some() => commands::way_on(connection.id, &report),
+                () if let Some(Uncompared { why, .. }) = &lacks => format!("a copy: {why}"),
                 () if is_wished && has(&report, last, wait_for) => {
                     "a mirror that was started by hand, and compares the replica".into()
                 }

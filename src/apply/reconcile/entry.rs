@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use super::left_out::shown;
+use super::places::is_apart;
 use super::{NameMatch, Session};
 use crate::apply::create::make;
 use crate::apply::fault::Fault;
@@ -72,7 +73,7 @@ impl Session {
         }
         let lack = self.lack(entry.object)?;
         self.before_shown(entry, was_seen)?;
-        let placed = self.place(replica, into, entry, bound)?;
+        let placed = self.place(replica, into, (entry, was_seen), bound)?;
         let is_new_here = !(was_seen && matches!(placed, Placed::Kept(_)));
         if entry.birth == Birth::Directory {
             self.shown_directory(entry.object, !matches!(placed, Placed::Kept(_)))?;
@@ -171,7 +172,7 @@ impl Session {
         &mut self,
         replica: &mut Replica,
         into: (ObjectId, &File),
-        entry: &ListedObject,
+        (entry, was_seen): (&ListedObject, bool),
         bound: Option<FileHandle>,
     ) -> Result<Placed, Fault> {
         let (_, dir) = into;
@@ -187,9 +188,9 @@ impl Session {
                 if self.fits(replica, &found, entry)? {
                     return Ok(Placed::Kept(found));
                 }
-                self.place_other(replica, into, entry, Some(found), None)
+                self.place_other(replica, into, (entry, was_seen), Some(found), None)
             }
-            existing => self.place_other(replica, into, entry, existing, bound),
+            existing => self.place_other(replica, into, (entry, was_seen), existing, bound),
         }
     }
 
@@ -198,7 +199,7 @@ impl Session {
         &mut self,
         replica: &mut Replica,
         into: (ObjectId, &File),
-        entry: &ListedObject,
+        (entry, was_seen): (&ListedObject, bool),
         existing: Option<Found>,
         bound: Option<FileHandle>,
     ) -> Result<Placed, Fault> {
@@ -213,8 +214,14 @@ impl Session {
             if existing.is_some() {
                 self.make_way(replica, dir, &entry.name, None)?;
             }
-            if self.bring_here(replica, into, &entry.name, entry.object, &found)? {
-                return Ok(Placed::Kept(found));
+            match self.bring_here(replica, into, &entry.name, entry.object, &found) {
+                // Another one is made here, and gets everything: that is all there is of it.
+                Err(fault) if is_apart(&fault) && !was_seen && !self.has_other_names(entry) => {}
+                brought => {
+                    if brought? {
+                        return Ok(Placed::Kept(found));
+                    }
+                }
             }
         } else if let Some(found) = existing {
             if self.adopts() && !is_shared(&found, entry) && self.fits(replica, &found, entry)? {
@@ -228,6 +235,11 @@ impl Session {
         }
         let found = self.make(replica, dir, entry)?;
         Ok(Placed::Made(found))
+    }
+
+    /// A file may have names that this session does not show: they are to be one with this one.
+    fn has_other_names(&self, entry: &ListedObject) -> bool {
+        self.vouching.is_some() && entry.birth != Birth::Directory && entry.links > 1
     }
 
     /// Makes an empty object at a free name, root's alone until its attributes come.

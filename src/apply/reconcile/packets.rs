@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use super::Session;
 use super::end::is_below_root;
 use super::entry::{find_handle, is_born_as};
+use super::places::is_apart;
 use super::planted::{self, Planted};
 use crate::apply::create::{NameTaken, NewObject};
 use crate::apply::fault::{Concern, Fault};
@@ -221,7 +222,11 @@ impl Session {
             return Ok(true);
         }
         let Some(found) = self.find_inside(replica, object, &handle)? else { return Ok(false) };
-        let is_here = self.bring_here(replica, (at.dir, dir), &at.name, object, &found)?;
+        let is_here = match self.bring_here(replica, (at.dir, dir), &at.name, object, &found) {
+            // The listing of the directory decides.
+            Err(fault) if is_apart(&fault) => false,
+            brought => brought?,
+        };
         if is_here {
             replica.leave_nameless(object)?;
             replica.note_name(object, at.dir, &at.name);

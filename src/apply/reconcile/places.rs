@@ -16,6 +16,11 @@ use crate::packet::{Name, ObjectId, Timestamp};
 use crate::sys::{FileHandle, proc_path};
 use crate::xattr::{clear_hindering, is_refusal};
 
+/// Whether an object cannot come into a directory that shares none with the one that it is in.
+pub(super) fn is_apart(fault: &Fault) -> bool {
+    matches!(fault, Fault::System { error, .. } if Errno::from_io_error(error) == Some(Errno::XDEV))
+}
+
 impl Session {
     /// What a name holds loses it, unless it is this object.
     pub(super) fn make_way(
@@ -70,6 +75,9 @@ impl Session {
 
     /// Gives an object of the replica this name, which is free: a directory moves, anything else gets
     /// a further name. `false` where it cannot come: it is gone, or outside.
+    ///
+    /// Errors: `EXDEV` between directories that share no objects, though they are of one file system: subvolumes (btrfs),
+    /// other projects (`chattr +P`), other keys of fscrypt ([`is_apart`]).
     pub(super) fn bring_here(
         &mut self,
         replica: &mut Replica,
@@ -87,7 +95,7 @@ impl Session {
             linked => linked,
         };
         match linked.as_ref().err().and_then(Errno::from_io_error) {
-            Some(Errno::NOENT | Errno::XDEV) => Ok(false),
+            Some(Errno::NOENT) => Ok(false),
             _ => linked.map(|()| true).map_err(Fault::system("link an object to its name")),
         }
     }
@@ -120,7 +128,7 @@ impl Session {
                 }
                 Err(Errno::PERM) if replica.lift(id)? | self.lift_parent(replica, &parent)? => {}
                 // It moved meanwhile.
-                Err(Errno::INVAL | Errno::NOENT | Errno::XDEV) => return Ok(false),
+                Err(Errno::INVAL | Errno::NOENT) => return Ok(false),
                 Err(error) => return Err(Fault::system("move a directory to its name")(error)),
             }
         }

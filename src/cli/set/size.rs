@@ -38,7 +38,7 @@ impl Sizes {
                 };
                 let count = if is_in { &mut self.inside } else { &mut self.outside };
                 count.objects += 1;
-                count.bytes += if is_directory { 0 } else { status.len() };
+                count.bytes = count.bytes.saturating_add(if is_directory { 0 } else { status.len() });
                 if is_directory {
                     waiting.push((entry.path(), below));
                 }

@@ -312,7 +312,7 @@ impl<D: Clone, F> Plan<D, F> {
                 true => self.jobs.push_back(Job::Content(place)),
                 false => {
                     counted.identical += 1;
-                    counted.bytes_identical += size;
+                    counted.bytes_identical = counted.bytes_identical.saturating_add(size);
                 }
             }
         }

@@ -94,7 +94,8 @@ impl Tally {
                 self.directories += u64::from(*last);
                 for entry in entries.iter().filter(|entry| entry.birth != crate::packet::Birth::Directory) {
                     self.files += 1;
-                    self.bytes += entry.size / u64::from(entry.links.max(1));
+                    let share = entry.size / u64::from(entry.links.max(1));
+                    self.bytes = self.bytes.saturating_add(share);
                 }
             }
             LaneItem::Content { .. } => self.bytes_copied += payload.len() as u64,

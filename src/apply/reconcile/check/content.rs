@@ -54,7 +54,7 @@ impl Check {
             return self.unreadable(replica, object).map(|()| 0);
         };
         let differing = differing(&own, hashes);
-        self.counts.bytes_compared += bytes_of(range, u64::MAX);
+        self.counts.compared(bytes_of(range, u64::MAX));
         *differ += bytes_of(range, differing);
         Ok(differing)
     }
@@ -75,7 +75,7 @@ impl Check {
             self.content = Some(OpenContent { object, file: None, differ: 0 });
             return self.unreadable(replica, object).map(|()| hole.end);
         };
-        self.counts.bytes_compared += upto - hole.offset;
+        self.counts.compared(upto - hole.offset);
         *differ += found;
         Ok(upto)
     }

@@ -272,7 +272,7 @@ impl Check {
         at: Where<'_>,
         bytes: u64,
     ) {
-        self.counts.bytes_out_of_step += bytes;
+        self.counts.out_of_step(bytes);
         self.findings.add(replica, kind, object, at, bytes);
     }
 
