@@ -419,7 +419,8 @@ pub(super) struct Lack {
 
 /// What a replica's file system cannot hold of what the source's can.
 pub(super) fn lacks(source: &FsFacts, replica: &Holdings, census: &Census) -> Vec<Lack> {
-    let bare = matches!(&*replica.fs_type.to_text(), "vfat" | "exfat");
+    let fs_type = replica.fs_type.to_text();
+    let bare = matches!(&*fs_type, "vfat" | "exfat");
     let all = [
         (source.user_xattrs && !replica.user_xattrs, "holds no user.* attributes", Some(census.user_xattrs)),
         (source.trusted_xattrs && !replica.trusted_xattrs, "holds no trusted.* attributes", None),
@@ -444,6 +445,11 @@ pub(super) fn lacks(source: &FsFacts, replica: &Holdings, census: &Census) -> Ve
             Some(census.odd_times),
         ),
         (census.long_files > 0, "holds no files as large as these", Some(census.long_files)),
+        (
+            fs_type == "xfs" && source.fs_type != "xfs",
+            "holds no symlinks to more than 1,023 bytes",
+            Some(census.long_links),
+        ),
     ];
     let lack = |(is_so, what, objects): (bool, _, _)| is_so.then_some(Lack { what, objects });
     all.into_iter().filter_map(lack).collect()

@@ -357,6 +357,7 @@ fn the_doctor_names_what_a_replica_cannot_hold() {
     };
     let place = tempfile::tempdir().unwrap();
     let all = Holdings {
+        fs_type: Text::from_str_cut("ext4"),
         flags: true,
         acls: true,
         user_xattrs: true,
@@ -381,12 +382,22 @@ fn the_doctor_names_what_a_replica_cannot_hold() {
         nanoseconds: false,
         late_times: false,
         file_len_max: 4,
-        ..all
+        ..all.clone()
     };
+
     let lacks = lacks(&few);
     let counted: Vec<_> = lacks.iter().filter_map(|lack| lack.objects).collect();
     assert_eq!(counted, [0, 0, 1, 2, 2, 0, 1], "attributes, ACLs, case, all, nanoseconds, times, size");
     assert_eq!(lacks.len(), 9);
+    // The kernel's XFS takes 1,023 bytes and no more, ext4 a block.
+    for length in [1023, 1024] {
+        std::os::unix::fs::symlink("x".repeat(length), place.path().join(format!("link {length}"))).unwrap();
+    }
+    let xfs = Holdings { fs_type: Text::from_str_cut("xfs"), ..all };
+    let census = Census::of(place.path(), &xfs);
+    let lacks: Vec<_> =
+        doctor::lacks(&ext4, &xfs, &census).iter().map(|lack| (lack.what, lack.objects)).collect();
+    assert_eq!(lacks, [("holds no symlinks to more than 1,023 bytes", Some(1))]);
 }
 
 #[test]

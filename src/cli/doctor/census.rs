@@ -12,6 +12,10 @@ use crate::packet::Holdings;
 /// Longer than that nobody waits for a number: what was looked at until then is said.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What XFS takes as the target of a symlink: `XFS_SYMLINK_MAXLEN` of the kernel's `xfs_format.h`, with the byte that ends
+/// it. Other file systems take a page, or what the system calls pass on.
+const XFS_LINK_LEN_MAX: u64 = 1023;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(in crate::cli) struct Census {
@@ -22,6 +26,7 @@ pub(in crate::cli) struct Census {
     pub is_cut_off: bool,
     pub long_names: u64,
     pub long_files: u64,
+    pub long_links: u64,
     pub fine_times: u64,
     pub odd_times: u64,
     pub user_xattrs: u64,
@@ -62,6 +67,7 @@ impl Census {
         add(|census| &mut census.objects, true);
         add(|census| &mut census.long_names, name.len() > holdings.name_len_max as usize);
         add(|census| &mut census.long_files, meta.is_file() && meta.len() > holdings.file_len_max);
+        add(|census| &mut census.long_links, meta.is_symlink() && meta.len() > XFS_LINK_LEN_MAX);
         add(|census| &mut census.fine_times, !holdings.nanoseconds && meta.mtime_nsec() != 0);
         let is_odd = |seconds: i64| {
             !holdings.early_times && seconds < i64::from(i32::MIN)
