@@ -179,7 +179,7 @@ fn what_only_the_old_source_had_is_listed_and_taken_out() {
     old.serve(&["--adopt"]);
     in_line(new);
     let status = describe(&typed(old, &["status"]));
-    assert!(status.contains("is kept (") && status.contains("standin lost-writes list"), "{status}");
+    assert!(status.contains("is kept (") && status.contains("are refused until it was"), "{status}");
     assert_eq!(objects(&listed(old)), expected);
     let point = old.point.to_str().expect("text").to_owned();
     let served = describe(&typed(old, &["failover", "web", "--dry-run", "--at", &point]));
@@ -205,6 +205,7 @@ fn what_only_the_old_source_had_is_listed_and_taken_out() {
     assert!(found["taken_out"] == true && objects(&found) == expected, "it is kept all the same: {found}");
     let served = describe(&typed(old, &["failover", "web", "--dry-run", "--at", &point]));
     assert!(!served.contains("lost-writes"), "{served}");
+    assert!(!describe(&typed(old, &["status"])).contains("lost-writes"), "it is still warned of");
     Side::stop(&mut new.protect);
 }
 

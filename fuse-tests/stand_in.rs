@@ -259,6 +259,12 @@ fn a_replica_stands_in_and_its_source_comes_home() {
     eprintln!("to the old source: {}", copied(new));
 
     // What only the old source had is kept until somebody says that it may go.
+    let status = output_within(old.target_command().arg("status"), COMMAND_MAX);
+    let said = describe(&status);
+    assert!(
+        status.status.code() == Some(1) && said.contains("clone stop lost-writes --force --set web"),
+        "{said}"
+    );
     let mut command = old.target_command();
     let gone = output_within(command.args(["clone", "stop", "lost-writes", "--force"]), COMMAND_MAX);
     assert!(gone.status.success(), "{}", describe(&gone));

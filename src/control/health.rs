@@ -1,6 +1,7 @@
 //! From a status to a verdict: the lines that a person should see, and the exit code for
 //! monitoring systems. Pure.
 
+mod lost_writes;
 mod source;
 
 use std::time::Duration;
@@ -202,6 +203,7 @@ impl ReplicaStatus {
             )
         }));
         findings.extend(withheld_findings(&self.withheld, &format!("Replica {name}")));
+        findings.extend(self.lost_writes.as_ref().and_then(|kept| kept.finding(name)));
         let about = About { set: Some(name.clone()), ..About::default() };
         findings.into_iter().map(|finding| finding.of(&about)).collect()
     }

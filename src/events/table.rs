@@ -168,6 +168,8 @@ codes! {
         "Read why in `standin monitor SET --status`, and fail over by hand where it has to be."
     AutoStoodIn "auto_stood_in" State "a monitor has had this host stand in for its source"
         "See that programs have what they need; the way back is in `docs/failover.md`."
+    LostWritesKept "lost_writes_kept" State "what only a directory had when it became a replica is kept: it cannot be served before"
+        "`standin lost-writes list`; take it out, or give it up, as `standin status` says."
     ReplicaUnusable "replica_unusable" State "a replica cannot be opened"
         "Mend what `standin status` names."
     DevicesWithheld "devices_withheld" State "device nodes were left out"

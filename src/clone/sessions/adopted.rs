@@ -77,7 +77,9 @@ impl Sessions {
         let is_kept = |shown: &Shown| shown.keeps_adopted && shown.state != State::Split;
         let kept = self.list().into_iter().filter(is_kept);
         let kept = kept.filter(|shown| !is_taken_out(&self.places.state, &shown.name));
-        kept.max_by_key(|shown| shown.barrier.as_ref().map(|barrier| barrier.at_ms))
+        kept.max_by_key(|shown| {
+            (shown.state != State::Failed, shown.barrier.as_ref().map(|barrier| barrier.at_ms))
+        })
     }
 
     /// Where the replica was opened.
