@@ -121,7 +121,6 @@ pub fn restore(options: &RestoreOptions, tell: impl Fn(&Tally, Duration)) -> Res
     let kept = applier.kept();
     let allowed = origin.allowed();
     drop(applier);
-    let none_moved = leaving::orphans_in(&places).iter().all(|there| orphans_before.contains(there));
     origin.close();
     let Applied { tally, orphans, left_out } = applied.map_err(|why| why.failure(options))?;
     // What the replica has and the directory has not would go from the replica with the next protection.
@@ -140,7 +139,7 @@ pub fn restore(options: &RestoreOptions, tell: impl Fn(&Tally, Duration)) -> Res
         kept,
         orphans,
         orphans_in: places.limbo.join("orphans"),
-        orphans_deleted: orphans > 0 && none_moved,
+        orphans_deleted: orphans > 0 && is_whole && options.orphans == Orphans::Delete,
         left_out: left_out.count,
         left_out_named: left_out.lines(),
         allowed,
