@@ -334,6 +334,91 @@ fn a_directory_that_has_something_is_overwritten_or_completed() {
     drop(writer);
 }
 
+/// A snapshot by hard links, made before the restoration, got the content, the owners and the modes of the replica.
+#[test]
+fn a_copy_by_hard_links_keeps_what_it_has() {
+    let lost = Lost::after(|root| {
+        for (name, link) in [("x", "y"), ("same", "same too"), ("in", "in too")] {
+            fs::write(root.join(name), format!("{name} of the replica")).expect("a file");
+            fs::hard_link(root.join(name), root.join(link)).expect("a link");
+        }
+        fs::create_dir(root.join("d")).expect("a directory");
+        fs::write(root.join("d/one"), "one of the replica").expect("a file");
+        symlink("x", root.join("symlink")).expect("a symlink");
+    });
+    let [snap, before] = ["snapshot", "before"].map(|name| lost.protected.base.path().join(name));
+    let fill = || {
+        for dir in [&lost.to, &snap, &before] {
+            let _ = fs::remove_dir_all(dir);
+        }
+        for dir in [&lost.to, &snap] {
+            fs::create_dir_all(dir.join("d")).expect("a directory");
+        }
+        for name in ["x", "d/one", "in"] {
+            fs::write(lost.to.join(name), format!("{name} of here")).expect("a file");
+        }
+        fs::hard_link(lost.to.join("in"), lost.to.join("in too")).expect("a link");
+        fs::copy(lost.kept().join("same"), lost.to.join("same")).expect("a file");
+        fs::set_permissions(lost.to.join("same"), fs::Permissions::from_mode(0o600)).expect("a mode");
+        symlink("x", lost.to.join("symlink")).expect("a symlink");
+        for name in ["x", "d/one", "in", "same", "symlink"] {
+            let old = Timespec { tv_sec: 1000, tv_nsec: 0 };
+            let times = Timestamps { last_access: old, last_modification: old };
+            let path = lost.to.join(name);
+            utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW).expect("a time");
+            std::os::unix::fs::lchown(&path, Some(1234), Some(99)).expect("an owner");
+            if name != "in" {
+                fs::hard_link(&path, snap.join(name)).expect("a link");
+            }
+        }
+        run(Command::new("cp").arg("-a").arg(&snap).arg(&before));
+    };
+    for arguments in [&["--overwrite"][..], &["--newer-only"], &["--overwrite", "--orphans", "delete"]] {
+        fill();
+        let deletes = arguments.contains(&"delete");
+        if deletes {
+            fs::write(lost.to.join("only here"), "no name of the replica").expect("a file");
+        }
+        let inode = |name: &str| fs::metadata(lost.to.join(name)).expect("it is there").ino();
+        let inside = inode("in");
+        let said = describe(&lost.restores(arguments));
+        tree::assert_same(&lost.kept(), &lost.to);
+        assert_eq!([inode("in"), inode("in too")], [inside; 2], "what has no names outside is written to");
+        // The snapshot has links to it, and what it is compared with has none.
+        fs::remove_dir_all(&lost.to).expect("removed");
+        tree::assert_same(&before, &snap);
+        assert_eq!(said.contains("not in the replica, and deleted: "), deletes, "{said}");
+    }
+}
+
+/// A link that was made to what a restoration had brought before it was cut is one to the outside, too.
+#[test]
+fn a_link_to_what_was_restored_so_far_keeps_what_it_has() {
+    let lost = Lost::after(|root| {
+        fs::create_dir(root.join("d")).expect("a directory");
+        fs::write(root.join("x"), "x of the replica").expect("a file");
+        fs::hard_link(root.join("x"), root.join("y")).expect("a link");
+        fs::write(root.join("z"), "z of the replica").expect("a file");
+        fs::hard_link(root.join("z"), root.join("zz")).expect("a link");
+    });
+    fs::create_dir(&lost.to).expect("a directory");
+    fs::write(lost.to.join("d"), "no directory").expect("a file");
+    let output = output_within(&mut lost.restore_command(&lost.to, &["--missing-only"]), SYNC_MAX);
+    assert_eq!(output.status.code(), Some(1), "{}", describe(&output));
+    let (outside, inode) = (lost.protected.base.path().join("outside"), |name: &str| {
+        fs::metadata(lost.to.join(name)).expect("it is there").ino()
+    });
+    fs::hard_link(lost.to.join("x"), &outside).expect("a link");
+    fs::write(&outside, "of the outside").expect("a file");
+    fs::write(lost.to.join("z"), "of somebody").expect("a file");
+    let before = inode("z");
+    fs::remove_file(lost.to.join("d")).expect("removed");
+    lost.restores(&["--missing-only"]);
+    tree::assert_same(&lost.kept(), &lost.to);
+    assert_eq!(fs::read_to_string(&outside).expect("a file"), "of the outside");
+    assert_eq!((inode("z"), inode("zz")), (before, before), "what has no names outside is written to");
+}
+
 #[test]
 fn a_directory_whose_place_is_taken_is_named() {
     let lost = Lost::after(|root| {

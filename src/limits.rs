@@ -116,6 +116,9 @@ pub const LISTED_NAMES_IN_MEMORY: usize = 65_536;
 pub const CLAIMS_IN_MEMORY: usize = 7 << 14;
 pub const ASKED_IN_MEMORY: usize = 7 << 12;
 
+/// Files with several names whose names a restoration counts in memory, 4 MiB; further ones go to disk.
+pub const LINK_COUNTS_IN_MEMORY: usize = 7 << 14;
+
 /// Directories that a target remembers of a copy in memory, 1 MiB; further ones go to disk.
 pub const DIRECTORIES_IN_MEMORY: usize = 7 << 12;
 

@@ -49,7 +49,7 @@ pub use perform::Doubt;
 pub use policy::{Policy, Withheld};
 #[cfg(test)]
 pub(crate) use reconcile::planted::{Planted as PlantedInReconcile, set as plant_in_reconcile};
-pub use reconcile::{Existing, NameMatch, Rules, Strays};
+pub use reconcile::{Existing, LinkedOut, NameMatch, Rules, Strays};
 #[cfg(test)]
 pub use replica::Hold;
 pub use replica::{

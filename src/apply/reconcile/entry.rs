@@ -71,6 +71,7 @@ impl Session {
             }
             return Ok(false);
         }
+        let bound = if was_seen { bound } else { self.unless_linked_out(replica, bound)? };
         let lack = self.lack(entry.object)?;
         self.before_shown(entry, was_seen)?;
         let placed = self.place(replica, into, (entry, was_seen), bound)?;
@@ -224,7 +225,11 @@ impl Session {
                 }
             }
         } else if let Some(found) = existing {
-            if self.adopts() && !is_shared(&found, entry) && self.fits(replica, &found, entry)? {
+            if self.adopts()
+                && !is_shared(&found, entry)
+                && !self.is_linked_out(replica, &found)?
+                && self.fits(replica, &found, entry)?
+            {
                 if entry.birth == Birth::File {
                     self.incomplete.add(entry.object)?;
                 }

@@ -37,6 +37,7 @@ mod end;
 mod entry;
 mod keep;
 mod left_out;
+mod linked_out;
 mod listed;
 mod listing;
 mod lying;
@@ -63,12 +64,13 @@ use self::blocks::ByBlocks;
 use self::check::Check;
 use self::claims::Claims;
 use self::content::OpenFile;
+use self::linked_out::LinkCounts;
 use self::listed::Directories;
 use self::listing::{Chunk, Listing};
 use self::removed::Removed;
 use self::ruled::Ruled;
 pub(super) use self::ruled::rules_kept;
-pub use self::rules::{Existing, NameMatch, Rules, Strays};
+pub use self::rules::{Existing, LinkedOut, NameMatch, Rules, Strays};
 use self::stayed::Stayed;
 use self::unsettled::Unsettled;
 use self::vouched::Vouching;
@@ -85,6 +87,7 @@ const CLAIMS: &str = "claims";
 const ASKED: &str = "asked";
 const NAMES: &str = "names";
 const DIRECTORIES: &str = "directories";
+const LINKS: &str = "links";
 
 /// See the module. It lives as long as the connection.
 #[derive(Default)]
@@ -162,6 +165,7 @@ struct Session {
     has_kept_in_place: bool,
     stayed: Stayed,
     removed: Removed,
+    links: LinkCounts,
     /// Where the source has said what becomes of what it does not list.
     orphans: Option<orphans::Asked>,
 }
@@ -468,6 +472,7 @@ impl Session {
             has_kept_in_place: false,
             stayed,
             removed,
+            links: LinkCounts::default(),
             orphans: None,
         }
     }

@@ -46,6 +46,17 @@ pub enum Strays {
     Keep,
 }
 
+/// What becomes of what has names outside of the directory, too (a copy of it by hard links): whatever is changed by
+/// one name changes under all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LinkedOut {
+    /// It is made the source's.
+    #[default]
+    Written,
+    /// Its name gets another object.
+    Replaced,
+}
+
 /// All of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
@@ -54,6 +65,7 @@ pub struct Rules {
     pub strays: Strays,
     /// Neither size nor time says that a file is the source's.
     pub suspects_all: bool,
+    pub linked_out: LinkedOut,
 }
 
 impl Session {
@@ -79,7 +91,7 @@ impl Session {
         }
         let Some(found) = find_name(dir, &entry.name)? else { return Ok(false) };
         let is_directory = super::places::is_directory(&found);
-        let is_of_a_copy = bound == Some(found.handle);
+        let is_of_a_copy = bound == Some(found.handle) || self.links.replaces(&found.handle)?;
         if is_of_a_copy || is_directory && entry.birth == Birth::Directory {
             return Ok(false);
         }

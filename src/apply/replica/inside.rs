@@ -189,8 +189,8 @@ impl Replica {
                 if handle == limbo && is_of_the_gone(&name) {
                     continue;
                 }
-                if let Ok(Some((found, true))) = look(&dir, &name) {
-                    waiting.push(found);
+                if let Ok(Some(Looked { handle, is_directory: true, .. })) = look(&dir, &name) {
+                    waiting.push(handle);
                 }
             }
         }
@@ -235,11 +235,23 @@ impl Replica {
             &[self.root()],
             |number| numbers.contains(&number),
             |_, _, found| {
-                objects.remove(found);
+                objects.remove(&found.handle);
                 objects.is_empty().then_some(())
             },
         );
         done.map(drop)
+    }
+
+    /// Tells of each name below the root that is not the only one of what it holds.
+    pub(in crate::apply) fn names_of_the_linked(
+        &self,
+        mut tell: impl FnMut(&FileHandle) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let each = |_: &FileHandle, _: &Name, found: &Looked| match found.is_directory || found.links <= 1 {
+            true => None,
+            false => tell(&found.handle).err(),
+        };
+        self.search_below(&[self.root()], |_| true, each)?.map_or(Ok(()), Err)
     }
 
     /// Whether a file has a name below the root, and not only in limbo.
@@ -256,19 +268,19 @@ impl Replica {
     }
 
     fn search_one(&self, tops: &[&File], wanted: &FileHandle, status: &Stat) -> Result<Option<Seen>, Fault> {
-        let is_it = |dir: &FileHandle, name: &Name, found: &FileHandle| {
-            (found == wanted).then(|| Seen { dir: *dir, name: name.clone() })
+        let is_it = |dir: &FileHandle, name: &Name, found: &Looked| {
+            (found.handle == *wanted).then(|| Seen { dir: *dir, name: name.clone() })
         };
         self.search_below(tops, |number| number == status.st_ino, is_it)
     }
 
-    /// Visits all that may be it by its inode number, and every directory, until it is found. A name, and the handles
-    /// of the directory that it is in and of what it holds.
+    /// Visits all that may be it by its inode number, and every directory, until it is found. The handle of
+    /// a directory, a name in it, and what that holds.
     fn search_below<T>(
         &self,
         tops: &[&File],
         may_be: impl Fn(u64) -> bool,
-        mut find: impl FnMut(&FileHandle, &Name, &FileHandle) -> Option<T>,
+        mut find: impl FnMut(&FileHandle, &Name, &Looked) -> Option<T>,
     ) -> Result<Option<T>, Fault> {
         let handle_of = |top: &&File| FileHandle::of(top.as_fd()).map_err(handle_fault);
         let limbo = handle_of(&self.limbo())?;
@@ -287,13 +299,13 @@ impl Replica {
                 }
                 let Some(found) = look(&dir, &name)? else { continue };
                 // Where the replica is a mount point, limbo lies in it, and is a top of its own.
-                if found.0 == limbo {
+                if found.handle == limbo {
                     continue;
                 }
-                if let Some(found) = find(&handle, &name, &found.0) {
+                if let Some(found) = find(&handle, &name, &found) {
                     return Ok(Some(found));
                 }
-                waiting.extend(found.1.then_some(found.0));
+                waiting.extend(found.is_directory.then_some(found.handle));
             }
         }
         Ok(None)
@@ -413,13 +425,25 @@ fn is_of_the_gone(name: &Name) -> bool {
     [ORPHANS, DELETED, CLONES].iter().any(|gone| name.as_bytes() == gone.as_bytes())
 }
 
-/// Handle of what a name holds, and whether that is a directory; `None`: gone, or a mount.
-fn look(dir: &File, name: &Name) -> Result<Option<(FileHandle, bool)>, Fault> {
+/// What a name holds.
+struct Looked {
+    handle: FileHandle,
+    is_directory: bool,
+    /// How many names it has, wherever.
+    links: u64,
+}
+
+/// `None`: gone, or a mount.
+// The count has other widths on other processors.
+#[allow(clippy::useless_conversion)]
+fn look(dir: &File, name: &Name) -> Result<Option<Looked>, Fault> {
     let fd = match open_beneath(dir.as_fd(), name, OFlags::PATH, Mode::empty()) {
         Ok(fd) => fd,
         Err(Errno::NOENT | Errno::XDEV) => return Ok(None),
         Err(error) => return Err(Fault::system("open a name")(error)),
     };
-    let is_directory = FileType::from_raw_mode(inode::stat(&fd)?.st_mode) == FileType::Directory;
-    Ok(Some((FileHandle::of(fd.as_fd()).map_err(handle_fault)?, is_directory)))
+    let status = inode::stat(&fd)?;
+    let is_directory = FileType::from_raw_mode(status.st_mode) == FileType::Directory;
+    let handle = FileHandle::of(fd.as_fd()).map_err(handle_fault)?;
+    Ok(Some(Looked { handle, is_directory, links: status.st_nlink.into() }))
 }

@@ -33,7 +33,7 @@ pub(super) use self::mark::refuse_unfinished;
 use self::origin::Origin;
 use self::place::Place;
 use super::record::{Restoring, SetRecord, StateError};
-use crate::apply::{Applier, Existing, Places, Replica, Rules, Strays};
+use crate::apply::{Applier, Existing, LinkedOut, Places, Replica, Rules, Strays};
 use crate::failure::Failure;
 use crate::open_files;
 use crate::packet::SetId;
@@ -171,7 +171,8 @@ impl RestoreOptions {
             Orphans::Keep => Strays::Keep,
         };
         let suspects_all = bring == Bring::Everything;
-        Rules { existing: self.existing, strays, suspects_all, ..Rules::default() }
+        let linked_out = LinkedOut::Replaced;
+        Rules { existing: self.existing, strays, suspects_all, linked_out, ..Rules::default() }
     }
 }
 
