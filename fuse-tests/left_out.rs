@@ -175,33 +175,6 @@ mod suites {
         protected.stop();
     }
 
-    /// One project for all of a replica, as a quota of one has it: nothing could be moved between it and the place
-    /// beside it.
-    #[test]
-    fn a_replica_that_is_a_project_is_followed() {
-        let arguments = vec!["--adopt", "--exclude", "*.tmp"];
-        let mut protected = Protected::prepare(Setup { replica: xfs(), arguments, ..Setup::default() });
-        make_project(&protected.replica, "8");
-        fs::write(protected.backing.join("there"), "before").expect("a file");
-        protected.start_again();
-        for content in ["new", "newer"] {
-            let (new, at) = (protected.mount.join("new.tmp"), protected.mount.join("there"));
-            fs::write(&new, content).expect("a file");
-            fs::rename(&new, &at).expect("renamed");
-            protected.wait_sync();
-            assert_eq!(fs::read_to_string(protected.replica.join("there")).expect("the file"), content);
-            let status: serde_json::Value = serde_json::from_str(&protected.status()).expect("JSON");
-            let connection = &status["connections"][0];
-            assert_eq!((&connection["data"], &connection["aside"]["total"]), (&"good".into(), &0.into()));
-        }
-        let output = crate::host::output_within(
-            crate::host::standin(&protected.run).args(["verify", "--checksum"]),
-            SYNC_MAX,
-        );
-        assert!(output.status.success(), "{}", crate::host::describe(&output));
-        protected.stop();
-    }
-
     /// The sum of their sizes is more than a number of 64 bits has: comparisons, and every copy, ended with a fault of
     /// the program.
     #[test]

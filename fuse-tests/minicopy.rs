@@ -195,6 +195,36 @@ fn what_was_not_queued_is_brought_by_a_minicopy() {
     protected.stop();
 }
 
+/// A copy of nothing had an end and no other answer: what the target acknowledged after it counted for nothing, so
+/// that the queue was never let go, and programs stood still when it was full.
+#[test]
+fn a_minicopy_of_nothing_is_followed_on() {
+    let arguments = vec!["--queue-memory", "32M", "--queue-disk-limit", "0"];
+    let mut protected = Protected::start(Setup { arguments, ..Setup::default() });
+    fs::write(protected.mount.join("file"), "content").expect("a file");
+    protected.wait_sync();
+    std::thread::sleep(Duration::from_secs(4));
+    protected.stop();
+    protected.start_again();
+    protected.wait_sync();
+    for round in 0..6 {
+        for what in ["stop", "start"] {
+            let output = output_within(standin(&protected.run).args(["replication", what]), COMMAND_MAX);
+            assert!(output.status.success(), "{}", describe(&output));
+        }
+        protected.wait_in_line();
+        protected.wait_sync();
+        if round % 2 == 1 {
+            fs::write(protected.mount.join("file"), format!("content of round {round}")).expect("a write");
+            protected.wait_sync();
+        }
+    }
+    // More than the queue has room for.
+    fs::write(protected.mount.join("large"), vec![7; 48 << 20]).expect("a write");
+    protected.assert_in_sync();
+    protected.stop();
+}
+
 /// The search comes to the second half of the directories when programs have moved them into the first half.
 #[test]
 fn what_is_moved_while_it_is_looked_for_is_not_missed() {

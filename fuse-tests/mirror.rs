@@ -120,6 +120,23 @@ fn a_mirror_rests_while_changes_go_on() {
     assert!(protected.assert_in_sync().objects > FILES as usize);
 }
 
+/// One that was longer than its session began at the front in each.
+#[test]
+fn a_mirror_of_everything_that_is_cut_off_goes_on_by_comparing() {
+    let protected = in_line();
+    told(&protected, &["start", "--mode", "full", "--rate", "1M"]);
+    wait_for(&protected, "begun", runs);
+    for word in ["stop", "start"] {
+        let output = output_within(standin(&protected.run).args(["connection", word]), COMMAND_MAX);
+        assert!(output.status.success(), "{}", describe(&output));
+    }
+    let done = wait_for(&protected, "complete", is_complete);
+    let progress = &done["progress"];
+    assert_eq!(progress["mode"], "checksum", "{done}");
+    assert!(progress["bytes_compared"].as_u64() > Some(0), "{done}");
+    assert!(protected.assert_in_sync().objects > FILES as usize);
+}
+
 #[test]
 fn a_stopped_mirror_waits_for_a_person_over_a_restart() {
     let mut protected = in_line();

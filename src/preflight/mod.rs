@@ -297,6 +297,8 @@ pub fn check_target(target: &Target) -> Result<(), Failure> {
 /// What can be known of a target that comes to those that are there, while the directory is protected.
 pub fn check_addition(options: &ProtectOptions, target: &Target) -> Result<(), Failure> {
     let mounts = MountTable::read().map_err(|error| unreadable("/proc/self/mountinfo", &error))?;
+    // A cover goes when something is mounted there.
+    let mounts = mounts.uncovered(&options.directory, options.tree());
     check_places(options, &mounts)?;
     check_target(target)
 }

@@ -140,6 +140,25 @@ fn paths_are_resolved_like_the_kernel_does() {
     assert_eq!(resolve(Path::new("."), &mounts).unwrap(), std::env::current_dir().unwrap());
 }
 
+/// A host that had stood in at a place beside its replica, and had got another target there, could not stand in again:
+/// its own cover was in the way.
+#[test]
+fn a_target_comes_to_a_directory_below_its_cover() {
+    assert_root();
+    let ground = Ground::new();
+    let (tree, at) = (ground.dir("tree"), ground.dir("at"));
+    let cover = Mounted::bind(&tree, &at);
+    let private = rustix::mount::MountPropagationFlags::PRIVATE;
+    rustix::mount::mount_change(&cover.0, private).unwrap();
+    let mut options = ground.options(&at);
+    options.backing = Some(tree);
+    let check = || check_addition(&options, &Target::Local(ground.path("other")));
+    let failure = check().unwrap_err();
+    assert!(failure.what.contains("is the mount point"), "it can be written to: {failure}");
+    rustix::mount::mount_remount(&cover.0, MountFlags::BIND | MountFlags::RDONLY, c"").unwrap();
+    check().unwrap();
+}
+
 #[test]
 fn replicas_and_own_directories_must_lie_apart_from_the_tree() {
     let ground = Ground::new();

@@ -31,7 +31,7 @@ use crate::limits::{COPY_DESCRIPTORS, target_descriptors};
 use crate::open_files;
 use crate::packet::{Epoch, Position, SetId};
 use crate::store::{Symlink, own_directory};
-use crate::sys::{FileHandle, share_project};
+use crate::sys::FileHandle;
 use crate::words::{Allow, RESERVED_NAME};
 
 /// Where a replica and what belongs to it lie. Limbo is on the file system of the root, beside it.
@@ -185,32 +185,7 @@ fn own_limbo(root: &File, places: &Places) -> io::Result<File> {
         let times = Timestamps { last_access: unchanged, last_modification: time };
         rustix::fs::futimens(root, &times)?;
     }
-    share_projects(root, &limbo);
     Ok(limbo)
-}
-
-/// Between a replica that is a project of its own and what waits beside it nothing could be moved, nor be given a name.
-fn share_projects(root: &File, limbo: &File) {
-    let share = |place: &File| match share_project(root, place) {
-        Ok(is_one) => is_one,
-        Err(error) => {
-            if !matches!(error.raw_os_error(), Some(libc::ENOTTY | libc::EOPNOTSUPP | libc::EINVAL)) {
-                log::warn!("the place beside the replica cannot become one of its project: {error}");
-            }
-            false
-        }
-    };
-    if !share(limbo) {
-        return;
-    }
-    for entry in rustix::fs::Dir::read_from(limbo).into_iter().flatten().flatten() {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        if entry.file_name() != c".."
-            && let Ok(place) = rustix::fs::openat(limbo, entry.file_name(), flags, Mode::empty())
-        {
-            share(&File::from(place));
-        }
-    }
 }
 
 fn open_directory(path: &Path) -> Result<File, OpenError> {

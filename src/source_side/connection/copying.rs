@@ -72,6 +72,8 @@ pub(super) struct Attempt {
     pub(super) searches: bool,
     /// The target has answered: what it says since then is of the history that the copy began with.
     pub(super) is_heard: bool,
+    /// It sends everything, and another one after it need not.
+    pub(super) is_full: bool,
     /// The target's last word.
     said: Option<EndSaid>,
     /// The walk is over, with this end where it came to one. Without, the link is about to say why.
@@ -98,6 +100,7 @@ impl Attempt {
             part: None,
             searches: false,
             is_heard: false,
+            is_full: false,
             said: None,
             is_walked: false,
             end: None,

@@ -429,6 +429,10 @@ impl<S: Surroundings> Driver<S> {
         self.end_check(Err(format!("the connection ended: {reason}")));
         self.forget_checks();
         let copies = !self.copy.is_resting();
+        if self.copy.attempt().is_some_and(|attempt| attempt.is_full && attempt.is_heard) {
+            // What it has brought is compared, as with all others: one that is longer than its session would never end.
+            (self.copy_mode, self.asked_mode) = (CopyMode::Checksum, None);
+        }
         self.copy.end();
         (self.full_since, self.relief_reader) = (None, None);
         // Nobody is left to say later how old the replica is.

@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 
 use super::mark::{self, Bring, Marked, working_state};
 use super::{RestoreOptions, UNTOUCHED};
-use crate::apply::{Places, set_of};
+use crate::apply::{OpenError, Places, are_passing, set_of};
 use crate::failure::Failure;
 use crate::packet::{Position, SetId};
 use crate::preflight::{
-    Claim, MountTable, Relation, Role, list_uses, open_directory, open_writers, relation, users_of,
+    Claim, MountTable, Relation, Role, existing_ancestor, list_uses, open_directory, open_writers, relation,
+    users_of,
 };
+use crate::source_side::embedded::ON_A_DISK;
 use crate::words::{RESERVED_NAME, Target};
 
 /// A directory in the way of whose restoration nothing stands, as far as this host knows.
@@ -39,6 +41,7 @@ impl Place {
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(error) => return Err(unreadable(options, &error)),
         };
+        check_handles(options)?;
         let place = Place { exists };
         match exists {
             true => place.check_content(options)?,
@@ -199,6 +202,18 @@ fn is_limbo(path: &Path) -> bool {
     let replica = name.strip_prefix('.').and_then(|name| name.strip_suffix(".standin"));
     let is_replica = |name: &str| path.with_file_name(name).is_dir() && path.is_dir();
     name == RESERVED_NAME || replica.is_some_and(is_replica)
+}
+
+/// Before anything is marked: a restoration finds its own objects again by their handles.
+fn check_handles(options: &RestoreOptions) -> Result<(), Failure> {
+    let passing = File::open(existing_ancestor(&options.to)).and_then(|dir| are_passing(&dir));
+    match passing.map_err(|error| unreadable(options, &error))? {
+        None => Ok(()),
+        Some(why) => {
+            let what = format!("cannot be restored into: {}", OpenError::NoIdentities(why));
+            Err(refused(options, &what, ON_A_DISK))
+        }
+    }
 }
 
 fn check_parent(options: &RestoreOptions) -> Result<(), Failure> {

@@ -90,6 +90,7 @@ impl<S: Surroundings> Driver<S> {
         match Attempt::begin(&mut self.around, (covers, is_afresh), order) {
             Ok(mut attempt) => {
                 attempt.searches = searches;
+                attempt.is_full = self.copy_mode == CopyMode::Full;
                 let progress = attempt.progress();
                 self.copy = Copying::Runs(attempt);
                 self.update(|report| {
@@ -197,13 +198,15 @@ impl<S: Surroundings> Driver<S> {
         if !attempt.answer(answer) {
             return self.misbehaves("the target answers listings that it was not sent".into());
         }
-        // Of a part nothing else is known than before.
-        if !std::mem::replace(&mut attempt.is_heard, true) && attempt.part.is_none() {
-            self.copy_is_taken_up();
-        }
+        self.copy_is_taken_up();
     }
 
+    /// With the first word to it. Of a part nothing else is known than before.
     fn copy_is_taken_up(&mut self) {
+        let is_first = |attempt: &mut Attempt| !std::mem::replace(&mut attempt.is_heard, true);
+        if !self.copy.attempt().is_some_and(|attempt| is_first(attempt) && attempt.part.is_none()) {
+            return;
+        }
         let Some(session) = &mut self.session else { return };
         let Some(began) = session.stream.began() else {
             return self.misbehaves("the target answers a copy that has not begun".into());
@@ -232,7 +235,9 @@ impl<S: Surroundings> Driver<S> {
     }
 
     pub(super) fn resynchronised(&mut self, end: ItemNumber, orphans: u64, left_out: LeftOut) {
-        // Its acknowledgements come before what it says behind them.
+        // The only word where nothing was owed: its acknowledgements would count for nothing after it.
+        self.copy_is_taken_up();
+        // They come before what it says behind them.
         let applied = self.shared.report.lock().applied;
         let Some(attempt) = self.copy.attempt() else { return };
         if !attempt.hear_end(EndSaid { end, applied, orphans, left_out }) {

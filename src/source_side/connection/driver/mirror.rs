@@ -24,6 +24,7 @@ impl<S: Surroundings> Driver<S> {
                 self.machine.handle_command(clock::now(), Command::StopMirror)?;
                 if from_scratch {
                     self.copy_mode = CopyMode::Full;
+                    self.copy.attempt().into_iter().for_each(|attempt| attempt.is_full = false);
                 }
                 self.pace.pause(false);
             }
