@@ -55,6 +55,7 @@ mod monitors;
 mod mount_options;
 mod odd;
 mod offline;
+mod orders;
 mod orphans;
 mod outlive;
 #[cfg(feature = "suites")]

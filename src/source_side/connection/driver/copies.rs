@@ -201,21 +201,23 @@ impl<S: Surroundings> Driver<S> {
         self.copy_is_taken_up();
     }
 
-    /// With the first word to it. Of a part nothing else is known than before.
-    fn copy_is_taken_up(&mut self) {
+    /// With the first word to it. Of a part nothing else is known than before. `false`: it has not begun.
+    fn copy_is_taken_up(&mut self) -> bool {
         let is_first = |attempt: &mut Attempt| !std::mem::replace(&mut attempt.is_heard, true);
         if !self.copy.attempt().is_some_and(|attempt| is_first(attempt) && attempt.part.is_none()) {
-            return;
+            return true;
         }
-        let Some(session) = &mut self.session else { return };
+        let Some(session) = &mut self.session else { return true };
         let Some(began) = session.stream.began() else {
-            return self.misbehaves("the target answers a copy that has not begun".into());
+            self.misbehaves("the target answers a copy that has not begun".into());
+            return false;
         };
         session.acknowledged = Some((began.sequence, Sequence(0)));
         if self.copy.attempt().is_some_and(|attempt| attempt.is_afresh) {
             self.trust = Trust::SinceAfresh;
         }
         self.applied(began.sequence, Sequence(0));
+        true
     }
 
     /// The walk is over: the target has its end.
@@ -236,7 +238,9 @@ impl<S: Surroundings> Driver<S> {
 
     pub(super) fn resynchronised(&mut self, end: ItemNumber, orphans: u64, left_out: LeftOut) {
         // The only word where nothing was owed: its acknowledgements would count for nothing after it.
-        self.copy_is_taken_up();
+        if !self.copy_is_taken_up() {
+            return;
+        }
         // They come before what it says behind them.
         let applied = self.shared.report.lock().applied;
         let Some(attempt) = self.copy.attempt() else { return };
