@@ -290,3 +290,22 @@ fn the_end_answers_waiting_syncs() {
         assert!(began.elapsed() < Duration::from_secs(20), "after {:?}", began.elapsed());
     });
 }
+
+/// What comes into a set with rules is brought by a copy: syncs failed at once, until somebody took notice of its end.
+#[test]
+fn syncs_wait_for_what_comes_into_the_set() {
+    let arguments = vec!["--fsync=target", "--exclude", "*.tmp"];
+    let mut protected = Protected::start(Setup { arguments, ..Setup::default() });
+    for round in 0..3 {
+        let (from, to) = (protected.mount.join("d.tmp"), protected.mount.join(format!("d{round}")));
+        fs::create_dir(&from).expect("a directory");
+        fs::write(from.join("file"), "content").expect("a file");
+        fs::rename(&from, &to).expect("renamed");
+        for name in ["file", "other"] {
+            let file = File::create(to.join(name)).expect("a file");
+            file.sync_all().expect("a sync that waits for the copy");
+        }
+    }
+    protected.assert_in_sync();
+    protected.stop();
+}

@@ -493,7 +493,7 @@ impl Report {
     /// Whether the target's word counts, and what it is.
     pub fn standing(&self) -> Standing {
         let in_line = self.streaming && self.data == DataState::Good;
-        Standing { in_line, durable: self.durable }
+        Standing { in_line, durable: self.durable, covers: self.covers }
     }
 
     /// Nothing comes through before a person acts, or a schedule, and what it waits for.

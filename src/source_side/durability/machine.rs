@@ -22,6 +22,8 @@ pub struct Standing {
     pub in_line: bool,
     /// It has made everything up to here durable.
     pub durable: Sequence,
+    /// Of what no packet tells ([`crate::intercept::Divergence`]) copies have brought so much.
+    pub covers: u64,
 }
 
 /// One sync of an application; counted from 1, later ones have later deadlines.
@@ -91,6 +93,8 @@ pub struct Machine {
     rule: Rule,
     /// `None`: it was disconnected and does not count any more.
     targets: Vec<Option<Standing>>,
+    /// So much there is that no packet tells: a target without it has made nothing durable that counts.
+    pub untold: u64,
     waiting: BTreeMap<Ticket, Waiting>,
     last_ticket: u64,
     barrier: Barrier,
@@ -107,6 +111,7 @@ impl Machine {
         Machine {
             rule,
             targets: vec![Some(Standing::default()); targets],
+            untold: 0,
             waiting: BTreeMap::new(),
             last_ticket: 0,
             barrier: Barrier::None,
@@ -268,7 +273,8 @@ impl Machine {
     /// Whether as many targets as needed have everything up to here.
     fn has(&self, position: Sequence) -> bool {
         let mut targets = self.targets.iter().flatten().peekable();
-        let has = |target: &Standing| target.in_line && target.durable >= position;
+        let has =
+            |target: &Standing| target.in_line && target.durable >= position && target.covers >= self.untold;
         match self.rule.needs {
             Needs::Any => targets.any(has),
             Needs::All => targets.peek().is_some() && targets.all(has),

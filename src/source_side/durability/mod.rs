@@ -160,6 +160,7 @@ impl TargetDurability {
     fn with<T>(&self, change: impl FnOnce(&mut List) -> T) -> T {
         let mut list = self.list.lock();
         let before = list.machine.trouble();
+        list.machine.untold = self.divergence.count();
         let value = change(&mut list);
         let wake_timer = list.timer_sleeps && list.machine.poll_timeout().is_some();
         list.timer_sleeps &= !wake_timer;
@@ -204,12 +205,14 @@ impl TargetDurability {
         }
     }
 
-    /// Targets that may miss a change have made nothing durable that counts. The local disk alone counts as long as
-    /// it is the set's.
+    /// What the directory's own disk has lost no target's word makes good. The local disk alone counts as long as it is
+    /// the set's.
     fn as_things_are(&self, verdict: Verdict) -> Verdict {
         let verdict = match (verdict, self.rule.late) {
-            (Verdict::Durable, Late::Fail) if self.divergence.why().is_some() => Verdict::TimedOut,
-            (Verdict::Durable, Late::Degrade) if self.divergence.why().is_some() => Verdict::LocalOnly,
+            (Verdict::Durable, Late::Fail) if self.divergence.lost_by_disk().is_some() => Verdict::TimedOut,
+            (Verdict::Durable, Late::Degrade) if self.divergence.lost_by_disk().is_some() => {
+                Verdict::LocalOnly
+            }
             (verdict, _) => verdict,
         };
         match verdict {

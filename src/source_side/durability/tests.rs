@@ -48,12 +48,12 @@ impl Bench {
     }
 
     fn stands(&mut self, target: usize, durable: u64) {
-        let standing = Standing { in_line: true, durable: Sequence(durable) };
+        let standing = Standing { in_line: true, durable: Sequence(durable), covers: 0 };
         self.machine.handle_standing(self.now, target, standing);
     }
 
     fn lost(&mut self, target: usize, durable: u64) {
-        let standing = Standing { in_line: false, durable: Sequence(durable) };
+        let standing = Standing { in_line: false, durable: Sequence(durable), covers: 0 };
         self.machine.handle_standing(self.now, target, standing);
     }
 
@@ -303,20 +303,32 @@ fn a_failed_local_sync_is_out_of_the_list() {
 fn targets_of_a_diverged_source_count_for_nothing() {
     for (late, good) in [(Late::Fail, false), (Late::Degrade, true)] {
         let origin = Position::origin(Epoch { number: 1, writer: 2 }, Incarnation(3));
-        let rule = Rule { needs: Needs::All, timeout: TIMEOUT, late };
+        let rule = Rule { needs: Needs::All, timeout: Duration::from_millis(50), late };
         let divergence = Arc::new(Divergence::default());
         let known = (divergence.clone(), Arc::default());
         let durability = TargetDurability::start(rule, Queue::new(1 << 20, origin), 1, known).unwrap();
-        durability.stands(0, Some(Standing { in_line: true, durable: Sequence(9) }));
+        let stands = |covers| {
+            durability.stands(0, Some(Standing { in_line: true, durable: Sequence(9), covers }));
+        };
+        stands(0);
         let sync = || {
             let (answer, answered) = crossbeam_channel::bounded(1);
             let local = durability.enter(Box::new(move |outcome| answer.send(outcome).unwrap()));
             local(Ok(()));
-            answered.recv_timeout(TIMEOUT).unwrap()
+            answered.recv_timeout(Duration::from_secs(60)).unwrap()
         };
         assert!(sync().is_ok());
-        divergence.note("write: I/O error");
-        assert_eq!(sync().is_ok(), good, "{late:?}");
+        for covers in 1..3 {
+            if covers == 1 {
+                divergence.note("write: I/O error")
+            } else {
+                divergence.compare("other rules")
+            }
+            assert_eq!(sync().is_ok(), good, "{late:?}");
+            // As soon as a copy has brought it, whoever takes notice of that later.
+            stands(covers);
+            assert!(sync().is_ok());
+        }
         durability.end();
     }
 }

@@ -18,7 +18,7 @@ fn nobody_is_told_what_is_not_true() {
 
 fn run_random(random: &mut Random, mut bench: Bench, needs: Needs, targets: usize, seed: u64) {
     let (mut last, mut seconds) = (0, 0);
-    let mut standings = vec![Standing { in_line: true, durable: Sequence(0) }; targets];
+    let mut standings = vec![Standing { in_line: true, durable: Sequence(0), covers: 0 }; targets];
     let mut open: Vec<(Ticket, u64, u64, bool)> = Vec::new();
     let mut barriers = 0;
     for _ in 0..400 {
@@ -37,7 +37,8 @@ fn run_random(random: &mut Random, mut bench: Bench, needs: Needs, targets: usiz
                 let target = random.below(targets as u64) as usize;
                 let durable =
                     standings[target].durable.0 + random.below(last - standings[target].durable.0 + 1);
-                standings[target] = Standing { in_line: random.below(5) > 0, durable: Sequence(durable) };
+                standings[target] =
+                    Standing { in_line: random.below(5) > 0, durable: Sequence(durable), covers: 0 };
                 bench.machine.handle_standing(bench.now, target, standings[target]);
             }
             6 if barriers > 0 => {
