@@ -19,7 +19,7 @@ mod protocol;
 mod waiting;
 
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -130,8 +130,13 @@ impl Holder {
         let failed = |error| io_failure(&format!("the holder at {} does not answer", path.display()), &error);
         let Some(socket) = connect(&path).map_err(failed)? else { return Ok(None) };
         let now = Instant::now();
-        send(&socket, &Said::TakeOver(which(options)), &[]).map_err(failed)?;
-        match receive::<Answer>(&socket).map_err(failed)? {
+        let answered = send(&socket, &Said::TakeOver(which(options)), &[]).and_then(|()| receive(&socket));
+        let answer = match answered {
+            // It was ending when it was reached: its end resets what waits to be taken in.
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => None,
+            answered => answered.map_err(failed)?,
+        };
+        match answer {
             Some((Answer::Given { files, paused_ms }, all)) => {
                 let since = now.checked_sub(Duration::from_millis(paused_ms)).unwrap_or(now);
                 take(socket, files, all, since).map(Some).map_err(failed)
