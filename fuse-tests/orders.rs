@@ -5,10 +5,11 @@
 
 use std::fs;
 
+use serde_json::Value;
 use standin::random::Random;
 
 use crate::host::{COMMAND_MAX, Protected, Setup, describe, output_within, standin};
-use crate::mirror::{connection, wait_for};
+use crate::mirror::{is_complete, wait_for};
 use crate::random::seeds;
 
 const SEEDS: u64 = 2;
@@ -46,8 +47,11 @@ fn go_on(protected: &Protected) {
     {
         order(protected, &words);
     }
-    wait_for(protected, "connected", |connection| connection["state"] == "started");
-    if connection(protected)["mirror"]["phase"] == "stopped" {
+    // A copy that was stopped is known as such only when the target has answered.
+    let is_stopped = |connection: &Value| connection["mirror"]["phase"] == "stopped";
+    let is_in_line = |connection: &Value| is_complete(connection) && connection["needs_copy"] == false;
+    let settled = wait_for(protected, "settled", |now| is_stopped(now) || is_in_line(now));
+    if is_stopped(&settled) {
         order(protected, &["mirror", "start"]);
     }
 }

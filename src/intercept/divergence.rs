@@ -2,9 +2,9 @@
 //! captured, or one that was captured and that its own disk did not take.
 //!
 //! Noting it is all that a room has to do. The rest follows by itself: the status is critical, no
-//! replica counts as good and its target is told so, no waiting call is complete, no sync counts
-//! targets, until every target was compared with everything. What the disk lost stays: a copy would
-//! take it from the targets, too.
+//! replica counts as good and its target is told so, no waiting call is complete, until every target was
+//! compared with everything; no sync counts a target before that one was. What the disk lost stays: a copy
+//! would take it from the targets, too.
 
 use std::collections::VecDeque;
 use std::io;

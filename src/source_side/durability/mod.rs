@@ -160,7 +160,9 @@ impl TargetDurability {
     fn with<T>(&self, change: impl FnOnce(&mut List) -> T) -> T {
         let mut list = self.list.lock();
         let before = list.machine.trouble();
-        list.machine.untold = self.divergence.count();
+        // What the disk has lost no copy brings: nobody waits for that.
+        let is_lost = self.divergence.lost_by_disk().is_some();
+        list.machine.untold = if is_lost { 0 } else { self.divergence.count() };
         let value = change(&mut list);
         let wake_timer = list.timer_sleeps && list.machine.poll_timeout().is_some();
         list.timer_sleeps &= !wake_timer;

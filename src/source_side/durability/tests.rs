@@ -2,6 +2,8 @@
 
 mod walk;
 
+use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -329,6 +331,10 @@ fn targets_of_a_diverged_source_count_for_nothing() {
             stands(covers);
             assert!(sync().is_ok());
         }
+        // What the disk has lost comes by no copy: nobody waits.
+        let (file, late_ones) = (tempfile::tempfile().unwrap(), durability.snapshot().timed_out);
+        divergence.note_sync("a file", file.as_fd(), &Err(io::Error::from_raw_os_error(libc::EIO)));
+        assert_eq!((sync().is_ok(), durability.snapshot().timed_out), (good, late_ones), "{late:?}");
         durability.end();
     }
 }
