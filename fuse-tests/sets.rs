@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
@@ -21,6 +22,8 @@ use crate::tree;
 
 /// The set's name: the last part of the mount's path.
 const SET: &str = "m";
+/// What a target has is noted every 5 s.
+const NOTED: Duration = Duration::from_secs(12);
 
 fn set(protected: &Protected, arguments: &[&str]) -> Output {
     let mut command = standin(&protected.run);
@@ -420,5 +423,38 @@ fn random_operations_of_a_set_arrive() {
         };
         let rules: Vec<Rule> = asked.iter().map(rule).collect();
         stop_and_compare(&mut protected, &rules);
+    }
+}
+
+/// What a target was copied to by the rules before counted again after a kill: it has forgotten what they leave out.
+#[test]
+fn rules_that_a_kill_cuts_off_leave_nothing_out() {
+    for is_live in [false, true] {
+        let mut protected = Protected::prepare(Setup::default());
+        told(&protected, &["create", SET, "--exclude", "nothing"]);
+        fs::create_dir(protected.backing.join("dir")).expect("a directory");
+        for name in ["dir/a.tmp", "dir/b"] {
+            fs::write(protected.backing.join(name), "x").expect("a file");
+        }
+        protected.start_again();
+        // Until it is noted what the target has, with all names in it.
+        thread::sleep(NOTED);
+        if !is_live {
+            protected.stop();
+        }
+        told(&protected, &["change", SET, "--exclude", "*.tmp"]);
+        if !is_live {
+            protected.start_at_once();
+        }
+        wait_until_good(&protected);
+        protected.wait_sync();
+        fs::write(protected.mount.join("dir/a.tmp"), "other").expect("a write");
+        protected.kill9();
+        told(&protected, &["change", SET, "--clear", "--exclude", "nothing"]);
+        protected.start_again();
+        protected.assert_in_sync();
+        fs::write(protected.mount.join("dir/a.tmp"), "again").expect("a write");
+        protected.assert_in_sync();
+        protected.stop();
     }
 }

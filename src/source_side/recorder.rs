@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use parking_lot::Mutex;
 
 use super::identity::Stamp;
 use super::kept::Kept;
@@ -32,6 +33,8 @@ pub struct Recorder {
     record: SetRecord,
     /// The record's, for everybody.
     marks: Arc<Marks>,
+    /// By what targets were brought into line, as the disk says.
+    on_disk: Arc<Mutex<Option<(Rules, OwnedBy)>>>,
     newest: Sender<Version>,
     /// To take back what has not been fetched.
     waiting: Receiver<Version>,
@@ -49,9 +52,11 @@ impl Recorder {
         let record = state.record.clone();
         marks.set(&record.marks, &record.runs);
         let (newest, waiting) = bounded::<Version>(1);
-        let inbox = waiting.clone();
-        let thread = std::thread::Builder::new().name("record".into()).spawn(move || keep(state, &inbox))?;
-        Ok(Recorder { record, marks, newest, waiting, thread })
+        let on_disk = Arc::new(Mutex::new(None));
+        let (inbox, saved) = (waiting.clone(), on_disk.clone());
+        let keeps = move || keep(state, &inbox, &saved);
+        let thread = std::thread::Builder::new().name("record".into()).spawn(keeps)?;
+        Ok(Recorder { record, marks, on_disk, newest, waiting, thread })
     }
 
     pub fn record(&self) -> &SetRecord {
@@ -167,6 +172,11 @@ impl Recorder {
         }
     }
 
+    /// Whether that was written in this run.
+    pub fn has_on_disk(&self, rules: &Rules, owners: OwnedBy) -> bool {
+        self.on_disk.lock().as_ref().is_some_and(|(saved, by)| saved == rules && *by == owners)
+    }
+
     /// The directory takes no changes any more, also after a restart.
     pub fn note_fenced(&mut self, fenced: FencedRecord) {
         if self.record.fenced.is_none() {
@@ -260,7 +270,11 @@ impl Recorder {
     }
 }
 
-fn keep(mut state: SetState, inbox: &Receiver<Version>) -> SetState {
+fn keep(
+    mut state: SetState,
+    inbox: &Receiver<Version>,
+    on_disk: &Mutex<Option<(Rules, OwnedBy)>>,
+) -> SetState {
     let mut unsaved = false;
     loop {
         let next = match unsaved {
@@ -276,6 +290,7 @@ fn keep(mut state: SetState, inbox: &Receiver<Version>) -> SetState {
             Err(RecvTimeoutError::Disconnected) => return state,
         };
         unsaved = !is_saved(&state, unsaved);
+        *on_disk.lock() = (!unsaved).then(|| (state.record.rules.clone(), state.record.owners));
     }
 }
 

@@ -37,6 +37,13 @@ impl Followed {
         self.now.lock().clone()
     }
 
+    /// Does something while nobody changes what holds, or not at all.
+    pub fn while_it_holds(&self, act: impl FnOnce()) {
+        if let Some(_one) = self.one.try_lock() {
+            act();
+        }
+    }
+
     pub fn terms(&self) -> FileTerms {
         self.now.lock().terms.clone()
     }

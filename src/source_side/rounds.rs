@@ -100,7 +100,11 @@ impl Rounds {
                     }
                 }
                 None => {
-                    recorder.note_rules(&rules::in_force(&ground.volume), ground.options.owners);
+                    ground.followed.while_it_holds(|| {
+                        if ground.volume.divergence().why().is_none() {
+                            rules::settle(ground, recorder);
+                        }
+                    });
                     recorder.note(self.notes.look(ground, connections));
                     end_merge(ground, recorder);
                 }

@@ -2,16 +2,27 @@
 //! person asks for it. What was typed comes behind the rules of the file, and goes before what it says of
 //! removals.
 
+use std::io;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::ground::Ground;
 use super::record::SetRecord;
+use super::recorder::Recorder;
+use super::startup::io_failure;
 use crate::control::RulesReport;
 use crate::failure::Failure;
 use crate::intercept::Volume;
 use crate::packet::{Keeping, Name};
 use crate::sets::{Rule, Rules};
+use crate::store;
 use crate::words::{Deletes, FileTerms, OwnedBy, ProtectOptions};
+
+/// There from before other rules come into force until every target was brought into line by them: what was noted
+/// of a target before counts for nothing, whatever rules the next start has.
+const IN_DOUBT: &str = "rules-in-doubt";
+
+const NO_STATE: &str = "the set's state cannot be written";
 
 /// The volume follows the file of the set from its first change on.
 pub fn begin(options: &ProtectOptions, record: &mut SetRecord, volume: &Volume) -> Result<(), Failure> {
@@ -22,10 +33,15 @@ pub fn begin(options: &ProtectOptions, record: &mut SetRecord, volume: &Volume) 
     if record.marks.is_empty() {
         (record.rules, record.owners) = (in_force(volume), options.owners);
     }
-    if record.rules != rules {
+    let are_in_doubt = are_in_doubt(options);
+    let (other_rules, other_owners) = (record.rules != rules, record.owners != options.owners);
+    if !are_in_doubt && (other_rules || other_owners) {
+        doubt(options).map_err(|error| io_failure(NO_STATE, &error))?;
+    }
+    if are_in_doubt || other_rules {
         volume.divergence().compare("the rules of the set were changed while it was not protected");
     }
-    if record.owners != options.owners {
+    if are_in_doubt || other_owners {
         volume.divergence().compare("owners are told by other means than before");
     }
     if !rules.is_empty() {
@@ -44,12 +60,35 @@ pub fn follow(ground: &Ground, terms: &FileTerms) -> Result<RulesReport, Failure
     if has_changed {
         let volume = &ground.volume;
         let untouched = "What held before goes on to hold.";
+        let unwritten = |error| Failure { untouched: untouched.into(), ..io_failure(NO_STATE, &error) };
+        doubt(&ground.options).map_err(unwritten)?;
         volume.set_rules(&rules).map_err(|bad| Failure::new(format!("{bad}."), untouched, ""))?;
         volume.divergence().compare("the rules of the set were changed");
     }
     // Targets keep what they have kept until then, until a copy comes.
     ground.volume.keep_removed(keeping(&deletes));
     Ok(RulesReport { rules, has_changed, deletions: deletes.to_string() })
+}
+
+/// Every target was brought into line by what is in force now.
+pub fn settle(ground: &Ground, recorder: &mut Recorder) {
+    let rules = in_force(&ground.volume);
+    recorder.note_rules(&rules, ground.options.owners);
+    if are_in_doubt(&ground.options)
+        && recorder.has_on_disk(&rules, ground.options.owners)
+        && let Err(error) = std::fs::remove_file(ground.options.set_state().join(IN_DOUBT))
+    {
+        log::warn!("the set's state cannot be written, and the next start compares everything: {error}");
+    }
+}
+
+fn are_in_doubt(options: &ProtectOptions) -> bool {
+    // Where that cannot be seen everything is compared.
+    !std::fs::exists(options.set_state().join(IN_DOUBT)).is_ok_and(|is_there| !is_there)
+}
+
+fn doubt(options: &ProtectOptions) -> io::Result<()> {
+    store::replace(&options.set_state().join(IN_DOUBT), &[])
 }
 
 /// What the set is by the options of a start: rules, what becomes of removals, by what owners are told.
