@@ -1,9 +1,12 @@
 //! The end of a mount that others have too, or that others take away.
 
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
+
+use standin::intercept::Control;
 
 use crate::host::{
     COMMAND_MAX, Daemon, Protected, STOP_MAX, Setup, describe, is_mounted, output_within, standin,
@@ -175,5 +178,27 @@ fn what_a_signal_leaves_behind_is_no_success() {
         start_connection(&protected);
         protected.assert_in_sync();
         protected.stop();
+    }
+}
+
+/// Its number is the next mount's at once: whoever went by it ended that one.
+#[test]
+fn a_mount_that_ends_takes_no_other_one_along() {
+    let mut first = Protected::start(Setup::default());
+    let control = Control::at(&first.mount).expect("a connection");
+    let number = |protected: &Protected| fs::metadata(&protected.mount).expect("a mount").dev();
+    let before = number(&first);
+    assert!(control.is_connected());
+    first.stop();
+    let mut others = Vec::new();
+    while others.last().map(number) != Some(before) {
+        assert!(others.len() < 8, "the number is not given out again");
+        others.push(Protected::start(Setup::default()));
+    }
+    assert!(!control.is_connected(), "of another one");
+    control.abort().expect("of none");
+    fs::write(others.last().expect("one").mount.join("file"), "x").expect("it goes on");
+    for mut other in others {
+        other.stop();
     }
 }

@@ -68,6 +68,7 @@ pub use fence::{Fence, Fenced};
 pub use gate::{DurabilityGate, SyncAnswer};
 pub use mapped::MappedFile;
 pub use mount::{Connection, Mount, MountError, Place, Serving};
+pub use mounting::Control;
 pub use objects::NodeId;
 pub use pages::serve_drops;
 pub use refusals::Refused;

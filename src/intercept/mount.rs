@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::fuse::{Adapter, KernelCache};
 use super::gate::DurabilityGate;
 use super::handshake::{self, Answered, Arrivals, Prepared};
-use super::mounting::{self, ConnectionNumber};
+use super::mounting::{self, ConnectionNumber, Control};
 use super::pages::Pages;
 use super::serve::{Cache, Serve};
 use super::volume::Volume;
@@ -87,6 +87,7 @@ pub struct Serving {
     session: Option<BackgroundSession>,
     mount_point: PathBuf,
     connection: ConnectionNumber,
+    control: Option<Control>,
 }
 
 /// A connection to the kernel that a daemon has left.
@@ -150,7 +151,9 @@ impl Mount {
             }
         };
         let (mount_point, connection) = (self.mount_point.clone(), self.connection);
-        Ok(Serving { session: Some(session), mount_point, connection })
+        let control = Control::of(connection);
+        let control = control.inspect_err(|error| log::warn!("the connection has no control: {error}"));
+        Ok(Serving { session: Some(session), mount_point, connection, control: control.ok() })
     }
 }
 
@@ -276,7 +279,7 @@ impl Drop for Mount {
 
 impl Serving {
     /// Unmounts if nothing here uses the mount (`EBUSY` otherwise). Another mount namespace may
-    /// have it still: then requests go on coming until [`Serving::disconnect`].
+    /// have it still: then requests go on coming until [`Control::abort`].
     ///
     /// Errors: `EINVAL` also where what is mounted there is not ours.
     pub fn unmount(&self) -> io::Result<()> {
@@ -299,10 +302,9 @@ impl Serving {
         mounting::detach(&self.mount_point)
     }
 
-    /// Ends the connection to the kernel, for whoever still has the mount: programs get errors, and
-    /// nothing of theirs is acknowledged any more.
-    pub fn disconnect(&self) -> io::Result<()> {
-        mounting::abort(self.connection)
+    /// Reaches its connection to the kernel, whoever has the mount; `None` where the kernel gave none.
+    pub fn control(&self) -> Option<&Control> {
+        self.control.as_ref()
     }
 
     /// Whether the connection to the kernel is over, and the last request was answered: nobody has

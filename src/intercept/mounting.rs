@@ -120,10 +120,40 @@ pub fn read_ahead(connection: ConnectionNumber, kib: u64) -> io::Result<()> {
     }
 }
 
-/// Ends a connection for everybody: calls under way and later ones get an error, in every mount
-/// namespace (`Documentation/filesystems/fuse.rst`, "abort").
-pub fn abort(connection: ConnectionNumber) -> io::Result<()> {
-    control(connection, "abort", "1")
+/// The file that ends a connection when it is written to.
+const ABORT: &str = "abort";
+
+/// Reaches this very connection for as long as it is kept: the number of one that is over may be another one's
+/// (`fs/fuse/control.c`: files of a connection that is over reach none).
+pub struct Control {
+    connection: ConnectionNumber,
+    abort: OwnedFd,
+}
+
+impl Control {
+    /// Of what is mounted there, on top.
+    pub fn at(mount_point: &Path) -> io::Result<Control> {
+        Control::of(connection_at(mount_point)?)
+    }
+
+    /// Of a connection that is mounted.
+    pub fn of(connection: ConnectionNumber) -> io::Result<Control> {
+        Ok(Control { connection, abort: open_control(connection, ABORT)? })
+    }
+
+    /// Whether somebody still has the mount: its number is that of this connection.
+    pub fn is_connected(&self) -> bool {
+        let inode = |file: &OwnedFd| rustix::fs::fstat(file).map(|status| (status.st_dev, status.st_ino));
+        let of_number = open_control(self.connection, ABORT).and_then(|file| Ok(inode(&file)?));
+        of_number.is_ok_and(|other| inode(&self.abort) == Ok(other))
+    }
+
+    /// Ends the connection for everybody: calls under way and later ones get an error, in every mount namespace
+    /// (`Documentation/filesystems/fuse.rst`, "abort").
+    pub fn abort(&self) -> io::Result<()> {
+        rustix::io::write(&self.abort, b"1")?;
+        Ok(())
+    }
 }
 
 /// Requests of a connection that the kernel may have under way in the background.

@@ -22,7 +22,7 @@ use super::{sync, writeback};
 use crate::control::{StopMode, StopReport, WaitFor};
 use crate::cover::Ready;
 use crate::failure::Failure;
-use crate::intercept::Serving;
+use crate::intercept::{Control, Serving};
 use crate::limits::{CONTROL_ANSWER, STOP_DRAIN};
 use crate::packet::{DataState, Sequence};
 use crate::preflight::{list_uses, users_of};
@@ -117,7 +117,20 @@ impl Unmount {
         if ended_within(serving, UNMOUNT_SETTLES) {
             return;
         }
-        let keepers = keepers(&serving.device());
+        let Some(control) = serving.control() else {
+            return log::error!("the mount cannot be ended for others, it ends with this process");
+        };
+        // Its number may be another mount's by now.
+        if control.is_connected() {
+            self.end_for_others(control);
+        }
+        if !ended_within(serving, LAST_REQUESTS) {
+            log::warn!("requests of programs are still under way");
+        }
+    }
+
+    fn end_for_others(&self, control: &Control) {
+        let keepers = keepers(&self.serving.device());
         if !keepers.is_empty() {
             aside!(
                 "warning: {} was also mounted elsewhere, and ends there too (programs get errors): {}.",
@@ -125,12 +138,8 @@ impl Unmount {
                 keepers.join(", ")
             );
         }
-        match serving.disconnect() {
-            Ok(()) if ended_within(serving, LAST_REQUESTS) => {}
-            Ok(()) => log::warn!("requests of programs are still under way"),
-            Err(error) => {
-                log::error!("the mount cannot be ended for others, it ends with this process: {error}")
-            }
+        if let Err(error) = control.abort() {
+            log::error!("the mount cannot be ended for others, it ends with this process: {error}");
         }
     }
 
