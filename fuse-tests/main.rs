@@ -34,6 +34,7 @@ mod full_state;
 mod guards;
 mod half_done;
 mod halves;
+mod holds_up;
 mod holes;
 mod host;
 mod hostile;

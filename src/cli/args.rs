@@ -264,8 +264,8 @@ pub struct Protect {
     /// this time, as in 500ms, 1s; 0: only when the kernel writes them back, or before wait-sync
     #[arg(long, value_name = "T", value_parser = parse_duration, default_value = "1s")]
     pub mmap_lag: Duration,
-    /// What happens when the queue is full and a target is away: programs go on and the target is copied to when
-    /// it is back, or programs wait for it
+    /// What happens when the queue is full and a target is away, or does not take what it is sent: programs go on and the
+    /// target gets what changed by a copy, or programs wait for it
     #[arg(long, value_enum, default_value_t = WhenFull::Resync)]
     pub on_queue_full: WhenFull,
     /// When more than so many percent of the files would be deleted on a target within a minute, its connection

@@ -68,6 +68,11 @@ pub enum Event {
     },
     /// Writers wait for room in the queue, and this connection's packets take some of it.
     QueueFull,
+    /// Programs wait for this target, which is there and does not take what it is sent, for this reason.
+    HoldsUp {
+        reason: String,
+        jitter: Jitter,
+    },
     /// What the queue held for this target cannot be read, for this reason.
     QueueLost {
         reason: String,
@@ -226,6 +231,7 @@ impl Machine {
             Event::InLine { after } => self.in_line(now, after),
             Event::ManyDeletes { reason } => self.many_deletes(now, &reason),
             Event::QueueFull => self.queue_full(now),
+            Event::HoldsUp { reason, jitter } => self.holds_up(now, reason, jitter),
             Event::QueueLost { reason, jitter } => self.queue_lost(now, reason, jitter),
             Event::CriterionMet => self.criterion_met(now),
             Event::CriterionOver => self.criterion_over(now),
@@ -548,7 +554,7 @@ impl Machine {
     }
 
     /// What is away, or held back by a person, does not hold applications up: it is copied to when it is
-    /// back. Who sends makes room. What a person wants stays as it is.
+    /// back. Who is sent to makes room, or [`Event::HoldsUp`]. What a person wants stays as it is.
     fn queue_full(&mut self, now: Instant) {
         if self.let_go.is_some() {
             return;

@@ -46,6 +46,10 @@ pub const QUEUE_FULL_LOOKS_DISK: u32 = 10;
 /// The same of a queue without a disk, or with one that takes nothing.
 pub const QUEUE_FULL_LOOKS: u32 = 2;
 
+/// No call of a program waits longer for room in the queue because of a target that is there, unless a person wants it
+/// so: the target is let go.
+pub const WRITERS_WAIT_MAX: Duration = Duration::from_secs(5);
+
 /// A queue has to be nearly empty for so long before what a backlog took of memory is given back
 /// ([`BACKLOG_GIVEN_BACK`](super::BACKLOG_GIVEN_BACK)): what is still under way to a target is let go of meanwhile.
 pub const BACKLOG_SETTLES: Duration = Duration::from_secs(1);

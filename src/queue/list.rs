@@ -13,6 +13,7 @@ use super::leave::Leave;
 use super::overflow::{OnDisk, Overflow};
 use super::packet::{Draft, Haste, Packet, held_by};
 use super::segment_files::DiskPlace;
+use crate::clock;
 use crate::limits::QUEUE_PACKET_COST;
 use crate::packet::{Position, Sequence};
 use crate::ranks::{self, Rank, RankedMutex};
@@ -58,8 +59,8 @@ pub struct Queue {
 #[derive(Default)]
 struct Room {
     used: usize,
-    /// Threads that wait for room, and writers that do so without one.
-    waiting: u64,
+    /// Since when threads wait for room, in no order; and how many writers do so without one.
+    waiting: Vec<Instant>,
     parked: u64,
     waits: u64,
     waited: Duration,
@@ -155,14 +156,16 @@ impl Queue {
         ranks::assert_none_held("a wait for room");
         let mut room = self.room.lock();
         if !room.closed && room.lacks(bytes, limit) {
-            room.waiting += 1;
+            let since = clock::now();
+            room.waiting.push(since);
             room.waits += 1;
-            let since = Instant::now();
             while !room.closed && room.lacks(bytes, limit) {
                 room.wait_for(&self.room_freed);
             }
-            room.waiting -= 1;
-            room.waited += since.elapsed();
+            if let Some(own) = room.waiting.iter().position(|other| *other == since) {
+                room.waiting.swap_remove(own);
+            }
+            room.waited += clock::now().saturating_duration_since(since);
         }
         if room.closed {
             return Err(Closed);
@@ -185,7 +188,7 @@ impl Queue {
     /// Whether ops with so many bytes in all would get room without waiting, and nobody waits.
     pub fn has_room(&self, bytes: usize) -> bool {
         let room = self.room.lock();
-        room.all_in || room.waiting == 0 && room.used + bytes <= self.limit_for(bytes)
+        room.all_in || room.waiting.is_empty() && room.used + bytes <= self.limit_for(bytes)
     }
 
     /// Whether an op without a payload, or with a small one, would get room although others wait.
@@ -197,7 +200,7 @@ impl Queue {
     /// As if a writer waited for room, or none. Nobody wakes it.
     #[cfg(test)]
     pub(crate) fn pretend_waiting(&self, waits: bool) {
-        self.room.lock().waiting = waits.into();
+        self.room.lock().waiting = waits.then(clock::now).into_iter().collect();
     }
 
     /// Room for an op without a payload, at once and whatever is used: for the few ops of the
@@ -295,7 +298,7 @@ impl Queue {
         let mut room = self.room.lock();
         assert!(bytes <= room.used, "no more room is given back than was taken");
         room.used -= bytes;
-        if room.waiting > 0 {
+        if !room.waiting.is_empty() {
             self.room_freed.notify_all();
         }
     }
@@ -362,13 +365,15 @@ impl Queue {
         self.release_trimmed(freed);
     }
 
-    /// Whether writers wait for room and would get some if this reader went: nobody else is behind it.
-    pub fn is_full_because_of(&self, id: CursorId) -> bool {
+    /// Where writers wait for room and would get some if this reader went, since nobody else is behind it: how long
+    /// the first of them has waited by now.
+    pub fn waits_for(&self, id: CursorId) -> Option<Duration> {
         let tail = self.tail.lock();
-        let Some(own) = tail.cursors.get(&id).map(|cursor| cursor.applied) else { return false };
+        let own = tail.cursors.get(&id).map(|cursor| cursor.applied)?;
         let holds = own < tail.last.sequence && tail.cursors.values().all(|cursor| cursor.applied >= own);
         drop(tail);
-        holds && self.room.lock().waiting > 0
+        let since = self.room.lock().waiting.iter().min().copied().filter(|_| holds)?;
+        Some(clock::now().saturating_duration_since(since))
     }
 
     /// A target has made everything up to here durable; acknowledgements may come late.
@@ -419,7 +424,7 @@ impl Queue {
             packets,
             bytes: room.used as u64,
             limit_bytes: self.limit as u64,
-            writers_waiting: room.waiting + room.parked,
+            writers_waiting: room.waiting.len() as u64 + room.parked,
             waits: room.waits,
             waited_ms: room.waited.as_millis() as u64,
             captured_packets: self.captured_packets.load(Relaxed),

@@ -62,7 +62,7 @@ fn the_last_cursor_is_to_blame_for_a_full_queue() {
     let (behind, _) = queue.attach(|_| ());
     append(&queue, &[0; 6000]);
     queue.acknowledge_applied(ahead, Sequence(1));
-    assert!(!queue.is_full_because_of(behind), "nobody waits");
+    assert!(queue.waits_for(behind).is_none(), "nobody waits");
     let writer = std::thread::spawn({
         let queue = queue.clone();
         move || append(&queue, &[0; 6000])
@@ -70,11 +70,11 @@ fn the_last_cursor_is_to_blame_for_a_full_queue() {
     while queue.stats().writers_waiting == 0 {
         std::thread::sleep(Duration::from_millis(1));
     }
-    assert!(!queue.is_full_because_of(ahead));
-    assert!(queue.is_full_because_of(behind));
+    assert!(queue.waits_for(ahead).is_none());
+    assert!(queue.waits_for(behind).is_some());
     queue.detach(behind);
     assert_eq!(writer.join().unwrap().sequence, Sequence(2));
-    assert!(!queue.is_full_because_of(ahead) && !queue.is_full_because_of(behind));
+    assert!(queue.waits_for(ahead).is_none() && queue.waits_for(behind).is_none());
 }
 
 #[test]

@@ -3,9 +3,11 @@
 
 use std::time::Instant;
 
+use super::super::retry::Jitter;
 use super::super::state::{Flow, Link, Repair, State, started};
 use super::super::wish::Copies;
 use super::{Action, Machine, NotNow};
+use crate::words::WhenFull;
 
 impl Machine {
     /// The target is brought into line by a copy, as soon as a person lets one begin.
@@ -29,6 +31,13 @@ impl Machine {
         let reason = self.pending_reason(&why, flow);
         self.let_go = Some(why);
         self.goto(now, started(Link::Pending, flow), &reason);
+    }
+
+    /// Where nobody is to wait for it: what it gets by the map it may take in its own time.
+    pub(super) fn holds_up(&mut self, now: Instant, reason: String, jitter: Jitter) {
+        if self.when_full == WhenFull::Resync && matches!(self.state, State::Started(_)) {
+            self.out_of_line(now, reason, jitter);
+        }
     }
 
     fn pending_reason(&self, why: &str, flow: Flow) -> String {

@@ -203,6 +203,15 @@ fn a_full_queue_may_wait_for_who_is_away() {
     stopped.handle_command(now, Command::Stop).unwrap();
     stopped.handle_event(now, Event::QueueFull);
     assert!(stopped.let_go().is_some());
+    let holds_up = || Event::HoldsUp { reason: "its disk is full".into(), jitter: Jitter(0) };
+    let mut there = machine();
+    there.handle_event(now, Event::Up);
+    there.handle_event(now, empty());
+    there.handle_event(now, holds_up());
+    assert_eq!(there.let_go(), None);
+    let mut there = there.when_full(WhenFull::Resync);
+    there.handle_event(now, holds_up());
+    assert!(there.let_go().is_some());
 }
 
 /// A step that is not drawn is a fault of the program, and said to be one.

@@ -66,6 +66,7 @@ const HAPPENINGS: &[&str] = &[
     "lost",
     "out of line",
     "full",
+    "holds up",
     "unreadable",
     "many deletes",
     "met",
@@ -284,6 +285,8 @@ const TABLE: &[Row] = &[
     (&["waiting"], "full", "waiting let go", &["let go"]),
     (&["redialing"], "full", "redialing let go", &["let go"]),
     (&["regreeting"], "full", "regreeting let go", &["let go"]),
+    // What is there, and takes nothing, is let go as well; what a person holds back is by then.
+    (&["streaming", "copying"], "holds up", "waiting let go", &["close", "let go"]),
     // What it held cannot be read.
     (&["streaming", "copying"], "unreadable", "waiting let go", &["close", "let go"]),
     (&["paused streaming", "paused copying"], "unreadable", "waiting on hold let go", &["close", "let go"]),
@@ -379,6 +382,7 @@ fn happen(machine: &mut Machine, now: &mut Instant, what: &str) -> Result<(), No
         "lost" => lost(),
         "out of line" => Event::OutOfLine { reason: "a change was not captured".into(), jitter: Jitter(0) },
         "full" => Event::QueueFull,
+        "holds up" => Event::HoldsUp { reason: "its disk is full".into(), jitter: Jitter(0) },
         "unreadable" => Event::QueueLost { reason: "a segment is damaged".into(), jitter: Jitter(0) },
         "many deletes" => Event::ManyDeletes { reason: "1200 of 2000 files would go".into() },
         "met" => Event::CriterionMet,

@@ -156,6 +156,7 @@ fn happen(machine: &mut Machine, now: &mut Instant, random: &mut Random) -> Stri
         11 if random.below(4) == 0 => Event::Undecided { reason: "about to".into(), jitter },
         11 => Event::Refused { reason: "a stranger".into(), jitter },
         12 if random.below(8) == 0 => Event::QueueFull,
+        12 if random.below(8) == 0 => Event::HoldsUp { reason: "its disk is full".into(), jitter },
         12 if random.below(8) == 0 => Event::QueueLost { reason: "damaged".into(), jitter },
         13 => Event::CriterionMet,
         14 if random.below(4) == 0 => Event::CriterionOver,

@@ -624,11 +624,12 @@ impl<S: Surroundings> Driver<S> {
             self.happened(Event::QueueLost { reason: why.to_string(), jitter });
         }
         // A queue that is full for a moment, with what is still under way, is none.
-        let is_full = self.queue.is_full_because_of(cursor);
-        self.full_looks = if is_full { self.full_looks + 1 } else { 0 };
+        let waited = self.queue.waits_for(cursor);
+        self.full_looks = if waited.is_some() { self.full_looks + 1 } else { 0 };
         let looks = if self.queue.disk_follows() { QUEUE_FULL_LOOKS_DISK } else { QUEUE_FULL_LOOKS };
         if self.full_looks >= looks {
             self.happened(Event::QueueFull);
+            self.let_go_of_who_holds_up(waited.unwrap_or_default());
         }
     }
 

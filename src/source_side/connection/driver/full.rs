@@ -1,14 +1,38 @@
-//! A target whose disk is full: what is emptied there to make room, and when.
+//! A target whose disk is full: what is emptied there to make room, and when. A queue that is full because of one that is
+//! there.
+
+use std::time::Duration;
 
 use super::super::surroundings::Surroundings;
 use super::Driver;
 use crate::clock;
-use crate::limits::{RELIEF_AFTER, RELIEF_OBJECTS_MAX};
+use crate::connection::{Event, Jitter};
+use crate::control::Retrying;
+use crate::limits::{RELIEF_AFTER, RELIEF_OBJECTS_MAX, WRITERS_WAIT_MAX};
 use crate::packet::{Sequence, SourceMessage};
 use crate::queue::Reader;
 use crate::source_side::relief;
 
 impl<S: Surroundings> Driver<S> {
+    /// Programs wait for room, the first of them for so long: the target gets the rest by the map. One that only is slower
+    /// than they write slows them down, as long as no call takes too long. What would make room on a full disk may
+    /// still come to one that is not copied to. A marker holds the stream for its time.
+    pub(super) fn let_go_of_who_holds_up(&mut self, waited: Duration) {
+        let is_over = waited >= WRITERS_WAIT_MAX;
+        let retrying = self.shared.report.lock().retrying.clone();
+        let reason = match retrying {
+            Some(Retrying { marker: true, .. }) => return,
+            Some(Retrying { op, reason, .. }) if is_over || !self.copy.is_resting() => {
+                format!("its target cannot perform {op}: {reason}")
+            }
+            _ if !is_over => return,
+            _ => "its target does not take what is sent as fast as programs write".to_owned(),
+        };
+        let reason = format!("the queue became full, and programs waited: {reason}");
+        let jitter = Jitter(self.around.random() as u16);
+        self.happened(Event::HoldsUp { reason, jitter });
+    }
+
     /// What stands on a full target is a good copy as of a moment, until something is taken from it to
     /// make room: not at once, unless programs would wait soon.
     pub(super) fn target_is_full(&mut self, from: Sequence) {
