@@ -137,6 +137,31 @@ fn a_mirror_of_everything_that_is_cut_off_goes_on_by_comparing() {
     assert!(protected.assert_in_sync().objects > FILES as usize);
 }
 
+/// Nothing that the target acknowledged counted before the mirror went on: the queue became full, and programs waited.
+#[test]
+fn a_mirror_that_rests_over_a_new_connection_keeps_nothing_in_the_queue() {
+    let arguments = vec!["--queue-memory", "32M", "--queue-disk-limit", "0"];
+    let protected = Protected::start(Setup { arguments, ..Setup::default() });
+    fs::write(protected.mount.join("file"), vec![1; LEN as usize]).expect("a write");
+    protected.wait_sync();
+    told(&protected, &["start", "--mode", "full", "--rate", "1"]);
+    told(&protected, &["pause"]);
+    for word in ["stop", "start"] {
+        let output = output_within(standin(&protected.run).args(["connection", word]), COMMAND_MAX);
+        assert!(output.status.success(), "{}", describe(&output));
+    }
+    wait_for(&protected, "paused", |connection| connection["mirror"]["phase"] == "paused");
+    for number in 0..96 {
+        fs::write(protected.mount.join(format!("more{number}")), vec![2; 1 << 20]).expect("a write");
+    }
+    let is_empty = |connection: &Value| connection["queued"]["packets"] == 0;
+    let now = wait_for(&protected, "nothing queued", is_empty);
+    assert_eq!((&now["mirror"]["phase"], &now["data"]), (&"paused".into(), &"bad".into()), "{now}");
+    told(&protected, &["resume", "--rate", "0"]);
+    wait_for(&protected, "complete", is_complete);
+    assert!(protected.assert_in_sync().objects > 96);
+}
+
 #[test]
 fn a_stopped_mirror_waits_for_a_person_over_a_restart() {
     let mut protected = in_line();

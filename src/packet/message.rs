@@ -256,7 +256,8 @@ pub enum TargetMessage {
     Withheld(WithheldCounts),
     /// A packet met what no listing has shown: the names of these directories are to be listed again,
     /// from the first chunk on. An end that was sent before this is heard is none. At most
-    /// [`crate::limits::DOUBTS_MAX`].
+    /// [`crate::limits::DOUBTS_MAX`]. Of none: the first word to a copy, right behind its root directory. What is
+    /// acknowledged from then on is of the history that the copy began with.
     Doubt { directories: Vec<ObjectId> },
     /// Answer to hashes: which of their blocks differ, the first one in the lowest bit. To a hole in a comparison: up to
     /// which offset it was looked at.

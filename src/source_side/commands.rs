@@ -265,9 +265,12 @@ fn not_now(id: u32, why: NotNow) -> Failure {
                  lets it run whatever its schedule says."
             ),
         ),
-        NotNow::Paused => {
-            ("is paused".to_owned(), format!("`standin connection resume {id}` lets it go on."))
-        }
+        NotNow::Paused => (
+            "is paused".to_owned(),
+            format!(
+                "`standin connection resume {id}` lets it go on; with `--accept-deletes` where `standin status` says                  that many deletions wait for a word."
+            ),
+        ),
         NotNow::NotConnected => (
             "has no network connection to its target".to_owned(),
             "Where its copies were not stopped it is copied to by itself when the target is back; else give this \

@@ -295,7 +295,9 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
     /// An item is behind us.
     fn answered(&mut self, frame: &Frame, was_stuck: bool, answers: Vec<TargetMessage>) {
         self.show();
-        if let FrameHeader::Item(ItemHeader { item: LaneItem::End, .. }) = &frame.header {
+        if let FrameHeader::Item(ItemHeader { item: LaneItem::Root { .. } | LaneItem::End, .. }) =
+            &frame.header
+        {
             // Before the copy had been taken up a source believed no acknowledgement: all is said again.
             self.acknowledged = None;
         }

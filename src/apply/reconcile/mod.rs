@@ -82,6 +82,9 @@ use crate::packet::{
 };
 use crate::sys::FileHandle;
 
+/// The first word to a copy ([`TargetMessage::Doubt`]).
+const TAKEN_UP: TargetMessage = TargetMessage::Doubt { directories: Vec::new() };
+
 /// Files of a session in the replica's state directory.
 const CLAIMS: &str = "claims";
 const ASKED: &str = "asked";
@@ -283,7 +286,7 @@ impl Reconcile {
             LaneItem::CheckBegin { .. } | LaneItem::CheckStop => {
                 return Err(Fault::Refused("an item of a comparison in a copy"));
             }
-            LaneItem::Root { attributes, xattrs, .. } => session.make_root(replica, attributes, xattrs)?,
+            LaneItem::Root { .. } => return session.make_root(replica, item),
             LaneItem::Listing { dir, dir_mtime, entries, unlisted, first, last } => {
                 let (dir, dir_mtime, unlisted) = (*dir, *dir_mtime, unlisted.as_ref());
                 let chunk = Chunk { dir, dir_mtime, entries, unlisted, is_first: *first, is_last: *last };
@@ -477,15 +480,12 @@ impl Session {
         }
     }
 
-    fn make_root(
-        &mut self,
-        replica: &mut Replica,
-        attributes: &Attributes,
-        xattrs: &[Xattr],
-    ) -> Result<(), Fault> {
+    /// Answers a root directory.
+    fn make_root(&mut self, replica: &mut Replica, item: &LaneItem) -> Result<Vec<TargetMessage>, Fault> {
+        let LaneItem::Root { attributes, xattrs, .. } = item else { return Ok(Vec::new()) };
         let attributes = replica.policy().attributes(&Birth::Directory, attributes);
         let root = replica.root().try_clone().map_err(Fault::system("root"))?;
         let xattrs = replica.policy().xattrs(xattrs);
-        self.make_attributes(replica, (self.root, &root), &attributes, &xattrs)
+        self.make_attributes(replica, (self.root, &root), &attributes, &xattrs).map(|()| vec![TAKEN_UP])
     }
 }

@@ -81,6 +81,7 @@ impl Copy {
             for said in self.applier.take_item(position, number, item, payload).unwrap() {
                 let answer = match said {
                     TargetMessage::Wanted { listing, objects } => Answer::Wanted(Wanted { listing, objects }),
+                    TargetMessage::Doubt { directories } => Answer::Doubt(directories),
                     TargetMessage::Resynchronised { end, .. } => Answer::Complete(end),
                     other => panic!("{other:?}"),
                 };

@@ -239,7 +239,10 @@ impl<D: Clone, F> Plan<D, F> {
         match answer {
             Answer::Wanted(wanted) => self.wanted(wanted.listing, wanted.objects).map(Some),
             Answer::Doubt(directories) => {
-                if let Ended::Sent(end) = self.ended {
+                // Of none: the target has taken up the copy, no more.
+                if let Ended::Sent(end) = self.ended
+                    && !directories.is_empty()
+                {
                     self.ended = Ended::Void(end);
                 }
                 directories.into_iter().try_for_each(|dir| self.doubt(dir)).map(|()| None)

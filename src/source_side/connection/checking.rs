@@ -168,9 +168,15 @@ impl Running {
         Some(Verified { counts, found, unread, from: self.from, upto, took })
     }
 
-    /// Whoever waits for it hears it, if somebody still does. What is left of it: the target's last word.
+    /// The walk has failed, and told the target so, whatever that has said of an end.
+    pub(super) fn failed(&mut self) {
+        self.said = None;
+    }
+
+    /// Whoever waits for it hears it, if somebody still does. What is left of it: the target's last word. There is none
+    /// behind its word on the end: a walk that hears that tells it nothing.
     pub(super) fn end(self, outcome: Outcome) -> Option<Checking> {
-        let waits = outcome.is_err() && !self.is_stopped;
+        let waits = outcome.is_err() && !self.is_stopped && self.said.is_none();
         let _ = self.reply.send(outcome);
         waits.then_some(Checking::Ends)
     }
@@ -210,5 +216,20 @@ mod tests {
         assert!(left.stopped().is_none());
         let runs = begun().stopped().expect("it runs until its walk has ended");
         assert!(ended(runs).is_none());
+    }
+
+    /// One that was cut off between the target's word on its end and the end of its walk was waited for until a
+    /// reconnection.
+    #[test]
+    fn nothing_is_waited_for_behind_the_end() {
+        let mut over = begun();
+        let running = over.running().expect("it runs");
+        running.hear_end(ItemNumber(3), CheckCounts::default());
+        assert!(ended(over).is_none());
+        let mut failed = begun();
+        let running = failed.running().expect("it runs");
+        running.hear_end(ItemNumber(3), CheckCounts::default());
+        running.failed();
+        assert!(matches!(ended(failed), Some(Checking::Ends)));
     }
 }

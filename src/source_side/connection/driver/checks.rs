@@ -176,8 +176,13 @@ impl<S: Surroundings> Driver<S> {
             Ok(report) => running
                 .result(report.end, report.left_out, upto)
                 .ok_or_else(|| "the target did not say what it found".to_owned()),
-            Err(CopyError::Gone) => Err("the connection ended".into()),
-            Err(error) => Err(error.to_string()),
+            Err(error) => {
+                running.failed();
+                Err(match error {
+                    CopyError::Gone => "the connection ended".into(),
+                    error => error.to_string(),
+                })
+            }
         };
         self.end_check(outcome);
     }
