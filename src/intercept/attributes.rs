@@ -16,7 +16,7 @@ use super::objects::NodeId;
 use super::standing::Intent;
 use super::volume::{Caller, Meta, Volume, mtime, permissions};
 use crate::limits::XATTR_VALUE_LEN_MAX;
-use crate::packet::{Bounded, ObjectId, Op, Owner, Timestamp};
+use crate::packet::{Bounded, ObjectId, Op, Owner, Timestamp, XattrName};
 use crate::xattr::{self, ACL_ACCESS, FLAGS, OWN_PREFIX};
 
 /// A time to set.
@@ -115,11 +115,14 @@ impl Volume {
         value.ok_or(FsError::new(libc::ENODATA, "get xattr"))
     }
 
-    /// Names of all extended attributes, each ended by a NUL.
-    pub fn listxattr(&self, node: NodeId) -> FsResult<Vec<u8>> {
+    /// Names of all extended attributes, each ended by a NUL; those that the kernel lets only administrators read are
+    /// shown to them alone, as on a disk: copy programs fail at names without a value.
+    pub fn listxattr(&self, caller: Caller, node: NodeId) -> FsResult<Vec<u8>> {
         let fd = self.descriptors.of(&self.node(node)?)?;
         let names = xattr::list(&*fd).step("list xattrs")?;
-        let kept = names.iter().filter(|name| xattr::is_visible(&name.0));
+        let is_trusted = |name: &XattrName| name.0.starts_with(b"trusted.");
+        let sees_all = !names.iter().any(is_trusted) || caller.administers();
+        let kept = names.iter().filter(|name| xattr::is_visible(&name.0) && (sees_all || !is_trusted(name)));
         Ok(kept.flat_map(|name| name.0.iter().copied().chain([0])).collect())
     }
 

@@ -454,8 +454,8 @@ impl Filesystem for Adapter {
         reply_xattr(reply, size, self.serve.volume().getxattr(node(ino), name));
     }
 
-    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        reply_xattr(reply, size, self.serve.volume().listxattr(node(ino)));
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        reply_xattr(reply, size, self.serve.volume().listxattr(caller(request), node(ino)));
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {

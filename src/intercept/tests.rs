@@ -305,14 +305,34 @@ fn own_attributes_are_hidden() {
     let root = std::fs::File::open(captured.dir.path()).unwrap();
     rustix::fs::fsetxattr(&root, own, b"x", rustix::fs::XattrFlags::empty()).unwrap();
     let volume = &captured.volume;
-    assert_eq!(volume.listxattr(NodeId::ROOT), Ok(vec![]));
+    assert_eq!(volume.listxattr(ROOT, NodeId::ROOT), Ok(vec![]));
     assert_eq!(volume.getxattr(NodeId::ROOT, own).unwrap_err().errno, libc::ENODATA);
     assert_eq!(volume.setxattr(ROOT, NodeId::ROOT, own, b"y", 0).unwrap_err().errno, libc::EPERM);
     volume.setxattr(ROOT, NodeId::ROOT, OsStr::new("user.a"), b"value", 0).unwrap();
-    assert_eq!(volume.listxattr(NodeId::ROOT), Ok(b"user.a\0".to_vec()));
+    assert_eq!(volume.listxattr(ROOT, NodeId::ROOT), Ok(b"user.a\0".to_vec()));
     let (_, op, payload) = captured.ops().pop().unwrap();
     assert!(matches!(op, Op::SetXattr { mode: None, .. }));
     assert_eq!(payload, b"value");
+}
+
+/// As on a disk: copy programs of ordinary users failed at names without a value.
+#[test]
+fn what_only_administrators_read_is_shown_to_them_alone() {
+    let captured = Captured::new();
+    let volume = &captured.volume;
+    for name in ["trusted.t", "user.a"] {
+        volume.setxattr(ROOT, NodeId::ROOT, OsStr::new(name), b"value", 0).unwrap();
+    }
+    let names = |caller| {
+        let listed = volume.listxattr(caller, NodeId::ROOT).unwrap();
+        let mut names: Vec<_> = listed.split(|&byte| byte == 0).map(String::from_utf8_lossy).collect();
+        names.retain(|name| !name.is_empty());
+        names.sort();
+        names.concat()
+    };
+    let of_this = Caller { pid: std::process::id(), ..ROOT };
+    let user = Caller { uid: 7, gid: 7, ..of_this };
+    assert_eq!((names(of_this), names(user)), ("trusted.tuser.a".into(), "user.a".into()));
 }
 
 /// A fifo that appeared past the mount while a program created a file of its name: the thread that

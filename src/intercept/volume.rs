@@ -45,6 +45,11 @@ impl Caller {
     pub fn identity(&self) -> Identity {
         Identity { uid: self.uid, gid: self.gid }
     }
+
+    /// Whether it is root with `CAP_SYS_ADMIN`, which root of a container has not.
+    pub fn administers(&self) -> bool {
+        self.uid == 0 && crate::sys::administers(self.pid).unwrap_or(true)
+    }
 }
 
 /// An object with its attributes, for a reply to the kernel.

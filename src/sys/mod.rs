@@ -46,7 +46,7 @@ pub use peer::{Peer, peer_of};
 pub use reads::{Access, accesses, in_memory, watch_reads};
 pub use sync::{share_range, sync_pages};
 pub use terminal::terminal_size;
-pub use thread::{Identity, act_as, acting_as, as_caller, set_own_umask};
+pub use thread::{Identity, act_as, acting_as, administers, as_caller, set_own_umask};
 pub use usage::{Usage, usage, usage_of_children};
 pub use words::SharedWords;
 

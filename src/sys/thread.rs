@@ -14,6 +14,9 @@ impl Identity {
     pub const ROOT: Identity = Identity { uid: 0, gid: 0 };
 }
 
+/// `CAP_SYS_ADMIN` among the bits of `/proc/PID/status` (`linux/capability.h`).
+const SYS_ADMIN: u64 = 1 << 21;
+
 /// `SECBIT_NO_SETUID_FIXUP` of `capabilities(7)`: a change of identity leaves capabilities alone.
 const SECBIT_NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
 
@@ -22,6 +25,13 @@ thread_local! {
     static OWN_UMASK: Cell<Option<u32>> = const { Cell::new(None) };
     static READY: Cell<bool> = const { Cell::new(false) };
     static IDENTITY: Cell<Identity> = const { Cell::new(Identity::ROOT) };
+}
+
+/// Whether a thread of some process has `CAP_SYS_ADMIN`; `None` where there is no such thread here.
+pub fn administers(thread: u32) -> Option<bool> {
+    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    Some(u64::from_str_radix(effective.trim(), 16).ok()? & SYS_ADMIN != 0)
 }
 
 /// Gives this thread a umask and a working directory of its own (`unshare(CLONE_FS)`), once, and
