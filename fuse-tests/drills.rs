@@ -1,5 +1,6 @@
 //! `standin drill` with real daemons: what it says, what cannot get out of it, and what is left of it.
 
+mod files;
 mod harm;
 
 use std::fs;

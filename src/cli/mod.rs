@@ -94,7 +94,7 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&common, &args),
         Command::Orphans(args) => orphans::run(&common, &args),
         Command::Clone(args) => clone::run(&common, &args),
-        Command::Drill(args) => drill::run(&common, &args),
+        Command::Drill(args) => drill::run(&common, &args, &typed),
         Command::DrillInit => drill::init(),
         Command::Events(args) => events::run(&common, &args),
         Command::Failover(args) => failover::run(&common, &args),

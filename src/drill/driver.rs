@@ -1,7 +1,6 @@
 //! Performs the steps of a drill. Before the first of them a record lies on the disk, so that a drill whose command
 //! was killed is cleaned up by the next one.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -10,10 +9,10 @@ use crossbeam_channel::Receiver;
 use super::inside::{Bad, Inside, rest};
 use super::isolation::{Wanted, namespaces};
 use super::journal::{Journal, Record, Turn};
-use super::plan::{Machine, Outcome, Plan, Step};
+use super::plan::{At, Machine, Outcome, Plan, Step};
 use super::recovery::{find, remove};
 use super::report::{Point, Report, StepReport};
-use crate::commands::{Ended, environment};
+use crate::commands::Ended;
 use crate::control::{CloneStatus, unix_ms};
 use crate::failure::Failure;
 use crate::sys::Network;
@@ -35,19 +34,30 @@ pub trait Cloning {
 /// What is to be done, checked by who asks.
 pub struct Request {
     pub at: PathBuf,
-    pub start: Option<String>,
+    pub start: Vec<String>,
     pub ready: Option<String>,
-    pub checks: Vec<String>,
-    pub stop: Option<String>,
+    pub checks: Vec<Check>,
+    pub stop: Vec<String>,
     /// It is tried whether the checks fail on damaged data.
     pub proves: bool,
-    /// Of each command.
+    /// Run on the host, in no isolation, before the clean-up and after it.
+    pub before: Option<String>,
+    pub after: Option<String>,
+    /// Of each command but the checks.
     pub timeout: Duration,
     pub clone_timeout: Duration,
     pub network: Network,
     pub hidden: Vec<PathBuf>,
     /// Places of the host to be seen though something is mounted there.
     pub shown: Vec<PathBuf>,
+}
+
+/// A command that says whether the data are good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    pub name: Option<String>,
+    pub command: String,
+    pub timeout: Duration,
 }
 
 /// A drill that runs.
@@ -66,10 +76,45 @@ pub struct Drill<'a> {
 
 /// What is there while it runs.
 pub(super) struct Under {
-    machine: Machine,
+    pub(super) machine: Machine,
     begun: Instant,
     pub(super) inside: Option<Inside>,
     age_ms: Option<u64>,
+}
+
+impl Request {
+    fn plan(&self) -> Plan {
+        Plan {
+            starts: self.start.len() as u32,
+            probes: self.ready.is_some(),
+            checks: self.checks.len() as u32,
+            stops: self.stop.len() as u32,
+            proves: self.proves,
+            before: self.before.is_some(),
+            after: self.after.is_some(),
+        }
+    }
+
+    /// What is run for a step.
+    fn command(&self, (step, nth): At) -> Option<String> {
+        let nth = nth as usize - 1;
+        match step {
+            Step::Start => self.start.get(nth).cloned(),
+            Step::Ready => self.ready.clone(),
+            Step::Check(_) => self.check(step).map(|check| check.command.clone()),
+            Step::Stop => self.stop.get(nth).cloned(),
+            Step::Before => self.before.clone(),
+            Step::After => self.after.clone(),
+            Step::Clone | Step::Isolate | Step::Prove | Step::CleanUp => None,
+        }
+    }
+
+    fn check(&self, step: Step) -> Option<&Check> {
+        match step {
+            Step::Check(number) => self.checks.get(number as usize - 1),
+            _ => None,
+        }
+    }
 }
 
 impl Drill<'_> {
@@ -78,18 +123,11 @@ impl Drill<'_> {
     /// Errors: the state directory cannot be written. What was made before is cleaned up.
     pub fn run(mut self) -> std::io::Result<Report> {
         self.journal.note(&self.record)?;
-        let plan = Plan {
-            starts: self.request.start.is_some(),
-            probes: self.request.ready.is_some(),
-            checks: self.request.checks.len() as u32,
-            stops: self.request.stop.is_some(),
-            proves: self.request.proves,
-        };
-        let mut under =
-            Under { machine: Machine::new(plan), begun: Instant::now(), inside: None, age_ms: None };
-        while let Some(step) = under.machine.step() {
+        let machine = Machine::new(self.request.plan());
+        let mut under = Under { machine, begun: Instant::now(), inside: None, age_ms: None };
+        while let Some(at @ (step, _)) = under.machine.at() {
             (self.tell)(&step.to_string());
-            let report = self.perform(step, &mut under);
+            let report = self.perform(at, &mut under);
             under.machine.ended(report.outcome);
             self.record.report.steps.push(report);
             self.note_times(step, &under);
@@ -112,7 +150,7 @@ impl Drill<'_> {
 
     fn note_times(&mut self, step: Step, under: &Under) {
         let now = under.begun.elapsed().as_millis() as u64;
-        let next = under.machine.step();
+        let next = under.machine.at().map(|(step, _)| step);
         let report = &mut self.record.report;
         let was_done = report.steps.last().is_some_and(|step| step.outcome == Outcome::Done);
         match step {
@@ -127,23 +165,27 @@ impl Drill<'_> {
             | Step::Ready
             | Step::Stop
             | Step::Prove
-            | Step::CleanUp => {}
+            | Step::Before
+            | Step::CleanUp
+            | Step::After => {}
         }
     }
 
-    fn perform(&mut self, step: Step, under: &mut Under) -> StepReport {
+    fn perform(&mut self, at: At, under: &mut Under) -> StepReport {
         let (begun, started_unix_ms) = (Instant::now(), unix_ms(SystemTime::now()));
-        let command = self.command(step);
+        let step = at.0;
+        let (command, name) = (self.request.command(at), self.request.check(step).and_then(|check| check.name.clone()));
+        let typed = command.as_deref().unwrap_or_default();
         let (mut ended, mut tries) = (None, 0);
         let outcome = match step {
             Step::Clone => self.clone(),
             Step::Isolate => self.isolate(under),
             Step::Start | Step::Check(_) | Step::Stop => {
-                self.command_once(under, command.as_deref().unwrap_or_default(), &mut ended)
+                let timeout = self.request.check(step).map_or(self.request.timeout, |check| check.timeout);
+                self.command_once(under, (typed, timeout), &mut ended)
             }
-            Step::Ready => {
-                self.probe(under, command.as_deref().unwrap_or_default(), (&mut ended, &mut tries))
-            }
+            Step::Ready => self.probe(under, typed, (&mut ended, &mut tries)),
+            Step::Before | Step::After => self.hook(under.machine.verdict(), typed, &mut ended),
             Step::Prove => self.prove(under),
             Step::CleanUp => self.clean_up(under),
         };
@@ -153,18 +195,7 @@ impl Drill<'_> {
             Err(Bad::Failed(reason)) => (Outcome::Failed, (!reason.is_empty()).then_some(reason)),
         };
         let length_ms = begun.elapsed().as_millis() as u64;
-        StepReport { step, command, started_unix_ms, length_ms, outcome, ended, tries, reason }
-    }
-
-    fn command(&self, step: Step) -> Option<String> {
-        let request = &self.request;
-        match step {
-            Step::Start => request.start.clone(),
-            Step::Ready => request.ready.clone(),
-            Step::Check(number) => request.checks.get(number as usize - 1).cloned(),
-            Step::Stop => request.stop.clone(),
-            Step::Clone | Step::Isolate | Step::Prove | Step::CleanUp => None,
-        }
+        StepReport { step, name, command, started_unix_ms, length_ms, outcome, ended, tries, reason }
     }
 
     fn clone(&mut self) -> Result<(), Bad> {
@@ -228,26 +259,17 @@ impl Drill<'_> {
             watches: false,
             damage: Vec::new(),
             outside: namespaces(),
-            environment: self.environment(under),
+            environment: self.environment(under.age_ms),
         }
     }
 
-    fn environment(&self, under: &Under) -> BTreeMap<String, String> {
-        let report = &self.record.report;
-        let point = report.point.as_ref().map(|point| point.packet.to_string());
-        let age = under.age_ms.map(|age| format!("{:.1}", age as f64 / 1000.0));
-        environment(&[
-            ("STANDIN_DRILL", "1".into()),
-            ("STANDIN_DRILL_NAME", report.name.clone()),
-            ("STANDIN_DRILL_SET", report.set.clone()),
-            ("STANDIN_DRILL_PATH", report.at.clone()),
-            ("STANDIN_DRILL_POSITION", point.unwrap_or_default()),
-            ("STANDIN_DRILL_AGE", age.unwrap_or_default()),
-        ])
-    }
-
-    fn command_once(&self, under: &mut Under, command: &str, last: &mut Option<Ended>) -> Result<(), Bad> {
-        let ended = under.inside()?.run(command, self.request.timeout)?;
+    fn command_once(
+        &self,
+        under: &mut Under,
+        (command, timeout): (&str, Duration),
+        last: &mut Option<Ended>,
+    ) -> Result<(), Bad> {
+        let ended = under.inside()?.run(command, timeout)?;
         let is_success = ended.is_success();
         *last = Some(ended);
         if is_success { Ok(()) } else { Err(Bad::Failed(String::new())) }

@@ -159,7 +159,8 @@ impl Journal {
         self.dir.join("head.json")
     }
 
-    fn running_path(&self) -> PathBuf {
+    /// Of the drill that runs.
+    pub(super) fn running_path(&self) -> PathBuf {
         self.dir.join("running.json")
     }
 }

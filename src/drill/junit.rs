@@ -108,9 +108,10 @@ impl CheckProof {
 }
 
 fn case(step: &StepReport) -> (String, u64, Said, &str) {
-    let name = match &step.command {
-        Some(command) => format!("{}: {command}", step.step),
-        None => step.step.to_string(),
+    let name = match (&step.name, &step.command) {
+        (Some(name), _) => format!("{}: {name}", step.step),
+        (None, Some(command)) => format!("{}: {command}", step.step),
+        (None, None) => step.step.to_string(),
     };
     let output = step.ended.as_ref().map_or("", |ended| ended.output.as_str());
     (name, step.length_ms, said_of(step), output)
@@ -129,7 +130,10 @@ fn said_of(step: &StepReport) -> Said {
     match (step.outcome, step.step) {
         (Outcome::Done, _) => Said::Well,
         (Outcome::Interrupted, _) => Said::Error("interrupted".into()),
-        (Outcome::Failed, Step::Clone | Step::Isolate | Step::Prove | Step::CleanUp) => Said::Error(why()),
+        (
+            Outcome::Failed,
+            Step::Clone | Step::Isolate | Step::Prove | Step::Before | Step::CleanUp | Step::After,
+        ) => Said::Error(why()),
         (Outcome::Failed, Step::Start | Step::Ready | Step::Check(_) | Step::Stop) => Said::Failure(why()),
     }
 }

@@ -15,6 +15,7 @@
 //! - `plan`: which step is next, and the verdict; pure
 //! - `damage`: which blocks are damaged for a proof; pure
 //! - [`driver`]: performs the steps, with a record on the disk before the first of them; `inside`: what it asks for in there
+//! - `told`: what its commands are told, and the hooks, which run on the host
 //! - `prove`: whether the checks fail on damaged data; [`proof`]: what that says
 //! - [`isolation`]: namespaces, mounts, capabilities, and the commands in them
 //! - [`recovery`]: what a drill has made goes, also of one whose command has died
@@ -37,5 +38,6 @@ pub mod recovery;
 pub mod report;
 #[cfg(test)]
 mod tests;
+mod told;
 
 pub use plan::{Outcome, Step, Verdict};

@@ -1,12 +1,12 @@
 //! Which step of a drill is next, and what it all says in the end: no I/O, no clock.
 //!
 //! ```text
-//!  clone ─> isolate ─> start? ─> ready? ─> check 1 … check n ─> stop? ─> prove? ─> clean-up ─> end
+//!  clone ─> isolate ─> start* ─> ready? ─> check 1 … check n ─> stop* ─> prove? ─> before? ─> clean-up ─> after? ─> end
 //!    │         │          └─ failed ─┴──────────────────────────^ └── failed ───────^
 //!    └─ failed ┴────────────────────────────────────────────────────────────────────┤
 //!  interrupted, wherever it is ─────────────────────────────────────────────────────┘
 //! ```
-//! A check that fails does not keep the next ones from being run.
+//! A check that fails does not keep the next ones from being run, nor does a stop command; a start command does.
 
 use std::fmt;
 
@@ -24,7 +24,11 @@ pub enum Step {
     Stop,
     /// The checks once more, and then on damaged data.
     Prove,
+    /// The hook before the clean-up.
+    Before,
     CleanUp,
+    /// The hook after it.
+    After,
 }
 
 impl fmt::Display for Step {
@@ -37,7 +41,9 @@ impl fmt::Display for Step {
             Step::Check(number) => write!(f, "check {number}"),
             Step::Stop => f.write_str("stop"),
             Step::Prove => f.write_str("prove"),
+            Step::Before => f.write_str("before"),
             Step::CleanUp => f.write_str("clean-up"),
+            Step::After => f.write_str("after"),
         }
     }
 }
@@ -64,17 +70,26 @@ pub enum Verdict {
 /// What a drill is to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    pub starts: bool,
+    /// Commands.
+    pub starts: u32,
     pub probes: bool,
     pub checks: u32,
-    pub stops: bool,
+    /// Commands.
+    pub stops: u32,
     /// Of a drill that has passed it is tried whether its checks can fail.
     pub proves: bool,
+    /// There is a hook before the clean-up.
+    pub before: bool,
+    /// There is one after it.
+    pub after: bool,
 }
+
+/// A step, and which of its commands, from 1 on.
+pub(super) type At = (Step, u32);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    Within(Step),
+    Within(At),
     Ended,
 }
 
@@ -97,44 +112,50 @@ pub(super) struct Machine {
 
 impl Machine {
     pub(super) fn new(plan: Plan) -> Machine {
-        Machine { plan, state: State::Within(Step::Clone), worst: Worst::Nothing }
+        Machine { plan, state: State::Within((Step::Clone, 1)), worst: Worst::Nothing }
     }
 
-    /// The step to perform now; `None` at the end.
-    pub(super) fn step(&self) -> Option<Step> {
+    /// What to perform now; `None` at the end.
+    pub(super) fn at(&self) -> Option<At> {
         match self.state {
-            State::Within(step) => Some(step),
+            State::Within(at) => Some(at),
             State::Ended => None,
         }
     }
 
-    /// How the step has ended. Panics after the end.
+    /// How that has ended. Panics after the end.
     pub(super) fn ended(&mut self, outcome: Outcome) {
-        let State::Within(step) = self.state else { panic!("a drill that has ended has no step") };
-        self.worst = self.worst.max(worst_of(step, outcome));
-        self.state = match self.next(step, outcome) {
+        let State::Within(at) = self.state else { panic!("a drill that has ended has no step") };
+        self.worst = self.worst.max(worst_of(at.0, outcome));
+        self.state = match self.next(at, outcome) {
             Some(next) => State::Within(next),
             None => State::Ended,
         };
     }
 
-    fn next(&self, step: Step, outcome: Outcome) -> Option<Step> {
-        let check = |number: u32| (number <= self.plan.checks).then_some(Step::Check(number));
-        let has_passed = self.worst == Worst::Nothing && self.plan.checks > 0;
-        let over = if self.plan.proves && has_passed { Step::Prove } else { Step::CleanUp };
-        let stop = if self.plan.stops { Step::Stop } else { over };
-        let probe = self.plan.probes.then_some(Step::Ready).or(check(1)).unwrap_or(stop);
+    fn next(&self, (step, nth): At, outcome: Outcome) -> Option<At> {
+        let plan = &self.plan;
+        let check = |number: u32| (number <= plan.checks).then_some((Step::Check(number), 1));
+        let over = if plan.before { (Step::Before, 1) } else { (Step::CleanUp, 1) };
+        let has_passed = self.worst == Worst::Nothing && plan.checks > 0;
+        let proof = if plan.proves && has_passed { (Step::Prove, 1) } else { over };
+        let stop = |nth: u32| if nth <= plan.stops { (Step::Stop, nth) } else { proof };
+        let check_or_stop = |number: u32| check(number).unwrap_or(stop(1));
+        let probe = || if plan.probes { (Step::Ready, 1) } else { check_or_stop(1) };
+        let start = |nth: u32| if nth <= plan.starts { (Step::Start, nth) } else { probe() };
         match (step, outcome) {
-            (Step::CleanUp, _) => None,
-            (_, Outcome::Interrupted) | (Step::Clone | Step::Isolate, Outcome::Failed) => Some(Step::CleanUp),
-            (Step::Clone, Outcome::Done) => Some(Step::Isolate),
-            (Step::Isolate, Outcome::Done) => Some(if self.plan.starts { Step::Start } else { probe }),
-            (Step::Start, Outcome::Done) => Some(probe),
-            (Step::Ready, Outcome::Done) => Some(check(1).unwrap_or(stop)),
-            (Step::Start | Step::Ready, Outcome::Failed) => Some(stop),
-            (Step::Check(number), Outcome::Done | Outcome::Failed) => Some(check(number + 1).unwrap_or(stop)),
-            (Step::Stop, Outcome::Done | Outcome::Failed) => Some(over),
-            (Step::Prove, Outcome::Done | Outcome::Failed) => Some(Step::CleanUp),
+            (Step::After, _) => None,
+            (Step::CleanUp, _) => plan.after.then_some((Step::After, 1)),
+            (Step::Before, _) => Some((Step::CleanUp, 1)),
+            (_, Outcome::Interrupted) | (Step::Clone | Step::Isolate, Outcome::Failed) => Some(over),
+            (Step::Clone, Outcome::Done) => Some((Step::Isolate, 1)),
+            (Step::Isolate, Outcome::Done) => Some(start(1)),
+            (Step::Start, Outcome::Done) => Some(start(nth + 1)),
+            (Step::Ready, Outcome::Done) => Some(check_or_stop(1)),
+            (Step::Start | Step::Ready, Outcome::Failed) => Some(stop(1)),
+            (Step::Check(number), Outcome::Done | Outcome::Failed) => Some(check_or_stop(number + 1)),
+            (Step::Stop, Outcome::Done | Outcome::Failed) => Some(stop(nth + 1)),
+            (Step::Prove, Outcome::Done | Outcome::Failed) => Some(over),
         }
     }
 
@@ -156,8 +177,8 @@ impl Machine {
 
 fn worst_of(step: Step, outcome: Outcome) -> Worst {
     match (step, outcome) {
-        // Without a proof the data are as good as the checks have said.
-        (_, Outcome::Done) | (Step::Prove, Outcome::Failed) => Worst::Nothing,
+        // Without a proof, or what somebody is told of it, the data are as good as the checks have said.
+        (_, Outcome::Done) | (Step::Prove, Outcome::Failed) | (Step::Before | Step::After, _) => Worst::Nothing,
         (_, Outcome::Interrupted) => Worst::Interrupted,
         (Step::Clone | Step::Isolate, Outcome::Failed) => Worst::CouldNot,
         (Step::Start | Step::Ready | Step::Check(_) | Step::Stop | Step::CleanUp, Outcome::Failed) => {

@@ -4,7 +4,7 @@
 //! ```text
 //!  passed ─> again, watched ─> damage of what was read ─> again ─> each check has to fail
 //! ```
-//! Each time in namespaces of their own, with the start commands before them and the stop command after them.
+//! Each time in namespaces of their own, with the start commands before them and the stop commands after them.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -91,7 +91,7 @@ impl Drill<'_> {
         }
         let mut repeated = Vec::new();
         for check in self.request.checks.clone() {
-            let (ended, seen) = inside.watch(&check, self.request.timeout, DAMAGE_MAX)?;
+            let (ended, seen) = inside.watch(&check.command, check.timeout, DAMAGE_MAX)?;
             repeated.push(Repeated { ended, seen });
         }
         self.end(&mut inside)?;
@@ -110,7 +110,7 @@ impl Drill<'_> {
             Begun::Failed(step, _) => noticed_by = Some(step),
             Begun::Well => {
                 for check in self.request.checks.clone() {
-                    let ended = inside.run(&check, self.request.timeout)?;
+                    let ended = inside.run(&check.command, check.timeout)?;
                     // Nothing of the data.
                     if let Some(problem) = ended.problem {
                         return Err(Bad::Failed(problem));
@@ -134,7 +134,7 @@ impl Drill<'_> {
 
     fn begin(&self, inside: &mut Inside) -> Result<Begun, Bad> {
         let timeout = self.request.timeout;
-        if let Some(start) = &self.request.start {
+        for start in &self.request.start {
             let ended = inside.run(start, timeout)?;
             if !ended.is_success() {
                 return Ok(Begun::Failed(Step::Start, ended.words()));
@@ -150,9 +150,6 @@ impl Drill<'_> {
 
     /// Whatever it says: on damaged data it may fail.
     fn end(&self, inside: &mut Inside) -> Result<(), Bad> {
-        match &self.request.stop {
-            Some(stop) => inside.run(stop, self.request.timeout).map(|_| ()),
-            None => Ok(()),
-        }
+        self.request.stop.iter().try_for_each(|stop| inside.run(stop, self.request.timeout).map(|_| ()))
     }
 }

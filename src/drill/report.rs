@@ -26,6 +26,9 @@ pub struct Report {
     pub host: String,
     pub version: String,
     pub set: String,
+    /// Where a file says what it does.
+    #[serde(default)]
+    pub file: Option<FromFile>,
     pub replica: String,
     /// Where the clone was to be found.
     pub at: String,
@@ -44,6 +47,14 @@ pub struct Report {
     pub proof: Option<Proof>,
     /// What was to be thrown away and is still there, and why.
     pub left: Option<String>,
+}
+
+/// The file of a drill, `drills/NAME.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FromFile {
+    pub name: String,
+    /// Options that were typed, and go on top.
+    pub typed: Vec<String>,
 }
 
 /// What the clone is as of.
@@ -68,6 +79,9 @@ pub struct CloneReport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepReport {
     pub step: Step,
+    /// Of a check that has one.
+    #[serde(default)]
+    pub name: Option<String>,
     pub command: Option<String>,
     pub started_unix_ms: u64,
     pub length_ms: u64,
@@ -115,6 +129,9 @@ impl Report {
                 self.version
             ),
         );
+        if let Some(file) = &self.file {
+            line("file", file.words());
+        }
         if let Some(point) = &self.point {
             let age = point.age_ms.map_or_else(
                 || "its age is not known".into(),
@@ -156,6 +173,14 @@ impl Report {
         self.proof.as_ref().is_some_and(|proof| !proof.is_proven())
     }
 
+    /// Who was to be told of it was not, or not well.
+    pub fn has_failed_hook(&self) -> bool {
+        let is_bad = |step: &StepReport| {
+            matches!(step.step, Step::Before | Step::After) && step.outcome != Outcome::Done
+        };
+        self.steps.iter().any(is_bad)
+    }
+
     fn said(&self) -> &'static str {
         match self.verdict {
             None => "RUNNING",
@@ -190,10 +215,22 @@ impl StepReport {
         if let Some(reason) = &self.reason {
             let _ = write!(words, ": {reason}");
         }
+        if let Some(name) = &self.name {
+            let _ = write!(words, ": {name}");
+        }
         if let Some(command) = &self.command {
             let _ = write!(words, ": {command}");
         }
         words
+    }
+}
+
+impl FromFile {
+    fn words(&self) -> String {
+        match self.typed.is_empty() {
+            true => format!("drills/{}.toml", self.name),
+            false => format!("drills/{}.toml, and typed on top: {}", self.name, self.typed.join(", ")),
+        }
     }
 }
 

@@ -7,36 +7,52 @@ use super::plan::{Machine, Outcome, Plan, Step, Verdict};
 use super::report::{CloneReport, Report};
 use crate::commands::Ended;
 
-const ALL: Plan = Plan { starts: true, probes: true, checks: 2, stops: true, proves: false };
-const BARE: Plan = Plan { starts: false, probes: false, checks: 0, stops: false, proves: false };
+const BARE: Plan =
+    Plan { starts: 0, probes: false, checks: 0, stops: 0, proves: false, before: false, after: false };
+const ALL: Plan = Plan { starts: 1, probes: true, checks: 2, stops: 1, ..BARE };
+const TWICE: Plan = Plan { starts: 2, stops: 2, checks: 1, ..BARE };
+const HOOKS: Plan = Plan { before: true, after: true, checks: 1, ..BARE };
 
 /// What a drill does whose step of this name fails, or is interrupted, where it comes.
 fn play(plan: Plan, bad: &[(Step, Outcome)]) -> (String, Verdict, bool) {
     let (mut machine, mut steps) = (Machine::new(plan), Vec::new());
-    while let Some(step) = machine.step() {
+    while let Some((step, _)) = machine.at() {
         steps.push(step.to_string());
         let outcome = bad.iter().find(|(at, _)| *at == step).map_or(Outcome::Done, |(_, outcome)| *outcome);
         machine.ended(outcome);
         assert!(steps.len() < 20, "no end: {steps:?}");
     }
-    assert_eq!(steps.last().map(String::as_str), Some("clean-up"));
+    let end = if plan.after { &steps[steps.len() - 2..] } else { &steps[steps.len() - 1..] };
+    assert_eq!(end[0], "clean-up");
     (steps.join(" "), machine.verdict(), machine.could_not())
 }
 
 #[test]
 fn each_way_through_a_drill_ends_with_its_clean_up() {
     use Outcome::{Failed, Interrupted};
-    use Step::{Check, CleanUp, Clone, Isolate, Prove, Ready, Start, Stop};
+    use Step::{After, Before, Check, CleanUp, Clone, Isolate, Prove, Ready, Start, Stop};
     let whole = "clone isolate start ready check 1 check 2 stop clean-up";
     let checks = Plan { checks: 2, ..BARE };
     let proves = Plan { proves: true, ..checks };
     let proven = "clone isolate check 1 check 2 prove clean-up";
     let all_proven = "clone isolate start ready check 1 check 2 stop prove clean-up";
+    let hooks = "clone isolate check 1 before clean-up after";
     for (plan, bad, steps, verdict, could_not) in [
-        (ALL, &[][..], whole, Verdict::Passed, false),
+        (TWICE, &[][..], "clone isolate start start check 1 stop stop clean-up", Verdict::Passed, false),
+        (TWICE, &[(Start, Failed)], "clone isolate start stop stop clean-up", Verdict::Failed, false),
+        (TWICE, &[(Stop, Failed)], "clone isolate start start check 1 stop stop clean-up", Verdict::Failed, false),
+        (HOOKS, &[], hooks, Verdict::Passed, false),
+        (HOOKS, &[(Before, Failed), (After, Failed)], hooks, Verdict::Passed, false),
+        (HOOKS, &[(After, Interrupted)], hooks, Verdict::Passed, false),
+        (HOOKS, &[(Before, Interrupted), (Check(1), Failed)], hooks, Verdict::Failed, false),
+        (HOOKS, &[(CleanUp, Failed)], hooks, Verdict::Failed, false),
+        (HOOKS, &[(Clone, Failed)], "clone before clean-up after", Verdict::Failed, true),
+        (HOOKS, &[(Isolate, Interrupted)], "clone isolate before clean-up after", Verdict::Interrupted, false),
+        (Plan { proves: true, ..HOOKS }, &[], "clone isolate check 1 prove before clean-up after", Verdict::Passed, false),
+        (ALL, &[], whole, Verdict::Passed, false),
         (BARE, &[], "clone isolate clean-up", Verdict::Opened, false),
         (checks, &[], "clone isolate check 1 check 2 clean-up", Verdict::Passed, false),
-        (Plan { stops: true, ..BARE }, &[], "clone isolate stop clean-up", Verdict::Opened, false),
+        (Plan { stops: 1, ..BARE }, &[], "clone isolate stop clean-up", Verdict::Opened, false),
         (Plan { probes: true, ..BARE }, &[], "clone isolate ready clean-up", Verdict::Opened, false),
         (ALL, &[(Clone, Failed)], "clone clean-up", Verdict::Failed, true),
         (BARE, &[(Isolate, Failed)], "clone isolate clean-up", Verdict::Failed, true),
@@ -78,6 +94,7 @@ fn report(number: u64) -> Report {
         host: "host".into(),
         version: "0".into(),
         set: "web".into(),
+        file: None,
         replica: "/r/web".into(),
         at: "/srv/web".into(),
         started_unix_ms: 0,
@@ -219,6 +236,7 @@ fn what_passed_last_is_what_counts() {
 fn a_report_is_told_as_junit() {
     let step = |step, outcome, ended| super::report::StepReport {
         step,
+        name: None,
         command: matches!(step, Step::Check(_)).then(|| "test a < \"b\" && true".to_owned()),
         started_unix_ms: 0,
         length_ms: 1234,

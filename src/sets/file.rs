@@ -1,5 +1,5 @@
-//! The files of sets, `sets/NAME.toml` in the state directory: where they are, read and written as a whole. What
-//! stands in them is the command line's to say.
+//! The files of sets, `sets/NAME.toml` in the state directory: where they are, read and written as a whole. Those of
+//! drills are named alike. What stands in them is the command line's to say.
 
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -15,6 +15,7 @@ use crate::store;
 use crate::words::is_set_name;
 
 const DIRECTORY: &str = "sets";
+const OF_DRILLS: &str = "drills";
 const SUFFIX: &str = "toml";
 /// Not the name of a set.
 const LOCK: &str = ".lock";
@@ -51,6 +52,11 @@ impl Sets {
     /// `state`: the state directory of a source.
     pub fn of(state: &Path) -> Sets {
         Sets(state.join(DIRECTORY))
+    }
+
+    /// Those of drills, which are named as sets are. `state`: the state directory of a target.
+    pub fn of_drills(state: &Path) -> Sets {
+        Sets(state.join(OF_DRILLS))
     }
 
     /// Where the file of a set is.

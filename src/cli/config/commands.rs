@@ -14,7 +14,7 @@ use super::definition::Definition;
 use super::fault::Fault;
 use super::file::Section;
 use super::settle::{self, Meant, SERVE, UNTOUCHED, serve_path};
-use super::{Config, ConfigCommand, Reload};
+use super::{Config, ConfigCommand, Reload, of_drill};
 use crate::control::{Client, ClientError, ConfigurationReport, values_text};
 use crate::failure::Failure;
 use crate::sets::Sets;
@@ -35,29 +35,49 @@ pub fn run(common: &Common, args: &Config) -> Outcome {
 struct Known {
     name: String,
     path: PathBuf,
-    is_serve: bool,
+    of: Of,
 }
 
-/// The one that is named, or all that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Of {
+    Serve,
+    Set,
+    Drill,
+}
+
+/// Those of this name, or all that there are.
 fn known(common: &Common, name: Option<&str>) -> Result<Vec<Known>, Failure> {
-    let sets = Sets::of(&common.state_dir());
-    let failed = |error: crate::sets::SetError| Failure::new(format!("{error}."), UNTOUCHED, "");
-    let names = sets.names().map_err(failed)?;
-    let serve = || Known { name: SERVE_NAME.into(), path: serve_path(common), is_serve: true };
-    let set = |name: &str| {
-        sets.path(name).map(|path| Known { name: name.to_owned(), path, is_serve: false }).map_err(failed)
+    let (sets, drills) = (Sets::of(&common.state_dir()), Sets::of_drills(&common.state_dir()));
+    let names = sets.names().map_err(|error| failed(&error))?;
+    let serve = || Known { name: SERVE_NAME.into(), path: serve_path(common), of: Of::Serve };
+    let set = |name: &String| {
+        let path = sets.path(name).map_err(|error| failed(&error))?;
+        Ok(Known { name: name.clone(), path, of: Of::Set })
     };
-    match name {
-        Some(SERVE_NAME) if !names.iter().any(|name| name == SERVE_NAME) => Ok(vec![serve()]),
-        Some(name) => Ok(vec![set(name)?]),
-        None => {
-            let mut all: Vec<Known> = names.iter().map(|name| set(name)).collect::<Result<_, _>>()?;
-            if fs::symlink_metadata(serve_path(common)).is_ok() {
-                all.insert(0, serve());
-            }
-            Ok(all)
+    let drill = |name: String| {
+        let path = drills.path(&name).map_err(|error| failed(&error))?;
+        Ok(Known { name, path, of: Of::Drill })
+    };
+    let of_drills = drills.names().map_err(|error| failed(&error))?;
+    let of_drills: Vec<Known> = of_drills.into_iter().map(drill).collect::<Result<_, Failure>>()?;
+    let mut all = match name {
+        Some(SERVE_NAME) if !names.iter().any(|name| name == SERVE_NAME) => vec![serve()],
+        Some(name) if of_drills.iter().any(|drill| drill.name == name) => {
+            let own: Vec<&String> = names.iter().filter(|own| *own == name).collect();
+            own.into_iter().map(set).collect::<Result<_, Failure>>()?
         }
+        Some(name) => vec![set(&name.to_owned())?],
+        None => names.iter().map(set).collect::<Result<_, Failure>>()?,
+    };
+    if name.is_none() && fs::symlink_metadata(serve_path(common)).is_ok() {
+        all.insert(0, serve());
     }
+    all.extend(of_drills.into_iter().filter(|drill| name.is_none_or(|name| drill.name == name)));
+    Ok(all)
+}
+
+fn failed(error: &crate::sets::SetError) -> Failure {
+    Failure::new(format!("{error}."), UNTOUCHED, "")
 }
 
 /// What was typed where nothing was but these.
@@ -71,10 +91,17 @@ impl Known {
     ///
     /// Errors: what is wrong.
     fn settings(&self, common: &Common) -> Result<Vec<Setting>, Failure> {
-        if self.is_serve {
-            let nothing = only(&Definition::serve(), &[]);
-            return settle::serve(common, &nothing).map(|found| found.configuration.settings);
+        match self.of {
+            Of::Serve => {
+                let nothing = only(&Definition::serve(), &[]);
+                settle::serve(common, &nothing).map(|found| found.configuration.settings)
+            }
+            Of::Set => self.of_set(common),
+            Of::Drill => of_drill::shown(common, &self.name),
         }
+    }
+
+    fn of_set(&self, common: &Common) -> Result<Vec<Setting>, Failure> {
         let definition = Definition::protect();
         let parsed = settle::read(&self.path, &definition, Section::Whole)?.checked(UNTOUCHED)?;
         // Without one in the file it is typed; which it is changes nothing of the rest.
@@ -111,14 +138,16 @@ fn check(common: &Common, name: Option<&str>) -> Outcome {
         return Err(Failure::new(
             format!("There is no file {} that says anything of '{name}'.", only.path.display()),
             UNTOUCHED,
-            "Write it, or name another set.",
+            "Write it, or name another set or drill.",
         ));
     }
     let mut checked: Vec<Checked> = files.iter().map(|file| file.check(common)).collect();
     if name.is_none() {
-        let strays = Sets::of(&common.state_dir()).strays();
-        let strays = strays.map_err(|error| Failure::new(format!("{error}."), UNTOUCHED, ""))?;
-        checked.extend(strays.iter().map(|path| Checked::stray(path)));
+        let state = common.state_dir();
+        for (files, of) in [(Sets::of(&state), "set"), (Sets::of_drills(&state), "drill")] {
+            let strays = files.strays().map_err(|error| failed(&error))?;
+            checked.extend(strays.iter().map(|path| Checked::stray(path, of)));
+        }
     }
     let is_good = checked.iter().all(|checked| checked.good);
     match common.json {
@@ -133,9 +162,10 @@ fn check(common: &Common, name: Option<&str>) -> Outcome {
 
 impl Known {
     fn check(&self, common: &Common) -> Checked {
-        let (definition, section) = match self.is_serve {
-            true => (Definition::serve(), SERVE),
-            false => (Definition::protect(), Section::Whole),
+        let (definition, section) = match self.of {
+            Of::Serve => (Definition::serve(), SERVE),
+            Of::Set => (Definition::protect(), Section::Whole),
+            Of::Drill => (Definition::drill(), Section::Drill),
         };
         let (errors, problem) = match settle::read(&self.path, &definition, section) {
             Err(failure) => (Vec::new(), Some(failure.what)),
@@ -155,9 +185,9 @@ impl Known {
 
 impl Checked {
     /// A file that nothing reads, and looks as if something did.
-    fn stray(path: &Path) -> Checked {
+    fn stray(path: &Path, of: &str) -> Checked {
         let file = path.display().to_string();
-        let why = "it is the file of no set: a name has letters, digits and - _ . @ +, and .toml behind it";
+        let why = format!("it is the file of no {of}: a name has letters, digits and - _ . @ +, and .toml behind it");
         let problem = Some(format!("{}: {why}.", file.escape_debug()));
         Checked { name: String::new(), file, exists: true, good: false, errors: Vec::new(), problem }
     }
@@ -203,7 +233,9 @@ struct Shown {
 
 impl Shown {
     fn of(common: &Common, file: &Known) -> Result<Shown, Failure> {
-        let told = Client::connect(&socket_path(&common.run_dir(), &file.name)).ok();
+        let socket = socket_path(&common.run_dir(), &file.name);
+        // A drill has no daemon.
+        let told = (file.of != Of::Drill).then(|| Client::connect(&socket).ok()).flatten();
         let told = told.and_then(|mut client| client.configuration().ok());
         let (running, differs, settings) = match told {
             Some(ConfigurationReport { settings, changes, .. }) => {

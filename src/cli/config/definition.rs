@@ -65,6 +65,13 @@ const OF_MONITOR: [(&str, &str); 6] = [
     ("json", "it says how one command answers"),
 ];
 
+const OF_DRILL: [(&str, &str); 4] = [
+    ("marker", "it is not in this version"),
+    ("state", PLACES),
+    ("run", PLACES),
+    ("json", "it says how one command answers"),
+];
+
 /// What a daemon of `protect` can take up while it runs; the rest counts from its next start on.
 const LIVE: [&str; 10] = [
     "rule",
@@ -99,13 +106,20 @@ impl Definition {
         Definition::of("monitor", &OF_MONITOR, &["x"])
     }
 
+    pub fn drill() -> Definition {
+        Definition::of("drill run", &OF_DRILL, &[])
+    }
+
+    /// `name`: of a command, and of one below it.
     fn of(
         name: &str,
         elsewhere: &'static [(&'static str, &'static str)],
         complete: &'static [&'static str],
     ) -> Definition {
-        let program = Cli::command();
-        let command = program.find_subcommand(name).expect("the command line has this command").clone();
+        let below = |command: Command, name: &str| {
+            command.find_subcommand(name).expect("the command line has this command").clone()
+        };
+        let command = name.split(' ').fold(Cli::command(), below);
         Definition { command: command.no_binary_name(true), elsewhere, complete }
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::super::drill::Check;
 use super::definition::{self, Definition, Place};
 use super::fault::{At, Fault, bad, legible};
 use crate::failure::Failure;
@@ -19,6 +20,8 @@ pub struct Parsed {
     pub is_there: bool,
     pub entries: Vec<Entry>,
     pub rules: Vec<(Rule, usize)>,
+    /// Of a drill, in order, and where each stands.
+    pub checks: Vec<(Check, At)>,
     /// In the order in which they stand.
     pub faults: Vec<Fault>,
 }
@@ -38,6 +41,8 @@ pub struct Entry {
 pub enum Section {
     /// All of it: the file of a set.
     Whole,
+    /// All of it: the file of a drill.
+    Drill,
     /// The table of this name: `standin.toml`.
     Table(&'static str),
     /// The table of this name in the file of a set, whatever else is in it.
@@ -71,7 +76,7 @@ pub fn parse(path: &Path, text: &str, definition: &Definition, section: Section)
         reader.fault(at, error.message());
     }
     match section {
-        Section::Whole => reader.options(document.get_ref(), true),
+        Section::Whole | Section::Drill => reader.options(document.get_ref(), section),
         Section::Table(name) => reader.table(document.get_ref(), name),
         Section::Inside(name) => reader.inside(document.get_ref(), name),
     }
@@ -91,12 +96,12 @@ fn starts(text: &str) -> Vec<usize> {
     std::iter::once(0).chain(behind).collect()
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     text: &'a str,
     /// Where each begins.
     lines: Vec<usize>,
     definition: &'a Definition,
-    parsed: Parsed,
+    pub(super) parsed: Parsed,
 }
 
 /// The table of a set's monitor.
@@ -109,14 +114,14 @@ const TABLES: [(&str, &[(&str, &str)]); 2] = [
 ];
 
 impl Reader<'_> {
-    fn at(&self, offset: usize) -> At {
+    pub(super) fn at(&self, offset: usize) -> At {
         let boundary = (0..=offset.min(self.text.len())).rev().find(|at| self.text.is_char_boundary(*at));
         let at = boundary.unwrap_or_default();
         let line = self.lines.partition_point(|start| *start <= at);
         At { line, column: self.text[self.lines[line - 1]..at].chars().count() + 1 }
     }
 
-    fn fault(&mut self, offset: usize, what: impl AsRef<str>) {
+    pub(super) fn fault(&mut self, offset: usize, what: impl AsRef<str>) {
         if !self.has_enough() {
             let fault = Fault { at: self.at(offset), what: legible(what.as_ref()) };
             self.parsed.faults.push(fault);
@@ -124,7 +129,7 @@ impl Reader<'_> {
     }
 
     /// Nobody mends more at once, and each costs time.
-    fn has_enough(&self) -> bool {
+    pub(super) fn has_enough(&self) -> bool {
         self.parsed.faults.len() >= FAULTS_MAX
     }
 
@@ -135,7 +140,7 @@ impl Reader<'_> {
                 return;
             }
             match value.get_ref() {
-                DeValue::Table(table) if key.get_ref().as_ref() == name => self.options(table, false),
+                DeValue::Table(table) if key.get_ref().as_ref() == name => self.options(table, Section::Inside(name)),
                 _ if key.get_ref().as_ref() == name => {
                     let what = format!("`{name}` is a table: write [{name}]");
                     self.fault(value.span().start, what);
@@ -156,7 +161,7 @@ impl Reader<'_> {
     fn inside(&mut self, document: &DeTable<'_>, name: &str) {
         for (key, value) in document.iter().filter(|(key, _)| key.get_ref().as_ref() == name) {
             match value.get_ref() {
-                DeValue::Table(table) => self.options(table, false),
+                DeValue::Table(table) => self.options(table, Section::Inside(name)),
                 _ => self.fault(key.span().start, format!("`{name}` is a table: write [{name}]")),
             }
         }
@@ -172,8 +177,8 @@ impl Reader<'_> {
         self.parsed.faults.extend(reader.parsed.faults);
     }
 
-    fn options(&mut self, table: &DeTable<'_>, is_set: bool) {
-        let document = table;
+    fn options(&mut self, table: &DeTable<'_>, section: Section) {
+        let (document, is_set) = (table, section == Section::Whole);
         let mut options: Vec<_> = table.iter().collect();
         options.sort_by_key(|(key, _)| key.span().start);
         for (key, value) in options {
@@ -184,6 +189,7 @@ impl Reader<'_> {
             let table = TABLES.iter().find(|(table, _)| *table == option).map(|(_, below)| *below);
             match (value.get_ref(), table) {
                 _ if is_set && option == "rule" => self.rules(value),
+                _ if section == Section::Drill && option == "check" => self.checks(value),
                 _ if is_set && option == MONITOR => self.of_monitor(document),
                 (DeValue::Table(inner), Some(below)) if is_set => self.below(name, inner, below),
                 (_, Some(below)) if is_set && option == "verify" => {

@@ -1,4 +1,5 @@
-//! Files of options: `sets/NAME.toml` for each set, and `standin.toml` for a target daemon, in the state directory.
+//! Files of options: `sets/NAME.toml` for each set, `drills/NAME.toml` for each drill, and `standin.toml` for a target
+//! daemon, in the state directory.
 //!
 //! ```text
 //!  command line ── definition ──┬─ which keys there are, and what their values may be
@@ -8,11 +9,13 @@
 //! `standin config check|show|diff` and `standin reload` are in `commands`; `edit` changes a file and leaves what
 //! people wrote in it.
 
+mod checks;
 mod commands;
 mod definition;
 pub mod edit;
 mod fault;
 mod file;
+mod of_drill;
 mod of_monitor;
 mod reading;
 mod settle;
@@ -24,6 +27,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 pub(super) use self::commands::{reload, run, unknown};
+pub(super) use self::of_drill::drill;
 pub(super) use self::of_monitor::monitor;
 pub(super) use self::settle::{Typed, protect, serve, serve_path};
 
@@ -38,12 +42,12 @@ pub struct Config {
 pub enum ConfigCommand {
     /// Say whether the files are right, and everything that is wrong with lines and columns
     Check {
-        /// Name of a set, or `serve` for standin.toml [default: all]
+        /// Name of a set or of a drill, or `serve` for standin.toml [default: all]
         name: Option<String>,
     },
     /// Each option, what it is, and where that was said; of a daemon that runs as it holds there
     Show {
-        /// Name of a set, or `serve` for standin.toml [default: all]
+        /// Name of a set or of a drill, or `serve` for standin.toml [default: all]
         name: Option<String>,
     },
     /// What a daemon that runs has otherwise than its files: what a reload would change, and what a restart

@@ -258,7 +258,7 @@ fn words(definition: &Definition, entry: &Entry) -> Vec<OsString> {
 }
 
 /// `option`: as on the command line.
-fn is_typed(typed: &Typed, option: &str) -> bool {
+pub(super) fn is_typed(typed: &Typed, option: &str) -> bool {
     let id = option.replace('-', "_");
     // `try_`: of an option that this command lacks nothing was typed.
     let is_there = typed.try_contains_id(&id).unwrap_or(false);
@@ -266,7 +266,12 @@ fn is_typed(typed: &Typed, option: &str) -> bool {
 }
 
 /// Every option that may stand in a file, and what it is.
-fn settings(definition: &Definition, typed: &Typed, matches: &ArgMatches, parsed: &Parsed) -> Vec<Setting> {
+pub(super) fn settings(
+    definition: &Definition,
+    typed: &Typed,
+    matches: &ArgMatches,
+    parsed: &Parsed,
+) -> Vec<Setting> {
     let one = |arg: &Arg| {
         let (option, id) = (option_of(arg), arg.get_id().as_str());
         let is_typed = is_typed(typed, &option);

@@ -1,5 +1,6 @@
 //! What files of options say, and what is said of those that are wrong.
 
+mod drills;
 mod random;
 mod reading;
 
@@ -142,7 +143,7 @@ fn every_option_stands_in_a_file_or_says_why_not() {
     for (key, _) in OF_PROTECT.iter().chain(&OF_SERVE).filter(|(key, _)| *key != "directory") {
         assert!(page.contains(&format!("`{key}`")), "docs/configuration.md says nothing of `{key}`");
     }
-    for definition in [&definition, &serve, &monitor] {
+    for definition in [&definition, &serve, &monitor, &Definition::drill()] {
         for arg in definition.command.get_arguments() {
             let option = option_of(arg);
             match definition.place(&option) {
@@ -379,7 +380,7 @@ fn the_example_of_the_documentation_is_right() {
     let page = include_str!("../../../docs/configuration.md");
     let blocks: Vec<&str> =
         page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert_eq!(blocks.len(), 3, "the set's, the target's and the monitor's");
+    assert_eq!(blocks.len(), 4, "the set's, the target's, the monitor's and the drill's");
     let ground = Ground::new();
     ground.set("web", blocks[0]);
     ground.protect("web").unwrap();
@@ -401,4 +402,7 @@ fn the_example_of_the_documentation_is_right() {
     ground.set("web", blocks[2]);
     let watched = ground.monitor("web").unwrap();
     assert_eq!((watched.probes.len(), watched.own.len(), watched.misses), (2, 1, 5));
+    fs::create_dir(ground.0.path().join("drills")).unwrap();
+    fs::write(ground.0.path().join("drills/web.toml"), blocks[3]).unwrap();
+    assert!(super::of_drill::shown(&ground.common(), "web").unwrap().iter().any(|one| one.key == "check"));
 }

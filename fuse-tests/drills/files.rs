@@ -1,0 +1,96 @@
+//! Drills that a file says all about, and what they tell the host.
+
+use super::*;
+
+fn write(pair: &Pair, name: &str, text: &str) {
+    let dir = pair.state("target").join("drills");
+    fs::create_dir_all(&dir).expect("a directory");
+    fs::write(dir.join(format!("{name}.toml")), text).expect("a file");
+}
+
+fn ran_file(pair: &Pair, code: i32, arguments: &[&str]) -> Value {
+    let output = drill(pair, &[&["run", "--json"], arguments].concat());
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", describe(&output));
+    let mut answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    answer["report"].take()
+}
+
+#[test]
+fn a_drill_is_what_its_file_says() {
+    let pair = filled();
+    let told = pair.state("source").join("told");
+    let hook = |name: &str| {
+        let clone = "test -d \"$STANDIN_DRILL_CLONE\" && echo clone";
+        format!(
+            "{name} = '''env | grep ^STANDIN_DRILL | sort > {told}-{name}; ({clone}) >> {told}-{name}; \
+             cp \"$STANDIN_DRILL_REPORT\" {told}-{name}.json'''\n",
+            told = text(&told)
+        )
+    };
+    let file = format!(
+        "set = \"web\"\nat = {:?}\nstart = [\"echo one > first\", \"cp first second\"]\nstop = [\"false\", \"true\"]\n{}{}
+[[check]]\nname = \"both\"\ncommand = \"cmp first second && test -f known\"\n
+[[check]]\nname = \"slow\"\ncommand = \"sleep 1000\"\ntimeout = \"300ms\"\n",
+        at(&pair),
+        hook("before"),
+        hook("after"),
+    );
+    write(&pair, "nightly", &file);
+    let checked = output_within(pair.daemon("target").args(["config", "check", "nightly"]), COMMAND_MAX);
+    assert!(checked.status.success(), "{}", describe(&checked));
+    let report = ran_file(&pair, 1, &["nightly"]);
+    let steps: Vec<&Value> = report["steps"].as_array().expect("steps").iter().collect();
+    let said: Vec<String> =
+        steps.iter().map(|step| format!("{}{} {}", step["step"], step["name"], step["outcome"])).collect();
+    assert_eq!(
+        said.join("; ").replace('"', ""),
+        "clonenull done; isolatenull done; startnull done; startnull done; {check:1}both done; \
+         {check:2}slow failed; stopnull failed; stopnull done; beforenull done; clean-upnull done; afternull done"
+            .replace("clean-up", "clean_up")
+    );
+    assert_eq!(report["file"], serde_json::json!({ "name": "nightly", "typed": [] }));
+    assert_eq!(check(&report, 2)["ended"]["timed_out"], true, "{report}");
+    for (name, has_clone) in [("before", true), ("after", false)] {
+        let said = fs::read_to_string(format!("{}-{name}", told.display())).expect("what the hook was told");
+        for part in ["STANDIN_DRILL=1\n", "STANDIN_DRILL_SET=web\n", "STANDIN_DRILL_VERDICT=failed\n"] {
+            assert!(said.contains(part), "no {part} in {said}");
+        }
+        assert_eq!(said.ends_with("\nclone\n"), has_clone, "{name}: {said}");
+        let so_far = fs::read(format!("{}-{name}.json", told.display())).expect("the report so far");
+        let so_far: Value = serde_json::from_slice(&so_far).expect("JSON");
+        assert_eq!(so_far["report"]["number"], report["number"]);
+    }
+    assert_nothing_left(&pair);
+    // On top of it.
+    let report = ran_file(&pair, 0, &["nightly", "--check", "test -f second", "--stop", "true", "--after", "true"]);
+    assert_eq!(report["file"]["typed"], serde_json::json!(["check", "stop", "after"]));
+    let shown = drill(&pair, &["report"]);
+    assert!(
+        describe(&shown).contains("drills/nightly.toml, and typed on top: check, stop, after"),
+        "{}",
+        describe(&shown)
+    );
+    assert_nothing_left(&pair);
+}
+
+/// Nobody hears of a drill whose hook fails: that is no success, and no fault of the data.
+#[test]
+fn a_hook_that_fails_is_said_and_is_no_verdict() {
+    let pair = filled();
+    let report = ran(&pair, 3, &["--check", "true", "--after", "echo nobody is there; exit 9", "--before", "sleep 100", "--timeout", "1s"]);
+    assert_eq!(report["verdict"], "passed", "{report}");
+    assert_eq!(step(&report, &"after".into())["ended"]["exit_code"], 9);
+    assert_eq!(step(&report, &"before".into())["ended"]["timed_out"], true);
+    // Also of a drill that somebody ends they hear.
+    let told = pair.state("source").join("ended");
+    let mark = format!("drill-mark-{}-hook", std::process::id());
+    let mut command = pair.daemon("target");
+    command.args(["drill", "run", "--at", &at(&pair), "--check", &format!("MARK={mark} exec sleep 1000")]);
+    command.args(["--after", &format!("echo $STANDIN_DRILL_VERDICT > {}", told.display())]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("standin drill");
+    wait_until("its check runs", || !processes_of(&mark).is_empty());
+    rustix::process::kill_process(Pid::from_child(&child), Signal::TERM).expect("it runs");
+    assert_eq!(child.wait().expect("it ends").code(), Some(2));
+    assert_eq!(fs::read_to_string(&told).expect("it was told"), "interrupted\n");
+    assert_nothing_left(&pair);
+}
