@@ -196,8 +196,8 @@ const FAILS: [&str; 40] = [
     "drill run m --at /srv --check true",
     "drill init x",
     "drill start m",
-    "drill shell m",
-    "drill stop m",
+    "drill shell -- true",
+    "drill stop",
     "drill report x",
     "failover m --at BASE/source --yes",
     "events run --hook true",
@@ -237,11 +237,13 @@ fn examples() -> Vec<(Ends, &'static str)> {
 }
 
 /// Commands that go on until somebody ends them, or that are inner parts of others.
-const APART: [&str; 8] = [
+const APART: [&str; 10] = [
     "events follow",
     "formats",
     "markers run",
     "drill-init",
+    "drill-open",
+    "drill-enter",
     "run-commands",
     "flush-mount",
     "hold-mount",

@@ -119,10 +119,14 @@ pub enum Command {
     Orphans(Orphans),
     /// A replica on this host as of one moment, as a directory of its own: start, list, stop
     Clone(Clones),
-    /// Rehearse on a clone of a replica: run, list, report
+    /// Rehearse on a clone of a replica: run, list, report; or leave it open: start, shell, stop
     Drill(Drills),
     #[command(hide = true)]
     DrillInit,
+    #[command(hide = true)]
+    DrillOpen(Rest),
+    #[command(hide = true)]
+    DrillEnter(Rest),
     /// What begins, ends and happens on this host: list, follow; call hooks for it
     Events(Events),
     /// Serve a replica of this host in its source's place, for good

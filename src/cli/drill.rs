@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgMatches, Args, Subcommand};
 
-use super::args::{Common, Rest};
+use super::args::Common;
 use super::clone::{Meant, only_one, replicas_of};
 use super::{Outcome, output};
 use crate::control::{CloneRequest, CloneStatus};
@@ -14,7 +14,7 @@ use crate::drill::Verdict;
 use crate::drill::driver::Cloning;
 use crate::drill::isolation::init;
 use crate::drill::journal::{Journal, Turn};
-use crate::drill::recovery;
+use crate::drill::{make_way, recovery};
 use crate::failure::Failure;
 use crate::units::parse_duration;
 
@@ -22,8 +22,10 @@ mod options;
 mod places;
 mod reports;
 mod run;
+mod standing;
 
 pub(super) use options::{Check, Run, checked};
+pub(super) use standing::{enter, keep_open};
 
 const UNTOUCHED: &str = "Nothing was changed.";
 
@@ -59,12 +61,16 @@ enum DrillCommand {
         #[arg(long, value_name = "T", value_parser = parse_duration)]
         expect_every: Option<Duration>,
     },
-    #[command(hide = true)]
-    Start(Rest),
-    #[command(hide = true)]
-    Shell(Rest),
-    #[command(hide = true)]
-    Stop(Rest),
+    /// Leave one open: clone a replica, put it at the data's own path, run --start and --ready, and return
+    Start(Box<Run>),
+    /// A shell in the drill that is open, or a command whose exit code is given
+    Shell {
+        /// This program and its arguments in the place of a shell
+        #[arg(last = true, value_name = "COMMAND")]
+        command: Vec<String>,
+    },
+    /// End the drill that is open: run --stop, clean up, report
+    Stop,
 }
 
 /// The first process of a drill, which this program starts itself.
@@ -82,13 +88,26 @@ pub(super) fn init() -> Outcome {
 /// `typed`: behind `standin drill`.
 pub(super) fn run(common: &Common, drills: &Drills, typed: &ArgMatches) -> Outcome {
     match &drills.command {
-        DrillCommand::Run(_) => run::run(common, typed.subcommand_matches("run").unwrap_or(typed)),
+        DrillCommand::Run(_) => run::run(common, below(typed, "run"), run::End::ByItself),
         DrillCommand::List => reports::list(common),
         DrillCommand::Report { number, junit } => reports::report(common, *number, *junit),
         DrillCommand::Last { set, expect_every } => reports::last(common, set.as_deref(), *expect_every),
-        DrillCommand::Start(_) => Err(not_built("start")),
-        DrillCommand::Shell(_) => Err(not_built("shell")),
-        DrillCommand::Stop(_) => Err(not_built("stop")),
+        DrillCommand::Start(args) => standing::start(common, args),
+        DrillCommand::Shell { command } => standing::shell(common, command),
+        DrillCommand::Stop => standing::stop(common),
+    }
+}
+
+fn below<'a>(typed: &'a ArgMatches, name: &str) -> &'a ArgMatches {
+    typed.subcommand_matches(name).unwrap_or(typed)
+}
+
+/// For something that needs the replica more: ends a drill of it. Whatever comes of that keeps nothing else from going on.
+pub(super) fn make_way(common: &Common, replica: &Path) {
+    match make_way::make_way(&common.state_dir(), replica) {
+        Ok(Some(number)) => output::aside(&format!("drill {number} of this replica was ended: this goes first.")),
+        Ok(None) => {}
+        Err(error) => output::aside(&format!("a drill of this replica cannot be ended: {error}")),
     }
 }
 

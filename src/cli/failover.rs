@@ -88,6 +88,7 @@ pub(super) fn run(common: &Common, args: &Failover) -> Outcome {
         output::text(&found.text(&options));
     }
     confirm(common, args)?;
+    super::drill::make_way(common, &place.directory);
     preflight::end_silent(&place)?;
     let failed = |error: &std::io::Error| no_state(&options, error);
     let (journal, left) =

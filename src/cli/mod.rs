@@ -96,6 +96,8 @@ pub fn main() -> ExitCode {
         Command::Clone(args) => clone::run(&common, &args),
         Command::Drill(args) => drill::run(&common, &args, &typed),
         Command::DrillInit => drill::init(),
+        Command::DrillOpen(rest) => drill::keep_open(&rest),
+        Command::DrillEnter(rest) => drill::enter(&rest),
         Command::Events(args) => events::run(&common, &args),
         Command::Failover(args) => failover::run(&common, &args),
         Command::Failback(args) => failback::run(&common, &args),

@@ -28,6 +28,7 @@ pub(super) fn run(common: &Common, args: &Protect, typed: &Typed) -> Outcome {
     let options = config::protect(common, typed)?;
     if options.stand_in.is_some() {
         super::failover::look_at_others(common, &options)?;
+        super::drill::make_way(common, options.tree());
     }
     source_side::run(options).map(exit_code)
 }

@@ -37,6 +37,8 @@ pub struct Request {
     pub start: Vec<String>,
     pub ready: Option<String>,
     pub checks: Vec<Check>,
+    /// In the place of checks it stays open until it is stopped.
+    pub stays_open: bool,
     pub stop: Vec<String>,
     /// It is tried whether the checks fail on damaged data.
     pub proves: bool,
@@ -70,6 +72,8 @@ pub struct Drill<'a> {
     pub stops: Receiver<()>,
     /// Says to a person how far it is.
     pub tell: &'a dyn Fn(&str),
+    /// It is open.
+    pub opened: &'a dyn Fn(&Report),
     /// Held as long as it runs.
     pub turn: Turn,
 }
@@ -79,7 +83,6 @@ pub(super) struct Under {
     pub(super) machine: Machine,
     begun: Instant,
     pub(super) inside: Option<Inside>,
-    age_ms: Option<u64>,
 }
 
 impl Request {
@@ -87,7 +90,8 @@ impl Request {
         Plan {
             starts: self.start.len() as u32,
             probes: self.ready.is_some(),
-            checks: self.checks.len() as u32,
+            checks: if self.stays_open { 0 } else { self.checks.len() as u32 },
+            stays_open: self.stays_open,
             stops: self.stop.len() as u32,
             proves: self.proves,
             before: self.before.is_some(),
@@ -105,7 +109,7 @@ impl Request {
             Step::Stop => self.stop.get(nth).cloned(),
             Step::Before => self.before.clone(),
             Step::After => self.after.clone(),
-            Step::Clone | Step::Isolate | Step::Prove | Step::CleanUp => None,
+            Step::Clone | Step::Isolate | Step::Open | Step::Prove | Step::CleanUp => None,
         }
     }
 
@@ -124,7 +128,7 @@ impl Drill<'_> {
     pub fn run(mut self) -> std::io::Result<Report> {
         self.journal.note(&self.record)?;
         let machine = Machine::new(self.request.plan());
-        let mut under = Under { machine, begun: Instant::now(), inside: None, age_ms: None };
+        let mut under = Under { machine, begun: Instant::now(), inside: None };
         while let Some(at @ (step, _)) = under.machine.at() {
             (self.tell)(&step.to_string());
             let report = self.perform(at, &mut under);
@@ -163,6 +167,7 @@ impl Drill<'_> {
             | Step::Isolate
             | Step::Start
             | Step::Ready
+            | Step::Open
             | Step::Stop
             | Step::Prove
             | Step::Before
@@ -186,6 +191,7 @@ impl Drill<'_> {
             }
             Step::Ready => self.probe(under, typed, (&mut ended, &mut tries)),
             Step::Before | Step::After => self.hook(under.machine.verdict(), typed, &mut ended),
+            Step::Open => self.stay_open(under),
             Step::Prove => self.prove(under),
             Step::CleanUp => self.clean_up(under),
         };
@@ -230,9 +236,8 @@ impl Drill<'_> {
     }
 
     fn isolate(&mut self, under: &mut Under) -> Result<(), Bad> {
-        under.age_ms = self.record.report.point.as_ref().and_then(|point| point.age_ms);
         let mut inside = self.noted(under)?;
-        let isolation = inside.arrange(&self.wanted(under), Duration::ZERO)?;
+        let isolation = inside.arrange(&self.wanted(), Duration::ZERO)?;
         self.record.report.isolation = Some(isolation);
         under.inside = Some(inside);
         Ok(())
@@ -249,7 +254,7 @@ impl Drill<'_> {
         Ok(inside)
     }
 
-    pub(super) fn wanted(&self, under: &Under) -> Wanted {
+    pub(super) fn wanted(&self) -> Wanted {
         Wanted {
             clone: PathBuf::from(&self.record.report.clone.directory),
             at: self.request.at.clone(),
@@ -259,8 +264,19 @@ impl Drill<'_> {
             watches: false,
             damage: Vec::new(),
             outside: namespaces(),
-            environment: self.environment(under.age_ms),
+            environment: self.record.report.environment(),
         }
+    }
+
+    /// Until somebody asks for its end.
+    fn stay_open(&mut self, under: &mut Under) -> Result<(), Bad> {
+        self.record.is_open = true;
+        let noted = self.journal.note(&self.record);
+        noted.map_err(|error| Bad::Failed(format!("it cannot be noted: {error}")))?;
+        (self.opened)(&self.record.report);
+        let ended = under.inside()?.until_asked();
+        self.record.is_open = false;
+        ended
     }
 
     fn command_once(

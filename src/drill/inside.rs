@@ -78,6 +78,15 @@ impl Inside {
         }
     }
 
+    /// Until somebody asks for its end; an error where it has ended by itself.
+    pub(super) fn until_asked(&self) -> Result<(), Bad> {
+        let gone = || Bad::Failed("the first process of the drill has ended".into());
+        select! {
+            recv(self.stops) -> asked => asked.map_err(|_| Bad::Interrupted),
+            recv(self.keeper.answers()) -> answer => Err(answer.map_or_else(|_| gone(), unasked)),
+        }
+    }
+
     /// What it has read, too. What there is to look at afterwards may be large: `patience` for that.
     pub(super) fn watch(
         &mut self,

@@ -31,6 +31,12 @@ pub struct Record {
     pub is_begun: bool,
     /// The first process of its namespaces, and when it was started, by the kernel's clock.
     pub process: Option<(u32, u64)>,
+    /// The same of the command that runs it.
+    #[serde(default)]
+    pub command: Option<(u32, u64)>,
+    /// It stays open until it is stopped.
+    #[serde(default)]
+    pub is_open: bool,
 }
 
 pub struct Journal {
@@ -61,6 +67,12 @@ impl Journal {
         let dir = state.join(".drills");
         store::own_directory(&dir, 0o700, Symlink::Own)?;
         Ok(Journal { dir })
+    }
+
+    /// Where there was a drill already: nothing is made.
+    pub fn of_existing(state: &Path) -> Option<Journal> {
+        let dir = state.join(".drills");
+        dir.is_dir().then_some(Journal { dir })
     }
 
     /// `None` where a drill runs.
@@ -166,7 +178,7 @@ impl Journal {
 }
 
 /// When a process was started, by the kernel's clock: with its number it is nobody else's.
-pub(super) fn begun(pid: u32) -> Option<u64> {
+pub fn begun(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name stands in brackets and may hold anything.
     stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()

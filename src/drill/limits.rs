@@ -12,6 +12,12 @@ pub(super) const LOOKED_EVERY: Duration = Duration::from_millis(20);
 /// its last output.
 pub(super) const GRACE: Duration = Duration::from_secs(10);
 
+/// For a failover a drill has this time for its stop commands and its clean-up...
+pub(super) const STOPS_WITHIN: Duration = Duration::from_secs(1);
+
+/// ...and this one for its clean-up alone: together less than 5 s.
+pub(super) const LEAVES_WITHIN: Duration = Duration::from_millis(3500);
+
 /// Making the namespaces and mounts: milliseconds; longer only where a host has thousands of mounts.
 pub(super) const ISOLATE_MAX: Duration = Duration::from_secs(60);
 

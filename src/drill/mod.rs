@@ -19,6 +19,7 @@
 //! - `prove`: whether the checks fail on damaged data; [`proof`]: what that says
 //! - [`isolation`]: namespaces, mounts, capabilities, and the commands in them
 //! - [`recovery`]: what a drill has made goes, also of one whose command has died
+//! - [`visit`]: a shell in a drill that stays open; [`mod@make_way`]: the end of one for what goes first
 //! - [`report`]: what is kept of a drill, `junit`: in the words of build servers; [`last`]: how long ago one passed; [`journal`]: where, numbered, each with the hash of the one before
 //!
 //! The drill is the process of the command that was typed: no daemon executes anything.
@@ -31,6 +32,7 @@ pub mod journal;
 mod junit;
 pub mod last;
 pub mod limits;
+pub mod make_way;
 mod plan;
 pub mod proof;
 mod prove;
@@ -39,5 +41,6 @@ pub mod report;
 #[cfg(test)]
 mod tests;
 mod told;
+pub mod visit;
 
 pub use plan::{Outcome, Step, Verdict};

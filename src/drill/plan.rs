@@ -6,7 +6,8 @@
 //!    └─ failed ┴────────────────────────────────────────────────────────────────────┤
 //!  interrupted, wherever it is ─────────────────────────────────────────────────────┘
 //! ```
-//! A check that fails does not keep the next ones from being run, nor does a stop command; a start command does.
+//! One that stays open has the step `open` in the place of its checks; it lasts until somebody asks for its end. A check
+//! that fails does not keep the next ones from being run, nor does a stop command; a start command does.
 
 use std::fmt;
 
@@ -21,6 +22,8 @@ pub enum Step {
     Ready,
     /// Counted from 1.
     Check(u32),
+    /// Until somebody asks for its end.
+    Open,
     Stop,
     /// The checks once more, and then on damaged data.
     Prove,
@@ -39,6 +42,7 @@ impl fmt::Display for Step {
             Step::Start => f.write_str("start"),
             Step::Ready => f.write_str("ready"),
             Step::Check(number) => write!(f, "check {number}"),
+            Step::Open => f.write_str("open"),
             Step::Stop => f.write_str("stop"),
             Step::Prove => f.write_str("prove"),
             Step::Before => f.write_str("before"),
@@ -74,6 +78,8 @@ pub struct Plan {
     pub starts: u32,
     pub probes: bool,
     pub checks: u32,
+    /// Without checks.
+    pub stays_open: bool,
     /// Commands.
     pub stops: u32,
     /// Of a drill that has passed it is tried whether its checks can fail.
@@ -141,7 +147,8 @@ impl Machine {
         let proof = if plan.proves && has_passed { (Step::Prove, 1) } else { over };
         let stop = |nth: u32| if nth <= plan.stops { (Step::Stop, nth) } else { proof };
         let check_or_stop = |number: u32| check(number).unwrap_or(stop(1));
-        let probe = || if plan.probes { (Step::Ready, 1) } else { check_or_stop(1) };
+        let work = || if plan.stays_open { (Step::Open, 1) } else { check_or_stop(1) };
+        let probe = || if plan.probes { (Step::Ready, 1) } else { work() };
         let start = |nth: u32| if nth <= plan.starts { (Step::Start, nth) } else { probe() };
         match (step, outcome) {
             (Step::After, _) => None,
@@ -151,9 +158,10 @@ impl Machine {
             (Step::Clone, Outcome::Done) => Some((Step::Isolate, 1)),
             (Step::Isolate, Outcome::Done) => Some(start(1)),
             (Step::Start, Outcome::Done) => Some(start(nth + 1)),
-            (Step::Ready, Outcome::Done) => Some(check_or_stop(1)),
+            (Step::Ready, Outcome::Done) => Some(work()),
             (Step::Start | Step::Ready, Outcome::Failed) => Some(stop(1)),
             (Step::Check(number), Outcome::Done | Outcome::Failed) => Some(check_or_stop(number + 1)),
+            (Step::Open, Outcome::Done | Outcome::Failed) => Some(stop(1)),
             (Step::Stop, Outcome::Done | Outcome::Failed) => Some(stop(nth + 1)),
             (Step::Prove, Outcome::Done | Outcome::Failed) => Some(over),
         }
@@ -181,8 +189,9 @@ fn worst_of(step: Step, outcome: Outcome) -> Worst {
         (_, Outcome::Done) | (Step::Prove, Outcome::Failed) | (Step::Before | Step::After, _) => Worst::Nothing,
         (_, Outcome::Interrupted) => Worst::Interrupted,
         (Step::Clone | Step::Isolate, Outcome::Failed) => Worst::CouldNot,
-        (Step::Start | Step::Ready | Step::Check(_) | Step::Stop | Step::CleanUp, Outcome::Failed) => {
-            Worst::Failed
-        }
+        (
+            Step::Start | Step::Ready | Step::Check(_) | Step::Open | Step::Stop | Step::CleanUp,
+            Outcome::Failed,
+        ) => Worst::Failed,
     }
 }

@@ -84,7 +84,7 @@ impl Drill<'_> {
 
     /// Runs the checks without damage, and says what they read.
     fn repeat(&mut self, under: &mut Under) -> Result<Vec<Repeated>, Bad> {
-        let wanted = Wanted { watches: true, ..self.wanted(under) };
+        let wanted = Wanted { watches: true, ..self.wanted() };
         let mut inside = self.anew(under, &wanted)?;
         if let Begun::Failed(step, why) = self.begin(&mut inside)? {
             return Err(Bad::Failed(format!("{step} failed when it was run once more, without damage{why}")));
@@ -99,7 +99,7 @@ impl Drill<'_> {
     }
 
     fn run_on_damaged(&mut self, under: &mut Under, targets: Vec<Target>) -> Result<Shown, Bad> {
-        let wanted = Wanted { damage: targets, ..self.wanted(under) };
+        let wanted = Wanted { damage: targets, ..self.wanted() };
         let mut inside = self.anew(under, &wanted)?;
         let harm = inside.harm()?;
         if harm.damaged.is_empty() {

@@ -107,8 +107,13 @@ impl fmt::Display for Verdict {
 impl Report {
     /// On one line.
     pub fn line(&self) -> String {
+        self.line_of("running")
+    }
+
+    /// The same; of one that has no verdict yet with this word.
+    pub fn line_of(&self, running: &str) -> String {
         let at = shown((self.started_unix_ms / 1000) as i64, &crate::sys::utc_offset);
-        let verdict = self.verdict.map_or_else(|| "running".into(), |verdict| verdict.to_string());
+        let verdict = self.verdict.map_or_else(|| running.into(), |verdict| verdict.to_string());
         format!("{:>4}  {at}  {verdict:<11}  {}  {}", self.number, self.set, self.at)
     }
 

@@ -7,8 +7,17 @@ use super::plan::{Machine, Outcome, Plan, Step, Verdict};
 use super::report::{CloneReport, Report};
 use crate::commands::Ended;
 
-const BARE: Plan =
-    Plan { starts: 0, probes: false, checks: 0, stops: 0, proves: false, before: false, after: false };
+const BARE: Plan = Plan {
+    starts: 0,
+    probes: false,
+    checks: 0,
+    stays_open: false,
+    stops: 0,
+    proves: false,
+    before: false,
+    after: false,
+};
+const OPEN: Plan = Plan { stays_open: true, starts: 1, probes: true, stops: 1, ..BARE };
 const ALL: Plan = Plan { starts: 1, probes: true, checks: 2, stops: 1, ..BARE };
 const TWICE: Plan = Plan { starts: 2, stops: 2, checks: 1, ..BARE };
 const HOOKS: Plan = Plan { before: true, after: true, checks: 1, ..BARE };
@@ -30,15 +39,21 @@ fn play(plan: Plan, bad: &[(Step, Outcome)]) -> (String, Verdict, bool) {
 #[test]
 fn each_way_through_a_drill_ends_with_its_clean_up() {
     use Outcome::{Failed, Interrupted};
-    use Step::{After, Before, Check, CleanUp, Clone, Isolate, Prove, Ready, Start, Stop};
+    use Step::{After, Before, Check, CleanUp, Clone, Isolate, Open, Prove, Ready, Start, Stop};
     let whole = "clone isolate start ready check 1 check 2 stop clean-up";
     let checks = Plan { checks: 2, ..BARE };
     let proves = Plan { proves: true, ..checks };
     let proven = "clone isolate check 1 check 2 prove clean-up";
     let all_proven = "clone isolate start ready check 1 check 2 stop prove clean-up";
+    let open = "clone isolate start ready open stop clean-up";
     let hooks = "clone isolate check 1 before clean-up after";
     for (plan, bad, steps, verdict, could_not) in [
-        (TWICE, &[][..], "clone isolate start start check 1 stop stop clean-up", Verdict::Passed, false),
+        (OPEN, &[][..], open, Verdict::Opened, false),
+        (OPEN, &[(Open, Failed)], open, Verdict::Failed, false),
+        (OPEN, &[(Ready, Failed)], "clone isolate start ready stop clean-up", Verdict::Failed, false),
+        (OPEN, &[(Stop, Interrupted)], open, Verdict::Interrupted, false),
+        (Plan { stays_open: true, ..BARE }, &[], "clone isolate open clean-up", Verdict::Opened, false),
+        (TWICE, &[], "clone isolate start start check 1 stop stop clean-up", Verdict::Passed, false),
         (TWICE, &[(Start, Failed)], "clone isolate start stop stop clean-up", Verdict::Failed, false),
         (TWICE, &[(Stop, Failed)], "clone isolate start start check 1 stop stop clean-up", Verdict::Failed, false),
         (HOOKS, &[], hooks, Verdict::Passed, false),
@@ -125,6 +140,8 @@ fn a_report_that_was_changed_is_seen() {
             keeps: false,
             is_begun: false,
             process: None,
+            command: None,
+            is_open: false,
         };
         journal.note(&record).unwrap();
         assert_eq!(journal.running().unwrap(), Some(record));
@@ -163,6 +180,8 @@ fn a_report_that_was_written_last_is_no_altered_one() {
         keeps: false,
         is_begun: true,
         process: None,
+        command: None,
+        is_open: false,
     };
     let head = dir.path().join(".drills/head.json");
     for number in 1..=3 {

@@ -9,12 +9,14 @@ use super::plan::Verdict;
 use super::report::Report;
 use crate::commands::{Ended, Runner, environment};
 
-impl Drill<'_> {
+impl Report {
     /// Of each command inside.
-    pub(super) fn environment(&self, age_ms: Option<u64>) -> BTreeMap<String, String> {
-        environment(&of_drill(&self.record.report, age_ms))
+    pub fn environment(&self) -> BTreeMap<String, String> {
+        environment(&of_drill(self))
     }
+}
 
+impl Drill<'_> {
     /// Runs a hook. What the verdict is without the rest of the drill, and what is known so far, it is told.
     pub(super) fn hook(
         &self,
@@ -24,7 +26,7 @@ impl Drill<'_> {
     ) -> Result<(), Bad> {
         let failed = |error: std::io::Error| Bad::Failed(format!("it could not be run: {error}"));
         let report = &self.record.report;
-        let mut told = of_drill(report, report.point.as_ref().and_then(|point| point.age_ms)).to_vec();
+        let mut told = of_drill(report).to_vec();
         told.extend([
             ("STANDIN_DRILL_VERDICT", verdict.to_string()),
             ("STANDIN_DRILL_NUMBER", report.number.to_string()),
@@ -40,10 +42,10 @@ impl Drill<'_> {
     }
 }
 
-/// `age_ms`: of the data, when the drill began.
-fn of_drill(report: &Report, age_ms: Option<u64>) -> [(&'static str, String); 6] {
+fn of_drill(report: &Report) -> [(&'static str, String); 6] {
     let point = report.point.as_ref().map(|point| point.packet.to_string());
-    let age = age_ms.map(|age| format!("{:.1}", age as f64 / 1000.0));
+    let age = report.point.as_ref().and_then(|point| point.age_ms);
+    let age = age.map(|age| format!("{:.1}", age as f64 / 1000.0));
     [
         ("STANDIN_DRILL", "1".into()),
         ("STANDIN_DRILL_NAME", report.name.clone()),

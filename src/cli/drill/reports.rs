@@ -23,11 +23,15 @@ pub(super) fn list(common: &Common) -> Outcome {
     if common.json {
         let drills: Vec<_> =
             all.iter().map(|kept| json!({ "linked": kept.is_linked, "report": kept.report })).collect();
-        output::json(&json!({ "drills": drills, "running": running.map(|record| record.report) }));
+        let open = running.as_ref().is_some_and(|record| record.is_open);
+        output::json(&json!({
+            "drills": drills, "running": running.map(|record| record.report), "open": open,
+        }));
     } else {
         let mut text: String =
             all.iter().map(|kept| kept.report.line() + mark(kept.is_linked) + "\n").collect();
-        text.extend(running.map(|record| record.report.line() + "\n"));
+        let word = |record: &Record| if record.is_open { "open" } else { "running" };
+        text.extend(running.map(|record| record.report.line_of(word(&record)) + "\n"));
         output::text(if text.is_empty() { "There was no drill yet." } else { &text });
     }
     Ok(if is_whole { 0 } else { FAILED })

@@ -1,4 +1,4 @@
-//! `standin drill run`.
+//! `standin drill run`, and what `standin drill start` has in common with it.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -6,14 +6,14 @@ use std::time::SystemTime;
 use clap::ArgMatches;
 
 use super::options::{Net, Run, checked};
-use super::{FAILED, UNTOUCHED, left, no_state, not_built, open, places, recover, reports, turn};
+use super::{FAILED, UNTOUCHED, left, no_state, not_built, open, places, recover, reports, standing, turn};
 use crate::cli::args::Common;
 use crate::cli::clone::{Meant, only_one, replicas_of};
 use crate::cli::{CANNOT, Outcome, config, output};
 use crate::control::unix_ms;
 use crate::drill::Verdict;
 use crate::drill::driver::{Drill, Request};
-use crate::drill::journal::{Journal, Record};
+use crate::drill::journal::{Journal, Record, begun};
 use crate::drill::recovery;
 use crate::drill::report::{CloneReport, FromFile, Report};
 use crate::failure::Failure;
@@ -23,7 +23,15 @@ use crate::sys::Network;
 /// The data passed, and something beside that is not well: it is not shown that they could have failed, or a hook failed.
 const BESIDE: u8 = 3;
 
-pub(super) fn run(common: &Common, typed: &ArgMatches) -> Outcome {
+/// How a drill comes to its end.
+pub(super) enum End {
+    ByItself,
+    /// When it is stopped: it has no checks.
+    Stopped,
+}
+
+/// `typed`: what the drill is to do.
+pub(super) fn run(common: &Common, typed: &ArgMatches, end: End) -> Outcome {
     let (args, file) = config::drill(common, typed)?;
     let args = &args;
     if args.marker.is_some() {
@@ -34,12 +42,8 @@ pub(super) fn run(common: &Common, typed: &ArgMatches) -> Outcome {
     checked(args)?;
     let journal = open(common)?;
     let turn = turn(&journal)?.ok_or_else(|| {
-        Failure::new(
-            "A drill is running on this host.",
-            UNTOUCHED,
-            "Wait for its end, or end it with Ctrl-C.",
-        )
-        .passing()
+        let next = "Wait for its end, or end it with Ctrl-C; one that is open ends with `standin drill stop`.";
+        Failure::new("A drill is running on this host.", UNTOUCHED, next).passing()
     })?;
     recover(&journal, &turn)?;
     let replica = only_one(replicas_of(&common.run_dir(), args.set.as_deref())?)?;
@@ -55,7 +59,8 @@ pub(super) fn run(common: &Common, typed: &ArgMatches) -> Outcome {
             "--net host: what the commands of this drill start reaches everything that this host reaches.",
         );
     }
-    let request = request(common, args, at, shown)?;
+    let stays_open = matches!(end, End::Stopped);
+    let request = Request { stays_open, ..request(common, args, at, shown)? };
     let say = |step: &str| {
         if !common.json {
             output::aside(&format!("drill {}: {step}", record.report.number));
@@ -68,14 +73,18 @@ pub(super) fn run(common: &Common, typed: &ArgMatches) -> Outcome {
         record: record.clone(),
         stops,
         tell: &say,
+        opened: &standing::opened,
         turn,
     };
     let report = drill.run().map_err(|error| no_state(&error))?;
-    reports::show(common, &report);
+    match end {
+        End::ByItself => reports::show(common, &report),
+        End::Stopped => standing::ended(&report),
+    }
     Ok(code(&report))
 }
 
-fn code(report: &Report) -> u8 {
+pub(super) fn code(report: &Report) -> u8 {
     match report.verdict {
         Some(Verdict::Passed | Verdict::Opened) if report.is_unproven() || report.has_failed_hook() => BESIDE,
         Some(Verdict::Passed | Verdict::Opened) => 0,
@@ -90,6 +99,7 @@ fn request(common: &Common, args: &Run, at: PathBuf, shown: Vec<PathBuf>) -> Res
         start: args.start.clone(),
         ready: args.ready.clone(),
         checks: args.checks(),
+        stays_open: false,
         stop: args.stop.clone(),
         proves: args.prove,
         before: args.before.clone(),
@@ -142,6 +152,8 @@ fn record(
         proof: None,
         left: None,
     };
+    let own = std::process::id();
+    let command = begun(own).map(|since| (own, since));
     let run = std::path::absolute(common.run_dir()).map_err(|error| no_state(&error))?;
-    Ok(Record { report, run, replica: path.to_owned(), keeps: args.keep, is_begun: false, process: None })
+    Ok(Record { report, run, replica: path.to_owned(), keeps: args.keep, is_begun: false, process: None, command, is_open: false })
 }

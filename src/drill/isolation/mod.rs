@@ -3,6 +3,7 @@
 //!
 //! - [`init`]: the first process in there; it arranges, gives up capabilities, and runs commands
 //! - `mounts`: what is seen in there; `root`: which mounts of the host, and the end of all others
+//! - [`enter`]: another process in there, of a drill that stays open
 //! - `calls`: what of the kernel nobody in there may ask for
 //! - `reads`: what the commands read, for a proof that a check looks at the data; `damaging`: the damage of that
 //! - `seen`: what it has become, measured and not claimed; what is not as it should be is refused
@@ -10,6 +11,7 @@
 
 mod calls;
 mod damaging;
+pub mod enter;
 pub mod init;
 pub mod keeper;
 mod mounts;
