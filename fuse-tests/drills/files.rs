@@ -94,3 +94,43 @@ fn a_hook_that_fails_is_said_and_is_no_verdict() {
     assert_eq!(fs::read_to_string(&told).expect("it was told"), "interrupted\n");
     assert_nothing_left(&pair);
 }
+
+fn status(pair: &Pair) -> (Option<i32>, Value) {
+    let output = output_within(pair.daemon("target").args(["status", "--json"]), COMMAND_MAX);
+    (output.status.code(), serde_json::from_slice(&output.stdout).expect("JSON"))
+}
+
+/// Of what somebody expects and what does not come.
+#[test]
+fn the_status_says_when_a_drill_is_overdue() {
+    let pair = filled();
+    let (before, said) = status(&pair);
+    assert_eq!((before, &said["drills"]), (Some(0), &Value::Null), "{said}");
+    let file = |check: &str, every: &str| {
+        format!("set = \"web\"\nat = {:?}\ncheck = {check:?}\nexpect_every = {every:?}\n", at(&pair))
+    };
+    write(&pair, "nightly", &file("test -f known", "1h"));
+    let (code, said) = status(&pair);
+    assert_eq!((code, &said["drills"][0]["standing"]), (Some(1), &"never".into()), "{said}");
+    assert!(said["findings"].to_string().contains("drill_overdue"), "{said}");
+    ran(&pair, 0, &["--check", "true"]);
+    assert_eq!(status(&pair).0, Some(1), "it is not the file's");
+    ran_file(&pair, 0, &["nightly"]);
+    let (code, said) = status(&pair);
+    assert_eq!((code, &said["drills"][0]["standing"]), (Some(0), &"passed".into()), "{said}");
+    assert_eq!((&said["drills"][0]["drill"], &said["drills"][0]["set"]), (&2.into(), &"web".into()), "{said}");
+    let text = output_within(pair.daemon("target").arg("status"), COMMAND_MAX);
+    assert!(describe(&text).contains("drill nightly  passed "), "{}", describe(&text));
+    write(&pair, "nightly", &file("test -f known", "1ms"));
+    let text = output_within(pair.daemon("target").arg("status"), COMMAND_MAX);
+    assert!(text.status.code() == Some(1) && describe(&text).contains("OVERDUE"), "{}", describe(&text));
+    write(&pair, "nightly", &file("test -f nothing", "1h"));
+    ran_file(&pair, 1, &["nightly"]);
+    let (code, said) = status(&pair);
+    assert_eq!((code, &said["drills"][0]["standing"]), (Some(2), &"failed".into()), "{said}");
+    // One that is interrupted says nothing of the data.
+    write(&pair, "nightly", &file("test -f known", "1h"));
+    ran_file(&pair, 0, &["nightly"]);
+    assert_eq!(status(&pair).0, Some(0));
+    assert_nothing_left(&pair);
+}

@@ -18,12 +18,14 @@ use crate::drill::{make_way, recovery};
 use crate::failure::Failure;
 use crate::units::parse_duration;
 
+mod expected;
 mod options;
 mod places;
 mod reports;
 mod run;
 mod standing;
 
+pub(super) use expected::expected;
 pub(super) use options::{Check, Run, checked};
 pub(super) use standing::{enter, keep_open};
 

@@ -14,6 +14,8 @@ use crate::control::{
     MirrorProgress, MirrorStatus, ReplicaStatus, Retrying, Role, ScheduleStatus, SetAside, Severity,
     SourceStatus, Status, TargetStatus, TurnedAway, UpgradeStatus, VerifiedStatus,
 };
+use crate::drill::expected::Expected;
+use crate::drill::last::{Last, Standing};
 use crate::events::Code;
 use crate::monitor::machine::Health;
 use crate::monitor::outage::Outage;
@@ -87,11 +89,16 @@ fn assert_documented(documented: Fields, present: Fields) {
 
 /// As `standin status --json` prints it.
 fn printed(role: Role) -> Value {
-    let monitors = match role {
-        Role::Source(_) => Vec::new(),
-        Role::Target { .. } => vec![full_monitored()],
+    let (monitors, drills) = match role {
+        Role::Source(_) => (Vec::new(), Vec::new()),
+        Role::Target { .. } => (vec![full_monitored()], vec![full_expected()]),
     };
-    serde_json::to_value(Printed::new(Document::new(&full(role)).with(monitors))).unwrap()
+    serde_json::to_value(Printed::new(Document::new(&full(role)).with(monitors, drills))).unwrap()
+}
+
+fn full_expected() -> Expected {
+    let last = Last { set: "web".into(), standing: Standing::Overdue, drill: Some(1), age_ms: Some(2) };
+    Expected { file: "web".into(), expect_every_ms: 1, last }
 }
 
 fn full_monitored() -> Monitored {

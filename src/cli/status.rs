@@ -1,6 +1,7 @@
 //! `standin status`: how a daemon is, for people and for monitoring systems.
 
 mod age;
+mod drills;
 mod history;
 mod monitors;
 mod watch;
@@ -13,6 +14,7 @@ use serde::Serialize;
 
 use self::age::age_lines;
 pub(super) use self::age::clock;
+use self::drills::{drill_lines, drills};
 use self::monitors::{monitor_lines, monitors};
 pub(super) use self::words::{
     age, compression_words, data_short, data_word, label, limit_words, mirror_words, packets, progress_words,
@@ -27,6 +29,8 @@ use crate::control::{
     Severity, SourceStatus, Status, TargetKind, TargetStatus,
 };
 use crate::cover::Cover;
+use crate::drill::expected::Expected;
+use crate::events::Seen;
 use crate::failure::Failure;
 use crate::monitor::shown::Monitored;
 use crate::units;
@@ -54,11 +58,14 @@ fn covered(common: &Common, failure: Failure) -> Failure {
 
 /// Gives the worst of all that was shown.
 fn show(common: &Common, status: &Status) -> Severity {
-    let document = Document::new(status).with(monitors(common, status));
+    let document = Document::new(status).with(monitors(common, status), drills(common, status));
     let severity = document.severity;
     match common.json {
         true => output::json(&document),
-        false => output::text(&format!("{}{}", text(status), monitor_lines(&document.monitors))),
+        false => {
+            let beside = monitor_lines(&document.monitors) + &drill_lines(&document.drills);
+            output::text(&format!("{}{beside}", text(status)));
+        }
     }
     severity
 }
@@ -77,6 +84,9 @@ pub(super) struct Document<'a> {
     /// Of a target: who watches the sources of its replicas.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     monitors: Vec<Monitored>,
+    /// Of a target: drills of its replicas that are expected to pass now and then.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    drills: Vec<Expected>,
 }
 
 impl Document<'_> {
@@ -89,14 +99,17 @@ impl Document<'_> {
             status,
             state_bits: status.source().map(SourceStatus::state_bits),
             monitors: Vec::new(),
+            drills: Vec::new(),
         }
     }
 
-    pub(super) fn with(mut self, monitors: Vec<Monitored>) -> Self {
-        let worst = monitors.iter().map(Monitored::severity).max();
+    pub(super) fn with(mut self, monitors: Vec<Monitored>, drills: Vec<Expected>) -> Self {
+        let seen = drills.iter().filter_map(Expected::seen);
+        self.findings.extend(seen.map(|Seen { severity, code, text, about }| Finding { severity, code, text, about }));
+        let worst = monitors.iter().map(Monitored::severity).chain(self.findings.iter().map(|one| one.severity)).max();
         self.severity = worst.map_or(self.severity, |worst| worst.max(self.severity));
         self.exit_code = self.severity.exit_code();
-        self.monitors = monitors;
+        (self.monitors, self.drills) = (monitors, drills);
         self
     }
 }

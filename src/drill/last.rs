@@ -34,6 +34,18 @@ impl Last {
     fn never(set: &str) -> Last {
         Last { set: set.to_owned(), standing: Standing::Never, drill: None, age_ms: None }
     }
+
+    /// What this report says of the data, if it says anything.
+    fn take(&mut self, report: &Report, now_unix_ms: u64, every_ms: Option<u64>) {
+        let age_ms = now_unix_ms.saturating_sub(report.ended_unix_ms);
+        self.standing = match report.verdict {
+            Some(Verdict::Passed) if every_ms.is_some_and(|every_ms| age_ms > every_ms) => Standing::Overdue,
+            Some(Verdict::Passed) => Standing::Passed,
+            Some(Verdict::Failed) => Standing::Failed,
+            Some(Verdict::Opened | Verdict::Interrupted) | None => return,
+        };
+        (self.drill, self.age_ms) = (Some(report.number), Some(age_ms));
+    }
 }
 
 /// Of each set that has a report, or of the one that is named, by its name or the directory of its replica. `reports` in
@@ -44,17 +56,21 @@ pub fn last(reports: &[Report], named: Option<&str>, now_unix_ms: u64, every_ms:
         |report: &&Report| named.is_none_or(|named| report.set == named || report.replica == named);
     for report in reports.iter().filter(is_named) {
         let last = sets.entry(&report.set).or_insert_with(|| Last::never(&report.set));
-        let age_ms = now_unix_ms.saturating_sub(report.ended_unix_ms);
-        let standing = match report.verdict {
-            Some(Verdict::Passed) if every_ms.is_some_and(|every_ms| age_ms > every_ms) => Standing::Overdue,
-            Some(Verdict::Passed) => Standing::Passed,
-            Some(Verdict::Failed) => Standing::Failed,
-            Some(Verdict::Opened | Verdict::Interrupted) | None => continue,
-        };
-        (last.standing, last.drill, last.age_ms) = (standing, Some(report.number), Some(age_ms));
+        last.take(report, now_unix_ms, every_ms);
     }
     match (named, sets.is_empty()) {
         (Some(named), true) => vec![Last::never(named)],
         _ => sets.into_values().collect(),
     }
+}
+
+/// Of the drills of one file, as it says them: with other checks typed on top it is another drill.
+pub fn last_of_file(reports: &[Report], file: &str, set: &str, now_unix_ms: u64, every_ms: u64) -> Last {
+    let mut last = Last::never(set);
+    let is_own = |report: &&Report| {
+        let own = report.file.as_ref().filter(|own| own.name == file);
+        own.is_some_and(|own| !own.typed.iter().any(|option| option == "check"))
+    };
+    reports.iter().filter(is_own).for_each(|report| last.take(report, now_unix_ms, Some(every_ms)));
+    last
 }

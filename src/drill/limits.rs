@@ -29,6 +29,10 @@ pub(super) const LATE_MAX: Duration = Duration::from_secs(20);
 /// while the daemon of their replica is away.
 pub(super) const SWEPT: usize = 16;
 
+/// Reports that are looked at, from the last one, for how a drill went that is expected now and then: one each hour for a
+/// month.
+pub const EXPECTED_LOOKED: usize = 720;
+
 /// Entries of a directory that is shown beside a missing part of the data's own path: each is a mount.
 pub(super) const BESIDE_MAX: usize = 1000;
 

@@ -20,12 +20,13 @@
 //! - [`isolation`]: namespaces, mounts, capabilities, and the commands in them
 //! - [`recovery`]: what a drill has made goes, also of one whose command has died
 //! - [`visit`]: a shell in a drill that stays open; [`mod@make_way`]: the end of one for what goes first
-//! - [`report`]: what is kept of a drill, `junit`: in the words of build servers; [`last`]: how long ago one passed; [`journal`]: where, numbered, each with the hash of the one before
+//! - [`report`]: what is kept of a drill, `junit`: in the words of build servers; [`last`]: how long ago one passed, [`expected`]: and should have; [`journal`]: where, numbered, each with the hash of the one before
 //!
 //! The drill is the process of the command that was typed: no daemon executes anything.
 
 mod damage;
 pub mod driver;
+pub mod expected;
 mod inside;
 pub mod isolation;
 pub mod journal;

@@ -98,7 +98,7 @@ fn each_way_through_a_drill_ends_with_its_clean_up() {
     }
 }
 
-fn report(number: u64) -> Report {
+pub(super) fn report(number: u64) -> Report {
     Report {
         number,
         previous: None,

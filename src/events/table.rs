@@ -188,6 +188,10 @@ codes! {
         "`standin clone list` says why; stop it, and begin another one."
     DrillEnded "drill_ended" Moment "a drill has come to its end"
         "Nothing, where it passed; else `standin drill report` says what failed."
+    DrillOverdue "drill_overdue" State "a drill has not passed for longer than its file expects, or never"
+        "Run it, and see why nothing does: `systemctl list-timers`, `standin drill list`."
+    DrillFailed "drill_failed" State "a drill that is expected to pass has failed the last time"
+        "`standin drill report` says what failed."
     EventsLost "events_lost" Moment "more has happened than a daemon keeps: some events were not heard"
         "`standin status` says how it is now."
     EventsSummed "events_summed" Moment "more events than hooks are called for: they come in one call"
@@ -206,6 +210,8 @@ impl Code {
                 | Code::DaemonEnded
                 | Code::RoleChanged
                 | Code::DrillEnded
+                | Code::DrillOverdue
+                | Code::DrillFailed
                 | Code::EventsLost
                 | Code::SourceYellow
                 | Code::SourceRed

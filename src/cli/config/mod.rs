@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 pub(super) use self::commands::{reload, run, unknown};
-pub(super) use self::of_drill::drill;
+pub(super) use self::of_drill::{drill, drill_of_file};
 pub(super) use self::of_monitor::monitor;
 pub(super) use self::settle::{Typed, protect, serve, serve_path};
 

@@ -36,6 +36,12 @@ pub(super) fn path(common: &Common, name: &str) -> Result<PathBuf, Failure> {
     path.map_err(|error| refused(&format!("{error}."), "Choose another name."))
 }
 
+/// The drill that is run by its name alone.
+pub fn drill_of_file(common: &Common, name: &str) -> Result<Run, Failure> {
+    let typed = Definition::drill().command.try_get_matches_from([name]).map_err(|error| of_clap(&error))?;
+    found(common, &typed, name).map(|found| found.run)
+}
+
 /// What a drill would be that is run by its name alone, as `standin config show` tells it.
 pub(super) fn shown(common: &Common, name: &str) -> Result<Vec<Setting>, Failure> {
     let definition = Definition::drill();

@@ -3,18 +3,23 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::cli::args::Common;
+use crate::cli::drill;
 use crate::control::{heard, unix_ms};
 use crate::drill::Verdict;
 use crate::drill::journal::Journal;
-use crate::events::{Drilled, Heard, Now, Told, Watch};
+use crate::drill::expected::Expected;
+use crate::events::{Drilled, Heard, Now, Seen, Told, Watch};
 use crate::failure::Failure;
 use crate::monitor::shown::{self, Monitored};
 
 /// Drills that are looked at: more than end between two looks.
 const DRILLS_LOOKED: usize = 32;
+
+/// How often it is looked whether a drill should have passed.
+const EXPECTED_EVERY: Duration = Duration::from_secs(20);
 
 /// See the module.
 pub(super) struct Host {
@@ -23,6 +28,9 @@ pub(super) struct Host {
     started: Instant,
     /// When the reports of drills had changed last.
     looked: Option<Option<SystemTime>>,
+    common: Common,
+    /// What drills say that are expected to pass now and then, and when that was looked at.
+    expected: (Option<Instant>, Vec<Seen>),
     pub watch: Watch,
 }
 
@@ -33,6 +41,8 @@ impl Host {
             state: common.state_dir(),
             started: Instant::now(),
             looked: None,
+            common: common.clone(),
+            expected: (None, Vec::new()),
             watch: Watch::default(),
         }
     }
@@ -55,12 +65,23 @@ impl Host {
             told.extend(self.watch.drilled(now, &drills));
         }
         let monitors = shown::all(&self.run);
-        told.extend(self.watch.monitored(now, monitors.iter().flat_map(Monitored::seen).collect()));
+        let expected = self.expected().to_vec();
+        let seen = monitors.iter().flat_map(Monitored::seen).chain(expected);
+        told.extend(self.watch.monitored(now, seen.collect()));
         told
     }
 
     pub fn now(&self) -> Now {
         Now { since_start: self.started.elapsed(), unix_ms: unix_ms(SystemTime::now()) }
+    }
+
+    /// Of drills that should have passed: what is read for that is more than is read each second.
+    fn expected(&mut self) -> &[Seen] {
+        if self.expected.0.is_none_or(|looked| looked.elapsed() >= EXPECTED_EVERY) {
+            let seen = drill::expected(&self.common).iter().filter_map(Expected::seen).collect();
+            self.expected = (Some(Instant::now()), seen);
+        }
+        &self.expected.1
     }
 
     /// `None` where nothing is new, or it is not known.
