@@ -62,7 +62,8 @@ fn a_drill_is_what_its_file_says() {
     }
     assert_nothing_left(&pair);
     // On top of it.
-    let report = ran_file(&pair, 0, &["nightly", "--check", "test -f second", "--stop", "true", "--after", "true"]);
+    let report =
+        ran_file(&pair, 0, &["nightly", "--check", "test -f second", "--stop", "true", "--after", "true"]);
     assert_eq!(report["file"]["typed"], serde_json::json!(["check", "stop", "after"]));
     let shown = drill(&pair, &["report"]);
     assert!(
@@ -77,7 +78,20 @@ fn a_drill_is_what_its_file_says() {
 #[test]
 fn a_hook_that_fails_is_said_and_is_no_verdict() {
     let pair = filled();
-    let report = ran(&pair, 3, &["--check", "true", "--after", "echo nobody is there; exit 9", "--before", "sleep 100", "--timeout", "1s"]);
+    let report = ran(
+        &pair,
+        3,
+        &[
+            "--check",
+            "true",
+            "--after",
+            "echo nobody is there; exit 9",
+            "--before",
+            "sleep 100",
+            "--timeout",
+            "1s",
+        ],
+    );
     assert_eq!(report["verdict"], "passed", "{report}");
     assert_eq!(step(&report, &"after".into())["ended"]["exit_code"], 9);
     assert_eq!(step(&report, &"before".into())["ended"]["timed_out"], true);
@@ -118,7 +132,11 @@ fn the_status_says_when_a_drill_is_overdue() {
     ran_file(&pair, 0, &["nightly"]);
     let (code, said) = status(&pair);
     assert_eq!((code, &said["drills"][0]["standing"]), (Some(0), &"passed".into()), "{said}");
-    assert_eq!((&said["drills"][0]["drill"], &said["drills"][0]["set"]), (&2.into(), &"web".into()), "{said}");
+    assert_eq!(
+        (&said["drills"][0]["drill"], &said["drills"][0]["set"]),
+        (&2.into(), &"web".into()),
+        "{said}"
+    );
     let text = output_within(pair.daemon("target").arg("status"), COMMAND_MAX);
     assert!(describe(&text).contains("drill nightly  passed "), "{}", describe(&text));
     write(&pair, "nightly", &file("test -f known", "1ms"));
@@ -132,5 +150,44 @@ fn the_status_says_when_a_drill_is_overdue() {
     write(&pair, "nightly", &file("test -f known", "1h"));
     ran_file(&pair, 0, &["nightly"]);
     assert_eq!(status(&pair).0, Some(0));
+    assert_nothing_left(&pair);
+}
+
+/// In mounts of its own, where there is a hierarchy of version 2: on this host it may be elsewhere, or nowhere.
+#[test]
+fn a_drill_is_in_a_control_group_of_its_own() {
+    require_program("unshare");
+    let pair = filled();
+    let groups = pair.state("source").join("groups");
+    fs::create_dir(&groups).expect("a directory");
+    let mut run = pair.daemon("target");
+    run.args([
+        "drill",
+        "run",
+        "--json",
+        "--at",
+        &at(&pair),
+        "--check",
+        "cat /proc/self/cgroup",
+        "--memory-max",
+        "1G",
+    ]);
+    let words: Vec<&std::ffi::OsStr> = std::iter::once(run.get_program()).chain(run.get_args()).collect();
+    let mounted = "umount -a -t cgroup2; mount -t cgroup2 none \"$0\" && \"$@\"; code=$?; \
+                   ls -d \"$0\"/standin-* 2> /dev/null; exit $code";
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", mounted]).arg(&groups).args(words);
+    let output = output_within(&mut command, COMMAND_MAX);
+    assert!(output.status.success(), "{}", describe(&output));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut answer: Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("a group is left: {said}"));
+    let report = answer["report"].take();
+    println!("{}", report["limits"]);
+    let name = report["name"].as_str().expect("text");
+    let seen = check(&report, 1)["ended"]["output"].as_str().expect("text");
+    assert!(seen.contains(&format!("0::/standin-{name}\n")), "{seen}");
+    let all = |what: &str| report["limits"][what].as_array().expect("a list").len();
+    // Weights of both, and the limit: whatever the host has of it.
+    assert_eq!(all("set") + all("not"), 3, "{report}");
     assert_nothing_left(&pair);
 }

@@ -107,7 +107,9 @@ fn below<'a>(typed: &'a ArgMatches, name: &str) -> &'a ArgMatches {
 /// For something that needs the replica more: ends a drill of it. Whatever comes of that keeps nothing else from going on.
 pub(super) fn make_way(common: &Common, replica: &Path) {
     match make_way::make_way(&common.state_dir(), replica) {
-        Ok(Some(number)) => output::aside(&format!("drill {number} of this replica was ended: this goes first.")),
+        Ok(Some(number)) => {
+            output::aside(&format!("drill {number} of this replica was ended: this goes first."))
+        }
         Ok(None) => {}
         Err(error) => output::aside(&format!("a drill of this replica cannot be ended: {error}")),
     }

@@ -105,8 +105,17 @@ impl Document<'_> {
 
     pub(super) fn with(mut self, monitors: Vec<Monitored>, drills: Vec<Expected>) -> Self {
         let seen = drills.iter().filter_map(Expected::seen);
-        self.findings.extend(seen.map(|Seen { severity, code, text, about }| Finding { severity, code, text, about }));
-        let worst = monitors.iter().map(Monitored::severity).chain(self.findings.iter().map(|one| one.severity)).max();
+        self.findings.extend(seen.map(|Seen { severity, code, text, about }| Finding {
+            severity,
+            code,
+            text,
+            about,
+        }));
+        let worst = monitors
+            .iter()
+            .map(Monitored::severity)
+            .chain(self.findings.iter().map(|one| one.severity))
+            .max();
         self.severity = worst.map_or(self.severity, |worst| worst.max(self.severity));
         self.exit_code = self.severity.exit_code();
         (self.monitors, self.drills) = (monitors, drills);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Receiver;
 
+use super::group::{self, Limits};
 use super::inside::{Bad, Inside, rest};
 use super::isolation::{Wanted, namespaces};
 use super::journal::{Journal, Record, Turn};
@@ -49,6 +50,7 @@ pub struct Request {
     pub timeout: Duration,
     pub clone_timeout: Duration,
     pub network: Network,
+    pub limits: Limits,
     pub hidden: Vec<PathBuf>,
     /// Places of the host to be seen though something is mounted there.
     pub shown: Vec<PathBuf>,
@@ -179,7 +181,8 @@ impl Drill<'_> {
     fn perform(&mut self, at: At, under: &mut Under) -> StepReport {
         let (begun, started_unix_ms) = (Instant::now(), unix_ms(SystemTime::now()));
         let step = at.0;
-        let (command, name) = (self.request.command(at), self.request.check(step).and_then(|check| check.name.clone()));
+        let (command, name) =
+            (self.request.command(at), self.request.check(step).and_then(|check| check.name.clone()));
         let typed = command.as_deref().unwrap_or_default();
         let (mut ended, mut tries) = (None, 0);
         let outcome = match step {
@@ -247,11 +250,22 @@ impl Drill<'_> {
     pub(super) fn noted(&mut self, under: &mut Under) -> Result<Inside, Bad> {
         under.inside = None;
         let inside = Inside::begin(self.request.network, &self.stops)?;
+        self.limit(inside.pid());
         self.record.process = super::journal::begun(inside.pid()).map(|begun| (inside.pid(), begun));
         self.journal
             .note(&self.record)
             .map_err(|error| Bad::Failed(format!("it cannot be noted: {error}")))?;
         Ok(inside)
+    }
+
+    /// Before anything runs in there.
+    fn limit(&mut self, pid: u32) {
+        let Report { name, limits, .. } = &mut self.record.report;
+        let limited = limits.get_or_insert_with(|| group::make(name, &self.request.limits));
+        let Some(group) = &limited.group else { return };
+        if let Err(error) = group::join(group, pid) {
+            *limited = limited.without_group(&format!("it cannot be entered: {error}"));
+        }
     }
 
     pub(super) fn wanted(&self) -> Wanted {
@@ -307,12 +321,13 @@ impl Drill<'_> {
         // Returns when every process of it has gone, and with them its mounts.
         under.inside = None;
         self.record.process = None;
+        let ungrouped = group::remove(&self.record.report.name);
         let is_wanted = self.record.keeps && self.record.report.point.is_some();
         self.record.report.clone.kept = is_wanted;
-        if is_wanted {
-            return Ok(());
-        }
-        let removed = remove(self.cloning, &self.record.report);
+        let removed = match is_wanted {
+            true => ungrouped,
+            false => remove(self.cloning, &self.record.report).and(ungrouped),
+        };
         self.record.report.left = removed.as_ref().err().cloned();
         removed.map_err(Bad::Failed)
     }

@@ -134,7 +134,9 @@ fn said_of(step: &StepReport) -> Said {
             Outcome::Failed,
             Step::Clone | Step::Isolate | Step::Prove | Step::Before | Step::CleanUp | Step::After,
         ) => Said::Error(why()),
-        (Outcome::Failed, Step::Start | Step::Ready | Step::Check(_) | Step::Open | Step::Stop) => Said::Failure(why()),
+        (Outcome::Failed, Step::Start | Step::Ready | Step::Check(_) | Step::Open | Step::Stop) => {
+            Said::Failure(why())
+        }
     }
 }
 

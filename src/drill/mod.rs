@@ -16,6 +16,7 @@
 //! - `damage`: which blocks are damaged for a proof; pure
 //! - [`driver`]: performs the steps, with a record on the disk before the first of them; `inside`: what it asks for in there
 //! - `told`: what its commands are told, and the hooks, which run on the host
+//! - [`group`]: what it may take of processor, disk and memory
 //! - `prove`: whether the checks fail on damaged data; [`proof`]: what that says
 //! - [`isolation`]: namespaces, mounts, capabilities, and the commands in them
 //! - [`recovery`]: what a drill has made goes, also of one whose command has died
@@ -27,6 +28,7 @@
 mod damage;
 pub mod driver;
 pub mod expected;
+pub mod group;
 mod inside;
 pub mod isolation;
 pub mod journal;

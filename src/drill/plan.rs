@@ -186,7 +186,9 @@ impl Machine {
 fn worst_of(step: Step, outcome: Outcome) -> Worst {
     match (step, outcome) {
         // Without a proof, or what somebody is told of it, the data are as good as the checks have said.
-        (_, Outcome::Done) | (Step::Prove, Outcome::Failed) | (Step::Before | Step::After, _) => Worst::Nothing,
+        (_, Outcome::Done) | (Step::Prove, Outcome::Failed) | (Step::Before | Step::After, _) => {
+            Worst::Nothing
+        }
         (_, Outcome::Interrupted) => Worst::Interrupted,
         (Step::Clone | Step::Isolate, Outcome::Failed) => Worst::CouldNot,
         (

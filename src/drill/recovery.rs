@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::driver::Cloning;
+use super::group;
 use super::journal::{Journal, Record, wait_for_end};
 use super::limits::{LATE_MAX, SWEPT, TRIED_EVERY};
 use super::plan::Verdict;
@@ -47,6 +48,7 @@ pub fn recover(
     if let Some((pid, begun)) = record.process {
         wait_for_end(pid, begun)?;
     }
+    group::remove(&record.report.name)?;
     let was_answered = record.is_begun || !record.report.steps.is_empty();
     let report = &mut record.report;
     if journal.has(report.number).map_err(|error| format!("its report cannot be read: {error}"))? {

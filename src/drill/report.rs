@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::group::Limited;
 use super::isolation::Isolation;
 use super::plan::{Outcome, Step, Verdict};
 use super::proof::Proof;
@@ -41,6 +42,9 @@ pub struct Report {
     /// From the start: the last check has ended.
     pub checked_after_ms: Option<u64>,
     pub isolation: Option<Isolation>,
+    /// What it might take of the host.
+    #[serde(default)]
+    pub limits: Option<Limited>,
     pub clone: CloneReport,
     /// Where it was asked for: whether the checks fail on damaged data.
     #[serde(default)]
@@ -160,6 +164,9 @@ impl Report {
         }
         if let Some(isolation) = &self.isolation {
             line("isolation", isolation.words());
+        }
+        if let Some(limits) = &self.limits {
+            line("limits", limits.words());
         }
         if self.clone.kept {
             line(

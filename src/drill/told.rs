@@ -18,12 +18,7 @@ impl Report {
 
 impl Drill<'_> {
     /// Runs a hook. What the verdict is without the rest of the drill, and what is known so far, it is told.
-    pub(super) fn hook(
-        &self,
-        verdict: Verdict,
-        command: &str,
-        last: &mut Option<Ended>,
-    ) -> Result<(), Bad> {
+    pub(super) fn hook(&self, verdict: Verdict, command: &str, last: &mut Option<Ended>) -> Result<(), Bad> {
         let failed = |error: std::io::Error| Bad::Failed(format!("it could not be run: {error}"));
         let report = &self.record.report;
         let mut told = of_drill(report).to_vec();

@@ -205,7 +205,11 @@ fn feed(to: OwnedFd) -> io::Result<()> {
 }
 
 /// What is said, until nobody says anything any more: what is left behind in there may keep the other end open.
-fn relay(from: OwnedFd, mut to: impl Write + Send + 'static, is_over: &Arc<AtomicBool>) -> io::Result<JoinHandle<()>> {
+fn relay(
+    from: OwnedFd,
+    mut to: impl Write + Send + 'static,
+    is_over: &Arc<AtomicBool>,
+) -> io::Result<JoinHandle<()>> {
     let (mut from, is_over) = (File::from(from), is_over.clone());
     let copy = move || {
         let mut part = [0; 16 << 10];

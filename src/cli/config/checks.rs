@@ -32,13 +32,19 @@ impl Reader<'_> {
 
     fn check(&mut self, value: &Spanned<DeValue<'_>>) {
         let found = match value.get_ref() {
-            DeValue::String(command) => {
-                text(value, "check").map(|_| Check { name: None, command: command.to_string(), timeout: None })
-            }
+            DeValue::String(command) => text(value, "check").map(|_| Check {
+                name: None,
+                command: command.to_string(),
+                timeout: None,
+            }),
             DeValue::Table(table) => of_table(table, value.span().start),
-            other => Err((value.span().start, format!("`check`: expected a command or [[check]], not {}", other.type_str()))),
+            other => Err((
+                value.span().start,
+                format!("`check`: expected a command or [[check]], not {}", other.type_str()),
+            )),
         };
-        let is_named = |name: &String| self.parsed.checks.iter().any(|(check, _)| check.name.as_ref() == Some(name));
+        let is_named =
+            |name: &String| self.parsed.checks.iter().any(|(check, _)| check.name.as_ref() == Some(name));
         let found = match found {
             Ok(Check { name: Some(name), .. }) if is_named(&name) => {
                 Err((value.span().start, format!("two checks have the name '{name}'")))
@@ -82,7 +88,9 @@ fn of_table(table: &DeTable<'_>, here: usize) -> Result<Check, Wrong> {
 fn of_name(value: &Spanned<DeValue<'_>>) -> Result<String, Wrong> {
     let name = text(value, "name")?;
     match name.chars().count() > NAME_LEN_MAX || name.chars().any(char::is_control) {
-        true => Err((value.span().start, format!("`name`: expected {NAME_LEN_MAX} letters on one line at most"))),
+        true => {
+            Err((value.span().start, format!("`name`: expected {NAME_LEN_MAX} letters on one line at most")))
+        }
         false => Ok(name),
     }
 }
@@ -92,7 +100,9 @@ fn text(value: &Spanned<DeValue<'_>>, key: &str) -> Result<String, Wrong> {
     let here = value.span().start;
     match value.get_ref() {
         DeValue::String(text) if text.trim().is_empty() => Err((here, format!("`{key}` is empty"))),
-        DeValue::String(text) if text.contains('\0') => Err((here, format!("`{key}`: expected no NUL character"))),
+        DeValue::String(text) if text.contains('\0') => {
+            Err((here, format!("`{key}`: expected no NUL character")))
+        }
         DeValue::String(text) => Ok(text.to_string()),
         other => Err((here, format!("`{key}`: expected a text, not {}", other.type_str()))),
     }

@@ -187,7 +187,9 @@ impl Checked {
     /// A file that nothing reads, and looks as if something did.
     fn stray(path: &Path, of: &str) -> Checked {
         let file = path.display().to_string();
-        let why = format!("it is the file of no {of}: a name has letters, digits and - _ . @ +, and .toml behind it");
+        let why = format!(
+            "it is the file of no {of}: a name has letters, digits and - _ . @ +, and .toml behind it"
+        );
         let problem = Some(format!("{}: {why}.", file.escape_debug()));
         Checked { name: String::new(), file, exists: true, good: false, errors: Vec::new(), problem }
     }

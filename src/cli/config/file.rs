@@ -134,13 +134,15 @@ impl Reader<'_> {
     }
 
     /// `standin.toml`: one table for each daemon.
-    fn table(&mut self, document: &DeTable<'_>, name: &str) {
+    fn table(&mut self, document: &DeTable<'_>, name: &'static str) {
         for (key, value) in document.iter() {
             if self.has_enough() {
                 return;
             }
             match value.get_ref() {
-                DeValue::Table(table) if key.get_ref().as_ref() == name => self.options(table, Section::Inside(name)),
+                DeValue::Table(table) if key.get_ref().as_ref() == name => {
+                    self.options(table, Section::Inside(name))
+                }
                 _ if key.get_ref().as_ref() == name => {
                     let what = format!("`{name}` is a table: write [{name}]");
                     self.fault(value.span().start, what);
@@ -158,7 +160,7 @@ impl Reader<'_> {
     }
 
     /// One table of several.
-    fn inside(&mut self, document: &DeTable<'_>, name: &str) {
+    fn inside(&mut self, document: &DeTable<'_>, name: &'static str) {
         for (key, value) in document.iter().filter(|(key, _)| key.get_ref().as_ref() == name) {
             match value.get_ref() {
                 DeValue::Table(table) => self.options(table, Section::Inside(name)),

@@ -9,7 +9,7 @@ use super::{UNTOUCHED, places};
 use crate::drill::driver;
 use crate::drill::limits::CHECKS_MAX;
 use crate::failure::Failure;
-use crate::units::parse_duration;
+use crate::units::{parse_duration, parse_size};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Net {
@@ -67,6 +67,18 @@ pub struct Run {
     /// What the commands reach
     #[arg(long, value_enum, value_name = "NET", default_value_t = Net::Own)]
     pub net: Net,
+    /// Share of the processors beside the rest of the host, which has 100; needs control groups of version 2, as the next three
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub cpu_weight: u32,
+    /// Percent of one processor that the commands may use [default: no limit]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub cpu_max: Option<u32>,
+    /// Share of the disks, as --cpu-weight
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub io_weight: u32,
+    /// Memory that the commands may use, as in 2G; what wants more is killed [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub memory_max: Option<u64>,
     /// Run the checks once more, and then on damaged data, where they have to fail; else the exit code is 3
     #[arg(long, conflicts_with = "keep")]
     pub prove: bool,
@@ -111,7 +123,8 @@ pub fn checked(run: &Run) -> Result<(), Failure> {
     let refuse = |what: &str, next: &str| Err(Failure::new(what, UNTOUCHED, next));
     let checks = run.checks();
     let commands = checks.iter().map(|check| &check.command);
-    let mut commands = commands.chain(&run.start).chain(&run.ready).chain(&run.stop).chain(&run.before).chain(&run.after);
+    let mut commands =
+        commands.chain(&run.start).chain(&run.ready).chain(&run.stop).chain(&run.before).chain(&run.after);
     if commands.any(|command| command.trim().is_empty()) {
         return refuse(
             "A command of the drill is empty: it would end with 0, whatever the data are.",

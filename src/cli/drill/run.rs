@@ -13,6 +13,7 @@ use crate::cli::{CANNOT, Outcome, config, output};
 use crate::control::unix_ms;
 use crate::drill::Verdict;
 use crate::drill::driver::{Drill, Request};
+use crate::drill::group::Limits;
 use crate::drill::journal::{Journal, Record, begun};
 use crate::drill::recovery;
 use crate::drill::report::{CloneReport, FromFile, Report};
@@ -42,7 +43,8 @@ pub(super) fn run(common: &Common, typed: &ArgMatches, end: End) -> Outcome {
     checked(args)?;
     let journal = open(common)?;
     let turn = turn(&journal)?.ok_or_else(|| {
-        let next = "Wait for its end, or end it with Ctrl-C; one that is open ends with `standin drill stop`.";
+        let next =
+            "Wait for its end, or end it with Ctrl-C; one that is open ends with `standin drill stop`.";
         Failure::new("A drill is running on this host.", UNTOUCHED, next).passing()
     })?;
     recover(&journal, &turn)?;
@@ -107,6 +109,12 @@ fn request(common: &Common, args: &Run, at: PathBuf, shown: Vec<PathBuf>) -> Res
         timeout: args.timeout,
         clone_timeout: args.clone_timeout,
         network: if args.net == Net::Own { Network::Own } else { Network::Host },
+        limits: Limits {
+            cpu_weight: args.cpu_weight,
+            cpu_max: args.cpu_max,
+            io_weight: args.io_weight,
+            memory_max: args.memory_max,
+        },
         hidden: places::hidden(common)?,
         shown,
     })
@@ -148,6 +156,7 @@ fn record(
         usable_after_ms: None,
         checked_after_ms: None,
         isolation: None,
+        limits: None,
         clone: CloneReport { directory, ..CloneReport::default() },
         proof: None,
         left: None,
@@ -155,5 +164,14 @@ fn record(
     let own = std::process::id();
     let command = begun(own).map(|since| (own, since));
     let run = std::path::absolute(common.run_dir()).map_err(|error| no_state(&error))?;
-    Ok(Record { report, run, replica: path.to_owned(), keeps: args.keep, is_begun: false, process: None, command, is_open: false })
+    Ok(Record {
+        report,
+        run,
+        replica: path.to_owned(),
+        keeps: args.keep,
+        is_begun: false,
+        process: None,
+        command,
+        is_open: false,
+    })
 }

@@ -206,7 +206,8 @@ pub(super) fn shell(common: &Common, command: &[String]) -> Outcome {
     let mut environment = record.report.environment();
     environment.extend(std::env::var("SHELL").ok().map(|shell| ("SHELL".to_owned(), shell)));
     let at = PathBuf::from(&record.report.at);
-    let entry = Entry { at, environment, command: command.to_vec(), has_terminal };
+    let group = record.report.limits.and_then(|limits| limits.group);
+    let entry = Entry { at, environment, command: command.to_vec(), has_terminal, group };
     let (tell, stops) = crossbeam_channel::unbounded();
     let caught = stop_signals().and_then(|signals| signals.forward(move || tell.send(()).is_ok()));
     caught.map_err(refuse)?;
@@ -215,9 +216,14 @@ pub(super) fn shell(common: &Common, command: &[String]) -> Outcome {
 
 /// The process in a drill that this program starts itself.
 pub(in crate::cli) fn enter(rest: &[OsString]) -> Outcome {
-    let entry = rest.first().and_then(|entry| entry.to_str()).and_then(|text| serde_json::from_str(text).ok());
+    let entry =
+        rest.first().and_then(|entry| entry.to_str()).and_then(|text| serde_json::from_str(text).ok());
     let Some(entry) = entry else {
-        return Err(Failure::new("Nobody has said what is entered.", UNTOUCHED, "Use `standin drill shell`."));
+        return Err(Failure::new(
+            "Nobody has said what is entered.",
+            UNTOUCHED,
+            "Use `standin drill shell`.",
+        ));
     };
     match enter::enter(&entry) {
         Ok(never) => match never {},

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::calls;
 use super::mounts::because;
+use crate::drill::group;
 use crate::privileges;
 
 /// The command of this program that becomes that process.
@@ -31,13 +32,17 @@ pub struct Entry {
     pub command: Vec<String>,
     /// Its standard input is a terminal of the drill's.
     pub has_terminal: bool,
+    /// The control group of the drill.
+    pub group: Option<PathBuf>,
 }
 
 /// The caller has one thread, and was started in the drill's process namespace.
 ///
 /// Errors: why it does not run.
 pub fn enter(entry: &Entry) -> Result<Infallible, String> {
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(because("it cannot hide"))?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(because("it cannot hide"))?;
+    entry.group.as_ref().map_or(Ok(()), |group| group::enter(group)).map_err(because("its control group"))?;
     // With who asks its terminal goes, too.
     let with = rustix::process::set_parent_process_death_signal(Some(Signal::HUP));
     with.map_err(because("it cannot be bound"))?;
@@ -58,7 +63,9 @@ pub fn enter(entry: &Entry) -> Result<Infallible, String> {
 fn go_in() -> io::Result<()> {
     let first = rustix::process::pidfd_open(Pid::INIT, PidfdFlags::empty())?;
     let kinds = ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::NETWORK;
-    let kinds = kinds | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME;
+    let kinds = kinds
+        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME;
     rustix::thread::move_into_thread_name_spaces(std::os::fd::AsFd::as_fd(&first), kinds)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open("/proc/1/root", flags, Mode::empty())?;

@@ -82,6 +82,8 @@ impl Drop for Keeper {
 fn keep(network: Network, tell: &Sender<io::Result<Born>>, end: Sender<()>) {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("standin").arg(COMMAND).current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped());
+    // A drill that stays open keeps nothing open of who has started it.
+    command.stderr(Stdio::null());
     let mut child = match spawn_isolated(&mut command, network) {
         Ok(child) => child,
         Err(error) => return drop(tell.send(Err(error))),

@@ -14,15 +14,19 @@ use super::Ground;
 use crate::drill::report::FromFile;
 
 /// Each key of the file of a drill, in order, with a value that is not its default.
-const KEYS: [(&str, &str); 16] = [
+const KEYS: [(&str, &str); 20] = [
     ("after", "\"true\""),
     ("at", "\"/srv/web\""),
     ("before", "\"true\""),
     ("check", "\"test -f known\""),
     ("clone_timeout", "\"2h\""),
+    ("cpu_max", "150"),
+    ("cpu_weight", "50"),
     ("dir", "\"/spare\""),
     ("expect_every", "\"7d\""),
+    ("io_weight", "50"),
     ("keep", "true"),
+    ("memory_max", "\"2G\""),
     ("net", "\"host\""),
     ("prove", "true"),
     ("ready", "\"true\""),
@@ -77,7 +81,8 @@ fn every_option_of_a_drill_stands_in_its_file() {
 #[test]
 fn a_file_says_what_is_done_and_what_is_typed_goes_on_top() {
     let ground = Ground::new();
-    let text = "set = \"other\"\nat = \"/srv/web\"\nstart = [\"a\", \"b\"]\ntimeout = \"1m\"\nafter = \"mail\"
+    let text =
+        "set = \"other\"\nat = \"/srv/web\"\nstart = [\"a\", \"b\"]\ntimeout = \"1m\"\nafter = \"mail\"
 check = \"plain\"\n";
     write(&ground, "web", text);
     let named = "[[check]]\nname = \"integrity\"\ncommand = \"sqlite3\"\ntimeout = \"2m\"\n\n[[check]]\ncommand = \"x\"\n";
@@ -109,7 +114,12 @@ fn what_is_wrong_with_the_file_of_a_drill_is_said_with_its_place() {
     for (text, line, column, part) in [
         ("att = \"/srv/web\"\n", 1, 1, "unknown key `att`; did you mean `at`?"),
         ("at = \"/srv/web\"\nexpect-evry = \"7d\"\n", 2, 1, "did you mean `expect_every`?"),
-        ("[[check]]\nnam = \"x\"\ncommand = \"true\"\n", 2, 1, "unknown key `nam` in a check; did you mean `name`?"),
+        (
+            "[[check]]\nnam = \"x\"\ncommand = \"true\"\n",
+            2,
+            1,
+            "unknown key `nam` in a check; did you mean `name`?",
+        ),
         ("[[check]]\ncomand = \"true\"\n", 2, 1, "did you mean `command`?"),
         ("[[check]]\nwhat = \"true\"\n", 2, 1, "expected name, command, timeout"),
         ("[[check]]\nname = \"x\"\n", 1, 1, "a check has a `command`"),
