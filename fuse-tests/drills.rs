@@ -169,6 +169,10 @@ fn a_drill_says_what_the_checks_say() {
         (&7.into(), &"what is wrong\n".into())
     );
     assert_eq!(check(&failed, 2)["outcome"], "done");
+    for known in ["before_ms", "after_ms"] {
+        assert!(passed["lag"][known].is_u64(), "{known}: {passed}");
+    }
+    assert!(failed["clone"]["bytes_written"].as_u64().is_some_and(|bytes| bytes < 1 << 20), "{failed}");
     kept_reports_are_shown(&pair);
     assert_eq!(fs::read(pair.mount.join("known")).expect("a file"), b"as it was");
     assert_nothing_left(&pair);

@@ -4,15 +4,19 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 
-use super::group::{self, Limits};
+use super::group;
 use super::inside::{Bad, Inside, rest};
 use super::isolation::{Wanted, namespaces};
 use super::journal::{Journal, Record, Turn};
-use super::plan::{At, Machine, Outcome, Plan, Step};
+use super::lag::{self, Lag};
+use super::limits::LAG_EVERY;
+use super::plan::{At, Machine, Outcome, Step};
 use super::recovery::{find, remove};
 use super::report::{Point, Report, StepReport};
+use super::request::Request;
+use super::written;
 use crate::commands::Ended;
 use crate::control::{CloneStatus, unix_ms};
 use crate::failure::Failure;
@@ -32,42 +36,10 @@ pub trait Cloning {
     fn as_of_unix_ms(&self) -> Option<u64>;
 }
 
-/// What is to be done, checked by who asks.
-pub struct Request {
-    pub at: PathBuf,
-    pub start: Vec<String>,
-    pub ready: Option<String>,
-    pub checks: Vec<Check>,
-    /// In the place of checks it stays open until it is stopped.
-    pub stays_open: bool,
-    pub stop: Vec<String>,
-    /// It is tried whether the checks fail on damaged data.
-    pub proves: bool,
-    /// Run on the host, in no isolation, before the clean-up and after it.
-    pub before: Option<String>,
-    pub after: Option<String>,
-    /// Of each command but the checks.
-    pub timeout: Duration,
-    pub clone_timeout: Duration,
-    pub network: Network,
-    pub limits: Limits,
-    pub hidden: Vec<PathBuf>,
-    /// Places of the host to be seen though something is mounted there.
-    pub shown: Vec<PathBuf>,
-}
-
-/// A command that says whether the data are good.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
-    pub name: Option<String>,
-    pub command: String,
-    pub timeout: Duration,
-}
-
 /// A drill that runs.
 pub struct Drill<'a> {
     pub request: Request,
-    pub cloning: &'a dyn Cloning,
+    pub cloning: &'a (dyn Cloning + Sync),
     pub journal: &'a Journal,
     pub record: Record,
     /// Somebody asks for its end.
@@ -87,48 +59,33 @@ pub(super) struct Under {
     pub(super) inside: Option<Inside>,
 }
 
-impl Request {
-    fn plan(&self) -> Plan {
-        Plan {
-            starts: self.start.len() as u32,
-            probes: self.ready.is_some(),
-            checks: if self.stays_open { 0 } else { self.checks.len() as u32 },
-            stays_open: self.stays_open,
-            stops: self.stop.len() as u32,
-            proves: self.proves,
-            before: self.before.is_some(),
-            after: self.after.is_some(),
-        }
-    }
-
-    /// What is run for a step.
-    fn command(&self, (step, nth): At) -> Option<String> {
-        let nth = nth as usize - 1;
-        match step {
-            Step::Start => self.start.get(nth).cloned(),
-            Step::Ready => self.ready.clone(),
-            Step::Check(_) => self.check(step).map(|check| check.command.clone()),
-            Step::Stop => self.stop.get(nth).cloned(),
-            Step::Before => self.before.clone(),
-            Step::After => self.after.clone(),
-            Step::Clone | Step::Isolate | Step::Open | Step::Prove | Step::CleanUp => None,
-        }
-    }
-
-    fn check(&self, step: Step) -> Option<&Check> {
-        match step {
-            Step::Check(number) => self.checks.get(number as usize - 1),
-            _ => None,
-        }
-    }
-}
-
 impl Drill<'_> {
     /// Performs it to its end, whatever happens; gives what is kept of it.
     ///
     /// Errors: the state directory cannot be written. What was made before is cleaned up.
     pub fn run(mut self) -> std::io::Result<Report> {
         self.journal.note(&self.record)?;
+        let (cloning, (over, is_over)) = (self.cloning, crossbeam_channel::bounded(0));
+        let lag = std::thread::scope(|scope| {
+            let watched = scope.spawn(|| lag::watch(cloning, LAG_EVERY, &is_over));
+            self.perform_all();
+            drop::<Sender<()>>(over);
+            watched.join().ok()
+        });
+        let lag = lag.map(|lag| Lag { after_ms: lag::now(cloning), ..lag });
+        let report = &mut self.record.report;
+        report.lag = lag;
+        report.ended_unix_ms = unix_ms(SystemTime::now());
+        match report.left {
+            // The next command tries again.
+            Some(_) => self.journal.note(&self.record)?,
+            None => self.journal.keep(&mut self.record.report)?,
+        }
+        Ok(self.record.report)
+    }
+
+    /// Step by step; the report has its verdict afterwards.
+    fn perform_all(&mut self) {
         let machine = Machine::new(self.request.plan());
         let mut under = Under { machine, begun: Instant::now(), inside: None };
         while let Some(at @ (step, _)) = under.machine.at() {
@@ -143,15 +100,7 @@ impl Drill<'_> {
                 log::warn!("the record of the drill cannot be written: {error}");
             }
         }
-        let report = &mut self.record.report;
-        report.verdict = Some(under.machine.verdict());
-        report.ended_unix_ms = unix_ms(SystemTime::now());
-        match report.left {
-            // The next command tries again.
-            Some(_) => self.journal.note(&self.record)?,
-            None => self.journal.keep(&mut self.record.report)?,
-        }
-        Ok(self.record.report)
+        self.record.report.verdict = Some(under.machine.verdict());
     }
 
     fn note_times(&mut self, step: Step, under: &Under) {
@@ -317,7 +266,16 @@ impl Drill<'_> {
         }
     }
 
+    /// By its commands, and by those who came in from outside and have left again.
+    pub(super) fn written(&self, first: u32) -> Option<u64> {
+        let by_visitors = self.journal.written(self.record.report.number);
+        written::by_all_with(first).map(|bytes| bytes.saturating_add(by_visitors))
+    }
+
     fn clean_up(&mut self, under: &mut Under) -> Result<(), Bad> {
+        if let Some(inside) = &under.inside {
+            self.record.report.clone.bytes_written = self.written(inside.pid());
+        }
         // Returns when every process of it has gone, and with them its mounts.
         under.inside = None;
         self.record.process = None;

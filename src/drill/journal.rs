@@ -6,10 +6,11 @@
 //!                that was interrupted
 //!  000001.json   its report; the next one has the hash of this one
 //!  head.json     number and hash of the newest report
+//!  written       what those have written who came into a drill that is open: its number and bytes, one a line
 //! ```
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -113,8 +114,32 @@ impl Journal {
         self.forget_running()
     }
 
+    /// Somebody has written so much in the drill of this number, and left.
+    pub(super) fn add_written(&self, number: u64, bytes: u64) -> io::Result<()> {
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(self.written_path())?;
+        file.write_all(format!("{number} {bytes}\n").as_bytes())
+    }
+
+    /// What all of them have written.
+    pub(super) fn written(&self, number: u64) -> u64 {
+        let text = fs::read_to_string(self.written_path()).unwrap_or_default();
+        let own = |line: &str| {
+            let (of, bytes) = line.split_once(' ')?;
+            if of.parse() == Ok(number) { bytes.parse::<u64>().ok() } else { None }
+        };
+        text.lines().filter_map(own).fold(0, u64::saturating_add)
+    }
+
+    fn written_path(&self) -> PathBuf {
+        self.dir.join("written")
+    }
+
     /// Nothing runs, and nothing is left.
     fn forget_running(&self) -> io::Result<()> {
+        match fs::remove_file(self.written_path()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
         fs::remove_file(self.running_path())?;
         File::open(&self.dir)?.sync_all()
     }

@@ -18,6 +18,9 @@ pub(super) const STOPS_WITHIN: Duration = Duration::from_secs(1);
 /// ...and this one for its clean-up alone: together less than 5 s.
 pub(super) const LEAVES_WITHIN: Duration = Duration::from_millis(3500);
 
+/// How often it is looked how far the replica is behind.
+pub(super) const LAG_EVERY: Duration = Duration::from_secs(1);
+
 /// Making the namespaces and mounts: milliseconds; longer only where a host has thousands of mounts.
 pub(super) const ISOLATE_MAX: Duration = Duration::from_secs(60);
 

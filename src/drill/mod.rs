@@ -14,9 +14,10 @@
 //! ```
 //! - `plan`: which step is next, and the verdict; pure
 //! - `damage`: which blocks are damaged for a proof; pure
-//! - [`driver`]: performs the steps, with a record on the disk before the first of them; `inside`: what it asks for in there
+//! - [`request`]: what it is asked to do; [`driver`]: performs the steps, with a record on the disk before the first of them; `inside`: what it asks for in there
 //! - `told`: what its commands are told, and the hooks, which run on the host
 //! - [`group`]: what it may take of processor, disk and memory
+//! - [`lag`]: how far the replica was behind meanwhile; `written`: what was written to the clone
 //! - `prove`: whether the checks fail on damaged data; [`proof`]: what that says
 //! - [`isolation`]: namespaces, mounts, capabilities, and the commands in them
 //! - [`recovery`]: what a drill has made goes, also of one whose command has died
@@ -33,6 +34,7 @@ mod inside;
 pub mod isolation;
 pub mod journal;
 mod junit;
+pub mod lag;
 pub mod last;
 pub mod limits;
 pub mod make_way;
@@ -41,9 +43,11 @@ pub mod proof;
 mod prove;
 pub mod recovery;
 pub mod report;
+pub mod request;
 #[cfg(test)]
 mod tests;
 mod told;
 pub mod visit;
+mod written;
 
 pub use plan::{Outcome, Step, Verdict};

@@ -125,6 +125,10 @@ impl Drill<'_> {
 
     /// The clone in new namespaces; the old ones are gone before, with everything that ran in them.
     fn anew(&mut self, under: &mut Under, wanted: &Wanted) -> Result<Inside, Bad> {
+        if let Some(inside) = &under.inside {
+            // Those of the proof are not the drill's.
+            self.record.report.clone.bytes_written = self.written(inside.pid());
+        }
         under.inside = None;
         let mut inside = self.noted(under)?;
         // All of the clone's files are gone through where it is watched, and some are written where it is damaged.

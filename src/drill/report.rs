@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::group::Limited;
 use super::isolation::Isolation;
+use super::lag::Lag;
 use super::plan::{Outcome, Step, Verdict};
 use super::proof::Proof;
 use crate::commands::Ended;
@@ -46,6 +47,9 @@ pub struct Report {
     #[serde(default)]
     pub limits: Option<Limited>,
     pub clone: CloneReport,
+    /// How far the replica was behind its source meanwhile.
+    #[serde(default)]
+    pub lag: Option<Lag>,
     /// Where it was asked for: whether the checks fail on damaged data.
     #[serde(default)]
     pub proof: Option<Proof>,
@@ -78,6 +82,9 @@ pub struct CloneReport {
     pub bytes_copied: u64,
     /// The longest time that one change of the replica has waited for it.
     pub longest_hold_us: u64,
+    /// What the commands of the drill have written to it, in whole pages; `null` where the kernel does not count.
+    #[serde(default)]
+    pub bytes_written: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,6 +174,16 @@ impl Report {
         }
         if let Some(limits) = &self.limits {
             line("limits", limits.words());
+        }
+        if let Some(bytes) = self.clone.bytes_written {
+            line("written", format!("{} to the clone", units::size(bytes)));
+        }
+        if let Some(lag) = &self.lag {
+            let held = Duration::from_micros(self.clone.longest_hold_us);
+            line(
+                "replication",
+                format!("{}; a change waited {} at most for the clone", lag.words(), units::duration(held)),
+            );
         }
         if self.clone.kept {
             line(

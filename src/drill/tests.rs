@@ -39,12 +39,52 @@ fn play(plan: Plan, bad: &[(Step, Outcome)]) -> (String, Verdict, bool) {
 #[test]
 fn each_way_through_a_drill_ends_with_its_clean_up() {
     use Outcome::{Failed, Interrupted};
-    use Step::{After, Before, Check, CleanUp, Clone, Isolate, Open, Prove, Ready, Start, Stop};
+    use Step::{Check, CleanUp, Clone, Isolate, Prove, Ready, Start, Stop};
     let whole = "clone isolate start ready check 1 check 2 stop clean-up";
     let checks = Plan { checks: 2, ..BARE };
     let proves = Plan { proves: true, ..checks };
     let proven = "clone isolate check 1 check 2 prove clean-up";
     let all_proven = "clone isolate start ready check 1 check 2 stop prove clean-up";
+    for (plan, bad, steps, verdict, could_not) in [
+        (ALL, &[][..], whole, Verdict::Passed, false),
+        (BARE, &[], "clone isolate clean-up", Verdict::Opened, false),
+        (checks, &[], "clone isolate check 1 check 2 clean-up", Verdict::Passed, false),
+        (Plan { stops: 1, ..BARE }, &[], "clone isolate stop clean-up", Verdict::Opened, false),
+        (Plan { probes: true, ..BARE }, &[], "clone isolate ready clean-up", Verdict::Opened, false),
+        (ALL, &[(Clone, Failed)], "clone clean-up", Verdict::Failed, true),
+        (BARE, &[(Isolate, Failed)], "clone isolate clean-up", Verdict::Failed, true),
+        (ALL, &[(Start, Failed)], "clone isolate start stop clean-up", Verdict::Failed, false),
+        (ALL, &[(Ready, Failed)], "clone isolate start ready stop clean-up", Verdict::Failed, false),
+        (ALL, &[(Check(1), Failed)], whole, Verdict::Failed, false),
+        (ALL, &[(Check(2), Failed)], whole, Verdict::Failed, false),
+        (ALL, &[(Stop, Failed)], whole, Verdict::Failed, false),
+        (ALL, &[(CleanUp, Failed)], whole, Verdict::Failed, false),
+        (proves, &[], proven, Verdict::Passed, false),
+        (Plan { proves: true, ..ALL }, &[], all_proven, Verdict::Passed, false),
+        (proves, &[(Prove, Failed)], proven, Verdict::Passed, false),
+        (proves, &[(Prove, Interrupted)], proven, Verdict::Interrupted, false),
+        (proves, &[(Check(1), Failed)], "clone isolate check 1 check 2 clean-up", Verdict::Failed, false),
+        (Plan { proves: true, ..ALL }, &[(Stop, Failed)], whole, Verdict::Failed, false),
+        (Plan { checks: 0, ..proves }, &[], "clone isolate clean-up", Verdict::Opened, false),
+        (ALL, &[(Clone, Interrupted)], "clone clean-up", Verdict::Interrupted, false),
+        (ALL, &[(Ready, Interrupted)], "clone isolate start ready clean-up", Verdict::Interrupted, false),
+        (
+            checks,
+            &[(Check(1), Failed), (Check(2), Interrupted)],
+            "clone isolate check 1 check 2 clean-up",
+            Verdict::Interrupted,
+            false,
+        ),
+    ] {
+        assert_eq!(play(plan, bad), (steps.to_owned(), verdict, could_not), "{plan:?} {bad:?}");
+    }
+}
+
+/// Several commands of one step, hooks, and one that stays open.
+#[test]
+fn each_way_through_more_steps_does_so_too() {
+    use Outcome::{Failed, Interrupted};
+    use Step::{After, Before, Check, CleanUp, Clone, Isolate, Open, Ready, Start, Stop};
     let open = "clone isolate start ready open stop clean-up";
     let hooks = "clone isolate check 1 before clean-up after";
     for (plan, bad, steps, verdict, could_not) in [
@@ -82,35 +122,6 @@ fn each_way_through_a_drill_ends_with_its_clean_up() {
             Verdict::Passed,
             false,
         ),
-        (ALL, &[], whole, Verdict::Passed, false),
-        (BARE, &[], "clone isolate clean-up", Verdict::Opened, false),
-        (checks, &[], "clone isolate check 1 check 2 clean-up", Verdict::Passed, false),
-        (Plan { stops: 1, ..BARE }, &[], "clone isolate stop clean-up", Verdict::Opened, false),
-        (Plan { probes: true, ..BARE }, &[], "clone isolate ready clean-up", Verdict::Opened, false),
-        (ALL, &[(Clone, Failed)], "clone clean-up", Verdict::Failed, true),
-        (BARE, &[(Isolate, Failed)], "clone isolate clean-up", Verdict::Failed, true),
-        (ALL, &[(Start, Failed)], "clone isolate start stop clean-up", Verdict::Failed, false),
-        (ALL, &[(Ready, Failed)], "clone isolate start ready stop clean-up", Verdict::Failed, false),
-        (ALL, &[(Check(1), Failed)], whole, Verdict::Failed, false),
-        (ALL, &[(Check(2), Failed)], whole, Verdict::Failed, false),
-        (ALL, &[(Stop, Failed)], whole, Verdict::Failed, false),
-        (ALL, &[(CleanUp, Failed)], whole, Verdict::Failed, false),
-        (proves, &[], proven, Verdict::Passed, false),
-        (Plan { proves: true, ..ALL }, &[], all_proven, Verdict::Passed, false),
-        (proves, &[(Prove, Failed)], proven, Verdict::Passed, false),
-        (proves, &[(Prove, Interrupted)], proven, Verdict::Interrupted, false),
-        (proves, &[(Check(1), Failed)], "clone isolate check 1 check 2 clean-up", Verdict::Failed, false),
-        (Plan { proves: true, ..ALL }, &[(Stop, Failed)], whole, Verdict::Failed, false),
-        (Plan { checks: 0, ..proves }, &[], "clone isolate clean-up", Verdict::Opened, false),
-        (ALL, &[(Clone, Interrupted)], "clone clean-up", Verdict::Interrupted, false),
-        (ALL, &[(Ready, Interrupted)], "clone isolate start ready clean-up", Verdict::Interrupted, false),
-        (
-            checks,
-            &[(Check(1), Failed), (Check(2), Interrupted)],
-            "clone isolate check 1 check 2 clean-up",
-            Verdict::Interrupted,
-            false,
-        ),
     ] {
         assert_eq!(play(plan, bad), (steps.to_owned(), verdict, could_not), "{plan:?} {bad:?}");
     }
@@ -138,6 +149,7 @@ pub(super) fn report(number: u64) -> Report {
         checked_after_ms: None,
         isolation: Some(Isolation::default()),
         limits: None,
+        lag: None,
         clone: CloneReport::default(),
         proof: None,
         left: None,

@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use rustix::pty::OpenptFlags;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 use rustix::thread::ThreadNameSpaceType;
@@ -26,8 +26,9 @@ use signal_hook::consts::SIGWINCH;
 use signal_hook::iterator::Signals;
 
 use super::isolation::enter::{COMMAND, Entry};
-use super::journal::begun;
+use super::journal::{Journal, begun};
 use super::limits::LOOKED_EVERY;
+use super::written;
 
 /// Where one drill is entered.
 pub struct Door {
@@ -64,7 +65,14 @@ impl Door {
 
     /// Runs what is asked for to its end, and gives its exit code, or 128 and its signal. Through `stops` somebody asks for
     /// that end. With a terminal, which standard input and output have to be.
-    pub fn visit(self, entry: &Entry, stops: &Receiver<()>) -> io::Result<u8> {
+    ///
+    /// What it has written is noted for the drill of this number.
+    pub fn visit(
+        self,
+        entry: &Entry,
+        (journal, number): (&Journal, u64),
+        stops: &Receiver<()>,
+    ) -> io::Result<u8> {
         let (inner, streams) = match entry.has_terminal {
             true => {
                 let (ours, theirs) = self.terminal()?;
@@ -85,7 +93,9 @@ impl Door {
         let is_over = Arc::new(AtomicBool::new(false));
         let copies = copy(inner, born.pipes, &is_over)?;
         let asked = if raw.is_some() { Signal::HUP } else { Signal::TERM };
-        let status = outlast(&ended, stops, &born.process, asked).ok_or_else(gone)?;
+        let left = outlast(&ended, stops, &born.process, asked).ok_or_else(gone)?;
+        let Left { status, written } = left;
+        journal.add_written(number, written)?;
         is_over.store(true, SeqCst);
         copies.into_iter().for_each(|copy| drop(copy.join()));
         drop(raw);
@@ -108,13 +118,7 @@ impl Door {
     }
 
     /// Starts it, and waits for it. This thread can start nothing else afterwards.
-    fn begin(
-        &self,
-        entry: &str,
-        streams: [Stdio; 3],
-        tell: &Sender<io::Result<Born>>,
-        end: &Sender<ExitStatus>,
-    ) {
+    fn begin(&self, entry: &str, streams: [Stdio; 3], tell: &Sender<io::Result<Born>>, end: &Sender<Left>) {
         let [stdin, stdout, stderr] = streams;
         let mut command = Command::new("/proc/self/exe");
         command.arg0("standin").args([COMMAND, entry]).stdin(stdin).stdout(stdout).stderr(stderr);
@@ -131,10 +135,22 @@ impl Door {
             let _ = child.kill();
         }
         let _ = tell.send(born);
+        // While nobody has waited for it, what it has written can still be read.
+        if let Some(pid) = Pid::from_raw(child.id() as i32) {
+            let _ = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+        }
+        let written = written::by(child.id()).unwrap_or(0);
         if let Ok(status) = child.wait() {
-            let _ = end.send(status);
+            let _ = end.send(Left { status, written });
         }
     }
+}
+
+/// The end of it.
+struct Left {
+    status: ExitStatus,
+    /// Bytes.
+    written: u64,
 }
 
 impl Born {
@@ -150,16 +166,11 @@ impl Born {
 }
 
 /// Until it has ended. Who is asked to end it once asks it, and kills it when he is asked again.
-fn outlast(
-    ended: &Receiver<ExitStatus>,
-    stops: &Receiver<()>,
-    process: &OwnedFd,
-    asked: Signal,
-) -> Option<ExitStatus> {
+fn outlast(ended: &Receiver<Left>, stops: &Receiver<()>, process: &OwnedFd, asked: Signal) -> Option<Left> {
     let (never, mut stops, mut signal) = (crossbeam_channel::never(), stops, asked);
     loop {
         select! {
-            recv(ended) -> status => return status.ok(),
+            recv(ended) -> left => return left.ok(),
             recv(stops) -> asked => match asked {
                 Ok(()) => {
                     let _ = rustix::process::pidfd_send_signal(process, signal);

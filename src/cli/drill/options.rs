@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::{UNTOUCHED, places};
-use crate::drill::driver;
 use crate::drill::limits::CHECKS_MAX;
+use crate::drill::request;
 use crate::failure::Failure;
 use crate::units::{parse_duration, parse_size};
 
@@ -103,13 +103,13 @@ pub struct Check {
 
 impl Run {
     /// All checks, in order.
-    pub(super) fn checks(&self) -> Vec<driver::Check> {
-        let typed = self.check.iter().map(|command| driver::Check {
+    pub(super) fn checks(&self) -> Vec<request::Check> {
+        let typed = self.check.iter().map(|command| request::Check {
             name: None,
             command: command.clone(),
             timeout: self.timeout,
         });
-        let named = self.named.iter().map(|check| driver::Check {
+        let named = self.named.iter().map(|check| request::Check {
             name: check.name.clone(),
             command: check.command.clone(),
             timeout: check.timeout.unwrap_or(self.timeout),

@@ -12,11 +12,12 @@ use crate::cli::clone::{Meant, only_one, replicas_of};
 use crate::cli::{CANNOT, Outcome, config, output};
 use crate::control::unix_ms;
 use crate::drill::Verdict;
-use crate::drill::driver::{Drill, Request};
+use crate::drill::driver::Drill;
 use crate::drill::group::Limits;
 use crate::drill::journal::{Journal, Record, begun};
 use crate::drill::recovery;
 use crate::drill::report::{CloneReport, FromFile, Report};
+use crate::drill::request::Request;
 use crate::failure::Failure;
 use crate::signals::stop_signals;
 use crate::sys::Network;
@@ -157,6 +158,7 @@ fn record(
         checked_after_ms: None,
         isolation: None,
         limits: None,
+        lag: None,
         clone: CloneReport { directory, ..CloneReport::default() },
         proof: None,
         left: None,

@@ -211,7 +211,7 @@ pub(super) fn shell(common: &Common, command: &[String]) -> Outcome {
     let (tell, stops) = crossbeam_channel::unbounded();
     let caught = stop_signals().and_then(|signals| signals.forward(move || tell.send(()).is_ok()));
     caught.map_err(refuse)?;
-    Door::of(first).and_then(|door| door.visit(&entry, &stops)).map_err(refuse)
+    Door::of(first).and_then(|door| door.visit(&entry, (&journal, number), &stops)).map_err(refuse)
 }
 
 /// The process in a drill that this program starts itself.
