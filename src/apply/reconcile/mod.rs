@@ -77,8 +77,7 @@ use self::vouched::Vouching;
 use super::fault::Fault;
 use super::replica::{Incomplete, Limbo, Replica, incomplete};
 use crate::packet::{
-    Attributes, Birth, ItemHeader, ItemNumber, Keeping, LaneItem, LeftOut, ObjectId, Op, Position,
-    TargetMessage, Xattr,
+    Birth, ItemHeader, ItemNumber, Keeping, LaneItem, LeftOut, ObjectId, Op, Position, TargetMessage,
 };
 use crate::sys::FileHandle;
 
