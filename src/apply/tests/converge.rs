@@ -128,7 +128,9 @@ impl World {
             Frame::new(self.origin.position_after(after), HeaderDigest(0), header, Bytes::from(payload));
         match self.applier().handle(&frame) {
             Outcome::Answered(answers) => {
-                self.inbox.extend(answers);
+                // A doubt of nothing is a word to the connection, not to the walk.
+                let is_empty = |said: &TargetMessage| matches!(said, TargetMessage::Doubt { directories } if directories.is_empty());
+                self.inbox.extend(answers.into_iter().filter(|said| !is_empty(said)));
                 self.doubts()
             }
             other => Err(format!("item {} ({name}) came to {other:?}", number.0)),
