@@ -129,8 +129,8 @@ impl World {
         match self.applier().handle(&frame) {
             Outcome::Answered(answers) => {
                 // A doubt of nothing is a word to the connection, not to the walk.
-                let is_empty = |said: &TargetMessage| matches!(said, TargetMessage::Doubt { directories } if directories.is_empty());
-                self.inbox.extend(answers.into_iter().filter(|said| !is_empty(said)));
+                let nothing = TargetMessage::Doubt { directories: Vec::new() };
+                self.inbox.extend(answers.into_iter().filter(|said| *said != nothing));
                 self.doubts()
             }
             other => Err(format!("item {} ({name}) came to {other:?}", number.0)),
