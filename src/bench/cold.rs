@@ -1,18 +1,15 @@
 //! Making caches forget a file, and proof that they did.
 
 use std::fs::{self, File};
-use std::io::IoSliceMut;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::Advice;
-use rustix::io::{Errno, ReadWriteFlags};
 use serde::Serialize;
 
 use super::error::{Context, Result};
 use super::place::Place;
-
-/// Looked at in a file to see whether it is cached.
-const PROBES: u64 = 64;
+use crate::sys::in_memory;
 
 /// How the caches were emptied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -43,23 +40,12 @@ pub fn cool(place: &Place, name: &str) -> Result<Cooling> {
     Ok(if is_cached(&backing)? { Cooling::Impossible } else { Cooling::DropCaches })
 }
 
-/// Whether any of some places of a file is in the page cache. Where the file system cannot tell
-/// (no RWF_NOWAIT), it counts as not cached. Asking brings the probed pages into the cache.
+/// Whether any page of a file is in the page cache.
 fn is_cached(path: &Path) -> Result<bool> {
     let file = File::open(path).at(path)?;
-    // One page a probe, nothing around it.
-    rustix::fs::fadvise(&file, 0, None, Advice::Random).at(path)?;
     let len = file.metadata().at(path)?.len();
-    for probe in 0..PROBES {
-        let mut byte = [0];
-        let offset = len / PROBES * probe;
-        match rustix::io::preadv2(&file, &mut [IoSliceMut::new(&mut byte)], offset, ReadWriteFlags::NOWAIT) {
-            Ok(0) | Err(Errno::AGAIN | Errno::OPNOTSUPP) => {}
-            Ok(_) => return Ok(true),
-            Err(error) => return Err(error).at(path),
-        }
-    }
-    Ok(false)
+    // A read that may not wait (RWF_NOWAIT) would not tell: it begins to read, and finds what a fast disk has brought.
+    Ok(len != 0 && in_memory(file.as_fd(), 0, len as usize).at(path)?.contains(&true))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Copies that compare blocks: only what differs is sent, whatever has become of a file.
 
 use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
@@ -191,11 +192,10 @@ fn a_copy_by_blocks_that_is_cut_off_anywhere_is_taken_up_again() {
     }
 }
 
-/// Whether the first page of a file is in memory.
+/// Whether the first page of a file is in memory. A read that may not wait would not tell: it begins to read, and finds
+/// what a fast disk has brought by then.
 fn is_in_memory(file: &File) -> bool {
-    let mut byte = [0];
-    let mut into = [std::io::IoSliceMut::new(&mut byte)];
-    rustix::io::preadv2(file, &mut into, 0, rustix::io::ReadWriteFlags::NOWAIT).is_ok()
+    crate::sys::in_memory(file.as_fd(), 0, rustix::param::page_size()).unwrap()[0]
 }
 
 /// The kernel keeps what it could not write as if it had: compared with that, blocks that are not on the disk were the
