@@ -85,7 +85,8 @@ impl Rounds {
         self.give_back_after_backlog(&ground.queue);
         self.keep(connections, recorder);
         self.look_at_the_clock(ground, recorder);
-        if is_due(&mut self.next_note, NOTE_EVERY) {
+        let is_mended = is_mended(ground, connections, recorder);
+        if is_due(&mut self.next_note, NOTE_EVERY) || is_mended {
             self.note_touched(ground, connections, recorder);
             match ground.volume.divergence().why() {
                 Some(_) => {
@@ -109,6 +110,10 @@ impl Rounds {
                     end_merge(ground, recorder);
                 }
             }
+        }
+        if is_mended {
+            // What waits for that is noted without delay, too: who stops now has nothing compared by the next start.
+            self.next_note = Instant::now();
         }
     }
 
@@ -211,6 +216,17 @@ pub(super) fn is_compared(connection: &Connection, divergences: u64) -> bool {
     let report = connection.report();
     let in_line = report.streaming && report.data == DataState::Good && report.covers >= divergences;
     connection.is_null() || in_line
+}
+
+/// Whether something is to be compared, as far as is noted, and every target was.
+fn is_mended(ground: &Ground, connections: &[Arc<Connection>], recorder: &Recorder) -> bool {
+    let divergence = ground.volume.divergence();
+    let count = match divergence.why() {
+        Some(_) => divergence.uncaptured_count().unwrap_or_else(|| divergence.count()),
+        None if recorder.record().diverged.is_some() => 0,
+        None => return false,
+    };
+    !connections.is_empty() && connections.iter().all(|connection| is_compared(connection, count))
 }
 
 fn is_due(next: &mut Instant, every: Duration) -> bool {

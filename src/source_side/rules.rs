@@ -38,10 +38,13 @@ pub fn begin(options: &ProtectOptions, record: &mut SetRecord, volume: &Volume) 
     if !are_in_doubt && (other_rules || other_owners) {
         doubt(options).map_err(|error| io_failure(NO_STATE, &error))?;
     }
-    if are_in_doubt || other_rules {
+    if are_in_doubt {
+        volume.divergence().compare("rules or owners were changed, and not all targets were seen to follow");
+    }
+    if other_rules {
         volume.divergence().compare("the rules of the set were changed while it was not protected");
     }
-    if are_in_doubt || other_owners {
+    if other_owners {
         volume.divergence().compare("owners are told by other means than before");
     }
     if !rules.is_empty() {
@@ -82,7 +85,8 @@ pub fn settle(ground: &Ground, recorder: &mut Recorder) {
     }
 }
 
-fn are_in_doubt(options: &ProtectOptions) -> bool {
+/// Whether other rules, or owners, came into force, and targets were not yet seen to follow.
+pub fn are_in_doubt(options: &ProtectOptions) -> bool {
     // Where that cannot be seen everything is compared.
     !std::fs::exists(options.set_state().join(IN_DOUBT)).is_ok_and(|is_there| !is_there)
 }

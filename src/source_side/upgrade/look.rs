@@ -1,12 +1,33 @@
 //! What targets would lack when a daemon becomes another program at this moment.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crate::source_side::board::Posted;
+use crate::source_side::board::{Board, Posted};
 use crate::source_side::connection::Connection;
 use crate::source_side::ground::Ground;
 use crate::source_side::record::SetRecord;
 use crate::source_side::rounds::is_compared;
+use crate::source_side::rules;
+use crate::source_side::sync::CALLER_POLL;
+
+/// For what is noted as soon as all targets have been compared, or with the round that follows.
+const NOTED_WITHIN: Duration = Duration::from_secs(6);
+
+/// Waits for what targets were seen to have to be noted, which takes a moment.
+pub fn await_notes(ground: &Ground, board: &Board) {
+    let deadline = Instant::now() + NOTED_WITHIN;
+    let is_noted = || {
+        let divergence = ground.volume.divergence();
+        let count = divergence.why().map(|_| divergence.count());
+        let waits = count.is_some() || rules::are_in_doubt(&ground.options);
+        let connections = &board.read().connections;
+        !waits || !connections.iter().all(|connection| is_compared(connection, count.unwrap_or(0)))
+    };
+    while !is_noted() && Instant::now() < deadline {
+        std::thread::sleep(CALLER_POLL);
+    }
+}
 
 /// In words; empty where nothing is.
 pub fn lacks(ground: &Ground, posted: &Posted) -> Vec<String> {

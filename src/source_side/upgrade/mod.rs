@@ -33,7 +33,7 @@ pub use formats::{FORMATS_COMMAND, Formats};
 pub use hold::{Gates, Held, Hold};
 pub use look::goes_on;
 
-use self::look::lacks;
+use self::look::{await_notes, lacks};
 use self::program::Program;
 use super::desk::Desk;
 use super::director::{Event, Question};
@@ -74,6 +74,7 @@ pub fn upgrade(desk: &Desk, request: &UpgradeRequest, caller: &Caller<'_>) -> Re
     }
     let giving = held_by(desk)?;
     let program = Program::ask(&request.program)?;
+    await_notes(ground, &desk.board);
     let look = UpgradeLook {
         from: env!("CARGO_PKG_VERSION").into(),
         to: program.formats.version.clone(),
