@@ -85,8 +85,8 @@ impl Rounds {
         self.give_back_after_backlog(&ground.queue);
         self.keep(connections, recorder);
         self.look_at_the_clock(ground, recorder);
-        let is_mended = is_mended(ground, connections, recorder);
-        if is_due(&mut self.next_note, NOTE_EVERY) || is_mended {
+        let all_were_compared = all_were_compared(ground, connections, recorder);
+        if is_due(&mut self.next_note, NOTE_EVERY) || all_were_compared {
             self.note_touched(ground, connections, recorder);
             match ground.volume.divergence().why() {
                 Some(_) => {
@@ -111,7 +111,7 @@ impl Rounds {
                 }
             }
         }
-        if is_mended {
+        if all_were_compared {
             // What waits for that is noted without delay, too: who stops now has nothing compared by the next start.
             self.next_note = Instant::now();
         }
@@ -218,10 +218,12 @@ pub(super) fn is_compared(connection: &Connection, divergences: u64) -> bool {
     connection.is_null() || in_line
 }
 
-/// Whether something is to be compared, as far as is noted, and every target was.
-fn is_mended(ground: &Ground, connections: &[Arc<Connection>], recorder: &Recorder) -> bool {
+/// Whether something is to be compared, as far as is noted, and every target was. What the directory's own disk has
+/// lost is mended by no comparison.
+fn all_were_compared(ground: &Ground, connections: &[Arc<Connection>], recorder: &Recorder) -> bool {
     let divergence = ground.volume.divergence();
     let count = match divergence.why() {
+        _ if divergence.lost_by_disk().is_some() => return false,
         Some(_) => divergence.uncaptured_count().unwrap_or_else(|| divergence.count()),
         None if recorder.record().diverged.is_some() => 0,
         None => return false,

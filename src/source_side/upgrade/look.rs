@@ -20,6 +20,9 @@ pub fn await_notes(ground: &Ground, board: &Board) {
     let is_noted = || {
         let divergence = ground.volume.divergence();
         let count = divergence.why().map(|_| divergence.count());
+        if divergence.lost_by_disk().is_some() {
+            return true;
+        }
         let waits = count.is_some() || rules::are_in_doubt(&ground.options);
         let connections = &board.read().connections;
         !waits || !connections.iter().all(|connection| is_compared(connection, count.unwrap_or(0)))
