@@ -7,8 +7,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::host::{COMMAND_MAX, Disk, Place, Protected, Setup, output_within, standin};
+use crate::host::{COMMAND_MAX, Disk, Place, Protected, Setup, output_within, standin, wait_until};
 use crate::pair::Pair;
+use crate::tree::{self, Rules};
 
 /// Nothing of what this test did is said to be somebody else's, and the replica is equal.
 #[track_caller]
@@ -18,14 +19,32 @@ fn assert_nobody_else(protected: &Protected) {
     protected.assert_in_sync();
 }
 
-/// What somebody else did is critical, is named, and no waiting call calls it done.
+/// What somebody else did is critical, is named, and no waiting call calls it done before a copy has brought it.
 #[track_caller]
 fn assert_noticed(protected: &Protected, what: &str) {
     let status = protected.status();
     assert!(status.contains("capture_diverged"), "{status}");
     assert!(status.contains(&format!("{what}: ")) && status.contains("past the mount"), "{status}");
     let waited = output_within(standin(&protected.run).args(["wait-sync", "--timeout", "2s"]), COMMAND_MAX);
-    assert!(!waited.status.success(), "wait-sync calls it done");
+    if waited.status.success() {
+        tree::assert_same_by(&protected.backing, &protected.replica, &Rules::default());
+    }
+}
+
+/// A copy finds it within a second: who is to hear of it hears of it all the same.
+#[test]
+fn a_write_past_the_mount_is_an_event() {
+    let mut protected = Protected::start(Setup::default());
+    fs::write(protected.backing.join("new"), "new").expect("a file");
+    fs::read(protected.mount.join("new")).expect("a file");
+    wait_until("its end", || !protected.status().contains("capture_diverged"));
+    protected.assert_in_sync();
+    let mut events = standin(&protected.run);
+    let output =
+        output_within(events.arg("--state").arg(&protected.state).args(["events", "list"]), COMMAND_MAX);
+    let listed = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(listed.contains("critical  m  capture_diverged"), "{listed}");
+    protected.stop();
 }
 
 /// Appended to the file behind the mount, where a program had read it through the mount before:

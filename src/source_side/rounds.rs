@@ -31,6 +31,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often it is noted until when targets had everything.
 const NOTE_EVERY: Duration = Duration::from_secs(5);
 
+/// How long a change that was not captured is an alarm at the least, also where a copy has found it at once: who
+/// listens to events hears of what two looks in a row have seen, and there is one each second.
+const UNCAPTURED_SHOWN: Duration = Duration::from_secs(3);
+
 /// See the module.
 pub struct Rounds {
     pub flusher: Arc<Flusher>,
@@ -47,6 +51,8 @@ pub struct Rounds {
     kept: Vec<(u32, Kept)>,
     next_look: Instant,
     next_note: Instant,
+    /// Since when there has been a change that was not captured.
+    uncaptured_since: Option<Instant>,
     /// The most that the queue held since memory was given back.
     backlog: u64,
     /// It has been nearly empty since.
@@ -75,6 +81,7 @@ impl Rounds {
             kept: Vec::new(),
             next_look: Instant::now(),
             next_note: Instant::now() + NOTE_EVERY,
+            uncaptured_since: None,
             backlog: 0,
             emptied: None,
         }
@@ -85,7 +92,8 @@ impl Rounds {
         self.give_back_after_backlog(&ground.queue);
         self.keep(connections, recorder);
         self.look_at_the_clock(ground, recorder);
-        let all_were_compared = all_were_compared(ground, connections, recorder);
+        let was_shown = self.uncaptured_was_shown(ground);
+        let all_were_compared = was_shown && all_were_compared(ground, connections, recorder);
         if is_due(&mut self.next_note, NOTE_EVERY) || all_were_compared {
             self.note_touched(ground, connections, recorder);
             match ground.volume.divergence().why() {
@@ -93,7 +101,9 @@ impl Rounds {
                     if let Some(why) = ground.volume.divergence().uncaptured() {
                         recorder.note_divergence(&why);
                     }
-                    self.forget_divergence(ground, connections);
+                    if was_shown {
+                        forget_divergence(ground, connections);
+                    }
                 }
                 None if recorder.record().diverged.is_some() => {
                     if connections.iter().all(|connection| is_compared(connection, 0)) {
@@ -167,15 +177,13 @@ impl Rounds {
         }
     }
 
-    /// Every target was compared with everything since: nothing is missed any more.
-    fn forget_divergence(&self, ground: &Ground, connections: &[Arc<Connection>]) {
-        let divergence = ground.volume.divergence();
-        // Of changes that were missed first: what comes into the set all the time keeps none of them.
-        for count in divergence.uncaptured_count().into_iter().chain([divergence.count()]) {
-            if connections.iter().all(|connection| is_compared(connection, count)) {
-                divergence.is_mended(count);
-            }
+    /// Whether people and hooks could see what was not captured, if anything was not.
+    fn uncaptured_was_shown(&mut self, ground: &Ground) -> bool {
+        if ground.volume.divergence().uncaptured().is_none() {
+            self.uncaptured_since = None;
+            return true;
         }
+        self.uncaptured_since.get_or_insert_with(Instant::now).elapsed() >= UNCAPTURED_SHOWN
     }
 
     /// The allocator keeps what a long queue held.
@@ -192,6 +200,17 @@ impl Rounds {
         if self.emptied.get_or_insert_with(Instant::now).elapsed() >= BACKLOG_SETTLES {
             crate::sys::give_back_memory();
             (self.backlog, self.emptied) = (0, None);
+        }
+    }
+}
+
+/// Every target was compared with everything since: nothing is missed any more.
+fn forget_divergence(ground: &Ground, connections: &[Arc<Connection>]) {
+    let divergence = ground.volume.divergence();
+    // Of changes that were missed first: what comes into the set all the time keeps none of them.
+    for count in divergence.uncaptured_count().into_iter().chain([divergence.count()]) {
+        if connections.iter().all(|connection| is_compared(connection, count)) {
+            divergence.is_mended(count);
         }
     }
 }
