@@ -369,8 +369,7 @@ pub fn work(root: &Path, other: &Path, stop: &AtomicBool) {
     let mut round = 0u64;
     while !stop.load(Relaxed) {
         round += 1;
-        // As fast as it can it would only fill the queue.
-        std::thread::sleep(std::time::Duration::from_micros(300));
+        let began = std::time::Instant::now();
         let name = |n: u64| root.join(format!("inner/most/f{}", n % 20));
         let _ = fs::write(name(round), vec![round as u8; (round * 977 % 200_000) as usize]);
         let append = fs::OpenOptions::new().append(true).open(name(round + 7));
@@ -388,6 +387,8 @@ pub fn work(root: &Path, other: &Path, stop: &AtomicBool) {
         let _ = fs::remove_dir_all(other.join(format!("dir{}", (round + 2) % 4)));
         let _ = fs::set_permissions(name(round + 5), PermissionsExt::from_mode(0o600 + (round % 8) as u32));
         let _ = rustix::fs::setxattr(name(round + 2), "user.n", &round.to_le_bytes(), XattrFlags::empty());
+        // As fast as it can it would only fill the queue, and on a busy machine for ever: a target has more to do.
+        std::thread::sleep(began.elapsed() * 3);
     }
 }
 
