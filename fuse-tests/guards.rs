@@ -411,6 +411,10 @@ fn mass_deletions_wait_for_a_person() {
         let said = describe(&output);
         assert!(!output.status.success() && said.contains("--accept-deletes"), "{said}");
     }
+    let waited =
+        output_within(standin(&protected.run).args(["wait-sync", "--timeout", "100ms"]), COMMAND_MAX);
+    let said = describe(&waited);
+    assert!(!waited.status.success() && said.contains("resume 1 --accept-deletes"), "{said}");
     assert_eq!(files_in(&protected.replica), kept);
     // A lost connection forgets nothing of it.
     for word in ["stop", "start"] {

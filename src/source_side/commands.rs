@@ -179,6 +179,12 @@ pub fn way_on(id: u32, report: &Report) -> String {
         Some(why) => {
             let command = match report.state {
                 ConnectionState::Stopped => format!("connection start {id}"),
+                ConnectionState::Paused if report.asks_deletes => {
+                    return format!(
+                        "it waits with deletions for a person's word: `standin connection resume {id} --accept-deletes` \
+                         lets them go"
+                    );
+                }
                 ConnectionState::Paused => format!("connection resume {id}"),
                 ConnectionState::Scheduled | ConnectionState::ScheduledAfterError => {
                     return waits_for_schedule(id, report);
@@ -268,7 +274,8 @@ fn not_now(id: u32, why: NotNow) -> Failure {
         NotNow::Paused => (
             "is paused".to_owned(),
             format!(
-                "`standin connection resume {id}` lets it go on; with `--accept-deletes` where `standin status` says                  that many deletions wait for a word."
+                "`standin connection resume {id}` lets it go on; with `--accept-deletes` where `standin status` says \
+                 that many deletions wait for a word."
             ),
         ),
         NotNow::NotConnected => (

@@ -647,6 +647,10 @@ impl<S: Surroundings> Driver<S> {
         self.guard.noted()
     }
 
+    pub(super) fn asks_deletes(&self) -> bool {
+        self.guard.asks().is_some()
+    }
+
     fn ask_about_deletes(&mut self) {
         if let Some(asked) = self.guard.asks() {
             self.happened(Event::ManyDeletes { reason: asked.to_string() });

@@ -207,6 +207,8 @@ pub struct Report {
     pub rate: Option<u64>,
     /// What is to stay over a restart.
     pub kept: Kept,
+    /// Deletions wait for a person's word.
+    pub asks_deletes: bool,
     /// When it sends, where not always.
     pub schedule: Option<Scheduled>,
     /// How fast, where not as fast as it goes.
@@ -569,6 +571,7 @@ impl Report {
             base: None,
             rate: None,
             kept: Kept::default(),
+            asks_deletes: false,
             schedule: None,
             limit: None,
             compression: None,

@@ -39,6 +39,7 @@ impl<S: Surroundings> Driver<S> {
             report.needs_copy = machine.let_go().map(str::to_owned);
             report.streaming = machine.is_streaming();
             report.kept = self.kept();
+            report.asks_deletes = self.asks_deletes();
             report.schedule = self.scheduled();
             report.limit = self.throttled();
             report.compression = self.compressing();
