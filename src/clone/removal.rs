@@ -32,6 +32,13 @@ pub(super) fn refuse_mounts(parent: &File, name: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Looks at a name alone.
+///
+/// Errors: something is mounted on what it holds ([`io::ErrorKind::ResourceBusy`]); the system's.
+pub(super) fn refuse_mount_on(parent: &File, name: &[u8]) -> io::Result<()> {
+    directory(parent, name).map(drop)
+}
+
 /// A directory that is being emptied.
 struct Emptied {
     /// In the one before.

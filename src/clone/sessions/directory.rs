@@ -124,11 +124,26 @@ pub(super) fn is_there(path: &Path, record: &Record) -> io::Result<bool> {
     }
 }
 
-/// Errors: something is mounted in its directory.
+/// Errors: something is mounted on its directory, or in it.
 pub(super) fn may_be_removed(record: &Record) -> io::Result<()> {
     match (is_there(&record.dir, record)?, above(&record.dir)) {
         (true, Some((parent, name))) => removal::refuse_mounts(&fs::File::open(parent)?, name),
-        _ => Ok(()),
+        (false, Some(_)) => refuse_cover(&record.dir),
+        (_, None) => Ok(()),
+    }
+}
+
+/// Where something is mounted on it, what was made there cannot be seen, and is there all the same.
+pub(super) fn is_covered(path: &Path) -> bool {
+    refuse_cover(path).is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy)
+}
+
+fn refuse_cover(path: &Path) -> io::Result<()> {
+    let Some((parent, name)) = above(path) else { return Ok(()) };
+    match fs::File::open(parent) {
+        Ok(parent) => removal::refuse_mount_on(&parent, name),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
-use super::directory::{is_there, may_be_removed, partial, remove_own};
+use super::directory::{is_covered, is_there, may_be_removed, partial, remove_own};
 use super::{Refusal, Sessions, Stop, because};
 use crate::clone::machine::{Force, State, Trigger, step};
 use crate::clone::session::{End, Record, Session, Shown};
@@ -111,7 +111,8 @@ fn end_directory(session: &Session, record: &Record) -> io::Result<End> {
         let _ = std::fs::remove_dir(partial(&record.dir));
         return Ok(End::NeverComplete);
     }
-    if !is_there(&record.dir, record)? {
+    let is_covered = !record.removes && is_covered(&record.dir);
+    if !is_covered && !is_there(&record.dir, record)? {
         return Ok(End::NotThere);
     }
     if !record.removes {
