@@ -12,7 +12,7 @@ use rustix::fs::{
 
 use crate::host::{
     COMMAND_MAX, Daemon, Image, Place, Protected, SYNC_MAX, Setup, describe, output_within, require_program,
-    run, standin,
+    run, standin, wait_until,
 };
 use crate::tree;
 
@@ -134,6 +134,8 @@ impl Lost {
     #[track_caller]
     fn protects_without_content(&mut self) {
         self.protected.start_again();
+        // What it has said takes a moment to be read.
+        wait_until("what was sent", || self.protected.said().contains("was sent"));
         let said = self.protected.said();
         assert!(said.contains(NOTHING_SENT), "{said}");
         fs::write(self.protected.mount.join("later"), "later").expect("written through the mount");
