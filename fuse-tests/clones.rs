@@ -69,6 +69,64 @@ fn many_files(root: &Path, count: usize) {
     }
 }
 
+/// Each has what the replica had when it began; the old ones go once the new one is complete, and not before.
+#[test]
+fn a_series_keeps_the_newest() {
+    let mut pair = Pair::start(Disk::Plain, Disk::Plain);
+    let place = beside(&pair, "series");
+    fs::create_dir(&place).expect("a directory");
+    let arguments = ["rotate", "day", "--to", text(&place), "--keep", "2"];
+    let names = |all: &Value| -> Vec<String> {
+        let all = all.as_array().expect("clones").iter();
+        all.map(|clone| clone["name"].as_str().expect("a name").to_owned()).collect()
+    };
+    let other = beside(&pair, "other");
+    done(&pair, &["start", "day.of-mine", "--to", text(&other), "--wait"]);
+    let mut made = Vec::new();
+    for round in 0..4 {
+        fs::write(pair.mount.join("round"), format!("{round}")).expect("a file");
+        wait_sync(&pair);
+        // Two within a second would have one name.
+        std::thread::sleep(Duration::from_millis(1100));
+        let one = done(&pair, &arguments);
+        assert_eq!((&one[0]["state"], &one[0]["usable"]), (&"SPLIT".into(), &true.into()), "{one}");
+        made.push(names(&one).remove(0));
+        let kept = &made[made.len().saturating_sub(2)..];
+        let there = fs::read_dir(&place).expect("a directory");
+        let mut there: Vec<String> =
+            there.map(|entry| entry.expect("one").file_name().into_string().expect("text")).collect();
+        there.sort();
+        assert_eq!(there, kept);
+        for (back, name) in kept.iter().rev().enumerate() {
+            let content = fs::read_to_string(place.join(name).join("round")).expect("a file");
+            assert_eq!(content, format!("{}", round - back));
+        }
+    }
+    let mut expected = vec!["day.of-mine".to_owned()];
+    expected.splice(0..0, made[2..].iter().cloned());
+    assert_eq!(names(&done(&pair, &["list"])), expected);
+    // What cannot be removed is said, and the new one is there all the same.
+    let oldest = place.join(&made[2]);
+    run(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&oldest));
+    std::thread::sleep(Duration::from_millis(1100));
+    let output = clone(&pair, &arguments);
+    run(Command::new("umount").arg(&oldest));
+    let said = describe(&output);
+    assert!(output.status.code() == Some(1) && said.contains(&format!("NOT removed: {}", made[2])), "{said}");
+    assert!(said.contains("SPLIT") && place.join(&made[3]).exists(), "{said}");
+    // Of a replica that is not good there is no new one, and no old one goes for it.
+    let before = names(&done(&pair, &["list"]));
+    fs::remove_file(pair.replica().join("round")).expect("removed");
+    fs::write(pair.mount.join("round"), "again").expect("a file");
+    std::thread::sleep(Duration::from_millis(1100));
+    refused(&pair, &arguments, "no consistent");
+    assert_eq!(names(&done(&pair, &["list"])), before);
+    refused(&pair, &["rotate", "a/b", "--to", text(&place)], "cannot name clones");
+    refused(&pair, &["rotate", "day", "--to", text(&place.join("none"))], "cannot be reached");
+    pair.stop_source();
+    pair.stop_target();
+}
+
 /// Everything of it is changed while the copy runs, and its target killed.
 #[test]
 fn a_clone_is_the_replica_as_it_was_when_it_began() {
@@ -326,4 +384,20 @@ fn what_is_mounted_in_a_clone_is_not_removed_with_it() {
     drop(bound);
     assert_eq!(done(&pair, &["stop", "one", "--remove"])[0]["ended"], "removed");
     assert!(other.join("precious").exists() && !dir.exists());
+    // On the whole of it, as a protection is: it was taken for gone, and stayed for good.
+    done(&pair, &["start", "two", "--to", text(&dir), "--wait"]);
+    let cover = || {
+        run(Command::new("mount").arg("--bind").arg(&other).arg(&dir));
+        Bound(dir.clone())
+    };
+    let bound = cover();
+    refused(&pair, &["stop", "two", "--remove"], "unmount it first");
+    drop(bound);
+    assert_eq!(done(&pair, &["stop", "two", "--remove"])[0]["ended"], "removed");
+    assert!(other.join("precious").exists() && !dir.exists());
+    done(&pair, &["start", "three", "--to", text(&dir), "--wait"]);
+    let bound = cover();
+    assert_eq!(done(&pair, &["stop", "three"])[0]["ended"], "kept");
+    drop(bound);
+    assert!(dir.join("file").exists());
 }

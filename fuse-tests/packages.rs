@@ -68,6 +68,8 @@ fn a_package_comes_and_goes_in_order() {
         "/usr/lib/systemd/system/standin-monitor@.service",
         "/usr/lib/systemd/system/standin-drill@.service",
         "/usr/lib/systemd/system/standin-drill@.timer",
+        "/usr/lib/systemd/system/standin-clone@.service",
+        "/usr/lib/systemd/system/standin-clone@.timer",
         "/usr/lib/standin/hooks/mail",
         "/usr/share/man/man1/standin-protect.1.gz",
         "/usr/share/bash-completion/completions/standin",

@@ -17,6 +17,8 @@ use crate::control::{
 use crate::failure::Failure;
 use crate::units::{self, parse_size};
 
+mod rotate;
+
 const UNTOUCHED: &str = "Nothing was changed.";
 
 /// How often it is asked how far a copy is.
@@ -37,6 +39,8 @@ enum CloneCommand {
     Start(Start),
     /// Copy one that was begun without a directory (--lazy), or that keeps the last good state of a bad replica
     Copy(Copy),
+    /// Make a further one of a series, wait until it is complete, and remove the old ones: for a timer
+    Rotate(rotate::Rotate),
     /// Show state, position, age, progress and room of each
     List {
         /// Name of a replication set, or the directory of its replica [default: all of this host]
@@ -116,6 +120,7 @@ pub(super) fn run(common: &Common, args: &Clones) -> Outcome {
     match &args.command {
         CloneCommand::Start(args) => start(common, args),
         CloneCommand::Copy(args) => copy(common, args),
+        CloneCommand::Rotate(args) => rotate::run(common, args),
         CloneCommand::List { set } => list(common, set.as_deref()),
         CloneCommand::Stop(args) => stop(common, args),
         CloneCommand::Activate(_) => Err(not_built("activate")),
