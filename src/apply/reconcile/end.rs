@@ -108,6 +108,7 @@ impl Session {
         }
         if self.vouching.is_some() {
             forget_the_dead(replica)?;
+            self.forget_the_lost(replica)?;
         }
         self.ruled.keep(replica)?;
         replica.adopt(position)?;

@@ -48,6 +48,7 @@ impl Lying {
 impl Session {
     /// Takes away the names of what lives on, and finds everything else that waits.
     pub(super) fn lying(&mut self, replica: &Replica) -> Result<Lying, Fault> {
+        self.note_shared(replica)?;
         let mut names: Table<Names> = Table::start(&replica.state().join(LYING), CLAIMS_IN_MEMORY);
         let batches = self.limbo.each_waiting(replica.root(), replica.limbo(), |handle| {
             let before = names.get(key(handle)).map_err(failed)?;

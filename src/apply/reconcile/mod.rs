@@ -40,6 +40,7 @@ mod left_out;
 mod linked_out;
 mod listed;
 mod listing;
+mod lost;
 mod lying;
 mod names;
 mod orphans;

@@ -80,12 +80,14 @@ impl Session {
         true
     }
 
-    /// A packet has removed it for good, and it has a name here that was taken before: in limbo it is none that
-    /// belongs elsewhere.
+    /// A packet has removed it for good, and it has a name that was taken before, or that is none of the replica's: in
+    /// limbo it is none that belongs elsewhere.
     pub(super) fn outlived(&mut self, handle: &FileHandle) -> Result<(), Fault> {
-        match self.vouching.as_mut().filter(|vouching| vouching.compares) {
-            Some(vouching) => vouching.removed.insert(key(handle), ()).map_err(failed),
-            None => Ok(()),
+        let Some(vouching) = &mut self.vouching else { return Ok(()) };
+        vouching.lost.insert(key(handle), ()).map_err(failed)?;
+        match vouching.compares {
+            true => vouching.removed.insert(key(handle), ()).map_err(failed),
+            false => Ok(()),
         }
     }
 

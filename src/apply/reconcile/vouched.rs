@@ -39,6 +39,7 @@ const CALLED: &str = "called";
 const SHARED: &str = "shared";
 const REMOVED: &str = "removed";
 const KNOWN: &str = "known";
+const LOST: &str = "lost";
 
 /// Why it is bad from the beginning of such a copy on.
 const OWED: &str = "a copy of what is owed has begun and not ended";
@@ -57,6 +58,8 @@ pub(super) struct Vouching {
     pub(super) missed: Missed,
     /// Packets have removed these, while they are compared.
     pub(super) removed: Table<()>,
+    /// These have lost names, and had others.
+    pub(super) lost: Table<()>,
 }
 
 impl Vouching {
@@ -71,6 +74,7 @@ impl Vouching {
             compares,
             missed: Missed::default(),
             removed,
+            lost: Table::start(&state.join(LOST), CLAIMS_IN_MEMORY),
         }
     }
 }

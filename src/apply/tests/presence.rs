@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use super::keep::pair;
+use super::sync::items;
 use super::*;
 
 /// A replica with some objects, at rest and closed.
@@ -115,4 +117,34 @@ fn what_hangs_from_nothing_is_unknown() {
     assert_eq!(path, Path::new("/"));
     let found = pair.applier().replica().remembered(&cold.into()).unwrap();
     assert_eq!(found, crate::apply::replica::Remembered::Unknown);
+}
+
+/// What a copy of what is owed found deleted lived on in a snapshot of hard links that a person had made: its id stayed,
+/// and a good replica was taken for one that somebody had removed objects from.
+#[test]
+fn what_lives_on_outside_alone_is_not_missed() {
+    let (mut pair, source) = pair();
+    pair.say(source.create("dir/stays", 0o640));
+    pair.applier().set_pending_times().unwrap();
+    for name in ["two", "dir/one"] {
+        fs::hard_link(pair.replica(name), pair.temp.path().join(name.replace('/', "-"))).unwrap();
+    }
+    for name in ["dir/one", "dir/other"] {
+        fs::remove_file(source.path(name)).unwrap();
+    }
+    let attributes = Attributes { mode: 0o755, uid: 0, gid: 0, mtime: source.mtime("") };
+    let begins = [
+        LaneItem::BeginOwed { percent_max: None, compares: false },
+        LaneItem::Root { object: source.id(""), attributes, xattrs: Vec::new() },
+        items(&source, "dir/stays").pop().unwrap(),
+    ];
+    let position = pair.applier().replica().applied();
+    for (number, item) in begins.into_iter().enumerate() {
+        pair.applier().take_item(position, ItemNumber(number as u64), item, Bytes::new()).unwrap();
+    }
+    pair.say(source.unlink("two"));
+    let position = pair.applier().replica().applied();
+    pair.applier().take_item(position, ItemNumber(9), LaneItem::End, Bytes::new()).unwrap();
+    pair.assert_same();
+    assert_eq!(pair.applier().missing(), None);
 }
