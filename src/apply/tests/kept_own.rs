@@ -197,6 +197,34 @@ fn what_is_owed_is_kept_once() {
     pair.assert_same();
 }
 
+/// One name of what a copy of what is owed found deleted lay below a directory that nobody knew any more: what was kept
+/// by the other one was shared with the orphan.
+#[test]
+fn what_is_kept_is_in_no_orphan() {
+    let (mut pair, source) = pair();
+    pair.say(source.create("stays", 0o640));
+    for name in ["dir/one", "dir/other"] {
+        pair.say(kept(source.unlink(name), &Keeping::InPlace));
+    }
+    pair.say(kept(source.rmdir("dir"), &Keeping::InPlace));
+    pair.applier().set_pending_times().unwrap();
+    fs::remove_file(source.path("two")).unwrap();
+    let attributes = Attributes { mode: 0o755, uid: 0, gid: 0, mtime: source.mtime("") };
+    let items = [
+        LaneItem::BeginOwed { percent_max: None, compares: false },
+        LaneItem::Root { object: source.id(""), attributes, xattrs: Vec::new() },
+        LaneItem::Keeping { keeping: aside() },
+        items(&source, "stays").pop().unwrap(),
+        LaneItem::End,
+    ];
+    let position = pair.applier().replica().applied();
+    for (number, item) in items.into_iter().enumerate() {
+        pair.applier().take_item(position, ItemNumber(number as u64), item, Bytes::new()).unwrap();
+    }
+    assert_eq!((pair.aside(), names_of_kept(&pair)), (two(), vec![1]));
+    pair.assert_same();
+}
+
 /// The name went before the copy was on the disk: a power loss left a file of zeros.
 #[test]
 fn no_name_goes_before_its_copy_is_on_the_disk() {

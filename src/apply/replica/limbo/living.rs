@@ -110,6 +110,19 @@ impl Names {
         Ok(has_room)
     }
 
+    /// Unlinks, in a whole tree, every name of what was counted.
+    pub(super) fn drop_counted(&self, mount: &File, top: &File) -> Result<(), Fault> {
+        below(mount, top, |dir, name, _, status| {
+            if has_several(&status)
+                && self.counted.contains_key(&inode_of(&status))
+                && let Err(error) = unlink_flagged(dir, name, AtFlags::empty())
+            {
+                log::warn!("{name:?}, which is not on the source, cannot be removed: {error}");
+            }
+            Ok(())
+        })
+    }
+
     fn lives_any(&self) -> bool {
         self.counted.values().any(Count::lives)
     }

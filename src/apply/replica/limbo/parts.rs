@@ -6,11 +6,12 @@ use std::os::fd::AsFd;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::living::Names;
 use super::{Delete, Deleted, Limbo, Resolved, below, is_directory, names, open_directory};
 use crate::apply::fault::Fault;
 use crate::apply::inode;
 use crate::apply::replica::{Why, by_handle, open_beneath, trees};
-use crate::limits::LEAVING_IN_MEMORY;
+use crate::limits::{LEAVING_IN_MEMORY, LINKED_IN_MEMORY};
 use crate::packet::Name;
 use crate::sys::FileHandle;
 
@@ -88,6 +89,28 @@ impl Limbo {
         Ok(Parts { known, strange })
     }
 
+    /// What goes by names that are known, and is kept by them, has none below what nobody knows: by it, an orphan would
+    /// be what is kept.
+    fn drop_what_is_kept(&self, mount: &File, parts: &Parts) -> Result<(), Fault> {
+        let (mut part, mut count) = (0, if parts.strange.is_empty() { 0 } else { 1 });
+        while part < count {
+            let mut names = Names::of_part(part, count, LINKED_IN_MEMORY);
+            let mut has_room = true;
+            for batch in &parts.known {
+                has_room &= names.count(mount, &open_directory(&self.waiting, batch)?)?;
+            }
+            if !has_room {
+                (part, count) = (0, count * 2);
+                continue;
+            }
+            for batch in &parts.strange {
+                names.drop_counted(mount, &open_directory(&self.waiting, batch)?)?;
+            }
+            part += 1;
+        }
+        Ok(())
+    }
+
     /// As [`Limbo::resolve`]; what is known and would be deleted goes where it is `kept`, if somewhere.
     pub(in crate::apply) fn resolve_parts(
         &mut self,
@@ -97,6 +120,9 @@ impl Limbo {
         (known, strange): (Delete, Delete),
         kept: Option<&Deleted>,
     ) -> Result<Resolved, Fault> {
+        if kept.is_some() {
+            self.drop_what_is_kept(mount, &parts)?;
+        }
         let deleted = self.resolve_all(mount, limbo, parts.known, (known, kept))?;
         let others = self.resolve_all(mount, limbo, parts.strange, (strange, None))?;
         Ok(Resolved {
