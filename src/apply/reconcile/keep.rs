@@ -1,6 +1,8 @@
 //! What was removed on the source and is kept, on a replica that is not good yet: by packets
 //! ([`crate::packet::Op::Keep`]), and by what the source says of the whole copy ([`LaneItem::Keeping`]).
 
+use std::os::fd::AsFd;
+
 use super::Session;
 use super::planted::{self, Planted};
 use crate::apply::fault::Fault;
@@ -61,7 +63,7 @@ impl Session {
         self.has_kept_in_place |= *keeping == Keeping::InPlace;
         if links > 0 {
             return match keeping {
-                Keeping::InPlace => self.untold(at),
+                Keeping::InPlace => self.note_stays(replica, at, object),
                 Keeping::Aside { into, days } => {
                     self.keep_last_here(replica, (at, dir_mtime), (object, links), (into, *days))
                 }
@@ -79,6 +81,19 @@ impl Session {
         }
         self.forget_all_of(replica, object)?;
         replica.forget_gone(object)
+    }
+
+    /// A name stays of what has others on the source.
+    fn note_stays(&mut self, replica: &mut Replica, at: &Entry, object: ObjectId) -> Result<(), Fault> {
+        self.untold(at)?;
+        let (dir, living) = (self.directory_of(replica, at)?, self.living(replica, object)?);
+        match (dir, living) {
+            (Some(dir), Some(held)) if replica.name_holds(&dir, &at.name)? == Some(held) => {
+                let dir = FileHandle::of(dir.as_fd()).map_err(Fault::system("file handle"))?;
+                self.stayed.note(&dir, &at.name, held)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A name of what has others on the source. Where it has none here they are none of the set's, for all that

@@ -225,7 +225,7 @@ impl Session {
     fn take_orphan(&mut self, replica: &mut Replica, dir: &File, name: &Name) -> Result<(), Fault> {
         replica.places_changed();
         if let Some(held) = replica.name_holds(dir, name)? {
-            self.stayed.is_elsewhere(&held)?;
+            self.stayed.goes(dir, name, &held)?;
         }
         self.limbo.take(dir, name, Why::NotOnSource)
     }

@@ -39,7 +39,7 @@ impl Session {
             }
             Some(found) => {
                 replica.places_changed();
-                self.stayed.is_elsewhere(&found)?;
+                self.stayed.goes(dir, name, &found)?;
                 self.limbo.take(dir, name, Why::InTheWay)
             }
         }

@@ -1,10 +1,13 @@
 //! What stays in its place though the source does not list it: where it was an object of the source, its id is
 //! forgotten at the end. It would be missed when it gives way, or when somebody removes it by hand.
 //!
-//! A file is gone from the source when all its names stayed: of a further one nobody knows, and it keeps its
-//! id. What a claim has, or a packet has named, lives.
+//! A file is gone from the source when all its names in the replica stayed: of a further one there nobody knows, and it
+//! keeps its id. One elsewhere, as a person makes it, is none of the source's. What a claim has, or a packet has named,
+//! lives.
 
+use std::collections::HashMap;
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::FileType;
@@ -17,7 +20,7 @@ use super::places::is_directory;
 use super::table::{Kept, Table};
 use crate::apply::fault::Fault;
 use crate::apply::replica::Replica;
-use crate::limits::CLAIMS_IN_MEMORY;
+use crate::limits::{CLAIMS_IN_MEMORY, LEAVING_IN_MEMORY};
 use crate::packet::{Name, ObjectId};
 use crate::sys::FileHandle;
 
@@ -31,6 +34,7 @@ pub(super) struct Stayed {
     objects: Table<Names>,
     /// What each held: a directory that is listed again is counted once.
     names: Table<FileHandle>,
+    are_any: bool,
 }
 
 /// So many names.
@@ -43,12 +47,14 @@ impl Stayed {
         Stayed {
             objects: Table::start(&objects, CLAIMS_IN_MEMORY),
             names: Table::start(&names, CLAIMS_IN_MEMORY),
+            are_any: false,
         }
     }
 
     /// A name was not listed, and stays.
     pub(super) fn note(&mut self, dir: &FileHandle, name: &Name, held: FileHandle) -> Result<(), Fault> {
-        let (at, object) = (xxh3_128_with_seed(name.as_bytes(), key(dir) as u64), key(&held));
+        self.are_any = true;
+        let (at, object) = (place(dir, name), key(&held));
         let names = self.objects.get(object).map_err(failed)?;
         if names.is_some() && self.names.get(at).map_err(failed)? == Some(held) {
             return Ok(());
@@ -58,7 +64,24 @@ impl Stayed {
         self.objects.insert(object, Names(names + 1)).map_err(failed)
     }
 
-    /// It has a name that the source has, or lost one: what stayed of it is not all of it, or waits in limbo.
+    /// A name goes that may have stayed.
+    pub(super) fn goes(&mut self, dir: &File, name: &Name, held: &FileHandle) -> Result<(), Fault> {
+        if !self.are_any {
+            return Ok(());
+        }
+        let dir = FileHandle::of(dir.as_fd()).map_err(Fault::system("file handle"))?;
+        let (at, object) = (place(&dir, name), key(held));
+        if self.names.get(at).map_err(failed)? != Some(*held) {
+            return Ok(());
+        }
+        self.names.remove(at).map_err(failed)?;
+        match self.objects.get(object).map_err(failed)? {
+            Some(Names(names)) => self.objects.insert(object, Names(names.saturating_sub(1))).map_err(failed),
+            None => Ok(()),
+        }
+    }
+
+    /// It has a name that the source has.
     pub(super) fn is_elsewhere(&mut self, held: &FileHandle) -> Result<(), Fault> {
         self.objects.remove(key(held)).map(drop).map_err(failed)
     }
@@ -94,17 +117,48 @@ impl Session {
     }
 
     fn forget_all_found(&self, replica: &mut Replica, found: &Below) -> Result<(), Fault> {
-        let mut gone = Vec::new();
+        let (mut gone, mut unsure) = (Vec::new(), Vec::new());
         let look = |id, handle: FileHandle| {
-            let is_gone = found.0.get(key(&handle))? == Some(Names(0));
-            if is_gone && id != self.root && self.claims.claimant(&handle)?.is_none() {
-                gone.push(id);
+            match found.0.get(key(&handle))? {
+                Some(_) if id == self.root || self.claims.claimant(&handle)?.is_some() => {}
+                Some(Names(0)) => gone.push(id),
+                Some(left) => unsure.push((id, handle, left)),
+                None => {}
             }
             Ok(())
         };
         replica.index().for_each(look).map_err(Fault::own("object index"))?;
+        for some in unsure.chunks(LEAVING_IN_MEMORY) {
+            stays_alone(replica, some, &mut gone)?;
+        }
         gone.into_iter().try_for_each(|id| replica.forget(id))
     }
+}
+
+/// Of what has so many names that have not been met, adds what has none of them in the replica.
+fn stays_alone(
+    replica: &Replica,
+    some: &[(ObjectId, FileHandle, Names)],
+    gone: &mut Vec<ObjectId>,
+) -> Result<(), Fault> {
+    let (mut inside, mut met) = (HashMap::new(), HashMap::new());
+    for (_, handle, Names(left)) in some {
+        if let Some(found) = find_handle(replica, handle)? {
+            inside.insert(*handle, (found.status.st_ino, 0));
+            met.insert(*handle, found.status.st_nlink.saturating_sub(*left));
+        }
+    }
+    replica.count_names_below_root(&mut inside)?;
+    let is_alone = |handle: &FileHandle| match (inside.get(handle), met.get(handle)) {
+        (Some((_, names)), Some(met)) => names <= met,
+        _ => false,
+    };
+    gone.extend(some.iter().filter(|(_, handle, _)| is_alone(handle)).map(|(id, ..)| *id));
+    Ok(())
+}
+
+fn place(dir: &FileHandle, name: &Name) -> u128 {
+    xxh3_128_with_seed(name.as_bytes(), key(dir) as u64)
 }
 
 /// By inode: how many names of it have not been met.

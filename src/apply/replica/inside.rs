@@ -242,6 +242,22 @@ impl Replica {
         done.map(drop)
     }
 
+    /// Counts the names that these have below the root. With each its inode number.
+    pub(in crate::apply) fn count_names_below_root(
+        &self,
+        objects: &mut HashMap<FileHandle, (u64, u64)>,
+    ) -> Result<(), Fault> {
+        if objects.is_empty() {
+            return Ok(());
+        }
+        let numbers: HashSet<u64> = objects.values().map(|(number, _)| *number).collect();
+        let count = |_: &FileHandle, _: &Name, found: &Looked| {
+            objects.get_mut(&found.handle).into_iter().for_each(|(_, names)| *names += 1);
+            None::<()>
+        };
+        self.search_below(&[self.root()], |number| numbers.contains(&number), count).map(drop)
+    }
+
     /// Tells of each name below the root that is not the only one of what it holds.
     pub(in crate::apply) fn names_of_the_linked(
         &self,
