@@ -148,3 +148,31 @@ fn what_lives_on_outside_alone_is_not_missed() {
     pair.assert_same();
     assert_eq!(pair.applier().missing(), None);
 }
+
+/// As [`what_lives_on_outside_alone_is_not_missed`], of what a packet has removed in a session that was cut off.
+#[test]
+fn what_was_removed_before_a_cut_is_not_missed() {
+    let (mut pair, source) = pair();
+    pair.applier().set_pending_times().unwrap();
+    fs::hard_link(pair.replica("dir/one"), pair.temp.path().join("snapshot")).unwrap();
+    for is_first in [true, false] {
+        let attributes = Attributes { mode: 0o755, uid: 0, gid: 0, mtime: source.mtime("") };
+        let begins = [
+            LaneItem::BeginOwed { percent_max: None, compares: false },
+            LaneItem::Root { object: source.id(""), attributes, xattrs: Vec::new() },
+        ];
+        let position = pair.applier().replica().applied();
+        for (number, item) in begins.into_iter().enumerate() {
+            pair.applier().take_item(position, ItemNumber(number as u64), item, Bytes::new()).unwrap();
+        }
+        if is_first {
+            pair.say(source.unlink("dir/one"));
+            pair.applier().end_session();
+            pair.applier().begin_session();
+        }
+    }
+    let position = pair.applier().replica().applied();
+    pair.applier().take_item(position, ItemNumber(9), LaneItem::End, Bytes::new()).unwrap();
+    pair.assert_same();
+    assert_eq!(pair.applier().missing(), None);
+}
