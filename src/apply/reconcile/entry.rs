@@ -75,14 +75,13 @@ impl Session {
         let lack = self.lack(entry.object)?;
         self.before_shown(entry, was_seen)?;
         let placed = self.place(replica, into, (entry, was_seen), bound)?;
-        let is_new_here = !(was_seen && matches!(placed, Placed::Kept(_)));
         if entry.birth == Birth::Directory {
             self.shown_directory(entry.object, !matches!(placed, Placed::Kept(_)))?;
         }
         if entry.birth != Birth::File {
             let (Placed::Kept(found) | Placed::Adopted(found) | Placed::Made(found)) = placed;
             replica.policy().mark_placeholder(&entry.birth, &*found.file);
-            return self.correct(replica, entry, &found, is_new_here).map(|()| false);
+            return self.correct(replica, entry, &found, true).map(|()| false);
         }
         self.uncall_if_other(replica, entry.object)?;
         if self.asked.contains(entry.object)? {
@@ -103,8 +102,9 @@ impl Session {
             self.note_old(entry, &found.status);
             return Ok(true);
         }
-        self.incomplete.remove(entry.object)?;
-        self.correct(replica, entry, &found, true).map(|()| false)
+        // In this order: where it comes again, it was not shown to the end.
+        self.correct(replica, entry, &found, true)?;
+        self.incomplete.remove(entry.object).map(|()| false)
     }
 
     /// A file that nothing is known to lack has another size than its source: whatever has made it, what was

@@ -159,9 +159,11 @@ impl Session {
         {
             return self.told_by_packet(at);
         }
-        self.make_way(replica, &dir, &at.name, None)?;
+        let begun = self.begun_before(replica, &dir, at, new.object)?;
+        self.make_way(replica, &dir, &at.name, begun)?;
         self.forget_all_of(replica, new.object)?;
-        match replica.create(&dir, &at.name, new, NameTaken::Fail) {
+        let taken = if begun.is_some() { NameTaken::Adopt } else { NameTaken::Fail };
+        match replica.create(&dir, &at.name, new, taken) {
             // It may lack an attribute, or not be here at all.
             Err(fault) if fault.keeps_out_one() => self.leave_name(replica, &dir, &at.name, &fault),
             done => drop(done?),
@@ -177,14 +179,30 @@ impl Session {
     }
 
     fn is_seen_as(&self, replica: &Replica, object: ObjectId, birth: &Birth) -> Result<bool, Fault> {
-        if !self.is_seen(replica, object)? {
+        let Some(handle) = replica.handle(object)? else { return Ok(false) };
+        // What is vouched for, and is made only now, this very packet has made in part.
+        if self.claims.claimant(&handle).map_err(Fault::system("claims"))? != Some(object) {
             return Ok(false);
         }
-        let Some(handle) = replica.handle(object)? else { return Ok(false) };
         match find_handle(replica, &handle)? {
             Some(found) => is_born_as(&found, replica.policy().birth(birth)),
             None => Ok(false),
         }
+    }
+
+    /// What a creation has left that was cut off, in a copy that takes it for complete.
+    fn begun_before(
+        &self,
+        replica: &Replica,
+        dir: &File,
+        at: &Entry,
+        object: ObjectId,
+    ) -> Result<Option<FileHandle>, Fault> {
+        let Some(handle) = replica.handle(object)?.filter(|_| self.vouching.is_some()) else {
+            return Ok(None);
+        };
+        let is_free = self.claims.claimant(&handle).map_err(Fault::system("claims"))?.is_none();
+        Ok((is_free && replica.name_holds(dir, &at.name)? == Some(handle)).then_some(handle))
     }
 
     fn make_whiteout(&mut self, replica: &mut Replica, at: &Entry, whiteout: &Whiteout) -> Result<(), Fault> {

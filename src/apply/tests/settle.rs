@@ -247,3 +247,58 @@ fn a_time_that_cannot_be_set_keeps_no_copy_of_what_is_owed_from_its_beginning() 
         }
     }
 }
+
+/// The disk was full as an owner was to be set, and it was tried again: an empty file, and what is no file, kept the time
+/// of that moment, and what a packet had made lacked its owner.
+#[test]
+fn what_is_made_at_the_second_attempt_is_whole() {
+    for by_packet in [false, true] {
+        let mut pair = Pair::new();
+        pair.say(pair.source.chmod("", 0o755));
+        pair.say(pair.source.create("stays", 0o640));
+        pair.applier().set_pending_times().unwrap();
+        let begins = [
+            LaneItem::BeginOwed { percent_max: None, compares: false },
+            items(&pair.source, "stays").remove(1),
+        ];
+        begins.into_iter().for_each(|item| take(&mut pair, item, b"").unwrap());
+        let said = [pair.source.create("file", 0o604), pair.source.mknod("fifo", Birth::Fifo)];
+        let time = Timestamp { seconds: 1_000_000, nanoseconds: 7 };
+        let times = ["file", "fifo"].map(|name| pair.source.utimes(name, time));
+        let mut listing = items(&pair.source, "stays").pop().unwrap();
+        let LaneItem::Listing { entries, dir_mtime, .. } = &mut listing else { panic!("no listing") };
+        for name in ["file", "fifo"] {
+            let Some(LaneItem::Listing { entries: one, dir_mtime: now, .. }) =
+                items(&pair.source, name).pop()
+            else {
+                panic!("no listing")
+            };
+            entries.extend(one);
+            *dir_mtime = now;
+        }
+        entries[2].birth = Birth::Fifo;
+        let fails = std::cell::Cell::new(0);
+        failpoint::set(Some(Rc::new(move |place| match place == "owner" {
+            true if fails.replace(fails.get() + 1) % 2 == 0 => {
+                Err(io::Error::from_raw_os_error(libc::ENOSPC))
+            }
+            _ => Ok(()),
+        })));
+        let is_made = |attempts: usize| (1..4).contains(&attempts);
+        if by_packet {
+            for said in &said {
+                let attempts = (1..9).find(|_| matches!(pair.try_say(said), Outcome::Applied));
+                assert!(attempts.is_some_and(is_made));
+            }
+            times.into_iter().for_each(|said| pair.say(said));
+        } else {
+            let attempts = (1..9).find(|_| take(&mut pair, listing.clone(), b"").is_ok());
+            assert!(attempts.is_some_and(is_made), "{attempts:?}");
+        }
+        failpoint::set(None);
+        take(&mut pair, LaneItem::End, b"").unwrap();
+        pair.applier().set_pending_times().unwrap();
+        pair.assert_same();
+        assert_eq!(pair.applier().missing(), None);
+    }
+}
