@@ -16,6 +16,7 @@ mod fuzz;
 mod gives_way;
 mod hostile;
 mod keep;
+mod kept_owed;
 mod kept_own;
 mod model;
 mod nameless;
