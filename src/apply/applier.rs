@@ -74,13 +74,15 @@ pub enum Refusal {
     Order(OrderError),
     /// A sync failed: what was written may not be there.
     Proof(Fault),
+    /// The replica is not what its source takes it for, and says so at the next handshake: it lacks more than is owed.
+    Lacks(Fault),
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Refusal::Order(error) => error.fmt(f),
-            Refusal::Proof(fault) => fault.fmt(f),
+            Refusal::Proof(fault) | Refusal::Lacks(fault) => fault.fmt(f),
         }
     }
 }
@@ -565,6 +567,9 @@ impl Applier {
     /// An object that cannot be taken is left out after a while: everything else would wait for it.
     fn item_fails(&mut self, frame: &Frame, item: &ItemHeader, fault: Fault) -> Outcome {
         let name = item.item.name();
+        if matches!((&item.item, &fault), (LaneItem::BeginOwed { .. }, Fault::Refused(_))) {
+            return Outcome::Refused(Refusal::Lacks(fault));
+        }
         let is_whole = item.item.begins_a_copy()
             || matches!(item.item, LaneItem::Afresh | LaneItem::Root { .. } | LaneItem::End);
         if is_whole || !matches!(self.replica.concern(&fault), Concern::Object(_)) {

@@ -134,7 +134,8 @@ impl Applier {
         let header = FrameHeader::Item(ItemHeader { number, item });
         match self.handle(&Frame::new(position, HeaderDigest(0), header, payload)) {
             Outcome::Answered(answers) => Ok(answers),
-            Outcome::Retry(Retry { fault, .. }) | Outcome::Refused(Refusal::Proof(fault)) => Err(fault),
+            Outcome::Retry(Retry { fault, .. })
+            | Outcome::Refused(Refusal::Proof(fault) | Refusal::Lacks(fault)) => Err(fault),
             other => panic!("an item came to {other:?}"),
         }
     }

@@ -123,3 +123,19 @@ fn who_goes_back_takes_back_what_was_durable() {
     pair.crash();
     assert_eq!(pair.applier().acknowledged().durable, origin);
 }
+
+/// Between its greeting and the beginning of a copy of what is owed a target found that it lacks more: that copy was
+/// tried again for ever, and no other one came.
+#[test]
+fn a_copy_that_shows_too_little_ends_the_session() {
+    let mut pair = Pair::new();
+    pair.say(pair.source.create("one", 0o640));
+    pair.applier().diverged("an object is set aside").unwrap();
+    let position = pair.applier().replica().applied();
+    let item = LaneItem::BeginOwed { percent_max: None, compares: false };
+    let header = FrameHeader::Item(ItemHeader { number: ItemNumber(1), item });
+    let outcome = pair.applier().handle(&Frame::new(position, HeaderDigest(0), header, Bytes::new()));
+    assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+    let proof = pair.applier().begin_session();
+    assert_eq!((proof.data, proof.bad_by), (DataState::Bad, BadBy::Anything));
+}
