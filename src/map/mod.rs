@@ -173,6 +173,19 @@ impl Map {
         self.generations.write().older = kept;
     }
 
+    /// Where a target has moved on since the generation that is marked began, another one begins. `bases`: as for
+    /// [`Map::tidy`]; `last`: the last position that was given out.
+    pub fn move_on(&self, bases: &[Sequence], last: Sequence) {
+        self.tidy(bases);
+        let (begins, has_marks) = self.current();
+        // Where nothing comes any more, what was changed while the last one began would stay marked.
+        let has_more =
+            |begins: Sequence| bases.iter().any(|&base| base > begins || base == begins && base == last);
+        if has_marks && begins.is_some_and(has_more) {
+            self.rotate();
+        }
+    }
+
     /// Where generations begin.
     #[cfg(test)]
     pub fn begins(&self) -> Vec<Sequence> {

@@ -73,18 +73,9 @@ impl SyncNotes {
     }
 }
 
-/// Where a target has moved on since the generation of the map that is marked began, another one begins; it
-/// gets its position with the moment that is taken next.
+/// A generation of the map that begins gets its position with the moment that is taken next.
 fn rotate(ground: &Ground, connections: &[Arc<Connection>]) {
     let Some(map) = ground.volume.map() else { return };
     let bases: Vec<Sequence> = connections.iter().filter_map(|connection| connection.report().base).collect();
-    map.tidy(&bases);
-    let (begins, has_marks) = map.current();
-    // Where nothing comes any more, what was changed while the last one began would stay marked.
-    let last = ground.queue.last().sequence;
-    let has_more =
-        |begins: Sequence| bases.iter().any(|&base| base > begins || base == begins && base == last);
-    if has_marks && begins.is_some_and(has_more) {
-        map.rotate();
-    }
+    map.move_on(&bases, ground.queue.last().sequence);
 }
