@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::backing::Backing;
 use super::disk;
 use super::kept::Removals;
+use super::marking::Marking;
 use super::model::{Model, Tree};
 use crate::packet::*;
 use crate::queue::{Draft, Queue};
@@ -39,12 +40,13 @@ pub struct Applications {
     /// Large holes that a copy told as such.
     pub holes: u64,
     pub removals: Removals,
+    pub marking: Marking,
     /// What they did is to be told.
     pub said: Vec<String>,
 }
 
 impl Applications {
-    pub fn new(queue: Arc<Queue>, random: Random) -> Applications {
+    pub fn new(queue: Arc<Queue>, random: Random, marking: Marking) -> Applications {
         let model = Model::new();
         let backing = Backing::new(&model.tree);
         let history = HashMap::from([(queue.last(), model.tree.clone())]);
@@ -63,6 +65,7 @@ impl Applications {
             listed_again: 0,
             holes: 0,
             removals,
+            marking,
             said,
         }
     }
@@ -87,12 +90,15 @@ impl Applications {
     /// The change is done in the model: now on the disk, and its op is queued.
     pub fn capture(&mut self, op: &Op, payload: Vec<u8>) {
         let op = &self.removals.told(op);
+        self.marking.mark(&self.backing, &self.shown, op, payload.len());
         let touched = self.backing.show(&self.model.tree);
+        self.marking.mark_new(&self.backing, op, self.queue.last().sequence);
         touched.iter().for_each(|inode| *self.counts.entry(*inode).or_default() += 1);
         let header = encode_packet_header(b"", op).len();
         assert!(self.queue.has_room(OP_COST_MAX), "the only thread would wait for itself");
         let mut room = self.queue.reserve(payload.len(), header).expect("nobody closes the queue");
         let position = self.queue.append(&mut room, Draft::new(b"", op, Bytes::from(payload)));
+        self.marking.is_told(position.sequence);
         self.changed.extend(touched.into_iter().map(|inode| (inode, position.sequence)));
         self.removals.note(&position, op, &self.shown);
         self.shown = self.model.tree.clone();
@@ -172,6 +178,33 @@ fn described(op: &Op) -> String {
             let name = disk::shown(&at.name);
             format!("keep {}/{name} = {}, {links} left, {keeping:?}", of(&at.dir), of(object))
         }
+    }
+}
+
+/// An item of a copy, for the trace.
+pub fn shown(item: &LaneItem, payload: usize) -> String {
+    match item {
+        LaneItem::Listing { dir, entries, first, last, .. } => {
+            let entries = entries.iter().map(|entry| {
+                format!("{} = {}", String::from_utf8_lossy(entry.name.as_bytes()), entry.object.inode)
+            });
+            let ends =
+                format!("{}{}", if *first { ", first" } else { "" }, if *last { ", last" } else { "" });
+            format!("listing of {}: {:?}{ends}", dir.inode, entries.collect::<Vec<_>>())
+        }
+        LaneItem::OpenContent { object }
+        | LaneItem::Content { object, .. }
+        | LaneItem::Leave { object }
+        | LaneItem::NotListed { dir: object } => {
+            format!("{} of {}, {payload} bytes", item.name(), object.inode)
+        }
+        LaneItem::CloseContent { object, size, attributes, .. } => {
+            format!("close {}: {size} bytes, mtime {:?}", object.inode, attributes.mtime)
+        }
+        LaneItem::Owed { objects } => {
+            format!("owed: {:?}", objects.iter().map(|object| object.inode).collect::<Vec<_>>())
+        }
+        _ => item.name().to_owned(),
     }
 }
 

@@ -76,6 +76,12 @@ impl Backing {
         self.here.get(&id.inode).copied().unwrap_or(id)
     }
 
+    /// The object here of one of the model that is there, and its handle.
+    pub fn at_hand(&self, id: ObjectId) -> Option<(ObjectId, FileHandle)> {
+        let held = self.held.get(&id.inode)?;
+        Some((self.in_directory(id), FileHandle::of(held.file.as_fd()).ok()?))
+    }
+
     /// Makes it equal to a tree; gives the inode numbers of what has changed.
     pub fn show(&mut self, tree: &Tree) -> Vec<u64> {
         let old = std::mem::replace(&mut self.shown, tree.clone());

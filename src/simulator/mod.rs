@@ -6,30 +6,35 @@
 //!        every step is chance: what is written, sent, arrives, is applied, synced; what is cut,
 //!        killed, loses power, fails, is paused, stopped, started, set back
 //! ```
-//! Real: the queue, the feed and its lane, the connection's driver with its machine, frames and
-//! messages through the codec, the copy, over a directory that is kept equal to the model tree and between
-//! any two of whose looks applications write, the target's session, applier and reconciliation. Imitated:
-//! the link (a [`wire`]), the volume (changes are whole, and counted), and what a power loss leaves (the
-//! state of the last sync, or all of it).
+//! Real: the queue, the feed and its lane, the map, the connection's driver with its machine, frames and
+//! messages through the codec, the copy, of everything or of what is owed, over a directory that is kept equal to the
+//! model tree and between any two of whose looks applications write, the target's session, applier and reconciliation.
+//! Imitated: the link (a [`wire`]), the volume (changes are whole, counted, and marked by its rules), the search for what
+//! has changed since a moment (by the model's clock), and what a power loss leaves (the state of the last sync, or all of
+//! it).
 //!
 //! In half of the runs a person also says now and then what becomes of what is removed: it goes, stays, or is kept
-//! aside. In half of them, too, somebody links files of the replica elsewhere.
+//! aside. In half of them, too, somebody links files of the replica elsewhere. In one of five nothing is marked.
 //!
 //! After each step the rules hold: the replica is the source as of *applied*; that never goes back;
 //! what was acknowledged is there; the queue holds what is not applied, and nothing for whom it let go;
 //! who is stopped has no link, who is paused sends nothing; a target that lies is refused; while it is
-//! copied to, a replica is bad; what is kept aside is nobody else's file, and as it was when it was removed. Both sides come together by resuming where the histories are whole and
-//! the target was not let go, by a copy exactly where not; at the end without anybody's doing.
+//! copied to, a replica is bad; what is kept aside is nobody else's file, and as it was when it was removed. Both sides
+//! come together by resuming where the histories are whole and the target was not let go, by a copy exactly where not;
+//! at the end without anybody's doing, and again after the target was let go.
 //!
-//! `STANDIN_SEED=x` replays a run, `STANDIN_SEEDS=n` runs so many, `STANDIN_PLANTED=x` plants those bugs
-//! alone that are called so.
+//! `STANDIN_SEED=x` replays a run, `STANDIN_SEEDS=n` runs so many, `STANDIN_TRACE=n` keeps so many lines of one,
+//! `STANDIN_PLANTED=x` plants those bugs alone that are called so.
 
 mod applications;
 mod backing;
 mod disk;
 mod kept;
+mod marking;
 mod model;
 mod planted;
+mod searching;
+mod seen;
 mod snapshots;
 mod source;
 mod target;
@@ -43,7 +48,8 @@ use crate::blocks::ShortHoles;
 use crate::limits::HASH_BLOCK;
 use crate::random::Random;
 use planted::Planted;
-use world::{Seen, World};
+use seen::Seen;
+use world::World;
 
 const STEPS: u64 = 3000;
 const SEEDS: u64 = 200;

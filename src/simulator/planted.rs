@@ -65,6 +65,20 @@ pub enum Planted {
     BelievesOldAcknowledgement,
     /// A copy was cut off, and the queue is held for the target all the same.
     HoldsForACutCopy,
+    /// Some of what changes is not marked.
+    MarksForgotten,
+    /// What is marked counts as shown when a copy of it begins, and not when that has ended.
+    ForgetsAtTheBeginning,
+    /// A generation of the map begins before a change that has marked the one before has its position.
+    GenerationBeginsTooEarly,
+    /// What changes while a copy of what is owed begins is not owed.
+    OwesNothingMore,
+    /// Content of a file that is owed does not go.
+    OwedContentIsDropped,
+    /// Of what is owed, an object is not shown.
+    DropsWhatIsOwed,
+    /// Names of directories that have changed by their time are not owed.
+    OwesNoNames,
     /// A rule of the queue's disk.
     OnDisk(PlantedInQueue),
     /// A rule of the target's half of a copy.
@@ -72,7 +86,7 @@ pub enum Planted {
 }
 
 impl Planted {
-    pub const ALL: [Planted; 41] = [
+    pub const ALL: [Planted; 50] = [
         Planted::ResumesTooEarly,
         Planted::ResumesTooLate,
         Planted::AcknowledgesBeforeApply,
@@ -100,6 +114,13 @@ impl Planted {
         Planted::WantedDirectoriesForgotten,
         Planted::BelievesOldAcknowledgement,
         Planted::HoldsForACutCopy,
+        Planted::MarksForgotten,
+        Planted::ForgetsAtTheBeginning,
+        Planted::GenerationBeginsTooEarly,
+        Planted::OwesNothingMore,
+        Planted::OwedContentIsDropped,
+        Planted::DropsWhatIsOwed,
+        Planted::OwesNoNames,
         Planted::OnDisk(PlantedInQueue::RecyclesTooEarly),
         Planted::OnDisk(PlantedInQueue::SkipsAtTheBorder),
         Planted::OnDisk(PlantedInQueue::FillsOutOfOrder),
@@ -111,6 +132,8 @@ impl Planted {
         Planted::Converging(PlantedInReconcile::DropsWhatIsCompared),
         Planted::Converging(PlantedInReconcile::TakesAllForSame),
         Planted::Converging(PlantedInReconcile::KeepsALink),
+        Planted::Converging(PlantedInReconcile::AdoptsWhatIsKnown),
+        Planted::Converging(PlantedInReconcile::MadeIsListed),
         Planted::Converging(PlantedInReconcile::KeepsNothingShared),
         Planted::Converging(PlantedInReconcile::KeepsALinkOfAPerson),
         Planted::Converging(PlantedInReconcile::PassesWhatIsWritten),
@@ -118,10 +141,12 @@ impl Planted {
 
     /// What 1,000 seeds do not come upon here; the tests of the rooms do (`apply::tests::converge`,
     /// `intercept::model::live`).
-    pub const FOUND_ELSEWHERE: [Planted; 7] = [
+    pub const FOUND_ELSEWHERE: [Planted; 9] = [
         Planted::ClosesEarly,
         Planted::OpenListingGoesOn,
         Planted::Converging(PlantedInReconcile::ContentOfUnseen),
+        Planted::Converging(PlantedInReconcile::VouchesForTheUnfinished),
+        Planted::Converging(PlantedInReconcile::DoubtIsForgotten),
         Planted::Converging(PlantedInReconcile::UnseenIsComplete),
         Planted::Converging(PlantedInReconcile::ClosesAnyInode),
         Planted::Converging(PlantedInReconcile::EndTrusts),

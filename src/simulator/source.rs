@@ -17,6 +17,7 @@ use super::walker::Walker;
 use crate::clock;
 use crate::connection::Flow;
 use crate::link::{Feed, LinkStats, Saved, SourceEvent, Waker};
+use crate::map::Map;
 use crate::packet::*;
 use crate::queue::{DiskPlace, Planted as PlantedInQueue, Queue};
 use crate::random::Random;
@@ -58,12 +59,13 @@ pub struct Start {
     /// Bytes that the queue may take of its disk, if it has one.
     pub disk: Option<u64>,
     pub planted: Option<PlantedInQueue>,
+    pub map: Option<Arc<Map>>,
 }
 
 impl Source {
     /// A process that has done nothing yet.
     pub fn new(start: Start, desk: &Desk) -> Source {
-        let Start { limit, at, clock, marks, when_full, serves_at, kept, disk, planted } = start;
+        let Start { limit, at, clock, marks, when_full, serves_at, kept, disk, planted, map } = start;
         let (queue, disk) = queue(limit, at, disk);
         planted.into_iter().for_each(|planted| queue.plant(planted));
         let settings = Settings {
@@ -81,7 +83,7 @@ impl Source {
             fence: Arc::default(),
             roles: Arc::default(),
             marks,
-            map: None,
+            map,
             merge: None,
             touched: false,
             when_full,

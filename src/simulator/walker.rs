@@ -7,8 +7,9 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use parking_lot::Mutex;
 
-use super::applications::{Applications, Watch};
+use super::applications::{Applications, Watch, shown};
 use super::planted::Planted;
+use super::searching::{Searching, only};
 use crate::limits::LIVE_ANSWERS_MAX;
 use crate::packet::*;
 use crate::random::Random;
@@ -16,10 +17,14 @@ use crate::resync::{
     Answer, BlockOrder, CopyError, CopyReport, Entry, Gone, LiveCopy, Planted as PlantedInCopy, Sizes, Slot,
     StampedSink, Stepped,
 };
-use crate::source_side::{StampedLane, WalkOrder, Walked};
+use crate::source_side::{FirstOwed, OwedOrder, StampedLane, WalkOrder, Walked};
 
 pub struct Walker {
-    copy: LiveCopy<Renamed>,
+    /// `None` for a moment.
+    copy: Option<LiveCopy<Renamed>>,
+    search: Option<Searching>,
+    /// Only what is owed is shown.
+    pub is_minicopy: bool,
     applications: Arc<Mutex<Applications>>,
     lane: Arc<Mutex<StampedLane>>,
     answers: Receiver<Answer>,
@@ -51,7 +56,7 @@ impl Walker {
         outcome: Sender<Walked>,
         (random, planted): (&mut Random, Option<Planted>),
     ) -> Walker {
-        let WalkOrder { ids, suspect_since, had, by_blocks, sink, answers, progress, .. } = order;
+        let WalkOrder { ids, suspect_since, had, by_blocks, owed, sink, answers, progress, .. } = order;
         if let Some(planted) = planted.and_then(Planted::in_lane) {
             sink.plant(planted);
         }
@@ -61,6 +66,7 @@ impl Walker {
             applications: applications.clone(),
             suspect_since,
             planted,
+            is_minicopy: owed.is_some(),
             opened: None,
             listed: BTreeSet::new(),
         };
@@ -75,16 +81,29 @@ impl Walker {
         let planted_in_copy = match planted {
             Some(Planted::OpenListingGoesOn) => Some(PlantedInCopy::ForgetsADoubtOfTheOpen),
             Some(Planted::EndsWithDoubts) => Some(PlantedInCopy::EndsWithDoubts),
+            Some(Planted::OwesNothingMore) => Some(PlantedInCopy::OwesNothingMore),
             _ => None,
         };
         let copy = LiveCopy::new(backing, looks, ids, None, sink, heard, progress);
-        let copy = copy.expect("the directory can be read").in_pieces(sizes, planted_in_copy).to(had);
+        let copy = copy.expect("the directory can be read").in_pieces(sizes, planted_in_copy);
         // Files are small here.
         let least = if began_at.0.is_multiple_of(2) { 1 } else { 1 << 20 };
         let copy = copy.by_blocks(by_blocks.map(|order| BlockOrder { least, ..order }));
+        let is_minicopy = owed.is_some();
+        let (copy, search) = match owed {
+            None => (copy.to(had), None),
+            Some(OwedOrder { first: FirstOwed::Known(owed), now, percent_max }) => {
+                (only(copy, &applications, (owed, now), (percent_max, planted)), None)
+            }
+            Some(OwedOrder { first: FirstOwed::ByTime { since, found }, now, percent_max }) => {
+                (copy, Some(Searching::new(random.below(20), (since, found), now, percent_max)))
+            }
+        };
         let answering = Some(answering);
         Walker {
-            copy,
+            copy: Some(copy),
+            search,
+            is_minicopy,
             applications,
             lane,
             answers,
@@ -104,11 +123,11 @@ impl Walker {
         if self.answering.is_some() && !self.lane.lock().has_room() {
             return Turn::GoesOn;
         }
-        let walked = match self.has_begun {
-            true => self.copy.step(),
-            false => self.copy.begin().map(|()| Stepped::On),
+        let walked = match self.searched() {
+            Ok(true) => self.goes_on(),
+            Ok(false) => Ok(Stepped::Waits),
+            Err(error) => Err(error),
         };
-        self.has_begun = true;
         let (walked, turn) = match walked {
             Ok(Stepped::On | Stepped::Waits) => return Turn::GoesOn,
             Ok(Stepped::Complete) => {
@@ -122,6 +141,31 @@ impl Walker {
         }
         let _ = self.outcome.send(walked);
         turn
+    }
+
+    fn goes_on(&mut self) -> Result<Stepped, CopyError> {
+        let copy = self.copy.as_mut().expect("it is there but for a moment");
+        match std::mem::replace(&mut self.has_begun, true) {
+            true => copy.step(),
+            false => copy.begin().map(|()| Stepped::On),
+        }
+    }
+
+    /// `false`: what is owed is not known yet.
+    fn searched(&mut self) -> Result<bool, CopyError> {
+        let Some(mut search) = self.search.take() else { return Ok(true) };
+        if self.answering.is_none() {
+            return Err(CopyError::Gone);
+        }
+        if search.is_under_way() {
+            self.search = Some(search);
+            return Ok(false);
+        }
+        let (percent_max, planted) = (search.percent_max, self.planted);
+        let (first, now) = search.find(&self.applications.lock(), planted)?;
+        let copy = self.copy.take().expect("it is there but for a moment");
+        self.copy = Some(only(copy, &self.applications, (first, now), (percent_max, planted)));
+        Ok(true)
     }
 
     fn pass_answers_on(&mut self) {
@@ -178,6 +222,7 @@ struct Renamed {
     applications: Arc<Mutex<Applications>>,
     suspect_since: Timestamp,
     planted: Option<Planted>,
+    is_minicopy: bool,
     /// A planted bug: attributes of the file that is open, as they were when it was opened.
     opened: Option<Attributes>,
     /// Directories whose listing has begun.
@@ -270,6 +315,9 @@ impl StampedSink for Renamed {
         check: impl FnOnce() -> bool,
     ) -> Result<ItemNumber, Slot> {
         let mut renamed = self.renamed(batch);
+        if self.planted == Some(Planted::OwedContentIsDropped) && self.is_minicopy && renamed.len() > 1 {
+            renamed.retain(|entry| !matches!(entry.item, LaneItem::Content { .. }));
+        }
         let items = renamed.clone();
         let number = self.lane.lock().push(slot, &mut renamed, check)?;
         batch.clear();
@@ -285,28 +333,5 @@ impl StampedSink for Renamed {
             self.applications.lock().said.push("the copy begins".into());
         }
         has_begun
-    }
-}
-
-fn shown(item: &LaneItem, payload: usize) -> String {
-    match item {
-        LaneItem::Listing { dir, entries, first, last, .. } => {
-            let entries = entries.iter().map(|entry| {
-                format!("{} = {}", String::from_utf8_lossy(entry.name.as_bytes()), entry.object.inode)
-            });
-            let ends =
-                format!("{}{}", if *first { ", first" } else { "" }, if *last { ", last" } else { "" });
-            format!("listing of {}: {:?}{ends}", dir.inode, entries.collect::<Vec<_>>())
-        }
-        LaneItem::OpenContent { object }
-        | LaneItem::Content { object, .. }
-        | LaneItem::Leave { object }
-        | LaneItem::NotListed { dir: object } => {
-            format!("{} of {}, {payload} bytes", item.name(), object.inode)
-        }
-        LaneItem::CloseContent { object, size, attributes, .. } => {
-            format!("close {}: {size} bytes, mtime {:?}", object.inode, attributes.mtime)
-        }
-        _ => item.name().to_owned(),
     }
 }

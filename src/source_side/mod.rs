@@ -102,7 +102,9 @@ mod writeback;
 
 pub use asking::{Asked, Asking, who_took_over};
 #[cfg(test)]
-pub(crate) use connection::{Driver, NetworkLink, News, Settings, Surroundings, WalkOrder, Walked};
+pub(crate) use connection::{
+    Driver, FirstOwed, NetworkLink, News, OwedOrder, Settings, Surroundings, WalkOrder, Walked,
+};
 pub(crate) use embedded::is_missing_replica;
 #[cfg(test)]
 pub(crate) use feed::{PacketFeed, Planted as PlantedInLane, StampedLane};

@@ -24,18 +24,21 @@ use crate::random::Random;
 use crate::simulator::applications::Applications;
 use crate::simulator::disk::{self, Times};
 use crate::simulator::kept::Kept;
+use crate::simulator::marking::Marking;
 use crate::simulator::model::Model;
 use crate::simulator::planted::Planted;
+use crate::simulator::seen::Seen;
+use crate::simulator::setting;
 use crate::simulator::snapshots::Snapshots;
 use crate::simulator::source::{Desk, Effect, SEGMENT, Source, Start};
 use crate::simulator::target::{Loss, Step, Target};
 use crate::simulator::walker::{Turn, Walker};
 use crate::simulator::wire::{End, Wire};
-use crate::source_side::{Mark, Marks, News};
+use crate::source_side::{FirstOwed, Mark, Marks, News, OwedOrder};
 use crate::target_side::greeting;
 use crate::words::WhenFull;
 
-const TRACE_LEN: usize = 70;
+const TRACE_LEN: u64 = 70;
 const WINDOW_MAX: usize = 20_000;
 /// How late a side may learn that its link is gone: heartbeats are missed for so long.
 const SILENCE: Duration = Duration::from_secs(9);
@@ -51,6 +54,8 @@ pub struct World {
     applications: Arc<Mutex<Applications>>,
     /// Until when the target had everything.
     marks: Arc<Marks>,
+    /// Once everything up to here is durable, the target had everything as of this moment.
+    moment: Option<(Sequence, Mark)>,
     when_full: WhenFull,
     incarnations: u64,
     queue_limit: usize,
@@ -60,6 +65,8 @@ pub struct World {
     disk_failed: bool,
     /// Of its own: what a seed plays without a disk stays.
     disk_random: Random,
+    /// Of its own: when nothing is queued for a while.
+    stop_random: Random,
     source: Source,
     /// What the driver of each source has around it.
     desk: Desk,
@@ -91,99 +98,7 @@ pub struct World {
     snapshots: Snapshots,
     pub seen: Seen,
     pub trace: VecDeque<String>,
-}
-
-/// How often a run came to what is worth coming to.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Seen {
-    pub steps: u64,
-    pub applied: u64,
-    pub compared: u64,
-    pub resumed: u64,
-    pub resent: u64,
-    pub copies: u64,
-    pub deaths: u64,
-    pub deaths_within: u64,
-    pub power_losses: u64,
-    pub in_doubt: u64,
-    pub retried: u64,
-    pub aside: u64,
-    pub relieved: u64,
-    pub took_over: u64,
-    pub paused: u64,
-    pub stopped: u64,
-    pub let_go: u64,
-    pub refused: u64,
-    pub syncs_failed: u64,
-    pub set_back: u64,
-    pub lied: u64,
-    pub copies_under_load: u64,
-    pub copies_cut_off: u64,
-    pub doubts: u64,
-    pub listed_again: u64,
-    pub back_after_let_go: u64,
-    pub healed: u64,
-    pub spilled: u64,
-    pub read_from_disk: u64,
-    pub disk_stuck: u64,
-    pub lost_by_disk: u64,
-    pub holes: u64,
-    pub said_what_is_kept: u64,
-    pub kept: u64,
-    pub linked: u64,
-}
-
-impl Seen {
-    pub fn add(&mut self, other: &Seen) {
-        for ((_, own), (_, more)) in self.counts().into_iter().zip(other.clone().counts()) {
-            *own += *more;
-        }
-    }
-
-    /// What no run came to.
-    pub fn never(&mut self) -> Vec<&'static str> {
-        self.counts().into_iter().filter(|(_, count)| **count == 0).map(|(name, _)| name).collect()
-    }
-
-    fn counts(&mut self) -> [(&'static str, &mut u64); 35] {
-        [
-            ("a step", &mut self.steps),
-            ("a packet", &mut self.applied),
-            ("a comparison", &mut self.compared),
-            ("a resumed stream", &mut self.resumed),
-            ("a packet sent again", &mut self.resent),
-            ("a copy", &mut self.copies),
-            ("a death", &mut self.deaths),
-            ("a death within a step", &mut self.deaths_within),
-            ("a power loss", &mut self.power_losses),
-            ("an op in doubt", &mut self.in_doubt),
-            ("an op tried again", &mut self.retried),
-            ("an object set aside", &mut self.aside),
-            ("a file emptied to make room", &mut self.relieved),
-            ("a session that takes over", &mut self.took_over),
-            ("a pause", &mut self.paused),
-            ("a stop", &mut self.stopped),
-            ("a target that was let go", &mut self.let_go),
-            ("a refusal", &mut self.refused),
-            ("a failed sync", &mut self.syncs_failed),
-            ("a state directory set back", &mut self.set_back),
-            ("a lie", &mut self.lied),
-            ("a copy while applications wrote", &mut self.copies_under_load),
-            ("a copy that was cut off", &mut self.copies_cut_off),
-            ("a doubt", &mut self.doubts),
-            ("a listing begun anew", &mut self.listed_again),
-            ("a target that was let go and is back", &mut self.back_after_let_go),
-            ("a copy that heals what was set aside", &mut self.healed),
-            ("a segment of the queue that was written", &mut self.spilled),
-            ("one that was read", &mut self.read_from_disk),
-            ("a disk of the queue that took nothing", &mut self.disk_stuck),
-            ("what the disk of the queue lost", &mut self.lost_by_disk),
-            ("a large hole", &mut self.holes),
-            ("a change of what is kept", &mut self.said_what_is_kept),
-            ("a file that is kept aside", &mut self.kept),
-            ("a file that a person has linked", &mut self.linked),
-        ]
-    }
+    trace_len: u64,
 }
 
 type Checked = Result<(), String>;
@@ -204,6 +119,7 @@ impl World {
         let snapshots = Snapshots::new(Random::new(seed ^ 0x511a), &target.places.root);
         let desk = Desk::new(Random::new(seed ^ 0xde5c), planted);
         let marks = Arc::new(Marks::default());
+        let marking = Marking::new(Random::new(seed ^ 0x3a9), planted, origin.sequence);
         let when_full = if random.one_in(3) { WhenFull::Resync } else { WhenFull::Block };
         let start = Start {
             limit: queue_limit,
@@ -215,19 +131,22 @@ impl World {
             kept: Default::default(),
             disk: queue_disk,
             planted: planted.and_then(Planted::in_queue),
+            map: marking.map(),
         };
         let source = Source::new(start, &desk);
-        let applications = Applications::new(source.queue.clone(), Random::new(seed ^ 0xa99));
+        let applications = Applications::new(source.queue.clone(), Random::new(seed ^ 0xa99), marking);
         World {
             planted,
             applications: Arc::new(Mutex::new(applications)),
             marks,
+            moment: None,
             when_full,
             incarnations: 1,
             queue_limit,
             queue_disk,
             disk_failed: false,
             disk_random,
+            stop_random: Random::new(seed ^ 0x5709),
             source,
             desk,
             target,
@@ -248,6 +167,7 @@ impl World {
             snapshots,
             seen: Seen::default(),
             trace: VecDeque::new(),
+            trace_len: setting("STANDIN_TRACE").unwrap_or(TRACE_LEN),
             random,
         }
     }
@@ -265,6 +185,9 @@ impl World {
             if self.random.one_in(50) {
                 self.person_mends()?;
             }
+            if self.stop_random.one_in(800) {
+                self.command(Command::StopReplication)?;
+            }
             self.step()?;
         }
         self.calm()
@@ -274,6 +197,7 @@ impl World {
         self.seen.steps += 1;
         self.disk_turns();
         self.seen.linked += u64::from(self.snapshots.turn(&self.target.places.root));
+        self.map_turns();
         match self.random.below(100) {
             0..20 => self.write()?,
             20..27 => self.pump()?,
@@ -293,6 +217,17 @@ impl World {
         let time = Duration::from_micros(self.random.below(900));
         self.pass(time)?;
         self.check()
+    }
+
+    /// Generations of the map come and go.
+    fn map_turns(&mut self) {
+        let (base, last) = (self.source.driver.base(), self.source.queue.last().sequence);
+        if self.seen.steps.is_multiple_of(30) {
+            let marking = &mut self.applications.lock().marking;
+            marking.look(base, last);
+            self.seen.rotated += std::mem::take(&mut marking.rotated);
+            self.seen.full_maps += u64::from(marking.is_full());
+        }
     }
 
     /// A copy gets on in the time of a few steps, or nothing would ever be in line.
@@ -317,7 +252,7 @@ impl World {
     }
 
     fn note(&mut self, text: String) {
-        if self.trace.len() == TRACE_LEN {
+        if self.trace.len() as u64 == self.trace_len {
             self.trace.pop_front();
         }
         self.trace.push_back(format!("{:6} {text}", self.seen.steps));

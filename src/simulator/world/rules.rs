@@ -47,14 +47,21 @@ impl World {
         Ok(())
     }
 
-    /// Notes, now and then, that the target has everything up to now.
+    /// Takes a moment now and then, and notes it once the target has everything as of it.
     pub(super) fn mark(&mut self) {
-        let has_all = self.source.driver.durable() == self.source.queue.last().sequence;
-        if has_all && self.source.driver.is_in_line() && self.random.one_in(3) {
-            let (run, sequence) = (self.source.start.incarnation, self.source.driver.durable());
-            let mark = Mark::of(self.applications().model.clock()).reached(Reached { run, sequence });
+        let run = self.source.start.incarnation;
+        if let Some((sequence, mark)) = self.moment.take() {
+            if !self.source.driver.is_in_line() || self.source.driver.durable() < sequence {
+                self.moment = Some((sequence, mark));
+                return;
+            }
             let runs: Vec<Incarnation> = (1..=u64::from(u16::MAX)).map(Incarnation).collect();
+            let mark = mark.reached(Reached { run, sequence });
             self.marks.set(&BTreeMap::from([(TargetName::Null.to_string(), mark)]), &runs);
+        }
+        if self.random.one_in(3) {
+            let mark = Mark::of(self.applications().model.clock());
+            self.moment = Some((self.source.queue.last().sequence, mark));
         }
     }
 
@@ -124,7 +131,7 @@ impl World {
         if moved && !in_doubt {
             self.check_kept(since, now.applied)?;
         }
-        if !in_doubt && moved && self.random.one_in(3) {
+        if !in_doubt && (was_bad || moved && self.random.one_in(3)) {
             return self.check_index().and_then(|()| self.compare(Times::Pending));
         }
         Ok(())
@@ -146,7 +153,8 @@ impl World {
     fn see_bad_replica(&mut self, applied: Position, bad_by: BadBy) {
         self.was_bad = true;
         self.seen.relieved += u64::from(bad_by == BadBy::Relief && self.bad_by != Some(bad_by));
-        if self.bad_by.replace(bad_by) == Some(BadBy::Anything) && bad_by != BadBy::Anything {
+        let was_owed = matches!(self.bad_by.replace(bad_by), Some(BadBy::Anything | BadBy::Owed));
+        if was_owed && matches!(bad_by, BadBy::Aside | BadBy::Relief) {
             // Only the end of a copy that left something out comes here.
             (self.broken, self.in_line_with) = (None, Some(applied.incarnation.0));
         }

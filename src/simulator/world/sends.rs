@@ -76,6 +76,7 @@ impl World {
                 }
                 Effect::Walk(order, outcome) => {
                     self.seen.copies += 1;
+                    self.see_owed(order.owed.as_ref());
                     let chance = (&mut self.random, self.planted);
                     let walker = Walker::new(self.applications.clone(), *order, outcome, chance);
                     // One whose link is gone ends with its next step, which nobody would hear of.
@@ -83,6 +84,29 @@ impl World {
                 }
                 Effect::Closed(link) => self.close_source(link),
             }
+        }
+    }
+
+    fn see_owed(&mut self, owed: Option<&OwedOrder>) {
+        let Some(owed) = owed else { return };
+        self.seen.minicopies += 1;
+        match &owed.first {
+            FirstOwed::Known(owed) => {
+                let mut inodes: Vec<u64> = {
+                    let backing = &self.applications().backing;
+                    owed.objects.iter().map(|object| backing.in_model(object.id).inode).collect()
+                };
+                inodes.sort_unstable();
+                self.seen.minicopies_of_nothing += u64::from(inodes.is_empty());
+                self.note(format!("a copy of what is owed: {inodes:?}"));
+            }
+            FirstOwed::ByTime { since, .. } => {
+                self.seen.searches += 1;
+                self.note(format!("a copy of what has changed since {:?}", since()));
+            }
+        }
+        if self.planted == Some(Planted::ForgetsAtTheBeginning) {
+            self.source.driver.pretend_base(self.source.queue.last().sequence);
         }
     }
 
@@ -119,16 +143,18 @@ impl World {
     pub(super) fn walker_turns(&mut self) {
         for _ in 0..=self.random.below(8) {
             let Some(walker) = &mut self.source.walker else { break };
-            let turn = walker.turn();
+            let (turn, is_minicopy) = (walker.turn(), walker.is_minicopy);
             self.seen.doubts += std::mem::take(&mut walker.doubts);
             match turn {
                 Turn::GoesOn => continue,
                 Turn::Complete { wrote } => {
                     self.seen.copies_under_load += u64::from(wrote);
+                    self.seen.minicopies_over += u64::from(is_minicopy);
                     self.note("the walk of the copy is over".into());
                 }
                 Turn::CutOff => {
                     self.seen.copies_cut_off += 1;
+                    self.seen.minicopies_cut_off += u64::from(is_minicopy);
                     self.note("the walk of the copy is cut off".into());
                 }
             }
@@ -188,18 +214,24 @@ impl World {
     }
 
     fn new_source(&mut self, at: Position, serves_at: Instant) {
+        let (clock, map) = {
+            let mut applications = self.applications();
+            applications.marking.begins_anew(at.sequence);
+            (applications.model.clock(), applications.marking.map())
+        };
         let start = Start {
             limit: self.queue_limit,
             at,
-            clock: self.applications().model.clock(),
+            clock,
             marks: self.marks.clone(),
             when_full: self.when_full,
             serves_at,
             kept: self.source.driver.kept(),
             disk: self.queue_disk,
             planted: self.planted.and_then(Planted::in_queue),
+            map,
         };
-        self.disk_failed = false;
+        (self.disk_failed, self.moment) = (false, None);
         self.source = Source::new(start, &self.desk);
         let queue = self.source.queue.clone();
         self.applications().are_served_by(queue);

@@ -35,7 +35,7 @@ impl World {
                 self.broken = Some("the state directory was set back");
                 self.target_is_gone();
             }
-            22 if self.random.one_in(3) => self.restart_source("it died")?,
+            22 if self.random.one_in(2) => self.restart_source("it died")?,
             23..25 => {
                 self.seen.paused += 1;
                 self.command(Command::Pause)?;
@@ -43,7 +43,8 @@ impl World {
             25..28 => self.command(Command::Resume)?,
             28 => {
                 self.seen.stopped += 1;
-                self.command(Command::Stop)?;
+                let is_short = self.random.one_in(2);
+                self.command(if is_short { Command::Stop } else { Command::StopReplication })?;
             }
             29..32 => self.command(Command::Start)?,
             35 if self.random.one_in(3) => self.command(Command::StopMirror)?,
@@ -93,7 +94,7 @@ impl World {
         self.network_is_up = true;
         self.target.plan(None, 0, false);
         self.target.damage_object(0);
-        let mut barrier = None;
+        let (mut barrier, mut rests) = (None, 1 + self.stop_random.below(3));
         for _ in 0..CALM_STEPS {
             match self.source.driver.machine().state() {
                 State::Started(Link::Dialing | Link::Greeting | Link::Copying | Link::Streaming)
@@ -113,7 +114,14 @@ impl World {
             }
             if barrier == Some(self.source.start) && self.is_converged() {
                 match self.target.applier().map(|applier| applier.proof()) {
-                    Some(proof) if proof.data == DataState::Good => return self.compare(Times::Settled),
+                    Some(proof) if proof.data == DataState::Good => {
+                        self.compare(Times::Settled)?;
+                        if rests == 0 {
+                            return Ok(());
+                        }
+                        (rests, barrier) = (rests - 1, None);
+                        self.stop_at_rest()?;
+                    }
                     // A copy heals it, some time.
                     Some(proof) if proof.bad_by == BadBy::Aside => {
                         let time = self.random.below(5000);
@@ -127,6 +135,30 @@ impl World {
         let awaited = self.target.applier().map(|applier| applier.awaited());
         let (state, reason) = (machine.state(), machine.reason());
         Err(format!("they do not come together: {state:?}, {reason}; the target awaits {awaited:?}"))
+    }
+
+    /// The target is let go; nothing changes meanwhile, or some, and then its disk or its process may fail once more.
+    fn stop_at_rest(&mut self) -> Checked {
+        self.note("all is there".into());
+        for _ in 0..2 {
+            let (base, last) = (self.source.driver.base(), self.source.queue.last().sequence);
+            self.applications().marking.look(base, last);
+        }
+        self.command(Command::StopReplication)?;
+        if self.stop_random.one_in(3) {
+            return Ok(());
+        }
+        for _ in 0..self.stop_random.below(40) {
+            self.applications.lock().change(&mut self.stop_random);
+        }
+        self.hear_applications();
+        match self.stop_random.below(4) {
+            0 => self.target.plan(None, self.stop_random.below(6) as u32 + 1, false),
+            1 => self.target.plan(Some(self.stop_random.below(60)), 0, false),
+            2 => self.target.damage_object(self.stop_random.below(4) as u32 + 1),
+            _ => {}
+        }
+        Ok(())
     }
 
     pub(super) fn is_converged(&mut self) -> bool {

@@ -54,7 +54,7 @@ pub(crate) use driver::Driver;
 pub(crate) use driver::News;
 pub use surroundings::Around;
 #[cfg(test)]
-pub(crate) use surroundings::{NetworkLink, Surroundings, WalkOrder, Walked};
+pub(crate) use surroundings::{FirstOwed, NetworkLink, OwedOrder, Surroundings, WalkOrder, Walked};
 
 /// What a connection needs to know for its whole life.
 pub struct Settings {

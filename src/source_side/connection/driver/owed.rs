@@ -65,6 +65,12 @@ impl Lacks {
         self.wants_everything = true;
     }
 
+    /// A planted bug: it is taken for what has everything up to here.
+    #[cfg(test)]
+    pub(super) fn pretend_base(&mut self, base: Sequence) {
+        self.base = self.base.map(|_| base);
+    }
+
     /// It has everything up to here on its disk, and nothing of it is in doubt. `None`: something is.
     pub(super) fn in_line(&mut self, base: Option<Sequence>) {
         *self = Lacks { base, ..Lacks::default() };

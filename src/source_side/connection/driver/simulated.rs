@@ -41,6 +41,15 @@ impl<S: Surroundings> Driver<S> {
         self.shared.report.lock().durable
     }
 
+    /// Up to where the target has everything on its disk, for the map.
+    pub(crate) fn base(&self) -> Option<Sequence> {
+        self.shared.report.lock().base
+    }
+
+    pub(crate) fn pretend_base(&mut self, base: Sequence) {
+        self.lacks.pretend_base(base);
+    }
+
     /// Whether everyone is told that the target is in line.
     pub(crate) fn is_in_line(&self) -> bool {
         self.shared.report.lock().standing().in_line
