@@ -26,7 +26,7 @@ use super::part::Missed;
 use super::planted::{self, Planted};
 use super::table::{Kept, Table, key_of};
 use crate::apply::fault::Fault;
-use crate::apply::replica::{Delete, Replica, Resolved};
+use crate::apply::replica::{Copied, Delete, Replica, Resolved};
 use crate::clone::names_kept;
 use crate::limits::{ASKED_IN_MEMORY, CLAIMS_IN_MEMORY, DELETE_GUARD_FILES_MIN, OWED_CALLED_MAX};
 use crate::packet::{
@@ -40,6 +40,7 @@ const SHARED: &str = "shared";
 const REMOVED: &str = "removed";
 const KNOWN: &str = "known";
 const LOST: &str = "lost";
+const COPIES: &str = "copies";
 
 /// Why it is bad from the beginning of such a copy on.
 const OWED: &str = "a copy of what is owed has begun and not ended";
@@ -60,6 +61,8 @@ pub(super) struct Vouching {
     pub(super) removed: Table<()>,
     /// These have lost names, and had others.
     pub(super) lost: Table<()>,
+    /// These are kept of what may live on.
+    copies: Table<()>,
 }
 
 impl Vouching {
@@ -75,6 +78,7 @@ impl Vouching {
             missed: Missed::default(),
             removed,
             lost: Table::start(&state.join(LOST), CLAIMS_IN_MEMORY),
+            copies: Table::start(&state.join(COPIES), CLAIMS_IN_MEMORY),
         }
     }
 }
@@ -317,9 +321,10 @@ impl Session {
                 Ok(())
             })
             .map_err(Fault::own("object index"))?;
+        let copies = self.vouching.as_ref().map(|vouching| &vouching.copies);
         let parts = self.limbo.part(&root, |handle| {
-            let is_known = known.get(key(handle)).map(|known| known.is_some());
-            is_known.map_err(failed)
+            let has = |table: &Table<()>| table.get(key(handle)).map(|found| found.is_some()).map_err(failed);
+            Ok(has(&known)? || copies.map_or(Ok(false), has)?)
         })?;
         let deletes = (self.deletes_known(replica), self.deletes(replica));
         let kept = self.deleted(replica)?;
@@ -360,8 +365,12 @@ impl Session {
         replica.index().for_each(look).map_err(Fault::own("object index"))?;
         let id_of = |handle: &FileHandle| known.get(key(handle)).map_err(failed);
         let vouching = &mut self.vouching;
-        let copied = |replica: &mut Replica, of: FileHandle, copy: FileHandle| {
+        let copied = |replica: &mut Replica, Copied { of, copy, lives }: Copied| {
             let Some(id) = id_of(&of)? else { return Ok(()) };
+            if lives && let Some(vouching) = vouching.as_mut() {
+                // By names that others may know nothing of: its id stays with them.
+                return vouching.copies.insert(key(&copy), ()).map_err(failed);
+            }
             if let Some(vouching) = vouching.as_mut().filter(|vouching| vouching.compares) {
                 vouching.removed.insert(key(&copy), ()).map_err(failed)?;
             }

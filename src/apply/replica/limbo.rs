@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 
 use self::living::drop_living;
+pub(in crate::apply) use self::lost::Copied;
 use super::by_handle;
 use super::deleted::Deleted;
 use super::noted::{self, Why};

@@ -78,7 +78,7 @@ pub use self::index::Index;
 pub(super) use self::inside::Remembered;
 pub use self::inside::Run;
 use self::inside::{Grounds, Placed, SeenNames};
-pub(super) use self::limbo::{Delete, Limbo, ORPHANS, Resolved, WAITING};
+pub(super) use self::limbo::{Copied, Delete, Limbo, ORPHANS, Resolved, WAITING};
 use self::nameless::Nameless;
 pub use self::noted::Why;
 pub use self::opening::Places;

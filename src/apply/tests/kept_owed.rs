@@ -1,6 +1,7 @@
 //! What a copy of what is owed keeps, aside or in its place.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 use super::keep::{aside, kept, pair};
 use super::kept_own::{names_of_kept, two};
@@ -78,4 +79,36 @@ fn what_has_stayed_alone_is_known_no_more() {
         pair.assert_same();
         assert_eq!(pair.applier().missing(), None, "{is_linked} {gives_way}");
     }
+}
+
+/// A name had stayed once, and a copy of what is owed takes another one of what lives on: what is kept took its id, and a
+/// further name of it became another file.
+#[test]
+fn what_lives_on_keeps_its_id() {
+    let (mut pair, source) = pair();
+    pair.say(source.link("two", "dir/third"));
+    pair.say(kept(source.unlink("dir/other"), &Keeping::InPlace));
+    pair.applier().set_pending_times().unwrap();
+    fs::remove_file(source.path("two")).unwrap();
+    let attributes = Attributes { mode: 0o755, uid: 0, gid: 0, mtime: source.mtime("") };
+    let mut listing = items(&source, "dir").pop().unwrap();
+    if let LaneItem::Listing { entries, .. } = &mut listing {
+        entries[0].birth = Birth::Directory;
+    }
+    let items = [
+        LaneItem::BeginOwed { percent_max: None, compares: false },
+        LaneItem::Root { object: source.id(""), attributes, xattrs: Vec::new() },
+        LaneItem::Keeping { keeping: aside() },
+        listing,
+        LaneItem::End,
+    ];
+    let position = pair.applier().replica().applied();
+    for (number, item) in items.into_iter().enumerate() {
+        pair.applier().take_item(position, ItemNumber(number as u64), item, Bytes::new()).unwrap();
+    }
+    assert_eq!((pair.aside(), names_of_kept(&pair)), (two(), vec![1]));
+    pair.say(source.link("dir/third", "again"));
+    let inode = |name: &str| fs::metadata(pair.replica(name)).unwrap().ino();
+    assert_eq!(inode("again"), inode("dir/third"));
+    assert_eq!(pair.applier().missing(), None);
 }

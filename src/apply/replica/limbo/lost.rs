@@ -15,6 +15,14 @@ use crate::limits::LINKED_IN_MEMORY;
 use crate::packet::Name;
 use crate::sys::FileHandle;
 
+/// A copy of what waits, in its place.
+pub(in crate::apply) struct Copied {
+    pub of: FileHandle,
+    pub copy: FileHandle,
+    /// It has a name in the replica.
+    pub lives: bool,
+}
+
 impl Limbo {
     /// Visits what waits and has several names; not in limbo alone, perhaps.
     pub(in crate::apply) fn each_shared(
@@ -31,12 +39,12 @@ impl Limbo {
 
     /// Puts a copy in the place of one name of each of these that lives on and has no name in the replica; `copied`
     /// hears of both. Where the replica has names that its source does not have, nobody knows which they are: there is
-    /// a copy of what lives on there as well.
+    /// a copy of what lives on there as well, and `copied` hears that it does.
     pub(in crate::apply) fn copy_lost(
         &mut self,
         replica: &mut Replica,
         is_one: impl Fn(&FileHandle) -> Result<bool, Fault>,
-        mut copied: impl FnMut(&mut Replica, FileHandle, FileHandle) -> Result<(), Fault>,
+        mut copied: impl FnMut(&mut Replica, Copied) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         self.batch = None;
         let root = replica.root().try_clone().map_err(Fault::own("limbo"))?;
@@ -57,10 +65,15 @@ impl Limbo {
                 }
                 Ok(())
             })?;
+            let mut nameless = lost.clone();
+            replica.strike_names_below_root(&mut nameless)?;
             if !replica.keeps_orphans() {
-                replica.strike_names_below_root(&mut lost)?;
+                lost.clone_from(&nameless);
             }
-            self.copy_these(replica, &root, lost, &mut copied)?;
+            let mut tell = |replica: &mut Replica, of: FileHandle, copy: FileHandle| {
+                copied(replica, Copied { of, copy, lives: !nameless.contains_key(&of) })
+            };
+            self.copy_these(replica, &root, lost, &mut tell)?;
             part += 1;
         }
         Ok(())
