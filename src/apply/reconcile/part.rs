@@ -10,6 +10,7 @@
 
 use super::Session;
 use super::claims::key;
+use super::lost::Lost;
 use super::planted::{self, Planted};
 use super::vouched::failed;
 use crate::apply::fault::Fault;
@@ -84,7 +85,7 @@ impl Session {
     /// limbo it is none that belongs elsewhere.
     pub(super) fn outlived(&mut self, handle: &FileHandle) -> Result<(), Fault> {
         let Some(vouching) = &mut self.vouching else { return Ok(()) };
-        vouching.lost.insert(key(handle), ()).map_err(failed)?;
+        vouching.lost.insert(key(handle), Lost::All).map_err(failed)?;
         match vouching.compares {
             true => vouching.removed.insert(key(handle), ()).map_err(failed),
             false => Ok(()),

@@ -22,6 +22,7 @@ use std::path::Path;
 use super::Session;
 use super::claims::key;
 use super::entry::{Found, find_handle};
+use super::lost::Lost;
 use super::part::Missed;
 use super::planted::{self, Planted};
 use super::table::{Kept, Table, key_of};
@@ -60,7 +61,7 @@ pub(super) struct Vouching {
     /// Packets have removed these, while they are compared.
     pub(super) removed: Table<()>,
     /// These have lost names, and had others.
-    pub(super) lost: Table<()>,
+    pub(super) lost: Table<Lost>,
     /// These are kept of what may live on.
     copies: Table<()>,
 }

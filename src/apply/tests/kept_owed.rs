@@ -112,3 +112,28 @@ fn what_lives_on_keeps_its_id() {
     assert_eq!(inode("again"), inode("dir/third"));
     assert_eq!(pair.applier().missing(), None);
 }
+
+/// One name had stayed once, and a packet removed the last one of the source while a copy of what is owed ran: the id
+/// stayed with what had stayed, and was missed when that went.
+#[test]
+fn what_a_packet_removes_is_known_no_more() {
+    let (mut pair, source) = pair();
+    pair.say(kept(source.unlink("dir/other"), &Keeping::InPlace));
+    pair.applier().set_pending_times().unwrap();
+    let attributes = Attributes { mode: 0o755, uid: 0, gid: 0, mtime: source.mtime("") };
+    let begins = [
+        LaneItem::BeginOwed { percent_max: None, compares: false },
+        LaneItem::Root { object: source.id(""), attributes, xattrs: Vec::new() },
+        LaneItem::Keeping { keeping: aside() },
+    ];
+    let position = pair.applier().replica().applied();
+    for (number, item) in begins.into_iter().enumerate() {
+        pair.applier().take_item(position, ItemNumber(number as u64), item, Bytes::new()).unwrap();
+    }
+    pair.say(kept(source.unlink("two"), &aside()));
+    let position = pair.applier().replica().applied();
+    pair.applier().take_item(position, ItemNumber(9), LaneItem::End, Bytes::new()).unwrap();
+    assert_eq!((pair.aside(), names_of_kept(&pair)), (two(), vec![1]));
+    fs::remove_file(pair.replica("dir/other")).unwrap();
+    assert_eq!(pair.applier().look_for_objects(100).unwrap(), None);
+}
