@@ -1,13 +1,13 @@
 //! `standin drill`: a clone of a replica of this host at the data's own path, checked, reported, thrown away.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgMatches, Args, Subcommand};
 
 use super::args::Common;
-use super::clone::{Meant, only_one, replicas_of};
+use super::clone::{self, Meant, only_one, replicas_of};
 use super::{Outcome, output};
 use crate::control::{CloneRequest, CloneStatus};
 use crate::drill::Verdict;
@@ -89,6 +89,10 @@ pub(super) fn init() -> Outcome {
 
 /// `typed`: behind `standin drill`.
 pub(super) fn run(common: &Common, drills: &Drills, typed: &ArgMatches) -> Outcome {
+    // One that stays open, and commands of drills, are in directories of their own.
+    let absolute = |dir: &Option<PathBuf>| dir.as_deref().map(clone::absolute).transpose();
+    let common =
+        &Common { json: common.json, run: absolute(&common.run)?, state: absolute(&common.state)? };
     match &drills.command {
         DrillCommand::Run(_) => run::run(common, below(typed, "run"), run::End::ByItself),
         DrillCommand::List => reports::list(common),
@@ -158,7 +162,7 @@ fn recover(journal: &Journal, _turn: &Turn) -> Result<(), Failure> {
     };
     let replica = match replicas_of(&record.run, Some(&record.replica)).and_then(only_one) {
         Ok(replica) => Some(replica),
-        Err(_) if is_gone(Path::new(&record.report.clone.directory)) => None,
+        Err(_) if recovery::is_gone(Path::new(&record.report.clone.directory)) => None,
         Err(failure) => return Err(left(&failure.what)),
     };
     let cloning = replica.as_ref().map(|replica| replica as &dyn Cloning);
@@ -168,10 +172,6 @@ fn recover(journal: &Journal, _turn: &Turn) -> Result<(), Failure> {
         output::aside(&format!("drill {number} was interrupted; what was left of it has been removed."));
     }
     Ok(())
-}
-
-fn is_gone(path: &Path) -> bool {
-    path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// A clone of a drill before this one.

@@ -1,5 +1,6 @@
 //! The end of what a drill has made: of one that ends, and of one whose command has died.
 
+use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -24,7 +25,14 @@ pub(super) fn remove(cloning: &dyn Cloning, report: &Report) -> Result<(), Strin
         format!("the clone {} could not be removed: {}", report.clone.directory, failure.what)
     };
     if find(cloning, report).map_err(failed)?.is_none() {
-        return Ok(());
+        // Somebody stands in with the replica, and its daemon shows no clones.
+        return match is_gone(Path::new(&report.clone.directory)) {
+            true => Ok(()),
+            false => Err(format!(
+                "the clone {} is still there, and the daemon of the replica does not know of it",
+                report.clone.directory
+            )),
+        };
     }
     let removed = cloning.remove(&report.name);
     match find(cloning, report).map_err(failed)? {
@@ -91,4 +99,9 @@ pub fn sweep(journal: &Journal, cloning: &dyn Cloning) -> Result<(), String> {
     let last = journal.last(SWEPT).map_err(|error| format!("the reports cannot be read: {error}"))?;
     let is_open = |report: &&Report| report.verdict == Some(Verdict::Interrupted) && !report.clone.kept;
     last.iter().filter(is_open).try_for_each(|report| remove(cloning, report))
+}
+
+/// Whether nothing has this name.
+pub fn is_gone(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
