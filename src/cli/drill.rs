@@ -91,8 +91,7 @@ pub(super) fn init() -> Outcome {
 pub(super) fn run(common: &Common, drills: &Drills, typed: &ArgMatches) -> Outcome {
     // One that stays open, and commands of drills, are in directories of their own.
     let absolute = |dir: &Option<PathBuf>| dir.as_deref().map(clone::absolute).transpose();
-    let common =
-        &Common { json: common.json, run: absolute(&common.run)?, state: absolute(&common.state)? };
+    let common = &Common { json: common.json, run: absolute(&common.run)?, state: absolute(&common.state)? };
     match &drills.command {
         DrillCommand::Run(_) => run::run(common, below(typed, "run"), run::End::ByItself),
         DrillCommand::List => reports::list(common),

@@ -113,6 +113,8 @@ pub struct Sessions {
     is_asked: AtomicBool,
     /// Sessions of an older process wait for their threads.
     is_resuming: AtomicBool,
+    /// The replica is nobody's of this process any more.
+    is_over: AtomicBool,
     /// The last good state is kept while the replica is bad.
     wants_good: AtomicBool,
     /// Perhaps one is kept.
@@ -155,6 +157,7 @@ impl Sessions {
             wanted: Mutex::default(),
             is_asked: AtomicBool::new(is_resuming),
             is_resuming: AtomicBool::new(is_resuming),
+            is_over: AtomicBool::new(false),
             wants_good: AtomicBool::new(false),
             has_good: AtomicBool::new(has_good),
             lost_writes_max: Mutex::default(),
@@ -230,9 +233,7 @@ impl Sessions {
 
 impl Drop for Sessions {
     fn drop(&mut self) {
-        self.all.lock().values().for_each(|session| session.stops.store(true, SeqCst));
-        let names: Vec<String> = self.workers.lock().keys().cloned().collect();
-        names.iter().for_each(|name| self.join(name));
+        self.end_copies();
     }
 }
 

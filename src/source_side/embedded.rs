@@ -89,7 +89,7 @@ impl Embedded {
         Unit {
             name: set_name.to_owned(),
             directory: self.directory.clone(),
-            applier: self.applier.clone(),
+            applier: Arc::downgrade(&self.applier),
             clones: self.clones.clone(),
         }
     }
@@ -103,6 +103,7 @@ impl Embedded {
 impl Drop for Embedded {
     fn drop(&mut self) {
         self.target.stop();
+        self.clones.end_copies();
     }
 }
 

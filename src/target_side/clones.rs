@@ -4,10 +4,11 @@
 //! does.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use super::SharedApplier;
-use crate::apply::Places;
+use parking_lot::Mutex;
+
+use crate::apply::{Applier, Places};
 use crate::clone::{End, Force, Refusal, Sessions, Shown, Start, Stop};
 use crate::control::{CloneEnd, CloneRequest, CloneStatus, ClonesRequest, ReplicaClones};
 use crate::failure::Failure;
@@ -17,7 +18,8 @@ pub struct Unit {
     /// Of the replication set.
     pub name: String,
     pub directory: PathBuf,
-    pub applier: SharedApplier,
+    /// What takes long, as the removal of a clone, keeps nobody else from the replica.
+    pub applier: Weak<Mutex<Applier>>,
     pub clones: Arc<Sessions>,
 }
 
@@ -56,7 +58,9 @@ pub fn answer(
                 keeps_off: replicas.chain(keeps_off.iter().cloned()).collect(),
             };
             let nudge = || {
-                if let Some(mut applier) = unit.applier.try_lock() {
+                if let Some(applier) = unit.applier.upgrade()
+                    && let Some(mut applier) = applier.try_lock()
+                {
                     applier.take_barrier();
                 }
             };

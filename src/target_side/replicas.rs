@@ -82,6 +82,12 @@ struct Open {
     live: Option<Live>,
 }
 
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.clones.end_copies();
+    }
+}
+
 impl Open {
     /// Its path leads to it, or somebody works on it, who looks himself.
     fn is_in_place(&self) -> bool {
@@ -228,7 +234,7 @@ impl Store {
             Held::Open(open) => Some(Unit {
                 name: name.clone(),
                 directory: self.directory(name),
-                applier: open.applier.clone(),
+                applier: Arc::downgrade(&open.applier),
                 clones: open.clones.clone(),
             }),
             Held::Closed { .. } => None,

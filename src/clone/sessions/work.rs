@@ -37,6 +37,22 @@ impl Sessions {
         }
     }
 
+    /// Nothing is copied from now on: somebody else changes the replica, and preserves nothing. What is being removed is
+    /// waited for by nobody.
+    pub fn end_copies(&self) {
+        let names: Vec<String> = {
+            let workers = self.workers.lock();
+            self.is_over.store(true, SeqCst);
+            workers.keys().cloned().collect()
+        };
+        let all: Vec<Arc<Session>> = self.all.lock().values().cloned().collect();
+        all.iter().for_each(|session| session.stops.store(true, SeqCst));
+        let is_removed = |name: &String| {
+            all.iter().any(|session| session.name == *name && session.state() == State::TerminationInProgress)
+        };
+        names.iter().filter(|name| !is_removed(name)).for_each(|name| self.join(name));
+    }
+
     /// A thread does what is to be done for a session, if none does yet.
     pub(super) fn work(&self, session: &Arc<Session>) {
         if cfg!(test) {
@@ -44,6 +60,9 @@ impl Sessions {
             return;
         }
         let mut workers = self.workers.lock();
+        if self.is_over.load(SeqCst) {
+            return;
+        }
         if workers.get(&session.name).is_some_and(|worker| !worker.is_finished()) {
             return;
         }
