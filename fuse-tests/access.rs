@@ -165,6 +165,7 @@ const REFUSED: [&str; 28] = [
     "verify m",
     "orphans remove m --all",
     "clone start one --set m --to BASE/clone",
+    "clone rotate one --set m --to BASE",
     "stop m",
     "stop m --now",
     "stop serve",
