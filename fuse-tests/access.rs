@@ -143,7 +143,7 @@ const LOOKS: [&str; 15] = [
     "peers list",
     "size m --for 3s",
 ];
-const REFUSED: [&str; 28] = [
+const REFUSED: [&str; 29] = [
     "connection add local:BASE/added m",
     "connection start m",
     "connection stop m",
