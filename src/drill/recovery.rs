@@ -25,14 +25,7 @@ pub(super) fn remove(cloning: &dyn Cloning, report: &Report) -> Result<(), Strin
         format!("the clone {} could not be removed: {}", report.clone.directory, failure.what)
     };
     if find(cloning, report).map_err(failed)?.is_none() {
-        // Somebody stands in with the replica, and its daemon shows no clones.
-        return match is_gone(Path::new(&report.clone.directory)) {
-            true => Ok(()),
-            false => Err(format!(
-                "the clone {} is still there, and the daemon of the replica does not know of it",
-                report.clone.directory
-            )),
-        };
+        return Ok(());
     }
     let removed = cloning.remove(&report.name);
     match find(cloning, report).map_err(failed)? {
@@ -68,6 +61,13 @@ pub fn recover(
             wait_for_late(cloning, report)?;
         }
         remove(cloning, report)?;
+        // Where somebody stands in with the replica its daemon shows no clones.
+        if !is_gone(Path::new(&report.clone.directory)) {
+            return Err(format!(
+                "the clone {} is still there, and the daemon of the replica does not know of it",
+                report.clone.directory
+            ));
+        }
     }
     if report.verdict.is_none() {
         report.verdict = Some(Verdict::Interrupted);
