@@ -13,7 +13,7 @@ use super::vouched::{self, Vouching};
 use super::{ASKED, CLAIMS, DIRECTORIES, Existing, Opening, Reconcile, Session, Stage, Stayed};
 use crate::apply::fault::Fault;
 use crate::apply::replica::{Incomplete, Limbo, Replica};
-use crate::packet::{ObjectId, Position, Sequence, TargetMessage};
+use crate::packet::{DataState, ObjectId, Position, Sequence, TargetMessage};
 use crate::sys::FileHandle;
 
 /// What the source has to show.
@@ -38,6 +38,7 @@ impl Reconcile {
         if position.sequence == Sequence(u64::MAX) {
             return Err(Fault::Refused("a position that no history comes to"));
         }
+        let follows_cut = replica.data().state != DataState::Good;
         match owes {
             Owes::Everything => replica.mark_bad("a resynchronisation has begun and not ended")?,
             Owes::What { .. } if self.rules.existing != Existing::Replace || self.rules.suspects_all => {
@@ -60,7 +61,7 @@ impl Reconcile {
             Owes::What { percent_max, compares } => {
                 vouched::must_know_something(replica)?;
                 directories.vouch();
-                Some(Vouching::start(replica.state(), percent_max, compares))
+                Some(Vouching::start(replica.state(), percent_max, (compares, follows_cut)))
             }
         };
         let handle_of = |dir: &File| FileHandle::of(dir.as_fd()).map_err(Fault::system("file handle"));

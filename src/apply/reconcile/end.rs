@@ -108,8 +108,8 @@ impl Session {
             true => self.forget_the_gone(replica)?,
             false => self.forget_what_stayed(replica)?,
         }
-        if self.vouching.is_some() {
-            forget_the_dead(replica)?;
+        if let Some(vouching) = &self.vouching {
+            forget_the_dead(replica, vouching.follows_cut)?;
             self.forget_the_lost(replica)?;
         }
         self.ruled.keep(replica)?;
@@ -140,7 +140,7 @@ impl Session {
 
 /// Ids whose inodes are gone, or lie where a clone keeps them and nowhere else: who looks whether the replica is still
 /// there would miss them. A copy of what is owed has claims of little, so that each is looked at.
-fn forget_the_dead(replica: &mut Replica) -> Result<(), Fault> {
+fn forget_the_dead(replica: &mut Replica, follows_cut: bool) -> Result<(), Fault> {
     let mut kept: Table<Names> = Table::start(&replica.state().join(KEPT), CLAIMS_IN_MEMORY);
     let count = |handle: &FileHandle| {
         let before = kept.get(key(handle))?.map_or(0, |Names(names)| names);
@@ -156,8 +156,9 @@ fn forget_the_dead(replica: &mut Replica) -> Result<(), Fault> {
         let is_dead = match by_handle::open(replica.root(), &handle, libc::O_PATH | libc::O_NOFOLLOW) {
             Ok(fd) => {
                 let file = File::from(fd);
-                rustix::fs::fstat(&file)
-                    .is_ok_and(|status| is_nowhere(&status, in_clones) || is_outside(replica, &file, &status))
+                rustix::fs::fstat(&file).is_ok_and(|status| {
+                    is_nowhere(&status, in_clones) || follows_cut && is_outside(replica, &file, &status)
+                })
             }
             // What one object's own fault hides is not gone, and keeps no copy from its end.
             Err(error) => error.raw_os_error() == Some(libc::ESTALE),

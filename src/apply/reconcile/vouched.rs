@@ -58,6 +58,8 @@ pub(super) struct Vouching {
     pub(super) compares: bool,
     /// Packets came to these, which are not here.
     pub(super) missed: Missed,
+    /// One before it has not come to its end: what that had removed nobody knows.
+    pub(super) follows_cut: bool,
     /// Packets have removed these, while they are compared.
     pub(super) removed: Table<()>,
     /// These have lost names, and had others.
@@ -67,7 +69,11 @@ pub(super) struct Vouching {
 }
 
 impl Vouching {
-    pub(super) fn start(state: &Path, percent_max: Option<u8>, compares: bool) -> Vouching {
+    pub(super) fn start(
+        state: &Path,
+        percent_max: Option<u8>,
+        (compares, follows_cut): (bool, bool),
+    ) -> Vouching {
         let called = Table::start(&state.join(CALLED), ASKED_IN_MEMORY);
         let removed = Table::start(&state.join(REMOVED), CLAIMS_IN_MEMORY);
         // It is bad by anything already.
@@ -76,6 +82,7 @@ impl Vouching {
             percent_max,
             is_doubt_noted: compares,
             compares,
+            follows_cut,
             missed: Missed::default(),
             removed,
             lost: Table::start(&state.join(LOST), CLAIMS_IN_MEMORY),

@@ -176,3 +176,22 @@ fn what_was_removed_before_a_cut_is_not_missed() {
     pair.assert_same();
     assert_eq!(pair.applier().missing(), None);
 }
+
+/// Nothing was cut off: what has its only name outside somebody has moved there, and the source still has it.
+#[test]
+fn what_a_person_moves_out_in_a_copy_of_what_is_owed_is_missed() {
+    let (mut pair, source) = pair();
+    pair.applier().set_pending_times().unwrap();
+    let attributes = Attributes { mode: 0o755, uid: 0, gid: 0, mtime: source.mtime("") };
+    let items = [
+        LaneItem::BeginOwed { percent_max: None, compares: false },
+        LaneItem::Root { object: source.id(""), attributes, xattrs: Vec::new() },
+        LaneItem::End,
+    ];
+    fs::rename(pair.replica("dir/one"), pair.temp.path().join("elsewhere")).unwrap();
+    let position = pair.applier().replica().applied();
+    for (number, item) in items.into_iter().enumerate() {
+        pair.applier().take_item(position, ItemNumber(number as u64), item, Bytes::new()).unwrap();
+    }
+    assert!(pair.applier().missing().is_some());
+}
