@@ -13,6 +13,7 @@ const FLOORS: [&[&str]; 10] = [
         "failpoint",
         "failure",
         "limits",
+        "locked",
         "mutation",
         "open_files",
         "paced",

@@ -42,6 +42,7 @@
 //! - [`sets`]: which names belong to a replication set: rules, their matcher, the set's file
 //! - [`store`], [`xattr`], [`blocks`], [`limits`], [`sys`]: small durable files; extended attributes; hashes
 //!   of content; every bound; all unsafe code
+//! - [`locked`]: files that are locked for as long as a value lives
 //! - `aside`: what is said on standard error, where nobody may be there any more
 //! - `paced`: lines of the log that others can cause as often as they like
 //! - `ranks`: the order in which locks are taken on the source, asserted in debug builds
@@ -83,6 +84,7 @@ mod floors;
 pub mod intercept;
 pub mod limits;
 pub mod link;
+pub mod locked;
 pub mod map;
 pub mod monitor;
 #[cfg(test)]

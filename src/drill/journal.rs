@@ -13,11 +13,11 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use super::limits::{GRACE, LOOKED_EVERY};
 use super::report::Report;
+use crate::locked::Locked;
 use crate::store::{self, Symlink};
 
 /// A drill that runs, or that nobody has cleaned up.
@@ -46,7 +46,7 @@ pub struct Journal {
 
 /// Only who holds it may run a drill or clean up after one.
 pub struct Turn {
-    _lock: File,
+    _lock: Locked,
 }
 
 /// Of the newest report.
@@ -79,11 +79,7 @@ impl Journal {
     /// `None` where a drill runs.
     pub fn turn(&self) -> io::Result<Option<Turn>> {
         let lock = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("lock"))?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Turn { _lock: lock })),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        Ok(Locked::now(lock)?.map(|lock| Turn { _lock: lock }))
     }
 
     pub fn running(&self) -> io::Result<Option<Record>> {

@@ -7,18 +7,19 @@
 //!  000001.json   a report
 //! ```
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::report::{Report, State};
+use crate::locked::{LOOKED_FOR, Locked, is_locked};
 use crate::store::{self, Symlink};
 
 /// Of one set. Dropped, another failover of it may begin.
 pub struct Journal {
     dir: PathBuf,
     set: String,
-    _turn: File,
+    _turn: Locked,
 }
 
 fn dir(state: &Path) -> PathBuf {
@@ -34,12 +35,9 @@ impl Journal {
     pub fn open(state: &Path, set: &str) -> io::Result<Option<(Journal, Option<Report>)>> {
         let dir = dir(state);
         store::own_directory(&dir, 0o700, Symlink::Own)?;
-        let lock = File::create(dir.join(turn(set)))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Error(error)) => return Err(error),
-        }
+        let Some(lock) = Locked::within(File::create(dir.join(turn(set)))?, LOOKED_FOR)? else {
+            return Ok(None);
+        };
         let journal = Journal { dir, set: set.to_owned(), _turn: lock };
         let left = journal.close_interrupted()?;
         Ok(Some((journal, left)))
@@ -47,8 +45,7 @@ impl Journal {
 
     /// Whether another one of the set is under way. Nothing is made.
     pub fn is_busy(state: &Path, set: &str) -> bool {
-        let lock = File::open(dir(state).join(turn(set)));
-        lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+        File::open(dir(state).join(turn(set))).is_ok_and(|lock| is_locked(&lock))
     }
 
     /// Those of this set, the oldest first, with one that is under way. Nothing is made.

@@ -1,7 +1,7 @@
 //! How a monitor is: `RUN/SET.monitor`, replaced once a second and at each change; and `RUN/SET.monitor.lock`, held for as
 //! long as it lives. Who reads both knows a monitor that has died, and one that stands still.
 
-use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use super::outage::Outage;
 use super::plan::Need;
 use crate::clock::steady_ms;
 use crate::events::{About, Code, Seen, Severity};
+use crate::locked::{LOOKED_FOR, Locked, is_locked};
 use crate::store::{self, Symlink};
 use crate::sys::boot_id;
 use crate::units;
@@ -82,7 +83,7 @@ pub struct Monitored {
 /// Held by the monitor of a set. Dropped, what it has shown is gone, too.
 pub struct Place {
     path: PathBuf,
-    _lock: File,
+    _lock: Locked,
 }
 
 fn path(run: &Path, set: &str) -> PathBuf {
@@ -101,15 +102,7 @@ impl Place {
         // For its owner alone: whoever may open it can hold it, and keep a monitor from being started.
         let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(lock_path(&path))?;
         lock.set_permissions(Permissions::from_mode(0o600))?;
-        // Who looks holds it for a moment.
-        for _ in 0..20 {
-            match lock.try_lock() {
-                Ok(()) => return Ok(Some(Place { path, _lock: lock })),
-                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(25)),
-                Err(TryLockError::Error(error)) => return Err(error),
-            }
-        }
-        Ok(None)
+        Ok(Locked::within(lock, LOOKED_FOR)?.map(|lock| Place { path, _lock: lock }))
     }
 
     /// Errors: the system's; what was shown before stays.
@@ -136,7 +129,7 @@ pub fn of(run: &Path, set: &str) -> io::Result<Option<Monitored>> {
     let path = path(run, set);
     let Some(shown) = store::read_json::<Shown>(&path)? else { return Ok(None) };
     let is_held = match File::open(lock_path(&path)) {
-        Ok(lock) => matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)),
+        Ok(lock) => is_locked(&lock),
         // Of another user: one that has died is known by its process, or says nothing any more.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             Path::new(&format!("/proc/{}", shown.pid)).exists()

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::segment::MAGIC;
@@ -15,6 +15,7 @@ use crate::failpoint;
 use crate::limits::{
     QUEUE_DISK_FLOOR, QUEUE_DISK_MIN, QUEUE_SEGMENT, QUEUE_SEGMENTS_MIN, QUEUE_SPARE_SEGMENTS,
 };
+use crate::locked::Locked;
 use crate::store::{Symlink, own_directory};
 use crate::words::DiskTrouble;
 
@@ -71,7 +72,7 @@ impl SegmentFile {
 pub(super) struct SegmentFiles {
     place: DiskPlace,
     /// Locked for as long as this lives.
-    dir: File,
+    dir: Locked,
     names: u64,
     /// Files that there are.
     count: u64,
@@ -92,10 +93,8 @@ impl SegmentFiles {
     /// Errors: the directory cannot be made or is somebody else's; another process has it.
     pub(super) fn open(place: DiskPlace) -> io::Result<SegmentFiles> {
         let dir = own_directory(&place.directory, 0o700, Symlink::Never)?;
-        rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
-            Errno::WOULDBLOCK => io::Error::new(io::ErrorKind::WouldBlock, "another daemon uses it"),
-            error => error.into(),
-        })?;
+        let in_use = || io::Error::new(io::ErrorKind::WouldBlock, "another daemon uses it");
+        let dir = Locked::now(dir)?.ok_or_else(in_use)?;
         let left = std::fs::read_dir(&place.directory)?.collect::<io::Result<Vec<_>>>()?;
         // All of them first: where something is not its own nothing is removed.
         for entry in &left {

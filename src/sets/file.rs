@@ -2,15 +2,15 @@
 //! drills are named alike. What stands in them is the command line's to say.
 
 use std::fmt;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, OFlags};
+use rustix::fs::OFlags;
 
 use crate::limits::REPLACED_WITHIN;
+use crate::locked::Locked;
 use crate::store;
 use crate::words::is_set_name;
 
@@ -42,7 +42,7 @@ impl fmt::Display for SetError {
 
 /// See [`Sets::lock`].
 pub struct Changing {
-    _lock: File,
+    _lock: Locked,
 }
 
 /// The files of all sets.
@@ -79,18 +79,11 @@ impl Sets {
         let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
         options.create(true).append(true).mode(0o600).custom_flags(flags);
         let file = options.open(&path).map_err(failed)?;
-        let until = Instant::now() + REPLACED_WITHIN;
-        loop {
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Changing { _lock: file }),
-                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => {
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-                Err(rustix::io::Errno::WOULDBLOCK) => {
-                    let text = "another command has been changing a set for long";
-                    return Err(failed(io::Error::new(io::ErrorKind::TimedOut, text)));
-                }
-                Err(error) => return Err(failed(error.into())),
+        match Locked::within(file, REPLACED_WITHIN).map_err(failed)? {
+            Some(lock) => Ok(Changing { _lock: lock }),
+            None => {
+                let text = "another command has been changing a set for long";
+                Err(failed(io::Error::new(io::ErrorKind::TimedOut, text)))
             }
         }
     }

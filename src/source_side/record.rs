@@ -1,7 +1,7 @@
 //! What a source keeps on disk about a set: its id, who writes, how it was left.
 
 use std::collections::BTreeMap;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use crate::activity::{Found as LeftLog, Known as LeftHot};
 use crate::connection::Wish;
 use crate::control::unix_ms;
 use crate::limits::RUNS_KEPT;
+use crate::locked::Locked;
 use crate::packet::{Epoch, History, Incarnation, Position, Sequence, SetId};
 use crate::place::Place;
 use crate::sets::Rules;
@@ -333,7 +334,7 @@ pub struct SetState {
     /// The name stood for nothing before.
     is_new: bool,
     /// Locked while this daemon runs: two daemons would write one record.
-    _lock: File,
+    _lock: Locked,
 }
 
 /// Why there is no state to work with.
@@ -495,7 +496,7 @@ pub struct Restoring {
     record: Option<SetRecord>,
     /// By what the owners of what comes are told.
     pub owners: OwnedBy,
-    _lock: File,
+    _lock: Locked,
 }
 
 impl Restoring {
@@ -559,14 +560,9 @@ impl Restoring {
     }
 }
 
-fn lock(dir: &Path) -> Result<File, StateError> {
+fn lock(dir: &Path) -> Result<Locked, StateError> {
     store::own_directory(dir, 0o700, store::Symlink::Own)?;
-    let lock = File::create(dir.join("lock"))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(StateError::InUse),
-        Err(TryLockError::Error(error)) => Err(StateError::Io(error)),
-    }
+    Locked::now(File::create(dir.join("lock"))?)?.ok_or(StateError::InUse)
 }
 
 /// A record for a directory that is protected for the first time here. Where it says whose it is,

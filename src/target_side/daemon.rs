@@ -7,7 +7,6 @@
 
 mod places;
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
@@ -29,6 +28,7 @@ use crate::control::{
 use crate::failure::Failure;
 use crate::limits::{CONTROL_ANSWER, INVITATION_TIME_MAX};
 use crate::link::{Bound, Identity, Listener, Refusals};
+use crate::locked::Locked;
 use crate::open_files;
 use crate::packet::PairingVisit;
 use crate::packet::encode_message;
@@ -89,7 +89,7 @@ pub fn run(options: ServeOptions) -> Result<(), Failure> {
 
 /// Keeps other daemons away: from the same state, and from the replicas.
 struct Held {
-    _state: File,
+    _state: Locked,
     _root: Claim,
 }
 

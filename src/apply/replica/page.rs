@@ -10,13 +10,14 @@
 //! store into a mapping: where the disk is full, a write gives an error, a mapping the signal that
 //! ends the process (always possible where a file system writes no block in place).
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::locked::Locked;
 use crate::packet::{Chain, Epoch, Incarnation, Position, Sequence};
 
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"sdprogr1");
@@ -59,7 +60,7 @@ impl PageCache {
 
 /// See the module. Locks its file: one process has a replica open.
 pub struct Positions {
-    file: File,
+    file: Locked,
     /// Whose the positions are; `None` where the page says nothing.
     cache: Option<[u8; 3 * WORD_LEN]>,
     applied: Newest,
@@ -74,11 +75,7 @@ impl Positions {
     pub fn open(path: &Path) -> io::Result<Option<Positions>> {
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        }
+        let Some(file) = Locked::now(file)? else { return Ok(None) };
         if file.metadata()?.len() < PAGE_LEN as u64 {
             // Written, not only extended: what is in place once needs no room later, mostly.
             file.write_all_at(&[0; PAGE_LEN], 0)?;

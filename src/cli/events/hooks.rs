@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use crossbeam_channel::{Receiver, bounded, select};
-use rustix::fs::FlockOperation;
 
 use super::ASK_EVERY;
 use super::book::{Book, read_book};
@@ -29,6 +28,7 @@ use crate::cli::output::Printed;
 use crate::commands::KILLED_WITHIN;
 use crate::events::{Calls, Code, Outcome as Came, Pace, Severity, Told, Watch};
 use crate::failure::Failure;
+use crate::locked::Locked;
 use crate::service_manager::ServiceManager;
 use crate::signals::stop_signals;
 use crate::store::{self, Symlink};
@@ -114,14 +114,10 @@ pub(super) fn own_dir(common: &Common) -> PathBuf {
 }
 
 /// `None`: somebody has it.
-pub(super) fn lock(dir: &Path) -> io::Result<Option<File>> {
+pub(super) fn lock(dir: &Path) -> io::Result<Option<Locked>> {
     store::own_directory(dir, 0o700, Symlink::Own)?;
     let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(dir.join("lock"))?;
-    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(lock)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    Locked::now(lock)
 }
 
 pub(super) fn run(common: &Common, args: &Run) -> Outcome {

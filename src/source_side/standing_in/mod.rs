@@ -35,6 +35,7 @@ use crate::control::unix_ms;
 use crate::failpoint;
 use crate::failure::Failure;
 use crate::limits::{REPLICA_LET_GO_PATIENCE, REPLICA_LET_GO_POLL};
+use crate::locked::Locked;
 use crate::packet::{DataState, Epoch, Ids};
 use crate::place::Place;
 use crate::target_side::{forget_other, history_of, keep_history, runs_of, serve_state, want};
@@ -52,7 +53,7 @@ pub struct StandIn {
     pub ids: Ids,
     /// Of the replica.
     pub state: PathBuf,
-    _wanted: File,
+    _wanted: Locked,
 }
 
 impl StandIn {
@@ -195,7 +196,7 @@ fn places(options: &ProtectOptions, state: &Path) -> Result<Places, Failure> {
 }
 
 /// Opens the replica; a target daemon that has it lets it go, while no source works on it.
-fn take(options: &ProtectOptions, state: &Path) -> Result<(File, Replica), Failure> {
+fn take(options: &ProtectOptions, state: &Path) -> Result<(Locked, Replica), Failure> {
     let shown = options.tree().display();
     let places = places(options, state)?;
     let failed = |error: &io::Error| io_failure(&format!("the replica {shown} cannot be taken"), error);

@@ -1,10 +1,10 @@
 //! The directories that a target daemon works in: they are there, and its alone.
 
-use std::fs::File;
 use std::path::Path;
 
 use super::{ServeOptions, UNTOUCHED, failed};
 use crate::failure::Failure;
+use crate::locked::Locked;
 use crate::preflight::{Claim, Role, open_directory};
 use crate::store::{Symlink, own_directory};
 
@@ -34,12 +34,12 @@ pub(super) fn claim_root(options: &ServeOptions) -> Result<Claim, Failure> {
     Claim::take(Role::ServeRoot, "", &options.root, root)
 }
 
-pub(super) fn lock_state(own: &Path) -> Result<File, Failure> {
+pub(super) fn lock_state(own: &Path) -> Result<Locked, Failure> {
     let lock = own_directory(own, 0o700, Symlink::Own)
         .map_err(|error| failed(&format!("{} cannot be opened", own.display()), &error))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(_) => Err(Failure::new(
+    match Locked::now(lock) {
+        Ok(Some(lock)) => Ok(lock),
+        Ok(None) | Err(_) => Err(Failure::new(
             format!("Another `standin serve` uses the state in {}.", own.display()),
             "That daemon goes on.",
             "Stop it, or choose another state directory with --state.",

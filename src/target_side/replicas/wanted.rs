@@ -1,27 +1,23 @@
 //! A replica that somebody wants to serve in its source's place: who wants it locks a file of its state, and
 //! this daemon lets it go while no source works on it. The lock goes with whoever has it, killed too.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 use std::path::Path;
+
+use crate::locked::{Locked, is_locked};
 
 /// In the state directory of a replica.
 const FILE: &str = "wanted";
 
 /// Wants the replica with this state, as long as the answer lives; `None`: somebody else does already.
-pub fn want(state: &Path) -> io::Result<Option<File>> {
-    let file = File::create(state.join(FILE))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(error),
-    }
+pub fn want(state: &Path) -> io::Result<Option<Locked>> {
+    Locked::now(File::create(state.join(FILE))?)
 }
 
 /// Whether somebody wants, or has, the replica with this state.
 pub fn is_wanted(state: &Path) -> bool {
-    let Ok(file) = File::open(state.join(FILE)) else { return false };
-    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+    File::open(state.join(FILE)).is_ok_and(|file| is_locked(&file))
 }
 
 pub(super) const STANDS_IN: &str = "this source was stood in for: the target's host serves the replica in its place, and nothing is written to it \
