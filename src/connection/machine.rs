@@ -252,6 +252,12 @@ impl Machine {
         self.actions.pop_front()
     }
 
+    /// Nothing is held for the target any more: for whoever waits for room it need not be waited until a network
+    /// connection has ended before.
+    pub fn lets_go_next(&self) -> bool {
+        self.actions.front() == Some(&Action::LetGo)
+    }
+
     /// When [`Machine::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.state {

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -68,6 +68,7 @@ impl Source {
         let Start { limit, at, clock, marks, when_full, serves_at, kept, disk, planted, map } = start;
         let (queue, disk) = queue(limit, at, disk);
         planted.into_iter().for_each(|planted| queue.plant(planted));
+        *desk.0.queue.borrow_mut() = Arc::downgrade(&queue);
         let settings = Settings {
             owners: Default::default(),
             id: 1,
@@ -157,6 +158,8 @@ struct DeskState {
     effects: RefCell<VecDeque<Effect>>,
     /// Targets keep what is removed.
     keeps: Cell<bool>,
+    /// Of the process that runs.
+    queue: RefCell<Weak<Queue>>,
     /// A planted bug: the events of all links come out of one channel.
     mixed: Option<(Sender<SourceEvent>, Receiver<SourceEvent>)>,
 }
@@ -174,7 +177,8 @@ impl Desk {
     pub fn new(random: Random, planted: Option<Planted>) -> Desk {
         let mixed = (planted == Some(Planted::LateEventActs)).then(unbounded);
         let (random, links, effects) = (RefCell::new(random), Cell::new(0), RefCell::default());
-        Desk(Rc::new(DeskState { random, links, effects, keeps: Cell::new(false), mixed }))
+        let (keeps, queue) = (Cell::new(false), RefCell::default());
+        Desk(Rc::new(DeskState { random, links, effects, keeps, queue, mixed }))
     }
 
     pub fn next_effect(&self) -> Option<Effect> {
@@ -271,7 +275,12 @@ impl NetworkLink for WireEnd {
         self.waker.clone()
     }
 
-    fn close(self, _reason: &str) {
+    /// The end of a network connection can take seconds: programs that wait for room have it before.
+    fn close(self, reason: &str) {
+        if reason.contains("programs waited") {
+            let held = self.desk.0.queue.borrow().upgrade().map_or(0, |queue| queue.stats().packets);
+            assert_eq!(held, 0, "packets are held while a connection ends that held programs up");
+        }
         self.desk.happens(Effect::Closed(self.link));
     }
 }

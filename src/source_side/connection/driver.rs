@@ -439,8 +439,14 @@ impl<S: Surroundings> Driver<S> {
         self.tell_moment();
         if let Some(session) = self.session.take() {
             session.link.send(SourceMessage::Goodbye);
+            session.stream.set_flow(Flow::Hold);
             self.sent_upto = self.sent_upto.max(session.stream.at().sequence);
             assert!(self.acknowledged <= self.sent_upto, "more is acknowledged than was sent");
+            // Nothing reads the queue for it any more. Programs that wait for room do not wait for a network
+            // connection that nobody answers, too.
+            if self.machine.lets_go_next() {
+                self.let_go();
+            }
             session.link.close(reason);
         }
         self.update(|report| {
