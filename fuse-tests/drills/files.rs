@@ -150,6 +150,10 @@ fn the_status_says_when_a_drill_is_overdue() {
     write(&pair, "nightly", &file("test -f known", "1h"));
     ran_file(&pair, 0, &["nightly"]);
     assert_eq!(status(&pair).0, Some(0));
+    write(&pair, "nightly", &file("test -f known", "1h").replace("check", "chekc"));
+    let (code, said) = status(&pair);
+    assert_eq!((code, &said["drills"][0]["standing"]), (Some(1), &"unknown".into()), "{said}");
+    assert!(said["findings"].to_string().contains("chekc"), "{said}");
     assert_nothing_left(&pair);
 }
 

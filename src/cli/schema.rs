@@ -90,7 +90,7 @@ fn assert_documented(documented: Fields, present: Fields) {
 /// As `standin status --json` prints it.
 fn printed(role: Role) -> Value {
     let (monitors, drills) = match role {
-        Role::Source(_) => (Vec::new(), Vec::new()),
+        Role::Source(_) => (Vec::new(), vec![full_expected()]),
         Role::Target { .. } => (vec![full_monitored()], vec![full_expected()]),
     };
     serde_json::to_value(Printed::new(Document::new(&full(role)).with(monitors, drills))).unwrap()
@@ -98,7 +98,7 @@ fn printed(role: Role) -> Value {
 
 fn full_expected() -> Expected {
     let last = Last { set: "web".into(), standing: Standing::Overdue, drill: Some(1), age_ms: Some(2) };
-    Expected { file: "web".into(), expect_every_ms: 1, last }
+    Expected { file: "web".into(), expect_every_ms: Some(1), reason: "a word".into(), last }
 }
 
 fn full_monitored() -> Monitored {

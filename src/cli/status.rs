@@ -84,7 +84,7 @@ pub(super) struct Document<'a> {
     /// Of a target: who watches the sources of its replicas.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     monitors: Vec<Monitored>,
-    /// Of a target: drills of its replicas that are expected to pass now and then.
+    /// Drills of the replicas on this host that are expected to pass now and then.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     drills: Vec<Expected>,
 }

@@ -14,7 +14,10 @@ use crate::units;
 pub struct Expected {
     /// The name of its file.
     pub file: String,
-    pub expect_every_ms: u64,
+    /// Null where that cannot be read.
+    pub expect_every_ms: Option<u64>,
+    /// Why the file cannot be used; may be empty.
+    pub reason: String,
     #[serde(flatten)]
     pub last: Last,
 }
@@ -24,14 +27,23 @@ impl Expected {
     pub fn of(file: &str, set: &str, every: Duration, reports: &[Report], now_unix_ms: u64) -> Expected {
         let expect_every_ms = every.as_millis() as u64;
         let last = last_of_file(reports, file, set, now_unix_ms, expect_every_ms);
-        Expected { file: file.to_owned(), expect_every_ms, last }
+        let expect_every_ms = Some(expect_every_ms);
+        Expected { file: file.to_owned(), expect_every_ms, reason: String::new(), last }
+    }
+
+    /// Whatever it was meant to say: no such drill takes place. Its set is that of the same name, as far as is known.
+    pub fn unusable(file: &str, reason: String) -> Expected {
+        let last = Last::nothing(file, Standing::Unknown);
+        Expected { file: file.to_owned(), expect_every_ms: None, reason, last }
     }
 
     /// What a person should know; `None` where all is well.
     pub fn seen(&self) -> Option<Seen> {
         let (code, severity) = match self.last.standing {
             Standing::Passed => return None,
-            Standing::Never | Standing::Overdue => (Code::DrillOverdue, Severity::Warning),
+            Standing::Never | Standing::Overdue | Standing::Unknown => {
+                (Code::DrillOverdue, Severity::Warning)
+            }
             Standing::Failed => (Code::DrillFailed, Severity::Critical),
         };
         let about = About { set: Some(self.last.set.clone()), ..About::default() };
@@ -43,7 +55,7 @@ impl Expected {
     pub fn words(&self) -> String {
         let ms = |ms: u64| units::duration(Duration::from_millis(ms));
         let ago = self.last.age_ms.map_or_else(String::new, |age| format!(" {} ago", ms(age)));
-        let every = ms(self.expect_every_ms);
+        let every = self.expect_every_ms.map(ms).unwrap_or_default();
         match self.last.standing {
             Standing::Passed => format!("passed{ago}"),
             Standing::Overdue => format!("OVERDUE: it passed{ago}, and is expected to every {every}"),
@@ -51,6 +63,9 @@ impl Expected {
                 format!("NEVER: it has neither passed nor failed yet, and is expected to pass every {every}")
             }
             Standing::Failed => format!("FAILED{ago}"),
+            Standing::Unknown => {
+                format!("UNKNOWN: its file cannot be used, and such a drill does not run: {}", self.reason)
+            }
         }
     }
 }
@@ -117,5 +132,13 @@ mod tests {
             assert!(found.words().contains(words), "{}", found.words());
             assert_eq!(found.seen().map(|seen| seen.code.word()), code, "{}", found.words());
         }
+    }
+
+    /// Somebody has mistyped something: it is as if the drill were gone, and silence would be taken for well-being.
+    #[test]
+    fn a_file_that_cannot_be_used_is_seen() {
+        let seen = Expected::unusable("web", "line 2: no such key".into()).seen().unwrap();
+        assert_eq!((seen.code, seen.severity), (Code::DrillOverdue, Severity::Warning));
+        assert!(seen.text.contains("web") && seen.text.contains("line 2: no such key"), "{}", seen.text);
     }
 }

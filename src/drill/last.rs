@@ -18,6 +18,8 @@ pub enum Standing {
     Overdue,
     Never,
     Failed,
+    /// The file of the drill cannot be used: nothing can be expected.
+    Unknown,
 }
 
 /// What is known of one set.
@@ -32,7 +34,12 @@ pub struct Last {
 
 impl Last {
     fn never(set: &str) -> Last {
-        Last { set: set.to_owned(), standing: Standing::Never, drill: None, age_ms: None }
+        Last::nothing(set, Standing::Never)
+    }
+
+    /// Without a report that says so.
+    pub(super) fn nothing(set: &str, standing: Standing) -> Last {
+        Last { set: set.to_owned(), standing, drill: None, age_ms: None }
     }
 
     /// What this report says of the data, if it says anything.

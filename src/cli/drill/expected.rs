@@ -11,27 +11,30 @@ use crate::drill::journal::Journal;
 use crate::drill::limits::EXPECTED_LOOKED;
 use crate::sets::Sets;
 
-/// Those of all sets, in order of their files. Of a file that is wrong, and to who may not read the reports, nothing is
-/// said: `standin config check` does, and the drill itself.
+/// Those of all sets, in order of their files, and files that are wrong: what they were to have done does not take place.
+/// To who may not read the reports nothing is said of those.
 pub fn expected(common: &Common) -> Vec<Expected> {
     let names = Sets::of_drills(&common.state_dir()).names().unwrap_or_default();
-    let meant = |name: String| {
-        let run = config::drill_of_file(common, &name).ok()?;
-        let set = run.set.map_or_else(|| OsString::from(&name), Into::into);
-        Some((name, set.to_string_lossy().into_owned(), run.expect_every?))
-    };
-    let meant: Vec<_> = names.into_iter().filter_map(meant).collect();
-    if meant.is_empty() {
-        return Vec::new();
+    let (mut meant, mut expected) = (Vec::new(), Vec::new());
+    for name in names {
+        match config::drill_of_file(common, &name) {
+            Ok(run) => {
+                let set = run.set.map_or_else(|| OsString::from(&name), Into::into);
+                meant.extend(run.expect_every.map(|every| (name, set.to_string_lossy().into_owned(), every)));
+            }
+            Err(failure) => expected.push(Expected::unusable(&name, failure.what)),
+        }
     }
     let mut reports = match Journal::of_existing(&common.state_dir()) {
-        Some(journal) => match journal.last(EXPECTED_LOOKED) {
+        Some(journal) if !meant.is_empty() => match journal.last(EXPECTED_LOOKED) {
             Ok(reports) => reports,
-            Err(_) => return Vec::new(),
+            Err(_) => return expected,
         },
-        None => Vec::new(),
+        Some(_) | None => Vec::new(),
     };
     reports.reverse();
     let now = unix_ms(SystemTime::now());
-    meant.iter().map(|(name, set, every)| Expected::of(name, set, *every, &reports, now)).collect()
+    expected.extend(meant.iter().map(|(name, set, every)| Expected::of(name, set, *every, &reports, now)));
+    expected.sort_by(|one, other| one.file.cmp(&other.file));
+    expected
 }

@@ -118,7 +118,7 @@ pub(super) fn last(common: &Common, set: Option<&str>, expect_every: Option<Dura
 fn severity(standing: Standing) -> Severity {
     match standing {
         Standing::Passed => Severity::Ok,
-        Standing::Never | Standing::Overdue => Severity::Warning,
+        Standing::Never | Standing::Overdue | Standing::Unknown => Severity::Warning,
         Standing::Failed => Severity::Critical,
     }
 }
@@ -133,6 +133,7 @@ fn last_words(last: &Last) -> String {
         Standing::Overdue => "OVERDUE: passed",
         Standing::Never => "NEVER: no drill has passed or failed",
         Standing::Failed => "FAILED",
+        Standing::Unknown => "UNKNOWN",
     };
     format!("{}  {standing}{ago}{drill}\n", last.set)
 }

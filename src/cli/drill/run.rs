@@ -46,7 +46,7 @@ pub(super) fn run(common: &Common, typed: &ArgMatches, end: End) -> Outcome {
     let turn = turn(&journal)?.ok_or_else(|| {
         let next =
             "Wait for its end, or end it with Ctrl-C; one that is open ends with `standin drill stop`.";
-        Failure::new("A drill is running on this host.", UNTOUCHED, next).passing()
+        Failure::new("A drill is running on this host.", UNTOUCHED, next)
     })?;
     recover(&journal, &turn)?;
     let replica = only_one(replicas_of(&common.run_dir(), args.set.as_deref())?)?;

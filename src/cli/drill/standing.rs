@@ -179,8 +179,7 @@ fn open_one(journal: &Journal) -> Result<Record, Failure> {
             format!("Drill {} is not open: it runs, begins or ends.", record.report.number),
             UNTOUCHED,
             "`standin drill list` shows how it is.",
-        )
-        .passing()),
+        )),
         None => Err(none("No drill is open on this host.")),
     }
 }
