@@ -27,11 +27,16 @@ thread_local! {
     static IDENTITY: Cell<Identity> = const { Cell::new(Identity::ROOT) };
 }
 
-/// Whether a thread of some process has `CAP_SYS_ADMIN`; `None` where there is no such thread here.
+/// Whether a thread of some process has `CAP_SYS_ADMIN` where this process is: one in a user namespace of its own has it
+/// only there (`user_namespaces(7)`). `None` where there is no such thread here.
 pub fn administers(thread: u32) -> Option<bool> {
-    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    let of = |who: &str, what| std::fs::read_to_string(format!("/proc/{who}/{what}")).ok();
+    let thread = thread.to_string();
+    let status = of(&thread, "status")?;
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
-    Some(u64::from_str_radix(effective.trim(), 16).ok()? & SYS_ADMIN != 0)
+    let has_it = u64::from_str_radix(effective.trim(), 16).ok()? & SYS_ADMIN != 0;
+    // The link of the namespace itself is shown to those alone who may trace the thread.
+    Some(has_it && of(&thread, "uid_map")? == of("self", "uid_map")?)
 }
 
 /// Gives this thread a umask and a working directory of its own (`unshare(CLONE_FS)`), once, and
@@ -140,5 +145,31 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn root_of_a_user_namespace_administers_only_that() {
+        use std::os::unix::process::CommandExt;
+        let sleeping = |namespaces: libc::c_int| {
+            let mut command = std::process::Command::new("sleep");
+            // SAFETY: one system call with an integer argument, in the child.
+            let parted = move || match unsafe { libc::unshare(namespaces) } {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            };
+            // SAFETY: see `parted`; it allocates nothing and takes no lock.
+            unsafe { command.arg("60").pre_exec(parted) }.spawn().unwrap()
+        };
+        for (namespaces, is_administrator) in [(0, true), (libc::CLONE_NEWUSER, false)] {
+            let mut child = sleeping(namespaces);
+            let map = format!("/proc/{}/uid_map", child.id());
+            if namespaces != 0 {
+                std::fs::write(map, "0 0 1").unwrap();
+            }
+            let found = administers(child.id());
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert_eq!(found, Some(is_administrator), "{namespaces}");
+        }
     }
 }
