@@ -33,7 +33,7 @@ pub use deletes::{Deletes, KeepDeleted};
 pub use keys::{BadFingerprint, Fingerprint, hmac_sha256, sha256};
 pub use limit_plan::{LimitPlan, Rate};
 pub use measures::{DiskQueueStats, DiskTrouble, QueueStats};
-pub use names::{OF_THE_DISK, RESERVED_NAME, SOCKET_SUFFIX, is_set_name, socket_path};
+pub use names::{OF_THE_DISK, RESERVED_NAME, SET_NAME_LEN_MAX, SOCKET_SUFFIX, is_set_name, socket_path};
 pub use options::{BadData, Late, Needs, ProtectOptions, QueueDisk, Rule, Target, TargetError, TypedRule};
 pub use order::{Order, Origin, Own};
 pub use orphans::{OrphanChoice, OrphanRules};

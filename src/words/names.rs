@@ -16,8 +16,11 @@ pub fn socket_path(run: &Path, name: &str) -> PathBuf {
     run.join(format!("{name}{SOCKET_SUFFIX}"))
 }
 
+/// Bytes.
+pub const SET_NAME_LEN_MAX: usize = 64;
+
 /// Whether a text can name a replication set: it becomes a file name on both sides.
 pub fn is_set_name(name: &str) -> bool {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '@' | '+');
-    !name.is_empty() && name.len() <= 64 && !name.starts_with('.') && name.chars().all(plain)
+    !name.is_empty() && name.len() <= SET_NAME_LEN_MAX && !name.starts_with('.') && name.chars().all(plain)
 }

@@ -13,7 +13,7 @@ use crate::cli::{Outcome, output};
 use crate::control::{CloneRequest, CloneStatus, ReplicaClones, unix_ms};
 use crate::failure::Failure;
 use crate::units::{parse_duration, parse_size};
-use crate::words::{is_set_name, shown};
+use crate::words::{SET_NAME_LEN_MAX, is_set_name, shown};
 
 #[derive(Debug, Args)]
 pub(super) struct Rotate {
@@ -46,8 +46,12 @@ struct NotRemoved {
 pub(super) fn run(common: &Common, args: &Rotate) -> Outcome {
     let name = format!("{}.{}", args.series, stamp(unix_ms(SystemTime::now())));
     if !is_set_name(&name) {
+        let longest = SET_NAME_LEN_MAX + args.series.len() - name.len();
         return Err(Failure::new(
-            format!("'{}' cannot name clones: letters, digits and any of - _ . @ +.", args.series),
+            format!(
+                "'{}' cannot name clones: letters, digits and any of - _ . @ +, at most {longest}.",
+                args.series
+            ),
             UNTOUCHED,
             "Choose another name.",
         ));

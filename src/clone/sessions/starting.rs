@@ -45,7 +45,7 @@ impl Sessions {
         let refuse = |why: String| Err(Refusal::Because(why));
         if !is_set_name(&start.name) {
             return refuse(format!(
-                "'{}' cannot name a clone: letters, digits and any of - _ . @ +",
+                "'{}' cannot name a clone: letters, digits and any of - _ . @ +, 64 at most",
                 start.name
             ));
         }
