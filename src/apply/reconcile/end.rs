@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use rustix::fs::{FileType, Stat};
+use rustix::fs::Stat;
 
 use super::Session;
 use super::claims::key;
@@ -12,7 +12,7 @@ use super::planted::{self, Planted};
 use super::stayed::Names;
 use super::table::Table;
 use crate::apply::fault::Fault;
-use crate::apply::replica::{Remembered, Replica, by_handle};
+use crate::apply::replica::{Replica, by_handle};
 use crate::clone::each_kept;
 use crate::limits::{CLAIMS_IN_MEMORY, LISTED_AGAIN_MAX};
 use crate::packet::{DataState, ObjectId, OrphanCounts, Position, Sequence};
@@ -156,9 +156,9 @@ fn forget_the_dead(replica: &mut Replica, follows_cut: bool) -> Result<(), Fault
         let is_dead = match by_handle::open(replica.root(), &handle, libc::O_PATH | libc::O_NOFOLLOW) {
             Ok(fd) => {
                 let file = File::from(fd);
-                rustix::fs::fstat(&file).is_ok_and(|status| {
-                    is_nowhere(&status, in_clones) || follows_cut && is_outside(replica, &file, &status)
-                })
+                // What has become of it in a session that was cut off nobody knows.
+                let is_outside = || follows_cut && replica.is_present(id, &handle).is_ok_and(|is| !is);
+                rustix::fs::fstat(&file).is_ok_and(|status| is_nowhere(&status, in_clones) || is_outside())
             }
             // What one object's own fault hides is not gone, and keeps no copy from its end.
             Err(error) => error.raw_os_error() == Some(libc::ESTALE),
@@ -168,14 +168,6 @@ fn forget_the_dead(replica: &mut Replica, follows_cut: bool) -> Result<(), Fault
     };
     replica.index().for_each(look).map_err(Fault::own("object index"))?;
     dead.into_iter().try_for_each(|id| replica.forget(id))
-}
-
-/// Its only name is none of the replica's, as the kernel has seen it: what has become of it in a session that was cut off
-/// nobody knows.
-fn is_outside(replica: &Replica, file: &File, status: &Stat) -> bool {
-    FileType::from_raw_mode(status.st_mode) != FileType::Directory
-        && status.st_nlink == 1
-        && replica.remembered(file).is_ok_and(|place| place == Remembered::Outside)
 }
 
 // The number has another width on other processors.

@@ -50,7 +50,7 @@ impl Replica {
     }
 
     /// What cannot be told without a search counts as present.
-    fn is_present(&self, id: ObjectId, handle: &FileHandle) -> Result<bool, Fault> {
+    pub(in crate::apply) fn is_present(&self, id: ObjectId, handle: &FileHandle) -> Result<bool, Fault> {
         let file = match by_handle::open(self.root(), handle, libc::O_PATH | libc::O_NOFOLLOW) {
             Ok(file) => File::from(file),
             Err(error) if error.raw_os_error() == Some(libc::ESTALE) => return Ok(false),

@@ -177,6 +177,32 @@ fn what_was_removed_before_a_cut_is_not_missed() {
     assert_eq!(pair.applier().missing(), None);
 }
 
+/// A copy that kept a directory aside and was cut off, before it had forgotten what went with it.
+#[test]
+fn what_was_moved_out_before_a_cut_is_not_missed() {
+    let (mut pair, source) = pair();
+    pair.applier().set_pending_times().unwrap();
+    for is_first in [true, false] {
+        let attributes = Attributes { mode: 0o755, uid: 0, gid: 0, mtime: source.mtime("") };
+        let begins = [
+            LaneItem::BeginOwed { percent_max: None, compares: false },
+            LaneItem::Root { object: source.id(""), attributes, xattrs: Vec::new() },
+        ];
+        let position = pair.applier().replica().applied();
+        for (number, item) in begins.into_iter().enumerate() {
+            pair.applier().take_item(position, ItemNumber(number as u64), item, Bytes::new()).unwrap();
+        }
+        if is_first {
+            fs::rename(pair.replica("dir"), pair.temp.path().join("aside")).unwrap();
+            pair.applier().end_session();
+            pair.applier().begin_session();
+        }
+    }
+    let position = pair.applier().replica().applied();
+    pair.applier().take_item(position, ItemNumber(9), LaneItem::End, Bytes::new()).unwrap();
+    assert_eq!(pair.applier().missing(), None);
+}
+
 /// Nothing was cut off: what has its only name outside somebody has moved there, and the source still has it.
 #[test]
 fn what_a_person_moves_out_in_a_copy_of_what_is_owed_is_missed() {
