@@ -137,6 +137,42 @@ fn a_mirror_of_everything_that_is_cut_off_goes_on_by_comparing() {
     assert!(protected.assert_in_sync().objects > FILES as usize);
 }
 
+/// A gentle comparison at night, and an outage later: that copy took hours.
+#[test]
+fn the_rate_of_a_mirror_ends_with_it() {
+    let protected = in_line();
+    told(&protected, &["start", "--mode", "checksum", "--rate", "1000"]);
+    wait_for(&protected, "begun", |connection| connection["mirror"]["phase"] == "verifying");
+    let said = told(&protected, &["stop"]);
+    assert!(said.contains("is given up") && said.contains("The replica is good"), "{said}");
+    copied_by_itself(&protected, "after one that was given up");
+    told(&protected, &["start", "--mode", "differences", "--rate", "1000"]);
+    wait_for(&protected, "complete", is_complete);
+    copied_by_itself(&protected, "after one that found nothing");
+    fs::write(protected.replica.join("file1"), "changed by hand").expect("a write");
+    told(&protected, &["start", "--mode", "differences", "--rate", "1M"]);
+    let is_equal = || fs::read(protected.replica.join("file1")).is_ok_and(|read| read.len() == LEN as usize);
+    wait_for(&protected, "mended", |connection| is_equal() && is_complete(connection));
+    copied_by_itself(&protected, "after one that mended something");
+    protected.assert_in_sync();
+}
+
+/// At the rate of the mirrors before it would take half an hour.
+#[track_caller]
+fn copied_by_itself(protected: &Protected, when: &str) {
+    let order = |word: &str| {
+        let output = output_within(standin(&protected.run).args(["replication", word]), COMMAND_MAX);
+        assert!(output.status.success(), "{}", describe(&output));
+    };
+    order("stop");
+    fs::write(protected.mount.join(when), vec![3; 2 << 20]).expect("a write");
+    order("start");
+    let done = wait_for(protected, when, is_complete);
+    assert!(done["progress"]["rate_limit"].is_null(), "{done}");
+    protected.wait_sync();
+    assert_eq!(fs::metadata(protected.replica.join(when)).expect("it is there").len(), 2 << 20);
+}
+
 /// Nothing that the target acknowledged counted before the mirror went on: the queue became full, and programs waited.
 #[test]
 fn a_mirror_that_rests_over_a_new_connection_keeps_nothing_in_the_queue() {

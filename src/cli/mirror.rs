@@ -70,9 +70,7 @@ pub(super) fn text(change: ConnectionChange, label: &str, data: DataState) -> St
             format!("{label}: a mirror{of} begins{mode}{}. `standin status` says how far it is.", at(rate))
         }
         ConnectionChange::StopMirror { .. } if data == DataState::Good => {
-            format!(
-                "{label}: the mirror is given up, and none begins before `standin mirror start`. The replica is good."
-            )
+            format!("{label}: the mirror is given up. The replica is good.")
         }
         ConnectionChange::StopMirror { from_scratch } => {
             let next = if from_scratch { " That one believes nothing that the target has." } else { "" };

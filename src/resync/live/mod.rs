@@ -225,7 +225,6 @@ impl<S: StampedSink> LiveCopy<S> {
 
     /// Nothing is copied: the target, whose replica is good and whose packets flow, compares.
     pub fn compare(mut self, order: CheckOrder) -> LiveCopy<S> {
-        self.pace.set_rate(order.rate);
         self.checking = Some(Checking::new(order));
         self
     }

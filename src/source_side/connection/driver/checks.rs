@@ -42,6 +42,8 @@ impl<S: Surroundings> Driver<S> {
         };
         let (around, shown, takes_holes) = (&mut self.around, progress.clone(), self.level.takes_holes);
         let pace = if mirror.is_some() { self.pace.clone() } else { Arc::default() };
+        // Here: another thread could come to it after its mirror was given up.
+        pace.set_rate(wish.order.rate);
         let begun = Checking::begin(self.queue.last().sequence, before, wish, |order, answers| {
             around.walk(WalkOrder {
                 check: Some(CheckOrder { takes_holes, ..order }),

@@ -267,7 +267,7 @@ impl<S: Surroundings> Driver<S> {
         let moved = OrphanCounts { moved: orphans, ..OrphanCounts::default() };
         let orphans = self.orphans.take().unwrap_or(moved);
         self.suspects = Suspects::default();
-        self.pace.set_rate(None);
+        self.set_rate(None);
         let copied = progress.snapshot();
         self.say_in_line(&copied, orphans);
         let Some(session) = &self.session else { return };
@@ -292,7 +292,7 @@ impl<S: Surroundings> Driver<S> {
             report.orphans = Some(OrphanCounts { kept: orphans.kept.max(stayed), ..orphans });
             report.aside = AsideStatus::default();
             report.retrying = None;
-            (report.mirror, report.rate) = (MirrorStatus::Complete, None);
+            report.mirror = MirrorStatus::Complete;
             report.copy_attempts = 0;
             report.covers = covers;
         });

@@ -18,7 +18,7 @@ impl<S: Surroundings> Driver<S> {
             MirrorCommand::Stop { .. } if self.wished.take().is_some() => {
                 self.pace.pause(false);
                 self.end_check(Err("its mirror was given up".into()));
-                self.update(|report| (report.mirror, report.rate) = (MirrorStatus::Stopped, None));
+                self.shows_mirror(MirrorStatus::Stopped);
             }
             MirrorCommand::Stop { from_scratch } => {
                 self.machine.handle_command(clock::now(), Command::StopMirror)?;
@@ -27,12 +27,16 @@ impl<S: Surroundings> Driver<S> {
                     self.copy.attempt().into_iter().for_each(|attempt| attempt.is_full = false);
                 }
                 self.pace.pause(false);
+                self.set_rate(None);
             }
             MirrorCommand::Pause => self.hold_copy(true)?,
             MirrorCommand::Resume { rate } => {
                 self.hold_copy(false)?;
                 if let Some(rate) = rate {
-                    self.set_rate(Some(rate).filter(|rate| *rate > 0));
+                    let rate = Some(rate).filter(|rate| *rate > 0);
+                    // What it finds is mended at the same rate.
+                    self.wished.iter_mut().for_each(|wish| wish.rate = rate);
+                    self.set_rate(rate);
                 }
             }
         }

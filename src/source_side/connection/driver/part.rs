@@ -111,8 +111,10 @@ impl<S: Surroundings> Driver<S> {
         }
     }
 
-    fn shows_mirror(&self, status: MirrorStatus) {
-        self.update(|report| (report.mirror, report.rate) = (status, None));
+    /// A mirror is over, and its rate with it: the next copy may begin by itself, with a replica that is bad.
+    pub(super) fn shows_mirror(&self, status: MirrorStatus) {
+        self.set_rate(None);
+        self.update(|report| report.mirror = status);
     }
 
     fn has_to_mend(&self, wish: &WishedMirror, Verified { counts, .. }: &Verified) -> bool {
