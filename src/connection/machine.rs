@@ -549,9 +549,10 @@ impl Machine {
             State::Stopped | State::Scheduled { .. } | State::Error { .. } | State::Gone => false,
         };
         if has_stream {
+            let let_go = format!("{reason}: {COPIED_WHEN_BACK}");
             let fault = Fault { kind: FaultKind::Lost, reason };
             self.failed(now, fault, jitter);
-            self.give_up(COPIED_WHEN_BACK);
+            self.give_up(&let_go);
         }
     }
 

@@ -214,6 +214,22 @@ fn a_full_queue_may_wait_for_who_is_away() {
     assert!(there.let_go().is_some());
 }
 
+/// Whoever reads the status an hour later asks what it was.
+#[test]
+fn why_a_target_was_let_go_is_said_until_it_is_in_line() {
+    let now = Instant::now();
+    let mut machine = Machine::new(now, Window::Open);
+    machine.handle_event(now, Event::Up);
+    machine.handle_event(now, good());
+    machine.handle_event(now, Event::HoldsUp { reason: "its disk is full".into(), jitter: Jitter(0) });
+    assert!(machine.let_go().is_some_and(|why| why.contains("its disk is full")), "{:?}", machine.let_go());
+    machine.handle_timeout(machine.poll_timeout().unwrap());
+    machine.handle_event(now, Event::Up);
+    machine.handle_event(now, good());
+    assert_eq!(*machine.state(), State::Started(Link::Copying));
+    assert!(machine.reason().contains("its disk is full"), "{}", machine.reason());
+}
+
 /// A step that is not drawn is a fault of the program, and said to be one.
 #[test]
 fn states_only_go_where_a_way_leads() {
