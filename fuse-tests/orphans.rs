@@ -50,6 +50,7 @@ fn orphans_are_listed_and_removed() {
     assert!(paths.contains(&"one") && paths.contains(&"dir/sub"), "{listed}");
     assert!(found.iter().all(|orphan| orphan["why"] == "the source did not have it"), "{listed}");
     refused(&protected, &["remove"], "--all");
+    refused(&protected, &["remove", "--path", "dir/other"], "No orphan had such a path");
     refused(&protected, &["list", "nowhere"], "holds a replica of nowhere");
     told(&protected, &["remove", "--older-than", "1h"]);
     let path = protected.replica.join("dir");

@@ -44,7 +44,9 @@ pub use applier::{Acknowledged, Applier, Outcome, Refusal, Retry};
 pub use create::{NameTaken, NewObject};
 pub use fault::Fault;
 pub use next_frame::OrderError;
-pub use orphans::{Amount, Listing as OrphanListing, Orphan, Orphans, Removed, Which as WhichOrphans, Why};
+pub use orphans::{
+    Amount, Listing as OrphanListing, Orphan, Orphans, Removed, Which as WhichOrphans, Why, remove_whole,
+};
 pub use perform::Doubt;
 pub use policy::{Policy, Withheld};
 #[cfg(test)]

@@ -103,7 +103,18 @@ fn remove(common: &Common, set: Option<&Path>, remove: RemoveOrphans) -> Outcome
             "Say of which set, or name the replica's directory: `standin orphans list` shows them.",
         ));
     };
+    let names_paths = matches!(remove, RemoveOrphans::Paths { .. });
     let replicas = daemon.ask(OrphansRequest { replica, remove: Some(remove) })?;
+    let nothing = |replica: &ReplicaOrphans| {
+        replica.removed.as_ref().is_none_or(|removed| removed.count == 0 && removed.failed == 0)
+    };
+    if names_paths && replicas.iter().all(nothing) {
+        return Err(Failure::new(
+            "No orphan had such a path.",
+            UNTOUCHED,
+            "Name one as `standin orphans list` shows it.",
+        ));
+    }
     if common.json {
         output::json(&json!({ "replicas": replicas }));
     } else {

@@ -16,8 +16,10 @@
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -233,6 +235,18 @@ impl Removed {
         self.count += u64::from(failed.count == 0);
         self.failed += failed.count;
         self.first_failure = self.first_failure.take().or(failed.first);
+    }
+}
+
+/// Removes a name in a directory with all below it, whatever flags keep it; nothing on another mount.
+///
+/// Errors: the system's, with the name of the first that stays.
+pub fn remove_whole(dir: &File, name: &OsStr) -> io::Result<()> {
+    let name = Name::new(name.as_bytes()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let failed = take_away(dir, dir, &name, &mut Amount::default(), &|| true)?;
+    match failed.first {
+        Some(first) => Err(io::Error::other(format!("{} objects stay: {first}", failed.count))),
+        None => Ok(()),
     }
 }
 

@@ -1,10 +1,12 @@
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tempfile::TempDir;
 
 use super::*;
+use crate::xattr::Flags;
 
 /// A replica, and what a copy may have left beside it.
 struct Scene {
@@ -109,4 +111,23 @@ fn nothing_outside_is_touched() {
     assert!(removed.first_failure.unwrap().contains("mounted"));
     assert!(outside.join("kept").exists());
     assert_eq!(scene.listed(), [(PathBuf::from("1-00ff/tree"), 2)]);
+}
+
+/// `rm -rf` stops at such ones; the rest of a restoration did, too.
+#[test]
+fn what_flags_keep_is_removed_with_what_it_lies_in() {
+    let temp = tempfile::tempdir().unwrap();
+    let (root, deep) = (File::open(temp.path()).unwrap(), temp.path().join("x/y"));
+    fs::create_dir_all(&deep).unwrap();
+    for (name, flags) in [("x/y/f", Flags::IMMUTABLE), ("x/g", Flags::APPEND_ONLY), ("x/y", Flags::IMMUTABLE)]
+    {
+        let path = temp.path().join(name);
+        if !path.exists() {
+            fs::write(&path, "1").unwrap();
+        }
+        flags.set(File::open(&path).unwrap().as_fd()).unwrap();
+    }
+    remove_whole(&root, OsStr::new("x")).unwrap();
+    assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
+    remove_whole(&root, OsStr::new("x")).unwrap();
 }

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use super::mark::Marked;
 use super::place::Taken;
 use super::{Name, Orphans, RestoreOptions};
-use crate::apply::{IDENTITY_XATTR, Places};
+use crate::apply::{IDENTITY_XATTR, Places, remove_whole};
 use crate::failure::Failure;
 use crate::packet::{Position, SetId, Timestamp};
 use crate::source_side::identity::{self, Found};
@@ -111,12 +111,13 @@ impl Leaving<'_> {
             self.delete_orphans(&orphans)?;
         }
         let keeps = holds_something(&orphans)?;
+        let dir = File::open(limbo)?;
         for entry in fs::read_dir(limbo)? {
             let entry = entry?;
             if keeps && (entry.path() == orphans || entry.file_name() == "noted") {
                 continue;
             }
-            remove(&entry)?;
+            remove_whole(&dir, &entry.file_name())?;
         }
         if !keeps {
             fs::remove_dir(limbo)?;
@@ -125,14 +126,14 @@ impl Leaving<'_> {
     }
 
     fn delete_orphans(&self, orphans: &Path) -> io::Result<()> {
-        let entries = match fs::read_dir(orphans) {
+        let dir = match File::open(orphans) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            entries => entries?,
+            dir => dir?,
         };
-        for entry in entries {
-            let entry = entry?;
-            if !self.orphans_before.contains(&entry.file_name()) {
-                remove(&entry)?;
+        for entry in fs::read_dir(orphans)? {
+            let name = entry?.file_name();
+            if !self.orphans_before.contains(&name) {
+                remove_whole(&dir, &name)?;
             }
         }
         Ok(())
@@ -144,12 +145,5 @@ fn holds_something(dir: &Path) -> io::Result<bool> {
         Ok(mut entries) => Ok(entries.next().is_some()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
-    }
-}
-
-fn remove(entry: &fs::DirEntry) -> io::Result<()> {
-    match entry.file_type()?.is_dir() {
-        true => fs::remove_dir_all(entry.path()),
-        false => fs::remove_file(entry.path()),
     }
 }
