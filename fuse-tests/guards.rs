@@ -631,7 +631,7 @@ fn a_directory_whose_disk_was_put_back_is_asked_about() {
     set_time(&file, time);
     let flags = rustix::fs::XattrFlags::empty();
     rustix::fs::setxattr(&protected.backing, STAMP, &stamp, flags).expect("the stamp of then");
-    assert_adopted_for(&mut protected, "its file system was put back to an earlier state");
+    assert_adopted_for(&mut protected, "was put back to an earlier state");
 }
 
 fn times(file: &Path) -> std::time::SystemTime {

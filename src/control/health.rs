@@ -214,10 +214,14 @@ impl Retrying {
     fn remedy(&self, copies: bool) -> &'static str {
         let is = |errno: i32| self.reason.contains(&format!("(os error {errno})"));
         match () {
-            () if copies && (is(libc::ENOSPC) || is(libc::EDQUOT)) => {
+            () if copies && is(libc::ENOSPC) => {
                 "Make room on the target's disk: it goes on by itself. What this copy has moved aside takes room, too: \
                  `standin orphans list` on the target shows it, and how it is removed first. What was removed on the source \
                  meanwhile is there once the connection was stopped and started."
+            }
+            () if copies && is(libc::EDQUOT) => {
+                "Raise the quota there, or make room in it: it goes on by itself. What this copy has moved aside takes room, too: \
+                 `standin orphans list` on the target shows it, and how it is removed first."
             }
             () if is(libc::ENOSPC) => "Make room on the target's disk: it goes on by itself.",
             () if is(libc::EDQUOT) => "Raise the quota there, or make room in it: it goes on by itself.",

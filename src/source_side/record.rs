@@ -623,7 +623,8 @@ fn in_place_of_the_first(record: SetRecord) -> SetRecord {
 /// What the targets were shown since is not in it.
 fn put_back(record: &SetRecord, found: &Found) -> Option<&'static str> {
     let is_known = found.stamp.is_some_and(|stamp| record.stamps.contains(&stamp));
-    (!record.stamps.is_empty() && !is_known).then_some("its file system was put back to an earlier state")
+    (!record.stamps.is_empty() && !is_known)
+        .then_some("its file system, or what is known of it (--state), was put back to an earlier state")
 }
 
 /// The record for the directory that was found: as it is, or with nothing known of it any more
