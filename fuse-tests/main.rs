@@ -71,6 +71,7 @@ mod refused;
 mod reserve;
 mod restart;
 mod restored;
+mod resync;
 mod scheduled;
 mod sets;
 mod silent;

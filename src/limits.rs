@@ -559,6 +559,10 @@ pub const CONTROL_IDLE: Duration = Duration::from_secs(60);
 /// How long a command waits for a daemon's answer to what needs no waiting.
 pub const CONTROL_ANSWER: Duration = Duration::from_secs(5);
 
+/// How long the sizes of files are looked at that a copy would bring, before it is said by their marks alone how much that is at
+/// most: a look takes 2 µs where the inode is in memory, and some milliseconds where a disk turns.
+pub const WEIGHED_MAX: Duration = Duration::from_secs(5);
+
 /// A target further behind than this is a warning for monitoring systems.
 pub const LAG_WARNING: Duration = Duration::from_secs(60);
 

@@ -27,11 +27,13 @@ use super::failover::Failover;
 use super::file::File;
 use super::lost_writes::LostWrites;
 use super::marker::{Marker, Markers};
+use super::merge::Merge;
 use super::metrics::Metrics;
 use super::monitor::Monitor;
 use super::orphans::Orphans;
 use super::pages::{Completions, Man};
 use super::restore::Restore;
+use super::resync::Resync;
 use super::roles::Roles;
 use super::serve::parse_listen;
 use super::size::Size;
@@ -45,7 +47,7 @@ use crate::words::{
     ActivityLogging, Compression, DeleteLimit, LimitPlan, OrphanChoice, OwnedBy, Profile, SchedulePlan,
     Target, TimeOfDay, VerifyMode, WhenFull,
 };
-pub use mirror::{Mirror, MirrorCommand};
+pub use mirror::{Mirror, MirrorCommand, MirrorOf};
 pub use set::{RulesAsked, Set, SetCommand};
 
 /// Real-time, ordered replication for any directory on Linux.
@@ -59,8 +61,6 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Commands that are planned and not in this version: merge, resync.
-
 Exit codes: 0 ok, 1 warning or timed out, 2 critical or the command could not work.";
 
 /// What every command has.
@@ -109,8 +109,12 @@ pub enum Command {
     Replication(Replication),
     /// Copies to a target: start, stop, pause, resume; show what no copy could bring into line
     Mirror(Mirror),
+    /// Have what is in doubt on a target brought into line now, also where the replica is good
+    Merge(Merge),
     /// Show what is noted as changed, for targets that lose their place
     Bitmap(Bitmap),
+    /// Say what a resynchronisation of each target would take, if it began now: which kind, why, how much, how long
+    Resync(Resync),
     /// Compare a replica with its directory, while programs work in it
     Verify(Verify),
     /// Print what all daemons of this host say, for Prometheus; or serve it on this host
@@ -171,8 +175,6 @@ pub enum Command {
     DropPages,
     #[command(hide = true)]
     Formats(AskedFormats),
-    #[command(flatten)]
-    Planned(Planned),
 }
 
 #[derive(Debug, Args)]
@@ -489,15 +491,6 @@ pub struct Doctor {
     /// Where its replica is to be: local:PATH or standin://host:port/repset
     #[arg(long, value_name = "TARGET")]
     pub to: Vec<Target>,
-}
-
-/// Commands that are designed and not built: they say so instead of being unknown.
-#[derive(Debug, Subcommand)]
-pub enum Planned {
-    #[command(hide = true)]
-    Merge(Rest),
-    #[command(hide = true)]
-    Resync(Rest),
 }
 
 #[derive(Debug, Args)]

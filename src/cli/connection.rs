@@ -240,6 +240,7 @@ pub(super) fn text(changed: &ChangedConnection) -> String {
             );
         }
         ConnectionChange::StartMirror { .. }
+        | ConnectionChange::Merge
         | ConnectionChange::StopMirror { .. }
         | ConnectionChange::PauseMirror
         | ConnectionChange::ResumeMirror { .. } => {

@@ -69,6 +69,12 @@ pub(super) fn text(change: ConnectionChange, label: &str, data: DataState) -> St
                 path.map_or(String::new(), |path| format!(" of {}", printable(path.as_os_str().as_bytes())));
             format!("{label}: a mirror{of} begins{mode}{}. `standin status` says how far it is.", at(rate))
         }
+        ConnectionChange::Merge => {
+            format!(
+                "{label}: what is in doubt is copied, and the replica is bad until it is there. `standin status` says how \
+                 far it is."
+            )
+        }
         ConnectionChange::StopMirror { .. } if data == DataState::Good => {
             format!("{label}: the mirror is given up. The replica is good.")
         }

@@ -19,6 +19,7 @@ pub mod file;
 mod find;
 mod lost_writes;
 pub mod marker;
+mod merge;
 pub mod metrics;
 mod mirror;
 pub mod monitor;
@@ -26,9 +27,9 @@ pub mod orphans;
 mod output;
 pub mod pages;
 mod pairing;
-mod planned;
 mod protect;
 mod restore;
+mod resync;
 mod roles;
 #[cfg(test)]
 mod schema;
@@ -89,6 +90,7 @@ pub fn main() -> ExitCode {
         Command::Connection(args) => connection::run(&common, &args),
         Command::Replication(args) => connection::replication(&common, &args),
         Command::Mirror(args) => mirror::run(&common, &args),
+        Command::Merge(args) => merge::run(&common, &args),
         Command::Bitmap(args) => bitmap::run(&common, &args),
         Command::Metrics(args) => metrics::run(&common, &args),
         Command::Verify(args) => verify::run(&common, &args),
@@ -111,6 +113,7 @@ pub fn main() -> ExitCode {
         Command::Upgrade(args) => upgrade::run(&common, &args),
         Command::Config(args) => config::run(&common, &args),
         Command::Reload(args) => config::reload(&common, &args),
+        Command::Resync(args) => resync::run(&common, &args),
         Command::Restore(args) => restore::run(&common, args),
         Command::Doctor(args) => doctor::run(&common, &args),
         Command::Bench(args) => bench::run(&common, &args),
@@ -120,7 +123,6 @@ pub fn main() -> ExitCode {
         Command::HoldMount(args) => protect::hold_mount(&args),
         Command::DropPages => protect::drop_pages(),
         Command::Formats(args) => upgrade::formats(&args),
-        Command::Planned(planned) => Err(planned::refusal(&planned)),
     };
     let code = result.unwrap_or_else(|failure| {
         output::failure(&failure, json);

@@ -85,10 +85,12 @@ mod tests {
             "standin-mirror-start.1",
             "standin-connection-limit.1",
             "standin-monitor.1",
+            "standin-merge.1",
+            "standin-resync-estimate.1",
         ] {
             assert!(pages.iter().any(|written| written == page), "{page} is not in {pages:?}");
         }
-        for hidden in ["standin-flush-mount.1", "standin-merge.1", "standin-help.1"] {
+        for hidden in ["standin-flush-mount.1", "standin-drop-pages.1", "standin-help.1"] {
             assert!(!pages.iter().any(|written| written == hidden), "{hidden}");
         }
         for page in &pages {

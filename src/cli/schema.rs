@@ -6,13 +6,15 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::output::Printed;
+use super::resync::tests::foreseen;
 use super::status::Document;
 use crate::control::tests::{sample_connection, sample_source, sample_status};
 use crate::control::{
-    Alert, AsideStatus, ClockSet, CompressionStatus, ConnectedSource, ConnectionStatus, FsyncStatus,
+    Alert, AsideStatus, Bounds, ClockSet, CompressionStatus, ConnectedSource, ConnectionStatus, FsyncStatus,
     GenerationStatus, HolderStatus, Lag, LastGood, LeftOutStatus, LimitStatus, LinkStatus, LostWrites,
-    MirrorProgress, MirrorStatus, ReplicaStatus, Retrying, Role, ScheduleStatus, SetAside, Severity,
-    SourceStatus, Status, TargetStatus, TurnedAway, UpgradeStatus, VerifiedStatus,
+    MirrorProgress, MirrorStatus, ReplicaStatus, ResyncForeseen, ResyncReport, Retrying, Role, Rung,
+    ScheduleStatus, SetAside, Severity, SourceStatus, Status, TargetStatus, TurnedAway, UpgradeStatus,
+    VerifiedStatus,
 };
 use crate::drill::expected::Expected;
 use crate::drill::last::{Last, Standing};
@@ -45,6 +47,15 @@ fn each_field_of_a_target_is_documented() {
 fn each_field_of_a_benchmark_is_documented() {
     let printed = serde_json::to_value(Printed::new(crate::bench::tests::full_report())).unwrap();
     assert_documented(documented(BENCH_PAGE, "A benchmark"), present(&printed));
+}
+
+#[test]
+fn each_field_of_an_evaluation_is_documented() {
+    let (bytes_per_second, seconds) = (Some(1), Some(Bounds::exactly(1)));
+    let connections = vec![ResyncForeseen { bytes_per_second, seconds, ..foreseen(Some(Rung::Owed)) }];
+    let report = ResyncReport { name: "web".into(), history: "1.2".into(), last: Sequence(9), connections };
+    let printed = serde_json::to_value(Printed::new(report)).unwrap();
+    assert_documented(documented(STATUS_PAGE, "An evaluation"), present(&printed));
 }
 
 /// What is there with one role is not there with the other, but for what all have.

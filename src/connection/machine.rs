@@ -195,6 +195,7 @@ impl Machine {
             Command::Resume | Command::AcceptDeletes => self.set_flow(now, Flow::Send),
             Command::Disconnect => self.end(now, "disconnected"),
             Command::StartMirror => self.start_mirror(now),
+            Command::Merge => self.start_copy(now, "a merge was asked for"),
             Command::MirrorPart => self.mirror_part(now),
             Command::StopMirror => self.stop_mirror(now),
             Command::StopReplication => self.stop_replication(now),

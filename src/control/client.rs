@@ -18,12 +18,14 @@ use super::message::{
 };
 use super::orphans::{OrphansRequest, ReplicaOrphans};
 use super::presence::{FileReport, FilesRequest};
+use super::resync::ResyncReport;
 use super::status::Status;
 use super::upgrade::{UpgradeLook, UpgradeRequest};
 use crate::events::{Page, Series};
 use crate::failure::Failure;
 use crate::limits::{
     CALLED_SOURCE_ANSWERS, CLOSE_FLUSH, CONNECT_PATIENCE, CONTROL_ANSWER, CONTROL_RESPONSE_LEN_MAX,
+    WEIGHED_MAX,
 };
 use crate::sys::proc_path;
 
@@ -145,6 +147,14 @@ impl Client {
     pub fn verify(&mut self, verify: VerifyRequest) -> Result<VerifyReport, ClientError> {
         match self.ask(&Request::Verify { verify }, None)? {
             Response::Verify { report } => Ok(*report),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Blocks while what is owed is weighed.
+    pub fn foresee(&mut self) -> Result<ResyncReport, ClientError> {
+        match self.ask(&Request::Foresee, Some(WEIGHED_MAX + 2 * CONTROL_ANSWER))? {
+            Response::Foresee { report } => Ok(report),
             other => Err(unexpected(&other)),
         }
     }
@@ -295,6 +305,7 @@ fn unexpected(response: &Response) -> ClientError {
         Response::Upgrade { .. } => "upgrade",
         Response::Connection { .. } => "connection",
         Response::Verify { .. } => "verify",
+        Response::Foresee { .. } => "foresee",
         Response::Orphans { .. } => "orphans",
         Response::CallSource { .. } => "call_source",
         Response::Clones { .. } => "clones",

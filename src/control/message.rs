@@ -10,6 +10,7 @@ use super::configuration::{ConfigurationReport, ReloadReport};
 use super::markers::{AttendRequest, Attending, MarkerReport, MarkerRequest};
 use super::orphans::{OrphansRequest, ReplicaOrphans};
 use super::presence::{FileReport, FilesRequest};
+use super::resync::ResyncReport;
 use super::status::{ConnectionStatus, Status};
 use super::upgrade::{UpgradeLook, UpgradeRequest};
 use crate::events::{Page, Series};
@@ -58,6 +59,8 @@ pub enum Request {
     Verify {
         verify: VerifyRequest,
     },
+    /// Of a source: what a resynchronisation of each target would take.
+    Foresee,
     /// Of whoever holds replicas: what copies moved aside. Whoever hangs up ends it.
     Orphans {
         orphans: OrphansRequest,
@@ -107,6 +110,7 @@ pub enum Response {
     Upgrade { look: UpgradeLook },
     Connection { changed: Box<ChangedConnection> },
     Verify { report: Box<VerifyReport> },
+    Foresee { report: ResyncReport },
     Orphans { replicas: Vec<ReplicaOrphans> },
     CallSource { called: Option<CalledSource> },
     Clones { replicas: Vec<ReplicaClones> },
@@ -157,6 +161,8 @@ pub enum ConnectionChange {
         #[serde(default, with = "super::path_text::optional")]
         path: Option<PathBuf>,
     },
+    /// A copy of what is in doubt.
+    Merge,
     StopMirror {
         /// The next one believes nothing that the target has.
         from_scratch: bool,

@@ -27,6 +27,7 @@ mod presence;
 mod process;
 mod recorder;
 mod request;
+mod resync;
 mod server;
 mod status;
 #[cfg(test)]
@@ -54,6 +55,7 @@ pub use orphans::{OrphanStatus, OrphansRequest, PathText, RemoveOrphans, Removed
 pub use presence::{FileKind, FileOnTarget, FileReport, FileState, FilesRequest, Verdict};
 pub use process::{ProcessMeter, ProcessStatus};
 pub use recorder::measure;
+pub use resync::{Bounds, ResyncForeseen, ResyncReport, Rung};
 pub use server::{Caller, Handler, Server};
 pub use status::{
     ActivityStatus, Alert, Amount, AsideStatus, CaptureStatus, ClockSet, CompressionStatus, ConnectedSource,

@@ -35,6 +35,7 @@ use super::orphans::{OrphansRequest, ReplicaOrphans};
 use super::presence::{FileReport, FilesRequest};
 use super::recorder::Recorder;
 use super::request::{Line, read_request};
+use super::resync::ResyncReport;
 use super::status::Status;
 use super::upgrade::{UpgradeLook, UpgradeRequest};
 use crate::failure::Failure;
@@ -101,6 +102,11 @@ pub trait Handler: Send + Sync {
     /// Blocks until it is over, or nobody waits any more. A failure says that nothing was found out.
     fn verify(&self, _: &VerifyRequest, _: &Caller<'_>) -> Result<VerifyReport, Failure> {
         Err(no_source("a replica is compared by its source"))
+    }
+
+    /// What a resynchronisation of each target would take; blocks for a bounded time.
+    fn foresee(&self, _: &Caller<'_>) -> Result<ResyncReport, Failure> {
+        Err(no_source("what a resynchronisation takes is known to its sources"))
     }
 
     /// Shows or removes what lies beside replicas; blocks until it is done, or nobody waits any more.
@@ -495,6 +501,7 @@ impl Shared {
                 .handler
                 .verify(&verify, caller)
                 .map(|report| Response::Verify { report: Box::new(report) }),
+            Request::Foresee => self.handler.foresee(caller).map(|report| Response::Foresee { report }),
             Request::Orphans { orphans } => {
                 self.handler.orphans(&orphans, caller).map(|replicas| Response::Orphans { replicas })
             }

@@ -29,6 +29,7 @@ mod seeing;
 mod sink;
 #[cfg(test)]
 pub(crate) mod tests;
+mod weighed;
 
 #[cfg(test)]
 pub(crate) use by_time::Planted as PlantedSearch;
@@ -46,3 +47,4 @@ pub use place::{ListedFile, TreePath};
 pub use progress::{CopyProgress, ProgressSnapshot, Size};
 pub use report::{CopyReport, Wanted};
 pub use sink::{Entry, Gone, Slot, StampedSink};
+pub use weighed::Weight;

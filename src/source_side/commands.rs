@@ -64,6 +64,7 @@ pub fn change(
         | ConnectionChange::Resume
         | ConnectionChange::AcceptDeletes
         | ConnectionChange::StartMirror { .. }
+        | ConnectionChange::Merge
         | ConnectionChange::StopMirror { .. }
         | ConnectionChange::PauseMirror
         | ConnectionChange::ResumeMirror { .. }
@@ -241,6 +242,7 @@ fn command(change: ConnectionChange) -> Wanted {
         ConnectionChange::StartMirror { mode, hash, rate, orphans, path } => {
             Wanted::Copies(MirrorCommand::Start { mode, hash, rate, orphans, part: path })
         }
+        ConnectionChange::Merge => Wanted::Copies(MirrorCommand::Merge),
         ConnectionChange::StopMirror { from_scratch } => Wanted::Copies(MirrorCommand::Stop { from_scratch }),
         ConnectionChange::PauseMirror => Wanted::Copies(MirrorCommand::Pause),
         ConnectionChange::ResumeMirror { rate } => Wanted::Copies(MirrorCommand::Resume { rate }),
@@ -295,6 +297,14 @@ fn not_now(id: u32, why: NotNow) -> Failure {
         NotNow::Verifies => (
             "is being verified".to_owned(),
             "Try again when that is over: `standin status` says how far it is.".into(),
+        ),
+        NotNow::NeedsFull(why) => (
+            format!("has nothing that says what is in doubt there: {why}"),
+            "`standin merge --full` compares everything, as `standin mirror start` does.".into(),
+        ),
+        NotNow::NothingInDoubt => (
+            "has nothing in doubt: its target has all that is marked on its disk".to_owned(),
+            "`standin merge --full` compares everything, as `standin mirror start` does.".into(),
         ),
         NotNow::NoMirror => ("is not being copied to, and need not be".to_owned(), String::new()),
         NotNow::Deletes => (

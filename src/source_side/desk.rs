@@ -10,12 +10,12 @@ use crossbeam_channel::Sender;
 use super::board::Board;
 use super::director::{Event, Question};
 use super::ground::Ground;
-use super::{commands, marking, presence, reload, status, sync, upgrade, verifying};
+use super::{commands, foreseeing, marking, presence, reload, status, sync, upgrade, verifying};
 use crate::control::{
     Caller, ChangedConnection, ClonesRequest, ConfigurationReport, ConnectionChange, FileReport,
     FilesRequest, Handler, MarkerReport, MarkerRequest, OrphansRequest, ReloadReport, ReplicaClones,
-    ReplicaOrphans, RulesReport, Status, StopMode, StopReport, SyncReport, UpgradeLook, UpgradeRequest,
-    VerifyReport, VerifyRequest, WaitSync, ask,
+    ReplicaOrphans, ResyncReport, RulesReport, Status, StopMode, StopReport, SyncReport, UpgradeLook,
+    UpgradeRequest, VerifyReport, VerifyRequest, WaitSync, ask,
 };
 use crate::failure::Failure;
 use crate::limits::CONTROL_ANSWER;
@@ -99,6 +99,10 @@ impl Handler for Desk {
 
     fn configuration(&self) -> ConfigurationReport {
         reload::report(&self.ground)
+    }
+
+    fn foresee(&self, caller: &Caller<'_>) -> Result<ResyncReport, Failure> {
+        foreseeing::foresee(self, caller)
     }
 
     /// As orphans; of a replica that was not there when the daemon started it knows nothing.

@@ -3,6 +3,7 @@
 
 mod copies;
 mod epochs;
+mod foreseen;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::connection::FaultKind;
 use crate::control::{ConnectionState, WaitFor};
 use crate::intercept::{Divergence, Fence, Fenced};
 use crate::link::{Dial, FrameReceiver, Identity, Listener, Received, TargetEvent, TargetLink};
+use crate::map::Map;
 use crate::packet::{
     Chain, DataState, Epoch, Features, Frame, History, Incarnation, Op, Position, ReplicaProof, Sequence,
     SetId, SourceMessage, TargetMessage, Text, WIRE_VERSION,
@@ -35,6 +37,18 @@ fn origin() -> Position {
     Position::origin(Epoch { number: 1, writer: 2 }, Incarnation(3))
 }
 
+/// What a scene begins with.
+#[derive(Default)]
+struct Stage {
+    watch: Option<Watch>,
+    divergence: Arc<Divergence>,
+    marks: Arc<Marks>,
+    map: Option<Arc<Map>>,
+    is_known: bool,
+    /// So many packets were given out before the connection is there.
+    before: u64,
+}
+
 /// A source with packets in its queue, connected to a target that the test plays.
 struct Scene {
     queue: Arc<Queue>,
@@ -45,6 +59,8 @@ struct Scene {
     fence: Arc<Fence>,
     /// The protected tree.
     tree: tempfile::TempDir,
+    /// The last position before the connection.
+    start: Position,
 }
 
 impl Scene {
@@ -53,21 +69,21 @@ impl Scene {
     }
 
     fn watched(watch: Option<Watch>) -> Scene {
-        Scene::with(watch, Arc::default())
+        Scene::on(Stage { watch, ..Stage::default() })
     }
 
-    fn with(watch: Option<Watch>, divergence: Arc<Divergence>) -> Scene {
+    fn on(stage: Stage) -> Scene {
+        let Stage { watch, divergence, marks, map, is_known, before } = stage;
         let (us, target) = (Arc::new(Identity::generate()), Arc::new(Identity::generate()));
         let loopback: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
         let listener = Listener::bind(loopback, target.clone(), |_| true).unwrap();
         let queue = Queue::new(64 << 20, origin());
-        let marks = Arc::<Marks>::default();
         let fence = Arc::<Fence>::default();
         let settings = Settings {
             id: 1,
             uuid: "c0ffee".into(),
             target: Target::Remote { host: "127.0.0.1".into(), port: 1, repset: "web".into() },
-            is_known: false,
+            is_known,
             set: SetId(7),
             set_name: "web".into(),
             ids: 1.into(),
@@ -77,7 +93,7 @@ impl Scene {
             fence: fence.clone(),
             roles: Arc::default(),
             marks: marks.clone(),
-            map: None,
+            map,
             merge: None,
             touched: false,
             when_full: WhenFull::default(),
@@ -91,16 +107,14 @@ impl Scene {
         let route = Route::Fixed(Dial::new(listener.local_addr(), target.fingerprint(), us));
         let tree = tempfile::tempdir().unwrap();
         let around = Around::of(route, tree.path(), &queue);
+        append(&queue, before);
+        let start = queue.last();
         let connection = Connection::start(settings, around, queue.clone(), None).unwrap();
-        for number in 0..PACKETS {
-            let mut room = queue.reserve(PACKET_LEN, 64).unwrap();
-            let payload = Bytes::from(vec![number as u8; PACKET_LEN]);
-            queue.append(&mut room, Draft::new(b"", &Op::Barrier { durable: false, name: None }, payload));
-        }
+        append(&queue, PACKETS);
         let link = listener.accept().expect("the source comes");
         let hello = link.messages().recv_timeout(LONG).expect("it greets");
         assert!(matches!(hello, TargetEvent::Message(SourceMessage::Hello { .. })), "{hello:?}");
-        Scene { queue, connection, target: link, listener, marks, fence, tree }
+        Scene { queue, connection, target: link, listener, marks, fence, tree, start }
     }
 
     /// The target has taken three packets and made them durable; their positions.
@@ -137,6 +151,14 @@ impl Scene {
         self.listener.accept().expect("it dials again");
         self.connection.end();
         report.reason
+    }
+}
+
+fn append(queue: &Arc<Queue>, packets: u64) {
+    for number in 0..packets {
+        let mut room = queue.reserve(PACKET_LEN, 64).unwrap();
+        let payload = Bytes::from(vec![number as u8; PACKET_LEN]);
+        queue.append(&mut room, Draft::new(b"", &Op::Barrier { durable: false, name: None }, payload));
     }
 }
 
@@ -309,7 +331,7 @@ fn a_thread_that_dies_is_seen() {
 #[test]
 fn a_target_hears_of_a_divergence() {
     let divergence = Arc::new(Divergence::default());
-    let scene = Scene::with(None, divergence.clone());
+    let scene = Scene::on(Stage { divergence: divergence.clone(), ..Stage::default() });
     scene.welcome(origin());
     divergence.note("write: I/O error");
     let deadline = Instant::now() + LONG;

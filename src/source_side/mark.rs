@@ -126,6 +126,11 @@ impl Marks {
         marks.get(target).is_some_and(|mark| mark.reached.is_some() && !mark.was_farther(applied, runs))
     }
 
+    /// How far a target was when its mark was noted.
+    pub fn reached(&self, target: &str) -> Option<Reached> {
+        self.0.lock().marks.get(target).and_then(|mark| mark.reached)
+    }
+
     /// What changed at this moment or later may be missing on the target although size and
     /// mtime are the same. A target that was never in sync gets the beginning of time.
     pub fn suspect_since(&self, target: &str, clock: &Clock) -> Timestamp {

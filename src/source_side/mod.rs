@@ -25,6 +25,7 @@
 //! | | `reload` | reading the file of the set anew: all of it, or nothing |
 //! | | `marking` | a barrier with a name, and what targets do about it |
 //! | | `presence` | whether a file is on the targets as it is now |
+//! | | `foreseeing` | what a resynchronisation of each target would take |
 //! | | `verifying` | comparing a replica with the directory, for whoever asks |
 //! | | `schedule/` | comparing when it is time for it |
 //! | | `board`, `ground`, `hands` | what is posted; what never changes; what takes long |
@@ -55,6 +56,7 @@ mod durability;
 mod embedded;
 pub(crate) mod feed;
 mod flush;
+mod foreseeing;
 mod ground;
 mod hands;
 mod haste;

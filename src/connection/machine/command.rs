@@ -12,6 +12,8 @@ pub enum Command {
     Disconnect,
     /// One copy, now.
     StartMirror,
+    /// One copy, now, of what is in doubt.
+    Merge,
     /// One of a part of the set, to a target that is in line, over the network connection that is there.
     MirrorPart,
     /// [`Command::Stop`], and nothing is queued: what changes is marked, and a copy of that follows.
@@ -43,4 +45,8 @@ pub enum NotNow {
     NeedsAll,
     /// Beside a comparison.
     Verifies,
+    /// It is not known what is in doubt, for this reason.
+    NeedsFull(&'static str),
+    /// Nothing is in doubt.
+    NothingInDoubt,
 }

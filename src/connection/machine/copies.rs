@@ -61,22 +61,33 @@ impl Machine {
 
     /// One copy, now. Errors: why not.
     pub(super) fn start_mirror(&mut self, now: Instant) -> Result<(), NotNow> {
-        match &self.state {
-            State::Gone => Err(NotNow::Gone),
-            State::Stopped => Err(NotNow::Stopped),
-            State::Scheduled { .. } => Err(NotNow::Scheduled),
-            State::Started(Link::Copying) | State::Paused(Link::Copying) => Err(NotNow::MirrorRuns),
-            State::Paused(_) => Err(NotNow::Paused),
-            State::Error { .. } | State::Started(Link::Dialing | Link::Greeting) => Err(NotNow::NotConnected),
-            State::Started(Link::Pending) => {
+        self.start_copy(now, "a mirror was started by hand")
+    }
+
+    pub(super) fn start_copy(&mut self, now: Instant, why: &str) -> Result<(), NotNow> {
+        self.why_no_copy().map_or(Ok(()), Err)?;
+        match self.is_streaming() {
+            true => self.connect_anew(now, why),
+            false => {
                 self.copies = Copies::ByThemselves;
                 self.pending_flow(now, Flow::Send);
-                Ok(())
             }
-            State::Started(Link::Streaming) => {
-                self.connect_anew(now, "a mirror was started by hand");
-                Ok(())
+        }
+        Ok(())
+    }
+
+    /// Why none can begin now: it can where the stream runs, or where one waits for a person.
+    pub fn why_no_copy(&self) -> Option<NotNow> {
+        match &self.state {
+            State::Gone => Some(NotNow::Gone),
+            State::Stopped => Some(NotNow::Stopped),
+            State::Scheduled { .. } => Some(NotNow::Scheduled),
+            State::Started(Link::Copying) | State::Paused(Link::Copying) => Some(NotNow::MirrorRuns),
+            State::Paused(_) => Some(NotNow::Paused),
+            State::Error { .. } | State::Started(Link::Dialing | Link::Greeting) => {
+                Some(NotNow::NotConnected)
             }
+            State::Started(Link::Pending | Link::Streaming) => None,
         }
     }
 

@@ -483,6 +483,8 @@ fn every_state_meets_everything() {
                         NotNow::NoMirror => "no mirror",
                         NotNow::NeedsAll => "needs all",
                         NotNow::Verifies => "verifies",
+                        NotNow::NeedsFull(_) => "needs full",
+                        NotNow::NothingInDoubt => "nothing in doubt",
                     };
                     format!("refused: {why}")
                 }

@@ -105,11 +105,9 @@ fn is_started_stream(state: &State) -> bool {
     matches!(state, State::Started(link) if link.has_stream())
 }
 
-/// One thing that may happen, with chance as its source.
-fn happen(machine: &mut Machine, now: &mut Instant, random: &mut Random) -> String {
-    let jitter = Jitter(random.below(1 << 16) as u16);
-    *now += Duration::from_millis(random.below(200));
-    let command = match random.below(40) {
+/// What a person asks for, now and then.
+fn command(random: &mut Random) -> Option<Command> {
+    match random.below(40) {
         0 | 1 => Some(Command::Start),
         2 => Some(Command::Stop),
         3 => Some(Command::Pause),
@@ -117,12 +115,19 @@ fn happen(machine: &mut Machine, now: &mut Instant, random: &mut Random) -> Stri
         6 if random.below(50) == 0 => Some(Command::Disconnect),
         7 => Some(Command::StartMirror),
         9 => Some(Command::MirrorPart),
+        12 => Some(Command::Merge),
         8 if random.below(4) == 0 => Some(Command::StopMirror),
         10 if random.below(4) == 0 => Some(Command::StopReplication),
         11 => Some(Command::StartReplication),
         _ => None,
-    };
-    if let Some(command) = command {
+    }
+}
+
+/// One thing that may happen, with chance as its source.
+fn happen(machine: &mut Machine, now: &mut Instant, random: &mut Random) -> String {
+    let jitter = Jitter(random.below(1 << 16) as u16);
+    *now += Duration::from_millis(random.below(200));
+    if let Some(command) = command(random) {
         let bits = machine.state().bits();
         let outcome = machine.handle_command(*now, command);
         match (command, outcome) {
@@ -136,6 +141,7 @@ fn happen(machine: &mut Machine, now: &mut Instant, random: &mut Random) -> Stri
                 | Command::AcceptDeletes
                 | Command::Disconnect
                 | Command::StartMirror
+                | Command::Merge
                 | Command::MirrorPart
                 | Command::StopMirror
                 | Command::StartReplication,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, bounded, never};
 
 use super::surroundings::{Surroundings, WalkOrder, Walked};
+use crate::control::Rung;
 use crate::limits::LIVE_ANSWERS_MAX;
 use crate::packet::{ItemNumber, LeftOut, Sequence};
 use crate::resync::{Answer, CopyProgress};
@@ -48,6 +49,14 @@ impl Copying {
         }
     }
 
+    /// How much the attempt under way looks at.
+    pub(super) fn rung(&self) -> Option<Rung> {
+        match self {
+            Copying::Runs(attempt) => Some(attempt.rung),
+            Copying::Resting | Copying::Awaited => None,
+        }
+    }
+
     /// The end of the walk that is under way.
     pub(super) fn ended(&self) -> Receiver<Walked> {
         match self {
@@ -74,6 +83,8 @@ pub(super) struct Attempt {
     pub(super) is_heard: bool,
     /// It sends everything, and another one after it need not.
     pub(super) is_full: bool,
+    /// How much it looks at.
+    pub(super) rung: Rung,
     /// The target's last word.
     said: Option<EndSaid>,
     /// The walk is over, with this end where it came to one. Without, the link is about to say why.
@@ -101,6 +112,7 @@ impl Attempt {
             searches: false,
             is_heard: false,
             is_full: false,
+            rung: Rung::Differences,
             said: None,
             is_walked: false,
             end: None,

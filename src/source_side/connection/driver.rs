@@ -6,6 +6,7 @@ mod compressed;
 mod copies;
 mod ending;
 mod fenced;
+mod foreseen;
 mod full;
 mod limited;
 mod mirror;
@@ -45,6 +46,7 @@ use crate::source_side::kept::{FirstCopy, LastVerified, WishedMirror};
 use crate::words::{CopyMode, HashKind, OrphanRules, OwnedBy};
 use compressed::Level;
 use fenced::reads_no_other;
+pub use foreseen::Foreseen;
 use limited::Limits;
 use owed::Lacks;
 use scheduled::Timing;
@@ -324,6 +326,7 @@ impl<S: Surroundings> Driver<S> {
                 let _ = answer.send(Ok(()));
             }
             Told::Terms(terms) => self.follow_terms(terms),
+            Told::Foresee(answer) => drop(answer.send(self.foresee())),
             Told::Verify(wish) => self.begin_check(wish),
             Told::Repair { suspects, part, answer } => {
                 let outcome = self.repair(suspects, part);

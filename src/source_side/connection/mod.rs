@@ -50,6 +50,7 @@ use crate::words::{
 use checking::CheckWish;
 pub use checking::{Outcome, Verified};
 pub(crate) use driver::Driver;
+pub use driver::Foreseen;
 #[cfg(test)]
 pub(crate) use driver::News;
 pub use surroundings::Around;
@@ -112,6 +113,8 @@ pub(crate) enum Told {
     Compression(Order<Compression>, Sender<Result<(), NotNow>>),
     /// What was typed or stands in the file of the set has changed.
     Terms(Terms),
+    /// What a resynchronisation would take.
+    Foresee(Sender<Foreseen>),
     /// Compare the replica. Where that cannot be, or ends without a result, the answer says why.
     Verify(CheckWish),
     /// Have a copy mend what a comparison has found; or why not.
@@ -139,6 +142,8 @@ pub enum MirrorCommand {
         /// A path below the directory.
         part: Option<PathBuf>,
     },
+    /// What is in doubt is copied.
+    Merge,
     Stop {
         from_scratch: bool,
     },
@@ -415,6 +420,13 @@ impl Connection {
     /// It goes by these from now on, as far as no person has said anything else.
     pub fn follow(&self, terms: Terms) {
         let _ = self.inbox.send(Told::Terms(terms));
+    }
+
+    /// What a resynchronisation would take if it began now. Nothing comes from a connection that is over.
+    pub fn foresee(&self) -> Receiver<Foreseen> {
+        let (answer, answered) = bounded(1);
+        let _ = self.inbox.send(Told::Foresee(answer));
+        answered
     }
 
     /// Compares its replica. Nothing comes from a connection that is over.

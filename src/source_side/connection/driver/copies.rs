@@ -8,7 +8,7 @@ use super::super::surroundings::{FirstOwed, NetworkLink, Surroundings, WalkOrder
 use super::super::{Settings, Suspects};
 use super::{Driver, Trust};
 use crate::connection::{Copies, Event, Flow, Jitter};
-use crate::control::{AsideStatus, MirrorStatus};
+use crate::control::{AsideStatus, MirrorStatus, Rung};
 use crate::link::LostBy;
 use crate::packet::{
     BlockHash, DataState, ItemNumber, LaneItem, LeftOut, ObjectId, OrphanCounts, OrphanRule, Sequence,
@@ -67,7 +67,8 @@ impl<S: Surroundings> Driver<S> {
         let of_restored = self.is_restored && self.trust == Trust::AsNoted;
         let orphans = self.orphan_rules();
         let by_blocks = if is_empty { None } else { self.by_blocks() };
-        let owed = self.owed();
+        let owed = self.owed().ok();
+        let rung = if owed.is_some() { Rung::Owed } else { self.rung_of_everything(is_empty) };
         let is_minicopy = owed.is_some();
         let searches = owed.as_ref().is_some_and(|owed| matches!(owed.first, FirstOwed::ByTime { .. }));
         let order = |answers, progress| WalkOrder {
@@ -89,7 +90,7 @@ impl<S: Surroundings> Driver<S> {
         let is_afresh = had == TargetHad::NothingThatCounts;
         match Attempt::begin(&mut self.around, (covers, is_afresh), order) {
             Ok(mut attempt) => {
-                attempt.searches = searches;
+                (attempt.searches, attempt.rung) = (searches, rung);
                 attempt.is_full = self.copy_mode == CopyMode::Full;
                 let progress = attempt.progress();
                 self.copy = Copying::Runs(attempt);
@@ -162,7 +163,7 @@ impl<S: Surroundings> Driver<S> {
 
     /// What changed at this moment or later may be missing on the target although size and mtime are the
     /// same.
-    fn suspect_since(&self) -> Timestamp {
+    pub(super) fn suspect_since(&self) -> Timestamp {
         if self.copy_mode.suspects_everything() || self.suspects == Suspects::All {
             return EVERYTHING;
         }
@@ -229,8 +230,7 @@ impl<S: Surroundings> Driver<S> {
             // The link says why; the next one begins anew.
             Err(CopyError::Gone) => {}
             Err(error) => {
-                // The next one does not go by what is owed.
-                self.lacks.everything();
+                self.lacks.everything("a copy has failed");
                 self.lost(LostBy::Network, format!("the copy failed: {error}"));
             }
         }
@@ -382,14 +382,14 @@ impl<S: Surroundings> Driver<S> {
     /// What belongs to the set has changed: a copy brings the rest at once.
     fn compares(&mut self, reason: String) {
         log::info!("connection {} to {}: {reason}", self.settings.id, self.settings.target);
-        self.lacks.everything();
+        self.lacks.everything("other names belong to the set than before");
         self.happened(Event::SetChanged { reason });
     }
 
     /// Only a copy brings the target into line again.
     pub(super) fn out_of_line(&mut self, reason: String) {
         log::warn!("connection {} to {}: {reason}", self.settings.id, self.settings.target);
-        self.lacks.everything();
+        self.lacks.everything("something of the replica is in doubt that no mark tells");
         let jitter = Jitter(self.around.random() as u16);
         self.happened(Event::OutOfLine { reason, jitter });
     }

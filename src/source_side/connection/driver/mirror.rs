@@ -15,6 +15,7 @@ impl<S: Surroundings> Driver<S> {
         self.unpublished = true;
         match command {
             command @ MirrorCommand::Start { .. } => self.start_mirror(command)?,
+            MirrorCommand::Merge => self.merge()?,
             MirrorCommand::Stop { .. } if self.wished.take().is_some() => {
                 self.pace.pause(false);
                 self.end_check(Err("its mirror was given up".into()));
@@ -40,6 +41,19 @@ impl<S: Surroundings> Driver<S> {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// As after a place that was lost, also of a replica that is good: by what decides it then.
+    fn merge(&mut self) -> Result<(), NotNow> {
+        match self.machine.why_no_copy() {
+            Some(why) => return Err(why),
+            None if self.wished.is_some() => return Err(NotNow::MirrorRuns),
+            None if self.checking.is_some() => return Err(NotNow::Verifies),
+            None => self.in_doubt()?,
+        }
+        self.machine.handle_command(clock::now(), Command::Merge)?;
+        self.pace.pause(false);
         Ok(())
     }
 

@@ -29,8 +29,41 @@ pub(super) struct Lacks {
     before: Option<Arc<OnceLock<Owed>>>,
     /// What the target said of itself when it was connected last.
     proof: Option<ReplicaProof>,
-    /// Somebody has a reason to have everything looked at.
-    wants_everything: bool,
+    /// Why everything has to be looked at, where somebody has a reason.
+    wants_everything: Option<&'static str>,
+}
+
+/// Why a copy looks at everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Everything {
+    /// Somebody has a reason.
+    Wanted(&'static str),
+    /// The target has said nothing yet.
+    Unheard,
+    /// Its replica is not what it was, and what was applied since.
+    NotWhole,
+    /// It has another way to be made.
+    Mode(CopyMode),
+    Suspects,
+    /// Less is durable there than was.
+    WentBack,
+    Restored,
+    /// Not all that is marked belongs to the set.
+    Rules,
+    Uncaptured,
+    /// Copies of what is owed have, again and again.
+    Failed,
+    /// Nothing says up to where it had everything.
+    NoBase,
+    Unmarked,
+    /// More was marked than the map has room for.
+    MapFull,
+    /// It does not go on where this source was.
+    OtherHistory,
+    /// What only the target has is not moved aside.
+    Orphans,
+    /// What is removed stays there.
+    KeepsRemoved,
 }
 
 impl Lacks {
@@ -40,13 +73,25 @@ impl Lacks {
         let base = before.is_some().then_some(start);
         // What a comparison has found, and nobody has mended, is not of any change.
         let differs = settings.kept.verified.as_ref().is_some_and(|last| !last.counts.is_identical());
-        // What the disk has lost has no change time: it is known by its ids, and found by a look at everything.
-        let wants_everything = settings.touched || differs || settings.merge.is_some();
+        let wants_everything = match () {
+            () if settings.touched => Some("something may have been changed past the mount before the start"),
+            () if differs => Some("the last comparison has found what differs, and nothing has mended it"),
+            // What the disk has lost has no change time: it is known by its ids, and found by a look at everything.
+            () if settings.merge.is_some() => {
+                Some("this host has lost power: its disk may have lost changes")
+            }
+            () => None,
+        };
         Lacks { base, before, proof: None, wants_everything }
     }
 
     pub(super) fn base(&self) -> Option<Sequence> {
         self.base
+    }
+
+    /// What the target has said of itself, where it was not brought into line since.
+    pub(super) fn proof(&self) -> Option<ReplicaProof> {
+        self.proof
     }
 
     pub(super) fn welcome(&mut self, proof: ReplicaProof) {
@@ -55,14 +100,14 @@ impl Lacks {
 
     /// It follows the stream from here on, without a copy: of a run that goes on behind its start.
     pub(super) fn goes_on(&mut self, after: Sequence, start: Sequence) {
-        if start > Sequence(0) && after >= start && !self.wants_everything {
+        if start > Sequence(0) && after >= start && self.wants_everything.is_none() {
             self.before = None;
             self.base = self.base.max(Some(after));
         }
     }
 
-    pub(super) fn everything(&mut self) {
-        self.wants_everything = true;
+    pub(super) fn everything(&mut self, why: &'static str) {
+        self.wants_everything = Some(why);
     }
 
     /// A planted bug: it is taken for what has everything up to here.
@@ -82,46 +127,53 @@ impl Lacks {
             self.base = self.base.map(|base| base.max(durable));
         }
     }
-
-    /// Whether its replica is what it was, and what was applied since.
-    fn is_whole(&self) -> bool {
-        let is_whole = |proof: &ReplicaProof| match (proof.data, proof.bad_by) {
-            (DataState::Good, _) | (DataState::Bad, BadBy::Owed) => true,
-            (DataState::Bad, BadBy::Anything | BadBy::Aside | BadBy::Relief) | (DataState::Empty, _) => false,
-        };
-        !self.wants_everything && self.proof.as_ref().is_some_and(is_whole)
-    }
 }
 
 impl<S: Surroundings> Driver<S> {
-    /// `None`: everything.
-    pub(super) fn owed(&self) -> Option<OwedOrder> {
-        let settings = &self.settings;
-        let is_plain = self.copy_mode == CopyMode::default()
-            && self.suspects == Default::default()
-            && self.trust == Trust::AsNoted
-            && !(self.is_restored || self.around.has_rules());
-        let misses_some = settings.divergence.count() > self.shared.report.lock().covers;
-        let (true, base, proof) = (self.lacks.is_whole(), self.lacks.base?, self.lacks.proof?) else {
-            return None;
-        };
-        if !is_plain || misses_some {
-            return None;
-        }
-        // Whatever makes it fail again and again, a copy of everything does without it.
-        if self.shared.report.lock().copy_attempts >= MINICOPY_ATTEMPTS_MAX {
-            return None;
-        }
-        let map = settings.map.clone()?;
+    /// Errors: everything, and why.
+    pub(super) fn owed(&self) -> Result<OwedOrder, Everything> {
+        self.owed_to(self.lacks.proof.as_ref().ok_or(Everything::Unheard)?)
+    }
+
+    /// To a target that says this of itself. Errors as [`Driver::owed`].
+    pub(super) fn owed_to(&self, proof: &ReplicaProof) -> Result<OwedOrder, Everything> {
+        self.why_everything(proof).map_or(Ok(()), Err)?;
+        let base = self.lacks.base.ok_or(Everything::NoBase)?;
+        let map = self.settings.map.clone().ok_or(Everything::Unmarked)?;
         let now: WhatIsOwed = Arc::new(move || map.changed_since(base).map(Owed::from));
         let first = match &self.lacks.before {
-            None if self.continues(base, &proof.applied) => FirstOwed::Known(Arc::new(now()?)),
-            None => return None,
+            None if self.continues(base, &proof.applied) => {
+                FirstOwed::Known(Arc::new(now().ok_or(Everything::MapFull)?))
+            }
+            None => return Err(Everything::OtherHistory),
             Some(found) => self.owed_since_before(base, &proof.applied, found)?,
         };
         // What was removed while nothing was captured was no change of this stream: nothing is deleted for it.
         let percent_max = if self.lacks.before.is_some() { Some(0) } else { self.percent_max() };
-        Some(OwedOrder { first, now, percent_max })
+        Ok(OwedOrder { first, now, percent_max })
+    }
+
+    /// Whatever is marked.
+    fn why_everything(&self, proof: &ReplicaProof) -> Option<Everything> {
+        let (covers, attempts) = {
+            let report = self.shared.report.lock();
+            (report.covers, report.copy_attempts)
+        };
+        match () {
+            () if self.lacks.wants_everything.is_some() => {
+                self.lacks.wants_everything.map(Everything::Wanted)
+            }
+            () if !is_whole(proof) => Some(Everything::NotWhole),
+            () if self.copy_mode != CopyMode::default() => Some(Everything::Mode(self.copy_mode)),
+            () if self.suspects != Default::default() => Some(Everything::Suspects),
+            () if self.trust != Trust::AsNoted => Some(Everything::WentBack),
+            () if self.is_restored => Some(Everything::Restored),
+            () if self.around.has_rules() => Some(Everything::Rules),
+            () if self.settings.divergence.count() > covers => Some(Everything::Uncaptured),
+            // Whatever makes it fail again and again, a copy of everything does without it.
+            () if attempts >= MINICOPY_ATTEMPTS_MAX => Some(Everything::Failed),
+            () => None,
+        }
     }
 
     fn owed_since_before(
@@ -129,7 +181,7 @@ impl<S: Surroundings> Driver<S> {
         base: Sequence,
         applied: &Position,
         found: &Arc<OnceLock<Owed>>,
-    ) -> Option<FirstOwed> {
+    ) -> Result<FirstOwed, Everything> {
         let is_of_this_run = applied.same_history(&self.queue.last());
         let (marks, target) = (self.settings.marks.clone(), self.settings.target.to_string());
         let is_known = match is_of_this_run {
@@ -141,10 +193,15 @@ impl<S: Surroundings> Driver<S> {
         };
         // What stays where it is, and what is deleted, is counted by copies of everything.
         let orphans = self.copy_orphans.unwrap_or(self.settings.orphans);
-        let is_plain = orphans == OrphanRules::default() && !self.around.keeps_removed();
-        is_noted(&self.settings).filter(|_| is_known && is_plain)?;
+        match () {
+            () if !is_known => return Err(Everything::OtherHistory),
+            () if orphans != OrphanRules::default() => return Err(Everything::Orphans),
+            () if self.around.keeps_removed() => return Err(Everything::KeepsRemoved),
+            () if is_noted(&self.settings).is_none() => return Err(Everything::NoBase),
+            () => {}
+        }
         let since = move || noted_moment(&marks, &target);
-        Some(FirstOwed::ByTime { since: Arc::new(since), found: found.clone() })
+        Ok(FirstOwed::ByTime { since: Arc::new(since), found: found.clone() })
     }
 
     /// What it has applied is of this very memory: nothing that the base lacks, and nothing that was never sent. A
@@ -152,8 +209,41 @@ impl<S: Surroundings> Driver<S> {
     fn continues(&self, base: Sequence, applied: &Position) -> bool {
         let last = self.queue.last();
         let is_split = applied.sequence == last.sequence && applied.chain != last.chain;
-        let was_sent = applied.sequence <= self.sent_upto.min(last.sequence);
+        let sent = self.session.as_ref().map_or(Sequence(0), |session| session.stream.at().sequence);
+        let was_sent = applied.sequence <= self.sent_upto.max(sent).min(last.sequence);
         applied.same_history(&last) && applied.sequence >= base && was_sent && !is_split
+    }
+}
+
+/// Whether a replica is what it was, and what was applied since.
+fn is_whole(proof: &ReplicaProof) -> bool {
+    match (proof.data, proof.bad_by) {
+        (DataState::Good, _) | (DataState::Bad, BadBy::Owed) => true,
+        (DataState::Bad, BadBy::Anything | BadBy::Aside | BadBy::Relief) | (DataState::Empty, _) => false,
+    }
+}
+
+impl Everything {
+    pub(super) fn why(self) -> &'static str {
+        match self {
+            Everything::Wanted(why) => why,
+            Everything::Unheard => "its target has said nothing yet",
+            Everything::NotWhole => "its target says that the replica is no consistent copy",
+            Everything::Mode(CopyMode::Full) => "the next copy sends everything",
+            Everything::Mode(_) => "the next copy is one by checksum",
+            Everything::Suspects => "the content of files is in doubt",
+            Everything::WentBack => "the target has less than it had said to have",
+            Everything::Restored => "the directory was restored from it",
+            Everything::Rules => "the set has rules, and the map knows none",
+            Everything::Uncaptured => "something came into the set, or was changed, that no packet tells",
+            Everything::Failed => "copies of what is owed have failed again and again",
+            Everything::NoBase => "nothing that counts says up to where it had everything",
+            Everything::Unmarked => "nothing is marked",
+            Everything::MapFull => "more was changed than the map has room for",
+            Everything::OtherHistory => "what it holds does not go on where this source was",
+            Everything::Orphans => "what only the target has is to be kept or deleted",
+            Everything::KeepsRemoved => "the set keeps on targets what is deleted",
+        }
     }
 }
 

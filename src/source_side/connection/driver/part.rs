@@ -21,7 +21,7 @@ use super::super::{MirrorCommand, Suspects};
 use super::Driver;
 use crate::clock;
 use crate::connection::{Command, Flow, NotNow};
-use crate::control::MirrorStatus;
+use crate::control::{MirrorStatus, Rung};
 use crate::link::LostBy;
 use crate::packet::{BlockHash, DataState, LeftOut};
 use crate::resync::{CheckOrder, TargetHad};
@@ -139,7 +139,7 @@ impl<S: Surroundings> Driver<S> {
     /// A copy as any other; `found`: files whose content differs, where that was looked at.
     fn mirror_all(&mut self, wish: WishedMirror, found: Option<Suspects>) -> Result<(), NotNow> {
         self.machine.handle_command(clock::now(), Command::StartMirror)?;
-        self.lacks.everything();
+        self.lacks.everything("a mirror was asked for");
         self.copy_mode = match (wish.mode, &found) {
             // What of it differs is known.
             (CopyMode::Checksum, Some(_)) => CopyMode::DifferencesChecksum,
@@ -193,6 +193,7 @@ impl<S: Surroundings> Driver<S> {
         match Attempt::begin(&mut self.around, (covers, false), order) {
             Ok(mut attempt) => {
                 attempt.part.clone_from(&part);
+                attempt.rung = Rung::of(mode);
                 let (mirror, progress) = (self.mirror_begun(), attempt.progress());
                 self.copy = Copying::Runs(attempt);
                 self.update(|report| {
