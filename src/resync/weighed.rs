@@ -77,9 +77,10 @@ fn covered(object: &OwedObject) -> Vec<std::ops::Range<u64>> {
 }
 
 #[cfg(test)]
-// Ranges are meant, each of them one.
-#[allow(clippy::single_range_in_vec_init)]
 mod tests {
+    // Ranges are meant, each of them one.
+    #![allow(clippy::single_range_in_vec_init)]
+
     use std::fs::{self, File};
     use std::os::fd::AsFd;
     use std::os::unix::fs::FileExt;
