@@ -61,6 +61,8 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "\
+Planned and not in this version: resync evaluate (an order of resynchronisations by priorities).
+
 Exit codes: 0 ok, 1 warning or timed out, 2 critical or the command could not work.";
 
 /// What every command has.

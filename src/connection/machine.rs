@@ -253,8 +253,8 @@ impl Machine {
         self.actions.pop_front()
     }
 
-    /// Nothing is held for the target any more: for whoever waits for room it need not be waited until a network
-    /// connection has ended before.
+    /// Whether letting go of the target is what is to be done next. Whoever waits for room in the queue need not wait, too,
+    /// until a network connection has ended that is closed before.
     pub fn lets_go_next(&self) -> bool {
         self.actions.front() == Some(&Action::LetGo)
     }
