@@ -198,6 +198,35 @@ fn a_full_disk_of_the_queue_is_no_error_of_a_program() {
     drop(image);
 }
 
+/// What is queued has nowhere to stay: the stop says so, and the next start finds all of it.
+#[test]
+fn a_stop_says_why_a_queue_is_not_kept() {
+    let own = tempfile::tempdir().expect("a temporary directory");
+    let image = Image::mount(own.path(), own.path().join("disk"), "ext4", 110);
+    let queue = own.path().join("disk").to_str().expect("a plain path").to_owned();
+    let arguments: Vec<&'static str> = vec!["--queue-dir", queue.leak()];
+    let mut protected = Protected::start(Setup { arguments, ..Setup::default() });
+    make_large(&protected.mount);
+    protected.wait_sync();
+    told(&protected, &["connection", "pause"]);
+    let filler = File::create(own.path().join("disk/filler")).expect("a file");
+    let piece = vec![7; MIB as usize];
+    let filled = (0..200).find_map(|number| filler.write_all_at(&piece, number * MIB).err());
+    assert_eq!(filled.and_then(|error| error.raw_os_error()), Some(libc::ENOSPC), "the disk is not full");
+    // More than a segment that was made beforehand takes.
+    change(&protected.mount, 24 * MIB, &mut seeded());
+    let said = protected.stop_incomplete_by(libc::SIGTERM);
+    assert!(said.contains("; its queue is not kept: "), "{said}");
+    assert!(!said.contains("sent after the next start"), "{said}");
+    protected.start_at_once();
+    told(&protected, &["connection", "resume"]);
+    protected.wait_in_line();
+    protected.assert_in_sync();
+    protected.stop();
+    drop(protected);
+    drop(image);
+}
+
 /// What one target lacks is on disk, and the other one is served from memory.
 #[test]
 fn a_target_that_is_away_does_not_slow_another_one() {

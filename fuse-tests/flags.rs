@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -233,4 +234,33 @@ fn flags_are_set_on_what_nobody_has_looked_at_since_the_boot() {
     pair.assert_in_sync_of(4, &Rules::default());
     assert_eq!(flags(&pair.replica().join("dir/g")), IFlags::IMMUTABLE);
     assert_eq!(flags(&pair.replica().join("dir/h")), IFlags::NODUMP);
+}
+
+/// The interface of XFS knows a part of the flags: what the disk's file system has beside them stays.
+#[test]
+fn the_other_interface_changes_the_flags_that_it_knows() {
+    const GET: libc::c_ulong = 0x801c_581f;
+    const SET: libc::c_ulong = 0x401c_5820;
+    const NODUMP: u32 = 0x80;
+    let mut protected = Protected::start(Setup::default());
+    let file = fs::File::create(protected.mount.join("file")).expect("a file");
+    let backing = fs::File::open(protected.backing.join("file")).expect("a file");
+    let before = rustix::fs::ioctl_getflags(&backing).expect("flags");
+    let call = |number, words: &mut [u32; 7]| {
+        // SAFETY: the call reads or writes a `struct fsxattr`, 28 bytes.
+        let code = unsafe { libc::ioctl(file.as_raw_fd(), number, words.as_mut_ptr()) };
+        assert_eq!(code, 0, "{}", std::io::Error::last_os_error());
+    };
+    let mut words = [0; 7];
+    call(GET, &mut words);
+    assert_eq!(words[0] & NODUMP, 0);
+    words[0] |= NODUMP;
+    call(SET, &mut words);
+    let with = rustix::fs::ioctl_getflags(&backing).expect("flags");
+    assert_eq!(with, before | IFlags::NODUMP);
+    words[0] &= !NODUMP;
+    call(SET, &mut words);
+    assert_eq!(rustix::fs::ioctl_getflags(&backing).expect("flags"), before);
+    drop((file, backing));
+    protected.stop();
 }

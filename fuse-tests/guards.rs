@@ -429,6 +429,48 @@ fn mass_deletions_wait_for_a_person() {
     protected.stop();
 }
 
+/// The next run of the source did not know that a person was asked: a plain word let the copy begin.
+#[test]
+fn a_question_about_deletions_outlives_the_source() {
+    for is_killed in [true, false] {
+        let mut protected = Protected::prepare(Setup::default());
+        let many = 1400;
+        fs::create_dir(protected.backing.join("dir")).expect("a directory");
+        for number in 0..many {
+            fs::write(protected.backing.join(format!("dir/file{number}")), "x").expect("a file");
+        }
+        protected.start_again();
+        fs::remove_dir_all(protected.mount.join("dir")).expect("removed");
+        wait_until(&protected, "asked", |connection| connection["state"] == "paused");
+        wait_until(&protected, "half of them gone", |_| files_in(&protected.replica) == many / 2);
+        // It is noted within a second.
+        std::thread::sleep(Duration::from_secs(3));
+        match is_killed {
+            true => protected.kill9(),
+            false => drop(protected.stop_incomplete_by(libc::SIGTERM)),
+        }
+        protected.start_at_once();
+        for words in [&["resume"][..], &["stop", "start"]] {
+            let asked = wait_until(&protected, "asked again", |connection| {
+                connection["state"] == "paused"
+                    && connection["reason"].as_str().unwrap_or_default().contains("--accept-deletes")
+            });
+            assert_ne!(asked["mirror"]["phase"], "complete", "{asked}");
+            for word in words {
+                let output = output_within(standin(&protected.run).args(["connection", word]), COMMAND_MAX);
+                let is_heard = words.len() > 1;
+                assert_eq!(output.status.success(), is_heard, "{word}: {}", describe(&output));
+            }
+        }
+        wait_until(&protected, "asked to the end", |connection| connection["state"] == "paused");
+        assert_eq!(files_in(&protected.replica), many / 2, "nobody has said yes");
+        crate::host::run(standin(&protected.run).args(["connection", "resume", "--accept-deletes"]));
+        protected.wait_in_line();
+        protected.assert_in_sync();
+        protected.stop();
+    }
+}
+
 /// The queue became full while a person was asked: the question was forgotten, and a plain word let a copy begin.
 #[test]
 fn a_question_about_deletions_outlives_a_full_queue() {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::host::{Protected, SYNC_MAX, Setup, describe, output_within, standin};
+use crate::host::{Disk, Protected, SYNC_MAX, Setup, describe, output_within, standin};
 use crate::mirror::{is_complete, wait_for_within};
 
 const TIB: u64 = 1 << 40;
@@ -82,5 +82,21 @@ fn a_hole_of_a_tebibyte_is_compared_and_copied_at_once() {
         assert!(room < 1 << 20, "{name} takes {room} bytes");
     }
     drop(mount);
+    protected.stop();
+}
+
+/// XFS gives what is written at the end of a file room for more, which stayed: a replica took 16 times the room.
+#[test]
+fn pieces_between_holes_take_no_more_room_than_they_need() {
+    let replica = Disk::Image { kind: "xfs", mib: 400 };
+    let mut protected = Protected::prepare(Setup { replica, ..Setup::default() });
+    let file = File::create(protected.backing.join("pieces")).expect("a file");
+    for piece in 0..1000 {
+        file.write_all_at(&[7; 4096], piece * 65_536).expect("written");
+    }
+    drop(file);
+    protected.start_again();
+    let room = fs::metadata(protected.replica.join("pieces")).expect("a file").blocks() * 512;
+    assert!(room < 1000 * 4096 * 2, "{room} bytes");
     protected.stop();
 }

@@ -4,11 +4,12 @@
 //! `STANDIN_TEST_BIN` names another binary to test (an installed one), `STANDIN_TEST_DIR` another
 //! place for the directories, `STANDIN_TEST_PROFILE` a profile for all that name none.
 
+mod mounts;
+
 use std::cell::RefCell;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -21,6 +22,7 @@ use parking_lot::{Mutex, MutexGuard};
 use rustix::mount::UnmountFlags;
 use tempfile::TempDir;
 
+pub use self::mounts::{clear_mounts, is_mounted};
 use crate::tree::{self, Rules, Seen};
 
 /// From the start of the daemon to its line `ready`.
@@ -441,6 +443,8 @@ impl Drop for Protected {
             let _ = daemon.child.wait();
         }
         clear_mounts(&self.mount);
+        // Disks that the test holds itself outlive it, and their directory could not be removed.
+        mounts::clear_below(self.base.path());
     }
 }
 
@@ -664,32 +668,5 @@ fn wait_within(child: &mut Child, max: Duration) -> Option<ExitStatus> {
             return None;
         }
         std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// Whether something is mounted exactly there. Does not touch the mount, which may be dead.
-pub fn is_mounted(at: &Path) -> bool {
-    !mounts_at(at).is_empty()
-}
-
-/// Device numbers (`major:minor`) of what is mounted there.
-fn mounts_at(at: &Path) -> Vec<String> {
-    let Ok(parent) = fs::canonicalize(at.parent().expect("no root")) else { return Vec::new() };
-    let wanted = parent.join(at.file_name().expect("a name"));
-    let table = fs::read("/proc/self/mountinfo").expect("/proc is mounted");
-    let lines =
-        table.split(|&byte| byte == b'\n').map(|line| line.split(|&byte| byte == b' ').collect::<Vec<_>>());
-    lines
-        .filter(|fields| fields.len() > 4 && OsStr::from_bytes(fields[4]) == wanted)
-        .map(|fields| String::from_utf8_lossy(fields[2]).into_owned())
-        .collect()
-}
-
-/// Takes away all mounts at a place, also hanging ones: their connections are aborted first.
-pub fn clear_mounts(at: &Path) {
-    for device in mounts_at(at) {
-        let connection = device.rsplit(':').next().unwrap_or_default();
-        let _ = fs::write(format!("/sys/fs/fuse/connections/{connection}/abort"), "1");
-        let _ = rustix::mount::unmount(at, UnmountFlags::DETACH);
     }
 }

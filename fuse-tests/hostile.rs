@@ -16,7 +16,9 @@ use standin::packet::*;
 use tempfile::TempDir;
 
 use self::client::{BareSession, Key, PAIRING, REPLICATION, dial, endpoint, pour};
-use crate::host::{self, COMMAND_MAX, Daemon, SYNC_MAX, clear_mounts, describe, output_within, run};
+use crate::host::{
+    self, COMMAND_MAX, Daemon, SYNC_MAX, clear_mounts, describe, output_within, run, wait_until,
+};
 use crate::tree;
 
 /// What a peer may cost beside what the daemon needs anyway, KiB.
@@ -507,10 +509,10 @@ fn a_session_that_is_not_granted_is_told_why() {
             assert!(end.contains(why), "{why}: {end}");
         }
     });
+    // It says so to its source first.
+    let says_all = || cases.iter().all(|(_, why)| serve.daemon.said().contains(why));
+    wait_until("its log says why each was turned away", says_all);
     let said = serve.daemon.said();
-    for (_, why) in cases {
-        assert!(said.contains(why), "no '{why}' in: {said}");
-    }
     assert!(!said.contains('\x1b'), "a peer steers the terminal");
     assert_eq!(fs::read_dir(serve.at("root")).expect("the root").count(), 0, "nothing was made for it");
     serve.assert_well();

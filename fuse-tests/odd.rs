@@ -3,11 +3,13 @@
 //!
 //! `STANDIN_SEED=x` runs one seed in each case, `STANDIN_SEEDS=n` so many new ones (each in the case whose turn
 //! it is), `STANDIN_ODD_FILES=n` sets the size of the tree: files, beside a directory of twice as many names.
+//! `STANDIN_ODD_ROUNDS=n` brings each tree so often to a replica of the case, with other changes each time: the tree
+//! of a later round is what the programs of the one before have left.
 
 pub mod fill;
 mod load;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -60,14 +62,46 @@ impl Drop for Clean {
 
 fn run(seed: u64, case: Replica) -> u64 {
     let files = setting("STANDIN_ODD_FILES").unwrap_or(FILES) as usize;
-    println!("STANDIN_SEED={seed} STANDIN_ODD_FILES={files}: {case:?}");
-    let arguments = if case == Replica::Foreign { vec!["--adopt"] } else { Vec::new() };
+    let rounds = setting("STANDIN_ODD_ROUNDS").unwrap_or(1);
+    println!("STANDIN_SEED={seed} STANDIN_ODD_FILES={files} STANDIN_ODD_ROUNDS={rounds}: {case:?}");
+    // A replica that was there and is empty is made anew only where that is said.
+    let is_adopted = case == Replica::Foreign || case == Replica::Empty && rounds > 1;
+    let arguments = if is_adopted { vec!["--adopt"] } else { Vec::new() };
     let mut protected = Protected::prepare(Setup { arguments, ..Setup::default() });
     // Dropped before it: its daemon has ended then, or the test fails.
     let _clean = Clean(protected.base.path().to_owned());
-    let begun = Instant::now();
     let names = fill::fill(&protected.backing, seed, files);
     fill::with_flags(&protected.backing);
+    let mut done = 0;
+    for round in 0..rounds {
+        let begun = Instant::now();
+        // The first one is the seed itself.
+        let seed = seed ^ round.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        prepare(&mut protected, case, (round, seed, files), &names);
+        let prepared = begun.elapsed();
+        done += copy_under_load(&mut protected, case, (seed, files), &names);
+        let orphans = connection(&protected)["orphans"].clone();
+        println!(
+            "  round {round}: prepared in {prepared:?}, equal after {:?}, orphans {orphans}",
+            begun.elapsed()
+        );
+        if case == Replica::Empty {
+            assert_eq!(
+                orphans["moved"].as_u64().unwrap_or(0),
+                0,
+                "whatever is not on the source was removed there"
+            );
+        }
+        protected.stop();
+    }
+    done
+}
+
+/// The replica becomes what it is to be before the copy.
+fn prepare(protected: &mut Protected, case: Replica, (round, seed, files): (u64, u64, usize), names: &Names) {
+    if round > 0 && !matches!(case, Replica::Older(_)) {
+        empty(&protected.replica);
+    }
     match case {
         Replica::Empty => (),
         Replica::Foreign => {
@@ -76,39 +110,51 @@ fn run(seed: u64, case: Replica) -> u64 {
             fill::with_other_flags(&protected.replica);
         }
         Replica::Older(_) => {
-            protected.start_at_once();
-            wait(&protected, files, "there", is_complete);
-            protected.stop();
-            damage(&protected, &names, seed);
+            if round == 0 {
+                protected.start_at_once();
+                wait(protected, files, "there", is_complete);
+                protected.stop();
+            }
+            damage(protected, names, seed);
         }
     }
+}
+
+/// Programs work while it is copied, and what there is in the end is equal. Gives how much they did.
+fn copy_under_load(
+    protected: &mut Protected,
+    case: Replica,
+    (seed, files): (u64, usize),
+    names: &Names,
+) -> u64 {
     protected.start_at_once();
+    let (protected, mount) = (&*protected, &protected.mount);
     let is_over = AtomicBool::new(false);
     let done = std::thread::scope(|scope| {
         let _stop = StopAtEnd(&is_over);
-        let work = |program| load::work(&protected.mount, &names, seed ^ (program << 56), STEPS, &is_over);
+        let work = |program| load::work(mount, names, seed ^ (program << 56), STEPS, &is_over);
         let programs: Vec<_> = (1..=PROGRAMS).map(|program| scope.spawn(move || work(program))).collect();
         if let Replica::Older(mode) = case {
-            copy_by_hand(&protected, files, mode);
+            copy_by_hand(protected, files, mode);
         } else {
-            wait(&protected, files, "complete", is_complete);
+            wait(protected, files, "complete", is_complete);
         }
         is_over.store(true, Relaxed);
         programs.into_iter().map(|program| program.join().expect("a program")).sum()
     });
-    wait(&protected, files, "good", is_complete);
-    assert_equal(&protected, files);
-    let orphans = connection(&protected)["orphans"].clone();
-    println!("  equal after {:?}, orphans {orphans}", begun.elapsed());
-    if case == Replica::Empty {
-        assert_eq!(
-            orphans["moved"].as_u64().unwrap_or(0),
-            0,
-            "whatever is not on the source was removed there"
-        );
-    }
-    protected.stop();
+    wait(protected, files, "good", is_complete);
+    assert_equal(protected, files);
     done
+}
+
+/// Whatever is in it, what flags keep as well, the target's own state too.
+fn empty(replica: &Path) {
+    for place in [replica.to_owned(), replica.join("odd")] {
+        fill::without_flags(&place);
+    }
+    let gone = Command::new("rm").arg("-rf").arg(replica).status().expect("rm");
+    assert!(gone.success(), "the replica stays");
+    std::fs::create_dir(replica).expect("an empty replica");
 }
 
 /// Both sides are changed while nothing runs.

@@ -32,7 +32,7 @@ fn protected(place: Place, arguments: &[&'static str]) -> Protected {
 }
 
 /// Processes that hold the mount of this test: those whose parent is gone, too.
-fn holders(protected: &Protected) -> Vec<u32> {
+pub fn holders(protected: &Protected) -> Vec<u32> {
     let processes = fs::read_dir("/proc").expect("/proc").flatten();
     let pids = processes.filter_map(|process| process.file_name().to_str()?.parse::<u32>().ok());
     let holds = |pid: &u32| {
@@ -48,6 +48,22 @@ fn has_open(pid: u32, directory: &Path) -> bool {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let mut paths = descriptors.filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
     paths.any(|path| path == directory)
+}
+
+/// A start that takes over the mount made the directory for the queue, on whatever disk was below the one that was not mounted.
+#[test]
+fn a_start_that_takes_over_makes_no_directory_for_the_queue() {
+    let mut protected = protected(Place::Beside, HOLDER);
+    protected.kill9();
+    let missing = protected.base.path().join("missing");
+    let output = output_within(protected.protect_command().arg("--queue-dir").arg(&missing), COMMAND_MAX);
+    let said = describe(&output);
+    // Programs wait: the service manager is to try again.
+    assert!(output.status.code() == Some(1) && said.contains("it is not created by itself"), "{said}");
+    assert!(!missing.exists());
+    protected.start_again();
+    protected.assert_in_sync();
+    protected.stop();
 }
 
 /// Whatever programs do, no call of theirs fails or is done twice, and in the end the replica is the same.

@@ -52,7 +52,7 @@ fn compares(connection: &Value) -> bool {
 fn a_good_replica_stays_good_while_nothing_differs() {
     let mut protected = planted();
     let before = connection(&protected);
-    told(&protected, &["start", "--mode", "checksum", "--rate", "100K"]);
+    told(&protected, &["start", "--mode", "checksum", "--rate", "20K"]);
     let begun = wait_for(&protected, "comparing", compares);
     assert_eq!((&begun["data"], &begun["progress"]["mode"]), (&"good".into(), &"checksum".into()), "{begun}");
     refused(&protected, &["mirror", "start"], "is being copied to");

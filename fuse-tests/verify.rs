@@ -210,6 +210,26 @@ fn a_time_that_cannot_be_held_hides_no_wrong_one() {
     }
 }
 
+/// The target holds directories that it has worked in: they were compared with paths that do not exist.
+#[test]
+fn a_directory_that_was_removed_is_missing_as_a_whole() {
+    let mut protected = Protected::start(Setup::default());
+    fs::create_dir_all(protected.mount.join("d0/d1")).expect("directories");
+    for name in ["d0/f1", "d0/d1/f2", "other"] {
+        fs::write(protected.mount.join(name), name).expect("a file");
+    }
+    protected.wait_sync();
+    fs::remove_dir_all(protected.replica.join("d0")).expect("removed");
+    let said = verify(&protected, &[]);
+    assert_eq!(said.code, 1, "{}", said.summary);
+    assert!(said.found.contains(&("missing".to_owned(), "d0".to_owned())), "{:?}", said.found);
+    assert!(said.found.iter().all(|(_, path)| !path.contains("deleted")), "{:?}", said.found);
+    verify(&protected, &["--repair"]);
+    protected.wait_in_line();
+    protected.assert_in_sync();
+    protected.stop();
+}
+
 fn set_mtime(path: &Path, tv_sec: i64, tv_nsec: i64) {
     let times = Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },

@@ -523,6 +523,10 @@ pub const RESYNC_PROVEN: Duration = Duration::from_secs(60);
 pub const HEAL_AFTER: Duration = Duration::from_secs(30);
 pub const HEAL_AFTER_MAX: Duration = Duration::from_secs(3600);
 
+/// At most once in so much time, also where a copy takes none; else so many times as long lies between two as one takes.
+pub const HEAL_EVERY: Duration = Duration::from_secs(300);
+pub const HEAL_SHARE: u32 = 100;
+
 /// Directories in one message of doubts, well below [`CONTROL_LEN_MAX`].
 pub const DOUBTS_MAX: usize = 2048;
 

@@ -57,6 +57,18 @@ fn the_doctor_asks_a_target_and_disturbs_nobody() {
     assert_line(&hosts, "target", "fail", "cannot be asked at 192.0.2.2:7447");
 }
 
+/// What lies on the way carries less than the interface here.
+#[test]
+fn the_doctor_says_how_long_datagrams_may_be() {
+    let mut hosts = Hosts::prepare();
+    hosts.serve();
+    hosts.pair();
+    assert_line(&hosts, "path", "ok", "datagrams of 1472 bytes arrive");
+    hosts.cable.set_mtu(&hosts.cable.source, 9000);
+    assert_line(&hosts, "path", "note", "the interface here takes 8952");
+    hosts.kill_target();
+}
+
 /// What is mounted for a test goes with it.
 struct SmallDisk(PathBuf);
 

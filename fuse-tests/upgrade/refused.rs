@@ -7,8 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{another_program, hold, program_of, protected, sent, status, upgrade};
+use super::{HOLDER, another_program, hold, program_of, protected, sent, status, upgrade, upgraded};
 use crate::host::{COMMAND_MAX, Disk, Place, Protected, Setup, binary, describe, output_within};
+use crate::outlive::holders;
 use crate::pair::Pair;
 use crate::tree::Rules;
 
@@ -70,6 +71,24 @@ fn what_is_no_program_that_fits_changes_nothing() {
 fn without_a_holder_it_is_said_what_is_needed() {
     let mut protected = Protected::start(Setup::default());
     assert_refused(&protected, Path::new(&binary()), "--holder");
+    protected.assert_in_sync();
+    protected.stop();
+}
+
+/// The program that goes on looks for the directory of the queue: without it, it would not, and neither would the one
+/// of before.
+#[test]
+fn a_directory_of_the_queue_that_is_gone_is_said_before() {
+    let base = tempfile::tempdir().expect("a directory");
+    let [queue, away] = ["queue", "away"].map(|name| base.path().join(name));
+    fs::create_dir(&queue).expect("a directory");
+    let queue_text: &'static str = queue.display().to_string().leak();
+    let arguments = [HOLDER.to_vec(), vec!["--queue-dir", queue_text]].concat();
+    let mut protected = Protected::start(Setup { arguments, ..Setup::default() });
+    fs::rename(&queue, &away).expect("moved away");
+    assert_refused(&protected, Path::new(&binary()), "it is not created by itself");
+    fs::rename(&away, &queue).expect("back");
+    upgraded(&protected.run, Path::new(&binary()));
     protected.assert_in_sync();
     protected.stop();
 }
@@ -168,6 +187,27 @@ fn a_program_that_ends_at_once_is_not_waited_for() {
     protected.start_at_once();
     assert_eq!(status(&protected)["connections"][0]["progress"], serde_json::Value::Null);
     fs::write(protected.mount.join("file"), "again").expect("a write");
+    protected.assert_in_sync();
+    protected.stop();
+}
+
+/// On a busy machine it takes its time, and was taken for one of an older version.
+#[test]
+fn a_holder_that_answers_late_is_waited_for() {
+    let mut protected = protected(Place::Beside);
+    let [holder] = holders(&protected)[..] else { panic!("no holder, or several") };
+    let holder = rustix::process::Pid::from_raw(holder as i32).expect("a process");
+    let signal = |signal| rustix::process::kill_process(holder, signal).expect("it lives");
+    let program = another_program(&protected, "late");
+    signal(rustix::process::Signal::STOP);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_secs(3));
+            signal(rustix::process::Signal::CONT);
+        });
+        upgraded(&protected.run, &program);
+    });
+    assert_eq!(program_of(protected.daemon()), program);
     protected.assert_in_sync();
     protected.stop();
 }

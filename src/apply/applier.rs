@@ -191,11 +191,12 @@ impl Applier {
         Ok(missing)
     }
 
-    /// Removes some of what was kept for as long as its source has asked.
-    pub fn remove_overdue(&self) {
+    /// Removes some of what was kept for as long as its source has asked. `source_ahead_ms`: how far the source's clock is
+    /// ahead of this host's.
+    pub fn remove_overdue(&self, source_ahead_ms: i64) {
         let _watch = self.watch();
         let end = clock::now() + OVERDUE_BURST;
-        match self.replica.remove_overdue(&|| clock::now() < end) {
+        match self.replica.remove_overdue(source_ahead_ms, &|| clock::now() < end) {
             Ok(gone) if gone.objects > 0 => log::info!("{} objects were kept for long enough", gone.objects),
             Ok(_) => {}
             Err(error) => log::warn!("what was kept for long enough cannot be removed: {error}"),

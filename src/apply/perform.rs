@@ -76,11 +76,11 @@ impl Replica {
             Op::Reserve { object, offset, length, how, result } => {
                 self.reserve(*object, *offset, *length, *how, result)
             }
-            Op::SetAttributes { object, mode, owner, mtime } => {
-                self.set_attributes(*object, *mode, *owner, *mtime)
+            Op::SetAttributes { object, .. }
+            | Op::SetXattr { object, .. }
+            | Op::RemoveXattr { object, .. } => {
+                self.describe(op, payload).map(|()| self.look_at_names(*object))
             }
-            Op::SetXattr { object, name, mode } => self.change_xattr(*object, name, Some(payload), *mode),
-            Op::RemoveXattr { object, name, mode } => self.change_xattr(*object, name, None, *mode),
             Op::Barrier { .. } => self.settle_times(),
             Op::Keep { at, dir_mtime, object, links, keeping } => {
                 self.keep_removed((at, *dir_mtime), (*object, *links), keeping, doubt)?;
@@ -109,6 +109,17 @@ impl Replica {
                 self.set_mtime_later(at.dir, *dir_mtime)
             }
             _ => Err(Fault::Refused("an op that no border knows")),
+        }
+    }
+
+    fn describe(&mut self, op: &Op, payload: &[u8]) -> Result<(), Fault> {
+        match op {
+            Op::SetAttributes { object, mode, owner, mtime } => {
+                self.set_attributes(*object, *mode, *owner, *mtime)
+            }
+            Op::SetXattr { object, name, mode } => self.change_xattr(*object, name, Some(payload), *mode),
+            Op::RemoveXattr { object, name, mode } => self.change_xattr(*object, name, None, *mode),
+            _ => Err(Fault::Refused("an op that changes no attribute")),
         }
     }
 

@@ -2,8 +2,10 @@
 
 mod connection;
 mod deletes;
+mod doctor;
 mod mirror;
 mod set;
+mod statistics;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -17,6 +19,7 @@ pub use self::connection::{
     Resume, ScheduleCommand,
 };
 pub use self::deletes::DeletesAsked;
+pub use self::doctor::Doctor;
 use super::bench::Bench;
 use super::clone::Clones;
 use super::config::{Config, Reload};
@@ -49,6 +52,7 @@ use crate::words::{
 };
 pub use mirror::{Mirror, MirrorCommand, MirrorOf};
 pub use set::{RulesAsked, Set, SetCommand};
+pub use statistics::StatisticsAsked;
 
 /// Real-time, ordered replication for any directory on Linux.
 #[derive(Debug, Parser)]
@@ -327,6 +331,8 @@ pub struct Protect {
     /// With --fsync=target: how many of several targets an fsync waits for
     #[arg(long, value_enum, value_name = "WHICH", default_value_t = FsyncTargets::All)]
     pub fsync_targets: FsyncTargets,
+    #[command(flatten)]
+    pub statistics: StatisticsAsked,
     /// Run in the background (not in this version: leave it to a service manager)
     #[arg(long)]
     pub daemon: bool,
@@ -380,6 +386,8 @@ pub struct Serve {
     /// overwritten; more of it is lost, and 0 keeps nothing [default: refuse to start where it may not fit]
     #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "adopt")]
     pub lost_writes: Option<u64>,
+    #[command(flatten)]
+    pub statistics: StatisticsAsked,
     /// Name of this daemon, of its control socket
     #[arg(long, default_value = "serve")]
     pub name: String,
@@ -484,15 +492,6 @@ pub struct WaitSync {
     /// Give up after this long, as in 500ms, 30s, 5m [default: never]
     #[arg(long, value_name = "T", value_parser = parse_duration)]
     pub timeout: Option<Duration>,
-}
-
-#[derive(Debug, Args)]
-pub struct Doctor {
-    /// The directory that is to be protected
-    pub dir: Option<PathBuf>,
-    /// Where its replica is to be: local:PATH or standin://host:port/repset
-    #[arg(long, value_name = "TARGET")]
-    pub to: Vec<Target>,
 }
 
 #[derive(Debug, Args)]

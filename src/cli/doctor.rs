@@ -1,6 +1,8 @@
 //! `standin doctor`: what this machine and these directories can and cannot do, before it matters.
 
+mod bundle;
 pub(super) mod census;
+mod host;
 mod profile;
 mod remote;
 
@@ -59,11 +61,15 @@ pub(super) fn run(common: &Common, args: &Doctor) -> Outcome {
     let mut report = Report::default();
     report.machine();
     report.own_places(common);
+    report.host(common);
     let source = args.dir.as_ref().and_then(|dir| report.places(common, dir, &args.to));
     for target in &args.to {
         report.remote(common, target, source.as_ref());
     }
     report.not_replicated();
+    if let Some(path) = &args.bundle {
+        return bundle::make(common, path, args.with_names, &report);
+    }
     if common.json {
         output::json(&serde_json::json!({ "exit_code": report.exit_code(), "lines": report.lines }));
     } else {

@@ -150,6 +150,8 @@ fn no_state(error: &io::Error) -> Failure {
 fn recover(journal: &Journal, _turn: &Turn) -> Result<(), Failure> {
     let Some(record) = journal.running().map_err(|error| no_state(&error))? else { return Ok(()) };
     let number = record.report.number;
+    // That may take its time.
+    output::aside(&format!("removing what drill {number} has left, which nobody runs any more …"));
     let left = |why: &str| {
         let what = format!("Drill {number} was interrupted, and something of it is still there: {why}");
         let next = format!(

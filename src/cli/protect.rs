@@ -17,6 +17,8 @@ use crate::words::{
     TypedRule, VerifyPlan,
 };
 
+const NOTHING_DONE: &str = "Nothing was mounted or written.";
+
 pub(super) fn run(common: &Common, args: &Protect, typed: &Typed) -> Outcome {
     check_root_user(rustix::process::geteuid().as_raw())?;
     if args.daemon {
@@ -64,6 +66,7 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
     let place = |path: &Path| resolve(path, &mounts).map_err(|error| lost(path, &error));
     let nothing_named = || refused("No directory is named.".into(), "Name the one that programs use.");
     let directory = place(args.dir.as_deref().ok_or_else(nothing_named)?)?;
+    let statistics = args.statistics.asked(&mounts, NOTHING_DONE)?;
     let queue_disk = queue_disk(args.queue_disk_limit, args.queue_dir.as_deref().map(place).transpose()?)?;
     let mut targets = Vec::new();
     for target in args.to {
@@ -106,6 +109,7 @@ pub(super) fn options(common: &Common, args: Protect) -> Result<ProtectOptions, 
         compression: args.compression,
         owners: args.owner,
         fsync,
+        statistics,
         configuration: Configuration::default(),
     })
 }
@@ -215,5 +219,5 @@ fn lost(path: &Path, error: &io::Error) -> Failure {
 }
 
 fn refused(what: String, next: &str) -> Failure {
-    Failure::new(what, "Nothing was mounted or written.", next)
+    Failure::new(what, NOTHING_DONE, next)
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::output::Printed;
 use super::resync::tests::foreseen;
 use super::status::Document;
+use crate::control::statistics_of;
 use crate::control::tests::{sample_connection, sample_source, sample_status};
 use crate::control::{
     Alert, AsideStatus, Bounds, ClockSet, CompressionStatus, ConnectedSource, ConnectionStatus, FsyncStatus,
@@ -27,6 +28,8 @@ use crate::packet::{CheckCounts, DataState, OrphanCounts, Sequence, WithheldCoun
 use crate::words::{Compression, DiskQueueStats, DiskTrouble, Origin, QueueStats, VerifyMode};
 
 const STATUS_PAGE: &str = include_str!("../../docs/status-json.md");
+
+const MONITORING_PAGE: &str = include_str!("../../docs/monitoring.md");
 
 const BENCH_PAGE: &str = include_str!("../../docs/bench-json.md");
 
@@ -56,6 +59,17 @@ fn each_field_of_an_evaluation_is_documented() {
     let report = ResyncReport { name: "web".into(), history: "1.2".into(), last: Sequence(9), connections };
     let printed = serde_json::to_value(Printed::new(report)).unwrap();
     assert_documented(documented(STATUS_PAGE, "An evaluation"), present(&printed));
+}
+
+/// The lines of `--statistics`, of a source and of a target.
+#[test]
+fn each_field_of_statistics_is_documented() {
+    let mut fields = Fields::new();
+    for role in [Role::Source(full_source()), Role::Target { target: full_target() }] {
+        let lines = statistics_of(&full(role));
+        lines.iter().for_each(|line| collect(line, "", &mut fields));
+    }
+    assert_documented(documented(MONITORING_PAGE, "Statistics in a file"), fields);
 }
 
 /// What is there with one role is not there with the other, but for what all have.
@@ -233,6 +247,7 @@ fn full_connection() -> ConnectionStatus {
             path: Some("dir".into()),
             files_total: Some(1),
             bytes_total: Some(1),
+            is_counted: true,
             eta_seconds: Some(1),
             rate_limit: Some(1),
             ..MirrorProgress::default()

@@ -101,6 +101,7 @@ pub(super) fn options(common: &Common, args: Serve, mounts: &MountTable) -> Resu
         keep_good: args.keep_good,
         adopt: args.adopt,
         lost_writes: args.lost_writes,
+        statistics: args.statistics.asked(mounts, UNTOUCHED)?,
         configuration: Configuration::default(),
     })
 }

@@ -113,6 +113,7 @@ pub enum Action {
 }
 
 const BY_HAND: &str = "paused by hand";
+const STOPPED: &str = "stopped by hand before the start";
 
 /// See the module.
 pub struct Machine {
@@ -142,11 +143,11 @@ pub struct Machine {
 impl Machine {
     /// A new connection: it dials at once where the window is open.
     pub fn new(now: Instant, window: Window) -> Machine {
-        Machine::wished(now, window, Wish::default())
+        Machine::wished(now, window, Wish::default(), false)
     }
 
-    /// One that a person wanted so before.
-    pub fn wished(now: Instant, window: Window, wish: Wish) -> Machine {
+    /// One that a person wanted so before. `is_queued`: what it lacks is still in the queue.
+    pub fn wished(now: Instant, window: Window, wish: Wish, is_queued: bool) -> Machine {
         let mut machine = Machine {
             id: 0,
             state: State::Stopped,
@@ -167,11 +168,12 @@ impl Machine {
             Sending::Now => machine.begin(now, Flow::Send),
             Sending::Paused => machine.begin(now, Flow::Hold),
             Sending::Stopped if wish.unqueued => machine.unqueue(),
+            Sending::Stopped if is_queued => STOPPED.clone_into(&mut machine.reason),
             Sending::Stopped => {
                 machine.give_up(
                     "nothing was sent since the start of the protection: a copy brings it into line",
                 );
-                machine.reason = machine.with_let_go("stopped by hand before the start");
+                machine.reason = machine.with_let_go(STOPPED);
             }
         }
         machine
@@ -180,6 +182,11 @@ impl Machine {
     /// As people know it.
     pub fn named(self, id: u32) -> Machine {
         Machine { id, ..self }
+    }
+
+    /// It has been held for this since before it began.
+    pub fn held_for(self, reason: String) -> Machine {
+        Machine { held: Some(reason), ..self }
     }
 
     pub fn when_full(self, when_full: WhenFull) -> Machine {

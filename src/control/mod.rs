@@ -29,6 +29,7 @@ mod recorder;
 mod request;
 mod resync;
 mod server;
+mod statistics;
 mod status;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -57,6 +58,9 @@ pub use process::{ProcessMeter, ProcessStatus};
 pub use recorder::measure;
 pub use resync::{Bounds, ResyncForeseen, ResyncReport, Rung};
 pub use server::{Caller, Handler, Server};
+pub use statistics::refusal as statistics_refusal;
+#[cfg(test)]
+pub(crate) use statistics::{append, statistics_of};
 pub use status::{
     ActivityStatus, Alert, Amount, AsideStatus, CaptureStatus, ClockSet, CompressionStatus, ConnectedSource,
     ConnectionState, ConnectionStatus, FsyncStatus, GenerationStatus, HolderStatus, Lag, LastGood,

@@ -13,10 +13,11 @@ use super::clones::{CloneRequest, ClonesRequest};
 use super::message::Response;
 use super::moments::moments;
 use super::server::Handler;
+use super::statistics::Statistics;
 use super::status::Status;
 use super::unix_ms;
 use crate::events::{
-    About, Code, History, Journal, Measured, Now, Page, Record, Ring, Seen, Series, Severity,
+    About, Code, History, Journal, Measured, Now, Page, Record, Ring, Sample, Seen, Series, Severity,
 };
 use crate::store::random_u64;
 
@@ -30,6 +31,7 @@ pub(super) struct Recorder {
     name: String,
     started: Instant,
     journal: Option<Journal>,
+    statistics: Option<Statistics>,
     books: Mutex<Books>,
     closing: Mutex<bool>,
     wake: Condvar,
@@ -43,13 +45,14 @@ struct Books {
 
 impl Recorder {
     /// `name`: of the daemon.
-    pub fn new(name: String) -> Recorder {
+    pub fn new(name: String, statistics: Option<Statistics>) -> Recorder {
         let run = format!("{:016x}", random_u64());
         let books = Books { ring: Ring::new(run), history: History::default(), before: None };
         Recorder {
             name,
             started: Instant::now(),
             journal: Journal::of_process(),
+            statistics,
             books: Mutex::new(books),
             closing: Mutex::new(false),
             wake: Condvar::new(),
@@ -74,6 +77,18 @@ impl Recorder {
     pub fn close(&self) {
         *self.closing.lock() = true;
         self.wake.notify_all();
+    }
+
+    /// Lines that are told already are written, if that does not take too long.
+    pub fn end_statistics(&self, until: Instant) {
+        self.statistics.iter().for_each(|statistics| statistics.end(until));
+    }
+
+    /// What the daemon says of itself, and what the recorder has to say beside.
+    pub fn status(&self, handler: &dyn Handler) -> Status {
+        let mut status = handler.status();
+        status.alerts.extend(self.statistics.as_ref().and_then(Statistics::alert));
+        status
     }
 
     pub fn page(&self, run: &str, after: u64) -> Page {
@@ -111,16 +126,19 @@ impl Recorder {
                 return;
             }
             drop(closing);
+            let next = Instant::now() + LOOK_EVERY;
             if look % CLONES_EVERY == 0 {
                 clones = catch_unwind(AssertUnwindSafe(|| failed_clones(handler))).unwrap_or_default();
             }
             // A defect in a status ends this look alone.
-            if let Ok(status) = catch_unwind(AssertUnwindSafe(|| handler.status())) {
+            if let Ok(status) = catch_unwind(AssertUnwindSafe(|| self.status(handler))) {
                 self.look(status, clones.clone());
             }
             closing = self.closing.lock();
             if !*closing {
-                self.wake.wait_for(&mut closing, LOOK_EVERY);
+                // Each second; one that took longer is no reason for a look right behind it.
+                let rest = next.saturating_duration_since(Instant::now()).max(LOOK_EVERY / 2);
+                self.wake.wait_for(&mut closing, rest);
             }
         }
     }
@@ -139,7 +157,10 @@ impl Recorder {
                 text: finding.text,
             }));
             records.extend(books.ring.observe(now, seen));
-            measure(&mut books.history, &status);
+            let rates = measure(&mut books.history, &status);
+            if let Some(statistics) = &self.statistics {
+                statistics.tell(now.since_start, &status, &rates);
+            }
             books.before = Some(status);
         }
         self.tell(&records);
@@ -161,9 +182,11 @@ fn epoch(status: &Status) -> Option<u32> {
     status.source()?.history.split('.').next()?.parse().ok()
 }
 
-/// Adds how the connections of a daemon are to their history; those that are gone go from it.
-pub fn measure(history: &mut History, status: &Status) {
-    let Some(source) = status.source() else { return };
+/// Adds how the connections of a daemon are to their history; those that are gone go from it. Gives what that makes of
+/// the time since the look before, in their order.
+pub fn measure(history: &mut History, status: &Status) -> Vec<Option<Sample>> {
+    let Some(source) = status.source() else { return Vec::new() };
+    let mut samples = Vec::new();
     for connection in &source.connections {
         let measured = Measured {
             lag_seconds: connection.lag_applied.map(|lag| lag.seconds as f32),
@@ -172,11 +195,12 @@ pub fn measure(history: &mut History, status: &Status) {
             sent_bytes: connection.sent.bytes,
             captured_bytes: source.queue.captured_bytes,
         };
-        history.add(status.now_unix_ms, &connection.uuid, &connection.target, measured);
+        samples.push(history.add(status.now_unix_ms, &connection.uuid, &connection.target, measured));
     }
     let there: BTreeSet<&str> =
         source.connections.iter().map(|connection| connection.uuid.as_str()).collect();
     history.retain(|connection| there.contains(connection));
+    samples
 }
 
 /// Of whoever holds replicas.

@@ -36,13 +36,14 @@ use super::presence::{FileReport, FilesRequest};
 use super::recorder::Recorder;
 use super::request::{Line, read_request};
 use super::resync::ResyncReport;
+use super::statistics::Statistics;
 use super::status::Status;
 use super::upgrade::{UpgradeLook, UpgradeRequest};
 use crate::failure::Failure;
 use crate::limits::{CONTROL_ANSWER, CONTROL_CALLERS_MAX, CONTROL_IDLE, CONTROL_LOOKING_MAX};
 use crate::store::{Symlink, own_directory};
 use crate::sys::{Peer, peer_of, proc_path};
-use crate::words::SOCKET_SUFFIX;
+use crate::words::{SOCKET_SUFFIX, StatisticsTo};
 
 /// How long a server that is dropped waits for answers that are being written.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -59,6 +60,11 @@ const REFUSALS_TOLD_EVERY: Duration = Duration::from_secs(60);
 /// long ones ask [`Caller::is_gone`] now and then.
 pub trait Handler: Send + Sync {
     fn status(&self) -> Status;
+
+    /// Where its statistics are written.
+    fn statistics(&self) -> Option<StatisticsTo> {
+        None
+    }
 
     /// Blocks until all targets have what was written before the call, or until the time-out:
     /// that is no failure, the report says what lacks. A failure says that waiting is useless.
@@ -231,7 +237,8 @@ impl Server {
             let meta = fs::symlink_metadata(path)?;
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let name = name.strip_suffix(SOCKET_SUFFIX).unwrap_or(&name);
-            let recorder = Arc::new(Recorder::new(name.to_owned()));
+            let statistics = handler.statistics().map(Statistics::start).transpose()?;
+            let recorder = Arc::new(Recorder::new(name.to_owned(), statistics));
             let shared = Arc::new(Shared {
                 listener,
                 handler: handler.clone(),
@@ -273,6 +280,7 @@ impl Drop for Server {
         {
             std::thread::sleep(Duration::from_millis(5));
         }
+        self.shared.recorder.end_statistics(until);
     }
 }
 
@@ -475,7 +483,9 @@ impl Shared {
 
     fn perform(&self, request: Request, caller: &Caller<'_>) -> Response {
         let result = match request {
-            Request::Status => Ok(Response::Status { status: Box::new(self.handler.status()) }),
+            Request::Status => {
+                Ok(Response::Status { status: Box::new(self.recorder.status(&*self.handler)) })
+            }
             Request::WaitSync { durable, timeout_ms } => {
                 let wait_for = if durable { WaitFor::Durable } else { WaitFor::Applied };
                 let wait = WaitSync { wait_for, timeout: timeout_ms.map(Duration::from_millis) };

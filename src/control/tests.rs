@@ -16,8 +16,7 @@ use crate::events::Code;
 use crate::failure::Failure;
 use crate::limits::{CONTROL_CALLERS_MAX, CONTROL_REQUEST_LEN_MAX};
 use crate::packet::{DataState, Sequence};
-use crate::words::QueueStats;
-use crate::words::socket_path;
+use crate::words::{QueueStats, StatisticsTo, socket_path};
 
 /// A source with one local target that has everything.
 pub(crate) fn sample_status() -> Status {
@@ -108,6 +107,7 @@ pub(crate) fn sample_connection() -> ConnectionStatus {
 #[derive(Default)]
 pub(crate) struct FakeDaemon {
     pub status: Mutex<Option<Status>>,
+    pub statistics: Option<StatisticsTo>,
     release: AtomicBool,
     waiting: AtomicBool,
     caller_left: AtomicBool,
@@ -117,6 +117,10 @@ pub(crate) struct FakeDaemon {
 impl Handler for FakeDaemon {
     fn status(&self) -> Status {
         self.status.lock().clone().unwrap_or_else(sample_status)
+    }
+
+    fn statistics(&self) -> Option<StatisticsTo> {
+        self.statistics.clone()
     }
 
     fn wait_sync(&self, wait: WaitSync, caller: &Caller<'_>) -> Result<SyncReport, Failure> {
@@ -176,8 +180,12 @@ struct Served {
 
 impl Served {
     fn new() -> Served {
+        Served::with(FakeDaemon::default())
+    }
+
+    fn with(daemon: FakeDaemon) -> Served {
         let dir = tempfile::tempdir().unwrap();
-        let daemon = Arc::new(FakeDaemon::default());
+        let daemon = Arc::new(daemon);
         let server = Server::start(&socket_path(dir.path(), "web"), daemon.clone()).unwrap();
         Served { dir, daemon, server: Some(server) }
     }
@@ -336,6 +344,37 @@ fn a_status_that_hangs_keeps_no_daemon_from_its_end() {
     drop(hangs);
     ending.join().unwrap();
     ended.expect("the server ends while a status hangs");
+}
+
+/// Each second while something is done, once when that is over; and all know when it cannot be written.
+#[test]
+fn statistics_are_told_of_each_second() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().canonicalize().unwrap().join("web.jsonl");
+    let statistics = Some(StatisticsTo { path: path.clone(), size: 1 << 20, keep: 2 });
+    let served = Served::with(FakeDaemon { statistics, ..FakeDaemon::default() });
+    let said = || -> Vec<String> {
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines.map(|line| line["activity"].as_str().unwrap().to_owned()).collect()
+    };
+    eventually("the first look", || said() == ["idle"]);
+    let mut busy = sample_status();
+    source_of(&mut busy).connections[0].queued.packets = 1;
+    *served.daemon.status.lock() = Some(busy);
+    eventually("two seconds", || said().len() == 3);
+    *served.daemon.status.lock() = None;
+    eventually("it becomes idle", || said() == ["idle", "active", "active", "idle"]);
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(said().len(), 4, "and stays so");
+    drop(dir);
+    let mut failing = sample_status();
+    source_of(&mut failing).connections[0].queued.packets = 1;
+    *served.daemon.status.lock() = Some(failing);
+    let has_alert = |status: &Status| status.alerts.iter().any(|alert| alert.code == Code::StatisticsFailing);
+    eventually("status says it", || has_alert(&served.client().status().unwrap()));
+    let lasting = || served.client().events("", 0).unwrap().lasting;
+    eventually("an event begins", || lasting().iter().any(|event| event.code == Code::StatisticsFailing));
 }
 
 #[test]

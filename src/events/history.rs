@@ -67,14 +67,20 @@ struct Ring {
 }
 
 impl History {
-    /// A connection is looked at, once a second or so.
-    pub fn add(&mut self, at_unix_ms: u64, connection: &str, target: &str, measured: Measured) {
+    /// A connection is looked at, once a second or so. Gives what that makes of the time since the look before.
+    pub fn add(
+        &mut self,
+        at_unix_ms: u64,
+        connection: &str,
+        target: &str,
+        measured: Measured,
+    ) -> Option<Sample> {
         if !self.connections.contains_key(connection) && self.connections.len() >= CONNECTIONS_MAX {
-            return;
+            return None;
         }
         let ring = self.connections.entry(connection.to_owned()).or_default();
         target.clone_into(&mut ring.target);
-        ring.add(at_unix_ms, measured);
+        ring.add(at_unix_ms, measured)
     }
 
     /// Those that are not there any more go.
@@ -94,10 +100,10 @@ impl History {
 }
 
 impl Ring {
-    fn add(&mut self, at: u64, measured: Measured) {
-        let Some((before_at, before)) = self.before.replace((at, measured)) else { return };
+    fn add(&mut self, at: u64, measured: Measured) -> Option<Sample> {
+        let (before_at, before) = self.before.replace((at, measured))?;
         // A clock that was set, or a look right behind another one.
-        let Some(ms) = at.checked_sub(before_at).filter(|ms| *ms > 0) else { return };
+        let ms = at.checked_sub(before_at).filter(|ms| *ms > 0)?;
         // A counter that begins anew is no rate.
         let rate = |now: u64, then: u64| now.saturating_sub(then) as f32 * 1000.0 / ms as f32;
         let sample = Sample {
@@ -116,6 +122,7 @@ impl Ring {
         if self.minute.len() > 2 * 60 {
             self.end_minute();
         }
+        Some(sample)
     }
 
     fn end_minute(&mut self) {

@@ -146,6 +146,8 @@ codes! {
         "`standin config diff` shows how; `standin reload`, or a restart."
     ActivityLogFailed "activity_log_failed" State "the activity log is not kept: a power loss would cost a comparison of everything"
         "Mend its disk, and start the protection again."
+    StatisticsFailing "statistics_failing" State "lines of the statistics cannot be written, and are dropped (`--statistics`)"
+        "Make room on their disk, or mend what `standin status` names."
     MmapFlushFailing "mmap_flush_failing" State "what the kernel gathers may stay unseen for long"
         "Read why in `standin status`."
     OpenPastMount "open_past_mount" State "somebody can write past the mount"

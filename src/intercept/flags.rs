@@ -47,6 +47,8 @@ pub enum FlagCall {
     GetX,
     /// All that it is to have.
     Set(IFlags),
+    /// What it is to have of those that the other call shows; the rest stays.
+    SetX(IFlags),
 }
 
 impl FlagCall {
@@ -62,9 +64,21 @@ impl FlagCall {
                 let known = SETTABLE.iter().fold(0, |all, (_, bit)| all | bit);
                 let is_known = word & !known == 0 && rest.iter().all(|byte| *byte == 0);
                 let set = SETTABLE.iter().filter(|(_, bit)| word & bit != 0);
-                is_known.then(|| FlagCall::Set(set.fold(IFlags::empty(), |all, (flag, _)| all | *flag)))
+                is_known.then(|| FlagCall::SetX(set.fold(IFlags::empty(), |all, (flag, _)| all | *flag)))
             }
             _ => None,
+        }
+    }
+
+    /// What it is to have, which has these; `None`: it only asks.
+    fn wanted(self, before: IFlags) -> Option<IFlags> {
+        match self {
+            FlagCall::Get | FlagCall::GetX => None,
+            FlagCall::Set(wanted) => Some(wanted),
+            FlagCall::SetX(wanted) => {
+                let shown = SETTABLE.iter().fold(IFlags::empty(), |all, (flag, _)| all | *flag);
+                Some(before.difference(shown) | wanted)
+            }
         }
     }
 
@@ -78,7 +92,7 @@ impl FlagCall {
                 answer.resize(FSXATTR_LEN, 0);
                 answer
             }
-            FlagCall::Set(_) => Vec::new(),
+            FlagCall::Set(_) | FlagCall::SetX(_) => Vec::new(),
         };
         answer.truncate(room);
         answer
@@ -95,15 +109,15 @@ impl Serve {
         room: usize,
         reply: impl FnOnce(FsResult<Vec<u8>>) + Send + 'static,
     ) {
-        let FlagCall::Set(wanted) = call else {
+        if call.wanted(IFlags::empty()).is_none() {
             return reply(self.volume().inode_flags(node).map(|flags| call.answer(flags, room)));
-        };
+        }
         // Nothing can be written, and no time set, once it is immutable.
         let cached = self.volume().may_be_mapped(node).then_some(node);
         self.written_back(cached, move |serve| {
             serve.settled(caller, node, move |serve| {
                 serve.change(caller, move |serve| {
-                    reply(serve.volume().set_inode_flags(caller, node, wanted).map(|()| Vec::new()));
+                    reply(serve.volume().set_inode_flags(caller, node, call).map(|()| Vec::new()));
                 });
             });
         });
@@ -118,9 +132,10 @@ impl Volume {
 
     /// Errors: `EOPNOTSUPP` where other flags would change than those that can be set here; `EPERM` for who
     /// may not change them.
-    fn set_inode_flags(&self, caller: Caller, node: NodeId, wanted: IFlags) -> FsResult<()> {
+    fn set_inode_flags(&self, caller: Caller, node: NodeId, call: FlagCall) -> FsResult<()> {
         let kept = IFlags::IMMUTABLE | IFlags::APPEND;
-        if node == NodeId::ROOT && wanted.intersects(kept) {
+        let asked = call.wanted(IFlags::empty()).unwrap_or(IFlags::empty());
+        if node == NodeId::ROOT && asked.intersects(kept) {
             return Err(FsError::new(libc::EOPNOTSUPP, "make the root, which has a mark, unchangeable"));
         }
         let file = self.open_for_flags(node)?;
@@ -128,6 +143,7 @@ impl Volume {
         self.change_xattr(node.id, OsStr::from_bytes(FLAGS), 1, |change, fd, object| {
             let before = change.look(rustix::fs::ioctl_getflags(&file).step("get flags"))?;
             let stat = change.look(rustix::fs::fstat(fd).step("stat"))?;
+            let wanted = call.wanted(before).unwrap_or(before);
             may_change(caller, stat.st_uid, before, wanted)?;
             if before != wanted {
                 change.make(|| rustix::fs::ioctl_setflags(&file, wanted).step("set flags"))?;

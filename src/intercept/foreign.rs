@@ -10,12 +10,14 @@
 //! size, an owner or mode, or a birth after the start shows that the replica lacks something.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Stat, StatxFlags};
 
+use super::change::turns::turn;
 use super::objects::{Node, Pinned};
 use super::volume::Volume;
 
@@ -176,6 +178,18 @@ impl Volume {
             && let Some(stat) = again()
         {
             self.seen_alone(node, &stat);
+        }
+    }
+
+    /// An object was met past the mount, and its locks are held, as of a directory that of its names: as
+    /// if the kernel had met it, somebody else's change is told from one of an op from here on.
+    pub(super) fn met(&self, node: &Arc<Node>) {
+        if node.left.changed().is_none()
+            && let Ok(fd) = self.descriptors.of(node)
+            && let Ok(stat) = rustix::fs::fstat(&*fd)
+        {
+            turn();
+            node.left.learn(&stat);
         }
     }
 

@@ -11,7 +11,9 @@
 //! ```
 //! Proofs: a request that the kernel sends under the file's own lock, which the writer held until
 //! it had woken up; a request of the writer itself; the release of its handle; the sight of the
-//! writer sleeping elsewhere. Where none comes in time, the new size is told all the same.
+//! writer sleeping elsewhere. Where none comes in time after the answer, the new size is told all the
+//! same. Of a call that goes on for long, the size from before it is told: its writer cannot have told
+//! anybody of another one.
 
 #[cfg(test)]
 mod tests;
@@ -33,7 +35,8 @@ use crate::limits::FUSE_WRITE_LEN_MAX;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Between its answer and the moment when the kernel knows the size a writer runs for less.
 const WAKING: Duration = Duration::from_micros(100);
-/// How long a question waits at most for a call that goes on: a large write in pieces, a slow disk.
+/// How long a question waits at most for a call that goes on (a large write in pieces, a slow disk), and
+/// after the answer for a further piece.
 const PATIENCE_WITH_CALL: Duration = Duration::from_millis(500);
 /// Between two looks at a writer.
 const LOOK_EVERY: Duration = Duration::from_micros(500);
@@ -74,6 +77,8 @@ impl Growing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Pending {
     change: Growing,
+    /// Size of the file before the call: the kernel knows that one.
+    before: u64,
     /// When the call, or the first piece of it, came.
     began: Instant,
     /// `None` while the change is under way: its writer sleeps for that.
@@ -83,14 +88,15 @@ struct Pending {
 }
 
 impl Pending {
-    /// Its writer has had its time.
+    /// Its writer has had its time, also for a further piece.
     fn is_old(&self) -> bool {
-        self.answered.is_some_and(|answered| answered.elapsed() >= PATIENCE)
+        let patience = if self.change.may_go_on() { PATIENCE_WITH_CALL } else { PATIENCE };
+        self.answered.is_some_and(|answered| answered.elapsed() >= patience)
     }
 
-    /// The call goes on for too long: the size as it is on the way is better than none.
+    /// The call goes on for too long: the size from before it is better than none.
     fn lasts(&self) -> bool {
-        self.began.elapsed() >= PATIENCE_WITH_CALL
+        self.answered.is_none() && self.began.elapsed() >= PATIENCE_WITH_CALL
     }
 
     /// Looks whether its writer has run since the answer, or sleeps for something else.
@@ -118,8 +124,9 @@ impl Growth {
         let before = self.pending.filter(|pending| pending.change.goes_on_with(&change));
         let waited = if before.is_some() { Vec::new() } else { self.settle() };
         if before.is_some() || change.end > size {
-            let began = before.map_or_else(Instant::now, |before| before.began);
-            self.pending = Some(Pending { change, began, answered: None, had_run: None });
+            let (before, began) =
+                before.map_or_else(|| (size, Instant::now()), |call| (call.before, call.began));
+            self.pending = Some(Pending { change, before, began, answered: None, had_run: None });
         }
         waited
     }
@@ -160,12 +167,12 @@ impl Volume {
         let mut growth = node.growth.lock();
         let is_known = |pending: Pending| (asker != 0 && pending.change.writer == asker) || pending.is_old();
         growth.asked.push(asked);
-        let waited = match growth.pending {
-            Some(pending) if is_known(pending) => growth.settle(),
+        let (waited, known) = match growth.pending {
+            Some(pending) if is_known(pending) => (growth.settle(), None),
             Some(pending) if !pending.lasts() => return true,
-            Some(_) | None => std::mem::take(&mut growth.asked),
+            pending => (std::mem::take(&mut growth.asked), pending.map(|pending| pending.before)),
         };
-        let answers = self.answers(&node, fd.as_fd(), waited);
+        let answers = self.answers(&node, fd.as_fd(), waited, known);
         drop(growth);
         drop(answers);
         false
@@ -181,7 +188,7 @@ impl Volume {
         let mut growth = node.growth.lock();
         assert!(change.offset <= change.end, "a change ends before it begins");
         let waited = growth.begin(change, size);
-        self.answers(node, fd, waited)
+        self.answers(node, fd, waited, None)
     }
 
     /// A request came that proves, where `is_proof` says so, that the kernel knows the size.
@@ -193,7 +200,7 @@ impl Volume {
         let mut growth = node.growth.lock();
         if growth.pending.is_some_and(|pending| is_proof(&pending.change)) {
             let waited = growth.settle();
-            let answers = self.answers(node, fd.as_fd(), waited);
+            let answers = self.answers(node, fd.as_fd(), waited, None);
             drop(growth);
             drop(answers);
         }
@@ -224,11 +231,11 @@ impl Volume {
             }
         }
         let mut growth = node.growth.lock();
-        if growth.pending.is_some_and(|pending| pending.lasts())
+        if let Some(pending) = growth.pending.filter(Pending::lasts)
             && let Ok(fd) = self.descriptors.of(&node)
         {
             let waited = std::mem::take(&mut growth.asked);
-            let answers = self.answers(&node, fd.as_fd(), waited);
+            let answers = self.answers(&node, fd.as_fd(), waited, Some(pending.before));
             drop(growth);
             drop(answers);
             return false;
@@ -236,11 +243,16 @@ impl Volume {
         !growth.asked.is_empty()
     }
 
-    /// The size is looked at under the lock of the growth: no further change is in it.
-    fn answers(&self, node: &Node, fd: impl AsFd, waited: Vec<Asked>) -> Answers {
+    /// The size is looked at under the lock of the growth: no further change is in it. Where a call goes on
+    /// it is the one `before`.
+    fn answers(&self, node: &Node, fd: impl AsFd, waited: Vec<Asked>, before: Option<u64>) -> Answers {
         let tell = |asked| {
             let stat = rustix::fs::fstat(fd.as_fd()).step("stat");
-            (asked, stat.map(|stat| self.meta(node, stat)))
+            let told = stat.map(|mut stat| {
+                stat.st_size = before.map_or(stat.st_size, |size| size as i64);
+                self.meta(node, stat)
+            });
+            (asked, told)
         };
         Answers(waited.into_iter().map(tell).collect())
     }

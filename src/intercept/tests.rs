@@ -252,6 +252,14 @@ fn a_size_is_told_when_its_writer_has_woken_up() {
     captured.volume.release(handle);
     assert_eq!(told.try_recv(), Ok(16));
     assert!(!ask(99));
+    // A call that goes on for long, as to a disk that is slow: the kernel knows of none of it.
+    let handle = captured.volume.open(node, libc::O_WRONLY).unwrap().handle;
+    assert_eq!(told.try_recv(), Ok(16));
+    captured.write(handle, 16, b"fourth");
+    assert!(ask(99));
+    std::thread::sleep(std::time::Duration::from_millis(600));
+    assert!(!ask(99));
+    assert_eq!([told.try_recv(), told.try_recv()], [Ok(16), Ok(16)]);
 }
 
 /// Inode numbers of another device are others': a snapshot's file was once taken for the live one.

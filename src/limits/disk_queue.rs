@@ -1,4 +1,4 @@
-//! Bounds of the part of the queue that lies on disk.
+//! Bounds of the part of the queue that lies on disk, and of the disk that it lies on by default.
 
 use std::time::Duration;
 
@@ -53,3 +53,12 @@ pub const WRITERS_WAIT_MAX: Duration = Duration::from_secs(5);
 /// A queue has to be nearly empty for so long before what a backlog took of memory is given back
 /// ([`BACKLOG_GIVEN_BACK`](super::BACKLOG_GIVEN_BACK)): what is still under way to a target is let go of meanwhile.
 pub const BACKLOG_SETTLES: Duration = Duration::from_secs(1);
+
+/// With less free than this, in bytes, the disk of the state directory is full to the queue, and soon to what is noted.
+pub const STATE_BYTES_MIN: u64 = QUEUE_DISK_FLOOR;
+
+/// With less free than this, in bytes, a queue beside the state holds next to nothing: a part of its disk stays free.
+pub const STATE_BYTES_FEW: u64 = 256 << 20;
+
+/// Least inodes that the disk of the state directory has to have free.
+pub const STATE_INODES_MIN: u64 = 1000;

@@ -58,6 +58,7 @@ pub use lookup::Lookup;
 pub use outgoing::Outgoing;
 pub use packing::{Compressor, Saved, Trial, try_compression};
 pub use pairing::{PairingDesk, visit_desk};
+pub(crate) use socket::payload_max;
 pub use source::{LostBy, SourceEvent, SourceLink};
 pub use stats::LinkStats;
 pub use target::{Peer, TargetEvent, TargetLink, TargetLinkHandle};

@@ -173,7 +173,7 @@ fn mtu_discovery(target: SocketAddr) -> MtuDiscoveryConfig {
 
 /// The largest UDP payload that leaves this host towards `target`, bytes; what lies further on
 /// the path is for the discovery to find.
-fn payload_max(target: SocketAddr) -> u16 {
+pub(crate) fn payload_max(target: SocketAddr) -> u16 {
     let mtu = || -> io::Result<u32> {
         let socket = UdpSocket::bind(local_for(target))?;
         socket.connect(target)?;

@@ -20,18 +20,19 @@ pub use claims::{Claim, Role, check_outside, open_directory};
 pub use elsewhere::{Elsewhere, Way, Ways};
 pub use facts::{FsFacts, existing_ancestor, kernel_version, open_dev_fuse};
 pub use mounts::{FS_TYPE, Location, Mount, MountTable, Pulse, pulse};
-pub use paths::{Relation, is_within, relation, resolve};
-pub use queue::beside_queue;
+pub use paths::{Relation, is_within, relation, resolve, resolve_own};
+pub use queue::{beside_queue, check_again as check_queue_again};
 pub use users::{Use, UseKind, User, Users, open_writers, users_of};
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
 use crate::sys::MountOptions;
-use crate::words::{ProtectOptions, Target};
+use crate::words::{ProtectOptions, RESERVED_NAME, Target};
 
 /// Nothing stands in the way of the mount.
 #[derive(Clone, Debug)]
@@ -104,6 +105,11 @@ pub fn check(options: &ProtectOptions) -> Result<Preflight, Failure> {
     check_but(options, None)
 }
 
+/// Statistics are written into nobody's tree: neither what another daemon replicates, nor its replicas.
+pub fn check_statistics(file: &Path) -> Result<(), Failure> {
+    check_outside(&existing_ancestor(file.parent().unwrap_or(file)))
+}
+
 /// What is known of a tree whose mount is taken over: all was checked before it was made, and nothing is looked at
 /// that would ask its daemon. `under`: the directory itself, which is on the mount with this number.
 pub fn surmise(tree: &Path, under: &Path, mount: u64) -> Result<Preflight, Failure> {
@@ -129,6 +135,7 @@ pub fn check_but(options: &ProtectOptions, lets_go: Option<u32>) -> Result<Prefl
     let mounts = mounts.uncovered(&options.directory, options.tree());
     check_places(options, &mounts)?;
     let shared = queue::check(options)?;
+    options.statistics.as_ref().map_or(Ok(()), |to| check_statistics(&to.path))?;
     for target in &options.targets {
         check_target(target)?;
     }
@@ -143,6 +150,13 @@ pub fn check_but(options: &ProtectOptions, lets_go: Option<u32>) -> Result<Prefl
     let hidden = check_nested(options, &mounts, &facts)?;
     if !hidden.is_empty() {
         warnings.push(format!("Hidden by the mount, and not replicated: {}.", list(&hidden)));
+    }
+    if tree.join(RESERVED_NAME).symlink_metadata().is_ok() {
+        warnings.push(format!(
+            "{RESERVED_NAME} at the top of {} is not shown by the mount, and not replicated: that name is standin's own. If it is \
+             yours, give it another one.",
+            tree.display()
+        ));
     }
     let writers = check_users(options, lets_go, &mut warnings)?;
     let ways = Ways::to(tree, &mounts).map_err(|error| unreadable("/proc/self/mountinfo", &error))?;
@@ -208,6 +222,8 @@ pub fn check_places(options: &ProtectOptions, mounts: &MountTable) -> Result<(),
     ];
     let queue = options.queue_disk.as_ref().and_then(|disk| disk.parent.as_deref());
     own.extend(queue.map(|path| Place { what: "the directory for the queue", path }));
+    let statistics = options.statistics.as_ref();
+    own.extend(statistics.map(|to| Place { what: "the file for the statistics", path: &to.path }));
     for place in &own {
         refuse_inside(place, &tree, mounts)?;
         refuse_inside(place, &Place { what: "the mount point", path: &options.directory }, mounts)?;
@@ -379,6 +395,9 @@ fn find_subvolumes(tree: &Path, device: u64, mounts: &MountTable, found: &mut Ve
     }
 }
 
+/// How long a program that is ending, or is becoming another one (between fork and exec), may have a file open still.
+const LINGERS: Duration = Duration::from_secs(1);
+
 /// Files that are open for writing keep being written past the mount, unseen.
 pub fn check_users(
     options: &ProtectOptions,
@@ -386,9 +405,18 @@ pub fn check_users(
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Use>, Failure> {
     let tree = options.tree();
-    let mut users = users_of(tree).map_err(|error| unreadable("/proc", &error))?;
-    users.uses.retain(|entry| !matches!(entry.user, User::Process { pid, .. } if Some(pid) == lets_go));
-    let writers = open_writers(&users);
+    let look = || -> Result<_, Failure> {
+        let mut users = users_of(tree).map_err(|error| unreadable("/proc", &error))?;
+        users.uses.retain(|entry| !matches!(entry.user, User::Process { pid, .. } if Some(pid) == lets_go));
+        let writers = open_writers(&users);
+        Ok((users, writers))
+    };
+    let (mut users, mut writers) = look()?;
+    let until = Instant::now() + LINGERS;
+    while !writers.is_empty() && !options.force && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(50));
+        (users, writers) = look()?;
+    }
     if !writers.is_empty() && !options.force {
         return Err(Failure::new(
             format!(

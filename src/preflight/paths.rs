@@ -17,6 +17,30 @@ const SYMLINKS_MAX: u32 = 40;
 ///
 /// Errors: `ELOOP`; whatever an existing directory on the way answers, except `ENOENT`.
 pub fn resolve(path: &Path, mounts: &MountTable) -> io::Result<PathBuf> {
+    resolve_by(path, mounts, |_, _| Ok(()))
+}
+
+/// [`resolve`] of a file that is to be written, where others may have put links in the way: those of root (and of this
+/// user) may lead to its directory, and it is none itself.
+///
+/// Errors: `PermissionDenied` with the link that is not followed; else as of [`resolve`].
+pub fn resolve_own(path: &Path, mounts: &MountTable) -> io::Result<PathBuf> {
+    resolve_by(path, mounts, |(link, uid), is_last| {
+        let why = match uid {
+            _ if is_last => "is a symbolic link".to_owned(),
+            uid if uid == 0 || uid == rustix::process::geteuid().as_raw() => return Ok(()),
+            uid => format!("is a symbolic link of user {uid}"),
+        };
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("{} {why}", link.display())))
+    })
+}
+
+/// `follow`: a link and who has made it; whether nothing comes behind it.
+fn resolve_by(
+    path: &Path,
+    mounts: &MountTable,
+    follow: impl Fn((&Path, u32), bool) -> io::Result<()>,
+) -> io::Result<PathBuf> {
     let absolute = if path.is_absolute() { path.to_owned() } else { std::env::current_dir()?.join(path) };
     let mut todo = parts(&absolute);
     let mut done = PathBuf::from("/");
@@ -36,6 +60,7 @@ pub fn resolve(path: &Path, mounts: &MountTable) -> io::Result<PathBuf> {
                 if links > SYMLINKS_MAX {
                     return Err(rustix::io::Errno::LOOP.into());
                 }
+                follow((&done, meta.uid()), todo.is_empty())?;
                 let link = fs::read_link(&done)?;
                 done.pop();
                 if link.is_absolute() {

@@ -31,6 +31,22 @@ pub fn check(options: &ProtectOptions) -> Result<Option<String>, Failure> {
     }))
 }
 
+/// As at any start, where the mount of a daemon that has ended is taken over: nothing on it is looked at. Whoever names
+/// another directory now, or has not mounted its disk, is told so, too.
+pub fn check_again(options: &ProtectOptions) -> Result<(), Failure> {
+    let Some(parent) = options.queue_disk.as_ref().and_then(|disk| disk.parent.as_ref()) else {
+        return Ok(());
+    };
+    if parent.starts_with(&options.directory) {
+        return Err(Failure::new(
+            format!("{}, the directory for the queue, is in the protected directory.", parent.display()),
+            NOTHING_DONE,
+            "Name another directory with --queue-dir.",
+        ));
+    }
+    check_parent(parent)
+}
+
 fn check_parent(parent: &Path) -> Result<(), Failure> {
     let shown = parent.display();
     let refuse = |what: String, next: &str| Err(Failure::new(what, NOTHING_DONE, next));

@@ -140,6 +140,55 @@ fn paths_are_resolved_like_the_kernel_does() {
     assert_eq!(resolve(Path::new("."), &mounts).unwrap(), std::env::current_dir().unwrap());
 }
 
+#[test]
+fn statistics_lie_apart_from_the_tree_and_replicas() {
+    let ground = Ground::new();
+    let (tree, elsewhere) = (ground.dir("tree"), ground.dir("elsewhere"));
+    let check = |expected: Option<&str>, dir: &Path, change: &dyn Fn(&mut ProtectOptions)| {
+        let mut options = ground.options(&tree);
+        let path = dir.join("web.jsonl");
+        options.statistics = Some(crate::words::StatisticsTo { path, size: 1 << 20, keep: 2 });
+        change(&mut options);
+        let found = check_places(&options, &MountTable::read().unwrap()).err();
+        match expected {
+            None => assert_eq!(found, None, "{}", dir.display()),
+            Some(part) => {
+                let what = found.expect("it is refused").what;
+                assert!(what.contains("for the statistics") && what.contains(part), "{what}");
+            }
+        }
+    };
+    check(None, &elsewhere, &|_| {});
+    check(None, tree.parent().unwrap(), &|_| {});
+    check(Some("the protected directory"), &tree.join("sub"), &|_| {});
+    check(Some("the mount point"), &tree, &|options| options.backing = Some(elsewhere.clone()));
+    check(Some("the protected directory"), &elsewhere, &|options| options.backing = Some(elsewhere.clone()));
+    check(Some("the replica"), &elsewhere, &|options| {
+        options.targets = vec![Target::Local(elsewhere.clone())];
+    });
+}
+
+/// Somebody could have a file written that is not theirs.
+#[test]
+fn links_of_others_lead_to_no_file_that_is_written() {
+    assert_root();
+    let ground = Ground::new();
+    let real = ground.dir("real");
+    symlink("real", ground.path("own")).unwrap();
+    symlink("real", ground.path("theirs")).unwrap();
+    std::os::unix::fs::lchown(ground.path("theirs"), Some(1234), None).unwrap();
+    symlink("theirs", ground.path("over")).unwrap();
+    symlink("elsewhere", ground.path("real/link")).unwrap();
+    let mounts = MountTable::read().unwrap();
+    let at = |name: &str| resolve_own(&ground.path(name), &mounts).map_err(|error| error.to_string());
+    assert_eq!(at("own/file"), Ok(real.join("file")));
+    assert_eq!(at("own/new/file"), Ok(real.join("new/file")));
+    for name in ["theirs/file", "over/file"] {
+        assert!(at(name).unwrap_err().ends_with("theirs is a symbolic link of user 1234"), "{name}");
+    }
+    assert!(at("own/link").unwrap_err().ends_with("real/link is a symbolic link"));
+}
+
 /// A host that had stood in at a place beside its replica, and had got another target there, could not stand in again:
 /// its own cover was in the way.
 #[test]
@@ -361,9 +410,14 @@ fn open_writers_are_found_and_told_from_others() {
         "{warnings:?}"
     );
 
-    drop(writer);
+    // One that is ending is waited for.
     options.force = false;
+    let ends = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        drop(writer);
+    });
     check_users(&options, None, &mut warnings).unwrap();
+    ends.join().unwrap();
 }
 
 #[test]
@@ -474,6 +528,21 @@ fn a_whole_preflight_says_what_it_lets_pass() {
     let passed = check(&options).unwrap();
     assert_eq!(passed.hidden, [ground.path("tree/nested")]);
     assert!(passed.warnings.iter().any(|warning| warning.contains("nested")), "{:?}", passed.warnings);
+}
+
+/// It was left out in silence.
+#[test]
+fn a_name_of_standins_own_is_named() {
+    let ground = Ground::new();
+    let tree = ground.dir("tree");
+    let options = ground.options(&tree);
+    let is_named = || {
+        let passed = check(&options).unwrap();
+        passed.warnings.iter().any(|warning| warning.contains(".standin.limbo"))
+    };
+    assert!(!is_named());
+    std::fs::create_dir(tree.join(".standin.limbo")).unwrap();
+    assert!(is_named());
 }
 
 /// An overlay got as far as a copy that failed with "Operation not supported".

@@ -44,6 +44,8 @@ pub struct Reach {
     pub records: PathBuf,
     /// Its control socket.
     pub run: PathBuf,
+    /// Directory of its statistics.
+    pub statistics: Option<PathBuf>,
     /// Block devices may be made in `root`.
     pub device: bool,
 }
@@ -87,13 +89,16 @@ fn add_rules(created: RulesetCreated, reach: &Reach) -> io::Result<RulesetCreate
     let own = AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::WriteFile | AccessFs::Truncate;
     let own = own | AccessFs::MakeReg | AccessFs::MakeDir | AccessFs::RemoveFile | AccessFs::RemoveDir;
     let sockets = AccessFs::ReadDir | AccessFs::MakeSock | AccessFs::RemoveFile;
+    let lines = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate;
+    let lines = lines | AccessFs::MakeReg | AccessFs::RemoveFile;
     let places: [(PathBuf, BitFlags<AccessFs>); 4] = [
         (reach.root.clone(), replicas),
         (reach.state.clone(), own),
         (reach.records.clone(), AccessFs::ReadFile | AccessFs::ReadDir),
         (reach.run.clone(), sockets),
     ];
-    places.into_iter().try_fold(created, |created, (place, rights)| {
+    let statistics = reach.statistics.iter().map(|place| (place.clone(), lines));
+    places.into_iter().chain(statistics).try_fold(created, |created, (place, rights)| {
         let place = PathFd::new(place).map_err(io::Error::other)?;
         created.add_rule(PathBeneath::new(place, rights)).map_err(refused)
     })

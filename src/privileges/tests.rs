@@ -10,7 +10,9 @@ use std::process::Command;
 use rustix::thread::{CapabilitySet, capabilities, capability_is_in_bounding_set, no_new_privs};
 
 use crate::apply::{Places, Replica};
+use crate::control::append;
 use crate::packet::SetId;
+use crate::words::StatisticsTo;
 
 use super::capabilities::{FLUSHER, PROTECT, PROTECT_START, SERVE, SERVE_START, for_allowed, give_up};
 use super::files::{Confinement, Reach, confine, unconfined};
@@ -101,7 +103,7 @@ const CONFINED_DIR: &str = "STANDIN_TEST_CONFINED_DIR";
 fn a_confined_process_is_refused_elsewhere() {
     require_root();
     let dir = tempfile::tempdir().unwrap();
-    for place in ["root", "root/web", "state", "state/.serve", "run", "outside"] {
+    for place in ["root", "root/web", "state", "state/.serve", "run", "stats", "outside"] {
         fs::create_dir(dir.path().join(place)).unwrap();
     }
     fs::write(dir.path().join("outside/secret"), "secret").unwrap();
@@ -129,6 +131,14 @@ fn open_a_replica(dir: &Path) {
     drop(Replica::open(&places, SetId(7)).unwrap());
 }
 
+/// Each time that it is too long, also what rotates it.
+fn write_statistics(path: &Path) {
+    let to = StatisticsTo { path: path.to_owned(), size: 1, keep: 2 };
+    (0..3).for_each(|_| append(&to, b"{}\n").unwrap());
+    assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap_err().kind(), PermissionDenied, "no need to list");
+    assert_eq!(fs::read(path.with_extension("jsonl.1")).unwrap(), b"{}\n");
+}
+
 #[test]
 #[ignore = "runs as the child of another test"]
 fn child_that_is_confined() {
@@ -139,6 +149,7 @@ fn child_that_is_confined() {
         state: at("state/.serve"),
         records: at("state"),
         run: at("run"),
+        statistics: Some(at("stats")),
         device: false,
     };
     match confine(&reach).unwrap() {
@@ -177,6 +188,8 @@ fn child_that_is_confined() {
     assert_eq!(fs::read(at("state/targets.json")).unwrap(), b"{}");
     fs::read_dir(at("state")).unwrap();
     refused("change what it may read", fs::write(at("state/targets.json"), "x"));
+    write_statistics(&at("stats/s.jsonl"));
+    refused("make a directory", fs::create_dir(at("stats/new")));
     let socket = std::os::unix::net::UnixListener::bind(at("run/socket")).unwrap();
     fs::remove_file(at("run/socket")).unwrap();
     drop(socket);

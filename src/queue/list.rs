@@ -44,6 +44,7 @@ pub struct CursorId(u64);
 /// Ordered packets between capture and targets. See the module for the flow.
 pub struct Queue {
     limit: usize,
+    began: Sequence,
     /// Bytes reserved or held. A lock of its own, so that waiting for room never holds the tail.
     room: RankedMutex<Room>,
     room_freed: Condvar,
@@ -89,8 +90,8 @@ pub(super) struct Tail {
     pub(super) trimmed: Sequence,
     pub(super) disk: Option<OnDisk>,
     /// All packets so far.
-    volume: Volume,
-    marks: Marks,
+    pub(super) volume: Volume,
+    pub(super) marks: Marks,
     pub(super) cursors: BTreeMap<CursorId, Cursor>,
     next_cursor: u64,
 }
@@ -99,7 +100,7 @@ pub(super) struct Cursor {
     /// Everything up to here may be trimmed as far as this cursor goes.
     pub(super) applied: Sequence,
     /// Up to here the age of packets interests nobody.
-    durable: Sequence,
+    pub(super) durable: Sequence,
     pub(super) wake: Wake,
 }
 
@@ -120,9 +121,10 @@ impl Queue {
         Ok(Queue::of(limit, start, Some(Overflow::open(limit, place)?)))
     }
 
-    fn of(limit: usize, start: Position, overflow: Option<Overflow>) -> Arc<Queue> {
+    pub(super) fn of(limit: usize, start: Position, overflow: Option<Overflow>) -> Arc<Queue> {
         Arc::new(Queue {
             limit,
+            began: start.sequence,
             room: RankedMutex::new(Rank::Queue, Room::default()),
             room_freed: Condvar::new(),
             tail: RankedMutex::new(
@@ -308,6 +310,11 @@ impl Queue {
         self.tail.lock().last
     }
 
+    /// The number before the first packet of its own.
+    pub fn began(&self) -> Sequence {
+        self.began
+    }
+
     /// The last position at which something changed, not just a barrier: whoever has everything up to it
     /// has everything.
     pub fn last_change(&self) -> Sequence {
@@ -323,13 +330,8 @@ impl Queue {
     /// `wake` is called after each append, by the thread that appends: it must not block.
     pub fn attach(&self, wake: impl Fn(Haste) + Send + Sync + 'static) -> (CursorId, Position) {
         let mut tail = self.tail.lock();
-        let id = CursorId(tail.next_cursor);
-        tail.next_cursor += 1;
         let last = tail.last;
-        let cursor = Cursor { applied: last.sequence, durable: last.sequence, wake: Arc::new(wake) };
-        let other = tail.cursors.insert(id, cursor);
-        assert!(other.is_none(), "two readers of the queue have one number");
-        (id, last)
+        (tail.add_cursor(last.sequence, Arc::new(wake)), last)
     }
 
     /// Removes a reader; what only it held is trimmed.
@@ -481,6 +483,11 @@ impl Batch {
 }
 
 impl Tail {
+    pub(super) fn next_id(&mut self) -> CursorId {
+        self.next_cursor += 1;
+        CursorId(self.next_cursor - 1)
+    }
+
     /// Counts a packet; gives what all before it came to.
     fn grow(&mut self, bytes: usize, cost: usize) -> Volume {
         let before = self.volume;

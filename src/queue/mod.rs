@@ -14,6 +14,7 @@
 //! (`overflow`), where there is one. At the limit writers wait, and [`Queue::stats`] says so. Neither appending
 //! nor reading performs I/O: two threads of the queue do.
 
+mod backlog;
 mod behind;
 mod leave;
 mod list;
@@ -24,6 +25,7 @@ mod segment_files;
 #[cfg(test)]
 mod tests;
 
+pub use backlog::Backlog;
 pub use behind::Behind;
 pub use list::{Closed, CursorId, Queue, Reservation};
 pub use overflow::Reader;

@@ -1,5 +1,6 @@
 //! The files of segments: made, preallocated, used again, removed; how many there may be.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::backlog::LeftSegment;
 use super::segment::MAGIC;
 use crate::failpoint;
 use crate::limits::{
@@ -57,6 +59,15 @@ pub(super) struct SegmentFile {
 }
 
 impl SegmentFile {
+    fn open(dir: &File, name: &str) -> io::Result<SegmentFile> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        if number_of(name).is_none() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let file = File::from(rustix::fs::openat(dir, name, flags, Mode::empty())?);
+        Ok(SegmentFile { file, name: name.to_owned() })
+    }
+
     pub(super) fn write(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         failpoint::at("queue: write")?;
         self.file.write_all_at(bytes, at)
@@ -65,6 +76,19 @@ impl SegmentFile {
     pub(super) fn read(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
         failpoint::at("queue: read")?;
         self.file.read_exact_at(bytes, at)
+    }
+
+    pub(super) fn sync(&self) -> io::Result<()> {
+        failpoint::at("queue: sync")?;
+        self.file.sync_data()
+    }
+
+    pub(super) fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 }
 
@@ -77,6 +101,10 @@ pub(super) struct SegmentFiles {
     /// Files that there are.
     count: u64,
     spare: Vec<Arc<SegmentFile>>,
+    /// These stay when the queue ends.
+    kept: HashSet<String>,
+    /// Of those, what nobody uses any more.
+    waiting: Vec<Arc<SegmentFile>>,
     /// The queue has ended.
     is_over: bool,
 }
@@ -92,21 +120,61 @@ const LEFT_MAX: u64 = 4 << 30;
 impl SegmentFiles {
     /// Errors: the directory cannot be made or is somebody else's; another process has it.
     pub(super) fn open(place: DiskPlace) -> io::Result<SegmentFiles> {
+        SegmentFiles::open_with(place, &[], |_, _| Ok(())).map(|(files, _)| files)
+    }
+
+    /// As [`SegmentFiles::open`]; what an earlier queue has left stays, from the end on as far as it can be opened.
+    pub(super) fn open_with<T>(
+        place: DiskPlace,
+        left_behind: &[LeftSegment],
+        open: impl Fn(&LeftSegment, SegmentFile) -> io::Result<T>,
+    ) -> io::Result<(SegmentFiles, Vec<T>)> {
         let dir = own_directory(&place.directory, 0o700, Symlink::Never)?;
         let in_use = || io::Error::new(io::ErrorKind::WouldBlock, "another daemon uses it");
         let dir = Locked::now(dir)?.ok_or_else(in_use)?;
         let left = std::fs::read_dir(&place.directory)?.collect::<io::Result<Vec<_>>>()?;
         // All of them first: where something is not its own nothing is removed.
         for entry in &left {
-            if !is_segment(&dir, &entry.file_name())? {
+            let is_left = left_behind.iter().any(|left| entry.file_name() == *left.name);
+            if !is_left && !is_segment(&dir, &entry.file_name())? {
                 let text = format!("{} is no part of a queue; nothing was removed", entry.path().display());
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
             }
         }
-        for entry in left {
+        let mut opened = Vec::new();
+        for left in left_behind.iter().rev() {
+            match SegmentFile::open(&dir, &left.name).and_then(|file| open(left, file)) {
+                Ok(segment) => opened.push(segment),
+                Err(error) => {
+                    log::warn!("{} of the queue is not as it was left: {error}", left.name);
+                    break;
+                }
+            }
+        }
+        opened.reverse();
+        let stays: Vec<&str> =
+            left_behind[left_behind.len() - opened.len()..].iter().map(|left| &*left.name).collect();
+        for entry in left.iter().filter(|entry| !stays.iter().any(|name| entry.file_name() == *name)) {
             rustix::fs::unlinkat(&dir, entry.file_name(), AtFlags::empty())?;
         }
-        Ok(SegmentFiles { place, dir, names: 0, count: 0, spare: Vec::new(), is_over: false })
+        let names = stays.iter().filter_map(|name| number_of(name)).max().unwrap_or_default();
+        // A start that fails leaves them as they are.
+        let kept = stays.iter().map(|name| (*name).to_owned()).collect();
+        let (count, spare) = (stays.len() as u64, Vec::new());
+        Ok((
+            SegmentFiles { place, dir, names, count, spare, kept, waiting: Vec::new(), is_over: false },
+            opened,
+        ))
+    }
+
+    /// These stay when the queue ends, and are on the disk with their names.
+    pub(super) fn keep(&mut self, names: HashSet<String>) -> io::Result<()> {
+        if !names.is_empty() {
+            rustix::fs::fsync(&*self.dir)?;
+        }
+        self.kept = names;
+        std::mem::take(&mut self.waiting).into_iter().for_each(|file| self.give_back(file));
+        Ok(())
     }
 
     pub(super) fn segment_len(&self) -> u64 {
@@ -152,6 +220,9 @@ impl SegmentFiles {
 
     /// Nobody reads or writes it any more, or whoever reads it does not believe it.
     pub(super) fn give_back(&mut self, file: Arc<SegmentFile>) {
+        if self.kept.contains(&file.name) {
+            return self.waiting.push(file);
+        }
         if self.spare.len() < QUEUE_SPARE_SEGMENTS && !self.is_over && !self.is_in_the_way() {
             return self.spare.push(file);
         }
@@ -201,12 +272,14 @@ impl SegmentFiles {
 }
 
 impl SegmentFiles {
-    /// None stay, and no more are made.
+    /// No more are made, and none stay but those that are kept.
     pub(super) fn end(&mut self) {
         self.is_over = true;
         self.spare.clear();
-        for number in 1..=self.names {
-            let _ = rustix::fs::unlinkat(&self.dir, format!("{NAME}{number:08}"), AtFlags::empty());
+        for name in (1..=self.names).map(|number| format!("{NAME}{number:08}")) {
+            if !self.kept.contains(&name) {
+                let _ = rustix::fs::unlinkat(&self.dir, name, AtFlags::empty());
+            }
         }
     }
 }
@@ -231,6 +304,10 @@ pub fn remove_left(directory: &Path) {
     {
         log::warn!("what is left of a queue in {} cannot be removed: {error}", directory.display());
     }
+}
+
+fn number_of(name: &str) -> Option<u64> {
+    name.strip_prefix(NAME)?.parse().ok()
 }
 
 /// Whether it is a file of this product: by its name, and how it begins. One that was not written yet is empty.

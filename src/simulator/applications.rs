@@ -87,6 +87,15 @@ impl Applications {
         }
     }
 
+    /// One that nobody captures.
+    pub fn change_unseen(&mut self, random: &mut Random) {
+        if self.model.change(random).is_some() {
+            let touched = self.backing.show(&self.model.tree);
+            touched.iter().for_each(|inode| *self.counts.entry(*inode).or_default() += 1);
+            self.shown = self.model.tree.clone();
+        }
+    }
+
     /// The change is done in the model: now on the disk, and its op is queued.
     pub fn capture(&mut self, op: &Op, payload: Vec<u8>) {
         let op = &self.removals.told(op);

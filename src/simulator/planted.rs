@@ -79,6 +79,8 @@ pub enum Planted {
     DropsWhatIsOwed,
     /// Names of directories that have changed by their time are not owed.
     OwesNoNames,
+    /// What was queued at a stop counts as of the next start.
+    LeftAsOfTheStart,
     /// A rule of the queue's disk.
     OnDisk(PlantedInQueue),
     /// A rule of the target's half of a copy.
@@ -86,7 +88,8 @@ pub enum Planted {
 }
 
 impl Planted {
-    pub const ALL: [Planted; 50] = [
+    pub const ALL: [Planted; 51] = [
+        Planted::LeftAsOfTheStart,
         Planted::ResumesTooEarly,
         Planted::ResumesTooLate,
         Planted::AcknowledgesBeforeApply,

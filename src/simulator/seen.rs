@@ -43,6 +43,9 @@ pub struct Seen {
     pub minicopies_of_nothing: u64,
     pub minicopies_cut_off: u64,
     pub searches: u64,
+    /// Queues that a source has left, and streams that went on with them.
+    pub left_queues: u64,
+    pub resumed_left: u64,
     pub rotated: u64,
     pub full_maps: u64,
 }
@@ -63,7 +66,7 @@ impl Seen {
         self.counts().into_iter().filter(is_missed).map(|(name, _)| name).collect()
     }
 
-    fn counts(&mut self) -> [(&'static str, &mut u64); 42] {
+    fn counts(&mut self) -> [(&'static str, &mut u64); 44] {
         [
             ("a step", &mut self.steps),
             ("a packet", &mut self.applied),
@@ -105,6 +108,8 @@ impl Seen {
             ("one of nothing", &mut self.minicopies_of_nothing),
             ("one that was cut off", &mut self.minicopies_cut_off),
             ("one whose changes are found by time", &mut self.searches),
+            ("a queue that is left", &mut self.left_queues),
+            ("a stream of what was left", &mut self.resumed_left),
             ("a generation of the map that begins within a change", &mut self.rotated),
             ("a map that is full", &mut self.full_maps),
         ]

@@ -3,7 +3,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::fs;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -19,10 +21,11 @@ use crate::connection::Flow;
 use crate::link::{Feed, LinkStats, Saved, SourceEvent, Waker};
 use crate::map::Map;
 use crate::packet::*;
-use crate::queue::{DiskPlace, Planted as PlantedInQueue, Queue};
+use crate::queue::{Backlog, CursorId, DiskPlace, Planted as PlantedInQueue, Queue, Spilled};
 use crate::random::Random;
 use crate::source_side::{
-    Driver, Kept, Mark, Marks, NetworkLink, PacketFeed, Settings, Surroundings, WalkOrder, Walked,
+    Driver, Kept, Leaves, LeftBehind, Mark, Marks, NetworkLink, PacketFeed, Reached, Settings, Surroundings,
+    WalkOrder, Walked,
 };
 use crate::words::{Compression, DeleteLimit, Target, WhenFull};
 
@@ -60,13 +63,37 @@ pub struct Start {
     pub disk: Option<u64>,
     pub planted: Option<PlantedInQueue>,
     pub map: Option<Arc<Map>>,
+    /// What the process before it has queued.
+    pub left: Option<Left>,
+}
+
+/// A queue that was left at an orderly stop.
+pub struct Left {
+    disk: TempDir,
+    queue: Backlog,
+    behind: LeftBehind,
+}
+
+impl Left {
+    /// Where one that goes on behind it begins.
+    pub fn last(&self) -> Sequence {
+        self.queue.last().sequence
+    }
+
+    /// A planted bug.
+    pub fn dated(mut self, moment: Timestamp) -> Left {
+        let LeftBehind { upto, mark, .. } = &mut self.behind;
+        let reached = Reached { run: upto.incarnation, sequence: upto.sequence };
+        *mark = Mark::of(moment).reached(reached);
+        self
+    }
 }
 
 impl Source {
     /// A process that has done nothing yet.
     pub fn new(start: Start, desk: &Desk) -> Source {
-        let Start { limit, at, clock, marks, when_full, serves_at, kept, disk, planted, map } = start;
-        let (queue, disk) = queue(limit, at, disk);
+        let Start { limit, at, clock, marks, when_full, serves_at, kept, disk, planted, map, left } = start;
+        let (queue, disk, keeper) = queue(limit, at, disk, left.as_ref());
         planted.into_iter().for_each(|planted| queue.plant(planted));
         *desk.0.queue.borrow_mut() = Arc::downgrade(&queue);
         let settings = Settings {
@@ -92,10 +119,15 @@ impl Source {
             delete_guard: DeleteLimit::Off,
             orphans: Default::default(),
             restored_at: None,
+            goes_on: at.sequence > Sequence(0) && left.is_none(),
+            left: left.map(|left| left.behind),
             terms: Default::default(),
         };
+        let driver = Driver::alone(settings, desk.clone(), queue.clone());
+        keeper.into_iter().for_each(|keeper| queue.detach(keeper));
+        queue.leave_nothing();
         Source {
-            driver: Driver::alone(settings, desk.clone(), queue.clone()),
+            driver,
             queue,
             start: at,
             desk: desk.clone(),
@@ -106,6 +138,35 @@ impl Source {
             look_at: clock::now(),
             _disk: disk,
         }
+    }
+
+    /// It ends in an orderly way, with what its target has not applied on the disk of its queue.
+    pub fn leave(&self, moment: Mark) -> Option<Left> {
+        let older = match self.driver.leaves() {
+            Leaves::Nothing => return None,
+            Leaves::All => None,
+            Leaves::Older(left) => Some(left),
+        };
+        let wanted = older.as_ref().map(|older: &LeftBehind| older.upto.sequence);
+        if wanted.is_none() {
+            self.queue.begin_leaving();
+            while self.queue.spill_step() == Spilled::Some {}
+        }
+        let queue = self.queue.backlog(wanted).ok()?;
+        // The lock on the directory goes with the process, which is still there.
+        let disk = tempfile::tempdir().expect("a temporary directory");
+        let (from, to) = (self._disk.as_ref()?.path().join("queue"), disk.path().join("queue"));
+        fs::DirBuilder::new().mode(0o700).create(&to).expect("a directory");
+        for entry in fs::read_dir(from).expect("a directory").flatten() {
+            fs::copy(entry.path(), to.join(entry.file_name())).expect("copied");
+        }
+        let (upto, applied, durable) = (queue.last(), self.driver.acknowledged(), self.driver.durable());
+        let mark = moment.reached(Reached { run: upto.incarnation, sequence: upto.sequence });
+        let behind = match older {
+            Some(older) => LeftBehind { durable, ..older },
+            None => LeftBehind { applied, durable, upto, mark },
+        };
+        Some(Left { disk, queue, behind })
     }
 
     /// Applications write.
@@ -137,15 +198,29 @@ impl Source {
 /// Bytes of a segment: several packets.
 pub const SEGMENT: u64 = 16_000;
 
-fn queue(limit: usize, at: Position, disk: Option<u64>) -> (Arc<Queue>, Option<TempDir>) {
-    let Some(disk) = disk else { return (Queue::new(limit, at), None) };
+fn queue(
+    limit: usize,
+    at: Position,
+    disk: Option<u64>,
+    left: Option<&Left>,
+) -> (Arc<Queue>, Option<TempDir>, Option<CursorId>) {
+    let Some(disk) = disk else { return (Queue::new(limit, at), None, None) };
     let dir = tempfile::tempdir().expect("a temporary directory");
     let directory = dir.path().join("queue");
+    if let Some(left) = left {
+        fs::rename(left.disk.path().join("queue"), &directory).expect("moved");
+    }
     let place =
         DiskPlace { directory, segment_len: SEGMENT, limit: Some(disk), floor: 0, is_beside_others: false };
-    let queue = Queue::with_disk(limit, at, place).expect("segments can be made");
+    let (queue, keeper) = match left {
+        Some(left) => {
+            let (queue, keeper) = Queue::with_backlog(limit, at, place, &left.queue).expect("segments");
+            (queue, Some(keeper))
+        }
+        None => (Queue::with_disk(limit, at, place).expect("segments can be made"), None),
+    };
     queue.look_at_disk();
-    (queue, Some(dir))
+    (queue, Some(dir), keeper)
 }
 
 /// What a driver has around it. It outlives the process: what is dialled has one number for ever.

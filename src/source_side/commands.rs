@@ -298,6 +298,10 @@ fn not_now(id: u32, why: NotNow) -> Failure {
             "is being verified".to_owned(),
             "Try again when that is over: `standin status` says how far it is.".into(),
         ),
+        NotNow::SendsLeft => (
+            "is still sent what was queued before the last stop".to_owned(),
+            "Try again when that is there: `standin status` says how much is queued.".into(),
+        ),
         NotNow::NeedsFull(why) => (
             format!("has nothing that says what is in doubt there: {why}"),
             "`standin merge --full` compares everything, as `standin mirror start` does.".into(),

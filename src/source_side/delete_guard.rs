@@ -22,6 +22,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use crate::limits::{DELETE_GUARD_BORN_MAX, DELETE_GUARD_FILES_MIN, DELETE_GUARD_WINDOW};
 use crate::packet::{Keeping, ObjectId, Op, Replaced, Sequence, decode_packet_header};
@@ -72,7 +73,7 @@ struct Newborn {
 }
 
 /// What waits for a person.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
     pub gone: u64,
     pub of: u64,
@@ -106,9 +107,11 @@ struct Change {
 struct Gone([Option<ObjectId>; 2]);
 
 impl DeleteGuard {
-    /// `noted`: what [`DeleteGuard::noted`] gave in the run before.
-    pub fn new(limit: DeleteLimit, noted: Option<u64>) -> DeleteGuard {
-        DeleteGuard { limit, state: Mutex::new(State { noted, ..State::default() }) }
+    /// `noted`, `asks`: what [`DeleteGuard::noted`] and [`DeleteGuard::asks`] gave in the run before. Nobody has
+    /// answered since.
+    pub fn new(limit: DeleteLimit, noted: Option<u64>, asks: Option<Asked>) -> DeleteGuard {
+        let asks = asks.filter(|_| limit != DeleteLimit::Off);
+        DeleteGuard { limit, state: Mutex::new(State { noted, asks, ..State::default() }) }
     }
 
     /// The target is in line, with so many names of what is no directory; it was sent everything up to here.
@@ -142,10 +145,13 @@ impl DeleteGuard {
         let DeleteLimit::Percent(percent) = self.limit else { return true };
         let mut state = self.state.lock();
         let sequence = packet.position.sequence;
-        let Some(names) = state.names.filter(|_| sequence > state.counted) else { return true };
+        if sequence <= state.counted {
+            return true;
+        }
         if state.asks.is_some() {
             return false;
         }
+        let Some(names) = state.names else { return true };
         if let Some(change) = change_of(packet) {
             let is_accepted = sequence <= state.accepted;
             let of = state.recent.names_before(packet.queued_at, names);

@@ -20,7 +20,7 @@ use crate::control::{
 use crate::failure::Failure;
 use crate::limits::CONTROL_ANSWER;
 use crate::target_side::{clones, orphans};
-use crate::words::Target;
+use crate::words::{StatisticsTo, Target};
 
 /// See the module.
 pub struct Desk {
@@ -32,6 +32,10 @@ pub struct Desk {
 impl Handler for Desk {
     fn status(&self) -> Status {
         status::status(&self.ground, &self.board.read())
+    }
+
+    fn statistics(&self) -> Option<StatisticsTo> {
+        self.ground.options.statistics.clone()
     }
 
     fn wait_sync(&self, wait: WaitSync, caller: &Caller<'_>) -> Result<SyncReport, Failure> {

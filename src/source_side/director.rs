@@ -34,7 +34,7 @@ use super::managed::Managed;
 use super::mark::{Mark, Marks, Reached};
 use super::record::{FencedRecord, SetState};
 use super::recorder::Recorder;
-use super::rounds::{Rounds, targets_keep_something};
+use super::rounds::{Rounds, note_what_has_come, targets_keep_something};
 use super::rules;
 use super::schedule::PlannedChecks;
 use super::start::{Mounted, Start};
@@ -460,6 +460,8 @@ impl Director {
             Ok(up) => up,
             Err(failure) => return Life::failed(failure),
         };
+        self.recorder.forget_left();
+        self.ground.queue.leave_nothing();
         self.ticks = tick(CHECK_EVERY);
         let life = Life::Serving { serving, alive: Mark::now(), rounds };
         self.post(&life);
@@ -533,7 +535,7 @@ impl Director {
     }
 
     fn end(&mut self, ending: Ending, rounds: Rounds, drained: Drained) -> Life {
-        let Drained { report, ended, mark, disk } = drained;
+        let Drained { report, ended, mark, disk, left } = drained;
         if let Some(why) = self.ground.volume.divergence().uncaptured() {
             self.recorder.note_divergence(&why);
         }
@@ -544,12 +546,16 @@ impl Director {
         if matches!(ended, Ended::Complete) {
             self.recorder.note_rules(&rules::in_force(&self.ground.volume), self.ground.options.owners);
         }
+        note_what_has_come(&self.ground, &self.connections, &mut self.recorder);
         let run = self.ground.queue.last().incarnation;
         let targets = self.connections.iter().map(|connection| {
             (connection.target.to_string(), Reached { run, sequence: connection.report().durable })
         });
         let backing = &self.ground.backing;
-        self.recorder.note_end(targets, mark, disk, |stamp| identity::stamp(backing, stamp));
+        self.recorder.note_end(targets, mark, (disk, left), |stamp| identity::stamp(backing, stamp));
+        if self.recorder.record().left.is_none() {
+            self.ground.queue.leave_nothing();
+        }
         let outcome = match ending {
             Ending::Stopped(stop) => {
                 stop.asker.into_iter().for_each(|asker| asker.give(Ok(report.clone())));

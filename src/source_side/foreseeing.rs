@@ -129,5 +129,11 @@ fn waits_for(id: u32, report: &Report, rung: Option<Rung>) -> String {
         Some(Rung::Nothing | Rung::Queue) => report.stands_still(),
         Some(Rung::Owed | Rung::Differences | Rung::Checksum | Rung::Full) => report.held_back(),
     };
-    held.map(|_| commands::way_on(id, report)).unwrap_or_default()
+    match (held, &report.retrying) {
+        (Some(_), _) => commands::way_on(id, report),
+        (None, Some(retrying)) if rung.is_some_and(|rung| rung != Rung::Nothing) => {
+            format!("its target tries again and again: {}: {}", retrying.op, retrying.reason)
+        }
+        (None, _) => String::new(),
+    }
 }

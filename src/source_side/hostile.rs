@@ -57,7 +57,6 @@ struct Scene {
     listener: Listener,
     marks: Arc<Marks>,
     fence: Arc<Fence>,
-    /// The protected tree.
     tree: tempfile::TempDir,
     /// The last position before the connection.
     start: Position,
@@ -102,6 +101,8 @@ impl Scene {
             owners: Default::default(),
             orphans: Default::default(),
             restored_at: None,
+            goes_on: before > 0,
+            left: None,
             terms: Default::default(),
         };
         let route = Route::Fixed(Dial::new(listener.local_addr(), target.fingerprint(), us));

@@ -103,6 +103,33 @@ pub fn write(root: impl AsFd, set: SetId) -> io::Result<()> {
     }
 }
 
+/// The mark of a directory as it lies there; `None`: it has none.
+pub struct Raw(Option<Vec<u8>>);
+
+impl Raw {
+    /// Errors: the system's, also where it is longer than any mark.
+    pub fn of(root: impl AsFd) -> io::Result<Raw> {
+        let mut value = [0; VALUE_LEN_MAX];
+        match rustix::fs::getxattr(proc_path(root.as_fd()), XATTR, &mut value) {
+            Ok(len) => Ok(Raw(Some(value[..len].to_vec()))),
+            Err(Errno::NODATA) => Ok(Raw(None)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Puts it back, durably.
+    ///
+    /// Errors: the system's; another mark may be there.
+    pub fn restore(&self, root: impl AsFd) -> io::Result<()> {
+        let root = root.as_fd();
+        match &self.0 {
+            Some(value) => rustix::fs::setxattr(proc_path(root), XATTR, value, XattrFlags::empty())?,
+            None => rustix::fs::removexattr(proc_path(root), XATTR)?,
+        }
+        Ok(rustix::fs::fsync(root)?)
+    }
+}
+
 fn read_stamp(root: BorrowedFd<'_>) -> io::Result<Option<Stamp>> {
     let mut value = [0; 8];
     match rustix::fs::getxattr(proc_path(root), STAMP_XATTR, &mut value) {

@@ -1,5 +1,6 @@
 //! How a connection comes into being: at the start, or when a person adds a target while it runs.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::atomic::AtomicU32;
 use parking_lot::Mutex;
 
 use super::activity::Merge;
+use super::backlog::LeftBehind;
 use super::connection::{Around, Connection, Settings, Watch};
 use super::durability::TargetDurability;
 use super::embedded::{Embedded, is_missing, replica_state};
@@ -39,6 +41,10 @@ pub struct Joining {
     /// What is in doubt since a power loss.
     pub merge: Option<Arc<Merge>>,
     pub roles: Arc<Roles>,
+    /// The run goes on as the one before it.
+    pub goes_on: bool,
+    /// What that has left in the queue, by target: of those that the start names, once.
+    pub left: Mutex<BTreeMap<String, LeftBehind>>,
     /// Held by whoever adds one.
     pub one: Mutex<()>,
     /// The highest number that was given to one.
@@ -116,6 +122,8 @@ impl Joining {
             orphans: options.orphans,
             owners: options.owners,
             restored_at: known.restored_at,
+            goes_on: self.goes_on,
+            left: self.left.lock().remove(&target.to_string()),
             terms,
         }
     }

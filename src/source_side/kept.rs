@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::delete_guard::Asked;
 use super::mark::{Clock, EVERYTHING, Mark};
 use crate::connection::{KeptSchedule, Wish};
 use crate::limits::FIRST_COPY_RUNS_MAX;
@@ -32,6 +33,8 @@ pub struct Kept {
     pub checks_served_s: Option<i64>,
     /// Names of whatever is no directory, about.
     pub names: Option<u64>,
+    /// Deletions that a person was asked about, who has not answered.
+    pub asked: Option<Asked>,
     /// What a person has said of its schedule while it ran.
     pub schedule: Own<SchedulePlan>,
     pub sessions: KeptSchedule,

@@ -105,24 +105,44 @@ pub struct Marks(Mutex<Noted>);
 struct Noted {
     marks: BTreeMap<String, Mark>,
     runs: Vec<Incarnation>,
+    /// In this run.
+    has_forgotten: bool,
 }
 
 impl Marks {
     /// `runs`: those of this source, the oldest first.
     pub fn set(&self, marks: &BTreeMap<String, Mark>, runs: &[Incarnation]) {
-        *self.0.lock() = Noted { marks: marks.clone(), runs: runs.to_vec() };
+        let mut noted = self.0.lock();
+        (noted.marks, noted.runs) = (marks.clone(), runs.to_vec());
+    }
+
+    /// Moments of before say nothing any more, those neither that nobody has noted yet.
+    pub fn forget(&self) {
+        let mut noted = self.0.lock();
+        noted.marks.clear();
+        noted.has_forgotten = true;
+    }
+
+    /// Since the start.
+    pub fn have_forgotten(&self) -> bool {
+        self.0.lock().has_forgotten
+    }
+
+    /// This target has everything as of a newer moment.
+    pub fn advance(&self, target: &str, mark: Mark) {
+        self.0.lock().marks.insert(target.to_owned(), mark);
     }
 
     /// A target that says this of itself had been farther by its mark.
     pub fn were_farther(&self, target: &str, durable: &Position) -> bool {
-        let Noted { marks, runs } = &*self.0.lock();
+        let Noted { marks, runs, .. } = &*self.0.lock();
         marks.get(target).is_some_and(|mark| mark.was_farther(durable, runs))
     }
 
     /// Whether a target that has applied this has all that its mark speaks of, and nothing but of runs that are
     /// known.
     pub fn leads_to(&self, target: &str, applied: &Position) -> bool {
-        let Noted { marks, runs } = &*self.0.lock();
+        let Noted { marks, runs, .. } = &*self.0.lock();
         marks.get(target).is_some_and(|mark| mark.reached.is_some() && !mark.was_farther(applied, runs))
     }
 

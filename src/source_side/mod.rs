@@ -14,7 +14,7 @@
 //! | | `embedded`, `remote` | a target in this process; how a target on another host is reached |
 //! | | `patience`, `display` | how long programs may wait for the copy; how far it is, on the terminal |
 //! | | `joining` | how a connection comes into being |
-//! | | `identity`, `mark` | whose directory this is; since when a file may differ on a target |
+//! | | `identity`, `first_mark`, `mark` | whose directory this is, before it has a record too; since when a file may differ on a target |
 //! | | `asking` | whether somebody else writes the set, of targets to which nothing is sent |
 //! | | `standing_in` | a replica served in its source's place: the epoch, the ids of its objects |
 //! | | `uncovering` | what was put over a directory whose set was handed over is taken away |
@@ -39,12 +39,14 @@
 //! | | `holder/` | with `--holder`: a process that keeps the mount when this one is killed, and taking it over |
 //! | | `flush/`, `writeback` | shared mappings reach the daemon; whether the directory's disk takes writes |
 //! | | `upgrade/` | becoming another program under the mount |
-//! | end | `stop`, `keepers`, `words` | unmount, drain, what is left; who else holds the mount; what is said |
+//! | end | `backlog` | what is queued at a stop is sent after the next start |
+//! | | `stop`, `keepers`, `words` | unmount, drain, what is left; who else holds the mount; what is said |
 //! | | `covering` | what stands in the mount's place where the set is handed over |
 
 mod activity;
 mod adding;
 mod asking;
+mod backlog;
 mod board;
 mod commands;
 mod connection;
@@ -55,6 +57,7 @@ mod director;
 mod durability;
 mod embedded;
 pub(crate) mod feed;
+mod first_mark;
 mod flush;
 mod foreseeing;
 mod ground;
@@ -103,6 +106,8 @@ mod words;
 mod writeback;
 
 pub use asking::{Asked, Asking, who_took_over};
+#[cfg(test)]
+pub(crate) use backlog::{Leaves, LeftBehind};
 #[cfg(test)]
 pub(crate) use connection::{
     Driver, FirstOwed, NetworkLink, News, OwedOrder, Settings, Surroundings, WalkOrder, Walked,

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::activity::Merge;
+use super::backlog::LeftQueue;
 use super::identity::{Found, Label, Stamp};
 use super::kept::Kept;
 use super::mark::{Clock, EVERYTHING, Mark, PageCache, Reached};
@@ -65,6 +66,9 @@ pub struct SetRecord {
     /// Where the changes of the last run are as long as it has not settled.
     #[serde(default)]
     pub page_cache: Option<PageCache>,
+    /// What the last run has queued and not sent.
+    #[serde(default)]
+    pub left: Option<LeftQueue>,
     /// The host has lost power, and some target was not brought into line since.
     #[serde(default)]
     pub merging: Option<Merging>,
@@ -258,7 +262,7 @@ impl SetRecord {
     pub fn forget_moments(&mut self) {
         self.marks.clear();
         (self.restored_from, self.restored_at) = (None, None);
-        self.merging = None;
+        (self.merging, self.left) = (None, None);
         self.connections.values_mut().for_each(|connection| connection.kept.first_copy = None);
     }
 
@@ -414,6 +418,23 @@ impl SetState {
         (self.record.epoch, self.record.history, self.record.other_writer) = (epoch, history, None);
     }
 
+    /// The name stood for nothing before.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Whether the record is on disk.
+    pub fn exists(&self) -> bool {
+        self.path.exists()
+    }
+
+    /// Takes the record away: the name stands for nothing again.
+    ///
+    /// Errors: the system's; it may still be there.
+    pub fn remove(&self) -> io::Result<()> {
+        std::fs::remove_file(&self.path)
+    }
+
     /// Makes the record durable.
     pub fn save(&self) -> io::Result<()> {
         store::replace_json(&self.path, &self.record)
@@ -468,6 +489,10 @@ impl SetState {
         let is_here = self.record.settled || cache.is_some_and(|cache| cache.is_still(page_cache.as_ref()));
         let left = self.record.left(is_here, found);
         self.record.retain_moments(&left, clock);
+        // It may hold what the directory's disk has lost.
+        if !matches!(left, Left::Here { owed: None }) {
+            self.record.left.iter_mut().for_each(|left| left.targets.clear());
+        }
         if self.record.marks.is_empty() {
             self.record.merging = None;
         }
@@ -588,6 +613,7 @@ fn fresh(tree: &Path, found: &Found, stranger: Stranger) -> SetRecord {
         stamps: Vec::new(),
         settled: false,
         page_cache: None,
+        left: None,
         merging: None,
         diverged: None,
         touched: false,

@@ -14,6 +14,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 
+use super::backlog::LeftQueue;
 use super::identity::Stamp;
 use super::kept::Kept;
 use super::mark::{Clock, Mark, Marks, Reached};
@@ -144,6 +145,7 @@ impl Recorder {
     pub fn clock_was_set(&mut self) -> Receiver<()> {
         log::warn!("the clock was set: until targets are up to date again, everything counts as changed");
         self.record.forget_moments();
+        self.marks.forget();
         let (trying, tried) = bounded(1);
         self.save(Some(trying));
         tried
@@ -152,6 +154,7 @@ impl Recorder {
     /// A change could not be captured: from now on no target is noted to have everything.
     pub fn note_divergence(&mut self, why: &str) {
         if self.record.diverge(why) {
+            self.marks.forget();
             self.save(None);
         }
     }
@@ -193,6 +196,13 @@ impl Recorder {
         }
     }
 
+    /// What the last run has left is taken up.
+    pub fn forget_left(&mut self) {
+        if self.record.left.take().is_some() {
+            self.save_now();
+        }
+    }
+
     /// Every target was compared with everything.
     pub fn forget_divergence(&mut self) {
         if self.record.diverged.take().is_some() {
@@ -207,7 +217,7 @@ impl Recorder {
         &mut self,
         targets: impl Iterator<Item = (String, Reached)>,
         mark: Option<Mark>,
-        disk: Disk,
+        (disk, left): (Disk, Option<LeftQueue>),
         stamp: impl FnOnce(Stamp) -> io::Result<()>,
     ) {
         // It may have become known since the mark was taken that they miss something.
@@ -217,6 +227,7 @@ impl Recorder {
         }
         match disk {
             Disk::Settled => {
+                self.record.left = left.filter(|_| self.record.diverged.is_none());
                 self.stamp_end(stamp);
                 self.record.settled = true;
             }
@@ -334,7 +345,12 @@ mod tests {
         for target in 0..100 {
             recorder.note(vec![(format!("local:/{target}"), Mark::now())]);
         }
-        recorder.note_end(std::iter::once(reached("null:")), Some(Mark::now()), Disk::Settled, |_| Ok(()));
+        recorder.note_end(
+            std::iter::once(reached("null:")),
+            Some(Mark::now()),
+            (Disk::Settled, None),
+            |_| Ok(()),
+        );
         let written = std::fs::read_to_string(dir.path().join("set.json")).unwrap();
         let written: SetRecord = serde_json::from_str(&written).unwrap();
         assert_eq!((written.marks.len(), written.settled), (101, true));
@@ -376,7 +392,12 @@ mod tests {
         recorder.note(vec![("null:".into(), Mark::now())]);
         recorder.note_divergence("write: I/O error");
         drop(recorder.keep(std::iter::empty()));
-        recorder.note_end(std::iter::once(reached("null:")), Some(Mark::now()), Disk::Unknown, |_| Ok(()));
+        recorder.note_end(
+            std::iter::once(reached("null:")),
+            Some(Mark::now()),
+            (Disk::Unknown, None),
+            |_| Ok(()),
+        );
         drop(recorder.finish());
         assert_eq!(open(dir.path()).record.fenced, Some(fenced(2)));
     }
@@ -388,13 +409,18 @@ mod tests {
         let mut recorder = Recorder::start(open(dir.path()), Arc::default()).unwrap();
         recorder.note(vec![("null:".into(), Mark::now())]);
         recorder.note_divergence("write: I/O error");
-        recorder.note_end(std::iter::once(reached("null:")), Some(Mark::now()), Disk::Unknown, |_| Ok(()));
+        recorder.note_end(
+            std::iter::once(reached("null:")),
+            Some(Mark::now()),
+            (Disk::Unknown, None),
+            |_| Ok(()),
+        );
         drop(recorder.finish());
         let mut recorder = Recorder::start(open(dir.path()), Arc::default()).unwrap();
         assert_eq!(recorder.record().diverged.as_deref(), Some("write: I/O error"));
         assert!(recorder.record().marks.is_empty() && !recorder.record().settled);
         recorder.forget_divergence();
-        recorder.note_end(std::iter::empty(), None, Disk::Failed, |_| Ok(()));
+        recorder.note_end(std::iter::empty(), None, (Disk::Failed, None), |_| Ok(()));
         drop(recorder.finish());
         assert_eq!(open(dir.path()).record.diverged, None);
     }

@@ -211,6 +211,8 @@ mod tests {
             owners: Default::default(),
             orphans: Default::default(),
             restored_at: None,
+            goes_on: false,
+            left: None,
             terms: Default::default(),
         };
         let queue = Queue::new(1 << 20, origin);

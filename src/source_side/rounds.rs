@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, TryRecvError};
 
 use super::activity::Keeper;
+use super::backlog::Leaves;
 use super::connection::Connection;
 use super::flush::Flusher;
 use super::ground::Ground;
@@ -92,6 +93,7 @@ impl Rounds {
         self.give_back_after_backlog(&ground.queue);
         self.keep(connections, recorder);
         self.look_at_the_clock(ground, recorder);
+        note_what_has_come(ground, connections, recorder);
         let was_shown = self.uncaptured_was_shown(ground);
         let all_were_compared = was_shown && all_were_compared(ground, connections, recorder);
         if is_due(&mut self.next_note, NOTE_EVERY) || all_were_compared {
@@ -204,6 +206,21 @@ impl Rounds {
     }
 }
 
+/// What the run before had queued is all there: with the moment of its end.
+pub(super) fn note_what_has_come(ground: &Ground, connections: &[Arc<Connection>], recorder: &mut Recorder) {
+    let record = recorder.record();
+    let is_doubted = record.diverged.is_some() || ground.volume.divergence().why().is_some();
+    if is_doubted || ground.joining.marks.have_forgotten() {
+        return;
+    }
+    let new = connections.iter().filter_map(|connection| {
+        let (target, mark) = (connection.target.to_string(), connection.report().has_come?);
+        (record.marks.get(&target) != Some(&mark)).then_some((target, mark))
+    });
+    let new = new.collect();
+    recorder.note(new);
+}
+
 /// Every target was compared with everything since: nothing is missed any more.
 fn forget_divergence(ground: &Ground, connections: &[Arc<Connection>]) {
     let divergence = ground.volume.divergence();
@@ -233,7 +250,10 @@ pub(super) fn targets_keep_something(ground: &Ground, connections: &[Arc<Connect
 /// A copy that began after so many divergences has brought the target into line.
 pub(super) fn is_compared(connection: &Connection, divergences: u64) -> bool {
     let report = connection.report();
-    let in_line = report.streaming && report.data == DataState::Good && report.covers >= divergences;
+    // What the run before had queued for it says nothing of what came since.
+    let is_older = matches!(report.leaves, Leaves::Older(_));
+    let in_line =
+        report.streaming && !is_older && report.data == DataState::Good && report.covers >= divergences;
     connection.is_null() || in_line
 }
 

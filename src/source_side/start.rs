@@ -11,10 +11,11 @@ use super::commands;
 use super::connection::{Connection, Report};
 use super::ground::Ground;
 use super::holder::Left;
+use super::kept::Kept;
 use super::record::SetRecord;
 use super::startup::{NOTHING_MOUNTED, io_failure};
 use super::uncovering::lifting;
-use crate::connection::{Copies, FaultKind, Sending, Wish};
+use crate::connection::{Copies, FaultKind, Sending};
 use crate::failure::Failure;
 use crate::intercept::{DurabilityGate, Fenced, Mount, Place};
 use crate::limits::{CONNECT_PATIENCE, TAKEOVER_CONNECT_PATIENCE};
@@ -87,7 +88,7 @@ impl Start {
         let mut answered = Vec::new();
         for connection in self.connections.iter().filter(|connection| !connection.is_null()) {
             let wish = self.record.wish(&connection.target);
-            say_wish(connection, wish);
+            say_wish(connection, &connection.kept());
             if wish.sending != Sending::Stopped && self.reach(connection, deadline, programs)? {
                 answered.push(connection.target.to_string());
             }
@@ -193,9 +194,13 @@ impl Start {
 }
 
 /// What a person wanted before the last end is so: they may have forgotten it.
-fn say_wish(connection: &Connection, wish: Wish) {
+fn say_wish(connection: &Connection, Kept { wish, asked, .. }: &Kept) {
     let (id, target) = (connection.id, &connection.target);
     let (how, way) = match (wish.sending, wish.copies) {
+        (Sending::Paused, _) if asked.is_some() => (
+            "waits with many deletions for a word since before this start",
+            "connection resume --accept-deletes",
+        ),
         (Sending::Stopped, _) => ("is stopped by hand since before this start", "connection start"),
         (Sending::Paused, _) => ("is paused by hand since before this start", "connection resume"),
         (Sending::Now, Copies::Stopped) => {

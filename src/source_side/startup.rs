@@ -4,16 +4,19 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
+use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::OpenTreeFlags;
 
 use super::activity::{self, Merge};
+use super::backlog::LeftQueue;
 use super::connection::{Connection, Watch};
 use super::desk::Desk;
 use super::director::{Director, Event, Run};
 use super::durability::TargetDurability;
+use super::first_mark::FirstMark;
 use super::ground::Ground;
 use super::holder::{Giving, Holder, Left, waits_at};
 use super::identity::{self, Found, Stamp};
@@ -41,15 +44,12 @@ use crate::open_files;
 use crate::packet::{Ids, Incarnation, Position};
 use crate::preflight::{self, Claim, DeadMount, MountTable, Preflight, Role};
 use crate::privileges::{self, PROTECT};
-use crate::queue::{DiskPlace, Queue, remove_left};
+use crate::queue::{CursorId, DiskPlace, Queue, remove_left};
 use crate::store;
 use crate::sys::{MountOptions, proc_path, set_mount_options};
 use crate::words::{ProtectOptions, Target};
 
 pub(super) const NOTHING_MOUNTED: &str = "Nothing is mounted; the directory is as it was.";
-
-/// So long programs that write short files may have one open when a cover is lifted.
-const WRITERS_CLOSE: Duration = Duration::from_secs(1);
 
 /// Protects a directory until it is told to stop; returns after the unmount.
 ///
@@ -144,6 +144,8 @@ fn check(
     lifted: &mut Option<Lifted>,
 ) -> Result<Preflight, Failure> {
     if let Some(left) = left {
+        // Programs wait for this start: what is missing may come back before they are let go.
+        preflight::check_queue_again(options).map_err(Failure::passing)?;
         let mount = left.mount_under().map_err(|error| io_failure("the directory says no mount", &error))?;
         return preflight::surmise(options.tree(), &proc_path(left.under.as_fd()), mount);
     }
@@ -159,16 +161,7 @@ fn check(
     if let Some(dead) = preflight::standing_mount(&options.directory)? {
         replace_dead_mount(&dead)?;
     }
-    let deadline = Instant::now() + WRITERS_CLOSE;
-    loop {
-        match standing_in::check(options) {
-            // Whoever was waiting to write has a file open for a moment.
-            Err(_) if lifted.is_some() && Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            outcome => return outcome,
-        }
-    }
+    standing_in::check(options)
 }
 
 /// Everything that exists before the mount.
@@ -231,7 +224,8 @@ fn prepare(
     let (owed, merge) = begin_run(&options, (&backing, &under), &mut set, run);
     let roles = roles(&options, &set.record, stand_in.as_ref());
     let record = set.record.clone();
-    let queue = open_queue(&uncovered, goes_on.unwrap_or(Position::origin(record.epoch, run)))?;
+    let (backlog, origin) = begins_behind(&uncovered, &mut set.record, (goes_on, run));
+    let (queue, keeper) = open_queue(&uncovered, origin, backlog.as_ref())?;
     let ids = stand_in.as_ref().map_or_else(|| record.birth_epoch().into(), |stand_in| stand_in.ids.clone());
     if let (Some(holder), None) = (&holder, left) {
         holder.places(view.as_fd(), under.as_fd())?;
@@ -239,7 +233,6 @@ fn prepare(
     let volume = open_volume(&options, &backing, &queue, ids.clone(), holder.as_ref())?;
     super::rules::begin(&options, &mut set.record, &volume)?;
     let durability = start_durability(&options, &queue, &volume)?;
-    let marks = marks_of(&set.record);
     let joining = Joining {
         set: record.set,
         queue: queue.clone(),
@@ -247,19 +240,21 @@ fn prepare(
         backing: duplicate(&backing)?,
         durability: durability.clone(),
         unwritten_at,
-        marks: marks.clone(),
+        marks: marks_of(&set.record),
         ids,
         merge: merge.clone(),
         roles: roles.clone(),
+        goes_on: goes_on.is_some(),
+        left: Mutex::new(backlog.map(|backlog| backlog.targets).unwrap_or_default()),
         one: Default::default(),
         last_id: Default::default(),
     };
-    let connections = connect(&options, &joining, &mut set, own.as_ref())?;
+    let connections = connect_marked(&options, &joining, (&mut set, &found), (own.as_ref(), keeper))?;
     disconnect_others(&options, &mut set);
     mark_directory(&mut set, &options, &backing, found.stamp)?;
     activity::begin(&options, run, (&backing, &queue, &volume), owed.as_ref());
-    let followed = Followed::new(options.configuration.clone());
     let ground = Arc::new(Ground {
+        followed: Followed::new(options.configuration.clone()),
         options,
         set: record.set,
         volume,
@@ -278,9 +273,8 @@ fn prepare(
         joining,
         ways: checked.ways,
         warnings: checked.warnings,
-        followed,
     });
-    Ok(Prepared { ground, connections, set, marks, claim, stand_in })
+    Ok(Prepared { marks: ground.joining.marks.clone(), ground, connections, set, claim, stand_in })
 }
 
 /// Before a target can answer.
@@ -290,7 +284,7 @@ fn marks_of(record: &SetRecord) -> Arc<Marks> {
     marks
 }
 
-/// Only now is anything written about this set: a refused start leaves no trace.
+/// Only now is anything written about this set, but for its id ([`FirstMark`]): a refused start leaves no trace.
 fn mark_directory(
     set: &mut SetState,
     options: &ProtectOptions,
@@ -388,19 +382,52 @@ fn uncovered(options: &ProtectOptions, left: Option<&Left>) -> ProtectOptions {
     ProtectOptions { backing: under.or_else(|| options.backing.clone()), ..options.clone() }
 }
 
-/// What memory has no room for goes to the disk from here on.
-fn open_queue(options: &ProtectOptions, origin: Position) -> Result<Arc<Queue>, Failure> {
+/// Where a run begins, and behind what of the last one: of a run that goes on, where that ended. What was left is taken up
+/// once, when the mount is there: a start that fails leaves it, a run that is killed does not.
+fn begins_behind(
+    options: &ProtectOptions,
+    record: &mut SetRecord,
+    (goes_on, run): (Option<Position>, Incarnation),
+) -> (Option<LeftQueue>, Position) {
+    let origin = goes_on.unwrap_or(Position::origin(record.epoch, run));
+    let Some(left) = record.left.clone() else { return (None, origin) };
+    let own = options.queue_disk.as_ref().and(options.queue_directory());
+    let behind = left.origin(record.epoch, run).filter(|_| own.as_ref() == Some(&left.directory));
+    match behind.filter(|_| goes_on.is_none()) {
+        Some(behind) => (Some(left), behind),
+        None => {
+            record.left = None;
+            log::warn!("what was queued before the last stop is not used: it comes by a copy");
+            remove_left(&left.directory);
+            (None, origin)
+        }
+    }
+}
+
+/// What memory has no room for goes to the disk from here on. Gives the reader that keeps what the last run has left
+/// there, until the others are there.
+fn open_queue(
+    options: &ProtectOptions,
+    origin: Position,
+    left: Option<&LeftQueue>,
+) -> Result<(Arc<Queue>, Option<CursorId>), Failure> {
     let (Some(disk), Some(directory)) = (&options.queue_disk, options.queue_directory()) else {
         // Of a daemon that had one, and was killed.
         remove_left(&options.set_state().join("queue"));
-        return Ok(Queue::new(options.queue_memory, origin));
+        return Ok((Queue::new(options.queue_memory, origin), None));
     };
     let failed = |error| io_failure(&format!("the queue in {} cannot be used", directory.display()), &error);
     let place = DiskPlace::new(directory.clone(), disk.limit);
     let place = if preflight::beside_queue(options).is_some() { place.beside_others() } else { place };
-    let queue = Queue::with_disk(options.queue_memory, origin, place).map_err(failed)?;
+    let memory = options.queue_memory;
+    let (queue, keeper) = match left {
+        Some(left) => Queue::with_backlog(memory, origin, place, &left.queue)
+            .map(|(queue, keeper)| (queue, Some(keeper))),
+        None => Queue::with_disk(memory, origin, place).map(|queue| (queue, None)),
+    }
+    .map_err(failed)?;
     queue.work_with_disk().map_err(failed)?;
-    Ok(queue)
+    Ok((queue, keeper))
 }
 
 /// Until the directory carries the stamp of this run, the one that it has is known, too: also where it cannot
@@ -508,12 +535,23 @@ fn with_added(mut options: ProtectOptions, set: &mut SetState) -> Result<Protect
     Ok(options)
 }
 
-/// Connects to all targets that are named.
+/// [`connect`], and the id of a new set is noted before.
+fn connect_marked(
+    options: &ProtectOptions,
+    joining: &Joining,
+    (set, found): (&mut SetState, &Found),
+    own: (Option<&Arc<Identity>>, Option<CursorId>),
+) -> Result<Vec<Arc<Connection>>, Failure> {
+    let mark = FirstMark::note(set, &joining.backing, found)?;
+    connect(options, joining, set, own).inspect_err(|_| mark.refused(set, &joining.backing, options))
+}
+
+/// Connects to all targets that are named. `keeper`: has kept for them what the last run has left.
 fn connect(
     options: &ProtectOptions,
     joining: &Joining,
     set: &mut SetState,
-    identity: Option<&Arc<Identity>>,
+    (identity, keeper): (Option<&Arc<Identity>>, Option<CursorId>),
 ) -> Result<Vec<Arc<Connection>>, Failure> {
     let terms = Terms::at_start(options);
     let mut connections = Vec::new();
@@ -529,6 +567,8 @@ fn connect(
         let settings = joining.settings(options, target, known, terms.clone(), watch);
         connections.push(Arc::new(joining.start(settings, route, embedded)?));
     }
+    joining.left.lock().clear();
+    keeper.into_iter().for_each(|keeper| joining.queue.detach(keeper));
     Ok(connections)
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::backlog::{self, Leaves, LeftQueue};
 use super::board::Board;
 use super::connection::{Connection, Report};
 use super::covering::Covering;
@@ -26,6 +27,9 @@ use crate::intercept::{Control, Serving};
 use crate::limits::{CONTROL_ANSWER, STOP_DRAIN};
 use crate::packet::{DataState, Sequence};
 use crate::preflight::{list_uses, users_of};
+
+/// Of what is kept for a target.
+pub const SENT_LATER: &str = "; sent after the next start";
 
 /// How long a stop waits for dirty pages of shared mappings.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
@@ -184,6 +188,8 @@ pub struct Drained {
     /// Up to when every target had everything, if they had.
     pub mark: Option<Mark>,
     pub disk: Disk,
+    /// What is sent after the next start.
+    pub left: Option<LeftQueue>,
 }
 
 /// What a replica lacks that has every change: it follows the stream, and is bad.
@@ -196,6 +202,7 @@ fn lacks_objects(report: &Report) -> Option<String> {
         DataState::Bad if report.left_out.count > 0 => {
             Some(format!("{} left out of the copy, the replica is bad", objects(report.left_out.count)))
         }
+        DataState::Bad if report.is_unheard() => Some("it has not answered since the start".to_owned()),
         DataState::Bad => {
             Some("the copy to it was not complete, the replica is bad until the next one is".to_owned())
         }
@@ -211,6 +218,7 @@ impl Drain {
             drop(serving);
             flusher.hold().mount_is_gone();
         }
+        self.board.read().connections.iter().for_each(|connection| connection.drains());
         // With programs that still write there is no end of changes to be settled.
         let settling = (self.mode != StopMode::Now).then(|| self.settle()).flatten();
         let (upto, patience) = match self.mode {
@@ -226,11 +234,28 @@ impl Drain {
         let drained = upto.is_some_and(|upto| {
             sync::wait_for(places, upto, (WaitFor::Durable, false), Some(deadline), is_hasty)
         });
-        let left = self.left();
+        let (queue, not_kept) = match self.leave(is_hasty) {
+            Ok(queue) => (queue, None),
+            Err(why) => (None, Some(why)),
+        };
+        let left = self.left(queue.as_ref(), not_kept.as_deref());
         let drained = drained && left.is_empty();
         let disk = settling.map_or(Disk::Unknown, |settling| disk_after(&settling, deadline, is_hasty));
         let ended = self.ended();
-        Drained { report: StopReport { drained, left }, ended, mark: drained.then_some(self.mark), disk }
+        let mark = drained.then_some(self.mark);
+        Drained { report: StopReport { drained, left }, ended, mark, disk, left: queue }
+    }
+
+    /// Puts on disk what is queued, where packets are all that a target lacks.
+    ///
+    /// Errors: why it cannot be kept.
+    fn leave(&self, is_hasty: impl Fn() -> bool) -> Result<Option<LeftQueue>, String> {
+        if self.mode != StopMode::Orderly || is_hasty() || self.uncompared().is_some() {
+            return Ok(None);
+        }
+        let connections = self.board.read().connections.clone();
+        backlog::leave(&self.ground, &connections, &self.mark, is_hasty)
+            .inspect_err(|why| log::warn!("what is queued is not kept for the next start: {why}"))
     }
 
     /// What is only not on a target's disk yet counts where it was waited for.
@@ -260,16 +285,29 @@ impl Drain {
     }
 
     /// What targets lack, in words.
-    fn left(&self) -> Vec<String> {
+    fn left(&self, queue: Option<&LeftQueue>, not_kept: Option<&str>) -> Vec<String> {
+        let is_kept = |target: &str| queue.is_some_and(|queue| queue.targets.contains_key(target));
         let mut left = Vec::new();
         for connection in &self.board.read().connections {
             let report = connection.report();
             if connection.is_null() {
                 continue;
             }
-            if let Some(what) = missing(self.ground.queue.last_change(), report.applied, report.durable) {
+            // Of one that was not in line in this run nothing is known of before.
+            let begins = match report.leaves {
+                Leaves::Older(_) => Sequence(0),
+                Leaves::All | Leaves::Nothing => self.ground.queue.began(),
+            };
+            let (applied, durable) = (report.applied.max(begins), report.durable.max(begins));
+            if let Some(what) = missing(self.ground.queue.last_change(), applied, durable) {
                 let why = report.held_back().map(|why| format!(" ({why})")).unwrap_or_default();
-                left.push(format!("{}: {what}{why}", connection.target));
+                let target = connection.target.to_string();
+                let then = match not_kept.filter(|_| report.leaves != Leaves::Nothing) {
+                    _ if is_kept(&target) => SENT_LATER.to_owned(),
+                    Some(why) => format!("; its queue is not kept: {why}"),
+                    None => String::new(),
+                };
+                left.push(format!("{target}: {what}{why}{then}"));
             }
             left.extend(lacks_objects(&report).map(|what| format!("{}: {what}", connection.target)));
         }

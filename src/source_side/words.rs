@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::connection::Connection;
 use super::ground::Ground;
 use super::life::Ended;
+use super::stop::SENT_LATER;
 use crate::control::StopReport;
 use crate::failure::Failure;
 use crate::words::Target;
@@ -29,7 +30,8 @@ pub fn farewell(ground: &Ground, report: &StopReport) {
     let shown = ground.options.directory.display();
     aside!("{shown} is no longer protected.");
     if !report.drained {
-        report.left.iter().for_each(|line| aside!("warning: {line}; the next start copies them."));
+        let then = |line: &str| if line.ends_with(SENT_LATER) { "" } else { "; the next start copies them" };
+        report.left.iter().for_each(|line| aside!("warning: {line}{}.", then(line)));
     }
 }
 

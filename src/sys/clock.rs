@@ -1,4 +1,4 @@
-//! Processor time of a process.
+//! Processor time of a process, and how well the clock is kept.
 
 use std::io;
 use std::time::Duration;
@@ -21,6 +21,28 @@ pub fn process_time(pid: u32) -> io::Result<Duration> {
         return Err(io::Error::last_os_error());
     }
     Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+}
+
+/// What the kernel knows of its clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptClock {
+    /// A time server, or another source, keeps it.
+    pub is_kept: bool,
+    /// By how much it may be wrong, in microseconds, as far as that is known.
+    pub off_at_most: i64,
+}
+
+/// Asks, and changes nothing. `adjtimex(2)`.
+///
+/// Errors: the system's, as where such calls are filtered.
+pub fn kept_clock() -> io::Result<KeptClock> {
+    // SAFETY: all zeros are a request that changes nothing.
+    let mut asked: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: it lives during the call.
+    if unsafe { libc::adjtimex(&mut asked) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(KeptClock { is_kept: asked.status & libc::STA_UNSYNC == 0, off_at_most: asked.maxerror })
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub use along::{receive_along, send_along};
 pub use boot::boot_id;
 pub use calls::{Instruction, filter_calls};
 pub use child::{Network, own_mounts, spawn_bound, spawn_isolated};
-pub use clock::process_time;
+pub use clock::{KeptClock, kept_clock, process_time};
 pub use descriptor::{DescriptorNumber, left_open, pass_alone, replace_descriptor};
 pub use entry::{has_xattrs_at, is_no_mount};
 pub use filesystem::{filesystem_uuid, is_fuse};

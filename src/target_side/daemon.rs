@@ -9,6 +9,7 @@ mod places;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -37,7 +38,7 @@ use crate::preflight::Claim;
 use crate::privileges::{self, Confinement, Reach, SERVE, for_allowed};
 use crate::signals::stop_signals;
 use crate::store::{Symlink, own_directory};
-use crate::words::{Allow, Fingerprint, is_set_name};
+use crate::words::{Allow, Fingerprint, StatisticsTo, is_set_name};
 
 const UNTOUCHED: &str = "Nothing was changed.";
 
@@ -184,6 +185,7 @@ fn give_up_privileges(options: &ServeOptions, book: &Book) -> Result<Confinement
         state: options.own_state(),
         records: options.state.clone(),
         run: options.run.clone(),
+        statistics: statistics_directory(options),
         device: allow.device,
     };
     let confinement = privileges::confine(&reach)
@@ -192,6 +194,16 @@ fn give_up_privileges(options: &ServeOptions, book: &Book) -> Result<Confinement
         log::info!("files outside of {} are not out of reach: {why}", options.root.display());
     }
     Ok(confinement)
+}
+
+/// Where statistics are written, if it is there.
+fn statistics_directory(options: &ServeOptions) -> Option<PathBuf> {
+    let to = options.statistics.as_ref()?;
+    let found = to.path.parent().filter(|dir| dir.is_dir()).map(PathBuf::from);
+    if found.is_none() {
+        log::warn!("{} has no directory: no statistics before the next start", to.path.display());
+    }
+    found
 }
 
 /// One line for people and scripts: sources may come.
@@ -269,6 +281,10 @@ impl Daemon {
 impl Handler for Daemon {
     fn status(&self) -> Status {
         status::status(self)
+    }
+
+    fn statistics(&self) -> Option<StatisticsTo> {
+        self.options.statistics.clone()
     }
 
     fn wait_sync(&self, _wait: WaitSync, _caller: &Caller<'_>) -> Result<SyncReport, Failure> {

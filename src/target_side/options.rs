@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use crate::words::{Allow, Configuration};
+use crate::words::{Allow, Configuration, StatisticsTo};
 
 /// Everything a target daemon needs to know at its start. Paths are absolute.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct ServeOptions {
     pub adopt: bool,
     /// Bytes that what such a directory had may take before it is overwritten; `None`: all of it is to fit.
     pub lost_writes: Option<u64>,
+    /// Where statistics of each replica are written; without, nowhere.
+    pub statistics: Option<StatisticsTo>,
     /// Where all this was said.
     pub configuration: Configuration,
 }

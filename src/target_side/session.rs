@@ -88,6 +88,8 @@ pub(crate) struct SourceSession<S, A> {
     marker_may_run: bool,
     /// How old the replica is.
     moments: Moments,
+    /// The source has said what its clock shows.
+    is_clock_heard: bool,
     /// The connection is gone; frames that had arrived are still here.
     lost: Option<String>,
 }
@@ -115,6 +117,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
             hurry: false,
             marker_may_run: true,
             moments,
+            is_clock_heard: false,
             lost: None,
         };
         session.show();
@@ -404,7 +407,10 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
             log::error!("the replica is not where it was: {ELSEWHERE}");
             return Err(format!("the directory of the replica is not where it was: {ELSEWHERE}"));
         }
-        self.applier.remove_overdue();
+        // What is removed does not come back: not before the source has said how late it is.
+        if let Some(ahead_ms) = self.moments.known().ahead_ms.filter(|_| self.is_clock_heard) {
+            self.applier.remove_overdue(ahead_ms);
+        }
         match self.applier.look_for_objects(PRESENCE_LOOKS_RUNNING) {
             Ok(None) => Ok(()),
             Ok(Some(missing)) => Err(missing),
@@ -606,6 +612,7 @@ impl<S: Surroundings, A: DerefMut<Target = Applier>> SourceSession<S, A> {
     /// The replica may be as of this moment already.
     fn gave_out(&mut self, last: Position, at: SourceClock) {
         self.moments.said(last, at, unix_ms(SystemTime::now()));
+        self.is_clock_heard = true;
         self.show();
         self.moments.keep();
     }

@@ -18,6 +18,7 @@ mod owners;
 mod profile;
 mod right;
 mod schedule_plan;
+mod statistics;
 mod verify_mode;
 mod verify_plan;
 mod wall_clock;
@@ -41,6 +42,9 @@ pub use owners::OwnedBy;
 pub use profile::Profile;
 pub use right::Right;
 pub use schedule_plan::{QueueLevel, SchedulePlan, Waiting};
+pub use statistics::{
+    STATISTICS_KEEP, STATISTICS_KEEP_MAX, STATISTICS_SIZE, STATISTICS_SIZE_MIN, StatisticsTo,
+};
 pub use verify_mode::VerifyMode;
 pub use verify_plan::VerifyPlan;
 pub use wall_clock::{DAY, Date, Recurring, Span, TimeOfDay, Zone, first_minute, shown, wall};

@@ -16,6 +16,7 @@ use super::orphans::OrphanRules;
 use super::owners::OwnedBy;
 use super::profile::Profile;
 use super::schedule_plan::SchedulePlan;
+use super::statistics::StatisticsTo;
 use super::verify_plan::VerifyPlan;
 use super::when_full::WhenFull;
 
@@ -89,6 +90,8 @@ pub struct ProtectOptions {
     pub owners: OwnedBy,
     /// What an application's fsync waits for beside the local disk; without, nothing.
     pub fsync: Option<Rule>,
+    /// Where statistics of each connection are written; without, nowhere.
+    pub statistics: Option<StatisticsTo>,
     /// Where all this was said, and what the file of the set says beside.
     pub configuration: Configuration,
 }
@@ -223,6 +226,17 @@ impl FromStr for Target {
     }
 }
 
+impl Target {
+    /// What may be told of a target, as it was typed, to everybody: the directory of a local replica is nobody's
+    /// business.
+    pub fn plain(typed: &str) -> &str {
+        match typed.parse::<Target>() {
+            Ok(Target::Local(_)) => "local",
+            Ok(_) | Err(_) => typed,
+        }
+    }
+}
+
 /// `host:port/repset`; an IPv6 address stands in brackets.
 fn parse_remote(address: &str) -> Result<Target, TargetError> {
     let wrong = |why: &str| TargetError(format!("'standin://{address}' is no target: {why}"));
@@ -277,6 +291,7 @@ impl ProtectOptions {
             compression: None,
             owners: OwnedBy::default(),
             fsync: None,
+            statistics: None,
             configuration: Configuration::default(),
         }
     }

@@ -9,8 +9,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use super::left_out::shown;
-use super::places::is_apart;
-use super::{NameMatch, Session};
+use super::places::{is_apart, is_directory};
+use super::{Existing, NameMatch, Session};
 use crate::apply::create::make;
 use crate::apply::fault::Fault;
 use crate::apply::inode;
@@ -62,13 +62,18 @@ impl Session {
         }
         if self.stays(into.1, entry, bound)? {
             self.kept += 1;
-            if entry.birth == Birth::Directory {
-                let path = shown(replica, into.1, Some(&entry.name));
-                self.left_out.add(&format!(
-                    "{}: what is there is no directory, and stays: nothing of what the replica has in it was brought",
-                    path.display()
-                ));
-            }
+            let is_directory = find_name(into.1, &entry.name)?.as_ref().is_some_and(is_directory);
+            let why = match entry.birth {
+                Birth::Directory => {
+                    "what is there is no directory, and stays: nothing of what the replica has in it was brought"
+                }
+                _ if is_directory && self.rules.existing == Existing::KeepNewer => {
+                    "a directory is there, and stays: what the replica has by this name was not brought"
+                }
+                _ => return Ok(false),
+            };
+            let path = shown(replica, into.1, Some(&entry.name));
+            self.left_out.add(&format!("{}: {why}", path.display()));
             return Ok(false);
         }
         let bound = if was_seen { bound } else { self.unless_linked_out(replica, bound)? };

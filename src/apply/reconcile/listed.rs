@@ -145,11 +145,12 @@ impl Directories {
         self.put(id, Directory { doubt: None, is_wanted: false, ..before })
     }
 
-    /// As if it had never been here.
+    /// As if it had never been here. A doubt stays: the source answers it, and ends again behind that.
     pub(super) fn forget(&mut self, id: ObjectId) -> Result<(), Fault> {
-        let before = self.known.remove(key_of(id)).map_err(failed)?;
-        self.doubts -= u64::from(before.is_some_and(|before| before.doubt.is_some()));
-        Ok(())
+        match self.get(id)?.doubt {
+            Some(doubt) => self.put(id, Directory { doubt: Some(doubt), ..Directory::default() }),
+            None => self.known.remove(key_of(id)).map(drop).map_err(failed),
+        }
     }
 
     /// Everything is to be listed again.

@@ -51,7 +51,14 @@ impl Session {
         // Of one that was not answered.
         self.take_old(ItemNumber(0));
         let mut wanted = Vec::new();
-        let done = self.take_wanted(replica, chunk, &mut wanted).and_then(|()| self.incomplete.write());
+        // Nothing that may fail comes behind the end of a listing: tried again, it would not be one that was asked for.
+        let done = self
+            .take_wanted(replica, chunk, &mut wanted)
+            .and_then(|is_open| self.incomplete.write().map(|()| is_open))
+            .and_then(|is_open| match is_open && chunk.is_last {
+                true => self.close_listing(replica, chunk.dir_mtime),
+                false => Ok(()),
+            });
         if let Err(fault) = done {
             // Nobody was told: they will be wanted again when the item is.
             for &object in &wanted {
@@ -63,27 +70,26 @@ impl Session {
         Ok(wanted)
     }
 
+    /// Gives whether it is of the listing that is open.
     fn take_wanted(
         &mut self,
         replica: &mut Replica,
         chunk: Chunk<'_>,
         wanted: &mut Vec<ObjectId>,
-    ) -> Result<(), Fault> {
+    ) -> Result<bool, Fault> {
         if !self.is_seen(replica, chunk.dir)? {
-            self.listing.take_if(|listing| listing.dir == chunk.dir);
-            return self.directories.drop_doubt(chunk.dir);
+            return self.drop_listing(chunk.dir).map(|()| false);
         }
         if chunk.is_first {
             match self.open_listing(replica, chunk.dir) {
                 Err(fault) if self.misses(chunk.dir, &fault) => {
-                    self.listing.take_if(|listing| listing.dir == chunk.dir);
-                    return self.directories.drop_doubt(chunk.dir);
+                    return self.drop_listing(chunk.dir).map(|()| false);
                 }
                 opened => opened?,
             }
         }
         let Some(listing) = self.listing.as_ref().filter(|listing| listing.dir == chunk.dir) else {
-            return Ok(());
+            return Ok(false);
         };
         let file = listing.file.clone();
         // What is in it may have to change; between two chunks it may have been set.
@@ -106,12 +112,13 @@ impl Session {
             wanted.extend(is_wanted.then_some(entry.object));
         }
         self.keep_unlisted(chunk.unlisted)?;
-        if chunk.is_last { self.close_listing(replica, chunk.dir_mtime) } else { Ok(()) }
+        Ok(true)
     }
 
     /// Begins a listing anew, also in the middle of another one.
     fn open_listing(&mut self, replica: &mut Replica, dir: ObjectId) -> Result<(), Fault> {
         let file = replica.directory(dir)?;
+        self.is_listed_now(dir, &file)?;
         self.directories.begins(dir)?;
         let names = Names::none(&replica.state().join(NAMES));
         let before = self.listing.replace(Listing { dir, file, names, is_cut_off: false, is_in_part: false });
@@ -162,7 +169,7 @@ impl Session {
         Ok(())
     }
 
-    /// The directory is not in the set any more.
+    /// The directory is not in the set any more, or not here.
     pub(super) fn drop_listing(&mut self, dir: ObjectId) -> Result<(), Fault> {
         self.listing.take_if(|listing| listing.dir == dir);
         self.directories.drop_doubt(dir)
@@ -218,8 +225,8 @@ impl Session {
         if listing.is_in_part {
             return self.directories.ends_in_part(listing.dir);
         }
-        self.directories.ends(listing.dir)?;
-        self.incomplete.remove(listing.dir)
+        self.incomplete.remove(listing.dir)?;
+        self.directories.ends(listing.dir)
     }
 
     fn take_orphan(&mut self, replica: &mut Replica, dir: &File, name: &Name) -> Result<(), Fault> {

@@ -120,7 +120,8 @@ impl Session {
                 Ok(()) => {
                     replica.places_changed();
                     self.ruled.has_moved(id);
-                    before.map_or(Ok(()), |(parent, mtime)| replica.set_mtime_later(parent, mtime))?;
+                    // Not what may fail: tried again, it would find the directory where it belongs.
+                    before.into_iter().for_each(|(parent, mtime)| replica.keep_mtime(parent, mtime));
                     return Ok(true);
                 }
                 Err(Errno::INVAL) if self.lies_below(dir, &found.handle)? => {
@@ -147,7 +148,8 @@ impl Session {
     /// is about to get. One whose listing is to come gets its time by that.
     fn time_of_listed(&self, replica: &Replica, dir: &File) -> Result<Option<(ObjectId, Timestamp)>, Fault> {
         let handle = FileHandle::of(dir.as_fd()).map_err(Fault::system("file handle"))?;
-        let Some(id) = self.claims.claimant(&handle).map_err(Fault::system("claims"))? else {
+        let claimant = self.claims.claimant(&handle).map_err(Fault::system("claims"))?;
+        let Some(id) = claimant.map_or_else(|| self.listed_id(&handle), |id| Ok(Some(id)))? else {
             return Ok(None);
         };
         let held = inode::mtime(&inode::stat(dir)?);

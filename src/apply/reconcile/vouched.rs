@@ -20,7 +20,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::Session;
-use super::claims::key;
+use super::claims::{Claims, key};
 use super::entry::{Found, find_handle};
 use super::lost::Lost;
 use super::part::Missed;
@@ -42,6 +42,7 @@ const REMOVED: &str = "removed";
 const KNOWN: &str = "known";
 const LOST: &str = "lost";
 const COPIES: &str = "copies";
+const LISTED: &str = "listed";
 
 /// Why it is bad from the beginning of such a copy on.
 const OWED: &str = "a copy of what is owed has begun and not ended";
@@ -66,6 +67,8 @@ pub(super) struct Vouching {
     pub(super) lost: Table<Lost>,
     /// These are kept of what may live on.
     copies: Table<()>,
+    /// Directories whose listing has begun.
+    listed: Claims,
 }
 
 impl Vouching {
@@ -87,6 +90,7 @@ impl Vouching {
             removed,
             lost: Table::start(&state.join(LOST), CLAIMS_IN_MEMORY),
             copies: Table::start(&state.join(COPIES), CLAIMS_IN_MEMORY),
+            listed: Claims::start(&state.join(LISTED)),
         }
     }
 }
@@ -257,6 +261,19 @@ impl Session {
 
     pub(super) fn may_tell_doubts(&self) -> bool {
         self.vouching.as_ref().is_none_or(|vouching| vouching.is_doubt_noted)
+    }
+
+    /// The listing of a directory begins.
+    pub(super) fn is_listed_now(&mut self, dir: ObjectId, file: &File) -> Result<(), Fault> {
+        let Some(vouching) = &mut self.vouching else { return Ok(()) };
+        let handle = FileHandle::of(file.as_fd()).map_err(Fault::system("file handle"))?;
+        vouching.listed.claim(&handle, dir).map(drop)
+    }
+
+    /// The id of a directory that nobody has claimed and whose listing has begun.
+    pub(super) fn listed_id(&self, handle: &FileHandle) -> Result<Option<ObjectId>, Fault> {
+        let Some(vouching) = &self.vouching else { return Ok(None) };
+        vouching.listed.claimant(handle).map_err(failed)
     }
 
     /// The id of a directory that is vouched for.

@@ -190,11 +190,17 @@ impl Replica {
     }
 
     /// Removes what was kept for as long as was asked, as far as `go_on` lets it, and a copy that was begun.
+    /// `source_ahead_ms`: how far the source's clock is ahead of this host's.
     ///
     /// Errors: of the disk.
-    pub(in crate::apply) fn remove_overdue(&self, go_on: &dyn Fn() -> bool) -> io::Result<Amount> {
+    pub(in crate::apply) fn remove_overdue(
+        &self,
+        source_ahead_ms: i64,
+        go_on: &dyn Fn() -> bool,
+    ) -> io::Result<Amount> {
         own::forget_begun(self.limbo())?;
-        remove_until(self.limbo(), &Date::since_1970(today()).to_string(), go_on)
+        let today = last_day(now_ms(), source_ahead_ms);
+        remove_until(self.limbo(), &Date::since_1970(today).to_string(), go_on)
     }
 }
 
@@ -340,10 +346,21 @@ fn first_day(own: i64, told: Option<Timestamp>) -> i64 {
     if told > most { own } else { own.max(told) }
 }
 
+/// The day before which days are over, by the earlier one of both clocks: that of this host may be far ahead after a boot,
+/// and what is removed does not come back.
+fn last_day(own_ms: i64, source_ahead_ms: i64) -> i64 {
+    own_ms.saturating_add(source_ahead_ms.min(0)).div_euclid(DAY_MS)
+}
+
+const DAY_MS: i64 = 86_400_000;
+
 /// Days since 1970, in UTC.
 fn today() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    (since.as_secs() / 86_400) as i64
+    now_ms().div_euclid(DAY_MS)
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64
 }
 
 #[cfg(test)]

@@ -60,7 +60,8 @@ impl Replica {
         self.hint.extend_from_slice(path);
     }
 
-    /// Errors: [`Fault::Outside`] where it has no name in the replica.
+    /// Errors: [`Fault::Outside`] where it has no name in the replica; [`Fault::MissingObject`] of a directory that was
+    /// removed.
     pub(super) fn must_be_inside(&mut self, id: ObjectId, file: &File) -> Result<(), Fault> {
         let status = inode::stat(file)?;
         if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
@@ -85,6 +86,7 @@ impl Replica {
     /// A directory lies below the root or in limbo at this moment.
     pub(super) fn directory_inside(&self, id: ObjectId, dir: &File) -> Result<(), Fault> {
         match std::fs::read_link(proc_path(dir.as_fd())) {
+            Ok(path) if is_removed(dir, &path)? => Err(Fault::MissingObject(id)),
             Ok(path) if self.is_below(&path)? => Ok(()),
             Ok(path) => Err(Fault::Outside { object: id, path: path.display().to_string() }),
             // Longer than the kernel tells.
@@ -126,7 +128,7 @@ impl Replica {
     pub(in crate::apply) fn is_inside(&mut self, id: ObjectId, file: &File) -> Result<bool, Fault> {
         match self.must_be_inside(id, file) {
             Ok(()) => Ok(true),
-            Err(Fault::Outside { .. }) => Ok(false),
+            Err(Fault::Outside { .. } | Fault::MissingObject(_)) => Ok(false),
             Err(fault) => Err(fault),
         }
     }
@@ -434,6 +436,12 @@ impl SeenNames {
     pub(super) fn forget(&mut self, id: ObjectId) {
         self.0.remove(&id);
     }
+}
+
+/// Held, and without a name: its path says so, and a name may end like that.
+fn is_removed(dir: &File, path: &Path) -> Result<bool, Fault> {
+    let says_so = path.as_os_str().as_bytes().ends_with(b" (deleted)");
+    Ok(says_so && inode::stat(dir)?.st_nlink == 0)
 }
 
 /// A directory of limbo whose content is no object of the replica any more.

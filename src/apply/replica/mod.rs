@@ -46,7 +46,7 @@ pub(super) mod times;
 pub(super) mod trees;
 mod writer;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
@@ -127,6 +127,8 @@ pub struct Replica {
     seen: SeenNames,
     placed: Placed,
     grounds: RefCell<Option<Grounds>>,
+    /// What was written to has lost its name, as far as was seen.
+    without_name: Cell<Option<ObjectId>>,
     points: Points,
     sync_failed: bool,
     aside: Aside,
@@ -385,6 +387,11 @@ impl Replica {
         if self.times.is_full() { self.settle_times() } else { Ok(()) }
     }
 
+    /// A time that it had, or was to get, is set later.
+    pub(super) fn keep_mtime(&mut self, id: ObjectId, mtime: Timestamp) {
+        self.times.add(id, mtime);
+    }
+
     /// The time of an object that is pending.
     pub(super) fn pending_time(&self, id: ObjectId) -> Option<Timestamp> {
         self.times.of(id)
@@ -456,7 +463,10 @@ impl Replica {
 
     fn settle_time(&mut self, id: ObjectId, mtime: Timestamp) -> Result<(), Fault> {
         match self.set_mtime_now(id, mtime) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.look_at_names(id);
+                Ok(())
+            }
             // It went with its last name, or was bound to an inode that went.
             Err(Fault::MissingObject(_)) => Ok(()),
             Err(fault @ Fault::Outside { .. }) => {

@@ -1,7 +1,7 @@
 //! Opening a replica: whose directory it is, what of its state can be believed, and what is made
 //! where it is missing.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::AsFd;
@@ -133,6 +133,7 @@ impl Replica {
             seen: SeenNames::default(),
             placed: Placed::default(),
             grounds: RefCell::default(),
+            without_name: Cell::default(),
             points: Points::default(),
             sync_failed: false,
             aside,

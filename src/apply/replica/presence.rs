@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::inside::Remembered;
 use super::progress::is_empty;
-use super::{Replica, by_handle, path_of};
+use super::{Access, Replica, by_handle, path_of};
 use crate::apply::fault::Fault;
 use crate::apply::inode;
 use crate::packet::{DataState, ObjectId};
@@ -40,8 +40,21 @@ impl Replica {
         self.missing_object(looks)
     }
 
+    /// What is written to by a descriptor that was opened before may have lost its name to somebody since.
+    pub(in crate::apply) fn look_at_names(&mut self, id: ObjectId) {
+        let held = self.descriptors.get(id, Access::Path);
+        if held.is_some_and(|file| inode::stat(&*file).is_ok_and(|status| status.st_nlink == 0)) {
+            self.without_name.set(Some(id));
+        }
+    }
+
     fn missing_object(&self, looks: usize) -> Result<Option<String>, Fault> {
-        for (id, handle) in self.index().some(random_u64(), looks).map_err(Fault::own("object index"))? {
+        let mut met = Vec::new();
+        if let Some(id) = self.without_name.take() {
+            met.extend(self.handle(id)?.map(|handle| (id, handle)));
+        }
+        let some = self.index().some(random_u64(), looks).map_err(Fault::own("object index"))?;
+        for (id, handle) in met.into_iter().chain(some) {
             if !self.is_present(id, &handle)? {
                 return Ok(Some(format!("somebody removed objects from it (object {id}, and perhaps more)")));
             }
@@ -67,7 +80,7 @@ impl Replica {
         }
         match self.directory_inside(id, &file) {
             Ok(()) => Ok(true),
-            Err(Fault::Outside { .. }) => Ok(false),
+            Err(Fault::Outside { .. } | Fault::MissingObject(_)) => Ok(false),
             Err(fault) => Err(fault),
         }
     }

@@ -5,6 +5,7 @@
 //! `STANDIN_TEST_SEED` replays one seed, `STANDIN_CONVERGE_SEEDS` says how many there are.
 
 mod by_blocks;
+mod fails;
 mod lane;
 mod named;
 mod origin;
@@ -54,6 +55,8 @@ struct World {
     by_blocks: bool,
     /// Clones that are made meanwhile.
     clones: Option<Clones<Described>>,
+    /// What fails, and is tried again.
+    faults: Option<fails::Faults>,
     /// What the replica was when it was good last, where clones are looked at.
     good: Option<BTreeMap<PathBuf, Described>>,
 }
@@ -87,6 +90,7 @@ impl World {
             is_cleared: false,
             by_blocks: false,
             clones: None,
+            faults: None,
             good: None,
         }
     }
@@ -101,12 +105,21 @@ impl World {
         }
     }
 
+    /// One that fails is tried again.
+    fn handle(&mut self, frame: &Frame) -> Outcome {
+        let Some(faults) = self.faults.clone() else { return self.applier().handle(frame) };
+        match faults.in_the_middle(|| self.applier().handle(frame)) {
+            Outcome::Retry(_) => faults.in_the_middle(|| self.applier().handle(frame)),
+            outcome => outcome,
+        }
+    }
+
     /// Sends the next packet.
     fn packet(&mut self) -> Checked {
         let frame = self.origin.log[self.sent].clone();
         self.sent += 1;
         self.seen.packets += 1;
-        match self.applier().handle(&frame) {
+        match self.handle(&frame) {
             Outcome::Applied => self.doubts(),
             other => Err(format!("packet {} came to {other:?}", frame.position)),
         }
@@ -126,7 +139,7 @@ impl World {
         let header = FrameHeader::Item(ItemHeader { number, item });
         let frame =
             Frame::new(self.origin.position_after(after), HeaderDigest(0), header, Bytes::from(payload));
-        match self.applier().handle(&frame) {
+        match self.handle(&frame) {
             Outcome::Answered(answers) => {
                 // A doubt of nothing is a word to the connection, not to the walk.
                 let nothing = TargetMessage::Doubt { directories: Vec::new() };

@@ -78,7 +78,7 @@ fn removed_files_are_kept_aside() {
     pair.say(source.rmdir("dir"));
     pair.assert_same();
     assert_eq!(pair.applier().look_for_objects(100).unwrap(), None);
-    pair.applier().remove_overdue();
+    pair.applier().remove_overdue(0);
     assert_eq!(pair.aside().len(), 3);
 }
 

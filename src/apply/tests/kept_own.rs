@@ -141,7 +141,7 @@ fn a_keep_that_was_cut_off_is_not_repeated() {
         assert!(died.is_err(), "{dies_at}");
         pair.crash();
         // With what is over what was begun is removed; this is not.
-        pair.applier().remove_overdue();
+        pair.applier().remove_overdue(0);
         assert!(pair.replica("a").exists() && pair.aside().len() == 2);
     }
     assert!(matches!(pair.applier().handle(&frame), Outcome::Applied));
@@ -326,6 +326,6 @@ fn it_is_kept_once() {
     assert_eq!((pair.aside(), names_of_kept(&pair)), (two(), vec![1]));
     // With what is over.
     fs::write(&making, "what is left").unwrap();
-    pair.applier().remove_overdue();
+    pair.applier().remove_overdue(0);
     assert!(!making.exists());
 }

@@ -18,6 +18,7 @@ mod hostile;
 mod keep;
 mod kept_owed;
 mod kept_own;
+mod listed;
 mod model;
 mod nameless;
 mod ops;

@@ -6,13 +6,19 @@ use super::keep::pair;
 use super::sync::items;
 use super::*;
 
-/// A replica with some objects, at rest and closed.
-fn at_rest() -> Pair {
+/// A replica with some objects.
+fn at_work() -> Pair {
     let mut pair = Pair::new();
     pair.say(pair.source.mkdir("dir", 0o755));
     for name in ["dir/f", "g", "h"] {
         pair.say(pair.source.create(name, 0o644));
     }
+    pair
+}
+
+/// At rest, and closed.
+fn at_rest() -> Pair {
+    let mut pair = at_work();
     pair.applier.take().unwrap().durable_point().unwrap();
     pair
 }
@@ -220,4 +226,46 @@ fn what_a_person_moves_out_in_a_copy_of_what_is_owed_is_missed() {
         pair.applier().take_item(position, ItemNumber(number as u64), item, Bytes::new()).unwrap();
     }
     assert!(pair.applier().missing().is_some());
+}
+
+/// By a descriptor that was held since it had a name: what came was in no file of the replica, and a look at some of many
+/// objects would have come upon it in hours.
+#[test]
+fn what_is_written_to_without_a_name_is_missed() {
+    let mut pair = at_work();
+    pair.say(pair.source.write("g", 0, b"before"));
+    fs::remove_file(pair.replica("g")).unwrap();
+    let looked = |pair: &mut Pair| pair.applier().look_for_objects(0).unwrap();
+    assert_eq!(looked(&mut pair), None);
+    pair.say(pair.source.write("g", 0, b"behind"));
+    pair.applier().set_pending_times().unwrap();
+    let missing = looked(&mut pair).expect("it has no name");
+    assert!(missing.contains("removed objects"), "{missing}");
+    assert_eq!(pair.applier().data().state, DataState::Bad);
+    // Nor only content.
+    let mut pair = at_work();
+    pair.say(pair.source.chmod("g", 0o600));
+    fs::remove_file(pair.replica("g")).unwrap();
+    pair.say(pair.source.chmod("g", 0o640));
+    assert!(looked(&mut pair).is_some());
+}
+
+/// What the source removes is none.
+#[test]
+fn what_the_source_removes_is_not_missed() {
+    let mut pair = at_work();
+    pair.say(pair.source.write("g", 0, b"before"));
+    pair.say(pair.source.unlink("g"));
+    pair.applier().set_pending_times().unwrap();
+    assert_eq!(pair.applier().look_for_objects(0).unwrap(), None);
+}
+
+/// One that is held is where it was by its path, with a word behind it.
+#[test]
+fn a_directory_that_was_removed_is_missing() {
+    let mut pair = at_work();
+    fs::remove_dir_all(pair.replica("dir")).unwrap();
+    let said = pair.source.create("dir/more", 0o644);
+    let fault = pair.fails(&said);
+    assert!(fault.contains("is not in the replica"), "{fault}");
 }

@@ -32,21 +32,21 @@ pub fn run(common: &Common, args: &Config) -> Outcome {
 }
 
 /// A file that there is, or could be.
-struct Known {
+pub(super) struct Known {
     name: String,
     path: PathBuf,
-    of: Of,
+    pub(super) of: Of,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Of {
+pub(super) enum Of {
     Serve,
     Set,
     Drill,
 }
 
 /// Those of this name, or all that there are.
-fn known(common: &Common, name: Option<&str>) -> Result<Vec<Known>, Failure> {
+pub(super) fn known(common: &Common, name: Option<&str>) -> Result<Vec<Known>, Failure> {
     let (sets, drills) = (Sets::of(&common.state_dir()), Sets::of_drills(&common.state_dir()));
     let names = sets.names().map_err(|error| failed(&error))?;
     let serve = || Known { name: SERVE_NAME.into(), path: serve_path(common), of: Of::Serve };
@@ -143,11 +143,7 @@ fn check(common: &Common, name: Option<&str>) -> Outcome {
     }
     let mut checked: Vec<Checked> = files.iter().map(|file| file.check(common)).collect();
     if name.is_none() {
-        let state = common.state_dir();
-        for (files, of) in [(Sets::of(&state), "set"), (Sets::of_drills(&state), "drill")] {
-            let strays = files.strays().map_err(|error| failed(&error))?;
-            checked.extend(strays.iter().map(|path| Checked::stray(path, of)));
-        }
+        checked.extend(strays(common)?);
     }
     let is_good = checked.iter().all(|checked| checked.good);
     match common.json {
@@ -158,6 +154,24 @@ fn check(common: &Common, name: Option<&str>) -> Outcome {
         false => output::text(&checked.iter().map(Checked::text).collect::<Vec<_>>().join("\n")),
     }
     Ok(if is_good { 0 } else { super::super::CANNOT })
+}
+
+/// Files that nothing reads, and that look as if something did.
+fn strays(common: &Common) -> Result<Vec<Checked>, Failure> {
+    let (state, mut found) = (common.state_dir(), Vec::new());
+    for (files, of) in [(Sets::of(&state), "set"), (Sets::of_drills(&state), "drill")] {
+        let strays = files.strays().map_err(|error| failed(&error))?;
+        found.extend(strays.iter().map(|path| Checked::stray(path, of)));
+    }
+    Ok(found)
+}
+
+/// How many files of options there are, and what is wrong with which.
+pub(in crate::cli) fn faults(common: &Common) -> Result<(usize, Vec<String>), Failure> {
+    let mut checked: Vec<Checked> = known(common, None)?.iter().map(|file| file.check(common)).collect();
+    checked.extend(strays(common)?);
+    let faults = checked.iter().filter(|checked| !checked.good).map(Checked::text);
+    Ok((checked.len(), faults.collect()))
 }
 
 impl Known {
@@ -223,18 +237,18 @@ fn show(common: &Common, name: Option<&str>) -> Outcome {
 
 /// The options of a daemon that runs, or would be started.
 #[derive(Serialize)]
-struct Shown {
-    name: String,
-    file: String,
+pub(super) struct Shown {
+    pub(super) name: String,
+    pub(super) file: String,
     /// It is as a daemon has it that runs.
-    running: bool,
+    pub(super) running: bool,
     /// Options of which its files say otherwise.
-    differs: Vec<String>,
-    settings: Vec<Setting>,
+    pub(super) differs: Vec<String>,
+    pub(super) settings: Vec<Setting>,
 }
 
 impl Shown {
-    fn of(common: &Common, file: &Known) -> Result<Shown, Failure> {
+    pub(super) fn of(common: &Common, file: &Known) -> Result<Shown, Failure> {
         let socket = socket_path(&common.run_dir(), &file.name);
         // A drill has no daemon.
         let told = (file.of != Of::Drill).then(|| Client::connect(&socket).ok()).flatten();

@@ -210,7 +210,7 @@ pub fn is_list(arg: &Arg) -> bool {
 /// Its values are places on this host.
 pub fn is_path(arg: &Arg) -> bool {
     let names = arg.get_value_names().unwrap_or_default();
-    names.iter().any(|name| matches!(name.as_str(), "DIR" | "PATH" | "DIR|NAME"))
+    names.iter().any(|name| matches!(name.as_str(), "DIR" | "PATH" | "FILE" | "DIR|NAME"))
 }
 
 /// A place that means the same wherever it is read.

@@ -9,6 +9,7 @@
 //! `standin config check|show|diff` and `standin reload` are in `commands`; `edit` changes a file and leaves what
 //! people wrote in it.
 
+mod bundled;
 mod checks;
 mod commands;
 mod definition;
@@ -26,7 +27,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-pub(super) use self::commands::{reload, run, unknown};
+pub(super) use self::bundled::options;
+pub(super) use self::commands::{faults, reload, run, unknown};
 pub(super) use self::of_drill::{drill, drill_of_file};
 pub(super) use self::of_monitor::monitor;
 pub(super) use self::settle::{Typed, protect, serve, serve_path};

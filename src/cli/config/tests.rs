@@ -57,7 +57,7 @@ impl Ground {
 }
 
 /// Each key of the file of a set with a value that is not its default.
-pub(super) const OF_PROTECT: [(&str, &str); 33] = [
+pub(super) const OF_PROTECT: [(&str, &str); 36] = [
     ("dir", "\"/srv/data\""),
     ("backing", "\"/data\""),
     ("to", "[\"local:/copy\", \"null:\"]"),
@@ -89,16 +89,22 @@ pub(super) const OF_PROTECT: [(&str, &str); 33] = [
     ("fsync_degrade", "true"),
     ("keep_good", "true"),
     ("fsync_targets", "\"any\""),
+    ("statistics", "\"/nowhere/web.jsonl\""),
+    ("statistics_size", "\"1M\""),
+    ("statistics_keep", "2"),
     ("rule", "[{ exclude = \"*.tmp\" }]"),
     ("directory", "\"/srv/data\""),
 ];
 
-const OF_SERVE: [(&str, &str); 5] = [
+const OF_SERVE: [(&str, &str); 8] = [
     ("root", "\"/backup\""),
     ("listen", "\"127.0.0.1:7000\""),
     ("allow", "[\"device\", \"setuid\"]"),
     ("keep_good", "true"),
     ("name", "\"here\""),
+    ("statistics", "\"/nowhere/serve.jsonl\""),
+    ("statistics_size", "\"1M\""),
+    ("statistics_keep", "2"),
 ];
 
 /// Each key below `[monitor]`, in order.
@@ -111,6 +117,7 @@ fn beside(key: &str) -> &'static str {
         "dir" | "directory" => "",
         "keep_days" => "dir = \"/srv/data\"\nkeep_deleted = \"trash\"\n",
         "verify_at" | "verify_mode" => "dir = \"/srv/data\"\nverify_every = \"24h\"\n",
+        "statistics_size" | "statistics_keep" => "dir = \"/srv/data\"\nstatistics = \"/nowhere/web.jsonl\"\n",
         "fsync" => "dir = \"/srv/data\"\nto = \"local:/copy\"\n",
         _ => "dir = \"/srv/data\"\n",
     }
@@ -171,7 +178,10 @@ fn each_key_counts_in_both_spellings() {
     }
     for (key, value) in OF_SERVE {
         let root = if key == "root" { "" } else { "root = \"/backup\"\n" };
-        fs::write(ground.0.path().join("standin.toml"), format!("[serve]\n{root}{key} = {value}\n")).unwrap();
+        let beside =
+            if key.starts_with("statistics_") { "statistics = \"/nowhere/serve.jsonl\"\n" } else { "" };
+        let text = format!("[serve]\n{root}{beside}{key} = {value}\n");
+        fs::write(ground.0.path().join("standin.toml"), text).unwrap();
         let options = ground.serve("").unwrap_or_else(|error| panic!("{key}: {error}"));
         let setting = options.configuration.settings.iter().find(|setting| setting.key == key).unwrap();
         assert!(matches!(setting.from, SettingFrom::File { .. }), "{key}");
@@ -266,7 +276,7 @@ fn a_word_is_a_set_that_names_its_directory() {
 }
 
 /// What is wrong, where it stands, and what it is.
-const WRONG: [(&str, usize, usize, &str); 42] = [
+const WRONG: [(&str, usize, usize, &str); 47] = [
     ("limt = \"1M\"\n", 1, 1, "unknown key `limt`; did you mean `limit`?"),
     ("queue_memori = \"1G\"\n", 1, 1, "did you mean `queue_memory`?"),
     ("xyzzy = 1\n", 1, 1, "unknown key `xyzzy`"),
@@ -303,6 +313,11 @@ const WRONG: [(&str, usize, usize, &str); 42] = [
     ("[[rule]]\nexclude = \"a\"\ninclude = \"b\"\n", 1, 1, "either"),
     ("[[rule]]\nexclude = 3\n", 2, 11, "expected a text"),
     ("[[rule]]\nexclude = \"a\"\nrecursive = 1\n", 3, 13, "true or false"),
+    ("statistics = \"web.jsonl\"\n", 1, 14, "expected an absolute path, not 'web.jsonl'"),
+    ("statistics = \"/web.jsonl\"\n", 1, 14, "directory of its own"),
+    ("statistics = \"/nowhere/x\"\nstatistics_size = \"1K\"\n", 2, 19, "too short"),
+    ("statistics_keep = 0\n", 1, 19, "0 is not in 1..=100"),
+    ("statistics_size = \"1M\"\n", 1, 19, "--statistics <FILE>"),
     ("rule = 3\n", 1, 8, "expected [[rule]]"),
     ("verify = \"24h\"\n", 1, 10, "expected a table with every, at, mode"),
     ("[verify]\nevery = \"7h\"\nat = \"03:00\"\n", 3, 6, "goes into a day"),

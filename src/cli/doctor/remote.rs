@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::{Level, Report};
 use crate::cli::args::Common;
 use crate::control::unix_ms;
-use crate::link::{Dial, Feed, Identity, SourceEvent, SourceLink};
+use crate::link::{Dial, Feed, Identity, SourceEvent, SourceLink, payload_max};
 use crate::packet::{
     EncodedFrame, Holdings, SourceMessage, Standing, TargetMessage, Text, WIRE_VERSION, WIRE_VERSION_OLDEST,
 };
@@ -21,6 +21,10 @@ use crate::words::Target;
 
 /// How long one address is given, all in all.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the longest datagram that arrives is looked for, and how long it has to stay the same.
+const PATH_PATIENCE: Duration = Duration::from_secs(4);
+const PATH_STEADY: Duration = Duration::from_millis(1500);
 
 /// Clocks further apart are worth a line.
 const CLOCKS_APART: Duration = Duration::from_secs(1);
@@ -115,6 +119,21 @@ impl Report {
             ),
             false => self.add(Level::Ok, "clock", "the clocks of the two hosts agree"),
         }
+        self.path_carries(answer.payload, payload_max(address));
+    }
+
+    /// `carried`, `leaves`: the longest payload that arrives, and that the interface here takes, bytes.
+    fn path_carries(&mut self, carried: u16, leaves: u16) {
+        if carried >= leaves {
+            let text = format!("datagrams of {leaves} bytes arrive, which is what the interface here takes");
+            return self.add(Level::Ok, "path", text);
+        }
+        let text = format!(
+            "Datagrams of {carried} bytes arrive and longer ones do not, though the interface here takes {leaves}: a tunnel, \
+             or an interface with a smaller MTU, lies on the way. It is slower so, and nothing is lost; with the same MTU \
+             everywhere it goes."
+        );
+        self.add(Level::Note, "path", text);
     }
 }
 
@@ -125,6 +144,8 @@ struct Answer {
     clock_apart: Duration,
     standing: Result<String, String>,
     holdings: Option<Holdings>,
+    /// The longest datagram that is known to arrive there.
+    payload: u16,
 }
 
 /// Connects, asks, and closes.
@@ -163,6 +184,7 @@ fn ask(
                     round_trip,
                     clock_apart: Duration::from_millis(now_ms.abs_diff(there)),
                     holdings,
+                    payload: longest_payload(&link, payload_max(address)),
                     standing: match standing {
                         Standing::Welcome(text) => Ok(text.to_text()),
                         Standing::Unwelcome(text) => Err(text.to_text()),
@@ -176,6 +198,19 @@ fn ask(
     };
     link.close("the doctor has asked");
     Ok(answer)
+}
+
+/// What the search for longer datagrams has come to, up to `most`. One that does not arrive is tried three times.
+fn longest_payload(link: &SourceLink, most: u16) -> u16 {
+    let (began, mut longest, mut since) = (Instant::now(), 0, Instant::now());
+    while longest < most && since.elapsed() < PATH_STEADY && began.elapsed() < PATH_PATIENCE {
+        let now = link.stats().mtu;
+        if now > longest {
+            (longest, since) = (now, Instant::now());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    longest
 }
 
 /// Nothing is sent but the question.

@@ -104,8 +104,10 @@ const OUTPUT_LOGGED: usize = 500;
 
 const UNTOUCHED: &str = "No hook was called.";
 
+/// Errors: of the system; `ENXIO` where it is a pipe that nobody reads, which is not waited for.
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    OpenOptions::new().create(true).append(true).mode(0o600).custom_flags(flags).open(path)
 }
 
 /// Where all of this is kept.
@@ -322,5 +324,19 @@ impl<'a> Hooks<'a> {
                 );
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_that_nobody_reads_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+        assert_eq!(open(&path).unwrap_err().raw_os_error(), Some(libc::ENXIO));
+        open(&dir.path().join("file")).unwrap();
     }
 }

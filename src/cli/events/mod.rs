@@ -22,6 +22,7 @@ use super::args::Common;
 use super::{Outcome, output};
 use crate::control::unix_ms;
 use crate::events::{Event, Heard, Told, What};
+use crate::failure::Failure;
 use crate::sys::utc_offset;
 use crate::units::parse_duration;
 use crate::words::shown;
@@ -73,13 +74,16 @@ pub(super) fn run(common: &Common, args: &Events) -> Outcome {
 
 /// An event of one of the daemons.
 #[derive(Serialize)]
-struct Listed {
+pub(super) struct Listed {
     daemon: String,
     #[serde(flatten)]
     event: Event,
 }
 
-fn list(common: &Common, since: Option<Duration>, set: Option<&str>) -> Outcome {
+/// Events of all daemons of this host, the oldest first.
+///
+/// Errors: the run directory cannot be read, or not every daemon is this user's to ask.
+pub(super) fn listed(common: &Common) -> Result<Vec<Listed>, Failure> {
     let mut host = Host::new(common);
     let heard = host.ask()?;
     let mut all = BTreeMap::new();
@@ -94,12 +98,17 @@ fn list(common: &Common, since: Option<Duration>, set: Option<&str>) -> Outcome 
     // Those that give no answer.
     let own = host.hear(heard).into_iter().filter(|told| told.record.event.code.is_of_the_watch());
     listed.extend(own.map(|told| Listed { daemon: told.daemon, event: told.record.event }));
+    listed.sort_by_key(|one| one.event.first_unix_ms);
+    Ok(listed)
+}
+
+fn list(common: &Common, since: Option<Duration>, set: Option<&str>) -> Outcome {
+    let mut listed = listed(common)?;
     let from = since.map_or(0, |since| unix_ms(SystemTime::now()).saturating_sub(since.as_millis() as u64));
     listed.retain(|one| {
         let is_recent = one.event.ended_unix_ms.unwrap_or(u64::MAX) >= from;
         is_recent && is_of(set, &one.daemon, &one.event)
     });
-    listed.sort_by_key(|one| one.event.first_unix_ms);
     if common.json {
         output::json(&json!({ "events": listed }));
     } else if listed.is_empty() {

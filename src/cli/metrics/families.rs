@@ -377,11 +377,7 @@ fn daemon_labels(status: &Status) -> Vec<Label> {
 
 fn connection_labels(daemon: Label, connection: &ConnectionStatus) -> Vec<Label> {
     let uuid = connection.uuid.chars().take(UUID_SHOWN).collect();
-    // The directory of a local replica is nobody's business here.
-    let target = match connection.target.parse::<Target>() {
-        Ok(Target::Local(_)) => "local".to_owned(),
-        Ok(_) | Err(_) => connection.target.clone(),
-    };
+    let target = Target::plain(&connection.target).to_owned();
     vec![daemon, ("connection", uuid), ("target", target)]
 }
 

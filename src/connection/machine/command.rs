@@ -45,6 +45,8 @@ pub enum NotNow {
     NeedsAll,
     /// Beside a comparison.
     Verifies,
+    /// Before all that an earlier run has left is there.
+    SendsLeft,
     /// It is not known what is in doubt, for this reason.
     NeedsFull(&'static str),
     /// Nothing is in doubt.

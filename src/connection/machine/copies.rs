@@ -6,10 +6,15 @@ use std::time::Instant;
 use super::super::retry::Jitter;
 use super::super::state::{Flow, Link, Repair, State, started};
 use super::super::wish::Copies;
-use super::{Action, Machine, NotNow};
+use super::{Action, BY_HAND, Machine, NotNow};
 use crate::words::WhenFull;
 
 impl Machine {
+    /// It has been held by a person since before it began.
+    pub fn held_by_hand(self) -> Machine {
+        self.held_for(BY_HAND.to_owned())
+    }
+
     /// The target is brought into line by a copy, as soon as a person lets one begin.
     pub(super) fn needs_copy(&mut self, now: Instant, why: String, flow: Flow) {
         match (flow, self.copies) {
@@ -41,9 +46,12 @@ impl Machine {
     }
 
     fn pending_reason(&self, why: &str, flow: Flow) -> String {
-        let until = match (self.copies, flow) {
-            (Copies::Stopped, _) => "until `standin mirror start`",
-            (Copies::ByThemselves, _) => "until `standin connection resume`",
+        let until = match (self.copies, flow, &self.held) {
+            (_, Flow::Hold, Some(question)) if question != BY_HAND => {
+                return format!("connected; it needs a copy ({why}), and none begins: {question}");
+            }
+            (Copies::Stopped, ..) => "until `standin mirror start`",
+            (Copies::ByThemselves, ..) => "until `standin connection resume`",
         };
         format!("connected; it needs a copy ({why}), and none begins {until}")
     }

@@ -483,6 +483,7 @@ fn every_state_meets_everything() {
                         NotNow::NoMirror => "no mirror",
                         NotNow::NeedsAll => "needs all",
                         NotNow::Verifies => "verifies",
+                        NotNow::SendsLeft => "sends what was left",
                         NotNow::NeedsFull(_) => "needs full",
                         NotNow::NothingInDoubt => "nothing in doubt",
                     };
@@ -566,7 +567,7 @@ fn replication_is_stopped_and_started_by_hand() {
     assert_eq!(go(&mut machine, &["stop", "start replication"]), "stopped", "that was not what was stopped");
     assert_eq!(go(&mut machine, &["stop replication", "stop replication", "stop"]), "stopped let go");
     assert!(machine.is_unqueued() && machine.reason().contains("not queued"), "{}", machine.reason());
-    let mut again = Machine::wished(Instant::now(), Window::Open, machine.wish());
+    let mut again = Machine::wished(Instant::now(), Window::Open, machine.wish(), false);
     assert_eq!((name(&again).as_str(), again.wish()), ("stopped let go", machine.wish()));
     for (machine, what) in [(&mut machine, "start replication"), (&mut again, "start")] {
         assert_eq!(go(machine, &[what, "up", "good"]), "copying");
@@ -602,7 +603,7 @@ fn a_wish_stays_over_a_restart() {
     ];
     for (sending, copies, does, begins, connected) in cases {
         let (wish, mut now) = (Wish { sending, copies, unqueued: false }, Instant::now());
-        let mut machine = Machine::wished(now, Window::Open, wish);
+        let mut machine = Machine::wished(now, Window::Open, wish, false);
         let begun = (names(&actions(&mut machine)), name(&machine));
         assert_eq!((begun.0.as_slice(), begun.1.as_str()), (does, begins), "{wish:?}");
         for what in ["up", "empty"] {

@@ -13,9 +13,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use rustix::fs::fstat;
-
-use super::super::error::Step;
 use super::super::objects::{Node, NodeId, Pinned, Sighting};
 use super::locks::{LockedNames, LockedObjects, Tree};
 use super::recent::Recent;
@@ -130,13 +127,14 @@ impl Volume {
     /// directories; whatever was changed before is in the queue.
     pub fn while_still(&self, one: Seen<'_>, other: Option<Seen<'_>>, look: &mut dyn FnMut()) {
         let (one, other) = (self.known(one), other.map(|other| self.known(other)));
-        let (one, other) = (&*one, other.as_deref());
-        let directory = |node: &'_ Node| node.is_directory();
+        let nodes = [Some(&*one), other.as_deref()];
+        let [one, other] = nodes.map(|node| node.map(|node| &**node));
+        let directory = |node: &&Node| node.is_directory();
         // Whoever has the whole tree locks one directory inside of another, in whatever order.
         let _tree = other.map(|_| self.changes.tree.take(Tree::Shared, &self.changes.ongoing));
-        let _names =
-            LockedNames::take(Some(one).filter(|node| directory(node)), other.filter(|node| directory(node)));
-        let _objects = LockedObjects::take(Some(one), other);
+        let _names = LockedNames::take(one.filter(directory), other.filter(directory));
+        let _objects = LockedObjects::take(one, other);
+        nodes.into_iter().flatten().for_each(|node| self.met(node));
         look();
     }
 
@@ -152,12 +150,6 @@ impl Volume {
             handle: Some(*seen.handle),
             descriptor: None,
         });
-        // As if the kernel had met it: somebody else's change of it is still told from one of an op.
-        if node.is_new
-            && let Ok(stat) = self.descriptors.of(&node).and_then(|fd| fstat(&*fd).step("stat"))
-        {
-            node.left.learn(&stat);
-        }
         Known::Pinned(node)
     }
 }
@@ -168,8 +160,8 @@ enum Known<'a> {
 }
 
 impl std::ops::Deref for Known<'_> {
-    type Target = Node;
-    fn deref(&self) -> &Node {
+    type Target = Arc<Node>;
+    fn deref(&self) -> &Arc<Node> {
         match self {
             Known::Root(root) => root,
             Known::Pinned(node) => node,

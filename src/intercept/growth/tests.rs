@@ -36,6 +36,27 @@ fn a_piece_of_the_same_write_proves_nothing() {
     assert_eq!(growth.begin(growing(9, 4 * PIECE, 5 * PIECE), 4 * PIECE).len(), 1);
 }
 
+/// A call that went on for half a second was told as far as it was: the kernel learns of none of it before
+/// its end, and a program that mapped so much was killed by SIGBUS.
+#[test]
+fn of_a_call_that_lasts_the_size_before_it_is_known() {
+    let mut growth = Growth::default();
+    growth.begin(growing(7, 10, 10 + PIECE), 10);
+    growth.begin(growing(7, 10 + PIECE, 10 + 2 * PIECE), 10 + PIECE);
+    let pending = growth.pending.unwrap();
+    assert_eq!((pending.before, pending.lasts(), pending.is_old()), (10, false, false));
+    let early = Instant::now().checked_sub(PATIENCE_WITH_CALL).unwrap();
+    let late = Pending { began: early, ..pending };
+    assert!(late.lasts() && !late.is_old(), "its writer sleeps");
+    // Answered: the next piece may come in a moment, or the call has ended and its writer told others.
+    let answered = Pending { answered: Some(Instant::now()), ..late };
+    assert!(!answered.lasts() && !answered.is_old());
+    let idle = Pending { answered: Some(early), ..late };
+    assert!(!idle.lasts() && idle.is_old(), "no further piece came");
+    growth.begin(growing(8, 50, 60), 50);
+    assert_eq!(growth.pending.map(|pending| pending.before), Some(50));
+}
+
 fn this_thread() -> u32 {
     rustix::thread::gettid().as_raw_nonzero().get() as u32
 }
@@ -50,6 +71,7 @@ fn a_sleeper_is_seen_and_a_runner_too() {
     });
     let answered = |writer| Pending {
         change: growing(writer, 0, 100),
+        before: 0,
         began: Instant::now(),
         answered: Some(Instant::now()),
         had_run: None,

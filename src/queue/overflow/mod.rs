@@ -10,15 +10,18 @@
 //! Packets leave memory only when they are written, and come back only where every byte and the chain of
 //! positions is right. What cannot be read is lost for those who have not applied it: their
 //! connections let go of the queue, and the map brings their targets into line.
-//! What lies on disk is of this process alone: at its start the files of the one before are removed.
+//! What lies on disk is of this process alone: at its start the files of the one before are removed, but for those that
+//! it has left on purpose ([`super::Backlog`]).
 
+#[cfg(test)]
+mod backlog_tests;
 mod read;
 mod spill;
 #[cfg(test)]
 mod tests;
 mod threads;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,6 +32,7 @@ pub use read::Reader;
 #[cfg(test)]
 pub(crate) use spill::Spilled;
 
+use super::backlog::Backlog;
 use super::list::{CursorId, Queue};
 use super::segment_files::{DiskPlace, SegmentFile, SegmentFiles};
 use crate::limits::{QUEUE_READ_BATCH, QUEUE_SPILL_EIGHTHS, QUEUE_WINDOW};
@@ -42,7 +46,7 @@ pub(super) struct Overflow {
     /// Of the thread that writes. Never under the tail's lock, nor the other way round.
     files: Mutex<SegmentFiles>,
     /// Stamps count from here.
-    began: Instant,
+    pub(super) began: Instant,
     /// Memory may hold so much before its oldest part is written, bytes.
     spill_at: usize,
     spill: Bell,
@@ -68,15 +72,41 @@ impl Bell {
 
 impl Overflow {
     pub(super) fn open(limit: usize, place: DiskPlace) -> std::io::Result<Overflow> {
-        let files = Mutex::new(SegmentFiles::open(place)?);
-        Ok(Overflow {
-            files,
-            began: Instant::now(),
+        Ok(Overflow::of(limit, SegmentFiles::open(place)?, Instant::now()))
+    }
+
+    /// With what an earlier queue has left there, and when the first packet of each segment was queued: as far as it
+    /// is as it was left, from the end on.
+    pub(super) fn open_with(
+        limit: usize,
+        place: DiskPlace,
+        backlog: &Backlog,
+        began: Instant,
+    ) -> std::io::Result<(Overflow, Vec<(Segment, Instant)>)> {
+        let keeps = backlog.segment_len == place.segment_len;
+        let (files, left) = SegmentFiles::open_with(place, &backlog.segments, |left, file| match keeps {
+            true => left.open(file, began),
+            false => Err(std::io::Error::other("the limit of its disk was changed")),
+        })?;
+        Ok((Overflow::of(limit, files, began), left))
+    }
+
+    fn of(limit: usize, files: SegmentFiles, began: Instant) -> Overflow {
+        Overflow {
+            files: Mutex::new(files),
+            began,
             spill_at: limit / 8 * QUEUE_SPILL_EIGHTHS,
             spill: Bell::new(),
             read: Bell::new(),
             buffers: Pool::keeping(QUEUE_WINDOW + QUEUE_READ_BATCH),
-        })
+        }
+    }
+
+    /// These files stay when the queue ends, and are on the disk with their names. Gives the length of a segment.
+    pub(super) fn keep(&self, names: HashSet<String>) -> std::io::Result<u64> {
+        let mut files = self.files.lock();
+        files.keep(names)?;
+        Ok(files.segment_len())
     }
 
     pub(super) fn spill_at(&self) -> usize {
@@ -91,8 +121,10 @@ pub(super) struct OnDisk {
     next_id: u64,
     /// From the mark down to half of it.
     spills: bool,
+    /// All of memory is written, for good.
+    pub(super) spills_all: bool,
     /// The last segment, or the one after it, is being written.
-    is_written: bool,
+    pub(super) is_written: bool,
     /// Files that no segment is in any more.
     freed: Vec<Arc<SegmentFile>>,
     windows: BTreeMap<u64, Window>,
@@ -100,7 +132,7 @@ pub(super) struct OnDisk {
     /// The window that was filled last.
     turn: u64,
     lost: Option<Lost>,
-    trouble: Option<DiskTrouble>,
+    pub(super) trouble: Option<DiskTrouble>,
     /// Bytes in the segments.
     bytes: u64,
     /// Bytes of all files, and what they may come to.
@@ -112,16 +144,16 @@ pub(super) struct OnDisk {
 
 /// Cheap to clone: where records are, as of a moment.
 #[derive(Clone)]
-struct Segment {
-    id: u64,
-    file: Arc<SegmentFile>,
+pub(super) struct Segment {
+    pub(super) id: u64,
+    pub(super) file: Arc<SegmentFile>,
     /// Of the packet before its first one.
-    before: Position,
-    last: Position,
+    pub(super) before: Position,
+    pub(super) last: Position,
     /// Of its last record.
-    end: u64,
+    pub(super) end: u64,
     /// Nothing is written to it any more.
-    is_sealed: bool,
+    pub(super) is_sealed: bool,
 }
 
 impl Segment {
@@ -142,6 +174,24 @@ impl OnDisk {
     pub(super) fn oldest(&self, trimmed: Sequence) -> Option<Sequence> {
         let first = self.segments.front()?.first().max(trimmed.next());
         Some(self.lost.as_ref().map_or(first, |lost| first.max(lost.upto.next())))
+    }
+
+    /// The first packet of all that are there.
+    pub(super) fn first(&self) -> Option<Sequence> {
+        self.segments.front().map(Segment::first)
+    }
+
+    /// Those of which nothing is lost.
+    pub(super) fn readable(&self) -> impl Iterator<Item = &Segment> {
+        let lost = self.lost.as_ref().map_or(Sequence(0), |lost| lost.upto);
+        self.segments.iter().filter(move |segment| segment.first() > lost)
+    }
+
+    /// The next one of those that an earlier queue has left.
+    pub(super) fn take_up(&mut self, segment: Segment) {
+        self.next_id = segment.id + 1;
+        self.bytes += segment.end;
+        self.segments.push_back(segment);
     }
 
     /// Frees segments that nobody needs; whether there are any.

@@ -28,6 +28,8 @@ struct Plan {
     before: Position,
     packets: Vec<Packet>,
     active: Option<Segment>,
+    /// Of a new segment.
+    next_id: u64,
 }
 
 /// What was written.
@@ -118,7 +120,10 @@ impl Tail {
     fn plan_spill(&mut self, spill_at: usize) -> Option<Plan> {
         let (held, front) = (self.held_bytes, self.packets.front().map(|packet| packet.position.sequence));
         let disk = self.disk.as_mut()?;
-        disk.spills = held > spill_at || disk.spills && held > spill_at / 2;
+        disk.spills = match disk.spills_all {
+            true => held > 0,
+            false => held > spill_at || disk.spills && held > spill_at / 2,
+        };
         if !disk.spills {
             return None;
         }
@@ -138,7 +143,7 @@ impl Tail {
                 break;
             }
         }
-        Some(Plan { before: self.before_memory, packets, active })
+        Some(Plan { before: self.before_memory, packets, active, next_id: disk.next_id })
     }
 }
 
@@ -168,12 +173,12 @@ impl OnDisk {
         }
     }
 
-    fn adopt(&mut self, Written { mut segment, is_new }: Written) {
+    fn adopt(&mut self, Written { segment, is_new }: Written) {
         if self.trouble.take().is_some() {
             log::info!("the queue is written to disk again");
         }
         if is_new {
-            segment.id = self.next_id;
+            assert_eq!(segment.id, self.next_id, "numbers go with the order");
             self.next_id += 1;
             self.bytes += segment.end;
             return self.segments.push_back(segment);
@@ -232,5 +237,12 @@ impl Overflow {
 }
 
 fn begun(file: Arc<SegmentFile>, plan: &Plan) -> Segment {
-    Segment { id: 0, file, before: plan.before, last: plan.before, end: RECORDS_AT, is_sealed: false }
+    Segment {
+        id: plan.next_id,
+        file,
+        before: plan.before,
+        last: plan.before,
+        end: RECORDS_AT,
+        is_sealed: false,
+    }
 }

@@ -21,24 +21,24 @@ use crate::random::Random;
 use crate::words::DiskTrouble;
 
 const SEGMENT: u64 = 40_000;
-const MEMORY: usize = 60_000;
+pub(super) const MEMORY: usize = 60_000;
 
-fn place(dir: &Path, limit: Option<u64>) -> DiskPlace {
+pub(super) fn place(dir: &Path, limit: Option<u64>) -> DiskPlace {
     DiskPlace { directory: dir.join("queue"), segment_len: SEGMENT, limit, floor: 0, is_beside_others: false }
 }
 
-fn start() -> Position {
+pub(super) fn start() -> Position {
     Position::origin(Epoch { number: 1, writer: 2 }, Incarnation(3))
 }
 
-fn disk_queue(limit: Option<u64>) -> (TempDir, Arc<Queue>) {
+pub(super) fn disk_queue(limit: Option<u64>) -> (TempDir, Arc<Queue>) {
     let dir = tempfile::tempdir().unwrap();
     let queue = Queue::with_disk(MEMORY, start(), place(dir.path(), limit)).unwrap();
     queue.look_at_disk();
     (dir, queue)
 }
 
-fn append(queue: &Arc<Queue>, payload: &[u8]) -> Position {
+pub(super) fn append(queue: &Arc<Queue>, payload: &[u8]) -> Position {
     let object = ObjectId { birth_epoch: 1, generation: 1, inode: payload.len() as u64 };
     let result = ContentResult { size: 7, mtime: Timestamp::default(), mode: None };
     let op = Op::Write { object, offset: 3, result };
@@ -46,7 +46,7 @@ fn append(queue: &Arc<Queue>, payload: &[u8]) -> Position {
     queue.append(&mut room, Draft::new(b"a/path", &op, Bytes::copy_from_slice(payload)))
 }
 
-fn spill_all(queue: &Queue) -> Spilled {
+pub(super) fn spill_all(queue: &Queue) -> Spilled {
     loop {
         match queue.spill_step() {
             Spilled::Some => queue.look_at_disk(),
@@ -56,7 +56,7 @@ fn spill_all(queue: &Queue) -> Spilled {
 }
 
 /// Whatever comes for this reader from here on.
-fn read_all(queue: &Queue, reader: &Reader, mut after: Sequence) -> Vec<Packet> {
+pub(super) fn read_all(queue: &Queue, reader: &Reader, mut after: Sequence) -> Vec<Packet> {
     let mut all = Vec::new();
     loop {
         let mut got = reader.next(after, 20_000);

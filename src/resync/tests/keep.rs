@@ -1,12 +1,16 @@
 //! Copies to a target that keeps what was removed.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::rc::Rc;
 
 use super::owed::{known, owed};
 use super::random::change;
 use super::*;
+use crate::failpoint;
 use crate::packet::{Name, ObjectId, OrphanRule};
 use crate::random::Random;
 use crate::xattr::immutable;
@@ -242,6 +246,28 @@ fn a_directory_keeps_its_time_when_what_stayed_goes_on() {
     pair.check_equal();
 }
 
+/// A directory that is new is listed before the target has it, and again later: what came into it had stayed where it
+/// was, in a directory that had its time by then.
+#[test]
+fn a_directory_keeps_its_time_when_what_is_owed_leaves_it_late() {
+    const ROUNDS: u32 = 12;
+    let mut pair = pair(Keeping::InPlace);
+    for round in 0..ROUNDS {
+        fs::create_dir_all(pair.source.join(format!("dir/{round}/moved"))).unwrap();
+    }
+    pair.converges();
+    pair.rests = true;
+    // What is listed first depends on ids that the file system takes at random.
+    for round in 0..ROUNDS {
+        pair.copy_owed(|source| {
+            let into = source.join(format!("new{round}"));
+            fs::create_dir(&into).unwrap();
+            fs::rename(source.join(format!("dir/{round}/moved")), into.join("moved")).unwrap();
+        });
+        pair.check_equal();
+    }
+}
+
 /// What lives is never forgotten.
 #[test]
 fn random_copies_of_what_is_owed_keep_what_is_removed_in_its_place() {
@@ -258,4 +284,33 @@ fn random_copies_of_what_is_owed_keep_what_is_removed_in_its_place() {
             assert!(forgotten.is_empty(), "{forgotten:?}");
         }
     }
+}
+
+/// The note of the time of the directory that a moved one leaves failed, and tried again nothing was to be moved: it kept
+/// the time of the move.
+#[test]
+fn a_directory_keeps_its_time_when_one_leaves_it_late_whatever_fails() {
+    let mut moved = 0;
+    for fails_at in 0..5 {
+        let mut pair = pair(Keeping::InPlace);
+        pair.rests = true;
+        // What is not listed stays, until it comes up elsewhere.
+        fs::rename(pair.source.join("dir/sub"), pair.source.join("sub")).unwrap();
+        pair.converges();
+        fs::rename(pair.source.join("sub"), pair.source.join("dir/sub")).unwrap();
+        let calls = Rc::new(Cell::new(0));
+        let counted = calls.clone();
+        failpoint::set(Some(Rc::new(move |place| {
+            if place == "time" && counted.replace(counted.get() + 1) == fails_at {
+                return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+            }
+            Ok(())
+        })));
+        let outcome = pair.copy();
+        failpoint::set(None);
+        assert!(outcome.left_out.is_empty(), "{fails_at}: {outcome:?}");
+        pair.check_equal();
+        moved += u64::from(calls.get() > fails_at);
+    }
+    assert!(moved > 0, "nothing failed");
 }

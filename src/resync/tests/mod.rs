@@ -46,6 +46,8 @@ struct Pair {
     delete_percent_max: Option<u8>,
     /// Nothing but what lies there is shown.
     part: Option<PathBuf>,
+    /// Times are set behind each item.
+    rests: bool,
 }
 
 /// What a copy came to.
@@ -91,6 +93,7 @@ impl Pair {
             owed: None,
             delete_percent_max: None,
             part: None,
+            rests: false,
         }
     }
 
@@ -155,6 +158,9 @@ impl Pair {
                 done => done,
             };
             let said = said.unwrap_or_else(|fault| panic!("{name}: {fault}"));
+            if self.rests {
+                applier.set_pending_times().unwrap_or_else(|fault| panic!("behind {name}: {fault}"));
+            }
             let doubts: Vec<TargetMessage> = std::iter::from_fn(|| applier.take_doubts()).collect();
             for message in said.into_iter().chain(doubts) {
                 if let TargetMessage::Resynchronised { end, orphans: count, left_out: left } = &message {

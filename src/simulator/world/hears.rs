@@ -13,6 +13,9 @@ pub(super) struct Before {
     sent_upto: Sequence,
     /// The link whose target it waited for to say what it holds.
     greets: Option<u32>,
+    /// Whose packets go, and whether they are left of a run before.
+    run: Incarnation,
+    has_left: bool,
 }
 
 impl World {
@@ -32,6 +35,8 @@ impl World {
             acknowledged: driver.acknowledged(),
             sent_upto: driver.sent_upto(),
             greets: self.source.link().filter(|_| greets),
+            run: driver.run_of_history(),
+            has_left: driver.has_left(),
         }
     }
 
@@ -42,7 +47,7 @@ impl World {
         self.source.driver.hear(news);
         self.follow(&before)?;
         match before.greets {
-            Some(link) if is_welcome && !before.has_let_go => self.is_due(link),
+            Some(link) if is_welcome && !before.has_let_go => self.is_due(link, &before),
             Some(_) if is_welcome && self.source.driver.machine().is_streaming() => {
                 Err("resumed, although the target was let go".into())
             }
@@ -78,19 +83,24 @@ impl World {
             return Err("more is sent again than was in flight".into());
         }
         self.seen.resumed += 1;
+        self.seen.resumed_left += u64::from(self.source.driver.has_left());
         self.seen.resent += before.sent_upto.0.saturating_sub(after.0);
         Ok(())
     }
 
     /// A copy is due where the histories are not whole, and only there.
-    fn is_due(&self, link: u32) -> Checked {
-        let own = self.source.start.incarnation.0;
+    fn is_due(&self, link: u32, before: &Before) -> Checked {
+        let own = before.run.0;
         let (broken, in_line_with) = self.promised.get(&link).copied().unwrap_or_default();
         let whole = broken.is_none() && in_line_with == Some(own) && !self.has_lost_what_is_needed();
         let machine = self.source.driver.machine();
         match machine.state() {
             State::Started(Link::Streaming) | State::Paused(Link::Streaming) if !whole => {
                 Err(format!("resumed, although a copy is needed: {broken:?}, in line with {in_line_with:?}"))
+            }
+            // All that was left is there.
+            State::Started(_) | State::Paused(_) if before.has_left && !self.source.driver.has_left() => {
+                Ok(())
             }
             state if whole && (copies(state) || machine.is_pending()) => {
                 Err(format!("a copy is wanted, and both histories are whole: {}", machine.reason()))

@@ -30,7 +30,7 @@ use crate::simulator::planted::Planted;
 use crate::simulator::seen::Seen;
 use crate::simulator::setting;
 use crate::simulator::snapshots::Snapshots;
-use crate::simulator::source::{Desk, Effect, SEGMENT, Source, Start};
+use crate::simulator::source::{Desk, Effect, Left, SEGMENT, Source, Start};
 use crate::simulator::target::{Loss, Step, Target};
 use crate::simulator::walker::{Turn, Walker};
 use crate::simulator::wire::{End, Wire};
@@ -44,6 +44,9 @@ const WINDOW_MAX: usize = 20_000;
 const SILENCE: Duration = Duration::from_secs(9);
 /// How often the driver looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// In an orderly way.
+const STOPS: &str = "it was stopped";
 
 const SYNC_FAILED: &str = "a sync of the target failed";
 
@@ -65,6 +68,8 @@ pub struct World {
     disk_failed: bool,
     /// Of its own: what a seed plays without a disk stays.
     disk_random: Random,
+    /// Of its own: when the source ends in an orderly way.
+    left_random: Random,
     /// Of its own: when nothing is queued for a while.
     stop_random: Random,
     source: Source,
@@ -132,6 +137,7 @@ impl World {
             disk: queue_disk,
             planted: planted.and_then(Planted::in_queue),
             map: marking.map(),
+            left: None,
         };
         let source = Source::new(start, &desk);
         let applications = Applications::new(source.queue.clone(), Random::new(seed ^ 0xa99), marking);
@@ -146,6 +152,7 @@ impl World {
             queue_disk,
             disk_failed: false,
             disk_random,
+            left_random: Random::new(seed ^ 0x1ef7),
             stop_random: Random::new(seed ^ 0x5709),
             source,
             desk,
@@ -187,6 +194,9 @@ impl World {
             }
             if self.stop_random.one_in(800) {
                 self.command(Command::StopReplication)?;
+            }
+            if self.left_random.one_in(1200) {
+                self.restart_source(STOPS)?;
             }
             self.step()?;
         }

@@ -1,7 +1,10 @@
 //! The source: applications write, persons command, the link takes frames; what the driver does to
 //! what is around it.
 
+use std::rc::Rc;
+
 use super::*;
+use crate::failpoint;
 
 impl World {
     pub(super) fn write(&mut self) -> Checked {
@@ -208,12 +211,29 @@ impl World {
             let epoch = Epoch { number: 1, writer: 2 };
             let origin = Position::origin(epoch, Incarnation(self.incarnations));
             let serves_at = clock::now() + Duration::from_millis(self.random.below(3000));
-            self.new_source(origin, serves_at);
+            let left = (how == STOPS).then(|| self.leave_queue()).flatten();
+            let sequence = left.as_ref().map_or(Sequence(0), Left::last);
+            self.new_source((Position { sequence, ..origin }, left), serves_at);
         }
         self.begin_source()
     }
 
-    fn new_source(&mut self, at: Position, serves_at: Instant) {
+    /// It ends in an orderly way; then something may change while nobody captures it.
+    fn leave_queue(&mut self) -> Option<Left> {
+        let moment = self.applications().model.clock();
+        // What is planned of the target's disk is not of this one.
+        let left = failpoint::with(Rc::new(|_| Ok(())), || self.source.leave(Mark::of(moment)))?;
+        self.seen.left_queues += 1;
+        for _ in 0..self.left_random.below(6) {
+            self.applications.lock().change_unseen(&mut self.left_random);
+        }
+        let is_late = self.planted == Some(Planted::LeftAsOfTheStart);
+        let left = if is_late { left.dated(self.applications().model.clock()) } else { left };
+        self.note(format!("packets up to {} are left in the queue", left.last()));
+        Some(left)
+    }
+
+    fn new_source(&mut self, (at, left): (Position, Option<Left>), serves_at: Instant) {
         let (clock, map) = {
             let mut applications = self.applications();
             applications.marking.begins_anew(at.sequence);
@@ -230,9 +250,11 @@ impl World {
             disk: self.queue_disk,
             planted: self.planted.and_then(Planted::in_queue),
             map,
+            left,
         };
         (self.disk_failed, self.moment) = (false, None);
-        self.source = Source::new(start, &self.desk);
+        let desk = &self.desk;
+        self.source = failpoint::with(Rc::new(|_| Ok(())), || Source::new(start, desk));
         let queue = self.source.queue.clone();
         self.applications().are_served_by(queue);
     }
@@ -253,7 +275,7 @@ impl World {
         let position = self.applications().history.iter().find(older).map(|(position, _)| *position);
         let Some(position) = position else { return false };
         self.applications().go_back_to(&position);
-        self.new_source(position, clock::now());
+        self.new_source((position, None), clock::now());
         for _ in 0..30 {
             self.applications.lock().change(&mut self.random);
         }

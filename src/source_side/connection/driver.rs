@@ -8,6 +8,7 @@ mod ending;
 mod fenced;
 mod foreseen;
 mod full;
+mod left;
 mod limited;
 mod mirror;
 mod owed;
@@ -26,6 +27,7 @@ use crossbeam_channel::{Receiver, at, never, select};
 use super::checking::{CheckWish, Checking};
 use super::copying::Copying;
 use super::healing::Healing;
+use super::publishing::begun;
 use super::surroundings::{NetworkLink, Surroundings, Walked};
 use super::{Settings, Shared, Suspects, Told};
 use crate::clock;
@@ -40,13 +42,15 @@ use crate::packet::{
 use crate::queue::{CursorId, Queue, Reader};
 use crate::resync::{CopyError, Pace};
 use crate::source_side::activity::Merge;
-use crate::source_side::delete_guard::DeleteGuard;
+use crate::source_side::backlog::LeftBehind;
+use crate::source_side::delete_guard::{Asked, DeleteGuard};
 use crate::source_side::feed::{Lane, PacketFeed, Sent, Stream};
 use crate::source_side::kept::{FirstCopy, LastVerified, WishedMirror};
 use crate::words::{CopyMode, HashKind, OrphanRules, OwnedBy};
 use compressed::Level;
 use fenced::reads_no_other;
 pub use foreseen::Foreseen;
+use left::begin_report;
 use limited::Limits;
 use owed::Lacks;
 use scheduled::Timing;
@@ -110,6 +114,10 @@ pub(crate) struct Driver<S: Surroundings> {
     is_restored: bool,
     /// The target has applied everything up to here: the queue does not hold it for it.
     acknowledged: Sequence,
+    /// What the run before this one has queued for it goes first.
+    left: Option<LeftBehind>,
+    /// Of that, until the target is in line: what it has said to have is of this history.
+    left_upto: Option<Position>,
     /// The last packet that some session has sent.
     sent_upto: Sequence,
     /// So many looks in a row have found the queue full because of this connection.
@@ -162,23 +170,23 @@ impl<S: Surroundings> Driver<S> {
     ) -> Driver<S> {
         let (timing, limits) = (Timing::new(&settings), Limits::new(settings.kept.limit.clone()));
         let level = Level::new(settings.kept.compression.clone());
-        let machine = Machine::wished(clock::now(), timing.window(), settings.kept.wish)
-            .named(settings.id)
-            .when_full(settings.when_full);
-        let from_nothing = settings.kept.first_copy.clone();
+        let guard = DeleteGuard::new(settings.delete_guard, settings.kept.names, settings.kept.asked);
+        let machine = begun(&settings, timing.window(), &guard);
         let (copy_mode, copy_hash) = (settings.kept.copy_mode, settings.kept.copy_hash);
         let (verified, wished) = (settings.kept.verified.clone(), settings.kept.mirror.clone());
         let now_s = (unix_ms(SystemTime::now()) / 1000) as i64;
         let checks_served_s = settings.kept.checks_served_s.unwrap_or(now_s);
         let (copy_orphans, pace) = (settings.kept.copy_orphans, Arc::new(Pace::default()));
         pace.pause(settings.kept.copy_paused);
-        let guard = Arc::new(DeleteGuard::new(settings.delete_guard, settings.kept.names));
-        let is_restored = settings.restored_at.is_some();
         let lacks = Lacks::at_start(start.sequence, &settings);
-        shared.report.lock().base = lacks.base();
-        let merge = settings.merge.clone();
+        begin_report(&mut shared.report.lock(), lacks.base(), settings.left.as_ref());
+        let begins_at = settings.left.as_ref().map_or(start.sequence, |left| left.applied);
         Driver {
-            merge,
+            merge: settings.merge.clone(),
+            from_nothing: settings.kept.first_copy.clone(),
+            is_restored: settings.restored_at.is_some(),
+            left_upto: settings.left.as_ref().map(|left| left.upto),
+            left: settings.left.clone(),
             around,
             settings,
             queue,
@@ -186,7 +194,7 @@ impl<S: Surroundings> Driver<S> {
             start,
             shared,
             sent,
-            guard,
+            guard: Arc::new(guard),
             machine,
             timing,
             limits,
@@ -208,12 +216,10 @@ impl<S: Surroundings> Driver<S> {
             pace,
             is_captured: false,
             healing: Healing::new(),
-            from_nothing,
             trust: Trust::AsNoted,
             lacks,
-            is_restored,
-            acknowledged: start.sequence,
-            sent_upto: start.sequence,
+            acknowledged: begins_at,
+            sent_upto: begins_at,
             full_looks: 0,
             full_since: None,
             relief_told: Sequence::default(),
@@ -273,6 +279,7 @@ impl<S: Surroundings> Driver<S> {
             }
         }
         self.take_up_mirror();
+        self.ask_about_deletes();
         self.act();
     }
 
@@ -367,7 +374,9 @@ impl<S: Surroundings> Driver<S> {
 
     fn dial(&mut self, attempt: u32) {
         assert!(self.session.is_none(), "a network connection is dialled beside another one");
-        let stream = Stream::guarded(self.start, self.machine.state().flow(), self.guard.clone());
+        let at = if self.left.is_some() { self.last_of_history() } else { self.start };
+        let stream = Stream::guarded(at, self.machine.state().flow(), self.guard.clone());
+        stream.stop_behind(self.wall());
         let (feed, lane) = PacketFeed::new(self.queue.clone(), stream.clone(), self.sent.clone());
         let link = match self.around.dial(attempt, feed) {
             Ok(link) => link,
@@ -409,7 +418,12 @@ impl<S: Surroundings> Driver<S> {
             "what is acknowledged is not in the queue to be sent again"
         );
         session.acknowledged = Some((after.sequence, Sequence(0)));
-        self.lacks.goes_on(after.sequence, self.start.sequence);
+        match self.left {
+            // Its names were counted by the run before.
+            Some(_) => self.guard.knows_the_rest(after.sequence),
+            None if self.settings.goes_on => self.lacks.goes_on(after.sequence, self.start.sequence),
+            None => {}
+        }
         session.stream.start(after, self.sent_upto);
         session.link.send(SourceMessage::StreamFrom { after });
         session.link.waker().wake();
@@ -464,9 +478,11 @@ impl<S: Surroundings> Driver<S> {
     /// The queue must not be held for a target that cannot resume, or writers would wait for ever.
     fn let_go(&mut self) {
         let Some(cursor) = self.cursor.take() else { return };
+        self.forget_left();
         self.queue.detach(cursor);
         if let (Some(reason), false) = (self.machine.let_go(), *self.machine.state() == State::Gone) {
-            let is_wanted = self.machine.is_unqueued() || self.shared.report.lock().begins_copy;
+            let is_through = self.left_upto.is_some() && self.shared.report.lock().has_come.is_some();
+            let is_wanted = self.machine.is_unqueued() || is_through || self.shared.report.lock().begins_copy;
             let level = if is_wanted { log::Level::Debug } else { log::Level::Warn };
             log::log!(level, "connection {} to {}: {reason}", self.settings.id, self.settings.target);
         }
@@ -530,13 +546,15 @@ impl<S: Surroundings> Driver<S> {
                           --owner name";
             return self.lost(LostBy::Network, reason.into());
         }
-        let last = self.queue.last();
+        self.left_is_proved(&proof);
+        let last = self.last_of_history();
         if let (Some(known), Some(kept_out)) = (proof.stood_in(), last.epoch.kept_out_by(proof.stood_in())) {
             return self.kept_out(known, History::of(known), kept_out.to_string());
         }
         let said = self.shared.report.lock().durable;
         let is_ours = proof.applied.same_history(&last);
-        let has = if is_ours { proof.durable.sequence } else { Sequence(0) };
+        let is_left = self.left_upto.is_some_and(|upto| proof.applied.same_history(&upto));
+        let has = if is_ours || is_left { proof.durable.sequence } else { Sequence(0) };
         self.trust = self.trust_after(has < said, is_ours, &proof);
         self.lacks.welcome(proof);
         self.level.is_taken = Some(theirs.has(Features::COMPRESSION));
@@ -594,11 +612,17 @@ impl<S: Surroundings> Driver<S> {
             self.lacks.durable(durable);
         }
         let base = self.lacks.base();
+        let (shown, on_disk) = (self.shown(applied), self.shown(durable));
+        let leaves = self.left.is_some().then(|| self.leaves_behind());
         self.update(|report| {
             report.base = base;
-            report.applied = report.applied.max(applied);
-            report.durable = report.durable.max(durable);
+            report.applied = report.applied.max(shown);
+            report.durable = report.durable.max(on_disk);
+            if let Some(leaves) = leaves {
+                report.leaves = leaves;
+            }
         });
+        self.left_is_durable(durable);
     }
 
     /// See [`News::Look`].
@@ -656,8 +680,8 @@ impl<S: Surroundings> Driver<S> {
         self.guard.noted()
     }
 
-    pub(super) fn asks_deletes(&self) -> bool {
-        self.guard.asks().is_some()
+    pub(super) fn guard_asks(&self) -> Option<Asked> {
+        self.guard.asks()
     }
 
     fn ask_about_deletes(&mut self) {

@@ -18,12 +18,14 @@ mod surroundings;
 use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use parking_lot::{Condvar, Mutex};
 
 use super::activity::Merge;
+use super::backlog::{Leaves, LeftBehind};
 use super::durability::Standing;
 use super::embedded::Embedded;
 use super::feed::Sent;
@@ -98,6 +100,10 @@ pub struct Settings {
     pub orphans: OrphanRules,
     /// The directory was restored from this target as of this, and the target was not in line with it since.
     pub restored_at: Option<Position>,
+    /// This run goes on as the one before it, behind its start.
+    pub goes_on: bool,
+    /// The run before it has left this in the queue.
+    pub left: Option<LeftBehind>,
     pub terms: Terms,
 }
 
@@ -212,6 +218,10 @@ pub struct Report {
     pub rate: Option<u64>,
     /// What is to stay over a restart.
     pub kept: Kept,
+    /// What it has not sent, and may after a restart.
+    pub leaves: Leaves,
+    /// What the run before this one had queued has come as of this moment.
+    pub has_come: Option<Mark>,
     /// Deletions wait for a person's word.
     pub asks_deletes: bool,
     /// When it sends, where not always.
@@ -306,6 +316,8 @@ struct Shared {
     changed: Condvar,
     /// Holds something while there is a state that nobody has looked at.
     news: (Sender<()>, Receiver<()>),
+    /// The mount is gone, and the end is near: no copy is worth beginning.
+    drains: AtomicBool,
     /// Wakes the link of the session that is up, if one is.
     waker: Mutex<Option<crate::link::Waker>>,
 }
@@ -316,32 +328,54 @@ impl Shared {
             report: Mutex::new(report),
             changed: Condvar::new(),
             news: bounded(1),
+            drains: AtomicBool::new(false),
             waker: Mutex::new(None),
         })
     }
 
     /// A reader of the queue: what is appended wakes the link that is up.
     fn attach(self: &Arc<Shared>, queue: &Queue) -> (CursorId, Position) {
+        queue.attach(self.waking())
+    }
+
+    /// As [`Shared::attach`], behind what the run before has left there; that is dropped where it is not all there.
+    fn attach_to(self: &Arc<Shared>, queue: &Queue, left: &mut Option<LeftBehind>) -> (CursorId, Position) {
+        let behind = left.as_ref().and_then(|left| queue.attach_behind(left.applied, self.waking()));
+        match behind {
+            Some(cursor) => (cursor, queue.last()),
+            None => {
+                if let Some(left) = left.take() {
+                    log::warn!(
+                        "what was queued before the last stop behind packet {} is not all there: it comes by a copy",
+                        left.applied
+                    );
+                }
+                self.attach(queue)
+            }
+        }
+    }
+
+    fn waking(self: &Arc<Shared>) -> impl Fn(Haste) + Send + Sync + use<> {
         let waking = self.clone();
-        queue.attach(move |haste| match (&*waking.waker.lock(), haste) {
+        move |haste| match (&*waking.waker.lock(), haste) {
             (Some(waker), Haste::Together) => waker.wake(),
             (Some(waker), Haste::Now) => waker.wake_now(),
             (None, _) => {}
-        })
+        }
     }
 }
 
 impl Connection {
     /// Attaches to the queue and starts to dial. An embedded target ends with the connection.
     pub fn start(
-        settings: Settings,
+        mut settings: Settings,
         around: Around,
         queue: Arc<Queue>,
         embedded: Option<Embedded>,
     ) -> std::io::Result<Connection> {
         let kept = settings.kept.clone();
         let shared = Shared::new(Report { kept, ..Report::before_an_answer(settings.is_known) });
-        let attached = shared.attach(&queue);
+        let attached = shared.attach_to(&queue, &mut settings.left);
         let (inbox, told) = unbounded();
         let sent = Arc::new(Sent::default());
         let (id, uuid, target) = (settings.id, settings.uuid.clone(), settings.target.clone());
@@ -451,6 +485,11 @@ impl Connection {
     /// Ends a comparison under way.
     pub fn stop_verifying(&self) {
         let _ = self.inbox.send(Told::StopVerifying);
+    }
+
+    /// The mount is gone: what is queued is sent, and no more is begun.
+    pub fn drains(&self) {
+        self.shared.drains.store(true, Relaxed);
     }
 
     /// Something comes here after its state has changed.
@@ -583,6 +622,8 @@ impl Report {
             base: None,
             rate: None,
             kept: Kept::default(),
+            leaves: Leaves::Nothing,
+            has_come: None,
             asks_deletes: false,
             schedule: None,
             limit: None,

@@ -2,13 +2,31 @@
 
 use std::time::{Instant, SystemTime};
 
-use super::Report;
 use super::driver::Driver;
 use super::surroundings::Surroundings;
+use super::{Report, Settings};
 use crate::clock;
-use crate::connection::{Copies, State};
+use crate::connection::{Copies, Machine, Sending, State, Window};
 use crate::control::{ConnectionState, MirrorStatus};
+use crate::source_side::delete_guard::DeleteGuard;
 use crate::source_side::kept::Kept;
+
+/// As a person wanted it before. Where nobody is asked about deletions any more, nothing is held for that.
+pub(super) fn begun(settings: &Settings, window: Window, guard: &DeleteGuard) -> Machine {
+    let Kept { mut wish, asked, .. } = settings.kept.clone();
+    let question = guard.asks();
+    if asked.is_some() && question.is_none() && wish.sending == Sending::Paused {
+        wish.sending = Sending::Now;
+    }
+    let machine = Machine::wished(clock::now(), window, wish, settings.left.is_some())
+        .named(settings.id)
+        .when_full(settings.when_full);
+    match question {
+        Some(question) if wish.sending == Sending::Paused => machine.held_for(question.to_string()),
+        None if wish.sending == Sending::Paused => machine.held_by_hand(),
+        Some(_) | None => machine,
+    }
+}
 
 impl<S: Surroundings> Driver<S> {
     /// Takes the machine's state over into the report.
@@ -39,7 +57,8 @@ impl<S: Surroundings> Driver<S> {
             report.needs_copy = machine.let_go().map(str::to_owned);
             report.streaming = machine.is_streaming();
             report.kept = self.kept();
-            report.asks_deletes = self.asks_deletes();
+            report.leaves = self.leaves_behind();
+            report.asks_deletes = self.guard_asks().is_some();
             report.schedule = self.scheduled();
             report.limit = self.throttled();
             report.compression = self.compressing();
@@ -63,6 +82,7 @@ impl<S: Surroundings> Driver<S> {
             verified: self.verified.clone(),
             checks_served_s: Some(self.checks_served_s),
             names: self.guard_noted(),
+            asked: self.guard_asks(),
             schedule: self.schedule_own(),
             sessions: self.sessions_kept(),
             limit: self.limit_own(),

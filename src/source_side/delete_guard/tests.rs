@@ -24,7 +24,7 @@ impl Line {
         let origin = Position::origin(Epoch { number: 1, writer: 2 }, Incarnation(3));
         let queue = Queue::new(64 << 20, origin);
         let cursor = queue.attach(|_| {}).0;
-        let guard = DeleteGuard::new(DeleteLimit::default(), None);
+        let guard = DeleteGuard::new(DeleteLimit::default(), None, None);
         guard.knows(FILES, Sequence(0));
         Line { queue, _cursor: cursor, guard }
     }
@@ -150,7 +150,7 @@ fn slow_deletions_small_replicas_and_off_ask_nobody() {
     let small = Line::new();
     small.guard.knows(DELETE_GUARD_FILES_MIN, Sequence(0));
     assert_eq!(small.goes((1..=1000).map(|inode| unlinked(inode, 0))), 1000);
-    let off = Line { guard: DeleteGuard::new(DeleteLimit::Off, None), ..Line::new() };
+    let off = Line { guard: DeleteGuard::new(DeleteLimit::Off, None, None), ..Line::new() };
     off.guard.knows(FILES, Sequence(0));
     assert_eq!(off.goes((1..=FILES).map(|inode| unlinked(inode, 0))), FILES);
 }
@@ -265,14 +265,14 @@ fn what_is_older_than_a_minute_is_forgotten() {
 /// A copy that has looked at little knows how many names there were in the run before.
 #[test]
 fn about_so_many_names_are_known_in_the_next_run() {
-    let guard = DeleteGuard::new(DeleteLimit::default(), None);
+    let guard = DeleteGuard::new(DeleteLimit::default(), None, None);
     assert_eq!(guard.noted(), None);
     guard.knows(10_000, Sequence(5));
     assert_eq!(guard.noted(), Some(10_000));
     guard.knows(10_500, Sequence(6));
     assert_eq!(guard.noted(), Some(10_000), "it changes seldom");
     guard.knows(12_000, Sequence(7));
-    let next = DeleteGuard::new(DeleteLimit::default(), guard.noted());
+    let next = DeleteGuard::new(DeleteLimit::default(), guard.noted(), None);
     assert_eq!(next.state.lock().names, None, "before it is in line nothing is counted");
     next.knows_the_rest(Sequence(0));
     assert_eq!(next.state.lock().names, Some(12_000));

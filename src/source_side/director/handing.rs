@@ -109,7 +109,7 @@ impl Director {
             (connection.target.to_string(), Reached { run, sequence: connection.report().durable })
         });
         // The page cache stays with the directory: nothing says that it is on the disk.
-        self.recorder.note_end(reached, Some(gates.mark.clone()), Disk::Unknown, |_| Ok(()));
+        self.recorder.note_end(reached, Some(gates.mark.clone()), (Disk::Unknown, None), |_| Ok(()));
     }
 }
 

@@ -69,6 +69,8 @@ struct StreamState {
     /// Earlier sessions had sent everything up to here.
     again_upto: Sequence,
     stamped: StampedItems,
+    /// No packet behind this one goes.
+    wall: Option<Sequence>,
     /// Nobody will ask for frames any more.
     is_over: bool,
 }
@@ -78,13 +80,14 @@ impl Stream {
     pub fn guarded(at: Position, flow: Flow, guard: Arc<DeleteGuard>) -> Arc<Stream> {
         let again_upto = Sequence(0);
         let (stamped, is_over) = (StampedItems::default(), false);
-        let state = StreamState { at, started: false, began: None, flow, again_upto, stamped, is_over };
+        let (started, began, wall) = (false, None, None);
+        let state = StreamState { at, started, began, flow, again_upto, stamped, wall, is_over };
         Arc::new(Stream { state: Mutex::new(state), taken: Condvar::new(), guard })
     }
 
     #[cfg(test)]
     pub fn new(at: Position, flow: Flow) -> Arc<Stream> {
-        Stream::guarded(at, flow, Arc::new(DeleteGuard::new(crate::words::DeleteLimit::Off, None)))
+        Stream::guarded(at, flow, Arc::new(DeleteGuard::new(crate::words::DeleteLimit::Off, None, None)))
     }
 
     /// Lets packets go, from the one after `after`; what comes up to `again_upto` was sent before.
@@ -97,6 +100,11 @@ impl Stream {
             state.at
         );
         (state.at, state.started, state.again_upto) = (after, true, again_upto);
+    }
+
+    /// No packet behind this one goes; `None`: all do.
+    pub fn stop_behind(&self, wall: Option<Sequence>) {
+        self.state.lock().wall = wall;
     }
 
     /// When it returns with [`Flow::Hold`], the link has been given the last frame.
@@ -148,7 +156,11 @@ impl PacketFeed {
 
     /// Packets, and among them what is stamped.
     fn merged(&self, state: &mut StreamState, max_bytes: usize) -> Vec<EncodedFrame> {
-        let mut packets = self.packets.next(state.at.sequence, max_bytes).into_iter();
+        let mut packets = self.packets.next(state.at.sequence, max_bytes);
+        if let Some(wall) = state.wall {
+            packets.truncate(packets.partition_point(|packet| packet.position.sequence <= wall));
+        }
+        let mut packets = packets.into_iter();
         let mut frames = Vec::with_capacity(packets.len());
         let mut counts = Counts::default();
         while counts.all_bytes() < max_bytes as u64 {

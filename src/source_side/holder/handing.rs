@@ -1,5 +1,6 @@
 //! A daemon that becomes another program leaves the mount to it, in the same process.
 
+use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,11 +8,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
 
-use super::protocol::{Answer, Said, limit_waits, receive, send};
+use super::protocol::{Answer, Said, receive, send};
 use super::{Holder, Link, connect, place_of};
 use crate::control::UpgradeStatus;
 use crate::intercept::{Handover, Standing, Upgraded};
-use crate::limits::HOLDER_SAY_PATIENCE;
 use crate::packet::Position;
 use crate::sys::left_open;
 
@@ -33,14 +33,19 @@ pub struct Giving {
 impl Holder {
     /// Whether it takes the word of a daemon that becomes another program: one that was started by an older version
     /// may not.
-    pub fn takes_handovers(run: &Path, name: &str) -> bool {
-        let ask = || -> std::io::Result<bool> {
+    ///
+    /// Errors: it does not say, in the time that [`connect`] gives it.
+    pub fn takes_handovers(run: &Path, name: &str) -> io::Result<bool> {
+        let ask = || -> io::Result<bool> {
             let Some(socket) = connect(&place_of(run, name))? else { return Ok(false) };
-            limit_waits(&socket, HOLDER_SAY_PATIENCE)?;
             send(&socket, &Said::Speaks, &[])?;
             Ok(matches!(receive::<Answer>(&socket)?, Some((Answer::Speaks, _))))
         };
-        ask().unwrap_or(false)
+        match ask() {
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Err(error),
+            // One that does not know the word hangs up.
+            said => Ok(said.unwrap_or(false)),
+        }
     }
 
     pub fn giving(&self) -> Giving {

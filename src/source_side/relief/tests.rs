@@ -37,7 +37,7 @@ fn queued(ops: impl Iterator<Item = Op>) -> Arc<Queue> {
 }
 
 fn guard(limit: DeleteLimit) -> DeleteGuard {
-    let guard = DeleteGuard::new(limit, None);
+    let guard = DeleteGuard::new(limit, None, None);
     guard.knows(FILES, Sequence(0));
     guard
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::source_side::backlog::Leaves;
 use crate::source_side::board::{Board, Posted};
 use crate::source_side::connection::Connection;
 use crate::source_side::ground::Ground;
@@ -55,6 +56,9 @@ fn lack_of(connection: &Connection) -> Option<String> {
     let report = connection.report();
     match report.held_back() {
         Some(why) => Some(format!("lacks something: {why}")),
+        None if matches!(report.leaves, Leaves::Older(_)) => {
+            Some("is still sent what was queued before the last stop".into())
+        }
         None if !report.streaming => Some(format!("is away, or being copied to: {}", report.reason)),
         None if !report.standing().in_line => {
             Some(format!("is no complete copy yet: {}", report.data_reason))

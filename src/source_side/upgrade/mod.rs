@@ -22,6 +22,7 @@
 
 mod exec;
 mod formats;
+mod hanging;
 mod hold;
 mod look;
 mod program;
@@ -42,6 +43,7 @@ use super::sync::CALLER_POLL;
 use crate::control::{Caller, NoAnswer, Phase, UpgradeLook, UpgradeRequest, ask};
 use crate::failure::Failure;
 use crate::limits::CONTROL_ANSWER;
+use crate::preflight::check_queue_again;
 
 pub const AS_BEFORE: &str = "Nothing was changed: the directory is served and replicated as before.";
 
@@ -73,8 +75,12 @@ pub fn upgrade(desk: &Desk, request: &UpgradeRequest, caller: &Caller<'_>) -> Re
         .passing());
     }
     let giving = held_by(desk)?;
+    // The program looks for it again, and programs would wait for what it lacks.
+    let checked = check_queue_again(&ground.options);
+    checked.map_err(|failure| Failure { untouched: AS_BEFORE.into(), ..failure })?;
     let program = Program::ask(&request.program)?;
     await_notes(ground, &desk.board);
+    hanging::none_hangs()?;
     let look = UpgradeLook {
         from: env!("CARGO_PKG_VERSION").into(),
         to: program.formats.version.clone(),
@@ -127,7 +133,14 @@ fn held_by(desk: &Desk) -> Result<Giving, Failure> {
     if !giving.is_held() {
         return Err(none());
     }
-    if !Holder::takes_handovers(&options.run, &options.name) {
+    let takes = Holder::takes_handovers(&options.run, &options.name).map_err(|error| {
+        Failure::new(
+            format!("The holder of '{}' does not say whether it takes the mount: {error}.", options.name),
+            AS_BEFORE,
+            "Try again when the machine has less to do.",
+        )
+    })?;
+    if !takes {
         return Err(Failure::new(
             format!(
                 "The holder of '{}' was started by an older version, and would let go of the mount.",

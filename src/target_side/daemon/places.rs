@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{ServeOptions, UNTOUCHED, failed};
 use crate::failure::Failure;
 use crate::locked::Locked;
-use crate::preflight::{Claim, Role, open_directory};
+use crate::preflight::{Claim, MountTable, Role, check_statistics, is_within, open_directory};
 use crate::store::{Symlink, own_directory};
 
 pub(super) fn check_places(options: &ServeOptions) -> Result<(), Failure> {
@@ -24,7 +24,20 @@ pub(super) fn check_places(options: &ServeOptions) -> Result<(), Failure> {
             "Choose another --root, or other places with --state and --run.",
         ));
     }
-    Ok(())
+    let Some(to) = &options.statistics else { return Ok(()) };
+    let mounts = MountTable::read().map_err(|error| failed("/proc/self/mountinfo cannot be read", &error))?;
+    if is_within(&to.path, root, &mounts) {
+        return Err(Failure::new(
+            format!(
+                "The statistics cannot lie below {}, among the replicas ({}).",
+                root.display(),
+                to.path.display()
+            ),
+            UNTOUCHED,
+            "Choose another file with --statistics.",
+        ));
+    }
+    check_statistics(&to.path)
 }
 
 pub(super) fn claim_root(options: &ServeOptions) -> Result<Claim, Failure> {

@@ -22,6 +22,17 @@ fn the_later_day_counts_unless_it_is_of_no_use() {
     }
 }
 
+#[test]
+fn nothing_is_over_before_it_is_so_for_both_clocks() {
+    let now = 20_000 * DAY_MS + 5;
+    for (ahead, expected) in
+        [(0, 20_000), (90 * DAY_MS, 20_000), (-5, 20_000), (-6, 19_999), (-40 * DAY_MS, 19_960)]
+    {
+        assert_eq!(last_day(now, ahead), expected, "{ahead}");
+    }
+    assert!(last_day(now, i64::MIN) < 0);
+}
+
 /// One unlink went on until its directory was empty; what is left goes the next time.
 #[test]
 fn a_burst_ends_within_a_directory() {

@@ -18,7 +18,7 @@ impl Scene {
         drop(volume);
         let other = Random::new(random.number());
         Worker::new(&Scene::over(backing.clone(), None).volume, other).run(random.below(60) as usize);
-        Scene { since: Some(since), ..Scene::over(backing, Some(target)) }
+        Scene { since: Some(since), good_at: Some(since), ..Scene::over(backing, Some(target)) }
     }
 
     /// What has changed since, and what is marked in this run.
@@ -46,7 +46,7 @@ impl Scene {
 }
 
 /// Later than all changes so far, and not later than those that are to come.
-fn moment(place: &Path) -> Timestamp {
+pub(super) fn moment(place: &Path) -> Timestamp {
     let probe = place.join("probe");
     let stamp = || {
         std::fs::write(&probe, "x").unwrap();

@@ -52,7 +52,7 @@ use target::Target;
 const THREADS: usize = 3;
 const CHANGES: u64 = 50;
 /// A plain run takes so many seeds.
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 600;
 /// A planted bug that is not found within so many seeds is not caught.
 const SEEDS_PLANTED: u64 = 2000;
 /// Steps after the last change; a copy that takes longer never ends.
@@ -198,6 +198,9 @@ struct Scene {
     base: Option<Sequence>,
     /// When it was good, in an earlier run.
     since: Option<Timestamp>,
+    /// When it was good at all: what has changed from there on is suspect to a copy of everything, which
+    /// comes where one of what is owed was cut off behind a doubt.
+    good_at: Option<Timestamp>,
 }
 
 /// One network connection, and the copy on it.
@@ -221,9 +224,10 @@ impl Scene {
         let map = Arc::new(Map::new(1 << 18, queue.last().sequence));
         let fd = File::open(&backing).unwrap().into();
         let volume = Volume::new(fd, queue.clone(), 1).unwrap().marking(map);
+        volume.watch_for_others();
         let root = volume.node(NodeId::ROOT).unwrap().object;
         let target = target.unwrap_or_else(|| Arc::new(Mutex::new(Target::new(root))));
-        Scene { volume: Arc::new(volume), queue, backing, target, base: None, since: None }
+        Scene { volume: Arc::new(volume), queue, backing, target, base: None, since: None, good_at: None }
     }
 
     fn deliver_all(&self) {
@@ -241,6 +245,7 @@ impl Scene {
         if knows {
             target.is_up_to_date();
             self.base = Some(self.queue.last().sequence);
+            self.good_at = Some(by_time::moment(self.backing.parent().unwrap()));
             let map = self.volume.map().unwrap();
             assert!(map.rotate());
             map.begins_at(self.queue.last().sequence);
@@ -292,7 +297,7 @@ impl Scene {
         let sink = Pump { lane, wire: wire.clone(), bug };
         let backing = OwnedFd::from(File::open(&self.backing).unwrap());
         let looks = Arc::new(Turning(self.volume.clone()));
-        let copy = LiveCopy::new(backing, looks, 1, None, sink, answers, Arc::default()).unwrap();
+        let copy = LiveCopy::new(backing, looks, 1, self.good_at, sink, answers, Arc::default()).unwrap();
         let sizes = Sizes { entries: 1 + random.below(4) as usize, bytes: 4096 };
         Session { copy: copy.in_pieces(sizes, bug.and_then(Bug::of_plan)), wire }
     }
@@ -317,7 +322,8 @@ impl Scene {
         let wrong = is.keys().chain(has.keys()).find(|path| is.get(*path) != has.get(*path));
         if let Some(path) = wrong {
             let path_text = String::from_utf8_lossy(path).into_owned();
-            panic!("{path_text} differs: {:?}, the target has {:?}", is.get(path), has.get(path));
+            let [is, has] = [is.get(path), has.get(path)].map(|one| one.map(shown));
+            panic!("{path_text} differs: {is:?}, the target has {has:?}");
         }
     }
 }
@@ -349,6 +355,18 @@ impl Session {
 
 /// What an object is, for comparison.
 type Described = (Birth, Attributes, Vec<Xattr>, Option<Vec<u8>>, Vec<u8>);
+
+/// Of its content runs of one byte, as (byte, where it begins).
+fn shown((birth, attributes, xattrs, content, same_as): &Described) -> String {
+    let mut runs = Vec::new();
+    for (at, byte) in content.iter().flatten().enumerate() {
+        if runs.last().is_none_or(|(last, _)| last != byte) {
+            runs.push((*byte, at));
+        }
+    }
+    let len = content.as_ref().map(Vec::len);
+    format!("{birth:?} {attributes:?} {xattrs:?} {len:?} {runs:?} {}", String::from_utf8_lossy(same_as))
+}
 
 fn backing(root: &Path) -> BTreeMap<Vec<u8>, Described> {
     let nodes = tree::nodes(root).into_iter();
@@ -422,6 +440,7 @@ fn run(place: &Path, seed: u64, bug: Option<Bug>) -> u64 {
         wire.unwrap_or_else(|panic| resume_unwind(panic))
     });
     while wire.lock().deliver() {}
+    assert_eq!(scene.volume.divergence().why(), None, "nobody else was here");
     scene.assert_same();
     scene.target.lock().doubted
 }

@@ -104,6 +104,9 @@ impl<S: Surroundings> Driver<S> {
         if self.next_check.is_some() || matches!(self.checking, Some(Checking::Runs(_))) {
             return Err("another verification runs".into());
         }
+        if self.left.is_some() {
+            return Err("what was queued before the last stop is still being sent".into());
+        }
         if !self.machine.is_streaming() || self.session.is_none() || !self.copy.is_resting() {
             return Err("its target is not in line".into());
         }

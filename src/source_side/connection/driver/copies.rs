@@ -7,6 +7,7 @@ use super::super::copying::{Attempt, Copying, EndSaid};
 use super::super::surroundings::{FirstOwed, NetworkLink, Surroundings, WalkOrder, Walked};
 use super::super::{Settings, Suspects};
 use super::{Driver, Trust};
+use crate::clock;
 use crate::connection::{Copies, Event, Flow, Jitter};
 use crate::control::{AsideStatus, MirrorStatus, Rung};
 use crate::link::LostBy;
@@ -260,7 +261,7 @@ impl<S: Surroundings> Driver<S> {
             Some(_) => covers,
         };
         self.copy.end();
-        (self.trust, self.is_restored) = (Trust::AsNoted, false);
+        (self.trust, self.is_restored, self.left_upto) = (Trust::AsNoted, false, None);
         self.merge.take_if(|_| part.is_none());
         (self.copy_mode, self.copy_hash) = (CopyMode::default(), HashKind::default());
         (self.copy_orphans, self.asked_mode) = (None, None);
@@ -277,12 +278,16 @@ impl<S: Surroundings> Driver<S> {
         self.lacks.in_line(began.map(|began| began.sequence));
         let base = self.lacks.base();
         let is_minicopy = self.shared.report.lock().is_minicopy;
+        if !is_minicopy && part.is_none() {
+            self.healing.took(clock::now().saturating_duration_since(self.machine.since()));
+        }
         match (is_minicopy, &part) {
             (_, Some(_)) => {}
             (true, None) => self.guard.knows_the_rest(after.sequence),
             (false, None) => self.guard.knows(copied.files, after.sequence),
         }
         self.update(|report| {
+            report.has_come = None;
             report.base = base;
             report.data = if left_out.is_empty() { DataState::Good } else { DataState::Bad };
             report.data_reason = if left_out.is_empty() { String::new() } else { left_out.summary() };

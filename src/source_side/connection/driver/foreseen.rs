@@ -62,8 +62,12 @@ impl<S: Surroundings> Driver<S> {
             let why = self.machine.reason().to_owned();
             return Foreseen { is_running: true, since: report.base, ..Foreseen::of(Some(rung), why) };
         }
-        let goes_on = report.heard || self.start.sequence > Sequence(0);
+        let goes_on = report.heard || self.settings.goes_on;
         match self.machine.let_go() {
+            None if self.left.is_some() => {
+                let why = "what was queued before the last stop; then, by a minicopy, what has changed since";
+                Foreseen { since: Some(self.acknowledged), ..Foreseen::of(Some(Rung::Queue), why.into()) }
+            }
             Some(why) => self.by_copy(report, why),
             None if self.machine.is_streaming() => match self.why_mended(report) {
                 Some(why) => self.of_everything(report, why),
@@ -97,6 +101,10 @@ impl<S: Surroundings> Driver<S> {
     fn by_queue(&self, since: Sequence) -> Foreseen {
         let (rung, why) = match self.queue.last().sequence > since {
             true => (Rung::Queue, "the queue holds all that it lacks"),
+            false if self.wished.is_some() => (
+                Rung::Nothing,
+                "it has everything, as far as is known: a mirror that was started by hand compares it",
+            ),
             false => (Rung::Nothing, "it has everything"),
         };
         Foreseen { since: Some(since), ..Foreseen::of(Some(rung), why.into()) }

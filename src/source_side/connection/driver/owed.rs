@@ -98,9 +98,20 @@ impl Lacks {
         self.proof = Some(proof);
     }
 
+    /// It has nothing to be brought but what is queued.
+    pub(super) fn is_in_line(&self) -> bool {
+        self.base.is_some() && self.before.is_none() && self.wants_everything.is_none()
+    }
+
+    /// It has had everything in an earlier run, by a mark that was noted since the start.
+    pub(super) fn is_noted(&mut self, start: Sequence) {
+        self.before.get_or_insert_default();
+        self.base.get_or_insert(start);
+    }
+
     /// It follows the stream from here on, without a copy: of a run that goes on behind its start.
     pub(super) fn goes_on(&mut self, after: Sequence, start: Sequence) {
-        if start > Sequence(0) && after >= start && self.wants_everything.is_none() {
+        if after >= start && self.wants_everything.is_none() {
             self.before = None;
             self.base = self.base.max(Some(after));
         }

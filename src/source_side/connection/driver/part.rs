@@ -59,6 +59,7 @@ impl<S: Surroundings> Driver<S> {
         let is_held = self.machine.state().flow() == Flow::Hold;
         match self.machine.is_streaming() {
             true if is_held => NotNow::Paused,
+            true if self.left.is_some() => NotNow::SendsLeft,
             true => NotNow::NeedsAll,
             // It says why, and changes nothing.
             false => self

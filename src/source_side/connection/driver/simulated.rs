@@ -5,15 +5,16 @@ use std::sync::Arc;
 use super::super::{Report, Settings, Shared, Told};
 use super::{Driver, News, Surroundings};
 use crate::connection::{Event, Machine};
-use crate::packet::{Position, Sequence};
+use crate::packet::{Incarnation, Position, Sequence};
 use crate::queue::Queue;
+use crate::source_side::backlog::Leaves;
 use crate::source_side::feed::Sent;
 
 impl<S: Surroundings> Driver<S> {
     /// A driver that nobody else holds.
-    pub(crate) fn alone(settings: Settings, around: S, queue: Arc<Queue>) -> Driver<S> {
+    pub(crate) fn alone(mut settings: Settings, around: S, queue: Arc<Queue>) -> Driver<S> {
         let shared = Shared::new(Report::new("connecting"));
-        let attached = shared.attach(&queue);
+        let attached = shared.attach_to(&queue, &mut settings.left);
         Driver::new(settings, around, queue, attached, shared, Arc::new(Sent::default()))
     }
 
@@ -29,6 +30,21 @@ impl<S: Surroundings> Driver<S> {
 
     pub(crate) fn machine(&self) -> &Machine {
         &self.machine
+    }
+
+    /// What may be sent after a restart.
+    pub(crate) fn leaves(&self) -> Leaves {
+        self.leaves_behind()
+    }
+
+    /// The run whose packets go.
+    pub(crate) fn run_of_history(&self) -> Incarnation {
+        self.last_of_history().incarnation
+    }
+
+    /// What the run before this one has queued goes first.
+    pub(crate) fn has_left(&self) -> bool {
+        self.wall().is_some()
     }
 
     /// Applied, as the target acknowledged it.
