@@ -33,8 +33,9 @@ use crate::limits::FUSE_WRITE_LEN_MAX;
 /// How long a question waits at most. Long before a writer that was answered has run, save on a
 /// machine with hundreds of busy programs for each processor.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Between its answer and the moment when the kernel knows the size a writer runs for less.
-const WAKING: Duration = Duration::from_micros(100);
+/// Between its answer and the moment when the kernel knows the size a writer runs for less, also where an interrupt or
+/// another guest of the host takes its processor: that counts as if it ran.
+const WAKING: Duration = Duration::from_millis(2);
 /// How long a question waits at most for a call that goes on (a large write in pieces, a slow disk), and
 /// after the answer for a further piece.
 const PATIENCE_WITH_CALL: Duration = Duration::from_millis(500);
