@@ -473,11 +473,13 @@ fn no_state(options: &ProtectOptions, error: &StateError) -> Failure {
         StateError::Io(error) => {
             io_failure(&format!("the state in {} cannot be used", state.display()), error)
         }
-        StateError::InUse => Failure::new(
-            format!("Another daemon uses the state of '{name}' in {}.", state.display()),
-            NOTHING_MOUNTED,
-            "Choose another name with --name, or another state directory with --state.",
-        ),
+        StateError::InUse => preflight::undead().unwrap_or_else(|| {
+            Failure::new(
+                format!("Another daemon uses the state of '{name}' in {}.", state.display()),
+                NOTHING_MOUNTED,
+                "Choose another name with --name, or another state directory with --state.",
+            )
+        }),
         StateError::NotTheSource(why) => Failure::new(
             format!(
                 "{} is not the directory that '{name}' protected before: {why}.",
