@@ -4,12 +4,14 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::host::{
-    COMMAND_MAX, Daemon, Disk, Image, Place, Protected, Setup, describe, output_within, standin, wait_until,
+    COMMAND_MAX, Daemon, Disk, Image, Place, Protected, Setup, describe, output_within, require_program, run,
+    standin, wait_until,
 };
 use crate::pair::Pair;
 
@@ -249,6 +251,62 @@ fn a_file_for_statistics_that_makes_no_sense_is_refused() {
     let output = output_within(&mut serve, COMMAND_MAX);
     let said = describe(&output);
     assert!(output.status.code() == Some(2) && said.contains("among the replicas"), "{said}");
+}
+
+/// A disk that is frozen until this is dropped.
+struct Frozen<'a>(&'a Path);
+
+impl Frozen<'_> {
+    fn disk(at: &Path) -> Frozen<'_> {
+        run(Command::new(require_program("fsfreeze")).arg("-f").arg(at));
+        Frozen(at)
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("fsfreeze").arg("-u").arg(self.0).status();
+    }
+}
+
+/// The next start said that the protection went on as before.
+#[test]
+fn of_a_daemon_that_a_disk_keeps_from_ending_it_is_said() {
+    let mut protected = Protected::prepare(Setup::default());
+    let at = protected.base.path().join("stats");
+    let image = Image::mount(protected.base.path(), at.clone(), "ext4", 20);
+    fs::create_dir(at.join("own")).expect("a directory");
+    let file = at.join("own/data.jsonl");
+    let mut command = protected.protect_command();
+    command.arg("--statistics").arg(&file);
+    let mut daemon = Daemon::spawn(command);
+    daemon.wait_ready();
+    wait_until("a line", || !lines(&file).is_empty());
+    let frozen = Frozen::disk(&at);
+    let thread_hangs = |pid: u32| {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        threads
+            .filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok())
+            .any(|status| status.starts_with("Name:\tstatistics") && status.contains("\nState:\tD"))
+    };
+    wait_until("its thread hangs", || {
+        fs::write(protected.mount.join("file"), "programs go on").expect("a write");
+        thread_hangs(daemon.pid())
+    });
+    daemon.signal(libc::SIGKILL);
+    wait_until("it serves no more", || {
+        let output = output_within(&mut protected.protect_command(), COMMAND_MAX);
+        let said = describe(&output);
+        let is_named =
+            said.contains(&format!("(pid {}) was ended", daemon.pid())) && said.contains("(statistics)");
+        is_named && !said.contains("goes on as before") && output.status.code() == Some(1)
+    });
+    drop(frozen);
+    assert!(daemon.wait(COMMAND_MAX).is_some(), "it ends with its disk");
+    protected.start_again();
+    protected.assert_in_sync();
+    protected.stop();
+    drop(image);
 }
 
 /// They were written past the mount of another set, and into its replica.

@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
-use crate::sys::MountOptions;
+use crate::sys::{self, MountOptions};
 use crate::words::{ProtectOptions, RESERVED_NAME, Target};
 
 /// Nothing stands in the way of the mount.
@@ -88,7 +88,11 @@ pub fn standing_mount(directory: &Path) -> Result<Option<DeadMount>, Failure> {
     if !mounts.at(directory).is_some_and(Mount::is_standin) {
         return Ok(None);
     }
-    let ending = match pulse(directory) {
+    let pulse = pulse(directory);
+    if let (Pulse::Hung, Some(failure)) = (pulse, undead()) {
+        return Err(failure);
+    }
+    let ending = match pulse {
         Pulse::Dead => return Ok(Some(DeadMount { point: directory.to_owned() })),
         Pulse::Alive => "is already protected by standin",
         Pulse::Hung => "is already protected by a standin daemon that does not answer",
@@ -98,6 +102,22 @@ pub fn standing_mount(directory: &Path) -> Result<Option<DeadMount>, Failure> {
         "The running protection goes on as before.",
         format!("See `standin status {shown}`; `standin stop {shown}` ends it."),
     ))
+}
+
+/// A daemon that was killed, and that a disk keeps from ending, has what it had: whoever comes next cannot.
+pub fn undead() -> Option<Failure> {
+    let sys::Undead { pid, thread } = sys::undead()?;
+    Some(
+        Failure::new(
+            format!(
+                "A standin process of this host (pid {pid}) was ended and keeps what it had: a thread of it ({thread}) \
+                 waits for a disk that does not answer."
+            ),
+            "Nothing was mounted or written; nothing is replicated meanwhile.",
+            "See which disk hangs (dmesg) and mend it: that process ends when the disk answers. Start again then.",
+        )
+        .passing(),
+    )
 }
 
 /// All checks, in the order in which a person would fix what they find. Dead mounts are gone.

@@ -38,6 +38,7 @@ use crate::limits::{REPLICA_LET_GO_PATIENCE, REPLICA_LET_GO_POLL};
 use crate::locked::Locked;
 use crate::packet::{DataState, Epoch, Ids};
 use crate::place::Place;
+use crate::preflight;
 use crate::target_side::{forget_other, history_of, keep_history, runs_of, serve_state, want};
 use crate::words::{BadData, ProtectOptions};
 
@@ -324,11 +325,16 @@ fn never_came(options: &ProtectOptions, epoch: Epoch) -> Failure {
 }
 
 fn in_use(options: &ProtectOptions) -> Failure {
-    Failure::new(
-        format!("The replica {} is worked on: its source is connected, perhaps.", options.tree().display()),
-        LEFT_ALONE,
-        "Stop its source (standin stop there), or cut it off: two hosts would write one set.",
-    )
+    preflight::undead().unwrap_or_else(|| {
+        Failure::new(
+            format!(
+                "The replica {} is worked on: its source is connected, perhaps.",
+                options.tree().display()
+            ),
+            LEFT_ALONE,
+            "Stop its source (standin stop there), or cut it off: two hosts would write one set.",
+        )
+    })
 }
 
 fn other_set(options: &ProtectOptions, error: &StateError) -> Failure {
