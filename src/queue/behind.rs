@@ -75,10 +75,19 @@ impl Marks {
         self.every *= 2;
     }
 
-    /// The mark that stands for this packet; `None` if it was not kept.
-    pub(super) fn of(&self, sequence: Sequence) -> Option<&Mark> {
+    /// When this packet was queued, and what all before it come to; `None` if it was not kept. Between two marks the time is
+    /// that of the first, and of what packets come to each has the same share. `end`: a mark behind the last packet.
+    pub(super) fn of(&self, sequence: Sequence, end: (Sequence, Volume)) -> Option<(Instant, Volume)> {
         let after = self.marks.partition_point(|mark| mark.sequence <= sequence);
-        after.checked_sub(1).and_then(|index| self.marks.get(index))
+        let mark = self.marks.get(after.checked_sub(1)?)?;
+        let (next, then) = self.marks.get(after).map_or(end, |next| (next.sequence, next.before));
+        let (done, all) = (sequence.0 - mark.sequence.0, next.0.saturating_sub(mark.sequence.0).max(1));
+        let share = |from: u64, to: u64| {
+            let come = u128::from(to.saturating_sub(from)) * u128::from(done.min(all)) / u128::from(all);
+            from + come as u64
+        };
+        let bytes = share(mark.before.bytes, then.bytes);
+        Some((mark.queued_at, Volume { bytes, held: share(mark.before.held, then.held) }))
     }
 
     /// Everything before this packet is durable everywhere.
@@ -106,21 +115,34 @@ mod tests {
         let volume = |bytes| Volume { bytes, held: bytes };
         let at = |n: u64| start + QUEUE_MARK_EVERY / 3 * n as u32;
         let count = 30 * QUEUE_MARKS_MAX as u64;
+        let end = (Sequence(count + 1), volume((count + 1) * 10));
         for n in 1..=count {
             marks.note(Mark { sequence: Sequence(n), queued_at: at(n), before: volume(n * 10) });
         }
         assert!(marks.marks.len() <= QUEUE_MARKS_MAX);
         for n in (1..=count).step_by(97) {
-            let mark = marks.of(Sequence(n)).unwrap();
-            assert!(mark.sequence <= Sequence(n) && mark.queued_at <= at(n) && mark.before.bytes <= n * 10);
-            assert!(
-                at(n) - mark.queued_at <= QUEUE_MARK_EVERY.max((at(count) - start) / 1000),
-                "{n}: {mark:?}"
-            );
+            let (queued_at, before) = marks.of(Sequence(n), end).unwrap();
+            assert!(queued_at <= at(n) && before == volume(n * 10), "{n}: {before:?}");
+            assert!(at(n) - queued_at <= QUEUE_MARK_EVERY.max((at(count) - start) / 1000), "{n}");
         }
         marks.forget_before(Sequence(count));
         assert_eq!(marks.marks.len(), 1);
-        assert!(marks.of(Sequence(1)).is_none());
+        assert!(marks.of(Sequence(1), end).is_none());
         assert_eq!(marks.every, QUEUE_MARK_EVERY);
+    }
+
+    /// What waited stood still for as long as packets of one mark went: a segment of 64 MiB, after a restart.
+    #[test]
+    fn what_waits_becomes_less_with_each_packet() {
+        let mut marks = Marks::new();
+        let volume = |bytes| Volume { bytes, held: 0 };
+        for (sequence, bytes) in [(100, 5000), (200, 7000)] {
+            let queued_at = Instant::now() + QUEUE_MARK_EVERY * sequence;
+            marks.note(Mark { sequence: Sequence(sequence.into()), queued_at, before: volume(bytes) });
+        }
+        let of = |n| marks.of(Sequence(n), (Sequence(301), volume(9020))).map(|(_, before)| before.bytes);
+        let all = [99, 100, 150, 199, 200, 250, 300, 301, 400].map(of);
+        let expected = [5000, 6000, 6980, 7000, 8000, 9000, 9020, 9020].map(Some);
+        assert_eq!((all[0], &all[1..]), (None, &expected[..]));
     }
 }

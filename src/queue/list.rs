@@ -397,7 +397,7 @@ impl Queue {
         }
         let (since, before) = match tail.held(reached.next()) {
             Some(packet) => (packet.queued_at, packet.before),
-            None => tail.marks.of(reached.next()).map(|mark| (mark.queued_at, mark.before))?,
+            None => tail.marks.of(reached.next(), (tail.last.sequence.next(), tail.volume))?,
         };
         let (bytes, held) = (tail.volume.bytes - before.bytes, tail.volume.held - before.held);
         Some(Behind { since: Some(since), packets, bytes, held })
