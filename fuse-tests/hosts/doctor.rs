@@ -65,7 +65,7 @@ fn the_doctor_says_how_long_datagrams_may_be() {
     hosts.pair();
     assert_line(&hosts, "path", "ok", "datagrams of 1472 bytes arrive");
     hosts.cable.set_mtu(&hosts.cable.source, 9000);
-    assert_line(&hosts, "path", "note", "the interface here takes 8952");
+    assert_line(&hosts, "path", "note", "though 8952 leave this host");
     hosts.kill_target();
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::{Level, Report};
 use crate::cli::args::Common;
 use crate::control::unix_ms;
+use crate::limits::UDP_PAYLOAD_MAX;
 use crate::link::{Dial, Feed, Identity, SourceEvent, SourceLink, payload_max};
 use crate::packet::{
     EncodedFrame, Holdings, SourceMessage, Standing, TargetMessage, Text, WIRE_VERSION, WIRE_VERSION_OLDEST,
@@ -122,14 +123,18 @@ impl Report {
         self.path_carries(answer.payload, payload_max(address));
     }
 
-    /// `carried`, `leaves`: the longest payload that arrives, and that the interface here takes, bytes.
+    /// `carried`, `leaves`: the longest payload that arrives, and that is sent from here at all, bytes.
     fn path_carries(&mut self, carried: u16, leaves: u16) {
         if carried >= leaves {
-            let text = format!("datagrams of {leaves} bytes arrive, which is what the interface here takes");
+            let which = match leaves >= UDP_PAYLOAD_MAX {
+                true => "the longest that are sent",
+                false => "what the interface here takes",
+            };
+            let text = format!("datagrams of {leaves} bytes arrive, which is {which}");
             return self.add(Level::Ok, "path", text);
         }
         let text = format!(
-            "Datagrams of {carried} bytes arrive and longer ones do not, though the interface here takes {leaves}: a tunnel, \
+            "Datagrams of {carried} bytes arrive and longer ones do not, though {leaves} leave this host: a tunnel, \
              or an interface with a smaller MTU, lies on the way. It is slower so, and nothing is lost; with the same MTU \
              everywhere it goes."
         );
