@@ -250,7 +250,8 @@ fn what_comes_in_is_no_fault() {
         assert!(brought > 20 && seen > 0, "{brought} came in, told {seen} times");
         // Where something comes in all the time there is none.
         let verified = describe(&output);
-        assert!(output.status.success() || verified.contains("came into the set"), "{verified}");
+        let why = ["came into the set", "its copy is not through"];
+        assert!(output.status.success() || why.iter().any(|why| verified.contains(why)), "{verified}");
         let output = verify();
         assert!(output.status.success(), "{}", describe(&output));
     });

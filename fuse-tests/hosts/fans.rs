@@ -10,7 +10,7 @@ use super::Hosts;
 use super::lag::{Probe, now};
 use super::load::{under_load, under_paced_load};
 use super::proxy::{Proxy, Weather};
-use crate::host::{COMMAND_MAX, Daemon, SYNC_MAX, clear_mounts, describe, output_within};
+use crate::host::{COMMAND_MAX, Daemon, SYNC_MAX, clear_mounts, describe, output_within, wait_in_line};
 use crate::tree;
 
 /// A daemon beside those of [`Hosts`], killed on drop, its mount taken away.
@@ -96,6 +96,8 @@ fn a_target_that_is_away_does_not_hold_up_the_other() {
     command.args(["--to", &set]);
     let mut daemon = Daemon::spawn(command);
     daemon.wait_ready();
+    // Of one that is still copied to no lag is known.
+    wait_in_line(|| hosts.on_source(), || daemon.said());
     hosts.source = Some(daemon);
 
     let near = Probe::start(&hosts.mount, &hosts.replica(), 0);

@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -52,6 +53,7 @@ pub fn hold() -> io::Result<()> {
         places: Vec::new(),
         device: None,
         files: HashMap::new(),
+        closer: Closer::start(),
         listener: None,
     };
     // Its own copy is what counts: the end of the daemon closes the other.
@@ -59,6 +61,9 @@ pub fn hold() -> io::Result<()> {
     holding.run();
     Ok(())
 }
+
+/// More words than a socket has room for.
+const WORDS_MAX: usize = 1024;
 
 /// Why a holder ends.
 enum Over {
@@ -87,7 +92,27 @@ struct Holding {
     device: Option<OwnedFd>,
     /// Open, and without a name.
     files: HashMap<u64, OwnedFd>,
+    closer: Closer,
     listener: Option<OwnedFd>,
+}
+
+/// With the last descriptor of a file without a name its blocks go, which takes the time that its disk takes: neither a
+/// daemon nor a caller waits for that.
+struct Closer(Option<Sender<OwnedFd>>);
+
+impl Closer {
+    fn start() -> Closer {
+        let (sender, files) = channel();
+        let close = move || files.iter().for_each(drop);
+        Closer(std::thread::Builder::new().name("closer".into()).spawn(close).ok().map(|_| sender))
+    }
+
+    fn close(&self, file: OwnedFd) {
+        match &self.0 {
+            Some(closer) => drop(closer.send(file)),
+            None => drop(file),
+        }
+    }
 }
 
 impl Holding {
@@ -122,9 +147,12 @@ impl Holding {
             return Some(Over::MountGone);
         }
         // All of it: behind the last word of a daemon that is gone comes its end, and whoever calls must not be told
-        // that it lives.
+        // that it lives. One that lives may have more and more to say, and keeps no caller out.
         let mut linked = linked;
-        while linked {
+        for _ in 0..WORDS_MAX {
+            if !linked {
+                break;
+            }
             if let Some(over) = self.hear() {
                 return Some(over);
             }
@@ -195,7 +223,7 @@ impl Holding {
                 let _ = send(self.link.as_ref()?, &answer, &[]);
             }
             Said::Keep(id) => drop(along.pop().map(|file| self.files.insert(id, file))),
-            Said::LetGo(id) => drop(self.files.remove(&id)),
+            Said::LetGo(id) => self.files.remove(&id).into_iter().for_each(|file| self.closer.close(file)),
             Said::Serving => {
                 self.state = self.state.serves();
                 self.hands_over = false;
