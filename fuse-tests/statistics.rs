@@ -110,7 +110,11 @@ fn statistics_are_lines_that_fit_the_status() {
     fs::write(protected.mount.join("more"), "more").expect("a write");
     wait_until("a new file has lines", || !lines(&file).is_empty());
     assert_eq!(lines(&moved).len(), all.len(), "nothing comes behind it");
+    wait_idle(&protected, &file);
+    let (before, sent) = (lines(&file).len(), number(&last(&file), "sent_bytes"));
     protected.stop();
+    assert!(lines(&file).len() > before, "how it has ended: {}", last(&file));
+    assert!(number(&last(&file), "sent_bytes") >= sent, "{}", last(&file));
 }
 
 /// A line a second, and counters that only grow by what is sent.

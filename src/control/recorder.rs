@@ -123,7 +123,8 @@ impl Recorder {
         let mut clones = Vec::new();
         for look in 0_u32.. {
             if *closing {
-                return;
+                drop(closing);
+                return self.look_last(handler);
             }
             drop(closing);
             let next = Instant::now() + LOOK_EVERY;
@@ -164,6 +165,15 @@ impl Recorder {
             books.before = Some(status);
         }
         self.tell(&records);
+    }
+
+    /// How it has ended, for the statistics.
+    fn look_last(&self, handler: &dyn Handler) {
+        let Some(statistics) = &self.statistics else { return };
+        if let Ok(status) = catch_unwind(AssertUnwindSafe(|| self.status(handler))) {
+            let rates = measure(&mut self.books.lock().history, &status);
+            statistics.tell_last(self.now().since_start, &status, &rates);
+        }
     }
 
     fn tell(&self, records: &[Record]) {

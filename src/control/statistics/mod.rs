@@ -22,7 +22,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 
 use self::line::Line;
-use self::pace::Pace;
+use self::pace::{Activity, Pace};
 use super::status::{Alert, Status};
 use crate::events::{Code, Sample, Severity};
 use crate::words::StatisticsTo;
@@ -69,9 +69,17 @@ impl Statistics {
 
     /// The daemon was looked at, at a time that only goes forward. `rates`: of its connections, in their order.
     pub fn tell(&self, now: Duration, status: &Status, rates: &[Option<Sample>]) {
-        let lines = self.due(now, status, rates);
+        self.hand_over(&self.due(now, status, rates, false));
+    }
+
+    /// As [`Statistics::tell`], of a daemon that ends: a line of each, whether one is due or not.
+    pub fn tell_last(&self, now: Duration, status: &Status, rates: &[Option<Sample>]) {
+        self.hand_over(&self.due(now, status, rates, true));
+    }
+
+    fn hand_over(&self, lines: &[Line<'_>]) {
         let mut bytes = Vec::new();
-        for line in &lines {
+        for line in lines {
             match serde_json::to_vec(line) {
                 Ok(json) => bytes.extend(json.into_iter().chain([b'\n'])),
                 Err(error) => log::error!("a line of the statistics cannot be made: {error}"),
@@ -107,13 +115,19 @@ impl Statistics {
         }
     }
 
-    fn due<'a>(&self, now: Duration, status: &'a Status, rates: &[Option<Sample>]) -> Vec<Line<'a>> {
+    fn due<'a>(
+        &self,
+        now: Duration,
+        status: &'a Status,
+        rates: &[Option<Sample>],
+        all_are: bool,
+    ) -> Vec<Line<'a>> {
         let dropped = self.outcome.dropped.load(Relaxed);
         let mut pace = self.pace.lock();
         let all = line::all(status, rates);
         pace.retain(|id| all.iter().any(|one| one.id == id));
         let due = all.into_iter().filter_map(|one| {
-            let activity = pace.look(now, one.id, one.seen)?;
+            let activity = pace.look(now, one.id, one.seen).or(all_are.then_some(Activity::Idle))?;
             Some(Line::new(status, activity, dropped, one.facts))
         });
         due.collect()
