@@ -176,7 +176,9 @@ const REFUSED: [&str; 30] = [
     "invite web",
     "peers revoke 0123456789",
 ];
-const FAILS: [&str; 38] = [
+const FAILS: [&str; 40] = [
+    "address m 192.0.2.10/32@lo",
+    "web --listen 0.0.0.0:9467",
     "upgrade m",
     "top",
     "clone copy one --set m --to BASE/clone",

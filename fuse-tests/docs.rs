@@ -23,7 +23,7 @@ use page::{Fate, Page};
 use stage::Stage;
 
 /// Pages with commands, and the most blocks that may be left out: few, each with a reason.
-const PLAYED: [&str; 9] = [
+const PLAYED: [&str; 10] = [
     "README.md",
     "docs/configuration.md",
     "docs/databases.md",
@@ -32,6 +32,7 @@ const PLAYED: [&str; 9] = [
     "docs/monitoring.md",
     "docs/operating.md",
     "docs/performance.md",
+    "docs/quickstart.md",
     "docs/troubleshooting.md",
 ];
 const NOT_RUN_MAX: usize = 3;
@@ -88,6 +89,11 @@ fn the_commands_for_monitoring_work() {
 #[test]
 fn the_commands_for_measuring_work() {
     play("docs/performance.md");
+}
+
+#[test]
+fn the_quickstarts_commands_work() {
+    play("docs/quickstart.md");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Two hosts: network namespaces with a cable between them, `serve` in one, `protect` in the
 //! other, paired by the real commands.
 
+mod addresses;
 mod begun;
 pub mod cable;
 mod doctor;

@@ -97,3 +97,4 @@ mod unmounts;
 mod upgrade;
 mod verify;
 mod waiting;
+mod web;

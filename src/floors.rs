@@ -29,7 +29,7 @@ const FLOORS: [&[&str]; 10] = [
         "words",
     ],
     &["packet"],
-    &["activity", "blocks", "events", "map", "privileges", "sets"],
+    &["activity", "address", "blocks", "events", "map", "privileges", "sets"],
     &["xattr"],
     &["clone"],
     &["apply", "connection", "control", "intercept", "link", "pairing", "preflight", "queue", "resync"],

@@ -31,6 +31,7 @@
 //! - [`cover`]: what stands in a mount's place when its set was handed over
 //! - [`failover`]: what is said and kept of a replica that is served in its source's place; [`commands`]: those of a
 //!   person, run with a time-out
+//! - [`address`]: holds the address of clients while this host serves a set
 //! - [`monitor`]: watches a source from its target's host, calls for a person, or has the failover done
 //! - [`events`]: what begins, ends and happens on a host, in stable words; hooks and the journal
 //! - [`preflight`]: what is checked before a mount; [`privileges`]: what is given up before the
@@ -62,6 +63,7 @@
 mod aside;
 
 pub mod activity;
+pub mod address;
 pub mod apply;
 pub mod bench;
 pub mod blocks;

@@ -20,6 +20,7 @@ pub use self::connection::{
 };
 pub use self::deletes::DeletesAsked;
 pub use self::doctor::Doctor;
+use super::address::Addresses;
 use super::bench::Bench;
 use super::clone::Clones;
 use super::config::{Config, Reload};
@@ -44,6 +45,7 @@ use super::stop::Stop;
 use super::switch::SwitchRoles;
 use super::upgrade::{AskedFormats, Upgrade};
 use super::verify::Verify;
+use super::web::Web;
 use crate::limits::{MAP_SIZE, QUEUE_MEMORY};
 use crate::units::{parse_duration, parse_size};
 use crate::words::{
@@ -125,6 +127,8 @@ pub enum Command {
     Verify(Verify),
     /// Print what all daemons of this host say, for Prometheus; or serve it on this host
     Metrics(Metrics),
+    /// Show all daemons of this host on a page for a browser of this host
+    Web(Web),
     /// Show or remove what copies have moved aside on this host, beside replicas
     Orphans(Orphans),
     /// A replica on this host as of one moment, as a directory of its own: start, list, stop
@@ -147,6 +151,8 @@ pub enum Command {
     Failback(Failback),
     /// On a host that was stood in for: what its directory had before it became a replica
     LostWrites(LostWrites),
+    /// Hold the address at which clients reach a set, while this host serves it
+    Address(Addresses),
     /// Watch the source of a replica of this host: green, yellow, red; call for a person, or fail over
     Monitor(Monitor),
     /// Who writes the sets of this host, and since when; of two that have stood in for one source: name the one to keep

@@ -3,6 +3,7 @@
 //! A command never looks at a mount root: a daemon that hangs would hang it too. It finds its
 //! daemon by the socket files of the run directory (`find`).
 
+pub mod address;
 pub mod args;
 pub mod bench;
 mod bitmap;
@@ -34,6 +35,7 @@ mod roles;
 #[cfg(test)]
 mod schema;
 mod serve;
+mod serving;
 pub mod set;
 mod size;
 mod status;
@@ -45,6 +47,7 @@ mod top;
 mod upgrade;
 pub mod verify;
 mod wait_sync;
+pub mod web;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -93,6 +96,7 @@ pub fn main() -> ExitCode {
         Command::Merge(args) => merge::run(&common, &args),
         Command::Bitmap(args) => bitmap::run(&common, &args),
         Command::Metrics(args) => metrics::run(&common, &args),
+        Command::Web(args) => web::run(&common, &args),
         Command::Verify(args) => verify::run(&common, &args),
         Command::Orphans(args) => orphans::run(&common, &args),
         Command::Clone(args) => clone::run(&common, &args),
@@ -105,6 +109,7 @@ pub fn main() -> ExitCode {
         Command::Failback(args) => failback::run(&common, &args),
         Command::LostWrites(args) => lost_writes::run(&common, &args),
         Command::Switch(args) => switch::run(&common, &args),
+        Command::Address(args) => address::run(&common, &args),
         Command::Monitor(args) => monitor::run(&common, &args, &typed),
         Command::Roles(args) => roles::run(&common, &args),
         Command::RunCommands => failover::run_commands(),

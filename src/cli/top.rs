@@ -8,9 +8,9 @@
 //! A daemon that hangs holds neither the others nor the keys up. [`screen`] and [`draw`] are pure.
 
 mod draw;
-mod host;
+pub(super) mod host;
 mod keys;
-mod rows;
+pub(super) mod rows;
 mod screen;
 #[cfg(test)]
 mod tests;

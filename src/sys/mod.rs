@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod allocations;
 mod along;
+mod arp;
 mod boot;
 mod calls;
 mod child;
@@ -29,6 +30,7 @@ mod words;
 #[cfg(test)]
 pub use allocations::{Allocated, allocated};
 pub use along::{receive_along, send_along};
+pub use arp::{ArpSocket, HardwareAddress};
 pub use boot::boot_id;
 pub use calls::{Instruction, filter_calls};
 pub use child::{Network, own_mounts, spawn_bound, spawn_isolated};

@@ -4,19 +4,18 @@
 //! often is nothing to the data plane.
 
 mod families;
-mod serving;
 mod text;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
 
 use self::families::families;
-use self::serving::{Asked, Said, is_this_host, serve};
 use self::text::{Family, exposition};
 use super::args::Common;
+use super::serving::{Asked, Said, listen_here, refusal, serve};
 use super::{Outcome, find, output};
 use crate::failure::Failure;
 use crate::store;
@@ -31,7 +30,8 @@ pub struct Metrics {
     pub output: Option<PathBuf>,
 }
 
-const UNTOUCHED: &str = "Nothing was changed.";
+/// Of the text that Prometheus takes.
+const MEDIA: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 pub(super) fn run(common: &Common, args: &Metrics) -> Outcome {
     if let Some(address) = args.listen {
@@ -64,34 +64,27 @@ fn write(file: &Path, text: &str) -> Result<(), Failure> {
 
 /// Does not return but for a failure.
 fn listen(common: &Common, address: SocketAddr) -> Outcome {
-    if !address.ip().is_loopback() {
-        return Err(Failure::new(
-            format!("{address} can be reached from other hosts."),
-            UNTOUCHED,
-            "Listen at 127.0.0.1 or [::1]; for other hosts put what they need in front of it: a proxy with TLS and a \
-             password, or the node exporter with --output.",
-        ));
-    }
-    let failed = |error: std::io::Error| {
-        Failure::new(format!("{address} cannot be listened at: {error}."), UNTOUCHED, "Choose another port.")
-    };
-    let listener = TcpListener::bind(address).map_err(failed)?;
-    output::text(&format!("ready http://{}/metrics", listener.local_addr().map_err(failed)?));
+    let listener = listen_here(
+        address,
+        "put what they need in front of it: a proxy with TLS and a password, or the node exporter with --output",
+    )?;
+    let listened = listener.local_addr().unwrap_or(address);
+    output::text(&format!("ready http://{listened}/metrics"));
     let common = common.clone();
     serve(&listener, move |asked| answer(&common, asked))
 }
 
 fn answer(common: &Common, asked: &Asked) -> Said {
-    if asked.host.as_deref().is_some_and(|host| !is_this_host(host)) {
-        return (421, "This is no address of this host.\n".into());
+    if let Some(refusal) = refusal(asked) {
+        return refusal;
     }
     match (&*asked.method, &*asked.path) {
         ("GET", "/metrics") => match ask(common) {
-            Ok(families) => (200, exposition(&families)),
-            Err(failure) => (503, format!("{failure}\n")),
+            Ok(families) => Said { media: MEDIA, ..Said::text(200, exposition(&families)) },
+            Err(failure) => Said::text(503, format!("{failure}\n")),
         },
-        ("GET", _) => (404, "Metrics are at /metrics.\n".into()),
-        _ => (405, "GET /metrics is all there is.\n".into()),
+        ("GET", _) => Said::text(404, "Metrics are at /metrics.\n"),
+        _ => Said::text(405, "GET /metrics is all there is.\n"),
     }
 }
 

@@ -113,25 +113,9 @@ impl Page<'_> {
     }
 
     fn title(&mut self, look: &Look, rows: &[Row]) {
-        let count = |severity| rows.iter().filter(|row| row.severity == severity).count();
-        let (critical, warning) = (count(Severity::Critical), count(Severity::Warning));
-        let (verdict, worst) = match (critical, warning) {
-            (0, 0) => ("all is well".to_owned(), Severity::Ok),
-            (0, warnings) => (format!("{warnings} with a warning"), Severity::Warning),
-            (critical, 0) => (format!("{critical} critical"), Severity::Critical),
-            (critical, warnings) => {
-                (format!("{critical} critical, {warnings} with a warning"), Severity::Critical)
-            }
-        };
+        let (verdict, worst) = look.verdict(rows);
+        let style = if look.daemons.is_empty() { Style::new() } else { self.color(worst) };
         let time = clock(look.now_unix_ms);
-        let daemons = match look.daemons.len() {
-            1 => "1 daemon".to_owned(),
-            number => format!("{number} daemons"),
-        };
-        let (verdict, style) = match look.daemons.is_empty() {
-            true => (format!("no daemon runs (none in {})", look.run.display()), Style::new()),
-            false => (format!("{daemons}: {verdict}"), self.color(worst)),
-        };
         self.line("standin top", Style::new().add_modifier(Modifier::BOLD));
         let (y, width) = (self.area.y, self.width());
         self.buffer.set_stringn(self.area.x + 13, y, verdict, width.saturating_sub(13 + 10), style);

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::rows::Row;
 use super::screen::Deed;
 use crate::cli::connection;
-use crate::control::{Client, ClientError, Status, measure, sockets, unix_ms};
+use crate::control::{Client, ClientError, Severity, Status, measure, sockets, unix_ms};
 use crate::events::{History, Page, Record, Sample, Series};
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ const RECORDS_KEPT: usize = 200;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// See the module.
-pub(super) struct Host {
+pub(in crate::cli) struct Host {
     inner: Arc<Inner>,
 }
 
@@ -40,7 +40,7 @@ struct Inner {
 
 /// What came of a deed.
 #[derive(Clone, Debug)]
-pub(super) struct Said {
+pub(in crate::cli) struct Said {
     pub text: String,
     pub is_failure: bool,
     pub at_unix_ms: u64,
@@ -48,7 +48,7 @@ pub(super) struct Said {
 
 /// What is known of one daemon.
 #[derive(Clone, Default)]
-pub(super) struct Known {
+pub(in crate::cli) struct Known {
     pub socket: PathBuf,
     pub answer: Answer,
     /// An answer is waited for, since then.
@@ -63,7 +63,7 @@ pub(super) struct Known {
 }
 
 #[derive(Clone, Default)]
-pub(super) enum Answer {
+pub(in crate::cli) enum Answer {
     #[default]
     None,
     Status(Arc<Status>),
@@ -74,7 +74,7 @@ pub(super) enum Answer {
 
 impl Known {
     /// Of a connection, the last seconds or minutes, the oldest first.
-    pub(super) fn series(&self, uuid: &str, by_minutes: bool) -> Vec<Sample> {
+    pub(in crate::cli) fn series(&self, uuid: &str, by_minutes: bool) -> Vec<Sample> {
         let of = |all: &[Series]| {
             let series = all.iter().find(|one| one.connection == uuid);
             series.map(|one| if by_minutes { one.minutes.clone() } else { one.seconds.clone() })
@@ -97,13 +97,13 @@ impl Known {
     }
 
     /// For how long it has not answered, where that is too long.
-    pub(super) fn is_mute_for(&self) -> Option<Duration> {
+    pub(in crate::cli) fn is_mute_for(&self) -> Option<Duration> {
         self.asked.map(|at| at.elapsed()).filter(|time| *time >= PATIENCE)
     }
 }
 
 /// Everything that is known at one moment.
-pub(super) struct Look {
+pub(in crate::cli) struct Look {
     pub now_unix_ms: u64,
     pub run: PathBuf,
     pub daemons: BTreeMap<String, Known>,
@@ -111,14 +111,35 @@ pub(super) struct Look {
 }
 
 impl Look {
-    pub(super) fn rows(&self) -> Vec<Row> {
+    /// In a line, and how bad it is.
+    pub(in crate::cli) fn verdict(&self, rows: &[Row]) -> (String, Severity) {
+        if self.daemons.is_empty() {
+            return (format!("no daemon runs (none in {})", self.run.display()), Severity::Ok);
+        }
+        let count = |severity| rows.iter().filter(|row| row.severity == severity).count();
+        let (verdict, worst) = match (count(Severity::Critical), count(Severity::Warning)) {
+            (0, 0) => ("all is well".to_owned(), Severity::Ok),
+            (0, warnings) => (format!("{warnings} with a warning"), Severity::Warning),
+            (critical, 0) => (format!("{critical} critical"), Severity::Critical),
+            (critical, warnings) => {
+                (format!("{critical} critical, {warnings} with a warning"), Severity::Critical)
+            }
+        };
+        let daemons = match self.daemons.len() {
+            1 => "1 daemon".to_owned(),
+            number => format!("{number} daemons"),
+        };
+        (format!("{daemons}: {verdict}"), worst)
+    }
+
+    pub(in crate::cli) fn rows(&self) -> Vec<Row> {
         self.daemons.iter().flat_map(|(name, known)| Row::of(name, known)).collect()
     }
 }
 
 impl Host {
     /// Errors: no thread can be started.
-    pub(super) fn start(run: PathBuf) -> io::Result<Host> {
+    pub(in crate::cli) fn start(run: PathBuf) -> io::Result<Host> {
         let inner = Arc::new(Inner {
             run,
             known: Mutex::default(),
@@ -138,11 +159,11 @@ impl Host {
     }
 
     /// Another number when there is something new to be seen.
-    pub(super) fn version(&self) -> u64 {
+    pub(in crate::cli) fn version(&self) -> u64 {
         self.inner.version.load(Ordering::Acquire)
     }
 
-    pub(super) fn look(&self, now_unix_ms: u64) -> Look {
+    pub(in crate::cli) fn look(&self, now_unix_ms: u64) -> Look {
         Look {
             now_unix_ms,
             run: self.inner.run.clone(),
@@ -152,7 +173,7 @@ impl Host {
     }
 
     /// Asks a daemon for it, from a thread of its own; what comes of it is said.
-    pub(super) fn perform(&self, deed: Deed) {
+    pub(in crate::cli::top) fn perform(&self, deed: Deed) {
         let inner = self.inner.clone();
         let socket = inner.known.lock().get(&deed.daemon).map(|known| known.socket.clone());
         let perform = move || {

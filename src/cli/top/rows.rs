@@ -13,7 +13,7 @@ use crate::units;
 
 /// See the module.
 #[derive(Clone, Debug)]
-pub(super) struct Row {
+pub(in crate::cli) struct Row {
     /// The same as long as it is there.
     pub id: String,
     pub daemon: String,
@@ -24,12 +24,12 @@ pub(super) struct Row {
     pub findings: Vec<Finding>,
 }
 
-pub(super) const COLUMNS: usize = 7;
-pub(super) const TITLES: [&str; COLUMNS] =
+pub(in crate::cli) const COLUMNS: usize = 7;
+pub(in crate::cli) const TITLES: [&str; COLUMNS] =
     ["SET", "TARGET/REPLICA", "STATE", "DATA", "BEHIND", "QUEUED", "SENT"];
 
 #[derive(Clone, Debug)]
-pub(super) enum What {
+pub(in crate::cli) enum What {
     Connection(Arc<Status>, usize),
     Replica(Arc<Status>, usize),
     /// With a daemon that has said something, that.
@@ -37,7 +37,7 @@ pub(super) enum What {
 }
 
 impl Row {
-    pub(super) fn of(daemon: &str, known: &Known) -> Vec<Row> {
+    pub(in crate::cli) fn of(daemon: &str, known: &Known) -> Vec<Row> {
         let alone = |state: &str, severity, findings| Row {
             id: daemon.to_owned(),
             daemon: daemon.to_owned(),
@@ -62,11 +62,11 @@ impl Row {
     }
 
     /// The UUID of the connection.
-    pub(super) fn uuid(&self) -> Option<&str> {
+    pub(in crate::cli) fn uuid(&self) -> Option<&str> {
         self.connection().map(|connection| connection.uuid.as_str())
     }
 
-    pub(super) fn connection(&self) -> Option<&ConnectionStatus> {
+    pub(in crate::cli) fn connection(&self) -> Option<&ConnectionStatus> {
         match &self.what {
             What::Connection(status, at) => status.connections().get(*at),
             What::Replica(..) | What::Daemon(_) => None,

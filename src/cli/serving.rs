@@ -2,10 +2,14 @@
 //! it sends.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
+
+use crate::failure::Failure;
+
+const UNTOUCHED: &str = "Nothing was changed.";
 
 /// Longest head of a request, bytes.
 const HEAD_MAX: usize = 8 << 10;
@@ -16,8 +20,6 @@ const CONNECTIONS_MAX: usize = 16;
 /// After an `accept` that failed: there may be no descriptor left.
 const REST: Duration = Duration::from_millis(100);
 
-const TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
 /// What is asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Asked {
@@ -26,8 +28,21 @@ pub(super) struct Asked {
     pub host: Option<String>,
 }
 
-/// Status code and text.
-pub(super) type Said = (u16, String);
+/// What is answered.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Said {
+    pub code: u16,
+    pub media: &'static str,
+    /// Further fields of the head, each with its line's end.
+    pub fields: &'static str,
+    pub text: String,
+}
+
+impl Said {
+    pub(super) fn text(code: u16, text: impl Into<String>) -> Said {
+        Said { code, media: "text/plain; charset=utf-8", fields: "", text: text.into() }
+    }
+}
 
 /// Until the process ends.
 pub(super) fn serve(listener: &TcpListener, answer: impl Fn(&Asked) -> Said + Send + Sync + 'static) -> ! {
@@ -47,7 +62,7 @@ pub(super) fn serve(listener: &TcpListener, answer: impl Fn(&Asked) -> Said + Se
             let _ = converse(&stream, &*answer);
         };
         // Where there is no thread, the connection ends.
-        drop(std::thread::Builder::new().name("metrics".into()).spawn(converse));
+        drop(std::thread::Builder::new().name("answer".into()).spawn(converse));
     }
 }
 
@@ -62,13 +77,13 @@ impl Drop for Served {
 
 fn converse(mut stream: &TcpStream, answer: &impl Fn(&Asked) -> Said) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
-    let (code, text) = match read_head(stream)?.as_deref().map(parsed) {
+    let Said { code, media, fields, text } = match read_head(stream)?.as_deref().map(parsed) {
         Some(Some(asked)) => answer(&asked),
-        Some(None) => (400, "This is no request.\n".into()),
-        None => (431, "A request is shorter.\n".into()),
+        Some(None) => Said::text(400, "This is no request.\n"),
+        None => Said::text(431, "A request is shorter.\n"),
     };
     let head = format!(
-        "HTTP/1.1 {code} {}\r\nContent-Type: {TYPE}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 {code} {}\r\nContent-Type: {media}\r\nContent-Length: {}\r\nConnection: close\r\n{fields}\r\n",
         phrase(code),
         text.len()
     );
@@ -131,8 +146,30 @@ fn phrase(code: u16) -> &'static str {
     }
 }
 
+/// What listens here is for this host alone. `instead`: how others see it.
+///
+/// Errors: an address that others reach; one that cannot be had.
+pub(super) fn listen_here(address: SocketAddr, instead: &str) -> Result<TcpListener, Failure> {
+    if !address.ip().is_loopback() {
+        return Err(Failure::new(
+            format!("{address} can be reached from other hosts."),
+            UNTOUCHED,
+            format!("Listen at 127.0.0.1 or [::1]; for other hosts {instead}."),
+        ));
+    }
+    TcpListener::bind(address).map_err(|error| {
+        Failure::new(format!("{address} cannot be listened at: {error}."), UNTOUCHED, "Choose another port.")
+    })
+}
+
+/// Answers those who ask for another host.
+pub(super) fn refusal(asked: &Asked) -> Option<Said> {
+    let is_ours = asked.host.as_deref().is_none_or(is_this_host);
+    (!is_ours).then(|| Said::text(421, "This is no address of this host.\n"))
+}
+
 /// A page in a browser that has made a name of its own lead here asks with that name.
-pub(super) fn is_this_host(host: &str) -> bool {
+fn is_this_host(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
@@ -144,7 +181,6 @@ pub(super) fn is_this_host(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::SocketAddr;
 
     fn asked(text: &str) -> Option<(String, String, Option<String>)> {
         parsed(text.as_bytes()).map(|Asked { method, path, host }| (method, path, host))
@@ -180,7 +216,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         std::thread::spawn(move || {
-            serve(&listener, |asked| (200, format!("{} {}", asked.method, asked.path)))
+            serve(&listener, |asked| Said::text(200, format!("{} {}", asked.method, asked.path)))
         });
         address
     }
