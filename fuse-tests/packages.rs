@@ -1,4 +1,6 @@
-//! The Debian package: made, installed into a root of its own, upgraded, removed.
+//! Packages: made, installed into a root of their own, upgraded, removed.
+
+mod rpm;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,8 +15,9 @@ use crate::host::{
 /// To compress a program with all that debuggers want takes half a minute where nothing else runs.
 const BUILD_MAX: Duration = Duration::from_secs(300);
 
-fn build(to: &Path) -> PathBuf {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/deb/build");
+/// `kind`: a directory of `packaging`.
+fn build(kind: &str, to: &Path) -> PathBuf {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging").join(kind).join("build");
     let output = output_within(Command::new(script).arg(binary()).arg(to), BUILD_MAX);
     assert!(output.status.success(), "{}", describe(&output));
     PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim())
@@ -56,7 +59,7 @@ fn succeeds(output: &Output) {
 fn a_package_comes_and_goes_in_order() {
     require_program("dpkg-deb");
     let place = dir_on_disk();
-    let package = build(place.path());
+    let package = build("deb", place.path());
     let root = Root::new(place.path().join("root"));
     succeeds(&root.dpkg(&["--install", &package.display().to_string()]));
     let files = root.files();
