@@ -30,3 +30,24 @@ fn two_versions_copy_the_same_trees_in_turns() {
     let left: Vec<_> = left.map(|entry| entry.file_name()).filter(|name| name != "run").collect();
     assert!(left.is_empty(), "{left:?}");
 }
+
+/// What watches a daemon ends with the run, and the lines have its column.
+#[test]
+fn a_daemon_is_measured_while_it_is_watched() {
+    let _alone = heavy();
+    let base = dir_on_disk();
+    let mut command = standin(&base.path().join("run"));
+    command.args(["--json", "bench", "--quick", "--variants", "replicating,watched", "--only", "write-4k"]);
+    let output = output_within(command.arg(base.path()), BENCH_MAX);
+    assert!(output.status.success(), "{}", describe(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let variants = report["lines"][0]["variants"].as_array().expect("variants");
+    let names: Vec<&str> = variants.iter().filter_map(|one| one["variant"].as_str()).collect();
+    assert_eq!(names, ["native", "replicating", "watched"], "{report:#}");
+    let marker = base.path().to_str().expect("UTF-8");
+    let left = std::fs::read_dir("/proc").expect("/proc").flatten().filter(|process| {
+        let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&command).contains(marker)
+    });
+    assert_eq!(left.count(), 0, "what has watched goes on");
+}

@@ -60,6 +60,7 @@ mod tests {
         assert!(is_cached(&dir.path().join("file")).unwrap());
         let place = Place {
             variant: Variant::Native,
+            _watched: None,
             mount: None,
             served: None,
             dir: dir.path().to_owned(),

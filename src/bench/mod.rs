@@ -41,6 +41,7 @@ mod table;
 pub mod tests;
 mod variant;
 mod verdict;
+mod watched;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;

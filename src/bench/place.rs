@@ -11,6 +11,7 @@ use super::mount::{Mount, Protection};
 use super::placement::Threads;
 use super::served::Served;
 use super::variant::Variant;
+use super::watched::Watched;
 use crate::control::WaitFor;
 use crate::failure::Failure;
 use crate::preflight::MountTable;
@@ -56,6 +57,8 @@ impl Drop for Workshop {
 /// Where one variant works.
 pub struct Place {
     pub variant: Variant,
+    /// Ends before what it watches.
+    pub _watched: Option<Watched>,
     /// Ends before the directories go.
     pub mount: Option<Mount>,
     /// Ends after the mount: it gets what is queued.
@@ -92,9 +95,17 @@ impl Builder<'_> {
         let backing = make("backing")?;
         if variant == Variant::Native {
             let dir = backing.clone();
-            return Ok(Ok(Place { variant, mount: None, served: None, dir, backing, replica: None }));
+            return Ok(Ok(Place {
+                variant,
+                _watched: None,
+                mount: None,
+                served: None,
+                dir,
+                backing,
+                replica: None,
+            }));
         }
-        let (dir, mut served, mut replica) = (make("mount")?, None, None);
+        let (dir, mut watched, mut served, mut replica) = (make("mount")?, None, None, None);
         let protect = |target: OsString, options: &[&str]| {
             let name = format!("bench-{}-{}", variant.directory(), std::process::id());
             let (backing, home, point) = (backing.as_path(), home.as_path(), dir.as_path());
@@ -109,6 +120,14 @@ impl Builder<'_> {
                 let target = replica.insert(home.join("replica"));
                 protect(local(target), &[])?
             }
+            Variant::Watched | Variant::WatchedAgainst => {
+                let (target, statistics) =
+                    (replica.insert(home.join("replica")), Watched::statistics(&home)?);
+                let options = ["--statistics", statistics.to_str().ok_or_else(no_text)?];
+                let mount = protect(local(target), &options)?;
+                watched = Some(Watched::start(program, &home, self.stop)?);
+                mount
+            }
             Variant::Served | Variant::ServedAgainst => {
                 let target = served.insert(Served::start(program, &home, self.stop)?);
                 replica = Some(target.replica.clone());
@@ -118,12 +137,16 @@ impl Builder<'_> {
             Variant::PassthroughHp => self.pass(self.passthrough_hp, &["--foreground"], &dir, &backing)?,
         };
         let Some(mount) = mount else { return Ok(Err(format!("{} is not installed", variant.name()))) };
-        Ok(Ok(Place { variant, mount: Some(mount), served, dir, backing, replica }))
+        Ok(Ok(Place { variant, _watched: watched, mount: Some(mount), served, dir, backing, replica }))
     }
 
     fn pass(&self, program: &Path, options: &[&str], dir: &Path, backing: &Path) -> Result<Option<Mount>> {
         Mount::passing(program, options, dir, backing, self.stop)
     }
+}
+
+fn no_text() -> Error {
+    Error::Wrong("the name of the directory is no text (UTF-8)".into())
 }
 
 /// As `--to` takes a replica on this host.

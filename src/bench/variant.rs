@@ -17,6 +17,10 @@ pub enum Variant {
     Replicating,
     /// The same by the other program of `--against`.
     ReplicatingAgainst,
+    /// As `Replicating`, with everything that watches a daemon.
+    Watched,
+    /// The same by the other program of `--against`.
+    WatchedAgainst,
     /// A protected directory whose replica is a target daemon's, on the loopback interface.
     Served,
     /// The same by the other program of `--against`.
@@ -38,6 +42,8 @@ pub enum Choice {
     Null,
     /// With a replica on the same file system (--to local:)
     Replicating,
+    /// As replicating, and watched: statistics in a file, metrics asked for each second, a page open, events followed
+    Watched,
     /// With a replica at a target daemon of its own, over the loopback interface
     Served,
     /// As null, with --profile batch
@@ -56,6 +62,8 @@ impl Variant {
             Variant::NullAgainst => "null, other",
             Variant::Replicating => "replicating",
             Variant::ReplicatingAgainst => "replicating, other",
+            Variant::Watched => "watched",
+            Variant::WatchedAgainst => "watched, other",
             Variant::Served => "served",
             Variant::ServedAgainst => "served, other",
             Variant::Batch => "batch",
@@ -73,6 +81,8 @@ impl Variant {
             Variant::NullAgainst => "null-o",
             Variant::Replicating => "repl",
             Variant::ReplicatingAgainst => "repl-o",
+            Variant::Watched => "watched",
+            Variant::WatchedAgainst => "watch-o",
             Variant::Served => "served",
             Variant::ServedAgainst => "served-o",
             Variant::Batch => "batch",
@@ -87,6 +97,7 @@ impl Variant {
         match self {
             Variant::Null => Some(Variant::NullAgainst),
             Variant::Replicating => Some(Variant::ReplicatingAgainst),
+            Variant::Watched => Some(Variant::WatchedAgainst),
             Variant::Served => Some(Variant::ServedAgainst),
             Variant::Batch => Some(Variant::BatchAgainst),
             _ => None,
@@ -99,6 +110,7 @@ impl Variant {
             self,
             Variant::NullAgainst
                 | Variant::ReplicatingAgainst
+                | Variant::WatchedAgainst
                 | Variant::ServedAgainst
                 | Variant::BatchAgainst
         )
@@ -118,7 +130,12 @@ impl Variant {
     pub fn replicates(self) -> bool {
         matches!(
             self,
-            Variant::Replicating | Variant::ReplicatingAgainst | Variant::Served | Variant::ServedAgainst
+            Variant::Replicating
+                | Variant::ReplicatingAgainst
+                | Variant::Watched
+                | Variant::WatchedAgainst
+                | Variant::Served
+                | Variant::ServedAgainst
         )
     }
 }
@@ -137,6 +154,7 @@ impl Choice {
         match self {
             Choice::Null => Variant::Null,
             Choice::Replicating => Variant::Replicating,
+            Choice::Watched => Variant::Watched,
             Choice::Served => Variant::Served,
             Choice::Batch => Variant::Batch,
             Choice::Bindfs => Variant::Bindfs,

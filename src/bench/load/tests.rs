@@ -7,6 +7,7 @@ fn with_place(check: impl FnOnce(&Settings, &Place)) {
     let settings = Settings { size: 2 << 20, files: 20, rounds: 1, ..Settings::default() };
     let place = Place {
         variant: Variant::Native,
+        _watched: None,
         mount: None,
         served: None,
         dir: dir.path().to_owned(),
