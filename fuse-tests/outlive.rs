@@ -61,6 +61,11 @@ fn a_start_that_takes_over_makes_no_directory_for_the_queue() {
     // Programs wait: the service manager is to try again.
     assert!(output.status.code() == Some(1) && said.contains("it is not created by itself"), "{said}");
     assert!(!missing.exists());
+    // Nor into the own replica, whatever is named now.
+    let inside = protected.replica.join("s.jsonl");
+    let output = output_within(protected.protect_command().arg("--statistics").arg(&inside), COMMAND_MAX);
+    let said = describe(&output);
+    assert!(said.contains("is in the replica") && !inside.exists(), "{said}");
     protected.start_again();
     protected.assert_in_sync();
     protected.stop();

@@ -21,7 +21,7 @@ pub use elsewhere::{Elsewhere, Way, Ways};
 pub use facts::{FsFacts, existing_ancestor, kernel_version, open_dev_fuse};
 pub use mounts::{FS_TYPE, Location, Mount, MountTable, Pulse, pulse};
 pub use paths::{Relation, is_within, relation, resolve, resolve_own};
-pub use queue::{beside_queue, check_again as check_queue_again};
+pub use queue::{beside_queue, check_again as check_places_again};
 pub use users::{Use, UseKind, User, Users, open_writers, users_of};
 
 use std::fs;

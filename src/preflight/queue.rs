@@ -32,19 +32,31 @@ pub fn check(options: &ProtectOptions) -> Result<Option<String>, Failure> {
 }
 
 /// As at any start, where the mount of a daemon that has ended is taken over: nothing on it is looked at. Whoever names
-/// another directory now, or has not mounted its disk, is told so, too.
+/// other places now, or has not mounted their disks, is told so, too.
 pub fn check_again(options: &ProtectOptions) -> Result<(), Failure> {
-    let Some(parent) = options.queue_disk.as_ref().and_then(|disk| disk.parent.as_ref()) else {
-        return Ok(());
-    };
-    if parent.starts_with(&options.directory) {
-        return Err(Failure::new(
-            format!("{}, the directory for the queue, is in the protected directory.", parent.display()),
-            NOTHING_DONE,
-            "Name another directory with --queue-dir.",
-        ));
+    let queue = options.queue_disk.as_ref().and_then(|disk| disk.parent.as_deref());
+    let statistics = options.statistics.as_ref().map(|to| to.path.as_path());
+    let named = [
+        (queue, "the directory for the queue", "--queue-dir"),
+        (statistics, "the file for the statistics", "--statistics"),
+    ];
+    let replicas = options.targets.iter().filter_map(|target| match target {
+        Target::Local(path) => Some((path.as_path(), "the replica")),
+        Target::Null | Target::Remote { .. } => None,
+    });
+    let trees = std::iter::once((options.directory.as_path(), "the protected directory"));
+    let trees: Vec<_> = trees.chain([(options.tree(), "the protected directory")]).chain(replicas).collect();
+    for (path, what, option) in named {
+        let Some(path) = path else { continue };
+        if let Some((_, tree)) = trees.iter().find(|(tree, _)| path.starts_with(tree)) {
+            return Err(Failure::new(
+                format!("{}, {what}, is in {tree}.", path.display()),
+                NOTHING_DONE,
+                format!("Name another place with {option}."),
+            ));
+        }
     }
-    check_parent(parent)
+    queue.map_or(Ok(()), check_parent)
 }
 
 fn check_parent(parent: &Path) -> Result<(), Failure> {

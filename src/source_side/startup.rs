@@ -145,7 +145,7 @@ fn check(
 ) -> Result<Preflight, Failure> {
     if let Some(left) = left {
         // Programs wait for this start: what is missing may come back before they are let go.
-        preflight::check_queue_again(options).map_err(Failure::passing)?;
+        preflight::check_places_again(options).map_err(Failure::passing)?;
         let mount = left.mount_under().map_err(|error| io_failure("the directory says no mount", &error))?;
         return preflight::surmise(options.tree(), &proc_path(left.under.as_fd()), mount);
     }

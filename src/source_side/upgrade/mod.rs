@@ -43,7 +43,7 @@ use super::sync::CALLER_POLL;
 use crate::control::{Caller, NoAnswer, Phase, UpgradeLook, UpgradeRequest, ask};
 use crate::failure::Failure;
 use crate::limits::CONTROL_ANSWER;
-use crate::preflight::check_queue_again;
+use crate::preflight::check_places_again;
 
 pub const AS_BEFORE: &str = "Nothing was changed: the directory is served and replicated as before.";
 
@@ -76,7 +76,7 @@ pub fn upgrade(desk: &Desk, request: &UpgradeRequest, caller: &Caller<'_>) -> Re
     }
     let giving = held_by(desk)?;
     // The program looks for it again, and programs would wait for what it lacks.
-    let checked = check_queue_again(&ground.options);
+    let checked = check_places_again(&ground.options);
     checked.map_err(|failure| Failure { untouched: AS_BEFORE.into(), ..failure })?;
     let program = Program::ask(&request.program)?;
     await_notes(ground, &desk.board);
