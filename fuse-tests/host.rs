@@ -4,6 +4,7 @@
 //! `STANDIN_TEST_BIN` names another binary to test (an installed one), `STANDIN_TEST_DIR` another
 //! place for the directories, `STANDIN_TEST_PROFILE` a profile for all that name none.
 
+mod frozen;
 mod mounts;
 
 use std::cell::RefCell;
@@ -22,6 +23,7 @@ use parking_lot::{Mutex, MutexGuard};
 use rustix::mount::UnmountFlags;
 use tempfile::TempDir;
 
+pub use self::frozen::Frozen;
 pub use self::mounts::{clear_mounts, is_mounted};
 use crate::tree::{self, Rules, Seen};
 

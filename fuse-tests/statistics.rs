@@ -4,14 +4,13 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::host::{
-    COMMAND_MAX, Daemon, Disk, Image, Place, Protected, Setup, describe, output_within, require_program, run,
-    standin, wait_until,
+    COMMAND_MAX, Daemon, Disk, Frozen, Image, Place, Protected, Setup, describe, output_within, standin,
+    wait_until,
 };
 use crate::pair::Pair;
 
@@ -255,22 +254,6 @@ fn a_file_for_statistics_that_makes_no_sense_is_refused() {
     let output = output_within(&mut serve, COMMAND_MAX);
     let said = describe(&output);
     assert!(output.status.code() == Some(2) && said.contains("among the replicas"), "{said}");
-}
-
-/// A disk that is frozen until this is dropped.
-struct Frozen<'a>(&'a Path);
-
-impl Frozen<'_> {
-    fn disk(at: &Path) -> Frozen<'_> {
-        run(Command::new(require_program("fsfreeze")).arg("-f").arg(at));
-        Frozen(at)
-    }
-}
-
-impl Drop for Frozen<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("fsfreeze").arg("-u").arg(self.0).status();
-    }
 }
 
 /// The next start said that the protection went on as before.

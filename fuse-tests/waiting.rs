@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::mount::UnmountFlags;
 
 use crate::host::{
-    COMMAND_MAX, Protected, Setup, describe, heavy, output_within, require_program, run, standin,
+    COMMAND_MAX, Disk, Frozen, Protected, Setup, describe, heavy, output_within, require_program, run,
+    standin, wait_until,
 };
 use crate::sys::own_descriptors;
 use crate::tree;
@@ -234,4 +235,32 @@ fn a_mount_that_was_taken_away_is_an_alarm() {
         std::thread::sleep(Duration::from_millis(50));
     }
     tree::assert_same(&protected.backing, &protected.replica);
+}
+
+/// Its target was behind, and nothing said why.
+#[test]
+fn a_disk_that_does_not_answer_is_an_alarm() {
+    let disk = Disk::Image { kind: "ext4", mib: 64 };
+    let mut protected = Protected::start(Setup { replica: disk, ..Setup::default() });
+    let at = protected.replica.parent().expect("its disk").to_owned();
+    let status = |protected: &Protected| -> serde_json::Value {
+        serde_json::from_str(&protected.status()).expect("a status")
+    };
+    let alarm = |status: &serde_json::Value| {
+        let findings = status["findings"].as_array().expect("a list");
+        findings.iter().find(|one| one["code"] == "disk_hangs").cloned()
+    };
+    let frozen = Frozen::disk(&at);
+    fs::write(protected.mount.join("file"), "programs go on").expect("a write");
+    let mut found = None;
+    wait_until("it is said", || {
+        found = alarm(&status(&protected));
+        found.is_some()
+    });
+    let text = found.expect("an alarm")["text"].as_str().expect("a text").to_owned();
+    assert!(text.contains("A disk does not answer") && text.contains("(2)"), "{text}");
+    drop(frozen);
+    wait_until("it is over", || alarm(&status(&protected)).is_none());
+    protected.assert_in_sync();
+    protected.stop();
 }

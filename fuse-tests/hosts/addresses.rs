@@ -118,6 +118,10 @@ fn who_is_ended_gives_it_back_and_who_was_killed_goes_on() {
         let next = holder(hosts.on_source(), &["here", &address]);
         std::thread::sleep(Duration::from_secs(2));
         assert!(has(&source, ours), "{}", next.said());
+        ip(&["-n", &source, "address", "delete", &format!("{ours}/{prefix}"), "dev", "cable"]);
+        wait_until("what somebody took away is there again", || {
+            next.said().contains("lost") && has(&source, ours)
+        });
         assert!(end(next).contains("given back"));
         assert!(!has(&source, ours));
     }

@@ -113,6 +113,11 @@ impl Machine {
         self.try_at = now + TRY_EVERY;
     }
 
+    /// Somebody has taken it from the interface, or that is gone: it is taken anew.
+    pub fn lost(&mut self) {
+        self.held = None;
+    }
+
     fn give_back(&mut self, why: Why) -> Act {
         self.held = None;
         Act::GiveBack(why)
@@ -166,6 +171,16 @@ mod tests {
         let heard: Vec<u64> =
             (0..=240).filter(|second| machine.step(at(*second), Word::Serves) == Act::Announce).collect();
         assert_eq!(heard, [1, 3, 10, 60, 120, 180, 240]);
+    }
+
+    #[test]
+    fn what_somebody_took_away_is_taken_anew() {
+        let mut machine = holding();
+        assert_eq!(machine.step(at(20), Word::Serves), Act::Announce);
+        machine.lost();
+        assert!(!machine.holds());
+        assert_eq!(machine.step(at(21), Word::Silent), Act::Nothing);
+        assert_eq!(machine.step(at(22), Word::Serves), Act::Take);
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub struct Addresses {
 const UNTOUCHED: &str = "No address was taken.";
 /// Between two looks at the daemon.
 const EVERY: Duration = Duration::from_secs(1);
+/// With one look of so many it is seen whether the interface has it still.
+const THERE_EVERY: u32 = 5;
 
 /// Until it is told to end; then they are given back.
 pub(super) fn run(common: &Common, args: &Addresses) -> Outcome {
@@ -98,9 +100,12 @@ impl Keeper {
     fn work(&mut self, stops: &Receiver<()>) {
         self.say("ready", None, &format!("ready {}", self.set));
         self.service.ready();
-        loop {
+        for look in 1_u32.. {
             let word = self.word();
             for at in 0..self.held.len() {
+                if look % THERE_EVERY == 0 && self.held[at].machine.holds() {
+                    self.see(at);
+                }
                 self.look(at, word);
             }
             let has = self.held.iter().filter(|one| one.machine.holds()).count();
@@ -125,6 +130,18 @@ impl Keeper {
             Err(ClientError::Absent) => Word::Absent,
             Err(_) => Word::Silent,
         }
+    }
+
+    /// A network service that is restarted removes what it does not know.
+    fn see(&mut self, at: usize) {
+        let one = &mut self.held[at];
+        let why = match one.address.is_there() {
+            Ok(true) => return,
+            Ok(false) => "somebody has taken it from the interface".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        one.machine.lost();
+        self.say("lost", Some(at), &format!("lost, and taken anew: {why}"));
     }
 
     fn look(&mut self, at: usize, word: Word) {

@@ -15,6 +15,7 @@ mod configuration;
 mod deed;
 mod door;
 mod find;
+mod hanging;
 mod health;
 mod lost_writes;
 mod markers;

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::{Condvar, Mutex};
 
 use super::clones::{CloneRequest, ClonesRequest};
+use super::hanging::Hanging;
 use super::message::Response;
 use super::moments::moments;
 use super::server::Handler;
 use super::statistics::Statistics;
-use super::status::Status;
+use super::status::{Alert, Status};
 use super::unix_ms;
 use crate::events::{
     About, Code, History, Journal, Measured, Now, Page, Record, Ring, Sample, Seen, Series, Severity,
@@ -26,12 +27,16 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Clones are looked at with one look of so many: a list of them tends them.
 const CLONES_EVERY: u32 = 5;
 
+/// Threads are looked at with one look of so many.
+const HANGING_EVERY: u32 = 5;
+
 /// See the module.
 pub(super) struct Recorder {
     name: String,
     started: Instant,
     journal: Option<Journal>,
     statistics: Option<Statistics>,
+    hanging: Mutex<(Hanging, Option<Alert>)>,
     books: Mutex<Books>,
     closing: Mutex<bool>,
     wake: Condvar,
@@ -53,6 +58,7 @@ impl Recorder {
             started: Instant::now(),
             journal: Journal::of_process(),
             statistics,
+            hanging: Mutex::default(),
             books: Mutex::new(books),
             closing: Mutex::new(false),
             wake: Condvar::new(),
@@ -88,6 +94,7 @@ impl Recorder {
     pub fn status(&self, handler: &dyn Handler) -> Status {
         let mut status = handler.status();
         status.alerts.extend(self.statistics.as_ref().and_then(Statistics::alert));
+        status.alerts.extend(self.hanging.lock().1.clone());
         status
     }
 
@@ -130,6 +137,10 @@ impl Recorder {
             let next = Instant::now() + LOOK_EVERY;
             if look % CLONES_EVERY == 0 {
                 clones = catch_unwind(AssertUnwindSafe(|| failed_clones(handler))).unwrap_or_default();
+            }
+            if look % HANGING_EVERY == 0 {
+                let (hanging, alert) = &mut *self.hanging.lock();
+                *alert = hanging.look(self.now().since_start);
             }
             // A defect in a status ends this look alone.
             if let Ok(status) = catch_unwind(AssertUnwindSafe(|| self.status(handler))) {

@@ -148,6 +148,8 @@ codes! {
         "Mend its disk, and start the protection again."
     StatisticsFailing "statistics_failing" State "lines of the statistics cannot be written, and are dropped (`--statistics`)"
         "Make room on their disk, or mend what `standin status` names."
+    DiskHangs "disk_hangs" State "a disk of a daemon does not answer: a thread has waited for it for 20 s and more"
+        "See which one hangs (dmesg), and mend it: what waits goes on by itself then."
     MmapFlushFailing "mmap_flush_failing" State "what the kernel gathers may stay unseen for long"
         "Read why in `standin status`."
     OpenPastMount "open_past_mount" State "somebody can write past the mount"

@@ -47,7 +47,7 @@ pub use memory::{give_back_memory, keep_in_memory};
 pub use mount::{MountOptions, Seal, seal_tree, set_mount_options};
 pub use peer::{Peer, peer_of};
 pub use reads::{Access, accesses, in_memory, watch_reads};
-pub use stuck::{Sleep, Undead, stuck_threads, undead};
+pub use stuck::{Call, Sleep, Undead, call_of, stuck_threads, undead};
 pub use sync::{share_range, sync_pages};
 pub use terminal::terminal_size;
 pub use thread::{Identity, act_as, acting_as, administers, as_caller, set_own_umask};
