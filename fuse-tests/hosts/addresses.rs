@@ -54,7 +54,7 @@ fn the_address_goes_with_the_set() {
     hosts.connect();
     let (source, target) = (hosts.cable.source.clone(), hosts.cable.target.clone());
     let address = format!("{OURS}/32@cable");
-    let old = holder(hosts.on_source(), &["here", &address, "--grace", "6s"]);
+    let old = holder(hosts.on_source(), &["here", &address, "--grace", "25s"]);
     let new = holder(hosts.on_target(), &["web", &address]);
     wait_until("the source has it", || has(&source, OURS));
     std::thread::sleep(Duration::from_secs(2));
