@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use crate::host::{Protected, Setup, heavy};
@@ -121,4 +121,41 @@ fn a_size_is_told_soon_after_the_last_write() {
     println!("waited {waited:?} at worst");
     drop(file);
     assert_eq!(ask(), 200 * RECORD as u64);
+}
+
+/// Calls of a MiB, one after the other, were taken for one that goes on: a program was told the size from before all
+/// of them, although the others had returned long ago.
+#[test]
+fn what_a_write_has_returned_is_in_the_size() {
+    let _alone = heavy();
+    let protected = Protected::start(Setup::default());
+    let time = Duration::from_millis(setting("STANDIN_GROWTH_MS").unwrap_or(1500));
+    for len in [524_288, 700_000, 1 << 20, (1 << 20) - 1, 2_500_000] {
+        let path = protected.mount.join(format!("calls{len}"));
+        let mut file = File::create_new(&path).expect("a file");
+        let (done, ended) = (AtomicU64::new(0), AtomicBool::new(false));
+        let asked = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (call, until) = (vec![b'z'; len], Instant::now() + time);
+                while Instant::now() < until {
+                    file.write_all(&call).expect("room on the disk");
+                    done.fetch_add(len as u64, SeqCst);
+                    std::thread::sleep(Duration::from_millis(30));
+                }
+                ended.store(true, SeqCst);
+            });
+            let mut asked = 0;
+            while !ended.load(SeqCst) {
+                let returned = done.load(SeqCst);
+                let told = path.metadata().expect("the file").len();
+                assert!(told >= returned, "calls of {len}: {returned} bytes were written, and {told} told");
+                asked += 1;
+            }
+            asked
+        });
+        println!("calls of {len}: asked {asked} times");
+        assert!(asked > 5, "calls of {len}: {asked} answers");
+        std::fs::remove_file(&path).expect("the file");
+    }
+    protected.assert_in_sync();
 }

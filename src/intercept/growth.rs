@@ -11,23 +11,27 @@
 //! ```
 //! Proofs: a request that the kernel sends under the file's own lock, which the writer held until
 //! it had woken up; a request of the writer itself; the release of its handle; the sight of the
-//! writer sleeping elsewhere. Where none comes in time after the answer, the new size is told all the
-//! same. Of a call that goes on for long, the size from before it is told: its writer cannot have told
-//! anybody of another one.
+//! writer sleeping elsewhere; above all the size that the kernel has, where it can be read off the mount
+//! without a question ([`Volume::kernel_size`]). Where none comes in time after the answer, the new size is
+//! told all the same. While a call goes on for long, what the kernel has is told: all that has returned is in
+//! it, and nothing that has not.
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx};
 
 use super::error::{FsResult, Step};
 use super::objects::{Node, NodeId};
-use super::volume::{Meta, Volume};
+use super::volume::{Meta, Mounted, Volume};
 use crate::limits::FUSE_WRITE_LEN_MAX;
 
 /// How long a question waits at most. Long before a writer that was answered has run, save on a
@@ -78,7 +82,7 @@ impl Growing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Pending {
     change: Growing,
-    /// Size of the file before the call: the kernel knows that one.
+    /// Size of the file before it.
     before: u64,
     /// When the call, or the first piece of it, came.
     began: Instant,
@@ -95,7 +99,12 @@ impl Pending {
         self.answered.is_some_and(|answered| answered.elapsed() >= patience)
     }
 
-    /// The call goes on for too long: the size from before it is better than none.
+    /// The kernel has that size, and what comes behind it.
+    fn is_in(&self, kernel_size: Option<u64>) -> bool {
+        self.answered.is_some() && kernel_size.is_some_and(|size| size >= self.change.end)
+    }
+
+    /// The call goes on for too long: what the kernel has is better than no answer.
     fn lasts(&self) -> bool {
         self.answered.is_none() && self.began.elapsed() >= PATIENCE_WITH_CALL
     }
@@ -165,13 +174,19 @@ impl Volume {
         if let Ok(stat) = rustix::fs::fstat(&*fd) {
             self.seen(&node, &stat, || rustix::fs::fstat(&*fd).ok());
         }
+        let size = self.kernel_size_of_growing(&node);
         let mut growth = node.growth.lock();
-        let is_known = |pending: Pending| (asker != 0 && pending.change.writer == asker) || pending.is_old();
+        let is_known = |pending: Pending| {
+            (asker != 0 && pending.change.writer == asker) || pending.is_old() || pending.is_in(size)
+        };
         growth.asked.push(asked);
         let (waited, known) = match growth.pending {
             Some(pending) if is_known(pending) => (growth.settle(), None),
             Some(pending) if !pending.lasts() => return true,
-            pending => (std::mem::take(&mut growth.asked), pending.map(|pending| pending.before)),
+            pending => {
+                let known = pending.map(|pending| size.unwrap_or(pending.before));
+                (std::mem::take(&mut growth.asked), known)
+            }
         };
         let answers = self.answers(&node, fd.as_fd(), waited, known);
         drop(growth);
@@ -220,9 +235,11 @@ impl Volume {
     /// waits.
     fn look_at_writer(&self, id: NodeId) -> bool {
         let Ok(node) = self.node(id) else { return false };
+        let size = self.kernel_size_of_growing(&node);
         let pending = node.growth.lock().pending;
         if let Some(mut pending) = pending {
-            let is_known = pending.is_old() || pending.look();
+            // Where the kernel's own word is there, nothing is guessed.
+            let is_known = pending.is_old() || pending.is_in(size) || size.is_none() && pending.look();
             if let Some(now) = node.growth.lock().pending.as_mut().filter(|now| now.change == pending.change)
             {
                 now.had_run = pending.had_run;
@@ -236,7 +253,7 @@ impl Volume {
             && let Ok(fd) = self.descriptors.of(&node)
         {
             let waited = std::mem::take(&mut growth.asked);
-            let answers = self.answers(&node, fd.as_fd(), waited, Some(pending.before));
+            let answers = self.answers(&node, fd.as_fd(), waited, Some(size.unwrap_or(pending.before)));
             drop(growth);
             drop(answers);
             return false;
@@ -244,13 +261,37 @@ impl Volume {
         !growth.asked.is_empty()
     }
 
-    /// The size is looked at under the lock of the growth: no further change is in it. Where a call goes on
-    /// it is the one `before`.
-    fn answers(&self, node: &Node, fd: impl AsFd, waited: Vec<Asked>, before: Option<u64>) -> Answers {
+    /// [`Volume::kernel_size`], where it may not be what the disk has.
+    fn kernel_size_of_growing(&self, node: &Node) -> Option<u64> {
+        let is_growing = node.growth.lock().pending.is_some();
+        if is_growing { self.kernel_size(node) } else { None }
+    }
+
+    /// The size that the kernel has of an object at this moment. It is asked by a name, of which all has to be known to
+    /// it already, and for what it has already: no request comes of that. `None`: it cannot be told so.
+    fn kernel_size(&self, node: &Node) -> Option<u64> {
+        let Mounted { point, minor } = self.mounted.get()?;
+        let path = self.path(node);
+        if path.is_empty() {
+            return None;
+        }
+        let path = point.join(OsStr::from_bytes(&path));
+        let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = openat2(CWD, &path, flags, Mode::empty(), ResolveFlags::CACHED).ok()?;
+        let (empty, as_known) = (AtFlags::EMPTY_PATH, AtFlags::STATX_DONT_SYNC);
+        let seen = statx(&file, c"", empty | as_known, StatxFlags::SIZE | StatxFlags::INO).ok()?;
+        // Another object may have that name by now.
+        let is_it = (seen.stx_dev_major, seen.stx_dev_minor, seen.stx_ino) == (0, *minor, node.id.0);
+        is_it.then_some(seen.stx_size)
+    }
+
+    /// The size is looked at under the lock of the growth: no further change is in it. `known`: it is this one, while a
+    /// call goes on.
+    fn answers(&self, node: &Node, fd: impl AsFd, waited: Vec<Asked>, known: Option<u64>) -> Answers {
         let tell = |asked| {
             let stat = rustix::fs::fstat(fd.as_fd()).step("stat");
             let told = stat.map(|mut stat| {
-                stat.st_size = before.map_or(stat.st_size, |size| size as i64);
+                stat.st_size = known.map_or(stat.st_size, |size| size as i64);
                 self.meta(node, stat)
             });
             (asked, told)

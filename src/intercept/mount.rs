@@ -211,6 +211,7 @@ impl Ready {
     ) -> Result<Mount, MountError> {
         let pages = self.pages(&device, connection)?;
         let volume = self.volume.clone();
+        volume.is_mounted(mount_point, connection.number());
         let Some(standing) = volume.standing() else {
             let Ready { adapter, cache, missing, config, .. } = self;
             let why = |error| missing.lock().take().map_or(MountError::Io(error), MountError::Kernel);
@@ -234,6 +235,7 @@ impl Ready {
         let Connection { device, init, number } = of_before;
         let connection = ConnectionNumber::new(number);
         let pages = self.pages(&device, connection)?;
+        self.volume.is_mounted(mount_point, number);
         let session = self.hold((device, &init), Answered::Before, pages, connection)?;
         if let Begun::Held { device, .. } = &session {
             handshake::ask_again(device.as_fd()).map_err(MountError::Io)?;

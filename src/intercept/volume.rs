@@ -3,8 +3,9 @@
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{AtFlags, Stat};
 
@@ -87,6 +88,14 @@ pub struct Volume {
     pub(super) refusals: Refusals,
     pub(super) profile: Profile,
     pub(super) members: Members,
+    pub(super) mounted: OnceLock<Mounted>,
+}
+
+/// Where programs reach it.
+pub(super) struct Mounted {
+    pub(super) point: PathBuf,
+    /// Of the device number, whose major is 0.
+    pub(super) minor: u32,
 }
 
 /// Counts cached read-write handles.
@@ -158,7 +167,13 @@ impl Volume {
             refusals: Refusals::default(),
             profile: Profile::default(),
             members: Members::default(),
+            mounted: OnceLock::new(),
         })
+    }
+
+    /// Programs reach it there, by the connection of this number.
+    pub(super) fn is_mounted(&self, point: &Path, connection: u32) {
+        let _ = self.mounted.set(Mounted { point: point.to_owned(), minor: connection });
     }
 
     /// The same, served by the rules of a profile.

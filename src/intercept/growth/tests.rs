@@ -36,21 +36,24 @@ fn a_piece_of_the_same_write_proves_nothing() {
     assert_eq!(growth.begin(growing(9, 4 * PIECE, 5 * PIECE), 4 * PIECE).len(), 1);
 }
 
-/// A call that went on for half a second was told as far as it was: the kernel learns of none of it before
-/// its end, and a program that mapped so much was killed by SIGBUS.
+/// While a call goes on for half a second something is told; which pieces are one call nobody says, and what
+/// has returned must not be missed.
 #[test]
-fn of_a_call_that_lasts_the_size_before_it_is_known() {
+fn of_a_call_that_lasts_the_size_before_its_last_piece_is_known() {
     let mut growth = Growth::default();
     growth.begin(growing(7, 10, 10 + PIECE), 10);
     growth.begin(growing(7, 10 + PIECE, 10 + 2 * PIECE), 10 + PIECE);
     let pending = growth.pending.unwrap();
-    assert_eq!((pending.before, pending.lasts(), pending.is_old()), (10, false, false));
+    assert_eq!((pending.before, pending.lasts(), pending.is_old()), (10 + PIECE, false, false));
     let early = Instant::now().checked_sub(PATIENCE_WITH_CALL).unwrap();
     let late = Pending { began: early, ..pending };
     assert!(late.lasts() && !late.is_old(), "its writer sleeps");
     // Answered: the next piece may come in a moment, or the call has ended and its writer told others.
     let answered = Pending { answered: Some(Instant::now()), ..late };
     assert!(!answered.lasts() && !answered.is_old());
+    let end = 10 + 2 * PIECE;
+    assert!(answered.is_in(Some(end)) && !answered.is_in(Some(end - 1)) && !answered.is_in(None));
+    assert!(!late.is_in(Some(end)), "it is not answered yet");
     let idle = Pending { answered: Some(early), ..late };
     assert!(!idle.lasts() && idle.is_old(), "no further piece came");
     growth.begin(growing(8, 50, 60), 50);
