@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::Address;
-use crate::sys::{ArpSocket, HardwareAddress};
+use crate::sys::{ArpSocket, HardwareAddress, has_carrier};
 
 /// RFC 5227 has three in 1 to 2 s each; failovers wait for this.
 const PROBES: u32 = 3;
@@ -27,6 +27,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub enum NotTaken {
     /// Somebody answers for it; with IPv4 it is known who.
     InUse(Option<HardwareAddress>),
+    /// The interface is down, or its cable is out: nobody can be asked.
+    NoCarrier,
     Io(io::Error),
 }
 
@@ -46,7 +48,11 @@ impl Address {
     ///
     /// Errors: somebody does; of the system.
     pub fn take(&self) -> Result<(), NotTaken> {
+        if !has_carrier(&self.device)? {
+            return Err(NotTaken::NoCarrier);
+        }
         match self.ip {
+            _ if self.is_there()? => {}
             IpAddr::V4(ip) => {
                 if let Some(other) = self.owner(ip)? {
                     return Err(NotTaken::InUse(Some(other)));
@@ -66,11 +72,24 @@ impl Address {
     pub fn announce(&self) -> io::Result<()> {
         let IpAddr::V4(ip) = self.ip else { return Ok(()) };
         let Some(socket) = ArpSocket::open(&self.device)? else { return Ok(()) };
-        socket.announce(ip)
+        // Who has it no more says nothing of it.
+        if self.is_there()? { socket.announce(ip) } else { Ok(()) }
+    }
+
+    /// Who else answers for it, which this host has; IPv4 alone. It takes a moment.
+    pub fn rival(&self) -> io::Result<Option<HardwareAddress>> {
+        let IpAddr::V4(ip) = self.ip else { return Ok(None) };
+        let Some(socket) = ArpSocket::open(&self.device)? else { return Ok(None) };
+        socket.probe(ip)?;
+        socket.hear(ip, Instant::now() + PROBE_EVERY)
     }
 
     pub fn give_back(&self) -> io::Result<()> {
-        if self.is_there()? { self.ip("delete") } else { Ok(()) }
+        match self.shown()? {
+            // With the prefix that it has there.
+            Some(shown) => self.ip_with("delete", shown["prefixlen"].as_u64().unwrap_or(self.prefix.into())),
+            None => Ok(()),
+        }
     }
 
     /// Who answers for it; `None` on an interface without hardware addresses, too.
@@ -123,7 +142,11 @@ impl Address {
     }
 
     fn ip(&self, what: &str) -> io::Result<()> {
-        let network = format!("{}/{}", self.ip, self.prefix);
+        self.ip_with(what, self.prefix.into())
+    }
+
+    fn ip_with(&self, what: &str, prefix: u64) -> io::Result<()> {
+        let network = format!("{}/{prefix}", self.ip);
         let output = Command::new("ip").args(["address", what, &network, "dev", &self.device]).output()?;
         match output.status.success() {
             true => Ok(()),

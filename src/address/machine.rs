@@ -58,69 +58,88 @@ impl Why {
 pub struct Machine {
     /// How long a daemon may be silent.
     grace: Duration,
-    held: Option<Held>,
+    state: State,
     /// The first of the words that say that the daemon is not there, in a row.
     missing_since: Option<Duration>,
     try_at: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Held {
-    since: Duration,
-    announced: usize,
+enum State {
+    Free,
+    Held {
+        since: Duration,
+        announced: usize,
+    },
+    /// Until it was given back.
+    Leaving(Why),
+}
+
+impl State {
+    fn held(now: Duration) -> State {
+        State::Held { since: now, announced: 0 }
+    }
 }
 
 impl Machine {
     /// `held`: the host has it already, as after a kill of the process before this one.
     pub fn new(grace: Duration, held: bool, now: Duration) -> Machine {
-        let held = held.then_some(Held { since: now, announced: 0 });
-        Machine { grace, held, missing_since: None, try_at: Duration::ZERO }
+        let state = if held { State::held(now) } else { State::Free };
+        Machine { grace, state, missing_since: None, try_at: Duration::ZERO }
     }
 
+    /// Whether the host has it.
     pub fn holds(&self) -> bool {
-        self.held.is_some()
+        !matches!(self.state, State::Free)
     }
 
     pub fn step(&mut self, now: Duration, word: Word) -> Act {
         if !matches!(word, Word::Absent | Word::Silent) {
             self.missing_since = None;
         }
-        let Some(held) = &mut self.held else {
-            return if word == Word::Serves && now >= self.try_at { Act::Take } else { Act::Nothing };
-        };
-        let patience = match word {
-            Word::Serves => {
-                let is_due = now.saturating_sub(held.since) >= due(held.announced);
-                held.announced += usize::from(is_due);
-                return if is_due { Act::Announce } else { Act::Nothing };
+        match (&mut self.state, word) {
+            (State::Free, Word::Serves) if now >= self.try_at => Act::Take,
+            (State::Free, _) => Act::Nothing,
+            (State::Leaving(_), Word::Serves) => {
+                self.state = State::held(now);
+                Act::Announce
             }
-            Word::Stops => return self.give_back(Why::Stopped),
-            Word::StoodInFor => return self.give_back(Why::StoodInFor),
-            Word::Absent => ABSENT_MAX.min(self.grace),
-            Word::Silent => self.grace,
-        };
-        let missing = now.saturating_sub(*self.missing_since.get_or_insert(now));
-        match word {
-            _ if missing < patience => Act::Nothing,
-            Word::Absent => self.give_back(Why::Stopped),
-            _ => self.give_back(Why::Silent),
+            (State::Leaving(why), _) => Act::GiveBack(*why),
+            (State::Held { since, announced }, Word::Serves) => {
+                let is_due = now.saturating_sub(*since) >= due(*announced);
+                *announced += usize::from(is_due);
+                if is_due { Act::Announce } else { Act::Nothing }
+            }
+            (State::Held { .. }, Word::Stops) => self.leave(Why::Stopped),
+            (State::Held { .. }, Word::StoodInFor) => self.leave(Why::StoodInFor),
+            (State::Held { .. }, Word::Absent | Word::Silent) => self.miss(now, word),
         }
+    }
+
+    fn miss(&mut self, now: Duration, word: Word) -> Act {
+        let missing = now.saturating_sub(*self.missing_since.get_or_insert(now));
+        let (patience, why) = match word {
+            Word::Absent => (ABSENT_MAX.min(self.grace), Why::Stopped),
+            _ => (self.grace, Why::Silent),
+        };
+        if missing >= patience { self.leave(why) } else { Act::Nothing }
+    }
+
+    fn leave(&mut self, why: Why) -> Act {
+        self.state = State::Leaving(why);
+        Act::GiveBack(why)
     }
 
     /// What has come of [`Act::Take`].
     pub fn took(&mut self, now: Duration, is_held: bool) {
-        self.held = is_held.then_some(Held { since: now, announced: 0 });
+        self.state = if is_held { State::held(now) } else { State::Free };
         self.try_at = now + TRY_EVERY;
     }
 
-    /// Somebody has taken it from the interface, or that is gone: it is taken anew.
-    pub fn lost(&mut self) {
-        self.held = None;
-    }
-
-    fn give_back(&mut self, why: Why) -> Act {
-        self.held = None;
-        Act::GiveBack(why)
+    /// [`Act::GiveBack`] was done; until then each step asks for it. Or somebody else has taken it from the interface, or
+    /// that is gone: where the daemon serves it is taken anew.
+    pub fn is_gone(&mut self) {
+        self.state = State::Free;
     }
 }
 
@@ -177,7 +196,7 @@ mod tests {
     fn what_somebody_took_away_is_taken_anew() {
         let mut machine = holding();
         assert_eq!(machine.step(at(20), Word::Serves), Act::Announce);
-        machine.lost();
+        machine.is_gone();
         assert!(!machine.holds());
         assert_eq!(machine.step(at(21), Word::Silent), Act::Nothing);
         assert_eq!(machine.step(at(22), Word::Serves), Act::Take);
@@ -194,7 +213,15 @@ mod tests {
             let mut machine = holding();
             let given_back = (0..100).find(|second| machine.step(at(*second), word) == Act::GiveBack(why));
             assert_eq!(given_back, Some(after), "{word:?}");
+            // It is tried again until it is done; one that serves again keeps what it has still.
+            assert_eq!(machine.step(at(200), word), Act::GiveBack(why));
+            let mut again = Machine { ..machine };
+            assert_eq!(again.step(at(201), Word::Serves), Act::Announce);
+            assert_eq!(again.step(at(201), Word::Serves), Act::Nothing);
+            assert!(machine.holds() && again.holds());
+            machine.is_gone();
             assert!(!machine.holds());
+            assert_eq!(machine.step(at(202), word), Act::Nothing);
         }
     }
 

@@ -43,8 +43,8 @@ impl FromStr for Address {
             .ok()
             .filter(|prefix| (1..=prefix_max).contains(prefix))
             .ok_or_else(|| format!("'{prefix}' is no length of a prefix: 1 to {prefix_max}"))?;
-        if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() {
-            return Err(format!("{ip} is no address of one host"));
+        if !is_of_a_host(ip, prefix) {
+            return Err(format!("{ip}/{prefix} is no address at which clients reach a host"));
         }
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:".contains(&byte);
         let is_device = !device.is_empty()
@@ -55,6 +55,23 @@ impl FromStr for Address {
             return Err(format!("'{device}' is no name of an interface"));
         }
         Ok(Address { ip, prefix, device: device.to_owned() })
+    }
+}
+
+fn is_of_a_host(ip: IpAddr, prefix: u8) -> bool {
+    if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() {
+        return false;
+    }
+    match ip {
+        // The first and the last of a network are the network's (RFC 1122, section 3.2.1.3; RFC 3021 for two).
+        IpAddr::V4(ip) => {
+            let host = if prefix < 31 { ip.to_bits() & (u32::MAX >> prefix) } else { 1 };
+            !ip.is_broadcast()
+                && !ip.is_link_local()
+                && host != 0
+                && (prefix >= 31 || host != u32::MAX >> prefix)
+        }
+        IpAddr::V6(ip) => !ip.is_unicast_link_local() && ip.to_ipv4_mapped().is_none(),
     }
 }
 
@@ -83,6 +100,12 @@ mod tests {
             "2001:db8::1/129@eth0",
             "224.0.0.1/4@eth0",
             "127.0.0.1/8@lo",
+            "255.255.255.255/32@eth0",
+            "192.0.2.255/24@eth0",
+            "192.0.2.0/24@eth0",
+            "169.254.1.1/16@eth0",
+            "fe80::1/64@eth0",
+            "::ffff:10.0.0.1/128@eth0",
             "192.0.2.10/24@",
             "192.0.2.10/24@-x",
             "192.0.2.10/24@a/b",

@@ -12,11 +12,13 @@ use super::{Outcome, output};
 use crate::address::Address;
 use crate::address::device::NotTaken;
 use crate::address::machine::{Act, Machine, Why, Word};
-use crate::control::{Client, ClientError, Phase, Status};
+use crate::control::{Client, ClientError, ConnectionChange, ConnectionState, Phase, Status};
 use crate::events::Code;
 use crate::failure::Failure;
 use crate::service_manager::ServiceManager;
 use crate::signals::stop_signals;
+use crate::store;
+use crate::sys::HardwareAddress;
 use crate::units::parse_duration;
 use crate::words::{is_set_name, socket_path};
 
@@ -35,8 +37,10 @@ pub struct Addresses {
 const UNTOUCHED: &str = "No address was taken.";
 /// Between two looks at the daemon.
 const EVERY: Duration = Duration::from_secs(1);
-/// With one look of so many it is seen whether the interface has it still.
+/// With one look of so many it is seen whether the interface has it still, and no other host.
 const THERE_EVERY: u32 = 5;
+/// At the end.
+const GIVE_BACK_TRIES: u32 = 5;
 
 /// Until it is told to end; then they are given back.
 pub(super) fn run(common: &Common, args: &Addresses) -> Outcome {
@@ -46,7 +50,9 @@ pub(super) fn run(common: &Common, args: &Addresses) -> Outcome {
     }
     crate::preflight::check_root_user(rustix::process::geteuid().as_raw())?;
     let now = Instant::now();
-    let held = args.addresses.iter().map(|address| Held::of(address, args.grace));
+    let notes = Notes(common.run_dir().join(".addresses").join(&args.set));
+    let noted = notes.all();
+    let held = args.addresses.iter().map(|address| Held::of(address, args.grace, &noted));
     let held = held.collect::<Result<Vec<_>, Failure>>()?;
     let (told, stops) = bounded(1);
     stop_signals().and_then(|signals| signals.forward(move || told.send(()).is_ok())).map_err(|error| {
@@ -55,6 +61,7 @@ pub(super) fn run(common: &Common, args: &Addresses) -> Outcome {
     let mut keeper = Keeper {
         set: args.set.clone(),
         socket: socket_path(&common.asked_dir(), &args.set),
+        notes,
         held,
         json: common.json,
         began: now,
@@ -64,32 +71,64 @@ pub(super) fn run(common: &Common, args: &Addresses) -> Outcome {
     Ok(0)
 }
 
+/// What a process of this set has taken, since the boot of the host: another one goes on with that, and with nothing else.
+struct Notes(PathBuf);
+
+impl Notes {
+    fn all(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(&self.0).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn write(&self, held: &[Held]) {
+        let has = held.iter().filter(|one| one.machine.holds());
+        let text: String = has.map(|one| format!("{}\n", one.address)).collect();
+        let written = self.0.parent().map_or(Ok(()), std::fs::create_dir_all);
+        if let Err(error) = written.and_then(|()| store::replace(&self.0, text.as_bytes())) {
+            log::warn!("what is held cannot be noted in {}: {error}", self.0.display());
+        }
+    }
+}
+
 /// One of them.
 struct Held {
     address: Address,
     machine: Machine,
-    /// Why it was not taken, as it was said last.
-    refused: Option<String>,
+    /// Why it was not taken, or not given back, as it was said last.
+    trouble: Option<String>,
+    /// Another host answers for it, too.
+    rival: Option<HardwareAddress>,
 }
 
 impl Held {
-    /// Errors: there is no such interface, or no `ip`.
-    fn of(address: &Address, grace: Duration) -> Result<Held, Failure> {
+    /// Errors: there is no such interface, or no `ip`; the host has that address, and nobody noted to have taken it.
+    fn of(address: &Address, grace: Duration, noted: &[String]) -> Result<Held, Failure> {
         let is_there = address.is_there().map_err(|error| {
             Failure::new(
                 format!("{address} cannot be looked at: {error}."),
                 UNTOUCHED,
                 "Name an interface of this host (ip link); iproute2 has to be installed.",
             )
+            // Of a bond, or a VLAN, that comes late.
+            .passing()
         })?;
+        if is_there && !noted.contains(&address.to_string()) {
+            return Err(Failure::new(
+                format!("This host has {} already, and no `standin address` has taken it.", address.ip),
+                UNTOUCHED,
+                "Name the address of the clients, not one of the host's own. If it is that of the clients, take it away (ip \
+                 address delete), and out of the configuration of the network.",
+            ));
+        }
         let machine = Machine::new(grace, is_there, Duration::ZERO);
-        Ok(Held { address: address.clone(), machine, refused: None })
+        Ok(Held { address: address.clone(), machine, trouble: None, rival: None })
     }
 }
 
 struct Keeper {
     set: String,
     socket: PathBuf,
+    notes: Notes,
     held: Vec<Held>,
     json: bool,
     began: Instant,
@@ -117,8 +156,13 @@ impl Keeper {
             }
         }
         for at in 0..self.held.len() {
-            if self.held[at].machine.holds() {
-                self.give_back(at, "this command was ended");
+            for _ in 0..GIVE_BACK_TRIES {
+                if self.held[at].machine.holds() {
+                    self.give_back(at, "this command was ended");
+                }
+                if self.held[at].machine.holds() {
+                    std::thread::sleep(EVERY);
+                }
             }
         }
     }
@@ -132,16 +176,45 @@ impl Keeper {
         }
     }
 
-    /// A network service that is restarted removes what it does not know.
+    /// A network service that is restarted removes what it does not know; and a host that was cut off and stood in for
+    /// comes back with what it had.
     fn see(&mut self, at: usize) {
         let one = &mut self.held[at];
-        let why = match one.address.is_there() {
-            Ok(true) => return,
-            Ok(false) => "somebody has taken it from the interface".to_owned(),
-            Err(error) => error.to_string(),
+        let lost = match one.address.is_there() {
+            Ok(true) => None,
+            Ok(false) => Some("somebody has taken it from the interface".to_owned()),
+            Err(error) => Some(error.to_string()),
         };
-        one.machine.lost();
-        self.say("lost", Some(at), &format!("lost, and taken anew: {why}"));
+        if let Some(why) = lost {
+            one.machine.is_gone();
+            self.notes.write(&self.held);
+            return self.say("lost", Some(at), &format!("lost, and taken anew: {why}"));
+        }
+        let rival = one.address.rival().unwrap_or_else(|error| {
+            log::warn!("it cannot be seen whether another host has {}: {error}", one.address);
+            None
+        });
+        let before = std::mem::replace(&mut one.rival, rival);
+        let Some(rival) = rival else { return };
+        if before.is_none() {
+            let text = format!(
+                "{rival} answers for it, too: two hosts have it. Each daemon is told to look now whether it was stood in for"
+            );
+            self.say("on_two_hosts", Some(at), &text);
+        }
+        if let Err(error) = self.dial_now() {
+            log::info!("the daemon does not look for its targets: {error}");
+        }
+    }
+
+    /// Targets know who writes the set: those that could not be reached are tried now.
+    fn dial_now(&self) -> Result<(), ClientError> {
+        let mut client = Client::connect(&self.socket)?;
+        let status = client.status()?;
+        let failed = status.connections().iter().filter(|one| one.state == ConnectionState::Error);
+        failed
+            .map(|one| one.uuid.clone())
+            .try_for_each(|uuid| client.connection(ConnectionChange::Start, Some(uuid)).map(drop))
     }
 
     fn look(&mut self, at: usize, word: Word) {
@@ -162,35 +235,44 @@ impl Keeper {
     fn take(&mut self, at: usize) {
         let outcome = self.held[at].address.take();
         let now = self.began.elapsed();
-        let one = &mut self.held[at];
-        one.machine.took(now, outcome.is_ok());
+        self.held[at].machine.took(now, outcome.is_ok());
+        let another = "another host has it still. Cut that one off, or take it from there";
         let why = match outcome {
             Ok(()) => {
-                one.refused = None;
+                self.held[at].trouble = None;
+                self.notes.write(&self.held);
                 return self.say("held", Some(at), "held");
             }
-            Err(NotTaken::InUse(Some(owner))) => {
-                format!(
-                    "{owner} answers for it: another host has it still. Cut that one off, or take it from there"
-                )
-            }
-            Err(NotTaken::InUse(None)) => {
-                "another host has it still. Cut that one off, or take it from there".into()
+            Err(NotTaken::InUse(Some(owner))) => format!("{owner} answers for it: {another}"),
+            Err(NotTaken::InUse(None)) => another.into(),
+            Err(NotTaken::NoCarrier) => {
+                "the interface is down, or its cable is out: nobody can be asked".into()
             }
             Err(NotTaken::Io(error)) => error.to_string(),
         };
-        if one.refused.as_ref() != Some(&why) {
-            one.refused = Some(why.clone());
-            self.say("not_taken", Some(at), &format!("not taken, and tried again: {why}"));
+        self.trouble(at, "not_taken", "not taken, and tried again", why);
+    }
+
+    fn give_back(&mut self, at: usize, why: &str) {
+        match self.held[at].address.give_back() {
+            Ok(()) => {
+                self.held[at].machine.is_gone();
+                self.held[at].trouble = None;
+                self.notes.write(&self.held);
+                self.say("given_back", Some(at), &format!("given back: {why}"));
+            }
+            Err(error) => {
+                let text = format!("should be given back ({why}), and is tried again");
+                self.trouble(at, "stays", &text, error.to_string());
+            }
         }
     }
 
-    fn give_back(&self, at: usize, why: &str) {
-        match self.held[at].address.give_back() {
-            Ok(()) => self.say("given_back", Some(at), &format!("given back: {why}")),
-            Err(error) => {
-                self.say("stays", Some(at), &format!("should be given back ({why}), and cannot: {error}"));
-            }
+    /// Once for each reason.
+    fn trouble(&mut self, at: usize, code: &str, what: &str, why: String) {
+        let text = format!("{what}: {why}");
+        if self.held[at].trouble.replace(text.clone()).is_none_or(|before| before != text) {
+            self.say(code, Some(at), &text);
         }
     }
 

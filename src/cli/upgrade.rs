@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, CommandFactory};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::{Cli, Common};
 use super::find::{Found, all, find_role, no_answer};
@@ -72,14 +72,22 @@ pub(super) fn run(common: &Common, args: &Upgrade) -> Outcome {
     if !args.all {
         let found = find_role(common, args.set.as_deref(), RoleName::Source)?;
         let report = one(common, args, &binary, &found)?;
-        show(common, &[report]);
+        show(common, &[report], &[]);
         return Ok(0);
     }
     let daemons = all(&common.asked_dir())?;
-    let (mut reports, mut code) = (Vec::new(), 0);
+    let (mut reports, mut failures, mut code) = (Vec::new(), Vec::new(), 0);
     for daemon in &daemons {
-        // What is dead, or does not answer, runs nothing that could go on.
-        let Ok(found) = Found::of(daemon) else { continue };
+        let found = match Found::of(daemon) {
+            Ok(found) => found,
+            // It goes on as nothing: whoever starts it next starts the next version.
+            Err(failure) => {
+                output::aside(&format!("{}: {failure}", daemon.name));
+                failures.push(json!({ "set": daemon.name, "error": failure }));
+                code = TIMED_OUT;
+                continue;
+            }
+        };
         let Some(source) = found.status.source() else { continue };
         if !source.holder.kept {
             output::aside(&format!("{}: its mount has no holder, it goes on as it is", daemon.name));
@@ -89,11 +97,12 @@ pub(super) fn run(common: &Common, args: &Upgrade) -> Outcome {
             Ok(report) => reports.push(report),
             Err(failure) => {
                 output::aside(&format!("{}: {failure}", daemon.name));
+                failures.push(json!({ "set": daemon.name, "error": failure }));
                 code = TIMED_OUT;
             }
         }
     }
-    show(common, &reports);
+    show(common, &reports, &failures);
     Ok(code)
 }
 
@@ -219,9 +228,10 @@ fn has_ended(pid: u32) -> bool {
     }
 }
 
-fn show(common: &Common, reports: &[Report]) {
+/// `failures`: of `--all`, those that did not go on as it.
+fn show(common: &Common, reports: &[Report], failures: &[Value]) {
     match common.json {
-        true => output::json(&json!({ "upgrades": reports })),
+        true => output::json(&json!({ "upgrades": reports, "failures": failures })),
         false => reports.iter().for_each(|report| output::text(&text(report))),
     }
 }

@@ -32,7 +32,7 @@ pub struct Web {
     /// Where it listens, until interrupted; an address of this host alone
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9467")]
     pub listen: SocketAddr,
-    /// Draw a new key: links with the one of before lead nowhere
+    /// Draw a new key: links with the one of before lead nowhere, once other `standin web` of this state directory have ended
     #[arg(long)]
     pub new_key: bool,
 }

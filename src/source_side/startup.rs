@@ -1,6 +1,6 @@
 //! The start and the end of the daemon around its director: checks, state, targets.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -416,7 +416,12 @@ fn open_queue(
         remove_left(&options.set_state().join("queue"));
         return Ok((Queue::new(options.queue_memory, origin), None));
     };
-    let failed = |error| io_failure(&format!("the queue in {} cannot be used", directory.display()), &error);
+    let failed = |error: io::Error| {
+        // Of a daemon that a disk keeps from ending.
+        let undead = (error.kind() == io::ErrorKind::WouldBlock).then(preflight::undead).flatten();
+        let what = format!("the queue in {} cannot be used", directory.display());
+        undead.unwrap_or_else(|| io_failure(&what, &error))
+    };
     let place = DiskPlace::new(directory.clone(), disk.limit);
     let place = if preflight::beside_queue(options).is_some() { place.beside_others() } else { place };
     let memory = options.queue_memory;

@@ -171,6 +171,23 @@ fn owner(packet: &[u8], ip: Ipv4Addr) -> Option<HardwareAddress> {
     (from == ip.octets() || is_probe).then_some(sender)
 }
 
+/// Whether an interface is up, and its cable in.
+///
+/// Errors: there is no such interface.
+pub fn has_carrier(device: &str) -> io::Result<bool> {
+    // SAFETY: three numbers in, a descriptor or -1 out.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just given it, and nobody else has it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let flags = asked(&fd, device, libc::SIOCGIFFLAGS)?;
+    // SAFETY: that call has filled the flags.
+    let flags = i32::from(unsafe { flags.ifr_ifru.ifru_flags });
+    Ok(flags & (libc::IFF_UP | libc::IFF_RUNNING) == libc::IFF_UP | libc::IFF_RUNNING)
+}
+
 /// What the kernel says of an interface (netdevice(7)).
 fn asked(fd: &OwnedFd, device: &str, what: libc::Ioctl) -> io::Result<libc::ifreq> {
     let mut name = [0; libc::IFNAMSIZ];
@@ -233,5 +250,6 @@ mod tests {
     fn an_interface_without_hardware_addresses_has_nobody_to_ask() {
         assert!(ArpSocket::open("lo").unwrap().is_none());
         assert!(ArpSocket::open("no-such-one").is_err());
+        assert!(has_carrier("no-such-one").is_err());
     }
 }

@@ -30,7 +30,7 @@ mod words;
 #[cfg(test)]
 pub use allocations::{Allocated, allocated};
 pub use along::{receive_along, send_along};
-pub use arp::{ArpSocket, HardwareAddress};
+pub use arp::{ArpSocket, HardwareAddress, has_carrier};
 pub use boot::boot_id;
 pub use calls::{Instruction, filter_calls};
 pub use child::{Network, own_mounts, spawn_bound, spawn_isolated};

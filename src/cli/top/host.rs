@@ -114,7 +114,7 @@ impl Look {
     /// In a line, and how bad it is.
     pub(in crate::cli) fn verdict(&self, rows: &[Row]) -> (String, Severity) {
         if self.daemons.is_empty() {
-            return (format!("no daemon runs (none in {})", self.run.display()), Severity::Ok);
+            return (format!("no daemon runs (none in {})", self.run.display()), Severity::Critical);
         }
         let count = |severity| rows.iter().filter(|row| row.severity == severity).count();
         let (verdict, worst) = match (count(Severity::Critical), count(Severity::Warning)) {

@@ -73,9 +73,12 @@ fn needs(rows: &[Row]) -> String {
     for row in rows {
         let needs = row.findings.iter().filter(|finding| finding.severity > Severity::Ok);
         all.extend(needs.map(|one| (one.severity, row.daemon.as_str(), one.text.clone(), one.code.next())));
-        if matches!(row.what, What::Daemon(None)) && row.severity > Severity::Ok {
-            let text = format!("The daemon {}.", row.cells[2]);
-            all.push((row.severity, &row.daemon, text, "See `standin status`, and start it again."));
+        // One that was killed, or does not answer, says nothing of itself.
+        let is_silent = matches!(row.what, What::Daemon(None)) || row.cells[2].starts_with("mute ");
+        if is_silent && row.severity > Severity::Ok {
+            let text = format!("The daemon says nothing: {}.", row.cells[2]);
+            let next = "See `standin status` and its log; if it hangs for good, kill it. Start it again.";
+            all.push((row.severity, &row.daemon, text, next));
         }
     }
     all.sort_by_key(|(severity, ..)| std::cmp::Reverse(*severity));

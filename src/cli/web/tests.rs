@@ -90,7 +90,10 @@ fn each_state_is_said_in_words() {
         }
         page
     };
-    shows(&look(Vec::new()), &["no daemon runs (none in /run/standin)", "standin protect"]);
+    shows(
+        &look(Vec::new()),
+        &["<title>(X) standin", "no daemon runs (none in /run/standin)", "standin protect"],
+    );
     let well = shows(
         &look(vec![("web", known(|_| {}))]),
         &[
