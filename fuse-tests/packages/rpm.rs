@@ -89,6 +89,23 @@ fn an_rpm_comes_and_goes_in_order() {
     daemon.signal(libc::SIGTERM);
     assert!(daemon.wait(STOP_MAX).is_some_and(|status| status.success()), "{}", daemon.said());
 
+    // Nor beside one that no mount table here shows.
+    let mut hidden = Command::new("unshare");
+    hidden.args(["--mount", "--propagation", "private", "chroot"]).arg(&layer.0).arg("/usr/bin/standin");
+    let mut daemon = Daemon::spawn({
+        hidden.args(["protect", "/srv/data", "--to", "local:/srv/replica"]);
+        hidden
+    });
+    daemon.wait_ready();
+    let refused = layer.rpm(&["--erase", "standin"]);
+    let said = describe(&refused);
+    assert!(
+        !refused.status.success() && said.contains("in another mount namespace") && program.exists(),
+        "{said}"
+    );
+    daemon.signal(libc::SIGTERM);
+    assert!(daemon.wait(STOP_MAX).is_some_and(|status| status.success()), "{}", daemon.said());
+
     let erased = layer.rpm(&["--erase", "standin"]);
     succeeds(&erased);
     assert!(!program.exists(), "{}", describe(&erased));

@@ -2,7 +2,7 @@
 //! it sends.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -174,8 +174,11 @@ fn is_this_host(host: &str) -> bool {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     };
-    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+    let address = match name.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']').and_then(|ip| ip.parse::<Ipv6Addr>().ok()).map(IpAddr::V6),
+        None => name.parse().ok(),
+    };
+    name.eq_ignore_ascii_case("localhost") || address.is_some_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -205,9 +208,15 @@ mod tests {
         for host in ["localhost", "LocalHost:9466", "127.0.0.1:9466", "[::1]:9466", "[::1]", "127.8.9.1"] {
             assert!(is_this_host(host), "{host}");
         }
-        for host in
-            ["example.org", "example.org:9466", "192.0.2.1:9466", "localhost.example.org", "", "[::2]:1"]
-        {
+        for host in [
+            "example.org",
+            "example.org:9466",
+            "192.0.2.1:9466",
+            "localhost.example.org",
+            "",
+            "[::2]:1",
+            "127.0.0.1]",
+        ] {
             assert!(!is_this_host(host), "{host}");
         }
     }
