@@ -38,6 +38,13 @@ impl From<io::Error> for NotTaken {
     }
 }
 
+/// A host answers by each of its interfaces on a network for the addresses of all of them.
+fn is_of_this_host(address: &HardwareAddress) -> bool {
+    let interfaces = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    let mut addresses = interfaces.filter_map(|one| fs::read_to_string(one.path().join("address")).ok());
+    addresses.any(|own| own.trim() == address.to_string())
+}
+
 impl Address {
     /// Whether this host has it.
     pub fn is_there(&self) -> io::Result<bool> {
@@ -81,7 +88,8 @@ impl Address {
         let IpAddr::V4(ip) = self.ip else { return Ok(None) };
         let Some(socket) = ArpSocket::open(&self.device)? else { return Ok(None) };
         socket.probe(ip)?;
-        socket.hear(ip, Instant::now() + PROBE_EVERY)
+        let rival = socket.hear(ip, Instant::now() + PROBE_EVERY)?;
+        Ok(rival.filter(|rival| !is_of_this_host(rival)))
     }
 
     pub fn give_back(&self) -> io::Result<()> {

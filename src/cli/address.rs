@@ -1,6 +1,6 @@
 //! `standin address`: the address at which clients reach a set is held while this host serves it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -17,7 +17,7 @@ use crate::events::Code;
 use crate::failure::Failure;
 use crate::service_manager::ServiceManager;
 use crate::signals::stop_signals;
-use crate::store;
+use crate::store::{self, Symlink, own_directory};
 use crate::sys::HardwareAddress;
 use crate::units::parse_duration;
 use crate::words::{is_set_name, socket_path};
@@ -83,8 +83,11 @@ impl Notes {
     fn write(&self, held: &[Held]) {
         let has = held.iter().filter(|one| one.machine.holds());
         let text: String = has.map(|one| format!("{}\n", one.address)).collect();
-        let written = self.0.parent().map_or(Ok(()), std::fs::create_dir_all);
-        if let Err(error) = written.and_then(|()| store::replace(&self.0, text.as_bytes())) {
+        let [place, run] = [1, 2].map(|above| self.0.ancestors().nth(above).unwrap_or(Path::new("/")));
+        let written = own_directory(run, 0o755, Symlink::Own)
+            .and_then(|_| own_directory(place, 0o700, Symlink::Own))
+            .and_then(|_| store::replace(&self.0, text.as_bytes()));
+        if let Err(error) = written {
             log::warn!("what is held cannot be noted in {}: {error}", self.0.display());
         }
     }
