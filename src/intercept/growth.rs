@@ -134,9 +134,8 @@ impl Growth {
         let before = self.pending.filter(|pending| pending.change.goes_on_with(&change));
         let waited = if before.is_some() { Vec::new() } else { self.settle() };
         if before.is_some() || change.end > size {
-            let (before, began) =
-                before.map_or_else(|| (size, Instant::now()), |call| (call.before, call.began));
-            self.pending = Some(Pending { change, before, began, answered: None, had_run: None });
+            let began = before.map_or_else(Instant::now, |before| before.began);
+            self.pending = Some(Pending { change, before: size, began, answered: None, had_run: None });
         }
         waited
     }
