@@ -44,7 +44,9 @@ fn the_page_follows_its_daemons() {
     fs::write(protected.mount.join("secret-name"), vec![7; 100_000]).expect("a write");
     protected.wait_sync();
     wait_until("what was written is in its curves", || {
-        shown().split("<b>captured</b>").nth(1).is_some_and(|curve| !curve.contains("at most 0 B/s"))
+        let page = shown();
+        let words = page.split("<b>captured</b>").nth(1).and_then(|rest| rest.split("</figcaption>").next());
+        words.is_some_and(|words| words.contains("at most") && !words.contains("at most 0 B/s"))
     });
     assert!(!shown().contains("secret-name"));
     protected.kill9();

@@ -80,9 +80,10 @@ impl Notes {
         text.lines().map(str::to_owned).collect()
     }
 
-    fn write(&self, held: &[Held]) {
-        let has = held.iter().filter(|one| one.machine.holds());
-        let text: String = has.map(|one| format!("{}\n", one.address)).collect();
+    /// `taken`: the one that is about to be, which is noted before.
+    fn write(&self, held: &[Held], taken: Option<usize>) {
+        let has = held.iter().enumerate().filter(|(at, one)| one.machine.holds() || Some(*at) == taken);
+        let text: String = has.map(|(_, one)| format!("{}\n", one.address)).collect();
         let [place, run] = [1, 2].map(|above| self.0.ancestors().nth(above).unwrap_or(Path::new("/")));
         let written = own_directory(run, 0o755, Symlink::Own)
             .and_then(|_| own_directory(place, 0o700, Symlink::Own))
@@ -190,7 +191,7 @@ impl Keeper {
         };
         if let Some(why) = lost {
             one.machine.is_gone();
-            self.notes.write(&self.held);
+            self.notes.write(&self.held, None);
             return self.say("lost", Some(at), &format!("lost, and taken anew: {why}"));
         }
         let rival = one.address.rival().unwrap_or_else(|error| {
@@ -236,14 +237,15 @@ impl Keeper {
     }
 
     fn take(&mut self, at: usize) {
+        self.notes.write(&self.held, Some(at));
         let outcome = self.held[at].address.take();
         let now = self.began.elapsed();
         self.held[at].machine.took(now, outcome.is_ok());
+        self.notes.write(&self.held, None);
         let another = "another host has it still. Cut that one off, or take it from there";
         let why = match outcome {
             Ok(()) => {
                 self.held[at].trouble = None;
-                self.notes.write(&self.held);
                 return self.say("held", Some(at), "held");
             }
             Err(NotTaken::InUse(Some(owner))) => format!("{owner} answers for it: {another}"),
@@ -261,7 +263,7 @@ impl Keeper {
             Ok(()) => {
                 self.held[at].machine.is_gone();
                 self.held[at].trouble = None;
-                self.notes.write(&self.held);
+                self.notes.write(&self.held, None);
                 self.say("given_back", Some(at), &format!("given back: {why}"));
             }
             Err(error) => {

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -62,6 +62,8 @@ pub fn hold() -> io::Result<()> {
     Ok(())
 }
 
+/// Files that wait to be closed.
+const CLOSING_MAX: usize = 256;
 /// More words than a socket has room for.
 const WORDS_MAX: usize = 1024;
 
@@ -98,19 +100,19 @@ struct Holding {
 
 /// With the last descriptor of a file without a name its blocks go, which takes the time that its disk takes: neither a
 /// daemon nor a caller waits for that.
-struct Closer(Option<Sender<OwnedFd>>);
+struct Closer(Option<SyncSender<OwnedFd>>);
 
 impl Closer {
     fn start() -> Closer {
-        let (sender, files) = channel();
+        let (sender, files) = sync_channel(CLOSING_MAX);
         let close = move || files.iter().for_each(drop);
         Closer(std::thread::Builder::new().name("closer".into()).spawn(close).ok().map(|_| sender))
     }
 
     fn close(&self, file: OwnedFd) {
-        match &self.0 {
-            Some(closer) => drop(closer.send(file)),
-            None => drop(file),
+        // Beyond that it is closed here, as without the thread: descriptors are not without a bound.
+        if let Some(closer) = &self.0 {
+            drop(closer.try_send(file));
         }
     }
 }
