@@ -104,9 +104,15 @@ impl Pending {
         self.answered.is_some() && kernel_size.is_some_and(|size| size >= self.change.end)
     }
 
+    /// Nobody will tell the kernel of it any more: its writer was killed in its call, or what the kernel has cannot be
+    /// read. A writer that is late with a further piece, as where a disk withholds a page of its memory, is in its call.
+    fn is_over(&self, kernel_size: Option<u64>) -> bool {
+        self.is_old() && (kernel_size.is_none() || !Thread::is_there(self.change.writer))
+    }
+
     /// The call goes on for too long: what the kernel has is better than no answer.
     fn lasts(&self) -> bool {
-        self.answered.is_none() && self.began.elapsed() >= PATIENCE_WITH_CALL
+        self.is_old() || self.answered.is_none() && self.began.elapsed() >= PATIENCE_WITH_CALL
     }
 
     /// Looks whether its writer has run since the answer, or sleeps for something else.
@@ -176,7 +182,7 @@ impl Volume {
         let size = self.kernel_size_of_growing(&node);
         let mut growth = node.growth.lock();
         let is_known = |pending: Pending| {
-            (asker != 0 && pending.change.writer == asker) || pending.is_old() || pending.is_in(size)
+            (asker != 0 && pending.change.writer == asker) || pending.is_over(size) || pending.is_in(size)
         };
         growth.asked.push(asked);
         let (waited, known) = match growth.pending {
@@ -238,7 +244,7 @@ impl Volume {
         let pending = node.growth.lock().pending;
         if let Some(mut pending) = pending {
             // Where the kernel's own word is there, nothing is guessed.
-            let is_known = pending.is_old() || pending.is_in(size) || size.is_none() && pending.look();
+            let is_known = pending.is_over(size) || pending.is_in(size) || size.is_none() && pending.look();
             if let Some(now) = node.growth.lock().pending.as_mut().filter(|now| now.change == pending.change)
             {
                 now.had_run = pending.had_run;
@@ -338,9 +344,13 @@ struct Thread {
 }
 
 impl Thread {
+    /// Number 0 is a thread that this process cannot see.
+    fn is_there(number: u32) -> bool {
+        number != 0 && std::fs::exists(format!("/proc/{number}/stat")).unwrap_or(false)
+    }
+
     /// `None` where the kernel does not say.
     fn look(number: u32) -> Option<Thread> {
-        // Number 0 is a thread that this process cannot see.
         let read = |file| std::fs::read(format!("/proc/{number}/{file}")).ok().filter(|_| number != 0);
         let (stat, times) = (read("stat")?, read("schedstat")?);
         let state = stat.rsplit(|byte| *byte == b')').next()?.get(1)?;

@@ -55,9 +55,31 @@ fn of_a_call_that_lasts_the_size_before_its_last_piece_is_known() {
     assert!(answered.is_in(Some(end)) && !answered.is_in(Some(end - 1)) && !answered.is_in(None));
     assert!(!late.is_in(Some(end)), "it is not answered yet");
     let idle = Pending { answered: Some(early), ..late };
-    assert!(!idle.lasts() && idle.is_old(), "no further piece came");
+    assert!(idle.lasts() && idle.is_old(), "no further piece came");
     growth.begin(growing(8, 50, 60), 50);
     assert_eq!(growth.pending.map(|pending| pending.before), Some(50));
+}
+
+/// A writer that was killed in its call leaves the kernel without the size: it takes what it is told. Of one that waits
+/// for a page of its memory the disk's size was told, which the kernel did not have.
+#[test]
+fn only_a_writer_that_is_gone_leaves_the_size_to_the_disk() {
+    let idle = |writer| Pending {
+        change: growing(writer, 0, PIECE),
+        before: 0,
+        began: Instant::now(),
+        answered: Instant::now().checked_sub(PATIENCE_WITH_CALL),
+        had_run: None,
+    };
+    let gone = std::thread::spawn(this_thread).join().unwrap();
+    let began = Instant::now();
+    while Thread::is_there(gone) {
+        assert!(began.elapsed() < Duration::from_secs(20), "a thread that was joined stays");
+    }
+    assert!(!idle(this_thread()).is_over(Some(0)), "it is late with a further piece");
+    assert!(idle(this_thread()).is_over(None) && idle(gone).is_over(Some(0)) && idle(0).is_over(Some(0)));
+    let early = Pending { answered: Some(Instant::now()), ..idle(gone) };
+    assert!(!early.is_over(None));
 }
 
 fn this_thread() -> u32 {
