@@ -15,6 +15,7 @@ mod overloaded;
 mod owners;
 mod pairing;
 mod paths;
+mod power;
 mod privileges;
 pub mod proxy;
 mod restored;
@@ -205,10 +206,16 @@ impl Hosts {
 
     #[track_caller]
     pub fn assert_in_sync(&self) -> tree::Seen {
+        self.assert_in_sync_by(&tree::Rules::default())
+    }
+
+    /// As [`Hosts::assert_in_sync`], by these rules.
+    #[track_caller]
+    pub fn assert_in_sync_by(&self, rules: &tree::Rules) -> tree::Seen {
         let mut command = self.on_source();
         let output = output_within(command.args(["wait-sync", "--timeout", "120s"]), SYNC_MAX);
         assert!(output.status.success(), "{}{}", describe(&output), self.said());
-        tree::assert_same(&self.backing(), &self.replica())
+        tree::assert_same_by(&self.backing(), &self.replica(), rules)
     }
 
     pub fn status(&self, mut command: Command) -> serde_json::Value {

@@ -57,9 +57,9 @@ impl Drop for Disk {
 }
 
 /// Changes of all kinds; those that times do not tell of, above all.
-struct Writer<'a> {
-    root: &'a Path,
-    random: Random,
+pub struct Writer<'a> {
+    pub root: &'a Path,
+    pub random: Random,
 }
 
 impl Writer<'_> {
@@ -82,7 +82,7 @@ impl Writer<'_> {
         Ok(file)
     }
 
-    fn act(&mut self) -> io::Result<()> {
+    pub fn act(&mut self) -> io::Result<()> {
         match self.random.below(12) {
             0 | 1 => fs::write(self.name(), self.block()),
             2..=4 => self.overwrite().map(drop),

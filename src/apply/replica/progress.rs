@@ -8,7 +8,8 @@
 //! data state  slot file                 slot file; bad where changes were not yet durable
 //! ```
 //! The slot is marked `dirty`, durably, before the first op after a durable point: after a power
-//! loss a replica at rest is still good, one in motion is not until it was merged.
+//! loss a replica at rest is still good, one in motion is not until it was merged: brought what its source
+//! has marked as changed since the durable point (OpenVMS: minimerge).
 
 use std::collections::HashSet;
 use std::fmt;
@@ -564,7 +565,9 @@ fn prove(
         return bad(record, "the replica was marked bad", BadBy::Anything);
     }
     if record.dirty && applied.is_none() {
-        return bad(record, "the target stopped before the last changes were durable", BadBy::Anything);
+        // Of a state of its source what has changed since may be there or not, and the source knows what that is.
+        let by = if record.data == DataState::Good { BadBy::Owed } else { BadBy::Anything };
+        return bad(record, "the target lost power, or its disk, before the last changes were durable", by);
     }
     if record.relieved_more {
         let reason = "the target stopped while many files were emptied to make room";
